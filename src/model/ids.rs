@@ -1,0 +1,191 @@
+//! Names, offsets and times as types, so that one cannot be passed for another.
+
+use std::borrow::Borrow;
+use std::fmt::{self, Display};
+
+use bytestring::ByteString;
+use serde::{Deserialize, Serialize};
+
+/// A place in one shard's log, in bytes from its beginning.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
+#[serde(transparent)]
+pub struct LogOffset(pub u64);
+
+impl LogOffset {
+    pub fn plus(self, size: u64) -> Self {
+        Self(self.0 + size)
+    }
+}
+
+impl Display for LogOffset {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        Display::fmt(&self.0, f)
+    }
+}
+
+/// The number of a message in its message queue: 0, 1, 2, … without gaps.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
+#[serde(transparent)]
+pub struct QueueOffset(pub u64);
+
+impl QueueOffset {
+    pub fn plus(self, count: u64) -> Self {
+        Self(self.0 + count)
+    }
+}
+
+impl Display for QueueOffset {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        Display::fmt(&self.0, f)
+    }
+}
+
+/// The number of a message queue within its topic on one shard.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
+#[serde(transparent)]
+pub struct QueueId(pub u32);
+
+/// The number of a shard within its broker process.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ShardId(pub u16);
+
+/// Wall clock, milliseconds since 1970. For stamps and for comparing with stamps; lateness and
+/// deadlines inside the process are measured with it only where a jump does no harm.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
+#[serde(transparent)]
+pub struct Timestamp(pub u64);
+
+impl Timestamp {
+    pub fn plus_ms(self, ms: u64) -> Self {
+        Self(self.0.saturating_add(ms))
+    }
+
+    /// Milliseconds from `earlier` to here; 0 when the clock has gone backwards.
+    pub fn ms_since(self, earlier: Self) -> u64 {
+        self.0.saturating_sub(earlier.0)
+    }
+}
+
+/// Why a text is not a topic or group name (remoting reference, 5.11).
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NameError {
+    #[error("the name is empty")]
+    Empty,
+    #[error("the name has {size} bytes, at most {size_max} are allowed")]
+    TooLong { size: usize, size_max: usize },
+    #[error("the name holds {0:?}; allowed are letters, digits, and any of % | _ -")]
+    BadCharacter(char),
+}
+
+/// Longest topic name in bytes: the record stores its length in one signed byte.
+pub const TOPIC_NAME_SIZE_MAX: usize = 127;
+/// Longest group name in bytes.
+pub const GROUP_NAME_SIZE_MAX: usize = 255;
+
+fn check_name(name: &str, size_max: usize) -> Result<(), NameError> {
+    if name.is_empty() {
+        return Err(NameError::Empty);
+    }
+    if name.len() > size_max {
+        return Err(NameError::TooLong { size: name.len(), size_max });
+    }
+    let legal = |c: char| c.is_ascii_alphanumeric() || matches!(c, '%' | '|' | '_' | '-');
+    match name.chars().find(|&c| !legal(c)) {
+        Some(c) => Err(NameError::BadCharacter(c)),
+        None => Ok(()),
+    }
+}
+
+macro_rules! name_type {
+    ($(#[$doc:meta])* $name:ident, $size_max:expr) => {
+        $(#[$doc])*
+        #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub struct $name(ByteString);
+
+        impl $name {
+            /// Checks `name` once; from here on it is known to be legal.
+            pub fn new(name: impl Into<ByteString>) -> Result<Self, NameError> {
+                let name = name.into();
+                check_name(&name, $size_max)?;
+                Ok(Self(name))
+            }
+
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+
+            /// A copy with memory of its own, for what outlives the receive buffer.
+            pub fn detached(&self) -> Self {
+                Self(ByteString::from(self.as_str()))
+            }
+        }
+
+        impl Borrow<str> for $name {
+            fn borrow(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&self.0)
+            }
+        }
+
+        impl Serialize for $name {
+            fn serialize<S: serde::Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
+                s.serialize_str(&self.0)
+            }
+        }
+
+        impl<'de> Deserialize<'de> for $name {
+            fn deserialize<D: serde::Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+                Self::new(String::deserialize(d)?).map_err(serde::de::Error::custom)
+            }
+        }
+    };
+}
+
+name_type!(
+    /// A legal topic name. May point into a receive buffer.
+    TopicName,
+    TOPIC_NAME_SIZE_MAX
+);
+name_type!(
+    /// A legal producer or consumer group name. May point into a receive buffer.
+    GroupName,
+    GROUP_NAME_SIZE_MAX
+);
+
+/// What a client calls itself, usually `ip@pid#number`. Free text.
+pub type ClientId = ByteString;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_checked_by_the_rules_of_the_protocol() {
+        let long = "a".repeat(TOPIC_NAME_SIZE_MAX + 1);
+        let rows = [
+            ("TopicTest", Ok(())),
+            ("%RETRY%group_1", Ok(())),
+            ("a|b-c", Ok(())),
+            ("", Err(NameError::Empty)),
+            ("a b", Err(NameError::BadCharacter(' '))),
+            ("主题", Err(NameError::BadCharacter('主'))),
+            (&long, Err(NameError::TooLong { size: 128, size_max: 127 })),
+        ];
+        for (name, expected) in rows {
+            assert_eq!(TopicName::new(name).map(|_| ()), expected, "{name}");
+        }
+    }
+}

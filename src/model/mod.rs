@@ -1,0 +1,22 @@
+//! The vocabulary everyone shares: names, offsets, times, the message record, requests and replies.
+//!
+//! Both protocol encodings decode into these types, the broker sees nothing else, and the same
+//! types travel between shards. Start at [`request`]. Nothing here does I/O, reads a clock or
+//! knows how a request was encoded.
+
+pub mod chunk;
+pub mod ids;
+pub mod record;
+pub mod refusal;
+pub mod reply;
+pub mod request;
+pub mod topic;
+
+pub use chunk::Chunk;
+pub use ids::{
+    ClientId, GroupName, LogOffset, NameError, QueueId, QueueOffset, ShardId, Timestamp, TopicName,
+};
+pub use refusal::Refusal;
+pub use reply::Reply;
+pub use request::Request;
+pub use topic::TopicConfig;

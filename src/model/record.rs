@@ -1,0 +1,422 @@
+//! The message record: what lies in the log, travels in a pull reply and is counted by physical
+//! offset. One layout for disk, wire and client (remoting reference, 4.1), all integers
+//! big-endian:
+//!
+//! ```text
+//!   0 size u32 | 4 magic u32 | 8 body crc u32 | 12 queue id u32 | 16 flag i32 | 20 queue offset u64
+//!  28 physical offset u64 | 36 system flag i32 | 40 born at u64 | 48 born host 4+4
+//!  56 stored at u64 | 64 store host 4+4 | 72 reconsume times i32 | 76 prepared offset u64
+//!  84 body size u32 | 88 body | topic size u8 | topic | properties size u16 | properties
+//! ```
+//!
+//! Hosts are IPv4 in every record we write: two stock clients lose their place on longer ones
+//! (remoting reference, 4.2). Reading also takes the longer form.
+
+use std::mem::{offset_of, size_of};
+use std::net::{Ipv4Addr, SocketAddrV4};
+
+use zerocopy::byteorder::big_endian::{I32, U16, U32, U64};
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
+
+use crate::model::{LogOffset, QueueId, QueueOffset, Timestamp};
+
+/// Marks a record whose topic size is one byte; the only kind we write.
+pub const MAGIC: u32 = 0xDAA3_20A7;
+
+/// Body is compressed by the client (remoting reference, 4.3).
+pub const SYSTEM_FLAG_COMPRESSED: i32 = 1;
+/// Born host has 16 address bytes.
+pub const SYSTEM_FLAG_BORN_HOST_V6: i32 = 16;
+/// Store host has 16 address bytes.
+pub const SYSTEM_FLAG_STORE_HOST_V6: i32 = 32;
+
+/// Largest body a producer may send, bytes (remoting reference, 7.4, `maxMessageSize`).
+pub const BODY_SIZE_MAX: usize = 4 << 20;
+/// Largest property string a record can hold, bytes.
+pub const PROPERTIES_SIZE_MAX: usize = i16::MAX as usize;
+/// Largest record, bytes.
+pub const RECORD_SIZE_MAX: usize =
+    size_of::<RecordHead>() + BODY_SIZE_MAX + 1 + 127 + 2 + PROPERTIES_SIZE_MAX;
+
+/// An IPv4 address and port as a record stores them.
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned,
+)]
+#[repr(C)]
+pub struct Host {
+    pub address: [u8; 4],
+    pub port: U32,
+}
+
+impl From<SocketAddrV4> for Host {
+    fn from(address: SocketAddrV4) -> Self {
+        Self { address: address.ip().octets(), port: U32::new(u32::from(address.port())) }
+    }
+}
+
+impl From<Host> for SocketAddrV4 {
+    fn from(host: Host) -> Self {
+        // A port beyond 16 bits is not one; the record's reader decides nothing by it.
+        Self::new(Ipv4Addr::from(host.address), host.port.get() as u16)
+    }
+}
+
+/// Fixed part in front of the body.
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+pub struct RecordHead {
+    /// Bytes of the whole record, this field included.
+    pub size: U32,
+    pub magic: U32,
+    /// See [`body_checksum`].
+    pub body_checksum: U32,
+    pub queue_id: U32,
+    /// The user's own flag, stored as it came.
+    pub flag: I32,
+    pub queue_offset: U64,
+    /// Where this record begins in its shard's log.
+    pub physical_offset: U64,
+    pub system_flag: I32,
+    pub born_at_ms: U64,
+    pub born_host: Host,
+    pub stored_at_ms: U64,
+    pub store_host: Host,
+    pub reconsume_times: I32,
+    pub prepared_offset: U64,
+    pub body_size: U32,
+}
+
+const _: () = {
+    assert!(size_of::<RecordHead>() == 88);
+    assert!(align_of::<RecordHead>() == 1);
+    assert!(offset_of!(RecordHead, queue_id) == 12);
+    assert!(offset_of!(RecordHead, queue_offset) == 20);
+    assert!(offset_of!(RecordHead, physical_offset) == 28);
+    assert!(offset_of!(RecordHead, born_host) == 48);
+    assert!(offset_of!(RecordHead, stored_at_ms) == 56);
+    assert!(offset_of!(RecordHead, body_size) == 84);
+};
+
+/// What the shard that stores a record decides about it.
+#[derive(Clone, Copy, Debug)]
+pub struct Placement {
+    pub queue_offset: QueueOffset,
+    pub physical_offset: LogOffset,
+    pub stored_at: Timestamp,
+    pub store_host: Host,
+}
+
+impl RecordHead {
+    /// Fills in what only the storing shard knows.
+    pub fn place(&mut self, placement: &Placement) {
+        self.queue_offset.set(placement.queue_offset.0);
+        self.physical_offset.set(placement.physical_offset.0);
+        self.stored_at_ms.set(placement.stored_at.0);
+        self.store_host = placement.store_host;
+    }
+}
+
+/// A record about to be written. `properties` are joined as they stand, so a second part can
+/// carry what a whole batch shares.
+#[derive(Clone, Copy, Debug)]
+pub struct NewRecord<'a> {
+    pub topic: &'a str,
+    pub queue: QueueId,
+    pub flag: i32,
+    pub system_flag: i32,
+    pub born_at: Timestamp,
+    pub born_host: Host,
+    pub reconsume_times: i32,
+    pub body: &'a [u8],
+    pub properties: [&'a [u8]; 2],
+}
+
+impl NewRecord<'_> {
+    /// Bytes the record will take. At most [`RECORD_SIZE_MAX`] once the parts were checked.
+    pub fn size(&self) -> usize {
+        size_of::<RecordHead>()
+            + self.body.len()
+            + size_of::<u8>()
+            + self.topic.len()
+            + size_of::<U16>()
+            + self.properties_size()
+    }
+
+    pub fn properties_size(&self) -> usize {
+        self.properties.iter().map(|part| part.len()).sum()
+    }
+
+    /// Writes the record over the first [`size`](Self::size) bytes of `out`.
+    ///
+    /// # Panics
+    /// When `out` is too small, or topic or properties exceed what their size fields can say;
+    /// callers check both when they admit a message.
+    pub fn write(&self, placement: &Placement, out: &mut [u8]) {
+        assert!(self.topic.len() <= 127 && self.properties_size() <= PROPERTIES_SIZE_MAX);
+        let mut head = RecordHead {
+            size: U32::new(self.size() as u32),
+            magic: U32::new(MAGIC),
+            body_checksum: U32::new(body_checksum(self.body)),
+            queue_id: U32::new(self.queue.0),
+            flag: I32::new(self.flag),
+            queue_offset: U64::ZERO,
+            physical_offset: U64::ZERO,
+            system_flag: I32::new(self.system_flag),
+            born_at_ms: U64::new(self.born_at.0),
+            born_host: self.born_host,
+            stored_at_ms: U64::ZERO,
+            store_host: Host { address: [0; 4], port: U32::ZERO },
+            reconsume_times: I32::new(self.reconsume_times),
+            prepared_offset: U64::ZERO,
+            body_size: U32::new(self.body.len() as u32),
+        };
+        head.place(placement);
+        let properties_size = U16::new(self.properties_size() as u16);
+        let topic_size = [self.topic.len() as u8];
+        let mut rest = out;
+        for part in [
+            head.as_bytes(),
+            self.body,
+            &topic_size,
+            self.topic.as_bytes(),
+            properties_size.as_bytes(),
+            self.properties[0],
+            self.properties[1],
+        ] {
+            let (to, after) = rest.split_at_mut(part.len());
+            to.copy_from_slice(part);
+            rest = after;
+        }
+    }
+}
+
+/// Why bytes are not a message record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum RecordError {
+    #[error("record is cut short: {has} of {needs} bytes")]
+    Short { has: usize, needs: usize },
+    #[error("record magic is {0:#010x}")]
+    Magic(u32),
+    #[error("record says {said} bytes, its parts add up to {parts}")]
+    Size { said: usize, parts: usize },
+    #[error("record topic is not UTF-8")]
+    Topic,
+}
+
+/// A record read in place.
+#[derive(Clone, Copy, Debug)]
+pub struct RecordView<'a> {
+    pub size: usize,
+    pub body_checksum: u32,
+    pub queue: QueueId,
+    pub flag: i32,
+    pub queue_offset: QueueOffset,
+    pub physical_offset: LogOffset,
+    pub system_flag: i32,
+    pub born_at: Timestamp,
+    /// `None` when the host is IPv6.
+    pub born_host: Option<Host>,
+    pub stored_at: Timestamp,
+    /// `None` when the host is IPv6.
+    pub store_host: Option<Host>,
+    pub reconsume_times: i32,
+    pub prepared_offset: LogOffset,
+    pub body: &'a [u8],
+    pub topic: &'a str,
+    pub properties: &'a [u8],
+}
+
+impl<'a> RecordView<'a> {
+    /// Reads the record at the beginning of `bytes`, which may hold more behind it.
+    pub fn parse(bytes: &'a [u8]) -> Result<Self, RecordError> {
+        let mut reader = Reader { bytes, at: 0 };
+        let size = reader.u32()? as usize;
+        let magic = reader.u32()?;
+        if magic != MAGIC {
+            return Err(RecordError::Magic(magic));
+        }
+        if size > bytes.len() {
+            return Err(RecordError::Short { has: bytes.len(), needs: size });
+        }
+        reader.bytes = &bytes[..size];
+        let body_checksum = reader.u32()?;
+        let queue = QueueId(reader.u32()?);
+        let flag = reader.u32()? as i32;
+        let queue_offset = QueueOffset(reader.u64()?);
+        let physical_offset = LogOffset(reader.u64()?);
+        let system_flag = reader.u32()? as i32;
+        let born_at = Timestamp(reader.u64()?);
+        let born_host = reader.host(system_flag & SYSTEM_FLAG_BORN_HOST_V6 != 0)?;
+        let stored_at = Timestamp(reader.u64()?);
+        let store_host = reader.host(system_flag & SYSTEM_FLAG_STORE_HOST_V6 != 0)?;
+        let reconsume_times = reader.u32()? as i32;
+        let prepared_offset = LogOffset(reader.u64()?);
+        let body_size = reader.u32()? as usize;
+        let body = reader.take(body_size)?;
+        let topic_size = usize::from(reader.take(1)?[0]);
+        let topic =
+            std::str::from_utf8(reader.take(topic_size)?).map_err(|_| RecordError::Topic)?;
+        let properties_size = usize::from(reader.u16()?);
+        let properties = reader.take(properties_size)?;
+        if reader.at != size {
+            return Err(RecordError::Size { said: size, parts: reader.at });
+        }
+        Ok(Self {
+            size,
+            body_checksum,
+            queue,
+            flag,
+            queue_offset,
+            physical_offset,
+            system_flag,
+            born_at,
+            born_host,
+            stored_at,
+            store_host,
+            reconsume_times,
+            prepared_offset,
+            body,
+            topic,
+            properties,
+        })
+    }
+}
+
+/// Reads fields one after another and never past the end.
+struct Reader<'a> {
+    bytes: &'a [u8],
+    at: usize,
+}
+
+impl<'a> Reader<'a> {
+    fn take(&mut self, size: usize) -> Result<&'a [u8], RecordError> {
+        let short =
+            RecordError::Short { has: self.bytes.len(), needs: self.at.saturating_add(size) };
+        let taken = self.bytes.get(self.at..).and_then(|rest| rest.get(..size)).ok_or(short)?;
+        self.at += size;
+        Ok(taken)
+    }
+
+    fn u16(&mut self) -> Result<u16, RecordError> {
+        let bytes = self.take(size_of::<U16>())?;
+        Ok(U16::ref_from_bytes(bytes).expect("two bytes were taken").get())
+    }
+
+    fn u32(&mut self) -> Result<u32, RecordError> {
+        let bytes = self.take(size_of::<U32>())?;
+        Ok(U32::ref_from_bytes(bytes).expect("four bytes were taken").get())
+    }
+
+    fn u64(&mut self) -> Result<u64, RecordError> {
+        let bytes = self.take(size_of::<U64>())?;
+        Ok(U64::ref_from_bytes(bytes).expect("eight bytes were taken").get())
+    }
+
+    fn host(&mut self, is_v6: bool) -> Result<Option<Host>, RecordError> {
+        if is_v6 {
+            self.take(16 + size_of::<U32>())?;
+            return Ok(None);
+        }
+        let bytes = self.take(size_of::<Host>())?;
+        Ok(Some(*Host::ref_from_bytes(bytes).expect("eight bytes were taken")))
+    }
+}
+
+/// The body's checksum as stock clients compute it: CRC-32 without its top bit, 0 for no body
+/// (remoting reference, 4.7).
+pub fn body_checksum(body: &[u8]) -> u32 {
+    crc32fast::hash(body) & 0x7FFF_FFFF
+}
+
+/// Between a property's name and its value.
+pub const PROPERTY_NAME_END: u8 = 1;
+/// Behind a property's value.
+pub const PROPERTY_END: u8 = 2;
+
+/// The value of property `name`, if present and not empty (remoting reference, 4.4).
+pub fn property<'a>(properties: &'a [u8], name: &str) -> Option<&'a [u8]> {
+    properties.split(|&byte| byte == PROPERTY_END).find_map(|pair| {
+        let value = pair.strip_prefix(name.as_bytes())?.strip_prefix(&[PROPERTY_NAME_END])?;
+        (!value.is_empty()).then_some(value)
+    })
+}
+
+/// Name of the property that holds a message's tag.
+pub const PROPERTY_TAGS: &str = "TAGS";
+/// Name of the property by which a client names a message.
+pub const PROPERTY_UNIQUE_KEY: &str = "UNIQ_KEY";
+
+/// Java's `String.hashCode` of a tag: over UTF-16 units, wrapping (remoting reference, 4.7).
+pub fn tag_hash(tag: &str) -> i32 {
+    tag.encode_utf16().fold(0i32, |hash, unit| hash.wrapping_mul(31).wrapping_add(i32::from(unit)))
+}
+
+/// The hash that a queue's index keeps for a message: of its tag, or 0 without one.
+pub fn tag_hash_of(properties: &[u8]) -> i32 {
+    let tag = property(properties, PROPERTY_TAGS).and_then(|tag| std::str::from_utf8(tag).ok());
+    tag.map_or(0, tag_hash)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Remoting reference, appendix D, vector 6.
+    const VECTOR: &str = "0000007bdaa320a73610a6860000000100000000000000000000000500000000000000\
+        64000000000000018bcfe568007f00000100009c400000018bcfe568017f00000100002a9f0000000000000000\
+        000000000000000568656c6c6f09546f706963546573740012544147530154616741024b455953016b3102";
+
+    fn unhex(text: &str) -> Vec<u8> {
+        let digits: Vec<u8> = text.bytes().filter(u8::is_ascii_hexdigit).collect();
+        let pair = |pair: &[u8]| std::str::from_utf8(pair).unwrap().to_owned();
+        digits.chunks(2).map(|two| u8::from_str_radix(&pair(two), 16).unwrap()).collect()
+    }
+
+    #[test]
+    fn a_record_is_written_as_the_reference_broker_writes_it() {
+        let host = |port| Host::from(SocketAddrV4::new(Ipv4Addr::LOCALHOST, port));
+        let record = NewRecord {
+            topic: "TopicTest",
+            queue: QueueId(1),
+            flag: 0,
+            system_flag: 0,
+            born_at: Timestamp(1_700_000_000_000),
+            born_host: host(40_000),
+            reconsume_times: 0,
+            body: b"hello",
+            properties: [b"TAGS\x01TagA\x02", b"KEYS\x01k1\x02"],
+        };
+        let placement = Placement {
+            queue_offset: QueueOffset(5),
+            physical_offset: LogOffset(100),
+            stored_at: Timestamp(1_700_000_000_001),
+            store_host: host(10_911),
+        };
+        let mut out = vec![0; record.size()];
+        record.write(&placement, &mut out);
+        assert_eq!(out, unhex(VECTOR));
+    }
+
+    #[test]
+    fn every_cut_of_a_record_is_refused() {
+        let whole = unhex(VECTOR);
+        let view = RecordView::parse(&whole).unwrap();
+        assert_eq!((view.topic, view.body), ("TopicTest", &b"hello"[..]));
+        assert_eq!(property(view.properties, "KEYS"), Some(&b"k1"[..]));
+        assert_eq!(tag_hash_of(view.properties), 2_598_919);
+        for cut in 0..whole.len() {
+            assert!(RecordView::parse(&whole[..cut]).is_err(), "cut at {cut}");
+        }
+    }
+
+    #[test]
+    fn hashes_and_checksums_are_those_of_the_reference() {
+        let rows =
+            [("TagA", 2_598_919), ("TopicTest", -1_902_610_879), ("order-created", -392_709_271)];
+        for (tag, hash) in rows {
+            assert_eq!(tag_hash(tag), hash, "{tag}");
+        }
+        assert_eq!(body_checksum(b"hello"), 0x3610_A686);
+        assert_eq!(body_checksum(b""), 0);
+    }
+}

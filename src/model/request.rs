@@ -1,0 +1,266 @@
+//! Every operation once, in our words. Request codes in brackets are those of the remoting
+//! reference, which also gives the meaning of each field.
+
+use bytes::Bytes;
+use bytestring::ByteString;
+use serde::{Deserialize, Serialize};
+
+use crate::model::{ClientId, GroupName, LogOffset, QueueId, Timestamp, TopicConfig, TopicName};
+
+/// A request as it came off the wire, whatever its encoding. Texts and bodies may point into the
+/// receive buffer; whoever keeps one for long takes a copy.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Request {
+    // To a broker.
+    Produce(Produce),
+    ProduceRecords(ProduceRecords),
+    Pull(Pull),
+    /// Next offset to be written [30].
+    MaxOffset(QueueOf),
+    /// First retained offset [31].
+    MinOffset(QueueOf),
+    /// First offset stored at or after a time [29].
+    OffsetByTime {
+        queue: QueueOf,
+        at: Timestamp,
+        boundary: Boundary,
+    },
+    /// When the first retained message was stored [32].
+    EarliestStoreTime(QueueOf),
+    /// [14]
+    CommittedOffset {
+        group: GroupName,
+        queue: QueueOf,
+        zero_if_missing: bool,
+    },
+    /// [15]
+    CommitOffset {
+        group: GroupName,
+        queue: QueueOf,
+        offset: i64,
+    },
+    /// [34]
+    Heartbeat(Heartbeat),
+    /// [35]
+    Unregister {
+        client: ClientId,
+        producer: Option<GroupName>,
+        consumer: Option<GroupName>,
+    },
+    /// [38]
+    GroupMembers {
+        group: GroupName,
+    },
+    /// [33]
+    MessageByOffset {
+        offset: LogOffset,
+    },
+    /// [12]
+    QueryMessages {
+        topic: TopicName,
+        key: ByteString,
+        count_max: u32,
+    },
+    /// [17]
+    UpdateTopic(TopicConfig),
+    /// [215]
+    DeleteTopic {
+        topic: TopicName,
+    },
+    /// [202]
+    TopicStats {
+        topic: TopicName,
+    },
+    /// [28]
+    RuntimeInfo,
+
+    // To a NameServer.
+    /// [103]
+    RegisterBroker(Registration),
+    /// [104]
+    UnregisterBroker(BrokerId),
+    /// [322]
+    QueryDataVersion {
+        broker: BrokerId,
+        version: DataVersion,
+    },
+    /// [904]
+    BrokerHeartbeat {
+        broker: BrokerId,
+    },
+    /// [105]
+    Route {
+        topic: ByteString,
+    },
+    /// [106]
+    ClusterInfo,
+    /// [206]
+    TopicList,
+    /// [216]
+    DeleteTopicRoute {
+        topic: ByteString,
+        cluster: Option<ByteString>,
+    },
+}
+
+/// Which shards of a process a request concerns.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scope {
+    /// Clients connect to the shard that owns a queue, so all that is about a queue stays there.
+    ThisShard,
+    /// About the broker process as a whole; arrives at any shard and is carried out on all.
+    EveryShard,
+}
+
+impl Request {
+    pub fn scope(&self) -> Scope {
+        match self {
+            Self::UpdateTopic(_) | Self::DeleteTopic { .. } => Scope::EveryShard,
+            _ => Scope::ThisShard,
+        }
+    }
+}
+
+/// One message queue, as a client names it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct QueueOf {
+    pub topic: TopicName,
+    pub queue: QueueId,
+}
+
+/// Stores one message, or a batch in the reference's encoding [10, 310, 320].
+#[derive(Clone, Debug, PartialEq)]
+pub struct Produce {
+    pub group: ByteString,
+    pub topic: TopicName,
+    /// Which topic to copy when `topic` does not exist.
+    pub default_topic: ByteString,
+    /// Queues wanted when the topic is created.
+    pub default_queue_count: u32,
+    /// `None`: the broker picks a queue.
+    pub queue: Option<QueueId>,
+    pub system_flag: i32,
+    pub born_at: Timestamp,
+    pub flag: i32,
+    pub properties: Bytes,
+    pub reconsume_times: i32,
+    /// The body holds several messages (remoting reference, 4.5).
+    pub is_batch: bool,
+    pub body: Bytes,
+}
+
+/// Stores a batch that is already encoded as message records, the server's fields zero
+/// (fixed header only). Topic and queue stand in each record and must be the same in all.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ProduceRecords {
+    pub queue: QueueId,
+    pub count: u32,
+    /// CRC32C over `records`.
+    pub checksum: u32,
+    pub records: Bytes,
+}
+
+/// Reads messages of one queue [11, 361, and fetch with the fixed header].
+#[derive(Clone, Debug, PartialEq)]
+pub struct Pull {
+    /// `None` for a fetch with the fixed header: no group, no commit, no filter.
+    pub group: Option<GroupName>,
+    pub queue: QueueOf,
+    /// First offset wanted. Negative values come from clients and are answered like too small.
+    pub offset: i64,
+    pub count_max: u32,
+    /// Bytes wanted at most; at least one message is always given. `None`: the server's own limit.
+    pub bytes_max: Option<u32>,
+    /// Offset to commit on the way.
+    pub commit: Option<i64>,
+    /// How long to hold the request when nothing is there, ms. `None`: answer at once.
+    pub hold_ms: Option<u64>,
+    /// The filter sent along; `None`: the one of the group's heartbeat counts.
+    pub subscription: Option<Expression>,
+    /// Version of the subscription the client knows; compared when the heartbeat's filter counts.
+    pub subscription_version: i64,
+}
+
+/// A filter as text.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Expression {
+    /// `TAG` or `SQL92`.
+    pub kind: String,
+    pub text: String,
+}
+
+/// Which of several messages of one time is meant (remoting reference, 3.3).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Boundary {
+    /// First message stored at or after the time.
+    Lower,
+    /// Last message stored at or before the time.
+    Upper,
+}
+
+/// Who a client is and what it subscribes to [34].
+#[derive(Clone, Debug, PartialEq)]
+pub struct Heartbeat {
+    pub client: ClientId,
+    pub producers: Vec<GroupName>,
+    pub consumers: Vec<ConsumerData>,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct ConsumerData {
+    pub group: GroupName,
+    pub consume_type: ConsumeType,
+    pub model: MessageModel,
+    pub subscriptions: Vec<SubscriptionData>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ConsumeType {
+    Actively,
+    Passively,
+    Pop,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MessageModel {
+    Broadcasting,
+    Clustering,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct SubscriptionData {
+    pub topic: TopicName,
+    pub expression: Expression,
+    pub version: i64,
+}
+
+/// Who a broker is, in the words of a registration.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BrokerId {
+    pub cluster: String,
+    pub name: String,
+    /// `ip:port` as clients shall use it.
+    pub address: String,
+    /// 0 is the master.
+    pub id: u64,
+}
+
+/// A broker's topics and how long they count [103].
+#[derive(Clone, Debug, PartialEq)]
+pub struct Registration {
+    pub broker: BrokerId,
+    pub ha_address: String,
+    /// Lease, ms; `None`: the NameServer's default.
+    pub lease_ms: Option<u64>,
+    pub version: DataVersion,
+    pub topics: Vec<TopicConfig>,
+}
+
+/// State of a broker's topic table; equal versions mean equal tables (remoting reference, 2.3).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct DataVersion {
+    pub counter: i64,
+    pub state_version: i64,
+    pub timestamp: i64,
+}

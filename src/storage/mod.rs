@@ -1,0 +1,2 @@
+//! The log of one shard.
+pub mod disk;
