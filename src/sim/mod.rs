@@ -11,6 +11,7 @@
 //!
 //! Ordinary library code, not test code: unit tests, simulations and bug reports use the same.
 
+pub mod conformance;
 pub mod disk;
 pub mod fault;
 mod platter;
