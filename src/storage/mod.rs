@@ -1,2 +1,3 @@
 //! The log of one shard.
 pub mod disk;
+pub mod file;

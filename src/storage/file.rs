@@ -1,0 +1,495 @@
+//! The disk on a real file system: direct I/O through glommio.
+//!
+//! ```text
+//!   FileDisk::open ── probe: may this directory do direct I/O? ──▶ Mode
+//!   create, open ──▶ StoredFile: two descriptors of one file
+//!                      plain   ◀── Written, read, sync
+//!                      O_DSYNC ◀── Durable: one submission, on stable media when it returns
+//! ```
+//!
+//! Start at [`FileDisk`]. What holds at all times:
+//! - Offset, size and memory of every transfer are whole blocks, asserted in `whole_blocks` alone.
+//! - Sizes are remembered from creating or opening; the kernel is not asked again by path, which
+//!   would be wrong after a rename.
+//! - A count other than the one asked for is an error, except for a read at the end of the file.
+//! - A created file has its space reserved and its size is durable; its name is durable after
+//!   `sync_directory`.
+//!
+//! The memory of a new buffer is what the allocator left in it: whoever writes has filled it all.
+//! Names that begin with a dot are not data; listings leave them out.
+//!
+//! Must run on a glommio executor. Not here: when to write what ([`super`]), checks of the machine
+//! before there is an executor (`shard::preflight`).
+
+use std::cell::RefCell;
+use std::collections::BTreeSet;
+use std::fs;
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+
+use glommio::GlommioError;
+use glommio::io::{BufferedFile, DmaFile, OpenOptions, ReadResult};
+use nix::errno::Errno;
+use nix::libc::O_DSYNC;
+use nix::sys::statfs::{TMPFS_MAGIC, statfs};
+use nix::sys::statvfs::statvfs;
+
+use super::disk::{
+    BLOCK_SIZE, BlockBuffer, Disk, DiskError, DiskErrorKind, DiskFile, Durability, Space,
+};
+
+pub use glommio::io::DmaBuffer;
+
+mod lock;
+
+pub use lock::{LockError, LockGuard, lock_directory};
+
+/// The file that is written and read to learn what a directory can do. Not data.
+const PROBE_NAME: &str = ".probe";
+
+#[derive(Clone, Copy, Debug)]
+pub struct FileDiskOptions {
+    /// Go through the page cache where direct I/O is refused. Slower, and memory is used twice.
+    pub allow_buffered: bool,
+    /// Let the kernel poll for completions where the device can. Lower latency, at the price of a
+    /// core that spins while I/O is in flight.
+    pub poll: bool,
+}
+
+impl Default for FileDiskOptions {
+    fn default() -> Self {
+        Self { allow_buffered: false, poll: true }
+    }
+}
+
+/// How the bytes travel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// Past the page cache.
+    Direct,
+    /// Through the page cache, because the file system refuses direct I/O.
+    Buffered,
+    /// To a file system in memory: nothing survives the machine.
+    Memory,
+}
+
+/// One directory of a real file system.
+#[derive(Clone, Debug)]
+pub struct FileDisk {
+    directory: Rc<Path>,
+    mode: Mode,
+}
+
+impl FileDisk {
+    /// Opens an existing directory, after finding out how its file system takes direct I/O.
+    ///
+    /// The first file that a thread opens on a device decides how glommio does all I/O there, so
+    /// call this before anything else opens a file on this thread.
+    pub async fn open(directory: &Path, options: FileDiskOptions) -> Result<Self, DiskError> {
+        let faulted = |error| fault("open directory", &directory.to_string_lossy(), 0, error);
+        let directory: Rc<Path> = fs::canonicalize(directory).map_err(faulted)?.into();
+        let probed = probe(&directory, options.poll).await;
+        let mode = choose(probed, options.allow_buffered).map_err(faulted)?;
+        Ok(Self { directory, mode })
+    }
+
+    /// Opens an existing directory to go through the page cache, whatever its file system can do.
+    pub fn open_buffered(directory: &Path) -> Result<Self, DiskError> {
+        let faulted = |error| fault("open directory", &directory.to_string_lossy(), 0, error);
+        let directory = fs::canonicalize(directory).map_err(faulted)?.into();
+        Ok(Self { directory, mode: Mode::Buffered })
+    }
+
+    pub fn mode(&self) -> Mode {
+        self.mode
+    }
+
+    pub fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.directory.join(name)
+    }
+
+    async fn open_handle(&self, name: &str, options: &OpenOptions) -> io::Result<Handle> {
+        let path = self.path(name);
+        match self.mode {
+            Mode::Direct | Mode::Memory => {
+                Ok(Handle::Direct(options.dma_open(path).await.map_err(plain)?))
+            }
+            Mode::Buffered => {
+                Ok(Handle::Buffered(options.buffered_open(path).await.map_err(plain)?))
+            }
+        }
+    }
+
+    async fn make(&self, name: &str, size: u64) -> io::Result<StoredFile> {
+        let handle = self.open_handle(name, read_write().create_new(true)).await?;
+        let made = async {
+            if size > 0 {
+                handle.reserve(size).await?;
+            }
+            handle.sync().await?;
+            self.with_second_handle(name, handle, size).await
+        };
+        let made = made.await;
+        if made.is_err() {
+            // Nobody has the file yet; half of one must not be found, nor take up space.
+            fs::remove_file(self.path(name)).ok();
+        }
+        made
+    }
+
+    async fn with_second_handle(
+        &self,
+        name: &str,
+        plain: Handle,
+        size: u64,
+    ) -> io::Result<StoredFile> {
+        let durable = self.open_handle(name, read_write().custom_flags(O_DSYNC)).await?;
+        Ok(StoredFile(Rc::new(Descriptors { plain, durable, name: name.into(), size })))
+    }
+}
+
+impl Disk for FileDisk {
+    type Buffer = DmaBuffer;
+    type File = StoredFile;
+
+    fn buffer(&self, size: usize) -> DmaBuffer {
+        whole_blocks(0, size);
+        glommio::allocate_dma_buffer(size)
+    }
+
+    async fn list(&self) -> Result<Vec<(String, u64)>, DiskError> {
+        let directory = self.directory.to_path_buf();
+        let listed = blocking(move || list_files(&directory)).await;
+        listed.map_err(|error| fault("list", "", 0, error))
+    }
+
+    async fn create(&self, name: &str, size: u64) -> Result<StoredFile, DiskError> {
+        whole_blocks(size, 0);
+        self.make(name, size).await.map_err(|error| fault("create", name, 0, error))
+    }
+
+    async fn open(&self, name: &str) -> Result<StoredFile, DiskError> {
+        let opened = async {
+            let handle = self.open_handle(name, &read_write()).await?;
+            let size = handle.size_now().await?;
+            self.with_second_handle(name, handle, size).await
+        };
+        opened.await.map_err(|error| fault("open", name, 0, error))
+    }
+
+    async fn rename(&self, from: &str, to: &str) -> Result<(), DiskError> {
+        let renamed = glommio::io::rename(self.path(from), self.path(to)).await;
+        renamed.map_err(|error| fault("rename", from, 0, plain(error)))
+    }
+
+    async fn remove(&self, name: &str) -> Result<(), DiskError> {
+        let removed = glommio::io::remove(self.path(name)).await;
+        removed.map_err(|error| fault("remove", name, 0, plain(error)))
+    }
+
+    /// A whole fsync, not the fdatasync of glommio's `Directory`: a new name in an old block of the
+    /// directory is metadata, which fdatasync may leave out.
+    async fn sync_directory(&self) -> Result<(), DiskError> {
+        let directory = self.directory.to_path_buf();
+        let synced = blocking(move || fs::File::open(directory)?.sync_all()).await;
+        synced.map_err(|error| fault("sync directory", "", 0, error))
+    }
+
+    async fn space(&self) -> Result<Space, DiskError> {
+        let directory = self.directory.to_path_buf();
+        let found = blocking(move || Ok(statvfs(&directory)?)).await;
+        let found = found.map_err(|error| fault("space", "", 0, error))?;
+        let bytes = |blocks: u64| blocks.saturating_mul(found.fragment_size());
+        Ok(Space {
+            free_bytes: bytes(found.blocks_available()),
+            total_bytes: bytes(found.blocks()),
+        })
+    }
+}
+
+/// An open file: two descriptors, so that each write can choose when it counts as done.
+#[derive(Clone, Debug)]
+pub struct StoredFile(Rc<Descriptors>);
+
+#[derive(Debug)]
+struct Descriptors {
+    plain: Handle,
+    /// The same file with O_DSYNC: one submission instead of a write and a sync after it.
+    durable: Handle,
+    name: String,
+    size: u64,
+}
+
+impl DiskFile for StoredFile {
+    type Buffer = DmaBuffer;
+
+    fn size(&self) -> u64 {
+        self.0.size
+    }
+
+    async fn write(
+        &self,
+        offset: u64,
+        buffer: Rc<DmaBuffer>,
+        durability: Durability,
+    ) -> Result<(), DiskError> {
+        let wanted = buffer.len();
+        whole_blocks(offset, wanted);
+        assert!(offset + wanted as u64 <= self.0.size, "writes past the end of {}", self.0.name);
+        let handle = match durability {
+            Durability::Written => &self.0.plain,
+            Durability::Durable => &self.0.durable,
+        };
+        match handle.write(offset, buffer).await {
+            Ok(done) if done == wanted => Ok(()),
+            Ok(done) => Err(self.short("write", offset, done, wanted)),
+            Err(error) => Err(fault("write", &self.0.name, offset, error)),
+        }
+    }
+
+    async fn sync(&self) -> Result<(), DiskError> {
+        self.0.plain.sync().await.map_err(|error| fault("sync", &self.0.name, 0, error))
+    }
+
+    async fn read(&self, offset: u64, size: usize) -> Result<Rc<dyn AsRef<[u8]>>, DiskError> {
+        whole_blocks(offset, size);
+        let wanted = self.0.size.saturating_sub(offset).min(size as u64) as usize;
+        if wanted == 0 {
+            return Ok(Rc::new([]));
+        }
+        match self.0.plain.read(offset, size).await {
+            // A file that somebody else has extended gives more; nobody here asked for that.
+            Ok(bytes) if bytes.len() >= wanted => Ok(Rc::new(ReadBytes { bytes, size: wanted })),
+            Ok(bytes) => Err(self.short("read", offset, bytes.len(), wanted)),
+            Err(error) => Err(fault("read", &self.0.name, offset, error)),
+        }
+    }
+}
+
+impl StoredFile {
+    fn short(&self, operation: &'static str, offset: u64, done: usize, wanted: usize) -> DiskError {
+        let kind = DiskErrorKind::Short { done, wanted };
+        DiskError { operation, file: self.0.name.clone(), offset, kind }
+    }
+}
+
+struct ReadBytes {
+    bytes: ReadResult,
+    size: usize,
+}
+
+impl AsRef<[u8]> for ReadBytes {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes[..self.size]
+    }
+}
+
+impl BlockBuffer for DmaBuffer {
+    fn truncate(&mut self, size: usize) {
+        whole_blocks(0, size);
+        self.trim_to_size(size);
+    }
+}
+
+/// One descriptor, in either mode.
+#[derive(Debug)]
+enum Handle {
+    Direct(DmaFile),
+    Buffered(BufferedFile),
+}
+
+impl Handle {
+    async fn write(&self, offset: u64, buffer: Rc<DmaBuffer>) -> io::Result<usize> {
+        let done = match self {
+            Self::Direct(file) => file.write_rc_at(buffer, offset).await,
+            Self::Buffered(file) => file.write_at(buffer.as_bytes().to_vec(), offset).await,
+        };
+        done.map_err(plain)
+    }
+
+    /// Never `DmaFile::read_at`: near the end of a file it returns bytes that are not there.
+    async fn read(&self, offset: u64, size: usize) -> io::Result<ReadResult> {
+        let found = match self {
+            Self::Direct(file) => file.read_at_aligned(offset, size).await,
+            Self::Buffered(file) => file.read_at(offset, size).await,
+        };
+        found.map_err(plain)
+    }
+
+    async fn sync(&self) -> io::Result<()> {
+        let synced = match self {
+            Self::Direct(file) => file.fdatasync().await,
+            Self::Buffered(file) => file.fdatasync().await,
+        };
+        synced.map_err(plain)
+    }
+
+    /// Reserves space and sets the size; where the file system cannot reserve, only the size.
+    async fn reserve(&self, size: u64) -> io::Result<()> {
+        let reserved = match self {
+            Self::Direct(file) => file.pre_allocate(size, false).await,
+            Self::Buffered(file) => file.pre_allocate(size, false).await,
+        };
+        match reserved.map_err(plain) {
+            Err(error) if is(&error, Errno::EOPNOTSUPP) => {}
+            outcome => return outcome,
+        }
+        let extended = match self {
+            Self::Direct(file) => file.truncate(size).await,
+            Self::Buffered(file) => file.truncate(size).await,
+        };
+        extended.map_err(plain)
+    }
+
+    /// Asks by path, so only before anybody can have renamed the file.
+    async fn size_now(&self) -> io::Result<u64> {
+        let size = match self {
+            Self::Direct(file) => file.file_size().await,
+            Self::Buffered(file) => file.file_size().await,
+        };
+        size.map_err(plain)
+    }
+}
+
+fn read_write() -> OpenOptions {
+    let mut options = OpenOptions::new();
+    options.read(true).write(true);
+    options
+}
+
+/// The one place where alignment is checked: 4096 for offset, size and memory, whatever the device
+/// says about itself, because some say 512 and then refuse it.
+#[track_caller]
+fn whole_blocks(offset: u64, size: usize) {
+    assert!(
+        offset.is_multiple_of(BLOCK_SIZE as u64) && size.is_multiple_of(BLOCK_SIZE),
+        "{size} bytes at {offset} are not whole blocks"
+    );
+}
+
+thread_local! {
+    /// Devices on which this thread has opened a file of written blocks.
+    static PROBED: RefCell<BTreeSet<u64>> = const { RefCell::new(BTreeSet::new()) };
+}
+
+/// Opens a file of written blocks before any other on this device and thread.
+///
+/// glommio reads a block of the first file it opens to learn whether the device can poll, and
+/// believes a file without written blocks that it can: every later read would fail. A write-only
+/// first file turns polling off instead.
+async fn probe(directory: &Path, poll: bool) -> io::Result<Mode> {
+    let in_memory = statfs(directory)?.filesystem_type() == TMPFS_MAGIC;
+    let mode = if in_memory { Mode::Memory } else { Mode::Direct };
+    let device = fs::metadata(directory)?.dev();
+    if PROBED.with_borrow(|probed| probed.contains(&device)) {
+        return Ok(mode);
+    }
+    let path = directory.join(PROBE_NAME);
+    write_probe(&path)?;
+    let opened = OpenOptions::new().read(poll).write(!poll).dma_open(&path).await.map_err(plain);
+    let closed = match opened {
+        Ok(file) => file.close().await.map_err(plain),
+        Err(error) => Err(error),
+    };
+    fs::remove_file(&path)?;
+    closed?;
+    PROBED.with_borrow_mut(|probed| probed.insert(device));
+    Ok(mode)
+}
+
+fn write_probe(path: &Path) -> io::Result<()> {
+    fs::write(path, [0; BLOCK_SIZE])?;
+    fs::File::open(path)?.sync_all()
+}
+
+fn list_files(directory: &Path) -> io::Result<Vec<(String, u64)>> {
+    let mut files = Vec::new();
+    for entry in fs::read_dir(directory)? {
+        let entry = entry?;
+        let metadata = entry.metadata()?;
+        // A name that is not text is none that we gave.
+        let Ok(name) = entry.file_name().into_string() else { continue };
+        if metadata.is_file() && !name.starts_with('.') {
+            files.push((name, metadata.len()));
+        }
+    }
+    Ok(files)
+}
+
+/// Runs `work` on the executor's blocking thread. A panic there would hang the caller for ever.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> io::Result<T> + Send + 'static,
+) -> io::Result<T> {
+    let guarded = move || catch_unwind(AssertUnwindSafe(work));
+    match glommio::executor().spawn_blocking(guarded).await {
+        Ok(outcome) => outcome,
+        Err(_) => Err(io::Error::other("panicked")),
+    }
+}
+
+/// A file system without direct I/O says "invalid argument" to it.
+fn choose(probed: io::Result<Mode>, allow_buffered: bool) -> io::Result<Mode> {
+    match probed {
+        Err(error) if !is(&error, Errno::EINVAL) => Err(error),
+        Err(_) if allow_buffered => Ok(Mode::Buffered),
+        Err(_) => Err(io::Error::other(
+            "the file system refuses direct I/O (O_DIRECT); use ext4, xfs or btrfs, or allow \
+             buffered I/O",
+        )),
+        Ok(mode) => Ok(mode),
+    }
+}
+
+fn is(error: &io::Error, errno: Errno) -> bool {
+    error.raw_os_error() == Some(errno as i32)
+}
+
+/// The error of the kernel, out of glommio's wrapping.
+fn plain(error: GlommioError<()>) -> io::Error {
+    match error {
+        GlommioError::IoError(source) | GlommioError::EnhancedIoError { source, .. } => source,
+        other => io::Error::other(other.to_string()),
+    }
+}
+
+fn fault(operation: &'static str, file: &str, offset: u64, error: io::Error) -> DiskError {
+    let kind = match error.kind() {
+        io::ErrorKind::NotFound => DiskErrorKind::NotFound,
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => DiskErrorKind::NoSpace,
+        _ => DiskErrorKind::Io(error.to_string()),
+    };
+    DiskError { operation, file: file.into(), offset, kind }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn buffered_only_where_direct_is_refused_and_it_is_allowed() {
+        let refused = || Err(io::Error::from(Errno::EINVAL));
+        assert_eq!(choose(Ok(Mode::Direct), true).unwrap(), Mode::Direct);
+        assert_eq!(choose(refused(), true).unwrap(), Mode::Buffered);
+        let error = choose(refused(), false).unwrap_err();
+        assert!(error.to_string().contains("O_DIRECT"), "{error}");
+        let error = choose(Err(io::Error::from(Errno::EACCES)), true).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::PermissionDenied);
+    }
+
+    #[test]
+    fn kernel_errors_become_kinds() {
+        let kind = |errno: Errno| fault("write", "log", 8192, io::Error::from(errno)).kind;
+        assert_eq!(kind(Errno::ENOENT), DiskErrorKind::NotFound);
+        assert_eq!(kind(Errno::ENOSPC), DiskErrorKind::NoSpace);
+        assert_eq!(kind(Errno::EDQUOT), DiskErrorKind::NoSpace);
+        let error = fault("write", "log", 8192, io::Error::from(Errno::EIO));
+        assert_eq!(error.to_string(), "write log at 8192: Input/output error (os error 5)");
+    }
+}

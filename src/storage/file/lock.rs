@@ -1,0 +1,84 @@
+//! One process per data directory.
+//!
+//! A second broker on the same directory would write over the first one's log, and sockets do not
+//! stop it: several processes may listen on one port. The kernel drops the lock with the process,
+//! however it dies, so a left-over file is harmless.
+
+use std::fs::{File, TryLockError};
+use std::io::{self, Read, Seek, Write};
+use std::path::{Path, PathBuf};
+
+/// Name of the lock file in the directory.
+const LOCK_NAME: &str = "LOCK";
+
+/// Holds the directory until it is dropped.
+#[derive(Debug)]
+pub struct LockGuard {
+    _file: File,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum LockError {
+    #[error("{} is in use by process {holder}", .directory.display())]
+    Held { directory: PathBuf, holder: String },
+    #[error("cannot lock {}: {source}", .directory.display())]
+    Io { directory: PathBuf, source: io::Error },
+}
+
+/// Takes `directory` for this process, or says who has it.
+pub fn lock_directory(directory: &Path) -> Result<LockGuard, LockError> {
+    let failed = |source| LockError::Io { directory: directory.into(), source };
+    let mut options = File::options();
+    options.read(true).write(true).create(true).truncate(false);
+    let mut file = options.open(directory.join(LOCK_NAME)).map_err(failed)?;
+    match file.try_lock() {
+        Ok(()) => {}
+        Err(TryLockError::WouldBlock) => {
+            let holder = holder(&mut file);
+            return Err(LockError::Held { directory: directory.into(), holder });
+        }
+        Err(TryLockError::Error(error)) => return Err(failed(error)),
+    }
+    sign(&mut file).map_err(failed)?;
+    Ok(LockGuard { _file: file })
+}
+
+fn sign(file: &mut File) -> io::Result<()> {
+    file.set_len(0)?;
+    file.rewind()?;
+    writeln!(file, "{}", std::process::id())
+}
+
+/// What the holder has written about itself; it may just be about to.
+fn holder(file: &mut File) -> String {
+    let mut text = String::new();
+    let read = file.take(32).read_to_string(&mut text);
+    match (read, text.trim()) {
+        (Ok(_), pid) if !pid.is_empty() => pid.to_string(),
+        _ => "unknown".into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_directory_has_one_holder_at_a_time() {
+        let directory = std::env::temp_dir().join(format!("ringmq-lock-{}", std::process::id()));
+        std::fs::create_dir_all(&directory).unwrap();
+        let guard = lock_directory(&directory).unwrap();
+        let error = lock_directory(&directory).unwrap_err().to_string();
+        let expected = format!("is in use by process {}", std::process::id());
+        assert!(error.ends_with(&expected), "{error}");
+        drop(guard);
+        drop(lock_directory(&directory).expect("free again"));
+        std::fs::remove_dir_all(&directory).unwrap();
+    }
+
+    #[test]
+    fn a_missing_directory_is_an_error() {
+        let error = lock_directory(Path::new("/nonexistent/data")).unwrap_err();
+        assert!(error.to_string().starts_with("cannot lock /nonexistent/data: "), "{error}");
+    }
+}
