@@ -103,7 +103,7 @@ mod real {
     ) {
         let directory = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("disk-{name}"));
         std::fs::remove_dir_all(&directory).ok();
-        std::fs::create_dir_all(&directory).unwrap();
+        std::fs::create_dir_all(&directory).expect("a scratch directory");
         let done = watch(name, Duration::from_secs(60));
         let executor = LocalExecutorBuilder::new(Placement::Unbound)
             .io_memory(0)
