@@ -14,6 +14,13 @@ pub const PERM_INHERIT: u32 = 1;
 /// The topic that automatic creation copies (remoting reference, 2.6).
 pub const AUTO_CREATE_TEMPLATE: &str = "TBW102";
 
+/// A broker of ours puts this topic, with no permission at all, into every table it registers. It
+/// says two things: this table is whole, so what it does not name is gone (a stock broker also sends
+/// tables that hold only what changed); and a stock NameServer, which takes a table of exactly one
+/// topic for a change and refuses it from a broker it does not know, never sees a table of one
+/// (remoting reference, 2.3). A stock broker owns the same topic with permissions.
+pub const WHOLE_TABLE_MARK: &str = "SELF_TEST_TOPIC";
+
 /// Most queues one topic may have on one shard. 1024 is what the reference's own largest has.
 pub const QUEUES_PER_TOPIC_MAX: u32 = 16_384;
 

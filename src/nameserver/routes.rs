@@ -1,0 +1,431 @@
+//! The route table itself.
+//!
+//! ```text
+//!   brokers: name ─▶ members (id ─▶ address, lease) and the topics its master registered
+//!   topics:  name ─▶ names of the brokers that have it          (derived; kept in step)
+//! ```
+//!
+//! Invariants:
+//! - A broker name is in the table exactly while a member of it is alive.
+//! - `topics[t]` holds `b` exactly when `brokers[b].topics` holds `t`; no set is empty.
+//! - `entry_count` is the number of such pairs, at most `limits.entries_max`.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use super::ConnectionId;
+use super::registration::{self, Extent};
+use crate::model::reply::{ClusterInfo, Route, RouteBroker, RouteQueues};
+use crate::model::request::{BrokerId, DataVersion, Registration};
+use crate::model::topic::{PERM_READ, PERM_WRITE};
+use crate::model::{Refusal, Reply, Request, Timestamp, TopicConfig, TopicName};
+
+/// The broker id of a master.
+const MASTER: u64 = 0;
+
+/// What a NameServer holds at most. What goes beyond is refused, and what was there stays.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Members of all brokers.
+    pub members_max: usize,
+    /// Pairs of a topic and a broker that has it.
+    pub entries_max: usize,
+    /// Lease of a broker that asks for none, ms (remoting reference, 2.1).
+    pub lease_default_ms: u64,
+    /// A lease that a broker asks for is brought into this range, ms.
+    pub lease_min_ms: u64,
+    pub lease_max_ms: u64,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            members_max: 4_096,
+            entries_max: 2_000_000,
+            lease_default_ms: 120_000,
+            lease_min_ms: 1_000,
+            lease_max_ms: 3_600_000,
+        }
+    }
+}
+
+/// The state of a NameServer.
+///
+/// `now` may come from any clock that does not jump; a leap forward ends leases early, and the
+/// brokers are back with their next registration.
+#[derive(Debug, Default)]
+pub struct Routes {
+    limits: Limits,
+    brokers: BTreeMap<Arc<str>, Broker>,
+    topics: BTreeMap<TopicName, BTreeSet<Arc<str>>>,
+    entry_count: usize,
+}
+
+#[derive(Debug, Default)]
+struct Broker {
+    cluster: String,
+    members: BTreeMap<u64, Member>,
+    topics: BTreeMap<TopicName, Queues>,
+}
+
+#[derive(Debug)]
+struct Member {
+    address: String,
+    /// The connection of the latest registration: when it closes, the member is gone.
+    connection: ConnectionId,
+    lease_ms: u64,
+    lease_ends: Timestamp,
+    /// Of the table that was applied last, and how many topics that table had.
+    version: DataVersion,
+    table_size: usize,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Queues {
+    read_queue_count: u32,
+    write_queue_count: u32,
+    perm: u32,
+    system_flag: u32,
+}
+
+impl Routes {
+    pub fn new(limits: Limits) -> Self {
+        Self { limits, ..Self::default() }
+    }
+
+    /// Carries out one request. One that is for brokers is refused; its code in the refusal is 0,
+    /// because codes are known only to `wire`.
+    pub fn handle(
+        &mut self,
+        request: &Request,
+        connection: ConnectionId,
+        now: Timestamp,
+    ) -> Result<Reply, Refusal> {
+        match request {
+            Request::RegisterBroker(registration) => self.register(registration, connection, now),
+            Request::UnregisterBroker(broker) => {
+                self.unregister(broker);
+                Ok(Reply::Done)
+            }
+            Request::QueryDataVersion { broker, version } => {
+                Ok(self.compare_version(broker, *version, now))
+            }
+            Request::BrokerHeartbeat { broker } => {
+                if let Some(member) = self.member_at(broker) {
+                    member.renew(now);
+                }
+                Ok(Reply::Done)
+            }
+            Request::Route { topic } => self.route(topic).map(Reply::Route),
+            Request::ClusterInfo => Ok(Reply::ClusterInfo(self.cluster_info())),
+            Request::TopicList => Ok(Reply::TopicList(self.topic_list())),
+            Request::DeleteTopicRoute { topic, cluster } => {
+                self.delete_route(topic, cluster.as_deref());
+                Ok(Reply::Done)
+            }
+            _ => Err(Refusal::UnknownRequest { code: 0 }),
+        }
+    }
+
+    /// Ends the leases of all members whose latest registration came over `connection`, and says
+    /// which those were.
+    pub fn connection_closed(&mut self, connection: ConnectionId) -> Vec<BrokerId> {
+        self.remove_members(|_, member| member.connection == connection)
+    }
+
+    /// Removes every member whose lease has run out, and says which those were. To be called every
+    /// few seconds.
+    pub fn expire(&mut self, now: Timestamp) -> Vec<BrokerId> {
+        self.remove_members(|_, member| member.lease_ends <= now)
+    }
+
+    /// How many members and how many pairs of topic and broker there are.
+    pub fn counts(&self) -> (usize, usize) {
+        (self.member_count(), self.entry_count)
+    }
+
+    fn register(
+        &mut self,
+        registration: &Registration,
+        connection: ConnectionId,
+        now: Timestamp,
+    ) -> Result<Reply, Refusal> {
+        let id = &registration.broker;
+        registration::check(id)?;
+        self.check_identity(registration)?;
+        let known = self.member_at(id).map(|member| (member.version, member.table_size));
+        let extent = registration::extent(registration, known.is_none())?;
+        self.admit_member(registration, connection, now)?;
+        if id.id == MASTER && is_news(registration, known) {
+            self.apply_table(registration, extent)?;
+        }
+        Ok(Reply::Registered)
+    }
+
+    /// Refuses a registration that would mix up two brokers.
+    fn check_identity(&self, registration: &Registration) -> Result<(), Refusal> {
+        let id = &registration.broker;
+        let Some(broker) = self.brokers.get(id.name.as_str()) else { return Ok(()) };
+        let others = || broker.members.values().filter(|member| member.address != id.address);
+        if broker.cluster != id.cluster
+            && let Some(other) = others().next()
+        {
+            return Err(Refusal::Registration(format!(
+                "{} is registered in cluster {} by {}; broker names must differ between clusters",
+                id.name, broker.cluster, other.address
+            )));
+        }
+        match broker.members.get(&id.id) {
+            Some(old)
+                if old.address != id.address
+                    && old.version.state_version > registration.version.state_version =>
+            {
+                Err(Refusal::Registration(format!(
+                    "{} is held by {}, which has a newer state version",
+                    id.name, old.address
+                )))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Puts the member into its place: an address counts under one id only, and an id belongs to
+    /// whoever registered it last (remoting reference, 2.3).
+    fn admit_member(
+        &mut self,
+        registration: &Registration,
+        connection: ConnectionId,
+        now: Timestamp,
+    ) -> Result<(), Refusal> {
+        let id = &registration.broker;
+        let replaces = self.brokers.get(id.name.as_str()).is_some_and(|broker| {
+            broker.members.iter().any(|(of, member)| *of == id.id || member.address == id.address)
+        });
+        if !replaces && self.member_count() >= self.limits.members_max {
+            return Err(Refusal::Registration(format!(
+                "this NameServer already holds its {} brokers",
+                self.limits.members_max
+            )));
+        }
+        let Limits { lease_default_ms, lease_min_ms, lease_max_ms, .. } = self.limits;
+        let lease_ms =
+            registration.lease_ms.unwrap_or(lease_default_ms).clamp(lease_min_ms, lease_max_ms);
+        let name = self.broker_name(&id.name);
+        let broker = self.brokers.entry(name).or_default();
+        broker.cluster.clone_from(&id.cluster);
+        let before = broker.members.values().find(|member| member.address == id.address);
+        let (version, table_size) =
+            before.map_or_else(Default::default, |member| (member.version, member.table_size));
+        broker.members.retain(|_, member| member.address != id.address);
+        let lease_ends = now.plus_ms(lease_ms);
+        let address = id.address.clone();
+        let member = Member { address, connection, lease_ms, lease_ends, version, table_size };
+        broker.members.insert(id.id, member);
+        Ok(())
+    }
+
+    /// Takes the topics of a master over. When they do not fit, the broker keeps those it had.
+    fn apply_table(&mut self, registration: &Registration, extent: Extent) -> Result<(), Refusal> {
+        let name = self.broker_name(&registration.broker.name);
+        let broker = self.brokers.get_mut(&name).expect("its member was just admitted");
+        let named = || registration.topics.iter().filter(|topic| !registration::is_mark(topic));
+        let gone: Vec<TopicName> = match extent {
+            Extent::Part => Vec::new(),
+            Extent::Whole => {
+                let named: BTreeSet<&TopicName> = named().map(|topic| &topic.name).collect();
+                broker.topics.keys().filter(|name| !named.contains(name)).cloned().collect()
+            }
+        };
+        let new_count = named().filter(|topic| !broker.topics.contains_key(&topic.name)).count();
+        if self.entry_count + new_count - gone.len() > self.limits.entries_max {
+            return Err(Refusal::Registration(format!(
+                "{new_count} new topics of {name} do not fit: this NameServer holds {} of {} \
+                 entries; the broker keeps the topics it had",
+                self.entry_count, self.limits.entries_max
+            )));
+        }
+        let master = broker.members.get_mut(&MASTER).expect("only masters bring tables");
+        master.version = registration.version;
+        master.table_size = registration.topics.len();
+        for topic in gone {
+            self.remove_entry(&topic, &name);
+        }
+        for topic in named() {
+            self.put_entry(topic, &name);
+        }
+        Ok(())
+    }
+
+    fn put_entry(&mut self, topic: &TopicConfig, name: &Arc<str>) {
+        let broker = self.brokers.get_mut(name).expect("callers have the broker");
+        let queues = Queues::of(topic);
+        if let Some(known) = broker.topics.get_mut(&topic.name) {
+            *known = queues;
+            return;
+        }
+        // The table outlives the buffer that the request was read from.
+        let topic = topic.name.detached();
+        broker.topics.insert(topic.clone(), queues);
+        self.topics.entry(topic).or_default().insert(name.clone());
+        self.entry_count += 1;
+    }
+
+    fn remove_entry(&mut self, topic: &TopicName, name: &str) {
+        if let Some(broker) = self.brokers.get_mut(name) {
+            broker.topics.remove(topic);
+        }
+        self.unlist(topic, name);
+    }
+
+    /// Forgets that a broker has a topic, on the topic's side of the table.
+    fn unlist(&mut self, topic: &TopicName, name: &str) {
+        let Some(names) = self.topics.get_mut(topic) else { return };
+        self.entry_count -= usize::from(names.remove(name));
+        if names.is_empty() {
+            self.topics.remove(topic);
+        }
+    }
+
+    fn unregister(&mut self, id: &BrokerId) {
+        self.remove_members(|name, member| name == id.name && member.address == id.address);
+    }
+
+    /// Removes the members that `is_gone` picks; a broker without members leaves with its topics.
+    fn remove_members(&mut self, is_gone: impl Fn(&str, &Member) -> bool) -> Vec<BrokerId> {
+        let mut removed = Vec::new();
+        for (name, broker) in &mut self.brokers {
+            let cluster = &broker.cluster;
+            let gone = broker.members.extract_if(.., |_, member| is_gone(name, member));
+            removed.extend(gone.map(|(id, member)| BrokerId {
+                cluster: cluster.clone(),
+                name: name.to_string(),
+                address: member.address,
+                id,
+            }));
+        }
+        for id in &removed {
+            if self.brokers.get(id.name.as_str()).is_some_and(|broker| broker.members.is_empty()) {
+                self.remove_broker(&id.name);
+            }
+        }
+        removed
+    }
+
+    fn remove_broker(&mut self, name: &str) {
+        let Some(broker) = self.brokers.remove(name) else { return };
+        for topic in broker.topics.keys() {
+            self.unlist(topic, name);
+        }
+    }
+
+    fn delete_route(&mut self, topic: &str, cluster: Option<&str>) {
+        let Some((topic, names)) = self.topics.get_key_value(topic) else { return };
+        let is_meant = |name: &&Arc<str>| {
+            cluster.is_none_or(|cluster| self.brokers[&***name].cluster == cluster)
+        };
+        let (topic, names): (_, Vec<_>) =
+            (topic.clone(), names.iter().filter(is_meant).cloned().collect());
+        for name in names {
+            self.remove_entry(&topic, &name);
+        }
+    }
+
+    /// Answers whether the broker's table has another version than the one known here. An equal
+    /// version is as good as a registration: the lease is renewed.
+    fn compare_version(&mut self, id: &BrokerId, version: DataVersion, now: Timestamp) -> Reply {
+        let Some(member) = self.member_at(id) else {
+            return Reply::DataVersion { is_changed: true, known: None };
+        };
+        let is_changed = member.version != version;
+        if !is_changed {
+            member.renew(now);
+        }
+        Reply::DataVersion { is_changed, known: Some(member.version) }
+    }
+
+    /// Where a topic is, unless nobody may use it there.
+    fn route(&self, topic: &str) -> Result<Route, Refusal> {
+        let unknown = || Refusal::UnknownRoute(topic.to_owned());
+        let names = self.topics.get(topic).ok_or_else(unknown)?;
+        let mut route = Route::default();
+        for name in names {
+            let broker = &self.brokers[name];
+            route.queues.push(broker.topics[topic].advertised(name));
+            route.brokers.push(broker.advertised(name));
+        }
+        let is_usable = |queues: &RouteQueues| queues.perm & (PERM_READ | PERM_WRITE) != 0;
+        if route.queues.iter().any(is_usable) { Ok(route) } else { Err(unknown()) }
+    }
+
+    fn cluster_info(&self) -> ClusterInfo {
+        let brokers = self.brokers.iter().map(|(name, broker)| broker.advertised(name)).collect();
+        ClusterInfo { brokers }
+    }
+
+    fn topic_list(&self) -> Vec<bytestring::ByteString> {
+        self.topics.keys().map(|topic| topic.as_str().into()).collect()
+    }
+
+    fn member_count(&self) -> usize {
+        self.brokers.values().map(|broker| broker.members.len()).sum()
+    }
+
+    /// The member that registered with this address; some requests do not carry an id.
+    fn member_at(&mut self, id: &BrokerId) -> Option<&mut Member> {
+        let broker = self.brokers.get_mut(id.name.as_str())?;
+        broker.members.values_mut().find(|member| member.address == id.address)
+    }
+
+    /// The name as the table holds it, so that it is stored once.
+    fn broker_name(&self, name: &str) -> Arc<str> {
+        self.brokers.get_key_value(name).map_or_else(|| name.into(), |(name, _)| name.clone())
+    }
+}
+
+/// Equal versions mean equal tables, so a registration that repeats the known version and does not
+/// hold more than was applied then says nothing new. In particular it does not bring back a route
+/// that an operator has deleted. One that holds more completes a part that carried its version.
+fn is_news(registration: &Registration, known: Option<(DataVersion, usize)>) -> bool {
+    let said_before = |(version, table_size)| {
+        version == registration.version && registration.topics.len() <= table_size
+    };
+    !known.is_some_and(said_before)
+}
+
+impl Member {
+    fn renew(&mut self, now: Timestamp) {
+        self.lease_ends = now.plus_ms(self.lease_ms);
+    }
+}
+
+impl Queues {
+    fn of(topic: &TopicConfig) -> Self {
+        Self {
+            read_queue_count: topic.read_queue_count,
+            write_queue_count: topic.write_queue_count,
+            perm: topic.perm,
+            system_flag: topic.system_flag,
+        }
+    }
+
+    fn advertised(self, broker_name: &str) -> RouteQueues {
+        RouteQueues {
+            broker_name: broker_name.to_owned(),
+            read_queue_count: self.read_queue_count,
+            write_queue_count: self.write_queue_count,
+            perm: self.perm,
+            system_flag: self.system_flag,
+        }
+    }
+}
+
+impl Broker {
+    fn advertised(&self, name: &str) -> RouteBroker {
+        let addresses =
+            self.members.iter().map(|(id, member)| (*id, member.address.clone())).collect();
+        RouteBroker { cluster: self.cluster.clone(), name: name.to_owned(), addresses }
+    }
+}
+
+#[cfg(test)]
+mod tests;

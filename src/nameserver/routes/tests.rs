@@ -1,0 +1,385 @@
+use super::*;
+
+const MINUTE_MS: u64 = 60_000;
+
+/// A NameServer, and the words to talk to it.
+#[derive(Default)]
+struct World {
+    routes: Routes,
+    now: Timestamp,
+}
+
+impl World {
+    fn with(limits: Limits) -> Self {
+        Self { routes: Routes::new(limits), now: Timestamp(0) }
+    }
+
+    fn ask(&mut self, connection: u64, request: Request) -> Result<Reply, Refusal> {
+        self.routes.handle(&request, ConnectionId(connection), self.now)
+    }
+
+    fn register(&mut self, connection: u64, registration: Registration) -> Result<Reply, Refusal> {
+        self.ask(connection, Request::RegisterBroker(registration))
+    }
+
+    fn route(&mut self, topic: &str) -> Result<Route, Refusal> {
+        match self.ask(0, Request::Route { topic: topic.into() })? {
+            Reply::Route(route) => Ok(route),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// The brokers a topic is routed to, as `name=id@address,…`.
+    fn served_by(&mut self, topic: &str) -> Vec<String> {
+        let Ok(route) = self.route(topic) else { return Vec::new() };
+        let queues: Vec<_> = route.queues.iter().map(|queues| &queues.broker_name).collect();
+        let brokers: Vec<_> = route.brokers.iter().map(|broker| &broker.name).collect();
+        assert_eq!(queues, brokers);
+        let text = |broker: &RouteBroker| {
+            let addresses: Vec<String> =
+                broker.addresses.iter().map(|(id, address)| format!("{id}@{address}")).collect();
+            format!("{}={}", broker.name, addresses.join(","))
+        };
+        route.brokers.iter().map(text).collect()
+    }
+
+    fn topics(&mut self) -> Vec<String> {
+        match self.ask(0, Request::TopicList).unwrap() {
+            Reply::TopicList(topics) => topics.iter().map(ToString::to_string).collect(),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn delete_route(&mut self, topic: &str, cluster: Option<&str>) {
+        let cluster = cluster.map(Into::into);
+        let reply = self.ask(0, Request::DeleteTopicRoute { topic: topic.into(), cluster });
+        assert_eq!(reply, Ok(Reply::Done));
+    }
+
+    /// The invariants of the module, checked the slow way.
+    fn check(&self) {
+        let Routes { brokers, topics, entry_count, .. } = &self.routes;
+        let by_broker: BTreeSet<(&TopicName, &Arc<str>)> = brokers
+            .iter()
+            .flat_map(|(name, broker)| broker.topics.keys().map(move |topic| (topic, name)))
+            .collect();
+        let by_topic: BTreeSet<(&TopicName, &Arc<str>)> = topics
+            .iter()
+            .flat_map(|(topic, names)| names.iter().map(move |name| (topic, name)))
+            .collect();
+        assert_eq!(by_broker, by_topic);
+        assert_eq!(*entry_count, by_topic.len());
+        assert!(topics.values().all(|names| !names.is_empty()));
+        assert!(brokers.values().all(|broker| !broker.members.is_empty()));
+    }
+}
+
+fn broker(name: &str, id: u64, address: &str) -> BrokerId {
+    let [cluster, name, address] = ["c", name, address].map(str::to_owned);
+    BrokerId { cluster, name, address, id }
+}
+
+fn topic(name: &str) -> TopicConfig {
+    TopicConfig::new(TopicName::new(name.to_owned()).unwrap(), 4)
+}
+
+fn mark() -> TopicConfig {
+    TopicConfig { perm: 0, ..topic(crate::model::topic::WHOLE_TABLE_MARK) }
+}
+
+fn version(counter: i64) -> DataVersion {
+    DataVersion { counter, ..DataVersion::default() }
+}
+
+/// What a stock broker says.
+fn says(broker: BrokerId, counter: i64, topics: &[&str]) -> Registration {
+    let topics = topics.iter().map(|name| topic(name)).collect();
+    let (version, ha_address) = (version(counter), String::new());
+    Registration { broker, ha_address, lease_ms: None, version, topics }
+}
+
+/// What a broker of ours says.
+fn says_all(broker: BrokerId, counter: i64, topics: &[&str]) -> Registration {
+    let mut registration = says(broker, counter, topics);
+    registration.topics.push(mark());
+    registration
+}
+
+fn a() -> BrokerId {
+    broker("a", 0, "10.0.0.1:10911")
+}
+
+fn a_standby() -> BrokerId {
+    broker("a", 1, "10.0.0.2:10911")
+}
+
+fn b() -> BrokerId {
+    broker("b", 0, "10.0.0.3:10911")
+}
+
+#[test]
+fn a_route_names_all_brokers_of_a_topic_in_order() {
+    let mut world = World::default();
+    world.register(2, says_all(b(), 1, &["T"])).unwrap();
+    world.register(3, says_all(a_standby(), 1, &["T"])).unwrap();
+    world.register(1, says_all(a(), 1, &["T", "U"])).unwrap();
+    world.check();
+    let queues = |name: &str| RouteQueues {
+        broker_name: name.to_owned(),
+        read_queue_count: 4,
+        write_queue_count: 4,
+        perm: PERM_READ | PERM_WRITE,
+        system_flag: 0,
+    };
+    let address = |id, address: &str| (id, address.to_owned());
+    let served = |name: &str, addresses| RouteBroker {
+        cluster: "c".to_owned(),
+        name: name.to_owned(),
+        addresses,
+    };
+    let brokers = vec![
+        served("a", vec![address(0, "10.0.0.1:10911"), address(1, "10.0.0.2:10911")]),
+        served("b", vec![address(0, "10.0.0.3:10911")]),
+    ];
+    let expected = Route { queues: vec![queues("a"), queues("b")], brokers: brokers.clone() };
+    assert_eq!(world.route("T"), Ok(expected));
+    assert_eq!(world.topics(), ["T", "U"]);
+    let info = world.ask(0, Request::ClusterInfo);
+    assert_eq!(info, Ok(Reply::ClusterInfo(ClusterInfo { brokers })));
+}
+
+#[test]
+fn a_topic_nobody_can_use_is_unknown() {
+    let mut world = World::default();
+    let mut closed = says_all(a(), 1, &["Open"]);
+    closed.topics.push(TopicConfig { perm: 0, ..topic("Closed") });
+    world.register(1, closed).unwrap();
+    world.register(2, says_all(a_standby(), 1, &["OnlyOnStandby"])).unwrap();
+    let rows = [("Open", true), ("Closed", false), ("OnlyOnStandby", false), ("Never", false)];
+    for (name, is_known) in rows {
+        let expected = Err(Refusal::UnknownRoute(name.to_owned()));
+        assert_eq!(world.route(name) != expected, is_known, "{name}");
+    }
+    assert_eq!(world.topics(), ["Closed", "Open"], "the mark is no topic");
+}
+
+/// One row: what is registered in turn, and which topics are routed in the end.
+#[test]
+fn topics_leave_only_with_a_table_that_is_certainly_whole() {
+    let rows: [(&str, Vec<Registration>, &[&str]); 7] = [
+        ("first is whole", vec![says(a(), 1, &["T", "U"])], &["T", "U"]),
+        (
+            "a stock broker's change adds",
+            vec![says(a(), 1, &["T", "U"]), says(a(), 2, &["V"])],
+            &["T", "U", "V"],
+        ),
+        (
+            "a stock broker's shorter table takes nothing",
+            vec![says(a(), 1, &["T", "U", "V"]), says(a(), 2, &["T", "U"])],
+            &["T", "U", "V"],
+        ),
+        (
+            "our shorter table does",
+            vec![says_all(a(), 1, &["T", "U"]), says_all(a(), 2, &["U", "V"])],
+            &["U", "V"],
+        ),
+        ("also the last topic", vec![says_all(a(), 1, &["T"]), says_all(a(), 2, &[])], &[]),
+        (
+            "an equal version says nothing new",
+            vec![says_all(a(), 1, &["T"]), says_all(a(), 1, &[])],
+            &["T"],
+        ),
+        (
+            "unless it completes a change",
+            vec![says(a(), 1, &["T", "U"]), says(a(), 2, &["V"]), says(a(), 2, &["T", "V", "W"])],
+            &["T", "U", "V", "W"],
+        ),
+    ];
+    for (case, registrations, expected) in rows {
+        let mut world = World::default();
+        for registration in registrations {
+            world.register(1, registration).unwrap();
+            world.check();
+        }
+        assert_eq!(world.topics(), expected, "{case}");
+    }
+}
+
+#[test]
+fn a_single_topic_is_no_first_word_unless_it_is_marked_as_all() {
+    let mut world = World::default();
+    let refused = world.register(1, says(a(), 1, &["T"]));
+    assert!(matches!(refused, Err(Refusal::Registration(_))), "{refused:?}");
+    assert_eq!(world.routes.counts(), (0, 0));
+    world.register(1, says_all(a(), 1, &["T"])).unwrap();
+    assert_eq!(world.topics(), ["T"]);
+}
+
+#[test]
+fn changed_queue_counts_replace_the_old_ones() {
+    let mut world = World::default();
+    world.register(1, says_all(a(), 1, &["T"])).unwrap();
+    let mut wider = says_all(a(), 2, &["T"]);
+    wider.topics[0].write_queue_count = 16;
+    world.register(1, wider).unwrap();
+    assert_eq!(world.route("T").unwrap().queues[0].write_queue_count, 16);
+}
+
+#[test]
+fn an_address_counts_under_its_latest_id() {
+    let mut world = World::default();
+    world.register(1, says_all(a(), 1, &["T"])).unwrap();
+    world.register(2, says_all(a_standby(), 1, &["T"])).unwrap();
+    let promoted = BrokerId { id: 0, ..a_standby() };
+    world.register(2, says_all(promoted, 2, &["T"])).unwrap();
+    assert_eq!(world.served_by("T"), ["a=0@10.0.0.2:10911"]);
+    world.check();
+}
+
+#[test]
+fn an_older_state_version_does_not_take_a_name_over() {
+    let mut world = World::default();
+    let mut current = says_all(a(), 1, &["T"]);
+    current.version.state_version = 2;
+    world.register(1, current).unwrap();
+    let impostor = broker("a", 0, "10.0.0.9:10911");
+    assert!(world.register(2, says_all(impostor.clone(), 9, &["T"])).is_err());
+    let mut successor = says_all(impostor, 9, &["T"]);
+    successor.version.state_version = 2;
+    world.register(2, successor).unwrap();
+    assert_eq!(world.served_by("T"), ["a=0@10.0.0.9:10911"]);
+}
+
+#[test]
+fn one_name_belongs_to_one_cluster() {
+    let mut world = World::default();
+    world.register(1, says_all(a(), 1, &["T"])).unwrap();
+    let elsewhere = BrokerId { cluster: "d".to_owned(), ..broker("a", 0, "10.0.0.9:10911") };
+    assert!(world.register(2, says_all(elsewhere.clone(), 1, &["T"])).is_err());
+    let moved = BrokerId { cluster: "d".to_owned(), ..a() };
+    world.register(1, says_all(moved, 1, &["T"])).unwrap();
+    assert_eq!(world.route("T").unwrap().brokers[0].cluster, "d");
+}
+
+#[test]
+fn a_lease_ends_unless_it_is_renewed() {
+    let renewals: [(&str, Option<Request>, bool); 6] = [
+        ("nothing", None, false),
+        ("registration", Some(Request::RegisterBroker(says_all(a(), 1, &["T"]))), true),
+        ("heartbeat", Some(Request::BrokerHeartbeat { broker: a() }), true),
+        ("heartbeat of another", Some(Request::BrokerHeartbeat { broker: b() }), false),
+        (
+            "equal version",
+            Some(Request::QueryDataVersion { broker: a(), version: version(1) }),
+            true,
+        ),
+        (
+            "other version",
+            Some(Request::QueryDataVersion { broker: a(), version: version(2) }),
+            false,
+        ),
+    ];
+    for (case, renewal, is_alive) in renewals {
+        let mut world = World::default();
+        world.register(1, says_all(a(), 1, &["T"])).unwrap();
+        world.now = Timestamp(MINUTE_MS);
+        if let Some(renewal) = renewal {
+            world.ask(1, renewal).unwrap();
+        }
+        assert_eq!(world.routes.expire(Timestamp(2 * MINUTE_MS - 1)), [], "{case}");
+        let gone = world.routes.expire(Timestamp(2 * MINUTE_MS));
+        assert_eq!(gone.is_empty(), is_alive, "{case}");
+        assert_eq!(world.route("T").is_ok(), is_alive, "{case}");
+        assert_eq!(world.topics().is_empty(), !is_alive, "{case}");
+        world.check();
+    }
+}
+
+#[test]
+fn a_broker_may_ask_for_a_lease_of_its_own() {
+    let rows = [(Some(10_000), 10_000), (Some(0), 1_000), (Some(u64::MAX), 3_600_000)];
+    for (lease_ms, lasts_ms) in rows {
+        let mut world = World::default();
+        world.register(1, Registration { lease_ms, ..says_all(a(), 1, &["T"]) }).unwrap();
+        assert_eq!(world.routes.expire(Timestamp(lasts_ms - 1)), [], "{lease_ms:?}");
+        assert_eq!(world.routes.expire(Timestamp(lasts_ms)), [a()], "{lease_ms:?}");
+    }
+}
+
+#[test]
+fn a_closed_connection_takes_its_brokers_along() {
+    let mut world = World::default();
+    world.register(1, says_all(a(), 1, &["T"])).unwrap();
+    world.register(1, says_all(b(), 1, &["T"])).unwrap();
+    world.register(2, says_all(b(), 1, &["T"])).unwrap();
+    assert_eq!(world.routes.connection_closed(ConnectionId(7)), []);
+    assert_eq!(world.routes.connection_closed(ConnectionId(1)), [a()]);
+    assert_eq!(world.served_by("T"), ["b=0@10.0.0.3:10911"], "b has come over another since");
+    assert_eq!(world.routes.connection_closed(ConnectionId(2)), [b()]);
+    assert_eq!(world.topics(), [""; 0]);
+    world.check();
+}
+
+#[test]
+fn topics_stay_while_a_standby_lives() {
+    let mut world = World::default();
+    world.register(1, says_all(a(), 1, &["T"])).unwrap();
+    world.register(2, says_all(a_standby(), 1, &["T"])).unwrap();
+    assert_eq!(world.ask(1, Request::UnregisterBroker(a())), Ok(Reply::Done));
+    assert_eq!(world.served_by("T"), ["a=1@10.0.0.2:10911"]);
+    assert_eq!(world.ask(2, Request::UnregisterBroker(a_standby())), Ok(Reply::Done));
+    assert_eq!(world.ask(2, Request::UnregisterBroker(a_standby())), Ok(Reply::Done));
+    assert!(world.route("T").is_err());
+    world.check();
+}
+
+#[test]
+fn a_deleted_route_stays_away_until_the_table_changes() {
+    let mut world = World::default();
+    let elsewhere = BrokerId { cluster: "d".to_owned(), ..b() };
+    world.register(1, says_all(a(), 1, &["T", "U"])).unwrap();
+    world.register(2, says_all(elsewhere, 1, &["T"])).unwrap();
+    world.delete_route("T", Some("d"));
+    assert_eq!(world.served_by("T"), ["a=0@10.0.0.1:10911"]);
+    world.delete_route("T", None);
+    world.delete_route("Never", None);
+    world.check();
+    world.register(1, says_all(a(), 1, &["T", "U"])).unwrap();
+    assert_eq!(world.topics(), ["U"]);
+    world.register(1, says_all(a(), 2, &["T", "U"])).unwrap();
+    assert_eq!(world.topics(), ["T", "U"]);
+}
+
+#[test]
+fn versions_are_compared_with_what_was_applied() {
+    let mut world = World::default();
+    let ask = |counter| Request::QueryDataVersion { broker: a(), version: version(counter) };
+    let answer = |is_changed, known: Option<i64>| {
+        Ok(Reply::DataVersion { is_changed, known: known.map(version) })
+    };
+    assert_eq!(world.ask(1, ask(1)), answer(true, None));
+    world.register(1, says_all(a(), 1, &["T"])).unwrap();
+    assert_eq!(world.ask(1, ask(1)), answer(false, Some(1)));
+    assert_eq!(world.ask(1, ask(2)), answer(true, Some(1)));
+}
+
+#[test]
+fn what_exceeds_a_bound_is_refused_and_the_rest_stays() {
+    let mut world = World::with(Limits { members_max: 1, entries_max: 2, ..Limits::default() });
+    world.register(1, says_all(a(), 1, &["T", "U"])).unwrap();
+    assert!(world.register(2, says_all(b(), 1, &[])).is_err(), "one broker too many");
+    world.now = Timestamp(MINUTE_MS);
+    assert!(world.register(1, says_all(a(), 2, &["T", "U", "V"])).is_err(), "one topic too many");
+    assert_eq!(world.topics(), ["T", "U"]);
+    assert_eq!(world.routes.expire(Timestamp(2 * MINUTE_MS)), [], "the broker itself is alive");
+    world.register(1, says_all(a(), 3, &["V", "U"])).unwrap();
+    assert_eq!(world.topics(), ["U", "V"], "room is counted after what leaves");
+    world.check();
+}
+
+#[test]
+fn requests_for_brokers_are_refused() {
+    let mut world = World::default();
+    let refused = world.ask(1, Request::RuntimeInfo);
+    assert_eq!(refused, Err(Refusal::UnknownRequest { code: 0 }));
+}
