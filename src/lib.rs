@@ -23,3 +23,6 @@ pub mod client;
 
 /// A disk that loses power, and what drives it.
 pub mod sim;
+
+/// The runtime: executors, sockets, and what keeps them going.
+pub mod shard;

@@ -1,0 +1,397 @@
+//! Wakes shards that sleep although they have work, and reports those that do not wake.
+//!
+//! A glommio 0.9 executor whose preempt timer fires between arming it and running the first task
+//! believes that there was nothing to run, and parks. What was runnable stays so until something
+//! unrelated happens; if nothing does, the shard is dead. So one thread outside touches the shards:
+//!
+//! ```text
+//!   shard:   beat() per batch ──▶ progress ─┐            ┌─▶ listen(): counts what it saw
+//!   thread:  every 10 ms ───────────────────┴─ decide ───┘   (a foreign wake always gets through)
+//! ```
+//!
+//! Start at [`Nudger`]; `Watch::decide` holds the rules. What holds at all times:
+//! - A shard that made progress is nudged within a tick, so a stranded one resumes within a tick.
+//! - An idle shard is nudged once a second, so it costs nothing and still shows that it lives.
+//! - A shard that does not see its nudge for 5 s is reported, again every 5 s while that lasts.
+//!
+//! A shard's main future calls [`Pulse::leave`] before it ends, and the nudger stops after all
+//! shards have ended, because shards that are shutting down can be stranded like any other.
+
+use std::future::poll_fn;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Poll, Waker};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+/// How often the shards are looked at.
+const TICK_MS: u64 = 10;
+/// Every shard is nudged this often, whatever its counters say.
+const IDLE_NUDGE_MS: u64 = 1_000;
+/// A nudge that was not seen for this long is reported, and then again after as long.
+const REPORT_MS: u64 = 5_000;
+/// How often the nudged task lets others run to learn whether somebody was waiting to.
+const TURNS_AFTER_SILENCE: u32 = 4;
+
+/// The thread that nudges all shards of the process. Dropping it stops the thread.
+pub struct Nudger {
+    shards: Arc<[Arc<Shared>]>,
+    stopping: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+/// What one shard and the nudging thread know of each other.
+#[derive(Default)]
+struct Shared {
+    /// Written by the shard alone.
+    progress: AtomicU64,
+    /// The number of the newest nudge. Written by the nudging thread alone.
+    sent: AtomicU64,
+    /// The newest nudge that the shard saw.
+    seen: AtomicU64,
+    strandings: AtomicU64,
+    /// The shard had been silent when it was nudged.
+    was_silent: AtomicBool,
+    left: AtomicBool,
+    waker: Mutex<Option<Waker>>,
+}
+
+/// Counters of one shard, for metrics.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NudgeStats {
+    pub progress: u64,
+    pub nudges_sent: u64,
+    /// Nudges after which a shard that had been silent for half a tick went on in the same pass: it
+    /// was stranded, or, rarely, work arrived at that very moment.
+    pub strandings: u64,
+}
+
+impl Nudger {
+    pub fn start(shard_count: usize) -> std::io::Result<Self> {
+        let shards: Arc<[Arc<Shared>]> = (0..shard_count).map(|_| Arc::default()).collect();
+        let stopping = Arc::new(AtomicBool::new(false));
+        let (watched, stop) = (shards.clone(), stopping.clone());
+        let builder = std::thread::Builder::new().name("nudge".into());
+        let thread = builder.spawn(move || nudge_until(&stop, &watched))?;
+        Ok(Self { shards, stopping, thread: Some(thread) })
+    }
+
+    /// The shard's end, to be taken along into its executor.
+    pub fn pulse(&self, shard: usize) -> Pulse {
+        Pulse(self.shards[shard].clone())
+    }
+
+    pub fn stats(&self, shard: usize) -> NudgeStats {
+        self.shards[shard].stats()
+    }
+}
+
+impl Drop for Nudger {
+    fn drop(&mut self) {
+        self.stopping.store(true, Ordering::Release);
+        if let Some(thread) = self.thread.take() {
+            // It can only have panicked, which it has said itself.
+            thread.join().ok();
+        }
+    }
+}
+
+/// A shard's end of the nudge. A clone is a second handle.
+#[derive(Clone)]
+pub struct Pulse(Arc<Shared>);
+
+impl Pulse {
+    /// Something was done: a batch parsed, a commit completed, an inbox drained. Only the shard's
+    /// own thread calls this.
+    pub fn beat(&self) {
+        // One writer, so a load and a store do; a locked increment would cost ten times as much.
+        let progress = self.0.progress.load(Ordering::Relaxed);
+        self.0.progress.store(progress + 1, Ordering::Relaxed);
+    }
+
+    pub fn stats(&self) -> NudgeStats {
+        self.0.stats()
+    }
+
+    /// Sees the nudges; spawn it, detached, in the shard's default queue. Ends after
+    /// [`leave`](Self::leave).
+    pub async fn listen(self) {
+        while self.nudged().await {
+            if self.0.was_silent.load(Ordering::Relaxed) {
+                self.look_for_stranded_work().await;
+            }
+        }
+        self.0.forget_waker();
+    }
+
+    /// The shard is about to end: no more nudges, no more reports, and `listen` ends.
+    pub fn leave(&self) {
+        self.0.left.store(true, Ordering::Release);
+        self.0.wake();
+    }
+
+    /// Waits for a nudge. False when the shard is leaving.
+    async fn nudged(&self) -> bool {
+        let shared = &self.0;
+        poll_fn(|context| {
+            shared.keep_waker(context.waker());
+            if shared.left.load(Ordering::Acquire) {
+                return Poll::Ready(false);
+            }
+            let sent = shared.sent.load(Ordering::Acquire);
+            if shared.seen.swap(sent, Ordering::AcqRel) == sent {
+                return Poll::Pending;
+            }
+            Poll::Ready(true)
+        })
+        .await
+    }
+
+    async fn look_for_stranded_work(&self) {
+        let before = self.0.progress.load(Ordering::Relaxed);
+        for _ in 0..TURNS_AFTER_SILENCE {
+            glommio::executor().yield_now().await;
+            if self.0.progress.load(Ordering::Relaxed) != before {
+                self.0.strandings.fetch_add(1, Ordering::Relaxed);
+                return;
+            }
+        }
+    }
+}
+
+impl Shared {
+    fn stats(&self) -> NudgeStats {
+        NudgeStats {
+            progress: self.progress.load(Ordering::Relaxed),
+            nudges_sent: self.sent.load(Ordering::Relaxed),
+            strandings: self.strandings.load(Ordering::Relaxed),
+        }
+    }
+
+    fn keep_waker(&self, waker: &Waker) {
+        let mut kept = self.waker.lock().unwrap_or_else(PoisonError::into_inner);
+        if !kept.as_ref().is_some_and(|kept| kept.will_wake(waker)) {
+            *kept = Some(waker.clone());
+        }
+    }
+
+    fn forget_waker(&self) {
+        *self.waker.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+
+    fn wake(&self) {
+        let kept = self.waker.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(waker) = kept.as_ref() {
+            waker.wake_by_ref();
+        }
+    }
+
+    /// Whether the shard has begun to listen and has not left.
+    fn listens(&self) -> bool {
+        let kept = self.waker.lock().unwrap_or_else(PoisonError::into_inner);
+        kept.is_some() && !self.left.load(Ordering::Acquire)
+    }
+
+    fn nudge(&self, was_silent: bool) {
+        self.was_silent.store(was_silent, Ordering::Relaxed);
+        self.sent.fetch_add(1, Ordering::AcqRel);
+        self.wake();
+    }
+}
+
+fn nudge_until(stop: &AtomicBool, shards: &[Arc<Shared>]) {
+    let started = Instant::now();
+    let half_tick = Duration::from_millis(TICK_MS / 2);
+    let mut watches: Vec<Watch> = shards.iter().map(|_| Watch::default()).collect();
+    while !stop.load(Ordering::Acquire) {
+        std::thread::sleep(half_tick);
+        let halfway: Vec<u64> = shards.iter().map(|shard| shard.stats().progress).collect();
+        std::thread::sleep(half_tick);
+        let now_ms = started.elapsed().as_millis() as u64;
+        for (index, shard) in shards.iter().enumerate() {
+            if shard.listens() {
+                watches[index].tick(now_ms, index, shard, halfway[index]);
+            }
+        }
+    }
+}
+
+/// What the nudging thread remembers of one shard.
+#[derive(Debug, Default)]
+struct Watch {
+    progress: u64,
+    nudged_at_ms: u64,
+    /// Since when the newest nudge has not been seen.
+    unseen_since_ms: Option<u64>,
+    reports: u64,
+}
+
+/// One look at the counters of a shard.
+#[derive(Clone, Copy, Debug)]
+struct Look {
+    progress: u64,
+    sent: u64,
+    seen: u64,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+struct Verdict {
+    nudge: bool,
+    /// To be reported: for how long no nudge was seen.
+    unresponsive_ms: Option<u64>,
+}
+
+impl Watch {
+    fn tick(&mut self, now_ms: u64, index: usize, shard: &Shared, halfway: u64) {
+        let look = Look {
+            progress: shard.progress.load(Ordering::Relaxed),
+            sent: shard.sent.load(Ordering::Relaxed),
+            seen: shard.seen.load(Ordering::Acquire),
+        };
+        let verdict = self.decide(now_ms, look);
+        if let Some(unresponsive_ms) = verdict.unresponsive_ms {
+            let Look { progress, sent, seen } = look;
+            tracing::error!(shard = index, unresponsive_ms, progress, sent, seen, "shard hangs");
+        }
+        if verdict.nudge {
+            shard.nudge(look.progress == halfway);
+        }
+    }
+
+    fn decide(&mut self, now_ms: u64, look: Look) -> Verdict {
+        let moved = look.progress != self.progress;
+        let unseen = look.seen != look.sent;
+        let idle = now_ms.saturating_sub(self.nudged_at_ms) >= IDLE_NUDGE_MS;
+        self.progress = look.progress;
+        let unresponsive_ms = self.unresponsive(now_ms, unseen);
+        let nudge = moved || unseen || idle;
+        if nudge {
+            self.nudged_at_ms = now_ms;
+        }
+        Verdict { nudge, unresponsive_ms }
+    }
+
+    fn unresponsive(&mut self, now_ms: u64, unseen: bool) -> Option<u64> {
+        if !unseen {
+            self.unseen_since_ms = None;
+            self.reports = 0;
+            return None;
+        }
+        let lasted_ms = now_ms - *self.unseen_since_ms.get_or_insert(now_ms);
+        if lasted_ms < REPORT_MS * (self.reports + 1) {
+            return None;
+        }
+        self.reports += 1;
+        Some(lasted_ms)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use glommio::{LocalExecutorBuilder, Placement, PoolPlacement};
+
+    use super::*;
+
+    #[test]
+    fn who_is_nudged() {
+        let quiet = Look { progress: 5, sent: 3, seen: 3 };
+        let cases = [
+            ("nothing happened", 500, quiet, false),
+            ("progress", 500, Look { progress: 6, ..quiet }, true),
+            ("the last nudge was not seen", 500, Look { sent: 4, ..quiet }, true),
+            ("a second has passed", 1_000, quiet, true),
+        ];
+        for (name, now_ms, look, nudge) in cases {
+            let mut watch = Watch { progress: 5, ..Watch::default() };
+            assert_eq!(watch.decide(now_ms, look).nudge, nudge, "{name}");
+        }
+    }
+
+    #[test]
+    fn shard_that_sees_no_nudge_is_reported_every_five_seconds() {
+        let mut watch = Watch::default();
+        let hanging = Look { progress: 5, sent: 3, seen: 2 };
+        let mut reports = Vec::new();
+        for now_ms in (0..12_000).step_by(10) {
+            reports.extend(watch.decide(now_ms, hanging).unresponsive_ms);
+        }
+        assert_eq!(reports, [5_000, 10_000]);
+        let alive = Look { seen: 3, ..hanging };
+        assert_eq!(watch.decide(12_000, alive).unresponsive_ms, None);
+        assert_eq!(watch.decide(12_010, hanging).unresponsive_ms, None, "counts anew");
+        assert_eq!(watch.decide(17_010, hanging).unresponsive_ms, Some(5_000));
+    }
+
+    /// A task that always has work on an executor with a short quantum. Without `listen` it stands
+    /// still for good within a second or so, because nothing else ever happens there.
+    #[test]
+    fn busy_shard_keeps_going() {
+        let (gap, stats) = longest_gap_of_busy_shard(Duration::from_secs(3));
+        assert!(gap < Duration::from_millis(1_500), "stood still for {gap:?}, {stats:?}");
+        assert!(stats.nudges_sent > 50, "{stats:?}");
+    }
+
+    /// An idle shard is nudged about once a second and no more.
+    #[test]
+    fn idle_shard_is_left_alone_and_can_leave() {
+        let nudger = Nudger::start(1).unwrap();
+        let pulse = nudger.pulse(0);
+        let executor = small_executor(Duration::from_millis(1)).spawn(move || async move {
+            let listener = glommio::spawn_local(pulse.clone().listen());
+            glommio::timer::sleep(Duration::from_millis(1_500)).await;
+            pulse.leave();
+            listener.await;
+        });
+        executor.unwrap().join().unwrap();
+        let nudges_sent = nudger.stats(0).nudges_sent;
+        assert!((1..=5).contains(&nudges_sent), "{nudges_sent}");
+        std::thread::sleep(Duration::from_millis(1_200));
+        assert_eq!(nudger.stats(0).nudges_sent, nudges_sent, "nudged after it left");
+    }
+
+    fn longest_gap_of_busy_shard(lasts: Duration) -> (Duration, NudgeStats) {
+        let nudger = Nudger::start(1).unwrap();
+        let (pulse, watched) = (nudger.pulse(0), nudger.pulse(0));
+        let stop = Arc::new(AtomicBool::new(false));
+        let stopped = stop.clone();
+        let busy = move || async move {
+            let listener = glommio::spawn_local(pulse.clone().listen());
+            while !stopped.load(Ordering::Relaxed) {
+                pulse.beat();
+                glommio::executor().yield_now().await;
+            }
+            pulse.leave();
+            listener.await;
+        };
+        let executor = small_executor(Duration::from_micros(100)).spawn(busy).unwrap();
+        let gap = longest_gap(&watched, lasts);
+        stop.store(true, Ordering::Relaxed);
+        // A shard that hangs cannot be joined; the process ends without it.
+        if gap < lasts / 2 {
+            executor.join().unwrap();
+        }
+        (gap, watched.stats())
+    }
+
+    fn longest_gap(pulse: &Pulse, lasts: Duration) -> Duration {
+        let begin = Instant::now();
+        let (mut longest, mut progress, mut moved_at) = (Duration::ZERO, 0, begin);
+        while begin.elapsed() < lasts {
+            std::thread::sleep(Duration::from_millis(1));
+            let now = pulse.stats().progress;
+            if now != progress {
+                (progress, moved_at) = (now, Instant::now());
+            }
+            longest = longest.max(moved_at.elapsed());
+        }
+        longest
+    }
+
+    fn small_executor(quantum: Duration) -> LocalExecutorBuilder {
+        LocalExecutorBuilder::new(Placement::Unbound)
+            .io_memory(0)
+            .ring_depth(64)
+            .preempt_timer(quantum)
+            .blocking_thread_pool_placement(PoolPlacement::Unbound(1))
+    }
+}
