@@ -1,0 +1,506 @@
+//! Checks of the machine before the first executor: what is missing, and what to type about it.
+//!
+//! glommio panics in the executor's thread where io_uring is refused, and fails with a bare number
+//! where a limit is too low or a file system has no direct I/O. [`check`] finds out beforehand and
+//! returns [`Finding`]s, for `ringmq check` to print and for a start to be refused with.
+//!
+//! ```text
+//!   check ── asks the kernel ──▶ kernel, ring, memlock, nofile, cpus, direct_io ──▶ Finding
+//!                                (pure: what was found in, judgement out)
+//! ```
+//!
+//! Asking leaves nothing behind: a ring is made and dropped, a probe file made and removed.
+
+use std::fmt;
+use std::fs;
+use std::io;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use io_uring::{IoUring, Probe, opcode};
+use nix::errno::Errno;
+use nix::libc::O_DIRECT;
+use nix::sched::{CpuSet, sched_getaffinity};
+use nix::sys::resource::{RLIM_INFINITY, Resource, getrlimit};
+use nix::sys::statfs::{TMPFS_MAGIC, statfs};
+use nix::unistd::Pid;
+
+/// Oldest kernel that has every operation the runtime submits.
+const KERNEL_MIN: (u32, u32) = (5, 8);
+/// Below this glommio makes no executor.
+const MEMLOCK_MIN_BYTES: u64 = 512 << 10;
+/// glommio registers its memory with each of an executor's three rings, and each counts.
+const RINGS_PER_EXECUTOR: u64 = 3;
+/// Descriptors for standard streams, libraries, the lock, listeners, and what we did not think of.
+const FILES_FOR_PROCESS: u64 = 128;
+/// Descriptors for a shard's rings, wake-ups and open segments.
+const FILES_PER_SHARD: u64 = 256;
+/// CAP_IPC_LOCK: the memlock limit does not bind who has it.
+const CAP_IPC_LOCK_BIT: u32 = 14;
+
+/// What the process is about to do.
+#[derive(Clone, Debug)]
+pub struct Needs {
+    pub shard_count: usize,
+    /// Memory each executor registers for I/O, bytes.
+    pub io_memory_bytes: u64,
+    pub connections_max: u64,
+    /// Where the log will be; none for a process that stores nothing.
+    pub data_directory: Option<PathBuf>,
+    pub allow_buffered: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum State {
+    Ok,
+    /// Works, but not as well as it could.
+    Warn,
+    /// Does not work; a start is refused.
+    Fail,
+}
+
+/// The outcome of one check.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Finding {
+    pub name: &'static str,
+    pub state: State,
+    pub found: String,
+    /// What to type or to change; empty when all is well.
+    pub remedy: String,
+}
+
+impl Finding {
+    fn ok(name: &'static str, found: impl Into<String>) -> Self {
+        Self { name, state: State::Ok, found: found.into(), remedy: String::new() }
+    }
+
+    fn warn(name: &'static str, found: impl Into<String>, remedy: impl Into<String>) -> Self {
+        Self { name, state: State::Warn, found: found.into(), remedy: remedy.into() }
+    }
+
+    fn fail(name: &'static str, found: impl Into<String>, remedy: impl Into<String>) -> Self {
+        Self { name, state: State::Fail, found: found.into(), remedy: remedy.into() }
+    }
+}
+
+impl fmt::Display for Finding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let state = match self.state {
+            State::Ok => "ok",
+            State::Warn => "warn",
+            State::Fail => "FAIL",
+        };
+        write!(f, "{state:<5} {:<10} {}", self.name, self.found)?;
+        if !self.remedy.is_empty() {
+            write!(f, "\n{:<16} fix: {}", "", self.remedy)?;
+        }
+        Ok(())
+    }
+}
+
+/// Runs all checks, most basic first.
+pub fn check(needs: &Needs) -> Vec<Finding> {
+    let limit = |resource| getrlimit(resource).unwrap_or((RLIM_INFINITY, RLIM_INFINITY));
+    let mut findings = vec![
+        kernel(&read_line("/proc/sys/kernel/osrelease")),
+        ring(missing_operations(), &read_line("/proc/sys/kernel/io_uring_disabled")),
+        memlock(limit(Resource::RLIMIT_MEMLOCK), may_lock_memory(), needs),
+        nofile(limit(Resource::RLIMIT_NOFILE), needs),
+        cpus(&allowed_cpus(), needs.shard_count),
+    ];
+    if let Some(directory) = &needs.data_directory {
+        let user = fs::metadata("/proc/self").map_or(0, |own| own.uid());
+        let probed = probe_direct_io(directory);
+        findings.push(direct_io(directory, probed, user, needs.allow_buffered));
+    }
+    findings
+}
+
+/// Whether a start has to be refused.
+pub fn refuses(findings: &[Finding]) -> bool {
+    findings.iter().any(|finding| finding.state == State::Fail)
+}
+
+/// The CPUs this process may run on, which a container or `taskset` may have narrowed.
+pub fn allowed_cpus() -> Vec<usize> {
+    let Ok(set) = sched_getaffinity(Pid::from_raw(0)) else { return Vec::new() };
+    (0..CpuSet::count()).filter(|&cpu| set.is_set(cpu).unwrap_or(false)).collect()
+}
+
+fn kernel(release: &str) -> Finding {
+    const NAME: &str = "kernel";
+    let (major, minor) = KERNEL_MIN;
+    match kernel_version(release) {
+        None => Finding::warn(NAME, format!("{release:?} is no version that we know"), ""),
+        Some(version) if version < KERNEL_MIN => Finding::fail(
+            NAME,
+            format!("Linux {release}, older than {major}.{minor}"),
+            format!("boot a kernel of version {major}.{minor} or newer"),
+        ),
+        Some(_) => Finding::ok(NAME, format!("Linux {release}")),
+    }
+}
+
+fn kernel_version(release: &str) -> Option<(u32, u32)> {
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit());
+    Some((numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?))
+}
+
+/// `missing` are the operations that a ring lacks, or why there is no ring; `disabled` is the
+/// kernel's switch.
+fn ring(missing: io::Result<Vec<&'static str>>, disabled: &str) -> Finding {
+    const NAME: &str = "io_uring";
+    let error = match missing {
+        Ok(missing) if missing.is_empty() => return Finding::ok(NAME, "usable"),
+        Ok(missing) => {
+            let found = format!("the kernel lacks {}", missing.join(", "));
+            return Finding::fail(NAME, found, "boot a newer kernel");
+        }
+        Err(error) => error,
+    };
+    let remedy = match (error.raw_os_error().map(Errno::from_raw), disabled) {
+        (Some(Errno::EPERM), "1") => {
+            "sysctl -w kernel.io_uring_disabled=0, or run as a member of the group in \
+             kernel.io_uring_group"
+        }
+        (Some(Errno::EPERM), "2") => "sysctl -w kernel.io_uring_disabled=0",
+        (Some(Errno::EPERM | Errno::EACCES), _) => {
+            "allow io_uring_setup, io_uring_enter and io_uring_register in the container's seccomp \
+             profile, e.g. docker run --security-opt seccomp=unconfined"
+        }
+        (Some(Errno::ENOSYS), _) => "boot a kernel built with CONFIG_IO_URING=y",
+        (Some(Errno::ENOMEM), _) => "ulimit -l unlimited, or LimitMEMLOCK=infinity in the unit",
+        _ => "find out with: strace -f -e trace=io_uring_setup ringmq check",
+    };
+    Finding::fail(NAME, format!("refused: {error}"), remedy)
+}
+
+fn memlock((soft, hard): (u64, u64), exempt: bool, needs: &Needs) -> Finding {
+    const NAME: &str = "memlock";
+    let found = format!("limit {}", bytes_or_unlimited(soft));
+    let all_rings = RINGS_PER_EXECUTOR * needs.io_memory_bytes * needs.shard_count as u64;
+    if soft < MEMLOCK_MIN_BYTES {
+        let found = format!("{found}, at least {} are needed", bytes(MEMLOCK_MIN_BYTES));
+        return Finding::fail(NAME, found, raise_memlock(hard));
+    }
+    if soft < all_rings && !exempt {
+        let found = format!("{found}; buffers are not registered below {}", bytes(all_rings));
+        return Finding::warn(NAME, found, raise_memlock(hard));
+    }
+    Finding::ok(NAME, found)
+}
+
+fn raise_memlock(hard: u64) -> String {
+    let service = "LimitMEMLOCK=infinity in the unit";
+    if hard == RLIM_INFINITY {
+        return format!("ulimit -l unlimited, or {service}");
+    }
+    format!("as root: prlimit --pid $$ --memlock=unlimited, or {service}")
+}
+
+fn nofile((soft, hard): (u64, u64), needs: &Needs) -> Finding {
+    const NAME: &str = "nofile";
+    let own = FILES_FOR_PROCESS + FILES_PER_SHARD * needs.shard_count as u64;
+    let wanted = own.saturating_add(needs.connections_max);
+    if soft >= wanted {
+        return Finding::ok(NAME, format!("limit {}", count_or_unlimited(soft)));
+    }
+    let remedy = if wanted <= hard {
+        format!("ulimit -n {wanted}, or LimitNOFILE={wanted} in the unit")
+    } else {
+        format!("as root: prlimit --pid $$ --nofile={wanted}, or LimitNOFILE={wanted} in the unit")
+    };
+    let found = format!("limit {soft}, {wanted} are needed for all connections");
+    if soft < own {
+        return Finding::fail(NAME, found, remedy);
+    }
+    Finding::warn(NAME, found, remedy)
+}
+
+fn cpus(allowed: &[usize], shard_count: usize) -> Finding {
+    const NAME: &str = "cpus";
+    let found = format!("{} allowed: {}", allowed.len(), ranges(allowed));
+    if allowed.is_empty() {
+        return Finding::warn(NAME, "cannot tell which are allowed; shards run unpinned", "");
+    }
+    if allowed.len() < shard_count {
+        let found = format!("{found}; {shard_count} shards share them, unpinned");
+        return Finding::warn(
+            NAME,
+            found,
+            "allow more CPUs, or make new directories of fewer shards",
+        );
+    }
+    Finding::ok(NAME, found)
+}
+
+/// What the file system of a data directory makes of direct I/O.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum DirectIo {
+    Taken,
+    Refused,
+    /// Nothing is on a device at all.
+    InMemory,
+}
+
+fn direct_io(
+    directory: &Path,
+    probed: io::Result<DirectIo>,
+    user: u32,
+    allow_buffered: bool,
+) -> Finding {
+    const NAME: &str = "direct I/O";
+    let place = directory.display();
+    match probed {
+        Ok(DirectIo::Taken) => Finding::ok(NAME, format!("taken by {place}")),
+        Ok(DirectIo::InMemory) => Finding::warn(
+            NAME,
+            format!("{place} is in memory: nothing there survives a power cut"),
+            "put the data directory on ext4, xfs or btrfs",
+        ),
+        Ok(DirectIo::Refused) if allow_buffered => Finding::warn(
+            NAME,
+            format!("refused by {place}; the page cache is used"),
+            "put the data directory on ext4, xfs or btrfs",
+        ),
+        Ok(DirectIo::Refused) => Finding::fail(
+            NAME,
+            format!("refused by {place}"),
+            "put the data directory on ext4, xfs or btrfs, or allow buffered I/O",
+        ),
+        Err(error) => Finding::fail(
+            NAME,
+            format!("cannot write to {place}: {error}"),
+            format!("as root: install -d -o {user} {place}"),
+        ),
+    }
+}
+
+/// Makes a ring and asks it for the operations that the runtime submits.
+fn missing_operations() -> io::Result<Vec<&'static str>> {
+    let needed = [
+        ("accept", opcode::Accept::CODE),
+        ("close", opcode::Close::CODE),
+        ("connect", opcode::Connect::CODE),
+        ("fallocate", opcode::Fallocate::CODE),
+        ("fsync", opcode::Fsync::CODE),
+        ("openat", opcode::OpenAt::CODE),
+        ("poll", opcode::PollAdd::CODE),
+        ("read", opcode::Read::CODE),
+        ("read fixed", opcode::ReadFixed::CODE),
+        ("statx", opcode::Statx::CODE),
+        ("timeout", opcode::Timeout::CODE),
+        ("write", opcode::Write::CODE),
+        ("write fixed", opcode::WriteFixed::CODE),
+    ];
+    let ring = IoUring::new(8)?;
+    let mut probe = Probe::new();
+    ring.submitter().register_probe(&mut probe)?;
+    let missing = needed.into_iter().filter(|(_, code)| !probe.is_supported(*code));
+    Ok(missing.map(|(name, _)| name).collect())
+}
+
+/// Opens a file for direct I/O in `directory`, or where it is going to be made.
+fn probe_direct_io(directory: &Path) -> io::Result<DirectIo> {
+    let absolute = std::path::absolute(directory)?;
+    let place = absolute.ancestors().find(|path| path.is_dir()).unwrap_or(&absolute);
+    let file = place.join(format!(".preflight-{}", std::process::id()));
+    let opened = fs::OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .custom_flags(O_DIRECT)
+        .open(&file);
+    // Where direct I/O is refused the file is made all the same.
+    fs::remove_file(&file).ok();
+    match opened {
+        Ok(_) if statfs(place)?.filesystem_type() == TMPFS_MAGIC => Ok(DirectIo::InMemory),
+        Ok(_) => Ok(DirectIo::Taken),
+        Err(error) if error.raw_os_error() == Some(Errno::EINVAL as i32) => Ok(DirectIo::Refused),
+        Err(error) => Err(error),
+    }
+}
+
+fn may_lock_memory() -> bool {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    capabilities(&status).is_some_and(|set| set >> CAP_IPC_LOCK_BIT & 1 == 1)
+}
+
+/// The effective capabilities in the text of `/proc/self/status`.
+fn capabilities(status: &str) -> Option<u64> {
+    let line = status.lines().find_map(|line| line.strip_prefix("CapEff:"))?;
+    u64::from_str_radix(line.trim(), 16).ok()
+}
+
+fn read_line(path: &str) -> String {
+    fs::read_to_string(path).unwrap_or_default().trim().to_string()
+}
+
+fn bytes_or_unlimited(size: u64) -> String {
+    if size == RLIM_INFINITY { "unlimited".into() } else { bytes(size) }
+}
+
+fn count_or_unlimited(count: u64) -> String {
+    if count == RLIM_INFINITY { "unlimited".into() } else { count.to_string() }
+}
+
+fn bytes(size: u64) -> String {
+    match size {
+        0..0x10_0000 => format!("{} KiB", size >> 10),
+        _ => format!("{} MiB", size >> 20),
+    }
+}
+
+/// Sorted numbers as text: `0-3,8`.
+fn ranges(numbers: &[usize]) -> String {
+    let mut runs: Vec<(usize, usize)> = Vec::new();
+    for &number in numbers {
+        match runs.last_mut() {
+            Some((_, last)) if *last + 1 == number => *last = number,
+            _ => runs.push((number, number)),
+        }
+    }
+    let texts = runs.into_iter().map(|(first, last)| match last - first {
+        0 => first.to_string(),
+        _ => format!("{first}-{last}"),
+    });
+    texts.collect::<Vec<_>>().join(",")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn needs() -> Needs {
+        Needs {
+            shard_count: 4,
+            io_memory_bytes: 64 << 20,
+            connections_max: 10_000,
+            data_directory: None,
+            allow_buffered: false,
+        }
+    }
+
+    #[test]
+    fn kernels() {
+        for (release, state) in [
+            ("6.18.5", State::Ok),
+            ("5.8.0-63-generic", State::Ok),
+            ("5.10-rc1", State::Ok),
+            ("5.7.19", State::Fail),
+            ("4.18.0-553.el8", State::Fail),
+            ("plan9", State::Warn),
+            ("", State::Warn),
+        ] {
+            assert_eq!(kernel(release).state, state, "{release}");
+        }
+    }
+
+    #[test]
+    fn refused_rings_come_with_their_remedy() {
+        assert_eq!(ring(Ok(vec![]), "0").state, State::Ok);
+        assert_eq!(ring(Ok(vec!["statx"]), "0").found, "the kernel lacks statx");
+        for (errno, disabled, remedy) in [
+            (Errno::EPERM, "2", "sysctl -w kernel.io_uring_disabled=0"),
+            (Errno::EPERM, "1", "kernel.io_uring_group"),
+            (Errno::EPERM, "0", "seccomp"),
+            (Errno::EPERM, "", "seccomp"),
+            (Errno::ENOSYS, "", "CONFIG_IO_URING"),
+            (Errno::ENOMEM, "0", "ulimit -l"),
+            (Errno::EMFILE, "0", "strace"),
+        ] {
+            let finding = ring(Err(io::Error::from(errno)), disabled);
+            assert_eq!(finding.state, State::Fail);
+            assert!(finding.remedy.contains(remedy), "{errno} {disabled:?}: {}", finding.remedy);
+        }
+    }
+
+    #[test]
+    fn memlock_limits() {
+        let unlimited = RLIM_INFINITY;
+        for (soft, hard, exempt, state, remedy) in [
+            (unlimited, unlimited, false, State::Ok, ""),
+            (64 << 10, 64 << 10, false, State::Fail, "as root: prlimit"),
+            (64 << 10, unlimited, true, State::Fail, "ulimit -l unlimited"),
+            (512 << 10, unlimited, false, State::Warn, "ulimit -l unlimited"),
+            (512 << 10, unlimited, true, State::Ok, ""),
+            ((3 * 4 * 64) << 20, unlimited, false, State::Ok, ""),
+            (((3 * 4 * 64) << 20) - 1, unlimited, false, State::Warn, "LimitMEMLOCK"),
+        ] {
+            let finding = memlock((soft, hard), exempt, &needs());
+            assert_eq!(finding.state, state, "{soft} {exempt}");
+            assert!(finding.remedy.contains(remedy), "{soft}: {}", finding.remedy);
+        }
+    }
+
+    #[test]
+    fn nofile_limits() {
+        for (soft, hard, state, remedy) in [
+            (1 << 20, 1 << 20, State::Ok, ""),
+            (RLIM_INFINITY, RLIM_INFINITY, State::Ok, ""),
+            (1_024, 1 << 20, State::Fail, "ulimit -n 11152"),
+            (4_096, 1 << 20, State::Warn, "ulimit -n 11152"),
+            (4_096, 4_096, State::Warn, "as root: prlimit --pid $$ --nofile=11152"),
+        ] {
+            let finding = nofile((soft, hard), &needs());
+            assert_eq!(finding.state, state, "{soft}");
+            assert!(finding.remedy.starts_with(remedy), "{soft}: {}", finding.remedy);
+        }
+    }
+
+    #[test]
+    fn shards_and_cpus() {
+        assert_eq!(cpus(&[0, 1, 2, 3], 4), Finding::ok("cpus", "4 allowed: 0-3"));
+        assert_eq!(cpus(&[2, 3, 6], 3).found, "3 allowed: 2-3,6");
+        assert_eq!(cpus(&[0], 2).state, State::Warn);
+        assert_eq!(cpus(&[], 1).state, State::Warn);
+    }
+
+    #[test]
+    fn file_systems() {
+        let place = Path::new("/data");
+        let denied = || Err(io::Error::from(Errno::EACCES));
+        for (probed, allow_buffered, state) in [
+            (Ok(DirectIo::Taken), false, State::Ok),
+            (Ok(DirectIo::InMemory), false, State::Warn),
+            (Ok(DirectIo::Refused), true, State::Warn),
+            (Ok(DirectIo::Refused), false, State::Fail),
+            (denied(), true, State::Fail),
+        ] {
+            assert_eq!(direct_io(place, probed, 1000, allow_buffered).state, state);
+        }
+        let finding = direct_io(place, denied(), 1000, false);
+        assert_eq!(finding.remedy, "as root: install -d -o 1000 /data");
+    }
+
+    #[test]
+    fn effective_capabilities_are_read() {
+        let status = "Name:\tringmq\nCapPrm:\t0000000000000000\nCapEff:\t0000000000004000\n";
+        assert_eq!(capabilities(status), Some(1 << CAP_IPC_LOCK_BIT));
+        assert_eq!(capabilities("Name:\tringmq\n"), None);
+    }
+
+    #[test]
+    fn finding_as_printed() {
+        let finding = memlock((64 << 10, RLIM_INFINITY), false, &needs());
+        let expected = "\
+FAIL  memlock    limit 64 KiB, at least 512 KiB are needed
+                 fix: ulimit -l unlimited, or LimitMEMLOCK=infinity in the unit";
+        assert_eq!(finding.to_string(), expected);
+        assert_eq!(
+            Finding::ok("cpus", "2 allowed: 0-1").to_string(),
+            "ok    cpus       2 allowed: 0-1"
+        );
+    }
+
+    /// The machine that runs the tests passes, or the other tests here could not run either.
+    #[test]
+    fn this_machine_can_run_a_shard() {
+        let data_directory = Some(Path::new(env!("CARGO_MANIFEST_DIR")).join("target/not/there"));
+        let needs = Needs { shard_count: 1, connections_max: 10, data_directory, ..needs() };
+        let findings = check(&needs);
+        assert_eq!(findings.len(), 6);
+        assert!(!refuses(&findings), "{findings:#?}");
+        assert!(!allowed_cpus().is_empty());
+    }
+}
