@@ -4,6 +4,7 @@
 //! types travel between shards. Start at [`request`]. Nothing here does I/O, reads a clock or
 //! knows how a request was encoded.
 
+pub mod batch;
 pub mod chunk;
 pub mod ids;
 pub mod record;

@@ -1,1 +1,38 @@
 //! Bytes to requests and replies to bytes: one frame, three header encodings.
+//!
+//! ```text
+//!   next_frame ─▶ decode_request ─▶ Request ─▶ (somebody) ─▶ Reply or Refusal ─▶ encode_reply
+//!   encode_request ─▶ (a server) ─▶ next_frame ─▶ decode_reply ─▶ Response        (a client)
+//! ```
+//!
+//! Start here, then [`codes`]: its table names every command and the function that reads it.
+//! [`message`], [`group`], [`route`], [`admin`] and [`registration`] hold the commands, a function
+//! each way; [`header`] the encodings; [`json`] the dialect of headers and bodies. `docs/wire.md`
+//! draws it all.
+//!
+//! What holds at all times:
+//! - Everything is a pure function of bytes. No order, no routing, no time, no sockets.
+//! - Nothing that comes in makes it panic, and nothing is kept longer than its frame says.
+//! - An answer leaves in the encoding its request came in.
+//! - Texts without escapes and bodies point into the receive buffer; nothing is copied.
+
+pub mod admin;
+pub mod body;
+pub mod codes;
+pub mod frame;
+pub mod group;
+pub mod header;
+pub mod json;
+pub mod message;
+pub mod records;
+pub mod registration;
+mod reply;
+mod request;
+pub mod response;
+pub mod route;
+
+pub use frame::{FRAME_SIZE_MAX, Frame, FrameError, HeaderEncoding, next_frame};
+pub use records::{BatchFull, RecordBatch};
+pub use reply::encode_reply;
+pub use request::{EncodeError, Incoming, ReplyTo, decode_request, encode_request};
+pub use response::{ReplyError, Response, Stored, decode_reply};

@@ -1,0 +1,76 @@
+//! Reading JSON bodies: what every body has in common, and how it is refused.
+
+use std::borrow::Cow;
+
+use bytes::Bytes;
+
+use crate::model::{NameError, Refusal};
+use crate::wire::json::{JsonError, Reader};
+
+/// Why a body is not what its command needs.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum BodyError {
+    #[error(transparent)]
+    Json(#[from] JsonError),
+    #[error(transparent)]
+    Name(#[from] NameError),
+    #[error("{0}")]
+    Field(String),
+}
+
+#[cold]
+pub fn missing(field: &str) -> BodyError {
+    BodyError::Field(format!("field {field} is missing"))
+}
+
+#[cold]
+pub fn unexpected(field: &str, value: &str) -> BodyError {
+    let shown: String = value.chars().take(40).collect();
+    BodyError::Field(format!("field {field} is {shown:?}"))
+}
+
+/// Reads the body of request `command` with `read`.
+pub fn read<T>(
+    command: &str,
+    body: &Bytes,
+    read: impl FnOnce(&mut Reader<'_>) -> Result<T, BodyError>,
+) -> Result<T, Refusal> {
+    parse(body, read).map_err(|error| match error {
+        BodyError::Name(error) => Refusal::IllegalName(error),
+        error => Refusal::Malformed(format!("body of {command}: {error}")),
+    })
+}
+
+/// Reads all of `body` with `read`.
+pub fn parse<T>(
+    body: &[u8],
+    read: impl FnOnce(&mut Reader<'_>) -> Result<T, BodyError>,
+) -> Result<T, BodyError> {
+    let text =
+        std::str::from_utf8(body).map_err(|_| BodyError::Field("it is not UTF-8".to_owned()))?;
+    let mut reader = Reader::new(text);
+    let value = read(&mut reader)?;
+    reader.finish()?;
+    Ok(value)
+}
+
+/// [`Reader::object`] for readers that find more wrong than JSON.
+pub fn object<'a>(
+    reader: &mut Reader<'a>,
+    mut each: impl FnMut(&str, &mut Reader<'a>) -> Result<(), BodyError>,
+) -> Result<(), BodyError> {
+    reader.object(|key, reader| each(&key, reader))
+}
+
+/// [`Reader::array`] for readers that find more wrong than JSON.
+pub fn array<'a>(
+    reader: &mut Reader<'a>,
+    each: impl FnMut(&mut Reader<'a>) -> Result<(), BodyError>,
+) -> Result<(), BodyError> {
+    reader.array(each)
+}
+
+/// A text that is kept; empty for null.
+pub fn text(reader: &mut Reader<'_>) -> Result<String, BodyError> {
+    Ok(reader.text()?.map(Cow::into_owned).unwrap_or_default())
+}

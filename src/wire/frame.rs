@@ -1,0 +1,190 @@
+//! The frame around every request and answer (remoting reference, 1.1):
+//!
+//! ```text
+//!   0 size u32, of what follows | 4 header encoding u8 | 5 header size u24 | 8 header | body
+//! ```
+//!
+//! A length is checked against its limit before anybody waits for that many bytes. After an error
+//! the stream has lost its framing and the connection must be closed.
+
+use std::mem::size_of;
+
+use bytes::{Buf, Bytes, BytesMut};
+use zerocopy::byteorder::big_endian::U32;
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
+
+/// Largest frame, its size field included, bytes. What stock clients accept and send at most.
+pub const FRAME_SIZE_MAX: usize = 16 << 20;
+
+/// How a header is written. The number is the frame's fifth byte.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HeaderEncoding {
+    /// RocketMQ's own; what every stock client sends unless told otherwise.
+    Json = 0,
+    /// RocketMQ's own.
+    Binary = 1,
+    /// Ours, for the hot requests only.
+    Fixed = 2,
+}
+
+/// The eight bytes in front of every header.
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+pub(crate) struct Prefix {
+    /// Bytes that follow this field.
+    pub size: U32,
+    /// Header encoding in the top byte, header size in the low three.
+    pub header_word: U32,
+}
+
+const _: () = assert!(size_of::<Prefix>() == 8);
+
+/// Largest header the prefix can name, bytes.
+pub(crate) const HEADER_SIZE_MAX: usize = 0x00FF_FFFF;
+
+/// One whole request or answer. Header and body share the receive buffer; nothing is copied.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Frame {
+    pub encoding: HeaderEncoding,
+    pub header: Bytes,
+    pub body: Bytes,
+}
+
+/// Why a stream of frames cannot be read on.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum FrameError {
+    #[error("header encoding {0} is unknown")]
+    UnknownEncoding(u8),
+    #[error("frame of {size} bytes exceeds the limit of {size_max}")]
+    TooLarge { size: usize, size_max: usize },
+    #[error("header of {header_size} bytes in a frame of {size}")]
+    HeaderTooLong { header_size: usize, size: usize },
+    #[error("header cannot be read: {0}")]
+    Header(String),
+}
+
+/// Splits the next whole frame off `input`; `None` means more bytes are needed. `size_max` counts
+/// the whole frame; servers and clients pass [`FRAME_SIZE_MAX`].
+pub fn next_frame(input: &mut BytesMut, size_max: usize) -> Result<Option<Frame>, FrameError> {
+    let Ok((prefix, _)) = Prefix::ref_from_prefix(input) else { return Ok(None) };
+    let size = (prefix.size.get() as usize).saturating_add(size_of::<U32>());
+    let header_word = prefix.header_word.get();
+    let header_size = header_word as usize & HEADER_SIZE_MAX;
+    if size > size_max {
+        return Err(FrameError::TooLarge { size, size_max });
+    }
+    let encoding = match (header_word >> 24) as u8 {
+        0 => HeaderEncoding::Json,
+        1 => HeaderEncoding::Binary,
+        2 => HeaderEncoding::Fixed,
+        other => return Err(FrameError::UnknownEncoding(other)),
+    };
+    if size_of::<Prefix>() + header_size > size {
+        return Err(FrameError::HeaderTooLong { header_size, size });
+    }
+    if input.len() < size {
+        return Ok(None);
+    }
+    let mut header = input.split_to(size).freeze();
+    header.advance(size_of::<Prefix>());
+    let body = header.split_off(header_size);
+    Ok(Some(Frame { encoding, header, body }))
+}
+
+/// Writes one frame behind what `out` holds: `header` and `body` append their parts, the prefix is
+/// filled in afterwards. `chunk_bytes` more bytes of body will follow on the wire.
+pub(crate) fn write_frame(
+    out: &mut Vec<u8>,
+    encoding: HeaderEncoding,
+    header: impl FnOnce(&mut Vec<u8>),
+    body: impl FnOnce(&mut Vec<u8>),
+    chunk_bytes: usize,
+) {
+    let start = out.len();
+    out.extend_from_slice(&[0; size_of::<Prefix>()]);
+    header(out);
+    let header_size = out.len() - start - size_of::<Prefix>();
+    assert!(header_size <= HEADER_SIZE_MAX, "a header is far below 16 MiB");
+    body(out);
+    let size = out.len() - start - size_of::<U32>() + chunk_bytes;
+    let prefix = Prefix {
+        size: U32::new(size as u32),
+        header_word: U32::new((encoding as u32) << 24 | header_size as u32),
+    };
+    out[start..][..size_of::<Prefix>()].copy_from_slice(prefix.as_bytes());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    type Row = (&'static str, &'static [u8], Result<Option<Frame>, FrameError>);
+
+    #[test]
+    fn next_frame_table() {
+        use FrameError::*;
+        let frame = |encoding, header: &'static str, body: &'static str| {
+            Ok(Some(Frame { encoding, header: header.into(), body: body.into() }))
+        };
+        let json = |header, body| frame(HeaderEncoding::Json, header, body);
+        #[rustfmt::skip]
+        let rows: [Row; 14] = [
+            // case             size            enc header-size payload
+            ("empty",           b"",                                        Ok(None)),
+            ("cut in prefix",   b"\x00\x00\x00\x09\x00\x00\x00",            Ok(None)),
+            ("cut in body",     b"\x00\x00\x00\x09\x00\x00\x00\x02hibo",    Ok(None)),
+            ("header and body", b"\x00\x00\x00\x09\x00\x00\x00\x02hibod",   json("hi", "bod")),
+            ("no body",         b"\x00\x00\x00\x06\x00\x00\x00\x02hi",      json("hi", "")),
+            ("no header",       b"\x00\x00\x00\x06\x00\x00\x00\x00hi",      json("", "hi")),
+            ("more follows",    b"\x00\x00\x00\x06\x00\x00\x00\x02hi\x00",  json("hi", "")),
+            ("binary",          b"\x00\x00\x00\x06\x01\x00\x00\x02hi",      frame(HeaderEncoding::Binary, "hi", "")),
+            ("fixed",           b"\x00\x00\x00\x06\x02\x00\x00\x02hi",      frame(HeaderEncoding::Fixed, "hi", "")),
+            ("at the limit",    b"\x00\x00\x00\x3c\x00\x00\x00\x02",        Ok(None)),
+            ("over the limit",  b"\x00\x00\x00\x3d\x00\x00\x00\x02",        Err(TooLarge { size: 65, size_max: 64 })),
+            ("negative size",   b"\xff\xff\xff\xff\x00\x00\x00\x02",        Err(TooLarge { size: 0x1_0000_0003, size_max: 64 })),
+            ("header too long", b"\x00\x00\x00\x06\x00\x00\x00\x03hi",      Err(HeaderTooLong { header_size: 3, size: 10 })),
+            ("bad encoding",    b"\x00\x00\x00\x06\x07\x00\x00\x02hi",      Err(UnknownEncoding(7))),
+        ];
+        for (case, input, expected) in rows {
+            assert_eq!(next_frame(&mut BytesMut::from(input), 64), expected, "{case}");
+        }
+    }
+
+    /// However the bytes arrive, the frames are the same.
+    #[test]
+    fn framing_ignores_how_reads_are_cut() {
+        let stream = b"\x00\x00\x00\x09\x00\x00\x00\x02hibod\x00\x00\x00\x05\x01\x00\x00\x01h";
+        for cut in 0..=stream.len() {
+            let mut input = BytesMut::new();
+            let mut bodies = Vec::new();
+            for part in [&stream[..cut], &stream[cut..]] {
+                input.extend_from_slice(part);
+                while let Some(frame) = next_frame(&mut input, 64).unwrap() {
+                    bodies.push(frame.body);
+                }
+            }
+            assert_eq!(bodies, ["bod", ""], "cut at {cut}");
+            assert!(input.is_empty());
+        }
+    }
+
+    #[test]
+    fn the_largest_frame_is_16_mib_and_not_a_byte_more() {
+        let prefix = |size: u32| {
+            let header_word = U32::new(2);
+            BytesMut::from(Prefix { size: U32::new(size), header_word }.as_bytes())
+        };
+        let largest = (FRAME_SIZE_MAX - 4) as u32;
+        assert_eq!(next_frame(&mut prefix(largest), FRAME_SIZE_MAX), Ok(None));
+        assert!(next_frame(&mut prefix(largest + 1), FRAME_SIZE_MAX).is_err());
+    }
+
+    #[test]
+    fn a_written_frame_counts_the_chunks_that_follow() {
+        let mut out = b"before".to_vec();
+        let header = |out: &mut Vec<u8>| out.extend_from_slice(b"hi");
+        let body = |out: &mut Vec<u8>| out.extend_from_slice(b"bod");
+        write_frame(&mut out, HeaderEncoding::Binary, header, body, 7);
+        assert_eq!(out, b"before\x00\x00\x00\x10\x01\x00\x00\x02hibod");
+    }
+}

@@ -1,0 +1,117 @@
+//! RocketMQ's binary header (remoting reference, 1.4):
+//!
+//! ```text
+//!   0 code i16 | 2 language u8 | 3 version i16 | 5 opaque i32 | 9 flag i32
+//!  13 remark size i32 | 17 remark | fields size i32 | fields: name size i16, name, value size i32, value
+//! ```
+
+use std::borrow::Cow;
+use std::mem::size_of;
+
+use bytes::Bytes;
+use zerocopy::byteorder::big_endian::{I16, I32};
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
+
+use crate::wire::frame::FrameError;
+use crate::wire::header::{FLAG_REPLY, FieldWriter, Head, NewHead, VERSION};
+
+/// Fixed part in front of the remark's size.
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+struct Start {
+    code: I16,
+    language: u8,
+    version: I16,
+    opaque: I32,
+    flag: I32,
+}
+
+const _: () = assert!(size_of::<Start>() == 13);
+
+/// Reads a header; its texts point into `header`.
+pub fn read(header: &Bytes) -> Result<Head<'_>, FrameError> {
+    let mut head = Head::empty(header);
+    let (start, rest) = Start::ref_from_prefix(header).map_err(|_| cut_short())?;
+    head.code = i32::from(start.code.get());
+    head.version = i32::from(start.version.get());
+    head.opaque = start.opaque.get();
+    head.flag = start.flag.get();
+    if head.flag & FLAG_REPLY == 0 {
+        head.code = widen_request_code(head.code);
+    }
+    let (remark, rest) = take_text::<I32>(rest)?;
+    head.remark = (!remark.is_empty()).then_some(Cow::Borrowed(remark));
+    let (mut fields, rest) = take::<I32>(rest)?;
+    if !rest.is_empty() {
+        return Err(FrameError::Header(format!("{} bytes behind its end", rest.len())));
+    }
+    while !fields.is_empty() {
+        let (name, after_name) = take_text::<I16>(fields)?;
+        let (value, rest) = take_text::<I32>(after_name)?;
+        fields = rest;
+        if !name.is_empty() && !value.is_empty() {
+            head.fields.push(Cow::Borrowed(name), Cow::Borrowed(value))?;
+        }
+    }
+    Ok(head)
+}
+
+/// Codes beyond 16 bits arrive without their upper half; nobody else uses what is left of them.
+fn widen_request_code(code: i32) -> i32 {
+    match code {
+        3442..=3448 | 3543 => code + 0x3_0000,
+        _ => code,
+    }
+}
+
+/// Takes a size of type `S` and as many bytes as it says.
+fn take<S: FromBytes + Into<i64>>(bytes: &[u8]) -> Result<(&[u8], &[u8]), FrameError> {
+    let (size, rest) = S::read_from_prefix(bytes).map_err(|_| cut_short())?;
+    let size: i64 = size.into();
+    let size = usize::try_from(size)
+        .map_err(|_| FrameError::Header(format!("a part has {size} bytes")))?;
+    rest.split_at_checked(size).ok_or_else(cut_short)
+}
+
+fn take_text<S: FromBytes + Into<i64>>(bytes: &[u8]) -> Result<(&str, &[u8]), FrameError> {
+    let (text, rest) = take::<S>(bytes)?;
+    let text = std::str::from_utf8(text)
+        .map_err(|_| FrameError::Header("a text is not UTF-8".to_owned()))?;
+    Ok((text, rest))
+}
+
+#[cold]
+fn cut_short() -> FrameError {
+    FrameError::Header("cut short".to_owned())
+}
+
+/// Appends a header.
+pub fn write(out: &mut Vec<u8>, head: &NewHead<'_>, fields: impl FnOnce(&mut FieldWriter<'_>)) {
+    let start = Start {
+        code: I16::new(head.code as i16),
+        language: head.language as u8,
+        version: I16::new(VERSION as i16),
+        opaque: I32::new(head.opaque),
+        flag: I32::new(head.flag),
+    };
+    out.extend_from_slice(start.as_bytes());
+    let remark = head.remark.unwrap_or_default();
+    push_sized(out, |out| out.extend_from_slice(remark.as_bytes()));
+    push_sized(out, |out| fields(&mut FieldWriter { out, is_json: false, is_empty: true }));
+}
+
+/// Appends one field; `value` appends its value.
+pub fn push_field(out: &mut Vec<u8>, name: &str, value: impl FnOnce(&mut Vec<u8>)) {
+    out.extend_from_slice(I16::new(name.len() as i16).as_bytes());
+    out.extend_from_slice(name.as_bytes());
+    push_sized(out, value);
+}
+
+/// Appends what `part` appends, with its size in front.
+fn push_sized(out: &mut Vec<u8>, part: impl FnOnce(&mut Vec<u8>)) {
+    let start = out.len();
+    out.extend_from_slice(&[0; size_of::<I32>()]);
+    part(out);
+    let size = I32::new((out.len() - start - size_of::<I32>()) as i32);
+    out[start..][..size_of::<I32>()].copy_from_slice(size.as_bytes());
+}

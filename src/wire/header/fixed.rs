@@ -1,0 +1,336 @@
+//! Our own header for the hot requests: structs that are read in place, big-endian like the rest of
+//! the protocol.
+//!
+//! ```text
+//!   0 version u8 | 1 kind u8 | 2 code or flags u16 | 4 opaque u32 | what the kind needs
+//! ```
+//!
+//! The first eight bytes are the same in every kind and every version, so a request that cannot be
+//! understood can still be answered. Spare bytes are zero and checked: a later version can give them
+//! a meaning. `docs/wire.md` draws the structs; a test compares.
+
+use std::mem::{offset_of, size_of};
+
+use bytes::Bytes;
+use bytestring::ByteString;
+use zerocopy::byteorder::big_endian::{I32, I64, U16, U32, U64};
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
+
+use crate::model::reply::{Produced, Pulled};
+use crate::model::request::{ProduceRecords, Pull, QueueOf};
+use crate::model::{QueueId, QueueOffset, Refusal, Reply, Request, TopicName};
+use crate::wire::codes::{refusal_code, remark, response};
+use crate::wire::frame::{Frame, FrameError, HeaderEncoding, write_frame};
+use crate::wire::message::{pull_code, pull_status};
+
+/// Version of these layouts.
+pub const LAYOUT_VERSION: u8 = 1;
+
+/// Stores a batch of records.
+pub const KIND_PRODUCE: u8 = 1;
+/// Reads messages of one queue.
+pub const KIND_FETCH: u8 = 2;
+/// Set in the kind of an answer, whose other bits are those of the request.
+pub const KIND_REPLY: u8 = 0x80;
+
+/// Nobody waits for an answer.
+pub const FLAG_ONE_WAY: u16 = 1;
+
+/// What every header begins with.
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+pub struct Start {
+    /// [`LAYOUT_VERSION`].
+    pub version: u8,
+    pub kind: u8,
+    /// Request: bits of [`FLAG_ONE_WAY`]. Answer: its code.
+    pub code_or_flags: U16,
+    pub opaque: I32,
+}
+
+/// Header of a produce request. The body is `count` records; topic and queue stand in each.
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+pub struct Produce {
+    pub start: Start,
+    pub queue: U32,
+    pub count: U32,
+    /// CRC32C over the body.
+    pub checksum: U32,
+    pub spare: [u8; 4],
+}
+
+/// Header of a fetch request. The topic's name follows, up to the end of the header. No body.
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+pub struct Fetch {
+    pub start: Start,
+    pub queue: U32,
+    pub count_max: U32,
+    pub offset: I64,
+    /// 0: the server's own limit.
+    pub bytes_max: U32,
+    /// 0: answer at once.
+    pub hold_ms: U32,
+}
+
+/// Header of the answer to a produce request. No body when the code is 0, else the remark.
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+pub struct ProduceReply {
+    pub start: Start,
+    pub queue: U32,
+    pub count: U32,
+    /// Of the first message; the others follow without gaps.
+    pub queue_offset: U64,
+    /// Where the first record lies in the shard's log.
+    pub position: U64,
+}
+
+/// Header of the answer to a fetch request. The body is `count` records when the code is 0; empty
+/// for the codes that only tell where to go on; else the remark.
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+pub struct FetchReply {
+    pub start: Start,
+    pub count: U32,
+    pub spare: [u8; 4],
+    pub next_offset: U64,
+    pub min_offset: U64,
+    pub max_offset: U64,
+}
+
+const _: () = {
+    assert!(size_of::<Start>() == 8 && align_of::<Start>() == 1);
+    assert!(size_of::<Produce>() == 24 && offset_of!(Produce, checksum) == 16);
+    assert!(size_of::<Fetch>() == 32 && offset_of!(Fetch, offset) == 16);
+    assert!(size_of::<ProduceReply>() == 32 && offset_of!(ProduceReply, queue_offset) == 16);
+    assert!(size_of::<FetchReply>() == 40 && offset_of!(FetchReply, next_offset) == 16);
+};
+
+/// A request as read: what to answer to, and what it asks.
+pub struct Decoded {
+    pub start: Start,
+    pub request: Result<Request, Refusal>,
+}
+
+/// Reads a request. Only a header too short to be answered is an error.
+pub fn decode_request(frame: &Frame) -> Result<Decoded, FrameError> {
+    let start = read_start(&frame.header)?;
+    let request = match (start.version, start.kind) {
+        (LAYOUT_VERSION, KIND_PRODUCE) => decode_produce(frame),
+        (LAYOUT_VERSION, KIND_FETCH) => decode_fetch(frame),
+        (LAYOUT_VERSION, kind) => Err(Refusal::UnknownRequest { code: i32::from(kind) }),
+        (version, _) => {
+            Err(malformed(&format!("version {version}; this server speaks {LAYOUT_VERSION}")))
+        }
+    };
+    Ok(Decoded { start, request })
+}
+
+fn read_start(header: &[u8]) -> Result<Start, FrameError> {
+    let (start, _) = Start::ref_from_prefix(header)
+        .map_err(|_| FrameError::Header(format!("fixed header of {} bytes", header.len())))?;
+    Ok(*start)
+}
+
+fn check_flags(start: &Start, known: u16) -> Result<(), Refusal> {
+    match start.code_or_flags.get() & !known {
+        0 => Ok(()),
+        unknown => Err(malformed(&format!("flags {unknown:#06x} are unknown"))),
+    }
+}
+
+fn decode_produce(frame: &Frame) -> Result<Request, Refusal> {
+    let header = Produce::ref_from_bytes(&frame.header).map_err(|_| wrong_size(frame))?;
+    check_flags(&header.start, FLAG_ONE_WAY)?;
+    if header.spare != [0; 4] {
+        return Err(malformed("spare bytes are not zero"));
+    }
+    Ok(Request::ProduceRecords(ProduceRecords {
+        queue: QueueId(header.queue.get()),
+        count: header.count.get(),
+        checksum: header.checksum.get(),
+        records: frame.body.clone(),
+    }))
+}
+
+fn decode_fetch(frame: &Frame) -> Result<Request, Refusal> {
+    let (header, topic) = Fetch::ref_from_prefix(&frame.header).map_err(|_| wrong_size(frame))?;
+    check_flags(&header.start, 0)?;
+    if !frame.body.is_empty() {
+        return Err(malformed("a fetch has no body"));
+    }
+    let topic = ByteString::try_from(frame.header.slice_ref(topic))
+        .map_err(|_| malformed("the topic is not UTF-8"))?;
+    Ok(Request::Pull(Pull {
+        group: None,
+        queue: QueueOf { topic: TopicName::new(topic)?, queue: QueueId(header.queue.get()) },
+        offset: header.offset.get(),
+        count_max: header.count_max.get(),
+        bytes_max: Some(header.bytes_max.get()).filter(|&bytes| bytes > 0),
+        commit: None,
+        hold_ms: Some(u64::from(header.hold_ms.get())).filter(|&ms| ms > 0),
+        subscription: None,
+        subscription_version: 0,
+    }))
+}
+
+#[cold]
+fn wrong_size(frame: &Frame) -> Refusal {
+    malformed(&format!("{} bytes do not fit its kind", frame.header.len()))
+}
+
+#[cold]
+fn malformed(what: &str) -> Refusal {
+    Refusal::Malformed(format!("fixed header: {what}"))
+}
+
+/// Appends the answer to a request of kind `kind`.
+pub fn encode_reply(
+    out: &mut Vec<u8>,
+    kind: u8,
+    opaque: i32,
+    reply: &Result<Reply, Refusal>,
+    chunk_bytes: usize,
+) {
+    let start = |code: i32| Start {
+        version: LAYOUT_VERSION,
+        kind: kind | KIND_REPLY,
+        code_or_flags: U16::new(code as u16),
+        opaque: I32::new(opaque),
+    };
+    match reply {
+        Ok(Reply::Produced(produced)) => {
+            push(out, produce_reply(start(response::SUCCESS), produced).as_bytes(), b"", 0);
+        }
+        Ok(Reply::Pulled(pulled)) => {
+            let (code, _) = pull_code(pulled.status);
+            push(out, fetch_reply(start(code), pulled).as_bytes(), b"", chunk_bytes);
+        }
+        // A fixed request has no other answer; should one come, its sender is not left waiting.
+        Ok(_) => push(out, start(response::SUCCESS).as_bytes(), b"", chunk_bytes),
+        Err(refusal) => {
+            let start = start(refusal_code(refusal));
+            push(out, start.as_bytes(), remark(refusal).as_bytes(), 0);
+        }
+    }
+}
+
+fn produce_reply(start: Start, produced: &Produced) -> ProduceReply {
+    ProduceReply {
+        start,
+        queue: U32::new(produced.queue.0),
+        count: U32::new(produced.positions.len() as u32),
+        queue_offset: U64::new(produced.queue_offset.0),
+        position: U64::new(produced.positions.first().map_or(0, |position| position.0)),
+    }
+}
+
+fn fetch_reply(start: Start, pulled: &Pulled) -> FetchReply {
+    FetchReply {
+        start,
+        count: U32::new(pulled.count),
+        spare: [0; 4],
+        next_offset: U64::new(pulled.next_offset.0),
+        min_offset: U64::new(pulled.min_offset.0),
+        max_offset: U64::new(pulled.max_offset.0),
+    }
+}
+
+/// Appends a produce request.
+pub fn encode_produce(out: &mut Vec<u8>, opaque: i32, one_way: bool, request: &ProduceRecords) {
+    let header = Produce {
+        start: request_start(KIND_PRODUCE, opaque, one_way),
+        queue: U32::new(request.queue.0),
+        count: U32::new(request.count),
+        checksum: U32::new(request.checksum),
+        spare: [0; 4],
+    };
+    push(out, header.as_bytes(), &request.records, 0);
+}
+
+/// Appends a fetch request. The header has no place for group, commit and filter.
+pub fn encode_fetch(out: &mut Vec<u8>, opaque: i32, request: &Pull) {
+    let header = Fetch {
+        start: request_start(KIND_FETCH, opaque, false),
+        queue: U32::new(request.queue.queue.0),
+        count_max: U32::new(request.count_max),
+        offset: I64::new(request.offset),
+        bytes_max: U32::new(request.bytes_max.unwrap_or(0)),
+        hold_ms: U32::new(request.hold_ms.map_or(0, |ms| u32::try_from(ms).unwrap_or(u32::MAX))),
+    };
+    let topic = request.queue.topic.as_str().as_bytes();
+    let write = |out: &mut Vec<u8>| {
+        out.extend_from_slice(header.as_bytes());
+        out.extend_from_slice(topic);
+    };
+    write_frame(out, HeaderEncoding::Fixed, write, |_| {}, 0);
+}
+
+fn request_start(kind: u8, opaque: i32, one_way: bool) -> Start {
+    Start {
+        version: LAYOUT_VERSION,
+        kind,
+        code_or_flags: U16::new(u16::from(one_way) * FLAG_ONE_WAY),
+        opaque: I32::new(opaque),
+    }
+}
+
+fn push(out: &mut Vec<u8>, header: &[u8], body: &[u8], chunk_bytes: usize) {
+    write_frame(
+        out,
+        HeaderEncoding::Fixed,
+        |out| out.extend_from_slice(header),
+        |out| out.extend_from_slice(body),
+        chunk_bytes,
+    );
+}
+
+/// What an answer with the fixed header says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Answer {
+    Produced {
+        queue: QueueId,
+        count: u32,
+        queue_offset: QueueOffset,
+        position: u64,
+    },
+    Pulled(Pulled),
+    /// A refusal, whose remark is the body.
+    Refused,
+}
+
+/// Reads an answer.
+pub fn decode_reply(header: &Bytes) -> Result<(Start, Answer), FrameError> {
+    let start = read_start(header)?;
+    let wrong = || FrameError::Header(format!("fixed answer of {} bytes", header.len()));
+    let code = i32::from(start.code_or_flags.get());
+    if start.version != LAYOUT_VERSION {
+        return Err(wrong());
+    }
+    let answer = match start.kind {
+        _ if header.len() == size_of::<Start>() => Answer::Refused,
+        kind if kind == KIND_PRODUCE | KIND_REPLY => {
+            let reply = ProduceReply::ref_from_bytes(header).map_err(|_| wrong())?;
+            Answer::Produced {
+                queue: QueueId(reply.queue.get()),
+                count: reply.count.get(),
+                queue_offset: QueueOffset(reply.queue_offset.get()),
+                position: reply.position.get(),
+            }
+        }
+        kind if kind == KIND_FETCH | KIND_REPLY => {
+            let reply = FetchReply::ref_from_bytes(header).map_err(|_| wrong())?;
+            Answer::Pulled(Pulled {
+                status: pull_status(code).ok_or_else(wrong)?,
+                next_offset: QueueOffset(reply.next_offset.get()),
+                min_offset: QueueOffset(reply.min_offset.get()),
+                max_offset: QueueOffset(reply.max_offset.get()),
+                count: reply.count.get(),
+            })
+        }
+        _ => return Err(wrong()),
+    };
+    Ok((start, answer))
+}

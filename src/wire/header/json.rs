@@ -1,0 +1,79 @@
+//! RocketMQ's JSON header (remoting reference, 1.3).
+//!
+//! Two stock clients send numbers and truth values among the named fields; they are read as their
+//! text. All named fields leave as texts, because one of these clients reads nothing else.
+
+use std::borrow::Cow;
+
+use bytes::Bytes;
+
+use crate::wire::frame::FrameError;
+use crate::wire::header::{FieldWriter, Head, NewHead, VERSION};
+use crate::wire::json::{JsonError, Reader, push_number, push_text};
+
+/// Reads a header; its texts point into `header`.
+pub fn read(header: &Bytes) -> Result<Head<'_>, FrameError> {
+    let text = std::str::from_utf8(header).map_err(|_| unreadable("it is not UTF-8"))?;
+    if !text.trim_ascii_start().starts_with('{') {
+        return Err(unreadable("it is not an object"));
+    }
+    let mut head = Head::empty(header);
+    let mut reader = Reader::new(text);
+    reader.object(|key, reader| read_member(&mut head, &key, reader)).map_err(unreadable)?;
+    reader.finish().map_err(unreadable)?;
+    Ok(head)
+}
+
+fn read_member<'a>(
+    head: &mut Head<'a>,
+    key: &str,
+    reader: &mut Reader<'a>,
+) -> Result<(), JsonError> {
+    match key {
+        "code" => head.code = reader.integer()?.unwrap_or(0),
+        "flag" => head.flag = reader.integer()?.unwrap_or(0),
+        "opaque" => head.opaque = reader.integer()?.unwrap_or(0),
+        "version" => head.version = reader.integer()?.unwrap_or(0),
+        "remark" => head.remark = reader.text()?,
+        "extFields" => {
+            return reader.object(|name, reader| read_field(head, name, reader));
+        }
+        // `language` and `serializeTypeCurrentRPC` change nothing.
+        _ => drop(reader.skip()?),
+    }
+    Ok(())
+}
+
+fn read_field<'a>(
+    head: &mut Head<'a>,
+    name: Cow<'a, str>,
+    reader: &mut Reader<'a>,
+) -> Result<(), JsonError> {
+    let Some(value) = reader.text()? else { return Ok(()) };
+    head.fields.push(name, value).map_err(|error| JsonError { what: error.to_string(), at: 0 })
+}
+
+fn unreadable(why: impl ToString) -> FrameError {
+    FrameError::Header(why.to_string())
+}
+
+/// Appends a header with sorted keys, as Java clients and servers write it.
+pub fn write(out: &mut Vec<u8>, head: &NewHead<'_>, fields: impl FnOnce(&mut FieldWriter<'_>)) {
+    out.extend_from_slice(b"{\"code\":");
+    push_number(out, head.code);
+    out.extend_from_slice(b",\"extFields\":{");
+    fields(&mut FieldWriter { out, is_json: true, is_empty: true });
+    out.extend_from_slice(b"},\"flag\":");
+    push_number(out, head.flag);
+    out.extend_from_slice(b",\"language\":\"");
+    out.extend_from_slice(head.language.name().as_bytes());
+    out.extend_from_slice(b"\",\"opaque\":");
+    push_number(out, head.opaque);
+    if let Some(remark) = head.remark {
+        out.extend_from_slice(b",\"remark\":");
+        push_text(out, remark);
+    }
+    out.extend_from_slice(b",\"serializeTypeCurrentRPC\":\"JSON\",\"version\":");
+    push_number(out, VERSION);
+    out.push(b'}');
+}

@@ -1,0 +1,14 @@
+//! JSON as stock clients write it and as they can read it (remoting reference, 1.3, 3.0).
+//!
+//! Reading takes what fastjson emits and strict libraries refuse: keys without quotes, whole objects
+//! as keys, numbers as texts and texts as numbers, null for "not there". A text is read in one pass
+//! without building a tree, so it costs no more memory than what is kept of it.
+//!
+//! Writing is compact: one stock client takes routes apart by commas and colons and stumbles over a
+//! single blank. Start at [`Reader`] and [`object`]. Not here: which fields there are.
+
+mod read;
+mod write;
+
+pub use read::{JsonError, Reader};
+pub use write::{Object, list, object, push_escaped, push_number, push_text};

@@ -1,0 +1,384 @@
+//! A tolerant reader that walks a JSON text once.
+
+use std::borrow::Cow;
+
+use memchr::memchr2;
+
+/// Deepest nesting of a value that is skipped. Far beyond anything a client sends.
+const DEPTH_MAX: usize = 64;
+
+/// Why a text is not JSON, even with tolerance, or not the value that was asked for.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{what} at byte {at}")]
+pub struct JsonError {
+    pub what: String,
+    pub at: usize,
+}
+
+/// Walks a JSON text from value to value. Texts without escapes are slices of the input.
+#[derive(Clone, Debug)]
+pub struct Reader<'a> {
+    text: &'a str,
+    at: usize,
+}
+
+impl<'a> Reader<'a> {
+    pub fn new(text: &'a str) -> Self {
+        Self { text, at: 0 }
+    }
+
+    /// Reads the object that comes next and gives every key to `each`, which must read the value.
+    /// A key that is itself an object is given as its JSON text. Null reads as an empty object.
+    pub fn object<E: From<JsonError>>(
+        &mut self,
+        mut each: impl FnMut(Cow<'a, str>, &mut Self) -> Result<(), E>,
+    ) -> Result<(), E> {
+        if self.take_null()? {
+            return Ok(());
+        }
+        self.expect(b'{')?;
+        if self.take(b'}') {
+            return Ok(());
+        }
+        loop {
+            let key = self.key()?;
+            self.expect(b':')?;
+            each(key, self)?;
+            if self.take(b'}') {
+                return Ok(());
+            }
+            self.expect(b',')?;
+        }
+    }
+
+    /// Reads the array that comes next; `each` must read one element. Null reads as an empty array.
+    pub fn array<E: From<JsonError>>(
+        &mut self,
+        mut each: impl FnMut(&mut Self) -> Result<(), E>,
+    ) -> Result<(), E> {
+        if self.take_null()? {
+            return Ok(());
+        }
+        self.expect(b'[')?;
+        if self.take(b']') {
+            return Ok(());
+        }
+        loop {
+            each(self)?;
+            if self.take(b']') {
+                return Ok(());
+            }
+            self.expect(b',')?;
+        }
+    }
+
+    /// The text that comes next; numbers and truth values count as their own text. `None` for null.
+    pub fn text(&mut self) -> Result<Option<Cow<'a, str>>, JsonError> {
+        if self.peek()? == b'"' {
+            return self.string().map(Some);
+        }
+        let scalar = self.scalar()?;
+        Ok((scalar != "null").then_some(Cow::Borrowed(scalar)))
+    }
+
+    /// The whole number that comes next, also when it is quoted. `None` for null.
+    pub fn integer<T: std::str::FromStr>(&mut self) -> Result<Option<T>, JsonError> {
+        let at = self.at;
+        let Some(text) = self.text()? else { return Ok(None) };
+        match text.parse() {
+            Ok(number) => Ok(Some(number)),
+            Err(_) => Err(JsonError { what: format!("{text:?} is not such a number"), at }),
+        }
+    }
+
+    /// The truth value that comes next; any text but `true` is false, as in the reference.
+    pub fn boolean(&mut self) -> Result<Option<bool>, JsonError> {
+        Ok(self.text()?.map(|text| text == "true"))
+    }
+
+    /// Passes over the value that comes next, whatever it is, and gives its JSON text.
+    pub fn skip(&mut self) -> Result<&'a str, JsonError> {
+        let first = self.peek()?;
+        let start = self.at;
+        match first {
+            b'"' => drop(self.string()?),
+            b'{' | b'[' => self.skip_nested()?,
+            _ => drop(self.scalar()?),
+        }
+        Ok(&self.text[start..self.at])
+    }
+
+    /// Checks that nothing but blanks is left.
+    pub fn finish(&mut self) -> Result<(), JsonError> {
+        self.skip_blanks();
+        if self.at == self.text.len() {
+            Ok(())
+        } else {
+            Err(self.error("something behind the end"))
+        }
+    }
+
+    /// Passes over brackets until they are closed again. What is between them is not looked at
+    /// more closely, because nobody asks for it.
+    fn skip_nested(&mut self) -> Result<(), JsonError> {
+        let mut depth = 0;
+        loop {
+            match self.peek()? {
+                b'"' => drop(self.string()?),
+                b'{' | b'[' => {
+                    self.at += 1;
+                    depth += 1;
+                    if depth > DEPTH_MAX {
+                        return Err(self.error("nested too deeply"));
+                    }
+                }
+                b'}' | b']' => {
+                    self.at += 1;
+                    depth -= 1;
+                    if depth == 0 {
+                        return Ok(());
+                    }
+                }
+                b',' | b':' => self.at += 1,
+                _ => drop(self.scalar()?),
+            }
+        }
+    }
+
+    fn key(&mut self) -> Result<Cow<'a, str>, JsonError> {
+        match self.peek()? {
+            b'"' => self.string(),
+            b'{' => self.skip().map(Cow::Borrowed),
+            _ => self.scalar().map(Cow::Borrowed),
+        }
+    }
+
+    /// Letters, digits and signs up to what cannot belong to a number, a word or a bare key.
+    fn scalar(&mut self) -> Result<&'a str, JsonError> {
+        self.skip_blanks();
+        let rest = &self.text[self.at..];
+        let belongs = |byte: u8| byte.is_ascii_alphanumeric() || b"+-._$".contains(&byte);
+        let size = rest.bytes().position(|byte| !belongs(byte)).unwrap_or(rest.len());
+        if size == 0 {
+            return Err(self.error("expected a value"));
+        }
+        self.at += size;
+        Ok(&rest[..size])
+    }
+
+    /// A quoted text; the reader stands on its opening quote.
+    fn string(&mut self) -> Result<Cow<'a, str>, JsonError> {
+        let start = self.at + 1;
+        let rest = &self.text[start..];
+        match memchr2(b'"', b'\\', rest.as_bytes()) {
+            Some(size) if rest.as_bytes()[size] == b'"' => {
+                self.at = start + size + 1;
+                Ok(Cow::Borrowed(&rest[..size]))
+            }
+            Some(plain) => self.escaped_string(start, plain).map(Cow::Owned),
+            None => Err(self.error("a text without end")),
+        }
+    }
+
+    /// A text that begins at `start` and has its first escape `plain` bytes later.
+    fn escaped_string(&mut self, start: usize, plain: usize) -> Result<String, JsonError> {
+        let size = self.find_end(start + plain)? - start;
+        let raw = &self.text[start..start + size];
+        // Clients escape the separators of properties, six bytes for one; then this is exact.
+        let escapes = memchr::memchr_iter(b'\\', raw.as_bytes()).count();
+        let mut out = String::with_capacity(raw.len().saturating_sub(5 * escapes));
+        let mut rest = raw;
+        while let Some(plain) = memchr::memchr(b'\\', rest.as_bytes()) {
+            out.push_str(&rest[..plain]);
+            let (unescaped, size) =
+                unescape(&rest[plain..]).ok_or_else(|| self.error("a bad escape in the text"))?;
+            out.push(unescaped);
+            rest = &rest[plain + size..];
+        }
+        out.push_str(rest);
+        self.at = start + size + 1;
+        Ok(out)
+    }
+
+    /// Where the closing quote of a text is, looked for from `at`.
+    fn find_end(&self, mut at: usize) -> Result<usize, JsonError> {
+        let bytes = self.text.as_bytes();
+        loop {
+            match bytes.get(at..).and_then(|rest| memchr2(b'"', b'\\', rest)) {
+                Some(plain) if bytes[at + plain] == b'"' => return Ok(at + plain),
+                // The byte behind a backslash never ends the text.
+                Some(plain) => at += plain + 2,
+                None => return Err(self.error("a text without end")),
+            }
+        }
+    }
+
+    fn take_null(&mut self) -> Result<bool, JsonError> {
+        let is_null = self.peek()? == b'n' && self.text[self.at..].starts_with("null");
+        if is_null {
+            self.at += "null".len();
+        }
+        Ok(is_null)
+    }
+
+    fn take(&mut self, byte: u8) -> bool {
+        self.skip_blanks();
+        let is_there = self.text.as_bytes().get(self.at) == Some(&byte);
+        self.at += usize::from(is_there);
+        is_there
+    }
+
+    fn expect(&mut self, byte: u8) -> Result<(), JsonError> {
+        if self.take(byte) {
+            return Ok(());
+        }
+        Err(self.error(&format!("expected {:?}", char::from(byte))))
+    }
+
+    fn peek(&mut self) -> Result<u8, JsonError> {
+        self.skip_blanks();
+        self.text.as_bytes().get(self.at).copied().ok_or_else(|| self.error("cut short"))
+    }
+
+    fn skip_blanks(&mut self) {
+        while let Some(b' ' | b'\t' | b'\r' | b'\n') = self.text.as_bytes().get(self.at) {
+            self.at += 1;
+        }
+    }
+
+    #[cold]
+    fn error(&self, what: &str) -> JsonError {
+        JsonError { what: what.to_owned(), at: self.at }
+    }
+}
+
+/// The character that the escape at the beginning of `text` stands for, and the escape's size.
+/// Half of a surrogate pair without the other half becomes the replacement character.
+fn unescape(text: &str) -> Option<(char, usize)> {
+    let simple = match text.as_bytes().get(1)? {
+        b'u' => return unescape_unicode(text),
+        b'"' => '"',
+        b'\\' => '\\',
+        b'/' => '/',
+        b'\'' => '\'',
+        b'b' => '\u{8}',
+        b'f' => '\u{c}',
+        b'n' => '\n',
+        b'r' => '\r',
+        b't' => '\t',
+        _ => return None,
+    };
+    Some((simple, 2))
+}
+
+fn unescape_unicode(text: &str) -> Option<(char, usize)> {
+    let first = hex_unit(text)?;
+    if let Some(character) = char::from_u32(first) {
+        return Some((character, 6));
+    }
+    let second = text.get(6..).filter(|rest| rest.starts_with("\\u")).and_then(hex_unit);
+    match second {
+        Some(second @ 0xDC00..=0xDFFF) if first < 0xDC00 => {
+            let code = 0x1_0000 + ((first - 0xD800) << 10) + (second - 0xDC00);
+            Some((char::from_u32(code)?, 12))
+        }
+        _ => Some((char::REPLACEMENT_CHARACTER, 6)),
+    }
+}
+
+/// The four hex digits behind `\u`.
+fn hex_unit(text: &str) -> Option<u32> {
+    let digits = text.as_bytes().get(2..6)?;
+    digits.iter().try_fold(0, |unit, &digit| Some(unit << 4 | char::from(digit).to_digit(16)?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Reads everything as text, to show what the reader made of it.
+    fn flat(text: &str) -> Result<Vec<(String, String)>, JsonError> {
+        let mut found = Vec::new();
+        let mut reader = Reader::new(text);
+        reader.object(|key, reader| {
+            found.push((key.into_owned(), reader.skip()?.to_owned()));
+            Ok(())
+        })?;
+        reader.finish()?;
+        Ok(found)
+    }
+
+    #[test]
+    fn objects_are_read_with_and_without_quotes_around_keys() {
+        #[rustfmt::skip]
+        let rows: [(&str, &[(&str, &str)]); 9] = [
+            ("{}", &[]),
+            (" null ", &[]),
+            (r#"{"a":1}"#, &[("a", "1")]),
+            (r#"{0:"x",12:-3}"#, &[("0", "\"x\""), ("12", "-3")]),
+            (r#"{a_b:true}"#, &[("a_b", "true")]),
+            (r#"{{"q":0,"t":"a}b"}:{"max":9},{}:{}}"#, &[(r#"{"q":0,"t":"a}b"}"#, r#"{"max":9}"#), ("{}", "{}")]),
+            ("{ \"a\" :\r\n[ 1 , {\"b\":null} ] ,\t\"c\":2 }", &[("a", "[ 1 , {\"b\":null} ]"), ("c", "2")]),
+            (r#"{"a":"x","a":"y"}"#, &[("a", "\"x\""), ("a", "\"y\"")]),
+            (r#"{"\u0061":1}"#, &[("a", "1")]),
+        ];
+        for (text, expected) in rows {
+            let found = flat(text).unwrap();
+            let found: Vec<_> = found.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect();
+            assert_eq!(found, expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_json_is_refused_with_its_place() {
+        let deep = format!("{{\"a\":{}", "[".repeat(100));
+        #[rustfmt::skip]
+        let rows = [
+            ("", "cut short at byte 0"),
+            ("[]", "expected '{' at byte 0"),
+            ("{", "cut short at byte 1"),
+            ("{\"a\"", "expected ':' at byte 4"),
+            ("{\"a\":", "cut short at byte 5"),
+            ("{\"a\":1", "expected ',' at byte 6"),
+            ("{\"a\":1,}", "expected a value at byte 7"),
+            ("{\"a\":1}x", "something behind the end at byte 7"),
+            ("{\"a\":\"x", "a text without end at byte 5"),
+            ("{\"a\":\"x\\", "a text without end at byte 5"),
+            ("{\"a\":\"\\q\"}", "a bad escape in the text at byte 5"),
+            ("{\"a\":\"\\u00g1\"}", "a bad escape in the text at byte 5"),
+            ("{\"a\":é}", "expected a value at byte 5"),
+            (&deep, "nested too deeply at byte 70"),
+        ];
+        for (text, expected) in rows {
+            assert_eq!(flat(text).unwrap_err().to_string(), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn texts_and_numbers_stand_for_each_other() {
+        #[rustfmt::skip]
+        let rows: [(&str, Option<&str>); 12] = [
+            (r#""""#, Some("")),
+            (r#""plain""#, Some("plain")),
+            (r#""a\u0001b\u0002""#, Some("a\u{1}b\u{2}")),
+            (r#""\"\\\/\b\f\n\r\t""#, Some("\"\\/\u{8}\u{c}\n\r\t")),
+            (r#""\u4e3b\u9898主""#, Some("主题主")),
+            (r#""\ud83d\ude00!""#, Some("😀!")),
+            (r#""\ud83d!""#, Some("\u{fffd}!")),
+            (r#""\ud83dx\ude00""#, Some("\u{fffd}x\u{fffd}")),
+            ("17", Some("17")),
+            ("-1.5", Some("-1.5")),
+            ("true", Some("true")),
+            ("null", None),
+        ];
+        for (text, expected) in rows {
+            assert_eq!(Reader::new(text).text().unwrap().as_deref(), expected, "{text}");
+        }
+        assert_eq!(Reader::new("\"-7\"").integer::<i32>(), Ok(Some(-7)));
+        assert_eq!(Reader::new("null").integer::<i32>(), Ok(None));
+        assert!(Reader::new("1.5").integer::<i32>().is_err());
+        assert!(Reader::new("-1").integer::<u32>().is_err());
+        assert_eq!(Reader::new("\"true\"").boolean(), Ok(Some(true)));
+        assert_eq!(Reader::new("1").boolean(), Ok(Some(false)));
+    }
+}

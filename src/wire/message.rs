@@ -1,0 +1,374 @@
+//! Sending, pulling, looking up, and what is asked about one queue (remoting reference, 3.1, 3.2,
+//! 3.3, 3.8). A function each way per command.
+
+use std::borrow::Cow;
+use std::str::FromStr;
+
+use bytes::Bytes;
+use bytestring::ByteString;
+
+use crate::model::record::Host;
+use crate::model::reply::{Produced, PullStatus, Pulled};
+use crate::model::request::{Boundary, Expression, Produce, Pull, QueueOf};
+use crate::model::{GroupName, LogOffset, QueueId, Refusal, Request, Timestamp, TopicName};
+use crate::wire::codes::response;
+use crate::wire::header::{FieldWriter, Fields, Header, missing, number};
+
+/// Commit `commitOffset` on the way.
+const PULL_COMMIT: i32 = 1;
+/// Hold the request when nothing is there.
+const PULL_HOLD: i32 = 2;
+/// The filter is sent along.
+const PULL_SUBSCRIPTION: i32 = 4;
+
+/// The filter of a request that names none.
+pub const FILTER_KIND_DEFAULT: &str = "TAG";
+/// The expression that takes everything.
+pub const FILTER_ALL: &str = "*";
+
+/// Fields of a send request: long name in SEND_MESSAGE, letter in the other two.
+const SEND_FIELDS: [(&str, &str); 13] = [
+    ("producerGroup", "a"),
+    ("topic", "b"),
+    ("defaultTopic", "c"),
+    ("defaultTopicQueueNums", "d"),
+    ("queueId", "e"),
+    ("sysFlag", "f"),
+    ("bornTimestamp", "g"),
+    ("flag", "h"),
+    ("properties", "i"),
+    ("reconsumeTimes", "j"),
+    ("unitMode", "k"),
+    ("maxReconsumeTimes", "l"),
+    ("batch", "m"),
+];
+
+/// The fields of a send request, each found once. Index as in [`SEND_FIELDS`].
+struct SendFields<'a> {
+    header: Header<'a>,
+    values: [Option<Cow<'a, str>>; SEND_FIELDS.len()],
+    /// Index to the name this request uses, for what is said about a field.
+    name: fn(usize) -> &'static str,
+}
+
+impl<'a> SendFields<'a> {
+    /// `index_of` tells which of the known fields a name is, if any.
+    fn collect(
+        fields: Fields<'a>,
+        index_of: impl Fn(&str) -> Option<usize>,
+        name: fn(usize) -> &'static str,
+    ) -> Self {
+        let mut send = Self { header: fields.header(), values: [const { None }; _], name };
+        for (name, value) in fields {
+            if let Some(index) = index_of(&name) {
+                send.values[index] = Some(value);
+            }
+        }
+        send
+    }
+
+    fn needed(&mut self, index: usize) -> Result<Cow<'a, str>, Refusal> {
+        self.values[index].take().ok_or_else(|| missing((self.name)(index)))
+    }
+
+    fn needed_text(&mut self, index: usize) -> Result<ByteString, Refusal> {
+        self.needed(index).map(|value| self.header.keep(value))
+    }
+
+    fn needed_number<T: FromStr>(&mut self, index: usize) -> Result<T, Refusal> {
+        number((self.name)(index), &self.needed(index)?)
+    }
+
+    fn optional_number<T: FromStr>(&mut self, index: usize) -> Result<Option<T>, Refusal> {
+        let value = self.values[index].take().filter(|value| !value.is_empty());
+        value.map(|value| number((self.name)(index), &value)).transpose()
+    }
+}
+
+/// SEND_MESSAGE: long names.
+pub fn decode_send(fields: Fields<'_>, body: &Bytes) -> Result<Request, Refusal> {
+    let index_of = |name: &str| SEND_FIELDS.iter().position(|(long, _)| name == *long);
+    decode_produce(SendFields::collect(fields, index_of, |index| SEND_FIELDS[index].0), body)
+}
+
+/// SEND_MESSAGE_V2 and SEND_BATCH_MESSAGE: one letter per name.
+pub fn decode_send_v2(fields: Fields<'_>, body: &Bytes) -> Result<Request, Refusal> {
+    let index_of = |name: &str| match name.as_bytes() {
+        &[letter @ b'a'..=b'm'] => Some(usize::from(letter - b'a')),
+        _ => None,
+    };
+    decode_produce(SendFields::collect(fields, index_of, |index| SEND_FIELDS[index].1), body)
+}
+
+/// Whether the body is a batch is said by a field, not by the code.
+fn decode_produce(mut send: SendFields<'_>, body: &Bytes) -> Result<Request, Refusal> {
+    Ok(Request::Produce(Produce {
+        group: send.needed_text(0)?,
+        topic: TopicName::new(send.needed_text(1)?)?,
+        default_topic: send.needed_text(2)?,
+        default_queue_count: send.needed_number::<i32>(3)?.max(0) as u32,
+        queue: u32::try_from(send.needed_number::<i32>(4)?).ok().map(QueueId),
+        system_flag: send.needed_number(5)?,
+        born_at: Timestamp(send.needed_number::<i64>(6)?.max(0) as u64),
+        flag: send.needed_number(7)?,
+        properties: send.values[8]
+            .take()
+            .map_or_else(Bytes::new, |value| send.header.keep_bytes(value)),
+        reconsume_times: send.optional_number(9)?.unwrap_or(0),
+        is_batch: send.values[12].as_ref().is_some_and(|value| value == "true"),
+        body: body.clone(),
+    }))
+}
+
+pub fn encode_send(fields: &mut FieldWriter<'_>, produce: &Produce) {
+    let name = |index: usize| SEND_FIELDS[index].1;
+    fields.text(name(0), &produce.group);
+    fields.text(name(1), produce.topic.as_str());
+    fields.text(name(2), &produce.default_topic);
+    fields.number(name(3), produce.default_queue_count);
+    fields.number(name(4), produce.queue.map_or(-1, |queue| i64::from(queue.0)));
+    fields.number(name(5), produce.system_flag);
+    fields.number(name(6), produce.born_at.0);
+    fields.number(name(7), produce.flag);
+    fields.text(name(8), &String::from_utf8_lossy(&produce.properties));
+    fields.number(name(9), produce.reconsume_times);
+    fields.boolean(name(10), false);
+    fields.boolean(name(12), produce.is_batch);
+}
+
+/// What stock clients read of a send's answer, besides what [`encode_traced`] adds.
+pub fn encode_produced(fields: &mut FieldWriter<'_>, produced: &Produced) {
+    fields.plain("msgId", |out| {
+        for (index, &position) in produced.positions.iter().enumerate() {
+            if index > 0 {
+                out.push(b',');
+            }
+            push_offset_id(out, produced.store_host, position);
+        }
+    });
+    fields.number("queueId", produced.queue.0);
+    fields.number("queueOffset", produced.queue_offset.0);
+}
+
+/// What every answer to a send carries, also a refusal: Java clients look at it unasked.
+pub fn encode_traced(fields: &mut FieldWriter<'_>) {
+    fields.plain("MSG_REGION", |out| out.extend_from_slice(b"DefaultRegion"));
+    fields.plain("TRACE_ON", |out| out.extend_from_slice(b"true"));
+}
+
+/// The id by which stock tools find a message again: host, port and log offset in upper hex
+/// (remoting reference, 4.6).
+pub fn push_offset_id(out: &mut Vec<u8>, host: Host, position: LogOffset) {
+    let address = u64::from(u32::from_be_bytes(host.address));
+    push_hex(out, address << 32 | u64::from(host.port.get()));
+    push_hex(out, position.0);
+}
+
+fn push_hex(out: &mut Vec<u8>, number: u64) {
+    const DIGITS: &[u8; 16] = b"0123456789ABCDEF";
+    let digits: [u8; 16] =
+        std::array::from_fn(|index| DIGITS[(number >> (60 - 4 * index) & 0xF) as usize]);
+    out.extend_from_slice(&digits);
+}
+
+/// PULL_MESSAGE and LITE_PULL_MESSAGE.
+pub fn decode_pull(fields: Fields<'_>, _: &Bytes) -> Result<Request, Refusal> {
+    let flag: i32 = fields.needed_number("sysFlag")?;
+    let commit = (flag & PULL_COMMIT != 0).then(|| fields.needed_number("commitOffset"));
+    let hold_ms =
+        (flag & PULL_HOLD != 0).then(|| fields.needed_number::<i64>("suspendTimeoutMillis"));
+    let bytes_max: Option<i32> = fields.optional_number("maxMsgBytes")?;
+    Ok(Request::Pull(Pull {
+        group: Some(GroupName::new(fields.needed("consumerGroup")?)?),
+        queue: decode_queue(&fields)?,
+        offset: fields.needed_number("queueOffset")?,
+        count_max: fields.needed_number::<i32>("maxMsgNums")?.max(0) as u32,
+        bytes_max: bytes_max.and_then(|bytes| u32::try_from(bytes).ok()).filter(|&bytes| bytes > 0),
+        commit: commit.transpose()?,
+        hold_ms: hold_ms.transpose()?.map(|ms| ms.max(0) as u64),
+        subscription: (flag & PULL_SUBSCRIPTION != 0).then(|| decode_expression(&fields)),
+        subscription_version: fields.optional_number("subVersion")?.unwrap_or(0),
+    }))
+}
+
+fn decode_expression(fields: &Fields<'_>) -> Expression {
+    let or = |name, otherwise: &str| {
+        let value = fields.find(name).filter(|value| !value.is_empty());
+        value.map_or(otherwise, |value| value).to_owned()
+    };
+    Expression {
+        kind: or("expressionType", FILTER_KIND_DEFAULT),
+        text: or("subscription", FILTER_ALL),
+    }
+}
+
+pub fn encode_pull(fields: &mut FieldWriter<'_>, pull: &Pull, group: &GroupName) {
+    let flag = i32::from(pull.commit.is_some()) * PULL_COMMIT
+        | i32::from(pull.hold_ms.is_some()) * PULL_HOLD
+        | i32::from(pull.subscription.is_some()) * PULL_SUBSCRIPTION;
+    fields.text("consumerGroup", group.as_str());
+    encode_queue(fields, &pull.queue);
+    fields.number("queueOffset", pull.offset);
+    fields.number("maxMsgNums", pull.count_max);
+    fields.number("sysFlag", flag);
+    fields.number("commitOffset", pull.commit.unwrap_or(0));
+    fields.number("suspendTimeoutMillis", pull.hold_ms.unwrap_or(0));
+    fields.number("subVersion", pull.subscription_version);
+    if let Some(bytes_max) = pull.bytes_max {
+        fields.number("maxMsgBytes", bytes_max);
+    }
+    if let Some(expression) = &pull.subscription {
+        fields.text("subscription", &expression.text);
+        fields.text("expressionType", &expression.kind);
+    }
+}
+
+/// Clients read these four whatever the status is.
+pub fn encode_pulled(fields: &mut FieldWriter<'_>, pulled: &Pulled) {
+    fields.number("maxOffset", pulled.max_offset.0);
+    fields.number("minOffset", pulled.min_offset.0);
+    fields.number("nextBeginOffset", pulled.next_offset.0);
+    fields.number("suggestWhichBrokerId", 0);
+}
+
+/// Code and status word of a pull's answer (remoting reference, 5.3).
+pub const PULL_STATUSES: [(PullStatus, i32, &str); 4] = [
+    (PullStatus::Found, response::SUCCESS, "FOUND"),
+    (PullStatus::NothingNew, response::PULL_NOT_FOUND, "OFFSET_OVERFLOW_ONE"),
+    (PullStatus::NothingMatched, response::PULL_RETRY_IMMEDIATELY, "NO_MATCHED_MESSAGE"),
+    (PullStatus::OffsetMoved, response::PULL_OFFSET_MOVED, "OFFSET_MOVED"),
+];
+
+pub fn pull_code(status: PullStatus) -> (i32, &'static str) {
+    let row = PULL_STATUSES.iter().find(|row| row.0 == status).expect("every status has a row");
+    (row.1, row.2)
+}
+
+pub fn pull_status(code: i32) -> Option<PullStatus> {
+    PULL_STATUSES.iter().find(|row| row.1 == code).map(|row| row.0)
+}
+
+/// Topic and number of a queue, as all that concern one queue carry them.
+fn decode_queue(fields: &Fields<'_>) -> Result<QueueOf, Refusal> {
+    Ok(QueueOf {
+        topic: TopicName::new(fields.needed("topic")?)?,
+        queue: QueueId(fields.needed_number("queueId")?),
+    })
+}
+
+pub fn encode_queue(fields: &mut FieldWriter<'_>, queue: &QueueOf) {
+    fields.text("topic", queue.topic.as_str());
+    fields.number("queueId", queue.queue.0);
+}
+
+/// GET_MAX_OFFSET.
+pub fn decode_max_offset(fields: Fields<'_>, _: &Bytes) -> Result<Request, Refusal> {
+    Ok(Request::MaxOffset(decode_queue(&fields)?))
+}
+
+/// GET_MIN_OFFSET.
+pub fn decode_min_offset(fields: Fields<'_>, _: &Bytes) -> Result<Request, Refusal> {
+    Ok(Request::MinOffset(decode_queue(&fields)?))
+}
+
+/// GET_EARLIEST_MSG_STORETIME.
+pub fn decode_earliest_store_time(fields: Fields<'_>, _: &Bytes) -> Result<Request, Refusal> {
+    Ok(Request::EarliestStoreTime(decode_queue(&fields)?))
+}
+
+/// SEARCH_OFFSET_BY_TIMESTAMP. Old clients name no boundary.
+pub fn decode_offset_by_time(fields: Fields<'_>, _: &Bytes) -> Result<Request, Refusal> {
+    let is_upper =
+        fields.find("boundaryType").is_some_and(|value| value.eq_ignore_ascii_case("upper"));
+    Ok(Request::OffsetByTime {
+        queue: decode_queue(&fields)?,
+        at: Timestamp(fields.needed_number::<i64>("timestamp")?.max(0) as u64),
+        boundary: if is_upper { Boundary::Upper } else { Boundary::Lower },
+    })
+}
+
+pub fn encode_offset_by_time(
+    fields: &mut FieldWriter<'_>,
+    queue: &QueueOf,
+    at: Timestamp,
+    boundary: Boundary,
+) {
+    encode_queue(fields, queue);
+    fields.number("timestamp", at.0);
+    fields.text(
+        "boundaryType",
+        match boundary {
+            Boundary::Lower => "LOWER",
+            Boundary::Upper => "UPPER",
+        },
+    );
+}
+
+/// QUERY_CONSUMER_OFFSET. Only an explicit `false` forbids answering 0 for a young queue
+/// (remoting reference, 5.6).
+pub fn decode_committed_offset(fields: Fields<'_>, _: &Bytes) -> Result<Request, Refusal> {
+    Ok(Request::CommittedOffset {
+        group: GroupName::new(fields.needed("consumerGroup")?)?,
+        queue: decode_queue(&fields)?,
+        zero_if_missing: fields.boolean("setZeroIfNotFound").unwrap_or(true),
+    })
+}
+
+pub fn encode_committed_offset(
+    fields: &mut FieldWriter<'_>,
+    group: &GroupName,
+    queue: &QueueOf,
+    zero_if_missing: bool,
+) {
+    fields.text("consumerGroup", group.as_str());
+    encode_queue(fields, queue);
+    fields.boolean("setZeroIfNotFound", zero_if_missing);
+}
+
+/// UPDATE_CONSUMER_OFFSET.
+pub fn decode_commit_offset(fields: Fields<'_>, _: &Bytes) -> Result<Request, Refusal> {
+    Ok(Request::CommitOffset {
+        group: GroupName::new(fields.needed("consumerGroup")?)?,
+        queue: decode_queue(&fields)?,
+        offset: fields.needed_number("commitOffset")?,
+    })
+}
+
+pub fn encode_commit_offset(
+    fields: &mut FieldWriter<'_>,
+    group: &GroupName,
+    queue: &QueueOf,
+    offset: i64,
+) {
+    fields.text("consumerGroup", group.as_str());
+    encode_queue(fields, queue);
+    fields.number("commitOffset", offset);
+}
+
+/// VIEW_MESSAGE_BY_ID.
+pub fn decode_message_by_offset(fields: Fields<'_>, _: &Bytes) -> Result<Request, Refusal> {
+    Ok(Request::MessageByOffset { offset: LogOffset(fields.needed_number("offset")?) })
+}
+
+/// QUERY_MESSAGE.
+pub fn decode_query(fields: Fields<'_>, _: &Bytes) -> Result<Request, Refusal> {
+    Ok(Request::QueryMessages {
+        topic: TopicName::new(fields.needed("topic")?)?,
+        key: fields.needed("key")?,
+        count_max: fields.needed_number::<i32>("maxNum")?.max(0) as u32,
+    })
+}
+
+pub fn encode_query(fields: &mut FieldWriter<'_>, topic: &TopicName, key: &str, count_max: u32) {
+    fields.text("topic", topic.as_str());
+    fields.text("key", key);
+    fields.number("maxNum", count_max);
+    fields.number("beginTimestamp", 0);
+    fields.number("endTimestamp", i64::MAX);
+}
+
+/// A client reads both numbers unasked. There is no index whose age they could tell.
+pub fn encode_queried(fields: &mut FieldWriter<'_>) {
+    fields.number("indexLastUpdatePhyoffset", 0);
+    fields.number("indexLastUpdateTimestamp", 0);
+}

@@ -1,0 +1,251 @@
+//! An answer as our client reads it.
+//!
+//! Which command it answers is not in the bytes, so the caller asks for what it expects:
+//! `response.produced()`, `response.route()`. A refusal, and an answer that cannot be read, come out
+//! as [`ReplyError`].
+
+use bytes::Bytes;
+use bytestring::ByteString;
+use smallvec::SmallVec;
+
+use crate::model::batch::Records;
+use crate::model::reply::{ClusterInfo, Pulled, QueueStats, Route};
+use crate::model::request::DataVersion;
+use crate::model::{ClientId, LogOffset, QueueId, QueueOffset, Timestamp};
+use crate::wire::body::{self, BodyError};
+use crate::wire::codes::response::{
+    FLUSH_DISK_TIMEOUT, FLUSH_SLAVE_TIMEOUT, SLAVE_NOT_AVAILABLE, SUCCESS,
+};
+use crate::wire::frame::{Frame, FrameError, HeaderEncoding};
+use crate::wire::header::{FLAG_REPLY, Head, fixed};
+use crate::wire::json::Reader;
+use crate::wire::{admin, group, message, route};
+
+/// Code of an error for an answer that says success and cannot be read. No server sends it.
+pub const CODE_UNREADABLE: i32 = -1;
+
+/// Why there is no result: the server's code and words.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("code {code}: {remark}")]
+pub struct ReplyError {
+    pub code: i32,
+    pub remark: String,
+}
+
+/// A frame that came from a server.
+#[derive(Clone, Debug)]
+pub struct Response {
+    pub opaque: i32,
+    /// Response code; the request code when [`is_reply`](Self::is_reply) is false.
+    pub code: i32,
+    pub version: i32,
+    /// False for what a server asks of its own accord.
+    pub is_reply: bool,
+    pub remark: Option<ByteString>,
+    pub body: Bytes,
+    detail: Detail,
+}
+
+#[derive(Clone, Debug)]
+enum Detail {
+    Fields(SmallVec<[(ByteString, ByteString); 8]>),
+    Fixed(fixed::Answer),
+}
+
+/// Where messages were stored.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stored {
+    pub queue: QueueId,
+    /// Of the first message; the others follow without gaps.
+    pub queue_offset: QueueOffset,
+    pub count: u32,
+    /// Log offset of the first message, when the server told.
+    pub position: Option<LogOffset>,
+    /// Offset ids, joined by commas; empty after a fixed-header request.
+    pub message_ids: ByteString,
+    /// 0; or 10, 11, 12 of a stock server: stored, but not as safely as configured.
+    pub code: i32,
+}
+
+/// Reads a frame from a server.
+pub fn decode_reply(frame: &Frame) -> Result<Response, FrameError> {
+    if frame.encoding == HeaderEncoding::Fixed {
+        return decode_fixed(frame);
+    }
+    let head = Head::read(frame)?;
+    let header = head.fields.header();
+    let (opaque, code, version, flag) = (head.opaque, head.code, head.version, head.flag);
+    let remark = head.remark.map(|remark| header.keep(remark));
+    let fields = head.fields.into_iter();
+    let fields = fields.map(|(name, value)| (header.keep(name), header.keep(value))).collect();
+    Ok(Response {
+        opaque,
+        code,
+        version,
+        is_reply: flag & FLAG_REPLY != 0,
+        remark,
+        body: frame.body.clone(),
+        detail: Detail::Fields(fields),
+    })
+}
+
+fn decode_fixed(frame: &Frame) -> Result<Response, FrameError> {
+    let (start, answer) = fixed::decode_reply(&frame.header)?;
+    let is_refused = answer == fixed::Answer::Refused;
+    let remark = is_refused.then(|| String::from_utf8_lossy(&frame.body).as_ref().into());
+    Ok(Response {
+        opaque: start.opaque.get(),
+        code: i32::from(start.code_or_flags.get()),
+        version: crate::wire::header::VERSION,
+        is_reply: start.kind & fixed::KIND_REPLY != 0,
+        remark,
+        body: if is_refused { Bytes::new() } else { frame.body.clone() },
+        detail: Detail::Fixed(answer),
+    })
+}
+
+impl Response {
+    /// The value of a named field.
+    pub fn field(&self, name: &str) -> Option<&ByteString> {
+        match &self.detail {
+            Detail::Fields(fields) => {
+                fields.iter().rev().find_map(|(key, value)| (key == name).then_some(value))
+            }
+            Detail::Fixed(_) => None,
+        }
+    }
+
+    /// Nothing but that it was carried out.
+    pub fn done(&self) -> Result<(), ReplyError> {
+        if self.code == SUCCESS { Ok(()) } else { Err(self.refused()) }
+    }
+
+    /// Whether the server speaks the fixed header; asked of a heartbeat's answer.
+    pub fn speaks_fixed(&self) -> bool {
+        self.code == SUCCESS
+            && self.field(group::CAPABILITY_FIXED).is_some_and(|version| version == "1")
+    }
+
+    pub fn produced(&self) -> Result<Stored, ReplyError> {
+        if let Detail::Fixed(fixed::Answer::Produced { queue, count, queue_offset, position }) =
+            self.detail
+        {
+            let (position, message_ids) = (Some(LogOffset(position)), ByteString::new());
+            let code = self.code;
+            return Ok(Stored { queue, queue_offset, count, position, message_ids, code });
+        }
+        if !matches!(
+            self.code,
+            SUCCESS | FLUSH_DISK_TIMEOUT | SLAVE_NOT_AVAILABLE | FLUSH_SLAVE_TIMEOUT
+        ) {
+            return Err(self.refused());
+        }
+        let message_ids = self.field("msgId").cloned().unwrap_or_default();
+        let mut ids = message_ids.split(',');
+        let position = ids.next().and_then(position_of);
+        Ok(Stored {
+            queue: QueueId(self.number("queueId")?),
+            queue_offset: QueueOffset(self.number("queueOffset")?),
+            count: 1 + ids.count() as u32,
+            position,
+            message_ids,
+            code: self.code,
+        })
+    }
+
+    /// The header of a pull's answer; the records are the body.
+    pub fn pulled(&self) -> Result<Pulled, ReplyError> {
+        if let Detail::Fixed(fixed::Answer::Pulled(pulled)) = self.detail {
+            return Ok(pulled);
+        }
+        let status = message::pull_status(self.code).ok_or_else(|| self.refused())?;
+        Ok(Pulled {
+            status,
+            next_offset: QueueOffset(self.number("nextBeginOffset")?),
+            min_offset: QueueOffset(self.number("minOffset")?),
+            max_offset: QueueOffset(self.number("maxOffset")?),
+            count: self.records().count() as u32,
+        })
+    }
+
+    /// The records in the body of a pull's or a look-up's answer.
+    pub fn records(&self) -> Records<'_> {
+        Records::new(&self.body)
+    }
+
+    pub fn offset(&self) -> Result<QueueOffset, ReplyError> {
+        self.done()?;
+        self.number("offset").map(QueueOffset)
+    }
+
+    /// `None` when the queue is empty.
+    pub fn store_time(&self) -> Result<Option<Timestamp>, ReplyError> {
+        self.done()?;
+        let time_ms: i64 = self.number("timestamp")?;
+        Ok(u64::try_from(time_ms).ok().map(Timestamp))
+    }
+
+    pub fn members(&self) -> Result<Vec<ClientId>, ReplyError> {
+        self.read_body(group::read_members)
+    }
+
+    pub fn topic_stats(&self) -> Result<Vec<QueueStats>, ReplyError> {
+        self.read_body(admin::read_topic_stats)
+    }
+
+    pub fn runtime_info(&self) -> Result<Vec<(String, String)>, ReplyError> {
+        self.read_body(admin::read_table)
+    }
+
+    pub fn route(&self) -> Result<Route, ReplyError> {
+        self.read_body(route::read_route)
+    }
+
+    pub fn cluster(&self) -> Result<ClusterInfo, ReplyError> {
+        self.read_body(route::read_cluster_info)
+    }
+
+    pub fn topic_list(&self) -> Result<Vec<ByteString>, ReplyError> {
+        self.read_body(route::read_topic_list)
+    }
+
+    /// Whether the version that was told differs from what the NameServer knows, and what it knows.
+    pub fn data_version(&self) -> Result<(bool, Option<DataVersion>), ReplyError> {
+        self.done()?;
+        let is_changed = self.field("changed").is_none_or(|changed| changed == "true");
+        if self.body.is_empty() {
+            return Ok((is_changed, None));
+        }
+        self.read_body(route::read_data_version).map(|version| (is_changed, Some(version)))
+    }
+
+    fn read_body<T>(
+        &self,
+        read: impl FnOnce(&mut Reader<'_>) -> Result<T, BodyError>,
+    ) -> Result<T, ReplyError> {
+        self.done()?;
+        body::parse(&self.body, read).map_err(|error| unreadable(&error.to_string()))
+    }
+
+    fn number<T: std::str::FromStr>(&self, name: &str) -> Result<T, ReplyError> {
+        let value = self.field(name).map_or("", |value| value);
+        value.parse().map_err(|_| unreadable(&format!("field {name} is {value:?}")))
+    }
+
+    #[cold]
+    fn refused(&self) -> ReplyError {
+        let remark = self.remark.as_deref().unwrap_or_default().to_owned();
+        ReplyError { code: self.code, remark }
+    }
+}
+
+/// The log offset inside an offset id: its last sixteen digits.
+fn position_of(id: &str) -> Option<LogOffset> {
+    let digits = id.get(id.len().checked_sub(16)?..)?;
+    u64::from_str_radix(digits, 16).ok().map(LogOffset)
+}
+
+#[cold]
+fn unreadable(what: &str) -> ReplyError {
+    ReplyError { code: CODE_UNREADABLE, remark: format!("answer cannot be read: {what}") }
+}
