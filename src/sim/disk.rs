@@ -16,21 +16,20 @@
 //! - A write that was submitted lands even when its future is dropped, at some later step.
 //! - Once power is lost every call returns `PowerLost` and nothing changes any more.
 //!
-//! Not here: what the medium keeps (`platter`), which faults there are ([`super::fault`]).
+//! Not here: what the medium keeps (`platter`), what becomes of an operation (`machine`), which
+//! faults there are ([`super::fault`]).
 
 use std::cell::RefCell;
 use std::rc::Rc;
 
 use super::fault::{Fault, On, Operation};
+use super::machine::{InFlight, Machine, What};
 use super::platter::{FileId, NameChange, Platter};
-use super::rng::{Rng, mix};
+use super::rng::Rng;
 use super::run::pause;
 use crate::storage::disk::{
     BLOCK_SIZE, BlockBuffer, Disk, DiskError, DiskErrorKind, DiskFile, Durability, Space,
 };
-
-/// Size of the simulated file system when nobody set one.
-const CAPACITY_BYTES_DEFAULT: u64 = 1 << 40;
 
 /// What a new buffer holds, so that a byte nobody filled shows.
 const UNFILLED: u8 = 0xA5;
@@ -39,52 +38,11 @@ const UNFILLED: u8 = 0xA5;
 #[derive(Clone)]
 pub struct SimDisk(Rc<RefCell<Machine>>);
 
-struct Machine {
-    platter: Platter,
-    rng: Rng,
-    trace: u64,
-    steps: u64,
-    /// The step with this number, counted from 1, still succeeds; in the next one power is lost.
-    last_step: u64,
-    power_is_on: bool,
-    capacity_bytes: u64,
-    turns_max: u32,
-    faults: Vec<(On, Fault)>,
-    in_flight: Vec<InFlight>,
-    writes_begun: u64,
-}
-
-#[derive(Clone)]
-struct InFlight {
-    ticket: u64,
-    file: FileId,
-    offset: u64,
-    buffer: Rc<SimBuffer>,
-    /// The future was dropped; the write lands at some later step.
-    orphaned: bool,
-}
-
 impl SimDisk {
     /// An empty disk without faults. The seed decides the order of what is in flight, and where
     /// misdirected writes go.
     pub fn new(seed: u64) -> Self {
-        Self::with_platter(Platter::default(), seed)
-    }
-
-    fn with_platter(platter: Platter, seed: u64) -> Self {
-        Self(Rc::new(RefCell::new(Machine {
-            platter,
-            rng: Rng::from_seed(seed),
-            trace: seed,
-            steps: 0,
-            last_step: u64::MAX,
-            power_is_on: true,
-            capacity_bytes: CAPACITY_BYTES_DEFAULT,
-            turns_max: 0,
-            faults: Vec::new(),
-            in_flight: Vec::new(),
-            writes_begun: 0,
-        })))
+        Self(Rc::new(RefCell::new(Machine::new(Platter::default(), seed))))
     }
 
     /// From now on every operation takes 0 to `turns_max` turns of the executor.
@@ -140,9 +98,10 @@ impl SimDisk {
         let mut in_flight = machine.in_flight.clone();
         rng.shuffle(&mut in_flight);
         for write in in_flight {
-            platter.write(write.file, write.offset, (*write.buffer).as_ref());
+            write.land_whole(&mut platter);
         }
-        machine.restarted(platter.after_power_loss(&mut rng), rng.next_u64())
+        let platter = platter.after_power_loss(&mut rng);
+        Self(Rc::new(RefCell::new(machine.restarted(platter, rng.next_u64()))))
     }
 
     /// What a restart of the process alone finds: everything that was written, synced or not, which
@@ -154,7 +113,7 @@ impl SimDisk {
         for write in &machine.in_flight {
             write.land_in_part(&mut platter, &mut rng);
         }
-        machine.restarted(platter, rng.next_u64())
+        Self(Rc::new(RefCell::new(machine.restarted(platter, rng.next_u64()))))
     }
 
     /// The bytes of a file as a reader would see them now; not a step.
@@ -233,171 +192,6 @@ impl SimDisk {
         let machine = self.0.borrow();
         let (size, handle) = (machine.platter.size(id), machine.platter.handle(id));
         SimFile { disk: self.clone(), id, name: name.into(), size, _handle: handle }
-    }
-}
-
-/// An operation, for traces and errors.
-struct What<'a> {
-    operation: Operation,
-    name: &'a str,
-    offset: u64,
-    size: u64,
-}
-
-impl What<'_> {
-    fn error(&self, kind: DiskErrorKind) -> DiskError {
-        let operation = self.operation.name();
-        DiskError { operation, file: self.name.into(), offset: self.offset, kind }
-    }
-}
-
-struct Begun {
-    fault: Option<Fault>,
-    turns: u32,
-}
-
-impl Machine {
-    fn begin(&mut self, what: &What<'_>) -> Result<Begun, DiskError> {
-        if !self.power_is_on {
-            return Err(what.error(DiskErrorKind::PowerLost));
-        }
-        self.steps += 1;
-        self.note(what.operation as u64);
-        self.note(u64::from(crc32c::crc32c(what.name.as_bytes())));
-        self.note(what.offset);
-        self.note(what.size);
-        self.land_orphans();
-        let fault = self.fault_for(what);
-        let mut turns = self.rng.below(u64::from(self.turns_max) + 1) as u32;
-        match fault {
-            Some(Fault::Slow(more)) => turns += more,
-            Some(Fault::PowerLoss) => self.power_is_on = false,
-            _ => {}
-        }
-        if self.steps > self.last_step {
-            self.power_is_on = false;
-        }
-        Ok(Begun { fault, turns })
-    }
-
-    fn fault_for(&mut self, what: &What<'_>) -> Option<Fault> {
-        let mut struck = None;
-        for (index, (on, _)) in self.faults.iter_mut().enumerate() {
-            if !on.matches(what.operation, what.name) {
-                continue;
-            }
-            if on.skip > 0 {
-                on.skip -= 1;
-            } else if struck.is_none() {
-                struck = Some(index);
-            }
-        }
-        struck.map(|index| self.faults.remove(index).1)
-    }
-
-    fn note(&mut self, value: u64) {
-        self.trace = mix(self.trace ^ mix(value));
-    }
-
-    fn land_orphans(&mut self) {
-        let (platter, rng) = (&mut self.platter, &mut self.rng);
-        self.in_flight.retain(|write| {
-            let lands = write.orphaned && rng.coin();
-            if lands {
-                platter.write(write.file, write.offset, (*write.buffer).as_ref());
-            }
-            !lands
-        });
-    }
-
-    fn submit(&mut self, file: FileId, offset: u64, buffer: Rc<SimBuffer>) -> u64 {
-        self.note(u64::from(crc32c::crc32c(&buffer.0)));
-        self.writes_begun += 1;
-        let ticket = self.writes_begun;
-        self.in_flight.push(InFlight { ticket, file, offset, buffer, orphaned: false });
-        ticket
-    }
-
-    /// A write ends: what lands, and what its caller is told.
-    fn land(
-        &mut self,
-        write: &InFlight,
-        fault: Option<Fault>,
-        durability: Durability,
-    ) -> Result<(), DiskErrorKind> {
-        let bytes: &[u8] = (*write.buffer).as_ref();
-        match fault {
-            None | Some(Fault::Slow(_) | Fault::PowerLoss) => {
-                self.store(write.file, write.offset, bytes, durability);
-                Ok(())
-            }
-            Some(Fault::Lost) => Ok(()),
-            Some(Fault::Misdirected) => {
-                let (file, offset, size) = self.another_place(write);
-                self.store(file, offset, &bytes[..size], durability);
-                Ok(())
-            }
-            Some(Fault::Fails(kind)) => {
-                write.land_in_part(&mut self.platter, &mut self.rng);
-                Err(kind)
-            }
-            Some(Fault::Short(done)) => {
-                let done = done.min(bytes.len());
-                self.platter.write(write.file, write.offset, &bytes[..done]);
-                Err(DiskErrorKind::Short { done, wanted: bytes.len() })
-            }
-        }
-    }
-
-    fn store(&mut self, file: FileId, offset: u64, bytes: &[u8], durability: Durability) {
-        match durability {
-            Durability::Written => self.platter.write(file, offset, bytes),
-            Durability::Durable => self.platter.write_durably(file, offset, bytes),
-        }
-    }
-
-    /// Where a misdirected write goes: any other block, and how much of it fits there.
-    fn another_place(&mut self, write: &InFlight) -> (FileId, u64, usize) {
-        let places = self.platter.places();
-        let &(file, size) = self.rng.pick(&places);
-        let blocks = (size / BLOCK_SIZE as u64).max(1);
-        let mut offset = self.rng.below(blocks) * BLOCK_SIZE as u64;
-        if (file, offset) == (write.file, write.offset) {
-            offset = (offset / BLOCK_SIZE as u64 + 1) % blocks * BLOCK_SIZE as u64;
-        }
-        (file, offset, write.buffer.0.len().min((size - offset) as usize))
-    }
-
-    /// Lays what is in flight over what a read found: the device may serve either.
-    fn mix_in_flight(&mut self, file: FileId, offset: u64, found: &mut [u8]) {
-        let end = offset + found.len() as u64;
-        for write in self.in_flight.iter().filter(|write| write.file == file) {
-            for (index, block) in write.buffer.0.chunks(BLOCK_SIZE).enumerate() {
-                let at = write.offset + (index * BLOCK_SIZE) as u64;
-                if at >= offset && at < end && self.rng.coin() {
-                    let from = (at - offset) as usize;
-                    let size = block.len().min(found.len() - from);
-                    found[from..from + size].copy_from_slice(&block[..size]);
-                }
-            }
-        }
-    }
-
-    fn restarted(&self, platter: Platter, seed: u64) -> SimDisk {
-        let disk = SimDisk::with_platter(platter, seed);
-        disk.limit(self.capacity_bytes);
-        disk.slow(self.turns_max);
-        disk
-    }
-}
-
-impl InFlight {
-    fn land_in_part(&self, platter: &mut Platter, rng: &mut Rng) {
-        for (index, block) in self.buffer.0.chunks(BLOCK_SIZE).enumerate() {
-            if rng.coin() {
-                platter.write(self.file, self.offset + (index * BLOCK_SIZE) as u64, block);
-            }
-        }
     }
 }
 
@@ -492,18 +286,6 @@ impl Disk for SimDisk {
         let total_bytes = machine.capacity_bytes;
         let free_bytes = total_bytes.saturating_sub(machine.platter.used_bytes());
         Ok(Space { free_bytes, total_bytes })
-    }
-}
-
-impl Machine {
-    fn create(&mut self, name: &str, size: u64) -> Result<FileId, DiskErrorKind> {
-        if self.platter.find(name).is_some() {
-            return Err(DiskErrorKind::Io("the file exists".into()));
-        }
-        if self.platter.used_bytes().saturating_add(size) > self.capacity_bytes {
-            return Err(DiskErrorKind::NoSpace);
-        }
-        Ok(self.platter.create(name, size))
     }
 }
 
@@ -617,7 +399,7 @@ impl Drop for Landing {
 }
 
 /// Memory of a simulated disk. A new one is filled with a pattern, not with zeros.
-pub struct SimBuffer(Vec<u8>);
+pub struct SimBuffer(pub(super) Vec<u8>);
 
 impl AsRef<[u8]> for SimBuffer {
     fn as_ref(&self) -> &[u8] {

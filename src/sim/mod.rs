@@ -1,9 +1,10 @@
 //! A disk that loses power, and what drives it: whole systems in one thread, from one seed.
 //!
-//! Start at [`disk::SimDisk`]; [`fault`] lists what can go wrong, `platter` holds what a power cut
-//! keeps and loses. [`run`] is the executor: it polls woken tasks in seeded order and panics when
-//! nothing can go on, so a lost wake-up is a test failure and not a hang. [`conformance`] is the
-//! suite that every disk passes, this one and the real one.
+//! Start at [`disk::SimDisk`]; [`fault`] lists what can go wrong, `machine` decides what becomes of
+//! an operation, `platter` holds what a power cut keeps and loses. [`run`] is the executor: it polls
+//! woken tasks in seeded order and panics when nothing can go on, so a lost wake-up is a test
+//! failure and not a hang. [`conformance`] is the suite that every disk passes, this one and the
+//! real one.
 //!
 //! What holds at all times:
 //! - The same seed and the same calls give the same operations, outcomes and trace hash.
@@ -14,6 +15,7 @@
 pub mod conformance;
 pub mod disk;
 pub mod fault;
+mod machine;
 mod platter;
 pub mod rng;
 pub mod run;

@@ -205,9 +205,10 @@ impl Platter {
         content.volatile.retain(|block, _| *block < blocks);
     }
 
-    /// Files in the order of their names, as places where a misdirected write can land.
+    /// Files with their sizes, as places where a misdirected write can land.
     pub fn places(&self) -> Vec<(FileId, u64)> {
-        self.names.values().map(|file| (*file, self.files[file].size)).collect()
+        let sizes = self.names.values().map(|file| (*file, self.files[file].size));
+        sizes.filter(|(_, size)| *size > 0).collect()
     }
 
     /// What a power cut leaves: everything durable, any of the versions that were not, also torn
