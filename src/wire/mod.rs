@@ -30,6 +30,8 @@ mod reply;
 mod request;
 pub mod response;
 pub mod route;
+#[cfg(test)]
+mod tests;
 
 pub use frame::{FRAME_SIZE_MAX, Frame, FrameError, HeaderEncoding, next_frame};
 pub use records::{BatchFull, RecordBatch};

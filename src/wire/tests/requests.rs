@@ -1,0 +1,404 @@
+//! Every served command, decoded from the fields that clients send, in both encodings.
+
+use super::*;
+use crate::model::request::*;
+use crate::model::{GroupName, LogOffset, QueueId, Timestamp, TopicConfig, TopicName};
+use crate::wire::codes;
+
+fn topic(name: &'static str) -> TopicName {
+    TopicName::new(name).unwrap()
+}
+
+fn group(name: &'static str) -> GroupName {
+    GroupName::new(name).unwrap()
+}
+
+fn queue() -> QueueOf {
+    QueueOf { topic: topic("T"), queue: QueueId(3) }
+}
+
+fn produce() -> Produce {
+    Produce {
+        group: "g".into(),
+        topic: topic("T"),
+        default_topic: "TBW102".into(),
+        default_queue_count: 4,
+        queue: Some(QueueId(3)),
+        system_flag: 8,
+        born_at: Timestamp(1_700_000_000_000),
+        flag: -5,
+        properties: "TAGS\u{1}TagA\u{2}".into(),
+        reconsume_times: 2,
+        is_batch: false,
+        body: "hello".into(),
+    }
+}
+
+fn pull() -> Pull {
+    Pull {
+        group: Some(group("g")),
+        queue: queue(),
+        offset: 5,
+        count_max: 32,
+        bytes_max: None,
+        commit: None,
+        hold_ms: None,
+        subscription: None,
+        subscription_version: 9,
+    }
+}
+
+fn tags(text: &str) -> Option<Expression> {
+    Some(Expression { kind: "TAG".into(), text: text.into() })
+}
+
+fn broker() -> BrokerId {
+    BrokerId { cluster: "c".into(), name: "b".into(), address: "127.0.0.1:10911".into(), id: 0 }
+}
+
+const QUEUE: Named<'static> = &[("topic", "T"), ("queueId", "3")];
+const LONG: Named<'static> = &[
+    ("producerGroup", "g"),
+    ("topic", "T"),
+    ("defaultTopic", "TBW102"),
+    ("defaultTopicQueueNums", "4"),
+    ("queueId", "3"),
+    ("sysFlag", "8"),
+    ("bornTimestamp", "1700000000000"),
+    ("flag", "-5"),
+    ("properties", "TAGS\u{1}TagA\u{2}"),
+    ("reconsumeTimes", "2"),
+    ("unitMode", "false"),
+    ("maxReconsumeTimes", "16"),
+    ("batch", "false"),
+    ("bname", "broker-a"),
+];
+const SHORT: Named<'static> = &[
+    ("a", "g"),
+    ("b", "T"),
+    ("c", "TBW102"),
+    ("d", "4"),
+    ("e", "3"),
+    ("f", "8"),
+    ("g", "1700000000000"),
+    ("h", "-5"),
+    ("i", "TAGS\u{1}TagA\u{2}"),
+    ("j", "2"),
+    ("k", "false"),
+    ("l", "16"),
+    ("m", "false"),
+    ("n", "broker-a"),
+];
+const PULL: Named<'static> = &[
+    ("consumerGroup", "g"),
+    ("topic", "T"),
+    ("queueId", "3"),
+    ("queueOffset", "5"),
+    ("maxMsgNums", "32"),
+    ("sysFlag", "0"),
+    ("commitOffset", "4"),
+    ("suspendTimeoutMillis", "15000"),
+    ("subscription", "TagA"),
+    ("subVersion", "9"),
+];
+const BROKER: Named<'static> = &[
+    ("clusterName", "c"),
+    ("brokerName", "b"),
+    ("brokerAddr", "127.0.0.1:10911"),
+    ("brokerId", "0"),
+];
+
+/// `fields` with some replaced or added.
+fn with<'a>(fields: Named<'a>, changes: Named<'a>) -> Vec<(&'a str, &'a str)> {
+    let is_kept = |name: &str| changes.iter().all(|change| change.0 != name);
+    fields.iter().filter(|field| is_kept(field.0)).chain(changes).copied().collect()
+}
+
+fn without<'a>(fields: Named<'a>, name: &str) -> Vec<(&'a str, &'a str)> {
+    fields.iter().filter(|field| field.0 != name).copied().collect()
+}
+
+type Row<'a> = (&'static str, i32, Vec<(&'a str, &'a str)>, Result<Request, Refusal>);
+
+fn check(rows: Vec<Row<'_>>, body: &[u8]) {
+    for (case, code, fields, expected) in rows {
+        for frame in both(code, &fields, body) {
+            assert_eq!(request(&frame), expected, "{case}, {:?}", frame.encoding);
+        }
+    }
+}
+
+#[test]
+fn sends() {
+    let batch = || Ok(Request::Produce(Produce { is_batch: true, ..produce() }));
+    let plain = || Ok(Request::Produce(produce()));
+    #[rustfmt::skip]
+    let rows: Vec<Row<'_>> = vec![
+        ("long names", 10, LONG.to_vec(), plain()),
+        ("letters", 310, SHORT.to_vec(), plain()),
+        ("batch code without batch field", 320, without(SHORT, "m"), plain()),
+        ("batch code with batch field", 320, with(SHORT, &[("m", "true")]), batch()),
+        ("batch field alone", 310, with(SHORT, &[("m", "true")]), batch()),
+        ("batch field, long", 10, with(LONG, &[("batch", "true")]), batch()),
+        ("any queue", 310, with(SHORT, &[("e", "-1")]), Ok(Request::Produce(Produce { queue: None, ..produce() }))),
+        ("no optional fields", 310, SHORT[..8].to_vec(),
+            Ok(Request::Produce(Produce { properties: "".into(), reconsume_times: 0, ..produce() }))),
+        ("last one counts", 310, [SHORT, &[("h", "6")]].concat(), Ok(Request::Produce(Produce { flag: 6, ..produce() }))),
+    ];
+    check(rows, b"hello");
+}
+
+#[test]
+fn pulls() {
+    let committing = || Pull { commit: Some(4), ..pull() };
+    let holding = || Pull { hold_ms: Some(15_000), ..pull() };
+    #[rustfmt::skip]
+    let rows: Vec<Row<'_>> = [
+        ("plain", 11, PULL.to_vec(), pull()),
+        ("lite", 361, with(PULL, &[("sysFlag", "20")]), Pull { subscription: tags("TagA"), ..pull() }),
+        ("commits", 11, with(PULL, &[("sysFlag", "1")]), committing()),
+        ("holds", 11, with(PULL, &[("sysFlag", "2")]), holding()),
+        ("filters", 11, with(PULL, &[("sysFlag", "4")]), Pull { subscription: tags("TagA"), ..pull() }),
+        ("filters all", 11, without(&with(PULL, &[("sysFlag", "4")]), "subscription"), Pull { subscription: tags("*"), ..pull() }),
+        ("filters by SQL", 11, with(PULL, &[("sysFlag", "4"), ("expressionType", "SQL92"), ("subscription", "a > 1")]),
+            Pull { subscription: Some(Expression { kind: "SQL92".into(), text: "a > 1".into() }), ..pull() }),
+        ("limits bytes", 11, with(PULL, &[("maxMsgBytes", "262144")]), Pull { bytes_max: Some(262_144), ..pull() }),
+        ("negative offset", 11, with(PULL, &[("queueOffset", "-1")]), Pull { offset: -1, ..pull() }),
+        ("negative commit", 11, with(PULL, &[("sysFlag", "1"), ("commitOffset", "-1")]), Pull { commit: Some(-1), ..pull() }),
+        ("negative hold", 11, with(PULL, &[("sysFlag", "2"), ("suspendTimeoutMillis", "-1")]), Pull { hold_ms: Some(0), ..pull() }),
+        ("negative count", 11, with(PULL, &[("maxMsgNums", "-1")]), Pull { count_max: 0, ..pull() }),
+    ]
+    .map(|(case, code, fields, pull)| (case, code, fields, Ok(Request::Pull(pull))))
+    .into();
+    check(rows, b"");
+}
+
+#[test]
+fn offsets_and_look_ups() {
+    let by_time = |boundary| {
+        Ok(Request::OffsetByTime { queue: queue(), at: Timestamp(1_700_000_000_000), boundary })
+    };
+    let time =
+        |boundary| [QUEUE, &[("timestamp", "1700000000000"), ("boundaryType", boundary)]].concat();
+    let committed = |zero_if_missing| {
+        Ok(Request::CommittedOffset { group: group("g"), queue: queue(), zero_if_missing })
+    };
+    let grouped = |more: Named<'static>| [QUEUE, &[("consumerGroup", "g")], more].concat();
+    #[rustfmt::skip]
+    let rows: Vec<Row<'_>> = vec![
+        ("end", 30, QUEUE.to_vec(), Ok(Request::MaxOffset(queue()))),
+        ("end, committed", 30, [QUEUE, &[("committed", "true")]].concat(), Ok(Request::MaxOffset(queue()))),
+        ("begin", 31, QUEUE.to_vec(), Ok(Request::MinOffset(queue()))),
+        ("store time", 32, QUEUE.to_vec(), Ok(Request::EarliestStoreTime(queue()))),
+        ("by time", 29, without(&time(""), "boundaryType"), by_time(Boundary::Lower)),
+        ("by time, lower", 29, time("LOWER"), by_time(Boundary::Lower)),
+        ("by time, upper", 29, time("UPPER"), by_time(Boundary::Upper)),
+        ("by time, upper, small", 29, time("upper"), by_time(Boundary::Upper)),
+        ("by time before 1970", 29, [QUEUE, &[("timestamp", "-1")]].concat(),
+            Ok(Request::OffsetByTime { queue: queue(), at: Timestamp(0), boundary: Boundary::Lower })),
+        ("committed", 14, grouped(&[]), committed(true)),
+        ("committed, zero", 14, grouped(&[("setZeroIfNotFound", "true")]), committed(true)),
+        ("committed, no zero", 14, grouped(&[("setZeroIfNotFound", "false")]), committed(false)),
+        ("commit", 15, grouped(&[("commitOffset", "-1")]), Ok(Request::CommitOffset { group: group("g"), queue: queue(), offset: -1 })),
+        ("view", 33, vec![("offset", "1234")], Ok(Request::MessageByOffset { offset: LogOffset(1234) })),
+        ("query", 12, vec![("topic", "T"), ("key", "k"), ("maxNum", "32"), ("beginTimestamp", "0"), ("endTimestamp", "9223372036854775807"), ("_UNIQUE_KEY_QUERY", "true")],
+            Ok(Request::QueryMessages { topic: topic("T"), key: "k".into(), count_max: 32 })),
+    ];
+    check(rows, b"");
+}
+
+#[test]
+fn groups_topics_and_routes() {
+    let config = TopicConfig {
+        system_flag: 2,
+        order: true,
+        perm: 7,
+        write_queue_count: 4,
+        ..TopicConfig::new(topic("T"), 8)
+    };
+    let create: Named<'_> = &[
+        ("topic", "T"),
+        ("defaultTopic", "TBW102"),
+        ("readQueueNums", "8"),
+        ("writeQueueNums", "4"),
+        ("perm", "7"),
+        ("topicFilterType", "SINGLE_TAG"),
+        ("topicSysFlag", "2"),
+        ("order", "true"),
+    ];
+    #[rustfmt::skip]
+    let rows: Vec<Row<'_>> = vec![
+        ("goodbye", 35, vec![("clientID", "c@1"), ("producerGroup", "p"), ("consumerGroup", "g")],
+            Ok(Request::Unregister { client: "c@1".into(), producer: Some(group("p")), consumer: Some(group("g")) })),
+        ("goodbye of nobody", 35, vec![("clientID", "c@1"), ("producerGroup", "")],
+            Ok(Request::Unregister { client: "c@1".into(), producer: None, consumer: None })),
+        ("members", 38, vec![("consumerGroup", "g")], Ok(Request::GroupMembers { group: group("g") })),
+        ("create topic", 17, create.to_vec(), Ok(Request::UpdateTopic(config))),
+        ("delete topic", 215, vec![("topic", "T")], Ok(Request::DeleteTopic { topic: topic("T") })),
+        ("topic stats", 202, vec![("topic", "T")], Ok(Request::TopicStats { topic: topic("T") })),
+        ("runtime info", 28, vec![], Ok(Request::RuntimeInfo)),
+        ("goodbye of a broker", 104, BROKER.to_vec(), Ok(Request::UnregisterBroker(broker()))),
+        ("broker heartbeat", 904, without(BROKER, "brokerId"), Ok(Request::BrokerHeartbeat { broker: broker() })),
+        ("route", 105, vec![("topic", "T"), ("acceptStandardJsonOnly", "true")], Ok(Request::Route { topic: "T".into() })),
+        ("route of an odd name", 105, vec![("topic", "a b")], Ok(Request::Route { topic: "a b".into() })),
+        ("cluster", 106, vec![], Ok(Request::ClusterInfo)),
+        ("topics", 206, vec![], Ok(Request::TopicList)),
+        ("delete route", 216, vec![("topic", "T")], Ok(Request::DeleteTopicRoute { topic: "T".into(), cluster: None })),
+        ("delete route in a cluster", 216, vec![("topic", "T"), ("clusterName", "c")],
+            Ok(Request::DeleteTopicRoute { topic: "T".into(), cluster: Some("c".into()) })),
+    ];
+    check(rows, b"");
+}
+
+#[test]
+fn what_is_missing_or_wrong_is_named() {
+    let malformed = |what: &str| Err(Refusal::Malformed(format!("header field {what}")));
+    let bad = |what: &str| malformed(&format!("{what}, which is no number in its range"));
+    let name = |name: &str| Err(Refusal::IllegalName(TopicName::new(name.to_owned()).unwrap_err()));
+    #[rustfmt::skip]
+    let rows: Vec<Row<'_>> = vec![
+        ("send", 10, without(LONG, "producerGroup"), malformed("producerGroup is missing")),
+        ("send by letters", 310, without(SHORT, "h"), malformed("h is missing")),
+        ("send to x", 310, with(SHORT, &[("e", "x")]), bad("e is \"x\"")),
+        ("send at 1.5", 10, with(LONG, &[("bornTimestamp", "1.5")]), bad("bornTimestamp is \"1.5\"")),
+        ("send to a bad topic", 310, with(SHORT, &[("b", "a b")]), name("a b")),
+        ("pull nothing", 11, vec![], malformed("sysFlag is missing")),
+        ("pull and commit nothing", 11, without(&with(PULL, &[("sysFlag", "1")]), "commitOffset"), malformed("commitOffset is missing")),
+        ("hold for nothing", 11, without(&with(PULL, &[("sysFlag", "2")]), "suspendTimeoutMillis"), malformed("suspendTimeoutMillis is missing")),
+        ("pull queue -1", 11, with(PULL, &[("queueId", "-1")]), bad("queueId is \"-1\"")),
+        ("offset of no queue", 30, vec![("topic", "T")], malformed("queueId is missing")),
+        ("offset beyond i64", 15, [QUEUE, &[("consumerGroup", "g"), ("commitOffset", "9223372036854775808")]].concat(),
+            bad("commitOffset is \"9223372036854775808\"")),
+        ("a long value", 33, vec![("offset", "0123456789012345678901234567890123456789xxxxx")],
+            bad("offset is \"0123456789012345678901234567890123456789\"")),
+        ("no broker", 104, without(BROKER, "brokerName"), malformed("brokerName is missing")),
+        ("no topic", 17, vec![], malformed("topic is missing")),
+    ];
+    check(rows, b"");
+}
+
+#[test]
+fn requests_that_are_not_served_are_refused_by_code() {
+    let served = [
+        10, 11, 12, 14, 15, 17, 28, 29, 30, 31, 32, 33, 34, 35, 38, 103, 104, 105, 106, 202, 206,
+        215, 216, 310, 320, 322, 361, 904,
+    ];
+    let table = codes::request::TABLE;
+    assert!(table.is_sorted_by(|a, b| a.code < b.code));
+    let found: Vec<i32> =
+        table.iter().filter(|row| row.decode.is_some()).map(|row| row.code).collect();
+    assert_eq!(found, served);
+    for code in [0, 13, 36, 37, 41, 324, 1001, 9999, -1] {
+        for frame in both(code, &[], b"") {
+            assert_eq!(request(&frame), Err(Refusal::UnknownRequest { code }), "{code}");
+        }
+    }
+}
+
+/// POP codes lose their upper half in the binary header; they come back whole.
+#[test]
+fn truncated_codes_are_made_whole() {
+    for code in [200_050, 200_051, 200_052, 200_053, 200_054, 200_055, 200_056, 200_151] {
+        let refusal = Err(Refusal::UnknownRequest { code });
+        assert_eq!(request(&binary_frame(code as i16, 0, &[], b"")), refusal);
+        assert_eq!(request(&json_frame(&json_header(code, 0, &[]), b"")), refusal);
+    }
+    let code = 3_449;
+    assert_eq!(request(&binary_frame(3_449, 0, &[], b"")), Err(Refusal::UnknownRequest { code }));
+}
+
+#[test]
+fn flags_are_reported() {
+    for (flag, one_way, is_reply) in [(0, false, false), (2, true, false), (1, false, true)] {
+        let frames =
+            [json_frame(&json_header(28, flag, &[]), b""), binary_frame(28, flag, &[], b"")];
+        for frame in frames {
+            let incoming = decode_request(&frame).unwrap();
+            assert_eq!((incoming.one_way, incoming.is_reply), (one_way, is_reply), "{flag}");
+            assert_eq!((incoming.version, incoming.reply_to.opaque), (409, 7));
+        }
+    }
+}
+
+/// C++ and Node clients send numbers and truth values among the fields, in any order of keys.
+#[test]
+fn numbers_in_fields_are_read_as_their_text() {
+    let header = "{\"language\":\"CPP\",\"version\":333,\"opaque\":7,\"flag\":0,\"code\":310,\n\
+        \"remark\":null,\"extFields\":{\"a\":\"g\",\"b\":\"T\",\"c\":\"TBW102\",\"d\":4,\"e\":3,\"f\":8,\
+        \"g\":1700000000000,\"h\":-5,\"i\":\"TAGS\\u0001TagA\\u0002\",\"j\":2,\"k\":false,\"l\":null,\
+        \"m\":true,\"Signature\":\"\"}}\n";
+    let expected = Produce { is_batch: true, ..produce() };
+    assert_eq!(request(&json_frame(header, b"hello")), Ok(Request::Produce(expected)));
+}
+
+#[test]
+fn texts_and_bodies_point_into_the_frame() {
+    let frame = json_frame(&json_header(310, 0, SHORT), b"hello");
+    let Ok(Request::Produce(produce)) = request(&frame) else { panic!("not a send") };
+    let is_inside = |part: &[u8], whole: &Bytes| whole.as_ptr_range().contains(&part.as_ptr());
+    assert!(is_inside(produce.topic.as_str().as_bytes(), &frame.header));
+    assert!(is_inside(produce.group.as_bytes(), &frame.header));
+    assert!(is_inside(&produce.body, &frame.body));
+}
+
+/// A heartbeat as Java sends it, and one as C++ might: numbers for names, nothing optional.
+#[test]
+fn heartbeats_of_different_clients() {
+    let java = br#"{"clientID":"10.0.0.9@12345#998877","consumerDataSet":[{"consumeFromWhere":
+        "CONSUME_FROM_LAST_OFFSET","consumeType":"CONSUME_ACTIVELY","groupName":"g","messageModel":
+        "BROADCASTING","subscriptionDataSet":[{"classFilterMode":false,"codeSet":[2598919],
+        "expressionType":"TAG","subString":"TagA","subVersion":1700000000000,"tagsSet":["TagA"],
+        "topic":"T"}],"unitMode":false}],"heartbeatFingerprint":0,
+        "producerDataSet":[{"groupName":"CLIENT_INNER_PRODUCER"}],"withoutSub":false}"#;
+    let consumer = |consume_type, model, subscriptions| ConsumerData {
+        group: group("g"),
+        consume_type,
+        model,
+        subscriptions,
+    };
+    let subscription = |expression: Option<Expression>, version| SubscriptionData {
+        topic: topic("T"),
+        expression: expression.unwrap(),
+        version,
+    };
+    let expected = Heartbeat {
+        client: "10.0.0.9@12345#998877".into(),
+        producers: vec![group("CLIENT_INNER_PRODUCER")],
+        consumers: vec![consumer(
+            ConsumeType::Actively,
+            MessageModel::Broadcasting,
+            vec![subscription(tags("TagA"), 1_700_000_000_000)],
+        )],
+    };
+    assert_heartbeat(java, Ok(expected));
+
+    let cpp = br#"{"clientID":"c","consumerDataSet":[{"consumeFromWhere":0,"consumeType":1,
+        "groupName":"g","messageModel":"1","subscriptionDataSet":[{"subVersion":"12","topic":"T",
+        "subString":null,"expressionType":null,"codeSet":[],"tagsSet":["x"]}]}]}"#;
+    let expected = Heartbeat {
+        client: "c".into(),
+        producers: vec![],
+        consumers: vec![consumer(
+            ConsumeType::Passively,
+            MessageModel::Clustering,
+            vec![subscription(tags("*"), 12)],
+        )],
+    };
+    assert_heartbeat(cpp, Ok(expected));
+
+    let what = "body of HEART_BEAT: field consumeType is \"CONSUME_SIDEWAYS\"";
+    let sideways =
+        br#"{"clientID":"c","consumerDataSet":[{"consumeType":"CONSUME_SIDEWAYS","groupName":"g"}]}"#;
+    assert_heartbeat(sideways, Err(Refusal::Malformed(what.to_owned())));
+    let what = "body of HEART_BEAT: cut short at byte 0";
+    assert_heartbeat(b"", Err(Refusal::Malformed(what.to_owned())));
+    let bad_name = GroupName::new("a b").unwrap_err();
+    let body = br#"{"clientID":"c","producerDataSet":[{"groupName":"a b"}]}"#;
+    assert_heartbeat(body, Err(Refusal::IllegalName(bad_name)));
+}
+
+fn assert_heartbeat(body: &[u8], expected: Result<Heartbeat, Refusal>) {
+    for frame in both(34, &[], body) {
+        assert_eq!(request(&frame), expected.clone().map(Request::Heartbeat));
+    }
+}
