@@ -109,12 +109,12 @@ const BROKER: Named<'static> = &[
 ];
 
 /// `fields` with some replaced or added.
-fn with<'a>(fields: Named<'a>, changes: Named<'a>) -> Vec<(&'a str, &'a str)> {
+fn with<'a>(fields: &[(&'a str, &'a str)], changes: Named<'a>) -> Vec<(&'a str, &'a str)> {
     let is_kept = |name: &str| changes.iter().all(|change| change.0 != name);
     fields.iter().filter(|field| is_kept(field.0)).chain(changes).copied().collect()
 }
 
-fn without<'a>(fields: Named<'a>, name: &str) -> Vec<(&'a str, &'a str)> {
+fn without<'a>(fields: &[(&'a str, &'a str)], name: &str) -> Vec<(&'a str, &'a str)> {
     fields.iter().filter(|field| field.0 != name).copied().collect()
 }
 
