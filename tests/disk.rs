@@ -1,12 +1,12 @@
 //! What both disks promise, and what the simulated one does to those who trust it too much.
 
 use std::future::Future;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use futures_util::future::join_all;
+use futures_util::future::{join, join_all};
 use glommio::{LocalExecutorBuilder, Placement, PoolPlacement};
 use ringmq::sim::conformance::{self, filled};
 use ringmq::sim::{self, Fault, On, Operation, Rng, SimDisk, Tasks};
@@ -47,6 +47,39 @@ mod real {
             assert_eq!(disk.mode(), Mode::Buffered);
             conformance::check(&disk, async |disk: &FileDisk| disk.clone()).await;
         });
+    }
+
+    /// Nothing else would show that durable writes are not: the flags that make them so are there,
+    /// on one descriptor of each file, for created and for opened files.
+    #[test]
+    fn files_have_a_plain_and_a_synchronous_descriptor() {
+        on_executor("flags", |directory| async move {
+            let disk = FileDisk::open(&directory, FileDiskOptions::default()).await.unwrap();
+            let path = disk.directory().join("log");
+            let created = disk.create("log", BLOCK).await.unwrap();
+            assert_eq!(synchronous_of(&path), [false, true]);
+            let opened = disk.open("log").await.unwrap();
+            assert_eq!(synchronous_of(&path), [false, false, true, true]);
+            drop((created, opened));
+        });
+    }
+
+    /// For each descriptor of the file at `path`, all of which are direct: is it synchronous?
+    fn synchronous_of(path: &Path) -> Vec<bool> {
+        let mut found = Vec::new();
+        for entry in std::fs::read_dir("/proc/self/fd").unwrap() {
+            let entry = entry.unwrap();
+            if std::fs::read_link(entry.path()).is_ok_and(|target| target == path) {
+                let number = entry.file_name().into_string().unwrap();
+                let info = std::fs::read_to_string(format!("/proc/self/fdinfo/{number}")).unwrap();
+                let flags = info.lines().find_map(|line| line.strip_prefix("flags:")).unwrap();
+                let flags = i32::from_str_radix(flags.trim(), 8).unwrap();
+                assert_ne!(flags & nix::libc::O_DIRECT, 0, "not direct: {flags:o}");
+                found.push(flags & nix::libc::O_DSYNC != 0);
+            }
+        }
+        found.sort_unstable();
+        found
     }
 
     #[test]
@@ -397,6 +430,48 @@ fn failed_sync_is_not_repaired_by_another() {
         lost += u32::from(disk.after_crash(seed).contents("log").unwrap()[0] != 1);
     }
     assert!(lost > 10, "lost {lost}");
+}
+
+/// A sync is for what had returned before it began: a write that ends during it may still be lost.
+#[test]
+fn sync_does_not_cover_what_ends_during_it() {
+    let mut lost = 0;
+    for seed in 0..100 {
+        let disk = SimDisk::new(seed);
+        let file = sim::run(async {
+            let file = disk.create("log", BLOCK).await.unwrap();
+            disk.sync_directory().await.unwrap();
+            file
+        });
+        disk.inject(On::nth(Operation::Sync, 0), Fault::Slow(3));
+        sim::run(async {
+            let write = file.write(0, filled(&disk, 1, 1), Durability::Written);
+            let (synced, written) = join(file.sync(), write).await;
+            synced.and(written).unwrap();
+        });
+        lost += u32::from(disk.after_crash(seed).contents("log").unwrap()[0] != 1);
+    }
+    assert!(lost > 10, "lost {lost}");
+}
+
+/// While a write is in flight its blocks read as before or after it, whichever comes.
+#[test]
+fn blocks_in_flight_read_as_either() {
+    let mut found = std::collections::BTreeSet::new();
+    for seed in 0..50 {
+        let disk = SimDisk::new(seed);
+        sim::run(async {
+            let file = disk.create("log", 2 * BLOCK).await.unwrap();
+            disk.inject(On::nth(Operation::Write, 0), Fault::Slow(3));
+            let write = file.write(0, filled(&disk, 2, 1), Durability::Durable);
+            let (written, read) = join(write, file.read(0, 2 * BLOCK_SIZE)).await;
+            written.unwrap();
+            let read = read.unwrap();
+            let bytes = (*read).as_ref();
+            found.insert((bytes[0], bytes[BLOCK_SIZE]));
+        });
+    }
+    assert_eq!(found.len(), 4, "{found:?}");
 }
 
 #[test]

@@ -21,7 +21,7 @@ use io_uring::{IoUring, Probe, opcode};
 use nix::errno::Errno;
 use nix::libc::O_DIRECT;
 use nix::sched::{CpuSet, sched_getaffinity};
-use nix::sys::resource::{RLIM_INFINITY, Resource, getrlimit};
+use nix::sys::resource::{RLIM_INFINITY, Resource, getrlimit, setrlimit};
 use nix::sys::statfs::{TMPFS_MAGIC, statfs};
 use nix::unistd::Pid;
 
@@ -119,6 +119,19 @@ pub fn check(needs: &Needs) -> Vec<Finding> {
 /// Whether a start has to be refused.
 pub fn refuses(findings: &[Finding]) -> bool {
     findings.iter().any(|finding| finding.state == State::Fail)
+}
+
+/// Raises what an unprivileged process may raise: open files and locked memory, from the soft limit
+/// to the hard one. Call it before [`check`], so that only what somebody else must fix is reported.
+pub fn raise_limits() {
+    for resource in [Resource::RLIMIT_NOFILE, Resource::RLIMIT_MEMLOCK] {
+        if let Ok((soft, hard)) = getrlimit(resource)
+            && soft < hard
+        {
+            // Refused only where a policy forbids it; then `check` reports the limit as it is.
+            setrlimit(resource, hard, hard).ok();
+        }
+    }
 }
 
 /// The CPUs this process may run on, which a container or `taskset` may have narrowed.
@@ -491,6 +504,15 @@ FAIL  memlock    limit 64 KiB, at least 512 KiB are needed
             Finding::ok("cpus", "2 allowed: 0-1").to_string(),
             "ok    cpus       2 allowed: 0-1"
         );
+    }
+
+    #[test]
+    fn limits_are_raised_as_far_as_allowed() {
+        raise_limits();
+        for resource in [Resource::RLIMIT_NOFILE, Resource::RLIMIT_MEMLOCK] {
+            let (soft, hard) = getrlimit(resource).unwrap();
+            assert_eq!(soft, hard);
+        }
     }
 
     /// The machine that runs the tests passes, or the other tests here could not run either.

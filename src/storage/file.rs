@@ -47,6 +47,9 @@ mod lock;
 
 pub use lock::{LockError, LockGuard, lock_directory};
 
+/// The space of a file system that does not say.
+const UNCOUNTED_BYTES: u64 = i64::MAX as u64;
+
 /// The file that is written and read to learn what a directory can do. Not data.
 const PROBE_NAME: &str = ".probe";
 
@@ -206,6 +209,10 @@ impl Disk for FileDisk {
         let directory = self.directory.to_path_buf();
         let found = blocking(move || Ok(statvfs(&directory)?)).await;
         let found = found.map_err(|error| fault("space", "", 0, error))?;
+        if found.blocks() == 0 {
+            // Some file systems in memory do not count.
+            return Ok(Space { free_bytes: UNCOUNTED_BYTES, total_bytes: UNCOUNTED_BYTES });
+        }
         let bytes = |blocks: u64| blocks.saturating_mul(found.fragment_size());
         Ok(Space {
             free_bytes: bytes(found.blocks_available()),
