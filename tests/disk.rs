@@ -67,19 +67,24 @@ mod real {
     /// For each descriptor of the file at `path`, all of which are direct: is it synchronous?
     fn synchronous_of(path: &Path) -> Vec<bool> {
         let mut found = Vec::new();
-        for entry in std::fs::read_dir("/proc/self/fd").unwrap() {
-            let entry = entry.unwrap();
-            if std::fs::read_link(entry.path()).is_ok_and(|target| target == path) {
-                let number = entry.file_name().into_string().unwrap();
-                let info = std::fs::read_to_string(format!("/proc/self/fdinfo/{number}")).unwrap();
-                let flags = info.lines().find_map(|line| line.strip_prefix("flags:")).unwrap();
-                let flags = i32::from_str_radix(flags.trim(), 8).unwrap();
-                assert_ne!(flags & nix::libc::O_DIRECT, 0, "not direct: {flags:o}");
-                found.push(flags & nix::libc::O_DSYNC != 0);
+        for entry in std::fs::read_dir("/proc/self/fd").expect("the descriptors of this process") {
+            let descriptor = entry.expect("a descriptor").path();
+            if !std::fs::read_link(&descriptor).is_ok_and(|target| target == path) {
+                continue;
             }
+            let flags = flags_of(&descriptor).expect("the flags of an open descriptor");
+            assert_ne!(flags & nix::libc::O_DIRECT, 0, "not direct: {flags:o}");
+            found.push(flags & nix::libc::O_DSYNC != 0);
         }
         found.sort_unstable();
         found
+    }
+
+    fn flags_of(descriptor: &Path) -> Option<i32> {
+        let info = Path::new("/proc/self/fdinfo").join(descriptor.file_name()?);
+        let info = std::fs::read_to_string(info).ok()?;
+        let flags = info.lines().find_map(|line| line.strip_prefix("flags:"))?;
+        i32::from_str_radix(flags.trim(), 8).ok()
     }
 
     #[test]
