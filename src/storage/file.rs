@@ -131,6 +131,11 @@ impl FileDisk {
     }
 
     async fn make(&self, name: &str, size: u64) -> io::Result<StoredFile> {
+        // Reserving what does not fit takes all there is before it fails, and for that moment
+        // nobody else on the file system can write.
+        if self.space_now().await?.free_bytes < size {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
         let handle = self.open_handle(name, read_write().create_new(true)).await?;
         let made = async {
             if size > 0 {
@@ -145,6 +150,20 @@ impl FileDisk {
             fs::remove_file(self.path(name)).ok();
         }
         made
+    }
+
+    async fn space_now(&self) -> io::Result<Space> {
+        let directory = self.directory.to_path_buf();
+        let found = blocking(move || Ok(statvfs(&directory)?)).await?;
+        if found.blocks() == 0 {
+            // Some file systems in memory do not count.
+            return Ok(Space { free_bytes: UNCOUNTED_BYTES, total_bytes: UNCOUNTED_BYTES });
+        }
+        let bytes = |blocks: u64| blocks.saturating_mul(found.fragment_size());
+        Ok(Space {
+            free_bytes: bytes(found.blocks_available()),
+            total_bytes: bytes(found.blocks()),
+        })
     }
 
     async fn with_second_handle(
@@ -206,18 +225,7 @@ impl Disk for FileDisk {
     }
 
     async fn space(&self) -> Result<Space, DiskError> {
-        let directory = self.directory.to_path_buf();
-        let found = blocking(move || Ok(statvfs(&directory)?)).await;
-        let found = found.map_err(|error| fault("space", "", 0, error))?;
-        if found.blocks() == 0 {
-            // Some file systems in memory do not count.
-            return Ok(Space { free_bytes: UNCOUNTED_BYTES, total_bytes: UNCOUNTED_BYTES });
-        }
-        let bytes = |blocks: u64| blocks.saturating_mul(found.fragment_size());
-        Ok(Space {
-            free_bytes: bytes(found.blocks_available()),
-            total_bytes: bytes(found.blocks()),
-        })
+        self.space_now().await.map_err(|error| fault("space", "", 0, error))
     }
 }
 
