@@ -198,3 +198,126 @@ fn write_topic(o: &mut Object<'_>, topic: &TopicConfig) {
     o.number("topicSysFlag", topic.system_flag);
     o.number("writeQueueNums", topic.write_queue_count);
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use flate2::Compression;
+    use flate2::write::ZlibEncoder;
+
+    use super::*;
+    use crate::wire::tests::{Named, both, request};
+
+    const FIELDS: Named<'static> = &[
+        ("brokerName", "b"),
+        ("brokerAddr", "10.0.0.1:10911"),
+        ("clusterName", "c"),
+        ("haServerAddr", "10.0.0.1:10912"),
+        ("brokerId", "0"),
+        ("heartbeatTimeoutMillis", "30000"),
+    ];
+
+    fn topic(name: &'static str, queue_count: u32, perm: u32) -> TopicConfig {
+        TopicConfig { perm, ..TopicConfig::new(TopicName::new(name).unwrap(), queue_count) }
+    }
+
+    fn expected(topics: Vec<TopicConfig>) -> Result<Request, Refusal> {
+        Ok(Request::RegisterBroker(Registration {
+            broker: crate::model::request::BrokerId {
+                cluster: "c".into(),
+                name: "b".into(),
+                address: "10.0.0.1:10911".into(),
+                id: 0,
+            },
+            ha_address: "10.0.0.1:10912".into(),
+            lease_ms: Some(30_000),
+            version: DataVersion { counter: 1, state_version: 0, timestamp: 1_700_000_000_000 },
+            topics,
+        }))
+    }
+
+    fn check(more: Named<'_>, body: &[u8], expected: &Result<Request, Refusal>) {
+        for frame in both(103, &[FIELDS, more].concat(), body) {
+            assert_eq!(request(&frame), *expected, "{:?}", frame.encoding);
+        }
+    }
+
+    #[test]
+    fn plain_registration() {
+        let body = br#"{"filterServerList":[],"topicConfigSerializeWrapper":{
+            "dataVersion":{"counter":1,"stateVersion":0,"timestamp":1700000000000},
+            "mappingDataVersion":{"counter":0,"stateVersion":0,"timestamp":1},
+            "topicConfigTable":{"TopicA":{"attributes":{},"order":false,"perm":6,"readQueueNums":8,
+            "topicFilterType":"SINGLE_TAG","topicName":"TopicA","topicSysFlag":0,"writeQueueNums":8},
+            "host.example.org":{"perm":7},"TBW102":{"perm":7,"readQueueNums":4,"writeQueueNums":4}},
+            "topicQueueMappingDetailMap":{},"topicQueueMappingInfoMap":{}}}"#;
+        let expected = expected(vec![topic("TopicA", 8, 6), topic("TBW102", 4, 7)]);
+        check(&[("compressed", "false")], body, &expected);
+        check(&[], body, &expected);
+        let checksum = body_checksum(body).to_string();
+        check(&[("bodyCrc32", &checksum)], body, &expected);
+        let what = "the body does not have its checksum".to_owned();
+        check(&[("bodyCrc32", "1")], body, &Err(Refusal::Registration(what)));
+    }
+
+    fn sized(parts: &[&str], count_at: usize, count: i32) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        for (index, part) in parts.iter().enumerate() {
+            if index == count_at {
+                bytes.extend_from_slice(&count.to_be_bytes());
+            }
+            bytes.extend_from_slice(&(part.len() as i32).to_be_bytes());
+            bytes.extend_from_slice(part.as_bytes());
+        }
+        bytes
+    }
+
+    fn compressed(bytes: &[u8]) -> Vec<u8> {
+        let mut encoder = ZlibEncoder::new(Vec::new(), Compression::default());
+        encoder.write_all(bytes).unwrap();
+        encoder.finish().unwrap()
+    }
+
+    /// As 4.9 writes it, and as 5.x does with attributes and what follows.
+    #[test]
+    fn compressed_registration() {
+        let version = r#"{"counter":1,"stateVersion":0,"timestamp":1700000000000}"#;
+        let old = sized(&[version, "TopicA 8 8 6 SINGLE_TAG", "a.b 1 1 7 SINGLE_TAG", "[]"], 1, 2);
+        let new = sized(
+            &[
+                version,
+                "TopicA 8 8 6 SINGLE_TAG {}",
+                "TBW102 4 4 7 SINGLE_TAG {\"+a b\":\"c d\"}",
+                "[]",
+            ],
+            1,
+            2,
+        );
+        let flag: Named<'_> = &[("compressed", "true")];
+        check(flag, &compressed(&old), &expected(vec![topic("TopicA", 8, 6)]));
+        let both = vec![topic("TopicA", 8, 6), topic("TBW102", 4, 7)];
+        check(flag, &compressed(&new), &expected(both));
+    }
+
+    #[test]
+    fn broken_compressed_registrations_are_refused() {
+        let malformed =
+            |what: &str| Refusal::Malformed(format!("compressed body of REGISTER_BROKER: {what}"));
+        #[rustfmt::skip]
+        let rows = [
+            (compressed(b""), malformed("cut short")),
+            (compressed(b"\xff\xff\xff\xff"), malformed("a size is negative")),
+            (compressed(&sized(&["{}", "T 8 8 6 SINGLE_TAG"], 1, 3)), malformed("cut short")),
+            (compressed(&sized(&["{}", "T 8 x 6 SINGLE_TAG"], 1, 1)), malformed("topic \"T 8 x 6 SINGLE_TAG\"")),
+            (compressed(&vec![0; TOPICS_SIZE_MAX + 1]),
+                Refusal::TooLarge { what: "decompressed topic list", size: TOPICS_SIZE_MAX + 1, size_max: TOPICS_SIZE_MAX }),
+        ];
+        for (body, refusal) in rows {
+            check(&[("compressed", "true")], &body, &Err(refusal));
+        }
+        let frame = &both(103, &[FIELDS, &[("compressed", "true")]].concat(), b"no zlib")[0];
+        let Err(Refusal::Malformed(what)) = request(frame) else { panic!("not refused") };
+        assert!(what.contains("no zlib"), "{what}");
+    }
+}

@@ -325,6 +325,9 @@ fn refusals_as_clients_see_them() {
         (17, Refusal::UnknownRoute("X".into()), "RINGMQ-4001 No topic route info in name server for the topic: X"),
         (1, Refusal::Registration("x".into()), "RINGMQ-4002 registration refused: x"),
     ];
+    let mut numbers: Vec<u16> = rows.iter().map(|row| row.1.number()).collect();
+    numbers.dedup();
+    assert_eq!(numbers, numbers_of_refusals(), "a row for every refusal");
     let manual = include_str!("../../../docs/errors.md");
     for (code, refusal, remark) in rows {
         let line = format!("| RINGMQ-{} | {} |", refusal.number(), codes::refusal_code(&refusal));
@@ -347,4 +350,14 @@ fn a_batch_has_an_id_per_message() {
     let response = response(reply_to(HeaderEncoding::Binary, 320), Ok(Reply::Produced(reply)));
     let expected = "7F00000100002A9F0000000000000000,7F00000100002A9FFFFFFFFFFFFFFFFF";
     assert_eq!(response.field("msgId").map(|ids| &ids[..]), Some(expected));
+}
+
+/// The numbers as the source lists them, so that a new refusal cannot be forgotten here.
+fn numbers_of_refusals() -> Vec<u16> {
+    let source = include_str!("../../model/refusal.rs").split("fn number").nth(1).unwrap();
+    let arms = source.lines().filter_map(|line| line.split("=> ").nth(1));
+    let mut numbers: Vec<u16> =
+        arms.map(|arm| arm.trim_end_matches(',').parse().unwrap()).collect();
+    numbers.sort_unstable();
+    numbers
 }

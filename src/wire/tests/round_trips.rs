@@ -1,1 +1,185 @@
+//! What our client writes, our server reads as what was meant. The suites beside this one show that
+//! it is also what the protocol means.
 
+use super::*;
+use crate::model::request::*;
+use crate::model::{GroupName, LogOffset, QueueId, Timestamp, TopicConfig, TopicName};
+use crate::wire::encode_request;
+
+fn topic() -> TopicName {
+    TopicName::new("T").unwrap()
+}
+
+fn group() -> GroupName {
+    GroupName::new("g").unwrap()
+}
+
+fn queue() -> QueueOf {
+    QueueOf { topic: topic(), queue: QueueId(3) }
+}
+
+fn broker() -> BrokerId {
+    BrokerId { cluster: "c".into(), name: "b".into(), address: "h:1".into(), id: 1 }
+}
+
+fn expression() -> Expression {
+    Expression { kind: "TAG".into(), text: "TagA || \"TagB\"".into() }
+}
+
+fn produce() -> Produce {
+    Produce {
+        group: "g".into(),
+        topic: topic(),
+        default_topic: "TBW102".into(),
+        default_queue_count: 4,
+        queue: None,
+        system_flag: 1,
+        born_at: Timestamp(9),
+        flag: -1,
+        properties: "TAGS\u{1}\u{4e3b}\u{2}".into(),
+        reconsume_times: 1,
+        is_batch: false,
+        body: Bytes::from_static(b"\x00\xffbody"),
+    }
+}
+
+fn pull() -> Pull {
+    Pull {
+        group: Some(group()),
+        queue: queue(),
+        offset: -1,
+        count_max: 32,
+        bytes_max: Some(9),
+        commit: Some(4),
+        hold_ms: Some(5),
+        subscription: Some(expression()),
+        subscription_version: 6,
+    }
+}
+
+fn heartbeat() -> Heartbeat {
+    let subscription = SubscriptionData { topic: topic(), expression: expression(), version: 7 };
+    Heartbeat {
+        client: "c@1".into(),
+        producers: vec![group()],
+        consumers: vec![ConsumerData {
+            group: group(),
+            consume_type: ConsumeType::Pop,
+            model: MessageModel::Broadcasting,
+            subscriptions: vec![subscription],
+        }],
+    }
+}
+
+fn registration() -> Registration {
+    let odd = TopicConfig { perm: 7, system_flag: 1, order: true, ..TopicConfig::new(topic(), 4) };
+    Registration {
+        broker: broker(),
+        ha_address: "h:2".into(),
+        lease_ms: Some(30_000),
+        version: DataVersion { counter: 1, state_version: 2, timestamp: 3 },
+        topics: vec![odd, TopicConfig::new(TopicName::new("U").unwrap(), 8)],
+    }
+}
+
+/// One of every kind that RocketMQ's header can carry.
+fn requests() -> Vec<Request> {
+    let (at, boundary) = (Timestamp(9), Boundary::Upper);
+    vec![
+        Request::Produce(produce()),
+        Request::Produce(Produce { is_batch: true, queue: Some(QueueId(1)), ..produce() }),
+        Request::Pull(pull()),
+        Request::Pull(Pull {
+            bytes_max: None,
+            commit: None,
+            hold_ms: None,
+            subscription: None,
+            ..pull()
+        }),
+        Request::MaxOffset(queue()),
+        Request::MinOffset(queue()),
+        Request::OffsetByTime { queue: queue(), at, boundary },
+        Request::EarliestStoreTime(queue()),
+        Request::CommittedOffset { group: group(), queue: queue(), zero_if_missing: false },
+        Request::CommitOffset { group: group(), queue: queue(), offset: 5 },
+        Request::Heartbeat(heartbeat()),
+        Request::Unregister { client: "c".into(), producer: None, consumer: Some(group()) },
+        Request::GroupMembers { group: group() },
+        Request::MessageByOffset { offset: LogOffset(9) },
+        Request::QueryMessages { topic: topic(), key: "k\"".into(), count_max: 3 },
+        Request::UpdateTopic(TopicConfig { perm: 4, order: true, ..TopicConfig::new(topic(), 4) }),
+        Request::DeleteTopic { topic: topic() },
+        Request::TopicStats { topic: topic() },
+        Request::RuntimeInfo,
+        Request::RegisterBroker(registration()),
+        Request::UnregisterBroker(broker()),
+        Request::QueryDataVersion { broker: broker(), version: registration().version },
+        Request::BrokerHeartbeat { broker: broker() },
+        Request::Route { topic: "T".into() },
+        Request::ClusterInfo,
+        Request::TopicList,
+        Request::DeleteTopicRoute { topic: "T".into(), cluster: Some("c".into()) },
+    ]
+}
+
+#[test]
+fn requests_arrive_as_they_were_meant() {
+    for encoding in [HeaderEncoding::Json, HeaderEncoding::Binary] {
+        for expected in requests() {
+            let mut out = Vec::new();
+            encode_request(&mut out, encoding, 7, false, &expected).unwrap();
+            let incoming = decode_request(&frame(&out)).unwrap();
+            assert_eq!(incoming.request, Ok(expected), "{encoding:?}");
+            assert_eq!((incoming.reply_to.opaque, incoming.one_way), (7, false));
+        }
+        let mut out = Vec::new();
+        encode_request(&mut out, encoding, 7, true, &Request::RuntimeInfo).unwrap();
+        assert!(decode_request(&frame(&out)).unwrap().one_way);
+    }
+}
+
+/// Stock servers filter by hashes, so a heartbeat carries them; and a request's JSON, whole.
+#[test]
+fn what_stock_servers_read() {
+    let json = |request: &Request| {
+        let mut out = Vec::new();
+        encode_request(&mut out, HeaderEncoding::Json, 7, false, request).unwrap();
+        let frame = frame(&out);
+        let text = |bytes: Bytes| String::from_utf8(bytes.into()).unwrap();
+        (text(frame.header), text(frame.body))
+    };
+    let mut heartbeat = heartbeat();
+    heartbeat.consumers[0].subscriptions[0].expression.text = "TagA || TagB".into();
+    let (header, body) = json(&Request::Heartbeat(heartbeat));
+    let expected = concat!(
+        r#"{"code":34,"extFields":{},"flag":0,"language":"OTHER","opaque":7,"#,
+        r#""serializeTypeCurrentRPC":"JSON","version":453}"#,
+    );
+    assert_eq!(header, expected);
+    let expected = concat!(
+        r#"{"clientID":"c@1","consumerDataSet":[{"consumeFromWhere":"CONSUME_FROM_LAST_OFFSET","#,
+        r#""consumeType":"CONSUME_POP","groupName":"g","messageModel":"BROADCASTING","#,
+        r#""subscriptionDataSet":[{"classFilterMode":false,"codeSet":[2598919,2598920],"#,
+        r#""expressionType":"TAG","subString":"TagA || TagB","subVersion":7,"#,
+        r#""tagsSet":["TagA","TagB"],"topic":"T"}],"unitMode":false}],"#,
+        r#""producerDataSet":[{"groupName":"g"}]}"#,
+    );
+    assert_eq!(body, expected);
+
+    let (header, body) = json(&Request::Produce(Produce { body: "b".into(), ..produce() }));
+    let expected = concat!(
+        r#"{"code":310,"extFields":{"a":"g","b":"T","c":"TBW102","d":"4","e":"-1","f":"1","#,
+        r#""g":"9","h":"-1","i":"TAGS\u0001主\u0002","j":"1","k":"false","m":"false"},"flag":0,"#,
+        r#""language":"OTHER","opaque":7,"serializeTypeCurrentRPC":"JSON","version":453}"#,
+    );
+    assert_eq!((header.as_str(), body.as_str()), (expected, "b"));
+}
+
+#[test]
+fn a_request_beyond_the_frame_limit_is_not_written() {
+    let body = Bytes::from(vec![0; FRAME_SIZE_MAX]);
+    let request = Request::Produce(Produce { body, ..produce() });
+    let mut out = b"before".to_vec();
+    assert!(encode_request(&mut out, HeaderEncoding::Binary, 7, false, &request).is_err());
+    assert_eq!(out, b"before");
+}
