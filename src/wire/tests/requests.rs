@@ -406,10 +406,8 @@ fn assert_heartbeat(body: &[u8], expected: Result<Heartbeat, Refusal>) {
 #[test]
 fn the_manual_lists_every_served_command() {
     let manual = include_str!("../../../docs/wire.md");
-    let listed: Vec<&str> =
-        manual.lines().filter(|line| line.matches(" | ").count() == 3).collect();
     for command in codes::request::TABLE.iter().filter(|command| command.decode.is_some()) {
         let start = format!("| {} | {} | ", command.code, command.name);
-        assert!(listed.iter().any(|line| line.starts_with(&start)), "no line {start:?}");
+        assert!(manual.lines().any(|line| line.starts_with(&start)), "no line {start:?}");
     }
 }
