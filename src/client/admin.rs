@@ -1,0 +1,302 @@
+//! Questions and orders to a whole cluster: topics, brokers, single messages.
+//!
+//! What concerns a topic as a whole goes to the master of every broker and, where routes are
+//! concerned, to every NameServer; each of these orders may be repeated without harm, and is to be
+//! repeated when it ended with [`ClientError::Partly`].
+
+use std::net::SocketAddrV4;
+use std::str::FromStr;
+
+use bytes::Bytes;
+
+use crate::client::ClientError;
+use crate::client::error::Attempts;
+use crate::client::remote::{ClientOptions, Remote, master_address, refused};
+use crate::model::record::{RecordError, RecordView};
+use crate::model::reply::{ClusterInfo, QueueStats, Route, RouteBroker};
+use crate::model::{LogOffset, Request, Timestamp, TopicConfig, TopicName};
+use crate::wire::codes::response::TOPIC_NOT_EXIST;
+use crate::wire::{ReplyError, Response};
+
+/// How often to look while waiting for a route, ms.
+const ROUTE_POLL_MS: u64 = 20;
+
+pub struct Admin {
+    remote: Remote,
+}
+
+/// A topic, its route, and what is in its queues.
+#[derive(Clone, Debug)]
+pub struct TopicDescription {
+    pub route: Route,
+    /// Sorted by broker, then queue.
+    pub queues: Vec<QueueStats>,
+}
+
+/// The id a broker gives a message: where it is stored (remoting reference, 4.6).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MessageId {
+    pub host: SocketAddrV4,
+    pub offset: LogOffset,
+}
+
+impl FromStr for MessageId {
+    type Err = ClientError;
+
+    fn from_str(text: &str) -> Result<Self, ClientError> {
+        let bad = || ClientError::BadMessageId(text.to_owned());
+        let is_id = text.len() == 32 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+        let digits = is_id.then_some(text).ok_or_else(bad)?;
+        let part = |range| u64::from_str_radix(&digits[range], 16).map_err(|_| bad());
+        let address = (part(0..8)? as u32).into();
+        let port = u16::try_from(part(8..16)?).map_err(|_| bad())?;
+        let offset = LogOffset(part(16..32)?);
+        Ok(Self { host: SocketAddrV4::new(address, port), offset })
+    }
+}
+
+/// One stored message.
+#[derive(Clone, Debug)]
+pub struct StoredMessage(Bytes);
+
+impl StoredMessage {
+    pub fn record(&self) -> Result<RecordView<'_>, RecordError> {
+        RecordView::parse(&self.0)
+    }
+}
+
+impl Admin {
+    pub fn new(options: ClientOptions) -> Result<Self, ClientError> {
+        Ok(Self { remote: Remote::new(options)? })
+    }
+
+    /// All brokers that are alive.
+    pub fn cluster(&mut self) -> Result<ClusterInfo, ClientError> {
+        self.remote.cluster_info()
+    }
+
+    /// Names of all topics that some broker has.
+    pub fn topics(&mut self) -> Result<Vec<String>, ClientError> {
+        let topics = self.remote.ask_nameserver(&Request::TopicList, Response::topic_list)?;
+        let mut topics: Vec<String> = topics.iter().map(ToString::to_string).collect();
+        topics.sort_unstable();
+        Ok(topics)
+    }
+
+    /// Creates a topic on every master of `cluster`, or of all, or changes it there. Gives the
+    /// brokers' names.
+    pub fn create_topic(
+        &mut self,
+        topic: &TopicConfig,
+        cluster: Option<&str>,
+    ) -> Result<Vec<String>, ClientError> {
+        self.order(cluster, &Request::UpdateTopic(topic.clone()))
+    }
+
+    /// Waits until every NameServer that answers routes `topic` to all of `brokers`.
+    pub fn await_route(
+        &mut self,
+        topic: &TopicName,
+        brokers: &[String],
+        wait_ms: u64,
+    ) -> Result<(), ClientError> {
+        let until = self.remote.now().plus_ms(wait_ms);
+        loop {
+            if self.is_routed_everywhere(topic, brokers)? {
+                return Ok(());
+            }
+            let now = self.remote.now();
+            if now >= until {
+                let what = format!("a route of {topic} to {}", brokers.join(", "));
+                return Err(ClientError::TookTooLong { what, waited_ms: wait_ms });
+            }
+            self.pause(now.plus_ms(ROUTE_POLL_MS).min(until));
+        }
+    }
+
+    /// Deletes a topic and its messages on every master of `cluster`, or of all, then its route on
+    /// every NameServer. Gives the brokers' names.
+    pub fn delete_topic(
+        &mut self,
+        topic: &TopicName,
+        cluster: Option<&str>,
+    ) -> Result<Vec<String>, ClientError> {
+        let request = Request::DeleteTopic { topic: topic.clone() };
+        let done = self.order(cluster, &request)?;
+        let route = Request::DeleteTopicRoute {
+            topic: topic.as_str().into(),
+            cluster: cluster.map(Into::into),
+        };
+        self.order_nameservers(&route)?;
+        self.remote.forget_route(topic.as_str());
+        Ok(done)
+    }
+
+    /// Route and queues of a topic.
+    pub fn describe_topic(&mut self, topic: &TopicName) -> Result<TopicDescription, ClientError> {
+        let route = Route::clone(&*self.remote.fetch_route(topic.as_str())?);
+        let request = Request::TopicStats { topic: topic.clone() };
+        let mut queues = Vec::new();
+        for broker in &route.queues {
+            let Some(address) = master_address(&route, &broker.broker_name) else { continue };
+            match self.remote.ask(address, &request, Response::topic_stats) {
+                Ok(of_broker) => queues.extend(of_broker),
+                // It went between the two questions.
+                Err(ClientError::Refused { code: TOPIC_NOT_EXIST, .. }) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        queues.sort_by(|a, b| {
+            (&a.broker_name, a.queue.queue.0).cmp(&(&b.broker_name, b.queue.queue.0))
+        });
+        Ok(TopicDescription { route, queues })
+    }
+
+    /// The message that a broker gave this id.
+    pub fn message(&mut self, id: MessageId) -> Result<StoredMessage, ClientError> {
+        let address = id.host.to_string();
+        let request = Request::MessageByOffset { offset: id.offset };
+        let read = |response: &Response| response.done().map(|()| response.body.clone());
+        let message = StoredMessage(self.remote.ask(&address, &request, read)?);
+        match message.record() {
+            Ok(_) => Ok(message),
+            Err(error) => {
+                let remark = format!("answered with what is no message: {error}");
+                let code = crate::wire::response::CODE_UNREADABLE;
+                Err(refused(&request, &address, ReplyError { code, remark }))
+            }
+        }
+    }
+
+    /// What the broker at `address` tells about itself, by name.
+    pub fn runtime_info(&mut self, address: &str) -> Result<Vec<(String, String)>, ClientError> {
+        self.remote.ask(address, &Request::RuntimeInfo, Response::runtime_info)
+    }
+
+    /// Sends an order to every master of `cluster`, or of all.
+    fn order(
+        &mut self,
+        cluster: Option<&str>,
+        request: &Request,
+    ) -> Result<Vec<String>, ClientError> {
+        let masters = self.masters(cluster)?;
+        let mut done = Vec::new();
+        let mut failed = Attempts::default();
+        let mut last = None;
+        for (name, address) in masters {
+            match self.remote.ask(&address, request, Response::done) {
+                Ok(()) => done.push(name),
+                Err(error) => {
+                    failed.push(&format!("{name} at {address}"), &error);
+                    last = Some(error);
+                }
+            }
+        }
+        conclude(request, done, failed, last)
+    }
+
+    fn order_nameservers(&mut self, request: &Request) -> Result<(), ClientError> {
+        let mut done = Vec::new();
+        let mut failed = Attempts::default();
+        let mut last = None;
+        for address in self.remote.nameservers().to_vec() {
+            match self.remote.ask(&address, request, Response::done) {
+                Ok(()) => done.push(address),
+                Err(error) => {
+                    failed.push(&address, &error);
+                    last = Some(error);
+                }
+            }
+        }
+        conclude(request, done, failed, last).map(drop)
+    }
+
+    /// Name and address of the masters of `cluster`, or of all.
+    fn masters(&mut self, cluster: Option<&str>) -> Result<Vec<(String, String)>, ClientError> {
+        let info = self.remote.cluster_info()?;
+        let is_meant = |broker: &&RouteBroker| cluster.is_none_or(|name| broker.cluster == name);
+        let master = |broker: &RouteBroker| {
+            let (_, address) = broker.addresses.iter().find(|(id, _)| *id == 0)?;
+            Some((broker.name.clone(), address.clone()))
+        };
+        let masters: Vec<_> = info.brokers.iter().filter(is_meant).filter_map(master).collect();
+        if masters.is_empty() {
+            return Err(ClientError::UnknownCluster(cluster.unwrap_or("(any)").to_owned()));
+        }
+        Ok(masters)
+    }
+
+    fn is_routed_everywhere(
+        &mut self,
+        topic: &TopicName,
+        brokers: &[String],
+    ) -> Result<bool, ClientError> {
+        let request = Request::Route { topic: topic.as_str().into() };
+        let mut is_routed = false;
+        for address in self.remote.nameservers().to_vec() {
+            match self.remote.ask(&address, &request, Response::route) {
+                Ok(route) => {
+                    let has = |name: &String| master_address(&route, name).is_some();
+                    if !brokers.iter().all(has) {
+                        return Ok(false);
+                    }
+                    is_routed = true;
+                }
+                Err(ClientError::Refused { .. }) => return Ok(false),
+                Err(error) if error.is_about_reaching() => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(is_routed)
+    }
+
+    fn pause(&mut self, until: Timestamp) {
+        while self.remote.now() < until {
+            self.remote.turn(until);
+        }
+    }
+}
+
+/// What came of an order to several.
+fn conclude(
+    request: &Request,
+    done: Vec<String>,
+    failed: Attempts,
+    last: Option<ClientError>,
+) -> Result<Vec<String>, ClientError> {
+    match last {
+        None => Ok(done),
+        // With one to ask, its own words say it best.
+        Some(error) if done.is_empty() && failed.0.len() == 1 => Err(error),
+        Some(_) => {
+            let what = crate::client::blocking::name_of(request).to_owned();
+            Err(ClientError::Partly { what, done, failed })
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_message_id_is_host_and_offset() {
+        let id = MessageId { host: "127.0.0.1:10911".parse().unwrap(), offset: LogOffset(1_234) };
+        assert_eq!("7F00000100002A9F00000000000004D2".parse(), Ok(id));
+        assert_eq!("7f00000100002a9f00000000000004d2".parse(), Ok(id));
+        let wrong = [
+            "",
+            "7F00000100002A9F00000000000004D",
+            "7F00000100012A9F00000000000004D2",
+            "7G00000100002A9F00000000000004D2",
+            "+F00000100002A9F00000000000004D2",
+        ];
+        for text in wrong {
+            assert_eq!(
+                MessageId::from_str(text),
+                Err(ClientError::BadMessageId(text.to_owned())),
+                "{text}"
+            );
+        }
+    }
+}

@@ -1,0 +1,356 @@
+//! Sessions over real sockets, for one thread: all waiting happens in [`Connections::turn`].
+//!
+//! One connection per address, opened when it is first needed and opened anew after it was lost. A
+//! lost connection ends the requests that were under way on it and nothing else; whether to repeat
+//! them is for those who know what they ask.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::io::{self, Read, Write};
+use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
+use std::os::fd::{AsFd, AsRawFd};
+use std::time::Instant;
+
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, SockaddrStorage, connect, socket};
+
+use crate::client::ClientError;
+use crate::client::session::{CallError, CallResult, Opaque, Session, StartError};
+use crate::model::{Request, Timestamp};
+use crate::wire::{HeaderEncoding, Response};
+
+/// Bytes read from a socket at once.
+const READ_SIZE: usize = 256 << 10;
+/// Reads from one socket before the others have their turn.
+const READS_PER_TURN: usize = 16;
+/// Most connections of one client. To open one more, one without requests under way is closed.
+const LINES_MAX: usize = 1_024;
+
+/// Wall time that never jumps: read once, then counted on by the steady clock.
+#[derive(Clone, Copy, Debug)]
+pub struct Clock {
+    read_at: Instant,
+    read_ms: u64,
+}
+
+impl Clock {
+    pub fn start() -> Self {
+        let since_epoch = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+        let read_ms = since_epoch.map_or(0, |elapsed| elapsed.as_millis() as u64);
+        Self { read_at: Instant::now(), read_ms }
+    }
+
+    pub fn now(&self) -> Timestamp {
+        Timestamp(self.read_ms).plus_ms(self.read_at.elapsed().as_millis() as u64)
+    }
+}
+
+/// One request under way: the connection's number and the request's on it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Call {
+    pub line: u64,
+    opaque: Opaque,
+}
+
+pub struct Connections {
+    clock: Clock,
+    connect_timeout_ms: u64,
+    lines: BTreeMap<String, Line>,
+    next_line: u64,
+    finished: VecDeque<(Call, CallResult)>,
+    buffer: Box<[u8]>,
+}
+
+struct Line {
+    number: u64,
+    stream: TcpStream,
+    /// Until when the connection must stand, while it does not.
+    connecting_until: Option<Timestamp>,
+    session: Session,
+}
+
+impl Connections {
+    pub fn new(connect_timeout_ms: u64) -> Self {
+        Self {
+            clock: Clock::start(),
+            connect_timeout_ms,
+            lines: BTreeMap::new(),
+            next_line: 0,
+            finished: VecDeque::new(),
+            buffer: vec![0; READ_SIZE].into(),
+        }
+    }
+
+    pub fn now(&self) -> Timestamp {
+        self.clock.now()
+    }
+
+    /// Sends `request` to `address`, connecting first if need be. Does not wait: the result comes
+    /// from [`poll_finished`](Self::poll_finished), after `timeout_ms` at the latest.
+    pub fn start(
+        &mut self,
+        address: &str,
+        encoding: HeaderEncoding,
+        request: &Request,
+        timeout_ms: u64,
+    ) -> Result<Call, ClientError> {
+        let what = || name_of(request).to_owned();
+        let not_reached =
+            |why: String| ClientError::of_call(&what(), address, CallError::NotSent(why));
+        self.ensure_line(address).map_err(|error| not_reached(error.to_string()))?;
+        let deadline = self.now().plus_ms(timeout_ms);
+        let line = self.lines.get_mut(address).expect("it was just ensured");
+        let opaque =
+            line.session.start(encoding, request, deadline).map_err(|error| match error {
+                StartError::Full => not_reached(error.to_string()),
+                StartError::Encode(error) => ClientError::Encoding(error.to_string()),
+            })?;
+        let call = Call { line: line.number, opaque };
+        // Most requests fit the socket's buffer, so this saves a round through `poll`.
+        if line.connecting_until.is_none()
+            && let Err(error) = line.send()
+        {
+            self.close_line(address, &error.to_string());
+        }
+        Ok(call)
+    }
+
+    /// Asks and waits for the answer. Other requests go on meanwhile.
+    pub fn call(
+        &mut self,
+        address: &str,
+        encoding: HeaderEncoding,
+        request: &Request,
+        timeout_ms: u64,
+    ) -> Result<Response, ClientError> {
+        let call = self.start(address, encoding, request, timeout_ms)?;
+        let result = self.wait_for(call);
+        result.map_err(|error| ClientError::of_call(name_of(request), address, error))
+    }
+
+    /// Waits until `call`, which must be under way, has ended.
+    pub fn wait_for(&mut self, call: Call) -> CallResult {
+        loop {
+            if let Some(index) = self.finished.iter().position(|(of, _)| *of == call) {
+                return self.finished.remove(index).expect("it was just found").1;
+            }
+            let until = self.now().plus_ms(self.connect_timeout_ms);
+            self.turn_sockets(until);
+        }
+    }
+
+    /// The number of the connection to `address`, if there is one. Another number is another
+    /// connection, and maybe another server.
+    pub fn line_to(&self, address: &str) -> Option<u64> {
+        self.lines.get(address).map(|line| line.number)
+    }
+
+    /// Whether another request may be started at `address` now.
+    pub fn has_room(&self, address: &str) -> bool {
+        self.lines.get(address).is_none_or(|line| line.session.has_room())
+    }
+
+    pub fn poll_finished(&mut self) -> Option<(Call, CallResult)> {
+        self.finished.pop_front()
+    }
+
+    /// Sends, receives and ends what is due, waiting until `until` for the first thing to happen.
+    pub fn turn(&mut self, until: Timestamp) {
+        let until = if self.finished.is_empty() { until } else { Timestamp(0) };
+        self.turn_sockets(until);
+    }
+
+    fn turn_sockets(&mut self, until: Timestamp) {
+        let due = self.lines.values().filter_map(Line::poll_timeout).min();
+        let until = due.map_or(until, |due| due.min(until));
+        let ready = self.wait(until.ms_since(self.now()));
+        let now = self.now();
+        let mut lost = Vec::new();
+        for ((address, line), is_ready) in self.lines.iter_mut().zip(ready) {
+            let outcome = if is_ready { line.exchange(&mut self.buffer) } else { Ok(()) };
+            match outcome.and_then(|()| line.handle_timeout(now)) {
+                Ok(()) => collect(&mut self.finished, line),
+                Err(error) => lost.push((address.clone(), error)),
+            }
+        }
+        for (address, error) in lost {
+            self.close_line(&address, &error.to_string());
+        }
+    }
+
+    /// Waits for the sockets; which lines are ready, in their order.
+    fn wait(&self, wait_ms: u64) -> Vec<bool> {
+        let mut polled: Vec<PollFd<'_>> = self
+            .lines
+            .values()
+            .map(|line| PollFd::new(line.stream.as_fd(), line.interest()))
+            .collect();
+        let timeout = PollTimeout::try_from(wait_ms.min(60_000)).unwrap_or(PollTimeout::ZERO);
+        // A signal ends the wait early, which a caller of `turn` expects anyway.
+        let _ = poll(&mut polled, timeout);
+        polled.iter().map(|polled| polled.any().unwrap_or(true)).collect()
+    }
+
+    /// Makes sure there is a connection to `address` that its server has not closed meanwhile.
+    fn ensure_line(&mut self, address: &str) -> io::Result<()> {
+        if let Some(line) = self.lines.get_mut(address) {
+            let is_unused = line.connecting_until.is_none() && line.session.is_idle();
+            // Servers close what was silent for long. Found out now, it costs no request.
+            match if is_unused { line.receive(&mut self.buffer) } else { Ok(()) } {
+                Ok(()) => return Ok(()),
+                Err(error) => self.close_line(address, &error.to_string()),
+            }
+        }
+        self.make_room_for_line()?;
+        let stream = start_connecting(address)?;
+        let connecting_until = Some(self.now().plus_ms(self.connect_timeout_ms));
+        let number = self.next_line;
+        self.next_line += 1;
+        let line = Line { number, stream, connecting_until, session: Session::default() };
+        self.lines.insert(address.to_owned(), line);
+        Ok(())
+    }
+
+    fn make_room_for_line(&mut self) -> io::Result<()> {
+        if self.lines.len() < LINES_MAX {
+            return Ok(());
+        }
+        let idle = self.lines.iter().filter(|(_, line)| line.session.is_idle());
+        let oldest = idle.min_by_key(|(_, line)| line.number).map(|(address, _)| address.clone());
+        let address = oldest.ok_or_else(|| {
+            io::Error::other(format!("{LINES_MAX} connections are open and all are in use"))
+        })?;
+        self.close_line(&address, "closed to make room");
+        Ok(())
+    }
+
+    fn close_line(&mut self, address: &str, why: &str) {
+        if let Some(mut line) = self.lines.remove(address) {
+            line.session.handle_closed(why);
+            collect(&mut self.finished, &mut line);
+        }
+    }
+}
+
+fn collect(finished: &mut VecDeque<(Call, CallResult)>, line: &mut Line) {
+    while let Some((opaque, result)) = line.session.poll_finished() {
+        finished.push_back((Call { line: line.number, opaque }, result));
+    }
+}
+
+impl Line {
+    fn interest(&self) -> PollFlags {
+        if self.connecting_until.is_some() {
+            PollFlags::POLLOUT
+        } else if self.session.poll_bytes().is_empty() {
+            PollFlags::POLLIN
+        } else {
+            PollFlags::POLLIN | PollFlags::POLLOUT
+        }
+    }
+
+    fn poll_timeout(&self) -> Option<Timestamp> {
+        self.session.poll_timeout().into_iter().chain(self.connecting_until).min()
+    }
+
+    fn handle_timeout(&mut self, now: Timestamp) -> io::Result<()> {
+        self.session.handle_timeout(now);
+        match self.connecting_until {
+            Some(until) if until <= now => {
+                Err(io::Error::new(io::ErrorKind::TimedOut, "no connection in time"))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn exchange(&mut self, buffer: &mut [u8]) -> io::Result<()> {
+        if self.connecting_until.is_some() {
+            if let Some(error) = self.stream.take_error()? {
+                return Err(error);
+            }
+            self.connecting_until = None;
+        }
+        self.send()?;
+        self.receive(buffer)
+    }
+
+    fn send(&mut self) -> io::Result<()> {
+        while !self.session.poll_bytes().is_empty() {
+            match self.stream.write(self.session.poll_bytes()) {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(count) => self.session.handle_sent(count),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    fn receive(&mut self, buffer: &mut [u8]) -> io::Result<()> {
+        for _ in 0..READS_PER_TURN {
+            match self.stream.read(buffer) {
+                Ok(0) => return Err(io::Error::other("the server closed the connection")),
+                Ok(count) => {
+                    self.session.handle_bytes(&buffer[..count]).map_err(io::Error::other)?;
+                    if count < buffer.len() {
+                        return Ok(());
+                    }
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Begins to connect without waiting for it.
+fn start_connecting(address: &str) -> io::Result<TcpStream> {
+    let resolved: Vec<SocketAddr> = address.to_socket_addrs()?.collect();
+    let first = resolved.iter().find(|address| address.is_ipv4()).or(resolved.first());
+    let address = *first.ok_or_else(|| io::Error::other("the name has no address"))?;
+    let family = if address.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
+    let flags = SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC;
+    let socket = socket(family, SockType::Stream, flags, None)?;
+    match connect(socket.as_raw_fd(), &SockaddrStorage::from(address)) {
+        Ok(()) | Err(Errno::EINPROGRESS) => {}
+        Err(error) => return Err(error.into()),
+    }
+    let stream = TcpStream::from(socket);
+    stream.set_nodelay(true)?;
+    Ok(stream)
+}
+
+/// What a request is about, for messages to people.
+pub fn name_of(request: &Request) -> &'static str {
+    match request {
+        Request::Produce(_) | Request::ProduceRecords(_) => "store messages",
+        Request::Pull(_) => "read messages",
+        Request::MaxOffset(_) | Request::MinOffset(_) | Request::OffsetByTime { .. } => {
+            "look up an offset"
+        }
+        Request::EarliestStoreTime(_) => "look up the first message's time",
+        Request::CommittedOffset { .. } => "look up a committed offset",
+        Request::CommitOffset { .. } => "commit an offset",
+        Request::Heartbeat(_) => "take a heartbeat",
+        Request::Unregister { .. } => "sign a client off",
+        Request::GroupMembers { .. } => "list a group's members",
+        Request::MessageByOffset { .. } | Request::QueryMessages { .. } => "find a message",
+        Request::UpdateTopic(_) => "create or change a topic",
+        Request::DeleteTopic { .. } => "delete a topic",
+        Request::TopicStats { .. } => "describe a topic",
+        Request::RuntimeInfo => "tell its state",
+        Request::RegisterBroker(_) => "register a broker",
+        Request::UnregisterBroker(_) => "sign a broker off",
+        Request::QueryDataVersion { .. } | Request::BrokerHeartbeat { .. } => "renew a lease",
+        Request::Route { .. } => "route a topic",
+        Request::ClusterInfo => "list brokers",
+        Request::TopicList => "list topics",
+        Request::DeleteTopicRoute { .. } => "delete a topic's route",
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,120 @@
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use super::*;
+use crate::client::testing::{Answer, Server, dead_address, until};
+use crate::model::request::ProduceRecords;
+use crate::model::{QueueId, Reply};
+
+const JSON: HeaderEncoding = HeaderEncoding::Json;
+
+fn done() -> Answer {
+    Answer::Give(Ok(Reply::Done))
+}
+
+fn ask(connections: &mut Connections, server: &str) -> Result<i32, ClientError> {
+    let response = connections.call(server, JSON, &Request::RuntimeInfo, 5_000)?;
+    Ok(response.code)
+}
+
+#[test]
+fn several_requests_to_several_servers_are_under_way_at_once() {
+    let servers = [Server::start(|_, _| done()), Server::start(|_, _| done())];
+    let mut connections = Connections::new(3_000);
+    let mut calls: Vec<Call> = (0..100)
+        .map(|number| {
+            let server = &servers[number % 2].address;
+            connections.start(server, JSON, &Request::RuntimeInfo, 5_000).unwrap()
+        })
+        .collect();
+    // Also those that are not waited for come in.
+    assert_eq!(connections.wait_for(calls.swap_remove(50)).unwrap().code, 0);
+    let mut finished = Vec::new();
+    while finished.len() < calls.len() {
+        connections.turn(connections.now().plus_ms(1_000));
+        finished.extend(std::iter::from_fn(|| connections.poll_finished()));
+    }
+    let mut ended: Vec<Call> = finished.iter().map(|(call, _)| *call).collect();
+    ended.sort_unstable();
+    calls.sort_unstable();
+    assert_eq!(ended, calls);
+    assert_eq!(servers.each_ref().map(Server::connection_count), [1, 1]);
+}
+
+#[test]
+fn a_server_that_is_not_there_is_not_reached() {
+    let mut connections = Connections::new(3_000);
+    let error = ask(&mut connections, &dead_address()).unwrap_err();
+    assert!(matches!(error, ClientError::NotReached { .. }), "{error}");
+    let error = ask(&mut connections, "no port").unwrap_err();
+    assert!(matches!(error, ClientError::NotReached { .. }), "{error}");
+}
+
+#[test]
+fn a_server_that_says_nothing_is_waited_for_so_long() {
+    let server = Server::start(|_, _| Answer::Silence);
+    let mut connections = Connections::new(3_000);
+    let error = connections.call(&server.address, JSON, &Request::RuntimeInfo, 50).unwrap_err();
+    assert!(matches!(error, ClientError::Unanswered { .. }), "{error}");
+}
+
+#[test]
+fn a_server_that_hangs_up_leaves_the_outcome_open() {
+    let server = Server::start(|_, _| Answer::HangUp);
+    let mut connections = Connections::new(3_000);
+    let error = ask(&mut connections, &server.address).unwrap_err();
+    assert!(matches!(error, ClientError::Unanswered { .. }), "{error}");
+}
+
+/// Nothing goes out on a connection that the server has closed while it was silent.
+#[test]
+fn a_connection_closed_meanwhile_is_opened_anew() {
+    let server = Server::start(|_, _| done());
+    let mut connections = Connections::new(3_000);
+    assert_eq!(ask(&mut connections, &server.address), Ok(0));
+    let first = connections.line_to(&server.address);
+    server.cut_connections();
+    until("the connection is gone", || server.connection_count() == 0);
+    assert_eq!(ask(&mut connections, &server.address), Ok(0));
+    assert_ne!(connections.line_to(&server.address), first);
+}
+
+#[test]
+fn a_server_that_comes_back_is_reached_again() {
+    let server = Server::start(|_, _| done());
+    let address = server.address.clone();
+    let mut connections = Connections::new(3_000);
+    assert_eq!(ask(&mut connections, &address), Ok(0));
+    drop(server);
+    assert!(ask(&mut connections, &address).is_err());
+    let _server = Server::start_at(&address, |_, _| done());
+    assert_eq!(ask(&mut connections, &address), Ok(0));
+}
+
+/// Both directions are full at the same time, and nobody waits for the other.
+#[test]
+fn large_requests_and_answers_pass_each_other() {
+    const SIZE: usize = 1 << 20;
+    let received = Arc::new(AtomicUsize::new(0));
+    let count = received.clone();
+    let server = Server::start(move |request, _| {
+        let Request::ProduceRecords(batch) = request else { panic!("{request:?}") };
+        count.fetch_add(batch.records.len(), Ordering::SeqCst);
+        let table = vec![("k".to_owned(), "v".repeat(SIZE))];
+        // Not the answer to such a request; here only its size counts.
+        let _ = table;
+        Answer::GiveWith(Reply::Done, vec![0; SIZE])
+    });
+    let records =
+        ProduceRecords { queue: QueueId(0), count: 1, checksum: 0, records: vec![0; SIZE].into() };
+    let request = Request::ProduceRecords(records);
+    let mut connections = Connections::new(3_000);
+    let fixed = HeaderEncoding::Fixed;
+    let calls: Vec<Call> = (0..16)
+        .map(|_| connections.start(&server.address, fixed, &request, 20_000).unwrap())
+        .collect();
+    for call in calls {
+        assert_eq!(connections.wait_for(call).unwrap().code, 0);
+    }
+    assert_eq!(received.load(Ordering::SeqCst), 16 * SIZE);
+}

@@ -1,0 +1,354 @@
+//! Reads queues it is told to read, from the offsets it is told.
+//!
+//! No group membership and no rebalancing: whoever assigns queues knows who reads what. Offsets may
+//! be committed to a group all the same. One request per assigned queue is under way, held by the
+//! broker until there is something, so [`Consumer::fetch`] waits for all queues at once, and no more
+//! than one answer per queue is ever kept.
+
+use std::collections::{BTreeMap, HashMap};
+
+use bytes::Bytes;
+
+use crate::client::ClientError;
+use crate::client::blocking::Call;
+use crate::client::remote::{ClientOptions, Dialect, Remote, master_address};
+use crate::client::session::CallResult;
+use crate::model::batch::Records;
+use crate::model::reply::{PullStatus, Pulled};
+use crate::model::request::{Boundary, Expression, Pull, QueueOf};
+use crate::model::topic::PERM_READ;
+use crate::model::{GroupName, QueueId, QueueOffset, Request, Timestamp, TopicName};
+use crate::wire::codes::response::QUERY_NOT_FOUND;
+use crate::wire::{HeaderEncoding, ReplyError, Response};
+
+/// The group that reads in the name of a consumer without one, at brokers that want a name.
+const NAMELESS_GROUP: &str = "RINGMQ_READER";
+/// First wait before a queue is asked again after a failure, ms; doubled with each further one.
+const BACKOFF_MS: u64 = 50;
+const BACKOFF_MAX_MS: u64 = 3_000;
+
+#[derive(Clone, Debug)]
+pub struct ConsumerOptions {
+    pub client: ClientOptions,
+    /// In whose name offsets are committed.
+    pub group: Option<GroupName>,
+    /// Messages per answer at most.
+    pub count_max: u32,
+    /// Bytes per answer at most; one message is given always.
+    pub bytes_max: u32,
+    /// How long a broker holds a request when there is nothing, ms.
+    pub hold_ms: u64,
+}
+
+impl ConsumerOptions {
+    pub fn new(client: ClientOptions) -> Self {
+        Self { client, group: None, count_max: 1_024, bytes_max: 1 << 20, hold_ms: 15_000 }
+    }
+}
+
+/// One message queue of one broker.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct QueueRef {
+    pub topic: TopicName,
+    pub broker: String,
+    pub queue: QueueId,
+}
+
+/// What [`Consumer::fetch`] brings.
+#[derive(Debug)]
+pub enum Event {
+    Messages(Fetched),
+    /// The offset was not in the queue any more, or not yet; reading goes on at `to`.
+    Moved {
+        queue: QueueRef,
+        from: QueueOffset,
+        to: QueueOffset,
+    },
+    /// The queue could not be read; it is tried again by itself.
+    Trouble {
+        queue: QueueRef,
+        error: ClientError,
+    },
+}
+
+#[derive(Debug)]
+pub struct Fetched {
+    pub queue: QueueRef,
+    pub count: u32,
+    /// Where reading goes on.
+    pub next_offset: QueueOffset,
+    pub min_offset: QueueOffset,
+    pub max_offset: QueueOffset,
+    records: Bytes,
+}
+
+impl Fetched {
+    pub fn records(&self) -> Records<'_> {
+        Records::new(&self.records)
+    }
+}
+
+pub struct Consumer {
+    options: ConsumerOptions,
+    remote: Remote,
+    assigned: BTreeMap<QueueRef, Reading>,
+    calls: HashMap<Call, QueueRef>,
+    events: Vec<Event>,
+}
+
+#[derive(Debug)]
+struct Reading {
+    offset: QueueOffset,
+    call: Option<Call>,
+    failures: u32,
+    not_before: Timestamp,
+}
+
+impl Consumer {
+    pub fn new(options: ConsumerOptions) -> Result<Self, ClientError> {
+        let remote = Remote::new(options.client.clone())?;
+        let (assigned, calls, events) = Default::default();
+        Ok(Self { options, remote, assigned, calls, events })
+    }
+
+    /// All queues of `topic` that may be read.
+    pub fn queues(&mut self, topic: &TopicName) -> Result<Vec<QueueRef>, ClientError> {
+        let route = self.remote.fetch_route(topic.as_str())?;
+        let readable = route.queues.iter().filter(|queues| queues.perm & PERM_READ != 0);
+        let of_broker = |queues: &crate::model::reply::RouteQueues| {
+            let broker = queues.broker_name.clone();
+            (0..queues.read_queue_count).map(move |queue| QueueRef {
+                topic: topic.clone(),
+                broker: broker.clone(),
+                queue: QueueId(queue),
+            })
+        };
+        let queues: Vec<QueueRef> = readable.flat_map(of_broker).collect();
+        if queues.is_empty() {
+            return Err(ClientError::NoQueue { topic: topic.to_string(), used: "read" });
+        }
+        Ok(queues)
+    }
+
+    /// Reads `queue` from `offset` on; also to go elsewhere in a queue that is being read.
+    pub fn assign(&mut self, queue: QueueRef, offset: QueueOffset) {
+        // An answer to what was asked before finds no reading that waits for it and is dropped.
+        let reading = Reading { offset, call: None, failures: 0, not_before: Timestamp(0) };
+        self.assigned.insert(queue, reading);
+    }
+
+    pub fn unassign(&mut self, queue: &QueueRef) {
+        self.assigned.remove(queue);
+    }
+
+    /// Where reading of `queue` goes on.
+    pub fn position(&self, queue: &QueueRef) -> Option<QueueOffset> {
+        self.assigned.get(queue).map(|reading| reading.offset)
+    }
+
+    /// Waits up to `wait_ms` for something to come from any assigned queue.
+    pub fn fetch(&mut self, wait_ms: u64) -> Vec<Event> {
+        let until = self.remote.now().plus_ms(wait_ms);
+        loop {
+            self.start_due();
+            self.remote.turn(self.next_due().map_or(until, |due| due.min(until)));
+            while let Some((call, result)) = self.remote.poll_finished().0 {
+                self.handle_finished(call, result);
+            }
+            if !self.events.is_empty() || self.remote.now() >= until {
+                return std::mem::take(&mut self.events);
+            }
+        }
+    }
+
+    /// First retained offset.
+    pub fn min_offset(&mut self, queue: &QueueRef) -> Result<QueueOffset, ClientError> {
+        self.ask(queue, |queue| Request::MinOffset(queue), Response::offset)
+    }
+
+    /// Next offset to be written.
+    pub fn max_offset(&mut self, queue: &QueueRef) -> Result<QueueOffset, ClientError> {
+        self.ask(queue, |queue| Request::MaxOffset(queue), Response::offset)
+    }
+
+    /// First offset stored at or after `at`.
+    pub fn offset_at(
+        &mut self,
+        queue: &QueueRef,
+        at: Timestamp,
+    ) -> Result<QueueOffset, ClientError> {
+        let boundary = Boundary::Lower;
+        self.ask(queue, |queue| Request::OffsetByTime { queue, at, boundary }, Response::offset)
+    }
+
+    /// What `group` has committed, if anything.
+    pub fn committed(
+        &mut self,
+        group: &GroupName,
+        queue: &QueueRef,
+    ) -> Result<Option<QueueOffset>, ClientError> {
+        let (group, zero_if_missing) = (group.clone(), false);
+        self.ask(
+            queue,
+            |queue| Request::CommittedOffset { group, queue, zero_if_missing },
+            |response| match response.code {
+                QUERY_NOT_FOUND => Ok(None),
+                _ => response.offset().map(Some),
+            },
+        )
+    }
+
+    /// Says that `group` has everything below `offset`.
+    pub fn commit(
+        &mut self,
+        group: &GroupName,
+        queue: &QueueRef,
+        offset: QueueOffset,
+    ) -> Result<(), ClientError> {
+        let (group, offset) = (group.clone(), i64::try_from(offset.0).unwrap_or(i64::MAX));
+        self.ask(queue, |queue| Request::CommitOffset { group, queue, offset }, Response::done)
+    }
+
+    fn ask<T>(
+        &mut self,
+        queue: &QueueRef,
+        request: impl FnOnce(QueueOf) -> Request,
+        read: impl FnOnce(&Response) -> Result<T, ReplyError>,
+    ) -> Result<T, ClientError> {
+        let address = self.address(queue)?;
+        let of = QueueOf { topic: queue.topic.clone(), queue: queue.queue };
+        self.remote.ask(&address, &request(of), read)
+    }
+
+    fn address(&mut self, queue: &QueueRef) -> Result<String, ClientError> {
+        let route = self.remote.route(queue.topic.as_str())?;
+        let address = master_address(&route, &queue.broker).map(str::to_owned);
+        address.ok_or_else(|| {
+            self.remote.doubt_route(queue.topic.as_str());
+            let (topic, broker) = (queue.topic.to_string(), queue.broker.clone());
+            ClientError::UnknownBroker { topic, broker }
+        })
+    }
+
+    /// When the next queue is to be tried again. One that is due already and was not asked for waits
+    /// for an answer, not for the time.
+    fn next_due(&self) -> Option<Timestamp> {
+        let now = self.remote.now();
+        let idle = self.assigned.values().filter(|reading| reading.call.is_none());
+        idle.map(|reading| reading.not_before).filter(|due| *due > now).min()
+    }
+
+    /// Asks for every queue that is not being asked for.
+    fn start_due(&mut self) {
+        let now = self.remote.now();
+        let is_due = |reading: &Reading| reading.call.is_none() && reading.not_before <= now;
+        let due: Vec<(QueueRef, QueueOffset)> = self
+            .assigned
+            .iter()
+            .filter(|(_, reading)| is_due(reading))
+            .map(|(queue, reading)| (queue.clone(), reading.offset))
+            .collect();
+        for (queue, offset) in due {
+            match self.start_pull(&queue, offset) {
+                Ok(None) => {}
+                Ok(Some(call)) => {
+                    let reading = self.assigned.get_mut(&queue).expect("it was just found");
+                    reading.call = Some(call);
+                    self.calls.insert(call, queue);
+                }
+                Err(error) => self.handle_failure(&queue, error),
+            }
+        }
+    }
+
+    /// `None`: not now, but after the next turn.
+    fn start_pull(
+        &mut self,
+        queue: &QueueRef,
+        offset: QueueOffset,
+    ) -> Result<Option<Call>, ClientError> {
+        let address = self.address(queue)?;
+        let encoding = match self.remote.dialect(&address, None) {
+            Dialect::Known(encoding) => encoding,
+            Dialect::Asking => return Ok(None),
+            Dialect::Unreachable(why) => {
+                let what = "read messages".to_owned();
+                return Err(ClientError::NotReached { what, address, why });
+            }
+        };
+        if !self.remote.has_room(&address) {
+            return Ok(None);
+        }
+        let request = Request::Pull(self.pull(queue, offset, encoding));
+        let hold_ms = self.options.hold_ms;
+        self.remote.start_held(&address, encoding, &request, hold_ms).map(Some)
+    }
+
+    fn pull(&self, queue: &QueueRef, offset: QueueOffset, encoding: HeaderEncoding) -> Pull {
+        let is_named = encoding != HeaderEncoding::Fixed;
+        let nameless = || GroupName::new(NAMELESS_GROUP).expect("it is a legal name");
+        let everything = || Expression { kind: "TAG".to_owned(), text: "*".to_owned() };
+        Pull {
+            group: is_named.then(|| self.options.group.clone().unwrap_or_else(nameless)),
+            queue: QueueOf { topic: queue.topic.clone(), queue: queue.queue },
+            offset: i64::try_from(offset.0).unwrap_or(i64::MAX),
+            count_max: self.options.count_max,
+            bytes_max: Some(self.options.bytes_max),
+            commit: None,
+            hold_ms: Some(self.options.hold_ms),
+            subscription: is_named.then(everything),
+            subscription_version: 0,
+        }
+    }
+
+    fn handle_finished(&mut self, call: Call, result: CallResult) {
+        let Some(queue) = self.calls.remove(&call) else { return };
+        let reading = self.assigned.get_mut(&queue);
+        let Some(reading) = reading.filter(|reading| reading.call == Some(call)) else { return };
+        reading.call = None;
+        let address = queue.broker.clone();
+        let what = "read messages";
+        match result.map(|response| (response.pulled(), response.body)) {
+            Ok((Ok(pulled), body)) => self.handle_pulled(queue, pulled, body),
+            Ok((Err(ReplyError { code, remark }), _)) => {
+                let what = what.to_owned();
+                self.handle_failure(&queue, ClientError::Refused { what, address, code, remark });
+            }
+            Err(error) => {
+                self.handle_failure(&queue, ClientError::of_call(what, &address, error));
+            }
+        }
+    }
+
+    fn handle_pulled(&mut self, queue: QueueRef, pulled: Pulled, records: Bytes) {
+        let reading = self.assigned.get_mut(&queue).expect("its answer was waited for");
+        reading.failures = 0;
+        let from = std::mem::replace(&mut reading.offset, pulled.next_offset);
+        let Pulled { status, next_offset, min_offset, max_offset, count } = pulled;
+        match status {
+            PullStatus::Found => self.events.push(Event::Messages(Fetched {
+                queue,
+                count,
+                next_offset,
+                min_offset,
+                max_offset,
+                records,
+            })),
+            PullStatus::OffsetMoved => {
+                self.events.push(Event::Moved { queue, from, to: next_offset });
+            }
+            PullStatus::NothingNew | PullStatus::NothingMatched => {}
+        }
+    }
+
+    fn handle_failure(&mut self, queue: &QueueRef, error: ClientError) {
+        let now = self.remote.now();
+        if let Some(reading) = self.assigned.get_mut(queue) {
+            let wait_ms = (BACKOFF_MS << reading.failures.min(8)).min(BACKOFF_MAX_MS);
+            reading.failures += 1;
+            reading.not_before = now.plus_ms(wait_ms);
+        }
+        self.remote.doubt_route(queue.topic.as_str());
+        self.events.push(Event::Trouble { queue: queue.clone(), error });
+    }
+}

@@ -1,0 +1,422 @@
+//! Sends messages: finds the queues, batches, repeats what was not taken, and tells the outcome of
+//! every single message.
+//!
+//! One thread drives it: [`Producer::send`] and [`Producer::poll`] move bytes, nothing happens in
+//! between. To a broker that speaks it, batches travel with the fixed header as finished records; to
+//! any other as RocketMQ's own requests. [`outbox`] decides what leaves when, [`message`] how it is
+//! written; here they meet routes and sockets.
+//!
+//! What always holds: after [`Producer::close`] every message that was taken has its outcome.
+
+pub mod message;
+pub mod outbox;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+pub use message::{Message, Target};
+pub use outbox::{Delivery, OutboxOptions, Outcome, Ticket};
+
+use crate::client::ClientError;
+use crate::client::blocking::Call;
+use crate::client::remote::{ClientOptions, Dialect, Remote, master_address};
+use crate::client::session::{CallError, CallResult};
+use crate::model::reply::{Route, RouteQueues};
+use crate::model::topic::{AUTO_CREATE_TEMPLATE, PERM_INHERIT, PERM_WRITE};
+use crate::model::{GroupName, QueueId, Refusal, Timestamp, TopicName};
+use crate::wire::codes::response;
+use crate::wire::{HeaderEncoding, ReplyError};
+use message::{AUTO_CREATE_QUEUE_COUNT, encode_batch};
+use outbox::{Attempt, Batch, LaneKey, Outbox, Queued, Retry};
+
+/// Outcomes that may wait to be taken; more messages are turned away until some are.
+pub const OUTCOMES_MAX: usize = 1 << 20;
+/// A broker that did not take a batch is passed over for this long, ms, while there are others.
+const AVOID_MS: u64 = 1_000;
+/// How long one step of waiting lasts at most, ms. Every wait ends by an event or a deadline; this
+/// only bounds the damage if the machine's clock is stopped meanwhile.
+const STEP_MS: u64 = 1_000;
+
+#[derive(Clone, Debug)]
+pub struct ProducerOptions {
+    pub client: ClientOptions,
+    pub group: GroupName,
+    pub outbox: OutboxOptions,
+    /// Bytes of messages without outcome; [`Producer::send`] waits when there are more.
+    pub buffer_bytes_max: usize,
+    /// Whether to repeat what may have been stored. Nothing is lost then, and some messages may be
+    /// stored twice. Else their outcome is [`Delivery::Unknown`].
+    pub repeat_unknown: bool,
+    /// Whether to send to a topic that does not exist, so that its brokers create it.
+    pub auto_create: bool,
+}
+
+impl ProducerOptions {
+    pub fn new(client: ClientOptions, group: GroupName) -> Self {
+        let (outbox, buffer_bytes_max) = (OutboxOptions::default(), 64 << 20);
+        Self { client, group, outbox, buffer_bytes_max, repeat_unknown: false, auto_create: true }
+    }
+}
+
+pub struct Producer {
+    remote: Remote,
+    group: GroupName,
+    buffer_bytes_max: usize,
+    repeat_unknown: bool,
+    auto_create: bool,
+    outbox: Outbox,
+    in_flight: HashMap<Call, Batch>,
+    topics: HashMap<TopicName, Spread>,
+    /// Brokers to pass over, and until when.
+    avoided: HashMap<Arc<str>, Timestamp>,
+    next_ticket: u64,
+    next_shift: usize,
+}
+
+/// How the messages of one topic that may go anywhere are spread over its queues.
+#[derive(Debug, Default)]
+struct Spread {
+    /// The lane whose batch is being collected.
+    lane: Option<usize>,
+    turn: usize,
+    /// The route was copied from the template: the topic does not exist yet.
+    template: Option<Arc<Route>>,
+}
+
+impl Producer {
+    pub fn new(options: ProducerOptions) -> Result<Self, ClientError> {
+        Ok(Self {
+            remote: Remote::new(options.client)?,
+            group: options.group,
+            buffer_bytes_max: options.buffer_bytes_max,
+            repeat_unknown: options.repeat_unknown,
+            auto_create: options.auto_create,
+            outbox: Outbox::new(options.outbox),
+            in_flight: HashMap::new(),
+            topics: HashMap::new(),
+            avoided: HashMap::new(),
+            next_ticket: 0,
+            next_shift: 0,
+        })
+    }
+
+    /// Takes a message for sending. Waits while too many bytes are under way; does not wait for this
+    /// message. After an error the message was not taken.
+    pub fn send(&mut self, message: Message) -> Result<Ticket, ClientError> {
+        let properties = message.checked_properties()?;
+        while self.outbox.waiting_bytes() > self.buffer_bytes_max {
+            self.turn(self.remote.now().plus_ms(STEP_MS));
+        }
+        let count = self.outbox.outcome_count();
+        if count >= OUTCOMES_MAX {
+            return Err(ClientError::OutcomesWaiting { count });
+        }
+        let lane = self.choose_lane(&message)?;
+        let (now, ticket) = (self.remote.now(), Ticket(self.next_ticket));
+        self.next_ticket += 1;
+        let queued = Queued { ticket, body: message.body, properties, born_at: now };
+        self.outbox.push(lane, queued, message.target != Target::Any, now);
+        if self.outbox.poll_timeout().is_some_and(|due| due <= now) {
+            self.turn(now);
+        }
+        Ok(ticket)
+    }
+
+    /// Moves things along until an outcome is there or `wait_ms` have passed; gives all outcomes that
+    /// are there.
+    pub fn poll(&mut self, wait_ms: u64) -> Vec<Outcome> {
+        let until = self.remote.now().plus_ms(wait_ms);
+        self.turn(self.remote.now());
+        while self.outbox.outcome_count() == 0
+            && self.outbox.waiting_count() > 0
+            && self.remote.now() < until
+        {
+            self.turn(until);
+        }
+        self.outbox.take_outcomes()
+    }
+
+    /// Sends what was taken without waiting for more, until every message has its outcome.
+    pub fn flush(&mut self) -> Vec<Outcome> {
+        self.outbox.flush(true);
+        while self.outbox.waiting_count() > 0 {
+            self.turn(self.remote.now().plus_ms(STEP_MS));
+        }
+        self.outbox.flush(false);
+        self.outbox.take_outcomes()
+    }
+
+    /// [`flush`](Self::flush), and signs off.
+    pub fn close(mut self) -> Vec<Outcome> {
+        let outcomes = self.flush();
+        self.remote.sign_off(&self.group);
+        outcomes
+    }
+
+    /// Messages that have no outcome yet.
+    pub fn waiting_count(&self) -> usize {
+        self.outbox.waiting_count()
+    }
+
+    fn turn(&mut self, until: Timestamp) {
+        self.dispatch();
+        let until = self.outbox.poll_timeout().map_or(until, |due| due.min(until));
+        self.remote.turn(until);
+        loop {
+            let (finished, was_errand) = self.remote.poll_finished();
+            if was_errand {
+                self.outbox.release();
+            }
+            let Some((call, result)) = finished else { break };
+            if let Some(batch) = self.in_flight.remove(&call) {
+                let attempt = self.judge(result);
+                self.handle_attempt(batch, attempt);
+                // A full connection may have room again.
+                self.outbox.release();
+            }
+        }
+        self.dispatch();
+    }
+
+    fn dispatch(&mut self) {
+        while let Some(batch) = self.outbox.poll_batch(self.remote.now()) {
+            self.start(batch);
+        }
+    }
+
+    fn start(&mut self, batch: Batch) {
+        let key = self.outbox.key(batch.lane).clone();
+        let route = self.remote.known_route(key.topic.as_str());
+        let address = route.as_deref().and_then(|route| master_address(route, &key.broker));
+        let Some(address) = address.map(str::to_owned) else {
+            let reason = format!("{} is not in the route of {}", key.broker, key.topic);
+            return self.handle_attempt(batch, not_reached(reason));
+        };
+        let encoding = match self.remote.dialect(&address, Some(&self.group)) {
+            Dialect::Known(_) if self.is_assumed(&key.topic) => HeaderEncoding::Json,
+            Dialect::Known(encoding) => encoding,
+            Dialect::Asking => return self.outbox.hold(batch),
+            Dialect::Unreachable(why) => return self.handle_attempt(batch, not_reached(why)),
+        };
+        if !self.remote.has_room(&address) {
+            return self.outbox.hold(batch);
+        }
+        let (messages, now) = (&batch.messages, self.remote.now());
+        let request = encode_batch(encoding, &self.group, &key.topic, key.queue, messages, now);
+        match self.remote.start(&address, encoding, &request) {
+            Ok(call) => drop(self.in_flight.insert(call, batch)),
+            Err(error) => self.handle_attempt(batch, not_reached(error.to_string())),
+        }
+    }
+
+    /// What an answer, or none, says about a batch.
+    fn judge(&self, result: CallResult) -> Attempt {
+        match result.map(|response| response.produced()) {
+            Ok(Ok(stored)) => Attempt::Stored { first: stored.queue_offset, code: stored.code },
+            Ok(Err(error)) => judge_refusal(error, self.repeat_unknown),
+            Err(CallError::NotSent(why)) => not_reached(why),
+            Err(CallError::Unanswered(reason)) => {
+                Attempt::Unknown { reason, is_repeated: self.repeat_unknown }
+            }
+        }
+    }
+
+    fn handle_attempt(&mut self, batch: Batch, attempt: Attempt) {
+        let now = self.remote.now();
+        let lane = batch.lane;
+        let is_final =
+            matches!(attempt, Attempt::Stored { .. } | Attempt::Refused { retry: Retry::No, .. });
+        if !is_final {
+            let LaneKey { topic, broker, .. } = self.outbox.key(lane).clone();
+            self.avoided.insert(broker, now.plus_ms(AVOID_MS));
+            // It may be that the queue is elsewhere now.
+            self.remote.doubt_route(topic.as_str());
+            self.remote.refresh_route(topic.as_str());
+        }
+        let Some(batch) = self.outbox.handle_attempt(batch, attempt, now) else { return };
+        let topic = self.outbox.key(lane).topic.clone();
+        let other = self.next_lane(&topic).unwrap_or(lane);
+        let is_elsewhere = self.outbox.key(other).broker != self.outbox.key(lane).broker;
+        // The first time somebody else may have it at once. If that fails too, haste is of no use.
+        let not_before =
+            if is_elsewhere && batch.attempts() == 1 { now } else { batch.not_before() };
+        self.outbox.requeue(batch, other, not_before);
+    }
+
+    fn choose_lane(&mut self, message: &Message) -> Result<usize, ClientError> {
+        let topic = &message.topic;
+        let route = self.writable_route(topic)?;
+        match &message.target {
+            Target::Any => self.any_lane(topic),
+            Target::Key(key) => {
+                let count: u64 = writable(&route).map(|of| u64::from(of.write_queue_count)).sum();
+                let index = u64::from(crc32c::crc32c(key)) % count;
+                let (broker, queue) = nth_queue(&route, index).expect("it is below the count");
+                self.lane_to(topic, broker, queue)
+            }
+            Target::Queue { broker, queue } => {
+                let known = writable(&route).find(|of| of.broker_name == *broker);
+                match known {
+                    Some(known) if queue.0 < known.write_queue_count => {
+                        self.lane_to(topic, broker, *queue)
+                    }
+                    Some(known) => Err(ClientError::BadMessage(format!(
+                        "{topic} has {} queues on {broker}, not queue {}",
+                        known.write_queue_count, queue.0
+                    ))),
+                    None => Err(ClientError::UnknownBroker {
+                        topic: topic.to_string(),
+                        broker: broker.clone(),
+                    }),
+                }
+            }
+        }
+    }
+
+    fn lane_to(
+        &mut self,
+        topic: &TopicName,
+        broker: &str,
+        queue: QueueId,
+    ) -> Result<usize, ClientError> {
+        self.outbox.lane(&LaneKey { topic: topic.clone(), broker: broker.into(), queue })
+    }
+
+    /// The lane for a message that may go anywhere: one batch is filled before the next is begun.
+    fn any_lane(&mut self, topic: &TopicName) -> Result<usize, ClientError> {
+        let current = self.topics.get(topic).and_then(|spread| spread.lane);
+        match current {
+            Some(lane) if self.outbox.is_collecting(lane) => Ok(lane),
+            _ => self.next_lane(topic),
+        }
+    }
+
+    /// The next queue in turn, of a broker that takes messages if there is one.
+    fn next_lane(&mut self, topic: &TopicName) -> Result<usize, ClientError> {
+        let route = self.writable_route(topic)?;
+        let now = self.remote.now();
+        self.avoided.retain(|_, until| *until > now);
+        let queues: Vec<(&str, QueueId)> = writable(&route).flat_map(queues_of).collect();
+        let spread = self.topics.get_mut(topic).expect("the route was just looked up");
+        let mut chosen = queues[spread.turn % queues.len()];
+        for step in 0..queues.len() {
+            let candidate = queues[(spread.turn + step) % queues.len()];
+            if !self.avoided.contains_key(candidate.0) {
+                chosen = candidate;
+                spread.turn += step;
+                break;
+            }
+        }
+        spread.turn += 1;
+        let lane = self.lane_to(topic, chosen.0, chosen.1)?;
+        self.topics.entry(topic.clone()).or_default().lane = Some(lane);
+        Ok(lane)
+    }
+
+    /// A route with at least one queue to write to.
+    fn writable_route(&mut self, topic: &TopicName) -> Result<Arc<Route>, ClientError> {
+        let route = match self.remote.route(topic.as_str()) {
+            Err(ClientError::UnknownTopic(_)) if self.auto_create => self.assume_route(topic)?,
+            other => other?,
+        };
+        if writable(&route).next().is_none() {
+            // A route that has just changed may say otherwise already.
+            self.remote.doubt_route(topic.as_str());
+            let topic = topic.to_string();
+            return Err(ClientError::NoQueue { topic, used: "written" });
+        }
+        if !self.topics.contains_key(topic) {
+            // Producers that start together shall not all begin with the same queue.
+            self.next_shift += 1;
+            let turn = std::process::id() as usize + self.next_shift;
+            self.topics.insert(topic.clone(), Spread { turn, ..Spread::default() });
+        }
+        Ok(route)
+    }
+
+    /// The route that a topic will have once its brokers have created it on the first message
+    /// (remoting reference, 2.6).
+    fn assume_route(&mut self, topic: &TopicName) -> Result<Arc<Route>, ClientError> {
+        let template =
+            self.remote.fetch_route(AUTO_CREATE_TEMPLATE).map_err(|error| match error {
+                ClientError::UnknownTopic(_) => ClientError::UnknownTopic(topic.to_string()),
+                other => other,
+            })?;
+        let mut route = Route::clone(&template);
+        route.queues.retain(|queues| queues.perm & PERM_INHERIT != 0);
+        for queues in &mut route.queues {
+            queues.write_queue_count = queues.write_queue_count.min(AUTO_CREATE_QUEUE_COUNT);
+        }
+        let route = self.remote.assume_route(topic.as_str(), route);
+        self.topics.entry(topic.clone()).or_default().template = Some(route.clone());
+        Ok(route)
+    }
+
+    /// Whether the route in use is still the template's.
+    fn is_assumed(&self, topic: &TopicName) -> bool {
+        let template = self.topics.get(topic).and_then(|spread| spread.template.as_ref());
+        let known = self.remote.known_route(topic.as_str());
+        template.zip(known).is_some_and(|(template, known)| Arc::ptr_eq(template, &known))
+    }
+}
+
+fn not_reached(reason: String) -> Attempt {
+    Attempt::Refused { code: None, reason, retry: Retry::UntilTimeout { after_ms: 0 } }
+}
+
+/// What a broker's refusal says about a batch. The codes worth a repetition are those of stock
+/// clients (remoting reference, 5.1); a remark of ours knows better.
+fn judge_refusal(error: ReplyError, repeat_unknown: bool) -> Attempt {
+    let ReplyError { code, remark } = error;
+    let number = remark.strip_prefix("RINGMQ-").and_then(|rest| rest.split(' ').next());
+    let number: Option<u16> = number.and_then(|number| number.parse().ok());
+    if number == Some(Refusal::OutcomeUnknown.number()) {
+        return Attempt::Unknown { reason: remark, is_repeated: repeat_unknown };
+    }
+    let is_malformed = number == Some(Refusal::Malformed(String::new()).number());
+    let retry = match code {
+        response::SYSTEM_BUSY | response::SERVICE_NOT_AVAILABLE | GO_AWAY => {
+            Retry::UntilTimeout { after_ms: retry_hint_ms(&remark) }
+        }
+        response::SYSTEM_ERROR
+        | response::NO_PERMISSION
+        | response::TOPIC_NOT_EXIST
+        | NO_BUYER_ID
+        | NOT_IN_CURRENT_UNIT
+            if !is_malformed =>
+        {
+            Retry::AFewTimes
+        }
+        _ => Retry::No,
+    };
+    Attempt::Refused { code: Some(code), reason: remark, retry }
+}
+
+const NO_BUYER_ID: i32 = 204;
+const NOT_IN_CURRENT_UNIT: i32 = 205;
+const GO_AWAY: i32 = 1_500;
+/// A longer wait than this is not taken from a remark, ms.
+const RETRY_HINT_MAX_MS: u64 = 5_000;
+
+/// `retry_after_ms=50` in a remark; 0 when there is none.
+fn retry_hint_ms(remark: &str) -> u64 {
+    let hint = remark.split_whitespace().find_map(|word| word.strip_prefix("retry_after_ms="));
+    hint.and_then(|ms| ms.parse().ok()).unwrap_or(0).min(RETRY_HINT_MAX_MS)
+}
+
+/// The queues of brokers that may be written and have a master.
+fn writable(route: &Route) -> impl Iterator<Item = &RouteQueues> {
+    route.queues.iter().filter(|queues| {
+        queues.perm & PERM_WRITE != 0
+            && queues.write_queue_count > 0
+            && master_address(route, &queues.broker_name).is_some()
+    })
+}
+
+fn queues_of(queues: &RouteQueues) -> impl Iterator<Item = (&str, QueueId)> {
+    (0..queues.write_queue_count).map(|queue| (queues.broker_name.as_str(), QueueId(queue)))
+}
+
+fn nth_queue(route: &Route, index: u64) -> Option<(&str, QueueId)> {
+    writable(route).flat_map(queues_of).nth(index as usize)
+}

@@ -1,0 +1,328 @@
+//! Keeps a broker's shards registered with every NameServer.
+//!
+//! One thread per NameServer, so that one that hangs delays none of the others. Each keeps one
+//! connection, says who is there as soon as that stands, again whenever the tables change, and
+//! every 30 s in between; a NameServer that comes back therefore knows the broker again within the
+//! time it takes to connect. All threads are told through channels and tell what they see through one.
+//!
+//! What always holds: of tables that were published in a row, a NameServer that is behind gets only
+//! the newest, so nothing piles up while it is away.
+
+use std::collections::{BTreeSet, VecDeque};
+use std::sync::Arc;
+use std::thread::JoinHandle;
+
+use flume::{Receiver, RecvTimeoutError, Sender, TrySendError};
+
+use crate::client::ClientError;
+use crate::client::blocking::{Call, Connections, name_of};
+use crate::client::nameservers::NameServers;
+use crate::client::remote::refused;
+use crate::model::request::{BrokerId, Registration};
+use crate::model::topic::WHOLE_TABLE_MARK;
+use crate::model::{Request, Timestamp, TopicConfig, TopicName};
+use crate::wire::HeaderEncoding;
+
+/// Reports that may wait to be read; further ones are dropped, because each replaces the one before.
+const REPORTS_MAX: usize = 1_024;
+
+#[derive(Clone, Debug)]
+pub struct RegistrarOptions {
+    /// `ip:port;ip:port`.
+    pub nameservers: String,
+    /// How often to repeat a registration, ms (remoting reference, 2.1).
+    pub period_ms: u64,
+    /// First wait before another attempt, ms; doubled with each failure.
+    pub backoff_ms: u64,
+    pub backoff_max_ms: u64,
+    pub connect_timeout_ms: u64,
+    pub call_timeout_ms: u64,
+    /// How often to look whether the NameServer has closed the connection, ms.
+    pub watch_ms: u64,
+    /// How long signing off may take at each NameServer, ms.
+    pub sign_off_timeout_ms: u64,
+}
+
+impl RegistrarOptions {
+    pub fn new(nameservers: impl Into<String>) -> Self {
+        Self {
+            nameservers: nameservers.into(),
+            period_ms: 30_000,
+            backoff_ms: 100,
+            backoff_max_ms: 3_000,
+            connect_timeout_ms: 3_000,
+            call_timeout_ms: 3_000,
+            watch_ms: 250,
+            sign_off_timeout_ms: 1_000,
+        }
+    }
+}
+
+/// What a thread found out, told when it changes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Report {
+    pub nameserver: String,
+    pub state: State,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum State {
+    /// All shards are registered there.
+    Registered,
+    /// They are not, or were and may not be any more; attempts go on.
+    Failing(ClientError),
+}
+
+enum Order {
+    Register(Arc<Vec<Registration>>),
+    Stop,
+}
+
+/// Publishes tables; may be used from any thread.
+#[derive(Clone)]
+pub struct Publisher {
+    slots: Vec<Slot>,
+}
+
+/// Where a thread finds its newest order.
+#[derive(Clone)]
+struct Slot {
+    put: Sender<Order>,
+    /// To take an order back that was not read before the next came.
+    take: Receiver<Order>,
+}
+
+pub struct Registrar {
+    publisher: Publisher,
+    reports: Receiver<Report>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl Registrar {
+    /// Starts to register `shards`, one registration each.
+    pub fn start(
+        options: &RegistrarOptions,
+        shards: Vec<Registration>,
+    ) -> Result<Self, ClientError> {
+        let nameservers = NameServers::parse(&options.nameservers)?;
+        let (report, reports) = flume::bounded(REPORTS_MAX);
+        let mut slots = Vec::new();
+        let mut threads = Vec::new();
+        for address in nameservers.addresses() {
+            let (put, take) = flume::bounded(1);
+            let keeper = Keeper::new(address, options, take.clone(), report.clone());
+            slots.push(Slot { put, take });
+            threads.push(std::thread::spawn(move || keeper.run()));
+        }
+        let publisher = Publisher { slots };
+        publisher.publish(shards);
+        Ok(Self { publisher, reports, threads })
+    }
+
+    pub fn publisher(&self) -> Publisher {
+        self.publisher.clone()
+    }
+
+    /// Changes of state at the NameServers, as they are found out.
+    pub fn reports(&self) -> &Receiver<Report> {
+        &self.reports
+    }
+
+    /// Signs all shards off and waits for that, within a bound.
+    pub fn stop(self) {
+        self.publisher.order(|| Order::Stop);
+        for thread in self.threads {
+            // A thread that panicked has said so, and there is nothing left to do for it.
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Publisher {
+    /// Registers these, and only these, from now on. Does not wait.
+    pub fn publish(&self, shards: Vec<Registration>) {
+        let shards = Arc::new(shards.into_iter().map(marked_as_whole).collect::<Vec<_>>());
+        self.order(|| Order::Register(shards.clone()));
+    }
+
+    fn order(&self, order: impl Fn() -> Order) {
+        for slot in &self.slots {
+            let mut order = order();
+            while let Err(TrySendError::Full(back)) = slot.put.try_send(order) {
+                order = back;
+                // Only the newest order counts, and none counts after Stop.
+                if let Ok(Order::Stop) = slot.take.try_recv() {
+                    order = Order::Stop;
+                }
+            }
+        }
+    }
+}
+
+/// Says that the table is whole; see [`WHOLE_TABLE_MARK`].
+fn marked_as_whole(mut registration: Registration) -> Registration {
+    registration.topics.retain(|topic| topic.name.as_str() != WHOLE_TABLE_MARK);
+    let name = TopicName::new(WHOLE_TABLE_MARK).expect("it is a legal name");
+    registration.topics.push(TopicConfig { perm: 0, ..TopicConfig::new(name, 1) });
+    registration
+}
+
+/// One thread: what it knows about its NameServer.
+struct Keeper {
+    address: String,
+    options: RegistrarOptions,
+    orders: Receiver<Order>,
+    reports: Sender<Report>,
+    connections: Connections,
+    shards: Arc<Vec<Registration>>,
+    /// The connection over which all shards were registered last, while it stands.
+    line: Option<u64>,
+    next_at: Timestamp,
+    failures: u32,
+    last_state: Option<State>,
+}
+
+impl Keeper {
+    fn new(
+        address: &str,
+        options: &RegistrarOptions,
+        orders: Receiver<Order>,
+        reports: Sender<Report>,
+    ) -> Self {
+        Self {
+            address: address.to_owned(),
+            options: options.clone(),
+            orders,
+            reports,
+            connections: Connections::new(options.connect_timeout_ms),
+            shards: Arc::default(),
+            line: None,
+            next_at: Timestamp(0),
+            failures: 0,
+            last_state: None,
+        }
+    }
+
+    fn run(mut self) {
+        loop {
+            let wait_ms = self.next_at.ms_since(self.connections.now());
+            let wait_ms = wait_ms.min(self.options.watch_ms);
+            match self.orders.recv_timeout(std::time::Duration::from_millis(wait_ms)) {
+                Ok(Order::Register(shards)) => self.take_over(shards),
+                Ok(Order::Stop) => return self.sign_off(&self.brokers()),
+                // Whoever could say Stop is gone without having said it.
+                Err(RecvTimeoutError::Disconnected) => return,
+                Err(RecvTimeoutError::Timeout) => {}
+            }
+            self.watch();
+            if self.next_at <= self.connections.now() {
+                self.register();
+            }
+        }
+    }
+
+    fn take_over(&mut self, shards: Arc<Vec<Registration>>) {
+        let before = self.brokers();
+        self.shards = shards;
+        let gone: Vec<BrokerId> = {
+            let now: BTreeSet<String> = self.brokers().into_iter().map(key_of).collect();
+            before.into_iter().filter(|broker| !now.contains(&key_of(broker.clone()))).collect()
+        };
+        self.sign_off(&gone);
+        self.next_at = Timestamp(0);
+    }
+
+    fn brokers(&self) -> Vec<BrokerId> {
+        self.shards.iter().map(|shard| shard.broker.clone()).collect()
+    }
+
+    /// Finds out whether the connection still stands; if not, registers anew at once.
+    fn watch(&mut self) {
+        let now = self.connections.now();
+        self.connections.turn(now);
+        let stands = self.line.is_none() || self.connections.line_to(&self.address) == self.line;
+        if !stands {
+            self.line = None;
+            self.next_at = now;
+        }
+    }
+
+    fn register(&mut self) {
+        let outcome = self.register_all();
+        let now = self.connections.now();
+        let state = match outcome {
+            Ok(()) => {
+                self.failures = 0;
+                self.line = self.connections.line_to(&self.address);
+                self.next_at = now.plus_ms(self.options.period_ms);
+                State::Registered
+            }
+            Err(error) => {
+                let RegistrarOptions { backoff_ms, backoff_max_ms, .. } = self.options;
+                let wait_ms = (backoff_ms << self.failures.min(16)).min(backoff_max_ms);
+                self.failures += 1;
+                self.next_at = now.plus_ms(wait_ms);
+                State::Failing(error)
+            }
+        };
+        if self.last_state.as_ref() != Some(&state) {
+            let nameserver = self.address.clone();
+            // Nobody needs to read them.
+            let _ = self.reports.try_send(Report { nameserver, state: state.clone() });
+            self.last_state = Some(state);
+        }
+    }
+
+    /// Registers all shards, all at once; the first failure counts.
+    fn register_all(&mut self) -> Result<(), ClientError> {
+        let shards = self.shards.clone();
+        let requests = shards.iter().cloned().map(Request::RegisterBroker);
+        self.ask_all(requests, self.options.call_timeout_ms)
+    }
+
+    fn sign_off(&mut self, brokers: &[BrokerId]) {
+        // Without a connection there is nothing registered that would outlast it by much.
+        if brokers.is_empty() || self.connections.line_to(&self.address).is_none() {
+            return;
+        }
+        let requests = brokers.iter().cloned().map(Request::UnregisterBroker);
+        // If it fails, the lease ends it.
+        let _ = self.ask_all(requests, self.options.sign_off_timeout_ms);
+    }
+
+    fn ask_all(
+        &mut self,
+        requests: impl Iterator<Item = Request>,
+        timeout_ms: u64,
+    ) -> Result<(), ClientError> {
+        let mut outcome = Ok(());
+        let mut calls: VecDeque<(Request, Call)> = VecDeque::new();
+        for request in requests {
+            while !self.connections.has_room(&self.address)
+                && let Some((request, call)) = calls.pop_front()
+            {
+                outcome = outcome.and(self.answer(&request, call));
+            }
+            let json = HeaderEncoding::Json;
+            match self.connections.start(&self.address, json, &request, timeout_ms) {
+                Ok(call) => calls.push_back((request, call)),
+                Err(error) => outcome = outcome.and(Err(error)),
+            }
+        }
+        for (request, call) in calls {
+            outcome = outcome.and(self.answer(&request, call));
+        }
+        outcome
+    }
+
+    fn answer(&mut self, request: &Request, call: Call) -> Result<(), ClientError> {
+        match self.connections.wait_for(call) {
+            Ok(response) => response.done().map_err(|error| refused(request, &self.address, error)),
+            Err(error) => Err(ClientError::of_call(name_of(request), &self.address, error)),
+        }
+    }
+}
+
+fn key_of(broker: BrokerId) -> String {
+    format!("{}/{}/{}", broker.name, broker.id, broker.address)
+}

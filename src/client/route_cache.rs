@@ -1,0 +1,113 @@
+//! Routes as they were last heard, and when to ask again.
+//!
+//! A route that is old is still given: established traffic goes on while no NameServer answers. One
+//! that a broker has contradicted is due at once.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use crate::model::Timestamp;
+use crate::model::reply::Route;
+
+/// How long a route counts as fresh, ms; what stock clients use (remoting reference, 6.1).
+pub const FRESH_MS: u64 = 30_000;
+/// How long to wait after an attempt to refresh a route, whatever came of it, ms.
+pub const RETRY_MS: u64 = 500;
+/// Most topics remembered. One more makes room by forgetting the one asked for longest ago.
+pub const TOPICS_MAX: usize = 10_000;
+
+#[derive(Debug, Default)]
+pub struct RouteCache {
+    routes: HashMap<String, Known>,
+}
+
+#[derive(Debug)]
+struct Known {
+    route: Arc<Route>,
+    heard_at: Timestamp,
+    asked_at: Timestamp,
+    is_doubtful: bool,
+}
+
+impl RouteCache {
+    pub fn find(&self, topic: &str) -> Option<Arc<Route>> {
+        self.routes.get(topic).map(|known| known.route.clone())
+    }
+
+    /// Whether a NameServer should be asked about `topic` now.
+    pub fn is_due(&self, topic: &str, now: Timestamp) -> bool {
+        let Some(known) = self.routes.get(topic) else { return true };
+        let is_old = known.is_doubtful || now.ms_since(known.heard_at) >= FRESH_MS;
+        is_old && now.ms_since(known.asked_at) >= RETRY_MS
+    }
+
+    pub fn handle_route(&mut self, topic: &str, route: Route, now: Timestamp) -> Arc<Route> {
+        if !self.routes.contains_key(topic) && self.routes.len() >= TOPICS_MAX {
+            self.forget_oldest();
+        }
+        let route = Arc::new(route);
+        let known =
+            Known { route: route.clone(), heard_at: now, asked_at: now, is_doubtful: false };
+        self.routes.insert(topic.to_owned(), known);
+        route
+    }
+
+    /// Asking brought no route; what was known stays.
+    pub fn handle_no_answer(&mut self, topic: &str, now: Timestamp) {
+        if let Some(known) = self.routes.get_mut(topic) {
+            known.asked_at = now;
+        }
+    }
+
+    /// A broker says that what is known is wrong, or cannot be reached.
+    pub fn doubt(&mut self, topic: &str) {
+        if let Some(known) = self.routes.get_mut(topic) {
+            known.is_doubtful = true;
+        }
+    }
+
+    pub fn forget(&mut self, topic: &str) {
+        self.routes.remove(topic);
+    }
+
+    fn forget_oldest(&mut self) {
+        let oldest = self.routes.iter().min_by_key(|(_, known)| known.asked_at);
+        if let Some(topic) = oldest.map(|(topic, _)| topic.clone()) {
+            self.routes.remove(&topic);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_route_is_asked_for_when_unknown_old_or_doubtful() {
+        let mut cache = RouteCache::default();
+        assert!(cache.is_due("T", Timestamp(0)));
+        cache.handle_route("T", Route::default(), Timestamp(0));
+        assert!(!cache.is_due("T", Timestamp(FRESH_MS - 1)));
+        assert!(cache.is_due("T", Timestamp(FRESH_MS)));
+
+        cache.handle_no_answer("T", Timestamp(FRESH_MS));
+        assert!(!cache.is_due("T", Timestamp(FRESH_MS + RETRY_MS - 1)), "not in a loop");
+        assert!(cache.is_due("T", Timestamp(FRESH_MS + RETRY_MS)));
+        assert!(cache.find("T").is_some(), "an old route still serves");
+
+        cache.handle_route("T", Route::default(), Timestamp(FRESH_MS + RETRY_MS));
+        cache.doubt("T");
+        assert!(!cache.is_due("T", Timestamp(FRESH_MS + 2 * RETRY_MS - 1)));
+        assert!(cache.is_due("T", Timestamp(FRESH_MS + 2 * RETRY_MS)));
+    }
+
+    #[test]
+    fn the_cache_has_a_bound() {
+        let mut cache = RouteCache::default();
+        for number in 0..=TOPICS_MAX {
+            cache.handle_route(&format!("T{number}"), Route::default(), Timestamp(number as u64));
+        }
+        assert_eq!(cache.routes.len(), TOPICS_MAX);
+        assert!(cache.find("T0").is_none() && cache.find("T1").is_some());
+    }
+}

@@ -1,0 +1,352 @@
+//! One connection to a server, without the connection: which answer belongs to which request, and
+//! which request has waited too long.
+//!
+//! Does no I/O and reads no clock. The driver carries bytes between a socket and
+//! [`Session::handle_bytes`] and [`Session::poll_bytes`], and calls [`Session::handle_timeout`] when
+//! [`Session::poll_timeout`] is due.
+//!
+//! Invariants:
+//! - Every request that was started ends in exactly one result.
+//! - `sent_bytes <= queued_bytes`, both counted from the beginning of the connection. A request whose
+//!   last byte was not sent when the connection ended has had no effect, because a server acts on
+//!   whole frames only.
+
+use std::collections::{BTreeSet, HashMap, VecDeque};
+
+use bytes::BytesMut;
+
+use crate::model::{Request, Timestamp};
+use crate::wire::{
+    EncodeError, FRAME_SIZE_MAX, FrameError, HeaderEncoding, Response, decode_reply,
+    encode_request, next_frame,
+};
+
+/// Most requests under way on one connection.
+pub const IN_FLIGHT_MAX: usize = 1_024;
+/// Most bytes waiting to be sent before a further request is turned away. One frame always fits.
+pub const QUEUED_BYTES_MAX: usize = 32 << 20;
+/// Sent bytes are dropped from the front of the buffer in steps of this, bytes.
+const COMPACT_STEP: usize = 1 << 20;
+
+/// The number by which a request and its answer find each other.
+pub type Opaque = i32;
+
+/// How a request ended without an answer.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum CallError {
+    /// It did not reach the server as a whole, so it had no effect.
+    #[error("not sent: {0}")]
+    NotSent(String),
+    /// It went out; whether it took effect is not known.
+    #[error("not answered: {0}")]
+    Unanswered(String),
+}
+
+/// Why a request was not started.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum StartError {
+    #[error("too much is under way on this connection")]
+    Full,
+    #[error(transparent)]
+    Encode(#[from] EncodeError),
+}
+
+pub type CallResult = Result<Response, CallError>;
+
+#[derive(Debug, Default)]
+pub struct Session {
+    input: BytesMut,
+    output: Vec<u8>,
+    /// Sent bytes still at the front of `output`.
+    output_sent: usize,
+    sent_bytes: u64,
+    next_opaque: Opaque,
+    waiting: HashMap<Opaque, Waiting>,
+    deadlines: BTreeSet<(Timestamp, Opaque)>,
+    finished: VecDeque<(Opaque, CallResult)>,
+}
+
+#[derive(Debug)]
+struct Waiting {
+    deadline: Timestamp,
+    /// Value of `sent_bytes` when the request's last byte is sent.
+    ends_at: u64,
+}
+
+impl Session {
+    /// Whether [`start`](Self::start) would take another request.
+    pub fn has_room(&self) -> bool {
+        self.waiting.len() < IN_FLIGHT_MAX && self.poll_bytes().len() < QUEUED_BYTES_MAX
+    }
+
+    pub fn is_idle(&self) -> bool {
+        self.waiting.is_empty() && self.poll_bytes().is_empty()
+    }
+
+    /// Queues a request for sending. Its result comes from [`poll_finished`](Self::poll_finished),
+    /// at `deadline` at the latest.
+    pub fn start(
+        &mut self,
+        encoding: HeaderEncoding,
+        request: &Request,
+        deadline: Timestamp,
+    ) -> Result<Opaque, StartError> {
+        if !self.has_room() {
+            return Err(StartError::Full);
+        }
+        let opaque = self.next_opaque;
+        self.encode(encoding, opaque, false, request)?;
+        self.next_opaque = opaque.wrapping_add(1) & Opaque::MAX;
+        let ends_at = self.sent_bytes + self.poll_bytes().len() as u64;
+        self.waiting.insert(opaque, Waiting { deadline, ends_at });
+        self.deadlines.insert((deadline, opaque));
+        Ok(opaque)
+    }
+
+    /// Queues a request that is not answered.
+    pub fn start_one_way(
+        &mut self,
+        encoding: HeaderEncoding,
+        request: &Request,
+    ) -> Result<(), StartError> {
+        if !self.has_room() {
+            return Err(StartError::Full);
+        }
+        Ok(self.encode(encoding, self.next_opaque, true, request)?)
+    }
+
+    /// Takes bytes from the server. After an error the connection is of no use any more.
+    pub fn handle_bytes(&mut self, bytes: &[u8]) -> Result<(), FrameError> {
+        self.input.extend_from_slice(bytes);
+        while let Some(frame) = next_frame(&mut self.input, FRAME_SIZE_MAX)? {
+            let response = decode_reply(&frame)?;
+            // Neither what a server asks of its own accord nor an answer that comes after its
+            // deadline has anyone waiting for it.
+            if response.is_reply && self.waiting.contains_key(&response.opaque) {
+                self.finish(response.opaque, Ok(response));
+            }
+        }
+        Ok(())
+    }
+
+    /// What is to be sent next; empty when nothing is.
+    pub fn poll_bytes(&self) -> &[u8] {
+        &self.output[self.output_sent..]
+    }
+
+    /// The first `count` bytes of [`poll_bytes`](Self::poll_bytes) were sent.
+    pub fn handle_sent(&mut self, count: usize) {
+        assert!(count <= self.poll_bytes().len());
+        self.output_sent += count;
+        self.sent_bytes += count as u64;
+        if self.output_sent == self.output.len() {
+            self.output.clear();
+            self.output_sent = 0;
+        } else if self.output_sent >= COMPACT_STEP {
+            self.output.drain(..self.output_sent);
+            self.output_sent = 0;
+        }
+    }
+
+    /// When [`handle_timeout`](Self::handle_timeout) is to be called next.
+    pub fn poll_timeout(&self) -> Option<Timestamp> {
+        self.deadlines.first().map(|&(deadline, _)| deadline)
+    }
+
+    /// Ends all requests whose deadline has come. Their frames stay queued: a part may have been
+    /// sent, and the server needs the rest to find the next one.
+    pub fn handle_timeout(&mut self, now: Timestamp) {
+        while let Some(&(deadline, opaque)) = self.deadlines.first()
+            && deadline <= now
+        {
+            self.finish(opaque, Err(CallError::Unanswered("no answer in time".to_owned())));
+        }
+    }
+
+    /// The connection has ended, and every request that is under way with it.
+    pub fn handle_closed(&mut self, why: &str) {
+        let mut opaques: Vec<Opaque> = self.waiting.keys().copied().collect();
+        opaques.sort_unstable();
+        for opaque in opaques {
+            let was_sent = self.waiting[&opaque].ends_at <= self.sent_bytes;
+            let error = if was_sent { CallError::Unanswered } else { CallError::NotSent };
+            self.finish(opaque, Err(error(why.to_owned())));
+        }
+    }
+
+    /// The next result, in the order in which requests ended.
+    pub fn poll_finished(&mut self) -> Option<(Opaque, CallResult)> {
+        self.finished.pop_front()
+    }
+
+    fn encode(
+        &mut self,
+        encoding: HeaderEncoding,
+        opaque: Opaque,
+        one_way: bool,
+        request: &Request,
+    ) -> Result<(), EncodeError> {
+        let before = self.output.len();
+        encode_request(&mut self.output, encoding, opaque, one_way, request)
+            .inspect_err(|_| self.output.truncate(before))
+    }
+
+    fn finish(&mut self, opaque: Opaque, result: CallResult) {
+        let waiting = self.waiting.remove(&opaque).expect("callers have looked it up");
+        self.deadlines.remove(&(waiting.deadline, opaque));
+        self.finished.push_back((opaque, result));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{Refusal, Reply};
+    use crate::wire::{decode_request, encode_reply};
+
+    const SECOND_MS: u64 = 1_000;
+
+    /// The other end: answers whatever comes, in the reverse order of coming.
+    fn answer(bytes: &[u8], answer: &Result<Reply, Refusal>) -> Vec<u8> {
+        let mut input = BytesMut::from(bytes);
+        let mut replies = Vec::new();
+        while let Some(frame) = next_frame(&mut input, FRAME_SIZE_MAX).unwrap() {
+            let incoming = decode_request(&frame).unwrap();
+            let mut out = Vec::new();
+            if !incoming.one_way {
+                encode_reply(&mut out, incoming.reply_to, answer, 0);
+            }
+            replies.push(out);
+        }
+        assert!(input.is_empty());
+        replies.reverse();
+        replies.concat()
+    }
+
+    fn take(session: &mut Session) -> Vec<u8> {
+        let bytes = session.poll_bytes().to_vec();
+        session.handle_sent(bytes.len());
+        bytes
+    }
+
+    fn start(session: &mut Session, deadline_ms: u64) -> Opaque {
+        let deadline = Timestamp(deadline_ms);
+        session.start(HeaderEncoding::Json, &Request::TopicList, deadline).unwrap()
+    }
+
+    fn finished(session: &mut Session) -> Vec<(Opaque, Result<i32, CallError>)> {
+        std::iter::from_fn(|| session.poll_finished())
+            .map(|(opaque, result)| (opaque, result.map(|response| response.code)))
+            .collect()
+    }
+
+    #[test]
+    fn answers_find_their_requests_however_bytes_are_cut() {
+        let sent = {
+            let mut session = Session::default();
+            (0..3).for_each(|_| drop(start(&mut session, SECOND_MS)));
+            take(&mut session)
+        };
+        let replies = answer(&sent, &Ok(Reply::Done));
+        for cut in 0..=replies.len() {
+            let mut session = Session::default();
+            (0..3).for_each(|_| drop(start(&mut session, SECOND_MS)));
+            session.handle_sent(cut.min(sent.len()));
+            session.handle_bytes(&replies[..cut]).unwrap();
+            session.handle_bytes(&replies[cut..]).unwrap();
+            assert_eq!(
+                finished(&mut session),
+                [(2, Ok(0)), (1, Ok(0)), (0, Ok(0))],
+                "cut at {cut}"
+            );
+            assert_eq!(session.poll_timeout(), None);
+        }
+    }
+
+    #[test]
+    fn a_request_ends_at_its_deadline_and_its_late_answer_is_dropped() {
+        let mut session = Session::default();
+        let patient = start(&mut session, 2 * SECOND_MS);
+        let hasty = start(&mut session, SECOND_MS);
+        let replies = answer(&take(&mut session), &Ok(Reply::Done));
+        assert_eq!(session.poll_timeout(), Some(Timestamp(SECOND_MS)));
+        session.handle_timeout(Timestamp(SECOND_MS - 1));
+        assert_eq!(finished(&mut session), []);
+        session.handle_timeout(Timestamp(SECOND_MS));
+        let unanswered = CallError::Unanswered("no answer in time".to_owned());
+        assert_eq!(finished(&mut session), [(hasty, Err(unanswered))]);
+        session.handle_bytes(&replies).unwrap();
+        assert_eq!(finished(&mut session), [(patient, Ok(0))]);
+        assert!(session.is_idle());
+    }
+
+    #[test]
+    fn what_was_not_sent_as_a_whole_had_no_effect() {
+        let one = {
+            let mut session = Session::default();
+            start(&mut session, SECOND_MS);
+            take(&mut session).len()
+        };
+        for sent in 0..=2 * one {
+            let mut session = Session::default();
+            (0..2).for_each(|_| drop(start(&mut session, SECOND_MS)));
+            session.handle_sent(sent);
+            session.handle_closed("cut");
+            let expected = |ends_at: usize| {
+                let error =
+                    if sent >= ends_at { CallError::Unanswered } else { CallError::NotSent };
+                Err(error("cut".to_owned()))
+            };
+            let ended = finished(&mut session);
+            assert_eq!(ended, [(0, expected(one)), (1, expected(2 * one))], "{sent} sent");
+        }
+    }
+
+    #[test]
+    fn what_nobody_waits_for_is_dropped() {
+        let mut session = Session::default();
+        session.start_one_way(HeaderEncoding::Json, &Request::TopicList).unwrap();
+        assert_eq!(answer(&take(&mut session), &Ok(Reply::Done)), b"", "one way");
+        // A server that asks something, and one that answers what was never asked.
+        let mut asked = Vec::new();
+        encode_request(&mut asked, HeaderEncoding::Json, 0, true, &Request::TopicList).unwrap();
+        session.handle_bytes(&asked).unwrap();
+        start(&mut session, SECOND_MS);
+        session.handle_bytes(&asked).unwrap();
+        assert_eq!(finished(&mut session), []);
+    }
+
+    #[test]
+    fn a_connection_has_room_for_so_many_requests() {
+        let mut session = Session::default();
+        (0..IN_FLIGHT_MAX).for_each(|_| drop(start(&mut session, SECOND_MS)));
+        let full = session.start(HeaderEncoding::Json, &Request::TopicList, Timestamp(0));
+        assert_eq!(full, Err(StartError::Full));
+        session.handle_closed("cut");
+        assert_eq!(finished(&mut session).len(), IN_FLIGHT_MAX);
+    }
+
+    #[test]
+    fn lost_framing_is_an_error() {
+        let mut session = Session::default();
+        assert!(session.handle_bytes(b"HTTP/1.1 400 Bad Request\r\n").is_err());
+    }
+
+    #[test]
+    fn sent_bytes_leave_the_buffer() {
+        let mut session = Session::default();
+        let mut sent = 0;
+        while sent < 3 * COMPACT_STEP {
+            start(&mut session, SECOND_MS);
+            start(&mut session, SECOND_MS);
+            // One byte stays, so the buffer never runs empty.
+            let count = session.poll_bytes().len() - 1;
+            session.handle_sent(count);
+            sent += count;
+            session.handle_closed("answered");
+            finished(&mut session);
+        }
+        assert!(session.output.len() < 2 * COMPACT_STEP);
+        assert_eq!(session.sent_bytes, sent as u64);
+    }
+}

@@ -1,0 +1,150 @@
+//! Servers for tests: real sockets on loopback, answers from a function.
+
+use std::collections::HashMap;
+use std::io::{Read, Write};
+use std::net::{Shutdown, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use bytes::BytesMut;
+
+use crate::model::{Refusal, Reply, Request};
+use crate::wire::{FRAME_SIZE_MAX, HeaderEncoding, decode_request, encode_reply, next_frame};
+
+/// What a server does with a request.
+pub enum Answer {
+    Give(Result<Reply, Refusal>),
+    /// With bytes behind the reply, as a pull has them.
+    GiveWith(Reply, Vec<u8>),
+    Silence,
+    HangUp,
+}
+
+impl From<Result<Reply, Refusal>> for Answer {
+    fn from(result: Result<Reply, Refusal>) -> Self {
+        Self::Give(result)
+    }
+}
+
+type Handler = dyn Fn(&Request, HeaderEncoding) -> Answer + Send + Sync;
+
+/// Answers on a port of its own until it is dropped, which closes all its connections.
+pub struct Server {
+    pub address: String,
+    is_stopped: Arc<AtomicBool>,
+    streams: Arc<Mutex<HashMap<u64, TcpStream>>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Server {
+    pub fn start(
+        handler: impl Fn(&Request, HeaderEncoding) -> Answer + Send + Sync + 'static,
+    ) -> Self {
+        Self::start_at("127.0.0.1:0", handler)
+    }
+
+    pub fn start_at(
+        address: &str,
+        handler: impl Fn(&Request, HeaderEncoding) -> Answer + Send + Sync + 'static,
+    ) -> Self {
+        let listener = TcpListener::bind(address).unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        let is_stopped = Arc::new(AtomicBool::new(false));
+        let streams: Arc<Mutex<HashMap<u64, TcpStream>>> = Arc::default();
+        let (stopped, kept): (_, Arc<Mutex<_>>) = (is_stopped.clone(), streams.clone());
+        let handler: Arc<Handler> = Arc::new(handler);
+        let thread = std::thread::spawn(move || {
+            let mut connections = Vec::new();
+            for (number, stream) in (0..).zip(listener.incoming()) {
+                if stopped.load(Ordering::SeqCst) {
+                    break;
+                }
+                let stream = stream.unwrap();
+                kept.lock().unwrap().insert(number, stream.try_clone().unwrap());
+                let (handler, kept) = (handler.clone(), kept.clone());
+                connections.push(std::thread::spawn(move || {
+                    serve(stream, &*handler);
+                    kept.lock().unwrap().remove(&number);
+                }));
+            }
+            drop(listener);
+            for connection in connections {
+                connection.join().unwrap();
+            }
+        });
+        Self { address, is_stopped, streams, thread: Some(thread) }
+    }
+
+    /// Closes all connections; new ones are welcome.
+    pub fn cut_connections(&self) {
+        for stream in self.streams.lock().unwrap().values() {
+            let _ = stream.shutdown(Shutdown::Both);
+        }
+    }
+
+    pub fn connection_count(&self) -> usize {
+        self.streams.lock().unwrap().len()
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.is_stopped.store(true, Ordering::SeqCst);
+        // The listener is woken by one more connection.
+        let _ = TcpStream::connect(&self.address);
+        self.cut_connections();
+        self.thread.take().unwrap().join().unwrap();
+    }
+}
+
+fn serve(mut stream: TcpStream, handler: &Handler) {
+    let mut input = BytesMut::new();
+    let mut buffer = vec![0; 64 << 10];
+    loop {
+        while let Some(frame) = next_frame(&mut input, FRAME_SIZE_MAX).unwrap() {
+            let incoming = decode_request(&frame).unwrap();
+            let to = incoming.reply_to;
+            let answer = match &incoming.request {
+                Ok(request) => handler(request, to.encoding),
+                Err(refusal) => Answer::Give(Err(refusal.clone())),
+            };
+            let mut out = Vec::new();
+            match answer {
+                Answer::Give(result) => encode_reply(&mut out, to, &result, 0),
+                Answer::GiveWith(reply, body) => {
+                    encode_reply(&mut out, to, &Ok(reply), body.len());
+                    out.extend_from_slice(&body);
+                }
+                Answer::Silence => {}
+                Answer::HangUp => {
+                    let _ = stream.shutdown(Shutdown::Both);
+                    return;
+                }
+            }
+            if !incoming.one_way && stream.write_all(&out).is_err() {
+                return;
+            }
+        }
+        match stream.read(&mut buffer) {
+            Ok(0) | Err(_) => return,
+            Ok(count) => input.extend_from_slice(&buffer[..count]),
+        }
+    }
+}
+
+/// An address where nobody listens.
+pub fn dead_address() -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.local_addr().unwrap().to_string()
+}
+
+/// Looks until `is_so`, with a deadline.
+pub fn until(what: &str, mut is_so: impl FnMut() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while !is_so() {
+        assert!(Instant::now() < deadline, "{what} did not happen");
+        std::thread::yield_now();
+    }
+}
