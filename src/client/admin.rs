@@ -276,27 +276,4 @@ fn conclude(
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_message_id_is_host_and_offset() {
-        let id = MessageId { host: "127.0.0.1:10911".parse().unwrap(), offset: LogOffset(1_234) };
-        assert_eq!("7F00000100002A9F00000000000004D2".parse(), Ok(id));
-        assert_eq!("7f00000100002a9f00000000000004d2".parse(), Ok(id));
-        let wrong = [
-            "",
-            "7F00000100002A9F00000000000004D",
-            "7F00000100012A9F00000000000004D2",
-            "7G00000100002A9F00000000000004D2",
-            "+F00000100002A9F00000000000004D2",
-        ];
-        for text in wrong {
-            assert_eq!(
-                MessageId::from_str(text),
-                Err(ClientError::BadMessageId(text.to_owned())),
-                "{text}"
-            );
-        }
-    }
-}
+mod tests;

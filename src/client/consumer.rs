@@ -352,3 +352,6 @@ impl Consumer {
         self.events.push(Event::Trouble { queue: queue.clone(), error });
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -326,3 +326,6 @@ impl Keeper {
 fn key_of(broker: BrokerId) -> String {
     format!("{}/{}/{}", broker.name, broker.id, broker.address)
 }
+
+#[cfg(test)]
+mod tests;

@@ -234,6 +234,12 @@ mod tests {
         session.start(HeaderEncoding::Json, &Request::TopicList, deadline).unwrap()
     }
 
+    fn start_many(session: &mut Session, count: usize) {
+        for _ in 0..count {
+            start(session, SECOND_MS);
+        }
+    }
+
     fn finished(session: &mut Session) -> Vec<(Opaque, Result<i32, CallError>)> {
         std::iter::from_fn(|| session.poll_finished())
             .map(|(opaque, result)| (opaque, result.map(|response| response.code)))
@@ -244,13 +250,13 @@ mod tests {
     fn answers_find_their_requests_however_bytes_are_cut() {
         let sent = {
             let mut session = Session::default();
-            (0..3).for_each(|_| drop(start(&mut session, SECOND_MS)));
+            start_many(&mut session, 3);
             take(&mut session)
         };
         let replies = answer(&sent, &Ok(Reply::Done));
         for cut in 0..=replies.len() {
             let mut session = Session::default();
-            (0..3).for_each(|_| drop(start(&mut session, SECOND_MS)));
+            start_many(&mut session, 3);
             session.handle_sent(cut.min(sent.len()));
             session.handle_bytes(&replies[..cut]).unwrap();
             session.handle_bytes(&replies[cut..]).unwrap();
@@ -289,7 +295,7 @@ mod tests {
         };
         for sent in 0..=2 * one {
             let mut session = Session::default();
-            (0..2).for_each(|_| drop(start(&mut session, SECOND_MS)));
+            start_many(&mut session, 2);
             session.handle_sent(sent);
             session.handle_closed("cut");
             let expected = |ends_at: usize| {
@@ -319,7 +325,7 @@ mod tests {
     #[test]
     fn a_connection_has_room_for_so_many_requests() {
         let mut session = Session::default();
-        (0..IN_FLIGHT_MAX).for_each(|_| drop(start(&mut session, SECOND_MS)));
+        start_many(&mut session, IN_FLIGHT_MAX);
         let full = session.start(HeaderEncoding::Json, &Request::TopicList, Timestamp(0));
         assert_eq!(full, Err(StartError::Full));
         session.handle_closed("cut");

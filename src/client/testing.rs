@@ -2,8 +2,8 @@
 
 use std::collections::HashMap;
 use std::io::{Read, Write};
-use std::net::{Shutdown, TcpListener, TcpStream};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::net::{Ipv4Addr, Shutdown, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -42,7 +42,7 @@ impl Server {
     pub fn start(
         handler: impl Fn(&Request, HeaderEncoding) -> Answer + Send + Sync + 'static,
     ) -> Self {
-        Self::start_at("127.0.0.1:0", handler)
+        Self::start_at(&format!("{}:0", own_host()), handler)
     }
 
     pub fn start_at(
@@ -134,10 +134,17 @@ fn serve(mut stream: TcpStream, handler: &Handler) {
     }
 }
 
+/// A loopback address that no other test in this process uses, so that none can take a port over
+/// while its server is away.
+fn own_host() -> Ipv4Addr {
+    static TAKEN: AtomicU16 = AtomicU16::new(0);
+    let [high, low] = TAKEN.fetch_add(1, Ordering::SeqCst).to_be_bytes();
+    Ipv4Addr::new(127, 9, high, low)
+}
+
 /// An address where nobody listens.
 pub fn dead_address() -> String {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    listener.local_addr().unwrap().to_string()
+    format!("{}:9", own_host())
 }
 
 /// Looks until `is_so`, with a deadline.

@@ -100,9 +100,7 @@ fn large_requests_and_answers_pass_each_other() {
     let server = Server::start(move |request, _| {
         let Request::ProduceRecords(batch) = request else { panic!("{request:?}") };
         count.fetch_add(batch.records.len(), Ordering::SeqCst);
-        let table = vec![("k".to_owned(), "v".repeat(SIZE))];
         // Not the answer to such a request; here only its size counts.
-        let _ = table;
         Answer::GiveWith(Reply::Done, vec![0; SIZE])
     });
     let records =

@@ -420,3 +420,6 @@ fn queues_of(queues: &RouteQueues) -> impl Iterator<Item = (&str, QueueId)> {
 fn nth_queue(route: &Route, index: u64) -> Option<(&str, QueueId)> {
     writable(route).flat_map(queues_of).nth(index as usize)
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,217 @@
+use std::sync::{Arc, Mutex};
+
+use super::*;
+use crate::client::testing::{Answer, Server, dead_address};
+use crate::model::record::{Host, NewRecord, Placement};
+use crate::model::reply::RouteQueues;
+use crate::model::request::QueueOf;
+use crate::model::{QueueId, QueueOffset, Refusal, Reply};
+
+type Told = Arc<Mutex<Vec<String>>>;
+
+fn lines(told: &Told) -> Vec<String> {
+    told.lock().unwrap().clone()
+}
+
+/// A broker that notes orders, and refuses them when `refuses`.
+fn broker(name: &'static str, refuses: bool) -> (Server, Told) {
+    let told = Told::default();
+    let noted = told.clone();
+    let server = Server::start(move |request, _| {
+        let order = match request {
+            Request::UpdateTopic(topic) => format!("create {}", topic.name),
+            Request::DeleteTopic { topic } => format!("delete {topic}"),
+            Request::TopicStats { topic } => {
+                return Answer::Give(Ok(Reply::TopicStats(vec![stats(name, topic)])));
+            }
+            Request::RuntimeInfo => {
+                let info = vec![("bootTimestamp".to_owned(), "1".to_owned())];
+                return Answer::Give(Ok(Reply::RuntimeInfo(info)));
+            }
+            Request::MessageByOffset { offset } => return message(*offset),
+            other => panic!("{other:?}"),
+        };
+        noted.lock().unwrap().push(order);
+        Answer::Give(if refuses { Err(Refusal::ShuttingDown) } else { Ok(Reply::Done) })
+    });
+    (server, told)
+}
+
+fn stats(broker: &str, topic: &TopicName) -> QueueStats {
+    QueueStats {
+        queue: QueueOf { topic: topic.clone(), queue: QueueId(0) },
+        min_offset: QueueOffset(0),
+        max_offset: QueueOffset(7),
+        last_stored_at: Some(Timestamp(1_700_000_000_000)),
+        broker_name: broker.into(),
+    }
+}
+
+/// A message at offset 7, and nothing anywhere else.
+fn message(offset: LogOffset) -> Answer {
+    if offset != LogOffset(7) {
+        return Answer::Give(Err(Refusal::NoMessage(offset)));
+    }
+    let host = Host { address: [127, 0, 0, 1], port: 1.into() };
+    let record = NewRecord {
+        topic: "T",
+        queue: QueueId(0),
+        flag: 0,
+        system_flag: 0,
+        born_at: Timestamp(1),
+        born_host: host,
+        reconsume_times: 0,
+        body: b"found",
+        properties: [b"", b""],
+    };
+    let placement = Placement {
+        queue_offset: QueueOffset(0),
+        physical_offset: offset,
+        stored_at: Timestamp(1),
+        store_host: host,
+    };
+    let mut out = vec![0; record.size()];
+    record.write(&placement, &mut out);
+    Answer::GiveWith(Reply::Message, out)
+}
+
+/// A NameServer that knows masters `b0`, `b1`, … at these addresses, each with topic `T`.
+fn nameserver(masters: &[&str]) -> (Server, Told) {
+    let told = Told::default();
+    let noted = told.clone();
+    let mut route = Route::default();
+    for (index, address) in masters.iter().enumerate() {
+        let name = format!("b{index}");
+        let (cluster, addresses) = ("c".to_owned(), vec![(0, (*address).to_owned())]);
+        route.brokers.push(RouteBroker { cluster, name: name.clone(), addresses });
+        route.queues.push(RouteQueues {
+            broker_name: name,
+            read_queue_count: 1,
+            write_queue_count: 1,
+            perm: 6,
+            system_flag: 0,
+        });
+    }
+    let server = Server::start(move |request, _| {
+        Answer::Give(match request {
+            Request::Route { topic } if topic == "T" => Ok(Reply::Route(route.clone())),
+            Request::Route { topic } => Err(Refusal::UnknownRoute(topic.to_string())),
+            Request::ClusterInfo => {
+                Ok(Reply::ClusterInfo(ClusterInfo { brokers: route.brokers.clone() }))
+            }
+            Request::TopicList => Ok(Reply::TopicList(vec!["T".into(), "A".into()])),
+            Request::DeleteTopicRoute { topic, .. } => {
+                noted.lock().unwrap().push(format!("delete {topic}"));
+                Ok(Reply::Done)
+            }
+            other => panic!("{other:?}"),
+        })
+    });
+    (server, told)
+}
+
+fn admin(nameservers: &[&str]) -> Admin {
+    Admin::new(ClientOptions::new(nameservers.join(";"))).unwrap()
+}
+
+fn topic() -> TopicName {
+    TopicName::new("T").unwrap()
+}
+
+#[test]
+fn a_topic_is_created_and_deleted_everywhere() {
+    let ((b0, told_b0), (b1, told_b1)) = (broker("b0", false), broker("b1", false));
+    let masters = [b0.address.as_str(), b1.address.as_str()];
+    let ((n0, told_n0), (n1, told_n1)) = (nameserver(&masters), nameserver(&masters));
+    let mut admin = admin(&[&n0.address, &n1.address]);
+    let brokers = vec!["b0".to_owned(), "b1".to_owned()];
+    let config = TopicConfig::new(topic(), 4);
+    assert_eq!(admin.create_topic(&config, None), Ok(brokers.clone()));
+    assert_eq!(admin.await_route(&topic(), &brokers, 1_000), Ok(()));
+    assert_eq!(admin.delete_topic(&topic(), Some("c")), Ok(brokers));
+    for told in [&told_b0, &told_b1] {
+        assert_eq!(lines(told), ["create T", "delete T"]);
+    }
+    for told in [&told_n0, &told_n1] {
+        assert_eq!(lines(told), ["delete T"]);
+    }
+    let error = admin.create_topic(&config, Some("d")).unwrap_err();
+    assert_eq!(error, ClientError::UnknownCluster("d".to_owned()));
+}
+
+#[test]
+fn what_was_done_in_part_is_told_in_part() {
+    let ((b0, _told_b0), (b1, _told_b1)) = (broker("b0", false), broker("b1", true));
+    let (nameserver, _told) = nameserver(&[&b0.address, &b1.address]);
+    let mut admin = admin(&[&nameserver.address]);
+    let error = admin.create_topic(&TopicConfig::new(topic(), 4), None).unwrap_err();
+    let ClientError::Partly { done, failed, .. } = error else { panic!("{error}") };
+    assert_eq!(done, ["b0"]);
+    assert_eq!(failed.0.len(), 1);
+    assert!(failed.to_string().starts_with(&format!("b1 at {} (RINGMQ-", b1.address)));
+}
+
+#[test]
+fn a_route_that_does_not_come_is_waited_for_so_long() {
+    let (nameserver, _told) = nameserver(&[]);
+    let mut admin = admin(&[&nameserver.address]);
+    let error = admin.await_route(&topic(), &["b9".to_owned()], 50).unwrap_err();
+    assert!(matches!(error, ClientError::TookTooLong { waited_ms: 50, .. }), "{error}");
+}
+
+#[test]
+fn a_cluster_is_described() {
+    let (b0, _told_b0) = broker("b0", false);
+    let (nameserver, _told) = nameserver(&[&b0.address]);
+    let mut admin = admin(&[&nameserver.address]);
+    assert_eq!(admin.cluster().unwrap().brokers.len(), 1);
+    assert_eq!(admin.topics(), Ok(vec!["A".to_owned(), "T".to_owned()]));
+    let described = admin.describe_topic(&topic()).unwrap();
+    assert_eq!(described.queues, [stats("b0", &topic())]);
+    assert_eq!(described.route.brokers[0].name, "b0");
+    let info = admin.runtime_info(&b0.address).unwrap();
+    assert_eq!(info, [("bootTimestamp".to_owned(), "1".to_owned())]);
+    let unknown = admin.describe_topic(&TopicName::new("U").unwrap()).unwrap_err();
+    assert_eq!(unknown, ClientError::UnknownTopic("U".to_owned()));
+}
+
+#[test]
+fn a_message_is_found_by_its_id() {
+    let (b0, _told_b0) = broker("b0", false);
+    let host = b0.address.parse().unwrap();
+    let mut admin = admin(&[&dead_address()]);
+    let found = admin.message(MessageId { host, offset: LogOffset(7) }).unwrap();
+    assert_eq!(found.record().unwrap().body, b"found");
+    let error = admin.message(MessageId { host, offset: LogOffset(8) }).unwrap_err();
+    assert!(matches!(error, ClientError::Refused { .. }), "{error}");
+}
+
+#[test]
+fn an_error_says_who_was_asked() {
+    let (first, second) = (dead_address(), dead_address());
+    let error = admin(&[&first, &second]).topics().unwrap_err();
+    let text = error.to_string();
+    assert!(text.contains(&first) && text.contains(&second), "{text}");
+    assert!(text.contains("start one"), "{text}");
+}
+
+#[test]
+fn a_message_id_is_host_and_offset() {
+    let id = MessageId { host: "127.0.0.1:10911".parse().unwrap(), offset: LogOffset(1_234) };
+    assert_eq!("7F00000100002A9F00000000000004D2".parse(), Ok(id));
+    assert_eq!("7f00000100002a9f00000000000004d2".parse(), Ok(id));
+    let wrong = [
+        "",
+        "7F00000100002A9F00000000000004D",
+        "7F00000100012A9F00000000000004D2",
+        "7G00000100002A9F00000000000004D2",
+        "+F00000100002A9F00000000000004D2",
+    ];
+    for text in wrong {
+        assert_eq!(
+            MessageId::from_str(text),
+            Err(ClientError::BadMessageId(text.to_owned())),
+            "{text}"
+        );
+    }
+}

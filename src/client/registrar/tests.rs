@@ -1,0 +1,156 @@
+use std::sync::Mutex;
+use std::time::Duration;
+
+use super::*;
+use crate::client::testing::{Answer, Server, dead_address, until};
+use crate::model::request::DataVersion;
+use crate::model::{Refusal, Reply};
+
+/// What a NameServer was told, in order: `+name:topics` and `-name`.
+type Told = Arc<Mutex<Vec<String>>>;
+
+fn note(told: &Told, request: &Request) -> Answer {
+    let line = match request {
+        Request::RegisterBroker(registration) => {
+            let topics: Vec<&str> =
+                registration.topics.iter().map(|topic| topic.name.as_str()).collect();
+            format!("+{}:{}", registration.broker.name, topics.join(","))
+        }
+        Request::UnregisterBroker(broker) => format!("-{}", broker.name),
+        other => panic!("{other:?}"),
+    };
+    told.lock().unwrap().push(line);
+    Answer::Give(Ok(Reply::Registered))
+}
+
+fn nameserver() -> (Server, Told) {
+    let told = Told::default();
+    let noted = told.clone();
+    (Server::start(move |request, _| note(&noted, request)), told)
+}
+
+fn lines(told: &Told) -> Vec<String> {
+    told.lock().unwrap().clone()
+}
+
+fn shard(name: &str, topics: &[&str]) -> Registration {
+    let topic = |name: &&str| TopicConfig::new(TopicName::new((*name).to_owned()).unwrap(), 4);
+    Registration {
+        broker: BrokerId {
+            cluster: "c".to_owned(),
+            name: name.to_owned(),
+            address: "10.0.0.1:10911".to_owned(),
+            id: 0,
+        },
+        ha_address: String::new(),
+        lease_ms: None,
+        version: DataVersion::default(),
+        topics: topics.iter().map(topic).collect(),
+    }
+}
+
+fn options(nameservers: &[&str]) -> RegistrarOptions {
+    RegistrarOptions {
+        backoff_ms: 5,
+        backoff_max_ms: 20,
+        watch_ms: 10,
+        ..RegistrarOptions::new(nameservers.join(";"))
+    }
+}
+
+fn next_report(registrar: &Registrar) -> Report {
+    registrar.reports().recv_timeout(Duration::from_secs(20)).unwrap()
+}
+
+#[test]
+fn every_nameserver_is_told_of_every_shard_and_every_change() {
+    let ((a, told_a), (b, told_b)) = (nameserver(), nameserver());
+    let shards = vec![shard("s0", &["T"]), shard("s1", &[])];
+    let options = options(&[&a.address, &b.address]);
+    let registrar = Registrar::start(&options, shards).unwrap();
+    let first = ["+s0:T,SELF_TEST_TOPIC", "+s1:SELF_TEST_TOPIC"];
+    for told in [&told_a, &told_b] {
+        until("both shards are registered", || lines(told) == first);
+    }
+    for _ in 0..2 {
+        assert_eq!(next_report(&registrar).state, State::Registered);
+    }
+    registrar.publisher().publish(vec![shard("s1", &["T", "U"])]);
+    let change = ["-s0", "+s1:T,U,SELF_TEST_TOPIC"];
+    for told in [&told_a, &told_b] {
+        until("the change is known", || lines(told)[2..] == change);
+    }
+    registrar.stop();
+    for told in [&told_a, &told_b] {
+        assert_eq!(lines(told)[4..], ["-s1"]);
+    }
+}
+
+#[test]
+fn registrations_are_repeated() {
+    let (server, told) = nameserver();
+    let options = RegistrarOptions { period_ms: 10, ..options(&[&server.address]) };
+    let registrar = Registrar::start(&options, vec![shard("s0", &[])]).unwrap();
+    until("it is said three times", || lines(&told).len() >= 3);
+    registrar.stop();
+}
+
+#[test]
+fn a_nameserver_that_comes_back_is_told_at_once() {
+    let (server, told) = nameserver();
+    let address = server.address.clone();
+    let registrar = Registrar::start(&options(&[&address]), vec![shard("s0", &[])]).unwrap();
+    assert_eq!(next_report(&registrar).state, State::Registered);
+    drop(server);
+    let report = next_report(&registrar);
+    assert!(matches!(report.state, State::Failing(_)), "{report:?}");
+    let before = lines(&told).len();
+    // What changes meanwhile is known when it is back.
+    registrar.publisher().publish(vec![shard("s0", &["T"])]);
+    let noted = told.clone();
+    let _server = Server::start_at(&address, move |request, _| note(&noted, request));
+    until("it is told", || lines(&told).len() > before);
+    assert_eq!(lines(&told)[before..], ["+s0:T,SELF_TEST_TOPIC"]);
+    until("and the registrar says so", || next_report(&registrar).state == State::Registered);
+    registrar.stop();
+}
+
+#[test]
+fn one_nameserver_that_is_gone_does_not_concern_the_others() {
+    let (server, told) = nameserver();
+    let gone = dead_address();
+    let options = options(&[&gone, &server.address]);
+    let registrar = Registrar::start(&options, vec![shard("s0", &[])]).unwrap();
+    until("the other one is told", || !lines(&told).is_empty());
+    let mut reports = [next_report(&registrar), next_report(&registrar)];
+    reports.sort_by_key(|report| report.nameserver == gone);
+    assert_eq!(reports[0].state, State::Registered);
+    assert!(matches!(reports[1].state, State::Failing(_)), "{reports:?}");
+    registrar.stop();
+}
+
+#[test]
+fn a_refusal_is_reported_in_the_nameservers_words() {
+    let refusal = || Refusal::Registration("no room".to_owned());
+    let server = Server::start(move |_, _| Answer::Give(Err(refusal())));
+    let registrar = Registrar::start(&options(&[&server.address]), vec![shard("s0", &[])]).unwrap();
+    let State::Failing(error) = next_report(&registrar).state else { panic!("it was refused") };
+    assert!(error.to_string().contains("no room"), "{error}");
+    registrar.stop();
+}
+
+/// A thread that is behind finds the newest order only, and Stop is the last.
+#[test]
+fn orders_do_not_pile_up() {
+    let (put, take) = flume::bounded(1);
+    let publisher = Publisher { slots: vec![Slot { put, take: take.clone() }] };
+    for topic in ["A", "B", "C"] {
+        publisher.publish(vec![shard("s0", &[topic])]);
+    }
+    let Ok(Order::Register(shards)) = take.try_recv() else { panic!("tables were published") };
+    assert_eq!(shards[0].topics[0].name.as_str(), "C");
+    assert!(take.is_empty());
+    publisher.order(|| Order::Stop);
+    publisher.publish(vec![shard("s0", &[])]);
+    assert!(matches!(take.try_recv(), Ok(Order::Stop)));
+}
