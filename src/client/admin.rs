@@ -4,7 +4,6 @@
 //! concerned, to every NameServer; each of these orders may be repeated without harm, and is to be
 //! repeated when it ended with [`ClientError::Partly`].
 
-use std::net::SocketAddrV4;
 use std::str::FromStr;
 
 use bytes::Bytes;
@@ -34,9 +33,10 @@ pub struct TopicDescription {
 }
 
 /// The id a broker gives a message: where it is stored (remoting reference, 4.6).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MessageId {
-    pub host: SocketAddrV4,
+    /// `ip:port` of the broker.
+    pub address: String,
     pub offset: LogOffset,
 }
 
@@ -48,10 +48,10 @@ impl FromStr for MessageId {
         let is_id = text.len() == 32 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
         let digits = is_id.then_some(text).ok_or_else(bad)?;
         let part = |range| u64::from_str_radix(&digits[range], 16).map_err(|_| bad());
-        let address = (part(0..8)? as u32).into();
+        let [a, b, c, d] = (part(0..8)? as u32).to_be_bytes();
         let port = u16::try_from(part(8..16)?).map_err(|_| bad())?;
         let offset = LogOffset(part(16..32)?);
-        Ok(Self { host: SocketAddrV4::new(address, port), offset })
+        Ok(Self { address: format!("{a}.{b}.{c}.{d}:{port}"), offset })
     }
 }
 
@@ -153,17 +153,17 @@ impl Admin {
     }
 
     /// The message that a broker gave this id.
-    pub fn message(&mut self, id: MessageId) -> Result<StoredMessage, ClientError> {
-        let address = id.host.to_string();
+    pub fn message(&mut self, id: &MessageId) -> Result<StoredMessage, ClientError> {
+        let address = &id.address;
         let request = Request::MessageByOffset { offset: id.offset };
         let read = |response: &Response| response.done().map(|()| response.body.clone());
-        let message = StoredMessage(self.remote.ask(&address, &request, read)?);
+        let message = StoredMessage(self.remote.ask(address, &request, read)?);
         match message.record() {
             Ok(_) => Ok(message),
             Err(error) => {
                 let remark = format!("answered with what is no message: {error}");
                 let code = crate::wire::response::CODE_UNREADABLE;
-                Err(refused(&request, &address, ReplyError { code, remark }))
+                Err(refused(&request, address, ReplyError { code, remark }))
             }
         }
     }

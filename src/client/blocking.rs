@@ -23,6 +23,9 @@ use crate::wire::{HeaderEncoding, Response};
 const READ_SIZE: usize = 256 << 10;
 /// Reads from one socket before the others have their turn.
 const READS_PER_TURN: usize = 16;
+/// A server that has let a request time out, and from which nothing has come for this long, ms, is
+/// taken for gone: the network may have lost it without telling.
+const SILENCE_MAX_MS: u64 = 10_000;
 /// Most connections of one client. To open one more, one without requests under way is closed.
 const LINES_MAX: usize = 1_024;
 
@@ -55,6 +58,7 @@ pub struct Call {
 pub struct Connections {
     clock: Clock,
     connect_timeout_ms: u64,
+    silence_max_ms: u64,
     lines: BTreeMap<String, Line>,
     next_line: u64,
     finished: VecDeque<(Call, CallResult)>,
@@ -67,6 +71,10 @@ struct Line {
     /// Until when the connection must stand, while it does not.
     connecting_until: Option<Timestamp>,
     session: Session,
+    /// When something came last, or was asked for first after a time without requests.
+    heard_at: Timestamp,
+    /// A request has timed out since then.
+    is_late: bool,
 }
 
 impl Connections {
@@ -74,6 +82,7 @@ impl Connections {
         Self {
             clock: Clock::start(),
             connect_timeout_ms,
+            silence_max_ms: SILENCE_MAX_MS,
             lines: BTreeMap::new(),
             next_line: 0,
             finished: VecDeque::new(),
@@ -98,8 +107,12 @@ impl Connections {
         let not_reached =
             |why: String| ClientError::of_call(&what(), address, CallError::NotSent(why));
         self.ensure_line(address).map_err(|error| not_reached(error.to_string()))?;
-        let deadline = self.now().plus_ms(timeout_ms);
+        let now = self.now();
+        let deadline = now.plus_ms(timeout_ms);
         let line = self.lines.get_mut(address).expect("it was just ensured");
+        if line.session.is_idle() {
+            line.handle_heard(now);
+        }
         let opaque =
             line.session.start(encoding, request, deadline).map_err(|error| match error {
                 StartError::Full => not_reached(error.to_string()),
@@ -167,8 +180,8 @@ impl Connections {
         let now = self.now();
         let mut lost = Vec::new();
         for ((address, line), is_ready) in self.lines.iter_mut().zip(ready) {
-            let outcome = if is_ready { line.exchange(&mut self.buffer) } else { Ok(()) };
-            match outcome.and_then(|()| line.handle_timeout(now)) {
+            let outcome = if is_ready { line.exchange(&mut self.buffer, now) } else { Ok(()) };
+            match outcome.and_then(|()| line.handle_timeout(now, self.silence_max_ms)) {
                 Ok(()) => collect(&mut self.finished, line),
                 Err(error) => lost.push((address.clone(), error)),
             }
@@ -193,20 +206,27 @@ impl Connections {
 
     /// Makes sure there is a connection to `address` that its server has not closed meanwhile.
     fn ensure_line(&mut self, address: &str) -> io::Result<()> {
+        let now = self.now();
         if let Some(line) = self.lines.get_mut(address) {
             let is_unused = line.connecting_until.is_none() && line.session.is_idle();
             // Servers close what was silent for long. Found out now, it costs no request.
-            match if is_unused { line.receive(&mut self.buffer) } else { Ok(()) } {
+            match if is_unused { line.receive(&mut self.buffer, now) } else { Ok(()) } {
                 Ok(()) => return Ok(()),
                 Err(error) => self.close_line(address, &error.to_string()),
             }
         }
         self.make_room_for_line()?;
         let stream = start_connecting(address)?;
-        let connecting_until = Some(self.now().plus_ms(self.connect_timeout_ms));
         let number = self.next_line;
         self.next_line += 1;
-        let line = Line { number, stream, connecting_until, session: Session::default() };
+        let line = Line {
+            number,
+            stream,
+            connecting_until: Some(now.plus_ms(self.connect_timeout_ms)),
+            session: Session::default(),
+            heard_at: now,
+            is_late: false,
+        };
         self.lines.insert(address.to_owned(), line);
         Ok(())
     }
@@ -253,17 +273,24 @@ impl Line {
         self.session.poll_timeout().into_iter().chain(self.connecting_until).min()
     }
 
-    fn handle_timeout(&mut self, now: Timestamp) -> io::Result<()> {
-        self.session.handle_timeout(now);
+    fn handle_heard(&mut self, now: Timestamp) {
+        self.heard_at = now;
+        self.is_late = false;
+    }
+
+    fn handle_timeout(&mut self, now: Timestamp, silence_max_ms: u64) -> io::Result<()> {
+        self.is_late |= self.session.handle_timeout(now);
+        let timed_out = |what| Err(io::Error::new(io::ErrorKind::TimedOut, what));
         match self.connecting_until {
-            Some(until) if until <= now => {
-                Err(io::Error::new(io::ErrorKind::TimedOut, "no connection in time"))
+            Some(until) if until <= now => timed_out("no connection in time"),
+            None if self.is_late && now.ms_since(self.heard_at) >= silence_max_ms => {
+                timed_out("the server has been silent for too long")
             }
             _ => Ok(()),
         }
     }
 
-    fn exchange(&mut self, buffer: &mut [u8]) -> io::Result<()> {
+    fn exchange(&mut self, buffer: &mut [u8], now: Timestamp) -> io::Result<()> {
         if self.connecting_until.is_some() {
             if let Some(error) = self.stream.take_error()? {
                 return Err(error);
@@ -271,7 +298,7 @@ impl Line {
             self.connecting_until = None;
         }
         self.send()?;
-        self.receive(buffer)
+        self.receive(buffer, now)
     }
 
     fn send(&mut self) -> io::Result<()> {
@@ -287,11 +314,12 @@ impl Line {
         Ok(())
     }
 
-    fn receive(&mut self, buffer: &mut [u8]) -> io::Result<()> {
+    fn receive(&mut self, buffer: &mut [u8], now: Timestamp) -> io::Result<()> {
         for _ in 0..READS_PER_TURN {
             match self.stream.read(buffer) {
                 Ok(0) => return Err(io::Error::other("the server closed the connection")),
                 Ok(count) => {
+                    self.handle_heard(now);
                     self.session.handle_bytes(&buffer[..count]).map_err(io::Error::other)?;
                     if count < buffer.len() {
                         return Ok(());
@@ -352,5 +380,7 @@ pub fn name_of(request: &Request) -> &'static str {
     }
 }
 
+#[cfg(test)]
+pub(in crate::client) mod testing;
 #[cfg(test)]
 mod tests;

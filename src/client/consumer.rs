@@ -163,12 +163,12 @@ impl Consumer {
 
     /// First retained offset.
     pub fn min_offset(&mut self, queue: &QueueRef) -> Result<QueueOffset, ClientError> {
-        self.ask(queue, |queue| Request::MinOffset(queue), Response::offset)
+        self.ask(queue, Request::MinOffset, Response::offset)
     }
 
     /// Next offset to be written.
     pub fn max_offset(&mut self, queue: &QueueRef) -> Result<QueueOffset, ClientError> {
-        self.ask(queue, |queue| Request::MaxOffset(queue), Response::offset)
+        self.ask(queue, Request::MaxOffset, Response::offset)
     }
 
     /// First offset stored at or after `at`.

@@ -30,8 +30,6 @@ pub mod registrar;
 pub mod remote;
 pub mod route_cache;
 pub mod session;
-#[cfg(test)]
-mod testing;
 
 pub use admin::Admin;
 pub use consumer::Consumer;

@@ -11,11 +11,12 @@
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use flume::{Receiver, RecvTimeoutError, Sender, TrySendError};
 
 use crate::client::ClientError;
-use crate::client::blocking::{Call, Connections, name_of};
+use crate::client::blocking::{Call, Clock, Connections, name_of};
 use crate::client::nameservers::NameServers;
 use crate::client::remote::refused;
 use crate::model::request::{BrokerId, Registration};
@@ -128,6 +129,22 @@ impl Registrar {
         &self.reports
     }
 
+    /// Waits until some NameServer has all shards. When none has within `wait_ms`, gives what was found
+    /// out so far; attempts go on either way.
+    pub fn wait_registered(&self, wait_ms: u64) -> Result<(), Vec<Report>> {
+        let clock = Clock::start();
+        let until = clock.now().plus_ms(wait_ms);
+        let mut failing = Vec::new();
+        loop {
+            let left = Duration::from_millis(until.ms_since(clock.now()));
+            match self.reports.recv_timeout(left) {
+                Ok(Report { state: State::Registered, .. }) => return Ok(()),
+                Ok(report) => failing.push(report),
+                Err(_) => return Err(failing),
+            }
+        }
+    }
+
     /// Signs all shards off and waits for that, within a bound.
     pub fn stop(self) {
         self.publisher.order(|| Order::Stop);
@@ -205,9 +222,8 @@ impl Keeper {
 
     fn run(mut self) {
         loop {
-            let wait_ms = self.next_at.ms_since(self.connections.now());
-            let wait_ms = wait_ms.min(self.options.watch_ms);
-            match self.orders.recv_timeout(std::time::Duration::from_millis(wait_ms)) {
+            let wait_ms = self.options.watch_ms.min(self.until_next_ms().unwrap_or(u64::MAX));
+            match self.orders.recv_timeout(Duration::from_millis(wait_ms)) {
                 Ok(Order::Register(shards)) => self.take_over(shards),
                 Ok(Order::Stop) => return self.sign_off(&self.brokers()),
                 // Whoever could say Stop is gone without having said it.
@@ -215,10 +231,17 @@ impl Keeper {
                 Err(RecvTimeoutError::Timeout) => {}
             }
             self.watch();
-            if self.next_at <= self.connections.now() {
+            if self.until_next_ms() == Some(0) {
                 self.register();
             }
         }
+    }
+
+    /// How long until the next registration; `None` while there is nobody to register. Having said
+    /// nothing must not be reported as success.
+    fn until_next_ms(&self) -> Option<u64> {
+        let wait_ms = self.next_at.ms_since(self.connections.now());
+        (!self.shards.is_empty()).then_some(wait_ms)
     }
 
     fn take_over(&mut self, shards: Arc<Vec<Registration>>) {

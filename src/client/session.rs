@@ -95,24 +95,14 @@ impl Session {
             return Err(StartError::Full);
         }
         let opaque = self.next_opaque;
-        self.encode(encoding, opaque, false, request)?;
+        let before = self.output.len();
+        encode_request(&mut self.output, encoding, opaque, false, request)
+            .inspect_err(|_| self.output.truncate(before))?;
         self.next_opaque = opaque.wrapping_add(1) & Opaque::MAX;
         let ends_at = self.sent_bytes + self.poll_bytes().len() as u64;
         self.waiting.insert(opaque, Waiting { deadline, ends_at });
         self.deadlines.insert((deadline, opaque));
         Ok(opaque)
-    }
-
-    /// Queues a request that is not answered.
-    pub fn start_one_way(
-        &mut self,
-        encoding: HeaderEncoding,
-        request: &Request,
-    ) -> Result<(), StartError> {
-        if !self.has_room() {
-            return Err(StartError::Full);
-        }
-        Ok(self.encode(encoding, self.next_opaque, true, request)?)
     }
 
     /// Takes bytes from the server. After an error the connection is of no use any more.
@@ -154,13 +144,15 @@ impl Session {
     }
 
     /// Ends all requests whose deadline has come. Their frames stay queued: a part may have been
-    /// sent, and the server needs the rest to find the next one.
-    pub fn handle_timeout(&mut self, now: Timestamp) {
+    /// sent, and the server needs the rest to find the next one. Whether there was any.
+    pub fn handle_timeout(&mut self, now: Timestamp) -> bool {
+        let before = self.waiting.len();
         while let Some(&(deadline, opaque)) = self.deadlines.first()
             && deadline <= now
         {
             self.finish(opaque, Err(CallError::Unanswered("no answer in time".to_owned())));
         }
+        self.waiting.len() < before
     }
 
     /// The connection has ended, and every request that is under way with it.
@@ -177,18 +169,6 @@ impl Session {
     /// The next result, in the order in which requests ended.
     pub fn poll_finished(&mut self) -> Option<(Opaque, CallResult)> {
         self.finished.pop_front()
-    }
-
-    fn encode(
-        &mut self,
-        encoding: HeaderEncoding,
-        opaque: Opaque,
-        one_way: bool,
-        request: &Request,
-    ) -> Result<(), EncodeError> {
-        let before = self.output.len();
-        encode_request(&mut self.output, encoding, opaque, one_way, request)
-            .inspect_err(|_| self.output.truncate(before))
     }
 
     fn finish(&mut self, opaque: Opaque, result: CallResult) {
@@ -213,9 +193,7 @@ mod tests {
         while let Some(frame) = next_frame(&mut input, FRAME_SIZE_MAX).unwrap() {
             let incoming = decode_request(&frame).unwrap();
             let mut out = Vec::new();
-            if !incoming.one_way {
-                encode_reply(&mut out, incoming.reply_to, answer, 0);
-            }
+            encode_reply(&mut out, incoming.reply_to, answer, 0);
             replies.push(out);
         }
         assert!(input.is_empty());
@@ -276,9 +254,9 @@ mod tests {
         let hasty = start(&mut session, SECOND_MS);
         let replies = answer(&take(&mut session), &Ok(Reply::Done));
         assert_eq!(session.poll_timeout(), Some(Timestamp(SECOND_MS)));
-        session.handle_timeout(Timestamp(SECOND_MS - 1));
+        assert!(!session.handle_timeout(Timestamp(SECOND_MS - 1)));
         assert_eq!(finished(&mut session), []);
-        session.handle_timeout(Timestamp(SECOND_MS));
+        assert!(session.handle_timeout(Timestamp(SECOND_MS)));
         let unanswered = CallError::Unanswered("no answer in time".to_owned());
         assert_eq!(finished(&mut session), [(hasty, Err(unanswered))]);
         session.handle_bytes(&replies).unwrap();
@@ -311,9 +289,7 @@ mod tests {
     #[test]
     fn what_nobody_waits_for_is_dropped() {
         let mut session = Session::default();
-        session.start_one_way(HeaderEncoding::Json, &Request::TopicList).unwrap();
-        assert_eq!(answer(&take(&mut session), &Ok(Reply::Done)), b"", "one way");
-        // A server that asks something, and one that answers what was never asked.
+        // A server that asks something, before and while its number is one that is waited for.
         let mut asked = Vec::new();
         encode_request(&mut asked, HeaderEncoding::Json, 0, true, &Request::TopicList).unwrap();
         session.handle_bytes(&asked).unwrap();

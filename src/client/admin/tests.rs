@@ -1,7 +1,7 @@
 use std::sync::{Arc, Mutex};
 
 use super::*;
-use crate::client::testing::{Answer, Server, dead_address};
+use crate::client::blocking::testing::{Answer, Server, dead_address};
 use crate::model::record::{Host, NewRecord, Placement};
 use crate::model::reply::RouteQueues;
 use crate::model::request::QueueOf;
@@ -178,11 +178,11 @@ fn a_cluster_is_described() {
 #[test]
 fn a_message_is_found_by_its_id() {
     let (b0, _told_b0) = broker("b0", false);
-    let host = b0.address.parse().unwrap();
+    let id = |offset| MessageId { address: b0.address.clone(), offset: LogOffset(offset) };
     let mut admin = admin(&[&dead_address()]);
-    let found = admin.message(MessageId { host, offset: LogOffset(7) }).unwrap();
+    let found = admin.message(&id(7)).unwrap();
     assert_eq!(found.record().unwrap().body, b"found");
-    let error = admin.message(MessageId { host, offset: LogOffset(8) }).unwrap_err();
+    let error = admin.message(&id(8)).unwrap_err();
     assert!(matches!(error, ClientError::Refused { .. }), "{error}");
 }
 
@@ -197,8 +197,8 @@ fn an_error_says_who_was_asked() {
 
 #[test]
 fn a_message_id_is_host_and_offset() {
-    let id = MessageId { host: "127.0.0.1:10911".parse().unwrap(), offset: LogOffset(1_234) };
-    assert_eq!("7F00000100002A9F00000000000004D2".parse(), Ok(id));
+    let id = MessageId { address: "127.0.0.1:10911".to_owned(), offset: LogOffset(1_234) };
+    assert_eq!("7F00000100002A9F00000000000004D2".parse(), Ok(id.clone()));
     assert_eq!("7f00000100002a9f00000000000004d2".parse(), Ok(id));
     let wrong = [
         "",

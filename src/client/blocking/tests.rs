@@ -2,7 +2,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::*;
-use crate::client::testing::{Answer, Server, dead_address, until};
+use crate::client::blocking::testing::{Answer, Server, dead_address, until};
 use crate::model::request::ProduceRecords;
 use crate::model::{QueueId, Reply};
 
@@ -115,4 +115,29 @@ fn large_requests_and_answers_pass_each_other() {
         assert_eq!(connections.wait_for(call).unwrap().code, 0);
     }
     assert_eq!(received.load(Ordering::SeqCst), 16 * SIZE);
+}
+
+/// A network that swallows everything would otherwise cost a time-out per request for many minutes.
+#[test]
+fn a_connection_that_stays_silent_is_given_up() {
+    let server = Server::start(|request, _| match request {
+        Request::RuntimeInfo => Answer::Silence,
+        _ => done(),
+    });
+    let mut connections = Connections::new(3_000);
+    connections.silence_max_ms = 1_000;
+    let first = connections.call(&server.address, JSON, &Request::RuntimeInfo, 10);
+    assert!(matches!(first, Err(ClientError::Unanswered { .. })));
+    let line = connections.line_to(&server.address);
+    assert!(line.is_some(), "a slow answer is no reason yet");
+    let held = connections.start(&server.address, JSON, &Request::RuntimeInfo, 10_000).unwrap();
+    let patient = connections.start(&server.address, JSON, &Request::RuntimeInfo, 20).unwrap();
+    assert!(connections.wait_for(patient).is_err());
+    until("the line is closed", || {
+        connections.turn(connections.now().plus_ms(10));
+        connections.line_to(&server.address) != line
+    });
+    assert!(matches!(connections.wait_for(held), Err(CallError::Unanswered(_))));
+    let response = connections.call(&server.address, JSON, &Request::TopicList, 5_000).unwrap();
+    assert_eq!(response.code, 0);
 }

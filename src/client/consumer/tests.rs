@@ -1,8 +1,8 @@
 use std::sync::{Arc, Mutex};
 
 use super::*;
+use crate::client::blocking::testing::{Answer, Server};
 use crate::client::remote;
-use crate::client::testing::{Answer, Server};
 use crate::model::record::{Host, NewRecord, Placement};
 use crate::model::reply::{Route, RouteBroker, RouteQueues};
 use crate::model::{LogOffset, Refusal, Reply};

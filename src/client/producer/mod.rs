@@ -58,6 +58,7 @@ impl ProducerOptions {
     }
 }
 
+/// Dropped without [`close`](Self::close), it leaves open what became of messages without outcome.
 pub struct Producer {
     remote: Remote,
     group: GroupName,

@@ -2,7 +2,7 @@ use std::collections::BTreeMap;
 use std::sync::Mutex;
 
 use super::*;
-use crate::client::testing::{Answer, Server, dead_address};
+use crate::client::blocking::testing::{Answer, Server, dead_address};
 use crate::model::batch::{BatchItems, Records};
 use crate::model::record::Host;
 use crate::model::reply::{Produced, RouteBroker};
@@ -98,7 +98,7 @@ fn busy() -> Refusal {
 }
 
 /// A route to brokers at these addresses, four queues each; they are called `b0`, `b1`, ….
-fn route(addresses: &[String], perm: u32) -> Route {
+fn route(addresses: &[&str], perm: u32) -> Route {
     let mut route = Route::default();
     for (index, address) in addresses.iter().enumerate() {
         let name = format!("b{index}");
@@ -109,13 +109,13 @@ fn route(addresses: &[String], perm: u32) -> Route {
             perm,
             system_flag: 0,
         });
-        let (cluster, addresses) = ("c".to_owned(), vec![(0, address.clone())]);
+        let (cluster, addresses) = ("c".to_owned(), vec![(0, (*address).to_owned())]);
         route.brokers.push(RouteBroker { cluster, name, addresses });
     }
     route
 }
 
-fn nameserver(topic: &'static str, addresses: &[String]) -> Server {
+fn nameserver(topic: &'static str, addresses: &[&str]) -> Server {
     let route = route(addresses, 7);
     Server::start(move |request, _| match request {
         Request::Route { topic: wanted } if wanted == topic => {
@@ -162,7 +162,7 @@ fn stored_count(outcomes: &[Outcome]) -> usize {
 fn all_that_was_sent_is_stored_when_the_producer_closes() {
     for (speaks_fixed, encoding) in [(true, HeaderEncoding::Fixed), (false, HeaderEncoding::Json)] {
         let brokers = [Broker::that(speaks_fixed, always), Broker::that(speaks_fixed, always)];
-        let addresses = brokers.each_ref().map(|broker| broker.server.address.clone());
+        let addresses = brokers.each_ref().map(|broker| broker.server.address.as_str());
         let nameserver = nameserver("T", &addresses);
         let mut options = producer(&nameserver.address);
         options.outbox.batch_count_max = 100;
@@ -184,7 +184,7 @@ fn all_that_was_sent_is_stored_when_the_producer_closes() {
 #[test]
 fn outcomes_say_where_each_message_is() {
     let broker = Broker::new(always);
-    let nameserver = nameserver("T", &[broker.server.address.clone()]);
+    let nameserver = nameserver("T", &[&broker.server.address]);
     let mut producer = Producer::new(producer(&nameserver.address)).unwrap();
     for number in 0..50 {
         let target = Target::Queue { broker: "b0".to_owned(), queue: QueueId(number as u32 % 4) };
@@ -203,7 +203,7 @@ fn outcomes_say_where_each_message_is() {
 #[test]
 fn a_key_keeps_its_queue_and_its_order_while_the_broker_is_busy() {
     let broker = Broker::new(|number| (number % 3 != 2).then(|| refuse(busy())));
-    let nameserver = nameserver("T", &[broker.server.address.clone()]);
+    let nameserver = nameserver("T", &[&broker.server.address]);
     let mut options = producer(&nameserver.address);
     options.outbox.batch_count_max = 7;
     let mut producer = Producer::new(options).unwrap();
@@ -220,8 +220,7 @@ fn a_key_keeps_its_queue_and_its_order_while_the_broker_is_busy() {
 #[test]
 fn a_broker_that_is_gone_is_passed_over() {
     let broker = Broker::new(always);
-    let addresses = [dead_address(), broker.server.address.clone()];
-    let nameserver = nameserver("T", &addresses);
+    let nameserver = nameserver("T", &[&dead_address(), &broker.server.address]);
     let mut options = producer(&nameserver.address);
     options.outbox.batch_count_max = 10;
     let mut producer = Producer::new(options).unwrap();
@@ -250,9 +249,9 @@ fn the_outcome_is_what_is_known() {
     ];
     for (case, judge, repeat_unknown, expected) in rows {
         let broker = Broker::new(judge);
-        let nameserver = nameserver("T", &[broker.server.address.clone()]);
+        let nameserver = nameserver("T", &[&broker.server.address]);
         let mut options = ProducerOptions { repeat_unknown, ..producer(&nameserver.address) };
-        options.client.call_timeout_ms = 300;
+        options.client.call_timeout_ms = 1_000;
         let mut producer = Producer::new(options).unwrap();
         producer.send(message(0)).unwrap();
         let outcomes = producer.close();
@@ -270,7 +269,7 @@ fn the_outcome_is_what_is_known() {
 
 #[test]
 fn messages_that_nobody_takes_are_given_up_in_time() {
-    let nameserver = nameserver("T", &[dead_address()]);
+    let nameserver = nameserver("T", &[&dead_address()]);
     let mut options = producer(&nameserver.address);
     options.outbox.delivery_timeout_ms = 100;
     let mut producer = Producer::new(options).unwrap();
@@ -286,7 +285,7 @@ fn messages_that_nobody_takes_are_given_up_in_time() {
 #[test]
 fn the_loss_of_nameservers_is_survived() {
     let broker = Broker::new(always);
-    let nameserver = nameserver("T", &[broker.server.address.clone()]);
+    let nameserver = nameserver("T", &[&broker.server.address]);
     // One that has just started and knows nothing yet is no better than one that is gone.
     let empty = self::nameserver("U", &[]);
     let list = format!("{};{};{}", dead_address(), empty.address, nameserver.address);
@@ -301,7 +300,7 @@ fn the_loss_of_nameservers_is_survived() {
 #[test]
 fn a_topic_that_does_not_exist_is_created_by_sending() {
     let broker = Broker::new(always);
-    let nameserver = nameserver(AUTO_CREATE_TEMPLATE, &[broker.server.address.clone()]);
+    let nameserver = nameserver(AUTO_CREATE_TEMPLATE, &[&broker.server.address]);
     let mut options = producer(&nameserver.address);
     let mut producer = Producer::new(options.clone()).unwrap();
     producer.send(message(0)).unwrap();
@@ -318,7 +317,7 @@ fn a_topic_that_does_not_exist_is_created_by_sending() {
 #[test]
 fn messages_that_no_broker_would_take_are_not_taken() {
     let broker = Broker::new(always);
-    let nameserver = nameserver("T", &[broker.server.address.clone()]);
+    let nameserver = nameserver("T", &[&broker.server.address]);
     let mut producer = Producer::new(producer(&nameserver.address)).unwrap();
     let property = |name: &str, value: &str| Message {
         properties: vec![(name.to_owned(), value.to_owned())],
@@ -348,7 +347,7 @@ fn messages_that_no_broker_would_take_are_not_taken() {
 
 #[test]
 fn a_topic_that_may_not_be_written_is_no_target() {
-    let closed = route(&["127.0.0.1:1".to_owned()], 4);
+    let closed = route(&["127.0.0.1:1"], 4);
     let nameserver = Server::start(move |_, _| Answer::Give(Ok(Reply::Route(closed.clone()))));
     let mut producer = Producer::new(producer(&nameserver.address)).unwrap();
     let error = producer.send(message(0)).unwrap_err();

@@ -1,8 +1,7 @@
 use std::sync::Mutex;
-use std::time::Duration;
 
 use super::*;
-use crate::client::testing::{Answer, Server, dead_address, until};
+use crate::client::blocking::testing::{Answer, Server, dead_address, until};
 use crate::model::request::DataVersion;
 use crate::model::{Refusal, Reply};
 
@@ -130,12 +129,39 @@ fn one_nameserver_that_is_gone_does_not_concern_the_others() {
 }
 
 #[test]
+fn a_start_waits_for_one_nameserver_and_for_so_long() {
+    let (server, _told) = nameserver();
+    let gone = dead_address();
+    let shards = vec![shard("s0", &[])];
+    let some = options(&[&gone, &server.address]);
+    let registrar = Registrar::start(&some, shards.clone()).unwrap();
+    assert_eq!(registrar.wait_registered(20_000), Ok(()));
+    registrar.stop();
+    let registrar = Registrar::start(&options(&[&gone]), shards).unwrap();
+    let failing = registrar.wait_registered(1_000).unwrap_err();
+    assert_eq!(failing.len(), 1, "{failing:?}");
+    assert_eq!(failing[0].nameserver, gone);
+    registrar.stop();
+}
+
+#[test]
 fn a_refusal_is_reported_in_the_nameservers_words() {
     let refusal = || Refusal::Registration("no room".to_owned());
     let server = Server::start(move |_, _| Answer::Give(Err(refusal())));
     let registrar = Registrar::start(&options(&[&server.address]), vec![shard("s0", &[])]).unwrap();
     let State::Failing(error) = next_report(&registrar).state else { panic!("it was refused") };
     assert!(error.to_string().contains("no room"), "{error}");
+    registrar.stop();
+}
+
+#[test]
+fn nobody_to_register_is_no_success() {
+    let (server, told) = nameserver();
+    let registrar = Registrar::start(&options(&[&server.address]), Vec::new()).unwrap();
+    assert_eq!(registrar.wait_registered(100), Err(Vec::new()));
+    registrar.publisher().publish(vec![shard("s0", &[])]);
+    assert_eq!(registrar.wait_registered(20_000), Ok(()));
+    assert_eq!(lines(&told), ["+s0:SELF_TEST_TOPIC"]);
     registrar.stop();
 }
 

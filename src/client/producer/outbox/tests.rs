@@ -61,7 +61,8 @@ fn fates(outbox: &mut Outbox) -> Vec<(u64, char)> {
 
 #[test]
 fn a_batch_leaves_when_it_lingered_or_is_full() {
-    let rows: [(&str, &[usize], bool, Timestamp, Option<&[u64]>); 6] = [
+    type Row = (&'static str, &'static [usize], bool, Timestamp, Option<&'static [u64]>);
+    let rows: [Row; 6] = [
         ("one waits", &[10], false, Timestamp(LINGER_MS - 1), None),
         ("and lingers no longer", &[10], false, Timestamp(LINGER_MS), Some(&[0])),
         ("enough of them leave at once", &[10, 10, 10], false, Timestamp(0), Some(&[0, 1, 2])),
