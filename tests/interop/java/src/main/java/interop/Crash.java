@@ -1,0 +1,107 @@
+package interop;
+
+import static interop.Report.require;
+import static interop.Report.requireEqual;
+
+import java.io.BufferedWriter;
+import java.io.IOException;
+import java.nio.file.Files;
+import java.nio.file.Path;
+import java.util.ArrayList;
+import java.util.HashSet;
+import java.util.List;
+import java.util.Map;
+import java.util.concurrent.ThreadLocalRandom;
+import java.util.concurrent.TimeUnit;
+import java.util.concurrent.atomic.AtomicInteger;
+import org.apache.rocketmq.client.producer.DefaultMQProducer;
+import org.apache.rocketmq.common.message.Message;
+
+/**
+ * Sends while somebody kills the broker, and shows afterwards that nothing acknowledged is lost.
+ * The manifest gets a line for each acknowledgement, at once; unlike everywhere else the producer
+ * retries, as users have it, so there may be more messages than acknowledgements.
+ */
+final class Crash {
+    private static final int THREADS = 4;
+    private static final int SEND_DEADLINE_S = 120;
+    private static final int PAUSE_AFTER_FAILURE_MS = 20;
+
+    private final Target target;
+
+    Crash(Target target) {
+        this.target = target;
+    }
+
+    /** Sends until `stop` exists. */
+    void send(Path manifest, Path stop) throws Exception {
+        var topic = target.newTopic("crash");
+        var producer = target.configured(target.namesrv);
+        producer.setPollNameServerInterval(500);
+        producer.setSendMsgTimeout(3000);
+        producer.setRetryTimesWhenSendFailed(2);
+        producer.start();
+        var acknowledged = new AtomicInteger();
+        var failed = new AtomicInteger();
+        var deadline = System.nanoTime() + TimeUnit.SECONDS.toNanos(SEND_DEADLINE_S);
+        try (var acks = Files.newBufferedWriter(manifest)) {
+            var threads = new ArrayList<Thread>();
+            for (var t = 0; t < THREADS; t++) {
+                var name = "crash-" + t;
+                threads.add(new Thread(() -> {
+                    for (var i = 0; !Files.exists(stop) && System.nanoTime() < deadline; i++) {
+                        sendOne(producer, topic, name + "-" + i, acks, acknowledged, failed);
+                    }
+                }));
+            }
+            threads.forEach(Thread::start);
+            for (var thread : threads) {
+                thread.join();
+            }
+        }
+        System.out.printf("acknowledged %d, failed %d%n", acknowledged.get(), failed.get());
+        require(Files.exists(stop), "nobody told to stop within %d s", SEND_DEADLINE_S);
+    }
+
+    private static void sendOne(DefaultMQProducer producer, String topic, String keys, BufferedWriter acks,
+                                AtomicInteger acknowledged, AtomicInteger failed) {
+        try {
+            var body = Bodies.random(1 + ThreadLocalRandom.current().nextInt(8 * Bodies.KIB), keys.hashCode());
+            var line = Sending.sendSync(producer, new Message(topic, "crash", keys, body), Map.of()).line();
+            synchronized (acks) {
+                acks.write(line);
+                acks.newLine();
+                acks.flush();
+            }
+            acknowledged.incrementAndGet();
+        } catch (IOException e) {
+            throw new IllegalStateException("cannot record an acknowledgement", e);
+        } catch (Exception e) {
+            failed.incrementAndGet();
+            pauseAfterFailure();
+        }
+    }
+
+    /** Keeps a producer without a broker from spinning. */
+    private static void pauseAfterFailure() {
+        try {
+            Thread.sleep(PAUSE_AFTER_FAILURE_MS);
+        } catch (InterruptedException e) {
+            Thread.currentThread().interrupt();
+        }
+    }
+
+    /** Every acknowledged message is where the acknowledgement said, whole; queues have no holes. */
+    String verify(Path manifest) throws Exception {
+        List<Sent> sent = Sent.readManifest(manifest);
+        require(!sent.isEmpty(), "nothing was acknowledged");
+        var places = new HashSet<String>();
+        sent.forEach(one -> require(places.add(one.place()), "two acknowledgements for %s", one.place()));
+        target.awaitRoute(sent.get(0).topic(), target.brokerCount);
+        var read = Reading.readTopic(target, sent.get(0).topic());
+        Reading.requireQueuesInOrder(read);
+        requireEqual(true, read.size() >= sent.size(), "at least as many messages as acknowledgements");
+        Reading.requireAll(sent, read);
+        return sent.size() + " acknowledged, " + read.size() + " stored";
+    }
+}

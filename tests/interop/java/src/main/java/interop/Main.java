@@ -1,0 +1,106 @@
+package interop;
+
+import java.nio.file.Path;
+import java.util.ArrayList;
+import java.util.Arrays;
+import java.util.LinkedHashMap;
+import java.util.List;
+import java.util.Map;
+import org.apache.rocketmq.common.message.Message;
+
+/**
+ * The program's commands. Options are `name=value`; `namesrv` and `prefix` are always needed.
+ *
+ * <pre>
+ * suite       all cases of producer and consumer           label auto-create=yes|no brokers=N
+ * topics      creates topics for the other languages       names=a,b
+ * send        sends a mixture for others to read           manifest=FILE
+ * verify      reads back what others sent                  label manifests=NAME=FILE,...
+ * crash-send  sends until the file exists                  manifest=FILE stop=FILE
+ * crash-check every acknowledged message is there          label manifest=FILE
+ * </pre>
+ */
+public final class Main {
+    private Main() {
+    }
+
+    public static void main(String[] arguments) throws Exception {
+        var options = options(arguments);
+        var report = new Report(options.getOrDefault("label", ""));
+        var autoCreate = options.getOrDefault("auto-create", "no").equals("yes");
+        var brokerCount = Integer.parseInt(options.getOrDefault("brokers", "1"));
+        var target = new Target(options.get("namesrv"), options.get("prefix"), autoCreate, brokerCount);
+        switch (arguments.length == 0 ? "" : arguments[0]) {
+            case "suite" -> {
+                new Topics(target).run(report);
+                new Sending(target).run(report);
+                new Offsets(target).run(report);
+            }
+            case "topics" -> createTopics(target, options.get("names"));
+            case "send" -> send(target, Path.of(options.get("manifest")));
+            case "verify" -> verify(target, report, options.get("manifests"));
+            case "crash-send" -> new Crash(target).send(Path.of(options.get("manifest")), Path.of(options.get("stop")));
+            case "crash-check" -> report.check("every acknowledged message is read back",
+                () -> new Crash(target).verify(Path.of(options.get("manifest"))));
+            default -> throw new IllegalArgumentException("unknown command: " + Arrays.toString(arguments));
+        }
+        target.close();
+        // Client threads that are not daemons must not keep a finished program alive.
+        System.exit(report.allPassed() ? 0 : 1);
+    }
+
+    private static Map<String, String> options(String[] arguments) {
+        var options = new LinkedHashMap<String, String>();
+        for (var argument : Arrays.asList(arguments).subList(Math.min(1, arguments.length), arguments.length)) {
+            var at = argument.indexOf('=');
+            options.put(argument.substring(0, at), argument.substring(at + 1));
+        }
+        return options;
+    }
+
+    private static void createTopics(Target target, String names) throws Exception {
+        for (var name : names.split(",")) {
+            target.newTopic(name);
+        }
+    }
+
+    private static void send(Target target, Path manifest) throws Exception {
+        var topic = target.newTopic("java");
+        var sent = new ArrayList<Sent>();
+        for (var size : new int[] {1, 4096, 4097, 64 * Bodies.KIB, Bodies.MIB}) {
+            sent.add(Sending.sendSync(target.producer, new Message(topic, "从Java", "java-c-" + size, Bodies.compressible(size, 7)),
+                Map.of("来源", "Java 客户端", "size", "" + size)));
+            sent.add(Sending.sendSync(target.producer, new Message(topic, "TagB", "java-r-" + size, Bodies.random(size, 7)), Map.of()));
+        }
+        var messages = new ArrayList<Message>();
+        var properties = new ArrayList<Map<String, String>>();
+        for (var i = 0; i < 20; i++) {
+            messages.add(new Message(topic, "batch", "java-b-" + i, Bodies.text("批量第" + i + "条")));
+            properties.add(Map.of("i", "" + i));
+        }
+        sent.addAll(Sending.sendBatch(target.producer, messages, properties, null));
+        Sent.writeManifest(manifest, sent);
+    }
+
+    private static void verify(Target target, Report report, String manifests) {
+        for (var named : List.of(manifests.split(","))) {
+            var at = named.indexOf('=');
+            var file = Path.of(named.substring(at + 1));
+            report.check("reads what " + named.substring(0, at) + " sent", () -> verify(target, file));
+        }
+    }
+
+    private static String verify(Target target, Path manifest) throws Exception {
+        var byTopic = new LinkedHashMap<String, List<Sent>>();
+        var count = 0;
+        for (var one : Sent.readManifest(manifest)) {
+            byTopic.computeIfAbsent(one.topic(), any -> new ArrayList<>()).add(one);
+            count++;
+        }
+        Report.require(count > 0, "the manifest is empty");
+        for (var topic : byTopic.values()) {
+            Reading.requireExactly(target, topic);
+        }
+        return count + " messages of " + byTopic.size() + " topic(s)";
+    }
+}

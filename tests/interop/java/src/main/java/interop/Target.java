@@ -1,0 +1,138 @@
+package interop;
+
+import static interop.Report.await;
+
+import java.util.ArrayList;
+import java.util.List;
+import java.util.TreeSet;
+import org.apache.rocketmq.client.exception.MQClientException;
+import org.apache.rocketmq.client.producer.DefaultMQProducer;
+import org.apache.rocketmq.common.TopicConfig;
+
+/**
+ * The servers under test as the cases see them: their NameServers, what is expected of them, and the
+ * administration that cases need (topics exist at every broker and are known to every NameServer).
+ *
+ * <p>Protocol classes live in other packages in 4.9 than in 5.x, so they are never named here: `var`.
+ */
+final class Target implements AutoCloseable {
+    static final int ADMIN_TIMEOUT_MS = 5000;
+    static final int QUEUES_PER_BROKER = 4;
+
+    final String namesrv;
+    /** Begins the name of every topic and group, so that several runs can share the servers. */
+    final String prefix;
+    final boolean autoCreate;
+    final int brokerCount;
+    final DefaultMQProducer producer;
+    /** One client per NameServer: a route must be asked of each of them. */
+    private final List<DefaultMQProducer> perNamesrv = new ArrayList<>();
+    private final List<AutoCloseable> toClose = new ArrayList<>();
+    private int names;
+
+    Target(String namesrv, String prefix, boolean autoCreate, int brokerCount) throws MQClientException {
+        this.namesrv = namesrv;
+        this.prefix = prefix;
+        this.autoCreate = autoCreate;
+        this.brokerCount = brokerCount;
+        for (var one : namesrv.split(";")) {
+            perNamesrv.add(newProducer(one));
+        }
+        producer = newProducer();
+    }
+
+    DefaultMQProducer newProducer() throws MQClientException {
+        return newProducer(namesrv);
+    }
+
+    /** Never sends twice by itself: then every surplus message is the server's doing. */
+    private DefaultMQProducer newProducer(String addresses) throws MQClientException {
+        var made = configured(addresses);
+        made.start();
+        return made;
+    }
+
+    DefaultMQProducer configured(String addresses) {
+        var made = new DefaultMQProducer(unique("producer"));
+        made.setNamesrvAddr(addresses);
+        made.setSendMsgTimeout(10_000);
+        made.setRetryTimesWhenSendFailed(0);
+        made.setRetryTimesWhenSendAsyncFailed(0);
+        toClose.add(made::shutdown);
+        return made;
+    }
+
+    String unique(String what) {
+        return prefix + "_" + what + "_" + names++;
+    }
+
+    /** A topic with as many queues at every broker, known to every NameServer. */
+    String newTopic(String name, int queuesPerBroker) throws Exception {
+        var topic = prefix + "_" + name;
+        var config = new TopicConfig(topic);
+        config.setReadQueueNums(queuesPerBroker);
+        config.setWriteQueueNums(queuesPerBroker);
+        for (var address : brokerAddresses()) {
+            api(producer).createTopic(address, producer.getCreateTopicKey(), config, ADMIN_TIMEOUT_MS);
+        }
+        awaitRoute(topic, brokerCount);
+        return topic;
+    }
+
+    String newTopic(String name) throws Exception {
+        return newTopic(name, QUEUES_PER_BROKER);
+    }
+
+    void awaitRoute(String topic, int brokers) throws Exception {
+        for (var client : perNamesrv) {
+            await(10, "a route of " + topic + " to " + brokers + " broker(s) at " + client.getNamesrvAddr(),
+                () -> routedBrokers(client, topic) >= brokers);
+        }
+    }
+
+    /** How many brokers the NameServer of `client` names for the topic; 0 when it does not know it. */
+    private static int routedBrokers(DefaultMQProducer client, String topic) throws Exception {
+        try {
+            return api(client).getTopicRouteInfoFromNameServer(topic, ADMIN_TIMEOUT_MS).getQueueDatas().size();
+        } catch (MQClientException unknown) {
+            return 0;
+        }
+    }
+
+    /** Addresses of all masters, as the first NameServer gives them. */
+    TreeSet<String> brokerAddresses() throws Exception {
+        return brokerAddresses(producer);
+    }
+
+    /** The same, from each NameServer. */
+    List<TreeSet<String>> brokerAddressesByNamesrv() throws Exception {
+        var found = new ArrayList<TreeSet<String>>();
+        for (var client : perNamesrv) {
+            found.add(brokerAddresses(client));
+        }
+        return found;
+    }
+
+    private static TreeSet<String> brokerAddresses(DefaultMQProducer client) throws Exception {
+        var addresses = new TreeSet<String>();
+        for (var broker : api(client).getBrokerClusterInfo(ADMIN_TIMEOUT_MS).getBrokerAddrTable().values()) {
+            addresses.add(broker.getBrokerAddrs().get(0L));
+        }
+        return addresses;
+    }
+
+    String clusterName() throws Exception {
+        return api(producer).getBrokerClusterInfo(ADMIN_TIMEOUT_MS).getClusterAddrTable().keySet().iterator().next();
+    }
+
+    private static org.apache.rocketmq.client.impl.MQClientAPIImpl api(DefaultMQProducer client) {
+        return client.getDefaultMQProducerImpl().getMqClientFactory().getMQClientAPIImpl();
+    }
+
+    @Override
+    public void close() throws Exception {
+        for (var one : toClose) {
+            one.close();
+        }
+    }
+}
