@@ -56,8 +56,34 @@ final class Offsets {
         return target.producer.fetchPublishMessageQueues(target.newTopic(name, 1)).get(0);
     }
 
+    /** One pull after the other: what is handed over is next in the queue, each time. */
     private String longQueue() throws Exception {
-        return Reading.requireExactlyInOrder(target, fill(newQueue("long"), LONG_QUEUE));
+        var queue = newQueue("long");
+        var sent = fill(queue, LONG_QUEUE);
+        var consumer = newPullConsumer("long");
+        try {
+            var pulls = 0;
+            for (var offset = 0; offset < LONG_QUEUE; pulls++) {
+                var result = consumer.pullBlockIfNotFound(queue, "*", offset, 32);
+                requireEqual(PullStatus.FOUND, result.getPullStatus(), "status at " + offset);
+                for (var message : result.getMsgFoundList()) {
+                    message.setBrokerName(queue.getBrokerName());
+                    requireEqual(sent.get(offset).place(), Reading.place(message), "place");
+                    Reading.requireSame(sent.get(offset++), message);
+                }
+                requireEqual((long) offset, result.getNextBeginOffset(), "next offset");
+            }
+            return pulls + " pulls";
+        } finally {
+            consumer.shutdown();
+        }
+    }
+
+    private DefaultMQPullConsumer newPullConsumer(String what) throws Exception {
+        var consumer = new DefaultMQPullConsumer(target.unique(what));
+        consumer.setNamesrvAddr(target.namesrv);
+        consumer.start();
+        return consumer;
     }
 
     private String search() throws Exception {
@@ -87,7 +113,7 @@ final class Offsets {
     }
 
     private List<MessageExt> readQueue(MessageQueue queue) throws Exception {
-        return Reading.readTopic(target, queue.getTopic()).stream()
+        return Reading.readTopic(target, queue.getTopic(), 30).stream()
             .filter(message -> message.getBrokerName().equals(queue.getBrokerName())).toList();
     }
 
@@ -115,13 +141,11 @@ final class Offsets {
         for (var queue : queues) {
             fill(queue, 200);
         }
-        var consumer = Reading.newConsumer(target, target.unique("filter"));
+        var consumer = Reading.configured(target, target.unique("filter"));
+        consumer.setSubExpressionForAssign(topic, "n1 || n3");
+        consumer.start();
         try {
-            consumer.setSubExpressionForAssign(topic, "n1 || n3");
-            consumer.assign(queues);
-            for (var queue : queues) {
-                consumer.seekToBegin(queue);
-            }
+            Reading.assignFromBegin(consumer, queues);
             var read = Reading.pollMessages(consumer, 100L * queues.size());
             for (var message : read) {
                 require(List.of("n1", "n3").contains(message.getTags()), "tag <%s> came through", message.getTags());
@@ -134,10 +158,7 @@ final class Offsets {
 
     private String wake() throws Exception {
         var queue = newQueue("wake");
-        var group = target.unique("wake");
-        var consumer = new DefaultMQPullConsumer(group);
-        consumer.setNamesrvAddr(target.namesrv);
-        consumer.start();
+        var consumer = newPullConsumer("wake");
         try {
             var sender = new Thread(() -> {
                 try {
@@ -169,10 +190,7 @@ final class Offsets {
         }
         var group = target.unique("committed");
         var first = Reading.newConsumer(target, group);
-        first.assign(first.fetchMessageQueues(topic));
-        for (var queue : queues) {
-            first.seekToBegin(queue);
-        }
+        Reading.assignFromBegin(first, first.fetchMessageQueues(topic));
         Reading.pollMessages(first, 30L * queues.size());
         first.commitSync();
         first.shutdown();
@@ -211,9 +229,7 @@ final class Offsets {
     private String statuses() throws Exception {
         var queue = newQueue("statuses");
         fill(queue, 40);
-        var consumer = new DefaultMQPullConsumer(target.unique("statuses"));
-        consumer.setNamesrvAddr(target.namesrv);
-        consumer.start();
+        var consumer = newPullConsumer("statuses");
         try {
             pull(consumer, queue, "*", 0, 5, PullStatus.FOUND, 5, 5);
             pull(consumer, queue, "*", 38, 32, PullStatus.FOUND, 40, 2);

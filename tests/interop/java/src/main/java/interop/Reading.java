@@ -5,11 +5,12 @@ import static interop.Report.requireEqual;
 
 import java.util.ArrayList;
 import java.util.Collection;
+import java.util.Comparator;
 import java.util.HashMap;
-import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Map;
 import java.util.Set;
+import java.util.TreeMap;
 import java.util.concurrent.TimeUnit;
 import org.apache.rocketmq.client.consumer.DefaultLitePullConsumer;
 import org.apache.rocketmq.client.exception.MQClientException;
@@ -30,25 +31,49 @@ final class Reading {
     }
 
     static DefaultLitePullConsumer newConsumer(Target target, String group) throws MQClientException {
-        var consumer = new DefaultLitePullConsumer(group);
-        consumer.setNamesrvAddr(target.namesrv);
-        consumer.setAutoCommit(false);
+        var consumer = configured(target, group);
         consumer.start();
         return consumer;
     }
 
-    /** Everything in the topic, from the beginning, in the order of arrival. */
-    static List<MessageExt> readTopic(Target target, String topic) throws Exception {
+    static DefaultLitePullConsumer configured(Target target, String group) {
+        var consumer = new DefaultLitePullConsumer(group);
+        consumer.setNamesrvAddr(target.namesrv);
+        consumer.setAutoCommit(false);
+        return consumer;
+    }
+
+    /**
+     * Everything in the topic, at least `count` messages, each queue in the order of its offsets.
+     * Brokers may acknowledge a little before consumers can see, hence the waiting.
+     */
+    static List<MessageExt> readTopic(Target target, String topic, int count) throws Exception {
         var consumer = newConsumer(target, target.unique("reader"));
         try {
             var queues = consumer.fetchMessageQueues(topic);
-            consumer.assign(queues);
-            for (var queue : queues) {
-                consumer.seekToBegin(queue);
-            }
+            Report.await(10, count + " messages in " + topic, () -> storedCount(target, queues) >= count);
+            assignFromBegin(consumer, queues);
             return pollMessages(consumer, storedCount(target, queues));
         } finally {
             consumer.shutdown();
+        }
+    }
+
+    /**
+     * Assigning starts pulls, seeking interrupts them, and an interrupted pull of this client closes
+     * the connection under whatever else is being asked on it: then the seek has to be tried again.
+     */
+    static void assignFromBegin(DefaultLitePullConsumer consumer, Collection<MessageQueue> queues) throws Exception {
+        consumer.assign(queues);
+        for (var queue : queues) {
+            Report.await(10, "seek to the beginning of " + queue, () -> {
+                try {
+                    consumer.seekToBegin(queue);
+                    return true;
+                } catch (MQClientException interrupted) {
+                    return false;
+                }
+            });
         }
     }
 
@@ -62,19 +87,30 @@ final class Reading {
     }
 
     /**
-     * Polls until `count` messages came, each once: after a seek the client may hand over what an
-     * earlier pull brought, so one place in one queue counts only the first time.
+     * Polls until `count` messages came, each once: after a seek the client may still hand over what an
+     * earlier pull brought, so one place counts once, and the order is that of the places.
      */
     static List<MessageExt> pollMessages(DefaultLitePullConsumer consumer, long count) {
-        var byPlace = new LinkedHashMap<String, MessageExt>();
+        var byPlace = new TreeMap<Place, MessageExt>();
         var deadline = System.nanoTime() + TimeUnit.SECONDS.toNanos(READ_DEADLINE_S);
         while (byPlace.size() < count) {
             require(System.nanoTime() < deadline, "read %d of %d messages in %d s", byPlace.size(), count, READ_DEADLINE_S);
             for (var message : consumer.poll(POLL_MS)) {
-                byPlace.putIfAbsent(place(message), message);
+                byPlace.putIfAbsent(Place.of(message), message);
             }
         }
         return new ArrayList<>(byPlace.values());
+    }
+
+    private record Place(String broker, int queue, long offset) implements Comparable<Place> {
+        static Place of(MessageExt message) {
+            return new Place(message.getBrokerName(), message.getQueueId(), message.getQueueOffset());
+        }
+
+        @Override
+        public int compareTo(Place other) {
+            return Comparator.comparing(Place::broker).thenComparing(Place::queue).thenComparing(Place::offset).compare(this, other);
+        }
     }
 
     static String place(MessageExt message) {
@@ -83,9 +119,10 @@ final class Reading {
 
     /** Reads the topic of `sent` and demands exactly these messages, byte for byte, in their places. */
     static String requireExactly(Target target, List<Sent> sent) throws Exception {
-        var read = readTopic(target, sent.get(0).topic());
-        requireQueuesInOrder(read);
-        requireEqual(sent.size(), read.size(), "messages in " + sent.get(0).topic());
+        var topic = sent.get(0).topic();
+        var read = readTopic(target, topic, sent.size());
+        requireQueuesWhole(read);
+        requireEqual(sent.size(), read.size(), "messages in " + topic);
         requireAll(sent, read);
         return read.size() + " messages";
     }
@@ -142,13 +179,13 @@ final class Reading {
     }
 
     static Map<String, String> userProperties(MessageExt message) {
-        var properties = new java.util.TreeMap<>(message.getProperties());
+        var properties = new TreeMap<>(message.getProperties());
         properties.keySet().removeAll(SYSTEM_PROPERTIES);
         return properties;
     }
 
-    /** Within each queue the offsets are 0, 1, 2, ... as they were handed over. */
-    static void requireQueuesInOrder(List<MessageExt> read) {
+    /** Within each queue the offsets are 0, 1, 2, ... */
+    static void requireQueuesWhole(List<MessageExt> read) {
         var next = new HashMap<String, Long>();
         for (var message : read) {
             var queue = message.getBrokerName() + "/" + message.getQueueId();

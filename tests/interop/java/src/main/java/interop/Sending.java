@@ -1,6 +1,5 @@
 package interop;
 
-import static interop.Report.await;
 import static interop.Report.require;
 import static interop.Report.requireEqual;
 
@@ -42,6 +41,7 @@ final class Sending {
         report.check("one-way, 100 messages", this::oneWay);
         report.check("queue picked by MessageQueueSelector, order per key", this::ordered);
         report.check("batch of 64 small messages with keys, tags, properties", this::batch);
+        report.check("message ids of a batch", this::batchIds);
         report.check("batch of 3.9 MiB to one queue", this::largeBatch);
         report.check("producer on the fast port (listen - 2)", this::fastPort);
         report.check("too large a body or properties: 13, and the connection goes on", this::tooLarge);
@@ -88,12 +88,10 @@ final class Sending {
             Map.of("path", "a=b&c d\\\"e'<f>/%20", "json", "{\"a\":[1,null]}", "long", "x".repeat(20_000))));
         var flagged = new Message(topic, "Flag", "flag", Integer.MIN_VALUE + 7, Bodies.text("a flag"), true);
         sent.add(sendSync(target.producer, flagged, Map.of()));
-        var read = Reading.readTopic(target, topic);
-        requireEqual(sent.size(), read.size(), "messages");
-        Reading.requireAll(sent, read);
-        var flag = read.stream().filter(message -> "flag".equals(message.getKeys())).findFirst().orElseThrow();
-        requireEqual(flagged.getFlag(), flag.getFlag(), "flag");
-        return read.size() + " messages";
+        var outcome = Reading.requireExactlyInOrder(target, sent);
+        var read = target.producer.viewMessage(topic, sent.get(sent.size() - 1).offsetMsgId());
+        requireEqual(flagged.getFlag(), read.getFlag(), "flag");
+        return outcome;
     }
 
     private String async() throws Exception {
@@ -133,8 +131,6 @@ final class Sending {
             sent.add(Sent.unplaced(message, Map.of()));
             target.producer.sendOneway(message);
         }
-        var queues = target.producer.fetchPublishMessageQueues(topic);
-        await(10, "100 messages in " + topic, () -> Reading.storedCount(target, queues) >= sent.size());
         return Reading.requireExactly(target, sent);
     }
 
@@ -169,6 +165,27 @@ final class Sending {
             sent.addAll(sendBatch(target.producer, messages, properties, null));
         }
         return Reading.requireExactlyInOrder(target, sent);
+    }
+
+    /**
+     * A batch answers with the members' own ids. A 5.x client gives the batch itself an id as well, in
+     * the request's properties; the reference broker appends those to each member's, and the last one
+     * counts when they are parsed. Both are in use, a mixture is not.
+     */
+    private String batchIds() throws Exception {
+        var topic = target.newTopic("batchids");
+        var messages = new ArrayList<Message>();
+        for (var i = 0; i < 10; i++) {
+            messages.add(new Message(topic, "id", "id-" + i, Bodies.text("body " + i)));
+        }
+        var answered = List.of(requireOk(target.producer.send(messages)).getMsgId().split(","));
+        requireEqual(messages.stream().map(message -> message.getProperty("UNIQ_KEY")).toList(), answered, "ids answered");
+        var read = Reading.readTopic(target, topic, 10).stream().map(message -> message.getMsgId()).toList();
+        if (read.equals(answered)) {
+            return "each member keeps its own";
+        }
+        require(read.size() == 10 && read.stream().distinct().count() == 1, "answered %s, read %s", answered, read);
+        return "all members are read with the batch's own id";
     }
 
     private String largeBatch() throws Exception {
@@ -226,7 +243,10 @@ final class Sending {
         return expected.placed(requireOk(producer.send(message)));
     }
 
-    /** `queue` may be null: the client picks one. */
+    /**
+     * `queue` may be null: the client picks one. The message ids are left out: which id the members of
+     * a 5.x client's batch are read back with depends on the broker (see {@link #batchIds}).
+     */
     static List<Sent> sendBatch(DefaultMQProducer producer, List<Message> messages, List<Map<String, String>> properties,
                                 MessageQueue queue) throws Exception {
         var expected = new ArrayList<Sent>();
@@ -235,13 +255,11 @@ final class Sending {
             expected.add(Sent.unplaced(messages.get(i), properties.get(i)));
         }
         var result = requireOk(queue == null ? producer.send(messages) : producer.send(messages, queue));
-        var msgIds = result.getMsgId().split(",");
         var offsetMsgIds = result.getOffsetMsgId().split(",");
-        requireEqual(messages.size(), msgIds.length, "message ids of a batch");
         requireEqual(messages.size(), offsetMsgIds.length, "offset message ids of a batch");
         var sent = new ArrayList<Sent>();
         for (var i = 0; i < messages.size(); i++) {
-            sent.add(expected.get(i).placed(result, i, msgIds[i], offsetMsgIds[i]));
+            sent.add(expected.get(i).placed(result, i, "", offsetMsgIds[i]));
         }
         return sent;
     }

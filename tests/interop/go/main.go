@@ -1,0 +1,82 @@
+// The Go client programs of the interop suite: sends in every way the stock producer has, and reads
+// with the stock pull consumer what it and others sent. Topics PREFIX_go_{sync,async,oneway,batch,ordered}
+// must exist. Manifests are files of Sent lines (sent.go).
+package main
+
+import (
+	"flag"
+	"fmt"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/apache/rocketmq-client-go/v2/rlog"
+)
+
+// The longest any case may take.
+const caseDeadline = 45 * time.Second
+
+type target struct {
+	namesrv []string
+	prefix  string
+}
+
+func (t target) topic(name string) string { return t.prefix + "_go_" + name }
+
+// A report prints one line per case.
+type report struct {
+	label  string
+	failed int
+}
+
+func (r *report) check(name string, body func() (string, error)) {
+	type outcome struct {
+		detail string
+		err    error
+	}
+	began := time.Now()
+	done := make(chan outcome, 1)
+	go func() {
+		detail, err := body()
+		done <- outcome{detail, err}
+	}()
+	var got outcome
+	select {
+	case got = <-done:
+	case <-time.After(caseDeadline):
+		got.err = fmt.Errorf("no result within %v", caseDeadline)
+	}
+	verdict, detail := "PASS", got.detail
+	if got.err != nil {
+		r.failed++
+		verdict, detail = "FAIL", strings.Join(strings.Fields(got.err.Error()), " ")
+	}
+	if detail != "" {
+		detail = ": " + detail
+	}
+	fmt.Printf("%s %s: %s (%d ms)%s\n", verdict, r.label, name, time.Since(began).Milliseconds(), detail)
+}
+
+func main() {
+	namesrv := flag.String("namesrv", "", "addresses of NameServers, parted by ';'")
+	prefix := flag.String("prefix", "", "begins the names of all topics and groups")
+	label := flag.String("label", "go", "begins every line printed")
+	manifest := flag.String("manifest", "", "file to write what was sent to")
+	read := flag.String("read", "", "what others sent: NAME=FILE,...")
+	flag.Parse()
+	rlog.SetLogLevel("fatal")
+
+	t := target{strings.Split(*namesrv, ";"), *prefix}
+	r := &report{label: *label}
+	sent := sendAll(t, r)
+	if *manifest != "" {
+		if err := writeManifest(*manifest, sent); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(2)
+		}
+	}
+	readAll(t, r, sent, *read)
+	if r.failed > 0 {
+		os.Exit(1)
+	}
+}
