@@ -30,7 +30,7 @@ func readAll(t target, r *report, own []sentMessage, others string) {
 		r.check("pulls back "+strings.TrimPrefix(topic, t.prefix+"_"), func() (string, error) { return pullTopic(t, topic, sent) })
 	}
 	if sent := byTopic(own)[t.topic("ordered")]; len(sent) > 0 {
-		r.check("committed offset is there for the next consumer", func() (string, error) { return commitOffset(t, sent[0]) })
+		r.check("polls, acknowledges, and the committed offset is there for the next consumer", func() (string, error) { return commitOffset(t, sent) })
 	}
 	for _, named := range strings.Split(others, ",") {
 		name, path, found := strings.Cut(named, "=")
@@ -60,13 +60,13 @@ func byTopic(sent []sentMessage) map[string][]sentMessage {
 	return topics
 }
 
-func newConsumer(t target, group, instance, topic string) (rocketmq.PullConsumer, []*primitive.MessageQueue, error) {
+// Without `assigned` the consumer polls nothing by itself: queues are pulled one by one.
+func newConsumer(t target, group, instance, topic string, assigned ...*primitive.MessageQueue) (rocketmq.PullConsumer, []*primitive.MessageQueue, error) {
 	c, err := rocketmq.NewPullConsumer(consumer.WithNameServer(t.namesrv), consumer.WithGroupName(group), consumer.WithInstance(instance))
 	if err != nil {
 		return nil, nil, err
 	}
-	// No queue is assigned: they are pulled one by one. Start wants a topic nevertheless.
-	if err := c.Assign(topic, nil); err != nil {
+	if err := c.Assign(topic, assigned); err != nil {
 		return nil, nil, err
 	}
 	if err := c.Start(); err != nil {
@@ -182,35 +182,48 @@ func userProperties(m *primitive.MessageExt) map[string]string {
 	return properties
 }
 
-func commitOffset(t target, sent sentMessage) (string, error) {
-	group, at := t.topic("commit"), &primitive.MessageQueue{Topic: sent.topic, BrokerName: sent.broker, QueueId: sent.queue}
-	first, _, err := newConsumer(t, group, group+"_1", sent.topic)
+// One consumer polls a queue to its end and acknowledges; the next one must find the offset.
+func commitOffset(t target, sent []sentMessage) (string, error) {
+	topic, group := sent[0].topic, t.topic("commit")
+	at := &primitive.MessageQueue{Topic: topic, BrokerName: sent[0].broker, QueueId: sent[0].queue}
+	wanted := len(byQueue(sent)[fmt.Sprintf("%s/%d", at.BrokerName, at.QueueId)])
+	first, _, err := newConsumer(t, group, group+"_1", topic, at)
 	if err != nil {
 		return "", err
 	}
-	if err := first.UpdateOffset(at, 7); err != nil {
-		return "", err
+	deadline := time.Now().Add(2 * pullTimeout)
+	for got := 0; got < wanted; {
+		if time.Now().After(deadline) {
+			return "", fmt.Errorf("polled %d of %d messages", got, wanted)
+		}
+		request, err := first.Poll(context.Background(), time.Second)
+		if consumer.IsNoNewMsgError(err) {
+			continue
+		} else if err != nil {
+			return "", err
+		}
+		got += len(request.GetMsgList())
+		first.ACK(context.Background(), request, consumer.ConsumeSuccess)
 	}
-	if err := first.PersistOffset(context.Background(), sent.topic); err != nil {
+	if err := first.PersistOffset(context.Background(), topic); err != nil {
 		return "", err
 	}
 	if err := first.Shutdown(); err != nil {
 		return "", err
 	}
 	// Commits are one-way requests; each look needs a new consumer, because a consumer remembers.
-	deadline := time.Now().Add(pullTimeout)
 	for i := 2; ; i++ {
-		next, _, err := newConsumer(t, group, fmt.Sprintf("%s_%d", group, i), sent.topic)
+		next, _, err := newConsumer(t, group, fmt.Sprintf("%s_%d", group, i), topic)
 		if err != nil {
 			return "", err
 		}
 		offset, err := next.CurrentOffset(at)
 		next.Shutdown()
-		if err != nil || offset == 7 {
-			return "", err
+		if err != nil || offset == int64(wanted) {
+			return fmt.Sprintf("offset %d", offset), err
 		}
 		if time.Now().After(deadline) {
-			return "", fmt.Errorf("committed offset is %d, wanted 7", offset)
+			return "", fmt.Errorf("committed offset is %d, wanted %d", offset, wanted)
 		}
 	}
 }
