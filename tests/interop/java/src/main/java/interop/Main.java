@@ -9,49 +9,69 @@ import java.util.Map;
 import org.apache.rocketmq.common.message.Message;
 
 /**
- * The program's commands. Options are `name=value`; `namesrv` and `prefix` are always needed.
+ * The program's commands, several joined by `+`. Options are `name=value`; `namesrv`, `prefix`, `label`,
+ * `brokers` (how many there are) and `auto-create` (yes or no) concern all commands.
  *
  * <pre>
- * suite       all cases of producer and consumer           label auto-create=yes|no brokers=N
- * topics      creates topics for the other languages       names=a,b
- * send        sends a mixture for others to read           manifest=FILE
- * verify      reads back what others sent                  label manifests=NAME=FILE,...
- * crash-send  sends until the file exists                  manifest=FILE stop=FILE
- * crash-check every acknowledged message is there          label manifest=FILE
+ * suite       all cases of producer and consumer
+ * routes      the part of it about routes and topics
+ * topics      creates topics for the other languages        names=a,b
+ * send        sends a mixture for others to read            manifest=FILE
+ * verify      reads back what others sent                   manifests=NAME=FILE,...
+ * survive     sends to a topic that exists and reads back   topic=NAME
+ * crash-send  sends until the file exists                   manifest=FILE stop=FILE
+ * crash-check every acknowledged message is there           manifest=FILE
  * </pre>
  */
 public final class Main {
     private Main() {
     }
 
-    public static void main(String[] arguments) throws Exception {
+    /** Exits by itself: client threads that are not daemons must not keep a finished program alive. */
+    public static void main(String[] arguments) {
+        try {
+            System.exit(run(arguments) ? 0 : 1);
+        } catch (Throwable unexpected) {
+            unexpected.printStackTrace();
+            System.exit(2);
+        }
+    }
+
+    private static boolean run(String[] arguments) throws Exception {
         var options = options(arguments);
         var report = new Report(options.getOrDefault("label", ""));
         var autoCreate = options.getOrDefault("auto-create", "no").equals("yes");
         var brokerCount = Integer.parseInt(options.getOrDefault("brokers", "1"));
-        var target = new Target(options.get("namesrv"), options.get("prefix"), autoCreate, brokerCount);
-        switch (arguments.length == 0 ? "" : arguments[0]) {
+        try (var target = new Target(options.get("namesrv"), options.get("prefix"), autoCreate, brokerCount)) {
+            for (var command : arguments[0].split("\\+")) {
+                run(command, target, report, options);
+            }
+        }
+        return report.allPassed();
+    }
+
+    private static void run(String command, Target target, Report report, Map<String, String> options) throws Exception {
+        switch (command) {
             case "suite" -> {
                 new Topics(target).run(report);
                 new Sending(target).run(report);
                 new Offsets(target).run(report);
             }
+            case "routes" -> new Topics(target).run(report);
             case "topics" -> createTopics(target, options.get("names"));
             case "send" -> send(target, Path.of(options.get("manifest")));
             case "verify" -> verify(target, report, options.get("manifests"));
+            case "survive" -> report.check("sends and reads", () -> survive(target, options.get("topic")));
             case "crash-send" -> new Crash(target).send(Path.of(options.get("manifest")), Path.of(options.get("stop")));
             case "crash-check" -> report.check("every acknowledged message is read back",
                 () -> new Crash(target).verify(Path.of(options.get("manifest"))));
-            default -> throw new IllegalArgumentException("unknown command: " + Arrays.toString(arguments));
+            default -> throw new IllegalArgumentException("unknown command: " + command);
         }
-        target.close();
-        // Client threads that are not daemons must not keep a finished program alive.
-        System.exit(report.allPassed() ? 0 : 1);
     }
 
     private static Map<String, String> options(String[] arguments) {
         var options = new LinkedHashMap<String, String>();
-        for (var argument : Arrays.asList(arguments).subList(Math.min(1, arguments.length), arguments.length)) {
+        for (var argument : Arrays.asList(arguments).subList(1, arguments.length)) {
             var at = argument.indexOf('=');
             options.put(argument.substring(0, at), argument.substring(at + 1));
         }
@@ -80,6 +100,17 @@ public final class Main {
         }
         sent.addAll(Sending.sendBatch(target.producer, messages, properties, null));
         Sent.writeManifest(manifest, sent);
+    }
+
+    /** Asks no NameServer for more than the client does by itself: some may be gone. */
+    private static String survive(Target target, String topic) throws Exception {
+        var sent = new ArrayList<Sent>();
+        for (var i = 0; i < 20; i++) {
+            sent.add(Sending.sendSync(target.producer,
+                new Message(topic, "survive", target.unique("survive"), Bodies.random(200, i)), Map.of()));
+        }
+        Reading.requireAll(sent, Reading.readTopic(target, topic, sent.size()));
+        return sent.size() + " messages";
     }
 
     private static void verify(Target target, Report report, String manifests) {

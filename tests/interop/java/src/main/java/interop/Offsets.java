@@ -12,6 +12,7 @@ import java.util.TreeMap;
 import java.util.concurrent.TimeUnit;
 import org.apache.rocketmq.client.consumer.DefaultMQPullConsumer;
 import org.apache.rocketmq.client.consumer.PullStatus;
+import org.apache.rocketmq.client.exception.MQClientException;
 import org.apache.rocketmq.common.message.Message;
 import org.apache.rocketmq.common.message.MessageExt;
 import org.apache.rocketmq.common.message.MessageQueue;
@@ -32,6 +33,7 @@ final class Offsets {
         report.check("maxOffset, minOffset, earliest store time, searchOffset", this::search);
         report.check("viewMessage by offset id", this::view);
         report.check("tag expression filters exactly", this::filter);
+        report.check("seekToBegin and seek read again from there", this::seek);
         report.check("a waiting poll wakes when a message comes", this::wake);
         report.check("committed offsets are there for the next consumer", this::committed);
         report.check("pull statuses: found, no new, no match, illegal offset", this::statuses);
@@ -145,7 +147,7 @@ final class Offsets {
         consumer.setSubExpressionForAssign(topic, "n1 || n3");
         consumer.start();
         try {
-            Reading.assignFromBegin(consumer, queues);
+            consumer.assign(queues);
             var read = Reading.pollMessages(consumer, 100L * queues.size());
             for (var message : read) {
                 require(List.of("n1", "n3").contains(message.getTags()), "tag <%s> came through", message.getTags());
@@ -154,6 +156,54 @@ final class Offsets {
         } finally {
             consumer.shutdown();
         }
+    }
+
+    private String seek() throws Exception {
+        var topic = target.newTopic("seek", 2);
+        var queues = target.producer.fetchPublishMessageQueues(topic);
+        for (var queue : queues) {
+            fill(queue, 50);
+        }
+        var consumer = Reading.newConsumer(target, target.unique("seek"));
+        try {
+            consumer.assign(consumer.fetchMessageQueues(topic));
+            var first = Reading.pollMessages(consumer, 50L * queues.size());
+            seek(queues, queue -> consumer.seekToBegin(queue));
+            var again = Reading.pollMessages(consumer, first.size());
+            requireEqual(msgIds(first), msgIds(again), "message ids of both readings");
+            seek(queues, queue -> consumer.seek(queue, 45));
+            for (var message : Reading.pollMessages(consumer, 5L * queues.size())) {
+                require(message.getQueueOffset() >= 45, "read offset %d after a seek to 45", message.getQueueOffset());
+            }
+        } finally {
+            consumer.shutdown();
+        }
+        return queues.size() + " queues";
+    }
+
+    private interface Seek {
+        void to(MessageQueue queue) throws MQClientException;
+    }
+
+    /**
+     * A seek interrupts the queue's waiting pull, and an interrupted pull of this client closes the
+     * connection under whatever else is being asked on it: then the next seek has to be tried again.
+     */
+    private static void seek(List<MessageQueue> queues, Seek seek) throws Exception {
+        for (var queue : queues) {
+            await(10, "seek in " + queue, () -> {
+                try {
+                    seek.to(queue);
+                    return true;
+                } catch (MQClientException interrupted) {
+                    return false;
+                }
+            });
+        }
+    }
+
+    private static List<String> msgIds(List<MessageExt> messages) {
+        return messages.stream().map(MessageExt::getMsgId).toList();
     }
 
     private String wake() throws Exception {
@@ -190,7 +240,7 @@ final class Offsets {
         }
         var group = target.unique("committed");
         var first = Reading.newConsumer(target, group);
-        Reading.assignFromBegin(first, first.fetchMessageQueues(topic));
+        first.assign(first.fetchMessageQueues(topic));
         Reading.pollMessages(first, 30L * queues.size());
         first.commitSync();
         first.shutdown();
