@@ -10,6 +10,7 @@ import java.util.List;
 import java.util.Map;
 import java.util.TreeMap;
 import java.util.concurrent.TimeUnit;
+import java.util.stream.Collectors;
 import org.apache.rocketmq.client.consumer.DefaultMQPullConsumer;
 import org.apache.rocketmq.client.consumer.PullStatus;
 import org.apache.rocketmq.client.exception.MQClientException;
@@ -241,11 +242,14 @@ final class Offsets {
         var group = target.unique("committed");
         var first = Reading.newConsumer(target, group);
         first.assign(first.fetchMessageQueues(topic));
-        Reading.pollMessages(first, 30L * queues.size());
-        first.commitSync();
-        first.shutdown();
-        // Commits are one-way requests: only a new consumer can see when they have arrived.
-        await(10, "offset 30 committed in every queue", () -> committedOffsets(group, queues).values().stream().allMatch(at -> at == 30));
+        try {
+            Reading.pollMessages(first, 30L * queues.size());
+            first.commitSync(queues.stream().collect(Collectors.toMap(queue -> queue, queue -> 30L)), true);
+            // Commits are one-way requests: only a new consumer can see when they have arrived.
+            await(10, "offset 30 committed in every queue", () -> committedOffsets(group, queues).values().stream().allMatch(at -> at == 30));
+        } finally {
+            first.shutdown();
+        }
 
         for (var queue : queues) {
             fill(queue, 5);

@@ -1,5 +1,6 @@
 package interop;
 
+import static interop.Report.await;
 import static interop.Report.require;
 import static interop.Report.requireEqual;
 
@@ -30,6 +31,8 @@ final class Topics {
     }
 
     private String clusterInfo() throws Exception {
+        await(10, target.brokerCount + " broker(s) at every NameServer",
+            () -> target.brokerAddressesByNamesrv().stream().allMatch(addresses -> addresses.size() >= target.brokerCount));
         var byNamesrv = target.brokerAddressesByNamesrv();
         for (var addresses : byNamesrv) {
             requireEqual(target.brokerCount, addresses.size(), "brokers " + addresses);
