@@ -6,6 +6,8 @@ import java.util.Arrays;
 import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Map;
+import java.util.concurrent.atomic.AtomicInteger;
+import org.apache.rocketmq.client.exception.MQClientException;
 import org.apache.rocketmq.common.message.Message;
 
 /**
@@ -102,15 +104,31 @@ public final class Main {
         Sent.writeManifest(manifest, sent);
     }
 
-    /** Asks no NameServer for more than the client does by itself: some may be gone. */
+    /**
+     * Asks no NameServer for more than the client does by itself: some may be gone. A 5.x client that
+     * starts then fails while it happens to try one of those, and finds out within seconds which are up.
+     */
     private static String survive(Target target, String topic) throws Exception {
+        var attempts = new AtomicInteger();
+        Report.await(30, "sends and reads in " + topic, () -> {
+            attempts.incrementAndGet();
+            try {
+                sendAndRead(target, topic);
+                return true;
+            } catch (MQClientException | IllegalStateException notConnected) {
+                return false;
+            }
+        });
+        return attempts + " attempt(s)";
+    }
+
+    private static void sendAndRead(Target target, String topic) throws Exception {
         var sent = new ArrayList<Sent>();
         for (var i = 0; i < 20; i++) {
             sent.add(Sending.sendSync(target.producer,
                 new Message(topic, "survive", target.unique("survive"), Bodies.random(200, i)), Map.of()));
         }
         Reading.requireAll(sent, Reading.readTopic(target, topic, sent.size()));
-        return sent.size() + " messages";
     }
 
     private static void verify(Target target, Report report, String manifests) {

@@ -72,6 +72,7 @@ final class Target implements AutoCloseable {
         var config = new TopicConfig(topic);
         config.setReadQueueNums(queuesPerBroker);
         config.setWriteQueueNums(queuesPerBroker);
+        await(20, brokerCount + " broker(s) at the NameServer", () -> brokerAddresses().size() >= brokerCount);
         for (var address : brokerAddresses()) {
             api(producer).createTopic(address, producer.getCreateTopicKey(), config, ADMIN_TIMEOUT_MS);
         }
