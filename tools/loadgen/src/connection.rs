@@ -1,0 +1,223 @@
+//! A non-blocking socket with what was read and not yet understood, and what is to be sent and not
+//! yet taken by the kernel.
+//!
+//! Frames are looked at where they were read: a generator takes in a million answers a second and
+//! needs two numbers of each. What is not an ordinary success goes through `ringmq::wire` as an
+//! owned frame.
+
+use std::io::{self, ErrorKind, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::time::Duration;
+
+use bytes::Bytes;
+use ringmq::wire::{Frame, HeaderEncoding};
+use zerocopy::byteorder::big_endian::U32;
+use zerocopy::{FromBytes, Immutable, KnownLayout, Unaligned};
+
+/// First size of the input buffer, bytes: beyond it the reads fall out of the second-level cache.
+const INPUT_SIZE: usize = 64 << 10;
+/// Largest frame taken, bytes; the limit of the protocol.
+const FRAME_SIZE_MAX: usize = 16 << 20;
+
+pub struct Connection {
+    stream: TcpStream,
+    /// `head <= tail <= input.len()`; unread frames lie between head and tail.
+    input: Vec<u8>,
+    head: usize,
+    tail: usize,
+    /// Frames to send; the first `written` bytes are sent.
+    output: Vec<u8>,
+    written: usize,
+}
+
+/// The eight bytes in front of every frame.
+#[derive(FromBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+struct Prefix {
+    /// Bytes that follow this field.
+    size: U32,
+    encoding: u8,
+    header_size: [u8; 3],
+}
+
+/// A whole frame, still in the input buffer.
+#[derive(Clone, Copy, Debug)]
+pub struct FrameView<'a> {
+    pub encoding: HeaderEncoding,
+    pub header: &'a [u8],
+    pub body: &'a [u8],
+}
+
+impl FrameView<'_> {
+    /// The same frame with a header of its own and no body.
+    pub fn header_only(&self) -> Frame {
+        let header = Bytes::copy_from_slice(self.header);
+        Frame { encoding: self.encoding, header, body: Bytes::new() }
+    }
+}
+
+impl Connection {
+    pub fn connect(address: SocketAddr, timeout: Duration) -> io::Result<Self> {
+        Self::from_stream(TcpStream::connect_timeout(&address, timeout)?)
+    }
+
+    /// The same for a connection that somebody else has made.
+    pub fn from_stream(stream: TcpStream) -> io::Result<Self> {
+        stream.set_nodelay(true)?;
+        stream.set_nonblocking(true)?;
+        Ok(Self {
+            stream,
+            input: vec![0; INPUT_SIZE],
+            head: 0,
+            tail: 0,
+            output: Vec::new(),
+            written: 0,
+        })
+    }
+
+    /// Reads once. `false`: nothing was there. An error also when the peer has closed.
+    pub fn receive(&mut self) -> io::Result<bool> {
+        self.make_room();
+        match self.stream.read(&mut self.input[self.tail..]) {
+            Ok(0) => Err(ErrorKind::UnexpectedEof.into()),
+            Ok(size) => {
+                self.tail += size;
+                Ok(true)
+            }
+            Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(false),
+            Err(error) if error.kind() == ErrorKind::Interrupted => Ok(true),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Moves a half-read frame to the front, and grows the buffer when it holds nothing else.
+    fn make_room(&mut self) {
+        if self.head == self.tail {
+            (self.head, self.tail) = (0, 0);
+        }
+        if self.tail == self.input.len() {
+            if self.head > 0 {
+                self.input.copy_within(self.head..self.tail, 0);
+                self.tail -= self.head;
+                self.head = 0;
+            } else {
+                self.input.resize(self.input.len() * 2, 0);
+            }
+        }
+    }
+
+    /// The next whole frame among what was read. After an error the stream has lost its framing.
+    pub fn next_frame(&mut self) -> io::Result<Option<FrameView<'_>>> {
+        let lost = |what: &str| io::Error::new(ErrorKind::InvalidData, what);
+        let unread = &self.input[self.head..self.tail];
+        let Ok((prefix, rest)) = Prefix::ref_from_prefix(unread) else { return Ok(None) };
+        let size = prefix.size.get() as usize;
+        let [high, middle, low] = prefix.header_size;
+        let header_size = u32::from_be_bytes([0, high, middle, low]) as usize;
+        let encoding = match prefix.encoding {
+            0 => HeaderEncoding::Json,
+            1 => HeaderEncoding::Binary,
+            2 => HeaderEncoding::Fixed,
+            _ => return Err(lost("unknown header encoding")),
+        };
+        let after_size = size_of::<U32>();
+        if size > FRAME_SIZE_MAX || header_size + after_size > size {
+            return Err(lost("impossible frame size"));
+        }
+        let Some(content) = rest.get(..size - after_size) else { return Ok(None) };
+        self.head += after_size + size;
+        let (header, body) = content.split_at(header_size);
+        Ok(Some(FrameView { encoding, header, body }))
+    }
+
+    /// Where frames to be sent are appended.
+    pub fn output(&mut self) -> &mut Vec<u8> {
+        &mut self.output
+    }
+
+    pub fn unsent_size(&self) -> usize {
+        self.output.len() - self.written
+    }
+
+    /// Sends what the kernel takes. `true`: all of it.
+    pub fn flush(&mut self) -> io::Result<bool> {
+        while self.written < self.output.len() {
+            match self.stream.write(&self.output[self.written..]) {
+                Ok(size) => self.written += size,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(false),
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        self.output.clear();
+        self.written = 0;
+        Ok(true)
+    }
+}
+
+impl AsFd for Connection {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.stream.as_fd()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+
+    use super::*;
+
+    fn pair() -> (Connection, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let connection = Connection::connect(address, Duration::from_secs(1)).unwrap();
+        (connection, listener.accept().unwrap().0)
+    }
+
+    /// Reads until `count` frames have come, and gives their bodies' sizes.
+    fn bodies(connection: &mut Connection, count: usize) -> Vec<usize> {
+        let mut sizes = Vec::new();
+        while sizes.len() < count {
+            connection.receive().unwrap();
+            while let Some(frame) = connection.next_frame().unwrap() {
+                assert_eq!(frame.header, b"hi");
+                sizes.push(frame.body.len());
+            }
+        }
+        sizes
+    }
+
+    fn frame(body_size: usize) -> Vec<u8> {
+        let size = (4 + 2 + body_size) as u32;
+        [&size.to_be_bytes()[..], &[0, 0, 0, 2], b"hi", &vec![b'x'; body_size]].concat()
+    }
+
+    #[test]
+    fn frames_come_out_whole_however_they_are_cut() {
+        let (mut connection, mut peer) = pair();
+        let sizes = [0, 1, 70_000, 5, 300_000, 0];
+        let stream: Vec<u8> = sizes.iter().flat_map(|&size| frame(size)).collect();
+        let writer = std::thread::spawn(move || {
+            for piece in stream.chunks(10_007) {
+                peer.write_all(piece).unwrap();
+            }
+            peer
+        });
+        assert_eq!(bodies(&mut connection, sizes.len()), sizes);
+        drop(writer.join().unwrap());
+        while connection.receive().is_ok() {}
+    }
+
+    #[test]
+    fn lost_framing_is_an_error() {
+        for bytes in [b"\x7f\xff\xff\xff\x00\x00\x00\x02", b"\x00\x00\x00\x06\x09\x00\x00\x02"] {
+            let (mut connection, mut peer) = pair();
+            peer.write_all(bytes).unwrap();
+            while connection.tail < bytes.len() {
+                connection.receive().unwrap();
+            }
+            assert!(connection.next_frame().is_err());
+        }
+    }
+}

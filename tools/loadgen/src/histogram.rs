@@ -1,0 +1,183 @@
+//! Histograms of durations in nanoseconds, and the files that HdrHistogram's own tools read.
+
+use std::io::{self, Write};
+use std::time::{Duration, SystemTime};
+
+use hdrhistogram::Histogram;
+use hdrhistogram::serialization::V2DeflateSerializer;
+use hdrhistogram::serialization::interval_log::{IntervalLogWriterBuilder, Tag};
+use serde::{Deserialize, Serialize};
+
+use crate::measure::Interval;
+
+/// Significant decimal digits kept.
+const DIGITS: u8 = 3;
+/// A histogram starts with room for this much and grows without limit.
+const FIRST_BOUND_NS: u64 = 10_000_000_000;
+/// The files show milliseconds; what they hold is nanoseconds.
+const NS_PER_SHOWN: f64 = 1e6;
+
+/// An empty histogram that never clips a value.
+pub fn empty() -> Histogram<u64> {
+    let mut histogram = Histogram::new_with_bounds(1, FIRST_BOUND_NS, DIGITS)
+        .expect("bounds and digits are legal constants");
+    histogram.auto(true);
+    histogram
+}
+
+/// Adds `count` values. Growing can fail only beyond 2^63 ns, which no clock here reaches.
+pub fn record(histogram: &mut Histogram<u64>, value_ns: u64, count: u64) {
+    histogram.record_n(value_ns, count).expect("a histogram that grows takes every duration");
+}
+
+pub fn merge(into: &mut Histogram<u64>, from: &Histogram<u64>) {
+    into.add(from).expect("a histogram that grows takes every other");
+}
+
+/// What a report says of a histogram, ns.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Percentiles {
+    pub p50: u64,
+    pub p90: u64,
+    pub p99: u64,
+    pub p99_9: u64,
+    pub p99_99: u64,
+    pub max: u64,
+}
+
+impl Percentiles {
+    pub fn of(histogram: &Histogram<u64>) -> Self {
+        // An equivalent range of values counts as its highest; never more than what was recorded.
+        let max = if histogram.is_empty() { 0 } else { histogram.max() };
+        let at = |quantile| histogram.value_at_quantile(quantile).min(max);
+        Self {
+            p50: at(0.5),
+            p90: at(0.9),
+            p99: at(0.99),
+            p99_9: at(0.999),
+            p99_99: at(0.9999),
+            max,
+        }
+    }
+}
+
+/// Writes one histogram per second and kind as an HdrHistogram interval log, version 1.3: one
+/// line each, tagged with its kind, compressed V2 inside.
+pub fn write_interval_log(
+    out: &mut impl Write,
+    begin: SystemTime,
+    comment: &str,
+    intervals: &[(u64, Interval)],
+) -> io::Result<()> {
+    let mut serializer = V2DeflateSerializer::new();
+    let mut builder = IntervalLogWriterBuilder::new();
+    builder.add_comment(comment).with_start_time(begin).with_base_time(begin);
+    builder.with_max_value_divisor(NS_PER_SHOWN);
+    let mut log = builder.begin_log_with(out, &mut serializer)?;
+    for (second, interval) in intervals {
+        for (kind, histogram) in interval.histograms() {
+            let tag = Tag::new(kind).expect("kinds have no spaces or commas");
+            let (start, length) = (Duration::from_secs(*second), Duration::from_secs(1));
+            log.write_histogram(histogram, start, length, Some(tag)).map_err(io::Error::other)?;
+        }
+    }
+    Ok(())
+}
+
+/// Writes the percentile distribution as HdrHistogram's plotters expect it, in milliseconds, five
+/// steps per halving of the distance to 100 %.
+pub fn write_distribution(out: &mut impl Write, histogram: &Histogram<u64>) -> io::Result<()> {
+    writeln!(
+        out,
+        "{:>12} {:>14} {:>10} {:>14}\n",
+        "Value", "Percentile", "TotalCount", "1/(1-Percentile)"
+    )?;
+    let shown = |value_ns: u64| value_ns as f64 / NS_PER_SHOWN;
+    for value in histogram.iter_quantiles(5) {
+        let quantile = value.quantile_iterated_to();
+        let count = value.count_since_last_iteration();
+        let total = histogram.count_between(0, value.value_iterated_to()).max(count);
+        write!(out, "{:12.6} {quantile:2.12} {total:10}", shown(value.value_iterated_to()))?;
+        if quantile < 1.0 {
+            writeln!(out, " {:14.2}", 1.0 / (1.0 - quantile))?;
+        } else {
+            writeln!(out)?;
+        }
+    }
+    let (mean, deviation) = (histogram.mean() / NS_PER_SHOWN, histogram.stdev() / NS_PER_SHOWN);
+    writeln!(out, "#[Mean    = {mean:12.6}, StdDeviation   = {deviation:12.6}]")?;
+    let max = if histogram.is_empty() { 0 } else { histogram.max() };
+    writeln!(out, "#[Max     = {:12.6}, Total count    = {:12}]", shown(max), histogram.len())?;
+    let buckets = (64 - histogram.high().leading_zeros()).saturating_sub(10).max(1);
+    writeln!(out, "#[Buckets = {buckets:12}, SubBuckets     = {:12}]", 2048)
+}
+
+#[cfg(test)]
+mod tests {
+    use hdrhistogram::serialization::Deserializer;
+    use hdrhistogram::serialization::interval_log::{IntervalLogIterator, LogEntry};
+
+    use super::*;
+
+    #[test]
+    fn a_histogram_takes_any_duration_and_reports_no_more_than_it_took() {
+        let mut histogram = empty();
+        assert_eq!(Percentiles::of(&histogram), Percentiles::default());
+        record(&mut histogram, 1_000, 99);
+        record(&mut histogram, 3_600_000_000_000, 1);
+        let percentiles = Percentiles::of(&histogram);
+        assert_eq!((percentiles.p50, percentiles.p99), (1_000, 1_000));
+        assert!(percentiles.p99_9 == percentiles.max && percentiles.max >= 3_600_000_000_000);
+    }
+
+    /// The log is read back with the library's own reader: values, seconds and tags survive.
+    #[test]
+    fn an_interval_log_can_be_read_back() {
+        let mut interval = Interval::default();
+        record(&mut interval.latency, 1_500_000, 7);
+        record(&mut interval.slip, 2_000, 3);
+        let mut text = Vec::new();
+        let begin = SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000);
+        write_interval_log(&mut text, begin, "test", &[(0, Interval::default()), (4, interval)])
+            .unwrap();
+
+        let mut found = Vec::new();
+        for entry in IntervalLogIterator::new(&text) {
+            let LogEntry::Interval(line) = entry.unwrap() else { continue };
+            let packed = base64(line.encoded_histogram());
+            let read: Histogram<u64> =
+                Deserializer::new().deserialize(&mut packed.as_slice()).unwrap();
+            let tag = line.tag().unwrap().as_str().to_owned();
+            found.push((line.start_timestamp().as_secs(), tag, read.len()));
+        }
+        let line = |tag: &str, count| (4, tag.to_owned(), count);
+        assert_eq!(found, [line("latency", 7), line("slip", 3)]);
+    }
+
+    fn base64(text: &str) -> Vec<u8> {
+        const DIGITS: &[u8] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+        let value = |byte: &u8| DIGITS.iter().position(|digit| digit == byte).unwrap() as u32;
+        let mut out = Vec::new();
+        for group in text.trim_end_matches('=').as_bytes().chunks(4) {
+            let bits = group.iter().fold(0, |bits, byte| bits << 6 | value(byte));
+            let bits = bits << (6 * (4 - group.len()));
+            out.extend(bits.to_be_bytes()[1..group.len()].iter());
+        }
+        out
+    }
+
+    #[test]
+    fn a_distribution_as_written() {
+        let mut histogram = empty();
+        record(&mut histogram, 1_000_000, 3);
+        record(&mut histogram, 2_000_000, 1);
+        let mut text = Vec::new();
+        write_distribution(&mut text, &histogram).unwrap();
+        let text = String::from_utf8(text).unwrap();
+        let mut lines = text.lines();
+        assert_eq!(lines.next(), Some("       Value     Percentile TotalCount 1/(1-Percentile)"));
+        assert_eq!(lines.nth(1), Some("    1.000447 0.000000000000          3           1.00"));
+        assert!(text.contains("\n    2.000895 1.000000000000          4\n"), "{text}");
+        assert!(text.contains("Total count    =            4]\n"), "{text}");
+    }
+}

@@ -1,0 +1,104 @@
+//! What the answer to a produce request says.
+//!
+//! A plain success is recognised in place, as stock brokers and RingMQ write it; everything else is
+//! decoded by `ringmq::wire`.
+
+use std::io;
+
+use ringmq::wire::{self, HeaderEncoding};
+use zerocopy::FromBytes;
+use zerocopy::byteorder::big_endian::{I16, I32};
+
+use crate::connection::FrameView;
+
+/// Codes with which nothing was stored, for sure (remoting reference, 5.1, 5.11, 5.16). Every other
+/// code but 0 leaves the outcome open: 10, 11 and 12 say stored but not as safely as asked for, 1
+/// may mean anything.
+const REFUSED: [i32; 9] = [2, 3, 13, 14, 16, 17, 26, 29, 215];
+
+/// What became of a produce request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    Acknowledged,
+    /// Nothing was stored; the code says why.
+    Refused(i32),
+    /// It may or may not be stored; the code says why.
+    Unknown(i32),
+}
+
+impl Outcome {
+    fn of(code: i32) -> Self {
+        match code {
+            0 => Self::Acknowledged,
+            code if REFUSED.contains(&code) => Self::Refused(code),
+            code => Self::Unknown(code),
+        }
+    }
+}
+
+/// The number of the request that `frame` answers, and what became of it. `None`: the frame is a
+/// request of the server's own, or an answer nobody can read.
+pub fn read(frame: &FrameView<'_>) -> io::Result<Option<(i32, Outcome)>> {
+    let plain = match frame.encoding {
+        HeaderEncoding::Json => plain_json(frame.header),
+        HeaderEncoding::Binary => plain_binary(frame.header),
+        HeaderEncoding::Fixed => None,
+    };
+    if let Some(number) = plain {
+        return Ok(Some((number, Outcome::Acknowledged)));
+    }
+    let reply = wire::decode_reply(&frame.header_only());
+    let reply = reply.map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
+    Ok(Some((reply.opaque, Outcome::of(reply.code))))
+}
+
+/// `{"code":0, … "opaque":NUMBER …`: only a key can be followed by an unescaped quote and a colon.
+fn plain_json(header: &[u8]) -> Option<i32> {
+    const OPAQUE: &[u8] = b"\"opaque\":";
+    let fields = header.strip_prefix(b"{\"code\":0,")?;
+    let digits = &fields[memchr::memmem::find(fields, OPAQUE)? + OPAQUE.len()..];
+    let count = digits.iter().position(|byte| !byte.is_ascii_digit())?;
+    std::str::from_utf8(&digits[..count]).ok()?.parse().ok()
+}
+
+/// Code, language, version, number, flag (remoting reference, 1.4). The flag's lowest bit marks an
+/// answer.
+fn plain_binary(header: &[u8]) -> Option<i32> {
+    let (code, rest) = I16::ref_from_prefix(header).ok()?;
+    let (number, rest) = I32::ref_from_prefix(rest.get(3..)?).ok()?;
+    let (flag, _) = I32::ref_from_prefix(rest).ok()?;
+    (code.get() == 0 && flag.get() & 1 == 1).then_some(number.get())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn json(header: &str) -> Option<(i32, Outcome)> {
+        let header = header.as_bytes();
+        read(&FrameView { encoding: HeaderEncoding::Json, header, body: b"" }).unwrap()
+    }
+
+    #[test]
+    fn answers_of_stock_brokers() {
+        let rest = r#""flag":1,"language":"JAVA","opaque":1000000042,"serializeTypeCurrentRPC":"JSON","version":479}"#;
+        let ext = r#""extFields":{"queueId":"0","TRACE_ON":"true","MSG_REGION":"DefaultRegion","msgId":"7F00","queueOffset":"7"},"#;
+        for (code, outcome) in [
+            (0, Outcome::Acknowledged),
+            (2, Outcome::Refused(2)),
+            (10, Outcome::Unknown(10)),
+            (1, Outcome::Unknown(1)),
+            (14, Outcome::Refused(14)),
+        ] {
+            let header = format!("{{\"code\":{code},{ext}{rest}");
+            assert_eq!(json(&header), Some((1_000_000_042, outcome)), "{header}");
+        }
+    }
+
+    #[test]
+    fn a_binary_answer() {
+        let header = b"\0\0\0\x01\xdf\x3b\x9a\xca\x07\0\0\0\x01\0\0\0\0\0\0\0\0";
+        let frame = FrameView { encoding: HeaderEncoding::Binary, header, body: b"" };
+        assert_eq!(read(&frame).unwrap(), Some((1_000_000_007, Outcome::Acknowledged)));
+    }
+}

@@ -1,0 +1,96 @@
+//! Sizes, durations and rates as people write them.
+
+use std::time::Duration;
+
+/// `1024`, `1KiB`, `4MiB`, `1kB`: bytes.
+pub fn parse_size(text: &str) -> Result<usize, String> {
+    const UNITS: [(&str, u64); 8] = [
+        ("KiB", 1 << 10),
+        ("MiB", 1 << 20),
+        ("GiB", 1 << 30),
+        ("kB", 1_000),
+        ("KB", 1_000),
+        ("MB", 1_000_000),
+        ("GB", 1_000_000_000),
+        ("B", 1),
+    ];
+    let bytes = scaled(text, &UNITS, 1).ok_or("a size is a number with B, KiB, MiB, kB or MB")?;
+    usize::try_from(bytes).map_err(|_| "this size is too large".to_owned())
+}
+
+/// `20s`, `500ms`, `5m`, `1h`.
+pub fn parse_duration(text: &str) -> Result<Duration, String> {
+    const UNITS: [(&str, u64); 5] =
+        [("ms", 1), ("us", 0), ("s", 1_000), ("m", 60_000), ("h", 3_600_000)];
+    let wrong = || "a duration is a number with ms, s, m or h".to_owned();
+    let ms = scaled(text, &UNITS, 0).filter(|&ms| ms > 0).ok_or_else(wrong)?;
+    Ok(Duration::from_millis(ms))
+}
+
+/// `50000`, `50k`, `1.5M`: messages per second.
+pub fn parse_rate(text: &str) -> Result<f64, String> {
+    let (number, factor) = match text.as_bytes().last() {
+        Some(b'k') => (&text[..text.len() - 1], 1e3),
+        Some(b'M') => (&text[..text.len() - 1], 1e6),
+        _ => (text, 1.0),
+    };
+    let rate = number.parse::<f64>().map_err(|_| "a rate is a number, `50k`, `1.5M` or `max`")?;
+    let rate = rate * factor;
+    if rate.is_finite() && rate > 0.0 { Ok(rate) } else { Err("a rate is positive".to_owned()) }
+}
+
+/// The number before the first unit of `units` that `text` ends with, times that unit.
+fn scaled(text: &str, units: &[(&str, u64)], unit_default: u64) -> Option<u64> {
+    let (number, unit) = units
+        .iter()
+        .find_map(|&(name, unit)| Some((text.strip_suffix(name)?, unit)))
+        .unwrap_or((text, unit_default));
+    number.trim().parse::<u64>().ok()?.checked_mul(unit)
+}
+
+/// 12345678 as `12,345,678`.
+pub fn grouped(number: u64) -> String {
+    let digits = number.to_string();
+    let mut out = String::with_capacity(digits.len() + digits.len() / 3);
+    for (index, digit) in digits.chars().enumerate() {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) {
+            out.push(',');
+        }
+        out.push(digit);
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_durations_and_rates_as_people_write_them() {
+        for (text, bytes) in [("1024", 1024), ("1KiB", 1024), ("2kB", 2000), ("4MiB", 4 << 20)] {
+            assert_eq!(parse_size(text), Ok(bytes), "{text}");
+        }
+        for text in ["", "KiB", "1 parsec", "-1", "99999999999GiB"] {
+            assert!(parse_size(text).is_err(), "{text}");
+        }
+        for (text, ms) in [("20s", 20_000), ("500ms", 500), ("2m", 120_000), ("1h", 3_600_000)] {
+            assert_eq!(parse_duration(text), Ok(Duration::from_millis(ms)), "{text}");
+        }
+        for text in ["20", "0s", "", "s", "5us"] {
+            assert!(parse_duration(text).is_err(), "{text}");
+        }
+        for (text, rate) in [("50000", 5e4), ("50k", 5e4), ("1.5M", 1.5e6)] {
+            assert_eq!(parse_rate(text), Ok(rate), "{text}");
+        }
+        for text in ["0", "-1", "inf", "nan", "k", "much"] {
+            assert!(parse_rate(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn numbers_are_grouped_by_thousands() {
+        for (number, text) in [(0, "0"), (999, "999"), (1000, "1,000"), (12345678, "12,345,678")] {
+            assert_eq!(grouped(number), text);
+        }
+    }
+}

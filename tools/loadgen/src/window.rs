@@ -1,0 +1,128 @@
+//! The requests of one connection that have no answer yet.
+
+/// Smallest request number. From here up to `i32::MAX` all have ten digits, so a request can be
+/// made from an earlier one by writing over its number, in every encoding.
+const NUMBER_MIN: i32 = 1_000_000_000;
+/// Request numbers that are used, then used again.
+const NUMBERS: u64 = 1_000_000_000;
+
+/// A request under way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct InFlight {
+    pub due_ns: u64,
+    pub sent_ns: u64,
+    /// Sequence of its first message.
+    pub first: u64,
+}
+
+/// At most `size` requests under way, found by the number their answers carry.
+#[derive(Debug)]
+pub struct Window {
+    /// Number and content per slot; a free slot has number 0.
+    slots: Vec<(i32, InFlight)>,
+    free: Vec<u32>,
+    /// How often slots were used, which makes numbers of late answers distinct from new ones.
+    rounds: u64,
+}
+
+impl Window {
+    pub fn new(size: u32) -> Self {
+        let empty = InFlight { due_ns: 0, sent_ns: 0, first: 0 };
+        Self { slots: vec![(0, empty); size as usize], free: (0..size).rev().collect(), rounds: 0 }
+    }
+
+    pub fn has_room(&self) -> bool {
+        !self.free.is_empty()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.free.len() == self.slots.len()
+    }
+
+    /// Takes a place for `request` and gives its number.
+    ///
+    /// # Panics
+    /// When there is no room.
+    pub fn open(&mut self, request: InFlight) -> i32 {
+        let slot = self.free.pop().expect("the caller has seen room");
+        let size = self.slots.len() as u64;
+        let rounds_max = NUMBERS / size;
+        self.rounds += 1;
+        let number = NUMBER_MIN + (self.rounds % rounds_max * size + u64::from(slot)) as i32;
+        self.slots[slot as usize] = (number, request);
+        number
+    }
+
+    /// The request that `number` was given to, if it has no answer yet.
+    pub fn close(&mut self, number: i32) -> Option<InFlight> {
+        let offset = number.checked_sub(NUMBER_MIN).filter(|&offset| offset >= 0)?;
+        let slot = offset as usize % self.slots.len();
+        let (taken, request) = self.slots[slot];
+        if taken != number {
+            return None;
+        }
+        self.slots[slot].0 = 0;
+        self.free.push(slot as u32);
+        Some(request)
+    }
+
+    /// Gives up all requests under way.
+    pub fn close_all(&mut self) -> Vec<InFlight> {
+        let mut given_up = Vec::new();
+        for (slot, (number, request)) in self.slots.iter_mut().enumerate() {
+            if *number != 0 {
+                *number = 0;
+                self.free.push(slot as u32);
+                given_up.push(*request);
+            }
+        }
+        given_up
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn request(first: u64) -> InFlight {
+        InFlight { due_ns: 1, sent_ns: 2, first }
+    }
+
+    #[test]
+    fn answers_find_their_requests_in_any_order_and_once() {
+        let mut window = Window::new(3);
+        let numbers = [0, 1, 2].map(|first| window.open(request(first)));
+        assert!(!window.has_room());
+        for index in [2, 0, 1] {
+            assert_eq!(window.close(numbers[index]), Some(request(index as u64)));
+            assert_eq!(window.close(numbers[index]), None, "answered twice");
+        }
+        assert!(window.is_empty());
+        for stranger in [0, -1, i32::MIN, i32::MAX, 999_999_999] {
+            assert_eq!(window.close(stranger), None, "{stranger}");
+        }
+    }
+
+    #[test]
+    fn numbers_have_ten_digits_and_return_late() {
+        for size in [1, 3, 65_536] {
+            let mut window = Window::new(size);
+            let first = window.open(request(0));
+            window.close(first);
+            for _ in 0..10_000 {
+                let number = window.open(request(0));
+                assert!(number != first && number.to_string().len() == 10, "{number}");
+                window.close(number);
+            }
+        }
+    }
+
+    #[test]
+    fn all_can_be_given_up() {
+        let mut window = Window::new(4);
+        let number = window.open(request(7));
+        window.open(request(8));
+        assert_eq!(window.close_all().len(), 2);
+        assert!(window.is_empty() && window.close(number).is_none());
+    }
+}

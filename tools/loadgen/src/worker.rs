@@ -1,0 +1,294 @@
+//! One generator thread: sends what its producers have due and takes in the answers.
+//!
+//! ```text
+//!   due ──▶ ready producers ──▶ encode and send ──▶ wait for sockets or the next due time
+//!    ▲                                                            │
+//!    └──────────────── answers, room, new connections ◀───────────┘
+//! ```
+//!
+//! Everything that is due goes out in one send per connection, so the later the thread is, the
+//! larger its sends become: it catches up by itself. It shares nothing with other threads; what it
+//! measured it hands over once a second, and what became of each message at its end.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::mem;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use crate::audit::Outcomes;
+use crate::connection::Connection;
+use crate::connector::{CONNECT_TIMEOUT, Connector};
+use crate::measure::Recorder;
+use crate::poller::{Interest, Poller, Ready};
+use crate::producer::{Job, Notebook, PATIENCE, Producer, Sent};
+use crate::schedule::Schedule;
+
+/// How long answers are waited for after the last message was due, ns.
+const ANSWER_WAIT_NS: u64 = 10_000_000_000;
+/// The same when the run is cut short.
+const ANSWER_WAIT_CUT_SHORT_NS: u64 = 1_000_000_000;
+/// Rare things are looked at this often, ns: patience, lost connections, the end.
+const ROUND_NS: u64 = 50_000_000;
+/// Without `--spin` no sleep is shorter, ns: the messages due meanwhile share one send. The price
+/// is in the slip that the report shows.
+const SLEEP_MIN_NS: u64 = 50_000;
+
+/// When requests are due.
+pub enum Supply {
+    Scheduled(Schedule),
+    /// Whenever a window has room.
+    Endless,
+}
+
+pub struct WorkerOptions {
+    pub job: Arc<Job>,
+    /// With their numbers.
+    pub producers: Vec<(u32, Producer)>,
+    pub supply: Supply,
+    /// When the last message may be due.
+    pub end_ns: u64,
+    pub spin: bool,
+    /// Set from outside to cut the run short.
+    pub stop: Arc<AtomicBool>,
+}
+
+/// What a thread has to tell at its end.
+pub struct Finished {
+    pub outcomes: Vec<Outcomes>,
+    pub codes: BTreeMap<i32, u64>,
+    pub last_answer_ns: u64,
+    pub disconnects: u64,
+}
+
+pub struct Worker {
+    job: Arc<Job>,
+    producers: Vec<Producer>,
+    /// Index in `producers` by producer number.
+    index_of: Vec<u32>,
+    /// `None` once the run is cut short.
+    supply: Option<Supply>,
+    /// `end_ns <= deadline_ns`: the last due time, and when answers are no longer waited for.
+    end_ns: u64,
+    deadline_ns: u64,
+    spin: bool,
+    stop: Arc<AtomicBool>,
+    poller: Poller,
+    notebook: Notebook,
+    ready: ReadyList,
+    connector: Connector,
+    next_round_ns: u64,
+    disconnects: u64,
+}
+
+impl Worker {
+    /// Connects all producers.
+    pub fn new(options: WorkerOptions, recorder: Recorder) -> io::Result<Self> {
+        let poller = Poller::new()?;
+        let number_max = options.producers.iter().map(|(number, _)| *number).max().unwrap_or(0);
+        let mut index_of = vec![u32::MAX; number_max as usize + 1];
+        let mut producers = Vec::with_capacity(options.producers.len());
+        let mut ready = ReadyList::new(options.producers.len());
+        for (index, (number, mut producer)) in (0..).zip(options.producers) {
+            index_of[number as usize] = index;
+            let connection = Connection::connect(producer.address, CONNECT_TIMEOUT)?;
+            poller.add(producer.connect(connection, 0), u64::from(index))?;
+            ready.add(index);
+            producers.push(producer);
+        }
+        Ok(Self {
+            job: options.job,
+            producers,
+            index_of,
+            supply: Some(options.supply),
+            end_ns: options.end_ns,
+            deadline_ns: options.end_ns + ANSWER_WAIT_NS,
+            spin: options.spin,
+            stop: options.stop,
+            poller,
+            notebook: Notebook::new(recorder),
+            ready,
+            connector: Connector::start()?,
+            next_round_ns: 0,
+            disconnects: 0,
+        })
+    }
+
+    /// Runs until all is answered or given up.
+    pub fn run(mut self) -> io::Result<Finished> {
+        let mut events = Vec::new();
+        let mut now_ns = self.wait_for_the_beginning();
+        while !self.is_over(now_ns) {
+            self.notebook.recorder.tick(now_ns);
+            self.take_due(now_ns);
+            self.send_ready(now_ns)?;
+            let wait = self.sleep_at(self.job.clock.now_ns());
+            self.poller.wait(wait, |ready| events.push(ready))?;
+            now_ns = self.job.clock.now_ns();
+            for ready in events.drain(..) {
+                self.handle(ready, now_ns)?;
+            }
+            if now_ns >= self.next_round_ns {
+                self.round(now_ns)?;
+            }
+        }
+        Ok(self.finish(now_ns))
+    }
+
+    /// The clock reads 0 until the run begins.
+    fn wait_for_the_beginning(&self) -> u64 {
+        loop {
+            match self.job.clock.now_ns() {
+                0 => thread::sleep(Duration::from_micros(100)),
+                now_ns => return now_ns,
+            }
+        }
+    }
+
+    fn take_due(&mut self, now_ns: u64) {
+        let Some(Supply::Scheduled(schedule)) = &mut self.supply else { return };
+        while schedule.next_due_ns().is_some_and(|due_ns| due_ns <= now_ns) {
+            let Some(arrival) = schedule.next() else { return };
+            let index = self.index_of[arrival.producer as usize];
+            self.producers[index as usize].take_due(arrival.due_ns);
+            self.notebook.recorder.now.counters.due += u64::from(self.job.batch);
+            self.ready.add(index);
+        }
+    }
+
+    fn send_ready(&mut self, now_ns: u64) -> io::Result<()> {
+        let is_endless = matches!(self.supply, Some(Supply::Endless)) && now_ns < self.end_ns;
+        for index in self.ready.take() {
+            let producer = &mut self.producers[index as usize];
+            match producer.send(&self.job, is_endless, &mut self.notebook.recorder.now) {
+                Ok(Sent::AllThatGoes) => {}
+                Ok(Sent::More) => self.ready.add(index),
+                Ok(Sent::SocketFull) => self.wait_for(index, Interest::ReadWrite)?,
+                Err(_) => self.disconnect(index),
+            }
+        }
+        Ok(())
+    }
+
+    fn wait_for(&self, index: u32, interest: Interest) -> io::Result<()> {
+        let connection = self.producers[index as usize].connection();
+        connection
+            .map_or(Ok(()), |connection| self.poller.change(connection, u64::from(index), interest))
+    }
+
+    /// How long to sleep when nothing happens.
+    fn sleep_at(&self, now_ns: u64) -> Duration {
+        if self.spin || !self.ready.is_empty() {
+            return Duration::ZERO;
+        }
+        let due_ns = match &self.supply {
+            Some(Supply::Scheduled(schedule)) => schedule.next_due_ns().unwrap_or(u64::MAX),
+            _ => u64::MAX,
+        };
+        let rare_ns = self.next_round_ns.min(self.notebook.recorder.next_tick_ns());
+        let sleep_ns = due_ns.min(rare_ns).saturating_sub(now_ns);
+        Duration::from_nanos(sleep_ns.max(SLEEP_MIN_NS))
+    }
+
+    fn handle(&mut self, ready: Ready, now_ns: u64) -> io::Result<()> {
+        let index = ready.token as u32;
+        let producer = &mut self.producers[index as usize];
+        if ready.is_writable {
+            match producer.flush(now_ns) {
+                Ok(true) => self.wait_for(index, Interest::Read)?,
+                Ok(false) => {}
+                Err(_) => self.disconnect(index),
+            }
+        }
+        let producer = &mut self.producers[index as usize];
+        if ready.is_readable && producer.take_answers(&self.job, &mut self.notebook).is_err() {
+            self.disconnect(index);
+        }
+        self.ready.add(index);
+        Ok(())
+    }
+
+    fn disconnect(&mut self, index: u32) {
+        let now_ns = self.job.clock.now_ns();
+        let producer = &mut self.producers[index as usize];
+        if producer.connection().is_some() {
+            producer.disconnect(&self.job, now_ns, &mut self.notebook.recorder.now);
+            self.disconnects += 1;
+            self.connector.order(index, producer.address);
+        }
+    }
+
+    /// What needs to be looked at only now and then.
+    fn round(&mut self, now_ns: u64) -> io::Result<()> {
+        self.next_round_ns = now_ns + ROUND_NS;
+        while let Some((index, connection)) = self.connector.next_made() {
+            let producer = &mut self.producers[index as usize];
+            match connection {
+                Some(connection) => {
+                    self.poller.add(producer.connect(connection, now_ns), u64::from(index))?;
+                    self.ready.add(index);
+                }
+                None => self.connector.order(index, producer.address),
+            }
+        }
+        let mut due_before_ns = now_ns.saturating_sub(PATIENCE.as_nanos() as u64);
+        if self.stop.load(Ordering::Relaxed) && self.supply.take().is_some() {
+            self.end_ns = self.end_ns.min(now_ns);
+            self.deadline_ns = self.deadline_ns.min(now_ns + ANSWER_WAIT_CUT_SHORT_NS);
+            due_before_ns = u64::MAX;
+        }
+        for producer in &mut self.producers {
+            producer.expire(&self.job, due_before_ns, now_ns, &mut self.notebook.recorder.now);
+        }
+        Ok(())
+    }
+
+    fn is_over(&self, now_ns: u64) -> bool {
+        let is_all_due = now_ns >= self.end_ns
+            && match &self.supply {
+                Some(Supply::Scheduled(schedule)) => schedule.next_due_ns().is_none(),
+                Some(Supply::Endless) | None => true,
+            };
+        is_all_due && (now_ns >= self.deadline_ns || self.producers.iter().all(Producer::is_idle))
+    }
+
+    fn finish(self, now_ns: u64) -> Finished {
+        let Self { job, producers, mut notebook, disconnects, .. } = self;
+        let interval = &mut notebook.recorder.now;
+        let outcomes =
+            producers.into_iter().map(|producer| producer.finish(&job, now_ns, interval)).collect();
+        notebook.recorder.finish();
+        let (codes, last_answer_ns) = (notebook.codes, notebook.last_answer_ns);
+        Finished { outcomes, codes, last_answer_ns, disconnects }
+    }
+}
+
+/// Indexes of producers that may be able to send, each once.
+struct ReadyList {
+    indexes: Vec<u32>,
+    is_in: Vec<bool>,
+}
+
+impl ReadyList {
+    fn new(count: usize) -> Self {
+        Self { indexes: Vec::with_capacity(count), is_in: vec![false; count] }
+    }
+
+    fn add(&mut self, index: u32) {
+        if !mem::replace(&mut self.is_in[index as usize], true) {
+            self.indexes.push(index);
+        }
+    }
+
+    fn take(&mut self) -> Vec<u32> {
+        let taken = mem::take(&mut self.indexes);
+        taken.iter().for_each(|&index| self.is_in[index as usize] = false);
+        taken
+    }
+
+    fn is_empty(&self) -> bool {
+        self.indexes.is_empty()
+    }
+}
