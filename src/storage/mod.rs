@@ -1,3 +1,58 @@
-//! The log of one shard.
+//! The log of one shard: an append-only sequence of entries in segment files, and the index that finds
+//! a queue's messages in it.
+//!
+//! ```text
+//!   append ──▶ writer ──▶ commit_step ──▶ disk ──▶ safe ──▶ acknowledged, readable
+//!             (buffers)   (group_commit              │
+//!                          decides)                  └──▶ tail cache, then cold reads
+//!
+//!   begin <= durable <= safe <= submitted <= end        (offsets in the log)
+//! ```
+//!
+//! Start reading at [`store`], the interface; [`log`] is the state behind it. What the bytes are:
+//! [`entry`], [`segment`], [`sealed`] (index files), [`snapshot`]; drawn in `docs/format.md`. What is
+//! decided without I/O: [`group_commit`], [`writer`], [`index`], [`recovery`], [`retention`]. What
+//! waits for the disk: [`store`], [`opening`], [`scan`], [`reading`], [`maintenance`], [`publish`].
+//! Only [`file`] knows the kernel.
+//!
+//! What holds at all times:
+//! - An acknowledged entry is on disk, by the rules of the configured flush. Nothing at or above `safe`
+//!   was acknowledged or shown.
+//! - Bytes below `safe` never change. The block at the end is written again with the same prefix, by
+//!   one write at a time.
+//! - After the first failed write or sync nothing becomes safe any more.
+//! - A log has one owner. No lock guards anything here; no borrow lives across a wait.
+//! - Damage is reported and kept, never deleted.
+//!
+//! Not here: topics, groups, or what a message means (`broker`); how it was sent (`wire`).
+
 pub mod disk;
+pub mod entry;
 pub mod file;
+pub mod group_commit;
+pub mod index;
+mod log;
+pub mod maintenance;
+pub mod opening;
+mod publish;
+pub mod reading;
+pub mod recovery;
+pub mod retention;
+mod scan;
+pub mod sealed;
+pub mod segment;
+mod signal;
+pub mod snapshot;
+pub mod store;
+pub mod tail;
+pub mod writer;
+
+pub use entry::{EntryKind, PAYLOAD_SIZE_MAX};
+pub use group_commit::WRITES_IN_FLIGHT_MAX;
+pub use index::{Index, IndexPage, Located, Lookup, QueueKey};
+pub use maintenance::Maintained;
+pub use opening::{OpenError, Opening, Replayed};
+pub use reading::EntryAt;
+pub use recovery::RecoveryReport;
+pub use store::{AppendError, Committed, Flush, ReadError, Store, StoreConfig, StoreStats};
+pub use writer::Appended;

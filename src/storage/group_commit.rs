@@ -1,0 +1,249 @@
+//! Decides what is written together, which writes may be in flight at once, and what is safe.
+//!
+//! Does no I/O, holds no bytes and reads no clock: the caller performs what
+//! [`poll_write`](GroupCommit::poll_write) returns and reports to
+//! [`handle_written`](GroupCommit::handle_written). Nobody lingers: what is appended while writes are
+//! in flight is the next group.
+//!
+//! ```text
+//!   appended ──▶ open ──seal──▶ sealed, sealed, … ──▶ in flight ──▶ safe
+//!                  └────────── not full yet ────────▶
+//! ```
+//!
+//! A sealed range ends at a block boundary, so the next one shares no block with it and both may be
+//! in flight. A write of the open range may end inside a block; whatever follows begins with that
+//! same block and waits for it. So no block is ever in two writes at once, and a block that is
+//! written again keeps the same prefix.
+
+use std::collections::VecDeque;
+use std::ops::Range;
+
+use crate::storage::segment::{block_ceil, block_floor};
+
+/// Most writes of one log in flight. More bought nothing on any disk we measured.
+pub const WRITES_IN_FLIGHT_MAX: usize = 4;
+
+/// Invariant: `safe <= submitted <= end`. All numbers are log offsets.
+#[derive(Debug)]
+pub struct GroupCommit {
+    /// All below was written. Stops for ever when the log is fenced.
+    safe: u64,
+    /// The end of the furthest write so far.
+    submitted: u64,
+    end: u64,
+    /// Where the part of the open range begins that was not submitted.
+    open_start: u64,
+    /// Sealed ranges not yet submitted, oldest first.
+    sealed: VecDeque<Range<u64>>,
+    in_flight: Vec<Range<u64>>,
+    is_fenced: bool,
+}
+
+/// What to write.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Take {
+    /// The sealed range at this index in the queue, which thereby leaves it.
+    Sealed(usize, Range<u64>),
+    /// All of the open range.
+    Open(Range<u64>),
+}
+
+impl GroupCommit {
+    /// Everything below `start` is safe.
+    pub fn new(start: u64) -> Self {
+        Self {
+            safe: start,
+            submitted: start,
+            end: start,
+            open_start: start,
+            sealed: VecDeque::new(),
+            in_flight: Vec::with_capacity(WRITES_IN_FLIGHT_MAX),
+            is_fenced: false,
+        }
+    }
+
+    pub fn safe(&self) -> u64 {
+        self.safe
+    }
+
+    pub fn end(&self) -> u64 {
+        self.end
+    }
+
+    pub fn in_flight_count(&self) -> usize {
+        self.in_flight.len()
+    }
+
+    pub fn is_fenced(&self) -> bool {
+        self.is_fenced
+    }
+
+    /// The open range now reaches to `end`.
+    pub fn handle_append(&mut self, end: u64) {
+        assert!(end > self.end);
+        self.end = end;
+    }
+
+    /// The open range is complete and ends at a block boundary.
+    pub fn handle_seal(&mut self) {
+        assert!(self.open_start < self.end && block_floor(self.end) == self.end);
+        self.sealed.push_back(self.open_start..self.end);
+        self.open_start = self.end;
+    }
+
+    /// The oldest range that may be written now, if any.
+    pub fn peek_write(&self) -> Option<Take> {
+        if self.is_fenced || self.in_flight.len() == WRITES_IN_FLIGHT_MAX {
+            return None;
+        }
+        if let Some(index) = self.sealed.iter().position(|range| self.is_permitted(range)) {
+            return Some(Take::Sealed(index, self.sealed[index].clone()));
+        }
+        let open = self.open_start..self.end;
+        (!open.is_empty() && self.is_permitted(&open)).then_some(Take::Open(open))
+    }
+
+    /// Takes what [`peek_write`](Self::peek_write) shows: its write is in flight from here on.
+    pub fn poll_write(&mut self) -> Option<Take> {
+        let take = self.peek_write()?;
+        let range = match &take {
+            Take::Sealed(index, _) => self.sealed.remove(*index).expect("it was just found there"),
+            Take::Open(range) => {
+                self.open_start = self.end;
+                range.clone()
+            }
+        };
+        self.submitted = self.submitted.max(range.end);
+        self.in_flight.push(range);
+        self.check();
+        Some(take)
+    }
+
+    /// The write that began at `start` has ended well. Returns whether `safe` has moved.
+    pub fn handle_written(&mut self, start: u64) -> bool {
+        let index = self.in_flight.iter().position(|range| range.start == start);
+        self.in_flight.swap_remove(index.expect("only writes in flight end"));
+        if self.is_fenced {
+            return false;
+        }
+        let before = self.safe;
+        let oldest_in_flight = self.in_flight.iter().map(|range| range.start).min();
+        let oldest_sealed = self.sealed.front().map(|range| range.start);
+        let missing = [oldest_in_flight, oldest_sealed, Some(self.open_start)];
+        self.safe = missing.into_iter().flatten().min().expect("the open range always counts");
+        self.check();
+        self.safe > before
+    }
+
+    /// A write has failed: nothing becomes safe from here on, nothing is written again.
+    pub fn fence(&mut self) {
+        self.is_fenced = true;
+    }
+
+    /// No write in flight touches a block of `range`.
+    fn is_permitted(&self, range: &Range<u64>) -> bool {
+        let first_block = block_floor(range.start);
+        self.in_flight.iter().all(|other| {
+            block_ceil(other.end) <= first_block || range.end <= block_floor(other.start)
+        })
+    }
+
+    fn check(&self) {
+        assert!(self.safe <= self.submitted && self.submitted <= self.end);
+        assert!(self.open_start <= self.end);
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::single_range_in_vec_init)] // Lists of writes, most of them short.
+mod tests {
+    use super::*;
+
+    /// One step of a story: what happens, and which writes may begin thereafter.
+    enum Step {
+        Append(u64),
+        Seal,
+        Written(u64),
+        Fence,
+    }
+    use Step::*;
+
+    fn tell(steps: &[(Step, &[Range<u64>], u64)]) {
+        let mut commit = GroupCommit::new(0);
+        for (index, (step, writes, safe)) in steps.iter().enumerate() {
+            match step {
+                Append(end) => commit.handle_append(*end),
+                Seal => commit.handle_seal(),
+                Written(start) => _ = commit.handle_written(*start),
+                Fence => commit.fence(),
+            }
+            let mut begun = Vec::new();
+            while let Some(Take::Sealed(_, range) | Take::Open(range)) = commit.poll_write() {
+                begun.push(range);
+            }
+            assert_eq!((&begun[..], commit.safe()), (*writes, *safe), "step {index}");
+        }
+    }
+
+    #[test]
+    fn appends_during_a_write_share_the_next_one() {
+        tell(&[
+            (Append(100), &[0..100], 0),
+            (Append(200), &[], 0),
+            (Append(300), &[], 0),
+            (Written(0), &[100..300], 100),
+            (Written(100), &[], 300),
+        ]);
+    }
+
+    #[test]
+    fn sealed_ranges_are_written_beside_each_other_and_become_safe_in_order() {
+        tell(&[
+            (Append(4096), &[0..4096], 0),
+            (Append(8192), &[4096..8192], 0),
+            (Append(12288), &[8192..12288], 0),
+            (Written(4096), &[], 0),
+            (Written(0), &[], 8192),
+            (Written(8192), &[], 12288),
+        ]);
+    }
+
+    #[test]
+    fn what_shares_a_block_waits_and_what_does_not_overtakes() {
+        tell(&[
+            (Append(5000), &[0..5000], 0),
+            (Append(16384), &[], 0),
+            (Seal, &[], 0),
+            (Append(20000), &[16384..20000], 0),
+            (Append(32768), &[], 0),
+            (Written(16384), &[20000..32768], 0),
+            (Written(0), &[5000..16384], 5000),
+            (Written(20000), &[], 5000),
+            (Written(5000), &[], 32768),
+        ]);
+    }
+
+    #[test]
+    fn writes_in_flight_are_bounded() {
+        let mut commit = GroupCommit::new(0);
+        for index in 1..=WRITES_IN_FLIGHT_MAX as u64 + 1 {
+            commit.handle_append(index * 4096);
+            commit.handle_seal();
+        }
+        let count = std::iter::from_fn(|| commit.poll_write()).count();
+        assert_eq!(count, WRITES_IN_FLIGHT_MAX);
+        commit.handle_written(0);
+        assert_eq!(commit.poll_write(), Some(Take::Sealed(0, 16384..20480)));
+    }
+
+    #[test]
+    fn nothing_becomes_safe_after_a_failure() {
+        tell(&[
+            (Append(4096), &[0..4096], 0),
+            (Append(8192), &[4096..8192], 0),
+            (Fence, &[], 0),
+            (Append(9000), &[], 0),
+            (Written(0), &[], 0),
+        ]);
+    }
+}

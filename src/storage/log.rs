@@ -1,0 +1,295 @@
+//! The log of one shard as a value: segments, the writer at its end, the tail cache, and whether it may
+//! go on. Decides; waits for nothing. [`store`](super::store) performs what it decides.
+//!
+//! ```text
+//!   begin <= durable <= safe <= submitted <= end        (offsets in the log)
+//! ```
+//!
+//! `safe` is what may be acknowledged and read. With synchronous flush it is on stable media, so
+//! `durable` equals it; with asynchronous flush `durable` follows within half a second.
+
+use std::collections::VecDeque;
+use std::ops::Range;
+use std::rc::Rc;
+
+use crate::model::{Chunk, LogOffset, Timestamp};
+use crate::storage::disk::{Disk, DiskError, Durability};
+use crate::storage::entry::{EntryKind, HEADER_SIZE, PAYLOAD_SIZE_MAX, entry_size};
+use crate::storage::sealed::{Layout, MARK_DISTANCE};
+use crate::storage::store::{AppendError, Flush, ReadError, StoreConfig};
+use crate::storage::tail::TailCache;
+use crate::storage::writer::{Appended, Write, Writer};
+
+pub(super) struct Log<D: Disk> {
+    pub disk: D,
+    pub config: StoreConfig,
+    pub writer: Writer<D::Buffer>,
+    /// Oldest first; the last one is being filled.
+    pub segments: VecDeque<Segment<D::File>>,
+    /// Continues the last one.
+    pub next: Option<Segment<D::File>>,
+    pub preparing: Preparing,
+    pub tail: TailCache<D::Buffer>,
+    /// The failure that fenced the log.
+    pub fault: Option<DiskError>,
+    pub space: SpaceState,
+    /// Every write counts only when it is on stable media, whatever the configuration says.
+    pub is_opening: bool,
+    /// Parts of the log that recovery found damaged.
+    pub damaged: Vec<Range<LogOffset>>,
+    /// Numbers of the files that may become segments without being written first.
+    pub ready: Vec<u64>,
+    /// Number of the next such file.
+    pub next_ready: u64,
+    pub counters: Counters,
+}
+
+pub(super) struct Segment<F> {
+    pub range: Range<LogOffset>,
+    pub file: F,
+    /// Positions at which entries begin, [`MARK_DISTANCE`] apart or more. In memory until the index
+    /// file holds them.
+    pub marks: Vec<u32>,
+    pub index: SegmentIndex<F>,
+    /// Holds writes that no sync has followed.
+    pub is_unsynced: bool,
+}
+
+pub(super) enum SegmentIndex<F> {
+    /// Messages are in the index's memory.
+    Memory,
+    /// There is an index file; opened when it is first read.
+    File { file: Option<F>, last_stored: Option<Timestamp>, layout: Layout },
+}
+
+/// The state of making the next segment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Preparing {
+    No,
+    /// An append waits for it.
+    Wanted,
+    /// A committer is at it.
+    Running,
+}
+
+/// Whether the file system has room for the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum SpaceState {
+    Enough,
+    /// Less is free than the reserve: messages are refused, smaller entries use what the log has.
+    BelowReserve,
+    /// The next segment could not be made.
+    Full,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Counters {
+    pub writes: u64,
+    pub bytes_written: u64,
+    pub appends: u64,
+    pub payload_bytes: u64,
+    pub syncs: u64,
+}
+
+/// A write to perform.
+pub(super) struct WriteJob<D: Disk> {
+    pub file: D::File,
+    pub position: u64,
+    pub buffer: Rc<D::Buffer>,
+    pub range: Range<u64>,
+    pub durability: Durability,
+}
+
+impl<F> Segment<F> {
+    pub fn new(range: Range<LogOffset>, file: F) -> Self {
+        let index = SegmentIndex::Memory;
+        Self { range, file, marks: Vec::new(), index, is_unsynced: false }
+    }
+
+    pub fn size(&self) -> u64 {
+        self.range.end.0 - self.range.start.0
+    }
+
+    /// Remembers that an entry begins at `offset`, if the last mark is far enough away.
+    pub fn note_entry(&mut self, offset: LogOffset) {
+        let position = offset.0 - self.range.start.0;
+        if self.marks.last().is_none_or(|&last| position >= u64::from(last) + MARK_DISTANCE) {
+            self.marks.push(u32::try_from(position).expect("segments are below 4 GiB"));
+        }
+    }
+}
+
+impl<D: Disk> Log<D> {
+    pub fn begin(&self) -> LogOffset {
+        self.segments.front().expect("a log has a segment").range.start
+    }
+
+    pub fn safe(&self) -> LogOffset {
+        LogOffset(self.writer.safe())
+    }
+
+    pub fn end(&self) -> LogOffset {
+        LogOffset(self.writer.end())
+    }
+
+    /// The segment that holds `offset`.
+    pub fn segment(&mut self, offset: LogOffset) -> Option<&mut Segment<D::File>> {
+        let behind = self.segments.partition_point(|segment| segment.range.start <= offset);
+        let found = self.segments.get_mut(behind.checked_sub(1)?)?;
+        found.range.contains(&offset).then_some(found)
+    }
+
+    fn active(&mut self) -> &mut Segment<D::File> {
+        self.segments.back_mut().expect("a log has a segment")
+    }
+
+    pub fn append(
+        &mut self,
+        kind: EntryKind,
+        subject: u32,
+        payload_size: usize,
+        fill: impl FnOnce(&mut [u8], LogOffset),
+    ) -> Result<Appended, AppendError> {
+        let size = self.admit(kind, payload_size)?;
+        while !self.writer.segment_has_room(size) {
+            self.roll()?;
+        }
+        let alloc = |size| self.disk.buffer(size);
+        let appended = self.writer.append(kind, subject, payload_size, fill, alloc);
+        self.active().note_entry(appended.entry_offset);
+        self.counters.appends += 1;
+        self.counters.payload_bytes += payload_size as u64;
+        Ok(appended)
+    }
+
+    /// Whether an append could succeed now; if not for want of a segment, asks for one.
+    pub fn has_room(&mut self, payload_size: usize) -> bool {
+        let size = entry_size(payload_size);
+        let has_place = self.writer.segment_has_room(size) || self.next.is_some();
+        if !has_place {
+            self.want_next();
+        }
+        has_place && self.has_budget(size)
+    }
+
+    /// Whether waiting for room can help.
+    pub fn may_get_room(&self, payload_size: usize) -> bool {
+        self.fault.is_none()
+            && self.space != SpaceState::Full
+            && payload_size <= self.payload_size_max()
+    }
+
+    pub fn should_prepare(&self) -> bool {
+        let active = self.segments.back().expect("a log has a segment");
+        let is_half_full = (self.end().0 - active.range.start.0) * 2 >= active.size();
+        self.next.is_none()
+            && self.fault.is_none()
+            && self.space != SpaceState::Full
+            && match self.preparing {
+                Preparing::No => is_half_full,
+                Preparing::Wanted => true,
+                Preparing::Running => false,
+            }
+    }
+
+    /// The next write that may begin now.
+    pub fn poll_write(&mut self) -> Option<WriteJob<D>> {
+        let Write { base, buffer, range } =
+            self.writer.poll_write(|size| self.disk.buffer(size))?;
+        self.tail.insert(base, range.clone(), buffer.clone());
+        let is_durable = self.is_opening || self.config.flush == Flush::Sync;
+        let durability = if is_durable { Durability::Durable } else { Durability::Written };
+        let segment = self.segment(LogOffset(base)).expect("writes go to segments of the log");
+        let position = base - segment.range.start.0;
+        Some(WriteJob { file: segment.file.clone(), position, buffer, range, durability })
+    }
+
+    pub fn handle_written(&mut self, job: &WriteJob<D>) {
+        self.counters.writes += 1;
+        self.counters.bytes_written += (*job.buffer).as_ref().len() as u64;
+        if job.durability == Durability::Written
+            && let Some(segment) = self.segment(LogOffset(job.range.start))
+        {
+            segment.is_unsynced = true;
+        }
+        self.writer.handle_written(job.range.start);
+        if job.durability == Durability::Durable && self.config.flush == Flush::Sync {
+            self.writer.handle_durable(self.writer.safe());
+        }
+        self.check();
+    }
+
+    /// The first failure closes the log for good.
+    pub fn fence(&mut self, fault: DiskError) {
+        self.writer.fence();
+        self.fault.get_or_insert(fault);
+    }
+
+    /// `size` bytes at `offset` from memory, if they may be read.
+    pub fn cached(&self, offset: LogOffset, size: u32) -> Option<Chunk> {
+        let is_safe = offset.plus(u64::from(size)) <= self.safe();
+        (is_safe && offset >= self.begin()).then(|| self.tail.find(offset, size as usize))?
+    }
+
+    /// Whether the log, as far as is known, can still give what lies at `range`.
+    pub fn check_readable(&self, range: Range<LogOffset>) -> Result<(), ReadError> {
+        if range.start < self.begin() || range.end > self.safe() {
+            return Err(ReadError::Gone(range.start));
+        }
+        let is_hit = |hole: &&Range<LogOffset>| hole.start < range.end && range.start < hole.end;
+        match self.damaged.iter().find(is_hit) {
+            Some(hole) => Err(ReadError::Damaged(hole.start.max(range.start))),
+            None => Ok(()),
+        }
+    }
+
+    fn admit(&self, kind: EntryKind, payload_size: usize) -> Result<usize, AppendError> {
+        let size = entry_size(payload_size);
+        if self.fault.is_some() {
+            return Err(AppendError::Fenced);
+        }
+        if payload_size > self.payload_size_max() {
+            return Err(AppendError::TooLarge);
+        }
+        if kind == EntryKind::Messages && self.space != SpaceState::Enough {
+            return Err(AppendError::DiskFull);
+        }
+        if !self.has_budget(size) { Err(AppendError::NoRoom) } else { Ok(size) }
+    }
+
+    /// An entry always fits when nothing else waits, however small the budget.
+    fn has_budget(&self, size: usize) -> bool {
+        let pending = self.end().0 - self.safe().0;
+        pending == 0 || pending + size as u64 <= self.config.append_budget_bytes as u64
+    }
+
+    fn payload_size_max(&self) -> usize {
+        let segment = usize::try_from(self.config.segment_size).unwrap_or(usize::MAX);
+        PAYLOAD_SIZE_MAX.min(segment - 2 * HEADER_SIZE)
+    }
+
+    fn want_next(&mut self) {
+        if self.preparing == Preparing::No {
+            self.preparing = Preparing::Wanted;
+        }
+    }
+
+    /// Continues in the next segment, if it is there.
+    fn roll(&mut self) -> Result<(), AppendError> {
+        let Some(next) = self.next.take() else {
+            self.want_next();
+            let is_full = self.space == SpaceState::Full;
+            return Err(if is_full { AppendError::DiskFull } else { AppendError::NoRoom });
+        };
+        let range = next.range.start.0..next.range.end.0;
+        self.writer.roll(range, |size| self.disk.buffer(size));
+        self.segments.push_back(next);
+        Ok(())
+    }
+
+    fn check(&self) {
+        let writer = &self.writer;
+        assert!(self.begin().0 <= writer.durable() && writer.durable() <= writer.safe());
+        assert!(writer.safe() <= writer.end());
+    }
+}

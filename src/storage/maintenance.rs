@@ -1,0 +1,398 @@
+//! Background work, a little at every call: flushing, watching the disk's space, retention, index files,
+//! snapshots, and writing files ahead of need. One task does it; appends and reads go on meanwhile.
+
+use std::ops::Range;
+use std::rc::Rc;
+
+use crate::model::{LogOffset, Timestamp};
+use crate::storage::disk::{Disk, DiskError, DiskErrorKind, DiskFile, Durability};
+use crate::storage::log::{Log, Segment, SegmentIndex, SpaceState};
+use crate::storage::publish::{make, publish, publish_bytes};
+use crate::storage::retention::{RetentionPolicy, SegmentFacts, expired};
+use crate::storage::segment::FileName;
+use crate::storage::snapshot::{SNAPSHOTS_KEPT, SnapshotPoint, encode};
+use crate::storage::store::{Flush, Store};
+use crate::storage::writer::WRITE_SIZE;
+
+/// With asynchronous flush, a flush begins when the last one is this old. Called every 100 ms, so that
+/// no acknowledged byte waits longer than half a second.
+const SYNC_INTERVAL_MS: u64 = 400;
+/// How often the file system is asked for its free space.
+const SPACE_INTERVAL_MS: u64 = 1000;
+/// Most writes of zeros in one call; the rest follows in the next.
+const ZERO_WRITES_MAX: usize = 64;
+
+/// What one call has done.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Maintained {
+    pub snapshot: Option<LogOffset>,
+    pub indexes_written: usize,
+    pub segments_expired: usize,
+    pub segments_made_ready: usize,
+}
+
+/// What maintenance remembers from call to call.
+pub(super) struct Upkeep<D: Disk> {
+    /// Offsets of the snapshots on disk, oldest first.
+    snapshots: Vec<LogOffset>,
+    snapshot_is_due: bool,
+    synced_at: Timestamp,
+    space_checked_at: Option<Timestamp>,
+    /// End of the log at the last call: whether it has moved tells whether the device is idle.
+    end_seen: LogOffset,
+    zeroing: Option<Zeroing<D>>,
+}
+
+/// A file that is being written with zeros.
+struct Zeroing<D: Disk> {
+    number: u64,
+    file: D::File,
+    position: u64,
+}
+
+impl<D: Disk> Upkeep<D> {
+    pub fn new(snapshots: Vec<LogOffset>, now: Timestamp) -> Self {
+        Self {
+            snapshots,
+            snapshot_is_due: false,
+            synced_at: now,
+            space_checked_at: None,
+            end_seen: LogOffset(0),
+            zeroing: None,
+        }
+    }
+}
+
+impl<D: Disk> Store<D> {
+    /// Does what is due. `snapshot` is called when one is taken, at once and with the end of the log: it
+    /// returns the broker's state after all entries below, those not yet safe included.
+    ///
+    /// Call it every 100 ms, from one task. An error means that something is still to be done; whether
+    /// the log has been closed, [`is_fenced`](Self::is_fenced) says.
+    pub async fn maintain(
+        &self,
+        now: Timestamp,
+        force_snapshot: bool,
+        snapshot: impl FnOnce(LogOffset) -> Vec<u8>,
+    ) -> Result<Maintained, DiskError> {
+        let mut done = Maintained::default();
+        if self.is_fenced() {
+            return Ok(done);
+        }
+        if self.0.log.borrow().config.flush == Flush::Async && self.sync_is_due(now) {
+            self.sync().await?;
+        }
+        self.watch_space(now).await?;
+        done.segments_expired = self.expire(now).await?;
+        while self.write_index().await? {
+            done.indexes_written += 1;
+        }
+        if force_snapshot || self.0.upkeep.borrow().snapshot_is_due {
+            done.snapshot = self.take_snapshot(snapshot).await?;
+        }
+        done.segments_made_ready = usize::from(self.write_zeros().await?);
+        Ok(done)
+    }
+
+    fn sync_is_due(&self, now: Timestamp) -> bool {
+        let mut upkeep = self.0.upkeep.borrow_mut();
+        let is_due = now.ms_since(upkeep.synced_at) >= SYNC_INTERVAL_MS || now < upkeep.synced_at;
+        if is_due {
+            upkeep.synced_at = now;
+        }
+        is_due
+    }
+
+    /// Makes everything that is safe now durable. A failure closes the log.
+    async fn sync(&self) -> Result<(), DiskError> {
+        let (safe, files) = {
+            let mut log = self.0.log.borrow_mut();
+            let unsynced = log.segments.iter_mut().filter(|segment| segment.is_unsynced);
+            let files: Vec<D::File> = unsynced
+                .map(|segment| {
+                    segment.is_unsynced = false;
+                    segment.file.clone()
+                })
+                .collect();
+            (log.safe(), files)
+        };
+        let mut outcome = Ok(());
+        for file in &files {
+            outcome = outcome.and(file.sync().await);
+        }
+        let outcome = self.0.apply(outcome, |log| {
+            log.counters.syncs += files.len() as u64;
+            log.writer.handle_durable(safe.0);
+        });
+        if outcome.is_err() {
+            self.0.work.notify();
+            self.0.progress.notify();
+        }
+        outcome
+    }
+
+    /// Finds out whether messages may be accepted, and lets a full disk be tried again.
+    async fn watch_space(&self, now: Timestamp) -> Result<(), DiskError> {
+        {
+            let mut upkeep = self.0.upkeep.borrow_mut();
+            let is_recent = upkeep
+                .space_checked_at
+                .is_some_and(|at| at <= now && now.ms_since(at) < SPACE_INTERVAL_MS);
+            if is_recent {
+                return Ok(());
+            }
+            upkeep.space_checked_at = Some(now);
+        }
+        let free = self.0.disk.space().await?.free_bytes;
+        let before = self.0.log.borrow_mut().note_space(free);
+        if before != SpaceState::Enough {
+            self.0.work.notify();
+            self.0.progress.notify();
+        }
+        Ok(())
+    }
+
+    /// Takes segments out of the log that retention no longer keeps.
+    async fn expire(&self, now: Timestamp) -> Result<usize, DiskError> {
+        let count = self.expired_count(now);
+        for _ in 0..count {
+            let segment = {
+                let mut log = self.0.log.borrow_mut();
+                log.segments.pop_front().expect("counted among the segments")
+            };
+            let begin = self.begin();
+            self.with_index(|index| index.drop_before(begin));
+            self.retire(segment).await?;
+        }
+        Ok(count)
+    }
+
+    fn expired_count(&self, now: Timestamp) -> usize {
+        let (log, upkeep) = (self.0.log.borrow(), self.0.upkeep.borrow());
+        // The older snapshot may have to stand in for the newer one, and needs the log behind it.
+        let Some(older) = upkeep.snapshots.len().checked_sub(SNAPSHOTS_KEPT) else { return 0 };
+        let keep_from = upkeep.snapshots[older];
+        let has_file =
+            |segment: &&Segment<D::File>| matches!(segment.index, SegmentIndex::File { .. });
+        let sealed: Vec<SegmentFacts> =
+            log.segments.iter().take_while(has_file).map(facts).collect();
+        let kept = log.segments.iter().skip(sealed.len());
+        let kept_size = kept.map(|segment| segment.size()).sum();
+        let config = &log.config;
+        let policy =
+            RetentionPolicy { age_ms: config.retention_age_ms, bytes: config.retention_bytes };
+        expired(&sealed, kept_size, policy, keep_from, now).min(log.segments.len() - 1)
+    }
+
+    /// The file of an expired segment becomes a ready one, or goes; with damage in it, it is kept for
+    /// the operator under another name.
+    async fn retire(&self, segment: Segment<D::File>) -> Result<(), DiskError> {
+        let Range { start: base, end } = segment.range.clone();
+        let (is_damaged, ready) = {
+            let mut log = self.0.log.borrow_mut();
+            let is_damaged = log.damaged.iter().any(|hole| hole.start < end && base < hole.end);
+            let is_wanted = segment.size() == log.config.segment_size
+                && log.ready.len() < log.config.ready_segments;
+            (is_damaged, is_wanted.then(|| log.take_ready_number()))
+        };
+        let disk = &self.0.disk;
+        let name = FileName::Segment(base).to_string();
+        match (is_damaged, ready) {
+            (true, _) => disk.rename(&name, &FileName::Kept(base).to_string()).await?,
+            (false, Some(number)) => {
+                disk.rename(&name, &FileName::Ready(number).to_string()).await?;
+            }
+            (false, None) => disk.remove(&name).await?,
+        }
+        disk.remove(&FileName::Index(base).to_string()).await?;
+        // Oldest first and each made durable, so that a power cut leaves no gap in the log.
+        disk.sync_directory().await?;
+        if let (false, Some(number)) = (is_damaged, ready) {
+            self.0.log.borrow_mut().ready.push(number);
+        }
+        self.0.upkeep.borrow_mut().space_checked_at = None;
+        Ok(())
+    }
+
+    /// Writes the index file of the oldest sealed segment that has none.
+    async fn write_index(&self) -> Result<bool, DiskError> {
+        let sealed = self.with_index(|index| index.oldest_sealed_in_memory());
+        let Some(range) = sealed else { return Ok(false) };
+        if self.0.log.borrow().writer.durable() < range.end.0 {
+            return Ok(false);
+        }
+        let (marks, seed) = {
+            let mut log = self.0.log.borrow_mut();
+            let segment = log.segment(range.start).expect("in memory and so in the log");
+            let marks = segment.marks.clone();
+            (marks, log.config.checksum_seed)
+        };
+        let plan = self.with_index(|index| index.plan_file(marks));
+        let layout = plan.layout();
+        let block_count = layout.block_count();
+        publish(&self.0.disk, FileName::Index(range.start), block_count, plan.encode(seed)).await?;
+        self.with_index(|index| index.handle_file(&plan));
+        let last_stored = plan.stored_ms.map(|(_, last)| Timestamp(last));
+        let mut log = self.0.log.borrow_mut();
+        let segment = log.segment(range.start).expect("only this task takes segments out");
+        segment.index = SegmentIndex::File { file: None, last_stored, layout };
+        segment.marks = Vec::new();
+        self.0.upkeep.borrow_mut().snapshot_is_due = true;
+        Ok(true)
+    }
+
+    async fn take_snapshot(
+        &self,
+        snapshot: impl FnOnce(LogOffset) -> Vec<u8>,
+    ) -> Result<Option<LogOffset>, DiskError> {
+        let point = {
+            let log = self.0.log.borrow();
+            let (next_ordinal, epoch) = (log.writer.next_ordinal(), log.writer.epoch());
+            SnapshotPoint { offset: log.end(), next_ordinal, epoch }
+        };
+        if self.0.upkeep.borrow().snapshots.last() == Some(&point.offset) {
+            self.0.upkeep.borrow_mut().snapshot_is_due = false;
+            return Ok(Some(point.offset));
+        }
+        let state = snapshot(point.offset);
+        if !self.is_durable(point.offset).await? {
+            return Ok(None);
+        }
+        let seed = self.0.log.borrow().config.checksum_seed;
+        let bytes = encode(point, &state, seed);
+        publish_bytes(&self.0.disk, FileName::Snapshot(point.offset), &bytes).await?;
+        let outdated = {
+            let mut upkeep = self.0.upkeep.borrow_mut();
+            upkeep.snapshots.push(point.offset);
+            upkeep.snapshot_is_due = false;
+            let count = upkeep.snapshots.len().saturating_sub(SNAPSHOTS_KEPT);
+            upkeep.snapshots.drain(..count).collect::<Vec<_>>()
+        };
+        for offset in outdated {
+            self.0.disk.remove(&FileName::Snapshot(offset).to_string()).await?;
+        }
+        Ok(Some(point.offset))
+    }
+
+    /// Waits until the log is on stable media up to `offset`; false when it never will be. A snapshot
+    /// must not know of anything that the log may lose.
+    async fn is_durable(&self, offset: LogOffset) -> Result<bool, DiskError> {
+        self.0
+            .progress
+            .wait(|| {
+                let log = self.0.log.borrow();
+                (log.safe() >= offset || log.fault.is_some()).then_some(())
+            })
+            .await;
+        if self.is_fenced() {
+            return Ok(false);
+        }
+        if self.0.log.borrow().writer.durable() < offset.0 {
+            self.sync().await?;
+        }
+        Ok(true)
+    }
+
+    /// Writes zeros ahead of need while the device is idle. True when a file has become ready.
+    async fn write_zeros(&self) -> Result<bool, DiskError> {
+        if !self.is_idle() || !self.begin_zeroing().await? {
+            return Ok(false);
+        }
+        let mut zeroing = self.0.upkeep.borrow_mut().zeroing.take().expect("begun above");
+        let size = zeroing.file.size();
+        for _ in 0..ZERO_WRITES_MAX {
+            let room = size - zeroing.position;
+            if room == 0 || !self.is_still_idle() {
+                break;
+            }
+            let mut zeros = self.0.disk.buffer(WRITE_SIZE.min(room as usize));
+            zeros.as_mut().fill(0);
+            let written = zeros.as_ref().len() as u64;
+            let zeros = Rc::new(zeros);
+            zeroing.file.write(zeroing.position, zeros, Durability::Written).await?;
+            zeroing.position += written;
+        }
+        if zeroing.position < size {
+            self.0.upkeep.borrow_mut().zeroing = Some(zeroing);
+            return Ok(false);
+        }
+        zeroing.file.sync().await?;
+        let name = FileName::Ready(zeroing.number);
+        let unfinished = name.clone().unfinished().to_string();
+        self.0.disk.rename(&unfinished, &name.to_string()).await?;
+        self.0.disk.sync_directory().await?;
+        self.0.log.borrow_mut().ready.push(zeroing.number);
+        Ok(true)
+    }
+
+    /// Whether nothing was appended since the last call.
+    fn is_idle(&self) -> bool {
+        let (log, mut upkeep) = (self.0.log.borrow(), self.0.upkeep.borrow_mut());
+        let end = log.end();
+        std::mem::replace(&mut upkeep.end_seen, end) == end && log.safe() == end
+    }
+
+    fn is_still_idle(&self) -> bool {
+        self.end() == self.0.upkeep.borrow().end_seen
+    }
+
+    /// Sees to it that a file is being zeroed, if one is wanted and there is space for it.
+    async fn begin_zeroing(&self) -> Result<bool, DiskError> {
+        if self.0.upkeep.borrow().zeroing.is_some() {
+            return Ok(true);
+        }
+        let (size, reserve) = {
+            let log = self.0.log.borrow();
+            if log.ready.len() >= log.config.ready_segments {
+                return Ok(false);
+            }
+            (log.config.segment_size, log.config.reserve_bytes)
+        };
+        let free = self.0.disk.space().await?.free_bytes;
+        // One more segment must fit without it, or the pool would take the log's own space.
+        if free < reserve.saturating_add(2 * size) {
+            return Ok(false);
+        }
+        let number = self.0.log.borrow_mut().take_ready_number();
+        let name = FileName::Ready(number).unfinished().to_string();
+        match make(&self.0.disk, &name, size).await {
+            Ok(file) => {
+                let zeroing = Zeroing { number, file, position: 0 };
+                self.0.upkeep.borrow_mut().zeroing = Some(zeroing);
+                Ok(true)
+            }
+            Err(error) if error.kind == DiskErrorKind::NoSpace => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+impl<D: Disk> Log<D> {
+    /// Takes in how much space is free. Returns the state before.
+    fn note_space(&mut self, free: u64) -> SpaceState {
+        let before = self.space;
+        let reserve = self.config.reserve_bytes;
+        let can_grow = self.next.is_some()
+            || !self.ready.is_empty()
+            || free >= reserve.saturating_add(self.config.segment_size);
+        self.space = match before {
+            SpaceState::Full if !can_grow => SpaceState::Full,
+            _ if free < reserve => SpaceState::BelowReserve,
+            _ => SpaceState::Enough,
+        };
+        before
+    }
+
+    fn take_ready_number(&mut self) -> u64 {
+        self.next_ready += 1;
+        self.next_ready - 1
+    }
+}
+
+fn facts<F>(segment: &Segment<F>) -> SegmentFacts {
+    let last_stored = match &segment.index {
+        SegmentIndex::File { last_stored, .. } => *last_stored,
+        SegmentIndex::Memory => None,
+    };
+    SegmentFacts { end: segment.range.end, size: segment.size(), last_stored }
+}

@@ -1,0 +1,597 @@
+//! Opening a log: list, read the snapshot and the directories of index files, walk the entries that
+//! they do not cover, cut or quarantine what does not hold, begin a new epoch. The decisions are in
+//! [`recovery`](super::recovery).
+//!
+//! What holds when it returns: everything found is on stable media, the new epoch is, and nothing that
+//! was written before can ever continue the chain.
+
+use std::collections::VecDeque;
+use std::ops::Range;
+use std::rc::Rc;
+
+use crate::model::{LogOffset, Timestamp};
+use crate::storage::disk::{BLOCK_SIZE, Disk, DiskError, DiskErrorKind, DiskFile};
+use crate::storage::entry::{EntryKind, HEADER_SIZE, Look};
+use crate::storage::index::Index;
+use crate::storage::log::{Counters, Log, Preparing, Segment, SegmentIndex, SpaceState};
+use crate::storage::maintenance::Upkeep;
+use crate::storage::publish::{publish_bytes, read_all};
+use crate::storage::recovery::{Chain, RecoveryReport, Verdict, damage_note, judge};
+use crate::storage::scan::LogReader;
+use crate::storage::sealed::{IndexHead, IndexRun, Layout, open_head, open_items};
+use crate::storage::segment::{
+    FileName, SEGMENT_SIZE_MAX, SEGMENT_SIZE_MIN, block_ceil, block_floor,
+};
+use crate::storage::signal::Signal;
+use crate::storage::snapshot::{SnapshotPoint, decode};
+use crate::storage::store::{AppendError, Shared, Store, StoreConfig};
+use crate::storage::tail::TailCache;
+use crate::storage::writer::{Writer, WriterStart};
+
+/// Why a log was not opened. Nothing on disk has been changed that was worth keeping.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum OpenError {
+    #[error("segments of {0} bytes are not possible; whole blocks between 16 KiB and 2 GiB are")]
+    SegmentSize(u64),
+    #[error(
+        "the log begins at {begin} and no snapshot is intact, so the state before that is unknown; \
+         restore a .snapshot file from a copy"
+    )]
+    NoSnapshot { begin: LogOffset },
+    #[error(
+        "there is a snapshot at {snapshot} but no log; restore the segment files (is the right disk \
+         mounted?), or remove the .snapshot files to begin an empty log"
+    )]
+    LogMissing { snapshot: LogOffset },
+    #[error("the entry at {at} has kind {kind} and version {version}; a later release wrote it")]
+    Unsupported { at: LogOffset, kind: u8, version: u8 },
+    #[error(
+        "the log at {at} was written by another shard or data directory, or its beginning is damaged \
+         and nothing behind it is intact; it is left as it is"
+    )]
+    Foreign { at: LogOffset },
+    #[error("opening the log: {0}")]
+    Disk(#[from] DiskError),
+}
+
+/// An entry that the broker has to take into account.
+#[derive(Clone, Copy, Debug)]
+pub struct Replayed<'a> {
+    pub kind: EntryKind,
+    pub subject: u32,
+    pub entry_offset: LogOffset,
+    pub payload_offset: LogOffset,
+    pub payload: &'a [u8],
+    /// Its effects are in the snapshot already; it only has to be indexed. Such entries are messages.
+    pub in_snapshot: bool,
+}
+
+/// A log that is being opened.
+pub struct Opening<D: Disk> {
+    disk: D,
+    config: StoreConfig,
+    snapshot: Option<(SnapshotPoint, Vec<u8>)>,
+    /// Offsets of all intact snapshots, oldest first.
+    snapshots: Vec<LogOffset>,
+    segments: Vec<Found<D::File>>,
+    ready: Vec<u64>,
+    next_ready: u64,
+    index: Index,
+    report: RecoveryReport,
+}
+
+/// A segment as it was found.
+struct Found<F> {
+    segment: Segment<F>,
+    /// From its index file, when that is intact and the snapshot covers the segment.
+    directory: Option<Directory<F>>,
+}
+
+struct Directory<F> {
+    file: F,
+    head: IndexHead,
+    runs: Vec<IndexRun>,
+}
+
+/// The files of a shard, by kind.
+#[derive(Default)]
+struct Files {
+    segments: Vec<(LogOffset, u64)>,
+    indexes: Vec<LogOffset>,
+    snapshots: Vec<LogOffset>,
+    ready: Vec<(u64, u64)>,
+    damaged: Vec<Range<LogOffset>>,
+    unfinished: Vec<FileName>,
+}
+
+impl<D: Disk> Opening<D> {
+    pub(super) async fn open(disk: D, config: StoreConfig) -> Result<Self, OpenError> {
+        check_segment_size(config.segment_size)?;
+        let files = Files::list(&disk).await?;
+        for name in &files.unfinished {
+            disk.remove(&name.to_string()).await?;
+        }
+        let index = Index::new(config.index_cache_bytes);
+        let report = RecoveryReport { damaged: files.damaged.clone(), ..Default::default() };
+        let mut opening = Self {
+            disk,
+            config,
+            snapshot: None,
+            snapshots: Vec::new(),
+            segments: Vec::new(),
+            ready: Vec::new(),
+            next_ready: files.ready.last().map_or(0, |(newest, _)| newest + 1),
+            index,
+            report,
+        };
+        opening.read_snapshots(&files).await?;
+        opening.check_beginning(&files)?;
+        opening.open_segments(&files).await?;
+        opening.take_ready(&files).await?;
+        Ok(opening)
+    }
+
+    /// The broker's state, as it gave it.
+    pub fn snapshot(&self) -> Option<&[u8]> {
+        self.snapshot.as_ref().map(|(_, payload)| &payload[..])
+    }
+
+    /// To put back what the snapshot says about queues, before the replay.
+    pub fn index(&mut self) -> &mut Index {
+        &mut self.index
+    }
+
+    /// Feeds every entry that snapshot and index files do not cover to `apply`, oldest first, then
+    /// begins a new epoch.
+    pub async fn replay(
+        mut self,
+        now: Timestamp,
+        mut apply: impl FnMut(&mut Index, Replayed<'_>),
+    ) -> Result<(Store<D>, RecoveryReport), OpenError> {
+        let walked = self.walk(&mut apply).await?;
+        for &offset in &self.report.snapshots_damaged {
+            self.disk.remove(&FileName::Snapshot(offset).to_string()).await?;
+        }
+        self.note_damage().await?;
+        for found in self.segments.iter().filter(|found| found.directory.is_none()) {
+            found.segment.file.sync().await?;
+        }
+        self.settle_end(walked.end).await?;
+        self.into_store(walked, now).await
+    }
+
+    async fn read_snapshots(&mut self, files: &Files) -> Result<(), DiskError> {
+        for &offset in &files.snapshots {
+            let name = FileName::Snapshot(offset).to_string();
+            let bytes = read_all(&self.disk.open(&name).await?).await?;
+            match decode(&bytes, self.config.checksum_seed) {
+                Some((point, payload)) if point.offset == offset => {
+                    self.snapshots.push(offset);
+                    self.snapshot = Some((point, payload.to_vec()));
+                }
+                _ => self.report.snapshots_damaged.push(offset),
+            }
+        }
+        self.report.snapshot = self.snapshots.last().copied();
+        Ok(())
+    }
+
+    fn check_beginning(&self, files: &Files) -> Result<(), OpenError> {
+        match (files.segments.first(), self.report.snapshot) {
+            (None, Some(snapshot)) => Err(OpenError::LogMissing { snapshot }),
+            (Some(&(begin, _)), None) if begin.0 > 0 => Err(OpenError::NoSnapshot { begin }),
+            _ => Ok(()),
+        }
+    }
+
+    async fn open_segments(&mut self, files: &Files) -> Result<(), DiskError> {
+        for &(base, size) in &files.segments {
+            let file = self.disk.open(&FileName::Segment(base).to_string()).await?;
+            let range = base..base.plus(block_floor(size));
+            let is_covered = self.report.snapshot.is_some_and(|covered| range.end <= covered);
+            let mut directory = None;
+            if is_covered && files.indexes.contains(&base) {
+                directory = self.read_directory(&range).await?;
+            }
+            if is_covered && directory.is_none() {
+                self.report.indexes_rebuilt += 1;
+            }
+            self.segments.push(Found { segment: Segment::new(range, file), directory });
+        }
+        let orphans = files.indexes.iter().filter(|base| !files.has_segment(**base));
+        for &base in orphans {
+            self.disk.remove(&FileName::Index(base).to_string()).await?;
+        }
+        Ok(())
+    }
+
+    /// The directory of an index file; `None` when it is damaged.
+    async fn read_directory(
+        &self,
+        range: &Range<LogOffset>,
+    ) -> Result<Option<Directory<D::File>>, DiskError> {
+        let (base, seed) = (range.start, self.config.checksum_seed);
+        let file = self.disk.open(&FileName::Index(base).to_string()).await?;
+        let Ok(first) = file.read(0, BLOCK_SIZE).await else { return Ok(None) };
+        let Some(head) = open_head((*first).as_ref(), base, seed) else { return Ok(None) };
+        let layout = Layout::of(&head);
+        let is_whole = head.segment_end.get() == range.end.0 && layout.size() <= file.size();
+        if !is_whole {
+            return Ok(None);
+        }
+        let size = layout.run_blocks * BLOCK_SIZE;
+        let Ok(blocks) = file.read(BLOCK_SIZE as u64, size).await else { return Ok(None) };
+        let count = head.run_count.get() as usize;
+        let runs = open_items((*blocks).as_ref(), 1, count, base, seed);
+        Ok(runs.map(|runs| Directory { file, head, runs }))
+    }
+
+    /// Files of the right size may become segments; others are of no use.
+    async fn take_ready(&mut self, files: &Files) -> Result<(), DiskError> {
+        for &(number, size) in &files.ready {
+            if size == self.config.segment_size {
+                self.ready.push(number);
+            } else {
+                self.disk.remove(&FileName::Ready(number).to_string()).await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn walk(
+        &mut self,
+        apply: &mut impl FnMut(&mut Index, Replayed<'_>),
+    ) -> Result<Walked, OpenError> {
+        let files = self
+            .segments
+            .iter()
+            .map(|found| (found.segment.range.clone(), found.segment.file.clone()));
+        let mut reader = LogReader::new(files.collect(), self.config.checksum_seed);
+        let point = self.snapshot.as_ref().map(|(point, _)| *point);
+        let mut walk = Walk {
+            segments: &mut self.segments,
+            index: &mut self.index,
+            report: &mut self.report,
+            reader: &mut reader,
+            point,
+            at: LogOffset(0),
+            chain: Chain::default(),
+        };
+        walk.run(apply).await?;
+        let (end, chain) = (walk.at, walk.chain);
+        self.report.bytes_scanned = reader.bytes_read;
+        let next_ordinal = chain.last_ordinal.unwrap_or(0) + 1;
+        Ok(Walked { end, next_ordinal, epoch: chain.epoch })
+    }
+
+    /// Leaves a file beside the log for every range that was found damaged now.
+    async fn note_damage(&self) -> Result<(), DiskError> {
+        for hole in &self.report.damaged {
+            let name = FileName::Damaged(hole.clone());
+            match publish_bytes(&self.disk, name, damage_note(hole).as_bytes()).await {
+                // The report says it too; a full disk must not keep the log closed.
+                Err(error) if error.kind != DiskErrorKind::NoSpace => return Err(error),
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes the segment that holds `end` the last one. What lies behind holds nothing that anybody was
+    /// told about, and becomes the next segment or a ready file.
+    async fn settle_end(&mut self, end: LogOffset) -> Result<(), DiskError> {
+        let count = self.segments.partition_point(|found| found.segment.range.start < end);
+        let count = count.max(usize::from(!self.segments.is_empty()));
+        for found in self.segments.split_off(count) {
+            let segment = found.segment;
+            let name = FileName::Segment(segment.range.start).to_string();
+            if segment.size() == self.config.segment_size {
+                let number = self.next_ready;
+                self.next_ready += 1;
+                self.disk.rename(&name, &FileName::Ready(number).to_string()).await?;
+                self.ready.push(number);
+            } else {
+                self.disk.remove(&name).await?;
+            }
+        }
+        let log_end = self.segments.last().map(|found| found.segment.range.end);
+        if log_end.is_none_or(|log_end| log_end < end) {
+            let base = LogOffset(block_ceil(end.0));
+            let name = FileName::Segment(base).to_string();
+            let file = self.disk.create(&name, self.config.segment_size).await?;
+            let range = base..base.plus(file.size());
+            self.segments.push(Found { segment: Segment::new(range, file), directory: None });
+        }
+        self.disk.sync_directory().await
+    }
+
+    async fn into_store(
+        self,
+        walked: Walked,
+        now: Timestamp,
+    ) -> Result<(Store<D>, RecoveryReport), OpenError> {
+        let Self {
+            disk, config, snapshots, segments, ready, next_ready, index, mut report, ..
+        } = self;
+        let segments: VecDeque<_> = segments.into_iter().map(Found::settled).collect();
+        let last = segments.back().expect("settled above");
+        let end = walked.end.max(last.range.start);
+        let prefix = read_prefix(last, end).await?;
+        let start = WriterStart {
+            end: end.0,
+            segment_end: last.range.end.0,
+            epoch: walked.epoch + 1,
+            next_ordinal: walked.next_ordinal,
+            seed: config.checksum_seed,
+        };
+        report.begin = segments.front().expect("settled above").range.start;
+        report.end = end;
+        report.epoch = start.epoch;
+        let log = Log {
+            writer: Writer::new(start, &prefix, |size| disk.buffer(size)),
+            disk: disk.clone(),
+            tail: TailCache::new(config.tail_cache_bytes),
+            segments,
+            next: None,
+            preparing: Preparing::No,
+            fault: None,
+            space: SpaceState::Enough,
+            is_opening: true,
+            damaged: report.damaged.clone(),
+            ready,
+            next_ready,
+            counters: Counters::default(),
+            config,
+        };
+        let store = Store(Rc::new(Shared {
+            disk,
+            log: log.into(),
+            index: index.into(),
+            upkeep: Upkeep::new(snapshots, now).into(),
+            is_stopping: false.into(),
+            work: Signal::default(),
+            progress: Signal::default(),
+        }));
+        begin_epoch(&store).await?;
+        Ok((store, report))
+    }
+}
+
+/// Writes the entry with which the new epoch begins, and waits until it is on stable media.
+async fn begin_epoch<D: Disk>(store: &Store<D>) -> Result<(), OpenError> {
+    while let Err(refusal) = store.append(EntryKind::Opened, 0, 0, |_, _| {}) {
+        assert!(matches!(refusal, AppendError::NoRoom | AppendError::DiskFull), "{refusal}");
+        store.commit_step().await?;
+        let is_full = store.0.log.borrow().space == SpaceState::Full;
+        if is_full {
+            let (operation, file) = ("create", "the next segment".into());
+            let kind = DiskErrorKind::NoSpace;
+            return Err(DiskError { operation, file, offset: 0, kind }.into());
+        }
+    }
+    while store.safe() < store.end() {
+        store.commit_step().await?;
+    }
+    let mut log = store.0.log.borrow_mut();
+    log.is_opening = false;
+    let safe = log.writer.safe();
+    log.writer.handle_durable(safe);
+    Ok(())
+}
+
+/// What the block at `end` holds so far.
+async fn read_prefix<F: DiskFile>(last: &Segment<F>, end: LogOffset) -> Result<Vec<u8>, DiskError> {
+    let base = block_floor(end.0);
+    let size = (end.0 - base) as usize;
+    if size == 0 {
+        return Ok(Vec::new());
+    }
+    let block = last.file.read(base - last.range.start.0, BLOCK_SIZE).await?;
+    Ok((*block).as_ref()[..size].to_vec())
+}
+
+/// Where a walk ended.
+struct Walked {
+    end: LogOffset,
+    next_ordinal: u64,
+    epoch: u32,
+}
+
+struct Walk<'a, F> {
+    segments: &'a mut [Found<F>],
+    index: &'a mut Index,
+    report: &'a mut RecoveryReport,
+    reader: &'a mut LogReader<F>,
+    point: Option<SnapshotPoint>,
+    at: LogOffset,
+    chain: Chain,
+}
+
+/// What a step of the walk has met.
+enum Step {
+    Advanced,
+    Hole { claimed_size: u64 },
+    End,
+}
+
+impl<F: DiskFile> Walk<'_, F> {
+    /// Walks to the end of the log.
+    async fn run(
+        &mut self,
+        apply: &mut impl FnMut(&mut Index, Replayed<'_>),
+    ) -> Result<(), OpenError> {
+        let begin = self.segments.first().map_or(LogOffset(0), |found| found.segment.range.start);
+        self.at = self.point.map_or(begin, |point| point.offset.min(begin));
+        loop {
+            self.meet_snapshot();
+            match self.step(apply).await? {
+                Step::Advanced => {}
+                Step::End => return Ok(()),
+                Step::Hole { claimed_size } => {
+                    if self.is_torn_at_hole(claimed_size).await? {
+                        return Ok(());
+                    }
+                }
+            }
+        }
+    }
+
+    /// At its offset, the snapshot knows what comes next.
+    fn meet_snapshot(&mut self) {
+        if let Some(point) = self.point.filter(|point| point.offset == self.at) {
+            let last_ordinal = Some(point.next_ordinal - 1);
+            let epoch = self.chain.epoch.max(point.epoch);
+            self.chain = Chain { last_ordinal, is_broken: false, epoch };
+        }
+    }
+
+    async fn step(
+        &mut self,
+        apply: &mut impl FnMut(&mut Index, Replayed<'_>),
+    ) -> Result<Step, OpenError> {
+        let at = self.at;
+        let Some(found) = self.segments.iter_mut().find(|f| f.segment.range.contains(&at)) else {
+            let is_gap = self.segments.iter().any(|f| f.segment.range.start >= at)
+                || self.point.is_some_and(|point| at < point.offset);
+            return Ok(if is_gap { Step::Hole { claimed_size: 0 } } else { Step::End });
+        };
+        let range = found.segment.range.clone();
+        if let Some(directory) = found.directory.as_ref().filter(|_| range.start == at) {
+            self.index.add_file(range.start, &directory.runs);
+            self.chain.last_ordinal = None;
+            self.at = range.end;
+            return Ok(Step::Advanced);
+        }
+        if self.index.newest_segment() < Some(range.start) {
+            self.index.begin_segment(range);
+        }
+        let boundary = self.point.map_or(LogOffset(0), |point| point.offset);
+        match self.reader.look(at).await? {
+            Look::Entry(entry)
+                if self.chain.accepts(&entry.header)
+                    && (at >= boundary || entry.header.end() <= boundary) =>
+            {
+                found.segment.note_entry(at);
+                self.chain.take(&entry.header);
+                self.at = entry.header.end();
+                let in_snapshot = at < boundary;
+                let is_wanted = match entry.kind {
+                    EntryKind::Filler | EntryKind::Opened => false,
+                    EntryKind::Messages => true,
+                    EntryKind::Topic | EntryKind::Offsets => !in_snapshot,
+                };
+                if is_wanted {
+                    self.report.entries_replayed += 1;
+                    let replayed = Replayed {
+                        kind: entry.kind,
+                        subject: entry.header.subject.get(),
+                        entry_offset: at,
+                        payload_offset: at.plus(HEADER_SIZE as u64),
+                        payload: entry.payload,
+                        in_snapshot,
+                    };
+                    apply(self.index, replayed);
+                }
+                Ok(Step::Advanced)
+            }
+            Look::Unsupported { kind, version } => {
+                Err(OpenError::Unsupported { at, kind, version })
+            }
+            Look::Nothing { claimed_size } => {
+                Ok(Step::Hole { claimed_size: claimed_size.unwrap_or(0) })
+            }
+            Look::Entry(_) | Look::Cut { .. } => Ok(Step::Hole { claimed_size: 0 }),
+        }
+    }
+
+    /// Judges the hole at the current place; moves behind it unless the log ends here.
+    async fn is_torn_at_hole(&mut self, claimed_size: u64) -> Result<bool, OpenError> {
+        let hole = self.at;
+        let bound = self.known_to_go_on();
+        let behind = self.reader.search(hole, bound, &self.chain).await?;
+        match judge(hole, bound, &behind) {
+            Verdict::Torn => {
+                let unreadable = self.reader.unreadable.iter();
+                if let Some((_, error)) = unreadable.into_iter().find(|(range, _)| range.end > hole)
+                {
+                    return Err(error.clone().into());
+                }
+                let is_untouched = self.chain.last_ordinal.is_none() && self.point.is_none();
+                if is_untouched && claimed_size > 0 {
+                    return Err(OpenError::Foreign { at: hole });
+                }
+                let end = behind.last_end.max(hole.plus(claimed_size));
+                self.report.torn_bytes = end.0 - hole.0;
+                self.chain.epoch = self.chain.epoch.max(behind.epoch);
+                Ok(true)
+            }
+            Verdict::Damaged { resume } => {
+                if !self.report.damaged.contains(&(hole..resume)) {
+                    self.report.damaged.push(hole..resume);
+                }
+                self.chain.is_broken = true;
+                self.at = resume;
+                Ok(false)
+            }
+        }
+    }
+
+    /// The first place behind the current one at which the log is known to have reached once.
+    fn known_to_go_on(&self) -> Option<LogOffset> {
+        let covered = self.segments.iter().filter(|found| found.directory.is_some());
+        let covered = covered.map(|found| found.segment.range.start);
+        let point = self.point.map(|point| point.offset);
+        covered.chain(point).filter(|&place| place > self.at).min()
+    }
+}
+
+impl<F> Found<F> {
+    fn settled(self) -> Segment<F> {
+        let mut segment = self.segment;
+        if let Some(Directory { file, head, .. }) = self.directory {
+            let last_stored = Some(Timestamp(head.last_stored_ms.get()));
+            let last_stored = last_stored.filter(|_| head.message_count.get() > 0);
+            let layout = Layout::of(&head);
+            segment.index = SegmentIndex::File { file: Some(file), last_stored, layout };
+        }
+        segment
+    }
+}
+
+impl Files {
+    async fn list<D: Disk>(disk: &D) -> Result<Self, DiskError> {
+        let mut files = Self::default();
+        for (name, size) in disk.list().await? {
+            match FileName::parse(&name) {
+                Some(FileName::Segment(base)) if size >= BLOCK_SIZE as u64 => {
+                    files.segments.push((base, size));
+                }
+                // Its making was interrupted before it had a block.
+                Some(name @ FileName::Segment(_)) => files.unfinished.push(name),
+                Some(FileName::Index(base)) => files.indexes.push(base),
+                Some(FileName::Snapshot(offset)) => files.snapshots.push(offset),
+                Some(FileName::Ready(number)) => files.ready.push((number, size)),
+                Some(FileName::Damaged(range)) => files.damaged.push(range),
+                Some(name @ FileName::Unfinished(_)) => files.unfinished.push(name),
+                Some(FileName::Kept(_)) | None => {}
+            }
+        }
+        files.segments.sort_unstable();
+        files.indexes.sort_unstable();
+        files.snapshots.sort_unstable();
+        files.ready.sort_unstable();
+        files.damaged.sort_unstable_by_key(|range| range.start);
+        files.unfinished.sort_unstable_by_key(FileName::to_string);
+        Ok(files)
+    }
+
+    fn has_segment(&self, base: LogOffset) -> bool {
+        self.segments.iter().any(|&(segment, _)| segment == base)
+    }
+}
+
+fn check_segment_size(size: u64) -> Result<(), OpenError> {
+    let is_possible = (SEGMENT_SIZE_MIN..=SEGMENT_SIZE_MAX).contains(&size)
+        && size.is_multiple_of(BLOCK_SIZE as u64);
+    if is_possible { Ok(()) } else { Err(OpenError::SegmentSize(size)) }
+}

@@ -1,0 +1,77 @@
+//! Small files that appear whole or not at all: index files, snapshots, notes about damage.
+
+use std::rc::Rc;
+
+use crate::storage::disk::{BLOCK_SIZE, Disk, DiskError, DiskFile, Durability};
+use crate::storage::segment::FileName;
+use crate::storage::writer::WRITE_SIZE;
+
+/// Writes a file of `block_count` blocks under another name, makes it durable, and then gives it its
+/// name. `fill` gets every block in turn and fills it completely.
+pub async fn publish<D: Disk>(
+    disk: &D,
+    name: FileName,
+    block_count: usize,
+    mut fill: impl FnMut(&mut [u8]),
+) -> Result<(), DiskError> {
+    let unfinished = name.clone().unfinished().to_string();
+    let file = make(disk, &unfinished, (block_count * BLOCK_SIZE) as u64).await?;
+    let size = block_count * BLOCK_SIZE;
+    let mut offset = 0;
+    while offset < size {
+        let mut buffer = disk.buffer(WRITE_SIZE.min(size - offset));
+        buffer.as_mut().chunks_exact_mut(BLOCK_SIZE).for_each(&mut fill);
+        let written = buffer.as_ref().len();
+        file.write(offset as u64, Rc::new(buffer), Durability::Written).await?;
+        offset += written;
+    }
+    file.sync().await?;
+    disk.rename(&unfinished, &name.to_string()).await?;
+    disk.sync_directory().await
+}
+
+/// Publishes `bytes`, with zeros up to a whole block.
+pub async fn publish_bytes<D: Disk>(
+    disk: &D,
+    name: FileName,
+    bytes: &[u8],
+) -> Result<(), DiskError> {
+    let mut blocks = bytes.chunks(BLOCK_SIZE);
+    let block_count = blocks.len().max(1);
+    publish(disk, name, block_count, |block| {
+        let next = blocks.next().unwrap_or_default();
+        block[..next.len()].copy_from_slice(next);
+        block[next.len()..].fill(0);
+    })
+    .await
+}
+
+/// Creates a file in the place of what an earlier attempt has left.
+pub async fn make<D: Disk>(disk: &D, name: &str, size: u64) -> Result<D::File, DiskError> {
+    match disk.create(name, size).await {
+        Ok(file) => Ok(file),
+        Err(error) => {
+            if disk.remove(name).await.is_err() {
+                return Err(error);
+            }
+            disk.create(name, size).await
+        }
+    }
+}
+
+/// All bytes of a file.
+pub async fn read_all<F: DiskFile>(file: &F) -> Result<Vec<u8>, DiskError> {
+    let mut bytes = Vec::new();
+    while (bytes.len() as u64) < file.size() {
+        let part = file.read(bytes.len() as u64, WRITE_SIZE).await?;
+        let part = (*part).as_ref();
+        if part.is_empty() {
+            break;
+        }
+        bytes.extend_from_slice(part);
+        if !part.len().is_multiple_of(BLOCK_SIZE) {
+            break;
+        }
+    }
+    Ok(bytes)
+}

@@ -1,0 +1,308 @@
+//! Cold reads: messages that have left the tail cache, pages of index files, searches by time and by
+//! place in the log. Direct I/O; nothing here disturbs the write path but the device itself.
+//!
+//! Every message is returned only after its whole entry's checksum held.
+
+use std::ops::Range;
+use std::rc::Rc;
+
+use crate::model::{Chunk, LogOffset, QueueOffset, Timestamp};
+use crate::storage::disk::{BLOCK_SIZE, Disk, DiskError, DiskFile};
+use crate::storage::entry::{EntryKind, HEADER_SIZE, Look, look};
+use crate::storage::index::{IndexPage, Located, Lookup, QueueKey};
+use crate::storage::log::SegmentIndex;
+use crate::storage::sealed::{BLOCKS_PER_PAGE, Layout, PAGE_SIZE, is_page_intact, open_items};
+use crate::storage::segment::{FileName, block_ceil, block_floor};
+use crate::storage::store::{ReadError, Store};
+
+use zerocopy::byteorder::little_endian::U32;
+
+/// Most bytes that one read takes in, unless a single entry is larger.
+pub const READ_SIZE: u64 = 1 << 20;
+
+/// The part of an entry from a record on.
+#[derive(Clone, Debug)]
+pub struct EntryAt {
+    pub kind: EntryKind,
+    pub subject: u32,
+    pub entry_offset: LogOffset,
+    /// The payload from the place that was asked for to its end.
+    pub rest: Chunk,
+}
+
+/// Bytes of one segment, as they were read.
+struct Span {
+    base: u64,
+    bytes: Rc<dyn AsRef<[u8]>>,
+    segment_end: u64,
+}
+
+/// An entry in a span whose checksum holds: where its payload lies in the log.
+struct Checked {
+    kind: EntryKind,
+    subject: u32,
+    payload: Range<u64>,
+    end: u64,
+}
+
+impl<D: Disk> Store<D> {
+    /// Reads messages, in the order in which they are wanted. Neighbours share a read, so ask for what
+    /// lies together in one call; the caller bounds how much that is.
+    pub async fn read(&self, wanted: &[Located]) -> Result<Vec<Chunk>, ReadError> {
+        let mut chunks = Vec::with_capacity(wanted.len());
+        let mut rest = wanted;
+        while let Some(first) = rest.first() {
+            if let Some(chunk) = self.cached(first.offset, first.size) {
+                chunks.push(chunk);
+                rest = &rest[1..];
+                continue;
+            }
+            let group;
+            (group, rest) = rest.split_at(neighbours(rest));
+            self.read_group(group, &mut chunks).await?;
+        }
+        Ok(chunks)
+    }
+
+    /// The entry that holds `offset`, which a client may have made up.
+    pub async fn read_entry_at(&self, offset: LogOffset) -> Result<EntryAt, ReadError> {
+        if offset >= self.safe() {
+            return Err(ReadError::Gone(offset));
+        }
+        self.0.log.borrow().check_readable(offset..offset.plus(1))?;
+        let mut at = self.mark_before(offset).await?;
+        let mut span = self.read_span(at..at.plus(HEADER_SIZE as u64), READ_SIZE).await?;
+        loop {
+            let entry = self.check_entry(&mut span, at).await?;
+            if offset.0 < entry.end {
+                let Range { start, end } = entry.payload;
+                let is_payload = (start..end).contains(&offset.0);
+                if !is_payload || entry.kind == EntryKind::Filler {
+                    return Err(ReadError::Gone(offset));
+                }
+                let rest = span.chunk(offset.0..end);
+                let (kind, subject) = (entry.kind, entry.subject);
+                return Ok(EntryAt { kind, subject, entry_offset: at, rest });
+            }
+            at = LogOffset(entry.end);
+        }
+    }
+
+    /// Loads a page of a sealed segment's index, so that looking there finds it.
+    pub async fn load_index(&self, page: IndexPage) -> Result<(), ReadError> {
+        let (file, _) = self.index_file(page.segment).await?;
+        let bytes = file.read(u64::from(page.number) * PAGE_SIZE as u64, PAGE_SIZE).await?;
+        let seed = self.0.log.borrow().config.checksum_seed;
+        let first_block = page.number as usize * BLOCKS_PER_PAGE;
+        if !is_page_intact((*bytes).as_ref(), first_block, page.segment, seed) {
+            return Err(self.give_up_index(page.segment).await?);
+        }
+        self.0.index.borrow_mut().insert_page(page, bytes);
+        Ok(())
+    }
+
+    /// The first message stored at or after `time`, or behind the last one when there is none. With
+    /// `upper`, the last message stored at or before `time`, or the oldest when there is none.
+    pub async fn offset_by_time(
+        &self,
+        key: QueueKey,
+        time: Timestamp,
+        upper: bool,
+    ) -> Result<QueueOffset, ReadError> {
+        let is_before = |stored: Timestamp| stored < time || (upper && stored == time);
+        let (runs, bounds) = self.with_index(|index| (index.runs(key), index.bounds(key)));
+        let mut found = bounds.end;
+        let (mut low, mut high) = (0, runs.len());
+        while low < high {
+            let middle = low.midpoint(high);
+            let stored = self.stored_at(key, runs[middle].start).await?;
+            if stored.is_none_or(is_before) { low = middle + 1 } else { high = middle }
+        }
+        if let Some(run) = low.checked_sub(1).map(|index| runs[index].clone()) {
+            found = runs.get(low).map_or(bounds.end, |next| next.start);
+            let (mut first, mut behind) = (run.start, run.end);
+            while first < behind {
+                let middle = first.midpoint(behind);
+                let stored = self.stored_at(key, middle).await?;
+                if stored.is_none_or(is_before) { first = middle + 1 } else { behind = middle }
+            }
+            if first < run.end {
+                found = first;
+            }
+        } else if let Some(first) = runs.first() {
+            found = first.start;
+        }
+        let found = if upper { found.saturating_sub(1).max(bounds.start) } else { found };
+        Ok(QueueOffset(found))
+    }
+
+    async fn stored_at(&self, key: QueueKey, offset: u64) -> Result<Option<Timestamp>, ReadError> {
+        loop {
+            match self.with_index(|index| index.lookup(key, QueueOffset(offset), 1)) {
+                Lookup::Here(messages) => return Ok(messages.first().map(|m| m.stored_at)),
+                Lookup::Sealed(page) => self.load_index(page).await?,
+                Lookup::Lost { .. } | Lookup::Nothing => return Ok(None),
+            }
+        }
+    }
+
+    async fn read_group(
+        &self,
+        group: &[Located],
+        chunks: &mut Vec<Chunk>,
+    ) -> Result<(), ReadError> {
+        let (first, last) = (&group[0], &group[group.len() - 1]);
+        let mut span = self.read_span(first.entry_offset..last.end(), 0).await?;
+        let mut checked: Option<(LogOffset, Checked)> = None;
+        for located in group {
+            let at = located.entry_offset;
+            let payload = match &checked {
+                Some((entry_offset, entry)) if *entry_offset == at => entry.payload.clone(),
+                _ => {
+                    let entry = self.check_entry(&mut span, at).await?;
+                    checked.insert((at, entry)).1.payload.clone()
+                }
+            };
+            let record = located.offset.0..located.end().0;
+            if record.start < payload.start || record.end > payload.end {
+                return Err(self.damage_or_gone(at));
+            }
+            chunks.push(span.chunk(record));
+        }
+        Ok(())
+    }
+
+    /// Checks the entry at `at`; reads on when the span does not hold all of it.
+    async fn check_entry(&self, span: &mut Span, at: LogOffset) -> Result<Checked, ReadError> {
+        let seed = self.0.log.borrow().config.checksum_seed;
+        for _ in 0..3 {
+            match span.look(at, seed) {
+                Look::Entry(entry) => {
+                    let start = at.0 + HEADER_SIZE as u64;
+                    return Ok(Checked {
+                        kind: entry.kind,
+                        subject: entry.header.subject.get(),
+                        payload: start..start + u64::from(entry.header.payload_size.get()),
+                        end: entry.header.end().0,
+                    });
+                }
+                Look::Cut { needs } => {
+                    *span = self.read_span(at..at.plus(needs as u64), READ_SIZE).await?;
+                }
+                Look::Nothing { .. } | Look::Unsupported { .. } => break,
+            }
+        }
+        Err(self.damage_or_gone(at))
+    }
+
+    /// What was read is not what the index promised: damage, unless the segment has expired meanwhile.
+    fn damage_or_gone(&self, at: LogOffset) -> ReadError {
+        if at < self.begin() { ReadError::Gone(at) } else { ReadError::Damaged(at) }
+    }
+
+    /// Reads `range` and what else of its blocks, and at least `size_min` bytes if the segment has them.
+    async fn read_span(&self, range: Range<LogOffset>, size_min: u64) -> Result<Span, ReadError> {
+        let (file, start, segment_end) = {
+            let mut log = self.0.log.borrow_mut();
+            log.check_readable(range.clone())?;
+            let segment = log.segment(range.start).ok_or(ReadError::Gone(range.start))?;
+            (segment.file.clone(), segment.range.start.0, segment.range.end.0)
+        };
+        let base = block_floor(range.start.0);
+        let end = block_ceil(range.end.0).max(base + size_min).min(segment_end);
+        let bytes = file.read(base - start, (end - base) as usize).await?;
+        Ok(Span { base, bytes, segment_end })
+    }
+
+    /// A place at or before `offset` at which an entry begins, not far away.
+    async fn mark_before(&self, offset: LogOffset) -> Result<LogOffset, ReadError> {
+        let (base, in_memory) = {
+            let mut log = self.0.log.borrow_mut();
+            let segment = log.segment(offset).ok_or(ReadError::Gone(offset))?;
+            let base = segment.range.start;
+            let marks = match segment.index {
+                SegmentIndex::Memory => Some(mark_before(&segment.marks, base, offset)),
+                SegmentIndex::File { .. } => None,
+            };
+            (base, marks)
+        };
+        if let Some(mark) = in_memory {
+            return Ok(mark);
+        }
+        let (file, layout) = self.index_file(base).await?;
+        let first = layout.marks_at();
+        let size = layout.mark_blocks * BLOCK_SIZE;
+        let bytes = file.read((first * BLOCK_SIZE) as u64, size).await?;
+        let seed = self.0.log.borrow().config.checksum_seed;
+        match open_items::<U32>((*bytes).as_ref(), first, layout.mark_count, base, seed) {
+            Some(marks) => {
+                let marks: Vec<u32> = marks.iter().map(|mark| mark.get()).collect();
+                Ok(mark_before(&marks, base, offset))
+            }
+            None => Err(self.give_up_index(base).await?),
+        }
+    }
+
+    /// The index file of a sealed segment, opened once.
+    async fn index_file(&self, base: LogOffset) -> Result<(D::File, Layout), ReadError> {
+        let known = {
+            let mut log = self.0.log.borrow_mut();
+            let segment = log.segment(base).ok_or(ReadError::Gone(base))?;
+            match &segment.index {
+                SegmentIndex::File { file, layout, .. } => (file.clone(), *layout),
+                SegmentIndex::Memory => return Err(ReadError::Gone(base)),
+            }
+        };
+        let (Some(file), layout) = known else {
+            let opened = self.0.disk.open(&FileName::Index(base).to_string()).await?;
+            let mut log = self.0.log.borrow_mut();
+            let segment = log.segment(base).ok_or(ReadError::Gone(base))?;
+            let SegmentIndex::File { file, layout, .. } = &mut segment.index else {
+                return Err(ReadError::Gone(base));
+            };
+            *file = Some(opened.clone());
+            return Ok((opened, *layout));
+        };
+        Ok((file, layout))
+    }
+
+    /// An index file turned out to be damaged. It is derived, so it goes, and the next start makes it
+    /// again from the log.
+    async fn give_up_index(&self, base: LogOffset) -> Result<ReadError, DiskError> {
+        self.0.disk.remove(&FileName::Index(base).to_string()).await.ok();
+        Ok(ReadError::Damaged(base))
+    }
+}
+
+impl Span {
+    fn look(&self, at: LogOffset, seed: u32) -> Look<'_> {
+        let bytes = (*self.bytes).as_ref();
+        let skip = at.0.checked_sub(self.base).and_then(|skip| usize::try_from(skip).ok());
+        let bytes = skip.and_then(|skip| bytes.get(skip..)).unwrap_or_default();
+        look(bytes, at, self.segment_end.saturating_sub(at.0), seed)
+    }
+
+    /// The part at `range` of the log, which is in the span.
+    fn chunk(&self, range: Range<u64>) -> Chunk {
+        let start = (range.start - self.base) as usize;
+        Chunk::new(self.bytes.clone(), start..start + (range.end - range.start) as usize)
+    }
+}
+
+/// How many of `wanted` can share one read with the first.
+fn neighbours(wanted: &[Located]) -> usize {
+    let start = wanted[0].entry_offset;
+    let mut last = start;
+    let others = wanted[1..].iter().take_while(|located| {
+        let is_next = located.entry_offset >= last && located.end() <= start.plus(READ_SIZE);
+        last = located.entry_offset;
+        is_next
+    });
+    1 + others.count()
+}
+
+fn mark_before(marks: &[u32], base: LogOffset, offset: LogOffset) -> LogOffset {
+    let position = offset.0 - base.0;
+    let behind = marks.partition_point(|&mark| u64::from(mark) <= position);
+    base.plus(behind.checked_sub(1).map_or(0, |index| u64::from(marks[index])))
+}

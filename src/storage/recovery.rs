@@ -1,0 +1,213 @@
+//! What recovery makes of the bytes it finds. Pure; [`opening`](super::opening) reads and acts.
+//!
+//! The log is walked entry by entry. The first place where the chain breaks is a *hole*. Either the
+//! log simply ends there, with writes that were under way when the power went (a torn tail, which
+//! nobody was told about), or something that was acknowledged is damaged. Three things tell: a
+//! snapshot or index file says that the log once reached further; an intact entry behind the hole says
+//! so through its safe lag; or neither does.
+//!
+//! | The log is known to go on at `bound` | First intact entry behind the hole | An entry there proves the hole was safe | Verdict |
+//! |---|---|---|---|
+//! | yes | before `bound`  | –   | damaged up to that entry |
+//! | yes | none before     | –   | damaged up to `bound` |
+//! | no  | none            | –   | torn |
+//! | no  | some            | no  | torn: they were in flight together with the hole |
+//! | no  | some            | yes | damaged up to the first |
+//!
+//! A torn tail is cut and reported. A damaged range is kept, reported and answered with an error; the
+//! log goes on behind it.
+
+use std::fmt::{self, Display};
+use std::ops::Range;
+
+use crate::model::LogOffset;
+use crate::storage::entry::EntryHeader;
+
+/// What the entries so far say about the next one.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Chain {
+    /// `None` where the walk has just begun.
+    pub last_ordinal: Option<u64>,
+    /// Whether entries are missing since `last_ordinal`.
+    pub is_broken: bool,
+    pub epoch: u32,
+}
+
+impl Chain {
+    /// Whether `header` can be the next entry. Left-overs of an earlier life have a lower epoch, since
+    /// every opening begins a new one.
+    pub fn accepts(&self, header: &EntryHeader) -> bool {
+        let ordinal = header.ordinal.get();
+        let is_next = match self.last_ordinal {
+            None => ordinal > 0,
+            Some(last) if self.is_broken => ordinal > last,
+            Some(last) => ordinal == last + 1,
+        };
+        is_next && header.epoch.get() >= self.epoch
+    }
+
+    /// Whether `header` can be an entry of this log further on.
+    pub fn accepts_later(&self, header: &EntryHeader) -> bool {
+        Self { is_broken: true, ..*self }.accepts(header)
+    }
+
+    pub fn take(&mut self, header: &EntryHeader) {
+        let epoch = self.epoch.max(header.epoch.get());
+        *self = Self { last_ordinal: Some(header.ordinal.get()), is_broken: false, epoch };
+    }
+}
+
+/// What lies behind a hole.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Behind {
+    /// The first entry that the chain accepts.
+    pub first: Option<LogOffset>,
+    /// An entry says that everything below here was safe.
+    pub proven_safe: LogOffset,
+    /// Where the last such entry ends.
+    pub last_end: LogOffset,
+    /// Highest epoch of any intact entry, accepted or not.
+    pub epoch: u32,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    Torn,
+    Damaged { resume: LogOffset },
+}
+
+/// The table above. `bound` is a place at or behind the hole where an entry is known to have begun, or
+/// the log to have ended, once everything before it was safe.
+pub fn judge(hole: LogOffset, bound: Option<LogOffset>, behind: &Behind) -> Verdict {
+    match (bound.filter(|&bound| bound > hole), behind.first) {
+        (Some(bound), Some(first)) => Verdict::Damaged { resume: first.min(bound) },
+        (Some(bound), None) => Verdict::Damaged { resume: bound },
+        (None, Some(first)) if behind.proven_safe > hole => Verdict::Damaged { resume: first },
+        (None, _) => Verdict::Torn,
+    }
+}
+
+/// What opening a log has found and done. Rendered for the operator by `Display`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RecoveryReport {
+    pub begin: LogOffset,
+    /// Where the log was found to end; new entries follow.
+    pub end: LogOffset,
+    /// The epoch that begins.
+    pub epoch: u32,
+    /// The snapshot that the state comes from.
+    pub snapshot: Option<LogOffset>,
+    /// Snapshots that were damaged and have been removed.
+    pub snapshots_damaged: Vec<LogOffset>,
+    pub entries_replayed: u64,
+    pub bytes_scanned: u64,
+    /// Segments whose index file was missing or damaged, and is made again.
+    pub indexes_rebuilt: usize,
+    /// Bytes behind the end that belonged to writes nobody was told about. Zero after an orderly stop.
+    pub torn_bytes: u64,
+    /// Acknowledged parts of the log that cannot be read, found now or earlier.
+    pub damaged: Vec<Range<LogOffset>>,
+}
+
+impl Display for RecoveryReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "log {}..{}, epoch {}, ", self.begin, self.end, self.epoch)?;
+        match self.snapshot {
+            Some(offset) => write!(f, "snapshot at {offset}, ")?,
+            None => f.write_str("no snapshot, ")?,
+        }
+        write!(f, "{} entries replayed, ", self.entries_replayed)?;
+        write!(f, "{} bytes scanned, ", self.bytes_scanned)?;
+        write!(f, "torn tail of {} bytes cut", self.torn_bytes)?;
+        for offset in &self.snapshots_damaged {
+            write!(f, "\nsnapshot at {offset} was damaged and is removed; an older one was used")?;
+        }
+        for hole in &self.damaged {
+            write!(f, "\n{}", damage_note(hole))?;
+        }
+        Ok(())
+    }
+}
+
+/// What is lost in a damaged range, and what to do. Also the content of the file that marks it.
+pub fn damage_note(hole: &Range<LogOffset>) -> String {
+    format!(
+        "DAMAGED: log offsets {} to {} ({} bytes) cannot be read. Messages stored there were \
+         acknowledged and are lost on this machine; reading them is answered with an error, all \
+         others are served. The bytes are kept as they are. To repair: stop the broker, restore the \
+         segment file that holds these offsets from a copy, remove the .damaged file, start again.",
+        hole.start,
+        hole.end,
+        hole.end.0 - hole.start.0,
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use zerocopy::FromZeros;
+
+    use super::*;
+
+    #[test]
+    fn verdicts() {
+        let at = LogOffset;
+        let hole = at(100);
+        // bound, first behind, proven safe, verdict
+        let rows = [
+            (None, None, 0, Verdict::Torn),
+            (None, Some(200), 0, Verdict::Torn),
+            (None, Some(200), 100, Verdict::Torn),
+            (None, Some(200), 101, Verdict::Damaged { resume: at(200) }),
+            (Some(100), Some(200), 0, Verdict::Torn),
+            (Some(300), None, 0, Verdict::Damaged { resume: at(300) }),
+            (Some(300), Some(200), 0, Verdict::Damaged { resume: at(200) }),
+            (Some(300), Some(400), 0, Verdict::Damaged { resume: at(300) }),
+        ];
+        for row @ (bound, first, proven, verdict) in rows {
+            let first = first.map(at);
+            let behind = Behind { first, proven_safe: at(proven), ..Behind::default() };
+            assert_eq!(judge(hole, bound.map(at), &behind), verdict, "{row:?}");
+        }
+    }
+
+    #[test]
+    fn what_continues_a_chain() {
+        let chain = |last_ordinal, is_broken| Chain { last_ordinal, is_broken, epoch: 3 };
+        // chain, ordinal, epoch, accepted next, accepted further on
+        let rows = [
+            (chain(Some(7), false), 8, 3, true, true),
+            (chain(Some(7), false), 8, 4, true, true),
+            (chain(Some(7), false), 8, 2, false, false),
+            (chain(Some(7), false), 9, 3, false, true),
+            (chain(Some(7), false), 7, 3, false, false),
+            (chain(Some(7), true), 9, 3, true, true),
+            (chain(None, false), 1, 3, true, true),
+            (chain(None, false), 0, 3, false, false),
+        ];
+        for row @ (chain, ordinal, epoch, next, later) in rows {
+            let mut header = EntryHeader::new_zeroed();
+            header.ordinal.set(ordinal);
+            header.epoch.set(epoch);
+            assert_eq!(chain.accepts(&header), next, "{row:?}");
+            assert_eq!(chain.accepts_later(&header), later, "{row:?}");
+        }
+    }
+
+    #[test]
+    fn the_report_says_what_is_lost_and_what_to_do() {
+        let report = RecoveryReport {
+            end: LogOffset(9000),
+            epoch: 4,
+            torn_bytes: 128,
+            damaged: vec![LogOffset(4096)..LogOffset(8192)],
+            ..RecoveryReport::default()
+        };
+        let text = report.to_string();
+        assert!(
+            text.starts_with("log 0..9000, epoch 4, no snapshot, 0 entries replayed"),
+            "{text}"
+        );
+        assert!(text.contains("torn tail of 128 bytes cut"), "{text}");
+        assert!(text.contains("log offsets 4096 to 8192 (4096 bytes) cannot be read"), "{text}");
+    }
+}

@@ -1,0 +1,182 @@
+//! Reading the log from disk entry by entry, and finding entries behind a hole.
+//!
+//! What cannot be read because a block of the disk is bad counts as a hole, block by block, and is
+//! remembered: recovery must not take the end of what it can read for the end of the log.
+
+use std::ops::Range;
+use std::rc::Rc;
+
+use zerocopy::FromBytes;
+use zerocopy::byteorder::little_endian::U64;
+
+use crate::model::LogOffset;
+use crate::storage::disk::{BLOCK_SIZE, DiskError, DiskErrorKind, DiskFile};
+use crate::storage::entry::{ENTRY_ALIGN, HEADER_SIZE, Look, OWN_OFFSET_AT, look};
+use crate::storage::recovery::{Behind, Chain};
+use crate::storage::segment::block_floor;
+
+/// Bytes read at a time.
+pub const SCAN_SIZE: usize = 1 << 20;
+
+pub struct LogReader<F> {
+    segments: Vec<(Range<LogOffset>, F)>,
+    seed: u32,
+    window: Window,
+    pub bytes_read: u64,
+    /// Blocks that could not be read, and why.
+    pub unreadable: Vec<(Range<LogOffset>, DiskError)>,
+}
+
+/// A part of the log in memory.
+#[derive(Clone)]
+struct Window {
+    base: u64,
+    bytes: Rc<dyn AsRef<[u8]>>,
+}
+
+impl Window {
+    fn end(&self) -> u64 {
+        self.base + (*self.bytes).as_ref().len() as u64
+    }
+
+    /// What the window holds from `at` on.
+    fn from(&self, at: LogOffset) -> &[u8] {
+        let bytes = (*self.bytes).as_ref();
+        let skip = at.0.checked_sub(self.base).and_then(|skip| usize::try_from(skip).ok());
+        skip.and_then(|skip| bytes.get(skip..)).unwrap_or_default()
+    }
+}
+
+impl<F: DiskFile> LogReader<F> {
+    /// `segments` are in log order.
+    pub fn new(segments: Vec<(Range<LogOffset>, F)>, seed: u32) -> Self {
+        let window = Window { base: 0, bytes: Rc::new([]) };
+        Self { segments, seed, window, bytes_read: 0, unreadable: Vec::new() }
+    }
+
+    /// What lies at `at`. Nothing lies outside all segments.
+    pub async fn look(&mut self, at: LogOffset) -> Result<Look<'_>, DiskError> {
+        let segment = self.segments.iter().find(|(range, _)| range.contains(&at));
+        let Some((range, _)) = segment else { return Ok(Look::Nothing { claimed_size: None }) };
+        let (room, seed) = (range.end.0 - at.0, self.seed);
+        // Once for the header, and once more when that says how long the entry is.
+        for _ in 0..2 {
+            match look(self.window.from(at), at, room, seed) {
+                Look::Cut { needs } => self.load(at, needs).await?,
+                _ => break,
+            }
+        }
+        match look(self.window.from(at), at, room, seed) {
+            Look::Cut { .. } => Ok(Look::Nothing { claimed_size: None }),
+            seen => Ok(seen),
+        }
+    }
+
+    /// Looks at all places in `from..to` for entries that the chain accepts further on; ends early when
+    /// one proves that everything below some place behind `hole` was safe.
+    pub async fn search(
+        &mut self,
+        hole: LogOffset,
+        to: Option<LogOffset>,
+        chain: &Chain,
+    ) -> Result<Behind, DiskError> {
+        let mut behind = Behind::default();
+        let from = hole.plus(ENTRY_ALIGN as u64);
+        let ranges: Vec<_> = self.segments.iter().map(|(range, _)| range.clone()).collect();
+        for range in ranges {
+            let end = to.map_or(range.end, |to| range.end.min(to));
+            let mut at = range.start.max(from);
+            while at.plus(HEADER_SIZE as u64) <= end {
+                self.load(at, HEADER_SIZE).await?;
+                let window = self.window.clone();
+                for place in candidates(&window, at).filter(|&place| place < end) {
+                    self.consider(place, chain, &mut behind).await?;
+                    if behind.first.is_some() && behind.proven_safe > hole {
+                        return Ok(behind);
+                    }
+                }
+                // The last place of the window whose own-offset field lies behind it.
+                at = LogOffset(window.end() - OWN_OFFSET_AT as u64);
+            }
+        }
+        Ok(behind)
+    }
+
+    async fn consider(
+        &mut self,
+        place: LogOffset,
+        chain: &Chain,
+        behind: &mut Behind,
+    ) -> Result<(), DiskError> {
+        let Look::Entry(entry) = self.look(place).await? else { return Ok(()) };
+        behind.epoch = behind.epoch.max(entry.header.epoch.get());
+        if chain.accepts_later(&entry.header) {
+            behind.first.get_or_insert(place);
+            behind.proven_safe = behind.proven_safe.max(entry.header.proves_safe());
+            behind.last_end = behind.last_end.max(entry.header.end());
+        }
+        Ok(())
+    }
+
+    /// Makes the window begin in the block of `at` and hold `needs` bytes from there, as far as the
+    /// segment goes.
+    async fn load(&mut self, at: LogOffset, needs: usize) -> Result<(), DiskError> {
+        let segment = self.segments.iter().find(|(range, _)| range.contains(&at));
+        let Some((range, file)) = segment else { return Ok(()) };
+        let base = block_floor(at.0);
+        let room = usize::try_from(range.end.0 - base).unwrap_or(usize::MAX);
+        let wanted = ((at.0 - base) as usize + needs).next_multiple_of(BLOCK_SIZE);
+        let (size, file) = (wanted.max(SCAN_SIZE).min(room), file.clone());
+        let start = range.start.0;
+        let bytes = match file.read(base - start, size).await {
+            Ok(bytes) => bytes,
+            Err(error) if may_be_one_block(&error) => {
+                self.read_block_by_block(&file, start, base, size).await?
+            }
+            Err(error) => return Err(error),
+        };
+        self.bytes_read += size as u64;
+        self.window = Window { base, bytes };
+        Ok(())
+    }
+
+    async fn read_block_by_block(
+        &mut self,
+        file: &F,
+        start: u64,
+        base: u64,
+        size: usize,
+    ) -> Result<Rc<dyn AsRef<[u8]>>, DiskError> {
+        let mut bytes = vec![0; size];
+        for (index, block) in bytes.chunks_mut(BLOCK_SIZE).enumerate() {
+            let at = base + (index * BLOCK_SIZE) as u64;
+            match file.read(at - start, BLOCK_SIZE).await {
+                Ok(found) => block.copy_from_slice((*found).as_ref()),
+                Err(error) if may_be_one_block(&error) => {
+                    let range = LogOffset(at)..LogOffset(at + BLOCK_SIZE as u64);
+                    self.unreadable.push((range, error));
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(Rc::new(bytes))
+    }
+}
+
+fn may_be_one_block(error: &DiskError) -> bool {
+    matches!(error.kind, DiskErrorKind::Io(_) | DiskErrorKind::Short { .. })
+}
+
+/// Places in the window, from `at` on, where something names that very place as its own offset.
+fn candidates(window: &Window, at: LogOffset) -> impl Iterator<Item = LogOffset> {
+    let first = at.0 + OWN_OFFSET_AT as u64;
+    let bytes = window.from(LogOffset(first));
+    let whole = bytes.len() / size_of::<U64>() * size_of::<U64>();
+    let words = <[U64]>::ref_from_bytes(&bytes[..whole]).expect("any whole number of words");
+    let places = (at.0..).step_by(ENTRY_ALIGN);
+    words
+        .iter()
+        .zip(places)
+        .filter(|(word, place)| word.get() == *place)
+        .map(|(_, place)| LogOffset(place))
+}

@@ -1,0 +1,138 @@
+//! Segments: the fixed-size files a log is cut into, and the names of all files of a shard.
+//!
+//! Log offset = base of the segment + position in its file, for every byte of the file. The base is
+//! the file's name, so a directory listing shows the log.
+
+use std::fmt::{self, Display};
+use std::ops::Range;
+
+use crate::model::LogOffset;
+use crate::storage::disk::BLOCK_SIZE;
+
+/// Smallest segment, bytes. Tests use it; it holds a few blocks of everything.
+pub const SEGMENT_SIZE_MIN: u64 = 4 * BLOCK_SIZE as u64;
+/// Largest segment, bytes: positions in a segment are 32 bits in index files.
+pub const SEGMENT_SIZE_MAX: u64 = 1 << 31;
+
+/// The beginning of the block that holds `offset`.
+pub const fn block_floor(offset: u64) -> u64 {
+    offset - offset % BLOCK_SIZE as u64
+}
+
+/// The first block boundary at or behind `offset`.
+pub const fn block_ceil(offset: u64) -> u64 {
+    offset.next_multiple_of(BLOCK_SIZE as u64)
+}
+
+/// What a file in a shard's directory is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum FileName {
+    /// A piece of the log that begins at this offset.
+    Segment(LogOffset),
+    /// The index of the segment that begins at this offset.
+    Index(LogOffset),
+    /// The broker's state as of this offset.
+    Snapshot(LogOffset),
+    /// A written file without content, to become a segment.
+    Ready(u64),
+    /// Says that this part of the log is damaged.
+    Damaged(Range<LogOffset>),
+    /// A damaged segment that retention has taken out of the log and kept.
+    Kept(LogOffset),
+    /// Being written; worth nothing after a restart.
+    Unfinished(Box<FileName>),
+}
+
+impl FileName {
+    /// `None` for files that are not ours.
+    pub fn parse(name: &str) -> Option<Self> {
+        if let Some(finished) = name.strip_suffix(".tmp") {
+            return Some(Self::Unfinished(Box::new(Self::parse(finished)?)));
+        }
+        let Some((number, kind)) = name.split_once('.') else {
+            return parse_number(name).map(LogOffset).map(Self::Segment);
+        };
+        if kind == "damaged" {
+            let (start, end) = number.split_once('-')?;
+            let range = LogOffset(parse_number(start)?)..LogOffset(parse_number(end)?);
+            return Some(Self::Damaged(range));
+        }
+        let number = parse_number(number)?;
+        match kind {
+            "index" => Some(Self::Index(LogOffset(number))),
+            "snapshot" => Some(Self::Snapshot(LogOffset(number))),
+            "ready" => Some(Self::Ready(number)),
+            "kept" => Some(Self::Kept(LogOffset(number))),
+            _ => None,
+        }
+    }
+
+    pub fn unfinished(self) -> Self {
+        Self::Unfinished(Box::new(self))
+    }
+}
+
+const DIGITS: usize = 20;
+
+fn parse_number(digits: &str) -> Option<u64> {
+    let is_ours = digits.len() == DIGITS && digits.bytes().all(|b| b.is_ascii_digit());
+    is_ours.then(|| digits.parse().ok())?
+}
+
+impl Display for FileName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Segment(base) => write!(f, "{:0DIGITS$}", base.0),
+            Self::Index(base) => write!(f, "{:0DIGITS$}.index", base.0),
+            Self::Snapshot(offset) => write!(f, "{:0DIGITS$}.snapshot", offset.0),
+            Self::Ready(number) => write!(f, "{number:0DIGITS$}.ready"),
+            Self::Damaged(range) => {
+                write!(f, "{:0DIGITS$}-{:0DIGITS$}.damaged", range.start.0, range.end.0)
+            }
+            Self::Kept(base) => write!(f, "{:0DIGITS$}.kept", base.0),
+            Self::Unfinished(name) => write!(f, "{name}.tmp"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_read_as_they_are_written() {
+        let at = LogOffset(268_435_456);
+        let rows = [
+            ("00000000000268435456", FileName::Segment(at)),
+            ("00000000000268435456.index", FileName::Index(at)),
+            ("00000000000268435456.snapshot", FileName::Snapshot(at)),
+            ("00000000000000000003.ready", FileName::Ready(3)),
+            ("00000000000000000003.ready.tmp", FileName::Ready(3).unfinished()),
+            (
+                "00000000000000000000-00000000000268435456.damaged",
+                FileName::Damaged(LogOffset(0)..at),
+            ),
+            ("00000000000268435456.kept", FileName::Kept(at)),
+        ];
+        for (text, name) in rows {
+            assert_eq!(FileName::parse(text), Some(name.clone()), "{text}");
+            assert_eq!(name.to_string(), text);
+        }
+    }
+
+    #[test]
+    fn files_of_others_are_left_alone() {
+        let names = ["", "lock", "123", "0000000000026843545x", "00000000000268435456.old", ".tmp"];
+        for name in names {
+            assert_eq!(FileName::parse(name), None, "{name}");
+        }
+        assert_eq!(FileName::parse("99999999999999999999"), None, "beyond 64 bits");
+    }
+
+    #[test]
+    fn blocks_round_both_ways() {
+        for (offset, floor, ceil) in [(0, 0, 0), (1, 0, 4096), (4096, 4096, 4096)] {
+            assert_eq!((block_floor(offset), block_ceil(offset)), (floor, ceil), "{offset}");
+        }
+    }
+}

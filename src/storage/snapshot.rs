@@ -1,0 +1,115 @@
+//! The snapshot file: the broker's small state as of a place in the log, so that a restart replays
+//! seconds and not hours.
+//!
+//! ```text
+//!   0 magic 8 | 8 checksum u32 | 12 version u32 | 16 log offset u64 | 24 next ordinal u64
+//!  32 payload size u64 | 40 epoch u32 | 44 zero u32 | 48 payload | zeros up to a whole block
+//! ```
+//!
+//! A snapshot is written only when the log below its offset is on stable media. That makes it a
+//! witness as well: whatever is missing below that offset was there once. Pure.
+
+use std::mem::size_of;
+
+use zerocopy::byteorder::little_endian::{U32, U64};
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
+
+use crate::model::LogOffset;
+
+pub const SNAPSHOT_MAGIC: [u8; 8] = *b"RINGMQSN";
+pub const SNAPSHOT_VERSION: u32 = 1;
+/// Snapshots that are kept: should the newest be damaged, the one before it does.
+pub const SNAPSHOTS_KEPT: usize = 2;
+
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+pub struct SnapshotHead {
+    pub magic: [u8; 8],
+    /// CRC32C of what follows this field and of the payload; starts from the shard's seed.
+    pub checksum: U32,
+    pub version: U32,
+    /// The state is that after all entries below this offset.
+    pub log_offset: U64,
+    /// Ordinal of the entry at that offset.
+    pub next_ordinal: U64,
+    pub payload_size: U64,
+    /// Of the entries just below the offset.
+    pub epoch: U32,
+    pub reserved: U32,
+}
+
+const _: () = assert!(size_of::<SnapshotHead>() == 48);
+const CHECKED_FROM: usize = 12;
+
+/// Where in the log a snapshot stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SnapshotPoint {
+    pub offset: LogOffset,
+    pub next_ordinal: u64,
+    pub epoch: u32,
+}
+
+/// The bytes of a snapshot file, without the zeros at its end.
+pub fn encode(point: SnapshotPoint, payload: &[u8], seed: u32) -> Vec<u8> {
+    let mut head = SnapshotHead {
+        magic: SNAPSHOT_MAGIC,
+        checksum: U32::ZERO,
+        version: U32::new(SNAPSHOT_VERSION),
+        log_offset: U64::new(point.offset.0),
+        next_ordinal: U64::new(point.next_ordinal),
+        payload_size: U64::new(payload.len() as u64),
+        epoch: U32::new(point.epoch),
+        reserved: U32::ZERO,
+    };
+    head.checksum.set(checksum(&head, payload, seed));
+    [head.as_bytes(), payload].concat()
+}
+
+/// What a snapshot file holds, if it is intact.
+pub fn decode(bytes: &[u8], seed: u32) -> Option<(SnapshotPoint, &[u8])> {
+    let (head, rest) = SnapshotHead::read_from_prefix(bytes).ok()?;
+    let payload = rest.get(..usize::try_from(head.payload_size.get()).ok()?)?;
+    let is_intact = head.magic == SNAPSHOT_MAGIC
+        && head.version.get() == SNAPSHOT_VERSION
+        && head.checksum.get() == checksum(&head, payload, seed);
+    let point = SnapshotPoint {
+        offset: LogOffset(head.log_offset.get()),
+        next_ordinal: head.next_ordinal.get(),
+        epoch: head.epoch.get(),
+    };
+    is_intact.then_some((point, payload))
+}
+
+fn checksum(head: &SnapshotHead, payload: &[u8], seed: u32) -> u32 {
+    let head = crc32c::crc32c_append(seed, &head.as_bytes()[CHECKED_FROM..]);
+    crc32c::crc32c_append(head, payload)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const POINT: SnapshotPoint =
+        SnapshotPoint { offset: LogOffset(4096), next_ordinal: 7, epoch: 2 };
+
+    #[test]
+    fn a_snapshot_reads_back() {
+        let mut bytes = encode(POINT, b"state", 9);
+        bytes.resize(4096, 0);
+        assert_eq!(decode(&bytes, 9), Some((POINT, &b"state"[..])));
+        assert_eq!(decode(&bytes, 8), None, "of another shard");
+    }
+
+    #[test]
+    fn no_bit_of_a_snapshot_may_change() {
+        let good = encode(POINT, b"state", 9);
+        for bit in 0..good.len() * 8 {
+            let mut bad = good.clone();
+            bad[bit / 8] ^= 1 << (bit % 8);
+            assert_eq!(decode(&bad, 9), None, "bit {bit}");
+        }
+        for cut in 0..good.len() {
+            assert_eq!(decode(&good[..cut], 9), None, "cut at {cut}");
+        }
+    }
+}

@@ -1,0 +1,390 @@
+//! The storage engine of one shard: append, commit, read. What waits for the disk is here, in
+//! [`opening`](super::opening), [`reading`](super::reading) and [`maintenance`](super::maintenance);
+//! what decides is in [`log`](super::log) and the modules it uses.
+//!
+//! ```text
+//!   append ──▶ writer ──▶ commit_step ──▶ disk ──▶ safe moves ──▶ acknowledged, readable
+//!                          (up to 4 at once)
+//! ```
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+
+use crate::model::{Chunk, LogOffset};
+use crate::storage::disk::{Disk, DiskError, DiskErrorKind, DiskFile};
+use crate::storage::entry::EntryKind;
+use crate::storage::index::Index;
+use crate::storage::log::{Log, Preparing, Segment, SpaceState, WriteJob};
+use crate::storage::maintenance::Upkeep;
+use crate::storage::opening::{OpenError, Opening};
+use crate::storage::segment::FileName;
+use crate::storage::signal::Signal;
+use crate::storage::writer::Appended;
+
+/// When an append counts as safe.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Flush {
+    /// When it is on stable media.
+    Sync,
+    /// When the device has it; stable media follow within half a second.
+    Async,
+}
+
+#[derive(Clone, Debug)]
+pub struct StoreConfig {
+    /// Bytes of a segment file, a multiple of the block size.
+    pub segment_size: u64,
+    /// Written files kept ahead of need. More of them carry a longer flood at full speed.
+    pub ready_segments: usize,
+    /// The most recent log kept in memory, bytes.
+    pub tail_cache_bytes: usize,
+    /// Appended and not yet safe, bytes; appends beyond wait or are refused.
+    pub append_budget_bytes: usize,
+    /// Pages of index files kept in memory, bytes.
+    pub index_cache_bytes: usize,
+    pub flush: Flush,
+    /// Segments whose messages are all older than this go, milliseconds.
+    pub retention_age_ms: u64,
+    /// More of the log than this is not kept, bytes.
+    pub retention_bytes: u64,
+    /// Space that is left free on the file system, bytes.
+    pub reserve_bytes: u64,
+    /// Of this data directory and shard: what others have written never passes for ours.
+    pub checksum_seed: u32,
+}
+
+/// Why nothing was appended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum AppendError {
+    #[error("too much is waiting for the disk")]
+    NoRoom,
+    #[error("the disk is full")]
+    DiskFull,
+    #[error("a write has failed; the log is closed")]
+    Fenced,
+    #[error("the entry is larger than an entry may be")]
+    TooLarge,
+}
+
+/// Why something could not be read.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ReadError {
+    #[error("the log is damaged at {0}")]
+    Damaged(LogOffset),
+    #[error("the log no longer has, or does not have yet, what was at {0}")]
+    Gone(LogOffset),
+    #[error(transparent)]
+    Fault(#[from] DiskError),
+}
+
+/// What one step of a committer has done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Committed {
+    /// A write has ended; everything below this is safe.
+    Safe(LogOffset),
+    /// The next segment is there.
+    Prepared,
+    /// The store was stopped and everything is written.
+    Stopped,
+}
+
+/// Figures about a store, for metrics and the operator.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct StoreStats {
+    pub begin: u64,
+    pub safe: u64,
+    pub end: u64,
+    pub segment_count: usize,
+    /// Files that can become segments without being written first.
+    pub ready_count: usize,
+    pub queue_count: usize,
+    pub tail_cache_bytes: usize,
+    pub index_cache_bytes: usize,
+    pub writes_in_flight: usize,
+    pub appends: u64,
+    pub payload_bytes: u64,
+    /// Log taken up by fillers.
+    pub padding_bytes: u64,
+    pub writes: u64,
+    /// Handed to the device for the log itself.
+    pub bytes_written: u64,
+    pub syncs: u64,
+    pub damaged_bytes: u64,
+    pub is_disk_full: bool,
+    pub is_fenced: bool,
+}
+
+/// The store of one shard. A clone is a second handle.
+pub struct Store<D: Disk>(pub(super) Rc<Shared<D>>);
+
+impl<D: Disk> Clone for Store<D> {
+    fn clone(&self) -> Self {
+        Self(self.0.clone())
+    }
+}
+
+pub(super) struct Shared<D: Disk> {
+    pub disk: D,
+    pub log: RefCell<Log<D>>,
+    pub index: RefCell<Index>,
+    pub upkeep: RefCell<Upkeep<D>>,
+    pub is_stopping: Cell<bool>,
+    /// Something may be written, or the store stops.
+    pub work: Signal,
+    /// Something has become safe, or a segment is there, or nothing will.
+    pub progress: Signal,
+}
+
+/// What a committer does next.
+enum Job<D: Disk> {
+    Write(WriteJob<D>),
+    Prepare,
+    Stop,
+}
+
+impl<D: Disk> Store<D> {
+    /// Lists files, reads the newest intact snapshot and the directories of the index files.
+    pub async fn open(disk: D, config: StoreConfig) -> Result<Opening<D>, OpenError> {
+        Opening::open(disk, config).await
+    }
+
+    /// Appends an entry. `fill` gets the payload's bytes, to fill completely, and where they begin in
+    /// the log. The append is safe once [`safe`](Self::safe) has reached its end.
+    pub fn append(
+        &self,
+        kind: EntryKind,
+        subject: u32,
+        payload_size: usize,
+        fill: impl FnOnce(&mut [u8], LogOffset),
+    ) -> Result<Appended, AppendError> {
+        let outcome = self.0.log.borrow_mut().append(kind, subject, payload_size, fill);
+        self.0.work.notify();
+        outcome
+    }
+
+    pub fn has_room(&self, payload_size: usize) -> bool {
+        let has_room = self.0.log.borrow_mut().has_room(payload_size);
+        if !has_room {
+            self.0.work.notify();
+        }
+        has_room
+    }
+
+    /// Waits until an append may succeed, or until waiting cannot help; the append then says why.
+    pub async fn wait_for_room(&self, payload_size: usize) {
+        self.0
+            .progress
+            .wait(|| {
+                let may_help = self.0.log.borrow().may_get_room(payload_size);
+                (!may_help || self.has_room(payload_size)).then_some(())
+            })
+            .await;
+    }
+
+    /// Everything below may be acknowledged and read.
+    pub fn safe(&self) -> LogOffset {
+        self.0.log.borrow().safe()
+    }
+
+    pub fn end(&self) -> LogOffset {
+        self.0.log.borrow().end()
+    }
+
+    /// The oldest place the log still has.
+    pub fn begin(&self) -> LogOffset {
+        self.0.log.borrow().begin()
+    }
+
+    pub fn is_fenced(&self) -> bool {
+        self.0.log.borrow().fault.is_some()
+    }
+
+    /// One step of a committer: waits until there is something to write, writes it, and moves `safe`.
+    /// As many tasks as writes may be in flight loop on this. An error means that the log is closed.
+    pub async fn commit_step(&self) -> Result<Committed, DiskError> {
+        match self.0.work.wait(|| self.poll_job()).await? {
+            Job::Write(job) => self.write(job).await,
+            Job::Prepare => self.prepare().await,
+            Job::Stop => Ok(Committed::Stopped),
+        }
+    }
+
+    /// Lets the committers end when everything appended is written.
+    pub fn stop(&self) {
+        self.0.is_stopping.set(true);
+        self.0.work.notify();
+    }
+
+    pub fn is_stopping(&self) -> bool {
+        self.0.is_stopping.get()
+    }
+
+    /// Waits until everything appended is safe, or nothing will become safe any more.
+    pub async fn drained(&self) {
+        self.0
+            .progress
+            .wait(|| {
+                let log = self.0.log.borrow();
+                (log.safe() == log.end() || log.fault.is_some()).then_some(())
+            })
+            .await;
+    }
+
+    /// Waits until the log is safe up to `end`; false when it never will be.
+    pub async fn reached(&self, end: LogOffset) -> bool {
+        self.0
+            .progress
+            .wait(|| {
+                let log = self.0.log.borrow();
+                (log.safe() >= end || log.fault.is_some()).then(|| log.safe() >= end)
+            })
+            .await
+    }
+
+    /// Access to the index. Do not append inside `access`.
+    pub fn with_index<T>(&self, access: impl FnOnce(&mut Index) -> T) -> T {
+        let mut index = self.0.index.borrow_mut();
+        self.0.tell_index(&mut index);
+        access(&mut index)
+    }
+
+    /// `size` bytes at `offset` if they are safe and still in memory. They lie within one entry.
+    pub fn cached(&self, offset: LogOffset, size: u32) -> Option<Chunk> {
+        self.0.log.borrow().cached(offset, size)
+    }
+
+    pub fn stats(&self) -> StoreStats {
+        let (log, index) = (self.0.log.borrow(), self.0.index.borrow());
+        StoreStats {
+            begin: log.begin().0,
+            safe: log.safe().0,
+            end: log.end().0,
+            segment_count: log.segments.len(),
+            ready_count: log.ready.len(),
+            queue_count: index.queue_count(),
+            tail_cache_bytes: log.tail.size(),
+            index_cache_bytes: index.cached_bytes(),
+            writes_in_flight: log.writer.commit().in_flight_count(),
+            appends: log.counters.appends,
+            payload_bytes: log.counters.payload_bytes,
+            padding_bytes: log.writer.padding_bytes(),
+            writes: log.counters.writes,
+            bytes_written: log.counters.bytes_written,
+            syncs: log.counters.syncs,
+            damaged_bytes: log.damaged.iter().map(|hole| hole.end.0 - hole.start.0).sum(),
+            is_disk_full: log.space != SpaceState::Enough,
+            is_fenced: log.fault.is_some(),
+        }
+    }
+
+    fn poll_job(&self) -> Option<Result<Job<D>, DiskError>> {
+        let mut log = self.0.log.borrow_mut();
+        if let Some(fault) = &log.fault {
+            return Some(Err(fault.clone()));
+        }
+        if log.should_prepare() {
+            log.preparing = Preparing::Running;
+            return Some(Ok(Job::Prepare));
+        }
+        if let Some(job) = log.poll_write() {
+            return Some(Ok(Job::Write(job)));
+        }
+        let is_done = self.0.is_stopping.get() && log.safe() == log.end();
+        is_done.then_some(Ok(Job::Stop))
+    }
+
+    async fn write(&self, job: WriteJob<D>) -> Result<Committed, DiskError> {
+        let outcome = job.file.write(job.position, job.buffer.clone(), job.durability).await;
+        let outcome = self.0.apply(outcome, |log| {
+            log.handle_written(&job);
+            Committed::Safe(log.safe())
+        });
+        self.0.work.notify();
+        self.0.progress.notify();
+        outcome
+    }
+
+    /// Makes the segment that continues the log. A full disk is no failure: maintenance tries again
+    /// when there is space.
+    async fn prepare(&self) -> Result<Committed, DiskError> {
+        let made = self.0.make_segment().await;
+        let outcome = match made {
+            Err(error) if error.kind == DiskErrorKind::NoSpace => {
+                self.0.log.borrow_mut().space = SpaceState::Full;
+                Ok(None)
+            }
+            made => made,
+        };
+        self.0.log.borrow_mut().preparing = Preparing::No;
+        let outcome = self.0.apply(outcome, |_| Committed::Prepared);
+        self.0.work.notify();
+        self.0.progress.notify();
+        outcome
+    }
+}
+
+impl<D: Disk> Shared<D> {
+    /// Passes on what an operation gave, or fences the log if it failed.
+    pub fn apply<T, U>(
+        &self,
+        outcome: Result<T, DiskError>,
+        then: impl FnOnce(&mut Log<D>) -> U,
+    ) -> Result<U, DiskError> {
+        let mut log = self.log.borrow_mut();
+        match outcome {
+            Ok(_) => Ok(then(&mut log)),
+            Err(fault) => {
+                log.fence(fault.clone());
+                Err(fault)
+            }
+        }
+    }
+
+    /// Tells the index of segments that were begun since it was last asked.
+    pub fn tell_index(&self, index: &mut Index) {
+        let log = self.log.borrow();
+        let newest = index.newest_segment();
+        let is_new = |segment: &&Segment<D::File>| newest < Some(segment.range.start);
+        let fresh = log.segments.iter().rev().take_while(is_new).count();
+        for segment in log.segments.range(log.segments.len() - fresh..) {
+            index.begin_segment(segment.range.clone());
+        }
+    }
+
+    /// Makes the next segment from a ready file, or else a new one. Its name is durable before it is
+    /// used, so no entry in it can be acknowledged and then be gone with the name.
+    async fn make_segment(&self) -> Result<Option<()>, DiskError> {
+        let (base, size, ready, reserve) = {
+            let mut log = self.log.borrow_mut();
+            let base = log.segments.back().expect("a log has a segment").range.end;
+            (base, log.config.segment_size, log.ready.pop(), log.config.reserve_bytes)
+        };
+        let name = FileName::Segment(base).to_string();
+        let file = match ready {
+            Some(number) => {
+                self.disk.rename(&FileName::Ready(number).to_string(), &name).await?;
+                self.disk.open(&name).await?
+            }
+            None => self.create_segment(&name, size, reserve).await?,
+        };
+        self.disk.sync_directory().await?;
+        let range = base..base.plus(file.size());
+        self.log.borrow_mut().next = Some(Segment::new(range, file));
+        Ok(Some(()))
+    }
+
+    /// Takes no space from the reserve.
+    async fn create_segment(
+        &self,
+        name: &str,
+        size: u64,
+        reserve: u64,
+    ) -> Result<D::File, DiskError> {
+        let free = self.disk.space().await?.free_bytes;
+        if free < reserve.saturating_add(size) {
+            let kind = DiskErrorKind::NoSpace;
+            return Err(DiskError { operation: "create", file: name.into(), offset: 0, kind });
+        }
+        self.disk.create(name, size).await
+    }
+}

@@ -1,0 +1,99 @@
+//! The tail cache: the most recent part of the log, in the very buffers that were written.
+//!
+//! Bounded in bytes of buffers. What leaves it is on disk; whoever still reads from a buffer keeps
+//! it alive. A place in the log is found by binary search, because buffers are kept in log order.
+
+use std::collections::VecDeque;
+use std::ops::Range;
+use std::rc::Rc;
+
+use crate::model::{Chunk, LogOffset};
+
+pub struct TailCache<B> {
+    /// In log order.
+    buffers: VecDeque<Cached<B>>,
+    size: usize,
+    size_max: usize,
+}
+
+struct Cached<B> {
+    /// Log offset of the buffer's first byte.
+    base: u64,
+    /// The part of the log that this buffer was the first to hold.
+    range: Range<u64>,
+    buffer: Rc<B>,
+}
+
+impl<B: AsRef<[u8]> + 'static> TailCache<B> {
+    pub fn new(size_max: usize) -> Self {
+        Self { buffers: VecDeque::new(), size: 0, size_max }
+    }
+
+    /// Bytes of all buffers in the cache.
+    pub fn size(&self) -> usize {
+        self.size
+    }
+
+    /// Takes in a buffer whose first byte lies at `base` and that is the first to hold `range`.
+    pub fn insert(&mut self, base: u64, range: Range<u64>, buffer: Rc<B>) {
+        self.size += (*buffer).as_ref().len();
+        let index = self.buffers.partition_point(|cached| cached.range.start < range.start);
+        self.buffers.insert(index, Cached { base, range, buffer });
+        while self.size > self.size_max {
+            let Some(oldest) = self.buffers.pop_front() else { break };
+            self.size -= (*oldest.buffer).as_ref().len();
+        }
+    }
+
+    /// `size` bytes at `offset`, which lie within one entry.
+    pub fn find(&self, offset: LogOffset, size: usize) -> Option<Chunk> {
+        let index = self.buffers.partition_point(|cached| cached.range.start <= offset.0);
+        let cached = self.buffers.get(index.checked_sub(1)?)?;
+        if offset.0 + size as u64 > cached.range.end {
+            return None;
+        }
+        let start = usize::try_from(offset.0 - cached.base).ok()?;
+        let is_held = start + size <= (*cached.buffer).as_ref().len();
+        is_held.then(|| Chunk::new(cached.buffer.clone(), start..start + size))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn buffer(byte: u8) -> Rc<Vec<u8>> {
+        Rc::new(vec![byte; 4096])
+    }
+
+    #[test]
+    fn a_place_is_found_in_the_buffer_that_first_held_it() {
+        let mut cache = TailCache::new(1 << 20);
+        cache.insert(0, 0..1000, buffer(1));
+        cache.insert(4096, 4096..8192, buffer(3));
+        cache.insert(0, 1000..4096, buffer(2));
+        let rows = [
+            (0, 1000, Some(1)),
+            (990, 11, None),
+            (1000, 8, Some(2)),
+            (4088, 8, Some(2)),
+            (4096, 4096, Some(3)),
+            (8192, 1, None),
+        ];
+        for (offset, size, expected) in rows {
+            let found = cache.find(LogOffset(offset), size);
+            assert_eq!(found.map(|chunk| chunk[0]), expected, "{size} bytes at {offset}");
+        }
+    }
+
+    #[test]
+    fn the_oldest_buffers_leave_first() {
+        let mut cache = TailCache::new(2 * 4096);
+        for index in 0..3 {
+            cache.insert(index * 4096, index * 4096..(index + 1) * 4096, buffer(index as u8));
+        }
+        assert_eq!(cache.size(), 2 * 4096);
+        assert!(cache.find(LogOffset(0), 1).is_none());
+        assert!(cache.find(LogOffset(4096), 1).is_some());
+    }
+}

@@ -1,0 +1,476 @@
+//! The end of the log in memory: where entries are placed, and how buffers become writes.
+//!
+//! Entries are assembled in the open buffer, which is what the device will read from; nothing is
+//! copied on the way but the payload, once. A full buffer is sealed: a filler entry pads it to a
+//! block boundary and the next buffer begins there. When the open buffer is written before it is
+//! full, the rest of its last block is zeros and the next buffer begins with a copy of that block.
+//!
+//! What always holds: every buffer begins at a block boundary of the log; an entry lies in one
+//! buffer and one segment; behind the last entry of a buffer or segment there is either nothing or
+//! room for a filler.
+//!
+//! No I/O here: [`store`](super::store) performs the writes. Which may run at once is
+//! [`group_commit`](super::group_commit)'s decision.
+
+use std::collections::VecDeque;
+use std::ops::Range;
+use std::rc::Rc;
+
+use zerocopy::IntoBytes;
+
+use crate::model::LogOffset;
+use crate::storage::disk::{BLOCK_SIZE, BlockBuffer};
+use crate::storage::entry::{EntryKind, HEADER_SIZE, NewEntry, entry_size};
+use crate::storage::group_commit::{GroupCommit, Take};
+use crate::storage::segment::{block_ceil, block_floor};
+
+/// Bytes of an ordinary write buffer. Larger writes bought nothing on any disk we measured.
+pub const WRITE_SIZE: usize = 1 << 20;
+/// A write that fills less than its buffer divided by this is copied to a smaller one, so that the
+/// tail cache does not hold a large buffer for a small write.
+const COPY_FRACTION: usize = 4;
+/// When other writes are in flight, an open buffer with at least this many new bytes is sealed
+/// rather than split: the next buffer then need not wait for it. The filler costs no more of the
+/// device than writing the shared block twice.
+const SEAL_EARLY_SIZE: u64 = 128 << 10;
+
+/// Where an append went.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Appended {
+    pub entry_offset: LogOffset,
+    pub payload_offset: LogOffset,
+    /// The append is safe when the log is safe up to here.
+    pub end: LogOffset,
+}
+
+/// What to write where.
+pub struct Write<B> {
+    /// Log offset of the buffer's first byte.
+    pub base: u64,
+    pub buffer: Rc<B>,
+    /// The part of the log that becomes written by it.
+    pub range: Range<u64>,
+}
+
+/// Continues the log after what recovery found.
+#[derive(Clone, Copy, Debug)]
+pub struct WriterStart {
+    pub end: u64,
+    pub segment_end: u64,
+    pub epoch: u32,
+    pub next_ordinal: u64,
+    pub seed: u32,
+}
+
+pub struct Writer<B> {
+    seed: u32,
+    epoch: u32,
+    next_ordinal: u64,
+    /// Everything below is on stable media.
+    durable: u64,
+    segment_end: u64,
+    open: OpenBuffer<B>,
+    /// In the order of the ranges that `commit` has sealed.
+    sealed: VecDeque<Filled<B>>,
+    commit: GroupCommit,
+    padding_bytes: u64,
+}
+
+struct OpenBuffer<B> {
+    buffer: B,
+    base: u64,
+    len: usize,
+}
+
+struct Filled<B> {
+    base: u64,
+    buffer: B,
+}
+
+impl<B: BlockBuffer> Writer<B> {
+    /// `prefix` is what the block at the end of the log holds so far.
+    pub fn new(start: WriterStart, prefix: &[u8], alloc: impl Fn(usize) -> B) -> Self {
+        let base = block_floor(start.end);
+        assert!(prefix.len() as u64 == start.end - base && start.end <= start.segment_end);
+        let room = usize::try_from(start.segment_end - base).unwrap_or(WRITE_SIZE);
+        let mut buffer = alloc(room.clamp(BLOCK_SIZE, WRITE_SIZE));
+        buffer.as_mut()[..prefix.len()].copy_from_slice(prefix);
+        Self {
+            seed: start.seed,
+            epoch: start.epoch,
+            next_ordinal: start.next_ordinal,
+            durable: start.end,
+            segment_end: start.segment_end,
+            open: OpenBuffer { buffer, base, len: prefix.len() },
+            sealed: VecDeque::new(),
+            commit: GroupCommit::new(start.end),
+            padding_bytes: 0,
+        }
+    }
+
+    pub fn safe(&self) -> u64 {
+        self.commit.safe()
+    }
+
+    pub fn end(&self) -> u64 {
+        self.commit.end()
+    }
+
+    pub fn durable(&self) -> u64 {
+        self.durable
+    }
+
+    pub fn next_ordinal(&self) -> u64 {
+        self.next_ordinal
+    }
+
+    pub fn epoch(&self) -> u32 {
+        self.epoch
+    }
+
+    /// Bytes of fillers and of what they cover.
+    pub fn padding_bytes(&self) -> u64 {
+        self.padding_bytes
+    }
+
+    pub fn commit(&self) -> &GroupCommit {
+        &self.commit
+    }
+
+    /// Everything below `mark` is on stable media.
+    pub fn handle_durable(&mut self, mark: u64) {
+        assert!(mark <= self.safe());
+        self.durable = self.durable.max(mark);
+    }
+
+    /// Whether an entry of `size` bytes fits into the current segment.
+    pub fn segment_has_room(&self, size: usize) -> bool {
+        self.open_fits(size) || leaves_room(size as u64, self.segment_end - self.sealed_end())
+    }
+
+    /// Closes the current segment and continues in the one at `next`.
+    pub fn roll(&mut self, next: Range<u64>, alloc: impl Fn(usize) -> B) {
+        assert!(next.start == self.segment_end && self.open.end() <= self.segment_end);
+        if self.open.end() < self.segment_end && !self.open_fits(HEADER_SIZE) {
+            self.turn(self.sealed_end(), 0, &alloc);
+        }
+        self.segment_end = next.end;
+        self.turn(next.start, 0, alloc);
+    }
+
+    /// Appends an entry that [`segment_has_room`](Self::segment_has_room) for.
+    pub fn append(
+        &mut self,
+        kind: EntryKind,
+        subject: u32,
+        payload_size: usize,
+        fill: impl FnOnce(&mut [u8], LogOffset),
+        alloc: impl Fn(usize) -> B,
+    ) -> Appended {
+        let size = entry_size(payload_size);
+        if !self.open_fits(size) {
+            self.turn(self.sealed_end(), size, alloc);
+        }
+        let new = self.new_entry(kind, subject);
+        let payload_offset = new.at.plus(HEADER_SIZE as u64);
+        let entry = self.open.place(size);
+        fill(&mut entry[HEADER_SIZE..HEADER_SIZE + payload_size], payload_offset);
+        new.seal(entry, payload_size, self.seed);
+        self.commit.handle_append(self.open.end());
+        Appended { entry_offset: new.at, payload_offset, end: LogOffset(self.open.end()) }
+    }
+
+    /// The next write that may begin now.
+    pub fn poll_write(&mut self, alloc: impl Fn(usize) -> B) -> Option<Write<B>> {
+        if let Some(Take::Open(range)) = self.commit.peek_write()
+            && self.should_seal_early(&range)
+        {
+            self.turn(self.sealed_end(), 0, &alloc);
+        }
+        let (filled, range) = match self.commit.poll_write()? {
+            Take::Sealed(index, range) => {
+                (self.sealed.remove(index).expect("one buffer per sealed range"), range)
+            }
+            Take::Open(range) => (self.split(alloc), range),
+        };
+        Some(Write { base: filled.base, buffer: Rc::new(filled.buffer), range })
+    }
+
+    /// The write that covered the log from `start` has ended well. Returns whether more is safe.
+    pub fn handle_written(&mut self, start: u64) -> bool {
+        self.commit.handle_written(start)
+    }
+
+    pub fn fence(&mut self) {
+        self.commit.fence();
+    }
+
+    fn open_fits(&self, size: usize) -> bool {
+        leaves_room(size as u64, self.open.limit(self.segment_end) - self.open.end())
+    }
+
+    /// Where the open buffer ends once it is sealed.
+    fn sealed_end(&self) -> u64 {
+        let end = self.open.end();
+        if block_floor(end) == end { end } else { block_ceil(end + HEADER_SIZE as u64) }
+    }
+
+    fn should_seal_early(&self, pending: &Range<u64>) -> bool {
+        let new_bytes = pending.end - pending.start;
+        let ends_inside_a_block = block_floor(pending.end) != pending.end;
+        self.commit.in_flight_count() > 0 && new_bytes >= SEAL_EARLY_SIZE && ends_inside_a_block
+    }
+
+    /// Seals the open buffer, with a filler up to `end` where it ends before, and opens the next one
+    /// there, with room for an entry of `size` bytes.
+    fn turn(&mut self, end: u64, size: usize, alloc: impl Fn(usize) -> B) {
+        if self.open.end() < end {
+            self.fill_up(end);
+        }
+        let next = self.new_buffer(end, size, alloc);
+        let mut spent = std::mem::replace(&mut self.open, next);
+        if spent.len > 0 {
+            spent.finish_block();
+            self.commit.handle_seal();
+            self.sealed.push_back(Filled { base: spent.base, buffer: spent.buffer });
+        }
+    }
+
+    fn new_buffer(&self, base: u64, size: usize, alloc: impl Fn(usize) -> B) -> OpenBuffer<B> {
+        let room = usize::try_from(self.segment_end - base).unwrap_or(usize::MAX);
+        let wanted = (size + HEADER_SIZE).next_multiple_of(BLOCK_SIZE).max(WRITE_SIZE);
+        OpenBuffer { buffer: alloc(wanted.min(room).max(BLOCK_SIZE)), base, len: 0 }
+    }
+
+    /// Takes what is in the open buffer for writing; what follows begins with a copy of its last
+    /// block unless that is full.
+    fn split(&mut self, alloc: impl Fn(usize) -> B) -> Filled<B> {
+        let (base, len) = (self.open.base, self.open.len);
+        let (tail, size) = (len - len % BLOCK_SIZE, len.next_multiple_of(BLOCK_SIZE));
+        if size * COPY_FRACTION <= self.open.buffer.as_ref().len() {
+            let mut buffer = alloc(size);
+            let open = self.open.buffer.as_mut();
+            buffer.as_mut()[..len].copy_from_slice(&open[..len]);
+            buffer.as_mut()[len..size].fill(0);
+            open.copy_within(tail..len, 0);
+            self.open.base += tail as u64;
+            self.open.len -= tail;
+            return Filled { base, buffer };
+        }
+        let mut next = self.new_buffer(base + tail as u64, 0, alloc);
+        next.place(len - tail).copy_from_slice(&self.open.buffer.as_ref()[tail..len]);
+        let mut spent = std::mem::replace(&mut self.open, next);
+        spent.finish_block();
+        Filled { base, buffer: spent.buffer }
+    }
+
+    fn fill_up(&mut self, end: u64) {
+        let size = end - self.open.end();
+        let header = self.new_entry(EntryKind::Filler, 0).filler(size, self.seed);
+        self.open.place(HEADER_SIZE).copy_from_slice(header.as_bytes());
+        self.commit.handle_append(end);
+        self.padding_bytes += size;
+    }
+
+    fn new_entry(&mut self, kind: EntryKind, subject: u32) -> NewEntry {
+        let ordinal = self.next_ordinal;
+        self.next_ordinal += 1;
+        let (at, durable) = (LogOffset(self.open.end()), LogOffset(self.durable));
+        NewEntry { kind, subject, at, ordinal, epoch: self.epoch, durable }
+    }
+}
+
+impl<B: BlockBuffer> OpenBuffer<B> {
+    fn end(&self) -> u64 {
+        self.base + self.len as u64
+    }
+
+    /// How far the buffer may be filled in a segment that ends at `segment_end`.
+    fn limit(&self, segment_end: u64) -> u64 {
+        segment_end.min(self.base + self.buffer.as_ref().len() as u64)
+    }
+
+    fn place(&mut self, size: usize) -> &mut [u8] {
+        let placed = &mut self.buffer.as_mut()[self.len..self.len + size];
+        self.len += size;
+        placed
+    }
+
+    /// Makes the buffer fit to be written: whole blocks, no byte left unspecified.
+    fn finish_block(&mut self) {
+        let size = self.len.next_multiple_of(BLOCK_SIZE);
+        self.buffer.as_mut()[self.len..size].fill(0);
+        self.buffer.truncate(size);
+    }
+}
+
+/// Whether `size` bytes can go where `rest` are left, with nothing or a filler behind.
+fn leaves_room(size: u64, rest: u64) -> bool {
+    size == rest || size + HEADER_SIZE as u64 <= rest
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::storage::entry::{Entry, Look, PAYLOAD_SIZE_MAX, look};
+
+    const SEED: u32 = 3;
+
+    struct Memory(Vec<u8>);
+
+    impl AsRef<[u8]> for Memory {
+        fn as_ref(&self) -> &[u8] {
+            &self.0
+        }
+    }
+
+    impl AsMut<[u8]> for Memory {
+        fn as_mut(&mut self) -> &mut [u8] {
+            &mut self.0
+        }
+    }
+
+    impl BlockBuffer for Memory {
+        fn truncate(&mut self, size: usize) {
+            self.0.truncate(size);
+        }
+    }
+
+    /// Memory that shows where it was not filled.
+    fn alloc(size: usize) -> Memory {
+        assert!(size > 0 && size.is_multiple_of(BLOCK_SIZE));
+        Memory(vec![0xEE; size])
+    }
+
+    fn writer(segment_end: u64) -> Writer<Memory> {
+        let start = WriterStart { end: 0, segment_end, epoch: 1, next_ordinal: 1, seed: SEED };
+        Writer::new(start, &[], alloc)
+    }
+
+    fn byte_at(payload_offset: LogOffset) -> u8 {
+        (payload_offset.0 / 8) as u8
+    }
+
+    fn append(writer: &mut Writer<Memory>, size: usize) -> Appended {
+        assert!(writer.segment_has_room(entry_size(size)));
+        let fill = |payload: &mut [u8], at: LogOffset| payload.fill(byte_at(at));
+        writer.append(EntryKind::Messages, 0, size, fill, alloc)
+    }
+
+    /// Performs all writes that may begin, one after another, on `image`.
+    fn write_all(writer: &mut Writer<Memory>, image: &mut Vec<u8>) -> Vec<usize> {
+        let mut sizes = Vec::new();
+        while let Some(write) = writer.poll_write(alloc) {
+            let (base, bytes) = (write.base as usize, (*write.buffer).as_ref());
+            image.resize(image.len().max(base + bytes.len()), 0);
+            image[base..base + bytes.len()].copy_from_slice(bytes);
+            sizes.push(bytes.len());
+            writer.handle_written(write.range.start);
+        }
+        sizes
+    }
+
+    /// Walks `image` from its beginning; every byte must belong to an entry or be zero.
+    fn walk(image: &[u8], segment_end: u64) -> Vec<Entry<'_>> {
+        let mut entries: Vec<Entry<'_>> = Vec::new();
+        let mut at = 0;
+        while at < image.len() {
+            let room = segment_end - at as u64 % segment_end;
+            let Look::Entry(entry) = look(&image[at..], LogOffset(at as u64), room, SEED) else {
+                assert!(image[at..].iter().all(|&byte| byte == 0), "rubbish at {at}");
+                break;
+            };
+            assert_eq!(entry.header.ordinal.get(), entries.len() as u64 + 1);
+            at += entry.header.size() as usize;
+            entries.push(entry);
+        }
+        entries
+    }
+
+    #[test]
+    fn whatever_the_sizes_the_log_reads_back_without_gaps() {
+        const SEGMENT: u64 = 1 << 21;
+        for seed in 0..40u64 {
+            let mut random = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
+            let mut next = move |below: u64| {
+                random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+                (random >> 33) % below
+            };
+            let mut writer = writer(SEGMENT);
+            let (mut image, mut count) = (Vec::new(), 0);
+            for _ in 0..60 {
+                let size = [next(200), 4000 + next(200), next(300_000), next(1_500_000)];
+                let size = size[next(4) as usize] as usize;
+                if !writer.segment_has_room(entry_size(size)) {
+                    let end = writer.segment_end;
+                    writer.roll(end..end + SEGMENT, alloc);
+                }
+                append(&mut writer, size);
+                count += 1;
+                if next(3) == 0 {
+                    write_all(&mut writer, &mut image);
+                }
+            }
+            write_all(&mut writer, &mut image);
+            assert_eq!(writer.safe(), writer.end(), "seed {seed}");
+            let messages = walk(&image, SEGMENT)
+                .into_iter()
+                .filter(|entry| entry.kind == EntryKind::Messages)
+                .inspect(|entry| {
+                    let at = entry.header.own_offset.get() + HEADER_SIZE as u64;
+                    let byte = byte_at(LogOffset(at));
+                    assert!(entry.payload.iter().all(|&b| b == byte), "seed {seed}");
+                });
+            assert_eq!(messages.count(), count, "seed {seed}");
+        }
+    }
+
+    #[test]
+    fn a_small_write_takes_whole_blocks_and_the_last_one_is_written_again() {
+        let mut writer = writer(1 << 28);
+        let mut image = Vec::new();
+        append(&mut writer, 100);
+        assert_eq!(write_all(&mut writer, &mut image), [4096]);
+        append(&mut writer, 5000);
+        assert_eq!(write_all(&mut writer, &mut image), [8192]);
+        assert_eq!(walk(&image, 1 << 28).len(), 2);
+    }
+
+    #[test]
+    fn an_entry_larger_than_a_buffer_gets_one_of_its_own() {
+        let mut writer = writer(1 << 28);
+        append(&mut writer, 100);
+        let large = append(&mut writer, PAYLOAD_SIZE_MAX);
+        assert_eq!(large.entry_offset, LogOffset(4096));
+        let mut image = Vec::new();
+        write_all(&mut writer, &mut image);
+        assert_eq!(walk(&image, 1 << 28).len(), 3);
+    }
+
+    #[test]
+    fn a_write_beside_another_is_sealed_so_that_the_next_need_not_wait() {
+        let mut writer = writer(1 << 28);
+        append(&mut writer, 4096 - HEADER_SIZE);
+        let first = writer.poll_write(alloc).unwrap();
+        append(&mut writer, 200_000);
+        let second = writer.poll_write(alloc).unwrap();
+        append(&mut writer, 200_000);
+        let third = writer.poll_write(alloc).expect("shares no block with the second");
+        for write in [third, second, first] {
+            writer.handle_written(write.range.start);
+        }
+        assert_eq!(writer.safe(), writer.end());
+    }
+
+    #[test]
+    fn an_entry_that_exactly_fills_the_segment_needs_no_filler() {
+        let mut writer = writer(8192);
+        append(&mut writer, 8192 - HEADER_SIZE);
+        assert!(!writer.segment_has_room(HEADER_SIZE));
+        writer.roll(8192..16384, alloc);
+        append(&mut writer, 10);
+        let mut image = Vec::new();
+        write_all(&mut writer, &mut image);
+        assert_eq!(walk(&image, 8192).len(), 2);
+    }
+}

@@ -1,0 +1,117 @@
+//! The tables of `docs/format.md` say what the structs say.
+
+#![allow(clippy::unwrap_used)] // Helpers of tests are tests too.
+
+use std::mem::{offset_of, size_of};
+
+use ringmq::storage::EntryKind;
+use ringmq::storage::entry::{ENTRY_VERSION, EntryHeader};
+use ringmq::storage::sealed::{
+    BlockHead, INDEX_MAGIC, IndexHead, IndexMessage, IndexRun, MARKS_PER_BLOCK, MESSAGES_PER_BLOCK,
+    RUNS_PER_BLOCK,
+};
+use ringmq::storage::snapshot::{SNAPSHOT_MAGIC, SnapshotHead};
+
+const TEXT: &str = include_str!("../docs/format.md");
+
+/// Name, offsets of its fields, and size of a struct.
+type Layout = (&'static str, Vec<(&'static str, usize)>, usize);
+
+macro_rules! layout {
+    ($name:ident { $($field:ident),* $(,)? }) => {
+        (
+            stringify!($name),
+            vec![$((stringify!($field), offset_of!($name, $field))),*],
+            size_of::<$name>(),
+        )
+    };
+}
+
+fn layouts() -> [Layout; 6] {
+    [
+        layout!(EntryHeader {
+            checksum,
+            payload_size,
+            own_offset,
+            ordinal,
+            epoch,
+            subject,
+            safe_lag,
+            kind,
+            version,
+            reserved,
+        }),
+        layout!(BlockHead { checksum, number, segment }),
+        layout!(IndexHead {
+            magic,
+            version,
+            run_count,
+            mark_count,
+            message_count,
+            segment_end,
+            first_stored_ms,
+            last_stored_ms,
+        }),
+        layout!(IndexRun { topic, queue, first, start, count, first_stored_ms, last_stored_ms }),
+        layout!(IndexMessage { position, size, tag_hash, entry_position, stored_ms }),
+        layout!(SnapshotHead {
+            magic,
+            checksum,
+            version,
+            log_offset,
+            next_ordinal,
+            payload_size,
+            epoch,
+            reserved,
+        }),
+    ]
+}
+
+/// The rows of the table that ends with `*end of name*`: offset, size, field.
+fn table(name: &str) -> Vec<(usize, usize, &'static str)> {
+    let end = TEXT.find(&format!("*end of {name}*")).expect("every struct has a table");
+    let rows = TEXT[..end].rsplit_once("|---").expect("a table has a head").0;
+    let start = rows.rfind("\n\n").unwrap_or(0);
+    let body = TEXT[start..end].lines().filter_map(|line| {
+        let cells: Vec<&str> = line.split('|').map(str::trim).collect();
+        let offset = cells.get(1)?.parse().ok()?;
+        Some((offset, cells.get(2)?.parse().unwrap_or(0), *cells.get(3)?))
+    });
+    body.collect()
+}
+
+#[test]
+fn every_struct_is_drawn_as_it_is() {
+    for (name, fields, size) in layouts() {
+        let drawn = table(name);
+        let (last, drawn_fields) = drawn.split_last().expect("a table has rows");
+        assert_eq!(last.0, size, "{name}: size");
+        assert_eq!(drawn_fields.len(), fields.len(), "{name}: number of fields");
+        let ends = fields.iter().skip(1).map(|field| field.1).chain([size]);
+        for ((field, offset), (end, row)) in fields.iter().zip(ends.zip(drawn_fields)) {
+            assert_eq!(*row, (*offset, end - offset, *field), "{name}");
+        }
+    }
+}
+
+#[test]
+fn kinds_counts_and_magics_are_named() {
+    let kinds = [
+        EntryKind::Filler,
+        EntryKind::Opened,
+        EntryKind::Messages,
+        EntryKind::Topic,
+        EntryKind::Offsets,
+    ];
+    for kind in kinds {
+        assert!(TEXT.contains(&format!("| {} | {kind:?} |", kind as u8)), "{kind:?}");
+    }
+    let counts =
+        format!("{RUNS_PER_BLOCK} runs, {MARKS_PER_BLOCK} marks, or {MESSAGES_PER_BLOCK} messages");
+    assert!(TEXT.contains(&counts), "{counts}");
+    for magic in [INDEX_MAGIC, SNAPSHOT_MAGIC] {
+        let magic = String::from_utf8(magic.to_vec()).unwrap();
+        assert!(TEXT.contains(&format!("`{magic}`")), "{magic}");
+    }
+    assert!(TEXT.contains(&format!("| 37 | 1 | version | {ENTRY_VERSION} |")));
+}

@@ -1,0 +1,6 @@
+//! Simulations: whole parts of the system in one thread, from one seed, on a disk that fails.
+
+#![allow(clippy::unwrap_used)] // Helpers of tests are tests too.
+
+#[path = "sim/storage/mod.rs"]
+mod storage;

@@ -1,0 +1,172 @@
+//! Power cuts at every step, several in a row, also while recovering from the last one.
+//!
+//! Whatever happens: what was below the safe mark is there and readable, and what is found is a prefix
+//! of what was appended.
+
+use ringmq::model::LogOffset;
+use ringmq::sim::{Rng, SimDisk, Tasks, pause, run};
+use ringmq::storage::{Flush, OpenError, StoreConfig};
+
+use super::shard::{Sent, Shard, config, key};
+
+const QUEUES: u32 = 3;
+
+/// What was appended over all lives and not lost, in log order.
+#[derive(Default)]
+struct Model {
+    sent: Vec<Sent>,
+    /// Ends of entries of consumer offsets.
+    offsets: Vec<LogOffset>,
+    /// Everything below was acknowledged.
+    safe: LogOffset,
+    /// Hash of everything that happened.
+    trace: u64,
+}
+
+/// How a life ends.
+#[derive(Clone, Copy, Debug)]
+enum End {
+    PowerCut,
+    Kill,
+    /// One or the other.
+    Either,
+}
+
+/// Appends, commits, maintains, in random order, until the disk is dead.
+async fn live(shard: &Shard, disk: &SimDisk, rng: &mut Rng, offsets: &mut Vec<LogOffset>) {
+    for _ in 0..400 {
+        if !disk.has_power() {
+            break;
+        }
+        match rng.below(10) {
+            0..=4 => {
+                let count = 1 + rng.index(4);
+                let sizes: Vec<usize> = (0..count).map(|_| 24 + rng.index(2000)).collect();
+                if shard.store.has_room(sizes.iter().sum()) {
+                    shard.send(rng.below(u64::from(QUEUES)) as u32, &sizes).ok();
+                }
+            }
+            5 => {
+                if let Ok(appended) = shard.note_offsets() {
+                    offsets.push(appended.end);
+                }
+            }
+            6 => {
+                // Failures show in the next appends.
+                let force = rng.chance(1, 4);
+                shard.maintain(force).await.ok();
+            }
+            7 => shard.now.set(shard.now.get() + rng.below(300)),
+            _ => pause().await,
+        }
+    }
+}
+
+/// One life: opens the log, checks it against the model, works until power is lost.
+fn one_life(
+    disk: &SimDisk,
+    config: &StoreConfig,
+    model: &mut Model,
+    rng: &mut Rng,
+) -> Result<(), OpenError> {
+    let shard = run(Shard::open(disk, config.clone()))?;
+    disk.lose_power_after(u64::MAX);
+    run(check(&shard, model));
+    let mut offsets = Vec::new();
+    shard.sent.borrow_mut().clear();
+    disk.lose_power_after(rng.below(200));
+    let tasks = Tasks::new(rng.next_u64());
+    shard.spawn_committers(&tasks);
+    tasks.run_until(live(&shard, disk, rng, &mut offsets));
+    model.sent.append(&mut shard.sent.borrow_mut());
+    model.offsets.append(&mut offsets);
+    model.safe = shard.store.safe();
+    model.trace = model.trace.rotate_left(7) ^ disk.trace();
+    Ok(())
+}
+
+/// What was acknowledged is there; what is there is a prefix of what was sent, and reads back.
+async fn check(shard: &Shard, model: &mut Model) {
+    assert_eq!(shard.report.damaged, [], "nothing is taken for damage");
+    let next = |queue| shard.store.with_index(|index| index.next_offset(key(queue)).0);
+    let is_there = |sent: &Sent| sent.number < next(sent.queue);
+    let found = model.sent.iter().take_while(|sent| is_there(sent)).count();
+    for (index, sent) in model.sent.iter().enumerate() {
+        assert!(index < found || sent.end > model.safe, "lost {sent:?}, safe {}", model.safe);
+        assert_eq!(index < found, is_there(sent), "not a prefix: {sent:?}");
+        assert_eq!(index < found, sent.end <= shard.report.end, "cut inside the log: {sent:?}");
+    }
+    model.sent.truncate(found);
+    for queue in 0..QUEUES {
+        shard.read_all(queue).await.expect("what is there can be read");
+    }
+    let acknowledged = model.offsets.iter().filter(|&&end| end <= model.safe).count() as u64;
+    let offsets = shard.offsets.get();
+    assert!(acknowledged <= offsets && offsets <= model.offsets.len() as u64);
+    model.offsets.truncate(offsets as usize);
+}
+
+/// Several lives from one seed. Returns a hash of all that happened.
+fn lives(seed: u64, config: &StoreConfig, end: End) -> u64 {
+    let mut rng = Rng::from_seed(seed);
+    let mut disk = SimDisk::new(rng.next_u64());
+    let mut model = Model::default();
+    for _ in 0..4 {
+        if rng.coin() {
+            disk.slow(1 + rng.below(6) as u32);
+        }
+        // Half of all recoveries are interrupted.
+        if rng.coin() {
+            disk.lose_power_after(rng.below(40));
+        }
+        let lived = one_life(&disk, config, &mut model, &mut rng);
+        assert!(lived.is_ok() || !disk.has_power(), "{lived:?}");
+        let is_power_cut = match end {
+            End::PowerCut => true,
+            End::Kill => false,
+            End::Either => rng.coin(),
+        };
+        let seed = rng.next_u64();
+        disk = if is_power_cut { disk.after_crash(seed) } else { disk.after_kill(seed) };
+    }
+    let shard = run(Shard::open(&disk, config.clone())).expect("the last life is quiet");
+    run(check(&shard, &mut model));
+    model.trace ^ disk.trace()
+}
+
+fn for_seeds(count: u64, config: StoreConfig, end: End) {
+    for seed in 0..count {
+        let outcome = std::panic::catch_unwind(|| lives(seed, &config, end));
+        assert!(outcome.is_ok(), "seed {seed} with {end:?}");
+    }
+}
+
+#[test]
+fn acknowledged_entries_survive_power_cuts() {
+    for_seeds(500, config(), End::PowerCut);
+}
+
+/// What a killed process has written may still be in the device's cache when the next one finds it.
+#[test]
+fn acknowledged_entries_survive_kills_and_power_cuts_in_turn() {
+    for_seeds(500, config(), End::Either);
+}
+
+#[test]
+fn acknowledged_entries_survive_while_segments_are_recycled() {
+    for_seeds(500, StoreConfig { retention_bytes: 128 << 10, ..config() }, End::Either);
+}
+
+#[test]
+fn with_asynchronous_flush_acknowledged_entries_survive_kills() {
+    for_seeds(200, StoreConfig { flush: Flush::Async, ..config() }, End::Kill);
+}
+
+#[test]
+fn the_same_seed_gives_the_same_history() {
+    for seed in 0..10 {
+        let once = lives(seed, &config(), End::PowerCut);
+        assert_eq!(once, lives(seed, &config(), End::PowerCut), "seed {seed}");
+        assert_ne!(once, lives(seed + 1, &config(), End::PowerCut), "seed {seed}");
+    }
+}

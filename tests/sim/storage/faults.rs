@@ -1,0 +1,226 @@
+//! Disks that fail, lie and fill up.
+
+use ringmq::model::LogOffset;
+use ringmq::sim::{Fault, On, Operation, Rng, SimDisk, Tasks, pause, run};
+use ringmq::storage::{AppendError, Committed, Flush, ReadError, StoreConfig};
+
+use super::shard::{Shard, config};
+
+#[test]
+fn a_failing_write_closes_the_log_and_nothing_becomes_safe_any_more() {
+    run(async {
+        let disk = SimDisk::new(1);
+        let shard = Shard::open(&disk, config()).await.unwrap();
+        shard.send(0, &[1000]).unwrap();
+        shard.commit().await;
+        let safe = shard.store.safe();
+        disk.inject(On::nth(Operation::Write, 0), Fault::io_error());
+        shard.send(0, &[1000]).unwrap();
+        let fault = shard.store.commit_step().await.unwrap_err();
+        assert_eq!(shard.store.commit_step().await, Err(fault), "told to every committer");
+        assert_eq!(shard.send(0, &[10]), Err(AppendError::Fenced));
+        assert_eq!(shard.store.safe(), safe);
+        assert!(shard.store.is_fenced() && shard.store.stats().is_fenced);
+        shard.store.wait_for_room(10).await;
+        shard.store.drained().await;
+        assert_eq!(shard.maintain(true).await.unwrap().snapshot, None);
+        shard.read(0, 0).await.expect("what is safe is still served");
+    });
+}
+
+/// Others in flight end well after one has failed; what they wrote is not acknowledged.
+#[test]
+fn writes_beside_a_failed_one_do_not_count() {
+    for seed in 0..50 {
+        let disk = SimDisk::new(seed);
+        let mut large = config();
+        large.segment_size = 4 << 20;
+        large.append_budget_bytes = 4 << 20;
+        let shard = run(Shard::open(&disk, large)).unwrap();
+        let safe = shard.store.safe();
+        disk.slow(8);
+        disk.inject(On::nth(Operation::Write, 0), Fault::io_error());
+        let tasks = Tasks::new(seed);
+        for _ in 0..3 {
+            shard.send(0, &[900_000]).unwrap();
+        }
+        shard.spawn_committers(&tasks);
+        tasks.run();
+        assert_eq!(shard.store.safe(), safe, "seed {seed}");
+    }
+}
+
+#[test]
+fn a_failing_background_flush_closes_the_log() {
+    run(async {
+        let disk = SimDisk::new(2);
+        let config = StoreConfig { flush: Flush::Async, ..config() };
+        let shard = Shard::open(&disk, config).await.unwrap();
+        shard.send(0, &[1000]).unwrap();
+        shard.commit().await;
+        disk.inject(On::nth(Operation::Sync, 0), Fault::io_error());
+        shard.now.set(2000);
+        shard.maintain(false).await.unwrap_err();
+        assert!(shard.store.is_fenced());
+        assert_eq!(shard.send(0, &[10]), Err(AppendError::Fenced));
+    });
+}
+
+/// With asynchronous flush a power cut may take the last half second and nothing before.
+#[test]
+fn what_was_flushed_in_the_background_survives_power_cuts() {
+    for seed in 0..100 {
+        let disk = SimDisk::new(seed);
+        let config = StoreConfig { flush: Flush::Async, ..config() };
+        let shard = run(Shard::open(&disk, config.clone())).unwrap();
+        let (flushed, lost) = run(async {
+            for _ in 0..5 {
+                shard.send(0, &[1000, 2000]).unwrap();
+                shard.commit().await;
+            }
+            shard.now.set(2000);
+            shard.maintain(false).await.unwrap();
+            let flushed = shard.sent.borrow().len();
+            for _ in 0..5 {
+                shard.send(0, &[1000, 2000]).unwrap();
+                shard.commit().await;
+            }
+            (flushed, shard.sent.borrow().len() - flushed)
+        });
+        let found = run(Shard::open(&disk.after_crash(seed), config)).unwrap();
+        let count = found.sent.borrow().len();
+        assert!((flushed..=flushed + lost).contains(&count), "seed {seed}: {count}");
+        assert_eq!(found.report.damaged, [], "seed {seed}: lost is not damaged");
+    }
+}
+
+#[test]
+fn a_full_disk_refuses_messages_and_recovers_by_itself() {
+    run(async {
+        let disk = SimDisk::new(3);
+        let config = StoreConfig { reserve_bytes: 100 << 10, ..config() };
+        disk.limit(300 << 10);
+        let shard = Shard::open(&disk, config).await.unwrap();
+        let mut refusal = None;
+        for _ in 0..200 {
+            match shard.send(0, &[1000]) {
+                Ok(_) => shard.commit().await,
+                Err(AppendError::NoRoom) => _ = shard.store.commit_step().await.unwrap(),
+                Err(other) => {
+                    refusal = Some(other);
+                    break;
+                }
+            }
+        }
+        assert_eq!(refusal, Some(AppendError::DiskFull));
+        assert!(shard.store.stats().is_disk_full && !shard.store.is_fenced());
+        shard.store.wait_for_room(1000).await;
+        shard.note_offsets().expect("consumers go on");
+        shard.commit().await;
+        shard.read_all(0).await.unwrap();
+
+        disk.limit(1 << 20);
+        shard.now.set(shard.now.get() + 2000);
+        shard.maintain(false).await.unwrap();
+        shard.store.wait_for_room(1000).await;
+        while shard.send(0, &[1000]) == Err(AppendError::NoRoom) {
+            shard.store.commit_step().await.unwrap();
+        }
+        shard.commit().await;
+        assert!(!shard.store.stats().is_disk_full);
+    });
+}
+
+#[test]
+fn below_the_reserve_messages_are_refused_before_the_disk_is_full() {
+    run(async {
+        let disk = SimDisk::new(4);
+        let config = StoreConfig { reserve_bytes: 100 << 10, ..config() };
+        let shard = Shard::open(&disk, config).await.unwrap();
+        disk.limit(150 << 10);
+        shard.maintain(false).await.unwrap();
+        assert_eq!(shard.send(0, &[100]), Err(AppendError::DiskFull));
+        shard.note_offsets().unwrap();
+        disk.limit(1 << 20);
+        shard.now.set(shard.now.get() + 2000);
+        shard.maintain(false).await.unwrap();
+        shard.send(0, &[100]).unwrap();
+    });
+}
+
+/// A disk that acknowledges a write and has lost it, or put it elsewhere. What can be noticed is
+/// noticed, and nothing wrong is ever served as right.
+#[test]
+fn lost_and_misdirected_writes_never_give_wrong_bytes() {
+    for seed in 0..300 {
+        let mut rng = Rng::from_seed(seed);
+        let disk = SimDisk::new(seed);
+        let fault = if rng.coin() { Fault::Lost } else { Fault::Misdirected };
+        let on = On { operation: Operation::Write, name_start: "0000", skip: 2 + rng.below(20) };
+        disk.inject(on, fault.clone());
+        let count = run(async {
+            let shard = Shard::open(&disk, config()).await.unwrap();
+            for _ in 0..40 {
+                let sizes = [24 + rng.index(3000), 24 + rng.index(3000)];
+                while !shard.store.has_room(sizes.iter().sum()) {
+                    shard.store.commit_step().await.unwrap();
+                }
+                shard.send(0, &sizes).unwrap();
+                shard.commit().await;
+            }
+            shard.sent.borrow().len() as u64
+        });
+        run(async {
+            let Ok(shard) = Shard::open(&disk, config()).await else { return };
+            let mut missing = 0;
+            for number in 0..count {
+                match shard.locate(0, number).await {
+                    Ok(ringmq::storage::Lookup::Here(found)) => {
+                        match shard.store.read(&found[..1]).await {
+                            Ok(chunks) => {
+                                let record = super::shard::read_record(&chunks[0]);
+                                assert_eq!(record.number, number, "seed {seed}");
+                            }
+                            Err(ReadError::Damaged(_)) => missing += 1,
+                            Err(other) => panic!("seed {seed}: {other}"),
+                        }
+                    }
+                    _ => missing += 1,
+                }
+            }
+            let report = &shard.report;
+            let is_told = !report.damaged.is_empty() || report.torn_bytes > 0 || missing <= 2;
+            assert!(is_told, "seed {seed}, {fault:?}: {missing} missing, {report}");
+        });
+    }
+}
+
+#[test]
+fn committers_end_when_the_store_is_stopped_and_all_is_written() {
+    let disk = SimDisk::new(6);
+    disk.slow(5);
+    let shard = run(Shard::open(&disk, config())).unwrap();
+    let tasks = Tasks::new(6);
+    shard.spawn_committers(&tasks);
+    tasks.run_until(async {
+        for _ in 0..30 {
+            shard.store.wait_for_room(1500).await;
+            shard.send(0, &[1500]).unwrap();
+            pause().await;
+        }
+        shard.store.stop();
+        shard.store.drained().await;
+    });
+    tasks.run();
+    assert_eq!(shard.store.safe(), shard.store.end());
+    assert_eq!(run(shard.store.commit_step()), Ok(Committed::Stopped));
+}
+
+#[test]
+fn too_large_entries_are_refused() {
+    let disk = SimDisk::new(7);
+    let shard = run(Shard::open(&disk, config())).unwrap();
+    assert_eq!(shard.send(0, &[64 << 10]), Err(AppendError::TooLarge));
+    assert_eq!(shard.store.end(), shard.store.safe());
+    assert!(shard.store.end() > LogOffset(0));
+}

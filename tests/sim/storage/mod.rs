@@ -1,0 +1,11 @@
+//! The storage engine on a simulated disk.
+//!
+//! [`shard`] plays the broker: it appends records whose content follows from their queue and number,
+//! so whatever is found can be checked against what was sent.
+
+mod basics;
+mod crash;
+mod faults;
+mod recovery;
+mod retention;
+mod shard;

@@ -1,0 +1,315 @@
+//! What recovery makes of particular things it finds.
+
+use ringmq::model::LogOffset;
+use ringmq::sim::{SimDisk, run};
+use ringmq::storage::disk::{BLOCK_SIZE, Disk};
+use ringmq::storage::segment::FileName;
+use ringmq::storage::{EntryKind, Lookup, OpenError, ReadError};
+
+use super::shard::{Shard, config, key};
+
+const HEADER: u64 = 40;
+
+fn segment(base: u64) -> String {
+    FileName::Segment(LogOffset(base)).to_string()
+}
+
+/// Sends `count` messages of `size` bytes, each committed before the next.
+async fn send_each(shard: &Shard, count: usize, size: usize) {
+    for _ in 0..count {
+        shard.send(0, &[size]).unwrap();
+        shard.commit().await;
+    }
+}
+
+async fn names(disk: &SimDisk) -> Vec<String> {
+    let mut names: Vec<String> =
+        disk.list().await.unwrap().into_iter().map(|file| file.0).collect();
+    names.sort_unstable();
+    names
+}
+
+/// A message behind a torn one is left on disk when the log is cut. The next life happens to write up
+/// to exactly where it begins, with fitting ordinals. It must not come back.
+#[test]
+fn an_entry_of_an_earlier_life_never_joins_the_chain() {
+    run(async {
+        let disk = SimDisk::new(1);
+        let shard = Shard::open(&disk, config()).await.unwrap();
+        // Up to the end of the first block, behind the entry that opened the log.
+        send_each(&shard, 1, BLOCK_SIZE - 2 * HEADER as usize).await;
+        // Two entries that fill the second block, and one in the third, all in flight together.
+        shard.send(0, &[2000]).unwrap();
+        shard.send(0, &[BLOCK_SIZE - 2000 - 2 * HEADER as usize]).unwrap();
+        let left_over = shard.send(0, &[3000]).unwrap();
+        assert_eq!(left_over.entry_offset, LogOffset(2 * BLOCK_SIZE as u64));
+        shard.commit().await;
+        disk.damage(&segment(0), BLOCK_SIZE as u64, &[0; BLOCK_SIZE]);
+
+        let second = Shard::open(&disk, config()).await.unwrap();
+        assert_eq!(second.report.damaged, []);
+        assert_eq!(second.report.end, LogOffset(BLOCK_SIZE as u64));
+        assert_eq!(second.report.torn_bytes, left_over.end.0 - BLOCK_SIZE as u64);
+        // The opening entry and this one fill the second block again.
+        let filled = second.send(0, &[BLOCK_SIZE - 2 * HEADER as usize]).unwrap();
+        assert_eq!(filled.end, left_over.entry_offset);
+        second.commit().await;
+
+        let third = Shard::open(&disk, config()).await.unwrap();
+        assert_eq!(third.report.end, filled.end);
+        assert_eq!(third.sent.borrow().len(), 2);
+    });
+}
+
+/// Damages one bit of message `number` of 20 and opens the log again.
+async fn rot(disk: &SimDisk, number: usize) -> (Shard, std::ops::Range<LogOffset>) {
+    let shard = Shard::open(disk, config()).await.unwrap();
+    send_each(&shard, 20, 1000).await;
+    let size = 1000 + HEADER;
+    let end = shard.sent.borrow()[number].end;
+    let at = end.0 - 500;
+    let bit = disk.contents(&segment(0)).unwrap()[at as usize] ^ 0x10;
+    disk.damage(&segment(0), at, &[bit]);
+    let found = Shard::open(disk, config()).await.unwrap();
+    (found, LogOffset(end.0 - size)..end)
+}
+
+#[test]
+fn rot_in_the_middle_is_quarantined_and_the_rest_is_served() {
+    run(async {
+        let disk = SimDisk::new(2);
+        let (shard, hole) = rot(&disk, 7).await;
+        assert_eq!(shard.report.damaged, std::slice::from_ref(&hole));
+        assert_eq!(shard.report.torn_bytes, 0);
+        let text = shard.report.to_string();
+        assert!(text.contains(&format!("log offsets {} to {}", hole.start, hole.end)), "{text}");
+        assert!(names(&disk).await.contains(&FileName::Damaged(hole.clone()).to_string()));
+
+        let lookup = shard.locate(0, 7).await.unwrap();
+        assert_eq!(lookup, Lookup::Lost { next: ringmq::model::QueueOffset(8) });
+        for number in (0..7).chain(8..20) {
+            shard.read(0, number).await.unwrap();
+        }
+        let missing = shard.store.read_entry_at(hole.start.plus(HEADER)).await;
+        assert!(matches!(missing, Err(ReadError::Damaged(_))), "{missing:?}");
+        assert_eq!(shard.store.stats().damaged_bytes, hole.end.0 - hole.start.0);
+
+        // It is still known when a snapshot spares the replay, and the bytes are still there.
+        shard.maintain(true).await.unwrap();
+        send_each(&shard, 1, 1000).await;
+        let again = Shard::open(&disk, config()).await.unwrap();
+        assert_eq!(again.report.damaged, [hole]);
+        again.read(0, 20).await.unwrap();
+    });
+}
+
+/// The last message was acknowledged, and a snapshot knows it, but nothing behind it proves it.
+#[test]
+fn a_snapshot_proves_what_nothing_behind_can() {
+    run(async {
+        let disk = SimDisk::new(3);
+        let shard = Shard::open(&disk, config()).await.unwrap();
+        send_each(&shard, 3, 1000).await;
+        shard.maintain(true).await.unwrap();
+        let end = shard.store.end();
+        disk.damage(&segment(0), end.0 - 500, &[0xFF; 8]);
+        let found = Shard::open(&disk, config()).await.unwrap();
+        assert_eq!(found.report.damaged, [LogOffset(end.0 - 1040)..end]);
+        assert_eq!(found.report.end, end);
+        let next = found.store.with_index(|index| index.next_offset(key(0)));
+        assert_eq!(next.0, 3, "the number of the lost message is not given again");
+        send_each(&found, 2, 1000).await;
+        let again = Shard::open(&disk, config()).await.unwrap();
+        again.read(0, 4).await.unwrap();
+    });
+}
+
+#[test]
+fn rot_of_the_last_entry_is_a_torn_tail_of_that_many_bytes() {
+    run(async {
+        let disk = SimDisk::new(4);
+        let (shard, hole) = rot(&disk, 19).await;
+        assert_eq!(shard.report.damaged, []);
+        assert_eq!((shard.report.end, shard.report.torn_bytes), (hole.start, 1040));
+    });
+}
+
+/// Fills three segments and a bit, with index files and snapshots.
+async fn several_segments(disk: &SimDisk) -> Shard {
+    let shard = Shard::open(disk, config()).await.unwrap();
+    while shard.store.end().0 < 200_000 {
+        while !shard.store.has_room(3000) {
+            shard.store.commit_step().await.unwrap();
+        }
+        let queue = shard.sent.borrow().len() as u32 / 2 % 3;
+        shard.send(queue, &[1000, 2000]).unwrap();
+        shard.commit().await;
+        shard.maintain(false).await.unwrap();
+    }
+    shard
+}
+
+async fn read_everything(shard: &Shard) -> u64 {
+    let mut count = 0;
+    for queue in 0..3 {
+        count += shard.read_all(queue).await.unwrap();
+    }
+    count
+}
+
+#[test]
+fn lost_and_damaged_index_files_are_made_again() {
+    run(async {
+        let disk = SimDisk::new(5);
+        let shard = several_segments(&disk).await;
+        let count = shard.sent.borrow().len() as u64;
+        let index = |base| FileName::Index(LogOffset(base)).to_string();
+        let clean = Shard::open(&disk, config()).await.unwrap();
+        assert_eq!((clean.report.indexes_rebuilt, read_everything(&clean).await), (0, count));
+
+        disk.remove(&index(0)).await.unwrap();
+        disk.damage(&index(65_536), 100, &[0xFF; 8]);
+        disk.damage(&index(131_072), 4096 + 50, &[0xFF; 8]);
+        let rebuilt = Shard::open(&disk, config()).await.unwrap();
+        assert_eq!((rebuilt.report.indexes_rebuilt, read_everything(&rebuilt).await), (3, count));
+        assert_eq!(rebuilt.maintain(false).await.unwrap().indexes_written, 3);
+
+        let clean = Shard::open(&disk, config()).await.unwrap();
+        assert_eq!((clean.report.indexes_rebuilt, read_everything(&clean).await), (0, count));
+    });
+}
+
+#[test]
+fn a_damaged_page_of_an_index_is_noticed_and_made_again_at_the_next_start() {
+    run(async {
+        let disk = SimDisk::new(6);
+        let shard = several_segments(&disk).await;
+        let count = shard.sent.borrow().len() as u64;
+        let name = FileName::Index(LogOffset(0)).to_string();
+        let last_block = disk.contents(&name).unwrap().len() as u64 - BLOCK_SIZE as u64;
+        disk.damage(&name, last_block + 20, &[0xFF; 8]);
+        let found = Shard::open(&disk, config()).await.unwrap();
+        assert_eq!(found.read_all(0).await, Err(ReadError::Damaged(LogOffset(0))));
+        let rebuilt = Shard::open(&disk, config()).await.unwrap();
+        assert_eq!((rebuilt.report.indexes_rebuilt, read_everything(&rebuilt).await), (1, count));
+    });
+}
+
+#[test]
+fn an_older_snapshot_stands_in_for_a_damaged_one() {
+    run(async {
+        let disk = SimDisk::new(7);
+        let shard = several_segments(&disk).await;
+        shard.note_offsets().unwrap();
+        shard.commit().await;
+        let newest = shard.maintain(true).await.unwrap().snapshot.unwrap();
+        let count = shard.sent.borrow().len() as u64;
+        disk.damage(&FileName::Snapshot(newest).to_string(), 50, &[0xFF; 8]);
+        let found = Shard::open(&disk, config()).await.unwrap();
+        assert_eq!(found.report.snapshots_damaged, [newest]);
+        assert!(found.report.snapshot.unwrap() < newest);
+        assert_eq!((found.offsets.get(), read_everything(&found).await), (1, count));
+    });
+}
+
+#[test]
+fn a_log_without_its_beginning_or_without_segments_is_refused() {
+    run(async {
+        let disk = SimDisk::new(8);
+        several_segments(&disk).await;
+        let segments = names(&disk).await.into_iter().filter(|name| !name.contains('.'));
+        let missing = disk.after_kill(1);
+        for name in segments {
+            missing.remove(&name).await.unwrap();
+        }
+        let refused = Shard::open(&missing, config()).await.map(|_| ()).unwrap_err();
+        assert!(matches!(refused, OpenError::LogMissing { .. }), "{refused}");
+
+        disk.remove(&segment(0)).await.unwrap();
+        let beheaded = Shard::open(&disk, config()).await.unwrap();
+        assert_eq!(beheaded.report.damaged, [], "that is what retention does as well");
+        for name in names(&disk).await.into_iter().filter(|name| name.ends_with(".snapshot")) {
+            disk.remove(&name).await.unwrap();
+        }
+        let refused = Shard::open(&disk, config()).await.map(|_| ()).unwrap_err();
+        assert_eq!(refused, OpenError::NoSnapshot { begin: LogOffset(65_536) });
+    });
+}
+
+#[test]
+fn a_missing_segment_is_damage() {
+    run(async {
+        let disk = SimDisk::new(9);
+        several_segments(&disk).await;
+        disk.remove(&segment(65_536)).await.unwrap();
+        let found = Shard::open(&disk, config()).await.unwrap();
+        assert_eq!(found.report.damaged, [LogOffset(65_536)..LogOffset(131_072)]);
+        let lost = found.locate(0, 0).await;
+        assert!(matches!(lost, Ok(Lookup::Here(_))), "{lost:?}");
+        assert_eq!(Shard::open(&disk, config()).await.unwrap().report.damaged.len(), 1);
+    });
+}
+
+#[test]
+fn a_log_of_another_shard_is_refused_and_left_alone() {
+    run(async {
+        let disk = SimDisk::new(10);
+        let shard = Shard::open(&disk, config()).await.unwrap();
+        send_each(&shard, 3, 1000).await;
+        let mut other = config();
+        other.checksum_seed += 1;
+        let before = disk.contents(&segment(0));
+        for force_snapshot in [false, true] {
+            if force_snapshot {
+                shard.maintain(true).await.unwrap();
+            }
+            let refused = Shard::open(&disk, other.clone()).await.map(|_| ()).unwrap_err();
+            assert_eq!(refused, OpenError::Foreign { at: LogOffset(0) });
+        }
+        assert_eq!(disk.contents(&segment(0)), before, "and left alone");
+        assert!(Shard::open(&disk, config()).await.unwrap().report.snapshot.is_some());
+    });
+}
+
+#[test]
+fn an_unreadable_block_is_a_hole_and_never_the_end_of_the_log() {
+    use ringmq::sim::{Fault, On, Operation};
+    run(async {
+        let disk = SimDisk::new(11);
+        let shard = Shard::open(&disk, config()).await.unwrap();
+        send_each(&shard, 3, 1000).await;
+        // The device gives up on the block at the end, also when it is asked for that block alone.
+        for skip in 0..2 {
+            let on = On { operation: Operation::Read, name_start: "0000000", skip };
+            disk.inject(on, Fault::io_error());
+        }
+        let refused = Shard::open(&disk, config()).await.map(|_| ()).unwrap_err();
+        assert!(matches!(refused, OpenError::Disk(_)), "{refused}");
+        let found = Shard::open(&disk, config()).await.unwrap();
+        assert_eq!((found.report.torn_bytes, found.sent.borrow().len()), (0, 3));
+    });
+}
+
+#[test]
+fn an_entry_is_found_by_any_place_in_it() {
+    run(async {
+        let disk = SimDisk::new(12);
+        let shard = several_segments(&disk).await;
+        let reopened = Shard::open(&disk, config()).await.unwrap();
+        for shard in [&shard, &reopened] {
+            for sent in shard.sent.take().iter().step_by(2) {
+                let at = LogOffset(sent.end.0 - 3000);
+                let found = shard.store.read_entry_at(at).await.unwrap();
+                assert_eq!((found.kind, found.rest.len()), (EntryKind::Messages, 3000));
+                assert_eq!(super::shard::read_record(&found.rest).number, sent.number);
+                let header = shard.store.read_entry_at(found.entry_offset).await.map(|_| ());
+                assert_eq!(header, Err(ReadError::Gone(found.entry_offset)));
+            }
+            let beyond = shard.store.end();
+            let refused = shard.store.read_entry_at(beyond).await.map(|_| ());
+            assert_eq!(refused, Err(ReadError::Gone(beyond)));
+            let huge = LogOffset(u64::MAX);
+            assert!(shard.store.read_entry_at(huge).await.is_err());
+        }
+    });
+}

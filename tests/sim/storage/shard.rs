@@ -1,0 +1,263 @@
+//! A broker in fifty lines: queues, records that can be checked, and a state that is just a count.
+
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+
+use ringmq::model::{Chunk, LogOffset, QueueId, QueueOffset, Timestamp};
+use ringmq::sim::{SimDisk, Tasks};
+use ringmq::storage::{
+    AppendError, Appended, EntryKind, Flush, Index, Located, Lookup, OpenError, QueueKey,
+    ReadError, RecoveryReport, Replayed, Store, StoreConfig, WRITES_IN_FLIGHT_MAX,
+};
+
+pub const TOPIC: u32 = 7;
+const SEED: u32 = 0xC0FFEE;
+
+pub fn config() -> StoreConfig {
+    StoreConfig {
+        segment_size: 64 << 10,
+        ready_segments: 1,
+        tail_cache_bytes: 64 << 10,
+        append_budget_bytes: 32 << 10,
+        index_cache_bytes: 256 << 10,
+        flush: Flush::Sync,
+        retention_age_ms: u64::MAX,
+        retention_bytes: u64::MAX,
+        reserve_bytes: 0,
+        checksum_seed: SEED,
+    }
+}
+
+pub fn key(queue: u32) -> QueueKey {
+    QueueKey { topic: TOPIC, queue: QueueId(queue) }
+}
+
+/// A record: size, queue, number in the queue, time of storing, then a body that follows from them.
+const HEAD: usize = 24;
+
+pub fn write_record(out: &mut [u8], queue: u32, number: u64, stored: u64) {
+    let size = out.len() as u32;
+    out[..4].copy_from_slice(&size.to_le_bytes());
+    out[4..8].copy_from_slice(&queue.to_le_bytes());
+    out[8..16].copy_from_slice(&number.to_le_bytes());
+    out[16..24].copy_from_slice(&stored.to_le_bytes());
+    let word = body_word(queue, number);
+    for part in out[HEAD..].chunks_mut(word.len()) {
+        part.copy_from_slice(&word[..part.len()]);
+    }
+}
+
+fn body_word(queue: u32, number: u64) -> [u8; 16] {
+    let seed = u128::from(number) << 32 | u128::from(queue) | 1;
+    seed.wrapping_mul(0x9E37_79B9_7F4A_7C15_F39C_C060_5CED_C835).to_le_bytes()
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Record {
+    pub size: usize,
+    pub queue: u32,
+    pub number: u64,
+    pub stored: u64,
+}
+
+/// Reads the record at the beginning of `bytes` and checks every byte of it.
+pub fn read_record(bytes: &[u8]) -> Record {
+    let word = |at: usize| u64::from_le_bytes(bytes[at..at + 8].try_into().unwrap());
+    let half = |at: usize| u32::from_le_bytes(bytes[at..at + 4].try_into().unwrap());
+    let record =
+        Record { size: half(0) as usize, queue: half(4), number: word(8), stored: word(16) };
+    let word = body_word(record.queue, record.number);
+    for part in bytes[HEAD..record.size].chunks(word.len()) {
+        assert_eq!(part, &word[..part.len()], "{record:?}");
+    }
+    record
+}
+
+/// What a message sent looked like, and when it is safe.
+#[derive(Clone, Copy, Debug)]
+pub struct Sent {
+    pub queue: u32,
+    pub number: u64,
+    pub end: LogOffset,
+}
+
+pub struct Shard {
+    pub store: Store<SimDisk>,
+    pub report: RecoveryReport,
+    pub now: Cell<u64>,
+    /// All messages since the log began, as far as this life knows, in log order.
+    pub sent: RefCell<Vec<Sent>>,
+    /// The state: how many entries of kind offsets there were.
+    pub offsets: Cell<u64>,
+}
+
+impl Shard {
+    pub async fn open(disk: &SimDisk, config: StoreConfig) -> Result<Self, OpenError> {
+        let mut opening = Store::open(disk.clone(), config).await?;
+        let mut offsets = 0;
+        if let Some(state) = opening.snapshot() {
+            let state = state.to_vec();
+            offsets = u64::from_le_bytes(state[..8].try_into().unwrap());
+            for queue in state[8..].chunks_exact(12) {
+                let id = u32::from_le_bytes(queue[..4].try_into().unwrap());
+                let next = u64::from_le_bytes(queue[4..].try_into().unwrap());
+                opening.index().restore_next(key(id), QueueOffset(next));
+            }
+        }
+        let mut sent = Vec::new();
+        let mut last = LogOffset(0);
+        let (store, report) = opening
+            .replay(Timestamp(0), |index, entry| {
+                assert!(entry.entry_offset >= last, "replay goes forward");
+                last = entry.entry_offset;
+                replay(index, &entry, &mut sent, &mut offsets);
+            })
+            .await?;
+        let sent = sent.into();
+        Ok(Self { store, report, now: Cell::new(1000), sent, offsets: Cell::new(offsets) })
+    }
+
+    /// Appends `sizes.len()` messages as one entry.
+    pub fn send(&self, queue: u32, sizes: &[usize]) -> Result<Appended, AppendError> {
+        let first = self.store.with_index(|index| index.next_offset(key(queue))).0;
+        let stored = self.now.get();
+        let total = sizes.iter().sum();
+        let appended = self.store.append(EntryKind::Messages, TOPIC, total, |payload, _| {
+            let mut rest = payload;
+            for (number, &size) in (first..).zip(sizes) {
+                let record;
+                (record, rest) = rest.split_at_mut(size);
+                write_record(record, queue, number, stored);
+            }
+        })?;
+        let mut offset = appended.payload_offset;
+        self.store.with_index(|index| {
+            for (number, &size) in (first..).zip(sizes) {
+                let located = Located {
+                    offset,
+                    size: size as u32,
+                    tag_hash: number as i32,
+                    stored_at: Timestamp(stored),
+                    entry_offset: appended.entry_offset,
+                };
+                index.push(key(queue), QueueOffset(number), located);
+                offset = offset.plus(size as u64);
+                let end = appended.end;
+                self.sent.borrow_mut().push(Sent { queue, number, end });
+            }
+        });
+        Ok(appended)
+    }
+
+    pub fn note_offsets(&self) -> Result<Appended, AppendError> {
+        let appended = self.store.append(EntryKind::Offsets, 0, 8, |payload, _| payload.fill(1))?;
+        self.offsets.set(self.offsets.get() + 1);
+        Ok(appended)
+    }
+
+    pub fn state(&self) -> Vec<u8> {
+        let mut state = self.offsets.get().to_le_bytes().to_vec();
+        self.store.with_index(|index| {
+            let queues: BTreeMap<_, _> = index.next_offsets().collect();
+            for (key, next) in queues {
+                state.extend(key.queue.0.to_le_bytes());
+                state.extend(next.0.to_le_bytes());
+            }
+        });
+        state
+    }
+
+    pub async fn maintain(
+        &self,
+        force: bool,
+    ) -> Result<ringmq::storage::Maintained, ringmq::storage::disk::DiskError> {
+        self.store.maintain(Timestamp(self.now.get()), force, |_| self.state()).await
+    }
+
+    /// Looks a message up, loading what is needed for it.
+    pub async fn locate(&self, queue: u32, number: u64) -> Result<Lookup, ReadError> {
+        loop {
+            let found =
+                self.store.with_index(|index| index.lookup(key(queue), QueueOffset(number), 32));
+            match found {
+                Lookup::Sealed(page) => self.store.load_index(page).await?,
+                found => return Ok(found),
+            }
+        }
+    }
+
+    /// Reads message `number` of `queue` from disk or memory and checks it.
+    pub async fn read(&self, queue: u32, number: u64) -> Result<Chunk, ReadError> {
+        let Lookup::Here(found) = self.locate(queue, number).await? else {
+            panic!("queue {queue} has no message {number}")
+        };
+        let chunk = self.store.read(&found[..1]).await?.remove(0);
+        let record = read_record(&chunk);
+        assert_eq!((record.queue, record.number, record.size), (queue, number, chunk.len()));
+        assert_eq!(found[0].stored_at.0, record.stored);
+        Ok(chunk)
+    }
+
+    /// Reads all messages of `queue` that the log still has and checks them. Returns how many.
+    pub async fn read_all(&self, queue: u32) -> Result<u64, ReadError> {
+        let bounds = self.store.with_index(|index| index.bounds(key(queue)));
+        let mut number = bounds.start;
+        while number < bounds.end {
+            let Lookup::Here(found) = self.locate(queue, number).await? else {
+                panic!("queue {queue} has no message {number}")
+            };
+            for (located, chunk) in found.iter().zip(self.store.read(&found).await?) {
+                let record = read_record(&chunk);
+                assert_eq!((record.queue, record.number), (queue, number));
+                assert_eq!((located.stored_at.0, chunk.len()), (record.stored, record.size));
+                number += 1;
+            }
+        }
+        Ok(bounds.end - bounds.start)
+    }
+
+    /// Commits everything that was appended, one write after another.
+    pub async fn commit(&self) {
+        while self.store.safe() < self.store.end() {
+            self.store.commit_step().await.expect("no fault is planned");
+        }
+    }
+
+    pub fn spawn_committers(&self, tasks: &Tasks<'_>) {
+        for number in 0..WRITES_IN_FLIGHT_MAX {
+            let store = self.store.clone();
+            tasks.spawn(format!("committer {number}"), async move {
+                while !matches!(
+                    store.commit_step().await,
+                    Err(_) | Ok(ringmq::storage::Committed::Stopped)
+                ) {}
+            });
+        }
+    }
+}
+
+fn replay(index: &mut Index, entry: &Replayed<'_>, sent: &mut Vec<Sent>, offsets: &mut u64) {
+    match entry.kind {
+        EntryKind::Messages => {
+            let (mut at, mut rest) = (entry.payload_offset, entry.payload);
+            let end = entry.payload_offset.plus(entry.payload.len() as u64);
+            while !rest.is_empty() {
+                let record = read_record(rest);
+                let located = Located {
+                    offset: at,
+                    size: record.size as u32,
+                    tag_hash: record.number as i32,
+                    stored_at: Timestamp(record.stored),
+                    entry_offset: entry.entry_offset,
+                };
+                index.push(key(record.queue), QueueOffset(record.number), located);
+                let Record { size, queue, number, .. } = record;
+                sent.push(Sent { queue, number, end });
+                at = at.plus(size as u64);
+                rest = &rest[size..];
+            }
+        }
+        EntryKind::Offsets => *offsets += 1,
+        kind => panic!("{kind:?} is not for the broker"),
+    }
+}
