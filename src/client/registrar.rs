@@ -9,6 +9,7 @@
 //! the newest, so nothing piles up while it is away.
 
 use std::collections::{BTreeSet, VecDeque};
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -75,8 +76,28 @@ pub enum State {
 }
 
 enum Order {
-    Register(Arc<Vec<Registration>>),
+    Register(Tables),
     Stop,
+}
+
+/// What to register, and who wants to know when it is done.
+#[derive(Clone, Default)]
+struct Tables {
+    shards: Arc<Vec<Registration>>,
+    /// Dropped when the registration has succeeded.
+    waiting: Vec<Sender<Infallible>>,
+}
+
+/// Tells when every NameServer knows a table that was published, or a newer one.
+#[derive(Debug)]
+pub struct Receipt(Receiver<Infallible>);
+
+impl Receipt {
+    /// Waits as long as that takes; a NameServer that is away makes it long.
+    pub async fn delivered(&self) {
+        // Nothing is ever sent: the channel ends when the last thread has dropped its side.
+        let _ = self.0.recv_async().await;
+    }
 }
 
 /// Publishes tables; may be used from any thread.
@@ -156,22 +177,37 @@ impl Registrar {
 }
 
 impl Publisher {
-    /// Registers these, and only these, from now on. Does not wait.
-    pub fn publish(&self, shards: Vec<Registration>) {
+    /// Registers these, and only these, from now on. Does not wait; the receipt does.
+    pub fn publish(&self, shards: Vec<Registration>) -> Receipt {
         let shards = Arc::new(shards.into_iter().map(marked_as_whole).collect::<Vec<_>>());
-        self.order(|| Order::Register(shards.clone()));
+        let (waiting, receipt) = flume::bounded(1);
+        let tables = Tables { shards, waiting: vec![waiting] };
+        self.order(|| Order::Register(tables.clone()));
+        Receipt(receipt)
     }
 
     fn order(&self, order: impl Fn() -> Order) {
         for slot in &self.slots {
             let mut order = order();
             while let Err(TrySendError::Full(back)) = slot.put.try_send(order) {
-                order = back;
-                // Only the newest order counts, and none counts after Stop.
-                if let Ok(Order::Stop) = slot.take.try_recv() {
-                    order = Order::Stop;
-                }
+                order = match slot.take.try_recv() {
+                    Ok(older) => back.replacing(older),
+                    Err(_) => back,
+                };
             }
+        }
+    }
+}
+
+impl Order {
+    /// Only the newest order counts, for whoever waits for an older one too; none counts after Stop.
+    fn replacing(self, older: Self) -> Self {
+        match (self, older) {
+            (Self::Register(mut tables), Self::Register(older)) => {
+                tables.waiting.extend(older.waiting);
+                Self::Register(tables)
+            }
+            _ => Self::Stop,
         }
     }
 }
@@ -191,7 +227,7 @@ struct Keeper {
     orders: Receiver<Order>,
     reports: Sender<Report>,
     connections: Connections,
-    shards: Arc<Vec<Registration>>,
+    tables: Tables,
     /// The connection over which all shards were registered last, while it stands.
     line: Option<u64>,
     next_at: Timestamp,
@@ -212,7 +248,7 @@ impl Keeper {
             orders,
             reports,
             connections: Connections::new(options.connect_timeout_ms),
-            shards: Arc::default(),
+            tables: Tables::default(),
             line: None,
             next_at: Timestamp(0),
             failures: 0,
@@ -224,7 +260,7 @@ impl Keeper {
         loop {
             let wait_ms = self.options.watch_ms.min(self.until_next_ms().unwrap_or(u64::MAX));
             match self.orders.recv_timeout(Duration::from_millis(wait_ms)) {
-                Ok(Order::Register(shards)) => self.take_over(shards),
+                Ok(Order::Register(tables)) => self.take_over(tables),
                 Ok(Order::Stop) => return self.sign_off(&self.brokers()),
                 // Whoever could say Stop is gone without having said it.
                 Err(RecvTimeoutError::Disconnected) => return,
@@ -241,12 +277,13 @@ impl Keeper {
     /// nothing must not be reported as success.
     fn until_next_ms(&self) -> Option<u64> {
         let wait_ms = self.next_at.ms_since(self.connections.now());
-        (!self.shards.is_empty()).then_some(wait_ms)
+        (!self.tables.shards.is_empty()).then_some(wait_ms)
     }
 
-    fn take_over(&mut self, shards: Arc<Vec<Registration>>) {
+    fn take_over(&mut self, mut tables: Tables) {
         let before = self.brokers();
-        self.shards = shards;
+        tables.waiting.append(&mut self.tables.waiting);
+        self.tables = tables;
         let gone: Vec<BrokerId> = {
             let now: BTreeSet<String> = self.brokers().into_iter().map(key_of).collect();
             before.into_iter().filter(|broker| !now.contains(&key_of(broker.clone()))).collect()
@@ -256,7 +293,7 @@ impl Keeper {
     }
 
     fn brokers(&self) -> Vec<BrokerId> {
-        self.shards.iter().map(|shard| shard.broker.clone()).collect()
+        self.tables.shards.iter().map(|shard| shard.broker.clone()).collect()
     }
 
     /// Finds out whether the connection still stands; if not, registers anew at once.
@@ -276,6 +313,7 @@ impl Keeper {
         let state = match outcome {
             Ok(()) => {
                 self.failures = 0;
+                self.tables.waiting.clear();
                 self.line = self.connections.line_to(&self.address);
                 self.next_at = now.plus_ms(self.options.period_ms);
                 State::Registered
@@ -298,7 +336,7 @@ impl Keeper {
 
     /// Registers all shards, all at once; the first failure counts.
     fn register_all(&mut self) -> Result<(), ClientError> {
-        let shards = self.shards.clone();
+        let shards = self.tables.shards.clone();
         let requests = shards.iter().cloned().map(Request::RegisterBroker);
         self.ask_all(requests, self.options.call_timeout_ms)
     }

@@ -156,6 +156,10 @@ impl<D: Disk> Store<D> {
         let mut checked: Option<(LogOffset, Checked)> = None;
         for located in group {
             let at = located.entry_offset;
+            if at.0 >= span.segment_end {
+                // Neighbours in the log, in two files.
+                span = self.read_span(at..last.end(), 0).await?;
+            }
             let payload = match &checked {
                 Some((entry_offset, entry)) if *entry_offset == at => entry.payload.clone(),
                 _ => {

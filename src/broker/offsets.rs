@@ -1,0 +1,143 @@
+//! How far each consumer group has got in each queue of this shard.
+//!
+//! Committing changes memory at once; the change reaches the log with the next
+//! [`take_changed`](Offsets::take_changed), so that a group which commits with every pull costs one
+//! entry a second and not one a pull (the reference flushes every 5 s; remoting reference, 5.6).
+
+use rustc_hash::{FxHashMap, FxHashSet};
+use serde::{Deserialize, Serialize};
+
+use crate::model::{GroupName, QueueId, QueueOffset};
+use crate::storage::QueueKey;
+
+/// Most (group, queue) pairs that may have an offset.
+pub const OFFSETS_MAX: usize = 4_000_000;
+
+/// One committed offset as it stands in the log and in snapshots.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Committed {
+    pub group: GroupName,
+    pub topic: u32,
+    pub queue: QueueId,
+    pub offset: QueueOffset,
+}
+
+#[derive(Debug, Default)]
+pub struct Offsets {
+    groups: FxHashMap<GroupName, FxHashMap<QueueKey, QueueOffset>>,
+    changed: FxHashSet<(GroupName, QueueKey)>,
+    count: usize,
+}
+
+impl Offsets {
+    pub fn find(&self, group: &GroupName, queue: QueueKey) -> Option<QueueOffset> {
+        self.groups.get(group)?.get(&queue).copied()
+    }
+
+    /// Takes `offset` whatever it was before: groups may be set back on purpose. `false` when the
+    /// table is full and the pair is new.
+    pub fn commit(&mut self, group: &GroupName, queue: QueueKey, offset: QueueOffset) -> bool {
+        let known = self.find(group, queue);
+        if known == Some(offset) {
+            return true;
+        }
+        if known.is_none() && self.count >= OFFSETS_MAX {
+            return false;
+        }
+        self.restore(group, queue, offset);
+        self.changed.insert((group.detached(), queue));
+        true
+    }
+
+    /// Sets an offset that is already in the log.
+    pub fn restore(&mut self, group: &GroupName, queue: QueueKey, offset: QueueOffset) {
+        let queues = match self.groups.get_mut(group) {
+            Some(queues) => queues,
+            None => self.groups.entry(group.detached()).or_default(),
+        };
+        if queues.insert(queue, offset).is_none() {
+            self.count += 1;
+        }
+    }
+
+    /// At most `count_max` of the offsets that changed since they were last taken.
+    pub fn take_changed(&mut self, count_max: usize) -> Vec<Committed> {
+        let taken: Vec<_> = self.changed.iter().take(count_max).cloned().collect();
+        for pair in &taken {
+            self.changed.remove(pair);
+        }
+        let describe = |(group, queue): (GroupName, QueueKey)| {
+            let offset = self.find(&group, queue)?;
+            Some(Committed { group, topic: queue.topic, queue: queue.queue, offset })
+        };
+        taken.into_iter().filter_map(describe).collect()
+    }
+
+    /// Puts back what could not be written; a later commit of the same pair has not been lost,
+    /// because only the pair is remembered and the offset is read when it is taken.
+    pub fn put_back(&mut self, committed: Vec<Committed>) {
+        let pair = |one: Committed| (one.group, QueueKey { topic: one.topic, queue: one.queue });
+        self.changed.extend(committed.into_iter().map(pair));
+    }
+
+    /// Forgets everything about a topic.
+    pub fn remove_topic(&mut self, topic: u32) {
+        self.changed.retain(|(_, queue)| queue.topic != topic);
+        for queues in self.groups.values_mut() {
+            queues.retain(|queue, _| queue.topic != topic);
+        }
+        self.groups.retain(|_, queues| !queues.is_empty());
+        self.count = self.groups.values().map(|queues| queues.len()).sum();
+    }
+
+    pub fn all(&self) -> Vec<Committed> {
+        let of_group = |(group, queues): (&GroupName, &FxHashMap<QueueKey, QueueOffset>)| {
+            let group = group.clone();
+            let describe = move |(queue, offset): (&QueueKey, &QueueOffset)| Committed {
+                group: group.clone(),
+                topic: queue.topic,
+                queue: queue.queue,
+                offset: *offset,
+            };
+            queues.iter().map(describe).collect::<Vec<_>>()
+        };
+        self.groups.iter().flat_map(of_group).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key(queue: u32) -> QueueKey {
+        QueueKey { topic: 1, queue: QueueId(queue) }
+    }
+
+    #[test]
+    fn a_group_may_go_back_and_only_the_last_offset_is_written() {
+        let group = GroupName::new("g").unwrap();
+        let mut offsets = Offsets::default();
+        assert_eq!(offsets.find(&group, key(0)), None);
+        for offset in [5, 9, 3] {
+            assert!(offsets.commit(&group, key(0), QueueOffset(offset)));
+        }
+        let changed = offsets.take_changed(10);
+        assert_eq!(changed.len(), 1);
+        assert_eq!(changed[0].offset, QueueOffset(3));
+        assert_eq!(offsets.take_changed(10), []);
+
+        offsets.commit(&group, key(0), QueueOffset(3));
+        assert_eq!(offsets.take_changed(10), [], "the same offset again is no change");
+    }
+
+    #[test]
+    fn what_could_not_be_written_is_written_later_with_its_newest_offset() {
+        let group = GroupName::new("g").unwrap();
+        let mut offsets = Offsets::default();
+        offsets.commit(&group, key(0), QueueOffset(5));
+        let taken = offsets.take_changed(10);
+        offsets.commit(&group, key(0), QueueOffset(6));
+        offsets.put_back(taken);
+        assert_eq!(offsets.take_changed(10)[0].offset, QueueOffset(6));
+    }
+}

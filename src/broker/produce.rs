@@ -1,0 +1,303 @@
+//! Storing messages: admit, append, and an answer that holds once the log is safe.
+//!
+//! Queue offset and place in the log are taken in one synchronous step, so log order, queue order
+//! and arrival order agree.
+
+use smallvec::{SmallVec, smallvec};
+use zerocopy::FromBytes;
+
+use super::{Broker, Origin, Outcome, Pending};
+use crate::model::batch::{BatchItem, BatchItems};
+use crate::model::record::{
+    BODY_SIZE_MAX, Host, NewRecord, PROPERTIES_SIZE_MAX, Placement, RecordHead, RecordView,
+    tag_hash_of,
+};
+use crate::model::reply::Produced;
+use crate::model::request::{Produce, ProduceRecords};
+use crate::model::{LogOffset, QueueId, QueueOffset, Refusal, Reply, Timestamp, TopicName};
+use crate::storage::disk::Disk;
+use crate::storage::{AppendError, Appended, EntryKind, Located, PAYLOAD_SIZE_MAX, QueueKey};
+
+/// Messages one batch may hold.
+pub const BATCH_COUNT_MAX: usize = 65_536;
+
+/// What the index keeps of one message of an append: its size and the hash of its tag.
+type Sizes = SmallVec<[(u32, i32); 1]>;
+
+impl<D: Disk> Broker<D> {
+    /// Stores one message or one batch in the reference's encoding (remoting reference, 5.11).
+    pub(super) fn produce(
+        &self,
+        request: &Produce,
+        origin: Origin,
+        now: Timestamp,
+    ) -> Result<Outcome, Refusal> {
+        let key = self.admit(request, now)?;
+        let item = |item: BatchItem<'_>, batch: &[u8]| -> Result<(), Refusal> {
+            check_sizes(item.body, item.properties.len() + batch.len())
+        };
+        let record = Template { request, queue: key.queue, born_host: origin.host };
+        if !request.is_batch {
+            item(
+                BatchItem {
+                    flag: request.flag,
+                    body: &request.body,
+                    properties: &request.properties,
+                },
+                &[],
+            )?;
+            let single = record.single();
+            let sizes = smallvec![(single.size() as u32, tag_hash_of(&request.properties))];
+            return self.append(key, sizes, now, |placements, out| {
+                single.write(&placements.at(0), out);
+            });
+        }
+        let mut sizes = Sizes::new();
+        for next in BatchItems::new(&request.body) {
+            let next = next?;
+            item(next, &request.properties)?;
+            if sizes.len() == BATCH_COUNT_MAX {
+                return Err(Refusal::BadBatch(format!("more than {BATCH_COUNT_MAX} messages")));
+            }
+            sizes.push((record.item(next).size() as u32, tag_hash_of(next.properties)));
+        }
+        self.append(key, sizes, now, |placements, mut out| {
+            let mut position = 0;
+            for next in BatchItems::new(&request.body) {
+                let record = record.item(next.expect("the items were read above"));
+                let (to, rest) = out.split_at_mut(record.size());
+                record.write(&placements.at(position), to);
+                position += record.size() as u64;
+                placements.queue_offset = placements.queue_offset.plus(1);
+                out = rest;
+            }
+        })
+    }
+
+    /// Stores a batch that came as records: checks them where they are, copies them once, and
+    /// fills in what only this shard knows.
+    pub(super) fn produce_records(
+        &self,
+        request: &ProduceRecords,
+        origin: Origin,
+        now: Timestamp,
+    ) -> Result<Outcome, Refusal> {
+        if crc32c::crc32c(&request.records) != request.checksum {
+            return Err(Refusal::BadBatch("the checksum over its records does not match".into()));
+        }
+        let (topic, sizes) = check_records(request)?;
+        let topic = TopicName::new(topic.to_owned())?;
+        let key = self.writable_queue(&topic, request.queue)?;
+        self.append(key, sizes, now, |placements, out| {
+            out.copy_from_slice(&request.records);
+            let mut position = 0;
+            while position < out.len() {
+                let (head, _) = RecordHead::mut_from_prefix(&mut out[position..])
+                    .expect("whole records were checked");
+                head.place(&placements.at(position as u64));
+                head.born_host = origin.host;
+                placements.queue_offset = placements.queue_offset.plus(1);
+                position += head.size.get() as usize;
+            }
+        })
+    }
+
+    /// The queue that a message goes to; creates its topic when that is allowed.
+    fn admit(&self, request: &Produce, now: Timestamp) -> Result<QueueKey, Refusal> {
+        if super::topics::is_reserved(request.topic.as_str()) {
+            return Err(Refusal::ReservedTopic(request.topic.detached()));
+        }
+        let known = self.state.borrow().topics.number(&request.topic);
+        let number = match known {
+            Some(number) => number,
+            None => self.create_automatically(request, now)?,
+        };
+        let state = &mut *self.state.borrow_mut();
+        let topic = state.topics.topic_mut(number).expect("a numbered topic has a slot");
+        let queue = topic.choose_queue(request.queue)?;
+        Ok(QueueKey { topic: number, queue })
+    }
+
+    fn create_automatically(&self, request: &Produce, now: Timestamp) -> Result<u32, Refusal> {
+        let config = self.state.borrow().topics.automatic(
+            &request.topic,
+            &request.default_topic,
+            request.default_queue_count,
+            self.config.auto_create_topics,
+        )?;
+        let (number, _) = self.set_topic(config.clone(), now)?;
+        self.state.borrow_mut().created.push(config);
+        Ok(number)
+    }
+
+    fn writable_queue(&self, topic: &TopicName, queue: QueueId) -> Result<QueueKey, Refusal> {
+        let state = self.state.borrow();
+        let (number, topic) = state.topics.find(topic)?;
+        topic.check_queue(queue)?;
+        Ok(QueueKey { topic: number, queue })
+    }
+
+    /// Appends one entry with a record for each of `sizes`, and indexes them.
+    fn append(
+        &self,
+        queue: QueueKey,
+        sizes: Sizes,
+        now: Timestamp,
+        write: impl FnOnce(&mut Placements, &mut [u8]),
+    ) -> Result<Outcome, Refusal> {
+        let total: usize = sizes.iter().map(|(size, _)| *size as usize).sum();
+        let first = self.store.with_index(|index| index.next_offset(queue));
+        let store_host = self.config.store_host;
+        let fill = |out: &mut [u8], begin: LogOffset| {
+            let mut placements =
+                Placements { begin, queue_offset: first, stored_at: now, store_host };
+            write(&mut placements, out);
+        };
+        let appended = self.store.append(EntryKind::Messages, queue.topic, total, fill);
+        let appended = appended.map_err(|error| self.refuse_append(error, total))?;
+        let positions = self.index_messages(queue, first, &appended, &sizes, now);
+        let next = first.plus(sizes.len() as u64);
+        self.state.borrow_mut().pending.push_back(Pending { end: appended.end, queue, next });
+        self.counters.produced(sizes.len(), total);
+        let produced = Produced { queue: queue.queue, queue_offset: first, positions, store_host };
+        Ok(Outcome::Safe { mark: appended.end, reply: Reply::Produced(produced) })
+    }
+
+    fn index_messages(
+        &self,
+        queue: QueueKey,
+        first: QueueOffset,
+        appended: &Appended,
+        sizes: &Sizes,
+        now: Timestamp,
+    ) -> SmallVec<[LogOffset; 1]> {
+        let mut positions = SmallVec::with_capacity(sizes.len());
+        self.store.with_index(|index| {
+            let mut offset = appended.payload_offset;
+            for (nth, &(size, tag_hash)) in sizes.iter().enumerate() {
+                let located = Located {
+                    offset,
+                    size,
+                    tag_hash,
+                    stored_at: now,
+                    entry_offset: appended.entry_offset,
+                };
+                index.push(queue, first.plus(nth as u64), located);
+                positions.push(offset);
+                offset = offset.plus(u64::from(size));
+            }
+        });
+        positions
+    }
+
+    pub(super) fn refuse_append(&self, error: AppendError, size: usize) -> Refusal {
+        match error {
+            AppendError::NoRoom => Refusal::Busy {
+                reason: "append_queue",
+                wait_ms: 0,
+                retry_after_ms: super::RETRY_AFTER_MS,
+                shard: self.config.shard.0,
+            },
+            AppendError::DiskFull => Refusal::DiskFull,
+            AppendError::Fenced => Refusal::Fenced,
+            AppendError::TooLarge => {
+                Refusal::TooLarge { what: "batch", size, size_max: PAYLOAD_SIZE_MAX }
+            }
+        }
+    }
+}
+
+/// What the records of one append share, and how far their writing has got.
+struct Placements {
+    begin: LogOffset,
+    queue_offset: QueueOffset,
+    stored_at: Timestamp,
+    store_host: Host,
+}
+
+impl Placements {
+    fn at(&self, position: u64) -> Placement {
+        Placement {
+            queue_offset: self.queue_offset,
+            physical_offset: self.begin.plus(position),
+            stored_at: self.stored_at,
+            store_host: self.store_host,
+        }
+    }
+}
+
+/// What all records of a request have in common.
+struct Template<'a> {
+    request: &'a Produce,
+    queue: QueueId,
+    born_host: Host,
+}
+
+impl<'a> Template<'a> {
+    fn single(&self) -> NewRecord<'a> {
+        self.record(self.request.flag, &self.request.body, [&self.request.properties, &[]])
+    }
+
+    /// One message of a batch: the batch's own properties follow the message's (remoting
+    /// reference, 4.5).
+    fn item(&self, item: BatchItem<'a>) -> NewRecord<'a> {
+        self.record(item.flag, item.body, [item.properties, &self.request.properties])
+    }
+
+    fn record(&self, flag: i32, body: &'a [u8], properties: [&'a [u8]; 2]) -> NewRecord<'a> {
+        NewRecord {
+            topic: self.request.topic.as_str(),
+            queue: self.queue,
+            flag,
+            system_flag: self.request.system_flag,
+            born_at: self.request.born_at,
+            born_host: self.born_host,
+            reconsume_times: self.request.reconsume_times,
+            body,
+            properties,
+        }
+    }
+}
+
+fn check_sizes(body: &[u8], properties_size: usize) -> Result<(), Refusal> {
+    if body.is_empty() {
+        return Err(Refusal::EmptyBody);
+    }
+    for (what, size, size_max) in [
+        ("message body", body.len(), BODY_SIZE_MAX),
+        ("message properties", properties_size, PROPERTIES_SIZE_MAX),
+    ] {
+        if size > size_max {
+            return Err(Refusal::TooLarge { what, size, size_max });
+        }
+    }
+    Ok(())
+}
+
+/// Walks the records of a fixed-header batch: whole records of one topic and one queue, as many
+/// as announced.
+fn check_records(request: &ProduceRecords) -> Result<(&str, Sizes), Refusal> {
+    let bad = |what: String| Refusal::BadBatch(what);
+    let mut sizes = Sizes::with_capacity((request.count as usize).min(BATCH_COUNT_MAX));
+    let mut topic = None;
+    let mut rest = &request.records[..];
+    while !rest.is_empty() {
+        let record = RecordView::parse(rest).map_err(|error| bad(error.to_string()))?;
+        if record.born_host.is_none() || record.store_host.is_none() {
+            return Err(bad("a record with IPv6 hosts".into()));
+        }
+        check_sizes(record.body, record.properties.len())?;
+        if *topic.get_or_insert(record.topic) != record.topic || record.queue != request.queue {
+            return Err(bad("records of several topics or queues".into()));
+        }
+        if sizes.len() == BATCH_COUNT_MAX {
+            return Err(bad(format!("more than {BATCH_COUNT_MAX} messages")));
+        }
+        sizes.push((record.size as u32, tag_hash_of(record.properties)));
+        rest = &rest[record.size..];
+    }
+    if sizes.len() != request.count as usize {
+        return Err(bad(format!("{} records, {} announced", sizes.len(), request.count)));
+    }
+    topic.map(|topic| (topic, sizes)).ok_or_else(|| bad("no messages".into()))
+}

@@ -1,0 +1,252 @@
+//! Reading messages: find them in the index, take their bytes from memory or from the disk, or
+//! hold the request until there are some (remoting reference, 5.3 to 5.5).
+//!
+//! Only what is safe is seen: a search stops at the queue's visible end.
+
+use smallvec::SmallVec;
+
+use super::filter::TagFilter;
+use super::held::{HELD_MAX, PullTask};
+use super::{Answer, Broker, ColdRead, Origin, Outcome};
+use crate::model::reply::{PullStatus, Pulled};
+use crate::model::request::Pull;
+use crate::model::{Chunk, QueueOffset, Refusal, Reply, Timestamp};
+use crate::storage::disk::Disk;
+use crate::storage::{IndexPage, Located, Lookup, QueueKey};
+
+/// Messages one answer may hold.
+const COUNT_MAX: u32 = 1024;
+/// Message bytes one answer may hold unless a single message is larger. Below the 16 MiB that a
+/// frame may have.
+const BYTES_MAX: u32 = 4 << 20;
+/// Message bytes of an answer whose request names no limit: what the reference sends from memory.
+const BYTES_DEFAULT: u32 = 256 << 10;
+/// Longest time a pull is held, ms.
+const HOLD_MS_MAX: u64 = 60_000;
+/// Index entries one try looks at, so that a filter which takes nothing cannot hold up the shard.
+const SCAN_MAX: u64 = 16_384;
+/// Index entries fetched at a time.
+const LOOKUP_COUNT: usize = 32;
+
+/// Messages chosen for an answer, each with its queue offset.
+pub(super) type Chosen = SmallVec<[(QueueOffset, Located); LOOKUP_COUNT]>;
+
+/// What a search found.
+enum Search {
+    Found {
+        chosen: Chosen,
+        next: QueueOffset,
+    },
+    /// Looked up to `next`; nothing matched.
+    Nothing {
+        next: QueueOffset,
+    },
+    /// A part of a sealed segment's index must be loaded first.
+    NeedsIndex(IndexPage),
+    Outside {
+        correct: QueueOffset,
+    },
+}
+
+impl<D: Disk> Broker<D> {
+    pub(super) fn pull(
+        &self,
+        request: &Pull,
+        origin: Origin,
+        now: Timestamp,
+    ) -> Result<Outcome, Refusal> {
+        let queue = self.readable_queue(&request.queue)?;
+        let filter = self.filter_of(request)?;
+        if let (Some(group), Some(offset)) = (&request.group, request.commit) {
+            self.commit_in_memory(group, queue, offset)?;
+        }
+        let asked = u64::try_from(request.offset).unwrap_or(u64::MAX);
+        let task = PullTask {
+            origin,
+            queue,
+            asked: QueueOffset(asked),
+            from: QueueOffset(asked),
+            count_max: request.count_max.clamp(1, COUNT_MAX),
+            bytes_max: request.bytes_max.unwrap_or(BYTES_DEFAULT).clamp(1, BYTES_MAX),
+            filter,
+            hold_until: request.hold_ms.map(|ms| now.plus_ms(ms.min(HOLD_MS_MAX))),
+        };
+        Ok(self.try_pull(task))
+    }
+
+    /// Tries a pull: answers it, holds it, or says what must be read first.
+    pub(super) fn try_pull(&self, mut task: PullTask) -> Outcome {
+        match self.search(&task) {
+            Search::Found { chosen, next } => self.take_bytes(task, chosen, next),
+            Search::NeedsIndex(page) => Outcome::Read(ColdRead::Index { task, page }),
+            Search::Outside { correct } => {
+                Outcome::Now(self.answer(&task, PullStatus::OffsetMoved, correct, 0, Vec::new()))
+            }
+            Search::Nothing { next } => {
+                task.from = next;
+                match task.hold_until {
+                    Some(until) if next == self.visible(task.queue) => self.hold(task, until),
+                    _ => Outcome::Now(self.nothing(&task)),
+                }
+            }
+        }
+    }
+
+    /// The answer of a pull that ends without messages.
+    pub(super) fn nothing(&self, task: &PullTask) -> Answer {
+        let is_advanced = task.from > task.asked;
+        let status = if is_advanced { PullStatus::NothingMatched } else { PullStatus::NothingNew };
+        self.answer(task, status, task.from, 0, Vec::new())
+    }
+
+    fn hold(&self, task: PullTask, until: Timestamp) -> Outcome {
+        let state = &mut *self.state.borrow_mut();
+        if state.held.count() >= HELD_MAX {
+            let shard = self.config.shard.0;
+            let refusal =
+                Refusal::Busy { reason: "held_pulls", wait_ms: 0, retry_after_ms: 1000, shard };
+            return Outcome::Now(Answer::refused(refusal));
+        }
+        let queue = task.queue;
+        state.held.hold(task, until);
+        if let Some(queue) = state.topics.queue_mut(queue.topic, queue.queue) {
+            queue.held_count += 1;
+        }
+        Outcome::Held
+    }
+
+    fn search(&self, task: &PullTask) -> Search {
+        let min = QueueOffset(self.store.with_index(|index| index.bounds(task.queue).start));
+        let visible = self.visible(task.queue);
+        if task.from < min || task.from > visible {
+            let correct = if task.from < min { min } else { visible };
+            return Search::Outside { correct };
+        }
+        let mut chosen = Chosen::new();
+        let mut bytes = 0;
+        let mut at = task.from;
+        let end = visible.min(at.plus(SCAN_MAX));
+        while at < end {
+            let found = self.store.with_index(|index| index.lookup(task.queue, at, LOOKUP_COUNT));
+            let entries = match found {
+                Lookup::Here(entries) => entries,
+                Lookup::Sealed(page) if chosen.is_empty() => return Search::NeedsIndex(page),
+                // Expired since the bounds were read, or damaged: the consumer goes on behind it.
+                Lookup::Lost { next } if chosen.is_empty() => {
+                    return Search::Outside { correct: next };
+                }
+                Lookup::Sealed(_) | Lookup::Lost { .. } | Lookup::Nothing => break,
+            };
+            for located in entries {
+                if at >= end {
+                    break;
+                }
+                if task.filter.takes(located.tag_hash) {
+                    let is_full = chosen.len() as u32 == task.count_max
+                        || (!chosen.is_empty() && bytes + located.size > task.bytes_max);
+                    if is_full {
+                        return Search::Found { chosen, next: at };
+                    }
+                    bytes += located.size;
+                    chosen.push((at, located));
+                }
+                at = at.plus(1);
+            }
+        }
+        match chosen.is_empty() {
+            true => Search::Nothing { next: at },
+            false => Search::Found { chosen, next: at },
+        }
+    }
+
+    /// Answers with what is in memory. When the first message is not, the ones that are not must
+    /// be read; messages behind a gap are left for the next pull.
+    fn take_bytes(&self, task: PullTask, mut chosen: Chosen, next: QueueOffset) -> Outcome {
+        let cached = |located: &Located| self.store.cached(located.offset, located.size);
+        let chunks: Vec<Chunk> = chosen.iter().map_while(|(_, located)| cached(located)).collect();
+        if chunks.is_empty() {
+            let cold = chosen.iter().position(|(_, located)| cached(located).is_some());
+            let next = cut(&mut chosen, cold.unwrap_or(usize::MAX), next);
+            return Outcome::Read(ColdRead::Messages { task, chosen, next });
+        }
+        let next = cut(&mut chosen, chunks.len(), next);
+        Outcome::Now(self.found(&task, &chosen, next, chunks))
+    }
+
+    pub(super) fn found(
+        &self,
+        task: &PullTask,
+        chosen: &Chosen,
+        next: QueueOffset,
+        chunks: Vec<Chunk>,
+    ) -> Answer {
+        let bytes: usize = chunks.iter().map(|chunk| chunk.len()).sum();
+        self.counters.pulled(chosen.len(), bytes);
+        self.answer(task, PullStatus::Found, next, chosen.len() as u32, joined(chunks))
+    }
+
+    fn answer(
+        &self,
+        task: &PullTask,
+        status: PullStatus,
+        next_offset: QueueOffset,
+        count: u32,
+        chunks: Vec<Chunk>,
+    ) -> Answer {
+        let min = self.store.with_index(|index| index.bounds(task.queue).start);
+        let pulled = Pulled {
+            status,
+            next_offset,
+            min_offset: QueueOffset(min),
+            max_offset: self.visible(task.queue),
+            count,
+        };
+        Answer { reply: Ok(Reply::Pulled(pulled)), chunks }
+    }
+
+    fn filter_of(&self, request: &Pull) -> Result<TagFilter, Refusal> {
+        if let Some(expression) = &request.subscription {
+            return TagFilter::parse(expression);
+        }
+        match &request.group {
+            None => Ok(TagFilter::All),
+            Some(group) => self.state.borrow().groups.filter(
+                group,
+                &request.queue.topic,
+                request.subscription_version,
+            ),
+        }
+    }
+
+    pub(super) fn visible(&self, queue: QueueKey) -> QueueOffset {
+        let state = self.state.borrow();
+        state.topics.topic(queue.topic).map_or(QueueOffset(0), |topic| topic.visible(queue.queue))
+    }
+}
+
+/// Leaves the first `count` of the chosen messages; gives the offset where the next pull begins.
+fn cut(chosen: &mut Chosen, count: usize, next: QueueOffset) -> QueueOffset {
+    match chosen.get(count) {
+        Some(&(offset, _)) => {
+            chosen.truncate(count);
+            offset
+        }
+        None => next,
+    }
+}
+
+/// Fewer, longer chunks: messages of one batch lie side by side in the log.
+fn joined(chunks: Vec<Chunk>) -> Vec<Chunk> {
+    let mut joined: Vec<Chunk> = Vec::with_capacity(chunks.len());
+    for chunk in chunks {
+        match joined.last_mut() {
+            Some(last) => {
+                if let Err(chunk) = last.join(chunk) {
+                    joined.push(chunk);
+                }
+            }
+            None => joined.push(chunk),
+        }
+    }
+    joined
+}

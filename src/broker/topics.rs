@@ -1,0 +1,282 @@
+//! The topics of one shard: their configuration, and how far each message queue may be read.
+//!
+//! Every topic has a number that is never used twice, not even for a topic of the same name that
+//! is created after this one was deleted: log entries and index files refer to topics by number.
+//!
+//! Invariant of each queue: `visible <= next offset of the index`; messages below `visible` are
+//! safe, so consumers may see them.
+
+use rustc_hash::FxHashMap;
+
+use crate::model::request::DataVersion;
+use crate::model::topic::{
+    AUTO_CREATE_TEMPLATE, PERM_INHERIT, PERM_READ, PERM_WRITE, QUEUES_PER_TOPIC_MAX,
+};
+use crate::model::{QueueId, QueueOffset, Refusal, Timestamp, TopicConfig, TopicName};
+
+/// Topics one shard may have.
+pub const TOPICS_MAX: usize = 100_000;
+/// Queues of the template topic (remoting reference, 5.11).
+const TEMPLATE_QUEUE_COUNT: u32 = 8;
+/// Topics of the reference's own machinery; clients may not write to them (remoting reference,
+/// 5.11), and automatic creation must not make them.
+const RESERVED: [&str; 7] = [
+    AUTO_CREATE_TEMPLATE,
+    "SCHEDULE_TOPIC_XXXX",
+    "RMQ_SYS_TRANS_HALF_TOPIC",
+    "RMQ_SYS_TRANS_OP_HALF_TOPIC",
+    "TRANS_CHECK_MAX_TIME_TOPIC",
+    "SELF_TEST_TOPIC",
+    "OFFSET_MOVED_EVENT",
+];
+
+/// What is known of one message queue beyond its index.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Queue {
+    /// Messages below this offset are safe.
+    pub visible: QueueOffset,
+    /// Pulls that wait for a message here.
+    pub held_count: u32,
+}
+
+#[derive(Clone, Debug)]
+pub struct Topic {
+    pub config: TopicConfig,
+    pub queues: Vec<Queue>,
+    /// Where the next message without a queue of its own goes.
+    next_queue: u32,
+}
+
+#[derive(Debug, Default)]
+pub struct Topics {
+    numbers: FxHashMap<TopicName, u32>,
+    /// By number; `None` where a topic was deleted.
+    slots: Vec<Option<Topic>>,
+    version: DataVersion,
+}
+
+impl Topics {
+    pub fn number(&self, name: &TopicName) -> Option<u32> {
+        self.numbers.get(name).copied()
+    }
+
+    pub fn topic(&self, number: u32) -> Option<&Topic> {
+        self.slots.get(number as usize)?.as_ref()
+    }
+
+    pub fn topic_mut(&mut self, number: u32) -> Option<&mut Topic> {
+        self.slots.get_mut(number as usize)?.as_mut()
+    }
+
+    pub fn queue_mut(&mut self, number: u32, queue: QueueId) -> Option<&mut Queue> {
+        self.topic_mut(number)?.queues.get_mut(queue.0 as usize)
+    }
+
+    /// The topic called `name` and its number.
+    pub fn find(&self, name: &TopicName) -> Result<(u32, &Topic), Refusal> {
+        let number = self.number(name).ok_or_else(|| Refusal::UnknownTopic(name.detached()))?;
+        Ok((number, self.topic(number).expect("a numbered topic has a slot")))
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = (u32, &Topic)> {
+        let numbered = self.slots.iter().enumerate();
+        numbered.filter_map(|(number, topic)| Some((number as u32, topic.as_ref()?)))
+    }
+
+    pub fn count(&self) -> usize {
+        self.numbers.len()
+    }
+
+    /// The number the next new topic gets.
+    pub fn next_number(&self) -> u32 {
+        self.slots.len() as u32
+    }
+
+    pub fn version(&self) -> DataVersion {
+        self.version
+    }
+
+    /// Checks a configuration that somebody wants to set.
+    pub fn check(&self, config: &TopicConfig) -> Result<(), Refusal> {
+        if is_reserved(config.name.as_str()) {
+            return Err(Refusal::ReservedTopic(config.name.detached()));
+        }
+        for (what, count) in [
+            ("readQueueNums", config.read_queue_count),
+            ("writeQueueNums", config.write_queue_count),
+        ] {
+            if count > QUEUES_PER_TOPIC_MAX || (count == 0 && what == "writeQueueNums") {
+                return Err(Refusal::Malformed(format!(
+                    "{what} is {count}, allowed are 1 to {QUEUES_PER_TOPIC_MAX}"
+                )));
+            }
+        }
+        if config.perm & !(PERM_READ | PERM_WRITE | PERM_INHERIT) != 0 {
+            return Err(Refusal::Malformed(format!("perm is {}, allowed are 0 to 7", config.perm)));
+        }
+        if self.number(&config.name).is_none() && self.count() >= TOPICS_MAX {
+            let (size, size_max) = (self.count() + 1, TOPICS_MAX);
+            return Err(Refusal::TooLarge { what: "number of topics", size, size_max });
+        }
+        Ok(())
+    }
+
+    /// What a topic that a producer names and nobody has created would look like, when `template`
+    /// allows it (remoting reference, 5.11).
+    pub fn automatic(
+        &self,
+        name: &TopicName,
+        template: &str,
+        queue_count: u32,
+        is_enabled: bool,
+    ) -> Result<TopicConfig, Refusal> {
+        let unknown = || Refusal::UnknownTopic(name.detached());
+        if !is_enabled || template != AUTO_CREATE_TEMPLATE {
+            return Err(unknown());
+        }
+        let config = TopicConfig::new(name.detached(), queue_count.clamp(1, TEMPLATE_QUEUE_COUNT));
+        self.check(&config)?;
+        Ok(config)
+    }
+
+    /// Sets `config` under `number`: a number in use changes that topic, a new one makes one.
+    pub fn set(&mut self, number: u32, config: TopicConfig, now: Timestamp) {
+        let slot = number as usize;
+        if self.slots.len() <= slot {
+            self.slots.resize_with(slot + 1, || None);
+        }
+        self.numbers.insert(config.name.detached(), number);
+        let queue_count = config.queue_count() as usize;
+        match &mut self.slots[slot] {
+            Some(topic) => {
+                topic.config = config;
+                // Queues that are no longer offered keep their state: they may come back.
+                let queue_count = queue_count.max(topic.queues.len());
+                topic.queues.resize(queue_count, Queue::default());
+            }
+            free => {
+                let queues = vec![Queue::default(); queue_count];
+                *free = Some(Topic { config, queues, next_queue: 0 });
+            }
+        }
+        self.change(now);
+    }
+
+    pub fn remove(&mut self, number: u32, now: Timestamp) {
+        let removed = self.slots.get_mut(number as usize).and_then(Option::take);
+        if let Some(topic) = removed {
+            self.numbers.remove(&topic.config.name);
+            self.change(now);
+        }
+    }
+
+    /// Restores what a snapshot says of the table itself. A number that was given once stays used.
+    pub fn restore(&mut self, next_number: u32, version: DataVersion) {
+        let count = self.slots.len().max(next_number as usize);
+        self.slots.resize_with(count, || None);
+        self.version = version;
+    }
+
+    /// All topics as a NameServer shall know them, the template for automatic creation included.
+    pub fn published(&self, auto_create: bool) -> Vec<TopicConfig> {
+        let mut topics: Vec<TopicConfig> =
+            self.iter().map(|(_, topic)| topic.config.clone()).collect();
+        if auto_create {
+            let name = TopicName::new(AUTO_CREATE_TEMPLATE).expect("the template's name is legal");
+            let perm = PERM_READ | PERM_WRITE | PERM_INHERIT;
+            topics.push(TopicConfig { perm, ..TopicConfig::new(name, TEMPLATE_QUEUE_COUNT) });
+        }
+        topics.sort_by(|a, b| a.name.cmp(&b.name));
+        topics
+    }
+
+    fn change(&mut self, now: Timestamp) {
+        self.version.counter += 1;
+        self.version.timestamp = now.0 as i64;
+    }
+}
+
+impl Topic {
+    /// The queue a producer named, or the next one in turn when it named none.
+    pub fn choose_queue(&mut self, wanted: Option<QueueId>) -> Result<QueueId, Refusal> {
+        let Some(queue) = wanted else {
+            let queue = self.next_queue % self.config.write_queue_count.max(1);
+            self.next_queue = queue + 1;
+            return Ok(QueueId(queue));
+        };
+        self.check_queue(queue)?;
+        Ok(queue)
+    }
+
+    pub fn check_queue(&self, queue: QueueId) -> Result<(), Refusal> {
+        let count = self.config.queue_count();
+        if queue.0 < count {
+            return Ok(());
+        }
+        Err(Refusal::UnknownQueue { topic: self.config.name.detached(), queue, count })
+    }
+
+    pub fn visible(&self, queue: QueueId) -> QueueOffset {
+        self.queues.get(queue.0 as usize).map_or(QueueOffset(0), |queue| queue.visible)
+    }
+}
+
+pub fn is_reserved(name: &str) -> bool {
+    RESERVED.contains(&name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn name(text: &str) -> TopicName {
+        TopicName::new(text.to_owned()).unwrap()
+    }
+
+    #[test]
+    fn a_number_is_never_used_twice() {
+        let mut topics = Topics::default();
+        topics.set(0, TopicConfig::new(name("a"), 4), Timestamp(1));
+        topics.remove(0, Timestamp(2));
+        assert_eq!(topics.number(&name("a")), None);
+        assert_eq!(topics.next_number(), 1);
+    }
+
+    #[test]
+    fn shrinking_a_topic_keeps_what_its_queues_hold() {
+        let mut topics = Topics::default();
+        topics.set(0, TopicConfig::new(name("a"), 4), Timestamp(1));
+        topics.queue_mut(0, QueueId(3)).unwrap().visible = QueueOffset(9);
+        topics.set(0, TopicConfig::new(name("a"), 2), Timestamp(2));
+        assert!(topics.topic(0).unwrap().check_queue(QueueId(3)).is_err());
+        topics.set(0, TopicConfig::new(name("a"), 4), Timestamp(3));
+        assert_eq!(topics.topic(0).unwrap().visible(QueueId(3)), QueueOffset(9));
+    }
+
+    #[test]
+    fn automatic_creation_follows_the_template() {
+        let topics = Topics::default();
+        let make = |topic: &str, template: &str, count, enabled| {
+            topics.automatic(&name(topic), template, count, enabled)
+        };
+        assert_eq!(make("a", "TBW102", 4, true).unwrap().write_queue_count, 4);
+        assert_eq!(make("a", "TBW102", 99, true).unwrap().write_queue_count, 8);
+        assert_eq!(make("a", "TBW102", 4, false), Err(Refusal::UnknownTopic(name("a"))));
+        assert_eq!(make("a", "other", 4, true), Err(Refusal::UnknownTopic(name("a"))));
+        let reserved = name("SCHEDULE_TOPIC_XXXX");
+        assert_eq!(
+            make("SCHEDULE_TOPIC_XXXX", "TBW102", 4, true),
+            Err(Refusal::ReservedTopic(reserved))
+        );
+    }
+
+    #[test]
+    fn messages_without_a_queue_go_round() {
+        let mut topics = Topics::default();
+        topics.set(0, TopicConfig::new(name("a"), 3), Timestamp(1));
+        let topic = topics.topic_mut(0).unwrap();
+        let turns: Vec<u32> = (0..5).map(|_| topic.choose_queue(None).unwrap().0).collect();
+        assert_eq!(turns, [0, 1, 2, 0, 1]);
+        assert!(topic.choose_queue(Some(QueueId(3))).is_err());
+    }
+}

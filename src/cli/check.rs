@@ -1,0 +1,64 @@
+//! `ringmq check`: what this machine has, what it lacks, and how to mend it.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use serde::Serialize;
+
+use super::output::Format;
+use super::{Failure, output};
+use crate::config::SHARDS_MAX;
+use crate::shard::preflight::{self, Needs};
+
+/// Checks whether this machine can run a broker, and says how to mend what it lacks.
+#[derive(Args, Debug)]
+pub struct CheckArgs {
+    /// Where the log would be.
+    #[arg(long, env = "RINGMQ_DATA", default_value = ".", value_name = "DIR")]
+    data: PathBuf,
+
+    /// Shards it would run. Default: one for each core.
+    #[arg(long, value_name = "N")]
+    #[arg(value_parser = clap::value_parser!(u16).range(1..=SHARDS_MAX as i64))]
+    shards: Option<u16>,
+
+    /// Form of the output.
+    #[arg(short, long, default_value = "table", value_name = "FORM")]
+    output: Format,
+}
+
+#[derive(Serialize)]
+struct Row {
+    name: &'static str,
+    state: String,
+    found: String,
+    remedy: String,
+}
+
+pub fn run(args: CheckArgs) -> Result<(), Failure> {
+    let shard_count = args.shards.map_or(preflight::allowed_cpus().len(), usize::from);
+    let findings = preflight::check(&Needs {
+        shard_count,
+        io_memory_bytes: 88 << 20,
+        connections_max: 10_000,
+        data_directory: Some(args.data),
+        allow_buffered: false,
+    });
+    let rows: Vec<Row> = findings
+        .iter()
+        .map(|finding| Row {
+            name: finding.name,
+            state: format!("{:?}", finding.state).to_lowercase(),
+            found: finding.found.clone(),
+            remedy: finding.remedy.clone(),
+        })
+        .collect();
+    let cells = |row: &Row| {
+        vec![row.state.clone(), row.name.to_owned(), row.found.clone(), row.remedy.clone()]
+    };
+    output::print(args.output, &rows, &["STATE", "CHECK", "FOUND", "REMEDY"], cells)?;
+    match preflight::refuses(&findings) {
+        true => Err(Failure::failed("this machine cannot run a broker as it is")),
+        false => Ok(()),
+    }
+}

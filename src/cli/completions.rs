@@ -1,0 +1,18 @@
+//! `ringmq completions`: for bash, zsh, fish, elvish and PowerShell.
+
+use clap::{Args, CommandFactory};
+use clap_complete::Shell;
+
+use super::{Cli, Failure, output};
+
+/// Prints the completions of a shell, to be sourced or put where the shell looks for them.
+#[derive(Args, Debug)]
+pub struct CompletionsArgs {
+    shell: Shell,
+}
+
+pub fn run(args: CompletionsArgs) -> Result<(), Failure> {
+    let mut text = Vec::new();
+    clap_complete::generate(args.shell, &mut Cli::command(), "ringmq", &mut text);
+    output::write_out(&text)
+}

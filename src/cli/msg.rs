@@ -1,0 +1,238 @@
+//! `ringmq msg`: send, tail, get.
+
+use std::collections::BTreeSet;
+use std::io::Read;
+
+use clap::{Args, Subcommand, ValueEnum};
+use serde::Serialize;
+
+use super::output::Format;
+use super::target::Target;
+use super::topic::parse_name;
+use super::{Failure, output};
+use crate::client::admin::MessageId;
+use crate::client::consumer::{ConsumerOptions, Event};
+use crate::client::producer::{Delivery, Message, ProducerOptions};
+use crate::client::{Admin, Consumer, Producer};
+use crate::model::record::{PROPERTY_TAGS, RecordView, property};
+use crate::model::{GroupName, QueueOffset};
+
+/// How long one look for new messages waits, ms.
+const FETCH_WAIT_MS: u64 = 500;
+
+/// Sends messages, follows a topic, shows one message.
+#[derive(Args, Debug)]
+pub struct MsgArgs {
+    #[command(subcommand)]
+    command: MsgCommand,
+}
+
+#[derive(Debug, Subcommand)]
+enum MsgCommand {
+    /// Sends a message and waits until it is stored.
+    Send {
+        topic: String,
+
+        /// The body; `-` reads it from standard input.
+        body: String,
+
+        /// Tag, by which consumers filter.
+        #[arg(long)]
+        tag: Option<String>,
+
+        /// Key, by which the message can be found; may be given several times.
+        #[arg(long = "key", value_name = "KEY")]
+        keys: Vec<String>,
+
+        /// Times to send it.
+        #[arg(long, default_value_t = 1, value_name = "N")]
+        repeat: u64,
+
+        #[command(flatten)]
+        target: Target,
+    },
+    /// Shows the messages of a topic as they come, all queues.
+    Tail {
+        topic: String,
+
+        /// Where to begin.
+        #[arg(long, default_value = "last", value_name = "WHERE")]
+        from: From,
+
+        /// Ends after this many messages. Without it, goes on until it is stopped.
+        #[arg(long, value_name = "N")]
+        count: Option<u64>,
+
+        #[command(flatten)]
+        target: Target,
+    },
+    /// Shows the message that a broker gave this id.
+    Get {
+        id: String,
+
+        #[command(flatten)]
+        target: Target,
+    },
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum From {
+    /// The first message that is kept.
+    First,
+    /// Messages that come from now on.
+    Last,
+}
+
+#[derive(Serialize)]
+struct SentRow {
+    broker: String,
+    queue: u32,
+    offset: u64,
+}
+
+#[derive(Serialize)]
+struct MessageRow {
+    topic: String,
+    broker: String,
+    queue: u32,
+    offset: u64,
+    stored_at_ms: u64,
+    tag: String,
+    body: String,
+}
+
+pub fn run(args: MsgArgs) -> Result<(), Failure> {
+    match args.command {
+        MsgCommand::Send { topic, body, tag, keys, repeat, target } => {
+            send(&topic, body, tag, keys, repeat, &target)
+        }
+        MsgCommand::Tail { topic, from, count, target } => tail(&topic, from, count, &target),
+        MsgCommand::Get { id, target } => get(&id, &target),
+    }
+}
+
+fn send(
+    topic: &str,
+    body: String,
+    tag: Option<String>,
+    keys: Vec<String>,
+    repeat: u64,
+    target: &Target,
+) -> Result<(), Failure> {
+    let body = match body.as_str() {
+        "-" => {
+            let mut body = Vec::new();
+            std::io::stdin().read_to_end(&mut body).map_err(Failure::failed)?;
+            body
+        }
+        _ => body.into_bytes(),
+    };
+    let message = Message { tag, keys, ..Message::new(parse_name(topic)?, body) };
+    let group = GroupName::new("RINGMQ_CLI").expect("it is a legal name");
+    let mut producer = Producer::new(ProducerOptions::new(target.client(), group))?;
+    let mut rows = Vec::new();
+    for _ in 0..repeat {
+        producer.send(message.clone())?;
+        for outcome in producer.poll(0) {
+            rows.push(sent_row(outcome.delivery)?);
+        }
+    }
+    for outcome in producer.close() {
+        rows.push(sent_row(outcome.delivery)?);
+    }
+    output::print(target.output, &rows, &["BROKER", "QUEUE", "OFFSET"], |row| {
+        vec![row.broker.clone(), row.queue.to_string(), row.offset.to_string()]
+    })
+}
+
+fn sent_row(delivery: Delivery) -> Result<SentRow, Failure> {
+    match delivery {
+        Delivery::Stored { broker, queue, offset, .. } => {
+            Ok(SentRow { broker: broker.to_string(), queue: queue.0, offset: offset.0 })
+        }
+        Delivery::Refused { code: None, reason } => Err(Failure::unreachable(reason)),
+        Delivery::Refused { code: Some(code), reason } => {
+            Err(Failure::failed(format!("not stored: {reason} (code {code})")))
+        }
+        Delivery::Unknown { reason } => {
+            Err(Failure::failed(format!("it is not known whether it was stored: {reason}")))
+        }
+    }
+}
+
+fn tail(topic: &str, from: From, count: Option<u64>, target: &Target) -> Result<(), Failure> {
+    let mut consumer = Consumer::new(ConsumerOptions::new(target.client()))?;
+    for queue in consumer.queues(&parse_name(topic)?)? {
+        let offset = match from {
+            From::First => consumer.min_offset(&queue)?,
+            From::Last => consumer.max_offset(&queue)?,
+        };
+        consumer.assign(queue, offset);
+    }
+    let mut left = count.unwrap_or(u64::MAX);
+    let mut troubled = BTreeSet::new();
+    while left > 0 {
+        for event in consumer.fetch(FETCH_WAIT_MS) {
+            match event {
+                Event::Messages(fetched) => {
+                    troubled.remove(&fetched.queue);
+                    for record in fetched.records().take(left as usize) {
+                        let record = record.map_err(Failure::failed)?;
+                        show(&row_of(&record, &fetched.queue.broker, record.queue_offset), target)?;
+                        left -= 1;
+                    }
+                }
+                Event::Moved { queue, from, to } => {
+                    eprintln!(
+                        "ringmq: {} queue {}: {from} is gone, going on at {to}",
+                        queue.broker, queue.queue.0
+                    );
+                }
+                Event::Trouble { queue, error } => {
+                    // Told once for each queue, until it answers again.
+                    if troubled.insert(queue) {
+                        eprintln!("ringmq: {error}; trying on");
+                    }
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+fn get(id: &str, target: &Target) -> Result<(), Failure> {
+    let id: MessageId = id.parse()?;
+    let message = Admin::new(target.client())?.message(id)?;
+    let record = message.record().map_err(Failure::failed)?;
+    show(&row_of(&record, &id.host.to_string(), record.queue_offset), target)
+}
+
+fn row_of(record: &RecordView<'_>, broker: &str, offset: QueueOffset) -> MessageRow {
+    let tag = property(record.properties, PROPERTY_TAGS).unwrap_or_default();
+    MessageRow {
+        topic: record.topic.to_owned(),
+        broker: broker.to_owned(),
+        queue: record.queue.0,
+        offset: offset.0,
+        stored_at_ms: record.stored_at.0,
+        tag: String::from_utf8_lossy(tag).into_owned(),
+        body: String::from_utf8_lossy(record.body).into_owned(),
+    }
+}
+
+/// One line for a message, so that a topic can be followed and piped on.
+fn show(row: &MessageRow, target: &Target) -> Result<(), Failure> {
+    let line = match target.output {
+        Format::Json => serde_json::to_string(row).map_err(Failure::failed)?,
+        Format::Table => format!(
+            "{} {}@{} {}{}{}",
+            row.broker,
+            row.queue,
+            row.offset,
+            row.tag,
+            if row.tag.is_empty() { "" } else { " " },
+            row.body
+        ),
+    };
+    output::write_out(format!("{line}\n").as_bytes())
+}

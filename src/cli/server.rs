@@ -1,0 +1,33 @@
+//! `ringmq dev`, `ringmq nameserver`, `ringmq broker`: the servers.
+
+use tracing_subscriber::EnvFilter;
+
+use super::Failure;
+use crate::config::{BrokerOptions, DevOptions, NameServerOptions};
+use crate::shard::run;
+
+pub fn dev(options: DevOptions) -> Result<(), Failure> {
+    log_to_standard_error();
+    run::run_dev(&options).map_err(Failure::failed)
+}
+
+pub fn nameserver(options: NameServerOptions) -> Result<(), Failure> {
+    log_to_standard_error();
+    run::run_nameserver(&options).map_err(Failure::failed)
+}
+
+pub fn broker(options: BrokerOptions) -> Result<(), Failure> {
+    log_to_standard_error();
+    run::run_broker(&options).map_err(Failure::failed)
+}
+
+/// Level and filter come from RINGMQ_LOG, in the form `info` or `ringmq::storage=debug`.
+fn log_to_standard_error() {
+    let filter = EnvFilter::try_from_env("RINGMQ_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
+    let subscriber = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()));
+    // A test that runs several servers in one process has set it already.
+    let _ = subscriber.try_init();
+}

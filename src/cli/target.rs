@@ -1,0 +1,41 @@
+//! Where a command's questions go, shared by all commands that ask a running system.
+
+use clap::Args;
+
+use super::Failure;
+use super::output::Format;
+use crate::client::{ClientError, ClientOptions};
+
+#[derive(Args, Clone, Debug)]
+pub struct Target {
+    /// NameServers to ask, `IP:PORT`, several separated by `;`.
+    #[arg(
+        long,
+        env = "RINGMQ_NAMESRV",
+        default_value = "127.0.0.1:9876",
+        value_name = "IP:PORT[;IP:PORT]"
+    )]
+    namesrv: String,
+
+    /// Form of the output.
+    #[arg(short, long, default_value = "table", value_name = "FORM")]
+    pub output: Format,
+}
+
+impl Target {
+    pub fn client(&self) -> ClientOptions {
+        ClientOptions::new(self.namesrv.clone())
+    }
+}
+
+impl From<ClientError> for Failure {
+    fn from(error: ClientError) -> Self {
+        match error {
+            ClientError::NoNameServer { .. } | ClientError::NotReached { .. } => {
+                Self::unreachable(error)
+            }
+            ClientError::NameServerList { .. } | ClientError::BadMessageId(_) => Self::usage(error),
+            _ => Self::failed(error),
+        }
+    }
+}

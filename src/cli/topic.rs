@@ -1,0 +1,136 @@
+//! `ringmq topic`: create, list, describe, delete.
+
+use clap::{Args, Subcommand};
+use serde::Serialize;
+
+use super::target::Target;
+use super::{Failure, output};
+use crate::client::Admin;
+use crate::model::topic::QUEUES_PER_TOPIC_MAX;
+use crate::model::{TopicConfig, TopicName};
+
+/// How long a created topic may take to appear in the routes, ms.
+const ROUTE_WAIT_MS: u64 = 5_000;
+
+/// Creates, lists, describes and deletes topics.
+#[derive(Args, Debug)]
+pub struct TopicArgs {
+    #[command(subcommand)]
+    command: TopicCommand,
+}
+
+#[derive(Debug, Subcommand)]
+enum TopicCommand {
+    /// Creates a topic on every shard, or changes it; returns when clients find it.
+    Create {
+        name: String,
+
+        /// Queues on each shard.
+        #[arg(long, default_value_t = 4, value_name = "N")]
+        #[arg(value_parser = clap::value_parser!(u32).range(1..=QUEUES_PER_TOPIC_MAX as i64))]
+        queues: u32,
+
+        #[command(flatten)]
+        target: Target,
+    },
+    /// Lists all topics.
+    List {
+        #[command(flatten)]
+        target: Target,
+    },
+    /// Shows the queues of a topic and what is in them.
+    Describe {
+        name: String,
+
+        #[command(flatten)]
+        target: Target,
+    },
+    /// Deletes a topic and its messages on every shard.
+    Delete {
+        name: String,
+
+        /// Says what would be deleted, and deletes nothing.
+        #[arg(long)]
+        dry_run: bool,
+
+        #[command(flatten)]
+        target: Target,
+    },
+}
+
+#[derive(Serialize)]
+struct TopicRow {
+    topic: String,
+}
+
+#[derive(Serialize)]
+struct QueueRow {
+    broker: String,
+    queue: u32,
+    min_offset: u64,
+    max_offset: u64,
+    messages: u64,
+}
+
+pub fn run(args: TopicArgs) -> Result<(), Failure> {
+    match args.command {
+        TopicCommand::Create { name, queues, target } => create(&name, queues, &target),
+        TopicCommand::List { target } => list(&target),
+        TopicCommand::Describe { name, target } => describe(&name, &target),
+        TopicCommand::Delete { name, dry_run, target } => delete(&name, dry_run, &target),
+    }
+}
+
+pub fn parse_name(name: &str) -> Result<TopicName, Failure> {
+    TopicName::new(name.to_owned()).map_err(Failure::usage)
+}
+
+fn create(name: &str, queues: u32, target: &Target) -> Result<(), Failure> {
+    let topic = parse_name(name)?;
+    let mut admin = Admin::new(target.client())?;
+    let brokers = admin.create_topic(&TopicConfig::new(topic.clone(), queues), None)?;
+    admin.await_route(&topic, &brokers, ROUTE_WAIT_MS)?;
+    print_topics(target, brokers.iter().map(|broker| format!("{name} on {broker}")))
+}
+
+fn list(target: &Target) -> Result<(), Failure> {
+    let topics = Admin::new(target.client())?.topics()?;
+    print_topics(target, topics.into_iter())
+}
+
+fn print_topics(target: &Target, topics: impl Iterator<Item = String>) -> Result<(), Failure> {
+    let rows: Vec<TopicRow> = topics.map(|topic| TopicRow { topic }).collect();
+    output::print(target.output, &rows, &["TOPIC"], |row| vec![row.topic.clone()])
+}
+
+fn describe(name: &str, target: &Target) -> Result<(), Failure> {
+    let topic = parse_name(name)?;
+    let description = Admin::new(target.client())?.describe_topic(&topic)?;
+    let row = |queue: &crate::model::reply::QueueStats| QueueRow {
+        broker: queue.broker_name.to_string(),
+        queue: queue.queue.queue.0,
+        min_offset: queue.min_offset.0,
+        max_offset: queue.max_offset.0,
+        messages: queue.max_offset.0 - queue.min_offset.0,
+    };
+    let rows: Vec<QueueRow> = description.queues.iter().map(row).collect();
+    let header = ["BROKER", "QUEUE", "MIN", "MAX", "MESSAGES"];
+    output::print(target.output, &rows, &header, |row| {
+        vec![
+            row.broker.clone(),
+            row.queue.to_string(),
+            row.min_offset.to_string(),
+            row.max_offset.to_string(),
+            row.messages.to_string(),
+        ]
+    })
+}
+
+fn delete(name: &str, dry_run: bool, target: &Target) -> Result<(), Failure> {
+    if dry_run {
+        return describe(name, target);
+    }
+    let topic = parse_name(name)?;
+    let brokers = Admin::new(target.client())?.delete_topic(&topic, None)?;
+    print_topics(target, brokers.iter().map(|broker| format!("{name} deleted on {broker}")))
+}

@@ -1,0 +1,306 @@
+//! Options of the servers. The texts are the manual; `ringmq help broker` prints them.
+//!
+//! One value for each option, from the first of: the command line, the environment, the file named
+//! by `--config`, the default. The file is TOML with a section for each command and the long names
+//! of its options as keys; `cli::file` reads it into the same parser, so both are checked alike.
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::time::Duration;
+
+use clap::{Args, ValueEnum};
+
+/// Shard numbers appear in broker names as two digits.
+pub const SHARDS_MAX: u16 = 64;
+/// Ports from one shard to the next: stock clients derive ports two below and one above.
+pub const PORTS_PER_SHARD: u16 = 4;
+
+/// Runs a broker.
+#[derive(Args, Clone, Debug)]
+pub struct BrokerOptions {
+    /// NameServers to register with, `IP:PORT`, several separated by `;`.
+    #[arg(long, env = "RINGMQ_BROKER_NAMESRV", value_name = "IP:PORT[;IP:PORT]")]
+    pub namesrv: NameServers,
+
+    /// Address of the first shard. Shard N listens on the port plus 4 * N, and for old clients on
+    /// the port two below that.
+    #[arg(
+        long,
+        env = "RINGMQ_BROKER_LISTEN",
+        default_value = "0.0.0.0:10911",
+        value_name = "IP:PORT"
+    )]
+    pub listen: SocketAddr,
+
+    /// IPv4 address under which clients reach this broker. Default: the listen address, or when
+    /// that is 0.0.0.0 the address of the interface that leads to the first NameServer.
+    #[arg(long, env = "RINGMQ_BROKER_ADVERTISE", value_name = "HOST")]
+    pub advertise: Option<IpAddr>,
+
+    #[command(flatten)]
+    pub engine: EngineOptions,
+
+    /// Name of this broker. Shard N is advertised as NAME-0N.
+    #[arg(long, env = "RINGMQ_BROKER_NAME", default_value = "broker-a", value_name = "NAME")]
+    pub name: String,
+
+    /// Lets producers create topics by sending to them.
+    #[arg(long, env = "RINGMQ_BROKER_AUTO_CREATE_TOPICS")]
+    pub auto_create_topics: bool,
+
+    /// Runs on buffered files where the file system refuses direct I/O, instead of refusing to
+    /// start. Acknowledged messages are as safe, but slower, and compete for the page cache.
+    #[arg(long, env = "RINGMQ_BROKER_ALLOW_BUFFERED_IO")]
+    pub allow_buffered_io: bool,
+}
+
+/// Runs a NameServer and a broker in one process, for development and trials. Producers may create
+/// topics by sending to them.
+#[derive(Args, Clone, Debug)]
+pub struct DevOptions {
+    /// Address of the broker's first shard.
+    #[arg(
+        long,
+        env = "RINGMQ_DEV_LISTEN",
+        default_value = "127.0.0.1:10911",
+        value_name = "IP:PORT"
+    )]
+    pub listen: SocketAddr,
+
+    /// Address of the NameServer.
+    #[arg(
+        long,
+        env = "RINGMQ_DEV_NAMESRV_LISTEN",
+        default_value = "127.0.0.1:9876",
+        value_name = "IP:PORT"
+    )]
+    pub namesrv_listen: SocketAddr,
+
+    #[command(flatten)]
+    pub engine: EngineOptions,
+
+    /// Name of the broker.
+    #[arg(long, env = "RINGMQ_DEV_NAME", default_value = "broker-a", value_name = "NAME")]
+    pub name: String,
+}
+
+/// Runs a NameServer.
+#[derive(Args, Clone, Debug)]
+pub struct NameServerOptions {
+    /// Address to listen on.
+    #[arg(
+        long,
+        env = "RINGMQ_NAMESERVER_LISTEN",
+        default_value = "0.0.0.0:9876",
+        value_name = "IP:PORT"
+    )]
+    pub listen: SocketAddr,
+}
+
+/// What a broker's shards are made of; the same for `broker` and `dev`.
+#[derive(Args, Clone, Debug)]
+pub struct EngineOptions {
+    /// Directory of the log, one subdirectory for each shard; created when missing.
+    #[arg(long, env = "RINGMQ_DATA", default_value = "ringmq-data", value_name = "DIR")]
+    pub data: PathBuf,
+
+    /// Shards to run, each on a core of its own while there are enough. Fixed for the life of a
+    /// data directory. Default: what the directory has, or one for each core when it is new.
+    #[arg(long, env = "RINGMQ_SHARDS", value_name = "N")]
+    #[arg(value_parser = clap::value_parser!(u16).range(1..=SHARDS_MAX as i64))]
+    pub shards: Option<u16>,
+
+    /// Name of the cluster.
+    #[arg(long, env = "RINGMQ_CLUSTER", default_value = "DefaultCluster", value_name = "NAME")]
+    pub cluster: String,
+
+    /// When a message is acknowledged. `sync`: it is on stable media and survives a power cut.
+    /// `async`: the device has taken it, a flush follows within half a second; it survives the
+    /// process, not a power cut.
+    #[arg(long, env = "RINGMQ_FLUSH", default_value = "sync", value_name = "MODE")]
+    pub flush: FlushMode,
+
+    /// Size of one segment file of the log.
+    #[arg(long, env = "RINGMQ_SEGMENT_SIZE", default_value = "256MiB", value_name = "SIZE")]
+    pub segment_size: Size,
+
+    /// Segments kept written and ready. More of them take a longer flood at full speed, and more
+    /// disk; a flood that outruns them goes on with reserved, unwritten files.
+    #[arg(long, env = "RINGMQ_READY_SEGMENTS", default_value_t = 2, value_name = "N")]
+    pub ready_segments: usize,
+
+    /// Memory of each shard for its newest messages; consumers that keep up read from it.
+    #[arg(long, env = "RINGMQ_TAIL_CACHE", default_value = "64MiB", value_name = "SIZE")]
+    pub tail_cache: Size,
+
+    /// Bytes of each shard that may wait for the disk. When they are spent connections are not
+    /// read, and what has waited too long is refused as busy.
+    #[arg(long, env = "RINGMQ_APPEND_BUDGET", default_value = "32MiB", value_name = "SIZE")]
+    pub append_budget: Size,
+
+    /// Memory of each shard for the index of old segments that are being read.
+    #[arg(long, env = "RINGMQ_INDEX_CACHE", default_value = "32MiB", value_name = "SIZE")]
+    pub index_cache: Size,
+
+    /// How long messages are kept.
+    #[arg(long, env = "RINGMQ_RETENTION", default_value = "72h", value_name = "DURATION")]
+    pub retention: Age,
+
+    /// Bytes of log each shard keeps at most; the oldest segments go first. 0: no limit but age
+    /// and disk.
+    #[arg(long, env = "RINGMQ_RETENTION_SIZE", default_value = "0", value_name = "SIZE")]
+    pub retention_size: Size,
+
+    /// Free bytes of the file system below which producers are refused; consumers and retention
+    /// go on, and writing resumes by itself.
+    #[arg(long, env = "RINGMQ_DISK_RESERVE", default_value = "1GiB", value_name = "SIZE")]
+    pub disk_reserve: Size,
+
+    /// How long a shard looks for work before it sleeps, in microseconds. 20 to 50 makes a lone
+    /// message faster and costs CPU while there is little to do.
+    #[arg(long, env = "RINGMQ_SPIN_US", default_value_t = 0, value_name = "US")]
+    pub spin_us: u64,
+
+    /// CPUs to pin shards to, such as `0,2-3`. Default: all that this process may use.
+    #[arg(long, env = "RINGMQ_CPUS", value_name = "LIST")]
+    pub cpus: Option<CpuList>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum FlushMode {
+    Sync,
+    Async,
+}
+
+/// Addresses of NameServers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NameServers(pub Vec<SocketAddr>);
+
+impl FromStr for NameServers {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let addresses = text.split(';').map(str::trim).filter(|part| !part.is_empty());
+        let parse = |part: &str| {
+            part.parse().map_err(|_| format!("{part:?} is not IP:PORT, such as 127.0.0.1:9876"))
+        };
+        let addresses: Vec<SocketAddr> = addresses.map(parse).collect::<Result<_, _>>()?;
+        if addresses.is_empty() {
+            return Err("no address given".into());
+        }
+        Ok(Self(addresses))
+    }
+}
+
+/// A size in bytes: `4096`, `64KiB`, `256MiB`, `1GiB`, also `KB`, `MB`, `GB` for powers of ten.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Size(pub u64);
+
+impl FromStr for Size {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (number, unit) = split_unit(text);
+        let factor: u64 = match unit.to_ascii_lowercase().as_str() {
+            "" | "b" => 1,
+            "kib" | "k" => 1 << 10,
+            "mib" | "m" => 1 << 20,
+            "gib" | "g" => 1 << 30,
+            "tib" | "t" => 1 << 40,
+            "kb" => 1_000,
+            "mb" => 1_000_000,
+            "gb" => 1_000_000_000,
+            "tb" => 1_000_000_000_000,
+            _ => return Err(format!("{unit:?} is no unit of size; use KiB, MiB, GiB, TiB")),
+        };
+        let number: u64 = number.parse().map_err(|_| format!("{text:?} is not a size"))?;
+        number.checked_mul(factor).map(Self).ok_or_else(|| format!("{text:?} is too large"))
+    }
+}
+
+/// A span of time: `30s`, `15m`, `72h`, `7d`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Age(pub Duration);
+
+impl FromStr for Age {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (number, unit) = split_unit(text);
+        let seconds = match unit {
+            "s" => 1,
+            "m" | "min" => 60,
+            "h" => 3_600,
+            "d" => 86_400,
+            _ => return Err(format!("{text:?} is not a duration; use s, m, h or d, such as 72h")),
+        };
+        let number: u64 = number.parse().map_err(|_| format!("{text:?} is not a duration"))?;
+        let seconds = number.checked_mul(seconds).ok_or_else(|| format!("{text:?} is too long"))?;
+        Ok(Self(Duration::from_secs(seconds)))
+    }
+}
+
+fn split_unit(text: &str) -> (&str, &str) {
+    let end = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    (&text[..end], text[end..].trim())
+}
+
+/// Numbers of CPUs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CpuList(pub Vec<usize>);
+
+impl FromStr for CpuList {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let bad = |part: &str| format!("{part:?} is not a CPU number or a range such as 2-3");
+        let mut cpus = Vec::new();
+        for part in text.split(',').map(str::trim) {
+            let (first, last) = part.split_once('-').unwrap_or((part, part));
+            let first: usize = first.parse().map_err(|_| bad(part))?;
+            let last: usize = last.parse().map_err(|_| bad(part))?;
+            if first > last || last >= 4096 {
+                return Err(bad(part));
+            }
+            cpus.extend(first..=last);
+        }
+        Ok(Self(cpus))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_and_durations_carry_their_units() {
+        let rows = [
+            ("4096", Ok(4096)),
+            ("64KiB", Ok(64 << 10)),
+            ("256 MiB", Ok(256 << 20)),
+            ("1gib", Ok(1 << 30)),
+            ("1GB", Ok(1_000_000_000)),
+            ("1parsec", Err("\"parsec\" is no unit of size; use KiB, MiB, GiB, TiB".to_owned())),
+            ("-1", Err("\"-1\" is no unit of size; use KiB, MiB, GiB, TiB".to_owned())),
+            ("99999999999TiB", Err("\"99999999999TiB\" is too large".to_owned())),
+        ];
+        for (text, expected) in rows {
+            assert_eq!(text.parse::<Size>().map(|size| size.0), expected, "{text}");
+        }
+        assert_eq!("72h".parse(), Ok(Age(Duration::from_secs(259_200))));
+        assert!("72".parse::<Age>().is_err());
+    }
+
+    #[test]
+    fn lists_are_read_or_refused_with_the_part_that_is_wrong() {
+        assert_eq!("0,2-3".parse(), Ok(CpuList(vec![0, 2, 3])));
+        assert!("3-2".parse::<CpuList>().is_err());
+        let addresses = "127.0.0.1:9876; 127.0.0.2:9876".parse::<NameServers>().unwrap();
+        assert_eq!(addresses.0.len(), 2);
+        assert_eq!(
+            "127.0.0.1".parse::<NameServers>(),
+            Err("\"127.0.0.1\" is not IP:PORT, such as 127.0.0.1:9876".to_owned())
+        );
+    }
+}

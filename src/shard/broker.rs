@@ -1,0 +1,273 @@
+//! A broker's shard as a service, and the tasks that keep it going: committers, inbox, tick and
+//! background work.
+
+use std::cell::RefCell;
+use std::future::poll_fn;
+use std::pin::pin;
+use std::rc::Rc;
+use std::task::{Poll, Waker};
+use std::time::{Duration, Instant};
+
+use glommio::TaskQueueHandle;
+
+use super::announce::Announcer;
+use super::clock;
+use super::mesh::{Envelope, Inbox, Mesh};
+use super::service::{Served, Service};
+use super::shard::Shard;
+use crate::broker::{Answer, Broker, ColdRead, Origin, Outcome};
+use crate::model::request::Scope;
+use crate::model::{LogOffset, Refusal, Reply, Request, Timestamp};
+use crate::storage::disk::Disk;
+use crate::storage::{Committed, WRITES_IN_FLIGHT_MAX};
+
+/// How often held pulls are looked at and background work is done.
+const TICK: Duration = Duration::from_millis(100);
+/// How often committed offsets reach the log.
+const OFFSETS_EVERY: Duration = Duration::from_secs(1);
+/// How often silent clients and idle connections are looked for.
+const SWEEP_EVERY: Duration = Duration::from_secs(10);
+/// How long a change of topics waits for the NameServers before it is answered all the same.
+const ANNOUNCE_MAX: Duration = Duration::from_secs(2);
+
+pub struct BrokerService<D: Disk> {
+    pub broker: Broker<D>,
+    mesh: Mesh,
+    announcer: Announcer,
+    /// Control requests that wait for the log to become safe.
+    safe_waiters: RefCell<Vec<Waker>>,
+}
+
+impl<D: Disk> BrokerService<D> {
+    pub fn new(broker: Broker<D>, mesh: Mesh, announcer: Announcer) -> Self {
+        Self { broker, mesh, announcer, safe_waiters: RefCell::default() }
+    }
+
+    /// Carries out a request here and waits until its answer holds.
+    async fn carry_out(&self, request: &Request) -> Result<Reply, Refusal> {
+        match self.broker.handle(request, Origin::default(), clock::now()) {
+            Outcome::Now(answer) => answer.reply,
+            Outcome::Safe { mark, reply } => {
+                self.wait_until_safe(mark).await?;
+                Ok(reply)
+            }
+            Outcome::Held | Outcome::Read(_) => {
+                unreachable!("no request about the whole broker is held or reads the disk")
+            }
+        }
+    }
+
+    async fn wait_until_safe(&self, mark: LogOffset) -> Result<(), Refusal> {
+        poll_fn(|cx| {
+            if self.broker.store().safe() >= mark {
+                return Poll::Ready(Ok(()));
+            }
+            if self.broker.store().is_fenced() {
+                return Poll::Ready(Err(Refusal::OutcomeUnknown));
+            }
+            self.safe_waiters.borrow_mut().push(cx.waker().clone());
+            Poll::Pending
+        })
+        .await
+    }
+
+    fn wake_safe_waiters(&self) {
+        std::mem::take(&mut *self.safe_waiters.borrow_mut()).into_iter().for_each(Waker::wake);
+    }
+
+    /// Tells the NameServers what topics there are now, and waits until they know. One that does not
+    /// answer in time hears of it with the next registration.
+    pub async fn announce(&self) {
+        let (version, topics) = self.broker.published_topics();
+        let shard = self.broker.config().shard;
+        let Some(receipt) = self.announcer.announce(shard, version, topics) else { return };
+        let told = pin!(receipt.delivered());
+        let deadline = pin!(glommio::timer::sleep(ANNOUNCE_MAX));
+        futures_util::future::select(told, deadline).await;
+    }
+}
+
+impl<D: Disk> Service for BrokerService<D> {
+    fn handle(&self, request: Request, origin: Origin, now: Timestamp) -> Served {
+        if request.scope() == Scope::EveryShard {
+            return Served::Control(request);
+        }
+        Served::Outcome(self.broker.handle(&request, origin, now))
+    }
+
+    async fn finish(&self, read: ColdRead) -> Outcome {
+        self.broker.finish(read).await
+    }
+
+    async fn control(&self, request: Request) -> Answer {
+        let others = self.mesh.ask_others(self.broker.config().shard, &request);
+        let (own, others) = futures_util::join!(self.carry_out(&request), others);
+        let reply = others.and(own);
+        if reply.is_ok() {
+            self.announce().await;
+        }
+        Answer { reply, chunks: Vec::new() }
+    }
+
+    fn safe(&self) -> LogOffset {
+        self.broker.store().safe()
+    }
+
+    fn is_fenced(&self) -> bool {
+        self.broker.store().is_fenced()
+    }
+
+    fn has_room(&self, size: usize) -> bool {
+        self.broker.store().has_room(size)
+    }
+
+    async fn wait_for_room(&self, size: usize) {
+        self.broker.store().wait_for_room(size).await;
+    }
+
+    fn connection_closed(&self, connection: u64) {
+        self.broker.connection_closed(connection);
+    }
+}
+
+/// Task queues of one shard, by importance.
+#[derive(Clone, Copy)]
+pub struct Queues {
+    pub commit: TaskQueueHandle,
+    pub background: TaskQueueHandle,
+}
+
+impl<D: Disk> Shard<BrokerService<D>> {
+    /// Starts the committers; they end when the store is stopped or fenced.
+    pub fn start_committers(self: &Rc<Self>, queues: Queues) {
+        for _ in 0..WRITES_IN_FLIGHT_MAX {
+            let shard = self.clone();
+            glommio::spawn_local_into(async move { shard.commit().await }, queues.commit)
+                .expect("the queue lives as long as the executor")
+                .detach();
+        }
+    }
+
+    async fn commit(self: Rc<Self>) {
+        loop {
+            let step = self.service.broker.store().commit_step().await;
+            self.moved_on();
+            match step {
+                Ok(Committed::Stopped) => return,
+                Ok(_) => {}
+                Err(fault) => {
+                    tracing::error!(shard = self.id.0, "shard fenced, nothing is taken: {fault}");
+                    return;
+                }
+            }
+        }
+    }
+
+    /// The log is safe further on, or the shard is fenced: whoever waited for that goes on.
+    fn moved_on(self: &Rc<Self>) {
+        let released = self.service.broker.advance();
+        self.service.wake_safe_waiters();
+        self.release(released);
+        self.spread_created();
+    }
+
+    /// Tells other shards and NameServers of topics that producers have created here.
+    fn spread_created(self: &Rc<Self>) {
+        let created = self.service.broker.take_created();
+        if created.is_empty() {
+            return;
+        }
+        let shard = self.clone();
+        glommio::spawn_local(async move {
+            for config in created {
+                let request = Request::UpdateTopic(config);
+                if let Err(refusal) = shard.service.mesh.ask_others(shard.id, &request).await {
+                    tracing::warn!(shard = shard.id.0, "topic not created everywhere: {refusal}");
+                }
+            }
+            shard.service.announce().await;
+        })
+        .detach();
+    }
+
+    /// Takes in asks of other shards until it is told to stop.
+    pub async fn take_asks(self: &Rc<Self>, inbox: Inbox) {
+        while let Ok(envelope) = inbox.recv_async().await {
+            self.progress();
+            match envelope {
+                Envelope::Stop => return,
+                Envelope::Ask { request, answer } => {
+                    let shard = self.clone();
+                    glommio::spawn_local(async move {
+                        let reply = shard.service.carry_out(&request).await;
+                        if reply.is_ok() {
+                            shard.service.announce().await;
+                        }
+                        // Whoever asked may have stopped waiting.
+                        let _ = answer.send(reply);
+                    })
+                    .detach();
+                }
+            }
+        }
+    }
+
+    /// Looks at deadlines until the shard stops.
+    pub async fn tick(self: Rc<Self>) {
+        let mut offsets_at = Instant::now();
+        let mut sweep_at = Instant::now();
+        while !self.is_stopping.get() {
+            glommio::timer::sleep(TICK).await;
+            let released = self.service.broker.expire(clock::now());
+            if !released.is_empty() {
+                self.release(released);
+            }
+            if offsets_at.elapsed() >= OFFSETS_EVERY {
+                offsets_at = Instant::now();
+                if let Err(refusal) = self.service.broker.flush_offsets() {
+                    tracing::warn!(shard = self.id.0, "offsets are not written yet: {refusal}");
+                }
+            }
+            if sweep_at.elapsed() >= SWEEP_EVERY {
+                sweep_at = Instant::now();
+                self.service.broker.expire_clients(clock::now());
+                self.close_idle(sweep_at);
+            }
+        }
+    }
+
+    /// Does the store's background work until the shard stops.
+    pub async fn maintain(self: Rc<Self>) {
+        while !self.is_stopping.get() {
+            glommio::timer::sleep(TICK).await;
+            if let Err(fault) = self.service.broker.maintain(clock::now(), false).await {
+                tracing::error!(shard = self.id.0, "background work failed: {fault}");
+                glommio::timer::sleep(SWEEP_EVERY).await;
+            }
+        }
+    }
+
+    /// Ends the shard in order: nothing new, all answers out, all facts written, snapshot, sync.
+    pub async fn stop(self: &Rc<Self>) {
+        self.is_stopping.set(true);
+        self.stop_reading();
+        let deadline = Instant::now() + STOP_MAX;
+        while self.connection_count() > 0 && Instant::now() < deadline {
+            glommio::timer::sleep(Duration::from_millis(5)).await;
+        }
+        let broker = &self.service.broker;
+        if !broker.store().is_fenced() {
+            if let Err(refusal) = broker.flush_offsets() {
+                tracing::warn!(shard = self.id.0, "offsets are not written: {refusal}");
+            }
+            broker.store().drained().await;
+            if let Err(fault) = broker.maintain(clock::now(), true).await {
+                tracing::error!(shard = self.id.0, "no snapshot at shutdown: {fault}");
+            }
+        }
+        broker.store().stop();
+    }
+}
+
+/// How long a stopping shard waits for its connections.
+const STOP_MAX: Duration = Duration::from_secs(10);

@@ -1,0 +1,48 @@
+//! Takes connections for a shard.
+
+use std::io;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::time::Duration;
+
+use glommio::net::TcpListener;
+
+use super::service::Service;
+use super::shard::Shard;
+
+/// Pause after a failed accept: out of file descriptors is no reason to end, nor to spin.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(10);
+
+/// Binds `address`, or says who else may have it.
+///
+/// The runtime's listeners share ports with whoever asks for it, so a second broker would start
+/// without an error and take half of the connections. A plain bind before tells.
+pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
+    let in_context = |error: io::Error| {
+        let remedy = match error.kind() {
+            io::ErrorKind::AddrInUse => "; another process listens there, stop it or use --listen",
+            io::ErrorKind::AddrNotAvailable => "; this machine has no such address",
+            _ => "",
+        };
+        io::Error::new(error.kind(), format!("cannot listen on {address}: {error}{remedy}"))
+    };
+    drop(std::net::TcpListener::bind(address).map_err(in_context)?);
+    TcpListener::bind(address).map_err(|error| in_context(error.into()))
+}
+
+/// Accepts until the shard stops. Ends with the task that awaits it.
+pub async fn accept_all<S: Service>(listener: TcpListener, shard: Rc<Shard<S>>) {
+    while !shard.is_stopping.get() {
+        match listener.accept().await {
+            Ok(stream) => {
+                if let Err(error) = shard.accept(stream) {
+                    tracing::warn!(shard = shard.id.0, "connection refused: {error}");
+                }
+            }
+            Err(error) => {
+                tracing::warn!(shard = shard.id.0, "accept failed: {error}");
+                glommio::timer::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}

@@ -1,0 +1,479 @@
+//! Starts the threads of a process, and stops them in order.
+//!
+//! Start: check the machine, lock the data directory, start the NameServer (`dev`), start every
+//! shard (recover its log, listen last), register, then report ready. A shard that fails to start
+//! ends the process with its reason.
+//!
+//! Stop, on SIGTERM or SIGINT: leave the NameServers, so that clients go elsewhere; stop every
+//! shard: no new connection, no further request, all answers out, offsets and snapshot written. A
+//! second signal ends the process at once; that is as safe as kill -9, which is safe.
+
+use std::io::Write;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4, UdpSocket};
+use std::time::{Duration, Instant};
+
+use super::announce::Announcer;
+use super::data::DataDirectory;
+use super::mesh::{Envelope, Inbox, Mesh};
+use super::nameserver::NameService;
+use super::nudge::{Nudger, Pulse};
+use super::preflight::{Needs, State};
+use super::seat::Seat;
+use super::shard::Shard;
+use super::signals::Signals;
+use super::{clock, listener, preflight};
+use crate::broker::BrokerConfig;
+use crate::client::registrar::{Registrar, RegistrarOptions, State as Registration};
+use crate::config::{
+    BrokerOptions, DevOptions, EngineOptions, FlushMode, NameServerOptions, PORTS_PER_SHARD,
+    SHARDS_MAX,
+};
+use crate::model::ShardId;
+use crate::model::record::Host;
+use crate::model::request::BrokerId;
+use crate::storage::{Flush, StoreConfig};
+use glommio::net::TcpListener;
+use glommio::{ExecutorJoinHandle, LocalExecutorBuilder, Placement, PoolPlacement};
+
+/// Executor quantum: completions of disk and sockets are looked at this often while tasks keep a
+/// shard busy. Safe only together with the nudge.
+const PREEMPT: Duration = Duration::from_millis(1);
+/// Memory that each shard registers with the kernel beyond its tail cache: open and in-flight write
+/// buffers, and reads.
+const IO_MEMORY_SLACK: usize = 24 << 20;
+/// Requests one ring takes before it batches.
+const RING_DEPTH: usize = 1024;
+/// Memory the NameServer's executor registers: it writes no files.
+const NAMESERVER_MEMORY: usize = 1 << 20;
+/// Connections a server should have file descriptors for; fewer is a warning.
+const CONNECTIONS_EXPECTED: u64 = 1000;
+/// How long shards may take to start before the process says that they hang. Recovery reads at
+/// disk speed, so this is long.
+const START_MAX: Duration = Duration::from_secs(600);
+/// How long the first registration may take before the broker serves without it.
+const REGISTER_MAX: Duration = Duration::from_secs(5);
+
+/// A server that could not start, or ended with an error.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct RunError(String);
+
+impl RunError {
+    pub fn new(what: impl ToString) -> Self {
+        Self(what.to_string())
+    }
+}
+
+fn failed(what: impl ToString) -> RunError {
+    RunError::new(what)
+}
+
+/// Runs a NameServer until a signal ends it.
+pub fn run_nameserver(options: &NameServerOptions) -> Result<(), RunError> {
+    require(&Needs {
+        shard_count: 1,
+        io_memory_bytes: NAMESERVER_MEMORY as u64,
+        connections_max: CONNECTIONS_EXPECTED,
+        data_directory: None,
+        allow_buffered: false,
+    })?;
+    let signals = Signals::catch().map_err(failed)?;
+    let nudger = Nudger::start(1).map_err(failed)?;
+    let server = NameServer::start(options.listen, nudger.pulse(0))?;
+    say_ready(&format!("nameserver listen={}", options.listen))?;
+    let (_never, ended) = flume::bounded(1);
+    signals.wait(&ended);
+    server.stop()
+}
+
+/// Runs a broker until a signal ends it.
+pub fn run_broker(options: &BrokerOptions) -> Result<(), RunError> {
+    let signals = Signals::catch().map_err(failed)?;
+    let machine = Machine::claim(&options.engine, options.allow_buffered_io)?;
+    let nudger = Nudger::start(machine.shard_count()).map_err(failed)?;
+    let plan = Plan {
+        listen: options.listen,
+        advertised: advertised_address(options.listen.ip(), options.advertise, &options.namesrv.0)?,
+        name: options.name.clone(),
+        namesrv: options.namesrv.0.clone(),
+        auto_create_topics: options.auto_create_topics,
+        allow_buffered: options.allow_buffered_io,
+        engine: options.engine.clone(),
+    };
+    let process = Process::start(plan, machine, &nudger)?;
+    say_ready(&process.describe())?;
+    process.run_until(&signals)
+}
+
+/// Runs a NameServer and a broker until a signal ends them.
+pub fn run_dev(options: &DevOptions) -> Result<(), RunError> {
+    let signals = Signals::catch().map_err(failed)?;
+    let machine = Machine::claim(&options.engine, true)?;
+    let shards = machine.shard_count();
+    let nudger = Nudger::start(shards + 1).map_err(failed)?;
+    let server = NameServer::start(options.namesrv_listen, nudger.pulse(shards))?;
+    let plan = Plan {
+        listen: options.listen,
+        advertised: advertised_address(options.listen.ip(), None, &[options.namesrv_listen])?,
+        name: options.name.clone(),
+        namesrv: vec![reachable(options.namesrv_listen)],
+        auto_create_topics: true,
+        allow_buffered: true,
+        engine: options.engine.clone(),
+    };
+    let process = Process::start(plan, machine, &nudger)?;
+    say_ready(&format!("{} namesrv={}", process.describe(), options.namesrv_listen))?;
+    let ended = process.run_until(&signals);
+    server.stop()?;
+    ended
+}
+
+/// Refuses to start where the machine lacks something, naming the remedy; warns of the rest.
+fn require(needs: &Needs) -> Result<(), RunError> {
+    let findings = preflight::check(needs);
+    for finding in findings.iter().filter(|finding| finding.state == State::Warn) {
+        tracing::warn!("{finding}");
+    }
+    if !preflight::refuses(&findings) {
+        return Ok(());
+    }
+    let failed: Vec<String> = findings
+        .iter()
+        .filter(|finding| finding.state == State::Fail)
+        .map(ToString::to_string)
+        .collect();
+    Err(RunError::new(format!("this machine cannot run it\n{}", failed.join("\n"))))
+}
+
+/// Memory one shard registers with the kernel.
+fn io_memory(engine: &EngineOptions) -> usize {
+    engine.tail_cache.0 as usize + IO_MEMORY_SLACK
+}
+
+/// The line that scripts wait for.
+fn say_ready(what: &str) -> Result<(), RunError> {
+    let mut out = std::io::stdout().lock();
+    writeln!(out, "ringmq ready {what}").and_then(|()| out.flush()).map_err(failed)
+}
+
+/// The address clients are told. Records hold IPv4, so it must be one.
+fn advertised_address(
+    listen: IpAddr,
+    wanted: Option<IpAddr>,
+    namesrv: &[SocketAddr],
+) -> Result<Ipv4Addr, RunError> {
+    match wanted.unwrap_or(listen) {
+        IpAddr::V4(address) if !address.is_unspecified() => Ok(address),
+        IpAddr::V6(address) if !address.is_unspecified() => Err(failed(format!(
+            "{address} cannot be advertised: stock clients read IPv4 addresses only; use --advertise"
+        ))),
+        _ => address_towards(namesrv)
+            .ok_or_else(|| failed("no IPv4 address found to advertise; name one with --advertise")),
+    }
+}
+
+/// The address of the interface that leads to the first NameServer. Sends nothing.
+fn address_towards(namesrv: &[SocketAddr]) -> Option<Ipv4Addr> {
+    let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).ok()?;
+    socket.connect(namesrv.first()?).ok()?;
+    match socket.local_addr().ok()?.ip() {
+        IpAddr::V4(address) => Some(address),
+        IpAddr::V6(_) => None,
+    }
+}
+
+/// How this process itself reaches a server that listens on `listen`.
+fn reachable(listen: SocketAddr) -> SocketAddr {
+    match listen.ip().is_unspecified() {
+        true => SocketAddr::new(Ipv4Addr::LOCALHOST.into(), listen.port()),
+        false => listen,
+    }
+}
+
+struct NameServer {
+    stop: flume::Sender<Envelope>,
+    thread: ExecutorJoinHandle<()>,
+}
+
+impl NameServer {
+    fn start(listen: SocketAddr, pulse: Pulse) -> Result<Self, RunError> {
+        let (stop, inbox) = flume::bounded(1);
+        let (ready, is_ready) = flume::bounded(1);
+        let serve = move || async move {
+            glommio::spawn_local(pulse.clone().listen()).detach();
+            match listener::bind(listen) {
+                Ok(listener) => {
+                    let _ = ready.send(Ok(()));
+                    serve_routes(listener, pulse.clone(), inbox).await;
+                }
+                Err(error) => {
+                    let _ = ready.send(Err(failed(error)));
+                }
+            }
+            pulse.leave();
+        };
+        let thread = executor(Placement::Unbound, "nameserver", NAMESERVER_MEMORY, 0)
+            .spawn(serve)
+            .map_err(failed)?;
+        wait_ready(&is_ready, "the NameServer")?;
+        Ok(Self { stop, thread })
+    }
+
+    fn stop(self) -> Result<(), RunError> {
+        let _ = self.stop.send(Envelope::Stop);
+        self.thread.join().map_err(failed)
+    }
+}
+
+async fn serve_routes(listener: TcpListener, pulse: Pulse, inbox: Inbox) {
+    let shard = Shard::new(ShardId(0), NameService::default(), pulse);
+    glommio::spawn_local(listener::accept_all(listener, shard.clone())).detach();
+    glommio::spawn_local(shard.clone().expire()).detach();
+    let _ = inbox.recv_async().await;
+    shard.is_stopping.set(true);
+    shard.stop_reading();
+}
+
+/// Everything the shards of one broker process have in common.
+#[derive(Clone, Debug)]
+struct Plan {
+    listen: SocketAddr,
+    advertised: Ipv4Addr,
+    name: String,
+    namesrv: Vec<SocketAddr>,
+    auto_create_topics: bool,
+    allow_buffered: bool,
+    engine: EngineOptions,
+}
+
+impl Plan {
+    fn address(&self, shard: u16) -> Result<SocketAddr, RunError> {
+        let port = u32::from(self.listen.port()) + u32::from(shard) * u32::from(PORTS_PER_SHARD);
+        let port = u16::try_from(port).map_err(|_| failed(format!("port {port} is too high")))?;
+        Ok(SocketAddr::new(self.listen.ip(), port))
+    }
+
+    fn broker_name(&self, shard: u16) -> String {
+        format!("{}-{shard:02}", self.name)
+    }
+
+    /// The shards as NameServers know them, in the order of their numbers.
+    fn brokers(&self, shards: u16) -> Result<Vec<BrokerId>, RunError> {
+        let broker = |shard| {
+            Ok(BrokerId {
+                cluster: self.engine.cluster.clone(),
+                name: self.broker_name(shard),
+                address: self.advertised(shard)?.to_string(),
+                id: 0,
+            })
+        };
+        (0..shards).map(broker).collect()
+    }
+
+    fn advertised(&self, shard: u16) -> Result<SocketAddrV4, RunError> {
+        Ok(SocketAddrV4::new(self.advertised, self.address(shard)?.port()))
+    }
+
+    fn store_config(&self, data: &DataDirectory, shard: u16) -> StoreConfig {
+        let engine = &self.engine;
+        StoreConfig {
+            segment_size: engine.segment_size.0,
+            ready_segments: engine.ready_segments,
+            tail_cache_bytes: engine.tail_cache.0 as usize,
+            append_budget_bytes: engine.append_budget.0 as usize,
+            index_cache_bytes: engine.index_cache.0 as usize,
+            flush: match engine.flush {
+                FlushMode::Sync => Flush::Sync,
+                FlushMode::Async => Flush::Async,
+            },
+            retention_age_ms: engine.retention.0.as_millis() as u64,
+            retention_bytes: engine.retention_size.0,
+            reserve_bytes: engine.disk_reserve.0,
+            checksum_seed: data.checksum_seed(shard),
+        }
+    }
+
+    fn broker_config(&self, shard: u16) -> Result<BrokerConfig, RunError> {
+        Ok(BrokerConfig {
+            broker_name: self.broker_name(shard).into(),
+            shard: ShardId(shard),
+            store_host: Host::from(self.advertised(shard)?),
+            auto_create_topics: self.auto_create_topics,
+            started_at: clock::now(),
+        })
+    }
+}
+
+/// What a broker has of the machine: its data directory, locked, and the CPUs it may use.
+struct Machine {
+    data: DataDirectory,
+    cpus: Vec<usize>,
+}
+
+impl Machine {
+    fn claim(engine: &EngineOptions, allow_buffered: bool) -> Result<Self, RunError> {
+        let cpus = match &engine.cpus {
+            Some(list) => list.0.clone(),
+            None => preflight::allowed_cpus(),
+        };
+        let default = cpus.len().clamp(1, usize::from(SHARDS_MAX)) as u16;
+        let data = DataDirectory::open(&engine.data, engine.shards, default).map_err(failed)?;
+        require(&Needs {
+            shard_count: usize::from(data.shard_count()),
+            io_memory_bytes: io_memory(engine) as u64,
+            connections_max: CONNECTIONS_EXPECTED,
+            data_directory: Some(engine.data.clone()),
+            allow_buffered,
+        })?;
+        Ok(Self { data, cpus })
+    }
+
+    fn shard_count(&self) -> usize {
+        usize::from(self.data.shard_count())
+    }
+
+    /// A CPU for each shard while there are enough; else the kernel places them.
+    fn placement(&self, shard: u16) -> Placement {
+        match self.shard_count() <= self.cpus.len() {
+            true => Placement::Fixed(self.cpus[usize::from(shard)]),
+            false => Placement::Unbound,
+        }
+    }
+}
+
+/// The running shards of a broker.
+struct Process {
+    plan: Plan,
+    /// Held until the last shard has ended.
+    machine: Machine,
+    mesh: Mesh,
+    threads: Vec<ExecutorJoinHandle<()>>,
+    ended: flume::Receiver<ShardId>,
+    registrar: Registrar,
+    announcer: Announcer,
+}
+
+impl Process {
+    fn start(plan: Plan, machine: Machine, nudger: &Nudger) -> Result<Self, RunError> {
+        let shards = machine.data.shard_count();
+        let (mesh, inboxes) = Mesh::new(shards);
+        let registrar = start_registrar(&plan)?;
+        let announcer = Announcer::new(plan.brokers(shards)?, registrar.publisher());
+        let (end, ended) = flume::unbounded();
+        let threads = Vec::new();
+        let mut process = Self { plan, machine, mesh, threads, ended, registrar, announcer };
+        let mut starting = Vec::new();
+        for (shard, inbox) in (0..shards).zip(inboxes) {
+            let pulse = nudger.pulse(usize::from(shard));
+            starting.push(process.start_shard(shard, inbox, pulse, end.clone())?);
+        }
+        for (shard, is_ready) in starting.iter().enumerate() {
+            wait_ready(is_ready, &process.plan.broker_name(shard as u16))?;
+        }
+        process.wait_registered();
+        Ok(process)
+    }
+
+    fn start_shard(
+        &mut self,
+        shard: u16,
+        inbox: Inbox,
+        pulse: Pulse,
+        end: flume::Sender<ShardId>,
+    ) -> Result<flume::Receiver<Result<(), RunError>>, RunError> {
+        let (ready, is_ready) = flume::bounded(1);
+        let (plan, data) = (&self.plan, &self.machine.data);
+        let seat = Seat {
+            shard,
+            directory: data.shard_path(shard),
+            store: plan.store_config(data, shard),
+            broker: plan.broker_config(shard)?,
+            address: plan.address(shard)?,
+            allow_buffered: plan.allow_buffered,
+            mesh: self.mesh.clone(),
+            announcer: self.announcer.clone(),
+        };
+        let name = plan.broker_name(shard);
+        let serve = move || async move {
+            glommio::spawn_local(pulse.clone().listen()).detach();
+            match seat.open(&pulse).await {
+                Ok(opened) => {
+                    let _ = ready.send(Ok(()));
+                    opened.serve(inbox).await;
+                }
+                Err(error) => {
+                    let _ = ready.send(Err(error));
+                }
+            }
+            let _ = end.send(ShardId(shard));
+            pulse.leave();
+        };
+        let executor = executor(
+            self.machine.placement(shard),
+            &name,
+            io_memory(&plan.engine),
+            plan.engine.spin_us,
+        );
+        self.threads.push(executor.spawn(serve).map_err(failed)?);
+        Ok(is_ready)
+    }
+
+    /// Waits until some NameServer knows all shards, for a while.
+    fn wait_registered(&self) {
+        let deadline = Instant::now() + REGISTER_MAX;
+        while let Ok(report) = self.registrar.reports().recv_deadline(deadline) {
+            match report.state {
+                Registration::Registered => return,
+                Registration::Failing(error) => tracing::warn!("not registered yet: {error}"),
+            }
+        }
+        tracing::warn!("no NameServer knows this broker; serving, and trying on");
+    }
+
+    fn describe(&self) -> String {
+        let plan = &self.plan;
+        let shards = self.threads.len();
+        let advertised = SocketAddrV4::new(plan.advertised, plan.listen.port());
+        format!(
+            "broker={} shards={shards} listen={} advertised={advertised}",
+            plan.name, plan.listen
+        )
+    }
+
+    /// Serves until a signal comes or a shard ends by itself, then ends all.
+    fn run_until(self, signals: &Signals) -> Result<(), RunError> {
+        let fallen = signals.wait(&self.ended);
+        tracing::info!("stopping");
+        self.registrar.stop();
+        self.mesh.stop_all();
+        for thread in self.threads {
+            thread.join().map_err(failed)?;
+        }
+        match fallen {
+            Some(shard) => Err(failed(format!("shard {} ended by itself", shard.0))),
+            None => Ok(()),
+        }
+    }
+}
+
+fn start_registrar(plan: &Plan) -> Result<Registrar, RunError> {
+    let addresses: Vec<String> = plan.namesrv.iter().map(ToString::to_string).collect();
+    let options = RegistrarOptions::new(addresses.join(";"));
+    Registrar::start(&options, Vec::new()).map_err(failed)
+}
+
+fn executor(placement: Placement, name: &str, memory: usize, spin_us: u64) -> LocalExecutorBuilder {
+    LocalExecutorBuilder::new(placement)
+        .name(name)
+        .preempt_timer(PREEMPT)
+        .io_memory(memory)
+        .ring_depth(RING_DEPTH)
+        .spin_before_park(Duration::from_micros(spin_us))
+        .blocking_thread_pool_placement(PoolPlacement::Unbound(1))
+}
+
+fn wait_ready(is_ready: &flume::Receiver<Result<(), RunError>>, who: &str) -> Result<(), RunError> {
+    is_ready
+        .recv_timeout(START_MAX)
+        .map_err(|error| failed(format!("{who} did not start: {error}")))?
+}

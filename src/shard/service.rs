@@ -1,0 +1,37 @@
+//! What a connection asks to have requests carried out: a broker's shard or a NameServer.
+
+use crate::broker::{Answer, ColdRead, Origin, Outcome};
+use crate::model::{LogOffset, Request, Timestamp};
+
+/// Two implementations: `shard::broker::BrokerService` and `shard::nameserver::NameService`.
+#[allow(async_fn_in_trait)] // Futures stay on the shard that made them and need not be Send.
+pub trait Service: 'static {
+    /// Carries out a request as far as that is possible without waiting.
+    fn handle(&self, request: Request, origin: Origin, now: Timestamp) -> Served;
+
+    /// Reads what an outcome said must be read, and goes on.
+    async fn finish(&self, read: ColdRead) -> Outcome;
+
+    /// Carries out a request that concerns more than this shard.
+    async fn control(&self, request: Request) -> Answer;
+
+    /// Answers with a mark at or below this may be sent.
+    fn safe(&self) -> LogOffset;
+
+    /// Whether answers that still wait will never be true.
+    fn is_fenced(&self) -> bool;
+
+    /// Whether a request of `size` bytes may be handled now.
+    fn has_room(&self, size: usize) -> bool;
+
+    async fn wait_for_room(&self, size: usize);
+
+    fn connection_closed(&self, connection: u64);
+}
+
+/// What became of a request.
+pub enum Served {
+    Outcome(Outcome),
+    /// To be awaited with [`Service::control`].
+    Control(Request),
+}

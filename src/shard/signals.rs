@@ -1,0 +1,35 @@
+//! SIGTERM and SIGINT as messages to whoever waits for the end of the process.
+
+use std::io;
+
+use crate::model::ShardId;
+
+/// A second signal ends the process at once.
+pub struct Signals {
+    received: flume::Receiver<()>,
+}
+
+impl Signals {
+    pub fn catch() -> io::Result<Self> {
+        use signal_hook::consts::{SIGINT, SIGTERM};
+        let mut signals = signal_hook::iterator::Signals::new([SIGTERM, SIGINT])?;
+        let (send, received) = flume::bounded(1);
+        let take = move || {
+            for (nth, _signal) in signals.forever().enumerate() {
+                if nth > 0 {
+                    tracing::warn!("second signal: ending at once");
+                    std::process::exit(1);
+                }
+                // Full: the first signal is on its way.
+                let _ = send.try_send(());
+            }
+        };
+        std::thread::Builder::new().name("signals".into()).spawn(take)?;
+        Ok(Self { received })
+    }
+
+    /// Waits for a signal, or for a shard to end by itself: then it is named.
+    pub fn wait(&self, ended: &flume::Receiver<ShardId>) -> Option<ShardId> {
+        flume::Selector::new().recv(&self.received, |_| None).recv(ended, Result::ok).wait()
+    }
+}
