@@ -58,6 +58,7 @@ impl<D: Disk> Broker<D> {
         if let Some(error) = broken {
             return Err(error.into());
         }
+        state.topics.change(now);
         let topic_count = state.topics.count();
         let counters = Counters::default();
         let broker = Self { config, store, state: RefCell::new(state), counters };

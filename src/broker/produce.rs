@@ -61,6 +61,9 @@ impl<D: Disk> Broker<D> {
             }
             sizes.push((record.item(next).size() as u32, tag_hash_of(next.properties)));
         }
+        if sizes.is_empty() {
+            return Err(Refusal::BadBatch("it holds no message".into()));
+        }
         self.append(key, sizes, now, |placements, mut out| {
             let mut position = 0;
             for next in BatchItems::new(&request.body) {

@@ -190,7 +190,8 @@ impl Topics {
         topics
     }
 
-    fn change(&mut self, now: Timestamp) {
+    /// Makes the version a new one: a NameServer that remembers an earlier life must look again.
+    pub fn change(&mut self, now: Timestamp) {
         self.version.counter += 1;
         self.version.timestamp = now.0 as i64;
     }
