@@ -24,5 +24,11 @@ pub mod client;
 /// A disk that loses power, and what drives it.
 pub mod sim;
 
-/// The runtime: executors, sockets, and what keeps them going.
+/// Options of the servers.
+pub mod config;
+
+/// The runtime: executors, sockets, start and stop.
 pub mod shard;
+
+/// The command line.
+pub mod cli;

@@ -202,9 +202,9 @@ fn tail(topic: &str, from: From, count: Option<u64>, target: &Target) -> Result<
 
 fn get(id: &str, target: &Target) -> Result<(), Failure> {
     let id: MessageId = id.parse()?;
-    let message = Admin::new(target.client())?.message(id)?;
+    let message = Admin::new(target.client())?.message(&id)?;
     let record = message.record().map_err(Failure::failed)?;
-    show(&row_of(&record, &id.host.to_string(), record.queue_offset), target)
+    show(&row_of(&record, &id.address.to_string(), record.queue_offset), target)
 }
 
 fn row_of(record: &RecordView<'_>, broker: &str, offset: QueueOffset) -> MessageRow {

@@ -1,7 +1,39 @@
-//! The runtime of a shard: executors, and what keeps them going.
+//! The runtime: executors, sockets, start and stop.
 //!
-//! [`preflight`] checks the machine before the first executor is built; [`nudge`] wakes executors
-//! that went to sleep with work left. No rule about messages is here.
+//! ```text
+//!   run ─▶ one thread for each shard ─▶ seat: recover, listen, serve, stop
+//!                                          │
+//!        listener ─▶ connection ─▶ service (broker or nameserver)
+//!                        ▲              │
+//!                        └── shard ◀────┘   committers, tick, inbox move answers on
+//! ```
+//!
+//! Start at [`run`], then `connection`, which is where a request spends its life. `shard` is what
+//! the connections of one thread share. [`nudge`] wakes executors that went to sleep with work
+//! left; [`preflight`] says before anything starts what the machine lacks.
+//!
+//! What holds at all times:
+//! - A connection lives on the shard it was made to. Between threads travel only requests about the
+//!   broker as a whole (`mesh`).
+//! - No task is cancelled and no handle of a pending task is dropped: the runtime would leak it.
+//!   Tasks are detached, and stop by a message or a flag.
+//!
+//! No rule about messages is here (`broker`), and none about bytes (`wire`).
 
+mod announce;
+mod broker;
+mod clock;
+mod connection;
+mod data;
+mod listener;
+mod mesh;
+mod nameserver;
 pub mod nudge;
+mod output;
 pub mod preflight;
+pub mod run;
+mod seat;
+mod service;
+#[allow(clippy::module_inception)] // The module is the runtime of shards, the type is one of them.
+mod shard;
+mod signals;

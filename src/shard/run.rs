@@ -10,7 +10,7 @@
 
 use std::io::Write;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4, UdpSocket};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::announce::Announcer;
 use super::data::DataDirectory;
@@ -23,7 +23,7 @@ use super::shard::Shard;
 use super::signals::Signals;
 use super::{clock, listener, preflight};
 use crate::broker::BrokerConfig;
-use crate::client::registrar::{Registrar, RegistrarOptions, State as Registration};
+use crate::client::registrar::{Registrar, RegistrarOptions};
 use crate::config::{
     BrokerOptions, DevOptions, EngineOptions, FlushMode, NameServerOptions, PORTS_PER_SHARD,
     SHARDS_MAX,
@@ -50,8 +50,8 @@ const CONNECTIONS_EXPECTED: u64 = 1000;
 /// How long shards may take to start before the process says that they hang. Recovery reads at
 /// disk speed, so this is long.
 const START_MAX: Duration = Duration::from_secs(600);
-/// How long the first registration may take before the broker serves without it.
-const REGISTER_MAX: Duration = Duration::from_secs(5);
+/// How long the first registration may take before the broker serves without it, ms.
+const REGISTER_MAX_MS: u64 = 5_000;
 
 /// A server that could not start, or ended with an error.
 #[derive(Debug, thiserror::Error)]
@@ -287,7 +287,10 @@ impl Plan {
                 FlushMode::Async => Flush::Async,
             },
             retention_age_ms: engine.retention.0.as_millis() as u64,
-            retention_bytes: engine.retention_size.0,
+            retention_bytes: match engine.retention_size.0 {
+                0 => u64::MAX,
+                size => size,
+            },
             reserve_bytes: engine.disk_reserve.0,
             checksum_seed: data.checksum_seed(shard),
         }
@@ -420,14 +423,11 @@ impl Process {
 
     /// Waits until some NameServer knows all shards, for a while.
     fn wait_registered(&self) {
-        let deadline = Instant::now() + REGISTER_MAX;
-        while let Ok(report) = self.registrar.reports().recv_deadline(deadline) {
-            match report.state {
-                Registration::Registered => return,
-                Registration::Failing(error) => tracing::warn!("not registered yet: {error}"),
-            }
+        let Err(found) = self.registrar.wait_registered(REGISTER_MAX_MS) else { return };
+        for report in found {
+            tracing::warn!("{}: {:?}", report.nameserver, report.state);
         }
-        tracing::warn!("no NameServer knows this broker; serving, and trying on");
+        tracing::warn!("no NameServer knows this broker yet; serving, and trying on");
     }
 
     fn describe(&self) -> String {
