@@ -35,7 +35,7 @@ const PROPERTIES: &str = "UNIQ_KEY\u{1}7F0000010000A1B2C3D4E5F600000001\u{2}WAIT
 
 fn main() {
     let is_test = std::env::args().any(|argument| argument == "--test");
-    let rounds = if is_test { 5 } else { 20_000 };
+    let samples = if is_test { 2 } else { 2_000 };
     println!("{:<44} {:>10} {:>12}", "operation, 1 KiB messages", "ns per op", "ns per msg");
 
     let json = named_frame(&json_send(310));
@@ -46,38 +46,38 @@ fn main() {
         ("decode fixed, batch of 100", encoded(HeaderEncoding::Fixed, &batch()), BATCH_COUNT),
     ];
     for (name, frame, messages) in &frames {
-        report(name, decode(frame, rounds), *messages);
+        report(name, decode(frame, samples), *messages);
     }
     for encoding in [HeaderEncoding::Json, HeaderEncoding::Binary, HeaderEncoding::Fixed] {
         report(
             &format!("encode answer to a send, {encoding:?}"),
-            encode(encoding, &stored(), rounds),
+            encode(encoding, &stored(), samples),
             1,
         );
     }
-    report("encode answer to a pull, Json", encode(HeaderEncoding::Json, &found(), rounds), 1);
-    report("decode 310 JSON and encode its answer", decode_and_encode(&json, rounds), 1);
+    report("encode answer to a pull, Json", encode(HeaderEncoding::Json, &found(), samples), 1);
+    report("decode 310 JSON and encode its answer", decode_and_encode(&json, samples), 1);
 }
 
-fn report(name: &str, per_operation: Duration, messages: usize) {
-    let ns = per_operation.as_nanos() as f64;
+fn report(name: &str, ns: f64, messages: usize) {
     println!("{name:<44} {ns:>10.0} {:>12.1}", ns / messages as f64);
 }
 
-/// Best of five: the machine's other work only ever adds.
-fn best(mut measure: impl FnMut() -> (Duration, usize)) -> Duration {
-    let per_operation = |(elapsed, count): (Duration, usize)| elapsed / count.max(1) as u32;
-    (0..5).map(|_| per_operation(measure())).min().expect("five rounds")
+/// Time per operation of the best sample. A sample is far shorter than a time slice, so whatever
+/// else the machine does falls on others.
+fn best(samples: impl Iterator<Item = (Duration, usize)>) -> f64 {
+    let ns = |(elapsed, count): (Duration, usize)| elapsed.as_nanos() as f64 / count as f64;
+    samples.map(ns).fold(f64::INFINITY, f64::min)
 }
 
-fn decode(frame: &[u8], rounds: usize) -> Duration {
-    drain(frame, rounds, |request| drop(black_box(request)))
+fn decode(frame: &[u8], samples: usize) -> f64 {
+    drain(frame, samples, |request| drop(black_box(request)))
 }
 
-fn decode_and_encode(frame: &[u8], rounds: usize) -> Duration {
+fn decode_and_encode(frame: &[u8], samples: usize) -> f64 {
     let reply = stored();
     let mut out = Vec::with_capacity(1 << 20);
-    drain(frame, rounds, move |(to, request)| {
+    drain(frame, samples, move |(to, request)| {
         black_box(request).expect("a valid request");
         if out.len() > 1 << 19 {
             out.clear();
@@ -89,39 +89,32 @@ fn decode_and_encode(frame: &[u8], rounds: usize) -> Duration {
 type Decoded = (ReplyTo, Result<Request, Refusal>);
 
 /// Time per frame of a buffer full of copies of `frame`.
-fn drain(frame: &[u8], rounds: usize, mut each: impl FnMut(Decoded)) -> Duration {
+fn drain(frame: &[u8], samples: usize, mut each: impl FnMut(Decoded)) -> f64 {
     let copies = (BUFFER_SIZE / frame.len()).max(1);
     let full = frame.repeat(copies);
-    best(|| {
-        let (mut elapsed, mut count) = (Duration::ZERO, 0);
-        while count < rounds {
-            let mut input = BytesMut::from(&full[..]);
-            let start = Instant::now();
-            while let Some(frame) = next_frame(&mut input, FRAME_SIZE_MAX).expect("a valid frame") {
-                let incoming = decode_request(&frame).expect("a valid header");
-                each((incoming.reply_to, incoming.request));
-            }
-            elapsed += start.elapsed();
-            count += copies;
+    best((0..samples).map(|_| {
+        let mut input = BytesMut::from(&full[..]);
+        let start = Instant::now();
+        while let Some(frame) = next_frame(&mut input, FRAME_SIZE_MAX).expect("a valid frame") {
+            let incoming = decode_request(&frame).expect("a valid header");
+            each((incoming.reply_to, incoming.request));
         }
-        (elapsed, count)
-    })
+        (start.elapsed(), copies)
+    }))
 }
 
-fn encode(encoding: HeaderEncoding, reply: &Result<Reply, Refusal>, rounds: usize) -> Duration {
+fn encode(encoding: HeaderEncoding, reply: &Result<Reply, Refusal>, samples: usize) -> f64 {
     let code = if encoding == HeaderEncoding::Fixed { 1 } else { 310 };
     let to = ReplyTo { encoding, code, opaque: 4711, version: 409 };
     let mut out = Vec::with_capacity(1 << 20);
-    best(|| {
+    best((0..samples).map(|_| {
+        out.clear();
         let start = Instant::now();
-        for _ in 0..rounds {
-            if out.len() > 1 << 19 {
-                out.clear();
-            }
+        for _ in 0..100 {
             encode_reply(&mut out, black_box(to), black_box(reply), 0);
         }
-        (start.elapsed(), rounds)
-    })
+        (start.elapsed(), 100)
+    }))
 }
 
 fn host() -> Host {

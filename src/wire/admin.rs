@@ -11,7 +11,7 @@ use crate::wire::header::{FieldWriter, Fields};
 use crate::wire::json::{self, Reader};
 
 /// UPDATE_AND_CREATE_TOPIC.
-pub fn decode_update_topic(fields: Fields<'_>, _: &Bytes) -> Result<Request, Refusal> {
+pub fn decode_update_topic(fields: &mut Fields<'_>, _: &Bytes) -> Result<Request, Refusal> {
     Ok(Request::UpdateTopic(TopicConfig {
         name: TopicName::new(fields.needed("topic")?)?,
         read_queue_count: fields.needed_number("readQueueNums")?,
@@ -34,12 +34,12 @@ pub fn encode_update_topic(fields: &mut FieldWriter<'_>, topic: &TopicConfig) {
 }
 
 /// DELETE_TOPIC_IN_BROKER.
-pub fn decode_delete_topic(fields: Fields<'_>, _: &Bytes) -> Result<Request, Refusal> {
+pub fn decode_delete_topic(fields: &mut Fields<'_>, _: &Bytes) -> Result<Request, Refusal> {
     Ok(Request::DeleteTopic { topic: TopicName::new(fields.needed("topic")?)? })
 }
 
 /// GET_TOPIC_STATS_INFO.
-pub fn decode_topic_stats(fields: Fields<'_>, _: &Bytes) -> Result<Request, Refusal> {
+pub fn decode_topic_stats(fields: &mut Fields<'_>, _: &Bytes) -> Result<Request, Refusal> {
     Ok(Request::TopicStats { topic: TopicName::new(fields.needed("topic")?)? })
 }
 
@@ -118,7 +118,7 @@ fn read_queue(reader: &mut Reader<'_>) -> Result<(QueueOf, ByteString), BodyErro
 }
 
 /// GET_BROKER_RUNTIME_INFO.
-pub fn decode_runtime_info(_: Fields<'_>, _: &Bytes) -> Result<Request, Refusal> {
+pub fn decode_runtime_info(_: &mut Fields<'_>, _: &Bytes) -> Result<Request, Refusal> {
     Ok(Request::RuntimeInfo)
 }
 

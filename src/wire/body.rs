@@ -62,12 +62,16 @@ pub fn object<'a>(
     reader.object(|key, reader| each(&key, reader))
 }
 
-/// [`Reader::array`] for readers that find more wrong than JSON.
-pub fn array<'a>(
+/// Reads an array and appends its elements, each read by `each`, to `items`.
+pub fn list<'a, T>(
     reader: &mut Reader<'a>,
-    each: impl FnMut(&mut Reader<'a>) -> Result<(), BodyError>,
+    items: &mut Vec<T>,
+    mut each: impl FnMut(&mut Reader<'a>) -> Result<T, BodyError>,
 ) -> Result<(), BodyError> {
-    reader.array(each)
+    reader.array(|reader| {
+        items.push(each(reader)?);
+        Ok(())
+    })
 }
 
 /// A text that is kept; empty for null.

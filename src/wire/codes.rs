@@ -7,7 +7,7 @@ use crate::wire::header::Fields;
 use crate::wire::{admin, group, message, route};
 
 /// Turns the named fields and the body of a request into what it asks for.
-pub type Decode = fn(Fields<'_>, &Bytes) -> Result<Request, Refusal>;
+pub type Decode = fn(&mut Fields<'_>, &Bytes) -> Result<Request, Refusal>;
 
 /// A request of the protocol.
 #[derive(Clone, Copy, Debug)]

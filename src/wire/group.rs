@@ -16,7 +16,7 @@ use crate::wire::message::{FILTER_ALL, FILTER_KIND_DEFAULT};
 pub const CAPABILITY_FIXED: &str = "RINGMQ_FIXED";
 
 /// HEART_BEAT. Fields may be missing, and enums may be names or numbers: clients differ.
-pub fn decode_heartbeat(_: Fields<'_>, body: &Bytes) -> Result<Request, Refusal> {
+pub fn decode_heartbeat(_: &mut Fields<'_>, body: &Bytes) -> Result<Request, Refusal> {
     body::read("HEART_BEAT", body, read_heartbeat).map(Request::Heartbeat)
 }
 
@@ -27,12 +27,8 @@ fn read_heartbeat(reader: &mut Reader<'_>) -> Result<Heartbeat, BodyError> {
     body::object(reader, |key, reader| {
         match key {
             "clientID" => client = body::text(reader)?.into(),
-            "producerDataSet" => {
-                body::array(reader, |reader| Ok(producers.push(read_producer(reader)?)))?;
-            }
-            "consumerDataSet" => {
-                body::array(reader, |reader| Ok(consumers.push(read_consumer(reader)?)))?;
-            }
+            "producerDataSet" => body::list(reader, &mut producers, read_producer)?,
+            "consumerDataSet" => body::list(reader, &mut consumers, read_consumer)?,
             _ => drop(reader.skip()?),
         }
         Ok(())
@@ -65,9 +61,7 @@ fn read_consumer(reader: &mut Reader<'_>) -> Result<ConsumerData, BodyError> {
             "groupName" => group = body::text(reader)?,
             "consumeType" => consume_type = read_name(reader, key, &CONSUME_TYPES, consume_type)?,
             "messageModel" => model = read_name(reader, key, &MESSAGE_MODELS, model)?,
-            "subscriptionDataSet" => {
-                body::array(reader, |reader| Ok(subscriptions.push(read_subscription(reader)?)))?;
-            }
+            "subscriptionDataSet" => body::list(reader, &mut subscriptions, read_subscription)?,
             _ => drop(reader.skip()?),
         }
         Ok(())
@@ -165,7 +159,7 @@ fn write_subscription(o: &mut Object<'_>, subscription: &SubscriptionData) {
 }
 
 /// UNREGISTER_CLIENT.
-pub fn decode_unregister(fields: Fields<'_>, _: &Bytes) -> Result<Request, Refusal> {
+pub fn decode_unregister(fields: &mut Fields<'_>, _: &Bytes) -> Result<Request, Refusal> {
     let group = |name| fields.optional(name).map(GroupName::new).transpose();
     Ok(Request::Unregister {
         client: fields.needed("clientID")?,
@@ -186,7 +180,7 @@ pub fn encode_unregister(
 }
 
 /// GET_CONSUMER_LIST_BY_GROUP.
-pub fn decode_members(fields: Fields<'_>, _: &Bytes) -> Result<Request, Refusal> {
+pub fn decode_members(fields: &mut Fields<'_>, _: &Bytes) -> Result<Request, Refusal> {
     Ok(Request::GroupMembers { group: GroupName::new(fields.needed("consumerGroup")?)? })
 }
 
@@ -201,7 +195,7 @@ pub fn read_members(reader: &mut Reader<'_>) -> Result<Vec<ClientId>, BodyError>
     body::object(reader, |key, reader| {
         match key {
             "consumerIdList" => {
-                body::array(reader, |reader| Ok(members.push(body::text(reader)?.into())))?;
+                body::list(reader, &mut members, |reader| Ok(body::text(reader)?.into()))?
             }
             _ => drop(reader.skip()?),
         }

@@ -43,6 +43,25 @@ const SEND_FIELDS: [(&str, &str); 13] = [
     ("batch", "m"),
 ];
 
+/// Place of a field in [`SEND_FIELDS`].
+#[derive(Clone, Copy)]
+enum SendField {
+    Group,
+    Topic,
+    DefaultTopic,
+    DefaultQueueCount,
+    Queue,
+    SystemFlag,
+    BornAt,
+    Flag,
+    Properties,
+    ReconsumeTimes,
+    UnitMode,
+    Batch = 12,
+}
+
+const _: () = assert!(SendField::Batch as usize + 1 == SEND_FIELDS.len());
+
 /// The fields of a send request, each found once. Index as in [`SEND_FIELDS`].
 struct SendFields<'a> {
     header: Header<'a>,
@@ -54,45 +73,54 @@ struct SendFields<'a> {
 impl<'a> SendFields<'a> {
     /// `index_of` tells which of the known fields a name is, if any.
     fn collect(
-        fields: Fields<'a>,
+        fields: &mut Fields<'a>,
         index_of: impl Fn(&str) -> Option<usize>,
         name: fn(usize) -> &'static str,
     ) -> Self {
         let mut send = Self { header: fields.header(), values: [const { None }; _], name };
-        for (name, value) in fields {
-            if let Some(index) = index_of(&name) {
-                send.values[index] = Some(value);
+        for (name, value) in fields.iter_mut() {
+            if let Some(index) = index_of(name) {
+                send.values[index] = Some(std::mem::take(value));
             }
         }
         send
     }
 
-    fn needed(&mut self, index: usize) -> Result<Cow<'a, str>, Refusal> {
-        self.values[index].take().ok_or_else(|| missing((self.name)(index)))
+    fn take(&mut self, field: SendField) -> Option<Cow<'a, str>> {
+        self.values[field as usize].take()
     }
 
-    fn needed_text(&mut self, index: usize) -> Result<ByteString, Refusal> {
-        self.needed(index).map(|value| self.header.keep(value))
+    fn needed(&mut self, field: SendField) -> Result<Cow<'a, str>, Refusal> {
+        self.take(field).ok_or_else(|| missing((self.name)(field as usize)))
     }
 
-    fn needed_number<T: FromStr>(&mut self, index: usize) -> Result<T, Refusal> {
-        number((self.name)(index), &self.needed(index)?)
+    fn needed_text(&mut self, field: SendField) -> Result<ByteString, Refusal> {
+        self.needed(field).map(|value| self.header.keep(value))
     }
 
-    fn optional_number<T: FromStr>(&mut self, index: usize) -> Result<Option<T>, Refusal> {
-        let value = self.values[index].take().filter(|value| !value.is_empty());
-        value.map(|value| number((self.name)(index), &value)).transpose()
+    fn needed_number<T: FromStr>(&mut self, field: SendField) -> Result<T, Refusal> {
+        number((self.name)(field as usize), &self.needed(field)?)
+    }
+
+    fn optional_number<T: FromStr>(&mut self, field: SendField) -> Result<Option<T>, Refusal> {
+        let value = self.take(field).filter(|value| !value.is_empty());
+        value.map(|value| number((self.name)(field as usize), &value)).transpose()
+    }
+
+    fn properties(&mut self) -> Bytes {
+        let value = self.take(SendField::Properties);
+        value.map_or_else(Bytes::new, |value| self.header.keep_bytes(value))
     }
 }
 
 /// SEND_MESSAGE: long names.
-pub fn decode_send(fields: Fields<'_>, body: &Bytes) -> Result<Request, Refusal> {
+pub fn decode_send(fields: &mut Fields<'_>, body: &Bytes) -> Result<Request, Refusal> {
     let index_of = |name: &str| SEND_FIELDS.iter().position(|(long, _)| name == *long);
     decode_produce(SendFields::collect(fields, index_of, |index| SEND_FIELDS[index].0), body)
 }
 
 /// SEND_MESSAGE_V2 and SEND_BATCH_MESSAGE: one letter per name.
-pub fn decode_send_v2(fields: Fields<'_>, body: &Bytes) -> Result<Request, Refusal> {
+pub fn decode_send_v2(fields: &mut Fields<'_>, body: &Bytes) -> Result<Request, Refusal> {
     let index_of = |name: &str| match name.as_bytes() {
         &[letter @ b'a'..=b'm'] => Some(usize::from(letter - b'a')),
         _ => None,
@@ -103,37 +131,35 @@ pub fn decode_send_v2(fields: Fields<'_>, body: &Bytes) -> Result<Request, Refus
 /// Whether the body is a batch is said by a field, not by the code.
 fn decode_produce(mut send: SendFields<'_>, body: &Bytes) -> Result<Request, Refusal> {
     Ok(Request::Produce(Produce {
-        group: send.needed_text(0)?,
-        topic: TopicName::new(send.needed_text(1)?)?,
-        default_topic: send.needed_text(2)?,
-        default_queue_count: send.needed_number::<i32>(3)?.max(0) as u32,
-        queue: u32::try_from(send.needed_number::<i32>(4)?).ok().map(QueueId),
-        system_flag: send.needed_number(5)?,
-        born_at: Timestamp(send.needed_number::<i64>(6)?.max(0) as u64),
-        flag: send.needed_number(7)?,
-        properties: send.values[8]
-            .take()
-            .map_or_else(Bytes::new, |value| send.header.keep_bytes(value)),
-        reconsume_times: send.optional_number(9)?.unwrap_or(0),
-        is_batch: send.values[12].as_ref().is_some_and(|value| value == "true"),
+        group: send.needed_text(SendField::Group)?,
+        topic: TopicName::new(send.needed_text(SendField::Topic)?)?,
+        default_topic: send.needed_text(SendField::DefaultTopic)?,
+        default_queue_count: send.needed_number::<i32>(SendField::DefaultQueueCount)?.max(0) as u32,
+        queue: u32::try_from(send.needed_number::<i32>(SendField::Queue)?).ok().map(QueueId),
+        system_flag: send.needed_number(SendField::SystemFlag)?,
+        born_at: Timestamp(send.needed_number::<i64>(SendField::BornAt)?.max(0) as u64),
+        flag: send.needed_number(SendField::Flag)?,
+        properties: send.properties(),
+        reconsume_times: send.optional_number(SendField::ReconsumeTimes)?.unwrap_or(0),
+        is_batch: send.take(SendField::Batch).is_some_and(|value| value == "true"),
         body: body.clone(),
     }))
 }
 
 pub fn encode_send(fields: &mut FieldWriter<'_>, produce: &Produce) {
-    let name = |index: usize| SEND_FIELDS[index].1;
-    fields.text(name(0), &produce.group);
-    fields.text(name(1), produce.topic.as_str());
-    fields.text(name(2), &produce.default_topic);
-    fields.number(name(3), produce.default_queue_count);
-    fields.number(name(4), produce.queue.map_or(-1, |queue| i64::from(queue.0)));
-    fields.number(name(5), produce.system_flag);
-    fields.number(name(6), produce.born_at.0);
-    fields.number(name(7), produce.flag);
-    fields.text(name(8), &String::from_utf8_lossy(&produce.properties));
-    fields.number(name(9), produce.reconsume_times);
-    fields.boolean(name(10), false);
-    fields.boolean(name(12), produce.is_batch);
+    let name = |field: SendField| SEND_FIELDS[field as usize].1;
+    fields.text(name(SendField::Group), &produce.group);
+    fields.text(name(SendField::Topic), produce.topic.as_str());
+    fields.text(name(SendField::DefaultTopic), &produce.default_topic);
+    fields.number(name(SendField::DefaultQueueCount), produce.default_queue_count);
+    fields.number(name(SendField::Queue), produce.queue.map_or(-1, |queue| i64::from(queue.0)));
+    fields.number(name(SendField::SystemFlag), produce.system_flag);
+    fields.number(name(SendField::BornAt), produce.born_at.0);
+    fields.number(name(SendField::Flag), produce.flag);
+    fields.text(name(SendField::Properties), &String::from_utf8_lossy(&produce.properties));
+    fields.number(name(SendField::ReconsumeTimes), produce.reconsume_times);
+    fields.boolean(name(SendField::UnitMode), false);
+    fields.boolean(name(SendField::Batch), produce.is_batch);
 }
 
 /// What stock clients read of a send's answer, besides what [`encode_traced`] adds.
@@ -172,7 +198,7 @@ fn push_hex(out: &mut Vec<u8>, number: u64) {
 }
 
 /// PULL_MESSAGE and LITE_PULL_MESSAGE.
-pub fn decode_pull(fields: Fields<'_>, _: &Bytes) -> Result<Request, Refusal> {
+pub fn decode_pull(fields: &mut Fields<'_>, _: &Bytes) -> Result<Request, Refusal> {
     let flag: i32 = fields.needed_number("sysFlag")?;
     let commit = (flag & PULL_COMMIT != 0).then(|| fields.needed_number("commitOffset"));
     let hold_ms =
@@ -180,13 +206,13 @@ pub fn decode_pull(fields: Fields<'_>, _: &Bytes) -> Result<Request, Refusal> {
     let bytes_max: Option<i32> = fields.optional_number("maxMsgBytes")?;
     Ok(Request::Pull(Pull {
         group: Some(GroupName::new(fields.needed("consumerGroup")?)?),
-        queue: decode_queue(&fields)?,
+        queue: decode_queue(fields)?,
         offset: fields.needed_number("queueOffset")?,
         count_max: fields.needed_number::<i32>("maxMsgNums")?.max(0) as u32,
         bytes_max: bytes_max.and_then(|bytes| u32::try_from(bytes).ok()).filter(|&bytes| bytes > 0),
         commit: commit.transpose()?,
         hold_ms: hold_ms.transpose()?.map(|ms| ms.max(0) as u64),
-        subscription: (flag & PULL_SUBSCRIPTION != 0).then(|| decode_expression(&fields)),
+        subscription: (flag & PULL_SUBSCRIPTION != 0).then(|| decode_expression(fields)),
         subscription_version: fields.optional_number("subVersion")?.unwrap_or(0),
     }))
 }
@@ -203,9 +229,10 @@ fn decode_expression(fields: &Fields<'_>) -> Expression {
 }
 
 pub fn encode_pull(fields: &mut FieldWriter<'_>, pull: &Pull, group: &GroupName) {
-    let flag = i32::from(pull.commit.is_some()) * PULL_COMMIT
-        | i32::from(pull.hold_ms.is_some()) * PULL_HOLD
-        | i32::from(pull.subscription.is_some()) * PULL_SUBSCRIPTION;
+    let bit = |is_set: bool, bit: i32| if is_set { bit } else { 0 };
+    let flag = bit(pull.commit.is_some(), PULL_COMMIT)
+        | bit(pull.hold_ms.is_some(), PULL_HOLD)
+        | bit(pull.subscription.is_some(), PULL_SUBSCRIPTION);
     fields.text("consumerGroup", group.as_str());
     encode_queue(fields, &pull.queue);
     fields.number("queueOffset", pull.offset);
@@ -262,26 +289,26 @@ pub fn encode_queue(fields: &mut FieldWriter<'_>, queue: &QueueOf) {
 }
 
 /// GET_MAX_OFFSET.
-pub fn decode_max_offset(fields: Fields<'_>, _: &Bytes) -> Result<Request, Refusal> {
-    Ok(Request::MaxOffset(decode_queue(&fields)?))
+pub fn decode_max_offset(fields: &mut Fields<'_>, _: &Bytes) -> Result<Request, Refusal> {
+    Ok(Request::MaxOffset(decode_queue(fields)?))
 }
 
 /// GET_MIN_OFFSET.
-pub fn decode_min_offset(fields: Fields<'_>, _: &Bytes) -> Result<Request, Refusal> {
-    Ok(Request::MinOffset(decode_queue(&fields)?))
+pub fn decode_min_offset(fields: &mut Fields<'_>, _: &Bytes) -> Result<Request, Refusal> {
+    Ok(Request::MinOffset(decode_queue(fields)?))
 }
 
 /// GET_EARLIEST_MSG_STORETIME.
-pub fn decode_earliest_store_time(fields: Fields<'_>, _: &Bytes) -> Result<Request, Refusal> {
-    Ok(Request::EarliestStoreTime(decode_queue(&fields)?))
+pub fn decode_earliest_store_time(fields: &mut Fields<'_>, _: &Bytes) -> Result<Request, Refusal> {
+    Ok(Request::EarliestStoreTime(decode_queue(fields)?))
 }
 
 /// SEARCH_OFFSET_BY_TIMESTAMP. Old clients name no boundary.
-pub fn decode_offset_by_time(fields: Fields<'_>, _: &Bytes) -> Result<Request, Refusal> {
+pub fn decode_offset_by_time(fields: &mut Fields<'_>, _: &Bytes) -> Result<Request, Refusal> {
     let is_upper =
         fields.find("boundaryType").is_some_and(|value| value.eq_ignore_ascii_case("upper"));
     Ok(Request::OffsetByTime {
-        queue: decode_queue(&fields)?,
+        queue: decode_queue(fields)?,
         at: Timestamp(fields.needed_number::<i64>("timestamp")?.max(0) as u64),
         boundary: if is_upper { Boundary::Upper } else { Boundary::Lower },
     })
@@ -306,10 +333,10 @@ pub fn encode_offset_by_time(
 
 /// QUERY_CONSUMER_OFFSET. Only an explicit `false` forbids answering 0 for a young queue
 /// (remoting reference, 5.6).
-pub fn decode_committed_offset(fields: Fields<'_>, _: &Bytes) -> Result<Request, Refusal> {
+pub fn decode_committed_offset(fields: &mut Fields<'_>, _: &Bytes) -> Result<Request, Refusal> {
     Ok(Request::CommittedOffset {
         group: GroupName::new(fields.needed("consumerGroup")?)?,
-        queue: decode_queue(&fields)?,
+        queue: decode_queue(fields)?,
         zero_if_missing: fields.boolean("setZeroIfNotFound").unwrap_or(true),
     })
 }
@@ -326,10 +353,10 @@ pub fn encode_committed_offset(
 }
 
 /// UPDATE_CONSUMER_OFFSET.
-pub fn decode_commit_offset(fields: Fields<'_>, _: &Bytes) -> Result<Request, Refusal> {
+pub fn decode_commit_offset(fields: &mut Fields<'_>, _: &Bytes) -> Result<Request, Refusal> {
     Ok(Request::CommitOffset {
         group: GroupName::new(fields.needed("consumerGroup")?)?,
-        queue: decode_queue(&fields)?,
+        queue: decode_queue(fields)?,
         offset: fields.needed_number("commitOffset")?,
     })
 }
@@ -346,12 +373,12 @@ pub fn encode_commit_offset(
 }
 
 /// VIEW_MESSAGE_BY_ID.
-pub fn decode_message_by_offset(fields: Fields<'_>, _: &Bytes) -> Result<Request, Refusal> {
+pub fn decode_message_by_offset(fields: &mut Fields<'_>, _: &Bytes) -> Result<Request, Refusal> {
     Ok(Request::MessageByOffset { offset: LogOffset(fields.needed_number("offset")?) })
 }
 
 /// QUERY_MESSAGE.
-pub fn decode_query(fields: Fields<'_>, _: &Bytes) -> Result<Request, Refusal> {
+pub fn decode_query(fields: &mut Fields<'_>, _: &Bytes) -> Result<Request, Refusal> {
     Ok(Request::QueryMessages {
         topic: TopicName::new(fields.needed("topic")?)?,
         key: fields.needed("key")?,

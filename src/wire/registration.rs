@@ -24,7 +24,7 @@ use crate::wire::route::{decode_broker, encode_broker, read_data_version, write_
 const TOPICS_SIZE_MAX: usize = 64 << 20;
 
 /// REGISTER_BROKER.
-pub fn decode_register_broker(fields: Fields<'_>, body: &Bytes) -> Result<Request, Refusal> {
+pub fn decode_register_broker(fields: &mut Fields<'_>, body: &Bytes) -> Result<Request, Refusal> {
     let lease_ms: Option<i64> = fields.optional_number("heartbeatTimeoutMillis")?;
     let checksum: u32 = fields.optional_number("bodyCrc32")?.unwrap_or(0);
     if checksum != 0 && checksum != body_checksum(body) {
@@ -36,7 +36,7 @@ pub fn decode_register_broker(fields: Fields<'_>, body: &Bytes) -> Result<Reques
         _ => body::read("REGISTER_BROKER", body, read_topics)?,
     };
     Ok(Request::RegisterBroker(Registration {
-        broker: decode_broker(&fields)?,
+        broker: decode_broker(fields)?,
         ha_address: fields.optional("haServerAddr").map(String::from).unwrap_or_default(),
         lease_ms: lease_ms.and_then(|ms| u64::try_from(ms).ok()),
         version,

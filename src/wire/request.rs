@@ -39,10 +39,12 @@ pub fn decode_request(frame: &Frame) -> Result<Incoming, FrameError> {
     if frame.encoding == HeaderEncoding::Fixed {
         return decode_fixed(frame);
     }
-    let Head { code, version, opaque, flag, fields, .. } = Head::read(frame)?;
+    let mut head = Head::of(frame);
+    head.read(frame)?;
+    let Head { code, version, opaque, flag, .. } = head;
     let decode = codes::command(code).and_then(|command| command.decode);
     let request = match decode {
-        Some(decode) if flag & FLAG_REPLY == 0 => decode(fields, &frame.body),
+        Some(decode) if flag & FLAG_REPLY == 0 => decode(&mut head.fields, &frame.body),
         _ => Err(Refusal::UnknownRequest { code }),
     };
     Ok(Incoming {

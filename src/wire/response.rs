@@ -6,7 +6,6 @@
 
 use bytes::Bytes;
 use bytestring::ByteString;
-use smallvec::SmallVec;
 
 use crate::model::batch::Records;
 use crate::model::reply::{ClusterInfo, Pulled, QueueStats, Route};
@@ -48,7 +47,7 @@ pub struct Response {
 
 #[derive(Clone, Debug)]
 enum Detail {
-    Fields(SmallVec<[(ByteString, ByteString); 8]>),
+    Fields(Vec<(ByteString, ByteString)>),
     Fixed(fixed::Answer),
 }
 
@@ -72,12 +71,13 @@ pub fn decode_reply(frame: &Frame) -> Result<Response, FrameError> {
     if frame.encoding == HeaderEncoding::Fixed {
         return decode_fixed(frame);
     }
-    let head = Head::read(frame)?;
+    let mut head = Head::of(frame);
+    head.read(frame)?;
     let header = head.fields.header();
     let (opaque, code, version, flag) = (head.opaque, head.code, head.version, head.flag);
     let remark = head.remark.map(|remark| header.keep(remark));
-    let fields = head.fields.into_iter();
-    let fields = fields.map(|(name, value)| (header.keep(name), header.keep(value))).collect();
+    let take = |text: &mut _| header.keep(std::mem::take(text));
+    let fields = head.fields.iter_mut().map(|(name, value)| (take(name), take(value))).collect();
     Ok(Response {
         opaque,
         code,

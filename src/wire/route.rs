@@ -15,22 +15,22 @@ use crate::wire::json::{self, Object, Reader};
 pub use crate::wire::registration::decode_register_broker;
 
 /// GET_ROUTEINFO_BY_TOPIC. Whether the client takes only strict JSON does not matter: it gets it.
-pub fn decode_route(fields: Fields<'_>, _: &Bytes) -> Result<Request, Refusal> {
+pub fn decode_route(fields: &mut Fields<'_>, _: &Bytes) -> Result<Request, Refusal> {
     Ok(Request::Route { topic: fields.needed("topic")? })
 }
 
 /// GET_BROKER_CLUSTER_INFO.
-pub fn decode_cluster_info(_: Fields<'_>, _: &Bytes) -> Result<Request, Refusal> {
+pub fn decode_cluster_info(_: &mut Fields<'_>, _: &Bytes) -> Result<Request, Refusal> {
     Ok(Request::ClusterInfo)
 }
 
 /// GET_ALL_TOPIC_LIST_FROM_NAMESERVER.
-pub fn decode_topic_list(_: Fields<'_>, _: &Bytes) -> Result<Request, Refusal> {
+pub fn decode_topic_list(_: &mut Fields<'_>, _: &Bytes) -> Result<Request, Refusal> {
     Ok(Request::TopicList)
 }
 
 /// DELETE_TOPIC_IN_NAMESRV.
-pub fn decode_delete_topic_route(fields: Fields<'_>, _: &Bytes) -> Result<Request, Refusal> {
+pub fn decode_delete_topic_route(fields: &mut Fields<'_>, _: &Bytes) -> Result<Request, Refusal> {
     Ok(Request::DeleteTopicRoute {
         topic: fields.needed("topic")?,
         cluster: fields.optional("clusterName"),
@@ -38,19 +38,22 @@ pub fn decode_delete_topic_route(fields: Fields<'_>, _: &Bytes) -> Result<Reques
 }
 
 /// UNREGISTER_BROKER.
-pub fn decode_unregister_broker(fields: Fields<'_>, _: &Bytes) -> Result<Request, Refusal> {
-    decode_broker(&fields).map(Request::UnregisterBroker)
+pub fn decode_unregister_broker(fields: &mut Fields<'_>, _: &Bytes) -> Result<Request, Refusal> {
+    decode_broker(fields).map(Request::UnregisterBroker)
 }
 
 /// BROKER_HEARTBEAT.
-pub fn decode_broker_heartbeat(fields: Fields<'_>, _: &Bytes) -> Result<Request, Refusal> {
-    Ok(Request::BrokerHeartbeat { broker: decode_broker(&fields)? })
+pub fn decode_broker_heartbeat(fields: &mut Fields<'_>, _: &Bytes) -> Result<Request, Refusal> {
+    Ok(Request::BrokerHeartbeat { broker: decode_broker(fields)? })
 }
 
 /// QUERY_DATA_VERSION.
-pub fn decode_query_data_version(fields: Fields<'_>, body: &Bytes) -> Result<Request, Refusal> {
+pub fn decode_query_data_version(
+    fields: &mut Fields<'_>,
+    body: &Bytes,
+) -> Result<Request, Refusal> {
     Ok(Request::QueryDataVersion {
-        broker: decode_broker(&fields)?,
+        broker: decode_broker(fields)?,
         version: body::read("QUERY_DATA_VERSION", body, read_data_version)?,
     })
 }
@@ -138,12 +141,8 @@ pub fn read_route(reader: &mut Reader<'_>) -> Result<Route, BodyError> {
     let mut route = Route::default();
     body::object(reader, |key, reader| {
         match key {
-            "brokerDatas" => {
-                body::array(reader, |reader| Ok(route.brokers.push(read_broker(reader)?)))?;
-            }
-            "queueDatas" => {
-                body::array(reader, |reader| Ok(route.queues.push(read_queues(reader)?)))?;
-            }
+            "brokerDatas" => body::list(reader, &mut route.brokers, read_broker)?,
+            "queueDatas" => body::list(reader, &mut route.queues, read_queues)?,
             _ => drop(reader.skip()?),
         }
         Ok(())
@@ -240,7 +239,7 @@ pub fn read_topic_list(reader: &mut Reader<'_>) -> Result<Vec<ByteString>, BodyE
     body::object(reader, |key, reader| {
         match key {
             "topicList" => {
-                body::array(reader, |reader| Ok(topics.push(body::text(reader)?.into())))?;
+                body::list(reader, &mut topics, |reader| Ok(body::text(reader)?.into()))?
             }
             _ => drop(reader.skip()?),
         }

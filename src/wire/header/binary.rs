@@ -13,7 +13,7 @@ use zerocopy::byteorder::big_endian::{I16, I32};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 use crate::wire::frame::FrameError;
-use crate::wire::header::{FLAG_REPLY, FieldWriter, Head, NewHead, VERSION};
+use crate::wire::header::{FLAG_REPLY, FieldWriter, Head, NewHead, VERSION, too_many_fields};
 
 /// Fixed part in front of the remark's size.
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
@@ -29,8 +29,7 @@ struct Start {
 const _: () = assert!(size_of::<Start>() == 13);
 
 /// Reads a header; its texts point into `header`.
-pub fn read(header: &Bytes) -> Result<Head<'_>, FrameError> {
-    let mut head = Head::empty(header);
+pub fn read<'a>(header: &'a Bytes, head: &mut Head<'a>) -> Result<(), FrameError> {
     let (start, rest) = Start::ref_from_prefix(header).map_err(|_| cut_short())?;
     head.code = i32::from(start.code.get());
     head.version = i32::from(start.version.get());
@@ -49,11 +48,14 @@ pub fn read(header: &Bytes) -> Result<Head<'_>, FrameError> {
         let (name, after_name) = take_text::<I16>(fields)?;
         let (value, rest) = take_text::<I32>(after_name)?;
         fields = rest;
-        if !name.is_empty() && !value.is_empty() {
-            head.fields.push(Cow::Borrowed(name), Cow::Borrowed(value))?;
+        if name.is_empty() || value.is_empty() {
+            continue;
+        }
+        if !head.fields.push(Cow::Borrowed(name), Cow::Borrowed(value)) {
+            return Err(FrameError::Header(too_many_fields()));
         }
     }
-    Ok(head)
+    Ok(())
 }
 
 /// Codes beyond 16 bits arrive without their upper half; nobody else uses what is left of them.

@@ -8,20 +8,18 @@ use std::borrow::Cow;
 use bytes::Bytes;
 
 use crate::wire::frame::FrameError;
-use crate::wire::header::{FieldWriter, Head, NewHead, VERSION};
+use crate::wire::header::{FieldWriter, Head, NewHead, VERSION, too_many_fields};
 use crate::wire::json::{JsonError, Reader, push_number, push_text};
 
 /// Reads a header; its texts point into `header`.
-pub fn read(header: &Bytes) -> Result<Head<'_>, FrameError> {
+pub fn read<'a>(header: &'a Bytes, head: &mut Head<'a>) -> Result<(), FrameError> {
     let text = std::str::from_utf8(header).map_err(|_| unreadable("it is not UTF-8"))?;
     if !text.trim_ascii_start().starts_with('{') {
         return Err(unreadable("it is not an object"));
     }
-    let mut head = Head::empty(header);
     let mut reader = Reader::new(text);
-    reader.object(|key, reader| read_member(&mut head, &key, reader)).map_err(unreadable)?;
-    reader.finish().map_err(unreadable)?;
-    Ok(head)
+    reader.object(|key, reader| read_member(head, &key, reader)).map_err(unreadable)?;
+    reader.finish().map_err(unreadable)
 }
 
 fn read_member<'a>(
@@ -50,7 +48,7 @@ fn read_field<'a>(
     reader: &mut Reader<'a>,
 ) -> Result<(), JsonError> {
     let Some(value) = reader.text()? else { return Ok(()) };
-    head.fields.push(name, value).map_err(|error| JsonError { what: error.to_string(), at: 0 })
+    if head.fields.push(name, value) { Ok(()) } else { Err(reader.error(too_many_fields())) }
 }
 
 fn unreadable(why: impl ToString) -> FrameError {

@@ -60,19 +60,27 @@ pub struct Head<'a> {
 }
 
 impl<'a> Head<'a> {
-    fn empty(header: &'a Bytes) -> Self {
-        let fields = Fields { header: Header(header), entries: SmallVec::new() };
+    /// A header that has not been read yet. It is large, so it is filled where it lies.
+    #[inline]
+    pub fn of(frame: &'a Frame) -> Self {
+        let fields = Fields { header: Header(&frame.header), entries: SmallVec::new() };
         Self { code: 0, version: 0, opaque: 0, flag: 0, remark: None, fields }
     }
 
-    /// Reads the header of a frame that carries RocketMQ's header.
-    pub fn read(frame: &'a Frame) -> Result<Self, FrameError> {
+    /// Reads the header of `frame`, which must carry RocketMQ's header.
+    pub fn read(&mut self, frame: &'a Frame) -> Result<(), FrameError> {
         match frame.encoding {
-            HeaderEncoding::Json => json::read(&frame.header),
-            HeaderEncoding::Binary => binary::read(&frame.header),
+            HeaderEncoding::Json => json::read(&frame.header, self),
+            HeaderEncoding::Binary => binary::read(&frame.header, self),
             HeaderEncoding::Fixed => Err(FrameError::Header("fixed layout".to_owned())),
         }
     }
+}
+
+/// That there are more fields than [`FIELD_COUNT_MAX`].
+#[cold]
+fn too_many_fields() -> String {
+    format!("more than {FIELD_COUNT_MAX} fields")
 }
 
 /// The bytes that a header's texts point into.
@@ -101,22 +109,21 @@ pub struct Fields<'a> {
     entries: SmallVec<[(Cow<'a, str>, Cow<'a, str>); 20]>,
 }
 
-impl<'a> IntoIterator for Fields<'a> {
-    type Item = (Cow<'a, str>, Cow<'a, str>);
-    type IntoIter = smallvec::IntoIter<[Self::Item; 20]>;
-
-    fn into_iter(self) -> Self::IntoIter {
-        self.entries.into_iter()
-    }
-}
-
 impl<'a> Fields<'a> {
-    fn push(&mut self, name: Cow<'a, str>, value: Cow<'a, str>) -> Result<(), FrameError> {
-        if self.entries.len() == FIELD_COUNT_MAX {
-            return Err(FrameError::Header(format!("more than {FIELD_COUNT_MAX} fields")));
+    /// Takes one more field; false when there are too many.
+    #[inline]
+    #[must_use]
+    fn push(&mut self, name: Cow<'a, str>, value: Cow<'a, str>) -> bool {
+        let has_room = self.entries.len() < FIELD_COUNT_MAX;
+        if has_room {
+            self.entries.push((name, value));
         }
-        self.entries.push((name, value));
-        Ok(())
+        has_room
+    }
+
+    /// Names and values, for taking the values out.
+    pub fn iter_mut(&mut self) -> impl Iterator<Item = &mut (Cow<'a, str>, Cow<'a, str>)> {
+        self.entries.iter_mut()
     }
 
     pub fn header(&self) -> Header<'a> {
@@ -128,17 +135,16 @@ impl<'a> Fields<'a> {
         self.entries.iter().rev().find_map(|(key, value)| (key == name).then_some(value))
     }
 
-    fn keep(&self, value: &Cow<'a, str>) -> ByteString {
-        self.header.keep(value.clone())
-    }
-
     pub fn needed(&self, name: &str) -> Result<ByteString, Refusal> {
-        self.find(name).map(|value| self.keep(value)).ok_or_else(|| missing(name))
+        self.find(name).cloned().map(|value| self.header.keep(value)).ok_or_else(|| missing(name))
     }
 
     /// An optional text; an empty one counts as not there, as in the binary header.
     pub fn optional(&self, name: &str) -> Option<ByteString> {
-        self.find(name).filter(|value| !value.is_empty()).map(|value| self.keep(value))
+        self.find(name)
+            .filter(|value| !value.is_empty())
+            .cloned()
+            .map(|value| self.header.keep(value))
     }
 
     pub fn needed_number<T: FromStr>(&self, name: &str) -> Result<T, Refusal> {

@@ -8,12 +8,11 @@ use memchr::memchr2;
 const DEPTH_MAX: usize = 64;
 
 /// Why a text is not JSON, even with tolerance, or not the value that was asked for.
+///
+/// One pointer, because a result with it is handed on for every value.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{what} at byte {at}")]
-pub struct JsonError {
-    pub what: String,
-    pub at: usize,
-}
+#[error("{} at byte {}", .0.0, .0.1)]
+pub struct JsonError(Box<(String, usize)>);
 
 /// Walks a JSON text from value to value. Texts without escapes are slices of the input.
 #[derive(Clone, Debug)]
@@ -73,6 +72,7 @@ impl<'a> Reader<'a> {
     }
 
     /// The text that comes next; numbers and truth values count as their own text. `None` for null.
+    #[inline]
     pub fn text(&mut self) -> Result<Option<Cow<'a, str>>, JsonError> {
         if self.peek()? == b'"' {
             return self.string().map(Some);
@@ -83,12 +83,13 @@ impl<'a> Reader<'a> {
 
     /// The whole number that comes next, also when it is quoted. `None` for null.
     pub fn integer<T: std::str::FromStr>(&mut self) -> Result<Option<T>, JsonError> {
-        let at = self.at;
+        let start = self.at;
         let Some(text) = self.text()? else { return Ok(None) };
-        match text.parse() {
-            Ok(number) => Ok(Some(number)),
-            Err(_) => Err(JsonError { what: format!("{text:?} is not such a number"), at }),
-        }
+        let Ok(number) = text.parse() else {
+            self.at = start;
+            return Err(self.error(format!("{text:?} is not such a number")));
+        };
+        Ok(Some(number))
     }
 
     /// The truth value that comes next; any text but `true` is false, as in the reference.
@@ -145,6 +146,7 @@ impl<'a> Reader<'a> {
         }
     }
 
+    #[inline]
     fn key(&mut self) -> Result<Cow<'a, str>, JsonError> {
         match self.peek()? {
             b'"' => self.string(),
@@ -167,13 +169,14 @@ impl<'a> Reader<'a> {
     }
 
     /// A quoted text; the reader stands on its opening quote.
+    #[inline]
     fn string(&mut self) -> Result<Cow<'a, str>, JsonError> {
         let start = self.at + 1;
-        let rest = &self.text[start..];
-        match memchr2(b'"', b'\\', rest.as_bytes()) {
-            Some(size) if rest.as_bytes()[size] == b'"' => {
+        let bytes = self.text.as_bytes();
+        match find_special(&bytes[start..]) {
+            Some(size) if bytes[start + size] == b'"' => {
                 self.at = start + size + 1;
-                Ok(Cow::Borrowed(&rest[..size]))
+                Ok(Cow::Borrowed(&self.text[start..start + size]))
             }
             Some(plain) => self.escaped_string(start, plain).map(Cow::Owned),
             None => Err(self.error("a text without end")),
@@ -188,7 +191,8 @@ impl<'a> Reader<'a> {
         let escapes = memchr::memchr_iter(b'\\', raw.as_bytes()).count();
         let mut out = String::with_capacity(raw.len().saturating_sub(5 * escapes));
         let mut rest = raw;
-        while let Some(plain) = memchr::memchr(b'\\', rest.as_bytes()) {
+        // Quotes stand behind backslashes only, so what is found is a backslash.
+        while let Some(plain) = find_special(rest.as_bytes()) {
             out.push_str(&rest[..plain]);
             let (unescaped, size) =
                 unescape(&rest[plain..]).ok_or_else(|| self.error("a bad escape in the text"))?;
@@ -200,14 +204,16 @@ impl<'a> Reader<'a> {
         Ok(out)
     }
 
-    /// Where the closing quote of a text is, looked for from `at`.
+    /// Where the closing quote of a text is, looked for from `at`, where an escape begins.
     fn find_end(&self, mut at: usize) -> Result<usize, JsonError> {
         let bytes = self.text.as_bytes();
         loop {
-            match bytes.get(at..).and_then(|rest| memchr2(b'"', b'\\', rest)) {
-                Some(plain) if bytes[at + plain] == b'"' => return Ok(at + plain),
-                // The byte behind a backslash never ends the text.
-                Some(plain) => at += plain + 2,
+            // The byte behind a backslash never ends the text.
+            at += 2;
+            let rest = bytes.get(at..).unwrap_or_default();
+            match find_special(rest) {
+                Some(plain) if rest[plain] == b'"' => return Ok(at + plain),
+                Some(plain) => at += plain,
                 None => return Err(self.error("a text without end")),
             }
         }
@@ -221,6 +227,7 @@ impl<'a> Reader<'a> {
         Ok(is_null)
     }
 
+    #[inline]
     fn take(&mut self, byte: u8) -> bool {
         self.skip_blanks();
         let is_there = self.text.as_bytes().get(self.at) == Some(&byte);
@@ -228,27 +235,44 @@ impl<'a> Reader<'a> {
         is_there
     }
 
+    #[inline]
     fn expect(&mut self, byte: u8) -> Result<(), JsonError> {
         if self.take(byte) {
             return Ok(());
         }
-        Err(self.error(&format!("expected {:?}", char::from(byte))))
+        Err(self.error(format!("expected {:?}", char::from(byte))))
     }
 
+    #[inline]
     fn peek(&mut self) -> Result<u8, JsonError> {
         self.skip_blanks();
         self.text.as_bytes().get(self.at).copied().ok_or_else(|| self.error("cut short"))
     }
 
+    #[inline]
     fn skip_blanks(&mut self) {
         while let Some(b' ' | b'\t' | b'\r' | b'\n') = self.text.as_bytes().get(self.at) {
             self.at += 1;
         }
     }
 
+    /// An error at the place reached.
     #[cold]
-    fn error(&self, what: &str) -> JsonError {
-        JsonError { what: what.to_owned(), at: self.at }
+    pub fn error(&self, what: impl Into<String>) -> JsonError {
+        JsonError(Box::new((what.into(), self.at)))
+    }
+}
+
+/// Where the first quote or backslash is. Most texts are shorter than what a vector search needs to
+/// begin.
+#[inline]
+fn find_special(bytes: &[u8]) -> Option<usize> {
+    const SHORT: usize = 16;
+    let is_special = |&byte: &u8| byte == b'"' || byte == b'\\';
+    let short = &bytes[..bytes.len().min(SHORT)];
+    match short.iter().position(is_special) {
+        Some(at) => Some(at),
+        None => Some(short.len() + memchr2(b'"', b'\\', &bytes[short.len()..])?),
     }
 }
 
@@ -288,8 +312,12 @@ fn unescape_unicode(text: &str) -> Option<(char, usize)> {
 
 /// The four hex digits behind `\u`.
 fn hex_unit(text: &str) -> Option<u32> {
-    let digits = text.as_bytes().get(2..6)?;
-    digits.iter().try_fold(0, |unit, &digit| Some(unit << 4 | char::from(digit).to_digit(16)?))
+    let digit = |byte: u8| char::from(byte).to_digit(16);
+    match text.as_bytes().get(2..6)? {
+        // What separates properties, by far the most frequent.
+        &[b'0', b'0', b'0', last] => digit(last),
+        digits => digits.iter().try_fold(0, |unit, &byte| Some(unit << 4 | digit(byte)?)),
+    }
 }
 
 #[cfg(test)]

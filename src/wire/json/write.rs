@@ -137,7 +137,7 @@ mod tests {
             o.text("text", "a\"b\\c\n\u{1}主");
             o.number("number", -7);
             o.boolean("yes", true);
-            o.list("list", [1, 2], |out, item| push_number(out, item));
+            o.list("list", [1, 2], push_number);
             o.object("empty", |_| {});
             push_number(o.object_key(|key| key.number("queueId", 0)), 9);
         });
