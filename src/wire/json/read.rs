@@ -184,39 +184,21 @@ impl<'a> Reader<'a> {
     }
 
     /// A text that begins at `start` and has its first escape `plain` bytes later.
-    fn escaped_string(&mut self, start: usize, plain: usize) -> Result<String, JsonError> {
-        let size = self.find_end(start + plain)? - start;
-        let raw = &self.text[start..start + size];
-        // Clients escape the separators of properties, six bytes for one; then this is exact.
-        let escapes = memchr::memchr_iter(b'\\', raw.as_bytes()).count();
-        let mut out = String::with_capacity(raw.len().saturating_sub(5 * escapes));
-        let mut rest = raw;
-        // Quotes stand behind backslashes only, so what is found is a backslash.
-        while let Some(plain) = find_special(rest.as_bytes()) {
+    fn escaped_string(&mut self, start: usize, mut plain: usize) -> Result<String, JsonError> {
+        let mut rest = &self.text[start..];
+        let mut out = String::with_capacity(unescaped_size(rest.as_bytes()));
+        while rest.as_bytes()[plain] != b'"' {
             out.push_str(&rest[..plain]);
             let (unescaped, size) =
                 unescape(&rest[plain..]).ok_or_else(|| self.error("a bad escape in the text"))?;
             out.push(unescaped);
             rest = &rest[plain + size..];
+            plain =
+                find_special(rest.as_bytes()).ok_or_else(|| self.error("a text without end"))?;
         }
-        out.push_str(rest);
-        self.at = start + size + 1;
+        out.push_str(&rest[..plain]);
+        self.at = self.text.len() - rest.len() + plain + 1;
         Ok(out)
-    }
-
-    /// Where the closing quote of a text is, looked for from `at`, where an escape begins.
-    fn find_end(&self, mut at: usize) -> Result<usize, JsonError> {
-        let bytes = self.text.as_bytes();
-        loop {
-            // The byte behind a backslash never ends the text.
-            at += 2;
-            let rest = bytes.get(at..).unwrap_or_default();
-            match find_special(rest) {
-                Some(plain) if rest[plain] == b'"' => return Ok(at + plain),
-                Some(plain) => at += plain,
-                None => return Err(self.error("a text without end")),
-            }
-        }
     }
 
     fn take_null(&mut self) -> Result<bool, JsonError> {
@@ -263,17 +245,41 @@ impl<'a> Reader<'a> {
     }
 }
 
+/// Size of a text without its escapes, if all of them are the six-byte ones by which clients send the
+/// separators of properties. Else it is a guess.
+fn unescaped_size(text: &[u8]) -> usize {
+    let size = memchr::memchr(b'"', text).unwrap_or(text.len());
+    size.saturating_sub(5 * memchr::memchr_iter(b'\\', &text[..size]).count())
+}
+
 /// Where the first quote or backslash is. Most texts are shorter than what a vector search needs to
-/// begin.
+/// begin, so the first bytes are looked at by eights.
 #[inline]
 fn find_special(bytes: &[u8]) -> Option<usize> {
-    const SHORT: usize = 16;
-    let is_special = |&byte: &u8| byte == b'"' || byte == b'\\';
-    let short = &bytes[..bytes.len().min(SHORT)];
-    match short.iter().position(is_special) {
-        Some(at) => Some(at),
-        None => Some(short.len() + memchr2(b'"', b'\\', &bytes[short.len()..])?),
+    const SHORT: usize = 32;
+    let (words, tail) = bytes[..bytes.len().min(SHORT)].as_chunks::<8>();
+    for (index, word) in words.iter().enumerate() {
+        let word = u64::from_le_bytes(*word);
+        let hits = zero_bytes(word ^ QUOTES) | zero_bytes(word ^ BACKSLASHES);
+        if hits != 0 {
+            return Some(8 * index + hits.trailing_zeros() as usize / 8);
+        }
     }
+    let seen = 8 * words.len();
+    if bytes.len() > SHORT {
+        return Some(seen + memchr2(b'"', b'\\', &bytes[seen..])?);
+    }
+    Some(seen + tail.iter().position(|&byte| byte == b'"' || byte == b'\\')?)
+}
+
+const EACH_BYTE: u64 = 0x0101_0101_0101_0101;
+const QUOTES: u64 = EACH_BYTE * b'"' as u64;
+const BACKSLASHES: u64 = EACH_BYTE * b'\\' as u64;
+
+/// Sets the top bit of the lowest byte that is zero, and perhaps of bytes above it.
+#[inline]
+fn zero_bytes(word: u64) -> u64 {
+    word.wrapping_sub(EACH_BYTE) & !word & (EACH_BYTE << 7)
 }
 
 /// The character that the escape at the beginning of `text` stands for, and the escape's size.
@@ -295,6 +301,7 @@ fn unescape(text: &str) -> Option<(char, usize)> {
     Some((simple, 2))
 }
 
+#[inline]
 fn unescape_unicode(text: &str) -> Option<(char, usize)> {
     let first = hex_unit(text)?;
     if let Some(character) = char::from_u32(first) {
@@ -323,6 +330,23 @@ fn hex_unit(text: &str) -> Option<u32> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Every place, every length around the sizes that are searched in different ways.
+    #[test]
+    fn quotes_and_backslashes_are_found_wherever_they_are() {
+        for size in 0..80 {
+            let plain = [b'#', b'[', 0xFF, b'!'].repeat(20);
+            assert_eq!(find_special(&plain[..size]), None, "{size}");
+            for at in 0..size {
+                for special in [b'"', b'\\'] {
+                    let mut bytes = plain[..size].to_vec();
+                    bytes[at] = special;
+                    bytes[size - 1] = special;
+                    assert_eq!(find_special(&bytes), Some(at), "{size} {at}");
+                }
+            }
+        }
+    }
 
     /// Reads everything as text, to show what the reader made of it.
     fn flat(text: &str) -> Result<Vec<(String, String)>, JsonError> {
@@ -371,7 +395,8 @@ mod tests {
             ("{\"a\":1,}", "expected a value at byte 7"),
             ("{\"a\":1}x", "something behind the end at byte 7"),
             ("{\"a\":\"x", "a text without end at byte 5"),
-            ("{\"a\":\"x\\", "a text without end at byte 5"),
+            ("{\"a\":\"x\\", "a bad escape in the text at byte 5"),
+            ("{\"a\":\"x\\n", "a text without end at byte 5"),
             ("{\"a\":\"\\q\"}", "a bad escape in the text at byte 5"),
             ("{\"a\":\"\\u00g1\"}", "a bad escape in the text at byte 5"),
             ("{\"a\":é}", "expected a value at byte 5"),
