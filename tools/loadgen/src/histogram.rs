@@ -4,23 +4,35 @@ use std::io::{self, Write};
 use std::time::{Duration, SystemTime};
 
 use hdrhistogram::Histogram;
-use hdrhistogram::serialization::V2DeflateSerializer;
 use hdrhistogram::serialization::interval_log::{IntervalLogWriterBuilder, Tag};
+use hdrhistogram::serialization::{Deserializer, Serializer, V2DeflateSerializer};
 use serde::{Deserialize, Serialize};
 
-use crate::measure::Interval;
+use crate::measure::Second;
 
 /// Significant decimal digits kept.
 const DIGITS: u8 = 3;
-/// A histogram starts with room for this much and grows without limit.
-const FIRST_BOUND_NS: u64 = 10_000_000_000;
 /// The files show milliseconds; what they hold is nanoseconds.
 const NS_PER_SHOWN: f64 = 1e6;
 
-/// An empty histogram that never clips a value.
+/// An empty histogram that never clips a value. Small at first: it grows with what it takes.
 pub fn empty() -> Histogram<u64> {
-    let mut histogram = Histogram::new_with_bounds(1, FIRST_BOUND_NS, DIGITS)
-        .expect("bounds and digits are legal constants");
+    Histogram::new(DIGITS).expect("a legal number of digits")
+}
+
+/// In HdrHistogram's compressed form, version 2.
+pub fn pack(histogram: &Histogram<u64>) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    let packed = V2DeflateSerializer::new().serialize(histogram, &mut bytes);
+    packed.expect("a vector takes every byte");
+    bytes
+}
+
+/// # Panics
+/// When `bytes` are not from [`pack`].
+pub fn unpack(mut bytes: &[u8]) -> Histogram<u64> {
+    let mut histogram: Histogram<u64> =
+        Deserializer::new().deserialize(&mut bytes).expect("what was packed can be unpacked");
     histogram.auto(true);
     histogram
 }
@@ -67,17 +79,18 @@ pub fn write_interval_log(
     out: &mut impl Write,
     begin: SystemTime,
     comment: &str,
-    intervals: &[(u64, Interval)],
+    seconds: &[Second],
 ) -> io::Result<()> {
     let mut serializer = V2DeflateSerializer::new();
     let mut builder = IntervalLogWriterBuilder::new();
     builder.add_comment(comment).with_start_time(begin).with_base_time(begin);
     builder.with_max_value_divisor(NS_PER_SHOWN);
     let mut log = builder.begin_log_with(out, &mut serializer)?;
-    for (second, interval) in intervals {
+    for second in seconds {
+        let interval = second.unpack();
         for (kind, histogram) in interval.histograms() {
             let tag = Tag::new(kind).expect("kinds have no spaces or commas");
-            let (start, length) = (Duration::from_secs(*second), Duration::from_secs(1));
+            let (start, length) = (Duration::from_secs(second.number), Duration::from_secs(1));
             log.write_histogram(histogram, start, length, Some(tag)).map_err(io::Error::other)?;
         }
     }
@@ -114,10 +127,10 @@ pub fn write_distribution(out: &mut impl Write, histogram: &Histogram<u64>) -> i
 
 #[cfg(test)]
 mod tests {
-    use hdrhistogram::serialization::Deserializer;
     use hdrhistogram::serialization::interval_log::{IntervalLogIterator, LogEntry};
 
     use super::*;
+    use crate::measure::Interval;
 
     #[test]
     fn a_histogram_takes_any_duration_and_reports_no_more_than_it_took() {
@@ -138,8 +151,8 @@ mod tests {
         record(&mut interval.slip, 2_000, 3);
         let mut text = Vec::new();
         let begin = SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000);
-        write_interval_log(&mut text, begin, "test", &[(0, Interval::default()), (4, interval)])
-            .unwrap();
+        let seconds = [Second::pack(0, &Interval::default()), Second::pack(4, &interval)];
+        write_interval_log(&mut text, begin, "test", &seconds).unwrap();
 
         let mut found = Vec::new();
         for entry in IntervalLogIterator::new(&text) {

@@ -6,7 +6,7 @@ use clap::Parser;
 use loadgen::interrupt::Interrupt;
 use loadgen::options::{Command, Options};
 use loadgen::run::RunError;
-use loadgen::steady;
+use loadgen::{ramp, steady};
 
 fn main() -> ExitCode {
     // Wrong usage ends here, with code 2.
@@ -23,11 +23,10 @@ fn main() -> ExitCode {
 /// The exit code follows from the verdict; a run that did not come about is an error.
 fn run(options: &Options) -> Result<u8, RunError> {
     let interrupt = Interrupt::on_signals().map_err(RunError::Generator)?;
-    match &options.command {
-        Command::Steady(options) => {
-            let report = steady::run(options, &interrupt)?;
-            print!("{report}");
-            Ok(report.verdict().exit_code())
-        }
-    }
+    let report = match &options.command {
+        Command::Steady(options) => steady::run(options, &interrupt)?,
+        Command::Ramp(options) => ramp::run(options, &interrupt)?,
+    };
+    print!("{report}");
+    Ok(report.verdict().exit_code())
 }

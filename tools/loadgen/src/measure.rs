@@ -80,6 +80,37 @@ impl Interval {
     }
 }
 
+/// One second of a run, packed: a few kilobytes where an [`Interval`] takes half a megabyte, so a
+/// run of hours fits in memory.
+#[derive(Clone, Debug)]
+pub struct Second {
+    pub number: u64,
+    pub counters: Counters,
+    /// The histograms that hold anything, by name, in HdrHistogram's compressed form.
+    packed: Vec<(&'static str, Vec<u8>)>,
+}
+
+impl Second {
+    pub fn pack(number: u64, interval: &Interval) -> Self {
+        let packed = interval.histograms().map(|(name, it)| (name, histogram::pack(it))).collect();
+        Self { number, counters: interval.counters, packed }
+    }
+
+    pub fn unpack(&self) -> Interval {
+        let mut interval = Interval { counters: self.counters, ..Interval::default() };
+        for (name, bytes) in &self.packed {
+            let into = match *name {
+                "latency" => &mut interval.latency,
+                "service" => &mut interval.service,
+                "slip" => &mut interval.slip,
+                _ => &mut interval.end_to_end,
+            };
+            *into = histogram::unpack(bytes);
+        }
+        interval
+    }
+}
+
 const SECOND_NS: u64 = 1_000_000_000;
 
 /// One thread's measurements of the running second.
@@ -143,7 +174,7 @@ pub struct Collector {
     progress: Vec<u64>,
     /// Seconds not yet reported by all threads.
     open: BTreeMap<u64, Interval>,
-    pub seconds: Vec<(u64, Interval)>,
+    pub seconds: Vec<Second>,
     pub total: Interval,
 }
 
@@ -169,13 +200,14 @@ impl Collector {
     }
 
     /// The next second that no thread can add to any more, oldest first.
-    pub fn next_complete(&mut self) -> Option<&(u64, Interval)> {
+    pub fn next_complete(&mut self) -> Option<(u64, Interval)> {
         let (&second, _) = self.open.first_key_value()?;
         if self.progress.iter().any(|&progress| progress <= second) {
             return None;
         }
-        self.seconds.push((second, self.open.remove(&second)?));
-        self.seconds.last()
+        let interval = self.open.remove(&second)?;
+        self.seconds.push(Second::pack(second, &interval));
+        Some((second, interval))
     }
 
     pub fn is_finished(&self) -> bool {
@@ -199,7 +231,7 @@ mod tests {
         let mut complete = |report| {
             collector.take(report);
             let complete = std::iter::from_fn(|| {
-                collector.next_complete().map(|(second, sum)| (*second, sum.counters.sent))
+                collector.next_complete().map(|(second, sum)| (second, sum.counters.sent))
             });
             complete.collect::<Vec<_>>()
         };
@@ -211,6 +243,24 @@ mod tests {
         assert_eq!(complete(Report { thread: 0, content: Content::Done }), [(2, 1)]);
         assert_eq!(collector.total.counters.sent, 13);
         assert!(!collector.is_finished());
+    }
+
+    #[test]
+    fn a_packed_second_is_small_and_whole() {
+        let mut interval = Interval::default();
+        interval.counters.sent = 7;
+        for step in 1..5_000 {
+            histogram::record(&mut interval.latency, step * 10_000, step);
+            histogram::record(&mut interval.end_to_end, step * 20_000, 1);
+        }
+        let second = Second::pack(3, &interval);
+        let size: usize = second.packed.iter().map(|(_, bytes)| bytes.len()).sum();
+        assert!(size < 20_000, "{size} bytes");
+        let unpacked = second.unpack();
+        assert_eq!((second.number, unpacked.counters), (3, interval.counters));
+        assert_eq!(unpacked.latency, interval.latency);
+        assert_eq!(unpacked.end_to_end, interval.end_to_end);
+        assert!(unpacked.slip.is_empty());
     }
 
     #[test]

@@ -9,7 +9,7 @@ use ringmq::wire::HeaderEncoding;
 
 use crate::payload::MESSAGE_SIZE_MIN;
 use crate::schedule::Arrivals;
-use crate::units;
+use crate::units::{self, grouped};
 
 /// Open-loop load generator for RocketMQ and RingMQ that audits every acknowledgement.
 ///
@@ -31,6 +31,13 @@ pub struct Options {
 pub enum Command {
     /// Sends at one rate for a while.
     Steady(SteadyOptions),
+    /// Searches for the highest rate that the target sustains.
+    ///
+    /// Runs of --duration each, from --rate on: doubled while sustained, then narrowed down to
+    /// 5 %. Sustained means: all acknowledged in time, none refused, the latency's p99 within
+    /// --p99-max, and consumed no later than 1 s after the sending. The report is that of the best
+    /// run; a lost message ends the search at once.
+    Ramp(RampOptions),
 }
 
 #[derive(Args, Clone, Debug)]
@@ -41,8 +48,26 @@ pub struct SteadyOptions {
     #[command(flatten)]
     pub load: LoadOptions,
 
-    /// Directory for report.json, latency.hlog and latency.hgrm; created when missing.
-    #[arg(long, value_name = "DIR")]
+    /// Directory for report.json, report.html, latency.hlog and latency.hgrm; created when missing.
+    #[arg(long, value_name = "DIR", help_heading = "Report")]
+    pub out: Option<PathBuf>,
+}
+
+#[derive(Args, Clone, Debug)]
+pub struct RampOptions {
+    #[command(flatten)]
+    pub target: TargetOptions,
+
+    #[command(flatten)]
+    pub load: LoadOptions,
+
+    /// Latency p99, counted from the due time, above which a rate is not sustained.
+    #[arg(long, value_name = "TIME", default_value = "100ms", help_heading = "Search")]
+    #[arg(value_parser = units::parse_duration)]
+    pub p99_max: Duration,
+
+    /// Directory for report.json, report.html, latency.hlog and latency.hgrm; created when missing.
+    #[arg(long, value_name = "DIR", help_heading = "Report")]
     pub out: Option<PathBuf>,
 }
 
@@ -192,6 +217,28 @@ impl LoadOptions {
     pub fn producers(&self) -> Vec<u32> {
         (self.part.index..self.connections).step_by(self.part.count as usize).collect()
     }
+
+    /// One line of at most 69 columns, for reports.
+    pub fn describe(&self) -> String {
+        let rate = match self.rate {
+            Rate::PerSecond(rate) => format!("{}/s", grouped(rate as u64)),
+            Rate::Max => "max".to_owned(),
+        };
+        let arrivals = match (self.rate, self.arrivals) {
+            (Rate::Max, _) => String::new(),
+            (_, Arrivals::Poisson) => " poisson".to_owned(),
+            (_, Arrivals::Uniform) => " uniform".to_owned(),
+            (_, Arrivals::Burst(size)) => format!(" burst:{size}"),
+        };
+        let header = format!("{:?}", self.header).to_lowercase();
+        let seconds = self.duration.as_secs_f64();
+        let (size, batch) = (self.message_size, self.batch);
+        let (connections, in_flight) = (self.connections, self.in_flight);
+        format!(
+            "{rate}{arrivals} x {size} B, {seconds} s, batch {batch}, \
+         {connections} conn x {in_flight}, {header}"
+        )
+    }
 }
 
 fn parse_topic(text: &str) -> Result<TopicName, String> {
@@ -243,8 +290,10 @@ mod tests {
 
     fn parse(line: &str) -> Result<LoadOptions, clap::Error> {
         let options = Options::try_parse_from(format!("loadgen steady {line}").split_whitespace())?;
-        let Command::Steady(steady) = options.command;
-        Ok(steady.load)
+        match options.command {
+            Command::Steady(steady) => Ok(steady.load),
+            Command::Ramp(ramp) => Ok(ramp.load),
+        }
     }
 
     #[test]

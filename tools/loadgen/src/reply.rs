@@ -49,7 +49,7 @@ pub fn read(frame: &FrameView<'_>) -> io::Result<Option<(i32, Outcome)>> {
     }
     let reply = wire::decode_reply(&frame.header_only());
     let reply = reply.map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
-    Ok(Some((reply.opaque, Outcome::of(reply.code))))
+    Ok(reply.is_reply.then(|| (reply.opaque, Outcome::of(reply.code))))
 }
 
 /// `{"code":0, … "opaque":NUMBER …`: only a key can be followed by an unescaped quote and a colon.

@@ -15,7 +15,8 @@ use crate::audit::Audit;
 use crate::clock::rfc3339;
 use crate::document::{Document, EndToEnd, Reconciled, SCHEMA, Send, Verdict};
 use crate::histogram::{Percentiles, write_distribution, write_interval_log};
-use crate::measure::Interval;
+use crate::measure::{Interval, Second};
+use crate::page;
 use crate::units::grouped;
 
 /// A generator whose own lateness exceeds this in one of a hundred sends measures itself.
@@ -64,10 +65,11 @@ pub struct Report {
     /// From the first due time to the last arrival.
     pub consuming: Duration,
     pub total: Interval,
-    pub seconds: Vec<(u64, Interval)>,
+    pub seconds: Vec<Second>,
     /// `None`: nothing was consumed, so only acknowledgements were counted.
     pub audit: Option<Audit>,
-    pub was_cut_short: bool,
+    /// Why the figures do not count, as far as the run itself knows.
+    pub doubts: Vec<String>,
     /// What the reader should know before believing the figures.
     pub notes: Vec<String>,
 }
@@ -99,12 +101,16 @@ impl Report {
 
     /// Why the figures do not count.
     fn doubts(&self) -> impl Iterator<Item = String> {
-        let cut = self.was_cut_short.then(|| "the run was cut short".to_owned());
         let slip = Percentiles::of(&self.total.slip).p99;
         let slow = (slip > SLIP_P99_MAX_NS)
             .then(|| format!("the generator fell behind: slip p99 {:.3} ms", ms(slip)));
         let idle = (self.total.counters.sent == 0).then(|| "nothing was sent".to_owned());
-        [cut, slow, idle].into_iter().flatten()
+        self.doubts.iter().cloned().chain(slow).chain(idle)
+    }
+
+    /// Why the verdict is not PASS, most important first.
+    pub fn reasons(&self) -> Vec<String> {
+        self.failures().chain(self.doubts()).collect()
     }
 
     fn rate(count: u64, time: Duration) -> f64 {
@@ -121,10 +127,9 @@ impl Report {
     pub fn document(&self) -> Document {
         let counters = &self.total.counters;
         let checked = |of: fn(&Audit) -> u64| self.audit.as_ref().map(of);
-        let reasons: Vec<String> = self.failures().chain(self.doubts()).collect();
         let mut environment = self.subject.environment.clone();
         environment.insert("load".to_owned(), json!(self.subject.load));
-        environment.insert("reasons".to_owned(), json!(reasons));
+        environment.insert("reasons".to_owned(), json!(self.reasons()));
         environment.insert("notes".to_owned(), json!(self.notes));
         Document {
             schema: SCHEMA,
@@ -260,7 +265,7 @@ impl Display for Report {
             None => "lost 0 (not audited: nothing was consumed)".to_owned(),
         };
         write!(f, "\n{}  {lost}", self.verdict())?;
-        for reason in self.failures().chain(self.doubts()) {
+        for reason in self.reasons() {
             write!(f, "; {reason}")?;
         }
         writeln!(f)
@@ -271,7 +276,7 @@ fn ms(ns: u64) -> f64 {
     ns as f64 / 1e6
 }
 
-/// Writes `report.json`, `latency.hlog` and `latency.hgrm` into `directory`, made when missing.
+/// Writes `report.json`, `report.html`, `latency.hlog` and `latency.hgrm` into `directory`, made when missing.
 pub fn write_files(report: &Report, directory: &Path) -> io::Result<()> {
     fs::create_dir_all(directory)?;
     let create = |name| Ok::<_, io::Error>(BufWriter::new(File::create(directory.join(name))?));
@@ -288,7 +293,9 @@ pub fn write_files(report: &Report, directory: &Path) -> io::Result<()> {
 
     let mut out = create("latency.hgrm")?;
     write_distribution(&mut out, &report.total.latency)?;
-    out.flush()
+    out.flush()?;
+
+    fs::write(directory.join("report.html"), page::render(report))
 }
 
 #[cfg(test)]
@@ -340,7 +347,7 @@ pub mod tests {
             total,
             seconds: Vec::new(),
             audit: Some(audit),
-            was_cut_short: false,
+            doubts: Vec::new(),
             notes: vec!["80 requests were refused: 80 x code 2".to_owned()],
         }
     }
@@ -368,7 +375,7 @@ pub mod tests {
             ("corrupted", |r| r.audit.as_mut().unwrap().corrupted = 1, Verdict::Failed),
             ("never sent", |r| r.audit.as_mut().unwrap().never_sent = 1, Verdict::Failed),
             ("disorder, one in flight", |r| r.subject.is_ordered = true, Verdict::Failed),
-            ("cut short", |r| r.was_cut_short = true, Verdict::Invalid),
+            ("cut short", |r| r.doubts.push("cut".to_owned()), Verdict::Invalid),
             ("late", |r| record(&mut r.total.slip, 2_000_000, 9_000), Verdict::Invalid),
             ("idle", |r| r.total.counters.sent = 0, Verdict::Invalid),
             ("not audited", |r| r.audit = None, Verdict::Pass),
@@ -382,17 +389,17 @@ pub mod tests {
             assert!(last.starts_with(&verdict.to_string()) && last.contains("lost "), "{last}");
         }
         let mut both = example();
-        both.was_cut_short = true;
+        both.doubts.push("the run was cut short".to_owned());
         both.audit.as_mut().unwrap().lost = 7;
         assert!(both.to_string().ends_with("; 7 acknowledged, then lost; the run was cut short\n"));
         assert_eq!(audit(&mut both).lost, 7);
     }
 
     #[test]
-    fn a_directory_receives_three_files() {
+    fn a_directory_receives_all_files() {
         let directory = std::env::temp_dir().join(format!("loadgen-report-{}", std::process::id()));
         write_files(&example(), &directory.join("made/for/it")).unwrap();
-        for name in ["report.json", "latency.hlog", "latency.hgrm"] {
+        for name in ["report.json", "report.html", "latency.hlog", "latency.hgrm"] {
             assert!(fs::metadata(directory.join("made/for/it").join(name)).unwrap().len() > 100);
         }
         fs::remove_dir_all(directory).unwrap();

@@ -1,9 +1,12 @@
 //! One run: schedule, threads, live lines, drain, audit, report.
 //!
-//! Every mode is one or more of these on the same target; [`steady`](crate::steady) is exactly one.
+//! Every mode is one or more of these on the same target: [`steady`](crate::steady) is one,
+//! [`ramp`](crate::ramp) as many as its search takes.
 
 use std::collections::BTreeMap;
+use std::fs;
 use std::io;
+use std::path::Path;
 use std::process;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
@@ -17,9 +20,9 @@ use crate::environment;
 use crate::interrupt::Interrupt;
 use crate::live::Live;
 use crate::measure::{Collector, Recorder, Report as Measured};
-use crate::options::LoadOptions;
+use crate::options::{Header, LoadOptions, TargetOptions};
 use crate::producer::{Job, Producer};
-use crate::report::{Report, Subject};
+use crate::report::{Report, Subject, write_files};
 use crate::schedule::Schedule;
 use crate::target::{Target, TargetError};
 use crate::template::{Template, TemplateError, TemplateOptions};
@@ -35,6 +38,8 @@ pub enum RunError {
     Target(#[from] TargetError),
     #[error(transparent)]
     Template(#[from] TemplateError),
+    #[error("{0}")]
+    Usage(String),
     #[error("part {index} of {count} has no connection of {connections}")]
     EmptyPart { index: u32, count: u32, connections: u32 },
     #[error("{address} cannot be connected: {cause}")]
@@ -48,7 +53,7 @@ pub enum RunError {
 impl RunError {
     pub fn exit_code(&self) -> u8 {
         match self {
-            Self::Template(_) | Self::EmptyPart { .. } | Self::Files { .. } => 2,
+            Self::Usage(_) | Self::Template(_) | Self::EmptyPart { .. } | Self::Files { .. } => 2,
             Self::Target(TargetError::NoFixedHeader(_)) => 2,
             Self::Generator(_) => 3,
             Self::Target(_) | Self::Connect { .. } => 4,
@@ -65,6 +70,50 @@ pub struct Plan<'a> {
     pub length: Duration,
     /// One line for the report.
     pub load_text: String,
+}
+
+impl<'a> Plan<'a> {
+    /// One rate, in messages per second, for as long as `load` says.
+    pub fn constant(load: &'a LoadOptions, rate: f64) -> Self {
+        let curve = Some(RateCurve::constant(rate, load.duration));
+        Self { load, curve, length: load.duration, load_text: load.describe() }
+    }
+
+    /// As many messages as windows allow.
+    pub fn flat_out(load: &'a LoadOptions) -> Self {
+        Self { load, curve: None, length: load.duration, load_text: load.describe() }
+    }
+}
+
+/// Makes everything ready for runs: the directory, the brokers, the topic.
+pub fn prepare(
+    target: &TargetOptions,
+    load: &LoadOptions,
+    out: Option<&Path>,
+    interrupt: &Interrupt,
+) -> Result<Target, RunError> {
+    if let Some(directory) = out {
+        // A run whose files cannot be written is not worth starting.
+        fs::create_dir_all(directory).map_err(|cause| files(directory, cause))?;
+    }
+    let target = Target::prepare(target, load)?;
+    if let Some(embedded) = target.embedded() {
+        interrupt.take_along(embedded.pid());
+    }
+    if load.header == Header::Fixed {
+        target.require_fixed_header()?;
+    }
+    Ok(target)
+}
+
+/// Writes the report's files, if there is a directory for them.
+pub fn save(report: &Report, out: Option<&Path>) -> Result<(), RunError> {
+    let Some(directory) = out else { return Ok(()) };
+    write_files(report, directory).map_err(|cause| files(directory, cause))
+}
+
+fn files(path: &Path, cause: io::Error) -> RunError {
+    RunError::Files { path: path.display().to_string(), cause }
 }
 
 /// Carries out `plan` and audits it.
@@ -240,7 +289,7 @@ fn watch(
             Err(flume::RecvTimeoutError::Disconnected) => return,
         }
         while let Some((second, interval)) = collector.next_complete() {
-            live.show(*second, interval);
+            live.show(second, &interval);
         }
     }
 }
@@ -272,7 +321,11 @@ fn report(
         total: collector.total,
         seconds: collector.seconds,
         audit: consumed.as_ref().map(|consumed| consumed.audit),
-        was_cut_short: interrupt.is_raised(),
+        doubts: if interrupt.is_raised() {
+            vec!["the run was cut short".to_owned()]
+        } else {
+            vec![]
+        },
         notes: notes(load, target, sent, consumed.as_ref()),
     }
 }

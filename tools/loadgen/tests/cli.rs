@@ -1,0 +1,232 @@
+//! The program as scripts see it: exit codes, last line, files.
+//!
+//! The runs are flat out, because a generator that shares its cores with a test suite falls behind
+//! any schedule, and says so.
+
+// In a test, a value that is missing is a failure like any other.
+#![allow(clippy::unwrap_used)]
+
+#[path = "support/broker.rs"]
+mod broker;
+
+use std::fs;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::thread;
+use std::time::Duration;
+
+use broker::Fault;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde_json::Value;
+
+fn loadgen(arguments: &str) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_loadgen"));
+    command.args(arguments.split_whitespace());
+    command
+}
+
+/// A short run against `address`, with more options.
+fn steady(address: SocketAddr, more: &str) -> Command {
+    loadgen(&format!(
+        "steady --namesrv {address} --rate max --duration 300ms --message-size 200 \
+         --in-flight 4 {more}"
+    ))
+}
+
+fn last_line(output: &Output) -> String {
+    let text = String::from_utf8_lossy(&output.stdout);
+    text.lines().last().unwrap_or_default().to_owned()
+}
+
+fn assert_ends(output: &Output, code: i32, begins: &str, case: &str) {
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(code), "{case}: {}\n{errors}", last_line(output));
+    let line = last_line(output);
+    assert!(line.starts_with(begins) && line.contains("lost "), "{case}: {line}");
+}
+
+struct Scratch(PathBuf);
+
+impl Scratch {
+    fn new(name: &str) -> Self {
+        let name = format!("loadgen-{name}-{}", std::process::id());
+        Self(std::env::temp_dir().join(name))
+    }
+
+    fn report(&self) -> Value {
+        serde_json::from_slice(&fs::read(self.0.join("report.json")).unwrap()).unwrap()
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+#[test]
+fn a_clean_run_passes_and_leaves_its_files() {
+    for more in ["", "--header binary --batch 7", "--header fixed --batch 7", "--threads 2"] {
+        let address = broker::start(Fault::None);
+        let out = Scratch::new("clean");
+        let more = format!("{more} --connections 2 --out {}", out.0.display());
+        let output = steady(address, &more).output().unwrap();
+        assert_ends(&output, 0, "PASS  lost 0 of ", &more);
+
+        let report = out.report();
+        assert_eq!((&report["schema"], &report["verdict"]), (&1.into(), &"PASS".into()));
+        let sent = report["send"]["sent"].as_u64().unwrap();
+        assert!(sent > 100, "{more}: {sent}");
+        for count in [
+            &report["send"]["acknowledged"],
+            &report["end_to_end"]["received"],
+            &report["audit"]["acknowledged"],
+        ] {
+            assert_eq!(count.as_u64(), Some(sent), "{more}");
+        }
+        assert!(report["send"]["latency_ns"]["p99_99"].as_u64().unwrap() > 0);
+        let log = fs::read_to_string(out.0.join("latency.hlog")).unwrap();
+        assert!(log.contains("Tag=latency,") && log.contains("Tag=end_to_end,"), "{more}");
+        assert!(fs::read_to_string(out.0.join("latency.hgrm")).unwrap().contains("#[Max"));
+    }
+}
+
+/// Each broken promise is found, counted, and decides the exit code.
+#[test]
+fn broken_promises_are_found() {
+    let rows = [
+        (Fault::Lose, "", 1, "FAILED  lost 1 of ", "lost"),
+        (Fault::Flip, "", 1, "FAILED  lost 1 of ", "corrupted"),
+        (Fault::Repeat, "", 0, "PASS  lost 0 of ", "duplicated"),
+        (Fault::Swap, "--in-flight 4 --connections 1", 0, "PASS  lost 0 of ", "out_of_order"),
+        (Fault::Swap, "--in-flight 1 --connections 1", 1, "FAILED  lost 0 of ", "out_of_order"),
+    ];
+    for (fault, more, code, begins, found) in rows {
+        let out = Scratch::new("broken");
+        let case = format!("{fault:?} {more}");
+        let address = broker::start(fault);
+        let arguments = format!(
+            "steady --namesrv {address} --rate max --duration 300ms --message-size 200 {more} \
+             --out {}",
+            out.0.display()
+        );
+        let output = loadgen(&arguments).output().unwrap();
+        assert_ends(&output, code, begins, &case);
+        assert_eq!(out.report()["audit"][found], 1, "{case}");
+    }
+}
+
+/// Neither a refusal nor silence is a failure: the one is counted, the other stays unknown.
+#[test]
+fn refusals_and_silence_are_no_failures() {
+    let rows = [(Fault::Refuse, "refused", "lost"), (Fault::Silence, "unknown", "unknown_present")];
+    for (fault, sent, audited) in rows {
+        let out = Scratch::new("answers");
+        let more = format!("--out {}", out.0.display());
+        let output = steady(broker::start(fault), &more).output().unwrap();
+        assert_ends(&output, 0, "PASS  lost 0 of ", &more);
+        let report = out.report();
+        assert_eq!(report["send"][sent], 1, "{fault:?}");
+        assert_eq!(report["audit"][audited], u64::from(fault == Fault::Silence), "{fault:?}");
+    }
+}
+
+/// What was under way on a lost connection is unknown; the producer goes on over a new one.
+#[test]
+fn a_lost_connection_leaves_unknowns_and_is_made_again() {
+    let out = Scratch::new("hang-up");
+    let address = broker::start(Fault::HangUp);
+    let more = format!("--connections 1 --out {}", out.0.display());
+    let output = steady(address, &more).output().unwrap();
+    assert_ends(&output, 0, "PASS  lost 0 of ", "hang-up");
+    let report = out.report();
+    let unknown = report["send"]["unknown"].as_u64().unwrap();
+    assert!((1..=4).contains(&unknown), "{unknown}");
+    let notes = report["environment"]["notes"].to_string();
+    assert!(notes.contains("lost their connection 1 times"), "{notes}");
+    assert!(report["send"]["acknowledged"].as_u64().unwrap() > 100);
+}
+
+#[test]
+fn without_consuming_the_report_says_that_nothing_was_audited() {
+    let out = Scratch::new("no-consume");
+    let more = format!("--no-consume --out {}", out.0.display());
+    let output = steady(broker::start(Fault::Lose), &more).output().unwrap();
+    assert_ends(&output, 0, "PASS  lost 0 (not audited", "no-consume");
+    assert_eq!(out.report()["audit"]["lost"], Value::Null);
+}
+
+#[test]
+fn wrong_usage_ends_with_2() {
+    let file = Scratch::new("file");
+    fs::write(&file.0, "not a directory").unwrap();
+    let below_file = format!("steady --out {}/out", file.0.display());
+    for arguments in [
+        "",
+        "steadily",
+        "steady --rate fast",
+        "steady --namesrv 127.0.0.1:9876 --shards 2",
+        below_file.as_str(),
+    ] {
+        let output = loadgen(arguments).output().unwrap();
+        assert_eq!(output.status.code(), Some(2), "{arguments}");
+        assert!(!output.stderr.is_empty(), "{arguments}");
+    }
+    fs::remove_file(&file.0).unwrap();
+}
+
+#[test]
+fn a_target_that_cannot_be_reached_ends_with_4() {
+    let output = loadgen("steady --namesrv 127.0.0.1:1;127.0.0.1:2").output().unwrap();
+    assert_eq!(output.status.code(), Some(4));
+    let mut embedded = loadgen("steady");
+    let output = embedded.env("RINGMQ_BIN", "/no/such/program").output().unwrap();
+    assert_eq!(output.status.code(), Some(4));
+    // A program that ends without saying that it serves.
+    let mut embedded = loadgen("steady");
+    let output = embedded.env("RINGMQ_BIN", Path::new("/bin/false")).output().unwrap();
+    assert_eq!(output.status.code(), Some(4));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("did not say that it is ready"));
+}
+
+#[test]
+fn an_interrupted_run_reports_what_it_has_and_is_invalid() {
+    let address = broker::start(Fault::None);
+    let arguments = format!(
+        "steady --namesrv {address} --rate max --duration 10m --message-size 200 \
+         --connections 1 --in-flight 1"
+    );
+    let mut command = loadgen(&arguments);
+    let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    thread::sleep(Duration::from_secs(2));
+    kill(Pid::from_raw(child.id() as i32), Signal::SIGINT).unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert_ends(&output, 3, "INVALID  lost 0 of ", "Ctrl-C");
+    assert!(last_line(&output).contains("the run was cut short"));
+}
+
+/// A search on a target that takes what it gets ends at the first broken promise.
+#[test]
+fn a_ramp_ends_at_once_when_a_message_is_lost() {
+    let out = Scratch::new("ramp");
+    let address = broker::start(Fault::Lose);
+    let arguments = format!(
+        "ramp --namesrv {address} --rate 200 --duration 1s --message-size 200 --connections 2 \
+         --out {}",
+        out.0.display()
+    );
+    let output = loadgen(&arguments).output().unwrap();
+    assert_ends(&output, 1, "FAILED  lost 1 of ", "ramp");
+    assert_eq!(out.report()["environment"]["ramp"].as_array().unwrap().len(), 1);
+    assert_eq!(loadgen("ramp --rate max").output().unwrap().status.code(), Some(2));
+}
+
+/// Changing this text is changing the product.
+#[test]
+fn help_as_printed() {
+    let output = loadgen("steady --help").output().unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(text, include_str!("golden/steady-help.txt"));
+}

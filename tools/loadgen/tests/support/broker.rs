@@ -1,0 +1,242 @@
+//! NameServer and broker in one, in memory, on one port: slow, complete enough for a whole run, and
+//! able to break exactly one promise.
+
+use std::collections::HashMap;
+use std::io::{self, Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::Duration;
+
+use bytes::BytesMut;
+use ringmq::model::batch::{BatchItems, Records};
+use ringmq::model::record::{Host, NewRecord, Placement};
+use ringmq::model::reply::{
+    ClusterInfo, Produced, PullStatus, Pulled, Route, RouteBroker, RouteQueues,
+};
+use ringmq::model::request::{Produce, ProduceRecords, Pull};
+use ringmq::model::{LogOffset, QueueId, QueueOffset, Refusal, Reply, Request, Timestamp};
+use ringmq::wire::{self, FRAME_SIZE_MAX};
+use zerocopy::byteorder::big_endian::U32;
+
+const QUEUES: u32 = 4;
+const NAME: &str = "broken-promises";
+/// Messages per pull.
+const COUNT_MAX: usize = 100;
+
+/// What happens to message number 50 of all that come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    None,
+    Lose,
+    Flip,
+    Repeat,
+    /// It lands behind the next message of its queue.
+    Swap,
+    /// Its request is refused.
+    Refuse,
+    /// Its request is stored and never answered.
+    Silence,
+    /// Its request is stored and the connection closed.
+    HangUp,
+}
+
+const FAULTY: u64 = 50;
+
+struct State {
+    fault: Fault,
+    address: SocketAddr,
+    count: u64,
+    /// Records by queue, in the order in which they are consumed.
+    queues: HashMap<u32, Vec<Vec<u8>>>,
+    held_back: Option<(u32, Vec<u8>)>,
+}
+
+/// Serves on loopback for the rest of the process.
+pub fn start(fault: Fault) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let (count, queues, held_back) = (0, HashMap::new(), None);
+    let state = Arc::new(Mutex::new(State { fault, address, count, queues, held_back }));
+    thread::spawn(move || {
+        for stream in listener.incoming().map_while(Result::ok) {
+            let state = state.clone();
+            // A client that goes away is nothing to report.
+            thread::spawn(move || drop(serve(stream, &state)));
+        }
+    });
+    address
+}
+
+fn serve(mut stream: TcpStream, state: &Mutex<State>) -> io::Result<()> {
+    stream.set_nodelay(true)?;
+    let mut input = BytesMut::new();
+    let mut piece = vec![0; 64 << 10];
+    loop {
+        while let Some(frame) =
+            wire::next_frame(&mut input, FRAME_SIZE_MAX).map_err(io::Error::other)?
+        {
+            let incoming = wire::decode_request(&frame).map_err(io::Error::other)?;
+            let answer = incoming.request.map(|request| handle(&request, state));
+            let (reply, records) = match answer {
+                Ok(Some((reply, records))) => (reply, records),
+                Ok(None) if state.lock().unwrap().fault == Fault::HangUp => return Ok(()),
+                Ok(None) => continue,
+                Err(refusal) => (Err(refusal), Vec::new()),
+            };
+            let mut out = Vec::new();
+            wire::encode_reply(&mut out, incoming.reply_to, &reply, records.len());
+            stream.write_all(&out)?;
+            stream.write_all(&records)?;
+        }
+        match stream.read(&mut piece)? {
+            0 => return Ok(()),
+            size => input.extend_from_slice(&piece[..size]),
+        }
+    }
+}
+
+type Answer = (Result<Reply, Refusal>, Vec<u8>);
+
+/// `None`: no answer.
+fn handle(request: &Request, state: &Mutex<State>) -> Option<Answer> {
+    let mut locked = state.lock().unwrap();
+    let reply = match request {
+        Request::Route { .. } => Reply::Route(route(locked.address)),
+        Request::ClusterInfo => {
+            Reply::ClusterInfo(ClusterInfo { brokers: route(locked.address).brokers })
+        }
+        Request::UpdateTopic(_) => Reply::Done,
+        Request::Heartbeat(_) => Reply::HeartbeatTaken,
+        Request::MaxOffset(queue) => Reply::Offset(locked.end(queue.queue)),
+        Request::Produce(produce) => return locked.produce(produce),
+        Request::ProduceRecords(produce) => return locked.produce_records(produce),
+        Request::Pull(pull) => {
+            let answer = locked.pull(pull);
+            drop(locked);
+            if answer.1.is_empty() {
+                thread::sleep(Duration::from_millis(2));
+            }
+            return Some(answer);
+        }
+        other => return Some((Err(Refusal::Malformed(format!("{other:?}"))), Vec::new())),
+    };
+    Some((Ok(reply), Vec::new()))
+}
+
+fn route(address: SocketAddr) -> Route {
+    let queues = RouteQueues {
+        broker_name: NAME.to_owned(),
+        read_queue_count: QUEUES,
+        write_queue_count: QUEUES,
+        perm: 6,
+        system_flag: 0,
+    };
+    let addresses = vec![(0, address.to_string())];
+    let broker = RouteBroker { cluster: "test".to_owned(), name: NAME.to_owned(), addresses };
+    Route { queues: vec![queues], brokers: vec![broker] }
+}
+
+impl State {
+    fn end(&self, queue: QueueId) -> QueueOffset {
+        QueueOffset(self.queues.get(&queue.0).map_or(0, |records| records.len() as u64))
+    }
+
+    fn produce(&mut self, produce: &Produce) -> Option<Answer> {
+        let bodies: Vec<Vec<u8>> = if produce.is_batch {
+            BatchItems::new(&produce.body).map(|item| item.unwrap().body.to_vec()).collect()
+        } else {
+            vec![produce.body.to_vec()]
+        };
+        self.store(produce.queue.unwrap(), produce.topic.as_str(), bodies)
+    }
+
+    fn produce_records(&mut self, produce: &ProduceRecords) -> Option<Answer> {
+        assert_eq!(crc32c::crc32c(&produce.records), produce.checksum);
+        let records: Vec<_> = Records::new(&produce.records).map(Result::unwrap).collect();
+        let bodies = records.iter().map(|record| record.body.to_vec()).collect();
+        self.store(produce.queue, records[0].topic, bodies)
+    }
+
+    fn store(&mut self, queue: QueueId, topic: &str, bodies: Vec<Vec<u8>>) -> Option<Answer> {
+        let queue_offset = self.end(queue);
+        let count = bodies.len();
+        let is_faulty = (self.count..self.count + count as u64).contains(&FAULTY);
+        if is_faulty && self.fault == Fault::Refuse {
+            self.count += count as u64;
+            let refusal = Refusal::Busy { reason: "test", wait_ms: 0, retry_after_ms: 0, shard: 0 };
+            return Some((Err(refusal), Vec::new()));
+        }
+        for body in bodies {
+            self.store_one(queue, topic, body);
+        }
+        if is_faulty && matches!(self.fault, Fault::Silence | Fault::HangUp) {
+            return None;
+        }
+        let positions = vec![LogOffset(0); count].into();
+        let produced = Produced { queue, queue_offset, positions, store_host: NOBODY };
+        Some((Ok(Reply::Produced(produced)), Vec::new()))
+    }
+
+    fn store_one(&mut self, queue: QueueId, topic: &str, mut body: Vec<u8>) {
+        let fault = if self.count == FAULTY { self.fault } else { Fault::None };
+        self.count += 1;
+        if fault == Fault::Flip {
+            body[60] ^= 4;
+        }
+        let record = record(queue, topic, &body);
+        let records = self.queues.entry(queue.0).or_default();
+        match fault {
+            Fault::Lose => {}
+            Fault::Swap => self.held_back = Some((queue.0, record)),
+            Fault::Repeat => records.extend([record.clone(), record]),
+            _ => records.push(record),
+        }
+        if fault != Fault::Swap
+            && let Some((_, record)) = self.held_back.take_if(|(held, _)| *held == queue.0)
+        {
+            self.queues.entry(queue.0).or_default().push(record);
+        }
+    }
+
+    fn pull(&self, pull: &Pull) -> Answer {
+        let empty = Vec::new();
+        let records = self.queues.get(&pull.queue.queue.0).unwrap_or(&empty);
+        let from = pull.offset as usize;
+        let found = &records[from..records.len().min(from + COUNT_MAX)];
+        let status = if found.is_empty() { PullStatus::NothingNew } else { PullStatus::Found };
+        let pulled = Pulled {
+            status,
+            next_offset: QueueOffset((from + found.len()) as u64),
+            min_offset: QueueOffset(0),
+            max_offset: QueueOffset(records.len() as u64),
+            count: found.len() as u32,
+        };
+        (Ok(Reply::Pulled(pulled)), found.concat())
+    }
+}
+
+const NOBODY: Host = Host { address: [0; 4], port: U32::ZERO };
+
+fn record(queue: QueueId, topic: &str, body: &[u8]) -> Vec<u8> {
+    let record = NewRecord {
+        topic,
+        queue,
+        flag: 0,
+        system_flag: 0,
+        born_at: Timestamp(0),
+        born_host: NOBODY,
+        reconsume_times: 0,
+        body,
+        properties: [b"", b""],
+    };
+    let placement = Placement {
+        queue_offset: QueueOffset(0),
+        physical_offset: LogOffset(0),
+        stored_at: Timestamp(0),
+        store_host: NOBODY,
+    };
+    let mut out = vec![0; record.size()];
+    record.write(&placement, &mut out);
+    out
+}
