@@ -10,7 +10,8 @@
 mod broker;
 
 use std::fs;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::thread;
@@ -189,6 +190,52 @@ fn a_target_that_cannot_be_reached_ends_with_4() {
     let output = embedded.env("RINGMQ_BIN", Path::new("/bin/false")).output().unwrap();
     assert_eq!(output.status.code(), Some(4));
     assert!(String::from_utf8_lossy(&output.stderr).contains("did not say that it is ready"));
+}
+
+/// Arguments of the embedded broker, when this test program stands in for it.
+const STAND_IN: &str = "LOADGEN_TEST_EMBEDDED";
+
+/// Not a test of its own: what `ringmq dev` is in the test below.
+#[test]
+fn stand_in_for_the_embedded_broker() {
+    let Ok(arguments) = std::env::var(STAND_IN) else { return };
+    let words: Vec<&str> = arguments.split_whitespace().collect();
+    assert_eq!(words[0], "dev");
+    let value = |name| words[words.iter().position(|word| *word == name).unwrap() + 1];
+    assert_eq!((value("--shards"), value("--flush")), ("1", "async"));
+    assert!(Path::new(value("--data-dir")).is_dir());
+    let listeners = ["--listen", "--namesrv-listen"]
+        .map(|name| TcpListener::bind(value(name).parse::<SocketAddr>().unwrap()).unwrap());
+    broker::start_on(listeners, Fault::None);
+    println!("\nringmq ready, for a test");
+    thread::sleep(Duration::from_secs(60));
+}
+
+#[test]
+fn an_embedded_broker_is_started_for_the_run_and_leaves_nothing() {
+    let scratch = Scratch::new("embedded");
+    fs::create_dir_all(&scratch.0).unwrap();
+    let program = scratch.0.join("ringmq");
+    let own = std::env::current_exe().unwrap();
+    let script = format!(
+        "#!/bin/sh\n{STAND_IN}=\"$*\" exec {} --exact stand_in_for_the_embedded_broker --nocapture\n",
+        own.display()
+    );
+    fs::write(&program, script).unwrap();
+    fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+    let mut command = loadgen("steady --flush async --rate max --duration 300ms --connections 2");
+    let child = command
+        .env("RINGMQ_BIN", &program)
+        .env("TMPDIR", &scratch.0)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let data = scratch.0.join(format!("loadgen-{}", child.id()));
+    let output = child.wait_with_output().unwrap();
+    assert_ends(&output, 0, "PASS  lost 0 of ", "embedded");
+    assert!(String::from_utf8_lossy(&output.stdout).contains("embedded 127.0.0.1:"));
+    assert!(!data.exists(), "the temporary data directory is gone");
 }
 
 #[test]

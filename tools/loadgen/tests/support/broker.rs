@@ -54,17 +54,24 @@ struct State {
 
 /// Serves on loopback for the rest of the process.
 pub fn start(fault: Fault) -> SocketAddr {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = listener.local_addr().unwrap();
+    start_on([TcpListener::bind("127.0.0.1:0").unwrap()], fault)
+}
+
+/// The same on given sockets, of which the first is the broker's in the route.
+pub fn start_on<const N: usize>(listeners: [TcpListener; N], fault: Fault) -> SocketAddr {
+    let address = listeners[0].local_addr().unwrap();
     let (count, queues, held_back) = (0, HashMap::new(), None);
     let state = Arc::new(Mutex::new(State { fault, address, count, queues, held_back }));
-    thread::spawn(move || {
-        for stream in listener.incoming().map_while(Result::ok) {
-            let state = state.clone();
-            // A client that goes away is nothing to report.
-            thread::spawn(move || drop(serve(stream, &state)));
-        }
-    });
+    for listener in listeners {
+        let state = state.clone();
+        thread::spawn(move || {
+            for stream in listener.incoming().map_while(Result::ok) {
+                let state = state.clone();
+                // A client that goes away is nothing to report.
+                thread::spawn(move || drop(serve(stream, &state)));
+            }
+        });
+    }
     address
 }
 
