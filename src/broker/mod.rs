@@ -55,6 +55,7 @@ pub const RETRY_AFTER_MS: u64 = 50;
 /// What is fixed for the life of a broker.
 #[derive(Clone, Debug)]
 pub struct BrokerConfig {
+    pub cluster: String,
     pub broker_name: ByteString,
     pub shard: ShardId,
     /// The address clients use, which is stored in every record and in offset message ids.
@@ -307,7 +308,10 @@ impl<D: Disk> Broker<D> {
     /// What a NameServer is told.
     pub fn published_topics(&self) -> (DataVersion, Vec<TopicConfig>) {
         let state = self.state.borrow();
-        (state.topics.version(), state.topics.published(self.config.auto_create_topics))
+        (
+            state.topics.version(),
+            state.topics.published(&self.config.cluster, self.config.auto_create_topics),
+        )
     }
 
     /// Background work of the store; `force_snapshot` at shutdown.

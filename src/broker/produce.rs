@@ -9,8 +9,8 @@ use zerocopy::FromBytes;
 use super::{Broker, Origin, Outcome, Pending};
 use crate::model::batch::{BatchItem, BatchItems};
 use crate::model::record::{
-    BODY_SIZE_MAX, Host, NewRecord, PROPERTIES_SIZE_MAX, Placement, RecordHead, RecordView,
-    tag_hash_of,
+    BODY_SIZE_MAX, Host, NewRecord, PROPERTIES_SIZE_MAX, PROPERTY_END, PROPERTY_NAME_END,
+    PROPERTY_UNIQUE_KEY, Placement, RecordHead, RecordView, tag_hash_of,
 };
 use crate::model::reply::Produced;
 use crate::model::request::{Produce, ProduceRecords};
@@ -36,7 +36,9 @@ impl<D: Disk> Broker<D> {
         let item = |item: BatchItem<'_>, batch: &[u8]| -> Result<(), Refusal> {
             check_sizes(item.body, item.properties.len() + batch.len())
         };
-        let record = Template { request, queue: key.queue, born_host: origin.host };
+        let shared = shared_properties(request);
+        let record =
+            Template { request, queue: key.queue, born_host: origin.host, shared: &shared };
         if !request.is_batch {
             item(
                 BatchItem {
@@ -55,7 +57,7 @@ impl<D: Disk> Broker<D> {
         let mut sizes = Sizes::new();
         for next in BatchItems::new(&request.body) {
             let next = next?;
-            item(next, &request.properties)?;
+            item(next, &shared)?;
             if sizes.len() == BATCH_COUNT_MAX {
                 return Err(Refusal::BadBatch(format!("more than {BATCH_COUNT_MAX} messages")));
             }
@@ -234,6 +236,8 @@ struct Template<'a> {
     request: &'a Produce,
     queue: QueueId,
     born_host: Host,
+    /// Properties that every message of a batch gets beside its own.
+    shared: &'a [u8],
 }
 
 impl<'a> Template<'a> {
@@ -244,7 +248,7 @@ impl<'a> Template<'a> {
     /// One message of a batch: the batch's own properties follow the message's (remoting
     /// reference, 4.5).
     fn item(&self, item: BatchItem<'a>) -> NewRecord<'a> {
-        self.record(item.flag, item.body, [item.properties, &self.request.properties])
+        self.record(item.flag, item.body, [item.properties, self.shared])
     }
 
     fn record(&self, flag: i32, body: &'a [u8], properties: [&'a [u8]; 2]) -> NewRecord<'a> {
@@ -260,6 +264,20 @@ impl<'a> Template<'a> {
             properties,
         }
     }
+}
+
+/// The properties of a batch that its messages inherit (remoting reference, 4.5). Not its unique key:
+/// some clients give one to the batch too, and consumers would see it in place of the message's own.
+fn shared_properties(request: &Produce) -> Vec<u8> {
+    if !request.is_batch {
+        return Vec::new();
+    }
+    let pairs = request.properties.split_inclusive(|byte| *byte == PROPERTY_END);
+    let is_unique_key = |pair: &&[u8]| {
+        let value = pair.strip_prefix(PROPERTY_UNIQUE_KEY.as_bytes());
+        value.is_some_and(|value| value.first() == Some(&PROPERTY_NAME_END))
+    };
+    pairs.filter(|pair| !is_unique_key(pair)).flatten().copied().collect()
 }
 
 fn check_sizes(body: &[u8], properties_size: usize) -> Result<(), Refusal> {

@@ -177,12 +177,16 @@ impl Topics {
         self.version = version;
     }
 
-    /// All topics as a NameServer shall know them, the template for automatic creation included.
-    pub fn published(&self, auto_create: bool) -> Vec<TopicConfig> {
+    /// All topics as a NameServer shall know them. With them two that hold no messages: the template
+    /// for automatic creation when that is on, and one called like the cluster, by whose route
+    /// clients find the brokers on which to create a topic (remoting reference, 5.11).
+    pub fn published(&self, cluster: &str, auto_create: bool) -> Vec<TopicConfig> {
         let mut topics: Vec<TopicConfig> =
             self.iter().map(|(_, topic)| topic.config.clone()).collect();
-        if auto_create {
-            let name = TopicName::new(AUTO_CREATE_TEMPLATE).expect("the template's name is legal");
+        let templates = [(AUTO_CREATE_TEMPLATE, auto_create), (cluster, true)];
+        for (name, _) in templates.into_iter().filter(|(_, is_published)| *is_published) {
+            // A cluster may be called what no topic may be called.
+            let Ok(name) = TopicName::new(name.to_owned()) else { continue };
             let perm = PERM_READ | PERM_WRITE | PERM_INHERIT;
             topics.push(TopicConfig { perm, ..TopicConfig::new(name, TEMPLATE_QUEUE_COUNT) });
         }

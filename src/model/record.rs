@@ -116,8 +116,8 @@ impl RecordHead {
     }
 }
 
-/// A record about to be written. `properties` are joined as they stand, so a second part can
-/// carry what a whole batch shares.
+/// A record about to be written. `properties` has a second part for what a whole batch shares; the
+/// end of pair that some clients leave out at the end of the first is put between them.
 #[derive(Clone, Copy, Debug)]
 pub struct NewRecord<'a> {
     pub topic: &'a str,
@@ -143,7 +143,13 @@ impl NewRecord<'_> {
     }
 
     pub fn properties_size(&self) -> usize {
-        self.properties.iter().map(|part| part.len()).sum()
+        self.properties_parts().iter().map(|part| part.len()).sum()
+    }
+
+    fn properties_parts(&self) -> [&[u8]; 3] {
+        let [own, shared] = self.properties;
+        let is_open = own.last().is_some_and(|byte| *byte != PROPERTY_END) && !shared.is_empty();
+        [own, if is_open { &[PROPERTY_END] } else { &[] }, shared]
     }
 
     /// Writes the record over the first [`size`](Self::size) bytes of `out`.
@@ -173,6 +179,7 @@ impl NewRecord<'_> {
         head.place(placement);
         let properties_size = U16::new(self.properties_size() as u16);
         let topic_size = [self.topic.len() as u8];
+        let [own, end, shared] = self.properties_parts();
         let mut rest = out;
         for part in [
             head.as_bytes(),
@@ -180,8 +187,9 @@ impl NewRecord<'_> {
             &topic_size,
             self.topic.as_bytes(),
             properties_size.as_bytes(),
-            self.properties[0],
-            self.properties[1],
+            own,
+            end,
+            shared,
         ] {
             let (to, after) = rest.split_at_mut(part.len());
             to.copy_from_slice(part);
@@ -395,6 +403,41 @@ mod tests {
         let mut out = vec![0; record.size()];
         record.write(&placement, &mut out);
         assert_eq!(out, unhex(VECTOR));
+    }
+
+    /// Stock clients leave the end of the last pair out; a batch's own properties come behind it.
+    #[test]
+    fn properties_of_message_and_batch_stay_apart() {
+        let rows: [([&[u8]; 2], &[u8]); 4] = [
+            ([b"TAGS\x01a", b"WAIT\x01true\x02"], b"TAGS\x01a\x02WAIT\x01true\x02"),
+            ([b"TAGS\x01a\x02", b"WAIT\x01true"], b"TAGS\x01a\x02WAIT\x01true"),
+            ([b"TAGS\x01a", b""], b"TAGS\x01a"),
+            ([b"", b"WAIT\x01true"], b"WAIT\x01true"),
+        ];
+        for (properties, expected) in rows {
+            let whole = unhex(VECTOR);
+            let view = RecordView::parse(&whole).unwrap();
+            let record = NewRecord {
+                topic: view.topic,
+                queue: view.queue,
+                flag: 0,
+                system_flag: 0,
+                born_at: view.born_at,
+                born_host: view.born_host.unwrap(),
+                reconsume_times: 0,
+                body: view.body,
+                properties,
+            };
+            let placement = Placement {
+                queue_offset: QueueOffset(0),
+                physical_offset: LogOffset(0),
+                stored_at: Timestamp(0),
+                store_host: view.store_host.unwrap(),
+            };
+            let mut out = vec![0; record.size()];
+            record.write(&placement, &mut out);
+            assert_eq!(RecordView::parse(&out).unwrap().properties, expected);
+        }
     }
 
     #[test]

@@ -298,6 +298,7 @@ impl Plan {
 
     fn broker_config(&self, shard: u16) -> Result<BrokerConfig, RunError> {
         Ok(BrokerConfig {
+            cluster: self.engine.cluster.clone(),
             broker_name: self.broker_name(shard).into(),
             shard: ShardId(shard),
             store_host: Host::from(self.advertised(shard)?),

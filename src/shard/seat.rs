@@ -48,7 +48,7 @@ impl Seat {
     pub async fn open(self, pulse: &Pulse) -> Result<OpenShard, RunError> {
         let in_shard =
             |error: &dyn Display| RunError::new(format!("shard {}: {error}", self.shard));
-        let options = FileDiskOptions { allow_buffered: self.allow_buffered, poll: false };
+        let options = FileDiskOptions { allow_buffered: self.allow_buffered, poll: true };
         let disk = FileDisk::open(&self.directory, options).await.map_err(|e| in_shard(&e))?;
         say_mode(self.shard, &disk);
         let started = Instant::now();

@@ -174,7 +174,7 @@ fn orders_do_not_pile_up() {
         publisher.publish(vec![shard("s0", &[topic])]);
     }
     let Ok(Order::Register(shards)) = take.try_recv() else { panic!("tables were published") };
-    assert_eq!(shards[0].topics[0].name.as_str(), "C");
+    assert_eq!(shards.shards[0].topics[0].name.as_str(), "C");
     assert!(take.is_empty());
     publisher.order(|| Order::Stop);
     publisher.publish(vec![shard("s0", &[])]);
