@@ -7,6 +7,7 @@ use loadgen::interrupt::Interrupt;
 use loadgen::options::{Command, Options};
 use loadgen::run::RunError;
 use loadgen::{ramp, steady};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 fn main() -> ExitCode {
     // Wrong usage ends here, with code 2.
@@ -20,8 +21,17 @@ fn main() -> ExitCode {
     }
 }
 
+/// As many sockets as the system allows: every connection is a descriptor.
+fn raise_descriptor_limit() {
+    if let Ok((_, hard)) = getrlimit(Resource::RLIMIT_NOFILE) {
+        // Where it may not be raised, connecting fails later and says so.
+        let _ = setrlimit(Resource::RLIMIT_NOFILE, hard, hard);
+    }
+}
+
 /// The exit code follows from the verdict; a run that did not come about is an error.
 fn run(options: &Options) -> Result<u8, RunError> {
+    raise_descriptor_limit();
     let interrupt = Interrupt::on_signals().map_err(RunError::Generator)?;
     let report = match &options.command {
         Command::Steady(options) => steady::run(options, &interrupt)?,
