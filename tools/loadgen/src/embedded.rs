@@ -46,20 +46,18 @@ pub enum EmbeddedError {
 pub struct Embedded {
     pub namesrv: SocketAddr,
     child: Child,
-    /// Removed at the end, when it was ours.
-    scratch: Option<PathBuf>,
+    /// Kept until the child has ended: fields are dropped after `drop` has run.
+    _scratch: Option<Scratch>,
     last_lines: Arc<Mutex<VecDeque<String>>>,
 }
 
 impl Embedded {
     /// Starts the broker and waits until it serves.
     pub fn start(options: &TargetOptions) -> Result<Self, EmbeddedError> {
-        let scratch = env::temp_dir().join(format!("loadgen-{}", process::id()));
-        let (data, scratch) = match &options.data {
-            Some(data) => (data.clone(), None),
-            None => (scratch.clone(), Some(scratch)),
-        };
+        let temporary = env::temp_dir().join(format!("loadgen-{}", process::id()));
+        let data = options.data.clone().unwrap_or(temporary);
         fs::create_dir_all(&data).map_err(EmbeddedError::Directory)?;
+        let scratch = options.data.is_none().then(|| Scratch(data.clone()));
         let listen = free_ports(options.shards * PORTS_PER_SHARD)?;
         let namesrv = free_ports(1)?;
         let program = program();
@@ -68,7 +66,7 @@ impl Embedded {
         command.args(["--listen", &listen.to_string()]);
         command.args(["--namesrv-listen", &namesrv.to_string()]);
         command.args(["--shards", &options.shards.to_string()]);
-        command.arg("--data-dir").arg(&data);
+        command.arg("--data").arg(&data);
         command.args(["--flush", if options.flush == Flush::Sync { "sync" } else { "async" }]);
         // A group of its own: Ctrl-C ends the sending first, then the audit, then the broker.
         command.process_group(0);
@@ -77,7 +75,7 @@ impl Embedded {
             let program = program.display().to_string();
             EmbeddedError::Start { program, cause }
         })?;
-        let mut embedded = Self { namesrv, child, scratch, last_lines: Arc::default() };
+        let mut embedded = Self { namesrv, child, _scratch: scratch, last_lines: Arc::default() };
         embedded.wait_until_ready()?;
         Ok(embedded)
     }
@@ -128,10 +126,16 @@ impl Embedded {
 impl Drop for Embedded {
     fn drop(&mut self) {
         self.stop();
-        if let Some(scratch) = &self.scratch {
-            // Left-overs in a temporary directory are no reason to fail.
-            let _ = fs::remove_dir_all(scratch);
-        }
+    }
+}
+
+/// A directory of our own, removed with everything in it.
+struct Scratch(PathBuf);
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        // Left-overs in a temporary directory are no reason to fail.
+        let _ = fs::remove_dir_all(&self.0);
     }
 }
 

@@ -203,7 +203,7 @@ fn stand_in_for_the_embedded_broker() {
     assert_eq!(words[0], "dev");
     let value = |name| words[words.iter().position(|word| *word == name).unwrap() + 1];
     assert_eq!((value("--shards"), value("--flush")), ("1", "async"));
-    assert!(Path::new(value("--data-dir")).is_dir());
+    assert!(Path::new(value("--data")).is_dir());
     let listeners = ["--listen", "--namesrv-listen"]
         .map(|name| TcpListener::bind(value(name).parse::<SocketAddr>().unwrap()).unwrap());
     broker::start_on(listeners, Fault::None);
