@@ -1,7 +1,7 @@
 //! Takes connections for a shard.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -10,13 +10,16 @@ use glommio::net::TcpListener;
 use super::service::Service;
 use super::shard::Shard;
 
+/// How long somebody who listens already may take to answer.
+const ANSWER_MAX: Duration = Duration::from_millis(200);
 /// Pause after a failed accept: out of file descriptors is no reason to end, nor to spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(10);
 
 /// Binds `address`, or says who else may have it.
 ///
 /// The runtime's listeners share ports with whoever asks for it, so a second broker would start
-/// without an error and take half of the connections. A plain bind before tells.
+/// without an error and take half of the connections. Whether somebody answers there tells. (A
+/// plain bind would not: connections of a killed broker keep it out for a minute.)
 pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     let in_context = |error: io::Error| {
         let remedy = match error.kind() {
@@ -26,8 +29,19 @@ pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
         };
         io::Error::new(error.kind(), format!("cannot listen on {address}: {error}{remedy}"))
     };
-    drop(std::net::TcpListener::bind(address).map_err(in_context)?);
+    if is_served(address) {
+        return Err(in_context(io::ErrorKind::AddrInUse.into()));
+    }
     TcpListener::bind(address).map_err(|error| in_context(error.into()))
+}
+
+fn is_served(address: SocketAddr) -> bool {
+    let host = match address.ip() {
+        ip if !ip.is_unspecified() => ip,
+        IpAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(_) => Ipv6Addr::LOCALHOST.into(),
+    };
+    TcpStream::connect_timeout(&SocketAddr::new(host, address.port()), ANSWER_MAX).is_ok()
 }
 
 /// Accepts until the shard stops. Ends with the task that awaits it.

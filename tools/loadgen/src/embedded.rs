@@ -19,6 +19,10 @@ use crate::options::{Flush, TargetOptions};
 
 /// Environment variable that names the broker's program.
 pub const PROGRAM_VARIABLE: &str = "RINGMQ_BIN";
+/// First argument that makes loadgen the program `ringmq`, with the arguments behind it.
+pub const SERVER_COMMAND: &str = "ringmq";
+/// A shard also listens two ports below its own, for old clients.
+const PORTS_BELOW: u16 = 2;
 /// How the line begins with which the broker says that it serves.
 const READY: &str = "ringmq ready";
 /// How long the broker may take to serve, and to end.
@@ -58,10 +62,10 @@ impl Embedded {
         let data = options.data.clone().unwrap_or(temporary);
         fs::create_dir_all(&data).map_err(EmbeddedError::Directory)?;
         let scratch = options.data.is_none().then(|| Scratch(data.clone()));
-        let listen = free_ports(options.shards * PORTS_PER_SHARD)?;
+        let first = free_ports(PORTS_BELOW + options.shards * PORTS_PER_SHARD)?;
+        let listen = SocketAddr::new(first.ip(), first.port() + PORTS_BELOW);
         let namesrv = free_ports(1)?;
-        let program = program();
-        let mut command = Command::new(&program);
+        let mut command = server();
         command.arg("dev");
         command.args(["--listen", &listen.to_string()]);
         command.args(["--namesrv-listen", &namesrv.to_string()]);
@@ -72,7 +76,7 @@ impl Embedded {
         command.process_group(0);
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let child = command.spawn().map_err(|cause| {
-            let program = program.display().to_string();
+            let program = command.get_program().display().to_string();
             EmbeddedError::Start { program, cause }
         })?;
         let mut embedded = Self { namesrv, child, _scratch: scratch, last_lines: Arc::default() };
@@ -139,13 +143,16 @@ impl Drop for Scratch {
     }
 }
 
-/// The broker's program: named by the environment, beside this program, or in the PATH.
-fn program() -> PathBuf {
+/// The broker's program: named by the environment, or this very program, which holds the broker too
+/// (see `main`), so that a load run needs nothing but itself.
+fn server() -> Command {
     if let Some(program) = env::var_os(PROGRAM_VARIABLE) {
-        return program.into();
+        return Command::new(program);
     }
-    let beside = env::current_exe().ok().map(|own| own.with_file_name("ringmq"));
-    beside.filter(|program| program.exists()).unwrap_or_else(|| "ringmq".into())
+    let own = env::current_exe().unwrap_or_else(|_| "loadgen".into());
+    let mut command = Command::new(own);
+    command.arg(SERVER_COMMAND);
+    command
 }
 
 /// The first of `count` consecutive ports that are free on loopback now.

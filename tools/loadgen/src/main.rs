@@ -1,8 +1,10 @@
 //! `loadgen`: reads the options, runs one command, prints its report.
 
+use std::ffi::OsString;
 use std::process::ExitCode;
 
 use clap::Parser;
+use loadgen::embedded::SERVER_COMMAND;
 use loadgen::interrupt::Interrupt;
 use loadgen::options::{Command, Options};
 use loadgen::run::RunError;
@@ -10,6 +12,10 @@ use loadgen::{ramp, steady};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 fn main() -> ExitCode {
+    let args: Vec<OsString> = std::env::args_os().collect();
+    if args.get(1).is_some_and(|arg| arg == SERVER_COMMAND) {
+        return ringmq::cli::run(args.into_iter().skip(1));
+    }
     // Wrong usage ends here, with code 2.
     let options = Options::parse();
     match run(&options) {

@@ -77,7 +77,7 @@ pub struct RampOptions {
 pub struct TargetOptions {
     /// Starts `ringmq dev` for the run and stops it afterwards. The default.
     ///
-    /// The program is $RINGMQ_BIN, else `ringmq` beside loadgen, else `ringmq` in the PATH.
+    /// The program is $RINGMQ_BIN when that is set, else the broker that loadgen itself contains.
     #[arg(long, conflicts_with = "namesrv")]
     pub embedded: bool,
 

@@ -1,0 +1,9 @@
+//! Real processes, real sockets, a real disk: what must hold for whoever runs the binary.
+//!
+//! Each test has servers of its own on ports of its own and ends them by their process id. Nothing
+//! sleeps to wait for a state: it is polled for, with a deadline.
+
+mod crash;
+mod operation;
+mod server;
+mod wire;

@@ -1,0 +1,168 @@
+//! Starts `ringmq` as a user would, and ends it.
+
+use std::io::{BufRead, BufReader, Read};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::sync::atomic::{AtomicU16, Ordering};
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+/// How long anything here may take before a test says that it hangs.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A directory of this test's own, removed in the end.
+pub struct Scratch(pub PathBuf);
+
+impl Scratch {
+    pub fn new(name: &str) -> Self {
+        // Below the build directory: a real file system, unlike some temporary directories.
+        let path = Path::new(env!("CARGO_TARGET_TMPDIR"))
+            .join(format!("{name}-{}", std::process::id()));
+        let _ = std::fs::remove_dir_all(&path);
+        std::fs::create_dir_all(&path).unwrap();
+        Self(path)
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+/// Ports of one broker with up to three shards, and of its NameServer.
+#[derive(Clone, Copy, Debug)]
+pub struct Ports {
+    pub broker: u16,
+    pub nameserver: u16,
+}
+
+impl Ports {
+    /// Sixteen ports that nobody uses, below those that the kernel hands out by itself.
+    pub fn free() -> Self {
+        static NEXT: AtomicU16 = AtomicU16::new(0);
+        let begin = 20_000 + (std::process::id() % 300) as u16 * 32;
+        for _ in 0..200 {
+            let first = begin + NEXT.fetch_add(16, Ordering::Relaxed);
+            let is_free = |port| TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok();
+            if (first..first + 16).all(is_free) {
+                return Self { broker: first + 3, nameserver: first };
+            }
+        }
+        panic!("no free ports");
+    }
+
+    pub fn broker_address(self) -> SocketAddr {
+        (Ipv4Addr::LOCALHOST, self.broker).into()
+    }
+
+    pub fn nameserver_address(self) -> SocketAddr {
+        (Ipv4Addr::LOCALHOST, self.nameserver).into()
+    }
+}
+
+pub fn ringmq(args: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_ringmq"));
+    command.args(args).env("RINGMQ_LOG", "info");
+    command
+}
+
+/// Runs a command to its end.
+pub fn run(args: &[&str]) -> Output {
+    ringmq(args).stdin(Stdio::null()).output().unwrap()
+}
+
+/// A running server.
+pub struct Server {
+    child: Child,
+    log: PathBuf,
+}
+
+impl Server {
+    /// Starts a server and waits until it says that it is ready.
+    pub fn start(args: &[&str], log: &Path) -> Self {
+        let errors = std::fs::File::options().create(true).append(true).open(log).unwrap();
+        let mut command = ringmq(args);
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(errors);
+        let mut child = command.spawn().unwrap();
+        let stdout = child.stdout.take().unwrap();
+        let (send, lines) = flume::bounded(16);
+        std::thread::spawn(move || {
+            for line in BufReader::new(stdout).lines().map_while(Result::ok) {
+                let _ = send.send(line);
+            }
+        });
+        let mut server = Self { child, log: log.to_owned() };
+        match lines.recv_timeout(PATIENCE) {
+            Ok(line) => assert!(line.starts_with("ringmq ready"), "{line}"),
+            Err(error) => {
+                let _ = server.child.kill();
+                panic!("{args:?} is not ready: {error}\n{}", server.log());
+            }
+        }
+        server
+    }
+
+    /// NameServer and broker in one process.
+    pub fn dev(data: &Path, ports: Ports, shards: u16) -> Self {
+        let (listen, namesrv) = (ports.broker_address(), ports.nameserver_address());
+        let args = [
+            "dev",
+            "--data",
+            data.to_str().unwrap(),
+            "--listen",
+            &listen.to_string(),
+            "--namesrv-listen",
+            &namesrv.to_string(),
+            "--shards",
+            &shards.to_string(),
+            "--segment-size",
+            "16MiB",
+            "--tail-cache",
+            "4MiB",
+        ];
+        Self::start(&args, &data.with_extension("log"))
+    }
+
+    pub fn log(&self) -> String {
+        let mut text = String::new();
+        std::fs::File::open(&self.log).unwrap().read_to_string(&mut text).unwrap();
+        text
+    }
+
+    /// kill -9.
+    pub fn kill(mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    /// SIGTERM, and what came of it.
+    pub fn terminate(mut self) -> ExitStatus {
+        kill(Pid::from_raw(self.child.id() as i32), Signal::SIGTERM).unwrap();
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                return status;
+            }
+            if Instant::now() > deadline {
+                self.child.kill().unwrap();
+                panic!("it does not stop\n{}", self.log());
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // A test that failed leaves its server behind.
+        if self.child.try_wait().is_ok_and(|status| status.is_none()) {
+            let _ = self.child.kill();
+            let _ = self.child.wait();
+        }
+    }
+}
+

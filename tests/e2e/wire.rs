@@ -1,0 +1,107 @@
+//! What comes over the wire without having been asked for.
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::TcpStream;
+
+use ringmq::sim::Rng;
+
+use crate::server::{PATIENCE, Ports, Scratch, Server, run};
+
+/// A frame with a JSON header and a body, as the remoting reference draws it.
+fn frame(header: &str, body: &[u8]) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    bytes.extend_from_slice(&((4 + header.len() + body.len()) as u32).to_be_bytes());
+    bytes.extend_from_slice(&(header.len() as u32).to_be_bytes());
+    bytes.extend_from_slice(header.as_bytes());
+    bytes.extend_from_slice(body);
+    bytes
+}
+
+fn header(code: i32, opaque: i32, flag: i32, ext: &str) -> String {
+    format!(
+        r#"{{"code":{code},"extFields":{{{ext}}},"flag":{flag},"language":"JAVA","opaque":{opaque},"serializeTypeCurrentRPC":"JSON","version":409}}"#
+    )
+}
+
+fn connect(ports: Ports) -> TcpStream {
+    let stream = TcpStream::connect(ports.broker_address()).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream
+}
+
+/// The header of the next answer.
+fn answer(stream: &mut TcpStream) -> String {
+    let mut word = [0; 4];
+    stream.read_exact(&mut word).unwrap();
+    let mut rest = vec![0; u32::from_be_bytes(word) as usize];
+    stream.read_exact(&mut rest).unwrap();
+    let header_size = u32::from_be_bytes(rest[..4].try_into().unwrap()) as usize & 0x00FF_FFFF;
+    String::from_utf8(rest[4..4 + header_size].to_vec()).unwrap()
+}
+
+/// Whether the other side has closed the connection, or does within the test's patience.
+fn is_closed(stream: &mut TcpStream) -> bool {
+    let mut byte = [0];
+    match stream.read(&mut byte) {
+        Ok(size) => size == 0,
+        Err(error) => matches!(error.kind(), ErrorKind::ConnectionReset | ErrorKind::BrokenPipe),
+    }
+}
+
+#[test]
+fn bad_requests_are_answered_and_lost_framing_closes_only_its_own_connection() {
+    let scratch = Scratch::new("hostile");
+    let ports = Ports::free();
+    let server = Server::dev(&scratch.0.join("data"), ports, 1);
+    let mut witness = connect(ports);
+    let mut requests = Vec::new();
+    requests.extend(frame(&header(9999, 1, 0, ""), b""));
+    requests.extend(frame(&header(11, 2, 0, r#""topic":"t""#), b""));
+    // One-way requests are never answered, wrong ones neither.
+    requests.extend(frame(&header(9999, 3, 2, ""), b""));
+    requests.extend(frame(&header(30, 4, 0, r#""topic":"no such","queueId":"0""#), b""));
+    requests.extend(frame(&header(30, 5, 0, r#""topic":"unknown","queueId":"0""#), b""));
+    witness.write_all(&requests).unwrap();
+    let expected = [
+        (1, r#""code":3"#, "9999 not supported"),
+        (2, r#""code":1"#, "consumerGroup"),
+        (4, r#""code":29"#, "RINGMQ-1003"),
+        (5, r#""code":17"#, "RINGMQ-1005"),
+    ];
+    for (opaque, code, remark) in expected {
+        let header = answer(&mut witness);
+        for part in [code, remark, &format!(r#""opaque":{opaque}"#)] {
+            assert!(header.contains(part), "{header} does not say {part}");
+        }
+    }
+
+    let lost: [&[u8]; 5] = [
+        b"GET / HTTP/1.1\r\nHost: broker\r\n\r\n",
+        &[0x7F, 0xFF, 0xFF, 0xFF, 0, 0, 0, 8],
+        &[0, 0, 0, 12, 0, 0, 0, 200, b'{', b'}', 0, 0, 0, 0, 0, 0],
+        &frame("not json", b""),
+        &frame("[1]", b""),
+    ];
+    for bytes in lost {
+        let mut stream = connect(ports);
+        stream.write_all(bytes).unwrap();
+        assert!(is_closed(&mut stream), "{bytes:?} leaves the connection open");
+    }
+
+    let mut rng = Rng::from_seed(7);
+    for _ in 0..200 {
+        let mut stream = connect(ports);
+        let mut bytes = frame(&header(310, 1, 0, r#""b":"t","e":"0""#), b"body");
+        for _ in 0..=rng.below(4) {
+            let at = rng.below(bytes.len() as u64) as usize;
+            bytes[at] = rng.below(256) as u8;
+        }
+        // The broker may close before all of it is taken.
+        let _ = stream.write_all(&bytes);
+    }
+    witness.write_all(&frame(&header(9998, 6, 0, ""), b"")).unwrap();
+    assert!(answer(&mut witness).contains(r#""opaque":6"#), "the witness is still served");
+    let namesrv = ports.nameserver_address().to_string();
+    assert!(run(&["msg", "send", "fine", "x", "--namesrv", &namesrv]).status.success());
+    assert!(server.terminate().success());
+}
