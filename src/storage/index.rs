@@ -410,3 +410,133 @@ impl PageCache {
         self.clock.get()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::storage::disk::BLOCK_SIZE;
+
+    const KEY: QueueKey = QueueKey { topic: 1, queue: QueueId(2) };
+    const SEGMENT: u64 = 1 << 20;
+
+    fn located(offset: u64) -> Located {
+        let at = LogOffset(offset);
+        Located { offset: at, size: 100, tag_hash: 0, stored_at: Timestamp(9), entry_offset: at }
+    }
+
+    /// Numbers 0 to 2 in the first segment, 5 to 7 in the second; 3 and 4 were lost.
+    fn sample() -> Index {
+        let mut index = Index::new(PAGE_SIZE);
+        for segment in 0..2 {
+            let base = segment * SEGMENT;
+            index.begin_segment(LogOffset(base)..LogOffset(base + SEGMENT));
+            for number in 0..3 {
+                let offset = QueueOffset(segment * 5 + number);
+                index.push(KEY, offset, located(base + number * 100));
+            }
+        }
+        index
+    }
+
+    /// Writes the index file of the oldest segment to memory.
+    fn seal(index: &mut Index) -> Vec<u8> {
+        let plan = index.plan_file(vec![0]);
+        let mut file = vec![0xEE; plan.layout().size() as usize];
+        let mut encode = plan.encode(4);
+        file.chunks_mut(BLOCK_SIZE).for_each(&mut encode);
+        drop(encode);
+        index.handle_file(&plan);
+        file
+    }
+
+    fn first(lookup: &Lookup) -> Option<(usize, u64)> {
+        match lookup {
+            Lookup::Here(found) => Some((found.len(), found[0].offset.0)),
+            _ => None,
+        }
+    }
+
+    #[test]
+    fn lookups() {
+        let index = sample();
+        let lost = |next| Lookup::Lost { next: QueueOffset(next) };
+        assert_eq!(first(&index.lookup(KEY, QueueOffset(0), 32)), Some((3, 0)));
+        assert_eq!(first(&index.lookup(KEY, QueueOffset(1), 1)), Some((1, 100)));
+        assert_eq!(index.lookup(KEY, QueueOffset(3), 32), lost(5));
+        assert_eq!(index.lookup(KEY, QueueOffset(4), 32), lost(5));
+        assert_eq!(first(&index.lookup(KEY, QueueOffset(5), 32)), Some((3, SEGMENT)));
+        assert_eq!(index.lookup(KEY, QueueOffset(8), 32), Lookup::Nothing);
+        let unknown = QueueKey { topic: 3, ..KEY };
+        assert_eq!(index.lookup(unknown, QueueOffset(0), 32), Lookup::Nothing);
+        assert_eq!((index.bounds(KEY), index.bounds(unknown)), (0..8, 0..0));
+    }
+
+    #[test]
+    fn what_is_visible_ends_with_the_last_safe_message() {
+        let mut index = sample();
+        let rows = [
+            (0, 0),
+            (99, 0),
+            (100, 1),
+            (300, 3),
+            (SEGMENT, 3),
+            (SEGMENT + 199, 6),
+            (SEGMENT + 300, 8),
+            (u64::MAX, 8),
+        ];
+        for (safe, end) in rows {
+            assert_eq!(index.visible_end(KEY, LogOffset(safe)), QueueOffset(end), "{safe}");
+        }
+        index.restore_next(KEY, QueueOffset(20));
+        assert_eq!(index.visible_end(KEY, LogOffset(u64::MAX)), QueueOffset(20));
+        assert_eq!(index.lookup(KEY, QueueOffset(8), 1), Lookup::Lost { next: QueueOffset(20) });
+    }
+
+    #[test]
+    fn a_sealed_segment_answers_from_its_file_as_it_did_from_memory() {
+        let mut index = sample();
+        let before = index.lookup(KEY, QueueOffset(1), 32);
+        let file = seal(&mut index);
+        let Lookup::Sealed(page) = index.lookup(KEY, QueueOffset(1), 32) else {
+            panic!("not loaded yet")
+        };
+        index.insert_page(page, Rc::new(file));
+        assert_eq!(index.lookup(KEY, QueueOffset(1), 32), before);
+        index.drop_before(LogOffset(SEGMENT));
+        assert_eq!((index.bounds(KEY), index.cached_bytes()), (5..8, 0));
+        assert_eq!(index.lookup(KEY, QueueOffset(1), 32), Lookup::Lost { next: QueueOffset(5) });
+    }
+
+    #[test]
+    fn the_page_used_last_stays() {
+        let mut cache = PageCache::new(2 * PAGE_SIZE);
+        let page = |number| IndexPage { segment: LogOffset(0), number };
+        let slot = |number: u32| number * (BLOCKS_PER_PAGE * MESSAGES_PER_BLOCK) as u32;
+        for number in 0..2 {
+            cache.insert(page(number), Rc::new(vec![0; PAGE_SIZE]));
+        }
+        cache.messages(LogOffset(0), slot(0)..slot(1), 1);
+        cache.insert(page(2), Rc::new(vec![0; PAGE_SIZE]));
+        let mut left: Vec<u32> = cache.pages.keys().map(|page| page.number).collect();
+        left.sort_unstable();
+        assert_eq!(left, [0, 2]);
+    }
+
+    #[test]
+    #[should_panic(expected = "already")]
+    fn a_number_is_given_once() {
+        sample().push(KEY, QueueOffset(7), located(SEGMENT + 500));
+    }
+
+    #[test]
+    fn topics_are_forgotten_and_expired_queues_keep_their_next_number() {
+        let mut index = sample();
+        index.drop_before(LogOffset(2 * SEGMENT));
+        assert_eq!(index.bounds(KEY), 8..8);
+        assert_eq!(index.next_offsets().collect::<Vec<_>>(), [(KEY, QueueOffset(8))]);
+        index.retain_topics(|topic| topic == 1);
+        assert_eq!(index.queue_count(), 1);
+        index.remove_topic(1);
+        assert_eq!((index.queue_count(), index.next_offset(KEY)), (0, QueueOffset(0)));
+    }
+}

@@ -17,6 +17,9 @@ use crate::storage::writer::WRITE_SIZE;
 /// With asynchronous flush, a flush begins when the last one is this old. Called every 100 ms, so that
 /// no acknowledged byte waits longer than half a second.
 const SYNC_INTERVAL_MS: u64 = 400;
+/// It also begins when this much waits for it, bytes: one long flush would hold up the writes beside it
+/// for longer than several short ones.
+const SYNC_SIZE: u64 = 32 << 20;
 /// How often the file system is asked for its free space.
 const SPACE_INTERVAL_MS: u64 = 1000;
 /// Most writes of zeros in one call; the rest follows in the next.
@@ -95,8 +98,10 @@ impl<D: Disk> Store<D> {
     }
 
     fn sync_is_due(&self, now: Timestamp) -> bool {
-        let mut upkeep = self.0.upkeep.borrow_mut();
-        let is_due = now.ms_since(upkeep.synced_at) >= SYNC_INTERVAL_MS || now < upkeep.synced_at;
+        let (log, mut upkeep) = (self.0.log.borrow(), self.0.upkeep.borrow_mut());
+        let is_due = log.writer.safe() - log.writer.durable() >= SYNC_SIZE
+            || now.ms_since(upkeep.synced_at) >= SYNC_INTERVAL_MS
+            || now < upkeep.synced_at;
         if is_due {
             upkeep.synced_at = now;
         }

@@ -78,6 +78,8 @@ pub struct Opening<D: Disk> {
     next_ready: u64,
     index: Index,
     report: RecoveryReport,
+    /// How many of the damaged ranges in the report were noted by an earlier opening.
+    noted: usize,
 }
 
 /// A segment as it was found.
@@ -123,6 +125,7 @@ impl<D: Disk> Opening<D> {
             next_ready: files.ready.last().map_or(0, |(newest, _)| newest + 1),
             index,
             report,
+            noted: files.damaged.len(),
         };
         opening.read_snapshots(&files).await?;
         opening.check_beginning(&files)?;
@@ -266,7 +269,7 @@ impl<D: Disk> Opening<D> {
 
     /// Leaves a file beside the log for every range that was found damaged now.
     async fn note_damage(&self) -> Result<(), DiskError> {
-        for hole in &self.report.damaged {
+        for hole in &self.report.damaged[self.noted..] {
             let name = FileName::Damaged(hole.clone());
             match publish_bytes(&self.disk, name, damage_note(hole).as_bytes()).await {
                 // The report says it too; a full disk must not keep the log closed.
@@ -327,6 +330,7 @@ impl<D: Disk> Opening<D> {
         report.begin = segments.front().expect("settled above").range.start;
         report.end = end;
         report.epoch = start.epoch;
+        let is_in_log = |hole: &Range<LogOffset>| hole.end > report.begin;
         let log = Log {
             writer: Writer::new(start, &prefix, |size| disk.buffer(size)),
             disk: disk.clone(),
@@ -337,7 +341,7 @@ impl<D: Disk> Opening<D> {
             fault: None,
             space: SpaceState::Enough,
             is_opening: true,
-            damaged: report.damaged.clone(),
+            damaged: report.damaged.iter().filter(|hole| is_in_log(hole)).cloned().collect(),
             ready,
             next_ready,
             counters: Counters::default(),
@@ -450,9 +454,11 @@ impl<F: DiskFile> Walk<'_, F> {
         apply: &mut impl FnMut(&mut Index, Replayed<'_>),
     ) -> Result<Step, OpenError> {
         let at = self.at;
-        let Some(found) = self.segments.iter_mut().find(|f| f.segment.range.contains(&at)) else {
-            let is_gap = self.segments.iter().any(|f| f.segment.range.start >= at)
-                || self.point.is_some_and(|point| at < point.offset);
+        let behind = self.segments.partition_point(|found| found.segment.range.start <= at);
+        let here = behind.checked_sub(1).map(|index| &mut self.segments[index]);
+        let Some(found) = here.filter(|found| found.segment.range.contains(&at)) else {
+            let is_gap =
+                behind < self.segments.len() || self.point.is_some_and(|point| at < point.offset);
             return Ok(if is_gap { Step::Hole { claimed_size: 0 } } else { Step::End });
         };
         let range = found.segment.range.clone();

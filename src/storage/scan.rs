@@ -56,8 +56,9 @@ impl<F: DiskFile> LogReader<F> {
 
     /// What lies at `at`. Nothing lies outside all segments.
     pub async fn look(&mut self, at: LogOffset) -> Result<Look<'_>, DiskError> {
-        let segment = self.segments.iter().find(|(range, _)| range.contains(&at));
-        let Some((range, _)) = segment else { return Ok(Look::Nothing { claimed_size: None }) };
+        let Some((range, _)) = self.segment(at) else {
+            return Ok(Look::Nothing { claimed_size: None });
+        };
         let (room, seed) = (range.end.0 - at.0, self.seed);
         // Once for the header, and once more when that says how long the entry is.
         for _ in 0..2 {
@@ -102,6 +103,12 @@ impl<F: DiskFile> LogReader<F> {
         Ok(behind)
     }
 
+    fn segment(&self, at: LogOffset) -> Option<&(Range<LogOffset>, F)> {
+        let behind = self.segments.partition_point(|(range, _)| range.start <= at);
+        let found = &self.segments[behind.checked_sub(1)?];
+        found.0.contains(&at).then_some(found)
+    }
+
     async fn consider(
         &mut self,
         place: LogOffset,
@@ -121,8 +128,7 @@ impl<F: DiskFile> LogReader<F> {
     /// Makes the window begin in the block of `at` and hold `needs` bytes from there, as far as the
     /// segment goes.
     async fn load(&mut self, at: LogOffset, needs: usize) -> Result<(), DiskError> {
-        let segment = self.segments.iter().find(|(range, _)| range.contains(&at));
-        let Some((range, file)) = segment else { return Ok(()) };
+        let Some((range, file)) = self.segment(at) else { return Ok(()) };
         let base = block_floor(at.0);
         let room = usize::try_from(range.end.0 - base).unwrap_or(usize::MAX);
         let wanted = ((at.0 - base) as usize + needs).next_multiple_of(BLOCK_SIZE);

@@ -102,6 +102,32 @@ fn a_recycled_file_shows_nothing_of_its_earlier_content() {
     });
 }
 
+/// Several segments leave in one call, and power goes at any step of it: no gap, nothing twice.
+#[test]
+fn retention_can_be_interrupted_anywhere() {
+    run(async {
+        let disk = SimDisk::new(7);
+        let shard = Shard::open(&disk, config()).await.unwrap();
+        for _ in 0..400 {
+            send(&shard, 0, &[1000]).await;
+            shard.maintain(false).await.unwrap();
+        }
+        let tight = StoreConfig { retention_bytes: 0, ..config() };
+        for seed in 0..300 {
+            let disk = disk.after_kill(seed);
+            let shard = Shard::open(&disk, tight.clone()).await.unwrap();
+            disk.lose_power_after(seed % 30);
+            shard.maintain(false).await.ok();
+            disk.lose_power();
+            let found = Shard::open(&disk.after_crash(seed), config()).await.unwrap();
+            assert_eq!(found.report.damaged, [], "seed {seed}");
+            let bounds = found.store.with_index(|index| index.bounds(key(0)));
+            assert_eq!(bounds.end, 400, "seed {seed}");
+            found.read_all(0).await.unwrap();
+        }
+    });
+}
+
 #[test]
 fn files_are_written_ahead_of_need_only_while_nothing_is_appended() {
     run(async {
