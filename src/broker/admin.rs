@@ -184,7 +184,7 @@ impl<D: Disk> Broker<D> {
                 Ok(Outcome::ok(Reply::StoreTime(stored_at)))
             }
             Lookup::Sealed(page) => {
-                Ok(Outcome::Read(ColdRead::StoreTime { queue: queue.clone(), page }))
+                Ok(Outcome::read(ColdRead::StoreTime { queue: queue.clone(), page }))
             }
             Lookup::Lost { .. } | Lookup::Nothing => Ok(Outcome::ok(Reply::StoreTime(None))),
         }

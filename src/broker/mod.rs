@@ -107,7 +107,8 @@ pub enum Outcome {
     },
     /// The answer comes out of [`Broker::advance`] or [`Broker::expire`], with the origin.
     Held,
-    Read(ColdRead),
+    /// The disk must be read first: to be awaited with [`Broker::finish`].
+    Read(Box<ColdRead>),
 }
 
 impl Outcome {
@@ -117,6 +118,11 @@ impl Outcome {
 
     fn done() -> Self {
         Self::ok(Reply::Done)
+    }
+
+    /// Boxed: reading the disk is rare, and every outcome would be as large as this one.
+    fn read(read: ColdRead) -> Self {
+        Self::Read(Box::new(read))
     }
 }
 
@@ -175,7 +181,7 @@ impl<D: Disk> Broker<D> {
             Request::MinOffset(queue) => self.min_offset(queue),
             Request::OffsetByTime { queue, at, boundary } => self.queue(queue).map(|queue| {
                 let is_upper = *boundary == crate::model::request::Boundary::Upper;
-                Outcome::Read(ColdRead::OffsetByTime { queue, at: *at, is_upper })
+                Outcome::read(ColdRead::OffsetByTime { queue, at: *at, is_upper })
             }),
             Request::EarliestStoreTime(queue) => self.earliest_store_time(queue),
             Request::CommittedOffset { group, queue, zero_if_missing } => {
@@ -198,7 +204,7 @@ impl<D: Disk> Broker<D> {
                 members.map(|members| Outcome::ok(Reply::Members(members)))
             }
             Request::MessageByOffset { offset } => {
-                Ok(Outcome::Read(ColdRead::Message { offset: *offset }))
+                Ok(Outcome::read(ColdRead::Message { offset: *offset }))
             }
             Request::QueryMessages { .. } => Err(Refusal::NothingFound),
             Request::UpdateTopic(config) => self.update_topic(config, now),
@@ -220,8 +226,8 @@ impl<D: Disk> Broker<D> {
     }
 
     /// Reads what an outcome said must be read, then goes on as [`handle`](Self::handle) does.
-    pub async fn finish(&self, read: ColdRead) -> Outcome {
-        let finished = match read {
+    pub async fn finish(&self, read: Box<ColdRead>) -> Outcome {
+        let finished = match *read {
             ColdRead::Index { task, page } => match self.store.load_index(page).await {
                 Ok(()) => return self.try_pull(task),
                 Err(error) => Err(error),

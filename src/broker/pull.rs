@@ -3,8 +3,6 @@
 //!
 //! Only what is safe is seen: a search stops at the queue's visible end.
 
-use smallvec::SmallVec;
-
 use super::filter::TagFilter;
 use super::held::{HELD_MAX, PullTask};
 use super::{Answer, Broker, ColdRead, Origin, Outcome};
@@ -29,7 +27,7 @@ const SCAN_MAX: u64 = 16_384;
 const LOOKUP_COUNT: usize = 32;
 
 /// Messages chosen for an answer, each with its queue offset.
-pub(super) type Chosen = SmallVec<[(QueueOffset, Located); LOOKUP_COUNT]>;
+pub(super) type Chosen = Vec<(QueueOffset, Located)>;
 
 /// What a search found.
 enum Search {
@@ -78,7 +76,7 @@ impl<D: Disk> Broker<D> {
     pub(super) fn try_pull(&self, mut task: PullTask) -> Outcome {
         match self.search(&task) {
             Search::Found { chosen, next } => self.take_bytes(task, chosen, next),
-            Search::NeedsIndex(page) => Outcome::Read(ColdRead::Index { task, page }),
+            Search::NeedsIndex(page) => Outcome::read(ColdRead::Index { task, page }),
             Search::Outside { correct } => {
                 Outcome::Now(self.answer(&task, PullStatus::OffsetMoved, correct, 0, Vec::new()))
             }
@@ -167,7 +165,7 @@ impl<D: Disk> Broker<D> {
         if chunks.is_empty() {
             let cold = chosen.iter().position(|(_, located)| cached(located).is_some());
             let next = cut(&mut chosen, cold.unwrap_or(usize::MAX), next);
-            return Outcome::Read(ColdRead::Messages { task, chosen, next });
+            return Outcome::read(ColdRead::Messages { task, chosen, next });
         }
         let next = cut(&mut chosen, chunks.len(), next);
         Outcome::Now(self.found(&task, &chosen, next, chunks))

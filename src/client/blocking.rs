@@ -37,6 +37,7 @@ pub struct Clock {
 }
 
 impl Clock {
+    #[expect(clippy::disallowed_methods, reason = "the client's edge: where its clock is read")]
     pub fn start() -> Self {
         let since_epoch = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
         let read_ms = since_epoch.map_or(0, |elapsed| elapsed.as_millis() as u64);

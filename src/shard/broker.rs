@@ -90,12 +90,12 @@ impl<D: Disk> BrokerService<D> {
 impl<D: Disk> Service for BrokerService<D> {
     fn handle(&self, request: Request, origin: Origin, now: Timestamp) -> Served {
         if request.scope() == Scope::EveryShard {
-            return Served::Control(request);
+            return Served::Control(Box::new(request));
         }
         Served::Outcome(self.broker.handle(&request, origin, now))
     }
 
-    async fn finish(&self, read: ColdRead) -> Outcome {
+    async fn finish(&self, read: Box<ColdRead>) -> Outcome {
         self.broker.finish(read).await
     }
 

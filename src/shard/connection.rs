@@ -181,7 +181,7 @@ impl<S: Service> Connection<S> {
         let origin = Origin { connection: self.id, ticket, host: self.peer };
         match self.shard.service.handle(request, origin, clock::now()) {
             Served::Outcome(outcome) => self.settle(to, outcome),
-            Served::Control(request) => self.run_control(to, request),
+            Served::Control(request) => self.run_control(to, *request),
         }
         Ok(())
     }

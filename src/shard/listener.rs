@@ -3,7 +3,7 @@
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
 use std::rc::Rc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use glommio::net::TcpListener;
 
@@ -12,6 +12,9 @@ use super::shard::Shard;
 
 /// How long somebody who listens already may take to answer.
 const ANSWER_MAX: Duration = Duration::from_millis(200);
+/// How long a listener without a process may live on.
+const PREDECESSOR_MAX: Duration = Duration::from_secs(2);
+const LOOK_AGAIN: Duration = Duration::from_millis(5);
 /// Pause after a failed accept: out of file descriptors is no reason to end, nor to spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(10);
 
@@ -19,8 +22,10 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(10);
 ///
 /// The runtime's listeners share ports with whoever asks for it, so a second broker would start
 /// without an error and take half of the connections. Whether somebody answers there tells. (A
-/// plain bind would not: connections of a killed broker keep it out for a minute.)
-pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
+/// plain bind would not: connections of a killed broker keep it out for a minute.) The kernel takes
+/// the rings of a killed broker down a little after it is gone, and its listener with them, so one
+/// that answers is given [`PREDECESSOR_MAX`] to go.
+pub async fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     let in_context = |error: io::Error| {
         let remedy = match error.kind() {
             io::ErrorKind::AddrInUse => "; another process listens there, stop it or use --listen",
@@ -29,8 +34,12 @@ pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
         };
         io::Error::new(error.kind(), format!("cannot listen on {address}: {error}{remedy}"))
     };
-    if is_served(address) {
-        return Err(in_context(io::ErrorKind::AddrInUse.into()));
+    let deadline = Instant::now() + PREDECESSOR_MAX;
+    while is_served(address) {
+        if Instant::now() >= deadline {
+            return Err(in_context(io::ErrorKind::AddrInUse.into()));
+        }
+        glommio::timer::sleep(LOOK_AGAIN).await;
     }
     TcpListener::bind(address).map_err(|error| in_context(error.into()))
 }
@@ -41,7 +50,10 @@ fn is_served(address: SocketAddr) -> bool {
         IpAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),
         IpAddr::V6(_) => Ipv6Addr::LOCALHOST.into(),
     };
-    TcpStream::connect_timeout(&SocketAddr::new(host, address.port()), ANSWER_MAX).is_ok()
+    let target = SocketAddr::new(host, address.port());
+    // A socket that the kernel gave this very port as its own end reaches itself.
+    let is_other = |stream: TcpStream| stream.local_addr().is_ok_and(|own| own != target);
+    TcpStream::connect_timeout(&target, ANSWER_MAX).is_ok_and(is_other)
 }
 
 /// Accepts until the shard stops. Ends with the task that awaits it.

@@ -12,7 +12,7 @@ const INBOX_CAPACITY: usize = 1024;
 #[derive(Debug)]
 pub enum Envelope {
     /// To be carried out here only; the answer holds once it is durable.
-    Ask { request: Request, answer: flume::Sender<Result<Reply, Refusal>> },
+    Ask { request: Box<Request>, answer: flume::Sender<Result<Reply, Refusal>> },
     /// To finish what is under way and end.
     Stop,
 }
@@ -39,7 +39,7 @@ impl Mesh {
                 continue;
             }
             let (answer, answered) = flume::bounded(1);
-            let envelope = Envelope::Ask { request: request.clone(), answer };
+            let envelope = Envelope::Ask { request: Box::new(request.clone()), answer };
             // A shard that is gone has stopped; what it would have answered it can no longer do.
             line.send_async(envelope).await.map_err(|_| Refusal::ShuttingDown)?;
             answers.push(answered);

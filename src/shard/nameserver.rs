@@ -26,7 +26,7 @@ impl Service for NameService {
         Served::Outcome(Outcome::Now(Answer { reply, chunks: Vec::new() }))
     }
 
-    async fn finish(&self, _read: ColdRead) -> Outcome {
+    async fn finish(&self, _read: Box<ColdRead>) -> Outcome {
         unreachable!("a NameServer has no disk")
     }
 

@@ -201,7 +201,7 @@ impl NameServer {
         let (ready, is_ready) = flume::bounded(1);
         let serve = move || async move {
             glommio::spawn_local(pulse.clone().listen()).detach();
-            match listener::bind(listen) {
+            match listener::bind(listen).await {
                 Ok(listener) => {
                     let _ = ready.send(Ok(()));
                     serve_routes(listener, pulse.clone(), inbox).await;

@@ -55,7 +55,7 @@ impl Seat {
         let opened = Broker::open(disk, self.store, self.broker).await;
         let (broker, report) = opened.map_err(|e| in_shard(&e))?;
         tracing::info!(shard = self.shard, took_ms = started.elapsed().as_millis(), "{report}");
-        let listeners = listen(self.address).map_err(|e| in_shard(&e))?;
+        let listeners = listen(self.address).await.map_err(|e| in_shard(&e))?;
         let queues = Queues {
             commit: task_queue("commit", 1000, Latency::Matters(COMMIT_LATENCY)),
             background: task_queue("background", 50, Latency::NotImportant),
@@ -85,10 +85,10 @@ impl OpenShard {
 }
 
 /// The shard's own port, and the one two below that old clients send to (remoting reference, 5.21).
-fn listen(address: SocketAddr) -> io::Result<Vec<TcpListener>> {
-    let mut listeners = vec![listener::bind(address)?];
+async fn listen(address: SocketAddr) -> io::Result<Vec<TcpListener>> {
+    let mut listeners = vec![listener::bind(address).await?];
     if let Some(port) = address.port().checked_sub(2).filter(|port| *port > 0) {
-        listeners.push(listener::bind(SocketAddr::new(address.ip(), port))?);
+        listeners.push(listener::bind(SocketAddr::new(address.ip(), port)).await?);
     }
     Ok(listeners)
 }

@@ -10,7 +10,7 @@ pub trait Service: 'static {
     fn handle(&self, request: Request, origin: Origin, now: Timestamp) -> Served;
 
     /// Reads what an outcome said must be read, and goes on.
-    async fn finish(&self, read: ColdRead) -> Outcome;
+    async fn finish(&self, read: Box<ColdRead>) -> Outcome;
 
     /// Carries out a request that concerns more than this shard.
     async fn control(&self, request: Request) -> Answer;
@@ -33,5 +33,5 @@ pub trait Service: 'static {
 pub enum Served {
     Outcome(Outcome),
     /// To be awaited with [`Service::control`].
-    Control(Request),
+    Control(Box<Request>),
 }

@@ -104,7 +104,7 @@ impl<S: Service> Shard<S> {
         self.progress();
     }
 
-    pub async fn finish(&self, read: ColdRead) -> Outcome {
+    pub async fn finish(&self, read: Box<ColdRead>) -> Outcome {
         self.service.finish(read).await
     }
 

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use ringmq::client::consumer::{ConsumerOptions, Event, QueueRef};
@@ -21,6 +21,25 @@ const UNDER_WAY: usize = 64;
 /// Where a message was acknowledged.
 type Place = (String, u32, u64);
 
+/// What producers and the test tell each other.
+#[derive(Default)]
+struct Progress {
+    is_over: AtomicBool,
+    acknowledged: [AtomicU64; PRODUCERS as usize],
+}
+
+impl Progress {
+    /// Waits until every producer has been acknowledged something new.
+    fn wait_for_more(&self) {
+        let now = || self.acknowledged.each_ref().map(|one| one.load(Ordering::Relaxed));
+        let (before, deadline) = (now(), Instant::now() + PATIENCE);
+        while now().iter().zip(before).any(|(now, before)| *now == before) {
+            assert!(Instant::now() < deadline, "nothing more is acknowledged: {:?}", now());
+            std::thread::sleep(Duration::from_millis(2));
+        }
+    }
+}
+
 /// What one producer did.
 #[derive(Default)]
 struct History {
@@ -38,14 +57,14 @@ fn client(ports: Ports, name: &str) -> ClientOptions {
 }
 
 /// Sends numbered messages to one queue until told to stop, whatever happens to the broker.
-fn produce(ports: Ports, producer: u32, is_over: &AtomicBool) -> History {
+fn produce(ports: Ports, producer: u32, progress: &Progress) -> History {
     let group = GroupName::new("crashers").unwrap();
     let options = ProducerOptions::new(client(ports, &format!("p{producer}")), group);
     let mut sender = Producer::new(options).unwrap();
     let target = Target::Queue { broker: "broker-a-00".into(), queue: QueueId(producer) };
     let mut history = History::default();
     let mut numbers: HashMap<Ticket, u64> = HashMap::new();
-    while !is_over.load(Ordering::Relaxed) {
+    while !progress.is_over.load(Ordering::Relaxed) {
         while numbers.len() < UNDER_WAY {
             let number = history.sent;
             let mut body = format!("{producer} {number} ").into_bytes();
@@ -59,6 +78,8 @@ fn produce(ports: Ports, producer: u32, is_over: &AtomicBool) -> History {
         for outcome in sender.poll(20) {
             note(&mut history, &mut numbers, outcome.ticket, outcome.delivery);
         }
+        let acknowledged = history.acknowledged.len() as u64;
+        progress.acknowledged[producer as usize].store(acknowledged, Ordering::Relaxed);
     }
     for outcome in sender.close() {
         note(&mut history, &mut numbers, outcome.ticket, outcome.delivery);
@@ -111,22 +132,23 @@ fn every_acknowledged_message_survives_kill_9() {
     let namesrv = ports.nameserver_address().to_string();
     assert!(run(&["topic", "create", "crash", "--namesrv", &namesrv]).status.success());
 
-    let is_over = Arc::new(AtomicBool::new(false));
+    let progress = Arc::new(Progress::default());
     let producers: Vec<_> = (0..PRODUCERS)
         .map(|producer| {
-            let is_over = is_over.clone();
-            std::thread::spawn(move || produce(ports, producer, &is_over))
+            let progress = progress.clone();
+            std::thread::spawn(move || produce(ports, producer, &progress))
         })
         .collect();
     let mut rng = Rng::from_seed(0x11_11);
     for _ in 0..ROUNDS {
+        progress.wait_for_more();
         // Not a wait for a state: the moment of the kill is what is random here.
-        std::thread::sleep(Duration::from_millis(50 + rng.below(300)));
+        std::thread::sleep(Duration::from_micros(rng.below(100_000)));
         server.kill();
         server = Server::dev(&data, ports, 1);
     }
-    std::thread::sleep(Duration::from_millis(300));
-    is_over.store(true, Ordering::Relaxed);
+    progress.wait_for_more();
+    progress.is_over.store(true, Ordering::Relaxed);
     let histories: Vec<History> = producers.into_iter().map(|one| one.join().unwrap()).collect();
 
     let mut consumer = Consumer::new(ConsumerOptions::new(client(ports, "auditor"))).unwrap();

@@ -3,6 +3,8 @@
 //! Each test has servers of its own on ports of its own and ends them by their process id. Nothing
 //! sleeps to wait for a state: it is polled for, with a deadline.
 
+#![expect(clippy::unwrap_used, reason = "a test that meets what it did not expect has failed")]
+
 mod crash;
 mod operation;
 mod server;

@@ -61,7 +61,11 @@ fn what_cannot_start_says_why_and_what_to_do() {
     let unused = scratch.0.join("other").to_str().unwrap().to_owned();
     let rows = [
         (dev(&used, other, &[]), 1, "in use by process"),
-        (dev(&unused, Ports { nameserver: other.nameserver, ..ports }, &["--shards", "1"]), 1, "--listen"),
+        (
+            dev(&unused, Ports { nameserver: other.nameserver, ..ports }, &["--shards", "1"]),
+            1,
+            "--listen",
+        ),
         (dev(&unused, other, &["--shards", "2"]), 1, "--shards 1"),
         (dev(&unused, other, &["--shards", "0"]), 2, "--shards"),
         (dev(&unused, other, &["--flush", "often"]), 2, "often"),

@@ -19,8 +19,8 @@ pub struct Scratch(pub PathBuf);
 impl Scratch {
     pub fn new(name: &str) -> Self {
         // Below the build directory: a real file system, unlike some temporary directories.
-        let path = Path::new(env!("CARGO_TARGET_TMPDIR"))
-            .join(format!("{name}-{}", std::process::id()));
+        let path =
+            Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}-{}", std::process::id()));
         let _ = std::fs::remove_dir_all(&path);
         std::fs::create_dir_all(&path).unwrap();
         Self(path)
@@ -41,10 +41,11 @@ pub struct Ports {
 }
 
 impl Ports {
-    /// Sixteen ports that nobody uses, below those that the kernel hands out by itself.
+    /// Sixteen ports that nobody uses, away from those that the kernel hands out by itself: a client
+    /// that connects to such a port while its server is down may reach itself.
     pub fn free() -> Self {
         static NEXT: AtomicU16 = AtomicU16::new(0);
-        let begin = 20_000 + (std::process::id() % 300) as u16 * 32;
+        let begin = 3_000 + (std::process::id() % 300) as u16 * 32;
         for _ in 0..200 {
             let first = begin + NEXT.fetch_add(16, Ordering::Relaxed);
             let is_free = |port| TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok();
@@ -165,4 +166,3 @@ impl Drop for Server {
         }
     }
 }
-

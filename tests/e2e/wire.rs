@@ -64,7 +64,7 @@ fn bad_requests_are_answered_and_lost_framing_closes_only_its_own_connection() {
     witness.write_all(&requests).unwrap();
     let expected = [
         (1, r#""code":3"#, "9999 not supported"),
-        (2, r#""code":1"#, "consumerGroup"),
+        (2, r#""code":1"#, "is missing"),
         (4, r#""code":29"#, "RINGMQ-1003"),
         (5, r#""code":17"#, "RINGMQ-1005"),
     ];
