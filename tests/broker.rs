@@ -1,6 +1,8 @@
 //! The broker's promises on a simulated disk: what stock semantics say a pull answers, and what
 //! survives when power is lost at any moment. No runtime, no socket, no clock.
 
+#![expect(clippy::unwrap_used, reason = "a test that meets what it did not expect has failed")]
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
