@@ -389,6 +389,7 @@ async fn write_until(
 
 // ---- Helpers ----
 
+#[expect(clippy::disallowed_methods, reason = "a bench is an edge")]
 fn now() -> Timestamp {
     let since_epoch = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
     Timestamp(since_epoch.expect("a clock after 1970").as_millis() as u64)

@@ -20,8 +20,12 @@ use std::ops::Range;
 
 use crate::storage::segment::{block_ceil, block_floor};
 
-/// Most writes of one log in flight. More bought nothing on any disk we measured.
-pub const WRITES_IN_FLIGHT_MAX: usize = 4;
+/// Most writes of one log in flight. The executor looks at completions and sends off new writes
+/// between other work, so a device that four full writes keep busy wants eight under way.
+pub const WRITES_IN_FLIGHT_MAX: usize = 8;
+/// With this many writes in flight an open buffer waits for more: further small writes would only
+/// make the commits smaller and each message dearer.
+const OPEN_IN_FLIGHT_MAX: usize = 4;
 
 /// Invariant: `safe <= submitted <= end`. All numbers are log offsets.
 #[derive(Debug)]
@@ -100,7 +104,8 @@ impl GroupCommit {
             return Some(Take::Sealed(index, self.sealed[index].clone()));
         }
         let open = self.open_start..self.end;
-        (!open.is_empty() && self.is_permitted(&open)).then_some(Take::Open(open))
+        let is_worth_it = !open.is_empty() && self.in_flight.len() < OPEN_IN_FLIGHT_MAX;
+        (is_worth_it && self.is_permitted(&open)).then_some(Take::Open(open))
     }
 
     /// Takes what [`peek_write`](Self::peek_write) shows: its write is in flight from here on.
@@ -233,7 +238,24 @@ mod tests {
         let count = std::iter::from_fn(|| commit.poll_write()).count();
         assert_eq!(count, WRITES_IN_FLIGHT_MAX);
         commit.handle_written(0);
-        assert_eq!(commit.poll_write(), Some(Take::Sealed(0, 16384..20480)));
+        let next = WRITES_IN_FLIGHT_MAX as u64 * 4096;
+        assert_eq!(commit.poll_write(), Some(Take::Sealed(0, next..next + 4096)));
+    }
+
+    /// Small writes beside many others would only make the commits smaller.
+    #[test]
+    fn an_open_range_waits_while_many_writes_are_in_flight() {
+        let mut commit = GroupCommit::new(0);
+        for index in 1..=OPEN_IN_FLIGHT_MAX as u64 {
+            commit.handle_append(index * 4096);
+            commit.handle_seal();
+            assert!(commit.poll_write().is_some());
+        }
+        let start = OPEN_IN_FLIGHT_MAX as u64 * 4096;
+        commit.handle_append(start + 100);
+        assert_eq!(commit.poll_write(), None);
+        commit.handle_written(0);
+        assert_eq!(commit.poll_write(), Some(Take::Open(start..start + 100)));
     }
 
     #[test]

@@ -6,9 +6,9 @@ use std::task::{Poll, Waker};
 
 use smallvec::SmallVec;
 
-/// Wakes all who wait. Whoever wakes looks again and, if it must, waits again.
+/// Wakes who waits. Whoever wakes looks again and, if it must, waits again.
 #[derive(Default)]
-pub struct Signal(RefCell<SmallVec<[Waker; 4]>>);
+pub struct Signal(RefCell<SmallVec<[Waker; 8]>>);
 
 impl Signal {
     /// Waits until `look` returns something; looks again at every [`notify`](Self::notify).
@@ -29,9 +29,18 @@ impl Signal {
         waiting.into_iter().for_each(Waker::wake);
     }
 
+    /// Wakes one of those who wait, for work that one can do. That one calls this again when there may
+    /// be more. Only where no wait is ever given up: a waker left behind would swallow the call.
+    pub fn notify_one(&self) {
+        let one = self.0.borrow_mut().pop();
+        if let Some(waker) = one {
+            waker.wake();
+        }
+    }
+
     fn register(&self, waker: &Waker) {
         let mut waiting = self.0.borrow_mut();
-        if waiting.last().is_none_or(|last| !last.will_wake(waker)) {
+        if !waiting.iter().any(|known| known.will_wake(waker)) {
             waiting.push(waker.clone());
         }
     }

@@ -158,7 +158,7 @@ impl<D: Disk> Store<D> {
         fill: impl FnOnce(&mut [u8], LogOffset),
     ) -> Result<Appended, AppendError> {
         let outcome = self.0.log.borrow_mut().append(kind, subject, payload_size, fill);
-        self.0.work.notify();
+        self.0.work.notify_one();
         outcome
     }
 
@@ -202,7 +202,9 @@ impl<D: Disk> Store<D> {
     /// One step of a committer: waits until there is something to write, writes it, and moves `safe`.
     /// As many tasks as writes may be in flight loop on this. An error means that the log is closed.
     pub async fn commit_step(&self) -> Result<Committed, DiskError> {
-        match self.0.work.wait(|| self.poll_job()).await? {
+        let job = self.0.work.wait(|| self.poll_job()).await?;
+        self.0.work.notify_one();
+        match job {
             Job::Write(job) => self.write(job).await,
             Job::Prepare => self.prepare().await,
             Job::Stop => Ok(Committed::Stopped),
