@@ -10,7 +10,7 @@ use crate::model::topic::PERM_READ;
 use crate::model::{
     GroupName, LogOffset, QueueId, QueueOffset, Refusal, Reply, Timestamp, TopicConfig, TopicName,
 };
-use crate::storage::disk::Disk;
+use crate::storage::disk::{Disk, Space};
 use crate::storage::{Appended, EntryKind, Lookup, QueueKey};
 
 /// Committed offsets in one log entry.
@@ -290,6 +290,14 @@ impl<D: Disk> Broker<D> {
         add("commitLogMaxOffset", self.store.end().0.to_string());
         add("dispatchBehindBytes", "0".into());
         add("remainHowManyDataToFlush", (self.store.end().0 - self.store.safe().0).to_string());
+        let stats = self.store.stats();
+        let oldest = stats.oldest_stored_at.map_or(-1, |at| at.0 as i64);
+        add("earliestMessageTimeStamp", oldest.to_string());
+        let used = |space: Space| 1.0 - space.free_bytes as f64 / space.total_bytes.max(1) as f64;
+        // -1, as the reference has it where it does not know.
+        let ratio = stats.disk_space.map_or("-1".to_owned(), |space| format!("{:.2}", used(space)));
+        add("commitLogDiskRatio", ratio.clone());
+        add("consumeQueueDiskRatio", ratio);
         table.sort();
         Answer { reply: Ok(Reply::RuntimeInfo(table)), chunks: Vec::new() }
     }

@@ -6,7 +6,7 @@
 //!
 //! ```text
 //!   shard:   beat() per batch ──▶ progress ─┐            ┌─▶ listen(): counts what it saw
-//!   thread:  every 10 ms ───────────────────┴─ decide ───┘   (a foreign wake always gets through)
+//!   thread:  every 2 or 10 ms ──────────────┴─ decide ───┘   (a foreign wake always gets through)
 //! ```
 //!
 //! Start at [`Nudger`]; `Watch::decide` holds the rules. What holds at all times:
@@ -24,8 +24,12 @@ use std::task::{Poll, Waker};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-/// How often the shards are looked at.
+/// How often the shards are looked at while none has anything to do.
 const TICK_MS: u64 = 10;
+/// How often while one has: what is stranded then is somebody's latency.
+const BUSY_TICK_MS: u64 = 2;
+/// Ticks without progress anywhere after which the shards count as idle.
+const QUIET_TICKS: u32 = 50;
 /// Every shard is nudged this often, whatever its counters say.
 const IDLE_NUDGE_MS: u64 = 1_000;
 /// A nudge that was not seen for this long is reported, and then again after as long.
@@ -201,12 +205,18 @@ impl Shared {
 
 fn nudge_until(stop: &AtomicBool, shards: &[Arc<Shared>]) {
     let started = Instant::now();
-    let half_tick = Duration::from_millis(TICK_MS / 2);
     let mut watches: Vec<Watch> = shards.iter().map(|_| Watch::default()).collect();
+    let total = || shards.iter().map(|shard| shard.stats().progress).sum::<u64>();
+    let (mut seen, mut quiet_ticks) = (0, QUIET_TICKS);
     while !stop.load(Ordering::Acquire) {
+        let is_busy = quiet_ticks < QUIET_TICKS;
+        let tick_ms = if is_busy { BUSY_TICK_MS } else { TICK_MS };
+        let half_tick = Duration::from_millis(tick_ms / 2);
         std::thread::sleep(half_tick);
         let halfway: Vec<u64> = shards.iter().map(|shard| shard.stats().progress).collect();
         std::thread::sleep(half_tick);
+        let before = std::mem::replace(&mut seen, total());
+        quiet_ticks = if seen == before { quiet_ticks.saturating_add(1) } else { 0 };
         let now_ms = started.elapsed().as_millis() as u64;
         for (index, shard) in shards.iter().enumerate() {
             if shard.listens() {

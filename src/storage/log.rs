@@ -13,7 +13,7 @@ use std::ops::Range;
 use std::rc::Rc;
 
 use crate::model::{Chunk, LogOffset, Timestamp};
-use crate::storage::disk::{Disk, DiskError, Durability};
+use crate::storage::disk::{Disk, DiskError, Durability, Space};
 use crate::storage::entry::{EntryKind, HEADER_SIZE, PAYLOAD_SIZE_MAX, entry_size};
 use crate::storage::sealed::{Layout, MARK_DISTANCE};
 use crate::storage::store::{AppendError, Flush, ReadError, StoreConfig};
@@ -33,6 +33,8 @@ pub(super) struct Log<D: Disk> {
     /// The failure that fenced the log.
     pub fault: Option<DiskError>,
     pub space: SpaceState,
+    /// The file system when it was last asked; `None` until maintenance has.
+    pub disk_space: Option<Space>,
     /// Every write counts only when it is on stable media, whatever the configuration says.
     pub is_opening: bool,
     /// Parts of the log that recovery found damaged.

@@ -148,8 +148,12 @@ impl<D: Disk> Store<D> {
             }
             upkeep.space_checked_at = Some(now);
         }
-        let free = self.0.disk.space().await?.free_bytes;
-        let before = self.0.log.borrow_mut().note_space(free);
+        let space = self.0.disk.space().await?;
+        let before = {
+            let mut log = self.0.log.borrow_mut();
+            log.disk_space = Some(space);
+            log.note_space(space.free_bytes)
+        };
         if before != SpaceState::Enough {
             self.0.work.notify();
             self.0.progress.notify();
@@ -394,7 +398,7 @@ impl<D: Disk> Log<D> {
     }
 }
 
-fn facts<F>(segment: &Segment<F>) -> SegmentFacts {
+pub(super) fn facts<F>(segment: &Segment<F>) -> SegmentFacts {
     let last_stored = match &segment.index {
         SegmentIndex::File { last_stored, .. } => *last_stored,
         SegmentIndex::Memory => None,

@@ -340,6 +340,7 @@ impl<D: Disk> Opening<D> {
             preparing: Preparing::No,
             fault: None,
             space: SpaceState::Enough,
+            disk_space: None,
             is_opening: true,
             damaged: report.damaged.iter().filter(|hole| is_in_log(hole)).cloned().collect(),
             ready,

@@ -10,12 +10,12 @@
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
-use crate::model::{Chunk, LogOffset};
-use crate::storage::disk::{Disk, DiskError, DiskErrorKind, DiskFile};
+use crate::model::{Chunk, LogOffset, Timestamp};
+use crate::storage::disk::{Disk, DiskError, DiskErrorKind, DiskFile, Space};
 use crate::storage::entry::EntryKind;
 use crate::storage::index::Index;
 use crate::storage::log::{Log, Preparing, Segment, SpaceState, WriteJob};
-use crate::storage::maintenance::Upkeep;
+use crate::storage::maintenance::{Upkeep, facts};
 use crate::storage::opening::{OpenError, Opening};
 use crate::storage::segment::FileName;
 use crate::storage::signal::Signal;
@@ -112,6 +112,10 @@ pub struct StoreStats {
     pub damaged_bytes: u64,
     pub is_disk_full: bool,
     pub is_fenced: bool,
+    /// The file system when it was last asked.
+    pub disk_space: Option<Space>,
+    /// When the oldest sealed segment got its last message.
+    pub oldest_stored_at: Option<Timestamp>,
 }
 
 /// The store of one shard. A clone is a second handle.
@@ -276,6 +280,8 @@ impl<D: Disk> Store<D> {
             damaged_bytes: log.damaged.iter().map(|hole| hole.end.0 - hole.start.0).sum(),
             is_disk_full: log.space != SpaceState::Enough,
             is_fenced: log.fault.is_some(),
+            disk_space: log.disk_space,
+            oldest_stored_at: log.segments.front().and_then(|first| facts(first).last_stored),
         }
     }
 
