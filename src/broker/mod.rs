@@ -218,9 +218,7 @@ impl<D: Disk> Broker<D> {
             | Request::Route { .. }
             | Request::ClusterInfo
             | Request::TopicList
-            | Request::DeleteTopicRoute { .. } => {
-                Err(Refusal::Malformed("this is a request for a NameServer".into()))
-            }
+            | Request::DeleteTopicRoute { .. } => Err(Refusal::UnknownRequest { code: 0 }),
         };
         outcome.unwrap_or_else(|refusal| Outcome::Now(Answer::refused(refusal)))
     }

@@ -9,7 +9,8 @@ use crate::model::{GroupName, LogOffset, QueueId, TopicName};
 /// in the protocol (`wire::codes`) and a line in `docs/errors.md`.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
-    /// The request code is unknown, or known and not served here.
+    /// The request code is unknown, or known and not served here. 0 where whoever refuses does not
+    /// know the code; the connection, which does, fills it in.
     #[error("request type {code} not supported")]
     UnknownRequest { code: i32 },
     /// A header field is missing or is not what its type says; a body cannot be read.

@@ -255,7 +255,13 @@ impl<S: Service> Connection<S> {
     fn reply(&self, to: Option<ReplyTo>, answer: Answer) {
         let Some(to) = to else { return };
         let chunk_bytes = answer.chunks.iter().map(|chunk| chunk.len()).sum();
-        let write = |out: &mut Vec<u8>| wire::encode_reply(out, to, &answer.reply, chunk_bytes);
+        let reply = match answer.reply {
+            Err(Refusal::UnknownRequest { code: 0 }) => {
+                Err(Refusal::UnknownRequest { code: to.code })
+            }
+            reply => reply,
+        };
+        let write = |out: &mut Vec<u8>| wire::encode_reply(out, to, &reply, chunk_bytes);
         self.replies.borrow_mut().output.push(write, answer.chunks);
     }
 

@@ -57,6 +57,7 @@ fn bad_requests_are_answered_and_lost_framing_closes_only_its_own_connection() {
     let mut requests = Vec::new();
     requests.extend(frame(&header(9999, 1, 0, ""), b""));
     requests.extend(frame(&header(11, 2, 0, r#""topic":"t""#), b""));
+    requests.extend(frame(&header(106, 7, 0, ""), b""));
     // One-way requests are never answered, wrong ones neither.
     requests.extend(frame(&header(9999, 3, 2, ""), b""));
     requests.extend(frame(&header(30, 4, 0, r#""topic":"no such","queueId":"0""#), b""));
@@ -65,6 +66,7 @@ fn bad_requests_are_answered_and_lost_framing_closes_only_its_own_connection() {
     let expected = [
         (1, r#""code":3"#, "9999 not supported"),
         (2, r#""code":1"#, "is missing"),
+        (7, r#""code":3"#, "106"),
         (4, r#""code":29"#, "RINGMQ-1003"),
         (5, r#""code":17"#, "RINGMQ-1005"),
     ];
