@@ -1,11 +1,8 @@
 //! A broker's shard as a service, and the tasks that keep it going: committers, inbox, tick and
 //! background work.
 
-use std::cell::RefCell;
-use std::future::poll_fn;
 use std::pin::pin;
 use std::rc::Rc;
-use std::task::{Poll, Waker};
 use std::time::{Duration, Instant};
 
 use glommio::TaskQueueHandle;
@@ -34,45 +31,25 @@ pub struct BrokerService<D: Disk> {
     pub broker: Broker<D>,
     mesh: Mesh,
     announcer: Announcer,
-    /// Control requests that wait for the log to become safe.
-    safe_waiters: RefCell<Vec<Waker>>,
 }
 
 impl<D: Disk> BrokerService<D> {
     pub fn new(broker: Broker<D>, mesh: Mesh, announcer: Announcer) -> Self {
-        Self { broker, mesh, announcer, safe_waiters: RefCell::default() }
+        Self { broker, mesh, announcer }
     }
 
     /// Carries out a request here and waits until its answer holds.
     async fn carry_out(&self, request: &Request) -> Result<Reply, Refusal> {
         match self.broker.handle(request, Origin::default(), clock::now()) {
             Outcome::Now(answer) => answer.reply,
-            Outcome::Safe { mark, reply } => {
-                self.wait_until_safe(mark).await?;
-                Ok(reply)
-            }
+            Outcome::Safe { mark, reply } => match self.broker.store().reached(mark).await {
+                true => Ok(reply),
+                false => Err(Refusal::OutcomeUnknown),
+            },
             Outcome::Held | Outcome::Read(_) => {
                 unreachable!("no request about the whole broker is held or reads the disk")
             }
         }
-    }
-
-    async fn wait_until_safe(&self, mark: LogOffset) -> Result<(), Refusal> {
-        poll_fn(|cx| {
-            if self.broker.store().safe() >= mark {
-                return Poll::Ready(Ok(()));
-            }
-            if self.broker.store().is_fenced() {
-                return Poll::Ready(Err(Refusal::OutcomeUnknown));
-            }
-            self.safe_waiters.borrow_mut().push(cx.waker().clone());
-            Poll::Pending
-        })
-        .await
-    }
-
-    fn wake_safe_waiters(&self) {
-        std::mem::take(&mut *self.safe_waiters.borrow_mut()).into_iter().for_each(Waker::wake);
     }
 
     /// Tells the NameServers what topics there are now, and waits until they know. One that does not
@@ -166,7 +143,6 @@ impl<D: Disk> Shard<BrokerService<D>> {
     /// The log is safe further on, or the shard is fenced: whoever waited for that goes on.
     fn moved_on(self: &Rc<Self>) {
         let released = self.service.broker.advance();
-        self.service.wake_safe_waiters();
         self.release(released);
         self.spread_created();
     }
