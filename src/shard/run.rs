@@ -130,6 +130,7 @@ pub fn run_dev(options: &DevOptions) -> Result<(), RunError> {
 
 /// Refuses to start where the machine lacks something, naming the remedy; warns of the rest.
 fn require(needs: &Needs) -> Result<(), RunError> {
+    preflight::raise_limits();
     let findings = preflight::check(needs);
     for finding in findings.iter().filter(|finding| finding.state == State::Warn) {
         tracing::warn!("{finding}");

@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use ringmq::config::PORTS_PER_SHARD;
 
 use crate::options::{Flush, TargetOptions};
 
@@ -28,8 +29,6 @@ const READY: &str = "ringmq ready";
 /// How long the broker may take to serve, and to end.
 const START_WAIT: Duration = Duration::from_secs(60);
 const STOP_WAIT: Duration = Duration::from_secs(20);
-/// Ports between two shards (`docs/wire.md`: stock clients derive ports from a broker's).
-const PORTS_PER_SHARD: u16 = 4;
 /// Tries to find free ports before giving up.
 const PORT_TRIES: usize = 100;
 /// Last lines of the child's standard error that are kept.

@@ -9,7 +9,7 @@ use loadgen::interrupt::Interrupt;
 use loadgen::options::{Command, Options};
 use loadgen::run::RunError;
 use loadgen::{ramp, steady};
-use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use ringmq::shard::preflight::raise_limits;
 
 fn main() -> ExitCode {
     let args: Vec<OsString> = std::env::args_os().collect();
@@ -27,17 +27,10 @@ fn main() -> ExitCode {
     }
 }
 
-/// As many sockets as the system allows: every connection is a descriptor.
-fn raise_descriptor_limit() {
-    if let Ok((_, hard)) = getrlimit(Resource::RLIMIT_NOFILE) {
-        // Where it may not be raised, connecting fails later and says so.
-        let _ = setrlimit(Resource::RLIMIT_NOFILE, hard, hard);
-    }
-}
-
 /// The exit code follows from the verdict; a run that did not come about is an error.
 fn run(options: &Options) -> Result<u8, RunError> {
-    raise_descriptor_limit();
+    // Every connection is a descriptor.
+    raise_limits();
     let interrupt = Interrupt::on_signals().map_err(RunError::Generator)?;
     let report = match &options.command {
         Command::Steady(options) => steady::run(options, &interrupt)?,
