@@ -25,11 +25,11 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use bytes::BytesMut;
 use futures_util::io::{AsyncRead, AsyncWrite};
 use glommio::net::TcpStream;
 
 use super::clock;
+use super::input::Input;
 use super::output::{Output, Sent};
 use super::service::{Served, Service};
 use super::shard::Shard;
@@ -45,9 +45,8 @@ const OUTPUT_MAX: usize = 8 << 20;
 const OUTPUT_LIMIT: usize = 64 << 20;
 /// Requests whose reply is not written yet; held pulls are not counted, they have their own bound.
 const UNDER_WAY_MAX: usize = 8192;
-/// Bytes asked of the socket at a time; grows while reads come back full, shrinks while they do not.
-const READ_SIZE_MIN: usize = 4 << 10;
-const READ_SIZE_MAX: usize = 256 << 10;
+/// Reply bytes given at a time to a socket that was full.
+const SEND_SIZE_MAX: usize = 256 << 10;
 /// A produce request that has waited for room longer than this is refused, as the reference does
 /// (remoting reference, 5.16).
 const BUSY_AFTER: Duration = Duration::from_millis(200);
@@ -126,19 +125,12 @@ impl<S: Service> Connection<S> {
     }
 
     async fn serve(self: &Rc<Self>) -> Result<std::convert::Infallible, Closed> {
-        let mut input = BytesMut::new();
-        let mut read_size = READ_SIZE_MIN;
+        let mut input = Input::default();
         loop {
             self.ready_to_read().await?;
-            let size = self.read(&mut input, read_size).await?;
-            if size == 0 {
+            if self.read(&mut input).await? == 0 {
                 return Err(Closed::ByPeer);
             }
-            read_size = match size {
-                size if size == read_size => (read_size * 2).min(READ_SIZE_MAX),
-                size if size < read_size / 4 => (read_size / 2).max(READ_SIZE_MIN),
-                _ => read_size,
-            };
             self.last_used.set(Instant::now());
             self.take_frames(&mut input).await?;
             self.shard.progress();
@@ -146,9 +138,10 @@ impl<S: Service> Connection<S> {
         }
     }
 
-    async fn take_frames(self: &Rc<Self>, input: &mut BytesMut) -> Result<(), Closed> {
+    async fn take_frames(self: &Rc<Self>, input: &mut Input) -> Result<(), Closed> {
         let arrived = Instant::now();
-        while let Some(frame) = wire::next_frame(input, wire::FRAME_SIZE_MAX)? {
+        let mut unread = input.take();
+        while let Some(frame) = wire::next_frame_of(&mut unread, wire::FRAME_SIZE_MAX)? {
             if !self.shard.service.has_room(frame.body.len()) {
                 // What is answered already must not wait for the disk.
                 self.flush();
@@ -156,6 +149,7 @@ impl<S: Service> Connection<S> {
             }
             self.take(&frame, arrived)?;
         }
+        input.give_back(unread);
         self.flush();
         Ok(())
     }
@@ -326,7 +320,7 @@ impl<S: Service> Connection<S> {
 
     async fn drain(&self) -> io::Result<()> {
         loop {
-            let bytes = self.replies.borrow().output.next_bytes(READ_SIZE_MAX);
+            let bytes = self.replies.borrow().output.next_bytes(SEND_SIZE_MAX);
             if bytes.is_empty() || self.is_closed.get() {
                 return Ok(());
             }
@@ -366,15 +360,12 @@ impl<S: Service> Connection<S> {
         }
     }
 
-    async fn read(&self, input: &mut BytesMut, size: usize) -> io::Result<usize> {
-        let begin = input.len();
-        input.resize(begin + size, 0);
-        let read = poll_fn(|cx| {
-            Pin::new(&mut *self.stream.borrow_mut()).poll_read(cx, &mut input[begin..])
-        })
-        .await;
-        input.truncate(begin + read.as_ref().map_or(0, |size| *size));
-        read
+    async fn read(&self, input: &mut Input) -> io::Result<usize> {
+        let room = input.room();
+        let size = poll_fn(|cx| Pin::new(&mut *self.stream.borrow_mut()).poll_read(cx, &mut *room))
+            .await?;
+        input.received(size);
+        Ok(size)
     }
 
     pub fn is_idle(&self, now: Instant) -> bool {

@@ -25,6 +25,7 @@ mod broker;
 mod clock;
 mod connection;
 mod data;
+mod input;
 mod listener;
 mod mesh;
 mod nameserver;

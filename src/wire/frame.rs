@@ -66,6 +66,34 @@ pub enum FrameError {
 /// Splits the next whole frame off `input`; `None` means more bytes are needed. `size_max` counts
 /// the whole frame; servers and clients pass [`FRAME_SIZE_MAX`].
 pub fn next_frame(input: &mut BytesMut, size_max: usize) -> Result<Option<Frame>, FrameError> {
+    let Some(layout) = next_layout(input, size_max)? else { return Ok(None) };
+    Ok(Some(layout.frame(input.split_to(layout.size).freeze())))
+}
+
+/// Like [`next_frame`], of bytes that nobody will add to.
+pub fn next_frame_of(input: &mut Bytes, size_max: usize) -> Result<Option<Frame>, FrameError> {
+    let Some(layout) = next_layout(input, size_max)? else { return Ok(None) };
+    Ok(Some(layout.frame(input.split_to(layout.size))))
+}
+
+/// What the prefix of a whole frame says.
+struct Layout {
+    encoding: HeaderEncoding,
+    /// Of the whole frame.
+    size: usize,
+    header_size: usize,
+}
+
+impl Layout {
+    fn frame(&self, mut header: Bytes) -> Frame {
+        header.advance(size_of::<Prefix>());
+        let body = header.split_off(self.header_size);
+        Frame { encoding: self.encoding, header, body }
+    }
+}
+
+/// The layout of the frame that `input` begins with, if all of it is there.
+fn next_layout(input: &[u8], size_max: usize) -> Result<Option<Layout>, FrameError> {
     let Ok((prefix, _)) = Prefix::ref_from_prefix(input) else { return Ok(None) };
     let size = (prefix.size.get() as usize).saturating_add(size_of::<U32>());
     let header_word = prefix.header_word.get();
@@ -82,13 +110,7 @@ pub fn next_frame(input: &mut BytesMut, size_max: usize) -> Result<Option<Frame>
     if size_of::<Prefix>() + header_size > size {
         return Err(FrameError::HeaderTooLong { header_size, size });
     }
-    if input.len() < size {
-        return Ok(None);
-    }
-    let mut header = input.split_to(size).freeze();
-    header.advance(size_of::<Prefix>());
-    let body = header.split_off(header_size);
-    Ok(Some(Frame { encoding, header, body }))
+    Ok((input.len() >= size).then_some(Layout { encoding, size, header_size }))
 }
 
 /// Writes one frame behind what `out` holds: `header` and `body` append their parts, the prefix is
@@ -147,6 +169,7 @@ mod tests {
         ];
         for (case, input, expected) in rows {
             assert_eq!(next_frame(&mut BytesMut::from(input), 64), expected, "{case}");
+            assert_eq!(next_frame_of(&mut Bytes::from(input), 64), expected, "{case}");
         }
     }
 

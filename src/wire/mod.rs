@@ -33,7 +33,7 @@ pub mod route;
 #[cfg(test)]
 mod tests;
 
-pub use frame::{FRAME_SIZE_MAX, Frame, FrameError, HeaderEncoding, next_frame};
+pub use frame::{FRAME_SIZE_MAX, Frame, FrameError, HeaderEncoding, next_frame, next_frame_of};
 pub use records::{BatchFull, RecordBatch};
 pub use reply::encode_reply;
 pub use request::{EncodeError, Incoming, ReplyTo, decode_request, encode_request};
