@@ -196,9 +196,9 @@ impl<D: Disk> Log<D> {
 
     /// The next write that may begin now.
     pub fn poll_write(&mut self) -> Option<WriteJob<D>> {
-        let Write { base, buffer, range } =
+        let Write { base, buffer, memory, range } =
             self.writer.poll_write(|size| self.disk.buffer(size))?;
-        self.tail.insert(base, range.clone(), buffer.clone());
+        self.tail.insert(base, range.clone(), buffer.clone(), memory);
         let is_durable = self.is_opening || self.config.flush == Flush::Sync;
         let durability = if is_durable { Durability::Durable } else { Durability::Written };
         let segment = self.segment(LogOffset(base)).expect("writes go to segments of the log");

@@ -1,6 +1,9 @@
 //! The tail cache: the most recent part of the log, in the very buffers that were written.
 //!
-//! Bounded in bytes of buffers. What leaves it is on disk; whoever still reads from a buffer keeps
+//! Bounded in bytes of memory, which is more than the buffers hold: they are cut to what was written,
+//! and allocators of aligned memory give powers of two. Counted by content the cache would outgrow
+//! the memory that is set aside for I/O, and every further buffer would be mapped, faulted in page
+//! by page, and unmapped. What leaves the cache is on disk; whoever still reads from a buffer keeps
 //! it alive. A place in the log is found by binary search, because buffers are kept in log order.
 
 use std::collections::VecDeque;
@@ -22,6 +25,7 @@ struct Cached<B> {
     /// The part of the log that this buffer was the first to hold.
     range: Range<u64>,
     buffer: Rc<B>,
+    memory: usize,
 }
 
 impl<B: AsRef<[u8]> + 'static> TailCache<B> {
@@ -29,19 +33,21 @@ impl<B: AsRef<[u8]> + 'static> TailCache<B> {
         Self { buffers: VecDeque::new(), size: 0, size_max }
     }
 
-    /// Bytes of all buffers in the cache.
+    /// Bytes of memory that all buffers in the cache take up.
     pub fn size(&self) -> usize {
         self.size
     }
 
     /// Takes in a buffer whose first byte lies at `base` and that is the first to hold `range`.
-    pub fn insert(&mut self, base: u64, range: Range<u64>, buffer: Rc<B>) {
-        self.size += (*buffer).as_ref().len();
+    /// `memory` bytes were allocated for it.
+    pub fn insert(&mut self, base: u64, range: Range<u64>, buffer: Rc<B>, memory: usize) {
+        let memory = memory.next_power_of_two();
+        self.size += memory;
         let index = self.buffers.partition_point(|cached| cached.range.start < range.start);
-        self.buffers.insert(index, Cached { base, range, buffer });
+        self.buffers.insert(index, Cached { base, range, buffer, memory });
         while self.size > self.size_max {
             let Some(oldest) = self.buffers.pop_front() else { break };
-            self.size -= (*oldest.buffer).as_ref().len();
+            self.size -= oldest.memory;
         }
     }
 
@@ -69,9 +75,9 @@ mod tests {
     #[test]
     fn a_place_is_found_in_the_buffer_that_first_held_it() {
         let mut cache = TailCache::new(1 << 20);
-        cache.insert(0, 0..1000, buffer(1));
-        cache.insert(4096, 4096..8192, buffer(3));
-        cache.insert(0, 1000..4096, buffer(2));
+        cache.insert(0, 0..1000, buffer(1), 4096);
+        cache.insert(4096, 4096..8192, buffer(3), 4096);
+        cache.insert(0, 1000..4096, buffer(2), 4096);
         let rows = [
             (0, 1000, Some(1)),
             (990, 11, None),
@@ -90,10 +96,21 @@ mod tests {
     fn the_oldest_buffers_leave_first() {
         let mut cache = TailCache::new(2 * 4096);
         for index in 0..3 {
-            cache.insert(index * 4096, index * 4096..(index + 1) * 4096, buffer(index as u8));
+            let start = index * 4096;
+            cache.insert(start, start..start + 4096, buffer(index as u8), 4096);
         }
         assert_eq!(cache.size(), 2 * 4096);
         assert!(cache.find(LogOffset(0), 1).is_none());
         assert!(cache.find(LogOffset(4096), 1).is_some());
+    }
+
+    #[test]
+    fn what_counts_is_the_memory_behind_a_buffer() {
+        let mut cache = TailCache::new(64 << 10);
+        cache.insert(0, 0..4096, buffer(1), 33 << 10);
+        assert_eq!(cache.size(), 64 << 10);
+        cache.insert(4096, 4096..8192, buffer(2), 4096);
+        assert!(cache.find(LogOffset(0), 1).is_none());
+        assert_eq!(cache.size(), 4096);
     }
 }

@@ -48,6 +48,8 @@ pub struct Write<B> {
     /// Log offset of the buffer's first byte.
     pub base: u64,
     pub buffer: Rc<B>,
+    /// Bytes of memory that the buffer keeps from others; more than it holds when it was truncated.
+    pub memory: usize,
     /// The part of the log that becomes written by it.
     pub range: Range<u64>,
 }
@@ -85,6 +87,7 @@ struct OpenBuffer<B> {
 struct Filled<B> {
     base: u64,
     buffer: B,
+    memory: usize,
 }
 
 impl<B: BlockBuffer> Writer<B> {
@@ -193,7 +196,8 @@ impl<B: BlockBuffer> Writer<B> {
             }
             Take::Open(range) => (self.split(alloc), range),
         };
-        Some(Write { base: filled.base, buffer: Rc::new(filled.buffer), range })
+        let Filled { base, buffer, memory } = filled;
+        Some(Write { base, buffer: Rc::new(buffer), memory, range })
     }
 
     /// The write that covered the log from `start` has ended well. Returns whether more is safe.
@@ -228,11 +232,10 @@ impl<B: BlockBuffer> Writer<B> {
             self.fill_up(end);
         }
         let next = self.new_buffer(end, size, alloc);
-        let mut spent = std::mem::replace(&mut self.open, next);
+        let spent = std::mem::replace(&mut self.open, next);
         if spent.len > 0 {
-            spent.finish_block();
             self.commit.handle_seal();
-            self.sealed.push_back(Filled { base: spent.base, buffer: spent.buffer });
+            self.sealed.push_back(spent.filled());
         }
     }
 
@@ -255,13 +258,12 @@ impl<B: BlockBuffer> Writer<B> {
             open.copy_within(tail..len, 0);
             self.open.base += tail as u64;
             self.open.len -= tail;
-            return Filled { base, buffer };
+            return Filled { base, buffer, memory: size };
         }
         let mut next = self.new_buffer(base + tail as u64, 0, alloc);
         next.place(len - tail).copy_from_slice(&self.open.buffer.as_ref()[tail..len]);
-        let mut spent = std::mem::replace(&mut self.open, next);
-        spent.finish_block();
-        Filled { base, buffer: spent.buffer }
+        let spent = std::mem::replace(&mut self.open, next);
+        spent.filled()
     }
 
     fn fill_up(&mut self, end: u64) {
@@ -296,11 +298,13 @@ impl<B: BlockBuffer> OpenBuffer<B> {
         placed
     }
 
-    /// Makes the buffer fit to be written: whole blocks, no byte left unspecified.
-    fn finish_block(&mut self) {
+    /// The buffer, fit to be written: whole blocks, no byte left unspecified.
+    fn filled(mut self) -> Filled<B> {
+        let memory = self.buffer.as_ref().len();
         let size = self.len.next_multiple_of(BLOCK_SIZE);
         self.buffer.as_mut()[self.len..size].fill(0);
         self.buffer.truncate(size);
+        Filled { base: self.base, buffer: self.buffer, memory }
     }
 }
 
