@@ -35,7 +35,7 @@ use super::service::{Served, Service};
 use super::shard::Shard;
 use crate::broker::{Answer, Origin, Outcome};
 use crate::model::record::Host;
-use crate::model::{LogOffset, Refusal, Reply, Request};
+use crate::model::{LogOffset, Refusal, Reply, Request, Timestamp};
 use crate::wire::{self, Frame, FrameError, ReplyTo};
 
 /// Unsent reply bytes at which a connection is no longer read.
@@ -77,6 +77,15 @@ struct Replies {
     next_ticket: u64,
     /// Cold reads and control requests.
     tasks: usize,
+}
+
+/// The time at which a request is handled. Requests of one read that did not wait share it: a clock
+/// that is read twice for each costs as much as finding its queue.
+#[derive(Clone, Copy)]
+struct Arrival {
+    now: Timestamp,
+    /// For room in the log, since the request was read.
+    waited: Duration,
 }
 
 /// Why a connection ends.
@@ -140,21 +149,23 @@ impl<S: Service> Connection<S> {
 
     async fn take_frames(self: &Rc<Self>, input: &mut Input) -> Result<(), Closed> {
         let arrived = Instant::now();
+        let mut arrival = Arrival { now: clock::now(), waited: Duration::ZERO };
         let mut unread = input.take();
         while let Some(frame) = wire::next_frame_of(&mut unread, wire::FRAME_SIZE_MAX)? {
             if !self.shard.service.has_room(frame.body.len()) {
                 // What is answered already must not wait for the disk.
                 self.flush();
                 self.shard.service.wait_for_room(frame.body.len()).await;
+                arrival = Arrival { now: clock::now(), waited: arrived.elapsed() };
             }
-            self.take(&frame, arrived)?;
+            self.take(&frame, arrival)?;
         }
         input.give_back(unread);
         self.flush();
         Ok(())
     }
 
-    fn take(self: &Rc<Self>, frame: &Frame, arrived: Instant) -> Result<(), Closed> {
+    fn take(self: &Rc<Self>, frame: &Frame, arrival: Arrival) -> Result<(), Closed> {
         let incoming = wire::decode_request(frame)?;
         if incoming.is_reply {
             return Ok(()); // This broker has asked nothing of its clients yet.
@@ -167,13 +178,13 @@ impl<S: Service> Connection<S> {
                 return Ok(());
             }
         };
-        if let Some(refusal) = self.refuse_late(&request, arrived) {
+        if let Some(refusal) = self.refuse_late(&request, arrival.waited) {
             self.reply(to, Answer::refused(refusal));
             return Ok(());
         }
         let ticket = self.replies.borrow().next_ticket;
         let origin = Origin { connection: self.id, ticket, host: self.peer };
-        match self.shard.service.handle(request, origin, clock::now()) {
+        match self.shard.service.handle(request, origin, arrival.now) {
             Served::Outcome(outcome) => self.settle(to, outcome),
             Served::Control(request) => self.run_control(to, *request),
         }
@@ -182,9 +193,8 @@ impl<S: Service> Connection<S> {
 
     /// A produce request that waited for room too long is refused: its client is about to give up,
     /// and storing it then would only make the queue longer.
-    fn refuse_late(&self, request: &Request, arrived: Instant) -> Option<Refusal> {
+    fn refuse_late(&self, request: &Request, waited: Duration) -> Option<Refusal> {
         let is_produce = matches!(request, Request::Produce(_) | Request::ProduceRecords(_));
-        let waited = arrived.elapsed();
         if !is_produce || waited < BUSY_AFTER {
             return None;
         }
