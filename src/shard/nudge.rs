@@ -6,7 +6,7 @@
 //!
 //! ```text
 //!   shard:   beat() per batch ──▶ progress ─┐            ┌─▶ listen(): counts what it saw
-//!   thread:  every 2 or 10 ms ──────────────┴─ decide ───┘   (a foreign wake always gets through)
+//!   thread:  every 2 or 20 ms ──────────────┴─ decide ───┘   (a foreign wake always gets through)
 //! ```
 //!
 //! Start at [`Nudger`]; `Watch::decide` holds the rules. What holds at all times:
@@ -24,8 +24,10 @@ use std::task::{Poll, Waker};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-/// How often the shards are looked at while none has anything to do.
-const TICK_MS: u64 = 10;
+/// How often the shards are looked at while none has anything to do. Half of an idle process's CPU
+/// time is this, so it is longer than a busy tick; only the first request after a pause can wait
+/// for it.
+const TICK_MS: u64 = 20;
 /// How often while one has: what is stranded then is somebody's latency.
 const BUSY_TICK_MS: u64 = 2;
 /// Ticks without progress anywhere after which the shards count as idle.
