@@ -9,8 +9,8 @@
 //! overlap; where they do not join, the messages between are lost to damage.
 //!
 //! All of it is derived: the broker pushes what it appends, and recovery pushes what it finds. Nothing
-//! here waits. A message is in the index as soon as it is appended, also before it is safe; use
-//! [`visible_end`](Index::visible_end) to see what may be shown.
+//! here waits. A message is in the index as soon as it is appended, also before it is safe; what may be
+//! shown, whoever reads knows.
 
 use std::cell::Cell;
 use std::collections::VecDeque;
@@ -147,23 +147,6 @@ impl Index {
     /// The number that the queue's next message gets.
     pub fn next_offset(&self, key: QueueKey) -> QueueOffset {
         QueueOffset(self.queues.get(&key).map_or(0, |queue| queue.next))
-    }
-
-    /// Behind the newest message of the queue that lies below `safe`.
-    pub fn visible_end(&self, key: QueueKey, safe: LogOffset) -> QueueOffset {
-        let Some(queue) = self.queues.get(&key) else { return QueueOffset(0) };
-        let mut is_newest = true;
-        for run in queue.runs.iter().rev() {
-            let count = run.count_below(safe);
-            if is_newest && count == run.end() - run.first {
-                return QueueOffset(queue.next);
-            }
-            if count > 0 {
-                return QueueOffset(run.first + count);
-            }
-            is_newest = false;
-        }
-        QueueOffset(self.bounds(key).start)
     }
 
     /// Up to `count_max` messages from number `from` on.
@@ -334,17 +317,6 @@ impl Run {
         messages.push(message);
         true
     }
-
-    /// How many messages end at or below `safe`.
-    fn count_below(&self, safe: LogOffset) -> u64 {
-        match &self.place {
-            Place::Memory(messages) => {
-                let below = safe.0.saturating_sub(self.segment.0);
-                messages.partition_point(|message| message.end() <= below) as u64
-            }
-            Place::File { count, .. } => u64::from(*count),
-        }
-    }
 }
 
 impl MemorySegment {
@@ -472,23 +444,10 @@ mod tests {
     }
 
     #[test]
-    fn what_is_visible_ends_with_the_last_safe_message() {
+    fn numbers_given_away_without_a_message_are_lost() {
         let mut index = sample();
-        let rows = [
-            (0, 0),
-            (99, 0),
-            (100, 1),
-            (300, 3),
-            (SEGMENT, 3),
-            (SEGMENT + 199, 6),
-            (SEGMENT + 300, 8),
-            (u64::MAX, 8),
-        ];
-        for (safe, end) in rows {
-            assert_eq!(index.visible_end(KEY, LogOffset(safe)), QueueOffset(end), "{safe}");
-        }
         index.restore_next(KEY, QueueOffset(20));
-        assert_eq!(index.visible_end(KEY, LogOffset(u64::MAX)), QueueOffset(20));
+        assert_eq!(index.next_offset(KEY), QueueOffset(20));
         assert_eq!(index.lookup(KEY, QueueOffset(8), 1), Lookup::Lost { next: QueueOffset(20) });
     }
 
