@@ -98,6 +98,9 @@ pub struct NameServerOptions {
     pub listen: SocketAddr,
 }
 
+/// Default of `--tail-cache`, for the broker and for the check of the machine.
+pub const TAIL_CACHE: &str = "64MiB";
+
 /// What a broker's shards are made of; the same for `broker` and `dev`.
 #[derive(Args, Clone, Debug)]
 pub struct EngineOptions {
@@ -131,7 +134,7 @@ pub struct EngineOptions {
     pub ready_segments: usize,
 
     /// Memory of each shard for its newest messages; consumers that keep up read from it.
-    #[arg(long, env = "RINGMQ_TAIL_CACHE", default_value = "64MiB", value_name = "SIZE")]
+    #[arg(long, env = "RINGMQ_TAIL_CACHE", default_value = TAIL_CACHE, value_name = "SIZE")]
     pub tail_cache: Size,
 
     /// Bytes of each shard that may wait for the disk. When they are spent connections are not

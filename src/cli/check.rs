@@ -7,8 +7,9 @@ use serde::Serialize;
 
 use super::output::Format;
 use super::{Failure, output};
-use crate::config::SHARDS_MAX;
+use crate::config::{SHARDS_MAX, Size, TAIL_CACHE};
 use crate::shard::preflight::{self, Needs};
+use crate::shard::run::io_memory;
 
 /// Checks whether this machine can run a broker, and says how to mend what it lacks.
 #[derive(Args, Debug)]
@@ -21,6 +22,10 @@ pub struct CheckArgs {
     #[arg(long, value_name = "N")]
     #[arg(value_parser = clap::value_parser!(u16).range(1..=SHARDS_MAX as i64))]
     shards: Option<u16>,
+
+    /// Memory of each shard for its newest messages, as the broker would be given it.
+    #[arg(long, env = "RINGMQ_TAIL_CACHE", default_value = TAIL_CACHE, value_name = "SIZE")]
+    tail_cache: Size,
 
     /// Form of the output.
     #[arg(short, long, default_value = "table", value_name = "FORM")]
@@ -39,7 +44,7 @@ pub fn run(args: CheckArgs) -> Result<(), Failure> {
     let shard_count = args.shards.map_or(preflight::allowed_cpus().len(), usize::from);
     let findings = preflight::check(&Needs {
         shard_count,
-        io_memory_bytes: 88 << 20,
+        io_memory_bytes: io_memory(args.tail_cache) as u64,
         connections_max: 10_000,
         data_directory: Some(args.data),
         allow_buffered: false,

@@ -26,7 +26,7 @@ use crate::broker::BrokerConfig;
 use crate::client::registrar::{Registrar, RegistrarOptions};
 use crate::config::{
     BrokerOptions, DevOptions, EngineOptions, FlushMode, NameServerOptions, PORTS_PER_SHARD,
-    SHARDS_MAX,
+    SHARDS_MAX, Size,
 };
 use crate::model::ShardId;
 use crate::model::record::Host;
@@ -146,9 +146,9 @@ fn require(needs: &Needs) -> Result<(), RunError> {
     Err(RunError::new(format!("this machine cannot run it\n{}", failed.join("\n"))))
 }
 
-/// Memory one shard registers with the kernel.
-fn io_memory(engine: &EngineOptions) -> usize {
-    engine.tail_cache.0 as usize + IO_MEMORY_SLACK
+/// Memory that one shard with such a tail cache registers with the kernel.
+pub fn io_memory(tail_cache: Size) -> usize {
+    tail_cache.0 as usize + IO_MEMORY_SLACK
 }
 
 /// The line that scripts wait for.
@@ -325,7 +325,7 @@ impl Machine {
         let data = DataDirectory::open(&engine.data, engine.shards, default).map_err(failed)?;
         require(&Needs {
             shard_count: usize::from(data.shard_count()),
-            io_memory_bytes: io_memory(engine) as u64,
+            io_memory_bytes: io_memory(engine.tail_cache) as u64,
             connections_max: CONNECTIONS_EXPECTED,
             data_directory: Some(engine.data.clone()),
             allow_buffered,
@@ -416,7 +416,7 @@ impl Process {
         let executor = executor(
             self.machine.placement(shard),
             &name,
-            io_memory(&plan.engine),
+            io_memory(plan.engine.tail_cache),
             plan.engine.spin_us,
         );
         self.threads.push(executor.spawn(serve).map_err(failed)?);
