@@ -1,6 +1,6 @@
 //! Starting, stopping, and what an operator sees.
 
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 
 use crate::server::{Ports, Scratch, Server, ringmq, run};
 
@@ -123,4 +123,54 @@ fn a_closed_pipe_is_no_failure_and_help_is_help() {
     assert_eq!(run(&["brokr"]).status.code(), Some(2));
     let check = run(&["check", "-o", "json"]);
     assert!(text(&check.stdout).contains("\"kernel\""), "{}", text(&check.stdout));
+}
+
+/// A limit that the process cannot raise by itself is said before anything is started.
+#[test]
+fn a_start_without_lockable_memory_is_refused_with_the_remedy() {
+    let scratch = Scratch::new("memlock");
+    let data = scratch.0.join("data");
+    let ports = Ports::free();
+    let limited = "ulimit -l 64 && exec \"$0\" \"$@\"";
+    let dev = ["dev", "--data", data.to_str().unwrap(), "--shards", "1"];
+    let listen = [ports.broker_address().to_string(), ports.nameserver_address().to_string()];
+    let output = Command::new("sh")
+        .args(["-c", limited, env!("CARGO_BIN_EXE_ringmq")])
+        .args(dev)
+        .args(["--listen", &listen[0], "--namesrv-listen", &listen[1]])
+        .stdin(Stdio::null())
+        .output()
+        .unwrap();
+    let error = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{error}");
+    for part in ["memlock", "limit 64 KiB", "512 KiB", "prlimit --pid $$ --memlock=unlimited"] {
+        assert!(error.contains(part), "{error:?} does not say {part:?}");
+    }
+}
+
+/// Changing this text is changing the product.
+#[test]
+fn help_as_printed() {
+    let commands = [
+        &[][..],
+        &["dev"],
+        &["nameserver"],
+        &["broker"],
+        &["topic"],
+        &["topic", "create"],
+        &["msg"],
+        &["msg", "send"],
+        &["msg", "tail"],
+        &["cluster"],
+        &["check"],
+        &["completions"],
+    ];
+    let mut text = String::new();
+    for command in commands {
+        let arguments = [command, &["--help"]].concat();
+        text.push_str(&format!("$ ringmq {}\n", arguments.join(" ")));
+        text.push_str(&output(&arguments));
+        text.push('\n');
+    }
+    assert!(text == include_str!("../golden/ringmq-help.txt"), "the help is now\n{text}");
 }
