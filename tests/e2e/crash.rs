@@ -51,7 +51,7 @@ fn topic() -> TopicName {
     TopicName::new("crash").unwrap()
 }
 
-fn client(ports: Ports, name: &str) -> ClientOptions {
+pub fn client(ports: Ports, name: &str) -> ClientOptions {
     let options = ClientOptions::new(ports.nameserver_address().to_string());
     ClientOptions { client_id: name.to_owned(), ..options }
 }
@@ -100,7 +100,7 @@ fn note(
 }
 
 /// All messages of one queue, in order: producer and number of each.
-fn read_queue(consumer: &mut Consumer, queue: &QueueRef) -> Vec<(u32, u64)> {
+pub fn read_queue(consumer: &mut Consumer, queue: &QueueRef) -> Vec<(u32, u64)> {
     let end = consumer.max_offset(queue).unwrap();
     consumer.assign(queue.clone(), QueueOffset(0));
     let mut found = Vec::new();

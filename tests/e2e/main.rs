@@ -7,5 +7,6 @@
 
 mod crash;
 mod operation;
+mod pressure;
 mod server;
 mod wire;

@@ -109,6 +109,11 @@ impl Server {
 
     /// NameServer and broker in one process.
     pub fn dev(data: &Path, ports: Ports, shards: u16) -> Self {
+        Self::dev_with(data, ports, shards, &[])
+    }
+
+    /// The same with `more` options.
+    pub fn dev_with(data: &Path, ports: Ports, shards: u16, more: &[&str]) -> Self {
         let (listen, namesrv) = (ports.broker_address(), ports.nameserver_address());
         let args = [
             "dev",
@@ -125,7 +130,7 @@ impl Server {
             "--tail-cache",
             "4MiB",
         ];
-        Self::start(&args, &data.with_extension("log"))
+        Self::start(&[&args, more].concat(), &data.with_extension("log"))
     }
 
     pub fn log(&self) -> String {

@@ -8,7 +8,7 @@ use ringmq::sim::Rng;
 use crate::server::{PATIENCE, Ports, Scratch, Server, run};
 
 /// A frame with a JSON header and a body, as the remoting reference draws it.
-fn frame(header: &str, body: &[u8]) -> Vec<u8> {
+pub fn frame(header: &str, body: &[u8]) -> Vec<u8> {
     let mut bytes = Vec::new();
     bytes.extend_from_slice(&((4 + header.len() + body.len()) as u32).to_be_bytes());
     bytes.extend_from_slice(&(header.len() as u32).to_be_bytes());
@@ -17,20 +17,20 @@ fn frame(header: &str, body: &[u8]) -> Vec<u8> {
     bytes
 }
 
-fn header(code: i32, opaque: i32, flag: i32, ext: &str) -> String {
+pub fn header(code: i32, opaque: i32, flag: i32, ext: &str) -> String {
     format!(
         r#"{{"code":{code},"extFields":{{{ext}}},"flag":{flag},"language":"JAVA","opaque":{opaque},"serializeTypeCurrentRPC":"JSON","version":409}}"#
     )
 }
 
-fn connect(ports: Ports) -> TcpStream {
+pub fn connect(ports: Ports) -> TcpStream {
     let stream = TcpStream::connect(ports.broker_address()).unwrap();
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
     stream
 }
 
 /// The header of the next answer.
-fn answer(stream: &mut TcpStream) -> String {
+pub fn answer(stream: &mut TcpStream) -> String {
     let mut word = [0; 4];
     stream.read_exact(&mut word).unwrap();
     let mut rest = vec![0; u32::from_be_bytes(word) as usize];

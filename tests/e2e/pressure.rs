@@ -1,0 +1,201 @@
+//! A broker with too little: of time, of disk.
+//!
+//! Requests are written by hand, so that nothing repeats what was refused.
+
+use std::fs;
+use std::io::Write;
+use std::net::TcpStream;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use ringmq::client::Consumer;
+use ringmq::client::consumer::{ConsumerOptions, QueueRef};
+use ringmq::model::{QueueId, TopicName};
+
+use crate::crash::{client, read_queue};
+use crate::server::{PATIENCE, Ports, Scratch, Server, run};
+use crate::wire::{answer, connect, frame, header};
+
+const TOPIC: &str = "pressed";
+
+/// A send to queue 0, in short names as Java clients use them.
+fn send(opaque: i32, body: &[u8]) -> Vec<u8> {
+    let ext = format!(
+        r#""a":"pressers","b":"{TOPIC}","c":"TBW102","d":"4","e":"0","f":"0","g":"1","h":"0","i":"","j":"0","k":"false","m":"false""#
+    );
+    frame(&header(310, opaque, 0, &ext), body)
+}
+
+fn create_topic(ports: Ports) {
+    let namesrv = ports.nameserver_address().to_string();
+    let created = run(&["topic", "create", TOPIC, "--queues", "1", "--namesrv", &namesrv]);
+    assert!(created.status.success(), "{created:?}");
+}
+
+/// The number behind `name` in a header or remark.
+fn number(text: &str, name: &str) -> Option<u64> {
+    let rest = &text[text.find(name)? + name.len()..];
+    let digits = rest.trim_start_matches(['"', ':', '=']);
+    digits.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok()
+}
+
+/// With a budget of one byte every message waits until the one before it is on the disk, so those at the
+/// end of one large read have waited too long, however fast the disk is.
+#[test]
+fn a_request_that_waited_too_long_is_refused_as_busy_and_not_stored() {
+    const COUNT_MAX: u64 = 100_000;
+    let scratch = Scratch::new("busy");
+    let ports = Ports::free();
+    let server = Server::dev_with(&scratch.0.join("data"), ports, 1, &["--append-budget", "1"]);
+    create_topic(ports);
+    let mut stream = connect(ports);
+    // The broker's receive buffer grows to take this, and then takes thousands of small ones at once.
+    stream.write_all(&send(0, &[b'x'; 2 << 20])).unwrap();
+    assert!(answer(&mut stream).contains(r#""code":0"#));
+
+    let (is_over, sent) = (AtomicBool::new(false), AtomicU64::new(0));
+    let mut sender = stream.try_clone().unwrap();
+    let (mut stored, mut busy) = (1, Vec::new());
+    std::thread::scope(|scope| {
+        let sending = scope.spawn(|| {
+            while sent.load(Ordering::Relaxed) < COUNT_MAX && !is_over.load(Ordering::Relaxed) {
+                sent.fetch_add(1000, Ordering::Relaxed);
+                let requests: Vec<u8> = (0..1000).flat_map(|_| send(1, b"x")).collect();
+                sender.write_all(&requests).unwrap();
+            }
+        });
+        let mut answered = 0;
+        while !sending.is_finished() || answered < sent.load(Ordering::Relaxed) {
+            if answered == sent.load(Ordering::Relaxed) {
+                std::thread::yield_now();
+                continue;
+            }
+            answered += 1;
+            take_answer(&mut stream, &mut stored, &mut busy);
+            is_over.store(!busy.is_empty(), Ordering::Relaxed);
+        }
+    });
+    let first = busy.first().expect("some request has waited for more than 200 ms");
+    for part in [r#""code":2"#, "RINGMQ-2001", "reason=append_queue", "shard=0"] {
+        assert!(first.contains(part), "{first} does not say {part}");
+    }
+    assert!(number(first, "wait_ms").unwrap() >= 200, "{first}");
+    assert!(number(first, "retry_after_ms").unwrap() > 0, "{first}");
+
+    let ext = format!(r#""topic":"{TOPIC}","queueId":"0""#);
+    stream.write_all(&frame(&header(30, 2, 0, &ext), b"")).unwrap();
+    let end = answer(&mut stream);
+    assert_eq!(number(&end, r#""offset"#), Some(stored), "what was refused is not there: {end}");
+    assert!(server.terminate().success());
+}
+
+fn take_answer(stream: &mut TcpStream, stored: &mut u64, busy: &mut Vec<String>) {
+    let header = answer(stream);
+    match header.contains(r#""code":0"#) {
+        true => *stored += 1,
+        false => busy.push(header),
+    }
+}
+
+/// A small file system of its own, in a file.
+struct SmallDisk {
+    mount: PathBuf,
+}
+
+impl SmallDisk {
+    /// Why there is none, where this user or this machine cannot have one.
+    fn new(scratch: &Path, size: u64) -> Result<Self, String> {
+        let (image, mount) = (scratch.join("image"), scratch.join("mount"));
+        let made = fs::File::create(&image).and_then(|file| file.set_len(size));
+        made.and_then(|()| fs::create_dir(&mount)).map_err(|error| error.to_string())?;
+        let (from, to) = (image.to_str().unwrap(), mount.to_str().unwrap());
+        command("mkfs.ext4", &["-q", "-F", "-m", "0", from])?;
+        command("mount", &["-o", "loop", from, to])?;
+        Ok(Self { mount })
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        // Lazily, because a test that failed may have left a broker on it.
+        if let Err(error) = command("umount", &["-l", self.mount.to_str().unwrap()]) {
+            eprintln!("{error}");
+        }
+    }
+}
+
+fn command(program: &str, args: &[&str]) -> Result<(), String> {
+    let output = Command::new(program).args(args).output();
+    let output = output.map_err(|error| format!("{program}: {error}"))?;
+    let error = String::from_utf8_lossy(&output.stderr);
+    if output.status.success() { Ok(()) } else { Err(format!("{program}: {}", error.trim())) }
+}
+
+#[test]
+fn a_full_disk_refuses_producers_keeps_what_it_has_and_goes_on_when_there_is_room() {
+    let scratch = Scratch::new("full");
+    let disk = match SmallDisk::new(&scratch.0, 256 << 20) {
+        Ok(disk) => disk,
+        Err(why) => return eprintln!("skipped: no file system of its own: {why}"),
+    };
+    let ballast = disk.mount.join("ballast");
+    fs::write(&ballast, vec![0; 96 << 20]).unwrap();
+    let data = disk.mount.join("data");
+    let ports = Ports::free();
+    let start = || Server::dev_with(&data, ports, 1, &["--disk-reserve", "16MiB"]);
+    let server = start();
+    create_topic(ports);
+    let mut stream = connect(ports);
+    let mut stored = 0;
+    let refusal = loop {
+        match store(&mut stream, stored) {
+            Ok(()) => stored += 1,
+            Err(header) => break header,
+        }
+        assert!(stored < 2000, "more than the disk holds is acknowledged");
+    };
+    for part in [r#""code":14"#, "RINGMQ-2003"] {
+        assert!(refusal.contains(part), "{refusal} does not say {part}");
+    }
+    assert!(stored > 100, "refused after {stored} messages of 256 KiB");
+    assert_eq!(read_all(ports), stored);
+
+    fs::remove_file(&ballast).unwrap();
+    let deadline = Instant::now() + PATIENCE;
+    while let Err(header) = store(&mut stream, stored) {
+        assert!(Instant::now() < deadline, "still refused: {header}");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    stored += 1;
+    for _ in 0..20 {
+        store(&mut stream, stored).unwrap();
+        stored += 1;
+    }
+    assert_eq!(read_all(ports), stored);
+    drop(stream);
+    server.kill();
+    let server = start();
+    assert_eq!(read_all(ports), stored, "after a restart");
+    assert!(server.terminate().success());
+}
+
+/// Sends message `number` and waits; the header of the answer when it was refused.
+fn store(stream: &mut TcpStream, number: u64) -> Result<(), String> {
+    let mut body = format!("0 {number} ").into_bytes();
+    body.resize(256 << 10, b'x');
+    stream.write_all(&send(number as i32, &body)).unwrap();
+    let header = answer(stream);
+    if header.contains(r#""code":0"#) { Ok(()) } else { Err(header) }
+}
+
+/// How many messages there are. They must be numbered 0, 1, 2, …
+fn read_all(ports: Ports) -> u64 {
+    let mut consumer = Consumer::new(ConsumerOptions::new(client(ports, "auditor"))).unwrap();
+    let topic = TopicName::new(TOPIC).unwrap();
+    let queue = QueueRef { topic, broker: "broker-a-00".into(), queue: QueueId(0) };
+    let found = read_queue(&mut consumer, &queue);
+    assert!(found.iter().enumerate().all(|(at, (_, number))| at as u64 == *number));
+    found.len() as u64
+}
