@@ -94,6 +94,27 @@ fn what_was_flushed_in_the_background_survives_power_cuts() {
     }
 }
 
+/// An index file outlives a power cut at once; what it points to does so only when it was flushed.
+#[test]
+fn no_index_file_is_written_before_its_segment_is_on_stable_media() {
+    run(async {
+        let disk = SimDisk::new(5);
+        let config = StoreConfig { flush: Flush::Async, ..config() };
+        let shard = Shard::open(&disk, config).await.unwrap();
+        shard.maintain(false).await.unwrap();
+        while shard.store.stats().segment_count < 2 {
+            match shard.send(0, &[3000]) {
+                Err(AppendError::NoRoom) => _ = shard.store.commit_step().await.unwrap(),
+                sent => _ = sent.unwrap(),
+            }
+        }
+        shard.commit().await;
+        assert_eq!(shard.maintain(false).await.unwrap().indexes_written, 0, "not flushed yet");
+        shard.now.set(shard.now.get() + 1000);
+        assert_eq!(shard.maintain(false).await.unwrap().indexes_written, 1);
+    });
+}
+
 #[test]
 fn a_full_disk_refuses_messages_and_recovers_by_itself() {
     run(async {

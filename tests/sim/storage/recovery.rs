@@ -3,6 +3,7 @@
 use ringmq::model::LogOffset;
 use ringmq::sim::{SimDisk, run};
 use ringmq::storage::disk::{BLOCK_SIZE, Disk};
+use ringmq::storage::entry::entry_size;
 use ringmq::storage::segment::FileName;
 use ringmq::storage::{EntryKind, Lookup, OpenError, ReadError};
 
@@ -58,6 +59,37 @@ fn an_entry_of_an_earlier_life_never_joins_the_chain() {
         let third = Shard::open(&disk, config()).await.unwrap();
         assert_eq!(third.report.end, filled.end);
         assert_eq!(third.sent.borrow().len(), 2);
+    });
+}
+
+/// A device that loses the newest write of one block shows what an earlier life had put there. The entry
+/// there is intact, names its place and even has the right number, and the entry behind it has a later
+/// epoch; only that entry's own number tells that others are missing between them.
+#[test]
+fn a_block_that_went_back_to_an_earlier_life_is_noticed_by_the_next_number() {
+    const BLOCK: u64 = BLOCK_SIZE as u64;
+    let filling = |entries: usize| BLOCK_SIZE - entries * HEADER as usize;
+    run(async {
+        let disk = SimDisk::new(13);
+        let shard = Shard::open(&disk, config()).await.unwrap();
+        send_each(&shard, 1, filling(2)).await;
+        send_each(&shard, 1, filling(1)).await;
+        let earlier = disk.contents(&segment(0)).unwrap()[BLOCK_SIZE..2 * BLOCK_SIZE].to_vec();
+        disk.damage(&segment(0), BLOCK, &[0; BLOCK_SIZE]);
+
+        let second = Shard::open(&disk, config()).await.unwrap();
+        assert_eq!(second.report.end, LogOffset(BLOCK), "that block is free again");
+        // The entry that opens the log, and two more, fill it.
+        second.send(0, &[1000]).unwrap();
+        second.send(0, &[filling(3) - 1000]).unwrap();
+        second.commit().await;
+        send_each(&second, 2, 500).await;
+        disk.damage(&segment(0), BLOCK, &earlier);
+
+        let third = Shard::open(&disk, config()).await.unwrap();
+        let gap = LogOffset(2 * BLOCK)..LogOffset(2 * BLOCK + entry_size(500) as u64);
+        assert_eq!(third.report.damaged, [gap], "acknowledged messages are gone, and it is said");
+        assert_eq!(third.report.end, second.store.end());
     });
 }
 
