@@ -10,6 +10,9 @@
 //! cargo bench --bench append -- --test        a few milliseconds, to keep it alive
 //! ```
 
+#[path = "nudged.rs"]
+mod nudged;
+
 use std::fmt::{self, Display};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -18,9 +21,9 @@ use std::rc::Rc;
 use std::time::{Duration, Instant, SystemTime};
 
 use clap::Parser;
-use glommio::{LocalExecutorBuilder, Placement};
 use hdrhistogram::Histogram;
 use ringmq::model::{LogOffset, QueueId, QueueOffset, Timestamp};
+use ringmq::shard::nudge::Pulse;
 use ringmq::storage::disk::{Disk, DiskError, DiskFile, Durability};
 use ringmq::storage::file::{FileDisk, FileDiskOptions};
 use ringmq::storage::segment::FileName;
@@ -83,12 +86,8 @@ fn main() -> ExitCode {
     fs::create_dir_all(&directory).expect("the directory can be made");
     let scale = options.scale();
     let scratch = directory.clone();
-    let measured = LocalExecutorBuilder::new(Placement::Unbound)
-        .io_memory(256 << 20)
-        .spawn(move || async move { measure(&scratch, scale).await })
-        .expect("an executor; needs io_uring")
-        .join()
-        .expect("the executor ends");
+    let measure = move |pulse| async move { measure(&scratch, scale, &pulse).await };
+    let measured = nudged::run(256 << 20, measure);
     fs::remove_dir_all(&directory).ok();
     match measured {
         Ok(report) => {
@@ -102,11 +101,11 @@ fn main() -> ExitCode {
     }
 }
 
-async fn measure(directory: &Path, scale: Scale) -> Result<Report, DiskError> {
+async fn measure(directory: &Path, scale: Scale, pulse: &Pulse) -> Result<Report, DiskError> {
     let mut report = Report { raw: Vec::new(), cases: Vec::new() };
     let disk = FileDisk::open(directory, FileDiskOptions::default()).await?;
     for kind in RawKind::ALL {
-        report.raw.extend(measure_raw(&disk, scale, kind).await?);
+        report.raw.extend(measure_raw(&disk, scale, kind, pulse).await?);
     }
     for flush in [Flush::Sync, Flush::Async] {
         for is_recycled in [false, true] {
@@ -114,7 +113,7 @@ async fn measure(directory: &Path, scale: Scale) -> Result<Report, DiskError> {
                 let log = directory.join("log");
                 fs::create_dir(&log).expect("the last case has removed it");
                 let disk = FileDisk::open(&log, FileDiskOptions::default()).await?;
-                let case = measure_case(disk, scale, flush, is_recycled, load).await?;
+                let case = measure_case(disk, scale, flush, is_recycled, load, pulse).await?;
                 fs::remove_dir_all(&log).expect("nobody uses it any more");
                 report.cases.push(case);
             }
@@ -155,7 +154,12 @@ struct Raw {
     p50_us: f64,
 }
 
-async fn measure_raw(disk: &FileDisk, scale: Scale, kind: RawKind) -> Result<Vec<Raw>, DiskError> {
+async fn measure_raw(
+    disk: &FileDisk,
+    scale: Scale,
+    kind: RawKind,
+    pulse: &Pulse,
+) -> Result<Vec<Raw>, DiskError> {
     let file = disk.create("raw", scale.raw_file_size).await?;
     write_over(disk, &file).await?;
     let mut measured = Vec::new();
@@ -163,7 +167,7 @@ async fn measure_raw(disk: &FileDisk, scale: Scale, kind: RawKind) -> Result<Vec
     let shapes = shapes.flat_map(|size| [1, 4, 8].map(|in_flight| (size, in_flight)));
     for (size, in_flight) in shapes.chain([(4096, 1)]) {
         let (bytes, elapsed, latency) =
-            raw_writes(disk, &file, scale, kind, size, in_flight).await?;
+            raw_writes(disk, &file, scale, kind, (size, in_flight), pulse).await?;
         let rate = bytes as f64 / elapsed.as_secs_f64();
         let p50_us = latency.value_at_quantile(0.5) as f64 / 1e3;
         measured.push(Raw { kind, size, in_flight, rate, p50_us });
@@ -177,13 +181,14 @@ async fn raw_writes(
     file: &<FileDisk as Disk>::File,
     scale: Scale,
     kind: RawKind,
-    size: usize,
-    in_flight: usize,
+    (size, in_flight): (usize, usize),
+    pulse: &Pulse,
 ) -> Result<(u64, Duration, Histogram<u64>), DiskError> {
     let begin = Instant::now();
     let slots = file.size() / size as u64;
     let lanes = (0..in_flight as u64).map(|lane| {
         let (file, buffer) = (file.clone(), Rc::new(filled(disk, size)));
+        let pulse = pulse.clone();
         glommio::spawn_local(async move {
             let (mut latency, mut bytes) = (histogram(), 0);
             for step in 0.. {
@@ -193,6 +198,7 @@ async fn raw_writes(
                 let slot = (lane + step * in_flight as u64) % slots;
                 let started = Instant::now();
                 file.write(slot * size as u64, buffer.clone(), kind.durability()).await?;
+                pulse.beat();
                 record(&mut latency, started);
                 bytes += size as u64;
             }
@@ -265,12 +271,13 @@ async fn measure_case(
     flush: Flush,
     is_recycled: bool,
     load: Load,
+    pulse: &Pulse,
 ) -> Result<Case, DiskError> {
     if is_recycled {
         make_ready(&disk, scale).await?;
     }
     let store = open(disk, scale, flush).await;
-    let helpers = spawn_helpers(&store);
+    let helpers = spawn_helpers(&store, pulse);
     let (io_before, begin) = (device_bytes_written(), Instant::now());
     let deadline = begin + scale.duration;
     let writers: Vec<_> = (0..load.writers)
@@ -331,13 +338,19 @@ async fn open(disk: FileDisk, scale: Scale, flush: Flush) -> Store<FileDisk> {
 }
 
 /// Committers, and the task that looks after the store every 100 ms.
-fn spawn_helpers(store: &Store<FileDisk>) -> Vec<glommio::Task<Result<(), DiskError>>> {
-    let commit = |store: Store<FileDisk>| async move {
-        while store.commit_step().await? != Committed::Stopped {}
+fn spawn_helpers(
+    store: &Store<FileDisk>,
+    pulse: &Pulse,
+) -> Vec<glommio::Task<Result<(), DiskError>>> {
+    let commit = |store: Store<FileDisk>, pulse: Pulse| async move {
+        while store.commit_step().await? != Committed::Stopped {
+            pulse.beat();
+        }
         Ok(())
     };
-    let mut helpers: Vec<_> =
-        (0..WRITES_IN_FLIGHT_MAX).map(|_| glommio::spawn_local(commit(store.clone()))).collect();
+    let mut helpers: Vec<_> = (0..WRITES_IN_FLIGHT_MAX)
+        .map(|_| glommio::spawn_local(commit(store.clone(), pulse.clone())))
+        .collect();
     let store = store.clone();
     let is_over = move |store: &Store<FileDisk>| store.is_stopping() || store.is_fenced();
     helpers.push(glommio::spawn_local(async move {

@@ -7,14 +7,16 @@
 //! Overwrites a written file with direct I/O, without and with O_DSYNC. Every cell is the median of
 //! some rounds, which go through all shapes in turn so that noise does not stick to one of them.
 
+#[path = "nudged.rs"]
+mod nudged;
 #[path = "raw_device.rs"]
 mod raw_device;
 
 use std::path::PathBuf;
 use std::time::Duration;
 
-use glommio::{LocalExecutorBuilder, Placement, PoolPlacement};
 use raw_device::{Device, Measured, Shape};
+use ringmq::shard::nudge::Pulse;
 use ringmq::storage::disk::{DiskError, Durability};
 use ringmq::storage::file::{FileDisk, FileDiskOptions};
 
@@ -40,18 +42,12 @@ fn main() {
     let directory = arguments.iter().find(|a| !a.starts_with("--"));
     let directory = PathBuf::from(directory.map_or(env!("CARGO_TARGET_TMPDIR"), String::as_str));
     std::fs::create_dir_all(&directory).expect("the directory can be made");
-    LocalExecutorBuilder::new(Placement::Unbound)
-        .io_memory(128 << 20)
-        .blocking_thread_pool_placement(PoolPlacement::Unbound(1))
-        .spawn(move || async move { run(directory, effort).await.expect("the device works") })
-        .expect("an executor; see `ringmq check`")
-        .join()
-        .expect("the measurement ends");
+    nudged::run(128 << 20, move |pulse| run(directory, effort, pulse)).expect("the device works");
 }
 
-async fn run(directory: PathBuf, effort: Effort) -> Result<(), DiskError> {
+async fn run(directory: PathBuf, effort: Effort, pulse: Pulse) -> Result<(), DiskError> {
     let disk = FileDisk::open(&directory, FileDiskOptions::default()).await?;
-    let device = Device::prepare(&disk, effort.file_size).await?;
+    let device = Device::prepare(&disk, effort.file_size, pulse).await?;
     println!(
         "{}: {:?} I/O, file of {} MiB, {} ms x {} rounds, median",
         directory.display(),

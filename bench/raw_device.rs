@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
 use hdrhistogram::Histogram;
+use ringmq::shard::nudge::Pulse;
 use ringmq::storage::disk::{Disk, DiskError, DiskFile, Durability};
 use ringmq::storage::file::{FileDisk, StoredFile};
 
@@ -48,16 +49,17 @@ impl fmt::Display for Measured {
 pub struct Device {
     disk: FileDisk,
     file: StoredFile,
+    pulse: Pulse,
 }
 
 impl Device {
     /// Makes the file; `size` is a multiple of a mebibyte.
-    pub async fn prepare(disk: &FileDisk, size: u64) -> Result<Self, DiskError> {
+    pub async fn prepare(disk: &FileDisk, size: u64, pulse: Pulse) -> Result<Self, DiskError> {
         if disk.list().await?.iter().any(|(name, _)| name == FILE_NAME) {
             disk.remove(FILE_NAME).await?;
         }
         let file = disk.create(FILE_NAME, size).await?;
-        let device = Self { disk: disk.clone(), file };
+        let device = Self { disk: disk.clone(), file, pulse };
         let buffer = device.filled(FILL_SIZE);
         for offset in (0..size).step_by(FILL_SIZE) {
             device.file.write(offset, buffer.clone(), Durability::Written).await?;
@@ -79,6 +81,7 @@ impl Device {
                 next_offset.set(self.offset_after(offset, shape.block_size as u64));
                 let submitted = Instant::now();
                 self.file.write(offset, buffer.clone(), shape.durability).await?;
+                self.pulse.beat();
                 latency_us.push(submitted.elapsed().as_micros() as u64);
                 if begin.elapsed() >= lasts {
                     return Ok(latency_us);
