@@ -1,0 +1,170 @@
+//! Walking a log that is being opened: entry by entry, past what index files cover, over holes that are
+//! damage, to the place where it ends. What a hole is, [`recovery`](crate::storage::recovery) decides.
+//!
+//! Invariant: everything below `at` was replayed, is covered, or is reported as damaged.
+
+use super::{Found, OpenError, Replayed};
+use crate::model::LogOffset;
+use crate::storage::disk::DiskFile;
+use crate::storage::entry::{EntryKind, HEADER_SIZE, Look};
+use crate::storage::index::Index;
+use crate::storage::recovery::{Chain, RecoveryReport, Verdict, judge};
+use crate::storage::scan::LogReader;
+use crate::storage::snapshot::SnapshotPoint;
+
+/// Where a walk ended.
+pub struct Walked {
+    pub end: LogOffset,
+    pub next_ordinal: u64,
+    pub epoch: u32,
+}
+
+pub struct Walk<'a, F> {
+    pub segments: &'a mut [Found<F>],
+    pub index: &'a mut Index,
+    pub report: &'a mut RecoveryReport,
+    pub reader: &'a mut LogReader<F>,
+    pub point: Option<SnapshotPoint>,
+    pub at: LogOffset,
+    pub chain: Chain,
+}
+
+/// What a step of the walk has met.
+enum Step {
+    Advanced,
+    Hole { claimed_size: u64 },
+    End,
+}
+
+impl<F: DiskFile> Walk<'_, F> {
+    /// Walks to the end of the log.
+    pub async fn run(
+        &mut self,
+        apply: &mut impl FnMut(&mut Index, Replayed<'_>),
+    ) -> Result<(), OpenError> {
+        let begin = self.segments.first().map_or(LogOffset(0), |found| found.segment.range.start);
+        self.at = self.point.map_or(begin, |point| point.offset.min(begin));
+        loop {
+            self.meet_snapshot();
+            match self.step(apply).await? {
+                Step::Advanced => {}
+                Step::End => return Ok(()),
+                Step::Hole { claimed_size } => {
+                    if self.is_torn_at_hole(claimed_size).await? {
+                        return Ok(());
+                    }
+                }
+            }
+        }
+    }
+
+    /// At its offset, the snapshot knows what comes next.
+    fn meet_snapshot(&mut self) {
+        if let Some(point) = self.point.filter(|point| point.offset == self.at) {
+            let last_ordinal = Some(point.next_ordinal - 1);
+            let epoch = self.chain.epoch.max(point.epoch);
+            self.chain = Chain { last_ordinal, is_broken: false, epoch };
+        }
+    }
+
+    async fn step(
+        &mut self,
+        apply: &mut impl FnMut(&mut Index, Replayed<'_>),
+    ) -> Result<Step, OpenError> {
+        let at = self.at;
+        let behind = self.segments.partition_point(|found| found.segment.range.start <= at);
+        let here = behind.checked_sub(1).map(|index| &mut self.segments[index]);
+        let Some(found) = here.filter(|found| found.segment.range.contains(&at)) else {
+            let is_gap =
+                behind < self.segments.len() || self.point.is_some_and(|point| at < point.offset);
+            return Ok(if is_gap { Step::Hole { claimed_size: 0 } } else { Step::End });
+        };
+        let range = found.segment.range.clone();
+        if let Some(directory) = found.directory.as_ref().filter(|_| range.start == at) {
+            self.index.add_file(range.start, &directory.runs);
+            self.chain.last_ordinal = None;
+            self.at = range.end;
+            return Ok(Step::Advanced);
+        }
+        if self.index.newest_segment() < Some(range.start) {
+            self.index.begin_segment(range);
+        }
+        let boundary = self.point.map_or(LogOffset(0), |point| point.offset);
+        match self.reader.look(at).await? {
+            Look::Entry(entry)
+                if self.chain.accepts(&entry.header)
+                    && (at >= boundary || entry.header.end() <= boundary) =>
+            {
+                found.segment.note_entry(at);
+                self.chain.take(&entry.header);
+                self.at = entry.header.end();
+                let in_snapshot = at < boundary;
+                let is_wanted = match entry.kind {
+                    EntryKind::Filler | EntryKind::Opened => false,
+                    EntryKind::Messages => true,
+                    EntryKind::Topic | EntryKind::Offsets => !in_snapshot,
+                };
+                if is_wanted {
+                    self.report.entries_replayed += 1;
+                    let replayed = Replayed {
+                        kind: entry.kind,
+                        subject: entry.header.subject.get(),
+                        entry_offset: at,
+                        payload_offset: at.plus(HEADER_SIZE as u64),
+                        payload: entry.payload,
+                        in_snapshot,
+                    };
+                    apply(self.index, replayed);
+                }
+                Ok(Step::Advanced)
+            }
+            Look::Unsupported { kind, version } => {
+                Err(OpenError::Unsupported { at, kind, version })
+            }
+            Look::Nothing { claimed_size } => {
+                Ok(Step::Hole { claimed_size: claimed_size.unwrap_or(0) })
+            }
+            Look::Entry(_) | Look::Cut { .. } => Ok(Step::Hole { claimed_size: 0 }),
+        }
+    }
+
+    /// Judges the hole at the current place; moves behind it unless the log ends here.
+    async fn is_torn_at_hole(&mut self, claimed_size: u64) -> Result<bool, OpenError> {
+        let hole = self.at;
+        let bound = self.known_to_go_on();
+        let behind = self.reader.search(hole, bound, &self.chain).await?;
+        match judge(hole, bound, &behind) {
+            Verdict::Torn => {
+                let unreadable = self.reader.unreadable.iter();
+                if let Some((_, error)) = unreadable.into_iter().find(|(range, _)| range.end > hole)
+                {
+                    return Err(error.clone().into());
+                }
+                let is_untouched = self.chain.last_ordinal.is_none() && self.point.is_none();
+                if is_untouched && claimed_size > 0 {
+                    return Err(OpenError::Foreign { at: hole });
+                }
+                let end = behind.last_end.max(hole.plus(claimed_size));
+                self.report.torn_bytes = end.0 - hole.0;
+                self.chain.epoch = self.chain.epoch.max(behind.epoch);
+                Ok(true)
+            }
+            Verdict::Damaged { resume } => {
+                if !self.report.damaged.contains(&(hole..resume)) {
+                    self.report.damaged.push(hole..resume);
+                }
+                self.chain.is_broken = true;
+                self.at = resume;
+                Ok(false)
+            }
+        }
+    }
+
+    /// The first place behind the current one at which the log is known to have reached once.
+    fn known_to_go_on(&self) -> Option<LogOffset> {
+        let covered = self.segments.iter().filter(|found| found.directory.is_some());
+        let covered = covered.map(|found| found.segment.range.start);
+        let point = self.point.map(|point| point.offset);
+        covered.chain(point).filter(|&place| place > self.at).min()
+    }
+}
