@@ -16,12 +16,14 @@ use std::time::{Duration, Instant};
 use loadgen::clock::RunClock;
 use loadgen::curve::RateCurve;
 use loadgen::histogram::Percentiles;
-use loadgen::measure::{Collector, Recorder};
+use loadgen::keys::{Keys, QueueChoice};
+use loadgen::measure::{Collector, PhaseEnds, Recorder};
 use loadgen::payload::Identity;
-use loadgen::producer::{Job, Producer};
-use loadgen::schedule::{Arrivals, Schedule};
+use loadgen::producer::{Job, JobTopic, Post, Producer};
+use loadgen::schedule::{Arrivals, Schedule, Source};
+use loadgen::sizes::Sizes;
 use loadgen::template::{NewRequest, Template, TemplateOptions};
-use loadgen::worker::{Supply, Worker, WorkerOptions};
+use loadgen::worker::{Worker, WorkerOptions};
 use nix::sched::{CpuSet, sched_setaffinity};
 use nix::time::{ClockId, clock_gettime};
 use nix::unistd::Pid;
@@ -83,35 +85,33 @@ fn main() {
 fn run(case: &Case, address: SocketAddr, length: Duration) {
     let (reports, measured) = flume::unbounded();
     let clock = RunClock::starting_at(Instant::now() + Duration::from_millis(20));
-    let job = Arc::new(Job {
-        run: 1,
-        stream: 0,
-        batch: case.batch,
-        in_flight: case.in_flight,
-        template: template(case.encoding, case.batch),
-        clock,
+    let phases = PhaseEnds::new([length.as_nanos() as u64]);
+    let job = job(case, clock);
+    let schedule = case.rate.map(|rate| {
+        let curve = Arc::new(RateCurve::constant(rate / f64::from(case.batch), length));
+        let source = |number| Source {
+            number,
+            curve: curve.clone(),
+            index: number,
+            count: case.connections,
+        };
+        Schedule::new(Arrivals::Poisson, 1, (0..case.connections).map(source))
     });
-    let numbers: Vec<u32> = (0..case.connections).collect();
-    let supply = case.rate.map_or(Supply::Endless, |rate| {
-        let curve = RateCurve::constant(rate / f64::from(case.batch), length);
-        Supply::Scheduled(Schedule::new(
-            Arc::new(curve),
-            Arrivals::Poisson,
-            1,
-            case.connections,
-            &numbers,
-        ))
-    });
-    let producer = |&number: &u32| (number, Producer::new(number, address, QUEUES, &job));
+    let producer = |number| {
+        let post = Post { number, topic: 0, broker: 0, address };
+        (Producer::new(post, job.clone()), 0)
+    };
     let options = WorkerOptions {
-        producers: numbers.iter().map(producer).collect(),
-        job: job.clone(),
-        supply,
+        clock,
+        producers: (0..case.connections).map(producer).collect(),
+        schedule,
         end_ns: length.as_nanos() as u64,
         spin: false,
+        progress: Arc::default(),
         stop: Arc::new(AtomicBool::new(false)),
     };
-    let worker = Worker::new(options, Recorder::new(0, reports)).expect("the server is there");
+    let recorder = Recorder::new(0, 1, phases.clone(), reports);
+    let worker = Worker::new(options, recorder).expect("the server is there");
     let thread = thread::spawn(move || {
         pin(GENERATOR_CORE);
         let before = cpu_time();
@@ -119,17 +119,39 @@ fn run(case: &Case, address: SocketAddr, length: Duration) {
         (finished.last_answer_ns, cpu_time() - before)
     });
     let (last_answer_ns, cpu) = thread.join().expect("the generator does not panic");
-    let mut collector = Collector::new(1);
+    let mut collector = Collector::new(1, 1, &phases);
     measured.try_iter().for_each(|report| collector.take(report));
-    let acknowledged = collector.total.counters.acknowledged;
+    let total = &collector.totals[0][0];
+    let acknowledged = total.counters.acknowledged;
     let rate = acknowledged as f64 / (last_answer_ns as f64 / 1e9);
     println!(
         "{:<28}{rate:>12.0}{:>10.0}{:>10.0}{:>8.3} ms",
         case.name,
         rate * MESSAGE_SIZE as f64 / 1e6,
         cpu.as_nanos() as f64 / acknowledged as f64,
-        Percentiles::of(&collector.total.slip).p99 as f64 / 1e6,
+        Percentiles::of(&total.slip).p99 as f64 / 1e6,
     );
+}
+
+fn job(case: &Case, clock: RunClock) -> Arc<Job> {
+    let topic = JobTopic {
+        template: template(case.encoding, case.batch),
+        choice: QueueChoice::new(&Keys::None, &[QUEUES]),
+        queue_counts: vec![QUEUES],
+    };
+    Arc::new(Job {
+        run: 1,
+        stream: 0,
+        seed: 1,
+        batch: case.batch,
+        in_flight: case.in_flight,
+        is_ordered: false,
+        is_one_way: false,
+        retries: 0,
+        sizes: Sizes::fixed(MESSAGE_SIZE),
+        topics: vec![topic],
+        clock,
+    })
 }
 
 fn template(encoding: HeaderEncoding, batch: u32) -> Template {
@@ -138,8 +160,9 @@ fn template(encoding: HeaderEncoding, batch: u32) -> Template {
         encoding,
         topic: &topic,
         queue_count: QUEUES,
-        message_size: MESSAGE_SIZE,
+        sizes: &[MESSAGE_SIZE],
         batch,
+        is_one_way: false,
     };
     Template::new(&options).expect("a legal request")
 }
@@ -152,11 +175,11 @@ fn encoding_ns(encoding: HeaderEncoding, batch: u32, length: Duration) -> f64 {
     while begin.elapsed() < length {
         for number in 0..100u32 {
             let sequence = messages;
-            let first = Identity { run: 1, stream: 0, producer: 1, sequence, due_ns: 1 };
+            let first = Identity { run: 1, stream: 0, lane: 0, producer: 1, sequence, due_ns: 1 };
             let queue = number % QUEUES;
             let number = 1_000_000_000 + number as i32;
             out.clear();
-            template.append(&mut out, &NewRequest { number, queue, born_ms: 1, first });
+            template.append(&mut out, &NewRequest { number, queue, size: 0, born_ms: 1, first });
             messages += u64::from(batch);
         }
     }

@@ -1,9 +1,9 @@
 //! Every acknowledgement, reconciled with what arrived.
 //!
 //! The generators keep, per producer, one bit for each message that was acknowledged and one for
-//! each that was refused; the consumer keeps one bit for each that arrived. Sequences have no gaps,
-//! so three bits per message say everything: 100 million messages take 38 MB. Only here, after
-//! the run, do the two sides meet.
+//! each that was refused; each group of consumers keeps one bit for each that arrived. Sequences
+//! have no gaps, so two bits per message and one per group that takes it say everything: 100 million
+//! messages and five groups take 90 MB. Only here, after the run, do the two sides meet.
 //!
 //! Not here: what the findings mean for the verdict (`report`).
 
@@ -11,6 +11,7 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 
 use rustc_hash::FxHashMap;
+use serde::{Deserialize, Serialize};
 
 use crate::bitmap::Bitmap;
 use crate::payload::Identity;
@@ -18,6 +19,7 @@ use crate::payload::Identity;
 /// What the sending side knows of one producer's messages `0..sent`.
 #[derive(Clone, Debug, Default)]
 pub struct Outcomes {
+    pub stream: u16,
     pub producer: u32,
     /// Messages handed to the socket. Those neither acknowledged nor refused are unknown: the
     /// answer never came, so they may or may not be stored.
@@ -27,8 +29,12 @@ pub struct Outcomes {
 }
 
 impl Outcomes {
-    pub fn of(producer: u32) -> Self {
-        Self { producer, ..Self::default() }
+    pub fn of(stream: u16, producer: u32) -> Self {
+        Self { stream, producer, ..Self::default() }
+    }
+
+    pub fn acknowledged_count(&self) -> u64 {
+        self.acknowledged.count()
     }
 
     pub fn acknowledge(&mut self, sequences: Range<u64>) {
@@ -40,19 +46,25 @@ impl Outcomes {
     }
 }
 
-/// What the consuming side has seen.
+/// What one group has seen.
 #[derive(Debug, Default)]
 pub struct Arrived {
     run: u64,
-    producers: BTreeMap<u32, usize>,
+    /// Index in `seen` by producer number.
+    producers: FxHashMap<u32, usize>,
     seen: Vec<Bitmap>,
-    /// Highest sequence seen per queue and producer. Bounded by queues × producers of this run.
-    newest: FxHashMap<(u32, u32), u64>,
+    /// Highest sequence seen per queue, producer and lane. Bounded by what the run has of each.
+    newest: FxHashMap<(u32, u32, u16), u64>,
+    streams: BTreeMap<u16, StreamSeen>,
     count: u64,
-    duplicated: u64,
-    out_of_order: u64,
     corrupted: u64,
     foreign: u64,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct StreamSeen {
+    duplicated: u64,
+    out_of_order: u64,
 }
 
 /// What became of one arrival.
@@ -65,29 +77,37 @@ pub enum Arrival {
 }
 
 impl Arrived {
-    /// Takes in messages of `run` from these producers; all others are foreign.
-    pub fn new(run: u64, producers: &[u32]) -> Self {
-        let producers: BTreeMap<u32, usize> =
-            producers.iter().enumerate().map(|(index, &producer)| (producer, index)).collect();
-        let seen = vec![Bitmap::default(); producers.len()];
-        Self { run, producers, seen, ..Self::default() }
+    /// Takes in messages of `run` from these producers, given with their streams; all others are
+    /// foreign.
+    pub fn new(run: u64, producers: &[(u16, u32)]) -> Self {
+        let streams = producers.iter().map(|(stream, _)| (*stream, StreamSeen::default()));
+        let numbers = producers.iter().map(|(_, number)| *number);
+        Self {
+            run,
+            streams: streams.collect(),
+            seen: vec![Bitmap::default(); producers.len()],
+            producers: numbers.zip(0..).collect(),
+            ..Self::default()
+        }
     }
 
     /// An intact message arrived from queue number `queue`, in the order of calls.
     pub fn take(&mut self, queue: u32, identity: &Identity) -> Arrival {
         let index = (identity.run == self.run).then(|| self.producers.get(&identity.producer));
-        let Some(&index) = index.flatten() else {
+        let stream = self.streams.get_mut(&identity.stream);
+        let (Some(&index), Some(stream)) = (index.flatten(), stream) else {
             self.foreign += 1;
             return Arrival::Foreign;
         };
         if !self.seen[index].insert(identity.sequence) {
-            self.duplicated += 1;
+            stream.duplicated += 1;
             return Arrival::Again;
         }
         self.count += 1;
-        let newest = self.newest.entry((queue, identity.producer)).or_insert(identity.sequence);
+        let place = (queue, identity.producer, identity.lane);
+        let newest = self.newest.entry(place).or_insert(identity.sequence);
         if identity.sequence < *newest {
-            self.out_of_order += 1;
+            stream.out_of_order += 1;
         }
         *newest = (*newest).max(identity.sequence);
         Arrival::First
@@ -111,27 +131,28 @@ impl Arrived {
 
     /// How many acknowledged messages have not arrived so far.
     pub fn missing(&self, outcomes: &[Outcomes]) -> u64 {
-        outcomes.iter().map(|sent| self.compare(sent).lost).sum()
+        let mine = outcomes.iter().filter(|sent| self.streams.contains_key(&sent.stream));
+        mine.map(|sent| self.compare(sent).lost).sum()
     }
 
-    pub fn reconcile(&self, outcomes: &[Outcomes]) -> Audit {
-        let mut audit = Audit {
-            duplicated: self.duplicated,
-            out_of_order: self.out_of_order,
-            corrupted: self.corrupted,
-            foreign: self.foreign,
-            ..Audit::default()
+    /// What became of each stream's messages.
+    pub fn reconcile(&self, outcomes: &[Outcomes]) -> BTreeMap<u16, Audit> {
+        let audit_of = |(stream, seen): (&u16, &StreamSeen)| {
+            let StreamSeen { duplicated, out_of_order } = *seen;
+            (*stream, Audit { duplicated, out_of_order, ..Audit::default() })
         };
+        let mut audits: BTreeMap<u16, Audit> = self.streams.iter().map(audit_of).collect();
         for sent in outcomes {
-            let found = self.compare(sent);
-            audit.acknowledged += found.acknowledged;
-            audit.lost += found.lost;
-            audit.unknown_present += found.unknown_present;
-            audit.unknown_absent += found.unknown_absent;
-            audit.refused_present += found.refused_present;
-            audit.never_sent += found.never_sent;
+            if let Some(audit) = audits.get_mut(&sent.stream) {
+                audit.add(&self.compare(sent));
+            }
         }
-        audit
+        audits
+    }
+
+    /// Messages of a load generator with a wrong checksum, and messages of others.
+    pub fn unattributed(&self) -> (u64, u64) {
+        (self.corrupted, self.foreign)
     }
 
     fn compare(&self, sent: &Outcomes) -> Audit {
@@ -163,14 +184,15 @@ fn bits_below(count: u64) -> u64 {
 }
 
 /// What the reconciliation found.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Audit {
     pub acknowledged: u64,
     /// Acknowledged and never seen.
     pub lost: u64,
     /// Seen more than once; counted once per repetition.
     pub duplicated: u64,
-    /// Seen in a queue after a later message of the same producer.
+    /// Seen in a queue after a later message of the same producer, or in a stream that asks for order
+    /// of the same lane ([`crate::producer`]).
     pub out_of_order: u64,
     /// Arrived with a wrong checksum.
     pub corrupted: u64,
@@ -186,6 +208,21 @@ pub struct Audit {
     pub foreign: u64,
 }
 
+impl Audit {
+    pub fn add(&mut self, other: &Self) {
+        self.acknowledged += other.acknowledged;
+        self.lost += other.lost;
+        self.duplicated += other.duplicated;
+        self.out_of_order += other.out_of_order;
+        self.corrupted += other.corrupted;
+        self.unknown_present += other.unknown_present;
+        self.unknown_absent += other.unknown_absent;
+        self.refused_present += other.refused_present;
+        self.never_sent += other.never_sent;
+        self.foreign += other.foreign;
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -196,12 +233,16 @@ mod tests {
     const COUNT: u64 = 1_000;
 
     fn identity(producer: u32, sequence: u64) -> Identity {
-        Identity { run: RUN, stream: 0, producer, sequence, due_ns: 0 }
+        Identity { run: RUN, stream: 0, lane: 0, producer, sequence, due_ns: 0 }
+    }
+
+    fn arrived() -> Arrived {
+        Arrived::new(RUN, &PRODUCERS.map(|producer| (0, producer)))
     }
 
     fn all_acknowledged() -> Vec<Outcomes> {
         let of = |producer| {
-            let mut outcomes = Outcomes { sent: COUNT, ..Outcomes::of(producer) };
+            let mut outcomes = Outcomes { sent: COUNT, ..Outcomes::of(0, producer) };
             outcomes.acknowledge(0..COUNT);
             outcomes
         };
@@ -215,11 +256,11 @@ mod tests {
     }
 
     fn audit_of(outcomes: &[Outcomes], stream: &[Identity]) -> Audit {
-        let mut arrived = Arrived::new(RUN, &PRODUCERS);
+        let mut arrived = arrived();
         for identity in stream {
             arrived.take(identity.producer, identity);
         }
-        arrived.reconcile(outcomes)
+        arrived.reconcile(outcomes)[&0]
     }
 
     #[test]
@@ -255,10 +296,10 @@ mod tests {
 
     #[test]
     fn an_unanswered_message_is_unknown_whether_it_arrived_or_not() {
-        let mut outcomes = Outcomes { sent: 130, ..Outcomes::of(1) };
+        let mut outcomes = Outcomes { sent: 130, ..Outcomes::of(0, 1) };
         outcomes.acknowledge(0..100);
         outcomes.refuse(100..110);
-        let mut arrived = Arrived::new(RUN, &PRODUCERS);
+        let mut arrived = arrived();
         let sequences = (0..100).chain([105, 110, 129]);
         for sequence in sequences {
             arrived.take(0, &identity(1, sequence));
@@ -270,35 +311,69 @@ mod tests {
             refused_present: 1,
             ..Audit::default()
         };
-        assert_eq!(arrived.reconcile(&[outcomes]), expected);
+        assert_eq!(arrived.reconcile(&[outcomes])[&0], expected);
     }
 
     #[test]
     fn messages_of_others_do_not_count() {
-        let mut arrived = Arrived::new(RUN, &PRODUCERS);
+        let mut arrived = arrived();
         let other_run = Identity { run: 43, ..identity(1, 0) };
         assert_eq!(arrived.take(0, &other_run), Arrival::Foreign);
         assert_eq!(arrived.take(0, &identity(2, 0)), Arrival::Foreign);
         arrived.take_foreign();
         assert_eq!(arrived.take(0, &identity(1, 7)), Arrival::First);
-        let audit = arrived.reconcile(&[Outcomes::of(1)]);
-        assert_eq!((audit.foreign, audit.never_sent, audit.lost), (3, 1, 0));
+        let audit = arrived.reconcile(&[Outcomes::of(0, 1)])[&0];
+        assert_eq!((audit.never_sent, audit.lost), (1, 0));
+        assert_eq!(arrived.unattributed(), (0, 3));
     }
 
     #[test]
     fn a_repeated_message_still_in_order_is_no_disorder() {
-        let mut arrived = Arrived::new(RUN, &PRODUCERS);
+        let mut arrived = arrived();
         for sequence in [0, 1, 2, 0, 1, 2, 3] {
             arrived.take(0, &identity(1, sequence));
         }
-        let audit = arrived.reconcile(&[]);
+        let audit = arrived.reconcile(&[])[&0];
         assert_eq!((audit.duplicated, audit.out_of_order), (3, 0));
+    }
+
+    /// Streams are reconciled apart, and a group knows nothing of streams it does not take.
+    #[test]
+    fn each_stream_has_its_own_audit() {
+        let mut arrived = Arrived::new(RUN, &[(0, 1), (2, 5)]);
+        let of = |stream, producer, sequence| Identity { stream, ..identity(producer, sequence) };
+        for identity in [of(0, 1, 0), of(2, 5, 0), of(2, 5, 0), of(1, 9, 0)] {
+            arrived.take(0, &identity);
+        }
+        let sent = |stream, producer, count| {
+            let mut outcomes = Outcomes { sent: count, ..Outcomes::of(stream, producer) };
+            outcomes.acknowledge(0..count);
+            outcomes
+        };
+        let outcomes = [sent(0, 1, 1), sent(1, 9, 1), sent(2, 5, 3)];
+        let audits = arrived.reconcile(&outcomes);
+        assert_eq!(audits.keys().collect::<Vec<_>>(), [&0, &2]);
+        assert_eq!((audits[&0].lost, audits[&0].duplicated), (0, 0));
+        assert_eq!((audits[&2].lost, audits[&2].duplicated), (2, 1));
+        assert_eq!((arrived.missing(&outcomes), arrived.unattributed()), (2, (0, 1)));
+    }
+
+    /// Orders of different lanes may overtake each other; those of one lane may not.
+    #[test]
+    fn order_is_that_of_a_lane() {
+        let of = |lane, sequence| Identity { lane, ..identity(1, sequence) };
+        for (second, disorder) in [(of(1, 3), 0), (of(0, 3), 1)] {
+            let mut arrived = arrived();
+            arrived.take(0, &of(0, 4));
+            arrived.take(0, &second);
+            assert_eq!(arrived.reconcile(&[])[&0].out_of_order, disorder);
+        }
     }
 
     /// The bound of the module header, checked at a tenth of its size.
     #[test]
     fn ten_million_messages_take_a_few_megabytes() {
-        let mut outcomes = Outcomes { sent: 10_000_000, ..Outcomes::of(1) };
+        let mut outcomes = Outcomes { sent: 10_000_000, ..Outcomes::of(0, 1) };
         outcomes.acknowledge(0..10_000_000);
         assert!(outcomes.acknowledged.word_count() * 8 < 2 << 20);
     }

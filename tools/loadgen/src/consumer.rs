@@ -1,11 +1,17 @@
-//! The consuming side: one thread that pulls every queue from where it stood when the run began,
-//! checks each message, and feeds the audit.
+//! The consuming side of one group: a thread that pulls every queue of the group's topics from where
+//! it stood when the run began, at the group's pace, checks each message, and feeds the audit.
 //!
 //! Each queue has at most one pull under way, held by the broker while there is nothing new. After
-//! the sending is over the consumer is told every outcome; it ends when each acknowledged message
-//! has arrived and all queues are read to their end, or when nothing has come for
-//! [`QUIET_MAX`].
+//! the sending is over the consumer is told every outcome and its pace is no longer held back; it
+//! ends when each acknowledged message has arrived and all queues are read to their end, or when
+//! nothing has come for [`QUIET_MAX`].
+//!
+//! A group that is down has no connections; it goes on where it stopped, as one that committed its
+//! offsets. Offsets are committed at the broker along with the pulls, for whoever looks there.
+//!
+//! Not here: the pace itself ([`crate::pace`]).
 
+use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -20,13 +26,13 @@ use crate::audit::{Arrival, Arrived, Audit, Outcomes};
 use crate::clock::RunClock;
 use crate::connection::{Connection, FrameView};
 use crate::connector::{CONNECT_TIMEOUT, Connector};
-use crate::histogram::record;
-use crate::measure::Recorder;
+use crate::measure::{Kind, Recorder};
+use crate::pace::Pace;
 use crate::payload::{self, BodyError};
 use crate::poller::{Interest, Poller, Ready};
 
-/// Group the consumer pulls as. It commits nothing.
-pub const CONSUMER_GROUP: &str = "loadgen-consumer";
+/// What groups are called at the broker, in front of their own name.
+pub const GROUP_PREFIX: &str = "loadgen-";
 /// How long a broker may hold a pull that finds nothing.
 const HOLD_MS: u64 = 5_000;
 /// Messages and bytes wanted per pull; brokers have limits of their own.
@@ -43,26 +49,32 @@ const RETRY_NS: u64 = 100_000_000;
 
 pub struct ConsumerOptions {
     pub clock: RunClock,
-    pub topic: TopicName,
+    pub group: GroupName,
+    /// Where the group's figures are recorded.
+    pub track: usize,
+    pub pace: Pace,
     pub encoding: HeaderEncoding,
-    pub message_size: usize,
     pub brokers: Vec<SocketAddr>,
     pub queues: Vec<QueueStart>,
     pub arrived: Arrived,
 }
 
 /// A queue and the first offset that belongs to the run.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct QueueStart {
     /// Index of its broker.
     pub broker: usize,
+    pub topic: TopicName,
     pub queue: QueueId,
     pub offset: u64,
 }
 
 /// What the consumer has to tell at its end.
 pub struct Consumed {
-    pub audit: Audit,
+    /// By stream.
+    pub audits: BTreeMap<u16, Audit>,
+    pub corrupted: u64,
+    pub foreign: u64,
     pub last_arrival_ns: u64,
     /// The last answer to a pull that said no, and how many there were.
     pub refused_pulls: Option<(String, u64)>,
@@ -71,25 +83,32 @@ pub struct Consumed {
 
 pub struct Consumer {
     clock: RunClock,
-    topic: TopicName,
+    group: GroupName,
+    pace: Pace,
     encoding: HeaderEncoding,
-    message_size: usize,
     brokers: Vec<Broker>,
     queues: Vec<Queue>,
     poller: Poller,
     connector: Connector,
     notebook: Notebook,
-    outcomes: flume::Receiver<Vec<Outcomes>>,
+    outcomes: flume::Receiver<Arc<[Outcomes]>>,
+    /// Silence counts from here at the earliest, ns.
+    quiet_from_ns: u64,
+    /// Index of the queue that is asked first in the next turn, so that a slow group serves all.
+    next_queue: usize,
     next_round_ns: u64,
 }
 
 struct Broker {
     address: SocketAddr,
     connection: Option<Connection>,
+    /// A new connection is being made.
+    is_ordered: bool,
 }
 
 struct Queue {
     broker: usize,
+    topic: TopicName,
     id: QueueId,
     next_offset: u64,
     /// End of the queue as last heard.
@@ -108,6 +127,8 @@ enum QueueState {
 
 struct Notebook {
     recorder: Recorder,
+    track: usize,
+    taken: u64,
     arrived: Arrived,
     last_arrival_ns: u64,
     refused_pulls: Option<(String, u64)>,
@@ -120,17 +141,18 @@ impl Consumer {
     pub fn new(
         options: ConsumerOptions,
         recorder: Recorder,
-        outcomes: flume::Receiver<Vec<Outcomes>>,
+        outcomes: flume::Receiver<Arc<[Outcomes]>>,
     ) -> io::Result<Self> {
         let poller = Poller::new()?;
         let mut brokers = Vec::with_capacity(options.brokers.len());
         for (token, address) in (0..).zip(options.brokers) {
             let connection = Connection::connect(address, CONNECT_TIMEOUT)?;
             poller.add(&connection, token)?;
-            brokers.push(Broker { address, connection: Some(connection) });
+            brokers.push(Broker { address, connection: Some(connection), is_ordered: false });
         }
-        let queues = options.queues.iter().map(|start| Queue {
+        let queues = options.queues.into_iter().map(|start| Queue {
             broker: start.broker,
+            topic: start.topic,
             id: start.queue,
             next_offset: start.offset,
             max_offset: start.offset,
@@ -138,15 +160,17 @@ impl Consumer {
         });
         Ok(Self {
             clock: options.clock,
-            topic: options.topic,
+            group: options.group,
+            pace: options.pace,
             encoding: options.encoding,
-            message_size: options.message_size,
             brokers,
             queues: queues.collect(),
             poller,
             connector: Connector::start()?,
             notebook: Notebook {
                 recorder,
+                track: options.track,
+                taken: 0,
                 arrived: options.arrived,
                 last_arrival_ns: 0,
                 refused_pulls: None,
@@ -154,6 +178,8 @@ impl Consumer {
                 pulls: 0,
             },
             outcomes,
+            quiet_from_ns: 0,
+            next_queue: 0,
             next_round_ns: 0,
         })
     }
@@ -167,16 +193,23 @@ impl Consumer {
             self.notebook.recorder.tick(now_ns);
             if now_ns >= self.next_round_ns {
                 self.round(now_ns)?;
-                outcomes = outcomes.or_else(|| self.outcomes.try_recv().ok().map(Into::into));
+                if outcomes.is_none()
+                    && let Ok(told) = self.outcomes.try_recv()
+                {
+                    self.pace.open();
+                    self.quiet_from_ns = now_ns;
+                    outcomes = Some(told);
+                }
                 if let Some(outcomes) = &outcomes
                     && self.is_over(now_ns, outcomes)
                 {
                     return Ok(self.finish(outcomes));
                 }
             }
-            self.pull_idle()?;
+            self.pull_idle(now_ns)?;
             let rare_ns = self.next_round_ns.min(self.notebook.recorder.next_tick_ns());
-            let wait = Duration::from_nanos(rare_ns.saturating_sub(now_ns).max(1));
+            let wake_ns = rare_ns.min(self.pace.next_ns(now_ns));
+            let wait = Duration::from_nanos(wake_ns.saturating_sub(now_ns).max(1));
             self.poller.wait(wait, |ready| events.push(ready))?;
             for ready in events.drain(..) {
                 self.handle(ready)?;
@@ -185,7 +218,8 @@ impl Consumer {
     }
 
     fn is_over(&self, now_ns: u64, outcomes: &[Outcomes]) -> bool {
-        let quiet_ns = now_ns.saturating_sub(self.notebook.last_arrival_ns);
+        let heard_ns = self.notebook.last_arrival_ns.max(self.quiet_from_ns);
+        let quiet_ns = now_ns.saturating_sub(heard_ns);
         if quiet_ns < QUIET_COMPLETE_NS {
             return false;
         }
@@ -197,8 +231,11 @@ impl Consumer {
     fn finish(self, outcomes: &[Outcomes]) -> Consumed {
         let notebook = self.notebook;
         notebook.recorder.finish();
+        let (corrupted, foreign) = notebook.arrived.unattributed();
         Consumed {
-            audit: notebook.arrived.reconcile(outcomes),
+            audits: notebook.arrived.reconcile(outcomes),
+            corrupted,
+            foreign,
             last_arrival_ns: notebook.last_arrival_ns,
             refused_pulls: notebook.refused_pulls,
             disconnects: notebook.disconnects,
@@ -207,6 +244,10 @@ impl Consumer {
 
     fn round(&mut self, now_ns: u64) -> io::Result<()> {
         self.next_round_ns = now_ns + ROUND_NS;
+        if self.pace.is_down(now_ns) {
+            self.leave();
+            return Ok(());
+        }
         for queue in &mut self.queues {
             if matches!(queue.state, QueueState::RetryAt(at_ns) if at_ns <= now_ns) {
                 queue.state = QueueState::Idle;
@@ -214,43 +255,64 @@ impl Consumer {
         }
         while let Some((index, connection)) = self.connector.next_made() {
             let broker = &mut self.brokers[index as usize];
-            match connection {
-                Some(connection) => {
-                    self.poller.add(&connection, u64::from(index))?;
-                    broker.connection = Some(connection);
-                }
-                None => self.connector.order(index, broker.address),
+            broker.is_ordered = false;
+            if let Some(connection) = connection {
+                self.poller.add(&connection, u64::from(index))?;
+                broker.connection = Some(connection);
+            }
+        }
+        for (index, broker) in (0..).zip(&mut self.brokers) {
+            if broker.connection.is_none() && !broker.is_ordered {
+                broker.is_ordered = true;
+                self.connector.order(index, broker.address);
             }
         }
         Ok(())
     }
 
-    /// Sends a pull for every queue that has none.
-    fn pull_idle(&mut self) -> io::Result<()> {
-        let queue_count = self.queues.len() as u32;
-        for index in 0..queue_count {
-            let queue = &mut self.queues[index as usize];
-            if queue.state != QueueState::Idle {
+    /// Closes all connections; [`round`](Self::round) makes them anew when the group is back.
+    fn leave(&mut self) {
+        self.brokers.iter_mut().for_each(|broker| broker.connection = None);
+        self.queues.iter_mut().for_each(|queue| queue.state = QueueState::Idle);
+    }
+
+    /// Sends a pull for every queue that has none, as far as the pace allows.
+    fn pull_idle(&mut self, now_ns: u64) -> io::Result<()> {
+        self.pace.take(std::mem::take(&mut self.notebook.taken));
+        let count = self.queues.len();
+        let first = self.next_queue;
+        for index in (first..count).chain(0..first) {
+            if self.queues[index].state != QueueState::Idle {
                 continue;
             }
-            let Some(connection) = &mut self.brokers[queue.broker].connection else { continue };
-            // The queue's index is part of the number, so an answer finds its queue.
-            let round = self.notebook.pulls % (i32::MAX as u32 / queue_count);
-            let number = (round * queue_count + index) as i32;
-            self.notebook.pulls = self.notebook.pulls.wrapping_add(1);
-            let request = pull_request(&self.topic, self.encoding, queue);
-            wire::encode_request(connection.output(), self.encoding, number, false, &request)
-                .map_err(io::Error::other)?;
-            queue.state = QueueState::Asked(number);
-            let (broker, connection) = (queue.broker, &mut self.brokers[queue.broker].connection);
-            let sent = connection.as_mut().map_or(Ok(true), Connection::flush);
-            match sent {
-                Ok(true) => {}
-                Ok(false) => self.wait_for(broker, Interest::ReadWrite)?,
-                Err(_) => self.disconnect(broker),
-            }
+            let Some(count_max) = self.pace.allowance(now_ns) else { return Ok(()) };
+            self.pull(index, count_max.min(COUNT_MAX))?;
+            self.next_queue = (index + 1) % count;
         }
         Ok(())
+    }
+
+    fn pull(&mut self, index: usize, count_max: u32) -> io::Result<()> {
+        let queue_count = self.queues.len() as u32;
+        let queue = &mut self.queues[index];
+        let Some(connection) = &mut self.brokers[queue.broker].connection else { return Ok(()) };
+        // The queue's index is part of the number, so an answer finds its queue.
+        let round = self.notebook.pulls % (i32::MAX as u32 / queue_count);
+        let number = (round * queue_count + index as u32) as i32;
+        self.notebook.pulls = self.notebook.pulls.wrapping_add(1);
+        let request = pull_request(&self.group, self.encoding, queue, count_max);
+        wire::encode_request(connection.output(), self.encoding, number, false, &request)
+            .map_err(io::Error::other)?;
+        queue.state = QueueState::Asked(number);
+        let broker = queue.broker;
+        match connection.flush() {
+            Ok(true) => Ok(()),
+            Ok(false) => self.wait_for(broker, Interest::ReadWrite),
+            Err(_) => {
+                self.disconnect(broker);
+                Ok(())
+            }
+        }
     }
 
     fn wait_for(&self, broker: usize, interest: Interest) -> io::Result<()> {
@@ -282,7 +344,7 @@ impl Consumer {
         }
         let now_ns = self.clock.now_ns();
         while let Some(frame) = connection.next_frame()? {
-            take_answer(&mut self.queues, &frame, self.message_size, now_ns, &mut self.notebook)?;
+            take_answer(&mut self.queues, &frame, now_ns, &mut self.notebook)?;
         }
         Ok(())
     }
@@ -293,24 +355,27 @@ impl Consumer {
             return;
         }
         self.notebook.disconnects += 1;
-        self.connector.order(index as u32, broker.address);
         for queue in self.queues.iter_mut().filter(|queue| queue.broker == index) {
             queue.state = QueueState::Idle;
         }
     }
 }
 
-fn pull_request(topic: &TopicName, encoding: HeaderEncoding, queue: &Queue) -> Request {
+fn pull_request(
+    group: &GroupName,
+    encoding: HeaderEncoding,
+    queue: &Queue,
+    count_max: u32,
+) -> Request {
     let is_fixed = encoding == HeaderEncoding::Fixed;
-    let group = GroupName::new(CONSUMER_GROUP).expect("the group's name is legal");
     let everything = Expression { kind: "TAG".to_owned(), text: "*".to_owned() };
     Request::Pull(Pull {
-        group: (!is_fixed).then_some(group),
-        queue: QueueOf { topic: topic.clone(), queue: queue.id },
+        group: (!is_fixed).then(|| group.clone()),
+        queue: QueueOf { topic: queue.topic.clone(), queue: queue.id },
         offset: queue.next_offset as i64,
-        count_max: COUNT_MAX,
+        count_max,
         bytes_max: Some(BYTES_MAX),
-        commit: None,
+        commit: (!is_fixed).then_some(queue.next_offset as i64),
         hold_ms: Some(HOLD_MS),
         subscription: (!is_fixed).then_some(everything),
         subscription_version: 0,
@@ -320,7 +385,6 @@ fn pull_request(topic: &TopicName, encoding: HeaderEncoding, queue: &Queue) -> R
 fn take_answer(
     queues: &mut [Queue],
     frame: &FrameView<'_>,
-    message_size: usize,
     now_ns: u64,
     notebook: &mut Notebook,
 ) -> io::Result<()> {
@@ -332,7 +396,7 @@ fn take_answer(
     }
     match reply.pulled() {
         Ok(pulled) => {
-            take_records(frame.body, index as u32, message_size, now_ns, notebook)?;
+            take_records(frame.body, index as u32, now_ns, notebook)?;
             queue.next_offset = pulled.next_offset.0;
             queue.max_offset = pulled.max_offset.0;
             queue.state = QueueState::Idle;
@@ -349,19 +413,19 @@ fn take_answer(
 fn take_records(
     records: &[u8],
     queue: u32,
-    message_size: usize,
     now_ns: u64,
     notebook: &mut Notebook,
 ) -> io::Result<()> {
     for record_read in Records::new(records) {
         let body = record_read.map_err(io::Error::other)?.body;
-        match payload::read(body, message_size) {
+        match payload::read(body) {
             Ok(identity) => {
+                notebook.taken += 1;
                 if notebook.arrived.take(queue, &identity) == Arrival::First {
-                    let interval = &mut notebook.recorder.now;
-                    interval.counters.received += 1;
-                    let latency_ns = now_ns.saturating_sub(identity.due_ns);
-                    record(&mut interval.end_to_end, latency_ns, 1);
+                    let (track, due_ns) = (notebook.track, identity.due_ns);
+                    notebook.recorder.count(track, due_ns, |counters| counters.received += 1);
+                    let latency_ns = now_ns.saturating_sub(due_ns);
+                    notebook.recorder.record(track, due_ns, Kind::EndToEnd, latency_ns, 1);
                 }
             }
             Err(BodyError::Corrupted) => notebook.arrived.take_corrupted(),

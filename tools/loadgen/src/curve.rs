@@ -53,16 +53,43 @@ impl RateCurve {
         Self { segments, end_ns, total: before }
     }
 
-    /// The curve of batches of `count` events.
-    pub fn divided_by(&self, count: f64) -> Self {
-        let mut divided = self.clone();
-        for segment in &mut divided.segments {
-            segment.rate /= count;
-            segment.slope /= count;
-            segment.before /= count;
+    /// The same curve times a factor that changes at these times, ns, the first at 0.
+    pub fn times(&self, factors: &[(u64, f64)]) -> Self {
+        let at = |second: f64| {
+            let ns = (second * 1e9).round() as u64;
+            let after = factors.partition_point(|(from_ns, _)| *from_ns <= ns);
+            after.checked_sub(1).map_or(0.0, |index| factors[index].1)
+        };
+        let ends = self.segments.iter().skip(1).map(|segment| segment.start_s);
+        let ends = ends.chain([self.end_ns as f64 / 1e9]);
+        let mut stretches = Vec::new();
+        for (segment, end_s) in self.segments.iter().zip(ends) {
+            let mut from_s = segment.start_s;
+            let changes = factors.iter().map(|(from_ns, _)| *from_ns as f64 / 1e9);
+            let inside = changes.filter(|second| segment.start_s < *second && *second < end_s);
+            for to_s in inside.chain([end_s]) {
+                let rate = |second: f64| segment.rate + segment.slope * (second - segment.start_s);
+                let factor = at(from_s);
+                stretches.push(Stretch {
+                    length: Duration::from_secs_f64((to_s - from_s).max(0.0)),
+                    from: (rate(from_s) * factor).max(0.0),
+                    to: (rate(to_s) * factor).max(0.0),
+                });
+                from_s = to_s;
+            }
         }
-        divided.total /= count;
-        divided
+        Self::new(&stretches)
+    }
+
+    /// Events per second at `ns`; 0 behind the end.
+    pub fn rate_at(&self, ns: u64) -> f64 {
+        if ns >= self.end_ns {
+            return 0.0;
+        }
+        let second = ns as f64 / 1e9;
+        let after = self.segments.partition_point(|segment| segment.start_s <= second);
+        let segment = after.checked_sub(1).map(|index| &self.segments[index]);
+        segment.map_or(0.0, |it| (it.rate + it.slope * (second - it.start_s)).max(0.0))
     }
 
     /// Events due over the whole curve.
@@ -115,6 +142,21 @@ mod tests {
         assert_eq!(curve.time_of(0.0), Some(0));
         assert_eq!(curve.time_of(12.5), Some(500_000_000));
         assert_eq!(curve.time_of(100.0), Some(1_500_000_000));
+    }
+
+    #[test]
+    fn factors_apply_from_their_times_on() {
+        let ramp = Stretch { length: 2 * SECOND, from: 0.0, to: 100.0 };
+        let flat = Stretch { length: SECOND, from: 100.0, to: 100.0 };
+        let curve = RateCurve::new(&[ramp, flat]).times(&[(0, 0.0), (1_000_000_000, 0.5)]);
+        assert_eq!(curve.end_ns(), 3_000_000_000);
+        for (ns, rate) in
+            [(0, 0.0), (999_999_999, 0.0), (1_500_000_000, 37.5), (2_500_000_000, 50.0)]
+        {
+            assert!((curve.rate_at(ns) - rate).abs() < 1e-6, "{ns}: {}", curve.rate_at(ns));
+        }
+        assert!((curve.total() - (37.5 + 50.0)).abs() < 1e-6, "{}", curve.total());
+        assert_eq!(curve.rate_at(3_000_000_000), 0.0);
     }
 
     #[test]

@@ -1,9 +1,15 @@
 //! The content of `report.json`: a contract with scripts, versioned by [`SCHEMA`].
+//!
+//! What scripts read comes first, with durations in nanoseconds and rates per second; `detail` is
+//! the whole [`Report`], from which pages, comparisons and joined reports are made. The keys are
+//! described in `tools/loadgen/README.md`.
 
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
+use crate::clock::rfc3339;
 use crate::histogram::Percentiles;
+use crate::report::{Report, rate};
 
 /// Grows when a key changes its meaning. New keys do not change it.
 pub const SCHEMA: u32 = 1;
@@ -19,7 +25,7 @@ pub enum Verdict {
 }
 
 /// Everything, in the order in which it is written.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Document {
     pub schema: u32,
     pub verdict: Verdict,
@@ -33,6 +39,7 @@ pub struct Document {
     pub audit: Reconciled,
     /// Machine, versions, options, notes; for people.
     pub environment: Map<String, Value>,
+    pub detail: Report,
 }
 
 /// Counts of messages, and durations of those sent.
@@ -44,6 +51,7 @@ pub struct Send {
     pub refused: u64,
     pub unknown: u64,
     pub not_sent: u64,
+    pub one_way: u64,
     pub rate_per_s: f64,
     pub bytes_per_s: f64,
     pub latency_ns: Percentiles,
@@ -68,4 +76,75 @@ pub struct Reconciled {
     pub corrupted: Option<u64>,
     pub unknown_present: Option<u64>,
     pub unknown_absent: Option<u64>,
+}
+
+impl Document {
+    pub fn of(report: &Report) -> Self {
+        let total = report.total();
+        let counters = &total.counters;
+        let audit = report.audit();
+        let checked = |count: u64| report.is_audited().then_some(count);
+        Self {
+            schema: SCHEMA,
+            verdict: report.verdict(),
+            started_at: rfc3339(report.started_unix_ns / 1_000_000_000),
+            duration_s: report.sending().as_secs_f64(),
+            target: report.subject.target.clone(),
+            seed: report.subject.seed,
+            send: Send {
+                due: counters.due,
+                sent: counters.sent,
+                acknowledged: counters.acknowledged,
+                refused: counters.refused,
+                unknown: counters.unknown,
+                not_sent: counters.not_sent,
+                one_way: counters.one_way,
+                rate_per_s: rate(counters.acknowledged, report.sending()),
+                bytes_per_s: report.bytes_per_s(),
+                latency_ns: Percentiles::of(&total.latency),
+                service_ns: Percentiles::of(&total.service),
+                slip_ns: Percentiles::of(&total.slip),
+            },
+            end_to_end: EndToEnd {
+                received: counters.received,
+                rate_per_s: rate(counters.received, report.consuming()),
+                latency_ns: Percentiles::of(&total.end_to_end),
+            },
+            audit: Reconciled {
+                acknowledged: counters.acknowledged,
+                lost: checked(audit.lost),
+                duplicated: checked(audit.duplicated),
+                out_of_order: checked(audit.out_of_order),
+                corrupted: checked(audit.corrupted + audit.never_sent),
+                unknown_present: checked(audit.unknown_present),
+                unknown_absent: checked(audit.unknown_absent),
+            },
+            environment: environment(report),
+            detail: report.clone(),
+        }
+    }
+}
+
+fn environment(report: &Report) -> Map<String, Value> {
+    let mut environment = report.subject.environment.clone();
+    environment.insert("load".to_owned(), json!(report.subject.load));
+    environment.insert("reasons".to_owned(), json!(report.reasons()));
+    environment.insert("notes".to_owned(), json!(report.notes));
+    environment
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::tests::example;
+
+    /// The keys in front of `detail`, as scripts find them.
+    #[test]
+    fn a_report_as_json() {
+        let mut document = serde_json::to_value(Document::of(&example())).unwrap();
+        document.as_object_mut().unwrap().remove("detail");
+        let golden: Value =
+            serde_json::from_str(include_str!("../tests/golden/report.json")).unwrap();
+        assert_eq!(document, golden);
+    }
 }

@@ -28,13 +28,15 @@ pub fn pack(histogram: &Histogram<u64>) -> Vec<u8> {
     bytes
 }
 
-/// # Panics
-/// When `bytes` are not from [`pack`].
-pub fn unpack(mut bytes: &[u8]) -> Histogram<u64> {
-    let mut histogram: Histogram<u64> =
-        Deserializer::new().deserialize(&mut bytes).expect("what was packed can be unpacked");
+/// A packed histogram, a few hundred bytes where an open one takes a hundred thousand.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Packed(pub Vec<u8>);
+
+/// `None` when `bytes` are not from [`pack`].
+pub fn try_unpack(mut bytes: &[u8]) -> Option<Histogram<u64>> {
+    let mut histogram: Histogram<u64> = Deserializer::new().deserialize(&mut bytes).ok()?;
     histogram.auto(true);
-    histogram
+    Some(histogram)
 }
 
 /// Adds `count` values. Growing can fail only beyond 2^63 ns, which no clock here reaches.
@@ -44,6 +46,47 @@ pub fn record(histogram: &mut Histogram<u64>, value_ns: u64, count: u64) {
 
 pub fn merge(into: &mut Histogram<u64>, from: &Histogram<u64>) {
     into.add(from).expect("a histogram that grows takes every other");
+}
+
+/// Histograms and packed bytes as text in JSON: HdrHistogram's compressed form in base 64.
+pub mod text {
+    use base64::Engine;
+    use base64::engine::general_purpose::STANDARD;
+    use hdrhistogram::Histogram;
+    use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+
+    use super::{Packed, pack, try_unpack};
+
+    pub fn serialize<S: Serializer>(
+        histogram: &Histogram<u64>,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        let bytes = if histogram.is_empty() { Vec::new() } else { pack(histogram) };
+        serializer.serialize_str(&STANDARD.encode(bytes))
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Histogram<u64>, D::Error> {
+        let packed = Packed::deserialize(deserializer)?;
+        if packed.0.is_empty() {
+            return Ok(super::empty());
+        }
+        try_unpack(&packed.0).ok_or_else(|| de::Error::custom("not a histogram"))
+    }
+
+    impl Serialize for Packed {
+        fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+            serializer.serialize_str(&STANDARD.encode(&self.0))
+        }
+    }
+
+    impl<'de> Deserialize<'de> for Packed {
+        fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+            let text = String::deserialize(deserializer)?;
+            STANDARD.decode(text).map(Packed).map_err(de::Error::custom)
+        }
+    }
 }
 
 /// What a report says of a histogram, ns.
@@ -73,12 +116,14 @@ impl Percentiles {
     }
 }
 
-/// Writes one histogram per second and kind as an HdrHistogram interval log, version 1.3: one
-/// line each, tagged with its kind, compressed V2 inside.
+/// Writes one histogram per second, track and kind as an HdrHistogram interval log, version 1.3:
+/// one line each, tagged `TRACK.KIND`, compressed V2 inside. A run with one stream has no track in
+/// its tags.
 pub fn write_interval_log(
     out: &mut impl Write,
     begin: SystemTime,
     comment: &str,
+    tracks: &[String],
     seconds: &[Second],
 ) -> io::Result<()> {
     let mut serializer = V2DeflateSerializer::new();
@@ -87,11 +132,17 @@ pub fn write_interval_log(
     builder.with_max_value_divisor(NS_PER_SHOWN);
     let mut log = builder.begin_log_with(out, &mut serializer)?;
     for second in seconds {
-        let interval = second.unpack();
-        for (kind, histogram) in interval.histograms() {
-            let tag = Tag::new(kind).expect("kinds have no spaces or commas");
-            let (start, length) = (Duration::from_secs(second.number), Duration::from_secs(1));
-            log.write_histogram(histogram, start, length, Some(tag)).map_err(io::Error::other)?;
+        for (track, interval) in second.unpack() {
+            for (kind, histogram) in interval.histograms() {
+                let text = match tracks.get(track) {
+                    Some(name) => format!("{name}.{kind}"),
+                    None => kind.to_owned(),
+                };
+                let tag = Tag::new(&text).expect("names have no spaces or commas");
+                let (start, length) = (Duration::from_secs(second.number), Duration::from_secs(1));
+                log.write_histogram(histogram, start, length, Some(tag))
+                    .map_err(io::Error::other)?;
+            }
         }
     }
     Ok(())
@@ -127,6 +178,8 @@ pub fn write_distribution(out: &mut impl Write, histogram: &Histogram<u64>) -> i
 
 #[cfg(test)]
 mod tests {
+    use base64::Engine;
+    use base64::engine::general_purpose::STANDARD;
     use hdrhistogram::serialization::interval_log::{IntervalLogIterator, LogEntry};
 
     use super::*;
@@ -151,32 +204,22 @@ mod tests {
         record(&mut interval.slip, 2_000, 3);
         let mut text = Vec::new();
         let begin = SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000);
-        let seconds = [Second::pack(0, &Interval::default()), Second::pack(4, &interval)];
-        write_interval_log(&mut text, begin, "test", &seconds).unwrap();
+        let seconds =
+            [Second::pack(0, &[(0, Interval::default())]), Second::pack(4, &[(1, interval)])];
+        let tracks = ["orders".to_owned(), "payments".to_owned()];
+        write_interval_log(&mut text, begin, "test", &tracks, &seconds).unwrap();
 
         let mut found = Vec::new();
         for entry in IntervalLogIterator::new(&text) {
             let LogEntry::Interval(line) = entry.unwrap() else { continue };
-            let packed = base64(line.encoded_histogram());
+            let packed = STANDARD.decode(line.encoded_histogram()).unwrap();
             let read: Histogram<u64> =
                 Deserializer::new().deserialize(&mut packed.as_slice()).unwrap();
             let tag = line.tag().unwrap().as_str().to_owned();
             found.push((line.start_timestamp().as_secs(), tag, read.len()));
         }
         let line = |tag: &str, count| (4, tag.to_owned(), count);
-        assert_eq!(found, [line("latency", 7), line("slip", 3)]);
-    }
-
-    fn base64(text: &str) -> Vec<u8> {
-        const DIGITS: &[u8] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-        let value = |byte: &u8| DIGITS.iter().position(|digit| digit == byte).unwrap() as u32;
-        let mut out = Vec::new();
-        for group in text.trim_end_matches('=').as_bytes().chunks(4) {
-            let bits = group.iter().fold(0, |bits, byte| bits << 6 | value(byte));
-            let bits = bits << (6 * (4 - group.len()));
-            out.extend(bits.to_be_bytes()[1..group.len()].iter());
-        }
-        out
+        assert_eq!(found, [line("payments.latency", 7), line("payments.slip", 3)]);
     }
 
     #[test]

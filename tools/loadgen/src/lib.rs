@@ -20,9 +20,11 @@
 //! Times are nanoseconds since the beginning of the run ([`clock::RunClock`]) unless a name says
 //! otherwise.
 
+pub mod assignment;
 pub mod audit;
 pub mod bitmap;
 pub mod clock;
+pub mod conclusion;
 pub mod connection;
 pub mod connector;
 pub mod consumer;
@@ -34,20 +36,27 @@ pub mod embedded;
 pub mod environment;
 pub mod histogram;
 pub mod interrupt;
+pub mod keys;
 pub mod live;
 pub mod measure;
 pub mod options;
+pub mod pace;
 pub mod page;
 pub mod payload;
 pub mod plot;
 pub mod poller;
 pub mod producer;
+pub mod progress;
 pub mod ramp;
 pub mod reply;
 pub mod report;
+pub mod rows;
 pub mod run;
+pub mod scenario;
 pub mod schedule;
+pub mod sizes;
 pub mod steady;
+pub mod summary;
 pub mod target;
 pub mod template;
 pub mod units;

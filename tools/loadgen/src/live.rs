@@ -5,20 +5,26 @@ use std::io::{IsTerminal, Write, stderr};
 
 use crate::histogram::Percentiles;
 use crate::measure::Interval;
+use crate::scenario::Scenario;
 use crate::units::grouped;
 
 pub struct Live {
     is_terminal: bool,
     has_line: bool,
+    streams: usize,
 }
 
 impl Live {
-    pub fn on_stderr() -> Self {
-        Self { is_terminal: stderr().is_terminal(), has_line: false }
+    pub fn new(scenario: &Scenario) -> Self {
+        let streams = scenario.streams.len();
+        Self { is_terminal: stderr().is_terminal(), has_line: false, streams }
     }
 
-    pub fn show(&mut self, second: u64, interval: &Interval) {
-        self.print(&line(second, interval));
+    /// Shows a second that is over, by track.
+    pub fn show(&mut self, second: u64, tracks: &[Interval]) {
+        let mut sum = Interval::default();
+        tracks.iter().take(self.streams + 1).for_each(|interval| sum.add(interval));
+        self.print(&line(second, &sum));
     }
 
     /// Says what is going on when no figures come.
@@ -65,8 +71,7 @@ fn line(second: u64, interval: &Interval) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::histogram::record;
-    use crate::measure::Counters;
+    use crate::measure::{Counters, Kind};
 
     #[test]
     fn a_line_as_shown() {
@@ -79,7 +84,7 @@ mod tests {
             ..Counters::default()
         };
         let mut interval = Interval { counters, ..Interval::default() };
-        record(&mut interval.latency, 1_000_000, 100);
+        interval.record(Kind::Latency, 1_000_000, 100);
         assert_eq!(
             line(4, &interval),
             "   5 s  due 10,000  sent 9,998  acked 9,900  got 9,800  ms 1.00 1.00 1.00  failed 2"

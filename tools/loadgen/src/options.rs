@@ -6,6 +6,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use ringmq::model::TopicName;
 use ringmq::wire::HeaderEncoding;
+use serde::{Deserialize, Serialize};
 
 use crate::payload::MESSAGE_SIZE_MIN;
 use crate::schedule::Arrivals;
@@ -206,7 +207,7 @@ impl From<Header> for HeaderEncoding {
 }
 
 /// One of several processes that make up a run.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Part {
     pub index: u32,
     pub count: u32,

@@ -5,6 +5,7 @@ use std::fmt::Write;
 
 use hdrhistogram::Histogram;
 
+use crate::document::Document;
 use crate::histogram::Percentiles;
 use crate::measure::{Counters, Interval, Second};
 use crate::plot::{Axis, Cells, Line, Plot, Scale, escaped};
@@ -33,7 +34,7 @@ pub fn render(report: &Report) -> String {
     let verdict = report.verdict();
     let text = report.to_string();
     let last = text.lines().last().unwrap_or_default();
-    let points = points(&report.seconds);
+    let points = points(report);
     let mut out = String::new();
     let plots = [
         rates(&points),
@@ -53,7 +54,7 @@ pub fn render(report: &Report) -> String {
     );
     plots.iter().flatten().for_each(|plot| out.push_str(&plot.svg()));
     out.push_str("<h2>Environment</h2>\n<table>\n");
-    for (name, value) in &report.document().environment {
+    for (name, value) in &Document::of(report).environment {
         let value = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
         let _ = writeln!(out, "<tr><td>{}</td><td>{}</td></tr>", escaped(name), escaped(&value));
     }
@@ -76,7 +77,7 @@ struct Point {
 impl Point {
     fn of(seconds: &[Second]) -> Self {
         let mut sum = Interval::default();
-        seconds.iter().for_each(|second| sum.add(&second.unpack()));
+        seconds.iter().for_each(|second| second.unpack().for_each(|(_, it)| sum.add(&it)));
         let mut rows = BTreeMap::new();
         for value in sum.latency.iter_recorded() {
             let row = (ms(value.value_iterated_to()).log10() * ROWS_PER_DECADE).floor() as i64;
@@ -96,7 +97,8 @@ impl Point {
     }
 }
 
-fn points(seconds: &[Second]) -> Vec<Point> {
+fn points(report: &Report) -> Vec<Point> {
+    let seconds = &report.seconds;
     let group = seconds.len().div_ceil(POINTS_MAX).max(1);
     seconds.chunks(group).map(Point::of).collect()
 }
@@ -173,7 +175,7 @@ fn spectrum(report: &Report) -> Option<Plot> {
             })
             .collect(),
     };
-    let total = &report.total;
+    let total = &report.total();
     let all = [
         ("latency", &total.latency),
         ("service time", &total.service),
@@ -205,7 +207,7 @@ fn ms(ns: u64) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::histogram::record;
+    use crate::measure::Kind;
     use crate::report::tests::example;
 
     fn seconds(count: u64) -> Vec<Second> {
@@ -213,9 +215,9 @@ mod tests {
             let mut interval = Interval::default();
             interval.counters.due = 1_000;
             for step in 0..200 {
-                record(&mut interval.latency, 100_000 + step * 37_000, 5);
+                interval.record(Kind::Latency, 100_000 + step * 37_000, 5);
             }
-            Second::pack(number, &interval)
+            Second::pack(number, &[(0, interval)])
         };
         (0..count).map(second).collect()
     }
@@ -233,7 +235,7 @@ mod tests {
 
     #[test]
     fn a_long_run_is_no_larger_than_a_page() {
-        let points = points(&seconds(2_000));
+        let points = points(&Report { seconds: seconds(2_000), ..example() });
         assert!(points.len() <= POINTS_MAX);
         let due: u64 = points.iter().map(|point| point.counters.due).sum();
         assert_eq!(due, 2_000_000);

@@ -2,12 +2,12 @@
 //!
 //! ```text
 //!   0 magic u32 | 4 CRC32C of all that follows u32 | 8 run u64 | 16 sequence u64
-//!  24 due u64, ns | 32 stream u32 | 36 producer u32 | 40 filler, the same in every message
+//!  24 due u64, ns | 32 stream u16 | 34 lane u16 | 36 producer u32 | 40 filler, the same in every message
 //! ```
 //!
 //! The filler is half-compressible: 64 random bytes, 64 equal ones, and so on.
 
-use zerocopy::byteorder::big_endian::{U32, U64};
+use zerocopy::byteorder::big_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 use crate::crc::FixedTail;
@@ -28,7 +28,8 @@ pub struct Stamp {
     run: U64,
     sequence: U64,
     due_ns: U64,
-    stream: U32,
+    stream: U16,
+    lane: U16,
     producer: U32,
 }
 
@@ -38,7 +39,9 @@ const _: () = assert!(size_of::<Stamp>() == 40);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Identity {
     pub run: u64,
-    pub stream: u32,
+    pub stream: u16,
+    /// Messages of one lane of a producer keep their order; 0 where no order is asked for.
+    pub lane: u16,
     pub producer: u32,
     pub sequence: u64,
     pub due_ns: u64,
@@ -78,7 +81,8 @@ impl PayloadMaker {
             run: U64::new(identity.run),
             sequence: U64::new(identity.sequence),
             due_ns: U64::new(identity.due_ns),
-            stream: U32::new(identity.stream),
+            stream: U16::new(identity.stream),
+            lane: U16::new(identity.lane),
             producer: U32::new(identity.producer),
         };
         let head = crc32c::crc32c(&stamp.as_bytes()[UNCHECKED_SIZE..]);
@@ -96,20 +100,21 @@ pub enum BodyError {
     Corrupted,
 }
 
-/// Reads a body of `size` bytes and checks every byte of it.
-pub fn read(body: &[u8], size: usize) -> Result<Identity, BodyError> {
+/// Reads a body and checks every byte of it: the checksum covers its length too.
+pub fn read(body: &[u8]) -> Result<Identity, BodyError> {
     let Ok((stamp, _)) = Stamp::ref_from_prefix(body) else { return Err(BodyError::Foreign) };
     let is_intact = stamp.checksum.get() == crc32c::crc32c(&body[UNCHECKED_SIZE..]);
     if stamp.magic.get() != MAGIC {
         // A flipped bit in the magic alone leaves the rest of the message recognisable.
         return Err(if is_intact { BodyError::Corrupted } else { BodyError::Foreign });
     }
-    if !is_intact || body.len() != size {
+    if !is_intact {
         return Err(BodyError::Corrupted);
     }
     Ok(Identity {
         run: stamp.run.get(),
         stream: stamp.stream.get(),
+        lane: stamp.lane.get(),
         producer: stamp.producer.get(),
         sequence: stamp.sequence.get(),
         due_ns: stamp.due_ns.get(),
@@ -120,8 +125,14 @@ pub fn read(body: &[u8], size: usize) -> Result<Identity, BodyError> {
 mod tests {
     use super::*;
 
-    const IDENTITY: Identity =
-        Identity { run: 0x1122_3344_5566_7788, stream: 3, producer: 77, sequence: 9, due_ns: 5 };
+    const IDENTITY: Identity = Identity {
+        run: 0x1122_3344_5566_7788,
+        stream: 3,
+        lane: 4,
+        producer: 77,
+        sequence: 9,
+        due_ns: 5,
+    };
 
     fn body(size: usize) -> Vec<u8> {
         let maker = PayloadMaker::new(size);
@@ -132,7 +143,7 @@ mod tests {
     fn a_body_tells_who_it_is() {
         for size in [MESSAGE_SIZE_MIN, 41, 100, 1024, 65_536] {
             assert_eq!(body(size).len(), size);
-            assert_eq!(read(&body(size), size), Ok(IDENTITY), "{size}");
+            assert_eq!(read(&body(size)), Ok(IDENTITY), "{size}");
         }
     }
 
@@ -142,17 +153,16 @@ mod tests {
         for bit in 0..whole.len() * 8 {
             let mut flipped = whole.clone();
             flipped[bit / 8] ^= 1 << (bit % 8);
-            assert_eq!(read(&flipped, 200), Err(BodyError::Corrupted), "bit {bit}");
+            assert_eq!(read(&flipped), Err(BodyError::Corrupted), "bit {bit}");
         }
     }
 
     #[test]
     fn cut_grown_and_foreign_bodies_are_told_apart() {
         let whole = body(200);
-        assert_eq!(read(&whole[..199], 200), Err(BodyError::Corrupted));
-        assert_eq!(read(&[&whole[..], b"x"].concat(), 200), Err(BodyError::Corrupted));
-        assert_eq!(read(&body(100), 200), Err(BodyError::Corrupted));
-        assert_eq!(read(b"hello", 200), Err(BodyError::Foreign));
-        assert_eq!(read(&[0; 200], 200), Err(BodyError::Foreign));
+        assert_eq!(read(&whole[..199]), Err(BodyError::Corrupted));
+        assert_eq!(read(&[&whole[..], b"x"].concat()), Err(BodyError::Corrupted));
+        assert_eq!(read(b"hello"), Err(BodyError::Foreign));
+        assert_eq!(read(&[0; 200]), Err(BodyError::Foreign));
     }
 }

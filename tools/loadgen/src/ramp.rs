@@ -10,13 +10,15 @@ use std::time::Duration;
 use serde::Serialize;
 use serde_json::json;
 
+use crate::curve::RateCurve;
 use crate::document::Verdict;
 use crate::histogram::Percentiles;
 use crate::interrupt::Interrupt;
-use crate::live::Live;
 use crate::options::{LoadOptions, RampOptions, Rate};
 use crate::report::Report;
-use crate::run::{Plan, RunError, execute, prepare, save};
+use crate::run::{RunError, execute, prepare, save};
+use crate::scenario::{self, Scenario};
+use crate::target::Target;
 use crate::units::grouped;
 
 /// A rate counts as found when the next one that is not sustained is at most this much higher.
@@ -32,15 +34,41 @@ pub fn run(options: &RampOptions, interrupt: &Interrupt) -> Result<Report, RunEr
     let Rate::PerSecond(first) = options.load.rate else {
         return Err(RunError::Usage("a ramp begins at a rate, not at max".to_owned()));
     };
-    let target = prepare(&options.target, &options.load, options.out.as_deref(), interrupt)?;
+    let mut target = prepare(&options.target, options.out.as_deref(), interrupt)?;
+    let scenario = |rate: f64| {
+        let load = LoadOptions { rate: Rate::PerSecond(rate), ..options.load.clone() };
+        let curve = RateCurve::constant(rate, load.duration);
+        scenario::steady(&load, Some(curve), load.duration)
+    };
+    let found = search(first, options.p99_max, scenario, &mut target, interrupt)?;
+    save(&found.report, options.out.as_deref())?;
+    Ok(found.report)
+}
+
+/// What a search ended with.
+pub struct Found {
+    /// Highest rate that was sustained, messages per second.
+    pub rate: Option<f64>,
+    /// Of the best run, or of the last when none was sustained.
+    pub report: Report,
+}
+
+/// Looks for the highest rate, from `first` on, at which `scenario` is sustained.
+pub fn search(
+    first: f64,
+    p99_max: Duration,
+    scenario: impl Fn(f64) -> Scenario,
+    target: &mut Target,
+    interrupt: &Interrupt,
+) -> Result<Found, RunError> {
     let mut search = Search::starting_at(first);
     let mut steps: Vec<Step> = Vec::new();
     let (mut best, mut other) = (None, None);
     while let Some(rate) = search.next_rate().filter(|_| steps.len() < STEPS_MAX) {
-        let load = LoadOptions { rate: Rate::PerSecond(rate), ..options.load.clone() };
-        let report = execute(&Plan::constant(&load, rate), &target, interrupt)?;
-        let step = Step::of(&report, rate, options);
-        Live::on_stderr().say(&step.line());
+        let scenario = scenario(rate);
+        let report = execute(&scenario, target, interrupt)?;
+        let step = Step::of(&report, rate, &scenario, p99_max);
+        eprintln!("{}", step.line());
         search.tell(step.trouble.is_none());
         // A broken promise is the answer, whatever the rate; an interrupted run has none.
         if report.verdict() == Verdict::Failed || interrupt.is_raised() {
@@ -51,9 +79,8 @@ pub fn run(options: &RampOptions, interrupt: &Interrupt) -> Result<Report, RunEr
         *(if step.trouble.is_none() { &mut best } else { &mut other }) = Some(report);
         steps.push(step);
     }
-    let report = conclude(best, other, &search, &steps)?;
-    save(&report, options.out.as_deref())?;
-    Ok(report)
+    let rate = best.is_some().then_some(search.sustained);
+    Ok(Found { rate, report: conclude(best, other, &search, &steps)? })
 }
 
 /// The report of the best run, with what the others said.
@@ -94,21 +121,23 @@ struct Step {
 }
 
 impl Step {
-    fn of(report: &Report, rate: f64, options: &RampOptions) -> Self {
-        let seconds = report.sending.max(options.load.duration).as_secs_f64();
-        let acknowledged_per_s = report.total.counters.acknowledged as f64 / seconds;
-        let p99 = Duration::from_nanos(Percentiles::of(&report.total.latency).p99);
+    fn of(report: &Report, rate: f64, scenario: &Scenario, p99_max: Duration) -> Self {
+        let total = report.total();
+        let seconds = report.sending().as_secs_f64().max(scenario.end_ns() as f64 / 1e9);
+        let counters = &total.counters;
+        let done = counters.acknowledged + counters.one_way;
+        let acknowledged_per_s = done as f64 / seconds;
+        let p99 = Duration::from_nanos(Percentiles::of(&total.latency).p99);
         let p99_ms = p99.as_secs_f64() * 1e3;
-        let counters = &report.total.counters;
-        let backlog = report.consuming.saturating_sub(report.sending);
+        let backlog = report.consuming().saturating_sub(report.sending());
         let trouble = if report.verdict() != Verdict::Pass {
             report.reasons().into_iter().next()
-        } else if acknowledged_per_s < rate_of_part(&options.load, rate) * KEPT_MIN {
+        } else if (done as f64) < counters.due as f64 * KEPT_MIN {
             let rate = grouped(acknowledged_per_s as u64);
             Some(format!("only {rate} msg/s were acknowledged"))
         } else if counters.refused + counters.unknown + counters.not_sent > 0 {
             Some("messages were refused or not answered".to_owned())
-        } else if p99 > options.p99_max {
+        } else if p99 > p99_max {
             Some(format!("latency p99 {p99_ms:.1} ms"))
         } else if backlog > BACKLOG_MAX {
             Some(format!("consuming ended {:.1} s after sending", backlog.as_secs_f64()))
@@ -122,11 +151,6 @@ impl Step {
         let what = self.trouble.as_deref().unwrap_or("sustained");
         format!("ramp {:>12} msg/s  p99 {:.2} ms  {what}", grouped(self.rate as u64), self.p99_ms)
     }
-}
-
-/// What this part of the run has to send.
-fn rate_of_part(load: &LoadOptions, rate: f64) -> f64 {
-    rate * load.producers().len() as f64 / f64::from(load.connections)
 }
 
 /// Which rate to try next. Knows nothing of how a rate is tried.

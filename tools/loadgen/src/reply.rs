@@ -36,20 +36,56 @@ impl Outcome {
     }
 }
 
-/// The number of the request that `frame` answers, and what became of it. `None`: the frame is a
-/// request of the server's own, or an answer nobody can read.
-pub fn read(frame: &FrameView<'_>) -> io::Result<Option<(i32, Outcome)>> {
+/// An answer to a produce request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Answer {
+    /// Of the request.
+    pub number: i32,
+    pub outcome: Outcome,
+    /// What the server says of a request that did not succeed, without what differs from one to the
+    /// next; empty otherwise.
+    pub reason: String,
+}
+
+/// `None`: the frame is a request of the server's own, or an answer nobody can read.
+pub fn read(frame: &FrameView<'_>) -> io::Result<Option<Answer>> {
     let plain = match frame.encoding {
         HeaderEncoding::Json => plain_json(frame.header),
         HeaderEncoding::Binary => plain_binary(frame.header),
         HeaderEncoding::Fixed => None,
     };
     if let Some(number) = plain {
-        return Ok(Some((number, Outcome::Acknowledged)));
+        return Ok(Some(Answer { number, outcome: Outcome::Acknowledged, reason: String::new() }));
     }
     let reply = wire::decode_reply(&frame.header_only());
     let reply = reply.map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
-    Ok(reply.is_reply.then(|| (reply.opaque, Outcome::of(reply.code))))
+    Ok(reply.is_reply.then(|| {
+        let outcome = Outcome::of(reply.code);
+        let reason = match outcome {
+            Outcome::Acknowledged => String::new(),
+            _ => reason(reply.remark.as_deref().unwrap_or_default()),
+        };
+        Answer { number: reply.opaque, outcome, reason }
+    }))
+}
+
+/// The part of a remark that many answers share: what stands in brackets at its beginning
+/// (remoting reference, 5.1), or its first words with every number as `#`.
+fn reason(remark: &str) -> String {
+    const LENGTH_MAX: usize = 60;
+    if let Some((bracketed, _)) = remark.split_once(']').filter(|_| remark.starts_with('[')) {
+        return format!("{}]", bracketed.chars().take(LENGTH_MAX).collect::<String>());
+    }
+    let mut out = String::new();
+    for character in remark.chars().take(LENGTH_MAX) {
+        match character {
+            digit if digit.is_ascii_digit() && out.ends_with('#') => {}
+            digit if digit.is_ascii_digit() => out.push('#'),
+            control if control.is_control() => out.push(' '),
+            other => out.push(other),
+        }
+    }
+    out
 }
 
 /// `{"code":0, … "opaque":NUMBER …`: only a key can be followed by an unescaped quote and a colon.
@@ -76,7 +112,19 @@ mod tests {
 
     fn json(header: &str) -> Option<(i32, Outcome)> {
         let header = header.as_bytes();
-        read(&FrameView { encoding: HeaderEncoding::Json, header, body: b"" }).unwrap()
+        let answer = read(&FrameView { encoding: HeaderEncoding::Json, header, body: b"" });
+        answer.unwrap().map(|answer| (answer.number, answer.outcome))
+    }
+
+    #[test]
+    fn reasons_are_the_same_for_many_answers() {
+        for (remark, wanted) in [
+            ("[TIMEOUT_CLEAN_QUEUE]broker busy, 212ms", "[TIMEOUT_CLEAN_QUEUE]"),
+            ("waited 212 ms in queue 7", "waited # ms in queue #"),
+            ("", ""),
+        ] {
+            assert_eq!(reason(remark), wanted);
+        }
     }
 
     #[test]
@@ -99,6 +147,7 @@ mod tests {
     fn a_binary_answer() {
         let header = b"\0\0\0\x01\xdf\x3b\x9a\xca\x07\0\0\0\x01\0\0\0\0\0\0\0\0";
         let frame = FrameView { encoding: HeaderEncoding::Binary, header, body: b"" };
-        assert_eq!(read(&frame).unwrap(), Some((1_000_000_007, Outcome::Acknowledged)));
+        let answer = read(&frame).unwrap().unwrap();
+        assert_eq!((answer.number, answer.outcome), (1_000_000_007, Outcome::Acknowledged));
     }
 }

@@ -1,4 +1,9 @@
-//! One run: schedule, threads, live lines, drain, audit, report.
+//! One run: a scenario carried out on a target, audited, and reported.
+//!
+//! ```text
+//!   assign ─▶ workers (threads) ─▶ brokers ─▶ consumers (a thread per group)
+//!                  └───── outcomes ────────────▶ audit ─▶ report
+//! ```
 //!
 //! Every mode is one or more of these on the same target: [`steady`](crate::steady) is one,
 //! [`ramp`](crate::ramp) as many as its search takes.
@@ -12,21 +17,28 @@ use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use ringmq::model::{GroupName, TopicName};
+use ringmq::wire::HeaderEncoding;
+
+use crate::assignment::{Assigned, assign};
 use crate::audit::{Arrived, Outcomes};
 use crate::clock::RunClock;
-use crate::consumer::{Consumed, Consumer, ConsumerOptions, QueueStart};
-use crate::curve::RateCurve;
-use crate::environment;
+use crate::conclusion::{Ended, conclude};
+use crate::consumer::{Consumed, Consumer, ConsumerOptions, GROUP_PREFIX, QueueStart};
 use crate::interrupt::Interrupt;
+use crate::keys::QueueChoice;
 use crate::live::Live;
-use crate::measure::{Collector, Recorder, Report as Measured};
-use crate::options::{Header, LoadOptions, TargetOptions};
-use crate::producer::{Job, Producer};
-use crate::report::{Report, Subject, write_files};
+use crate::measure::{Collector, PhaseEnds, Recorder, Report as Measured};
+use crate::options::TargetOptions;
+use crate::pace::Pace;
+use crate::producer::{Job, JobTopic, Post, Producer, Refusal};
+use crate::progress::Progress;
+use crate::report::{Report, write_files};
+use crate::scenario::Scenario;
 use crate::schedule::Schedule;
 use crate::target::{Target, TargetError};
 use crate::template::{Template, TemplateError, TemplateOptions};
-use crate::worker::{Finished, Supply, Worker, WorkerOptions};
+use crate::worker::{Finished, Worker, WorkerOptions};
 
 /// Time for all threads to be at their posts before the first message is due.
 const LEAD: Duration = Duration::from_millis(50);
@@ -61,34 +73,9 @@ impl RunError {
     }
 }
 
-/// What one run sends.
-#[derive(Clone, Debug)]
-pub struct Plan<'a> {
-    pub load: &'a LoadOptions,
-    /// Messages per second over time; `None`: as many as windows allow.
-    pub curve: Option<RateCurve>,
-    pub length: Duration,
-    /// One line for the report.
-    pub load_text: String,
-}
-
-impl<'a> Plan<'a> {
-    /// One rate, in messages per second, for as long as `load` says.
-    pub fn constant(load: &'a LoadOptions, rate: f64) -> Self {
-        let curve = Some(RateCurve::constant(rate, load.duration));
-        Self { load, curve, length: load.duration, load_text: load.describe() }
-    }
-
-    /// As many messages as windows allow.
-    pub fn flat_out(load: &'a LoadOptions) -> Self {
-        Self { load, curve: None, length: load.duration, load_text: load.describe() }
-    }
-}
-
-/// Makes everything ready for runs: the directory, the brokers, the topic.
+/// Makes everything ready for runs: the directory and the brokers.
 pub fn prepare(
-    target: &TargetOptions,
-    load: &LoadOptions,
+    options: &TargetOptions,
     out: Option<&Path>,
     interrupt: &Interrupt,
 ) -> Result<Target, RunError> {
@@ -96,12 +83,9 @@ pub fn prepare(
         // A run whose files cannot be written is not worth starting.
         fs::create_dir_all(directory).map_err(|cause| files(directory, cause))?;
     }
-    let target = Target::prepare(target, load)?;
+    let target = Target::find(options)?;
     if let Some(embedded) = target.embedded() {
         interrupt.take_along(embedded.pid());
-    }
-    if load.header == Header::Fixed {
-        target.require_fixed_header()?;
     }
     Ok(target)
 }
@@ -116,64 +100,195 @@ fn files(path: &Path, cause: io::Error) -> RunError {
     RunError::Files { path: path.display().to_string(), cause }
 }
 
-/// Carries out `plan` and audits it.
+/// Carries out `scenario` and audits it.
 pub fn execute(
-    plan: &Plan<'_>,
-    target: &Target,
+    scenario: &Scenario,
+    target: &mut Target,
     interrupt: &Interrupt,
 ) -> Result<Report, RunError> {
-    let load = plan.load;
-    let mine = load.producers();
-    if mine.is_empty() {
-        let (index, count) = (load.part.index, load.part.count);
-        return Err(RunError::EmptyPart { index, count, connections: load.connections });
+    target.ensure_topics(scenario)?;
+    if scenario.streams.iter().any(|stream| stream.header == HeaderEncoding::Fixed) {
+        target.require_fixed_header()?;
     }
-    let run = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos() as u64
-        ^ u64::from(process::id()) << 48;
-    let threads = (load.threads as usize).min(mine.len());
-    let (reports, measured) = flume::unbounded();
-    let starts = if load.no_consume { Vec::new() } else { target.queue_ends(&load.topic)? };
-    let clock = RunClock::starting_at(Instant::now() + LEAD + connect_time(mine.len()));
+    Run::new(scenario, target, interrupt)?.execute()
+}
 
-    let mut sending = Vec::with_capacity(threads);
-    for thread in 0..threads {
-        let numbers: Vec<u32> = mine.iter().copied().skip(thread).step_by(threads).collect();
-        let recorder = Recorder::new(thread, reports.clone());
-        let worker = worker(plan, target, run, clock, &numbers, recorder, interrupt)?;
-        sending.push(spawn(&format!("generate-{thread}"), move || worker.run())?);
-    }
-    let mut consuming = None;
-    if !load.no_consume {
-        let recorder = Recorder::new(threads, reports.clone());
-        let arrived = Arrived::new(run, &mine);
-        let (hand_over, outcomes) = flume::bounded(1);
-        let consumer = consumer(plan, target, starts, clock, arrived, recorder, outcomes)?;
-        consuming = Some((spawn("consume", move || consumer.run())?, hand_over));
-    }
-    drop(reports);
+/// What the parts of a run share while it goes on.
+struct Run<'a> {
+    scenario: &'a Scenario,
+    target: &'a Target,
+    interrupt: &'a Interrupt,
+    clock: RunClock,
+    phases: PhaseEnds,
+    progress: Arc<Progress>,
+    jobs: Vec<Arc<Job>>,
+    /// The producers of this part.
+    mine: Vec<Assigned>,
+    id: u64,
+}
 
-    let mut collector = Collector::new(threads + usize::from(consuming.is_some()));
-    let mut live = Live::on_stderr();
-    let mut sent = Sums::default();
-    watch(&measured, &mut collector, &mut live, || sending.iter().all(JoinHandle::is_finished));
-    for thread in sending {
-        sent.add(join(thread)?);
-    }
-    let consumed = match consuming {
-        Some((thread, hand_over)) => {
-            // A consumer that failed is heard of when it is joined.
-            let _ = hand_over.send(std::mem::take(&mut sent.outcomes));
-            watch(&measured, &mut collector, &mut live, || thread.is_finished());
-            Some(join(thread)?)
+impl<'a> Run<'a> {
+    fn new(
+        scenario: &'a Scenario,
+        target: &'a Target,
+        interrupt: &'a Interrupt,
+    ) -> Result<Self, RunError> {
+        let choices: Vec<QueueChoice> = scenario
+            .streams
+            .iter()
+            .map(|stream| QueueChoice::new(&stream.keys, target.queue_counts(&stream.topics[0])))
+            .collect();
+        let mut mine = assign(scenario, target.brokers.len(), &choices);
+        mine.retain(|assigned| scenario.is_mine(assigned.number));
+        if mine.is_empty() {
+            let (index, count) = (scenario.part.index + 1, scenario.part.count);
+            let connections = scenario.connection_count();
+            return Err(RunError::EmptyPart { index, count, connections });
         }
-        None => None,
-    };
-    while let Ok(report) = measured.try_recv() {
-        collector.take(report);
+        let id = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos() as u64
+            ^ u64::from(process::id()) << 48;
+        // Nothing is due before all is ready: the clock starts when the jobs and connections exist.
+        let clock = RunClock::starting_at(begin(scenario, mine.len()));
+        let jobs = (0..scenario.streams.len())
+            .map(|stream| job(scenario, stream, target, id, clock, &choices[stream]))
+            .collect::<Result<_, _>>()?;
+        let phases = PhaseEnds::new(scenario.phases.iter().map(|phase| phase.end_ns));
+        let progress = Arc::default();
+        Ok(Self { scenario, target, interrupt, clock, phases, progress, jobs, mine, id })
     }
-    while collector.next_complete().is_some() {}
-    live.finish();
-    Ok(report(plan, target, clock, interrupt, collector, &sent, consumed))
+
+    fn execute(self) -> Result<Report, RunError> {
+        let scenario = self.scenario;
+        let threads = (scenario.threads as usize).min(self.mine.len());
+        let (reports, measured) = flume::unbounded();
+        let recorder = |thread| {
+            let tracks = scenario.track_count();
+            Recorder::new(thread, tracks, self.phases.clone(), reports.clone())
+        };
+        let mut consuming = Vec::new();
+        for group in 0..scenario.groups.len() {
+            let (hand_over, outcomes) = flume::bounded(1);
+            let consumer = self.consumer(group, recorder(threads + group), outcomes)?;
+            consuming.push((spawn(&format!("group-{group}"), move || consumer.run())?, hand_over));
+        }
+        let mut sending = Vec::new();
+        for thread in 0..threads {
+            let worker = self.worker(thread, threads, recorder(thread))?;
+            sending.push(spawn(&format!("generate-{thread}"), move || worker.run())?);
+        }
+        drop(reports);
+
+        let all = threads + consuming.len();
+        let mut collector = Collector::new(all, scenario.track_count(), &self.phases);
+        let mut live = Live::new(scenario);
+        watch(&measured, &mut collector, &mut live, || sending.iter().all(JoinHandle::is_finished));
+        let mut sent = Sums::default();
+        for thread in sending {
+            sent.add(join(thread)?);
+        }
+        let outcomes: Arc<[Outcomes]> = std::mem::take(&mut sent.outcomes).into();
+        for (_, hand_over) in &consuming {
+            // A consumer that failed is heard of when it is joined.
+            let _ = hand_over.send(outcomes.clone());
+        }
+        let are_done = || consuming.iter().all(|(thread, _)| thread.is_finished());
+        watch(&measured, &mut collector, &mut live, are_done);
+        let consumed = consuming.into_iter().map(|(thread, _)| join(thread));
+        let consumed = consumed.collect::<Result<Vec<Consumed>, _>>()?;
+        while let Ok(report) = measured.try_recv() {
+            collector.take(report);
+        }
+        while collector.next_complete().is_some() {}
+        live.finish();
+        Ok(conclude(Ended {
+            scenario,
+            target: self.target,
+            clock: self.clock,
+            is_cut_short: self.interrupt.is_raised(),
+            assigned: &self.mine,
+            collector,
+            outcomes: &outcomes,
+            sent: &sent,
+            consumed,
+        }))
+    }
+
+    /// Thread number `thread` of `threads`, with every `threads`-th producer.
+    fn worker(
+        &self,
+        thread: usize,
+        threads: usize,
+        recorder: Recorder,
+    ) -> Result<Worker, RunError> {
+        let mine: Vec<&Assigned> = self.mine.iter().skip(thread).step_by(threads).collect();
+        let producer = |assigned: &&Assigned| {
+            let post = Post {
+                number: assigned.number,
+                topic: assigned.topic,
+                broker: assigned.broker,
+                address: self.target.brokers[assigned.broker].address,
+            };
+            (Producer::new(post, self.jobs[assigned.stream].clone()), assigned.joins_ns)
+        };
+        let is_scheduled = mine.iter().all(|assigned| assigned.source.is_some());
+        let schedule = is_scheduled.then(|| {
+            let sources = mine.iter().filter_map(|assigned| assigned.source.clone());
+            Schedule::new(self.scenario.arrivals, self.scenario.seed, sources)
+        });
+        let options = WorkerOptions {
+            clock: self.clock,
+            producers: mine.iter().map(producer).collect(),
+            schedule,
+            end_ns: self.scenario.end_ns(),
+            spin: self.scenario.spin,
+            progress: self.progress.clone(),
+            stop: self.interrupt.flag(),
+        };
+        let connect = |cause| RunError::Connect { address: addresses(self.target), cause };
+        Worker::new(options, recorder).map_err(connect)
+    }
+
+    fn consumer(
+        &self,
+        number: usize,
+        recorder: Recorder,
+        outcomes: flume::Receiver<Arc<[Outcomes]>>,
+    ) -> Result<Consumer, RunError> {
+        let group = &self.scenario.groups[number];
+        let streams = group.streams.iter().map(|stream| &self.scenario.streams[*stream]);
+        let topics: Vec<&TopicName> = streams.flat_map(|stream| &stream.topics).collect();
+        let queues: Vec<QueueStart> = self.target.queue_ends(&topics)?;
+        let is_taken = |assigned: &&Assigned| group.streams.contains(&assigned.stream);
+        let taken = self.mine.iter().filter(is_taken);
+        let producers: Vec<(u16, u32)> =
+            taken.map(|assigned| (assigned.stream as u16, assigned.number)).collect();
+        let name = format!("{GROUP_PREFIX}{}", group.name);
+        let encoding = self.scenario.streams[group.streams[0]].header;
+        let options = ConsumerOptions {
+            clock: self.clock,
+            group: GroupName::new(name).map_err(|error| RunError::Usage(error.to_string()))?,
+            track: self.scenario.group_track(number),
+            pace: Pace::new(group.rate, group.pauses.clone()),
+            encoding,
+            brokers: self.target.brokers.iter().map(|broker| broker.address).collect(),
+            queues,
+            arrived: Arrived::new(self.id, &producers),
+        };
+        let connect = |cause| RunError::Connect { address: addresses(self.target), cause };
+        Consumer::new(options, recorder, outcomes).map_err(connect)
+    }
+}
+
+/// When the first message is due: as agreed with the other parts, or as soon as all can be ready.
+fn begin(scenario: &Scenario, connections: usize) -> Instant {
+    let now = Instant::now();
+    let agreed = scenario.start_unix_ns.map(Duration::from_nanos);
+    let until = agreed.and_then(|agreed| {
+        let unix = SystemTime::now().duration_since(UNIX_EPOCH).ok()?;
+        agreed.checked_sub(unix)
+    });
+    let soon = LEAD + connect_time(connections) + connect_time(scenario.groups.len() * 100);
+    now + until.unwrap_or(soon)
 }
 
 /// More connections take longer to make; the run begins when all exist.
@@ -181,91 +296,62 @@ fn connect_time(connections: usize) -> Duration {
     Duration::from_micros(200) * connections as u32
 }
 
+fn job(
+    scenario: &Scenario,
+    stream: usize,
+    target: &Target,
+    run: u64,
+    clock: RunClock,
+    choice: &QueueChoice,
+) -> Result<Arc<Job>, RunError> {
+    let of = &scenario.streams[stream];
+    let sizes: Vec<usize> = of.sizes.classes().collect();
+    let topic = |topic: &TopicName| {
+        let queue_counts = target.queue_counts(topic).to_vec();
+        let options = TemplateOptions {
+            encoding: of.header,
+            topic,
+            queue_count: queue_counts.iter().copied().max().unwrap_or(1),
+            sizes: &sizes,
+            batch: of.batch,
+            is_one_way: of.is_one_way,
+        };
+        let template = Template::new(&options)?;
+        Ok::<_, TemplateError>(JobTopic { template, choice: choice.clone(), queue_counts })
+    };
+    Ok(Arc::new(Job {
+        run,
+        stream: stream as u16,
+        seed: scenario.seed,
+        batch: of.batch,
+        in_flight: of.in_flight,
+        is_ordered: of.is_ordered,
+        is_one_way: of.is_one_way,
+        retries: of.retries,
+        sizes: of.sizes.clone(),
+        topics: of.topics.iter().map(topic).collect::<Result<_, _>>()?,
+        clock,
+    }))
+}
+
 /// What all sending threads have told.
 #[derive(Default)]
-struct Sums {
+pub struct Sums {
     outcomes: Vec<Outcomes>,
-    codes: BTreeMap<i32, u64>,
-    last_answer_ns: u64,
-    disconnects: u64,
+    pub refusals: BTreeMap<Refusal, u64>,
+    pub last_answer_ns: u64,
+    pub disconnects: u64,
 }
 
 impl Sums {
     fn add(&mut self, finished: Finished) {
         self.outcomes.extend(finished.outcomes);
-        for (code, count) in finished.codes {
-            *self.codes.entry(code).or_default() += count;
+        for (refusal, count) in finished.refusals {
+            *self.refusals.entry(refusal).or_default() += count;
         }
         self.last_answer_ns = self.last_answer_ns.max(finished.last_answer_ns);
         self.disconnects += finished.disconnects;
     }
-}
-
-fn worker(
-    plan: &Plan<'_>,
-    target: &Target,
-    run: u64,
-    clock: RunClock,
-    numbers: &[u32],
-    recorder: Recorder,
-    interrupt: &Interrupt,
-) -> Result<Worker, RunError> {
-    let load = plan.load;
-    let brokers = &target.brokers;
-    let template = Template::new(&TemplateOptions {
-        encoding: load.header.into(),
-        topic: &load.topic,
-        queue_count: brokers.iter().map(|broker| broker.queue_count).max().unwrap_or(1),
-        message_size: load.message_size,
-        batch: load.batch,
-    })?;
-    let (batch, in_flight) = (load.batch, load.in_flight);
-    let job = Arc::new(Job { run, stream: 0, batch, in_flight, template, clock });
-    let producer = |&number: &u32| {
-        let broker = &brokers[number as usize % brokers.len()];
-        (number, Producer::new(number, broker.address, broker.queue_count, &job))
-    };
-    let supply = match &plan.curve {
-        None => Supply::Endless,
-        Some(curve) => {
-            let requests = Arc::new(curve.divided_by(f64::from(batch)));
-            let (arrivals, seed) = (load.arrivals, load.seed);
-            Supply::Scheduled(Schedule::new(requests, arrivals, seed, load.connections, numbers))
-        }
-    };
-    let options = WorkerOptions {
-        producers: numbers.iter().map(producer).collect(),
-        job: job.clone(),
-        supply,
-        end_ns: plan.length.as_nanos() as u64,
-        spin: load.spin,
-        stop: interrupt.flag(),
-    };
-    let connect = |cause| RunError::Connect { address: addresses(target), cause };
-    Worker::new(options, recorder).map_err(connect)
-}
-
-fn consumer(
-    plan: &Plan<'_>,
-    target: &Target,
-    starts: Vec<(usize, ringmq::model::QueueId, u64)>,
-    clock: RunClock,
-    arrived: Arrived,
-    recorder: Recorder,
-    outcomes: flume::Receiver<Vec<Outcomes>>,
-) -> Result<Consumer, RunError> {
-    let start = |(broker, queue, offset)| QueueStart { broker, queue, offset };
-    let options = ConsumerOptions {
-        clock,
-        topic: plan.load.topic.clone(),
-        encoding: plan.load.header.into(),
-        message_size: plan.load.message_size,
-        brokers: target.brokers.iter().map(|broker| broker.address).collect(),
-        queues: starts.into_iter().map(start).collect(),
-        arrived,
-    };
-    let connect = |cause| RunError::Connect { address: addresses(target), cause };
-    Consumer::new(options, recorder, outcomes).map_err(connect)
 }
 
 fn addresses(target: &Target) -> String {
@@ -288,83 +374,10 @@ fn watch(
             Err(flume::RecvTimeoutError::Timeout) => continue,
             Err(flume::RecvTimeoutError::Disconnected) => return,
         }
-        while let Some((second, interval)) = collector.next_complete() {
-            live.show(second, &interval);
+        while let Some((second, tracks)) = collector.next_complete() {
+            live.show(second, &tracks);
         }
     }
-}
-
-fn report(
-    plan: &Plan<'_>,
-    target: &Target,
-    clock: RunClock,
-    interrupt: &Interrupt,
-    collector: Collector,
-    sent: &Sums,
-    consumed: Option<Consumed>,
-) -> Report {
-    let load = plan.load;
-    let subject = Subject {
-        load: plan.load_text.clone(),
-        target: target.describe(&load.topic),
-        seed: load.seed,
-        message_size: load.message_size,
-        is_ordered: load.in_flight == 1,
-        environment: environment::describe(),
-    };
-    let last_arrival_ns = consumed.as_ref().map_or(0, |consumed| consumed.last_arrival_ns);
-    Report {
-        subject,
-        started_unix_ns: clock.zero_unix_ns(),
-        sending: Duration::from_nanos(sent.last_answer_ns),
-        consuming: Duration::from_nanos(last_arrival_ns),
-        total: collector.total,
-        seconds: collector.seconds,
-        audit: consumed.as_ref().map(|consumed| consumed.audit),
-        doubts: if interrupt.is_raised() {
-            vec!["the run was cut short".to_owned()]
-        } else {
-            vec![]
-        },
-        notes: notes(load, target, sent, consumed.as_ref()),
-    }
-}
-
-/// What the reader should know before believing the figures.
-fn notes(
-    load: &LoadOptions,
-    target: &Target,
-    sent: &Sums,
-    consumed: Option<&Consumed>,
-) -> Vec<String> {
-    let mut notes = Vec::new();
-    for (code, requests) in &sent.codes {
-        notes.push(format!("{requests} requests were answered with code {code}"));
-    }
-    if sent.disconnects > 0 {
-        notes.push(format!("producers lost their connection {} times", sent.disconnects));
-    }
-    let (brokers, connections) = (target.brokers.len(), load.connections as usize);
-    if connections < brokers {
-        notes.push(format!("{} of {brokers} brokers got no load", brokers - connections));
-    }
-    let Some(consumed) = consumed else { return notes };
-    if consumed.disconnects > 0 {
-        notes.push(format!("the consumer lost its connection {} times", consumed.disconnects));
-    }
-    if let Some((text, count)) = &consumed.refused_pulls {
-        let text: String = text.chars().take(40).collect();
-        notes.push(format!("{count} pulls were refused, the last: {text}"));
-    }
-    if consumed.audit.refused_present > 0 {
-        let count = consumed.audit.refused_present;
-        notes.push(format!("{count} messages were refused and arrived all the same"));
-    }
-    if consumed.audit.foreign > 0 {
-        let count = consumed.audit.foreign;
-        notes.push(format!("{count} messages of others in the topic were left out"));
-    }
-    notes
 }
 
 fn spawn<T: Send + 'static>(

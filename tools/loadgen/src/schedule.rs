@@ -26,13 +26,26 @@ pub enum Arrivals {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Arrival {
     pub due_ns: u64,
-    pub producer: u32,
+    /// Index of its producer among those of the schedule.
+    pub source: u32,
+}
+
+/// A producer as the schedule sees it.
+#[derive(Clone, Debug)]
+pub struct Source {
+    /// Unique in the run; seeds its generator.
+    pub number: u32,
+    /// Requests per second of all that share this curve.
+    pub curve: Arc<RateCurve>,
+    /// Which of them it is, `index < count`.
+    pub index: u32,
+    pub count: u32,
 }
 
 /// The arrivals of some producers, in the order in which they are due.
 #[derive(Debug)]
 pub struct Schedule {
-    curve: Arc<RateCurve>,
+    arrivals: Arrivals,
     producers: Vec<Producer>,
     /// Next arrival of each producer that still has one, with its index in `producers`.
     next: BinaryHeap<Reverse<(u64, u32)>>,
@@ -40,9 +53,7 @@ pub struct Schedule {
 
 #[derive(Debug)]
 struct Producer {
-    number: u32,
-    arrivals: Arrivals,
-    count_all: f64,
+    source: Source,
     /// Requests drawn so far.
     drawn: u64,
     /// Place on the curve's axis of expected requests.
@@ -51,26 +62,15 @@ struct Producer {
 }
 
 impl Schedule {
-    /// The arrivals of `numbers` out of all producers `0..count_all`, which share `curve`, in
-    /// requests per second.
-    pub fn new(
-        curve: Arc<RateCurve>,
-        arrivals: Arrivals,
-        seed: u64,
-        count_all: u32,
-        numbers: &[u32],
-    ) -> Self {
-        let producer = |&number: &u32| Producer {
-            number,
-            arrivals,
-            count_all: f64::from(count_all),
-            drawn: 0,
-            at: 0.0,
-            random: SplitMix64::of(seed, number),
+    pub fn new(arrivals: Arrivals, seed: u64, sources: impl IntoIterator<Item = Source>) -> Self {
+        let producer = |source: Source| {
+            let random = SplitMix64::of(seed, source.number);
+            Producer { source, drawn: 0, at: 0.0, random }
         };
-        let producers = numbers.iter().map(producer).collect::<Vec<_>>();
-        let mut schedule = Self { curve, next: BinaryHeap::new(), producers };
-        (0..numbers.len() as u32).for_each(|index| schedule.draw(index));
+        let producers: Vec<Producer> = sources.into_iter().map(producer).collect();
+        let count = producers.len() as u32;
+        let mut schedule = Self { arrivals, next: BinaryHeap::new(), producers };
+        (0..count).for_each(|index| schedule.draw(index));
         schedule
     }
 
@@ -80,8 +80,9 @@ impl Schedule {
     }
 
     fn draw(&mut self, index: u32) {
-        let count = self.producers[index as usize].advance();
-        if let Some(due_ns) = self.curve.time_of(count) {
+        let producer = &mut self.producers[index as usize];
+        let count = producer.advance(self.arrivals);
+        if let Some(due_ns) = producer.source.curve.time_of(count) {
             self.next.push(Reverse((due_ns, index)));
         }
     }
@@ -91,25 +92,27 @@ impl Iterator for Schedule {
     type Item = Arrival;
 
     fn next(&mut self) -> Option<Arrival> {
-        let Reverse((due_ns, index)) = self.next.pop()?;
-        self.draw(index);
-        Some(Arrival { due_ns, producer: self.producers[index as usize].number })
+        let Reverse((due_ns, source)) = self.next.pop()?;
+        self.draw(source);
+        Some(Arrival { due_ns, source })
     }
 }
 
 impl Producer {
-    /// Place of this producer's next request on the axis of expected requests of all producers.
-    fn advance(&mut self) -> f64 {
-        let drawn = self.drawn as f64;
+    /// Place of this producer's next request on the axis of expected requests of all that share its
+    /// curve.
+    fn advance(&mut self, arrivals: Arrivals) -> f64 {
+        let (drawn, count) = (self.drawn as f64, f64::from(self.source.count));
+        let index = f64::from(self.source.index);
         self.drawn += 1;
-        match self.arrivals {
-            Arrivals::Uniform => drawn * self.count_all + f64::from(self.number),
+        match arrivals {
+            Arrivals::Uniform => drawn * count + index,
             Arrivals::Burst(size) => {
                 let size = f64::from(size);
-                ((drawn / size).floor() * self.count_all + f64::from(self.number)) * size
+                ((drawn / size).floor() * count + index) * size
             }
             Arrivals::Poisson => {
-                self.at += -self.random.fraction().ln() * self.count_all;
+                self.at += -self.random.fraction().ln() * count;
                 self.at
             }
         }
@@ -137,7 +140,7 @@ impl SplitMix64 {
     }
 
     /// In (0, 1].
-    fn fraction(&mut self) -> f64 {
+    pub fn fraction(&mut self) -> f64 {
         ((self.number() >> 11) + 1) as f64 / (1u64 << 53) as f64
     }
 }
@@ -150,9 +153,13 @@ mod tests {
 
     const KINDS: [Arrivals; 3] = [Arrivals::Poisson, Arrivals::Uniform, Arrivals::Burst(8)];
 
-    fn schedule(arrivals: Arrivals, seed: u64, numbers: &[u32]) -> Vec<Arrival> {
+    /// Arrivals as due time and producer number.
+    fn schedule(arrivals: Arrivals, seed: u64, numbers: &[u32]) -> Vec<(u64, u32)> {
         let curve = Arc::new(RateCurve::constant(10_000.0, Duration::from_secs(2)));
-        Schedule::new(curve, arrivals, seed, 12, numbers).collect()
+        let source =
+            |&number: &u32| Source { number, curve: curve.clone(), index: number, count: 12 };
+        let schedule = Schedule::new(arrivals, seed, numbers.iter().map(source));
+        schedule.map(|it| (it.due_ns, numbers[it.source as usize])).collect()
     }
 
     #[test]
@@ -161,7 +168,7 @@ mod tests {
         for kind in KINDS {
             let once = schedule(kind, 7, &all);
             assert_eq!(once, schedule(kind, 7, &all), "{kind:?}");
-            assert!(once.is_sorted_by_key(|arrival| arrival.due_ns), "{kind:?}");
+            assert!(once.is_sorted_by_key(|arrival| arrival.0), "{kind:?}");
         }
         assert_ne!(schedule(Arrivals::Poisson, 7, &all), schedule(Arrivals::Poisson, 8, &all));
     }
@@ -170,7 +177,7 @@ mod tests {
     fn parts_are_disjoint_and_their_union_is_the_whole() {
         for kind in KINDS {
             let mut whole = schedule(kind, 7, &(0..12).collect::<Vec<_>>());
-            let mut union: Vec<Arrival> = (0..3)
+            let mut union: Vec<_> = (0..3)
                 .flat_map(|part| schedule(kind, 7, &[part, part + 3, part + 6, part + 9]))
                 .collect();
             whole.sort_unstable();
@@ -204,7 +211,7 @@ mod tests {
     fn poisson_gaps_are_exponential() {
         let arrivals = schedule(Arrivals::Poisson, 3, &(0..12).collect::<Vec<_>>());
         let gaps: Vec<f64> =
-            arrivals.windows(2).map(|pair| (pair[1].due_ns - pair[0].due_ns) as f64).collect();
+            arrivals.windows(2).map(|pair| (pair[1].0 - pair[0].0) as f64).collect();
         let mean = gaps.iter().sum::<f64>() / gaps.len() as f64;
         let variance = gaps.iter().map(|gap| (gap - mean).powi(2)).sum::<f64>() / gaps.len() as f64;
         assert!((variance.sqrt() / mean - 1.0).abs() < 0.05, "{}", variance.sqrt() / mean);

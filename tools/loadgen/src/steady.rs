@@ -1,18 +1,21 @@
 //! `loadgen steady`: one rate for a while.
 
+use crate::curve::RateCurve;
 use crate::interrupt::Interrupt;
 use crate::options::{Rate, SteadyOptions};
 use crate::report::Report;
-use crate::run::{Plan, RunError, execute, prepare, save};
+use crate::run::{RunError, execute, prepare, save};
+use crate::scenario;
 
 pub fn run(options: &SteadyOptions, interrupt: &Interrupt) -> Result<Report, RunError> {
     let load = &options.load;
-    let target = prepare(&options.target, load, options.out.as_deref(), interrupt)?;
-    let plan = match load.rate {
-        Rate::PerSecond(rate) => Plan::constant(load, rate),
-        Rate::Max => Plan::flat_out(load),
+    let mut target = prepare(&options.target, options.out.as_deref(), interrupt)?;
+    let curve = match load.rate {
+        Rate::PerSecond(rate) => Some(RateCurve::constant(rate, load.duration)),
+        Rate::Max => None,
     };
-    let report = execute(&plan, &target, interrupt)?;
+    let scenario = scenario::steady(load, curve, load.duration);
+    let report = execute(&scenario, &mut target, interrupt)?;
     save(&report, options.out.as_deref())?;
     Ok(report)
 }

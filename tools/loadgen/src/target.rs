@@ -1,5 +1,6 @@
-//! Finds the brokers, or starts one, and makes sure that the topic exists on all of them.
+//! Finds the brokers, or starts one, and makes sure that topics exist on all of them.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -10,9 +11,11 @@ use ringmq::model::request::{Heartbeat, QueueOf};
 use ringmq::model::topic::PERM_WRITE;
 use ringmq::model::{GroupName, QueueId, Request, TopicConfig, TopicName};
 
+use crate::consumer::QueueStart;
 use crate::control::{Client, ControlError, resolve};
 use crate::embedded::{Embedded, EmbeddedError};
-use crate::options::{LoadOptions, TargetOptions};
+use crate::options::TargetOptions;
+use crate::scenario::Scenario;
 use crate::template::PRODUCER_GROUP;
 
 /// How long a cluster may take to know its brokers, and a new topic to show in the route.
@@ -42,19 +45,20 @@ pub enum TargetError {
 pub struct Broker {
     pub name: String,
     pub address: SocketAddr,
-    /// Queues of the topic.
-    pub queue_count: u32,
 }
 
+/// The cluster that a run goes to. It may be used for many runs.
 pub struct Target {
     pub namesrv: String,
     pub brokers: Vec<Broker>,
+    /// Queues of each topic that was asked for, by broker.
+    queue_counts: BTreeMap<TopicName, Vec<u32>>,
     embedded: Option<Embedded>,
 }
 
 impl Target {
-    /// Starts or finds the brokers and creates the topic unless it exists.
-    pub fn prepare(options: &TargetOptions, load: &LoadOptions) -> Result<Self, TargetError> {
+    /// Starts or finds the brokers.
+    pub fn find(options: &TargetOptions) -> Result<Self, TargetError> {
         let embedded = match &options.namesrv {
             None => Some(Embedded::start(options)?),
             Some(_) => None,
@@ -65,9 +69,25 @@ impl Target {
         };
         let brokers_wanted = embedded.as_ref().map_or(1, |_| usize::from(options.shards));
         let mut client = connect_any(&namesrv)?;
-        let masters = wait_for_masters(&mut client, &namesrv, brokers_wanted)?;
-        let brokers = ensure_topic(&mut client, &masters, &load.topic, load.queues)?;
-        Ok(Self { namesrv, brokers, embedded })
+        let brokers = wait_for_masters(&mut client, &namesrv, brokers_wanted)?;
+        Ok(Self { namesrv, brokers, queue_counts: BTreeMap::new(), embedded })
+    }
+
+    /// Creates the topics of `scenario` unless they exist.
+    pub fn ensure_topics(&mut self, scenario: &Scenario) -> Result<(), TargetError> {
+        let mut client = connect_any(&self.namesrv)?;
+        for (topic, queue_count) in scenario.topics() {
+            if !self.queue_counts.contains_key(topic) {
+                let counts = ensure_topic(&mut client, &self.brokers, topic, queue_count)?;
+                self.queue_counts.insert(topic.clone(), counts);
+            }
+        }
+        Ok(())
+    }
+
+    /// Queues of `topic` by broker, of those that [`ensure_topics`](Self::ensure_topics) has seen.
+    pub fn queue_counts(&self, topic: &TopicName) -> &[u32] {
+        self.queue_counts.get(topic).map_or(&[], Vec::as_slice)
     }
 
     /// Fails unless every broker speaks RingMQ's own header.
@@ -87,28 +107,36 @@ impl Target {
         Ok(())
     }
 
-    /// The end of each queue of each broker, where the run's messages will begin.
-    pub fn queue_ends(&self, topic: &TopicName) -> Result<Vec<(usize, QueueId, u64)>, TargetError> {
+    /// The end of each queue of these topics, where the run's messages will begin.
+    pub fn queue_ends(&self, topics: &[&TopicName]) -> Result<Vec<QueueStart>, TargetError> {
         let mut ends = Vec::new();
         for (index, broker) in self.brokers.iter().enumerate() {
             let mut client = Client::connect(&broker.address.to_string())?;
-            for queue in (0..broker.queue_count).map(QueueId) {
-                let request = Request::MaxOffset(QueueOf { topic: topic.clone(), queue });
-                let offset = client.ask(&request)?.offset();
-                let offset = offset.map_err(|error| client.refused(&error))?;
-                ends.push((index, queue, offset.0));
+            for topic in topics {
+                for queue in (0..self.queue_counts(topic)[index]).map(QueueId) {
+                    let topic = (*topic).clone();
+                    let request = Request::MaxOffset(QueueOf { topic: topic.clone(), queue });
+                    let offset = client.ask(&request)?.offset();
+                    let offset = offset.map_err(|error| client.refused(&error))?.0;
+                    ends.push(QueueStart { broker: index, topic, queue, offset });
+                }
             }
         }
         Ok(ends)
     }
 
     /// One line for the report.
-    pub fn describe(&self, topic: &TopicName) -> String {
+    pub fn describe(&self) -> String {
         let kind = if self.embedded.is_some() { "embedded " } else { "" };
-        let queues: u32 = self.brokers.iter().map(|broker| broker.queue_count).sum();
-        let brokers = self.brokers.len();
-        let plural = if brokers == 1 { "" } else { "s" };
-        format!("{kind}{}: {brokers} broker{plural}, topic {topic}, {queues} queues", self.namesrv)
+        let queues: u32 = self.queue_counts.values().flatten().sum();
+        let plural = |count: usize| if count == 1 { "" } else { "s" };
+        let (brokers, topics) = (self.brokers.len(), self.queue_counts.len());
+        let topic = match self.queue_counts.first_key_value() {
+            Some((only, _)) if topics == 1 => format!("topic {only}"),
+            _ => format!("{topics} topics"),
+        };
+        let namesrv = &self.namesrv;
+        format!("{kind}{namesrv}: {brokers} broker{}, {topic}, {queues} queues", plural(brokers))
     }
 
     pub fn embedded(&self) -> Option<&Embedded> {
@@ -132,14 +160,17 @@ fn wait_for_masters(
     client: &mut Client,
     namesrv: &str,
     wanted: usize,
-) -> Result<Vec<(String, String)>, TargetError> {
+) -> Result<Vec<Broker>, TargetError> {
     let deadline = Instant::now() + ROUTE_WAIT;
     loop {
         let cluster = client.ask(&Request::ClusterInfo)?.cluster();
         let cluster = cluster.map_err(|error| client.refused(&error))?;
         let masters: Vec<_> = cluster.brokers.iter().filter_map(master_of).collect();
         if masters.len() >= wanted {
-            return Ok(masters);
+            let broker = |(name, address): (String, String)| {
+                Ok(Broker { name, address: resolve(&address)? })
+            };
+            return masters.into_iter().map(broker).collect();
         }
         if Instant::now() >= deadline {
             let (namesrv, found) = (namesrv.to_owned(), masters.len());
@@ -155,30 +186,27 @@ fn master_of(broker: &RouteBroker) -> Option<(String, String)> {
     Some((broker.name.clone(), address.clone()))
 }
 
+/// Queues of `topic` by broker, once all have it.
 fn ensure_topic(
     namesrv: &mut Client,
-    masters: &[(String, String)],
+    brokers: &[Broker],
     topic: &TopicName,
     queue_count: u32,
-) -> Result<Vec<Broker>, TargetError> {
+) -> Result<Vec<u32>, TargetError> {
     let route = route_of(namesrv, topic)?;
-    for (name, address) in masters.iter().filter(|(name, _)| writable_queues(&route, name) == 0) {
-        let mut broker = Client::connect(address)?;
+    for broker in brokers.iter().filter(|broker| writable_queues(&route, &broker.name) == 0) {
+        let mut client = Client::connect(&broker.address.to_string())?;
         let config = TopicConfig::new(topic.clone(), queue_count);
-        let done = broker.ask(&Request::UpdateTopic(config))?.done();
-        done.map_err(|error| broker.refused(&error))?;
-        let _ = name;
+        let done = client.ask(&Request::UpdateTopic(config))?.done();
+        done.map_err(|error| client.refused(&error))?;
     }
     let deadline = Instant::now() + ROUTE_WAIT;
     loop {
         let route = route_of(namesrv, topic)?;
-        let brokers = masters.iter().map(|(name, address)| {
-            let (name, queue_count) = (name.clone(), writable_queues(&route, name));
-            Ok(Broker { name, address: resolve(address)?, queue_count })
-        });
-        let brokers = brokers.collect::<Result<Vec<_>, ControlError>>()?;
-        if brokers.iter().all(|broker| broker.queue_count > 0) {
-            return Ok(brokers);
+        let counts: Vec<u32> =
+            brokers.iter().map(|broker| writable_queues(&route, &broker.name)).collect();
+        if counts.iter().all(|count| *count > 0) {
+            return Ok(counts);
         }
         if Instant::now() >= deadline {
             return Err(TargetError::Topic { topic: topic.clone(), wait: ROUTE_WAIT.as_secs() });

@@ -1,9 +1,10 @@
 //! Produce requests, encoded once and then only touched up.
 //!
-//! A request differs from the one before it in its number, queue, born time and in the stamps of
-//! its messages. So each queue has one encoded header, made by `ringmq::wire`, and all queues share
-//! one body; a new request is a copy of both with a few numbers written over. Where a number lies
-//! is found by encoding one that occurs nowhere else, so nothing here knows a header's layout.
+//! A request differs from the one before it in its number, queue, size, born time and in the stamps
+//! of its messages. So each queue has one encoded header, made by `ringmq::wire`, and each size of
+//! message one body; a new request is a copy of both with a few numbers written over. Where a number
+//! lies is found by encoding one that occurs nowhere else, so nothing here knows a header's layout
+//! beyond the frame's length in front of it.
 
 use bytes::Bytes;
 use bytestring::ByteString;
@@ -26,12 +27,16 @@ pub const PRODUCER_GROUP: &str = "loadgen-producer";
 const NUMBER_STAND_IN: i32 = 1_987_654_321;
 const BORN_STAND_IN: Timestamp = Timestamp(1_234_567_890_987);
 const CHECKSUM_STAND_IN: u32 = 0xA5C3_96E7;
+/// Bytes of the length in front of a frame, which counts what follows it.
+const FRAME_SIZE_FIELD: usize = size_of::<u32>();
 
 /// What distinguishes one request from the next.
 #[derive(Clone, Copy, Debug)]
 pub struct NewRequest {
     pub number: i32,
     pub queue: u32,
+    /// Index of the messages' size.
+    pub size: usize,
     pub born_ms: u64,
     /// Of the first message; the others of the batch follow in sequence.
     pub first: Identity,
@@ -43,8 +48,11 @@ pub struct TemplateOptions<'a> {
     pub encoding: HeaderEncoding,
     pub topic: &'a TopicName,
     pub queue_count: u32,
-    pub message_size: usize,
+    /// Sizes of messages, at least one. All of a batch have the same.
+    pub sizes: &'a [usize],
     pub batch: u32,
+    /// No answer is wanted.
+    pub is_one_way: bool,
 }
 
 /// Why such requests cannot be made.
@@ -58,7 +66,7 @@ pub enum TemplateError {
 
 pub struct Template {
     heads: Vec<Head>,
-    body: Body,
+    bodies: Vec<Body>,
 }
 
 /// Prefix and header of the requests to one queue.
@@ -89,26 +97,31 @@ struct RecordTails {
 }
 
 impl Template {
+    /// # Panics
+    /// Without any size.
     pub fn new(options: &TemplateOptions<'_>) -> Result<Self, TemplateError> {
-        let body = Body::new(options);
-        if body.image.len() > BODY_SIZE_MAX {
-            let (size, size_max) = (body.image.len(), BODY_SIZE_MAX);
-            return Err(TemplateError::BatchTooLarge { size, size_max });
+        let bodies: Vec<Body> =
+            options.sizes.iter().map(|size| Body::new(options, *size)).collect();
+        let largest = bodies.iter().map(|body| body.image.len()).max();
+        if let Some(size) = largest.filter(|size| *size > BODY_SIZE_MAX) {
+            return Err(TemplateError::BatchTooLarge { size, size_max: BODY_SIZE_MAX });
         }
         let heads = (0..options.queue_count)
-            .map(|queue| Head::new(options, QueueId(queue), &body.image))
+            .map(|queue| Head::new(options, QueueId(queue), &bodies[0].image))
             .collect::<Result<_, _>>()?;
-        Ok(Self { heads, body })
+        Ok(Self { heads, bodies })
     }
 
     /// Appends the frame of `request`.
     pub fn append(&self, out: &mut Vec<u8>, request: &NewRequest) {
-        let head = &self.heads[request.queue as usize];
+        let (head, body) = (&self.heads[request.queue as usize], &self.bodies[request.size]);
         let start = out.len();
         out.extend_from_slice(&head.bytes);
-        out.extend_from_slice(&self.body.image);
+        out.extend_from_slice(&body.image);
         let (head_out, body_out) = out[start..].split_at_mut(head.bytes.len());
-        let checksum = self.body.fill(body_out, request);
+        let size = head_out.len() - FRAME_SIZE_FIELD + body_out.len();
+        head_out[..FRAME_SIZE_FIELD].copy_from_slice(&(size as u32).to_be_bytes());
+        let checksum = body.fill(body_out, request);
         head.number.write(head_out, u64::from(request.number as u32));
         if let Some(born) = &head.born {
             born.write(head_out, request.born_ms);
@@ -118,9 +131,9 @@ impl Template {
         }
     }
 
-    /// Bytes of one request on the wire.
+    /// Bytes of one request on the wire, of the first size.
     pub fn request_size(&self) -> usize {
-        self.heads[0].bytes.len() + self.body.image.len()
+        self.heads[0].bytes.len() + self.bodies[0].image.len()
     }
 }
 
@@ -132,7 +145,8 @@ impl Head {
     ) -> Result<Self, TemplateError> {
         let request = stand_in_request(options, queue, body);
         let mut bytes = Vec::new();
-        wire::encode_request(&mut bytes, options.encoding, NUMBER_STAND_IN, false, &request)
+        let one_way = options.is_one_way;
+        wire::encode_request(&mut bytes, options.encoding, NUMBER_STAND_IN, one_way, &request)
             .map_err(|error| TemplateError::Encode(error.to_string()))?;
         bytes.truncate(bytes.len() - body.len());
         let number = Spot::find(&bytes, u64::from(NUMBER_STAND_IN as u32))
@@ -170,8 +184,8 @@ fn stand_in_request(options: &TemplateOptions<'_>, queue: QueueId, body: &[u8]) 
 }
 
 impl Body {
-    fn new(options: &TemplateOptions<'_>) -> Self {
-        let payload = PayloadMaker::new(options.message_size);
+    fn new(options: &TemplateOptions<'_>, message_size: usize) -> Self {
+        let payload = PayloadMaker::new(message_size);
         let message = [&[0; MESSAGE_SIZE_MIN], payload.filler()].concat();
         let mut one = Vec::new();
         let mut stamp_at = 0;
@@ -296,10 +310,15 @@ mod tests {
     use crate::payload;
 
     const QUEUES: u32 = 12;
-    const SIZE: usize = 300;
+    const SIZES: [usize; 3] = [300, 64, 2_000];
+
+    /// The size that the requests to a queue use.
+    fn size_of_queue(queue: u32) -> usize {
+        queue as usize % SIZES.len()
+    }
 
     fn identity(sequence: u64) -> Identity {
-        Identity { run: 77, stream: 2, producer: 5, sequence, due_ns: 123_456 }
+        Identity { run: 77, stream: 2, lane: 0, producer: 5, sequence, due_ns: 123_456 }
     }
 
     /// Builds requests, and gives back what a server decodes from them.
@@ -309,8 +328,9 @@ mod tests {
             encoding,
             topic: &topic,
             queue_count: QUEUES,
-            message_size: SIZE,
+            sizes: &SIZES,
             batch,
+            is_one_way: false,
         };
         let template = Template::new(&options).unwrap();
         let mut out = Vec::new();
@@ -318,7 +338,8 @@ mod tests {
             let first = identity(u64::from(queue * batch));
             let number = 1_000_000_007 + queue as i32;
             let born_ms = 1_700_000_000_000 + u64::from(queue);
-            template.append(&mut out, &NewRequest { number, queue, born_ms, first });
+            let size = size_of_queue(queue);
+            template.append(&mut out, &NewRequest { number, queue, size, born_ms, first });
         }
         let mut input = BytesMut::from(&out[..]);
         let frames = std::iter::from_fn(|| wire::next_frame(&mut input, FRAME_SIZE_MAX).unwrap());
@@ -329,8 +350,9 @@ mod tests {
         frames.map(decode).collect()
     }
 
-    fn check_body(body: &[u8], sequence: u64) {
-        assert_eq!(payload::read(body, SIZE), Ok(identity(sequence)));
+    fn check_body(body: &[u8], queue: u32, sequence: u64) {
+        assert_eq!(body.len(), SIZES[size_of_queue(queue)]);
+        assert_eq!(payload::read(body), Ok(identity(sequence)));
     }
 
     #[test]
@@ -350,13 +372,13 @@ mod tests {
                 assert_eq!(produce.born_at.0, 1_700_000_000_000 + u64::from(queue));
                 assert_eq!(produce.is_batch, batch > 1);
                 if batch == 1 {
-                    check_body(&produce.body, u64::from(queue));
+                    check_body(&produce.body, queue, u64::from(queue));
                     continue;
                 }
                 let items: Vec<_> = BatchItems::new(&produce.body).map(Result::unwrap).collect();
                 assert_eq!(items.len(), batch as usize);
                 for (sequence, item) in (u64::from(queue * batch)..).zip(items) {
-                    check_body(item.body, sequence);
+                    check_body(item.body, queue, sequence);
                 }
             }
         }
@@ -375,7 +397,7 @@ mod tests {
                 assert_eq!((record.topic, record.queue), ("some_topic", QueueId(queue)));
                 assert_eq!(record.born_at.0, 1_700_000_000_000 + u64::from(queue));
                 assert_eq!(record.body_checksum, body_checksum(record.body));
-                check_body(record.body, sequence);
+                check_body(record.body, queue, sequence);
             }
         }
     }
@@ -387,8 +409,9 @@ mod tests {
             encoding: HeaderEncoding::Json,
             topic: &topic,
             queue_count: 1,
-            message_size: 64 << 10,
+            sizes: &[100, 64 << 10],
             batch: 64,
+            is_one_way: false,
         };
         assert!(matches!(Template::new(&options), Err(TemplateError::BatchTooLarge { .. })));
     }

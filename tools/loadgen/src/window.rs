@@ -7,12 +7,27 @@ const NUMBER_MIN: i32 = 1_000_000_000;
 const NUMBERS: u64 = 1_000_000_000;
 
 /// A request under way.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct InFlight {
-    pub due_ns: u64,
+    pub message: Message,
     pub sent_ns: u64,
     /// Sequence of its first message.
     pub first: u64,
+}
+
+/// A request as it was due, whether it is sent once, again, or never.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Message {
+    pub due_ns: u64,
+    pub queue: u32,
+    /// Class of its size.
+    pub size: u16,
+    /// Requests of one lane follow each other.
+    pub lane: u16,
+    /// How often it was refused so far.
+    pub refusals: u32,
+    /// Sequence of its first message, once it was sent.
+    pub first: Option<u64>,
 }
 
 /// At most `size` requests under way, found by the number their answers carry.
@@ -27,7 +42,7 @@ pub struct Window {
 
 impl Window {
     pub fn new(size: u32) -> Self {
-        let empty = InFlight { due_ns: 0, sent_ns: 0, first: 0 };
+        let empty = InFlight::default();
         Self { slots: vec![(0, empty); size as usize], free: (0..size).rev().collect(), rounds: 0 }
     }
 
@@ -85,7 +100,7 @@ mod tests {
     use super::*;
 
     fn request(first: u64) -> InFlight {
-        InFlight { due_ns: 1, sent_ns: 2, first }
+        InFlight { sent_ns: 2, first, ..InFlight::default() }
     }
 
     #[test]

@@ -7,8 +7,9 @@
 //! ```
 //!
 //! Everything that is due goes out in one send per connection, so the later the thread is, the
-//! larger its sends become: it catches up by itself. It shares nothing with other threads; what it
-//! measured it hands over once a second, and what became of each message at its end.
+//! larger its sends become: it catches up by itself. It shares nothing with other threads but the
+//! time of the last acknowledgement; what it measured it hands over once a second, and what became
+//! of each message at its end.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -19,38 +20,36 @@ use std::thread;
 use std::time::Duration;
 
 use crate::audit::Outcomes;
+use crate::clock::RunClock;
 use crate::connection::Connection;
 use crate::connector::{CONNECT_TIMEOUT, Connector};
 use crate::measure::Recorder;
 use crate::poller::{Interest, Poller, Ready};
-use crate::producer::{Job, Notebook, PATIENCE, Producer, Sent};
+use crate::producer::{Notebook, PATIENCE, Producer, Refusal, Sent};
+use crate::progress::Progress;
 use crate::schedule::Schedule;
 
 /// How long answers are waited for after the last message was due, ns.
 const ANSWER_WAIT_NS: u64 = 10_000_000_000;
 /// The same when the run is cut short.
 const ANSWER_WAIT_CUT_SHORT_NS: u64 = 1_000_000_000;
-/// Rare things are looked at this often, ns: patience, lost connections, the end.
+/// Rare things are looked at this often, ns: patience, lost connections, who joins, the end.
 const ROUND_NS: u64 = 50_000_000;
 /// Without `--spin` no sleep is shorter, ns: the messages due meanwhile share one send. The price
 /// is in the slip that the report shows.
 const SLEEP_MIN_NS: u64 = 50_000;
 
-/// When requests are due.
-pub enum Supply {
-    Scheduled(Schedule),
-    /// Whenever a window has room.
-    Endless,
-}
-
 pub struct WorkerOptions {
-    pub job: Arc<Job>,
-    /// With their numbers.
-    pub producers: Vec<(u32, Producer)>,
-    pub supply: Supply,
+    pub clock: RunClock,
+    /// With when they connect, ns.
+    pub producers: Vec<(Producer, u64)>,
+    /// When requests are due; its sources are the producers, in their order. `None`: whenever a
+    /// window has room.
+    pub schedule: Option<Schedule>,
     /// When the last message may be due.
     pub end_ns: u64,
     pub spin: bool,
+    pub progress: Arc<Progress>,
     /// Set from outside to cut the run short.
     pub stop: Arc<AtomicBool>,
 }
@@ -58,59 +57,66 @@ pub struct WorkerOptions {
 /// What a thread has to tell at its end.
 pub struct Finished {
     pub outcomes: Vec<Outcomes>,
-    pub codes: BTreeMap<i32, u64>,
+    pub refusals: BTreeMap<Refusal, u64>,
     pub last_answer_ns: u64,
     pub disconnects: u64,
 }
 
 pub struct Worker {
-    job: Arc<Job>,
+    clock: RunClock,
     producers: Vec<Producer>,
-    /// Index in `producers` by producer number.
-    index_of: Vec<u32>,
-    /// `None` once the run is cut short.
-    supply: Option<Supply>,
+    schedule: Option<Schedule>,
+    /// No more messages are due: the run was cut short.
+    is_stopped: bool,
     /// `end_ns <= deadline_ns`: the last due time, and when answers are no longer waited for.
     end_ns: u64,
     deadline_ns: u64,
     spin: bool,
+    progress: Arc<Progress>,
     stop: Arc<AtomicBool>,
     poller: Poller,
     notebook: Notebook,
     ready: ReadyList,
     connector: Connector,
+    /// Who connects later, and when, the next one last.
+    joining: Vec<(u64, u32)>,
     next_round_ns: u64,
     disconnects: u64,
 }
 
 impl Worker {
-    /// Connects all producers.
+    /// Connects all producers that are there from the start.
     pub fn new(options: WorkerOptions, recorder: Recorder) -> io::Result<Self> {
         let poller = Poller::new()?;
-        let number_max = options.producers.iter().map(|(number, _)| *number).max().unwrap_or(0);
-        let mut index_of = vec![u32::MAX; number_max as usize + 1];
         let mut producers = Vec::with_capacity(options.producers.len());
         let mut ready = ReadyList::new(options.producers.len());
-        for (index, (number, mut producer)) in (0..).zip(options.producers) {
-            index_of[number as usize] = index;
-            let connection = Connection::connect(producer.address, CONNECT_TIMEOUT)?;
-            poller.add(producer.connect(connection, 0), u64::from(index))?;
-            ready.add(index);
+        let mut joining = Vec::new();
+        for (index, (mut producer, joins_ns)) in (0..).zip(options.producers) {
+            if joins_ns == 0 {
+                let connection = Connection::connect(producer.post.address, CONNECT_TIMEOUT)?;
+                poller.add(producer.connect(connection, 0), u64::from(index))?;
+                ready.add(index);
+            } else {
+                joining.push((joins_ns, index));
+            }
             producers.push(producer);
         }
+        joining.sort_unstable_by(|a, b| b.cmp(a));
         Ok(Self {
-            job: options.job,
+            clock: options.clock,
             producers,
-            index_of,
-            supply: Some(options.supply),
+            schedule: options.schedule,
+            is_stopped: false,
             end_ns: options.end_ns,
             deadline_ns: options.end_ns + ANSWER_WAIT_NS,
             spin: options.spin,
+            progress: options.progress,
             stop: options.stop,
             poller,
             notebook: Notebook::new(recorder),
             ready,
             connector: Connector::start()?,
+            joining,
             next_round_ns: 0,
             disconnects: 0,
         })
@@ -124,9 +130,9 @@ impl Worker {
             self.notebook.recorder.tick(now_ns);
             self.take_due(now_ns);
             self.send_ready(now_ns)?;
-            let wait = self.sleep_at(self.job.clock.now_ns());
+            let wait = self.sleep_at(self.clock.now_ns());
             self.poller.wait(wait, |ready| events.push(ready))?;
-            now_ns = self.job.clock.now_ns();
+            now_ns = self.clock.now_ns();
             for ready in events.drain(..) {
                 self.handle(ready, now_ns)?;
             }
@@ -140,7 +146,8 @@ impl Worker {
     /// The clock reads 0 until the run begins.
     fn wait_for_the_beginning(&self) -> u64 {
         loop {
-            match self.job.clock.now_ns() {
+            match self.clock.now_ns() {
+                0 if self.stop.load(Ordering::Relaxed) => return 0,
                 0 => thread::sleep(Duration::from_micros(100)),
                 now_ns => return now_ns,
             }
@@ -148,21 +155,20 @@ impl Worker {
     }
 
     fn take_due(&mut self, now_ns: u64) {
-        let Some(Supply::Scheduled(schedule)) = &mut self.supply else { return };
+        let Some(schedule) = self.schedule.as_mut().filter(|_| !self.is_stopped) else { return };
         while schedule.next_due_ns().is_some_and(|due_ns| due_ns <= now_ns) {
             let Some(arrival) = schedule.next() else { return };
-            let index = self.index_of[arrival.producer as usize];
-            self.producers[index as usize].take_due(arrival.due_ns);
-            self.notebook.recorder.now.counters.due += u64::from(self.job.batch);
-            self.ready.add(index);
+            let producer = &mut self.producers[arrival.source as usize];
+            producer.take_due(arrival.due_ns, &mut self.notebook);
+            self.ready.add(arrival.source);
         }
     }
 
     fn send_ready(&mut self, now_ns: u64) -> io::Result<()> {
-        let is_endless = matches!(self.supply, Some(Supply::Endless)) && now_ns < self.end_ns;
+        let is_endless = self.schedule.is_none() && !self.is_stopped && now_ns < self.end_ns;
         for index in self.ready.take() {
             let producer = &mut self.producers[index as usize];
-            match producer.send(&self.job, is_endless, &mut self.notebook.recorder.now) {
+            match producer.send(is_endless, &mut self.notebook) {
                 Ok(Sent::AllThatGoes) => {}
                 Ok(Sent::More) => self.ready.add(index),
                 Ok(Sent::SocketFull) => self.wait_for(index, Interest::ReadWrite)?,
@@ -183,10 +189,8 @@ impl Worker {
         if self.spin || !self.ready.is_empty() {
             return Duration::ZERO;
         }
-        let due_ns = match &self.supply {
-            Some(Supply::Scheduled(schedule)) => schedule.next_due_ns().unwrap_or(u64::MAX),
-            _ => u64::MAX,
-        };
+        let schedule = self.schedule.as_ref().filter(|_| !self.is_stopped);
+        let due_ns = schedule.and_then(Schedule::next_due_ns).unwrap_or(u64::MAX);
         let rare_ns = self.next_round_ns.min(self.notebook.recorder.next_tick_ns());
         let sleep_ns = due_ns.min(rare_ns).saturating_sub(now_ns);
         Duration::from_nanos(sleep_ns.max(SLEEP_MIN_NS))
@@ -202,27 +206,33 @@ impl Worker {
                 Err(_) => self.disconnect(index),
             }
         }
-        let producer = &mut self.producers[index as usize];
-        if ready.is_readable && producer.take_answers(&self.job, &mut self.notebook).is_err() {
-            self.disconnect(index);
+        if ready.is_readable {
+            match self.producers[index as usize].take_answers(&mut self.notebook) {
+                Ok(0) => {}
+                Ok(_) => self.progress.acknowledged(self.notebook.last_answer_ns),
+                Err(_) => self.disconnect(index),
+            }
         }
         self.ready.add(index);
         Ok(())
     }
 
     fn disconnect(&mut self, index: u32) {
-        let now_ns = self.job.clock.now_ns();
+        let now_ns = self.clock.now_ns();
         let producer = &mut self.producers[index as usize];
         if producer.connection().is_some() {
-            producer.disconnect(&self.job, now_ns, &mut self.notebook.recorder.now);
+            producer.disconnect(now_ns, &mut self.notebook);
             self.disconnects += 1;
-            self.connector.order(index, producer.address);
+            self.connector.order(index, producer.post.address);
         }
     }
 
     /// What needs to be looked at only now and then.
     fn round(&mut self, now_ns: u64) -> io::Result<()> {
         self.next_round_ns = now_ns + ROUND_NS;
+        while let Some((_, index)) = self.joining.pop_if(|(joins_ns, _)| *joins_ns <= now_ns) {
+            self.connector.order(index, self.producers[index as usize].post.address);
+        }
         while let Some((index, connection)) = self.connector.next_made() {
             let producer = &mut self.producers[index as usize];
             match connection {
@@ -230,38 +240,40 @@ impl Worker {
                     self.poller.add(producer.connect(connection, now_ns), u64::from(index))?;
                     self.ready.add(index);
                 }
-                None => self.connector.order(index, producer.address),
+                None => self.connector.order(index, producer.post.address),
             }
         }
         let mut due_before_ns = now_ns.saturating_sub(PATIENCE.as_nanos() as u64);
-        if self.stop.load(Ordering::Relaxed) && self.supply.take().is_some() {
+        if self.stop.load(Ordering::Relaxed) && !mem::replace(&mut self.is_stopped, true) {
             self.end_ns = self.end_ns.min(now_ns);
             self.deadline_ns = self.deadline_ns.min(now_ns + ANSWER_WAIT_CUT_SHORT_NS);
             due_before_ns = u64::MAX;
         }
-        for producer in &mut self.producers {
-            producer.expire(&self.job, due_before_ns, now_ns, &mut self.notebook.recorder.now);
+        for (index, producer) in (0..).zip(&mut self.producers) {
+            producer.retry(&mut self.notebook);
+            producer.expire(due_before_ns, now_ns, &mut self.notebook);
+            if producer.is_waiting() {
+                self.ready.add(index);
+            }
         }
         Ok(())
     }
 
     fn is_over(&self, now_ns: u64) -> bool {
-        let is_all_due = now_ns >= self.end_ns
-            && match &self.supply {
-                Some(Supply::Scheduled(schedule)) => schedule.next_due_ns().is_none(),
-                Some(Supply::Endless) | None => true,
-            };
+        let schedule = self.schedule.as_ref().filter(|_| !self.is_stopped);
+        let is_all_due =
+            now_ns >= self.end_ns && schedule.and_then(Schedule::next_due_ns).is_none();
         is_all_due && (now_ns >= self.deadline_ns || self.producers.iter().all(Producer::is_idle))
+            || self.is_stopped && now_ns >= self.deadline_ns
     }
 
     fn finish(self, now_ns: u64) -> Finished {
-        let Self { job, producers, mut notebook, disconnects, .. } = self;
-        let interval = &mut notebook.recorder.now;
-        let outcomes =
-            producers.into_iter().map(|producer| producer.finish(&job, now_ns, interval)).collect();
+        let Self { producers, mut notebook, disconnects, .. } = self;
+        let finish = |producer: Producer| producer.finish(now_ns, &mut notebook);
+        let outcomes = producers.into_iter().map(finish).collect();
         notebook.recorder.finish();
-        let (codes, last_answer_ns) = (notebook.codes, notebook.last_answer_ns);
-        Finished { outcomes, codes, last_answer_ns, disconnects }
+        let (refusals, last_answer_ns) = (notebook.refusals, notebook.last_answer_ns);
+        Finished { outcomes, refusals, last_answer_ns, disconnects }
     }
 }
 
