@@ -1,16 +1,24 @@
 //! The command line. These texts are the manual.
 
+pub mod values;
+
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use ringmq::model::TopicName;
 use ringmq::wire::HeaderEncoding;
-use serde::{Deserialize, Serialize};
 
-use crate::payload::MESSAGE_SIZE_MIN;
+pub use crate::options::values::Part;
+use crate::options::values::{
+    parse_arrivals, parse_message_size, parse_part, parse_rate, parse_rate_per_s, parse_start,
+    parse_topic,
+};
 use crate::schedule::Arrivals;
 use crate::units::{self, grouped};
+
+/// The peak of the profile, in base rates.
+pub const PEAK_OF_BASE: f64 = 25.0;
 
 /// Open-loop load generator for RocketMQ and RingMQ that audits every acknowledgement.
 ///
@@ -39,6 +47,26 @@ pub enum Command {
     /// --p99-max, and consumed no later than 1 s after the sending. The report is that of the best
     /// run; a lost message ends the search at once.
     Ramp(RampOptions),
+    /// Plays the night of a big sale: a shop's order system around midnight.
+    ///
+    /// Six streams of messages (orders, payments, inventory, marketing, timeouts, logs) rise
+    /// twentyfold within one second, and five groups take them, each at its own pace. Times of the
+    /// night are in seconds around midnight; --compress shortens them, but not that one second. What
+    /// is assumed about the shop because nothing is on record is listed in the report.
+    Double11(Double11Options),
+    /// Carries out a workload file.
+    ///
+    /// YAML with the field names of OpenMessaging Benchmark's workloads, or TOML with the same
+    /// names; streams, groups, phases and faults are additions. The file decides what is sent, these
+    /// options where it goes. producerRate 0 searches for the highest rate that is sustained.
+    Run(RunOptions),
+    /// Puts the reports of several runs side by side, on the same scales.
+    ///
+    /// Runs with the same target and load are repeats of each other: five or more of them give
+    /// confidence intervals.
+    Compare(CompareOptions),
+    /// Joins the reports of all parts (--part) of one run into the report of that run.
+    Merge(MergeOptions),
 }
 
 #[derive(Args, Clone, Debug)]
@@ -48,6 +76,11 @@ pub struct SteadyOptions {
 
     #[command(flatten)]
     pub load: LoadOptions,
+
+    /// When the first message may be due, so that all parts of a run begin together: RFC 3339 in
+    /// UTC, such as `2026-11-10T16:00:00Z`, or seconds since 1970. Without it, at once.
+    #[arg(long, value_name = "TIME", value_parser = parse_start, help_heading = "Load")]
+    pub start_at: Option<SystemTime>,
 
     /// Directory for report.json, report.html, latency.hlog and latency.hgrm; created when missing.
     #[arg(long, value_name = "DIR", help_heading = "Report")]
@@ -66,6 +99,160 @@ pub struct RampOptions {
     #[arg(long, value_name = "TIME", default_value = "100ms", help_heading = "Search")]
     #[arg(value_parser = units::parse_duration)]
     pub p99_max: Duration,
+
+    /// Directory for report.json, report.html, latency.hlog and latency.hgrm; created when missing.
+    #[arg(long, value_name = "DIR", help_heading = "Report")]
+    pub out: Option<PathBuf>,
+}
+
+#[derive(Args, Clone, Debug)]
+pub struct Double11Options {
+    /// Which of four nights.
+    #[arg(value_name = "NIGHT", value_enum, default_value_t = Night::Pulse)]
+    pub night: Night,
+
+    #[command(flatten)]
+    pub target: TargetOptions,
+
+    #[command(flatten)]
+    pub profile: ProfileOptions,
+
+    #[command(flatten)]
+    pub process: ProcessOptions,
+
+    /// Directory for report.json, report.html, latency.hlog and latency.hgrm; created when missing.
+    #[arg(long, value_name = "DIR", help_heading = "Report")]
+    pub out: Option<PathBuf>,
+}
+
+/// What a run is to show; after the four load tests that Alibaba holds before its own sale.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Night {
+    /// The night as it comes: does the broker take the step at midnight, and lose nothing?
+    Pulse,
+    /// No night, but a search: how much of this mixture of messages does the target sustain?
+    Ceiling,
+    /// Twice the peak: is the excess refused rather than queued, and is nothing else harmed?
+    Limits,
+    /// The night with faults around midnight: is what was acknowledged still there?
+    Break,
+}
+
+/// The shop and its night.
+#[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "Profile")]
+pub struct ProfileOptions {
+    /// Messages per second at the peak, 26 s after midnight: `50000`, `50k`, `1.5M`. Without it and
+    /// without --base, the peak is 80 % of a ceiling that is searched for first.
+    #[arg(long, value_name = "RATE", value_parser = parse_rate_per_s)]
+    pub peak: Option<f64>,
+
+    /// Messages per second before the sale; the peak is 25 times as much.
+    #[arg(long, value_name = "RATE", value_parser = parse_rate_per_s, conflicts_with = "peak")]
+    pub base: Option<f64>,
+
+    /// Divides all times of the night, except the second after midnight in which the load rises
+    /// twentyfold. 1: 80 minutes; 60: 81 seconds. A short night has fewer messages in each phase, so
+    /// its highest percentiles say less.
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..=600))]
+    pub compress: u32,
+
+    /// Producers of the whole run, a connection each: one in ten from the beginning on, the others
+    /// join in the last minute before midnight. More of them spread the same messages over more
+    /// sends, which costs generator and broker processor time.
+    #[arg(long, value_name = "N", default_value_t = 1_000)]
+    #[arg(value_parser = clap::value_parser!(u32).range(20..=50_000))]
+    pub connections: u32,
+
+    /// Queues per broker (per shard) of each of the six topics when they are created.
+    #[arg(long, value_name = "N", default_value_t = 8)]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..=16_384))]
+    pub queues: u32,
+
+    /// Header encoding: `json` and `binary` are RocketMQ's own, `fixed` is RingMQ's.
+    #[arg(long, value_enum, default_value_t = Header::Json)]
+    pub header: Header,
+
+    /// How requests are spread within the rate: `poisson`, `uniform` (evenly), or `burst:K` (K of
+    /// one producer at once).
+    #[arg(long, value_name = "KIND", default_value = "poisson", value_parser = parse_arrivals)]
+    pub arrivals: Arrivals,
+
+    /// Seed of the schedule.
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub seed: u64,
+
+    /// Latency p99, counted from the due time, above which the search for the ceiling takes a rate
+    /// as not sustained.
+    #[arg(long, value_name = "TIME", default_value = "100ms")]
+    #[arg(value_parser = units::parse_duration)]
+    pub p99_max: Duration,
+}
+
+/// This process of possibly several.
+#[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "Process")]
+pub struct ProcessOptions {
+    /// Takes share I of N of the producers (I from 1 to N), so that N processes with the same
+    /// options make up one run. Their reports are joined by `loadgen merge`.
+    #[arg(long, value_name = "I/N", default_value = "1/1", value_parser = parse_part)]
+    pub part: Part,
+
+    /// When the run begins, so that all its parts begin together: RFC 3339 in UTC, such as
+    /// `2026-11-10T16:00:00Z`, or seconds since 1970. Without it, at once.
+    #[arg(long, value_name = "TIME", value_parser = parse_start)]
+    pub start_at: Option<SystemTime>,
+
+    /// Threads that send; the connections are divided among them.
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..=256))]
+    pub threads: u32,
+
+    /// Never sleep between messages: less slip, for machines with a core to spare per thread.
+    #[arg(long)]
+    pub spin: bool,
+}
+
+#[derive(Args, Clone, Debug)]
+pub struct RunOptions {
+    /// Workload: `.yaml`, `.yml` or `.toml`.
+    #[arg(value_name = "FILE")]
+    pub file: PathBuf,
+
+    #[command(flatten)]
+    pub target: TargetOptions,
+
+    #[command(flatten)]
+    pub process: ProcessOptions,
+
+    /// Latency p99, counted from the due time, above which the search for a rate (producerRate 0)
+    /// takes a rate as not sustained.
+    #[arg(long, value_name = "TIME", default_value = "100ms", help_heading = "Search")]
+    #[arg(value_parser = units::parse_duration)]
+    pub p99_max: Duration,
+
+    /// Directory for report.json, report.html, latency.hlog and latency.hgrm; created when missing.
+    #[arg(long, value_name = "DIR", help_heading = "Report")]
+    pub out: Option<PathBuf>,
+}
+
+#[derive(Args, Clone, Debug)]
+pub struct CompareOptions {
+    /// Two or more files `report.json`.
+    #[arg(value_name = "REPORT", required = true, num_args = 2..)]
+    pub reports: Vec<PathBuf>,
+
+    /// Directory for compare.html; created when missing.
+    #[arg(long, value_name = "DIR", help_heading = "Report")]
+    pub out: Option<PathBuf>,
+}
+
+#[derive(Args, Clone, Debug)]
+pub struct MergeOptions {
+    /// The files `report.json` of all parts of one run.
+    #[arg(value_name = "REPORT", required = true, num_args = 2..)]
+    pub reports: Vec<PathBuf>,
 
     /// Directory for report.json, report.html, latency.hlog and latency.hgrm; created when missing.
     #[arg(long, value_name = "DIR", help_heading = "Report")]
@@ -95,6 +282,17 @@ pub struct TargetOptions {
     /// the device has taken the write.
     #[arg(long, value_enum, default_value_t = Flush::Sync, conflicts_with = "namesrv")]
     pub flush: Flush,
+
+    /// NameServers of the embedded broker, each a process of its own. 0: one, inside the broker's
+    /// process. From 2 on, one may die without the other.
+    #[arg(long, value_name = "N", default_value_t = 0, conflicts_with = "namesrv")]
+    #[arg(value_parser = clap::value_parser!(u16).range(0..=9))]
+    pub nameservers: u16,
+
+    /// Puts the data directory of the embedded broker on a file system of its own, an ext4 image of
+    /// this size, `2GiB`, so that a full disk and a slow disk can be tried. Needs root.
+    #[arg(long, value_name = "SIZE", value_parser = units::parse_size, conflicts_with = "namesrv")]
+    pub disk_image: Option<usize>,
 
     /// NameServers of a running cluster, `ip:port` joined by `;`. Anything that speaks RocketMQ.
     #[arg(long, value_name = "ADDRS")]
@@ -163,9 +361,9 @@ pub struct LoadOptions {
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub seed: u64,
 
-    /// Takes share I of N of the producers (I from 0), so that N processes with the same options
-    /// make up one run.
-    #[arg(long, value_name = "I/N", default_value = "0/1", value_parser = parse_part)]
+    /// Takes share I of N of the producers (I from 1 to N), so that N processes with the same
+    /// options make up one run. Their reports are joined by `loadgen merge`.
+    #[arg(long, value_name = "I/N", default_value = "1/1", value_parser = parse_part)]
     pub part: Part,
 
     /// Sends only. Nothing is consumed, so losses cannot be found.
@@ -206,13 +404,6 @@ impl From<Header> for HeaderEncoding {
     }
 }
 
-/// One of several processes that make up a run.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Part {
-    pub index: u32,
-    pub count: u32,
-}
-
 impl LoadOptions {
     /// The producers of this process.
     pub fn producers(&self) -> Vec<u32> {
@@ -242,45 +433,11 @@ impl LoadOptions {
     }
 }
 
-fn parse_topic(text: &str) -> Result<TopicName, String> {
-    TopicName::new(text).map_err(|error| error.to_string())
-}
-
-fn parse_rate(text: &str) -> Result<Rate, String> {
-    if text == "max" { Ok(Rate::Max) } else { units::parse_rate(text).map(Rate::PerSecond) }
-}
-
-/// A batch must fit a frame, which is checked when the target is known; one message must fit here.
-fn parse_message_size(text: &str) -> Result<usize, String> {
-    let size = units::parse_size(text)?;
-    let legal = MESSAGE_SIZE_MIN..=ringmq::model::record::BODY_SIZE_MAX;
-    if legal.contains(&size) {
-        return Ok(size);
+impl ProfileOptions {
+    /// The peak rate as far as it is given, in messages per second.
+    pub fn peak(&self) -> Option<f64> {
+        self.peak.or(self.base.map(|base| base * PEAK_OF_BASE))
     }
-    Err(format!("a message has {} to {} bytes", legal.start(), legal.end()))
-}
-
-fn parse_arrivals(text: &str) -> Result<Arrivals, String> {
-    let wrong = || "arrivals are `poisson`, `uniform` or `burst:K`".to_owned();
-    match text {
-        "poisson" => Ok(Arrivals::Poisson),
-        "uniform" => Ok(Arrivals::Uniform),
-        _ => {
-            let size = text.strip_prefix("burst:").ok_or_else(wrong)?;
-            let size = size.parse().ok().filter(|&size| size > 0).ok_or_else(wrong)?;
-            Ok(Arrivals::Burst(size))
-        }
-    }
-}
-
-fn parse_part(text: &str) -> Result<Part, String> {
-    let wrong = || "a part is I/N with I below N".to_owned();
-    let (index, count) = text.split_once('/').ok_or_else(wrong)?;
-    let part = Part {
-        index: index.parse().map_err(|_| wrong())?,
-        count: count.parse().map_err(|_| wrong())?,
-    };
-    if part.index < part.count { Ok(part) } else { Err(wrong()) }
 }
 
 #[cfg(test)]
@@ -293,7 +450,15 @@ mod tests {
         let options = Options::try_parse_from(format!("loadgen steady {line}").split_whitespace())?;
         match options.command {
             Command::Steady(steady) => Ok(steady.load),
-            Command::Ramp(ramp) => Ok(ramp.load),
+            other => panic!("not a steady run: {other:?}"),
+        }
+    }
+
+    fn parse_double11(line: &str) -> Result<Double11Options, clap::Error> {
+        let line = format!("loadgen double11 {line}");
+        match Options::try_parse_from(line.split_whitespace())?.command {
+            Command::Double11(options) => Ok(options),
+            other => panic!("not a night: {other:?}"),
         }
     }
 
@@ -306,7 +471,7 @@ mod tests {
     fn a_whole_line_is_read() {
         let load = parse(
             "--rate 50k --duration 2m --message-size 1KiB --batch 10 --connections 7 \
-             --arrivals burst:8 --part 1/3 --header fixed --in-flight 4",
+             --arrivals burst:8 --part 2/3 --header fixed --in-flight 4",
         )
         .unwrap();
         assert_eq!(load.rate, Rate::PerSecond(50_000.0));
@@ -323,8 +488,10 @@ mod tests {
             "--duration 20",
             "--message-size 39",
             "--message-size 5MiB",
-            "--part 3/3",
+            "--part 4/3",
+            "--part 0/3",
             "--part 1",
+            "--start-at soon",
             "--arrivals burst:0",
             "--arrivals often",
             "--header xml",
@@ -335,6 +502,58 @@ mod tests {
             "--namesrv 127.0.0.1:9876 --embedded",
         ] {
             assert_eq!(parse(line).err().map(|error| error.exit_code()), Some(2), "{line}");
+        }
+    }
+
+    #[test]
+    fn a_night_is_a_pulse_unless_another_is_named() {
+        let night = parse_double11("").unwrap();
+        assert_eq!((night.night, night.profile.compress), (Night::Pulse, 1));
+        assert_eq!(night.profile.peak(), None);
+        let night = parse_double11("break --base 400 --compress 60 --nameservers 2").unwrap();
+        assert_eq!((night.night, night.profile.peak()), (Night::Break, Some(10_000.0)));
+        assert_eq!(parse_double11("--peak 50k").unwrap().profile.peak(), Some(50_000.0));
+        for line in ["noon", "--peak max", "--peak 5 --base 5", "--compress 0", "--connections 9"] {
+            assert_eq!(
+                parse_double11(line).err().map(|error| error.exit_code()),
+                Some(2),
+                "{line}"
+            );
+        }
+    }
+
+    #[test]
+    fn reports_are_joined_and_compared_from_two_on() {
+        for command in ["compare", "merge"] {
+            let parse = |line: &str| {
+                let line = format!("loadgen {command} {line}");
+                Options::try_parse_from(line.split_whitespace()).map(|options| options.command)
+            };
+            assert!(parse("a.json").is_err());
+            match parse("a.json b.json c.json --out d").unwrap() {
+                Command::Compare(CompareOptions { reports, out })
+                | Command::Merge(MergeOptions { reports, out }) => {
+                    assert_eq!((reports.len(), out), (3, Some(PathBuf::from("d"))));
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+
+    /// Changing these texts is changing the product.
+    #[test]
+    fn help_as_printed() {
+        let golden = [
+            ("steady", include_str!("../tests/golden/steady-help.txt")),
+            ("ramp", include_str!("../tests/golden/ramp-help.txt")),
+            ("double11", include_str!("../tests/golden/double11-help.txt")),
+            ("run", include_str!("../tests/golden/run-help.txt")),
+            ("compare", include_str!("../tests/golden/compare-help.txt")),
+            ("merge", include_str!("../tests/golden/merge-help.txt")),
+        ];
+        for (command, golden) in golden {
+            let help = Options::try_parse_from(["loadgen", command, "--help"]).unwrap_err();
+            assert_eq!(help.to_string(), golden, "{command}");
         }
     }
 }
