@@ -31,6 +31,11 @@ impl RunClock {
     }
 }
 
+/// Nanoseconds since 1970 at `time`; `None` for an earlier one.
+pub fn unix_ns(time: SystemTime) -> Option<u64> {
+    time.duration_since(UNIX_EPOCH).ok().map(|since| since.as_nanos() as u64)
+}
+
 /// `2026-11-25T01:16:00Z` of seconds since 1970, by the civil calendar of 400-year eras.
 pub fn rfc3339(unix_s: u64) -> String {
     let (days, second) = (unix_s / 86_400, unix_s % 86_400);

@@ -256,10 +256,8 @@ impl Consumer {
         while let Some((index, connection)) = self.connector.next_made() {
             let broker = &mut self.brokers[index as usize];
             broker.is_ordered = false;
-            if let Some(connection) = connection {
-                self.poller.add(&connection, u64::from(index))?;
-                broker.connection = Some(connection);
-            }
+            self.poller.add(&connection, u64::from(index))?;
+            broker.connection = Some(connection);
         }
         for (index, broker) in (0..).zip(&mut self.brokers) {
             if broker.connection.is_none() && !broker.is_ordered {

@@ -2,23 +2,22 @@
 
 use std::io;
 use std::process;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::thread;
 
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
 use crate::document::Verdict;
+use crate::embedded::Handle;
 
 /// A copy is the same interrupt.
 #[derive(Clone, Default)]
 pub struct Interrupt {
     is_raised: Arc<AtomicBool>,
-    /// Process to take along when there is no time to stop it in order; 0 for none.
-    child: Arc<AtomicU32>,
+    /// Servers to take along when there is no time to stop them in order.
+    servers: Arc<Mutex<Option<Handle>>>,
 }
 
 impl Interrupt {
@@ -46,14 +45,16 @@ impl Interrupt {
         self.is_raised.clone()
     }
 
-    pub fn take_along(&self, pid: u32) {
-        self.child.store(pid, Ordering::Relaxed);
+    /// Ends `servers`, whichever processes they are by then, with this program.
+    pub fn take_along(&self, servers: Handle) {
+        *self.servers.lock().expect("no thread panics while it holds the servers") = Some(servers);
     }
 
     fn give_up(&self) -> ! {
-        let child = self.child.load(Ordering::Relaxed);
-        if child != 0 {
-            let _ = kill(Pid::from_raw(child as i32), Signal::SIGTERM);
+        if let Ok(servers) = self.servers.lock()
+            && let Some(servers) = &*servers
+        {
+            servers.give_up();
         }
         process::exit(Verdict::Invalid.exit_code().into());
     }

@@ -35,6 +35,7 @@ fn run(options: &Options) -> Result<u8, RunError> {
     let report = match &options.command {
         Command::Steady(options) => steady::run(options, &interrupt)?,
         Command::Ramp(options) => ramp::run(options, &interrupt)?,
+        _ => return Err(RunError::Usage("the parts are not joined yet".to_owned())),
     };
     print!("{report}");
     Ok(report.verdict().exit_code())

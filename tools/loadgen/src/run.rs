@@ -73,9 +73,11 @@ impl RunError {
     }
 }
 
-/// Makes everything ready for runs: the directory and the brokers.
+/// Makes everything ready for runs: the directory and the brokers. Servers of our own have at least
+/// `nameservers` NameServers in processes of their own.
 pub fn prepare(
     options: &TargetOptions,
+    nameservers: u32,
     out: Option<&Path>,
     interrupt: &Interrupt,
 ) -> Result<Target, RunError> {
@@ -83,9 +85,9 @@ pub fn prepare(
         // A run whose files cannot be written is not worth starting.
         fs::create_dir_all(directory).map_err(|cause| files(directory, cause))?;
     }
-    let target = Target::find(options)?;
+    let target = Target::find(options, nameservers)?;
     if let Some(embedded) = target.embedded() {
-        interrupt.take_along(embedded.pid());
+        interrupt.take_along(embedded);
     }
     Ok(target)
 }

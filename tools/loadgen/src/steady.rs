@@ -1,20 +1,23 @@
 //! `loadgen steady`: one rate for a while.
 
+use crate::clock::unix_ns;
 use crate::curve::RateCurve;
 use crate::interrupt::Interrupt;
 use crate::options::{Rate, SteadyOptions};
 use crate::report::Report;
 use crate::run::{RunError, execute, prepare, save};
-use crate::scenario;
+use crate::scenario::{self, Scenario};
 
 pub fn run(options: &SteadyOptions, interrupt: &Interrupt) -> Result<Report, RunError> {
     let load = &options.load;
-    let mut target = prepare(&options.target, options.out.as_deref(), interrupt)?;
+    let mut target = prepare(&options.target, 0, options.out.as_deref(), interrupt)?;
     let curve = match load.rate {
         Rate::PerSecond(rate) => Some(RateCurve::constant(rate, load.duration)),
         Rate::Max => None,
     };
-    let scenario = scenario::steady(load, curve, load.duration);
+    let start_unix_ns = options.start_at.and_then(unix_ns);
+    let steady = scenario::steady(load, curve, load.duration);
+    let scenario = Scenario { start_unix_ns, ..steady };
     let report = execute(&scenario, &mut target, interrupt)?;
     save(&report, options.out.as_deref())?;
     Ok(report)

@@ -13,7 +13,7 @@ use ringmq::model::{GroupName, QueueId, Request, TopicConfig, TopicName};
 
 use crate::consumer::QueueStart;
 use crate::control::{Client, ControlError, resolve};
-use crate::embedded::{Embedded, EmbeddedError};
+use crate::embedded::{Embedded, EmbeddedError, Handle};
 use crate::options::TargetOptions;
 use crate::scenario::Scenario;
 use crate::template::PRODUCER_GROUP;
@@ -57,14 +57,16 @@ pub struct Target {
 }
 
 impl Target {
-    /// Starts or finds the brokers.
-    pub fn find(options: &TargetOptions) -> Result<Self, TargetError> {
+    /// Starts or finds the brokers. Servers of our own have at least `nameservers` NameServers in
+    /// processes of their own.
+    pub fn find(options: &TargetOptions, nameservers: u32) -> Result<Self, TargetError> {
+        let nameservers = nameservers.max(u32::from(options.nameservers));
         let embedded = match &options.namesrv {
-            None => Some(Embedded::start(options)?),
+            None => Some(Embedded::start(options, nameservers)?),
             Some(_) => None,
         };
         let namesrv = match (&embedded, &options.namesrv) {
-            (Some(embedded), _) => embedded.namesrv.to_string(),
+            (Some(embedded), _) => embedded.handle().namesrv().to_owned(),
             (None, namesrv) => namesrv.clone().unwrap_or_default(),
         };
         let brokers_wanted = embedded.as_ref().map_or(1, |_| usize::from(options.shards));
@@ -139,8 +141,9 @@ impl Target {
         format!("{kind}{namesrv}: {brokers} broker{}, {topic}, {queues} queues", plural(brokers))
     }
 
-    pub fn embedded(&self) -> Option<&Embedded> {
-        self.embedded.as_ref()
+    /// The servers of our own.
+    pub fn embedded(&self) -> Option<Handle> {
+        self.embedded.as_ref().map(Embedded::handle)
     }
 }
 

@@ -235,13 +235,8 @@ impl Worker {
         }
         while let Some((index, connection)) = self.connector.next_made() {
             let producer = &mut self.producers[index as usize];
-            match connection {
-                Some(connection) => {
-                    self.poller.add(producer.connect(connection, now_ns), u64::from(index))?;
-                    self.ready.add(index);
-                }
-                None => self.connector.order(index, producer.post.address),
-            }
+            self.poller.add(producer.connect(connection, now_ns), u64::from(index))?;
+            self.ready.add(index);
         }
         let mut due_before_ns = now_ns.saturating_sub(PATIENCE.as_nanos() as u64);
         if self.stop.load(Ordering::Relaxed) && !mem::replace(&mut self.is_stopped, true) {
