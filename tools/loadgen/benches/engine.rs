@@ -86,7 +86,7 @@ fn run(case: &Case, address: SocketAddr, length: Duration) {
     let (reports, measured) = flume::unbounded();
     let clock = RunClock::starting_at(Instant::now() + Duration::from_millis(20));
     let phases = PhaseEnds::new([length.as_nanos() as u64]);
-    let job = job(case, clock);
+    let job = job(case, clock.clone());
     let schedule = case.rate.map(|rate| {
         let curve = Arc::new(RateCurve::constant(rate / f64::from(case.batch), length));
         let source = |number| Source {

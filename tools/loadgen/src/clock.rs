@@ -1,33 +1,49 @@
 //! The clock of one run.
 
+use std::sync::{Arc, OnceLock};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 /// Counts nanoseconds from the moment the first message may be due. A copy is the same clock.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct RunClock {
-    zero: Instant,
-    zero_unix_ns: u64,
+    /// The zero, and the same in nanoseconds since 1970; unset until all is ready.
+    zero: Arc<OnceLock<(Instant, u64)>>,
 }
 
 impl RunClock {
+    /// A clock that reads 0 until it is [started](Self::start).
+    pub fn waiting() -> Self {
+        Self::default()
+    }
+
     /// A clock that reads 0 until `zero`, which may lie ahead.
     pub fn starting_at(zero: Instant) -> Self {
+        let clock = Self::waiting();
+        clock.start(zero);
+        clock
+    }
+
+    /// Sets the zero, which may lie ahead; only the first call does.
+    pub fn start(&self, zero: Instant) {
         let until_zero = zero.saturating_duration_since(Instant::now());
         let unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        Self { zero, zero_unix_ns: (unix + until_zero).as_nanos() as u64 }
+        let _ = self.zero.set((zero, (unix + until_zero).as_nanos() as u64));
     }
 
     pub fn now_ns(&self) -> u64 {
-        Instant::now().saturating_duration_since(self.zero).as_nanos() as u64
+        self.zero.get().map_or(0, |(zero, _)| {
+            Instant::now().saturating_duration_since(*zero).as_nanos() as u64
+        })
     }
 
     /// Milliseconds since 1970 at `ns` of this clock.
     pub fn unix_ms(&self, ns: u64) -> u64 {
-        (self.zero_unix_ns + ns) / 1_000_000
+        (self.zero_unix_ns() + ns) / 1_000_000
     }
 
+    /// 0 until the clock is started.
     pub fn zero_unix_ns(&self) -> u64 {
-        self.zero_unix_ns
+        self.zero.get().map_or(0, |(_, unix_ns)| *unix_ns)
     }
 }
 

@@ -56,6 +56,9 @@ pub fn conclude(ended: Ended<'_>) -> Report {
         doubts: Vec::new(),
         notes: notes(&ended),
     };
+    if let Some(late) = late_start(scenario, &ended.clock) {
+        report.doubts.push(late);
+    }
     if ended.is_cut_short {
         report.doubts.push("the run was cut short".to_owned());
     }
@@ -63,6 +66,14 @@ pub fn conclude(ended: Ended<'_>) -> Report {
     report.seconds = ended.collector.seconds;
     report.rows = rows::judge(&scenario.asked, &report);
     report
+}
+
+/// A part that began after the moment agreed on does not fit the others.
+fn late_start(scenario: &Scenario, clock: &RunClock) -> Option<String> {
+    const TOLERANCE_NS: u64 = 100_000_000;
+    let late_ns = clock.zero_unix_ns().checked_sub(scenario.start_unix_ns?)?;
+    (late_ns > TOLERANCE_NS)
+        .then(|| format!("the run began {:.1} s after --start-at", late_ns as f64 / 1e9))
 }
 
 fn subject(scenario: &Scenario, target: &Target) -> Subject {

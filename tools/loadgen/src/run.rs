@@ -149,10 +149,9 @@ impl<'a> Run<'a> {
         }
         let id = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos() as u64
             ^ u64::from(process::id()) << 48;
-        // Nothing is due before all is ready: the clock starts when the jobs and connections exist.
-        let clock = RunClock::starting_at(begin(scenario, mine.len()));
+        let clock = RunClock::waiting();
         let jobs = (0..scenario.streams.len())
-            .map(|stream| job(scenario, stream, target, id, clock, &choices[stream]))
+            .map(|stream| job(scenario, stream, target, id, clock.clone(), &choices[stream]))
             .collect::<Result<_, _>>()?;
         let phases = PhaseEnds::new(scenario.phases.iter().map(|phase| phase.end_ns));
         let progress = Arc::default();
@@ -179,6 +178,8 @@ impl<'a> Run<'a> {
             sending.push(spawn(&format!("generate-{thread}"), move || worker.run())?);
         }
         drop(reports);
+        // Nothing is due before all threads and connections exist.
+        self.clock.start(begin(scenario));
 
         let all = threads + consuming.len();
         let mut collector = Collector::new(all, scenario.track_count(), &self.phases);
@@ -238,7 +239,7 @@ impl<'a> Run<'a> {
             Schedule::new(self.scenario.arrivals, self.scenario.seed, sources)
         });
         let options = WorkerOptions {
-            clock: self.clock,
+            clock: self.clock.clone(),
             producers: mine.iter().map(producer).collect(),
             schedule,
             end_ns: self.scenario.end_ns(),
@@ -267,7 +268,7 @@ impl<'a> Run<'a> {
         let name = format!("{GROUP_PREFIX}{}", group.name);
         let encoding = self.scenario.streams[group.streams[0]].header;
         let options = ConsumerOptions {
-            clock: self.clock,
+            clock: self.clock.clone(),
             group: GroupName::new(name).map_err(|error| RunError::Usage(error.to_string()))?,
             track: self.scenario.group_track(number),
             pace: Pace::new(group.rate, group.pauses.clone()),
@@ -281,21 +282,14 @@ impl<'a> Run<'a> {
     }
 }
 
-/// When the first message is due: as agreed with the other parts, or as soon as all can be ready.
-fn begin(scenario: &Scenario, connections: usize) -> Instant {
-    let now = Instant::now();
+/// When the first message is due: as agreed with the other parts, or at once.
+fn begin(scenario: &Scenario) -> Instant {
     let agreed = scenario.start_unix_ns.map(Duration::from_nanos);
     let until = agreed.and_then(|agreed| {
         let unix = SystemTime::now().duration_since(UNIX_EPOCH).ok()?;
         agreed.checked_sub(unix)
     });
-    let soon = LEAD + connect_time(connections) + connect_time(scenario.groups.len() * 100);
-    now + until.unwrap_or(soon)
-}
-
-/// More connections take longer to make; the run begins when all exist.
-fn connect_time(connections: usize) -> Duration {
-    Duration::from_micros(200) * connections as u32
+    Instant::now() + until.unwrap_or(LEAD)
 }
 
 fn job(
