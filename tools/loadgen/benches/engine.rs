@@ -20,8 +20,10 @@ use loadgen::keys::{Keys, QueueChoice};
 use loadgen::measure::{Collector, PhaseEnds, Recorder};
 use loadgen::payload::Identity;
 use loadgen::producer::{Job, JobTopic, Post, Producer};
+use loadgen::routes::Routes;
 use loadgen::schedule::{Arrivals, Schedule, Source};
 use loadgen::sizes::Sizes;
+use loadgen::target::Broker;
 use loadgen::template::{NewRequest, Template, TemplateOptions};
 use loadgen::worker::{Worker, WorkerOptions};
 use nix::sched::{CpuSet, sched_setaffinity};
@@ -108,6 +110,7 @@ fn run(case: &Case, address: SocketAddr, length: Duration) {
         end_ns: length.as_nanos() as u64,
         spin: false,
         progress: Arc::default(),
+        routes: Arc::new(Routes::new(vec![Broker { name: "sink".to_owned(), address }])),
         stop: Arc::new(AtomicBool::new(false)),
     };
     let recorder = Recorder::new(0, 1, phases.clone(), reports);

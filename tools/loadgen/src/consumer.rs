@@ -30,6 +30,7 @@ use crate::measure::{Kind, Recorder};
 use crate::pace::Pace;
 use crate::payload::{self, BodyError};
 use crate::poller::{Interest, Poller, Ready};
+use crate::routes::Routes;
 
 /// What groups are called at the broker, in front of their own name.
 pub const GROUP_PREFIX: &str = "loadgen-";
@@ -54,7 +55,8 @@ pub struct ConsumerOptions {
     pub track: usize,
     pub pace: Pace,
     pub encoding: HeaderEncoding,
-    pub brokers: Vec<SocketAddr>,
+    pub broker_count: usize,
+    pub routes: Arc<Routes>,
     pub queues: Vec<QueueStart>,
     pub arrived: Arrived,
 }
@@ -87,6 +89,7 @@ pub struct Consumer {
     pace: Pace,
     encoding: HeaderEncoding,
     brokers: Vec<Broker>,
+    routes: Arc<Routes>,
     queues: Vec<Queue>,
     poller: Poller,
     connector: Connector,
@@ -99,11 +102,11 @@ pub struct Consumer {
     next_round_ns: u64,
 }
 
+#[derive(Default)]
 struct Broker {
-    address: SocketAddr,
     connection: Option<Connection>,
-    /// A new connection is being made.
-    is_ordered: bool,
+    /// Where a new connection is being made to.
+    ordered: Option<SocketAddr>,
 }
 
 struct Queue {
@@ -144,11 +147,11 @@ impl Consumer {
         outcomes: flume::Receiver<Arc<[Outcomes]>>,
     ) -> io::Result<Self> {
         let poller = Poller::new()?;
-        let mut brokers = Vec::with_capacity(options.brokers.len());
-        for (token, address) in (0..).zip(options.brokers) {
-            let connection = Connection::connect(address, CONNECT_TIMEOUT)?;
-            poller.add(&connection, token)?;
-            brokers.push(Broker { address, connection: Some(connection), is_ordered: false });
+        let mut brokers = Vec::with_capacity(options.broker_count);
+        for index in 0..options.broker_count {
+            let connection = Connection::connect(options.routes.address(index), CONNECT_TIMEOUT)?;
+            poller.add(&connection, index as u64)?;
+            brokers.push(Broker { connection: Some(connection), ordered: None });
         }
         let queues = options.queues.into_iter().map(|start| Queue {
             broker: start.broker,
@@ -164,6 +167,7 @@ impl Consumer {
             pace: options.pace,
             encoding: options.encoding,
             brokers,
+            routes: options.routes,
             queues: queues.collect(),
             poller,
             connector: Connector::start()?,
@@ -255,14 +259,17 @@ impl Consumer {
         }
         while let Some((index, connection)) = self.connector.next_made() {
             let broker = &mut self.brokers[index as usize];
-            broker.is_ordered = false;
-            self.poller.add(&connection, u64::from(index))?;
-            broker.connection = Some(connection);
+            broker.ordered = None;
+            if broker.connection.is_none() {
+                self.poller.add(&connection, u64::from(index))?;
+                broker.connection = Some(connection);
+            }
         }
-        for (index, broker) in (0..).zip(&mut self.brokers) {
-            if broker.connection.is_none() && !broker.is_ordered {
-                broker.is_ordered = true;
-                self.connector.order(index, broker.address);
+        for (index, broker) in self.brokers.iter_mut().enumerate() {
+            let address = self.routes.address(index);
+            if broker.connection.is_none() && broker.ordered != Some(address) {
+                broker.ordered = Some(address);
+                self.connector.order(index as u32, address);
             }
         }
         Ok(())

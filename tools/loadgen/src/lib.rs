@@ -50,6 +50,7 @@ pub mod progress;
 pub mod ramp;
 pub mod reply;
 pub mod report;
+pub mod routes;
 pub mod rows;
 pub mod run;
 pub mod scenario;

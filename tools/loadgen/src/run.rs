@@ -34,6 +34,7 @@ use crate::pace::Pace;
 use crate::producer::{Job, JobTopic, Post, Producer, Refusal};
 use crate::progress::Progress;
 use crate::report::{Report, write_files};
+use crate::routes::{Routes, Watch};
 use crate::scenario::Scenario;
 use crate::schedule::Schedule;
 use crate::target::{Target, TargetError};
@@ -123,6 +124,7 @@ struct Run<'a> {
     clock: RunClock,
     phases: PhaseEnds,
     progress: Arc<Progress>,
+    routes: Arc<Routes>,
     jobs: Vec<Arc<Job>>,
     /// The producers of this part.
     mine: Vec<Assigned>,
@@ -155,7 +157,8 @@ impl<'a> Run<'a> {
             .collect::<Result<_, _>>()?;
         let phases = PhaseEnds::new(scenario.phases.iter().map(|phase| phase.end_ns));
         let progress = Arc::default();
-        Ok(Self { scenario, target, interrupt, clock, phases, progress, jobs, mine, id })
+        let routes = Arc::new(Routes::new(target.brokers.clone()));
+        Ok(Self { scenario, target, interrupt, clock, phases, progress, routes, jobs, mine, id })
     }
 
     fn execute(self) -> Result<Report, RunError> {
@@ -178,6 +181,8 @@ impl<'a> Run<'a> {
             sending.push(spawn(&format!("generate-{thread}"), move || worker.run())?);
         }
         drop(reports);
+        let watch_routes = Watch::start(self.routes.clone(), self.target.namesrv.clone())
+            .map_err(RunError::Generator)?;
         // Nothing is due before all threads and connections exist.
         self.clock.start(begin(scenario));
 
@@ -203,6 +208,7 @@ impl<'a> Run<'a> {
         }
         while collector.next_complete().is_some() {}
         live.finish();
+        watch_routes.end();
         Ok(conclude(Ended {
             scenario,
             target: self.target,
@@ -245,6 +251,7 @@ impl<'a> Run<'a> {
             end_ns: self.scenario.end_ns(),
             spin: self.scenario.spin,
             progress: self.progress.clone(),
+            routes: self.routes.clone(),
             stop: self.interrupt.flag(),
         };
         let connect = |cause| RunError::Connect { address: addresses(self.target), cause };
@@ -273,7 +280,8 @@ impl<'a> Run<'a> {
             track: self.scenario.group_track(number),
             pace: Pace::new(group.rate, group.pauses.clone()),
             encoding,
-            brokers: self.target.brokers.iter().map(|broker| broker.address).collect(),
+            broker_count: self.target.brokers.len(),
+            routes: self.routes.clone(),
             queues,
             arrived: Arrived::new(self.id, &producers),
         };

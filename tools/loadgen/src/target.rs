@@ -147,6 +147,11 @@ impl Target {
     }
 }
 
+/// The brokers that the first NameServer of `list` to answer knows now.
+pub fn masters(list: &str) -> Result<Vec<Broker>, TargetError> {
+    masters_known(&mut connect_any(list)?)
+}
+
 /// The first of the NameServers in `list` (joined by `;`) that answers.
 fn connect_any(list: &str) -> Result<Client, TargetError> {
     let mut error = TargetError::NoNameServer;
@@ -166,14 +171,9 @@ fn wait_for_masters(
 ) -> Result<Vec<Broker>, TargetError> {
     let deadline = Instant::now() + ROUTE_WAIT;
     loop {
-        let cluster = client.ask(&Request::ClusterInfo)?.cluster();
-        let cluster = cluster.map_err(|error| client.refused(&error))?;
-        let masters: Vec<_> = cluster.brokers.iter().filter_map(master_of).collect();
+        let masters = masters_known(client)?;
         if masters.len() >= wanted {
-            let broker = |(name, address): (String, String)| {
-                Ok(Broker { name, address: resolve(&address)? })
-            };
-            return masters.into_iter().map(broker).collect();
+            return Ok(masters);
         }
         if Instant::now() >= deadline {
             let (namesrv, found) = (namesrv.to_owned(), masters.len());
@@ -181,6 +181,14 @@ fn wait_for_masters(
         }
         thread::sleep(ROUTE_POLL);
     }
+}
+
+fn masters_known(client: &mut Client) -> Result<Vec<Broker>, TargetError> {
+    let cluster = client.ask(&Request::ClusterInfo)?.cluster();
+    let cluster = cluster.map_err(|error| client.refused(&error))?;
+    let broker =
+        |(name, address): (String, String)| Ok(Broker { name, address: resolve(&address)? });
+    cluster.brokers.iter().filter_map(master_of).map(broker).collect()
 }
 
 /// Name and address of the broker with id 0.

@@ -27,6 +27,7 @@ use crate::measure::Recorder;
 use crate::poller::{Interest, Poller, Ready};
 use crate::producer::{Notebook, PATIENCE, Producer, Refusal, Sent};
 use crate::progress::Progress;
+use crate::routes::Routes;
 use crate::schedule::Schedule;
 
 /// How long answers are waited for after the last message was due, ns.
@@ -50,6 +51,7 @@ pub struct WorkerOptions {
     pub end_ns: u64,
     pub spin: bool,
     pub progress: Arc<Progress>,
+    pub routes: Arc<Routes>,
     /// Set from outside to cut the run short.
     pub stop: Arc<AtomicBool>,
 }
@@ -73,6 +75,9 @@ pub struct Worker {
     deadline_ns: u64,
     spin: bool,
     progress: Arc<Progress>,
+    routes: Arc<Routes>,
+    /// Changes of the routes that were taken in.
+    changes: u64,
     stop: Arc<AtomicBool>,
     poller: Poller,
     notebook: Notebook,
@@ -111,6 +116,8 @@ impl Worker {
             deadline_ns: options.end_ns + ANSWER_WAIT_NS,
             spin: options.spin,
             progress: options.progress,
+            changes: options.routes.changes(),
+            routes: options.routes,
             stop: options.stop,
             poller,
             notebook: Notebook::new(recorder),
@@ -223,7 +230,8 @@ impl Worker {
         if producer.connection().is_some() {
             producer.disconnect(now_ns, &mut self.notebook);
             self.disconnects += 1;
-            self.connector.order(index, producer.post.address);
+            let address = self.routes.address(producer.post.broker);
+            self.connector.order(index, address);
         }
     }
 
@@ -231,12 +239,17 @@ impl Worker {
     fn round(&mut self, now_ns: u64) -> io::Result<()> {
         self.next_round_ns = now_ns + ROUND_NS;
         while let Some((_, index)) = self.joining.pop_if(|(joins_ns, _)| *joins_ns <= now_ns) {
-            self.connector.order(index, self.producers[index as usize].post.address);
+            let broker = self.producers[index as usize].post.broker;
+            self.connector.order(index, self.routes.address(broker));
         }
+        self.follow_routes();
         while let Some((index, connection)) = self.connector.next_made() {
             let producer = &mut self.producers[index as usize];
-            self.poller.add(producer.connect(connection, now_ns), u64::from(index))?;
-            self.ready.add(index);
+            // After a change of the route one producer may get two; the first will do.
+            if producer.connection().is_none() {
+                self.poller.add(producer.connect(connection, now_ns), u64::from(index))?;
+                self.ready.add(index);
+            }
         }
         let mut due_before_ns = now_ns.saturating_sub(PATIENCE.as_nanos() as u64);
         if self.stop.load(Ordering::Relaxed) && !mem::replace(&mut self.is_stopped, true) {
@@ -252,6 +265,21 @@ impl Worker {
             }
         }
         Ok(())
+    }
+
+    /// A broker that is elsewhere now will not answer where it was: producers that wait for a
+    /// connection try the new place as well.
+    fn follow_routes(&mut self) {
+        let changes = self.routes.changes();
+        if changes == mem::replace(&mut self.changes, changes) {
+            return;
+        }
+        let is_joining = |index| self.joining.iter().any(|(_, joining)| *joining == index);
+        for (index, producer) in (0..).zip(&self.producers) {
+            if producer.connection().is_none() && !is_joining(index) {
+                self.connector.order(index, self.routes.address(producer.post.broker));
+            }
+        }
     }
 
     fn is_over(&self, now_ns: u64) -> bool {

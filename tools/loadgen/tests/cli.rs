@@ -135,6 +135,26 @@ fn refusals_and_silence_are_no_failures() {
 }
 
 /// What was under way on a lost connection is unknown; the producer goes on over a new one.
+/// The NameServer's answer changes in the middle of the run, and nobody answers where the broker
+/// was.
+#[test]
+fn a_broker_that_comes_back_elsewhere_is_found() {
+    let out = Scratch::new("moved");
+    let listeners = [(); 2].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());
+    let namesrv = listeners[1].local_addr().unwrap();
+    broker::start_on(listeners, Fault::Move);
+    let arguments = format!(
+        "steady --namesrv {namesrv} --rate max --duration 4s --message-size 200 --in-flight 4 \
+         --connections 3 --out {}",
+        out.0.display()
+    );
+    let output = loadgen(&arguments).output().unwrap();
+    assert_ends(&output, 0, "PASS  lost 0 of ", "moved");
+    let notes = out.report()["environment"]["notes"].to_string();
+    assert!(notes.contains("producers lost their connection"), "{notes}");
+    assert!(out.report()["send"]["acknowledged"].as_u64().unwrap() > 100);
+}
+
 #[test]
 fn a_lost_connection_leaves_unknowns_and_is_made_again() {
     let out = Scratch::new("hang-up");

@@ -39,6 +39,8 @@ pub enum Fault {
     Silence,
     /// Its request is stored and the connection closed.
     HangUp,
+    /// The same, and from then on the broker is found at its last address.
+    Move,
 }
 
 const FAULTY: u64 = 50;
@@ -46,6 +48,8 @@ const FAULTY: u64 = 50;
 struct State {
     fault: Fault,
     address: SocketAddr,
+    /// Where it is found after a move.
+    last_address: SocketAddr,
     count: u64,
     /// Records by queue, in the order in which they are consumed.
     queues: HashMap<u32, Vec<Vec<u8>>>,
@@ -60,12 +64,17 @@ pub fn start(fault: Fault) -> SocketAddr {
 /// The same on given sockets, of which the first is the broker's in the route.
 pub fn start_on<const N: usize>(listeners: [TcpListener; N], fault: Fault) -> SocketAddr {
     let address = listeners[0].local_addr().unwrap();
+    let last_address = listeners[N - 1].local_addr().unwrap();
     let (count, queues, held_back) = (0, HashMap::new(), None);
-    let state = Arc::new(Mutex::new(State { fault, address, count, queues, held_back }));
+    let state =
+        Arc::new(Mutex::new(State { fault, address, last_address, count, queues, held_back }));
     for listener in listeners {
         let state = state.clone();
         thread::spawn(move || {
             for stream in listener.incoming().map_while(Result::ok) {
+                if state.lock().unwrap().is_left(&stream) {
+                    return;
+                }
                 let state = state.clone();
                 // A client that goes away is nothing to report.
                 thread::spawn(move || drop(serve(stream, &state)));
@@ -80,6 +89,9 @@ fn serve(mut stream: TcpStream, state: &Mutex<State>) -> io::Result<()> {
     let mut input = BytesMut::new();
     let mut piece = vec![0; 64 << 10];
     loop {
+        if state.lock().unwrap().is_left(&stream) {
+            return Ok(());
+        }
         while let Some(frame) =
             wire::next_frame(&mut input, FRAME_SIZE_MAX).map_err(io::Error::other)?
         {
@@ -87,7 +99,7 @@ fn serve(mut stream: TcpStream, state: &Mutex<State>) -> io::Result<()> {
             let answer = incoming.request.map(|request| handle(&request, state));
             let (reply, records) = match answer {
                 Ok(Some((reply, records))) => (reply, records),
-                Ok(None) if state.lock().unwrap().fault == Fault::HangUp => return Ok(()),
+                Ok(None) if state.lock().unwrap().hangs_up() => return Ok(()),
                 Ok(None) => continue,
                 Err(refusal) => (Err(refusal), Vec::new()),
             };
@@ -145,6 +157,16 @@ fn route(address: SocketAddr) -> Route {
 }
 
 impl State {
+    fn hangs_up(&self) -> bool {
+        matches!(self.fault, Fault::HangUp | Fault::Move)
+    }
+
+    /// The connection was made to an address that the broker has left.
+    fn is_left(&self, stream: &TcpStream) -> bool {
+        let is_moved = self.fault == Fault::Move && self.address == self.last_address;
+        is_moved && stream.local_addr().is_ok_and(|address| address != self.last_address)
+    }
+
     fn end(&self, queue: QueueId) -> QueueOffset {
         QueueOffset(self.queues.get(&queue.0).map_or(0, |records| records.len() as u64))
     }
@@ -177,7 +199,10 @@ impl State {
         for body in bodies {
             self.store_one(queue, topic, body);
         }
-        if is_faulty && matches!(self.fault, Fault::Silence | Fault::HangUp) {
+        if is_faulty && self.fault == Fault::Move {
+            self.address = self.last_address;
+        }
+        if is_faulty && matches!(self.fault, Fault::Silence | Fault::HangUp | Fault::Move) {
             return None;
         }
         let positions = vec![LogOffset(0); count].into();
