@@ -53,6 +53,21 @@ impl RateCurve {
         Self { segments, end_ns, total: before }
     }
 
+    /// Straight lines through points of time, ns, and rate. The first is at 0, times do not fall; two
+    /// points at one time are a jump.
+    ///
+    /// # Panics
+    /// As [`new`](Self::new), or when times fall.
+    pub fn through(points: &[(u64, f64)]) -> Self {
+        assert!(points.first().is_none_or(|(ns, _)| *ns == 0), "a curve begins at 0");
+        assert!(points.is_sorted_by_key(|(ns, _)| *ns), "time does not fall");
+        let stretch = |pair: &[(u64, f64)]| {
+            let ((from_ns, from), (to_ns, to)) = (pair[0], pair[1]);
+            Stretch { length: Duration::from_nanos(to_ns - from_ns), from, to }
+        };
+        Self::new(&points.windows(2).map(stretch).collect::<Vec<_>>())
+    }
+
     /// The same curve times a factor that changes at these times, ns, the first at 0.
     pub fn times(&self, factors: &[(u64, f64)]) -> Self {
         let at = |second: f64| {
@@ -81,17 +96,6 @@ impl RateCurve {
         Self::new(&stretches)
     }
 
-    /// Events per second at `ns`; 0 behind the end.
-    pub fn rate_at(&self, ns: u64) -> f64 {
-        if ns >= self.end_ns {
-            return 0.0;
-        }
-        let second = ns as f64 / 1e9;
-        let after = self.segments.partition_point(|segment| segment.start_s <= second);
-        let segment = after.checked_sub(1).map(|index| &self.segments[index]);
-        segment.map_or(0.0, |it| (it.rate + it.slope * (second - it.start_s)).max(0.0))
-    }
-
     /// Events due over the whole curve.
     pub fn total(&self) -> f64 {
         self.total
@@ -99,6 +103,43 @@ impl RateCurve {
 
     pub fn end_ns(&self) -> u64 {
         self.end_ns
+    }
+
+    /// Messages per second at `ns`; behind a jump the new rate, and 0 behind the end.
+    pub fn rate_at(&self, ns: u64) -> f64 {
+        self.segment_at(ns)
+            .map_or(0.0, |(segment, within_s)| (segment.rate + segment.slope * within_s).max(0.0))
+    }
+
+    /// Events due before `ns`.
+    pub fn due_before(&self, ns: u64) -> f64 {
+        self.segment_at(ns).map_or(self.total, |(segment, within_s)| {
+            let mean = segment.rate + segment.slope * within_s / 2.0;
+            (segment.before + mean * within_s).min(self.total)
+        })
+    }
+
+    /// The highest rate.
+    pub fn peak(&self) -> f64 {
+        highest(&[self])
+    }
+
+    /// The segment that `ns` lies in, and how far.
+    fn segment_at(&self, ns: u64) -> Option<(&Segment, f64)> {
+        if ns >= self.end_ns {
+            return None;
+        }
+        let at_s = ns as f64 / 1e9;
+        let after = self.segments.partition_point(|segment| segment.start_s <= at_s);
+        let segment = self.segments.get(after.checked_sub(1)?)?;
+        Some((segment, at_s - segment.start_s))
+    }
+
+    /// Where segments meet, ns, from both sides.
+    fn bends(&self) -> impl Iterator<Item = u64> {
+        let starts = self.segments.iter().map(|segment| (segment.start_s * 1e9).round() as u64);
+        let both = starts.flat_map(|ns| [ns.saturating_sub(1), ns, ns + 1]);
+        both.chain([self.end_ns.saturating_sub(1)])
     }
 
     /// When the event number `count` (fractions count) is due; `None` behind the end.
@@ -114,6 +155,13 @@ impl RateCurve {
         let offset_s = if divisor > 0.0 { 2.0 * within / divisor } else { 0.0 };
         Some((((segment.start_s + offset_s) * 1e9) as u64).min(self.end_ns))
     }
+}
+
+/// The highest rate of all curves together, to a few nanoseconds: a sum of straight lines is
+/// highest where one of them bends.
+pub fn highest(curves: &[&RateCurve]) -> f64 {
+    let rate = |ns| curves.iter().map(|curve| curve.rate_at(ns)).sum::<f64>();
+    curves.iter().flat_map(|curve| curve.bends()).map(rate).fold(0.0, f64::max)
 }
 
 #[cfg(test)]
@@ -166,5 +214,39 @@ mod tests {
         let curve = RateCurve::new(&[burst, pause, burst]);
         assert!(curve.time_of(9.9).unwrap() < 1_000_000_000);
         assert!(curve.time_of(10.1).unwrap() >= 2_000_000_000);
+    }
+
+    #[test]
+    fn a_curve_goes_through_its_points() {
+        let (second, points) = (1_000_000_000, [(0, 10.0), (1, 20.0), (1, 5.0), (3, 15.0)]);
+        let curve = RateCurve::through(&points.map(|(s, rate)| (s * second, rate)));
+        for (ms, rate, before) in
+            [(0, 10.0, 0.0), (500, 15.0, 6.25), (1_000, 5.0, 15.0), (2_000, 10.0, 22.5)]
+        {
+            assert!((curve.rate_at(ms * 1_000_000) - rate).abs() < 1e-9, "{ms} ms");
+            assert!((curve.due_before(ms * 1_000_000) - before).abs() < 1e-9, "{ms} ms");
+        }
+        assert_eq!((curve.rate_at(3 * second), curve.due_before(3 * second)), (0.0, 35.0));
+        assert!((curve.peak() - 20.0).abs() < 1e-6, "before the jump: {}", curve.peak());
+    }
+
+    /// What is due before the time at which event number N is due is N.
+    #[test]
+    fn time_and_count_are_inverse() {
+        let second = 1_000_000_000;
+        let points = [(0, 0.0), (second, 100.0), (second, 40.0), (4 * second, 0.0)];
+        let curve = RateCurve::through(&points);
+        for count in [0.5, 12.0, 50.0, 80.0, 109.0] {
+            let ns = curve.time_of(count).unwrap();
+            assert!((curve.due_before(ns) - count).abs() < 1e-4, "{count}");
+        }
+    }
+
+    #[test]
+    fn curves_together_are_highest_at_a_bend() {
+        let second = 1_000_000_000;
+        let falling = RateCurve::through(&[(0, 10.0), (4 * second, 0.0)]);
+        let wave = RateCurve::through(&[(0, 0.0), (second, 8.0), (4 * second, 0.0)]);
+        assert!((highest(&[&falling, &wave]) - 15.5).abs() < 1e-6);
     }
 }

@@ -8,7 +8,7 @@ use loadgen::embedded::SERVER_COMMAND;
 use loadgen::interrupt::Interrupt;
 use loadgen::options::{Command, Options};
 use loadgen::run::RunError;
-use loadgen::{ramp, steady};
+use loadgen::{night, ramp, steady};
 use ringmq::shard::preflight::raise_limits;
 
 fn main() -> ExitCode {
@@ -35,6 +35,7 @@ fn run(options: &Options) -> Result<u8, RunError> {
     let report = match &options.command {
         Command::Steady(options) => steady::run(options, &interrupt)?,
         Command::Ramp(options) => ramp::run(options, &interrupt)?,
+        Command::Double11(options) => night::run(options, &interrupt)?,
         _ => return Err(RunError::Usage("the parts are not joined yet".to_owned())),
     };
     print!("{report}");

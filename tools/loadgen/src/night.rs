@@ -57,7 +57,8 @@ fn night(
     let mut report = execute(&scenario, target, interrupt)?;
     if let Some(rate) = found_by_search {
         let (rate, part) = (grouped(rate as u64), PEAK_OF_CEILING * 100.0);
-        let text = format!("the peak is {part:.0} % of {rate} msg/s, which a search found sustained");
+        let text =
+            format!("the peak is {part:.0} % of {rate} msg/s, which a search found sustained");
         report.notes.insert(0, text);
     }
     Ok(report)

@@ -167,6 +167,8 @@ pub enum Asked {
     TailWithin { phase: usize, beside: usize, factor: f64 },
     /// p99.9 is back to `factor` times that of phase `beside` within `within` after `after` ends.
     TailBack { after: usize, beside: usize, factor: f64, within: Duration },
+    /// In phase `phase` the part `part` of the acknowledgements came `within` this time.
+    AnsweredWithin { phase: usize, part: f64, within: Duration },
     /// The backlog of group `group` is drained at `factor` times the mean rate of production.
     Drain { group: usize, factor: f64 },
     /// After a broker was killed, the first acknowledgement comes within this time.
