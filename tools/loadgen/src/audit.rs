@@ -135,17 +135,25 @@ impl Arrived {
         mine.map(|sent| self.compare(sent).lost).sum()
     }
 
-    /// What became of each stream's messages.
-    pub fn reconcile(&self, outcomes: &[Outcomes]) -> BTreeMap<u16, Audit> {
+    /// What became of each stream's messages. Of producers for whose broker `is_readable` is false
+    /// nobody can tell yet: what is missing of theirs is unread, not lost.
+    pub fn reconcile(
+        &self,
+        outcomes: &[Outcomes],
+        is_readable: impl Fn(u32) -> bool,
+    ) -> BTreeMap<u16, Audit> {
         let audit_of = |(stream, seen): (&u16, &StreamSeen)| {
             let StreamSeen { duplicated, out_of_order } = *seen;
             (*stream, Audit { duplicated, out_of_order, ..Audit::default() })
         };
         let mut audits: BTreeMap<u16, Audit> = self.streams.iter().map(audit_of).collect();
         for sent in outcomes {
-            if let Some(audit) = audits.get_mut(&sent.stream) {
-                audit.add(&self.compare(sent));
+            let Some(audit) = audits.get_mut(&sent.stream) else { continue };
+            let mut found = self.compare(sent);
+            if !is_readable(sent.producer) {
+                (found.unread, found.lost) = (found.lost, 0);
             }
+            audit.add(&found);
         }
         audits
     }
@@ -189,6 +197,9 @@ pub struct Audit {
     pub acknowledged: u64,
     /// Acknowledged and never seen.
     pub lost: u64,
+    /// Acknowledged and not seen, by a broker that could not be reached when the run was audited.
+    #[serde(default)]
+    pub unread: u64,
     /// Seen more than once; counted once per repetition.
     pub duplicated: u64,
     /// Seen in a queue after a later message of the same producer, or in a stream that asks for order
@@ -212,6 +223,7 @@ impl Audit {
     pub fn add(&mut self, other: &Self) {
         self.acknowledged += other.acknowledged;
         self.lost += other.lost;
+        self.unread += other.unread;
         self.duplicated += other.duplicated;
         self.out_of_order += other.out_of_order;
         self.corrupted += other.corrupted;
@@ -260,7 +272,7 @@ mod tests {
         for identity in stream {
             arrived.take(identity.producer, identity);
         }
-        arrived.reconcile(outcomes)[&0]
+        arrived.reconcile(outcomes, |_| true)[&0]
     }
 
     #[test]
@@ -311,7 +323,7 @@ mod tests {
             refused_present: 1,
             ..Audit::default()
         };
-        assert_eq!(arrived.reconcile(&[outcomes])[&0], expected);
+        assert_eq!(arrived.reconcile(&[outcomes], |_| true)[&0], expected);
     }
 
     #[test]
@@ -322,7 +334,7 @@ mod tests {
         assert_eq!(arrived.take(0, &identity(2, 0)), Arrival::Foreign);
         arrived.take_foreign();
         assert_eq!(arrived.take(0, &identity(1, 7)), Arrival::First);
-        let audit = arrived.reconcile(&[Outcomes::of(0, 1)])[&0];
+        let audit = arrived.reconcile(&[Outcomes::of(0, 1)], |_| true)[&0];
         assert_eq!((audit.never_sent, audit.lost), (1, 0));
         assert_eq!(arrived.unattributed(), (0, 3));
     }
@@ -333,8 +345,21 @@ mod tests {
         for sequence in [0, 1, 2, 0, 1, 2, 3] {
             arrived.take(0, &identity(1, sequence));
         }
-        let audit = arrived.reconcile(&[])[&0];
+        let audit = arrived.reconcile(&[], |_| true)[&0];
         assert_eq!((audit.duplicated, audit.out_of_order), (3, 0));
+    }
+
+    /// Nobody can say of a broker that is gone what it has lost.
+    #[test]
+    fn what_cannot_be_read_is_not_lost() {
+        let (outcomes, mut stream) = (all_acknowledged(), stream());
+        stream.retain(|identity| identity.sequence != 7);
+        let mut arrived = arrived();
+        for identity in &stream {
+            arrived.take(identity.producer, identity);
+        }
+        let audit = arrived.reconcile(&outcomes, |producer| producer != 5)[&0];
+        assert_eq!((audit.lost, audit.unread), (2, 1));
     }
 
     /// Streams are reconciled apart, and a group knows nothing of streams it does not take.
@@ -351,7 +376,7 @@ mod tests {
             outcomes
         };
         let outcomes = [sent(0, 1, 1), sent(1, 9, 1), sent(2, 5, 3)];
-        let audits = arrived.reconcile(&outcomes);
+        let audits = arrived.reconcile(&outcomes, |_| true);
         assert_eq!(audits.keys().collect::<Vec<_>>(), [&0, &2]);
         assert_eq!((audits[&0].lost, audits[&0].duplicated), (0, 0));
         assert_eq!((audits[&2].lost, audits[&2].duplicated), (2, 1));
@@ -366,7 +391,7 @@ mod tests {
             let mut arrived = arrived();
             arrived.take(0, &of(0, 4));
             arrived.take(0, &second);
-            assert_eq!(arrived.reconcile(&[])[&0].out_of_order, disorder);
+            assert_eq!(arrived.reconcile(&[], |_| true)[&0].out_of_order, disorder);
         }
     }
 

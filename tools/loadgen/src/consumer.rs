@@ -4,7 +4,7 @@
 //! Each queue has at most one pull under way, held by the broker while there is nothing new. After
 //! the sending is over the consumer is told every outcome and its pace is no longer held back; it
 //! ends when each acknowledged message has arrived and all queues are read to their end, or when
-//! nothing has come for [`QUIET_MAX`].
+//! nothing has come for [`QUIET_MAX`], which is [`GONE_MAX`] while a broker is gone.
 //!
 //! A group that is down has no connections; it goes on where it stopped, as one that committed its
 //! offsets. Offsets are committed at the broker along with the pulls, for whoever looks there.
@@ -21,6 +21,7 @@ use ringmq::model::batch::Records;
 use ringmq::model::request::{Expression, Pull, QueueOf};
 use ringmq::model::{GroupName, QueueId, Request, TopicName};
 use ringmq::wire::{self, HeaderEncoding};
+use rustc_hash::FxHashMap;
 
 use crate::audit::{Arrival, Arrived, Audit, Outcomes};
 use crate::clock::RunClock;
@@ -41,6 +42,8 @@ const COUNT_MAX: u32 = 4_096;
 const BYTES_MAX: u32 = 1 << 20;
 /// After the sending: silence after which nothing more is expected.
 pub const QUIET_MAX: Duration = Duration::from_secs(5);
+/// The same while a broker cannot be reached that something is missing of: it may be starting.
+pub const GONE_MAX: Duration = Duration::from_secs(30);
 /// After the sending: silence after which a complete audit is believed to be final.
 const QUIET_COMPLETE_NS: u64 = 300_000_000;
 /// Rare things are looked at this often, ns.
@@ -59,6 +62,8 @@ pub struct ConsumerOptions {
     pub routes: Arc<Routes>,
     pub queues: Vec<QueueStart>,
     pub arrived: Arrived,
+    /// Broker of each producer, by number.
+    pub broker_of: FxHashMap<u32, usize>,
 }
 
 /// A queue and the first offset that belongs to the run.
@@ -95,6 +100,7 @@ pub struct Consumer {
     connector: Connector,
     notebook: Notebook,
     outcomes: flume::Receiver<Arc<[Outcomes]>>,
+    broker_of: FxHashMap<u32, usize>,
     /// Silence counts from here at the earliest, ns.
     quiet_from_ns: u64,
     /// Index of the queue that is asked first in the next turn, so that a slow group serves all.
@@ -182,6 +188,7 @@ impl Consumer {
                 pulls: 0,
             },
             outcomes,
+            broker_of: options.broker_of,
             quiet_from_ns: 0,
             next_queue: 0,
             next_round_ns: 0,
@@ -229,15 +236,21 @@ impl Consumer {
         }
         let is_at_end = self.queues.iter().all(|queue| queue.next_offset >= queue.max_offset);
         let is_complete = is_at_end && self.notebook.arrived.missing(outcomes) == 0;
-        is_complete || quiet_ns >= QUIET_MAX.as_nanos() as u64
+        let is_any_gone = self.brokers.iter().any(|broker| broker.connection.is_none());
+        let quiet_max = if is_any_gone { GONE_MAX } else { QUIET_MAX };
+        is_complete || quiet_ns >= quiet_max.as_nanos() as u64
     }
 
     fn finish(self, outcomes: &[Outcomes]) -> Consumed {
         let notebook = self.notebook;
         notebook.recorder.finish();
         let (corrupted, foreign) = notebook.arrived.unattributed();
+        let is_readable = |producer| {
+            let broker = self.broker_of.get(&producer).map(|broker| &self.brokers[*broker]);
+            broker.is_none_or(|broker| broker.connection.is_some())
+        };
         Consumed {
-            audits: notebook.arrived.reconcile(outcomes),
+            audits: notebook.arrived.reconcile(outcomes, is_readable),
             corrupted,
             foreign,
             last_arrival_ns: notebook.last_arrival_ns,

@@ -246,6 +246,7 @@ impl Report {
             let worst = |of: fn(&Audit) -> u64| audits.iter().map(of).max().unwrap_or(0);
             sum.acknowledged += worst(|audit| audit.acknowledged);
             sum.lost += worst(|audit| audit.lost);
+            sum.unread += worst(|audit| audit.unread);
             sum.duplicated += worst(|audit| audit.duplicated);
             sum.out_of_order += worst(|audit| audit.out_of_order);
             sum.refused_present += worst(|audit| audit.refused_present);
@@ -298,7 +299,11 @@ impl Report {
         let slow = (slip > SLIP_P99_MAX_NS)
             .then(|| format!("the generator fell behind: slip p99 {:.3} ms", slip as f64 / 1e6));
         let idle = (total.counters.sent == 0).then(|| "nothing was sent".to_owned());
-        self.doubts.iter().cloned().chain(slow).chain(idle)
+        let unread = self.audit().unread;
+        let unread = (unread > 0).then(|| {
+            format!("{} acknowledged, their broker gone before the audit", grouped(unread))
+        });
+        self.doubts.iter().cloned().chain(unread).chain(slow).chain(idle)
     }
 
     /// Why the verdict is not PASS, most important first.
@@ -496,13 +501,14 @@ pub mod tests {
             report.unattributed.clear();
         }
         type Change = fn(&mut Report);
-        let rows: [(&str, Change, Verdict); 9] = [
+        let rows: [(&str, Change, Verdict); 10] = [
             ("clean", |_| {}, Verdict::Pass),
             ("lost", |r| r.findings[0].audit.lost = 1, Verdict::Failed),
             ("corrupted", |r| r.unattributed[0].corrupted = 1, Verdict::Failed),
             ("never sent", |r| r.findings[0].audit.never_sent = 1, Verdict::Failed),
             ("disorder, one in flight", set_ordered, Verdict::Failed),
             ("cut short", |r| r.doubts.push("cut".to_owned()), Verdict::Invalid),
+            ("unread", |r| r.findings[0].audit.unread = 1, Verdict::Invalid),
             ("late", |r| of_stream(r).record(Kind::Slip, 2_000_000, 9_000), Verdict::Invalid),
             ("idle", |r| of_stream(r).counters.sent = 0, Verdict::Invalid),
             ("not audited", forget_groups, Verdict::Pass),

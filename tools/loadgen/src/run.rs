@@ -272,6 +272,7 @@ impl<'a> Run<'a> {
         let taken = self.mine.iter().filter(is_taken);
         let producers: Vec<(u16, u32)> =
             taken.map(|assigned| (assigned.stream as u16, assigned.number)).collect();
+        let broker_of = self.mine.iter().map(|assigned| (assigned.number, assigned.broker));
         let name = format!("{GROUP_PREFIX}{}", group.name);
         let encoding = self.scenario.streams[group.streams[0]].header;
         let options = ConsumerOptions {
@@ -284,6 +285,7 @@ impl<'a> Run<'a> {
             routes: self.routes.clone(),
             queues,
             arrived: Arrived::new(self.id, &producers),
+            broker_of: broker_of.collect(),
         };
         let connect = |cause| RunError::Connect { address: addresses(self.target), cause };
         Consumer::new(options, recorder, outcomes).map_err(connect)
