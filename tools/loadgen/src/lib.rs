@@ -22,6 +22,7 @@
 
 pub mod assignment;
 pub mod audit;
+pub mod backlog;
 pub mod bitmap;
 pub mod clock;
 pub mod conclusion;
