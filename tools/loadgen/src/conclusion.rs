@@ -11,8 +11,8 @@ use crate::consumer::Consumed;
 use crate::environment;
 use crate::measure::Collector;
 use crate::report::{
-    Answered, BrokerShare, Finding, GroupFacts, Report, StreamFacts, Subject, Track, TrackKind,
-    Unattributed,
+    Answered, BrokerShare, FaultMark, Finding, GroupFacts, Report, StreamFacts, Subject, Track,
+    TrackKind, Unattributed,
 };
 use crate::rows;
 use crate::run::Sums;
@@ -30,6 +30,7 @@ pub struct Ended<'a> {
     pub collector: Collector,
     pub outcomes: &'a [Outcomes],
     pub sent: &'a Sums,
+    pub faults: Vec<FaultMark>,
     /// By group.
     pub consumed: Vec<Consumed>,
 }
@@ -62,6 +63,7 @@ pub fn conclude(ended: Ended<'_>) -> Report {
     if ended.is_cut_short {
         report.doubts.push("the run was cut short".to_owned());
     }
+    report.faults = ended.faults;
     report.totals = ended.collector.totals;
     report.seconds = ended.collector.seconds;
     report.rows = rows::judge(&scenario.asked, &report);
@@ -184,6 +186,12 @@ fn notes(ended: &Ended<'_>) -> Vec<String> {
     let idle = brokers - used.count();
     if idle > 0 {
         notes.push(format!("{idle} of {brokers} brokers got no load"));
+    }
+    for mark in &ended.faults {
+        if let Some(failed) = &mark.failed {
+            let text: String = format!("{}: {failed}", mark.text).chars().take(60).collect();
+            notes.push(format!("not done: {text}"));
+        }
     }
     for (group, consumed) in ended.scenario.groups.iter().zip(&ended.consumed) {
         group_notes(group, consumed, &mut notes);

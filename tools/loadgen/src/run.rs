@@ -25,6 +25,7 @@ use crate::audit::{Arrived, Outcomes};
 use crate::clock::RunClock;
 use crate::conclusion::{Ended, conclude};
 use crate::consumer::{Consumed, Consumer, ConsumerOptions, GROUP_PREFIX, QueueStart};
+use crate::faults;
 use crate::interrupt::Interrupt;
 use crate::keys::QueueChoice;
 use crate::live::Live;
@@ -183,6 +184,14 @@ impl<'a> Run<'a> {
         drop(reports);
         let watch_routes = Watch::start(self.routes.clone(), self.target.namesrv.clone())
             .map_err(RunError::Generator)?;
+        let faults = faults::start(
+            scenario.faults.clone(),
+            self.target.embedded(),
+            self.clock.clone(),
+            self.progress.clone(),
+            self.interrupt.flag(),
+        );
+        let faults = faults.map_err(RunError::Generator)?;
         // Nothing is due before all threads and connections exist.
         self.clock.start(begin(scenario));
 
@@ -194,6 +203,8 @@ impl<'a> Run<'a> {
         for thread in sending {
             sent.add(join(thread)?);
         }
+        // What was taken away is given back, so that what it holds can be read.
+        let marks = faults.finish();
         let outcomes: Arc<[Outcomes]> = std::mem::take(&mut sent.outcomes).into();
         for (_, hand_over) in &consuming {
             // A consumer that failed is heard of when it is joined.
@@ -218,6 +229,7 @@ impl<'a> Run<'a> {
             collector,
             outcomes: &outcomes,
             sent: &sent,
+            faults: marks,
             consumed,
         }))
     }

@@ -183,6 +183,15 @@ impl Scenario {
         self.phases.last().map_or(0, |phase| phase.end_ns)
     }
 
+    /// NameServers in processes of their own that the faults need: one more than can die.
+    pub fn nameservers(&self) -> u32 {
+        let index = |fault: &Fault| match fault.kind {
+            FaultKind::KillNameServer { index, .. } => Some(index as u32),
+            _ => None,
+        };
+        self.faults.iter().filter_map(index).max().map_or(0, |highest| highest + 2)
+    }
+
     /// What is measured apart: streams first, then groups.
     pub fn track_count(&self) -> usize {
         self.streams.len() + self.groups.len()
