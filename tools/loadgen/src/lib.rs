@@ -58,6 +58,7 @@ pub mod report;
 pub mod routes;
 pub mod rows;
 pub mod run;
+pub mod samples;
 pub mod scenario;
 pub mod schedule;
 pub mod sizes;
