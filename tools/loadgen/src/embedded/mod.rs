@@ -23,7 +23,9 @@ use std::path::Path;
 use std::sync::Arc;
 
 use ringmq::config::PORTS_PER_SHARD;
+use serde_json::{Map, Value};
 
+use crate::environment;
 use crate::options::{Flush, TargetOptions};
 use ground::Ground;
 use server::Server;
@@ -71,6 +73,7 @@ struct Servers {
     /// Addresses joined by `;`.
     namesrv: String,
     ground: Ground,
+    facts: Map<String, Value>,
 }
 
 impl Embedded {
@@ -96,11 +99,14 @@ impl Embedded {
             }
         };
         arguments.extend(engine_arguments(options, listen, &ground));
+        let broker = Server::new("broker".to_owned(), arguments);
+        let facts = environment::of_ground(ground.data(), &broker.describe());
         let servers = Servers {
-            broker: Server::new("broker".to_owned(), arguments),
+            broker,
             nameservers: apart.map(nameserver).collect(),
             namesrv,
             ground,
+            facts,
         };
         // From here on whatever has been started ends with `embedded`.
         let embedded = Self { handle: Handle(Arc::new(servers)) };
@@ -142,9 +148,9 @@ impl Handle {
         self.0.ground.is_image()
     }
 
-    /// Arguments of the broker's program, for the report.
-    pub fn broker_command(&self) -> String {
-        self.0.broker.describe()
+    /// Its command, and the device under its data with the device's own speed, for the report.
+    pub fn facts(&self) -> &Map<String, Value> {
+        &self.0.facts
     }
 
     /// The broker's process, when it runs.
