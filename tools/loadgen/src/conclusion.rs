@@ -79,6 +79,9 @@ fn late_start(scenario: &Scenario, clock: &RunClock) -> Option<String> {
 }
 
 fn subject(scenario: &Scenario, target: &Target) -> Subject {
+    let mut environment = environment::describe();
+    environment.extend(environment::of_servers(target.embedded().as_ref()));
+    environment.extend(environment::of_scenario(scenario));
     Subject {
         name: scenario.name.clone(),
         load: scenario.text.clone(),
@@ -86,7 +89,7 @@ fn subject(scenario: &Scenario, target: &Target) -> Subject {
         seed: scenario.seed,
         part: scenario.part,
         schedule: scenario.schedule_id(),
-        environment: environment::describe(),
+        environment,
         assumptions: scenario.assumptions.clone(),
     }
 }
