@@ -111,6 +111,8 @@ pub struct Producer {
 #[derive(Debug, Default)]
 struct Lane {
     is_taken: bool,
+    /// When its last request ended, so that the next could go.
+    free_since_ns: u64,
     held_back: VecDeque<Message>,
 }
 
@@ -242,8 +244,9 @@ impl Producer {
     }
 
     /// A request of this lane has ended; the next may go.
-    fn release(&mut self, lane: u16) {
+    fn release(&mut self, lane: u16, now_ns: u64) {
         if let Some(lane) = self.lanes.get_mut(usize::from(lane)) {
+            lane.free_since_ns = now_ns;
             match lane.held_back.pop_front() {
                 Some(next) => self.waiting.push_back(next),
                 None => lane.is_taken = false,
@@ -325,11 +328,15 @@ impl Producer {
                 counters.sent += count;
                 counters.one_way += if is_one_way { count } else { 0 };
             });
-            let slip_ns = now_ns.saturating_sub(message.due_ns.max(self.open_since_ns));
+            // Waiting for the turn within its order is the target's doing.
+            let lane = self.lanes.get(usize::from(message.lane));
+            let turn_ns = lane.map_or(0, |lane| lane.free_since_ns);
+            let could_ns = message.due_ns.max(self.open_since_ns).max(turn_ns);
+            let slip_ns = now_ns.saturating_sub(could_ns);
             notebook.recorder.record(track, message.due_ns, Kind::Slip, slip_ns, count);
         }
         if job.is_one_way {
-            self.release(message.lane);
+            self.release(message.lane, now_ns);
         }
     }
 
@@ -412,7 +419,7 @@ impl Producer {
                 notebook.note(stream, code, answer.reason);
             }
         }
-        self.release(message.lane);
+        self.release(message.lane, now_ns);
     }
 
     /// Refused requests may be sent once more.
@@ -432,7 +439,7 @@ impl Producer {
             let message = request.message;
             notebook.recorder.count(track, message.due_ns, |counters| counters.unknown += count);
             notebook.give_up(&self.job, message.due_ns, now_ns);
-            self.release(message.lane);
+            self.release(message.lane, now_ns);
         }
     }
 
@@ -451,7 +458,7 @@ impl Producer {
                     notebook.give_up(&self.job, message.due_ns, now_ns);
                 }
             }
-            self.release(message.lane);
+            self.release(message.lane, now_ns);
         }
     }
 
