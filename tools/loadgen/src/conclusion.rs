@@ -11,8 +11,8 @@ use crate::consumer::Consumed;
 use crate::environment;
 use crate::measure::Collector;
 use crate::report::{
-    Answered, BrokerShare, FaultMark, Finding, GroupFacts, Report, StreamFacts, Subject, Track,
-    TrackKind, Unattributed,
+    Answered, BrokerShare, FaultMark, Finding, GroupFacts, Report, Sample, StreamFacts, Subject,
+    Track, TrackKind, Unattributed,
 };
 use crate::rows;
 use crate::run::Sums;
@@ -31,6 +31,7 @@ pub struct Ended<'a> {
     pub outcomes: &'a [Outcomes],
     pub sent: &'a Sums,
     pub faults: Vec<FaultMark>,
+    pub samples: Vec<Sample>,
     /// By group.
     pub consumed: Vec<Consumed>,
 }
@@ -64,6 +65,7 @@ pub fn conclude(ended: Ended<'_>) -> Report {
         report.doubts.push("the run was cut short".to_owned());
     }
     report.faults = ended.faults;
+    report.samples = ended.samples;
     report.totals = ended.collector.totals;
     report.seconds = ended.collector.seconds;
     report.rows = rows::judge(&scenario.asked, &report);

@@ -36,6 +36,7 @@ use crate::producer::{Job, JobTopic, Post, Producer, Refusal};
 use crate::progress::Progress;
 use crate::report::{Report, write_files};
 use crate::routes::{Routes, Watch};
+use crate::samples::{self, Samples};
 use crate::scenario::Scenario;
 use crate::schedule::Schedule;
 use crate::target::{Target, TargetError};
@@ -192,6 +193,8 @@ impl<'a> Run<'a> {
             self.interrupt.flag(),
         );
         let faults = faults.map_err(RunError::Generator)?;
+        let samples = self.target.embedded().map(|it| samples::start(it, self.clock.clone()));
+        let samples = samples.transpose().map_err(RunError::Generator)?;
         // Nothing is due before all threads and connections exist.
         self.clock.start(begin(scenario));
 
@@ -230,6 +233,7 @@ impl<'a> Run<'a> {
             outcomes: &outcomes,
             sent: &sent,
             faults: marks,
+            samples: samples.map_or(Vec::new(), Samples::finish),
             consumed,
         }))
     }
