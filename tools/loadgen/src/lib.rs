@@ -69,3 +69,4 @@ pub mod template;
 pub mod units;
 pub mod window;
 pub mod worker;
+pub mod workload;
