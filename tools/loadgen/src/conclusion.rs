@@ -10,6 +10,7 @@ use crate::clock::RunClock;
 use crate::consumer::Consumed;
 use crate::environment;
 use crate::measure::Collector;
+use crate::options::Part;
 use crate::report::{
     Answered, BrokerShare, FaultMark, Finding, GroupFacts, Report, Sample, StreamFacts, Subject,
     Track, TrackKind, Unattributed,
@@ -54,6 +55,7 @@ pub fn conclude(ended: Ended<'_>) -> Report {
         faults: Vec::new(),
         brokers: broker_shares(ended.target, ended.assigned, ended.outcomes),
         samples: Vec::new(),
+        asked: scenario.asked.clone(),
         rows: Vec::new(),
         doubts: Vec::new(),
         notes: notes(&ended),
@@ -199,12 +201,13 @@ fn notes(ended: &Ended<'_>) -> Vec<String> {
         }
     }
     for (group, consumed) in ended.scenario.groups.iter().zip(&ended.consumed) {
-        group_notes(group, consumed, &mut notes);
+        group_notes(group, consumed, ended.scenario.part == Part::WHOLE, &mut notes);
     }
     notes
 }
 
-fn group_notes(group: &Group, consumed: &Consumed, notes: &mut Vec<String>) {
+/// To one part of several, the messages of the others are foreign, which is no news.
+fn group_notes(group: &Group, consumed: &Consumed, is_whole: bool, notes: &mut Vec<String>) {
     let name = &group.name;
     if consumed.disconnects > 0 {
         notes.push(format!("{name} lost its connection {} times", consumed.disconnects));
@@ -217,7 +220,7 @@ fn group_notes(group: &Group, consumed: &Consumed, notes: &mut Vec<String>) {
     if refused > 0 {
         notes.push(format!("{name}: {refused} messages were refused and arrived all the same"));
     }
-    if consumed.foreign > 0 {
+    if consumed.foreign > 0 && is_whole {
         notes.push(format!("{name}: {} messages of others were left out", consumed.foreign));
     }
 }

@@ -43,6 +43,7 @@ pub mod interrupt;
 pub mod keys;
 pub mod live;
 pub mod measure;
+pub mod merge;
 pub mod night;
 pub mod options;
 pub mod pace;

@@ -20,7 +20,7 @@ use crate::measure::{Interval, Second};
 use crate::options::Part;
 use crate::page;
 use crate::rows::Row;
-use crate::scenario::{Pause, Phase};
+use crate::scenario::{Asked, Pause, Phase};
 use crate::units::grouped;
 
 /// A generator whose own lateness exceeds this in one of a hundred sends measures itself.
@@ -166,6 +166,9 @@ pub struct Report {
     pub faults: Vec<FaultMark>,
     pub brokers: Vec<BrokerShare>,
     pub samples: Vec<Sample>,
+    /// What the run was asked to reach, for whoever joins parts and judges the whole.
+    #[serde(default)]
+    pub asked: Vec<Asked>,
     /// What the run was asked to reach, and whether it did.
     pub rows: Vec<Row>,
     /// Why the figures do not count, as far as the run itself knows.
@@ -436,6 +439,7 @@ pub mod tests {
             faults: Vec::new(),
             brokers: Vec::new(),
             samples: Vec::new(),
+            asked: Vec::new(),
             rows: Vec::new(),
             doubts: Vec::new(),
             notes: vec!["80 requests were refused: 80 x code 2".to_owned()],
