@@ -38,6 +38,7 @@ pub mod double11;
 pub mod embedded;
 pub mod environment;
 pub mod faults;
+pub mod file_run;
 pub mod histogram;
 pub mod interrupt;
 pub mod keys;

@@ -8,7 +8,7 @@ use loadgen::embedded::SERVER_COMMAND;
 use loadgen::interrupt::Interrupt;
 use loadgen::options::{Command, Options};
 use loadgen::run::RunError;
-use loadgen::{merge, night, ramp, steady};
+use loadgen::{file_run, merge, night, ramp, steady};
 use ringmq::shard::preflight::raise_limits;
 
 fn main() -> ExitCode {
@@ -36,8 +36,8 @@ fn run(options: &Options) -> Result<u8, RunError> {
         Command::Steady(options) => steady::run(options, &interrupt)?,
         Command::Ramp(options) => ramp::run(options, &interrupt)?,
         Command::Double11(options) => night::run(options, &interrupt)?,
-        Command::Merge(options) => merge::run(&options.reports, options.out.as_deref())
-            .map_err(|error| RunError::Usage(error.to_string()))?,
+        Command::Run(options) => file_run::run(options, &interrupt)?,
+        Command::Merge(options) => merge::run(&options.reports, options.out.as_deref())?,
         _ => return Err(RunError::Usage("the parts are not joined yet".to_owned())),
     };
     print!("{report}");

@@ -30,6 +30,7 @@ use crate::interrupt::Interrupt;
 use crate::keys::QueueChoice;
 use crate::live::Live;
 use crate::measure::{Collector, PhaseEnds, Recorder, Report as Measured};
+use crate::merge::MergeError;
 use crate::options::TargetOptions;
 use crate::pace::Pace;
 use crate::producer::{Job, JobTopic, Post, Producer, Refusal};
@@ -42,6 +43,7 @@ use crate::schedule::Schedule;
 use crate::target::{Target, TargetError};
 use crate::template::{Template, TemplateError, TemplateOptions};
 use crate::worker::{Finished, Worker, WorkerOptions};
+use crate::workload::WorkloadError;
 
 /// Time for all threads to be at their posts before the first message is due.
 const LEAD: Duration = Duration::from_millis(50);
@@ -53,6 +55,10 @@ pub enum RunError {
     Target(#[from] TargetError),
     #[error(transparent)]
     Template(#[from] TemplateError),
+    #[error(transparent)]
+    Workload(#[from] WorkloadError),
+    #[error(transparent)]
+    Merge(#[from] MergeError),
     #[error("{0}")]
     Usage(String),
     #[error("part {index} of {count} has no connection of {connections}")]
@@ -69,6 +75,7 @@ impl RunError {
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::Usage(_) | Self::Template(_) | Self::EmptyPart { .. } | Self::Files { .. } => 2,
+            Self::Workload(_) | Self::Merge(_) => 2,
             Self::Target(TargetError::NoFixedHeader(_)) => 2,
             Self::Generator(_) => 3,
             Self::Target(_) | Self::Connect { .. } => 4,
