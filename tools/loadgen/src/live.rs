@@ -212,7 +212,8 @@ impl View {
             self.second + 1
         );
         let furthest = self.groups.iter().max_by_key(|group| group.messages());
-        if let Some(group) = furthest.filter(|_| self.groups.len() > 1) {
+        let is_said = |group: &&Behind| self.groups.len() > 1 && group.messages() > 0;
+        if let Some(group) = furthest.filter(is_said) {
             line += &format!("  {} behind {}", group.name, grouped(group.messages()));
         }
         let trouble = counters.refused + counters.unknown + counters.not_sent;
@@ -292,6 +293,8 @@ mod tests {
             "  16 s  payment wave  due 10,000  sent 9,998  acked 9,900  got 9,800  \
              ms 1.00 1.00 1.00  logistics behind 9,800  failed 2"
         );
+        view.take(16, &orders_only(0, [100, 9_800, 5_000, 0, 0]));
+        assert!(!view.line().contains("behind"), "{}", view.line());
     }
 
     #[test]
