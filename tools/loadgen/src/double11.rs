@@ -28,7 +28,9 @@ use crate::curve::{RateCurve, highest};
 use crate::double11::timeline::{END_S, FIRST_MINUTE_S, PAYMENTS_S, START_S, Timeline};
 use crate::keys::{KeySpace, Keys};
 use crate::options::{Double11Options, Night, PEAK_OF_BASE, TargetOptions};
-use crate::scenario::{Asked, Group, LateJoin, Pause, Phase, Scenario, Stream};
+use crate::scenario::{
+    Asked, Fault, Group, LateJoin, Pause, Phase, Scenario, Stream, asked_of_faults,
+};
 use crate::sizes::Sizes;
 use crate::units::grouped;
 
@@ -104,7 +106,7 @@ pub fn scenario(options: &Double11Options, peak: f64, brokers: u32) -> Scenario 
             options.profile.connections,
             format!("{:?}", options.profile.header).to_lowercase(),
         ),
-        asked: asked(options.night, &phases, &groups),
+        asked: asked(options.night, &phases, &groups, &faults),
         phases,
         streams,
         groups,
@@ -408,7 +410,7 @@ fn late(connections: u32, brokers: u32, timeline: Timeline) -> Option<LateJoin> 
 }
 
 /// The pass figures, as far as the night has what they are about.
-fn asked(night: Night, phases: &[Phase], groups: &[Group]) -> Vec<Asked> {
+fn asked(night: Night, phases: &[Phase], groups: &[Group], faults: &[Fault]) -> Vec<Asked> {
     let phase = |name| phases.iter().position(|phase| phase.name == name).unwrap_or(0);
     let logistics = groups.iter().position(|group| group.name == "logistics").unwrap_or(0);
     let steady = phase("small hours");
@@ -426,7 +428,7 @@ fn asked(night: Night, phases: &[Phase], groups: &[Group]) -> Vec<Asked> {
     ];
     match night {
         Night::Pulse | Night::Ceiling => asked.push(Asked::Refused { part_max: 0.001 }),
-        Night::Break => asked.push(Asked::BackWithin(Duration::from_secs(3))),
+        Night::Break => asked.extend(asked_of_faults(faults)),
         Night::Limits => {}
     }
     asked

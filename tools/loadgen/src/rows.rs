@@ -64,10 +64,10 @@ fn row(asked: &Asked, report: &Report) -> Row {
             format!("{factor} x production"),
             drain(report, group, factor),
         ),
-        Asked::BackWithin(within) => (
-            "acks after a fault".to_owned(),
-            format!("within {}", seconds(within)),
-            back_within(report, within),
+        Asked::BackWithin { fault, within } => (
+            fault_name(report, fault).to_owned(),
+            format!("acks within {}", seconds(within)),
+            back_within(report, fault, within),
         ),
         Asked::Refused { part_max } => (
             "refused or not sent".to_owned(),
@@ -160,16 +160,14 @@ fn drain(report: &Report, group: usize, factor: f64) -> Found {
     })
 }
 
-/// How long a broker takes to serve again is counted from the end of the fault: how long it was
-/// away before that was the run's own decision.
-fn back_within(report: &Report, within: Duration) -> Found {
-    let back = report.faults.iter().filter_map(|fault| {
-        let lasted_ns = fault.until_ns.map_or(0, |until_ns| until_ns.saturating_sub(fault.at_ns));
-        fault.back_after_ns.map(|back_ns| back_ns.saturating_sub(lasted_ns))
-    });
-    let slowest_ns = back.max().ok_or("no broker was away and back")?;
-    let is_met = slowest_ns <= within.as_nanos() as u64;
-    Ok((format!("{:.1} s after its end", slowest_ns as f64 / 1e9), is_met))
+fn back_within(report: &Report, fault: usize, within: Duration) -> Found {
+    let fault = report.faults.get(fault).ok_or("there was no such fault")?;
+    if let Some(why) = &fault.failed {
+        return Err(why.clone());
+    }
+    let Some(back_ns) = fault.back_after_ns else { return Ok(("none came".to_owned(), false)) };
+    let is_met = back_ns <= within.as_nanos() as u64;
+    Ok((format!("after {:.2} s", back_ns as f64 / 1e9), is_met))
 }
 
 fn refused(report: &Report, part_max: f64) -> Found {
@@ -203,6 +201,13 @@ fn tail_ns(report: &Report, phase: usize) -> Result<u64, String> {
 
 fn phase_name(report: &Report, phase: usize) -> &str {
     report.phases.get(phase).map_or("?", |phase| &phase.name)
+}
+
+/// What was done, without for how long.
+fn fault_name(report: &Report, fault: usize) -> &str {
+    let text = report.faults.get(fault).map_or("?", |fault| &fault.text);
+    let end = [", ", " for "].iter().filter_map(|end| text.find(end)).min();
+    end.map_or(text, |end| &text[..end])
 }
 
 fn group_name(report: &Report, group: usize) -> &str {
@@ -368,21 +373,29 @@ mod tests {
     }
 
     #[test]
-    fn being_back_counts_from_the_end_of_the_fault() {
-        let fault = |until_s: u64, back_s: Option<u64>| FaultMark {
+    fn a_broker_is_back_with_its_first_acknowledgement() {
+        let fault = |back_ms: Option<u64>, failed: Option<&str>| FaultMark {
             at_ns: 5 * SECOND_NS,
-            until_ns: Some(until_s * SECOND_NS),
-            text: "kill -9".to_owned(),
-            failed: None,
-            back_after_ns: back_s.map(|back_s| back_s * SECOND_NS),
+            until_ns: Some(6 * SECOND_NS),
+            text: "kill -9 of the broker, down 1 s".to_owned(),
+            failed: failed.map(str::to_owned),
+            back_after_ns: back_ms.map(|back_ms| back_ms * MS),
         };
-        let asked = Asked::BackWithin(Duration::from_secs(3));
         let mut report = example();
-        assert_eq!(judged(asked, &report).1, None);
-        report.faults = vec![fault(15, Some(12)), fault(6, None)];
-        assert_eq!(judged(asked, &report), ("2.0 s after its end".to_owned(), Some(true)));
-        report.faults.push(fault(6, Some(5)));
-        assert_eq!(judged(asked, &report), ("4.0 s after its end".to_owned(), Some(false)));
+        report.faults =
+            vec![fault(Some(2_500), None), fault(None, None), fault(None, Some("not embedded"))];
+        let rows = [
+            (0, 4, "after 2.50 s", Some(true)),
+            (0, 2, "after 2.50 s", Some(false)),
+            (1, 4, "none came", Some(false)),
+            (2, 4, "not embedded", None),
+            (3, 4, "there was no such fault", None),
+        ];
+        for (fault, within, found, is_met) in rows {
+            let asked = Asked::BackWithin { fault, within: Duration::from_secs(within) };
+            assert_eq!(judged(asked, &report), (found.to_owned(), is_met));
+        }
+        assert_eq!(fault_name(&report, 0), "kill -9 of the broker");
     }
 
     #[test]

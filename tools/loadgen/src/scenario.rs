@@ -171,10 +171,25 @@ pub enum Asked {
     AnsweredWithin { phase: usize, part: f64, within: Duration },
     /// The backlog of group `group` is drained at `factor` times the mean rate of production.
     Drain { group: usize, factor: f64 },
-    /// After a broker was killed, the first acknowledgement comes within this time.
-    BackWithin(Duration),
+    /// The first acknowledgement behind fault number `fault`, which took a broker away, comes this
+    /// long after it, the time included in which the broker is kept away.
+    BackWithin { fault: usize, within: Duration },
     /// Less than this part of what was due was refused or could not be sent.
     Refused { part_max: f64 },
+}
+
+/// How long a broker may take to serve again once it is let.
+const RETURN_MAX: Duration = Duration::from_secs(3);
+
+/// What is asked of faults that take a broker away.
+pub fn asked_of_faults(faults: &[Fault]) -> Vec<Asked> {
+    let asked = faults.iter().enumerate().filter_map(|(fault, Fault { kind, .. })| match kind {
+        FaultKind::KillBroker { down: away } | FaultKind::FreezeBroker { length: away } => {
+            Some(Asked::BackWithin { fault, within: *away + RETURN_MAX })
+        }
+        _ => None,
+    });
+    asked.collect()
 }
 
 impl Scenario {

@@ -29,7 +29,7 @@ use ringmq::model::TopicName;
 use crate::clock::unix_ns;
 use crate::curve::RateCurve;
 use crate::options::ProcessOptions;
-use crate::scenario::{Asked, FaultKind, Phase, Scenario, Stream};
+use crate::scenario::{Asked, Phase, Scenario, Stream, asked_of_faults};
 use crate::units::grouped;
 use crate::workload::fields::Wrong;
 use crate::workload::spec::{Load, Spec, StreamSpec};
@@ -208,16 +208,11 @@ impl Workload {
     }
 
     fn asked(&self) -> Vec<Asked> {
-        let takes_broker = |kind: &FaultKind| {
-            matches!(kind, FaultKind::KillBroker { .. } | FaultKind::FreezeBroker { .. })
-        };
         let mut asked = vec![Asked::NothingLost];
         if self.spec.faults.is_empty() {
             asked.push(Asked::Refused { part_max: 0.001 });
         }
-        if self.spec.faults.iter().any(|fault| takes_broker(&fault.kind)) {
-            asked.push(Asked::BackWithin(Duration::from_secs(3)));
-        }
+        asked.extend(asked_of_faults(&self.spec.faults));
         if self.spec.has_backlog {
             asked.push(Asked::Drain { group: 0, factor: 1.0 });
         }

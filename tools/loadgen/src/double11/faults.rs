@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::double11::timeline::Timeline;
+use crate::faults::length_of;
 use crate::scenario::{Fault, FaultKind};
 
 /// However short the night, a fault lasts at least this long, so that it can be seen in figures
@@ -39,22 +40,14 @@ pub fn around_midnight(timeline: Timeline, compress: u32) -> Vec<Fault> {
     let mut free_from_ns = 0;
     let fault = |(real_s, kind): (f64, FaultKind)| {
         let at_ns = timeline.at(real_s).max(free_from_ns);
-        free_from_ns = at_ns + over_after_ns(&kind).map_or(0, |length_ns| length_ns + APART_NS);
+        free_from_ns = length_of(&kind).map_or(at_ns, |length| at_ns + nanos(length) + APART_NS);
         Fault { at_ns, kind }
     };
     rows.map(fault).into()
 }
 
-/// How long a fault lasts; `None`: to the end.
-fn over_after_ns(kind: &FaultKind) -> Option<u64> {
-    let length = match kind {
-        FaultKind::KillBroker { down } => *down,
-        FaultKind::KillNameServer { down, .. } => (*down)?,
-        FaultKind::FreezeBroker { length }
-        | FaultKind::FillDisk { length, .. }
-        | FaultKind::SlowDisk { length, .. } => *length,
-    };
-    Some(length.as_nanos() as u64)
+fn nanos(length: Duration) -> u64 {
+    length.as_nanos() as u64
 }
 
 #[cfg(test)]
@@ -68,8 +61,8 @@ mod tests {
         let faults = around_midnight(timeline, 1);
         let times = faults.iter().map(|fault| fault.at_ns).collect::<Vec<_>>();
         assert_eq!(times, [-10.0, 20.0, 45.0, 90.0, 150.0].map(|real_s| timeline.at(real_s)));
-        assert_eq!(over_after_ns(&faults[2].kind), Some(10_000_000_000));
-        assert_eq!(over_after_ns(&faults[0].kind), None, "stays dead");
+        assert_eq!(length_of(&faults[2].kind), Some(Duration::from_secs(10)));
+        assert_eq!(length_of(&faults[0].kind), None, "stays dead");
     }
 
     #[test]
@@ -78,11 +71,11 @@ mod tests {
             let timeline = Timeline::new(compress);
             let faults = around_midnight(timeline, compress);
             for pair in faults[1..].windows(2) {
-                let over_ns = pair[0].at_ns + over_after_ns(&pair[0].kind).unwrap();
+                let over_ns = pair[0].at_ns + nanos(length_of(&pair[0].kind).unwrap());
                 assert!(pair[1].at_ns >= over_ns + APART_NS, "/{compress}: {pair:?}");
             }
-            let lengths = faults.iter().filter_map(|fault| over_after_ns(&fault.kind));
-            assert!(lengths.min().unwrap() >= 1_000_000_000, "/{compress}");
+            let lengths = faults.iter().filter_map(|fault| length_of(&fault.kind));
+            assert!(lengths.min().unwrap() >= Duration::from_secs(1), "/{compress}");
             let last = faults.last().unwrap();
             let is_inside = last.at_ns < timeline.at(END_S);
             assert!(is_inside || compress > 100, "/{compress}: {last:?}");

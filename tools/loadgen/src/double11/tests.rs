@@ -221,7 +221,11 @@ fn rows_ask_about_phases_that_exist() {
     let step = scenario.phases.iter().position(|phase| phase.name == "step").unwrap();
     let tail = Asked::TailWithin { phase: step, beside: steady, factor: 10.0 };
     assert!(scenario.asked.contains(&tail), "{:?}", scenario.asked);
-    assert!(scenario.asked.contains(&Asked::BackWithin(Duration::from_secs(3))));
+    // Killed for 5 s and frozen for 10 s.
+    for (fault, within) in [(1, 8), (2, 13)] {
+        let back = Asked::BackWithin { fault, within: Duration::from_secs(within) };
+        assert!(scenario.asked.contains(&back), "{:?}", scenario.asked);
+    }
     let drained = scenario.asked.iter().find_map(|asked| match asked {
         Asked::Drain { group, .. } => Some(scenario.groups[*group].name.as_str()),
         _ => None,

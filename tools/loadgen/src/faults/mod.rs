@@ -108,7 +108,7 @@ fn plan(faults: &[Fault]) -> Vec<Action> {
 }
 
 /// How long it lasts; `None`: to the end.
-fn length_of(kind: &FaultKind) -> Option<Duration> {
+pub fn length_of(kind: &FaultKind) -> Option<Duration> {
     match kind {
         FaultKind::KillBroker { down } => Some(*down),
         FaultKind::KillNameServer { down, .. } => *down,

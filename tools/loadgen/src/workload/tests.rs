@@ -123,7 +123,8 @@ fn our_own_fields_make_a_shop() {
     let down = Duration::from_secs(2);
     assert_eq!(scenario.faults[0].kind, FaultKind::KillBroker { down });
     assert_eq!((scenario.seed, scenario.end_ns()), (11, 90_000_000_000));
-    assert!(scenario.asked.contains(&Asked::BackWithin(Duration::from_secs(3))));
+    let back = Asked::BackWithin { fault: 0, within: Duration::from_secs(5) };
+    assert!(scenario.asked.contains(&back), "{:?}", scenario.asked);
 }
 
 #[test]
