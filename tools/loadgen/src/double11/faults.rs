@@ -9,8 +9,9 @@ use crate::scenario::{Fault, FaultKind};
 /// However short the night, a fault lasts at least this long, so that it can be seen in figures
 /// that are kept by the second.
 const LENGTH_MIN_S: f64 = 1.0;
-/// And the next one begins no sooner than this after it is over, so that each shows apart.
-const APART_NS: u64 = 2_000_000_000;
+/// And the next one begins no sooner than this after it is over: by then a broker that was killed has
+/// read its log and serves, or the next fault would hit that instead of the load.
+const APART_NS: u64 = 4_000_000_000;
 /// A slow disk: 50 ms for each write.
 const SLOW_WRITES_PER_S: u64 = 20;
 const SLOW_BYTES_PER_S: u64 = 8 << 20;

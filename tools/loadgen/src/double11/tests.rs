@@ -144,6 +144,20 @@ fn logistics_falls_behind_and_catches_up_before_the_small_hours() {
     }
 }
 
+/// 40 % of the highest rate of orders and payments together, which is in the payment wave.
+#[test]
+fn logistics_is_slower_than_its_peak() {
+    let scenario = night("");
+    let (timeline, base) = (Timeline::new(1), PEAK / 25.0);
+    let (orders, payments) = (curve(&scenario, "orders"), curve(&scenario, "payments"));
+    let tenths = (2_020..6_220).map(|tenth| timeline.at(f64::from(tenth) / 10.0));
+    let rates = tenths.map(|ns| orders.rate_at(ns) + payments.rate_at(ns));
+    let highest = rates.fold(0.0, f64::max);
+    assert!((14.0 * base..15.5 * base).contains(&highest), "{highest}");
+    let rate = group(&scenario, "logistics").rate.unwrap();
+    assert!((rate / highest - 0.4).abs() < 1e-3, "{rate}");
+}
+
 #[test]
 fn the_first_group_takes_everything() {
     let scenario = night("");
