@@ -107,7 +107,8 @@ fn tail_within(report: &Report, phase: usize, beside: usize, factor: f64) -> Fou
     Ok((beside_text(found_ns, times), times <= factor))
 }
 
-/// The first whole second behind the phase whose tail is short enough says when it was back.
+/// The first whole second behind the phase whose tail is short enough says when it was back: how
+/// many whole seconds passed before it.
 fn tail_back(report: &Report, after: usize, beside: usize, factor: f64, within: Duration) -> Found {
     const SECOND_NS: u64 = 1_000_000_000;
     let beside_ns = tail_ns(report, beside)?.max(1);
@@ -126,9 +127,9 @@ fn tail_back(report: &Report, after: usize, beside: usize, factor: f64, within: 
     let mut least_ns = None::<u64>;
     for (number, tail_ns) in tails {
         if is_back(tail_ns) {
-            let after_ns = number * SECOND_NS - end_ns;
-            let text = format!("{} after {:.0} s", milliseconds(tail_ns), after_ns as f64 / 1e9);
-            return Ok((text, after_ns <= within.as_nanos() as u64));
+            let after_s = number - first;
+            let text = format!("{} after {after_s} s", milliseconds(tail_ns));
+            return Ok((text, Duration::from_secs(after_s) <= within));
         }
         least_ns = Some(least_ns.map_or(tail_ns, |least| least.min(tail_ns)));
     }
