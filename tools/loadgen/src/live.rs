@@ -212,7 +212,9 @@ impl View {
             self.second + 1
         );
         let furthest = self.groups.iter().max_by_key(|group| group.messages());
-        let is_said = |group: &&Behind| self.groups.len() > 1 && group.messages() > 0;
+        // What is under way all the time is not worth a word, nor are a few one-way messages lost.
+        let is_behind = |group: &&Behind| group.messages() > counters.acknowledged;
+        let is_said = |group: &&Behind| self.groups.len() > 1 && is_behind(group);
         if let Some(group) = furthest.filter(is_said) {
             line += &format!("  {} behind {}", group.name, grouped(group.messages()));
         }
@@ -287,13 +289,14 @@ mod tests {
     #[test]
     fn a_line_of_a_night_names_the_phase_and_who_is_furthest_behind() {
         let mut view = View::of(&night());
+        view.take(14, &orders_only(9_900, [9_900, 0, 0, 0, 0]));
         view.take(15, &orders_only(9_900, [9_800, 100, 5_000, 0, 0]));
         assert_eq!(
             view.line(),
             "  16 s  payment wave  due 10,000  sent 9,998  acked 9,900  got 9,800  \
-             ms 1.00 1.00 1.00  logistics behind 9,800  failed 2"
+             ms 1.00 1.00 1.00  logistics behind 19,700  failed 2"
         );
-        view.take(16, &orders_only(0, [100, 9_800, 5_000, 0, 0]));
+        view.take(16, &orders_only(0, [100, 19_700, 14_800, 0, 0]));
         assert!(!view.line().contains("behind"), "{}", view.line());
     }
 
