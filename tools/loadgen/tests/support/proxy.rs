@@ -1,0 +1,209 @@
+//! Stands between a load generator and a broker, hands on what both say, and breaks promises on
+//! purpose: an exact number of each kind.
+//!
+//! The generator is led here by the routes of the NameServer, in which the broker's address is
+//! replaced. Requests to produce are read with `ringmq::wire`; all else is handed on frame by frame.
+
+use std::collections::VecDeque;
+use std::io::{self, Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::{Arc, Mutex};
+use std::thread;
+
+use bytes::BytesMut;
+use ringmq::model::record::Host;
+use ringmq::model::reply::Produced;
+use ringmq::model::request::Produce;
+use ringmq::model::{LogOffset, QueueOffset, Reply, Request};
+use ringmq::wire::{self, FRAME_SIZE_MAX};
+use zerocopy::byteorder::big_endian::U32;
+
+/// What happens to a message on its way to the broker.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Planted {
+    /// It is acknowledged and not handed on.
+    Loss,
+    /// It is handed on twice.
+    Duplicate,
+    /// It is handed on behind the next one of its producer.
+    Swap,
+    /// This bit of its body, counted modulo their number, is another when it is handed on.
+    BitFlip(usize),
+}
+
+/// One of so many messages of a connection is harmed.
+const EVERY: u64 = 4;
+
+pub struct Proxy {
+    /// Where the generator finds its routes.
+    pub namesrv: SocketAddr,
+    plan: Arc<Plan>,
+}
+
+/// What is still to be planted, in order.
+struct Plan(Mutex<VecDeque<Planted>>);
+
+impl Proxy {
+    /// Serves for the rest of the process.
+    pub fn start(namesrv: SocketAddr, broker: SocketAddr, plan: Vec<Planted>) -> Self {
+        let plan = Arc::new(Plan(Mutex::new(plan.into())));
+        let of_broker = plan.clone();
+        let here = serve(move |client| {
+            let server = TcpStream::connect(broker)?;
+            relay(client, server, of_broker.clone())
+        });
+        let own_namesrv = serve(move |client| {
+            let server = TcpStream::connect(namesrv)?;
+            relay_routes(client, server, &broker.to_string(), &here.to_string())
+        });
+        Self { namesrv: own_namesrv, plan }
+    }
+
+    /// How many promises are still to be broken.
+    pub fn unplanted(&self) -> usize {
+        self.plan.0.lock().unwrap().len()
+    }
+}
+
+fn serve(handle: impl Fn(TcpStream) -> io::Result<()> + Clone + Send + 'static) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    thread::spawn(move || {
+        for client in listener.incoming().map_while(Result::ok) {
+            let handle = handle.clone();
+            // A peer that goes away is nothing to report.
+            thread::spawn(move || drop(handle(client)));
+        }
+    });
+    address
+}
+
+/// Frames of a stream, whole and as they are.
+struct Frames(TcpStream);
+
+impl Frames {
+    fn next(&mut self) -> io::Result<Vec<u8>> {
+        let mut size = [0; 4];
+        self.0.read_exact(&mut size)?;
+        let mut frame = size.to_vec();
+        frame.resize(4 + u32::from_be_bytes(size) as usize, 0);
+        self.0.read_exact(&mut frame[4..])?;
+        Ok(frame)
+    }
+}
+
+/// Where a frame's body begins.
+fn body_start(frame: &[u8]) -> usize {
+    8 + u32::from_be_bytes([0, frame[5], frame[6], frame[7]]) as usize
+}
+
+/// Hands on questions and answers, with `there` instead of `here` in what NameServers answer.
+fn relay_routes(client: TcpStream, server: TcpStream, here: &str, there: &str) -> io::Result<()> {
+    let (mut to_server, mut to_client) = (server.try_clone()?, client.try_clone()?);
+    let mut questions = Frames(client);
+    thread::spawn(move || {
+        while let Ok(frame) = questions.next() {
+            if to_server.write_all(&frame).is_err() {
+                return;
+            }
+        }
+        let _ = to_server.shutdown(std::net::Shutdown::Both);
+    });
+    let mut answers = Frames(server);
+    loop {
+        let frame = answers.next()?;
+        let (head, body) = frame.split_at(body_start(&frame));
+        let body = String::from_utf8_lossy(body).replace(here, there);
+        let size = (head.len() - 4 + body.len()) as u32;
+        to_client.write_all(&[&size.to_be_bytes(), &head[4..], body.as_bytes()].concat())?;
+    }
+}
+
+fn relay(client: TcpStream, server: TcpStream, plan: Arc<Plan>) -> io::Result<()> {
+    client.set_nodelay(true)?;
+    server.set_nodelay(true)?;
+    // Answers of the broker and our own must not mix within a frame.
+    let to_client = Arc::new(Mutex::new(client.try_clone()?));
+    let answer_to = to_client.clone();
+    let mut answers = Frames(server.try_clone()?);
+    thread::spawn(move || {
+        while let Ok(frame) = answers.next() {
+            if answer_to.lock().unwrap().write_all(&frame).is_err() {
+                return;
+            }
+        }
+        let _ = answer_to.lock().unwrap().shutdown(std::net::Shutdown::Both);
+    });
+    let mut harm = Harm { plan, to_client, to_server: server, held_back: None, produced: 0 };
+    let mut requests = Frames(client);
+    while let Ok(frame) = requests.next() {
+        harm.hand_on(frame)?;
+    }
+    harm.to_server.shutdown(std::net::Shutdown::Both)
+}
+
+/// One connection of the generator.
+struct Harm {
+    plan: Arc<Plan>,
+    to_client: Arc<Mutex<TcpStream>>,
+    to_server: TcpStream,
+    /// Waits for the next message to overtake it.
+    held_back: Option<Vec<u8>>,
+    produced: u64,
+}
+
+impl Harm {
+    fn hand_on(&mut self, mut frame: Vec<u8>) -> io::Result<()> {
+        let mut bytes = BytesMut::from(&frame[..]);
+        let parsed = wire::next_frame(&mut bytes, FRAME_SIZE_MAX).map_err(io::Error::other)?;
+        let incoming = parsed.map(|parsed| wire::decode_request(&parsed)).transpose();
+        let Some(incoming) = incoming.map_err(io::Error::other)? else { return Ok(()) };
+        let Ok(Request::Produce(produce)) = &incoming.request else {
+            return self.to_server.write_all(&frame);
+        };
+        self.produced += 1;
+        if let Some(held_back) = self.held_back.take() {
+            return self.to_server.write_all(&[frame, held_back].concat());
+        }
+        let planted = match self.produced.is_multiple_of(EVERY) {
+            true => self.plan.0.lock().unwrap().pop_front(),
+            false => None,
+        };
+        match planted {
+            None => self.to_server.write_all(&frame),
+            Some(Planted::Loss) => {
+                let mut out = Vec::new();
+                let reply = Ok(Reply::Produced(acknowledged(produce)));
+                wire::encode_reply(&mut out, incoming.reply_to, &reply, 0);
+                self.to_client.lock().unwrap().write_all(&out)
+            }
+            Some(Planted::Duplicate) => {
+                // The second of them asks for no answer.
+                let (encoding, number) = (incoming.reply_to.encoding, incoming.reply_to.opaque);
+                let request = Request::Produce(produce.clone());
+                wire::encode_request(&mut frame, encoding, number, true, &request)
+                    .map_err(io::Error::other)?;
+                self.to_server.write_all(&frame)
+            }
+            Some(Planted::Swap) => {
+                self.held_back = Some(frame);
+                Ok(())
+            }
+            Some(Planted::BitFlip(bit)) => {
+                let start = body_start(&frame);
+                let bit = bit % ((frame.len() - start) * 8);
+                frame[start + bit / 8] ^= 1 << (bit % 8);
+                self.to_server.write_all(&frame)
+            }
+        }
+    }
+}
+
+fn acknowledged(produce: &Produce) -> Produced {
+    Produced {
+        queue: produce.queue.unwrap(),
+        queue_offset: QueueOffset(0),
+        positions: vec![LogOffset(0)].into(),
+        store_host: Host { address: [0; 4], port: U32::ZERO },
+    }
+}
