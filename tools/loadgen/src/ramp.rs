@@ -130,8 +130,9 @@ impl Step {
         let p99 = Duration::from_nanos(Percentiles::of(&total.latency).p99);
         let p99_ms = p99.as_secs_f64() * 1e3;
         let backlog = report.consuming().saturating_sub(report.sending());
-        let trouble = if report.verdict() != Verdict::Pass {
-            report.reasons().into_iter().next()
+        let decisive = report.failures().chain(report.doubts_but_slip()).next();
+        let trouble = if decisive.is_some() {
+            decisive
         } else if (done as f64) < counters.due as f64 * KEPT_MIN {
             let rate = grouped(acknowledged_per_s as u64);
             Some(format!("only {rate} msg/s were acknowledged"))
