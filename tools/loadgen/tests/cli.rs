@@ -290,6 +290,36 @@ fn a_ramp_ends_at_once_when_a_message_is_lost() {
     assert_eq!(loadgen("ramp --rate max").output().unwrap().status.code(), Some(2));
 }
 
+/// Two streams in a file, consumed by two groups; the same file with a mistake is refused with its
+/// line, before anything is started.
+#[test]
+fn a_workload_file_is_carried_out_or_refused() {
+    let directory = Scratch::new("workload");
+    fs::create_dir_all(&directory.0).unwrap();
+    let file = directory.0.join("two.yaml");
+    let text = "name: two\nwarmupDuration: 100ms\ntestDuration: 300ms\nproducerRate: max\n\
+                messageSize: 200\ninFlight: 4\nsubscriptionsPerTopic: 2\nstreams:\n  - name: a\n  \
+                - name: b\n    batch: 3\n";
+    fs::write(&file, text).unwrap();
+    let address = broker::start(Fault::None);
+    let (file_name, out) = (file.display(), directory.0.display());
+    let run = format!("run {file_name} --namesrv {address} --out {out}");
+    assert_ends(&loadgen(&run).output().unwrap(), 0, "PASS  lost 0 of ", "two");
+    let detail = &directory.report()["detail"];
+    assert_eq!(detail["subject"]["name"], "run two");
+    let names = ["a", "b", "subscription-1", "subscription-2"];
+    for (track, name) in detail["tracks"].as_array().unwrap().iter().zip(names) {
+        assert_eq!(track["name"], name);
+    }
+
+    fs::write(&file, text.replace("batch", "bacth")).unwrap();
+    let output = loadgen(&run).output().unwrap();
+    assert_eq!(output.status.code(), Some(2));
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(said.contains("two.yaml:11: `bacth` is no field of a stream"), "{said}");
+    assert!(said.contains("did you mean `batch`?"), "{said}");
+}
+
 /// Changing this text is changing the product.
 #[test]
 fn help_as_printed() {
