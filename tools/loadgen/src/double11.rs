@@ -2,11 +2,13 @@
 //! and groups, with the load of the hours around midnight.
 //!
 //! ```text
-//!              │     .-^^.                                    25 base rates, 26 s after midnight
-//!              │    /     '-.      .^.
-//!     .-^-.    │   /         '-..-'   '-.                     payments, 322 s after midnight
-//!   .'     '. .┼--'                      ''----.____.-._____.--  unpaid orders, then the morning
-//!              T = 0
+//!  25 B │           .                          B: the base rate, long before midnight
+//!       │          / '--.
+//!       │          |     '.  .-.               payments, over what is left of the orders
+//!   6 B │          |       ''   '.                          .----
+//!   3 B │   .---.  |              '------------.-.------'      timeouts, then the morning
+//!       └────────┴─┴───────────────────────────────────────────
+//!       -600    -10 0 26 60    322   622      1800       3600     seconds around midnight
 //! ```
 //!
 //! Start reading at [`scenario`]. [`timeline`] has the times and curves, [`faults`] what goes wrong
