@@ -79,6 +79,11 @@ pub struct Reconciled {
 }
 
 impl Document {
+    /// When a run began: RFC 3339, UTC.
+    pub fn of_started(report: &Report) -> String {
+        rfc3339(report.started_unix_ns / 1_000_000_000)
+    }
+
     pub fn of(report: &Report) -> Self {
         let total = report.total();
         let counters = &total.counters;
@@ -87,7 +92,7 @@ impl Document {
         Self {
             schema: SCHEMA,
             verdict: report.verdict(),
-            started_at: rfc3339(report.started_unix_ns / 1_000_000_000),
+            started_at: Self::of_started(report),
             duration_s: report.sending().as_secs_f64(),
             target: report.subject.target.clone(),
             seed: report.subject.seed,

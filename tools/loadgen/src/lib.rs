@@ -22,7 +22,6 @@
 
 pub mod assignment;
 pub mod audit;
-pub mod backlog;
 pub mod bitmap;
 pub mod clock;
 pub mod conclusion;
@@ -39,6 +38,7 @@ pub mod embedded;
 pub mod environment;
 pub mod faults;
 pub mod file_run;
+pub mod flow;
 pub mod histogram;
 pub mod interrupt;
 pub mod keys;

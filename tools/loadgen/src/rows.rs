@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::backlog::Flow;
+use crate::flow::Flow;
 use crate::histogram::Percentiles;
 use crate::measure::Interval;
 use crate::report::Report;
@@ -153,7 +153,7 @@ fn answered_within(report: &Report, phase: usize, part: f64, within: Duration) -
 fn drain(report: &Report, group: usize, factor: f64) -> Found {
     let track = report.groups().nth(group).map(|(track, ..)| track);
     let flow = Flow::of(report, track.ok_or("there is no such group")?);
-    let Some(drain) = flow.drain() else { return Err("it never fell behind".to_owned()) };
+    let Some(drain) = flow.recovery() else { return Err("it never fell behind".to_owned()) };
     let (times, highest) = (drain.times_production, grouped(drain.highest));
     Ok(match drain.length_s {
         Some(length_s) => (format!("{times:.1} x: {highest} in {length_s} s"), times >= factor),

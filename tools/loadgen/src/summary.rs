@@ -7,8 +7,8 @@
 use std::fmt::{self, Display};
 
 use crate::audit::Audit;
-use crate::backlog::Flow;
 use crate::document::Verdict;
+use crate::flow::Flow;
 use crate::histogram::Percentiles;
 use crate::measure::Interval;
 use crate::report::{Report, rate};
@@ -186,10 +186,10 @@ impl Report {
                 (lost + finding.audit.lost, duplicated + finding.audit.duplicated)
             });
             let flow = Flow::of(self, track);
-            let behind = flow.backlog().into_iter().max().unwrap_or(0);
-            let drained = match flow.drain() {
+            let (_, behind) = flow.largest();
+            let drained = match flow.recovery() {
                 None => "-".to_owned(),
-                Some(drain) => drain.length_s.map_or("never".to_owned(), |s| s.to_string()),
+                Some(it) => it.length_s.map_or("never".to_owned(), |s| s.to_string()),
             };
             let p99 = match has_figures {
                 true => format!("{:.2}", ms(Percentiles::of(&total.end_to_end).p99)),
