@@ -20,7 +20,9 @@ use serde_json::{Value, json};
 use crate::document::{Document, SCHEMA};
 use crate::measure::{Interval, Second};
 use crate::options::Part;
-use crate::report::{Answered, BrokerShare, FaultMark, Finding, Report, Unattributed, write_files};
+use crate::report::{
+    Answered, BrokerShare, FaultMark, FileError, Finding, Report, Unattributed, write_files,
+};
 use crate::rows;
 
 /// Parts that begin further apart than this were not one run, ns.
@@ -51,7 +53,7 @@ pub fn run(paths: &[PathBuf], out: Option<&Path>) -> Result<Report, MergeError> 
     let parts = paths.iter().map(read).collect::<Result<Vec<_>, MergeError>>()?;
     let report = merge(parts)?;
     if let Some(directory) = out {
-        write_files(&report, directory).map_err(|cause| files(directory, cause))?;
+        write_files(&report, directory).map_err(|FileError { path, cause }| files(&path, cause))?;
     }
     Ok(report)
 }

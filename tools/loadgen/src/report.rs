@@ -7,7 +7,7 @@
 use std::fmt::{self, Display};
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
@@ -365,31 +365,46 @@ impl Display for Verdict {
     }
 }
 
+/// A file that could not be written.
+#[derive(Debug, thiserror::Error)]
+#[error("{}: {cause}", path.display())]
+pub struct FileError {
+    pub path: PathBuf,
+    pub cause: io::Error,
+}
+
 /// Writes `report.json`, `report.html`, `latency.hlog` and `latency.hgrm` into `directory`, made
 /// when missing.
-pub fn write_files(report: &Report, directory: &Path) -> io::Result<()> {
-    fs::create_dir_all(directory)?;
-    let create = |name| Ok::<_, io::Error>(BufWriter::new(File::create(directory.join(name))?));
+pub fn write_files(report: &Report, directory: &Path) -> Result<(), FileError> {
+    let failed = |cause| FileError { path: directory.to_owned(), cause };
+    fs::create_dir_all(directory).map_err(failed)?;
+    write(&directory.join("report.json"), |out| {
+        serde_json::to_writer_pretty(&mut *out, &Document::of(report))?;
+        out.write_all(b"\n")
+    })?;
+    write(&directory.join("latency.hlog"), |out| {
+        let begin = UNIX_EPOCH + Duration::from_nanos(report.started_unix_ns);
+        let names: Vec<String> = match report.streams().count() {
+            1 => Vec::new(),
+            _ => report.tracks.iter().map(|track| track.name.clone()).collect(),
+        };
+        write_interval_log(out, begin, &report.subject.load, &names, &report.seconds)
+    })?;
+    write(&directory.join("latency.hgrm"), |out| write_distribution(out, &report.total().latency))?;
+    write(&directory.join("report.html"), |out| out.write_all(page::render(report).as_bytes()))
+}
 
-    let mut out = create("report.json")?;
-    serde_json::to_writer_pretty(&mut out, &Document::of(report))?;
-    out.write_all(b"\n")?;
-    out.flush()?;
-
-    let mut out = create("latency.hlog")?;
-    let begin = UNIX_EPOCH + Duration::from_nanos(report.started_unix_ns);
-    let names: Vec<String> = match report.streams().count() {
-        1 => Vec::new(),
-        _ => report.tracks.iter().map(|track| track.name.clone()).collect(),
-    };
-    write_interval_log(&mut out, begin, &report.subject.load, &names, &report.seconds)?;
-    out.flush()?;
-
-    let mut out = create("latency.hgrm")?;
-    write_distribution(&mut out, &report.total().latency)?;
-    out.flush()?;
-
-    fs::write(directory.join("report.html"), page::render(report))
+/// Writes one file; the error names it.
+fn write(
+    path: &Path,
+    content: impl FnOnce(&mut BufWriter<File>) -> io::Result<()>,
+) -> Result<(), FileError> {
+    let written = File::create(path).and_then(|file| {
+        let mut out = BufWriter::new(file);
+        content(&mut out)?;
+        out.flush()
+    });
+    written.map_err(|cause| FileError { path: path.to_owned(), cause })
 }
 
 #[cfg(test)]

@@ -35,7 +35,7 @@ use crate::options::TargetOptions;
 use crate::pace::Pace;
 use crate::producer::{Job, JobTopic, Post, Producer, Refusal};
 use crate::progress::Progress;
-use crate::report::{Report, write_files};
+use crate::report::{FileError, Report, write_files};
 use crate::routes::{Routes, Watch};
 use crate::samples::{self, Samples};
 use crate::scenario::Scenario;
@@ -102,10 +102,14 @@ pub fn prepare(
     Ok(target)
 }
 
-/// Writes the report's files, if there is a directory for them.
+/// Writes the report's files, if there is a directory for them. What took hours to find out is not
+/// lost when they cannot be written: then it is at least printed.
 pub fn save(report: &Report, out: Option<&Path>) -> Result<(), RunError> {
     let Some(directory) = out else { return Ok(()) };
-    write_files(report, directory).map_err(|cause| files(directory, cause))
+    write_files(report, directory).map_err(|FileError { path, cause }| {
+        print!("{report}");
+        files(&path, cause)
+    })
 }
 
 fn files(path: &Path, cause: io::Error) -> RunError {
