@@ -1,0 +1,108 @@
+//! Three processes make up one run: what `merge` says of their parts is what one process with the
+//! same schedule says.
+
+// In a test, a value that is missing is a failure like any other.
+#![allow(clippy::unwrap_used)]
+
+#[path = "support/program.rs"]
+mod program;
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use loadgen::document::Document;
+use program::{Running, Scratch, Server, loadgen};
+
+const PARTS: u32 = 3;
+/// Percentiles of two runs of seconds on a machine that does other things besides: they agree when
+/// neither is more than this factor of the other, or than this apart.
+const NOISE_FACTOR: f64 = 3.0;
+const NOISE_NS: f64 = 50e6;
+
+/// Six producers, 3,000 messages; the rate is far below what any machine takes.
+fn steady(server: &Server, more: &str) -> String {
+    format!(
+        "steady --namesrv {} --rate 600 --duration 5s --message-size 200 --connections 6 \
+         --in-flight 64 --seed 7 {more}",
+        server.namesrv
+    )
+}
+
+/// Runs the parts together, and gives the files of their reports, joined by spaces.
+fn run_parts(server: &Server, scratch: &Scratch) -> String {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+    let start_at = (now + Duration::from_secs(3)).as_secs();
+    let running: Vec<Running> = (1..=PARTS)
+        .map(|part| {
+            let directory = scratch.0.join(part.to_string());
+            std::fs::create_dir(&directory).unwrap();
+            let out = directory.display();
+            let more = format!("--part {part}/{PARTS} --start-at {start_at} --out {out}");
+            Running::start(&mut loadgen(&steady(server, &more)), &directory)
+        })
+        .collect();
+    for part in running {
+        let ended = part.end();
+        // Three generators and a broker on few cores may fall behind, and say so.
+        assert!(matches!(ended.code, Some(0 | 3)), "{}{}", ended.out, ended.errors);
+        assert!(ended.last_line().contains("lost 0 of "), "{}", ended.out);
+    }
+    let file = |part: u32| format!("{}/{part}/report.json", scratch.shown());
+    (1..=PARTS).map(file).collect::<Vec<_>>().join(" ")
+}
+
+fn assert_agree(what: &str, merged_ns: u64, single_ns: u64) {
+    let (merged, single) = (merged_ns as f64, single_ns as f64);
+    let (low, high) = (merged.min(single), merged.max(single));
+    let agrees = high <= low * NOISE_FACTOR || high - low <= NOISE_NS;
+    assert!(agrees, "{what}: {merged_ns} ns merged, {single_ns} ns in one process");
+}
+
+#[test]
+fn the_parts_make_the_whole() {
+    let server = Server::start();
+    let scratch = Scratch::new("merge");
+    let parts = run_parts(&server, &scratch);
+    let whole = scratch.0.join("whole");
+    let command = format!("merge {parts} --out {}", whole.display());
+    let ended = Running::start(&mut loadgen(&command), &scratch.0).end();
+    assert!(matches!(ended.code, Some(0 | 3)), "{}{}", ended.out, ended.errors);
+    let text = std::fs::read(whole.join("report.json")).unwrap();
+    let merged: Document = serde_json::from_slice(&text).unwrap();
+
+    let single = Scratch::new("single");
+    let command = steady(&server, &format!("--out {}", single.shown()));
+    let ended = Running::start(&mut loadgen(&command), &single.0).end();
+    assert!(matches!(ended.code, Some(0 | 3)), "{}{}", ended.out, ended.errors);
+    let single = single.document();
+
+    assert_eq!(merged.detail.subject.schedule, single.detail.subject.schedule);
+    assert!(single.send.due > 2_000, "{}", single.send.due);
+    assert_eq!(merged.send.due, single.send.due);
+    assert_eq!(merged.send.acknowledged, single.send.acknowledged);
+    assert_eq!(merged.audit, single.audit);
+    assert_eq!((merged.audit.lost, merged.audit.acknowledged), (Some(0), merged.send.due));
+    assert_eq!(merged.end_to_end.received, single.end_to_end.received);
+    assert_eq!(merged.detail.audit().foreign, 0, "parts are no strangers to each other");
+    assert_eq!(merged.detail.total().latency.len(), single.detail.total().latency.len());
+    for (what, of) in [("p50", 0.5), ("p90", 0.9)] {
+        let of = |it: &Document| it.detail.total().latency.value_at_quantile(of);
+        assert_agree(what, of(&merged), of(&single));
+    }
+}
+
+/// Two files that are the same part, and a part that is missing.
+#[test]
+fn what_is_no_whole_run_is_not_called_one() {
+    let server = Server::start();
+    let scratch = Scratch::new("merge-wrong");
+    let parts = run_parts(&server, &scratch);
+    let [one, two, _] = parts.split(' ').collect::<Vec<_>>()[..] else { panic!("{parts}") };
+    let merge = |files: &str| Running::start(&mut loadgen(files), &scratch.0).end();
+
+    let twice = merge(&format!("merge {one} {two} {one}"));
+    assert_eq!(twice.code, Some(2));
+    assert!(twice.errors.contains("part 1 of 3 is there twice"), "{}", twice.errors);
+    let missing = merge(&format!("merge {one} {two}"));
+    missing.assert(3, "INVALID  lost 0 of ");
+    assert!(missing.last_line().contains("part 3 of 3 is missing"), "{}", missing.last_line());
+}
