@@ -4,6 +4,8 @@
 //! The generator is led here by the routes of the NameServer, in which the broker's address is
 //! replaced. Requests to produce are read with `ringmq::wire`; all else is handed on frame by frame.
 
+#![allow(dead_code, reason = "each test binary uses a part of this")]
+
 use std::collections::VecDeque;
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -52,17 +54,21 @@ impl Proxy {
             let server = TcpStream::connect(broker)?;
             relay(client, server, of_broker.clone())
         });
-        let own_namesrv = serve(move |client| {
-            let server = TcpStream::connect(namesrv)?;
-            relay_routes(client, server, &broker.to_string(), &here.to_string())
-        });
-        Self { namesrv: own_namesrv, plan }
+        Self { namesrv: start_routes(namesrv, broker, here), plan }
     }
 
     /// How many promises are still to be broken.
     pub fn unplanted(&self) -> usize {
         self.plan.0.lock().unwrap().len()
     }
+}
+
+/// A NameServer that says of the broker that it is `there`, for the rest of the process.
+pub fn start_routes(namesrv: SocketAddr, broker: SocketAddr, there: SocketAddr) -> SocketAddr {
+    serve(move |client| {
+        let server = TcpStream::connect(namesrv)?;
+        relay_routes(client, server, &broker.to_string(), &there.to_string())
+    })
 }
 
 fn serve(handle: impl Fn(TcpStream) -> io::Result<()> + Clone + Send + 'static) -> SocketAddr {
