@@ -199,7 +199,7 @@ impl Outage<'_> {
 
     fn backlog(&self, timeline: &Timeline) -> Plot {
         let title = format!("Messages waiting for {}", self.name);
-        let mut plot = self.plot(timeline, title, Axis::new("messages", Scale::Linear));
+        let mut plot = self.plot(timeline, title, Axis::new("msg", Scale::Linear));
         plot.lines = vec![backlog_line(timeline, self.flow, "backlog", 6).looking(Look::Filled)];
         plot
     }

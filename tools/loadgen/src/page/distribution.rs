@@ -89,7 +89,7 @@ fn received(report: &Report, timeline: &Timeline) -> Plot {
 /// What waits for each group.
 pub fn backlogs(report: &Report, timeline: &Timeline) -> Plot {
     let title = "Backlog: messages stored and not yet received, by group";
-    let mut plot = timeline.plot(title, Axis::new("messages", Scale::Linear));
+    let mut plot = timeline.plot(title, Axis::new("msg", Scale::Linear));
     for (colour, (index, track, _)) in report.groups().enumerate() {
         if let Some(flow) = flow(report, index) {
             plot.lines.push(backlog_line(timeline, &flow, &track.name, colour));

@@ -10,11 +10,17 @@ use crate::plot::text::clock;
 use crate::plot::{Axis, Look, Plot, Scale};
 use crate::report::{GroupFacts, Report};
 
-/// One part for each group with a rate of its own; nothing when none has one.
+/// A peak is one that exceeds a group's pace by this factor.
+const PEAK: f64 = 1.05;
+
+/// One part for each group with a pace below its peak; nothing when none has one.
 pub fn section(report: &Report, timeline: &Timeline) -> String {
     let mut out = String::new();
     for (index, track, facts) in report.groups() {
         let Some((limit, flow)) = facts.rate.zip(story::flow(report, index)) else { continue };
+        if flow.peaks().0 as f64 <= PEAK * limit {
+            continue;
+        }
         out.push_str(&heading(&format!("Peak shaving: {} keeps its own pace", track.name)));
         out.push_str(&paragraph(&words(&track.name, limit, &flow)));
         out.push_str(&rates(timeline, &track.name, index, facts).figure());
@@ -27,13 +33,9 @@ fn words(name: &str, limit: f64, flow: &Flow) -> String {
     let (due, taken) = flow.peaks();
     let (at, largest) = flow.largest();
     let times = due as f64 / limit;
-    let peak = match times {
-        times if times > 1.05 => format!("{times:.1} times that"),
-        _ => "no more than that, so there was no peak to shave".to_owned(),
-    };
     let kept = format!(
         "{name} takes at most {} messages a second while messages are due. Up to {} a second were \
-         due for it: {peak}. In its busiest second it took {}; what it could not take yet waited at \
+         due for it: {times:.1} times that. In its busiest second it took {}; what it could not take yet waited at \
          the broker, {} at most (at {}), instead of being refused or slowing the senders down.",
         rate(limit),
         rate(due as f64),
@@ -69,7 +71,7 @@ fn rates(timeline: &Timeline, name: &str, index: usize, facts: &GroupFacts) -> P
 
 fn backlog(timeline: &Timeline, name: &str, flow: &Flow) -> Plot {
     let title = format!("Messages waiting for {name}");
-    let mut plot = timeline.plot(&title, Axis::new("messages", Scale::Linear));
+    let mut plot = timeline.plot(&title, Axis::new("msg", Scale::Linear));
     plot.lines = vec![backlog_line(timeline, flow, "backlog", 1).looking(Look::Filled)];
     plot
 }

@@ -45,7 +45,7 @@ pub fn send_percentiles(report: &Report) -> String {
     if report.phases.len() > 1 {
         table.part("by phase in which a message was due, all streams");
         for (index, phase) in report.phases.iter().enumerate() {
-            let warm_up = if phase.counts { "" } else { " (warm-up)" };
+            let warm_up = if phase.counts { "" } else { " (not judged)" };
             let name = format!("{}{warm_up}", phase.name);
             table.row(&send_row(&name, &report.phase_total(index)));
         }

@@ -65,7 +65,7 @@ impl Timeline {
             )
         };
         let points = (0..count).map(pooled).collect();
-        Self { end_s, pool, points, backdrop: backdrop(report, end_s) }
+        Self { end_s, pool, points, backdrop: backdrop(report) }
     }
 
     /// An empty plot over the run's time, with its phases and faults behind it.
@@ -176,7 +176,7 @@ fn end_s(report: &Report) -> f64 {
     (ns as f64 / 1e9).max(seconds as f64)
 }
 
-fn backdrop(report: &Report, end_s: f64) -> Backdrop {
+fn backdrop(report: &Report) -> Backdrop {
     let s = |ns: u64| ns as f64 / 1e9;
     let band = |phase: &crate::scenario::Phase| Band {
         from: s(phase.start_ns),
@@ -185,7 +185,8 @@ fn backdrop(report: &Report, end_s: f64) -> Backdrop {
     };
     let mark = |(index, fault): (usize, &FaultMark)| Mark {
         at: s(fault.at_ns),
-        until: fault.until_ns.map_or(end_s, s),
+        // What lasted to the end would colour the whole plot; its line says when it began.
+        until: s(fault.until_ns.unwrap_or(fault.at_ns)),
         number: index + 1,
         text: short_text(&fault.text),
     };
