@@ -63,6 +63,13 @@ pub fn conclude(ended: Ended<'_>) -> Report {
     if let Some(late) = late_start(scenario, &ended.clock) {
         report.doubts.push(late);
     }
+    let gone = ended.consumed.iter().map(|group| group.gone).max().unwrap_or(0);
+    if gone > 0 {
+        let count = ended.target.brokers.len();
+        report
+            .doubts
+            .push(format!("{gone} of {count} brokers gone at the end, and not read to it"));
+    }
     if ended.is_cut_short {
         report.doubts.push("the run was cut short".to_owned());
     }

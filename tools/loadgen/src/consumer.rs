@@ -86,6 +86,8 @@ pub struct Consumed {
     /// The last answer to a pull that said no, and how many there were.
     pub refused_pulls: Option<(String, u64)>,
     pub disconnects: u64,
+    /// Brokers that could not be reached at the end.
+    pub gone: usize,
 }
 
 pub struct Consumer {
@@ -120,8 +122,8 @@ struct Queue {
     topic: TopicName,
     id: QueueId,
     next_offset: u64,
-    /// End of the queue as last heard.
-    max_offset: u64,
+    /// End of the queue as last heard; unknown while its broker has not answered since it was away.
+    max_offset: Option<u64>,
     state: QueueState,
 }
 
@@ -132,6 +134,15 @@ enum QueueState {
     /// A pull is under way, with this number.
     Asked(i32),
     RetryAt(u64),
+}
+
+impl Queue {
+    /// The connection is gone, and with it the pull under way. What the queue holds when it is back
+    /// must be heard anew: it may be more than was acknowledged.
+    fn forget(&mut self) {
+        self.state = QueueState::Idle;
+        self.max_offset = None;
+    }
 }
 
 struct Notebook {
@@ -164,7 +175,7 @@ impl Consumer {
             topic: start.topic,
             id: start.queue,
             next_offset: start.offset,
-            max_offset: start.offset,
+            max_offset: Some(start.offset),
             state: QueueState::Idle,
         });
         Ok(Self {
@@ -234,7 +245,8 @@ impl Consumer {
         if quiet_ns < QUIET_COMPLETE_NS {
             return false;
         }
-        let is_at_end = self.queues.iter().all(|queue| queue.next_offset >= queue.max_offset);
+        let is_read = |queue: &Queue| queue.max_offset.is_some_and(|it| queue.next_offset >= it);
+        let is_at_end = self.queues.iter().all(is_read);
         let is_complete = is_at_end && self.notebook.arrived.missing(outcomes) == 0;
         let is_any_gone = self.brokers.iter().any(|broker| broker.connection.is_none());
         let quiet_max = if is_any_gone { GONE_MAX } else { QUIET_MAX };
@@ -256,6 +268,7 @@ impl Consumer {
             last_arrival_ns: notebook.last_arrival_ns,
             refused_pulls: notebook.refused_pulls,
             disconnects: notebook.disconnects,
+            gone: self.brokers.iter().filter(|broker| broker.connection.is_none()).count(),
         }
     }
 
@@ -276,6 +289,7 @@ impl Consumer {
             if broker.connection.is_none() {
                 self.poller.add(&connection, u64::from(index))?;
                 broker.connection = Some(connection);
+                self.quiet_from_ns = now_ns;
             }
         }
         for (index, broker) in self.brokers.iter_mut().enumerate() {
@@ -291,7 +305,7 @@ impl Consumer {
     /// Closes all connections; [`round`](Self::round) makes them anew when the group is back.
     fn leave(&mut self) {
         self.brokers.iter_mut().for_each(|broker| broker.connection = None);
-        self.queues.iter_mut().for_each(|queue| queue.state = QueueState::Idle);
+        self.queues.iter_mut().for_each(Queue::forget);
     }
 
     /// Sends a pull for every queue that has none, as far as the pace allows.
@@ -373,9 +387,7 @@ impl Consumer {
             return;
         }
         self.notebook.disconnects += 1;
-        for queue in self.queues.iter_mut().filter(|queue| queue.broker == index) {
-            queue.state = QueueState::Idle;
-        }
+        self.queues.iter_mut().filter(|queue| queue.broker == index).for_each(Queue::forget);
     }
 }
 
@@ -394,7 +406,8 @@ fn pull_request(
         count_max,
         bytes_max: Some(BYTES_MAX),
         commit: (!is_fixed).then_some(queue.next_offset as i64),
-        hold_ms: Some(HOLD_MS),
+        // Where the end of the queue is not known, it is asked for.
+        hold_ms: queue.max_offset.map(|_| HOLD_MS),
         subscription: (!is_fixed).then_some(everything),
         subscription_version: 0,
     })
@@ -416,7 +429,7 @@ fn take_answer(
         Ok(pulled) => {
             take_records(frame.body, index as u32, now_ns, notebook)?;
             queue.next_offset = pulled.next_offset.0;
-            queue.max_offset = pulled.max_offset.0;
+            queue.max_offset = Some(pulled.max_offset.0);
             queue.state = QueueState::Idle;
         }
         Err(refused) => {

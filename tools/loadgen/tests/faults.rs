@@ -82,6 +82,21 @@ fn a_broker_that_is_killed_and_comes_back_has_lost_nothing() {
     assert!(samples.is_sorted_by_key(|sample| sample.cpu_ns), "values go on: {samples:?}");
 }
 
+/// It comes back when the sending is over, and is read to its end all the same: what was stored and
+/// not answered is found.
+#[test]
+fn a_broker_that_is_killed_at_the_very_end_is_audited_when_it_is_back() {
+    let scratch = Scratch::new("late");
+    let faults = "  - {at: 2800ms, kind: killBroker, duration: 10m}\n";
+    let ended = start(&scratch, &workload(3, faults), "").end();
+    let document = document(&scratch);
+    assert_audited(&ended, &document);
+    assert!(mark(&document).until_ns.is_some(), "it was started again for the audit");
+    assert!(!ended.last_line().contains("gone at the end"), "{}", ended.last_line());
+    let received = document.audit.acknowledged + document.audit.unknown_present.unwrap();
+    assert_eq!(document.end_to_end.received, received);
+}
+
 #[test]
 fn a_frozen_broker_answers_late_and_everything() {
     let scratch = Scratch::new("freeze");
