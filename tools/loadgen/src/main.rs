@@ -8,7 +8,7 @@ use loadgen::embedded::SERVER_COMMAND;
 use loadgen::interrupt::Interrupt;
 use loadgen::options::{Command, Options};
 use loadgen::run::RunError;
-use loadgen::{file_run, merge, night, ramp, steady};
+use loadgen::{compare, file_run, merge, night, ramp, steady};
 use ringmq::shard::preflight::raise_limits;
 
 fn main() -> ExitCode {
@@ -38,7 +38,11 @@ fn run(options: &Options) -> Result<u8, RunError> {
         Command::Double11(options) => night::run(options, &interrupt)?,
         Command::Run(options) => file_run::run(options, &interrupt)?,
         Command::Merge(options) => merge::run(&options.reports, options.out.as_deref())?,
-        _ => return Err(RunError::Usage("the parts are not joined yet".to_owned())),
+        Command::Compare(options) => {
+            // A comparison judges nobody.
+            print!("{}", compare::run(&options.reports, options.out.as_deref())?);
+            return Ok(0);
+        }
     };
     print!("{report}");
     Ok(report.verdict().exit_code())

@@ -10,19 +10,17 @@
 //! so that the joined run is INVALID: a part that is missing, clocks or durations that do not agree.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use serde::Deserialize;
 use serde_json::{Value, json};
 
-use crate::document::{Document, SCHEMA};
 use crate::measure::{Interval, Second};
 use crate::options::Part;
 use crate::report::{
     Answered, BrokerShare, FaultMark, FileError, Finding, Report, Unattributed, write_files,
 };
+use crate::reports::{ReadError, read};
 use crate::rows;
 
 /// Parts that begin further apart than this were not one run, ns.
@@ -33,12 +31,10 @@ const END_APART_MAX_PART: f64 = 0.1;
 
 #[derive(Debug, thiserror::Error)]
 pub enum MergeError {
+    #[error(transparent)]
+    Read(#[from] ReadError),
     #[error("{path}: {cause}")]
     Files { path: String, cause: io::Error },
-    #[error("{path} is not a report of loadgen: {cause}")]
-    Unreadable { path: String, cause: serde_json::Error },
-    #[error("{path} has schema {found}; this loadgen reads {SCHEMA}")]
-    Schema { path: String, found: u32 },
     #[error("{one} and {other} are not of one run: they differ in {what}")]
     Differ { one: String, other: String, what: &'static str },
     #[error("part {part} of {count} is there twice: {one} and {other}")]
@@ -56,22 +52,6 @@ pub fn run(paths: &[PathBuf], out: Option<&Path>) -> Result<Report, MergeError> 
         write_files(&report, directory).map_err(|FileError { path, cause }| files(&path, cause))?;
     }
     Ok(report)
-}
-
-fn read(path: &Path) -> Result<Report, MergeError> {
-    #[derive(Deserialize)]
-    struct Head {
-        schema: u32,
-    }
-    let text = fs::read(path).map_err(|cause| files(path, cause))?;
-    let shown = || path.display().to_string();
-    let unreadable = |cause| MergeError::Unreadable { path: shown(), cause };
-    let Head { schema: found } = serde_json::from_slice(&text).map_err(unreadable)?;
-    if found != SCHEMA {
-        return Err(MergeError::Schema { path: shown(), found });
-    }
-    let document: Document = serde_json::from_slice(&text).map_err(unreadable)?;
-    Ok(document.detail)
 }
 
 fn files(path: &Path, cause: io::Error) -> MergeError {

@@ -23,6 +23,7 @@ use ringmq::wire::HeaderEncoding;
 use crate::assignment::{Assigned, assign};
 use crate::audit::{Arrived, Outcomes};
 use crate::clock::RunClock;
+use crate::compare::CompareError;
 use crate::conclusion::{Ended, conclude};
 use crate::consumer::{Consumed, Consumer, ConsumerOptions, GROUP_PREFIX, QueueStart};
 use crate::faults;
@@ -59,6 +60,8 @@ pub enum RunError {
     Workload(#[from] WorkloadError),
     #[error(transparent)]
     Merge(#[from] MergeError),
+    #[error(transparent)]
+    Compare(#[from] CompareError),
     #[error("{0}")]
     Usage(String),
     #[error("part {index} of {count} has no connection of {connections}")]
@@ -75,7 +78,7 @@ impl RunError {
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::Usage(_) | Self::Template(_) | Self::EmptyPart { .. } | Self::Files { .. } => 2,
-            Self::Workload(_) | Self::Merge(_) => 2,
+            Self::Workload(_) | Self::Merge(_) | Self::Compare(_) => 2,
             Self::Target(TargetError::NoFixedHeader(_)) => 2,
             Self::Generator(_) => 3,
             Self::Target(_) | Self::Connect { .. } => 4,
