@@ -372,10 +372,10 @@ mod tests {
     fn faults_begin_and_end_in_the_order_of_time() {
         let length = Duration::from_secs(3);
         let faults = [
+            // Begins at the moment in which the next is over.
+            kill(15, 1),
             kill(10, 5),
             Fault { at_ns: 12 * SECOND_NS, kind: FaultKind::FillDisk { to: 0.95, length } },
-            // Begins at the moment in which the first is over.
-            kill(15, 1),
             Fault { at_ns: SECOND_NS, kind: FaultKind::KillNameServer { index: 0, down: None } },
         ];
         let planned: Vec<_> = plan(&faults)
@@ -386,12 +386,12 @@ mod tests {
             planned,
             [
                 (1, 3, Step::Begin),
-                (10, 0, Step::Begin),
-                (12, 1, Step::Begin),
-                (15, 0, Step::End),
+                (10, 1, Step::Begin),
+                (12, 2, Step::Begin),
                 (15, 1, Step::End),
-                (15, 2, Step::Begin),
-                (16, 2, Step::End),
+                (15, 2, Step::End),
+                (15, 0, Step::Begin),
+                (16, 0, Step::End),
             ]
         );
     }
