@@ -13,11 +13,6 @@ use loadgen::document::Document;
 use program::{Running, Scratch, Server, loadgen};
 
 const PARTS: u32 = 3;
-/// Percentiles of two runs of seconds on a machine that does other things besides: they agree when
-/// neither is more than this factor of the other, or than this apart.
-const NOISE_FACTOR: f64 = 3.0;
-const NOISE_NS: f64 = 50e6;
-
 /// Six producers, 3,000 messages; the rate is far below what any machine takes.
 fn steady(server: &Server, more: &str) -> String {
     format!(
@@ -50,11 +45,26 @@ fn run_parts(server: &Server, scratch: &Scratch) -> String {
     (1..=PARTS).map(file).collect::<Vec<_>>().join(" ")
 }
 
-fn assert_agree(what: &str, merged_ns: u64, single_ns: u64) {
-    let (merged, single) = (merged_ns as f64, single_ns as f64);
-    let (low, high) = (merged.min(single), merged.max(single));
-    let agrees = high <= low * NOISE_FACTOR || high - low <= NOISE_NS;
-    assert!(agrees, "{what}: {merged_ns} ns merged, {single_ns} ns in one process");
+/// The merged percentile lies between those of the parts, whatever the machine did meanwhile. How far
+/// it is from another run, at another time, is printed: that is the noise between runs, and no test's
+/// business.
+fn assert_between(
+    what: &str,
+    quantile: f64,
+    parts: &[Document],
+    merged: &Document,
+    single: &Document,
+) {
+    let of = |it: &Document| it.detail.total().latency.value_at_quantile(quantile);
+    let low = parts.iter().map(of).min().unwrap();
+    let high = parts.iter().map(of).max().unwrap();
+    let found = of(merged);
+    assert!((low..=high).contains(&found), "{what}: {found} ns of parts with {low} to {high} ns");
+    println!("{what}: {found} ns merged, {} ns in one process", of(single));
+}
+
+fn document(file: &str) -> Document {
+    serde_json::from_slice(&std::fs::read(file).unwrap()).unwrap()
 }
 
 #[test]
@@ -66,8 +76,7 @@ fn the_parts_make_the_whole() {
     let command = format!("merge {parts} --out {}", whole.display());
     let ended = Running::start(&mut loadgen(&command), &scratch.0).end();
     assert!(matches!(ended.code, Some(0 | 3)), "{}{}", ended.out, ended.errors);
-    let text = std::fs::read(whole.join("report.json")).unwrap();
-    let merged: Document = serde_json::from_slice(&text).unwrap();
+    let merged = document(&format!("{}/report.json", whole.display()));
 
     let single = Scratch::new("single");
     let command = steady(&server, &format!("--out {}", single.shown()));
@@ -84,9 +93,9 @@ fn the_parts_make_the_whole() {
     assert_eq!(merged.end_to_end.received, single.end_to_end.received);
     assert_eq!(merged.detail.audit().foreign, 0, "parts are no strangers to each other");
     assert_eq!(merged.detail.total().latency.len(), single.detail.total().latency.len());
-    for (what, of) in [("p50", 0.5), ("p90", 0.9)] {
-        let of = |it: &Document| it.detail.total().latency.value_at_quantile(of);
-        assert_agree(what, of(&merged), of(&single));
+    let parts: Vec<Document> = parts.split(' ').map(document).collect();
+    for (what, quantile) in [("p50", 0.5), ("p90", 0.9), ("p99", 0.99), ("max", 1.0)] {
+        assert_between(what, quantile, &parts, &merged, &single);
     }
 }
 

@@ -182,7 +182,7 @@ impl Plot {
         let (strips, top) = self.backdrop.strips(frame, &x);
         let bottom = top + frame.area;
         let y = Mapping::new(&self.y, ys, bottom, top);
-        let height = bottom + frame.font_size * 2.7;
+        let height = bottom + frame.font_size * 3.0;
         push(
             out,
             format_args!(
@@ -245,7 +245,7 @@ impl Plot {
                 format_args!(
                     "<path class=\"tick\" d=\"M{at:.1} {bottom:.1}v4\"/>\
                      <text x=\"{middle:.1}\" y=\"{:.1}\" class=\"middle\">{text}</text>\n",
-                    bottom + font * 1.25,
+                    bottom + font * 1.5,
                 ),
             );
         }
@@ -254,7 +254,7 @@ impl Plot {
             format_args!(
                 "<text x=\"{right}\" y=\"{:.1}\" class=\"end unit\">{}</text>\
                  <text x=\"{:.1}\" y=\"{:.1}\" class=\"end unit\">{}</text>\n",
-                bottom + font * 2.45,
+                bottom + font * 2.75,
                 escaped(&self.x.label),
                 left - 6.0,
                 top - font * 0.75,
