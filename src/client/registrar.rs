@@ -84,16 +84,17 @@ enum Order {
 #[derive(Clone, Default)]
 struct Tables {
     shards: Arc<Vec<Registration>>,
-    /// Dropped when the registration has succeeded.
+    /// Dropped when the registration has succeeded or failed.
     waiting: Vec<Sender<Infallible>>,
 }
 
-/// Tells when every NameServer knows a table that was published, or a newer one.
+/// Tells when every NameServer knows a table that was published, or a newer one, or has failed to
+/// take it.
 #[derive(Debug)]
 pub struct Receipt(Receiver<Infallible>);
 
 impl Receipt {
-    /// Waits as long as that takes; a NameServer that is away makes it long.
+    /// Waits as long as that takes; a NameServer that swallows what it is told makes it long.
     pub async fn delivered(&self) {
         // Nothing is ever sent: the channel ends when the last thread has dropped its side.
         let _ = self.0.recv_async().await;
@@ -319,6 +320,8 @@ impl Keeper {
                 State::Registered
             }
             Err(error) => {
+                // Whoever waits has nothing from waiting for one that is away: nobody asks it.
+                self.tables.waiting.clear();
                 let RegistrarOptions { backoff_ms, backoff_max_ms, .. } = self.options;
                 let wait_ms = (backoff_ms << self.failures.min(16)).min(backoff_max_ms);
                 self.failures += 1;

@@ -128,6 +128,18 @@ fn one_nameserver_that_is_gone_does_not_concern_the_others() {
     registrar.stop();
 }
 
+/// Otherwise a broker that starts, and every change of a topic, would wait for the dead.
+#[test]
+fn a_receipt_does_not_wait_for_a_nameserver_that_is_gone() {
+    let (server, told) = nameserver();
+    let options = options(&[&dead_address(), &server.address]);
+    let registrar = Registrar::start(&options, Vec::new()).unwrap();
+    let receipt = registrar.publisher().publish(vec![shard("s0", &[])]);
+    until("it is delivered", || receipt.0.is_disconnected());
+    assert!(!lines(&told).is_empty(), "not before the other one knows");
+    registrar.stop();
+}
+
 #[test]
 fn a_start_waits_for_one_nameserver_and_for_so_long() {
     let (server, _told) = nameserver();
