@@ -9,8 +9,8 @@ use std::thread;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
-use crate::document::Verdict;
-use crate::embedded::Handle;
+use crate::findings::document::Verdict;
+use crate::target::embedded::Handle;
 
 /// A copy is the same interrupt.
 #[derive(Clone, Default)]

@@ -4,11 +4,14 @@ use std::ffi::OsString;
 use std::process::ExitCode;
 
 use clap::Parser;
-use loadgen::embedded::SERVER_COMMAND;
+use loadgen::commands::run::{RunError, save};
 use loadgen::interrupt::Interrupt;
 use loadgen::options::{Command, Options};
-use loadgen::run::RunError;
-use loadgen::{compare, file_run, merge, night, ramp, steady};
+use loadgen::target::embedded::SERVER_COMMAND;
+use loadgen::{
+    commands::file_run, commands::night, commands::ramp, commands::steady, findings::merge,
+    show::compare,
+};
 use ringmq::shard::preflight::raise_limits;
 
 fn main() -> ExitCode {
@@ -37,7 +40,11 @@ fn run(options: &Options) -> Result<u8, RunError> {
         Command::Ramp(options) => ramp::run(options, &interrupt)?,
         Command::Double11(options) => night::run(options, &interrupt)?,
         Command::Run(options) => file_run::run(options, &interrupt)?,
-        Command::Merge(options) => merge::run(&options.reports, options.out.as_deref())?,
+        Command::Merge(options) => {
+            let report = merge::run(&options.reports)?;
+            save(&report, options.out.as_deref())?;
+            report
+        }
         Command::Compare(options) => {
             // A comparison judges nobody.
             print!("{}", compare::run(&options.reports, options.out.as_deref())?);

@@ -14,7 +14,7 @@ use crate::options::values::{
     parse_arrivals, parse_message_size, parse_part, parse_rate, parse_rate_per_s, parse_start,
     parse_topic,
 };
-use crate::schedule::Arrivals;
+use crate::plan::schedule::Arrivals;
 use crate::units::{self, grouped};
 
 /// The peak of the profile, in base rates.

@@ -19,8 +19,8 @@ use std::os::unix::fs::symlink;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use loadgen::document::{Document, Verdict};
-use loadgen::report::FaultMark;
+use loadgen::findings::document::{Document, Verdict};
+use loadgen::findings::report::FaultMark;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use program::{Ended, PATIENCE, Running, Scratch, Server, loadgen};

@@ -9,7 +9,7 @@ mod program;
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use loadgen::document::Document;
+use loadgen::findings::document::Document;
 use program::{Running, Scratch, Server, loadgen};
 
 const PARTS: u32 = 3;

@@ -15,9 +15,9 @@ use std::fs;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
-use loadgen::compare::Comparison;
-use loadgen::page::render;
-use loadgen::report::Report;
+use loadgen::findings::report::Report;
+use loadgen::show::compare::Comparison;
+use loadgen::show::page::render;
 
 const BROWSERS: [&str; 3] = ["chromium", "chromium-browser", "google-chrome"];
 /// Screens, pixels: a desk and a telephone.

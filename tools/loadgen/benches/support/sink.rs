@@ -6,8 +6,8 @@ use std::net::{SocketAddr, TcpListener};
 use std::thread;
 use std::time::Duration;
 
-use loadgen::connection::{Connection, FrameView};
-use loadgen::poller::{Interest, Poller, Ready};
+use loadgen::engine::connection::{Connection, FrameView};
+use loadgen::engine::poller::{Interest, Poller, Ready};
 use ringmq::model::record::Host;
 use ringmq::model::reply::Produced;
 use ringmq::model::{LogOffset, QueueId, QueueOffset, Reply};

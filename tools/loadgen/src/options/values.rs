@@ -6,9 +6,9 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use ringmq::model::TopicName;
 use serde::{Deserialize, Serialize};
 
+use crate::engine::payload::MESSAGE_SIZE_MIN;
 use crate::options::Rate;
-use crate::payload::MESSAGE_SIZE_MIN;
-use crate::schedule::Arrivals;
+use crate::plan::schedule::Arrivals;
 use crate::units;
 
 /// One of several processes that make up a run. People count parts from 1, the index is from 0.

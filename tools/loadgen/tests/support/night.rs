@@ -1,15 +1,15 @@
 //! Reports made up for looking at: a night with everything that a page can show.
 
-use loadgen::audit::Audit;
-use loadgen::measure::{Counters, Interval, Kind, Second};
-use loadgen::options::Part;
-use loadgen::report::{
+use loadgen::engine::audit::Audit;
+use loadgen::engine::measure::{Counters, Interval, Kind, Second};
+use loadgen::findings::report::{
     Answered, BrokerShare, FaultMark, Finding, GroupFacts, Report, Sample, StreamFacts, Subject,
     Track, TrackKind, Unattributed,
 };
-use loadgen::rows::Row;
-use loadgen::scenario::{Pause, Phase};
-use loadgen::schedule::SplitMix64;
+use loadgen::findings::rows::Row;
+use loadgen::options::Part;
+use loadgen::plan::scenario::{Pause, Phase};
+use loadgen::plan::schedule::SplitMix64;
 use serde_json::{Map, json};
 
 const SECOND: u64 = 1_000_000_000;

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use loadgen::document::Document;
+use loadgen::findings::document::Document;
 use serde_json::Value;
 
 /// Nothing a test waits for takes longer.

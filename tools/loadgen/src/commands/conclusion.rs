@@ -1,0 +1,233 @@
+//! From what the threads of a run have told to its report.
+
+use std::collections::BTreeMap;
+
+use ringmq::wire::HeaderEncoding;
+
+use crate::clock::RunClock;
+use crate::commands::run::Sums;
+use crate::engine::assignment::Assigned;
+use crate::engine::audit::Outcomes;
+use crate::engine::consumer::Consumed;
+use crate::engine::measure::Collector;
+use crate::findings::report::{
+    Answered, BrokerShare, FaultMark, Finding, GroupFacts, Report, Sample, StreamFacts, Subject,
+    Track, TrackKind, Unattributed,
+};
+use crate::findings::rows;
+use crate::options::Part;
+use crate::plan::scenario::{Group, Scenario, Stream};
+use crate::target::cluster::Target;
+use crate::target::environment;
+
+/// A run whose threads have all ended.
+pub struct Ended<'a> {
+    pub scenario: &'a Scenario,
+    pub target: &'a Target,
+    pub clock: RunClock,
+    pub is_cut_short: bool,
+    /// The producers of this part.
+    pub assigned: &'a [Assigned],
+    pub collector: Collector,
+    pub outcomes: &'a [Outcomes],
+    pub sent: &'a Sums,
+    pub faults: Vec<FaultMark>,
+    pub samples: Vec<Sample>,
+    /// By group.
+    pub consumed: Vec<Consumed>,
+}
+
+pub fn conclude(ended: Ended<'_>) -> Report {
+    let scenario = ended.scenario;
+    let last_arrival_ns = ended.consumed.iter().map(|group| group.last_arrival_ns).max();
+    let mut report = Report {
+        subject: subject(scenario, ended.target),
+        started_unix_ns: ended.clock.zero_unix_ns(),
+        sending_ns: ended.sent.last_answer_ns,
+        consuming_ns: last_arrival_ns.unwrap_or(0),
+        phases: scenario.phases.clone(),
+        tracks: tracks(scenario),
+        totals: Vec::new(),
+        seconds: Vec::new(),
+        findings: findings(scenario, &ended.consumed),
+        unattributed: unattributed(scenario, &ended.consumed),
+        answers: answers(ended.sent),
+        faults: Vec::new(),
+        brokers: broker_shares(ended.target, ended.assigned, ended.outcomes),
+        samples: Vec::new(),
+        asked: scenario.asked.clone(),
+        rows: Vec::new(),
+        doubts: Vec::new(),
+        notes: notes(&ended),
+    };
+    if let Some(late) = late_start(scenario, &ended.clock) {
+        report.doubts.push(late);
+    }
+    let gone = ended.consumed.iter().map(|group| group.gone).max().unwrap_or(0);
+    if gone > 0 {
+        let count = ended.target.brokers.len();
+        report
+            .doubts
+            .push(format!("{gone} of {count} brokers gone at the end, and not read to it"));
+    }
+    if ended.is_cut_short {
+        report.doubts.push("the run was cut short".to_owned());
+    }
+    report.faults = ended.faults;
+    report.samples = ended.samples;
+    report.totals = ended.collector.totals;
+    report.seconds = ended.collector.seconds;
+    report.rows = rows::judge(&scenario.asked, &report);
+    report
+}
+
+/// A part that began after the moment agreed on does not fit the others.
+fn late_start(scenario: &Scenario, clock: &RunClock) -> Option<String> {
+    const TOLERANCE_NS: u64 = 100_000_000;
+    let late_ns = clock.zero_unix_ns().checked_sub(scenario.start_unix_ns?)?;
+    (late_ns > TOLERANCE_NS)
+        .then(|| format!("the run began {:.1} s after --start-at", late_ns as f64 / 1e9))
+}
+
+fn subject(scenario: &Scenario, target: &Target) -> Subject {
+    let mut environment = environment::describe();
+    environment.extend(environment::of_servers(target.embedded().as_ref()));
+    environment.extend(environment::of_scenario(scenario));
+    Subject {
+        name: scenario.name.clone(),
+        load: scenario.text.clone(),
+        target: target.describe(),
+        seed: scenario.seed,
+        part: scenario.part,
+        schedule: scenario.schedule_id(),
+        environment,
+        assumptions: scenario.assumptions.clone(),
+    }
+}
+
+fn tracks(scenario: &Scenario) -> Vec<Track> {
+    let stream = |stream: &Stream| {
+        let facts = StreamFacts {
+            topics: stream.topics.iter().map(|topic| topic.as_str().to_owned()).collect(),
+            header: header_name(stream.header).to_owned(),
+            message_size_mean: stream.sizes.mean(),
+            batch: stream.batch,
+            connections: stream.connections,
+            in_flight: stream.in_flight,
+            is_ordered: stream.is_ordered,
+            is_one_way: stream.is_one_way,
+            stands_in_for: stream.stands_in_for.clone(),
+        };
+        let (name, role) = (stream.name.clone(), stream.role.clone());
+        Track { name, role, kind: TrackKind::Stream(facts) }
+    };
+    let group = |group: &Group| {
+        let (streams, rate) = (group.streams.clone(), group.rate);
+        let facts = GroupFacts { streams, rate, pauses: group.pauses.clone() };
+        let (name, role) = (group.name.clone(), group.role.clone());
+        Track { name, role, kind: TrackKind::Group(facts) }
+    };
+    let streams = scenario.streams.iter().map(stream);
+    streams.chain(scenario.groups.iter().map(group)).collect()
+}
+
+fn header_name(header: HeaderEncoding) -> &'static str {
+    match header {
+        HeaderEncoding::Json => "json",
+        HeaderEncoding::Binary => "binary",
+        HeaderEncoding::Fixed => "fixed",
+    }
+}
+
+fn findings(scenario: &Scenario, consumed: &[Consumed]) -> Vec<Finding> {
+    let of_group = |(group, consumed): (usize, &Consumed)| {
+        let group = scenario.group_track(group);
+        let finding = |(&stream, &audit)| Finding { group, stream: usize::from(stream), audit };
+        consumed.audits.iter().map(finding).collect::<Vec<_>>()
+    };
+    consumed.iter().enumerate().flat_map(of_group).collect()
+}
+
+fn unattributed(scenario: &Scenario, consumed: &[Consumed]) -> Vec<Unattributed> {
+    let of_group = |(group, consumed): (usize, &Consumed)| Unattributed {
+        group: scenario.group_track(group),
+        corrupted: consumed.corrupted,
+        foreign: consumed.foreign,
+    };
+    consumed.iter().enumerate().map(of_group).collect()
+}
+
+fn answers(sent: &Sums) -> Vec<Answered> {
+    let answered = |((stream, code, reason), requests): (&(u16, i32, String), &u64)| Answered {
+        stream: usize::from(*stream),
+        code: *code,
+        reason: reason.clone(),
+        requests: *requests,
+    };
+    sent.refusals.iter().map(answered).collect()
+}
+
+fn broker_shares(
+    target: &Target,
+    assigned: &[Assigned],
+    outcomes: &[Outcomes],
+) -> Vec<BrokerShare> {
+    let broker_of: BTreeMap<u32, usize> =
+        assigned.iter().map(|assigned| (assigned.number, assigned.broker)).collect();
+    let mut acknowledged = vec![0; target.brokers.len()];
+    for sent in outcomes {
+        if let Some(broker) = broker_of.get(&sent.producer) {
+            acknowledged[*broker] += sent.acknowledged_count();
+        }
+    }
+    let names = target.brokers.iter().map(|broker| broker.name.clone());
+    let shares = names.zip(acknowledged);
+    shares.map(|(name, acknowledged)| BrokerShare { name, acknowledged }).collect()
+}
+
+/// What the reader should know before believing the figures.
+fn notes(ended: &Ended<'_>) -> Vec<String> {
+    let mut notes = Vec::new();
+    for ((_, code, reason), requests) in &ended.sent.refusals {
+        let reason: String = reason.chars().take(28).collect();
+        notes.push(format!("{requests} requests were answered with code {code} {reason}"));
+    }
+    if ended.sent.disconnects > 0 {
+        notes.push(format!("producers lost their connection {} times", ended.sent.disconnects));
+    }
+    let brokers = ended.target.brokers.len();
+    let used = (0..brokers).filter(|broker| ended.assigned.iter().any(|it| it.broker == *broker));
+    let idle = brokers - used.count();
+    if idle > 0 {
+        notes.push(format!("{idle} of {brokers} brokers got no load"));
+    }
+    for mark in &ended.faults {
+        if let Some(failed) = &mark.failed {
+            let text: String = format!("{}: {failed}", mark.text).chars().take(60).collect();
+            notes.push(format!("not done: {text}"));
+        }
+    }
+    for (group, consumed) in ended.scenario.groups.iter().zip(&ended.consumed) {
+        group_notes(group, consumed, ended.scenario.part == Part::WHOLE, &mut notes);
+    }
+    notes
+}
+
+/// To one part of several, the messages of the others are foreign, which is no news.
+fn group_notes(group: &Group, consumed: &Consumed, is_whole: bool, notes: &mut Vec<String>) {
+    let name = &group.name;
+    if consumed.disconnects > 0 {
+        notes.push(format!("{name} lost its connection {} times", consumed.disconnects));
+    }
+    if let Some((text, count)) = &consumed.refused_pulls {
+        let text: String = text.chars().take(30).collect();
+        notes.push(format!("{name}: {count} pulls were refused, the last: {text}"));
+    }
+    let refused: u64 = consumed.audits.values().map(|audit| audit.refused_present).sum();
+    if refused > 0 {
+        notes.push(format!("{name}: {refused} messages were refused and arrived all the same"));
+    }
+    if consumed.foreign > 0 && is_whole {
+        notes.push(format!("{name}: {} messages of others were left out", consumed.foreign));
+    }
+}

@@ -1,0 +1,52 @@
+//! `loadgen run FILE`: carries out a workload file, at a rate of its own or one that is searched for.
+
+use std::time::Duration;
+
+use crate::commands::ramp;
+use crate::commands::run::{RunError, execute, prepare, save};
+use crate::findings::report::Report;
+use crate::interrupt::Interrupt;
+use crate::options::{Part, RunOptions};
+use crate::plan::workload::{self, Workload};
+use crate::target::cluster::Target;
+use crate::units::grouped;
+
+/// Rate at which a search begins, messages per second: that of OpenMessaging Benchmark.
+const FIRST_PROBE: f64 = 10_000.0;
+/// How long it tries each rate.
+const PROBE: Duration = Duration::from_secs(5);
+
+pub fn run(options: &RunOptions, interrupt: &Interrupt) -> Result<Report, RunError> {
+    let workload = workload::read(&options.file)?;
+    if workload.is_search() && options.process.part != Part::WHOLE {
+        let text = "a part cannot search for a rate alone: give the file a producerRate";
+        return Err(RunError::Usage(text.to_owned()));
+    }
+    // Who is needed does not depend on how many brokers there are.
+    let nameservers = workload.scenario(&options.process, None, 1).nameservers();
+    let mut target = prepare(&options.target, nameservers, options.out.as_deref(), interrupt)?;
+    let report = carry_out(&workload, options, &mut target, interrupt)?;
+    save(&report, options.out.as_deref())?;
+    Ok(report)
+}
+
+fn carry_out(
+    workload: &Workload,
+    options: &RunOptions,
+    target: &mut Target,
+    interrupt: &Interrupt,
+) -> Result<Report, RunError> {
+    let brokers = target.brokers.len() as u32;
+    if !workload.is_search() {
+        let scenario = workload.scenario(&options.process, None, brokers);
+        return execute(&scenario, target, interrupt);
+    }
+    let probe = |rate| workload.probe(&options.process, rate, PROBE, brokers);
+    let found = ramp::search(FIRST_PROBE, options.p99_max, probe, target, interrupt)?;
+    // Without a rate there is nothing to carry out; what the search saw says why.
+    let Some(rate) = found.rate else { return Ok(found.report) };
+    let scenario = workload.scenario(&options.process, Some(rate), brokers);
+    let mut report = execute(&scenario, target, interrupt)?;
+    report.notes.insert(0, format!("{} msg/s were found by a search", grouped(rate as u64)));
+    Ok(report)
+}

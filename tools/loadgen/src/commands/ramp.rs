@@ -1,0 +1,223 @@
+//! `loadgen ramp`: the highest rate that a target sustains.
+//!
+//! A sequence of steady runs on one target, each audited like any other. The rate is doubled until a
+//! run is not sustained, then the gap between the best and the worst is halved, in the logarithm,
+//! until it is small. What the runs say decides, never what a run at full speed reaches: a flooded
+//! broker shows its throughput and hides its latency.
+
+use std::time::Duration;
+
+use serde::Serialize;
+use serde_json::json;
+
+use crate::commands::run::{RunError, execute, prepare, save};
+use crate::engine::histogram::Percentiles;
+use crate::findings::document::Verdict;
+use crate::findings::report::Report;
+use crate::interrupt::Interrupt;
+use crate::options::{LoadOptions, RampOptions, Rate};
+use crate::plan::curve::RateCurve;
+use crate::plan::scenario::{self, Scenario};
+use crate::target::cluster::Target;
+use crate::units::grouped;
+
+/// A rate counts as found when the next one that is not sustained is at most this much higher.
+const PRECISION: f64 = 1.05;
+/// Runs at most: seven doublings, then halvings of the gap to five per cent, and some more.
+const STEPS_MAX: usize = 24;
+/// Part of what was due that must be acknowledged within a run's own time.
+const KEPT_MIN: f64 = 0.99;
+/// How much later than the sending the consuming may end.
+const BACKLOG_MAX: Duration = Duration::from_secs(1);
+
+pub fn run(options: &RampOptions, interrupt: &Interrupt) -> Result<Report, RunError> {
+    let Rate::PerSecond(first) = options.load.rate else {
+        return Err(RunError::Usage("a ramp begins at a rate, not at max".to_owned()));
+    };
+    let mut target = prepare(&options.target, 0, options.out.as_deref(), interrupt)?;
+    let scenario = |rate: f64| {
+        let load = LoadOptions { rate: Rate::PerSecond(rate), ..options.load.clone() };
+        let curve = RateCurve::constant(rate, load.duration);
+        scenario::steady(&load, Some(curve), load.duration)
+    };
+    let found = search(first, options.p99_max, scenario, &mut target, interrupt)?;
+    save(&found.report, options.out.as_deref())?;
+    Ok(found.report)
+}
+
+/// What a search ended with.
+pub struct Found {
+    /// Highest rate that was sustained, messages per second.
+    pub rate: Option<f64>,
+    /// Of the best run, or of the last when none was sustained.
+    pub report: Report,
+}
+
+/// Looks for the highest rate, from `first` on, at which `scenario` is sustained.
+pub fn search(
+    first: f64,
+    p99_max: Duration,
+    scenario: impl Fn(f64) -> Scenario,
+    target: &mut Target,
+    interrupt: &Interrupt,
+) -> Result<Found, RunError> {
+    let mut search = Search::starting_at(first);
+    let mut steps: Vec<Step> = Vec::new();
+    let (mut best, mut other) = (None, None);
+    while let Some(rate) = search.next_rate().filter(|_| steps.len() < STEPS_MAX) {
+        let scenario = scenario(rate);
+        let report = execute(&scenario, target, interrupt)?;
+        let step = Step::of(&report, rate, &scenario, p99_max);
+        eprintln!("{}", step.line());
+        search.tell(step.trouble.is_none());
+        // A broken promise is the answer, whatever the rate; an interrupted run has none.
+        if report.verdict() == Verdict::Failed || interrupt.is_raised() {
+            (best, other) = (None, Some(report));
+            steps.push(step);
+            break;
+        }
+        *(if step.trouble.is_none() { &mut best } else { &mut other }) = Some(report);
+        steps.push(step);
+    }
+    let rate = best.is_some().then_some(search.sustained);
+    Ok(Found { rate, report: conclude(best, other, &search, &steps)? })
+}
+
+/// The report of the best run, with what the others said.
+fn conclude(
+    best: Option<Report>,
+    other: Option<Report>,
+    search: &Search,
+    steps: &[Step],
+) -> Result<Report, RunError> {
+    let is_found = best.is_some();
+    let none = || RunError::Usage("no rate could be tried".to_owned());
+    let mut report = best.or(other).ok_or_else(none)?;
+    let mut notes = Vec::new();
+    if is_found {
+        let rate = grouped(search.sustained as u64);
+        notes.push(format!("{rate} msg/s is the highest rate sustained; this is that run"));
+    } else if report.verdict() == Verdict::Pass {
+        report.doubts.push("no rate was sustained".to_owned());
+    }
+    let above = steps.iter().filter(|step| step.trouble.is_some());
+    if let Some(step) = above.min_by(|a, b| a.rate.total_cmp(&b.rate)) {
+        let trouble = step.trouble.as_deref().unwrap_or_default();
+        notes.push(format!("{} msg/s is not: {trouble}", grouped(step.rate as u64)));
+    }
+    report.notes.splice(0..0, notes);
+    report.subject.environment.insert("ramp".to_owned(), json!(steps));
+    Ok(report)
+}
+
+/// One run of the search.
+#[derive(Clone, Debug, Serialize)]
+struct Step {
+    rate: f64,
+    acknowledged_per_s: f64,
+    p99_ms: f64,
+    /// Why the rate was not sustained.
+    trouble: Option<String>,
+}
+
+impl Step {
+    fn of(report: &Report, rate: f64, scenario: &Scenario, p99_max: Duration) -> Self {
+        let total = report.total();
+        let seconds = report.sending().as_secs_f64().max(scenario.end_ns() as f64 / 1e9);
+        let counters = &total.counters;
+        let done = counters.acknowledged + counters.one_way;
+        let acknowledged_per_s = done as f64 / seconds;
+        let p99 = Duration::from_nanos(Percentiles::of(&total.latency).p99);
+        let p99_ms = p99.as_secs_f64() * 1e3;
+        let backlog = report.consuming().saturating_sub(report.sending());
+        let decisive = report.failures().chain(report.doubts_but_slip()).next();
+        let trouble = if decisive.is_some() {
+            decisive
+        } else if (done as f64) < counters.due as f64 * KEPT_MIN {
+            let rate = grouped(acknowledged_per_s as u64);
+            Some(format!("only {rate} msg/s were acknowledged"))
+        } else if counters.refused + counters.unknown + counters.not_sent > 0 {
+            Some("messages were refused or not answered".to_owned())
+        } else if p99 > p99_max {
+            Some(format!("latency p99 {p99_ms:.1} ms"))
+        } else if backlog > BACKLOG_MAX {
+            Some(format!("consuming ended {:.1} s after sending", backlog.as_secs_f64()))
+        } else {
+            None
+        };
+        Self { rate, acknowledged_per_s, p99_ms, trouble }
+    }
+
+    fn line(&self) -> String {
+        let what = self.trouble.as_deref().unwrap_or("sustained");
+        format!("ramp {:>12} msg/s  p99 {:.2} ms  {what}", grouped(self.rate as u64), self.p99_ms)
+    }
+}
+
+/// Which rate to try next. Knows nothing of how a rate is tried.
+#[derive(Clone, Copy, Debug)]
+struct Search {
+    /// Highest rate that was sustained; 0 while there is none.
+    sustained: f64,
+    /// Lowest rate that was not sustained.
+    refused: Option<f64>,
+    next: f64,
+}
+
+impl Search {
+    fn starting_at(rate: f64) -> Self {
+        Self { sustained: 0.0, refused: None, next: rate }
+    }
+
+    /// `None`: the answer is known as well as it needs to be.
+    fn next_rate(&self) -> Option<f64> {
+        let is_found = self.refused.is_some_and(|refused| refused <= self.sustained * PRECISION);
+        (!is_found && self.next >= 1.0).then_some(self.next)
+    }
+
+    /// Tells whether [`next_rate`](Self::next_rate) was sustained.
+    fn tell(&mut self, is_sustained: bool) {
+        if is_sustained {
+            self.sustained = self.sustained.max(self.next);
+        } else {
+            self.refused = Some(self.refused.map_or(self.next, |rate| rate.min(self.next)));
+        }
+        self.next = match self.refused {
+            None => self.next * 2.0,
+            Some(refused) if self.sustained == 0.0 => refused / 2.0,
+            Some(refused) => (refused * self.sustained).sqrt(),
+        };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// However far the limit is from the first guess, the search ends within its precision.
+    #[test]
+    fn the_search_ends_just_below_the_limit() {
+        for limit in [10.0, 900.0, 10_000.0, 123_456.0, 1e6] {
+            let mut search = Search::starting_at(10_000.0);
+            let mut steps = 0;
+            while let Some(rate) = search.next_rate() {
+                search.tell(rate <= limit);
+                steps += 1;
+            }
+            assert!(steps <= STEPS_MAX, "{limit}: {steps} runs");
+            let found = search.sustained;
+            assert!(found <= limit && limit <= found * PRECISION, "{limit}: {found}");
+        }
+    }
+
+    #[test]
+    fn a_target_that_sustains_nothing_ends_the_search() {
+        let mut search = Search::starting_at(10_000.0);
+        let mut steps = 0;
+        while search.next_rate().is_some() {
+            search.tell(false);
+            steps += 1;
+        }
+        assert!(steps < STEPS_MAX && search.sustained == 0.0, "{steps}");
+    }
+}

@@ -1,0 +1,429 @@
+//! One run: a scenario carried out on a target, audited, and reported.
+//!
+//! ```text
+//!   assign ─▶ workers (threads) ─▶ brokers ─▶ consumers (a thread per group)
+//!                  └───── outcomes ────────────▶ audit ─▶ report
+//! ```
+//!
+//! Every mode is one or more of these on the same target: [`steady`](crate::commands::steady) is one,
+//! [`ramp`](crate::commands::ramp) as many as its search takes.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io;
+use std::path::Path;
+use std::process;
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use ringmq::model::{GroupName, TopicName};
+use ringmq::wire::HeaderEncoding;
+
+use crate::clock::RunClock;
+use crate::commands::conclusion::{Ended, conclude};
+use crate::engine::assignment::{Assigned, assign};
+use crate::engine::audit::{Arrived, Outcomes};
+use crate::engine::consumer::{Consumed, Consumer, ConsumerOptions, GROUP_PREFIX};
+use crate::engine::measure::{Collector, PhaseEnds, Recorder, Report as Measured};
+use crate::engine::pace::Pace;
+use crate::engine::producer::{Job, JobTopic, Post, Producer, Refusal};
+use crate::engine::template::{Template, TemplateError, TemplateOptions};
+use crate::engine::worker::{Finished, Worker, WorkerOptions};
+use crate::findings::merge::MergeError;
+use crate::findings::report::Report;
+use crate::interrupt::Interrupt;
+use crate::options::TargetOptions;
+use crate::plan::keys::QueueChoice;
+use crate::plan::scenario::Scenario;
+use crate::plan::schedule::Schedule;
+use crate::plan::workload::WorkloadError;
+use crate::progress::Progress;
+use crate::show::compare::CompareError;
+use crate::show::files::{FileError, write_files};
+use crate::show::live::Live;
+use crate::target::cluster::{QueueStart, Target, TargetError};
+use crate::target::faults;
+use crate::target::routes::{Routes, Watch};
+use crate::target::samples::{self, Samples};
+
+/// Time for all threads to be at their posts before the first message is due.
+const LEAD: Duration = Duration::from_millis(50);
+
+/// What stands between the command and a report.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    #[error(transparent)]
+    Target(#[from] TargetError),
+    #[error(transparent)]
+    Template(#[from] TemplateError),
+    #[error(transparent)]
+    Workload(#[from] WorkloadError),
+    #[error(transparent)]
+    Merge(#[from] MergeError),
+    #[error(transparent)]
+    Compare(#[from] CompareError),
+    #[error("{0}")]
+    Usage(String),
+    #[error("part {index} of {count} has no connection of {connections}")]
+    EmptyPart { index: u32, count: u32, connections: u32 },
+    #[error("{address} cannot be connected: {cause}")]
+    Connect { address: String, cause: io::Error },
+    #[error("the generator itself failed: {0}")]
+    Generator(io::Error),
+    #[error("{path}: {cause}")]
+    Files { path: String, cause: io::Error },
+}
+
+impl RunError {
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::Usage(_) | Self::Template(_) | Self::EmptyPart { .. } | Self::Files { .. } => 2,
+            Self::Workload(_) | Self::Merge(_) | Self::Compare(_) => 2,
+            Self::Target(TargetError::NoFixedHeader(_)) => 2,
+            Self::Generator(_) => 3,
+            Self::Target(_) | Self::Connect { .. } => 4,
+        }
+    }
+}
+
+/// Makes everything ready for runs: the directory and the brokers. Servers of our own have at least
+/// `nameservers` NameServers in processes of their own.
+pub fn prepare(
+    options: &TargetOptions,
+    nameservers: u32,
+    out: Option<&Path>,
+    interrupt: &Interrupt,
+) -> Result<Target, RunError> {
+    if let Some(directory) = out {
+        // A run whose files cannot be written is not worth starting.
+        fs::create_dir_all(directory).map_err(|cause| files(directory, cause))?;
+    }
+    let target = Target::find(options, nameservers)?;
+    if let Some(embedded) = target.embedded() {
+        interrupt.take_along(embedded);
+    }
+    Ok(target)
+}
+
+/// Writes the report's files, if there is a directory for them. What took hours to find out is not
+/// lost when they cannot be written: then it is at least printed.
+pub fn save(report: &Report, out: Option<&Path>) -> Result<(), RunError> {
+    let Some(directory) = out else { return Ok(()) };
+    write_files(report, directory).map_err(|FileError { path, cause }| {
+        print!("{report}");
+        files(&path, cause)
+    })
+}
+
+fn files(path: &Path, cause: io::Error) -> RunError {
+    RunError::Files { path: path.display().to_string(), cause }
+}
+
+/// Carries out `scenario` and audits it.
+pub fn execute(
+    scenario: &Scenario,
+    target: &mut Target,
+    interrupt: &Interrupt,
+) -> Result<Report, RunError> {
+    target.ensure_topics(scenario)?;
+    if scenario.streams.iter().any(|stream| stream.header == HeaderEncoding::Fixed) {
+        target.require_fixed_header()?;
+    }
+    Run::new(scenario, target, interrupt)?.execute()
+}
+
+/// What the parts of a run share while it goes on.
+struct Run<'a> {
+    scenario: &'a Scenario,
+    target: &'a Target,
+    interrupt: &'a Interrupt,
+    clock: RunClock,
+    phases: PhaseEnds,
+    progress: Arc<Progress>,
+    routes: Arc<Routes>,
+    jobs: Vec<Arc<Job>>,
+    /// The producers of this part.
+    mine: Vec<Assigned>,
+    id: u64,
+}
+
+impl<'a> Run<'a> {
+    fn new(
+        scenario: &'a Scenario,
+        target: &'a Target,
+        interrupt: &'a Interrupt,
+    ) -> Result<Self, RunError> {
+        let choices: Vec<QueueChoice> = scenario
+            .streams
+            .iter()
+            .map(|stream| QueueChoice::new(&stream.keys, target.queue_counts(&stream.topics[0])))
+            .collect();
+        let mut mine = assign(scenario, target.brokers.len(), &choices);
+        mine.retain(|assigned| scenario.is_mine(assigned.number));
+        if mine.is_empty() {
+            let (index, count) = (scenario.part.index + 1, scenario.part.count);
+            let connections = scenario.connection_count();
+            return Err(RunError::EmptyPart { index, count, connections });
+        }
+        let id = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos() as u64
+            ^ u64::from(process::id()) << 48;
+        let clock = RunClock::waiting();
+        let jobs = (0..scenario.streams.len())
+            .map(|stream| job(scenario, stream, target, id, clock.clone(), &choices[stream]))
+            .collect::<Result<_, _>>()?;
+        let phases = PhaseEnds::new(scenario.phases.iter().map(|phase| phase.end_ns));
+        let progress = Arc::default();
+        let routes = Arc::new(Routes::new(target.brokers.clone()));
+        Ok(Self { scenario, target, interrupt, clock, phases, progress, routes, jobs, mine, id })
+    }
+
+    fn execute(self) -> Result<Report, RunError> {
+        let scenario = self.scenario;
+        let threads = (scenario.threads as usize).min(self.mine.len());
+        let (reports, measured) = flume::unbounded();
+        let recorder = |thread| {
+            let tracks = scenario.track_count();
+            Recorder::new(thread, tracks, self.phases.clone(), reports.clone())
+        };
+        let mut consuming = Vec::new();
+        for group in 0..scenario.groups.len() {
+            let (hand_over, outcomes) = flume::bounded(1);
+            let consumer = self.consumer(group, recorder(threads + group), outcomes)?;
+            consuming.push((spawn(&format!("group-{group}"), move || consumer.run())?, hand_over));
+        }
+        let mut sending = Vec::new();
+        for thread in 0..threads {
+            let worker = self.worker(thread, threads, recorder(thread))?;
+            sending.push(spawn(&format!("generate-{thread}"), move || worker.run())?);
+        }
+        drop(reports);
+        let watch_routes = Watch::start(self.routes.clone(), self.target.namesrv.clone())
+            .map_err(RunError::Generator)?;
+        let faults = faults::start(
+            scenario.faults.clone(),
+            self.target.embedded(),
+            self.clock.clone(),
+            self.progress.clone(),
+            self.interrupt.flag(),
+        );
+        let faults = faults.map_err(RunError::Generator)?;
+        let samples = self.target.embedded().map(|it| samples::start(it, self.clock.clone()));
+        let samples = samples.transpose().map_err(RunError::Generator)?;
+        // Nothing is due before all threads and connections exist.
+        self.clock.start(begin(scenario));
+
+        let all = threads + consuming.len();
+        let mut collector = Collector::new(all, scenario.track_count(), &self.phases);
+        let mut live = Live::new(scenario);
+        watch(&measured, &mut collector, &mut live, || sending.iter().all(JoinHandle::is_finished));
+        let mut sent = Sums::default();
+        for thread in sending {
+            sent.add(join(thread)?);
+        }
+        // What was taken away is given back, so that what it holds can be read.
+        let marks = faults.finish();
+        let outcomes: Arc<[Outcomes]> = std::mem::take(&mut sent.outcomes).into();
+        for (_, hand_over) in &consuming {
+            // A consumer that failed is heard of when it is joined.
+            let _ = hand_over.send(outcomes.clone());
+        }
+        let are_done = || consuming.iter().all(|(thread, _)| thread.is_finished());
+        watch(&measured, &mut collector, &mut live, are_done);
+        let consumed = consuming.into_iter().map(|(thread, _)| join(thread));
+        let consumed = consumed.collect::<Result<Vec<Consumed>, _>>()?;
+        while let Ok(report) = measured.try_recv() {
+            collector.take(report);
+        }
+        while collector.next_complete().is_some() {}
+        live.finish();
+        watch_routes.end();
+        Ok(conclude(Ended {
+            scenario,
+            target: self.target,
+            clock: self.clock,
+            is_cut_short: self.interrupt.is_raised(),
+            assigned: &self.mine,
+            collector,
+            outcomes: &outcomes,
+            sent: &sent,
+            faults: marks,
+            samples: samples.map_or(Vec::new(), Samples::finish),
+            consumed,
+        }))
+    }
+
+    /// Thread number `thread` of `threads`, with every `threads`-th producer.
+    fn worker(
+        &self,
+        thread: usize,
+        threads: usize,
+        recorder: Recorder,
+    ) -> Result<Worker, RunError> {
+        let mine: Vec<&Assigned> = self.mine.iter().skip(thread).step_by(threads).collect();
+        let producer = |assigned: &&Assigned| {
+            let post = Post {
+                number: assigned.number,
+                topic: assigned.topic,
+                broker: assigned.broker,
+                address: self.target.brokers[assigned.broker].address,
+            };
+            (Producer::new(post, self.jobs[assigned.stream].clone()), assigned.joins_ns)
+        };
+        let is_scheduled = mine.iter().all(|assigned| assigned.source.is_some());
+        let schedule = is_scheduled.then(|| {
+            let sources = mine.iter().filter_map(|assigned| assigned.source.clone());
+            Schedule::new(self.scenario.arrivals, self.scenario.seed, sources)
+        });
+        let options = WorkerOptions {
+            clock: self.clock.clone(),
+            producers: mine.iter().map(producer).collect(),
+            schedule,
+            end_ns: self.scenario.end_ns(),
+            spin: self.scenario.spin,
+            progress: self.progress.clone(),
+            routes: self.routes.clone(),
+            stop: self.interrupt.flag(),
+        };
+        let connect = |cause| RunError::Connect { address: addresses(self.target), cause };
+        Worker::new(options, recorder).map_err(connect)
+    }
+
+    fn consumer(
+        &self,
+        number: usize,
+        recorder: Recorder,
+        outcomes: flume::Receiver<Arc<[Outcomes]>>,
+    ) -> Result<Consumer, RunError> {
+        let group = &self.scenario.groups[number];
+        let streams = group.streams.iter().map(|stream| &self.scenario.streams[*stream]);
+        let topics: Vec<&TopicName> = streams.flat_map(|stream| &stream.topics).collect();
+        let queues: Vec<QueueStart> = self.target.queue_ends(&topics)?;
+        let is_taken = |assigned: &&Assigned| group.streams.contains(&assigned.stream);
+        let taken = self.mine.iter().filter(is_taken);
+        let producers: Vec<(u16, u32)> =
+            taken.map(|assigned| (assigned.stream as u16, assigned.number)).collect();
+        let broker_of = self.mine.iter().map(|assigned| (assigned.number, assigned.broker));
+        let name = format!("{GROUP_PREFIX}{}", group.name);
+        let encoding = self.scenario.streams[group.streams[0]].header;
+        let options = ConsumerOptions {
+            clock: self.clock.clone(),
+            group: GroupName::new(name).map_err(|error| RunError::Usage(error.to_string()))?,
+            track: self.scenario.group_track(number),
+            pace: Pace::new(group.rate, group.pauses.clone()),
+            encoding,
+            broker_count: self.target.brokers.len(),
+            routes: self.routes.clone(),
+            queues,
+            arrived: Arrived::new(self.id, &producers),
+            broker_of: broker_of.collect(),
+        };
+        let connect = |cause| RunError::Connect { address: addresses(self.target), cause };
+        Consumer::new(options, recorder, outcomes).map_err(connect)
+    }
+}
+
+/// When the first message is due: as agreed with the other parts, or at once.
+fn begin(scenario: &Scenario) -> Instant {
+    let agreed = scenario.start_unix_ns.map(Duration::from_nanos);
+    let until = agreed.and_then(|agreed| {
+        let unix = SystemTime::now().duration_since(UNIX_EPOCH).ok()?;
+        agreed.checked_sub(unix)
+    });
+    Instant::now() + until.unwrap_or(LEAD)
+}
+
+fn job(
+    scenario: &Scenario,
+    stream: usize,
+    target: &Target,
+    run: u64,
+    clock: RunClock,
+    choice: &QueueChoice,
+) -> Result<Arc<Job>, RunError> {
+    let of = &scenario.streams[stream];
+    let sizes: Vec<usize> = of.sizes.classes().collect();
+    let topic = |topic: &TopicName| {
+        let queue_counts = target.queue_counts(topic).to_vec();
+        let options = TemplateOptions {
+            encoding: of.header,
+            topic,
+            queue_count: queue_counts.iter().copied().max().unwrap_or(1),
+            sizes: &sizes,
+            batch: of.batch,
+            is_one_way: of.is_one_way,
+        };
+        let template = Template::new(&options)?;
+        Ok::<_, TemplateError>(JobTopic { template, choice: choice.clone(), queue_counts })
+    };
+    Ok(Arc::new(Job {
+        run,
+        stream: stream as u16,
+        seed: scenario.seed,
+        batch: of.batch,
+        in_flight: of.in_flight,
+        is_ordered: of.is_ordered,
+        is_one_way: of.is_one_way,
+        retries: of.retries,
+        sizes: of.sizes.clone(),
+        topics: of.topics.iter().map(topic).collect::<Result<_, _>>()?,
+        clock,
+    }))
+}
+
+/// What all sending threads have told.
+#[derive(Default)]
+pub struct Sums {
+    outcomes: Vec<Outcomes>,
+    pub refusals: BTreeMap<Refusal, u64>,
+    pub last_answer_ns: u64,
+    pub disconnects: u64,
+}
+
+impl Sums {
+    fn add(&mut self, finished: Finished) {
+        self.outcomes.extend(finished.outcomes);
+        for (refusal, count) in finished.refusals {
+            *self.refusals.entry(refusal).or_default() += count;
+        }
+        self.last_answer_ns = self.last_answer_ns.max(finished.last_answer_ns);
+        self.disconnects += finished.disconnects;
+    }
+}
+
+fn addresses(target: &Target) -> String {
+    let addresses: Vec<String> =
+        target.brokers.iter().map(|broker| broker.address.to_string()).collect();
+    addresses.join(", ")
+}
+
+/// Shows a line for every second that is complete, until `is_done`.
+fn watch(
+    measured: &flume::Receiver<Measured>,
+    collector: &mut Collector,
+    live: &mut Live,
+    is_done: impl Fn() -> bool,
+) {
+    const POLL: Duration = Duration::from_millis(20);
+    while !is_done() {
+        match measured.recv_timeout(POLL) {
+            Ok(report) => collector.take(report),
+            Err(flume::RecvTimeoutError::Timeout) => continue,
+            Err(flume::RecvTimeoutError::Disconnected) => return,
+        }
+        while let Some((second, tracks)) = collector.next_complete() {
+            live.show(second, &tracks);
+        }
+    }
+}
+
+fn spawn<T: Send + 'static>(
+    name: &str,
+    run: impl FnOnce() -> T + Send + 'static,
+) -> Result<JoinHandle<T>, RunError> {
+    thread::Builder::new().name(name.to_owned()).spawn(run).map_err(RunError::Generator)
+}
+
+fn join<T>(thread: JoinHandle<io::Result<T>>) -> Result<T, RunError> {
+    thread.join().expect("a thread that panics has said why").map_err(RunError::Generator)
+}

@@ -1,0 +1,302 @@
+//! Makes lost connections anew, on a thread of its own: a connect can take its time, and a
+//! generator has none to spare.
+//!
+//! Orders wait by address. As long as an address does not answer it is tried by one connect at a
+//! time, one every 100 ms, however many orders wait: a thousand producers do not storm a broker that
+//! is down. When that connect succeeds the others follow, many at a time. Connects do not block, so
+//! an address that swallows them keeps no other waiting.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::io;
+use std::net::{SocketAddr, TcpStream};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::socket::{
+    AddressFamily, SockFlag, SockType, SockaddrStorage, connect, getsockopt, socket, sockopt,
+};
+
+use crate::engine::connection::Connection;
+
+pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
+/// Pause after a failed connect, before the next to the same address.
+const PAUSE: Duration = Duration::from_millis(100);
+/// Connects under way to an address that answers.
+const UNDER_WAY_MAX: usize = 64;
+/// New orders are looked for this often while connects are under way, ms.
+const POLL_MS: u8 = 5;
+
+/// Takes orders under the caller's numbers. At most one order per number may be open.
+pub struct Connector {
+    orders: flume::Sender<(u32, SocketAddr)>,
+    made: flume::Receiver<(u32, Connection)>,
+}
+
+impl Connector {
+    /// The thread ends when the connector is dropped.
+    pub fn start() -> io::Result<Self> {
+        let (orders, to_make) = flume::unbounded();
+        let (hand_over, made) = flume::unbounded();
+        let work = move || Work { hand_over, by_address: BTreeMap::new() }.run(&to_make);
+        thread::Builder::new().name("connect".to_owned()).spawn(work)?;
+        Ok(Self { orders, made })
+    }
+
+    /// A connection to `address` will come, as soon as there can be one.
+    pub fn order(&self, number: u32, address: SocketAddr) {
+        self.orders.send((number, address)).expect("the thread lives as long as its connector");
+    }
+
+    /// The next connection that was made.
+    pub fn next_made(&self) -> Option<(u32, Connection)> {
+        self.made.try_recv().ok()
+    }
+}
+
+/// Orders for one address, and how often it may be tried. Knows no sockets.
+#[derive(Debug)]
+struct Orders {
+    waiting: VecDeque<u32>,
+    under_way: usize,
+    /// Whether the last connect that ended succeeded.
+    is_up: bool,
+    not_before: Instant,
+}
+
+impl Orders {
+    fn new(now: Instant) -> Self {
+        Self { waiting: VecDeque::new(), under_way: 0, is_up: false, not_before: now }
+    }
+
+    /// The order to try now, which counts as under way from then on.
+    fn next_try(&mut self, now: Instant) -> Option<u32> {
+        let under_way_max = if self.is_up { UNDER_WAY_MAX } else { 1 };
+        if self.under_way >= under_way_max || now < self.not_before {
+            return None;
+        }
+        let number = self.waiting.pop_front()?;
+        self.under_way += 1;
+        Some(number)
+    }
+
+    fn handle_made(&mut self) {
+        self.under_way -= 1;
+        self.is_up = true;
+    }
+
+    fn handle_failed(&mut self, number: u32, now: Instant) {
+        self.under_way -= 1;
+        self.is_up = false;
+        self.not_before = now + PAUSE;
+        self.waiting.push_front(number);
+    }
+}
+
+/// A connect under way.
+struct Attempt {
+    number: u32,
+    socket: OwnedFd,
+    deadline: Instant,
+}
+
+struct Work {
+    hand_over: flume::Sender<(u32, Connection)>,
+    by_address: BTreeMap<SocketAddr, (Orders, Vec<Attempt>)>,
+}
+
+impl Work {
+    fn run(mut self, orders: &flume::Receiver<(u32, SocketAddr)>) {
+        loop {
+            let order = match self.wake_at() {
+                _ if self.is_any_under_way() => orders.try_recv().ok(),
+                None => orders.recv().ok(),
+                Some(wake_at) => orders.recv_deadline(wake_at).ok(),
+            };
+            if order.is_none() && orders.is_disconnected() {
+                return;
+            }
+            order.into_iter().chain(orders.try_iter()).for_each(|order| self.take(order));
+            self.try_next();
+            if self.is_any_under_way() && (!self.wait() || !self.finish()) {
+                return;
+            }
+        }
+    }
+
+    fn take(&mut self, (number, address): (u32, SocketAddr)) {
+        let new = || (Orders::new(Instant::now()), Vec::new());
+        self.by_address.entry(address).or_insert_with(new).0.waiting.push_back(number);
+    }
+
+    fn is_any_under_way(&self) -> bool {
+        self.by_address.values().any(|(_, attempts)| !attempts.is_empty())
+    }
+
+    /// When the first address may be tried again.
+    fn wake_at(&self) -> Option<Instant> {
+        let waiting = self.by_address.values().filter(|(orders, _)| !orders.waiting.is_empty());
+        waiting.map(|(orders, _)| orders.not_before).min()
+    }
+
+    /// Begins what may be begun.
+    fn try_next(&mut self) {
+        for (address, (orders, attempts)) in &mut self.by_address {
+            let now = Instant::now();
+            while let Some(number) = orders.next_try(now) {
+                match begin(*address) {
+                    Ok(socket) => {
+                        let deadline = now + CONNECT_TIMEOUT;
+                        attempts.push(Attempt { number, socket, deadline });
+                    }
+                    Err(_) => orders.handle_failed(number, now),
+                }
+            }
+        }
+    }
+
+    /// Waits until a connect may have ended. `false`: the machine gives up on us.
+    fn wait(&self) -> bool {
+        let attempts = self.by_address.values().flat_map(|(_, attempts)| attempts);
+        let mut sockets: Vec<PollFd<'_>> =
+            attempts.map(|it| PollFd::new(it.socket.as_fd(), PollFlags::POLLOUT)).collect();
+        match poll(&mut sockets, PollTimeout::from(POLL_MS)) {
+            Ok(_) | Err(Errno::EINTR) => true,
+            Err(_) => false,
+        }
+    }
+
+    /// Hands over what is made. `false`: nobody takes it any more.
+    fn finish(&mut self) -> bool {
+        for (orders, attempts) in self.by_address.values_mut() {
+            for attempt in std::mem::take(attempts) {
+                let now = Instant::now();
+                match state_of(&attempt.socket) {
+                    Ok(false) if now < attempt.deadline => attempts.push(attempt),
+                    Ok(true) => match Connection::from_stream(TcpStream::from(attempt.socket)) {
+                        Ok(connection) => {
+                            orders.handle_made();
+                            if self.hand_over.send((attempt.number, connection)).is_err() {
+                                return false;
+                            }
+                        }
+                        Err(_) => orders.handle_failed(attempt.number, now),
+                    },
+                    Ok(false) | Err(_) => orders.handle_failed(attempt.number, now),
+                }
+            }
+        }
+        true
+    }
+}
+
+/// Begins a connect that does not block.
+fn begin(address: SocketAddr) -> io::Result<OwnedFd> {
+    let family = if address.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
+    let flags = SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC;
+    let socket = socket(family, SockType::Stream, flags, None)?;
+    match connect(socket.as_raw_fd(), &SockaddrStorage::from(address)) {
+        Ok(()) | Err(Errno::EINPROGRESS) => Ok(socket),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Whether a connect has succeeded; an error when it failed.
+fn state_of(socket: &OwnedFd) -> io::Result<bool> {
+    let mut sockets = [PollFd::new(socket.as_fd(), PollFlags::POLLOUT)];
+    if poll(&mut sockets, PollTimeout::ZERO)? == 0 {
+        return Ok(false);
+    }
+    match getsockopt(socket, sockopt::SocketError)? {
+        0 => Ok(true),
+        code => Err(io::Error::from_raw_os_error(code)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+
+    use super::*;
+
+    #[test]
+    fn an_address_that_does_not_answer_is_tried_once_per_pause() {
+        let begin = Instant::now();
+        let mut orders = Orders::new(begin);
+        orders.waiting.extend(0..1_000);
+        let mut tries = 0;
+        for ms in 0..1_000 {
+            let now = begin + Duration::from_millis(ms);
+            while let Some(number) = orders.next_try(now) {
+                tries += 1;
+                orders.handle_failed(number, now);
+            }
+        }
+        assert_eq!(tries, 10);
+        assert_eq!(orders.waiting.len(), 1_000, "no order is lost");
+        assert_eq!(orders.waiting.front(), Some(&0), "nor overtaken");
+    }
+
+    #[test]
+    fn an_address_that_answers_takes_many_at_a_time() {
+        let now = Instant::now();
+        let mut orders = Orders::new(now);
+        orders.waiting.extend(0..1_000);
+        assert_eq!((orders.next_try(now), orders.next_try(now)), (Some(0), None));
+        orders.handle_made();
+        assert_eq!(std::iter::from_fn(|| orders.next_try(now)).count(), UNDER_WAY_MAX);
+        orders.handle_failed(7, now);
+        assert_eq!(orders.next_try(now + PAUSE), None, "those under way must end first");
+    }
+
+    /// All orders, or those of `count` different numbers that were made in time.
+    fn made(connector: &Connector, count: usize) -> Vec<(u32, Connection)> {
+        let deadline = Instant::now() + Duration::from_secs(20);
+        let mut made = Vec::new();
+        while made.len() < count {
+            assert!(Instant::now() < deadline, "{} of {count}", made.len());
+            match connector.next_made() {
+                Some(connection) => made.push(connection),
+                None => thread::sleep(Duration::from_millis(1)),
+            }
+        }
+        made
+    }
+
+    /// The port is taken first and listens later, as that of a broker that comes back.
+    #[test]
+    fn all_come_back_when_the_broker_is_back() {
+        const COUNT: u32 = 300;
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        drop(listener);
+        let connector = Connector::start().unwrap();
+        (0..COUNT).for_each(|number| connector.order(number, address));
+        thread::sleep(PAUSE * 2);
+        assert!(connector.next_made().is_none());
+        let listener = TcpListener::bind(address).unwrap();
+        let accepted = thread::spawn(move || {
+            (0..COUNT).map(|_| listener.accept().unwrap().0).collect::<Vec<_>>()
+        });
+        let mut numbers: Vec<u32> =
+            made(&connector, COUNT as usize).iter().map(|(number, _)| *number).collect();
+        numbers.sort_unstable();
+        assert_eq!(numbers, (0..COUNT).collect::<Vec<_>>());
+        assert_eq!(accepted.join().unwrap().len(), COUNT as usize);
+    }
+
+    /// The address is reserved for documentation: nothing answers there, not even with a refusal.
+    #[test]
+    fn an_address_that_swallows_connects_keeps_no_other_waiting() {
+        let silent = "192.0.2.1:9".parse().unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let connector = Connector::start().unwrap();
+        connector.order(0, silent);
+        connector.order(1, address);
+        let made = made(&connector, 1);
+        assert_eq!(made[0].0, 1);
+    }
+}

@@ -1,0 +1,459 @@
+//! The consuming side of one group: a thread that pulls every queue of the group's topics from where
+//! it stood when the run began, at the group's pace, checks each message, and feeds the audit.
+//!
+//! Each queue has at most one pull under way, held by the broker while there is nothing new. After
+//! the sending is over the consumer is told every outcome and its pace is no longer held back; it
+//! ends when each acknowledged message has arrived and all queues are read to their end, or when
+//! nothing has come for [`QUIET_MAX`], which is [`GONE_MAX`] while a broker is gone.
+//!
+//! A group that is down has no connections; it goes on where it stopped, as one that committed its
+//! offsets. Offsets are committed at the broker along with the pulls, for whoever looks there.
+//!
+//! Not here: the pace itself ([`crate::engine::pace`]).
+
+use std::collections::BTreeMap;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ringmq::model::batch::Records;
+use ringmq::model::request::{Expression, Pull, QueueOf};
+use ringmq::model::{GroupName, QueueId, Request, TopicName};
+use ringmq::wire::{self, HeaderEncoding};
+use rustc_hash::FxHashMap;
+
+use crate::clock::RunClock;
+use crate::engine::audit::{Arrival, Arrived, Audit, Outcomes};
+use crate::engine::connection::{Connection, FrameView};
+use crate::engine::connector::{CONNECT_TIMEOUT, Connector};
+use crate::engine::measure::{Kind, Recorder};
+use crate::engine::pace::Pace;
+use crate::engine::payload::{self, BodyError};
+use crate::engine::poller::{Interest, Poller, Ready};
+use crate::target::cluster::QueueStart;
+use crate::target::routes::Routes;
+
+/// What groups are called at the broker, in front of their own name.
+pub const GROUP_PREFIX: &str = "loadgen-";
+/// How long a broker may hold a pull that finds nothing.
+const HOLD_MS: u64 = 5_000;
+/// Messages and bytes wanted per pull; brokers have limits of their own.
+const COUNT_MAX: u32 = 4_096;
+const BYTES_MAX: u32 = 1 << 20;
+/// After the sending: silence after which nothing more is expected.
+pub const QUIET_MAX: Duration = Duration::from_secs(5);
+/// The same while a broker cannot be reached that something is missing of: it may be starting.
+pub const GONE_MAX: Duration = Duration::from_secs(30);
+/// After the sending: silence after which a complete audit is believed to be final.
+const QUIET_COMPLETE_NS: u64 = 300_000_000;
+/// Rare things are looked at this often, ns.
+const ROUND_NS: u64 = 50_000_000;
+/// Pause before a pull that failed is tried again, ns.
+const RETRY_NS: u64 = 100_000_000;
+
+pub struct ConsumerOptions {
+    pub clock: RunClock,
+    pub group: GroupName,
+    /// Where the group's figures are recorded.
+    pub track: usize,
+    pub pace: Pace,
+    pub encoding: HeaderEncoding,
+    pub broker_count: usize,
+    pub routes: Arc<Routes>,
+    pub queues: Vec<QueueStart>,
+    pub arrived: Arrived,
+    /// Broker of each producer, by number.
+    pub broker_of: FxHashMap<u32, usize>,
+}
+
+/// What the consumer has to tell at its end.
+pub struct Consumed {
+    /// By stream.
+    pub audits: BTreeMap<u16, Audit>,
+    pub corrupted: u64,
+    pub foreign: u64,
+    pub last_arrival_ns: u64,
+    /// The last answer to a pull that said no, and how many there were.
+    pub refused_pulls: Option<(String, u64)>,
+    pub disconnects: u64,
+    /// Brokers that could not be reached at the end.
+    pub gone: usize,
+}
+
+pub struct Consumer {
+    clock: RunClock,
+    group: GroupName,
+    pace: Pace,
+    encoding: HeaderEncoding,
+    brokers: Vec<Broker>,
+    routes: Arc<Routes>,
+    queues: Vec<Queue>,
+    poller: Poller,
+    connector: Connector,
+    notebook: Notebook,
+    outcomes: flume::Receiver<Arc<[Outcomes]>>,
+    broker_of: FxHashMap<u32, usize>,
+    /// Silence counts from here at the earliest, ns.
+    quiet_from_ns: u64,
+    /// Index of the queue that is asked first in the next turn, so that a slow group serves all.
+    next_queue: usize,
+    next_round_ns: u64,
+}
+
+#[derive(Default)]
+struct Broker {
+    connection: Option<Connection>,
+    /// Where a new connection is being made to.
+    ordered: Option<SocketAddr>,
+}
+
+struct Queue {
+    broker: usize,
+    topic: TopicName,
+    id: QueueId,
+    next_offset: u64,
+    /// End of the queue as last heard; unknown while its broker has not answered since it was away.
+    max_offset: Option<u64>,
+    state: QueueState,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum QueueState {
+    /// A pull is due.
+    Idle,
+    /// A pull is under way, with this number.
+    Asked(i32),
+    RetryAt(u64),
+}
+
+impl Queue {
+    /// The connection is gone, and with it the pull under way. What the queue holds when it is back
+    /// must be heard anew: it may be more than was acknowledged.
+    fn forget(&mut self) {
+        self.state = QueueState::Idle;
+        self.max_offset = None;
+    }
+}
+
+struct Notebook {
+    recorder: Recorder,
+    track: usize,
+    taken: u64,
+    arrived: Arrived,
+    last_arrival_ns: u64,
+    refused_pulls: Option<(String, u64)>,
+    disconnects: u64,
+    pulls: u32,
+}
+
+impl Consumer {
+    /// Connects to all brokers.
+    pub fn new(
+        options: ConsumerOptions,
+        recorder: Recorder,
+        outcomes: flume::Receiver<Arc<[Outcomes]>>,
+    ) -> io::Result<Self> {
+        let poller = Poller::new()?;
+        let mut brokers = Vec::with_capacity(options.broker_count);
+        for index in 0..options.broker_count {
+            let connection = Connection::connect(options.routes.address(index), CONNECT_TIMEOUT)?;
+            poller.add(&connection, index as u64)?;
+            brokers.push(Broker { connection: Some(connection), ordered: None });
+        }
+        let queues = options.queues.into_iter().map(|start| Queue {
+            broker: start.broker,
+            topic: start.topic,
+            id: start.queue,
+            next_offset: start.offset,
+            max_offset: Some(start.offset),
+            state: QueueState::Idle,
+        });
+        Ok(Self {
+            clock: options.clock,
+            group: options.group,
+            pace: options.pace,
+            encoding: options.encoding,
+            brokers,
+            routes: options.routes,
+            queues: queues.collect(),
+            poller,
+            connector: Connector::start()?,
+            notebook: Notebook {
+                recorder,
+                track: options.track,
+                taken: 0,
+                arrived: options.arrived,
+                last_arrival_ns: 0,
+                refused_pulls: None,
+                disconnects: 0,
+                pulls: 0,
+            },
+            outcomes,
+            broker_of: options.broker_of,
+            quiet_from_ns: 0,
+            next_queue: 0,
+            next_round_ns: 0,
+        })
+    }
+
+    /// Consumes until everything has arrived, or nothing more will.
+    pub fn run(mut self) -> io::Result<Consumed> {
+        let mut events = Vec::new();
+        let mut outcomes: Option<Arc<[Outcomes]>> = None;
+        loop {
+            let now_ns = self.clock.now_ns();
+            self.notebook.recorder.tick(now_ns);
+            if now_ns >= self.next_round_ns {
+                self.round(now_ns)?;
+                if outcomes.is_none()
+                    && let Ok(told) = self.outcomes.try_recv()
+                {
+                    self.pace.open();
+                    self.quiet_from_ns = now_ns;
+                    outcomes = Some(told);
+                }
+                if let Some(outcomes) = &outcomes
+                    && self.is_over(now_ns, outcomes)
+                {
+                    return Ok(self.finish(outcomes));
+                }
+            }
+            self.pull_idle(now_ns)?;
+            let rare_ns = self.next_round_ns.min(self.notebook.recorder.next_tick_ns());
+            let wake_ns = rare_ns.min(self.pace.next_ns(now_ns));
+            let wait = Duration::from_nanos(wake_ns.saturating_sub(now_ns).max(1));
+            self.poller.wait(wait, |ready| events.push(ready))?;
+            for ready in events.drain(..) {
+                self.handle(ready)?;
+            }
+        }
+    }
+
+    fn is_over(&self, now_ns: u64, outcomes: &[Outcomes]) -> bool {
+        let heard_ns = self.notebook.last_arrival_ns.max(self.quiet_from_ns);
+        let quiet_ns = now_ns.saturating_sub(heard_ns);
+        if quiet_ns < QUIET_COMPLETE_NS {
+            return false;
+        }
+        let is_read = |queue: &Queue| queue.max_offset.is_some_and(|it| queue.next_offset >= it);
+        let is_at_end = self.queues.iter().all(is_read);
+        let is_complete = is_at_end && self.notebook.arrived.missing(outcomes) == 0;
+        let is_any_gone = self.brokers.iter().any(|broker| broker.connection.is_none());
+        let quiet_max = if is_any_gone { GONE_MAX } else { QUIET_MAX };
+        is_complete || quiet_ns >= quiet_max.as_nanos() as u64
+    }
+
+    fn finish(self, outcomes: &[Outcomes]) -> Consumed {
+        let notebook = self.notebook;
+        notebook.recorder.finish();
+        let (corrupted, foreign) = notebook.arrived.unattributed();
+        let is_readable = |producer| {
+            let broker = self.broker_of.get(&producer).map(|broker| &self.brokers[*broker]);
+            broker.is_none_or(|broker| broker.connection.is_some())
+        };
+        Consumed {
+            audits: notebook.arrived.reconcile(outcomes, is_readable),
+            corrupted,
+            foreign,
+            last_arrival_ns: notebook.last_arrival_ns,
+            refused_pulls: notebook.refused_pulls,
+            disconnects: notebook.disconnects,
+            gone: self.brokers.iter().filter(|broker| broker.connection.is_none()).count(),
+        }
+    }
+
+    fn round(&mut self, now_ns: u64) -> io::Result<()> {
+        self.next_round_ns = now_ns + ROUND_NS;
+        if self.pace.is_down(now_ns) {
+            self.leave();
+            return Ok(());
+        }
+        for queue in &mut self.queues {
+            if matches!(queue.state, QueueState::RetryAt(at_ns) if at_ns <= now_ns) {
+                queue.state = QueueState::Idle;
+            }
+        }
+        while let Some((index, connection)) = self.connector.next_made() {
+            let broker = &mut self.brokers[index as usize];
+            broker.ordered = None;
+            if broker.connection.is_none() {
+                self.poller.add(&connection, u64::from(index))?;
+                broker.connection = Some(connection);
+                self.quiet_from_ns = now_ns;
+            }
+        }
+        for (index, broker) in self.brokers.iter_mut().enumerate() {
+            let address = self.routes.address(index);
+            if broker.connection.is_none() && broker.ordered != Some(address) {
+                broker.ordered = Some(address);
+                self.connector.order(index as u32, address);
+            }
+        }
+        Ok(())
+    }
+
+    /// Closes all connections; [`round`](Self::round) makes them anew when the group is back.
+    fn leave(&mut self) {
+        self.brokers.iter_mut().for_each(|broker| broker.connection = None);
+        self.queues.iter_mut().for_each(Queue::forget);
+    }
+
+    /// Sends a pull for every queue that has none, as far as the pace allows.
+    fn pull_idle(&mut self, now_ns: u64) -> io::Result<()> {
+        self.pace.take(std::mem::take(&mut self.notebook.taken));
+        let count = self.queues.len();
+        let first = self.next_queue;
+        for index in (first..count).chain(0..first) {
+            if self.queues[index].state != QueueState::Idle {
+                continue;
+            }
+            let Some(count_max) = self.pace.allowance(now_ns) else { return Ok(()) };
+            self.pull(index, count_max.min(COUNT_MAX))?;
+            self.next_queue = (index + 1) % count;
+        }
+        Ok(())
+    }
+
+    fn pull(&mut self, index: usize, count_max: u32) -> io::Result<()> {
+        let queue_count = self.queues.len() as u32;
+        let queue = &mut self.queues[index];
+        let Some(connection) = &mut self.brokers[queue.broker].connection else { return Ok(()) };
+        // The queue's index is part of the number, so an answer finds its queue.
+        let round = self.notebook.pulls % (i32::MAX as u32 / queue_count);
+        let number = (round * queue_count + index as u32) as i32;
+        self.notebook.pulls = self.notebook.pulls.wrapping_add(1);
+        let request = pull_request(&self.group, self.encoding, queue, count_max);
+        wire::encode_request(connection.output(), self.encoding, number, false, &request)
+            .map_err(io::Error::other)?;
+        queue.state = QueueState::Asked(number);
+        let broker = queue.broker;
+        match connection.flush() {
+            Ok(true) => Ok(()),
+            Ok(false) => self.wait_for(broker, Interest::ReadWrite),
+            Err(_) => {
+                self.disconnect(broker);
+                Ok(())
+            }
+        }
+    }
+
+    fn wait_for(&self, broker: usize, interest: Interest) -> io::Result<()> {
+        let connection = self.brokers[broker].connection.as_ref();
+        connection
+            .map_or(Ok(()), |connection| self.poller.change(connection, broker as u64, interest))
+    }
+
+    fn handle(&mut self, ready: Ready) -> io::Result<()> {
+        let index = ready.token as usize;
+        if ready.is_writable {
+            let connection = self.brokers[index].connection.as_mut();
+            match connection.map_or(Ok(true), Connection::flush) {
+                Ok(true) => self.wait_for(index, Interest::Read)?,
+                Ok(false) => {}
+                Err(_) => self.disconnect(index),
+            }
+        }
+        if ready.is_readable && self.read_answers(index).is_err() {
+            self.disconnect(index);
+        }
+        Ok(())
+    }
+
+    fn read_answers(&mut self, broker: usize) -> io::Result<()> {
+        let Some(connection) = &mut self.brokers[broker].connection else { return Ok(()) };
+        if !connection.receive()? {
+            return Ok(());
+        }
+        let now_ns = self.clock.now_ns();
+        while let Some(frame) = connection.next_frame()? {
+            take_answer(&mut self.queues, &frame, now_ns, &mut self.notebook)?;
+        }
+        Ok(())
+    }
+
+    fn disconnect(&mut self, index: usize) {
+        let broker = &mut self.brokers[index];
+        if broker.connection.take().is_none() {
+            return;
+        }
+        self.notebook.disconnects += 1;
+        self.queues.iter_mut().filter(|queue| queue.broker == index).for_each(Queue::forget);
+    }
+}
+
+fn pull_request(
+    group: &GroupName,
+    encoding: HeaderEncoding,
+    queue: &Queue,
+    count_max: u32,
+) -> Request {
+    let is_fixed = encoding == HeaderEncoding::Fixed;
+    let everything = Expression { kind: "TAG".to_owned(), text: "*".to_owned() };
+    Request::Pull(Pull {
+        group: (!is_fixed).then(|| group.clone()),
+        queue: QueueOf { topic: queue.topic.clone(), queue: queue.id },
+        offset: queue.next_offset as i64,
+        count_max,
+        bytes_max: Some(BYTES_MAX),
+        commit: (!is_fixed).then_some(queue.next_offset as i64),
+        // Where the end of the queue is not known, it is asked for.
+        hold_ms: queue.max_offset.map(|_| HOLD_MS),
+        subscription: (!is_fixed).then_some(everything),
+        subscription_version: 0,
+    })
+}
+
+fn take_answer(
+    queues: &mut [Queue],
+    frame: &FrameView<'_>,
+    now_ns: u64,
+    notebook: &mut Notebook,
+) -> io::Result<()> {
+    let reply = wire::decode_reply(&frame.header_only()).map_err(io::Error::other)?;
+    let index = reply.opaque as usize % queues.len();
+    let queue = &mut queues[index];
+    if !reply.is_reply || queue.state != QueueState::Asked(reply.opaque) {
+        return Ok(());
+    }
+    match reply.pulled() {
+        Ok(pulled) => {
+            take_records(frame.body, index as u32, now_ns, notebook)?;
+            queue.next_offset = pulled.next_offset.0;
+            queue.max_offset = Some(pulled.max_offset.0);
+            queue.state = QueueState::Idle;
+        }
+        Err(refused) => {
+            let count = notebook.refused_pulls.take().map_or(0, |(_, count)| count);
+            notebook.refused_pulls = Some((refused.to_string(), count + 1));
+            queue.state = QueueState::RetryAt(now_ns + RETRY_NS);
+        }
+    }
+    Ok(())
+}
+
+fn take_records(
+    records: &[u8],
+    queue: u32,
+    now_ns: u64,
+    notebook: &mut Notebook,
+) -> io::Result<()> {
+    for record_read in Records::new(records) {
+        let body = record_read.map_err(io::Error::other)?.body;
+        match payload::read(body) {
+            Ok(identity) => {
+                notebook.taken += 1;
+                if notebook.arrived.take(queue, &identity) == Arrival::First {
+                    let (track, due_ns) = (notebook.track, identity.due_ns);
+                    notebook.recorder.count(track, due_ns, |counters| counters.received += 1);
+                    let latency_ns = now_ns.saturating_sub(due_ns);
+                    notebook.recorder.record(track, due_ns, Kind::EndToEnd, latency_ns, 1);
+                }
+            }
+            Err(BodyError::Corrupted) => notebook.arrived.take_corrupted(),
+            Err(BodyError::Foreign) => notebook.arrived.take_foreign(),
+        }
+        notebook.last_arrival_ns = now_ns;
+    }
+    Ok(())
+}

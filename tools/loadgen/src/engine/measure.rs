@@ -1,0 +1,460 @@
+//! What threads measure, second by second and phase by phase, and how it adds up.
+//!
+//! A thread owns one [`Recorder`]. It never shares a counter: once a second it hands over the
+//! finished [`Interval`]s and starts new ones. What happened is kept twice: by the second in which
+//! it happened, for plots, and by the phase in which the message was due, for tables. A wait that
+//! began in one phase and ended in the next belongs to the one that caused it.
+//!
+//! Streams and groups are *tracks*, numbered streams first ([`crate::plan::scenario`]).
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use hdrhistogram::Histogram;
+use serde::{Deserialize, Serialize};
+
+use crate::engine::histogram::{self, Packed};
+
+/// Counts of messages.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Counters {
+    pub due: u64,
+    pub sent: u64,
+    pub acknowledged: u64,
+    pub refused: u64,
+    pub unknown: u64,
+    pub not_sent: u64,
+    /// Sent without asking for an answer.
+    pub one_way: u64,
+    /// Requests tried again after a refusal.
+    pub retried: u64,
+    pub received: u64,
+}
+
+impl Counters {
+    pub fn add(&mut self, other: &Self) {
+        self.due += other.due;
+        self.sent += other.sent;
+        self.acknowledged += other.acknowledged;
+        self.refused += other.refused;
+        self.unknown += other.unknown;
+        self.not_sent += other.not_sent;
+        self.one_way += other.one_way;
+        self.retried += other.retried;
+        self.received += other.received;
+    }
+}
+
+/// What is measured of one track in one second, or in many when added up.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Interval {
+    pub counters: Counters,
+    /// From due to acknowledged. A message that was given up counts with the time it had waited.
+    #[serde(with = "histogram::text")]
+    pub latency: Histogram<u64>,
+    /// From the send call to acknowledged.
+    #[serde(with = "histogram::text")]
+    pub service: Histogram<u64>,
+    /// From when the generator could have sent to when it did: its own lateness.
+    #[serde(with = "histogram::text")]
+    pub slip: Histogram<u64>,
+    /// From due to consumed.
+    #[serde(with = "histogram::text")]
+    pub end_to_end: Histogram<u64>,
+}
+
+impl Default for Interval {
+    fn default() -> Self {
+        Self {
+            counters: Counters::default(),
+            latency: histogram::empty(),
+            service: histogram::empty(),
+            slip: histogram::empty(),
+            end_to_end: histogram::empty(),
+        }
+    }
+}
+
+/// One of an interval's histograms.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Kind {
+    Latency,
+    Service,
+    Slip,
+    EndToEnd,
+}
+
+impl Kind {
+    pub const ALL: [Self; 4] = [Self::Latency, Self::Service, Self::Slip, Self::EndToEnd];
+
+    /// As it is called in files.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Latency => "latency",
+            Self::Service => "service",
+            Self::Slip => "slip",
+            Self::EndToEnd => "end_to_end",
+        }
+    }
+}
+
+impl Interval {
+    pub fn add(&mut self, other: &Self) {
+        self.counters.add(&other.counters);
+        for kind in Kind::ALL {
+            histogram::merge(self.of_mut(kind), other.of(kind));
+        }
+    }
+
+    pub fn of(&self, kind: Kind) -> &Histogram<u64> {
+        match kind {
+            Kind::Latency => &self.latency,
+            Kind::Service => &self.service,
+            Kind::Slip => &self.slip,
+            Kind::EndToEnd => &self.end_to_end,
+        }
+    }
+
+    fn of_mut(&mut self, kind: Kind) -> &mut Histogram<u64> {
+        match kind {
+            Kind::Latency => &mut self.latency,
+            Kind::Service => &mut self.service,
+            Kind::Slip => &mut self.slip,
+            Kind::EndToEnd => &mut self.end_to_end,
+        }
+    }
+
+    /// Adds `count` values to one histogram.
+    pub fn record(&mut self, kind: Kind, value_ns: u64, count: u64) {
+        histogram::record(self.of_mut(kind), value_ns, count);
+    }
+
+    /// The histograms that hold anything, by the names they have in files.
+    pub fn histograms(&self) -> impl Iterator<Item = (&'static str, &Histogram<u64>)> {
+        let all = Kind::ALL.into_iter().map(|kind| (kind.name(), self.of(kind)));
+        all.filter(|(_, histogram)| !histogram.is_empty())
+    }
+
+    fn is_empty(&self) -> bool {
+        self.counters == Counters::default() && self.histograms().next().is_none()
+    }
+}
+
+/// One second of a run, packed: a few kilobytes where [`Interval`]s take half a megabyte each, so a
+/// run of hours fits in memory.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Second {
+    pub number: u64,
+    /// Tracks on which anything happened, ascending.
+    pub tracks: Vec<PackedInterval>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PackedInterval {
+    pub track: usize,
+    pub counters: Counters,
+    /// The histograms that hold anything.
+    pub histograms: BTreeMap<Kind, Packed>,
+}
+
+impl Second {
+    pub fn pack(number: u64, tracks: &[(usize, Interval)]) -> Self {
+        let pack = |(track, interval): &(usize, Interval)| {
+            let held = Kind::ALL.into_iter().filter(|kind| !interval.of(*kind).is_empty());
+            let packed = held.map(|kind| (kind, Packed(histogram::pack(interval.of(kind)))));
+            PackedInterval {
+                track: *track,
+                counters: interval.counters,
+                histograms: packed.collect(),
+            }
+        };
+        Self { number, tracks: tracks.iter().map(pack).collect() }
+    }
+
+    /// The intervals by track.
+    pub fn unpack(&self) -> impl Iterator<Item = (usize, Interval)> + '_ {
+        self.tracks.iter().map(|packed| (packed.track, packed.unpack()))
+    }
+}
+
+impl PackedInterval {
+    /// What does not read as a histogram is left out: files are checked when they are read.
+    pub fn unpack(&self) -> Interval {
+        let mut interval = Interval { counters: self.counters, ..Interval::default() };
+        for (kind, packed) in &self.histograms {
+            if let Some(histogram) = histogram::try_unpack(&packed.0) {
+                *interval.of_mut(*kind) = histogram;
+            }
+        }
+        interval
+    }
+}
+
+const SECOND_NS: u64 = 1_000_000_000;
+
+/// When phases end, ns, ascending; what is due later belongs to the last.
+#[derive(Clone, Debug)]
+pub struct PhaseEnds(Arc<[u64]>);
+
+impl PhaseEnds {
+    /// # Panics
+    /// Without any phase.
+    pub fn new(ends_ns: impl IntoIterator<Item = u64>) -> Self {
+        let ends: Arc<[u64]> = ends_ns.into_iter().collect();
+        assert!(!ends.is_empty(), "a run has a phase");
+        Self(ends)
+    }
+
+    pub fn count(&self) -> usize {
+        self.0.len()
+    }
+
+    fn at(&self, due_ns: u64) -> usize {
+        self.0.partition_point(|end_ns| *end_ns <= due_ns).min(self.0.len() - 1)
+    }
+}
+
+/// One thread's measurements.
+pub struct Recorder {
+    thread: usize,
+    second: u64,
+    /// Of the running second, by track.
+    now: Vec<Interval>,
+    phases: PhaseEnds,
+    /// Of the whole run, by phase, then track. Empty when there is one phase only: then the seconds
+    /// add up to the same.
+    by_phase: Vec<Vec<Interval>>,
+    reports: flume::Sender<Report>,
+}
+
+/// What thread number `thread` tells the collector.
+pub struct Report {
+    thread: usize,
+    content: Content,
+}
+
+enum Content {
+    Second(u64, Vec<(usize, Interval)>),
+    /// This thread will report no more; what it measured by phase and track.
+    Done(Vec<Vec<Interval>>),
+}
+
+impl Recorder {
+    /// For thread number `thread` and tracks `0..tracks`.
+    pub fn new(
+        thread: usize,
+        tracks: usize,
+        phases: PhaseEnds,
+        reports: flume::Sender<Report>,
+    ) -> Self {
+        let empty = || vec![Interval::default(); tracks];
+        let by_phase = match phases.count() {
+            1 => Vec::new(),
+            count => vec![empty(); count],
+        };
+        Self { thread, second: 0, now: empty(), phases, by_phase, reports }
+    }
+
+    /// Counts something that happened now to a message due at `due_ns`.
+    pub fn count(&mut self, track: usize, due_ns: u64, count: impl Fn(&mut Counters)) {
+        count(&mut self.now[track].counters);
+        if !self.by_phase.is_empty() {
+            let phase = self.phases.at(due_ns);
+            count(&mut self.by_phase[phase][track].counters);
+        }
+    }
+
+    /// Records how long something took for `count` messages due at `due_ns`.
+    pub fn record(&mut self, track: usize, due_ns: u64, kind: Kind, value_ns: u64, count: u64) {
+        self.now[track].record(kind, value_ns, count);
+        if !self.by_phase.is_empty() {
+            let phase = self.phases.at(due_ns);
+            self.by_phase[phase][track].record(kind, value_ns, count);
+        }
+    }
+
+    /// Hands over what belongs to an earlier second than `now_ns`.
+    pub fn tick(&mut self, now_ns: u64) {
+        let second = now_ns / SECOND_NS;
+        if second > self.second {
+            self.hand_over();
+            self.second = second;
+        }
+    }
+
+    /// When [`tick`](Self::tick) has something to do.
+    pub fn next_tick_ns(&self) -> u64 {
+        (self.second + 1) * SECOND_NS
+    }
+
+    pub fn finish(mut self) {
+        self.hand_over();
+        let by_phase = std::mem::take(&mut self.by_phase);
+        self.send(Content::Done(by_phase));
+    }
+
+    fn hand_over(&mut self) {
+        let used = self.now.iter_mut().enumerate().filter(|(_, interval)| !interval.is_empty());
+        let finished = used.map(|(track, interval)| (track, std::mem::take(interval))).collect();
+        self.send(Content::Second(self.second, finished));
+    }
+
+    fn send(&self, content: Content) {
+        // The collector may be gone after an interruption; then nobody needs the figures.
+        let _ = self.reports.send(Report { thread: self.thread, content });
+    }
+}
+
+/// Puts the threads' seconds and phases together.
+pub struct Collector {
+    tracks: usize,
+    /// The first second that each thread may still report.
+    progress: Vec<u64>,
+    /// Seconds not yet reported by all threads, by track.
+    open: BTreeMap<u64, Vec<Interval>>,
+    pub seconds: Vec<Second>,
+    /// By phase, then track.
+    pub totals: Vec<Vec<Interval>>,
+}
+
+impl Collector {
+    pub fn new(threads: usize, tracks: usize, phases: &PhaseEnds) -> Self {
+        Self {
+            tracks,
+            progress: vec![0; threads],
+            open: BTreeMap::new(),
+            seconds: Vec::new(),
+            totals: vec![vec![Interval::default(); tracks]; phases.count()],
+        }
+    }
+
+    pub fn take(&mut self, report: Report) {
+        match report.content {
+            Content::Done(by_phase) => {
+                self.progress[report.thread] = u64::MAX;
+                for (into, from) in self.totals.iter_mut().zip(&by_phase) {
+                    into.iter_mut().zip(from).for_each(|(into, from)| into.add(from));
+                }
+            }
+            Content::Second(second, intervals) => {
+                self.progress[report.thread] = second + 1;
+                let empty = || vec![Interval::default(); self.tracks];
+                let open = self.open.entry(second).or_insert_with(empty);
+                for (track, interval) in &intervals {
+                    open[*track].add(interval);
+                    if self.totals.len() == 1 {
+                        self.totals[0][*track].add(interval);
+                    }
+                }
+            }
+        }
+    }
+
+    /// The next second that no thread can add to any more, oldest first, by track.
+    pub fn next_complete(&mut self) -> Option<(u64, Vec<Interval>)> {
+        let (&second, _) = self.open.first_key_value()?;
+        if self.progress.iter().any(|&progress| progress <= second) {
+            return None;
+        }
+        let intervals = self.open.remove(&second)?;
+        let used = intervals.iter().cloned().enumerate().filter(|(_, it)| !it.is_empty());
+        self.seconds.push(Second::pack(second, &used.collect::<Vec<_>>()));
+        Some((second, intervals))
+    }
+
+    pub fn is_finished(&self) -> bool {
+        self.progress.iter().all(|&progress| progress == u64::MAX)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn one_phase() -> PhaseEnds {
+        PhaseEnds::new([1_000])
+    }
+
+    fn second(thread: usize, number: u64, sent: u64) -> Report {
+        let counters = Counters { sent, ..Counters::default() };
+        let interval = Interval { counters, ..Interval::default() };
+        Report { thread, content: Content::Second(number, vec![(0, interval)]) }
+    }
+
+    #[test]
+    fn a_second_is_complete_when_no_thread_can_add_to_it() {
+        let mut collector = Collector::new(2, 1, &one_phase());
+        let mut complete = |report| {
+            collector.take(report);
+            let complete = std::iter::from_fn(|| {
+                collector.next_complete().map(|(second, sum)| (second, sum[0].counters.sent))
+            });
+            complete.collect::<Vec<_>>()
+        };
+        assert_eq!(complete(second(0, 0, 5)), []);
+        assert_eq!(complete(second(1, 0, 6)), [(0, 11)]);
+        assert_eq!(complete(second(0, 1, 1)), []);
+        // The second thread slept through second 1.
+        assert_eq!(complete(second(1, 2, 1)), [(1, 1)]);
+        let done = Content::Done(Vec::new());
+        assert_eq!(complete(Report { thread: 0, content: done }), [(2, 1)]);
+        assert_eq!(collector.totals[0][0].counters.sent, 13);
+        assert!(!collector.is_finished());
+    }
+
+    #[test]
+    fn a_packed_second_is_small_and_whole() {
+        let mut interval = Interval::default();
+        interval.counters.sent = 7;
+        for step in 1..5_000 {
+            interval.record(Kind::Latency, step * 10_000, step);
+            interval.record(Kind::EndToEnd, step * 20_000, 1);
+        }
+        let second = Second::pack(3, &[(2, interval.clone())]);
+        let text = serde_json::to_string(&second).unwrap();
+        assert!(text.len() < 25_000, "{} bytes", text.len());
+        assert_eq!(serde_json::from_str::<Second>(&text).unwrap(), second);
+        let unpacked: Vec<_> = second.unpack().collect();
+        let (track, unpacked) = &unpacked[0];
+        assert_eq!((second.number, *track, unpacked.counters), (3, 2, interval.counters));
+        assert_eq!(unpacked.latency, interval.latency);
+        assert_eq!(unpacked.end_to_end, interval.end_to_end);
+        assert!(unpacked.slip.is_empty());
+    }
+
+    #[test]
+    fn a_recorder_hands_over_at_each_full_second() {
+        let (sender, receiver) = flume::unbounded();
+        let mut recorder = Recorder::new(0, 2, one_phase(), sender);
+        recorder.count(1, 0, |counters| counters.sent += 1);
+        recorder.tick(999_999_999);
+        assert!(receiver.is_empty());
+        recorder.tick(3_000_000_000);
+        assert!(matches!(&receiver.recv().unwrap().content,
+            Content::Second(0, sum) if sum.len() == 1 && sum[0].1.counters.sent == 1));
+        assert_eq!(recorder.next_tick_ns(), 4_000_000_000);
+        recorder.finish();
+        assert!(matches!(receiver.recv().unwrap().content, Content::Second(3, _)));
+        assert!(matches!(receiver.recv().unwrap().content, Content::Done(_)));
+    }
+
+    /// A message counts for the phase in which it was due, whenever its answer came.
+    #[test]
+    fn waits_belong_to_the_phase_that_caused_them() {
+        let phases = PhaseEnds::new([1_000, 2_000, 3_000]);
+        let (sender, receiver) = flume::unbounded();
+        let mut recorder = Recorder::new(0, 1, phases.clone(), sender);
+        for due_ns in [0, 999, 1_000, 2_500, 9_000] {
+            recorder.record(0, due_ns, Kind::Latency, 50, 1);
+            recorder.count(0, due_ns, |counters| counters.acknowledged += 1);
+        }
+        recorder.finish();
+        let mut collector = Collector::new(1, 1, &phases);
+        receiver.try_iter().for_each(|report| collector.take(report));
+        let found: Vec<_> = collector.totals.iter().map(|phase| phase[0].latency.len()).collect();
+        assert_eq!(found, [2, 1, 2]);
+        assert_eq!(collector.totals[2][0].counters.acknowledged, 2);
+    }
+}

@@ -1,0 +1,146 @@
+//! How fast a group takes messages, and when it takes none: a pure function of what it took and the
+//! time.
+
+use crate::plan::scenario::Pause;
+
+/// A group without a rate may ask for any number.
+const UNLIMITED: u32 = u32::MAX;
+/// Messages a slow group may take at once are those of this time, ns.
+const BURST_NS: u64 = 100_000_000;
+/// It asks again when it may take those of this time, ns: fewer, fuller pulls.
+const STEP_NS: u64 = 10_000_000;
+
+/// The pace of one group: a bucket that fills at the group's rate, and pauses.
+#[derive(Clone, Debug)]
+pub struct Pace {
+    /// Messages per second; `None`: as they come.
+    rate: Option<f64>,
+    pauses: Vec<Pause>,
+    /// Messages that may be taken now; negative when more came than was asked for.
+    level: f64,
+    filled_ns: u64,
+    is_open: bool,
+}
+
+impl Pace {
+    pub fn new(rate: Option<f64>, pauses: Vec<Pause>) -> Self {
+        Self { rate, pauses, level: 0.0, filled_ns: 0, is_open: false }
+    }
+
+    /// Nothing is held back any more: what is left is drained.
+    pub fn open(&mut self) {
+        self.is_open = true;
+    }
+
+    /// `count` messages were taken.
+    pub fn take(&mut self, count: u64) {
+        if self.rate.is_some() {
+            self.level -= count as f64;
+        }
+    }
+
+    /// How many messages may be asked for at `now_ns`; `None`: none yet.
+    pub fn allowance(&mut self, now_ns: u64) -> Option<u32> {
+        if self.is_open {
+            return Some(UNLIMITED);
+        }
+        if self.pause_at(now_ns).is_some() {
+            // What was not taken during a pause is not made up for afterwards.
+            self.filled_ns = now_ns;
+            return None;
+        }
+        let Some(rate) = self.rate else { return Some(UNLIMITED) };
+        let passed_s = now_ns.saturating_sub(self.filled_ns) as f64 / 1e9;
+        let burst = (rate * BURST_NS as f64 / 1e9).max(1.0);
+        self.level = (self.level + rate * passed_s).min(burst);
+        self.filled_ns = now_ns;
+        let step = (rate * STEP_NS as f64 / 1e9).max(1.0);
+        (self.level >= step).then_some(self.level as u32)
+    }
+
+    /// When to ask again if nothing else happens.
+    pub fn next_ns(&self, now_ns: u64) -> u64 {
+        if self.is_open {
+            return u64::MAX;
+        }
+        match (self.pause_at(now_ns), self.rate) {
+            (Some(pause), _) => pause.to_ns,
+            (None, Some(_)) => now_ns + STEP_NS,
+            (None, None) => u64::MAX,
+        }
+    }
+
+    /// The group is gone, with its connections.
+    pub fn is_down(&self, now_ns: u64) -> bool {
+        !self.is_open && self.pause_at(now_ns).is_some_and(|pause| pause.is_down)
+    }
+
+    fn pause_at(&self, now_ns: u64) -> Option<&Pause> {
+        self.pauses.iter().find(|pause| pause.from_ns <= now_ns && now_ns < pause.to_ns)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: u64 = 1_000_000_000;
+
+    /// Takes all it may, every `step_ns`, until `to_ns`.
+    fn taken(pace: &mut Pace, from_ns: u64, to_ns: u64, step_ns: u64) -> u64 {
+        let mut sum = 0;
+        for now_ns in (from_ns..to_ns).step_by(step_ns as usize) {
+            if let Some(count) = pace.allowance(now_ns) {
+                let count = u64::from(count).min(1_000_000);
+                pace.take(count);
+                sum += count;
+            }
+        }
+        sum
+    }
+
+    #[test]
+    fn a_rate_is_kept_however_often_it_is_asked() {
+        for step_ns in [100_000, 1_000_000, 40_000_000] {
+            let mut pace = Pace::new(Some(5_000.0), Vec::new());
+            let taken = taken(&mut pace, 0, 10 * SECOND, step_ns);
+            assert!(taken.abs_diff(50_000) < 1_000, "{step_ns}: {taken}");
+        }
+    }
+
+    #[test]
+    fn a_slow_group_of_less_than_one_a_step_still_moves() {
+        let mut pace = Pace::new(Some(3.0), Vec::new());
+        assert_eq!(taken(&mut pace, 0, 10 * SECOND, 1_000_000).abs_diff(30), 1);
+    }
+
+    #[test]
+    fn too_much_at_once_is_made_up_for() {
+        let mut pace = Pace::new(Some(1_000.0), Vec::new());
+        pace.take(5_000);
+        assert_eq!(taken(&mut pace, 0, 5 * SECOND, 1_000_000), 0);
+        assert!(taken(&mut pace, 5 * SECOND, 6 * SECOND, 1_000_000) > 900);
+    }
+
+    #[test]
+    fn a_pause_takes_nothing_and_is_not_made_up_for() {
+        let pause = Pause { from_ns: SECOND, to_ns: 3 * SECOND, is_down: true };
+        let mut pace = Pace::new(Some(1_000.0), vec![pause]);
+        taken(&mut pace, 0, SECOND, 1_000_000);
+        assert!(!pace.is_down(SECOND - 1) && pace.is_down(SECOND));
+        assert_eq!(taken(&mut pace, SECOND, 3 * SECOND, 1_000_000), 0);
+        assert_eq!(pace.next_ns(2 * SECOND), 3 * SECOND);
+        let after = taken(&mut pace, 3 * SECOND, 4 * SECOND, 1_000_000);
+        assert!(after.abs_diff(1_000) < 120, "{after}");
+    }
+
+    #[test]
+    fn an_open_pace_holds_nothing_back() {
+        let pause = Pause { from_ns: 0, to_ns: SECOND, is_down: true };
+        let mut pace = Pace::new(Some(1.0), vec![pause]);
+        assert_eq!(pace.allowance(5), None);
+        pace.open();
+        assert_eq!(pace.allowance(6), Some(UNLIMITED));
+        assert!(!pace.is_down(6));
+    }
+}

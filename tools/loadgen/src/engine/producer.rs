@@ -1,0 +1,607 @@
+//! One producer: its connection, its requests under way, and what waits for them.
+//!
+//! What always holds:
+//! - A request is in exactly one place: waiting, held back behind its lane, in the window, waiting to
+//!   be tried again, or counted with its outcome.
+//! - Sequences are given when a request is first sent, so those `0..sent` exist and no others.
+//! - What a request holds (size, queue, lane) is drawn when it is due, in that order, from a
+//!   generator of the producer's own: it does not depend on the target.
+//! - In a stream that asks for order a lane has at most one request under way. An order's events
+//!   share a lane and a queue, and follow each other; this is what RocketMQ promises order for.
+//!
+//! Not here: when to send (`schedule`), when to wait (`worker`).
+
+use std::collections::{BTreeMap, VecDeque};
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::clock::RunClock;
+use crate::engine::audit::Outcomes;
+use crate::engine::connection::Connection;
+use crate::engine::measure::{Kind, Recorder};
+use crate::engine::payload::Identity;
+use crate::engine::reply::{self, Answer, Outcome};
+use crate::engine::template::{NewRequest, Template};
+use crate::engine::window::{InFlight, Message, Window};
+use crate::plan::keys::QueueChoice;
+use crate::plan::schedule::SplitMix64;
+use crate::plan::sizes::Sizes;
+
+/// A message that could not be sent for this long is given up; what a stock client waits.
+pub const PATIENCE: Duration = Duration::from_secs(3);
+/// Frames are handed to the kernel in pieces of about this size, bytes.
+const OUTPUT_SIZE: usize = 256 << 10;
+/// Events of one order: created, confirmed, packed.
+const EVENTS_PER_ORDER: u64 = 3;
+/// Different reasons of refusals that are told apart per thread; further ones count as one.
+const REASONS_MAX: usize = 64;
+/// Number of requests that nobody answers.
+const ONE_WAY_NUMBER: i32 = 1_000_000_000;
+/// Makes the generator of contents another one than that of the schedule.
+const CONTENT_SEED: u64 = 0x636F_6E74_656E_7473;
+
+/// What all producers of a stream share.
+pub struct Job {
+    pub run: u64,
+    /// Index of the stream, and its track.
+    pub stream: u16,
+    pub seed: u64,
+    pub batch: u32,
+    pub in_flight: u32,
+    pub is_ordered: bool,
+    pub is_one_way: bool,
+    pub retries: u32,
+    pub sizes: Sizes,
+    pub topics: Vec<JobTopic>,
+    pub clock: RunClock,
+}
+
+/// One topic of a stream on the brokers that exist.
+pub struct JobTopic {
+    pub template: Template,
+    pub choice: QueueChoice,
+    /// Queues by broker.
+    pub queue_counts: Vec<u32>,
+}
+
+/// Who a producer is.
+#[derive(Clone, Copy, Debug)]
+pub struct Post {
+    /// Unique in the run.
+    pub number: u32,
+    /// Index of its topic in the job, and of its broker.
+    pub topic: usize,
+    pub broker: usize,
+    pub address: SocketAddr,
+}
+
+/// What sending led to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sent {
+    /// Nothing more can or needs to be sent until something happens.
+    AllThatGoes,
+    /// The kernel took only a part: go on when the socket has room.
+    SocketFull,
+    /// Enough for one turn; there is more.
+    More,
+}
+
+pub struct Producer {
+    pub post: Post,
+    job: Arc<Job>,
+    connection: Option<Connection>,
+    window: Window,
+    /// Requests that wait for window, socket or connection.
+    waiting: VecDeque<Message>,
+    /// Refused requests that are tried again at the next round.
+    again: Vec<Message>,
+    /// One per request that may be under way; empty where no order is asked for.
+    lanes: Vec<Lane>,
+    /// Since when a due request could have been sent at once.
+    open_since_ns: u64,
+    /// Requests drawn so far, and the queue of the order they are at.
+    drawn: u64,
+    order_queue: u32,
+    random: SplitMix64,
+    outcomes: Outcomes,
+}
+
+#[derive(Debug, Default)]
+struct Lane {
+    is_taken: bool,
+    /// When its last request ended, so that the next could go.
+    free_since_ns: u64,
+    held_back: VecDeque<Message>,
+}
+
+/// Why requests of a stream did not succeed: stream, code, reason.
+pub type Refusal = (u16, i32, String);
+
+/// What a thread writes down while its producers run.
+pub struct Notebook {
+    pub recorder: Recorder,
+    /// Requests per refusal.
+    pub refusals: BTreeMap<Refusal, u64>,
+    pub last_answer_ns: u64,
+}
+
+impl Notebook {
+    pub fn new(recorder: Recorder) -> Self {
+        Self { recorder, refusals: BTreeMap::new(), last_answer_ns: 0 }
+    }
+
+    fn note(&mut self, stream: u16, code: i32, reason: String) {
+        let mut refusal = (stream, code, reason);
+        if self.refusals.len() >= REASONS_MAX && !self.refusals.contains_key(&refusal) {
+            refusal.2 = "other".to_owned();
+        }
+        *self.refusals.entry(refusal).or_default() += 1;
+    }
+
+    /// A message without an acknowledgement counts in the latency with the time it has waited:
+    /// otherwise the worst waits would be missing from the figures.
+    fn give_up(&mut self, job: &Job, due_ns: u64, now_ns: u64) {
+        let waited_ns = now_ns.saturating_sub(due_ns);
+        let (track, count) = (job.track(), job.count());
+        self.recorder.record(track, due_ns, Kind::Latency, waited_ns, count);
+    }
+}
+
+impl Job {
+    pub fn track(&self) -> usize {
+        usize::from(self.stream)
+    }
+
+    /// Messages per request.
+    fn count(&self) -> u64 {
+        u64::from(self.batch)
+    }
+}
+
+impl Producer {
+    pub fn new(post: Post, job: Arc<Job>) -> Self {
+        let lanes = if job.is_ordered { job.in_flight } else { 0 };
+        Self {
+            post,
+            connection: None,
+            window: Window::new(job.in_flight),
+            waiting: VecDeque::new(),
+            again: Vec::new(),
+            lanes: (0..lanes).map(|_| Lane::default()).collect(),
+            open_since_ns: 0,
+            drawn: 0,
+            order_queue: 0,
+            random: SplitMix64::of(job.seed ^ CONTENT_SEED, post.number),
+            outcomes: Outcomes::of(job.stream, post.number),
+            job,
+        }
+    }
+
+    pub fn connect(&mut self, connection: Connection, now_ns: u64) -> &Connection {
+        self.open_since_ns = now_ns;
+        self.connection.insert(connection)
+    }
+
+    pub fn connection(&self) -> Option<&Connection> {
+        self.connection.as_ref()
+    }
+
+    /// A request is due.
+    pub fn take_due(&mut self, due_ns: u64, notebook: &mut Notebook) {
+        let (track, count) = (self.job.track(), self.job.count());
+        notebook.recorder.count(track, due_ns, |counters| counters.due += count);
+        let message = self.draw(due_ns);
+        self.queue_up(message);
+    }
+
+    /// Something could go out, if window and socket have room.
+    pub fn is_waiting(&self) -> bool {
+        !self.waiting.is_empty()
+    }
+
+    /// Neither waits for anything nor has unanswered requests.
+    pub fn is_idle(&self) -> bool {
+        let is_nothing_waiting = self.waiting.is_empty() && self.again.is_empty();
+        is_nothing_waiting
+            && self.window.is_empty()
+            && self.lanes.iter().all(|lane| lane.held_back.is_empty())
+    }
+
+    /// What the next request holds.
+    fn draw(&mut self, due_ns: u64) -> Message {
+        let topic = &self.job.topics[self.post.topic];
+        let queue_count = u64::from(topic.queue_counts[self.post.broker].max(1));
+        let events = if self.job.is_ordered { EVENTS_PER_ORDER } else { 1 };
+        let (order, event) = (self.drawn / events, self.drawn % events);
+        if event == 0 {
+            let drawn = topic.choice.draw(self.post.broker, due_ns, &mut self.random);
+            self.order_queue = drawn.unwrap_or((order % queue_count) as u32);
+        }
+        self.drawn += 1;
+        let lane = order.checked_rem(self.lanes.len() as u64).unwrap_or(0);
+        Message {
+            due_ns,
+            queue: self.order_queue,
+            size: self.job.sizes.draw(&mut self.random) as u16,
+            lane: lane as u16,
+            refusals: 0,
+            first: None,
+        }
+    }
+
+    /// Lets a new request wait for its turn.
+    fn queue_up(&mut self, message: Message) {
+        match self.lanes.get_mut(usize::from(message.lane)) {
+            Some(lane) if lane.is_taken => lane.held_back.push_back(message),
+            Some(lane) => {
+                lane.is_taken = true;
+                self.waiting.push_back(message);
+            }
+            None => self.waiting.push_back(message),
+        }
+    }
+
+    /// A request of this lane has ended; the next may go.
+    fn release(&mut self, lane: u16, now_ns: u64) {
+        if let Some(lane) = self.lanes.get_mut(usize::from(lane)) {
+            lane.free_since_ns = now_ns;
+            match lane.held_back.pop_front() {
+                Some(next) => self.waiting.push_back(next),
+                None => lane.is_taken = false,
+            }
+        }
+    }
+
+    /// The next request to send. With `is_endless`, one is due whenever its lane is free.
+    fn next_message(
+        &mut self,
+        is_endless: bool,
+        now_ns: u64,
+        notebook: &mut Notebook,
+    ) -> Option<Message> {
+        if self.waiting.is_empty() && is_endless {
+            let is_held_back = self.lanes.iter().any(|lane| !lane.held_back.is_empty());
+            if !is_held_back {
+                self.take_due(now_ns, notebook);
+            }
+        }
+        self.waiting.pop_front()
+    }
+
+    /// Sends what is due, as far as window and socket allow.
+    pub fn send(&mut self, is_endless: bool, notebook: &mut Notebook) -> io::Result<Sent> {
+        let Some(connection) = &self.connection else { return Ok(Sent::AllThatGoes) };
+        if connection.unsent_size() > 0 {
+            return Ok(Sent::SocketFull);
+        }
+        let now_ns = self.job.clock.now_ns();
+        let mut is_more = false;
+        while self.window.has_room() {
+            if self.connection.as_ref().is_some_and(|it| it.unsent_size() >= OUTPUT_SIZE) {
+                is_more = true;
+                break;
+            }
+            let Some(message) = self.next_message(is_endless, now_ns, notebook) else { break };
+            self.append(message, now_ns, notebook);
+        }
+        let Some(connection) = &mut self.connection else { return Ok(Sent::AllThatGoes) };
+        Ok(match (connection.flush()?, is_more) {
+            (false, _) => Sent::SocketFull,
+            (true, true) => Sent::More,
+            (true, false) => Sent::AllThatGoes,
+        })
+    }
+
+    /// Puts a request into the connection's output, and into the window if it will be answered.
+    fn append(&mut self, message: Message, now_ns: u64, notebook: &mut Notebook) {
+        let Some(connection) = &mut self.connection else { return };
+        let job = &self.job;
+        let (track, count) = (job.track(), job.count());
+        let first = message.first.unwrap_or(self.outcomes.sent);
+        let is_new = message.first.is_none();
+        let number = match job.is_one_way {
+            true => ONE_WAY_NUMBER,
+            false => self.window.open(InFlight { message, sent_ns: now_ns, first }),
+        };
+        let identity = Identity {
+            run: job.run,
+            stream: job.stream,
+            lane: message.lane,
+            producer: self.post.number,
+            sequence: first,
+            due_ns: message.due_ns,
+        };
+        let request = NewRequest {
+            number,
+            queue: message.queue,
+            size: usize::from(message.size),
+            born_ms: job.clock.unix_ms(now_ns),
+            first: identity,
+        };
+        job.topics[self.post.topic].template.append(connection.output(), &request);
+        if is_new {
+            self.outcomes.sent += count;
+            let is_one_way = job.is_one_way;
+            notebook.recorder.count(track, message.due_ns, |counters| {
+                counters.sent += count;
+                counters.one_way += if is_one_way { count } else { 0 };
+            });
+            // Waiting for the turn within its order is the target's doing.
+            let lane = self.lanes.get(usize::from(message.lane));
+            let turn_ns = lane.map_or(0, |lane| lane.free_since_ns);
+            let could_ns = message.due_ns.max(self.open_since_ns).max(turn_ns);
+            let slip_ns = now_ns.saturating_sub(could_ns);
+            notebook.recorder.record(track, message.due_ns, Kind::Slip, slip_ns, count);
+        }
+        if job.is_one_way {
+            self.release(message.lane, now_ns);
+        }
+    }
+
+    /// The socket has room again. `true`: everything is out.
+    pub fn flush(&mut self, now_ns: u64) -> io::Result<bool> {
+        let Some(connection) = &mut self.connection else { return Ok(false) };
+        let is_out = connection.flush()?;
+        if is_out {
+            self.open_since_ns = now_ns;
+        }
+        Ok(is_out)
+    }
+
+    /// Reads answers and counts them. Tells how many acknowledged something.
+    pub fn take_answers(&mut self, notebook: &mut Notebook) -> io::Result<u64> {
+        let Some(mut connection) = self.connection.take() else { return Ok(0) };
+        let taken = self.take_from(&mut connection, notebook);
+        self.connection = Some(connection);
+        taken
+    }
+
+    fn take_from(
+        &mut self,
+        connection: &mut Connection,
+        notebook: &mut Notebook,
+    ) -> io::Result<u64> {
+        if !connection.receive()? {
+            return Ok(0);
+        }
+        let now_ns = self.job.clock.now_ns();
+        let was_full = !self.window.has_room();
+        let mut acknowledged = 0;
+        while let Some(frame) = connection.next_frame()? {
+            let Some(answer) = reply::read(&frame)? else { continue };
+            let Some(request) = self.window.close(answer.number) else { continue };
+            acknowledged += u64::from(answer.outcome == Outcome::Acknowledged);
+            notebook.last_answer_ns = now_ns;
+            self.count_answer(request, answer, now_ns, notebook);
+        }
+        if was_full && self.window.has_room() {
+            self.open_since_ns = now_ns;
+        }
+        Ok(acknowledged)
+    }
+
+    fn count_answer(
+        &mut self,
+        request: InFlight,
+        answer: Answer,
+        now_ns: u64,
+        notebook: &mut Notebook,
+    ) {
+        let (track, count, stream) = (self.job.track(), self.job.count(), self.job.stream);
+        let message = request.message;
+        let due_ns = message.due_ns;
+        let sequences = request.first..request.first + count;
+        let recorder = &mut notebook.recorder;
+        match answer.outcome {
+            Outcome::Acknowledged => {
+                self.outcomes.acknowledge(sequences);
+                let latency_ns = now_ns.saturating_sub(due_ns);
+                let service_ns = now_ns.saturating_sub(request.sent_ns);
+                recorder.count(track, due_ns, |counters| counters.acknowledged += count);
+                recorder.record(track, due_ns, Kind::Latency, latency_ns, count);
+                recorder.record(track, due_ns, Kind::Service, service_ns, count);
+            }
+            Outcome::Refused(code) => {
+                notebook.note(stream, code, answer.reason);
+                if message.refusals < self.job.retries {
+                    let refusals = message.refusals + 1;
+                    self.again.push(Message { refusals, first: Some(request.first), ..message });
+                    return;
+                }
+                self.outcomes.refuse(sequences);
+                notebook.recorder.count(track, due_ns, |counters| counters.refused += count);
+            }
+            Outcome::Unknown(code) => {
+                recorder.count(track, due_ns, |counters| counters.unknown += count);
+                notebook.give_up(&self.job, due_ns, now_ns);
+                notebook.note(stream, code, answer.reason);
+            }
+        }
+        self.release(message.lane, now_ns);
+    }
+
+    /// Refused requests may be sent once more.
+    pub fn retry(&mut self, notebook: &mut Notebook) {
+        let (track, count) = (self.job.track(), self.job.count());
+        for message in self.again.drain(..) {
+            notebook.recorder.count(track, message.due_ns, |counters| counters.retried += count);
+            self.waiting.push_back(message);
+        }
+    }
+
+    /// The connection is gone: what was under way is unknown from now on.
+    pub fn disconnect(&mut self, now_ns: u64, notebook: &mut Notebook) {
+        self.connection = None;
+        let (track, count) = (self.job.track(), self.job.count());
+        for request in self.window.close_all() {
+            let message = request.message;
+            notebook.recorder.count(track, message.due_ns, |counters| counters.unknown += count);
+            notebook.give_up(&self.job, message.due_ns, now_ns);
+            self.release(message.lane, now_ns);
+        }
+    }
+
+    /// Gives up what has waited since before `due_before_ns` without being sent.
+    pub fn expire(&mut self, due_before_ns: u64, now_ns: u64, notebook: &mut Notebook) {
+        let (track, count) = (self.job.track(), self.job.count());
+        while let Some(message) = self.waiting.pop_front_if(|it| it.due_ns < due_before_ns) {
+            match message.first {
+                // It was sent and refused, and its turn to be tried again did not come.
+                Some(first) => {
+                    self.outcomes.refuse(first..first + count);
+                    notebook.recorder.count(track, message.due_ns, |it| it.refused += count);
+                }
+                None => {
+                    notebook.recorder.count(track, message.due_ns, |it| it.not_sent += count);
+                    notebook.give_up(&self.job, message.due_ns, now_ns);
+                }
+            }
+            self.release(message.lane, now_ns);
+        }
+    }
+
+    /// Ends the run for this producer, whatever is still open.
+    pub fn finish(mut self, now_ns: u64, notebook: &mut Notebook) -> Outcomes {
+        self.waiting.extend(self.again.drain(..));
+        self.disconnect(now_ns, notebook);
+        self.expire(u64::MAX, now_ns, notebook);
+        self.outcomes
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{Ipv4Addr, SocketAddrV4};
+    use std::time::Instant;
+
+    use ringmq::model::TopicName;
+    use ringmq::wire::HeaderEncoding;
+
+    use super::*;
+    use crate::engine::measure::PhaseEnds;
+    use crate::engine::template::TemplateOptions;
+    use crate::plan::keys::Keys;
+
+    fn producer(is_ordered: bool, in_flight: u32, retries: u32) -> Producer {
+        let topic = TopicName::new("t").unwrap();
+        let options = TemplateOptions {
+            encoding: HeaderEncoding::Json,
+            topic: &topic,
+            queue_count: 4,
+            sizes: &[100, 200],
+            batch: 1,
+            is_one_way: false,
+        };
+        let topic = JobTopic {
+            template: Template::new(&options).unwrap(),
+            choice: QueueChoice::new(&Keys::None, &[4]),
+            queue_counts: vec![4],
+        };
+        let job = Job {
+            run: 1,
+            stream: 0,
+            seed: 5,
+            batch: 1,
+            in_flight,
+            is_ordered,
+            is_one_way: false,
+            retries,
+            sizes: Sizes::mixed(&[(100, 1.0), (200, 1.0)]),
+            topics: vec![topic],
+            clock: RunClock::starting_at(Instant::now()),
+        };
+        let address = SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::LOCALHOST, 1));
+        let post = Post { number: 3, topic: 0, broker: 0, address };
+        Producer::new(post, Arc::new(job))
+    }
+
+    fn notebook() -> Notebook {
+        Notebook::new(Recorder::new(0, 1, PhaseEnds::new([1]), flume::unbounded().0))
+    }
+
+    fn answer(outcome: Outcome) -> Answer {
+        Answer { number: 0, outcome, reason: "busy".to_owned() }
+    }
+
+    /// Pretends to send the next request that may go.
+    fn sent(producer: &mut Producer) -> Option<InFlight> {
+        let message = producer.waiting.pop_front()?;
+        let first = message.first.unwrap_or(producer.outcomes.sent);
+        producer.outcomes.sent += u64::from(message.first.is_none());
+        Some(InFlight { message, sent_ns: 0, first })
+    }
+
+    #[test]
+    fn contents_do_not_depend_on_what_the_target_does() {
+        let mut notebook = notebook();
+        let mut calm = producer(false, 8, 0);
+        let mut troubled = producer(false, 8, 0);
+        for due_ns in 0..100 {
+            calm.take_due(due_ns, &mut notebook);
+            troubled.take_due(due_ns, &mut notebook);
+            troubled.expire(due_ns / 2, due_ns, &mut notebook);
+        }
+        let rest = troubled.waiting.len();
+        assert!(rest < 100);
+        assert!(troubled.waiting.iter().eq(calm.waiting.iter().skip(100 - rest)));
+        assert!(calm.waiting.iter().any(|it| it.size == 0));
+        assert!(calm.waiting.iter().any(|it| it.size == 1));
+    }
+
+    /// However answers come, an order's events are sent one after the other and to one queue.
+    #[test]
+    fn an_order_has_one_event_under_way() {
+        let (mut producer, mut notebook) = (producer(true, 4, 0), notebook());
+        (0..120).for_each(|due_ns| producer.take_due(due_ns, &mut notebook));
+        let mut random = SplitMix64::of(1, 1);
+        let mut open: Vec<InFlight> = Vec::new();
+        let mut done: Vec<InFlight> = Vec::new();
+        while done.len() < 120 {
+            while let Some(request) = sent(&mut producer) {
+                let is_alone = open.iter().all(|it| it.message.lane != request.message.lane);
+                assert!(is_alone, "two of lane {}", request.message.lane);
+                open.push(request);
+            }
+            let request = open.swap_remove((random.number() % open.len() as u64) as usize);
+            producer.count_answer(request, answer(Outcome::Acknowledged), 9, &mut notebook);
+            done.push(request);
+        }
+        for lane in 0..4 {
+            let of_lane: Vec<_> = done.iter().filter(|it| it.message.lane == lane).collect();
+            assert!(of_lane.is_sorted_by_key(|it| it.message.due_ns), "lane {lane}");
+            let is_one_queue = |order: &[&InFlight]| {
+                order.iter().all(|it| it.message.queue == order[0].message.queue)
+            };
+            assert!(of_lane.chunks(EVENTS_PER_ORDER as usize).all(is_one_queue), "lane {lane}");
+        }
+        assert!(producer.is_idle());
+    }
+
+    #[test]
+    fn refused_requests_are_tried_again_as_often_as_asked_for() {
+        let (mut producer, mut notebook) = (producer(false, 4, 2), notebook());
+        producer.take_due(0, &mut notebook);
+        for attempt in 0..3 {
+            let request = sent(&mut producer).unwrap();
+            assert_eq!((request.first, request.message.refusals), (0, attempt));
+            producer.count_answer(request, answer(Outcome::Refused(2)), 9, &mut notebook);
+            producer.retry(&mut notebook);
+        }
+        assert!(producer.is_idle(), "given up after the second retry");
+        assert_eq!(notebook.refusals[&(0, 2, "busy".to_owned())], 3);
+        assert_eq!(producer.outcomes.sent, 1);
+    }
+
+    #[test]
+    fn reasons_are_bounded() {
+        let mut notebook = notebook();
+        for round in 0..1_000 {
+            notebook.note(1, 2, format!("reason {round}"));
+        }
+        assert_eq!(notebook.refusals.len(), REASONS_MAX + 1);
+        let others = notebook.refusals[&(1, 2, "other".to_owned())];
+        assert_eq!(others, 1_000 - REASONS_MAX as u64);
+    }
+}

@@ -1,0 +1,153 @@
+//! What the answer to a produce request says.
+//!
+//! A plain success is recognised in place, as stock brokers and RingMQ write it; everything else is
+//! decoded by `ringmq::wire`.
+
+use std::io;
+
+use ringmq::wire::{self, HeaderEncoding};
+use zerocopy::FromBytes;
+use zerocopy::byteorder::big_endian::{I16, I32};
+
+use crate::engine::connection::FrameView;
+
+/// Codes with which nothing was stored, for sure (remoting reference, 5.1, 5.11, 5.16). Every other
+/// code but 0 leaves the outcome open: 10, 11 and 12 say stored but not as safely as asked for, 1
+/// may mean anything.
+const REFUSED: [i32; 9] = [2, 3, 13, 14, 16, 17, 26, 29, 215];
+
+/// What became of a produce request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    Acknowledged,
+    /// Nothing was stored; the code says why.
+    Refused(i32),
+    /// It may or may not be stored; the code says why.
+    Unknown(i32),
+}
+
+impl Outcome {
+    fn of(code: i32) -> Self {
+        match code {
+            0 => Self::Acknowledged,
+            code if REFUSED.contains(&code) => Self::Refused(code),
+            code => Self::Unknown(code),
+        }
+    }
+}
+
+/// An answer to a produce request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Answer {
+    /// Of the request.
+    pub number: i32,
+    pub outcome: Outcome,
+    /// What the server says of a request that did not succeed, without what differs from one to the
+    /// next; empty otherwise.
+    pub reason: String,
+}
+
+/// `None`: the frame is a request of the server's own, or an answer nobody can read.
+pub fn read(frame: &FrameView<'_>) -> io::Result<Option<Answer>> {
+    let plain = match frame.encoding {
+        HeaderEncoding::Json => plain_json(frame.header),
+        HeaderEncoding::Binary => plain_binary(frame.header),
+        HeaderEncoding::Fixed => None,
+    };
+    if let Some(number) = plain {
+        return Ok(Some(Answer { number, outcome: Outcome::Acknowledged, reason: String::new() }));
+    }
+    let reply = wire::decode_reply(&frame.header_only());
+    let reply = reply.map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
+    Ok(reply.is_reply.then(|| {
+        let outcome = Outcome::of(reply.code);
+        let reason = match outcome {
+            Outcome::Acknowledged => String::new(),
+            _ => reason(reply.remark.as_deref().unwrap_or_default()),
+        };
+        Answer { number: reply.opaque, outcome, reason }
+    }))
+}
+
+/// The part of a remark that many answers share: what stands in brackets at its beginning
+/// (remoting reference, 5.1), or its first words with every number as `#`.
+fn reason(remark: &str) -> String {
+    const LENGTH_MAX: usize = 60;
+    if let Some((bracketed, _)) = remark.split_once(']').filter(|_| remark.starts_with('[')) {
+        return format!("{}]", bracketed.chars().take(LENGTH_MAX).collect::<String>());
+    }
+    let mut out = String::new();
+    for character in remark.chars().take(LENGTH_MAX) {
+        match character {
+            digit if digit.is_ascii_digit() && out.ends_with('#') => {}
+            digit if digit.is_ascii_digit() => out.push('#'),
+            control if control.is_control() => out.push(' '),
+            other => out.push(other),
+        }
+    }
+    out
+}
+
+/// `{"code":0, … "opaque":NUMBER …`: only a key can be followed by an unescaped quote and a colon.
+fn plain_json(header: &[u8]) -> Option<i32> {
+    const OPAQUE: &[u8] = b"\"opaque\":";
+    let fields = header.strip_prefix(b"{\"code\":0,")?;
+    let digits = &fields[memchr::memmem::find(fields, OPAQUE)? + OPAQUE.len()..];
+    let count = digits.iter().position(|byte| !byte.is_ascii_digit())?;
+    std::str::from_utf8(&digits[..count]).ok()?.parse().ok()
+}
+
+/// Code, language, version, number, flag (remoting reference, 1.4). The flag's lowest bit marks an
+/// answer.
+fn plain_binary(header: &[u8]) -> Option<i32> {
+    let (code, rest) = I16::ref_from_prefix(header).ok()?;
+    let (number, rest) = I32::ref_from_prefix(rest.get(3..)?).ok()?;
+    let (flag, _) = I32::ref_from_prefix(rest).ok()?;
+    (code.get() == 0 && flag.get() & 1 == 1).then_some(number.get())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn json(header: &str) -> Option<(i32, Outcome)> {
+        let header = header.as_bytes();
+        let answer = read(&FrameView { encoding: HeaderEncoding::Json, header, body: b"" });
+        answer.unwrap().map(|answer| (answer.number, answer.outcome))
+    }
+
+    #[test]
+    fn reasons_are_the_same_for_many_answers() {
+        for (remark, wanted) in [
+            ("[TIMEOUT_CLEAN_QUEUE]broker busy, 212ms", "[TIMEOUT_CLEAN_QUEUE]"),
+            ("waited 212 ms in queue 7", "waited # ms in queue #"),
+            ("", ""),
+        ] {
+            assert_eq!(reason(remark), wanted);
+        }
+    }
+
+    #[test]
+    fn answers_of_stock_brokers() {
+        let rest = r#""flag":1,"language":"JAVA","opaque":1000000042,"serializeTypeCurrentRPC":"JSON","version":479}"#;
+        let ext = r#""extFields":{"queueId":"0","TRACE_ON":"true","MSG_REGION":"DefaultRegion","msgId":"7F00","queueOffset":"7"},"#;
+        for (code, outcome) in [
+            (0, Outcome::Acknowledged),
+            (2, Outcome::Refused(2)),
+            (10, Outcome::Unknown(10)),
+            (1, Outcome::Unknown(1)),
+            (14, Outcome::Refused(14)),
+        ] {
+            let header = format!("{{\"code\":{code},{ext}{rest}");
+            assert_eq!(json(&header), Some((1_000_000_042, outcome)), "{header}");
+        }
+    }
+
+    #[test]
+    fn a_binary_answer() {
+        let header = b"\0\0\0\x01\xdf\x3b\x9a\xca\x07\0\0\0\x01\0\0\0\0\0\0\0\0";
+        let frame = FrameView { encoding: HeaderEncoding::Binary, header, body: b"" };
+        let answer = read(&frame).unwrap().unwrap();
+        assert_eq!((answer.number, answer.outcome), (1_000_000_007, Outcome::Acknowledged));
+    }
+}

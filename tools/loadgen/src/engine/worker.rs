@@ -1,0 +1,329 @@
+//! One generator thread: sends what its producers have due and takes in the answers.
+//!
+//! ```text
+//!   due ──▶ ready producers ──▶ encode and send ──▶ wait for sockets or the next due time
+//!    ▲                                                            │
+//!    └──────────────── answers, room, new connections ◀───────────┘
+//! ```
+//!
+//! Everything that is due goes out in one send per connection, so the later the thread is, the
+//! larger its sends become: it catches up by itself. It shares nothing with other threads but the
+//! time of the last acknowledgement; what it measured it hands over once a second, and what became
+//! of each message at its end.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::mem;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use crate::clock::RunClock;
+use crate::engine::audit::Outcomes;
+use crate::engine::connection::Connection;
+use crate::engine::connector::{CONNECT_TIMEOUT, Connector};
+use crate::engine::measure::Recorder;
+use crate::engine::poller::{Interest, Poller, Ready};
+use crate::engine::producer::{Notebook, PATIENCE, Producer, Refusal, Sent};
+use crate::plan::schedule::Schedule;
+use crate::progress::Progress;
+use crate::target::routes::Routes;
+
+/// How long answers are waited for after the last message was due, ns.
+const ANSWER_WAIT_NS: u64 = 10_000_000_000;
+/// The same when the run is cut short.
+const ANSWER_WAIT_CUT_SHORT_NS: u64 = 1_000_000_000;
+/// Rare things are looked at this often, ns: patience, lost connections, who joins, the end.
+const ROUND_NS: u64 = 50_000_000;
+/// Without `--spin` no sleep is shorter, ns: the messages due meanwhile share one send. The price
+/// is in the slip that the report shows.
+const SLEEP_MIN_NS: u64 = 50_000;
+
+pub struct WorkerOptions {
+    pub clock: RunClock,
+    /// With when they connect, ns.
+    pub producers: Vec<(Producer, u64)>,
+    /// When requests are due; its sources are the producers, in their order. `None`: whenever a
+    /// window has room.
+    pub schedule: Option<Schedule>,
+    /// When the last message may be due.
+    pub end_ns: u64,
+    pub spin: bool,
+    pub progress: Arc<Progress>,
+    pub routes: Arc<Routes>,
+    /// Set from outside to cut the run short.
+    pub stop: Arc<AtomicBool>,
+}
+
+/// What a thread has to tell at its end.
+pub struct Finished {
+    pub outcomes: Vec<Outcomes>,
+    pub refusals: BTreeMap<Refusal, u64>,
+    pub last_answer_ns: u64,
+    pub disconnects: u64,
+}
+
+pub struct Worker {
+    clock: RunClock,
+    producers: Vec<Producer>,
+    schedule: Option<Schedule>,
+    /// No more messages are due: the run was cut short.
+    is_stopped: bool,
+    /// `end_ns <= deadline_ns`: the last due time, and when answers are no longer waited for.
+    end_ns: u64,
+    deadline_ns: u64,
+    spin: bool,
+    progress: Arc<Progress>,
+    routes: Arc<Routes>,
+    /// Changes of the routes that were taken in.
+    changes: u64,
+    stop: Arc<AtomicBool>,
+    poller: Poller,
+    notebook: Notebook,
+    ready: ReadyList,
+    connector: Connector,
+    /// Who connects later, and when, the next one last.
+    joining: Vec<(u64, u32)>,
+    next_round_ns: u64,
+    disconnects: u64,
+}
+
+impl Worker {
+    /// Connects all producers that are there from the start.
+    pub fn new(options: WorkerOptions, recorder: Recorder) -> io::Result<Self> {
+        let poller = Poller::new()?;
+        let mut producers = Vec::with_capacity(options.producers.len());
+        let mut ready = ReadyList::new(options.producers.len());
+        let mut joining = Vec::new();
+        for (index, (mut producer, joins_ns)) in (0..).zip(options.producers) {
+            if joins_ns == 0 {
+                let connection = Connection::connect(producer.post.address, CONNECT_TIMEOUT)?;
+                poller.add(producer.connect(connection, 0), u64::from(index))?;
+                ready.add(index);
+            } else {
+                joining.push((joins_ns, index));
+            }
+            producers.push(producer);
+        }
+        joining.sort_unstable_by(|a, b| b.cmp(a));
+        Ok(Self {
+            clock: options.clock,
+            producers,
+            schedule: options.schedule,
+            is_stopped: false,
+            end_ns: options.end_ns,
+            deadline_ns: options.end_ns + ANSWER_WAIT_NS,
+            spin: options.spin,
+            progress: options.progress,
+            changes: options.routes.changes(),
+            routes: options.routes,
+            stop: options.stop,
+            poller,
+            notebook: Notebook::new(recorder),
+            ready,
+            connector: Connector::start()?,
+            joining,
+            next_round_ns: 0,
+            disconnects: 0,
+        })
+    }
+
+    /// Runs until all is answered or given up.
+    pub fn run(mut self) -> io::Result<Finished> {
+        let mut events = Vec::new();
+        let mut now_ns = self.wait_for_the_beginning();
+        while !self.is_over(now_ns) {
+            self.notebook.recorder.tick(now_ns);
+            self.take_due(now_ns);
+            self.send_ready(now_ns)?;
+            let wait = self.sleep_at(self.clock.now_ns());
+            self.poller.wait(wait, |ready| events.push(ready))?;
+            now_ns = self.clock.now_ns();
+            for ready in events.drain(..) {
+                self.handle(ready, now_ns)?;
+            }
+            if now_ns >= self.next_round_ns {
+                self.round(now_ns)?;
+            }
+        }
+        Ok(self.finish(now_ns))
+    }
+
+    /// The clock reads 0 until the run begins.
+    fn wait_for_the_beginning(&self) -> u64 {
+        loop {
+            match self.clock.now_ns() {
+                0 if self.stop.load(Ordering::Relaxed) => return 0,
+                0 => thread::sleep(Duration::from_micros(100)),
+                now_ns => return now_ns,
+            }
+        }
+    }
+
+    fn take_due(&mut self, now_ns: u64) {
+        let Some(schedule) = self.schedule.as_mut().filter(|_| !self.is_stopped) else { return };
+        while schedule.next_due_ns().is_some_and(|due_ns| due_ns <= now_ns) {
+            let Some(arrival) = schedule.next() else { return };
+            let producer = &mut self.producers[arrival.source as usize];
+            producer.take_due(arrival.due_ns, &mut self.notebook);
+            self.ready.add(arrival.source);
+        }
+    }
+
+    fn send_ready(&mut self, now_ns: u64) -> io::Result<()> {
+        let is_endless = self.schedule.is_none() && !self.is_stopped && now_ns < self.end_ns;
+        for index in self.ready.take() {
+            let producer = &mut self.producers[index as usize];
+            match producer.send(is_endless, &mut self.notebook) {
+                Ok(Sent::AllThatGoes) => {}
+                Ok(Sent::More) => self.ready.add(index),
+                Ok(Sent::SocketFull) => self.wait_for(index, Interest::ReadWrite)?,
+                Err(_) => self.disconnect(index),
+            }
+        }
+        Ok(())
+    }
+
+    fn wait_for(&self, index: u32, interest: Interest) -> io::Result<()> {
+        let connection = self.producers[index as usize].connection();
+        connection
+            .map_or(Ok(()), |connection| self.poller.change(connection, u64::from(index), interest))
+    }
+
+    /// How long to sleep when nothing happens.
+    fn sleep_at(&self, now_ns: u64) -> Duration {
+        if self.spin || !self.ready.is_empty() {
+            return Duration::ZERO;
+        }
+        let schedule = self.schedule.as_ref().filter(|_| !self.is_stopped);
+        let due_ns = schedule.and_then(Schedule::next_due_ns).unwrap_or(u64::MAX);
+        let rare_ns = self.next_round_ns.min(self.notebook.recorder.next_tick_ns());
+        let sleep_ns = due_ns.min(rare_ns).saturating_sub(now_ns);
+        Duration::from_nanos(sleep_ns.max(SLEEP_MIN_NS))
+    }
+
+    fn handle(&mut self, ready: Ready, now_ns: u64) -> io::Result<()> {
+        let index = ready.token as u32;
+        let producer = &mut self.producers[index as usize];
+        if ready.is_writable {
+            match producer.flush(now_ns) {
+                Ok(true) => self.wait_for(index, Interest::Read)?,
+                Ok(false) => {}
+                Err(_) => self.disconnect(index),
+            }
+        }
+        if ready.is_readable {
+            match self.producers[index as usize].take_answers(&mut self.notebook) {
+                Ok(0) => {}
+                Ok(_) => self.progress.acknowledged(self.notebook.last_answer_ns),
+                Err(_) => self.disconnect(index),
+            }
+        }
+        self.ready.add(index);
+        Ok(())
+    }
+
+    fn disconnect(&mut self, index: u32) {
+        let now_ns = self.clock.now_ns();
+        let producer = &mut self.producers[index as usize];
+        if producer.connection().is_some() {
+            producer.disconnect(now_ns, &mut self.notebook);
+            self.disconnects += 1;
+            let address = self.routes.address(producer.post.broker);
+            self.connector.order(index, address);
+        }
+    }
+
+    /// What needs to be looked at only now and then.
+    fn round(&mut self, now_ns: u64) -> io::Result<()> {
+        self.next_round_ns = now_ns + ROUND_NS;
+        while let Some((_, index)) = self.joining.pop_if(|(joins_ns, _)| *joins_ns <= now_ns) {
+            let broker = self.producers[index as usize].post.broker;
+            self.connector.order(index, self.routes.address(broker));
+        }
+        self.follow_routes();
+        while let Some((index, connection)) = self.connector.next_made() {
+            let producer = &mut self.producers[index as usize];
+            // After a change of the route one producer may get two; the first will do.
+            if producer.connection().is_none() {
+                self.poller.add(producer.connect(connection, now_ns), u64::from(index))?;
+                self.ready.add(index);
+            }
+        }
+        let mut due_before_ns = now_ns.saturating_sub(PATIENCE.as_nanos() as u64);
+        if self.stop.load(Ordering::Relaxed) && !mem::replace(&mut self.is_stopped, true) {
+            self.end_ns = self.end_ns.min(now_ns);
+            self.deadline_ns = self.deadline_ns.min(now_ns + ANSWER_WAIT_CUT_SHORT_NS);
+            due_before_ns = u64::MAX;
+        }
+        for (index, producer) in (0..).zip(&mut self.producers) {
+            producer.retry(&mut self.notebook);
+            producer.expire(due_before_ns, now_ns, &mut self.notebook);
+            if producer.is_waiting() {
+                self.ready.add(index);
+            }
+        }
+        Ok(())
+    }
+
+    /// A broker that is elsewhere now will not answer where it was: producers that wait for a
+    /// connection try the new place as well.
+    fn follow_routes(&mut self) {
+        let changes = self.routes.changes();
+        if changes == mem::replace(&mut self.changes, changes) {
+            return;
+        }
+        let is_joining = |index| self.joining.iter().any(|(_, joining)| *joining == index);
+        for (index, producer) in (0..).zip(&self.producers) {
+            if producer.connection().is_none() && !is_joining(index) {
+                self.connector.order(index, self.routes.address(producer.post.broker));
+            }
+        }
+    }
+
+    fn is_over(&self, now_ns: u64) -> bool {
+        let schedule = self.schedule.as_ref().filter(|_| !self.is_stopped);
+        let is_all_due =
+            now_ns >= self.end_ns && schedule.and_then(Schedule::next_due_ns).is_none();
+        is_all_due && (now_ns >= self.deadline_ns || self.producers.iter().all(Producer::is_idle))
+            || self.is_stopped && now_ns >= self.deadline_ns
+    }
+
+    fn finish(self, now_ns: u64) -> Finished {
+        let Self { producers, mut notebook, disconnects, .. } = self;
+        let finish = |producer: Producer| producer.finish(now_ns, &mut notebook);
+        let outcomes = producers.into_iter().map(finish).collect();
+        notebook.recorder.finish();
+        let (refusals, last_answer_ns) = (notebook.refusals, notebook.last_answer_ns);
+        Finished { outcomes, refusals, last_answer_ns, disconnects }
+    }
+}
+
+/// Indexes of producers that may be able to send, each once.
+struct ReadyList {
+    indexes: Vec<u32>,
+    is_in: Vec<bool>,
+}
+
+impl ReadyList {
+    fn new(count: usize) -> Self {
+        Self { indexes: Vec::with_capacity(count), is_in: vec![false; count] }
+    }
+
+    fn add(&mut self, index: u32) {
+        if !mem::replace(&mut self.is_in[index as usize], true) {
+            self.indexes.push(index);
+        }
+    }
+
+    fn take(&mut self) -> Vec<u32> {
+        let taken = mem::take(&mut self.indexes);
+        taken.iter().for_each(|&index| self.is_in[index as usize] = false);
+        taken
+    }
+
+    fn is_empty(&self) -> bool {
+        self.indexes.is_empty()
+    }
+}

@@ -1,0 +1,155 @@
+//! The content of `report.json`: a contract with scripts, versioned by [`SCHEMA`].
+//!
+//! What scripts read comes first, with durations in nanoseconds and rates per second; `detail` is
+//! the whole [`Report`], from which pages, comparisons and joined reports are made. The keys are
+//! described in `tools/loadgen/README.md`.
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value, json};
+
+use crate::clock::rfc3339;
+use crate::engine::histogram::Percentiles;
+use crate::findings::report::{Report, rate};
+
+/// Grows when a key changes its meaning. New keys do not change it.
+pub const SCHEMA: u32 = 1;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "UPPERCASE")]
+pub enum Verdict {
+    Pass,
+    /// The target broke a promise.
+    Failed,
+    /// The figures do not count.
+    Invalid,
+}
+
+/// Everything, in the order in which it is written.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Document {
+    pub schema: u32,
+    pub verdict: Verdict,
+    /// RFC 3339, UTC.
+    pub started_at: String,
+    pub duration_s: f64,
+    pub target: String,
+    pub seed: u64,
+    pub send: Send,
+    pub end_to_end: EndToEnd,
+    pub audit: Reconciled,
+    /// Machine, versions, options, notes; for people.
+    pub environment: Map<String, Value>,
+    pub detail: Report,
+}
+
+/// Counts of messages, and durations of those sent.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Send {
+    pub due: u64,
+    pub sent: u64,
+    pub acknowledged: u64,
+    pub refused: u64,
+    pub unknown: u64,
+    pub not_sent: u64,
+    pub one_way: u64,
+    pub rate_per_s: f64,
+    pub bytes_per_s: f64,
+    pub latency_ns: Percentiles,
+    pub service_ns: Percentiles,
+    pub slip_ns: Percentiles,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct EndToEnd {
+    pub received: u64,
+    pub rate_per_s: f64,
+    pub latency_ns: Percentiles,
+}
+
+/// `null` where nothing was consumed, so nothing could be compared.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reconciled {
+    pub acknowledged: u64,
+    pub lost: Option<u64>,
+    pub duplicated: Option<u64>,
+    pub out_of_order: Option<u64>,
+    pub corrupted: Option<u64>,
+    pub unknown_present: Option<u64>,
+    pub unknown_absent: Option<u64>,
+}
+
+impl Document {
+    /// When a run began: RFC 3339, UTC.
+    pub fn of_started(report: &Report) -> String {
+        rfc3339(report.started_unix_ns / 1_000_000_000)
+    }
+
+    pub fn of(report: &Report) -> Self {
+        let total = report.total();
+        let counters = &total.counters;
+        let audit = report.audit();
+        let checked = |count: u64| report.is_audited().then_some(count);
+        Self {
+            schema: SCHEMA,
+            verdict: report.verdict(),
+            started_at: Self::of_started(report),
+            duration_s: report.sending().as_secs_f64(),
+            target: report.subject.target.clone(),
+            seed: report.subject.seed,
+            send: Send {
+                due: counters.due,
+                sent: counters.sent,
+                acknowledged: counters.acknowledged,
+                refused: counters.refused,
+                unknown: counters.unknown,
+                not_sent: counters.not_sent,
+                one_way: counters.one_way,
+                rate_per_s: rate(counters.acknowledged, report.sending()),
+                bytes_per_s: report.bytes_per_s(),
+                latency_ns: Percentiles::of(&total.latency),
+                service_ns: Percentiles::of(&total.service),
+                slip_ns: Percentiles::of(&total.slip),
+            },
+            end_to_end: EndToEnd {
+                received: counters.received,
+                rate_per_s: rate(counters.received, report.consuming()),
+                latency_ns: Percentiles::of(&total.end_to_end),
+            },
+            audit: Reconciled {
+                acknowledged: counters.acknowledged,
+                lost: checked(audit.lost),
+                duplicated: checked(audit.duplicated),
+                out_of_order: checked(audit.out_of_order),
+                corrupted: checked(audit.corrupted + audit.never_sent),
+                unknown_present: checked(audit.unknown_present),
+                unknown_absent: checked(audit.unknown_absent),
+            },
+            environment: environment(report),
+            detail: report.clone(),
+        }
+    }
+}
+
+fn environment(report: &Report) -> Map<String, Value> {
+    let mut environment = report.subject.environment.clone();
+    environment.insert("load".to_owned(), json!(report.subject.load));
+    environment.insert("reasons".to_owned(), json!(report.reasons()));
+    environment.insert("notes".to_owned(), json!(report.notes));
+    environment
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::findings::report::tests::example;
+
+    /// The keys in front of `detail`, as scripts find them.
+    #[test]
+    fn a_report_as_json() {
+        let mut document = serde_json::to_value(Document::of(&example())).unwrap();
+        document.as_object_mut().unwrap().remove("detail");
+        let golden: Value =
+            serde_json::from_str(include_str!("../../tests/golden/report.json")).unwrap();
+        assert_eq!(document, golden);
+    }
+}

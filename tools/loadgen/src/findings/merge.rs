@@ -1,0 +1,292 @@
+//! `loadgen merge`: the reports of all parts of one run (`--part I/N`), joined into the report of
+//! that run.
+//!
+//! Parts have producers of their own and the schedule in common, so what they count of their own
+//! messages adds up: counters, histograms, audits. What each part sees of the whole topic does not:
+//! every part reads every message, so a corrupted one is seen by all, and those of the other parts
+//! are foreign to each.
+//!
+//! What does not fit at all is an error: other schedules, a part twice. What fits badly is a doubt,
+//! so that the joined run is INVALID: a part that is missing, clocks or durations that do not agree.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+
+use serde_json::{Value, json};
+
+use crate::engine::measure::{Interval, Second};
+use crate::findings::report::{Answered, BrokerShare, FaultMark, Finding, Report, Unattributed};
+use crate::findings::reports::{ReadError, read};
+use crate::findings::rows;
+use crate::options::Part;
+
+/// Parts that begin further apart than this were not one run, ns.
+const START_APART_MAX_NS: u64 = 1_000_000_000;
+/// Sending that ends further apart than this, and than this part of the longest, does not fit.
+const END_APART_MAX_NS: u64 = 1_000_000_000;
+const END_APART_MAX_PART: f64 = 0.1;
+
+#[derive(Debug, thiserror::Error)]
+pub enum MergeError {
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    #[error("{one} and {other} are not of one run: they differ in {what}")]
+    Differ { one: String, other: String, what: &'static str },
+    #[error("part {part} of {count} is there twice: {one} and {other}")]
+    Twice { part: u32, count: u32, one: String, other: String },
+    #[error("nothing to join")]
+    Nothing,
+}
+
+/// Joins the files `report.json` at `paths`.
+pub fn run(paths: &[PathBuf]) -> Result<Report, MergeError> {
+    let read = |path: &PathBuf| Ok((path.display().to_string(), read(path)?));
+    merge(paths.iter().map(read).collect::<Result<Vec<_>, MergeError>>()?)
+}
+
+/// The report of the run that `parts`, given with their names, are parts of.
+pub fn merge(mut parts: Vec<(String, Report)>) -> Result<Report, MergeError> {
+    check(&parts)?;
+    parts.sort_by_key(|(_, part)| part.subject.part.index);
+    let parts: Vec<Report> = parts.into_iter().map(|(_, part)| part).collect();
+    let Some(first) = parts.first() else { return Err(MergeError::Nothing) };
+    let mut whole = Report {
+        started_unix_ns: parts.iter().map(|part| part.started_unix_ns).min().unwrap_or(0),
+        sending_ns: parts.iter().map(|part| part.sending_ns).max().unwrap_or(0),
+        consuming_ns: parts.iter().map(|part| part.consuming_ns).max().unwrap_or(0),
+        totals: totals(&parts),
+        seconds: seconds(&parts),
+        findings: findings(&parts),
+        unattributed: unattributed(&parts),
+        answers: answers(&parts),
+        faults: faults(&parts),
+        brokers: brokers(&parts),
+        samples: parts
+            .iter()
+            .map(|part| part.samples.clone())
+            .max_by_key(Vec::len)
+            .unwrap_or_default(),
+        rows: Vec::new(),
+        doubts: doubts(&parts),
+        notes: notes(&parts),
+        ..first.clone()
+    };
+    whole.subject.part = Part::WHOLE;
+    let environments = parts.iter().map(|part| Value::Object(part.subject.environment.clone()));
+    whole.subject.environment.insert("parts".to_owned(), environments.collect());
+    whole.subject.environment.insert("merged".to_owned(), json!(env!("CARGO_PKG_VERSION")));
+    let foreign = whole.unattributed.iter().map(|group| group.foreign).max().unwrap_or(0);
+    if foreign > 0 {
+        whole.notes.push(format!("{foreign} messages of others were left out"));
+    }
+    whole.rows = rows::judge(&whole.asked, &whole);
+    Ok(whole)
+}
+
+/// Fails unless these are different parts of one run.
+fn check(parts: &[(String, Report)]) -> Result<(), MergeError> {
+    let Some((one, first)) = parts.first() else { return Err(MergeError::Nothing) };
+    for (other, part) in &parts[1..] {
+        let names = |report: &Report| {
+            report.tracks.iter().map(|track| track.name.clone()).collect::<Vec<_>>()
+        };
+        let (a, b) = (&first.subject, &part.subject);
+        let differences = [
+            (a.seed != b.seed, "their seeds"),
+            (a.part.count != b.part.count, "the number of parts"),
+            (a.schedule != b.schedule, "their schedules"),
+            (first.phases != part.phases, "their phases"),
+            (names(first) != names(part), "their streams and groups"),
+        ];
+        if let Some((_, what)) = differences.iter().find(|(is_different, _)| *is_different) {
+            let (one, other) = (one.clone(), other.clone());
+            return Err(MergeError::Differ { one, other, what });
+        }
+    }
+    let mut seen: BTreeMap<u32, &String> = BTreeMap::new();
+    for (other, report) in parts {
+        let Part { index, count } = report.subject.part;
+        if let Some(one) = seen.insert(index, other) {
+            let (one, other) = (one.clone(), other.clone());
+            return Err(MergeError::Twice { part: index + 1, count, one, other });
+        }
+    }
+    Ok(())
+}
+
+/// By phase, then track.
+fn totals(parts: &[Report]) -> Vec<Vec<Interval>> {
+    let mut sums = parts[0].totals.clone();
+    for part in &parts[1..] {
+        for (phase, of_part) in sums.iter_mut().zip(&part.totals) {
+            phase.iter_mut().zip(of_part).for_each(|(sum, interval)| sum.add(interval));
+        }
+    }
+    sums
+}
+
+/// Seconds with the same number, counted from each part's own beginning, are the same second.
+fn seconds(parts: &[Report]) -> Vec<Second> {
+    let mut by_number: BTreeMap<u64, Vec<&Second>> = BTreeMap::new();
+    for second in parts.iter().flat_map(|part| &part.seconds) {
+        by_number.entry(second.number).or_default().push(second);
+    }
+    let join = |(number, seconds): (u64, Vec<&Second>)| {
+        let mut tracks: BTreeMap<usize, Interval> = BTreeMap::new();
+        for (track, interval) in seconds.iter().flat_map(|second| second.unpack()) {
+            tracks.entry(track).or_default().add(&interval);
+        }
+        Second::pack(number, &tracks.into_iter().collect::<Vec<_>>())
+    };
+    by_number.into_iter().map(join).collect()
+}
+
+fn findings(parts: &[Report]) -> Vec<Finding> {
+    let mut sums: BTreeMap<(usize, usize), Finding> = BTreeMap::new();
+    for finding in parts.iter().flat_map(|part| &part.findings) {
+        sums.entry((finding.group, finding.stream))
+            .and_modify(|sum| sum.audit.add(&finding.audit))
+            .or_insert_with(|| finding.clone());
+    }
+    sums.into_values().collect()
+}
+
+/// Every part sees every corrupted message. Of what is foreign to a part, the messages of the other
+/// parts are left out.
+fn unattributed(parts: &[Report]) -> Vec<Unattributed> {
+    let groups: BTreeSet<usize> =
+        parts.iter().flat_map(|part| &part.unattributed).map(|it| it.group).collect();
+    let of_group = |part: &Report, group: usize| {
+        part.unattributed.iter().find(|it| it.group == group).copied().unwrap_or_default()
+    };
+    let join = |group: usize| {
+        let seen: Vec<Unattributed> = parts.iter().map(|part| of_group(part, group)).collect();
+        let own: Vec<u64> = parts.iter().map(|part| intact(part, group)).collect();
+        let all: u64 = own.iter().sum();
+        let foreign = seen.iter().zip(&own).map(|(it, own)| it.foreign.saturating_sub(all - own));
+        Unattributed {
+            group,
+            corrupted: seen.iter().map(|it| it.corrupted).max().unwrap_or(0),
+            foreign: foreign.min().unwrap_or(0),
+        }
+    };
+    groups.into_iter().map(join).collect()
+}
+
+/// Messages of its own that a part has seen in one group, repetitions included.
+fn intact(part: &Report, group: usize) -> u64 {
+    let received = part.track_total(group).counters.received;
+    let of_group = part.findings.iter().filter(|finding| finding.group == group);
+    received + of_group.map(|finding| finding.audit.duplicated).sum::<u64>()
+}
+
+fn answers(parts: &[Report]) -> Vec<Answered> {
+    let mut sums: BTreeMap<(usize, i32, &str), u64> = BTreeMap::new();
+    for answer in parts.iter().flat_map(|part| &part.answers) {
+        *sums.entry((answer.stream, answer.code, &answer.reason)).or_default() += answer.requests;
+    }
+    let answered = |((stream, code, reason), requests): ((usize, i32, &str), u64)| Answered {
+        stream,
+        code,
+        reason: reason.to_owned(),
+        requests,
+    };
+    sums.into_iter().map(answered).collect()
+}
+
+/// A fault is in the scenario of every part and is carried out by the one that has the servers; the
+/// others could not, which is no news then.
+fn faults(parts: &[Report]) -> Vec<FaultMark> {
+    let all: Vec<&FaultMark> = parts.iter().flat_map(|part| &part.faults).collect();
+    let done: BTreeSet<&str> =
+        all.iter().filter(|mark| mark.failed.is_none()).map(|mark| mark.text.as_str()).collect();
+    let mut failed = BTreeSet::new();
+    let mut marks: Vec<FaultMark> = all
+        .into_iter()
+        .filter(|mark| match &mark.failed {
+            None => true,
+            Some(_) if done.contains(mark.text.as_str()) => false,
+            Some(why) => failed.insert((mark.text.clone(), why.clone())),
+        })
+        .cloned()
+        .collect();
+    marks.sort_by_key(|mark| mark.at_ns);
+    marks
+}
+
+fn brokers(parts: &[Report]) -> Vec<BrokerShare> {
+    let mut sums: BTreeMap<&str, u64> = BTreeMap::new();
+    for share in parts.iter().flat_map(|part| &part.brokers) {
+        *sums.entry(&share.name).or_default() += share.acknowledged;
+    }
+    let share =
+        |(name, acknowledged): (&str, u64)| BrokerShare { name: name.to_owned(), acknowledged };
+    sums.into_iter().map(share).collect()
+}
+
+/// What the parts doubt of themselves, and what does not fit between them.
+fn doubts(parts: &[Report]) -> Vec<String> {
+    let count = parts[0].subject.part.count;
+    let present: BTreeSet<u32> = parts.iter().map(|part| part.subject.part.index).collect();
+    let missing = (0..count).filter(|index| !present.contains(index));
+    let mut doubts: Vec<String> =
+        missing.map(|index| format!("part {} of {count} is missing", index + 1)).collect();
+    let apart_ns = spread(parts.iter().map(|part| part.started_unix_ns));
+    if apart_ns > START_APART_MAX_NS {
+        doubts.push(format!("the parts began {:.1} s apart", apart_ns as f64 / 1e9));
+    }
+    let apart_ns = spread(parts.iter().map(|part| part.sending_ns));
+    let longest_ns = parts.iter().map(|part| part.sending_ns).max().unwrap_or(0);
+    if apart_ns > END_APART_MAX_NS && apart_ns as f64 > longest_ns as f64 * END_APART_MAX_PART {
+        doubts.push(format!("the parts took {:.1} s more and less", apart_ns as f64 / 1e9));
+    }
+    doubts.extend(said_by(parts, |part| part.all_doubts().collect()));
+    doubts
+}
+
+/// Largest minus smallest.
+fn spread(values: impl Iterator<Item = u64> + Clone) -> u64 {
+    values.clone().max().unwrap_or(0) - values.min().unwrap_or(0)
+}
+
+fn notes(parts: &[Report]) -> Vec<String> {
+    let mut notes = vec![format!("joined from {} parts", parts.len())];
+    let mut targets: Vec<&str> = parts.iter().map(|part| part.subject.target.as_str()).collect();
+    targets.dedup();
+    if targets.len() > 1 {
+        notes.push(format!("the parts name their targets differently: {}", targets.join(", ")));
+    }
+    let commit = |part: &Report| part.subject.environment.get("commit").cloned();
+    if parts.iter().any(|part| commit(part) != commit(&parts[0])) {
+        notes.push("the parts were made by different versions of loadgen".to_owned());
+    }
+    notes.extend(said_by(parts, |part| part.notes.clone()));
+    notes
+}
+
+/// What parts say, each once: as it is when all say it, else with the parts that do.
+fn said_by(parts: &[Report], said: impl Fn(&Report) -> Vec<String>) -> Vec<String> {
+    let mut by_text: BTreeMap<String, BTreeSet<u32>> = BTreeMap::new();
+    let mut order = Vec::new();
+    for part in parts {
+        for text in said(part) {
+            let speakers = by_text.entry(text.clone()).or_default();
+            if speakers.is_empty() {
+                order.push(text);
+            }
+            speakers.insert(part.subject.part.index + 1);
+        }
+    }
+    let with_parts = |text: String| {
+        let speakers = &by_text[&text];
+        if speakers.len() == parts.len() {
+            return text;
+        }
+        let numbers: Vec<String> = speakers.iter().map(u32::to_string).collect();
+        format!("part {}: {text}", numbers.join(", "))
+    };
+    order.into_iter().map(with_parts).collect()
+}
+
+#[cfg(test)]
+mod tests;

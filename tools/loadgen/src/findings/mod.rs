@@ -1,0 +1,9 @@
+//! What a run found: one value, its verdict, and what is read off it. Start reading at [`report`].
+
+pub mod document;
+pub mod flow;
+pub mod merge;
+pub mod report;
+pub mod reports;
+pub mod rows;
+pub mod summary;

@@ -1,0 +1,422 @@
+//! What a run was asked to reach, beside what it reached.
+//!
+//! A row that is missed does not change the verdict: that is about promises kept and figures that
+//! count. Rows say how good the figures are, and a row that cannot be judged says why.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::engine::histogram::Percentiles;
+use crate::engine::measure::Interval;
+use crate::findings::flow::Flow;
+use crate::findings::report::Report;
+use crate::plan::scenario::Asked;
+use crate::units::grouped;
+
+/// Characters of each column at most, so that a table of rows fits 80 columns with three spaces and
+/// a word of four letters.
+pub const WIDTHS: [usize; 3] = [27, 18, 28];
+/// Fewer messages have no p99.9 to speak of.
+const TAIL_COUNT_MIN: u64 = 1_000;
+
+/// One line of the table.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Row {
+    /// What was asked, in a few words.
+    pub what: String,
+    pub wanted: String,
+    pub found: String,
+    /// `None`: it could not be judged, and `found` says why.
+    pub is_met: Option<bool>,
+}
+
+/// What was found, or why nothing was.
+type Found = Result<(String, bool), String>;
+
+/// Judges a finished run, whose `rows` are not yet filled in.
+pub fn judge(asked: &[Asked], report: &Report) -> Vec<Row> {
+    asked.iter().map(|asked| row(asked, report)).collect()
+}
+
+fn row(asked: &Asked, report: &Report) -> Row {
+    let (what, wanted, found) = match *asked {
+        Asked::NothingLost => {
+            ("nothing lost".to_owned(), "0 lost, in order".to_owned(), nothing_lost(report))
+        }
+        Asked::TailWithin { phase, beside, factor } => (
+            format!("p99.9 in {}", phase_name(report, phase)),
+            format!("{factor} x {}", phase_name(report, beside)),
+            tail_within(report, phase, beside, factor),
+        ),
+        Asked::TailBack { after, beside, factor, within } => (
+            format!("p99.9 after {}", phase_name(report, after)),
+            format!("{factor} x within {}", seconds(within)),
+            tail_back(report, after, beside, factor, within),
+        ),
+        Asked::AnsweredWithin { phase, part, within } => (
+            format!("acks in {}", phase_name(report, phase)),
+            format!("{} < {}", percent(part), milliseconds(within.as_nanos() as u64)),
+            answered_within(report, phase, part, within),
+        ),
+        Asked::Drain { group, factor } => (
+            format!("{} catches up", group_name(report, group)),
+            format!("{factor} x production"),
+            drain(report, group, factor),
+        ),
+        Asked::BackWithin { fault, within } => (
+            fault_name(report, fault).to_owned(),
+            format!("acks within {}", seconds(within)),
+            back_within(report, fault, within),
+        ),
+        Asked::Refused { part_max } => (
+            "refused or not sent".to_owned(),
+            format!("< {}", percent(part_max)),
+            refused(report, part_max),
+        ),
+    };
+    let (found, is_met) = match found {
+        Ok((found, is_met)) => (found, Some(is_met)),
+        Err(why_not) => (why_not, None),
+    };
+    let [what, wanted, found] = [(what, WIDTHS[0]), (wanted, WIDTHS[1]), (found, WIDTHS[2])]
+        .map(|(text, width)| text.chars().take(width).collect());
+    Row { what, wanted, found, is_met }
+}
+
+fn nothing_lost(report: &Report) -> Found {
+    if !report.is_audited() {
+        return Err("nothing was consumed".to_owned());
+    }
+    let audit = report.audit();
+    let found = [
+        (audit.lost, "lost"),
+        (audit.corrupted + audit.never_sent, "corrupted"),
+        (report.disorder(), "out of order"),
+    ];
+    let mut bad = found.iter().filter(|(count, _)| *count > 0);
+    Ok(match bad.next() {
+        None => (format!("0 of {}", grouped(audit.acknowledged)), true),
+        Some((count, what)) => (format!("{} {what}", grouped(*count)), false),
+    })
+}
+
+fn tail_within(report: &Report, phase: usize, beside: usize, factor: f64) -> Found {
+    let (found_ns, beside_ns) = (tail_ns(report, phase)?, tail_ns(report, beside)?);
+    let times = found_ns as f64 / beside_ns.max(1) as f64;
+    Ok((beside_text(found_ns, times), times <= factor))
+}
+
+/// The first whole second behind the phase whose tail is short enough says when it was back: how
+/// many whole seconds passed before it.
+fn tail_back(report: &Report, after: usize, beside: usize, factor: f64, within: Duration) -> Found {
+    const SECOND_NS: u64 = 1_000_000_000;
+    let beside_ns = tail_ns(report, beside)?.max(1);
+    let end_ns = report.phases.get(after).ok_or("there is no such phase")?.end_ns;
+    let first = end_ns.div_ceil(SECOND_NS);
+    let streams: Vec<usize> = report.streams().map(|(track, ..)| track).collect();
+    let behind = report.seconds.iter().filter(|second| second.number >= first);
+    let tails = behind.filter_map(|second| {
+        let mut sum = Interval::default();
+        let mine = second.tracks.iter().filter(|packed| streams.contains(&packed.track));
+        mine.for_each(|packed| sum.add(&packed.unpack()));
+        let tail_ns = Percentiles::of(&sum.latency).p99_9;
+        (!sum.latency.is_empty()).then_some((second.number, tail_ns))
+    });
+    let is_back = |tail_ns: u64| tail_ns as f64 <= factor * beside_ns as f64;
+    let mut least_ns = None::<u64>;
+    for (number, tail_ns) in tails {
+        if is_back(tail_ns) {
+            let after_s = number - first;
+            let text = format!("{} after {after_s} s", milliseconds(tail_ns));
+            return Ok((text, Duration::from_secs(after_s) <= within));
+        }
+        least_ns = Some(least_ns.map_or(tail_ns, |least| least.min(tail_ns)));
+    }
+    let least_ns = least_ns.ok_or("nothing was answered later")?;
+    Ok((format!("never: at best {}", milliseconds(least_ns)), false))
+}
+
+fn answered_within(report: &Report, phase: usize, part: f64, within: Duration) -> Found {
+    let interval = of_phase(report, phase)?;
+    let count = interval.latency.len();
+    // One that is late must be allowed, or chance decides.
+    let count_min = (1.0 / (1.0 - part).max(1e-9)).round() as u64;
+    if count < count_min {
+        return Err(format!("too few messages: {}", grouped(count)));
+    }
+    let in_time = interval.latency.count_between(0, within.as_nanos() as u64).min(count);
+    let found = in_time as f64 / count as f64;
+    Ok((format!("{} of {}", percent(found), grouped(count)), found >= part))
+}
+
+fn drain(report: &Report, group: usize, factor: f64) -> Found {
+    let track = report.groups().nth(group).map(|(track, ..)| track);
+    let flow = Flow::of(report, track.ok_or("there is no such group")?);
+    let Some(drain) = flow.recovery() else { return Err("it never fell behind".to_owned()) };
+    let (times, highest) = (drain.times_production, grouped(drain.highest));
+    Ok(match drain.length_s {
+        Some(length_s) => (format!("{times:.1} x: {highest} in {length_s} s"), times >= factor),
+        None => (format!("never, after {highest}"), false),
+    })
+}
+
+fn back_within(report: &Report, fault: usize, within: Duration) -> Found {
+    let fault = report.faults.get(fault).ok_or("there was no such fault")?;
+    if let Some(why) = &fault.failed {
+        return Err(why.clone());
+    }
+    let Some(back_ns) = fault.back_after_ns else { return Ok(("none came".to_owned(), false)) };
+    let is_met = back_ns <= within.as_nanos() as u64;
+    Ok((format!("after {:.2} s", back_ns as f64 / 1e9), is_met))
+}
+
+fn refused(report: &Report, part_max: f64) -> Found {
+    let phases = report.phases.iter().enumerate().filter(|(_, phase)| phase.counts);
+    let (mut failed, mut due) = (0, 0);
+    for (phase, _) in phases {
+        let counters = report.phase_total(phase).counters;
+        failed += counters.refused + counters.not_sent;
+        due += counters.due;
+    }
+    if due == 0 {
+        return Err("nothing was due".to_owned());
+    }
+    let part = failed as f64 / due as f64;
+    Ok((format!("{} of {}", percent(part), grouped(due)), part < part_max))
+}
+
+fn of_phase(report: &Report, phase: usize) -> Result<Interval, String> {
+    let exists = report.totals.get(phase).is_some();
+    exists.then(|| report.phase_total(phase)).ok_or_else(|| "there is no such phase".to_owned())
+}
+
+/// p99.9 of all streams together.
+fn tail_ns(report: &Report, phase: usize) -> Result<u64, String> {
+    let latency = of_phase(report, phase)?.latency;
+    match latency.len() {
+        TAIL_COUNT_MIN.. => Ok(Percentiles::of(&latency).p99_9),
+        count => Err(format!("{}: {count} messages", phase_name(report, phase))),
+    }
+}
+
+fn phase_name(report: &Report, phase: usize) -> &str {
+    report.phases.get(phase).map_or("?", |phase| &phase.name)
+}
+
+/// What was done, without for how long.
+fn fault_name(report: &Report, fault: usize) -> &str {
+    let text = report.faults.get(fault).map_or("?", |fault| &fault.text);
+    let end = [", ", " for "].iter().filter_map(|end| text.find(end)).min();
+    end.map_or(text, |end| &text[..end])
+}
+
+fn group_name(report: &Report, group: usize) -> &str {
+    report.groups().nth(group).map_or("?", |(_, track, _)| &track.name)
+}
+
+fn beside_text(found_ns: u64, times: f64) -> String {
+    format!("{times:.1} x: {}", milliseconds(found_ns))
+}
+
+fn milliseconds(ns: u64) -> String {
+    match ns as f64 / 1e6 {
+        ms if ms >= 100.0 || ms.fract() == 0.0 => format!("{ms:.0} ms"),
+        ms => format!("{ms:.2} ms"),
+    }
+}
+
+fn seconds(time: Duration) -> String {
+    format!("{} s", time.as_secs_f64())
+}
+
+/// A part as a percentage, with as many digits as it takes to tell it from 100 and from 0.
+fn percent(part: f64) -> String {
+    const DIGITS_MAX: usize = 9;
+    let is_whole = |text: &String| text.trim_end_matches('0') == "100." || text.parse() == Ok(0.0);
+    let texts = (3..=DIGITS_MAX).map(|digits| format!("{:.digits$}", part * 100.0));
+    let mut texts = texts.skip_while(|text| 0.0 < part && part < 1.0 && is_whole(text));
+    let text = texts.next().unwrap_or_else(|| format!("{}", part * 100.0));
+    format!("{} %", text.trim_end_matches('0').trim_end_matches('.'))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::measure::{Counters, Kind, Second};
+    use crate::findings::report::FaultMark;
+    use crate::findings::report::tests::example;
+    use crate::plan::scenario::Phase;
+
+    const MS: u64 = 1_000_000;
+    const SECOND_NS: u64 = 1_000_000_000;
+
+    /// Phases `calm` and `storm` of ten seconds each, with 2,000 answers each.
+    fn report(calm_ms: u64, storm_ms: u64) -> Report {
+        let mut report = example();
+        let phase = |name: &str, start_s: u64| Phase {
+            name: name.to_owned(),
+            start_ns: start_s * SECOND_NS,
+            end_ns: (start_s + 10) * SECOND_NS,
+            counts: true,
+            proves: String::new(),
+        };
+        report.phases = vec![phase("calm", 0), phase("storm", 10)];
+        report.totals = [calm_ms, storm_ms].map(|ms| vec![answers(ms), Interval::default()]).into();
+        report
+    }
+
+    fn answers(ms: u64) -> Interval {
+        let counters = Counters { due: 2_000, acknowledged: 2_000, ..Counters::default() };
+        let mut interval = Interval { counters, ..Interval::default() };
+        interval.record(Kind::Latency, ms * MS, 2_000);
+        interval
+    }
+
+    fn judged(asked: Asked, report: &Report) -> (String, Option<bool>) {
+        let row = row(&asked, report);
+        assert!(row.what.chars().count() <= WIDTHS[0], "{row:?}");
+        (row.found, row.is_met)
+    }
+
+    #[test]
+    fn rows_as_they_read() {
+        let row = row(&Asked::TailWithin { phase: 1, beside: 0, factor: 10.0 }, &report(2, 9));
+        let words = (row.what.as_str(), row.wanted.as_str(), row.found.as_str());
+        assert_eq!(words, ("p99.9 in storm", "10 x calm", "4.5 x: 9.00 ms"));
+        assert_eq!(row.is_met, Some(true));
+    }
+
+    #[test]
+    fn a_tail_is_compared_with_that_of_another_phase() {
+        let asked = Asked::TailWithin { phase: 1, beside: 0, factor: 10.0 };
+        assert_eq!(judged(asked, &report(1, 9)).1, Some(true));
+        assert_eq!(judged(asked, &report(1, 11)).1, Some(false));
+        let mut few = report(1, 9);
+        few.totals[1][0].latency.reset();
+        few.totals[1][0].record(Kind::Latency, MS, 999);
+        assert_eq!(judged(asked, &few), ("storm: 999 messages".to_owned(), None));
+    }
+
+    #[test]
+    fn a_tail_is_back_with_the_first_second_that_is_short_enough() {
+        let asked = |within| Asked::TailBack {
+            after: 0,
+            beside: 0,
+            factor: 1.2,
+            within: Duration::from_secs(within),
+        };
+        let mut report = report(1, 9);
+        report.seconds = [(9, 1), (10, 50), (11, 9), (12, 1), (13, 9)]
+            .map(|(number, ms)| Second::pack(number, &[(0, answers(ms))]))
+            .into();
+        assert_eq!(judged(asked(5), &report).1, Some(true));
+        let (found, is_met) = judged(asked(1), &report);
+        assert!(found.ends_with("after 2 s"), "{found}");
+        assert_eq!(is_met, Some(false));
+        report.seconds.remove(3);
+        let (found, is_met) = judged(asked(5), &report);
+        assert!(found.starts_with("never: at best 9.0"), "{found}");
+        assert_eq!(is_met, Some(false));
+        report.seconds.clear();
+        assert_eq!(judged(asked(5), &report).1, None);
+    }
+
+    #[test]
+    fn a_part_of_the_answers_is_in_time() {
+        let asked =
+            |part| Asked::AnsweredWithin { phase: 0, part, within: Duration::from_millis(10) };
+        let mut report = report(1, 1);
+        assert_eq!(judged(asked(0.99), &report), ("100 % of 2,000".to_owned(), Some(true)));
+        report.totals[0][0].record(Kind::Latency, 50 * MS, 100);
+        assert_eq!(judged(asked(0.99), &report), ("95.238 % of 2,100".to_owned(), Some(false)));
+        assert_eq!(judged(asked(0.9999), &report).1, None, "2,100 say nothing about 1 in 10,000");
+    }
+
+    #[test]
+    fn whatever_is_wrong_with_messages_is_named() {
+        type Change = fn(&mut Report);
+        let rows: [(Change, &str, Option<bool>); 5] = [
+            (|_| {}, "0 of 199,900", Some(true)),
+            (|r| r.findings[0].audit.lost = 3, "3 lost", Some(false)),
+            (|r| r.findings[0].audit.never_sent = 1, "1 corrupted", Some(false)),
+            (|r| r.unattributed[0].corrupted = 2, "2 corrupted", Some(false)),
+            (|r| r.tracks.truncate(1), "nothing was consumed", None),
+        ];
+        for (change, found, is_met) in rows {
+            let mut report = example();
+            change(&mut report);
+            assert_eq!(judged(Asked::NothingLost, &report), (found.to_owned(), is_met));
+        }
+    }
+
+    #[test]
+    fn a_backlog_is_drained_faster_than_it_grew_or_not() {
+        let of = |produced, received| {
+            let of = |counters| Interval { counters, ..Interval::default() };
+            let sent = of(Counters { acknowledged: produced, ..Counters::default() });
+            let taken = of(Counters { received, ..Counters::default() });
+            [(0, sent), (1, taken)]
+        };
+        let mut report = example();
+        report.seconds = [(0, 100, 0), (1, 100, 0), (2, 100, 300)]
+            .map(|(number, produced, received)| Second::pack(number, &of(produced, received)))
+            .into();
+        let asked = |factor| Asked::Drain { group: 0, factor };
+        let found = "3.0 x: 200 in 1 s".to_owned();
+        assert_eq!(judged(asked(2.0), &report), (found.clone(), Some(true)));
+        assert_eq!(judged(asked(4.0), &report), (found, Some(false)));
+        report.seconds.pop();
+        assert_eq!(judged(asked(2.0), &report), ("never, after 200".to_owned(), Some(false)));
+        report.seconds.clear();
+        assert_eq!(judged(asked(2.0), &report).1, None);
+        assert_eq!(judged(Asked::Drain { group: 7, factor: 2.0 }, &report).1, None);
+    }
+
+    #[test]
+    fn a_broker_is_back_with_its_first_acknowledgement() {
+        let fault = |back_ms: Option<u64>, failed: Option<&str>| FaultMark {
+            at_ns: 5 * SECOND_NS,
+            until_ns: Some(6 * SECOND_NS),
+            text: "kill -9 of the broker, down 1 s".to_owned(),
+            failed: failed.map(str::to_owned),
+            back_after_ns: back_ms.map(|back_ms| back_ms * MS),
+        };
+        let mut report = example();
+        report.faults =
+            vec![fault(Some(2_500), None), fault(None, None), fault(None, Some("not embedded"))];
+        let rows = [
+            (0, 4, "after 2.50 s", Some(true)),
+            (0, 2, "after 2.50 s", Some(false)),
+            (1, 4, "none came", Some(false)),
+            (2, 4, "not embedded", None),
+            (3, 4, "there was no such fault", None),
+        ];
+        for (fault, within, found, is_met) in rows {
+            let asked = Asked::BackWithin { fault, within: Duration::from_secs(within) };
+            assert_eq!(judged(asked, &report), (found.to_owned(), is_met));
+        }
+        assert_eq!(fault_name(&report, 0), "kill -9 of the broker");
+    }
+
+    #[test]
+    fn what_the_warm_up_was_refused_does_not_count() {
+        let mut report = report(1, 1);
+        report.totals[0][0].counters.refused = 100;
+        report.totals[1][0].counters.not_sent = 1;
+        let asked = Asked::Refused { part_max: 0.001 };
+        assert_eq!(judged(asked, &report).1, Some(false));
+        report.phases[0].counts = false;
+        assert_eq!(judged(asked, &report), ("0.05 % of 2,000".to_owned(), Some(true)));
+    }
+
+    #[test]
+    fn a_percentage_is_whole_only_when_it_is() {
+        let rows = [(1.0, "100 %"), (0.0, "0 %"), (0.9999, "99.99 %"), (0.001, "0.1 %")];
+        for (part, text) in
+            rows.into_iter().chain([(0.999_999_9, "99.99999 %"), (2e-7, "0.00002 %")])
+        {
+            assert_eq!(percent(part), text);
+        }
+    }
+}

@@ -1,0 +1,470 @@
+//! The night of a big sale (Double-Eleven, 11 November, Alibaba): a shop's order system as streams
+//! and groups, with the load of the hours around midnight.
+//!
+//! ```text
+//!  25 B │           .                          B: the base rate, long before midnight
+//!       │          / '--.
+//!       │          |     '.  .-.               payments, over what is left of the orders
+//!   6 B │          |       ''   '.                          .----
+//!   3 B │   .---.  |              '------------.-.------'      timeouts, then the morning
+//!       └────────┴─┴───────────────────────────────────────────
+//!       -600    -10 0 26 60    322   622      1800       3600     seconds around midnight
+//! ```
+//!
+//! Start reading at [`scenario`]. [`timeline`] has the times and curves, [`faults`] what goes wrong
+//! in `break`. What is on record about such nights are the two peaks and their times; all other
+//! figures here are assumptions, named as such in the report.
+//!
+//! Rates are messages per second. Not here: how a run is carried out ([`crate::commands::run`]).
+
+pub mod faults;
+pub mod timeline;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use ringmq::model::TopicName;
+
+use crate::clock::unix_ns;
+use crate::options::{Double11Options, Night, PEAK_OF_BASE, TargetOptions};
+use crate::plan::curve::{RateCurve, highest};
+use crate::plan::double11::timeline::{END_S, FIRST_MINUTE_S, PAYMENTS_S, START_S, Timeline};
+use crate::plan::keys::{KeySpace, Keys};
+use crate::plan::scenario::{
+    Asked, Fault, Group, LateJoin, Pause, Phase, Scenario, Stream, asked_of_faults,
+};
+use crate::plan::sizes::Sizes;
+use crate::units::grouped;
+
+/// The peak of a night, as a part of the ceiling that was searched for.
+pub const PEAK_OF_CEILING: f64 = 0.8;
+/// How long the search tries each rate.
+pub const PROBE: Duration = Duration::from_secs(5);
+/// In `limits` the load is this many times the peak that was given.
+const LIMITS_FACTOR: f64 = 2.0;
+
+/// What visitors cause, by stream: parts of the load that add up to 1.
+const ORDERS: f64 = 0.4;
+const INVENTORY: f64 = 0.3;
+const MARKETING: f64 = 0.1;
+const LOGS: f64 = 0.2;
+/// Orders that are not paid within half an hour.
+const UNPAID: f64 = 0.15;
+
+/// Parts of all producers; orders have the rest.
+const PAYMENT_PRODUCERS: f64 = 0.25;
+const INVENTORY_PRODUCERS: f64 = 0.2;
+const MARKETING_PRODUCERS: f64 = 0.1;
+const TIMEOUT_PRODUCERS: f64 = 0.05;
+const LOG_PRODUCERS: f64 = 0.1;
+/// Producers that are there from the beginning, and of the others those that join in the last
+/// minute; the rest joins in the last seconds.
+const EARLY: f64 = 0.1;
+const LAST_MINUTE: f64 = 0.8;
+const LAST_MINUTE_S: (f64, f64) = (-60.0, -5.0);
+
+/// Requests that a producer may have unanswered: about 64 KiB of the shop's messages.
+const IN_FLIGHT: u32 = 16;
+/// How often a stock client tries a refused message again.
+const RETRIES: u32 = 2;
+/// Log lines per request, and their sizes with weights: the largest batch has 128 KiB.
+const LOG_BATCH: u32 = 32;
+const LOG_SIZES: [(usize, f64); 3] = [(128, 60.0), (512, 30.0), (4096, 10.0)];
+
+/// Sellers and items, and how unevenly they are loved.
+const KEYS: u32 = 1_000_000;
+const USUAL_EXPONENT: f64 = 1.0;
+const FLASH_EXPONENT: f64 = 1.3;
+
+/// What a subscriber can take, as a part of the peak of its streams.
+const FULFILMENT_PACE: f64 = 1.2;
+const LOGISTICS_PACE: f64 = 0.4;
+/// The analytics subscriber takes nothing for so long, once in so long.
+const BURST_PAUSE_S: f64 = 10.0;
+const BURST_EVERY_S: f64 = 60.0;
+
+/// Streams in the order in which they are numbered.
+const STREAMS: [&str; 6] = ["orders", "payments", "inventory", "marketing", "timeouts", "logs"];
+
+/// The night with `peak` messages per second at its highest, for a target of `brokers` brokers.
+///
+/// A search for the ceiling is no night: that is [`mixture`].
+pub fn scenario(options: &Double11Options, peak: f64, brokers: u32) -> Scenario {
+    let factor = if options.night == Night::Limits { LIMITS_FACTOR } else { 1.0 };
+    let shop = Shop::new(options, factor * peak / PEAK_OF_BASE, brokers);
+    let streams = shop.streams();
+    let groups = shop.groups(&streams, 1.0 / factor);
+    let compress = options.profile.compress;
+    let faults = match options.night {
+        Night::Break => faults::around_midnight(shop.timeline, compress),
+        Night::Pulse | Night::Ceiling | Night::Limits => Vec::new(),
+    };
+    let phases = shop.timeline.phases();
+    Scenario {
+        name: format!("double11 {}", options.night.name()),
+        text: format!(
+            "peak {}/s at T+26 s, night / {compress}, {} conn x {IN_FLIGHT}, {}",
+            grouped((factor * peak) as u64),
+            options.profile.connections,
+            format!("{:?}", options.profile.header).to_lowercase(),
+        ),
+        asked: asked(options.night, &phases, &groups, &faults),
+        phases,
+        streams,
+        groups,
+        faults,
+        assumptions: assumptions(options),
+        ..shop.frame()
+    }
+}
+
+/// What visitors cause at the peak, at one rate of all streams together: for finding out how much
+/// of it a target sustains. Nobody is slow, and all producers are there from the beginning.
+pub fn mixture(options: &Double11Options, rate: f64, length: Duration, brokers: u32) -> Scenario {
+    let shop = Shop::new(options, rate, brokers);
+    let constant = |part: f64| RateCurve::constant(rate * part, length);
+    let parts = [ORDERS, 0.0, INVENTORY, MARKETING, 0.0, LOGS];
+    let mut streams = shop.streams();
+    for (stream, part) in streams.iter_mut().zip(parts) {
+        stream.late = None;
+        stream.retries = 0;
+        stream.curve = Some(Arc::new(constant(part)));
+    }
+    let mut groups = shop.groups(&streams, 1.0);
+    // Payments and timeouts have their waves later: streams without messages are left out.
+    let kept: Vec<usize> = (0..streams.len()).filter(|&stream| parts[stream] > 0.0).collect();
+    for group in &mut groups {
+        (group.rate, group.pauses) = (None, Vec::new());
+        let new = |stream: &usize| kept.iter().position(|kept| kept == stream);
+        group.streams = group.streams.iter().filter_map(new).collect();
+    }
+    let streams = kept.iter().map(|&stream| streams[stream].clone()).collect();
+    Scenario {
+        name: "double11 ceiling".to_owned(),
+        text: format!(
+            "the mixture of the peak at {}/s, {} s",
+            grouped(rate as u64),
+            length.as_secs_f64()
+        ),
+        phases: vec![Phase {
+            name: "mixture".to_owned(),
+            start_ns: 0,
+            end_ns: length.as_nanos() as u64,
+            counts: true,
+            proves: "one rate of the mixture of the peak".to_owned(),
+        }],
+        streams,
+        groups,
+        assumptions: assumptions(options),
+        asked: vec![Asked::NothingLost],
+        ..shop.frame()
+    }
+}
+
+impl Double11Options {
+    /// The target as this night needs it: where a NameServer dies, another one is there.
+    pub fn target(&self) -> TargetOptions {
+        let mut target = self.target.clone();
+        if self.night == Night::Break && target.namesrv.is_none() {
+            target.nameservers = target.nameservers.max(2);
+        }
+        target
+    }
+}
+
+impl Night {
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Pulse => "pulse",
+            Self::Ceiling => "ceiling",
+            Self::Limits => "limits",
+            Self::Break => "break",
+        }
+    }
+}
+
+/// The shop at one base rate.
+struct Shop<'a> {
+    options: &'a Double11Options,
+    timeline: Timeline,
+    base: f64,
+    brokers: u32,
+}
+
+impl<'a> Shop<'a> {
+    fn new(options: &'a Double11Options, base: f64, brokers: u32) -> Self {
+        let timeline = Timeline::new(options.profile.compress);
+        Self { options, timeline, base, brokers: brokers.max(1) }
+    }
+
+    /// What streams and groups are put into.
+    fn frame(&self) -> Scenario {
+        let (profile, process) = (&self.options.profile, &self.options.process);
+        Scenario {
+            name: String::new(),
+            text: String::new(),
+            phases: Vec::new(),
+            streams: Vec::new(),
+            groups: Vec::new(),
+            faults: Vec::new(),
+            seed: profile.seed,
+            arrivals: profile.arrivals,
+            part: process.part,
+            start_unix_ns: process.start_at.and_then(unix_ns),
+            threads: process.threads,
+            spin: process.spin,
+            assumptions: Vec::new(),
+            asked: Vec::new(),
+        }
+    }
+
+    /// In the order of [`STREAMS`].
+    fn streams(&self) -> Vec<Stream> {
+        let orders = self.orders();
+        let timeouts = self.timeouts(&orders);
+        vec![orders, self.payments(), self.inventory(), self.marketing(), timeouts, self.logs()]
+    }
+
+    fn orders(&self) -> Stream {
+        let others = [
+            PAYMENT_PRODUCERS,
+            INVENTORY_PRODUCERS,
+            MARKETING_PRODUCERS,
+            TIMEOUT_PRODUCERS,
+            LOG_PRODUCERS,
+        ];
+        let all = self.options.profile.connections;
+        let others: u32 = others.iter().map(|part| self.producers(*part)).sum();
+        let sellers = KeySpace::Zipf { exponent: USUAL_EXPONENT, count: KEYS };
+        Stream {
+            role: "what buyers order; the events of one order must stay in their order".to_owned(),
+            curve: self.visitors(ORDERS),
+            keys: Keys::Drawn(vec![(0, sellers)]),
+            is_ordered: true,
+            ..self.stream("orders", all.saturating_sub(others).max(self.brokers))
+        }
+    }
+
+    fn payments(&self) -> Stream {
+        let stands_in = "half-message transactions (98 % commit, 1.5 % rollback, 0.5 % checked)";
+        Stream {
+            role: "what buyers pay, a wave five minutes after the orders".to_owned(),
+            curve: Some(Arc::new(self.timeline.payments(self.base))),
+            stands_in_for: Some(stands_in.to_owned()),
+            ..self.stream("payments", self.producers(PAYMENT_PRODUCERS))
+        }
+    }
+
+    fn inventory(&self) -> Stream {
+        let zipf = |exponent| KeySpace::Zipf { exponent, count: KEYS };
+        let (flash_ns, usual_ns) =
+            (self.timeline.at(FIRST_MINUTE_S.0), self.timeline.at(FIRST_MINUTE_S.1));
+        let keys = [(0, USUAL_EXPONENT), (flash_ns, FLASH_EXPONENT), (usual_ns, USUAL_EXPONENT)];
+        Stream {
+            role: "changes of what is in stock; a few items are wanted by everyone".to_owned(),
+            curve: self.visitors(INVENTORY),
+            keys: Keys::Drawn(keys.map(|(from_ns, exponent)| (from_ns, zipf(exponent))).into()),
+            ..self.stream("inventory", self.producers(INVENTORY_PRODUCERS))
+        }
+    }
+
+    fn marketing(&self) -> Stream {
+        Stream {
+            role: "who looked at what; sent without asking for an answer, and may be lost"
+                .to_owned(),
+            curve: self.visitors(MARKETING),
+            is_one_way: true,
+            retries: 0,
+            ..self.stream("marketing", self.producers(MARKETING_PRODUCERS))
+        }
+    }
+
+    fn timeouts(&self, orders: &Stream) -> Stream {
+        let orders = orders.curve.as_ref().expect("orders have a curve");
+        Stream {
+            role: "orders not paid within half an hour, which are to be cancelled".to_owned(),
+            curve: Some(Arc::new(self.timeline.timeouts(orders, UNPAID))),
+            stands_in_for: Some("delay messages, due 30 minutes after the order".to_owned()),
+            ..self.stream("timeouts", self.producers(TIMEOUT_PRODUCERS))
+        }
+    }
+
+    fn logs(&self) -> Stream {
+        Stream {
+            role: "what the shop's servers write down, many lines to a request".to_owned(),
+            curve: self.visitors(LOGS),
+            sizes: Sizes::mixed(&LOG_SIZES),
+            batch: LOG_BATCH,
+            ..self.stream("logs", self.producers(LOG_PRODUCERS))
+        }
+    }
+
+    /// A stream before anything is said about it.
+    fn stream(&self, name: &str, connections: u32) -> Stream {
+        let topic = TopicName::new(format!("double11-{name}")).expect("the name is legal");
+        let is_retried = matches!(self.options.night, Night::Pulse | Night::Break);
+        Stream {
+            name: name.to_owned(),
+            role: String::new(),
+            topics: vec![topic],
+            queues: self.options.profile.queues,
+            header: self.options.profile.header.into(),
+            curve: None,
+            sizes: Sizes::shop(),
+            batch: 1,
+            connections,
+            late: late(connections, self.brokers, self.timeline),
+            in_flight: IN_FLIGHT,
+            keys: Keys::None,
+            is_ordered: false,
+            is_one_way: false,
+            retries: if is_retried { RETRIES } else { 0 },
+            stands_in_for: None,
+        }
+    }
+
+    fn visitors(&self, part: f64) -> Option<Arc<RateCurve>> {
+        Some(Arc::new(self.timeline.visitors(self.base * part)))
+    }
+
+    /// Each broker has a producer of each stream, else its queues would get nothing.
+    fn producers(&self, part: f64) -> u32 {
+        let all = f64::from(self.options.profile.connections);
+        ((all * part).round() as u32).max(self.brokers)
+    }
+
+    /// Subscribers whose pace is `factor` times that for the load of `streams`.
+    fn groups(&self, streams: &[Stream], factor: f64) -> Vec<Group> {
+        let indexes = |names: &[&str]| -> Vec<usize> {
+            let index = |name: &&str| STREAMS.iter().position(|stream| stream == name);
+            names.iter().filter_map(index).collect()
+        };
+        let pace = |part: f64, indexes: &[usize]| {
+            let curves = indexes.iter().filter_map(|&index| streams[index].curve.as_deref());
+            Some(part * factor * highest(&curves.collect::<Vec<_>>()))
+        };
+        let cache = |number: u32| Group {
+            name: format!("cache-{number}"),
+            role: "a web server's copy of the stock; each of them takes every change".to_owned(),
+            streams: indexes(&["inventory"]),
+            rate: None,
+            pauses: Vec::new(),
+        };
+        let (all, shipped) = (indexes(&STREAMS), indexes(&["orders", "payments"]));
+        vec![
+            Group {
+                name: "fulfilment".to_owned(),
+                role: "the shop itself: acts on everything, a little faster than the peak"
+                    .to_owned(),
+                rate: pace(FULFILMENT_PACE, &all),
+                streams: all,
+                pauses: Vec::new(),
+            },
+            Group {
+                name: "logistics".to_owned(),
+                role: "parcels: slower than the peak, and down while the payments come".to_owned(),
+                rate: pace(LOGISTICS_PACE, &shipped),
+                streams: shipped,
+                pauses: vec![self.pause(PAYMENTS_S.0, PAYMENTS_S.2, true)],
+            },
+            Group {
+                name: "analytics".to_owned(),
+                role: "reports: takes what has come in bursts, between long calculations"
+                    .to_owned(),
+                streams: indexes(&["orders", "payments", "inventory"]),
+                rate: None,
+                pauses: self.bursts(),
+            },
+            cache(1),
+            cache(2),
+        ]
+    }
+
+    fn bursts(&self) -> Vec<Pause> {
+        let count = ((END_S - START_S) / BURST_EVERY_S) as u32;
+        let pause = |number| {
+            let to_s = START_S + f64::from(number) * BURST_EVERY_S;
+            self.pause(to_s - BURST_PAUSE_S, to_s, false)
+        };
+        (1..=count).map(pause).collect()
+    }
+
+    fn pause(&self, from_s: f64, to_s: f64, is_down: bool) -> Pause {
+        Pause { from_ns: self.timeline.at(from_s), to_ns: self.timeline.at(to_s), is_down }
+    }
+}
+
+/// The storm of clients before midnight: who of `connections` producers joins when. Each broker has
+/// a producer from the beginning.
+fn late(connections: u32, brokers: u32, timeline: Timeline) -> Option<LateJoin> {
+    let early = ((f64::from(connections) * EARLY).ceil() as u32).max(brokers);
+    let late = connections.saturating_sub(early);
+    let last_minute = (f64::from(late) * LAST_MINUTE).round() as u32;
+    let evenly = |count: u32, from_s: f64, to_s: f64| {
+        (0..count).map(move |number| {
+            timeline.at(from_s + f64::from(number) / f64::from(count) * (to_s - from_s))
+        })
+    };
+    let (from_s, to_s) = LAST_MINUTE_S;
+    let joins_ns: Vec<u64> =
+        evenly(last_minute, from_s, to_s).chain(evenly(late - last_minute, to_s, 0.0)).collect();
+    (late > 0).then(|| LateJoin { joins_ns, loaded_from_ns: timeline.at(0.0) })
+}
+
+/// The pass figures, as far as the night has what they are about.
+fn asked(night: Night, phases: &[Phase], groups: &[Group], faults: &[Fault]) -> Vec<Asked> {
+    let phase = |name| phases.iter().position(|phase| phase.name == name).unwrap_or(0);
+    let logistics = groups.iter().position(|group| group.name == "logistics").unwrap_or(0);
+    let steady = phase("small hours");
+    let mut asked = vec![
+        Asked::NothingLost,
+        Asked::TailWithin { phase: phase("step"), beside: steady, factor: 10.0 },
+        Asked::TailBack {
+            after: phase("plateau"),
+            beside: steady,
+            factor: 1.2,
+            within: Duration::from_secs(5),
+        },
+        Asked::AnsweredWithin { phase: steady, part: 0.9999, within: Duration::from_millis(10) },
+        Asked::Drain { group: logistics, factor: 2.0 },
+    ];
+    match night {
+        Night::Pulse | Night::Ceiling => asked.push(Asked::Refused { part_max: 0.001 }),
+        Night::Break => asked.extend(asked_of_faults(faults)),
+        Night::Limits => {}
+    }
+    asked
+}
+
+/// What a reader could take for a fact.
+fn assumptions(options: &Double11Options) -> Vec<String> {
+    let mut all = vec![
+        "on record: orders peak 26 s after midnight (2020), payments after 322 s (2017)",
+        "assumed: all other rates and times of the night, as multiples of a base rate",
+        "assumed: 40 % orders, 30 % inventory, 20 % logs, 10 % marketing of visitors' load",
+        "assumed: sellers by Zipf 1.0, items by Zipf 1.3 in the first minute, of 1,000,000 each",
+        "assumed: sizes from 128 B to 1 MiB, 3 KiB on average, half compressible",
+        "assumed: 15 % of the orders are not paid within half an hour",
+        "payments are ordinary messages in the place of half-message transactions",
+        "timeouts are ordinary messages in the place of delay messages",
+        "the two caches are groups of their own in the place of a broadcasting group",
+    ];
+    if options.profile.compress > 1 {
+        all.push("the night is compressed: all but the second after midnight takes less time");
+    }
+    match options.night {
+        Night::Pulse | Night::Ceiling => {}
+        Night::Limits => all.extend([
+            "the load is twice the peak that was given, and refused messages are not tried again",
+            "the broker has no quotas yet: the excess meets its own back-pressure",
+        ]),
+        Night::Break => all.extend([
+            "faults last a second or more and come one by one, however short the night",
+            "there are no replicas yet: the broker itself is killed, and no replica is cut off",
+        ]),
+    }
+    all.into_iter().map(str::to_owned).collect()
+}
+
+#[cfg(test)]
+mod tests;

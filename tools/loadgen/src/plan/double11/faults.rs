@@ -1,0 +1,84 @@
+//! What goes wrong in the night of `double11 break`, around midnight.
+
+use std::time::Duration;
+
+use crate::plan::double11::timeline::Timeline;
+use crate::plan::scenario::{Fault, FaultKind};
+
+/// However short the night, a fault lasts at least this long, so that it can be seen in figures
+/// that are kept by the second.
+const LENGTH_MIN_S: f64 = 1.0;
+/// And the next one begins no sooner than this after it is over: by then a broker that was killed has
+/// read its log and serves, or the next fault would hit that instead of the load.
+const APART_NS: u64 = 4_000_000_000;
+/// A slow disk: 50 ms for each write.
+const SLOW_WRITES_PER_S: u64 = 20;
+const SLOW_BYTES_PER_S: u64 = 8 << 20;
+/// How full a full disk is.
+const FULL: f64 = 0.95;
+
+/// The faults in the order of the profile, moved back as far as they would overlap. Only the
+/// NameServer, which stays dead, overlaps with all others.
+pub fn around_midnight(timeline: Timeline, compress: u32) -> Vec<Fault> {
+    let length =
+        |real_s: f64| Duration::from_secs_f64((real_s / f64::from(compress)).max(LENGTH_MIN_S));
+    let kill_name_server = FaultKind::KillNameServer { index: 0, down: None };
+    let rows = [
+        (-10.0, kill_name_server),
+        (20.0, FaultKind::KillBroker { down: length(5.0) }),
+        (45.0, FaultKind::FreezeBroker { length: length(10.0) }),
+        (
+            90.0,
+            FaultKind::SlowDisk {
+                writes_per_s: SLOW_WRITES_PER_S,
+                bytes_per_s: SLOW_BYTES_PER_S,
+                length: length(30.0),
+            },
+        ),
+        (150.0, FaultKind::FillDisk { to: FULL, length: length(30.0) }),
+    ];
+    let mut free_from_ns = 0;
+    let fault = |(real_s, kind): (f64, FaultKind)| {
+        let at_ns = timeline.at(real_s).max(free_from_ns);
+        free_from_ns = kind.length().map_or(at_ns, |length| at_ns + nanos(length) + APART_NS);
+        Fault { at_ns, kind }
+    };
+    rows.map(fault).into()
+}
+
+fn nanos(length: Duration) -> u64 {
+    length.as_nanos() as u64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plan::double11::timeline::END_S;
+
+    #[test]
+    fn faults_come_when_the_profile_says() {
+        let timeline = Timeline::new(1);
+        let faults = around_midnight(timeline, 1);
+        let times = faults.iter().map(|fault| fault.at_ns).collect::<Vec<_>>();
+        assert_eq!(times, [-10.0, 20.0, 45.0, 90.0, 150.0].map(|real_s| timeline.at(real_s)));
+        assert_eq!(faults[2].kind.length(), Some(Duration::from_secs(10)));
+        assert_eq!(faults[0].kind.length(), None, "stays dead");
+    }
+
+    #[test]
+    fn in_a_short_night_faults_still_show_apart() {
+        for compress in [1, 10, 60, 100, 600] {
+            let timeline = Timeline::new(compress);
+            let faults = around_midnight(timeline, compress);
+            for pair in faults[1..].windows(2) {
+                let over_ns = pair[0].at_ns + nanos(pair[0].kind.length().unwrap());
+                assert!(pair[1].at_ns >= over_ns + APART_NS, "/{compress}: {pair:?}");
+            }
+            let lengths = faults.iter().filter_map(|fault| fault.kind.length());
+            assert!(lengths.min().unwrap() >= Duration::from_secs(1), "/{compress}");
+            let last = faults.last().unwrap();
+            let is_inside = last.at_ns < timeline.at(END_S);
+            assert!(is_inside || compress > 100, "/{compress}: {last:?}");
+        }
+    }
+}

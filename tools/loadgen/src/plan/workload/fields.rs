@@ -1,0 +1,149 @@
+//! The fields of a table, each read once as what it should be, with the line of what is wrong.
+
+use std::cell::RefCell;
+
+use crate::plan::workload::tree::{Entry, Node, Value};
+
+/// What is wrong with a file, and where.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Wrong {
+    /// From 1.
+    pub line: usize,
+    pub text: String,
+}
+
+impl Wrong {
+    pub fn new(line: usize, text: impl Into<String>) -> Self {
+        Self { line: line.max(1), text: text.into() }
+    }
+}
+
+/// A table whose fields all have names that are known.
+#[derive(Debug)]
+pub struct Fields<'a> {
+    pub line: usize,
+    entries: &'a [Entry],
+    /// Where these fields are looked for when they are not here.
+    defaults: Option<(&'a Fields<'a>, &'static [&'static str])>,
+    known: Vec<&'static str>,
+    /// Names of the fields that were read, for tests.
+    asked: RefCell<Vec<&'static str>>,
+}
+
+impl<'a> Fields<'a> {
+    /// The fields of `node`, which stands for `what`. All names must be among `known`, once each.
+    pub fn of(
+        node: &'a Node,
+        what: &str,
+        known: &[&[&'static str]],
+        defaults: Option<(&'a Fields<'a>, &'static [&'static str])>,
+    ) -> Result<Self, Wrong> {
+        let Value::Table(entries) = &node.value else {
+            let text = format!("{what} is a table of fields, not {}", node.describe());
+            return Err(Wrong::new(node.line, text));
+        };
+        let known = known.concat();
+        for (index, entry) in entries.iter().enumerate() {
+            let name = entry.name.as_str();
+            if !known.contains(&name) {
+                let hint = did_you_mean(name, &known);
+                let text = format!("`{name}` is no field of {what}{hint}");
+                return Err(Wrong::new(entry.line, text));
+            }
+            if let Some(first) = entries[..index].iter().find(|first| first.name == name) {
+                let text = format!("`{name}` is said already on line {}", first.line);
+                return Err(Wrong::new(entry.line, text));
+            }
+        }
+        Ok(Self { line: node.line, entries, defaults, known, asked: RefCell::default() })
+    }
+
+    /// `None` where the field is not there. `read` says what is wrong with its value.
+    pub fn optional<T>(
+        &self,
+        name: &'static str,
+        read: impl Fn(&Node) -> Result<T, String>,
+    ) -> Result<Option<T>, Wrong> {
+        let Some(entry) = self.entry(name) else { return Ok(None) };
+        let wrong = |text| Wrong::new(entry.node.line, format!("{name}: {text}"));
+        read(&entry.node).map(Some).map_err(wrong)
+    }
+
+    pub fn or<T>(
+        &self,
+        name: &'static str,
+        default: T,
+        read: impl Fn(&Node) -> Result<T, String>,
+    ) -> Result<T, Wrong> {
+        Ok(self.optional(name, read)?.unwrap_or(default))
+    }
+
+    pub fn required<T>(
+        &self,
+        name: &'static str,
+        read: impl Fn(&Node) -> Result<T, String>,
+    ) -> Result<T, Wrong> {
+        let missing = || Wrong::new(self.line, format!("`{name}` is missing"));
+        self.optional(name, read)?.ok_or_else(missing)
+    }
+
+    /// The items of a list; none where the field is not there.
+    pub fn list(&self, name: &'static str) -> Result<&'a [Node], Wrong> {
+        match self.entry(name).map(|entry| (&entry.node.value, &entry.node)) {
+            None => Ok(&[]),
+            Some((Value::List(items), _)) => Ok(items),
+            Some((_, node)) => {
+                let text = format!("{name}: a list is wanted, not {}", node.describe());
+                Err(Wrong::new(node.line, text))
+            }
+        }
+    }
+
+    /// Whether the field is here, and not only among the defaults.
+    pub fn has(&self, name: &'static str) -> bool {
+        self.own(name).is_some()
+    }
+
+    /// Where the field is, or should be.
+    pub fn line_of(&self, name: &'static str) -> usize {
+        self.entry(name).map_or(self.line, |entry| entry.line)
+    }
+
+    fn entry(&self, name: &'static str) -> Option<&'a Entry> {
+        let inherited = || {
+            let (defaults, names) = self.defaults?;
+            names.contains(&name).then(|| defaults.entry(name))?
+        };
+        self.own(name).or_else(inherited)
+    }
+
+    fn own(&self, name: &'static str) -> Option<&'a Entry> {
+        debug_assert!(self.known.contains(&name), "{name} is in the table of known fields");
+        self.asked.borrow_mut().push(name);
+        let mine = self.entries.iter().find(|entry| entry.name == name);
+        mine.filter(|entry| entry.node.value != Value::Nothing)
+    }
+
+    /// Known fields that nobody has asked for.
+    #[cfg(test)]
+    pub fn never_read(&self) -> Vec<&'static str> {
+        let asked = self.asked.borrow();
+        self.known.iter().copied().filter(|name| !asked.contains(name)).collect()
+    }
+}
+
+/// The nearest of `known`, if one is near enough to have been meant.
+pub fn did_you_mean(name: &str, known: &[&str]) -> String {
+    const DISTANCE_MAX: usize = 3;
+    let lower = name.to_lowercase();
+    let distance = |known: &str| strsim::damerau_levenshtein(&known.to_lowercase(), &lower);
+    let nearest = known.iter().map(|known| (distance(known), known)).min();
+    // Half of the word or more must be right: three letters are not a typing error of `to`.
+    let nearest = nearest.filter(|(distance, known)| {
+        *distance <= DISTANCE_MAX && distance * 2 <= known.chars().count()
+    });
+    match nearest {
+        Some((_, known)) => format!("; did you mean `{known}`?"),
+        None => format!("; there are {}", known.join(", ")),
+    }
+}

@@ -1,0 +1,125 @@
+//! Which runs are repeats of one thing.
+
+use crate::findings::report::Report;
+
+/// One thing that was run, with its repeats.
+pub struct Candidate {
+    /// `A`, `B`, …
+    pub label: String,
+    /// What it is, in a few words.
+    pub name: String,
+    /// At least one.
+    pub runs: Vec<Report>,
+}
+
+/// Groups reports into candidates, in the order of their first runs. Runs are repeats of each other
+/// when they have the same name and schedule and went to the same kind of target: the same text
+/// without its addresses, and the same broker's command without its ports and directories.
+pub fn candidates(reports: Vec<Report>) -> Vec<Candidate> {
+    let mut found: Vec<(String, Candidate)> = Vec::new();
+    for report in reports {
+        let subject = &report.subject;
+        let name = kind_of(&report);
+        let key = format!("{}|{}|{name}", subject.name, subject.schedule);
+        match found.iter_mut().find(|(known, _)| *known == key) {
+            Some((_, candidate)) => candidate.runs.push(report),
+            None => {
+                let label = label(found.len());
+                found.push((key, Candidate { label, name, runs: vec![report] }));
+            }
+        }
+    }
+    found.into_iter().map(|(_, candidate)| candidate).collect()
+}
+
+/// A, B, …, Z, then numbers.
+fn label(index: usize) -> String {
+    match u8::try_from(index).ok().filter(|index| *index < 26) {
+        Some(index) => char::from(b'A' + index).to_string(),
+        None => format!("#{}", index + 1),
+    }
+}
+
+/// What a run went to, without what differs from one start to the next.
+fn kind_of(report: &Report) -> String {
+    let target = &report.subject.target;
+    let is_embedded = target.starts_with("embedded");
+    let words: Vec<&str> =
+        target.split(' ').filter(|word| !is_address(word) && *word != "embedded").collect();
+    let what = words.join(" ");
+    let broker = report.subject.environment.get("broker").and_then(|value| value.as_str());
+    let flush = broker.and_then(|command| word_after(command, "--flush"));
+    match (is_embedded, flush) {
+        (true, Some(flush)) => format!("RingMQ, embedded, flush {flush}: {what}"),
+        (true, None) => format!("RingMQ, embedded: {what}"),
+        (false, _) => format!("at {}: {what}", addresses(target)),
+    }
+}
+
+fn word_after<'a>(text: &'a str, name: &str) -> Option<&'a str> {
+    let mut words = text.split_whitespace();
+    words.find(|word| *word == name)?;
+    words.next()
+}
+
+fn is_address(word: &str) -> bool {
+    word.trim_end_matches(':').split(';').all(|part| {
+        let port = part.rsplit_once(':').map(|(_, port)| port);
+        port.is_some_and(|port| !port.is_empty() && port.bytes().all(|it| it.is_ascii_digit()))
+    })
+}
+
+/// A target that somebody else started is known by where it is.
+fn addresses(target: &str) -> &str {
+    let word = target.split(' ').find(|word| is_address(word));
+    word.map_or(target, |word| word.trim_end_matches(':'))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::findings::report::tests::example;
+
+    fn run(target: &str, command: &str) -> Report {
+        let mut report = example();
+        target.clone_into(&mut report.subject.target);
+        report.subject.environment.insert("broker".to_owned(), command.into());
+        report
+    }
+
+    #[test]
+    fn runs_that_differ_only_in_ports_are_repeats() {
+        let found = candidates(vec![
+            run(
+                "embedded 127.0.0.1:41: 2 brokers, 6 topics",
+                "dev --listen 127.0.0.1:9 --flush sync",
+            ),
+            run("127.0.0.1:9876: 1 broker, 6 topics", ""),
+            run(
+                "embedded 127.0.0.1:42: 2 brokers, 6 topics",
+                "dev --listen 127.0.0.1:7 --flush sync",
+            ),
+            run("embedded 127.0.0.1:43: 2 brokers, 6 topics", "dev --flush async"),
+        ]);
+        let found: Vec<(&str, &str, usize)> =
+            found.iter().map(|it| (it.label.as_str(), it.name.as_str(), it.runs.len())).collect();
+        let wanted = [
+            ("A", "RingMQ, embedded, flush sync: 2 brokers, 6 topics", 2),
+            ("B", "at 127.0.0.1:9876: 1 broker, 6 topics", 1),
+            ("C", "RingMQ, embedded, flush async: 2 brokers, 6 topics", 1),
+        ];
+        assert_eq!(found, wanted);
+    }
+
+    #[test]
+    fn another_schedule_is_another_candidate() {
+        let mut other = run("127.0.0.1:9876: 1 broker", "");
+        other.subject.schedule = "feed".to_owned();
+        assert_eq!(candidates(vec![run("127.0.0.1:9876: 1 broker", ""), other]).len(), 2);
+    }
+
+    #[test]
+    fn labels_do_not_run_out() {
+        assert_eq!([label(0), label(25), label(26)], ["A", "Z", "#27"]);
+    }
+}

@@ -1,0 +1,164 @@
+//! `loadgen compare`: runs side by side, on the same scales.
+//!
+//! ```text
+//!   reports ─▶ candidates (repeats of one thing) ─▶ rows (medians, intervals, ratios) ─▶ text, page
+//!          └─▶ doubts: what makes the comparison unfair
+//! ```
+//!
+//! It judges nobody: every row is printed, whoever is better in it. Start reading at [`run`]. What a
+//! row is made of is in [`rows`], how sure a median is in [`bootstrap`].
+
+mod bootstrap;
+mod candidates;
+mod page;
+mod rows;
+mod text;
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use crate::findings::document::Verdict;
+use crate::findings::report::Report;
+use crate::findings::reports::{ReadError, read};
+use crate::show::compare::candidates::{Candidate, candidates};
+use crate::show::compare::rows::Row;
+
+/// Durations that differ by more than this part are not the same run.
+const LENGTH_APART: f64 = 0.05;
+
+#[derive(Debug, thiserror::Error)]
+pub enum CompareError {
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    #[error("{path}: {cause}")]
+    Files { path: String, cause: io::Error },
+}
+
+/// What was found out about some runs; its text has at most 80 columns.
+pub struct Comparison {
+    candidates: Vec<Candidate>,
+    rows: Vec<Row>,
+    doubts: Vec<String>,
+}
+
+/// Compares the runs in these files, and writes `compare.html` to `out`.
+pub fn run(paths: &[PathBuf], out: Option<&Path>) -> Result<Comparison, CompareError> {
+    let reports = paths.iter().map(|path| read(path)).collect::<Result<Vec<_>, _>>()?;
+    let comparison = Comparison::of(reports);
+    if let Some(directory) = out {
+        let path = directory.join("compare.html");
+        let failed = |cause| CompareError::Files { path: path.display().to_string(), cause };
+        fs::create_dir_all(directory).map_err(failed)?;
+        fs::write(&path, comparison.page()).map_err(failed)?;
+    }
+    Ok(comparison)
+}
+
+impl Comparison {
+    /// Of reports in the order in which they were named.
+    pub fn of(reports: Vec<Report>) -> Self {
+        let doubts = doubts(&reports);
+        let candidates = candidates(reports);
+        let rows = rows::rows(&candidates);
+        Self { candidates, rows, doubts }
+    }
+}
+
+/// What makes the comparison unfair, or its figures worthless.
+fn doubts(reports: &[Report]) -> Vec<String> {
+    let mut doubts = Vec::new();
+    let differ = |what: &str, of: &dyn Fn(&Report) -> String| {
+        let values: BTreeSet<String> = reports.iter().map(of).collect();
+        (values.len() > 1).then(|| {
+            let values: Vec<String> = values.into_iter().collect();
+            format!("{what} differ: {}", values.join(" | "))
+        })
+    };
+    let environment = |name: &'static str| {
+        move |report: &Report| {
+            let value = report.subject.environment.get(name);
+            value.map_or_else(String::new, |value| match value.as_str() {
+                Some(text) => text.to_owned(),
+                None => value.to_string(),
+            })
+        }
+    };
+    doubts.extend(differ("schedules", &|report| report.subject.schedule.clone()));
+    doubts.extend(differ("seeds", &|report| report.subject.seed.to_string()));
+    doubts.extend(differ("parts", &|report| report.subject.part.to_string()));
+    for name in ["cpu", "cores", "kernel", "commit"] {
+        doubts.extend(differ(name, &environment(name)));
+    }
+    let lengths = reports.iter().map(|report| report.sending_ns);
+    let (shortest, longest) = (lengths.clone().min().unwrap_or(0), lengths.max().unwrap_or(0));
+    if (longest - shortest) as f64 > LENGTH_APART * longest as f64 {
+        let s = |ns: u64| ns as f64 / 1e9;
+        doubts.push(format!("lengths differ: {:.1} s to {:.1} s", s(shortest), s(longest)));
+    }
+    for (index, report) in reports.iter().enumerate() {
+        if report.verdict() != Verdict::Pass {
+            let reasons = report.reasons().join("; ");
+            doubts.push(format!("run {} is {}: {reasons}", index + 1, report.verdict()));
+        }
+    }
+    doubts
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::measure::Kind;
+    use crate::findings::report::tests::example;
+
+    /// A run of `target` whose messages took about `ms`.
+    pub fn taking(target: &str, ms: u64) -> Report {
+        let mut report = example();
+        target.clone_into(&mut report.subject.target);
+        report.totals[0][0].latency.reset();
+        report.totals[0][0].record(Kind::Latency, ms * 1_000_000, 199_000);
+        report
+    }
+
+    #[test]
+    fn runs_of_one_schedule_and_machine_raise_no_doubt() {
+        assert_eq!(doubts(&[taking("a", 1), taking("b", 2)]), [""; 0]);
+    }
+
+    #[test]
+    fn what_is_not_the_same_is_said() {
+        let mut other = taking("b", 2);
+        other.subject.schedule = "feed".to_owned();
+        other.subject.seed = 9;
+        other.sending_ns /= 2;
+        other.findings[0].audit.lost = 1;
+        other.subject.environment.insert("kernel".to_owned(), "5.8".into());
+        let said = doubts(&[taking("a", 1), other]).join("\n");
+        for word in ["schedules", "seeds", "kernel", "lengths", "run 2 is FAILED"] {
+            assert!(said.contains(word), "{word}: {said}");
+        }
+    }
+
+    #[test]
+    fn files_that_are_no_reports_are_named() {
+        let directory =
+            std::env::temp_dir().join(format!("loadgen-compare-{}", std::process::id()));
+        fs::create_dir_all(&directory).unwrap();
+        let file = |name: &str, text: &str| {
+            let path = directory.join(name);
+            fs::write(&path, text).unwrap();
+            path
+        };
+        for (path, wanted) in [
+            (directory.join("none.json"), "none.json"),
+            (file("text.json", "hello"), "text.json is not a report of loadgen"),
+            (file("old.json", "{\"schema\":0}"), "old.json has schema 0"),
+            (file("cut.json", "{\"schema\":1}"), "cut.json is not a report"),
+        ] {
+            let error = run(&[path], None).err().unwrap().to_string();
+            assert!(error.contains(wanted), "{error}");
+        }
+        fs::remove_dir_all(directory).unwrap();
+    }
+}

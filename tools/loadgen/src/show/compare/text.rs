@@ -1,0 +1,163 @@
+//! A comparison as text of at most 80 columns.
+
+use std::fmt::{self, Display};
+
+use crate::show::compare::Comparison;
+use crate::show::compare::bootstrap::REPEATS_MIN;
+use crate::show::compare::rows::{Row, Value};
+use crate::units::grouped;
+
+/// Candidates beside each other; more get tables of their own.
+const BESIDE: usize = 3;
+const NAME: usize = 23;
+const VALUE: usize = 19;
+
+impl Display for Comparison {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for doubt in &self.doubts {
+            writeln!(f, "{:<8}{}", "doubt", cut(doubt, 72))?;
+        }
+        if !self.doubts.is_empty() {
+            writeln!(f)?;
+        }
+        for candidate in &self.candidates {
+            let count = candidate.runs.len();
+            let runs = if count == 1 { "1 run".to_owned() } else { format!("{count} runs") };
+            let text = format!("{} ({runs})", candidate.name);
+            writeln!(f, "{:<8}{}", candidate.label, cut(&text, 72))?;
+        }
+        let most = self.candidates.len().max(1);
+        for first in (0..most).step_by(BESIDE) {
+            self.write_table(f, first..(first + BESIDE).min(self.candidates.len()))?;
+        }
+        writeln!(f, "\n{}", self.certainty())
+    }
+}
+
+impl Comparison {
+    /// The first candidate is what the others are measured by.
+    fn write_table(
+        &self,
+        f: &mut fmt::Formatter<'_>,
+        which: std::ops::Range<usize>,
+    ) -> fmt::Result {
+        write!(f, "\n{:<NAME$}", "")?;
+        for candidate in &self.candidates[which.clone()] {
+            write!(f, "{:>VALUE$}", candidate.label)?;
+        }
+        writeln!(f)?;
+        for row in &self.rows {
+            let name = cut(&format!("{}, {}", row.name, row.unit), NAME - 1);
+            write!(f, "{name:<NAME$}")?;
+            for index in which.clone() {
+                write!(f, "{:>VALUE$}", cell(row, index))?;
+            }
+            writeln!(f)?;
+            let intervals = which.clone().map(|index| row.values[index].and_then(|it| it.interval));
+            let intervals: Vec<_> = intervals.collect();
+            if intervals.iter().any(Option::is_some) {
+                write!(f, "{:<NAME$}", "")?;
+                for interval in intervals {
+                    let text = interval.map_or(String::new(), |(low, high)| {
+                        format!("{} to {}", number(low), number(high))
+                    });
+                    write!(f, "{:>VALUE$}", cut(&text, VALUE - 1))?;
+                }
+                writeln!(f)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// How sure the medians are.
+    pub fn certainty(&self) -> String {
+        let repeats = self.candidates.iter().map(|candidate| candidate.runs.len());
+        match repeats.min().unwrap_or(0) {
+            few if few < REPEATS_MIN => format!(
+                "Medians; with fewer than {REPEATS_MIN} runs of each there is no interval of confidence."
+            ),
+            _ => "Medians; below them the 95 % bootstrap interval of the median.".to_owned(),
+        }
+    }
+}
+
+/// The value, and how many times that of the first candidate it is.
+fn cell(row: &Row, index: usize) -> String {
+    let Some(value) = row.values[index] else { return "-".to_owned() };
+    match ratio(row, index, value) {
+        Some(times) => format!("{} {times:>7}", number(value.median)),
+        None => format!("{}        ", number(value.median)),
+    }
+}
+
+fn ratio(row: &Row, index: usize, value: Value) -> Option<String> {
+    let first = row.values[0]?.median;
+    if index == 0 || first <= 0.0 {
+        return None;
+    }
+    let times = value.median / first;
+    Some(if times < 9.995 { format!("{times:.2}x") } else { format!("{times:.0}x") })
+}
+
+/// Three digits that mean something.
+pub fn number(value: f64) -> String {
+    match value.abs() {
+        size if size >= 1_000.0 => grouped(value.round() as u64),
+        size if size >= 100.0 || size == 0.0 => format!("{value:.0}"),
+        size if size >= 10.0 => format!("{value:.1}"),
+        size if size >= 1.0 => format!("{value:.2}"),
+        _ => format!("{value:.3}"),
+    }
+}
+
+fn cut(text: &str, width: usize) -> String {
+    if text.chars().count() <= width {
+        return text.to_owned();
+    }
+    let mut short: String = text.chars().take(width - 1).collect();
+    short.push('…');
+    short
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::show::compare::tests::taking;
+
+    #[test]
+    fn a_comparison_as_printed() {
+        let long =
+            "embedded 127.0.0.1:1: 2 brokers, 6 topics, 96 queues, and a lot more to say here";
+        let mut runs: Vec<_> = (1..=5).map(|ms| taking(long, ms)).collect();
+        runs.extend((10..=14).map(|ms| taking("10.0.0.1:9876: 1 broker", ms)));
+        let text = Comparison::of(runs).to_string();
+        assert!(text.contains("A       RingMQ, embedded: 2 brokers"), "{text}");
+        assert!(text.contains("B       at 10.0.0.1:9876: 1 broker (5 runs)"), "{text}");
+        let p99 = text.lines().find(|line| line.starts_with("latency p99, ms")).unwrap();
+        assert!(p99.contains("3.00") && p99.contains("12.0") && p99.contains("4.00x"), "{p99}");
+        assert!(text.contains("95 % bootstrap"), "{text}");
+        let width = text.lines().map(|line| line.chars().count()).max().unwrap();
+        assert!(width <= 80, "{width} columns");
+    }
+
+    #[test]
+    fn few_repeats_have_no_interval() {
+        let text = Comparison::of(vec![taking("a", 1), taking("b", 2)]).to_string();
+        assert!(text.contains("fewer than 5 runs"), "{text}");
+    }
+
+    #[test]
+    fn more_candidates_than_fit_get_further_tables() {
+        let runs = (0..7).map(|index| taking(&format!("10.0.0.{index}:9876: 1 broker"), 5));
+        let text = Comparison::of(runs.collect()).to_string();
+        assert_eq!(text.lines().filter(|line| line.starts_with("latency p99, ms")).count(), 3);
+        assert!(text.lines().all(|line| line.chars().count() <= 80));
+    }
+
+    #[test]
+    fn numbers_have_three_digits() {
+        for (value, text) in [(0.0, "0"), (0.1234, "0.123"), (1.234, "1.23"), (12345.6, "12,346")] {
+            assert_eq!(number(value), text);
+        }
+    }
+}

@@ -1,0 +1,7 @@
+//! Findings for people: while the run goes on, as a page, and side by side.
+
+pub mod compare;
+pub mod files;
+pub mod live;
+pub mod page;
+pub mod plot;

@@ -1,0 +1,205 @@
+//! The report as one HTML page that needs nothing else: no scripts, no fonts, no network, below 5 MB.
+//!
+//! ```text
+//!   report ─▶ timeline (pooled seconds) ─▶ charts ─┐
+//!          └─▶ story, tables, three uses ──────────┴─▶ html ─▶ page
+//! ```
+//!
+//! Start reading at [`render`]. The order is that of a reader's questions: what is the verdict, what
+//! happened, how good was it, what is a broker for, what happened when, and what speaks against
+//! believing all this. What has nothing to say is left out. A failed run shows what failed in the
+//! place of durations.
+
+pub mod charts;
+mod decoupling;
+mod distribution;
+pub mod html;
+mod shaving;
+mod story;
+pub mod style;
+mod tables;
+pub mod timeline;
+pub mod words;
+
+use serde_json::Value;
+
+use crate::findings::document::{Document, Verdict};
+use crate::findings::report::Report;
+use crate::show::page::html::{facts, list, note, page, paragraph, section, verdict_line};
+use crate::show::page::timeline::Timeline;
+use crate::show::plot::Plot;
+use crate::units::grouped;
+
+/// The whole page.
+pub fn render(report: &Report) -> String {
+    let verdict = report.verdict();
+    let timeline = Timeline::of(report);
+    let has_figures = verdict != Verdict::Failed;
+    let figures =
+        |content: &dyn Fn() -> String| if has_figures { content() } else { String::new() };
+    let mut body = head(report);
+    let chapters = [
+        ("What happened", story::what_happened(report)),
+        ("What was asked, and what was found", tables::asked(report)),
+        ("How long it took", figures(&|| durations(report))),
+        ("What a broker is for", uses(report, &timeline)),
+        ("The run, second by second", over_time(report, &timeline, has_figures)),
+        ("All percentiles", figures(&|| charts::spectrum(report).figure())),
+        ("What became of the messages", tables::audit(report)),
+        ("Errors", tables::errors(report)),
+        ("Faults", tables::faults(report)),
+        ("Shards", tables::skew(report)),
+        ("Phases", tables::phases(report)),
+        ("Why this run may mislead", doubts(report)),
+        ("Assumptions", list(&report.subject.assumptions)),
+        ("Environment", environment(report)),
+    ];
+    chapters.iter().for_each(|(title, content)| body.push_str(&section(title, content)));
+    page(&format!("{verdict}: {}", report.subject.name), &body)
+}
+
+/// Name, verdict, and the run in a few facts.
+fn head(report: &Report) -> String {
+    let audit = report.audit();
+    let lost = match report.is_audited() {
+        true => format!("lost {} of {}", grouped(audit.lost), grouped(audit.acknowledged)),
+        false => "nothing was consumed, so nothing was audited".to_owned(),
+    };
+    let verdict = report.verdict();
+    let mut out = html::title(&report.subject.name);
+    out.push_str(&verdict_line(verdict, &lost));
+    if verdict != Verdict::Pass {
+        out.push_str(&list(&report.reasons()));
+    }
+    if verdict == Verdict::Failed {
+        out.push_str(&paragraph(
+            "A promise was broken, so no durations are shown: how fast a broker loses or damages \
+             messages is of no interest.",
+        ));
+    }
+    let subject = &report.subject;
+    out.push_str(&facts(&[
+        ("load", subject.load.clone()),
+        ("target", subject.target.clone()),
+        ("begun", Document::of_started(report)),
+        ("schedule", format!("{}, seed {}", subject.schedule, subject.seed)),
+    ]));
+    out
+}
+
+fn durations(report: &Report) -> String {
+    tables::send_percentiles(report) + &tables::end_to_end_percentiles(report)
+}
+
+/// The three things a broker is for, as far as this run shows them.
+fn uses(report: &Report, timeline: &Timeline) -> String {
+    let uses = [
+        decoupling::section(report, timeline),
+        shaving::section(report, timeline),
+        distribution::section(report, timeline),
+    ];
+    uses.concat()
+}
+
+fn over_time(report: &Report, timeline: &Timeline, has_figures: bool) -> String {
+    let mut plots = vec![charts::rates(report, timeline)];
+    if has_figures {
+        plots.push(charts::latencies(timeline));
+        if report.streams().count() > 1 {
+            plots.push(charts::latency_by_stream(report, timeline));
+        }
+        plots.push(charts::delays(report, timeline));
+        plots.push(charts::heat_map(timeline));
+    }
+    plots.push(distribution::backlogs(report, timeline));
+    plots.extend(charts::resources(report, timeline));
+    plots.retain(|plot| !plot.is_blank());
+    if plots.is_empty() {
+        return String::new();
+    }
+    let figures: String = plots.iter().map(Plot::figure).collect();
+    note(&charts::length_note(timeline)) + &figures
+}
+
+fn doubts(report: &Report) -> String {
+    let doubts: Vec<String> = report.all_doubts().collect();
+    let mut out = match doubts.is_empty() {
+        true => paragraph("Nothing is known that speaks against these figures."),
+        false => list(&doubts),
+    };
+    out.push_str(&list(&report.notes));
+    out
+}
+
+/// Everything that is known of the machine and the configuration; nested values as indented text.
+fn environment(report: &Report) -> String {
+    let mut simple = Vec::new();
+    let mut nested = String::new();
+    for (name, value) in &report.subject.environment {
+        match value {
+            Value::Object(_) | Value::Array(_) => {
+                let text = serde_json::to_string_pretty(value).unwrap_or_default();
+                nested.push_str(&html::details(name, &text));
+            }
+            Value::String(text) => simple.push((name.as_str(), text.clone())),
+            other => simple.push((name.as_str(), other.to_string())),
+        }
+    }
+    facts(&simple) + &nested
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::measure::{Interval, Kind, Second};
+    use crate::findings::report::tests::example;
+
+    fn seconds(count: u64) -> Vec<Second> {
+        let second = |number| {
+            let mut interval = Interval::default();
+            interval.counters.due = 1_000;
+            for step in 0..200 {
+                interval.record(Kind::Latency, 100_000 + step * 37_000, 5);
+            }
+            Second::pack(number, &[(0, interval)])
+        };
+        (0..count).map(second).collect()
+    }
+
+    #[test]
+    fn a_page_is_complete_and_needs_nothing_else() {
+        let report = Report { seconds: seconds(20), ..example() };
+        let page = render(&report);
+        assert!(page.starts_with("<!doctype html>") && page.ends_with("</html>\n"));
+        assert!(page.contains("<strong>PASS</strong><span>lost 0 of 199,900</span>"));
+        assert!(page.contains("<svg") && page.contains("All percentiles"));
+        assert!(!page.contains("http") && !page.contains("<script"), "nothing is fetched");
+        assert!(!page.contains("NaN") && !page.contains("inf\""));
+    }
+
+    #[test]
+    fn a_long_run_is_no_larger_than_a_page() {
+        let report = Report { seconds: seconds(5_000), ..example() };
+        let size = render(&report).len();
+        assert!(size < 5 << 20, "{size}");
+    }
+
+    #[test]
+    fn a_run_without_any_second_has_a_page() {
+        let page = render(&example());
+        assert!(page.contains("Percentiles of the whole run") && !page.contains("NaN"));
+    }
+
+    #[test]
+    fn a_failed_run_shows_no_durations() {
+        let mut report = Report { seconds: seconds(20), ..example() };
+        report.findings[0].audit.lost = 3;
+        let page = render(&report);
+        assert!(
+            page.contains("<strong>FAILED</strong>") && page.contains("3 acknowledged, then lost")
+        );
+        for absent in ["p99", "Percentiles of the whole run", "Latency from due"] {
+            assert!(!page.contains(absent), "{absent}");
+        }
+    }
+}

@@ -1,0 +1,77 @@
+//! Peak shaving: the senders' peak is stored at once, and a slow group takes it at its own pace.
+
+use crate::findings::flow::Flow;
+use crate::findings::report::{GroupFacts, Report};
+use crate::show::page::decoupling::backlog_line;
+use crate::show::page::html::{heading, paragraph};
+use crate::show::page::story;
+use crate::show::page::timeline::Timeline;
+use crate::show::page::words::{counted, rate, seconds};
+use crate::show::plot::text::clock;
+use crate::show::plot::{Axis, Look, Plot, Scale};
+
+/// A peak is one that exceeds a group's pace by this factor.
+const PEAK: f64 = 1.05;
+
+/// One part for each group with a pace below its peak; nothing when none has one.
+pub fn section(report: &Report, timeline: &Timeline) -> String {
+    let mut out = String::new();
+    for (index, track, facts) in report.groups() {
+        let Some((limit, flow)) = facts.rate.zip(story::flow(report, index)) else { continue };
+        if flow.peaks().0 as f64 <= PEAK * limit {
+            continue;
+        }
+        out.push_str(&heading(&format!("Peak shaving: {} keeps its own pace", track.name)));
+        out.push_str(&paragraph(&words(&track.name, limit, &flow)));
+        out.push_str(&rates(timeline, &track.name, index, facts).figure());
+        out.push_str(&backlog(timeline, &track.name, &flow).figure());
+    }
+    out
+}
+
+fn words(name: &str, limit: f64, flow: &Flow) -> String {
+    let (due, taken) = flow.peaks();
+    let (at, largest) = flow.largest();
+    let times = due as f64 / limit;
+    let kept = format!(
+        "{name} takes at most {} messages a second while messages are due. Up to {} a second were \
+         due for it: {times:.1} times that. In its busiest second it took {}; what it could not take yet waited at \
+         the broker, {} at most (at {}), instead of being refused or slowing the senders down.",
+        rate(limit),
+        rate(due as f64),
+        rate(taken as f64),
+        counted(largest, "message"),
+        clock((at + 1) as f64),
+    );
+    let drained = match flow.drain() {
+        Some(drain) => format!(
+            " When the last message had been due, {} still waited. The limit was lifted, and they \
+             were gone within {}, at {} a second.",
+            counted(drain.messages, "message"),
+            seconds(drain.seconds as f64),
+            rate(drain.rate),
+        ),
+        None => " When the last message had been due, nothing waited any more.".to_owned(),
+    };
+    format!("{kept}{drained}")
+}
+
+fn rates(timeline: &Timeline, name: &str, index: usize, facts: &GroupFacts) -> Plot {
+    let title = format!("What was due for {name}, and what it took");
+    let mut plot = timeline.plot(&title, Axis::new("msg/s", Scale::Linear));
+    plot.lines = vec![
+        timeline.rate("due", 7, |point| point.sum(&facts.streams, |c| c.due)).looking(Look::Filled),
+        timeline.rate("acknowledged to the senders", 0, |point| {
+            point.sum(&facts.streams, |counters| counters.acknowledged + counters.one_way)
+        }),
+        timeline.rate(&format!("taken by {name}"), 1, |point| point.sum(&[index], |c| c.received)),
+    ];
+    plot
+}
+
+fn backlog(timeline: &Timeline, name: &str, flow: &Flow) -> Plot {
+    let title = format!("Messages waiting for {name}");
+    let mut plot = timeline.plot(&title, Axis::new("msg", Scale::Linear));
+    plot.lines = vec![backlog_line(timeline, flow, "backlog", 1).looking(Look::Filled)];
+    plot
+}

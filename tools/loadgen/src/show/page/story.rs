@@ -1,0 +1,197 @@
+//! What happened, in plain words for a reader who has never run a broker.
+
+use crate::findings::flow::Flow;
+use crate::findings::report::{GroupFacts, Report, StreamFacts, Track};
+use crate::plan::scenario::Pause;
+use crate::show::page::html::{heading, paragraph};
+use crate::show::page::words::{counted, listed, rate, seconds, sentence};
+use crate::show::plot::text::{clock, escaped};
+use crate::units::grouped;
+
+/// Who sent what to whom, and what became of it.
+pub fn what_happened(report: &Report) -> String {
+    let mut out = paragraph(&opening(report));
+    out.push_str(&paragraph(&outcome(report)));
+    let streams = report.streams().map(|(index, track, facts)| {
+        (track.name.as_str(), stream_words(report, index, track, facts))
+    });
+    out.push_str(&heading("Who sends: the streams"));
+    out.push_str(&parts(streams));
+    if report.is_audited() {
+        let groups = report
+            .groups()
+            .map(|(_, track, facts)| (track.name.as_str(), group_words(report, track, facts)));
+        out.push_str(&heading("Who receives: the groups"));
+        out.push_str(&parts(groups));
+    }
+    out
+}
+
+fn parts<'a>(rows: impl Iterator<Item = (&'a str, (String, String))>) -> String {
+    let row = |(name, (role, small)): (&str, (String, String))| {
+        let (name, role, small) = (escaped(name), escaped(&role), escaped(&small));
+        format!("<dt>{name}</dt><dd>{role} <small>{small}</small></dd>\n")
+    };
+    format!("<dl class=\"parts\">\n{}</dl>\n", rows.map(row).collect::<String>())
+}
+
+fn opening(report: &Report) -> String {
+    let (streams, groups) = (report.streams().count(), report.groups().count());
+    let length = seconds(report.phases.last().map_or(0.0, |phase| phase.end_ns as f64 / 1e9));
+    let names: Vec<String> = report.streams().map(|(_, track, _)| track.name.clone()).collect();
+    let sent = match streams {
+        1 => format!("For {length} one kind of messages was sent to the broker"),
+        _ => format!(
+            "The parts of an order system sent {streams} kinds of messages to the broker for \
+             {length}: {}",
+            listed(&names)
+        ),
+    };
+    let received = match groups {
+        0 => "nobody received them, so what was stored could not be checked".to_owned(),
+        1 => "one group of consumers received them".to_owned(),
+        _ => format!("{groups} groups of consumers, each at its own pace, received them"),
+    };
+    format!(
+        "{sent}; {received}. When each message was due was fixed beforehand, and whatever the broker \
+         did, the clock of a message began to run at that moment."
+    )
+}
+
+fn outcome(report: &Report) -> String {
+    let counters = report.total().counters;
+    let mut said = vec![format!(
+        "Of {} that were due the broker acknowledged {}",
+        counted(counters.due, "message"),
+        grouped(counters.acknowledged)
+    )];
+    let others = [
+        (counters.one_way, "were sent without asking for an answer"),
+        (counters.refused, "were refused, so that the sender knew"),
+        (counters.unknown, "were never answered, so nobody knew until they were looked for"),
+        (counters.not_sent, "could not be sent in time"),
+    ];
+    let others = others.into_iter().filter(|(count, _)| *count > 0);
+    said.extend(others.map(|(count, what)| format!("{} {what}", grouped(count))));
+    let faults = report.faults.iter().filter(|fault| fault.failed.is_none()).count();
+    let faults = match faults {
+        0 => String::new(),
+        _ => format!(
+            " Meanwhile {} broken on purpose.",
+            match faults {
+                1 => "one thing was".to_owned(),
+                count => format!("{count} things were"),
+            }
+        ),
+    };
+    let checked = match report.is_audited() {
+        true => {
+            " Afterwards every acknowledgement was looked up among what the consumers received."
+        }
+        false => "",
+    };
+    format!("{}.{faults}{checked}", listed(&said))
+}
+
+/// The role, and the particulars in small print.
+fn stream_words(
+    report: &Report,
+    index: usize,
+    track: &Track,
+    facts: &StreamFacts,
+) -> (String, String) {
+    let counters = report.track_total(index).counters;
+    let mut small = vec![format!(
+        "{} of {} B in the mean, {}",
+        counted(counters.due, "message"),
+        grouped(facts.message_size_mean.round() as u64),
+        counted(facts.connections.into(), "connection"),
+    )];
+    if facts.batch > 1 {
+        small.push(format!("{} to a request", facts.batch));
+    }
+    if facts.is_ordered {
+        small.push("order is kept, and judged".to_owned());
+    }
+    if facts.is_one_way {
+        small.push("no answer is asked for, so a loss is counted and is no failure".to_owned());
+    }
+    let mut small = sentence(&small.join("; "));
+    if let Some(feature) = &facts.stands_in_for {
+        small.push_str(&format!(
+            " Ordinary messages of the same size stand in for {feature}, which was not used."
+        ));
+    }
+    (sentence(&track.role), small)
+}
+
+fn group_words(report: &Report, track: &Track, facts: &GroupFacts) -> (String, String) {
+    let names = facts.streams.iter().filter_map(|stream| report.tracks.get(*stream));
+    let names: Vec<String> = names.map(|track| track.name.clone()).collect();
+    let streams = if names.len() == report.streams().count() && names.len() > 1 {
+        "everything".to_owned()
+    } else {
+        listed(&names)
+    };
+    (sentence(&track.role), sentence(&format!("takes {streams}; {}", pace(facts))))
+}
+
+/// How fast a group takes messages, by its own decision.
+pub fn pace(facts: &GroupFacts) -> String {
+    let mut said = vec![match facts.rate {
+        Some(per_s) => format!("at most {} a second", rate(per_s)),
+        None => "as fast as it can".to_owned(),
+    }];
+    let s = |ns: u64| ns as f64 / 1e9;
+    let length = |pause: &Pause| seconds(s(pause.to_ns.saturating_sub(pause.from_ns)));
+    let (down, slow): (Vec<&Pause>, Vec<&Pause>) =
+        facts.pauses.iter().partition(|pause| pause.is_down);
+    said.extend(down.iter().map(|pause| {
+        format!("gone from {} to {}", clock(s(pause.from_ns)), clock(s(pause.to_ns)))
+    }));
+    match slow[..] {
+        [] => {}
+        [pause] => {
+            said.push(format!("pauses at {} for {}", clock(s(pause.from_ns)), length(pause)))
+        }
+        [first, ..] => {
+            said.push(format!("pauses {} times, the first for {}", slow.len(), length(first)))
+        }
+    }
+    said.join(", ")
+}
+
+/// The group's flow, when anything was seen of it.
+pub fn flow(report: &Report, group: usize) -> Option<Flow> {
+    let flow = Flow::of(report, group);
+    flow.seconds.iter().any(|second| second.stored + second.taken > 0).then_some(flow)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::findings::report::tests::example;
+
+    #[test]
+    fn one_stream_is_told_in_the_singular() {
+        let html = what_happened(&example());
+        assert!(html.contains("For 20 s one kind of messages was sent"), "{html}");
+        assert!(html.contains("one group of consumers received them"));
+        assert!(html.contains("80 were refused"));
+        assert!(!html.contains("on purpose"), "nothing was broken");
+    }
+
+    #[test]
+    fn a_pace_is_said_in_words() {
+        let pause = |from_s: u64, to_s: u64, is_down| Pause {
+            from_ns: from_s * 1_000_000_000,
+            to_ns: to_s * 1_000_000_000,
+            is_down,
+        };
+        let facts = |rate, pauses| GroupFacts { streams: vec![0], rate, pauses };
+        assert_eq!(pace(&facts(None, Vec::new())), "as fast as it can");
+        let both = facts(Some(4_000.0), vec![pause(20, 35, true), pause(50, 51, false)]);
+        let text = "at most 4,000 a second, gone from 0:20 to 0:35, pauses at 0:50 for 1 s";
+        assert_eq!(pace(&both), text);
+    }
+}

@@ -1,0 +1,255 @@
+//! Servers of our own as child processes, for the length of a run: they can be taken away and
+//! brought back while it goes on.
+//!
+//! ```text
+//!   Embedded (owns; its end is theirs)
+//!      └─ Handle ─┬─ broker: `ringmq dev`, or `ringmq broker` when NameServers are apart
+//!        (cloned) ├─ NameServers: `ringmq nameserver` each, or none
+//!                 └─ Ground: data directory, and the disk image under it
+//! ```
+//!
+//! What always holds: a server that comes back has the arguments, ports and data it had before;
+//! once [`Embedded`] is gone nothing comes back any more, no process runs, and what was temporary
+//! is removed. Start reading at [`Embedded::start`]; one process is in [`server`], the directories
+//! are in [`ground`]. Not here: when something is taken away ([`crate::target::faults`]).
+
+mod ground;
+mod server;
+
+use std::ffi::OsString;
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::path::Path;
+use std::sync::Arc;
+
+use ringmq::config::PORTS_PER_SHARD;
+use serde_json::{Map, Value};
+
+use crate::options::{Flush, TargetOptions};
+use crate::target::environment;
+use ground::Ground;
+use server::Server;
+pub use server::{Launch, PROGRAM_VARIABLE, SERVER_COMMAND};
+
+/// A shard also listens two ports below its own, for old clients.
+const PORTS_BELOW: u16 = 2;
+/// Tries to find free ports before giving up.
+const PORT_TRIES: usize = 100;
+/// Free space below which a broker refuses producers, when its file system is an image: this part
+/// of it. The broker's own default may be more than the image holds.
+const IMAGE_RESERVE_PART: u64 = 20;
+/// Segment size on an image, so that a small one holds some.
+const IMAGE_SEGMENT_SIZE: &str = "64MiB";
+
+#[derive(Debug, thiserror::Error)]
+pub enum EmbeddedError {
+    #[error("{program} cannot be started: {cause}; set {PROGRAM_VARIABLE}, or use --namesrv")]
+    Start { program: String, cause: io::Error },
+    #[error("the {what} did not say that it is ready{said}")]
+    NotReady { what: String, said: String },
+    #[error("no {count} free ports in a row on loopback")]
+    Ports { count: u16 },
+    #[error("{path}: {cause}")]
+    Directory { path: String, cause: io::Error },
+    #[error("--disk-image mounts a file system, which only root may do")]
+    NotRoot,
+    #[error("the disk image cannot be made: {0}")]
+    Image(String),
+}
+
+/// The servers of one run. They end with it.
+pub struct Embedded {
+    handle: Handle,
+}
+
+/// The same servers for whoever looks at them or takes them away. A copy is the same handle.
+#[derive(Clone)]
+pub struct Handle(Arc<Servers>);
+
+struct Servers {
+    broker: Server,
+    /// Empty when the broker's process is the NameServer too.
+    nameservers: Vec<Server>,
+    /// Addresses joined by `;`.
+    namesrv: String,
+    ground: Ground,
+    facts: Map<String, Value>,
+}
+
+impl Embedded {
+    /// Starts the servers and waits until they serve: `ringmq dev`, or with `nameservers` that many
+    /// NameServers and a broker that registers with all of them.
+    pub fn start(options: &TargetOptions, nameservers: u32) -> Result<Self, EmbeddedError> {
+        let ground = Ground::prepare(options)?;
+        let broker_first = free_ports(PORTS_BELOW + options.shards * PORTS_PER_SHARD)?;
+        let listen = SocketAddr::new(broker_first.ip(), broker_first.port() + PORTS_BELOW);
+        let addresses: Result<Vec<_>, _> = (0..nameservers.max(1)).map(|_| free_ports(1)).collect();
+        let addresses: Vec<String> = addresses?.iter().map(SocketAddr::to_string).collect();
+        let namesrv = addresses.join(";");
+
+        let nameserver = |(number, address): (usize, &String)| {
+            let arguments = ["nameserver", "--listen", address].map(OsString::from);
+            Server::new(format!("NameServer {number}"), arguments.into())
+        };
+        let apart = addresses.iter().enumerate().take(nameservers as usize);
+        let mut arguments: Vec<OsString> = match nameservers {
+            0 => ["dev", "--namesrv-listen", &namesrv].map(OsString::from).into(),
+            _ => {
+                ["broker", "--namesrv", &namesrv, "--allow-buffered-io"].map(OsString::from).into()
+            }
+        };
+        arguments.extend(engine_arguments(options, listen, &ground));
+        let broker = Server::new("broker".to_owned(), arguments);
+        let facts = environment::of_ground(ground.data(), &broker.describe());
+        let servers = Servers {
+            broker,
+            nameservers: apart.map(nameserver).collect(),
+            namesrv,
+            ground,
+            facts,
+        };
+        // From here on whatever has been started ends with `embedded`.
+        let embedded = Self { handle: Handle(Arc::new(servers)) };
+        let servers = &embedded.handle.0;
+        for nameserver in &servers.nameservers {
+            nameserver.start()?;
+        }
+        servers.broker.start()?;
+        Ok(embedded)
+    }
+
+    pub fn handle(&self) -> Handle {
+        self.handle.clone()
+    }
+}
+
+impl Drop for Embedded {
+    fn drop(&mut self) {
+        let Servers { broker, nameservers, ground, .. } = &*self.handle.0;
+        broker.close();
+        nameservers.iter().for_each(Server::close);
+        ground.remove();
+    }
+}
+
+impl Handle {
+    /// NameServer addresses joined by `;`.
+    pub fn namesrv(&self) -> &str {
+        &self.0.namesrv
+    }
+
+    /// The broker's data directory.
+    pub fn data(&self) -> &Path {
+        self.0.ground.data()
+    }
+
+    /// Whether the data lies on a file system that exists for this run only.
+    pub fn is_on_image(&self) -> bool {
+        self.0.ground.is_image()
+    }
+
+    /// Its command, and the device under its data with the device's own speed, for the report.
+    pub fn facts(&self) -> &Map<String, Value> {
+        &self.0.facts
+    }
+
+    /// The broker's process, when it runs.
+    pub fn broker_pid(&self) -> Option<u32> {
+        self.0.broker.pid()
+    }
+
+    /// The last lines on the broker's standard error, for whoever asks what went wrong.
+    pub fn last_words(&self) -> String {
+        self.0.broker.last_words()
+    }
+
+    /// NameServers in processes of their own.
+    pub fn nameserver_count(&self) -> usize {
+        self.0.nameservers.len()
+    }
+
+    /// kill -9, and waits until it is gone.
+    pub fn kill_broker(&self) -> io::Result<()> {
+        self.0.broker.kill()
+    }
+
+    /// Starts the broker as it was before, and waits until it serves.
+    pub fn start_broker(&self) -> Result<(), EmbeddedError> {
+        self.0.broker.start()
+    }
+
+    /// The same without waiting.
+    pub fn launch_broker(&self) -> Result<Launch, EmbeddedError> {
+        self.0.broker.launch()
+    }
+
+    pub fn freeze_broker(&self) -> io::Result<()> {
+        self.0.broker.freeze()
+    }
+
+    pub fn thaw_broker(&self) -> io::Result<()> {
+        self.0.broker.thaw()
+    }
+
+    /// kill -9 of NameServer number `index`, and waits until it is gone.
+    pub fn kill_nameserver(&self, index: usize) -> io::Result<()> {
+        self.nameserver(index)?.kill()
+    }
+
+    pub fn start_nameserver(&self, index: usize) -> Result<(), EmbeddedError> {
+        self.launch_nameserver(index)?.wait()
+    }
+
+    /// The same without waiting.
+    pub fn launch_nameserver(&self, index: usize) -> Result<Launch, EmbeddedError> {
+        let gone = |cause| EmbeddedError::Start { program: "NameServer".to_owned(), cause };
+        self.nameserver(index).map_err(gone)?.launch()
+    }
+
+    fn nameserver(&self, index: usize) -> io::Result<&Server> {
+        let none = || io::Error::other(format!("there is no NameServer {index} of its own"));
+        self.0.nameservers.get(index).ok_or_else(none)
+    }
+
+    /// Ends everything at once, without order, when there is no time for it.
+    pub fn give_up(&self) {
+        let Servers { broker, nameservers, ground, .. } = &*self.0;
+        for server in nameservers.iter().chain([broker]) {
+            server.forbid();
+            // One that is gone already needs no signal.
+            let _ = server.kill();
+        }
+        ground.remove();
+    }
+}
+
+/// What `ringmq dev` and `ringmq broker` have in common.
+fn engine_arguments(options: &TargetOptions, listen: SocketAddr, ground: &Ground) -> Vec<OsString> {
+    let flush = if options.flush == Flush::Sync { "sync" } else { "async" };
+    let shards = options.shards.to_string();
+    let listen = listen.to_string();
+    let mut arguments: Vec<OsString> =
+        ["--listen", &listen, "--shards", &shards, "--flush", flush].map(OsString::from).into();
+    arguments.extend(["--data".into(), ground.data().into()]);
+    if let Some(size) = options.disk_image {
+        let reserve = (size as u64 / IMAGE_RESERVE_PART).to_string();
+        let fit = ["--disk-reserve", &reserve, "--segment-size", IMAGE_SEGMENT_SIZE];
+        arguments.extend(fit.map(OsString::from));
+    }
+    arguments
+}
+
+/// The first of `count` consecutive ports that are free on loopback now.
+fn free_ports(count: u16) -> Result<SocketAddr, EmbeddedError> {
+    let bind = |port| TcpListener::bind((Ipv4Addr::LOCALHOST, port));
+    for _ in 0..PORT_TRIES {
+        let Ok(first) = bind(0).and_then(|listener| listener.local_addr()) else { continue };
+        let rest = 0..count;
+        let are_free =
+            |offset| first.port().checked_add(offset).is_some_and(|port| bind(port).is_ok());
+        if rest.into_iter().all(are_free) {
+            return Ok(first);
+        }
+    }
+    Err(EmbeddedError::Ports { count })
+}

@@ -1,0 +1,427 @@
+//! Things that go wrong on purpose, at their times: a thread takes servers, disk space and disk
+//! speed away and gives them back.
+//!
+//! ```text
+//!   scenario's faults ──▶ plan ──▶ thread ──▶ embedded::Handle, Filler, Limit
+//!                                    │
+//!        progress (workers write) ───┴──▶ marks: what was done when, and when the broker was back
+//! ```
+//!
+//! What always holds: every fault has one mark, in the order of the list, also one that could not be
+//! carried out; and when [`Faults::finish`] returns nothing is in force any more, except a
+//! NameServer that was to stay dead. Start reading at [`start`].
+//!
+//! Not here: what is done to a process ([`crate::target::embedded`]); which faults a run has
+//! ([`crate::plan::scenario`]).
+
+mod filler;
+mod limit;
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use crate::clock::RunClock;
+use crate::findings::report::FaultMark;
+use crate::plan::scenario::{Fault, FaultKind};
+use crate::progress::Progress;
+use crate::target::embedded::{Handle, Launch};
+use crate::units::grouped;
+use filler::Filler;
+use limit::{Limit, Rates};
+
+/// How exactly the first acknowledgement after a fault is timed, and a server that is back.
+const WATCH: Duration = Duration::from_micros(500);
+/// How soon the end of the run is noticed otherwise.
+const POLL: Duration = Duration::from_millis(10);
+
+/// The thread that carries out faults.
+pub struct Faults {
+    thread: JoinHandle<Vec<FaultMark>>,
+    is_over: Arc<AtomicBool>,
+}
+
+/// Carries out `faults` on servers of our own by the clock of the run, until [`Faults::finish`] or
+/// until `stop` is set. Without servers each has a mark that says so.
+pub fn start(
+    faults: Vec<Fault>,
+    embedded: Option<Handle>,
+    clock: RunClock,
+    progress: Arc<Progress>,
+    stop: Arc<AtomicBool>,
+) -> io::Result<Faults> {
+    let is_over = Arc::new(AtomicBool::new(false));
+    let run = Run {
+        actions: plan(&faults),
+        courses: faults.iter().map(Course::of).collect(),
+        faults,
+        embedded,
+        clock,
+        progress,
+        stop,
+        is_over: is_over.clone(),
+    };
+    let thread = thread::Builder::new().name("faults".to_owned()).spawn(move || run.run())?;
+    Ok(Faults { thread, is_over })
+}
+
+impl Faults {
+    /// Undoes what is still in force, waits until the servers serve again, and tells what was done.
+    pub fn finish(self) -> Vec<FaultMark> {
+        self.is_over.store(true, Ordering::Relaxed);
+        self.thread.join().expect("a thread that panics has said why")
+    }
+}
+
+/// One step of one fault.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Action {
+    at_ns: u64,
+    /// Index of the fault.
+    fault: usize,
+    step: Step,
+}
+
+/// In the order in which they are taken when their times are the same: what comes back at the
+/// moment in which something else goes has been there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Step {
+    End,
+    Begin,
+}
+
+/// What is to be done when, in order.
+fn plan(faults: &[Fault]) -> Vec<Action> {
+    let mut actions = Vec::new();
+    for (index, fault) in faults.iter().enumerate() {
+        actions.push(Action { at_ns: fault.at_ns, fault: index, step: Step::Begin });
+        if let Some(length) = fault.kind.length() {
+            let at_ns = fault.at_ns + length.as_nanos() as u64;
+            actions.push(Action { at_ns, fault: index, step: Step::End });
+        }
+    }
+    // Stable: of the same kind at the same time, in the order of the list.
+    actions.sort_by_key(|action| (action.at_ns, action.step));
+    actions
+}
+
+/// What a fault is, in a few words.
+pub fn describe(kind: &FaultKind) -> String {
+    let seconds = |time: &Duration| format!("{} s", time.as_secs_f64());
+    match kind {
+        FaultKind::KillBroker { down } => format!("kill -9 of the broker, down {}", seconds(down)),
+        FaultKind::KillNameServer { index, down: Some(down) } => {
+            format!("kill -9 of NameServer {index}, down {}", seconds(down))
+        }
+        FaultKind::KillNameServer { index, down: None } => {
+            format!("kill -9 of NameServer {index}, for good")
+        }
+        FaultKind::FreezeBroker { length } => {
+            format!("SIGSTOP of the broker for {}", seconds(length))
+        }
+        FaultKind::FillDisk { to, length } => {
+            format!("disk filled to {} % for {}", (to * 1e4).round() / 1e2, seconds(length))
+        }
+        FaultKind::SlowDisk { writes_per_s, bytes_per_s, length } => {
+            let limits = [(*writes_per_s, "writes/s"), (*bytes_per_s, "B/s")];
+            let limits = limits.into_iter().filter(|(rate, _)| *rate > 0);
+            let limits: Vec<_> =
+                limits.map(|(rate, unit)| format!("{} {unit}", grouped(rate))).collect();
+            format!("disk slowed to {} for {}", limits.join(" and "), seconds(length))
+        }
+    }
+}
+
+/// Where a fault stands.
+struct Course {
+    mark: FaultMark,
+    state: State,
+    /// The first acknowledgement from this time on means that the broker is back, ns.
+    back_from_ns: Option<u64>,
+}
+
+enum State {
+    /// Its time has not come.
+    Ahead,
+    InForce(InForce),
+    /// A server is on its way up.
+    Returning(Launch),
+    /// Undone, or never done.
+    Over,
+}
+
+/// What is to be undone.
+enum InForce {
+    Broker,
+    NameServer(usize),
+    Frozen,
+    Filled(Filler),
+    Slowed(Limit),
+}
+
+impl Course {
+    fn of(fault: &Fault) -> Self {
+        let mark = FaultMark {
+            at_ns: fault.at_ns,
+            until_ns: None,
+            text: describe(&fault.kind),
+            failed: None,
+            back_after_ns: None,
+        };
+        Self { mark, state: State::Ahead, back_from_ns: None }
+    }
+
+    fn fail(&mut self, why: impl ToString) {
+        self.mark.failed = Some(why.to_string());
+        self.state = State::Over;
+    }
+
+    /// The server has come up, or has failed to.
+    fn returned(&mut self, outcome: Result<(), impl ToString>, now_ns: u64) {
+        match outcome {
+            Ok(()) => {
+                self.mark.until_ns = Some(now_ns);
+                self.state = State::Over;
+            }
+            Err(error) => self.fail(error),
+        }
+    }
+}
+
+/// The thread's own.
+struct Run {
+    faults: Vec<Fault>,
+    actions: Vec<Action>,
+    /// By fault.
+    courses: Vec<Course>,
+    embedded: Option<Handle>,
+    clock: RunClock,
+    progress: Arc<Progress>,
+    stop: Arc<AtomicBool>,
+    is_over: Arc<AtomicBool>,
+}
+
+impl Run {
+    fn run(mut self) -> Vec<FaultMark> {
+        for action in std::mem::take(&mut self.actions) {
+            self.wait_until(action.at_ns);
+            if self.is_ended() {
+                break;
+            }
+            match action.step {
+                Step::Begin => self.begin(action.fault),
+                Step::End => self.end(action.fault),
+            }
+        }
+        self.wait_until(u64::MAX);
+        self.undo_all();
+        self.courses.into_iter().map(|course| course.mark).collect()
+    }
+
+    fn is_ended(&self) -> bool {
+        self.is_over.load(Ordering::Relaxed) || self.stop.load(Ordering::Relaxed)
+    }
+
+    /// Watches what is on its way until `at_ns`, or until the run has ended.
+    fn wait_until(&mut self, at_ns: u64) {
+        while !self.is_ended() {
+            let now_ns = self.clock.now_ns();
+            // The clock reads 0 until the run begins.
+            if now_ns >= at_ns.max(1) {
+                return;
+            }
+            self.watch(now_ns);
+            let step = if self.is_watching() { WATCH } else { POLL };
+            thread::sleep(step.min(Duration::from_nanos(at_ns.max(1) - now_ns)));
+        }
+    }
+
+    fn is_watching(&self) -> bool {
+        let is_watched = |course: &Course| {
+            matches!(course.state, State::Returning(_)) || course.back_from_ns.is_some()
+        };
+        self.courses.iter().any(is_watched)
+    }
+
+    fn watch(&mut self, now_ns: u64) {
+        let acknowledged_ns = self.progress.last_acknowledged_ns();
+        for course in &mut self.courses {
+            if course.back_from_ns.is_some_and(|from_ns| acknowledged_ns >= from_ns) {
+                course.mark.back_after_ns = Some(acknowledged_ns - course.mark.at_ns);
+                course.back_from_ns = None;
+            }
+            if let State::Returning(launch) = &course.state {
+                match launch.is_ready() {
+                    Ok(false) => {}
+                    Ok(true) => course.returned(Ok::<_, String>(()), now_ns),
+                    Err(error) => course.returned(Err(error), now_ns),
+                }
+            }
+        }
+    }
+
+    fn begin(&mut self, index: usize) {
+        let at_ns = self.clock.now_ns();
+        let outcome = match &self.embedded {
+            Some(embedded) => take_away(&self.faults[index].kind, embedded),
+            None => Err(io::Error::other("the target is not ours to harm: it is not embedded")),
+        };
+        let course = &mut self.courses[index];
+        course.mark.at_ns = at_ns;
+        match outcome {
+            Ok(in_force) => course.state = State::InForce(in_force),
+            Err(error) => course.fail(error),
+        }
+    }
+
+    /// Nothing to do for a fault that was not carried out.
+    fn end(&mut self, index: usize) {
+        let (now_ns, course) = (self.clock.now_ns(), &mut self.courses[index]);
+        let State::InForce(in_force) = std::mem::replace(&mut course.state, State::Over) else {
+            return;
+        };
+        let Some(embedded) = &self.embedded else { return };
+        // What was acknowledged before and is still on its way here is no sign of life.
+        if matches!(in_force, InForce::Broker | InForce::Frozen) {
+            course.back_from_ns = Some(now_ns);
+        }
+        let launched = match in_force {
+            InForce::Broker => embedded.launch_broker(),
+            InForce::NameServer(index) => embedded.launch_nameserver(index),
+            InForce::Frozen => return course.returned(embedded.thaw_broker(), now_ns),
+            InForce::Filled(filler) => {
+                drop(filler);
+                return course.returned(Ok::<_, String>(()), self.clock.now_ns());
+            }
+            InForce::Slowed(limit) => {
+                drop(limit);
+                return course.returned(Ok::<_, String>(()), self.clock.now_ns());
+            }
+        };
+        match launched {
+            Ok(launch) => course.state = State::Returning(launch),
+            Err(error) => course.fail(error),
+        }
+    }
+
+    /// Brings back what is away, and waits for it.
+    fn undo_all(&mut self) {
+        self.watch(self.clock.now_ns());
+        for index in 0..self.courses.len() {
+            let stays_away = self.faults[index].kind.length().is_none();
+            match &self.courses[index].state {
+                State::Ahead => self.courses[index].fail("the run ended before"),
+                State::InForce(_) if !stays_away => self.end(index),
+                _ => {}
+            }
+        }
+        for course in &mut self.courses {
+            if let State::Returning(launch) = std::mem::replace(&mut course.state, State::Over) {
+                course.returned(launch.wait(), self.clock.now_ns());
+            }
+        }
+    }
+}
+
+fn take_away(kind: &FaultKind, embedded: &Handle) -> io::Result<InForce> {
+    match kind {
+        FaultKind::KillBroker { .. } => embedded.kill_broker().map(|()| InForce::Broker),
+        FaultKind::KillNameServer { index, .. } => {
+            embedded.kill_nameserver(*index).map(|()| InForce::NameServer(*index))
+        }
+        FaultKind::FreezeBroker { .. } => embedded.freeze_broker().map(|()| InForce::Frozen),
+        FaultKind::FillDisk { to, .. } => {
+            Filler::fill(embedded.data(), *to, embedded.is_on_image()).map(InForce::Filled)
+        }
+        FaultKind::SlowDisk { writes_per_s, bytes_per_s, .. } => {
+            let pid = embedded.broker_pid();
+            let pid = pid.ok_or_else(|| io::Error::other("the broker does not run"))?;
+            let rates = Rates { writes: *writes_per_s, bytes: *bytes_per_s };
+            Limit::set(pid, embedded.data(), rates).map(InForce::Slowed)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use super::*;
+
+    const SECOND_NS: u64 = 1_000_000_000;
+
+    fn kill(at_s: u64, down_s: u64) -> Fault {
+        let down = Duration::from_secs(down_s);
+        Fault { at_ns: at_s * SECOND_NS, kind: FaultKind::KillBroker { down } }
+    }
+
+    #[test]
+    fn faults_begin_and_end_in_the_order_of_time() {
+        let length = Duration::from_secs(3);
+        let faults = [
+            // Begins at the moment in which the next is over.
+            kill(15, 1),
+            kill(10, 5),
+            Fault { at_ns: 12 * SECOND_NS, kind: FaultKind::FillDisk { to: 0.95, length } },
+            Fault { at_ns: SECOND_NS, kind: FaultKind::KillNameServer { index: 0, down: None } },
+        ];
+        let planned: Vec<_> = plan(&faults)
+            .iter()
+            .map(|action| (action.at_ns / SECOND_NS, action.fault, action.step))
+            .collect();
+        assert_eq!(
+            planned,
+            [
+                (1, 3, Step::Begin),
+                (10, 1, Step::Begin),
+                (12, 2, Step::Begin),
+                (15, 1, Step::End),
+                (15, 2, Step::End),
+                (15, 0, Step::Begin),
+                (16, 0, Step::End),
+            ]
+        );
+    }
+
+    #[test]
+    fn faults_in_words() {
+        let length = Duration::from_millis(1_500);
+        let rows = [
+            (FaultKind::KillBroker { down: length }, "kill -9 of the broker, down 1.5 s"),
+            (
+                FaultKind::KillNameServer { index: 1, down: None },
+                "kill -9 of NameServer 1, for good",
+            ),
+            (FaultKind::FreezeBroker { length }, "SIGSTOP of the broker for 1.5 s"),
+            (FaultKind::FillDisk { to: 0.95, length }, "disk filled to 95 % for 1.5 s"),
+            (
+                FaultKind::SlowDisk { writes_per_s: 2_000, bytes_per_s: 0, length },
+                "disk slowed to 2,000 writes/s for 1.5 s",
+            ),
+        ];
+        for (kind, text) in rows {
+            assert_eq!(describe(&kind), text);
+        }
+    }
+
+    #[test]
+    fn without_servers_of_our_own_every_mark_says_why_nothing_was_done() {
+        let flag = || Arc::new(AtomicBool::new(false));
+        let clock = RunClock::starting_at(Instant::now());
+        let far = kill(3_600, 1);
+        let faults =
+            start(vec![kill(0, 0), far], None, clock.clone(), Arc::default(), flag()).unwrap();
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while clock.now_ns() < SECOND_NS / 10 && Instant::now() < deadline {
+            thread::sleep(Duration::from_millis(1));
+        }
+        let marks = faults.finish();
+        let why: Vec<_> = marks.iter().map(|mark| mark.failed.clone().unwrap()).collect();
+        assert!(why[0].contains("not embedded"), "{why:?}");
+        assert_eq!(why[1], "the run ended before");
+        assert_eq!(marks[1].at_ns, 3_600 * SECOND_NS);
+        assert!(marks.iter().all(|mark| mark.until_ns.is_none() && mark.back_after_ns.is_none()));
+    }
+}

@@ -1,0 +1,107 @@
+//! Where the brokers are while a run goes on: a broker that comes back elsewhere is found again.
+//!
+//! A thread asks the NameServers once a second. What it learns is an address per broker and a count
+//! of changes; whoever has lost a connection looks there. A NameServer that does not answer, or
+//! knows a broker no more, changes nothing.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use crate::target::cluster::{self, Broker};
+
+/// Time between two questions, and how often the end of the run is looked for meanwhile.
+const PERIOD: Duration = Duration::from_secs(1);
+const STEPS: u32 = 20;
+
+/// The brokers of a run, by index. Shared by all threads.
+#[derive(Debug)]
+pub struct Routes {
+    brokers: Mutex<Vec<Broker>>,
+    changes: AtomicU64,
+}
+
+impl Routes {
+    pub fn new(brokers: Vec<Broker>) -> Self {
+        Self { brokers: Mutex::new(brokers), changes: AtomicU64::new(0) }
+    }
+
+    /// Grows with each address that has changed.
+    pub fn changes(&self) -> u64 {
+        self.changes.load(Ordering::Acquire)
+    }
+
+    pub fn address(&self, broker: usize) -> SocketAddr {
+        self.brokers.lock().expect("no thread panics while it holds the routes")[broker].address
+    }
+
+    /// Takes in what a NameServer knows.
+    fn learn(&self, known: &[Broker]) {
+        let mut brokers = self.brokers.lock().expect("no thread panics while it holds the routes");
+        for broker in brokers.iter_mut() {
+            let Some(now) = known.iter().find(|known| known.name == broker.name) else { continue };
+            if now.address != broker.address {
+                broker.address = now.address;
+                self.changes.fetch_add(1, Ordering::Release);
+            }
+        }
+    }
+}
+
+/// Keeps routes up to date until it is ended.
+pub struct Watch {
+    is_over: Arc<AtomicBool>,
+    thread: JoinHandle<()>,
+}
+
+impl Watch {
+    pub fn start(routes: Arc<Routes>, namesrv: String) -> io::Result<Self> {
+        let is_over = Arc::new(AtomicBool::new(false));
+        let over = is_over.clone();
+        let watch = move || {
+            while !over.load(Ordering::Relaxed) {
+                if let Ok(known) = cluster::masters(&namesrv) {
+                    routes.learn(&known);
+                }
+                for _ in 0..STEPS {
+                    if over.load(Ordering::Relaxed) {
+                        return;
+                    }
+                    thread::sleep(PERIOD / STEPS);
+                }
+            }
+        };
+        let thread = thread::Builder::new().name("routes".to_owned()).spawn(watch)?;
+        Ok(Self { is_over, thread })
+    }
+
+    pub fn end(self) {
+        self.is_over.store(true, Ordering::Relaxed);
+        // It only waits and asks; one that panicked has said why.
+        let _ = self.thread.join();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn broker(name: &str, port: u16) -> Broker {
+        Broker { name: name.to_owned(), address: SocketAddr::from(([127, 0, 0, 1], port)) }
+    }
+
+    #[test]
+    fn a_broker_keeps_its_place_and_gets_its_new_address() {
+        let routes = Routes::new(vec![broker("a", 1), broker("b", 2)]);
+        routes.learn(&[broker("c", 9), broker("b", 2), broker("a", 1)]);
+        assert_eq!(routes.changes(), 0);
+        routes.learn(&[broker("b", 7)]);
+        assert_eq!(
+            (routes.changes(), routes.address(0).port(), routes.address(1).port()),
+            (1, 1, 7)
+        );
+    }
+}

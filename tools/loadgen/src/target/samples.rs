@@ -1,0 +1,155 @@
+//! What the embedded broker's process uses, once a second while a run is under way.
+//!
+//! A broker that was killed and started again is a new process whose counts begin at zero; here they
+//! go on where those of the old one were last seen. What that one used in its last part of a second
+//! is not seen by anybody.
+
+use std::fs;
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use nix::time::{clock_getcpuclockid, clock_gettime};
+use nix::unistd::Pid;
+
+use crate::clock::RunClock;
+use crate::findings::report::Sample;
+use crate::target::embedded::Handle;
+
+const EVERY_NS: u64 = 1_000_000_000;
+/// How soon the end of the run is noticed.
+const POLL: Duration = Duration::from_millis(20);
+
+/// The thread that takes samples.
+pub struct Samples {
+    thread: JoinHandle<Vec<Sample>>,
+    is_over: Arc<AtomicBool>,
+}
+
+/// Takes a sample at every full second of the run until [`Samples::finish`].
+pub fn start(servers: Handle, clock: RunClock) -> io::Result<Samples> {
+    let is_over = Arc::new(AtomicBool::new(false));
+    let flag = is_over.clone();
+    let run = move || {
+        let mut meter = Meter::default();
+        let mut samples = Vec::new();
+        let mut next_ns = EVERY_NS;
+        while !flag.load(Ordering::Relaxed) {
+            let now_ns = clock.now_ns();
+            if now_ns >= next_ns {
+                next_ns = (now_ns / EVERY_NS + 1) * EVERY_NS;
+                let pid = servers.broker_pid();
+                let used = pid.and_then(|pid| Some((pid, Used::of(pid).ok()?)));
+                samples.push(meter.take(now_ns, used));
+            }
+            thread::sleep(POLL.min(Duration::from_nanos(next_ns.saturating_sub(now_ns).max(1))));
+        }
+        samples
+    };
+    let thread = thread::Builder::new().name("samples".to_owned()).spawn(run)?;
+    Ok(Samples { thread, is_over })
+}
+
+impl Samples {
+    pub fn finish(self) -> Vec<Sample> {
+        self.is_over.store(true, Ordering::Relaxed);
+        self.thread.join().expect("a thread that panics has said why")
+    }
+}
+
+/// What one process has used since it began, and holds now.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Used {
+    cpu_ns: u64,
+    rss_bytes: u64,
+    written_bytes: u64,
+    read_bytes: u64,
+}
+
+impl Used {
+    fn of(pid: u32) -> io::Result<Self> {
+        let clock = clock_getcpuclockid(Pid::from_raw(pid as i32))?;
+        let cpu = Duration::from(clock_gettime(clock)?);
+        let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
+        let io = fs::read_to_string(format!("/proc/{pid}/io"))?;
+        Ok(Self {
+            cpu_ns: cpu.as_nanos() as u64,
+            rss_bytes: value(&status, "VmRSS:") * 1024,
+            written_bytes: value(&io, "write_bytes:"),
+            read_bytes: value(&io, "read_bytes:"),
+        })
+    }
+}
+
+/// The number behind `name` at the beginning of a line; 0 without such a line.
+fn value(text: &str, name: &str) -> u64 {
+    let mut rest = text.lines().filter_map(|line| line.strip_prefix(name));
+    let number = rest.next().and_then(|rest| rest.split_whitespace().next()?.parse().ok());
+    number.unwrap_or(0)
+}
+
+/// Adds up what one process after the other has used.
+#[derive(Debug, Default)]
+struct Meter {
+    pid: u32,
+    /// Of this process when last seen.
+    last: Used,
+    /// Of all processes before it.
+    before: Used,
+}
+
+impl Meter {
+    /// `used` is `None` while no process runs.
+    fn take(&mut self, at_ns: u64, used: Option<(u32, Used)>) -> Sample {
+        if let Some((pid, used)) = used {
+            if pid != self.pid {
+                self.before.cpu_ns += self.last.cpu_ns;
+                self.before.written_bytes += self.last.written_bytes;
+                self.before.read_bytes += self.last.read_bytes;
+                self.pid = pid;
+            }
+            self.last = used;
+        }
+        Sample {
+            at_ns,
+            cpu_ns: self.before.cpu_ns + self.last.cpu_ns,
+            rss_bytes: used.map_or(0, |(_, used)| used.rss_bytes),
+            written_bytes: self.before.written_bytes + self.last.written_bytes,
+            read_bytes: self.before.read_bytes + self.last.read_bytes,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_go_on_when_another_process_takes_over() {
+        let used = |cpu_ns, rss_bytes| Used { cpu_ns, rss_bytes, ..Used::default() };
+        let rows = [
+            (Some((7, used(100, 10))), (100, 10)),
+            (Some((7, used(150, 12))), (150, 12)),
+            (None, (150, 0)),
+            (Some((9, used(30, 4))), (180, 4)),
+            (Some((9, used(50, 4))), (200, 4)),
+        ];
+        let mut meter = Meter::default();
+        for (at_ns, (used, expected)) in (0..).zip(rows) {
+            let sample = meter.take(at_ns, used);
+            assert_eq!((sample.cpu_ns, sample.rss_bytes), expected, "{at_ns}");
+        }
+    }
+
+    #[test]
+    fn a_process_is_read_as_the_kernel_shows_it() {
+        let own = Used::of(std::process::id()).unwrap();
+        assert!(own.cpu_ns > 0 && own.rss_bytes > 1 << 20, "{own:?}");
+        assert_eq!(value("a: 1\nVmRSS:\t  1536 kB\n", "VmRSS:"), 1536);
+        assert_eq!(value("rchar: 5\nread_bytes: 7\n", "write_bytes:"), 0);
+        // No process has this number.
+        assert!(Used::of(i32::MAX as u32).is_err());
+    }
+}
