@@ -10,7 +10,7 @@ use crate::show::page::charts::{ms, ms_axis, percentile_axis, spectrum_line};
 use crate::show::page::html::{self, Table, facts, list, note, paragraph, section, text, word};
 use crate::show::page::timeline::{Point, Timeline};
 use crate::show::plot::bars::{Bar, bars};
-use crate::show::plot::{Axis, Line, Plot, Scale};
+use crate::show::plot::{Axis, Line, Look, Plot, Scale};
 
 impl Comparison {
     pub fn page(&self) -> String {
@@ -34,11 +34,13 @@ impl Comparison {
     fn who(&self) -> String {
         fn row(candidate: &Candidate) -> (&str, String) {
             let runs = candidate.runs.len();
-            let verdicts: Vec<String> =
+            let mut verdicts: Vec<String> =
                 candidate.runs.iter().map(|run| run.verdict().to_string()).collect();
+            verdicts.dedup();
+            let plural = if runs == 1 { "" } else { "s" };
             let first = &candidate.runs[0].subject;
             let text = format!(
-                "{}. {} ({runs} runs: {}); {}",
+                "{}. {} ({runs} run{plural}: {}); {}",
                 candidate.name,
                 first.name,
                 verdicts.join(", "),
@@ -64,7 +66,7 @@ impl Comparison {
             let first = row.values[0].map(|value| value.median);
             for (index, value) in row.values.iter().enumerate() {
                 let Some(value) = value else {
-                    cells.push(html::number("–"));
+                    cells.push(html::number(self.absent(index)));
                     cells.extend((index > 0).then(|| html::number("")));
                     continue;
                 };
@@ -79,6 +81,14 @@ impl Comparison {
             table.row(&cells);
         }
         table.html() + &note(&self.certainty()) + &self.failures()
+    }
+
+    /// In the place of a figure.
+    fn absent(&self, index: usize) -> &'static str {
+        match self.kept().any(|(kept, _)| kept == index) {
+            true => "–",
+            false => "FAILED",
+        }
     }
 
     /// A candidate that broke a promise has no figures.
@@ -177,8 +187,11 @@ fn rates(candidate: &Candidate, run: &Report, timeline: &Timeline) -> Plot {
         line("acknowledged", 0, |counters| counters.acknowledged),
         line("refused, unanswered or not sent", 1, |counters| {
             counters.refused + counters.unknown + counters.not_sent
-        }),
+        })
+        .sparse(),
     ];
+    plot.lines[0].look = Look::Dashed;
+    plot.lines.retain(|line| line.points.iter().any(|point| point.1.is_some()));
     plot
 }
 
@@ -231,6 +244,7 @@ mod tests {
         let page = Comparison::of(vec![taking("a", 9), lossy]).page();
         assert!(page.contains("Runs that broke a promise"));
         assert!(page.contains("5 acknowledged, then lost"));
+        assert!(page.contains("<td class=\"num\">FAILED</td>"), "in the place of figures");
     }
 
     #[test]

@@ -76,7 +76,7 @@ impl Comparison {
             few if few < REPEATS_MIN => format!(
                 "Medians; with fewer than {REPEATS_MIN} runs of each there is no interval of confidence."
             ),
-            _ => "Medians; below them the 95 % bootstrap interval of the median.".to_owned(),
+            _ => "Medians, each with its 95 % bootstrap interval.".to_owned(),
         }
     }
 }

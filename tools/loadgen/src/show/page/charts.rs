@@ -22,9 +22,9 @@ pub fn rates(report: &Report, timeline: &Timeline) -> Plot {
         of("sent", 4, |counters| counters.sent),
         of("acknowledged", 0, |counters| counters.acknowledged),
         of("sent, no answer asked", 6, |counters| counters.one_way),
-        of("refused", 3, |counters| counters.refused),
-        of("no answer", 5, |counters| counters.unknown),
-        of("not sent", 1, |counters| counters.not_sent),
+        of("refused", 3, |counters| counters.refused).sparse(),
+        of("no answer", 5, |counters| counters.unknown).sparse(),
+        of("not sent", 1, |counters| counters.not_sent).sparse(),
     ];
     if let Some((track, group, _)) = report.groups().next() {
         let name = format!("received by {}", group.name);

@@ -15,7 +15,7 @@ use crate::show::page::html::{Table, heading, number, paragraph, word};
 use crate::show::page::story;
 use crate::show::page::timeline::{Timeline, merged};
 use crate::show::page::words::{
-    counted, listed, ms as ms_text, ns_at, percentile, rate, seconds, spoken,
+    capital, counted, listed, ms as ms_text, ns_at, percentile, rate, seconds, spoken,
 };
 use crate::show::plot::backdrop::Mark;
 use crate::show::plot::text::clock;
@@ -96,7 +96,7 @@ impl Outage<'_> {
             "{name} was gone from {gone} to {back}, with its connections. Meanwhile {missed} of \
              {streams} were stored, none of which it saw. {tail}{caught_up} In the end it had \
              received {received} of what was acknowledged to the senders: lost {lost}.",
-            name = self.name,
+            name = capital(self.name),
             gone = clock(self.pause.from_ns as f64 / 1e9),
             back = clock(self.pause.to_ns as f64 / 1e9),
             missed = counted(missed, "message"),
@@ -175,11 +175,10 @@ impl Outage<'_> {
     /// A plot with the outage marked.
     fn plot(&self, timeline: &Timeline, title: String, y: Axis) -> Plot {
         let mut plot = timeline.plot(&title, y);
-        let number = self.report.faults.len() + 1;
         plot.backdrop.faults.push(Mark {
             at: self.pause.from_ns as f64 / 1e9,
             until: self.pause.to_ns as f64 / 1e9,
-            number,
+            number: None,
             text: format!("{} gone", self.name),
         });
         plot

@@ -13,6 +13,7 @@
 pub mod charts;
 mod decoupling;
 mod distribution;
+mod doubts;
 pub mod html;
 mod shaving;
 mod story;
@@ -42,7 +43,7 @@ pub fn render(report: &Report) -> String {
         ("What happened", story::what_happened(report)),
         ("What was asked, and what was found", tables::asked(report)),
         ("How long it took", figures(&|| durations(report))),
-        ("What a broker is for", uses(report, &timeline)),
+        ("What a broker is for", uses(report, &timeline, has_figures)),
         ("The run, second by second", over_time(report, &timeline, has_figures)),
         ("All percentiles", figures(&|| charts::spectrum(report).figure())),
         ("What became of the messages", tables::audit(report)),
@@ -50,7 +51,7 @@ pub fn render(report: &Report) -> String {
         ("Faults", tables::faults(report)),
         ("Shards", tables::skew(report)),
         ("Phases", tables::phases(report)),
-        ("Why this run may mislead", doubts(report)),
+        ("Why this run may mislead", doubts::section(report)),
         ("Assumptions", list(&report.subject.assumptions)),
         ("Environment", environment(report)),
     ];
@@ -68,19 +69,22 @@ fn head(report: &Report) -> String {
     let verdict = report.verdict();
     let mut out = html::title(&report.subject.name);
     out.push_str(&verdict_line(verdict, &lost));
-    if verdict != Verdict::Pass {
+    if verdict == Verdict::Invalid {
+        out.push_str(&paragraph("The figures below do not count:"));
         out.push_str(&list(&report.reasons()));
     }
     if verdict == Verdict::Failed {
         out.push_str(&paragraph(
             "A promise was broken, so no durations are shown: how fast a broker loses or damages \
-             messages is of no interest.",
+             messages is of no interest. What was broken:",
         ));
+        out.push_str(&list(&story::failures(report)));
     }
     let subject = &report.subject;
     out.push_str(&facts(&[
         ("load", subject.load.clone()),
         ("target", subject.target.clone()),
+        ("durability", story::durability(report)),
         ("begun", Document::of_started(report)),
         ("schedule", format!("{}, seed {}", subject.schedule, subject.seed)),
     ]));
@@ -92,10 +96,11 @@ fn durations(report: &Report) -> String {
 }
 
 /// The three things a broker is for, as far as this run shows them.
-fn uses(report: &Report, timeline: &Timeline) -> String {
+fn uses(report: &Report, timeline: &Timeline, has_figures: bool) -> String {
+    let shaving = || shaving::section(report, timeline);
     let uses = [
         decoupling::section(report, timeline),
-        shaving::section(report, timeline),
+        if has_figures { shaving() } else { String::new() },
         distribution::section(report, timeline),
     ];
     uses.concat()
@@ -119,16 +124,6 @@ fn over_time(report: &Report, timeline: &Timeline, has_figures: bool) -> String 
     }
     let figures: String = plots.iter().map(Plot::figure).collect();
     note(&charts::length_note(timeline)) + &figures
-}
-
-fn doubts(report: &Report) -> String {
-    let doubts: Vec<String> = report.all_doubts().collect();
-    let mut out = match doubts.is_empty() {
-        true => paragraph("Nothing is known that speaks against these figures."),
-        false => list(&doubts),
-    };
-    out.push_str(&list(&report.notes));
-    out
 }
 
 /// Everything that is known of the machine and the configuration; nested values as indented text.
@@ -196,7 +191,8 @@ mod tests {
         report.findings[0].audit.lost = 3;
         let page = render(&report);
         assert!(
-            page.contains("<strong>FAILED</strong>") && page.contains("3 acknowledged, then lost")
+            page.contains("<strong>FAILED</strong>")
+                && page.contains("consumer never received 3 of 199,900 of load")
         );
         for absent in ["p99", "Percentiles of the whole run", "Latency from due"] {
             assert!(!page.contains(absent), "{absent}");

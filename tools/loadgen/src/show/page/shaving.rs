@@ -6,7 +6,7 @@ use crate::show::page::decoupling::backlog_line;
 use crate::show::page::html::{heading, paragraph};
 use crate::show::page::story;
 use crate::show::page::timeline::Timeline;
-use crate::show::page::words::{counted, rate, seconds};
+use crate::show::page::words::{capital, counted, rate, seconds};
 use crate::show::plot::text::clock;
 use crate::show::plot::{Axis, Look, Plot, Scale};
 
@@ -22,26 +22,28 @@ pub fn section(report: &Report, timeline: &Timeline) -> String {
             continue;
         }
         out.push_str(&heading(&format!("Peak shaving: {} keeps its own pace", track.name)));
-        out.push_str(&paragraph(&words(&track.name, limit, &flow)));
+        out.push_str(&paragraph(&words(&track.name, limit, facts, &flow)));
         out.push_str(&rates(timeline, &track.name, index, facts).figure());
         out.push_str(&backlog(timeline, &track.name, &flow).figure());
     }
     out
 }
 
-fn words(name: &str, limit: f64, flow: &Flow) -> String {
+fn words(name: &str, limit: f64, facts: &GroupFacts, flow: &Flow) -> String {
     let (due, taken) = flow.peaks();
     let (at, largest) = flow.largest();
     let times = due as f64 / limit;
     let kept = format!(
-        "{name} takes at most {} messages a second while messages are due. Up to {} a second were \
-         due for it: {times:.1} times that. In its busiest second it took {}; what it could not take yet waited at \
-         the broker, {} at most (at {}), instead of being refused or slowing the senders down.",
+        "{} takes at most {} messages a second while messages are due. Up to {} a second were due \
+         for it: {times:.1} times that. In its busiest second it took {}; what it could not take yet \
+         waited at the broker, {} at most (at {}).{}",
+        capital(name),
         rate(limit),
         rate(due as f64),
         rate(taken as f64),
         counted(largest, "message"),
         clock((at + 1) as f64),
+        if was_gone(facts, at) { " That was because it had been gone, not only slow." } else { "" },
     );
     let drained = match flow.drain() {
         Some(drain) => format!(
@@ -54,6 +56,13 @@ fn words(name: &str, limit: f64, flow: &Flow) -> String {
         None => " When the last message had been due, nothing waited any more.".to_owned(),
     };
     format!("{kept}{drained}")
+}
+
+/// Whether the group was gone in this second.
+fn was_gone(facts: &GroupFacts, second: usize) -> bool {
+    let at_ns = second as u64 * 1_000_000_000;
+    let mut outages = facts.pauses.iter().filter(|pause| pause.is_down);
+    outages.any(|pause| (pause.from_ns..pause.to_ns + 1_000_000_000).contains(&at_ns))
 }
 
 fn rates(timeline: &Timeline, name: &str, index: usize, facts: &GroupFacts) -> Plot {

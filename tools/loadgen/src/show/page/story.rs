@@ -4,7 +4,7 @@ use crate::findings::flow::Flow;
 use crate::findings::report::{GroupFacts, Report, StreamFacts, Track};
 use crate::plan::scenario::Pause;
 use crate::show::page::html::{heading, paragraph};
-use crate::show::page::words::{counted, listed, rate, seconds, sentence};
+use crate::show::page::words::{counted, listed, rate, seconds, sentence, spoken};
 use crate::show::plot::text::{clock, escaped};
 use crate::units::grouped;
 
@@ -136,6 +136,64 @@ fn group_words(report: &Report, track: &Track, facts: &GroupFacts) -> (String, S
     (sentence(&track.role), sentence(&format!("takes {streams}; {}", pace(facts))))
 }
 
+/// When an acknowledgement was given, as far as the report knows, and what the device takes for that.
+pub fn durability(report: &Report) -> String {
+    let environment = &report.subject.environment;
+    let command = environment.get("broker").and_then(|command| command.as_str());
+    let mut words = command.unwrap_or_default().split_whitespace();
+    words.find(|word| *word == "--flush");
+    let said = match words.next() {
+        Some("sync") => "acknowledged after the write was on the device",
+        Some("async") => "acknowledged before the write was on the device: a power failure loses",
+        _ => "not known to this report: ask whoever started the broker",
+    };
+    let flush_ns = |name: &str| environment.get("device_flush")?.get(name)?.as_u64();
+    match flush_ns("p50_ns").zip(flush_ns("p99_ns")) {
+        Some((p50, p99)) => {
+            format!("{said}; the device alone took {} for that, p99 {}", spoken(p50), spoken(p99))
+        }
+        None => said.to_owned(),
+    }
+}
+
+/// Each broken promise: who missed what.
+pub fn failures(report: &Report) -> Vec<String> {
+    let name = |track: usize| report.tracks.get(track).map_or("?", |track| track.name.as_str());
+    let mut said = Vec::new();
+    for finding in &report.findings {
+        let (group, stream, audit) = (name(finding.group), name(finding.stream), &finding.audit);
+        let is_ordered = report.tracks[finding.stream].stream().is_some_and(|it| it.is_ordered);
+        let (lost, acknowledged) = (grouped(audit.lost), grouped(audit.acknowledged));
+        let never_sent = counted(audit.never_sent, "message");
+        let disorder = counted(audit.out_of_order, "message");
+        let rows = [
+            (
+                audit.lost > 0,
+                format!(
+                    "{group} never received {lost} of {acknowledged} of {stream} that the broker \
+                     had acknowledged"
+                ),
+            ),
+            (
+                audit.never_sent > 0,
+                format!("{group} received {never_sent} of {stream} that nobody had sent"),
+            ),
+            (
+                is_ordered && audit.out_of_order > 0,
+                format!(
+                    "{group} received {disorder} of {stream} after later ones of the same order"
+                ),
+            ),
+        ];
+        said.extend(rows.into_iter().filter(|row| row.0).map(|row| row.1));
+    }
+    for group in report.unattributed.iter().filter(|group| group.corrupted > 0) {
+        let corrupted = counted(group.corrupted, "message");
+        said.push(format!("{} received {corrupted} with a wrong checksum", name(group.group)));
+    }
+    said
+}
+
 /// How fast a group takes messages, by its own decision.
 pub fn pace(facts: &GroupFacts) -> String {
     let mut said = vec![match facts.rate {
@@ -169,6 +227,8 @@ pub fn flow(report: &Report, group: usize) -> Option<Flow> {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
     use crate::findings::report::tests::example;
 
@@ -179,6 +239,40 @@ mod tests {
         assert!(html.contains("one group of consumers received them"));
         assert!(html.contains("80 were refused"));
         assert!(!html.contains("on purpose"), "nothing was broken");
+    }
+
+    #[test]
+    fn each_broken_promise_is_said() {
+        let mut report = example();
+        assert_eq!(failures(&report), Vec::<String>::new(), "no order was asked for");
+        if let crate::findings::report::TrackKind::Stream(facts) = &mut report.tracks[0].kind {
+            facts.is_ordered = true;
+        }
+        report.findings[0].audit.lost = 5;
+        report.findings[0].audit.never_sent = 1;
+        report.unattributed[0].corrupted = 4;
+        let said = failures(&report);
+        for (said, begin) in said.iter().zip([
+            "consumer never received 5 of 199,900 of load",
+            "consumer received 1 message of load that nobody had sent",
+            "consumer received 2 messages of load after later ones",
+            "consumer received 4 messages with a wrong checksum",
+        ]) {
+            assert!(said.starts_with(begin), "{said}");
+        }
+        assert_eq!(said.len(), 4);
+    }
+
+    #[test]
+    fn durability_is_what_the_broker_was_told() {
+        let mut report = example();
+        assert!(durability(&report).starts_with("not known"));
+        let mut set = |name: &str, value| report.subject.environment.insert(name.to_owned(), value);
+        set("broker", json!("ringmq broker --shards 2 --flush sync"));
+        set("device_flush", json!({"p50_ns": 1_300_000, "p99_ns": 8_888_319}));
+        let said = "acknowledged after the write was on the device; the device alone took 1.3 ms \
+                    for that, p99 8.9 ms";
+        assert_eq!(durability(&report), said);
     }
 
     #[test]

@@ -36,8 +36,8 @@ thead th{color:var(--soft);font-weight:500;border-bottom:1px solid var(--line);w
 tbody th{font-weight:500}tbody tr+tr>*{border-top:1px solid var(--line)}\
 tr.all>*{font-weight:600}tbody.part th[scope=rowgroup]{padding-top:.9rem;font-weight:600}\
 .num{text-align:right;white-space:nowrap}.word{white-space:nowrap}td.text{min-width:14rem}\
-table.bars{width:100%;margin:.6rem 0}table.bars td,table.bars th{border:0;vertical-align:middle}\
-table.bars th{max-width:14rem}td.bar{width:60%}td.bar span{display:block;height:1rem;min-width:1px;border-radius:.15rem}\
+table.bars{width:100%;table-layout:fixed;margin:.6rem 0}table.bars td,table.bars th{border:0;vertical-align:middle}\
+table.bars th{width:24%}td.bar{width:54%}td.bar span{display:block;height:1rem;min-width:1px;border-radius:.15rem}\
 figure{margin:1.4rem 0}figcaption{font-weight:600}\
 .legend{list-style:none;display:flex;flex-wrap:wrap;gap:.1rem 1.1rem;font-size:.85rem;margin:.1rem 0 .2rem}\
 .legend i{display:inline-block;width:1.3rem;margin-right:.4rem;vertical-align:middle;border-top:3px solid}\
@@ -65,5 +65,5 @@ details{margin:.6rem 0}summary{cursor:pointer;font-weight:600}\
 .callout{background:var(--box);border-left:4px solid var(--fault);padding:.5rem 1rem;margin:1rem 0;border-radius:.2rem}\
 @media(max-width:640px){body{padding:.8rem .75rem 3rem;font-size:15px}svg.wide{display:none}\
 svg.narrow{display:block}.verdict strong{font-size:1.6rem}.facts{grid-template-columns:1fr;gap:0}\
-.facts dd{margin-bottom:.4rem}th,td{padding-right:.8rem}td.bar{width:40%}}\
+.facts dd{margin-bottom:.4rem}th,td{padding-right:.8rem}td.text{min-width:7rem}table.bars th{width:26%}td.bar{width:40%}}\
 @media print{svg.wide{display:block}svg.narrow{display:none}}";

@@ -16,7 +16,7 @@ pub fn asked(report: &Report) -> String {
         return String::new();
     }
     let is_failed = report.verdict() == Verdict::Failed;
-    let mut table = Table::new("", &["asked", "at least", "found", ""]);
+    let mut table = Table::new("", &["", "asked", "at least", "found"]);
     for row in &report.rows {
         let badge = match row.is_met {
             Some(false) => Cell::Badge("MISSED", "missed"),
@@ -24,7 +24,7 @@ pub fn asked(report: &Report) -> String {
             _ => Cell::Badge("not judged", "unjudged"),
         };
         let found = if is_failed { "–" } else { &row.found };
-        table.row(&[text(&row.what), text(&row.wanted), text(found), badge]);
+        table.row(&[badge, text(&row.what), text(&row.wanted), text(found)]);
     }
     let mut out = table.html();
     out.push_str(&note(

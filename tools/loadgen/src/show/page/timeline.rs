@@ -187,7 +187,7 @@ fn backdrop(report: &Report) -> Backdrop {
         at: s(fault.at_ns),
         // What lasted to the end would colour the whole plot; its line says when it began.
         until: s(fault.until_ns.unwrap_or(fault.at_ns)),
-        number: index + 1,
+        number: Some(index + 1),
         text: short_text(&fault.text),
     };
     let happened = |it: &(usize, &FaultMark)| it.1.failed.is_none();

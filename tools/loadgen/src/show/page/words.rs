@@ -77,11 +77,16 @@ pub fn rate(per_s: f64) -> String {
 
 /// A sentence begins with a capital and ends with a full stop.
 pub fn sentence(text: &str) -> String {
-    let mut characters = text.trim_end_matches('.').chars();
-    match characters.next() {
-        Some(first) => format!("{}{}.", first.to_uppercase(), characters.as_str()),
-        None => String::new(),
+    match text.trim_end_matches('.') {
+        "" => String::new(),
+        text => format!("{}.", capital(text)),
     }
+}
+
+pub fn capital(text: &str) -> String {
+    let mut characters = text.chars();
+    let first = characters.next().map(char::to_uppercase);
+    first.into_iter().flatten().chain(characters).collect()
 }
 
 #[cfg(test)]

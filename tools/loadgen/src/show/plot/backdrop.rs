@@ -35,8 +35,8 @@ pub struct Mark {
     pub at: f64,
     /// When it was over; the same as `at` where it had no length.
     pub until: f64,
-    /// By which the page's table knows it.
-    pub number: usize,
+    /// By which the page's table knows it, if it does.
+    pub number: Option<usize>,
     pub text: String,
 }
 
@@ -69,7 +69,10 @@ impl Backdrop {
             let (at, until) = (x.place(mark.at), x.place(mark.until));
             (at, until, rows.place(at, mark))
         };
-        let marks: Vec<_> = self.faults.iter().map(mark).collect();
+        // From the right, so that a label lies above those to its right: no line crosses a label.
+        let mut faults: Vec<&Mark> = self.faults.iter().collect();
+        faults.sort_by(|one, other| other.at.total_cmp(&one.at));
+        let marks: Vec<_> = faults.into_iter().map(mark).collect();
         let line = line_height(frame);
         // The unit of the vertical axis stands in the strip of the phases.
         let top = line * (rows.used() as f64 + 1.0) + 4.0;
@@ -94,9 +97,12 @@ impl<'a> Rows<'a> {
 
     /// The longest label that fits, in the lowest row that has room.
     fn place(&mut self, at: f64, mark: &Mark) -> Option<Label> {
-        let number = mark.number.to_string();
-        let long = format!("{number} {}", shortened(&mark.text, LABEL_MAX));
-        for text in [long, number] {
+        let text = shortened(&mark.text, LABEL_MAX);
+        let (long, short) = match mark.number {
+            Some(number) => (format!("{number} {text}"), number.to_string()),
+            None => (text, "•".to_owned()),
+        };
+        for text in [long, short] {
             let width = width_of(&text, self.frame.font_size);
             let after = (at + GAP, at + GAP + width);
             let before = (at - GAP - width, at - GAP);
@@ -195,7 +201,12 @@ mod tests {
     }
 
     fn mark(number: usize, at: f64) -> Mark {
-        Mark { at, until: at, number, text: "the broker is killed at its worst moment".to_owned() }
+        Mark {
+            at,
+            until: at,
+            number: Some(number),
+            text: "the broker is killed at its worst moment".to_owned(),
+        }
     }
 
     #[test]
@@ -227,6 +238,16 @@ mod tests {
                 }
             }
         }
+    }
+
+    /// The line of a later fault begins below the labels of the earlier ones.
+    #[test]
+    fn no_line_crosses_the_label_of_an_earlier_fault() {
+        let faults = vec![mark(1, 20.0), mark(2, 30.0), mark(3, 40.0)];
+        let mut strips = place(&Backdrop { phases: Vec::new(), faults }, &WIDE);
+        strips.marks.sort_by(|one, other| one.0.total_cmp(&other.0));
+        let rows: Vec<_> = strips.marks.iter().map(|it| it.2.as_ref().unwrap().row).collect();
+        assert_eq!(rows, [2, 1, 0]);
     }
 
     #[test]

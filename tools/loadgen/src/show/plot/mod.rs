@@ -59,6 +59,21 @@ impl Line {
     pub fn looking(self, look: Look) -> Self {
         Self { look, ..self }
     }
+
+    /// Without the zeros that have no other value beside them: what seldom happens would otherwise
+    /// hide the axis.
+    pub fn sparse(self) -> Self {
+        let is_some = |index: usize| {
+            let value = self.points.get(index).and_then(|point| point.1);
+            value.is_some_and(|value| value != 0.0)
+        };
+        let point = |(index, &(at, value)): (usize, &(f64, Option<f64>))| {
+            let before = index.checked_sub(1).is_some_and(is_some);
+            (at, value.filter(|_| before || is_some(index) || is_some(index + 1)))
+        };
+        let points = self.points.iter().enumerate().map(point).collect();
+        Self { points, ..self }
+    }
 }
 
 /// One rectangle of a heat map, in the values of the axes.
@@ -182,7 +197,7 @@ impl Plot {
         let (strips, top) = self.backdrop.strips(frame, &x);
         let bottom = top + frame.area;
         let y = Mapping::new(&self.y, ys, bottom, top);
-        let height = bottom + frame.font_size * 3.0;
+        let height = bottom + frame.font_size * 3.1;
         push(
             out,
             format_args!(
@@ -197,7 +212,11 @@ impl Plot {
         strips.push_behind(out, frame, bottom);
         self.push_axes(out, frame, &x, &y, (top, bottom));
         self.push_cells(out, &x, &y);
-        self.lines.iter().for_each(|line| push_line(out, line, &x, &y, bottom));
+        // Areas lie below all lines, and the line that is named first lies on top.
+        let (areas, lines): (Vec<&Line>, Vec<&Line>) =
+            self.lines.iter().partition(|line| line.look == Look::Filled);
+        let order = areas.into_iter().chain(lines.into_iter().rev());
+        order.for_each(|line| push_line(out, line, &x, &y, bottom));
         strips.push_marks(out, frame, bottom);
         out.push_str("</svg>\n");
     }
@@ -245,7 +264,7 @@ impl Plot {
                 format_args!(
                     "<path class=\"tick\" d=\"M{at:.1} {bottom:.1}v4\"/>\
                      <text x=\"{middle:.1}\" y=\"{:.1}\" class=\"middle\">{text}</text>\n",
-                    bottom + font * 1.5,
+                    bottom + font * 1.6,
                 ),
             );
         }
@@ -254,7 +273,7 @@ impl Plot {
             format_args!(
                 "<text x=\"{right}\" y=\"{:.1}\" class=\"end unit\">{}</text>\
                  <text x=\"{:.1}\" y=\"{:.1}\" class=\"end unit\">{}</text>\n",
-                bottom + font * 2.75,
+                bottom + font * 2.8,
                 escaped(&self.x.label),
                 left - 6.0,
                 top - font * 0.75,
@@ -347,6 +366,15 @@ mod tests {
         assert_eq!(path.matches('M').count(), 2, "{path}");
         assert!(path.ends_with("h0"), "a lone value is a dot: {path}");
         assert!(!plot.is_blank());
+    }
+
+    #[test]
+    fn what_seldom_happens_does_not_cover_the_axis() {
+        let values = [0.0, 0.0, 0.0, 5.0, 0.0, 0.0];
+        let points = (0..).zip(values).map(|(at, value)| (f64::from(at), Some(value)));
+        let line = Line::new("refused", 3, points.collect()).sparse();
+        let kept: Vec<_> = line.points.iter().map(|point| point.1).collect();
+        assert_eq!(kept, [None, None, Some(0.0), Some(5.0), Some(0.0), None]);
     }
 
     #[test]
