@@ -115,6 +115,34 @@ fn pages_are_readable_at_night() {
     assert_readable(&seen.found, &seen.console);
 }
 
+/// The words are made from the run's own figures.
+#[test]
+fn a_night_is_told_in_words() {
+    let page = render(&reports::night());
+    for said in [
+        "The parts of an order system sent 6 kinds of messages",
+        "what they stand in for is not used, half-message transactions.",
+        "Logistics was gone from 0:44 to 0:54, with its connections.",
+        "The senders did not notice: their p99 was",
+        "in the 10 s before",
+        "Fault 3 falls into these seconds.",
+        "it had caught up 8 s later, at 1:02",
+        "Logistics takes at most 1,500 messages a second",
+        "That was because it had been gone, not only slow.",
+        "none is missing anywhere, and 72 came again",
+        "acknowledged after the write was on the device",
+        "Broker and generator shared one machine",
+    ] {
+        assert!(page.contains(said), "{said}");
+    }
+    let failed = render(&reports::failed_night());
+    assert!(failed.contains("logistics never received 37 of"));
+    for figure in ["Send latency", "The senders did not notice", "Peak shaving", "All percentiles"]
+    {
+        assert!(!failed.contains(figure), "{figure}");
+    }
+}
+
 /// What the check is there to find, it finds.
 #[test]
 fn an_ugly_page_is_found_out() {

@@ -19,8 +19,8 @@ impl Comparison {
         let title = format!("Comparison of {}", names.join(", "));
         let mut body = html::title("loadgen compare");
         body.push_str(&paragraph(
-            "The same schedule against each of these. Every row is shown, whoever is better in it; \
-             plots of one kind share their scales.",
+            "Every row is shown, whoever is better in it; plots of one kind share their scales. Runs \
+             with the same name, schedule and kind of target are repeats of one candidate.",
         ));
         body.push_str(&section("What was compared", &self.who()));
         body.push_str(&section("Why this comparison may mislead", &list(&self.doubts)));

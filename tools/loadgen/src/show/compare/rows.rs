@@ -19,6 +19,7 @@ pub struct Row {
 
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Value {
+    /// Of the repeats; for what must not happen the worst of them, which a median would hide.
     pub median: f64,
     /// Of the repeats, 95 %.
     pub interval: Option<(f64, f64)>,
@@ -47,9 +48,11 @@ const FIGURES: [Figure; 14] = [
     ("generator slip p99", "ms", false, false, |it| {
         Some(ms(Percentiles::of(&it.total().slip).p99))
     }),
-    ("lost", "msg", false, true, |it| it.is_audited().then(|| it.audit().lost as f64)),
-    ("out of order", "msg", false, true, |it| it.is_audited().then(|| it.disorder() as f64)),
-    ("repeated", "msg", false, true, |it| it.is_audited().then(|| it.audit().duplicated as f64)),
+    ("lost", "msg, max", false, true, |it| it.is_audited().then(|| it.audit().lost as f64)),
+    ("out of order", "msg, max", false, true, |it| it.is_audited().then(|| it.disorder() as f64)),
+    ("repeated", "msg, max", false, true, |it| {
+        it.is_audited().then(|| it.audit().duplicated as f64)
+    }),
 ];
 
 /// All figures, then the tail by phase.
@@ -96,7 +99,8 @@ fn by_phase(candidates: &[Candidate]) -> Vec<Row> {
     first.phases.iter().enumerate().map(row).collect()
 }
 
-/// The median over repeats. A candidate that failed has no figures but those of its failure.
+/// The median over repeats. A candidate that failed has no figures but those of its failure, and of
+/// those every candidate has the worst.
 fn value(
     candidate: &Candidate,
     is_of_failed: bool,
@@ -107,6 +111,10 @@ fn value(
         return None;
     }
     let values: Vec<f64> = candidate.runs.iter().filter_map(of).collect();
+    if is_of_failed {
+        let worst = values.into_iter().reduce(f64::max)?;
+        return Some(Value { median: worst, interval: None });
+    }
     let interval = interval(&values);
     (!values.is_empty()).then(|| Value { median: median(&values), interval })
 }
@@ -120,13 +128,16 @@ fn end_to_end(report: &Report) -> Option<Percentiles> {
     (!total.end_to_end.is_empty()).then(|| Percentiles::of(&total.end_to_end))
 }
 
-/// Of brokers whose process was watched.
+/// Of brokers whose process was watched. A process that was started anew counts from zero.
 fn cpu_per_message(report: &Report) -> Option<f64> {
-    let (first, last) = (report.samples.first()?, report.samples.last()?);
     let counters = report.total().counters;
     let messages = counters.acknowledged + counters.one_way;
-    let cpu_ns = last.cpu_ns.checked_sub(first.cpu_ns)?;
-    (messages > 0).then(|| cpu_ns as f64 / 1e3 / messages as f64)
+    let growth = report.samples.windows(2).map(|pair| {
+        let (before, after) = (pair[0].cpu_ns, pair[1].cpu_ns);
+        after.checked_sub(before).unwrap_or(after)
+    });
+    let cpu_ns: u64 = growth.sum();
+    (messages > 0 && cpu_ns > 0).then(|| cpu_ns as f64 / 1e3 / messages as f64)
 }
 
 fn ms(ns: u64) -> f64 {
@@ -136,6 +147,7 @@ fn ms(ns: u64) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::findings::report::Sample;
     use crate::show::compare::candidates::candidates;
     use crate::show::compare::tests::taking;
 
@@ -161,5 +173,30 @@ mod tests {
         let rows = rows(&candidates(vec![taking("a", 9), lossy]));
         assert_eq!(found(&rows, "latency p99").values[1], None);
         assert_eq!(found(&rows, "lost").values[1].unwrap().median, 5.0);
+    }
+
+    /// The median of five runs, one of which lost something, is that nothing was lost.
+    #[test]
+    fn one_run_that_lost_something_is_not_outvoted() {
+        let mut runs: Vec<Report> = (0..5).map(|_| taking("a", 3)).collect();
+        runs[2].findings[0].audit.lost = 7;
+        let lost = found(&rows(&candidates(runs)), "lost").values[0].unwrap();
+        assert_eq!((lost.median, lost.interval), (7.0, None));
+    }
+
+    #[test]
+    fn processor_time_goes_on_counting_after_a_restart() {
+        let sample =
+            |at_ns, cpu_ns| Sample { at_ns, cpu_ns, rss_bytes: 0, written_bytes: 0, read_bytes: 0 };
+        let mut run = taking("a", 3);
+        let messages = run.total().counters.acknowledged as f64;
+        run.samples = vec![
+            sample(0, 1_000_000),
+            sample(1, 9_000_000),
+            sample(2, 500_000),
+            sample(3, 2_000_000),
+        ];
+        let us = cpu_per_message(&run).unwrap() * messages;
+        assert_eq!(us.round(), 8_000.0 + 500.0 + 1_500.0);
     }
 }

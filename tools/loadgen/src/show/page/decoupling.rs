@@ -109,6 +109,7 @@ impl Outage<'_> {
 
     /// Whether the senders noticed.
     fn tail(&self) -> String {
+        let [(_, begin, from), (_, _, to), _] = self.windows();
         let [before, gone, _] =
             self.windows().map(|window| (self.p99(window), self.due_rate(window)));
         let (Some(p99_before), Some(p99_gone)) = (before.0, gone.0) else {
@@ -121,13 +122,30 @@ impl Outage<'_> {
             "The senders' tail grew in that time, which need not be because of the outage"
         };
         format!(
-            "{said}: their p99 was {} as long before, at {} messages a second, and {} while it was \
-             gone, at {}. ",
+            "{said}: their p99 was {} in the {} before, at {} messages a second, and {} while it was \
+             gone, at {}. {}",
             spoken(p99_before),
+            seconds((from - begin) as f64),
             rate(before.1),
             spoken(p99_gone),
             rate(gone.1),
+            self.disturbances(begin, to),
         )
+    }
+
+    /// Faults that fell into the seconds which are compared.
+    fn disturbances(&self, from: u64, to: u64) -> String {
+        let (from_ns, to_ns) = (from * 1_000_000_000, to * 1_000_000_000);
+        let fell = self.report.faults.iter().enumerate().filter(|(_, fault)| {
+            let until_ns = fault.until_ns.unwrap_or(fault.at_ns).max(fault.at_ns + 1);
+            fault.failed.is_none() && fault.at_ns < to_ns && until_ns > from_ns
+        });
+        let numbers: Vec<String> = fell.map(|(index, _)| (index + 1).to_string()).collect();
+        match numbers[..] {
+            [] => String::new(),
+            [ref one] => format!("Fault {one} falls into these seconds. "),
+            _ => format!("Faults {} fall into these seconds. ", listed(&numbers)),
+        }
     }
 
     fn caught_up(&self, from: usize, to: usize) -> String {

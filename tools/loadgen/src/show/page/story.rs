@@ -119,7 +119,7 @@ fn stream_words(
     let mut small = sentence(&small.join("; "));
     if let Some(feature) = &facts.stands_in_for {
         small.push_str(&format!(
-            " Ordinary messages of the same size stand in for {feature}, which was not used."
+            " They are ordinary messages of the same size: what they stand in for is not used, {feature}."
         ));
     }
     (sentence(&track.role), small)

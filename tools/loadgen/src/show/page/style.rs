@@ -44,7 +44,7 @@ figure{margin:1.4rem 0}figcaption{font-weight:600}\
 .legend i.dashed{border-top-style:dashed}\
 .legend i.ramp{height:.7rem;width:5rem;margin:0 .3rem;border:0;background:linear-gradient(90deg,transparent,var(--c0))}\
 svg{display:block;width:100%;height:auto}svg.narrow{display:none}\
-svg text{font-family:system-ui,'DejaVu Sans',sans-serif;fill:var(--text)}svg text.unit{fill:var(--soft)}\
+svg text{font-family:system-ui,'DejaVu Sans',sans-serif;fill:var(--text)}svg text.unit{fill:var(--soft)}svg text.phase{paint-order:stroke;stroke:var(--ground);stroke-width:4px;stroke-linejoin:round}\
 svg text.fault{fill:var(--fault);paint-order:stroke;stroke:var(--ground);stroke-width:4px;\
 stroke-linejoin:round}svg .end{text-anchor:end}svg .middle{text-anchor:middle}\
 svg path{fill:none;stroke-width:1.6;stroke-linejoin:round;stroke-linecap:round}\

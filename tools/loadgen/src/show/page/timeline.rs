@@ -200,8 +200,8 @@ fn backdrop(report: &Report) -> Backdrop {
 
 /// The beginning of what was done, which is what fits beside a line.
 fn short_text(text: &str) -> String {
-    let end = text.find([',', ';', ':', '(']).unwrap_or(text.len());
-    shortened(text[..end].trim_end(), 24)
+    let ends = [",", ";", ":", "(", " for ", " to "].into_iter().filter_map(|end| text.find(end));
+    shortened(text[..ends.min().unwrap_or(text.len())].trim_end(), 24)
 }
 
 #[cfg(test)]
@@ -253,6 +253,12 @@ mod tests {
 
     #[test]
     fn a_fault_is_named_by_the_beginning_of_its_text() {
-        assert_eq!(short_text("broker killed, back after 2 s"), "broker killed");
+        for (text, short) in [
+            ("broker killed, back after 2 s", "broker killed"),
+            ("SIGSTOP of the broker for 125 ms", "SIGSTOP of the broker"),
+            ("disk filled to 95 % for 1 s", "disk filled"),
+        ] {
+            assert_eq!(short_text(text), short);
+        }
     }
 }

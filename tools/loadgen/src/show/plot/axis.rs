@@ -99,7 +99,8 @@ impl Mapping {
             (Marks::Numbers, Scale::Linear) => {
                 (self.steps(round_step((self.high - self.low) / count_max.max(1) as f64)), short)
             }
-            (Marks::Numbers, Scale::Logarithmic) => (self.decades(count_max), short),
+            // Powers of ten are read at a glance, so there may be more of them.
+            (Marks::Numbers, Scale::Logarithmic) => (self.decades(count_max + 2), short),
         };
         values.into_iter().map(|value| (value, text(value))).collect()
     }
@@ -158,7 +159,7 @@ mod tests {
         assert_eq!(texts(&linear, 0.0, 0.0, 5), ["0", "0.2", "0.4", "0.6", "0.8", "1"]);
         assert_eq!(texts(&log, 0.02, 5.0, 6), ["0.01", "0.1", "1", "10"]);
         assert_eq!(texts(&log, 1.0, 9.0, 6), ["1", "2", "5", "10"]);
-        assert_eq!(texts(&log, 1e-3, 1e3, 4), ["0.001", "0.1", "10", "1k"]);
+        assert_eq!(texts(&log, 1e-3, 1e3, 2), ["0.001", "0.1", "10", "1k"]);
     }
 
     #[test]

@@ -3,7 +3,7 @@
 //!
 //! Phases are bands with their names in a strip above; a name that does not fit is left out. Faults
 //! are numbered lines, or bands where they lasted; the text follows the number where there is room,
-//! in up to [`ROWS`] rows. Labels never overlap each other.
+//! in up to [`ROWS`] rows. Labels never overlap each other, and no line crosses one.
 
 use crate::show::plot::axis::Mapping;
 use crate::show::plot::text::{escaped, shortened, width_of};
@@ -84,11 +84,13 @@ impl Backdrop {
 struct Rows<'a> {
     frame: &'a Frame,
     ends: [Vec<(f64, f64)>; ROWS],
+    /// Where each label's line is, which goes down from the label's row.
+    lines: Vec<(f64, usize)>,
 }
 
 impl<'a> Rows<'a> {
     fn new(frame: &'a Frame) -> Self {
-        Self { frame, ends: Default::default() }
+        Self { frame, ends: Default::default(), lines: Vec::new() }
     }
 
     fn used(&self) -> usize {
@@ -108,11 +110,10 @@ impl<'a> Rows<'a> {
             let before = (at - GAP - width, at - GAP);
             for (from, to) in [after, before] {
                 let is_inside = from >= self.frame.left && to <= self.frame.width - 1.0;
-                let is_free = |row: &Vec<(f64, f64)>| {
-                    row.iter().all(|it| to + GAP < it.0 || it.1 + GAP < from)
-                };
-                if let Some(row) = self.ends.iter().position(is_free).filter(|_| is_inside) {
+                let row = (0..ROWS).find(|&row| self.is_free(row, at, from, to));
+                if let Some(row) = row.filter(|_| is_inside) {
                     self.ends[row].push((from, to));
+                    self.lines.push((at, row));
                     return Some(Label { row, text, from });
                 }
             }
@@ -121,11 +122,24 @@ impl<'a> Rows<'a> {
     }
 }
 
+impl Rows<'_> {
+    /// Whether a label from `from` to `to` meets no other there, no line crosses it, and its own
+    /// line, at `at`, crosses no label in a lower row.
+    fn is_free(&self, row: usize, at: f64, from: f64, to: f64) -> bool {
+        let is_beside = |it: &(f64, f64)| to + GAP < it.0 || it.1 + GAP < from;
+        let is_missed = |it: &(f64, f64)| at < it.0 || it.1 < at;
+        let crosses = |line: &(f64, usize)| (from..to).contains(&line.0) && line.1 >= row;
+        self.ends[row].iter().all(is_beside)
+            && !self.lines.iter().any(crosses)
+            && self.ends[..row].iter().flatten().all(is_missed)
+    }
+}
+
 impl Strips {
     /// What lies below the lines.
     pub fn push_behind(&self, out: &mut String, frame: &Frame, bottom: f64) {
         let strip = self.top - line_height(frame);
-        for (index, (left, right, name)) in self.phases.iter().enumerate() {
+        for (index, (left, right, _)) in self.phases.iter().enumerate() {
             let (width, height) = (right - left, bottom - strip);
             if index % 2 == 1 {
                 push(
@@ -133,17 +147,6 @@ impl Strips {
                     format_args!(
                         "<rect class=\"phase\" x=\"{left:.1}\" y=\"{strip:.1}\" \
                          width=\"{width:.1}\" height=\"{height:.1}\"/>\n"
-                    ),
-                );
-            }
-            if let Some(name) = name {
-                push(
-                    out,
-                    format_args!(
-                        "<text x=\"{:.1}\" y=\"{:.1}\" class=\"middle unit\">{}</text>\n",
-                        left + width / 2.0,
-                        self.top - frame.font_size * 0.4,
-                        escaped(name),
                     ),
                 );
             }
@@ -181,6 +184,19 @@ impl Strips {
                     ),
                 );
             }
+        }
+        // Last, because lines of faults go through the strip.
+        let named = self.phases.iter().filter_map(|it| Some((it.0, it.1, it.2.as_deref()?)));
+        for (left, right, name) in named {
+            push(
+                out,
+                format_args!(
+                    "<text x=\"{:.1}\" y=\"{:.1}\" class=\"middle unit phase\">{}</text>\n",
+                    (left + right) / 2.0,
+                    self.top - frame.font_size * 0.4,
+                    escaped(name),
+                ),
+            );
         }
     }
 }
@@ -220,7 +236,7 @@ mod tests {
 
     /// However many faults there are and wherever they are.
     #[test]
-    fn labels_of_faults_never_overlap() {
+    fn labels_of_faults_never_overlap_and_are_not_crossed() {
         for frame in [WIDE, NARROW] {
             for count in 1..40 {
                 let at = |number: usize| (number * 37 % 101) as f64;
@@ -232,6 +248,11 @@ mod tests {
                 for (index, one) in labels.iter().enumerate() {
                     let to = |label: &Label| label.from + width_of(&label.text, frame.font_size);
                     assert!(one.from >= frame.left && to(one) <= frame.width);
+                    let lines =
+                        strips.marks.iter().filter_map(|it| Some((it.0, it.2.as_ref()?.row)));
+                    let crossed = lines.filter(|line| line.1 >= one.row);
+                    let is_inside = |line: &(f64, usize)| one.from < line.0 && line.0 < to(one);
+                    assert!(!crossed.into_iter().any(|line| is_inside(&line)), "{count}");
                     for other in labels[..index].iter().filter(|other| other.row == one.row) {
                         assert!(to(one) < other.from || to(other) < one.from, "{count}");
                     }
@@ -240,9 +261,8 @@ mod tests {
         }
     }
 
-    /// The line of a later fault begins below the labels of the earlier ones.
     #[test]
-    fn no_line_crosses_the_label_of_an_earlier_fault() {
+    fn labels_stand_above_those_that_follow_them() {
         let faults = vec![mark(1, 20.0), mark(2, 30.0), mark(3, 40.0)];
         let mut strips = place(&Backdrop { phases: Vec::new(), faults }, &WIDE);
         strips.marks.sort_by(|one, other| one.0.total_cmp(&other.0));
