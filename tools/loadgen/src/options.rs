@@ -43,7 +43,7 @@ pub enum Command {
     /// Searches for the highest rate that the target sustains.
     ///
     /// Runs of --duration each, from --rate on: doubled while sustained, then narrowed down to
-    /// 5 %. Sustained means: all acknowledged in time, none refused, the latency's p99 within
+    /// 5 %; a rate that is not sustained is tried once more. Sustained means: all acknowledged in time, none refused, the latency's p99 within
     /// --p99-max, and consumed no later than 1 s after the sending. The report is that of the best
     /// run; a lost message ends the search at once.
     Ramp(RampOptions),
@@ -239,9 +239,10 @@ pub struct RunOptions {
 
 #[derive(Args, Clone, Debug)]
 pub struct CompareOptions {
-    /// Two or more files `report.json`.
+    /// Two or more files `report.json`, each alone or as `NAME=FILE`: runs of one name are repeats of
+    /// each other, whatever address they went to.
     #[arg(value_name = "REPORT", required = true, num_args = 2..)]
-    pub reports: Vec<PathBuf>,
+    pub reports: Vec<String>,
 
     /// Directory for compare.html; created when missing.
     #[arg(long, value_name = "DIR", help_heading = "Report")]
@@ -530,13 +531,12 @@ mod tests {
                 Options::try_parse_from(line.split_whitespace()).map(|options| options.command)
             };
             assert!(parse("a.json").is_err());
-            match parse("a.json b.json c.json --out d").unwrap() {
-                Command::Compare(CompareOptions { reports, out })
-                | Command::Merge(MergeOptions { reports, out }) => {
-                    assert_eq!((reports.len(), out), (3, Some(PathBuf::from("d"))));
-                }
+            let (count, out) = match parse("a.json b.json c.json --out d").unwrap() {
+                Command::Compare(CompareOptions { reports, out }) => (reports.len(), out),
+                Command::Merge(MergeOptions { reports, out }) => (reports.len(), out),
                 other => panic!("{other:?}"),
-            }
+            };
+            assert_eq!((count, out), (3, Some(PathBuf::from("d"))));
         }
     }
 

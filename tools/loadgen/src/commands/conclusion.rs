@@ -189,7 +189,6 @@ fn broker_shares(
 fn notes(ended: &Ended<'_>) -> Vec<String> {
     let mut notes = Vec::new();
     for ((_, code, reason), requests) in &ended.sent.refusals {
-        let reason: String = reason.chars().take(28).collect();
         notes.push(format!("{requests} requests were answered with code {code} {reason}"));
     }
     if ended.sent.disconnects > 0 {
@@ -203,8 +202,7 @@ fn notes(ended: &Ended<'_>) -> Vec<String> {
     }
     for mark in &ended.faults {
         if let Some(failed) = &mark.failed {
-            let text: String = format!("{}: {failed}", mark.text).chars().take(60).collect();
-            notes.push(format!("not done: {text}"));
+            notes.push(format!("not done: {}: {failed}", mark.text));
         }
     }
     for (group, consumed) in ended.scenario.groups.iter().zip(&ended.consumed) {
@@ -220,7 +218,6 @@ fn group_notes(group: &Group, consumed: &Consumed, is_whole: bool, notes: &mut V
         notes.push(format!("{name} lost its connection {} times", consumed.disconnects));
     }
     if let Some((text, count)) = &consumed.refused_pulls {
-        let text: String = text.chars().take(30).collect();
         notes.push(format!("{name}: {count} pulls were refused, the last: {text}"));
     }
     let refused: u64 = consumed.audits.values().map(|audit| audit.refused_present).sum();

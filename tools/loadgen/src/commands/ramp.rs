@@ -23,8 +23,9 @@ use crate::units::grouped;
 
 /// A rate counts as found when the next one that is not sustained is at most this much higher.
 const PRECISION: f64 = 1.05;
-/// Runs at most: seven doublings, then halvings of the gap to five per cent, and some more.
-const STEPS_MAX: usize = 24;
+/// Runs at most: ten doublings or halvings, then halvings of the gap to five per cent, those that are
+/// not sustained twice, and some more.
+const STEPS_MAX: usize = 48;
 /// Part of what was due that must be acknowledged within a run's own time.
 const KEPT_MIN: f64 = 0.99;
 /// How much later than the sending the consuming may end.
@@ -162,11 +163,13 @@ struct Search {
     /// Lowest rate that was not sustained.
     refused: Option<f64>,
     next: f64,
+    /// `next` was tried once and not sustained.
+    is_second_try: bool,
 }
 
 impl Search {
     fn starting_at(rate: f64) -> Self {
-        Self { sustained: 0.0, refused: None, next: rate }
+        Self { sustained: 0.0, refused: None, next: rate, is_second_try: false }
     }
 
     /// `None`: the answer is known as well as it needs to be.
@@ -176,7 +179,14 @@ impl Search {
     }
 
     /// Tells whether [`next_rate`](Self::next_rate) was sustained.
+    ///
+    /// A rate is given up only when it was not sustained twice: machines pause now and then, and one
+    /// pause at a low rate would end the search far below the limit.
     fn tell(&mut self, is_sustained: bool) {
+        self.is_second_try = !is_sustained && !self.is_second_try;
+        if self.is_second_try {
+            return;
+        }
         if is_sustained {
             self.sustained = self.sustained.max(self.next);
         } else {
@@ -208,6 +218,17 @@ mod tests {
             let found = search.sustained;
             assert!(found <= limit && limit <= found * PRECISION, "{limit}: {found}");
         }
+    }
+
+    #[test]
+    fn one_pause_does_not_end_the_search() {
+        let mut search = Search::starting_at(10_000.0);
+        let mut tries = 0;
+        while let Some(rate) = search.next_rate() {
+            tries += 1;
+            search.tell(rate <= 100_000.0 && tries != 2);
+        }
+        assert!(search.sustained > 95_000.0, "{}", search.sustained);
     }
 
     #[test]

@@ -122,24 +122,34 @@ struct Queue {
 enum QueueState {
     /// A pull is due.
     Idle,
-    /// A pull is under way, with this number.
-    Asked(i32),
+    /// A pull is under way, with this number, for so many messages.
+    Asked {
+        number: i32,
+        count: u32,
+    },
     RetryAt(u64),
 }
 
 impl Queue {
     /// The connection is gone, and with it the pull under way. What the queue holds when it is back
-    /// must be heard anew: it may be more than was acknowledged.
-    fn forget(&mut self) {
+    /// must be heard anew: it may be more than was acknowledged. Tells how many messages were asked
+    /// for.
+    fn forget(&mut self) -> i64 {
+        let asked = match self.state {
+            QueueState::Asked { count, .. } => i64::from(count),
+            QueueState::Idle | QueueState::RetryAt(_) => 0,
+        };
         self.state = QueueState::Idle;
         self.max_offset = None;
+        asked
     }
 }
 
 struct Notebook {
     recorder: Recorder,
     track: usize,
-    taken: u64,
+    /// Messages that were asked for and did not come; negative when more came.
+    unused: i64,
     arrived: Arrived,
     last_arrival_ns: u64,
     refused_pulls: Option<(String, u64)>,
@@ -161,28 +171,29 @@ impl Consumer {
             poller.add(&connection, index as u64)?;
             brokers.push(Broker { connection: Some(connection), ordered: None });
         }
-        let queues = options.queues.into_iter().map(|start| Queue {
+        let queue = |start: QueueStart| Queue {
             broker: start.broker,
             topic: start.topic,
             id: start.queue,
             next_offset: start.offset,
             max_offset: Some(start.offset),
             state: QueueState::Idle,
-        });
+        };
+        let queues: Vec<Queue> = options.queues.into_iter().map(queue).collect();
         Ok(Self {
             clock: options.clock,
             group: options.group,
-            pace: options.pace,
+            pace: options.pace.shared_by(queues.len()),
             encoding: options.encoding,
             brokers,
             routes: options.routes,
-            queues: queues.collect(),
+            queues,
             poller,
             connector: Connector::start()?,
             notebook: Notebook {
                 recorder,
                 track: options.track,
-                taken: 0,
+                unused: 0,
                 arrived: options.arrived,
                 last_arrival_ns: 0,
                 refused_pulls: None,
@@ -296,12 +307,12 @@ impl Consumer {
     /// Closes all connections; [`round`](Self::round) makes them anew when the group is back.
     fn leave(&mut self) {
         self.brokers.iter_mut().for_each(|broker| broker.connection = None);
-        self.queues.iter_mut().for_each(Queue::forget);
+        self.notebook.unused += self.queues.iter_mut().map(Queue::forget).sum::<i64>();
     }
 
     /// Sends a pull for every queue that has none, as far as the pace allows.
     fn pull_idle(&mut self, now_ns: u64) -> io::Result<()> {
-        self.pace.take(std::mem::take(&mut self.notebook.taken));
+        self.pace.give_back(std::mem::take(&mut self.notebook.unused));
         let count = self.queues.len();
         let first = self.next_queue;
         for index in (first..count).chain(0..first) {
@@ -326,7 +337,8 @@ impl Consumer {
         let request = pull_request(&self.group, self.encoding, queue, count_max);
         wire::encode_request(connection.output(), self.encoding, number, false, &request)
             .map_err(io::Error::other)?;
-        queue.state = QueueState::Asked(number);
+        queue.state = QueueState::Asked { number, count: count_max };
+        self.pace.take(count_max);
         let broker = queue.broker;
         match connection.flush() {
             Ok(true) => Ok(()),
@@ -378,7 +390,8 @@ impl Consumer {
             return;
         }
         self.notebook.disconnects += 1;
-        self.queues.iter_mut().filter(|queue| queue.broker == index).for_each(Queue::forget);
+        let lost = self.queues.iter_mut().filter(|queue| queue.broker == index);
+        self.notebook.unused += lost.map(Queue::forget).sum::<i64>();
     }
 }
 
@@ -413,9 +426,11 @@ fn take_answer(
     let reply = wire::decode_reply(&frame.header_only()).map_err(io::Error::other)?;
     let index = reply.opaque as usize % queues.len();
     let queue = &mut queues[index];
-    if !reply.is_reply || queue.state != QueueState::Asked(reply.opaque) {
-        return Ok(());
-    }
+    let asked = match queue.state {
+        QueueState::Asked { number, count } if reply.is_reply && number == reply.opaque => count,
+        _ => return Ok(()),
+    };
+    notebook.unused += i64::from(asked);
     match reply.pulled() {
         Ok(pulled) => {
             take_records(frame.body, index as u32, now_ns, notebook)?;
@@ -442,7 +457,7 @@ fn take_records(
         let body = record_read.map_err(io::Error::other)?.body;
         match payload::read(body) {
             Ok(identity) => {
-                notebook.taken += 1;
+                notebook.unused -= 1;
                 if notebook.arrived.take(queue, &identity) == Arrival::First {
                     let (track, due_ns) = (notebook.track, identity.due_ns);
                     notebook.recorder.count(track, due_ns, |counters| counters.received += 1);

@@ -62,6 +62,12 @@ pub struct Interval {
     /// From due to consumed.
     #[serde(with = "histogram::text")]
     pub end_to_end: Histogram<u64>,
+    /// From due to refused, each time.
+    #[serde(with = "histogram::text", default = "histogram::empty")]
+    pub refused: Histogram<u64>,
+    /// From due to given up: no answer, or not sent. Part of the latency too.
+    #[serde(with = "histogram::text", default = "histogram::empty")]
+    pub given_up: Histogram<u64>,
 }
 
 impl Default for Interval {
@@ -72,6 +78,8 @@ impl Default for Interval {
             service: histogram::empty(),
             slip: histogram::empty(),
             end_to_end: histogram::empty(),
+            refused: histogram::empty(),
+            given_up: histogram::empty(),
         }
     }
 }
@@ -84,10 +92,13 @@ pub enum Kind {
     Service,
     Slip,
     EndToEnd,
+    Refused,
+    GivenUp,
 }
 
 impl Kind {
-    pub const ALL: [Self; 4] = [Self::Latency, Self::Service, Self::Slip, Self::EndToEnd];
+    pub const ALL: [Self; 6] =
+        [Self::Latency, Self::Service, Self::Slip, Self::EndToEnd, Self::Refused, Self::GivenUp];
 
     /// As it is called in files.
     pub fn name(self) -> &'static str {
@@ -96,6 +107,8 @@ impl Kind {
             Self::Service => "service",
             Self::Slip => "slip",
             Self::EndToEnd => "end_to_end",
+            Self::Refused => "refused",
+            Self::GivenUp => "given_up",
         }
     }
 }
@@ -114,6 +127,8 @@ impl Interval {
             Kind::Service => &self.service,
             Kind::Slip => &self.slip,
             Kind::EndToEnd => &self.end_to_end,
+            Kind::Refused => &self.refused,
+            Kind::GivenUp => &self.given_up,
         }
     }
 
@@ -123,6 +138,8 @@ impl Interval {
             Kind::Service => &mut self.service,
             Kind::Slip => &mut self.slip,
             Kind::EndToEnd => &mut self.end_to_end,
+            Kind::Refused => &mut self.refused,
+            Kind::GivenUp => &mut self.given_up,
         }
     }
 

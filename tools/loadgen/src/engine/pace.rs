@@ -19,12 +19,20 @@ pub struct Pace {
     /// Messages that may be taken now; negative when more came than was asked for.
     level: f64,
     filled_ns: u64,
+    /// Queues that are asked.
+    queues: usize,
     is_open: bool,
 }
 
 impl Pace {
     pub fn new(rate: Option<f64>, pauses: Vec<Pause>) -> Self {
-        Self { rate, pauses, level: 0.0, filled_ns: 0, is_open: false }
+        Self { rate, pauses, level: 0.0, filled_ns: 0, queues: 1, is_open: false }
+    }
+
+    /// The same for a group that asks this many queues. A queue that has nothing keeps what it was
+    /// asked for until it answers, so none is asked for more than its share.
+    pub fn shared_by(self, queues: usize) -> Self {
+        Self { queues: queues.max(1), ..self }
     }
 
     /// Nothing is held back any more: what is left is drained.
@@ -32,10 +40,17 @@ impl Pace {
         self.is_open = true;
     }
 
-    /// `count` messages were taken.
-    pub fn take(&mut self, count: u64) {
+    /// `count` messages are asked for.
+    pub fn take(&mut self, count: u32) {
         if self.rate.is_some() {
-            self.level -= count as f64;
+            self.level -= f64::from(count);
+        }
+    }
+
+    /// `count` of the messages that were asked for did not come; negative when more came.
+    pub fn give_back(&mut self, count: i64) {
+        if self.rate.is_some() {
+            self.level += count as f64;
         }
     }
 
@@ -55,7 +70,8 @@ impl Pace {
         self.level = (self.level + rate * passed_s).min(burst);
         self.filled_ns = now_ns;
         let step = (rate * STEP_NS as f64 / 1e9).max(1.0);
-        (self.level >= step).then_some(self.level as u32)
+        let share = (burst / self.queues as f64).max(1.0);
+        (self.level >= step).then_some(self.level.min(share) as u32)
     }
 
     /// When to ask again if nothing else happens.
@@ -90,10 +106,9 @@ mod tests {
     fn taken(pace: &mut Pace, from_ns: u64, to_ns: u64, step_ns: u64) -> u64 {
         let mut sum = 0;
         for now_ns in (from_ns..to_ns).step_by(step_ns as usize) {
-            if let Some(count) = pace.allowance(now_ns) {
-                let count = u64::from(count).min(1_000_000);
+            while let Some(count) = pace.allowance(now_ns) {
                 pace.take(count);
-                sum += count;
+                sum += u64::from(count);
             }
         }
         sum
@@ -117,9 +132,43 @@ mod tests {
     #[test]
     fn too_much_at_once_is_made_up_for() {
         let mut pace = Pace::new(Some(1_000.0), Vec::new());
-        pace.take(5_000);
+        pace.give_back(-5_000);
         assert_eq!(taken(&mut pace, 0, 5 * SECOND, 1_000_000), 0);
         assert!(taken(&mut pace, 5 * SECOND, 6 * SECOND, 1_000_000) > 900);
+    }
+
+    /// Half of what is asked for does not come: it may be asked for again.
+    #[test]
+    fn what_does_not_come_is_not_counted() {
+        let mut pace = Pace::new(Some(1_000.0), Vec::new());
+        let mut come = 0;
+        for now_ns in (0..10 * SECOND).step_by(1_000_000) {
+            while let Some(count) = pace.allowance(now_ns) {
+                pace.take(count);
+                come += u64::from(count.div_ceil(2));
+                pace.give_back(i64::from(count / 2));
+            }
+        }
+        assert!(come.abs_diff(10_000) < 400, "{come}");
+    }
+
+    /// However many queues have nothing and keep what they were asked for, the others go on.
+    #[test]
+    fn empty_queues_do_not_keep_the_others_waiting() {
+        let mut pace = Pace::new(Some(10_000.0), Vec::new()).shared_by(100);
+        let mut empty = 99;
+        let mut come = 0;
+        for now_ns in (0..10 * SECOND).step_by(1_000_000) {
+            while let Some(count) = pace.allowance(now_ns) {
+                pace.take(count);
+                if empty > 0 {
+                    empty -= 1;
+                } else {
+                    come += u64::from(count);
+                }
+            }
+        }
+        assert!(come > 95_000, "{come}");
     }
 
     #[test]

@@ -146,6 +146,7 @@ impl Notebook {
         let waited_ns = now_ns.saturating_sub(due_ns);
         let (track, count) = (job.track(), job.count());
         self.recorder.record(track, due_ns, Kind::Latency, waited_ns, count);
+        self.recorder.record(track, due_ns, Kind::GivenUp, waited_ns, count);
     }
 }
 
@@ -404,6 +405,8 @@ impl Producer {
                 recorder.record(track, due_ns, Kind::Service, service_ns, count);
             }
             Outcome::Refused(code) => {
+                let waited_ns = now_ns.saturating_sub(due_ns);
+                recorder.record(track, due_ns, Kind::Refused, waited_ns, count);
                 notebook.note(stream, code, answer.reason);
                 if message.refusals < self.job.retries {
                     let refusals = message.refusals + 1;

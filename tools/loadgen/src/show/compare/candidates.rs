@@ -1,6 +1,7 @@
 //! Which runs are repeats of one thing.
 
 use crate::findings::report::Report;
+use crate::show::compare::CANDIDATE;
 
 /// One thing that was run, with its repeats.
 pub struct Candidate {
@@ -42,6 +43,10 @@ fn label(index: usize) -> String {
 
 /// What a run went to, without what differs from one start to the next.
 fn kind_of(report: &Report) -> String {
+    let given = report.subject.environment.get(CANDIDATE).and_then(|value| value.as_str());
+    if let Some(name) = given {
+        return name.to_owned();
+    }
     let target = &report.subject.target;
     let is_embedded = target.starts_with("embedded");
     let words: Vec<&str> =
@@ -109,6 +114,18 @@ mod tests {
             ("C", "RingMQ, embedded, flush async: 2 brokers, 6 topics", 1),
         ];
         assert_eq!(found, wanted);
+    }
+
+    #[test]
+    fn what_was_given_a_name_is_known_by_it() {
+        let named = |target: &str| {
+            let mut report = run(target, "");
+            report.subject.environment.insert(CANDIDATE.to_owned(), "theirs".into());
+            report
+        };
+        let found =
+            candidates(vec![named("10.0.0.1:9876: 1 broker"), named("10.0.0.2:9: 1 broker")]);
+        assert_eq!((found.len(), found[0].name.as_str(), found[0].runs.len()), (1, "theirs", 2));
     }
 
     #[test]

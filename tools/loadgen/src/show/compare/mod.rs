@@ -17,7 +17,7 @@ mod text;
 use std::collections::BTreeSet;
 use std::fs;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use crate::findings::document::Verdict;
 use crate::findings::report::Report;
@@ -43,9 +43,12 @@ pub struct Comparison {
     doubts: Vec<String>,
 }
 
-/// Compares the runs in these files, and writes `compare.html` to `out`.
-pub fn run(paths: &[PathBuf], out: Option<&Path>) -> Result<Comparison, CompareError> {
-    let reports = paths.iter().map(|path| read(path)).collect::<Result<Vec<_>, _>>()?;
+/// Under this key a report's environment names its candidate.
+const CANDIDATE: &str = "candidate";
+
+/// Compares the runs in these files, `FILE` or `NAME=FILE`, and writes `compare.html` to `out`.
+pub fn run(files: &[String], out: Option<&Path>) -> Result<Comparison, CompareError> {
+    let reports = files.iter().map(|file| named(file)).collect::<Result<Vec<_>, _>>()?;
     let comparison = Comparison::of(reports);
     if let Some(directory) = out {
         let path = directory.join("compare.html");
@@ -54,6 +57,18 @@ pub fn run(paths: &[PathBuf], out: Option<&Path>) -> Result<Comparison, CompareE
         fs::write(&path, comparison.page()).map_err(failed)?;
     }
     Ok(comparison)
+}
+
+/// The report in `FILE` or `NAME=FILE`. A file whose path holds `=` is meant as it is.
+fn named(file: &str) -> Result<Report, ReadError> {
+    match file.split_once('=').filter(|_| !Path::new(file).exists()) {
+        None => read(Path::new(file)),
+        Some((name, path)) => {
+            let mut report = read(Path::new(path))?;
+            report.subject.environment.insert(CANDIDATE.to_owned(), name.into());
+            Ok(report)
+        }
+    }
 }
 
 impl Comparison {
@@ -156,7 +171,7 @@ mod tests {
             (file("old.json", "{\"schema\":0}"), "old.json has schema 0"),
             (file("cut.json", "{\"schema\":1}"), "cut.json is not a report"),
         ] {
-            let error = run(&[path], None).err().unwrap().to_string();
+            let error = run(&[path.display().to_string()], None).err().unwrap().to_string();
             assert!(error.contains(wanted), "{error}");
         }
         fs::remove_dir_all(directory).unwrap();

@@ -33,10 +33,7 @@ pub fn section(report: &Report, timeline: &Timeline) -> String {
         for (pause, flow) in outages.filter_map(|pause| Some((pause, story::flow(report, index)?)))
         {
             let outage = Outage { report, name: &track.name, index, facts, pause, flow: &flow };
-            out.push_str(&heading(&format!(
-                "Decoupling: {} was gone, the others went on",
-                track.name
-            )));
+            out.push_str(&heading(&format!("Decoupling: {} was gone for a while", track.name)));
             out.push_str(&paragraph(&outage.words()));
             if report.verdict() != Verdict::Failed {
                 out.push_str(&outage.table());
@@ -86,15 +83,16 @@ impl Outage<'_> {
         let of_group = self.report.findings.iter().filter(|finding| finding.group == self.index);
         let (received, lost) = of_group.fold((0, 0), |(received, lost), finding| {
             let audit = finding.audit;
-            (received + audit.acknowledged - audit.lost.min(audit.acknowledged), lost + audit.lost)
+            let missing = (audit.lost + audit.unread).min(audit.acknowledged);
+            (received + audit.acknowledged - missing, lost + audit.lost)
         });
         let tail = match self.report.verdict() {
             Verdict::Failed => String::new(),
             _ => self.tail(),
         };
         format!(
-            "{name} was gone from {gone} to {back}, with its connections. Meanwhile {missed} of \
-             {streams} were stored, none of which it saw. {tail}{caught_up} In the end it had \
+            "{name} was gone from {gone} to {back}, with its connections. In the whole seconds of \
+             that time {missed} of {streams} were stored, none of which it saw. {tail}{caught_up} In the end it had \
              received {received} of what was acknowledged to the senders: lost {lost}.",
             name = capital(self.name),
             gone = clock(self.pause.from_ns as f64 / 1e9),

@@ -53,7 +53,13 @@ fn words(name: &str, limit: f64, facts: &GroupFacts, flow: &Flow) -> String {
             seconds(drain.seconds as f64),
             rate(drain.rate),
         ),
-        None => " When the last message had been due, nothing waited any more.".to_owned(),
+        None => match flow.recovery() {
+            Some(it) if it.length_s.is_some() => format!(
+                " All of it was gone {} later, while further messages came.",
+                seconds(it.length_s.unwrap_or(0) as f64),
+            ),
+            _ => " When the last message had been due, nothing waited any more.".to_owned(),
+        },
     };
     format!("{kept}{drained}")
 }

@@ -217,7 +217,10 @@ pub fn faults(report: &Report) -> String {
         table.row(&[
             number(index + 1),
             number(at(fault.at_ns)),
-            number(fault.until_ns.map_or("the end".to_owned(), at)),
+            number(match (&fault.failed, fault.until_ns) {
+                (Some(_), _) => "–".to_owned(),
+                (None, until_ns) => until_ns.map_or("the end".to_owned(), at),
+            }),
             text(done),
             number(fault.back_after_ns.map_or(String::new(), spoken)),
         ]);
