@@ -12,9 +12,10 @@
 //!                    findings::report ─▶ show: text, page, comparison
 //! ```
 //!
-//! Each part uses what stands above it in this list: [`units`], [`clock`], [`progress`]; [`options`];
-//! [`plan`]; [`target`]; [`engine`]; [`findings`]; [`show`]; [`commands`]. (What a message holds at
-//! least, and marks of faults and samples, are values of parts below that parts above name.) Start reading at [`commands::run`]. What holds at all times:
+//! Each part uses what stands above it in this list: [`units`], [`clock`], [`progress`],
+//! [`background`]; [`options`]; [`plan`]; [`target`]; [`engine`]; [`findings`]; [`show`]; [`commands`].
+//! (What a message holds at least, and marks of faults and samples, are values of parts below that
+//! parts above name.) Start reading at [`commands::run`]. What holds at all times:
 //! - The schedule does not depend on the target: latency counts from the moment a message was due.
 //! - Every due message ends in exactly one way: acknowledged, refused, unknown (sent and not
 //!   answered), not sent, or sent without asking for an answer; nothing is dropped without being
@@ -25,6 +26,7 @@
 //! Times are nanoseconds since the beginning of the run ([`clock::RunClock`]) unless a name says
 //! otherwise.
 
+pub mod background;
 pub mod clock;
 pub mod commands;
 pub mod engine;

@@ -20,6 +20,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use ringmq::model::{GroupName, TopicName};
 use ringmq::wire::HeaderEncoding;
 
+use crate::background::Background;
 use crate::clock::RunClock;
 use crate::commands::conclusion::{Ended, conclude};
 use crate::engine::assignment::{Assigned, assign};
@@ -44,8 +45,8 @@ use crate::show::files::{FileError, write_files};
 use crate::show::live::Live;
 use crate::target::cluster::{QueueStart, Target, TargetError};
 use crate::target::faults;
-use crate::target::routes::{Routes, Watch};
-use crate::target::samples::{self, Samples};
+use crate::target::routes::{self, Routes};
+use crate::target::samples;
 
 /// Time for all threads to be at their posts before the first message is due.
 const LEAD: Duration = Duration::from_millis(50);
@@ -198,7 +199,7 @@ impl<'a> Run<'a> {
             sending.push(spawn(&format!("generate-{thread}"), move || worker.run())?);
         }
         drop(reports);
-        let watch_routes = Watch::start(self.routes.clone(), self.target.namesrv.clone())
+        let watch_routes = routes::watch(self.routes.clone(), self.target.namesrv.clone())
             .map_err(RunError::Generator)?;
         let faults = faults::start(
             scenario.faults.clone(),
@@ -237,7 +238,7 @@ impl<'a> Run<'a> {
         }
         while collector.next_complete().is_some() {}
         live.finish();
-        watch_routes.end();
+        watch_routes.finish();
         Ok(conclude(Ended {
             scenario,
             target: self.target,
@@ -248,7 +249,7 @@ impl<'a> Run<'a> {
             outcomes: &outcomes,
             sent: &sent,
             faults: marks,
-            samples: samples.map_or(Vec::new(), Samples::finish),
+            samples: samples.map_or(Vec::new(), Background::finish),
             consumed,
         }))
     }

@@ -6,11 +6,12 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
-use std::thread::{self, JoinHandle};
+use std::thread;
 use std::time::Duration;
 
+use crate::background::Background;
 use crate::target::cluster::{self, Broker};
 
 /// Time between two questions, and how often the end of the run is looked for meanwhile.
@@ -51,38 +52,21 @@ impl Routes {
     }
 }
 
-/// Keeps routes up to date until it is ended.
-pub struct Watch {
-    is_over: Arc<AtomicBool>,
-    thread: JoinHandle<()>,
-}
-
-impl Watch {
-    pub fn start(routes: Arc<Routes>, namesrv: String) -> io::Result<Self> {
-        let is_over = Arc::new(AtomicBool::new(false));
-        let over = is_over.clone();
-        let watch = move || {
-            while !over.load(Ordering::Relaxed) {
-                if let Ok(known) = cluster::masters(&namesrv) {
-                    routes.learn(&known);
-                }
-                for _ in 0..STEPS {
-                    if over.load(Ordering::Relaxed) {
-                        return;
-                    }
-                    thread::sleep(PERIOD / STEPS);
-                }
+/// Keeps `routes` up to date until the run is over.
+pub fn watch(routes: Arc<Routes>, namesrv: String) -> io::Result<Background<()>> {
+    Background::start("routes", move |is_over| {
+        while !is_over.load(Ordering::Relaxed) {
+            if let Ok(known) = cluster::masters(&namesrv) {
+                routes.learn(&known);
             }
-        };
-        let thread = thread::Builder::new().name("routes".to_owned()).spawn(watch)?;
-        Ok(Self { is_over, thread })
-    }
-
-    pub fn end(self) {
-        self.is_over.store(true, Ordering::Relaxed);
-        // It only waits and asks; one that panicked has said why.
-        let _ = self.thread.join();
-    }
+            for _ in 0..STEPS {
+                if is_over.load(Ordering::Relaxed) {
+                    return;
+                }
+                thread::sleep(PERIOD / STEPS);
+            }
+        }
+    })
 }
 
 #[cfg(test)]

@@ -6,14 +6,14 @@
 
 use std::fs;
 use std::io;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread::{self, JoinHandle};
+use std::sync::atomic::Ordering;
+use std::thread;
 use std::time::Duration;
 
 use nix::time::{clock_getcpuclockid, clock_gettime};
 use nix::unistd::Pid;
 
+use crate::background::Background;
 use crate::clock::RunClock;
 use crate::findings::report::Sample;
 use crate::target::embedded::Handle;
@@ -22,21 +22,13 @@ const EVERY_NS: u64 = 1_000_000_000;
 /// How soon the end of the run is noticed.
 const POLL: Duration = Duration::from_millis(20);
 
-/// The thread that takes samples.
-pub struct Samples {
-    thread: JoinHandle<Vec<Sample>>,
-    is_over: Arc<AtomicBool>,
-}
-
-/// Takes a sample at every full second of the run until [`Samples::finish`].
-pub fn start(servers: Handle, clock: RunClock) -> io::Result<Samples> {
-    let is_over = Arc::new(AtomicBool::new(false));
-    let flag = is_over.clone();
-    let run = move || {
+/// Takes a sample at every full second of the run until it is over.
+pub fn start(servers: Handle, clock: RunClock) -> io::Result<Background<Vec<Sample>>> {
+    Background::start("samples", move |is_over| {
         let mut meter = Meter::default();
         let mut samples = Vec::new();
         let mut next_ns = EVERY_NS;
-        while !flag.load(Ordering::Relaxed) {
+        while !is_over.load(Ordering::Relaxed) {
             let now_ns = clock.now_ns();
             if now_ns >= next_ns {
                 next_ns = (now_ns / EVERY_NS + 1) * EVERY_NS;
@@ -47,16 +39,7 @@ pub fn start(servers: Handle, clock: RunClock) -> io::Result<Samples> {
             thread::sleep(POLL.min(Duration::from_nanos(next_ns.saturating_sub(now_ns).max(1))));
         }
         samples
-    };
-    let thread = thread::Builder::new().name("samples".to_owned()).spawn(run)?;
-    Ok(Samples { thread, is_over })
-}
-
-impl Samples {
-    pub fn finish(self) -> Vec<Sample> {
-        self.is_over.store(true, Ordering::Relaxed);
-        self.thread.join().expect("a thread that panics has said why")
-    }
+    })
 }
 
 /// What one process has used since it began, and holds now.

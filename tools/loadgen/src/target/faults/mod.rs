@@ -8,7 +8,7 @@
 //! ```
 //!
 //! What always holds: every fault has one mark, in the order of the list, also one that could not be
-//! carried out; and when [`Faults::finish`] returns nothing is in force any more, except a
+//! carried out; and when [`Background::finish`] returns nothing is in force any more, except a
 //! NameServer that was to stay dead. Start reading at [`start`].
 //!
 //! Not here: what is done to a process ([`crate::target::embedded`]); which faults a run has
@@ -20,9 +20,10 @@ mod limit;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread::{self, JoinHandle};
+use std::thread;
 use std::time::Duration;
 
+use crate::background::Background;
 use crate::clock::RunClock;
 use crate::findings::report::FaultMark;
 use crate::plan::scenario::{Fault, FaultKind};
@@ -37,42 +38,21 @@ const WATCH: Duration = Duration::from_micros(500);
 /// How soon the end of the run is noticed otherwise.
 const POLL: Duration = Duration::from_millis(10);
 
-/// The thread that carries out faults.
-pub struct Faults {
-    thread: JoinHandle<Vec<FaultMark>>,
-    is_over: Arc<AtomicBool>,
-}
-
-/// Carries out `faults` on servers of our own by the clock of the run, until [`Faults::finish`] or
-/// until `stop` is set. Without servers each has a mark that says so.
+/// Carries out `faults` on servers of our own by the clock of the run, until that is over or `stop`
+/// is set; then undoes what is still in force, waits until the servers serve again, and tells what
+/// was done. Without servers each fault has a mark that says so.
 pub fn start(
     faults: Vec<Fault>,
     embedded: Option<Handle>,
     clock: RunClock,
     progress: Arc<Progress>,
     stop: Arc<AtomicBool>,
-) -> io::Result<Faults> {
-    let is_over = Arc::new(AtomicBool::new(false));
-    let run = Run {
-        actions: plan(&faults),
-        courses: faults.iter().map(Course::of).collect(),
-        faults,
-        embedded,
-        clock,
-        progress,
-        stop,
-        is_over: is_over.clone(),
-    };
-    let thread = thread::Builder::new().name("faults".to_owned()).spawn(move || run.run())?;
-    Ok(Faults { thread, is_over })
-}
-
-impl Faults {
-    /// Undoes what is still in force, waits until the servers serve again, and tells what was done.
-    pub fn finish(self) -> Vec<FaultMark> {
-        self.is_over.store(true, Ordering::Relaxed);
-        self.thread.join().expect("a thread that panics has said why")
-    }
+) -> io::Result<Background<Vec<FaultMark>>> {
+    Background::start("faults", move |is_over| {
+        let actions = plan(&faults);
+        let courses = faults.iter().map(Course::of).collect();
+        Run { faults, actions, courses, embedded, clock, progress, stop, is_over }.run()
+    })
 }
 
 /// One step of one fault.
@@ -191,7 +171,7 @@ impl Course {
 }
 
 /// The thread's own.
-struct Run {
+struct Run<'a> {
     faults: Vec<Fault>,
     actions: Vec<Action>,
     /// By fault.
@@ -200,10 +180,10 @@ struct Run {
     clock: RunClock,
     progress: Arc<Progress>,
     stop: Arc<AtomicBool>,
-    is_over: Arc<AtomicBool>,
+    is_over: &'a AtomicBool,
 }
 
-impl Run {
+impl Run<'_> {
     fn run(mut self) -> Vec<FaultMark> {
         for action in std::mem::take(&mut self.actions) {
             self.wait_until(action.at_ns);
