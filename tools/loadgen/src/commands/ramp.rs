@@ -16,7 +16,6 @@ use crate::findings::document::Verdict;
 use crate::findings::report::Report;
 use crate::interrupt::Interrupt;
 use crate::options::{LoadOptions, RampOptions, Rate};
-use crate::plan::curve::RateCurve;
 use crate::plan::scenario::{self, Scenario};
 use crate::target::cluster::Target;
 use crate::units::grouped;
@@ -37,9 +36,7 @@ pub fn run(options: &RampOptions, interrupt: &Interrupt) -> Result<Report, RunEr
     };
     let mut target = prepare(&options.target, 0, options.out.as_deref(), interrupt)?;
     let scenario = |rate: f64| {
-        let load = LoadOptions { rate: Rate::PerSecond(rate), ..options.load.clone() };
-        let curve = RateCurve::constant(rate, load.duration);
-        scenario::steady(&load, Some(curve), load.duration)
+        scenario::steady(&LoadOptions { rate: Rate::PerSecond(rate), ..options.load.clone() })
     };
     let found = search(first, options.p99_max, scenario, &mut target, interrupt)?;
     save(&found.report, options.out.as_deref())?;

@@ -165,8 +165,6 @@ fn part_at(parts: &[(u64, f64)], at_ns: u64) -> f64 {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use clap::Parser;
 
     use super::*;
@@ -177,11 +175,12 @@ mod tests {
     const SECOND: u64 = 1_000_000_000;
 
     fn scenario(connections: u32, batch: u32) -> Scenario {
-        let line = format!("loadgen steady --connections {connections} --batch {batch}");
+        let line = format!(
+            "loadgen steady --rate 1200 --duration 10s --connections {connections} --batch {batch}"
+        );
         let options = Options::try_parse_from(line.split_whitespace()).unwrap();
         let Command::Steady(steady) = options.command else { panic!("steady was asked for") };
-        let length = Duration::from_secs(10);
-        scenario::steady(&steady.load, Some(RateCurve::constant(1_200.0, length)), length)
+        scenario::steady(&steady.load)
     }
 
     fn choices(scenario: &Scenario, brokers: usize) -> Vec<QueueChoice> {

@@ -25,7 +25,6 @@ use std::time::Duration;
 
 use ringmq::model::TopicName;
 
-use crate::clock::unix_ns;
 use crate::options::{Double11Options, Night, PEAK_OF_BASE, TargetOptions};
 use crate::plan::curve::{RateCurve, highest};
 use crate::plan::double11::timeline::{END_S, FIRST_MINUTE_S, PAYMENTS_S, START_S, Timeline};
@@ -114,7 +113,7 @@ pub fn scenario(options: &Double11Options, peak: f64, brokers: u32) -> Scenario 
         groups,
         faults,
         assumptions: assumptions(options),
-        ..shop.frame()
+        ..Scenario::frame(&options.process, options.profile.seed, options.profile.arrivals)
     }
 }
 
@@ -157,7 +156,7 @@ pub fn mixture(options: &Double11Options, rate: f64, length: Duration, brokers: 
         groups,
         assumptions: assumptions(options),
         asked: vec![Asked::NothingLost],
-        ..shop.frame()
+        ..Scenario::frame(&options.process, options.profile.seed, options.profile.arrivals)
     }
 }
 
@@ -195,27 +194,6 @@ impl<'a> Shop<'a> {
     fn new(options: &'a Double11Options, base: f64, brokers: u32) -> Self {
         let timeline = Timeline::new(options.profile.compress);
         Self { options, timeline, base, brokers: brokers.max(1) }
-    }
-
-    /// What streams and groups are put into.
-    fn frame(&self) -> Scenario {
-        let (profile, process) = (&self.options.profile, &self.options.process);
-        Scenario {
-            name: String::new(),
-            text: String::new(),
-            phases: Vec::new(),
-            streams: Vec::new(),
-            groups: Vec::new(),
-            faults: Vec::new(),
-            seed: profile.seed,
-            arrivals: profile.arrivals,
-            part: process.part,
-            start_unix_ns: process.start_at.and_then(unix_ns),
-            threads: process.threads,
-            spin: process.spin,
-            assumptions: Vec::new(),
-            asked: Vec::new(),
-        }
     }
 
     /// In the order of [`STREAMS`].

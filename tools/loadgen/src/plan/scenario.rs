@@ -15,7 +15,8 @@ use ringmq::model::TopicName;
 use ringmq::wire::HeaderEncoding;
 use serde::{Deserialize, Serialize};
 
-use crate::options::{LoadOptions, Part};
+use crate::clock::unix_ns;
+use crate::options::{LoadOptions, Part, ProcessOptions, Rate};
 use crate::plan::curve::RateCurve;
 use crate::plan::keys::Keys;
 use crate::plan::schedule::Arrivals;
@@ -206,6 +207,26 @@ pub fn asked_of_faults(faults: &[Fault]) -> Vec<Asked> {
 }
 
 impl Scenario {
+    /// What the parts of a run are put into: nothing of it yet but what holds for all of them.
+    pub fn frame(process: &ProcessOptions, seed: u64, arrivals: Arrivals) -> Self {
+        Self {
+            name: String::new(),
+            text: String::new(),
+            phases: Vec::new(),
+            streams: Vec::new(),
+            groups: Vec::new(),
+            faults: Vec::new(),
+            seed,
+            arrivals,
+            part: process.part,
+            start_unix_ns: process.start_at.and_then(unix_ns),
+            threads: process.threads,
+            spin: process.spin,
+            assumptions: Vec::new(),
+            asked: Vec::new(),
+        }
+    }
+
     /// When the last message may be due.
     pub fn end_ns(&self) -> u64 {
         self.phases.last().map_or(0, |phase| phase.end_ns)
@@ -266,8 +287,11 @@ impl Scenario {
 }
 
 /// One stream of `load`, one group that takes all of it, one phase.
-pub fn steady(load: &LoadOptions, curve: Option<RateCurve>, length: Duration) -> Scenario {
-    let end_ns = length.as_nanos() as u64;
+pub fn steady(load: &LoadOptions) -> Scenario {
+    let curve = match load.rate {
+        Rate::PerSecond(rate) => Some(RateCurve::constant(rate, load.duration)),
+        Rate::Max => None,
+    };
     let stream = Stream {
         name: "load".to_owned(),
         role: "messages of one kind at one rate".to_owned(),
@@ -299,7 +323,7 @@ pub fn steady(load: &LoadOptions, curve: Option<RateCurve>, length: Duration) ->
         phases: vec![Phase {
             name: "steady".to_owned(),
             start_ns: 0,
-            end_ns,
+            end_ns: load.duration.as_nanos() as u64,
             counts: true,
             proves: "one rate for a while".to_owned(),
         }],

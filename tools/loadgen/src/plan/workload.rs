@@ -26,7 +26,6 @@ use std::time::Duration;
 
 use ringmq::model::TopicName;
 
-use crate::clock::unix_ns;
 use crate::options::ProcessOptions;
 use crate::plan::curve::RateCurve;
 use crate::plan::scenario::{Asked, Phase, Scenario, Stream, asked_of_faults};
@@ -108,7 +107,7 @@ impl Workload {
             faults: spec.faults.clone(),
             assumptions: self.notes(brokers),
             asked: self.asked(),
-            ..self.frame(process)
+            ..Scenario::frame(process, self.spec.seed, self.spec.arrivals)
         }
     }
 
@@ -138,27 +137,7 @@ impl Workload {
             groups,
             assumptions: self.notes(brokers),
             asked: vec![Asked::NothingLost],
-            ..self.frame(process)
-        }
-    }
-
-    /// What the parts of a scenario are put into.
-    fn frame(&self, process: &ProcessOptions) -> Scenario {
-        Scenario {
-            name: String::new(),
-            text: String::new(),
-            phases: Vec::new(),
-            streams: Vec::new(),
-            groups: Vec::new(),
-            faults: Vec::new(),
-            seed: self.spec.seed,
-            arrivals: self.spec.arrivals,
-            part: process.part,
-            start_unix_ns: process.start_at.and_then(unix_ns),
-            threads: process.threads,
-            spin: process.spin,
-            assumptions: Vec::new(),
-            asked: Vec::new(),
+            ..Scenario::frame(process, self.spec.seed, self.spec.arrivals)
         }
     }
 

@@ -252,8 +252,8 @@ mod tests {
     }
 
     fn one_stream() -> Scenario {
-        let Command::Steady(options) = options("loadgen steady") else { unreachable!() };
-        steady(&options.load, None, options.load.duration)
+        let Command::Steady(options) = options("loadgen steady --rate max") else { unreachable!() };
+        steady(&options.load)
     }
 
     fn sent(acknowledged: u64) -> Interval {
