@@ -300,6 +300,14 @@ pub struct TargetOptions {
     pub namesrv: Option<String>,
 }
 
+impl TargetOptions {
+    /// With at least `count` NameServers in processes of their own, where the servers are ours.
+    pub fn with_nameservers(&self, count: u16) -> Self {
+        let wanted = if self.namesrv.is_some() { 0 } else { count };
+        Self { nameservers: self.nameservers.max(wanted), ..self.clone() }
+    }
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Flush {
     Sync,

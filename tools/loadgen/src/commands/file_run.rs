@@ -7,6 +7,7 @@ use crate::commands::run::{RunError, execute, prepare, save};
 use crate::findings::report::Report;
 use crate::interrupt::Interrupt;
 use crate::options::{Part, RunOptions};
+use crate::plan::scenario::nameservers;
 use crate::plan::workload::{self, Workload};
 use crate::target::cluster::Target;
 use crate::units::grouped;
@@ -22,9 +23,8 @@ pub fn run(options: &RunOptions, interrupt: &Interrupt) -> Result<Report, RunErr
         let text = "a part cannot search for a rate alone: give the file a producerRate";
         return Err(RunError::Usage(text.to_owned()));
     }
-    // Who is needed does not depend on how many brokers there are.
-    let nameservers = workload.scenario(&options.process, None, 1).nameservers();
-    let mut target = prepare(&options.target, nameservers, options.out.as_deref(), interrupt)?;
+    let target = options.target.with_nameservers(nameservers(workload.faults()));
+    let mut target = prepare(&target, options.out.as_deref(), interrupt)?;
     let report = carry_out(&workload, options, &mut target, interrupt)?;
     save(&report, options.out.as_deref())?;
     Ok(report)

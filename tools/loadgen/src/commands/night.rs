@@ -18,7 +18,7 @@ pub fn run(options: &Double11Options, interrupt: &Interrupt) -> Result<Report, R
         let text = "a part cannot search for the ceiling alone: give all parts the same --peak";
         return Err(RunError::Usage(text.to_owned()));
     }
-    let mut target = prepare(&options.target(), 0, options.out.as_deref(), interrupt)?;
+    let mut target = prepare(&options.target(), options.out.as_deref(), interrupt)?;
     let report = match options.night {
         Night::Ceiling => ceiling(options, &mut target, interrupt)?.report,
         Night::Pulse | Night::Limits | Night::Break => night(options, &mut target, interrupt)?,

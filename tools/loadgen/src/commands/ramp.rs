@@ -34,7 +34,7 @@ pub fn run(options: &RampOptions, interrupt: &Interrupt) -> Result<Report, RunEr
     let Rate::PerSecond(first) = options.load.rate else {
         return Err(RunError::Usage("a ramp begins at a rate, not at max".to_owned()));
     };
-    let mut target = prepare(&options.target, 0, options.out.as_deref(), interrupt)?;
+    let mut target = prepare(&options.target, options.out.as_deref(), interrupt)?;
     let scenario = |rate: f64| {
         scenario::steady(&LoadOptions { rate: Rate::PerSecond(rate), ..options.load.clone() })
     };

@@ -88,11 +88,9 @@ impl RunError {
     }
 }
 
-/// Makes everything ready for runs: the directory and the brokers. Servers of our own have at least
-/// `nameservers` NameServers in processes of their own.
+/// Makes everything ready for runs: the directory and the brokers.
 pub fn prepare(
     options: &TargetOptions,
-    nameservers: u32,
     out: Option<&Path>,
     interrupt: &Interrupt,
 ) -> Result<Target, RunError> {
@@ -100,7 +98,7 @@ pub fn prepare(
         // A run whose files cannot be written is not worth starting.
         fs::create_dir_all(directory).map_err(|cause| files(directory, cause))?;
     }
-    let target = Target::find(options, nameservers)?;
+    let target = Target::find(options)?;
     if let Some(embedded) = target.embedded() {
         interrupt.take_along(embedded);
     }

@@ -8,7 +8,7 @@ use crate::options::SteadyOptions;
 use crate::plan::scenario::{self, Scenario};
 
 pub fn run(options: &SteadyOptions, interrupt: &Interrupt) -> Result<Report, RunError> {
-    let mut target = prepare(&options.target, 0, options.out.as_deref(), interrupt)?;
+    let mut target = prepare(&options.target, options.out.as_deref(), interrupt)?;
     let start_unix_ns = options.start_at.and_then(unix_ns);
     let scenario = Scenario { start_unix_ns, ..scenario::steady(&options.load) };
     let report = execute(&scenario, &mut target, interrupt)?;

@@ -30,7 +30,7 @@ use crate::plan::curve::{RateCurve, highest};
 use crate::plan::double11::timeline::{END_S, FIRST_MINUTE_S, PAYMENTS_S, START_S, Timeline};
 use crate::plan::keys::{KeySpace, Keys};
 use crate::plan::scenario::{
-    Asked, Fault, Group, LateJoin, Pause, Phase, Scenario, Stream, asked_of_faults,
+    Asked, Fault, Group, LateJoin, Pause, Phase, Scenario, Stream, asked_of_faults, nameservers,
 };
 use crate::plan::sizes::Sizes;
 use crate::units::grouped;
@@ -94,10 +94,7 @@ pub fn scenario(options: &Double11Options, peak: f64, brokers: u32) -> Scenario 
     let streams = shop.streams();
     let groups = shop.groups(&streams, 1.0 / factor);
     let compress = options.profile.compress;
-    let faults = match options.night {
-        Night::Break => faults::around_midnight(shop.timeline, compress),
-        Night::Pulse | Night::Ceiling | Night::Limits => Vec::new(),
-    };
+    let faults = options.faults();
     let phases = shop.timeline.phases();
     Scenario {
         name: format!("double11 {}", options.night.name()),
@@ -163,11 +160,15 @@ pub fn mixture(options: &Double11Options, rate: f64, length: Duration, brokers: 
 impl Double11Options {
     /// The target as this night needs it: where a NameServer dies, another one is there.
     pub fn target(&self) -> TargetOptions {
-        let mut target = self.target.clone();
-        if self.night == Night::Break && target.namesrv.is_none() {
-            target.nameservers = target.nameservers.max(2);
+        self.target.with_nameservers(nameservers(&self.faults()))
+    }
+
+    fn faults(&self) -> Vec<Fault> {
+        let compress = self.profile.compress;
+        match self.night {
+            Night::Break => faults::around_midnight(Timeline::new(compress), compress),
+            Night::Pulse | Night::Ceiling | Night::Limits => Vec::new(),
         }
-        target
     }
 }
 

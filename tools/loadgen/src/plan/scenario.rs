@@ -206,6 +206,15 @@ pub fn asked_of_faults(faults: &[Fault]) -> Vec<Asked> {
     asked.collect()
 }
 
+/// NameServers in processes of their own that `faults` need: one more than can die.
+pub fn nameservers(faults: &[Fault]) -> u16 {
+    let index = |fault: &Fault| match fault.kind {
+        FaultKind::KillNameServer { index, .. } => Some(index as u16),
+        _ => None,
+    };
+    faults.iter().filter_map(index).max().map_or(0, |highest| highest + 2)
+}
+
 impl Scenario {
     /// What the parts of a run are put into: nothing of it yet but what holds for all of them.
     pub fn frame(process: &ProcessOptions, seed: u64, arrivals: Arrivals) -> Self {
@@ -230,15 +239,6 @@ impl Scenario {
     /// When the last message may be due.
     pub fn end_ns(&self) -> u64 {
         self.phases.last().map_or(0, |phase| phase.end_ns)
-    }
-
-    /// NameServers in processes of their own that the faults need: one more than can die.
-    pub fn nameservers(&self) -> u32 {
-        let index = |fault: &Fault| match fault.kind {
-            FaultKind::KillNameServer { index, .. } => Some(index as u32),
-            _ => None,
-        };
-        self.faults.iter().filter_map(index).max().map_or(0, |highest| highest + 2)
     }
 
     /// What is measured apart: streams first, then groups.

@@ -28,7 +28,7 @@ use ringmq::model::TopicName;
 
 use crate::options::ProcessOptions;
 use crate::plan::curve::RateCurve;
-use crate::plan::scenario::{Asked, Phase, Scenario, Stream, asked_of_faults};
+use crate::plan::scenario::{Asked, Fault, Phase, Scenario, Stream, asked_of_faults};
 use crate::plan::workload::fields::Wrong;
 use crate::plan::workload::spec::{Load, Spec, StreamSpec};
 use crate::units::grouped;
@@ -85,6 +85,10 @@ fn parse(text: &str, language: Language) -> Result<Workload, Wrong> {
 impl Workload {
     pub fn name(&self) -> &str {
         &self.spec.name
+    }
+
+    pub fn faults(&self) -> &[Fault] {
+        &self.spec.faults
     }
 
     /// Whether the highest sustainable rate is to be searched for, with [`probe`](Self::probe).

@@ -66,12 +66,10 @@ pub struct Target {
 }
 
 impl Target {
-    /// Starts or finds the brokers. Servers of our own have at least `nameservers` NameServers in
-    /// processes of their own.
-    pub fn find(options: &TargetOptions, nameservers: u32) -> Result<Self, TargetError> {
-        let nameservers = nameservers.max(u32::from(options.nameservers));
+    /// Starts or finds the brokers.
+    pub fn find(options: &TargetOptions) -> Result<Self, TargetError> {
         let embedded = match &options.namesrv {
-            None => Some(Embedded::start(options, nameservers)?),
+            None => Some(Embedded::start(options)?),
             Some(_) => None,
         };
         let namesrv = match (&embedded, &options.namesrv) {

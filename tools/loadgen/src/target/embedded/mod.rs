@@ -77,9 +77,10 @@ struct Servers {
 }
 
 impl Embedded {
-    /// Starts the servers and waits until they serve: `ringmq dev`, or with `nameservers` that many
+    /// Starts the servers and waits until they serve: `ringmq dev`, or with `--nameservers` that many
     /// NameServers and a broker that registers with all of them.
-    pub fn start(options: &TargetOptions, nameservers: u32) -> Result<Self, EmbeddedError> {
+    pub fn start(options: &TargetOptions) -> Result<Self, EmbeddedError> {
+        let nameservers = options.nameservers;
         let ground = Ground::prepare(options)?;
         let broker_first = free_ports(PORTS_BELOW + options.shards * PORTS_PER_SHARD)?;
         let listen = SocketAddr::new(broker_first.ip(), broker_first.port() + PORTS_BELOW);
@@ -91,7 +92,7 @@ impl Embedded {
             let arguments = ["nameserver", "--listen", address].map(OsString::from);
             Server::new(format!("NameServer {number}"), arguments.into())
         };
-        let apart = addresses.iter().enumerate().take(nameservers as usize);
+        let apart = addresses.iter().enumerate().take(usize::from(nameservers));
         let mut arguments: Vec<OsString> = match nameservers {
             0 => ["dev", "--namesrv-listen", &namesrv].map(OsString::from).into(),
             _ => {
