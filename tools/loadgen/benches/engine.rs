@@ -100,7 +100,7 @@ fn run(case: &Case, address: SocketAddr, length: Duration) {
         Schedule::new(Arrivals::Poisson, 1, (0..case.connections).map(source))
     });
     let producer = |number| {
-        let post = Post { number, topic: 0, broker: 0, address };
+        let post = Post { number, topic: 0, broker: 0 };
         (Producer::new(post, job.clone()), 0)
     };
     let options = WorkerOptions {
@@ -137,11 +137,8 @@ fn run(case: &Case, address: SocketAddr, length: Duration) {
 }
 
 fn job(case: &Case, clock: RunClock) -> Arc<Job> {
-    let topic = JobTopic {
-        template: template(case.encoding, case.batch),
-        choice: QueueChoice::new(&Keys::None, &[QUEUES]),
-        queue_counts: vec![QUEUES],
-    };
+    let topic =
+        JobTopic { template: template(case.encoding, case.batch), queue_counts: vec![QUEUES] };
     Arc::new(Job {
         run: 1,
         stream: 0,
@@ -152,6 +149,7 @@ fn job(case: &Case, clock: RunClock) -> Arc<Job> {
         is_one_way: false,
         retries: 0,
         sizes: Sizes::fixed(MESSAGE_SIZE),
+        choice: QueueChoice::new(&Keys::None, &[QUEUES]),
         topics: vec![topic],
         clock,
     })

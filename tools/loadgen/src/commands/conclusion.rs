@@ -1,12 +1,10 @@
 //! From what the threads of a run have told to its report.
 
-use std::collections::BTreeMap;
-
 use ringmq::wire::HeaderEncoding;
+use rustc_hash::FxHashMap;
 
 use crate::clock::RunClock;
 use crate::commands::run::Sums;
-use crate::engine::assignment::Assigned;
 use crate::engine::audit::Outcomes;
 use crate::engine::consumer::Consumed;
 use crate::engine::measure::Collector;
@@ -26,8 +24,8 @@ pub struct Ended<'a> {
     pub target: &'a Target,
     pub clock: RunClock,
     pub is_cut_short: bool,
-    /// The producers of this part.
-    pub assigned: &'a [Assigned],
+    /// Broker of each producer of this part, by number.
+    pub broker_of: &'a FxHashMap<u32, usize>,
     pub collector: Collector,
     pub outcomes: &'a [Outcomes],
     pub sent: &'a Sums,
@@ -53,7 +51,7 @@ pub fn conclude(ended: Ended<'_>) -> Report {
         unattributed: unattributed(scenario, &ended.consumed),
         answers: answers(ended.sent),
         faults: Vec::new(),
-        brokers: broker_shares(ended.target, ended.assigned, ended.outcomes),
+        brokers: broker_shares(ended.target, ended.broker_of, ended.outcomes),
         samples: Vec::new(),
         asked: scenario.asked.clone(),
         rows: Vec::new(),
@@ -169,11 +167,9 @@ fn answers(sent: &Sums) -> Vec<Answered> {
 
 fn broker_shares(
     target: &Target,
-    assigned: &[Assigned],
+    broker_of: &FxHashMap<u32, usize>,
     outcomes: &[Outcomes],
 ) -> Vec<BrokerShare> {
-    let broker_of: BTreeMap<u32, usize> =
-        assigned.iter().map(|assigned| (assigned.number, assigned.broker)).collect();
     let mut acknowledged = vec![0; target.brokers.len()];
     for sent in outcomes {
         if let Some(broker) = broker_of.get(&sent.producer) {
@@ -195,7 +191,7 @@ fn notes(ended: &Ended<'_>) -> Vec<String> {
         notes.push(format!("producers lost their connection {} times", ended.sent.disconnects));
     }
     let brokers = ended.target.brokers.len();
-    let used = (0..brokers).filter(|broker| ended.assigned.iter().any(|it| it.broker == *broker));
+    let used = (0..brokers).filter(|broker| ended.broker_of.values().any(|of| of == broker));
     let idle = brokers - used.count();
     if idle > 0 {
         notes.push(format!("{idle} of {brokers} brokers got no load"));

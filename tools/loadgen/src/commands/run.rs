@@ -8,20 +8,21 @@
 //! Every mode is one or more of these on the same target: [`steady`](crate::commands::steady) is one,
 //! [`ramp`](crate::commands::ramp) as many as its search takes.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
 use std::path::Path;
 use std::process;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime};
 
 use ringmq::model::{GroupName, TopicName};
 use ringmq::wire::HeaderEncoding;
+use rustc_hash::FxHashMap;
 
 use crate::background::Background;
-use crate::clock::RunClock;
+use crate::clock::{RunClock, unix_ns};
 use crate::commands::conclusion::{Ended, conclude};
 use crate::engine::assignment::{Assigned, assign};
 use crate::engine::audit::{Arrived, Outcomes};
@@ -144,6 +145,10 @@ struct Run<'a> {
     jobs: Vec<Arc<Job>>,
     /// The producers of this part.
     mine: Vec<Assigned>,
+    /// Broker of each of them, by number.
+    broker_of: Arc<FxHashMap<u32, usize>>,
+    /// Where the run's messages begin in the queues of all topics; empty when nothing is consumed.
+    queues: Vec<QueueStart>,
     id: u64,
 }
 
@@ -165,16 +170,33 @@ impl<'a> Run<'a> {
             let connections = scenario.connection_count();
             return Err(RunError::EmptyPart { index, count, connections });
         }
-        let id = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos() as u64
-            ^ u64::from(process::id()) << 48;
+        let broker_of = mine.iter().map(|assigned| (assigned.number, assigned.broker));
+        let broker_of = Arc::new(broker_of.collect());
+        let topics: BTreeSet<&TopicName> = scenario.topics().map(|(topic, _)| topic).collect();
+        let queues =
+            if scenario.groups.is_empty() { Vec::new() } else { target.queue_ends(&topics)? };
+        let id = unix_ns(SystemTime::now()).unwrap_or_default() ^ u64::from(process::id()) << 48;
         let clock = RunClock::waiting();
         let jobs = (0..scenario.streams.len())
-            .map(|stream| job(scenario, stream, target, id, clock.clone(), &choices[stream]))
+            .map(|stream| job(scenario, stream, target, id, clock.clone(), choices[stream].clone()))
             .collect::<Result<_, _>>()?;
         let phases = PhaseEnds::new(scenario.phases.iter().map(|phase| phase.end_ns));
         let progress = Arc::default();
         let routes = Arc::new(Routes::new(target.brokers.clone()));
-        Ok(Self { scenario, target, interrupt, clock, phases, progress, routes, jobs, mine, id })
+        Ok(Self {
+            scenario,
+            target,
+            interrupt,
+            clock,
+            phases,
+            progress,
+            routes,
+            jobs,
+            mine,
+            broker_of,
+            queues,
+            id,
+        })
     }
 
     fn execute(self) -> Result<Report, RunError> {
@@ -242,7 +264,7 @@ impl<'a> Run<'a> {
             target: self.target,
             clock: self.clock,
             is_cut_short: self.interrupt.is_raised(),
-            assigned: &self.mine,
+            broker_of: &self.broker_of,
             collector,
             outcomes: &outcomes,
             sent: &sent,
@@ -261,12 +283,8 @@ impl<'a> Run<'a> {
     ) -> Result<Worker, RunError> {
         let mine: Vec<&Assigned> = self.mine.iter().skip(thread).step_by(threads).collect();
         let producer = |assigned: &&Assigned| {
-            let post = Post {
-                number: assigned.number,
-                topic: assigned.topic,
-                broker: assigned.broker,
-                address: self.target.brokers[assigned.broker].address,
-            };
+            let post =
+                Post { number: assigned.number, topic: assigned.topic, broker: assigned.broker };
             (Producer::new(post, self.jobs[assigned.stream].clone()), assigned.joins_ns)
         };
         let is_scheduled = mine.iter().all(|assigned| assigned.source.is_some());
@@ -296,13 +314,12 @@ impl<'a> Run<'a> {
     ) -> Result<Consumer, RunError> {
         let group = &self.scenario.groups[number];
         let streams = group.streams.iter().map(|stream| &self.scenario.streams[*stream]);
-        let topics: Vec<&TopicName> = streams.flat_map(|stream| &stream.topics).collect();
-        let queues: Vec<QueueStart> = self.target.queue_ends(&topics)?;
+        let topics: BTreeSet<&TopicName> = streams.flat_map(|stream| &stream.topics).collect();
+        let queues = self.queues.iter().filter(|queue| topics.contains(&queue.topic));
         let is_taken = |assigned: &&Assigned| group.streams.contains(&assigned.stream);
         let taken = self.mine.iter().filter(is_taken);
         let producers: Vec<(u16, u32)> =
             taken.map(|assigned| (assigned.stream as u16, assigned.number)).collect();
-        let broker_of = self.mine.iter().map(|assigned| (assigned.number, assigned.broker));
         let name = format!("{GROUP_PREFIX}{}", group.name);
         let encoding = self.scenario.streams[group.streams[0]].header;
         let options = ConsumerOptions {
@@ -313,9 +330,9 @@ impl<'a> Run<'a> {
             encoding,
             broker_count: self.target.brokers.len(),
             routes: self.routes.clone(),
-            queues,
+            queues: queues.cloned().collect(),
             arrived: Arrived::new(self.id, &producers),
-            broker_of: broker_of.collect(),
+            broker_of: self.broker_of.clone(),
         };
         let connect = |cause| RunError::Connect { address: addresses(self.target), cause };
         Consumer::new(options, recorder, outcomes).map_err(connect)
@@ -324,12 +341,9 @@ impl<'a> Run<'a> {
 
 /// When the first message is due: as agreed with the other parts, or at once.
 fn begin(scenario: &Scenario) -> Instant {
-    let agreed = scenario.start_unix_ns.map(Duration::from_nanos);
-    let until = agreed.and_then(|agreed| {
-        let unix = SystemTime::now().duration_since(UNIX_EPOCH).ok()?;
-        agreed.checked_sub(unix)
-    });
-    Instant::now() + until.unwrap_or(LEAD)
+    let agreed_ns = scenario.start_unix_ns;
+    let until_ns = agreed_ns.and_then(|agreed| agreed.checked_sub(unix_ns(SystemTime::now())?));
+    Instant::now() + until_ns.map_or(LEAD, Duration::from_nanos)
 }
 
 fn job(
@@ -338,7 +352,7 @@ fn job(
     target: &Target,
     run: u64,
     clock: RunClock,
-    choice: &QueueChoice,
+    choice: QueueChoice,
 ) -> Result<Arc<Job>, RunError> {
     let of = &scenario.streams[stream];
     let sizes: Vec<usize> = of.sizes.classes().collect();
@@ -353,7 +367,7 @@ fn job(
             is_one_way: of.is_one_way,
         };
         let template = Template::new(&options)?;
-        Ok::<_, TemplateError>(JobTopic { template, choice: choice.clone(), queue_counts })
+        Ok::<_, TemplateError>(JobTopic { template, queue_counts })
     };
     Ok(Arc::new(Job {
         run,
@@ -365,6 +379,7 @@ fn job(
         is_one_way: of.is_one_way,
         retries: of.retries,
         sizes: of.sizes.clone(),
+        choice,
         topics: of.topics.iter().map(topic).collect::<Result<_, _>>()?,
         clock,
     }))

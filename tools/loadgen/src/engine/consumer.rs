@@ -64,7 +64,7 @@ pub struct ConsumerOptions {
     pub queues: Vec<QueueStart>,
     pub arrived: Arrived,
     /// Broker of each producer, by number.
-    pub broker_of: FxHashMap<u32, usize>,
+    pub broker_of: Arc<FxHashMap<u32, usize>>,
 }
 
 /// What the consumer has to tell at its end.
@@ -93,7 +93,7 @@ pub struct Consumer {
     connector: Connector,
     notebook: Notebook,
     outcomes: flume::Receiver<Arc<[Outcomes]>>,
-    broker_of: FxHashMap<u32, usize>,
+    broker_of: Arc<FxHashMap<u32, usize>>,
     /// Silence counts from here at the earliest, ns.
     quiet_from_ns: u64,
     /// Index of the queue that is asked first in the next turn, so that a slow group serves all.

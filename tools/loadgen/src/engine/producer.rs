@@ -13,7 +13,6 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -54,6 +53,8 @@ pub struct Job {
     pub is_one_way: bool,
     pub retries: u32,
     pub sizes: Sizes,
+    /// Where the keys of the stream lead.
+    pub choice: QueueChoice,
     pub topics: Vec<JobTopic>,
     pub clock: RunClock,
 }
@@ -61,7 +62,6 @@ pub struct Job {
 /// One topic of a stream on the brokers that exist.
 pub struct JobTopic {
     pub template: Template,
-    pub choice: QueueChoice,
     /// Queues by broker.
     pub queue_counts: Vec<u32>,
 }
@@ -74,7 +74,6 @@ pub struct Post {
     /// Index of its topic in the job, and of its broker.
     pub topic: usize,
     pub broker: usize,
-    pub address: SocketAddr,
 }
 
 /// What sending led to.
@@ -217,7 +216,7 @@ impl Producer {
         let events = if self.job.is_ordered { EVENTS_PER_ORDER } else { 1 };
         let (order, event) = (self.drawn / events, self.drawn % events);
         if event == 0 {
-            let drawn = topic.choice.draw(self.post.broker, due_ns, &mut self.random);
+            let drawn = self.job.choice.draw(self.post.broker, due_ns, &mut self.random);
             self.order_queue = drawn.unwrap_or((order % queue_count) as u32);
         }
         self.drawn += 1;
@@ -476,7 +475,6 @@ impl Producer {
 
 #[cfg(test)]
 mod tests {
-    use std::net::{Ipv4Addr, SocketAddrV4};
     use std::time::Instant;
 
     use ringmq::model::TopicName;
@@ -497,11 +495,7 @@ mod tests {
             batch: 1,
             is_one_way: false,
         };
-        let topic = JobTopic {
-            template: Template::new(&options).unwrap(),
-            choice: QueueChoice::new(&Keys::None, &[4]),
-            queue_counts: vec![4],
-        };
+        let topic = JobTopic { template: Template::new(&options).unwrap(), queue_counts: vec![4] };
         let job = Job {
             run: 1,
             stream: 0,
@@ -512,11 +506,11 @@ mod tests {
             is_one_way: false,
             retries,
             sizes: Sizes::mixed(&[(100, 1.0), (200, 1.0)]),
+            choice: QueueChoice::new(&Keys::None, &[4]),
             topics: vec![topic],
             clock: RunClock::starting_at(Instant::now()),
         };
-        let address = SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::LOCALHOST, 1));
-        let post = Post { number: 3, topic: 0, broker: 0, address };
+        let post = Post { number: 3, topic: 0, broker: 0 };
         Producer::new(post, Arc::new(job))
     }
 

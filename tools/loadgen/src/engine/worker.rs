@@ -98,7 +98,8 @@ impl Worker {
         let mut joining = Vec::new();
         for (index, (mut producer, joins_ns)) in (0..).zip(options.producers) {
             if joins_ns == 0 {
-                let connection = Connection::connect(producer.post.address, CONNECT_TIMEOUT)?;
+                let address = options.routes.address(producer.post.broker);
+                let connection = Connection::connect(address, CONNECT_TIMEOUT)?;
                 poller.add(producer.connect(connection, 0), u64::from(index))?;
                 ready.add(index);
             } else {

@@ -1,6 +1,6 @@
 //! Finds the brokers, or starts one, and makes sure that topics exist on all of them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -117,7 +117,10 @@ impl Target {
     }
 
     /// The end of each queue of these topics, where the run's messages will begin.
-    pub fn queue_ends(&self, topics: &[&TopicName]) -> Result<Vec<QueueStart>, TargetError> {
+    pub fn queue_ends(
+        &self,
+        topics: &BTreeSet<&TopicName>,
+    ) -> Result<Vec<QueueStart>, TargetError> {
         let mut ends = Vec::new();
         for (index, broker) in self.brokers.iter().enumerate() {
             let mut client = Client::connect(&broker.address.to_string())?;
