@@ -1,4 +1,4 @@
-//! Sizes, durations and rates as people write them.
+//! Sizes, durations and rates as people write them, and text that fits a column.
 
 use std::time::Duration;
 
@@ -59,6 +59,21 @@ pub fn grouped(number: u64) -> String {
         out.push(digit);
     }
     out
+}
+
+/// `text`, if need be shortened to `width` characters.
+pub fn cut(text: &str, width: usize) -> String {
+    if text.chars().count() <= width {
+        return text.to_owned();
+    }
+    let mut short: String = text.chars().take(width - 1).collect();
+    short.push('…');
+    short
+}
+
+/// Nanoseconds as milliseconds.
+pub fn ms(ns: u64) -> f64 {
+    ns as f64 / 1e6
 }
 
 #[cfg(test)]

@@ -13,7 +13,7 @@ use crate::findings::document::Verdict;
 use crate::findings::flow::Flow;
 use crate::findings::report::{Report, rate};
 use crate::findings::rows::WIDTHS;
-use crate::units::grouped;
+use crate::units::{cut, grouped, ms};
 
 const COLUMNS: usize = 80;
 
@@ -50,20 +50,6 @@ impl Display for Report {
         }
         self.write_verdict(f)
     }
-}
-
-/// `text`, if need be shortened to `width` characters.
-fn cut(text: &str, width: usize) -> String {
-    if text.chars().count() <= width {
-        return text.to_owned();
-    }
-    let mut short: String = text.chars().take(width - 1).collect();
-    short.push('…');
-    short
-}
-
-fn ms(ns: u64) -> f64 {
-    ns as f64 / 1e6
 }
 
 impl Report {

@@ -6,11 +6,12 @@ use crate::findings::report::Report;
 use crate::show::compare::Comparison;
 use crate::show::compare::candidates::Candidate;
 use crate::show::compare::text::number;
-use crate::show::page::charts::{ms, ms_axis, percentile_axis, spectrum_line};
+use crate::show::page::charts::{ms_axis, percentile_axis, spectrum_line};
 use crate::show::page::html::{self, Table, facts, list, note, paragraph, section, text, word};
 use crate::show::page::timeline::{Point, Timeline};
 use crate::show::plot::bars::{Bar, bars};
 use crate::show::plot::{Axis, Line, Look, Plot, Scale};
+use crate::units::ms;
 
 impl Comparison {
     pub fn page(&self) -> String {

@@ -5,6 +5,7 @@ use crate::findings::document::Verdict;
 use crate::findings::report::{Report, rate};
 use crate::show::compare::bootstrap::{interval, median};
 use crate::show::compare::candidates::Candidate;
+use crate::units::ms;
 
 /// One figure of all candidates.
 #[derive(Clone, Debug, PartialEq)]
@@ -138,10 +139,6 @@ fn cpu_per_message(report: &Report) -> Option<f64> {
     });
     let cpu_ns: u64 = growth.sum();
     (messages > 0 && cpu_ns > 0).then(|| cpu_ns as f64 / 1e3 / messages as f64)
-}
-
-fn ms(ns: u64) -> f64 {
-    ns as f64 / 1e6
 }
 
 #[cfg(test)]

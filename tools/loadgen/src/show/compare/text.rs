@@ -5,7 +5,7 @@ use std::fmt::{self, Display};
 use crate::show::compare::Comparison;
 use crate::show::compare::bootstrap::REPEATS_MIN;
 use crate::show::compare::rows::{Row, Value};
-use crate::units::grouped;
+use crate::units::{cut, grouped};
 
 /// Candidates beside each other; more get tables of their own.
 const BESIDE: usize = 3;
@@ -108,15 +108,6 @@ pub fn number(value: f64) -> String {
         size if size >= 1.0 => format!("{value:.2}"),
         _ => format!("{value:.3}"),
     }
-}
-
-fn cut(text: &str, width: usize) -> String {
-    if text.chars().count() <= width {
-        return text.to_owned();
-    }
-    let mut short: String = text.chars().take(width - 1).collect();
-    short.push('…');
-    short
 }
 
 #[cfg(test)]

@@ -9,6 +9,7 @@ use crate::show::page::timeline::{Point, ROWS_PER_DECADE, Timeline};
 use crate::show::page::words::seconds;
 use crate::show::plot::axis::Marks;
 use crate::show::plot::{Axis, Cell, Line, Look, Plot, Scale};
+use crate::units::ms;
 
 /// Messages per second: asked for, and what became of them.
 pub fn rates(report: &Report, timeline: &Timeline) -> Plot {
@@ -200,10 +201,6 @@ pub fn length_note(timeline: &Timeline) -> String {
 
 fn has_values(line: &Line) -> bool {
     line.points.iter().any(|point| point.1.is_some_and(|value| value > 0.0))
-}
-
-pub fn ms(ns: u64) -> f64 {
-    ns as f64 / 1e6
 }
 
 #[cfg(test)]

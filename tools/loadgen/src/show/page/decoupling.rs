@@ -10,7 +10,7 @@ use crate::findings::document::Verdict;
 use crate::findings::flow::Flow;
 use crate::findings::report::{GroupFacts, Report};
 use crate::plan::scenario::Pause;
-use crate::show::page::charts::{ms, ms_axis};
+use crate::show::page::charts::ms_axis;
 use crate::show::page::html::{Table, heading, number, paragraph, word};
 use crate::show::page::story;
 use crate::show::page::timeline::{Timeline, merged};
@@ -20,7 +20,7 @@ use crate::show::page::words::{
 use crate::show::plot::backdrop::Mark;
 use crate::show::plot::text::clock;
 use crate::show::plot::{Axis, Look, Plot, Scale};
-use crate::units::grouped;
+use crate::units::{grouped, ms};
 
 /// A p99 that grew by no more than this counts as untouched.
 const UNTOUCHED: f64 = 1.5;
