@@ -413,6 +413,15 @@ impl From<Header> for HeaderEncoding {
     }
 }
 
+/// A header encoding as it is called on the command line.
+pub fn header_name(header: HeaderEncoding) -> &'static str {
+    match header {
+        HeaderEncoding::Json => "json",
+        HeaderEncoding::Binary => "binary",
+        HeaderEncoding::Fixed => "fixed",
+    }
+}
+
 impl LoadOptions {
     /// The producers of this process.
     pub fn producers(&self) -> Vec<u32> {
@@ -431,7 +440,7 @@ impl LoadOptions {
             (_, Arrivals::Uniform) => " uniform".to_owned(),
             (_, Arrivals::Burst(size)) => format!(" burst:{size}"),
         };
-        let header = format!("{:?}", self.header).to_lowercase();
+        let header = header_name(self.header.into());
         let seconds = self.duration.as_secs_f64();
         let (size, batch) = (self.message_size, self.batch);
         let (connections, in_flight) = (self.connections, self.in_flight);

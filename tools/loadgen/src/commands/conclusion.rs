@@ -1,6 +1,5 @@
 //! From what the threads of a run have told to its report.
 
-use ringmq::wire::HeaderEncoding;
 use rustc_hash::FxHashMap;
 
 use crate::clock::RunClock;
@@ -13,7 +12,7 @@ use crate::findings::report::{
     Track, TrackKind, Unattributed,
 };
 use crate::findings::rows;
-use crate::options::Part;
+use crate::options::{Part, header_name};
 use crate::plan::scenario::{Group, Scenario, Stream};
 use crate::target::cluster::Target;
 use crate::target::environment;
@@ -127,14 +126,6 @@ fn tracks(scenario: &Scenario) -> Vec<Track> {
     };
     let streams = scenario.streams.iter().map(stream);
     streams.chain(scenario.groups.iter().map(group)).collect()
-}
-
-fn header_name(header: HeaderEncoding) -> &'static str {
-    match header {
-        HeaderEncoding::Json => "json",
-        HeaderEncoding::Binary => "binary",
-        HeaderEncoding::Fixed => "fixed",
-    }
 }
 
 fn findings(scenario: &Scenario, consumed: &[Consumed]) -> Vec<Finding> {

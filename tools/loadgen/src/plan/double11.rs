@@ -25,7 +25,7 @@ use std::time::Duration;
 
 use ringmq::model::TopicName;
 
-use crate::options::{Double11Options, Night, PEAK_OF_BASE, TargetOptions};
+use crate::options::{Double11Options, Night, PEAK_OF_BASE, TargetOptions, header_name};
 use crate::plan::curve::{RateCurve, highest};
 use crate::plan::double11::timeline::{END_S, FIRST_MINUTE_S, PAYMENTS_S, START_S, Timeline};
 use crate::plan::keys::{KeySpace, Keys};
@@ -102,7 +102,7 @@ pub fn scenario(options: &Double11Options, peak: f64, brokers: u32) -> Scenario 
             "peak {}/s at T+26 s, night / {compress}, {} conn x {IN_FLIGHT}, {}",
             grouped((factor * peak) as u64),
             options.profile.connections,
-            format!("{:?}", options.profile.header).to_lowercase(),
+            header_name(options.profile.header.into()),
         ),
         asked: asked(options.night, &phases, &groups, &faults),
         phases,

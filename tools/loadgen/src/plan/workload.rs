@@ -26,7 +26,7 @@ use std::time::Duration;
 
 use ringmq::model::TopicName;
 
-use crate::options::ProcessOptions;
+use crate::options::{ProcessOptions, header_name};
 use crate::plan::curve::RateCurve;
 use crate::plan::scenario::{Asked, Fault, Phase, Scenario, Stream, asked_of_faults};
 use crate::plan::workload::fields::Wrong;
@@ -159,7 +159,7 @@ impl Workload {
                     (Load::Max, _) => "max".to_owned(),
                     (Load::Points(_), _) => "a curve".to_owned(),
                 };
-                let header = format!("{:?}", only.header).to_lowercase();
+                let header = header_name(only.header.into());
                 let (size, batch) = (only.sizes.mean() as u64, only.batch);
                 let (connections, in_flight) = (only.producers, only.in_flight);
                 format!(
