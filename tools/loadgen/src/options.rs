@@ -423,11 +423,6 @@ pub fn header_name(header: HeaderEncoding) -> &'static str {
 }
 
 impl LoadOptions {
-    /// The producers of this process.
-    pub fn producers(&self) -> Vec<u32> {
-        (self.part.index..self.connections).step_by(self.part.count as usize).collect()
-    }
-
     /// One line of at most 69 columns, for reports.
     pub fn describe(&self) -> String {
         let rate = match self.rate {
@@ -463,6 +458,7 @@ mod tests {
     use clap::CommandFactory;
 
     use super::*;
+    use crate::plan::scenario::steady;
 
     fn parse(line: &str) -> Result<LoadOptions, clap::Error> {
         let options = Options::try_parse_from(format!("loadgen steady {line}").split_whitespace())?;
@@ -495,7 +491,9 @@ mod tests {
         assert_eq!(load.rate, Rate::PerSecond(50_000.0));
         assert_eq!((load.message_size, load.batch, load.in_flight), (1024, 10, 4));
         assert_eq!(load.arrivals, Arrivals::Burst(8));
-        assert_eq!(load.producers(), [1, 4]);
+        let scenario = steady(&load);
+        let mine = (0..load.connections).filter(|&number| scenario.is_mine(number));
+        assert_eq!(mine.collect::<Vec<_>>(), [1, 4]);
     }
 
     #[test]

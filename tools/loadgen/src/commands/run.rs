@@ -257,7 +257,6 @@ impl<'a> Run<'a> {
             collector.take(report);
         }
         while collector.next_complete().is_some() {}
-        live.finish();
         watch_routes.finish();
         Ok(conclude(Ended {
             scenario,

@@ -39,17 +39,6 @@ impl Live {
         self.print(&lines);
     }
 
-    /// Says something beside the figures; on a terminal it stays above them.
-    pub fn say(&mut self, text: &str) {
-        let mut lines = vec![text.to_owned()];
-        let standing = self.standing;
-        if standing > 0 {
-            lines.extend(self.view.block());
-        }
-        self.print(&lines);
-        self.standing = standing;
-    }
-
     fn print(&mut self, lines: &[String]) {
         let mut text = String::new();
         if self.standing > 0 {
@@ -61,9 +50,6 @@ impl Live {
         let _ = stderr().write_all(text.as_bytes());
         self.standing = if self.is_terminal { lines.len() } else { 0 };
     }
-
-    /// Leaves the last figures standing.
-    pub fn finish(self) {}
 }
 
 /// What is known of a run under way.

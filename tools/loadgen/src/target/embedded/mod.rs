@@ -159,27 +159,12 @@ impl Handle {
         self.0.broker.pid()
     }
 
-    /// The last lines on the broker's standard error, for whoever asks what went wrong.
-    pub fn last_words(&self) -> String {
-        self.0.broker.last_words()
-    }
-
-    /// NameServers in processes of their own.
-    pub fn nameserver_count(&self) -> usize {
-        self.0.nameservers.len()
-    }
-
     /// kill -9, and waits until it is gone.
     pub fn kill_broker(&self) -> io::Result<()> {
         self.0.broker.kill()
     }
 
-    /// Starts the broker as it was before, and waits until it serves.
-    pub fn start_broker(&self) -> Result<(), EmbeddedError> {
-        self.0.broker.start()
-    }
-
-    /// The same without waiting.
+    /// Starts the broker as it was before, without waiting until it serves.
     pub fn launch_broker(&self) -> Result<Launch, EmbeddedError> {
         self.0.broker.launch()
     }
@@ -197,11 +182,7 @@ impl Handle {
         self.nameserver(index)?.kill()
     }
 
-    pub fn start_nameserver(&self, index: usize) -> Result<(), EmbeddedError> {
-        self.launch_nameserver(index)?.wait()
-    }
-
-    /// The same without waiting.
+    /// Starts it as it was before, without waiting until it serves.
     pub fn launch_nameserver(&self, index: usize) -> Result<Launch, EmbeddedError> {
         let gone = |cause| EmbeddedError::Start { program: "NameServer".to_owned(), cause };
         self.nameserver(index).map_err(gone)?.launch()

@@ -107,10 +107,6 @@ impl Server {
         self.state().child.as_ref().map(Child::id)
     }
 
-    pub fn last_words(&self) -> String {
-        text_of(&self.last_lines)
-    }
-
     /// Starts it and waits until it serves.
     pub fn start(&self) -> Result<(), EmbeddedError> {
         self.launch()?.wait()
@@ -312,7 +308,7 @@ mod tests {
             }
         };
         assert!(error.to_string().contains("stand-in did not say"), "{error}");
-        wait_until("last words", || server.last_words().contains("no disk"));
+        wait_until("last words", || text_of(&server.last_lines).contains("no disk"));
         // It ended, so there is nothing in the way of another try.
         assert!(server.start().is_err());
         let missing = Server::running("none".to_owned(), vec!["/no/such/program".into()]);
