@@ -175,7 +175,7 @@ fn unattributed(parts: &[Report]) -> Vec<Unattributed> {
 
 /// Messages of its own that a part has seen in one group, repetitions included.
 fn intact(part: &Report, group: usize) -> u64 {
-    let received = part.track_total(group).counters.received;
+    let received = part.track_counters(group).received;
     let of_group = part.findings.iter().filter(|finding| finding.group == group);
     received + of_group.map(|finding| finding.audit.duplicated).sum::<u64>()
 }

@@ -7,12 +7,13 @@
 use std::fmt::{self, Display};
 use std::time::Duration;
 
+use hdrhistogram::Histogram;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::engine::audit::Audit;
-use crate::engine::histogram::Percentiles;
-use crate::engine::measure::{Interval, Second};
+use crate::engine::histogram::{self, Percentiles};
+use crate::engine::measure::{Counters, Interval, Kind, Second};
 use crate::findings::document::Verdict;
 use crate::findings::rows::Row;
 use crate::options::Part;
@@ -207,6 +208,12 @@ impl Report {
         &self.totals[phase][track]
     }
 
+    /// The tracks that stand for the run: all streams, and the first group, which takes them all.
+    fn whole(&self) -> impl Iterator<Item = usize> {
+        let streams = self.streams().map(|(track, ..)| track);
+        streams.chain(self.groups().next().map(|(track, ..)| track))
+    }
+
     /// One track over all phases.
     pub fn track_total(&self, track: usize) -> Interval {
         let mut sum = Interval::default();
@@ -224,10 +231,32 @@ impl Report {
     /// The run in one: all streams, and what the first group received of them.
     pub fn total(&self) -> Interval {
         let mut sum = Interval::default();
-        self.streams().for_each(|(track, ..)| sum.add(&self.track_total(track)));
-        if let Some((track, ..)) = self.groups().next() {
-            sum.add(&self.track_total(track));
+        for phase in &self.totals {
+            self.whole().for_each(|track| sum.add(&phase[track]));
         }
+        sum
+    }
+
+    /// One histogram of [`total`](Self::total): merging all of them takes many times as long.
+    pub fn total_of(&self, kind: Kind) -> Histogram<u64> {
+        let mut sum = histogram::empty();
+        for phase in &self.totals {
+            self.whole().for_each(|track| histogram::merge(&mut sum, phase[track].of(kind)));
+        }
+        sum
+    }
+
+    /// The counters of [`total`](Self::total).
+    pub fn counters(&self) -> Counters {
+        let mut sum = Counters::default();
+        self.whole().for_each(|track| sum.add(&self.track_counters(track)));
+        sum
+    }
+
+    /// The counters of [`track_total`](Self::track_total).
+    pub fn track_counters(&self, track: usize) -> Counters {
+        let mut sum = Counters::default();
+        self.totals.iter().for_each(|phase| sum.add(&phase[track].counters));
         sum
     }
 
@@ -299,7 +328,7 @@ impl Report {
     /// Doubts that say nothing about the generator's own lateness. Lateness makes latencies look
     /// worse than they are, never better: what is good in spite of it is good.
     pub fn doubts_but_slip(&self) -> impl Iterator<Item = String> {
-        let idle = (self.total().counters.sent == 0).then(|| "nothing was sent".to_owned());
+        let idle = (self.counters().sent == 0).then(|| "nothing was sent".to_owned());
         let unread = self.audit().unread;
         let unread = (unread > 0).then(|| {
             format!("{} acknowledged, their broker gone before the audit", grouped(unread))
@@ -308,7 +337,7 @@ impl Report {
     }
 
     fn slip_doubt(&self) -> Option<String> {
-        let slip = Percentiles::of(&self.total().slip).p99;
+        let slip = Percentiles::of(&self.total_of(Kind::Slip)).p99;
         (slip > SLIP_P99_MAX_NS)
             .then(|| format!("the generator fell behind: slip p99 {:.3} ms", slip as f64 / 1e6))
     }
@@ -329,7 +358,7 @@ impl Report {
     /// Bytes of bodies that were acknowledged, per second.
     pub fn bytes_per_s(&self) -> f64 {
         let bytes = self.streams().map(|(track, _, facts)| {
-            self.track_total(track).counters.acknowledged as f64 * facts.message_size_mean
+            self.track_counters(track).acknowledged as f64 * facts.message_size_mean
         });
         bytes.sum::<f64>() / self.sending().as_secs_f64().max(f64::MIN_POSITIVE)
     }
@@ -366,7 +395,6 @@ pub mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::engine::measure::{Counters, Kind};
     use crate::findings::document::Document;
 
     /// A run of one stream and one group.
@@ -520,6 +548,24 @@ pub mod tests {
         report.findings.push(Finding { group: 2, audit: missed, ..seen });
         assert_eq!((report.audit().acknowledged, report.audit().lost), (199_900, 3));
         assert_eq!(report.verdict(), Verdict::Failed);
+    }
+
+    /// Whoever needs only a part of the total finds in it what the whole total says.
+    #[test]
+    fn a_part_of_the_total_is_that_of_the_whole() {
+        let mut report = example();
+        report.tracks.push(group_track());
+        let [stream, group] = report.totals[0].clone().try_into().unwrap();
+        report.totals = vec![vec![stream, group.clone(), group]; 2];
+        let total = report.total();
+        assert_eq!((total.counters.due, total.counters.received), (400_000, 399_810));
+        assert_eq!(report.counters(), total.counters);
+        for kind in Kind::ALL {
+            assert!(&report.total_of(kind) == total.of(kind), "{kind:?}");
+        }
+        for track in 0..3 {
+            assert_eq!(report.track_counters(track), report.track_total(track).counters);
+        }
     }
 
     #[test]

@@ -115,7 +115,7 @@ impl Report {
             "stream", "due", "acked", "refused", "unknown", "not sent", "one-way"
         )?;
         for (track, of, _) in self.streams() {
-            let counters = self.track_total(track).counters;
+            let counters = self.track_counters(track);
             let [due, acknowledged, refused, unknown, not_sent, one_way] = [
                 counters.due,
                 counters.acknowledged,

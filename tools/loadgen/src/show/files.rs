@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, UNIX_EPOCH};
 
 use crate::engine::histogram::{write_distribution, write_interval_log};
+use crate::engine::measure::Kind;
 use crate::findings::document::Document;
 use crate::findings::report::Report;
 use crate::show::page;
@@ -35,7 +36,9 @@ pub fn write_files(report: &Report, directory: &Path) -> Result<(), FileError> {
         };
         write_interval_log(out, begin, &report.subject.load, &names, &report.seconds)
     })?;
-    write(&directory.join("latency.hgrm"), |out| write_distribution(out, &report.total().latency))?;
+    write(&directory.join("latency.hgrm"), |out| {
+        write_distribution(out, &report.total_of(Kind::Latency))
+    })?;
     write(&directory.join("report.html"), |out| out.write_all(page::render(report).as_bytes()))
 }
 

@@ -1,6 +1,6 @@
 //! A comparison as one HTML page: the same tables and plots for every candidate, on the same scales.
 
-use crate::engine::measure::Counters;
+use crate::engine::measure::{Counters, Kind};
 use crate::findings::document::Verdict;
 use crate::findings::report::Report;
 use crate::show::compare::Comparison;
@@ -138,7 +138,7 @@ impl Comparison {
         for (index, candidate) in self.kept() {
             let mut all = crate::engine::histogram::empty();
             for run in &candidate.runs {
-                crate::engine::histogram::merge(&mut all, &run.total().latency);
+                crate::engine::histogram::merge(&mut all, &run.total_of(Kind::Latency));
             }
             if !all.is_empty() {
                 plot.lines.push(spectrum_line(&candidate.label, index, &all));

@@ -1,6 +1,7 @@
 //! The figures that are compared.
 
 use crate::engine::histogram::Percentiles;
+use crate::engine::measure::Kind;
 use crate::findings::document::Verdict;
 use crate::findings::report::{Report, rate};
 use crate::show::compare::bootstrap::{interval, median};
@@ -31,7 +32,7 @@ type Figure = (&'static str, &'static str, bool, bool, fn(&Report) -> Option<f64
 
 const FIGURES: [Figure; 14] = [
     ("acknowledged", "msg/s", true, false, |it| {
-        Some(rate(it.total().counters.acknowledged, it.sending()))
+        Some(rate(it.counters().acknowledged, it.sending()))
     }),
     ("acknowledged", "MB/s", true, false, |it| Some(it.bytes_per_s() / 1e6)),
     ("latency p50", "ms", false, false, |it| Some(ms(latency(it).p50))),
@@ -41,13 +42,13 @@ const FIGURES: [Figure; 14] = [
     ("end to end p50", "ms", false, false, |it| end_to_end(it).map(|all| ms(all.p50))),
     ("end to end p99", "ms", false, false, |it| end_to_end(it).map(|all| ms(all.p99))),
     ("not acknowledged", "%", false, false, |it| {
-        let counters = it.total().counters;
+        let counters = it.counters();
         let failed = counters.refused + counters.unknown + counters.not_sent;
         Some(failed as f64 / counters.due.max(1) as f64 * 100.0)
     }),
     ("broker CPU", "us/msg", false, false, cpu_per_message),
     ("generator slip p99", "ms", false, false, |it| {
-        Some(ms(Percentiles::of(&it.total().slip).p99))
+        Some(ms(Percentiles::of(&it.total_of(Kind::Slip)).p99))
     }),
     ("lost", "msg, max", false, true, |it| it.is_audited().then(|| it.audit().lost as f64)),
     ("out of order", "msg, max", false, true, |it| it.is_audited().then(|| it.disorder() as f64)),
@@ -121,17 +122,17 @@ fn value(
 }
 
 fn latency(report: &Report) -> Percentiles {
-    Percentiles::of(&report.total().latency)
+    Percentiles::of(&report.total_of(Kind::Latency))
 }
 
 fn end_to_end(report: &Report) -> Option<Percentiles> {
-    let total = report.total();
-    (!total.end_to_end.is_empty()).then(|| Percentiles::of(&total.end_to_end))
+    let total = report.total_of(Kind::EndToEnd);
+    (!total.is_empty()).then(|| Percentiles::of(&total))
 }
 
 /// Of brokers whose process was watched. A process that was started anew counts from zero.
 fn cpu_per_message(report: &Report) -> Option<f64> {
-    let counters = report.total().counters;
+    let counters = report.counters();
     let messages = counters.acknowledged + counters.one_way;
     let growth = report.samples.windows(2).map(|pair| {
         let (before, after) = (pair[0].cpu_ns, pair[1].cpu_ns);
@@ -186,7 +187,7 @@ mod tests {
         let sample =
             |at_ns, cpu_ns| Sample { at_ns, cpu_ns, rss_bytes: 0, written_bytes: 0, read_bytes: 0 };
         let mut run = taking("a", 3);
-        let messages = run.total().counters.acknowledged as f64;
+        let messages = run.counters().acknowledged as f64;
         run.samples = vec![
             sample(0, 1_000_000),
             sample(1, 9_000_000),

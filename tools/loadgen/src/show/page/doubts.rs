@@ -5,6 +5,7 @@
 //! raise, as far as a report shows that they apply.
 
 use crate::engine::histogram::Percentiles;
+use crate::engine::measure::Kind;
 use crate::findings::report::Report;
 use crate::show::page::html::{heading, list, paragraph};
 use crate::show::page::words::{counted, listed, seconds, spoken};
@@ -87,7 +88,7 @@ fn unaudited(report: &Report) -> Option<String> {
 }
 
 fn not_sent(report: &Report) -> Option<String> {
-    let counters = report.total().counters;
+    let counters = report.counters();
     (counters.not_sent > 0).then(|| {
         format!(
             "{} were due and never sent, because windows were full or connections gone. They are \
@@ -98,9 +99,8 @@ fn not_sent(report: &Report) -> Option<String> {
 }
 
 fn slip(report: &Report) -> Option<String> {
-    let total = report.total();
-    let slip = Percentiles::of(&total.slip).p99;
-    let latency = Percentiles::of(&total.latency).p50;
+    let slip = Percentiles::of(&report.total_of(Kind::Slip)).p99;
+    let latency = Percentiles::of(&report.total_of(Kind::Latency)).p50;
     (slip as f64 > SLIP_SEEN * latency as f64 && latency > 0).then(|| {
         format!(
             "The generator's own lateness (p99 {}) is part of every latency, and not small beside \

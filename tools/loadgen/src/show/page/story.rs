@@ -59,7 +59,7 @@ fn opening(report: &Report) -> String {
 }
 
 fn outcome(report: &Report) -> String {
-    let counters = report.total().counters;
+    let counters = report.counters();
     let mut said = vec![format!(
         "Of {} that were due the broker acknowledged {}",
         counted(counters.due, "message"),
@@ -100,7 +100,7 @@ fn stream_words(
     track: &Track,
     facts: &StreamFacts,
 ) -> (String, String) {
-    let counters = report.track_total(index).counters;
+    let counters = report.track_counters(index);
     let mut small = vec![format!(
         "{} of {} B in the mean, {}",
         counted(counters.due, "message"),
