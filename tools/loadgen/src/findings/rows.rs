@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::engine::histogram::Percentiles;
 use crate::engine::measure::Interval;
+use crate::findings::document::Verdict;
 use crate::findings::flow::Flow;
 use crate::findings::report::Report;
 use crate::plan::scenario::Asked;
@@ -29,6 +30,17 @@ pub struct Row {
     pub found: String,
     /// `None`: it could not be judged, and `found` says why.
     pub is_met: Option<bool>,
+}
+
+impl Row {
+    /// What was found and whether it is met, as far as a run with this verdict says so: one that
+    /// broke its promises shows no figures, and nothing in it counts as met.
+    pub fn shown(&self, verdict: Verdict) -> (Option<&str>, Option<bool>) {
+        match verdict {
+            Verdict::Failed => (None, self.is_met.filter(|is_met| !is_met)),
+            Verdict::Pass | Verdict::Invalid => (Some(&self.found), self.is_met),
+        }
+    }
 }
 
 /// What was found, or why nothing was.

@@ -194,17 +194,19 @@ impl Report {
         if self.rows.is_empty() {
             return Ok(());
         }
+        let verdict = self.verdict();
         let [what, wanted, _] = WIDTHS;
         writeln!(f, "\n{:<what$} {:<wanted$} found", "asked", "")?;
         for row in &self.rows {
-            let met = match row.is_met {
+            let (text, is_met) = row.shown(verdict);
+            let met = match is_met {
                 Some(true) => "met",
                 Some(false) => "MISSED",
                 None => "-",
             };
             // The column of the longest word gives way to a found text of full length.
             let found = COLUMNS - what - wanted - 3 - met.len();
-            let text = cut(&row.found, found);
+            let text = cut(text.unwrap_or("-"), found);
             writeln!(f, "{:<what$} {:<wanted$} {text:<found$} {met}", row.what, row.wanted)?;
         }
         Ok(())
@@ -386,6 +388,12 @@ mod tests {
                 assert!(!is_there, "{word}:\n{text}");
             }
             assert!(!text.contains("5000.") && text.contains("broke its promises"), "{text}");
+            let rows: Vec<&str> = text.lines().filter(|line| line.starts_with("p99.9")).collect();
+            assert_eq!(rows.len(), report.rows.len());
+            for (line, met) in rows.iter().zip(["-", "MISSED", "-"]) {
+                let found: Vec<&str> = line.split_whitespace().rev().take(2).collect();
+                assert_eq!(found, [met, "-"], "{line}");
+            }
             assert!(text.lines().last().unwrap().starts_with("FAILED  lost 1 of "), "{text}");
         }
     }

@@ -2,7 +2,6 @@
 
 use crate::engine::audit::Audit;
 use crate::engine::measure::{Interval, Kind};
-use crate::findings::document::Verdict;
 use crate::findings::report::Report;
 use crate::show::page::html::{Cell, Table, note, number, text, word};
 use crate::show::page::words::{counted, ms, percentile, spoken};
@@ -10,21 +9,21 @@ use crate::show::plot::bars::{Bar, bars};
 use crate::show::plot::text::clock;
 use crate::units::grouped;
 
-/// What was asked and what was found. A failed run's figures are not judged.
+/// What was asked and what was found.
 pub fn asked(report: &Report) -> String {
     if report.rows.is_empty() {
         return String::new();
     }
-    let is_failed = report.verdict() == Verdict::Failed;
+    let verdict = report.verdict();
     let mut table = Table::new("", &["", "asked", "at least", "found"]);
     for row in &report.rows {
-        let badge = match row.is_met {
+        let (found, is_met) = row.shown(verdict);
+        let badge = match is_met {
             Some(false) => Cell::Badge("MISSED", "missed"),
-            Some(true) if !is_failed => Cell::Badge("met", "met"),
-            _ => Cell::Badge("not judged", "unjudged"),
+            Some(true) => Cell::Badge("met", "met"),
+            None => Cell::Badge("not judged", "unjudged"),
         };
-        let found = if is_failed { "–" } else { &row.found };
-        table.row(&[badge, text(&row.what), text(&row.wanted), text(found)]);
+        table.row(&[badge, text(&row.what), text(&row.wanted), text(found.unwrap_or("–"))]);
     }
     let mut out = table.html();
     out.push_str(&note(
