@@ -5,7 +5,7 @@ use crate::findings::document::Verdict;
 use crate::findings::report::Report;
 use crate::show::compare::Comparison;
 use crate::show::compare::candidates::Candidate;
-use crate::show::compare::text::number;
+use crate::show::compare::rows::{Cell, Row};
 use crate::show::page::charts::{ms_axis, percentile_axis, spectrum_line};
 use crate::show::page::html::{self, Table, facts, list, note, paragraph, section, text, word};
 use crate::show::page::timeline::{Point, Timeline};
@@ -64,32 +64,17 @@ impl Comparison {
         let mut table = Table::new("", &columns);
         for row in &self.rows {
             let mut cells = vec![word(format!("{}, {}", row.name, row.unit))];
-            let first = row.values[0].map(|value| value.median);
-            for (index, value) in row.values.iter().enumerate() {
-                let Some(value) = value else {
-                    cells.push(html::number(self.absent(index)));
-                    cells.extend((index > 0).then(|| html::number("")));
-                    continue;
-                };
-                let interval = value.interval.map_or(String::new(), |(low, high)| {
-                    format!(" [{} – {}]", number(low), number(high))
-                });
-                cells.push(html::number(format!("{}{interval}", number(value.median))));
-                let times = first.filter(|first| *first > 0.0).map(|first| value.median / first);
-                let times = times.map_or(String::new(), |times| format!("{times:.2} ×"));
+            for index in 0..row.cells.len() {
+                let interval = row.interval(index);
+                let interval =
+                    interval.map_or(String::new(), |(low, high)| format!(" [{low} – {high}]"));
+                cells.push(html::number(format!("{}{interval}", row.figure(index))));
+                let times = row.times(index).map_or(String::new(), |times| format!("{times} ×"));
                 cells.extend((index > 0).then(|| html::number(times)));
             }
             table.row(&cells);
         }
         table.html() + &note(&self.certainty()) + &self.failures()
-    }
-
-    /// In the place of a figure.
-    fn absent(&self, index: usize) -> &'static str {
-        match self.kept().any(|(kept, _)| kept == index) {
-            true => "–",
-            false => "FAILED",
-        }
     }
 
     /// A candidate that broke a promise has no figures.
@@ -108,19 +93,20 @@ impl Comparison {
     fn bars(&self) -> String {
         let wanted = ["acknowledged", "latency p50", "latency p99", "latency p99.9", "broker CPU"];
         let rows = self.rows.iter().filter(|row| wanted.contains(&row.name.as_str()));
-        let figure = |row: &crate::show::compare::rows::Row| {
-            let bar = |(index, value): (usize, &Option<crate::show::compare::rows::Value>)| {
-                let value = (*value)?;
+        let rows = rows.filter(|row| row.cells.iter().any(|cell| cell.value().is_some()));
+        let figure = |row: &Row| {
+            let bar = |(index, cell): (usize, &Cell)| {
+                let value = cell.value()?;
                 Some(Bar {
                     name: self.candidates[index].label.clone(),
                     value: value.median,
-                    text: number(value.median),
+                    text: row.figure(index),
                     colour: index % crate::show::plot::COLOURS,
                 })
             };
             let better = if row.is_more_better { "more is better" } else { "less is better" };
             let title = format!("{}, {} ({better})", row.name, row.unit);
-            bars(&title, &row.values.iter().enumerate().filter_map(bar).collect::<Vec<_>>())
+            bars(&title, &row.cells.iter().enumerate().filter_map(bar).collect::<Vec<_>>())
         };
         rows.map(figure).collect()
     }
@@ -246,6 +232,15 @@ mod tests {
         assert!(page.contains("Runs that broke a promise"));
         assert!(page.contains("5 acknowledged, then lost"));
         assert!(page.contains("<td class=\"num\">FAILED</td>"), "in the place of figures");
+    }
+
+    #[test]
+    fn where_all_have_failed_nothing_is_drawn() {
+        let mut lossy = taking("b", 1);
+        lossy.findings[0].audit.lost = 5;
+        let page = Comparison::of(vec![lossy]).page();
+        assert!(page.contains("latency p99, ms") && page.contains("FAILED"), "{page}");
+        assert!(!page.contains("<table class=\"bars\"") && !page.contains("<svg"), "{page}");
     }
 
     #[test]

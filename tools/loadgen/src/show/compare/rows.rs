@@ -6,7 +6,7 @@ use crate::findings::document::Verdict;
 use crate::findings::report::{Report, rate};
 use crate::show::compare::bootstrap::{interval, median};
 use crate::show::compare::candidates::Candidate;
-use crate::units::ms;
+use crate::units::{grouped, ms};
 
 /// One figure of all candidates.
 #[derive(Clone, Debug, PartialEq)]
@@ -15,8 +15,18 @@ pub struct Row {
     pub unit: &'static str,
     /// More is better; else less.
     pub is_more_better: bool,
-    /// By candidate; `None` where it has no such figure, or lost something.
-    pub values: Vec<Option<Value>>,
+    /// By candidate.
+    pub cells: Vec<Cell>,
+}
+
+/// What a candidate has of one figure.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Cell {
+    Value(Value),
+    /// There is no such figure of it.
+    Absent,
+    /// A run of it broke a promise, so its figure is of no interest.
+    Failed,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -25,6 +35,54 @@ pub struct Value {
     pub median: f64,
     /// Of the repeats, 95 %.
     pub interval: Option<(f64, f64)>,
+}
+
+impl Cell {
+    pub fn value(&self) -> Option<Value> {
+        match self {
+            Self::Value(value) => Some(*value),
+            Self::Absent | Self::Failed => None,
+        }
+    }
+}
+
+/// The words of a table, the same as text and on the page.
+impl Row {
+    /// The figure of candidate number `index`, or what stands in its place.
+    pub fn figure(&self, index: usize) -> String {
+        match self.cells[index] {
+            Cell::Value(value) => number(value.median),
+            Cell::Absent => "–".to_owned(),
+            Cell::Failed => "FAILED".to_owned(),
+        }
+    }
+
+    /// The ends of its interval.
+    pub fn interval(&self, index: usize) -> Option<(String, String)> {
+        let (low, high) = self.cells[index].value()?.interval?;
+        Some((number(low), number(high)))
+    }
+
+    /// How many times the first candidate's figure it is, which says nothing of the first itself.
+    pub fn times(&self, index: usize) -> Option<String> {
+        let (first, own) = (self.cells[0].value()?.median, self.cells[index].value()?.median);
+        if index == 0 || first <= 0.0 {
+            return None;
+        }
+        let times = own / first;
+        Some(if times < 9.995 { format!("{times:.2}") } else { number(times) })
+    }
+}
+
+/// Three digits that mean something.
+pub fn number(value: f64) -> String {
+    match value.abs() {
+        size if size >= 1_000.0 => grouped(value.round() as u64),
+        size if size >= 100.0 || size == 0.0 => format!("{value:.0}"),
+        size if size >= 10.0 => format!("{value:.1}"),
+        size if size >= 1.0 => format!("{value:.2}"),
+        _ => format!("{value:.3}"),
+    }
 }
 
 /// Name, unit, whether more is better, whether a failed run has it, and where it is found.
@@ -61,18 +119,18 @@ const FIGURES: [Figure; 14] = [
 pub fn rows(candidates: &[Candidate]) -> Vec<Row> {
     let mut rows: Vec<Row> = FIGURES.iter().map(|figure| of_figure(figure, candidates)).collect();
     rows.extend(by_phase(candidates));
-    rows.retain(|row| row.values.iter().any(Option::is_some));
+    rows.retain(|row| row.cells.iter().any(|cell| *cell != Cell::Absent));
     rows
 }
 
 fn of_figure(figure: &Figure, candidates: &[Candidate]) -> Row {
     let &(name, unit, is_more_better, is_of_failed, of) = figure;
-    let value = |candidate: &Candidate| value(candidate, is_of_failed, of);
+    let cell = |candidate: &Candidate| cell(candidate, is_of_failed, of);
     Row {
         name: name.to_owned(),
         unit,
         is_more_better,
-        values: candidates.iter().map(value).collect(),
+        cells: candidates.iter().map(cell).collect(),
     }
 }
 
@@ -95,7 +153,7 @@ fn by_phase(candidates: &[Candidate]) -> Vec<Row> {
             name: format!("p99.9 in {}", phase.name),
             unit: "ms",
             is_more_better: false,
-            values: candidates.iter().map(|candidate| value(candidate, false, of)).collect(),
+            cells: candidates.iter().map(|candidate| cell(candidate, false, of)).collect(),
         }
     };
     first.phases.iter().enumerate().map(row).collect()
@@ -103,22 +161,16 @@ fn by_phase(candidates: &[Candidate]) -> Vec<Row> {
 
 /// The median over repeats. A candidate that failed has no figures but those of its failure, and of
 /// those every candidate has the worst.
-fn value(
-    candidate: &Candidate,
-    is_of_failed: bool,
-    of: impl Fn(&Report) -> Option<f64>,
-) -> Option<Value> {
-    let has_failed = candidate.runs.iter().any(|run| run.verdict() == Verdict::Failed);
-    if has_failed && !is_of_failed {
-        return None;
-    }
+fn cell(candidate: &Candidate, is_of_failed: bool, of: impl Fn(&Report) -> Option<f64>) -> Cell {
     let values: Vec<f64> = candidate.runs.iter().filter_map(of).collect();
+    let Some(worst) = values.iter().copied().reduce(f64::max) else { return Cell::Absent };
     if is_of_failed {
-        let worst = values.into_iter().reduce(f64::max)?;
-        return Some(Value { median: worst, interval: None });
+        return Cell::Value(Value { median: worst, interval: None });
     }
-    let interval = interval(&values);
-    (!values.is_empty()).then(|| Value { median: median(&values), interval })
+    if candidate.runs.iter().any(|run| run.verdict() == Verdict::Failed) {
+        return Cell::Failed;
+    }
+    Cell::Value(Value { median: median(&values), interval: interval(&values) })
 }
 
 fn latency(report: &Report) -> Percentiles {
@@ -159,9 +211,9 @@ mod tests {
         let rows = rows(&candidates(runs.collect()));
         let p99 = found(&rows, "latency p99");
         let medians: Vec<i64> =
-            p99.values.iter().map(|value| value.unwrap().median.round() as i64).collect();
+            p99.cells.iter().map(|cell| cell.value().unwrap().median.round() as i64).collect();
         assert_eq!(medians, [4, 7]);
-        assert_eq!(p99.values[0].unwrap().interval, None, "three repeats");
+        assert_eq!(p99.interval(0), None, "three repeats");
     }
 
     #[test]
@@ -169,8 +221,48 @@ mod tests {
         let mut lossy = taking("b", 1);
         lossy.findings[0].audit.lost = 5;
         let rows = rows(&candidates(vec![taking("a", 9), lossy]));
-        assert_eq!(found(&rows, "latency p99").values[1], None);
-        assert_eq!(found(&rows, "lost").values[1].unwrap().median, 5.0);
+        let p99 = found(&rows, "latency p99");
+        assert_eq!((p99.cells[1], p99.figure(1), p99.times(1)), (Cell::Failed, failed(), None));
+        assert_eq!(found(&rows, "lost").figure(1), "5.00");
+        let cpu = rows.iter().find(|row| row.name == "broker CPU");
+        assert_eq!(cpu, None, "of neither was a process watched");
+    }
+
+    fn failed() -> String {
+        "FAILED".to_owned()
+    }
+
+    /// Whoever looks for latencies is told why there are none.
+    #[test]
+    fn a_row_stays_where_all_have_failed() {
+        let mut lossy = taking("b", 1);
+        lossy.findings[0].audit.lost = 5;
+        let rows = rows(&candidates(vec![lossy.clone(), lossy]));
+        assert_eq!(found(&rows, "latency p99").figure(0), failed());
+    }
+
+    #[test]
+    fn a_figure_is_so_many_times_the_first() {
+        let value = |median| Cell::Value(Value { median, interval: None });
+        let row = |first| Row {
+            name: String::new(),
+            unit: "ms",
+            is_more_better: false,
+            cells: vec![first, value(3.0), value(5_000.0), Cell::Absent],
+        };
+        let times = |row: &Row| (0..4).map(|index| row.times(index)).collect::<Vec<_>>();
+        let said = [None, Some("1.50".to_owned()), Some("2,500".to_owned()), None];
+        assert_eq!(times(&row(value(2.0))), said);
+        for first in [value(0.0), Cell::Failed, Cell::Absent] {
+            assert_eq!(times(&row(first)), [None, None, None, None]);
+        }
+    }
+
+    #[test]
+    fn numbers_have_three_digits() {
+        for (value, text) in [(0.0, "0"), (0.1234, "0.123"), (1.234, "1.23"), (12345.6, "12,346")] {
+            assert_eq!(number(value), text);
+        }
     }
 
     /// The median of five runs, one of which lost something, is that nothing was lost.
@@ -178,7 +270,7 @@ mod tests {
     fn one_run_that_lost_something_is_not_outvoted() {
         let mut runs: Vec<Report> = (0..5).map(|_| taking("a", 3)).collect();
         runs[2].findings[0].audit.lost = 7;
-        let lost = found(&rows(&candidates(runs)), "lost").values[0].unwrap();
+        let lost = found(&rows(&candidates(runs)), "lost").cells[0].value().unwrap();
         assert_eq!((lost.median, lost.interval), (7.0, None));
     }
 

@@ -4,8 +4,8 @@ use std::fmt::{self, Display};
 
 use crate::show::compare::Comparison;
 use crate::show::compare::bootstrap::REPEATS_MIN;
-use crate::show::compare::rows::{Row, Value};
-use crate::units::{cut, grouped};
+use crate::show::compare::rows::Row;
+use crate::units::cut;
 
 /// Candidates beside each other; more get tables of their own.
 const BESIDE: usize = 3;
@@ -53,14 +53,12 @@ impl Comparison {
                 write!(f, "{:>VALUE$}", cell(row, index))?;
             }
             writeln!(f)?;
-            let intervals = which.clone().map(|index| row.values[index].and_then(|it| it.interval));
-            let intervals: Vec<_> = intervals.collect();
+            let intervals: Vec<_> = which.clone().map(|index| row.interval(index)).collect();
             if intervals.iter().any(Option::is_some) {
                 write!(f, "{:<NAME$}", "")?;
                 for interval in intervals {
-                    let text = interval.map_or(String::new(), |(low, high)| {
-                        format!("{} to {}", number(low), number(high))
-                    });
+                    let text =
+                        interval.map_or(String::new(), |(low, high)| format!("{low} to {high}"));
                     write!(f, "{:>VALUE$}", cut(&text, VALUE - 1))?;
                 }
                 writeln!(f)?;
@@ -81,33 +79,10 @@ impl Comparison {
     }
 }
 
-/// The value, and how many times that of the first candidate it is.
+/// The figure, and how many times that of the first candidate it is.
 fn cell(row: &Row, index: usize) -> String {
-    let Some(value) = row.values[index] else { return "-".to_owned() };
-    match ratio(row, index, value) {
-        Some(times) => format!("{} {times:>7}", number(value.median)),
-        None => format!("{}        ", number(value.median)),
-    }
-}
-
-fn ratio(row: &Row, index: usize, value: Value) -> Option<String> {
-    let first = row.values[0]?.median;
-    if index == 0 || first <= 0.0 {
-        return None;
-    }
-    let times = value.median / first;
-    Some(if times < 9.995 { format!("{times:.2}x") } else { format!("{times:.0}x") })
-}
-
-/// Three digits that mean something.
-pub fn number(value: f64) -> String {
-    match value.abs() {
-        size if size >= 1_000.0 => grouped(value.round() as u64),
-        size if size >= 100.0 || size == 0.0 => format!("{value:.0}"),
-        size if size >= 10.0 => format!("{value:.1}"),
-        size if size >= 1.0 => format!("{value:.2}"),
-        _ => format!("{value:.3}"),
-    }
+    let times = row.times(index).map_or(String::new(), |times| format!("{times}x"));
+    format!("{} {times:>7}", row.figure(index))
 }
 
 #[cfg(test)]
@@ -131,6 +106,20 @@ mod tests {
         assert!(width <= 80, "{width} columns");
     }
 
+    /// The same words as on the page, and the figures of the failure.
+    #[test]
+    fn a_candidate_that_lost_something_is_said_to_have_failed() {
+        let mut lossy = taking("b", 1);
+        lossy.findings[0].audit.lost = 5;
+        let text = Comparison::of(vec![taking("a", 9), lossy]).to_string();
+        let words = |name: &str| {
+            let line = text.lines().find(|line| line.starts_with(name)).unwrap();
+            line[name.len()..].split_whitespace().map(str::to_owned).collect::<Vec<_>>()
+        };
+        assert_eq!(words("latency p99, ms"), ["9.00", "FAILED"], "{text}");
+        assert_eq!(words("lost, msg, max"), ["0", "5.00"], "{text}");
+    }
+
     #[test]
     fn few_repeats_have_no_interval() {
         let text = Comparison::of(vec![taking("a", 1), taking("b", 2)]).to_string();
@@ -143,12 +132,5 @@ mod tests {
         let text = Comparison::of(runs.collect()).to_string();
         assert_eq!(text.lines().filter(|line| line.starts_with("latency p99, ms")).count(), 3);
         assert!(text.lines().all(|line| line.chars().count() <= 80));
-    }
-
-    #[test]
-    fn numbers_have_three_digits() {
-        for (value, text) in [(0.0, "0"), (0.1234, "0.123"), (1.234, "1.23"), (12345.6, "12,346")] {
-            assert_eq!(number(value), text);
-        }
     }
 }
