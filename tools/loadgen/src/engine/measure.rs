@@ -17,7 +17,6 @@ use crate::engine::histogram::{self, Packed};
 
 /// Counts of messages.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
 pub struct Counters {
     pub due: u64,
     pub sent: u64,

@@ -6,4 +6,5 @@ pub mod merge;
 pub mod report;
 pub mod reports;
 pub mod rows;
+mod shape;
 pub mod summary;

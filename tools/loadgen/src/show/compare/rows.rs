@@ -190,8 +190,8 @@ fn cpu_per_message(report: &Report) -> Option<f64> {
         let (before, after) = (pair[0].cpu_ns, pair[1].cpu_ns);
         after.checked_sub(before).unwrap_or(after)
     });
-    let cpu_ns: u64 = growth.sum();
-    (messages > 0 && cpu_ns > 0).then(|| cpu_ns as f64 / 1e3 / messages as f64)
+    let cpu_ns: f64 = growth.map(|ns| ns as f64).sum();
+    (messages > 0 && cpu_ns > 0.0).then(|| cpu_ns / 1e3 / messages as f64)
 }
 
 #[cfg(test)]
