@@ -111,13 +111,14 @@ impl Report {
     fn write_streams(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(
             f,
-            "\n{:<13}{:>12}{:>12}{:>10}{:>10}{:>10}{:>12}",
-            "stream", "due", "acked", "refused", "unknown", "not sent", "one-way"
+            "\n{:<10}{:>12}{:>12}{:>12}{:>9}{:>8}{:>9}{:>8}",
+            "stream", "due", "sent", "acked", "refused", "unknown", "not sent", "one-way"
         )?;
         for (track, of, _) in self.streams() {
             let counters = self.track_counters(track);
-            let [due, acknowledged, refused, unknown, not_sent, one_way] = [
+            let [due, sent, acknowledged, refused, unknown, not_sent, one_way] = [
                 counters.due,
+                counters.sent,
                 counters.acknowledged,
                 counters.refused,
                 counters.unknown,
@@ -125,9 +126,9 @@ impl Report {
                 counters.one_way,
             ]
             .map(grouped);
-            let name = cut(&of.name, 13);
-            write!(f, "{name:<13}{due:>12}{acknowledged:>12}{refused:>10}{unknown:>10}")?;
-            writeln!(f, "{not_sent:>10}{one_way:>12}")?;
+            let name = cut(&of.name, 10);
+            write!(f, "{name:<10}{due:>12}{sent:>12}{acknowledged:>12}{refused:>9}{unknown:>8}")?;
+            writeln!(f, "{not_sent:>9}{one_way:>8}")?;
         }
         Ok(())
     }
@@ -319,8 +320,14 @@ mod tests {
             named(&group, "logistics"),
         ];
         let due = 987_654_321;
-        let sent =
-            Counters { due, sent: due, acknowledged: due - 7, refused: 7, ..Counters::default() };
+        let sent = Counters {
+            due,
+            sent: due - 2,
+            acknowledged: due - 9,
+            refused: 7,
+            not_sent: 2,
+            ..Counters::default()
+        };
         let received = Counters { received: 2 * due, ..Counters::default() };
         let of_phase = vec![
             interval(sent, Kind::Latency, 4),
