@@ -61,6 +61,47 @@ pub fn grouped(number: u64) -> String {
     out
 }
 
+/// As [`grouped`], or in thousands, millions and so on where that is wider than `width`: 12345678 in
+/// nine columns is `12,346k`. Any number fits seven.
+pub fn fitted(number: u64, width: usize) -> String {
+    const UNITS: [&str; 7] = ["", "k", "M", "G", "T", "P", "E"];
+    let in_unit = |(unit, name): (u32, &&str)| {
+        let size = 1_000u64.pow(unit);
+        let rounded = number / size + u64::from(number % size >= size.div_ceil(2));
+        format!("{}{name}", grouped(rounded))
+    };
+    let fits = (0..).zip(&UNITS).map(in_unit).find(|text| text.len() <= width);
+    fits.unwrap_or_else(|| in_unit((6, &"E")))
+}
+
+/// `value`, which is not negative, with as many of `digits` decimal places as `width` has room for.
+pub fn fitted_decimal(value: f64, digits: usize, width: usize) -> String {
+    let mut texts = (1..=digits).rev().map(|digits| format!("{value:.digits$}"));
+    let fits = texts.find(|text| text.len() <= width);
+    fits.unwrap_or_else(|| fitted(value.round() as u64, width))
+}
+
+/// `text` in lines of at most `width` characters, broken at spaces where it has any.
+pub fn wrapped(text: &str, width: usize) -> Vec<String> {
+    let mut lines = vec![String::new()];
+    for word in text.split_whitespace() {
+        let characters: Vec<char> = word.chars().collect();
+        for piece in characters.chunks(width) {
+            let last = lines.last_mut().expect("there is a line from the beginning on");
+            let length = last.chars().count();
+            match length {
+                0 => last.extend(piece),
+                _ if length + 1 + piece.len() <= width => {
+                    last.push(' ');
+                    last.extend(piece);
+                }
+                _ => lines.push(piece.iter().collect()),
+            }
+        }
+    }
+    lines
+}
+
 /// `text`, if need be shortened to `width` characters.
 pub fn cut(text: &str, width: usize) -> String {
     if text.chars().count() <= width {
@@ -100,6 +141,38 @@ mod tests {
         for text in ["0", "-1", "inf", "nan", "k", "much"] {
             assert!(parse_rate(text).is_err(), "{text}");
         }
+    }
+
+    #[test]
+    fn a_number_fits_its_column() {
+        for (number, width, text) in [
+            (0, 1, "0"),
+            (999_999, 7, "999,999"),
+            (1_000_000, 8, "1,000k"),
+            (12_345_678, 9, "12,346k"),
+            (999_999_999, 7, "1,000M"),
+            (u64::MAX, 26, "18,446,744,073,709,551,615"),
+            (u64::MAX, 7, "18,447P"),
+            (u64::MAX, 3, "18E"),
+        ] {
+            assert_eq!(fitted(number, width), text);
+        }
+        for (value, width, text) in [
+            (1.2345, 10, "1.234"),
+            (12345.678, 8, "12345.68"),
+            (12345.678, 6, "12,346"),
+            (1e9, 9, "1,000M"),
+            (1e9, 12, "1000000000.0"),
+        ] {
+            assert_eq!(fitted_decimal(value, 3, width), text);
+        }
+    }
+
+    #[test]
+    fn text_is_broken_at_spaces_or_where_it_must_be() {
+        assert_eq!(wrapped("", 5), [""]);
+        assert_eq!(wrapped("one two three", 7), ["one two", "three"]);
+        assert_eq!(wrapped("a wordthatislong b", 6), ["a", "wordth", "atislo", "ng b"]);
     }
 
     #[test]

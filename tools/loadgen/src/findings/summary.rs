@@ -13,7 +13,7 @@ use crate::findings::document::Verdict;
 use crate::findings::flow::Flow;
 use crate::findings::report::{Report, rate};
 use crate::findings::rows::WIDTHS;
-use crate::units::{cut, grouped, ms};
+use crate::units::{cut, fitted, fitted_decimal, grouped, ms, wrapped};
 
 const COLUMNS: usize = 80;
 
@@ -67,7 +67,8 @@ impl Report {
         write!(f, "{:<8}", "messages")?;
         columns.iter().try_for_each(|(name, _)| write!(f, "{name:>WIDTH$}"))?;
         write!(f, "\n{:<8}", "")?;
-        columns.iter().try_for_each(|(_, count)| write!(f, "{:>WIDTH$}", grouped(*count)))?;
+        let of = |count: u64| fitted(count, WIDTH - 1);
+        columns.iter().try_for_each(|(_, count)| write!(f, "{:>WIDTH$}", of(*count)))?;
         let per_s = |count, time| grouped(rate(count, time) as u64);
         let sent = per_s(counters.acknowledged, self.sending());
         let consumed = per_s(counters.received, self.consuming());
@@ -97,7 +98,7 @@ impl Report {
             audit.unknown_present,
             audit.unknown_absent,
         ]
-        .map(grouped);
+        .map(|count| fitted(count, 12));
         writeln!(
             f,
             "\naudit      acknowledged {acknowledged}: lost {lost}, corrupted {corrupted}"
@@ -117,15 +118,15 @@ impl Report {
         for (track, of, _) in self.streams() {
             let counters = self.track_counters(track);
             let [due, sent, acknowledged, refused, unknown, not_sent, one_way] = [
-                counters.due,
-                counters.sent,
-                counters.acknowledged,
-                counters.refused,
-                counters.unknown,
-                counters.not_sent,
-                counters.one_way,
+                (counters.due, 11),
+                (counters.sent, 11),
+                (counters.acknowledged, 11),
+                (counters.refused, 8),
+                (counters.unknown, 7),
+                (counters.not_sent, 8),
+                (counters.one_way, 7),
             ]
-            .map(grouped);
+            .map(|(count, width)| fitted(count, width));
             let name = cut(&of.name, 10);
             write!(f, "{name:<10}{due:>12}{sent:>12}{acknowledged:>12}{refused:>9}{unknown:>8}")?;
             writeln!(f, "{not_sent:>9}{one_way:>8}")?;
@@ -143,13 +144,14 @@ impl Report {
             let total = self.phase_total(index);
             let seconds = (phase.end_ns - phase.start_ns) as f64 / 1e9;
             let name = cut(&phase.name, 15);
-            let acknowledged = grouped(total.counters.acknowledged);
-            write!(f, "{name:<15}{seconds:>8.1}{acknowledged:>13}")?;
+            let seconds = fitted_decimal(seconds, 1, 7);
+            let acknowledged = fitted(total.counters.acknowledged, 12);
+            write!(f, "{name:<15}{seconds:>8}{acknowledged:>13}")?;
             let p = Percentiles::of(&total.latency);
             for value in [p.p50, p.p99, p.p99_9, p.max] {
                 match total.latency.is_empty() {
                     true => write!(f, "{:>11}", "-")?,
-                    false => write!(f, "{:>11.2}", ms(value))?,
+                    false => write!(f, "{:>11}", fitted_decimal(ms(value), 2, 10))?,
                 }
             }
             writeln!(f)?;
@@ -163,7 +165,7 @@ impl Report {
         }
         writeln!(
             f,
-            "\n{:<12}{:>13}{:>9}{:>10}{:>12}{:>11}{:>12}",
+            "\n{:<12}{:>14}{:>9}{:>10}{:>12}{:>11}{:>12}",
             "group", "received", "lost", "repeated", "p99, ms", "behind", "drained, s"
         )?;
         for (track, of, _) in self.groups() {
@@ -176,16 +178,17 @@ impl Report {
             let (_, behind) = flow.largest();
             let drained = match flow.recovery() {
                 None => "-".to_owned(),
-                Some(it) => it.length_s.map_or("never".to_owned(), |s| s.to_string()),
+                Some(it) => it.length_s.map_or("never".to_owned(), |s| fitted(s, 11)),
             };
             let p99 = match has_figures {
-                true => format!("{:.2}", ms(Percentiles::of(&total.end_to_end).p99)),
+                true => fitted_decimal(ms(Percentiles::of(&total.end_to_end).p99), 2, 11),
                 false => "-".to_owned(),
             };
             let name = cut(&of.name, 12);
             let [received, lost, duplicated, behind] =
-                [total.counters.received, lost, duplicated, behind].map(grouped);
-            write!(f, "{name:<12}{received:>13}{lost:>9}{duplicated:>10}{p99:>12}")?;
+                [(total.counters.received, 13), (lost, 8), (duplicated, 9), (behind, 10)]
+                    .map(|(count, width)| fitted(count, width));
+            write!(f, "{name:<12}{received:>14}{lost:>9}{duplicated:>10}{p99:>12}")?;
             writeln!(f, "{behind:>11}{drained:>12}")?;
         }
         Ok(())
@@ -208,7 +211,8 @@ impl Report {
             // The column of the longest word gives way to a found text of full length.
             let found = COLUMNS - what - wanted - 3 - met.len();
             let text = cut(text.unwrap_or("-"), found);
-            writeln!(f, "{:<what$} {:<wanted$} {text:<found$} {met}", row.what, row.wanted)?;
+            let (asked, least) = (cut(&row.what, what), cut(&row.wanted, wanted));
+            writeln!(f, "{asked:<what$} {least:<wanted$} {text:<found$} {met}")?;
         }
         Ok(())
     }
@@ -232,18 +236,42 @@ impl Report {
         Ok(())
     }
 
+    /// The last line begins with the verdict and names what was lost: scripts rely on it. It gives
+    /// the reasons too, most important first; those that do not fit stand above it.
     fn write_verdict(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let audit = self.audit();
         let lost = match self.is_audited() {
             true => format!("lost {} of {}", audit.lost, grouped(audit.acknowledged)),
             false => "lost 0 (not audited: nothing was consumed)".to_owned(),
         };
-        write!(f, "\n{}  {lost}", self.verdict())?;
-        for reason in self.reasons() {
-            write!(f, "; {reason}")?;
+        let mut line = format!("{}  {lost}", self.verdict());
+        let reasons = self.reasons();
+        let mut more = reasons.len();
+        for reason in &reasons {
+            let rest = if more > 1 { above(more - 1) } else { String::new() };
+            if format!("{line}; {reason}{rest}").chars().count() > COLUMNS {
+                break;
+            }
+            line += &format!("; {reason}");
+            more -= 1;
         }
-        writeln!(f)
+        writeln!(f)?;
+        for reason in &reasons[reasons.len() - more..] {
+            for (index, text) in wrapped(reason, 69).iter().enumerate() {
+                let label = if index == 0 { "reason" } else { "" };
+                writeln!(f, "{label:<11}{text}")?;
+            }
+        }
+        if more > 0 {
+            line += &above(more);
+        }
+        writeln!(f, "{line}")
     }
+}
+
+/// How many reasons stand above the last line.
+fn above(count: usize) -> String {
+    format!("; {count} more above")
 }
 
 fn write_percentiles(f: &mut fmt::Formatter<'_>, total: &Interval) -> fmt::Result {
@@ -264,7 +292,7 @@ fn write_percentiles(f: &mut fmt::Formatter<'_>, total: &Interval) -> fmt::Resul
         let p = Percentiles::of(histogram);
         write!(f, "{name:<14}")?;
         for value in [p.p50, p.p90, p.p99, p.p99_9, p.p99_99, p.max] {
-            write!(f, "{:>11.3}", ms(value))?;
+            write!(f, "{:>11}", fitted_decimal(ms(value), 3, 10))?;
         }
         writeln!(f)?;
     }
@@ -381,8 +409,108 @@ mod tests {
     fn a_night_as_printed() {
         let text = night().to_string();
         assert_eq!(text, include_str!("../../tests/golden/night.txt"));
-        let width = text.lines().map(|line| line.chars().count()).max().unwrap();
-        assert!(width <= COLUMNS, "{width}: 80 columns");
+        assert_fits(&text);
+    }
+
+    /// Every number as large as it can be, and every text longer than any line.
+    fn extreme() -> Report {
+        const MOST: u64 = u64::MAX / 16;
+        let mut report = night();
+        let counters = Counters {
+            due: MOST,
+            sent: MOST,
+            acknowledged: MOST,
+            refused: MOST,
+            unknown: MOST,
+            not_sent: MOST,
+            one_way: MOST,
+            retried: MOST,
+            received: MOST,
+        };
+        let mut interval = Interval { counters, ..Interval::default() };
+        for kind in [Kind::Latency, Kind::Service, Kind::EndToEnd] {
+            interval.record(kind, u64::MAX / 4, 1_000);
+        }
+        report.totals = vec![vec![interval.clone(); 4]; 2];
+        report.seconds = vec![Second::pack(3, &[(0, interval.clone()), (3, interval)])];
+        for finding in &mut report.findings {
+            let audit = &mut finding.audit;
+            (audit.acknowledged, audit.lost, audit.duplicated) = (MOST, MOST, MOST);
+            (audit.out_of_order, audit.never_sent) = (MOST, MOST);
+            (audit.unknown_present, audit.unknown_absent) = (MOST, MOST);
+        }
+        (report.sending_ns, report.consuming_ns) = (u64::MAX, u64::MAX);
+        report.phases[1].end_ns = u64::MAX;
+        let long = "a word and averyveryverylongword ".repeat(9);
+        for text in [&mut report.subject.load, &mut report.subject.target] {
+            text.clone_from(&long);
+        }
+        report.tracks.iter_mut().for_each(|track| track.name.clone_from(&long));
+        report.phases.iter_mut().for_each(|phase| phase.name.clone_from(&long));
+        for row in &mut report.rows {
+            let texts = [&mut row.what, &mut row.wanted, &mut row.found];
+            texts.into_iter().for_each(|text| text.clone_from(&long));
+        }
+        for fault in &mut report.faults {
+            (fault.at_ns, fault.back_after_ns) = (u64::MAX, Some(u64::MAX));
+            fault.text.clone_from(&long);
+        }
+        report.notes = vec![long.clone()];
+        report.doubts = vec![long.clone(), long.replace(' ', "")];
+        report
+    }
+
+    fn assert_fits(text: &str) {
+        for line in text.lines() {
+            let width = line.chars().count();
+            assert!(width <= COLUMNS, "{width} columns: {line}\n{text}");
+        }
+    }
+
+    #[test]
+    fn whatever_the_figures_a_line_has_80_columns_and_its_figures_are_apart() {
+        let lossy = extreme();
+        let mut late = extreme();
+        for finding in &mut late.findings {
+            (finding.audit.lost, finding.audit.never_sent) = (0, 0);
+        }
+        let mut slow = late.clone();
+        slow.totals.iter_mut().flatten().for_each(|it| it.record(Kind::Slip, u64::MAX / 4, 9_000));
+        for (report, verdict) in [(lossy, "FAILED"), (late, "INVALID"), (slow, "INVALID")] {
+            let text = report.to_string();
+            assert_fits(&text);
+            let last = text.lines().last().unwrap();
+            assert!(last.starts_with(&format!("{verdict}  lost ")), "{text}");
+            assert!(last.ends_with(" more above"), "{text}");
+            let columns = |begins: &str, name: usize| {
+                let mut lines = text.lines().skip_while(|line| !line.starts_with(begins));
+                let head: Vec<&str> = lines.next().unwrap()[name..].split("  ").collect();
+                let names = head.iter().filter(|name| !name.trim().is_empty()).count();
+                let row: String = lines.next().unwrap().chars().skip(name).collect();
+                (names, row.split_whitespace().count())
+            };
+            assert_eq!(columns("messages", 8), (6, 6), "{text}");
+            assert_eq!(columns("group ", 12).1, 6, "{text}");
+            assert_eq!(columns("stream ", 10).1, 7, "{text}");
+        }
+    }
+
+    /// All reasons are said, and those that fit on the last line.
+    #[test]
+    fn reasons_that_do_not_fit_stand_above_the_verdict() {
+        let mut report = example();
+        report.findings[0].audit.lost = 7;
+        let long = "the second of all reasons, which is so long that it takes more than one line \
+                    of its own: 80 columns are soon full";
+        report.doubts = vec![long.to_owned(), "the third".to_owned()];
+        let text = report.to_string();
+        let end = "
+reason     the second of all reasons, which is so long that it takes more than
+           one line of its own: 80 columns are soon full
+reason     the third
+FAILED  lost 7 of 199,900; 7 acknowledged, then lost; 2 more above
+";
+        assert!(text.ends_with(end), "{text}");
     }
 
     #[test]
