@@ -233,15 +233,11 @@ fn until(points: &[(u64, f64)], end_ns: u64) -> Vec<(u64, f64)> {
 }
 
 fn stream(of: &StreamSpec, curve: Option<RateCurve>, brokers: u32) -> Stream {
-    let topic = |number: u32| match of.topics {
-        1 => of.topic.clone(),
-        _ => format!("{}-{number}", of.topic),
-    };
     let legal = |name| TopicName::new(name).expect("the longest was tried when the file was read");
     Stream {
         name: of.name.clone(),
         role: of.role.clone(),
-        topics: (0..of.topics).map(|number| legal(topic(number))).collect(),
+        topics: of.topic_names().map(legal).collect(),
         queues: of.partitions.div_ceil(brokers.max(1)),
         header: of.header.into(),
         curve: curve.map(Arc::new),

@@ -1,6 +1,8 @@
 //! From the fields of a file to what it asks for, with everything checked that can be checked
 //! without a target.
 
+use std::collections::HashSet;
+
 use crate::engine::payload::MESSAGE_SIZE_MIN;
 use crate::options::Header;
 use crate::options::values::{parse_arrivals, parse_topic};
@@ -179,8 +181,10 @@ fn streams(fields: &Fields<'_>, notes: &mut Vec<String>) -> Result<Vec<StreamSpe
         }
         let role = fields.or("role", "messages of one kind".to_owned(), text)?;
         let stream = stream(&fields, (name, role), false, notes)?;
-        if streams.iter().any(|other| other.topic == stream.topic) {
-            let text = format!("topic `{}` is that of another stream", stream.topic);
+        if let Some((topic, other)) = shared_topic(&stream, &streams) {
+            let text = format!(
+                "topic `{topic}` is that of another stream, `{other}`: name another `topic`"
+            );
             return Err(Wrong::new(fields.line_of("topic"), text));
         }
         streams.push(stream);
@@ -189,6 +193,29 @@ fn streams(fields: &Fields<'_>, notes: &mut Vec<String>) -> Result<Vec<StreamSpe
     notes.sort();
     notes.dedup();
     Ok(streams)
+}
+
+/// A topic that `stream` has in common with one of `others`, and the name of that one. Two streams
+/// do not begin their names alike either, even where one has no number behind it.
+fn shared_topic<'a>(stream: &StreamSpec, others: &'a [StreamSpec]) -> Option<(String, &'a str)> {
+    let own: HashSet<String> = stream.topic_names().collect();
+    others.iter().find_map(|other| {
+        if stream.topic == other.topic {
+            return Some((stream.topic.clone(), other.name.as_str()));
+        }
+        let topic = other.topic_names().find(|topic| own.contains(topic))?;
+        Some((topic, other.name.as_str()))
+    })
+}
+
+impl StreamSpec {
+    /// The name of each of its topics.
+    pub fn topic_names(&self) -> impl Iterator<Item = String> {
+        (0..self.topics).map(|number| match self.topics {
+            1 => self.topic.clone(),
+            _ => format!("{}-{number}", self.topic),
+        })
+    }
 }
 
 fn stream(

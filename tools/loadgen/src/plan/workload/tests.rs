@@ -232,6 +232,23 @@ fn a_wrong_file_is_refused_with_the_line_and_the_nearest_name() {
         ("  - name: a\n    producerRate: 5\n", 5, "a stream `a` already"),
         ("  - name: b\n    producerRate: 0\n", 6, "only where there are no `streams`"),
         ("  - name: b\n    producerRate: 5\n    topic: loadgen-a\n", 7, "that of another stream"),
+        (
+            "  - name: b\n    topics: 2\n    topic: x\n    producerRate: 5\n  - name: c\n    \
+             producerRate: 5\n    topic: x-1\n",
+            11,
+            "topic `x-1` is that of another stream, `b`: name another `topic`",
+        ),
+        (
+            "  - name: a-1\n    producerRate: 5\n  - name: c\n    producerRate: 5\n    topics: 2\n    \
+             topic: loadgen-a\n",
+            10,
+            "topic `loadgen-a` is that of another stream, `a`",
+        ),
+        (
+            "  - name: b-1\n    producerRate: 5\n  - name: b\n    producerRate: 5\n    topics: 2\n",
+            7,
+            "topic `loadgen-b-1` is that of another stream, `b-1`",
+        ),
         ("  - name: b\n    prducerRate: 5\n", 6, "did you mean `producerRate`?"),
         ("topic: x\n", 5, "a `topic` of its own"),
         (
@@ -244,6 +261,17 @@ fn a_wrong_file_is_refused_with_the_line_and_the_nearest_name() {
         let wrong = yaml(&format!("testDuration: 1m\n{streams}{lines}")).unwrap_err();
         assert!(wrong.line == line && wrong.text.contains(message), "{lines}: {wrong:?}");
     }
+}
+
+/// Numbers behind a name are those of its own topics, and of no more than it has.
+#[test]
+fn topics_that_only_look_alike_are_different() {
+    let text = "testDuration: 1m\nproducerRate: 7\nstreams:\n  - name: x\n    topic: a\n    \
+                topics: 2\n  - name: y\n    topic: a-2\n  - name: z\n    topic: a-1\n    \
+                topics: 2\n  - name: w\n    topic: a-01\n";
+    let scenario = scenario(text);
+    let topics: Vec<&str> = scenario.topics().map(|(topic, _)| topic.as_str()).collect();
+    assert_eq!(topics, ["a-0", "a-1", "a-2", "a-1-0", "a-1-1", "a-01"]);
 }
 
 #[test]
