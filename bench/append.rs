@@ -1,30 +1,35 @@
 //! What a shard's log takes from its disk: appends through the storage engine, and beside them, in the
 //! same run, what the device gives to plain writes.
 //!
-//! Prints one table. Ratios are what counts: of the log's rate to the best raw rate at the same
-//! durability, of a lone writer's latency to a lone 4 KiB write's, of many writers' rate to one's, and of
-//! bytes that went to the device to bytes of payload.
+//! Ratios are what counts: of the log's rate to the best raw rate at the same durability, of a lone
+//! writer's latency to a lone block's, of many writers' rate to one's, and of bytes that went to the
+//! device to bytes of payload. Disks change their pace from minute to minute, so the run goes in rounds,
+//! every case is measured between two measurements of what it is held against, and what is printed is
+//! the median of the rounds' ratios with the least and the greatest.
 //!
 //! ```text
 //! cargo bench --bench append -- --seconds 5 --directory /data/scratch
-//! cargo bench --bench append -- --test        a few milliseconds, to keep it alive
+//! cargo bench --bench append -- --only 'async recycled 256'     one case, for a profiler
+//! cargo bench --bench append -- --test                          a few milliseconds, to keep it alive
 //! ```
 
 #[path = "nudged.rs"]
 mod nudged;
+#[path = "raw_device.rs"]
+mod raw_device;
 
 use std::fmt::{self, Display};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::rc::Rc;
 use std::time::{Duration, Instant, SystemTime};
 
 use clap::Parser;
 use hdrhistogram::Histogram;
+use raw_device::{Device, Kind, Measured, Shape};
 use ringmq::model::{LogOffset, QueueId, QueueOffset, Timestamp};
 use ringmq::shard::nudge::Pulse;
-use ringmq::storage::disk::{Disk, DiskError, DiskFile, Durability};
+use ringmq::storage::disk::{Disk, DiskError};
 use ringmq::storage::file::{FileDisk, FileDiskOptions};
 use ringmq::storage::segment::FileName;
 use ringmq::storage::{
@@ -38,6 +43,14 @@ struct Options {
     /// How long each case runs, in seconds.
     #[arg(long, default_value_t = 2.0, value_name = "S")]
     seconds: f64,
+
+    /// How many times everything is measured.
+    #[arg(long, default_value_t = 3, value_name = "N")]
+    rounds: usize,
+
+    /// Only the cases whose name contains this.
+    #[arg(long, default_value = "", value_name = "WORDS")]
+    only: String,
 
     /// Where to put the files; on the disk that is to be measured. What the run makes is removed.
     #[arg(long, default_value = env!("CARGO_TARGET_TMPDIR"), value_name = "DIR")]
@@ -55,7 +68,11 @@ struct Options {
 /// How large the files are and how long things take.
 #[derive(Clone, Copy)]
 struct Scale {
+    rounds: usize,
+    /// Of a case.
     duration: Duration,
+    /// Of a measurement of the device alone.
+    raw_duration: Duration,
     segment_size: u64,
     raw_file_size: u64,
     recycled_count: u64,
@@ -65,18 +82,31 @@ impl Options {
     fn scale(&self) -> Scale {
         if self.test {
             return Scale {
+                rounds: 1,
                 duration: Duration::from_millis(2),
+                raw_duration: Duration::from_millis(2),
                 segment_size: 8 << 20,
                 raw_file_size: 8 << 20,
                 recycled_count: 1,
             };
         }
+        let duration = Duration::from_secs_f64(self.seconds);
         Scale {
-            duration: Duration::from_secs_f64(self.seconds),
+            rounds: self.rounds.max(1),
+            duration,
+            raw_duration: duration / 2,
             segment_size: 256 << 20,
             raw_file_size: 1 << 30,
             recycled_count: 4,
         }
+    }
+
+    fn cases(&self) -> Vec<Case> {
+        let flushes = [Flush::Sync, Flush::Async].into_iter();
+        let kinds = flushes.flat_map(|flush| [true, false].map(|recycled| (flush, recycled)));
+        let all = kinds
+            .flat_map(|(flush, is_recycled)| LOADS.map(|load| Case { flush, is_recycled, load }));
+        all.filter(|case| case.to_string().contains(&self.only)).collect()
     }
 }
 
@@ -84,16 +114,12 @@ fn main() -> ExitCode {
     let options = Options::parse();
     let directory = options.directory.join(format!("append-{}", std::process::id()));
     fs::create_dir_all(&directory).expect("the directory can be made");
-    let scale = options.scale();
     let scratch = directory.clone();
-    let measure = move |pulse| async move { measure(&scratch, scale, &pulse).await };
+    let measure = move |pulse| async move { measure(&scratch, &options, pulse).await };
     let measured = nudged::run(256 << 20, measure);
     fs::remove_dir_all(&directory).ok();
     match measured {
-        Ok(report) => {
-            print!("{report}");
-            ExitCode::SUCCESS
-        }
+        Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("append: {error}");
             ExitCode::FAILURE
@@ -101,140 +127,86 @@ fn main() -> ExitCode {
     }
 }
 
-async fn measure(directory: &Path, scale: Scale, pulse: &Pulse) -> Result<Report, DiskError> {
-    let mut report = Report { raw: Vec::new(), cases: Vec::new() };
+async fn measure(directory: &Path, options: &Options, pulse: Pulse) -> Result<(), DiskError> {
+    let scale = options.scale();
     let disk = FileDisk::open(directory, FileDiskOptions::default()).await?;
-    for kind in RawKind::ALL {
-        report.raw.extend(measure_raw(&disk, scale, kind, pulse).await?);
-    }
-    for flush in [Flush::Sync, Flush::Async] {
-        for is_recycled in [false, true] {
-            for load in LOADS {
-                let log = directory.join("log");
-                fs::create_dir(&log).expect("the last case has removed it");
-                let disk = FileDisk::open(&log, FileDiskOptions::default()).await?;
-                let case = measure_case(disk, scale, flush, is_recycled, load, pulse).await?;
-                fs::remove_dir_all(&log).expect("nobody uses it any more");
-                report.cases.push(case);
-            }
+    let device = Device::prepare(&disk, scale.raw_file_size, pulse.clone()).await?;
+    let survey = Survey::take(&device, scale).await?;
+    println!("{survey}");
+    let mut table: Vec<(Case, Vec<Round>)> =
+        options.cases().into_iter().map(|case| (case, Vec::new())).collect();
+    for number in 1..=scale.rounds {
+        for (case, rounds) in &mut table {
+            eprintln!("round {number} of {}: {case}", scale.rounds);
+            let shape = survey.held_against(*case);
+            let before = device.write(shape, scale.raw_duration).await?;
+            let log = measure_log(directory, scale, *case, &pulse).await?;
+            let after = device.write(shape, scale.raw_duration).await?;
+            rounds.push(Round { log, raw: [before, after] });
         }
     }
-    Ok(report)
+    device.remove().await?;
+    print_table(&table, &survey);
+    Ok(())
 }
 
 // ---- The device alone ----
 
-/// What a plain write waits for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum RawKind {
-    /// The device's cache.
-    Written,
-    /// The same, with a flush of all of it every [`FLUSH_INTERVAL`] beside it: what asynchronous flush
-    /// can be held against, since no cache takes more than the media for long.
-    Flushed,
-    /// Stable media.
-    Durable,
-}
+/// What the device gives to every shape of large plain writes.
+struct Survey(Vec<(Shape, f64)>);
 
-impl RawKind {
-    const ALL: [Self; 3] = [Self::Written, Self::Flushed, Self::Durable];
+impl Survey {
+    const BLOCK_SIZES: [usize; 3] = [256 << 10, 1 << 20, 4 << 20];
+    const IN_FLIGHT: [usize; 3] = [1, 4, 8];
+    const KINDS: [Kind; 3] = [Kind::Written, Kind::Flushed, Kind::Durable];
 
-    fn durability(self) -> Durability {
-        if self == Self::Durable { Durability::Durable } else { Durability::Written }
-    }
-}
-
-const FLUSH_INTERVAL: Duration = Duration::from_millis(400);
-
-struct Raw {
-    kind: RawKind,
-    size: usize,
-    in_flight: usize,
-    rate: f64,
-    p50_us: f64,
-}
-
-async fn measure_raw(
-    disk: &FileDisk,
-    scale: Scale,
-    kind: RawKind,
-    pulse: &Pulse,
-) -> Result<Vec<Raw>, DiskError> {
-    let file = disk.create("raw", scale.raw_file_size).await?;
-    write_over(disk, &file).await?;
-    let mut measured = Vec::new();
-    let shapes = [256 << 10, 1 << 20, 4 << 20].into_iter();
-    let shapes = shapes.flat_map(|size| [1, 4, 8].map(|in_flight| (size, in_flight)));
-    for (size, in_flight) in shapes.chain([(4096, 1)]) {
-        let (bytes, elapsed, latency) =
-            raw_writes(disk, &file, scale, kind, (size, in_flight), pulse).await?;
-        let rate = bytes as f64 / elapsed.as_secs_f64();
-        let p50_us = latency.value_at_quantile(0.5) as f64 / 1e3;
-        measured.push(Raw { kind, size, in_flight, rate, p50_us });
-    }
-    disk.remove("raw").await?;
-    Ok(measured)
-}
-
-async fn raw_writes(
-    disk: &FileDisk,
-    file: &<FileDisk as Disk>::File,
-    scale: Scale,
-    kind: RawKind,
-    (size, in_flight): (usize, usize),
-    pulse: &Pulse,
-) -> Result<(u64, Duration, Histogram<u64>), DiskError> {
-    let begin = Instant::now();
-    let slots = file.size() / size as u64;
-    let lanes = (0..in_flight as u64).map(|lane| {
-        let (file, buffer) = (file.clone(), Rc::new(filled(disk, size)));
-        let pulse = pulse.clone();
-        glommio::spawn_local(async move {
-            let (mut latency, mut bytes) = (histogram(), 0);
-            for step in 0.. {
-                if begin.elapsed() >= scale.duration {
-                    break;
-                }
-                let slot = (lane + step * in_flight as u64) % slots;
-                let started = Instant::now();
-                file.write(slot * size as u64, buffer.clone(), kind.durability()).await?;
-                pulse.beat();
-                record(&mut latency, started);
-                bytes += size as u64;
+    /// The median of the rounds for each; a round goes through all shapes.
+    async fn take(device: &Device, scale: Scale) -> Result<Self, DiskError> {
+        let kinds = Self::KINDS.into_iter();
+        let rows = kinds.flat_map(|kind| Self::BLOCK_SIZES.map(|block_size| (kind, block_size)));
+        let shapes = rows.flat_map(|(kind, block_size)| {
+            Self::IN_FLIGHT.map(|in_flight| Shape { block_size, in_flight, kind })
+        });
+        let mut rates: Vec<(Shape, Vec<f64>)> = shapes.map(|shape| (shape, Vec::new())).collect();
+        for number in 1..=scale.rounds {
+            eprintln!("round {number} of {}: the device alone", scale.rounds);
+            for (shape, rates) in &mut rates {
+                rates.push(device.write(*shape, scale.raw_duration).await?.mb_per_s());
             }
-            Ok::<_, DiskError>((bytes, latency))
-        })
-    });
-    let lanes: Vec<_> = lanes.collect();
-    if kind == RawKind::Flushed {
-        while begin.elapsed() < scale.duration {
-            glommio::timer::sleep(FLUSH_INTERVAL.min(scale.duration)).await;
-            file.sync().await?;
+        }
+        Ok(Self(rates.into_iter().map(|(shape, rates)| (shape, median(rates))).collect()))
+    }
+
+    fn best(&self, kind: Kind) -> (Shape, f64) {
+        let of_kind = self.0.iter().filter(|(shape, _)| shape.kind == kind);
+        *of_kind.max_by(|a, b| a.1.total_cmp(&b.1)).expect("measured")
+    }
+
+    /// The way of writing that a case is measured between.
+    fn held_against(&self, case: Case) -> Shape {
+        let kind = if case.flush == Flush::Sync { Kind::Durable } else { Kind::Flushed };
+        match case.load.writers {
+            1 => Shape { block_size: 4096, in_flight: 1, kind },
+            _ => self.best(kind).0,
         }
     }
-    let (mut bytes, mut latency) = (0, histogram());
-    for lane in lanes {
-        let (more, of_lane) = lane.await?;
-        bytes += more;
-        latency.add(of_lane).expect("histograms of one kind");
-    }
-    Ok((bytes, begin.elapsed(), latency))
 }
 
-fn filled(disk: &FileDisk, size: usize) -> <FileDisk as Disk>::Buffer {
-    let mut buffer = disk.buffer(size);
-    buffer.as_mut().fill(0x5A);
-    buffer
-}
-
-/// Writes every block of a file once, so that later writes change no metadata.
-async fn write_over(disk: &FileDisk, file: &<FileDisk as Disk>::File) -> Result<(), DiskError> {
-    let size = 1 << 20;
-    let buffer = Rc::new(filled(disk, size));
-    for position in (0..file.size()).step_by(size) {
-        file.write(position, buffer.clone(), Durability::Written).await?;
+impl Display for Survey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for kind in Self::KINDS {
+            let (best, mb_per_s) = self.best(kind);
+            let (size, in_flight) = (best.block_size >> 10, best.in_flight);
+            write!(f, "raw {:<8} best {mb_per_s:>6.0} MB/s with ", format!("{kind:?}"))?;
+            write!(f, "{size} KiB x {in_flight}; all:")?;
+            for (shape, mb_per_s) in self.0.iter().filter(|(shape, _)| shape.kind == kind) {
+                let (size, in_flight) = (shape.block_size >> 10, shape.in_flight);
+                write!(f, "  {size}x{in_flight} {mb_per_s:.0}")?;
+            }
+            writeln!(f)?;
+        }
+        Ok(())
     }
-    file.sync().await
 }
 
 // ---- The log ----
@@ -252,12 +224,25 @@ const LOADS: [Load; 3] = [
     Load { name: "1 KiB, 1 writer", writers: 1, payload_size: 1 << 10 },
 ];
 
+#[derive(Clone, Copy)]
 struct Case {
     flush: Flush,
     is_recycled: bool,
     load: Load,
-    appends_per_s: f64,
-    rate: f64,
+}
+
+impl Display for Case {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let flush = if self.flush == Flush::Sync { "sync" } else { "async" };
+        let segments = if self.is_recycled { "recycled" } else { "fresh" };
+        write!(f, "{flush} {segments} {}", self.load.name)
+    }
+}
+
+/// What the log gave in one case and round.
+struct Appends {
+    per_s: f64,
+    mb_per_s: f64,
     p50_us: f64,
     p99_us: f64,
     /// Bytes that went to the device per byte of payload.
@@ -265,18 +250,31 @@ struct Case {
     writes_per_s: f64,
 }
 
-async fn measure_case(
-    disk: FileDisk,
+/// Runs a case in a directory of its own, which goes with it.
+async fn measure_log(
+    directory: &Path,
     scale: Scale,
-    flush: Flush,
-    is_recycled: bool,
-    load: Load,
+    case: Case,
     pulse: &Pulse,
-) -> Result<Case, DiskError> {
-    if is_recycled {
+) -> Result<Appends, DiskError> {
+    let log = directory.join("log");
+    fs::create_dir(&log).expect("the last case has removed it");
+    let disk = FileDisk::open(&log, FileDiskOptions::default()).await?;
+    if case.is_recycled {
         make_ready(&disk, scale).await?;
     }
-    let store = open(disk, scale, flush).await;
+    let appends = measure_appends(open(disk, scale, case.flush).await, scale, case.load, pulse);
+    let appends = appends.await?;
+    fs::remove_dir_all(&log).expect("nobody uses it any more");
+    Ok(appends)
+}
+
+async fn measure_appends(
+    store: Store<FileDisk>,
+    scale: Scale,
+    load: Load,
+    pulse: &Pulse,
+) -> Result<Appends, DiskError> {
     let helpers = spawn_helpers(&store, pulse);
     let (io_before, begin) = (device_bytes_written(), Instant::now());
     let deadline = begin + scale.duration;
@@ -298,12 +296,9 @@ async fn measure_case(
     }
     let stats = store.stats();
     let payload_bytes = latency.len() as f64 * load.payload_size as f64;
-    Ok(Case {
-        flush,
-        is_recycled,
-        load,
-        appends_per_s: latency.len() as f64 / seconds,
-        rate: payload_bytes / seconds,
+    Ok(Appends {
+        per_s: latency.len() as f64 / seconds,
+        mb_per_s: payload_bytes / 1e6 / seconds,
         p50_us: latency.value_at_quantile(0.5) as f64 / 1e3,
         p99_us: latency.value_at_quantile(0.99) as f64 / 1e3,
         device_bytes: device_bytes as f64 / payload_bytes,
@@ -315,7 +310,7 @@ async fn measure_case(
 async fn make_ready(disk: &FileDisk, scale: Scale) -> Result<(), DiskError> {
     for number in 0..scale.recycled_count {
         let name = FileName::Ready(number).to_string();
-        write_over(disk, &disk.create(&name, scale.segment_size).await?).await?;
+        raw_device::write_over(disk, disk.create(&name, scale.segment_size).await?).await?;
     }
     disk.sync_directory().await
 }
@@ -400,6 +395,87 @@ async fn write_until(
     latency
 }
 
+// ---- The table ----
+
+struct Round {
+    log: Appends,
+    /// What the case is held against, before it and after it.
+    raw: [Measured; 2],
+}
+
+impl Round {
+    /// Of the log's rate to the device's.
+    fn of_raw(&self) -> f64 {
+        let raw = self.raw.iter().map(Measured::mb_per_s).sum::<f64>() / 2.0;
+        self.log.mb_per_s / raw
+    }
+
+    /// Of the log's median latency to the device's.
+    fn of_raw_p50(&self) -> f64 {
+        let raw = self.raw.iter().map(Measured::p50_us).sum::<f64>() / 2.0;
+        self.log.p50_us / raw
+    }
+}
+
+fn print_table(table: &[(Case, Vec<Round>)], survey: &Survey) {
+    println!(
+        "{:<38}{:>10}{:>7}{:>8}{:>8}{:>9}{:>9}  ratio",
+        "log", "appends/s", "MB/s", "p50 us", "p99 us", "writes/s", "dev/pay",
+    );
+    for (case, rounds) in table {
+        let middle = |of: fn(&Appends) -> f64| median(rounds.iter().map(|r| of(&r.log)).collect());
+        println!(
+            "{:<38}{:>10.0}{:>7.0}{:>8.0}{:>8.0}{:>9.0}{:>9.2}  {}",
+            case.to_string(),
+            middle(|log| log.per_s),
+            middle(|log| log.mb_per_s),
+            middle(|log| log.p50_us),
+            middle(|log| log.p99_us),
+            middle(|log| log.writes_per_s),
+            middle(|log| log.device_bytes),
+            ratio(*case, rounds, table, survey),
+        );
+    }
+}
+
+/// What the case is for, in words.
+fn ratio(case: Case, rounds: &[Round], table: &[(Case, Vec<Round>)], survey: &Survey) -> String {
+    match case.load.writers {
+        1 => spread(rounds.iter().map(Round::of_raw_p50).collect()) + " x raw p50",
+        16 => {
+            let of_raw = spread(rounds.iter().map(Round::of_raw).collect());
+            if case.flush == Flush::Sync {
+                return of_raw + " of raw durable";
+            }
+            let plain = survey.best(Kind::Written).1;
+            let of_plain = median(rounds.iter().map(|r| r.log.mb_per_s / plain).collect());
+            format!("{of_raw} of raw flushed, {of_plain:.2} of raw written")
+        }
+        _ => {
+            let alone = |other: &&(Case, Vec<Round>)| {
+                let Case { flush, is_recycled, load } = other.0;
+                (flush, is_recycled, load.writers) == (case.flush, case.is_recycled, 1)
+            };
+            let Some((_, alone)) = table.iter().find(alone) else { return String::new() };
+            let pairs = rounds.iter().zip(alone);
+            spread(pairs.map(|(many, one)| many.log.per_s / one.log.per_s).collect())
+                + " x one writer"
+        }
+    }
+}
+
+/// The median, and between what.
+fn spread(values: Vec<f64>) -> String {
+    let least = values.iter().copied().fold(f64::INFINITY, f64::min);
+    let greatest = values.iter().copied().fold(0.0, f64::max);
+    format!("{:.2} ({least:.2} to {greatest:.2})", median(values))
+}
+
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values[values.len() / 2]
+}
+
 // ---- Helpers ----
 
 #[expect(clippy::disallowed_methods, reason = "a bench is an edge")]
@@ -422,99 +498,4 @@ fn device_bytes_written() -> u64 {
     let text = fs::read_to_string("/proc/self/io").unwrap_or_default();
     let line = text.lines().find_map(|line| line.strip_prefix("write_bytes: "));
     line.and_then(|bytes| bytes.parse().ok()).unwrap_or(0)
-}
-
-struct Report {
-    raw: Vec<Raw>,
-    cases: Vec<Case>,
-}
-
-impl Report {
-    /// Best rate of large plain writes, bytes per second.
-    fn best_raw(&self, kind: RawKind) -> &Raw {
-        let of_kind = self.raw.iter().filter(|raw| raw.kind == kind);
-        of_kind.max_by(|a, b| a.rate.total_cmp(&b.rate)).expect("measured")
-    }
-
-    fn lone_block(&self, kind: RawKind) -> &Raw {
-        let mut raw = self.raw.iter();
-        raw.find(|raw| raw.kind == kind && raw.size == 4096).expect("measured")
-    }
-
-    fn one_writer(&self, like: &Case) -> &Case {
-        let is_like = |case: &&Case| {
-            case.flush == like.flush
-                && case.is_recycled == like.is_recycled
-                && case.load.writers == 1
-        };
-        self.cases.iter().find(is_like).expect("measured")
-    }
-}
-
-impl Display for Report {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for kind in RawKind::ALL {
-            let (best, lone) = (self.best_raw(kind), self.lone_block(kind));
-            writeln!(
-                f,
-                "raw {:<8} best {:>6.0} MB/s ({} KiB x {})   4 KiB x 1: {:>6.0}/s, p50 {:.0} us",
-                format!("{kind:?}"),
-                best.rate / 1e6,
-                best.size >> 10,
-                best.in_flight,
-                lone.rate / 4096.0,
-                lone.p50_us,
-            )?;
-        }
-        writeln!(f, "\nraw, MB/s, size x in flight:")?;
-        for kind in RawKind::ALL {
-            write!(f, "{:<9}", format!("{kind:?}"))?;
-            let large = |raw: &&Raw| raw.kind == kind && raw.size > 4096;
-            for raw in self.raw.iter().filter(large) {
-                write!(f, " {}Kx{} {:.0} ", raw.size >> 10, raw.in_flight, raw.rate / 1e6)?;
-            }
-            writeln!(f)?;
-        }
-        writeln!(
-            f,
-            "\n{:<6}{:<9}{:<26}{:>10}{:>8}{:>9}{:>9}{:>10}{:>8}  ratio",
-            "flush",
-            "segments",
-            "load",
-            "appends/s",
-            "MB/s",
-            "p50 us",
-            "p99 us",
-            "writes/s",
-            "dev/pay",
-        )?;
-        for case in &self.cases {
-            let kind = match case.flush {
-                Flush::Sync => RawKind::Durable,
-                Flush::Async => RawKind::Flushed,
-            };
-            let ratio = match case.load.writers {
-                1 => format!("{:.2} x raw p50", case.p50_us / self.lone_block(kind).p50_us),
-                16 => format!("{:.2} of raw", case.rate / self.best_raw(kind).rate),
-                _ => {
-                    let one = self.one_writer(case);
-                    format!("{:.1} x one writer", case.appends_per_s / one.appends_per_s)
-                }
-            };
-            writeln!(
-                f,
-                "{:<6}{:<9}{:<26}{:>10.0}{:>8.0}{:>9.0}{:>9.0}{:>10.0}{:>8.2}  {ratio}",
-                if case.flush == Flush::Sync { "sync" } else { "async" },
-                if case.is_recycled { "recycled" } else { "fresh" },
-                case.load.name,
-                case.appends_per_s,
-                case.rate / 1e6,
-                case.p50_us,
-                case.p99_us,
-                case.writes_per_s,
-                case.device_bytes,
-            )?;
-        }
-        Ok(())
-    }
 }

@@ -4,7 +4,7 @@
 //! cargo bench --bench device -- [--test] [DIRECTORY]
 //! ```
 //!
-//! Overwrites a written file with direct I/O, without and with O_DSYNC. Every cell is the median of
+//! Overwrites a written file with direct I/O: without and with a flush beside it, and with O_DSYNC. Every cell is the median of
 //! some rounds, which go through all shapes in turn so that noise does not stick to one of them.
 
 #[path = "nudged.rs"]
@@ -15,14 +15,15 @@ mod raw_device;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use raw_device::{Device, Measured, Shape};
+use raw_device::{Device, Kind, Measured, Shape};
 use ringmq::shard::nudge::Pulse;
-use ringmq::storage::disk::{DiskError, Durability};
+use ringmq::storage::disk::DiskError;
 use ringmq::storage::file::{FileDisk, FileDiskOptions};
 
 const BLOCK_SIZES: [usize; 3] = [256 << 10, 1 << 20, 4 << 20];
 const IN_FLIGHT: [usize; 3] = [1, 4, 8];
-const SMALL: Shape = Shape { block_size: 4096, in_flight: 1, durability: Durability::Durable };
+const KINDS: [Kind; 3] = [Kind::Written, Kind::Flushed, Kind::Durable];
+const SMALL: Shape = Shape { block_size: 4096, in_flight: 1, kind: Kind::Durable };
 
 /// How long and how large.
 #[derive(Clone, Copy)]
@@ -72,12 +73,11 @@ async fn run(directory: PathBuf, effort: Effort, pulse: Pulse) -> Result<(), Dis
     Ok(())
 }
 
-/// In the order of the table: row by row, and in a row plain before durable.
+/// In the order of the table: row by row, and in a row plain, flushed, durable.
 fn shapes() -> Vec<Shape> {
-    let durabilities = [Durability::Written, Durability::Durable];
-    let rows = BLOCK_SIZES.into_iter().flat_map(|size| durabilities.map(|d| (size, d)));
-    rows.flat_map(|(block_size, durability)| {
-        IN_FLIGHT.map(|in_flight| Shape { block_size, in_flight, durability })
+    let rows = BLOCK_SIZES.into_iter().flat_map(|size| KINDS.map(|kind| (size, kind)));
+    rows.flat_map(|(block_size, kind)| {
+        IN_FLIGHT.map(|in_flight| Shape { block_size, in_flight, kind })
     })
     .collect()
 }
@@ -85,8 +85,12 @@ fn shapes() -> Vec<Shape> {
 fn print_table(mb_per_s: &[f64]) {
     println!("\n{:<20} {:>9} {:>9} {:>9}  MB/s", "", "1", "4", "8 in flight");
     for (index, row) in mb_per_s.chunks(IN_FLIGHT.len()).enumerate() {
-        let flags = if index % 2 == 0 { "plain" } else { "O_DSYNC" };
-        print!("{:>5} KiB  {flags:<9}", BLOCK_SIZES[index / 2] >> 10);
+        let kind = match KINDS[index % KINDS.len()] {
+            Kind::Written => "plain",
+            Kind::Flushed => "flushed",
+            Kind::Durable => "O_DSYNC",
+        };
+        print!("{:>5} KiB  {kind:<9}", BLOCK_SIZES[index / KINDS.len()] >> 10);
         row.iter().for_each(|rate| print!(" {rate:>9.0}"));
         println!();
     }

@@ -15,13 +15,28 @@ use ringmq::storage::file::{FileDisk, StoredFile};
 const FILE_NAME: &str = "raw-device";
 /// Size of the writes that prepare the file.
 const FILL_SIZE: usize = 1 << 20;
+/// How often everything is flushed beside writes of [`Kind::Flushed`]: as often as a log with
+/// asynchronous flush does it at the latest.
+const FLUSH_INTERVAL: Duration = Duration::from_millis(400);
+
+/// What a plain write waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// The device's cache.
+    Written,
+    /// The same, with a flush of all of it beside it now and then: what asynchronous flush can be held
+    /// against for long, since no cache takes more than the media.
+    Flushed,
+    /// Stable media.
+    Durable,
+}
 
 /// One way of writing.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Shape {
     pub block_size: usize,
     pub in_flight: usize,
-    pub durability: Durability,
+    pub kind: Kind,
 }
 
 /// What writing in one shape for a while gave.
@@ -35,13 +50,23 @@ impl Measured {
     pub fn mb_per_s(&self) -> f64 {
         self.bytes as f64 / 1e6 / self.elapsed.as_secs_f64()
     }
+
+    /// Microseconds within which half of the writes ended.
+    pub fn p50_us(&self) -> f64 {
+        self.latency_us.value_at_quantile(0.5) as f64
+    }
 }
 
 impl fmt::Display for Measured {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let ms = |quantile| self.latency_us.value_at_quantile(quantile) as f64 / 1e3;
         let writes_per_s = self.latency_us.len() as f64 / self.elapsed.as_secs_f64();
-        write!(f, "{writes_per_s:>8.0}/s  p50 {:>7.3} ms  p99 {:>7.3} ms", ms(0.5), ms(0.99))
+        write!(
+            f,
+            "{writes_per_s:>8.0}/s  p50 {:>7.3} ms  p99 {:>7.3} ms",
+            self.p50_us() / 1e3,
+            ms(0.99)
+        )
     }
 }
 
@@ -58,37 +83,33 @@ impl Device {
         if disk.list().await?.iter().any(|(name, _)| name == FILE_NAME) {
             disk.remove(FILE_NAME).await?;
         }
-        let file = disk.create(FILE_NAME, size).await?;
-        let device = Self { disk: disk.clone(), file, pulse };
-        let buffer = device.filled(FILL_SIZE);
-        for offset in (0..size).step_by(FILL_SIZE) {
-            device.file.write(offset, buffer.clone(), Durability::Written).await?;
-        }
-        device.file.sync().await?;
-        Ok(device)
+        let file = write_over(disk, disk.create(FILE_NAME, size).await?).await?;
+        Ok(Self { disk: disk.clone(), file, pulse })
     }
 
     /// Overwrites the file from its beginning, round and round, for as long as `lasts`; every writer
     /// writes at least once.
     pub async fn write(&self, shape: Shape, lasts: Duration) -> Result<Measured, DiskError> {
-        let buffer = self.filled(shape.block_size);
+        let buffer = filled(&self.disk, shape.block_size);
         let next_offset = Cell::new(0);
         let begin = Instant::now();
-        let writers = (0..shape.in_flight).map(|_| async {
-            let mut latency_us = Vec::new();
-            loop {
+        let writers = join_all((0..shape.in_flight).map(|_| {
+            let next = || {
                 let offset = next_offset.get();
                 next_offset.set(self.offset_after(offset, shape.block_size as u64));
-                let submitted = Instant::now();
-                self.file.write(offset, buffer.clone(), shape.durability).await?;
-                self.pulse.beat();
-                latency_us.push(submitted.elapsed().as_micros() as u64);
-                if begin.elapsed() >= lasts {
-                    return Ok(latency_us);
-                }
+                offset
+            };
+            self.write_until(begin + lasts, shape.kind, buffer.clone(), next)
+        }));
+        let flushes = async {
+            while shape.kind == Kind::Flushed && begin.elapsed() < lasts {
+                glommio::timer::sleep(FLUSH_INTERVAL.min(lasts)).await;
+                self.file.sync().await?;
             }
-        });
-        let outcomes: Vec<Result<Vec<u64>, DiskError>> = join_all(writers).await;
+            Ok::<_, DiskError>(())
+        };
+        let (outcomes, flushed) = futures_util::future::join(writers, flushes).await;
+        flushed?;
         let elapsed = begin.elapsed();
         let mut latency_us = Histogram::new(3).expect("three digits are allowed");
         for outcome in outcomes {
@@ -101,6 +122,28 @@ impl Device {
         Ok(Measured { bytes, elapsed, latency_us })
     }
 
+    /// One writer, at the offsets that `next` gives. Returns the latency of each write, microseconds.
+    async fn write_until(
+        &self,
+        deadline: Instant,
+        kind: Kind,
+        buffer: Rc<<FileDisk as Disk>::Buffer>,
+        next: impl Fn() -> u64,
+    ) -> Result<Vec<u64>, DiskError> {
+        let durability =
+            if kind == Kind::Durable { Durability::Durable } else { Durability::Written };
+        let mut latency_us = Vec::new();
+        loop {
+            let submitted = Instant::now();
+            self.file.write(next(), buffer.clone(), durability).await?;
+            self.pulse.beat();
+            latency_us.push(submitted.elapsed().as_micros() as u64);
+            if Instant::now() >= deadline {
+                return Ok(latency_us);
+            }
+        }
+    }
+
     fn offset_after(&self, offset: u64, block_size: u64) -> u64 {
         let next = offset + block_size;
         if next + block_size <= self.file.size() { next } else { 0 }
@@ -109,13 +152,23 @@ impl Device {
     pub async fn remove(self) -> Result<(), DiskError> {
         self.disk.remove(FILE_NAME).await
     }
+}
 
-    fn filled(&self, size: usize) -> Rc<<FileDisk as Disk>::Buffer> {
-        let mut buffer = self.disk.buffer(size);
-        // Not one repeated byte, which some devices do not store.
-        for (index, byte) in buffer.as_bytes_mut().iter_mut().enumerate() {
-            *byte = (index.wrapping_mul(2_654_435_761) >> 7) as u8;
-        }
-        Rc::new(buffer)
+/// Writes every block of a file once and makes that durable.
+pub async fn write_over(disk: &FileDisk, file: StoredFile) -> Result<StoredFile, DiskError> {
+    let buffer = filled(disk, FILL_SIZE);
+    for offset in (0..file.size()).step_by(FILL_SIZE) {
+        file.write(offset, buffer.clone(), Durability::Written).await?;
     }
+    file.sync().await?;
+    Ok(file)
+}
+
+fn filled(disk: &FileDisk, size: usize) -> Rc<<FileDisk as Disk>::Buffer> {
+    let mut buffer = disk.buffer(size);
+    // Not one repeated byte, which some devices do not store.
+    for (index, byte) in buffer.as_bytes_mut().iter_mut().enumerate() {
+        *byte = (index.wrapping_mul(2_654_435_761) >> 7) as u8;
+    }
+    Rc::new(buffer)
 }
