@@ -116,6 +116,11 @@ impl SimDisk {
         Self(Rc::new(RefCell::new(machine.restarted(platter, rng.next_u64()))))
     }
 
+    /// What has been written and is not on the medium yet, bytes.
+    pub fn volatile_bytes(&self) -> u64 {
+        self.0.borrow().platter.volatile_bytes()
+    }
+
     /// The bytes of a file as a reader would see them now; not a step.
     pub fn contents(&self, name: &str) -> Option<Vec<u8>> {
         let machine = self.0.borrow();

@@ -115,6 +115,12 @@ impl Platter {
             .retain(|file, content| named.contains(file) || Rc::strong_count(&content.handles) > 1);
     }
 
+    /// What the device's volatile cache holds, bytes: a flush has to carry it to the medium.
+    pub fn volatile_bytes(&self) -> u64 {
+        let blocks: usize = self.files.values().map(|content| content.volatile.len()).sum();
+        (blocks * BLOCK_SIZE) as u64
+    }
+
     /// The number of the newest write that has taken effect.
     pub fn newest_write(&self) -> u64 {
         self.writes_made

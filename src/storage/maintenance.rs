@@ -303,6 +303,9 @@ impl<D: Disk> Store<D> {
     }
 
     /// Writes zeros ahead of need while the device is idle. True when a file has become ready.
+    ///
+    /// Each write is durable: zeros that piled up in the device's cache would all have to reach the
+    /// media before the first message that comes is acknowledged.
     async fn write_zeros(&self) -> Result<bool, DiskError> {
         if !self.is_idle() || !self.begin_zeroing().await? {
             return Ok(false);
@@ -318,7 +321,7 @@ impl<D: Disk> Store<D> {
             zeros.as_mut().fill(0);
             let written = zeros.as_ref().len() as u64;
             let zeros = Rc::new(zeros);
-            zeroing.file.write(zeroing.position, zeros, Durability::Written).await?;
+            zeroing.file.write(zeroing.position, zeros, Durability::Durable).await?;
             zeroing.position += written;
         }
         if zeroing.position < size {

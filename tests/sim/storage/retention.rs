@@ -145,6 +145,22 @@ fn files_are_written_ahead_of_need_only_while_nothing_is_appended() {
 }
 
 #[test]
+fn the_first_message_waits_for_no_zeros_in_the_devices_cache() {
+    const WRITES: u64 = 8;
+    let large = || StoreConfig { segment_size: WRITES << 20, ..config() };
+    for steps in 0..2 * WRITES {
+        run(async move {
+            let disk = SimDisk::new(6);
+            let shard = Shard::open(&disk, large()).await.unwrap();
+            shard.maintain(false).await.unwrap();
+            disk.lose_power_after(steps);
+            shard.maintain(false).await.ok();
+            assert_eq!(disk.volatile_bytes(), 0, "after {steps} steps");
+        });
+    }
+}
+
+#[test]
 fn a_damaged_segment_leaves_the_log_and_stays_on_disk() {
     run(async {
         let disk = SimDisk::new(5);
