@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use ringmq::broker::{Answer, Broker, BrokerConfig, Origin, Outcome};
+use ringmq::model::batch::BatchItem;
 use ringmq::model::record::{RecordView, property};
 use ringmq::model::reply::{PullStatus, Pulled};
 use ringmq::model::request::{Expression, Produce, Pull, QueueOf};
@@ -106,13 +107,17 @@ async fn commit(broker: &Broker<SimDisk>) {
 }
 
 async fn send(broker: &Broker<SimDisk>, request: Produce) -> Result<QueueOffset, Refusal> {
-    match ask(broker, Request::Produce(request)) {
-        Outcome::Safe { reply: Reply::Produced(produced), .. } => {
-            commit(broker).await;
-            Ok(produced.queue_offset)
+    let request = Request::Produce(request);
+    loop {
+        match ask(broker, request.clone()) {
+            Outcome::Safe { reply: Reply::Produced(produced), .. } => {
+                commit(broker).await;
+                return Ok(produced.queue_offset);
+            }
+            Outcome::NoRoom { .. } => _ = broker.store().commit_step().await.unwrap(),
+            Outcome::Now(answer) => return Err(answer.reply.unwrap_err()),
+            other => panic!("{other:?}"),
         }
-        Outcome::Now(answer) => Err(answer.reply.unwrap_err()),
-        other => panic!("{other:?}"),
     }
 }
 
@@ -200,7 +205,7 @@ fn pulls_outside_a_queue_are_told_where_it_is() {
             (0, 3, PullStatus::Found, 4),
             (0, 4, PullStatus::NothingNew, 4),
             (0, 5, PullStatus::OffsetMoved, 4),
-            (0, -1, PullStatus::OffsetMoved, 4),
+            (0, -1, PullStatus::OffsetMoved, 0),
             (1, 0, PullStatus::NothingNew, 0),
             (1, 7, PullStatus::OffsetMoved, 0),
         ];
@@ -451,4 +456,147 @@ fn what_was_acknowledged_survives_power_cuts() {
         }
         sim::run(check(&disk, &promised, seed));
     }
+}
+
+/// How a record is laid out is the broker's affair: a client that calls its host IPv6 changes nothing.
+#[test]
+fn no_system_flag_of_a_client_changes_how_a_record_is_read() {
+    sim::run(async {
+        let disk = SimDisk::new(21);
+        let broker = open(&disk).await;
+        let flags = (0..31).map(|bit| 1 << bit).filter(|flag| *flag != 4);
+        let mut sent = 0;
+        for flag in flags {
+            let request = Produce { system_flag: flag, ..produce("t", 0, "A", b"one") };
+            send(&broker, request).await.unwrap();
+            sent += 1;
+        }
+        assert_eq!(read_all(&broker, "t", 0).await.len(), sent);
+        let again = open(&disk).await;
+        assert_eq!(read_all(&again, "t", 0).await.len(), sent);
+    });
+}
+
+/// What is half of a transaction, or is to come later, would be seen too early.
+#[test]
+fn what_consumers_must_not_see_yet_is_refused() {
+    let rows: [(i32, &[u8], bool); 11] = [
+        (0, b"TAGS\x01A\x02", true),
+        (0, b"TRAN_MSG\x01true\x02PGROUP\x01g\x02", false),
+        (0, b"UNIQ_KEY\x01u\x02TRAN_MSG\x01TRUE", false),
+        (0, b"TRAN_MSG\x01false\x02", true),
+        (4, b"", false),
+        (12, b"", false),
+        (8, b"", true),
+        (0, b"DELAY\x013\x02", false),
+        (0, b"DELAY\x010\x02", true),
+        (0, b"K\x01v\x02TIMER_DELIVER_MS\x011700000000000\x02", false),
+        (0, b"DELAYED\x013\x02TIMER\x011\x02", true),
+    ];
+    sim::run(async move {
+        let broker = open(&SimDisk::new(22)).await;
+        for (system_flag, properties, is_taken) in rows {
+            let properties = Bytes::from_static(properties);
+            let what = format!("{system_flag} {properties:?}");
+            let sent =
+                send(&broker, Produce { system_flag, properties, ..produce("t", 0, "A", b"body") });
+            match sent.await {
+                Ok(_) => assert!(is_taken, "{what}"),
+                Err(Refusal::NotOffered(_)) => assert!(!is_taken, "{what}"),
+                Err(other) => panic!("{what}: {other}"),
+            }
+        }
+    });
+}
+
+/// The end of a pair is put between a message's own properties and those of its batch.
+#[test]
+fn a_batch_whose_properties_just_do_not_fit_is_refused() {
+    sim::run(async {
+        let broker = open(&SimDisk::new(23)).await;
+        send(&broker, produce("t", 0, "A", b"one")).await.unwrap();
+        let shared = b"WAIT\x01true\x02";
+        for (room, fits) in [(0, false), (1, true)] {
+            let own = vec![b'p'; 32_767 - shared.len() - room];
+            let mut body = Vec::new();
+            BatchItem { flag: 0, body: b"x", properties: &own }.write(&mut body);
+            let request = Produce {
+                is_batch: true,
+                properties: Bytes::from_static(shared),
+                ..produce("t", 0, "A", &body)
+            };
+            let sent = send(&broker, request).await;
+            assert_eq!(sent.is_ok(), fits, "{sent:?}");
+        }
+    });
+}
+
+async fn fill_segments(broker: &Broker<SimDisk>, tag: &str, segments: usize) {
+    while broker.store().stats().segment_count < segments {
+        send(broker, produce("t", 0, tag, &[7; 3000])).await.unwrap();
+        broker.maintain(NOW, false).await.unwrap();
+    }
+}
+
+#[test]
+fn a_pull_that_filters_more_index_pages_than_the_cache_holds_is_answered() {
+    sim::run(async {
+        let store = StoreConfig { index_cache_bytes: 64 << 10, ..store_config() };
+        let opened = Broker::open(SimDisk::new(24), store, broker_config(true)).await;
+        let broker = opened.unwrap().0;
+        fill_segments(&broker, "A", 4).await;
+        let subscription = Some(Expression { kind: "TAG".into(), text: "Z".into() });
+        let mut outcome = ask(&broker, Request::Pull(Pull { subscription, ..pull("t", 0, 0) }));
+        for _ in 0..100 {
+            match outcome {
+                Outcome::Now(answer) => {
+                    let Ok(Reply::Pulled(pulled)) = answer.reply else { panic!("{answer:?}") };
+                    assert_eq!(pulled.status, PullStatus::NothingMatched);
+                    return;
+                }
+                Outcome::Read(read) => outcome = broker.finish(read).await,
+                other => panic!("{other:?}"),
+            }
+        }
+        panic!("100 pages were read and there is no answer");
+    });
+}
+
+#[test]
+fn messages_of_a_queue_that_was_taken_away_come_back_with_it() {
+    sim::run(async {
+        let disk = SimDisk::new(26);
+        let broker = open(&disk).await;
+        let set = |broker: &Broker<SimDisk>, count| {
+            ask(broker, Request::UpdateTopic(TopicConfig::new(topic("t"), count)))
+        };
+        set(&broker, 4);
+        commit(&broker).await;
+        for _ in 0..5 {
+            send(&broker, produce("t", 3, "A", b"kept")).await.unwrap();
+        }
+        set(&broker, 2);
+        commit(&broker).await;
+        broker.maintain(NOW, true).await.unwrap();
+        let broker = open(&disk).await;
+        set(&broker, 4);
+        commit(&broker).await;
+        assert_eq!(read_all(&broker, "t", 3).await.len(), 5);
+    });
+}
+
+/// Whoever is told that a topic is there, or is gone, may rely on it, also when another client asked
+/// for the same a moment ago.
+#[test]
+fn topics_that_are_set_or_deleted_again_are_answered_when_that_is_durable() {
+    sim::run(async {
+        let broker = open(&SimDisk::new(27)).await;
+        let set = Request::UpdateTopic(TopicConfig::new(topic("t"), 4));
+        let delete = Request::DeleteTopic { topic: topic("t") };
+        for request in [set.clone(), set, delete.clone(), delete] {
+            let outcome = ask(&broker, request);
+            let Outcome::Safe { mark, .. } = outcome else { panic!("{outcome:?}") };
+            assert_eq!(mark, broker.store().end());
+        }
+    });
 }

@@ -30,7 +30,8 @@ impl<D: Disk> Broker<D> {
             state.topics.find(&config.name).is_ok_and(|(_, topic)| topic.config == *config)
         };
         if known {
-            return Ok(Outcome::done());
+            // The entry that made it so may not be safe yet.
+            return Ok(Outcome::Safe { mark: self.store.end(), reply: Reply::Done });
         }
         let config = TopicConfig { name: config.name.detached(), ..config.clone() };
         let (_, mark) = self.set_topic(config, now)?;
@@ -47,7 +48,7 @@ impl<D: Disk> Broker<D> {
             return Err(Refusal::ReservedTopic(name.detached()));
         }
         let Some(number) = self.state.borrow().topics.number(name) else {
-            return Ok(Outcome::done());
+            return Ok(Outcome::Safe { mark: self.store.end(), reply: Reply::Done });
         };
         let appended = self.append_fact(EntryKind::Topic, &TopicFact { number, config: None })?;
         self.forget_topic(number, now);

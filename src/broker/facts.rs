@@ -36,12 +36,16 @@ pub struct FactError {
     why: String,
 }
 
+pub fn unreadable(what: &'static str, why: &impl std::fmt::Display) -> FactError {
+    FactError { what, why: why.to_string() }
+}
+
 pub fn encode(fact: &impl Serialize) -> Vec<u8> {
     serde_json::to_vec(fact).expect("plain structs with text keys always encode")
 }
 
 pub fn decode<T: DeserializeOwned>(what: &'static str, bytes: &[u8]) -> Result<T, FactError> {
-    serde_json::from_slice(bytes).map_err(|error| FactError { what, why: error.to_string() })
+    serde_json::from_slice(bytes).map_err(|error| unreadable(what, &error))
 }
 
 #[derive(Serialize, Deserialize)]

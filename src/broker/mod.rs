@@ -4,6 +4,7 @@
 //! ```text
 //!   handle(request, now) ─▶ Outcome::Now     the answer
 //!                           Outcome::Safe    the answer, once the log is safe up to a mark
+//!                           Outcome::NoRoom  nothing yet: the log takes no more at the moment
 //!                           Outcome::Held    a pull that waits; see `advance` and `expire`
 //!                           Outcome::Read    the disk must be read: await `finish`
 //! ```
@@ -38,7 +39,7 @@ use self::held::{Held, PullTask};
 use self::offsets::Offsets;
 use self::pull::Chosen;
 use self::topics::Topics;
-use crate::model::record::Host;
+use crate::model::record::{Host, RECORD_SIZE_MAX};
 use crate::model::request::{DataVersion, QueueOf};
 use crate::model::{
     Chunk, LogOffset, QueueOffset, Refusal, Reply, Request, ShardId, Timestamp, TopicConfig,
@@ -105,6 +106,10 @@ pub enum Outcome {
         mark: LogOffset,
         reply: Reply,
     },
+    /// Nothing was done: an append of `size` bytes finds no room now. To be tried again when there is.
+    NoRoom {
+        size: usize,
+    },
     /// The answer comes out of [`Broker::advance`] or [`Broker::expire`], with the origin.
     Held,
     /// The disk must be read first: to be awaited with [`Broker::finish`].
@@ -134,6 +139,20 @@ pub enum ColdRead {
     Message { offset: LogOffset },
     OffsetByTime { queue: QueueKey, at: Timestamp, is_upper: bool },
     StoreTime { queue: QueueOf, page: IndexPage },
+}
+
+impl ColdRead {
+    /// Message bytes that the answer may hold.
+    pub fn size_max(&self) -> usize {
+        match self {
+            Self::Index { task, .. } => task.bytes_max as usize,
+            Self::Messages { chosen, .. } => {
+                chosen.iter().map(|(_, located)| located.size as usize).sum()
+            }
+            Self::Message { .. } => RECORD_SIZE_MAX,
+            Self::OffsetByTime { .. } | Self::StoreTime { .. } => 0,
+        }
+    }
 }
 
 /// The answer of a pull that was held.

@@ -73,8 +73,8 @@ impl<D: Disk> Broker<D> {
             // Messages of topics that were deleted behind them.
             index.retain_topics(|topic| state.topics.topic(topic).is_some());
             for (key, next) in index.next_offsets() {
-                if let Some(queue) = state.topics.queue_mut(key.topic, key.queue) {
-                    queue.visible = next;
+                if let Some(topic) = state.topics.topic_mut(key.topic) {
+                    topic.queue_kept(key.queue).visible = next;
                 }
             }
         });
@@ -89,7 +89,7 @@ impl State {
         now: Timestamp,
     ) -> Result<(), FactError> {
         match entry.kind {
-            EntryKind::Messages => index_records(index, entry),
+            EntryKind::Messages => index_records(index, entry)?,
             _ if entry.in_snapshot => {}
             EntryKind::Topic => {
                 let fact: TopicFact = facts::decode("topic entry", entry.payload)?;
@@ -116,11 +116,11 @@ impl State {
 }
 
 /// Puts the records of one entry into the index as they were put there when they were appended.
-fn index_records(index: &mut Index, entry: &Replayed<'_>) {
+fn index_records(index: &mut Index, entry: &Replayed<'_>) -> Result<(), FactError> {
     let mut position = 0;
     while position < entry.payload.len() {
         let record = RecordView::parse(&entry.payload[position..])
-            .expect("an entry with a right checksum holds the records that were written");
+            .map_err(|error| facts::unreadable("message record", &error))?;
         let located = Located {
             offset: entry.payload_offset.plus(position as u64),
             size: record.size as u32,
@@ -132,4 +132,5 @@ fn index_records(index: &mut Index, entry: &Replayed<'_>) {
         index.push(queue, record.queue_offset, located);
         position += record.size;
     }
+    Ok(())
 }

@@ -10,7 +10,8 @@ use super::{Broker, Origin, Outcome, Pending};
 use crate::model::batch::{BatchItem, BatchItems};
 use crate::model::record::{
     BODY_SIZE_MAX, Host, NewRecord, PROPERTIES_SIZE_MAX, PROPERTY_END, PROPERTY_NAME_END,
-    PROPERTY_UNIQUE_KEY, Placement, RecordHead, RecordView, tag_hash_of,
+    PROPERTY_UNIQUE_KEY, Placement, RecordHead, RecordView, SYSTEM_FLAGS_OF_LAYOUT, Withheld,
+    tag_hash_of, withheld_by,
 };
 use crate::model::reply::Produced;
 use crate::model::request::{Produce, ProduceRecords};
@@ -33,22 +34,13 @@ impl<D: Disk> Broker<D> {
         now: Timestamp,
     ) -> Result<Outcome, Refusal> {
         let key = self.admit(request, now)?;
-        let item = |item: BatchItem<'_>, batch: &[u8]| -> Result<(), Refusal> {
-            check_sizes(item.body, item.properties.len() + batch.len())
-        };
         let shared = shared_properties(request);
         let record =
             Template { request, queue: key.queue, born_host: origin.host, shared: &shared };
+        check_ordinary(request.system_flag, &request.properties)?;
         if !request.is_batch {
-            item(
-                BatchItem {
-                    flag: request.flag,
-                    body: &request.body,
-                    properties: &request.properties,
-                },
-                &[],
-            )?;
             let single = record.single();
+            check_sizes(&single)?;
             let sizes = smallvec![(single.size() as u32, tag_hash_of(&request.properties))];
             return self.append(key, sizes, now, |placements, out| {
                 single.write(&placements.at(0), out);
@@ -57,11 +49,13 @@ impl<D: Disk> Broker<D> {
         let mut sizes = Sizes::new();
         for next in BatchItems::new(&request.body) {
             let next = next?;
-            item(next, &shared)?;
+            let item = record.item(next);
+            check_sizes(&item)?;
+            check_ordinary(request.system_flag, next.properties)?;
             if sizes.len() == BATCH_COUNT_MAX {
                 return Err(Refusal::BadBatch(format!("more than {BATCH_COUNT_MAX} messages")));
             }
-            sizes.push((record.item(next).size() as u32, tag_hash_of(next.properties)));
+            sizes.push((item.size() as u32, tag_hash_of(next.properties)));
         }
         if sizes.is_empty() {
             return Err(Refusal::BadBatch("it holds no message".into()));
@@ -158,8 +152,11 @@ impl<D: Disk> Broker<D> {
                 Placements { begin, queue_offset: first, stored_at: now, store_host };
             write(&mut placements, out);
         };
-        let appended = self.store.append(EntryKind::Messages, queue.topic, total, fill);
-        let appended = appended.map_err(|error| self.refuse_append(error, total))?;
+        let appended = match self.store.append(EntryKind::Messages, queue.topic, total, fill) {
+            Ok(appended) => appended,
+            Err(AppendError::NoRoom) => return Ok(Outcome::NoRoom { size: total }),
+            Err(error) => return Err(self.refuse_append(error, total)),
+        };
         let positions = self.index_messages(queue, first, &appended, &sizes, now);
         let next = first.plus(sizes.len() as u64);
         self.state.borrow_mut().pending.push_back(Pending { end: appended.end, queue, next });
@@ -256,7 +253,7 @@ impl<'a> Template<'a> {
             topic: self.request.topic.as_str(),
             queue: self.queue,
             flag,
-            system_flag: self.request.system_flag,
+            system_flag: self.request.system_flag & !SYSTEM_FLAGS_OF_LAYOUT,
             born_at: self.request.born_at,
             born_host: self.born_host,
             reconsume_times: self.request.reconsume_times,
@@ -280,7 +277,12 @@ fn shared_properties(request: &Produce) -> Vec<u8> {
     pairs.filter(|pair| !is_unique_key(pair)).flatten().copied().collect()
 }
 
-fn check_sizes(body: &[u8], properties_size: usize) -> Result<(), Refusal> {
+/// What [`NewRecord::write`] relies on.
+fn check_sizes(record: &NewRecord<'_>) -> Result<(), Refusal> {
+    check_parts(record.body, record.properties_size())
+}
+
+fn check_parts(body: &[u8], properties_size: usize) -> Result<(), Refusal> {
     if body.is_empty() {
         return Err(Refusal::EmptyBody);
     }
@@ -295,6 +297,15 @@ fn check_sizes(body: &[u8], properties_size: usize) -> Result<(), Refusal> {
     Ok(())
 }
 
+/// Refuses what consumers must not see as soon as it is stored: that is all this shard can do with it.
+fn check_ordinary(system_flag: i32, properties: &[u8]) -> Result<(), Refusal> {
+    match withheld_by(system_flag, properties) {
+        None => Ok(()),
+        Some(Withheld::Transaction) => Err(Refusal::NotOffered("transactions")),
+        Some(Withheld::Delay) => Err(Refusal::NotOffered("delayed messages")),
+    }
+}
+
 /// Walks the records of a fixed-header batch: whole records of one topic and one queue, as many
 /// as announced.
 fn check_records(request: &ProduceRecords) -> Result<(&str, Sizes), Refusal> {
@@ -307,7 +318,11 @@ fn check_records(request: &ProduceRecords) -> Result<(&str, Sizes), Refusal> {
         if record.born_host.is_none() || record.store_host.is_none() {
             return Err(bad("a record with IPv6 hosts".into()));
         }
-        check_sizes(record.body, record.properties.len())?;
+        check_parts(record.body, record.properties.len())?;
+        check_ordinary(record.system_flag, record.properties)?;
+        if record.system_flag & SYSTEM_FLAGS_OF_LAYOUT != 0 {
+            return Err(bad("a record that holds several messages".into()));
+        }
         if *topic.get_or_insert(record.topic) != record.topic || record.queue != request.queue {
             return Err(bad("records of several topics or queues".into()));
         }

@@ -21,7 +21,7 @@ const BYTES_MAX: u32 = 4 << 20;
 const BYTES_DEFAULT: u32 = 256 << 10;
 /// Longest time a pull is held, ms.
 const HOLD_MS_MAX: u64 = 60_000;
-/// Index entries one try looks at, so that a filter which takes nothing cannot hold up the shard.
+/// Index entries one pull looks at, so that a filter which takes nothing cannot hold up the shard.
 const SCAN_MAX: u64 = 16_384;
 /// Index entries fetched at a time.
 const LOOKUP_COUNT: usize = 32;
@@ -40,7 +40,11 @@ enum Search {
         next: QueueOffset,
     },
     /// A part of a sealed segment's index must be loaded first.
-    NeedsIndex(IndexPage),
+    NeedsIndex {
+        page: IndexPage,
+        /// What lies below was looked at; nothing matched.
+        at: QueueOffset,
+    },
     Outside {
         correct: QueueOffset,
     },
@@ -58,7 +62,7 @@ impl<D: Disk> Broker<D> {
         if let (Some(group), Some(offset)) = (&request.group, request.commit) {
             self.commit_in_memory(group, queue, offset)?;
         }
-        let asked = u64::try_from(request.offset).unwrap_or(u64::MAX);
+        let asked = u64::try_from(request.offset).unwrap_or(0);
         let task = PullTask {
             origin,
             queue,
@@ -69,6 +73,12 @@ impl<D: Disk> Broker<D> {
             filter,
             hold_until: request.hold_ms.map(|ms| now.plus_ms(ms.min(HOLD_MS_MAX))),
         };
+        if request.offset < 0 {
+            // Below all there is, whatever there is (remoting reference, 5.3).
+            let min = QueueOffset(self.store.with_index(|index| index.bounds(queue).start));
+            let moved = self.answer(&task, PullStatus::OffsetMoved, min, 0, Vec::new());
+            return Ok(Outcome::Now(moved));
+        }
         Ok(self.try_pull(task))
     }
 
@@ -76,7 +86,11 @@ impl<D: Disk> Broker<D> {
     pub(super) fn try_pull(&self, mut task: PullTask) -> Outcome {
         match self.search(&task) {
             Search::Found { chosen, next } => self.take_bytes(task, chosen, next),
-            Search::NeedsIndex(page) => Outcome::read(ColdRead::Index { task, page }),
+            Search::NeedsIndex { page, at } => {
+                // Not from the beginning again: the pages looked at may have left the cache by then.
+                task.from = at;
+                Outcome::read(ColdRead::Index { task, page })
+            }
             Search::Outside { correct } => {
                 Outcome::Now(self.answer(&task, PullStatus::OffsetMoved, correct, 0, Vec::new()))
             }
@@ -123,12 +137,14 @@ impl<D: Disk> Broker<D> {
         let mut chosen = Chosen::new();
         let mut bytes = 0;
         let mut at = task.from;
-        let end = visible.min(at.plus(SCAN_MAX));
+        let end = visible.min(task.asked.plus(SCAN_MAX)).max(at);
         while at < end {
             let found = self.store.with_index(|index| index.lookup(task.queue, at, LOOKUP_COUNT));
             let entries = match found {
                 Lookup::Here(entries) => entries,
-                Lookup::Sealed(page) if chosen.is_empty() => return Search::NeedsIndex(page),
+                Lookup::Sealed(page) if chosen.is_empty() => {
+                    return Search::NeedsIndex { page, at };
+                }
                 // Expired since the bounds were read, or damaged: the consumer goes on behind it.
                 Lookup::Lost { next } if chosen.is_empty() => {
                     return Search::Outside { correct: next };

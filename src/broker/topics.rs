@@ -221,6 +221,15 @@ impl Topic {
         Err(Refusal::UnknownQueue { topic: self.config.name.detached(), queue, count })
     }
 
+    /// A queue that has messages, also when the topic has fewer queues now: they come back with it.
+    pub fn queue_kept(&mut self, queue: QueueId) -> &mut Queue {
+        let index = queue.0 as usize;
+        if index >= self.queues.len() {
+            self.queues.resize(index + 1, Queue::default());
+        }
+        &mut self.queues[index]
+    }
+
     pub fn visible(&self, queue: QueueId) -> QueueOffset {
         self.queues.get(queue.0 as usize).map_or(QueueOffset(0), |queue| queue.visible)
     }

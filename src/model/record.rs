@@ -25,10 +25,17 @@ pub const MAGIC: u32 = 0xDAA3_20A7;
 
 /// Body is compressed by the client (remoting reference, 4.3).
 pub const SYSTEM_FLAG_COMPRESSED: i32 = 1;
+/// One half of a transaction, or one that was rolled back: of the two bits 4 and 8 that tell the kinds
+/// apart, the one that plain and committed messages lack (remoting reference, 4.3).
+pub const SYSTEM_FLAG_PREPARED: i32 = 4;
 /// Born host has 16 address bytes.
 pub const SYSTEM_FLAG_BORN_HOST_V6: i32 = 16;
 /// Store host has 16 address bytes.
 pub const SYSTEM_FLAG_STORE_HOST_V6: i32 = 32;
+/// What says how a record is laid out, 64 and 128 that it holds several messages. Whoever writes the
+/// record decides about these; what a client says of them is not stored.
+pub const SYSTEM_FLAGS_OF_LAYOUT: i32 =
+    SYSTEM_FLAG_BORN_HOST_V6 | SYSTEM_FLAG_STORE_HOST_V6 | 64 | 128;
 
 /// Largest body a producer may send, bytes (remoting reference, 7.4, `maxMessageSize`).
 pub const BODY_SIZE_MAX: usize = 4 << 20;
@@ -343,10 +350,57 @@ pub const PROPERTY_END: u8 = 2;
 
 /// The value of property `name`, if present and not empty (remoting reference, 4.4).
 pub fn property<'a>(properties: &'a [u8], name: &str) -> Option<&'a [u8]> {
-    properties.split(|&byte| byte == PROPERTY_END).find_map(|pair| {
-        let value = pair.strip_prefix(name.as_bytes())?.strip_prefix(&[PROPERTY_NAME_END])?;
-        (!value.is_empty()).then_some(value)
+    pairs(properties).find_map(|pair| value_of(pair, name))
+}
+
+/// Names with their values, as they stand between the ends of pairs.
+fn pairs(mut rest: &[u8]) -> impl Iterator<Item = &[u8]> {
+    std::iter::from_fn(move || {
+        if rest.is_empty() {
+            return None;
+        }
+        let size = memchr::memchr(PROPERTY_END, rest).unwrap_or(rest.len());
+        let pair = &rest[..size];
+        rest = rest.get(size + 1..).unwrap_or_default();
+        Some(pair)
     })
+}
+
+fn value_of<'a>(pair: &'a [u8], name: &str) -> Option<&'a [u8]> {
+    let value = pair.strip_prefix(name.as_bytes())?.strip_prefix(&[PROPERTY_NAME_END])?;
+    (!value.is_empty()).then_some(value)
+}
+
+/// What must happen to a message before a consumer may see it, if anything: it is one half of a
+/// transaction (remoting reference, 5.13), or it is to be delivered later (5.9, 5.10).
+pub fn withheld_by(system_flag: i32, properties: &[u8]) -> Option<Withheld> {
+    // Of the four kinds, a plain message and a committed one are for everybody.
+    if system_flag & SYSTEM_FLAG_PREPARED != 0 {
+        return Some(Withheld::Transaction);
+    }
+    pairs(properties).find_map(|pair| match pair.first()? {
+        b'T' => {
+            let is_half =
+                || value_of(pair, "TRAN_MSG")?.eq_ignore_ascii_case(b"true").then_some(());
+            let times = ["TIMER_DELAY_SEC", "TIMER_DELAY_MS", "TIMER_DELIVER_MS"];
+            match is_half() {
+                Some(()) => Some(Withheld::Transaction),
+                None => times.iter().find_map(|name| value_of(pair, name)).map(|_| Withheld::Delay),
+            }
+        }
+        b'D' => {
+            let level = std::str::from_utf8(value_of(pair, "DELAY")?).ok()?;
+            level.parse::<i32>().map_or(true, |level| level > 0).then_some(Withheld::Delay)
+        }
+        _ => None,
+    })
+}
+
+/// Why a message is not for consumers yet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Withheld {
+    Transaction,
+    Delay,
 }
 
 /// Name of the property that holds a message's tag.

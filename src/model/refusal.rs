@@ -34,6 +34,9 @@ pub enum Refusal {
     EmptyBody,
     #[error("batch refused: {0}")]
     BadBatch(String),
+    /// What a message asks for besides being stored; without it, it would reach consumers too early.
+    #[error("{0} are not supported yet; nothing was stored")]
+    NotOffered(&'static str),
     /// Nothing was stored; the same request may succeed later.
     #[error("reason={reason} wait_ms={wait_ms} retry_after_ms={retry_after_ms} shard={shard}")]
     Busy { reason: &'static str, wait_ms: u64, retry_after_ms: u64, shard: u16 },
@@ -86,6 +89,7 @@ impl Refusal {
             Self::TooLarge { .. } => 1009,
             Self::EmptyBody => 1010,
             Self::BadBatch(_) => 1011,
+            Self::NotOffered(_) => 1012,
             Self::Busy { .. } => 2001,
             Self::ShuttingDown => 2002,
             Self::DiskFull => 2003,

@@ -46,8 +46,8 @@ impl<D: Disk> BrokerService<D> {
                 true => Ok(reply),
                 false => Err(Refusal::OutcomeUnknown),
             },
-            Outcome::Held | Outcome::Read(_) => {
-                unreachable!("no request about the whole broker is held or reads the disk")
+            Outcome::NoRoom { .. } | Outcome::Held | Outcome::Read(_) => {
+                unreachable!("no request about the whole broker stores, is held or reads the disk")
             }
         }
     }
@@ -65,11 +65,11 @@ impl<D: Disk> BrokerService<D> {
 }
 
 impl<D: Disk> Service for BrokerService<D> {
-    fn handle(&self, request: Request, origin: Origin, now: Timestamp) -> Served {
+    fn handle(&self, request: &Request, origin: Origin, now: Timestamp) -> Served {
         if request.scope() == Scope::EveryShard {
-            return Served::Control(Box::new(request));
+            return Served::Control;
         }
-        Served::Outcome(self.broker.handle(&request, origin, now))
+        Served::Outcome(self.broker.handle(request, origin, now))
     }
 
     async fn finish(&self, read: Box<ColdRead>) -> Outcome {
@@ -92,10 +92,6 @@ impl<D: Disk> Service for BrokerService<D> {
 
     fn is_fenced(&self) -> bool {
         self.broker.store().is_fenced()
-    }
-
-    fn has_room(&self, size: usize) -> bool {
-        self.broker.store().has_room(size)
     }
 
     async fn wait_for_room(&self, size: usize) {

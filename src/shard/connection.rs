@@ -10,13 +10,18 @@
 //! What holds at all times:
 //! - The marks in `waiting` never decrease, because appends are handled in the order they arrive;
 //!   so all replies that became safe stand at its front.
-//! - A connection is read only while its replies find room ([`OUTPUT_MAX`]), its requests are few
-//!   enough ([`UNDER_WAY_MAX`]), and the log takes what it sends. Else TCP holds the sender back.
+//! - A request is taken only while the replies find room ([`OUTPUT_MAX`], less when all connections
+//!   together hold much), what is under way is little enough ([`UNDER_WAY_MAX`], [`TASKS_MAX`]), and
+//!   the log takes what was sent before. Else TCP holds the sender back.
+//! - A cold read begins only when its answer finds room, so nobody who does not read makes the shard
+//!   read for him.
+//! - A connection on which no byte moves for [`IDLE_MAX`] is closed, also when replies wait on it.
 //! - No task per request, except for cold reads and control requests. Replies leave with the
 //!   commit that made them safe, by whoever ran it; a task of its own waits only for a full socket.
 
 use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, VecDeque};
+use std::convert::Infallible;
 use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
@@ -28,23 +33,29 @@ use std::time::{Duration, Instant};
 use futures_util::io::{AsyncRead, AsyncWrite};
 use glommio::net::TcpStream;
 
+use super::budget::Share;
 use super::clock;
-use super::input::Input;
+use super::input::{self, Input};
 use super::output::{Output, Sent};
 use super::service::{Served, Service};
 use super::shard::Shard;
 use crate::broker::{Answer, Origin, Outcome};
 use crate::model::record::Host;
 use crate::model::{LogOffset, Refusal, Reply, Request, Timestamp};
+use crate::storage::signal::Signal;
 use crate::wire::{self, Frame, FrameError, ReplyTo};
 
-/// Unsent reply bytes at which a connection is no longer read.
+/// Unsent reply bytes at which a connection takes no further request.
 const OUTPUT_MAX: usize = 8 << 20;
+/// The same while the connections of the shard hold more than their budget together.
+const OUTPUT_SHARE: usize = 256 << 10;
 /// Unsent reply bytes at which a connection is closed: its client does not read, and answers of
 /// held pulls would pin the log's buffers for it.
 const OUTPUT_LIMIT: usize = 64 << 20;
 /// Requests whose reply is not written yet; held pulls are not counted, they have their own bound.
 const UNDER_WAY_MAX: usize = 8192;
+/// Cold reads and control requests that one connection has under way.
+const TASKS_MAX: usize = 64;
 /// Reply bytes given at a time to a socket that was full.
 const SEND_SIZE_MAX: usize = 256 << 10;
 /// A produce request that has waited for room longer than this is refused, as the reference does
@@ -52,6 +63,8 @@ const SEND_SIZE_MAX: usize = 256 << 10;
 const BUSY_AFTER: Duration = Duration::from_millis(200);
 /// A connection without traffic for this long is closed (remoting reference, 1.7).
 pub const IDLE_MAX: Duration = Duration::from_secs(120);
+/// How long a large request waits for memory that other connections hold.
+const MEMORY_WAIT_MAX: Duration = Duration::from_secs(5);
 
 pub struct Connection<S: Service> {
     pub id: u64,
@@ -60,23 +73,37 @@ pub struct Connection<S: Service> {
     peer: Host,
     shard: Rc<Shard<S>>,
     replies: RefCell<Replies>,
-    /// The reader waits for replies to leave.
-    reader: RefCell<Option<std::task::Waker>>,
+    /// Replies have left, or the connection has been closed.
+    moved: Signal,
     is_blocked: Cell<bool>,
     is_closed: Cell<bool>,
     /// In the shard's list of connections whose replies wait for the log.
     pub is_listed: Cell<bool>,
+    /// When a byte last moved, in or out.
     last_used: Cell<Instant>,
+    output_share: Share,
+    input_share: Share,
 }
 
 #[derive(Default)]
 struct Replies {
     output: Output,
     waiting: VecDeque<(LogOffset, ReplyTo, Reply)>,
+    /// By ticket.
     held: HashMap<u64, ReplyTo>,
     next_ticket: u64,
     /// Cold reads and control requests.
     tasks: usize,
+    /// Bytes of answers that are being read from the disk, at most.
+    promised: usize,
+}
+
+/// One request, until it is answered: under which name the service knows it, and where the answer goes.
+#[derive(Clone, Copy)]
+struct Asked {
+    ticket: u64,
+    /// `None` when no answer is wanted.
+    to: Option<ReplyTo>,
 }
 
 /// The time at which a request is handled. Requests of one read that did not wait share it: a clock
@@ -99,12 +126,15 @@ pub enum Closed {
     Framing(#[from] FrameError),
     #[error("{waiting} bytes of replies wait and the peer does not read")]
     NotReading { waiting: usize },
+    #[error("no memory for a large request: other connections hold it")]
+    NoMemory,
 }
 
 impl<S: Service> Connection<S> {
     pub fn new(id: u64, stream: TcpStream, shard: Rc<Shard<S>>) -> io::Result<Rc<Self>> {
         stream.set_nodelay(true).map_err(io::Error::from)?;
         let peer = stream.peer_addr().map_err(io::Error::from)?;
+        let (output_share, input_share) = (shard.output_budget.share(), shard.input_budget.share());
         Ok(Rc::new(Self {
             id,
             socket: stream.as_raw_fd(),
@@ -112,11 +142,13 @@ impl<S: Service> Connection<S> {
             peer: host_of(peer),
             shard,
             replies: RefCell::default(),
-            reader: RefCell::new(None),
+            moved: Signal::default(),
             is_blocked: Cell::new(false),
             is_closed: Cell::new(false),
             is_listed: Cell::new(false),
             last_used: Cell::new(Instant::now()),
+            output_share,
+            input_share,
         }))
     }
 
@@ -133,7 +165,7 @@ impl<S: Service> Connection<S> {
         self.finish().await;
     }
 
-    async fn serve(self: &Rc<Self>) -> Result<std::convert::Infallible, Closed> {
+    async fn serve(self: &Rc<Self>) -> Result<Infallible, Closed> {
         let mut input = Input::default();
         loop {
             self.ready_to_read().await?;
@@ -152,43 +184,64 @@ impl<S: Service> Connection<S> {
         let mut arrival = Arrival { now: clock::now(), waited: Duration::ZERO };
         let mut unread = input.take();
         while let Some(frame) = wire::next_frame_of(&mut unread, wire::FRAME_SIZE_MAX)? {
-            if !self.shard.service.has_room(frame.body.len()) {
+            if self.check_ready()?.is_none() {
+                self.flush();
+                self.ready_to_read().await?;
+                arrival.now = clock::now();
+            }
+            let Some((asked, request)) = self.decode(&frame)? else { continue };
+            while let Some(size) = self.carry_out(asked, &request, arrival) {
                 // What is answered already must not wait for the disk.
                 self.flush();
-                self.shard.service.wait_for_room(frame.body.len()).await;
+                self.shard.service.wait_for_room(size).await;
                 arrival = Arrival { now: clock::now(), waited: arrived.elapsed() };
             }
-            self.take(&frame, arrival)?;
         }
         input.give_back(unread);
         self.flush();
         Ok(())
     }
 
-    fn take(self: &Rc<Self>, frame: &Frame, arrival: Arrival) -> Result<(), Closed> {
+    /// The request in a frame; `None` when there is nothing to carry out.
+    fn decode(self: &Rc<Self>, frame: &Frame) -> Result<Option<(Asked, Request)>, Closed> {
         let incoming = wire::decode_request(frame)?;
         if incoming.is_reply {
-            return Ok(()); // This broker has asked nothing of its clients yet.
+            return Ok(None); // This broker has asked nothing of its clients yet.
         }
-        let to = (!incoming.one_way).then_some(incoming.reply_to);
-        let request = match incoming.request {
-            Ok(request) => request,
-            Err(refusal) => {
-                self.reply(to, Answer::refused(refusal));
-                return Ok(());
-            }
+        let ticket = {
+            let next = &mut self.replies.borrow_mut().next_ticket;
+            *next += 1;
+            *next
         };
-        if let Some(refusal) = self.refuse_late(&request, arrival.waited) {
-            self.reply(to, Answer::refused(refusal));
-            return Ok(());
+        let asked = Asked { ticket, to: (!incoming.one_way).then_some(incoming.reply_to) };
+        match incoming.request {
+            Ok(request) => Ok(Some((asked, request))),
+            Err(refusal) => {
+                self.reply(asked.to, Answer::refused(refusal));
+                Ok(None)
+            }
         }
-        let ticket = self.replies.borrow().next_ticket;
-        let origin = Origin { connection: self.id, ticket, host: self.peer };
+    }
+
+    /// Carries out a request. Gives how many bytes it wants to append when it must be tried again once
+    /// there is room for them.
+    fn carry_out(
+        self: &Rc<Self>,
+        asked: Asked,
+        request: &Request,
+        arrival: Arrival,
+    ) -> Option<usize> {
+        if let Some(refusal) = self.refuse_late(request, arrival.waited) {
+            self.reply(asked.to, Answer::refused(refusal));
+            return None;
+        }
+        let origin = Origin { connection: self.id, ticket: asked.ticket, host: self.peer };
         match self.shard.service.handle(request, origin, arrival.now) {
-            Served::Outcome(outcome) => self.settle(to, outcome),
-            Served::Control(request) => self.run_control(to, *request),
+            Served::Outcome(Outcome::NoRoom { size }) => return Some(size),
+            Served::Outcome(outcome) => self.settle(asked, outcome),
+            Served::Control => self.run_control(asked, request.clone()),
         }
-        Ok(())
+        None
     }
 
     /// A produce request that waited for room too long is refused: its client is about to give up,
@@ -207,53 +260,94 @@ impl<S: Service> Connection<S> {
         })
     }
 
-    fn settle(self: &Rc<Self>, to: Option<ReplyTo>, outcome: Outcome) {
+    fn settle(self: &Rc<Self>, asked: Asked, outcome: Outcome) {
         match outcome {
-            Outcome::Now(answer) => self.reply(to, answer),
-            Outcome::Safe { mark, reply } => {
-                if let Some(to) = to {
-                    self.replies.borrow_mut().waiting.push_back((mark, to, reply));
-                    self.shard.list_waiting(self);
-                }
+            Outcome::Now(answer) => self.reply(asked.to, answer),
+            Outcome::NoRoom { .. } => {
+                unreachable!("only produce requests append, and only at once")
+            }
+            Outcome::Safe { mark, reply } => self.settle_safe(asked.to, mark, reply),
+            Outcome::Held if self.is_closed.get() => {
+                // It was read from the disk for a client who has left meanwhile.
+                self.shard.service.connection_closed(self.id);
             }
             Outcome::Held => {
-                let replies = &mut *self.replies.borrow_mut();
                 // Without an address the answer of a one-way pull has nowhere to go and is dropped.
-                if let Some(to) = to {
-                    replies.held.insert(replies.next_ticket, to);
+                if let Some(to) = asked.to {
+                    self.replies.borrow_mut().held.insert(asked.ticket, to);
                 }
-                replies.next_ticket += 1;
             }
             Outcome::Read(read) => {
                 let connection = self.clone();
                 self.replies.borrow_mut().tasks += 1;
                 glommio::spawn_local(async move {
+                    let Some(_promised) = connection.room_for_answer(read.size_max()).await else {
+                        connection.replies.borrow_mut().tasks -= 1;
+                        return;
+                    };
                     let outcome = {
                         let _permit = connection.shard.cold_permit().await;
                         connection.shard.finish(read).await
                     };
-                    connection.task_done(to, outcome);
+                    connection.task_done(asked, outcome);
                 })
                 .detach();
             }
         }
     }
 
-    fn run_control(self: &Rc<Self>, to: Option<ReplyTo>, request: Request) {
+    fn settle_safe(self: &Rc<Self>, to: Option<ReplyTo>, mark: LogOffset, reply: Reply) {
+        let Some(to) = to else { return };
+        // Nothing need move for this answer to become true, and so nothing would send it.
+        let reply = match mark <= self.shard.service.safe() {
+            true => Ok(reply),
+            false if self.shard.service.is_fenced() => Err(Refusal::OutcomeUnknown),
+            false => {
+                self.replies.borrow_mut().waiting.push_back((mark, to, reply));
+                self.shard.list_waiting(self);
+                return;
+            }
+        };
+        self.reply(Some(to), Answer { reply, chunks: Vec::new() });
+    }
+
+    fn run_control(self: &Rc<Self>, asked: Asked, request: Request) {
         let connection = self.clone();
         self.replies.borrow_mut().tasks += 1;
         glommio::spawn_local(async move {
             let answer = connection.shard.service.control(request).await;
-            connection.task_done(to, Outcome::Now(answer));
+            connection.task_done(asked, Outcome::Now(answer));
         })
         .detach();
     }
 
-    fn task_done(self: &Rc<Self>, to: Option<ReplyTo>, outcome: Outcome) {
+    fn task_done(self: &Rc<Self>, asked: Asked, outcome: Outcome) {
         self.replies.borrow_mut().tasks -= 1;
-        self.settle(to, outcome);
+        self.settle(asked, outcome);
         self.flush();
-        self.wake_reader();
+        self.moved.notify();
+    }
+
+    /// Waits until an answer of `size` bytes finds room, and keeps that room; `None` when the
+    /// connection is gone.
+    async fn room_for_answer(self: &Rc<Self>, size: usize) -> Option<Promise<S>> {
+        let has_room = self.moved.wait(|| {
+            if self.is_closed.get() {
+                return Some(false);
+            }
+            let replies = self.replies.borrow();
+            let taken = replies.output.waiting() + replies.promised;
+            (taken == 0 || taken + size <= self.output_max()).then_some(true)
+        });
+        if !has_room.await {
+            return None;
+        }
+        self.replies.borrow_mut().promised += size;
+        Some(Promise { connection: self.clone(), size })
+    }
+
+    fn output_max(&self) -> usize {
+        if self.output_share.is_scarce() { OUTPUT_SHARE } else { OUTPUT_MAX }
     }
 
     fn reply(&self, to: Option<ReplyTo>, answer: Answer) {
@@ -265,14 +359,19 @@ impl<S: Service> Connection<S> {
             }
             reply => reply,
         };
+        if self.is_closed.get() {
+            return;
+        }
         let write = |out: &mut Vec<u8>| wire::encode_reply(out, to, &reply, chunk_bytes);
-        self.replies.borrow_mut().output.push(write, answer.chunks);
+        let output = &mut self.replies.borrow_mut().output;
+        output.push(write, answer.chunks);
+        self.output_share.set(output.waiting());
     }
 
     /// Takes the answer of a held pull.
     pub fn release(self: &Rc<Self>, ticket: u64, outcome: Outcome) {
         let to = self.replies.borrow_mut().held.remove(&ticket);
-        self.settle(to, outcome);
+        self.settle(Asked { ticket, to }, outcome);
     }
 
     /// Encodes and sends all replies that have become safe. Gives whether some still wait.
@@ -287,29 +386,46 @@ impl<S: Service> Connection<S> {
                 let reply = if mark <= safe { Ok(reply) } else { Err(Refusal::OutcomeUnknown) };
                 replies.output.push(|out| wire::encode_reply(out, to, &reply, 0), Vec::new());
             }
+            self.output_share.set(replies.output.waiting());
             !replies.waiting.is_empty()
         };
         self.flush();
-        self.wake_reader();
+        self.moved.notify();
         still_waiting
     }
 
     /// Sends what there is. Where the socket is full a task of its own goes on with it.
     pub fn flush(self: &Rc<Self>) {
         if self.is_blocked.get() || self.is_closed.get() {
-            return;
+            return self.close_if_hopeless();
         }
-        let sent = {
+        let (sent, size) = {
             let output = &mut self.replies.borrow_mut().output;
-            if output.waiting() == 0 {
+            let before = output.waiting();
+            if before == 0 {
                 return;
             }
-            output.send(self.socket)
+            let sent = output.send(self.socket);
+            self.output_share.set(output.waiting());
+            (sent, before - output.waiting())
         };
+        if size > 0 {
+            self.last_used.set(Instant::now());
+        }
         match sent {
             Ok(Sent::All) => {}
-            Ok(Sent::Blocked) => self.send_when_writable(),
+            Ok(Sent::Blocked) => {
+                self.send_when_writable();
+                self.close_if_hopeless();
+            }
             Err(_) => self.close(),
+        }
+    }
+
+    /// Answers of held pulls come whether there is room for them or not.
+    fn close_if_hopeless(&self) {
+        if self.replies.borrow().output.waiting() > OUTPUT_LIMIT {
+            self.close();
         }
     }
 
@@ -323,7 +439,7 @@ impl<S: Service> Connection<S> {
                 connection.close();
             }
             connection.flush();
-            connection.wake_reader();
+            connection.moved.notify();
         })
         .detach();
     }
@@ -337,40 +453,39 @@ impl<S: Service> Connection<S> {
             let size =
                 poll_fn(|cx| Pin::new(&mut *self.stream.borrow_mut()).poll_write(cx, &bytes))
                     .await?;
+            if self.is_closed.get() {
+                return Ok(()); // The output may be gone.
+            }
+            self.last_used.set(Instant::now());
             let output = &mut self.replies.borrow_mut().output;
             output.advance(size);
-            output.send(self.socket)?;
+            let sent = output.send(self.socket);
+            self.output_share.set(output.waiting());
+            sent?;
+            self.moved.notify();
         }
     }
 
-    /// Waits until the connection may be read again.
+    /// Waits until another request may be taken.
     async fn ready_to_read(&self) -> Result<(), Closed> {
-        poll_fn(|cx| {
-            let replies = self.replies.borrow();
-            let waiting = replies.output.waiting();
-            let under_way = replies.waiting.len() + replies.tasks;
-            if self.is_closed.get() || waiting > OUTPUT_LIMIT {
-                return std::task::Poll::Ready(Err(Closed::NotReading { waiting }));
-            }
-            if waiting <= OUTPUT_MAX && under_way < UNDER_WAY_MAX {
-                return std::task::Poll::Ready(Ok(()));
-            }
-            *self.reader.borrow_mut() = Some(cx.waker().clone());
-            std::task::Poll::Pending
-        })
-        .await
+        self.moved.wait(|| self.check_ready().transpose()).await
     }
 
-    fn wake_reader(&self) {
-        if self.replies.borrow().output.waiting() > OUTPUT_LIMIT {
-            self.close();
+    /// Whether another request may be taken; `None` when not yet.
+    fn check_ready(&self) -> Result<Option<()>, Closed> {
+        let replies = self.replies.borrow();
+        let waiting = replies.output.waiting();
+        if self.is_closed.get() || waiting > OUTPUT_LIMIT {
+            return Err(Closed::NotReading { waiting });
         }
-        if let Some(waker) = self.reader.borrow_mut().take() {
-            waker.wake();
-        }
+        let is_ready = waiting <= self.output_max()
+            && replies.waiting.len() + replies.tasks < UNDER_WAY_MAX
+            && replies.tasks < TASKS_MAX;
+        Ok(is_ready.then_some(()))
     }
 
-    async fn read(&self, input: &mut Input) -> io::Result<usize> {
+    async fn read(&self, input: &mut Input) -> Result<usize, Closed> {
+        self.memory_for(input).await?;
         let room = input.room();
         let size = poll_fn(|cx| Pin::new(&mut *self.stream.borrow_mut()).poll_read(cx, &mut *room))
             .await?;
@@ -378,8 +493,38 @@ impl<S: Service> Connection<S> {
         Ok(size)
     }
 
-    pub fn is_idle(&self, now: Instant) -> bool {
-        now.duration_since(self.last_used.get()) > IDLE_MAX && self.replies.borrow().held.is_empty()
+    /// Waits until there is memory for the next read. Only what a large frame needs is counted, so
+    /// connections with small ones never wait here.
+    async fn memory_for(&self, input: &Input) -> Result<(), Closed> {
+        let deadline = Instant::now() + MEMORY_WAIT_MAX;
+        loop {
+            let size = input.next_size();
+            let large = if size > input::SIZE_MAX { size } else { 0 };
+            if self.input_share.try_set(large) {
+                return Ok(());
+            }
+            if Instant::now() >= deadline {
+                return Err(Closed::NoMemory);
+            }
+            self.shard.close_stalled_input();
+            glommio::timer::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    /// Since when no byte of a large frame has come, if this connection holds memory for one.
+    pub fn holds_large_input_since(&self) -> Option<Instant> {
+        (self.input_share.get() > 0).then_some(self.last_used.get())
+    }
+
+    /// Ends the connection when nobody uses it. One whose replies nobody takes ends at once.
+    pub fn close_if_idle(&self, now: Instant) {
+        let replies = self.replies.borrow();
+        if now.duration_since(self.last_used.get()) <= IDLE_MAX || !replies.held.is_empty() {
+            return;
+        }
+        let is_stuck = replies.output.waiting() > 0;
+        drop(replies);
+        if is_stuck { self.close() } else { self.stop_reading() }
     }
 
     /// Ends reading; the connection goes once its replies are written.
@@ -393,9 +538,7 @@ impl<S: Service> Connection<S> {
         if !self.is_closed.replace(true) {
             let _ = nix::sys::socket::shutdown(self.socket, nix::sys::socket::Shutdown::Both);
         }
-        if let Some(waker) = self.reader.borrow_mut().take() {
-            waker.wake();
-        }
+        self.moved.notify();
     }
 
     /// Lets replies that are under way leave, for as long as that can take, then forgets everything.
@@ -406,16 +549,36 @@ impl<S: Service> Connection<S> {
             glommio::timer::sleep(Duration::from_millis(5)).await;
             self.flush();
         }
-        self.is_closed.set(true);
-        let stream = self.stream.borrow();
-        let _ = nix::sys::socket::shutdown(self.socket, nix::sys::socket::Shutdown::Both);
-        drop(stream);
+        self.close();
+        {
+            let replies = &mut *self.replies.borrow_mut();
+            replies.output = Output::default();
+            replies.waiting.clear();
+            replies.held.clear();
+        }
+        self.output_share.set(0);
+        // What a task has asked of the service meanwhile.
+        self.shard.service.connection_closed(self.id);
         self.shard.forget(self.id);
     }
 
     fn has_replies_under_way(&self) -> bool {
         let replies = self.replies.borrow();
         !replies.waiting.is_empty() || replies.tasks > 0 || replies.output.waiting() > 0
+    }
+}
+
+/// Room that is kept for an answer until it is there.
+struct Promise<S: Service> {
+    connection: Rc<Connection<S>>,
+    size: usize,
+}
+
+impl<S: Service> Drop for Promise<S> {
+    fn drop(&mut self) {
+        let promised = &mut self.connection.replies.borrow_mut().promised;
+        *promised -= self.size;
+        self.connection.moved.notify();
     }
 }
 

@@ -18,7 +18,7 @@ use bytes::{Bytes, BytesMut};
 
 const SIZE_MIN: usize = 4 << 10;
 /// Memory grows beyond this only for a frame that does not fit.
-const SIZE_MAX: usize = 256 << 10;
+pub const SIZE_MAX: usize = 256 << 10;
 const QUIET_READS: u32 = 16;
 
 /// Invariant: `filled <= buffer.len()`, except between `take` and `give_back`.
@@ -35,10 +35,18 @@ pub struct Input {
 }
 
 impl Input {
+    /// Bytes of memory that the next read will need.
+    pub fn next_size(&self) -> usize {
+        match self.filled == self.buffer.len() {
+            true => (2 * self.filled).max(SIZE_MIN),
+            false => self.buffer.len(),
+        }
+    }
+
     /// Where the next read goes.
     pub fn room(&mut self) -> &mut [u8] {
         if self.filled == self.buffer.len() {
-            self.size = (2 * self.filled).max(SIZE_MIN);
+            self.size = self.next_size();
             self.resize();
         }
         &mut self.buffer[self.filled..]

@@ -22,6 +22,7 @@
 
 mod announce;
 mod broker;
+mod budget;
 mod clock;
 mod connection;
 mod data;

@@ -20,9 +20,9 @@ pub struct NameService {
 }
 
 impl Service for NameService {
-    fn handle(&self, request: Request, origin: Origin, now: Timestamp) -> Served {
+    fn handle(&self, request: &Request, origin: Origin, now: Timestamp) -> Served {
         let connection = ConnectionId(origin.connection);
-        let reply = self.routes.borrow_mut().handle(&request, connection, now);
+        let reply = self.routes.borrow_mut().handle(request, connection, now);
         Served::Outcome(Outcome::Now(Answer { reply, chunks: Vec::new() }))
     }
 
@@ -40,10 +40,6 @@ impl Service for NameService {
 
     fn is_fenced(&self) -> bool {
         false
-    }
-
-    fn has_room(&self, _size: usize) -> bool {
-        true
     }
 
     async fn wait_for_room(&self, _size: usize) {}

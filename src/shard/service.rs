@@ -7,7 +7,7 @@ use crate::model::{LogOffset, Request, Timestamp};
 #[allow(async_fn_in_trait)] // Futures stay on the shard that made them and need not be Send.
 pub trait Service: 'static {
     /// Carries out a request as far as that is possible without waiting.
-    fn handle(&self, request: Request, origin: Origin, now: Timestamp) -> Served;
+    fn handle(&self, request: &Request, origin: Origin, now: Timestamp) -> Served;
 
     /// Reads what an outcome said must be read, and goes on.
     async fn finish(&self, read: Box<ColdRead>) -> Outcome;
@@ -21,9 +21,7 @@ pub trait Service: 'static {
     /// Whether answers that still wait will never be true.
     fn is_fenced(&self) -> bool;
 
-    /// Whether a request of `size` bytes may be handled now.
-    fn has_room(&self, size: usize) -> bool;
-
+    /// Waits until an append of `size` bytes may find room, or never will.
     async fn wait_for_room(&self, size: usize);
 
     fn connection_closed(&self, connection: u64);
@@ -33,5 +31,5 @@ pub trait Service: 'static {
 pub enum Served {
     Outcome(Outcome),
     /// To be awaited with [`Service::control`].
-    Control(Box<Request>),
+    Control,
 }

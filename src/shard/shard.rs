@@ -4,11 +4,12 @@ use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::io;
 use std::rc::Rc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use glommio::net::TcpStream;
 use glommio::sync::{Permit, Semaphore};
 
+use super::budget::Budget;
 use super::connection::Connection;
 use super::nudge::Pulse;
 use super::service::Service;
@@ -21,6 +22,13 @@ const CONNECTIONS_MAX: usize = 50_000;
 /// who replays last week has a bounded share of the device.
 const COLD_READS_MAX: u64 = 8;
 
+/// Bytes of unsent replies on all connections. When half of it is taken each gets only a small part.
+const OUTPUT_BYTES_MAX: usize = 256 << 20;
+/// Bytes of memory for requests above the size of an ordinary read buffer, on all connections.
+const INPUT_BYTES_MAX: usize = 256 << 20;
+/// A connection on which nothing came for this long lends its part of that to nobody but loses it.
+const STALLED_AFTER: Duration = Duration::from_secs(1);
+
 pub struct Shard<S: Service> {
     pub id: ShardId,
     pub service: S,
@@ -30,6 +38,10 @@ pub struct Shard<S: Service> {
     next_connection: Cell<u64>,
     cold_reads: Semaphore,
     pulse: Pulse,
+    /// Replies that are not sent yet.
+    pub output_budget: Budget,
+    /// Large requests that have not come whole.
+    pub input_budget: Budget,
     pub is_stopping: Cell<bool>,
     /// Produce requests refused because they had waited too long.
     pub refused_late: Cell<u64>,
@@ -45,6 +57,8 @@ impl<S: Service> Shard<S> {
             next_connection: Cell::new(1),
             cold_reads: Semaphore::new(COLD_READS_MAX),
             pulse,
+            output_budget: Budget::new(OUTPUT_BYTES_MAX),
+            input_budget: Budget::new(INPUT_BYTES_MAX),
             is_stopping: Cell::new(false),
             refused_late: Cell::new(0),
         })
@@ -115,9 +129,20 @@ impl<S: Service> Shard<S> {
     /// Closes connections that nobody uses.
     pub fn close_idle(&self, now: Instant) {
         for connection in self.connections.borrow().values() {
-            if connection.is_idle(now) {
-                connection.stop_reading();
-            }
+            connection.close_if_idle(now);
+        }
+    }
+
+    /// Memory is short: whoever has not gone on with a large request for longest loses its connection.
+    pub fn close_stalled_input(&self) {
+        let connections = self.connections.borrow();
+        let since = |connection: &&Rc<Connection<S>>| connection.holds_large_input_since();
+        let holding = connections.values().filter(|connection| since(connection).is_some());
+        if let Some(stalled) = holding.min_by_key(since)
+            && since(&stalled).is_some_and(|since| since.elapsed() > STALLED_AFTER)
+        {
+            tracing::warn!(id = stalled.id, "closed: it holds memory and does not go on");
+            stalled.close();
         }
     }
 

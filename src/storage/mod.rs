@@ -41,7 +41,7 @@ pub mod retention;
 mod scan;
 pub mod sealed;
 pub mod segment;
-mod signal;
+pub mod signal;
 pub mod snapshot;
 pub mod store;
 pub mod tail;

@@ -240,6 +240,7 @@ pub fn refusal_code(refusal: &Refusal) -> i32 {
             NO_PERMISSION
         }
         Refusal::TooLarge { .. } | Refusal::EmptyBody | Refusal::BadBatch(_) => MESSAGE_ILLEGAL,
+        Refusal::NotOffered(_) => REQUEST_CODE_NOT_SUPPORTED,
         Refusal::Busy { .. } => SYSTEM_BUSY,
         Refusal::DiskFull | Refusal::ShuttingDown | Refusal::Fenced => SERVICE_NOT_AVAILABLE,
         Refusal::NoOffset(_) | Refusal::NothingFound => QUERY_NOT_FOUND,

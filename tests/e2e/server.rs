@@ -139,6 +139,13 @@ impl Server {
         text
     }
 
+    /// Bytes of memory that the process has now.
+    pub fn resident_bytes(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+        line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() * 1024
+    }
+
     /// kill -9.
     pub fn kill(mut self) {
         self.child.kill().unwrap();

@@ -308,6 +308,7 @@ fn refusals_as_clients_see_them() {
         (13, Refusal::TooLarge { what: "body", size: 9, size_max: 8 }, "RINGMQ-1009 body of 9 bytes exceeds the limit of 8"),
         (13, Refusal::EmptyBody, "RINGMQ-1010 the message has no body"),
         (13, Refusal::BadBatch("x".into()), "RINGMQ-1011 batch refused: x"),
+        (3, Refusal::NotOffered("dances"), "RINGMQ-1012 dances are not supported yet; nothing was stored"),
         (2, Refusal::Busy { reason: "append_queue", wait_ms: 210, retry_after_ms: 50, shard: 3 }, "RINGMQ-2001 reason=append_queue wait_ms=210 retry_after_ms=50 shard=3"),
         (14, Refusal::ShuttingDown, "RINGMQ-2002 the broker is shutting down"),
         (14, Refusal::DiskFull, "RINGMQ-2003 disk full: writes are refused, reads go on; free space or lower retention"),
