@@ -475,8 +475,11 @@ impl<S: Service> Connection<S> {
     fn check_ready(&self) -> Result<Option<()>, Closed> {
         let replies = self.replies.borrow();
         let waiting = replies.output.waiting();
-        if self.is_closed.get() || waiting > OUTPUT_LIMIT {
+        if waiting > OUTPUT_LIMIT {
             return Err(Closed::NotReading { waiting });
+        }
+        if self.is_closed.get() {
+            return Err(Closed::ByPeer);
         }
         let is_ready = waiting <= self.output_max()
             && replies.waiting.len() + replies.tasks < UNDER_WAY_MAX
@@ -522,9 +525,13 @@ impl<S: Service> Connection<S> {
         if now.duration_since(self.last_used.get()) <= IDLE_MAX || !replies.held.is_empty() {
             return;
         }
-        let is_stuck = replies.output.waiting() > 0;
+        let waiting = replies.output.waiting();
         drop(replies);
-        if is_stuck { self.close() } else { self.stop_reading() }
+        if waiting == 0 {
+            return self.stop_reading();
+        }
+        tracing::warn!(id = self.id, peer = ?self.peer, "closed: {}", Closed::NotReading { waiting });
+        self.close();
     }
 
     /// Ends reading; the connection goes once its replies are written.
