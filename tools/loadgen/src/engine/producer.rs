@@ -8,6 +8,8 @@
 //!   generator of the producer's own: it does not depend on the target.
 //! - In a stream that asks for order a lane has at most one request under way. An order's events
 //!   share a lane and a queue, and follow each other; this is what RocketMQ promises order for.
+//! - What waits to be sent, in whatever place, is given up after [`PATIENCE`], or twice that when it
+//!   was refused before. So it is bounded by the rate: 40 bytes per request.
 //!
 //! Not here: when to send (`schedule`), when to wait (`worker`).
 
@@ -137,6 +139,13 @@ impl Notebook {
             refusal.2 = "other".to_owned();
         }
         *self.refusals.entry(refusal).or_default() += 1;
+    }
+
+    /// A request was never sent.
+    fn count_not_sent(&mut self, job: &Job, due_ns: u64, now_ns: u64) {
+        let (track, count) = (job.track(), job.count());
+        self.recorder.count(track, due_ns, |counters| counters.not_sent += count);
+        self.give_up(job, due_ns, now_ns);
     }
 
     /// A message without an acknowledgement counts in the latency with the time it has waited:
@@ -445,7 +454,8 @@ impl Producer {
         }
     }
 
-    /// Gives up what has waited since before `due_before_ns` without being sent.
+    /// Gives up what has waited since before `due_before_ns` without being sent, be it for room or
+    /// for its turn in its lane.
     pub fn expire(&mut self, due_before_ns: u64, now_ns: u64, notebook: &mut Notebook) {
         let (track, count) = (self.job.track(), self.job.count());
         while let Some(message) = self.waiting.pop_front_if(|it| it.due_ns < due_before_ns) {
@@ -455,12 +465,14 @@ impl Producer {
                     self.outcomes.refuse(first..first + count);
                     notebook.recorder.count(track, message.due_ns, |it| it.refused += count);
                 }
-                None => {
-                    notebook.recorder.count(track, message.due_ns, |it| it.not_sent += count);
-                    notebook.give_up(&self.job, message.due_ns, now_ns);
-                }
+                None => notebook.count_not_sent(&self.job, message.due_ns, now_ns),
             }
             self.release(message.lane, now_ns);
+        }
+        for lane in &mut self.lanes {
+            while let Some(message) = lane.held_back.pop_front_if(|it| it.due_ns < due_before_ns) {
+                notebook.count_not_sent(&self.job, message.due_ns, now_ns);
+            }
         }
     }
 
@@ -589,6 +601,19 @@ mod tests {
         assert!(producer.is_idle(), "given up after the second retry");
         assert_eq!(notebook.refusals[&(0, 2, "busy".to_owned())], 3);
         assert_eq!(producer.outcomes.sent, 1);
+    }
+
+    /// A target that answers nothing and breaks no connection must not make a lane grow for as long
+    /// as it is silent.
+    #[test]
+    fn what_is_held_back_behind_a_lane_is_given_up_like_all_that_waits() {
+        let (mut producer, mut notebook) = (producer(true, 1, 0), notebook());
+        (0..100).for_each(|due_ns| producer.take_due(due_ns, &mut notebook));
+        let request = sent(&mut producer).unwrap();
+        producer.expire(50, 200, &mut notebook);
+        assert_eq!(producer.lanes[0].held_back.len(), 50, "those due before 50 are given up");
+        producer.count_answer(request, answer(Outcome::Acknowledged), 201, &mut notebook);
+        assert_eq!(sent(&mut producer).map(|it| it.message.due_ns), Some(50));
     }
 
     #[test]
