@@ -94,6 +94,8 @@ pub struct Consumer {
     notebook: Notebook,
     outcomes: flume::Receiver<Arc<[Outcomes]>>,
     broker_of: Arc<FxHashMap<u32, usize>>,
+    /// Messages that had arrived when the missing were last counted, and how many those were.
+    counted: Option<(u64, u64)>,
     /// Silence counts from here at the earliest, ns.
     quiet_from_ns: u64,
     /// Index of the queue that is asked first in the next turn, so that a slow group serves all.
@@ -202,6 +204,7 @@ impl Consumer {
             },
             outcomes,
             broker_of: options.broker_of,
+            counted: None,
             quiet_from_ns: 0,
             next_queue: 0,
             next_round_ns: 0,
@@ -241,7 +244,7 @@ impl Consumer {
         }
     }
 
-    fn is_over(&self, now_ns: u64, outcomes: &[Outcomes]) -> bool {
+    fn is_over(&mut self, now_ns: u64, outcomes: &[Outcomes]) -> bool {
         let heard_ns = self.notebook.last_arrival_ns.max(self.quiet_from_ns);
         let quiet_ns = now_ns.saturating_sub(heard_ns);
         if quiet_ns < QUIET_COMPLETE_NS {
@@ -249,10 +252,20 @@ impl Consumer {
         }
         let is_read = |queue: &Queue| queue.max_offset.is_some_and(|it| queue.next_offset >= it);
         let is_at_end = self.queues.iter().all(is_read);
-        let is_complete = is_at_end && self.notebook.arrived.missing(outcomes) == 0;
+        let is_complete = is_at_end && self.missing(outcomes) == 0;
         let is_any_gone = self.brokers.iter().any(|broker| broker.connection.is_none());
         let quiet_max = if is_any_gone { GONE_MAX } else { QUIET_MAX };
         is_complete || quiet_ns >= quiet_max.as_nanos() as u64
+    }
+
+    /// Counted anew only when something has arrived since: it looks at every bit of the audit.
+    fn missing(&mut self, outcomes: &[Outcomes]) -> u64 {
+        let arrived = &self.notebook.arrived;
+        let known = self.counted.filter(|(count, _)| *count == arrived.count());
+        let (_, missing) = *self
+            .counted
+            .insert(known.unwrap_or_else(|| (arrived.count(), arrived.missing(outcomes))));
+        missing
     }
 
     fn finish(self, outcomes: &[Outcomes]) -> Consumed {
