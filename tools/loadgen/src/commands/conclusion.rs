@@ -7,6 +7,7 @@ use crate::commands::run::Sums;
 use crate::engine::audit::Outcomes;
 use crate::engine::consumer::Consumed;
 use crate::engine::measure::Collector;
+use crate::engine::spill::Spill;
 use crate::findings::report::{
     Answered, BrokerShare, FaultMark, Finding, GroupFacts, Report, Sample, StreamFacts, Subject,
     Track, TrackKind, Unattributed,
@@ -27,6 +28,7 @@ pub struct Ended<'a> {
     pub broker_of: &'a FxHashMap<u32, usize>,
     pub collector: Collector,
     pub outcomes: &'a [Outcomes],
+    pub spill: &'a Spill,
     pub sent: &'a Sums,
     pub faults: Vec<FaultMark>,
     pub samples: Vec<Sample>,
@@ -66,6 +68,9 @@ pub fn conclude(ended: Ended<'_>) -> Report {
         report
             .doubts
             .push(format!("{gone} of {count} brokers gone at the end, and not read to it"));
+    }
+    if let Some(cause) = ended.spill.unreadable() {
+        report.doubts.push(format!("a part of the audit could not be read back: {cause}"));
     }
     if ended.is_cut_short {
         report.doubts.push("the run was cut short".to_owned());
@@ -186,6 +191,9 @@ fn notes(ended: &Ended<'_>) -> Vec<String> {
     let idle = brokers - used.count();
     if idle > 0 {
         notes.push(format!("{idle} of {brokers} brokers got no load"));
+    }
+    if let Some(cause) = ended.spill.unwritable() {
+        notes.push(format!("the audit stayed in memory, it could not be put on disk: {cause}"));
     }
     for mark in &ended.faults {
         if let Some(failed) = &mark.failed {

@@ -34,7 +34,14 @@ fn ceiling(
 ) -> Result<Found, RunError> {
     let brokers = target.brokers.len() as u32;
     let mixture = |rate| double11::mixture(options, rate, PROBE, brokers);
-    ramp::search(FIRST_PROBE, options.profile.p99_max, mixture, target, interrupt)
+    ramp::search(
+        FIRST_PROBE,
+        options.profile.p99_max,
+        mixture,
+        target,
+        options.out.as_deref(),
+        interrupt,
+    )
 }
 
 fn night(
@@ -54,7 +61,7 @@ fn night(
         }
     };
     let scenario = double11::scenario(options, peak, target.brokers.len() as u32);
-    let mut report = execute(&scenario, target, interrupt)?;
+    let mut report = execute(&scenario, target, options.out.as_deref(), interrupt)?;
     if let Some(rate) = found_by_search {
         let (rate, part) = (grouped(rate as u64), PEAK_OF_CEILING * 100.0);
         let text =

@@ -5,6 +5,7 @@
 //! until it is small. What the runs say decides, never what a run at full speed reaches: a flooded
 //! broker shows its throughput and hides its latency.
 
+use std::path::Path;
 use std::time::Duration;
 
 use serde::Serialize;
@@ -38,7 +39,8 @@ pub fn run(options: &RampOptions, interrupt: &Interrupt) -> Result<Report, RunEr
     let scenario = |rate: f64| {
         scenario::steady(&LoadOptions { rate: Rate::PerSecond(rate), ..options.load.clone() })
     };
-    let found = search(first, options.p99_max, scenario, &mut target, interrupt)?;
+    let found =
+        search(first, options.p99_max, scenario, &mut target, options.out.as_deref(), interrupt)?;
     save(&found.report, options.out.as_deref())?;
     Ok(found.report)
 }
@@ -57,6 +59,7 @@ pub fn search(
     p99_max: Duration,
     scenario: impl Fn(f64) -> Scenario,
     target: &mut Target,
+    out: Option<&Path>,
     interrupt: &Interrupt,
 ) -> Result<Found, RunError> {
     let mut search = Search::starting_at(first);
@@ -64,7 +67,7 @@ pub fn search(
     let (mut best, mut other) = (None, None);
     while let Some(rate) = search.next_rate().filter(|_| steps.len() < STEPS_MAX) {
         let scenario = scenario(rate);
-        let report = execute(&scenario, target, interrupt)?;
+        let report = execute(&scenario, target, out, interrupt)?;
         let step = Step::of(&report, rate, &scenario, p99_max);
         eprintln!("{}", step.line());
         search.tell(step.trouble.is_none());

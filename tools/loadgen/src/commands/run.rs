@@ -9,6 +9,7 @@
 //! [`ramp`](crate::commands::ramp) as many as its search takes.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::env;
 use std::fs;
 use std::io;
 use std::path::Path;
@@ -30,6 +31,7 @@ use crate::engine::consumer::{Consumed, Consumer, ConsumerOptions, GROUP_PREFIX}
 use crate::engine::measure::{Collector, PhaseEnds, Recorder, Report as Measured};
 use crate::engine::pace::Pace;
 use crate::engine::producer::{Job, JobTopic, Post, Producer, Refusal};
+use crate::engine::spill::{HELD_SIZE_MAX, Spill};
 use crate::engine::template::{Template, TemplateError, TemplateOptions};
 use crate::engine::worker::{Finished, Worker, WorkerOptions};
 use crate::findings::merge::MergeError;
@@ -120,17 +122,21 @@ fn files(path: &Path, cause: io::Error) -> RunError {
     RunError::Files { path: path.display().to_string(), cause }
 }
 
-/// Carries out `scenario` and audits it.
+/// Carries out `scenario` and audits it. What the audit cannot keep in memory goes to a file in `out`,
+/// or in the directory for temporary files.
 pub fn execute(
     scenario: &Scenario,
     target: &mut Target,
+    out: Option<&Path>,
     interrupt: &Interrupt,
 ) -> Result<Report, RunError> {
     target.ensure_topics(scenario)?;
     if scenario.streams.iter().any(|stream| stream.header == HeaderEncoding::Fixed) {
         target.require_fixed_header()?;
     }
-    Run::new(scenario, target, interrupt)?.execute()
+    let directory = out.map_or_else(env::temp_dir, Path::to_owned);
+    let spill = Spill::start(HELD_SIZE_MAX, directory).map_err(RunError::Generator)?;
+    Run::new(scenario, target, spill, interrupt)?.execute()
 }
 
 /// What the parts of a run share while it goes on.
@@ -149,6 +155,7 @@ struct Run<'a> {
     broker_of: Arc<FxHashMap<u32, usize>>,
     /// Where the run's messages begin in the queues of all topics; empty when nothing is consumed.
     queues: Vec<QueueStart>,
+    spill: Arc<Spill>,
     id: u64,
 }
 
@@ -156,6 +163,7 @@ impl<'a> Run<'a> {
     fn new(
         scenario: &'a Scenario,
         target: &'a Target,
+        spill: Arc<Spill>,
         interrupt: &'a Interrupt,
     ) -> Result<Self, RunError> {
         let choices: Vec<QueueChoice> = scenario
@@ -178,7 +186,10 @@ impl<'a> Run<'a> {
         let id = unix_ns(SystemTime::now()).unwrap_or_default() ^ u64::from(process::id()) << 48;
         let clock = RunClock::waiting();
         let jobs = (0..scenario.streams.len())
-            .map(|stream| job(scenario, stream, target, id, clock.clone(), choices[stream].clone()))
+            .map(|stream| {
+                let choice = choices[stream].clone();
+                job(scenario, stream, target, id, choice, clock.clone(), spill.clone())
+            })
             .collect::<Result<_, _>>()?;
         let phases = PhaseEnds::new(scenario.phases.iter().map(|phase| phase.end_ns));
         let progress = Arc::default();
@@ -195,6 +206,7 @@ impl<'a> Run<'a> {
             mine,
             broker_of,
             queues,
+            spill,
             id,
         })
     }
@@ -266,6 +278,7 @@ impl<'a> Run<'a> {
             broker_of: &self.broker_of,
             collector,
             outcomes: &outcomes,
+            spill: &self.spill,
             sent: &sent,
             faults: marks,
             samples: samples.map_or(Vec::new(), Background::finish),
@@ -330,7 +343,7 @@ impl<'a> Run<'a> {
             broker_count: self.target.brokers.len(),
             routes: self.routes.clone(),
             queues: queues.cloned().collect(),
-            arrived: Arrived::new(self.id, &producers),
+            arrived: Arrived::new(self.id, &producers, &self.spill),
             broker_of: self.broker_of.clone(),
         };
         let connect = |cause| RunError::Connect { address: addresses(self.target), cause };
@@ -350,8 +363,9 @@ fn job(
     stream: usize,
     target: &Target,
     run: u64,
-    clock: RunClock,
     choice: QueueChoice,
+    clock: RunClock,
+    spill: Arc<Spill>,
 ) -> Result<Arc<Job>, RunError> {
     let of = &scenario.streams[stream];
     let sizes: Vec<usize> = of.sizes.classes().collect();
@@ -381,6 +395,7 @@ fn job(
         choice,
         topics: of.topics.iter().map(topic).collect::<Result<_, _>>()?,
         clock,
+        spill,
     }))
 }
 

@@ -11,7 +11,7 @@ pub fn run(options: &SteadyOptions, interrupt: &Interrupt) -> Result<Report, Run
     let mut target = prepare(&options.target, options.out.as_deref(), interrupt)?;
     let start_unix_ns = options.start_at.and_then(unix_ns);
     let scenario = Scenario { start_unix_ns, ..scenario::steady(&options.load) };
-    let report = execute(&scenario, &mut target, interrupt)?;
+    let report = execute(&scenario, &mut target, options.out.as_deref(), interrupt)?;
     save(&report, options.out.as_deref())?;
     Ok(report)
 }

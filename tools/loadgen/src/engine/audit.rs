@@ -2,22 +2,34 @@
 //!
 //! The generators keep, per producer, one bit for each message that was acknowledged and one for
 //! each that was refused; each group of consumers keeps one bit for each that arrived. Sequences
-//! have no gaps, so two bits per message and one per group that takes it say everything: 100 million
-//! messages and five groups take 90 MB. Only here, after the run, do the two sides meet.
+//! have no gaps, so two bits per message and one per group that takes it say everything. Where all
+//! was acknowledged and has arrived they take next to nothing ([`crate::engine::bitmap`]), in the
+//! worst case 90 MB for 100 million messages and five groups, and beyond
+//! [`HELD_SIZE_MAX`](crate::engine::spill::HELD_SIZE_MAX) they go to a file. Only here, after the
+//! run, do the two sides meet.
+//!
+//! What cannot be read back from that file is left out of all counts, and the run says so
+//! ([`Spill::unreadable`]).
 //!
 //! Not here: what the findings mean for the verdict (`report`).
 
 use std::collections::BTreeMap;
 use std::ops::Range;
+use std::sync::Arc;
 
 use rustc_hash::FxHashMap;
 use serde::{Deserialize, Serialize};
 
-use crate::engine::bitmap::Bitmap;
+use crate::engine::bitmap::{Bitmap, CHUNK, Chunk};
 use crate::engine::payload::Identity;
+use crate::engine::spill::{Spill, WORDS};
+
+/// A sequence that lies this far behind all that arrived of its producer is none that was given:
+/// taking it for one would cost memory for all in between.
+const REACH_MAX: u64 = 1 << 32;
 
 /// What the sending side knows of one producer's messages `0..sent`.
-#[derive(Clone, Debug, Default)]
+#[derive(Debug)]
 pub struct Outcomes {
     pub stream: u16,
     pub producer: u32,
@@ -29,8 +41,10 @@ pub struct Outcomes {
 }
 
 impl Outcomes {
-    pub fn of(stream: u16, producer: u32) -> Self {
-        Self { stream, producer, ..Self::default() }
+    /// Of a producer that has sent nothing yet.
+    pub fn of(stream: u16, producer: u32, spill: &Arc<Spill>) -> Self {
+        let set = || Bitmap::new(spill.clone());
+        Self { stream, producer, sent: 0, acknowledged: set(), refused: set() }
     }
 
     pub fn acknowledged_count(&self) -> u64 {
@@ -47,7 +61,7 @@ impl Outcomes {
 }
 
 /// What one group has seen.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Arrived {
     run: u64,
     /// Index in `seen` by producer number.
@@ -74,20 +88,25 @@ pub enum Arrival {
     Again,
     /// Of another run, or of a producer of another part of this one.
     Foreign,
+    /// Under a number that cannot have been given.
+    Impossible,
 }
 
 impl Arrived {
     /// Takes in messages of `run` from these producers, given with their streams; all others are
     /// foreign.
-    pub fn new(run: u64, producers: &[(u16, u32)]) -> Self {
+    pub fn new(run: u64, producers: &[(u16, u32)], spill: &Arc<Spill>) -> Self {
         let streams = producers.iter().map(|(stream, _)| (*stream, StreamSeen::default()));
         let numbers = producers.iter().map(|(_, number)| *number);
         Self {
             run,
             streams: streams.collect(),
-            seen: vec![Bitmap::default(); producers.len()],
+            seen: producers.iter().map(|_| Bitmap::new(spill.clone())).collect(),
             producers: numbers.zip(0..).collect(),
-            ..Self::default()
+            newest: FxHashMap::default(),
+            count: 0,
+            corrupted: 0,
+            foreign: 0,
         }
     }
 
@@ -99,7 +118,12 @@ impl Arrived {
             self.foreign += 1;
             return Arrival::Foreign;
         };
-        if !self.seen[index].insert(identity.sequence) {
+        let seen = &mut self.seen[index];
+        if identity.sequence > seen.end() + REACH_MAX {
+            self.corrupted += 1;
+            return Arrival::Impossible;
+        }
+        if !seen.insert(identity.sequence) {
             stream.duplicated += 1;
             return Arrival::Again;
         }
@@ -164,26 +188,29 @@ impl Arrived {
     }
 
     fn compare(&self, sent: &Outcomes) -> Audit {
-        let empty = Bitmap::default();
-        let seen = self.producers.get(&sent.producer).map_or(&empty, |&index| &self.seen[index]);
-        let word_count = seen.word_count().max(sent.sent.div_ceil(64) as usize);
+        let seen = self.producers.get(&sent.producer).map(|&index| &self.seen[index]);
+        let seen_count = seen.map_or(0, Bitmap::chunk_count);
         let mut audit = Audit::default();
-        for index in 0..word_count {
-            let arrived = seen.word(index);
-            let acknowledged = sent.acknowledged.word(index);
-            let refused = sent.refused.word(index) & !acknowledged;
-            let existing = bits_below(sent.sent.saturating_sub(index as u64 * 64));
-            let unknown = existing & !acknowledged & !refused;
-            let count = |bits: u64| u64::from(bits.count_ones());
-            audit.acknowledged += count(acknowledged);
-            audit.lost += count(acknowledged & !arrived);
-            audit.unknown_present += count(unknown & arrived);
-            audit.unknown_absent += count(unknown & !arrived);
-            audit.refused_present += count(refused & arrived);
-            audit.never_sent += count(arrived & !existing);
+        for index in 0..seen_count.max(sent.sent.div_ceil(CHUNK) as usize) {
+            let arrived = seen.map_or(Chunk::Empty, |seen| seen.chunk(index));
+            let sent_before = index as u64 * CHUNK;
+            let chunks = SentChunks {
+                sent: sent.sent.saturating_sub(sent_before),
+                acknowledged: sent.acknowledged.chunk(index),
+                refused: sent.refused.chunk(index),
+            };
+            audit.compare(&chunks, &arrived);
         }
         audit
     }
+}
+
+/// What the sending side knows of the messages of one chunk.
+struct SentChunks<'a> {
+    /// How many of its messages exist; more than a chunk has where there are later chunks.
+    sent: u64,
+    acknowledged: Chunk<'a>,
+    refused: Chunk<'a>,
 }
 
 /// The lowest `count` bits, all of them from 64 on.
@@ -220,6 +247,28 @@ pub struct Audit {
 }
 
 impl Audit {
+    /// Adds what became of one chunk, unless some of it cannot be read.
+    fn compare(&mut self, sent: &SentChunks<'_>, arrived: &Chunk<'_>) {
+        let chunks = [&sent.acknowledged, &sent.refused, arrived];
+        if chunks.iter().any(|chunk| matches!(chunk, Chunk::Unknown)) {
+            return;
+        }
+        let count = |bits: u64| u64::from(bits.count_ones());
+        for index in 0..WORDS {
+            let arrived = arrived.word(index);
+            let acknowledged = sent.acknowledged.word(index);
+            let refused = sent.refused.word(index) & !acknowledged;
+            let existing = bits_below(sent.sent.saturating_sub(index as u64 * 64));
+            let unknown = existing & !acknowledged & !refused;
+            self.acknowledged += count(acknowledged);
+            self.lost += count(acknowledged & !arrived);
+            self.unknown_present += count(unknown & arrived);
+            self.unknown_absent += count(unknown & !arrived);
+            self.refused_present += count(refused & arrived);
+            self.never_sent += count(arrived & !existing);
+        }
+    }
+
     pub fn add(&mut self, other: &Self) {
         self.acknowledged += other.acknowledged;
         self.lost += other.lost;
@@ -238,6 +287,7 @@ impl Audit {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::engine::spill::tests::{settle, with_file};
     use crate::plan::schedule::SplitMix64;
 
     const RUN: u64 = 42;
@@ -249,12 +299,16 @@ mod tests {
     }
 
     fn arrived() -> Arrived {
-        Arrived::new(RUN, &PRODUCERS.map(|producer| (0, producer)))
+        Arrived::new(RUN, &PRODUCERS.map(|producer| (0, producer)), &Spill::never())
+    }
+
+    fn outcomes(stream: u16, producer: u32, sent: u64) -> Outcomes {
+        Outcomes { sent, ..Outcomes::of(stream, producer, &Spill::never()) }
     }
 
     fn all_acknowledged() -> Vec<Outcomes> {
         let of = |producer| {
-            let mut outcomes = Outcomes { sent: COUNT, ..Outcomes::of(0, producer) };
+            let mut outcomes = outcomes(0, producer, COUNT);
             outcomes.acknowledge(0..COUNT);
             outcomes
         };
@@ -308,7 +362,7 @@ mod tests {
 
     #[test]
     fn an_unanswered_message_is_unknown_whether_it_arrived_or_not() {
-        let mut outcomes = Outcomes { sent: 130, ..Outcomes::of(0, 1) };
+        let mut outcomes = outcomes(0, 1, 130);
         outcomes.acknowledge(0..100);
         outcomes.refuse(100..110);
         let mut arrived = arrived();
@@ -334,7 +388,7 @@ mod tests {
         assert_eq!(arrived.take(0, &identity(2, 0)), Arrival::Foreign);
         arrived.take_foreign();
         assert_eq!(arrived.take(0, &identity(1, 7)), Arrival::First);
-        let audit = arrived.reconcile(&[Outcomes::of(0, 1)], |_| true)[&0];
+        let audit = arrived.reconcile(&[outcomes(0, 1, 0)], |_| true)[&0];
         assert_eq!((audit.never_sent, audit.lost), (1, 0));
         assert_eq!(arrived.unattributed(), (0, 3));
     }
@@ -365,13 +419,13 @@ mod tests {
     /// Streams are reconciled apart, and a group knows nothing of streams it does not take.
     #[test]
     fn each_stream_has_its_own_audit() {
-        let mut arrived = Arrived::new(RUN, &[(0, 1), (2, 5)]);
+        let mut arrived = Arrived::new(RUN, &[(0, 1), (2, 5)], &Spill::never());
         let of = |stream, producer, sequence| Identity { stream, ..identity(producer, sequence) };
         for identity in [of(0, 1, 0), of(2, 5, 0), of(2, 5, 0), of(1, 9, 0)] {
             arrived.take(0, &identity);
         }
         let sent = |stream, producer, count| {
-            let mut outcomes = Outcomes { sent: count, ..Outcomes::of(stream, producer) };
+            let mut outcomes = outcomes(stream, producer, count);
             outcomes.acknowledge(0..count);
             outcomes
         };
@@ -395,11 +449,33 @@ mod tests {
         }
     }
 
-    /// The bound of the module header, checked at a tenth of its size.
+    /// A number out of reach would make a set as large as the number.
     #[test]
-    fn ten_million_messages_take_a_few_megabytes() {
-        let mut outcomes = Outcomes { sent: 10_000_000, ..Outcomes::of(0, 1) };
-        outcomes.acknowledge(0..10_000_000);
-        assert!(outcomes.acknowledged.word_count() * 8 < 2 << 20);
+    fn a_number_that_cannot_have_been_given_costs_nothing() {
+        let mut arrived = arrived();
+        for sequence in [u64::MAX, 1 << 40] {
+            assert_eq!(arrived.take(0, &identity(1, sequence)), Arrival::Impossible);
+        }
+        assert_eq!(arrived.take(0, &identity(1, 1 << 30)), Arrival::First);
+        assert_eq!((arrived.count(), arrived.unattributed()), (1, (2, 0)));
+    }
+
+    /// What cannot be read back is neither lost nor acknowledged; all else is still told.
+    #[test]
+    fn what_the_file_has_lost_is_left_out() {
+        let (spill, file) = with_file(0);
+        let mut outcomes = Outcomes { sent: 4 * CHUNK, ..Outcomes::of(0, 1, &spill) };
+        outcomes.acknowledge(0..4 * CHUNK);
+        let mut arrived = Arrived::new(RUN, &[(0, 1)], &spill);
+        for sequence in (0..4 * CHUNK).filter(|sequence| sequence % 100 != 0) {
+            arrived.take(0, &identity(1, sequence));
+        }
+        let lost = |arrived: &Arrived| arrived.missing(std::slice::from_ref(&outcomes));
+        assert_eq!(lost(&arrived), (4 * CHUNK).div_ceil(100));
+        settle(&spill);
+        file.set_len(0).unwrap();
+        let kept = 2 * CHUNK..4 * CHUNK;
+        assert_eq!(lost(&arrived), kept.filter(|sequence| sequence % 100 == 0).count() as u64);
+        assert!(spill.unreadable().is_some());
     }
 }

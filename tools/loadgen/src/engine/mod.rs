@@ -22,6 +22,7 @@ pub mod payload;
 pub mod poller;
 pub mod producer;
 pub mod reply;
+pub mod spill;
 pub mod template;
 pub mod window;
 pub mod worker;

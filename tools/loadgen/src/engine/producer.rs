@@ -24,6 +24,7 @@ use crate::engine::connection::Connection;
 use crate::engine::measure::{Kind, Recorder};
 use crate::engine::payload::Identity;
 use crate::engine::reply::{self, Answer, Outcome};
+use crate::engine::spill::Spill;
 use crate::engine::template::{NewRequest, Template};
 use crate::engine::window::{InFlight, Message, Window};
 use crate::plan::keys::QueueChoice;
@@ -59,6 +60,8 @@ pub struct Job {
     pub choice: QueueChoice,
     pub topics: Vec<JobTopic>,
     pub clock: RunClock,
+    /// Of the run: where what is known of its messages goes when it is too much.
+    pub spill: Arc<Spill>,
 }
 
 /// One topic of a stream on the brokers that exist.
@@ -183,7 +186,7 @@ impl Producer {
             drawn: 0,
             order_queue: 0,
             random: SplitMix64::of(job.seed ^ CONTENT_SEED, post.number),
-            outcomes: Outcomes::of(job.stream, post.number),
+            outcomes: Outcomes::of(job.stream, post.number, &job.spill),
             job,
         }
     }
@@ -521,6 +524,7 @@ mod tests {
             choice: QueueChoice::new(&Keys::None, &[4]),
             topics: vec![topic],
             clock: RunClock::starting_at(Instant::now()),
+            spill: Spill::never(),
         };
         let post = Post { number: 3, topic: 0, broker: 0 };
         Producer::new(post, Arc::new(job))
