@@ -232,16 +232,20 @@ impl PhaseEnds {
     }
 }
 
+/// What is measured of one track, from its first value on: an interval takes 98 KiB or more, and a
+/// thread has to do with few of all tracks and phases.
+type Begun = Option<Box<Interval>>;
+
 /// One thread's measurements.
 pub struct Recorder {
     thread: usize,
     second: u64,
     /// Of the running second, by track.
-    now: Vec<Interval>,
+    now: Vec<Begun>,
     phases: PhaseEnds,
     /// Of the whole run, by phase, then track. Empty when there is one phase only: then the seconds
     /// add up to the same.
-    by_phase: Vec<Vec<Interval>>,
+    by_phase: Vec<Vec<Begun>>,
     reports: flume::Sender<Report>,
 }
 
@@ -254,7 +258,7 @@ pub struct Report {
 enum Content {
     Second(u64, Vec<(usize, Interval)>),
     /// This thread will report no more; what it measured by phase and track.
-    Done(Vec<Vec<Interval>>),
+    Done(Vec<Vec<Begun>>),
 }
 
 impl Recorder {
@@ -265,7 +269,7 @@ impl Recorder {
         phases: PhaseEnds,
         reports: flume::Sender<Report>,
     ) -> Self {
-        let empty = || vec![Interval::default(); tracks];
+        let empty = || -> Vec<Begun> { vec![None; tracks] };
         let by_phase = match phases.count() {
             1 => Vec::new(),
             count => vec![empty(); count],
@@ -275,19 +279,20 @@ impl Recorder {
 
     /// Counts something that happened now to a message due at `due_ns`.
     pub fn count(&mut self, track: usize, due_ns: u64, count: impl Fn(&mut Counters)) {
-        count(&mut self.now[track].counters);
+        count(&mut self.now[track].get_or_insert_default().counters);
         if !self.by_phase.is_empty() {
             let phase = self.phases.at(due_ns);
-            count(&mut self.by_phase[phase][track].counters);
+            count(&mut self.by_phase[phase][track].get_or_insert_default().counters);
         }
     }
 
     /// Records how long something took for `count` messages due at `due_ns`.
     pub fn record(&mut self, track: usize, due_ns: u64, kind: Kind, value_ns: u64, count: u64) {
-        self.now[track].record(kind, value_ns, count);
+        self.now[track].get_or_insert_default().record(kind, value_ns, count);
         if !self.by_phase.is_empty() {
             let phase = self.phases.at(due_ns);
-            self.by_phase[phase][track].record(kind, value_ns, count);
+            let interval = self.by_phase[phase][track].get_or_insert_default();
+            interval.record(kind, value_ns, count);
         }
     }
 
@@ -312,8 +317,8 @@ impl Recorder {
     }
 
     fn hand_over(&mut self) {
-        let used = self.now.iter_mut().enumerate().filter(|(_, interval)| !interval.is_empty());
-        let finished = used.map(|(track, interval)| (track, std::mem::take(interval))).collect();
+        let all = self.now.iter_mut().enumerate();
+        let finished = all.filter_map(|(track, begun)| Some((track, *begun.take()?))).collect();
         self.send(Content::Second(self.second, finished));
     }
 
@@ -350,8 +355,10 @@ impl Collector {
         match report.content {
             Content::Done(by_phase) => {
                 self.progress[report.thread] = u64::MAX;
-                for (into, from) in self.totals.iter_mut().zip(&by_phase) {
-                    into.iter_mut().zip(from).for_each(|(into, from)| into.add(from));
+                for (into, from) in self.totals.iter_mut().zip(by_phase) {
+                    for (into, from) in into.iter_mut().zip(from) {
+                        from.iter().for_each(|from| into.add(from));
+                    }
                 }
             }
             Content::Second(second, intervals) => {
@@ -454,6 +461,22 @@ mod tests {
         recorder.finish();
         assert!(matches!(receiver.recv().unwrap().content, Content::Second(3, _)));
         assert!(matches!(receiver.recv().unwrap().content, Content::Done(_)));
+    }
+
+    /// Sixty groups of a night would take gigabytes for what they never measure.
+    #[test]
+    fn a_thread_holds_only_what_it_measures() {
+        let phases = PhaseEnds::new([1_000, 2_000, 3_000]);
+        let mut recorder = Recorder::new(0, 64, phases, flume::unbounded().0);
+        let begun = |recorder: &Recorder| {
+            recorder.by_phase.iter().chain([&recorder.now]).flatten().flatten().count()
+        };
+        assert_eq!(begun(&recorder), 0);
+        recorder.record(7, 1_500, Kind::EndToEnd, 50, 1);
+        recorder.count(7, 1_500, |counters| counters.received += 1);
+        assert_eq!(begun(&recorder), 2, "the running second, and one phase");
+        recorder.tick(1_000_000_000);
+        assert_eq!(begun(&recorder), 1);
     }
 
     /// A message counts for the phase in which it was due, whenever its answer came.
