@@ -5,12 +5,14 @@
 
 use smallvec::SmallVec;
 
-use crate::model::Refusal;
 use crate::model::record::tag_hash;
 use crate::model::request::Expression;
+use crate::model::{Refusal, excerpt};
 
 /// Most tags one expression may name.
 const TAGS_MAX: usize = 256;
+/// Characters of an expression that cannot be used that are shown.
+const SHOWN_MAX: usize = 200;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum TagFilter {
@@ -22,7 +24,7 @@ impl TagFilter {
     /// Reads `*`, nothing, or `TagA || TagB`.
     pub fn parse(expression: &Expression) -> Result<Self, Refusal> {
         if !matches!(expression.kind.as_str(), "" | "TAG") {
-            return Err(Refusal::UnsupportedFilter(expression.kind.clone()));
+            return Err(Refusal::UnsupportedFilter(excerpt(&expression.kind, SHOWN_MAX)));
         }
         let text = expression.text.trim();
         if text.is_empty() || text == "*" {
@@ -31,7 +33,10 @@ impl TagFilter {
         let tags = text.split("||").map(str::trim).filter(|tag| !tag.is_empty());
         let hashes: SmallVec<[i32; 4]> = tags.map(tag_hash).take(TAGS_MAX + 1).collect();
         match hashes.len() {
-            0 => Err(Refusal::BadSubscription(format!("no tag in {text:?}"))),
+            0 => {
+                let shown = excerpt(text, SHOWN_MAX);
+                Err(Refusal::BadSubscription(format!("no tag in {shown:?}")))
+            }
             count if count > TAGS_MAX => {
                 Err(Refusal::BadSubscription(format!("more than {TAGS_MAX} tags")))
             }

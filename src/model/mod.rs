@@ -6,6 +6,7 @@
 
 pub mod batch;
 pub mod chunk;
+pub mod excerpt;
 pub mod ids;
 pub mod record;
 pub mod refusal;
@@ -14,6 +15,7 @@ pub mod request;
 pub mod topic;
 
 pub use chunk::Chunk;
+pub use excerpt::excerpt;
 pub use ids::{
     ClientId, GroupName, LogOffset, NameError, QueueId, QueueOffset, ShardId, Timestamp, TopicName,
 };

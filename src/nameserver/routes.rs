@@ -15,10 +15,11 @@ use std::sync::Arc;
 
 use super::ConnectionId;
 use super::registration::{self, Extent};
+use crate::model::ids::TOPIC_NAME_SIZE_MAX;
 use crate::model::reply::{ClusterInfo, Route, RouteBroker, RouteQueues};
 use crate::model::request::{BrokerId, DataVersion, Registration};
 use crate::model::topic::{PERM_READ, PERM_WRITE};
-use crate::model::{Refusal, Reply, Request, Timestamp, TopicConfig, TopicName};
+use crate::model::{Refusal, Reply, Request, Timestamp, TopicConfig, TopicName, excerpt};
 
 /// The broker id of a master.
 const MASTER: u64 = 0;
@@ -345,7 +346,7 @@ impl Routes {
 
     /// Where a topic is, unless nobody may use it there.
     fn route(&self, topic: &str) -> Result<Route, Refusal> {
-        let unknown = || Refusal::UnknownRoute(topic.to_owned());
+        let unknown = || Refusal::UnknownRoute(excerpt(topic, TOPIC_NAME_SIZE_MAX));
         let names = self.topics.get(topic).ok_or_else(unknown)?;
         let mut route = Route::default();
         for name in names {

@@ -4,8 +4,11 @@ use std::borrow::Cow;
 
 use bytes::Bytes;
 
-use crate::model::{NameError, Refusal};
+use crate::model::{NameError, Refusal, excerpt};
 use crate::wire::json::{JsonError, Reader};
+
+/// Characters of a wrong value that are shown.
+const SHOWN_MAX: usize = 40;
 
 /// Why a body is not what its command needs.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -25,7 +28,7 @@ pub fn missing(field: &str) -> BodyError {
 
 #[cold]
 pub fn unexpected(field: &str, value: &str) -> BodyError {
-    let shown: String = value.chars().take(40).collect();
+    let shown = excerpt(value, SHOWN_MAX);
     BodyError::Field(format!("field {field} is {shown:?}"))
 }
 

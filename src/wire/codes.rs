@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use crate::model::{Refusal, Request};
+use crate::model::{Refusal, Request, excerpt};
 use crate::wire::header::Fields;
 use crate::wire::{admin, group, message, route};
 
@@ -257,14 +257,18 @@ pub fn refusal_code(refusal: &Refusal) -> i32 {
     }
 }
 
+/// Longest remark, characters. Many repeat what the client sent, and a header, in which each of
+/// them may take six bytes, has a size that cannot be exceeded.
+const REMARK_SIZE_MAX: usize = 512;
+
 /// What a client is told besides the code: the stable number, then words. Stock tools print it.
 pub fn remark(refusal: &Refusal) -> String {
     let number = refusal.number();
-    match refusal {
-        Refusal::UnknownRequest { code } => match command(*code) {
-            Some(command) => format!("RINGMQ-{number} {refusal} ({})", command.name),
-            None => format!("RINGMQ-{number} {refusal}"),
-        },
-        _ => format!("RINGMQ-{number} {refusal}"),
+    let mut remark = excerpt(format_args!("RINGMQ-{number} {refusal}"), REMARK_SIZE_MAX);
+    if let Refusal::UnknownRequest { code } = refusal
+        && let Some(command) = command(*code)
+    {
+        remark += &format!(" ({})", command.name);
     }
+    remark
 }

@@ -14,7 +14,7 @@ use zerocopy::byteorder::big_endian::I32;
 use crate::model::record::body_checksum;
 use crate::model::request::{DataVersion, Registration};
 use crate::model::topic::{PERM_READ, PERM_WRITE};
-use crate::model::{Refusal, Request, TopicConfig, TopicName};
+use crate::model::{Refusal, Request, TopicConfig, TopicName, excerpt};
 use crate::wire::body::{self, BodyError};
 use crate::wire::header::{FieldWriter, Fields};
 use crate::wire::json::{self, Object, Reader};
@@ -22,6 +22,8 @@ use crate::wire::route::{decode_broker, encode_broker, read_data_version, write_
 
 /// Largest topic list after decompression, bytes: some half a million topics.
 const TOPICS_SIZE_MAX: usize = 64 << 20;
+/// Characters of a wrong line that are shown.
+const SHOWN_MAX: usize = 200;
 
 /// REGISTER_BROKER.
 pub fn decode_register_broker(fields: &mut Fields<'_>, body: &Bytes) -> Result<Request, Refusal> {
@@ -142,7 +144,7 @@ fn read_topic_line(line: &str) -> Result<Option<TopicConfig>, Refusal> {
     let name = words.next().unwrap_or_default();
     let mut number = || {
         let word = words.next().unwrap_or_default();
-        word.parse().map_err(|_| malformed(&format!("topic {line:?}")))
+        word.parse().map_err(|_| malformed(&format!("topic {:?}", excerpt(line, SHOWN_MAX))))
     };
     let (read_queue_count, write_queue_count, perm) = (number()?, number()?, number()?);
     let name = TopicName::new(name.to_owned()).ok();
@@ -158,8 +160,7 @@ fn read_topic_line(line: &str) -> Result<Option<TopicConfig>, Refusal> {
 
 #[cold]
 fn malformed(what: &str) -> Refusal {
-    let shown: String = what.chars().take(200).collect();
-    Refusal::Malformed(format!("compressed body of REGISTER_BROKER: {shown}"))
+    Refusal::Malformed(format!("compressed body of REGISTER_BROKER: {what}"))
 }
 
 /// Named fields of a registration; [`write_registration`] writes the body that belongs to them.

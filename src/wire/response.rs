@@ -10,7 +10,7 @@ use bytestring::ByteString;
 use crate::model::batch::Records;
 use crate::model::reply::{ClusterInfo, Pulled, QueueStats, Route};
 use crate::model::request::DataVersion;
-use crate::model::{ClientId, LogOffset, QueueId, QueueOffset, Timestamp};
+use crate::model::{ClientId, LogOffset, QueueId, QueueOffset, Timestamp, excerpt};
 use crate::wire::body::{self, BodyError};
 use crate::wire::codes::response::{
     FLUSH_DISK_TIMEOUT, FLUSH_SLAVE_TIMEOUT, SLAVE_NOT_AVAILABLE, SUCCESS,
@@ -22,6 +22,8 @@ use crate::wire::{admin, group, message, route};
 
 /// Code of an error for an answer that says success and cannot be read. No server sends it.
 pub const CODE_UNREADABLE: i32 = -1;
+/// Characters of a wrong value that are shown.
+const SHOWN_MAX: usize = 40;
 
 /// Why there is no result: the server's code and words.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -229,7 +231,8 @@ impl Response {
 
     fn number<T: std::str::FromStr>(&self, name: &str) -> Result<T, ReplyError> {
         let value = self.field(name).map_or("", |value| value);
-        value.parse().map_err(|_| unreadable(&format!("field {name} is {value:?}")))
+        let shown = || excerpt(value, SHOWN_MAX);
+        value.parse().map_err(|_| unreadable(&format!("field {name} is {:?}", shown())))
     }
 
     #[cold]

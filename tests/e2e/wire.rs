@@ -1,7 +1,7 @@
 //! What comes over the wire without having been asked for.
 
 use std::io::{ErrorKind, Read, Write};
-use std::net::TcpStream;
+use std::net::{SocketAddr, TcpStream};
 
 use ringmq::sim::Rng;
 
@@ -24,7 +24,11 @@ pub fn header(code: i32, opaque: i32, flag: i32, ext: &str) -> String {
 }
 
 pub fn connect(ports: Ports) -> TcpStream {
-    let stream = TcpStream::connect(ports.broker_address()).unwrap();
+    connect_to(ports.broker_address())
+}
+
+pub fn connect_to(address: SocketAddr) -> TcpStream {
+    let stream = TcpStream::connect(address).unwrap();
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
     stream
 }
@@ -105,5 +109,30 @@ fn bad_requests_are_answered_and_lost_framing_closes_only_its_own_connection() {
     assert!(answer(&mut witness).contains(r#""opaque":6"#), "the witness is still served");
     let namesrv = ports.nameserver_address().to_string();
     assert!(run(&["msg", "send", "fine", "x", "--namesrv", &namesrv]).status.success());
+    assert!(server.terminate().success());
+}
+
+/// A character that takes six times its size in an answer, three million times where a number belongs,
+/// and in a name.
+#[test]
+fn a_refusal_of_megabytes_is_short_and_ends_no_server() {
+    let scratch = Scratch::new("remark");
+    let ports = Ports::free();
+    let server = Server::dev(&scratch.0.join("data"), ports, 1);
+    let long = "\u{1}".repeat(3 << 20);
+    let heartbeat = format!(
+        r#"{{"clientID":"c","consumerDataSet":[{{"groupName":"g","subscriptionDataSet":[{{"topic":"T","subVersion":"{long}"}}]}}]}}"#
+    );
+    let topic = format!(r#""topic":"{long}""#);
+    let requests = [
+        (ports.broker_address(), frame(&header(34, 1, 0, ""), heartbeat.as_bytes()), "RINGMQ-1002"),
+        (ports.nameserver_address(), frame(&header(105, 1, 0, &topic), b""), "RINGMQ-4001"),
+    ];
+    for (address, request, number) in requests {
+        let mut stream = connect_to(address);
+        stream.write_all(&request).unwrap();
+        let header = answer(&mut stream);
+        assert!(header.contains(number) && header.len() < 8192, "{} bytes", header.len());
+    }
     assert!(server.terminate().success());
 }

@@ -15,7 +15,7 @@ use bytes::Bytes;
 use bytestring::ByteString;
 use smallvec::SmallVec;
 
-use crate::model::Refusal;
+use crate::model::{Refusal, excerpt};
 use crate::wire::frame::{Frame, FrameError, HeaderEncoding, write_frame};
 
 /// This is an answer.
@@ -29,6 +29,8 @@ pub const VERSION: i32 = 453;
 
 /// Most fields a header may have. The largest request of a stock client has about 25.
 pub const FIELD_COUNT_MAX: usize = 128;
+/// Characters of a wrong value that are shown.
+const SHOWN_MAX: usize = 40;
 
 /// Who says it is speaking: a name in JSON, a number in binary (remoting reference, 1.2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -175,7 +177,7 @@ pub fn missing(name: &str) -> Refusal {
 
 #[cold]
 fn not_a_number(name: &str, value: &str) -> Refusal {
-    let shown: String = value.chars().take(40).collect();
+    let shown = excerpt(value, SHOWN_MAX);
     Refusal::Malformed(format!("header field {name} is {shown:?}, which is no number in its range"))
 }
 

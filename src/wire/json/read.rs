@@ -4,8 +4,12 @@ use std::borrow::Cow;
 
 use memchr::memchr2;
 
+use crate::model::excerpt;
+
 /// Deepest nesting of a value that is skipped. Far beyond anything a client sends.
 const DEPTH_MAX: usize = 64;
+/// Characters of a wrong value that are shown.
+const SHOWN_MAX: usize = 40;
 
 /// Why a text is not JSON, even with tolerance, or not the value that was asked for.
 ///
@@ -87,7 +91,8 @@ impl<'a> Reader<'a> {
         let Some(text) = self.text()? else { return Ok(None) };
         let Ok(number) = text.parse() else {
             self.at = start;
-            return Err(self.error(format!("{text:?} is not such a number")));
+            let shown = excerpt(text, SHOWN_MAX);
+            return Err(self.error(format!("{shown:?} is not such a number")));
         };
         Ok(Some(number))
     }

@@ -152,6 +152,37 @@ fn headers_that_close_the_connection() {
     }
 }
 
+/// What is wrong with a request is told by its beginning, in answers and in the log.
+#[test]
+fn a_wrong_value_of_any_size_is_shown_by_its_beginning() {
+    let long = "\u{1}".repeat(1 << 20);
+    let shown_max = 1024;
+    let consumer = format!(
+        r#"{{"clientID":"c","consumerDataSet":[{{"groupName":"g","subscriptionDataSet":[
+            {{"topic":"T","subVersion":"{long}"}}]}}]}}"#
+    );
+    let consume_type =
+        format!(r#"{{"clientID":"c","consumerDataSet":[{{"consumeType":"{long}"}}]}}"#);
+    let queue: Named<'_> = &[("topic", "T"), ("queueId", &long)];
+    let name: Named<'_> = &[("topic", &long), ("queueId", "0")];
+    let no_number: Named<'_> = &[("bodyCrc32", &long)];
+    let rows = [
+        (34, &[][..], consumer.as_bytes()),
+        (34, &[], consume_type.as_bytes()),
+        (30, queue, b""),
+        (30, name, b""),
+        (103, no_number, b""),
+    ];
+    for (code, fields, body) in rows {
+        for frame in both(code, fields, body) {
+            let refusal = request(&frame).unwrap_err();
+            assert!(refusal.to_string().len() < shown_max, "{code} {:?}", frame.encoding);
+        }
+    }
+    let error = decode_request(&json_frame(&format!("{{\"code\":\"{long}\"}}"), b"")).unwrap_err();
+    assert!(error.to_string().len() < shown_max);
+}
+
 proptest! {
     #[test]
     fn arbitrary_bytes_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..300)) {

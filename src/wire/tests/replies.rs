@@ -340,6 +340,32 @@ fn refusals_as_clients_see_them() {
     }
 }
 
+/// A control character takes six bytes in JSON, so an answer that repeated what it refuses would be
+/// larger than any request, and too large for a header.
+#[test]
+fn a_refusal_repeats_only_the_beginning_of_what_it_refuses() {
+    let long = "\u{1}".repeat(4 << 20);
+    let with_text = [
+        Refusal::Malformed(long.clone()),
+        Refusal::BadBatch(long.clone()),
+        Refusal::BadSubscription(long.clone()),
+        Refusal::UnsupportedFilter(long.clone()),
+        Refusal::UnknownRoute(long.clone()),
+        Refusal::Registration(long),
+    ];
+    let source = include_str!("../../model/refusal.rs");
+    assert_eq!(source.matches("(String)").count(), with_text.len(), "a row for all that hold text");
+    for refusal in with_text {
+        for encoding in [HeaderEncoding::Json, HeaderEncoding::Binary, HeaderEncoding::Fixed] {
+            let bytes = answer(reply_to(encoding, 310), Err(refusal.clone()));
+            assert!(bytes.len() < 4096, "{encoding:?}: {} bytes", bytes.len());
+            let error = decode_reply(&frame(&bytes)).unwrap().done().unwrap_err();
+            let number = format!("RINGMQ-{}", refusal.number());
+            assert!(error.remark.starts_with(&number) && error.remark.ends_with('…'), "{error}");
+        }
+    }
+}
+
 #[test]
 fn a_batch_has_an_id_per_message() {
     let reply = Produced {

@@ -270,7 +270,7 @@ fn what_is_missing_or_wrong_is_named() {
         ("offset beyond i64", 15, [QUEUE, &[("consumerGroup", "g"), ("commitOffset", "9223372036854775808")]].concat(),
             bad("commitOffset is \"9223372036854775808\"")),
         ("a long value", 33, vec![("offset", "0123456789012345678901234567890123456789xxxxx")],
-            bad("offset is \"0123456789012345678901234567890123456789\"")),
+            bad("offset is \"0123456789012345678901234567890123456789…\"")),
         ("no broker", 104, without(BROKER, "brokerName"), malformed("brokerName is missing")),
         ("no topic", 17, vec![], malformed("topic is missing")),
     ];
