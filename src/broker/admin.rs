@@ -116,8 +116,7 @@ impl<D: Disk> Broker<D> {
         if self.state.borrow_mut().offsets.commit(group, queue, QueueOffset(offset)) {
             return Ok(());
         }
-        let (size, size_max) = (OFFSETS_MAX + 1, OFFSETS_MAX);
-        Err(Refusal::TooLarge { what: "number of committed offsets", size, size_max })
+        Err(Refusal::Full { what: "committed offsets", count_max: OFFSETS_MAX })
     }
 
     /// Appends the offsets that changed. Gives the place up to which the log must be safe for them

@@ -44,6 +44,14 @@ impl TagFilter {
         }
     }
 
+    /// Tags it holds.
+    pub fn tag_count(&self) -> usize {
+        match self {
+            Self::All => 0,
+            Self::AnyOf(hashes) => hashes.len(),
+        }
+    }
+
     pub fn takes(&self, tag_hash: i32) -> bool {
         match self {
             Self::All => true,

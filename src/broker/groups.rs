@@ -2,39 +2,58 @@
 //!
 //! Known from heartbeats, forgotten when the connection closes or no heartbeat comes for
 //! [`CLIENT_LEASE_MS`] (remoting reference, 5.23). Nothing of it is durable: clients tell it again.
+//!
+//! What holds at all times: no group is without members, and `counts` counts what the groups hold.
+//! Names are at most 255 bytes long, so what can be counted has a size too: some 100 MB when every
+//! bound is reached.
 
 use std::collections::BTreeMap;
 
 use rustc_hash::FxHashMap;
 
 use super::filter::TagFilter;
-use crate::model::request::{ConsumerData, Heartbeat};
+use crate::model::request::{ConsumerData, Heartbeat, SubscriptionData};
 use crate::model::{ClientId, GroupName, Refusal, Timestamp, TopicName};
 
 /// A client that has not sent a heartbeat for this long is gone, ms.
 pub const CLIENT_LEASE_MS: u64 = 120_000;
-/// Groups one shard remembers at a time.
-const GROUPS_MAX: usize = 100_000;
-/// Members one group may have, and topics it may subscribe to.
-const MEMBERS_MAX: usize = 10_000;
-const SUBSCRIPTIONS_MAX: usize = 10_000;
+/// Consumer groups one shard remembers at a time, and as many producer groups.
+pub const GROUPS_MAX: usize = 20_000;
+/// Members of all groups of one shard. A client is a member once for each of its groups.
+pub const MEMBERS_MAX: usize = 100_000;
+/// Members one group may have. Their ids are one answer, which must fit a frame.
+const GROUP_MEMBERS_MAX: usize = 10_000;
+/// Subscriptions of all groups of one shard, and the tags that they name.
+const SUBSCRIPTIONS_MAX: usize = 100_000;
+const TAGS_MAX: usize = 1_000_000;
 
 #[derive(Debug, Default)]
 pub struct Groups {
-    consumers: FxHashMap<GroupName, ConsumerGroup>,
-    producers: FxHashMap<GroupName, Members>,
+    consumers: Table,
+    producers: Table,
+    counts: Counts,
+}
+
+type Table = FxHashMap<GroupName, Group>;
+
+/// What all groups hold together.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Counts {
+    members: usize,
+    subscriptions: usize,
+    tags: usize,
 }
 
 #[derive(Debug, Default)]
-struct ConsumerGroup {
-    members: Members,
+struct Group {
+    /// By client id, so that every shard lists the same members in the same order.
+    members: BTreeMap<ClientId, Member>,
+    /// Of consumers.
     subscriptions: FxHashMap<TopicName, Subscription>,
+    tag_count: usize,
 }
 
-/// By client id, so that every shard lists the same members in the same order.
-type Members = BTreeMap<ClientId, Member>;
-
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 struct Member {
     connection: u64,
     seen_at: Timestamp,
@@ -48,20 +67,27 @@ struct Subscription {
 
 impl Groups {
     /// Registers everything a client says about itself. A group's subscriptions are those of the
-    /// last heartbeat of any of its members.
-    pub fn heartbeat(&mut self, heartbeat: &Heartbeat, connection: u64, now: Timestamp) {
-        let member = || Member { connection, seen_at: now };
+    /// last heartbeat of any of its members. When something is full, what is known stays, what fits
+    /// is taken, and the refusal names the first that did not.
+    pub fn heartbeat(
+        &mut self,
+        heartbeat: &Heartbeat,
+        connection: u64,
+        now: Timestamp,
+    ) -> Result<(), Refusal> {
+        let Self { consumers, producers, counts } = self;
+        let member = Member { connection, seen_at: now };
+        // One copy for all groups, and none of the buffer that the heartbeat was read from.
+        let client = ClientId::from(&*heartbeat.client);
+        let mut taken = Ok(());
         for group in &heartbeat.producers {
-            if let Some(members) = bounded_entry(&mut self.producers, group) {
-                join(members, &heartbeat.client, member());
-            }
+            taken = taken.and(join(producers, group, &client, member, counts).map(|_| ()));
         }
         for consumer in &heartbeat.consumers {
-            if let Some(group) = bounded_entry(&mut self.consumers, &consumer.group) {
-                join(&mut group.members, &heartbeat.client, member());
-                group.subscribe(consumer);
-            }
+            let joined = join(consumers, &consumer.group, &client, member, counts);
+            taken = taken.and(joined.and_then(|group| group.subscribe(consumer, counts)));
         }
+        taken
     }
 
     pub fn unregister(
@@ -70,13 +96,18 @@ impl Groups {
         producer: Option<&GroupName>,
         consumer: Option<&GroupName>,
     ) {
-        if let Some(members) = producer.and_then(|group| self.producers.get_mut(group)) {
-            members.remove(client);
+        let Self { consumers, producers, counts } = self;
+        for (table, name) in [(producers, producer), (consumers, consumer)] {
+            let Some((name, group)) = name.and_then(|name| Some((name, table.get_mut(name)?)))
+            else {
+                continue;
+            };
+            counts.members -= usize::from(group.members.remove(client).is_some());
+            if group.members.is_empty() {
+                counts.forget(group);
+                table.remove(name);
+            }
         }
-        if let Some(group) = consumer.and_then(|group| self.consumers.get_mut(group)) {
-            group.members.remove(client);
-        }
-        self.forget_empty();
     }
 
     pub fn connection_closed(&mut self, connection: u64) {
@@ -89,10 +120,9 @@ impl Groups {
     }
 
     pub fn members(&self, group: &GroupName) -> Result<Vec<ClientId>, Refusal> {
-        let members = self.consumers.get(group).map(|group| &group.members);
-        match members {
-            Some(members) if !members.is_empty() => Ok(members.keys().cloned().collect()),
-            _ => Err(Refusal::NoConsumer(group.detached())),
+        match self.consumers.get(group) {
+            Some(group) => Ok(group.members.keys().cloned().collect()),
+            None => Err(Refusal::NoConsumer(group.detached())),
         }
     }
 
@@ -118,49 +148,86 @@ impl Groups {
     }
 
     fn retain(&mut self, keep: impl Fn(&Member) -> bool) {
-        self.producers.values_mut().for_each(|members| members.retain(|_, member| keep(member)));
-        self.consumers.values_mut().for_each(|group| group.members.retain(|_, one| keep(one)));
-        self.forget_empty();
-    }
-
-    fn forget_empty(&mut self) {
-        self.producers.retain(|_, members| !members.is_empty());
-        self.consumers.retain(|_, group| !group.members.is_empty());
+        let counts = &mut self.counts;
+        for table in [&mut self.producers, &mut self.consumers] {
+            table.retain(|_, group| {
+                counts.members -= group.members.len();
+                group.members.retain(|_, member| keep(member));
+                counts.members += group.members.len();
+                if group.members.is_empty() {
+                    counts.forget(group);
+                }
+                !group.members.is_empty()
+            });
+        }
     }
 }
 
-impl ConsumerGroup {
-    fn subscribe(&mut self, consumer: &ConsumerData) {
-        let mut subscriptions = FxHashMap::default();
-        for data in consumer.subscriptions.iter().take(SUBSCRIPTIONS_MAX) {
+impl Counts {
+    /// Takes out what a group without members held.
+    fn forget(&mut self, group: &Group) {
+        self.subscriptions -= group.subscriptions.len();
+        self.tags -= group.tag_count;
+    }
+}
+
+impl Group {
+    fn subscribe(&mut self, consumer: &ConsumerData, counts: &mut Counts) -> Result<(), Refusal> {
+        let read = |data: &SubscriptionData| {
             // An expression that cannot be read here is refused when the group pulls; until then
-            // it must not stop the heartbeat, which always succeeds.
-            if let Ok(filter) = TagFilter::parse(&data.expression) {
-                let subscription = Subscription { filter, version: data.version };
-                subscriptions.insert(data.topic.detached(), subscription);
-            }
+            // it must not stop the heartbeat.
+            let filter = TagFilter::parse(&data.expression).ok()?;
+            Some((data.topic.detached(), Subscription { filter, version: data.version }))
+        };
+        let subscriptions: FxHashMap<_, _> =
+            consumer.subscriptions.iter().filter_map(read).collect();
+        let tag_count = subscriptions.values().map(|one| one.filter.tag_count()).sum();
+        let subscription_count = counts.subscriptions - self.subscriptions.len();
+        if subscription_count + subscriptions.len() > SUBSCRIPTIONS_MAX {
+            return full("subscriptions", SUBSCRIPTIONS_MAX);
         }
+        if counts.tags - self.tag_count + tag_count > TAGS_MAX {
+            return full("tags of subscriptions", TAGS_MAX);
+        }
+        counts.subscriptions = subscription_count + subscriptions.len();
+        counts.tags = counts.tags - self.tag_count + tag_count;
         self.subscriptions = subscriptions;
+        self.tag_count = tag_count;
+        Ok(())
     }
 }
 
-fn join(members: &mut Members, client: &ClientId, member: Member) {
-    if members.len() < MEMBERS_MAX || members.contains_key(client) {
-        members.insert(ClientId::from(client.as_ref() as &str), member);
+/// Makes `client` a member of the group called `name`, which begins with its first member.
+fn join<'a>(
+    table: &'a mut Table,
+    name: &GroupName,
+    client: &ClientId,
+    member: Member,
+    counts: &mut Counts,
+) -> Result<&'a mut Group, Refusal> {
+    let group = table.get(name);
+    let is_member = group.is_some_and(|group| group.members.contains_key(client));
+    if group.is_none() && table.len() >= GROUPS_MAX {
+        return full("groups", GROUPS_MAX);
     }
+    if group.is_some_and(|group| group.members.len() >= GROUP_MEMBERS_MAX) && !is_member {
+        return full("members of this group", GROUP_MEMBERS_MAX);
+    }
+    if counts.members >= MEMBERS_MAX && !is_member {
+        return full("members of groups", MEMBERS_MAX);
+    }
+    if group.is_none() {
+        table.insert(name.detached(), Group::default());
+    }
+    counts.members += usize::from(!is_member);
+    let group = table.get_mut(name).expect("it was there or was just put there");
+    group.members.insert(client.clone(), member);
+    Ok(group)
 }
 
-fn bounded_entry<'a, V: Default>(
-    table: &'a mut FxHashMap<GroupName, V>,
-    group: &GroupName,
-) -> Option<&'a mut V> {
-    if !table.contains_key(group) {
-        if table.len() >= GROUPS_MAX {
-            return None;
-        }
-        table.insert(group.detached(), V::default());
-    }
-    table.get_mut(group)
+#[cold]
+fn full<T>(what: &'static str, count_max: usize) -> Result<T, Refusal> {
+    Err(Refusal::Full { what, count_max })
 }
 
 #[cfg(test)]
@@ -197,8 +264,8 @@ mod tests {
     fn members_come_with_heartbeats_and_go_with_connections_and_time() {
         let mut groups = Groups::default();
         assert_eq!(groups.members(&group()), Err(Refusal::NoConsumer(group())));
-        groups.heartbeat(&heartbeat("b", 1), 1, Timestamp(0));
-        groups.heartbeat(&heartbeat("a", 1), 2, Timestamp(60_000));
+        groups.heartbeat(&heartbeat("b", 1), 1, Timestamp(0)).unwrap();
+        groups.heartbeat(&heartbeat("a", 1), 2, Timestamp(60_000)).unwrap();
         assert_eq!(members(&groups), ["a", "b"]);
         groups.expire(Timestamp(CLIENT_LEASE_MS));
         assert_eq!(members(&groups), ["a"]);
@@ -209,8 +276,8 @@ mod tests {
     #[test]
     fn a_client_that_comes_back_on_another_connection_survives_the_old_one() {
         let mut groups = Groups::default();
-        groups.heartbeat(&heartbeat("a", 1), 1, Timestamp(0));
-        groups.heartbeat(&heartbeat("a", 1), 2, Timestamp(1));
+        groups.heartbeat(&heartbeat("a", 1), 1, Timestamp(0)).unwrap();
+        groups.heartbeat(&heartbeat("a", 1), 2, Timestamp(1)).unwrap();
         groups.connection_closed(1);
         assert_eq!(members(&groups), ["a"]);
     }
@@ -219,11 +286,99 @@ mod tests {
     fn a_pull_with_a_newer_subscription_waits_for_the_heartbeat() {
         let mut groups = Groups::default();
         assert!(matches!(groups.filter(&group(), &topic(), 0), Err(Refusal::NotSubscribed { .. })));
-        groups.heartbeat(&heartbeat("a", 5), 1, Timestamp(0));
+        groups.heartbeat(&heartbeat("a", 5), 1, Timestamp(0)).unwrap();
         assert!(groups.filter(&group(), &topic(), 5).is_ok());
         assert_eq!(
             groups.filter(&group(), &topic(), 6),
             Err(Refusal::SubscriptionOutdated(group()))
         );
+    }
+
+    fn names(count: usize) -> Vec<GroupName> {
+        (0..count).map(|number| GroupName::new(format!("g{number}")).unwrap()).collect()
+    }
+
+    fn producers_of(client: String, producers: &[GroupName]) -> Heartbeat {
+        Heartbeat { client: client.into(), producers: producers.to_vec(), consumers: vec![] }
+    }
+
+    /// The counts, made anew.
+    fn counted(groups: &Groups) -> Counts {
+        let mut counts = Counts::default();
+        for group in groups.producers.values().chain(groups.consumers.values()) {
+            assert!(!group.members.is_empty());
+            counts.members += group.members.len();
+            counts.subscriptions += group.subscriptions.len();
+            counts.tags +=
+                group.subscriptions.values().map(|s| s.filter.tag_count()).sum::<usize>();
+        }
+        counts
+    }
+
+    #[test]
+    fn all_groups_of_a_client_hold_one_copy_of_its_id() {
+        let mut groups = Groups::default();
+        let groups_of_it = names(3);
+        groups.heartbeat(&producers_of("c".repeat(200), &groups_of_it), 1, Timestamp(0)).unwrap();
+        let members = groups_of_it.iter().map(|group| &groups.producers[group].members);
+        let places: Vec<*const u8> =
+            members.map(|members| members.first_key_value().unwrap().0.as_ptr()).collect();
+        assert_eq!(places, [places[0]; 3]);
+    }
+
+    #[test]
+    fn what_is_full_takes_no_more_and_keeps_what_it_has() {
+        let full = |what, count_max| Err(Refusal::Full { what, count_max });
+        let mut groups = Groups::default();
+        let all = names(GROUPS_MAX + 1);
+        let beat = |groups: &mut Groups, client: &str, of: &[GroupName], at| {
+            groups.heartbeat(&producers_of(client.to_owned(), of), 1, Timestamp(at))
+        };
+        assert_eq!(beat(&mut groups, "c0", &all, 0), full("groups", GROUPS_MAX));
+        assert_eq!(groups.producers.len(), GROUPS_MAX);
+        for client in 1..MEMBERS_MAX / GROUPS_MAX {
+            beat(&mut groups, &format!("c{client}"), &all[..GROUPS_MAX], 0).unwrap();
+        }
+        let full_members = full("members of groups", MEMBERS_MAX);
+        assert_eq!(beat(&mut groups, "late", &all[..1], 0), full_members);
+        assert_eq!(groups.heartbeat(&heartbeat("late", 1), 1, Timestamp(0)), full_members);
+        assert!(groups.consumers.is_empty(), "a group that nobody could join is not kept");
+        assert_eq!(beat(&mut groups, "c0", &all[..1], 9), Ok(()), "who is known stays known");
+        assert_eq!(groups.counts, counted(&groups));
+        groups.expire(Timestamp(CLIENT_LEASE_MS + 1));
+        assert_eq!(groups.counts, Counts { members: 1, ..Counts::default() });
+        assert_eq!(groups.counts, counted(&groups));
+    }
+
+    #[test]
+    fn subscriptions_and_their_tags_are_counted() {
+        let mut groups = Groups::default();
+        let with = |client: &str, topics: std::ops::Range<usize>, tags: usize| {
+            let mut one = heartbeat(client, 1);
+            let text = vec!["t"; tags].join("||");
+            let expression = Expression { kind: "TAG".into(), text };
+            one.consumers[0].subscriptions = topics
+                .map(|number| SubscriptionData {
+                    topic: TopicName::new(format!("t{number}")).unwrap(),
+                    expression: expression.clone(),
+                    version: 1,
+                })
+                .collect();
+            one
+        };
+        let mut beat = |one: &Heartbeat| {
+            let taken = groups.heartbeat(one, 1, Timestamp(0));
+            assert_eq!(groups.counts, counted(&groups));
+            (taken.is_ok(), groups.counts.subscriptions, groups.counts.tags)
+        };
+        assert_eq!(beat(&with("a", 0..10, 3)), (true, 10, 30));
+        assert_eq!(beat(&with("b", 0..5, 4)), (true, 5, 20), "the last heartbeat counts");
+        assert_eq!(beat(&with("a", 0..SUBSCRIPTIONS_MAX + 1, 1)), (false, 5, 20));
+        assert_eq!(beat(&with("a", 0..TAGS_MAX / 256 + 1, 256)), (false, 5, 20));
+        groups.unregister(&"a".into(), None, Some(&group()));
+        assert_eq!(groups.counts, Counts { members: 1, subscriptions: 5, tags: 20 });
+        groups.unregister(&"b".into(), None, Some(&group()));
+        assert_eq!(groups.counts, Counts::default());
+        assert_eq!(groups.counts, counted(&groups));
     }
 }

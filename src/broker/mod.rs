@@ -210,8 +210,9 @@ impl<D: Disk> Broker<D> {
                 self.commit_offset(group, queue, *offset)
             }
             Request::Heartbeat(heartbeat) => {
-                self.state.borrow_mut().groups.heartbeat(heartbeat, origin.connection, now);
-                Ok(Outcome::ok(Reply::HeartbeatTaken))
+                let groups = &mut self.state.borrow_mut().groups;
+                let taken = groups.heartbeat(heartbeat, origin.connection, now);
+                taken.map(|()| Outcome::ok(Reply::HeartbeatTaken))
             }
             Request::Unregister { client, producer, consumer } => {
                 let groups = &mut self.state.borrow_mut().groups;

@@ -115,8 +115,7 @@ impl Topics {
             return Err(Refusal::Malformed(format!("perm is {}, allowed are 0 to 7", config.perm)));
         }
         if self.number(&config.name).is_none() && self.count() >= TOPICS_MAX {
-            let (size, size_max) = (self.count() + 1, TOPICS_MAX);
-            return Err(Refusal::TooLarge { what: "number of topics", size, size_max });
+            return Err(Refusal::Full { what: "topics", count_max: TOPICS_MAX });
         }
         Ok(())
     }

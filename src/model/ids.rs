@@ -165,8 +165,17 @@ name_type!(
     GROUP_NAME_SIZE_MAX
 );
 
-/// What a client calls itself, usually `ip@pid#number`. Free text.
+/// Longest id of a client in bytes. Stock clients stay below 100.
+pub const CLIENT_ID_SIZE_MAX: usize = 255;
+
+/// What a client calls itself, usually `ip@pid#number`. Free text, see [`check_client_id`].
 pub type ClientId = ByteString;
+
+/// Checks the size of a client's id where it comes in.
+pub fn check_client_id(client: &str) -> Result<(), NameError> {
+    let (size, size_max) = (client.len(), CLIENT_ID_SIZE_MAX);
+    if size > size_max { Err(NameError::TooLong { size, size_max }) } else { Ok(()) }
+}
 
 #[cfg(test)]
 mod tests {

@@ -37,6 +37,8 @@ pub enum Refusal {
     /// What a message asks for besides being stored; without it, it would reach consumers too early.
     #[error("{0} are not supported yet; nothing was stored")]
     NotOffered(&'static str),
+    #[error("more than {count_max} {what} in one request")]
+    TooMany { what: &'static str, count_max: usize },
     /// Nothing was stored; the same request may succeed later.
     #[error("reason={reason} wait_ms={wait_ms} retry_after_ms={retry_after_ms} shard={shard}")]
     Busy { reason: &'static str, wait_ms: u64, retry_after_ms: u64, shard: u16 },
@@ -52,6 +54,8 @@ pub enum Refusal {
     OutcomeUnknown,
     #[error("the log is damaged at {0}: this part is quarantined and not served")]
     Damaged(LogOffset),
+    #[error("this shard holds {count_max} {what}, which is all it may")]
+    Full { what: &'static str, count_max: usize },
     #[error("no consumer for group {0} here")]
     NoConsumer(GroupName),
     #[error("group {0} has committed no offset for this queue")]
@@ -90,12 +94,14 @@ impl Refusal {
             Self::EmptyBody => 1010,
             Self::BadBatch(_) => 1011,
             Self::NotOffered(_) => 1012,
+            Self::TooMany { .. } => 1013,
             Self::Busy { .. } => 2001,
             Self::ShuttingDown => 2002,
             Self::DiskFull => 2003,
             Self::Fenced => 2004,
             Self::OutcomeUnknown => 2005,
             Self::Damaged(_) => 2006,
+            Self::Full { .. } => 2007,
             Self::NoConsumer(_) => 3001,
             Self::NoOffset(_) => 3002,
             Self::NoMessage(_) => 3003,

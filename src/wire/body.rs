@@ -19,6 +19,8 @@ pub enum BodyError {
     Name(#[from] NameError),
     #[error("{0}")]
     Field(String),
+    #[error(transparent)]
+    Refused(#[from] Refusal),
 }
 
 #[cold]
@@ -40,6 +42,7 @@ pub fn read<T>(
 ) -> Result<T, Refusal> {
     parse(body, read).map_err(|error| match error {
         BodyError::Name(error) => Refusal::IllegalName(error),
+        BodyError::Refused(refusal) => refusal,
         error => Refusal::Malformed(format!("body of {command}: {error}")),
     })
 }
@@ -75,6 +78,42 @@ pub fn list<'a, T>(
         items.push(each(reader)?);
         Ok(())
     })
+}
+
+/// [`list`] of elements that `budget` has a bound for.
+pub fn list_of<'a, T>(
+    reader: &mut Reader<'a>,
+    items: &mut Vec<T>,
+    budget: &mut Budget,
+    mut each: impl FnMut(&mut Reader<'a>) -> Result<T, BodyError>,
+) -> Result<(), BodyError> {
+    list(reader, items, |reader| {
+        budget.take()?;
+        each(reader)
+    })
+}
+
+/// How many things of one kind a body may hold, wherever in it they stand.
+#[derive(Debug)]
+pub struct Budget {
+    what: &'static str,
+    count_max: usize,
+    count: usize,
+}
+
+impl Budget {
+    pub fn new(what: &'static str, count_max: usize) -> Self {
+        Self { what, count_max, count: 0 }
+    }
+
+    /// Counts one more.
+    pub fn take(&mut self) -> Result<(), Refusal> {
+        if self.count == self.count_max {
+            return Err(Refusal::TooMany { what: self.what, count_max: self.count_max });
+        }
+        self.count += 1;
+        Ok(())
+    }
 }
 
 /// A text that is kept; empty for null.

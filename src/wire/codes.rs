@@ -231,7 +231,7 @@ pub fn refusal_code(refusal: &Refusal) -> i32 {
     use response::*;
     match refusal {
         Refusal::UnknownRequest { .. } => REQUEST_CODE_NOT_SUPPORTED,
-        Refusal::IllegalName(_) => INVALID_PARAMETER,
+        Refusal::IllegalName(_) | Refusal::TooMany { .. } => INVALID_PARAMETER,
         // Makes clients refresh their routes, which is what helps against a queue that moved.
         Refusal::UnknownTopic(_) | Refusal::UnknownQueue { .. } | Refusal::UnknownRoute(_) => {
             TOPIC_NOT_EXIST
@@ -241,7 +241,7 @@ pub fn refusal_code(refusal: &Refusal) -> i32 {
         }
         Refusal::TooLarge { .. } | Refusal::EmptyBody | Refusal::BadBatch(_) => MESSAGE_ILLEGAL,
         Refusal::NotOffered(_) => REQUEST_CODE_NOT_SUPPORTED,
-        Refusal::Busy { .. } => SYSTEM_BUSY,
+        Refusal::Busy { .. } | Refusal::Full { .. } => SYSTEM_BUSY,
         Refusal::DiskFull | Refusal::ShuttingDown | Refusal::Fenced => SERVICE_NOT_AVAILABLE,
         Refusal::NoOffset(_) | Refusal::NothingFound => QUERY_NOT_FOUND,
         Refusal::NotSubscribed { .. } => SUBSCRIPTION_NOT_EXIST,

@@ -3,17 +3,23 @@
 use bytes::Bytes;
 use bytestring::ByteString;
 
+use crate::model::ids::check_client_id;
 use crate::model::request::{
     ConsumeType, ConsumerData, Expression, Heartbeat, MessageModel, SubscriptionData,
 };
 use crate::model::{ClientId, GroupName, Refusal, Request, TopicName};
-use crate::wire::body::{self, BodyError};
+use crate::wire::body::{self, BodyError, Budget};
 use crate::wire::header::{FieldWriter, Fields};
 use crate::wire::json::{self, Object, Reader};
 use crate::wire::message::{FILTER_ALL, FILTER_KIND_DEFAULT};
 
 /// Named field of a heartbeat's answer that tells that this server speaks the fixed header.
 pub const CAPABILITY_FIXED: &str = "RINGMQ_FIXED";
+
+/// Groups of each kind one heartbeat may name. Stock clients name a handful.
+pub const HEARTBEAT_GROUPS_MAX: usize = 1_024;
+/// Subscriptions one heartbeat may hold, of all its groups.
+pub const HEARTBEAT_SUBSCRIPTIONS_MAX: usize = 10_000;
 
 /// HEART_BEAT. Fields may be missing, and enums may be names or numbers: clients differ.
 pub fn decode_heartbeat(_: &mut Fields<'_>, body: &Bytes) -> Result<Request, Refusal> {
@@ -24,11 +30,20 @@ fn read_heartbeat(reader: &mut Reader<'_>) -> Result<Heartbeat, BodyError> {
     let mut client = ByteString::new();
     let mut producers = Vec::new();
     let mut consumers = Vec::new();
+    let mut producer_budget = Budget::new("producer groups", HEARTBEAT_GROUPS_MAX);
+    let mut consumer_budget = Budget::new("consumer groups", HEARTBEAT_GROUPS_MAX);
+    let mut subscription_budget = Budget::new("subscriptions", HEARTBEAT_SUBSCRIPTIONS_MAX);
     body::object(reader, |key, reader| {
         match key {
-            "clientID" => client = body::text(reader)?.into(),
-            "producerDataSet" => body::list(reader, &mut producers, read_producer)?,
-            "consumerDataSet" => body::list(reader, &mut consumers, read_consumer)?,
+            "clientID" => client = read_client(reader)?,
+            "producerDataSet" => {
+                body::list_of(reader, &mut producers, &mut producer_budget, read_producer)?;
+            }
+            "consumerDataSet" => {
+                let read =
+                    |reader: &mut Reader<'_>| read_consumer(reader, &mut subscription_budget);
+                body::list_of(reader, &mut consumers, &mut consumer_budget, read)?;
+            }
             _ => drop(reader.skip()?),
         }
         Ok(())
@@ -37,6 +52,12 @@ fn read_heartbeat(reader: &mut Reader<'_>) -> Result<Heartbeat, BodyError> {
         return Err(body::missing("clientID"));
     }
     Ok(Heartbeat { client, producers, consumers })
+}
+
+fn read_client(reader: &mut Reader<'_>) -> Result<ClientId, BodyError> {
+    let client = reader.text()?.unwrap_or_default();
+    check_client_id(&client)?;
+    Ok(client.into_owned().into())
 }
 
 fn read_producer(reader: &mut Reader<'_>) -> Result<GroupName, BodyError> {
@@ -51,7 +72,10 @@ fn read_producer(reader: &mut Reader<'_>) -> Result<GroupName, BodyError> {
     Ok(GroupName::new(group)?)
 }
 
-fn read_consumer(reader: &mut Reader<'_>) -> Result<ConsumerData, BodyError> {
+fn read_consumer(
+    reader: &mut Reader<'_>,
+    subscription_budget: &mut Budget,
+) -> Result<ConsumerData, BodyError> {
     let mut group = String::new();
     let mut consume_type = ConsumeType::Passively;
     let mut model = MessageModel::Clustering;
@@ -61,7 +85,9 @@ fn read_consumer(reader: &mut Reader<'_>) -> Result<ConsumerData, BodyError> {
             "groupName" => group = body::text(reader)?,
             "consumeType" => consume_type = read_name(reader, key, &CONSUME_TYPES, consume_type)?,
             "messageModel" => model = read_name(reader, key, &MESSAGE_MODELS, model)?,
-            "subscriptionDataSet" => body::list(reader, &mut subscriptions, read_subscription)?,
+            "subscriptionDataSet" => {
+                body::list_of(reader, &mut subscriptions, subscription_budget, read_subscription)?;
+            }
             _ => drop(reader.skip()?),
         }
         Ok(())
@@ -161,8 +187,10 @@ fn write_subscription(o: &mut Object<'_>, subscription: &SubscriptionData) {
 /// UNREGISTER_CLIENT.
 pub fn decode_unregister(fields: &mut Fields<'_>, _: &Bytes) -> Result<Request, Refusal> {
     let group = |name| fields.optional(name).map(GroupName::new).transpose();
+    let client = fields.needed("clientID")?;
+    check_client_id(&client)?;
     Ok(Request::Unregister {
-        client: fields.needed("clientID")?,
+        client,
         producer: group("producerGroup")?,
         consumer: group("consumerGroup")?,
     })

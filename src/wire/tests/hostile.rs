@@ -3,6 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::model::NameError;
 use crate::model::batch::{BatchItems, Records};
 
 const SEND: Named<'static> = &[
@@ -181,6 +182,40 @@ fn a_wrong_value_of_any_size_is_shown_by_its_beginning() {
     }
     let error = decode_request(&json_frame(&format!("{{\"code\":\"{long}\"}}"), b"")).unwrap_err();
     assert!(error.to_string().len() < shown_max);
+}
+
+#[test]
+fn a_heartbeat_has_bounds_for_all_that_it_lists() {
+    let list = |count, item: &str| vec![item; count].join(",");
+    let producers = |count| list(count, r#"{"groupName":"g"}"#);
+    let consumers = |count, subscriptions: &str| {
+        let one = format!(r#"{{"groupName":"g","subscriptionDataSet":[{subscriptions}]}}"#);
+        list(count, &one)
+    };
+    let too_many = |what, count_max| Err(Refusal::TooMany { what, count_max });
+    let long = NameError::TooLong { size: 256, size_max: 255 };
+    let id = |size| "c".repeat(size);
+    let topic = r#"{"topic":"T"}"#;
+    #[rustfmt::skip]
+    let rows = [
+        (id(255), producers(1024), consumers(1, &list(10_000, topic)), Ok(())),
+        (id(256), producers(1), String::new(), Err(Refusal::IllegalName(long))),
+        (id(1), producers(1025), String::new(), too_many("producer groups", 1024)),
+        (id(1), String::new(), consumers(1025, ""), too_many("consumer groups", 1024)),
+        (id(1), String::new(), consumers(1, &list(10_001, topic)), too_many("subscriptions", 10_000)),
+        (id(1), String::new(), consumers(101, &list(100, topic)), too_many("subscriptions", 10_000)),
+    ];
+    for (id, producers, consumers, expected) in rows {
+        let body = format!(
+            r#"{{"clientID":"{id}","producerDataSet":[{producers}],"consumerDataSet":[{consumers}]}}"#
+        );
+        for frame in both(34, &[], body.as_bytes()) {
+            assert_eq!(request(&frame).map(|_| ()), expected, "{:?}", frame.encoding);
+        }
+    }
+    for frame in both(35, &[("clientID", &id(256))], b"") {
+        assert!(matches!(request(&frame), Err(Refusal::IllegalName(NameError::TooLong { .. }))));
+    }
 }
 
 proptest! {
