@@ -10,12 +10,10 @@ use rustc_hash::FxHashMap;
 
 use crate::model::request::DataVersion;
 use crate::model::topic::{
-    AUTO_CREATE_TEMPLATE, PERM_INHERIT, PERM_READ, PERM_WRITE, QUEUES_PER_TOPIC_MAX,
+    AUTO_CREATE_TEMPLATE, PERM_INHERIT, PERM_READ, PERM_WRITE, QUEUES_PER_TOPIC_MAX, TOPICS_MAX,
 };
 use crate::model::{QueueId, QueueOffset, Refusal, Timestamp, TopicConfig, TopicName};
 
-/// Topics one shard may have.
-pub const TOPICS_MAX: usize = 100_000;
 /// Queues of the template topic (remoting reference, 5.11).
 const TEMPLATE_QUEUE_COUNT: u32 = 8;
 /// Topics of the reference's own machinery; clients may not write to them (remoting reference,

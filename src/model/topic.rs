@@ -21,6 +21,13 @@ pub const AUTO_CREATE_TEMPLATE: &str = "TBW102";
 /// (remoting reference, 2.3). A stock broker owns the same topic with permissions.
 pub const WHOLE_TABLE_MARK: &str = "SELF_TEST_TOPIC";
 
+/// Topics one shard may have.
+pub const TOPICS_MAX: usize = 100_000;
+
+/// Most topics a broker may register: all of a shard, and those that hold no messages (the two
+/// templates and [`WHOLE_TABLE_MARK`]; a stock broker has some ten of its own).
+pub const REGISTERED_TOPICS_MAX: usize = TOPICS_MAX + 100;
+
 /// Most queues one topic may have on one shard. 1024 is what the reference's own largest has.
 pub const QUEUES_PER_TOPIC_MAX: u32 = 16_384;
 

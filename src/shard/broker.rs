@@ -17,6 +17,7 @@ use crate::model::request::Scope;
 use crate::model::{LogOffset, Refusal, Reply, Request, Timestamp};
 use crate::storage::disk::Disk;
 use crate::storage::{Committed, WRITES_IN_FLIGHT_MAX};
+use crate::wire::Server;
 
 /// How often held pulls are looked at and background work is done.
 const TICK: Duration = Duration::from_millis(100);
@@ -65,6 +66,8 @@ impl<D: Disk> BrokerService<D> {
 }
 
 impl<D: Disk> Service for BrokerService<D> {
+    const KIND: Server = Server::Broker;
+
     fn handle(&self, request: &Request, origin: Origin, now: Timestamp) -> Served {
         if request.scope() == Scope::EveryShard {
             return Served::Control;

@@ -204,7 +204,7 @@ impl<S: Service> Connection<S> {
 
     /// The request in a frame; `None` when there is nothing to carry out.
     fn decode(self: &Rc<Self>, frame: &Frame) -> Result<Option<(Asked, Request)>, Closed> {
-        let incoming = wire::decode_request(frame)?;
+        let incoming = wire::decode_request_to(S::KIND, frame)?;
         if incoming.is_reply {
             return Ok(None); // This broker has asked nothing of its clients yet.
         }

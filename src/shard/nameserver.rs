@@ -10,6 +10,7 @@ use super::shard::Shard;
 use crate::broker::{Answer, ColdRead, Origin, Outcome};
 use crate::model::{LogOffset, Request, Timestamp};
 use crate::nameserver::{ConnectionId, Routes};
+use crate::wire::Server;
 
 /// How often leases are looked at (remoting reference, 2.1).
 const EXPIRE_EVERY: Duration = Duration::from_secs(5);
@@ -20,6 +21,8 @@ pub struct NameService {
 }
 
 impl Service for NameService {
+    const KIND: Server = Server::NameServer;
+
     fn handle(&self, request: &Request, origin: Origin, now: Timestamp) -> Served {
         let connection = ConnectionId(origin.connection);
         let reply = self.routes.borrow_mut().handle(request, connection, now);

@@ -2,10 +2,14 @@
 
 use crate::broker::{Answer, ColdRead, Origin, Outcome};
 use crate::model::{LogOffset, Request, Timestamp};
+use crate::wire::Server;
 
 /// Two implementations: `shard::broker::BrokerService` and `shard::nameserver::NameService`.
 #[allow(async_fn_in_trait)] // Futures stay on the shard that made them and need not be Send.
 pub trait Service: 'static {
+    /// Requests for servers of another kind are refused before they are read.
+    const KIND: Server;
+
     /// Carries out a request as far as that is possible without waiting.
     fn handle(&self, request: &Request, origin: Origin, now: Timestamp) -> Served;
 

@@ -2,8 +2,6 @@
 
 use std::borrow::Cow;
 
-use bytes::Bytes;
-
 use crate::model::{NameError, Refusal, excerpt};
 use crate::wire::json::{JsonError, Reader};
 
@@ -37,7 +35,7 @@ pub fn unexpected(field: &str, value: &str) -> BodyError {
 /// Reads the body of request `command` with `read`.
 pub fn read<T>(
     command: &str,
-    body: &Bytes,
+    body: &[u8],
     read: impl FnOnce(&mut Reader<'_>) -> Result<T, BodyError>,
 ) -> Result<T, Refusal> {
     parse(body, read).map_err(|error| match error {

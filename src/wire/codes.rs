@@ -9,13 +9,20 @@ use crate::wire::{admin, group, message, route};
 /// Turns the named fields and the body of a request into what it asks for.
 pub type Decode = fn(&mut Fields<'_>, &Bytes) -> Result<Request, Refusal>;
 
+/// Which kind of server serves a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Server {
+    Broker,
+    NameServer,
+}
+
 /// A request of the protocol.
 #[derive(Clone, Copy, Debug)]
 pub struct Command {
     pub code: i32,
     pub name: &'static str,
-    /// `None`: known by name, not served.
-    pub decode: Option<Decode>,
+    /// By whom, and how it is read. `None`: known by name, not served.
+    pub served: Option<(Server, Decode)>,
 }
 
 /// The command with this code, served or not.
@@ -26,37 +33,37 @@ pub fn command(code: i32) -> Option<&'static Command> {
         .map(|at| &request::TABLE[at])
 }
 
-/// Request codes (remoting reference, appendix A), sorted. A line with an arrow is served.
+/// Request codes (remoting reference, appendix A), sorted. A line with an arrow is served, by whom it names.
 pub mod request {
-    use super::{Command, admin, group, message, route};
+    use super::{Command, Server, admin, group, message, route};
 
-    macro_rules! decode_of {
+    macro_rules! served {
         () => {
             None
         };
-        ($decode:path) => {
-            Some($decode)
+        ($server:ident $decode:path) => {
+            Some((Server::$server, $decode))
         };
     }
 
     macro_rules! commands {
-        ($($name:ident = $code:literal $(=> $decode:path)?;)*) => {
+        ($($name:ident = $code:literal $(=> $server:ident($decode:path))?;)*) => {
             $(pub const $name: i32 = $code;)*
 
             pub const TABLE: &[Command] = &[
-                $(Command { code: $code, name: stringify!($name), decode: decode_of!($($decode)?) },)*
+                $(Command { code: $code, name: stringify!($name), served: served!($($server $decode)?) },)*
             ];
         };
     }
 
     commands! {
-        SEND_MESSAGE = 10 => message::decode_send;
-        PULL_MESSAGE = 11 => message::decode_pull;
-        QUERY_MESSAGE = 12 => message::decode_query;
+        SEND_MESSAGE = 10 => Broker(message::decode_send);
+        PULL_MESSAGE = 11 => Broker(message::decode_pull);
+        QUERY_MESSAGE = 12 => Broker(message::decode_query);
         QUERY_BROKER_OFFSET = 13;
-        QUERY_CONSUMER_OFFSET = 14 => message::decode_committed_offset;
-        UPDATE_CONSUMER_OFFSET = 15 => message::decode_commit_offset;
-        UPDATE_AND_CREATE_TOPIC = 17 => admin::decode_update_topic;
+        QUERY_CONSUMER_OFFSET = 14 => Broker(message::decode_committed_offset);
+        UPDATE_CONSUMER_OFFSET = 15 => Broker(message::decode_commit_offset);
+        UPDATE_AND_CREATE_TOPIC = 17 => Broker(admin::decode_update_topic);
         UPDATE_AND_CREATE_TOPIC_LIST = 18;
         GET_ALL_TOPIC_CONFIG = 21;
         GET_TOPIC_CONFIG_LIST = 22;
@@ -64,17 +71,17 @@ pub mod request {
         UPDATE_BROKER_CONFIG = 25;
         GET_BROKER_CONFIG = 26;
         TRIGGER_DELETE_FILES = 27;
-        GET_BROKER_RUNTIME_INFO = 28 => admin::decode_runtime_info;
-        SEARCH_OFFSET_BY_TIMESTAMP = 29 => message::decode_offset_by_time;
-        GET_MAX_OFFSET = 30 => message::decode_max_offset;
-        GET_MIN_OFFSET = 31 => message::decode_min_offset;
-        GET_EARLIEST_MSG_STORETIME = 32 => message::decode_earliest_store_time;
-        VIEW_MESSAGE_BY_ID = 33 => message::decode_message_by_offset;
-        HEART_BEAT = 34 => group::decode_heartbeat;
-        UNREGISTER_CLIENT = 35 => group::decode_unregister;
+        GET_BROKER_RUNTIME_INFO = 28 => Broker(admin::decode_runtime_info);
+        SEARCH_OFFSET_BY_TIMESTAMP = 29 => Broker(message::decode_offset_by_time);
+        GET_MAX_OFFSET = 30 => Broker(message::decode_max_offset);
+        GET_MIN_OFFSET = 31 => Broker(message::decode_min_offset);
+        GET_EARLIEST_MSG_STORETIME = 32 => Broker(message::decode_earliest_store_time);
+        VIEW_MESSAGE_BY_ID = 33 => Broker(message::decode_message_by_offset);
+        HEART_BEAT = 34 => Broker(group::decode_heartbeat);
+        UNREGISTER_CLIENT = 35 => Broker(group::decode_unregister);
         CONSUMER_SEND_MSG_BACK = 36;
         END_TRANSACTION = 37;
-        GET_CONSUMER_LIST_BY_GROUP = 38 => group::decode_members;
+        GET_CONSUMER_LIST_BY_GROUP = 38 => Broker(group::decode_members);
         CHECK_TRANSACTION_STATE = 39;
         NOTIFY_CONSUMER_IDS_CHANGED = 40;
         LOCK_BATCH_MQ = 41;
@@ -92,21 +99,21 @@ pub mod request {
         PUT_KV_CONFIG = 100;
         GET_KV_CONFIG = 101;
         DELETE_KV_CONFIG = 102;
-        REGISTER_BROKER = 103 => route::decode_register_broker;
-        UNREGISTER_BROKER = 104 => route::decode_unregister_broker;
-        GET_ROUTEINFO_BY_TOPIC = 105 => route::decode_route;
-        GET_BROKER_CLUSTER_INFO = 106 => route::decode_cluster_info;
+        REGISTER_BROKER = 103 => NameServer(route::decode_register_broker);
+        UNREGISTER_BROKER = 104 => NameServer(route::decode_unregister_broker);
+        GET_ROUTEINFO_BY_TOPIC = 105 => NameServer(route::decode_route);
+        GET_BROKER_CLUSTER_INFO = 106 => NameServer(route::decode_cluster_info);
         UPDATE_AND_CREATE_SUBSCRIPTIONGROUP = 200;
         GET_ALL_SUBSCRIPTIONGROUP_CONFIG = 201;
-        GET_TOPIC_STATS_INFO = 202 => admin::decode_topic_stats;
+        GET_TOPIC_STATS_INFO = 202 => Broker(admin::decode_topic_stats);
         GET_CONSUMER_CONNECTION_LIST = 203;
         GET_PRODUCER_CONNECTION_LIST = 204;
         WIPE_WRITE_PERM_OF_BROKER = 205;
-        GET_ALL_TOPIC_LIST_FROM_NAMESERVER = 206 => route::decode_topic_list;
+        GET_ALL_TOPIC_LIST_FROM_NAMESERVER = 206 => NameServer(route::decode_topic_list);
         DELETE_SUBSCRIPTIONGROUP = 207;
         GET_CONSUME_STATS = 208;
-        DELETE_TOPIC_IN_BROKER = 215 => admin::decode_delete_topic;
-        DELETE_TOPIC_IN_NAMESRV = 216 => route::decode_delete_topic_route;
+        DELETE_TOPIC_IN_BROKER = 215 => Broker(admin::decode_delete_topic);
+        DELETE_TOPIC_IN_NAMESRV = 216 => NameServer(route::decode_delete_topic_route);
         REGISTER_TOPIC_IN_NAMESRV = 217;
         GET_KVLIST_BY_NAMESPACE = 219;
         RESET_CONSUMER_CLIENT_OFFSET = 220;
@@ -125,7 +132,7 @@ pub mod request {
         GET_CONSUMER_RUNNING_INFO = 307;
         QUERY_CORRECTION_OFFSET = 308;
         CONSUME_MESSAGE_DIRECTLY = 309;
-        SEND_MESSAGE_V2 = 310 => message::decode_send_v2;
+        SEND_MESSAGE_V2 = 310 => Broker(message::decode_send_v2);
         GET_UNIT_TOPIC_LIST = 311;
         GET_HAS_UNIT_SUB_TOPIC_LIST = 312;
         GET_HAS_UNIT_SUB_UNUNIT_TOPIC_LIST = 313;
@@ -135,9 +142,9 @@ pub mod request {
         GET_BROKER_CONSUME_STATS = 317;
         UPDATE_NAMESRV_CONFIG = 318;
         GET_NAMESRV_CONFIG = 319;
-        SEND_BATCH_MESSAGE = 320 => message::decode_send_v2;
+        SEND_BATCH_MESSAGE = 320 => Broker(message::decode_send_v2);
         QUERY_CONSUME_QUEUE = 321;
-        QUERY_DATA_VERSION = 322 => route::decode_query_data_version;
+        QUERY_DATA_VERSION = 322 => NameServer(route::decode_query_data_version);
         RESUME_CHECK_HALF_MESSAGE = 323;
         SEND_REPLY_MESSAGE = 324;
         SEND_REPLY_MESSAGE_V2 = 325;
@@ -150,7 +157,7 @@ pub mod request {
         GET_TOPIC_CONFIG = 351;
         GET_SUBSCRIPTIONGROUP_CONFIG = 352;
         UPDATE_AND_GET_GROUP_FORBIDDEN = 353;
-        LITE_PULL_MESSAGE = 361 => message::decode_pull;
+        LITE_PULL_MESSAGE = 361 => Broker(message::decode_pull);
         RECALL_MESSAGE = 370;
         QUERY_ASSIGNMENT = 400;
         SET_MESSAGE_REQUEST_MODE = 401;
@@ -159,7 +166,7 @@ pub mod request {
         GET_BROKER_MEMBER_GROUP = 901;
         ADD_BROKER = 902;
         REMOVE_BROKER = 903;
-        BROKER_HEARTBEAT = 904 => route::decode_broker_heartbeat;
+        BROKER_HEARTBEAT = 904 => NameServer(route::decode_broker_heartbeat);
         NOTIFY_MIN_BROKER_ID_CHANGE = 905;
         EXCHANGE_BROKER_HA_INFO = 906;
         GET_BROKER_HA_STATUS = 907;

@@ -33,8 +33,11 @@ pub mod route;
 #[cfg(test)]
 mod tests;
 
+pub use codes::Server;
 pub use frame::{FRAME_SIZE_MAX, Frame, FrameError, HeaderEncoding, next_frame, next_frame_of};
 pub use records::{BatchFull, RecordBatch};
 pub use reply::encode_reply;
-pub use request::{EncodeError, Incoming, ReplyTo, decode_request, encode_request};
+pub use request::{
+    EncodeError, Incoming, ReplyTo, decode_request, decode_request_to, encode_request,
+};
 pub use response::{ReplyError, Response, Stored, decode_reply};

@@ -4,24 +4,29 @@
 //! Topics whose names clients could not use either are left out instead of refusing the whole
 //! broker: a stock broker registers topics named after its host.
 
-use std::io::Read;
+use std::io::{self, BufReader, Read, Take};
 
 use bytes::Bytes;
 use flate2::read::ZlibDecoder;
-use zerocopy::FromBytes;
+use zerocopy::IntoBytes;
 use zerocopy::byteorder::big_endian::I32;
 
+use crate::model::ids::TOPIC_NAME_SIZE_MAX;
 use crate::model::record::body_checksum;
 use crate::model::request::{DataVersion, Registration};
-use crate::model::topic::{PERM_READ, PERM_WRITE};
+use crate::model::topic::{PERM_READ, PERM_WRITE, REGISTERED_TOPICS_MAX};
 use crate::model::{Refusal, Request, TopicConfig, TopicName, excerpt};
-use crate::wire::body::{self, BodyError};
+use crate::wire::body::{self, BodyError, Budget};
 use crate::wire::header::{FieldWriter, Fields};
 use crate::wire::json::{self, Object, Reader};
 use crate::wire::route::{decode_broker, encode_broker, read_data_version, write_data_version};
 
-/// Largest topic list after decompression, bytes: some half a million topics.
-const TOPICS_SIZE_MAX: usize = 64 << 20;
+/// Largest text in a compressed body: a topic with its attributes, or a data version. Stock brokers
+/// write 30 to 200 bytes.
+const LINE_SIZE_MAX: usize = 16 << 10;
+/// Bytes that are inflated at most: as many topics as there may be, with the longest names, and as
+/// much again for attributes.
+const INFLATED_SIZE_MAX: u64 = (REGISTERED_TOPICS_MAX * 2 * TOPIC_NAME_SIZE_MAX) as u64;
 /// Characters of a wrong line that are shown.
 const SHOWN_MAX: usize = 200;
 
@@ -50,12 +55,14 @@ type Topics = (DataVersion, Vec<TopicConfig>);
 
 fn read_topics(reader: &mut Reader<'_>) -> Result<Topics, BodyError> {
     let mut topics = Topics::default();
+    let mut budget = Budget::new("topics", REGISTERED_TOPICS_MAX);
     body::object(reader, |key, reader| {
         match key {
             "topicConfigSerializeWrapper" => body::object(reader, |key, reader| {
                 match key {
                     "dataVersion" => topics.0 = read_data_version(reader)?,
                     "topicConfigTable" => body::object(reader, |name, reader| {
+                        budget.take()?;
                         topics.1.extend(read_topic(name, reader)?);
                         Ok(())
                     })?,
@@ -98,44 +105,60 @@ fn read_topic(name: &str, reader: &mut Reader<'_>) -> Result<Option<TopicConfig>
 
 /// The compressed form: texts with their sizes in front. What follows the topics concerns filter
 /// servers and static topics and is not read.
+///
+/// It is read as it is inflated: what is kept is the topics, whatever the body claims to hold.
 fn read_compressed(body: &[u8]) -> Result<Topics, Refusal> {
-    let bytes = decompress(body)?;
-    let mut rest = bytes.as_slice();
-    let version = body::read(
-        "REGISTER_BROKER",
-        &Bytes::copy_from_slice(take_text(&mut rest)?.as_bytes()),
-        read_data_version,
-    )?;
-    let count = take_number(&mut rest)?;
+    let inflated = ZlibDecoder::new(body).take(INFLATED_SIZE_MAX);
+    let mut parts = Parts { inflated: BufReader::new(inflated), text: Vec::new() };
+    let version = body::read("REGISTER_BROKER", parts.text()?.as_bytes(), read_data_version)?;
+    let count = parts.number()?;
+    if count > REGISTERED_TOPICS_MAX {
+        return Err(Refusal::TooMany { what: "topics", count_max: REGISTERED_TOPICS_MAX });
+    }
     let mut topics = Vec::new();
     for _ in 0..count {
-        topics.extend(read_topic_line(take_text(&mut rest)?)?);
+        topics.extend(read_topic_line(parts.text()?)?);
     }
     Ok((version, topics))
 }
 
-fn decompress(body: &[u8]) -> Result<Vec<u8>, Refusal> {
-    let mut bytes = Vec::new();
-    let mut decoder = ZlibDecoder::new(body).take(TOPICS_SIZE_MAX as u64 + 1);
-    decoder.read_to_end(&mut bytes).map_err(|error| malformed(&format!("no zlib: {error}")))?;
-    if bytes.len() > TOPICS_SIZE_MAX {
-        let (what, size) = ("decompressed topic list", bytes.len());
-        return Err(Refusal::TooLarge { what, size, size_max: TOPICS_SIZE_MAX });
+/// The parts of a compressed body, one after the other.
+struct Parts<'a> {
+    inflated: BufReader<Take<ZlibDecoder<&'a [u8]>>>,
+    /// The text read last; its memory serves the next.
+    text: Vec<u8>,
+}
+
+impl Parts<'_> {
+    fn number(&mut self) -> Result<usize, Refusal> {
+        let mut number = I32::ZERO;
+        self.inflated.read_exact(number.as_mut_bytes()).map_err(|error| self.broken(&error))?;
+        usize::try_from(number.get()).map_err(|_| malformed("a size is negative"))
     }
-    Ok(bytes)
-}
 
-fn take_number(rest: &mut &[u8]) -> Result<usize, Refusal> {
-    let (number, after) = I32::ref_from_prefix(rest).map_err(|_| malformed("cut short"))?;
-    *rest = after;
-    usize::try_from(number.get()).map_err(|_| malformed("a size is negative"))
-}
+    fn text(&mut self) -> Result<&str, Refusal> {
+        let size = self.number()?;
+        if size > LINE_SIZE_MAX {
+            let what = "text in a compressed registration";
+            return Err(Refusal::TooLarge { what, size, size_max: LINE_SIZE_MAX });
+        }
+        self.text.resize(size, 0);
+        self.inflated.read_exact(&mut self.text).map_err(|error| self.broken(&error))?;
+        std::str::from_utf8(&self.text).map_err(|_| malformed("a text is not UTF-8"))
+    }
 
-fn take_text<'a>(rest: &mut &'a [u8]) -> Result<&'a str, Refusal> {
-    let size = take_number(rest)?;
-    let (text, after) = rest.split_at_checked(size).ok_or_else(|| malformed("cut short"))?;
-    *rest = after;
-    std::str::from_utf8(text).map_err(|_| malformed("a text is not UTF-8"))
+    /// Why there is nothing more to read.
+    #[cold]
+    fn broken(&self, error: &io::Error) -> Refusal {
+        if self.inflated.get_ref().limit() == 0 {
+            let (what, size_max) = ("inflated registration", INFLATED_SIZE_MAX as usize);
+            return Refusal::TooLarge { what, size: size_max + 1, size_max };
+        }
+        match error.kind() {
+            io::ErrorKind::UnexpectedEof => malformed("cut short"),
+            _ => malformed(&format!("no zlib: {error}")),
+        }
+    }
 }
 
 /// `name readQueueNums writeQueueNums perm SINGLE_TAG {attributes}`.
@@ -311,8 +334,6 @@ mod tests {
             (compressed(b"\xff\xff\xff\xff"), malformed("a size is negative")),
             (compressed(&sized(&["{}", "T 8 8 6 SINGLE_TAG"], 1, 3)), malformed("cut short")),
             (compressed(&sized(&["{}", "T 8 x 6 SINGLE_TAG"], 1, 1)), malformed("topic \"T 8 x 6 SINGLE_TAG\"")),
-            (compressed(&vec![0; TOPICS_SIZE_MAX + 1]),
-                Refusal::TooLarge { what: "decompressed topic list", size: TOPICS_SIZE_MAX + 1, size_max: TOPICS_SIZE_MAX }),
         ];
         for (body, refusal) in rows {
             check(&[("compressed", "true")], &body, &Err(refusal));
@@ -320,5 +341,61 @@ mod tests {
         let frame = &both(103, &[FIELDS, &[("compressed", "true")]].concat(), b"no zlib")[0];
         let Err(Refusal::Malformed(what)) = request(frame) else { panic!("not refused") };
         assert!(what.contains("no zlib"), "{what}");
+    }
+
+    /// Small bodies that claim to hold what no broker has.
+    #[test]
+    fn a_registration_has_bounds_for_all_that_it_lists() {
+        let too_many = || Refusal::TooMany { what: "topics", count_max: REGISTERED_TOPICS_MAX };
+        let too_large = |what, size, size_max| Refusal::TooLarge { what, size, size_max };
+        let inflated_max = INFLATED_SIZE_MAX as usize;
+        let count = REGISTERED_TOPICS_MAX as i32;
+        let lines = |line: &str, claimed: i32, sent: usize| {
+            let mut bytes = sized(&["{}", ""], 1, claimed);
+            bytes.truncate(bytes.len() - 4);
+            let line = sized(&[line], 1, 0);
+            bytes.extend(line.repeat(sent));
+            compressed(&bytes)
+        };
+        let largest = format!("T 8 8 6 {}", "x".repeat(LINE_SIZE_MAX - 8));
+        let larger = format!("{largest}x");
+        #[rustfmt::skip]
+        let rows = [
+            (lines("T 8 8 6", count + 1, 1), too_many()),
+            (lines("T 8 8 6", i32::MAX, 1), too_many()),
+            (lines(&larger, 1, 1), too_large("text in a compressed registration", LINE_SIZE_MAX + 1, LINE_SIZE_MAX)),
+            (lines(&largest, count, 2_000), too_large("inflated registration", inflated_max + 1, inflated_max)),
+        ];
+        for (body, refusal) in rows {
+            check(&[("compressed", "true")], &body, &Err(refusal));
+        }
+        let json = |count: usize| {
+            let entries = vec![r#""a":{}"#; count].join(",");
+            format!(r#"{{"topicConfigSerializeWrapper":{{"topicConfigTable":{{{entries}}}}}}}"#)
+        };
+        check(&[], json(REGISTERED_TOPICS_MAX + 1).as_bytes(), &Err(too_many()));
+        for frame in both(103, FIELDS, json(REGISTERED_TOPICS_MAX).as_bytes()) {
+            let Ok(Request::RegisterBroker(registration)) = request(&frame) else {
+                panic!("not taken")
+            };
+            assert_eq!(registration.topics.len(), REGISTERED_TOPICS_MAX);
+        }
+    }
+
+    /// The largest table there may be, with the longest names, in the compressed form.
+    #[test]
+    fn the_largest_compressed_registration_is_taken() {
+        let names: Vec<String> =
+            (0..REGISTERED_TOPICS_MAX).map(|number| format!("{number:0>127}")).collect();
+        let lines: Vec<String> = names
+            .iter()
+            .map(|name| format!("{name} 16384 16384 6 SINGLE_TAG {{\"+message.type\":\"NORMAL\"}}"))
+            .collect();
+        let mut parts = vec!["{}"];
+        parts.extend(lines.iter().map(String::as_str));
+        let body = compressed(&sized(&parts, 1, REGISTERED_TOPICS_MAX as i32));
+        let frame = &both(103, &[FIELDS, &[("compressed", "true")]].concat(), &body)[0];
+        let Ok(Request::RegisterBroker(registration)) = request(frame) else { panic!("not taken") };
+        assert!(registration.topics.iter().map(|topic| topic.name.as_str()).eq(&names));
     }
 }

@@ -3,6 +3,7 @@
 use crate::model::request::Pull;
 use crate::model::{Refusal, Request};
 use crate::wire::codes;
+use crate::wire::codes::Server;
 use crate::wire::codes::request::*;
 use crate::wire::frame::{FRAME_SIZE_MAX, Frame, FrameError, HeaderEncoding};
 use crate::wire::header::{
@@ -33,18 +34,34 @@ pub struct ReplyTo {
     pub version: i32,
 }
 
-/// Reads a request. An error means that not even its header can be read, and the connection must be
-/// closed; everything else can be answered.
+/// Reads a request to a server of any kind. An error means that not even its header can be read,
+/// and the connection must be closed; everything else can be answered.
 pub fn decode_request(frame: &Frame) -> Result<Incoming, FrameError> {
+    decode(frame, |_| true)
+}
+
+/// Reads a request to a server of kind `server`. What such a server does not serve is refused by
+/// its code: its fields and its body, which may be long and compressed, are not looked at.
+pub fn decode_request_to(server: Server, frame: &Frame) -> Result<Incoming, FrameError> {
+    decode(frame, |kind| kind == server)
+}
+
+fn decode(frame: &Frame, is_served: impl Fn(Server) -> bool) -> Result<Incoming, FrameError> {
     if frame.encoding == HeaderEncoding::Fixed {
-        return decode_fixed(frame);
+        let mut incoming = decode_fixed(frame)?;
+        if !is_served(Server::Broker) {
+            let code = incoming.reply_to.code;
+            incoming.request = Err(Refusal::UnknownRequest { code });
+        }
+        return Ok(incoming);
     }
     let mut head = Head::of(frame);
     head.read(frame)?;
     let Head { code, version, opaque, flag, .. } = head;
-    let decode = codes::command(code).and_then(|command| command.decode);
-    let request = match decode {
-        Some(decode) if flag & FLAG_REPLY == 0 => decode(&mut head.fields, &frame.body),
+    let request = match codes::command(code).and_then(|command| command.served) {
+        Some((server, decode)) if flag & FLAG_REPLY == 0 && is_served(server) => {
+            decode(&mut head.fields, &frame.body)
+        }
         _ => Err(Refusal::UnknownRequest { code }),
     };
     Ok(Incoming {

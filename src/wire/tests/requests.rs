@@ -286,7 +286,7 @@ fn requests_that_are_not_served_are_refused_by_code() {
     let table = codes::request::TABLE;
     assert!(table.is_sorted_by(|a, b| a.code < b.code));
     let found: Vec<i32> =
-        table.iter().filter(|row| row.decode.is_some()).map(|row| row.code).collect();
+        table.iter().filter(|row| row.served.is_some()).map(|row| row.code).collect();
     assert_eq!(found, served);
     for code in [0, 13, 36, 37, 41, 324, 1001, 9999, -1] {
         for frame in both(code, &[], b"") {
@@ -397,6 +397,24 @@ fn heartbeats_of_different_clients() {
     assert_heartbeat(body, Err(Refusal::IllegalName(bad_name)));
 }
 
+/// What a server of another kind would read is not read at all: these bodies would be refused.
+#[test]
+fn requests_for_another_kind_of_server_are_refused_unread() {
+    use crate::wire::{Server, decode_request_to};
+    for (server, other, codes) in [
+        (Server::Broker, Server::NameServer, &[103, 322][..]),
+        (Server::NameServer, Server::Broker, &[34, 310, 17]),
+    ] {
+        for &code in codes {
+            for frame in both(code, &[("compressed", "true")], b"not a body of anything") {
+                let refusal = |to| decode_request_to(to, &frame).unwrap().request.unwrap_err();
+                assert_eq!(refusal(server), Refusal::UnknownRequest { code });
+                assert_ne!(refusal(other), Refusal::UnknownRequest { code });
+            }
+        }
+    }
+}
+
 fn assert_heartbeat(body: &[u8], expected: Result<Heartbeat, Refusal>) {
     for frame in both(34, &[], body) {
         assert_eq!(request(&frame), expected.clone().map(Request::Heartbeat));
@@ -406,7 +424,7 @@ fn assert_heartbeat(body: &[u8], expected: Result<Heartbeat, Refusal>) {
 #[test]
 fn the_manual_lists_every_served_command() {
     let manual = include_str!("../../../docs/wire.md");
-    for command in codes::request::TABLE.iter().filter(|command| command.decode.is_some()) {
+    for command in codes::request::TABLE.iter().filter(|command| command.served.is_some()) {
         let start = format!("| {} | {} | ", command.code, command.name);
         assert!(manual.lines().any(|line| line.starts_with(&start)), "no line {start:?}");
     }
