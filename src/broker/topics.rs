@@ -10,7 +10,8 @@ use rustc_hash::FxHashMap;
 
 use crate::model::request::DataVersion;
 use crate::model::topic::{
-    AUTO_CREATE_TEMPLATE, PERM_INHERIT, PERM_READ, PERM_WRITE, QUEUES_PER_TOPIC_MAX, TOPICS_MAX,
+    AUTO_CREATE_TEMPLATE, PERM_INHERIT, PERM_READ, PERM_WRITE, QUEUES_MAX, QUEUES_PER_TOPIC_MAX,
+    TOPICS_MAX,
 };
 use crate::model::{QueueId, QueueOffset, Refusal, Timestamp, TopicConfig, TopicName};
 
@@ -48,8 +49,10 @@ pub struct Topic {
 #[derive(Debug, Default)]
 pub struct Topics {
     numbers: FxHashMap<TopicName, u32>,
-    /// By number; `None` where a topic was deleted.
-    slots: Vec<Option<Topic>>,
+    by_number: FxHashMap<u32, Topic>,
+    next_number: u32,
+    /// Queues of all topics, also those that a topic no longer offers.
+    queue_count: usize,
     version: DataVersion,
 }
 
@@ -59,11 +62,11 @@ impl Topics {
     }
 
     pub fn topic(&self, number: u32) -> Option<&Topic> {
-        self.slots.get(number as usize)?.as_ref()
+        self.by_number.get(&number)
     }
 
     pub fn topic_mut(&mut self, number: u32) -> Option<&mut Topic> {
-        self.slots.get_mut(number as usize)?.as_mut()
+        self.by_number.get_mut(&number)
     }
 
     pub fn queue_mut(&mut self, number: u32, queue: QueueId) -> Option<&mut Queue> {
@@ -73,12 +76,11 @@ impl Topics {
     /// The topic called `name` and its number.
     pub fn find(&self, name: &TopicName) -> Result<(u32, &Topic), Refusal> {
         let number = self.number(name).ok_or_else(|| Refusal::UnknownTopic(name.detached()))?;
-        Ok((number, self.topic(number).expect("a numbered topic has a slot")))
+        Ok((number, self.topic(number).expect("a numbered topic is there")))
     }
 
     pub fn iter(&self) -> impl Iterator<Item = (u32, &Topic)> {
-        let numbered = self.slots.iter().enumerate();
-        numbered.filter_map(|(number, topic)| Some((number as u32, topic.as_ref()?)))
+        self.by_number.iter().map(|(number, topic)| (*number, topic))
     }
 
     pub fn count(&self) -> usize {
@@ -87,7 +89,7 @@ impl Topics {
 
     /// The number the next new topic gets.
     pub fn next_number(&self) -> u32 {
-        self.slots.len() as u32
+        self.next_number
     }
 
     pub fn version(&self) -> DataVersion {
@@ -112,8 +114,14 @@ impl Topics {
         if config.perm & !(PERM_READ | PERM_WRITE | PERM_INHERIT) != 0 {
             return Err(Refusal::Malformed(format!("perm is {}, allowed are 0 to 7", config.perm)));
         }
-        if self.number(&config.name).is_none() && self.count() >= TOPICS_MAX {
+        let known = self.number(&config.name).and_then(|number| self.topic(number));
+        if known.is_none() && self.count() >= TOPICS_MAX {
             return Err(Refusal::Full { what: "topics", count_max: TOPICS_MAX });
+        }
+        let known_queues = known.map_or(0, |topic| topic.queues.len());
+        let new_queues = (config.queue_count() as usize).saturating_sub(known_queues);
+        if self.queue_count + new_queues > QUEUES_MAX {
+            return Err(Refusal::Full { what: "queues", count_max: QUEUES_MAX });
         }
         Ok(())
     }
@@ -138,39 +146,30 @@ impl Topics {
 
     /// Sets `config` under `number`: a number in use changes that topic, a new one makes one.
     pub fn set(&mut self, number: u32, config: TopicConfig, now: Timestamp) {
-        let slot = number as usize;
-        if self.slots.len() <= slot {
-            self.slots.resize_with(slot + 1, || None);
-        }
-        self.numbers.insert(config.name.detached(), number);
+        self.next_number = self.next_number.max(number + 1);
+        self.numbers.insert(config.name.clone(), number);
         let queue_count = config.queue_count() as usize;
-        match &mut self.slots[slot] {
-            Some(topic) => {
-                topic.config = config;
-                // Queues that are no longer offered keep their state: they may come back.
-                let queue_count = queue_count.max(topic.queues.len());
-                topic.queues.resize(queue_count, Queue::default());
-            }
-            free => {
-                let queues = vec![Queue::default(); queue_count];
-                *free = Some(Topic { config, queues, next_queue: 0 });
-            }
-        }
+        let new = || Topic { config: config.clone(), queues: Vec::new(), next_queue: 0 };
+        let topic = self.by_number.entry(number).or_insert_with(new);
+        topic.config = config;
+        // Queues that are no longer offered keep their state: they may come back.
+        let new_queues = queue_count.saturating_sub(topic.queues.len());
+        topic.queues.resize(topic.queues.len() + new_queues, Queue::default());
+        self.queue_count += new_queues;
         self.change(now);
     }
 
     pub fn remove(&mut self, number: u32, now: Timestamp) {
-        let removed = self.slots.get_mut(number as usize).and_then(Option::take);
-        if let Some(topic) = removed {
+        if let Some(topic) = self.by_number.remove(&number) {
             self.numbers.remove(&topic.config.name);
+            self.queue_count -= topic.queues.len();
             self.change(now);
         }
     }
 
     /// Restores what a snapshot says of the table itself. A number that was given once stays used.
     pub fn restore(&mut self, next_number: u32, version: DataVersion) {
-        let count = self.slots.len().max(next_number as usize);
-        self.slots.resize_with(count, || None);
+        self.next_number = self.next_number.max(next_number);
         self.version = version;
     }
 
@@ -279,6 +278,40 @@ mod tests {
             make("SCHEDULE_TOPIC_XXXX", "TBW102", 4, true),
             Err(Refusal::ReservedTopic(reserved))
         );
+    }
+
+    #[test]
+    fn topics_that_come_and_go_leave_nothing_behind() {
+        let mut topics = Topics::default();
+        for number in 0..1000 {
+            assert_eq!(topics.next_number(), number);
+            topics.set(number, TopicConfig::new(name("a"), 4), Timestamp(1));
+            topics.remove(number, Timestamp(2));
+        }
+        assert!(topics.by_number.is_empty() && topics.numbers.is_empty());
+        assert_eq!(topics.queue_count, 0);
+    }
+
+    #[test]
+    fn all_topics_together_have_a_bound_on_their_queues() {
+        let full = Err(Refusal::Full { what: "queues", count_max: QUEUES_MAX });
+        let largest = QUEUES_PER_TOPIC_MAX as usize;
+        let mut topics = Topics::default();
+        for number in 0..QUEUES_MAX / largest {
+            let config = TopicConfig::new(name(&format!("t{number}")), QUEUES_PER_TOPIC_MAX);
+            topics.check(&config).unwrap();
+            topics.set(number as u32, config, Timestamp(1));
+        }
+        let rest = (QUEUES_MAX % largest) as u32;
+        let next = |count| TopicConfig::new(name("next"), count);
+        assert_eq!(topics.check(&next(rest)), Ok(()));
+        assert_eq!(topics.check(&next(rest + 1)), full);
+        assert_eq!(topics.check(&TopicConfig::new(name("t0"), QUEUES_PER_TOPIC_MAX)), Ok(()));
+        // A topic that shrinks keeps its queues, and its room.
+        topics.set(0, TopicConfig::new(name("t0"), 1), Timestamp(2));
+        assert_eq!(topics.check(&next(rest + 1)), full);
+        topics.remove(0, Timestamp(3));
+        assert_eq!(topics.check(&next(rest + 1)), Ok(()));
     }
 
     #[test]

@@ -24,6 +24,9 @@ pub const WHOLE_TABLE_MARK: &str = "SELF_TEST_TOPIC";
 /// Topics one shard may have.
 pub const TOPICS_MAX: usize = 100_000;
 
+/// Queues of all topics of one shard together. They take memory before they hold a message.
+pub const QUEUES_MAX: usize = 1_000_000;
+
 /// Most topics a broker may register: all of a shard, and those that hold no messages (the two
 /// templates and [`WHOLE_TABLE_MARK`]; a stock broker has some ten of its own).
 pub const REGISTERED_TOPICS_MAX: usize = TOPICS_MAX + 100;
