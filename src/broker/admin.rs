@@ -1,7 +1,7 @@
 //! Topics, offsets and what operators ask: short operations without a story of their own.
 
 use super::facts::{OffsetsFact, TopicFact, encode};
-use super::offsets::{Committed, OFFSETS_MAX};
+use super::offsets::Committed;
 use super::{Answer, Broker, ColdRead, Outcome, refuse_read};
 use crate::model::record::RecordView;
 use crate::model::reply::QueueStats;
@@ -113,10 +113,7 @@ impl<D: Disk> Broker<D> {
         offset: i64,
     ) -> Result<(), Refusal> {
         let Ok(offset) = u64::try_from(offset) else { return Ok(()) };
-        if self.state.borrow_mut().offsets.commit(group, queue, QueueOffset(offset)) {
-            return Ok(());
-        }
-        Err(Refusal::Full { what: "committed offsets", count_max: OFFSETS_MAX })
+        self.state.borrow_mut().offsets.commit(group, queue, QueueOffset(offset))
     }
 
     /// Appends the offsets that changed. Gives the place up to which the log must be safe for them

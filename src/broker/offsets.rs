@@ -7,11 +7,14 @@
 use rustc_hash::{FxHashMap, FxHashSet};
 use serde::{Deserialize, Serialize};
 
-use crate::model::{GroupName, QueueId, QueueOffset};
+use crate::model::{GroupName, QueueId, QueueOffset, Refusal};
 use crate::storage::QueueKey;
 
-/// Most (group, queue) pairs that may have an offset.
-pub const OFFSETS_MAX: usize = 4_000_000;
+/// Most (group, queue) pairs that may have an offset: ten groups at each of 100,000 queues. Each is
+/// named with its group in a snapshot, which is made in memory.
+const OFFSETS_MAX: usize = 1_000_000;
+/// Most groups that may have an offset.
+const GROUPS_MAX: usize = 100_000;
 
 /// One committed offset as it stands in the log and in snapshots.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -34,19 +37,30 @@ impl Offsets {
         self.groups.get(group)?.get(&queue).copied()
     }
 
-    /// Takes `offset` whatever it was before: groups may be set back on purpose. `false` when the
-    /// table is full and the pair is new.
-    pub fn commit(&mut self, group: &GroupName, queue: QueueKey, offset: QueueOffset) -> bool {
+    /// Takes `offset` whatever it was before: groups may be set back on purpose. Refuses a new pair
+    /// when the table is full.
+    pub fn commit(
+        &mut self,
+        group: &GroupName,
+        queue: QueueKey,
+        offset: QueueOffset,
+    ) -> Result<(), Refusal> {
         let known = self.find(group, queue);
         if known == Some(offset) {
-            return true;
+            return Ok(());
         }
         if known.is_none() && self.count >= OFFSETS_MAX {
-            return false;
+            return Err(Refusal::Full { what: "committed offsets", count_max: OFFSETS_MAX });
+        }
+        if self.groups.len() >= GROUPS_MAX && !self.groups.contains_key(group) {
+            let what = "groups with committed offsets";
+            return Err(Refusal::Full { what, count_max: GROUPS_MAX });
         }
         self.restore(group, queue, offset);
-        self.changed.insert((group.detached(), queue));
-        true
+        // The name as the table holds it, so that it is stored once.
+        let (group, _) = self.groups.get_key_value(group).expect("it was just set");
+        self.changed.insert((group.clone(), queue));
+        Ok(())
     }
 
     /// Sets an offset that is already in the log.
@@ -119,14 +133,14 @@ mod tests {
         let mut offsets = Offsets::default();
         assert_eq!(offsets.find(&group, key(0)), None);
         for offset in [5, 9, 3] {
-            assert!(offsets.commit(&group, key(0), QueueOffset(offset)));
+            offsets.commit(&group, key(0), QueueOffset(offset)).unwrap();
         }
         let changed = offsets.take_changed(10);
         assert_eq!(changed.len(), 1);
         assert_eq!(changed[0].offset, QueueOffset(3));
         assert_eq!(offsets.take_changed(10), []);
 
-        offsets.commit(&group, key(0), QueueOffset(3));
+        offsets.commit(&group, key(0), QueueOffset(3)).unwrap();
         assert_eq!(offsets.take_changed(10), [], "the same offset again is no change");
     }
 
@@ -134,10 +148,43 @@ mod tests {
     fn what_could_not_be_written_is_written_later_with_its_newest_offset() {
         let group = GroupName::new("g").unwrap();
         let mut offsets = Offsets::default();
-        offsets.commit(&group, key(0), QueueOffset(5));
+        offsets.commit(&group, key(0), QueueOffset(5)).unwrap();
         let taken = offsets.take_changed(10);
-        offsets.commit(&group, key(0), QueueOffset(6));
+        offsets.commit(&group, key(0), QueueOffset(6)).unwrap();
         offsets.put_back(taken);
         assert_eq!(offsets.take_changed(10)[0].offset, QueueOffset(6));
+    }
+
+    #[test]
+    fn groups_and_offsets_are_bounded_and_who_is_known_goes_on() {
+        let mut offsets = Offsets::default();
+        let group = |number: usize| GroupName::new(format!("g{number}")).unwrap();
+        for number in 0..GROUPS_MAX {
+            offsets.commit(&group(number), key(0), QueueOffset(1)).unwrap();
+        }
+        let what = "groups with committed offsets";
+        let full = Err(Refusal::Full { what, count_max: GROUPS_MAX });
+        assert_eq!(offsets.commit(&group(GROUPS_MAX), key(0), QueueOffset(1)), full);
+        let more = (OFFSETS_MAX - GROUPS_MAX) as u32;
+        for queue in 1..=more {
+            offsets.commit(&group(0), key(queue), QueueOffset(1)).unwrap();
+        }
+        let full = Err(Refusal::Full { what: "committed offsets", count_max: OFFSETS_MAX });
+        assert_eq!(offsets.commit(&group(0), key(more + 1), QueueOffset(1)), full);
+        assert_eq!(offsets.commit(&group(0), key(more), QueueOffset(2)), Ok(()));
+        offsets.remove_topic(1);
+        assert_eq!(offsets.commit(&group(0), key(more + 1), QueueOffset(1)), Ok(()));
+    }
+
+    /// The name of a group lies in memory once, however many of its offsets have changed.
+    #[test]
+    fn what_changed_shares_the_name_of_its_group() {
+        let mut offsets = Offsets::default();
+        let group = GroupName::new("g".repeat(255)).unwrap();
+        for queue in 0..2 {
+            offsets.commit(&group.detached(), key(queue), QueueOffset(1)).unwrap();
+        }
+        let known = offsets.groups.keys().next().unwrap().as_str().as_ptr();
+        assert!(offsets.changed.iter().all(|(group, _)| group.as_str().as_ptr() == known));
     }
 }
