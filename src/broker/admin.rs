@@ -209,13 +209,14 @@ impl<D: Disk> Broker<D> {
             let (number, topic) = state.topics.find(name)?;
             (number, topic.config.queue_count())
         };
+        let name = name.detached();
         let stats = |queue| {
             let queue = QueueId(queue);
             let key = QueueKey { topic: number, queue };
             let min = QueueOffset(self.store.with_index(|index| index.bounds(key).start));
             let max = self.visible(key);
             QueueStats {
-                queue: QueueOf { topic: name.detached(), queue },
+                queue: QueueOf { topic: name.clone(), queue },
                 min_offset: min,
                 max_offset: max,
                 last_stored_at: self.last_stored_at(key, min, max),

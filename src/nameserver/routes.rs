@@ -18,7 +18,7 @@ use super::registration::{self, Extent};
 use crate::model::ids::TOPIC_NAME_SIZE_MAX;
 use crate::model::reply::{ClusterInfo, Route, RouteBroker, RouteQueues};
 use crate::model::request::{BrokerId, DataVersion, Registration};
-use crate::model::topic::{PERM_READ, PERM_WRITE};
+use crate::model::topic::{PERM_READ, PERM_WRITE, REGISTERED_TOPICS_MAX};
 use crate::model::{Refusal, Reply, Request, Timestamp, TopicConfig, TopicName, excerpt};
 
 /// The broker id of a master.
@@ -29,6 +29,8 @@ const MASTER: u64 = 0;
 pub struct Limits {
     /// Members of all brokers.
     pub members_max: usize,
+    /// Topics, whoever has them: all names are one answer, which must fit a frame.
+    pub topics_max: usize,
     /// Pairs of a topic and a broker that has it.
     pub entries_max: usize,
     /// Lease of a broker that asks for none, ms (remoting reference, 2.1).
@@ -42,6 +44,7 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             members_max: 4_096,
+            topics_max: REGISTERED_TOPICS_MAX,
             entries_max: 2_000_000,
             lease_default_ms: 120_000,
             lease_min_ms: 1_000,
@@ -245,6 +248,16 @@ impl Routes {
                 self.entry_count, self.limits.entries_max
             )));
         }
+        let is_last = |topic: &&TopicName| self.topics.get(*topic).is_some_and(|at| at.len() == 1);
+        let topic_count = self.topics.len() - gone.iter().filter(is_last).count()
+            + named().filter(|topic| !self.topics.contains_key(&topic.name)).count();
+        if topic_count > self.limits.topics_max {
+            return Err(Refusal::Registration(format!(
+                "the topics of {name} do not fit: this NameServer would know {topic_count} of at \
+                 most {}; the broker keeps the topics it had",
+                self.limits.topics_max
+            )));
+        }
         let master = broker.members.get_mut(&MASTER).expect("only masters bring tables");
         master.version = registration.version;
         master.table_size = registration.topics.len();
@@ -264,8 +277,9 @@ impl Routes {
             *known = queues;
             return;
         }
-        // The table outlives the buffer that the request was read from.
-        let topic = topic.name.detached();
+        // The table outlives the buffer that the request was read from, and holds a name once.
+        let known = self.topics.get_key_value(&topic.name).map(|(name, _)| name.clone());
+        let topic = known.unwrap_or_else(|| topic.name.detached());
         broker.topics.insert(topic.clone(), queues);
         self.topics.entry(topic).or_default().insert(name.clone());
         self.entry_count += 1;

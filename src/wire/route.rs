@@ -6,10 +6,13 @@
 use bytes::Bytes;
 use bytestring::ByteString;
 
+use crate::model::ids::TOPIC_NAME_SIZE_MAX;
 use crate::model::reply::{ClusterInfo, Route, RouteBroker, RouteQueues};
 use crate::model::request::{BrokerId, DataVersion};
+use crate::model::topic::REGISTERED_TOPICS_MAX;
 use crate::model::{Refusal, Request};
 use crate::wire::body::{self, BodyError};
+use crate::wire::frame::FRAME_SIZE_MAX;
 use crate::wire::header::{FieldWriter, Fields};
 use crate::wire::json::{self, Object, Reader};
 pub use crate::wire::registration::decode_register_broker;
@@ -227,6 +230,9 @@ pub fn read_cluster_info(reader: &mut Reader<'_>) -> Result<ClusterInfo, BodyErr
     info.brokers.sort_by(|a, b| a.name.cmp(&b.name));
     Ok(info)
 }
+
+/// A NameServer knows no more topics than one answer can name.
+const _: () = assert!(REGISTERED_TOPICS_MAX * (TOPIC_NAME_SIZE_MAX + 3) + 1024 < FRAME_SIZE_MAX);
 
 pub fn write_topic_list(out: &mut Vec<u8>, topics: &[ByteString]) {
     json::object(out, |o| {

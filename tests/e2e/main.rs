@@ -7,6 +7,7 @@
 
 mod connections;
 mod crash;
+mod memory;
 mod operation;
 mod pressure;
 mod server;

@@ -13,6 +13,9 @@ use nix::unistd::Pid;
 /// How long anything here may take before a test says that it hangs.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
+/// Tail cache of servers that are started here, bytes.
+pub const TAIL_CACHE: u64 = 4 << 20;
+
 /// A directory of this test's own, removed in the end.
 pub struct Scratch(pub PathBuf);
 
@@ -128,9 +131,16 @@ impl Server {
             "--segment-size",
             "16MiB",
             "--tail-cache",
-            "4MiB",
+            &TAIL_CACHE.to_string(),
         ];
         Self::start(&[&args, more].concat(), &data.with_extension("log"))
+    }
+
+    /// Most memory the process has had resident, bytes.
+    pub fn memory_peak(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+        line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() << 10
     }
 
     pub fn log(&self) -> String {

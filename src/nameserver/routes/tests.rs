@@ -377,6 +377,30 @@ fn what_exceeds_a_bound_is_refused_and_the_rest_stays() {
     world.check();
 }
 
+/// Brokers share topics, so what counts is how many different ones there are.
+#[test]
+fn a_topic_too_many_is_refused_whoever_brings_it() {
+    let mut world = World::with(Limits { topics_max: 2, ..Limits::default() });
+    world.register(1, says_all(a(), 1, &["T", "U"])).unwrap();
+    world.register(2, says_all(b(), 1, &["U", "T"])).unwrap();
+    assert!(world.register(2, says_all(b(), 2, &["U", "V"])).is_err(), "T stays with a");
+    assert_eq!(world.topics(), ["T", "U"]);
+    world.register(1, says_all(a(), 2, &["U"])).unwrap();
+    world.register(2, says_all(b(), 3, &["U", "V"])).unwrap();
+    assert_eq!(world.topics(), ["U", "V"], "room is counted after what leaves");
+    world.check();
+}
+
+#[test]
+fn all_brokers_of_a_topic_hold_one_copy_of_its_name() {
+    let mut world = World::default();
+    world.register(1, says_all(a(), 1, &["T"])).unwrap();
+    world.register(2, says_all(b(), 1, &["T"])).unwrap();
+    let names = world.routes.brokers.values().flat_map(|broker| broker.topics.keys());
+    let places: Vec<*const u8> = names.map(|name| name.as_str().as_ptr()).collect();
+    assert_eq!(places, [places[0]; 2]);
+}
+
 #[test]
 fn requests_for_brokers_are_refused() {
     let mut world = World::default();
