@@ -600,3 +600,32 @@ fn topics_that_are_set_or_deleted_again_are_answered_when_that_is_durable() {
         }
     });
 }
+
+/// A message decays while the broker runs. What stands in front of it comes, then the consumer is told to
+/// go on behind it.
+#[test]
+fn a_consumer_gets_past_a_message_that_has_decayed() {
+    sim::run(async {
+        let disk = SimDisk::new(4);
+        let store = StoreConfig { tail_cache_bytes: 0, ..store_config() };
+        let broker = Broker::open(disk.clone(), store, broker_config(true)).await.unwrap().0;
+        for nth in 0..10u8 {
+            send(&broker, produce("t", 0, "A", &[nth; 4000])).await.unwrap();
+        }
+        let name = format!("{:020}", 0);
+        let contents = disk.contents(&name).unwrap();
+        let at = contents.windows(100).position(|bytes| bytes == [7u8; 100]).unwrap();
+        disk.damage(&name, at as u64 + 50, &[0xFF]);
+        let rows = [
+            (0, PullStatus::Found, 7),
+            (7, PullStatus::OffsetMoved, 8),
+            (7, PullStatus::OffsetMoved, 8),
+            (8, PullStatus::Found, 10),
+        ];
+        for (from, status, next) in rows {
+            let reply = answer(&broker, Request::Pull(pull("t", 0, from))).await.reply;
+            let Ok(Reply::Pulled(pulled)) = reply else { panic!("from {from}: {reply:?}") };
+            assert_eq!((pulled.status, pulled.next_offset), (status, QueueOffset(next)));
+        }
+    });
+}

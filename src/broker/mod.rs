@@ -45,7 +45,7 @@ use crate::model::{
     Chunk, LogOffset, QueueOffset, Refusal, Reply, Request, ShardId, Timestamp, TopicConfig,
 };
 use crate::storage::disk::{Disk, DiskError};
-use crate::storage::{IndexPage, QueueKey, ReadError, Store};
+use crate::storage::{IndexPage, Lookup, QueueKey, ReadError, Store};
 
 pub use self::facts::FactError;
 pub use self::open::{OpenError, OpenReport};
@@ -250,12 +250,19 @@ impl<D: Disk> Broker<D> {
                 Ok(()) => return self.try_pull(task),
                 Err(error) => Err(error),
             },
-            ColdRead::Messages { task, chosen, next } => {
+            ColdRead::Messages { task, mut chosen, next } => {
                 let wanted: Vec<_> = chosen.iter().map(|(_, located)| *located).collect();
-                self.store
-                    .read(&wanted)
-                    .await
-                    .map(|chunks| self.found(&task, &chosen, next, chunks))
+                match self.store.read(&wanted).await {
+                    Ok(chunks) => {
+                        let next = pull::cut(&mut chosen, chunks.len(), next);
+                        Ok(self.found(&task, &chosen, next, chunks))
+                    }
+                    // The index has just learnt of it, and now leads the consumer past it.
+                    Err(ReadError::Damaged(_)) if self.is_lost(task.queue, chosen[0].0) => {
+                        return self.try_pull(task);
+                    }
+                    Err(error) => Err(error),
+                }
             }
             ColdRead::Message { offset } => return Outcome::Now(self.message_at(offset).await),
             ColdRead::OffsetByTime { queue, at, is_upper } => {
@@ -275,6 +282,11 @@ impl<D: Disk> Broker<D> {
             },
         };
         Outcome::Now(finished.unwrap_or_else(|error| Answer::refused(refuse_read(error))))
+    }
+
+    fn is_lost(&self, queue: QueueKey, offset: QueueOffset) -> bool {
+        let found = self.store.with_index(|index| index.lookup(queue, offset, 1));
+        matches!(found, Lookup::Lost { .. })
     }
 
     /// Makes visible what has become safe, and tries the pulls that waited for it.

@@ -239,7 +239,7 @@ impl<D: Disk> Broker<D> {
 }
 
 /// Leaves the first `count` of the chosen messages; gives the offset where the next pull begins.
-fn cut(chosen: &mut Chosen, count: usize, next: QueueOffset) -> QueueOffset {
+pub(super) fn cut(chosen: &mut Chosen, count: usize, next: QueueOffset) -> QueueOffset {
     match chosen.get(count) {
         Some(&(offset, _)) => {
             chosen.truncate(count);

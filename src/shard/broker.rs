@@ -16,6 +16,7 @@ use crate::broker::{Answer, Broker, ColdRead, Origin, Outcome};
 use crate::model::request::Scope;
 use crate::model::{LogOffset, Refusal, Reply, Request, Timestamp};
 use crate::storage::disk::Disk;
+use crate::storage::recovery::damage_note;
 use crate::storage::{Committed, WRITES_IN_FLIGHT_MAX};
 use crate::wire::Server;
 
@@ -215,6 +216,9 @@ impl<D: Disk> Shard<BrokerService<D>> {
     pub async fn maintain(self: Rc<Self>) {
         while !self.is_stopping.get() {
             glommio::timer::sleep(TICK).await;
+            for hole in self.service.broker.store().take_damage() {
+                tracing::error!(shard = self.id.0, "{}", damage_note(&hole));
+            }
             if let Err(fault) = self.service.broker.maintain(clock::now(), false).await {
                 tracing::error!(shard = self.id.0, "background work failed: {fault}");
                 glommio::timer::sleep(SWEEP_EVERY).await;

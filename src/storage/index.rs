@@ -78,6 +78,8 @@ pub struct Index {
     /// Segments whose messages are in memory, oldest first; the last one is being filled.
     segments: VecDeque<MemorySegment>,
     pages: PageCache,
+    /// Damaged parts of the log; entries that touch one are not shown. Few, if any.
+    hidden: Vec<Range<LogOffset>>,
 }
 
 #[derive(Debug, Default)]
@@ -113,6 +115,7 @@ impl Index {
             queues: FxHashMap::default(),
             segments: VecDeque::new(),
             pages: PageCache::new(cache_size_max),
+            hidden: Vec::new(),
         }
     }
 
@@ -149,8 +152,35 @@ impl Index {
         QueueOffset(self.queues.get(&key).map_or(0, |queue| queue.next))
     }
 
-    /// Up to `count_max` messages from number `from` on.
+    /// Up to `count_max` messages from number `from` on. Those in damaged parts of the log are lost,
+    /// also where the index was made before the damage.
     pub fn lookup(&self, key: QueueKey, from: QueueOffset, count_max: usize) -> Lookup {
+        match self.find(key, from, count_max) {
+            Lookup::Here(mut found) if !self.hidden.is_empty() => {
+                let lost = found.iter().take_while(|located| self.is_hidden(located)).count();
+                if lost > 0 {
+                    return Lookup::Lost { next: from.plus(lost as u64) };
+                }
+                let shown = found.iter().take_while(|located| !self.is_hidden(located)).count();
+                found.truncate(shown);
+                Lookup::Here(found)
+            }
+            found => found,
+        }
+    }
+
+    /// What lies in `hole` is damaged.
+    pub(super) fn hide(&mut self, hole: Range<LogOffset>) {
+        self.hidden.push(hole);
+    }
+
+    fn is_hidden(&self, located: &Located) -> bool {
+        let entry = located.entry_offset..located.end();
+        self.hidden.iter().any(|hole| hole.start < entry.end && entry.start < hole.end)
+    }
+
+    /// As [`lookup`](Self::lookup), and messages in damaged parts of the log as well.
+    pub(super) fn find(&self, key: QueueKey, from: QueueOffset, count_max: usize) -> Lookup {
         let Some(queue) = self.queues.get(&key) else { return Lookup::Nothing };
         if from.0 >= queue.next || count_max == 0 {
             return Lookup::Nothing;
@@ -279,6 +309,7 @@ impl Index {
         }
         self.segments.retain(|segment| segment.range.start >= begin);
         self.pages.pages.retain(|page, _| page.segment >= begin);
+        self.hidden.retain(|hole| hole.end > begin);
     }
 
     pub(super) fn insert_page(&mut self, page: IndexPage, bytes: Rc<dyn AsRef<[u8]>>) {

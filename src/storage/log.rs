@@ -37,7 +37,7 @@ pub(super) struct Log<D: Disk> {
     pub disk_space: Option<Space>,
     /// Every write counts only when it is on stable media, whatever the configuration says.
     pub is_opening: bool,
-    /// Parts of the log that recovery found damaged.
+    /// Parts of the log that recovery, or a read since, found damaged; in no order.
     pub damaged: Vec<Range<LogOffset>>,
     /// Numbers of the files that may become segments without being written first.
     pub ready: Vec<u64>,
@@ -243,6 +243,12 @@ impl<D: Disk> Log<D> {
             Some(hole) => Err(ReadError::Damaged(hole.start.max(range.start))),
             None => Ok(()),
         }
+    }
+
+    /// Where the first damaged range at or behind `at` begins.
+    pub fn hole_behind(&self, at: LogOffset) -> LogOffset {
+        let starts = self.damaged.iter().map(|hole| hole.start).filter(|&start| start >= at);
+        starts.min().unwrap_or(LogOffset(u64::MAX))
     }
 
     fn admit(&self, kind: EntryKind, payload_size: usize) -> Result<usize, AppendError> {

@@ -8,6 +8,7 @@ use crate::model::{LogOffset, Timestamp};
 use crate::storage::disk::{Disk, DiskError, DiskErrorKind, DiskFile, Durability};
 use crate::storage::log::{Log, Segment, SegmentIndex, SpaceState};
 use crate::storage::publish::{make, publish, publish_bytes};
+use crate::storage::recovery::damage_note;
 use crate::storage::retention::{RetentionPolicy, SegmentFacts, expired};
 use crate::storage::segment::FileName;
 use crate::storage::snapshot::{SNAPSHOTS_KEPT, SnapshotPoint, encode};
@@ -44,6 +45,10 @@ pub(super) struct Upkeep<D: Disk> {
     /// End of the log at the last call: whether it has moved tells whether the device is idle.
     end_seen: LogOffset,
     zeroing: Option<Zeroing<D>>,
+    /// Damage that reads have found and that has no file yet.
+    damage: Vec<Range<LogOffset>>,
+    /// Damage that reads have found and nobody was told of.
+    untold: Vec<Range<LogOffset>>,
 }
 
 /// A file that is being written with zeros.
@@ -62,7 +67,15 @@ impl<D: Disk> Upkeep<D> {
             space_checked_at: None,
             end_seen: LogOffset(0),
             zeroing: None,
+            damage: Vec::new(),
+            untold: Vec::new(),
         }
+    }
+
+    /// A read has found `hole`.
+    pub fn note_damage(&mut self, hole: Range<LogOffset>) {
+        self.damage.push(hole.clone());
+        self.untold.push(hole);
     }
 }
 
@@ -85,6 +98,7 @@ impl<D: Disk> Store<D> {
         if self.0.log.borrow().config.flush == Flush::Async && self.sync_is_due(now) {
             self.sync().await?;
         }
+        self.write_damage_notes().await?;
         self.watch_space(now).await?;
         done.segments_expired = self.expire(now).await?;
         while self.write_index().await? {
@@ -95,6 +109,22 @@ impl<D: Disk> Store<D> {
         }
         done.segments_made_ready = usize::from(self.write_zeros().await?);
         Ok(done)
+    }
+
+    /// Damage that reads have found since this was last called.
+    pub fn take_damage(&self) -> Vec<Range<LogOffset>> {
+        std::mem::take(&mut self.0.upkeep.borrow_mut().untold)
+    }
+
+    /// Leaves a file beside the log for every hole that reads have found.
+    async fn write_damage_notes(&self) -> Result<(), DiskError> {
+        loop {
+            let hole = self.0.upkeep.borrow().damage.last().cloned();
+            let Some(hole) = hole else { return Ok(()) };
+            let note = damage_note(&hole);
+            publish_bytes(&self.0.disk, FileName::Damaged(hole.clone()), note.as_bytes()).await?;
+            self.0.upkeep.borrow_mut().damage.retain(|noted| *noted != hole);
+        }
     }
 
     fn sync_is_due(&self, now: Timestamp) -> bool {

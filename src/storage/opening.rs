@@ -309,7 +309,15 @@ impl<D: Disk> Opening<D> {
         now: Timestamp,
     ) -> Result<(Store<D>, RecoveryReport), OpenError> {
         let Self {
-            disk, config, snapshots, segments, ready, next_ready, index, mut report, ..
+            disk,
+            config,
+            snapshots,
+            segments,
+            ready,
+            next_ready,
+            mut index,
+            mut report,
+            ..
         } = self;
         let segments: VecDeque<_> = segments.into_iter().map(Found::settled).collect();
         let last = segments.back().expect("settled above");
@@ -325,7 +333,9 @@ impl<D: Disk> Opening<D> {
         report.begin = segments.front().expect("settled above").range.start;
         report.end = end;
         report.epoch = start.epoch;
-        let is_in_log = |hole: &Range<LogOffset>| hole.end > report.begin;
+        let is_in_log = |hole: &&Range<LogOffset>| hole.end > report.begin;
+        let damaged: Vec<_> = report.damaged.iter().filter(is_in_log).cloned().collect();
+        damaged.iter().for_each(|hole| index.hide(hole.clone()));
         let log = Log {
             writer: Writer::new(start, &prefix, |size| disk.buffer(size)),
             disk: disk.clone(),
@@ -337,7 +347,7 @@ impl<D: Disk> Opening<D> {
             space: SpaceState::Enough,
             disk_space: None,
             is_opening: true,
-            damaged: report.damaged.iter().filter(|hole| is_in_log(hole)).cloned().collect(),
+            damaged,
             ready,
             next_ready,
             counters: Counters::default(),

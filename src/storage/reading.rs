@@ -8,9 +8,10 @@ use std::rc::Rc;
 
 use crate::model::{Chunk, LogOffset, QueueOffset, Timestamp};
 use crate::storage::disk::{BLOCK_SIZE, Disk, DiskError, DiskFile};
-use crate::storage::entry::{EntryKind, HEADER_SIZE, Look, look};
+use crate::storage::entry::{ENTRY_ALIGN, EntryKind, HEADER_SIZE, Look, look};
 use crate::storage::index::{IndexPage, Located, Lookup, QueueKey};
 use crate::storage::log::SegmentIndex;
+use crate::storage::scan::LogReader;
 use crate::storage::sealed::{BLOCKS_PER_PAGE, Layout, PAGE_SIZE, is_page_intact, open_items};
 use crate::storage::segment::{FileName, block_ceil, block_floor};
 use crate::storage::store::{ReadError, Store};
@@ -37,29 +38,33 @@ struct Span {
     segment_end: u64,
 }
 
-/// An entry in a span whose checksum holds: where its payload lies in the log.
-struct Checked {
-    kind: EntryKind,
-    subject: u32,
-    payload: Range<u64>,
-    end: u64,
-}
-
 impl<D: Disk> Store<D> {
     /// Reads messages, in the order in which they are wanted. Neighbours share a read, so ask for what
     /// lies together in one call; the caller bounds how much that is.
+    ///
+    /// Gives at least the first message, and all up to the first that cannot be read. An error is about
+    /// the first; when that is [`ReadError::Damaged`], the index no longer shows it.
     pub async fn read(&self, wanted: &[Located]) -> Result<Vec<Chunk>, ReadError> {
         let mut chunks = Vec::with_capacity(wanted.len());
-        let mut rest = wanted;
-        while let Some(first) = rest.first() {
+        // Below this, messages are read one by one: a read that they shared has failed.
+        let mut single_below = 0;
+        while let Some(first) = wanted.get(chunks.len()) {
             if let Some(chunk) = self.cached(first.offset, first.size) {
                 chunks.push(chunk);
-                rest = &rest[1..];
                 continue;
             }
-            let group;
-            (group, rest) = rest.split_at(neighbours(rest));
-            self.read_group(group, &mut chunks).await?;
+            let at = chunks.len();
+            let hole = self.0.log.borrow().hole_behind(first.entry_offset);
+            let count = if at < single_below { 1 } else { neighbours(&wanted[at..], hole) };
+            match self.read_group(&wanted[at..at + count], &mut chunks).await {
+                Ok(()) => {}
+                Err(_) if count > 1 => single_below = at + count,
+                Err(_) if at > 0 => break,
+                Err(error) => {
+                    self.look_again(first, error).await?;
+                    self.read_group(&wanted[..1], &mut chunks).await?;
+                }
+            }
         }
         Ok(chunks)
     }
@@ -71,20 +76,26 @@ impl<D: Disk> Store<D> {
         }
         self.0.log.borrow().check_readable(offset..offset.plus(1))?;
         let mut at = self.mark_before(offset).await?;
-        let mut span = self.read_span(at..at.plus(HEADER_SIZE as u64), READ_SIZE).await?;
+        let mut reader = self.reader_at(offset)?;
         loop {
-            let entry = self.check_entry(&mut span, at).await?;
-            if offset.0 < entry.end {
-                let Range { start, end } = entry.payload;
-                let is_payload = (start..end).contains(&offset.0);
-                if !is_payload || entry.kind == EntryKind::Filler {
+            let Look::Entry(entry) = reader.look(at).await? else {
+                // What is damaged in front of it does not concern it.
+                let behind = reader.next_entry(at.plus(ENTRY_ALIGN as u64), offset.plus(1)).await?;
+                at = behind.ok_or_else(|| self.damage_or_gone(at))?;
+                continue;
+            };
+            if offset < entry.header.end() {
+                let skip =
+                    offset.0.checked_sub(at.0 + HEADER_SIZE as u64).map(|skip| skip as usize);
+                let rest = skip.and_then(|skip| entry.payload.get(skip..)).unwrap_or_default();
+                if rest.is_empty() {
                     return Err(ReadError::Gone(offset));
                 }
-                let rest = span.chunk(offset.0..end);
-                let (kind, subject) = (entry.kind, entry.subject);
+                let (kind, subject) = (entry.kind, entry.header.subject.get());
+                let rest = Chunk::from_vec(rest.to_vec());
                 return Ok(EntryAt { kind, subject, entry_offset: at, rest });
             }
-            at = LogOffset(entry.end);
+            at = entry.header.end();
         }
     }
 
@@ -138,7 +149,7 @@ impl<D: Disk> Store<D> {
 
     async fn stored_at(&self, key: QueueKey, offset: u64) -> Result<Option<Timestamp>, ReadError> {
         loop {
-            match self.with_index(|index| index.lookup(key, QueueOffset(offset), 1)) {
+            match self.with_index(|index| index.find(key, QueueOffset(offset), 1)) {
                 Lookup::Here(messages) => return Ok(messages.first().map(|m| m.stored_at)),
                 Lookup::Sealed(page) => self.load_index(page).await?,
                 Lookup::Lost { .. } | Lookup::Nothing => return Ok(None),
@@ -152,19 +163,19 @@ impl<D: Disk> Store<D> {
         chunks: &mut Vec<Chunk>,
     ) -> Result<(), ReadError> {
         let (first, last) = (&group[0], &group[group.len() - 1]);
-        let mut span = self.read_span(first.entry_offset..last.end(), 0).await?;
-        let mut checked: Option<(LogOffset, Checked)> = None;
+        let mut span = self.read_span(first.entry_offset..last.end()).await?;
+        let mut checked: Option<(LogOffset, Range<u64>)> = None;
         for located in group {
             let at = located.entry_offset;
             if at.0 >= span.segment_end {
                 // Neighbours in the log, in two files.
-                span = self.read_span(at..last.end(), 0).await?;
+                span = self.read_span(at..last.end()).await?;
             }
             let payload = match &checked {
-                Some((entry_offset, entry)) if *entry_offset == at => entry.payload.clone(),
+                Some((entry_offset, payload)) if *entry_offset == at => payload.clone(),
                 _ => {
-                    let entry = self.check_entry(&mut span, at).await?;
-                    checked.insert((at, entry)).1.payload.clone()
+                    let payload = self.check_entry(&mut span, at).await?;
+                    checked.insert((at, payload)).1.clone()
                 }
             };
             let record = located.offset.0..located.end().0;
@@ -176,22 +187,18 @@ impl<D: Disk> Store<D> {
         Ok(())
     }
 
-    /// Checks the entry at `at`; reads on when the span does not hold all of it.
-    async fn check_entry(&self, span: &mut Span, at: LogOffset) -> Result<Checked, ReadError> {
+    /// Checks the entry at `at` and gives where its payload lies in the log. Reads on, to the entry's end
+    /// and no further, when the span does not hold all of it.
+    async fn check_entry(&self, span: &mut Span, at: LogOffset) -> Result<Range<u64>, ReadError> {
         let seed = self.0.log.borrow().config.checksum_seed;
         for _ in 0..3 {
             match span.look(at, seed) {
                 Look::Entry(entry) => {
                     let start = at.0 + HEADER_SIZE as u64;
-                    return Ok(Checked {
-                        kind: entry.kind,
-                        subject: entry.header.subject.get(),
-                        payload: start..start + u64::from(entry.header.payload_size.get()),
-                        end: entry.header.end().0,
-                    });
+                    return Ok(start..start + u64::from(entry.header.payload_size.get()));
                 }
                 Look::Cut { needs } => {
-                    *span = self.read_span(at..at.plus(needs as u64), READ_SIZE).await?;
+                    *span = self.read_span(at..at.plus(needs as u64)).await?;
                 }
                 Look::Nothing { .. } | Look::Unsupported { .. } => break,
             }
@@ -199,13 +206,65 @@ impl<D: Disk> Store<D> {
         Err(self.damage_or_gone(at))
     }
 
+    /// A message could not be read, because of `error`. Returns when it can be now. Otherwise, if it is
+    /// damaged, remembers the hole as recovery would: from the entry's beginning to the next intact one.
+    ///
+    /// A block that cannot be read is damage as well, but only while others can: a device that reads
+    /// nothing has lost nothing yet.
+    async fn look_again(&self, located: &Located, error: ReadError) -> Result<(), ReadError> {
+        if let ReadError::Gone(_) = error {
+            return Err(error);
+        }
+        let (at, end) = (located.entry_offset, located.end());
+        let mut reader = self.reader_at(at)?;
+        if self.is_readable(&mut reader, located).await? {
+            return Ok(());
+        }
+        let aligned = LogOffset(end.0.next_multiple_of(ENTRY_ALIGN as u64));
+        let search_end = self.safe().min(aligned.plus(READ_SIZE));
+        let resume = reader.next_entry(aligned, search_end).await?.unwrap_or(aligned);
+        if let Some(fault) = reader.reads_nothing() {
+            return Err(fault.into());
+        }
+        // A device that has just come back read the rest, and would read this now.
+        if reader.has_unreadable() && self.is_readable(&mut self.reader_at(at)?, located).await? {
+            return Ok(());
+        }
+        // Somebody else may have found the same meanwhile, or the segment has expired.
+        self.0.log.borrow().check_readable(at..end)?;
+        let hole = at..resume;
+        self.0.log.borrow_mut().damaged.push(hole.clone());
+        self.0.index.borrow_mut().hide(hole.clone());
+        self.0.upkeep.borrow_mut().note_damage(hole);
+        Err(ReadError::Damaged(at))
+    }
+
+    async fn is_readable(
+        &self,
+        reader: &mut LogReader<D::File>,
+        located: &Located,
+    ) -> Result<bool, ReadError> {
+        let payload = located.entry_offset.plus(HEADER_SIZE as u64);
+        match reader.look(located.entry_offset).await? {
+            Look::Entry(entry) => Ok(located.end() <= payload.plus(entry.payload.len() as u64)),
+            _ => Ok(false),
+        }
+    }
+
+    fn reader_at(&self, offset: LogOffset) -> Result<LogReader<D::File>, ReadError> {
+        let mut log = self.0.log.borrow_mut();
+        let segment = log.segment(offset).ok_or(ReadError::Gone(offset))?;
+        let (range, file) = (segment.range.clone(), segment.file.clone());
+        Ok(LogReader::new(vec![(range, file)], log.config.checksum_seed))
+    }
+
     /// What was read is not what the index promised: damage, unless the segment has expired meanwhile.
     fn damage_or_gone(&self, at: LogOffset) -> ReadError {
         if at < self.begin() { ReadError::Gone(at) } else { ReadError::Damaged(at) }
     }
 
-    /// Reads `range` and what else of its blocks, and at least `size_min` bytes if the segment has them.
-    async fn read_span(&self, range: Range<LogOffset>, size_min: u64) -> Result<Span, ReadError> {
+    /// Reads `range` and what else of its blocks.
+    async fn read_span(&self, range: Range<LogOffset>) -> Result<Span, ReadError> {
         let (file, start, segment_end) = {
             let mut log = self.0.log.borrow_mut();
             log.check_readable(range.clone())?;
@@ -213,7 +272,7 @@ impl<D: Disk> Store<D> {
             (segment.file.clone(), segment.range.start.0, segment.range.end.0)
         };
         let base = block_floor(range.start.0);
-        let end = block_ceil(range.end.0).max(base + size_min).min(segment_end);
+        let end = block_ceil(range.end.0).min(segment_end);
         let bytes = file.read(base - start, (end - base) as usize).await?;
         Ok(Span { base, bytes, segment_end })
     }
@@ -293,12 +352,13 @@ impl Span {
     }
 }
 
-/// How many of `wanted` can share one read with the first.
-fn neighbours(wanted: &[Located]) -> usize {
+/// How many of `wanted` can share one read with the first. `hole` is the first damaged place behind it.
+fn neighbours(wanted: &[Located], hole: LogOffset) -> usize {
     let start = wanted[0].entry_offset;
+    let end_max = start.plus(READ_SIZE).min(hole);
     let mut last = start;
     let others = wanted[1..].iter().take_while(|located| {
-        let is_next = located.entry_offset >= last && located.end() <= start.plus(READ_SIZE);
+        let is_next = located.entry_offset >= last && located.end() <= end_max;
         last = located.entry_offset;
         is_next
     });

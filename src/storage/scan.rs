@@ -103,6 +103,40 @@ impl<F: DiskFile> LogReader<F> {
         Ok(behind)
     }
 
+    /// The first place in `from..to` at which an intact entry begins.
+    pub async fn next_entry(
+        &mut self,
+        from: LogOffset,
+        to: LogOffset,
+    ) -> Result<Option<LogOffset>, DiskError> {
+        let mut at = from;
+        while at < to
+            && self.segment(at).is_some_and(|(range, _)| at.plus(HEADER_SIZE as u64) <= range.end)
+        {
+            self.load(at, HEADER_SIZE).await?;
+            let window = self.window.clone();
+            for place in candidates(&window, at).filter(|&place| place < to) {
+                if let Look::Entry(_) = self.look(place).await? {
+                    return Ok(Some(place));
+                }
+            }
+            at = LogOffset(window.end() - OWN_OFFSET_AT as u64);
+        }
+        Ok(None)
+    }
+
+    pub fn has_unreadable(&self) -> bool {
+        !self.unreadable.is_empty()
+    }
+
+    /// Why the device gave not a single block, if that is so.
+    pub fn reads_nothing(&self) -> Option<DiskError> {
+        let missing: u64 =
+            self.unreadable.iter().map(|(range, _)| range.end.0 - range.start.0).sum();
+        let (_, error) = self.unreadable.last()?;
+        (missing == self.bytes_read).then(|| error.clone())
+    }
+
     fn segment(&self, at: LogOffset) -> Option<&(Range<LogOffset>, F)> {
         let behind = self.segments.partition_point(|(range, _)| range.start <= at);
         let found = &self.segments[behind.checked_sub(1)?];

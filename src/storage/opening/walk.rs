@@ -3,6 +3,8 @@
 //!
 //! Invariant: everything below `at` was replayed, is covered, or is reported as damaged.
 
+use std::ops::Range;
+
 use super::{Found, OpenError, Replayed};
 use crate::model::LogOffset;
 use crate::storage::disk::DiskFile;
@@ -150,7 +152,9 @@ impl<F: DiskFile> Walk<'_, F> {
                 Ok(true)
             }
             Verdict::Damaged { resume } => {
-                if !self.report.damaged.contains(&(hole..resume)) {
+                let is_noted =
+                    |noted: &Range<LogOffset>| noted.start <= hole && resume <= noted.end;
+                if !self.report.damaged.iter().any(is_noted) {
                     self.report.damaged.push(hole..resume);
                 }
                 self.chain.is_broken = true;

@@ -5,6 +5,7 @@
 
 mod basics;
 mod crash;
+mod damage;
 mod faults;
 mod recovery;
 mod retention;
