@@ -45,10 +45,19 @@ pub(super) struct Upkeep<D: Disk> {
     /// End of the log at the last call: whether it has moved tells whether the device is idle.
     end_seen: LogOffset,
     zeroing: Option<Zeroing<D>>,
+    retiring: Option<Retiring>,
     /// Damage that reads have found and that has no file yet.
     damage: Vec<Range<LogOffset>>,
     /// Damage that reads have found and nobody was told of.
     untold: Vec<Range<LogOffset>>,
+}
+
+/// A segment on its way out: no later one may leave before it.
+#[derive(Clone)]
+struct Retiring {
+    base: LogOffset,
+    /// The name that its file gets; without one it is removed.
+    becomes: Option<FileName>,
 }
 
 /// A file that is being written with zeros.
@@ -67,6 +76,7 @@ impl<D: Disk> Upkeep<D> {
             space_checked_at: None,
             end_seen: LogOffset(0),
             zeroing: None,
+            retiring: None,
             damage: Vec::new(),
             untold: Vec::new(),
         }
@@ -191,17 +201,14 @@ impl<D: Disk> Store<D> {
         Ok(())
     }
 
-    /// Takes segments out of the log that retention no longer keeps.
+    /// Takes segments out of the log that retention no longer keeps. Oldest first and each made durable
+    /// before the next, whatever fails on the way, so that the next start finds no gap in the log.
     async fn expire(&self, now: Timestamp) -> Result<usize, DiskError> {
+        self.finish_retiring().await?;
         let count = self.expired_count(now);
         for _ in 0..count {
-            let segment = {
-                let mut log = self.0.log.borrow_mut();
-                log.segments.pop_front().expect("counted among the segments")
-            };
-            let begin = self.begin();
-            self.with_index(|index| index.drop_before(begin));
-            self.retire(segment).await?;
+            self.begin_retiring();
+            self.finish_retiring().await?;
         }
         Ok(count)
     }
@@ -223,33 +230,49 @@ impl<D: Disk> Store<D> {
         expired(&sealed, kept_size, policy, keep_from, now).min(log.segments.len() - 1)
     }
 
-    /// The file of an expired segment becomes a ready one, or goes; with damage in it, it is kept for
-    /// the operator under another name.
-    async fn retire(&self, segment: Segment<D::File>) -> Result<(), DiskError> {
+    /// The oldest segment leaves the log. Its file becomes a ready one, or goes; with damage in it, it is
+    /// kept for the operator under another name.
+    fn begin_retiring(&self) {
+        let mut log = self.0.log.borrow_mut();
+        let segment = log.segments.pop_front().expect("counted among the segments");
         let Range { start: base, end } = segment.range.clone();
-        let (is_damaged, ready) = {
-            let mut log = self.0.log.borrow_mut();
-            let is_damaged = log.damaged.iter().any(|hole| hole.start < end && base < hole.end);
-            let is_wanted = segment.size() == log.config.segment_size
-                && log.ready.len() < log.config.ready_segments;
-            (is_damaged, is_wanted.then(|| log.take_ready_number()))
+        let is_damaged = log.damaged.iter().any(|hole| hole.start < end && base < hole.end);
+        let is_wanted = segment.size() == log.config.segment_size
+            && log.ready.len() < log.config.ready_segments;
+        let becomes = match is_damaged {
+            true => Some(FileName::Kept(base)),
+            false => is_wanted.then(|| FileName::Ready(log.take_ready_number())),
         };
+        let begin = log.begin();
+        drop(log);
+        self.with_index(|index| index.drop_before(begin));
+        self.0.upkeep.borrow_mut().retiring = Some(Retiring { base, becomes });
+    }
+
+    /// Does what is left of the segment that was last taken out. Any part of it may have been done by
+    /// an attempt that failed.
+    async fn finish_retiring(&self) -> Result<(), DiskError> {
+        let retiring = self.0.upkeep.borrow().retiring.clone();
+        let Some(Retiring { base, becomes }) = retiring else { return Ok(()) };
         let disk = &self.0.disk;
         let name = FileName::Segment(base).to_string();
-        match (is_damaged, ready) {
-            (true, _) => disk.rename(&name, &FileName::Kept(base).to_string()).await?,
-            (false, Some(number)) => {
-                disk.rename(&name, &FileName::Ready(number).to_string()).await?;
-            }
-            (false, None) => disk.remove(&name).await?,
-        }
-        disk.remove(&FileName::Index(base).to_string()).await?;
-        // Oldest first and each made durable, so that a power cut leaves no gap in the log.
+        unless_missing(match &becomes {
+            Some(other) => disk.rename(&name, &other.to_string()).await,
+            None => disk.remove(&name).await,
+        })?;
+        unless_missing(disk.remove(&FileName::Index(base).to_string()).await)?;
         disk.sync_directory().await?;
-        if let (false, Some(number)) = (is_damaged, ready) {
-            self.0.log.borrow_mut().ready.push(number);
-        }
-        self.0.upkeep.borrow_mut().space_checked_at = None;
+        let ready = match becomes {
+            Some(FileName::Ready(number)) => {
+                let name = FileName::Ready(number).to_string();
+                disk.open(&name).await.is_ok().then_some(number)
+            }
+            _ => None,
+        };
+        self.0.log.borrow_mut().ready.extend(ready);
+        let mut upkeep = self.0.upkeep.borrow_mut();
+        upkeep.retiring = None;
+        upkeep.space_checked_at = None;
         Ok(())
     }
 
@@ -428,6 +451,14 @@ impl<D: Disk> Log<D> {
     fn take_ready_number(&mut self) -> u64 {
         self.next_ready += 1;
         self.next_ready - 1
+    }
+}
+
+/// A file that is gone already is no failure.
+fn unless_missing(outcome: Result<(), DiskError>) -> Result<(), DiskError> {
+    match outcome {
+        Err(error) if error.kind == DiskErrorKind::NotFound => Ok(()),
+        outcome => outcome,
     }
 }
 

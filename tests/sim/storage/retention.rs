@@ -1,7 +1,7 @@
 //! Old segments leave, are used again, and nothing of them comes back.
 
 use ringmq::model::{QueueOffset, Timestamp};
-use ringmq::sim::{SimDisk, run};
+use ringmq::sim::{Fault, On, Operation, SimDisk, run};
 use ringmq::storage::disk::Disk;
 use ringmq::storage::segment::FileName;
 use ringmq::storage::{Lookup, ReadError, StoreConfig};
@@ -125,6 +125,60 @@ fn retention_can_be_interrupted_anywhere() {
             assert_eq!(bounds.end, 400, "seed {seed}");
             found.read_all(0).await.unwrap();
         }
+    });
+}
+
+/// Taking segments out fails once, at any of its operations; the later ones wait for the one that failed.
+#[test]
+fn retention_can_fail_anywhere_and_leaves_no_gap() {
+    run(async {
+        let disk = SimDisk::new(8);
+        let shard = Shard::open(&disk, config()).await.unwrap();
+        for _ in 0..400 {
+            send(&shard, 0, &[1000]).await;
+            shard.maintain(false).await.unwrap();
+        }
+        let tight = StoreConfig { retention_bytes: 0, ready_segments: 2, ..config() };
+        let operations = [Operation::Rename, Operation::Remove, Operation::SyncDirectory];
+        for (operation, skip) in operations.into_iter().flat_map(|o| (0..4).map(move |n| (o, n))) {
+            let disk = disk.after_kill(skip);
+            let shard = Shard::open(&disk, tight.clone()).await.unwrap();
+            disk.inject(On::nth(operation, skip), Fault::io_error());
+            let failed = shard.maintain(false).await;
+            assert_eq!(failed.is_err(), disk.faults_left() == 0, "{operation:?} {skip}");
+            let interrupted = Shard::open(&disk.after_crash(skip), config()).await.unwrap();
+            assert_eq!(interrupted.report.damaged, [], "{operation:?} {skip}");
+
+            shard.maintain(false).await.unwrap();
+            assert!(!shard.store.is_fenced() && shard.store.stats().segment_count < 3);
+            let ready = shard.store.stats().ready_count;
+            let found = Shard::open(&disk.after_crash(skip), tight.clone()).await.unwrap();
+            assert_eq!(found.report.damaged, [], "{operation:?} {skip}");
+            assert_eq!(found.store.begin(), shard.store.begin(), "{operation:?} {skip}");
+            assert_eq!(found.store.stats().ready_count, ready, "{operation:?} {skip}");
+        }
+    });
+}
+
+/// An index file that was found damaged has been given up.
+#[test]
+fn a_segment_without_its_index_file_expires() {
+    run(async {
+        let disk = SimDisk::new(9);
+        let shard = Shard::open(&disk, config()).await.unwrap();
+        for _ in 0..400 {
+            send(&shard, 0, &[1000]).await;
+            shard.maintain(false).await.unwrap();
+        }
+        let tight = StoreConfig { retention_bytes: 0, ..config() };
+        let shard = Shard::open(&disk, tight).await.unwrap();
+        let name = FileName::Index(shard.store.begin()).to_string();
+        let last_block = disk.contents(&name).unwrap().len() as u64 - 4096;
+        disk.damage(&name, last_block + 20, &[0xFF; 8]);
+        let first = shard.store.with_index(|index| index.bounds(key(0))).start;
+        assert!(matches!(shard.locate(0, first).await, Err(ReadError::Damaged(_))));
+        assert!(disk.contents(&name).is_none());
+        assert!(shard.maintain(false).await.unwrap().segments_expired > 1);
     });
 }
 
