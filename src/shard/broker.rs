@@ -26,6 +26,8 @@ const TICK: Duration = Duration::from_millis(100);
 const OFFSETS_EVERY: Duration = Duration::from_secs(1);
 /// How often silent clients and idle connections are looked for.
 const SWEEP_EVERY: Duration = Duration::from_secs(10);
+/// How often it is said that background work fails.
+const SAY_EVERY: Duration = Duration::from_secs(10);
 /// How long a change of topics waits for the NameServers before it is answered all the same.
 const ANNOUNCE_MAX: Duration = Duration::from_secs(2);
 
@@ -212,16 +214,33 @@ impl<D: Disk> Shard<BrokerService<D>> {
         }
     }
 
-    /// Does the store's background work until the shard stops.
+    /// Flushes and does the store's background work until the shard stops. The two do not wait for each
+    /// other.
     pub async fn maintain(self: Rc<Self>) {
+        futures_util::join!(self.flush_log(), self.work_in_background());
+    }
+
+    async fn flush_log(&self) {
+        while !self.is_stopping.get() {
+            glommio::timer::sleep(TICK).await;
+            if let Err(fault) = self.service.broker.store().flush(clock::now()).await {
+                tracing::error!(shard = self.id.0, "the log could not be flushed: {fault}");
+            }
+        }
+    }
+
+    async fn work_in_background(&self) {
+        let mut said_at: Option<Instant> = None;
         while !self.is_stopping.get() {
             glommio::timer::sleep(TICK).await;
             for hole in self.service.broker.store().take_damage() {
                 tracing::error!(shard = self.id.0, "{}", damage_note(&hole));
             }
-            if let Err(fault) = self.service.broker.maintain(clock::now(), false).await {
+            if let Err(fault) = self.service.broker.maintain(clock::now(), false).await
+                && said_at.is_none_or(|at| at.elapsed() >= SAY_EVERY)
+            {
+                said_at = Some(Instant::now());
                 tracing::error!(shard = self.id.0, "background work failed: {fault}");
-                glommio::timer::sleep(SWEEP_EVERY).await;
             }
         }
     }
@@ -240,6 +259,9 @@ impl<D: Disk> Shard<BrokerService<D>> {
                 tracing::warn!(shard = self.id.0, "offsets are not written: {refusal}");
             }
             broker.store().drained().await;
+            if let Err(fault) = broker.store().sync().await {
+                tracing::error!(shard = self.id.0, "the log could not be flushed: {fault}");
+            }
             if let Err(fault) = broker.maintain(clock::now(), true).await {
                 tracing::error!(shard = self.id.0, "no snapshot at shutdown: {fault}");
             }

@@ -1,5 +1,5 @@
-//! Background work, a little at every call: flushing, watching the disk's space, retention, index files,
-//! snapshots, and writing files ahead of need. One task does it; appends and reads go on meanwhile.
+//! Background work, a little at every call: watching the disk's space, retention, index files, snapshots,
+//! and writing files ahead of need. One task does it, another one flushes; appends and reads go on meanwhile.
 
 use std::ops::Range;
 use std::rc::Rc;
@@ -15,7 +15,7 @@ use crate::storage::snapshot::{SNAPSHOTS_KEPT, SnapshotPoint, encode};
 use crate::storage::store::{Flush, Store};
 use crate::storage::writer::WRITE_SIZE;
 
-/// With asynchronous flush, a flush begins when the last one is this old. Called every 100 ms, so that
+/// With asynchronous flush, a flush begins when the last one is this old. Asked every 100 ms, so that
 /// no acknowledged byte waits longer than half a second.
 const SYNC_INTERVAL_MS: u64 = 400;
 /// It also begins when this much waits for it, bytes: one long flush would hold up the writes beside it
@@ -41,6 +41,7 @@ pub(super) struct Upkeep<D: Disk> {
     snapshots: Vec<LogOffset>,
     snapshot_is_due: bool,
     synced_at: Timestamp,
+    is_syncing: bool,
     space_checked_at: Option<Timestamp>,
     /// End of the log at the last call: whether it has moved tells whether the device is idle.
     end_seen: LogOffset,
@@ -73,6 +74,7 @@ impl<D: Disk> Upkeep<D> {
             snapshots,
             snapshot_is_due: false,
             synced_at: now,
+            is_syncing: false,
             space_checked_at: None,
             end_seen: LogOffset(0),
             zeroing: None,
@@ -90,11 +92,12 @@ impl<D: Disk> Upkeep<D> {
 }
 
 impl<D: Disk> Store<D> {
-    /// Does what is due. `snapshot` is called when one is taken, at once and with the end of the log: it
-    /// returns the broker's state after all entries below, those not yet safe included.
+    /// Does what is due, but for flushing. `snapshot` is called when one is taken, at once and with the
+    /// end of the log: it returns the broker's state after all entries below, those not yet safe included.
     ///
-    /// Call it every 100 ms, from one task. An error means that something is still to be done; whether
-    /// the log has been closed, [`is_fenced`](Self::is_fenced) says.
+    /// Call it every 100 ms, from one task. A part that fails does not keep the others from their work:
+    /// the error is that of the first, and means that something is still to be done. Whether the log has
+    /// been closed, [`is_fenced`](Self::is_fenced) says.
     pub async fn maintain(
         &self,
         now: Timestamp,
@@ -105,20 +108,30 @@ impl<D: Disk> Store<D> {
         if self.is_fenced() {
             return Ok(done);
         }
-        if self.0.log.borrow().config.flush == Flush::Async && self.sync_is_due(now) {
-            self.sync().await?;
-        }
-        self.write_damage_notes().await?;
-        self.watch_space(now).await?;
-        done.segments_expired = self.expire(now).await?;
-        while self.write_index().await? {
+        let failed = &mut None;
+        or_note(self.write_damage_notes().await, failed);
+        or_note(self.watch_space(now).await, failed);
+        done.segments_expired = or_note(self.expire(now).await, failed);
+        while or_note(self.write_index().await, failed) {
             done.indexes_written += 1;
         }
         if force_snapshot || self.0.upkeep.borrow().snapshot_is_due {
-            done.snapshot = self.take_snapshot(snapshot).await?;
+            done.snapshot = or_note(self.take_snapshot(snapshot).await, failed);
         }
-        done.segments_made_ready = usize::from(self.write_zeros().await?);
-        Ok(done)
+        done.segments_made_ready = usize::from(or_note(self.write_zeros().await, failed));
+        failed.take().map_or(Ok(done), Err)
+    }
+
+    /// With asynchronous flush, makes durable what is safe, when that is due. A failure closes the log.
+    ///
+    /// Call it every 100 ms, from a task of its own: a large index file or a directory that is slow to
+    /// sync must not hold up the flush.
+    pub async fn flush(&self, now: Timestamp) -> Result<(), DiskError> {
+        let is_async = self.0.log.borrow().config.flush == Flush::Async;
+        if !is_async || self.is_fenced() || !self.sync_is_due(now) {
+            return Ok(());
+        }
+        self.sync().await
     }
 
     /// Damage that reads have found since this was last called.
@@ -149,7 +162,13 @@ impl<D: Disk> Store<D> {
     }
 
     /// Makes everything that is safe now durable. A failure closes the log.
-    async fn sync(&self) -> Result<(), DiskError> {
+    pub async fn sync(&self) -> Result<(), DiskError> {
+        // One at a time: a second one would find nothing left to sync, and be done before the first.
+        let begin = || {
+            let is_running = std::mem::replace(&mut self.0.upkeep.borrow_mut().is_syncing, true);
+            (!is_running).then_some(())
+        };
+        self.0.progress.wait(begin).await;
         let (safe, files) = {
             let mut log = self.0.log.borrow_mut();
             let unsynced = log.segments.iter_mut().filter(|segment| segment.is_unsynced);
@@ -169,9 +188,10 @@ impl<D: Disk> Store<D> {
             log.counters.syncs += files.len() as u64;
             log.writer.handle_durable(safe.0);
         });
+        self.0.upkeep.borrow_mut().is_syncing = false;
+        self.0.progress.notify();
         if outcome.is_err() {
             self.0.work.notify();
-            self.0.progress.notify();
         }
         outcome
     }
@@ -364,6 +384,28 @@ impl<D: Disk> Store<D> {
             return Ok(false);
         }
         let mut zeroing = self.0.upkeep.borrow_mut().zeroing.take().expect("begun above");
+        let name = FileName::Ready(zeroing.number);
+        let unfinished = name.clone().unfinished().to_string();
+        match self.go_on_zeroing(&mut zeroing).await {
+            Ok(true) => {}
+            Ok(false) => {
+                self.0.upkeep.borrow_mut().zeroing = Some(zeroing);
+                return Ok(false);
+            }
+            Err(error) => {
+                // The next attempt begins another one.
+                self.0.disk.remove(&unfinished).await.ok();
+                return Err(error);
+            }
+        }
+        self.0.disk.rename(&unfinished, &name.to_string()).await?;
+        self.0.log.borrow_mut().ready.push(zeroing.number);
+        self.0.disk.sync_directory().await?;
+        Ok(true)
+    }
+
+    /// True when the file holds zeros from its beginning to its end.
+    async fn go_on_zeroing(&self, zeroing: &mut Zeroing<D>) -> Result<bool, DiskError> {
         let size = zeroing.file.size();
         for _ in 0..ZERO_WRITES_MAX {
             let room = size - zeroing.position;
@@ -378,15 +420,9 @@ impl<D: Disk> Store<D> {
             zeroing.position += written;
         }
         if zeroing.position < size {
-            self.0.upkeep.borrow_mut().zeroing = Some(zeroing);
             return Ok(false);
         }
         zeroing.file.sync().await?;
-        let name = FileName::Ready(zeroing.number);
-        let unfinished = name.clone().unfinished().to_string();
-        self.0.disk.rename(&unfinished, &name.to_string()).await?;
-        self.0.disk.sync_directory().await?;
-        self.0.log.borrow_mut().ready.push(zeroing.number);
         Ok(true)
     }
 
@@ -452,6 +488,14 @@ impl<D: Disk> Log<D> {
         self.next_ready += 1;
         self.next_ready - 1
     }
+}
+
+/// What a part of the work has given; nothing when it failed, and then the first failure is kept.
+fn or_note<T: Default>(outcome: Result<T, DiskError>, failed: &mut Option<DiskError>) -> T {
+    outcome.unwrap_or_else(|error| {
+        failed.get_or_insert(error);
+        T::default()
+    })
 }
 
 /// A file that is gone already is no failure.

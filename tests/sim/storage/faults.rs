@@ -1,7 +1,8 @@
 //! Disks that fail, lie and fill up.
 
-use ringmq::model::LogOffset;
+use ringmq::model::{LogOffset, Timestamp};
 use ringmq::sim::{Fault, On, Operation, Rng, SimDisk, Tasks, pause, run};
+use ringmq::storage::disk::Disk;
 use ringmq::storage::{AppendError, Committed, Flush, ReadError, StoreConfig};
 
 use super::shard::{Shard, config};
@@ -91,6 +92,94 @@ fn what_was_flushed_in_the_background_survives_power_cuts() {
         let count = found.sent.borrow().len();
         assert!((flushed..=flushed + lost).contains(&count), "seed {seed}: {count}");
         assert_eq!(found.report.damaged, [], "seed {seed}: lost is not damaged");
+    }
+}
+
+/// An index file is slow to be made. Meanwhile the log is flushed.
+#[test]
+fn the_flush_waits_for_no_other_background_work() {
+    let disk = SimDisk::new(8);
+    let config = StoreConfig { flush: Flush::Async, ..config() };
+    let shard = run(Shard::open(&disk, config.clone())).unwrap();
+    let tasks = Tasks::new(8);
+    shard.spawn_committers(&tasks);
+    let found = tasks.run_until(async {
+        while shard.store.stats().segment_count < 2 {
+            shard.store.wait_for_room(3000).await;
+            shard.send(0, &[3000]).unwrap();
+        }
+        shard.store.drained().await;
+        shard.maintain(true).await.unwrap();
+        shard.send(0, &[1000]).unwrap();
+        shard.store.drained().await;
+        let on = On { operation: Operation::Create, name_start: "", skip: 0 };
+        disk.inject(on, Fault::Slow(u32::MAX));
+        tasks.spawn("background", async {
+            shard.maintain(true).await.unwrap();
+        });
+        for _ in 0..100 {
+            pause().await;
+        }
+        assert_eq!(disk.faults_left(), 0, "the snapshot is under way");
+        shard.send(0, &[1000]).unwrap();
+        shard.store.drained().await;
+        shard.store.flush(Timestamp(shard.now.get() + 500)).await.unwrap();
+        Shard::open(&disk.after_crash(1), config.clone()).await.unwrap()
+    });
+    assert_eq!(found.report.end, shard.store.end());
+}
+
+/// A snapshot finds the log being flushed, and must not take that for flushed.
+#[test]
+fn a_snapshot_beside_a_flush_knows_of_nothing_that_a_power_cut_takes() {
+    for seed in 0..200 {
+        let disk = SimDisk::new(seed);
+        let config = StoreConfig { flush: Flush::Async, ..config() };
+        let shard = run(Shard::open(&disk, config.clone())).unwrap();
+        run(async {
+            shard.send(0, &[9000]).unwrap();
+            shard.commit().await;
+        });
+        disk.slow(20);
+        disk.lose_power_after(seed % 12);
+        let tasks = Tasks::new(seed);
+        tasks.spawn("flush", async {
+            shard.store.flush(Timestamp(shard.now.get() + 500)).await.ok();
+        });
+        tasks.run_until(async {
+            let at = Timestamp(shard.now.get());
+            shard.store.maintain(at, true, |_| shard.state()).await.ok();
+        });
+        disk.lose_power();
+        let found = run(Shard::open(&disk.after_crash(seed), config)).unwrap();
+        assert_eq!(found.report.damaged, [], "seed {seed}");
+    }
+}
+
+/// One part of the background work fails; the others are done all the same.
+#[test]
+fn background_work_goes_on_behind_a_part_that_fails() {
+    let operations = [Operation::Space, Operation::Rename, Operation::SyncDirectory];
+    for (operation, fails) in operations.into_iter().zip(["space", "rename", "sync directory"]) {
+        run(async move {
+            let disk = SimDisk::new(9);
+            let shard = Shard::open(&disk, config()).await.unwrap();
+            while shard.store.stats().segment_count < 2 {
+                while !shard.store.has_room(3000) {
+                    shard.store.commit_step().await.unwrap();
+                }
+                shard.send(0, &[3000]).unwrap();
+                shard.commit().await;
+            }
+            disk.inject(On::nth(operation, 0), Fault::io_error());
+            let failed = shard.maintain(true).await.unwrap_err();
+            assert_eq!(failed.operation, fails);
+            let files = disk.list().await.unwrap();
+            let has = |end: &str| files.iter().any(|(name, _)| name.ends_with(end));
+            assert!(has(".snapshot"), "{operation:?}: {files:?}");
+            assert!(!shard.store.is_fenced());
+            shard.maintain(true).await.unwrap();
+        });
     }
 }
 

@@ -171,6 +171,7 @@ impl Shard {
         &self,
         force: bool,
     ) -> Result<ringmq::storage::Maintained, ringmq::storage::disk::DiskError> {
+        self.store.flush(Timestamp(self.now.get())).await?;
         self.store.maintain(Timestamp(self.now.get()), force, |_| self.state()).await
     }
 
