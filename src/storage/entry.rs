@@ -24,7 +24,7 @@ use crate::model::record::RECORD_SIZE_MAX;
 #[repr(u8)]
 pub enum EntryKind {
     /// Takes up the rest of a block or of a segment. Its payload is not part of the checksum and
-    /// may be anything.
+    /// may be anything. Without one it is written when the log falls idle, for the sake of its safe lag.
     Filler = 1,
     /// The log was opened; an epoch begins.
     Opened = 2,

@@ -6,6 +6,7 @@ use std::rc::Rc;
 
 use crate::model::{LogOffset, Timestamp};
 use crate::storage::disk::{Disk, DiskError, DiskErrorKind, DiskFile, Durability};
+use crate::storage::entry::EntryKind;
 use crate::storage::log::{Log, Segment, SegmentIndex, SpaceState};
 use crate::storage::publish::{make, publish, publish_bytes};
 use crate::storage::recovery::damage_note;
@@ -21,6 +22,8 @@ const SYNC_INTERVAL_MS: u64 = 400;
 /// It also begins when this much waits for it, bytes: one long flush would hold up the writes beside it
 /// for longer than several short ones.
 const SYNC_SIZE: u64 = 32 << 20;
+/// The log is idle when nothing was appended for this long.
+const PROVE_AFTER_MS: u64 = 100;
 /// How often the file system is asked for its free space.
 const SPACE_INTERVAL_MS: u64 = 1000;
 /// Most writes of zeros in one call; the rest follows in the next.
@@ -42,6 +45,10 @@ pub(super) struct Upkeep<D: Disk> {
     snapshot_is_due: bool,
     synced_at: Timestamp,
     is_syncing: bool,
+    /// The end of the log, and since when it has been that.
+    idle_from: (LogOffset, Timestamp),
+    /// An entry that ends here proves what is before it, or there is nothing to prove.
+    proven_end: LogOffset,
     space_checked_at: Option<Timestamp>,
     /// End of the log at the last call: whether it has moved tells whether the device is idle.
     end_seen: LogOffset,
@@ -75,6 +82,8 @@ impl<D: Disk> Upkeep<D> {
             snapshot_is_due: false,
             synced_at: now,
             is_syncing: false,
+            idle_from: (LogOffset(0), now),
+            proven_end: LogOffset(0),
             space_checked_at: None,
             end_seen: LogOffset(0),
             zeroing: None,
@@ -82,6 +91,11 @@ impl<D: Disk> Upkeep<D> {
             damage: Vec::new(),
             untold: Vec::new(),
         }
+    }
+
+    /// The last entry, which ends at `end`, proves what is before it.
+    pub fn note_proven(&mut self, end: LogOffset) {
+        self.proven_end = end;
     }
 
     /// A read has found `hole`.
@@ -119,6 +133,7 @@ impl<D: Disk> Store<D> {
             done.snapshot = or_note(self.take_snapshot(snapshot).await, failed);
         }
         done.segments_made_ready = usize::from(or_note(self.write_zeros().await, failed));
+        self.prove_end(now);
         failed.take().map_or(Ok(done), Err)
     }
 
@@ -148,6 +163,30 @@ impl<D: Disk> Store<D> {
             publish_bytes(&self.0.disk, FileName::Damaged(hole.clone()), note.as_bytes()).await?;
             self.0.upkeep.borrow_mut().damage.retain(|noted| *noted != hole);
         }
+    }
+
+    /// When the log has fallen idle, appends one small entry behind it, which says that everything before
+    /// is on stable media. Without it, rot in the last group would look like a write that was under way:
+    /// recovery would cut the group, intact entries as well.
+    fn prove_end(&self, now: Timestamp) {
+        let (mut log, mut upkeep) = (self.0.log.borrow_mut(), self.0.upkeep.borrow_mut());
+        let end = log.end();
+        if upkeep.idle_from.0 != end {
+            upkeep.idle_from = (end, now);
+        }
+        let is_proven = upkeep.proven_end >= end || upkeep.snapshots.last() >= Some(&end);
+        let is_idle = log.writer.durable() == end.0
+            && (now.ms_since(upkeep.idle_from.1) >= PROVE_AFTER_MS || now < upkeep.idle_from.1);
+        if is_proven || !is_idle || log.space != SpaceState::Enough {
+            return;
+        }
+        // Without room it is tried again; the wish for a segment has been noted.
+        if let Ok(appended) = log.append(EntryKind::Filler, 0, 0, |_, _| {}) {
+            upkeep.proven_end = appended.end;
+            upkeep.end_seen = appended.end;
+        }
+        drop((log, upkeep));
+        self.0.work.notify();
     }
 
     fn sync_is_due(&self, now: Timestamp) -> bool {

@@ -386,6 +386,7 @@ async fn begin_epoch<D: Disk>(store: &Store<D>) -> Result<(), OpenError> {
     log.is_opening = false;
     let safe = log.writer.safe();
     log.writer.handle_durable(safe);
+    store.0.upkeep.borrow_mut().note_proven(log.end());
     Ok(())
 }
 

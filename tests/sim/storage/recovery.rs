@@ -5,7 +5,7 @@ use ringmq::sim::{SimDisk, run};
 use ringmq::storage::disk::{BLOCK_SIZE, Disk};
 use ringmq::storage::entry::entry_size;
 use ringmq::storage::segment::FileName;
-use ringmq::storage::{EntryKind, Lookup, OpenError, ReadError};
+use ringmq::storage::{EntryKind, Flush, Lookup, OpenError, ReadError, StoreConfig};
 
 use super::shard::{Shard, config, key};
 
@@ -163,6 +163,74 @@ fn rot_of_the_last_entry_is_a_torn_tail_of_that_many_bytes() {
         let (shard, hole) = rot(&disk, 19).await;
         assert_eq!(shard.report.damaged, []);
         assert_eq!((shard.report.end, shard.report.torn_bytes), (hole.start, 1040));
+    });
+}
+
+/// Lets so much time pass as the background work would be called for, every 100 ms.
+async fn pass_ms(shard: &Shard, ms: u64) {
+    for _ in 0..ms / 100 {
+        shard.now.set(shard.now.get() + 100);
+        shard.maintain(false).await.unwrap();
+        shard.commit().await;
+    }
+}
+
+/// Twenty messages share one group commit and are all acknowledged. When the log has been idle, one that
+/// rots is damage, as it is in the middle of the log, and takes none of the others with it.
+#[test]
+fn rot_in_the_last_group_is_damage_once_the_log_was_idle() {
+    for flush in [Flush::Sync, Flush::Async] {
+        for number in [0, 7, 19] {
+            run(async move {
+                let config = StoreConfig { flush, ..config() };
+                let disk = SimDisk::new(23);
+                let shard = Shard::open(&disk, config.clone()).await.unwrap();
+                for _ in 0..20 {
+                    shard.send(0, &[1000]).unwrap();
+                }
+                shard.commit().await;
+                pass_ms(&shard, if flush == Flush::Sync { 200 } else { 700 }).await;
+                let end = shard.sent.borrow()[number].end;
+                disk.damage(&segment(0), end.0 - 500, &[0xFF; 3]);
+                let found = Shard::open(&disk, config).await.unwrap();
+                assert_eq!(found.report.damaged, [LogOffset(end.0 - 1040)..end], "{flush:?}");
+                assert_eq!(found.report.torn_bytes, 0, "{flush:?}");
+                assert_eq!(found.sent.borrow().len(), 19, "{flush:?}");
+            });
+        }
+    }
+}
+
+#[test]
+fn an_idle_log_is_left_alone() {
+    run(async {
+        let disk = SimDisk::new(24);
+        let config = StoreConfig { reserve_bytes: 4096, ..config() };
+        let shard = Shard::open(&disk, config).await.unwrap();
+        let opened = shard.store.end();
+        pass_ms(&shard, 1000).await;
+        assert_eq!(shard.store.end(), opened, "opening has proved what is there");
+        for _ in 0..3 {
+            send_each(&shard, 1, 1000).await;
+            let sent = shard.store.end();
+            pass_ms(&shard, 200).await;
+            let idle = shard.store.end();
+            assert_eq!(idle, sent.plus(HEADER));
+            let writes = shard.store.stats().writes;
+            pass_ms(&shard, 60_000).await;
+            assert_eq!((shard.store.end(), shard.store.stats().writes), (idle, writes));
+        }
+        send_each(&shard, 1, 1000).await;
+        shard.maintain(true).await.unwrap();
+        let end = shard.store.end();
+        pass_ms(&shard, 1000).await;
+        assert_eq!(shard.store.end(), end, "the snapshot proves it");
+        send_each(&shard, 1, 1000).await;
+        let end = shard.store.end();
+        disk.limit(0);
+        shard.now.set(shard.now.get() + 2000);
+        pass_ms(&shard, 1000).await;
+        assert_eq!(shard.store.end(), end, "a full disk is not written to for that");
     });
 }
 
