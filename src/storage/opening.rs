@@ -34,6 +34,9 @@ mod walk;
 use files::Files;
 use walk::{Walk, Walked};
 
+/// Most of a cut tail that is kept, bytes: more than can be in flight at once.
+const CUT_SIZE_MAX: u64 = 64 << 20;
+
 /// Why a log was not opened. Nothing on disk has been changed that was worth keeping.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum OpenError {
@@ -254,9 +257,13 @@ impl<D: Disk> Opening<D> {
             point,
             at: LogOffset(0),
             chain: Chain::default(),
+            tail: None,
         };
         walk.run(apply).await?;
-        let (end, chain) = (walk.at, walk.chain);
+        let (end, chain, tail) = (walk.at, walk.chain, walk.tail);
+        if let Some(tail) = tail {
+            self.keep_tail(&mut reader, tail).await?;
+        }
         self.report.bytes_scanned = reader.bytes_read;
         let next_ordinal = chain.last_ordinal.unwrap_or(0) + 1;
         Ok(Walked { end, next_ordinal, epoch: chain.epoch })
@@ -271,6 +278,23 @@ impl<D: Disk> Opening<D> {
                 Err(error) if error.kind != DiskErrorKind::NoSpace => return Err(error),
                 _ => {}
             }
+        }
+        Ok(())
+    }
+
+    /// Leaves a copy of a tail that is about to be cut. By the rules nobody was told of what is in it; if
+    /// that is wrong, here is what is needed to put it right.
+    async fn keep_tail(
+        &mut self,
+        reader: &mut LogReader<D::File>,
+        tail: Range<LogOffset>,
+    ) -> Result<(), DiskError> {
+        let end = tail.end.min(tail.start.plus(CUT_SIZE_MAX));
+        let bytes = reader.copy(tail.start..end).await?;
+        match publish_bytes(&self.disk, FileName::Cut(tail.start), &bytes).await {
+            Ok(()) => self.report.tail_kept = Some(tail.start),
+            Err(error) if error.kind == DiskErrorKind::NoSpace => {}
+            Err(error) => return Err(error),
         }
         Ok(())
     }

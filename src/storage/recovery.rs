@@ -14,7 +14,7 @@
 //! | no  | some            | no  | torn: they were in flight together with the hole |
 //! | no  | some            | yes | damaged up to the first |
 //!
-//! A torn tail is cut and reported. A damaged range is kept, reported and answered with an error; the
+//! A torn tail is cut and reported; when it holds intact entries, a copy stays. A damaged range is kept, reported and answered with an error; the
 //! log goes on behind it.
 
 use std::fmt::{self, Display};
@@ -22,6 +22,7 @@ use std::ops::Range;
 
 use crate::model::LogOffset;
 use crate::storage::entry::EntryHeader;
+use crate::storage::segment::FileName;
 
 /// What the entries so far say about the next one.
 #[derive(Clone, Copy, Debug, Default)]
@@ -105,6 +106,8 @@ pub struct RecoveryReport {
     pub indexes_rebuilt: usize,
     /// Bytes behind the end that belonged to writes nobody was told about. Zero after an orderly stop.
     pub torn_bytes: u64,
+    /// Intact entries were among them; a copy has this offset in its name.
+    pub tail_kept: Option<LogOffset>,
     /// Acknowledged parts of the log that cannot be read, found now or earlier.
     pub damaged: Vec<Range<LogOffset>>,
 }
@@ -119,6 +122,14 @@ impl Display for RecoveryReport {
         write!(f, "{} entries replayed, ", self.entries_replayed)?;
         write!(f, "{} bytes scanned, ", self.bytes_scanned)?;
         write!(f, "torn tail of {} bytes cut", self.torn_bytes)?;
+        if let Some(offset) = self.tail_kept {
+            let name = FileName::Cut(offset);
+            write!(
+                f,
+                "\nintact entries stood in that tail behind a broken one; {name} is a copy of it"
+            )?;
+            write!(f, " from log offset {offset} on, to be removed when nothing is missed")?;
+        }
         for offset in &self.snapshots_damaged {
             write!(f, "\nsnapshot at {offset} was damaged and is removed; an older one was used")?;
         }
@@ -199,6 +210,7 @@ mod tests {
             end: LogOffset(9000),
             epoch: 4,
             torn_bytes: 128,
+            tail_kept: Some(LogOffset(9000)),
             damaged: vec![LogOffset(4096)..LogOffset(8192)],
             ..RecoveryReport::default()
         };
@@ -208,6 +220,7 @@ mod tests {
             "{text}"
         );
         assert!(text.contains("torn tail of 128 bytes cut"), "{text}");
+        assert!(text.contains("00000000000000009000.cut is a copy"), "{text}");
         assert!(text.contains("log offsets 4096 to 8192 (4096 bytes) cannot be read"), "{text}");
     }
 }

@@ -129,6 +129,24 @@ impl<F: DiskFile> LogReader<F> {
         !self.unreadable.is_empty()
     }
 
+    /// The bytes at `range`; zeros for what cannot be read or is in no segment.
+    pub async fn copy(&mut self, range: Range<LogOffset>) -> Result<Vec<u8>, DiskError> {
+        let mut bytes = vec![0; (range.end.0 - range.start.0) as usize];
+        let mut done = 0;
+        while done < bytes.len() {
+            let at = range.start.plus(done as u64);
+            if self.segment(at).is_none() {
+                break;
+            }
+            self.load(at, HEADER_SIZE).await?;
+            let found = self.window.from(at);
+            let count = found.len().min(bytes.len() - done);
+            bytes[done..done + count].copy_from_slice(&found[..count]);
+            done += count.max(BLOCK_SIZE);
+        }
+        Ok(bytes)
+    }
+
     /// Why the device gave not a single block, if that is so.
     pub fn reads_nothing(&self) -> Option<DiskError> {
         let missing: u64 =

@@ -39,6 +39,8 @@ pub enum FileName {
     Damaged(Range<LogOffset>),
     /// A damaged segment that retention has taken out of the log and kept.
     Kept(LogOffset),
+    /// A copy of what was cut off at this offset although some of it was intact.
+    Cut(LogOffset),
     /// Being written; worth nothing after a restart.
     Unfinished(Box<FileName>),
 }
@@ -63,6 +65,7 @@ impl FileName {
             "snapshot" => Some(Self::Snapshot(LogOffset(number))),
             "ready" => Some(Self::Ready(number)),
             "kept" => Some(Self::Kept(LogOffset(number))),
+            "cut" => Some(Self::Cut(LogOffset(number))),
             _ => None,
         }
     }
@@ -90,6 +93,7 @@ impl Display for FileName {
                 write!(f, "{:0DIGITS$}-{:0DIGITS$}.damaged", range.start.0, range.end.0)
             }
             Self::Kept(base) => write!(f, "{:0DIGITS$}.kept", base.0),
+            Self::Cut(offset) => write!(f, "{:0DIGITS$}.cut", offset.0),
             Self::Unfinished(name) => write!(f, "{name}.tmp"),
         }
     }
@@ -113,6 +117,7 @@ mod tests {
                 FileName::Damaged(LogOffset(0)..at),
             ),
             ("00000000000268435456.kept", FileName::Kept(at)),
+            ("00000000000268435456.cut", FileName::Cut(at)),
         ];
         for (text, name) in rows {
             assert_eq!(FileName::parse(text), Some(name.clone()), "{text}");

@@ -32,7 +32,7 @@ impl Files {
                 Some(FileName::Ready(number)) => files.ready.push((number, size)),
                 Some(FileName::Damaged(range)) => files.damaged.push(range),
                 Some(name @ FileName::Unfinished(_)) => files.unfinished.push(name),
-                Some(FileName::Kept(_)) | None => {}
+                Some(FileName::Kept(_) | FileName::Cut(_)) | None => {}
             }
         }
         files.segments.sort_unstable();

@@ -29,6 +29,8 @@ pub struct Walk<'a, F> {
     pub point: Option<SnapshotPoint>,
     pub at: LogOffset,
     pub chain: Chain,
+    /// A torn tail with intact entries in it.
+    pub tail: Option<Range<LogOffset>>,
 }
 
 /// What a step of the walk has met.
@@ -148,6 +150,7 @@ impl<F: DiskFile> Walk<'_, F> {
                 }
                 let end = behind.last_end.max(hole.plus(claimed_size));
                 self.report.torn_bytes = end.0 - hole.0;
+                self.tail = behind.first.map(|_| hole..end);
                 self.chain.epoch = self.chain.epoch.max(behind.epoch);
                 Ok(true)
             }

@@ -201,6 +201,33 @@ fn rot_in_the_last_group_is_damage_once_the_log_was_idle() {
     }
 }
 
+/// Nothing proves that the group was acknowledged, so it is cut; what was intact in it can be had.
+#[test]
+fn a_tail_that_is_cut_with_intact_entries_in_it_is_kept_beside_the_log() {
+    run(async {
+        let disk = SimDisk::new(25);
+        let shard = Shard::open(&disk, config()).await.unwrap();
+        for _ in 0..20 {
+            shard.send(0, &[1000]).unwrap();
+        }
+        shard.commit().await;
+        let ends: Vec<LogOffset> = shard.sent.borrow().iter().map(|sent| sent.end).collect();
+        disk.damage(&segment(0), ends[3].0 - 500, &[0xFF; 3]);
+        let found = Shard::open(&disk, config()).await.unwrap();
+        assert_eq!((found.report.end, found.report.torn_bytes), (ends[2], 17 * 1040));
+        assert_eq!(found.report.tail_kept, Some(ends[2]));
+        let copy = disk.contents(&FileName::Cut(ends[2]).to_string()).unwrap();
+        let third = (ends[4].0 - 1000 - ends[2].0) as usize;
+        assert_eq!(super::shard::read_record(&copy[third..]).number, 4);
+
+        let again = Shard::open(&disk, config()).await.unwrap();
+        assert_eq!(again.report.tail_kept, None, "and it is no business of the next start");
+        let torn = SimDisk::new(26);
+        let (rotten, _) = rot(&torn, 19).await;
+        assert_eq!(rotten.report.tail_kept, None, "nothing of that tail is intact");
+    });
+}
+
 #[test]
 fn an_idle_log_is_left_alone() {
     run(async {
