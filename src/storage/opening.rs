@@ -17,7 +17,7 @@ use crate::storage::log::{Counters, Log, Preparing, Segment, SegmentIndex, Space
 use crate::storage::maintenance::Upkeep;
 use crate::storage::publish::{publish_bytes, read_all};
 use crate::storage::recovery::{Chain, RecoveryReport, damage_note};
-use crate::storage::scan::LogReader;
+use crate::storage::scan::{LogReader, may_be_one_block};
 use crate::storage::sealed::{IndexHead, IndexRun, Layout, open_head, open_items};
 use crate::storage::segment::{
     FileName, SEGMENT_SIZE_MAX, SEGMENT_SIZE_MIN, block_ceil, block_floor,
@@ -164,7 +164,11 @@ impl<D: Disk> Opening<D> {
     async fn read_snapshots(&mut self, files: &Files) -> Result<(), DiskError> {
         for &offset in &files.snapshots {
             let name = FileName::Snapshot(offset).to_string();
-            let bytes = read_all(&self.disk.open(&name).await?).await?;
+            let bytes = match read_all(&self.disk.open(&name).await?).await {
+                // The older one may do, as for one that reads and is not intact.
+                Err(error) if may_be_one_block(&error) => Vec::new(),
+                bytes => bytes?,
+            };
             match decode(&bytes, self.config.checksum_seed) {
                 Some((point, payload)) if point.offset == offset => {
                     self.snapshots.push(offset);

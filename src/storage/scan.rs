@@ -221,7 +221,7 @@ impl<F: DiskFile> LogReader<F> {
     }
 }
 
-fn may_be_one_block(error: &DiskError) -> bool {
+pub fn may_be_one_block(error: &DiskError) -> bool {
     matches!(error.kind, DiskErrorKind::Io(_) | DiskErrorKind::Short { .. })
 }
 

@@ -323,7 +323,7 @@ fn a_damaged_page_of_an_index_is_noticed_and_made_again_at_the_next_start() {
 }
 
 #[test]
-fn an_older_snapshot_stands_in_for_a_damaged_one() {
+fn an_older_snapshot_stands_in_for_a_damaged_or_unreadable_one() {
     run(async {
         let disk = SimDisk::new(7);
         let shard = several_segments(&disk).await;
@@ -331,11 +331,18 @@ fn an_older_snapshot_stands_in_for_a_damaged_one() {
         shard.commit().await;
         let newest = shard.maintain(true).await.unwrap().snapshot.unwrap();
         let count = shard.sent.borrow().len() as u64;
-        disk.damage(&FileName::Snapshot(newest).to_string(), 50, &[0xFF; 8]);
-        let found = Shard::open(&disk, config()).await.unwrap();
-        assert_eq!(found.report.snapshots_damaged, [newest]);
-        assert!(found.report.snapshot.unwrap() < newest);
-        assert_eq!((found.offsets.get(), read_everything(&found).await), (1, count));
+        let name = FileName::Snapshot(newest).to_string();
+        for is_readable in [true, false] {
+            let disk = disk.after_kill(7);
+            match is_readable {
+                true => disk.damage(&name, 50, &[0xFF; 8]),
+                false => disk.make_unreadable(&name, 0),
+            }
+            let found = Shard::open(&disk, config()).await.unwrap();
+            assert_eq!(found.report.snapshots_damaged, [newest]);
+            assert!(found.report.snapshot.unwrap() < newest);
+            assert_eq!((found.offsets.get(), read_everything(&found).await), (1, count));
+        }
     });
 }
 
