@@ -241,6 +241,11 @@ impl Index {
         self.segments.push_back(MemorySegment { range, touched: Vec::new(), stored_ms: None });
     }
 
+    /// The segment at `base`, which holds nothing, is no part of the log after all.
+    pub(super) fn forget_segment(&mut self, base: LogOffset) {
+        self.segments.retain(|segment| segment.range.start != base);
+    }
+
     /// Base of the newest segment that it was told of.
     pub(super) fn newest_segment(&self) -> Option<LogOffset> {
         self.segments.back().map(|segment| segment.range.start)

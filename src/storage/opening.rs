@@ -310,6 +310,8 @@ impl<D: Disk> Opening<D> {
         let count = count.max(usize::from(!self.segments.is_empty()));
         for found in self.segments.split_off(count) {
             let segment = found.segment;
+            // The walk has looked into it, when the log ends just in front.
+            self.index.forget_segment(segment.range.start);
             let name = FileName::Segment(segment.range.start).to_string();
             if segment.size() == self.config.segment_size {
                 let number = self.next_ready;

@@ -107,7 +107,7 @@ async fn check(shard: &Shard, model: &mut Model) {
 }
 
 /// Several lives from one seed. Returns a hash of all that happened.
-fn lives(seed: u64, config: &StoreConfig, end: End) -> u64 {
+fn lives(seed: u64, config: &StoreConfig, end: End, segment_sizes: &[u64]) -> u64 {
     let mut rng = Rng::from_seed(seed);
     let mut disk = SimDisk::new(rng.next_u64());
     let mut model = Model::default();
@@ -119,7 +119,11 @@ fn lives(seed: u64, config: &StoreConfig, end: End) -> u64 {
         if rng.coin() {
             disk.lose_power_after(rng.below(40));
         }
-        let lived = one_life(&disk, config, &mut model, &mut rng);
+        let mut config = config.clone();
+        if !segment_sizes.is_empty() {
+            config.segment_size = *rng.pick(segment_sizes);
+        }
+        let lived = one_life(&disk, &config, &mut model, &mut rng);
         assert!(lived.is_ok() || !disk.has_power(), "{lived:?}");
         let is_power_cut = match end {
             End::PowerCut => true,
@@ -135,8 +139,13 @@ fn lives(seed: u64, config: &StoreConfig, end: End) -> u64 {
 }
 
 fn for_seeds(count: u64, config: StoreConfig, end: End) {
+    for_seeds_with(count, config, end, &[]);
+}
+
+/// Every life has one of `segment_sizes`, if there are any.
+fn for_seeds_with(count: u64, config: StoreConfig, end: End, segment_sizes: &[u64]) {
     for seed in 0..count {
-        let outcome = std::panic::catch_unwind(|| lives(seed, &config, end));
+        let outcome = std::panic::catch_unwind(|| lives(seed, &config, end, segment_sizes));
         assert!(outcome.is_ok(), "seed {seed} with {end:?}");
     }
 }
@@ -163,10 +172,16 @@ fn with_asynchronous_flush_acknowledged_entries_survive_kills() {
 }
 
 #[test]
+fn acknowledged_entries_survive_when_segments_change_their_size() {
+    let sizes = [16 << 10, 32 << 10, 64 << 10, 128 << 10];
+    for_seeds_with(500, config(), End::Either, &sizes);
+}
+
+#[test]
 fn the_same_seed_gives_the_same_history() {
     for seed in 0..10 {
-        let once = lives(seed, &config(), End::PowerCut);
-        assert_eq!(once, lives(seed, &config(), End::PowerCut), "seed {seed}");
-        assert_ne!(once, lives(seed + 1, &config(), End::PowerCut), "seed {seed}");
+        let once = lives(seed, &config(), End::PowerCut, &[]);
+        assert_eq!(once, lives(seed, &config(), End::PowerCut, &[]), "seed {seed}");
+        assert_ne!(once, lives(seed + 1, &config(), End::PowerCut, &[]), "seed {seed}");
     }
 }
