@@ -32,8 +32,12 @@ pub fn expired(
     let is_aged = |segment: &SegmentFacts| {
         segment.last_stored.is_some_and(|last| now.ms_since(last) > policy.age_ms)
     };
-    // A segment without messages goes with the next one that has some.
-    let aged = sealed.iter().rposition(is_aged).map_or(0, |index| index + 1);
+    // Only leading segments that are all old: while the clock was wrong, younger ones may stand in front
+    // of one that seems old. One without messages goes with the next one that has some.
+    let leading =
+        sealed.iter().take_while(|segment| segment.last_stored.is_none() || is_aged(segment));
+    let leading = &sealed[..leading.count()];
+    let aged = leading.iter().rposition(is_aged).map_or(0, |index| index + 1);
     let mut total = active_size + sealed.iter().map(|segment| segment.size).sum::<u64>();
     let surplus = sealed
         .iter()
@@ -49,6 +53,24 @@ pub fn expired(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// While the third segment was filled the clock stood at 5.
+    #[test]
+    fn a_segment_that_seems_old_takes_no_younger_ones_along() {
+        let sealed: Vec<SegmentFacts> = (1..)
+            .zip([30, 40, 5, 50])
+            .map(|(number, stored)| SegmentFacts {
+                end: LogOffset(number * 100),
+                size: 100,
+                last_stored: Some(Timestamp(stored)),
+            })
+            .collect();
+        for (now, count) in [(60, 0), (71, 1), (81, 3), (91, 4)] {
+            let policy = RetentionPolicy { age_ms: 40, bytes: u64::MAX };
+            let found = expired(&sealed, 100, policy, LogOffset(400), Timestamp(now));
+            assert_eq!(found, count, "at {now}");
+        }
+    }
 
     #[test]
     fn the_oldest_go_first_and_only_when_recovery_can_do_without() {
