@@ -25,6 +25,11 @@ impl Chunk {
         Self { owner: Rc::new(bytes), range }
     }
 
+    /// Bytes of the buffer that it keeps alive.
+    pub fn buffer_size(&self) -> usize {
+        (*self.owner).as_ref().len()
+    }
+
     /// The part of this chunk at `range`, counted from its beginning.
     pub fn slice(&self, range: Range<usize>) -> Self {
         assert!(range.end <= self.range.len());

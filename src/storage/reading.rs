@@ -21,6 +21,13 @@ use zerocopy::byteorder::little_endian::U32;
 /// Most bytes that one read takes in, unless a single entry is larger.
 pub const READ_SIZE: u64 = 1 << 20;
 
+/// Messages further apart than this do not share a read, bytes: what lies between would be read for
+/// nothing, and reading it takes the device longer than another request.
+const GAP_MAX: u64 = 64 << 10;
+/// Messages that make up less than their read divided by this are copied out of it. An answer that waits
+/// for a slow client then holds about what it says.
+const COPY_FRACTION: usize = 4;
+
 /// The part of an entry from a record on.
 #[derive(Clone, Debug)]
 pub struct EntryAt {
@@ -163,13 +170,16 @@ impl<D: Disk> Store<D> {
         chunks: &mut Vec<Chunk>,
     ) -> Result<(), ReadError> {
         let (first, last) = (&group[0], &group[group.len() - 1]);
+        let begin = chunks.len();
         let mut span = self.read_span(first.entry_offset..last.end()).await?;
+        let mut read_size = span.size();
         let mut checked: Option<(LogOffset, Range<u64>)> = None;
         for located in group {
             let at = located.entry_offset;
             if at.0 >= span.segment_end {
                 // Neighbours in the log, in two files.
                 span = self.read_span(at..last.end()).await?;
+                read_size += span.size();
             }
             let payload = match &checked {
                 Some((entry_offset, payload)) if *entry_offset == at => payload.clone(),
@@ -184,6 +194,7 @@ impl<D: Disk> Store<D> {
             }
             chunks.push(span.chunk(record));
         }
+        let_go(&mut chunks[begin..], read_size);
         Ok(())
     }
 
@@ -338,6 +349,10 @@ impl<D: Disk> Store<D> {
 }
 
 impl Span {
+    fn size(&self) -> usize {
+        (*self.bytes).as_ref().len()
+    }
+
     fn look(&self, at: LogOffset, seed: u32) -> Look<'_> {
         let bytes = (*self.bytes).as_ref();
         let skip = at.0.checked_sub(self.base).and_then(|skip| usize::try_from(skip).ok());
@@ -356,13 +371,32 @@ impl Span {
 fn neighbours(wanted: &[Located], hole: LogOffset) -> usize {
     let start = wanted[0].entry_offset;
     let end_max = start.plus(READ_SIZE).min(hole);
-    let mut last = start;
+    let (mut last, mut last_end) = (start, wanted[0].end());
     let others = wanted[1..].iter().take_while(|located| {
-        let is_next = located.entry_offset >= last && located.end() <= end_max;
-        last = located.entry_offset;
+        let is_next = located.entry_offset >= last
+            && located.entry_offset <= last_end.plus(GAP_MAX)
+            && located.end() <= end_max;
+        (last, last_end) = (located.entry_offset, located.end());
         is_next
     });
     1 + others.count()
+}
+
+/// Copies chunks that are a small part of what was read.
+fn let_go(chunks: &mut [Chunk], read_size: usize) {
+    let size: usize = chunks.iter().map(|chunk| chunk.len()).sum();
+    if size * COPY_FRACTION > read_size {
+        return;
+    }
+    let mut bytes = Vec::with_capacity(size);
+    chunks.iter().for_each(|chunk| bytes.extend_from_slice(chunk));
+    let all = Chunk::from_vec(bytes);
+    let mut at = 0;
+    for chunk in chunks {
+        let end = at + chunk.len();
+        *chunk = all.slice(at..end);
+        at = end;
+    }
 }
 
 fn mark_before(marks: &[u32], base: LogOffset, offset: LogOffset) -> LogOffset {

@@ -215,6 +215,33 @@ fn a_message_behind_damage_is_found_by_its_place() {
     });
 }
 
+/// A queue that gets one message in a hundred.
+#[test]
+fn what_is_read_of_a_sparse_queue_holds_little_more_than_it_says() {
+    for (others, size) in [(99, 1024), (20, 1024), (0, 100)] {
+        run(async move {
+            let disk = SimDisk::new(7);
+            let large =
+                StoreConfig { segment_size: 16 << 20, append_budget_bytes: 4 << 20, ..cold() };
+            let shard = Shard::open(&disk, large).await.unwrap();
+            for _ in 0..32 {
+                shard.send(0, &[size]).unwrap();
+                for _ in 0..others {
+                    shard.send(1, &[1024]).unwrap();
+                }
+                shard.commit().await;
+            }
+            let found = located(&shard, 0, 0).await;
+            let chunks = shard.store.read(&found).await.unwrap();
+            assert_eq!(chunks.len(), 32);
+            let said: usize = chunks.iter().map(|chunk| chunk.len()).sum();
+            for chunk in &chunks {
+                assert!(chunk.buffer_size() <= 4 * said, "{} of {said}", chunk.buffer_size());
+            }
+        });
+    }
+}
+
 /// A device that reads nothing at all has lost nothing yet.
 #[test]
 fn a_device_that_is_away_for_a_while_damages_nothing() {
