@@ -59,6 +59,13 @@ pub enum OpenError {
          and nothing behind it is intact; it is left as it is"
     )]
     Foreign { at: LogOffset },
+    #[error(
+        "the end of the log at {at} cannot be read ({fault}), so nobody knows what was acknowledged \
+         there; restore the segment file from a copy, or give up what those 4096 bytes hold by writing \
+         zeros over them (dd if=/dev/zero of={file} bs=4096 count=1 conv=notrunc \
+         oflag=seek_bytes seek={position}), and start again"
+    )]
+    Unreadable { at: LogOffset, file: String, position: u64, fault: DiskError },
     #[error("opening the log: {0}")]
     Disk(#[from] DiskError),
 }

@@ -7,11 +7,12 @@ use std::ops::Range;
 
 use super::{Found, OpenError, Replayed};
 use crate::model::LogOffset;
-use crate::storage::disk::DiskFile;
+use crate::storage::disk::{DiskError, DiskFile};
 use crate::storage::entry::{EntryKind, HEADER_SIZE, Look};
 use crate::storage::index::Index;
 use crate::storage::recovery::{Chain, RecoveryReport, Verdict, judge};
 use crate::storage::scan::LogReader;
+use crate::storage::segment::FileName;
 use crate::storage::snapshot::SnapshotPoint;
 
 /// Where a walk ended.
@@ -139,10 +140,9 @@ impl<F: DiskFile> Walk<'_, F> {
         let behind = self.reader.search(hole, bound, &self.chain).await?;
         match judge(hole, bound, &behind) {
             Verdict::Torn => {
-                let unreadable = self.reader.unreadable.iter();
-                if let Some((_, error)) = unreadable.into_iter().find(|(range, _)| range.end > hole)
-                {
-                    return Err(error.clone().into());
+                let mut unreadable = self.reader.unreadable.iter();
+                if let Some((block, fault)) = unreadable.find(|(block, _)| block.end > hole) {
+                    return Err(self.unreadable_end(block.start, fault));
                 }
                 let is_untouched = self.chain.last_ordinal.is_none() && self.point.is_none();
                 if is_untouched && claimed_size > 0 {
@@ -165,6 +165,13 @@ impl<F: DiskFile> Walk<'_, F> {
                 Ok(false)
             }
         }
+    }
+
+    fn unreadable_end(&self, at: LogOffset, fault: &DiskError) -> OpenError {
+        let bases = self.segments.iter().map(|found| found.segment.range.start);
+        let base = bases.filter(|&base| base <= at).max().unwrap_or(at);
+        let file = FileName::Segment(base).to_string();
+        OpenError::Unreadable { at, file, position: at.0 - base.0, fault: fault.clone() }
     }
 
     /// The first place behind the current one at which the log is known to have reached once.

@@ -2,7 +2,7 @@
 
 use ringmq::model::LogOffset;
 use ringmq::sim::{SimDisk, run};
-use ringmq::storage::disk::{BLOCK_SIZE, Disk};
+use ringmq::storage::disk::{BLOCK_SIZE, Disk, DiskFile, Durability};
 use ringmq::storage::entry::entry_size;
 use ringmq::storage::segment::FileName;
 use ringmq::storage::{EntryKind, Flush, Lookup, OpenError, ReadError, StoreConfig};
@@ -418,9 +418,34 @@ fn an_unreadable_block_is_a_hole_and_never_the_end_of_the_log() {
             disk.inject(on, Fault::io_error());
         }
         let refused = Shard::open(&disk, config()).await.map(|_| ()).unwrap_err();
-        assert!(matches!(refused, OpenError::Disk(_)), "{refused}");
+        assert!(matches!(refused, OpenError::Unreadable { position: 0, .. }), "{refused}");
+        assert!(refused.to_string().contains("restore the segment file"), "{refused}");
         let found = Shard::open(&disk, config()).await.unwrap();
         assert_eq!((found.report.torn_bytes, found.sent.borrow().len()), (0, 3));
+    });
+}
+
+/// The last block of the log cannot be read. The operator is told how to give it up.
+#[test]
+fn a_log_whose_last_block_cannot_be_read_opens_when_that_is_written_over() {
+    run(async {
+        let disk = SimDisk::new(14);
+        let shard = Shard::open(&disk, config()).await.unwrap();
+        send_each(&shard, 10, 1000).await;
+        let block = shard.store.end().0 / BLOCK_SIZE as u64 * BLOCK_SIZE as u64;
+        disk.make_unreadable(&segment(0), block);
+        let refused = Shard::open(&disk, config()).await.map(|_| ()).unwrap_err();
+        let OpenError::Unreadable { at, ref file, position, .. } = refused else {
+            panic!("{refused}")
+        };
+        assert_eq!((at, file, position), (LogOffset(block), &segment(0), block));
+        assert!(refused.to_string().contains(&format!("of={file} bs=4096")), "{refused}");
+
+        let zeros = disk.buffer(BLOCK_SIZE);
+        let file = disk.open(file).await.unwrap();
+        file.write(position, zeros.into(), Durability::Durable).await.unwrap();
+        let found = Shard::open(&disk, config()).await.unwrap();
+        assert!(found.sent.borrow().len() >= 6, "{}", found.report);
     });
 }
 
