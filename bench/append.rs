@@ -297,7 +297,7 @@ async fn measure_appends(
 ) -> Result<Appends, DiskError> {
     let mut helpers = spawn_committers(&store, pulse);
     if !load.is_burst {
-        helpers.push(spawn_maintenance(&store));
+        helpers.extend(spawn_background(&store));
     }
     let (io_before, begin) = (device_bytes_written(), Instant::now());
     let deadline = begin + load.duration(scale.duration);
@@ -369,17 +369,26 @@ fn spawn_committers(store: &Store<FileDisk>, pulse: &Pulse) -> Vec<Helper> {
         .collect()
 }
 
-/// The task that looks after the store every 100 ms.
-fn spawn_maintenance(store: &Store<FileDisk>) -> Helper {
-    let store = store.clone();
-    let is_over = move |store: &Store<FileDisk>| store.is_stopping() || store.is_fenced();
-    glommio::spawn_local(async move {
-        while !is_over(&store) {
+/// The tasks that flush and look after the store every 100 ms, as a broker does.
+fn spawn_background(store: &Store<FileDisk>) -> [Helper; 2] {
+    let is_over = |store: &Store<FileDisk>| store.is_stopping() || store.is_fenced();
+    let flushed = store.clone();
+    let flush = glommio::spawn_local(async move {
+        while !is_over(&flushed) {
             glommio::timer::sleep(Duration::from_millis(100)).await;
-            store.maintain(now(), false, |_| vec![0; 64]).await?;
+            flushed.flush(now()).await?;
         }
         Ok(())
-    })
+    });
+    let maintained = store.clone();
+    let maintain = glommio::spawn_local(async move {
+        while !is_over(&maintained) {
+            glommio::timer::sleep(Duration::from_millis(100)).await;
+            maintained.maintain(now(), false, |_| vec![0; 64]).await?;
+        }
+        Ok(())
+    });
+    [flush, maintain]
 }
 
 /// Appends, waits until that is safe, appends the next.
