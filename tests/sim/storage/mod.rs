@@ -9,4 +9,5 @@ mod damage;
 mod faults;
 mod recovery;
 mod retention;
+mod rot;
 mod shard;
