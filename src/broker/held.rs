@@ -1,8 +1,12 @@
 //! Pulls that found nothing and wait for a message or their deadline (remoting reference, 5.4).
+//!
+//! A held pull stands in all four tables of [`Held`] or in none. It leaves each of them at the price
+//! of one look-up, however many others wait at its queue or come from its connection: a client that
+//! goes away with everything it has does not hold up the shard.
 
 use std::collections::BTreeSet;
 
-use rustc_hash::FxHashMap;
+use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::Origin;
 use super::filter::TagFilter;
@@ -10,7 +14,10 @@ use crate::model::{QueueOffset, Timestamp};
 use crate::storage::QueueKey;
 
 /// Pulls one shard holds at a time: queues times groups of all connected consumers.
-pub const HELD_MAX: usize = 200_000;
+const HELD_MAX: usize = 200_000;
+/// Pulls of one connection held at a time: one client that asks for ever more leaves room for the
+/// others. Stock clients hold one for each queue and group.
+const HELD_PER_CONNECTION_MAX: usize = 16_384;
 
 /// A pull in the form in which it can wait and be tried again.
 #[derive(Clone, Debug)]
@@ -28,28 +35,43 @@ pub struct PullTask {
     pub hold_until: Option<Timestamp>,
 }
 
+/// What a held pull is called here: those held later have larger ones.
+#[derive(Clone, Copy, Debug)]
+#[cfg_attr(not(test), derive(PartialEq, Eq, PartialOrd, Ord, Hash))]
+struct HeldId(u64);
+
 #[derive(Debug, Default)]
 pub struct Held {
-    tasks: FxHashMap<u64, PullTask>,
-    by_queue: FxHashMap<QueueKey, Vec<u64>>,
-    deadlines: BTreeSet<(Timestamp, u64)>,
+    tasks: FxHashMap<HeldId, PullTask>,
+    by_queue: FxHashMap<QueueKey, BTreeSet<HeldId>>,
+    by_connection: FxHashMap<u64, FxHashSet<HeldId>>,
+    deadlines: BTreeSet<(Timestamp, HeldId)>,
     next_id: u64,
 }
 
 impl Held {
-    pub fn count(&self) -> usize {
-        self.tasks.len()
+    /// Why no further pull of `connection` can be held.
+    pub fn why_full(&self, connection: u64) -> Option<&'static str> {
+        let of_connection = self.by_connection.get(&connection).map_or(0, FxHashSet::len);
+        if self.tasks.len() >= HELD_MAX {
+            Some("held_pulls")
+        } else if of_connection >= HELD_PER_CONNECTION_MAX {
+            Some("held_pulls_of_connection")
+        } else {
+            None
+        }
     }
 
     pub fn hold(&mut self, task: PullTask, until: Timestamp) {
-        let id = self.next_id;
+        let id = HeldId(self.next_id);
         self.next_id += 1;
         self.deadlines.insert((until, id));
-        self.by_queue.entry(task.queue).or_default().push(id);
+        self.by_queue.entry(task.queue).or_default().insert(id);
+        self.by_connection.entry(task.origin.connection).or_default().insert(id);
         self.tasks.insert(id, task);
     }
 
-    /// Takes out all pulls of a queue, to be tried again.
+    /// Takes out all pulls of a queue, to be tried again, the longest held first.
     pub fn take_queue(&mut self, queue: QueueKey) -> Vec<PullTask> {
         let ids = self.by_queue.remove(&queue).unwrap_or_default();
         ids.into_iter().filter_map(|id| self.take(id)).collect()
@@ -61,39 +83,34 @@ impl Held {
         while let Some(&(until, id)) = self.deadlines.first()
             && until <= now
         {
-            expired.extend(self.take_with_queue(id));
+            expired.extend(self.take(id));
         }
         expired
     }
 
-    /// Forgets the pulls of a connection that is gone; nobody waits for their answers.
+    /// Forgets the pulls of a connection that is gone; nobody waits for their answers. Gives the
+    /// queue of each.
     pub fn connection_closed(&mut self, connection: u64) -> Vec<QueueKey> {
-        let of_connection = |(id, task): (&u64, &PullTask)| {
-            (task.origin.connection == connection).then_some((*id, task.queue))
-        };
-        let gone: Vec<(u64, QueueKey)> = self.tasks.iter().filter_map(of_connection).collect();
-        gone.into_iter()
-            .map(|(id, queue)| {
-                self.take_with_queue(id);
-                queue
-            })
-            .collect()
+        let ids = self.by_connection.remove(&connection).unwrap_or_default();
+        ids.into_iter().filter_map(|id| self.take(id)).map(|task| task.queue).collect()
     }
 
-    fn take(&mut self, id: u64) -> Option<PullTask> {
+    fn take(&mut self, id: HeldId) -> Option<PullTask> {
         let task = self.tasks.remove(&id)?;
         if let Some(until) = task.hold_until {
             self.deadlines.remove(&(until, id));
         }
-        Some(task)
-    }
-
-    fn take_with_queue(&mut self, id: u64) -> Option<PullTask> {
-        let task = self.take(id)?;
         if let Some(ids) = self.by_queue.get_mut(&task.queue) {
-            ids.retain(|other| *other != id);
+            ids.remove(&id);
             if ids.is_empty() {
                 self.by_queue.remove(&task.queue);
+            }
+        }
+        let connection = task.origin.connection;
+        if let Some(ids) = self.by_connection.get_mut(&connection) {
+            ids.remove(&id);
+            if ids.is_empty() {
+                self.by_connection.remove(&connection);
             }
         }
         Some(task)
@@ -102,8 +119,50 @@ impl Held {
 
 #[cfg(test)]
 mod tests {
+    use std::cell::Cell;
+    use std::cmp::Ordering;
+    use std::hash::{Hash, Hasher};
+
     use super::*;
     use crate::model::QueueId;
+
+    thread_local! {
+        /// Held pulls that were compared with another or looked up.
+        static LOOKS: Cell<usize> = const { Cell::new(0) };
+    }
+
+    fn look() {
+        LOOKS.set(LOOKS.get() + 1);
+    }
+
+    impl PartialEq for HeldId {
+        fn eq(&self, other: &Self) -> bool {
+            look();
+            self.0 == other.0
+        }
+    }
+
+    impl Eq for HeldId {}
+
+    impl Ord for HeldId {
+        fn cmp(&self, other: &Self) -> Ordering {
+            look();
+            self.0.cmp(&other.0)
+        }
+    }
+
+    impl PartialOrd for HeldId {
+        fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+            Some(self.cmp(other))
+        }
+    }
+
+    impl Hash for HeldId {
+        fn hash<H: Hasher>(&self, state: &mut H) {
+            look();
+            self.0.hash(state);
+        }
+    }
 
     fn task(connection: u64, queue: u32, until: u64) -> PullTask {
         PullTask {
@@ -129,8 +188,62 @@ mod tests {
         let woken = held.take_queue(QueueKey { topic: 0, queue: QueueId(0) });
         assert_eq!(woken.iter().map(|task| task.origin.connection).collect::<Vec<_>>(), [2]);
         assert_eq!(held.connection_closed(1).len(), 1);
-        assert_eq!(held.count(), 0);
         assert!(held.take_expired(Timestamp(100)).is_empty());
-        assert!(held.by_queue.is_empty() && held.deadlines.is_empty());
+        assert_is_empty(&held);
+    }
+
+    fn assert_is_empty(held: &Held) {
+        assert!(held.tasks.is_empty() && held.deadlines.is_empty());
+        assert!(held.by_queue.is_empty() && held.by_connection.is_empty());
+    }
+
+    /// Which pull leaves first must not matter, and not how many wait beside it.
+    #[test]
+    fn to_let_go_of_a_pull_costs_the_same_however_many_are_held() {
+        const COUNT: u64 = 10_000;
+        /// A few look-ups in hash tables, and two in ordered sets: some twelve levels of two nodes.
+        const LOOKS_PER_PULL_MAX: usize = 200;
+        let fill = || {
+            let mut held = Held::default();
+            for at in 0..COUNT {
+                held.hold(task(at % 2, 0, 10), Timestamp(10));
+            }
+            LOOKS.set(0);
+            held
+        };
+        let ways: [fn(&mut Held) -> usize; 3] = [
+            |held| held.connection_closed(1).len() + held.connection_closed(0).len(),
+            |held| held.take_expired(Timestamp(10)).len(),
+            |held| held.take_queue(QueueKey { topic: 0, queue: QueueId(0) }).len(),
+        ];
+        for way in ways {
+            let mut held = fill();
+            assert_eq!(way(&mut held), COUNT as usize);
+            let looks = LOOKS.get() / COUNT as usize;
+            assert!(looks <= LOOKS_PER_PULL_MAX, "{looks} looks for each pull");
+            assert_is_empty(&held);
+        }
+        let mut held = fill();
+        assert!(held.connection_closed(2).is_empty());
+        assert_eq!(LOOKS.get(), 0, "a connection that holds nothing looks at nothing");
+    }
+
+    #[test]
+    fn one_connection_leaves_room_for_others() {
+        let mut held = Held::default();
+        for _ in 0..HELD_PER_CONNECTION_MAX {
+            assert_eq!(held.why_full(1), None);
+            held.hold(task(1, 0, 10), Timestamp(10));
+        }
+        assert_eq!(held.why_full(1), Some("held_pulls_of_connection"));
+        let mut connection = 2;
+        while held.tasks.len() < HELD_MAX {
+            assert_eq!(held.why_full(connection), None);
+            held.hold(task(connection, 0, 10), Timestamp(10));
+            connection += 1;
+        }
+        assert_eq!(held.why_full(connection), Some("held_pulls"));
+        held.connection_closed(1);
+        assert_eq!(held.why_full(1), None);
     }
 }

@@ -4,7 +4,7 @@
 //! Only what is safe is seen: a search stops at the queue's visible end.
 
 use super::filter::TagFilter;
-use super::held::{HELD_MAX, PullTask};
+use super::held::PullTask;
 use super::{Answer, Broker, ColdRead, Origin, Outcome};
 use crate::model::reply::{PullStatus, Pulled};
 use crate::model::request::Pull;
@@ -113,10 +113,9 @@ impl<D: Disk> Broker<D> {
 
     fn hold(&self, task: PullTask, until: Timestamp) -> Outcome {
         let state = &mut *self.state.borrow_mut();
-        if state.held.count() >= HELD_MAX {
+        if let Some(reason) = state.held.why_full(task.origin.connection) {
             let shard = self.config.shard.0;
-            let refusal =
-                Refusal::Busy { reason: "held_pulls", wait_ms: 0, retry_after_ms: 1000, shard };
+            let refusal = Refusal::Busy { reason, wait_ms: 0, retry_after_ms: 1000, shard };
             return Outcome::Now(Answer::refused(refusal));
         }
         let queue = task.queue;

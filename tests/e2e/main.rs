@@ -7,6 +7,7 @@
 
 mod connections;
 mod crash;
+mod held;
 mod memory;
 mod operation;
 mod pressure;
