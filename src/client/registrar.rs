@@ -6,11 +6,13 @@
 //! time it takes to connect. All threads are told through channels and tell what they see through one.
 //!
 //! What always holds: of tables that were published in a row, a NameServer that is behind gets only
-//! the newest, so nothing piles up while it is away.
+//! the newest, so nothing piles up while it is away. Whoever publishes waits only for NameServers that
+//! took what they were told last.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::convert::Infallible;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -88,16 +90,35 @@ struct Tables {
     waiting: Vec<Sender<Infallible>>,
 }
 
-/// Tells when every NameServer knows a table that was published, or a newer one, or has failed to
-/// take it.
+/// Tells when every NameServer that took the table before knows one that was published, or a newer
+/// one, or has failed to take it.
 #[derive(Debug)]
-pub struct Receipt(Receiver<Infallible>);
+pub struct Receipt(Vec<Delivery>);
+
+/// What is under way to one NameServer.
+#[derive(Debug)]
+struct Delivery {
+    done: Receiver<Infallible>,
+    is_prompt: Arc<AtomicBool>,
+}
 
 impl Receipt {
-    /// Waits as long as that takes; a NameServer that swallows what it is told makes it long.
+    /// Waits as long as that takes; a NameServer that has begun to swallow what it is told makes it
+    /// long, and then [`give_up`](Self::give_up) is to be called.
     pub async fn delivered(&self) {
-        // Nothing is ever sent: the channel ends when the last thread has dropped its side.
-        let _ = self.0.recv_async().await;
+        for delivery in &self.0 {
+            // Nothing is ever sent: the channel ends when the thread has dropped its side.
+            let _ = delivery.done.recv_async().await;
+        }
+    }
+
+    /// Ends the wait. Those that it was for are not waited for again until they have answered.
+    pub fn give_up(self) {
+        for delivery in self.0 {
+            if !delivery.done.is_disconnected() {
+                delivery.is_prompt.store(false, Ordering::Relaxed);
+            }
+        }
     }
 }
 
@@ -113,6 +134,9 @@ struct Slot {
     put: Sender<Order>,
     /// To take an order back that was not read before the next came.
     take: Receiver<Order>,
+    /// Whether its NameServer took what it was told last, or has not been told anything yet: then it
+    /// is worth waiting for.
+    is_prompt: Arc<AtomicBool>,
 }
 
 pub struct Registrar {
@@ -133,8 +157,9 @@ impl Registrar {
         let mut threads = Vec::new();
         for address in nameservers.addresses() {
             let (put, take) = flume::bounded(1);
-            let keeper = Keeper::new(address, options, take.clone(), report.clone());
-            slots.push(Slot { put, take });
+            let slot = Slot { put, take, is_prompt: Arc::new(AtomicBool::new(true)) };
+            let keeper = Keeper::new(address, options, &slot, report.clone());
+            slots.push(slot);
             threads.push(std::thread::spawn(move || keeper.run()));
         }
         let publisher = Publisher { slots };
@@ -169,7 +194,9 @@ impl Registrar {
 
     /// Signs all shards off and waits for that, within a bound.
     pub fn stop(self) {
-        self.publisher.order(|| Order::Stop);
+        for slot in &self.publisher.slots {
+            slot.order(Order::Stop);
+        }
         for thread in self.threads {
             // A thread that panicked has said so, and there is nothing left to do for it.
             let _ = thread.join();
@@ -181,21 +208,27 @@ impl Publisher {
     /// Registers these, and only these, from now on. Does not wait; the receipt does.
     pub fn publish(&self, shards: Vec<Registration>) -> Receipt {
         let shards = Arc::new(shards.into_iter().map(marked_as_whole).collect::<Vec<_>>());
-        let (waiting, receipt) = flume::bounded(1);
-        let tables = Tables { shards, waiting: vec![waiting] };
-        self.order(|| Order::Register(tables.clone()));
-        Receipt(receipt)
+        let tell = |slot: &Slot| {
+            let (waiting, done) = flume::bounded(1);
+            let is_prompt = slot.is_prompt.clone();
+            // Dropped at once, it keeps nobody waiting.
+            let waiting = is_prompt.load(Ordering::Relaxed).then_some(waiting);
+            let tables = Tables { shards: shards.clone(), waiting: waiting.into_iter().collect() };
+            slot.order(Order::Register(tables));
+            Delivery { done, is_prompt }
+        };
+        Receipt(self.slots.iter().map(tell).collect())
     }
+}
 
-    fn order(&self, order: impl Fn() -> Order) {
-        for slot in &self.slots {
-            let mut order = order();
-            while let Err(TrySendError::Full(back)) = slot.put.try_send(order) {
-                order = match slot.take.try_recv() {
-                    Ok(older) => back.replacing(older),
-                    Err(_) => back,
-                };
-            }
+impl Slot {
+    /// Leaves an order; one that was not read yet is replaced.
+    fn order(&self, mut order: Order) {
+        while let Err(TrySendError::Full(back)) = self.put.try_send(order) {
+            order = match self.take.try_recv() {
+                Ok(older) => back.replacing(older),
+                Err(_) => back,
+            };
         }
     }
 }
@@ -227,6 +260,7 @@ struct Keeper {
     options: RegistrarOptions,
     orders: Receiver<Order>,
     reports: Sender<Report>,
+    is_prompt: Arc<AtomicBool>,
     connections: Connections,
     tables: Tables,
     /// The connection over which all shards were registered last, while it stands.
@@ -240,14 +274,15 @@ impl Keeper {
     fn new(
         address: &str,
         options: &RegistrarOptions,
-        orders: Receiver<Order>,
+        slot: &Slot,
         reports: Sender<Report>,
     ) -> Self {
         Self {
             address: address.to_owned(),
             options: options.clone(),
-            orders,
+            orders: slot.take.clone(),
             reports,
+            is_prompt: slot.is_prompt.clone(),
             connections: Connections::new(options.connect_timeout_ms),
             tables: Tables::default(),
             line: None,
@@ -311,17 +346,17 @@ impl Keeper {
     fn register(&mut self) {
         let outcome = self.register_all();
         let now = self.connections.now();
+        self.is_prompt.store(outcome.is_ok(), Ordering::Relaxed);
+        // Whoever waits has nothing from waiting for one that is away: nobody asks it.
+        self.tables.waiting.clear();
         let state = match outcome {
             Ok(()) => {
                 self.failures = 0;
-                self.tables.waiting.clear();
                 self.line = self.connections.line_to(&self.address);
                 self.next_at = now.plus_ms(self.options.period_ms);
                 State::Registered
             }
             Err(error) => {
-                // Whoever waits has nothing from waiting for one that is away: nobody asks it.
-                self.tables.waiting.clear();
                 let RegistrarOptions { backoff_ms, backoff_max_ms, .. } = self.options;
                 let wait_ms = (backoff_ms << self.failures.min(16)).min(backoff_max_ms);
                 self.failures += 1;
@@ -330,11 +365,14 @@ impl Keeper {
             }
         };
         if self.last_state.as_ref() != Some(&state) {
-            let nameserver = self.address.clone();
-            // Nobody needs to read them.
-            let _ = self.reports.try_send(Report { nameserver, state: state.clone() });
+            self.report(state.clone());
             self.last_state = Some(state);
         }
+    }
+
+    fn report(&self, state: State) {
+        // Nobody needs to read them.
+        let _ = self.reports.try_send(Report { nameserver: self.address.clone(), state });
     }
 
     /// Registers all shards, all at once; the first failure counts.

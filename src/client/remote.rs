@@ -27,6 +27,9 @@ const GREETING_BACKOFF_MS: u64 = 200;
 /// How long to wait for a broker when this client leaves, ms.
 const SIGN_OFF_TIMEOUT_MS: u64 = 500;
 
+/// How long a client waits for an answer, ms, as stock clients do (remoting reference, 1.7 and 6.1).
+pub const CALL_TIMEOUT_MS: u64 = 3_000;
+
 #[derive(Clone, Debug)]
 pub struct ClientOptions {
     /// `ip:port;ip:port`.
@@ -44,7 +47,7 @@ impl ClientOptions {
             nameservers: nameservers.into(),
             client_id: format!("ringmq@{}", std::process::id()),
             connect_timeout_ms: 3_000,
-            call_timeout_ms: 3_000,
+            call_timeout_ms: CALL_TIMEOUT_MS,
         }
     }
 }

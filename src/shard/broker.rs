@@ -5,6 +5,7 @@ use std::pin::pin;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
+use futures_util::future::Either;
 use glommio::TaskQueueHandle;
 
 use super::announce::Announcer;
@@ -13,6 +14,8 @@ use super::mesh::{Envelope, Inbox, Mesh};
 use super::service::{Served, Service};
 use super::shard::Shard;
 use crate::broker::{Answer, Broker, ColdRead, Origin, Outcome};
+use crate::client::registrar::Receipt;
+use crate::client::remote::CALL_TIMEOUT_MS;
 use crate::model::request::Scope;
 use crate::model::{LogOffset, Refusal, Reply, Request, Timestamp};
 use crate::storage::disk::Disk;
@@ -28,8 +31,10 @@ const OFFSETS_EVERY: Duration = Duration::from_secs(1);
 const SWEEP_EVERY: Duration = Duration::from_secs(10);
 /// How often it is said that background work fails.
 const SAY_EVERY: Duration = Duration::from_secs(10);
-/// How long a change of topics waits for the NameServers before it is answered all the same.
-const ANNOUNCE_MAX: Duration = Duration::from_secs(2);
+/// How long a change of topics waits for a NameServer that has begun to hang before it is answered
+/// all the same. Whoever asked for the change waits for all of this and for the disk.
+const ANNOUNCE_MAX: Duration = Duration::from_secs(1);
+const _: () = assert!(ANNOUNCE_MAX.as_millis() * 2 < CALL_TIMEOUT_MS as u128);
 
 pub struct BrokerService<D: Disk> {
     pub broker: Broker<D>,
@@ -56,15 +61,25 @@ impl<D: Disk> BrokerService<D> {
         }
     }
 
-    /// Tells the NameServers what topics there are now, and waits until they know. One that does not
-    /// answer in time hears of it with the next registration.
-    pub async fn announce(&self) {
+    /// Tells the NameServers what topics there are now. The receipt is for whoever answers a client;
+    /// everybody else goes on. `None` while the shards start.
+    fn announce(&self) -> Option<Receipt> {
         let (version, topics) = self.broker.published_topics();
-        let shard = self.broker.config().shard;
-        let Some(receipt) = self.announcer.announce(shard, version, topics) else { return };
-        let told = pin!(receipt.delivered());
-        let deadline = pin!(glommio::timer::sleep(ANNOUNCE_MAX));
-        futures_util::future::select(told, deadline).await;
+        self.announcer.announce(self.broker.config().shard, version, topics)
+    }
+
+    /// Tells the NameServers what topics there are now, and waits until they know. One that does not
+    /// answer in time hears of it with the next registration, and is not waited for until then.
+    pub async fn announce_and_wait(&self) {
+        let Some(receipt) = self.announce() else { return };
+        let is_late = {
+            let told = pin!(receipt.delivered());
+            let deadline = pin!(glommio::timer::sleep(ANNOUNCE_MAX));
+            matches!(futures_util::future::select(told, deadline).await, Either::Right(_))
+        };
+        if is_late {
+            receipt.give_up();
+        }
     }
 }
 
@@ -87,7 +102,7 @@ impl<D: Disk> Service for BrokerService<D> {
         let (own, others) = futures_util::join!(self.carry_out(&request), others);
         let reply = others.and(own);
         if reply.is_ok() {
-            self.announce().await;
+            self.announce_and_wait().await;
         }
         Answer { reply, chunks: Vec::new() }
     }
@@ -163,7 +178,7 @@ impl<D: Disk> Shard<BrokerService<D>> {
                     tracing::warn!(shard = shard.id.0, "topic not created everywhere: {refusal}");
                 }
             }
-            shard.service.announce().await;
+            shard.service.announce();
         })
         .detach();
     }
@@ -179,7 +194,8 @@ impl<D: Disk> Shard<BrokerService<D>> {
                     glommio::spawn_local(async move {
                         let reply = shard.service.carry_out(&request).await;
                         if reply.is_ok() {
-                            shard.service.announce().await;
+                            // Whoever asked waits for the NameServers, once for all shards.
+                            shard.service.announce();
                         }
                         // Whoever asked may have stopped waiting.
                         let _ = answer.send(reply);

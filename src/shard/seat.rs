@@ -62,7 +62,7 @@ impl Seat {
         };
         let service = BrokerService::new(broker, self.mesh, self.announcer);
         let shard = Shard::new(ShardId(self.shard), service, pulse.clone());
-        shard.service.announce().await;
+        shard.service.announce_and_wait().await;
         Ok(OpenShard { shard, listeners, queues })
     }
 }

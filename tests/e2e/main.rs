@@ -9,6 +9,7 @@ mod connections;
 mod crash;
 mod held;
 mod memory;
+mod nameservers;
 mod operation;
 mod pressure;
 mod server;

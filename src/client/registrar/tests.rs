@@ -135,8 +135,62 @@ fn a_receipt_does_not_wait_for_a_nameserver_that_is_gone() {
     let options = options(&[&dead_address(), &server.address]);
     let registrar = Registrar::start(&options, Vec::new()).unwrap();
     let receipt = registrar.publisher().publish(vec![shard("s0", &[])]);
-    until("it is delivered", || receipt.0.is_disconnected());
+    until("it is delivered", || is_delivered(&receipt));
     assert!(!lines(&told).is_empty(), "not before the other one knows");
+    registrar.stop();
+}
+
+fn is_delivered(receipt: &Receipt) -> bool {
+    receipt.0.iter().all(|delivery| delivery.done.is_disconnected())
+}
+
+/// It accepts connections and swallows what it is told. Otherwise every change of a topic would wait
+/// for it anew.
+#[test]
+fn a_nameserver_that_hangs_is_waited_for_once() {
+    let (server, told) = nameserver();
+    let asked = Arc::new(AtomicBool::new(false));
+    let note_asked = asked.clone();
+    let hanging = Server::start(move |_, _| {
+        note_asked.store(true, Ordering::SeqCst);
+        Answer::Silence
+    });
+    let options = RegistrarOptions {
+        call_timeout_ms: 60_000,
+        ..options(&[&hanging.address, &server.address])
+    };
+    let registrar = Registrar::start(&options, Vec::new()).unwrap();
+    let receipt = registrar.publisher().publish(vec![shard("s0", &[])]);
+    until("both are told", || asked.load(Ordering::SeqCst) && lines(&told).len() == 1);
+    assert!(!is_delivered(&receipt), "it may still answer");
+    receipt.give_up();
+    let receipt = registrar.publisher().publish(vec![shard("s0", &["T"])]);
+    until("it is delivered", || is_delivered(&receipt));
+    assert_eq!(lines(&told).len(), 2, "not before the other one knows");
+    drop(hanging);
+    registrar.stop();
+}
+
+/// Nobody waits either while it is tried again, which may take as long as a call.
+#[test]
+fn a_nameserver_that_failed_is_not_waited_for_until_it_has_answered() {
+    let is_silent = Arc::new(AtomicBool::new(true));
+    let (silent, told) = (is_silent.clone(), Told::default());
+    let noted = told.clone();
+    let server = Server::start(move |request, _| match silent.load(Ordering::SeqCst) {
+        true => Answer::Silence,
+        false => note(&noted, request),
+    });
+    let options = RegistrarOptions { call_timeout_ms: 50, ..options(&[&server.address]) };
+    let registrar = Registrar::start(&options, vec![shard("s0", &[])]).unwrap();
+    assert!(matches!(next_report(&registrar).state, State::Failing(_)));
+    assert!(is_delivered(&registrar.publisher().publish(vec![shard("s0", &["T"])])));
+
+    is_silent.store(false, Ordering::SeqCst);
+    assert_eq!(next_report(&registrar).state, State::Registered);
+    let receipt = registrar.publisher().publish(vec![shard("s0", &["T", "U"])]);
+    until("it is delivered", || is_delivered(&receipt));
+    assert_eq!(lines(&told).last().unwrap(), "+s0:T,U,SELF_TEST_TOPIC");
     registrar.stop();
 }
 
@@ -181,14 +235,15 @@ fn nobody_to_register_is_no_success() {
 #[test]
 fn orders_do_not_pile_up() {
     let (put, take) = flume::bounded(1);
-    let publisher = Publisher { slots: vec![Slot { put, take: take.clone() }] };
+    let slot = Slot { put, take: take.clone(), is_prompt: Arc::new(AtomicBool::new(true)) };
+    let publisher = Publisher { slots: vec![slot] };
     for topic in ["A", "B", "C"] {
         publisher.publish(vec![shard("s0", &[topic])]);
     }
     let Ok(Order::Register(shards)) = take.try_recv() else { panic!("tables were published") };
     assert_eq!(shards.shards[0].topics[0].name.as_str(), "C");
     assert!(take.is_empty());
-    publisher.order(|| Order::Stop);
+    publisher.slots[0].order(Order::Stop);
     publisher.publish(vec![shard("s0", &[])]);
     assert!(matches!(take.try_recv(), Ok(Order::Stop)));
 }
