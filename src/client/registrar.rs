@@ -22,6 +22,7 @@ use crate::client::ClientError;
 use crate::client::blocking::{Call, Clock, Connections, name_of};
 use crate::client::nameservers::NameServers;
 use crate::client::remote::refused;
+use crate::model::reply::ClusterInfo;
 use crate::model::request::{BrokerId, Registration};
 use crate::model::topic::WHOLE_TABLE_MARK;
 use crate::model::{Request, Timestamp, TopicConfig, TopicName};
@@ -75,6 +76,16 @@ pub enum State {
     Registered,
     /// They are not, or were and may not be any more; attempts go on.
     Failing(ClientError),
+    /// Another broker is registered under the name of one of the shards, and they take each other's
+    /// place in turn. Told once while that lasts.
+    Contested(Rival),
+}
+
+/// A broker of another address under our name.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Rival {
+    pub name: String,
+    pub address: String,
 }
 
 enum Order {
@@ -186,6 +197,8 @@ impl Registrar {
             let left = Duration::from_millis(until.ms_since(clock.now()));
             match self.reports.recv_timeout(left) {
                 Ok(Report { state: State::Registered, .. }) => return Ok(()),
+                // It says nothing about whether we are registered.
+                Ok(Report { state: State::Contested(_), .. }) => {}
                 Ok(report) => failing.push(report),
                 Err(_) => return Err(failing),
             }
@@ -268,6 +281,9 @@ struct Keeper {
     next_at: Timestamp,
     failures: u32,
     last_state: Option<State>,
+    /// When to look for rivals next, and those that were found last.
+    look_at: Timestamp,
+    rivals: BTreeSet<Rival>,
 }
 
 impl Keeper {
@@ -289,6 +305,8 @@ impl Keeper {
             next_at: Timestamp(0),
             failures: 0,
             last_state: None,
+            look_at: Timestamp(0),
+            rivals: BTreeSet::new(),
         }
     }
 
@@ -344,7 +362,7 @@ impl Keeper {
     }
 
     fn register(&mut self) {
-        let outcome = self.register_all();
+        let outcome = self.look_for_rivals().and_then(|()| self.register_all());
         let now = self.connections.now();
         self.is_prompt.store(outcome.is_ok(), Ordering::Relaxed);
         // Whoever waits has nothing from waiting for one that is away: nobody asks it.
@@ -373,6 +391,37 @@ impl Keeper {
     fn report(&self, state: State) {
         // Nobody needs to read them.
         let _ = self.reports.try_send(Report { nameserver: self.address.clone(), state });
+    }
+
+    /// Finds out whether others are registered under our names, before we take the place back. Once
+    /// in a period, and on every new connection.
+    fn look_for_rivals(&mut self) -> Result<(), ClientError> {
+        let now = self.connections.now();
+        if self.line.is_some() && now < self.look_at {
+            return Ok(());
+        }
+        self.look_at = now.plus_ms(self.options.period_ms);
+        let (request, timeout_ms) = (Request::ClusterInfo, self.options.call_timeout_ms);
+        let call =
+            self.connections.start(&self.address, HeaderEncoding::Json, &request, timeout_ms)?;
+        let response = self.connections.wait_for(call);
+        let response =
+            response.map_err(|e| ClientError::of_call(name_of(&request), &self.address, e))?;
+        // One that does not tell is registered with all the same.
+        let Ok(info) = response.cluster() else { return Ok(()) };
+        let rivals = rivals(&self.tables.shards, &info);
+        for rival in rivals.difference(&self.rivals) {
+            tracing::warn!(
+                nameserver = self.address,
+                "{} is also the name of a broker at {}: unless that one is gone, each takes the \
+                 other's route in turn; give one of them another --name",
+                rival.name,
+                rival.address
+            );
+            self.report(State::Contested(rival.clone()));
+        }
+        self.rivals = rivals;
+        Ok(())
     }
 
     /// Registers all shards, all at once; the first failure counts.
@@ -423,6 +472,17 @@ impl Keeper {
             Err(error) => Err(ClientError::of_call(name_of(request), &self.address, error)),
         }
     }
+}
+
+/// Brokers that are registered in the place of one of `shards`.
+fn rivals(shards: &[Registration], info: &ClusterInfo) -> BTreeSet<Rival> {
+    let rival = |shard: &Registration| {
+        let BrokerId { name, id, address, .. } = &shard.broker;
+        let known = info.brokers.iter().find(|broker| broker.name == *name)?;
+        let (_, registered) = known.addresses.iter().find(|(of, _)| of == id)?;
+        (registered != address).then(|| Rival { name: name.clone(), address: registered.clone() })
+    };
+    shards.iter().filter_map(rival).collect()
 }
 
 fn key_of(broker: BrokerId) -> String {

@@ -148,6 +148,12 @@ impl Routes {
         (self.member_count(), self.entry_count)
     }
 
+    /// Where the broker is that has the name and id of `broker`.
+    pub fn address_of(&self, broker: &BrokerId) -> Option<&str> {
+        let members = &self.brokers.get(broker.name.as_str())?.members;
+        members.get(&broker.id).map(|member| member.address.as_str())
+    }
+
     fn register(
         &mut self,
         registration: &Registration,

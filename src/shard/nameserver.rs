@@ -1,6 +1,7 @@
 //! A NameServer as a service: the route table, and the clock that its leases need.
 
 use std::cell::RefCell;
+use std::collections::HashMap;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -8,16 +9,61 @@ use super::clock;
 use super::service::{Served, Service};
 use super::shard::Shard;
 use crate::broker::{Answer, ColdRead, Origin, Outcome};
-use crate::model::{LogOffset, Request, Timestamp};
+use crate::model::request::BrokerId;
+use crate::model::{LogOffset, Refusal, Reply, Request, Timestamp};
 use crate::nameserver::{ConnectionId, Routes};
 use crate::wire::Server;
 
 /// How often leases are looked at (remoting reference, 2.1).
 const EXPIRE_EVERY: Duration = Duration::from_secs(5);
 
+/// How often it is said that brokers share a name, while they do.
+const CONTEST_EVERY_MS: u64 = 3_600_000;
+/// Names of which it is known when that was said; further ones are not spoken of.
+const CONTESTED_MAX: usize = 1_000;
+
 #[derive(Default)]
 pub struct NameService {
     routes: RefCell<Routes>,
+    /// When it was last said of a name that several brokers have it.
+    contested: RefCell<HashMap<String, Timestamp>>,
+}
+
+impl NameService {
+    fn register(
+        &self,
+        request: &Request,
+        broker: &BrokerId,
+        connection: ConnectionId,
+        now: Timestamp,
+    ) -> Result<Reply, Refusal> {
+        let mut routes = self.routes.borrow_mut();
+        let before = routes.address_of(broker).map(str::to_owned);
+        let reply = routes.handle(request, connection, now)?;
+        // Who stops or falls silent leaves the routes first, so whoever is replaced is still there.
+        if let Some(before) = before.filter(|before| *before != broker.address)
+            && self.is_to_be_said(&broker.name, now)
+        {
+            tracing::warn!(
+                "{} at {} takes the place of {before}, which is connected: two brokers of one \
+                 name take each other's route in turn; give one of them another --name",
+                broker.name,
+                broker.address
+            );
+        }
+        Ok(reply)
+    }
+
+    /// Whether to say that `name` is contested, which is not done without bound.
+    fn is_to_be_said(&self, name: &str, now: Timestamp) -> bool {
+        let mut contested = self.contested.borrow_mut();
+        contested.retain(|_, said_at| now.ms_since(*said_at) < CONTEST_EVERY_MS);
+        if contested.contains_key(name) || contested.len() >= CONTESTED_MAX {
+            return false;
+        }
+        contested.insert(name.to_owned(), now);
+        true
+    }
 }
 
 impl Service for NameService {
@@ -25,7 +71,12 @@ impl Service for NameService {
 
     fn handle(&self, request: &Request, origin: Origin, now: Timestamp) -> Served {
         let connection = ConnectionId(origin.connection);
-        let reply = self.routes.borrow_mut().handle(request, connection, now);
+        let reply = match request {
+            Request::RegisterBroker(registration) => {
+                self.register(request, &registration.broker, connection, now)
+            }
+            _ => self.routes.borrow_mut().handle(request, connection, now),
+        };
         Served::Outcome(Outcome::Now(Answer { reply, chunks: Vec::new() }))
     }
 
@@ -59,5 +110,53 @@ impl Shard<NameService> {
             glommio::timer::sleep(EXPIRE_EVERY).await;
             self.service.routes.borrow_mut().expire(clock::now());
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::request::{DataVersion, Registration};
+
+    #[test]
+    fn a_contested_name_is_told_once_an_hour_and_a_thousand_of_them_at_most() {
+        let service = NameService::default();
+        let said = |at| (0..4).filter(|_| service.is_to_be_said("broker-a", Timestamp(at))).count();
+        assert_eq!(said(0), 1);
+        assert_eq!(said(CONTEST_EVERY_MS - 1), 0);
+        assert_eq!(said(CONTEST_EVERY_MS), 1);
+        for nth in 1..CONTESTED_MAX {
+            assert!(service.is_to_be_said(&format!("broker-{nth}"), Timestamp(CONTEST_EVERY_MS)));
+        }
+        assert!(!service.is_to_be_said("one-more", Timestamp(CONTEST_EVERY_MS)));
+    }
+
+    #[test]
+    fn only_another_address_contests_a_name() {
+        let service = NameService::default();
+        let register = |port: usize| {
+            let (cluster, name) = ("c".to_owned(), "broker-a".to_owned());
+            let registration = Registration {
+                broker: BrokerId { cluster, name, address: format!("10.0.0.1:{port}"), id: 0 },
+                ha_address: String::new(),
+                lease_ms: None,
+                version: DataVersion::default(),
+                topics: Vec::new(),
+            };
+            let request = Request::RegisterBroker(registration);
+            let origin = Origin { connection: port as u64, ..Origin::default() };
+            let Served::Outcome(Outcome::Now(answer)) =
+                service.handle(request, origin, Timestamp(1))
+            else {
+                panic!("a NameServer answers at once");
+            };
+            answer.reply.unwrap();
+            service.contested.borrow().len()
+        };
+        assert_eq!(register(1), 0);
+        assert_eq!(register(1), 0, "it repeats its own registration");
+        service.connection_closed(1);
+        assert_eq!(register(2), 0, "the first is gone");
+        assert_eq!(register(1), 1);
     }
 }

@@ -1,9 +1,10 @@
-//! NameServers that hang.
+//! NameServers that hang, and brokers that get into each other's way there.
 
 use std::net::{Ipv4Addr, TcpListener};
 use std::path::Path;
+use std::time::{Duration, Instant};
 
-use crate::server::{Ports, Scratch, Server, run};
+use crate::server::{PATIENCE, Ports, Scratch, Server, run};
 
 fn nameserver(scratch: &Path, ports: Ports) -> Server {
     let listen = ports.nameserver_address().to_string();
@@ -15,6 +16,19 @@ fn broker(scratch: &Path, name: &str, ports: Ports, namesrv: &str, shards: &str)
     let place = ["--data", data.to_str().unwrap(), "--listen", &listen];
     let args = [&["broker", "--namesrv", namesrv, "--shards", shards], &place[..]].concat();
     Server::start(&args, &data.with_extension("log"))
+}
+
+/// Waits until the log of `server` says `text`, and counts how often it does.
+fn count(server: &Server, text: &str) -> usize {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let log = server.log();
+        match log.matches(text).count() {
+            0 => assert!(Instant::now() < deadline, "it does not say {text:?}\n{log}"),
+            count => return count,
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
 }
 
 /// The machine is there and its NameServer answers nothing: changes go on at the other one, within
@@ -40,4 +54,23 @@ fn topics_are_created_and_deleted_in_time_while_one_nameserver_hangs() {
         assert!(output.status.success(), "{order:?}: {output:?}");
     }
     assert!(broker.terminate().success());
+}
+
+#[test]
+fn brokers_of_one_name_are_told_of_by_the_nameserver_and_by_the_newcomer() {
+    let scratch = Scratch::new("rivals");
+    let (ports, other) = (Ports::free(), Ports::free());
+    let nameserver = nameserver(&scratch.0, ports);
+    let namesrv = ports.nameserver_address().to_string();
+    let first = broker(&scratch.0, "first", ports, &namesrv, "1");
+    let second = broker(&scratch.0, "second", other, &namesrv, "1");
+
+    let (at_first, at_second) = (ports.broker_address(), other.broker_address());
+    let taken = format!("broker-a-00 at {at_second} takes the place of {at_first}");
+    assert_eq!(count(&nameserver, &taken), 1);
+    let rival = format!("broker-a-00 is also the name of a broker at {at_first}");
+    assert_eq!(count(&second, &rival), 1);
+    for server in [second, first, nameserver] {
+        assert!(server.terminate().success());
+    }
 }

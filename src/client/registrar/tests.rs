@@ -1,7 +1,9 @@
 use std::sync::Mutex;
+use std::sync::atomic::AtomicUsize;
 
 use super::*;
 use crate::client::blocking::testing::{Answer, Server, dead_address, until};
+use crate::model::reply::RouteBroker;
 use crate::model::request::DataVersion;
 use crate::model::{Refusal, Reply};
 
@@ -16,6 +18,9 @@ fn note(told: &Told, request: &Request) -> Answer {
             format!("+{}:{}", registration.broker.name, topics.join(","))
         }
         Request::UnregisterBroker(broker) => format!("-{}", broker.name),
+        Request::ClusterInfo => {
+            return Answer::Give(Ok(Reply::ClusterInfo(ClusterInfo::default())));
+        }
         other => panic!("{other:?}"),
     };
     told.lock().unwrap().push(line);
@@ -246,4 +251,39 @@ fn orders_do_not_pile_up() {
     publisher.slots[0].order(Order::Stop);
     publisher.publish(vec![shard("s0", &[])]);
     assert!(matches!(take.try_recv(), Ok(Order::Stop)));
+}
+
+/// The NameServer takes each of them in turn, and clients reach now one, now the other.
+#[test]
+fn a_broker_of_the_same_name_is_reported_once_while_it_is_there() {
+    let registered_at = Arc::new(Mutex::new("10.0.0.2:10911".to_owned()));
+    let (there, looks) = (registered_at.clone(), Arc::new(AtomicUsize::new(0)));
+    let counted = looks.clone();
+    let server = Server::start(move |request, _| match request {
+        Request::ClusterInfo => {
+            counted.fetch_add(1, Ordering::SeqCst);
+            let addresses = vec![(0, there.lock().unwrap().clone())];
+            let (cluster, name) = ("c".to_owned(), "s0".to_owned());
+            let broker = RouteBroker { cluster, name, addresses };
+            Answer::Give(Ok(Reply::ClusterInfo(ClusterInfo { brokers: vec![broker] })))
+        }
+        _ => Answer::Give(Ok(Reply::Registered)),
+    });
+    let options = RegistrarOptions { period_ms: 10, ..options(&[&server.address]) };
+    let shards = vec![shard("s0", &[]), shard("s1", &[])];
+    let registrar = Registrar::start(&options, shards).unwrap();
+    let look_again = |count| {
+        let before = looks.load(Ordering::SeqCst);
+        until("it looks again", || looks.load(Ordering::SeqCst) >= before + count);
+    };
+    let rival =
+        |address: &str| Rival { name: "s0".to_owned(), address: format!("10.0.0.{address}:10911") };
+    assert_eq!(next_report(&registrar).state, State::Contested(rival("2")));
+    assert_eq!(next_report(&registrar).state, State::Registered);
+    look_again(3);
+    *registered_at.lock().unwrap() = shard("s0", &[]).broker.address;
+    look_again(2);
+    *registered_at.lock().unwrap() = rival("3").address;
+    assert_eq!(next_report(&registrar).state, State::Contested(rival("3")));
+    registrar.stop();
 }
