@@ -14,5 +14,5 @@ pub struct CompletionsArgs {
 pub fn run(args: CompletionsArgs) -> Result<(), Failure> {
     let mut text = Vec::new();
     clap_complete::generate(args.shell, &mut Cli::command(), "ringmq", &mut text);
-    output::write_out(&text)
+    output::write_out(&text).map(|_| ())
 }

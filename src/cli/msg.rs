@@ -6,7 +6,7 @@ use std::io::Read;
 use clap::{Args, Subcommand, ValueEnum};
 use serde::Serialize;
 
-use super::output::Format;
+use super::output::{Format, Reader};
 use super::target::Target;
 use super::topic::parse_name;
 use super::{Failure, output};
@@ -171,14 +171,17 @@ fn tail(topic: &str, from: From, count: Option<u64>, target: &Target) -> Result<
     }
     let mut left = count.unwrap_or(u64::MAX);
     let mut troubled = BTreeSet::new();
-    while left > 0 {
+    while left > 0 && output::reader() == Reader::There {
         for event in consumer.fetch(FETCH_WAIT_MS) {
             match event {
                 Event::Messages(fetched) => {
                     troubled.remove(&fetched.queue);
                     for record in fetched.records().take(left as usize) {
                         let record = record.map_err(Failure::failed)?;
-                        show(&row_of(&record, &fetched.queue.broker, record.queue_offset), target)?;
+                        let row = row_of(&record, &fetched.queue.broker, record.queue_offset);
+                        if show(&row, target)? == Reader::Gone {
+                            return Ok(());
+                        }
                         left -= 1;
                     }
                 }
@@ -204,7 +207,7 @@ fn get(id: &str, target: &Target) -> Result<(), Failure> {
     let id: MessageId = id.parse()?;
     let message = Admin::new(target.client())?.message(&id)?;
     let record = message.record().map_err(Failure::failed)?;
-    show(&row_of(&record, &id.address.to_string(), record.queue_offset), target)
+    show(&row_of(&record, &id.address.to_string(), record.queue_offset), target).map(|_| ())
 }
 
 fn row_of(record: &RecordView<'_>, broker: &str, offset: QueueOffset) -> MessageRow {
@@ -221,7 +224,7 @@ fn row_of(record: &RecordView<'_>, broker: &str, offset: QueueOffset) -> Message
 }
 
 /// One line for a message, so that a topic can be followed and piped on.
-fn show(row: &MessageRow, target: &Target) -> Result<(), Failure> {
+fn show(row: &MessageRow, target: &Target) -> Result<Reader, Failure> {
     let line = match target.output {
         Format::Json => serde_json::to_string(row).map_err(Failure::failed)?,
         Format::Table => format!(

@@ -2,8 +2,10 @@
 
 use std::fmt::Write as _;
 use std::io::{self, Write as _};
+use std::os::fd::AsFd;
 
 use clap::ValueEnum;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use serde::Serialize;
 
 use super::Failure;
@@ -15,8 +17,16 @@ pub enum Format {
     Json,
 }
 
-/// Prints `rows` in the wanted form. Writing to a closed pipe is no failure: the reader has seen
-/// enough.
+/// Whether somebody still reads what is printed. A closed pipe is no failure: its reader has seen
+/// enough, and whoever prints on and on ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use]
+pub enum Reader {
+    There,
+    Gone,
+}
+
+/// Prints `rows` in the wanted form.
 pub fn print<T: Serialize>(
     format: Format,
     rows: &[T],
@@ -31,13 +41,28 @@ pub fn print<T: Serialize>(
             text
         }
     };
-    write_out(text.as_bytes())
+    write_out(text.as_bytes()).map(|_| ())
 }
 
-pub fn write_out(bytes: &[u8]) -> Result<(), Failure> {
-    match io::stdout().lock().write_all(bytes) {
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(Failure::failed(error)),
-        _ => Ok(()),
+pub fn write_out(bytes: &[u8]) -> Result<Reader, Failure> {
+    let mut out = io::stdout().lock();
+    match out.write_all(bytes).and_then(|()| out.flush()) {
+        Ok(()) => Ok(Reader::There),
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(Reader::Gone),
+        Err(error) => Err(Failure::failed(error)),
+    }
+}
+
+/// Finds out about the reader without writing, for whoever has nothing to print for a while.
+pub fn reader() -> Reader {
+    let out = io::stdout();
+    let mut asked = [PollFd::new(out.as_fd(), PollFlags::empty())];
+    // An error of the question itself says nothing about the reader.
+    let answered = poll(&mut asked, PollTimeout::ZERO).is_ok_and(|count| count > 0);
+    let is_closed = |flags: PollFlags| flags.intersects(PollFlags::POLLERR | PollFlags::POLLHUP);
+    match answered && asked[0].revents().is_some_and(is_closed) {
+        true => Reader::Gone,
+        false => Reader::There,
     }
 }
 

@@ -6,6 +6,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that meets what it did not expect has failed")]
 
 mod connections;
+mod commands;
 mod crash;
 mod held;
 mod memory;
