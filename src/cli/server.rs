@@ -4,21 +4,27 @@ use tracing_subscriber::EnvFilter;
 
 use super::Failure;
 use crate::config::{BrokerOptions, DevOptions, NameServerOptions};
-use crate::shard::run;
+use crate::shard::run::{self, RunError};
 
 pub fn dev(options: DevOptions) -> Result<(), Failure> {
     log_to_standard_error();
-    run::run_dev(&options).map_err(Failure::failed)
+    run::run_dev(&options).map_err(Failure::from)
 }
 
 pub fn nameserver(options: NameServerOptions) -> Result<(), Failure> {
     log_to_standard_error();
-    run::run_nameserver(&options).map_err(Failure::failed)
+    run::run_nameserver(&options).map_err(Failure::from)
 }
 
 pub fn broker(options: BrokerOptions) -> Result<(), Failure> {
     log_to_standard_error();
-    run::run_broker(&options).map_err(Failure::failed)
+    run::run_broker(&options).map_err(Failure::from)
+}
+
+impl From<RunError> for Failure {
+    fn from(error: RunError) -> Self {
+        if error.is_usage { Self::usage(error) } else { Self::failed(error) }
+    }
 }
 
 /// Level and filter come from RINGMQ_LOG, in the form `info` or `ringmq::storage=debug`.

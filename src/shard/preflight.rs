@@ -5,7 +5,7 @@
 //! returns [`Finding`]s, for `ringmq check` to print and for a start to be refused with.
 //!
 //! ```text
-//!   check ── asks the kernel ──▶ kernel, ring, memlock, nofile, cpus, direct_io ──▶ Finding
+//!   check ── asks the kernel ──▶ kernel, ring, memlock, nofile, memory, cpus, direct_io ──▶ Finding
 //!                                (pure: what was found in, judgement out)
 //! ```
 //!
@@ -48,6 +48,12 @@ pub struct Needs {
     /// Where the log will be; none for a process that stores nothing.
     pub data_directory: Option<PathBuf>,
     pub allow_buffered: bool,
+}
+
+impl Needs {
+    fn io_memory_of_shards(&self) -> u64 {
+        self.io_memory_bytes.saturating_mul(self.shard_count as u64)
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -106,6 +112,7 @@ pub fn check(needs: &Needs) -> Vec<Finding> {
         ring(missing_operations(), &read_line("/proc/sys/kernel/io_uring_disabled")),
         memlock(limit(Resource::RLIMIT_MEMLOCK), may_lock_memory(), needs),
         nofile(limit(Resource::RLIMIT_NOFILE), needs),
+        memory(memory_bytes(), needs),
         cpus(&allowed_cpus(), needs.shard_count),
     ];
     if let Some(directory) = &needs.data_directory {
@@ -191,7 +198,7 @@ fn ring(missing: io::Result<Vec<&'static str>>, disabled: &str) -> Finding {
 fn memlock((soft, hard): (u64, u64), exempt: bool, needs: &Needs) -> Finding {
     const NAME: &str = "memlock";
     let found = format!("limit {}", bytes_or_unlimited(soft));
-    let all_rings = RINGS_PER_EXECUTOR * needs.io_memory_bytes * needs.shard_count as u64;
+    let all_rings = needs.io_memory_of_shards().saturating_mul(RINGS_PER_EXECUTOR);
     if soft < MEMLOCK_MIN_BYTES {
         let found = format!("{found}, at least {} are needed", bytes(MEMLOCK_MIN_BYTES));
         return Finding::fail(NAME, found, raise_memlock(hard));
@@ -228,6 +235,33 @@ fn nofile((soft, hard): (u64, u64), needs: &Needs) -> Finding {
         return Finding::fail(NAME, found, remedy);
     }
     Finding::warn(NAME, found, remedy)
+}
+
+/// `total` is what the machine has, where that is known.
+fn memory(total: Option<u64>, needs: &Needs) -> Finding {
+    const NAME: &str = "memory";
+    let Some(total) = total else {
+        return Finding::warn(NAME, "cannot tell how much there is", "");
+    };
+    let needed = needs.io_memory_of_shards();
+    if needed <= total {
+        return Finding::ok(NAME, format!("{} in all, {} for I/O", bytes(total), bytes(needed)));
+    }
+    let found = format!(
+        "{} in all, {} shards need {} for I/O",
+        bytes(total),
+        needs.shard_count,
+        bytes(needed)
+    );
+    Finding::fail(NAME, found, "lower --tail-cache, or make new directories of fewer shards")
+}
+
+/// All memory of this machine.
+pub fn memory_bytes() -> Option<u64> {
+    let table = fs::read_to_string("/proc/meminfo").ok()?;
+    let line = table.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
+    let kib: u64 = line.trim().strip_suffix("kB")?.trim_end().parse().ok()?;
+    Some(kib << 10)
 }
 
 fn cpus(allowed: &[usize], shard_count: usize) -> Finding {
@@ -357,7 +391,7 @@ fn count_or_unlimited(count: u64) -> String {
     if count == RLIM_INFINITY { "unlimited".into() } else { count.to_string() }
 }
 
-fn bytes(size: u64) -> String {
+pub fn bytes(size: u64) -> String {
     match size {
         0..0x10_0000 => format!("{} KiB", size >> 10),
         _ => format!("{} MiB", size >> 20),
@@ -447,6 +481,20 @@ mod tests {
     }
 
     #[test]
+    fn memory_that_is_not_there_is_not_given_out() {
+        assert!(memory_bytes().is_some_and(|total| total > 1 << 20));
+        let needed = 4 * (64 << 20);
+        for (total, state) in
+            [(Some(needed), State::Ok), (Some(needed - 1), State::Fail), (None, State::Warn)]
+        {
+            assert_eq!(memory(total, &needs()).state, state, "{total:?}");
+        }
+        let endless = Needs { io_memory_bytes: u64::MAX, ..needs() };
+        assert_eq!(memory(Some(needed), &endless).state, State::Fail);
+        assert_eq!(memlock((64 << 20, 64 << 20), false, &endless).state, State::Warn);
+    }
+
+    #[test]
     fn nofile_limits() {
         for (soft, hard, state, remedy) in [
             (1 << 20, 1 << 20, State::Ok, ""),
@@ -521,7 +569,7 @@ FAIL  memlock    limit 64 KiB, at least 512 KiB are needed
         let data_directory = Some(Path::new(env!("CARGO_MANIFEST_DIR")).join("target/not/there"));
         let needs = Needs { shard_count: 1, connections_max: 10, data_directory, ..needs() };
         let findings = check(&needs);
-        assert_eq!(findings.len(), 6);
+        assert_eq!(findings.len(), 7);
         assert!(!refuses(&findings), "{findings:#?}");
         assert!(!allowed_cpus().is_empty());
     }

@@ -28,9 +28,10 @@ use crate::config::{
     BrokerOptions, DevOptions, EngineOptions, FlushMode, NameServerOptions, PORTS_PER_SHARD,
     SHARDS_MAX, Size,
 };
-use crate::model::ShardId;
 use crate::model::record::Host;
-use crate::model::request::BrokerId;
+use crate::model::request::{BrokerId, DataVersion, Registration};
+use crate::model::{Request, ShardId};
+use crate::nameserver::{ConnectionId, Routes};
 use crate::storage::{Flush, StoreConfig};
 use glommio::net::TcpListener;
 use glommio::{ExecutorJoinHandle, LocalExecutorBuilder, Placement, PoolPlacement};
@@ -55,12 +56,20 @@ const REGISTER_MAX_MS: u64 = 5_000;
 
 /// A server that could not start, or ended with an error.
 #[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-pub struct RunError(String);
+#[error("{what}")]
+pub struct RunError {
+    what: String,
+    /// An option asks for what cannot be, on any machine or on this one.
+    pub is_usage: bool,
+}
 
 impl RunError {
     pub fn new(what: impl ToString) -> Self {
-        Self(what.to_string())
+        Self { what: what.to_string(), is_usage: false }
+    }
+
+    fn usage(what: impl ToString) -> Self {
+        Self { what: what.to_string(), is_usage: true }
     }
 }
 
@@ -70,6 +79,7 @@ fn failed(what: impl ToString) -> RunError {
 
 /// Runs a NameServer until a signal ends it.
 pub fn run_nameserver(options: &NameServerOptions) -> Result<(), RunError> {
+    check_port("--listen", options.listen)?;
     require(&Needs {
         shard_count: 1,
         io_memory_bytes: NAMESERVER_MEMORY as u64,
@@ -88,6 +98,8 @@ pub fn run_nameserver(options: &NameServerOptions) -> Result<(), RunError> {
 
 /// Runs a broker until a signal ends it.
 pub fn run_broker(options: &BrokerOptions) -> Result<(), RunError> {
+    check_port("--listen", options.listen)?;
+    check_names(&options.engine.cluster, &options.name)?;
     let signals = Signals::catch().map_err(failed)?;
     let machine = Machine::claim(&options.engine, options.allow_buffered_io)?;
     let nudger = Nudger::start(machine.shard_count()).map_err(failed)?;
@@ -107,6 +119,9 @@ pub fn run_broker(options: &BrokerOptions) -> Result<(), RunError> {
 
 /// Runs a NameServer and a broker until a signal ends them.
 pub fn run_dev(options: &DevOptions) -> Result<(), RunError> {
+    check_port("--listen", options.listen)?;
+    check_port("--namesrv-listen", options.namesrv_listen)?;
+    check_names(&options.engine.cluster, &options.name)?;
     let signals = Signals::catch().map_err(failed)?;
     let machine = Machine::claim(&options.engine, true)?;
     let shards = machine.shard_count();
@@ -126,6 +141,59 @@ pub fn run_dev(options: &DevOptions) -> Result<(), RunError> {
     let ended = process.run_until(&signals);
     server.stop()?;
     ended
+}
+
+/// Clients are told the port that is configured, so it must be the one that is listened on.
+fn check_port(option: &str, address: SocketAddr) -> Result<(), RunError> {
+    match address.port() {
+        0 => Err(RunError::usage(format!(
+            "{option} {address}: with port 0 the system would choose one that nobody is told of; \
+             name a port"
+        ))),
+        _ => Ok(()),
+    }
+}
+
+/// Refuses what every NameServer would refuse, for good: by asking one that knows nobody.
+fn check_names(cluster: &str, name: &str) -> Result<(), RunError> {
+    let address = SocketAddrV4::new(Ipv4Addr::LOCALHOST, 1).to_string();
+    let (cluster, name) = (cluster.to_owned(), broker_name(name, SHARDS_MAX - 1));
+    let registration = Registration {
+        broker: BrokerId { cluster, name, address, id: 0 },
+        ha_address: String::new(),
+        lease_ms: None,
+        version: DataVersion::default(),
+        topics: Vec::new(),
+    };
+    let request = Request::RegisterBroker(registration);
+    match Routes::default().handle(&request, ConnectionId(0), clock::now()) {
+        Ok(_) => Ok(()),
+        Err(refusal) => Err(RunError::usage(format!(
+            "NameServers would not take this broker: {refusal}; choose another --name or --cluster"
+        ))),
+    }
+}
+
+fn broker_name(name: &str, shard: u16) -> String {
+    format!("{name}-{shard:02}")
+}
+
+/// Refuses budgets that this machine can never keep, before anything is made for them.
+fn check_budgets(engine: &EngineOptions) -> Result<(), RunError> {
+    let Some(memory) = preflight::memory_bytes() else { return Ok(()) };
+    let budgets = [
+        ("--tail-cache", engine.tail_cache),
+        ("--append-budget", engine.append_budget),
+        ("--index-cache", engine.index_cache),
+    ];
+    match budgets.iter().find(|(_, size)| size.0 > memory) {
+        None => Ok(()),
+        Some((option, size)) => Err(RunError::usage(format!(
+            "{option} gives each shard {}, and this machine has {} of memory; give it less",
+            preflight::bytes(size.0),
+            preflight::bytes(memory)
+        ))),
+    }
 }
 
 /// Refuses to start where the machine lacks something, naming the remedy; warns of the rest.
@@ -148,7 +216,7 @@ fn require(needs: &Needs) -> Result<(), RunError> {
 
 /// Memory that one shard with such a tail cache registers with the kernel.
 pub fn io_memory(tail_cache: Size) -> usize {
-    tail_cache.0 as usize + IO_MEMORY_SLACK
+    (tail_cache.0 as usize).saturating_add(IO_MEMORY_SLACK)
 }
 
 /// The line that scripts wait for.
@@ -255,7 +323,7 @@ impl Plan {
     }
 
     fn broker_name(&self, shard: u16) -> String {
-        format!("{}-{shard:02}", self.name)
+        broker_name(&self.name, shard)
     }
 
     /// The shards as NameServers know them, in the order of their numbers.
@@ -317,6 +385,7 @@ struct Machine {
 
 impl Machine {
     fn claim(engine: &EngineOptions, allow_buffered: bool) -> Result<Self, RunError> {
+        check_budgets(engine)?;
         let cpus = match &engine.cpus {
             Some(list) => list.0.clone(),
             None => preflight::allowed_cpus(),

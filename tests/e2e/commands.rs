@@ -4,6 +4,8 @@ use std::io::BufReader;
 use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
+use serde_json::{Value, json};
+
 use crate::server::{PATIENCE, Ports, Scratch, Server, ringmq, run};
 
 fn text(bytes: &[u8]) -> String {
@@ -48,4 +50,46 @@ fn a_tail_ends_quietly_when_nobody_reads_it_any_more() {
         assert_eq!(ended(tail), (Some(0), String::new()));
     }
     assert!(server.terminate().success());
+}
+
+/// Nothing is made or started for options that cannot be meant.
+#[test]
+fn options_that_cannot_be_meant_are_refused_at_start_as_wrong_usage() {
+    let scratch = Scratch::new("meant");
+    let data = scratch.0.join("data");
+    let ports = Ports::free();
+    let listen = ports.broker_address().to_string();
+    let namesrv = ports.nameserver_address().to_string();
+    let dev = |option: &str, value: &str| {
+        let mut args = vec!["dev", "--data", data.to_str().unwrap(), "--shards", "1"];
+        for (name, usual) in [("--listen", &listen), ("--namesrv-listen", &namesrv)] {
+            if name != option {
+                args.extend([name, usual]);
+            }
+        }
+        args.extend([option, value]);
+        let output = run(&args);
+        (output.status.code(), text(&output.stdout) + &text(&output.stderr))
+    };
+    let rows = [
+        ("--tail-cache", "99999GiB", "of memory; give it less"),
+        ("--append-budget", "99999GiB", "--append-budget gives each shard"),
+        ("--index-cache", "16777215TiB", "--index-cache gives each shard"),
+        ("--name", "a b", "broker name holds ' '"),
+        ("--name", "a,b", "choose another --name"),
+        ("--cluster", "my cluster", "cluster name holds ' '"),
+        ("--listen", "127.0.0.1:0", "--listen 127.0.0.1:0: with port 0"),
+        ("--namesrv-listen", "127.0.0.1:0", "name a port"),
+    ];
+    for (option, value, expected) in rows {
+        let (code, said) = dev(option, value);
+        assert_eq!(code, Some(2), "{option} {value}: {said}");
+        assert!(said.contains(expected), "{option} {value}: {said:?} does not say {expected:?}");
+        assert!(!data.exists(), "{option} {value} leaves a data directory");
+    }
+    let nameserver = run(&["nameserver", "--listen", "127.0.0.1:0"]);
+    assert_eq!(nameserver.status.code(), Some(2), "{}", text(&nameserver.stderr));
+    let check = run(&["check", "--tail-cache", "99999999GiB", "-o", "json"]);
+    assert_eq!(check.status.code(), Some(1), "{}", text(&check.stderr));
+    assert!(text(&check.stdout).contains("lower --tail-cache"), "{}", text(&check.stdout));
 }
