@@ -1,5 +1,8 @@
 //! The configuration file. Its values become the defaults of the options they name, so that the
 //! parser checks them like any other, and the command line and the environment stand above them.
+//!
+//! A section is named after a command. `topic` and `msg` have commands below them; what their
+//! section says holds for each of those that has the option.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -47,25 +50,38 @@ fn apply_section(
         return Err(format!("[{section}] is not a section"));
     };
     for (key, value) in values {
-        let long = key.replace('_', "-");
-        let sub = command.find_subcommand(section).expect("its name was found above");
-        let options: Vec<String> =
-            sub.get_arguments().filter_map(Arg::get_long).map(str::to_owned).collect();
-        let is_flag = |arg: &Arg| arg.get_action().takes_values();
-        let Some(arg) = sub.get_arguments().find(|arg| arg.get_long() == Some(&long)) else {
-            return Err(unknown(&format!("key in [{section}]"), &key, &options));
-        };
-        let (id, takes_value) = (arg.get_id().clone(), is_flag(arg));
         let value = text_of(&value)
             .ok_or_else(|| format!("{key} in [{section}] is neither text, number nor bool"))?;
-        if !takes_value && value != "true" && value != "false" {
+        let sub = command.find_subcommand(section).expect("its name was found above");
+        let known: Vec<String> =
+            all_arguments(sub).filter_map(Arg::get_long).map(str::to_owned).collect();
+        let long = key.replace('_', "-");
+        let Some(arg) = all_arguments(sub).find(|arg| arg.get_long() == Some(&long)) else {
+            return Err(unknown(&format!("key in [{section}]"), &key, &known));
+        };
+        if !arg.get_action().takes_values() && value != "true" && value != "false" {
             return Err(format!("{key} in [{section}] is {value:?}, allowed are true and false"));
         }
-        command = command.mut_subcommand(section, |sub| {
-            sub.mut_arg(id, |arg| arg.default_value(value).required(false))
-        });
+        command = command.mut_subcommand(section, |sub| with_default(sub, &long, &value));
     }
     Ok(command)
+}
+
+/// The arguments of a command and of the commands below it, such as `create` below `topic`: they
+/// share one section.
+fn all_arguments(command: &Command) -> impl Iterator<Item = &Arg> {
+    command.get_arguments().chain(command.get_subcommands().flat_map(Command::get_arguments))
+}
+
+/// `command` with a default for the option `long`, there and in the commands below that have it.
+fn with_default(mut command: Command, long: &str, value: &str) -> Command {
+    let is_meant = |arg: &&Arg| arg.get_long() == Some(long);
+    let id = command.get_arguments().find(is_meant).map(|arg| arg.get_id().clone());
+    if let Some(id) = id {
+        let value = value.to_owned();
+        command = command.mut_arg(id, |arg| arg.default_value(value).required(false));
+    }
+    command.mut_subcommands(|below| with_default(below, long, value))
 }
 
 fn text_of(value: &toml::Value) -> Option<String> {
@@ -125,6 +141,22 @@ mod tests {
     }
 
     #[test]
+    fn a_section_holds_for_the_commands_below_its_command() {
+        let file = "[topic]\nnamesrv = '127.0.0.1:7'\noutput = 'json'\nqueues = 9\n\
+                    [msg]\nnamesrv = '127.0.0.1:8'\n";
+        let said = |args: &[&str]| format!("{:?}", parse(file, args).unwrap().command);
+        let create = said(&["topic", "create", "t"]);
+        for part in ["127.0.0.1:7", "Json", "queues: 9"] {
+            assert!(create.contains(part), "{create} does not say {part}");
+        }
+        assert!(said(&["topic", "list"]).contains("127.0.0.1:7"));
+        let send = said(&["msg", "send", "t", "x"]);
+        assert!(send.contains("127.0.0.1:8") && send.contains("Table"), "{send}");
+        let given = said(&["topic", "create", "t", "--queues", "3", "--namesrv", "127.0.0.1:6"]);
+        assert!(given.contains("127.0.0.1:6") && given.contains("queues: 3"), "{given}");
+    }
+
+    #[test]
     fn what_is_wrong_in_a_file_is_named() {
         let rows = [
             ("[brokr]\n", "unknown section: \"brokr\"; did you mean \"broker\"?"),
@@ -132,6 +164,13 @@ mod tests {
             ("[broker]\nflush = [1]\n", "flush in [broker] is neither text, number nor bool"),
             ("[broker]\nauto_create_topics = 'maybe'\n", "allowed are true and false"),
             ("[broker\n", "TOML parse error"),
+            (
+                "[topic]\nnamsrv = 'x'\n",
+                "unknown key in [topic]: \"namsrv\"; did you mean \"namesrv\"?",
+            ),
+            ("[msg]\nqueues = 3\n", "unknown key in [msg]: \"queues\"; did you mean"),
+            ("[topic]\noutput = ['json']\n", "output in [topic] is neither text, number nor bool"),
+            ("[topic]\ndry_run = 'maybe'\n", "allowed are true and false"),
         ];
         for (file, expected) in rows {
             let error = parse(file, &["broker", "--namesrv", "127.0.0.1:1"]).unwrap_err();
@@ -139,5 +178,7 @@ mod tests {
         }
         let error = parse("[broker]\nflush = 'often'\n", &["broker", "--namesrv", "127.0.0.1:1"]);
         assert!(error.unwrap_err().contains("often"), "the parser checks values of the file");
+        let error = parse("[topic]\nqueues = 'many'\n", &["topic", "create", "t"]);
+        assert!(error.unwrap_err().contains("many"), "below a section's command too");
     }
 }

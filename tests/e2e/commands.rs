@@ -1,5 +1,6 @@
 //! What scripts rely on: forms of the output, exit codes, the file, completions, pipes.
 
+use std::fs;
 use std::io::BufReader;
 use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
@@ -48,6 +49,45 @@ fn a_tail_ends_quietly_when_nobody_reads_it_any_more() {
             ordered(&["msg", "send", "lines", "more"]);
         }
         assert_eq!(ended(tail), (Some(0), String::new()));
+    }
+    assert!(server.terminate().success());
+}
+
+/// The file gives what the environment leaves open, the environment what the command line does.
+#[test]
+fn commands_below_a_command_have_their_options_from_its_section() {
+    let scratch = Scratch::new("section");
+    let ports = Ports::free();
+    let server = Server::dev(&scratch.0.join("data"), ports, 1);
+    let (there, nobody) = (ports.nameserver_address().to_string(), "127.0.0.1:1");
+    let code_of = |file: &str, environment: Option<&str>, args: &[&str]| {
+        let path = scratch.0.join("ringmq.toml");
+        fs::write(&path, file).unwrap();
+        let mut command = ringmq(args);
+        command.env("RINGMQ_CONFIG", &path).envs(environment.map(|at| ("RINGMQ_NAMESRV", at)));
+        let output = command.output().unwrap();
+        (output.status.code(), text(&output.stdout) + &text(&output.stderr))
+    };
+    let good =
+        format!("[topic]\nnamesrv = '{there}'\noutput = 'json'\n[msg]\nnamesrv = '{there}'\n");
+    let bad = format!("[topic]\nnamesrv = '{nobody}'\n");
+    let list = ["topic", "list"];
+    let elsewhere = ["topic", "list", "--namesrv", nobody];
+    let here = ["topic", "list", "--namesrv", &there];
+    let rows = [
+        (code_of(&good, None, &list), 0, "\"topic\": \"TBW102\""),
+        (code_of(&good, None, &["msg", "send", "sections", "x"]), 0, "OFFSET"),
+        (code_of(&bad, None, &list), 4, nobody),
+        (code_of(&good, Some(nobody), &list), 4, nobody),
+        (code_of(&bad, Some(&there), &list), 0, "TBW102"),
+        (code_of(&good, Some(&there), &elsewhere), 4, nobody),
+        (code_of(&bad, Some(nobody), &here), 0, "TBW102"),
+        (code_of("[topic]\nnamsrv = 'x'\n", None, &list), 2, "did you mean \"namesrv\"?"),
+        (code_of("[topic]\nnamesrv = '127.0.0.1'\n", None, &list), 2, "write it as ip:port"),
+    ];
+    for ((code, said), expected_code, expected) in rows {
+        assert_eq!(code, Some(expected_code), "{said}");
+        assert!(said.contains(expected), "{said:?} does not say {expected:?}");
     }
     assert!(server.terminate().success());
 }
