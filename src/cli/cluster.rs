@@ -20,11 +20,11 @@ struct Row {
     broker: String,
     id: u64,
     address: String,
-    /// What the broker says of itself; empty when it does not answer.
-    version: String,
-    messages_in: String,
-    messages_out: String,
-    log_bytes: String,
+    /// What the broker says of itself; nothing when it does not answer.
+    version: Option<String>,
+    messages_in: Option<u64>,
+    messages_out: Option<u64>,
+    log_bytes: Option<u64>,
 }
 
 pub fn run(args: ClusterArgs) -> Result<(), Failure> {
@@ -35,31 +35,33 @@ pub fn run(args: ClusterArgs) -> Result<(), Failure> {
             let info = admin.runtime_info(address).unwrap_or_default();
             let value = |name: &str| {
                 let found = info.iter().find(|(known, _)| known == name);
-                found.map(|(_, value)| value.clone()).unwrap_or_default()
+                found.map(|(_, value)| value.clone())
             };
+            let number = |name: &str| value(name)?.parse().ok();
             rows.push(Row {
                 cluster: broker.cluster.clone(),
                 broker: broker.name.clone(),
                 id: *id,
                 address: address.clone(),
                 version: value("brokerVersionDesc"),
-                messages_in: value("msgPutTotalTodayNow"),
-                messages_out: value("msgGetTotalTodayNow"),
-                log_bytes: value("commitLogMaxOffset"),
+                messages_in: number("msgPutTotalTodayNow"),
+                messages_out: number("msgGetTotalTodayNow"),
+                log_bytes: number("commitLogMaxOffset"),
             });
         }
     }
     let header = ["CLUSTER", "BROKER", "ID", "ADDRESS", "VERSION", "IN", "OUT", "LOG"];
+    let text = |number: Option<u64>| number.map(|number| number.to_string()).unwrap_or_default();
     output::print(args.target.output, &rows, &header, |row| {
         vec![
             row.cluster.clone(),
             row.broker.clone(),
             row.id.to_string(),
             row.address.clone(),
-            row.version.clone(),
-            row.messages_in.clone(),
-            row.messages_out.clone(),
-            row.log_bytes.clone(),
+            row.version.clone().unwrap_or_default(),
+            text(row.messages_in),
+            text(row.messages_out),
+            text(row.log_bytes),
         ]
     })
 }

@@ -63,6 +63,13 @@ struct TopicRow {
     topic: String,
 }
 
+/// A topic was made or deleted there.
+#[derive(Serialize)]
+struct ChangeRow {
+    topic: String,
+    broker: String,
+}
+
 #[derive(Serialize)]
 struct QueueRow {
     broker: String,
@@ -90,17 +97,22 @@ fn create(name: &str, queues: u32, target: &Target) -> Result<(), Failure> {
     let mut admin = Admin::new(target.client())?;
     let brokers = admin.create_topic(&TopicConfig::new(topic.clone(), queues), None)?;
     admin.await_route(&topic, &brokers, ROUTE_WAIT_MS)?;
-    print_topics(target, brokers.iter().map(|broker| format!("{name} on {broker}")))
+    print_changes(target, name, brokers)
 }
 
 fn list(target: &Target) -> Result<(), Failure> {
     let topics = Admin::new(target.client())?.topics()?;
-    print_topics(target, topics.into_iter())
+    let rows: Vec<TopicRow> = topics.into_iter().map(|topic| TopicRow { topic }).collect();
+    output::print(target.output, &rows, &["TOPIC"], |row| vec![row.topic.clone()])
 }
 
-fn print_topics(target: &Target, topics: impl Iterator<Item = String>) -> Result<(), Failure> {
-    let rows: Vec<TopicRow> = topics.map(|topic| TopicRow { topic }).collect();
-    output::print(target.output, &rows, &["TOPIC"], |row| vec![row.topic.clone()])
+/// Where something was done.
+fn print_changes(target: &Target, topic: &str, brokers: Vec<String>) -> Result<(), Failure> {
+    let change = |broker| ChangeRow { topic: topic.to_owned(), broker };
+    let rows: Vec<ChangeRow> = brokers.into_iter().map(change).collect();
+    output::print(target.output, &rows, &["TOPIC", "BROKER"], |row| {
+        vec![row.topic.clone(), row.broker.clone()]
+    })
 }
 
 fn describe(name: &str, target: &Target) -> Result<(), Failure> {
@@ -132,5 +144,5 @@ fn delete(name: &str, dry_run: bool, target: &Target) -> Result<(), Failure> {
     }
     let topic = parse_name(name)?;
     let brokers = Admin::new(target.client())?.delete_topic(&topic, None)?;
-    print_topics(target, brokers.iter().map(|broker| format!("{name} deleted on {broker}")))
+    print_changes(target, name, brokers)
 }

@@ -1,18 +1,134 @@
 //! What scripts rely on: forms of the output, exit codes, the file, completions, pipes.
 
 use std::fs;
-use std::io::BufReader;
-use std::process::{Child, Stdio};
+use std::io::{BufRead, BufReader, Write};
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
 use crate::server::{PATIENCE, Ports, Scratch, Server, ringmq, run};
+use crate::wire::{answer, connect, frame, header};
 
 fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
+/// Runs a command that must succeed, and reads the JSON that it prints.
+fn parsed(args: &[&str]) -> Value {
+    let output = run(&[args, &["-o", "json"]].concat());
+    assert!(output.status.success(), "{args:?}: {}", text(&output.stderr));
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+#[test]
+fn json_as_printed() {
+    let scratch = Scratch::new("json");
+    let ports = Ports::free();
+    let server = Server::dev(&scratch.0.join("data"), ports, 2);
+    let namesrv = ports.nameserver_address().to_string();
+    let ask = |args: &[&str]| parsed(&[args, &["--namesrv", &namesrv]].concat());
+    let brokers = ["broker-a-00", "broker-a-01"];
+    let on_both = json!([
+        {"topic": "orders", "broker": brokers[0]},
+        {"topic": "orders", "broker": brokers[1]},
+    ]);
+    assert_eq!(ask(&["topic", "create", "orders", "--queues", "1"]), on_both);
+    let listed = ask(&["topic", "list"]);
+    assert!(listed.as_array().unwrap().contains(&json!({"topic": "orders"})), "{listed}");
+
+    let sent = ask(&["msg", "send", "orders", "第一", "--tag", "new"]);
+    let broker = sent[0]["broker"].as_str().unwrap();
+    assert_eq!(sent, json!([{"broker": broker, "queue": 0, "offset": 0}]));
+    let shard = brokers.iter().position(|name| *name == broker).unwrap();
+    let queue = |nth: usize| {
+        let count = u64::from(nth == shard);
+        json!({"broker": brokers[nth], "queue": 0, "min_offset": 0, "max_offset": count,
+               "messages": count})
+    };
+    let described = json!([queue(0), queue(1)]);
+    assert_eq!(ask(&["topic", "describe", "orders"]), described);
+    assert_eq!(ask(&["topic", "delete", "orders", "--dry-run"]), described);
+
+    let mut cluster = ask(&["cluster"]);
+    let port = ports.broker + 4 * shard as u16;
+    let row = cluster[shard].take();
+    assert_eq!(
+        row,
+        json!({"cluster": "DefaultCluster", "broker": broker, "id": 0,
+               "address": format!("127.0.0.1:{port}"), "version": row["version"],
+               "messages_in": 1, "messages_out": 0, "log_bytes": row["log_bytes"]})
+    );
+    assert!(row["log_bytes"].is_u64(), "{row}");
+    assert!(row["version"].as_str().unwrap().starts_with("RingMQ"), "{row}");
+
+    let mut tailed = ask(&["msg", "tail", "orders", "--from", "first", "--count", "1"]);
+    let stored_at_ms = tailed["stored_at_ms"].take();
+    assert!(stored_at_ms.as_u64().is_some_and(|at| at > 1_700_000_000_000), "{stored_at_ms}");
+    assert_eq!(
+        tailed,
+        json!({"topic": "orders", "broker": broker, "queue": 0, "offset": 0,
+               "stored_at_ms": null, "tag": "new", "body": "第一"})
+    );
+
+    // Stock clients are told an id, by which the message can be had.
+    let ext = r#""a":"g","b":"orders","c":"TBW102","d":"4","e":"0","f":"0","g":"1","h":"0","i":"","j":"0","k":"false","m":"false""#;
+    let mut stream = connect(ports);
+    stream.write_all(&frame(&header(310, 1, 0, ext), b"by hand")).unwrap();
+    let stored: Value = serde_json::from_str(&answer(&mut stream)).unwrap();
+    let fields = &stored["extFields"];
+    let mut got = ask(&["msg", "get", fields["msgId"].as_str().unwrap()]);
+    let offset: u64 = fields["queueOffset"].as_str().unwrap().parse().unwrap();
+    assert!(got["stored_at_ms"].take().is_u64());
+    assert_eq!(
+        got,
+        json!({"topic": "orders", "broker": ports.broker_address().to_string(), "queue": 0,
+               "offset": offset, "stored_at_ms": null, "tag": "", "body": "by hand"})
+    );
+
+    assert_eq!(ask(&["topic", "delete", "orders"]), on_both);
+    assert!(server.terminate().success());
+}
+
+/// Nobody is there, or a broker is known and does not answer.
+#[test]
+fn what_cannot_be_reached_has_an_exit_code_of_its_own() {
+    let scratch = Scratch::new("unreachable");
+    let ports = Ports::free();
+    let namesrv = ports.nameserver_address().to_string();
+    let code_of = |args: &[&str]| {
+        let output = run(&[args, &["--namesrv", &namesrv]].concat());
+        (output.status.code(), text(&output.stderr))
+    };
+    let nobody = "7F00000100000009000000000000000F";
+    let of_messages =
+        [&["msg", "send", "t", "x"][..], &["msg", "tail", "t"], &["msg", "get", nobody]];
+    for args in of_messages {
+        let (code, error) = code_of(args);
+        assert_eq!(code, Some(4), "{args:?}: {error}");
+        assert!(error.contains("Connection refused"), "{args:?}: {error}");
+    }
+
+    let nameserver = ["nameserver", "--listen", &namesrv];
+    let nameserver = Server::start(&nameserver, &scratch.0.join("nameserver.log"));
+    let (data, listen) = (scratch.0.join("data"), ports.broker_address().to_string());
+    // It listens on one address and is looked for at another.
+    let args = ["broker", "--namesrv", &namesrv, "--listen", &listen, "--advertise", "127.0.0.2"];
+    let more = ["--auto-create-topics", "--shards", "1", "--data", data.to_str().unwrap()];
+    let broker = Server::start(&[&args[..], &more[..]].concat(), &scratch.0.join("broker.log"));
+    let of_topics = [
+        &["msg", "tail", "TBW102"][..],
+        &["topic", "create", "t"],
+        &["topic", "describe", "TBW102"],
+        &["msg", "send", "TBW102", "x"],
+    ];
+    for args in of_topics {
+        let (code, error) = code_of(args);
+        assert_eq!(code, Some(4), "{args:?}: {error}");
+    }
+    assert!(broker.terminate().success());
+    assert!(nameserver.terminate().success());
+}
 
 /// Waits until a command has ended by itself, and gives its exit code and what it complained of.
 fn ended(mut child: Child) -> (Option<i32>, String) {
@@ -51,6 +167,30 @@ fn a_tail_ends_quietly_when_nobody_reads_it_any_more() {
         assert_eq!(ended(tail), (Some(0), String::new()));
     }
     assert!(server.terminate().success());
+}
+
+#[test]
+fn completions_load_in_bash() {
+    let script = "set -eu; source /dev/stdin; complete -p ringmq; \
+                  COMP_WORDS=(ringmq topic cre) COMP_CWORD=2; COMPREPLY=(); \
+                  _ringmq ringmq cre topic; echo \"${COMPREPLY[@]}\"";
+    let bash = |args: &[&str]| {
+        let mut bash = Command::new("bash");
+        bash.args(args).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        bash.spawn()
+    };
+    if let Err(why) = bash(&["-c", "true"]).and_then(|child| child.wait_with_output()) {
+        return eprintln!("SKIPPED: no bash: {why}");
+    }
+    let completions = run(&["completions", "bash"]).stdout;
+    for (args, expected) in [(&["-n"][..], ""), (&["-c", script], "create\n")] {
+        let mut child = bash(args).unwrap();
+        child.stdin.take().unwrap().write_all(&completions).unwrap();
+        let output = child.wait_with_output().unwrap();
+        let printed = text(&output.stdout);
+        assert!(output.status.success(), "{args:?}: {}", text(&output.stderr));
+        assert!(printed.ends_with(expected), "{args:?}: {printed}");
+    }
 }
 
 /// The file gives what the environment leaves open, the environment what the command line does.
