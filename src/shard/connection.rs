@@ -37,6 +37,7 @@ use super::budget::Share;
 use super::clock;
 use super::input::{self, Input};
 use super::output::{Output, Sent};
+use super::parting;
 use super::service::{Served, Service};
 use super::shard::Shard;
 use crate::broker::{Answer, Origin, Outcome};
@@ -169,7 +170,8 @@ impl<S: Service> Connection<S> {
         let mut input = Input::default();
         loop {
             self.ready_to_read().await?;
-            if self.read(&mut input).await? == 0 {
+            // Reading was shut down, and the kernel goes on taking in what a busy peer sends.
+            if self.shard.is_stopping.get() || self.read(&mut input).await? == 0 {
                 return Err(Closed::ByPeer);
             }
             self.last_used.set(Instant::now());
@@ -555,6 +557,9 @@ impl<S: Service> Connection<S> {
         while !self.is_closed.get() && self.has_replies_under_way() && Instant::now() < deadline {
             glommio::timer::sleep(Duration::from_millis(5)).await;
             self.flush();
+        }
+        if !self.is_closed.get() {
+            parting::part(self.socket).await;
         }
         self.close();
         {

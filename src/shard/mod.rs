@@ -32,6 +32,7 @@ mod mesh;
 mod nameserver;
 pub mod nudge;
 mod output;
+mod parting;
 pub mod preflight;
 pub mod run;
 mod seat;

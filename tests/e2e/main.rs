@@ -10,6 +10,7 @@ mod commands;
 mod crash;
 mod held;
 mod memory;
+mod lifecycle;
 mod nameservers;
 mod operation;
 mod pressure;

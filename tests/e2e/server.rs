@@ -163,8 +163,23 @@ impl Server {
     }
 
     /// SIGTERM, and what came of it.
-    pub fn terminate(mut self) -> ExitStatus {
-        kill(Pid::from_raw(self.child.id() as i32), Signal::SIGTERM).unwrap();
+    pub fn terminate(self) -> ExitStatus {
+        self.signal(Signal::SIGTERM);
+        self.ended()
+    }
+
+    /// SIGINT, as Ctrl-C sends it, and what came of it.
+    pub fn interrupt(self) -> ExitStatus {
+        self.signal(Signal::SIGINT);
+        self.ended()
+    }
+
+    pub fn signal(&self, signal: Signal) {
+        kill(Pid::from_raw(self.child.id() as i32), signal).unwrap();
+    }
+
+    /// Waits until it has ended by itself.
+    pub fn ended(mut self) -> ExitStatus {
         let deadline = Instant::now() + PATIENCE;
         loop {
             if let Some(status) = self.child.try_wait().unwrap() {

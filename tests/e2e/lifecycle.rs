@@ -1,0 +1,227 @@
+//! From start to stop: where a broker runs, on which ports, and what it still answers at the end.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::io::{Read, Write};
+use std::net::{Shutdown, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::Signal;
+use nix::sys::statfs::{TMPFS_MAGIC, statfs};
+
+use crate::server::{PATIENCE, Ports, Scratch, Server, run};
+use crate::wire::{answer, connect, frame, header};
+
+fn at(ports: Ports) -> [String; 2] {
+    ["--namesrv".to_owned(), ports.nameserver_address().to_string()]
+}
+
+fn ordered(ports: Ports, args: &[&str]) -> String {
+    let [option, namesrv] = at(ports);
+    let output = run(&[args, &[&option, &namesrv]].concat());
+    assert!(output.status.success(), "{args:?}: {output:?}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// Sends one message and reads it back, before and after a restart.
+fn keeps_messages(data: &Path, ports: Ports, says: &str) {
+    let server = Server::dev(data, ports, 1);
+    let log = server.log();
+    assert!(log.contains(says), "{log} does not say {says:?}");
+    ordered(ports, &["topic", "create", "kept", "--queues", "1"]);
+    ordered(ports, &["msg", "send", "kept", "here"]);
+    assert!(server.terminate().success());
+    let server = Server::dev(data, ports, 1);
+    let found = ordered(ports, &["msg", "tail", "kept", "--from", "first", "--count", "1"]);
+    assert!(found.contains("here"), "{found}");
+    assert!(server.terminate().success());
+}
+
+/// A directory in memory, gone in the end.
+struct InMemory(PathBuf);
+
+impl Drop for InMemory {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+#[test]
+fn a_broker_in_memory_says_that_nothing_survives_the_machine() {
+    let place = InMemory(PathBuf::from(format!("/dev/shm/ringmq-e2e-{}", std::process::id())));
+    let is_there = statfs("/dev/shm").is_ok_and(|found| found.filesystem_type() == TMPFS_MAGIC);
+    if let Err(why) = fs::create_dir_all(&place.0)
+        && is_there
+    {
+        return eprintln!("SKIPPED: no directory in memory: {why}");
+    }
+    if !is_there {
+        return eprintln!("SKIPPED: /dev/shm is not a file system in memory");
+    }
+    keeps_messages(&place.0.join("data"), Ports::free(), "nothing survives this machine");
+}
+
+/// A file system that refuses direct I/O.
+struct Buffered(PathBuf);
+
+impl Buffered {
+    fn new(scratch: &Path) -> Result<Self, String> {
+        let place = scratch.join("mount");
+        fs::create_dir(&place).map_err(|error| error.to_string())?;
+        let mounted =
+            Command::new("mount").args(["-t", "ramfs", "ringmq-e2e"]).arg(&place).output();
+        let mounted = mounted.map_err(|error| error.to_string())?;
+        match mounted.status.success() {
+            true => Ok(Self(place)),
+            false => Err(String::from_utf8_lossy(&mounted.stderr).trim().to_owned()),
+        }
+    }
+}
+
+impl Drop for Buffered {
+    fn drop(&mut self) {
+        // Lazily, because a test that failed may have left a broker on it.
+        let _ = Command::new("umount").arg("-l").arg(&self.0).status();
+    }
+}
+
+#[test]
+fn where_direct_io_is_refused_dev_says_so_and_a_broker_wants_to_be_told() {
+    let scratch = Scratch::new("buffered");
+    let place = match Buffered::new(&scratch.0) {
+        Ok(place) => place,
+        Err(why) => return eprintln!("SKIPPED: no file system without direct I/O: {why}"),
+    };
+    keeps_messages(&place.0.join("dev"), Ports::free(), "running on buffered files");
+
+    let ports = Ports::free();
+    let (data, log) = (place.0.join("broker"), scratch.0.join("broker.log"));
+    let [_, namesrv] = at(ports);
+    let listen = ports.broker_address().to_string();
+    let args = ["broker", "--namesrv", &namesrv, "--listen", &listen, "--shards", "1"];
+    let small = ["--segment-size", "16MiB", "--data", data.to_str().unwrap()];
+    let args = [&args[..], &small[..]].concat();
+    let refused = run(&args);
+    let error = String::from_utf8(refused.stderr).unwrap();
+    assert_eq!(refused.status.code(), Some(1), "{error}");
+    for part in ["direct I/O", "refused by", "allow buffered I/O"] {
+        assert!(error.contains(part), "{error} does not say {part:?}");
+    }
+
+    let nameserver = ["nameserver", "--listen", &namesrv];
+    let _nameserver = Server::start(&nameserver, &scratch.0.join("nameserver.log"));
+    let server = Server::start(&[&args[..], &["--allow-buffered-io"]].concat(), &log);
+    assert!(server.log().contains("running on buffered files"), "{}", server.log());
+    assert!(server.terminate().success());
+}
+
+/// Old clients send to the port two below the one that they are told of.
+#[test]
+fn old_clients_are_answered_two_ports_below() {
+    let scratch = Scratch::new("vip");
+    let ports = Ports::free();
+    let server = Server::dev(&scratch.0.join("data"), ports, 2);
+    ordered(ports, &["topic", "create", "ports", "--queues", "1"]);
+    for shard in 0..2 {
+        let mut stream = TcpStream::connect(("127.0.0.1", ports.broker + 4 * shard - 2)).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.write_all(&send(1, "ports", 0)).unwrap();
+        let stored = answer(&mut stream);
+        assert!(stored.contains(r#""code":0"#) && stored.contains(r#""opaque":1"#), "{stored}");
+    }
+    let found = ordered(ports, &["topic", "describe", "ports", "-o", "json"]);
+    assert_eq!(found.matches(r#""messages": 1"#).count(), 2, "one on each shard: {found}");
+    assert!(server.terminate().success());
+}
+
+/// A send in short names, as Java clients use them.
+fn send(opaque: i32, topic: &str, queue: u32) -> Vec<u8> {
+    let ext = format!(
+        r#""a":"g","b":"{topic}","c":"TBW102","d":"4","e":"{queue}","f":"0","g":"1","h":"0","i":"","j":"0","k":"false","m":"false""#
+    );
+    frame(&header(310, opaque, 0, &ext), b"body")
+}
+
+/// Connections that send at the same time, each to a queue of its own.
+const CONNECTIONS: u32 = 4;
+/// Requests that a connection writes at a time.
+const BURST: i32 = 200;
+
+/// Sends without a pause and reads every answer until the broker hangs up; gives the queue offsets of
+/// all that it was told is stored.
+fn press(ports: Ports, queue: u32, answered: &AtomicU64) -> BTreeSet<u64> {
+    let mut stream = connect(ports);
+    let mut sending = stream.try_clone().unwrap();
+    let sender = std::thread::spawn(move || {
+        let burst: Vec<u8> = (0..BURST).flat_map(|opaque| send(opaque, "pressed", queue)).collect();
+        while sending.write_all(&burst).is_ok() {}
+    });
+    let mut stored = BTreeSet::new();
+    while let Some(header) = try_answer(&mut stream) {
+        if header.contains(r#""code":0"#) {
+            let rest = header.split(r#""queueOffset":""#).nth(1).unwrap();
+            let offset = rest.split('"').next().unwrap().parse().unwrap();
+            assert!(stored.insert(offset), "{offset} was answered twice");
+            answered.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+    let _ = stream.shutdown(Shutdown::Both);
+    sender.join().unwrap();
+    stored
+}
+
+/// The header of the next answer; none when the broker has hung up.
+fn try_answer(stream: &mut TcpStream) -> Option<String> {
+    let mut word = [0; 8];
+    stream.read_exact(&mut word).ok()?;
+    let [size, header_size] = [&word[..4], &word[4..]]
+        .map(|part| u32::from_be_bytes(part.try_into().unwrap()) as usize & 0x00FF_FFFF);
+    let mut rest = vec![0; size - 4];
+    stream.read_exact(&mut rest).expect("an answer is whole");
+    rest.truncate(header_size);
+    Some(String::from_utf8(rest).unwrap())
+}
+
+/// Whatever was taken in is answered before the connection ends: nothing is stored of which the
+/// sender does not know.
+#[test]
+fn an_orderly_stop_under_load_answers_every_message_that_it_stores() {
+    let scratch = Scratch::new("stop");
+    let data = scratch.0.join("data");
+    let ports = Ports::free();
+    for signal in [Signal::SIGTERM, Signal::SIGINT] {
+        let _ = fs::remove_dir_all(&data);
+        let server = Server::dev(&data, ports, 1);
+        ordered(ports, &["topic", "create", "pressed", "--queues", "4"]);
+        let answered = AtomicU64::new(0);
+        let told: Vec<BTreeSet<u64>> = std::thread::scope(|scope| {
+            let answered = &answered;
+            let press = |queue| scope.spawn(move || press(ports, queue, answered));
+            let pressing: Vec<_> = (0..CONNECTIONS).map(press).collect();
+            let deadline = Instant::now() + PATIENCE;
+            while answered.load(Ordering::Relaxed) < 2_000 {
+                assert!(Instant::now() < deadline, "no load at all");
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            server.signal(signal);
+            assert!(server.ended().success(), "{signal} is an orderly end");
+            pressing.into_iter().map(|one| one.join().unwrap()).collect()
+        });
+
+        let server = Server::dev(&data, ports, 1);
+        assert!(server.log().contains("torn tail of 0 bytes"), "{}", server.log());
+        let mut stream = connect(ports);
+        for (queue, told) in told.iter().enumerate() {
+            let ext = format!(r#""topic":"pressed","queueId":"{queue}""#);
+            stream.write_all(&frame(&header(30, 1, 0, &ext), b"")).unwrap();
+            let end = answer(&mut stream);
+            let expected = format!(r#""offset":"{}""#, told.len());
+            assert!(end.contains(&expected), "queue {queue}: {} were answered, {end}", told.len());
+        }
+        drop(stream);
+        assert!(server.interrupt().success());
+    }
+}
