@@ -146,7 +146,7 @@ mod tests {
             let request = Request::RegisterBroker(registration);
             let origin = Origin { connection: port as u64, ..Origin::default() };
             let Served::Outcome(Outcome::Now(answer)) =
-                service.handle(request, origin, Timestamp(1))
+                service.handle(&request, origin, Timestamp(1))
             else {
                 panic!("a NameServer answers at once");
             };

@@ -5,12 +5,12 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that meets what it did not expect has failed")]
 
-mod connections;
 mod commands;
+mod connections;
 mod crash;
 mod held;
-mod memory;
 mod lifecycle;
+mod memory;
 mod nameservers;
 mod operation;
 mod pressure;
