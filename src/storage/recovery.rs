@@ -14,8 +14,8 @@
 //! | no  | some            | no  | torn: they were in flight together with the hole |
 //! | no  | some            | yes | damaged up to the first |
 //!
-//! A torn tail is cut and reported; when it holds intact entries, a copy stays. A damaged range is kept, reported and answered with an error; the
-//! log goes on behind it.
+//! A torn tail is cut and reported; when it holds intact entries, a copy stays. A damaged range is kept
+//! and reported, its messages are not shown, and the log goes on behind it.
 
 use std::fmt::{self, Display};
 use std::ops::Range;
@@ -144,8 +144,8 @@ impl Display for RecoveryReport {
 pub fn damage_note(hole: &Range<LogOffset>) -> String {
     format!(
         "DAMAGED: log offsets {} to {} ({} bytes) cannot be read. Messages stored there were \
-         acknowledged and are lost on this machine; reading them is answered with an error, all \
-         others are served. The bytes are kept as they are. To repair: stop the broker, restore the \
+         acknowledged and are lost on this machine; consumers are led past them, all others are \
+         served. The bytes are kept as they are. To repair: stop the broker, restore the \
          segment file that holds these offsets from a copy, remove the .damaged file, start again.",
         hole.start,
         hole.end,
