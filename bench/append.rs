@@ -31,7 +31,7 @@ use ringmq::model::{LogOffset, QueueId, QueueOffset, Timestamp};
 use ringmq::shard::nudge::Pulse;
 use ringmq::storage::disk::{Disk, DiskError};
 use ringmq::storage::file::{FileDisk, FileDiskOptions};
-use ringmq::storage::segment::FileName;
+use ringmq::storage::segment::{FileName, SEGMENT_SIZE_MAX};
 use ringmq::storage::{
     AppendError, Committed, EntryKind, Flush, Located, QueueKey, Store, StoreConfig,
     WRITES_IN_FLIGHT_MAX,
@@ -228,13 +228,25 @@ struct Load {
     is_burst: bool,
 }
 
+impl Scale {
+    /// A change of segments syncs the directory, and with it all that the device's cache holds: a burst
+    /// must do with one segment, and with less than half of it, where the next is made ready.
+    fn fit_for(self, load: Load) -> Self {
+        let is_whole = self.duration >= BURST;
+        match load.is_burst && is_whole {
+            true => Self { segment_size: SEGMENT_SIZE_MAX, recycled_count: 1, ..self },
+            false => self,
+        }
+    }
+}
+
 impl Load {
     fn duration(self, whole: Duration) -> Duration {
         if self.is_burst { whole.min(BURST) } else { whole }
     }
 }
 
-/// Recycled segments must last for it.
+/// Half of the largest segment must last for it.
 const BURST: Duration = Duration::from_millis(250);
 
 const LOADS: [Load; 4] = [
@@ -277,6 +289,7 @@ async fn measure_log(
     case: Case,
     pulse: &Pulse,
 ) -> Result<Appends, DiskError> {
+    let scale = scale.fit_for(case.load);
     let log = directory.join("log");
     fs::create_dir(&log).expect("the last case has removed it");
     let disk = FileDisk::open(&log, FileDiskOptions::default()).await?;
