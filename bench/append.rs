@@ -26,7 +26,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use clap::Parser;
 use hdrhistogram::Histogram;
-use raw_device::{Device, Kind, Measured, Shape};
+use raw_device::{Content, Device, Kind, Measured, Shape};
 use ringmq::model::{LogOffset, QueueId, QueueOffset, Timestamp};
 use ringmq::shard::nudge::Pulse;
 use ringmq::storage::disk::{Disk, DiskError};
@@ -142,10 +142,12 @@ async fn measure(directory: &Path, options: &Options, pulse: Pulse) -> Result<()
             eprintln!("round {number} of {}: {case}", scale.rounds);
             let shape = survey.held_against(*case);
             let raw_duration = case.load.duration(scale.raw_duration);
+            let bare = case.without_log(shape.kind);
             let before = device.write(shape, raw_duration).await?;
             let log = measure_log(directory, scale, *case, &pulse).await?;
+            let bare = device.write(bare, raw_duration).await?;
             let after = device.write(shape, raw_duration).await?;
-            rounds.push(Round { log, raw: [before, after] });
+            rounds.push(Round { log, raw: [before, after], bare });
         }
     }
     device.remove().await?;
@@ -168,7 +170,8 @@ impl Survey {
         let kinds = Self::KINDS.into_iter();
         let rows = kinds.flat_map(|kind| Self::BLOCK_SIZES.map(|block_size| (kind, block_size)));
         let shapes = rows.flat_map(|(kind, block_size)| {
-            Self::IN_FLIGHT.map(|in_flight| Shape { block_size, in_flight, kind })
+            let content = Content::Same;
+            Self::IN_FLIGHT.map(|in_flight| Shape { block_size, in_flight, kind, content })
         });
         let mut rates: Vec<(Shape, Vec<f64>)> = shapes.map(|shape| (shape, Vec::new())).collect();
         for number in 1..=scale.rounds {
@@ -193,7 +196,7 @@ impl Survey {
             Flush::Async => Kind::Flushed,
         };
         match case.load.writers {
-            1 => Shape { block_size: 4096, in_flight: 1, kind },
+            1 => Shape { block_size: 4096, in_flight: 1, kind, content: Content::Same },
             _ => self.best(kind).0,
         }
     }
@@ -204,7 +207,7 @@ impl Display for Survey {
         for kind in Self::KINDS {
             let (best, mb_per_s) = self.best(kind);
             let (size, in_flight) = (best.block_size >> 10, best.in_flight);
-            write!(f, "raw {:<8} best {mb_per_s:>6.0} MB/s with ", format!("{kind:?}"))?;
+            write!(f, "raw {:<8} best {mb_per_s:>6.0} MB/s with ", kind.name())?;
             write!(f, "{size} KiB x {in_flight}; all:")?;
             for (shape, mb_per_s) in self.0.iter().filter(|(shape, _)| shape.kind == kind) {
                 let (size, in_flight) = (shape.block_size >> 10, shape.in_flight);
@@ -268,6 +271,15 @@ impl Display for Case {
         let flush = if self.flush == Flush::Sync { "sync" } else { "async" };
         let segments = if self.is_recycled { "recycled" } else { "fresh" };
         write!(f, "{flush} {segments} {}", self.load.name)
+    }
+}
+
+impl Case {
+    /// What the same writers do when each writes its payload itself, new bytes and a checksum included.
+    fn without_log(self, kind: Kind) -> Shape {
+        let Load { writers, payload_size, .. } = self.load;
+        let block_size = payload_size.next_multiple_of(4096);
+        Shape { block_size, in_flight: writers, kind, content: Content::New }
     }
 }
 
@@ -447,6 +459,8 @@ struct Round {
     log: Appends,
     /// What the case is held against, before it and after it.
     raw: [Measured; 2],
+    /// The same writers without the log.
+    bare: Measured,
 }
 
 impl Round {
@@ -454,6 +468,11 @@ impl Round {
     fn of_raw(&self) -> f64 {
         let raw = self.raw.iter().map(Measured::mb_per_s).sum::<f64>() / 2.0;
         self.log.mb_per_s / raw
+    }
+
+    /// Of the log's rate to that of the same writers without it.
+    fn of_bare(&self) -> f64 {
+        self.log.per_s / self.bare.per_s()
     }
 
     /// Of the log's median latency to the device's.
@@ -486,29 +505,29 @@ fn print_table(table: &[(Case, Vec<Round>)], survey: &Survey) {
 
 /// What the case is for, in words.
 fn ratio(case: Case, rounds: &[Round], table: &[(Case, Vec<Round>)], survey: &Survey) -> String {
+    let of = |of: fn(&Round) -> f64| spread(rounds.iter().map(of).collect());
+    let of_bare = of(Round::of_bare) + " of the same writers without a log";
     match case.load.writers {
-        1 => spread(rounds.iter().map(Round::of_raw_p50).collect()) + " x raw p50",
+        1 => of(Round::of_raw_p50) + " x raw p50",
         16 => {
-            let of_raw = spread(rounds.iter().map(Round::of_raw).collect());
-            if case.flush == Flush::Sync {
-                return of_raw + " of raw durable";
-            }
-            if case.load.is_burst {
-                return of_raw + " of raw written";
+            let raw = survey.held_against(case).kind.name();
+            let of_raw = format!("{} of raw {raw}, {of_bare}", of(Round::of_raw));
+            if case.flush == Flush::Sync || case.load.is_burst {
+                return of_raw;
             }
             let plain = survey.best(Kind::Written).1;
             let of_plain = median(rounds.iter().map(|r| r.log.mb_per_s / plain).collect());
-            format!("{of_raw} of raw flushed, {of_plain:.2} of raw written")
+            format!("{of_raw}, {of_plain:.2} of raw written")
         }
         _ => {
             let alone = |other: &&(Case, Vec<Round>)| {
                 let Case { flush, is_recycled, load } = other.0;
                 (flush, is_recycled, load.writers) == (case.flush, case.is_recycled, 1)
             };
-            let Some((_, alone)) = table.iter().find(alone) else { return String::new() };
+            let Some((_, alone)) = table.iter().find(alone) else { return of_bare };
             let pairs = rounds.iter().zip(alone);
-            spread(pairs.map(|(many, one)| many.log.per_s / one.log.per_s).collect())
-                + " x one writer"
+            let of_one = spread(pairs.map(|(many, one)| many.log.per_s / one.log.per_s).collect());
+            format!("{of_one} x one writer, {of_bare}")
         }
     }
 }

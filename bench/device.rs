@@ -15,7 +15,7 @@ mod raw_device;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use raw_device::{Device, Kind, Measured, Shape};
+use raw_device::{Content, Device, Kind, Measured, Shape};
 use ringmq::shard::nudge::Pulse;
 use ringmq::storage::disk::DiskError;
 use ringmq::storage::file::{FileDisk, FileDiskOptions};
@@ -23,7 +23,8 @@ use ringmq::storage::file::{FileDisk, FileDiskOptions};
 const BLOCK_SIZES: [usize; 3] = [256 << 10, 1 << 20, 4 << 20];
 const IN_FLIGHT: [usize; 3] = [1, 4, 8];
 const KINDS: [Kind; 3] = [Kind::Written, Kind::Flushed, Kind::Durable];
-const SMALL: Shape = Shape { block_size: 4096, in_flight: 1, kind: Kind::Durable };
+const SMALL: Shape =
+    Shape { block_size: 4096, in_flight: 1, kind: Kind::Durable, content: Content::Same };
 
 /// How long and how large.
 #[derive(Clone, Copy)]
@@ -73,11 +74,12 @@ async fn run(directory: PathBuf, effort: Effort, pulse: Pulse) -> Result<(), Dis
     Ok(())
 }
 
-/// In the order of the table: row by row, and in a row plain, flushed, durable.
+/// In the order of the table: row by row, and in a row written, flushed, durable.
 fn shapes() -> Vec<Shape> {
     let rows = BLOCK_SIZES.into_iter().flat_map(|size| KINDS.map(|kind| (size, kind)));
     rows.flat_map(|(block_size, kind)| {
-        IN_FLIGHT.map(|in_flight| Shape { block_size, in_flight, kind })
+        let content = Content::Same;
+        IN_FLIGHT.map(|in_flight| Shape { block_size, in_flight, kind, content })
     })
     .collect()
 }
@@ -85,11 +87,7 @@ fn shapes() -> Vec<Shape> {
 fn print_table(mb_per_s: &[f64]) {
     println!("\n{:<20} {:>9} {:>9} {:>9}  MB/s", "", "1", "4", "8 in flight");
     for (index, row) in mb_per_s.chunks(IN_FLIGHT.len()).enumerate() {
-        let kind = match KINDS[index % KINDS.len()] {
-            Kind::Written => "plain",
-            Kind::Flushed => "flushed",
-            Kind::Durable => "O_DSYNC",
-        };
+        let kind = KINDS[index % KINDS.len()].name();
         print!("{:>5} KiB  {kind:<9}", BLOCK_SIZES[index / KINDS.len()] >> 10);
         row.iter().for_each(|rate| print!(" {rate:>9.0}"));
         println!();

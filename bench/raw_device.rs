@@ -1,8 +1,10 @@
 //! What the device itself can do, through the same direct I/O as the log but without the log: the
 //! denominator of every append rate. Other benches include this file as a module.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
 use std::fmt;
+use std::hint::black_box;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
@@ -31,12 +33,38 @@ pub enum Kind {
     Durable,
 }
 
+impl Kind {
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Written => "written",
+            Self::Flushed => "flushed",
+            Self::Durable => "durable",
+        }
+    }
+}
+
+/// Where the bytes of a write come from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Content {
+    /// From one buffer, the same for every write and soon in every cache on the way: the most that the
+    /// device takes.
+    Same,
+    /// Copied from elsewhere and checksummed before each write, in buffers that go round as the
+    /// [`ROUND_BYTES`] before them are written: what a writer of new bytes can be held against where
+    /// the device is as fast as the memory.
+    New,
+}
+
+/// Memory that new bytes go through, as much as the log's tail cache has.
+const ROUND_BYTES: usize = 64 << 20;
+
 /// One way of writing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Shape {
     pub block_size: usize,
     pub in_flight: usize,
     pub kind: Kind,
+    pub content: Content,
 }
 
 /// What writing in one shape for a while gave.
@@ -51,6 +79,10 @@ impl Measured {
         self.bytes as f64 / 1e6 / self.elapsed.as_secs_f64()
     }
 
+    pub fn per_s(&self) -> f64 {
+        self.latency_us.len() as f64 / self.elapsed.as_secs_f64()
+    }
+
     /// Microseconds within which half of the writes ended.
     pub fn p50_us(&self) -> f64 {
         self.latency_us.value_at_quantile(0.5) as f64
@@ -60,13 +92,56 @@ impl Measured {
 impl fmt::Display for Measured {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let ms = |quantile| self.latency_us.value_at_quantile(quantile) as f64 / 1e3;
-        let writes_per_s = self.latency_us.len() as f64 / self.elapsed.as_secs_f64();
+        let writes_per_s = self.per_s();
         write!(
             f,
             "{writes_per_s:>8.0}/s  p50 {:>7.3} ms  p99 {:>7.3} ms",
             self.p50_us() / 1e3,
             ms(0.99)
         )
+    }
+}
+
+type Buffer = Rc<<FileDisk as Disk>::Buffer>;
+
+/// What one measurement writes.
+struct Source {
+    content: Content,
+    bytes: Vec<u8>,
+    /// Those that no write uses; the one that has waited longest first.
+    idle: RefCell<VecDeque<Buffer>>,
+}
+
+impl Source {
+    fn new(disk: &FileDisk, Shape { block_size, in_flight, content, .. }: Shape) -> Self {
+        let buffer = filled(disk, block_size);
+        let bytes = buffer.as_bytes().to_vec();
+        let idle = match content {
+            Content::Same => [buffer].into(),
+            Content::New => {
+                let count = (ROUND_BYTES / block_size).max(in_flight);
+                (0..count).map(|_| filled(disk, block_size)).collect()
+            }
+        };
+        Self { content, bytes, idle: RefCell::new(idle) }
+    }
+
+    fn take(&self) -> Buffer {
+        let mut idle = self.idle.borrow_mut();
+        if self.content == Content::Same {
+            return idle[0].clone();
+        }
+        let mut buffer = idle.pop_front().expect("as many as writes in flight");
+        let new = Rc::get_mut(&mut buffer).expect("its write has ended").as_bytes_mut();
+        new.copy_from_slice(&self.bytes);
+        black_box(crc32c::crc32c(new));
+        buffer
+    }
+
+    fn give_back(&self, buffer: Buffer) {
+        if self.content == Content::New {
+            self.idle.borrow_mut().push_back(buffer);
+        }
     }
 }
 
@@ -90,7 +165,7 @@ impl Device {
     /// Overwrites the file from its beginning, round and round, for as long as `lasts`; every writer
     /// writes at least once.
     pub async fn write(&self, shape: Shape, lasts: Duration) -> Result<Measured, DiskError> {
-        let buffer = filled(&self.disk, shape.block_size);
+        let source = Source::new(&self.disk, shape);
         let next_offset = Cell::new(0);
         let begin = Instant::now();
         let writers = join_all((0..shape.in_flight).map(|_| {
@@ -99,7 +174,7 @@ impl Device {
                 next_offset.set(self.offset_after(offset, shape.block_size as u64));
                 offset
             };
-            self.write_until(begin + lasts, shape.kind, buffer.clone(), next)
+            self.write_until(begin + lasts, shape.kind, &source, next)
         }));
         let flushes = async {
             while shape.kind == Kind::Flushed && begin.elapsed() < lasts {
@@ -127,7 +202,7 @@ impl Device {
         &self,
         deadline: Instant,
         kind: Kind,
-        buffer: Rc<<FileDisk as Disk>::Buffer>,
+        source: &Source,
         next: impl Fn() -> u64,
     ) -> Result<Vec<u64>, DiskError> {
         let durability =
@@ -135,7 +210,9 @@ impl Device {
         let mut latency_us = Vec::new();
         loop {
             let submitted = Instant::now();
+            let buffer = source.take();
             self.file.write(next(), buffer.clone(), durability).await?;
+            source.give_back(buffer);
             self.pulse.beat();
             latency_us.push(submitted.elapsed().as_micros() as u64);
             if Instant::now() >= deadline {
@@ -164,7 +241,7 @@ pub async fn write_over(disk: &FileDisk, file: StoredFile) -> Result<StoredFile,
     Ok(file)
 }
 
-fn filled(disk: &FileDisk, size: usize) -> Rc<<FileDisk as Disk>::Buffer> {
+fn filled(disk: &FileDisk, size: usize) -> Buffer {
     let mut buffer = disk.buffer(size);
     // Not one repeated byte, which some devices do not store.
     for (index, byte) in buffer.as_bytes_mut().iter_mut().enumerate() {
