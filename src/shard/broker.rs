@@ -23,8 +23,6 @@ use crate::storage::recovery::damage_note;
 use crate::storage::{Committed, WRITES_IN_FLIGHT_MAX};
 use crate::wire::Server;
 
-/// How often held pulls are looked at and background work is done.
-const TICK: Duration = Duration::from_millis(100);
 /// How often committed offsets reach the log.
 const OFFSETS_EVERY: Duration = Duration::from_secs(1);
 /// How often silent clients and idle connections are looked for.
@@ -211,7 +209,7 @@ impl<D: Disk> Shard<BrokerService<D>> {
         let mut offsets_at = Instant::now();
         let mut sweep_at = Instant::now();
         while !self.is_stopping.get() {
-            glommio::timer::sleep(TICK).await;
+            clock::next_tick().await;
             let released = self.service.broker.expire(clock::now());
             if !released.is_empty() {
                 self.release(released);
@@ -238,7 +236,7 @@ impl<D: Disk> Shard<BrokerService<D>> {
 
     async fn flush_log(&self) {
         while !self.is_stopping.get() {
-            glommio::timer::sleep(TICK).await;
+            clock::next_tick().await;
             if let Err(fault) = self.service.broker.store().flush(clock::now()).await {
                 tracing::error!(shard = self.id.0, "the log could not be flushed: {fault}");
             }
@@ -248,7 +246,7 @@ impl<D: Disk> Shard<BrokerService<D>> {
     async fn work_in_background(&self) {
         let mut said_at: Option<Instant> = None;
         while !self.is_stopping.get() {
-            glommio::timer::sleep(TICK).await;
+            clock::next_tick().await;
             for hole in self.service.broker.store().take_damage() {
                 tracing::error!(shard = self.id.0, "{}", damage_note(&hole));
             }

@@ -1,6 +1,6 @@
-//! Where the clock is read.
+//! Where the clock is read, and how a shard's regular work is timed.
 
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::model::Timestamp;
 
@@ -9,4 +9,15 @@ use crate::model::Timestamp;
 pub fn now() -> Timestamp {
     let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     Timestamp(since_epoch.as_millis() as u64)
+}
+
+/// How often a shard looks at deadlines, at what is to be flushed, and at its store.
+const TICK: Duration = Duration::from_millis(100);
+
+/// Waits for the next tick. Ticks are at the same moments for whoever waits, so an idle shard wakes
+/// once for all of its regular work.
+pub async fn next_tick() {
+    let tick_ms = TICK.as_millis() as u64;
+    let Timestamp(now_ms) = now();
+    glommio::timer::sleep(Duration::from_millis(tick_ms - now_ms % tick_ms)).await;
 }

@@ -30,6 +30,8 @@ use std::time::{Duration, Instant};
 const TICK_MS: u64 = 20;
 /// How often while one has: what is stranded then is somebody's latency.
 const BUSY_TICK_MS: u64 = 2;
+/// A shard that does nothing for this long before it is nudged counts as silent.
+const SILENCE_MS: u64 = 1;
 /// Ticks without progress anywhere after which the shards count as idle.
 const QUIET_TICKS: u32 = 50;
 /// Every shard is nudged this often, whatever its counters say.
@@ -67,7 +69,7 @@ struct Shared {
 pub struct NudgeStats {
     pub progress: u64,
     pub nudges_sent: u64,
-    /// Nudges after which a shard that had been silent for half a tick went on in the same pass: it
+    /// Nudges after which a shard that had been silent for [`SILENCE_MS`] went on in the same pass: it
     /// was stranded, or, rarely, work arrived at that very moment.
     pub strandings: u64,
 }
@@ -213,10 +215,11 @@ fn nudge_until(stop: &AtomicBool, shards: &[Arc<Shared>]) {
     while !stop.load(Ordering::Acquire) {
         let is_busy = quiet_ticks < QUIET_TICKS;
         let tick_ms = if is_busy { BUSY_TICK_MS } else { TICK_MS };
-        let half_tick = Duration::from_millis(tick_ms / 2);
-        std::thread::sleep(half_tick);
+        std::thread::sleep(Duration::from_millis(tick_ms - SILENCE_MS));
         let halfway: Vec<u64> = shards.iter().map(|shard| shard.stats().progress).collect();
-        std::thread::sleep(half_tick);
+        if is_busy || total() != seen {
+            std::thread::sleep(Duration::from_millis(SILENCE_MS));
+        }
         let before = std::mem::replace(&mut seen, total());
         quiet_ticks = if seen == before { quiet_ticks.saturating_add(1) } else { 0 };
         let now_ms = started.elapsed().as_millis() as u64;
