@@ -15,8 +15,11 @@ use crate::client::consumer::{ConsumerOptions, Event};
 use crate::client::producer::{Delivery, Message, ProducerOptions};
 use crate::client::{Admin, Consumer, Producer};
 use crate::model::record::{PROPERTY_TAGS, RecordView, property};
-use crate::model::{GroupName, QueueOffset};
+use crate::model::{GroupName, QueueOffset, TopicName};
 
+/// How long a message may take to be stored, ms: somebody waits for it, and a broker that restarts is
+/// back sooner.
+const SEND_TIMEOUT_MS: u64 = 5_000;
 /// How long one look for new messages waits, ms.
 const FETCH_WAIT_MS: u64 = 500;
 
@@ -88,6 +91,8 @@ struct SentRow {
     broker: String,
     queue: u32,
     offset: u64,
+    /// What `msg get` finds it by; of brokers with an IPv4 address.
+    id: Option<String>,
 }
 
 #[derive(Serialize)]
@@ -96,6 +101,7 @@ struct MessageRow {
     broker: String,
     queue: u32,
     offset: u64,
+    id: Option<String>,
     stored_at_ms: u64,
     tag: String,
     body: String,
@@ -129,26 +135,44 @@ fn send(
     };
     let message = Message { tag, keys, ..Message::new(parse_name(topic)?, body) };
     let group = GroupName::new("RINGMQ_CLI").expect("it is a legal name");
-    let mut producer = Producer::new(ProducerOptions::new(target.client(), group))?;
-    let mut rows = Vec::new();
+    let mut options = ProducerOptions::new(target.client(), group);
+    options.outbox.delivery_timeout_ms = SEND_TIMEOUT_MS;
+    // Brokers tell the place of a batch's first message only.
+    options.outbox.batch_count_max = 1;
+    let mut producer = Producer::new(options)?;
+    let mut outcomes = Vec::new();
     for _ in 0..repeat {
         producer.send(message.clone())?;
-        for outcome in producer.poll(0) {
-            rows.push(sent_row(outcome.delivery)?);
-        }
+        outcomes.extend(producer.poll(0));
     }
-    for outcome in producer.close() {
-        rows.push(sent_row(outcome.delivery)?);
+    outcomes.extend(producer.flush());
+    let (rows, failures): (Vec<_>, Vec<_>) = outcomes
+        .into_iter()
+        .map(|outcome| sent_row(&producer, &message.topic, outcome.delivery))
+        .partition(Result::is_ok);
+    producer.close();
+    let rows: Vec<SentRow> = rows.into_iter().flatten().collect();
+    if !rows.is_empty() {
+        output::print(target.output, &rows, &["BROKER", "QUEUE", "OFFSET", "ID"], |row| {
+            let id = row.id.clone().unwrap_or_else(|| "-".to_owned());
+            vec![row.broker.clone(), row.queue.to_string(), row.offset.to_string(), id]
+        })?;
     }
-    output::print(target.output, &rows, &["BROKER", "QUEUE", "OFFSET"], |row| {
-        vec![row.broker.clone(), row.queue.to_string(), row.offset.to_string()]
-    })
+    failures.into_iter().find_map(Result::err).map_or(Ok(()), Err)
 }
 
-fn sent_row(delivery: Delivery) -> Result<SentRow, Failure> {
+fn sent_row(
+    producer: &Producer,
+    topic: &TopicName,
+    delivery: Delivery,
+) -> Result<SentRow, Failure> {
     match delivery {
-        Delivery::Stored { broker, queue, offset, .. } => {
-            Ok(SentRow { broker: broker.to_string(), queue: queue.0, offset: offset.0 })
+        Delivery::Stored { broker, queue, offset, position, .. } => {
+            let address = producer.address_of(topic, &broker);
+            let address = address.and_then(|address| address.parse().ok());
+            let id = address.zip(position).map(|(broker, offset)| MessageId { broker, offset });
+            let id = id.map(|id| id.to_string());
+            Ok(SentRow { broker: broker.to_string(), queue: queue.0, offset: offset.0, id })
         }
         Delivery::Refused { code: None, reason } => Err(Failure::unreachable(reason)),
         Delivery::Refused { code: Some(code), reason } => {
@@ -207,7 +231,7 @@ fn get(id: &str, target: &Target) -> Result<(), Failure> {
     let id: MessageId = id.parse()?;
     let message = Admin::new(target.client())?.message(&id)?;
     let record = message.record().map_err(Failure::failed)?;
-    show(&row_of(&record, &id.address.to_string(), record.queue_offset), target).map(|_| ())
+    show(&row_of(&record, &id.broker.to_string(), record.queue_offset), target).map(|_| ())
 }
 
 fn row_of(record: &RecordView<'_>, broker: &str, offset: QueueOffset) -> MessageRow {
@@ -217,6 +241,7 @@ fn row_of(record: &RecordView<'_>, broker: &str, offset: QueueOffset) -> Message
         broker: broker.to_owned(),
         queue: record.queue.0,
         offset: offset.0,
+        id: MessageId::of(record).map(|id| id.to_string()),
         stored_at_ms: record.stored_at.0,
         tag: String::from_utf8_lossy(tag).into_owned(),
         body: String::from_utf8_lossy(record.body).into_owned(),

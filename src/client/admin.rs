@@ -4,6 +4,8 @@
 //! concerned, to every NameServer; each of these orders may be repeated without harm, and is to be
 //! repeated when it ended with [`ClientError::Partly`].
 
+use std::fmt;
+use std::net::{Ipv4Addr, SocketAddrV4};
 use std::str::FromStr;
 
 use bytes::Bytes;
@@ -35,9 +37,23 @@ pub struct TopicDescription {
 /// The id a broker gives a message: where it is stored (remoting reference, 4.6).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MessageId {
-    /// `ip:port` of the broker.
-    pub address: String,
+    pub broker: SocketAddrV4,
     pub offset: LogOffset,
+}
+
+impl MessageId {
+    /// `None` for a record that a host with an IPv6 address has stored, which no id of this form names.
+    pub fn of(record: &RecordView<'_>) -> Option<Self> {
+        Some(Self { broker: record.store_host?.into(), offset: record.physical_offset })
+    }
+}
+
+/// As stock clients and tools write it.
+impl fmt::Display for MessageId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (address, port) = (self.broker.ip().to_bits(), self.broker.port());
+        write!(f, "{address:08X}{port:08X}{:016X}", self.offset.0)
+    }
 }
 
 impl FromStr for MessageId {
@@ -48,10 +64,10 @@ impl FromStr for MessageId {
         let is_id = text.len() == 32 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
         let digits = is_id.then_some(text).ok_or_else(bad)?;
         let part = |range| u64::from_str_radix(&digits[range], 16).map_err(|_| bad());
-        let [a, b, c, d] = (part(0..8)? as u32).to_be_bytes();
+        let address = Ipv4Addr::from_bits(part(0..8)? as u32);
         let port = u16::try_from(part(8..16)?).map_err(|_| bad())?;
         let offset = LogOffset(part(16..32)?);
-        Ok(Self { address: format!("{a}.{b}.{c}.{d}:{port}"), offset })
+        Ok(Self { broker: SocketAddrV4::new(address, port), offset })
     }
 }
 
@@ -154,7 +170,7 @@ impl Admin {
 
     /// The message that a broker gave this id.
     pub fn message(&mut self, id: &MessageId) -> Result<StoredMessage, ClientError> {
-        let address = &id.address;
+        let address = &id.broker.to_string();
         let request = Request::MessageByOffset { offset: id.offset };
         let read = |response: &Response| response.done().map(|()| response.body.clone());
         let message = StoredMessage(self.remote.ask(address, &request, read)?);

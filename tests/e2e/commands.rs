@@ -39,7 +39,8 @@ fn json_as_printed() {
 
     let sent = ask(&["msg", "send", "orders", "第一", "--tag", "new"]);
     let broker = sent[0]["broker"].as_str().unwrap();
-    assert_eq!(sent, json!([{"broker": broker, "queue": 0, "offset": 0}]));
+    let id = sent[0]["id"].as_str().unwrap();
+    assert_eq!(sent, json!([{"broker": broker, "queue": 0, "offset": 0, "id": id}]));
     let shard = brokers.iter().position(|name| *name == broker).unwrap();
     let queue = |nth: usize| {
         let count = u64::from(nth == shard);
@@ -67,9 +68,10 @@ fn json_as_printed() {
     assert!(stored_at_ms.as_u64().is_some_and(|at| at > 1_700_000_000_000), "{stored_at_ms}");
     assert_eq!(
         tailed,
-        json!({"topic": "orders", "broker": broker, "queue": 0, "offset": 0,
+        json!({"topic": "orders", "broker": broker, "queue": 0, "offset": 0, "id": id,
                "stored_at_ms": null, "tag": "new", "body": "第一"})
     );
+    assert_eq!(ask(&["msg", "get", id])["body"], "第一");
 
     // Stock clients are told an id, by which the message can be had.
     let ext = r#""a":"g","b":"orders","c":"TBW102","d":"4","e":"0","f":"0","g":"1","h":"0","i":"","j":"0","k":"false","m":"false""#;
@@ -77,13 +79,14 @@ fn json_as_printed() {
     stream.write_all(&frame(&header(310, 1, 0, ext), b"by hand")).unwrap();
     let stored: Value = serde_json::from_str(&answer(&mut stream)).unwrap();
     let fields = &stored["extFields"];
-    let mut got = ask(&["msg", "get", fields["msgId"].as_str().unwrap()]);
+    let id = fields["msgId"].as_str().unwrap();
+    let mut got = ask(&["msg", "get", id]);
     let offset: u64 = fields["queueOffset"].as_str().unwrap().parse().unwrap();
     assert!(got["stored_at_ms"].take().is_u64());
     assert_eq!(
         got,
         json!({"topic": "orders", "broker": ports.broker_address().to_string(), "queue": 0,
-               "offset": offset, "stored_at_ms": null, "tag": "", "body": "by hand"})
+               "offset": offset, "id": id, "stored_at_ms": null, "tag": "", "body": "by hand"})
     );
 
     assert_eq!(ask(&["topic", "delete", "orders"]), on_both);
@@ -122,9 +125,11 @@ fn what_cannot_be_reached_has_an_exit_code_of_its_own() {
         &["topic", "describe", "TBW102"],
         &["msg", "send", "TBW102", "x"],
     ];
+    let elsewhere = format!("127.0.0.2:{}", ports.broker);
     for args in of_topics {
         let (code, error) = code_of(args);
         assert_eq!(code, Some(4), "{args:?}: {error}");
+        assert!(error.contains(&elsewhere), "{args:?} does not say where: {error}");
     }
     assert!(broker.terminate().success());
     assert!(nameserver.terminate().success());

@@ -178,7 +178,7 @@ fn a_cluster_is_described() {
 #[test]
 fn a_message_is_found_by_its_id() {
     let (b0, _told_b0) = broker("b0", false);
-    let id = |offset| MessageId { address: b0.address.clone(), offset: LogOffset(offset) };
+    let id = |offset| MessageId { broker: b0.address.parse().unwrap(), offset: LogOffset(offset) };
     let mut admin = admin(&[&dead_address()]);
     let found = admin.message(&id(7)).unwrap();
     assert_eq!(found.record().unwrap().body, b"found");
@@ -197,9 +197,10 @@ fn an_error_says_who_was_asked() {
 
 #[test]
 fn a_message_id_is_host_and_offset() {
-    let id = MessageId { address: "127.0.0.1:10911".to_owned(), offset: LogOffset(1_234) };
+    let id = MessageId { broker: "127.0.0.1:10911".parse().unwrap(), offset: LogOffset(1_234) };
     assert_eq!("7F00000100002A9F00000000000004D2".parse(), Ok(id.clone()));
-    assert_eq!("7f00000100002a9f00000000000004d2".parse(), Ok(id));
+    assert_eq!("7f00000100002a9f00000000000004d2".parse(), Ok(id.clone()));
+    assert_eq!(id.to_string(), "7F00000100002A9F00000000000004D2");
     let wrong = [
         "",
         "7F00000100002A9F00000000000004D",

@@ -25,7 +25,7 @@ use crate::model::reply::{Route, RouteQueues};
 use crate::model::topic::{AUTO_CREATE_TEMPLATE, PERM_INHERIT, PERM_WRITE};
 use crate::model::{GroupName, QueueId, Refusal, Timestamp, TopicName};
 use crate::wire::codes::response;
-use crate::wire::{HeaderEncoding, ReplyError};
+use crate::wire::{HeaderEncoding, ReplyError, Stored};
 use message::{AUTO_CREATE_QUEUE_COUNT, encode_batch};
 use outbox::{Attempt, Batch, LaneKey, Outbox, Queued, Retry};
 
@@ -159,6 +159,12 @@ impl Producer {
         self.outbox.waiting_count()
     }
 
+    /// Where `broker` takes the messages of `topic`, as far as the route is known.
+    pub fn address_of(&self, topic: &TopicName, broker: &str) -> Option<String> {
+        let route = self.remote.known_route(topic.as_str())?;
+        master_address(&route, broker).map(str::to_owned)
+    }
+
     fn turn(&mut self, until: Timestamp) {
         self.dispatch();
         let until = self.outbox.poll_timeout().map_or(until, |due| due.min(until));
@@ -170,7 +176,7 @@ impl Producer {
             }
             let Some((call, result)) = finished else { break };
             if let Some(batch) = self.in_flight.remove(&call) {
-                let attempt = self.judge(result);
+                let attempt = self.judge(&batch, result);
                 self.handle_attempt(batch, attempt);
                 // A full connection may have room again.
                 self.outbox.release();
@@ -197,7 +203,10 @@ impl Producer {
             Dialect::Known(_) if self.is_assumed(&key.topic) => HeaderEncoding::Json,
             Dialect::Known(encoding) => encoding,
             Dialect::Asking => return self.outbox.hold(batch),
-            Dialect::Unreachable(why) => return self.handle_attempt(batch, not_reached(why)),
+            Dialect::Unreachable(why) => {
+                let attempt = not_reached(self.with_place(&batch, why));
+                return self.handle_attempt(batch, attempt);
+            }
         };
         if !self.remote.has_room(&address) {
             return self.outbox.hold(batch);
@@ -211,14 +220,27 @@ impl Producer {
     }
 
     /// What an answer, or none, says about a batch.
-    fn judge(&self, result: CallResult) -> Attempt {
+    fn judge(&self, batch: &Batch, result: CallResult) -> Attempt {
         match result.map(|response| response.produced()) {
-            Ok(Ok(stored)) => Attempt::Stored { first: stored.queue_offset, code: stored.code },
+            Ok(Ok(stored)) => {
+                let Stored { queue_offset: first, position, code, .. } = stored;
+                Attempt::Stored { first, position, code }
+            }
             Ok(Err(error)) => judge_refusal(error, self.repeat_unknown),
-            Err(CallError::NotSent(why)) => not_reached(why),
-            Err(CallError::Unanswered(reason)) => {
+            Err(CallError::NotSent(why)) => not_reached(self.with_place(batch, why)),
+            Err(CallError::Unanswered(why)) => {
+                let reason = self.with_place(batch, why);
                 Attempt::Unknown { reason, is_repeated: self.repeat_unknown }
             }
+        }
+    }
+
+    /// What went wrong, and with whom.
+    fn with_place(&self, batch: &Batch, why: String) -> String {
+        let LaneKey { topic, broker, .. } = self.outbox.key(batch.lane);
+        match self.address_of(topic, broker) {
+            Some(address) => format!("{broker} at {address}: {why}"),
+            None => format!("{broker}: {why}"),
         }
     }
 

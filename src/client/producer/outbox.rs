@@ -21,7 +21,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::client::ClientError;
-use crate::model::{QueueId, QueueOffset, Timestamp, TopicName};
+use crate::model::{LogOffset, QueueId, QueueOffset, Timestamp, TopicName};
 
 /// Most lanes of one producer.
 const LANES_MAX: usize = 65_536;
@@ -99,7 +99,14 @@ pub struct Outcome {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Delivery {
     /// Acknowledged. `code` is 0, or says how a stock broker stored it less safely than configured.
-    Stored { broker: Arc<str>, queue: QueueId, offset: QueueOffset, code: i32 },
+    /// `position` is known of the first message of a batch, when the broker tells.
+    Stored {
+        broker: Arc<str>,
+        queue: QueueId,
+        offset: QueueOffset,
+        position: Option<LogOffset>,
+        code: i32,
+    },
     /// Certainly not stored. `code` is `None` when no broker was reached.
     Refused { code: Option<i32>, reason: String },
     /// Maybe stored, maybe not.
@@ -118,6 +125,8 @@ pub struct Batch {
     refusals: u32,
     not_before: Timestamp,
     give_up_at: Timestamp,
+    /// Why the newest attempt has failed.
+    last_reason: Option<String>,
     /// Why an earlier attempt may have stored it.
     maybe_stored: Option<String>,
 }
@@ -133,6 +142,7 @@ impl Batch {
             refusals: 0,
             not_before: now.plus_ms(options.linger_ms),
             give_up_at: now.plus_ms(options.delivery_timeout_ms),
+            last_reason: None,
             maybe_stored: None,
         }
     }
@@ -153,19 +163,23 @@ impl Batch {
 pub enum Attempt {
     Stored {
         first: QueueOffset,
+        /// Of the first message.
+        position: Option<LogOffset>,
         code: i32,
     },
     /// Not stored.
-    Refused {
-        code: Option<i32>,
-        reason: String,
-        retry: Retry,
-    },
+    Refused { code: Option<i32>, reason: String, retry: Retry },
     /// Not known; `is_repeated` says whether to try again and risk storing it twice.
-    Unknown {
-        reason: String,
-        is_repeated: bool,
-    },
+    Unknown { reason: String, is_repeated: bool },
+}
+
+impl Attempt {
+    fn reason(&self) -> Option<&str> {
+        match self {
+            Self::Stored { .. } => None,
+            Self::Refused { reason, .. } | Self::Unknown { reason, .. } => Some(reason),
+        }
+    }
 }
 
 /// Whether a refused batch is worth another attempt.
@@ -317,7 +331,10 @@ impl Outbox {
             if !is_late {
                 return Some(batch);
             }
-            let reason = format!("not sent within {} ms", self.options.delivery_timeout_ms);
+            let mut reason = format!("not sent within {} ms", self.options.delivery_timeout_ms);
+            if let Some(last) = &batch.last_reason {
+                reason = format!("{reason}: {last}");
+            }
             self.finish(batch, Attempt::Refused { code: None, reason, retry: Retry::No });
         }
         None
@@ -361,6 +378,7 @@ impl Outbox {
         match again_at {
             Some(at) if at < batch.give_up_at => {
                 batch.not_before = at;
+                batch.last_reason = attempt.reason().map(str::to_owned);
                 if !batch.is_pinned {
                     return Some(batch);
                 }
@@ -407,9 +425,10 @@ impl Outbox {
             self.waiting_count -= 1;
             self.waiting_bytes -= message.size();
             let delivery = match (&attempt, &first_reason) {
-                (Attempt::Stored { first, code }, _) => {
+                (&Attempt::Stored { first, position, code }, _) => {
                     let offset = first.plus(index as u64);
-                    Delivery::Stored { broker: broker.clone(), queue, offset, code: *code }
+                    let position = position.filter(|_| index == 0);
+                    Delivery::Stored { broker: broker.clone(), queue, offset, position, code }
                 }
                 (_, Some(reason)) | (Attempt::Unknown { reason, .. }, None) => {
                     Delivery::Unknown { reason: reason.clone() }

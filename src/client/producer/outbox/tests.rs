@@ -45,7 +45,7 @@ fn refused(retry: Retry) -> Attempt {
 }
 
 fn stored(first: u64) -> Attempt {
-    Attempt::Stored { first: QueueOffset(first), code: 0 }
+    Attempt::Stored { first: QueueOffset(first), position: Some(LogOffset(100)), code: 0 }
 }
 
 /// What became of the tickets, as one letter each.
@@ -94,6 +94,7 @@ fn each_message_learns_where_it_was_stored() {
             broker: "b".into(),
             queue: QueueId(0),
             offset: QueueOffset(offset),
+            position: (ticket == 0).then_some(LogOffset(100)),
             code: 0,
         },
     };
@@ -115,6 +116,18 @@ fn pinned_messages_keep_their_order_through_repetitions() {
     outbox.handle_attempt(again, stored(0), Timestamp(10));
     let second = outbox.poll_batch(Timestamp(10)).unwrap();
     assert_eq!(tickets(&second), [3, 4, 5]);
+}
+
+#[test]
+fn what_is_given_up_says_why_it_was_not_taken() {
+    let (mut outbox, lane) = outbox();
+    outbox.push(lane, message(0, 10), true, Timestamp(0));
+    let batch = outbox.poll_batch(Timestamp(LINGER_MS)).unwrap();
+    outbox.handle_attempt(batch, busy(), Timestamp(LINGER_MS));
+    assert!(outbox.poll_batch(Timestamp(1 << 40)).is_none());
+    let delivery = outbox.take_outcomes().remove(0).delivery;
+    let Delivery::Refused { reason, .. } = delivery else { panic!("{delivery:?}") };
+    assert!(reason.starts_with("not sent within") && reason.ends_with(": busy"), "{reason}");
 }
 
 #[test]
