@@ -12,13 +12,13 @@ use ringmq::model::record::{RecordView, property};
 use ringmq::model::reply::{PullStatus, Pulled};
 use ringmq::model::request::{Expression, Produce, Pull, QueueOf};
 use ringmq::model::{
-    GroupName, QueueId, QueueOffset, Refusal, Reply, Request, ShardId, Timestamp, TopicConfig,
-    TopicName,
+    GroupName, Moment, Now, QueueId, QueueOffset, Refusal, Reply, Request, ShardId, Timestamp,
+    TopicConfig, TopicName,
 };
 use ringmq::sim::{self, Rng, SimDisk};
 use ringmq::storage::{Flush, StoreConfig};
 
-const NOW: Timestamp = Timestamp(1_700_000_000_000);
+const NOW: Now = Now { wall: Timestamp(1_700_000_000_000), moment: Moment(7) };
 
 fn store_config() -> StoreConfig {
     StoreConfig {
@@ -42,7 +42,7 @@ fn broker_config(auto_create_topics: bool) -> BrokerConfig {
         shard: ShardId(0),
         store_host: ringmq::model::record::Host { address: [127, 0, 0, 1], port: 10_911.into() },
         auto_create_topics,
-        started_at: NOW,
+        started_at: NOW.wall,
     }
 }
 
@@ -70,7 +70,7 @@ fn produce(name: &str, queue: u32, tag: &str, body: &[u8]) -> Produce {
         default_queue_count: 4,
         queue: Some(QueueId(queue)),
         system_flag: 0,
-        born_at: NOW,
+        born_at: NOW.wall,
         flag: 5,
         properties: Bytes::from(format!("TAGS\x01{tag}\x02KEYS\x01k\x02")),
         reconsume_times: 0,
@@ -272,8 +272,8 @@ fn a_held_pull_is_answered_by_the_first_match_or_by_its_deadline() {
         let released = broker.advance();
         assert_eq!(released.iter().map(|one| one.origin.ticket).collect::<Vec<_>>(), [1]);
 
-        assert!(broker.expire(NOW.plus_ms(999)).is_empty());
-        let expired = broker.expire(NOW.plus_ms(1000));
+        assert!(broker.expire(NOW.moment.plus_ms(999)).is_empty());
+        let expired = broker.expire(NOW.moment.plus_ms(1000));
         assert_eq!(expired.len(), 1);
         let Outcome::Now(Answer { reply: Ok(Reply::Pulled(pulled)), .. }) = &expired[0].outcome
         else {
@@ -397,7 +397,7 @@ async fn run_until_power_is_lost(disk: &SimDisk, rng: &mut Rng, promised: &mut P
             }
         }
         broker.advance();
-        if rng.below(3) == 0 && broker.maintain(NOW, rng.below(4) == 0).await.is_err() {
+        if rng.below(3) == 0 && broker.maintain(NOW.wall, rng.below(4) == 0).await.is_err() {
             return;
         }
     }
@@ -534,7 +534,7 @@ fn a_batch_whose_properties_just_do_not_fit_is_refused() {
 async fn fill_segments(broker: &Broker<SimDisk>, tag: &str, segments: usize) {
     while broker.store().stats().segment_count < segments {
         send(broker, produce("t", 0, tag, &[7; 3000])).await.unwrap();
-        broker.maintain(NOW, false).await.unwrap();
+        broker.maintain(NOW.wall, false).await.unwrap();
     }
 }
 
@@ -577,7 +577,7 @@ fn messages_of_a_queue_that_was_taken_away_come_back_with_it() {
         }
         set(&broker, 2);
         commit(&broker).await;
-        broker.maintain(NOW, true).await.unwrap();
+        broker.maintain(NOW.wall, true).await.unwrap();
         let broker = open(&disk).await;
         set(&broker, 4);
         commit(&broker).await;

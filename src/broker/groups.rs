@@ -3,17 +3,17 @@
 //! Known from heartbeats, forgotten when the connection closes or no heartbeat comes for
 //! [`CLIENT_LEASE_MS`] (remoting reference, 5.23). Nothing of it is durable: clients tell it again.
 //!
-//! What holds at all times: no group is without members, and `counts` counts what the groups hold.
-//! Names are at most 255 bytes long, so what can be counted has a size too: some 100 MB when every
-//! bound is reached.
+//! What holds at all times: no group is without members, and the ledger says what the groups hold: how
+//! many of each, and which members are of which connection. Names are at most 255 bytes long, so what
+//! can be counted has a size too: some 100 MB when every bound is reached.
 
 use std::collections::BTreeMap;
 
-use rustc_hash::FxHashMap;
+use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::filter::TagFilter;
 use crate::model::request::{ConsumerData, Heartbeat, SubscriptionData};
-use crate::model::{ClientId, GroupName, Refusal, Timestamp, TopicName};
+use crate::model::{ClientId, GroupName, Moment, Refusal, TopicName};
 
 /// A client that has not sent a heartbeat for this long is gone, ms.
 pub const CLIENT_LEASE_MS: u64 = 120_000;
@@ -27,21 +27,42 @@ const GROUP_MEMBERS_MAX: usize = 10_000;
 const SUBSCRIPTIONS_MAX: usize = 100_000;
 const TAGS_MAX: usize = 1_000_000;
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Groups {
     consumers: Table,
     producers: Table,
-    counts: Counts,
+    ledger: Ledger,
 }
 
-type Table = FxHashMap<GroupName, Group>;
+/// Consumer groups, or producer groups.
+#[derive(Debug)]
+struct Table {
+    role: Role,
+    groups: FxHashMap<GroupName, Group>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Role {
+    Consumer,
+    Producer,
+}
 
 /// What all groups hold together.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Counts {
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Ledger {
     members: usize,
     subscriptions: usize,
     tags: usize,
+    /// By connection, so that its end costs what it held.
+    seats: FxHashMap<u64, FxHashSet<Seat>>,
+}
+
+/// A member's place in a group.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Seat {
+    role: Role,
+    group: GroupName,
+    client: ClientId,
 }
 
 #[derive(Debug, Default)]
@@ -56,13 +77,21 @@ struct Group {
 #[derive(Clone, Copy, Debug)]
 struct Member {
     connection: u64,
-    seen_at: Timestamp,
+    seen_at: Moment,
 }
 
 #[derive(Clone, Debug)]
 struct Subscription {
     filter: TagFilter,
     version: i64,
+}
+
+impl Default for Groups {
+    fn default() -> Self {
+        let table = |role| Table { role, groups: FxHashMap::default() };
+        let (consumers, producers) = (table(Role::Consumer), table(Role::Producer));
+        Self { consumers, producers, ledger: Ledger::default() }
+    }
 }
 
 impl Groups {
@@ -73,19 +102,19 @@ impl Groups {
         &mut self,
         heartbeat: &Heartbeat,
         connection: u64,
-        now: Timestamp,
+        now: Moment,
     ) -> Result<(), Refusal> {
-        let Self { consumers, producers, counts } = self;
+        let Self { consumers, producers, ledger } = self;
         let member = Member { connection, seen_at: now };
         // One copy for all groups, and none of the buffer that the heartbeat was read from.
         let client = ClientId::from(&*heartbeat.client);
         let mut taken = Ok(());
         for group in &heartbeat.producers {
-            taken = taken.and(join(producers, group, &client, member, counts).map(|_| ()));
+            taken = taken.and(producers.join(group, &client, member, ledger).map(|_| ()));
         }
         for consumer in &heartbeat.consumers {
-            let joined = join(consumers, &consumer.group, &client, member, counts);
-            taken = taken.and(joined.and_then(|group| group.subscribe(consumer, counts)));
+            let joined = consumers.join(&consumer.group, &client, member, ledger);
+            taken = taken.and(joined.and_then(|group| group.subscribe(consumer, ledger)));
         }
         taken
     }
@@ -96,31 +125,47 @@ impl Groups {
         producer: Option<&GroupName>,
         consumer: Option<&GroupName>,
     ) {
-        let Self { consumers, producers, counts } = self;
-        for (table, name) in [(producers, producer), (consumers, consumer)] {
-            let Some((name, group)) = name.and_then(|name| Some((name, table.get_mut(name)?)))
-            else {
-                continue;
-            };
-            counts.members -= usize::from(group.members.remove(client).is_some());
-            if group.members.is_empty() {
-                counts.forget(group);
-                table.remove(name);
+        for (role, group) in [(Role::Producer, producer), (Role::Consumer, consumer)] {
+            if let Some(group) = group {
+                self.leave(&Seat { role, group: group.clone(), client: client.clone() });
             }
         }
     }
 
     pub fn connection_closed(&mut self, connection: u64) {
-        self.retain(|member| member.connection != connection);
+        let seats: Vec<Seat> =
+            self.ledger.seats.get(&connection).into_iter().flatten().cloned().collect();
+        seats.iter().for_each(|seat| self.leave(seat));
     }
 
     /// Forgets clients that have been silent for too long.
-    pub fn expire(&mut self, now: Timestamp) {
-        self.retain(|member| now.ms_since(member.seen_at) < CLIENT_LEASE_MS);
+    pub fn expire(&mut self, now: Moment) {
+        let is_silent = |member: &Member| now.ms_since(member.seen_at) >= CLIENT_LEASE_MS;
+        let silent: Vec<Seat> = [&self.producers, &self.consumers]
+            .into_iter()
+            .flat_map(|table| table.seats_of(is_silent))
+            .collect();
+        silent.iter().for_each(|seat| self.leave(seat));
+    }
+
+    /// Frees a seat, if it is taken.
+    fn leave(&mut self, seat: &Seat) {
+        let Self { consumers, producers, ledger } = self;
+        let table = match seat.role {
+            Role::Consumer => consumers,
+            Role::Producer => producers,
+        };
+        let Some(group) = table.groups.get_mut(&seat.group) else { return };
+        let Some(member) = group.members.remove(&seat.client) else { return };
+        ledger.seat_left(member.connection, seat);
+        if group.members.is_empty() {
+            ledger.group_left(group);
+            table.groups.remove(&seat.group);
+        }
     }
 
     pub fn members(&self, group: &GroupName) -> Result<Vec<ClientId>, Refusal> {
-        match self.consumers.get(group) {
+        match self.consumers.groups.get(group) {
             Some(group) => Ok(group.members.keys().cloned().collect()),
             None => Err(Refusal::NoConsumer(group.detached())),
         }
@@ -134,7 +179,8 @@ impl Groups {
         topic: &TopicName,
         version: i64,
     ) -> Result<TagFilter, Refusal> {
-        let known = self.consumers.get(group).and_then(|group| group.subscriptions.get(topic));
+        let known =
+            self.consumers.groups.get(group).and_then(|group| group.subscriptions.get(topic));
         let Some(subscription) = known else {
             return Err(Refusal::NotSubscribed {
                 group: group.detached(),
@@ -146,33 +192,83 @@ impl Groups {
         }
         Ok(subscription.filter.clone())
     }
+}
 
-    fn retain(&mut self, keep: impl Fn(&Member) -> bool) {
-        let counts = &mut self.counts;
-        for table in [&mut self.producers, &mut self.consumers] {
-            table.retain(|_, group| {
-                counts.members -= group.members.len();
-                group.members.retain(|_, member| keep(member));
-                counts.members += group.members.len();
-                if group.members.is_empty() {
-                    counts.forget(group);
-                }
-                !group.members.is_empty()
-            });
+impl Table {
+    /// Makes `client` a member of the group called `name`, which begins with its first member.
+    fn join(
+        &mut self,
+        name: &GroupName,
+        client: &ClientId,
+        member: Member,
+        ledger: &mut Ledger,
+    ) -> Result<&mut Group, Refusal> {
+        let group = self.groups.get(name);
+        let is_member = group.is_some_and(|group| group.members.contains_key(client));
+        if group.is_none() && self.groups.len() >= GROUPS_MAX {
+            return full("groups", GROUPS_MAX);
         }
+        if group.is_some_and(|group| group.members.len() >= GROUP_MEMBERS_MAX) && !is_member {
+            return full("members of this group", GROUP_MEMBERS_MAX);
+        }
+        if ledger.members >= MEMBERS_MAX && !is_member {
+            return full("members of groups", MEMBERS_MAX);
+        }
+        let name = match self.groups.get_key_value(name) {
+            Some((known, _)) => known.clone(),
+            None => name.detached(),
+        };
+        let seat = Seat { role: self.role, group: name.clone(), client: client.clone() };
+        let group = self.groups.entry(name).or_default();
+        let before = group.members.insert(client.clone(), member);
+        if before.is_none_or(|before| before.connection != member.connection) {
+            if let Some(before) = before {
+                ledger.seat_left(before.connection, &seat);
+            }
+            ledger.seat_taken(member.connection, seat);
+        }
+        Ok(group)
+    }
+
+    fn seats_of(&self, is_wanted: impl Fn(&Member) -> bool) -> Vec<Seat> {
+        let role = self.role;
+        let seats = self.groups.iter().flat_map(|(group, of)| {
+            let wanted = of.members.iter().filter(|(_, member)| is_wanted(member));
+            wanted.map(move |(client, _)| Seat {
+                role,
+                group: group.clone(),
+                client: client.clone(),
+            })
+        });
+        seats.collect()
     }
 }
 
-impl Counts {
+impl Ledger {
+    fn seat_taken(&mut self, connection: u64, seat: Seat) {
+        let is_new = self.seats.entry(connection).or_default().insert(seat);
+        assert!(is_new, "a seat is taken once");
+        self.members += 1;
+    }
+
+    fn seat_left(&mut self, connection: u64, seat: &Seat) {
+        let seats = self.seats.get_mut(&connection).expect("whoever sits is in the ledger");
+        assert!(seats.remove(seat), "whoever sits is in the ledger");
+        if seats.is_empty() {
+            self.seats.remove(&connection);
+        }
+        self.members -= 1;
+    }
+
     /// Takes out what a group without members held.
-    fn forget(&mut self, group: &Group) {
+    fn group_left(&mut self, group: &Group) {
         self.subscriptions -= group.subscriptions.len();
         self.tags -= group.tag_count;
     }
 }
 
 impl Group {
-    fn subscribe(&mut self, consumer: &ConsumerData, counts: &mut Counts) -> Result<(), Refusal> {
+    fn subscribe(&mut self, consumer: &ConsumerData, ledger: &mut Ledger) -> Result<(), Refusal> {
         let read = |data: &SubscriptionData| {
             // An expression that cannot be read here is refused when the group pulls; until then
             // it must not stop the heartbeat.
@@ -182,47 +278,19 @@ impl Group {
         let subscriptions: FxHashMap<_, _> =
             consumer.subscriptions.iter().filter_map(read).collect();
         let tag_count = subscriptions.values().map(|one| one.filter.tag_count()).sum();
-        let subscription_count = counts.subscriptions - self.subscriptions.len();
+        let subscription_count = ledger.subscriptions - self.subscriptions.len();
         if subscription_count + subscriptions.len() > SUBSCRIPTIONS_MAX {
             return full("subscriptions", SUBSCRIPTIONS_MAX);
         }
-        if counts.tags - self.tag_count + tag_count > TAGS_MAX {
+        if ledger.tags - self.tag_count + tag_count > TAGS_MAX {
             return full("tags of subscriptions", TAGS_MAX);
         }
-        counts.subscriptions = subscription_count + subscriptions.len();
-        counts.tags = counts.tags - self.tag_count + tag_count;
+        ledger.subscriptions = subscription_count + subscriptions.len();
+        ledger.tags = ledger.tags - self.tag_count + tag_count;
         self.subscriptions = subscriptions;
         self.tag_count = tag_count;
         Ok(())
     }
-}
-
-/// Makes `client` a member of the group called `name`, which begins with its first member.
-fn join<'a>(
-    table: &'a mut Table,
-    name: &GroupName,
-    client: &ClientId,
-    member: Member,
-    counts: &mut Counts,
-) -> Result<&'a mut Group, Refusal> {
-    let group = table.get(name);
-    let is_member = group.is_some_and(|group| group.members.contains_key(client));
-    if group.is_none() && table.len() >= GROUPS_MAX {
-        return full("groups", GROUPS_MAX);
-    }
-    if group.is_some_and(|group| group.members.len() >= GROUP_MEMBERS_MAX) && !is_member {
-        return full("members of this group", GROUP_MEMBERS_MAX);
-    }
-    if counts.members >= MEMBERS_MAX && !is_member {
-        return full("members of groups", MEMBERS_MAX);
-    }
-    if group.is_none() {
-        table.insert(name.detached(), Group::default());
-    }
-    counts.members += usize::from(!is_member);
-    let group = table.get_mut(name).expect("it was there or was just put there");
-    group.members.insert(client.clone(), member);
-    Ok(group)
 }
 
 #[cold]
@@ -234,6 +302,7 @@ fn full<T>(what: &'static str, count_max: usize) -> Result<T, Refusal> {
 mod tests {
     use super::*;
     use crate::model::request::{ConsumeType, Expression, MessageModel, SubscriptionData};
+    use crate::sim::Rng;
 
     fn group() -> GroupName {
         GroupName::new("g").unwrap()
@@ -264,10 +333,10 @@ mod tests {
     fn members_come_with_heartbeats_and_go_with_connections_and_time() {
         let mut groups = Groups::default();
         assert_eq!(groups.members(&group()), Err(Refusal::NoConsumer(group())));
-        groups.heartbeat(&heartbeat("b", 1), 1, Timestamp(0)).unwrap();
-        groups.heartbeat(&heartbeat("a", 1), 2, Timestamp(60_000)).unwrap();
+        groups.heartbeat(&heartbeat("b", 1), 1, Moment(0)).unwrap();
+        groups.heartbeat(&heartbeat("a", 1), 2, Moment(60_000)).unwrap();
         assert_eq!(members(&groups), ["a", "b"]);
-        groups.expire(Timestamp(CLIENT_LEASE_MS));
+        groups.expire(Moment(CLIENT_LEASE_MS));
         assert_eq!(members(&groups), ["a"]);
         groups.connection_closed(2);
         assert!(members(&groups).is_empty());
@@ -276,8 +345,8 @@ mod tests {
     #[test]
     fn a_client_that_comes_back_on_another_connection_survives_the_old_one() {
         let mut groups = Groups::default();
-        groups.heartbeat(&heartbeat("a", 1), 1, Timestamp(0)).unwrap();
-        groups.heartbeat(&heartbeat("a", 1), 2, Timestamp(1)).unwrap();
+        groups.heartbeat(&heartbeat("a", 1), 1, Moment(0)).unwrap();
+        groups.heartbeat(&heartbeat("a", 1), 2, Moment(1)).unwrap();
         groups.connection_closed(1);
         assert_eq!(members(&groups), ["a"]);
     }
@@ -286,7 +355,7 @@ mod tests {
     fn a_pull_with_a_newer_subscription_waits_for_the_heartbeat() {
         let mut groups = Groups::default();
         assert!(matches!(groups.filter(&group(), &topic(), 0), Err(Refusal::NotSubscribed { .. })));
-        groups.heartbeat(&heartbeat("a", 5), 1, Timestamp(0)).unwrap();
+        groups.heartbeat(&heartbeat("a", 5), 1, Moment(0)).unwrap();
         assert!(groups.filter(&group(), &topic(), 5).is_ok());
         assert_eq!(
             groups.filter(&group(), &topic(), 6),
@@ -302,25 +371,61 @@ mod tests {
         Heartbeat { client: client.into(), producers: producers.to_vec(), consumers: vec![] }
     }
 
-    /// The counts, made anew.
-    fn counted(groups: &Groups) -> Counts {
-        let mut counts = Counts::default();
-        for group in groups.producers.values().chain(groups.consumers.values()) {
-            assert!(!group.members.is_empty());
-            counts.members += group.members.len();
-            counts.subscriptions += group.subscriptions.len();
-            counts.tags +=
-                group.subscriptions.values().map(|s| s.filter.tag_count()).sum::<usize>();
+    /// The ledger, made anew.
+    fn counted(groups: &Groups) -> Ledger {
+        let mut ledger = Ledger::default();
+        for table in [&groups.producers, &groups.consumers] {
+            for (name, group) in &table.groups {
+                assert!(!group.members.is_empty());
+                ledger.subscriptions += group.subscriptions.len();
+                ledger.tags +=
+                    group.subscriptions.values().map(|s| s.filter.tag_count()).sum::<usize>();
+                for (client, member) in &group.members {
+                    let (group, client) = (name.clone(), client.clone());
+                    ledger.seat_taken(member.connection, Seat { role: table.role, group, client });
+                }
+            }
         }
-        counts
+        ledger
+    }
+
+    fn counts(ledger: &Ledger) -> (usize, usize, usize) {
+        (ledger.members, ledger.subscriptions, ledger.tags)
+    }
+
+    /// Clients come, come again on other connections, sign off, fall silent and lose connections.
+    #[test]
+    fn the_ledger_says_what_the_groups_hold() {
+        let (mut groups, mut rng) = (Groups::default(), Rng::from_seed(3));
+        let all = names(4);
+        for step in 0..5_000 {
+            let (client, connection) = (format!("c{}", rng.below(6)), rng.below(5));
+            let of = all[rng.below(4) as usize].clone();
+            match rng.below(8) {
+                0..4 => {
+                    let mut beat = heartbeat(&client, 1);
+                    beat.consumers[0].group = of.clone();
+                    beat.producers = all[rng.below(4) as usize..].to_vec();
+                    groups.heartbeat(&beat, connection, Moment(step)).unwrap();
+                }
+                4 => groups.connection_closed(connection),
+                5 => groups.unregister(&client.into(), Some(&of), None),
+                6 => groups.unregister(&client.into(), None, Some(&of)),
+                _ => groups.expire(Moment(step + CLIENT_LEASE_MS - rng.below(20))),
+            }
+            assert_eq!(groups.ledger, counted(&groups), "step {step}");
+        }
+        (0..5).for_each(|connection| groups.connection_closed(connection));
+        assert_eq!(groups.ledger, Ledger::default());
+        assert!(groups.producers.groups.is_empty() && groups.consumers.groups.is_empty());
     }
 
     #[test]
     fn all_groups_of_a_client_hold_one_copy_of_its_id() {
         let mut groups = Groups::default();
         let groups_of_it = names(3);
-        groups.heartbeat(&producers_of("c".repeat(200), &groups_of_it), 1, Timestamp(0)).unwrap();
-        let members = groups_of_it.iter().map(|group| &groups.producers[group].members);
+        groups.heartbeat(&producers_of("c".repeat(200), &groups_of_it), 1, Moment(0)).unwrap();
+        let members = groups_of_it.iter().map(|group| &groups.producers.groups[group].members);
         let places: Vec<*const u8> =
             members.map(|members| members.first_key_value().unwrap().0.as_ptr()).collect();
         assert_eq!(places, [places[0]; 3]);
@@ -332,22 +437,22 @@ mod tests {
         let mut groups = Groups::default();
         let all = names(GROUPS_MAX + 1);
         let beat = |groups: &mut Groups, client: &str, of: &[GroupName], at| {
-            groups.heartbeat(&producers_of(client.to_owned(), of), 1, Timestamp(at))
+            groups.heartbeat(&producers_of(client.to_owned(), of), 1, Moment(at))
         };
         assert_eq!(beat(&mut groups, "c0", &all, 0), full("groups", GROUPS_MAX));
-        assert_eq!(groups.producers.len(), GROUPS_MAX);
+        assert_eq!(groups.producers.groups.len(), GROUPS_MAX);
         for client in 1..MEMBERS_MAX / GROUPS_MAX {
             beat(&mut groups, &format!("c{client}"), &all[..GROUPS_MAX], 0).unwrap();
         }
         let full_members = full("members of groups", MEMBERS_MAX);
         assert_eq!(beat(&mut groups, "late", &all[..1], 0), full_members);
-        assert_eq!(groups.heartbeat(&heartbeat("late", 1), 1, Timestamp(0)), full_members);
-        assert!(groups.consumers.is_empty(), "a group that nobody could join is not kept");
+        assert_eq!(groups.heartbeat(&heartbeat("late", 1), 1, Moment(0)), full_members);
+        assert!(groups.consumers.groups.is_empty(), "a group that nobody could join is not kept");
         assert_eq!(beat(&mut groups, "c0", &all[..1], 9), Ok(()), "who is known stays known");
-        assert_eq!(groups.counts, counted(&groups));
-        groups.expire(Timestamp(CLIENT_LEASE_MS + 1));
-        assert_eq!(groups.counts, Counts { members: 1, ..Counts::default() });
-        assert_eq!(groups.counts, counted(&groups));
+        assert_eq!(groups.ledger, counted(&groups));
+        groups.expire(Moment(CLIENT_LEASE_MS + 1));
+        assert_eq!(counts(&groups.ledger), (1, 0, 0));
+        assert_eq!(groups.ledger, counted(&groups));
     }
 
     #[test]
@@ -367,18 +472,17 @@ mod tests {
             one
         };
         let mut beat = |one: &Heartbeat| {
-            let taken = groups.heartbeat(one, 1, Timestamp(0));
-            assert_eq!(groups.counts, counted(&groups));
-            (taken.is_ok(), groups.counts.subscriptions, groups.counts.tags)
+            let taken = groups.heartbeat(one, 1, Moment(0));
+            assert_eq!(groups.ledger, counted(&groups));
+            (taken.is_ok(), groups.ledger.subscriptions, groups.ledger.tags)
         };
         assert_eq!(beat(&with("a", 0..10, 3)), (true, 10, 30));
         assert_eq!(beat(&with("b", 0..5, 4)), (true, 5, 20), "the last heartbeat counts");
         assert_eq!(beat(&with("a", 0..SUBSCRIPTIONS_MAX + 1, 1)), (false, 5, 20));
         assert_eq!(beat(&with("a", 0..TAGS_MAX / 256 + 1, 256)), (false, 5, 20));
         groups.unregister(&"a".into(), None, Some(&group()));
-        assert_eq!(groups.counts, Counts { members: 1, subscriptions: 5, tags: 20 });
+        assert_eq!(counts(&groups.ledger), (1, 5, 20));
         groups.unregister(&"b".into(), None, Some(&group()));
-        assert_eq!(groups.counts, Counts::default());
-        assert_eq!(groups.counts, counted(&groups));
+        assert_eq!(groups.ledger, Ledger::default());
     }
 }

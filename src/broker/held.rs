@@ -10,7 +10,7 @@ use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::Origin;
 use super::filter::TagFilter;
-use crate::model::{QueueOffset, Timestamp};
+use crate::model::{Moment, QueueOffset};
 use crate::storage::QueueKey;
 
 /// Pulls one shard holds at a time: queues times groups of all connected consumers.
@@ -32,7 +32,7 @@ pub struct PullTask {
     pub bytes_max: u32,
     pub filter: TagFilter,
     /// Until when it may be held; `None` once it must be answered.
-    pub hold_until: Option<Timestamp>,
+    pub hold_until: Option<Moment>,
 }
 
 /// What a held pull is called here: those held later have larger ones.
@@ -45,7 +45,7 @@ pub struct Held {
     tasks: FxHashMap<HeldId, PullTask>,
     by_queue: FxHashMap<QueueKey, BTreeSet<HeldId>>,
     by_connection: FxHashMap<u64, FxHashSet<HeldId>>,
-    deadlines: BTreeSet<(Timestamp, HeldId)>,
+    deadlines: BTreeSet<(Moment, HeldId)>,
     next_id: u64,
 }
 
@@ -62,7 +62,7 @@ impl Held {
         }
     }
 
-    pub fn hold(&mut self, task: PullTask, until: Timestamp) {
+    pub fn hold(&mut self, task: PullTask, until: Moment) {
         let id = HeldId(self.next_id);
         self.next_id += 1;
         self.deadlines.insert((until, id));
@@ -78,7 +78,7 @@ impl Held {
     }
 
     /// Takes out the pulls whose time is over.
-    pub fn take_expired(&mut self, now: Timestamp) -> Vec<PullTask> {
+    pub fn take_expired(&mut self, now: Moment) -> Vec<PullTask> {
         let mut expired = Vec::new();
         while let Some(&(until, id)) = self.deadlines.first()
             && until <= now
@@ -173,7 +173,7 @@ mod tests {
             count_max: 32,
             bytes_max: 1 << 20,
             filter: TagFilter::All,
-            hold_until: Some(Timestamp(until)),
+            hold_until: Some(Moment(until)),
         }
     }
 
@@ -181,14 +181,14 @@ mod tests {
     fn a_held_pull_leaves_once_by_whichever_way_comes_first() {
         let mut held = Held::default();
         for (connection, queue, until) in [(1, 0, 10), (1, 1, 20), (2, 0, 30)] {
-            held.hold(task(connection, queue, until), Timestamp(until));
+            held.hold(task(connection, queue, until), Moment(until));
         }
-        assert_eq!(held.take_expired(Timestamp(9)).len(), 0);
-        assert_eq!(held.take_expired(Timestamp(10)).len(), 1);
+        assert_eq!(held.take_expired(Moment(9)).len(), 0);
+        assert_eq!(held.take_expired(Moment(10)).len(), 1);
         let woken = held.take_queue(QueueKey { topic: 0, queue: QueueId(0) });
         assert_eq!(woken.iter().map(|task| task.origin.connection).collect::<Vec<_>>(), [2]);
         assert_eq!(held.connection_closed(1).len(), 1);
-        assert!(held.take_expired(Timestamp(100)).is_empty());
+        assert!(held.take_expired(Moment(100)).is_empty());
         assert_is_empty(&held);
     }
 
@@ -206,14 +206,14 @@ mod tests {
         let fill = || {
             let mut held = Held::default();
             for at in 0..COUNT {
-                held.hold(task(at % 2, 0, 10), Timestamp(10));
+                held.hold(task(at % 2, 0, 10), Moment(10));
             }
             LOOKS.set(0);
             held
         };
         let ways: [fn(&mut Held) -> usize; 3] = [
             |held| held.connection_closed(1).len() + held.connection_closed(0).len(),
-            |held| held.take_expired(Timestamp(10)).len(),
+            |held| held.take_expired(Moment(10)).len(),
             |held| held.take_queue(QueueKey { topic: 0, queue: QueueId(0) }).len(),
         ];
         for way in ways {
@@ -233,13 +233,13 @@ mod tests {
         let mut held = Held::default();
         for _ in 0..HELD_PER_CONNECTION_MAX {
             assert_eq!(held.why_full(1), None);
-            held.hold(task(1, 0, 10), Timestamp(10));
+            held.hold(task(1, 0, 10), Moment(10));
         }
         assert_eq!(held.why_full(1), Some("held_pulls_of_connection"));
         let mut connection = 2;
         while held.tasks.len() < HELD_MAX {
             assert_eq!(held.why_full(connection), None);
-            held.hold(task(connection, 0, 10), Timestamp(10));
+            held.hold(task(connection, 0, 10), Moment(10));
             connection += 1;
         }
         assert_eq!(held.why_full(connection), Some("held_pulls"));

@@ -42,7 +42,8 @@ use self::topics::Topics;
 use crate::model::record::{Host, RECORD_SIZE_MAX};
 use crate::model::request::{DataVersion, QueueOf};
 use crate::model::{
-    Chunk, LogOffset, QueueOffset, Refusal, Reply, Request, ShardId, Timestamp, TopicConfig,
+    Chunk, LogOffset, Moment, Now, QueueOffset, Refusal, Reply, Request, ShardId, Timestamp,
+    TopicConfig,
 };
 use crate::storage::disk::{Disk, DiskError};
 use crate::storage::{IndexPage, Lookup, QueueKey, ReadError, Store};
@@ -191,11 +192,12 @@ pub struct Broker<D: Disk> {
 
 impl<D: Disk> Broker<D> {
     /// Carries out one request, as far as that is possible without waiting.
-    pub fn handle(&self, request: &Request, origin: Origin, now: Timestamp) -> Outcome {
+    pub fn handle(&self, request: &Request, origin: Origin, now: Now) -> Outcome {
+        let Now { wall, moment } = now;
         let outcome = match request {
-            Request::Produce(produce) => self.produce(produce, origin, now),
-            Request::ProduceRecords(records) => self.produce_records(records, origin, now),
-            Request::Pull(pull) => self.pull(pull, origin, now),
+            Request::Produce(produce) => self.produce(produce, origin, wall),
+            Request::ProduceRecords(records) => self.produce_records(records, origin, wall),
+            Request::Pull(pull) => self.pull(pull, origin, moment),
             Request::MaxOffset(queue) => self.max_offset(queue),
             Request::MinOffset(queue) => self.min_offset(queue),
             Request::OffsetByTime { queue, at, boundary } => self.queue(queue).map(|queue| {
@@ -211,7 +213,7 @@ impl<D: Disk> Broker<D> {
             }
             Request::Heartbeat(heartbeat) => {
                 let groups = &mut self.state.borrow_mut().groups;
-                let taken = groups.heartbeat(heartbeat, origin.connection, now);
+                let taken = groups.heartbeat(heartbeat, origin.connection, moment);
                 taken.map(|()| Outcome::ok(Reply::HeartbeatTaken))
             }
             Request::Unregister { client, producer, consumer } => {
@@ -227,10 +229,10 @@ impl<D: Disk> Broker<D> {
                 Ok(Outcome::read(ColdRead::Message { offset: *offset }))
             }
             Request::QueryMessages { .. } => Err(Refusal::NothingFound),
-            Request::UpdateTopic(config) => self.update_topic(config, now),
-            Request::DeleteTopic { topic } => self.delete_topic(topic, now),
+            Request::UpdateTopic(config) => self.update_topic(config, wall),
+            Request::DeleteTopic { topic } => self.delete_topic(topic, wall),
             Request::TopicStats { topic } => self.topic_stats(topic),
-            Request::RuntimeInfo => Ok(Outcome::Now(self.runtime_info(now))),
+            Request::RuntimeInfo => Ok(Outcome::Now(self.runtime_info(wall))),
             Request::RegisterBroker(_)
             | Request::UnregisterBroker(_)
             | Request::QueryDataVersion { .. }
@@ -295,12 +297,12 @@ impl<D: Disk> Broker<D> {
         self.retry(woken)
     }
     /// Forgets clients that have fallen silent.
-    pub fn expire_clients(&self, now: Timestamp) {
+    pub fn expire_clients(&self, now: Moment) {
         self.state.borrow_mut().groups.expire(now);
     }
 
     /// Answers the pulls whose time is over.
-    pub fn expire(&self, now: Timestamp) -> Vec<Released> {
+    pub fn expire(&self, now: Moment) -> Vec<Released> {
         let expired = {
             let state = &mut *self.state.borrow_mut();
             let expired = state.held.take_expired(now);

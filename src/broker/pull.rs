@@ -8,7 +8,7 @@ use super::held::PullTask;
 use super::{Answer, Broker, ColdRead, Origin, Outcome};
 use crate::model::reply::{PullStatus, Pulled};
 use crate::model::request::Pull;
-use crate::model::{Chunk, QueueOffset, Refusal, Reply, Timestamp};
+use crate::model::{Chunk, Moment, QueueOffset, Refusal, Reply};
 use crate::storage::disk::Disk;
 use crate::storage::{IndexPage, Located, Lookup, QueueKey};
 
@@ -55,7 +55,7 @@ impl<D: Disk> Broker<D> {
         &self,
         request: &Pull,
         origin: Origin,
-        now: Timestamp,
+        now: Moment,
     ) -> Result<Outcome, Refusal> {
         let queue = self.readable_queue(&request.queue)?;
         let filter = self.filter_of(request)?;
@@ -111,7 +111,7 @@ impl<D: Disk> Broker<D> {
         self.answer(task, status, task.from, 0, Vec::new())
     }
 
-    fn hold(&self, task: PullTask, until: Timestamp) -> Outcome {
+    fn hold(&self, task: PullTask, until: Moment) -> Outcome {
         let state = &mut *self.state.borrow_mut();
         if let Some(reason) = state.held.why_full(task.origin.connection) {
             let shard = self.config.shard.0;

@@ -55,8 +55,8 @@ pub struct QueueId(pub u32);
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ShardId(pub u16);
 
-/// Wall clock, milliseconds since 1970. For stamps and for comparing with stamps; lateness and
-/// deadlines inside the process are measured with it only where a jump does no harm.
+/// Wall clock, milliseconds since 1970. For stamps and for comparing with stamps; it may jump, so
+/// deadlines and leases go by a [`Moment`].
 #[derive(
     Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
 )]
@@ -72,6 +72,29 @@ impl Timestamp {
     pub fn ms_since(self, earlier: Self) -> u64 {
         self.0.saturating_sub(earlier.0)
     }
+}
+
+/// Milliseconds that only ever go on, counted from some moment before. For deadlines and leases: it
+/// stands in no relation to a [`Timestamp`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Moment(pub u64);
+
+impl Moment {
+    pub fn plus_ms(self, ms: u64) -> Self {
+        Self(self.0.saturating_add(ms))
+    }
+
+    /// Milliseconds from `earlier` to here.
+    pub fn ms_since(self, earlier: Self) -> u64 {
+        self.0.saturating_sub(earlier.0)
+    }
+}
+
+/// When something happens, on both clocks.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Now {
+    pub wall: Timestamp,
+    pub moment: Moment,
 }
 
 /// Why a text is not a topic or group name (remoting reference, 5.11).

@@ -17,7 +17,8 @@ pub mod topic;
 pub use chunk::Chunk;
 pub use excerpt::excerpt;
 pub use ids::{
-    ClientId, GroupName, LogOffset, NameError, QueueId, QueueOffset, ShardId, Timestamp, TopicName,
+    ClientId, GroupName, LogOffset, Moment, NameError, Now, QueueId, QueueOffset, ShardId,
+    Timestamp, TopicName,
 };
 pub use refusal::Refusal;
 pub use reply::Reply;

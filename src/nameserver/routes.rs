@@ -19,7 +19,7 @@ use crate::model::ids::TOPIC_NAME_SIZE_MAX;
 use crate::model::reply::{ClusterInfo, Route, RouteBroker, RouteQueues};
 use crate::model::request::{BrokerId, DataVersion, Registration};
 use crate::model::topic::{PERM_READ, PERM_WRITE, REGISTERED_TOPICS_MAX};
-use crate::model::{Refusal, Reply, Request, Timestamp, TopicConfig, TopicName, excerpt};
+use crate::model::{Moment, Refusal, Reply, Request, TopicConfig, TopicName, excerpt};
 
 /// The broker id of a master.
 const MASTER: u64 = 0;
@@ -78,7 +78,7 @@ struct Member {
     /// The connection of the latest registration: when it closes, the member is gone.
     connection: ConnectionId,
     lease_ms: u64,
-    lease_ends: Timestamp,
+    lease_ends: Moment,
     /// Of the table that was applied last, and how many topics that table had.
     version: DataVersion,
     table_size: usize,
@@ -103,7 +103,7 @@ impl Routes {
         &mut self,
         request: &Request,
         connection: ConnectionId,
-        now: Timestamp,
+        now: Moment,
     ) -> Result<Reply, Refusal> {
         match request {
             Request::RegisterBroker(registration) => self.register(registration, connection, now),
@@ -139,7 +139,7 @@ impl Routes {
 
     /// Removes every member whose lease has run out, and says which those were. To be called every
     /// few seconds.
-    pub fn expire(&mut self, now: Timestamp) -> Vec<BrokerId> {
+    pub fn expire(&mut self, now: Moment) -> Vec<BrokerId> {
         self.remove_members(|_, member| member.lease_ends <= now)
     }
 
@@ -158,7 +158,7 @@ impl Routes {
         &mut self,
         registration: &Registration,
         connection: ConnectionId,
-        now: Timestamp,
+        now: Moment,
     ) -> Result<Reply, Refusal> {
         let id = &registration.broker;
         registration::check(id)?;
@@ -205,7 +205,7 @@ impl Routes {
         &mut self,
         registration: &Registration,
         connection: ConnectionId,
-        now: Timestamp,
+        now: Moment,
     ) -> Result<(), Refusal> {
         let id = &registration.broker;
         let replaces = self.brokers.get(id.name.as_str()).is_some_and(|broker| {
@@ -353,7 +353,7 @@ impl Routes {
 
     /// Answers whether the broker's table has another version than the one known here. An equal
     /// version is as good as a registration: the lease is renewed.
-    fn compare_version(&mut self, id: &BrokerId, version: DataVersion, now: Timestamp) -> Reply {
+    fn compare_version(&mut self, id: &BrokerId, version: DataVersion, now: Moment) -> Reply {
         let Some(member) = self.member_at(id) else {
             return Reply::DataVersion { is_changed: true, known: None };
         };
@@ -414,7 +414,7 @@ fn is_news(registration: &Registration, known: Option<(DataVersion, usize)>) -> 
 }
 
 impl Member {
-    fn renew(&mut self, now: Timestamp) {
+    fn renew(&mut self, now: Moment) {
         self.lease_ends = now.plus_ms(self.lease_ms);
     }
 }

@@ -17,7 +17,7 @@ use crate::broker::{Answer, Broker, ColdRead, Origin, Outcome};
 use crate::client::registrar::Receipt;
 use crate::client::remote::CALL_TIMEOUT_MS;
 use crate::model::request::Scope;
-use crate::model::{LogOffset, Refusal, Reply, Request, Timestamp};
+use crate::model::{LogOffset, Now, Refusal, Reply, Request};
 use crate::storage::disk::Disk;
 use crate::storage::recovery::damage_note;
 use crate::storage::{Committed, WRITES_IN_FLIGHT_MAX};
@@ -27,6 +27,8 @@ use crate::wire::Server;
 const OFFSETS_EVERY: Duration = Duration::from_secs(1);
 /// How often silent clients and idle connections are looked for.
 const SWEEP_EVERY: Duration = Duration::from_secs(10);
+/// Pause of background work that has failed, on a full disk say, before it is tried again.
+const FAILED_PAUSE: Duration = Duration::from_secs(1);
 /// How often it is said that background work fails.
 const SAY_EVERY: Duration = Duration::from_secs(10);
 /// How long a change of topics waits for a NameServer that has begun to hang before it is answered
@@ -47,7 +49,7 @@ impl<D: Disk> BrokerService<D> {
 
     /// Carries out a request here and waits until its answer holds.
     async fn carry_out(&self, request: &Request) -> Result<Reply, Refusal> {
-        match self.broker.handle(request, Origin::default(), clock::now()) {
+        match self.broker.handle(request, Origin::default(), clock::both()) {
             Outcome::Now(answer) => answer.reply,
             Outcome::Safe { mark, reply } => match self.broker.store().reached(mark).await {
                 true => Ok(reply),
@@ -84,7 +86,7 @@ impl<D: Disk> BrokerService<D> {
 impl<D: Disk> Service for BrokerService<D> {
     const KIND: Server = Server::Broker;
 
-    fn handle(&self, request: &Request, origin: Origin, now: Timestamp) -> Served {
+    fn handle(&self, request: &Request, origin: Origin, now: Now) -> Served {
         if request.scope() == Scope::EveryShard {
             return Served::Control;
         }
@@ -210,7 +212,7 @@ impl<D: Disk> Shard<BrokerService<D>> {
         let mut sweep_at = Instant::now();
         while !self.is_stopping.get() {
             clock::next_tick().await;
-            let released = self.service.broker.expire(clock::now());
+            let released = self.service.broker.expire(clock::moment());
             if !released.is_empty() {
                 self.release(released);
             }
@@ -222,7 +224,7 @@ impl<D: Disk> Shard<BrokerService<D>> {
             }
             if sweep_at.elapsed() >= SWEEP_EVERY {
                 sweep_at = Instant::now();
-                self.service.broker.expire_clients(clock::now());
+                self.service.broker.expire_clients(clock::moment());
                 self.close_idle(sweep_at);
             }
         }
@@ -250,12 +252,14 @@ impl<D: Disk> Shard<BrokerService<D>> {
             for hole in self.service.broker.store().take_damage() {
                 tracing::error!(shard = self.id.0, "{}", damage_note(&hole));
             }
-            if let Err(fault) = self.service.broker.maintain(clock::now(), false).await
-                && said_at.is_none_or(|at| at.elapsed() >= SAY_EVERY)
-            {
+            let Err(fault) = self.service.broker.maintain(clock::now(), false).await else {
+                continue;
+            };
+            if said_at.is_none_or(|at| at.elapsed() >= SAY_EVERY) {
                 said_at = Some(Instant::now());
                 tracing::error!(shard = self.id.0, "background work failed: {fault}");
             }
+            glommio::timer::sleep(FAILED_PAUSE).await;
         }
     }
 

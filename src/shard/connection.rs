@@ -42,7 +42,7 @@ use super::service::{Served, Service};
 use super::shard::Shard;
 use crate::broker::{Answer, Origin, Outcome};
 use crate::model::record::Host;
-use crate::model::{LogOffset, Refusal, Reply, Request, Timestamp};
+use crate::model::{LogOffset, Now, Refusal, Reply, Request};
 use crate::storage::signal::Signal;
 use crate::wire::{self, Frame, FrameError, ReplyTo};
 
@@ -111,7 +111,7 @@ struct Asked {
 /// that is read twice for each costs as much as finding its queue.
 #[derive(Clone, Copy)]
 struct Arrival {
-    now: Timestamp,
+    now: Now,
     /// For room in the log, since the request was read.
     waited: Duration,
 }
@@ -183,20 +183,20 @@ impl<S: Service> Connection<S> {
 
     async fn take_frames(self: &Rc<Self>, input: &mut Input) -> Result<(), Closed> {
         let arrived = Instant::now();
-        let mut arrival = Arrival { now: clock::now(), waited: Duration::ZERO };
+        let mut arrival = Arrival { now: clock::both(), waited: Duration::ZERO };
         let mut unread = input.take();
         while let Some(frame) = wire::next_frame_of(&mut unread, wire::FRAME_SIZE_MAX)? {
             if self.check_ready()?.is_none() {
                 self.flush();
                 self.ready_to_read().await?;
-                arrival.now = clock::now();
+                arrival.now = clock::both();
             }
             let Some((asked, request)) = self.decode(&frame)? else { continue };
             while let Some(size) = self.carry_out(asked, &request, arrival) {
                 // What is answered already must not wait for the disk.
                 self.flush();
                 self.shard.service.wait_for_room(size).await;
-                arrival = Arrival { now: clock::now(), waited: arrived.elapsed() };
+                arrival = Arrival { now: clock::both(), waited: arrived.elapsed() };
             }
         }
         input.give_back(unread);

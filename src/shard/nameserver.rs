@@ -10,7 +10,7 @@ use super::service::{Served, Service};
 use super::shard::Shard;
 use crate::broker::{Answer, ColdRead, Origin, Outcome};
 use crate::model::request::BrokerId;
-use crate::model::{LogOffset, Refusal, Reply, Request, Timestamp};
+use crate::model::{LogOffset, Moment, Now, Refusal, Reply, Request};
 use crate::nameserver::{ConnectionId, Routes};
 use crate::wire::Server;
 
@@ -26,7 +26,7 @@ const CONTESTED_MAX: usize = 1_000;
 pub struct NameService {
     routes: RefCell<Routes>,
     /// When it was last said of a name that several brokers have it.
-    contested: RefCell<HashMap<String, Timestamp>>,
+    contested: RefCell<HashMap<String, Moment>>,
 }
 
 impl NameService {
@@ -35,7 +35,7 @@ impl NameService {
         request: &Request,
         broker: &BrokerId,
         connection: ConnectionId,
-        now: Timestamp,
+        now: Moment,
     ) -> Result<Reply, Refusal> {
         let mut routes = self.routes.borrow_mut();
         let before = routes.address_of(broker).map(str::to_owned);
@@ -55,7 +55,7 @@ impl NameService {
     }
 
     /// Whether to say that `name` is contested, which is not done without bound.
-    fn is_to_be_said(&self, name: &str, now: Timestamp) -> bool {
+    fn is_to_be_said(&self, name: &str, now: Moment) -> bool {
         let mut contested = self.contested.borrow_mut();
         contested.retain(|_, said_at| now.ms_since(*said_at) < CONTEST_EVERY_MS);
         if contested.contains_key(name) || contested.len() >= CONTESTED_MAX {
@@ -69,7 +69,8 @@ impl NameService {
 impl Service for NameService {
     const KIND: Server = Server::NameServer;
 
-    fn handle(&self, request: &Request, origin: Origin, now: Timestamp) -> Served {
+    fn handle(&self, request: &Request, origin: Origin, now: Now) -> Served {
+        let now = now.moment;
         let connection = ConnectionId(origin.connection);
         let reply = match request {
             Request::RegisterBroker(registration) => {
@@ -108,7 +109,7 @@ impl Shard<NameService> {
     pub async fn expire(self: Rc<Self>) {
         while !self.is_stopping.get() {
             glommio::timer::sleep(EXPIRE_EVERY).await;
-            self.service.routes.borrow_mut().expire(clock::now());
+            self.service.routes.borrow_mut().expire(clock::moment());
         }
     }
 }
@@ -121,14 +122,14 @@ mod tests {
     #[test]
     fn a_contested_name_is_told_once_an_hour_and_a_thousand_of_them_at_most() {
         let service = NameService::default();
-        let said = |at| (0..4).filter(|_| service.is_to_be_said("broker-a", Timestamp(at))).count();
+        let said = |at| (0..4).filter(|_| service.is_to_be_said("broker-a", Moment(at))).count();
         assert_eq!(said(0), 1);
         assert_eq!(said(CONTEST_EVERY_MS - 1), 0);
         assert_eq!(said(CONTEST_EVERY_MS), 1);
         for nth in 1..CONTESTED_MAX {
-            assert!(service.is_to_be_said(&format!("broker-{nth}"), Timestamp(CONTEST_EVERY_MS)));
+            assert!(service.is_to_be_said(&format!("broker-{nth}"), Moment(CONTEST_EVERY_MS)));
         }
-        assert!(!service.is_to_be_said("one-more", Timestamp(CONTEST_EVERY_MS)));
+        assert!(!service.is_to_be_said("one-more", Moment(CONTEST_EVERY_MS)));
     }
 
     #[test]
@@ -146,7 +147,7 @@ mod tests {
             let request = Request::RegisterBroker(registration);
             let origin = Origin { connection: port as u64, ..Origin::default() };
             let Served::Outcome(Outcome::Now(answer)) =
-                service.handle(&request, origin, Timestamp(1))
+                service.handle(&request, origin, Now::default())
             else {
                 panic!("a NameServer answers at once");
             };

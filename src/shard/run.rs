@@ -166,7 +166,7 @@ fn check_names(cluster: &str, name: &str) -> Result<(), RunError> {
         topics: Vec::new(),
     };
     let request = Request::RegisterBroker(registration);
-    match Routes::default().handle(&request, ConnectionId(0), clock::now()) {
+    match Routes::default().handle(&request, ConnectionId(0), clock::moment()) {
         Ok(_) => Ok(()),
         Err(refusal) => Err(RunError::usage(format!(
             "NameServers would not take this broker: {refusal}; choose another --name or --cluster"

@@ -1,7 +1,7 @@
 //! What a connection asks to have requests carried out: a broker's shard or a NameServer.
 
 use crate::broker::{Answer, ColdRead, Origin, Outcome};
-use crate::model::{LogOffset, Request, Timestamp};
+use crate::model::{LogOffset, Now, Request};
 use crate::wire::Server;
 
 /// Two implementations: `shard::broker::BrokerService` and `shard::nameserver::NameService`.
@@ -11,7 +11,7 @@ pub trait Service: 'static {
     const KIND: Server;
 
     /// Carries out a request as far as that is possible without waiting.
-    fn handle(&self, request: &Request, origin: Origin, now: Timestamp) -> Served;
+    fn handle(&self, request: &Request, origin: Origin, now: Now) -> Served;
 
     /// Reads what an outcome said must be read, and goes on.
     async fn finish(&self, read: Box<ColdRead>) -> Outcome;

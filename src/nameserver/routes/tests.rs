@@ -6,12 +6,12 @@ const MINUTE_MS: u64 = 60_000;
 #[derive(Default)]
 struct World {
     routes: Routes,
-    now: Timestamp,
+    now: Moment,
 }
 
 impl World {
     fn with(limits: Limits) -> Self {
-        Self { routes: Routes::new(limits), now: Timestamp(0) }
+        Self { routes: Routes::new(limits), now: Moment(0) }
     }
 
     fn ask(&mut self, connection: u64, request: Request) -> Result<Reply, Refusal> {
@@ -282,12 +282,12 @@ fn a_lease_ends_unless_it_is_renewed() {
     for (case, renewal, is_alive) in renewals {
         let mut world = World::default();
         world.register(1, says_all(a(), 1, &["T"])).unwrap();
-        world.now = Timestamp(MINUTE_MS);
+        world.now = Moment(MINUTE_MS);
         if let Some(renewal) = renewal {
             world.ask(1, renewal).unwrap();
         }
-        assert_eq!(world.routes.expire(Timestamp(2 * MINUTE_MS - 1)), [], "{case}");
-        let gone = world.routes.expire(Timestamp(2 * MINUTE_MS));
+        assert_eq!(world.routes.expire(Moment(2 * MINUTE_MS - 1)), [], "{case}");
+        let gone = world.routes.expire(Moment(2 * MINUTE_MS));
         assert_eq!(gone.is_empty(), is_alive, "{case}");
         assert_eq!(world.route("T").is_ok(), is_alive, "{case}");
         assert_eq!(world.topics().is_empty(), !is_alive, "{case}");
@@ -301,8 +301,8 @@ fn a_broker_may_ask_for_a_lease_of_its_own() {
     for (lease_ms, lasts_ms) in rows {
         let mut world = World::default();
         world.register(1, Registration { lease_ms, ..says_all(a(), 1, &["T"]) }).unwrap();
-        assert_eq!(world.routes.expire(Timestamp(lasts_ms - 1)), [], "{lease_ms:?}");
-        assert_eq!(world.routes.expire(Timestamp(lasts_ms)), [a()], "{lease_ms:?}");
+        assert_eq!(world.routes.expire(Moment(lasts_ms - 1)), [], "{lease_ms:?}");
+        assert_eq!(world.routes.expire(Moment(lasts_ms)), [a()], "{lease_ms:?}");
     }
 }
 
@@ -368,10 +368,10 @@ fn what_exceeds_a_bound_is_refused_and_the_rest_stays() {
     let mut world = World::with(Limits { members_max: 1, entries_max: 2, ..Limits::default() });
     world.register(1, says_all(a(), 1, &["T", "U"])).unwrap();
     assert!(world.register(2, says_all(b(), 1, &[])).is_err(), "one broker too many");
-    world.now = Timestamp(MINUTE_MS);
+    world.now = Moment(MINUTE_MS);
     assert!(world.register(1, says_all(a(), 2, &["T", "U", "V"])).is_err(), "one topic too many");
     assert_eq!(world.topics(), ["T", "U"]);
-    assert_eq!(world.routes.expire(Timestamp(2 * MINUTE_MS)), [], "the broker itself is alive");
+    assert_eq!(world.routes.expire(Moment(2 * MINUTE_MS)), [], "the broker itself is alive");
     world.register(1, says_all(a(), 3, &["V", "U"])).unwrap();
     assert_eq!(world.topics(), ["U", "V"], "room is counted after what leaves");
     world.check();
