@@ -9,6 +9,7 @@ mod commands;
 mod connections;
 mod crash;
 mod held;
+mod leases;
 mod lifecycle;
 mod memory;
 mod nameservers;

@@ -1,0 +1,95 @@
+//! What happens only after two minutes: ends of leases and of connections that nobody uses. Left out of
+//! a plain test run for how long that takes.
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::TcpStream;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::Signal;
+
+use crate::server::{Ports, Scratch, Server, run};
+use crate::wire::{answer, connect, connect_to, frame, header};
+
+/// Neither a lease nor an unused connection ends sooner.
+const LEAST: Duration = Duration::from_secs(115);
+/// Both have ended by then.
+const PATIENCE: Duration = Duration::from_secs(170);
+
+/// Asks once a second until `is_so`, and says how long that took.
+fn time_until(what: &str, mut is_so: impl FnMut() -> bool) -> Duration {
+    let begin = Instant::now();
+    while !is_so() {
+        assert!(begin.elapsed() < PATIENCE, "{what}: not after {PATIENCE:?}");
+        std::thread::sleep(Duration::from_secs(1));
+    }
+    begin.elapsed()
+}
+
+#[test]
+#[ignore = "takes two minutes"]
+fn a_broker_that_hangs_leaves_the_routes_and_returns_when_it_goes_on() {
+    let scratch = Scratch::new("lease");
+    let (ports, data) = (Ports::free(), scratch.0.join("data"));
+    let namesrv = ports.nameserver_address().to_string();
+    let args = ["nameserver", "--listen", &namesrv];
+    let nameserver = Server::start(&args, &scratch.0.join("nameserver.log"));
+    let listen = ports.broker_address().to_string();
+    let place = ["--data", data.to_str().unwrap(), "--listen", &listen];
+    let args = [&["broker", "--namesrv", &namesrv, "--shards", "1"], &place[..]].concat();
+    let broker = Server::start(&args, &scratch.0.join("broker.log"));
+    let created = run(&["topic", "create", "t", "--namesrv", &namesrv]);
+    assert!(created.status.success(), "{created:?}");
+
+    let mut asker = connect_to(ports.nameserver_address());
+    let mut has_route = || {
+        asker.write_all(&frame(&header(105, 1, 0, r#""topic":"t""#), b"")).unwrap();
+        let header = answer(&mut asker);
+        let is_gone = header.contains(r#""code":17"#);
+        assert!(is_gone || header.contains(r#""code":0"#), "{header}");
+        !is_gone
+    };
+    assert!(has_route());
+    broker.signal(Signal::SIGSTOP);
+    let lasted = time_until("the route goes", || !has_route());
+    // The newest registration may be half a minute old already.
+    assert!(lasted + Duration::from_secs(30) > LEAST, "gone after {lasted:?}");
+    broker.signal(Signal::SIGCONT);
+    time_until("the route returns", has_route);
+    assert!(broker.terminate().success());
+    assert!(nameserver.terminate().success());
+}
+
+#[test]
+#[ignore = "takes two minutes"]
+fn a_connection_whose_replies_nobody_takes_is_closed() {
+    let scratch = Scratch::new("unread-closed");
+    let ports = Ports::free();
+    let server = Server::dev(&scratch.0.join("data"), ports, 1);
+    let namesrv = ports.nameserver_address().to_string();
+    let created = run(&["topic", "create", "t", "--queues", "16384", "--namesrv", &namesrv]);
+    assert!(created.status.success(), "{created:?}");
+    let mut stream = connect(ports);
+    stream.set_write_timeout(Some(Duration::from_millis(500))).unwrap();
+    let ask = frame(&header(202, 1, 0, r#""topic":"t""#), b"");
+    // The broker stops reading when enough waits, so this ends with the timeout.
+    let _ = stream.write_all(&ask.repeat(20_000));
+
+    let is_told = || server.log().contains("closed: ");
+    let lasted = time_until("the connection is closed", is_told);
+    assert!(lasted > LEAST, "closed after {lasted:?}\n{}", server.log());
+    assert!(ends(&mut stream), "the log says so and the connection is open");
+    assert!(server.terminate().success());
+}
+
+/// Whether the other side has closed it behind what it sent before.
+fn ends(stream: &mut TcpStream) -> bool {
+    let mut taken = vec![0; 1 << 20];
+    stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+    loop {
+        match stream.read(&mut taken) {
+            Ok(0) => return true,
+            Ok(_) => {}
+            Err(error) => return error.kind() == ErrorKind::ConnectionReset,
+        }
+    }
+}
