@@ -7,9 +7,9 @@
 //! many of each, and which members are of which connection. Names are at most 255 bytes long, so what
 //! can be counted has a size too: some 100 MB when every bound is reached.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use rustc_hash::{FxHashMap, FxHashSet};
+use rustc_hash::FxHashMap;
 
 use super::filter::TagFilter;
 use crate::model::request::{ConsumerData, Heartbeat, SubscriptionData};
@@ -38,10 +38,11 @@ pub struct Groups {
 #[derive(Debug)]
 struct Table {
     role: Role,
-    groups: FxHashMap<GroupName, Group>,
+    /// Sorted, as names come from whoever connects and could be made to collide.
+    groups: BTreeMap<GroupName, Group>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Role {
     Consumer,
     Producer,
@@ -54,11 +55,11 @@ struct Ledger {
     subscriptions: usize,
     tags: usize,
     /// By connection, so that its end costs what it held.
-    seats: FxHashMap<u64, FxHashSet<Seat>>,
+    seats: FxHashMap<u64, BTreeSet<Seat>>,
 }
 
 /// A member's place in a group.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Seat {
     role: Role,
     group: GroupName,
@@ -70,7 +71,7 @@ struct Group {
     /// By client id, so that every shard lists the same members in the same order.
     members: BTreeMap<ClientId, Member>,
     /// Of consumers.
-    subscriptions: FxHashMap<TopicName, Subscription>,
+    subscriptions: BTreeMap<TopicName, Subscription>,
     tag_count: usize,
 }
 
@@ -88,7 +89,7 @@ struct Subscription {
 
 impl Default for Groups {
     fn default() -> Self {
-        let table = |role| Table { role, groups: FxHashMap::default() };
+        let table = |role| Table { role, groups: BTreeMap::new() };
         let (consumers, producers) = (table(Role::Consumer), table(Role::Producer));
         Self { consumers, producers, ledger: Ledger::default() }
     }
@@ -275,7 +276,7 @@ impl Group {
             let filter = TagFilter::parse(&data.expression).ok()?;
             Some((data.topic.detached(), Subscription { filter, version: data.version }))
         };
-        let subscriptions: FxHashMap<_, _> =
+        let subscriptions: BTreeMap<_, _> =
             consumer.subscriptions.iter().filter_map(read).collect();
         let tag_count = subscriptions.values().map(|one| one.filter.tag_count()).sum();
         let subscription_count = ledger.subscriptions - self.subscriptions.len();

@@ -4,7 +4,9 @@
 //! [`take_changed`](Offsets::take_changed), so that a group which commits with every pull costs one
 //! entry a second and not one a pull (the reference flushes every 5 s; remoting reference, 5.6).
 
-use rustc_hash::{FxHashMap, FxHashSet};
+use std::collections::{BTreeMap, BTreeSet};
+
+use rustc_hash::FxHashMap;
 use serde::{Deserialize, Serialize};
 
 use crate::model::{GroupName, QueueId, QueueOffset, Refusal};
@@ -27,8 +29,9 @@ pub struct Committed {
 
 #[derive(Debug, Default)]
 pub struct Offsets {
-    groups: FxHashMap<GroupName, FxHashMap<QueueKey, QueueOffset>>,
-    changed: FxHashSet<(GroupName, QueueKey)>,
+    /// Sorted, as names come from whoever connects and could be made to collide.
+    groups: BTreeMap<GroupName, FxHashMap<QueueKey, QueueOffset>>,
+    changed: BTreeSet<(GroupName, QueueKey)>,
     count: usize,
 }
 
@@ -76,10 +79,8 @@ impl Offsets {
 
     /// At most `count_max` of the offsets that changed since they were last taken.
     pub fn take_changed(&mut self, count_max: usize) -> Vec<Committed> {
-        let taken: Vec<_> = self.changed.iter().take(count_max).cloned().collect();
-        for pair in &taken {
-            self.changed.remove(pair);
-        }
+        let taken: Vec<_> =
+            std::iter::from_fn(|| self.changed.pop_first()).take(count_max).collect();
         let describe = |(group, queue): (GroupName, QueueKey)| {
             let offset = self.find(&group, queue)?;
             Some(Committed { group, topic: queue.topic, queue: queue.queue, offset })
