@@ -19,7 +19,7 @@ const FILE_NAME: &str = "raw-device";
 const FILL_SIZE: usize = 1 << 20;
 /// How often everything is flushed beside writes of [`Kind::Flushed`]: as often as a log with
 /// asynchronous flush does it at the latest.
-const FLUSH_INTERVAL: Duration = Duration::from_millis(400);
+const FLUSH_INTERVAL: Duration = Duration::from_millis(300);
 
 /// What a plain write waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -29,6 +29,6 @@ const TICK: Duration = Duration::from_millis(100);
 /// once for all of its regular work.
 pub async fn next_tick() {
     let tick_ms = TICK.as_millis() as u64;
-    let Timestamp(now_ms) = now();
+    let Moment(now_ms) = moment();
     glommio::timer::sleep(Duration::from_millis(tick_ms - now_ms % tick_ms)).await;
 }

@@ -95,6 +95,30 @@ fn what_was_flushed_in_the_background_survives_power_cuts() {
     }
 }
 
+/// Looks for what is due come every 100 ms, some of them late. A message that is acknowledged right after
+/// a flush has begun is on stable media with the fourth look, and has time left to get there.
+#[test]
+fn a_flush_follows_an_acknowledgement_within_400_ms() {
+    for lateness in [0, 2, 50, 99] {
+        let disk = SimDisk::new(lateness);
+        let config = StoreConfig { flush: Flush::Async, ..config() };
+        let shard = run(Shard::open(&disk, config.clone())).unwrap();
+        run(async {
+            let begin = shard.now.get() + 1000;
+            shard.store.flush(Timestamp(begin + lateness)).await.unwrap();
+            shard.send(0, &[1000]).unwrap();
+            shard.commit().await;
+            for look in 1..=4 {
+                shard.store.flush(Timestamp(begin + 100 * look)).await.unwrap();
+            }
+        });
+        for seed in 0..20 {
+            let found = run(Shard::open(&disk.after_crash(seed), config.clone())).unwrap();
+            assert_eq!(found.sent.borrow().len(), 1, "{lateness} ms late, seed {seed}");
+        }
+    }
+}
+
 /// An index file is slow to be made. Meanwhile the log is flushed.
 #[test]
 fn the_flush_waits_for_no_other_background_work() {
