@@ -12,7 +12,7 @@ use super::topic::parse_name;
 use super::{Failure, output};
 use crate::client::admin::MessageId;
 use crate::client::consumer::{ConsumerOptions, Event};
-use crate::client::producer::{Delivery, Message, ProducerOptions};
+use crate::client::producer::{Delivery, Message, Outcome, ProducerOptions};
 use crate::client::{Admin, Consumer, Producer};
 use crate::model::record::{PROPERTY_TAGS, RecordView, property};
 use crate::model::{GroupName, QueueOffset, TopicName};
@@ -20,6 +20,8 @@ use crate::model::{GroupName, QueueOffset, TopicName};
 /// How long a message may take to be stored, ms: somebody waits for it, and a broker that restarts is
 /// back sooner.
 const SEND_TIMEOUT_MS: u64 = 5_000;
+/// Messages that may wait for their outcome at a time.
+const WAITING_MAX: usize = 64;
 /// How long one look for new messages waits, ms.
 const FETCH_WAIT_MS: u64 = 500;
 
@@ -140,46 +142,66 @@ fn send(
     // Brokers tell the place of a batch's first message only.
     options.outbox.batch_count_max = 1;
     let mut producer = Producer::new(options)?;
-    let mut outcomes = Vec::new();
+    let (mut outcomes, mut stopped) = (Vec::new(), None);
     for _ in 0..repeat {
-        producer.send(message.clone())?;
+        if let Err(error) = producer.send(message.clone()) {
+            stopped = Some(error);
+            break;
+        }
         outcomes.extend(producer.poll(0));
+        // What waits behind many others would run out of time without ever having been tried.
+        while producer.waiting_count() >= WAITING_MAX {
+            outcomes.extend(producer.poll(SEND_TIMEOUT_MS));
+        }
     }
     outcomes.extend(producer.flush());
-    let (rows, failures): (Vec<_>, Vec<_>) = outcomes
-        .into_iter()
-        .map(|outcome| sent_row(&producer, &message.topic, outcome.delivery))
-        .partition(Result::is_ok);
+    let rows: Vec<SentRow> = outcomes
+        .iter()
+        .filter_map(|outcome| sent_row(&producer, &message.topic, &outcome.delivery))
+        .collect();
     producer.close();
-    let rows: Vec<SentRow> = rows.into_iter().flatten().collect();
-    if !rows.is_empty() {
+    let failure = stopped.map(Failure::from).or_else(|| failure_of(&outcomes));
+    if !rows.is_empty() || failure.is_none() {
         output::print(target.output, &rows, &["BROKER", "QUEUE", "OFFSET", "ID"], |row| {
             let id = row.id.clone().unwrap_or_else(|| "-".to_owned());
             vec![row.broker.clone(), row.queue.to_string(), row.offset.to_string(), id]
         })?;
     }
-    failures.into_iter().find_map(Result::err).map_or(Ok(()), Err)
+    failure.map_or(Ok(()), Err)
 }
 
-fn sent_row(
-    producer: &Producer,
-    topic: &TopicName,
-    delivery: Delivery,
-) -> Result<SentRow, Failure> {
-    match delivery {
-        Delivery::Stored { broker, queue, offset, position, .. } => {
-            let address = producer.address_of(topic, &broker);
-            let address = address.and_then(|address| address.parse().ok());
-            let id = address.zip(position).map(|(broker, offset)| MessageId { broker, offset });
-            let id = id.map(|id| id.to_string());
-            Ok(SentRow { broker: broker.to_string(), queue: queue.0, offset: offset.0, id })
-        }
-        Delivery::Refused { code: None, reason } => Err(Failure::unreachable(reason)),
-        Delivery::Refused { code: Some(code), reason } => {
-            Err(Failure::failed(format!("not stored: {reason} (code {code})")))
-        }
+fn sent_row(producer: &Producer, topic: &TopicName, delivery: &Delivery) -> Option<SentRow> {
+    let Delivery::Stored { broker, queue, offset, position, .. } = delivery else { return None };
+    let address = producer.address_of(topic, broker).and_then(|address| address.parse().ok());
+    let id = address.zip(*position).map(|(broker, offset)| MessageId { broker, offset });
+    let id = id.map(|id| id.to_string());
+    Some(SentRow { broker: broker.to_string(), queue: queue.0, offset: offset.0, id })
+}
+
+/// What is to be said when some were not stored. That a message may be stored is said first.
+fn failure_of(outcomes: &[Outcome]) -> Option<Failure> {
+    let unknown = outcomes.iter().find_map(|outcome| match &outcome.delivery {
         Delivery::Unknown { reason } => {
-            Err(Failure::failed(format!("it is not known whether it was stored: {reason}")))
+            Some(Failure::failed(format!("it is not known whether it was stored: {reason}")))
+        }
+        _ => None,
+    });
+    let refused = || {
+        outcomes.iter().find_map(|outcome| match &outcome.delivery {
+            Delivery::Refused { code: None, reason } => Some(Failure::unreachable(reason)),
+            Delivery::Refused { code: Some(code), reason } => {
+                Some(Failure::failed(format!("not stored: {reason} (code {code})")))
+            }
+            _ => None,
+        })
+    };
+    let failure = unknown.or_else(refused)?;
+    let is_stored = |outcome: &&Outcome| matches!(outcome.delivery, Delivery::Stored { .. });
+    match outcomes.len() - outcomes.iter().filter(is_stored).count() {
+        1 => Some(failure),
+        count => {
+            let message = format!("{}; {count} of {} ended so", failure.message, outcomes.len());
+            Some(Failure { message, ..failure })
         }
     }
 }

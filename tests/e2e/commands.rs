@@ -1,5 +1,6 @@
 //! What scripts rely on: forms of the output, exit codes, the file, completions, pipes.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, Command, Stdio};
@@ -72,6 +73,15 @@ fn json_as_printed() {
                "stored_at_ms": null, "tag": "new", "body": "第一"})
     );
     assert_eq!(ask(&["msg", "get", id])["body"], "第一");
+
+    let many = ask(&["msg", "send", "orders", "again", "--repeat", "300"]);
+    let ids: BTreeSet<&str> =
+        many.as_array().unwrap().iter().map(|row| row["id"].as_str().unwrap()).collect();
+    assert_eq!(ids.len(), 300, "each has an id of its own");
+    for id in [ids.first().unwrap(), ids.last().unwrap()] {
+        assert_eq!(ask(&["msg", "get", id])["body"], "again");
+    }
+    assert_eq!(ask(&["msg", "send", "orders", "never", "--repeat", "0"]), json!([]));
 
     // Stock clients are told an id, by which the message can be had.
     let ext = r#""a":"g","b":"orders","c":"TBW102","d":"4","e":"0","f":"0","g":"1","h":"0","i":"","j":"0","k":"false","m":"false""#;

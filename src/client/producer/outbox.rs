@@ -107,7 +107,7 @@ pub enum Delivery {
         position: Option<LogOffset>,
         code: i32,
     },
-    /// Certainly not stored. `code` is `None` when no broker was reached.
+    /// Certainly not stored. `code` is the broker's, `None` when the last attempt reached none.
     Refused { code: Option<i32>, reason: String },
     /// Maybe stored, maybe not.
     Unknown { reason: String },
@@ -125,8 +125,8 @@ pub struct Batch {
     refusals: u32,
     not_before: Timestamp,
     give_up_at: Timestamp,
-    /// Why the newest attempt has failed.
-    last_reason: Option<String>,
+    /// The code and the reason of the newest attempt that has failed.
+    last_failure: Option<(Option<i32>, String)>,
     /// Why an earlier attempt may have stored it.
     maybe_stored: Option<String>,
 }
@@ -142,7 +142,7 @@ impl Batch {
             refusals: 0,
             not_before: now.plus_ms(options.linger_ms),
             give_up_at: now.plus_ms(options.delivery_timeout_ms),
-            last_reason: None,
+            last_failure: None,
             maybe_stored: None,
         }
     }
@@ -174,10 +174,12 @@ pub enum Attempt {
 }
 
 impl Attempt {
-    fn reason(&self) -> Option<&str> {
+    /// Code and reason, unless all is well.
+    fn failure(&self) -> Option<(Option<i32>, String)> {
         match self {
             Self::Stored { .. } => None,
-            Self::Refused { reason, .. } | Self::Unknown { reason, .. } => Some(reason),
+            Self::Refused { code, reason, .. } => Some((*code, reason.clone())),
+            Self::Unknown { reason, .. } => Some((None, reason.clone())),
         }
     }
 }
@@ -332,10 +334,12 @@ impl Outbox {
                 return Some(batch);
             }
             let mut reason = format!("not sent within {} ms", self.options.delivery_timeout_ms);
-            if let Some(last) = &batch.last_reason {
+            let mut code = None;
+            if let Some((last_code, last)) = &batch.last_failure {
                 reason = format!("{reason}: {last}");
+                code = *last_code;
             }
-            self.finish(batch, Attempt::Refused { code: None, reason, retry: Retry::No });
+            self.finish(batch, Attempt::Refused { code, reason, retry: Retry::No });
         }
         None
     }
@@ -378,7 +382,7 @@ impl Outbox {
         match again_at {
             Some(at) if at < batch.give_up_at => {
                 batch.not_before = at;
-                batch.last_reason = attempt.reason().map(str::to_owned);
+                batch.last_failure = attempt.failure();
                 if !batch.is_pinned {
                     return Some(batch);
                 }

@@ -126,7 +126,8 @@ fn what_is_given_up_says_why_it_was_not_taken() {
     outbox.handle_attempt(batch, busy(), Timestamp(LINGER_MS));
     assert!(outbox.poll_batch(Timestamp(1 << 40)).is_none());
     let delivery = outbox.take_outcomes().remove(0).delivery;
-    let Delivery::Refused { reason, .. } = delivery else { panic!("{delivery:?}") };
+    let Delivery::Refused { code, reason } = delivery else { panic!("{delivery:?}") };
+    assert_eq!(code, Some(2), "it was reached");
     assert!(reason.starts_with("not sent within") && reason.ends_with(": busy"), "{reason}");
 }
 
