@@ -5,7 +5,7 @@
 //!
 //! What holds at all times: no group is without members, and the ledger says what the groups hold: how
 //! many of each, and which members are of which connection. Names are at most 255 bytes long, so what
-//! can be counted has a size too: some 100 MB when every bound is reached.
+//! can be counted has a size too: some 150 MB when every bound is reached.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -55,12 +55,12 @@ struct Ledger {
     subscriptions: usize,
     tags: usize,
     /// By connection, so that its end costs what it held.
-    seats: FxHashMap<u64, BTreeSet<Seat>>,
+    memberships: FxHashMap<u64, BTreeSet<Membership>>,
 }
 
-/// A member's place in a group.
+/// That a client is in a group.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct Seat {
+struct Membership {
     role: Role,
     group: GroupName,
     client: ClientId,
@@ -128,40 +128,40 @@ impl Groups {
     ) {
         for (role, group) in [(Role::Producer, producer), (Role::Consumer, consumer)] {
             if let Some(group) = group {
-                self.leave(&Seat { role, group: group.clone(), client: client.clone() });
+                self.leave(&Membership { role, group: group.clone(), client: client.clone() });
             }
         }
     }
 
     pub fn connection_closed(&mut self, connection: u64) {
-        let seats: Vec<Seat> =
-            self.ledger.seats.get(&connection).into_iter().flatten().cloned().collect();
-        seats.iter().for_each(|seat| self.leave(seat));
+        let memberships: Vec<Membership> =
+            self.ledger.memberships.get(&connection).into_iter().flatten().cloned().collect();
+        memberships.iter().for_each(|membership| self.leave(membership));
     }
 
     /// Forgets clients that have been silent for too long.
     pub fn expire(&mut self, now: Moment) {
         let is_silent = |member: &Member| now.ms_since(member.seen_at) >= CLIENT_LEASE_MS;
-        let silent: Vec<Seat> = [&self.producers, &self.consumers]
+        let silent: Vec<Membership> = [&self.producers, &self.consumers]
             .into_iter()
-            .flat_map(|table| table.seats_of(is_silent))
+            .flat_map(|table| table.memberships_of(is_silent))
             .collect();
-        silent.iter().for_each(|seat| self.leave(seat));
+        silent.iter().for_each(|membership| self.leave(membership));
     }
 
-    /// Frees a seat, if it is taken.
-    fn leave(&mut self, seat: &Seat) {
+    /// Ends a membership, if there is one.
+    fn leave(&mut self, membership: &Membership) {
         let Self { consumers, producers, ledger } = self;
-        let table = match seat.role {
+        let table = match membership.role {
             Role::Consumer => consumers,
             Role::Producer => producers,
         };
-        let Some(group) = table.groups.get_mut(&seat.group) else { return };
-        let Some(member) = group.members.remove(&seat.client) else { return };
-        ledger.seat_left(member.connection, seat);
+        let Some(group) = table.groups.get_mut(&membership.group) else { return };
+        let Some(member) = group.members.remove(&membership.client) else { return };
+        ledger.left(member.connection, membership);
         if group.members.is_empty() {
             ledger.group_left(group);
-            table.groups.remove(&seat.group);
+            table.groups.remove(&membership.group);
         }
     }
 
@@ -219,44 +219,45 @@ impl Table {
             Some((known, _)) => known.clone(),
             None => name.detached(),
         };
-        let seat = Seat { role: self.role, group: name.clone(), client: client.clone() };
+        let membership =
+            Membership { role: self.role, group: name.clone(), client: client.clone() };
         let group = self.groups.entry(name).or_default();
         let before = group.members.insert(client.clone(), member);
         if before.is_none_or(|before| before.connection != member.connection) {
             if let Some(before) = before {
-                ledger.seat_left(before.connection, &seat);
+                ledger.left(before.connection, &membership);
             }
-            ledger.seat_taken(member.connection, seat);
+            ledger.joined(member.connection, membership);
         }
         Ok(group)
     }
 
-    fn seats_of(&self, is_wanted: impl Fn(&Member) -> bool) -> Vec<Seat> {
+    fn memberships_of(&self, is_wanted: impl Fn(&Member) -> bool) -> Vec<Membership> {
         let role = self.role;
-        let seats = self.groups.iter().flat_map(|(group, of)| {
+        let memberships = self.groups.iter().flat_map(|(group, of)| {
             let wanted = of.members.iter().filter(|(_, member)| is_wanted(member));
-            wanted.map(move |(client, _)| Seat {
+            wanted.map(move |(client, _)| Membership {
                 role,
                 group: group.clone(),
                 client: client.clone(),
             })
         });
-        seats.collect()
+        memberships.collect()
     }
 }
 
 impl Ledger {
-    fn seat_taken(&mut self, connection: u64, seat: Seat) {
-        let is_new = self.seats.entry(connection).or_default().insert(seat);
-        assert!(is_new, "a seat is taken once");
+    fn joined(&mut self, connection: u64, membership: Membership) {
+        let is_new = self.memberships.entry(connection).or_default().insert(membership);
+        assert!(is_new, "one joins once");
         self.members += 1;
     }
 
-    fn seat_left(&mut self, connection: u64, seat: &Seat) {
-        let seats = self.seats.get_mut(&connection).expect("whoever sits is in the ledger");
-        assert!(seats.remove(seat), "whoever sits is in the ledger");
-        if seats.is_empty() {
-            self.seats.remove(&connection);
+    fn left(&mut self, connection: u64, membership: &Membership) {
+        let memberships = self.memberships.get_mut(&connection).expect("members are in the ledger");
+        assert!(memberships.remove(membership), "members are in the ledger");
+        if memberships.is_empty() {
+            self.memberships.remove(&connection);
         }
         self.members -= 1;
     }
@@ -383,7 +384,8 @@ mod tests {
                     group.subscriptions.values().map(|s| s.filter.tag_count()).sum::<usize>();
                 for (client, member) in &group.members {
                     let (group, client) = (name.clone(), client.clone());
-                    ledger.seat_taken(member.connection, Seat { role: table.role, group, client });
+                    ledger
+                        .joined(member.connection, Membership { role: table.role, group, client });
                 }
             }
         }

@@ -6,6 +6,8 @@
 //! Invariant of each queue: `visible <= next offset of the index`; messages below `visible` are
 //! safe, so consumers may see them.
 
+use std::collections::HashMap;
+
 use rustc_hash::FxHashMap;
 
 use crate::model::request::DataVersion;
@@ -48,7 +50,9 @@ pub struct Topic {
 
 #[derive(Debug, Default)]
 pub struct Topics {
-    numbers: FxHashMap<TopicName, u32>,
+    /// With a hash that nobody knows, as names come from whoever connects; never walked through, because
+    /// its order is another in each process.
+    numbers: HashMap<TopicName, u32>,
     by_number: FxHashMap<u32, Topic>,
     next_number: u32,
     /// Queues of all topics, also those that a topic no longer offers.
