@@ -18,7 +18,7 @@ const FILE_NAME: &str = "raw-device";
 /// Size of the writes that prepare the file.
 const FILL_SIZE: usize = 1 << 20;
 /// How often everything is flushed beside writes of [`Kind::Flushed`]: as often as a log with
-/// asynchronous flush does it at the latest.
+/// asynchronous flush does it at the soonest, when there is little to flush.
 const FLUSH_INTERVAL: Duration = Duration::from_millis(300);
 
 /// What a plain write waits for.

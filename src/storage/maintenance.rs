@@ -4,7 +4,7 @@
 use std::ops::Range;
 use std::rc::Rc;
 
-use crate::model::{LogOffset, Timestamp};
+use crate::model::{LogOffset, Moment, Timestamp};
 use crate::storage::disk::{Disk, DiskError, DiskErrorKind, DiskFile, Durability};
 use crate::storage::entry::EntryKind;
 use crate::storage::log::{Log, Segment, SegmentIndex, SpaceState};
@@ -17,8 +17,8 @@ use crate::storage::store::{Flush, Store};
 use crate::storage::writer::WRITE_SIZE;
 
 /// With asynchronous flush, a flush begins when the last one is this old. Asked every 100 ms, it begins
-/// within 400 ms of any acknowledged byte, and has 100 more for that byte to be durable within half a
-/// second.
+/// within 400 ms of any acknowledged byte, unless the one before takes longer, and has 100 more for that
+/// byte to be durable within half a second.
 const SYNC_INTERVAL_MS: u64 = 300;
 /// It also begins when this much waits for it, bytes: one long flush would hold up the writes beside it
 /// for longer than several short ones.
@@ -44,7 +44,7 @@ pub(super) struct Upkeep<D: Disk> {
     /// Offsets of the snapshots on disk, oldest first.
     snapshots: Vec<LogOffset>,
     snapshot_is_due: bool,
-    synced_at: Timestamp,
+    synced_at: Moment,
     is_syncing: bool,
     /// The end of the log, and since when it has been that.
     idle_from: (LogOffset, Timestamp),
@@ -81,7 +81,7 @@ impl<D: Disk> Upkeep<D> {
         Self {
             snapshots,
             snapshot_is_due: false,
-            synced_at: now,
+            synced_at: Moment(0),
             is_syncing: false,
             idle_from: (LogOffset(0), now),
             proven_end: LogOffset(0),
@@ -110,7 +110,7 @@ impl<D: Disk> Store<D> {
     /// Does what is due, but for flushing. `snapshot` is called when one is taken, at once and with the
     /// end of the log: it returns the broker's state after all entries below, those not yet safe included.
     ///
-    /// Call it every 100 ms, from one task. A part that fails does not keep the others from their work:
+    /// Call it every 100 ms, from one task; more seldom after a failure. A part that fails does not keep the others from their work:
     /// the error is that of the first, and means that something is still to be done. Whether the log has
     /// been closed, [`is_fenced`](Self::is_fenced) says.
     pub async fn maintain(
@@ -142,7 +142,7 @@ impl<D: Disk> Store<D> {
     ///
     /// Call it every 100 ms, from a task of its own: a large index file or a directory that is slow to
     /// sync must not hold up the flush.
-    pub async fn flush(&self, now: Timestamp) -> Result<(), DiskError> {
+    pub async fn flush(&self, now: Moment) -> Result<(), DiskError> {
         let is_async = self.0.log.borrow().config.flush == Flush::Async;
         if !is_async || self.is_fenced() || !self.sync_is_due(now) {
             return Ok(());
@@ -190,11 +190,10 @@ impl<D: Disk> Store<D> {
         self.0.work.notify();
     }
 
-    fn sync_is_due(&self, now: Timestamp) -> bool {
+    fn sync_is_due(&self, now: Moment) -> bool {
         let (log, mut upkeep) = (self.0.log.borrow(), self.0.upkeep.borrow_mut());
         let is_due = log.writer.safe() - log.writer.durable() >= SYNC_SIZE
-            || now.ms_since(upkeep.synced_at) >= SYNC_INTERVAL_MS
-            || now < upkeep.synced_at;
+            || now.ms_since(upkeep.synced_at) >= SYNC_INTERVAL_MS;
         if is_due {
             upkeep.synced_at = now;
         }

