@@ -55,8 +55,8 @@ pub struct QueueId(pub u32);
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ShardId(pub u16);
 
-/// Wall clock, milliseconds since 1970. For stamps and for comparing with stamps; it may jump, so
-/// deadlines and leases go by a [`Moment`].
+/// Wall clock, milliseconds since 1970. For stamps and for comparing with stamps; it may jump, so a
+/// server's deadlines and leases go by a [`Moment`].
 #[derive(
     Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
 )]

@@ -49,7 +49,7 @@ impl<D: Disk> BrokerService<D> {
 
     /// Carries out a request here and waits until its answer holds.
     async fn carry_out(&self, request: &Request) -> Result<Reply, Refusal> {
-        match self.broker.handle(request, Origin::default(), clock::both()) {
+        match self.broker.handle(request, Origin::default(), clock::now()) {
             Outcome::Now(answer) => answer.reply,
             Outcome::Safe { mark, reply } => match self.broker.store().reached(mark).await {
                 true => Ok(reply),
@@ -211,7 +211,7 @@ impl<D: Disk> Shard<BrokerService<D>> {
         let mut offsets_at = Instant::now();
         let mut sweep_at = Instant::now();
         while !self.is_stopping.get() {
-            clock::next_tick().await;
+            clock::next_tick(self.id).await;
             let released = self.service.broker.expire(clock::moment());
             if !released.is_empty() {
                 self.release(released);
@@ -238,8 +238,8 @@ impl<D: Disk> Shard<BrokerService<D>> {
 
     async fn flush_log(&self) {
         while !self.is_stopping.get() {
-            clock::next_tick().await;
-            if let Err(fault) = self.service.broker.store().flush(clock::now()).await {
+            clock::next_tick(self.id).await;
+            if let Err(fault) = self.service.broker.store().flush(clock::moment()).await {
                 tracing::error!(shard = self.id.0, "the log could not be flushed: {fault}");
             }
         }
@@ -248,18 +248,21 @@ impl<D: Disk> Shard<BrokerService<D>> {
     async fn work_in_background(&self) {
         let mut said_at: Option<Instant> = None;
         while !self.is_stopping.get() {
-            clock::next_tick().await;
+            clock::next_tick(self.id).await;
             for hole in self.service.broker.store().take_damage() {
                 tracing::error!(shard = self.id.0, "{}", damage_note(&hole));
             }
-            let Err(fault) = self.service.broker.maintain(clock::now(), false).await else {
+            let Err(fault) = self.service.broker.maintain(clock::wall(), false).await else {
                 continue;
             };
             if said_at.is_none_or(|at| at.elapsed() >= SAY_EVERY) {
                 said_at = Some(Instant::now());
                 tracing::error!(shard = self.id.0, "background work failed: {fault}");
             }
-            glommio::timer::sleep(FAILED_PAUSE).await;
+            let failed_at = Instant::now();
+            while !self.is_stopping.get() && failed_at.elapsed() < FAILED_PAUSE {
+                clock::next_tick(self.id).await;
+            }
         }
     }
 
@@ -280,7 +283,7 @@ impl<D: Disk> Shard<BrokerService<D>> {
             if let Err(fault) = broker.store().sync().await {
                 tracing::error!(shard = self.id.0, "the log could not be flushed: {fault}");
             }
-            if let Err(fault) = broker.maintain(clock::now(), true).await {
+            if let Err(fault) = broker.maintain(clock::wall(), true).await {
                 tracing::error!(shard = self.id.0, "no snapshot at shutdown: {fault}");
             }
         }

@@ -1,34 +1,62 @@
-//! Where the clocks are read, and how a shard's regular work is timed.
+//! Where stamps and moments come from, and how a shard's regular work is timed.
 
 use std::sync::LazyLock;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use crate::model::{Moment, Now, Timestamp};
+use crate::model::{Moment, Now, ShardId, Timestamp};
 
 /// Wall clock, for stamps.
 #[expect(clippy::disallowed_methods, reason = "the one place where the wall clock is read")]
-pub fn now() -> Timestamp {
+pub fn wall() -> Timestamp {
     let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     Timestamp(since_epoch.as_millis() as u64)
 }
 
+/// What moments count from.
+static BEGIN: LazyLock<Instant> = LazyLock::new(Instant::now);
+
 /// For deadlines and leases; counts from when it was first read, the same for the whole process.
 pub fn moment() -> Moment {
-    static BEGIN: LazyLock<Instant> = LazyLock::new(Instant::now);
     Moment(BEGIN.elapsed().as_millis() as u64)
 }
 
-pub fn both() -> Now {
-    Now { wall: now(), moment: moment() }
+pub fn now() -> Now {
+    Now { wall: wall(), moment: moment() }
 }
 
 /// How often a shard looks at deadlines, at what is to be flushed, and at its store.
 const TICK: Duration = Duration::from_millis(100);
 
-/// Waits for the next tick. Ticks are at the same moments for whoever waits, so an idle shard wakes
-/// once for all of its regular work.
-pub async fn next_tick() {
-    let tick_ms = TICK.as_millis() as u64;
-    let Moment(now_ms) = moment();
-    glommio::timer::sleep(Duration::from_millis(tick_ms - now_ms % tick_ms)).await;
+/// The distance of one shard's ticks from those of the shard before it: seven is prime to a hundred, so
+/// a hundred shards have a millisecond each, and neighbours do not flush together.
+const SHARD_PHASE: Duration = Duration::from_millis(7);
+
+/// Waits for the next tick of `shard`. Its ticks are at the same moments for whoever waits, so an idle
+/// shard wakes once for all of its regular work.
+pub async fn next_tick(shard: ShardId) {
+    glommio::timer::sleep(until_tick(shard, BEGIN.elapsed())).await;
+}
+
+fn until_tick(shard: ShardId, elapsed: Duration) -> Duration {
+    let phase = SHARD_PHASE * u32::from(shard.0);
+    let into_tick = (elapsed + phase).as_nanos() % TICK.as_nanos();
+    TICK - Duration::from_nanos(into_tick as u64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_shard_has_one_tick_for_all_and_another_than_its_neighbour() {
+        let tick_after = |shard, ms: u64| {
+            let elapsed = Duration::from_micros(ms * 1000 + 300);
+            (elapsed + until_tick(ShardId(shard), elapsed)).as_millis()
+        };
+        let of_first: Vec<_> = [0, 1, 50, 99].map(|ms| tick_after(0, ms)).into();
+        assert_eq!(of_first, [100; 4]);
+        assert_eq!(tick_after(0, 100), 200);
+        assert_eq!((tick_after(1, 0), tick_after(1, 93)), (93, 193));
+        assert_eq!(tick_after(15, 0), 95);
+    }
 }

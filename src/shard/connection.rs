@@ -183,20 +183,20 @@ impl<S: Service> Connection<S> {
 
     async fn take_frames(self: &Rc<Self>, input: &mut Input) -> Result<(), Closed> {
         let arrived = Instant::now();
-        let mut arrival = Arrival { now: clock::both(), waited: Duration::ZERO };
+        let mut arrival = Arrival { now: clock::now(), waited: Duration::ZERO };
         let mut unread = input.take();
         while let Some(frame) = wire::next_frame_of(&mut unread, wire::FRAME_SIZE_MAX)? {
             if self.check_ready()?.is_none() {
                 self.flush();
                 self.ready_to_read().await?;
-                arrival.now = clock::both();
+                arrival.now = clock::now();
             }
             let Some((asked, request)) = self.decode(&frame)? else { continue };
             while let Some(size) = self.carry_out(asked, &request, arrival) {
                 // What is answered already must not wait for the disk.
                 self.flush();
                 self.shard.service.wait_for_room(size).await;
-                arrival = Arrival { now: clock::both(), waited: arrived.elapsed() };
+                arrival = Arrival { now: clock::now(), waited: arrived.elapsed() };
             }
         }
         input.give_back(unread);

@@ -372,7 +372,7 @@ impl Plan {
             shard: ShardId(shard),
             store_host: Host::from(self.advertised(shard)?),
             auto_create_topics: self.auto_create_topics,
-            started_at: clock::now(),
+            started_at: clock::wall(),
         })
     }
 }

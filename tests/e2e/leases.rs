@@ -1,5 +1,5 @@
-//! What happens only after two minutes: ends of leases and of connections that nobody uses. Left out of
-//! a plain test run for how long that takes.
+//! What happens only after two minutes: ends of leases, and of connections whose replies nobody takes.
+//! Left out of a plain test run for how long that takes.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
@@ -10,7 +10,7 @@ use nix::sys::signal::Signal;
 use crate::server::{Ports, Scratch, Server, run};
 use crate::wire::{answer, connect, connect_to, frame, header};
 
-/// Neither a lease nor an unused connection ends sooner.
+/// Neither a lease nor such a connection ends sooner.
 const LEAST: Duration = Duration::from_secs(115);
 /// Both have ended by then.
 const PATIENCE: Duration = Duration::from_secs(170);
