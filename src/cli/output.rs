@@ -74,16 +74,17 @@ fn table(header: &[&str], rows: &[Vec<String>]) -> String {
             *width = (*width).max(cell.chars().count());
         }
     }
-    let is_number = |column: usize| {
-        !rows.is_empty() && rows.iter().all(|row| row[column].parse::<f64>().is_ok())
-    };
+    // Once for each column: tables may be long.
+    let is_number: Vec<bool> = (0..header.len())
+        .map(|column| !rows.is_empty() && rows.iter().all(|row| row[column].parse::<f64>().is_ok()))
+        .collect();
     let mut text = String::new();
     let header: Vec<String> = header.iter().map(|cell| (*cell).to_owned()).collect();
     for row in std::iter::once(&header).chain(rows) {
         let mut line = String::new();
         for (column, (cell, width)) in row.iter().zip(&widths).enumerate() {
             let padding = " ".repeat(width - cell.chars().count());
-            let (before, after) = if is_number(column) { (&*padding, "") } else { ("", &*padding) };
+            let (before, after) = if is_number[column] { (&*padding, "") } else { ("", &*padding) };
             write!(line, "{before}{cell}{after}  ").expect("writing to a string cannot fail");
         }
         text.push_str(line.trim_end());
