@@ -510,7 +510,7 @@ fn ratio(case: Case, rounds: &[Round], table: &[(Case, Vec<Round>)], survey: &Su
     let of = |of: fn(&Round) -> f64| spread(rounds.iter().map(of).collect());
     let of_bare = of(Round::of_bare) + " of the same writers without a log";
     match case.load.writers {
-        1 => of(Round::of_raw_p50) + " x raw p50",
+        1 => format!("{} x raw p50, {of_bare}", of(Round::of_raw_p50)),
         16 => {
             let raw = survey.held_against(case).kind.name();
             let of_raw = format!("{} of raw {raw}, {of_bare}", of(Round::of_raw));

@@ -204,7 +204,8 @@ impl Table {
         member: Member,
         ledger: &mut Ledger,
     ) -> Result<&mut Group, Refusal> {
-        let group = self.groups.get(name);
+        let known = self.groups.get_key_value(name);
+        let group = known.map(|(_, group)| group);
         let is_member = group.is_some_and(|group| group.members.contains_key(client));
         if group.is_none() && self.groups.len() >= GROUPS_MAX {
             return full("groups", GROUPS_MAX);
@@ -215,17 +216,13 @@ impl Table {
         if ledger.members >= MEMBERS_MAX && !is_member {
             return full("members of groups", MEMBERS_MAX);
         }
-        let name = match self.groups.get_key_value(name) {
-            Some((known, _)) => known.clone(),
-            None => name.detached(),
-        };
-        let membership =
-            Membership { role: self.role, group: name.clone(), client: client.clone() };
-        let group = self.groups.entry(name).or_default();
-        let before = group.members.insert(client.clone(), member);
-        if before.is_none_or(|before| before.connection != member.connection) {
+        let name = known.map_or_else(|| name.detached(), |(known, _)| known.clone());
+        let group = self.groups.entry(name.clone()).or_default();
+        let before = group.members.insert(client.clone(), member).map(|before| before.connection);
+        if before != Some(member.connection) {
+            let membership = Membership { role: self.role, group: name, client: client.clone() };
             if let Some(before) = before {
-                ledger.left(before.connection, &membership);
+                ledger.left(before, &membership);
             }
             ledger.joined(member.connection, membership);
         }

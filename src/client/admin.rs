@@ -17,6 +17,7 @@ use crate::model::record::{RecordError, RecordView};
 use crate::model::reply::{ClusterInfo, QueueStats, Route, RouteBroker};
 use crate::model::{LogOffset, Request, Timestamp, TopicConfig, TopicName};
 use crate::wire::codes::response::TOPIC_NOT_EXIST;
+use crate::wire::message::push_offset_id;
 use crate::wire::{ReplyError, Response};
 
 /// How often to look while waiting for a route, ms.
@@ -51,8 +52,9 @@ impl MessageId {
 /// As stock clients and tools write it.
 impl fmt::Display for MessageId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (address, port) = (self.broker.ip().to_bits(), self.broker.port());
-        write!(f, "{address:08X}{port:08X}{:016X}", self.offset.0)
+        let mut id = Vec::with_capacity(32);
+        push_offset_id(&mut id, self.broker.into(), self.offset);
+        f.write_str(str::from_utf8(&id).expect("hex digits"))
     }
 }
 

@@ -25,8 +25,8 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 /// How often, about, the shards are looked at while none has anything to do. A third of an idle
-/// process's CPU time is this, so it is longer than a busy tick; only the first request after a pause can wait
-/// for it.
+/// process's CPU time is this, so it is longer than a busy tick; only the first request after a pause
+/// can wait for it.
 const TICK_MS: u64 = 20;
 /// How often while one has: what is stranded then is somebody's latency.
 const BUSY_TICK_MS: u64 = 2;

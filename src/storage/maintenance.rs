@@ -110,9 +110,9 @@ impl<D: Disk> Store<D> {
     /// Does what is due, but for flushing. `snapshot` is called when one is taken, at once and with the
     /// end of the log: it returns the broker's state after all entries below, those not yet safe included.
     ///
-    /// Call it every 100 ms, from one task; more seldom after a failure. A part that fails does not keep the others from their work:
-    /// the error is that of the first, and means that something is still to be done. Whether the log has
-    /// been closed, [`is_fenced`](Self::is_fenced) says.
+    /// Call it every 100 ms, from one task; more seldom after a failure. A part that fails does not keep
+    /// the others from their work: the error is that of the first, and means that something is still to
+    /// be done. Whether the log has been closed, [`is_fenced`](Self::is_fenced) says.
     pub async fn maintain(
         &self,
         now: Timestamp,

@@ -193,9 +193,7 @@ impl Producer {
 
     fn start(&mut self, batch: Batch) {
         let key = self.outbox.key(batch.lane).clone();
-        let route = self.remote.known_route(key.topic.as_str());
-        let address = route.as_deref().and_then(|route| master_address(route, &key.broker));
-        let Some(address) = address.map(str::to_owned) else {
+        let Some(address) = self.address_of(&key.topic, &key.broker) else {
             let reason = format!("{} is not in the route of {}", key.broker, key.topic);
             return self.handle_attempt(batch, not_reached(reason));
         };

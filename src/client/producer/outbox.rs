@@ -333,12 +333,11 @@ impl Outbox {
             if !is_late {
                 return Some(batch);
             }
-            let mut reason = format!("not sent within {} ms", self.options.delivery_timeout_ms);
-            let mut code = None;
-            if let Some((last_code, last)) = &batch.last_failure {
-                reason = format!("{reason}: {last}");
-                code = *last_code;
-            }
+            let reason = format!("not sent within {} ms", self.options.delivery_timeout_ms);
+            let (code, reason) = match &batch.last_failure {
+                Some((code, last)) => (*code, format!("{reason}: {last}")),
+                None => (None, reason),
+            };
             self.finish(batch, Attempt::Refused { code, reason, retry: Retry::No });
         }
         None
