@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::server::{PATIENCE, Ports, Scratch, Server, ringmq, run};
+use crate::server::{PATIENCE, Ports, Scratch, Server, nameserver, ringmq, run};
 use crate::wire::{answer, connect, frame, header};
 
 fn text(bytes: &[u8]) -> String {
@@ -122,8 +122,7 @@ fn what_cannot_be_reached_has_an_exit_code_of_its_own() {
         assert!(error.contains("Connection refused"), "{args:?}: {error}");
     }
 
-    let nameserver = ["nameserver", "--listen", &namesrv];
-    let nameserver = Server::start(&nameserver, &scratch.0.join("nameserver.log"));
+    let nameserver = nameserver(&scratch.0, ports);
     let (data, listen) = (scratch.0.join("data"), ports.broker_address().to_string());
     // It listens on one address and is looked for at another.
     let args = ["broker", "--namesrv", &namesrv, "--listen", &listen, "--advertise", "127.0.0.2"];

@@ -4,9 +4,9 @@ use std::fs;
 use std::io::Write;
 use std::net::TcpStream;
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use crate::server::{PATIENCE, Ports, Scratch, Server, run};
+use crate::server::{PATIENCE, Ports, Scratch, Server, run, wait_until};
 use crate::wire::{answer, connect, frame, header};
 
 const MIB: u64 = 1 << 20;
@@ -37,14 +37,6 @@ fn store(stream: &mut TcpStream, queue: u32, properties: &str, body: &[u8]) {
     assert!(header.contains(r#""code":0"#), "{header}");
 }
 
-fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
-    let deadline = Instant::now() + PATIENCE;
-    while !holds() {
-        assert!(Instant::now() < deadline, "{what}: not after {PATIENCE:?}");
-        std::thread::sleep(Duration::from_millis(10));
-    }
-}
-
 fn has_index_file(data: &Path) -> bool {
     let files = fs::read_dir(data.join("shard-00")).unwrap();
     let mut names = files.map(|file| file.unwrap().file_name().into_string().unwrap());
@@ -66,7 +58,9 @@ fn pulls_that_wait_on_one_connection_get_their_own_answers() {
     for _ in 0..60 {
         store(&mut sender, 0, r"TAGS\u0001A\u0002", &[b'x'; 4000]);
     }
-    wait_until("a sealed segment has its index file", || has_index_file(&data));
+    let is_indexed = || has_index_file(&data);
+    let every = Duration::from_millis(10);
+    wait_until("a sealed segment has its index file", every, PATIENCE, is_indexed);
 
     let mut reader = connect(ports);
     // Whoever is answered to knows that what it sent before has been taken up.

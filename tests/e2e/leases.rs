@@ -3,11 +3,11 @@
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use nix::sys::signal::Signal;
 
-use crate::server::{Ports, Scratch, Server, run};
+use crate::server::{Ports, Scratch, Server, broker, nameserver, run, wait_until};
 use crate::wire::{answer, connect, connect_to, frame, header};
 
 /// Neither a lease nor such a connection ends sooner.
@@ -15,28 +15,18 @@ const LEAST: Duration = Duration::from_secs(115);
 /// Both have ended by then.
 const PATIENCE: Duration = Duration::from_secs(170);
 
-/// Asks once a second until `is_so`, and says how long that took.
-fn time_until(what: &str, mut is_so: impl FnMut() -> bool) -> Duration {
-    let begin = Instant::now();
-    while !is_so() {
-        assert!(begin.elapsed() < PATIENCE, "{what}: not after {PATIENCE:?}");
-        std::thread::sleep(Duration::from_secs(1));
-    }
-    begin.elapsed()
+fn time_until(what: &str, is_so: impl FnMut() -> bool) -> Duration {
+    wait_until(what, Duration::from_secs(1), PATIENCE, is_so)
 }
 
 #[test]
 #[ignore = "takes two minutes"]
 fn a_broker_that_hangs_leaves_the_routes_and_returns_when_it_goes_on() {
     let scratch = Scratch::new("lease");
-    let (ports, data) = (Ports::free(), scratch.0.join("data"));
+    let ports = Ports::free();
     let namesrv = ports.nameserver_address().to_string();
-    let args = ["nameserver", "--listen", &namesrv];
-    let nameserver = Server::start(&args, &scratch.0.join("nameserver.log"));
-    let listen = ports.broker_address().to_string();
-    let place = ["--data", data.to_str().unwrap(), "--listen", &listen];
-    let args = [&["broker", "--namesrv", &namesrv, "--shards", "1"], &place[..]].concat();
-    let broker = Server::start(&args, &scratch.0.join("broker.log"));
+    let nameserver = nameserver(&scratch.0, ports);
+    let broker = broker(&scratch.0, "broker", ports, &namesrv, "1");
     let created = run(&["topic", "create", "t", "--namesrv", &namesrv]);
     assert!(created.status.success(), "{created:?}");
 

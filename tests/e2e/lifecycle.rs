@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::Signal;
 use nix::sys::statfs::{TMPFS_MAGIC, statfs};
 
-use crate::server::{PATIENCE, Ports, Scratch, Server, run};
+use crate::server::{PATIENCE, Ports, Scratch, Server, nameserver, run};
 use crate::wire::{answer, connect, frame, header};
 
 fn at(ports: Ports) -> [String; 2] {
@@ -111,8 +111,7 @@ fn where_direct_io_is_refused_dev_says_so_and_a_broker_wants_to_be_told() {
         assert!(error.contains(part), "{error} does not say {part:?}");
     }
 
-    let nameserver = ["nameserver", "--listen", &namesrv];
-    let _nameserver = Server::start(&nameserver, &scratch.0.join("nameserver.log"));
+    let _nameserver = nameserver(&scratch.0, ports);
     let server = Server::start(&[&args[..], &["--allow-buffered-io"]].concat(), &log);
     assert!(server.log().contains("running on buffered files"), "{}", server.log());
     assert!(server.terminate().success());

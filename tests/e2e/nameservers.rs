@@ -1,22 +1,9 @@
 //! NameServers that hang, and brokers that get into each other's way there.
 
 use std::net::{Ipv4Addr, TcpListener};
-use std::path::Path;
 use std::time::{Duration, Instant};
 
-use crate::server::{PATIENCE, Ports, Scratch, Server, run};
-
-fn nameserver(scratch: &Path, ports: Ports) -> Server {
-    let listen = ports.nameserver_address().to_string();
-    Server::start(&["nameserver", "--listen", &listen], &scratch.join("nameserver.log"))
-}
-
-fn broker(scratch: &Path, name: &str, ports: Ports, namesrv: &str, shards: &str) -> Server {
-    let (data, listen) = (scratch.join(name), ports.broker_address().to_string());
-    let place = ["--data", data.to_str().unwrap(), "--listen", &listen];
-    let args = [&["broker", "--namesrv", namesrv, "--shards", shards], &place[..]].concat();
-    Server::start(&args, &data.with_extension("log"))
-}
+use crate::server::{PATIENCE, Ports, Scratch, Server, broker, nameserver, run};
 
 /// Waits until the log of `server` says `text`, and counts how often it does.
 fn count(server: &Server, text: &str) -> usize {

@@ -79,6 +79,36 @@ pub fn run(args: &[&str]) -> Output {
     ringmq(args).stdin(Stdio::null()).output().unwrap()
 }
 
+/// Asks again after every pause of `every` until it holds, for `patience` at most, and says how long that
+/// took.
+pub fn wait_until(
+    what: &str,
+    every: Duration,
+    patience: Duration,
+    mut holds: impl FnMut() -> bool,
+) -> Duration {
+    let begin = Instant::now();
+    while !holds() {
+        assert!(begin.elapsed() < patience, "{what}: not after {patience:?}");
+        std::thread::sleep(every);
+    }
+    begin.elapsed()
+}
+
+/// A NameServer in a process of its own.
+pub fn nameserver(scratch: &Path, ports: Ports) -> Server {
+    let listen = ports.nameserver_address().to_string();
+    Server::start(&["nameserver", "--listen", &listen], &scratch.join("nameserver.log"))
+}
+
+/// A broker in a process of its own.
+pub fn broker(scratch: &Path, name: &str, ports: Ports, namesrv: &str, shards: &str) -> Server {
+    let (data, listen) = (scratch.join(name), ports.broker_address().to_string());
+    let place = ["--data", data.to_str().unwrap(), "--listen", &listen];
+    let args = [&["broker", "--namesrv", namesrv, "--shards", shards], &place[..]].concat();
+    Server::start(&args, &data.with_extension("log"))
+}
+
 /// A running server.
 pub struct Server {
     child: Child,
