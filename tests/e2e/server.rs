@@ -133,8 +133,9 @@ impl Server {
         match lines.recv_timeout(PATIENCE) {
             Ok(line) => assert!(line.starts_with("ringmq ready"), "{line}"),
             Err(error) => {
+                let threads = server.threads();
                 let _ = server.child.kill();
-                panic!("{args:?} is not ready: {error}\n{}", server.log());
+                panic!("{args:?} is not ready: {error}\n{threads}\n{}", server.log());
             }
         }
         server
@@ -171,6 +172,20 @@ impl Server {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
         let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
         line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() << 10
+    }
+
+    /// What each thread waits for in the kernel, for who has to find out why it hangs.
+    fn threads(&self) -> String {
+        let Ok(threads) = std::fs::read_dir(format!("/proc/{}/task", self.child.id())) else {
+            return "it has ended".into();
+        };
+        let of = |path: PathBuf| {
+            let read = |name| std::fs::read_to_string(path.join(name)).unwrap_or_default();
+            let status = read("status");
+            let state = status.lines().find_map(|line| line.strip_prefix("State:\t"));
+            format!("{}: {}, {}", read("comm").trim(), state.unwrap_or("ended"), read("wchan"))
+        };
+        Vec::from_iter(threads.flatten().map(|thread| of(thread.path()))).join("\n")
     }
 
     pub fn log(&self) -> String {
@@ -216,8 +231,9 @@ impl Server {
                 return status;
             }
             if Instant::now() > deadline {
+                let threads = self.threads();
                 self.child.kill().unwrap();
-                panic!("it does not stop\n{}", self.log());
+                panic!("it does not stop\n{threads}\n{}", self.log());
             }
             std::thread::sleep(Duration::from_millis(5));
         }
