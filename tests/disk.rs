@@ -7,11 +7,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use futures_util::future::{join, join_all};
-use glommio::{LocalExecutorBuilder, Placement, PoolPlacement};
 use ringmq::sim::conformance::{self, filled};
 use ringmq::sim::{self, Fault, On, Operation, Rng, SimDisk, Tasks};
 use ringmq::storage::disk::{BLOCK_SIZE, Disk, DiskErrorKind, DiskFile, Durability};
 use ringmq::storage::file::{FileDisk, FileDiskOptions, Mode};
+
+#[path = "../bench/nudged.rs"]
+mod nudged;
 
 const BLOCK: u64 = BLOCK_SIZE as u64;
 
@@ -144,13 +146,7 @@ mod real {
         std::fs::remove_dir_all(&directory).ok();
         std::fs::create_dir_all(&directory).expect("a scratch directory");
         let done = watch(name, Duration::from_secs(60));
-        let executor = LocalExecutorBuilder::new(Placement::Unbound)
-            .io_memory(0)
-            .ring_depth(64)
-            .blocking_thread_pool_placement(PoolPlacement::Unbound(1))
-            .spawn(move || body(directory))
-            .expect("an executor; io_uring must be usable");
-        executor.join().expect("the test body");
+        nudged::run(0, move |_| body(directory));
         done.store(true, Ordering::Release);
     }
 

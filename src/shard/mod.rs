@@ -9,8 +9,9 @@
 //! ```
 //!
 //! Start at [`run`], then `connection`, which is where a request spends its life. `shard` is what
-//! the connections of one thread share. [`nudge`] wakes executors that went to sleep with work
-//! left; [`preflight`] says before anything starts what the machine lacks.
+//! the connections of one thread share. [`executor`] starts threads so that they begin, and [`nudge`]
+//! wakes those that went to sleep with work left; [`preflight`] says before anything starts what the
+//! machine lacks.
 //!
 //! What holds at all times:
 //! - A connection lives on the shard it was made to. Between threads travel only requests about the
@@ -26,6 +27,7 @@ mod budget;
 mod clock;
 mod connection;
 mod data;
+pub mod executor;
 mod input;
 mod listener;
 mod mesh;

@@ -12,14 +12,16 @@
 //! Start at [`Nudger`]; `Watch::decide` holds the rules. What holds at all times:
 //! - A shard that made progress is nudged within a tick, so a stranded one resumes within a tick.
 //! - An idle shard is nudged once a second, so it costs nothing and still shows that it lives.
+//! - A shard that opens or closes is nudged every tick: it makes no progress that could be counted,
+//!   and somebody waits for it.
 //! - A shard that does not see its nudge for 5 s is reported, again every 5 s while that lasts.
 //!
-//! A shard's main future calls [`Pulse::leave`] before it ends, and the nudger stops after all
-//! shards have ended, because shards that are shutting down can be stranded like any other.
+//! `executor` sees to it that a shard gets as far as to listen, and that it leaves when it ends. The
+//! nudger stops after all shards have ended, because those that are closing can be stranded like any other.
 
 use std::future::poll_fn;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Poll, Waker};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -60,8 +62,18 @@ struct Shared {
     strandings: AtomicU64,
     /// The shard had been silent when it was nudged.
     was_silent: AtomicBool,
-    left: AtomicBool,
-    waker: Mutex<Option<Waker>>,
+    /// It may have nothing to do: it is neither opening nor closing.
+    serves: AtomicBool,
+    listener: Mutex<Listener>,
+}
+
+/// The task that sees the nudges.
+#[derive(Default)]
+enum Listener {
+    #[default]
+    NotBegun,
+    Wakes(Waker),
+    Left,
 }
 
 /// Counters of one shard, for metrics.
@@ -121,38 +133,38 @@ impl Pulse {
         self.0.stats()
     }
 
-    /// Sees the nudges; spawn it, detached, in the shard's default queue. Ends after
-    /// [`leave`](Self::leave).
+    /// Whether the shard serves; until it is said to, it opens. Only who serves may be silent.
+    pub fn set_serving(&self, serves: bool) {
+        self.0.serves.store(serves, Ordering::Release);
+    }
+
+    /// Sees the nudges, for ever: spawn it, detached, in the shard's default queue.
     pub async fn listen(self) {
-        while self.nudged().await {
+        loop {
+            self.nudged().await;
             if self.0.was_silent.load(Ordering::Relaxed) {
                 self.look_for_stranded_work().await;
             }
         }
-        self.0.forget_waker();
     }
 
-    /// The shard is about to end: no more nudges, no more reports, and `listen` ends.
+    /// The shard is about to end: no more nudges, no more reports.
     pub fn leave(&self) {
-        self.0.left.store(true, Ordering::Release);
-        self.0.wake();
+        *self.0.listener() = Listener::Left;
     }
 
-    /// Waits for a nudge. False when the shard is leaving.
-    async fn nudged(&self) -> bool {
+    /// Waits for a nudge.
+    async fn nudged(&self) {
         let shared = &self.0;
         poll_fn(|context| {
             shared.keep_waker(context.waker());
-            if shared.left.load(Ordering::Acquire) {
-                return Poll::Ready(false);
-            }
             let sent = shared.sent.load(Ordering::Acquire);
-            if shared.seen.swap(sent, Ordering::AcqRel) == sent {
-                return Poll::Pending;
+            match shared.seen.swap(sent, Ordering::AcqRel) == sent {
+                true => Poll::Pending,
+                false => Poll::Ready(()),
             }
-            Poll::Ready(true)
         })
-        .await
+        .await;
     }
 
     async fn look_for_stranded_work(&self) {
@@ -176,34 +188,30 @@ impl Shared {
         }
     }
 
+    fn listener(&self) -> MutexGuard<'_, Listener> {
+        self.listener.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn keep_waker(&self, waker: &Waker) {
-        let mut kept = self.waker.lock().unwrap_or_else(PoisonError::into_inner);
-        if !kept.as_ref().is_some_and(|kept| kept.will_wake(waker)) {
-            *kept = Some(waker.clone());
-        }
-    }
-
-    fn forget_waker(&self) {
-        *self.waker.lock().unwrap_or_else(PoisonError::into_inner) = None;
-    }
-
-    fn wake(&self) {
-        let kept = self.waker.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(waker) = kept.as_ref() {
-            waker.wake_by_ref();
+        let mut listener = self.listener();
+        match &*listener {
+            Listener::Left => {}
+            Listener::Wakes(kept) if kept.will_wake(waker) => {}
+            Listener::Wakes(_) | Listener::NotBegun => *listener = Listener::Wakes(waker.clone()),
         }
     }
 
     /// Whether the shard has begun to listen and has not left.
     fn listens(&self) -> bool {
-        let kept = self.waker.lock().unwrap_or_else(PoisonError::into_inner);
-        kept.is_some() && !self.left.load(Ordering::Acquire)
+        matches!(&*self.listener(), Listener::Wakes(_))
     }
 
     fn nudge(&self, was_silent: bool) {
         self.was_silent.store(was_silent, Ordering::Relaxed);
         self.sent.fetch_add(1, Ordering::AcqRel);
-        self.wake();
+        if let Listener::Wakes(waker) = &*self.listener() {
+            waker.wake_by_ref();
+        }
     }
 }
 
@@ -247,6 +255,7 @@ struct Look {
     progress: u64,
     sent: u64,
     seen: u64,
+    serves: bool,
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -262,10 +271,11 @@ impl Watch {
             progress: shard.progress.load(Ordering::Relaxed),
             sent: shard.sent.load(Ordering::Relaxed),
             seen: shard.seen.load(Ordering::Acquire),
+            serves: shard.serves.load(Ordering::Acquire),
         };
         let verdict = self.decide(now_ms, look);
         if let Some(unresponsive_ms) = verdict.unresponsive_ms {
-            let Look { progress, sent, seen } = look;
+            let Look { progress, sent, seen, .. } = look;
             tracing::error!(shard = index, unresponsive_ms, progress, sent, seen, "shard hangs");
         }
         if verdict.nudge {
@@ -279,7 +289,7 @@ impl Watch {
         let idle = now_ms.saturating_sub(self.nudged_at_ms) >= IDLE_NUDGE_MS;
         self.progress = look.progress;
         let unresponsive_ms = self.unresponsive(now_ms, unseen);
-        let nudge = moved || unseen || idle;
+        let nudge = moved || unseen || idle || !look.serves;
         if nudge {
             self.nudged_at_ms = now_ms;
         }
@@ -303,18 +313,18 @@ impl Watch {
 
 #[cfg(test)]
 mod tests {
-    use glommio::{LocalExecutorBuilder, Placement, PoolPlacement};
-
     use super::*;
+    use crate::shard::executor::{small, start};
 
     #[test]
     fn who_is_nudged() {
-        let quiet = Look { progress: 5, sent: 3, seen: 3 };
+        let quiet = Look { progress: 5, sent: 3, seen: 3, serves: true };
         let cases = [
             ("nothing happened", 500, quiet, false),
             ("progress", 500, Look { progress: 6, ..quiet }, true),
             ("the last nudge was not seen", 500, Look { sent: 4, ..quiet }, true),
             ("a second has passed", 1_000, quiet, true),
+            ("it is not open yet", 500, Look { serves: false, ..quiet }, true),
         ];
         for (name, now_ms, look, nudge) in cases {
             let mut watch = Watch { progress: 5, ..Watch::default() };
@@ -325,7 +335,7 @@ mod tests {
     #[test]
     fn shard_that_sees_no_nudge_is_reported_every_five_seconds() {
         let mut watch = Watch::default();
-        let hanging = Look { progress: 5, sent: 3, seen: 2 };
+        let hanging = Look { progress: 5, sent: 3, seen: 2, serves: true };
         let mut reports = Vec::new();
         for now_ms in (0..12_000).step_by(10) {
             reports.extend(watch.decide(now_ms, hanging).unresponsive_ms);
@@ -350,14 +360,12 @@ mod tests {
     #[test]
     fn idle_shard_is_left_alone_and_can_leave() {
         let nudger = Nudger::start(1).unwrap();
-        let pulse = nudger.pulse(0);
-        let executor = small_executor(Duration::from_millis(1)).spawn(move || async move {
-            let listener = glommio::spawn_local(pulse.clone().listen());
+        let idle = async |pulse: Pulse| {
+            pulse.set_serving(true);
             glommio::timer::sleep(Duration::from_millis(1_500)).await;
-            pulse.leave();
-            listener.await;
-        });
-        executor.unwrap().join().unwrap();
+        };
+        let starting = start("idle", small(Duration::from_millis(1)), nudger.pulse(0), idle);
+        starting.unwrap().begin().unwrap().join().unwrap();
         let nudges_sent = nudger.stats(0).nudges_sent;
         assert!((1..=5).contains(&nudges_sent), "{nudges_sent}");
         std::thread::sleep(Duration::from_millis(1_200));
@@ -366,19 +374,18 @@ mod tests {
 
     fn longest_gap_of_busy_shard(lasts: Duration) -> (Duration, NudgeStats) {
         let nudger = Nudger::start(1).unwrap();
-        let (pulse, watched) = (nudger.pulse(0), nudger.pulse(0));
+        let watched = nudger.pulse(0);
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = stop.clone();
-        let busy = move || async move {
-            let listener = glommio::spawn_local(pulse.clone().listen());
+        let busy = async move |pulse: Pulse| {
+            pulse.set_serving(true);
             while !stopped.load(Ordering::Relaxed) {
                 pulse.beat();
                 glommio::executor().yield_now().await;
             }
-            pulse.leave();
-            listener.await;
         };
-        let executor = small_executor(Duration::from_micros(100)).spawn(busy).unwrap();
+        let starting = start("busy", small(Duration::from_micros(100)), nudger.pulse(0), busy);
+        let executor = starting.unwrap().begin().unwrap();
         let gap = longest_gap(&watched, lasts);
         stop.store(true, Ordering::Relaxed);
         // A shard that hangs cannot be joined; the process ends without it.
@@ -400,13 +407,5 @@ mod tests {
             longest = longest.max(moved_at.elapsed());
         }
         longest
-    }
-
-    fn small_executor(quantum: Duration) -> LocalExecutorBuilder {
-        LocalExecutorBuilder::new(Placement::Unbound)
-            .io_memory(0)
-            .ring_depth(64)
-            .preempt_timer(quantum)
-            .blocking_thread_pool_placement(PoolPlacement::Unbound(1))
     }
 }

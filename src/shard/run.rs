@@ -10,10 +10,11 @@
 
 use std::io::Write;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4, UdpSocket};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::announce::Announcer;
 use super::data::DataDirectory;
+use super::executor::{self, Executor, Starting};
 use super::mesh::{Envelope, Inbox, Mesh};
 use super::nameserver::NameService;
 use super::nudge::{Nudger, Pulse};
@@ -33,8 +34,9 @@ use crate::model::request::{BrokerId, DataVersion, Registration};
 use crate::model::{Request, ShardId};
 use crate::nameserver::{ConnectionId, Routes};
 use crate::storage::{Flush, StoreConfig};
+use flume::RecvTimeoutError;
 use glommio::net::TcpListener;
-use glommio::{ExecutorJoinHandle, LocalExecutorBuilder, Placement, PoolPlacement};
+use glommio::{LocalExecutorBuilder, Placement, PoolPlacement};
 
 /// Executor quantum: completions of disk and sockets are looked at this often while tasks keep a
 /// shard busy. Safe only together with the nudge.
@@ -51,8 +53,13 @@ const CONNECTIONS_EXPECTED: u64 = 1000;
 /// How long shards may take to start before the process says that they hang. Recovery reads at
 /// disk speed, so this is long.
 const START_MAX: Duration = Duration::from_secs(600);
+/// How often it is said meanwhile that one is opening.
+const SAY_AGAIN: Duration = Duration::from_secs(5);
 /// How long the first registration may take before the broker serves without it, ms.
 const REGISTER_MAX_MS: u64 = 5_000;
+
+/// Says once whether a server has opened.
+type IsReady = flume::Receiver<Result<(), RunError>>;
 
 /// A server that could not start, or ended with an error.
 #[derive(Debug, thiserror::Error)]
@@ -261,29 +268,25 @@ fn reachable(listen: SocketAddr) -> SocketAddr {
 
 struct NameServer {
     stop: flume::Sender<Envelope>,
-    thread: ExecutorJoinHandle<()>,
+    thread: Executor<()>,
 }
 
 impl NameServer {
     fn start(listen: SocketAddr, pulse: Pulse) -> Result<Self, RunError> {
         let (stop, inbox) = flume::bounded(1);
         let (ready, is_ready) = flume::bounded(1);
-        let serve = move || async move {
-            glommio::spawn_local(pulse.clone().listen()).detach();
-            match listener::bind(listen).await {
-                Ok(listener) => {
-                    let _ = ready.send(Ok(()));
-                    serve_routes(listener, pulse.clone(), inbox).await;
-                }
-                Err(error) => {
-                    let _ = ready.send(Err(failed(error)));
-                }
+        let serve = async move |pulse: Pulse| match listener::bind(listen).await {
+            Ok(listener) => {
+                let _ = ready.send(Ok(()));
+                serve_routes(listener, pulse, inbox).await;
             }
-            pulse.leave();
+            Err(error) => {
+                let _ = ready.send(Err(failed(error)));
+            }
         };
-        let thread = executor(Placement::Unbound, "nameserver", NAMESERVER_MEMORY, 0)
-            .spawn(serve)
-            .map_err(failed)?;
+        let builder = settings(Placement::Unbound, NAMESERVER_MEMORY, 0);
+        let starting = executor::start("nameserver", builder, pulse, serve).map_err(failed)?;
+        let thread = starting.begin().map_err(failed)?;
         wait_ready(&is_ready, "the NameServer")?;
         Ok(Self { stop, thread })
     }
@@ -296,10 +299,11 @@ impl NameServer {
 
 async fn serve_routes(listener: TcpListener, pulse: Pulse, inbox: Inbox) {
     let shard = Shard::new(ShardId(0), NameService::default(), pulse);
+    shard.start_serving();
     glommio::spawn_local(listener::accept_all(listener, shard.clone())).detach();
     glommio::spawn_local(shard.clone().expire()).detach();
     let _ = inbox.recv_async().await;
-    shard.is_stopping.set(true);
+    shard.stop_serving();
     shard.stop_reading();
 }
 
@@ -421,7 +425,7 @@ struct Process {
     /// Held until the last shard has ended.
     machine: Machine,
     mesh: Mesh,
-    threads: Vec<ExecutorJoinHandle<()>>,
+    threads: Vec<Executor<()>>,
     ended: flume::Receiver<ShardId>,
     registrar: Registrar,
     announcer: Announcer,
@@ -436,12 +440,17 @@ impl Process {
         let (end, ended) = flume::unbounded();
         let threads = Vec::new();
         let mut process = Self { plan, machine, mesh, threads, ended, registrar, announcer };
-        let mut starting = Vec::new();
+        let (mut starting, mut opening) = (Vec::new(), Vec::new());
         for (shard, inbox) in (0..shards).zip(inboxes) {
             let pulse = nudger.pulse(usize::from(shard));
-            starting.push(process.start_shard(shard, inbox, pulse, end.clone())?);
+            let (executor, is_ready) = process.start_shard(shard, inbox, pulse, end.clone())?;
+            starting.push(executor);
+            opening.push(is_ready);
         }
-        for (shard, is_ready) in starting.iter().enumerate() {
+        for executor in starting {
+            process.threads.push(executor.begin().map_err(failed)?);
+        }
+        for (shard, is_ready) in opening.iter().enumerate() {
             wait_ready(is_ready, &process.plan.broker_name(shard as u16))?;
         }
         process.wait_registered();
@@ -449,12 +458,12 @@ impl Process {
     }
 
     fn start_shard(
-        &mut self,
+        &self,
         shard: u16,
         inbox: Inbox,
         pulse: Pulse,
         end: flume::Sender<ShardId>,
-    ) -> Result<flume::Receiver<Result<(), RunError>>, RunError> {
+    ) -> Result<(Starting<()>, IsReady), RunError> {
         let (ready, is_ready) = flume::bounded(1);
         let (plan, data) = (&self.plan, &self.machine.data);
         let seat = Seat {
@@ -468,9 +477,8 @@ impl Process {
             announcer: self.announcer.clone(),
         };
         let name = plan.broker_name(shard);
-        let serve = move || async move {
-            glommio::spawn_local(pulse.clone().listen()).detach();
-            match seat.open(&pulse).await {
+        let serve = async move |pulse: Pulse| {
+            match seat.open(pulse).await {
                 Ok(opened) => {
                     let _ = ready.send(Ok(()));
                     opened.serve(inbox).await;
@@ -480,16 +488,11 @@ impl Process {
                 }
             }
             let _ = end.send(ShardId(shard));
-            pulse.leave();
         };
-        let executor = executor(
-            self.machine.placement(shard),
-            &name,
-            io_memory(plan.engine.tail_cache),
-            plan.engine.spin_us,
-        );
-        self.threads.push(executor.spawn(serve).map_err(failed)?);
-        Ok(is_ready)
+        let memory = io_memory(plan.engine.tail_cache);
+        let builder = settings(self.machine.placement(shard), memory, plan.engine.spin_us);
+        let starting = executor::start(&name, builder, pulse, serve).map_err(failed)?;
+        Ok((starting, is_ready))
     }
 
     /// Waits until some NameServer knows all shards, for a while.
@@ -533,18 +536,24 @@ fn start_registrar(plan: &Plan) -> Result<Registrar, RunError> {
     Registrar::start(&options, Vec::new()).map_err(failed)
 }
 
-fn executor(placement: Placement, name: &str, memory: usize, spin_us: u64) -> LocalExecutorBuilder {
+fn settings(placement: Placement, io_memory: usize, spin_us: u64) -> LocalExecutorBuilder {
     LocalExecutorBuilder::new(placement)
-        .name(name)
         .preempt_timer(PREEMPT)
-        .io_memory(memory)
+        .io_memory(io_memory)
         .ring_depth(RING_DEPTH)
         .spin_before_park(Duration::from_micros(spin_us))
         .blocking_thread_pool_placement(PoolPlacement::Unbound(1))
 }
 
-fn wait_ready(is_ready: &flume::Receiver<Result<(), RunError>>, who: &str) -> Result<(), RunError> {
-    is_ready
-        .recv_timeout(START_MAX)
-        .map_err(|error| failed(format!("{who} did not start: {error}")))?
+fn wait_ready(is_ready: &IsReady, who: &str) -> Result<(), RunError> {
+    let begin = Instant::now();
+    loop {
+        match is_ready.recv_timeout(SAY_AGAIN) {
+            Ok(opened) => return opened,
+            Err(RecvTimeoutError::Timeout) if begin.elapsed() < START_MAX => {
+                tracing::info!("{who} is opening, since {} s", begin.elapsed().as_secs());
+            }
+            Err(error) => return Err(failed(format!("{who} did not start: {error}"))),
+        }
+    }
 }

@@ -45,7 +45,7 @@ pub struct OpenShard {
 }
 
 impl Seat {
-    pub async fn open(self, pulse: &Pulse) -> Result<OpenShard, RunError> {
+    pub async fn open(self, pulse: Pulse) -> Result<OpenShard, RunError> {
         let in_shard =
             |error: &dyn Display| RunError::new(format!("shard {}: {error}", self.shard));
         let options = FileDiskOptions { allow_buffered: self.allow_buffered, poll: true };
@@ -61,7 +61,7 @@ impl Seat {
             background: task_queue("background", 50, Latency::NotImportant),
         };
         let service = BrokerService::new(broker, self.mesh, self.announcer);
-        let shard = Shard::new(ShardId(self.shard), service, pulse.clone());
+        let shard = Shard::new(ShardId(self.shard), service, pulse);
         shard.service.announce_and_wait().await;
         Ok(OpenShard { shard, listeners, queues })
     }
@@ -70,6 +70,7 @@ impl Seat {
 impl OpenShard {
     pub async fn serve(self, inbox: Inbox) {
         let Self { shard, listeners, queues } = self;
+        shard.start_serving();
         shard.start_committers(queues);
         for listener in listeners {
             glommio::spawn_local(listener::accept_all(listener, shard.clone())).detach();
@@ -78,7 +79,7 @@ impl OpenShard {
         let maintenance = glommio::spawn_local_into(shard.clone().maintain(), queues.background)
             .expect("the queue lives as long as the executor");
         shard.take_asks(inbox).await;
-        shard.is_stopping.set(true);
+        shard.stop_serving();
         maintenance.await;
         shard.stop().await;
     }

@@ -69,6 +69,17 @@ impl<S: Service> Shard<S> {
         self.pulse.beat();
     }
 
+    /// From here on silence is nothing to worry about.
+    pub fn start_serving(&self) {
+        self.pulse.set_serving(true);
+    }
+
+    /// No new connections. What follows must not stand still.
+    pub fn stop_serving(&self) {
+        self.is_stopping.set(true);
+        self.pulse.set_serving(false);
+    }
+
     /// Takes a new connection and serves it in a task of its own.
     pub fn accept(self: &Rc<Self>, stream: TcpStream) -> io::Result<()> {
         if self.is_stopping.get() {
