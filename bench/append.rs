@@ -28,7 +28,7 @@ use std::time::{Duration, Instant, SystemTime};
 use clap::Parser;
 use hdrhistogram::Histogram;
 use raw_device::{Content, Device, Kind, Measured, Shape};
-use ringmq::model::{LogOffset, Moment, QueueId, QueueOffset, Timestamp};
+use ringmq::model::{LogOffset, Moment, Now, QueueId, QueueOffset, Timestamp};
 use ringmq::shard::nudge::Pulse;
 use ringmq::storage::disk::{Disk, DiskError};
 use ringmq::storage::file::{FileDisk, FileDiskOptions};
@@ -378,7 +378,7 @@ async fn open(disk: FileDisk, scale: Scale, flush: Flush) -> Store<FileDisk> {
         checksum_seed: 1,
     };
     let opening = Store::open(disk, config).await.expect("an empty log opens");
-    opening.replay(now(), |_, _| {}).await.expect("an empty log opens").0
+    opening.replay(|_, _| {}).await.expect("an empty log opens").0
 }
 
 type Helper = glommio::Task<Result<(), DiskError>>;
@@ -398,12 +398,13 @@ fn spawn_committers(store: &Store<FileDisk>, pulse: &Pulse) -> Vec<Helper> {
 /// The tasks that flush and look after the store every 100 ms, as a broker does.
 fn spawn_background(store: &Store<FileDisk>) -> [Helper; 2] {
     let is_over = |store: &Store<FileDisk>| store.is_stopping() || store.is_fenced();
-    let flushed = store.clone();
     let begin = Instant::now();
+    let now = move || Now { wall: wall(), moment: Moment(begin.elapsed().as_millis() as u64) };
+    let flushed = store.clone();
     let flush = glommio::spawn_local(async move {
         while !is_over(&flushed) {
             glommio::timer::sleep(Duration::from_millis(100)).await;
-            flushed.flush(Moment(begin.elapsed().as_millis() as u64)).await?;
+            flushed.flush(now().moment).await?;
         }
         Ok(())
     });
@@ -549,7 +550,7 @@ fn median(mut values: Vec<f64>) -> f64 {
 // ---- Helpers ----
 
 #[expect(clippy::disallowed_methods, reason = "a bench is an edge")]
-fn now() -> Timestamp {
+fn wall() -> Timestamp {
     let since_epoch = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
     Timestamp(since_epoch.expect("a clock after 1970").as_millis() as u64)
 }

@@ -397,7 +397,7 @@ async fn run_until_power_is_lost(disk: &SimDisk, rng: &mut Rng, promised: &mut P
             }
         }
         broker.advance();
-        if rng.below(3) == 0 && broker.maintain(NOW.wall, rng.below(4) == 0).await.is_err() {
+        if rng.below(3) == 0 && broker.maintain(NOW, rng.below(4) == 0).await.is_err() {
             return;
         }
     }
@@ -534,7 +534,7 @@ fn a_batch_whose_properties_just_do_not_fit_is_refused() {
 async fn fill_segments(broker: &Broker<SimDisk>, tag: &str, segments: usize) {
     while broker.store().stats().segment_count < segments {
         send(broker, produce("t", 0, tag, &[7; 3000])).await.unwrap();
-        broker.maintain(NOW.wall, false).await.unwrap();
+        broker.maintain(NOW, false).await.unwrap();
     }
 }
 
@@ -577,7 +577,7 @@ fn messages_of_a_queue_that_was_taken_away_come_back_with_it() {
         }
         set(&broker, 2);
         commit(&broker).await;
-        broker.maintain(NOW.wall, true).await.unwrap();
+        broker.maintain(NOW, true).await.unwrap();
         let broker = open(&disk).await;
         set(&broker, 4);
         commit(&broker).await;

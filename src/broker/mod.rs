@@ -353,7 +353,7 @@ impl<D: Disk> Broker<D> {
     }
 
     /// Background work of the store; `force_snapshot` at shutdown.
-    pub async fn maintain(&self, now: Timestamp, force_snapshot: bool) -> Result<(), DiskError> {
+    pub async fn maintain(&self, now: Now, force_snapshot: bool) -> Result<(), DiskError> {
         let snapshot = |_end: LogOffset| {
             let state = self.state.borrow();
             self.store.with_index(|index| facts::snapshot(&state.topics, &state.offsets, index))

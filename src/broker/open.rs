@@ -49,7 +49,7 @@ impl<D: Disk> Broker<D> {
         let mut broken = None;
         let now = config.started_at;
         let (store, recovery) = opening
-            .replay(now, |index, entry| {
+            .replay(|index, entry| {
                 if let Err(error) = state.apply(index, &entry, now) {
                     broken.get_or_insert(error);
                 }

@@ -252,7 +252,7 @@ impl<D: Disk> Shard<BrokerService<D>> {
             for hole in self.service.broker.store().take_damage() {
                 tracing::error!(shard = self.id.0, "{}", damage_note(&hole));
             }
-            let Err(fault) = self.service.broker.maintain(clock::wall(), false).await else {
+            let Err(fault) = self.service.broker.maintain(clock::now(), false).await else {
                 continue;
             };
             if said_at.is_none_or(|at| at.elapsed() >= SAY_EVERY) {
@@ -283,7 +283,7 @@ impl<D: Disk> Shard<BrokerService<D>> {
             if let Err(fault) = broker.store().sync().await {
                 tracing::error!(shard = self.id.0, "the log could not be flushed: {fault}");
             }
-            if let Err(fault) = broker.maintain(clock::wall(), true).await {
+            if let Err(fault) = broker.maintain(clock::now(), true).await {
                 tracing::error!(shard = self.id.0, "no snapshot at shutdown: {fault}");
             }
         }

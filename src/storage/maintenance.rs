@@ -4,7 +4,7 @@
 use std::ops::Range;
 use std::rc::Rc;
 
-use crate::model::{LogOffset, Moment, Timestamp};
+use crate::model::{LogOffset, Moment, Now, Timestamp};
 use crate::storage::disk::{Disk, DiskError, DiskErrorKind, DiskFile, Durability};
 use crate::storage::entry::EntryKind;
 use crate::storage::log::{Log, Segment, SegmentIndex, SpaceState};
@@ -47,10 +47,10 @@ pub(super) struct Upkeep<D: Disk> {
     synced_at: Moment,
     is_syncing: bool,
     /// The end of the log, and since when it has been that.
-    idle_from: (LogOffset, Timestamp),
+    idle_from: (LogOffset, Moment),
     /// An entry that ends here proves what is before it, or there is nothing to prove.
     proven_end: LogOffset,
-    space_checked_at: Option<Timestamp>,
+    space_checked_at: Option<Moment>,
     /// End of the log at the last call: whether it has moved tells whether the device is idle.
     end_seen: LogOffset,
     zeroing: Option<Zeroing<D>>,
@@ -77,13 +77,13 @@ struct Zeroing<D: Disk> {
 }
 
 impl<D: Disk> Upkeep<D> {
-    pub fn new(snapshots: Vec<LogOffset>, now: Timestamp) -> Self {
+    pub fn new(snapshots: Vec<LogOffset>) -> Self {
         Self {
             snapshots,
             snapshot_is_due: false,
             synced_at: Moment(0),
             is_syncing: false,
-            idle_from: (LogOffset(0), now),
+            idle_from: (LogOffset(0), Moment(0)),
             proven_end: LogOffset(0),
             space_checked_at: None,
             end_seen: LogOffset(0),
@@ -115,7 +115,7 @@ impl<D: Disk> Store<D> {
     /// be done. Whether the log has been closed, [`is_fenced`](Self::is_fenced) says.
     pub async fn maintain(
         &self,
-        now: Timestamp,
+        now: Now,
         force_snapshot: bool,
         snapshot: impl FnOnce(LogOffset) -> Vec<u8>,
     ) -> Result<Maintained, DiskError> {
@@ -125,8 +125,8 @@ impl<D: Disk> Store<D> {
         }
         let failed = &mut None;
         or_note(self.write_damage_notes().await, failed);
-        or_note(self.watch_space(now).await, failed);
-        done.segments_expired = or_note(self.expire(now).await, failed);
+        or_note(self.watch_space(now.moment).await, failed);
+        done.segments_expired = or_note(self.expire(now.wall).await, failed);
         while or_note(self.write_index().await, failed) {
             done.indexes_written += 1;
         }
@@ -134,7 +134,7 @@ impl<D: Disk> Store<D> {
             done.snapshot = or_note(self.take_snapshot(snapshot).await, failed);
         }
         done.segments_made_ready = usize::from(or_note(self.write_zeros().await, failed));
-        self.prove_end(now);
+        self.prove_end(now.moment);
         failed.take().map_or(Ok(done), Err)
     }
 
@@ -169,15 +169,15 @@ impl<D: Disk> Store<D> {
     /// When the log has fallen idle, appends one small entry behind it, which says that everything before
     /// is on stable media. Without it, rot in the last group would look like a write that was under way:
     /// recovery would cut the group, intact entries as well.
-    fn prove_end(&self, now: Timestamp) {
+    fn prove_end(&self, now: Moment) {
         let (mut log, mut upkeep) = (self.0.log.borrow_mut(), self.0.upkeep.borrow_mut());
         let end = log.end();
         if upkeep.idle_from.0 != end {
             upkeep.idle_from = (end, now);
         }
         let is_proven = upkeep.proven_end >= end || upkeep.snapshots.last() >= Some(&end);
-        let is_idle = log.writer.durable() == end.0
-            && (now.ms_since(upkeep.idle_from.1) >= PROVE_AFTER_MS || now < upkeep.idle_from.1);
+        let is_idle =
+            log.writer.durable() == end.0 && now.ms_since(upkeep.idle_from.1) >= PROVE_AFTER_MS;
         if is_proven || !is_idle || log.space != SpaceState::Enough {
             return;
         }
@@ -236,13 +236,11 @@ impl<D: Disk> Store<D> {
     }
 
     /// Finds out whether messages may be accepted, and lets a full disk be tried again.
-    async fn watch_space(&self, now: Timestamp) -> Result<(), DiskError> {
+    async fn watch_space(&self, now: Moment) -> Result<(), DiskError> {
         {
             let mut upkeep = self.0.upkeep.borrow_mut();
-            let is_recent = upkeep
-                .space_checked_at
-                .is_some_and(|at| at <= now && now.ms_since(at) < SPACE_INTERVAL_MS);
-            if is_recent {
+            let checked_at = upkeep.space_checked_at;
+            if checked_at.is_some_and(|at| now.ms_since(at) < SPACE_INTERVAL_MS) {
                 return Ok(());
             }
             upkeep.space_checked_at = Some(now);

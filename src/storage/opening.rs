@@ -153,7 +153,6 @@ impl<D: Disk> Opening<D> {
     /// begins a new epoch.
     pub async fn replay(
         mut self,
-        now: Timestamp,
         mut apply: impl FnMut(&mut Index, Replayed<'_>),
     ) -> Result<(Store<D>, RecoveryReport), OpenError> {
         let walked = self.walk(&mut apply).await?;
@@ -165,7 +164,7 @@ impl<D: Disk> Opening<D> {
             found.segment.file.sync().await?;
         }
         self.settle_end(walked.end).await?;
-        self.into_store(walked, now).await
+        self.into_store(walked).await
     }
 
     async fn read_snapshots(&mut self, files: &Files) -> Result<(), DiskError> {
@@ -340,11 +339,7 @@ impl<D: Disk> Opening<D> {
         self.disk.sync_directory().await
     }
 
-    async fn into_store(
-        self,
-        walked: Walked,
-        now: Timestamp,
-    ) -> Result<(Store<D>, RecoveryReport), OpenError> {
+    async fn into_store(self, walked: Walked) -> Result<(Store<D>, RecoveryReport), OpenError> {
         let Self {
             disk,
             config,
@@ -394,7 +389,7 @@ impl<D: Disk> Opening<D> {
             disk,
             log: log.into(),
             index: index.into(),
-            upkeep: Upkeep::new(snapshots, now).into(),
+            upkeep: Upkeep::new(snapshots).into(),
             is_stopping: false.into(),
             work: Signal::default(),
             progress: Signal::default(),

@@ -1,6 +1,6 @@
 //! Disks that fail, lie and fill up.
 
-use ringmq::model::{LogOffset, Moment, Timestamp};
+use ringmq::model::{LogOffset, Moment};
 use ringmq::sim::{Fault, On, Operation, Rng, SimDisk, Tasks, pause, run};
 use ringmq::storage::disk::Disk;
 use ringmq::storage::{AppendError, Committed, Flush, ReadError, StoreConfig};
@@ -171,8 +171,7 @@ fn a_snapshot_beside_a_flush_knows_of_nothing_that_a_power_cut_takes() {
             shard.store.flush(Moment(shard.now.get() + 500)).await.ok();
         });
         tasks.run_until(async {
-            let at = Timestamp(shard.now.get());
-            shard.store.maintain(at, true, |_| shard.state()).await.ok();
+            shard.store.maintain(shard.now(), true, |_| shard.state()).await.ok();
         });
         disk.lose_power();
         let found = run(Shard::open(&disk.after_crash(seed), config)).unwrap();

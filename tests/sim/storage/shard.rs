@@ -3,7 +3,7 @@
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 
-use ringmq::model::{Chunk, LogOffset, Moment, QueueId, QueueOffset, Timestamp};
+use ringmq::model::{Chunk, LogOffset, Moment, Now, QueueId, QueueOffset, Timestamp};
 use ringmq::sim::{SimDisk, Tasks};
 use ringmq::storage::{
     AppendError, Appended, EntryKind, Flush, Index, Located, Lookup, OpenError, QueueKey,
@@ -107,7 +107,7 @@ impl Shard {
         let mut sent = Vec::new();
         let mut last = LogOffset(0);
         let (store, report) = opening
-            .replay(Timestamp(0), |index, entry| {
+            .replay(|index, entry| {
                 assert!(entry.entry_offset >= last, "replay goes forward");
                 last = entry.entry_offset;
                 replay(index, &entry, &mut sent, &mut offsets);
@@ -167,12 +167,18 @@ impl Shard {
         state
     }
 
+    /// This shard's time on both clocks, which are the same here.
+    pub fn now(&self) -> Now {
+        Now { wall: Timestamp(self.now.get()), moment: Moment(self.now.get()) }
+    }
+
     pub async fn maintain(
         &self,
         force: bool,
     ) -> Result<ringmq::storage::Maintained, ringmq::storage::disk::DiskError> {
-        self.store.flush(Moment(self.now.get())).await?;
-        self.store.maintain(Timestamp(self.now.get()), force, |_| self.state()).await
+        let now = self.now();
+        self.store.flush(now.moment).await?;
+        self.store.maintain(now, force, |_| self.state()).await
     }
 
     /// Looks a message up, loading what is needed for it.
