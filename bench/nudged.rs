@@ -16,7 +16,6 @@ where
 {
     let nudger = Nudger::start(1).expect("a thread");
     let pulse = nudger.pulse(0);
-    pulse.set_serving(true);
     let builder = LocalExecutorBuilder::new(Placement::Unbound)
         .io_memory(io_memory)
         .blocking_thread_pool_placement(PoolPlacement::Unbound(1));

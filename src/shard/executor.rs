@@ -6,41 +6,38 @@
 //! makes the kernel return from it, and the executor looks at its queues again.
 //!
 //! ```text
-//!   thread    making ──▶ made ──▶ (asleep) ──▶ begun, and nudged from here on
-//!   starter                 every 5 ms: SIGURG
+//!   thread    make ──▶ Made ──▶ (asleep) ──▶ Begun, and nudged from here on
+//!   starter               every 5 ms: SIGURG
 //! ```
 //!
 //! Start at [`start`]. What holds at all times:
 //! - A signal is sent only to a thread that has made its executor and was not joined.
 //! - The signal says nothing to anybody: its handler sets a flag that nobody reads.
-//! - When the main future has ended, the shard has left the nudge.
+//! - When the main future has ended, be it by a panic, the shard has left the nudge.
 
 use std::future::Future;
 use std::io;
 use std::os::unix::thread::JoinHandleExt;
-use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{Builder, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use flume::RecvTimeoutError;
 use glommio::LocalExecutorBuilder;
 use nix::sys::pthread::pthread_kill;
-use nix::sys::signal::Signal;
+use nix::sys::signal::{SigSet, Signal};
 
 use super::nudge::Pulse;
 
 /// What interrupts the sleep. The kernel sends it to nobody who has not asked for it, and a process
 /// without a handler ignores it.
 const INTERRUPT: Signal = Signal::SIGURG;
-/// How often a starter looks whether the executor has begun.
-const LOOK_EVERY: Duration = Duration::from_millis(1);
-/// Looks until one that was made and has not begun is interrupted. It takes a fraction of one, unless
-/// the executor sleeps.
-const LOOKS_UNTIL_INTERRUPTED: u32 = 5;
-
-const MAKING: u8 = 0;
-const MADE: u8 = 1;
-const BEGUN: u8 = 2;
+/// How often an executor that was made and has not begun is interrupted. It begins within a fraction of
+/// that, unless it sleeps.
+const INTERRUPT_EVERY: Duration = Duration::from_millis(5);
+/// How long it may take in all.
+const BEGIN_MAX: Duration = Duration::from_secs(30);
 
 /// Why there is no executor, or why it ended.
 #[derive(Debug, thiserror::Error)]
@@ -49,20 +46,32 @@ pub enum ExecutorError {
     Thread { name: String, error: io::Error },
     #[error("cannot make the executor of {name}: {error}; `ringmq check` tells what is missing")]
     Make { name: String, error: String },
+    #[error(
+        "the executor of {name} has not begun after {} s and {interruptions} interruptions",
+        BEGIN_MAX.as_secs()
+    )]
+    Stuck { name: String, interruptions: u32 },
     #[error("the thread {name} panicked")]
     Panicked { name: String },
 }
 
+/// How far a thread has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    Made,
+    Begun,
+}
+
 /// An executor that has been started and may not have begun.
 #[must_use = "it may sleep for good before it begins"]
-pub struct Starting<T>(Executor<T>);
+pub struct Starting<T> {
+    executor: Executor<T>,
+    stages: flume::Receiver<Stage>,
+}
 
 /// An executor that has begun. Dropping this leaves it running.
 pub struct Executor<T> {
     name: String,
-    stage: Arc<AtomicU8>,
-    /// How often it had to be interrupted before it began.
-    interruptions: u32,
     thread: JoinHandle<Result<T, ExecutorError>>,
 }
 
@@ -79,70 +88,73 @@ where
 {
     let in_thread = |error| ExecutorError::Thread { name: name.to_owned(), error };
     handle_interrupt().map_err(in_thread)?;
-    let stage = Arc::new(AtomicU8::new(MAKING));
-    let (reached, of) = (stage.clone(), name.to_owned());
+    let (reach, stages) = flume::bounded(2);
+    let of = name.to_owned();
     let run = move || {
-        let make_error = |error: glommio::GlommioError<()>| ExecutorError::Make {
-            name: of,
-            error: error.to_string(),
-        };
-        let executor = builder.make().map_err(make_error)?;
-        reached.store(MADE, Ordering::Release);
+        let make_error = |error: String| ExecutorError::Make { name: of, error };
+        allow_interrupt();
+        let executor = builder.make().map_err(|error| make_error(error.to_string()))?;
+        reach.send(Stage::Made).ok();
         Ok(executor.run(async move {
-            reached.store(BEGUN, Ordering::Release);
+            reach.send(Stage::Begun).ok();
             glommio::spawn_local(pulse.clone().listen()).detach();
-            let output = main(pulse.clone()).await;
-            pulse.leave();
-            output
+            let _leaves_in_the_end = Leaving(pulse.clone());
+            main(pulse).await
         }))
     };
     let thread = Builder::new().name(name.to_owned()).spawn(run).map_err(in_thread)?;
-    Ok(Starting(Executor { name: name.to_owned(), stage, interruptions: 0, thread }))
+    Ok(Starting { executor: Executor { name: name.to_owned(), thread }, stages })
 }
 
 impl<T> Starting<T> {
     /// Waits until it has begun, and sees to it that it does.
     pub fn begin(self) -> Result<Executor<T>, ExecutorError> {
-        let Self(mut executor) = self;
-        let mut looks = 0;
+        let Self { executor, stages } = self;
+        let started = Instant::now();
+        let (mut is_made, mut interruptions) = (false, 0);
         loop {
-            let has_ended = executor.thread.is_finished();
-            match executor.stage.load(Ordering::Acquire) {
-                BEGUN => return Ok(executor.noted()),
-                _ if has_ended => {
+            match stages.recv_timeout(INTERRUPT_EVERY) {
+                Ok(Stage::Made) => is_made = true,
+                Ok(Stage::Begun) => break,
+                Err(RecvTimeoutError::Disconnected) => {
                     return executor.join().map(|_| unreachable!("who ends well has begun"));
                 }
-                MADE => looks += 1,
-                _ => {}
+                Err(RecvTimeoutError::Timeout) if started.elapsed() > BEGIN_MAX => {
+                    return Err(ExecutorError::Stuck { name: executor.name, interruptions });
+                }
+                Err(RecvTimeoutError::Timeout) if is_made => {
+                    executor.interrupt();
+                    interruptions += 1;
+                }
+                Err(RecvTimeoutError::Timeout) => {}
             }
-            if looks == LOOKS_UNTIL_INTERRUPTED {
-                executor.interrupt();
-                looks = 0;
-            }
-            std::thread::sleep(LOOK_EVERY);
         }
+        if interruptions > 0 {
+            tracing::info!(interruptions, "{} had to be woken before it began", executor.name);
+        }
+        Ok(executor)
     }
 }
 
 impl<T> Executor<T> {
     /// Waits for its end.
     pub fn join(self) -> Result<T, ExecutorError> {
-        let Self { name, thread, .. } = self;
+        let Self { name, thread } = self;
         thread.join().map_err(|_| ExecutorError::Panicked { name })?
     }
 
-    fn noted(self) -> Self {
-        if self.interruptions > 0 {
-            let Self { name, interruptions, .. } = &self;
-            tracing::info!(interruptions, "{name} slept before it had begun, and was woken");
-        }
-        self
-    }
-
-    fn interrupt(&mut self) {
-        self.interruptions += 1;
-        // Refused only when the thread has ended, and then the next look finds that.
+    fn interrupt(&self) {
+        // A thread that has ended meanwhile takes no harm.
         pthread_kill(self.thread.as_pthread_t(), INTERRUPT).ok();
+    }
+}
+
+/// Leaves the nudge when it is dropped.
+struct Leaving(Pulse);
+
+impl Drop for Leaving {
+    fn drop(&mut self) {
+        self.0.leave();
     }
 }
 
@@ -157,9 +169,17 @@ fn handle_interrupt() -> io::Result<()> {
     Ok(())
 }
 
-/// Settings for tests: nothing registered, a short quantum.
+/// Whoever started this process may have blocked the signal, which is inherited.
+fn allow_interrupt() {
+    let mut interrupt = SigSet::empty();
+    interrupt.add(INTERRUPT);
+    // It fails only for a set that is none.
+    interrupt.thread_unblock().ok();
+}
+
+/// Settings for tests: nothing registered, a quantum to be chosen.
 #[cfg(test)]
-pub fn small(quantum: Duration) -> LocalExecutorBuilder {
+pub fn settings_of_tests(quantum: Duration) -> LocalExecutorBuilder {
     use glommio::{Placement, PoolPlacement};
     LocalExecutorBuilder::new(Placement::Unbound)
         .io_memory(0)
@@ -175,21 +195,49 @@ mod tests {
     use super::*;
     use crate::shard::nudge::Nudger;
 
-    /// The shorter the quantum, the more executors sleep before they have begun: it is made shorter
-    /// until one does.
+    /// The shorter the quantum, the more executors sleep before they have begun: it is halved until one
+    /// does.
     #[test]
     fn an_executor_that_sleeps_before_it_begins_is_woken() {
         let nudger = Nudger::start(1).unwrap();
-        let begin_one = |quantum| {
-            let starting = start("early", small(quantum), nudger.pulse(0), async |_| 7).unwrap();
-            let executor = starting.begin().unwrap();
-            let interruptions = executor.interruptions;
-            assert_eq!(executor.join().unwrap(), 7);
-            interruptions
+        let asleep = (0..12).flat_map(|halvings| [1024 >> halvings; 3]).find_map(|quantum_us| {
+            let builder = settings_of_tests(Duration::from_micros(quantum_us));
+            let starting = start("early", builder, nudger.pulse(0), async |_| 7).unwrap();
+            if is_asleep(&starting) {
+                return Some(starting);
+            }
+            assert_eq!(starting.begin().unwrap().join().unwrap(), 7);
+            None
+        });
+        let asleep = asleep.expect("one that sleeps, or this has shown nothing");
+        assert_eq!(asleep.begin().unwrap().join().unwrap(), 7);
+    }
+
+    /// Whether it has been made and does not begin, for longer than a busy machine makes it wait.
+    fn is_asleep(starting: &Starting<i32>) -> bool {
+        let stages_after = |patience: Duration, enough: usize| {
+            let begin = Instant::now();
+            while starting.stages.len() < enough && begin.elapsed() < patience {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            starting.stages.len()
         };
-        let quanta = (1..=40).rev().map(Duration::from_micros);
-        let slept = quanta.flat_map(|quantum| [quantum; 3]).any(|quantum| begin_one(quantum) > 0);
-        assert!(slept, "no quantum was too short, so this has shown nothing");
+        assert!(stages_after(BEGIN_MAX, 1) >= 1, "it is not made");
+        stages_after(Duration::from_millis(200), 2) == 1
+    }
+
+    #[test]
+    fn who_panics_has_left_and_says_so() {
+        let nudger = Nudger::start(1).unwrap();
+        let builder = settings_of_tests(Duration::from_millis(100));
+        let main = async |_| {
+            glommio::timer::sleep(Duration::from_millis(1)).await;
+            panic!("as this test wants it");
+        };
+        let starting = start::<_, ()>("panics", builder, nudger.pulse(0), main).unwrap();
+        let error = starting.begin().unwrap().join().err().unwrap();
+        assert!(matches!(error, ExecutorError::Panicked { .. }), "{error}");
+        assert!(!nudger.listens(0));
     }
 
     #[test]

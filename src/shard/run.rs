@@ -39,7 +39,7 @@ use glommio::net::TcpListener;
 use glommio::{LocalExecutorBuilder, Placement, PoolPlacement};
 
 /// Executor quantum: completions of disk and sockets are looked at this often while tasks keep a
-/// shard busy. Safe only together with the nudge.
+/// shard busy. Safe only with what `nudge` and `executor` do.
 const PREEMPT: Duration = Duration::from_millis(1);
 /// Memory that each shard registers with the kernel beyond its tail cache: open and in-flight write
 /// buffers, and reads.
@@ -100,6 +100,7 @@ pub fn run_nameserver(options: &NameServerOptions) -> Result<(), RunError> {
     say_ready(&format!("nameserver listen={}", options.listen))?;
     let (_never, ended) = flume::bounded(1);
     signals.wait(&ended);
+    nudger.expect_close();
     server.stop()
 }
 
@@ -121,7 +122,7 @@ pub fn run_broker(options: &BrokerOptions) -> Result<(), RunError> {
     };
     let process = Process::start(plan, machine, &nudger)?;
     say_ready(&process.describe())?;
-    process.run_until(&signals)
+    process.run_until(&signals, &nudger)
 }
 
 /// Runs a NameServer and a broker until a signal ends them.
@@ -145,7 +146,7 @@ pub fn run_dev(options: &DevOptions) -> Result<(), RunError> {
     };
     let process = Process::start(plan, machine, &nudger)?;
     say_ready(&format!("{} namesrv={}", process.describe(), options.namesrv_listen))?;
-    let ended = process.run_until(&signals);
+    let ended = process.run_until(&signals, &nudger);
     server.stop()?;
     ended
 }
@@ -303,7 +304,7 @@ async fn serve_routes(listener: TcpListener, pulse: Pulse, inbox: Inbox) {
     glommio::spawn_local(listener::accept_all(listener, shard.clone())).detach();
     glommio::spawn_local(shard.clone().expire()).detach();
     let _ = inbox.recv_async().await;
-    shard.stop_serving();
+    shard.is_stopping.set(true);
     shard.stop_reading();
 }
 
@@ -515,9 +516,10 @@ impl Process {
     }
 
     /// Serves until a signal comes or a shard ends by itself, then ends all.
-    fn run_until(self, signals: &Signals) -> Result<(), RunError> {
+    fn run_until(self, signals: &Signals, nudger: &Nudger) -> Result<(), RunError> {
         let fallen = signals.wait(&self.ended);
         tracing::info!("stopping");
+        nudger.expect_close();
         self.registrar.stop();
         self.mesh.stop_all();
         for thread in self.threads {

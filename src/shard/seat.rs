@@ -79,7 +79,7 @@ impl OpenShard {
         let maintenance = glommio::spawn_local_into(shard.clone().maintain(), queues.background)
             .expect("the queue lives as long as the executor");
         shard.take_asks(inbox).await;
-        shard.stop_serving();
+        shard.is_stopping.set(true);
         maintenance.await;
         shard.stop().await;
     }

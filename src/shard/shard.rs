@@ -71,13 +71,7 @@ impl<S: Service> Shard<S> {
 
     /// From here on silence is nothing to worry about.
     pub fn start_serving(&self) {
-        self.pulse.set_serving(true);
-    }
-
-    /// No new connections. What follows must not stand still.
-    pub fn stop_serving(&self) {
-        self.is_stopping.set(true);
-        self.pulse.set_serving(false);
+        self.pulse.start_serving();
     }
 
     /// Takes a new connection and serves it in a task of its own.
