@@ -6,6 +6,7 @@
 //! is down. When that connect succeeds the others follow, many at a time. Connects do not block, so
 //! an address that swallows them keeps no other waiting.
 
+use std::cell::Cell;
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::net::{SocketAddr, TcpStream};
@@ -33,6 +34,8 @@ const POLL_MS: u8 = 5;
 pub struct Connector {
     orders: flume::Sender<(u32, SocketAddr)>,
     made: flume::Receiver<(u32, Connection)>,
+    /// Orders whose connection was not taken yet.
+    open: Cell<usize>,
 }
 
 impl Connector {
@@ -42,17 +45,25 @@ impl Connector {
         let (hand_over, made) = flume::unbounded();
         let work = move || Work { hand_over, by_address: BTreeMap::new() }.run(&to_make);
         thread::Builder::new().name("connect".to_owned()).spawn(work)?;
-        Ok(Self { orders, made })
+        Ok(Self { orders, made, open: Cell::new(0) })
     }
 
     /// A connection to `address` will come, as soon as there can be one.
     pub fn order(&self, number: u32, address: SocketAddr) {
+        self.open.set(self.open.get() + 1);
         self.orders.send((number, address)).expect("the thread lives as long as its connector");
     }
 
     /// The next connection that was made.
     pub fn next_made(&self) -> Option<(u32, Connection)> {
-        self.made.try_recv().ok()
+        let made = self.made.try_recv().ok()?;
+        self.open.set(self.open.get() - 1);
+        Some(made)
+    }
+
+    /// Whether any order has not led to a connection that was taken.
+    pub fn has_open_orders(&self) -> bool {
+        self.open.get() > 0
     }
 }
 
@@ -276,6 +287,7 @@ mod tests {
         (0..COUNT).for_each(|number| connector.order(number, address));
         thread::sleep(PAUSE * 2);
         assert!(connector.next_made().is_none());
+        assert!(connector.has_open_orders());
         let listener = TcpListener::bind(address).unwrap();
         let accepted = thread::spawn(move || {
             (0..COUNT).map(|_| listener.accept().unwrap().0).collect::<Vec<_>>()
@@ -285,6 +297,7 @@ mod tests {
         numbers.sort_unstable();
         assert_eq!(numbers, (0..COUNT).collect::<Vec<_>>());
         assert_eq!(accepted.join().unwrap().len(), COUNT as usize);
+        assert!(!connector.has_open_orders());
     }
 
     /// The address is reserved for documentation: nothing answers there, not even with a refusal.

@@ -34,8 +34,11 @@ use crate::target::routes::Routes;
 const ANSWER_WAIT_NS: u64 = 10_000_000_000;
 /// The same when the run is cut short.
 const ANSWER_WAIT_CUT_SHORT_NS: u64 = 1_000_000_000;
-/// Rare things are looked at this often, ns: patience, lost connections, who joins, the end.
+/// Rare things are looked at this often, ns: patience, routes, the end.
 const ROUND_NS: u64 = 50_000_000;
+/// A connection that is being made is looked for this often, ns: messages may be due on it already, and
+/// what they wait for the look would count against the broker.
+const CONNECTION_LOOK_NS: u64 = 500_000;
 /// Without `--spin` no sleep is shorter, ns: the messages due meanwhile share one send. The price
 /// is in the slip that the report shows.
 const SLEEP_MIN_NS: u64 = 50_000;
@@ -144,6 +147,7 @@ impl Worker {
             for ready in events.drain(..) {
                 self.handle(ready, now_ns)?;
             }
+            self.connect(now_ns)?;
             if now_ns >= self.next_round_ns {
                 self.round(now_ns)?;
             }
@@ -199,8 +203,13 @@ impl Worker {
         }
         let schedule = self.schedule.as_ref().filter(|_| !self.is_stopped);
         let due_ns = schedule.and_then(Schedule::next_due_ns).unwrap_or(u64::MAX);
+        let join_ns = self.joining.last().map_or(u64::MAX, |(joins_ns, _)| *joins_ns);
+        let look_ns = match self.connector.has_open_orders() {
+            true => now_ns + CONNECTION_LOOK_NS,
+            false => u64::MAX,
+        };
         let rare_ns = self.next_round_ns.min(self.notebook.recorder.next_tick_ns());
-        let sleep_ns = due_ns.min(rare_ns).saturating_sub(now_ns);
+        let sleep_ns = due_ns.min(join_ns).min(look_ns).min(rare_ns).saturating_sub(now_ns);
         Duration::from_nanos(sleep_ns.max(SLEEP_MIN_NS))
     }
 
@@ -236,15 +245,15 @@ impl Worker {
         }
     }
 
-    /// What needs to be looked at only now and then.
-    fn round(&mut self, now_ns: u64) -> io::Result<()> {
-        self.next_round_ns = now_ns + ROUND_NS;
+    /// Connects who joins now, and takes the connections that were made.
+    fn connect(&mut self, now_ns: u64) -> io::Result<()> {
         while let Some((_, index)) = self.joining.pop_if(|(joins_ns, _)| *joins_ns <= now_ns) {
             let broker = self.producers[index as usize].post.broker;
             self.connector.order(index, self.routes.address(broker));
         }
-        self.follow_routes();
-        while let Some((index, connection)) = self.connector.next_made() {
+        while self.connector.has_open_orders()
+            && let Some((index, connection)) = self.connector.next_made()
+        {
             let producer = &mut self.producers[index as usize];
             // After a change of the route one producer may get two; the first will do.
             if producer.connection().is_none() {
@@ -252,6 +261,13 @@ impl Worker {
                 self.ready.add(index);
             }
         }
+        Ok(())
+    }
+
+    /// What needs to be looked at only now and then.
+    fn round(&mut self, now_ns: u64) -> io::Result<()> {
+        self.next_round_ns = now_ns + ROUND_NS;
+        self.follow_routes();
         let mut due_before_ns = now_ns.saturating_sub(PATIENCE.as_nanos() as u64);
         if self.stop.load(Ordering::Relaxed) && !mem::replace(&mut self.is_stopped, true) {
             self.end_ns = self.end_ns.min(now_ns);
