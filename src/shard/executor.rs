@@ -91,9 +91,10 @@ where
     let (reach, stages) = flume::bounded(2);
     let of = name.to_owned();
     let run = move || {
-        let make_error = |error: String| ExecutorError::Make { name: of, error };
         allow_interrupt();
-        let executor = builder.make().map_err(|error| make_error(error.to_string()))?;
+        let made = builder.make();
+        let executor =
+            made.map_err(|error| ExecutorError::Make { name: of, error: error.to_string() })?;
         reach.send(Stage::Made).ok();
         Ok(executor.run(async move {
             reach.send(Stage::Begun).ok();

@@ -251,9 +251,7 @@ impl Worker {
             let broker = self.producers[index as usize].post.broker;
             self.connector.order(index, self.routes.address(broker));
         }
-        while self.connector.has_open_orders()
-            && let Some((index, connection)) = self.connector.next_made()
-        {
+        while let Some((index, connection)) = self.connector.next_made() {
             let producer = &mut self.producers[index as usize];
             // After a change of the route one producer may get two; the first will do.
             if producer.connection().is_none() {
