@@ -109,6 +109,12 @@ pub fn broker(scratch: &Path, name: &str, ports: Ports, namesrv: &str, shards: &
     Server::start(&args, &data.with_extension("log"))
 }
 
+/// What the kernel's status of a process or a thread says behind `name`, unless it has ended.
+fn status(of: &Path, name: &str) -> Option<String> {
+    let status = std::fs::read_to_string(of.join("status")).ok()?;
+    status.lines().find_map(|line| line.strip_prefix(name)).map(|value| value.trim().to_owned())
+}
+
 /// A running server.
 pub struct Server {
     child: Child,
@@ -169,9 +175,14 @@ impl Server {
 
     /// Most memory the process has had resident, bytes.
     pub fn memory_peak(&self) -> u64 {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
-        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
-        line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() << 10
+        self.memory("VmHWM:")
+    }
+
+    /// A line about memory of the kernel's status of the process, bytes.
+    fn memory(&self, name: &str) -> u64 {
+        let own = PathBuf::from(format!("/proc/{}", self.child.id()));
+        let size = status(&own, name).unwrap();
+        size.trim_end_matches(" kB").parse::<u64>().unwrap() << 10
     }
 
     /// What each thread waits for in the kernel, for who has to find out why it hangs.
@@ -181,9 +192,8 @@ impl Server {
         };
         let of = |path: PathBuf| {
             let read = |name| std::fs::read_to_string(path.join(name)).unwrap_or_default();
-            let status = read("status");
-            let state = status.lines().find_map(|line| line.strip_prefix("State:\t"));
-            format!("{}: {}, {}", read("comm").trim(), state.unwrap_or("ended"), read("wchan"))
+            let state = status(&path, "State:").unwrap_or("ended".into());
+            format!("{}: {state}, {}", read("comm").trim(), read("wchan"))
         };
         Vec::from_iter(threads.flatten().map(|thread| of(thread.path()))).join("\n")
     }
@@ -196,9 +206,7 @@ impl Server {
 
     /// Bytes of memory that the process has now.
     pub fn resident_bytes(&self) -> u64 {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
-        line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() * 1024
+        self.memory("VmRSS:")
     }
 
     /// kill -9.
