@@ -6,6 +6,7 @@
 
 pub mod batch;
 pub mod chunk;
+pub mod deadlines;
 pub mod excerpt;
 pub mod ids;
 pub mod record;
@@ -15,6 +16,7 @@ pub mod request;
 pub mod topic;
 
 pub use chunk::Chunk;
+pub use deadlines::{DeadlineId, Deadlines};
 pub use excerpt::excerpt;
 pub use ids::{
     ClientId, GroupName, LogOffset, Moment, NameError, Now, QueueId, QueueOffset, ShardId,
