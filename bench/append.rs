@@ -34,8 +34,8 @@ use ringmq::storage::disk::{Disk, DiskError};
 use ringmq::storage::file::{FileDisk, FileDiskOptions};
 use ringmq::storage::segment::{FileName, SEGMENT_SIZE_MAX};
 use ringmq::storage::{
-    AppendError, Committed, EntryKind, Flush, Located, QueueKey, Store, StoreConfig,
-    WRITES_IN_FLIGHT_MAX,
+    Append, AppendError, Committed, EntryKind, Flush, Located, QueueKey, SpaceClass, Store,
+    StoreConfig, WRITES_IN_FLIGHT_MAX,
 };
 
 #[derive(Clone, Debug, Parser)]
@@ -427,13 +427,15 @@ async fn write_until(
     deadline: Instant,
 ) -> Histogram<u64> {
     let message = vec![0x5A; payload_size];
+    let append =
+        Append { kind: EntryKind(3), subject: 1, payload_size, space: SpaceClass::Ordinary };
     let key = QueueKey { topic: 1, queue: QueueId(queue) };
     let mut latency = histogram();
     while Instant::now() < deadline {
         let started = Instant::now();
         let appended = loop {
             let fill = |payload: &mut [u8], _: LogOffset| payload.copy_from_slice(&message);
-            match store.append(EntryKind::Messages, 1, payload_size, fill) {
+            match store.append(append, fill) {
                 Ok(appended) => break appended,
                 Err(AppendError::NoRoom) => store.wait_for_room(payload_size).await,
                 Err(refusal) => panic!("append: {refusal}"),

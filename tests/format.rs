@@ -96,16 +96,8 @@ fn every_struct_is_drawn_as_it_is() {
 
 #[test]
 fn kinds_counts_and_magics_are_named() {
-    let kinds = [
-        EntryKind::Filler,
-        EntryKind::Opened,
-        EntryKind::Messages,
-        EntryKind::Topic,
-        EntryKind::Offsets,
-    ];
-    for kind in kinds {
-        assert!(TEXT.contains(&format!("| {} | {kind:?} |", kind as u8)), "{kind:?}");
-    }
+    let filler = format!("| {} | Filler |", EntryKind::FILLER.0);
+    assert!(TEXT.contains(&filler), "{filler}");
     let counts =
         format!("{RUNS_PER_BLOCK} runs, {MARKS_PER_BLOCK} marks, or {MESSAGES_PER_BLOCK} messages");
     assert!(TEXT.contains(&counts), "{counts}");

@@ -1,6 +1,6 @@
 //! Topics, offsets and what operators ask: short operations without a story of their own.
 
-use super::facts::{OffsetsFact, TopicFact, encode};
+use super::facts::{MESSAGES, OFFSETS, OffsetsFact, TOPIC, TopicFact, encode};
 use super::offsets::Committed;
 use super::{Answer, Broker, ColdRead, Outcome, refuse_read};
 use crate::model::record::RecordView;
@@ -11,7 +11,7 @@ use crate::model::{
     GroupName, LogOffset, QueueId, QueueOffset, Refusal, Reply, Timestamp, TopicConfig, TopicName,
 };
 use crate::storage::disk::{Disk, Space};
-use crate::storage::{Appended, EntryKind, Lookup, QueueKey};
+use crate::storage::{Append, Appended, EntryKind, Lookup, QueueKey, SpaceClass};
 
 /// Committed offsets in one log entry.
 const OFFSETS_PER_ENTRY: usize = 1000;
@@ -50,7 +50,7 @@ impl<D: Disk> Broker<D> {
         let Some(number) = self.state.borrow().topics.number(name) else {
             return Ok(Outcome::Safe { mark: self.store.end(), reply: Reply::Done });
         };
-        let appended = self.append_fact(EntryKind::Topic, &TopicFact { number, config: None })?;
+        let appended = self.append_fact(TOPIC, &TopicFact { number, config: None })?;
         self.forget_topic(number, now);
         Ok(Outcome::Safe { mark: appended.end, reply: Reply::Done })
     }
@@ -65,7 +65,7 @@ impl<D: Disk> Broker<D> {
             state.topics.number(&config.name).unwrap_or(state.topics.next_number())
         };
         let fact = TopicFact { number, config: Some(config) };
-        let appended = self.append_fact(EntryKind::Topic, &fact)?;
+        let appended = self.append_fact(TOPIC, &fact)?;
         let config = fact.config.expect("it was set above");
         self.state.borrow_mut().topics.set(number, config, now);
         Ok((number, appended.end))
@@ -84,8 +84,9 @@ impl<D: Disk> Broker<D> {
         fact: &impl serde::Serialize,
     ) -> Result<Appended, Refusal> {
         let bytes = encode(fact);
-        let appended =
-            self.store.append(kind, 0, bytes.len(), |out, _| out.copy_from_slice(&bytes));
+        let append =
+            Append { kind, subject: 0, payload_size: bytes.len(), space: SpaceClass::Reserved };
+        let appended = self.store.append(append, |out, _| out.copy_from_slice(&bytes));
         appended.map_err(|error| self.refuse_append(error, bytes.len()))
     }
 
@@ -126,7 +127,7 @@ impl<D: Disk> Broker<D> {
                 return Ok(mark);
             }
             let fact = OffsetsFact { committed };
-            match self.append_fact(EntryKind::Offsets, &fact) {
+            match self.append_fact(OFFSETS, &fact) {
                 Ok(appended) => mark = Some(appended.end),
                 Err(refusal) => {
                     let committed: Vec<Committed> = fact.committed;
@@ -195,7 +196,7 @@ impl<D: Disk> Broker<D> {
         };
         let record = RecordView::parse(&entry.rest);
         match record {
-            Ok(record) if entry.kind == EntryKind::Messages && record.physical_offset == offset => {
+            Ok(record) if entry.kind == MESSAGES && record.physical_offset == offset => {
                 let chunks = vec![entry.rest.slice(0..record.size)];
                 Answer { reply: Ok(Reply::Message), chunks }
             }

@@ -10,19 +10,28 @@ use super::offsets::{Committed, Offsets};
 use super::topics::Topics;
 use crate::model::request::DataVersion;
 use crate::model::{QueueId, QueueOffset, Timestamp, TopicConfig};
-use crate::storage::{Index, QueueKey};
+use crate::storage::{EntryKind, Index, QueueKey};
 
 /// Layout of the snapshot; a newer one than this is refused.
 const SNAPSHOT_VERSION: u32 = 1;
 
-/// Payload of an `EntryKind::Topic` entry: a topic set, or deleted when there is no configuration.
+/// Kinds of entries in the log. The numbers are part of the format.
+///
+/// Message records of one topic, one behind the other; the subject is the topic.
+pub const MESSAGES: EntryKind = EntryKind(3);
+/// A [`TopicFact`].
+pub const TOPIC: EntryKind = EntryKind(4);
+/// An [`OffsetsFact`].
+pub const OFFSETS: EntryKind = EntryKind(5);
+
+/// Payload of a [`TOPIC`] entry: a topic set, or deleted when there is no configuration.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TopicFact {
     pub number: u32,
     pub config: Option<TopicConfig>,
 }
 
-/// Payload of an `EntryKind::Offsets` entry.
+/// Payload of an [`OFFSETS`] entry.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OffsetsFact {
     pub committed: Vec<Committed>,

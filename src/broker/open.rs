@@ -89,9 +89,9 @@ impl State {
         now: Timestamp,
     ) -> Result<(), FactError> {
         match entry.kind {
-            EntryKind::Messages => index_records(index, entry)?,
+            facts::MESSAGES => index_records(index, entry)?,
             _ if entry.in_snapshot => {}
-            EntryKind::Topic => {
+            facts::TOPIC => {
                 let fact: TopicFact = facts::decode("topic entry", entry.payload)?;
                 match fact.config {
                     Some(config) => self.topics.set(fact.number, config, now),
@@ -102,14 +102,16 @@ impl State {
                     }
                 }
             }
-            EntryKind::Offsets => {
+            facts::OFFSETS => {
                 let fact: OffsetsFact = facts::decode("offsets entry", entry.payload)?;
                 for one in fact.committed {
                     let queue = QueueKey { topic: one.topic, queue: one.queue };
                     self.offsets.restore(&one.group, queue, one.offset);
                 }
             }
-            EntryKind::Opened | EntryKind::Filler => {}
+            EntryKind(kind) => {
+                return Err(facts::unreadable("entry", &format!("its kind is {kind}")));
+            }
         }
         Ok(())
     }

@@ -6,6 +6,7 @@
 use smallvec::{SmallVec, smallvec};
 use zerocopy::FromBytes;
 
+use super::facts::MESSAGES;
 use super::{Broker, Origin, Outcome, Pending};
 use crate::model::batch::{BatchItem, BatchItems};
 use crate::model::record::{
@@ -17,7 +18,9 @@ use crate::model::reply::Produced;
 use crate::model::request::{Produce, ProduceRecords};
 use crate::model::{LogOffset, QueueId, QueueOffset, Refusal, Reply, Timestamp, TopicName};
 use crate::storage::disk::Disk;
-use crate::storage::{AppendError, Appended, EntryKind, Located, PAYLOAD_SIZE_MAX, QueueKey};
+use crate::storage::{
+    Append, AppendError, Appended, Located, PAYLOAD_SIZE_MAX, QueueKey, SpaceClass,
+};
 
 /// Messages one batch may hold.
 pub const BATCH_COUNT_MAX: usize = 65_536;
@@ -152,7 +155,13 @@ impl<D: Disk> Broker<D> {
                 Placements { begin, queue_offset: first, stored_at: now, store_host };
             write(&mut placements, out);
         };
-        let appended = match self.store.append(EntryKind::Messages, queue.topic, total, fill) {
+        let append = Append {
+            kind: MESSAGES,
+            subject: queue.topic,
+            payload_size: total,
+            space: SpaceClass::Ordinary,
+        };
+        let appended = match self.store.append(append, fill) {
             Ok(appended) => appended,
             Err(AppendError::NoRoom) => return Ok(Outcome::NoRoom { size: total }),
             Err(error) => return Err(self.refuse_append(error, total)),

@@ -18,30 +18,17 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 use crate::model::LogOffset;
 use crate::model::record::RECORD_SIZE_MAX;
 
-/// What an entry is about. [`Filler`](Self::Filler) and [`Opened`](Self::Opened) are the storage
-/// engine's own; the others are the broker's.
+/// What an entry is about. Storage knows the kinds below; every other kind is the broker's, which
+/// names it and reads its payload.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-#[repr(u8)]
-pub enum EntryKind {
-    /// Takes up the rest of a block or of a segment. Its payload is not part of the checksum and
-    /// may be anything. Without one it is written when the log falls idle, for the sake of its safe lag.
-    Filler = 1,
-    /// The log was opened; an epoch begins.
-    Opened = 2,
-    /// Message records of one topic, one behind the other.
-    Messages = 3,
-    /// A topic was configured or removed.
-    Topic = 4,
-    /// Consumer offsets.
-    Offsets = 5,
-}
+pub struct EntryKind(pub u8);
 
 impl EntryKind {
-    const ALL: [Self; 5] = [Self::Filler, Self::Opened, Self::Messages, Self::Topic, Self::Offsets];
-
-    fn from_byte(byte: u8) -> Option<Self> {
-        Self::ALL.into_iter().find(|&kind| kind as u8 == byte)
-    }
+    /// Takes up the rest of a block or of a segment. Its payload is not part of the checksum and
+    /// may be anything. Without one it is written when the log falls idle, for the sake of its safe lag.
+    pub const FILLER: Self = Self(1);
+    /// The log was opened; an epoch begins.
+    pub(super) const OPENED: Self = Self(2);
 }
 
 /// Version of the entry layout that we write, and the only one we read.
@@ -117,14 +104,14 @@ impl NewEntry {
         let (head, rest) = entry.split_at_mut(HEADER_SIZE);
         let (payload, padding) = rest.split_at_mut(payload_size);
         padding.fill(0);
-        let covered = if self.kind == EntryKind::Filler { &[] } else { &*payload };
+        let covered = if self.kind == EntryKind::FILLER { &[] } else { &*payload };
         let header = self.header(payload_size).sealed(covered, seed);
         head.copy_from_slice(header.as_bytes());
     }
 
     /// The header alone of an entry that takes up `size` bytes of log.
     pub fn filler(&self, size: u64, seed: u32) -> EntryHeader {
-        assert!(self.kind == EntryKind::Filler && size.is_multiple_of(ENTRY_ALIGN as u64));
+        assert!(self.kind == EntryKind::FILLER && size.is_multiple_of(ENTRY_ALIGN as u64));
         let payload_size = usize::try_from(size).expect("a filler stays within a segment");
         self.header(payload_size - HEADER_SIZE).sealed(&[], seed)
     }
@@ -140,7 +127,7 @@ impl NewEntry {
             epoch: U32::new(self.epoch),
             subject: U32::new(self.subject),
             safe_lag: U32::new(u32::try_from(lag).unwrap_or(SAFE_LAG_UNKNOWN)),
-            kind: self.kind as u8,
+            kind: self.kind.0,
             version: ENTRY_VERSION,
             reserved: [0; 2],
         }
@@ -193,9 +180,8 @@ pub enum Look<'a> {
     Cut {
         needs: usize,
     },
-    /// An intact entry of a kind or version that this release does not know.
+    /// An intact entry in a layout that this release does not know.
     Unsupported {
-        kind: u8,
         version: u8,
     },
     /// No entry. `claimed_size` is what its header says when the header at least names this place.
@@ -215,7 +201,7 @@ pub fn look(bytes: &[u8], at: LogOffset, room: u64, seed: u32) -> Look<'_> {
         return NOTHING;
     }
     let payload_size = header.payload_size.get() as usize;
-    let is_filler = header.kind == EntryKind::Filler as u8;
+    let is_filler = header.kind == EntryKind::FILLER.0;
     let size = header.size();
     if size > room || (!is_filler && payload_size > PAYLOAD_SIZE_MAX) {
         return NOTHING;
@@ -227,12 +213,10 @@ pub fn look(bytes: &[u8], at: LogOffset, room: u64, seed: u32) -> Look<'_> {
     if header.checksum.get() != header.compute_checksum(payload, seed) {
         return Look::Nothing { claimed_size: Some(size) };
     }
-    match EntryKind::from_byte(header.kind) {
-        Some(kind) if header.version == ENTRY_VERSION => {
-            Look::Entry(Entry { header: *header, kind, payload })
-        }
-        _ => Look::Unsupported { kind: header.kind, version: header.version },
+    if header.version != ENTRY_VERSION {
+        return Look::Unsupported { version: header.version };
     }
+    Look::Entry(Entry { header: *header, kind: EntryKind(header.kind), payload })
 }
 
 const NOTHING: Look<'static> = Look::Nothing { claimed_size: None };
@@ -243,6 +227,7 @@ mod tests {
 
     const SEED: u32 = 7;
     const AT: LogOffset = LogOffset(4096);
+    const MESSAGES: EntryKind = EntryKind(3);
 
     fn sample(kind: EntryKind, payload: &[u8]) -> Vec<u8> {
         let mut bytes = vec![0xEE; entry_size(payload.len())];
@@ -259,9 +244,9 @@ mod tests {
 
     #[test]
     fn a_sealed_entry_is_found_again() {
-        let bytes = sample(EntryKind::Messages, b"hello");
+        let bytes = sample(MESSAGES, b"hello");
         let Look::Entry(entry) = look(&bytes, AT, 4096, SEED) else { panic!("no entry") };
-        assert_eq!((entry.kind, entry.payload), (EntryKind::Messages, &b"hello"[..]));
+        assert_eq!((entry.kind, entry.payload), (MESSAGES, &b"hello"[..]));
         assert_eq!(entry.header.proves_safe(), LogOffset(4000));
         assert_eq!(entry.header.end(), AT.plus(48));
         assert_eq!(&bytes[45..], [0, 0, 0], "padding is zeros");
@@ -269,7 +254,7 @@ mod tests {
 
     #[test]
     fn no_bit_of_an_entry_may_change() {
-        let good = sample(EntryKind::Messages, b"hello");
+        let good = sample(MESSAGES, b"hello");
         for bit in 0..(HEADER_SIZE + 5) * 8 {
             let mut bad = good.clone();
             bad[bit / 8] ^= 1 << (bit % 8);
@@ -279,7 +264,7 @@ mod tests {
 
     #[test]
     fn an_entry_counts_only_where_it_belongs() {
-        let bytes = sample(EntryKind::Messages, b"hello");
+        let bytes = sample(MESSAGES, b"hello");
         assert!(!is_entry(&bytes, AT.plus(8), 4096, SEED), "another place");
         assert!(!is_entry(&bytes, AT, 4096, SEED + 1), "another shard");
         assert!(!is_entry(&bytes, AT, 47, SEED), "beyond the segment");
@@ -288,7 +273,7 @@ mod tests {
 
     #[test]
     fn a_cut_entry_says_what_it_needs() {
-        let bytes = sample(EntryKind::Messages, b"hello");
+        let bytes = sample(MESSAGES, b"hello");
         for cut in 0..bytes.len() - 3 {
             let needs = if cut < HEADER_SIZE { HEADER_SIZE } else { HEADER_SIZE + 5 };
             let seen = look(&bytes[..cut], AT, 4096, SEED);
@@ -299,7 +284,7 @@ mod tests {
     #[test]
     fn a_filler_is_read_without_its_payload() {
         let durable = LogOffset(0);
-        let kind = EntryKind::Filler;
+        let kind = EntryKind::FILLER;
         let new = NewEntry { kind, subject: 0, at: AT, ordinal: 1, epoch: 1, durable };
         let header = new.filler(1 << 20, SEED);
         let Look::Entry(entry) = look(header.as_bytes(), AT, 1 << 20, SEED) else { panic!("none") };
@@ -308,7 +293,7 @@ mod tests {
 
     #[test]
     fn a_lag_that_does_not_fit_proves_nothing() {
-        let kind = EntryKind::Opened;
+        let kind = MESSAGES;
         let at = LogOffset(u64::from(u32::MAX) + 8);
         let new = NewEntry { kind, subject: 0, at, ordinal: 1, epoch: 1, durable: LogOffset(0) };
         let mut bytes = vec![0; HEADER_SIZE];
@@ -319,11 +304,11 @@ mod tests {
 
     #[test]
     fn an_entry_of_a_later_release_is_not_taken_for_damage() {
-        let mut bytes = sample(EntryKind::Messages, b"hello");
-        bytes[36] = 200;
+        let mut bytes = sample(MESSAGES, b"hello");
+        bytes[offset_of!(EntryHeader, version)] = 200;
         let header = EntryHeader::read_from_prefix(&bytes).unwrap().0.sealed(b"hello", SEED);
         bytes[..HEADER_SIZE].copy_from_slice(header.as_bytes());
         let seen = look(&bytes, AT, 4096, SEED);
-        assert!(matches!(seen, Look::Unsupported { kind: 200, version: 1 }), "{seen:?}");
+        assert!(matches!(seen, Look::Unsupported { version: 200 }), "{seen:?}");
     }
 }

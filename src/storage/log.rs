@@ -13,12 +13,13 @@ use std::ops::Range;
 use std::rc::Rc;
 
 use crate::model::{Chunk, LogOffset, Timestamp};
+use crate::storage::append::{Append, AppendError, Appended, SpaceClass};
 use crate::storage::disk::{Disk, DiskError, Durability, Space};
-use crate::storage::entry::{EntryKind, HEADER_SIZE, PAYLOAD_SIZE_MAX, entry_size};
+use crate::storage::entry::{HEADER_SIZE, PAYLOAD_SIZE_MAX, entry_size};
 use crate::storage::sealed::{Layout, MARK_DISTANCE};
-use crate::storage::store::{AppendError, Flush, ReadError, StoreConfig};
+use crate::storage::store::{Flush, ReadError, StoreConfig};
 use crate::storage::tail::TailCache;
-use crate::storage::writer::{Appended, Write, Writer};
+use crate::storage::writer::{Write, Writer};
 
 pub(super) struct Log<D: Disk> {
     pub disk: D,
@@ -78,7 +79,7 @@ pub(super) enum Preparing {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum SpaceState {
     Enough,
-    /// Less is free than the reserve: messages are refused, smaller entries use what the log has.
+    /// Less is free than the reserve: ordinary appends are refused, reserved ones use what the log has.
     BelowReserve,
     /// The next segment could not be made.
     Full,
@@ -147,20 +148,18 @@ impl<D: Disk> Log<D> {
 
     pub fn append(
         &mut self,
-        kind: EntryKind,
-        subject: u32,
-        payload_size: usize,
+        append: Append,
         fill: impl FnOnce(&mut [u8], LogOffset),
     ) -> Result<Appended, AppendError> {
-        let size = self.admit(kind, payload_size)?;
+        let size = self.admit(append)?;
         while !self.writer.segment_has_room(size) {
             self.roll()?;
         }
         let alloc = |size| self.disk.buffer(size);
-        let appended = self.writer.append(kind, subject, payload_size, fill, alloc);
+        let appended = self.writer.append(append, fill, alloc);
         self.active().note_entry(appended.entry_offset);
         self.counters.appends += 1;
-        self.counters.payload_bytes += payload_size as u64;
+        self.counters.payload_bytes += append.payload_size as u64;
         Ok(appended)
     }
 
@@ -251,7 +250,8 @@ impl<D: Disk> Log<D> {
         starts.min().unwrap_or(LogOffset(u64::MAX))
     }
 
-    fn admit(&self, kind: EntryKind, payload_size: usize) -> Result<usize, AppendError> {
+    fn admit(&self, append: Append) -> Result<usize, AppendError> {
+        let Append { payload_size, space, .. } = append;
         let size = entry_size(payload_size);
         if self.fault.is_some() {
             return Err(AppendError::Fenced);
@@ -259,7 +259,7 @@ impl<D: Disk> Log<D> {
         if payload_size > self.payload_size_max() {
             return Err(AppendError::TooLarge);
         }
-        if kind == EntryKind::Messages && self.space != SpaceState::Enough {
+        if space == SpaceClass::Ordinary && self.space != SpaceState::Enough {
             return Err(AppendError::DiskFull);
         }
         if !self.has_budget(size) { Err(AppendError::NoRoom) } else { Ok(size) }

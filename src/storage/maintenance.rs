@@ -5,6 +5,7 @@ use std::ops::Range;
 use std::rc::Rc;
 
 use crate::model::{LogOffset, Moment, Now, Timestamp};
+use crate::storage::append::{Append, SpaceClass};
 use crate::storage::disk::{Disk, DiskError, DiskErrorKind, DiskFile, Durability};
 use crate::storage::entry::EntryKind;
 use crate::storage::log::{Log, Segment, SegmentIndex, SpaceState};
@@ -181,8 +182,14 @@ impl<D: Disk> Store<D> {
         if is_proven || !is_idle || log.space != SpaceState::Enough {
             return;
         }
+        let proof = Append {
+            kind: EntryKind::FILLER,
+            subject: 0,
+            payload_size: 0,
+            space: SpaceClass::Ordinary,
+        };
         // Without room it is tried again; the wish for a segment has been noted.
-        if let Ok(appended) = log.append(EntryKind::Filler, 0, 0, |_, _| {}) {
+        if let Ok(appended) = log.append(proof, |_, _| {}) {
             upkeep.proven_end = appended.end;
             upkeep.end_seen = appended.end;
         }

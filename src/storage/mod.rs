@@ -26,6 +26,7 @@
 //!
 //! Not here: topics, groups, or what a message means (`broker`); how it was sent (`wire`).
 
+mod append;
 pub mod disk;
 pub mod entry;
 pub mod file;
@@ -47,6 +48,7 @@ pub mod store;
 pub mod tail;
 pub mod writer;
 
+pub use append::{Append, AppendError, Appended, SpaceClass};
 pub use entry::{EntryKind, PAYLOAD_SIZE_MAX};
 pub use group_commit::WRITES_IN_FLIGHT_MAX;
 pub use index::{Index, IndexPage, Located, Lookup, QueueKey};
@@ -54,5 +56,4 @@ pub use maintenance::Maintained;
 pub use opening::{OpenError, Opening, Replayed};
 pub use reading::EntryAt;
 pub use recovery::RecoveryReport;
-pub use store::{AppendError, Committed, Flush, ReadError, Store, StoreConfig, StoreStats};
-pub use writer::Appended;
+pub use store::{Committed, Flush, ReadError, Store, StoreConfig, StoreStats};

@@ -10,6 +10,7 @@ use std::ops::Range;
 use std::rc::Rc;
 
 use crate::model::{LogOffset, Timestamp};
+use crate::storage::append::{Append, AppendError, SpaceClass};
 use crate::storage::disk::{BLOCK_SIZE, Disk, DiskError, DiskErrorKind, DiskFile};
 use crate::storage::entry::EntryKind;
 use crate::storage::index::Index;
@@ -24,7 +25,7 @@ use crate::storage::segment::{
 };
 use crate::storage::signal::Signal;
 use crate::storage::snapshot::{SnapshotPoint, decode};
-use crate::storage::store::{AppendError, Shared, Store, StoreConfig};
+use crate::storage::store::{Shared, Store, StoreConfig};
 use crate::storage::tail::TailCache;
 use crate::storage::writer::{Writer, WriterStart};
 
@@ -52,8 +53,8 @@ pub enum OpenError {
          mounted?), or remove the .snapshot files to begin an empty log"
     )]
     LogMissing { snapshot: LogOffset },
-    #[error("the entry at {at} has kind {kind} and version {version}; a later release wrote it")]
-    Unsupported { at: LogOffset, kind: u8, version: u8 },
+    #[error("the entry at {at} has version {version}; a later release wrote it")]
+    Unsupported { at: LogOffset, version: u8 },
     #[error(
         "the log at {at} was written by another shard or data directory, or its beginning is damaged \
          and nothing behind it is intact; it is left as it is"
@@ -70,7 +71,8 @@ pub enum OpenError {
     Disk(#[from] DiskError),
 }
 
-/// An entry that the broker has to take into account.
+/// An entry that the broker has to take into account: every one but fillers. What it means, and whether
+/// it is to be indexed, the broker decides.
 #[derive(Clone, Copy, Debug)]
 pub struct Replayed<'a> {
     pub kind: EntryKind,
@@ -78,7 +80,8 @@ pub struct Replayed<'a> {
     pub entry_offset: LogOffset,
     pub payload_offset: LogOffset,
     pub payload: &'a [u8],
-    /// Its effects are in the snapshot already; it only has to be indexed. Such entries are messages.
+    /// Its effects are in the snapshot already; it only has to be indexed. Handed over where the index
+    /// file of its segment is missing or damaged.
     pub in_snapshot: bool,
 }
 
@@ -401,7 +404,9 @@ impl<D: Disk> Opening<D> {
 
 /// Writes the entry with which the new epoch begins, and waits until it is on stable media.
 async fn begin_epoch<D: Disk>(store: &Store<D>) -> Result<(), OpenError> {
-    while let Err(refusal) = store.append(EntryKind::Opened, 0, 0, |_, _| {}) {
+    let (kind, space) = (EntryKind::OPENED, SpaceClass::Reserved);
+    let opened = Append { kind, subject: 0, payload_size: 0, space };
+    while let Err(refusal) = store.append(opened, |_, _| {}) {
         assert!(matches!(refusal, AppendError::NoRoom | AppendError::DiskFull), "{refusal}");
         store.commit_step().await?;
         let is_full = store.0.log.borrow().space == SpaceState::Full;

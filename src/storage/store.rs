@@ -11,15 +11,14 @@ use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
 use crate::model::{Chunk, LogOffset, Timestamp};
+use crate::storage::append::{Append, AppendError, Appended};
 use crate::storage::disk::{Disk, DiskError, DiskErrorKind, DiskFile, Space};
-use crate::storage::entry::EntryKind;
 use crate::storage::index::Index;
 use crate::storage::log::{Log, Preparing, Segment, SpaceState, WriteJob};
 use crate::storage::maintenance::{Upkeep, facts};
 use crate::storage::opening::{OpenError, Opening};
 use crate::storage::segment::FileName;
 use crate::storage::signal::Signal;
-use crate::storage::writer::Appended;
 
 /// When an append counts as safe.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,19 +50,6 @@ pub struct StoreConfig {
     pub reserve_bytes: u64,
     /// Of this data directory and shard: what others have written never passes for ours.
     pub checksum_seed: u32,
-}
-
-/// Why nothing was appended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum AppendError {
-    #[error("too much is waiting for the disk")]
-    NoRoom,
-    #[error("the disk is full")]
-    DiskFull,
-    #[error("a write has failed; the log is closed")]
-    Fenced,
-    #[error("the entry is larger than an entry may be")]
-    TooLarge,
 }
 
 /// Why something could not be read.
@@ -156,12 +142,10 @@ impl<D: Disk> Store<D> {
     /// the log. The append is safe once [`safe`](Self::safe) has reached its end.
     pub fn append(
         &self,
-        kind: EntryKind,
-        subject: u32,
-        payload_size: usize,
+        append: Append,
         fill: impl FnOnce(&mut [u8], LogOffset),
     ) -> Result<Appended, AppendError> {
-        let outcome = self.0.log.borrow_mut().append(kind, subject, payload_size, fill);
+        let outcome = self.0.log.borrow_mut().append(append, fill);
         self.0.work.notify_one();
         outcome
     }

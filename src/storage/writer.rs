@@ -19,6 +19,7 @@ use std::rc::Rc;
 use zerocopy::IntoBytes;
 
 use crate::model::LogOffset;
+use crate::storage::append::{Append, Appended};
 use crate::storage::disk::{BLOCK_SIZE, BlockBuffer};
 use crate::storage::entry::{EntryKind, HEADER_SIZE, NewEntry, entry_size};
 use crate::storage::group_commit::{GroupCommit, Take};
@@ -33,15 +34,6 @@ const COPY_FRACTION: usize = 4;
 /// rather than split: the next buffer then need not wait for it. The filler costs no more of the
 /// device than writing the shared block twice.
 const SEAL_EARLY_SIZE: u64 = 128 << 10;
-
-/// Where an append went.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Appended {
-    pub entry_offset: LogOffset,
-    pub payload_offset: LogOffset,
-    /// The append is safe when the log is safe up to here.
-    pub end: LogOffset,
-}
 
 /// What to write where.
 pub struct Write<B> {
@@ -164,12 +156,11 @@ impl<B: BlockBuffer> Writer<B> {
     /// Appends an entry that [`segment_has_room`](Self::segment_has_room) for.
     pub fn append(
         &mut self,
-        kind: EntryKind,
-        subject: u32,
-        payload_size: usize,
+        append: Append,
         fill: impl FnOnce(&mut [u8], LogOffset),
         alloc: impl Fn(usize) -> B,
     ) -> Appended {
+        let Append { kind, subject, payload_size, .. } = append;
         let size = entry_size(payload_size);
         if !self.open_fits(size) {
             self.turn(self.sealed_end(), size, alloc);
@@ -268,7 +259,7 @@ impl<B: BlockBuffer> Writer<B> {
 
     fn fill_up(&mut self, end: u64) {
         let size = end - self.open.end();
-        let header = self.new_entry(EntryKind::Filler, 0).filler(size, self.seed);
+        let header = self.new_entry(EntryKind::FILLER, 0).filler(size, self.seed);
         self.open.place(HEADER_SIZE).copy_from_slice(header.as_bytes());
         self.commit.handle_append(end);
         self.padding_bytes += size;
@@ -316,9 +307,11 @@ fn leaves_room(size: u64, rest: u64) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::storage::append::SpaceClass;
     use crate::storage::entry::{Entry, Look, PAYLOAD_SIZE_MAX, look};
 
     const SEED: u32 = 3;
+    const MESSAGES: EntryKind = EntryKind(3);
 
     struct Memory(Vec<u8>);
 
@@ -358,7 +351,9 @@ mod tests {
     fn append(writer: &mut Writer<Memory>, size: usize) -> Appended {
         assert!(writer.segment_has_room(entry_size(size)));
         let fill = |payload: &mut [u8], at: LogOffset| payload.fill(byte_at(at));
-        writer.append(EntryKind::Messages, 0, size, fill, alloc)
+        let append =
+            Append { kind: MESSAGES, subject: 0, payload_size: size, space: SpaceClass::Ordinary };
+        writer.append(append, fill, alloc)
     }
 
     /// Performs all writes that may begin, one after another, on `image`.
@@ -419,7 +414,7 @@ mod tests {
             assert_eq!(writer.safe(), writer.end(), "seed {seed}");
             let messages = walk(&image, SEGMENT)
                 .into_iter()
-                .filter(|entry| entry.kind == EntryKind::Messages)
+                .filter(|entry| entry.kind == MESSAGES)
                 .inspect(|entry| {
                     let at = entry.header.own_offset.get() + HEADER_SIZE as u64;
                     let byte = byte_at(LogOffset(at));

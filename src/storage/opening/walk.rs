@@ -104,12 +104,7 @@ impl<F: DiskFile> Walk<'_, F> {
                 self.chain.take(&entry.header);
                 self.at = entry.header.end();
                 let in_snapshot = at < boundary;
-                let is_wanted = match entry.kind {
-                    EntryKind::Filler | EntryKind::Opened => false,
-                    EntryKind::Messages => true,
-                    EntryKind::Topic | EntryKind::Offsets => !in_snapshot,
-                };
-                if is_wanted {
+                if !matches!(entry.kind, EntryKind::FILLER | EntryKind::OPENED) {
                     self.report.entries_replayed += 1;
                     let replayed = Replayed {
                         kind: entry.kind,
@@ -123,9 +118,7 @@ impl<F: DiskFile> Walk<'_, F> {
                 }
                 Ok(Step::Advanced)
             }
-            Look::Unsupported { kind, version } => {
-                Err(OpenError::Unsupported { at, kind, version })
-            }
+            Look::Unsupported { version } => Err(OpenError::Unsupported { at, version }),
             Look::Nothing { claimed_size } => {
                 Ok(Step::Hole { claimed_size: claimed_size.unwrap_or(0) })
             }

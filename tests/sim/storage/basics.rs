@@ -2,6 +2,7 @@
 
 use ringmq::model::LogOffset;
 use ringmq::sim::{SimDisk, run};
+use ringmq::storage::{Append, EntryKind, SpaceClass, Store};
 
 use super::shard::{Shard, config};
 
@@ -46,5 +47,50 @@ fn tail_cache_and_cold_read_give_the_same_bytes() {
         }
         assert!(shard.store.cached(LogOffset(0), 8).is_some());
         assert!(other.store.cached(LogOffset(0), 8).is_none());
+    });
+}
+
+/// Storage knows no kind but the filler: whatever the broker writes comes back, also from below the
+/// snapshot when there is no index file that covers it.
+#[test]
+fn every_kind_of_the_broker_comes_back() {
+    let disk = SimDisk::new(3);
+    run(async {
+        let (store, _) = Store::open(disk.clone(), config())
+            .await
+            .unwrap()
+            .replay(|_, entry| panic!("{entry:?}"))
+            .await
+            .unwrap();
+        let append = |kind| {
+            let append = Append {
+                kind: EntryKind(kind),
+                subject: u32::from(kind) + 1,
+                payload_size: 3,
+                space: SpaceClass::Reserved,
+            };
+            store.append(append, |payload, _| payload.fill(kind)).unwrap()
+        };
+        let snapshot_at = append(77).end;
+        let commit = async || {
+            while store.safe() < store.end() {
+                store.commit_step().await.unwrap();
+            }
+        };
+        commit().await;
+        store.maintain(Default::default(), true, |_| Vec::new()).await.unwrap();
+        append(3);
+        append(255);
+        commit().await;
+
+        let mut found = Vec::new();
+        let opening = Store::open(disk.clone(), config()).await.unwrap();
+        let replay = opening.replay(|_, entry| {
+            assert_eq!(entry.payload, [entry.kind.0; 3]);
+            assert_eq!(entry.in_snapshot, entry.entry_offset < snapshot_at);
+            found.push((entry.kind.0, entry.subject, entry.in_snapshot));
+        });
+        replay.await.unwrap();
+        assert_eq!(found, [(77, 78, true), (3, 4, false), (255, 256, false)]);
     });
 }

@@ -5,9 +5,9 @@ use ringmq::sim::{SimDisk, run};
 use ringmq::storage::disk::{BLOCK_SIZE, Disk, DiskFile, Durability};
 use ringmq::storage::entry::entry_size;
 use ringmq::storage::segment::FileName;
-use ringmq::storage::{EntryKind, Flush, Lookup, OpenError, ReadError, StoreConfig};
+use ringmq::storage::{Flush, Lookup, OpenError, ReadError, StoreConfig};
 
-use super::shard::{Shard, config, key};
+use super::shard::{MESSAGES, Shard, config, key};
 
 const HEADER: u64 = 40;
 
@@ -459,7 +459,7 @@ fn an_entry_is_found_by_any_place_in_it() {
             for sent in shard.sent.take().iter().step_by(2) {
                 let at = LogOffset(sent.end.0 - 3000);
                 let found = shard.store.read_entry_at(at).await.unwrap();
-                assert_eq!((found.kind, found.rest.len()), (EntryKind::Messages, 3000));
+                assert_eq!((found.kind, found.rest.len()), (MESSAGES, 3000));
                 assert_eq!(super::shard::read_record(&found.rest).number, sent.number);
                 let header = shard.store.read_entry_at(found.entry_offset).await.map(|_| ());
                 assert_eq!(header, Err(ReadError::Gone(found.entry_offset)));

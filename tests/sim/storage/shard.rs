@@ -6,11 +6,13 @@ use std::collections::BTreeMap;
 use ringmq::model::{Chunk, LogOffset, Moment, Now, QueueId, QueueOffset, Timestamp};
 use ringmq::sim::{SimDisk, Tasks};
 use ringmq::storage::{
-    AppendError, Appended, EntryKind, Flush, Index, Located, Lookup, OpenError, QueueKey,
-    ReadError, RecoveryReport, Replayed, Store, StoreConfig, WRITES_IN_FLIGHT_MAX,
+    Append, AppendError, Appended, EntryKind, Flush, Index, Located, Lookup, OpenError, QueueKey,
+    ReadError, RecoveryReport, Replayed, SpaceClass, Store, StoreConfig, WRITES_IN_FLIGHT_MAX,
 };
 
 pub const TOPIC: u32 = 7;
+pub const MESSAGES: EntryKind = EntryKind(3);
+pub const OFFSETS: EntryKind = EntryKind(5);
 const SEED: u32 = 0xC0FFEE;
 
 pub fn config() -> StoreConfig {
@@ -87,7 +89,7 @@ pub struct Shard {
     pub now: Cell<u64>,
     /// All messages since the log began, as far as this life knows, in log order.
     pub sent: RefCell<Vec<Sent>>,
-    /// The state: how many entries of kind offsets there were.
+    /// The state: how many entries of kind [`OFFSETS`] there were.
     pub offsets: Cell<u64>,
 }
 
@@ -122,7 +124,13 @@ impl Shard {
         let first = self.store.with_index(|index| index.next_offset(key(queue))).0;
         let stored = self.now.get();
         let total = sizes.iter().sum();
-        let appended = self.store.append(EntryKind::Messages, TOPIC, total, |payload, _| {
+        let append = Append {
+            kind: MESSAGES,
+            subject: TOPIC,
+            payload_size: total,
+            space: SpaceClass::Ordinary,
+        };
+        let appended = self.store.append(append, |payload, _| {
             let mut rest = payload;
             for (number, &size) in (first..).zip(sizes) {
                 let record;
@@ -150,7 +158,9 @@ impl Shard {
     }
 
     pub fn note_offsets(&self) -> Result<Appended, AppendError> {
-        let appended = self.store.append(EntryKind::Offsets, 0, 8, |payload, _| payload.fill(1))?;
+        let space = SpaceClass::Reserved;
+        let append = Append { kind: OFFSETS, subject: 0, payload_size: 8, space };
+        let appended = self.store.append(append, |payload, _| payload.fill(1))?;
         self.offsets.set(self.offsets.get() + 1);
         Ok(appended)
     }
@@ -245,7 +255,7 @@ impl Shard {
 
 fn replay(index: &mut Index, entry: &Replayed<'_>, sent: &mut Vec<Sent>, offsets: &mut u64) {
     match entry.kind {
-        EntryKind::Messages => {
+        MESSAGES => {
             let (mut at, mut rest) = (entry.payload_offset, entry.payload);
             let end = entry.payload_offset.plus(entry.payload.len() as u64);
             while !rest.is_empty() {
@@ -264,7 +274,8 @@ fn replay(index: &mut Index, entry: &Replayed<'_>, sent: &mut Vec<Sent>, offsets
                 rest = &rest[size..];
             }
         }
-        EntryKind::Offsets => *offsets += 1,
+        OFFSETS if entry.in_snapshot => {}
+        OFFSETS => *offsets += 1,
         kind => panic!("{kind:?} is not for the broker"),
     }
 }

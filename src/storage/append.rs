@@ -1,0 +1,45 @@
+//! What an append asks for and what it gives.
+
+use crate::model::LogOffset;
+use crate::storage::entry::EntryKind;
+
+/// An entry to append.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Append {
+    pub kind: EntryKind,
+    /// Whom the entry concerns, in the broker's numbering.
+    pub subject: u32,
+    pub payload_size: usize,
+    pub space: SpaceClass,
+}
+
+/// What an append may use of a disk that is nearly full.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SpaceClass {
+    /// Nothing of the reserve: refused with [`AppendError::DiskFull`] as soon as less is free.
+    Ordinary,
+    /// The reserve as well. For small facts that let the broker go on, and make space again.
+    Reserved,
+}
+
+/// Where an append went.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Appended {
+    pub entry_offset: LogOffset,
+    pub payload_offset: LogOffset,
+    /// The append is safe when the log is safe up to here.
+    pub end: LogOffset,
+}
+
+/// Why nothing was appended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum AppendError {
+    #[error("too much is waiting for the disk")]
+    NoRoom,
+    #[error("the disk is full")]
+    DiskFull,
+    #[error("a write has failed; the log is closed")]
+    Fenced,
+    #[error("the entry is larger than an entry may be")]
+    TooLarge,
+}
