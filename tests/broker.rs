@@ -8,15 +8,16 @@ use std::collections::{BTreeMap, BTreeSet};
 use bytes::Bytes;
 use ringmq::broker::{Answer, Broker, BrokerConfig, Origin, Outcome};
 use ringmq::model::batch::BatchItem;
-use ringmq::model::record::{RecordView, property};
+use ringmq::model::record::{NewRecord, RecordView, property};
 use ringmq::model::reply::{PullStatus, Pulled};
-use ringmq::model::request::{Expression, Produce, Pull, QueueOf};
+use ringmq::model::request::{Expression, Produce, ProduceRecords, Pull, QueueOf};
 use ringmq::model::{
     GroupName, Moment, Now, QueueId, QueueOffset, Refusal, Reply, Request, ShardId, Timestamp,
     TopicConfig, TopicName,
 };
-use ringmq::sim::{self, Rng, SimDisk};
+use ringmq::sim::{self, Fault, On, Operation, Rng, SimDisk};
 use ringmq::storage::{Flush, StoreConfig};
+use ringmq::wire::RecordBatch;
 
 const NOW: Now = Now { wall: Timestamp(1_700_000_000_000), moment: Moment(7) };
 
@@ -107,7 +108,10 @@ async fn commit(broker: &Broker<SimDisk>) {
 }
 
 async fn send(broker: &Broker<SimDisk>, request: Produce) -> Result<QueueOffset, Refusal> {
-    let request = Request::Produce(request);
+    send_request(broker, Request::Produce(request)).await
+}
+
+async fn send_request(broker: &Broker<SimDisk>, request: Request) -> Result<QueueOffset, Refusal> {
     loop {
         match ask(broker, request.clone()) {
             Outcome::Safe { reply: Reply::Produced(produced), .. } => {
@@ -332,6 +336,57 @@ fn what_may_not_be_stored_is_refused_and_leaves_no_trace() {
         }
         assert_eq!(broker.store().end(), end, "nothing was appended");
     });
+}
+
+/// Permissions are checked where they are used: whoever writes needs the 2, whoever reads the 4.
+#[test]
+fn a_topic_is_written_and_read_as_its_permission_says() {
+    sim::run(async {
+        for (perm, may_write, may_read) in
+            [(0, false, false), (2, true, false), (4, false, true), (6, true, true)]
+        {
+            let broker = open(&SimDisk::new(61)).await;
+            let open_topic = TopicConfig::new(topic("t"), 2);
+            ask(&broker, Request::UpdateTopic(open_topic.clone()));
+            send(&broker, produce("t", 0, "A", b"before")).await.unwrap();
+            ask(&broker, Request::UpdateTopic(TopicConfig { perm, ..open_topic }));
+            let fixed = Request::ProduceRecords(records(&produce("t", 0, "A", b"fixed")));
+            let stored = [
+                send(&broker, produce("t", 0, "A", b"x")).await,
+                send_request(&broker, fixed).await,
+            ];
+            for stored in stored {
+                let refused = stored.as_ref().err() == Some(&Refusal::NotWritable(topic("t")));
+                assert_eq!(
+                    (stored.is_ok(), refused),
+                    (may_write, !may_write),
+                    "{perm}: {stored:?}"
+                );
+            }
+            let pulled = answer(&broker, Request::Pull(pull("t", 0, 0))).await.reply;
+            let refused = pulled.as_ref().err() == Some(&Refusal::NotReadable(topic("t")));
+            assert_eq!((pulled.is_ok(), refused), (may_read, !may_read), "{perm}: {pulled:?}");
+        }
+    });
+}
+
+/// `request` as a client with the fixed header sends it.
+fn records(request: &Produce) -> ProduceRecords {
+    let queue = request.queue.unwrap();
+    let mut batch = RecordBatch::new(queue, 1 << 20);
+    let record = NewRecord {
+        topic: request.topic.as_str(),
+        queue,
+        flag: request.flag,
+        system_flag: request.system_flag,
+        born_at: request.born_at,
+        born_host: Origin::default().host,
+        reconsume_times: 0,
+        body: &request.body,
+        properties: [&request.properties, &[]],
+    };
+    batch.append(&record).unwrap();
+    batch.finish()
 }
 
 /// What a run has been promised, and everything it ever tried.
@@ -627,5 +682,27 @@ fn a_consumer_gets_past_a_message_that_has_decayed() {
             let Ok(Reply::Pulled(pulled)) = reply else { panic!("from {from}: {reply:?}") };
             assert_eq!((pulled.status, pulled.next_offset), (status, QueueOffset(next)));
         }
+    });
+}
+
+/// What is wrong with the disk is not the client's fault, and says so; reading goes on afterwards.
+#[test]
+fn a_disk_that_cannot_be_read_is_not_the_clients_mistake() {
+    sim::run(async {
+        let disk = SimDisk::new(5);
+        let store = StoreConfig { tail_cache_bytes: 0, ..store_config() };
+        let broker = Broker::open(disk.clone(), store, broker_config(true)).await.unwrap().0;
+        send(&broker, produce("t", 0, "A", &[7; 4000])).await.unwrap();
+        // The read that was asked for, and those that look whether it is only one block.
+        for skip in 0..1_000 {
+            disk.inject(On::nth(Operation::Read, skip), Fault::io_error());
+        }
+        let refused = answer(&broker, Request::Pull(pull("t", 0, 0))).await.reply;
+        assert_eq!(refused, Err(Refusal::DiskFault { shard: 0 }));
+        while disk.faults_left() > 0 {
+            _ = answer(&broker, Request::Pull(pull("t", 0, 0))).await;
+        }
+        let (pulled, _) = read(&broker, pull("t", 0, 0)).await;
+        assert_eq!((pulled.status, pulled.count), (PullStatus::Found, 1));
     });
 }

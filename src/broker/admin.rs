@@ -6,7 +6,6 @@ use super::{Answer, Broker, ColdRead, Outcome, refuse_read};
 use crate::model::record::RecordView;
 use crate::model::reply::QueueStats;
 use crate::model::request::QueueOf;
-use crate::model::topic::PERM_READ;
 use crate::model::{
     GroupName, LogOffset, QueueId, QueueOffset, Refusal, Reply, Timestamp, TopicConfig, TopicName,
 };
@@ -192,7 +191,7 @@ impl<D: Disk> Broker<D> {
     pub(super) async fn message_at(&self, offset: LogOffset) -> Answer {
         let entry = match self.store.read_entry_at(offset).await {
             Ok(entry) => entry,
-            Err(error) => return Answer::refused(refuse_read(error)),
+            Err(error) => return Answer::refused(refuse_read(self.config.shard, error)),
         };
         let record = RecordView::parse(&entry.rest);
         match record {
@@ -310,13 +309,10 @@ impl<D: Disk> Broker<D> {
     }
 
     pub(super) fn readable_queue(&self, queue: &QueueOf) -> Result<QueueKey, Refusal> {
-        let key = self.queue(queue)?;
         let state = self.state.borrow();
-        let is_readable =
-            state.topics.topic(key.topic).is_some_and(|topic| topic.config.perm & PERM_READ != 0);
-        match is_readable {
-            true => Ok(key),
-            false => Err(Refusal::NotReadable(queue.topic.detached())),
-        }
+        let (number, topic) = state.topics.find(&queue.topic)?;
+        topic.check_readable()?;
+        topic.check_queue(queue.queue)?;
+        Ok(QueueKey { topic: number, queue: queue.queue })
     }
 }

@@ -3,6 +3,10 @@
 //! Known from heartbeats, forgotten when the connection closes or no heartbeat comes for
 //! [`CLIENT_LEASE_MS`] (remoting reference, 5.23). Nothing of it is durable: clients tell it again.
 //!
+//! A group has one subscription for each topic, whoever of its members sent it. During a change the
+//! members disagree; [`Subscription::yields_to`] decides whose counts, so that an older member's
+//! heartbeat never undoes what a newer one has changed.
+//!
 //! What holds at all times: no group is without members, and the ledger says what the groups hold: how
 //! many of each, and which members are of which connection. Names are at most 255 bytes long, so what
 //! can be counted has a size too: some 150 MB when every bound is reached.
@@ -72,7 +76,6 @@ struct Group {
     members: BTreeMap<ClientId, Member>,
     /// Of consumers.
     subscriptions: BTreeMap<TopicName, Subscription>,
-    tag_count: usize,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -81,10 +84,26 @@ struct Member {
     seen_at: Moment,
 }
 
+/// What a group wants of one topic.
 #[derive(Clone, Debug)]
 struct Subscription {
     filter: TagFilter,
+    /// When the client made it, by its own clock (remoting reference, 5.5).
     version: i64,
+    /// The member that sent it; it may have left since.
+    owner: ClientId,
+}
+
+impl Subscription {
+    /// Whether this subscription gives way to `other`: the higher version counts (remoting reference,
+    /// 5.5). Versions come from the clients' clocks, so two cases must not depend on them. A member
+    /// may always replace what it sent itself, also after its clock went backwards; and what a member
+    /// has left behind binds nobody.
+    fn yields_to(&self, other: &Self, members: &BTreeMap<ClientId, Member>) -> bool {
+        other.version > self.version
+            || other.owner == self.owner
+            || !members.contains_key(&self.owner)
+    }
 }
 
 impl Default for Groups {
@@ -96,9 +115,8 @@ impl Default for Groups {
 }
 
 impl Groups {
-    /// Registers everything a client says about itself. A group's subscriptions are those of the
-    /// last heartbeat of any of its members. When something is full, what is known stays, what fits
-    /// is taken, and the refusal names the first that did not.
+    /// Registers everything a client says about itself. When something is full, what is known stays,
+    /// what fits is taken, and the refusal names the first that did not.
     pub fn heartbeat(
         &mut self,
         heartbeat: &Heartbeat,
@@ -115,7 +133,7 @@ impl Groups {
         }
         for consumer in &heartbeat.consumers {
             let joined = consumers.join(&consumer.group, &client, member, ledger);
-            taken = taken.and(joined.and_then(|group| group.subscribe(consumer, ledger)));
+            taken = taken.and(joined.and_then(|group| group.subscribe(&client, consumer, ledger)));
         }
         taken
     }
@@ -262,33 +280,77 @@ impl Ledger {
     /// Takes out what a group without members held.
     fn group_left(&mut self, group: &Group) {
         self.subscriptions -= group.subscriptions.len();
-        self.tags -= group.tag_count;
+        self.tags -= group.tag_count();
     }
 }
 
 impl Group {
-    fn subscribe(&mut self, consumer: &ConsumerData, ledger: &mut Ledger) -> Result<(), Refusal> {
-        let read = |data: &SubscriptionData| {
+    /// Takes in what `client` subscribes to. A topic that it no longer lists goes when it was this
+    /// client's to say, or that of a member who has left.
+    fn subscribe(
+        &mut self,
+        client: &ClientId,
+        consumer: &ConsumerData,
+        ledger: &mut Ledger,
+    ) -> Result<(), Refusal> {
+        let mut wanted = BTreeMap::new();
+        for SubscriptionData { topic, expression, version } in &consumer.subscriptions {
             // An expression that cannot be read here is refused when the group pulls; until then
             // it must not stop the heartbeat.
-            let filter = TagFilter::parse(&data.expression).ok()?;
-            Some((data.topic.detached(), Subscription { filter, version: data.version }))
+            if let Ok(filter) = TagFilter::parse(expression) {
+                let (version, owner) = (*version, client.clone());
+                wanted.insert(topic, Subscription { filter, version, owner });
+            }
+        }
+        let is_dropped = |topic: &TopicName, known: &Subscription| {
+            let is_mine = known.owner == *client || !self.members.contains_key(&known.owner);
+            is_mine && !wanted.contains_key(topic)
         };
-        let subscriptions: BTreeMap<_, _> =
-            consumer.subscriptions.iter().filter_map(read).collect();
-        let tag_count = subscriptions.values().map(|one| one.filter.tag_count()).sum();
-        let subscription_count = ledger.subscriptions - self.subscriptions.len();
-        if subscription_count + subscriptions.len() > SUBSCRIPTIONS_MAX {
+        let dropped: Vec<TopicName> = self
+            .subscriptions
+            .iter()
+            .filter(|(topic, known)| is_dropped(topic, known))
+            .map(|(topic, _)| topic.clone())
+            .collect();
+        for topic in dropped {
+            self.remove(&topic, ledger);
+        }
+        wanted.into_iter().try_for_each(|(topic, wanted)| self.set(topic, wanted, ledger))
+    }
+
+    fn set(
+        &mut self,
+        topic: &TopicName,
+        wanted: Subscription,
+        ledger: &mut Ledger,
+    ) -> Result<(), Refusal> {
+        let known = self.subscriptions.get(topic);
+        if known.is_some_and(|known| !known.yields_to(&wanted, &self.members)) {
+            return Ok(());
+        }
+        let (known_count, known_tags) = known.map_or((0, 0), |known| (1, known.filter.tag_count()));
+        let tag_count = wanted.filter.tag_count();
+        if ledger.subscriptions + 1 - known_count > SUBSCRIPTIONS_MAX {
             return full("subscriptions", SUBSCRIPTIONS_MAX);
         }
-        if ledger.tags - self.tag_count + tag_count > TAGS_MAX {
+        if ledger.tags - known_tags + tag_count > TAGS_MAX {
             return full("tags of subscriptions", TAGS_MAX);
         }
-        ledger.subscriptions = subscription_count + subscriptions.len();
-        ledger.tags = ledger.tags - self.tag_count + tag_count;
-        self.subscriptions = subscriptions;
-        self.tag_count = tag_count;
+        ledger.subscriptions += 1 - known_count;
+        ledger.tags = ledger.tags - known_tags + tag_count;
+        self.subscriptions.insert(topic.detached(), wanted);
         Ok(())
+    }
+
+    fn remove(&mut self, topic: &TopicName, ledger: &mut Ledger) {
+        if let Some(known) = self.subscriptions.remove(topic) {
+            ledger.subscriptions -= 1;
+            ledger.tags -= known.filter.tag_count();
+        }
+    }
+
+    fn tag_count(&self) -> usize {
+        self.subscriptions.values().map(|one| one.filter.tag_count()).sum()
     }
 }
 
@@ -362,6 +424,73 @@ mod tests {
         );
     }
 
+    /// `client` subscribes to `topics`, each with a tag and a version.
+    fn subscribes(client: &str, topics: &[(&str, &str, i64)]) -> Heartbeat {
+        let mut beat = heartbeat(client, 0);
+        let subscription = |&(topic, tag, version): &(&str, &str, i64)| SubscriptionData {
+            topic: TopicName::new(topic.to_owned()).unwrap(),
+            expression: Expression { kind: "TAG".into(), text: tag.into() },
+            version,
+        };
+        beat.consumers[0].subscriptions = topics.iter().map(subscription).collect();
+        beat
+    }
+
+    /// Tag and version that count for a topic of the group.
+    fn subscribed(groups: &Groups, topic: &str) -> Option<(TagFilter, i64)> {
+        let group = groups.consumers.groups.get(&group())?;
+        let known = group.subscriptions.get(&TopicName::new(topic.to_owned()).unwrap())?;
+        Some((known.filter.clone(), known.version))
+    }
+
+    fn only(tag: &str, version: i64) -> Option<(TagFilter, i64)> {
+        let expression = Expression { kind: "TAG".into(), text: tag.into() };
+        Some((TagFilter::parse(&expression).unwrap(), version))
+    }
+
+    /// One step of a change of a group's subscription, and what counts for topics `t` and `u` then.
+    enum Step {
+        Beats(&'static str, &'static [(&'static str, &'static str, i64)]),
+        Leaves(&'static str),
+    }
+
+    /// Remoting reference, 5.5: the higher version wins for each topic.
+    #[test]
+    fn an_older_member_never_undoes_what_a_newer_one_has_changed() {
+        use Step::*;
+        type Counts = (Option<(&'static str, i64)>, Option<(&'static str, i64)>);
+        let steps: [(Step, Counts); 12] = [
+            (Beats("old", &[("t", "A", 5)]), (Some(("A", 5)), None)),
+            (Beats("new", &[("t", "B", 7), ("u", "B", 7)]), (Some(("B", 7)), Some(("B", 7)))),
+            (Beats("old", &[("t", "A", 5)]), (Some(("B", 7)), Some(("B", 7)))),
+            // Its clock went backwards; what it changes counts all the same.
+            (Beats("new", &[("t", "C", 6), ("u", "B", 7)]), (Some(("C", 6)), Some(("B", 7)))),
+            (Beats("old", &[("t", "A", 5)]), (Some(("C", 6)), Some(("B", 7)))),
+            // It no longer wants the second topic, which was its own to say.
+            (Beats("new", &[("t", "C", 6)]), (Some(("C", 6)), None)),
+            (Beats("old", &[("t", "A", 5), ("u", "A", 5)]), (Some(("C", 6)), Some(("A", 5)))),
+            (Beats("new", &[("t", "C", 6)]), (Some(("C", 6)), Some(("A", 5)))),
+            // What a member has left behind stays until somebody says otherwise, and binds nobody.
+            (Leaves("new"), (Some(("C", 6)), Some(("A", 5)))),
+            (Beats("late", &[("t", "D", 1)]), (Some(("D", 1)), Some(("A", 5)))),
+            (Leaves("old"), (Some(("D", 1)), Some(("A", 5)))),
+            (Beats("late", &[("t", "D", 1)]), (Some(("D", 1)), None)),
+        ];
+        let mut groups = Groups::default();
+        for (at, (step, (t, u))) in steps.into_iter().enumerate() {
+            match step {
+                Beats(client, topics) => {
+                    groups.heartbeat(&subscribes(client, topics), 1, Moment(0)).unwrap();
+                }
+                Leaves(client) => groups.unregister(&client.into(), None, Some(&group())),
+            }
+            let expected = [t, u].map(|one| one.and_then(|(tag, version)| only(tag, version)));
+            let found = ["t", "u"].map(|topic| subscribed(&groups, topic));
+            assert_eq!(found, expected, "step {at}");
+            assert_eq!(groups.ledger, counted(&groups), "step {at}");
+        }
+    }
+
     fn names(count: usize) -> Vec<GroupName> {
         (0..count).map(|number| GroupName::new(format!("g{number}")).unwrap()).collect()
     }
@@ -377,8 +506,7 @@ mod tests {
             for (name, group) in &table.groups {
                 assert!(!group.members.is_empty());
                 ledger.subscriptions += group.subscriptions.len();
-                ledger.tags +=
-                    group.subscriptions.values().map(|s| s.filter.tag_count()).sum::<usize>();
+                ledger.tags += group.tag_count();
                 for (client, member) in &group.members {
                     let (group, client) = (name.clone(), client.clone());
                     ledger
@@ -477,11 +605,15 @@ mod tests {
             (taken.is_ok(), groups.ledger.subscriptions, groups.ledger.tags)
         };
         assert_eq!(beat(&with("a", 0..10, 3)), (true, 10, 30));
-        assert_eq!(beat(&with("b", 0..5, 4)), (true, 5, 20), "the last heartbeat counts");
-        assert_eq!(beat(&with("a", 0..SUBSCRIPTIONS_MAX + 1, 1)), (false, 5, 20));
-        assert_eq!(beat(&with("a", 0..TAGS_MAX / 256 + 1, 256)), (false, 5, 20));
+        assert_eq!(beat(&with("a", 0..5, 4)), (true, 5, 20), "its last heartbeat counts");
+        let (subscriptions, tags) = (SUBSCRIPTIONS_MAX, SUBSCRIPTIONS_MAX + 15);
+        assert_eq!(beat(&with("b", 5..SUBSCRIPTIONS_MAX + 1, 1)), (false, subscriptions, tags));
+        assert_eq!(beat(&with("b", 0..0, 1)), (true, 5, 20));
+        let fits = (TAGS_MAX - 20) / 256;
+        let (subscriptions, tags) = (5 + fits, 20 + fits * 256);
+        assert_eq!(beat(&with("b", 5..5 + fits + 1, 256)), (false, subscriptions, tags));
+        assert_eq!(beat(&with("b", 5..6, 1)), (true, 6, 21));
         groups.unregister(&"a".into(), None, Some(&group()));
-        assert_eq!(counts(&groups.ledger), (1, 5, 20));
         groups.unregister(&"b".into(), None, Some(&group()));
         assert_eq!(groups.ledger, Ledger::default());
     }

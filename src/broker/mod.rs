@@ -283,7 +283,9 @@ impl<D: Disk> Broker<D> {
                 Err(error) => Err(error),
             },
         };
-        Outcome::Now(finished.unwrap_or_else(|error| Answer::refused(refuse_read(error))))
+        Outcome::Now(
+            finished.unwrap_or_else(|error| Answer::refused(refuse_read(self.config.shard, error))),
+        )
     }
 
     fn is_lost(&self, queue: QueueKey, offset: QueueOffset) -> bool {
@@ -399,13 +401,13 @@ impl State {
 }
 
 /// A fault of the disk ends here: logged once with its cause, told as what a client can use.
-fn refuse_read(error: ReadError) -> Refusal {
+fn refuse_read(shard: ShardId, error: ReadError) -> Refusal {
     match error {
         ReadError::Damaged(offset) => Refusal::Damaged(offset),
         ReadError::Gone(offset) => Refusal::NoMessage(offset),
         ReadError::Fault(fault) => {
-            tracing::error!("read failed: {fault}");
-            Refusal::Malformed(format!("the log could not be read: {fault}"))
+            tracing::error!(shard = shard.0, "read failed: {fault}");
+            Refusal::DiskFault { shard: shard.0 }
         }
     }
 }

@@ -116,6 +116,7 @@ impl<D: Disk> Broker<D> {
         };
         let state = &mut *self.state.borrow_mut();
         let topic = state.topics.topic_mut(number).expect("a numbered topic has a slot");
+        topic.check_writable()?;
         let queue = topic.choose_queue(request.queue)?;
         Ok(QueueKey { topic: number, queue })
     }
@@ -135,6 +136,7 @@ impl<D: Disk> Broker<D> {
     fn writable_queue(&self, topic: &TopicName, queue: QueueId) -> Result<QueueKey, Refusal> {
         let state = self.state.borrow();
         let (number, topic) = state.topics.find(topic)?;
+        topic.check_writable()?;
         topic.check_queue(queue)?;
         Ok(QueueKey { topic: number, queue })
     }

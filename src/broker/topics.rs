@@ -202,6 +202,22 @@ impl Topics {
 }
 
 impl Topic {
+    /// Refuses producers where the permission says so (remoting reference, 5.11).
+    pub fn check_writable(&self) -> Result<(), Refusal> {
+        match self.config.perm & PERM_WRITE != 0 {
+            true => Ok(()),
+            false => Err(Refusal::NotWritable(self.config.name.detached())),
+        }
+    }
+
+    /// Refuses consumers where the permission says so (remoting reference, 5.3).
+    pub fn check_readable(&self) -> Result<(), Refusal> {
+        match self.config.perm & PERM_READ != 0 {
+            true => Ok(()),
+            false => Err(Refusal::NotReadable(self.config.name.detached())),
+        }
+    }
+
     /// The queue a producer named, or the next one in turn when it named none.
     pub fn choose_queue(&mut self, wanted: Option<QueueId>) -> Result<QueueId, Refusal> {
         let Some(queue) = wanted else {

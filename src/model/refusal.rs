@@ -54,6 +54,10 @@ pub enum Refusal {
     OutcomeUnknown,
     #[error("the log is damaged at {0}: this part is quarantined and not served")]
     Damaged(LogOffset),
+    /// The device or the file system did not give what was asked of it; the same request may succeed
+    /// later. What was wrong stands in the shard's log.
+    #[error("the disk could not be read; see the log of shard {shard}")]
+    DiskFault { shard: u16 },
     #[error("this shard holds {count_max} {what}, which is all it may")]
     Full { what: &'static str, count_max: usize },
     #[error("no consumer for group {0} here")]
@@ -102,6 +106,7 @@ impl Refusal {
             Self::OutcomeUnknown => 2005,
             Self::Damaged(_) => 2006,
             Self::Full { .. } => 2007,
+            Self::DiskFault { .. } => 2008,
             Self::NoConsumer(_) => 3001,
             Self::NoOffset(_) => 3002,
             Self::NoMessage(_) => 3003,

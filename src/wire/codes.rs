@@ -257,6 +257,7 @@ pub fn refusal_code(refusal: &Refusal) -> i32 {
         Refusal::Malformed(_)
         | Refusal::OutcomeUnknown
         | Refusal::Damaged(_)
+        | Refusal::DiskFault { .. }
         | Refusal::NoConsumer(_)
         | Refusal::NoMessage(_)
         | Refusal::UnsupportedFilter(_)

@@ -317,6 +317,7 @@ fn refusals_as_clients_see_them() {
         (1, Refusal::OutcomeUnknown, "RINGMQ-2005 outcome unknown: storage failed while the request was under way"),
         (1, Refusal::Damaged(LogOffset(7)), "RINGMQ-2006 the log is damaged at 7: this part is quarantined and not served"),
         (2, Refusal::Full { what: "topics", count_max: 8 }, "RINGMQ-2007 this shard holds 8 topics, which is all it may"),
+        (1, Refusal::DiskFault { shard: 3 }, "RINGMQ-2008 the disk could not be read; see the log of shard 3"),
         (1, Refusal::NoConsumer(group()), "RINGMQ-3001 no consumer for group g here"),
         (22, Refusal::NoOffset(group()), "RINGMQ-3002 group g has committed no offset for this queue"),
         (1, Refusal::NoMessage(LogOffset(7)), "RINGMQ-3003 no message at offset 7"),
