@@ -14,6 +14,8 @@ use std::task::{Context, Poll, Wake, Waker};
 
 use super::rng::Rng;
 
+pub use crate::storage::slice::yield_now as pause;
+
 /// Polls after which a run counts as going in circles.
 const POLLS_MAX: u64 = 50_000_000;
 
@@ -21,19 +23,6 @@ const POLLS_MAX: u64 = 50_000_000;
 #[track_caller]
 pub fn run<T>(future: impl Future<Output = T>) -> T {
     Tasks::new(0).run_until(future)
-}
-
-/// Lets the other tasks have a turn.
-pub async fn pause() {
-    let mut paused = false;
-    std::future::poll_fn(|context| {
-        if std::mem::replace(&mut paused, true) {
-            return Poll::Ready(());
-        }
-        context.waker().wake_by_ref();
-        Poll::Pending
-    })
-    .await;
 }
 
 /// Tasks that run in turns, in an order that depends on the seed alone.

@@ -43,6 +43,7 @@ mod scan;
 pub mod sealed;
 pub mod segment;
 pub mod signal;
+pub mod slice;
 pub mod snapshot;
 pub mod store;
 pub mod tail;
