@@ -4,7 +4,8 @@ use tracing_subscriber::EnvFilter;
 
 use super::Failure;
 use crate::config::{BrokerOptions, DevOptions, NameServerOptions};
-use crate::shard::run::{self, RunError};
+use crate::shard::error::RunError;
+use crate::shard::run;
 
 pub fn dev(options: DevOptions) -> Result<(), Failure> {
     log_to_standard_error();

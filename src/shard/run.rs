@@ -9,31 +9,27 @@
 //! second signal ends the process at once; that is as safe as kill -9, which is safe.
 
 use std::io::Write;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4, UdpSocket};
+use std::net::{SocketAddr, SocketAddrV4};
 use std::time::{Duration, Instant};
 
 use super::announce::Announcer;
 use super::data::DataDirectory;
+use super::error::RunError;
 use super::executor::{self, Executor, Starting};
 use super::mesh::{Envelope, Inbox, Mesh};
 use super::nameserver::NameService;
 use super::nudge::{Nudger, Pulse};
+use super::plan::{Plan, advertised_address, check_names, check_port, reachable};
 use super::preflight::{Needs, State};
 use super::seat::Seat;
 use super::shard::Shard;
 use super::signals::Signals;
-use super::{clock, listener, preflight};
-use crate::broker::BrokerConfig;
+use super::{listener, preflight};
 use crate::client::registrar::{Registrar, RegistrarOptions};
 use crate::config::{
-    BrokerOptions, DevOptions, EngineOptions, FlushMode, NameServerOptions, PORTS_PER_SHARD,
-    SHARDS_MAX, Size,
+    BrokerOptions, DevOptions, EngineOptions, NameServerOptions, SHARDS_MAX, Size,
 };
-use crate::model::record::Host;
-use crate::model::request::{BrokerId, DataVersion, Registration};
-use crate::model::{Request, ShardId};
-use crate::nameserver::{ConnectionId, Routes};
-use crate::storage::{Flush, StoreConfig};
+use crate::model::ShardId;
 use flume::RecvTimeoutError;
 use glommio::net::TcpListener;
 use glommio::{LocalExecutorBuilder, Placement, PoolPlacement};
@@ -60,25 +56,6 @@ const REGISTER_MAX_MS: u64 = 5_000;
 
 /// Says once whether a server has opened.
 type IsReady = flume::Receiver<Result<(), RunError>>;
-
-/// A server that could not start, or ended with an error.
-#[derive(Debug, thiserror::Error)]
-#[error("{what}")]
-pub struct RunError {
-    what: String,
-    /// An option asks for what cannot be, on any machine or on this one.
-    pub is_usage: bool,
-}
-
-impl RunError {
-    pub fn new(what: impl ToString) -> Self {
-        Self { what: what.to_string(), is_usage: false }
-    }
-
-    fn usage(what: impl ToString) -> Self {
-        Self { what: what.to_string(), is_usage: true }
-    }
-}
 
 fn failed(what: impl ToString) -> RunError {
     RunError::new(what)
@@ -151,41 +128,6 @@ pub fn run_dev(options: &DevOptions) -> Result<(), RunError> {
     ended
 }
 
-/// Clients are told the port that is configured, so it must be the one that is listened on.
-fn check_port(option: &str, address: SocketAddr) -> Result<(), RunError> {
-    match address.port() {
-        0 => Err(RunError::usage(format!(
-            "{option} {address}: with port 0 the system would choose one that nobody is told of; \
-             name a port"
-        ))),
-        _ => Ok(()),
-    }
-}
-
-/// Refuses what every NameServer would refuse, for good: by asking one that knows nobody.
-fn check_names(cluster: &str, name: &str) -> Result<(), RunError> {
-    let address = SocketAddrV4::new(Ipv4Addr::LOCALHOST, 1).to_string();
-    let (cluster, name) = (cluster.to_owned(), broker_name(name, SHARDS_MAX - 1));
-    let registration = Registration {
-        broker: BrokerId { cluster, name, address, id: 0 },
-        ha_address: String::new(),
-        lease_ms: None,
-        version: DataVersion::default(),
-        topics: Vec::new(),
-    };
-    let request = Request::RegisterBroker(registration);
-    match Routes::default().handle(&request, ConnectionId(0), clock::moment()) {
-        Ok(_) => Ok(()),
-        Err(refusal) => Err(RunError::usage(format!(
-            "NameServers would not take this broker: {refusal}; choose another --name or --cluster"
-        ))),
-    }
-}
-
-fn broker_name(name: &str, shard: u16) -> String {
-    format!("{name}-{shard:02}")
-}
-
 /// Refuses budgets that this machine can never keep, before anything is made for them.
 fn check_budgets(engine: &EngineOptions) -> Result<(), RunError> {
     let Some(memory) = preflight::memory_bytes() else { return Ok(()) };
@@ -233,40 +175,6 @@ fn say_ready(what: &str) -> Result<(), RunError> {
     writeln!(out, "ringmq ready {what}").and_then(|()| out.flush()).map_err(failed)
 }
 
-/// The address clients are told. Records hold IPv4, so it must be one.
-fn advertised_address(
-    listen: IpAddr,
-    wanted: Option<IpAddr>,
-    namesrv: &[SocketAddr],
-) -> Result<Ipv4Addr, RunError> {
-    match wanted.unwrap_or(listen) {
-        IpAddr::V4(address) if !address.is_unspecified() => Ok(address),
-        IpAddr::V6(address) if !address.is_unspecified() => Err(failed(format!(
-            "{address} cannot be advertised: stock clients read IPv4 addresses only; use --advertise"
-        ))),
-        _ => address_towards(namesrv)
-            .ok_or_else(|| failed("no IPv4 address found to advertise; name one with --advertise")),
-    }
-}
-
-/// The address of the interface that leads to the first NameServer. Sends nothing.
-fn address_towards(namesrv: &[SocketAddr]) -> Option<Ipv4Addr> {
-    let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).ok()?;
-    socket.connect(namesrv.first()?).ok()?;
-    match socket.local_addr().ok()?.ip() {
-        IpAddr::V4(address) => Some(address),
-        IpAddr::V6(_) => None,
-    }
-}
-
-/// How this process itself reaches a server that listens on `listen`.
-fn reachable(listen: SocketAddr) -> SocketAddr {
-    match listen.ip().is_unspecified() {
-        true => SocketAddr::new(Ipv4Addr::LOCALHOST.into(), listen.port()),
-        false => listen,
-    }
-}
-
 struct NameServer {
     stop: flume::Sender<Envelope>,
     thread: Executor<()>,
@@ -306,80 +214,6 @@ async fn serve_routes(listener: TcpListener, pulse: Pulse, inbox: Inbox) {
     let _ = inbox.recv_async().await;
     shard.is_stopping.set(true);
     shard.stop_reading();
-}
-
-/// Everything the shards of one broker process have in common.
-#[derive(Clone, Debug)]
-struct Plan {
-    listen: SocketAddr,
-    advertised: Ipv4Addr,
-    name: String,
-    namesrv: Vec<SocketAddr>,
-    auto_create_topics: bool,
-    allow_buffered: bool,
-    engine: EngineOptions,
-}
-
-impl Plan {
-    fn address(&self, shard: u16) -> Result<SocketAddr, RunError> {
-        let port = u32::from(self.listen.port()) + u32::from(shard) * u32::from(PORTS_PER_SHARD);
-        let port = u16::try_from(port).map_err(|_| failed(format!("port {port} is too high")))?;
-        Ok(SocketAddr::new(self.listen.ip(), port))
-    }
-
-    fn broker_name(&self, shard: u16) -> String {
-        broker_name(&self.name, shard)
-    }
-
-    /// The shards as NameServers know them, in the order of their numbers.
-    fn brokers(&self, shards: u16) -> Result<Vec<BrokerId>, RunError> {
-        let broker = |shard| {
-            Ok(BrokerId {
-                cluster: self.engine.cluster.clone(),
-                name: self.broker_name(shard),
-                address: self.advertised(shard)?.to_string(),
-                id: 0,
-            })
-        };
-        (0..shards).map(broker).collect()
-    }
-
-    fn advertised(&self, shard: u16) -> Result<SocketAddrV4, RunError> {
-        Ok(SocketAddrV4::new(self.advertised, self.address(shard)?.port()))
-    }
-
-    fn store_config(&self, data: &DataDirectory, shard: u16) -> StoreConfig {
-        let engine = &self.engine;
-        StoreConfig {
-            segment_size: engine.segment_size.0,
-            ready_segments: engine.ready_segments,
-            tail_cache_bytes: engine.tail_cache.0 as usize,
-            append_budget_bytes: engine.append_budget.0 as usize,
-            index_cache_bytes: engine.index_cache.0 as usize,
-            flush: match engine.flush {
-                FlushMode::Sync => Flush::Sync,
-                FlushMode::Async => Flush::Async,
-            },
-            retention_age_ms: engine.retention.0.as_millis() as u64,
-            retention_bytes: match engine.retention_size.0 {
-                0 => u64::MAX,
-                size => size,
-            },
-            reserve_bytes: engine.disk_reserve.0,
-            checksum_seed: data.checksum_seed(shard),
-        }
-    }
-
-    fn broker_config(&self, shard: u16) -> Result<BrokerConfig, RunError> {
-        Ok(BrokerConfig {
-            cluster: self.engine.cluster.clone(),
-            broker_name: self.broker_name(shard).into(),
-            shard: ShardId(shard),
-            store_host: Host::from(self.advertised(shard)?),
-            auto_create_topics: self.auto_create_topics,
-            started_at: clock::wall(),
-        })
-    }
 }
 
 /// What a broker has of the machine: its data directory, locked, and the CPUs it may use.

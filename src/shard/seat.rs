@@ -12,10 +12,10 @@ use glommio::{Latency, Shares, TaskQueueHandle};
 
 use super::announce::Announcer;
 use super::broker::{BrokerService, Queues};
+use super::error::RunError;
 use super::listener;
 use super::mesh::{Inbox, Mesh};
 use super::nudge::Pulse;
-use super::run::RunError;
 use super::shard::Shard;
 use crate::broker::{Broker, BrokerConfig};
 use crate::model::ShardId;

@@ -1,0 +1,160 @@
+//! What the shards of one broker process are called, where they listen, and what each is started with.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4, UdpSocket};
+
+use super::clock;
+use super::data::DataDirectory;
+use super::error::RunError;
+use crate::broker::BrokerConfig;
+use crate::config::{EngineOptions, FlushMode, PORTS_PER_SHARD, SHARDS_MAX};
+use crate::model::record::Host;
+use crate::model::request::{BrokerId, DataVersion, Registration};
+use crate::model::{Request, ShardId};
+use crate::nameserver::{ConnectionId, Routes};
+use crate::storage::{Flush, StoreConfig};
+
+/// Everything the shards of one broker process have in common.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    pub listen: SocketAddr,
+    pub advertised: Ipv4Addr,
+    pub name: String,
+    pub namesrv: Vec<SocketAddr>,
+    pub auto_create_topics: bool,
+    pub allow_buffered: bool,
+    pub engine: EngineOptions,
+}
+
+impl Plan {
+    pub fn address(&self, shard: u16) -> Result<SocketAddr, RunError> {
+        let port = u32::from(self.listen.port()) + u32::from(shard) * u32::from(PORTS_PER_SHARD);
+        let port =
+            u16::try_from(port).map_err(|_| RunError::new(format!("port {port} is too high")))?;
+        Ok(SocketAddr::new(self.listen.ip(), port))
+    }
+
+    pub fn broker_name(&self, shard: u16) -> String {
+        broker_name(&self.name, shard)
+    }
+
+    /// The shards as NameServers know them, in the order of their numbers.
+    pub fn brokers(&self, shards: u16) -> Result<Vec<BrokerId>, RunError> {
+        let broker = |shard| {
+            Ok(BrokerId {
+                cluster: self.engine.cluster.clone(),
+                name: self.broker_name(shard),
+                address: self.advertised(shard)?.to_string(),
+                id: 0,
+            })
+        };
+        (0..shards).map(broker).collect()
+    }
+
+    fn advertised(&self, shard: u16) -> Result<SocketAddrV4, RunError> {
+        Ok(SocketAddrV4::new(self.advertised, self.address(shard)?.port()))
+    }
+
+    pub fn store_config(&self, data: &DataDirectory, shard: u16) -> StoreConfig {
+        let engine = &self.engine;
+        StoreConfig {
+            segment_size: engine.segment_size.0,
+            ready_segments: engine.ready_segments,
+            tail_cache_bytes: engine.tail_cache.0 as usize,
+            append_budget_bytes: engine.append_budget.0 as usize,
+            index_cache_bytes: engine.index_cache.0 as usize,
+            flush: match engine.flush {
+                FlushMode::Sync => Flush::Sync,
+                FlushMode::Async => Flush::Async,
+            },
+            retention_age_ms: engine.retention.0.as_millis() as u64,
+            retention_bytes: match engine.retention_size.0 {
+                0 => u64::MAX,
+                size => size,
+            },
+            reserve_bytes: engine.disk_reserve.0,
+            checksum_seed: data.checksum_seed(shard),
+        }
+    }
+
+    pub fn broker_config(&self, shard: u16) -> Result<BrokerConfig, RunError> {
+        Ok(BrokerConfig {
+            cluster: self.engine.cluster.clone(),
+            broker_name: self.broker_name(shard).into(),
+            shard: ShardId(shard),
+            store_host: Host::from(self.advertised(shard)?),
+            auto_create_topics: self.auto_create_topics,
+            started_at: clock::wall(),
+        })
+    }
+}
+
+/// Clients are told the port that is configured, so it must be the one that is listened on.
+pub fn check_port(option: &str, address: SocketAddr) -> Result<(), RunError> {
+    match address.port() {
+        0 => Err(RunError::usage(format!(
+            "{option} {address}: with port 0 the system would choose one that nobody is told of; \
+             name a port"
+        ))),
+        _ => Ok(()),
+    }
+}
+
+/// Refuses what every NameServer would refuse, for good: by asking one that knows nobody.
+pub fn check_names(cluster: &str, name: &str) -> Result<(), RunError> {
+    let address = SocketAddrV4::new(Ipv4Addr::LOCALHOST, 1).to_string();
+    let (cluster, name) = (cluster.to_owned(), broker_name(name, SHARDS_MAX - 1));
+    let registration = Registration {
+        broker: BrokerId { cluster, name, address, id: 0 },
+        ha_address: String::new(),
+        lease_ms: None,
+        version: DataVersion::default(),
+        topics: Vec::new(),
+    };
+    let request = Request::RegisterBroker(registration);
+    match Routes::default().handle(&request, ConnectionId(0), clock::moment()) {
+        Ok(_) => Ok(()),
+        Err(refusal) => Err(RunError::usage(format!(
+            "NameServers would not take this broker: {refusal}; choose another --name or --cluster"
+        ))),
+    }
+}
+
+/// What NameServers and clients call a shard.
+fn broker_name(name: &str, shard: u16) -> String {
+    format!("{name}-{shard:02}")
+}
+
+/// The address clients are told. Records hold IPv4, so it must be one.
+pub fn advertised_address(
+    listen: IpAddr,
+    wanted: Option<IpAddr>,
+    namesrv: &[SocketAddr],
+) -> Result<Ipv4Addr, RunError> {
+    match wanted.unwrap_or(listen) {
+        IpAddr::V4(address) if !address.is_unspecified() => Ok(address),
+        IpAddr::V6(address) if !address.is_unspecified() => Err(RunError::new(format!(
+            "{address} cannot be advertised: stock clients read IPv4 addresses only; use --advertise"
+        ))),
+        _ => address_towards(namesrv).ok_or_else(|| {
+            RunError::new("no IPv4 address found to advertise; name one with --advertise")
+        }),
+    }
+}
+
+/// The address of the interface that leads to the first NameServer. Sends nothing.
+fn address_towards(namesrv: &[SocketAddr]) -> Option<Ipv4Addr> {
+    let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).ok()?;
+    socket.connect(namesrv.first()?).ok()?;
+    match socket.local_addr().ok()?.ip() {
+        IpAddr::V4(address) => Some(address),
+        IpAddr::V6(_) => None,
+    }
+}
+
+/// How this process itself reaches a server that listens on `listen`.
+pub fn reachable(listen: SocketAddr) -> SocketAddr {
+    match listen.ip().is_unspecified() {
+        true => SocketAddr::new(Ipv4Addr::LOCALHOST.into(), listen.port()),
+        false => listen,
+    }
+}
