@@ -41,7 +41,7 @@ pub struct BrokerOptions {
     #[command(flatten)]
     pub engine: EngineOptions,
 
-    /// Name of this broker. Shard N is advertised as NAME-0N.
+    /// Name of this broker, different for each machine. Shard N is advertised as s0N-NAME.
     #[arg(long, env = "RINGMQ_BROKER_NAME", default_value = "broker-a", value_name = "NAME")]
     pub name: String,
 
@@ -80,7 +80,7 @@ pub struct DevOptions {
     #[command(flatten)]
     pub engine: EngineOptions,
 
-    /// Name of the broker.
+    /// Name of the broker. Shard N is advertised as s0N-NAME.
     #[arg(long, env = "RINGMQ_DEV_NAME", default_value = "broker-a", value_name = "NAME")]
     pub name: String,
 }

@@ -39,7 +39,7 @@ fn store_config() -> StoreConfig {
 fn broker_config(auto_create_topics: bool) -> BrokerConfig {
     BrokerConfig {
         cluster: "DefaultCluster".into(),
-        broker_name: "broker-a-00".into(),
+        broker_name: "s00-broker-a".into(),
         shard: ShardId(0),
         store_host: ringmq::model::record::Host { address: [127, 0, 0, 1], port: 10_911.into() },
         auto_create_topics,

@@ -9,7 +9,7 @@
 //! the newest, so nothing piles up while it is away. Whoever publishes waits only for NameServers that
 //! took what they were told last.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -76,12 +76,12 @@ pub enum State {
     Registered,
     /// They are not, or were and may not be any more; attempts go on.
     Failing(ClientError),
-    /// Another broker is registered under the name of one of the shards, and they take each other's
-    /// place in turn. Told once while that lasts.
+    /// Another broker is registered under the name or at the address of one of the shards. Told
+    /// once while that lasts.
     Contested(Rival),
 }
 
-/// A broker of another address under our name.
+/// A broker of another address under our name, or of another name at our address.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Rival {
     pub name: String,
@@ -411,17 +411,28 @@ impl Keeper {
         let Ok(info) = response.cluster() else { return Ok(()) };
         let rivals = rivals(&self.tables.shards, &info);
         for rival in rivals.difference(&self.rivals) {
-            tracing::warn!(
-                nameserver = self.address,
-                "{} is also the name of a broker at {}: unless that one is gone, each takes the \
-                 other's route in turn; give one of them another --name",
-                rival.name,
-                rival.address
-            );
+            self.warn_of(rival);
             self.report(State::Contested(rival.clone()));
         }
         self.rivals = rivals;
         Ok(())
+    }
+
+    fn warn_of(&self, Rival { name, address }: &Rival) {
+        let nameserver = &self.address;
+        match self.tables.shards.iter().any(|shard| shard.broker.name == *name) {
+            true => tracing::warn!(
+                nameserver,
+                "{name} is also the name of a broker at {address}: unless that one is gone, each \
+                 takes the other's route in turn; give one of them another --name"
+            ),
+            false => tracing::warn!(
+                nameserver,
+                "{name} is registered at {address}, where this broker listens: until that \
+                 registration ends, clients use the same queues under both names; it ends within \
+                 two minutes when nothing renews it"
+            ),
+        }
     }
 
     /// Registers all shards, all at once; the first failure counts.
@@ -474,15 +485,23 @@ impl Keeper {
     }
 }
 
-/// Brokers that are registered in the place of one of `shards`.
+/// Brokers that are registered under the name of one of `shards` and not at its address, or at its
+/// address and under none of their names.
 fn rivals(shards: &[Registration], info: &ClusterInfo) -> BTreeSet<Rival> {
-    let rival = |shard: &Registration| {
-        let BrokerId { name, id, address, .. } = &shard.broker;
-        let known = info.brokers.iter().find(|broker| broker.name == *name)?;
-        let (_, registered) = known.addresses.iter().find(|(of, _)| of == id)?;
-        (registered != address).then(|| Rival { name: name.clone(), address: registered.clone() })
+    let by_name: BTreeMap<&str, &BrokerId> =
+        shards.iter().map(|shard| (shard.broker.name.as_str(), &shard.broker)).collect();
+    let addresses: BTreeSet<&str> = by_name.values().map(|own| own.address.as_str()).collect();
+    let is_rival = |name: &str, id: u64, address: &str| match by_name.get(name) {
+        Some(own) => own.id == id && own.address != address,
+        None => addresses.contains(address),
     };
-    shards.iter().filter_map(rival).collect()
+    let registered = info.brokers.iter().flat_map(|broker| {
+        broker.addresses.iter().map(|(id, address)| (&broker.name, *id, address))
+    });
+    registered
+        .filter(|(name, id, address)| is_rival(name, *id, address))
+        .map(|(name, _, address)| Rival { name: name.clone(), address: address.clone() })
+        .collect()
 }
 
 fn key_of(broker: BrokerId) -> String {

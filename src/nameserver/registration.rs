@@ -91,7 +91,7 @@ mod tests {
     fn a_broker_must_be_one_that_clients_can_be_told_of() {
         let long = "n".repeat(TEXT_SIZE_MAX + 1);
         let rows = [
-            (broker("c", "broker-a-00", "10.0.0.1:10911"), true),
+            (broker("c", "s00-broker-a", "10.0.0.1:10911"), true),
             (broker("c", "b", "broker-a.example:10911"), true),
             (broker("", "b", "10.0.0.1:10911"), false),
             (broker("c", "", "10.0.0.1:10911"), false),

@@ -1,4 +1,12 @@
 //! What the shards of one broker process are called, where they listen, and what each is started with.
+//!
+//! ```text
+//!   name "broker-a", 2 shards ──▶ s00-broker-a at port, s01-broker-a at port + 4
+//! ```
+//!
+//! The shard number comes first because stock producers try a failed send again at the next broker
+//! *name* in sorted order: with it, neighbours are on different machines
+//! (`docs/decisions/0003-each-shard-is-a-broker.md`).
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4, UdpSocket};
 
@@ -99,8 +107,15 @@ pub fn check_port(option: &str, address: SocketAddr) -> Result<(), RunError> {
     }
 }
 
-/// Refuses what every NameServer would refuse, for good: by asking one that knows nobody.
+/// Refuses a name that begins like a shard's, and what every NameServer would refuse, for good: by
+/// asking one that knows nobody.
 pub fn check_names(cluster: &str, name: &str) -> Result<(), RunError> {
+    if let Some(rest) = after_shard_number(name) {
+        return Err(RunError::usage(format!(
+            "--name {name} begins like the name of a shard; s00-, s01-, … are put in front of it, \
+             so --name {rest} is meant"
+        )));
+    }
     let address = SocketAddrV4::new(Ipv4Addr::LOCALHOST, 1).to_string();
     let (cluster, name) = (cluster.to_owned(), broker_name(name, SHARDS_MAX - 1));
     let registration = Registration {
@@ -121,7 +136,13 @@ pub fn check_names(cluster: &str, name: &str) -> Result<(), RunError> {
 
 /// What NameServers and clients call a shard.
 fn broker_name(name: &str, shard: u16) -> String {
-    format!("{name}-{shard:02}")
+    format!("s{shard:02}-{name}")
+}
+
+/// What is behind `s00-`, when a name begins so.
+fn after_shard_number(name: &str) -> Option<&str> {
+    let (number, rest) = name.strip_prefix('s')?.split_once('-')?;
+    (number.len() == 2 && number.bytes().all(|byte| byte.is_ascii_digit())).then_some(rest)
 }
 
 /// The address clients are told. Records hold IPv4, so it must be one.
@@ -156,5 +177,32 @@ pub fn reachable(listen: SocketAddr) -> SocketAddr {
     match listen.ip().is_unspecified() {
         true => SocketAddr::new(Ipv4Addr::LOCALHOST.into(), listen.port()),
         false => listen,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What a stock producer does after a failed send: it goes on to the next queue in the order of
+    /// broker names, leaving out only the name that it tried last.
+    #[test]
+    fn names_next_to_each_other_are_on_different_machines() {
+        let machines = ["broker-a", "broker-b"];
+        let of = |shard| machines.map(|machine| (broker_name(machine, shard), machine));
+        let mut names: Vec<(String, &str)> = (0..SHARDS_MAX).flat_map(of).collect();
+        names.sort();
+        let mut ring = names.iter().zip(names.iter().cycle().skip(1));
+        assert!(ring.all(|((_, machine), (_, next))| machine != next), "{names:?}");
+    }
+
+    #[test]
+    fn names_that_begin_like_those_of_shards_are_refused() {
+        let error = check_names("c", "s00-broker-a").unwrap_err();
+        assert!(error.is_usage && error.to_string().contains("--name broker-a"), "{error}");
+        for legal in ["broker-a", "s-1", "s0-broker", "s000-broker", "sales", "s1x-b"] {
+            assert!(check_names("c", legal).is_ok(), "{legal}");
+        }
+        assert!(check_names("c", "a,b").is_err());
     }
 }

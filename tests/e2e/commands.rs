@@ -29,7 +29,7 @@ fn json_as_printed() {
     let server = Server::dev(&scratch.0.join("data"), ports, 2);
     let namesrv = ports.nameserver_address().to_string();
     let ask = |args: &[&str]| parsed(&[args, &["--namesrv", &namesrv]].concat());
-    let brokers = ["broker-a-00", "broker-a-01"];
+    let brokers = ["s00-broker-a", "s01-broker-a"];
     let on_both = json!([
         {"topic": "orders", "broker": brokers[0]},
         {"topic": "orders", "broker": brokers[1]},

@@ -61,7 +61,7 @@ fn produce(ports: Ports, producer: u32, progress: &Progress) -> History {
     let group = GroupName::new("crashers").unwrap();
     let options = ProducerOptions::new(client(ports, &format!("p{producer}")), group);
     let mut sender = Producer::new(options).unwrap();
-    let target = Target::Queue { broker: "broker-a-00".into(), queue: QueueId(producer) };
+    let target = Target::Queue { broker: "s00-broker-a".into(), queue: QueueId(producer) };
     let mut history = History::default();
     let mut numbers: HashMap<Ticket, u64> = HashMap::new();
     while !progress.is_over.load(Ordering::Relaxed) {
@@ -155,7 +155,7 @@ fn every_acknowledged_message_survives_kill_9() {
     for (producer, history) in histories.iter().enumerate() {
         let acknowledged = history.acknowledged.len();
         assert!(acknowledged as u64 > ROUNDS, "only {acknowledged} acknowledged: no load at all");
-        let broker = "broker-a-00".to_owned();
+        let broker = "s00-broker-a".to_owned();
         let queue = QueueRef { topic: topic(), broker, queue: QueueId(producer as u32) };
         let found = read_queue(&mut consumer, &queue);
         for (number, (broker, queue, offset)) in &history.acknowledged {

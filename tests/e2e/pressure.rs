@@ -194,7 +194,7 @@ fn store(stream: &mut TcpStream, number: u64) -> Result<(), String> {
 fn read_all(ports: Ports) -> u64 {
     let mut consumer = Consumer::new(ConsumerOptions::new(client(ports, "auditor"))).unwrap();
     let topic = TopicName::new(TOPIC).unwrap();
-    let queue = QueueRef { topic, broker: "broker-a-00".into(), queue: QueueId(0) };
+    let queue = QueueRef { topic, broker: "s00-broker-a".into(), queue: QueueId(0) };
     let found = read_queue(&mut consumer, &queue);
     assert!(found.iter().enumerate().all(|(at, (_, number))| at as u64 == *number));
     found.len() as u64

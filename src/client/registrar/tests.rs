@@ -289,3 +289,30 @@ fn a_broker_of_the_same_name_is_reported_once_while_it_is_there() {
     assert_eq!(next_report(&registrar).state, State::Contested(rival("3")));
     registrar.stop();
 }
+
+/// One under our name at another address takes our route in turn; one under another name at our
+/// address, such as an earlier release of this broker left behind, makes clients read queues twice.
+#[test]
+fn rivals_have_our_name_or_our_address() {
+    let broker = |name: &str, addresses: &[(u64, &str)]| RouteBroker {
+        cluster: "c".to_owned(),
+        name: name.to_owned(),
+        addresses: addresses.iter().map(|(id, address)| (*id, (*address).to_owned())).collect(),
+    };
+    let ours = shard("s00-a", &[]);
+    let at = ours.broker.address.as_str();
+    let rows = [
+        (broker("s00-a", &[(0, at)]), None),
+        (broker("s00-a", &[(0, "10.0.0.2:1")]), Some("s00-a at 10.0.0.2:1")),
+        (broker("s00-a", &[(1, "10.0.0.2:1")]), None),
+        (broker("a-00", &[(0, at)]), Some("a-00 at 10.0.0.1:10911")),
+        (broker("s00-b", &[(0, "10.0.0.2:1")]), None),
+    ];
+    for (registered, expected) in rows {
+        let info = ClusterInfo { brokers: vec![registered] };
+        let found = rivals(std::slice::from_ref(&ours), &info);
+        let found: Vec<String> =
+            found.iter().map(|rival| format!("{} at {}", rival.name, rival.address)).collect();
+        assert_eq!(found, expected.into_iter().collect::<Vec<_>>(), "{info:?}");
+    }
+}

@@ -330,7 +330,7 @@ impl Play {
             unattributed: unattributed.collect(),
             answers: vec![answer(0, 61), answer(2, 48)],
             faults: faults(),
-            brokers: vec![share("broker-a-00", 0.62), share("broker-a-01", 0.38)],
+            brokers: vec![share("s00-broker-a", 0.62), share("s01-broker-a", 0.38)],
             samples: self.samples,
             rows: rows(),
             notes: vec!["producers lost their connection 96 times".to_owned()],
