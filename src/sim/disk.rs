@@ -22,17 +22,15 @@
 use std::cell::RefCell;
 use std::rc::Rc;
 
+use super::buffer::SimBuffer;
 use super::fault::{Fault, On, Operation};
 use super::machine::{InFlight, Machine, What};
 use super::platter::{FileId, NameChange, Platter};
 use super::rng::Rng;
 use super::run::pause;
 use crate::storage::disk::{
-    BLOCK_SIZE, BlockBuffer, Disk, DiskError, DiskErrorKind, DiskFile, Durability, Space,
+    BLOCK_SIZE, Disk, DiskError, DiskErrorKind, DiskFile, Durability, Space,
 };
-
-/// What a new buffer holds, so that a byte nobody filled shows.
-const UNFILLED: u8 = 0xA5;
 
 /// One simulated disk. A clone is a second handle on it.
 #[derive(Clone)]
@@ -206,7 +204,7 @@ impl Disk for SimDisk {
 
     fn buffer(&self, size: usize) -> SimBuffer {
         assert!(size.is_multiple_of(BLOCK_SIZE), "a buffer of {size} bytes is not whole blocks");
-        SimBuffer(vec![UNFILLED; size])
+        SimBuffer::new(size)
     }
 
     async fn list(&self) -> Result<Vec<(String, u64)>, DiskError> {
@@ -400,27 +398,5 @@ impl Drop for Landing {
         if let Some(write) = mine {
             write.orphaned = true;
         }
-    }
-}
-
-/// Memory of a simulated disk. A new one is filled with a pattern, not with zeros.
-pub struct SimBuffer(pub(super) Vec<u8>);
-
-impl AsRef<[u8]> for SimBuffer {
-    fn as_ref(&self) -> &[u8] {
-        &self.0
-    }
-}
-
-impl AsMut<[u8]> for SimBuffer {
-    fn as_mut(&mut self) -> &mut [u8] {
-        &mut self.0
-    }
-}
-
-impl BlockBuffer for SimBuffer {
-    fn truncate(&mut self, size: usize) {
-        assert!(size.is_multiple_of(BLOCK_SIZE) && size <= self.0.len());
-        self.0.truncate(size);
     }
 }

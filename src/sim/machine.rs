@@ -5,7 +5,7 @@
 
 use std::rc::Rc;
 
-use super::disk::SimBuffer;
+use super::buffer::SimBuffer;
 use super::fault::{Fault, On, Operation};
 use super::platter::{FileId, Platter};
 use super::rng::{Rng, mix};

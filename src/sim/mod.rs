@@ -12,6 +12,7 @@
 //!
 //! Ordinary library code, not test code: unit tests, simulations and bug reports use the same.
 
+mod buffer;
 pub mod conformance;
 pub mod disk;
 pub mod fault;

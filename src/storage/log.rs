@@ -14,10 +14,12 @@ use std::rc::Rc;
 
 use crate::model::{Chunk, LogOffset, Timestamp};
 use crate::storage::append::{Append, AppendError, Appended, SpaceClass};
+use crate::storage::config::{Flush, StoreConfig};
 use crate::storage::disk::{Disk, DiskError, Durability, Space};
 use crate::storage::entry::{HEADER_SIZE, PAYLOAD_SIZE_MAX, entry_size};
+use crate::storage::error::ReadError;
+use crate::storage::retention::SegmentFacts;
 use crate::storage::sealed::{Layout, MARK_DISTANCE};
-use crate::storage::store::{Flush, ReadError, StoreConfig};
 use crate::storage::tail::TailCache;
 use crate::storage::writer::{Write, Writer};
 
@@ -111,6 +113,15 @@ impl<F> Segment<F> {
 
     pub fn size(&self) -> u64 {
         self.range.end.0 - self.range.start.0
+    }
+
+    /// What retention goes by.
+    pub fn facts(&self) -> SegmentFacts {
+        let last_stored = match &self.index {
+            SegmentIndex::File { last_stored, .. } => *last_stored,
+            SegmentIndex::Memory => None,
+        };
+        SegmentFacts { end: self.range.end, size: self.size(), last_stored }
     }
 
     /// Remembers that an entry begins at `offset`, if the last mark is far enough away.

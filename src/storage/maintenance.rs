@@ -6,6 +6,7 @@ use std::rc::Rc;
 
 use crate::model::{LogOffset, Moment, Now, Timestamp};
 use crate::storage::append::{Append, SpaceClass};
+use crate::storage::config::Flush;
 use crate::storage::disk::{Disk, DiskError, DiskErrorKind, DiskFile, Durability};
 use crate::storage::entry::EntryKind;
 use crate::storage::log::{Log, Segment, SegmentIndex, SpaceState};
@@ -14,7 +15,8 @@ use crate::storage::recovery::damage_note;
 use crate::storage::retention::{RetentionPolicy, SegmentFacts, expired};
 use crate::storage::segment::FileName;
 use crate::storage::snapshot::{SNAPSHOTS_KEPT, SnapshotPoint, encode};
-use crate::storage::store::{Flush, Store};
+use crate::storage::store::Store;
+use crate::storage::upkeep::{Retiring, Zeroing};
 use crate::storage::writer::WRITE_SIZE;
 
 /// With asynchronous flush, a flush begins when the last one is this old. Asked every 100 ms, it begins
@@ -38,73 +40,6 @@ pub struct Maintained {
     pub indexes_written: usize,
     pub segments_expired: usize,
     pub segments_made_ready: usize,
-}
-
-/// What maintenance remembers from call to call.
-pub(super) struct Upkeep<D: Disk> {
-    /// Offsets of the snapshots on disk, oldest first.
-    snapshots: Vec<LogOffset>,
-    snapshot_is_due: bool,
-    synced_at: Moment,
-    is_syncing: bool,
-    /// The end of the log, and since when it has been that.
-    idle_from: (LogOffset, Moment),
-    /// An entry that ends here proves what is before it, or there is nothing to prove.
-    proven_end: LogOffset,
-    space_checked_at: Option<Moment>,
-    /// End of the log at the last call: whether it has moved tells whether the device is idle.
-    end_seen: LogOffset,
-    zeroing: Option<Zeroing<D>>,
-    retiring: Option<Retiring>,
-    /// Damage that reads have found and that has no file yet.
-    damage: Vec<Range<LogOffset>>,
-    /// Damage that reads have found and nobody was told of.
-    untold: Vec<Range<LogOffset>>,
-}
-
-/// A segment on its way out: no later one may leave before it.
-#[derive(Clone)]
-struct Retiring {
-    base: LogOffset,
-    /// The name that its file gets; without one it is removed.
-    becomes: Option<FileName>,
-}
-
-/// A file that is being written with zeros.
-struct Zeroing<D: Disk> {
-    number: u64,
-    file: D::File,
-    position: u64,
-}
-
-impl<D: Disk> Upkeep<D> {
-    pub fn new(snapshots: Vec<LogOffset>) -> Self {
-        Self {
-            snapshots,
-            snapshot_is_due: false,
-            synced_at: Moment(0),
-            is_syncing: false,
-            idle_from: (LogOffset(0), Moment(0)),
-            proven_end: LogOffset(0),
-            space_checked_at: None,
-            end_seen: LogOffset(0),
-            zeroing: None,
-            retiring: None,
-            damage: Vec::new(),
-            untold: Vec::new(),
-        }
-    }
-
-    /// The last entry, which ends at `end`, proves what is before it.
-    pub fn note_proven(&mut self, end: LogOffset) {
-        self.proven_end = end;
-    }
-
-    /// A read has found `hole`.
-    pub fn note_damage(&mut self, hole: Range<LogOffset>) {
-        self.damage.push(hole.clone());
-        self.untold.push(hole);
-    }
 }
 
 impl<D: Disk> Store<D> {
@@ -285,7 +220,7 @@ impl<D: Disk> Store<D> {
         let has_file =
             |segment: &&Segment<D::File>| matches!(segment.index, SegmentIndex::File { .. });
         let sealed: Vec<SegmentFacts> =
-            log.segments.iter().take_while(has_file).map(facts).collect();
+            log.segments.iter().take_while(has_file).map(Segment::facts).collect();
         let kept = log.segments.iter().skip(sealed.len());
         let kept_size = kept.map(|segment| segment.size()).sum();
         let config = &log.config;
@@ -548,12 +483,4 @@ fn unless_missing(outcome: Result<(), DiskError>) -> Result<(), DiskError> {
         Err(error) if error.kind == DiskErrorKind::NotFound => Ok(()),
         outcome => outcome,
     }
-}
-
-pub(super) fn facts<F>(segment: &Segment<F>) -> SegmentFacts {
-    let last_stored = match &segment.index {
-        SegmentIndex::File { last_stored, .. } => *last_stored,
-        SegmentIndex::Memory => None,
-    };
-    SegmentFacts { end: segment.range.end, size: segment.size(), last_stored }
 }

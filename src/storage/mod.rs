@@ -9,10 +9,12 @@
 //!   begin <= durable <= safe <= submitted <= end        (offsets in the log)
 //! ```
 //!
-//! Start reading at [`store`], the interface; [`log`] is the state behind it. What the bytes are:
+//! Start reading at [`store`], the interface; [`log`] is the state behind it. What goes in and comes out:
+//! [`append`], [`replay`], [`config`], [`error`]. What the bytes are:
 //! [`entry`], [`segment`], [`sealed`] (index files), [`snapshot`]; drawn in `docs/format.md`. What is
 //! decided without I/O: [`group_commit`], [`writer`], [`index`], [`recovery`], [`retention`]. What
-//! waits for the disk: [`store`], [`opening`], [`scan`], [`reading`], [`maintenance`], [`publish`].
+//! waits for the disk: [`store`], [`opening`], [`scan`], [`reading`], [`maintenance`] (its memory is
+//! [`upkeep`]), [`publish`].
 //! Only [`file`] knows the kernel.
 //!
 //! What holds at all times:
@@ -27,8 +29,10 @@
 //! Not here: topics, groups, or what a message means (`broker`); how it was sent (`wire`).
 
 mod append;
+mod config;
 pub mod disk;
 pub mod entry;
+mod error;
 pub mod file;
 pub mod group_commit;
 pub mod index;
@@ -38,6 +42,7 @@ pub mod opening;
 mod publish;
 pub mod reading;
 pub mod recovery;
+mod replay;
 pub mod retention;
 mod scan;
 pub mod sealed;
@@ -47,14 +52,18 @@ pub mod slice;
 pub mod snapshot;
 pub mod store;
 pub mod tail;
+mod upkeep;
 pub mod writer;
 
 pub use append::{Append, AppendError, Appended, SpaceClass};
+pub use config::{Flush, StoreConfig};
 pub use entry::{EntryKind, PAYLOAD_SIZE_MAX};
+pub use error::{OpenError, ReadError};
 pub use group_commit::WRITES_IN_FLIGHT_MAX;
 pub use index::{Index, IndexPage, Located, Lookup, QueueKey};
 pub use maintenance::Maintained;
-pub use opening::{OpenError, Opening, Replayed};
+pub use opening::Opening;
 pub use reading::EntryAt;
 pub use recovery::RecoveryReport;
-pub use store::{Committed, Flush, ReadError, Store, StoreConfig, StoreStats};
+pub use replay::Replayed;
+pub use store::{Committed, Store, StoreStats};

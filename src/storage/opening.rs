@@ -9,81 +9,39 @@ use std::collections::VecDeque;
 use std::ops::Range;
 use std::rc::Rc;
 
-use crate::model::{LogOffset, Timestamp};
+use crate::model::LogOffset;
 use crate::storage::append::{Append, AppendError, SpaceClass};
+use crate::storage::config::StoreConfig;
 use crate::storage::disk::{BLOCK_SIZE, Disk, DiskError, DiskErrorKind, DiskFile};
 use crate::storage::entry::EntryKind;
+use crate::storage::error::OpenError;
 use crate::storage::index::Index;
-use crate::storage::log::{Counters, Log, Preparing, Segment, SegmentIndex, SpaceState};
-use crate::storage::maintenance::Upkeep;
+use crate::storage::log::{Counters, Log, Preparing, Segment, SpaceState};
 use crate::storage::publish::{publish_bytes, read_all};
 use crate::storage::recovery::{Chain, RecoveryReport, damage_note};
+use crate::storage::replay::Replayed;
 use crate::storage::scan::{LogReader, may_be_one_block};
-use crate::storage::sealed::{IndexHead, IndexRun, Layout, open_head, open_items};
+use crate::storage::sealed::{Layout, open_head, open_items};
 use crate::storage::segment::{
     FileName, SEGMENT_SIZE_MAX, SEGMENT_SIZE_MIN, block_ceil, block_floor,
 };
 use crate::storage::signal::Signal;
 use crate::storage::snapshot::{SnapshotPoint, decode};
-use crate::storage::store::{Shared, Store, StoreConfig};
+use crate::storage::store::{Shared, Store};
 use crate::storage::tail::TailCache;
+use crate::storage::upkeep::Upkeep;
 use crate::storage::writer::{Writer, WriterStart};
 
 mod files;
+mod found;
 mod walk;
 
 use files::Files;
+use found::{Directory, Found};
 use walk::{Walk, Walked};
 
 /// Most of a cut tail that is kept, bytes: more than can be in flight at once.
 const CUT_SIZE_MAX: u64 = 64 << 20;
-
-/// Why a log was not opened. Nothing on disk has been changed that was worth keeping.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum OpenError {
-    #[error("segments of {0} bytes are not possible; whole blocks between 16 KiB and 2 GiB are")]
-    SegmentSize(u64),
-    #[error(
-        "the log begins at {begin} and no snapshot is intact, so the state before that is unknown; \
-         restore a .snapshot file from a copy"
-    )]
-    NoSnapshot { begin: LogOffset },
-    #[error(
-        "there is a snapshot at {snapshot} but no log; restore the segment files (is the right disk \
-         mounted?), or remove the .snapshot files to begin an empty log"
-    )]
-    LogMissing { snapshot: LogOffset },
-    #[error("the entry at {at} has version {version}; a later release wrote it")]
-    Unsupported { at: LogOffset, version: u8 },
-    #[error(
-        "the log at {at} was written by another shard or data directory, or its beginning is damaged \
-         and nothing behind it is intact; it is left as it is"
-    )]
-    Foreign { at: LogOffset },
-    #[error(
-        "the end of the log at {at} cannot be read ({fault}), so nobody knows what was acknowledged \
-         there; restore the segment file from a copy, or give up what those 4096 bytes hold by writing \
-         zeros over them (dd if=/dev/zero of={file} bs=4096 count=1 conv=notrunc \
-         oflag=seek_bytes seek={position}), and start again"
-    )]
-    Unreadable { at: LogOffset, file: String, position: u64, fault: DiskError },
-    #[error("opening the log: {0}")]
-    Disk(#[from] DiskError),
-}
-
-/// An entry that the broker has to take into account: every one but fillers. What it means, and whether
-/// it is to be indexed, the broker decides.
-#[derive(Clone, Copy, Debug)]
-pub struct Replayed<'a> {
-    pub kind: EntryKind,
-    pub subject: u32,
-    pub entry_offset: LogOffset,
-    pub payload_offset: LogOffset,
-    pub payload: &'a [u8],
-    /// Its effects are in the snapshot already; it only has to be indexed. Handed over where the index
-    /// file of its segment is missing or damaged.
-    pub in_snapshot: bool,
-}
 
 /// A log that is being opened.
 pub struct Opening<D: Disk> {
@@ -101,21 +59,15 @@ pub struct Opening<D: Disk> {
     noted: usize,
 }
 
-/// A segment as it was found.
-struct Found<F> {
-    segment: Segment<F>,
-    /// From its index file, when that is intact and the snapshot covers the segment.
-    directory: Option<Directory<F>>,
-}
-
-struct Directory<F> {
-    file: F,
-    head: IndexHead,
-    runs: Vec<IndexRun>,
+impl<D: Disk> Store<D> {
+    /// Lists files, reads the newest intact snapshot and the directories of the index files.
+    pub async fn open(disk: D, config: StoreConfig) -> Result<Opening<D>, OpenError> {
+        Opening::open(disk, config).await
+    }
 }
 
 impl<D: Disk> Opening<D> {
-    pub(super) async fn open(disk: D, config: StoreConfig) -> Result<Self, OpenError> {
+    async fn open(disk: D, config: StoreConfig) -> Result<Self, OpenError> {
         check_segment_size(config.segment_size)?;
         let files = Files::list(&disk).await?;
         for name in &files.unfinished {
@@ -436,19 +388,6 @@ async fn read_prefix<F: DiskFile>(last: &Segment<F>, end: LogOffset) -> Result<V
     }
     let block = last.file.read(base - last.range.start.0, BLOCK_SIZE).await?;
     Ok((*block).as_ref()[..size].to_vec())
-}
-
-impl<F> Found<F> {
-    fn settled(self) -> Segment<F> {
-        let mut segment = self.segment;
-        if let Some(Directory { file, head, .. }) = self.directory {
-            let last_stored = Some(Timestamp(head.last_stored_ms.get()));
-            let last_stored = last_stored.filter(|_| head.message_count.get() > 0);
-            let layout = Layout::of(&head);
-            segment.index = SegmentIndex::File { file: Some(file), last_stored, layout };
-        }
-        segment
-    }
 }
 
 fn check_segment_size(size: u64) -> Result<(), OpenError> {

@@ -9,12 +9,13 @@ use std::rc::Rc;
 use crate::model::{Chunk, LogOffset, QueueOffset, Timestamp};
 use crate::storage::disk::{BLOCK_SIZE, Disk, DiskError, DiskFile};
 use crate::storage::entry::{ENTRY_ALIGN, EntryKind, HEADER_SIZE, Look, look};
+use crate::storage::error::ReadError;
 use crate::storage::index::{IndexPage, Located, Lookup, QueueKey};
 use crate::storage::log::SegmentIndex;
 use crate::storage::scan::LogReader;
 use crate::storage::sealed::{BLOCKS_PER_PAGE, Layout, PAGE_SIZE, is_page_intact, open_items};
 use crate::storage::segment::{FileName, block_ceil, block_floor};
-use crate::storage::store::{ReadError, Store};
+use crate::storage::store::Store;
 
 use zerocopy::byteorder::little_endian::U32;
 

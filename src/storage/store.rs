@@ -15,53 +15,9 @@ use crate::storage::append::{Append, AppendError, Appended};
 use crate::storage::disk::{Disk, DiskError, DiskErrorKind, DiskFile, Space};
 use crate::storage::index::Index;
 use crate::storage::log::{Log, Preparing, Segment, SpaceState, WriteJob};
-use crate::storage::maintenance::{Upkeep, facts};
-use crate::storage::opening::{OpenError, Opening};
 use crate::storage::segment::FileName;
 use crate::storage::signal::Signal;
-
-/// When an append counts as safe.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Flush {
-    /// When it is on stable media.
-    Sync,
-    /// When the device has it; stable media follow within half a second.
-    Async,
-}
-
-#[derive(Clone, Debug)]
-pub struct StoreConfig {
-    /// Bytes of a segment file, a multiple of the block size.
-    pub segment_size: u64,
-    /// Written files kept ahead of need. More of them carry a longer flood at full speed.
-    pub ready_segments: usize,
-    /// The most recent log kept in memory, bytes.
-    pub tail_cache_bytes: usize,
-    /// Appended and not yet safe, bytes; appends beyond wait or are refused.
-    pub append_budget_bytes: usize,
-    /// Pages of index files kept in memory, bytes.
-    pub index_cache_bytes: usize,
-    pub flush: Flush,
-    /// Segments whose messages are all older than this go, milliseconds.
-    pub retention_age_ms: u64,
-    /// More of the log than this is not kept, bytes.
-    pub retention_bytes: u64,
-    /// Space that is left free on the file system, bytes.
-    pub reserve_bytes: u64,
-    /// Of this data directory and shard: what others have written never passes for ours.
-    pub checksum_seed: u32,
-}
-
-/// Why something could not be read.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum ReadError {
-    #[error("the log is damaged at {0}")]
-    Damaged(LogOffset),
-    #[error("the log no longer has, or does not have yet, what was at {0}")]
-    Gone(LogOffset),
-    #[error(transparent)]
-    Fault(#[from] DiskError),
-}
+use crate::storage::upkeep::Upkeep;
 
 /// What one step of a committer has done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -133,11 +89,6 @@ enum Job<D: Disk> {
 }
 
 impl<D: Disk> Store<D> {
-    /// Lists files, reads the newest intact snapshot and the directories of the index files.
-    pub async fn open(disk: D, config: StoreConfig) -> Result<Opening<D>, OpenError> {
-        Opening::open(disk, config).await
-    }
-
     /// Appends an entry. `fill` gets the payload's bytes, to fill completely, and where they begin in
     /// the log. The append is safe once [`safe`](Self::safe) has reached its end.
     pub fn append(
@@ -265,7 +216,7 @@ impl<D: Disk> Store<D> {
             is_disk_full: log.space != SpaceState::Enough,
             is_fenced: log.fault.is_some(),
             disk_space: log.disk_space,
-            oldest_stored_at: log.segments.front().and_then(|first| facts(first).last_stored),
+            oldest_stored_at: log.segments.front().and_then(|first| first.facts().last_stored),
         }
     }
 

@@ -5,12 +5,14 @@
 
 use std::ops::Range;
 
-use super::{Found, OpenError, Replayed};
+use super::found::Found;
 use crate::model::LogOffset;
 use crate::storage::disk::{DiskError, DiskFile};
 use crate::storage::entry::{EntryKind, HEADER_SIZE, Look};
+use crate::storage::error::OpenError;
 use crate::storage::index::Index;
 use crate::storage::recovery::{Chain, RecoveryReport, Verdict, judge};
+use crate::storage::replay::Replayed;
 use crate::storage::scan::LogReader;
 use crate::storage::segment::FileName;
 use crate::storage::snapshot::SnapshotPoint;
@@ -111,6 +113,8 @@ impl<F: DiskFile> Walk<'_, F> {
                         subject: entry.header.subject.get(),
                         entry_offset: at,
                         payload_offset: at.plus(HEADER_SIZE as u64),
+                        ordinal: entry.header.ordinal.get(),
+                        end: entry.header.end(),
                         payload: entry.payload,
                         in_snapshot,
                     };

@@ -84,9 +84,12 @@ fn every_kind_of_the_broker_comes_back() {
         commit().await;
 
         let mut found = Vec::new();
+        let mut last = (LogOffset(0), 0);
         let opening = Store::open(disk.clone(), config()).await.unwrap();
         let replay = opening.replay(|_, entry| {
             assert_eq!(entry.payload, [entry.kind.0; 3]);
+            assert!(entry.entry_offset >= last.0 && entry.ordinal > last.1);
+            last = (entry.end, entry.ordinal);
             assert_eq!(entry.in_snapshot, entry.entry_offset < snapshot_at);
             found.push((entry.kind.0, entry.subject, entry.in_snapshot));
         });

@@ -1,0 +1,74 @@
+//! What maintenance remembers from call to call.
+
+use std::ops::Range;
+
+use crate::model::{LogOffset, Moment};
+use crate::storage::disk::Disk;
+use crate::storage::segment::FileName;
+
+/// What maintenance remembers from call to call.
+pub struct Upkeep<D: Disk> {
+    /// Offsets of the snapshots on disk, oldest first.
+    pub snapshots: Vec<LogOffset>,
+    pub snapshot_is_due: bool,
+    pub synced_at: Moment,
+    pub is_syncing: bool,
+    /// The end of the log, and since when it has been that.
+    pub idle_from: (LogOffset, Moment),
+    /// An entry that ends here proves what is before it, or there is nothing to prove.
+    pub proven_end: LogOffset,
+    pub space_checked_at: Option<Moment>,
+    /// End of the log at the last call: whether it has moved tells whether the device is idle.
+    pub end_seen: LogOffset,
+    pub zeroing: Option<Zeroing<D>>,
+    pub retiring: Option<Retiring>,
+    /// Damage that reads have found and that has no file yet.
+    pub damage: Vec<Range<LogOffset>>,
+    /// Damage that reads have found and nobody was told of.
+    pub untold: Vec<Range<LogOffset>>,
+}
+
+/// A segment on its way out: no later one may leave before it.
+#[derive(Clone)]
+pub struct Retiring {
+    pub base: LogOffset,
+    /// The name that its file gets; without one it is removed.
+    pub becomes: Option<FileName>,
+}
+
+/// A file that is being written with zeros.
+pub struct Zeroing<D: Disk> {
+    pub number: u64,
+    pub file: D::File,
+    pub position: u64,
+}
+
+impl<D: Disk> Upkeep<D> {
+    pub fn new(snapshots: Vec<LogOffset>) -> Self {
+        Self {
+            snapshots,
+            snapshot_is_due: false,
+            synced_at: Moment(0),
+            is_syncing: false,
+            idle_from: (LogOffset(0), Moment(0)),
+            proven_end: LogOffset(0),
+            space_checked_at: None,
+            end_seen: LogOffset(0),
+            zeroing: None,
+            retiring: None,
+            damage: Vec::new(),
+            untold: Vec::new(),
+        }
+    }
+
+    /// The last entry, which ends at `end`, proves what is before it.
+    pub fn note_proven(&mut self, end: LogOffset) {
+        self.proven_end = end;
+    }
+
+    /// A read has found `hole`.
+    pub fn note_damage(&mut self, hole: Range<LogOffset>) {
+        self.damage.push(hole.clone());
+        self.untold.push(hole);
+    }
+}
