@@ -96,7 +96,7 @@ fn drain(frame: &[u8], samples: usize, mut each: impl FnMut(Decoded)) -> f64 {
         let mut input = BytesMut::from(&full[..]);
         let start = Instant::now();
         while let Some(frame) = next_frame(&mut input, FRAME_SIZE_MAX).expect("a valid frame") {
-            let incoming = decode_request(&frame).expect("a valid header");
+            let incoming = decode_request::<Request>(&frame).expect("a valid header");
             each((incoming.reply_to, incoming.request));
         }
         (start.elapsed(), copies)

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use super::offsets::{Committed, Offsets};
 use super::topics::Topics;
-use crate::model::request::DataVersion;
+use crate::model::topic::DataVersion;
 use crate::model::{QueueId, QueueOffset, Timestamp, TopicConfig};
 use crate::storage::{EntryKind, Index, QueueKey};
 

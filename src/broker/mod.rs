@@ -40,10 +40,10 @@ use self::offsets::Offsets;
 use self::pull::Chosen;
 use self::topics::Topics;
 use crate::model::record::{Host, RECORD_SIZE_MAX};
-use crate::model::request::{DataVersion, QueueOf};
+use crate::model::request::QueueOf;
 use crate::model::{
-    Chunk, LogOffset, Moment, Now, QueueOffset, Refusal, Reply, Request, ShardId, Timestamp,
-    TopicConfig,
+    Chunk, DataVersion, LogOffset, Moment, Now, Principal, QueueOffset, Refusal, Reply, Request,
+    ShardId, Timestamp, TopicConfig,
 };
 use crate::storage::disk::{Disk, DiskError};
 use crate::storage::{IndexPage, Lookup, QueueKey, ReadError, Store};
@@ -76,36 +76,37 @@ pub struct Origin {
     pub ticket: u64,
     /// Where the producer is.
     pub host: Host,
+    pub principal: Principal,
 }
 
 impl Default for Origin {
     fn default() -> Self {
         let host = Host { address: [0; 4], port: 0.into() };
-        Self { connection: 0, ticket: 0, host }
+        Self { connection: 0, ticket: 0, host, principal: Principal::Anonymous }
     }
 }
 
 /// A reply, and the messages that go with it.
 #[derive(Debug)]
-pub struct Answer {
-    pub reply: Result<Reply, Refusal>,
+pub struct Answer<R = Reply> {
+    pub reply: Result<R, Refusal>,
     pub chunks: Vec<Chunk>,
 }
 
-impl Answer {
+impl<R> Answer<R> {
     pub fn refused(refusal: Refusal) -> Self {
         Self { reply: Err(refusal), chunks: Vec::new() }
     }
 }
 
 #[derive(Debug)]
-pub enum Outcome {
-    Now(Answer),
+pub enum Outcome<R = Reply> {
+    Now(Answer<R>),
     /// Holds once [`Broker::safe`] has reached `mark`, and becomes [`Refusal::OutcomeUnknown`] when
     /// the shard is fenced before that.
     Safe {
         mark: LogOffset,
-        reply: Reply,
+        reply: R,
     },
     /// Nothing was done: an append of `size` bytes finds no room now. To be tried again when there is.
     NoRoom {
@@ -158,9 +159,9 @@ impl ColdRead {
 
 /// The answer of a pull that was held.
 #[derive(Debug)]
-pub struct Released {
+pub struct Released<R = Reply> {
     pub origin: Origin,
-    pub outcome: Outcome,
+    pub outcome: Outcome<R>,
 }
 
 /// An append whose messages are not visible yet.
@@ -233,14 +234,6 @@ impl<D: Disk> Broker<D> {
             Request::DeleteTopic { topic } => self.delete_topic(topic, wall),
             Request::TopicStats { topic } => self.topic_stats(topic),
             Request::RuntimeInfo => Ok(Outcome::Now(self.runtime_info(wall))),
-            Request::RegisterBroker(_)
-            | Request::UnregisterBroker(_)
-            | Request::QueryDataVersion { .. }
-            | Request::BrokerHeartbeat { .. }
-            | Request::Route { .. }
-            | Request::ClusterInfo
-            | Request::TopicList
-            | Request::DeleteTopicRoute { .. } => Err(Refusal::UnknownRequest { code: 0 }),
         };
         outcome.unwrap_or_else(|refusal| Outcome::Now(Answer::refused(refusal)))
     }

@@ -10,7 +10,7 @@ use std::collections::HashMap;
 
 use rustc_hash::FxHashMap;
 
-use crate::model::request::DataVersion;
+use crate::model::topic::DataVersion;
 use crate::model::topic::{
     AUTO_CREATE_TEMPLATE, PERM_INHERIT, PERM_READ, PERM_WRITE, QUEUES_MAX, QUEUES_PER_TOPIC_MAX,
     TOPICS_MAX,

@@ -10,12 +10,13 @@ use std::str::FromStr;
 
 use bytes::Bytes;
 
-use crate::client::ClientError;
-use crate::client::error::Attempts;
+use crate::client::ask::Ask;
+use crate::client::error::{Attempts, ClientError};
 use crate::client::remote::{ClientOptions, Remote, master_address, refused};
+use crate::model::nameserver::{ClusterInfo, Route, RouteBroker};
 use crate::model::record::{RecordError, RecordView};
-use crate::model::reply::{ClusterInfo, QueueStats, Route, RouteBroker};
-use crate::model::{LogOffset, Request, Timestamp, TopicConfig, TopicName};
+use crate::model::reply::QueueStats;
+use crate::model::{LogOffset, NameServerRequest, Request, Timestamp, TopicConfig, TopicName};
 use crate::wire::codes::response::TOPIC_NOT_EXIST;
 use crate::wire::message::push_offset_id;
 use crate::wire::{ReplyError, Response};
@@ -95,7 +96,8 @@ impl Admin {
 
     /// Names of all topics that some broker has.
     pub fn topics(&mut self) -> Result<Vec<String>, ClientError> {
-        let topics = self.remote.ask_nameserver(&Request::TopicList, Response::topic_list)?;
+        let topics =
+            self.remote.ask_nameserver(&NameServerRequest::TopicList, Response::topic_list)?;
         let mut topics: Vec<String> = topics.iter().map(ToString::to_string).collect();
         topics.sort_unstable();
         Ok(topics)
@@ -141,7 +143,7 @@ impl Admin {
     ) -> Result<Vec<String>, ClientError> {
         let request = Request::DeleteTopic { topic: topic.clone() };
         let done = self.order(cluster, &request)?;
-        let route = Request::DeleteTopicRoute {
+        let route = NameServerRequest::DeleteTopicRoute {
             topic: topic.as_str().into(),
             cluster: cluster.map(Into::into),
         };
@@ -213,7 +215,7 @@ impl Admin {
         conclude(request, done, failed, last)
     }
 
-    fn order_nameservers(&mut self, request: &Request) -> Result<(), ClientError> {
+    fn order_nameservers(&mut self, request: &NameServerRequest) -> Result<(), ClientError> {
         let mut done = Vec::new();
         let mut failed = Attempts::default();
         let mut last = None;
@@ -249,7 +251,7 @@ impl Admin {
         topic: &TopicName,
         brokers: &[String],
     ) -> Result<bool, ClientError> {
-        let request = Request::Route { topic: topic.as_str().into() };
+        let request = NameServerRequest::Route { topic: topic.as_str().into() };
         let mut is_routed = false;
         for address in self.remote.nameservers().to_vec() {
             match self.remote.ask(&address, &request, Response::route) {
@@ -277,7 +279,7 @@ impl Admin {
 
 /// What came of an order to several.
 fn conclude(
-    request: &Request,
+    request: &impl Ask,
     done: Vec<String>,
     failed: Attempts,
     last: Option<ClientError>,
@@ -287,7 +289,7 @@ fn conclude(
         // With one to ask, its own words say it best.
         Some(error) if done.is_empty() && failed.0.len() == 1 => Err(error),
         Some(_) => {
-            let what = crate::client::blocking::name_of(request).to_owned();
+            let what = request.what().to_owned();
             Err(ClientError::Partly { what, done, failed })
         }
     }

@@ -14,9 +14,10 @@ use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, SockaddrStorage, connect, socket};
 
-use crate::client::ClientError;
+use crate::client::ask::Ask;
+use crate::client::error::ClientError;
 use crate::client::session::{CallError, CallResult, Opaque, Session, StartError};
-use crate::model::{Request, Timestamp};
+use crate::model::Timestamp;
 use crate::wire::{HeaderEncoding, Response};
 
 /// Bytes read from a socket at once.
@@ -101,10 +102,10 @@ impl Connections {
         &mut self,
         address: &str,
         encoding: HeaderEncoding,
-        request: &Request,
+        request: &impl Ask,
         timeout_ms: u64,
     ) -> Result<Call, ClientError> {
-        let what = || name_of(request).to_owned();
+        let what = || request.what().to_owned();
         let not_reached =
             |why: String| ClientError::of_call(&what(), address, CallError::NotSent(why));
         self.ensure_line(address).map_err(|error| not_reached(error.to_string()))?;
@@ -134,12 +135,12 @@ impl Connections {
         &mut self,
         address: &str,
         encoding: HeaderEncoding,
-        request: &Request,
+        request: &impl Ask,
         timeout_ms: u64,
     ) -> Result<Response, ClientError> {
         let call = self.start(address, encoding, request, timeout_ms)?;
         let result = self.wait_for(call);
-        result.map_err(|error| ClientError::of_call(name_of(request), address, error))
+        result.map_err(|error| ClientError::of_call(request.what(), address, error))
     }
 
     /// Waits until `call`, which must be under way, has ended.
@@ -350,35 +351,6 @@ fn start_connecting(address: &str) -> io::Result<TcpStream> {
     let stream = TcpStream::from(socket);
     stream.set_nodelay(true)?;
     Ok(stream)
-}
-
-/// What a request is about, for messages to people.
-pub fn name_of(request: &Request) -> &'static str {
-    match request {
-        Request::Produce(_) | Request::ProduceRecords(_) => "store messages",
-        Request::Pull(_) => "read messages",
-        Request::MaxOffset(_) | Request::MinOffset(_) | Request::OffsetByTime { .. } => {
-            "look up an offset"
-        }
-        Request::EarliestStoreTime(_) => "look up the first message's time",
-        Request::CommittedOffset { .. } => "look up a committed offset",
-        Request::CommitOffset { .. } => "commit an offset",
-        Request::Heartbeat(_) => "take a heartbeat",
-        Request::Unregister { .. } => "sign a client off",
-        Request::GroupMembers { .. } => "list a group's members",
-        Request::MessageByOffset { .. } | Request::QueryMessages { .. } => "find a message",
-        Request::UpdateTopic(_) => "create or change a topic",
-        Request::DeleteTopic { .. } => "delete a topic",
-        Request::TopicStats { .. } => "describe a topic",
-        Request::RuntimeInfo => "tell its state",
-        Request::RegisterBroker(_) => "register a broker",
-        Request::UnregisterBroker(_) => "sign a broker off",
-        Request::QueryDataVersion { .. } | Request::BrokerHeartbeat { .. } => "renew a lease",
-        Request::Route { .. } => "route a topic",
-        Request::ClusterInfo => "list brokers",
-        Request::TopicList => "list topics",
-        Request::DeleteTopicRoute { .. } => "delete a topic's route",
-    }
 }
 
 #[cfg(test)]

@@ -115,7 +115,7 @@ impl Consumer {
     pub fn queues(&mut self, topic: &TopicName) -> Result<Vec<QueueRef>, ClientError> {
         let route = self.remote.fetch_route(topic.as_str())?;
         let readable = route.queues.iter().filter(|queues| queues.perm & PERM_READ != 0);
-        let of_broker = |queues: &crate::model::reply::RouteQueues| {
+        let of_broker = |queues: &crate::model::nameserver::RouteQueues| {
             let broker = queues.broker_name.clone();
             (0..queues.read_queue_count).map(move |queue| QueueRef {
                 topic: topic.clone(),

@@ -21,6 +21,7 @@
 //! queues to read.
 
 pub mod admin;
+pub mod ask;
 pub mod blocking;
 pub mod consumer;
 pub mod error;

@@ -18,14 +18,14 @@ use std::time::Duration;
 
 use flume::{Receiver, RecvTimeoutError, Sender, TrySendError};
 
-use crate::client::ClientError;
-use crate::client::blocking::{Call, Clock, Connections, name_of};
+use crate::client::ask::Ask;
+use crate::client::blocking::{Call, Clock, Connections};
+use crate::client::error::ClientError;
 use crate::client::nameservers::NameServers;
 use crate::client::remote::refused;
-use crate::model::reply::ClusterInfo;
-use crate::model::request::{BrokerId, Registration};
+use crate::model::nameserver::{BrokerId, ClusterInfo, Registration};
 use crate::model::topic::WHOLE_TABLE_MARK;
-use crate::model::{Request, Timestamp, TopicConfig, TopicName};
+use crate::model::{NameServerRequest, Timestamp, TopicConfig, TopicName};
 use crate::wire::HeaderEncoding;
 
 /// Reports that may wait to be read; further ones are dropped, because each replaces the one before.
@@ -401,12 +401,12 @@ impl Keeper {
             return Ok(());
         }
         self.look_at = now.plus_ms(self.options.period_ms);
-        let (request, timeout_ms) = (Request::ClusterInfo, self.options.call_timeout_ms);
+        let (request, timeout_ms) = (NameServerRequest::ClusterInfo, self.options.call_timeout_ms);
         let call =
             self.connections.start(&self.address, HeaderEncoding::Json, &request, timeout_ms)?;
         let response = self.connections.wait_for(call);
         let response =
-            response.map_err(|e| ClientError::of_call(name_of(&request), &self.address, e))?;
+            response.map_err(|e| ClientError::of_call(request.what(), &self.address, e))?;
         // One that does not tell is registered with all the same.
         let Ok(info) = response.cluster() else { return Ok(()) };
         let rivals = rivals(&self.tables.shards, &info);
@@ -438,7 +438,7 @@ impl Keeper {
     /// Registers all shards, all at once; the first failure counts.
     fn register_all(&mut self) -> Result<(), ClientError> {
         let shards = self.tables.shards.clone();
-        let requests = shards.iter().cloned().map(Request::RegisterBroker);
+        let requests = shards.iter().cloned().map(NameServerRequest::RegisterBroker);
         self.ask_all(requests, self.options.call_timeout_ms)
     }
 
@@ -447,18 +447,18 @@ impl Keeper {
         if brokers.is_empty() || self.connections.line_to(&self.address).is_none() {
             return;
         }
-        let requests = brokers.iter().cloned().map(Request::UnregisterBroker);
+        let requests = brokers.iter().cloned().map(NameServerRequest::UnregisterBroker);
         // If it fails, the lease ends it.
         let _ = self.ask_all(requests, self.options.sign_off_timeout_ms);
     }
 
     fn ask_all(
         &mut self,
-        requests: impl Iterator<Item = Request>,
+        requests: impl Iterator<Item = NameServerRequest>,
         timeout_ms: u64,
     ) -> Result<(), ClientError> {
         let mut outcome = Ok(());
-        let mut calls: VecDeque<(Request, Call)> = VecDeque::new();
+        let mut calls: VecDeque<(NameServerRequest, Call)> = VecDeque::new();
         for request in requests {
             while !self.connections.has_room(&self.address)
                 && let Some((request, call)) = calls.pop_front()
@@ -477,10 +477,10 @@ impl Keeper {
         outcome
     }
 
-    fn answer(&mut self, request: &Request, call: Call) -> Result<(), ClientError> {
+    fn answer(&mut self, request: &NameServerRequest, call: Call) -> Result<(), ClientError> {
         match self.connections.wait_for(call) {
             Ok(response) => response.done().map_err(|error| refused(request, &self.address, error)),
-            Err(error) => Err(ClientError::of_call(name_of(request), &self.address, error)),
+            Err(error) => Err(ClientError::of_call(request.what(), &self.address, error)),
         }
     }
 }

@@ -9,14 +9,15 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use crate::client::blocking::{Call, Connections, name_of};
+use crate::client::ask::Ask;
+use crate::client::blocking::{Call, Connections};
 use crate::client::error::{Attempts, ClientError};
 use crate::client::nameservers::NameServers;
 use crate::client::route_cache::RouteCache;
 use crate::client::session::CallResult;
-use crate::model::reply::{ClusterInfo, Route};
+use crate::model::nameserver::{ClusterInfo, Route};
 use crate::model::request::Heartbeat;
-use crate::model::{GroupName, Request, Timestamp};
+use crate::model::{GroupName, NameServerRequest, Request, Timestamp};
 use crate::wire::codes::response::TOPIC_NOT_EXIST;
 use crate::wire::{HeaderEncoding, ReplyError, Response};
 
@@ -109,7 +110,7 @@ impl Remote {
     pub fn ask<T>(
         &mut self,
         address: &str,
-        request: &Request,
+        request: &impl Ask,
         read: impl FnOnce(&Response) -> Result<T, ReplyError>,
     ) -> Result<T, ClientError> {
         let timeout_ms = self.options.call_timeout_ms;
@@ -121,7 +122,7 @@ impl Remote {
     /// that refuses may merely know less than the next.
     pub fn ask_nameserver<T>(
         &mut self,
-        request: &Request,
+        request: &NameServerRequest,
         read: impl Fn(&Response) -> Result<T, ReplyError>,
     ) -> Result<T, ClientError> {
         let addresses: Vec<String> = self.nameservers.in_order().map(str::to_owned).collect();
@@ -139,7 +140,7 @@ impl Remote {
                 }
             }
         }
-        let what = name_of(request).to_owned();
+        let what = request.what().to_owned();
         Err(refusal.unwrap_or(ClientError::NoNameServer { what, tried }))
     }
 
@@ -158,7 +159,7 @@ impl Remote {
 
     /// Asks for the route of `topic` and waits for it.
     pub fn fetch_route(&mut self, topic: &str) -> Result<Arc<Route>, ClientError> {
-        let request = Request::Route { topic: topic.into() };
+        let request = NameServerRequest::Route { topic: topic.into() };
         match self.ask_nameserver(&request, Response::route) {
             Ok(route) => Ok(self.routes.handle_route(topic, route, self.now())),
             Err(ClientError::Refused { code: TOPIC_NOT_EXIST, .. }) => {
@@ -185,7 +186,7 @@ impl Remote {
     }
 
     pub fn cluster_info(&mut self) -> Result<ClusterInfo, ClientError> {
-        self.ask_nameserver(&Request::ClusterInfo, Response::cluster)
+        self.ask_nameserver(&NameServerRequest::ClusterInfo, Response::cluster)
     }
 
     /// Starts a request to a broker; see [`Connections::start`].
@@ -193,7 +194,7 @@ impl Remote {
         &mut self,
         address: &str,
         encoding: HeaderEncoding,
-        request: &Request,
+        request: &impl Ask,
     ) -> Result<Call, ClientError> {
         self.start_held(address, encoding, request, 0)
     }
@@ -203,7 +204,7 @@ impl Remote {
         &mut self,
         address: &str,
         encoding: HeaderEncoding,
-        request: &Request,
+        request: &impl Ask,
         hold_ms: u64,
     ) -> Result<Call, ClientError> {
         let timeout_ms = self.options.call_timeout_ms + hold_ms;
@@ -311,7 +312,7 @@ impl Remote {
             return;
         }
         self.routes.handle_no_answer(topic, now);
-        let request = Request::Route { topic: topic.into() };
+        let request = NameServerRequest::Route { topic: topic.into() };
         let address = self.nameservers.in_order().next().expect("the list is not empty").to_owned();
         match self.start(&address, HeaderEncoding::Json, &request) {
             Ok(call) => {
@@ -358,7 +359,7 @@ pub fn master_address<'a>(route: &'a Route, broker: &str) -> Option<&'a str> {
     broker.addresses.iter().find(|(id, _)| *id == 0).map(|(_, address)| address.as_str())
 }
 
-pub(crate) fn refused(request: &Request, address: &str, error: ReplyError) -> ClientError {
-    let (what, address) = (name_of(request).to_owned(), address.to_owned());
+pub(crate) fn refused(request: &impl Ask, address: &str, error: ReplyError) -> ClientError {
+    let (what, address) = (request.what().to_owned(), address.to_owned());
     ClientError::Refused { what, address, code: error.code, remark: error.remark }
 }

@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use crate::model::Timestamp;
-use crate::model::reply::Route;
+use crate::model::nameserver::Route;
 
 /// How long a route counts as fresh, ms; what stock clients use (remoting reference, 6.1).
 pub const FRESH_MS: u64 = 30_000;

@@ -15,9 +15,9 @@ use std::collections::{BTreeSet, HashMap, VecDeque};
 
 use bytes::BytesMut;
 
-use crate::model::{Request, Timestamp};
+use crate::model::Timestamp;
 use crate::wire::{
-    EncodeError, FRAME_SIZE_MAX, FrameError, HeaderEncoding, Response, decode_reply,
+    EncodeError, EncodeRequest, FRAME_SIZE_MAX, FrameError, HeaderEncoding, Response, decode_reply,
     encode_request, next_frame,
 };
 
@@ -88,7 +88,7 @@ impl Session {
     pub fn start(
         &mut self,
         encoding: HeaderEncoding,
-        request: &Request,
+        request: &impl EncodeRequest,
         deadline: Timestamp,
     ) -> Result<Opaque, StartError> {
         if !self.has_room() {
@@ -181,17 +181,17 @@ impl Session {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{Refusal, Reply};
+    use crate::model::{NameServerReply, NameServerRequest, Refusal};
     use crate::wire::{decode_request, encode_reply};
 
     const SECOND_MS: u64 = 1_000;
 
     /// The other end: answers whatever comes, in the reverse order of coming.
-    fn answer(bytes: &[u8], answer: &Result<Reply, Refusal>) -> Vec<u8> {
+    fn answer(bytes: &[u8], answer: &Result<NameServerReply, Refusal>) -> Vec<u8> {
         let mut input = BytesMut::from(bytes);
         let mut replies = Vec::new();
         while let Some(frame) = next_frame(&mut input, FRAME_SIZE_MAX).unwrap() {
-            let incoming = decode_request(&frame).unwrap();
+            let incoming = decode_request::<NameServerRequest>(&frame).unwrap();
             let mut out = Vec::new();
             encode_reply(&mut out, incoming.reply_to, answer, 0);
             replies.push(out);
@@ -209,7 +209,7 @@ mod tests {
 
     fn start(session: &mut Session, deadline_ms: u64) -> Opaque {
         let deadline = Timestamp(deadline_ms);
-        session.start(HeaderEncoding::Json, &Request::TopicList, deadline).unwrap()
+        session.start(HeaderEncoding::Json, &NameServerRequest::TopicList, deadline).unwrap()
     }
 
     fn start_many(session: &mut Session, count: usize) {
@@ -231,7 +231,7 @@ mod tests {
             start_many(&mut session, 3);
             take(&mut session)
         };
-        let replies = answer(&sent, &Ok(Reply::Done));
+        let replies = answer(&sent, &Ok(NameServerReply::Done));
         for cut in 0..=replies.len() {
             let mut session = Session::default();
             start_many(&mut session, 3);
@@ -252,7 +252,7 @@ mod tests {
         let mut session = Session::default();
         let patient = start(&mut session, 2 * SECOND_MS);
         let hasty = start(&mut session, SECOND_MS);
-        let replies = answer(&take(&mut session), &Ok(Reply::Done));
+        let replies = answer(&take(&mut session), &Ok(NameServerReply::Done));
         assert_eq!(session.poll_timeout(), Some(Timestamp(SECOND_MS)));
         assert!(!session.handle_timeout(Timestamp(SECOND_MS - 1)));
         assert_eq!(finished(&mut session), []);
@@ -291,7 +291,8 @@ mod tests {
         let mut session = Session::default();
         // A server that asks something, before and while its number is one that is waited for.
         let mut asked = Vec::new();
-        encode_request(&mut asked, HeaderEncoding::Json, 0, true, &Request::TopicList).unwrap();
+        encode_request(&mut asked, HeaderEncoding::Json, 0, true, &NameServerRequest::TopicList)
+            .unwrap();
         session.handle_bytes(&asked).unwrap();
         start(&mut session, SECOND_MS);
         session.handle_bytes(&asked).unwrap();
@@ -302,7 +303,7 @@ mod tests {
     fn a_connection_has_room_for_so_many_requests() {
         let mut session = Session::default();
         start_many(&mut session, IN_FLIGHT_MAX);
-        let full = session.start(HeaderEncoding::Json, &Request::TopicList, Timestamp(0));
+        let full = session.start(HeaderEncoding::Json, &NameServerRequest::TopicList, Timestamp(0));
         assert_eq!(full, Err(StartError::Full));
         session.handle_closed("cut");
         assert_eq!(finished(&mut session).len(), IN_FLIGHT_MAX);

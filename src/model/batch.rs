@@ -8,8 +8,8 @@ use std::mem::size_of;
 use zerocopy::byteorder::big_endian::{I32, U16, U32};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
-use crate::model::Refusal;
 use crate::model::record::{PROPERTIES_SIZE_MAX, RecordError, RecordView};
+use crate::model::refusal::Refusal;
 
 /// Fixed part of a batch item (remoting reference, 4.5). Body, properties size and properties
 /// follow.

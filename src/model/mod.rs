@@ -9,6 +9,8 @@ pub mod chunk;
 pub mod deadlines;
 pub mod excerpt;
 pub mod ids;
+pub mod nameserver;
+pub mod principal;
 pub mod record;
 pub mod refusal;
 pub mod reply;
@@ -22,7 +24,9 @@ pub use ids::{
     ClientId, GroupName, LogOffset, Moment, NameError, Now, QueueId, QueueOffset, ShardId,
     Timestamp, TopicName,
 };
+pub use nameserver::{NameServerReply, NameServerRequest};
+pub use principal::Principal;
 pub use refusal::Refusal;
 pub use reply::Reply;
 pub use request::Request;
-pub use topic::TopicConfig;
+pub use topic::{DataVersion, TopicConfig};

@@ -18,7 +18,7 @@ use std::net::{Ipv4Addr, SocketAddrV4};
 use zerocopy::byteorder::big_endian::{I32, U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
-use crate::model::{LogOffset, QueueId, QueueOffset, Timestamp};
+use crate::model::ids::{LogOffset, QueueId, QueueOffset, Timestamp};
 
 /// Marks a record whose topic size is one byte; the only kind we write.
 pub const MAGIC: u32 = 0xDAA3_20A7;

@@ -1,7 +1,6 @@
 //! Why a request was not carried out.
 
-use crate::model::ids::NameError;
-use crate::model::{GroupName, LogOffset, QueueId, TopicName};
+use crate::model::ids::{GroupName, LogOffset, NameError, QueueId, TopicName};
 
 /// Why a request was not carried out, in words its sender can act on.
 ///
@@ -9,8 +8,7 @@ use crate::model::{GroupName, LogOffset, QueueId, TopicName};
 /// in the protocol (`wire::codes`) and a line in `docs/errors.md`.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
-    /// The request code is unknown, or known and not served here. 0 where whoever refuses does not
-    /// know the code; the connection, which does, fills it in.
+    /// The request code is unknown, or known and not served here.
     #[error("request type {code} not supported")]
     UnknownRequest { code: i32 },
     /// A header field is missing or is not what its type says; a body cannot be read.

@@ -1,11 +1,11 @@
-//! What a request that was carried out is answered with.
+//! What a broker answers to a request that it carried out.
 
 use bytestring::ByteString;
 use smallvec::SmallVec;
 
+use crate::model::ids::{ClientId, LogOffset, QueueId, QueueOffset, Timestamp};
 use crate::model::record::Host;
-use crate::model::request::{DataVersion, QueueOf};
-use crate::model::{ClientId, LogOffset, QueueId, QueueOffset, Timestamp};
+use crate::model::request::QueueOf;
 
 /// An answer without the messages of a pull: those travel beside it, as chunks of the log.
 #[derive(Clone, Debug, PartialEq)]
@@ -23,16 +23,6 @@ pub enum Reply {
     TopicStats(Vec<QueueStats>),
     /// Names and values, every value a text (remoting reference, 3.13).
     RuntimeInfo(Vec<(String, String)>),
-
-    // From a NameServer.
-    Registered,
-    DataVersion {
-        is_changed: bool,
-        known: Option<DataVersion>,
-    },
-    Route(Route),
-    ClusterInfo(ClusterInfo),
-    TopicList(Vec<ByteString>),
 }
 
 /// Where messages were stored.
@@ -76,34 +66,4 @@ pub struct QueueStats {
     pub last_stored_at: Option<Timestamp>,
     /// Broker name, which is part of how a queue is named outside.
     pub broker_name: ByteString,
-}
-
-/// Who serves a topic (remoting reference, 2.4). Sorted by broker name, then id.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Route {
-    pub queues: Vec<RouteQueues>,
-    pub brokers: Vec<RouteBroker>,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct RouteQueues {
-    pub broker_name: String,
-    pub read_queue_count: u32,
-    pub write_queue_count: u32,
-    pub perm: u32,
-    pub system_flag: u32,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct RouteBroker {
-    pub cluster: String,
-    pub name: String,
-    /// Broker id (0 is the master) and `ip:port`, sorted by id.
-    pub addresses: Vec<(u64, String)>,
-}
-
-/// All brokers (remoting reference, 2.5). Sorted by name.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct ClusterInfo {
-    pub brokers: Vec<RouteBroker>,
 }

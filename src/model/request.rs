@@ -1,17 +1,17 @@
-//! Every operation once, in our words. Request codes in brackets are those of the remoting
-//! reference, which also gives the meaning of each field.
+//! What a broker is asked, every operation once, in our words. Request codes in brackets are those
+//! of the remoting reference, which also gives the meaning of each field.
 
 use bytes::Bytes;
 use bytestring::ByteString;
 use serde::{Deserialize, Serialize};
 
-use crate::model::{ClientId, GroupName, LogOffset, QueueId, Timestamp, TopicConfig, TopicName};
+use crate::model::ids::{ClientId, GroupName, LogOffset, QueueId, Timestamp, TopicName};
+use crate::model::topic::TopicConfig;
 
-/// A request as it came off the wire, whatever its encoding. Texts and bodies may point into the
-/// receive buffer; whoever keeps one for long takes a copy.
+/// A request to a broker, whatever its encoding was. Texts and bodies may point into the receive
+/// buffer; code that keeps one for long takes a copy.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Request {
-    // To a broker.
     Produce(Produce),
     ProduceRecords(ProduceRecords),
     Pull(Pull),
@@ -73,34 +73,6 @@ pub enum Request {
     },
     /// [28]
     RuntimeInfo,
-
-    // To a NameServer.
-    /// [103]
-    RegisterBroker(Registration),
-    /// [104]
-    UnregisterBroker(BrokerId),
-    /// [322]
-    QueryDataVersion {
-        broker: BrokerId,
-        version: DataVersion,
-    },
-    /// [904]
-    BrokerHeartbeat {
-        broker: BrokerId,
-    },
-    /// [105]
-    Route {
-        topic: ByteString,
-    },
-    /// [106]
-    ClusterInfo,
-    /// [206]
-    TopicList,
-    /// [216]
-    DeleteTopicRoute {
-        topic: ByteString,
-        cluster: Option<ByteString>,
-    },
 }
 
 /// Which shards of a process a request concerns.
@@ -232,35 +204,4 @@ pub struct SubscriptionData {
     pub topic: TopicName,
     pub expression: Expression,
     pub version: i64,
-}
-
-/// Who a broker is, in the words of a registration.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct BrokerId {
-    pub cluster: String,
-    pub name: String,
-    /// `ip:port` as clients shall use it.
-    pub address: String,
-    /// 0 is the master.
-    pub id: u64,
-}
-
-/// A broker's topics and how long they count [103].
-#[derive(Clone, Debug, PartialEq)]
-pub struct Registration {
-    pub broker: BrokerId,
-    pub ha_address: String,
-    /// Lease, ms; `None`: the NameServer's default.
-    pub lease_ms: Option<u64>,
-    pub version: DataVersion,
-    pub topics: Vec<TopicConfig>,
-}
-
-/// State of a broker's topic table; equal versions mean equal tables (remoting reference, 2.3).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default, rename_all = "camelCase")]
-pub struct DataVersion {
-    pub counter: i64,
-    pub state_version: i64,
-    pub timestamp: i64,
 }

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::model::TopicName;
+use crate::model::ids::TopicName;
 
 /// Consumers may read (remoting reference, 2.4).
 pub const PERM_READ: u32 = 4;
@@ -61,4 +61,13 @@ impl TopicConfig {
     pub fn queue_count(&self) -> u32 {
         self.read_queue_count.max(self.write_queue_count)
     }
+}
+
+/// State of a broker's topic table; equal versions mean equal tables (remoting reference, 2.3).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct DataVersion {
+    pub counter: i64,
+    pub state_version: i64,
+    pub timestamp: i64,
 }

@@ -2,7 +2,7 @@
 //! table it is. Pure checks, no state; [`super::Routes`] decides by them.
 
 use crate::model::Refusal;
-use crate::model::request::{BrokerId, Registration};
+use crate::model::nameserver::{BrokerId, Registration};
 use crate::model::topic::{PERM_READ, PERM_WRITE, WHOLE_TABLE_MARK};
 
 /// Longest cluster name, broker name and address, bytes.

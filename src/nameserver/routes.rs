@@ -16,10 +16,14 @@ use std::sync::Arc;
 use super::ConnectionId;
 use super::registration::{self, Extent};
 use crate::model::ids::TOPIC_NAME_SIZE_MAX;
-use crate::model::reply::{ClusterInfo, Route, RouteBroker, RouteQueues};
-use crate::model::request::{BrokerId, DataVersion, Registration};
+use crate::model::nameserver::{
+    BrokerId, ClusterInfo, Registration, Route, RouteBroker, RouteQueues,
+};
 use crate::model::topic::{PERM_READ, PERM_WRITE, REGISTERED_TOPICS_MAX};
-use crate::model::{Moment, Refusal, Reply, Request, TopicConfig, TopicName, excerpt};
+use crate::model::{
+    DataVersion, Moment, NameServerReply, NameServerRequest, Refusal, TopicConfig, TopicName,
+    excerpt,
+};
 
 /// The broker id of a master.
 const MASTER: u64 = 0;
@@ -97,37 +101,37 @@ impl Routes {
         Self { limits, ..Self::default() }
     }
 
-    /// Carries out one request. One that is for brokers is refused; its code in the refusal is 0,
-    /// because codes are known only to `wire`.
+    /// Carries out one request.
     pub fn handle(
         &mut self,
-        request: &Request,
+        request: &NameServerRequest,
         connection: ConnectionId,
         now: Moment,
-    ) -> Result<Reply, Refusal> {
+    ) -> Result<NameServerReply, Refusal> {
         match request {
-            Request::RegisterBroker(registration) => self.register(registration, connection, now),
-            Request::UnregisterBroker(broker) => {
-                self.unregister(broker);
-                Ok(Reply::Done)
+            NameServerRequest::RegisterBroker(registration) => {
+                self.register(registration, connection, now)
             }
-            Request::QueryDataVersion { broker, version } => {
+            NameServerRequest::UnregisterBroker(broker) => {
+                self.unregister(broker);
+                Ok(NameServerReply::Done)
+            }
+            NameServerRequest::QueryDataVersion { broker, version } => {
                 Ok(self.compare_version(broker, *version, now))
             }
-            Request::BrokerHeartbeat { broker } => {
+            NameServerRequest::BrokerHeartbeat { broker } => {
                 if let Some(member) = self.member_at(broker) {
                     member.renew(now);
                 }
-                Ok(Reply::Done)
+                Ok(NameServerReply::Done)
             }
-            Request::Route { topic } => self.route(topic).map(Reply::Route),
-            Request::ClusterInfo => Ok(Reply::ClusterInfo(self.cluster_info())),
-            Request::TopicList => Ok(Reply::TopicList(self.topic_list())),
-            Request::DeleteTopicRoute { topic, cluster } => {
+            NameServerRequest::Route { topic } => self.route(topic).map(NameServerReply::Route),
+            NameServerRequest::ClusterInfo => Ok(NameServerReply::ClusterInfo(self.cluster_info())),
+            NameServerRequest::TopicList => Ok(NameServerReply::TopicList(self.topic_list())),
+            NameServerRequest::DeleteTopicRoute { topic, cluster } => {
                 self.delete_route(topic, cluster.as_deref());
-                Ok(Reply::Done)
+                Ok(NameServerReply::Done)
             }
-            _ => Err(Refusal::UnknownRequest { code: 0 }),
         }
     }
 
@@ -159,7 +163,7 @@ impl Routes {
         registration: &Registration,
         connection: ConnectionId,
         now: Moment,
-    ) -> Result<Reply, Refusal> {
+    ) -> Result<NameServerReply, Refusal> {
         let id = &registration.broker;
         registration::check(id)?;
         self.check_identity(registration)?;
@@ -169,7 +173,7 @@ impl Routes {
         if id.id == MASTER && is_news(registration, known) {
             self.apply_table(registration, extent)?;
         }
-        Ok(Reply::Registered)
+        Ok(NameServerReply::Registered)
     }
 
     /// Refuses a registration that would mix up two brokers.
@@ -353,15 +357,20 @@ impl Routes {
 
     /// Answers whether the broker's table has another version than the one known here. An equal
     /// version is as good as a registration: the lease is renewed.
-    fn compare_version(&mut self, id: &BrokerId, version: DataVersion, now: Moment) -> Reply {
+    fn compare_version(
+        &mut self,
+        id: &BrokerId,
+        version: DataVersion,
+        now: Moment,
+    ) -> NameServerReply {
         let Some(member) = self.member_at(id) else {
-            return Reply::DataVersion { is_changed: true, known: None };
+            return NameServerReply::DataVersion { is_changed: true, known: None };
         };
         let is_changed = member.version != version;
         if !is_changed {
             member.renew(now);
         }
-        Reply::DataVersion { is_changed, known: Some(member.version) }
+        NameServerReply::DataVersion { is_changed, known: Some(member.version) }
     }
 
     /// Where a topic is, unless nobody may use it there.

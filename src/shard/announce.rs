@@ -6,8 +6,8 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::client::registrar::{Publisher, Receipt};
-use crate::model::request::{BrokerId, DataVersion, Registration};
-use crate::model::{ShardId, TopicConfig};
+use crate::model::nameserver::{BrokerId, Registration};
+use crate::model::{DataVersion, ShardId, TopicConfig};
 
 /// A handle; clones speak for the same process.
 #[derive(Clone)]

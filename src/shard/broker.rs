@@ -21,7 +21,6 @@ use crate::model::{LogOffset, Now, Refusal, Reply, Request};
 use crate::storage::disk::Disk;
 use crate::storage::recovery::damage_note;
 use crate::storage::{Committed, WRITES_IN_FLIGHT_MAX};
-use crate::wire::Server;
 
 /// How often committed offsets reach the log.
 const OFFSETS_EVERY: Duration = Duration::from_secs(1);
@@ -84,7 +83,12 @@ impl<D: Disk> BrokerService<D> {
 }
 
 impl<D: Disk> Service for BrokerService<D> {
-    const KIND: Server = Server::Broker;
+    type Request = Request;
+    type Reply = Reply;
+
+    fn stores(request: &Request) -> bool {
+        matches!(request, Request::Produce(_) | Request::ProduceRecords(_))
+    }
 
     fn handle(&self, request: &Request, origin: Origin, now: Now) -> Served {
         if request.scope() == Scope::EveryShard {

@@ -42,9 +42,9 @@ use super::service::{Served, Service};
 use super::shard::Shard;
 use crate::broker::{Answer, Origin, Outcome};
 use crate::model::record::Host;
-use crate::model::{LogOffset, Now, Refusal, Reply, Request};
+use crate::model::{LogOffset, Now, Principal, Refusal};
 use crate::storage::signal::Signal;
-use crate::wire::{self, Frame, FrameError, ReplyTo};
+use crate::wire::{self, Frame, FrameError, Head, ReplyTo};
 
 /// Unsent reply bytes at which a connection takes no further request.
 const OUTPUT_MAX: usize = 8 << 20;
@@ -73,7 +73,7 @@ pub struct Connection<S: Service> {
     stream: RefCell<TcpStream>,
     peer: Host,
     shard: Rc<Shard<S>>,
-    replies: RefCell<Replies>,
+    replies: RefCell<Replies<S::Reply>>,
     /// Replies have left, or the connection has been closed.
     moved: Signal,
     is_blocked: Cell<bool>,
@@ -86,10 +86,9 @@ pub struct Connection<S: Service> {
     input_share: Share,
 }
 
-#[derive(Default)]
-struct Replies {
+struct Replies<R> {
     output: Output,
-    waiting: VecDeque<(LogOffset, ReplyTo, Reply)>,
+    waiting: VecDeque<(LogOffset, ReplyTo, R)>,
     /// By ticket.
     held: HashMap<u64, ReplyTo>,
     next_ticket: u64,
@@ -99,12 +98,20 @@ struct Replies {
     promised: usize,
 }
 
+impl<R> Default for Replies<R> {
+    fn default() -> Self {
+        let (output, waiting, held) = Default::default();
+        Self { output, waiting, held, next_ticket: 0, tasks: 0, promised: 0 }
+    }
+}
+
 /// One request, until it is answered: under which name the service knows it, and where the answer goes.
 #[derive(Clone, Copy)]
 struct Asked {
     ticket: u64,
     /// `None` when no answer is wanted.
     to: Option<ReplyTo>,
+    principal: Principal,
 }
 
 /// The time at which a request is handled. Requests of one read that did not wait share it: a clock
@@ -205,9 +212,10 @@ impl<S: Service> Connection<S> {
     }
 
     /// The request in a frame; `None` when there is nothing to carry out.
-    fn decode(self: &Rc<Self>, frame: &Frame) -> Result<Option<(Asked, Request)>, Closed> {
-        let incoming = wire::decode_request_to(S::KIND, frame)?;
-        if incoming.is_reply {
+    fn decode(self: &Rc<Self>, frame: &Frame) -> Result<Option<(Asked, S::Request)>, Closed> {
+        let mut head = Head::of(frame);
+        wire::decode_head(&mut head)?;
+        if head.is_reply() {
             return Ok(None); // This broker has asked nothing of its clients yet.
         }
         let ticket = {
@@ -215,11 +223,16 @@ impl<S: Service> Connection<S> {
             *next += 1;
             *next
         };
-        let asked = Asked { ticket, to: (!incoming.one_way).then_some(incoming.reply_to) };
-        match incoming.request {
-            Ok(request) => Ok(Some((asked, request))),
+        let to = (!head.is_one_way()).then(|| head.reply_to());
+        let principal = self.shard.service.principal(&head, self.peer);
+        let request = principal.and_then(|principal| {
+            let request = wire::decode_command(&mut head)?;
+            Ok((Asked { ticket, to, principal }, request))
+        });
+        match request {
+            Ok(request) => Ok(Some(request)),
             Err(refusal) => {
-                self.reply(asked.to, Answer::refused(refusal));
+                self.reply(to, Answer::refused(refusal));
                 Ok(None)
             }
         }
@@ -230,14 +243,15 @@ impl<S: Service> Connection<S> {
     fn carry_out(
         self: &Rc<Self>,
         asked: Asked,
-        request: &Request,
+        request: &S::Request,
         arrival: Arrival,
     ) -> Option<usize> {
         if let Some(refusal) = self.refuse_late(request, arrival.waited) {
             self.reply(asked.to, Answer::refused(refusal));
             return None;
         }
-        let origin = Origin { connection: self.id, ticket: asked.ticket, host: self.peer };
+        let Asked { ticket, principal, .. } = asked;
+        let origin = Origin { connection: self.id, ticket, host: self.peer, principal };
         match self.shard.service.handle(request, origin, arrival.now) {
             Served::Outcome(Outcome::NoRoom { size }) => return Some(size),
             Served::Outcome(outcome) => self.settle(asked, outcome),
@@ -248,9 +262,8 @@ impl<S: Service> Connection<S> {
 
     /// A produce request that waited for room too long is refused: its client is about to give up,
     /// and storing it then would only make the queue longer.
-    fn refuse_late(&self, request: &Request, waited: Duration) -> Option<Refusal> {
-        let is_produce = matches!(request, Request::Produce(_) | Request::ProduceRecords(_));
-        if !is_produce || waited < BUSY_AFTER {
+    fn refuse_late(&self, request: &S::Request, waited: Duration) -> Option<Refusal> {
+        if waited < BUSY_AFTER || !S::stores(request) {
             return None;
         }
         self.shard.refused_late.set(self.shard.refused_late.get() + 1);
@@ -262,7 +275,7 @@ impl<S: Service> Connection<S> {
         })
     }
 
-    fn settle(self: &Rc<Self>, asked: Asked, outcome: Outcome) {
+    fn settle(self: &Rc<Self>, asked: Asked, outcome: Outcome<S::Reply>) {
         match outcome {
             Outcome::Now(answer) => self.reply(asked.to, answer),
             Outcome::NoRoom { .. } => {
@@ -298,7 +311,7 @@ impl<S: Service> Connection<S> {
         }
     }
 
-    fn settle_safe(self: &Rc<Self>, to: Option<ReplyTo>, mark: LogOffset, reply: Reply) {
+    fn settle_safe(self: &Rc<Self>, to: Option<ReplyTo>, mark: LogOffset, reply: S::Reply) {
         let Some(to) = to else { return };
         // Nothing need move for this answer to become true, and so nothing would send it.
         let reply = match mark <= self.shard.service.safe() {
@@ -313,7 +326,7 @@ impl<S: Service> Connection<S> {
         self.reply(Some(to), Answer { reply, chunks: Vec::new() });
     }
 
-    fn run_control(self: &Rc<Self>, asked: Asked, request: Request) {
+    fn run_control(self: &Rc<Self>, asked: Asked, request: S::Request) {
         let connection = self.clone();
         self.replies.borrow_mut().tasks += 1;
         glommio::spawn_local(async move {
@@ -323,7 +336,7 @@ impl<S: Service> Connection<S> {
         .detach();
     }
 
-    fn task_done(self: &Rc<Self>, asked: Asked, outcome: Outcome) {
+    fn task_done(self: &Rc<Self>, asked: Asked, outcome: Outcome<S::Reply>) {
         self.replies.borrow_mut().tasks -= 1;
         self.settle(asked, outcome);
         self.flush();
@@ -352,28 +365,23 @@ impl<S: Service> Connection<S> {
         if self.output_share.is_scarce() { OUTPUT_SHARE } else { OUTPUT_MAX }
     }
 
-    fn reply(&self, to: Option<ReplyTo>, answer: Answer) {
+    fn reply(&self, to: Option<ReplyTo>, answer: Answer<S::Reply>) {
         let Some(to) = to else { return };
         let chunk_bytes = answer.chunks.iter().map(|chunk| chunk.len()).sum();
-        let reply = match answer.reply {
-            Err(Refusal::UnknownRequest { code: 0 }) => {
-                Err(Refusal::UnknownRequest { code: to.code })
-            }
-            reply => reply,
-        };
         if self.is_closed.get() {
             return;
         }
-        let write = |out: &mut Vec<u8>| wire::encode_reply(out, to, &reply, chunk_bytes);
+        let write = |out: &mut Vec<u8>| wire::encode_reply(out, to, &answer.reply, chunk_bytes);
         let output = &mut self.replies.borrow_mut().output;
         output.push(write, answer.chunks);
         self.output_share.set(output.waiting());
     }
 
     /// Takes the answer of a held pull.
-    pub fn release(self: &Rc<Self>, ticket: u64, outcome: Outcome) {
+    pub fn release(self: &Rc<Self>, ticket: u64, outcome: Outcome<S::Reply>) {
         let to = self.replies.borrow_mut().held.remove(&ticket);
-        self.settle(Asked { ticket, to }, outcome);
+        // The service knows on whose behalf it was asked.
+        self.settle(Asked { ticket, to, principal: Principal::default() }, outcome);
     }
 
     /// Encodes and sends all replies that have become safe. Gives whether some still wait.

@@ -9,10 +9,9 @@ use super::clock;
 use super::service::{Served, Service};
 use super::shard::Shard;
 use crate::broker::{Answer, ColdRead, Origin, Outcome};
-use crate::model::request::BrokerId;
-use crate::model::{LogOffset, Moment, Now, Refusal, Reply, Request};
+use crate::model::nameserver::BrokerId;
+use crate::model::{LogOffset, Moment, NameServerReply, NameServerRequest, Now, Refusal};
 use crate::nameserver::{ConnectionId, Routes};
-use crate::wire::Server;
 
 /// How often leases are looked at (remoting reference, 2.1).
 const EXPIRE_EVERY: Duration = Duration::from_secs(5);
@@ -32,11 +31,11 @@ pub struct NameService {
 impl NameService {
     fn register(
         &self,
-        request: &Request,
+        request: &NameServerRequest,
         broker: &BrokerId,
         connection: ConnectionId,
         now: Moment,
-    ) -> Result<Reply, Refusal> {
+    ) -> Result<NameServerReply, Refusal> {
         let mut routes = self.routes.borrow_mut();
         let before = routes.address_of(broker).map(str::to_owned);
         let reply = routes.handle(request, connection, now)?;
@@ -67,13 +66,14 @@ impl NameService {
 }
 
 impl Service for NameService {
-    const KIND: Server = Server::NameServer;
+    type Request = NameServerRequest;
+    type Reply = NameServerReply;
 
-    fn handle(&self, request: &Request, origin: Origin, now: Now) -> Served {
+    fn handle(&self, request: &NameServerRequest, origin: Origin, now: Now) -> Served<Self::Reply> {
         let now = now.moment;
         let connection = ConnectionId(origin.connection);
         let reply = match request {
-            Request::RegisterBroker(registration) => {
+            NameServerRequest::RegisterBroker(registration) => {
                 self.register(request, &registration.broker, connection, now)
             }
             _ => self.routes.borrow_mut().handle(request, connection, now),
@@ -81,11 +81,11 @@ impl Service for NameService {
         Served::Outcome(Outcome::Now(Answer { reply, chunks: Vec::new() }))
     }
 
-    async fn finish(&self, _read: Box<ColdRead>) -> Outcome {
+    async fn finish(&self, _read: Box<ColdRead>) -> Outcome<Self::Reply> {
         unreachable!("a NameServer has no disk")
     }
 
-    async fn control(&self, _request: Request) -> Answer {
+    async fn control(&self, _request: NameServerRequest) -> Answer<Self::Reply> {
         unreachable!("a NameServer has one shard")
     }
 
@@ -117,7 +117,8 @@ impl Shard<NameService> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::request::{DataVersion, Registration};
+    use crate::model::DataVersion;
+    use crate::model::nameserver::Registration;
 
     #[test]
     fn a_contested_name_is_told_once_an_hour_and_a_thousand_of_them_at_most() {
@@ -144,7 +145,7 @@ mod tests {
                 version: DataVersion::default(),
                 topics: Vec::new(),
             };
-            let request = Request::RegisterBroker(registration);
+            let request = NameServerRequest::RegisterBroker(registration);
             let origin = Origin { connection: port as u64, ..Origin::default() };
             let Served::Outcome(Outcome::Now(answer)) =
                 service.handle(&request, origin, Now::default())

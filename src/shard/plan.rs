@@ -15,9 +15,9 @@ use super::data::DataDirectory;
 use super::error::RunError;
 use crate::broker::BrokerConfig;
 use crate::config::{EngineOptions, FlushMode, PORTS_PER_SHARD, SHARDS_MAX};
+use crate::model::nameserver::{BrokerId, Registration};
 use crate::model::record::Host;
-use crate::model::request::{BrokerId, DataVersion, Registration};
-use crate::model::{Request, ShardId};
+use crate::model::{DataVersion, NameServerRequest, ShardId};
 use crate::nameserver::{ConnectionId, Routes};
 use crate::storage::{Flush, StoreConfig};
 
@@ -125,7 +125,7 @@ pub fn check_names(cluster: &str, name: &str) -> Result<(), RunError> {
         version: DataVersion::default(),
         topics: Vec::new(),
     };
-    let request = Request::RegisterBroker(registration);
+    let request = NameServerRequest::RegisterBroker(registration);
     match Routes::default().handle(&request, ConnectionId(0), clock::moment()) {
         Ok(_) => Ok(()),
         Err(refusal) => Err(RunError::usage(format!(

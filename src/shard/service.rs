@@ -1,23 +1,37 @@
 //! What a connection asks to have requests carried out: a broker's shard or a NameServer.
 
 use crate::broker::{Answer, ColdRead, Origin, Outcome};
-use crate::model::{LogOffset, Now, Request};
-use crate::wire::Server;
+use crate::model::record::Host;
+use crate::model::{LogOffset, Now, Principal, Refusal, Reply};
+use crate::wire::{DecodeRequest, EncodeReply, Head};
 
 /// Two implementations: `shard::broker::BrokerService` and `shard::nameserver::NameService`.
 #[allow(async_fn_in_trait)] // Futures stay on the shard that made them and need not be Send.
 pub trait Service: 'static {
-    /// Requests for servers of another kind are refused before they are read.
-    const KIND: Server;
+    /// Requests that are served; others are refused by their code, before they are read.
+    type Request: DecodeRequest + Clone;
+    type Reply: EncodeReply;
+
+    /// On whose behalf the request with this head comes, sent by `peer`. The only place that decides
+    /// it, and it comes before the fields of the command are read.
+    fn principal(&self, _head: &Head<'_>, _peer: Host) -> Result<Principal, Refusal> {
+        Ok(Principal::Anonymous)
+    }
+
+    /// Whether this request appends a client's messages, so that it is refused rather than kept
+    /// waiting for long.
+    fn stores(_request: &Self::Request) -> bool {
+        false
+    }
 
     /// Carries out a request as far as that is possible without waiting.
-    fn handle(&self, request: &Request, origin: Origin, now: Now) -> Served;
+    fn handle(&self, request: &Self::Request, origin: Origin, now: Now) -> Served<Self::Reply>;
 
     /// Reads what an outcome said must be read, and goes on.
-    async fn finish(&self, read: Box<ColdRead>) -> Outcome;
+    async fn finish(&self, read: Box<ColdRead>) -> Outcome<Self::Reply>;
 
     /// Carries out a request that concerns more than this shard.
-    async fn control(&self, request: Request) -> Answer;
+    async fn control(&self, request: Self::Request) -> Answer<Self::Reply>;
 
     /// Answers with a mark at or below this may be sent.
     fn safe(&self) -> LogOffset;
@@ -32,8 +46,8 @@ pub trait Service: 'static {
 }
 
 /// What became of a request.
-pub enum Served {
-    Outcome(Outcome),
+pub enum Served<R = Reply> {
+    Outcome(Outcome<R>),
     /// To be awaited with [`Service::control`].
     Control,
 }

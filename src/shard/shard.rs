@@ -105,7 +105,7 @@ impl<S: Service> Shard<S> {
     }
 
     /// The log has become safe further on, or never will: replies leave.
-    pub fn release(self: &Rc<Self>, released: Vec<Released>) {
+    pub fn release(self: &Rc<Self>, released: Vec<Released<S::Reply>>) {
         for Released { origin, outcome } in released {
             let connection = self.connections.borrow().get(&origin.connection).cloned();
             if let Some(connection) = connection {
@@ -123,7 +123,7 @@ impl<S: Service> Shard<S> {
         self.progress();
     }
 
-    pub async fn finish(&self, read: Box<ColdRead>) -> Outcome {
+    pub async fn finish(&self, read: Box<ColdRead>) -> Outcome<S::Reply> {
         self.service.finish(read).await
     }
 

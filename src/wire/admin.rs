@@ -7,8 +7,10 @@ use crate::model::reply::QueueStats;
 use crate::model::request::QueueOf;
 use crate::model::{QueueId, QueueOffset, Refusal, Request, Timestamp, TopicConfig, TopicName};
 use crate::wire::body::{self, BodyError};
-use crate::wire::header::{FieldWriter, Fields};
-use crate::wire::json::{self, Reader};
+use crate::wire::header::fields::FieldWriter;
+use crate::wire::header::head::Fields;
+use crate::wire::json::read::Reader;
+use crate::wire::json::write as json;
 
 /// UPDATE_AND_CREATE_TOPIC.
 pub fn decode_update_topic(fields: &mut Fields<'_>, _: &Bytes) -> Result<Request, Refusal> {

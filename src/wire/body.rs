@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use crate::model::{NameError, Refusal, excerpt};
-use crate::wire::json::{JsonError, Reader};
+use crate::wire::json::read::{JsonError, Reader};
 
 /// Characters of a wrong value that are shown.
 const SHOWN_MAX: usize = 40;

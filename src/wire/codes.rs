@@ -1,69 +1,47 @@
 //! Numbers of the protocol: request codes, response codes, and which refusal is which code.
 
-use bytes::Bytes;
-
-use crate::model::{Refusal, Request, excerpt};
-use crate::wire::header::Fields;
-use crate::wire::{admin, group, message, route};
-
-/// Turns the named fields and the body of a request into what it asks for.
-pub type Decode = fn(&mut Fields<'_>, &Bytes) -> Result<Request, Refusal>;
-
-/// Which kind of server serves a request.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Server {
-    Broker,
-    NameServer,
-}
+use crate::model::reply::PullStatus;
+use crate::model::{Refusal, excerpt};
 
 /// A request of the protocol.
 #[derive(Clone, Copy, Debug)]
 pub struct Command {
     pub code: i32,
     pub name: &'static str,
-    /// By whom, and how it is read. `None`: known by name, not served.
-    pub served: Option<(Server, Decode)>,
 }
 
-/// The command with this code, served or not.
+/// The command with this code, whether anybody here serves it or not.
 pub fn command(code: i32) -> Option<&'static Command> {
-    request::TABLE
-        .binary_search_by_key(&code, |command| command.code)
-        .ok()
-        .map(|at| &request::TABLE[at])
+    let table = request::TABLE;
+    table.binary_search_by_key(&code, |command| command.code).ok().map(|at| &table[at])
 }
 
-/// Request codes (remoting reference, appendix A), sorted. A line with an arrow is served, by whom it names.
+/// Request codes (remoting reference, appendix A), sorted. Who serves which is written in [`broker`],
+/// [`nameserver`] and [`client`].
+///
+/// [`broker`]: crate::wire::broker
+/// [`nameserver`]: crate::wire::nameserver
+/// [`client`]: crate::wire::client
 pub mod request {
-    use super::{Command, Server, admin, group, message, route};
-
-    macro_rules! served {
-        () => {
-            None
-        };
-        ($server:ident $decode:path) => {
-            Some((Server::$server, $decode))
-        };
-    }
+    use super::Command;
 
     macro_rules! commands {
-        ($($name:ident = $code:literal $(=> $server:ident($decode:path))?;)*) => {
+        ($($name:ident = $code:literal;)*) => {
             $(pub const $name: i32 = $code;)*
 
-            pub const TABLE: &[Command] = &[
-                $(Command { code: $code, name: stringify!($name), served: served!($($server $decode)?) },)*
-            ];
+            pub const TABLE: &[Command] =
+                &[$(Command { code: $code, name: stringify!($name) },)*];
         };
     }
 
     commands! {
-        SEND_MESSAGE = 10 => Broker(message::decode_send);
-        PULL_MESSAGE = 11 => Broker(message::decode_pull);
-        QUERY_MESSAGE = 12 => Broker(message::decode_query);
+        SEND_MESSAGE = 10;
+        PULL_MESSAGE = 11;
+        QUERY_MESSAGE = 12;
         QUERY_BROKER_OFFSET = 13;
-        QUERY_CONSUMER_OFFSET = 14 => Broker(message::decode_committed_offset);
-        UPDATE_CONSUMER_OFFSET = 15 => Broker(message::decode_commit_offset);
-        UPDATE_AND_CREATE_TOPIC = 17 => Broker(admin::decode_update_topic);
+        QUERY_CONSUMER_OFFSET = 14;
+        UPDATE_CONSUMER_OFFSET = 15;
+        UPDATE_AND_CREATE_TOPIC = 17;
         UPDATE_AND_CREATE_TOPIC_LIST = 18;
         GET_ALL_TOPIC_CONFIG = 21;
         GET_TOPIC_CONFIG_LIST = 22;
@@ -71,17 +49,17 @@ pub mod request {
         UPDATE_BROKER_CONFIG = 25;
         GET_BROKER_CONFIG = 26;
         TRIGGER_DELETE_FILES = 27;
-        GET_BROKER_RUNTIME_INFO = 28 => Broker(admin::decode_runtime_info);
-        SEARCH_OFFSET_BY_TIMESTAMP = 29 => Broker(message::decode_offset_by_time);
-        GET_MAX_OFFSET = 30 => Broker(message::decode_max_offset);
-        GET_MIN_OFFSET = 31 => Broker(message::decode_min_offset);
-        GET_EARLIEST_MSG_STORETIME = 32 => Broker(message::decode_earliest_store_time);
-        VIEW_MESSAGE_BY_ID = 33 => Broker(message::decode_message_by_offset);
-        HEART_BEAT = 34 => Broker(group::decode_heartbeat);
-        UNREGISTER_CLIENT = 35 => Broker(group::decode_unregister);
+        GET_BROKER_RUNTIME_INFO = 28;
+        SEARCH_OFFSET_BY_TIMESTAMP = 29;
+        GET_MAX_OFFSET = 30;
+        GET_MIN_OFFSET = 31;
+        GET_EARLIEST_MSG_STORETIME = 32;
+        VIEW_MESSAGE_BY_ID = 33;
+        HEART_BEAT = 34;
+        UNREGISTER_CLIENT = 35;
         CONSUMER_SEND_MSG_BACK = 36;
         END_TRANSACTION = 37;
-        GET_CONSUMER_LIST_BY_GROUP = 38 => Broker(group::decode_members);
+        GET_CONSUMER_LIST_BY_GROUP = 38;
         CHECK_TRANSACTION_STATE = 39;
         NOTIFY_CONSUMER_IDS_CHANGED = 40;
         LOCK_BATCH_MQ = 41;
@@ -99,21 +77,21 @@ pub mod request {
         PUT_KV_CONFIG = 100;
         GET_KV_CONFIG = 101;
         DELETE_KV_CONFIG = 102;
-        REGISTER_BROKER = 103 => NameServer(route::decode_register_broker);
-        UNREGISTER_BROKER = 104 => NameServer(route::decode_unregister_broker);
-        GET_ROUTEINFO_BY_TOPIC = 105 => NameServer(route::decode_route);
-        GET_BROKER_CLUSTER_INFO = 106 => NameServer(route::decode_cluster_info);
+        REGISTER_BROKER = 103;
+        UNREGISTER_BROKER = 104;
+        GET_ROUTEINFO_BY_TOPIC = 105;
+        GET_BROKER_CLUSTER_INFO = 106;
         UPDATE_AND_CREATE_SUBSCRIPTIONGROUP = 200;
         GET_ALL_SUBSCRIPTIONGROUP_CONFIG = 201;
-        GET_TOPIC_STATS_INFO = 202 => Broker(admin::decode_topic_stats);
+        GET_TOPIC_STATS_INFO = 202;
         GET_CONSUMER_CONNECTION_LIST = 203;
         GET_PRODUCER_CONNECTION_LIST = 204;
         WIPE_WRITE_PERM_OF_BROKER = 205;
-        GET_ALL_TOPIC_LIST_FROM_NAMESERVER = 206 => NameServer(route::decode_topic_list);
+        GET_ALL_TOPIC_LIST_FROM_NAMESERVER = 206;
         DELETE_SUBSCRIPTIONGROUP = 207;
         GET_CONSUME_STATS = 208;
-        DELETE_TOPIC_IN_BROKER = 215 => Broker(admin::decode_delete_topic);
-        DELETE_TOPIC_IN_NAMESRV = 216 => NameServer(route::decode_delete_topic_route);
+        DELETE_TOPIC_IN_BROKER = 215;
+        DELETE_TOPIC_IN_NAMESRV = 216;
         REGISTER_TOPIC_IN_NAMESRV = 217;
         GET_KVLIST_BY_NAMESPACE = 219;
         RESET_CONSUMER_CLIENT_OFFSET = 220;
@@ -132,7 +110,7 @@ pub mod request {
         GET_CONSUMER_RUNNING_INFO = 307;
         QUERY_CORRECTION_OFFSET = 308;
         CONSUME_MESSAGE_DIRECTLY = 309;
-        SEND_MESSAGE_V2 = 310 => Broker(message::decode_send_v2);
+        SEND_MESSAGE_V2 = 310;
         GET_UNIT_TOPIC_LIST = 311;
         GET_HAS_UNIT_SUB_TOPIC_LIST = 312;
         GET_HAS_UNIT_SUB_UNUNIT_TOPIC_LIST = 313;
@@ -142,9 +120,9 @@ pub mod request {
         GET_BROKER_CONSUME_STATS = 317;
         UPDATE_NAMESRV_CONFIG = 318;
         GET_NAMESRV_CONFIG = 319;
-        SEND_BATCH_MESSAGE = 320 => Broker(message::decode_send_v2);
+        SEND_BATCH_MESSAGE = 320;
         QUERY_CONSUME_QUEUE = 321;
-        QUERY_DATA_VERSION = 322 => NameServer(route::decode_query_data_version);
+        QUERY_DATA_VERSION = 322;
         RESUME_CHECK_HALF_MESSAGE = 323;
         SEND_REPLY_MESSAGE = 324;
         SEND_REPLY_MESSAGE_V2 = 325;
@@ -157,7 +135,7 @@ pub mod request {
         GET_TOPIC_CONFIG = 351;
         GET_SUBSCRIPTIONGROUP_CONFIG = 352;
         UPDATE_AND_GET_GROUP_FORBIDDEN = 353;
-        LITE_PULL_MESSAGE = 361 => Broker(message::decode_pull);
+        LITE_PULL_MESSAGE = 361;
         RECALL_MESSAGE = 370;
         QUERY_ASSIGNMENT = 400;
         SET_MESSAGE_REQUEST_MODE = 401;
@@ -166,7 +144,7 @@ pub mod request {
         GET_BROKER_MEMBER_GROUP = 901;
         ADD_BROKER = 902;
         REMOVE_BROKER = 903;
-        BROKER_HEARTBEAT = 904 => NameServer(route::decode_broker_heartbeat);
+        BROKER_HEARTBEAT = 904;
         NOTIFY_MIN_BROKER_ID_CHANGE = 905;
         EXCHANGE_BROKER_HA_INFO = 906;
         GET_BROKER_HA_STATUS = 907;
@@ -230,6 +208,23 @@ pub mod response {
     pub const SUBSCRIPTION_NOT_EXIST: i32 = 24;
     pub const SUBSCRIPTION_NOT_LATEST: i32 = 25;
     pub const INVALID_PARAMETER: i32 = 29;
+}
+
+/// Code and status word of a pull's answer (remoting reference, 5.3).
+pub const PULL_STATUSES: [(PullStatus, i32, &str); 4] = [
+    (PullStatus::Found, response::SUCCESS, "FOUND"),
+    (PullStatus::NothingNew, response::PULL_NOT_FOUND, "OFFSET_OVERFLOW_ONE"),
+    (PullStatus::NothingMatched, response::PULL_RETRY_IMMEDIATELY, "NO_MATCHED_MESSAGE"),
+    (PullStatus::OffsetMoved, response::PULL_OFFSET_MOVED, "OFFSET_MOVED"),
+];
+
+pub fn pull_code(status: PullStatus) -> (i32, &'static str) {
+    let row = PULL_STATUSES.iter().find(|row| row.0 == status).expect("every status has a row");
+    (row.1, row.2)
+}
+
+pub fn pull_status(code: i32) -> Option<PullStatus> {
+    PULL_STATUSES.iter().find(|row| row.1 == code).map(|row| row.0)
 }
 
 /// The code of a refusal. No wildcard arm: a new refusal does not compile until someone has chosen

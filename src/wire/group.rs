@@ -9,8 +9,10 @@ use crate::model::request::{
 };
 use crate::model::{ClientId, GroupName, Refusal, Request, TopicName};
 use crate::wire::body::{self, BodyError, Budget};
-use crate::wire::header::{FieldWriter, Fields};
-use crate::wire::json::{self, Object, Reader};
+use crate::wire::header::fields::FieldWriter;
+use crate::wire::header::head::Fields;
+use crate::wire::json::read::Reader;
+use crate::wire::json::write::{self as json, Object};
 use crate::wire::message::{FILTER_ALL, FILTER_KIND_DEFAULT};
 
 /// Named field of a heartbeat's answer that tells that this server speaks the fixed header.

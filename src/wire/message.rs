@@ -8,11 +8,11 @@ use bytes::Bytes;
 use bytestring::ByteString;
 
 use crate::model::record::Host;
-use crate::model::reply::{Produced, PullStatus, Pulled};
+use crate::model::reply::{Produced, Pulled};
 use crate::model::request::{Boundary, Expression, Produce, Pull, QueueOf};
 use crate::model::{GroupName, LogOffset, QueueId, Refusal, Request, Timestamp, TopicName};
-use crate::wire::codes::response;
-use crate::wire::header::{FieldWriter, Fields, Header, missing, number};
+use crate::wire::header::fields::FieldWriter;
+use crate::wire::header::head::{Fields, Header, missing, number};
 
 /// Commit `commitOffset` on the way.
 const PULL_COMMIT: i32 = 1;
@@ -256,23 +256,6 @@ pub fn encode_pulled(fields: &mut FieldWriter<'_>, pulled: &Pulled) {
     fields.number("minOffset", pulled.min_offset.0);
     fields.number("nextBeginOffset", pulled.next_offset.0);
     fields.number("suggestWhichBrokerId", 0);
-}
-
-/// Code and status word of a pull's answer (remoting reference, 5.3).
-pub const PULL_STATUSES: [(PullStatus, i32, &str); 4] = [
-    (PullStatus::Found, response::SUCCESS, "FOUND"),
-    (PullStatus::NothingNew, response::PULL_NOT_FOUND, "OFFSET_OVERFLOW_ONE"),
-    (PullStatus::NothingMatched, response::PULL_RETRY_IMMEDIATELY, "NO_MATCHED_MESSAGE"),
-    (PullStatus::OffsetMoved, response::PULL_OFFSET_MOVED, "OFFSET_MOVED"),
-];
-
-pub fn pull_code(status: PullStatus) -> (i32, &'static str) {
-    let row = PULL_STATUSES.iter().find(|row| row.0 == status).expect("every status has a row");
-    (row.1, row.2)
-}
-
-pub fn pull_status(code: i32) -> Option<PullStatus> {
-    PULL_STATUSES.iter().find(|row| row.1 == code).map(|row| row.0)
 }
 
 /// Topic and number of a queue, as all that concern one queue carry them.

@@ -1,14 +1,14 @@
 //! Bytes to requests and replies to bytes: one frame, three header encodings.
 //!
 //! ```text
-//!   next_frame ─▶ decode_request ─▶ Request ─▶ (somebody) ─▶ Reply or Refusal ─▶ encode_reply
-//!   encode_request ─▶ (a server) ─▶ next_frame ─▶ decode_reply ─▶ Response        (a client)
+//!   next_frame ─▶ decode_head ─▶ decode_command ─▶ Request ─▶ (a server) ─▶ Reply ─▶ encode_reply
+//!   encode_request ─▶ (a server) ─▶ next_frame ─▶ decode_reply ─▶ Response           (a client)
 //! ```
 //!
-//! Start here, then [`codes`]: its table names every command and the function that reads it.
-//! [`message`], [`group`], [`route`], [`admin`] and [`registration`] hold the commands, a function
-//! each way; [`header`] the encodings; [`json`] the dialect of headers and bodies. `docs/wire.md`
-//! draws it all.
+//! Start here, then `broker` and `nameserver`: their tables name every command that such a server
+//! serves and the function that reads it. [`message`], [`group`], [`route`], [`admin`] and
+//! [`registration`] hold the commands, a function each way; [`codes`] the numbers; [`header`] the
+//! encodings; [`json`] the dialect of headers and bodies. `docs/wire.md` draws it all.
 //!
 //! What holds at all times:
 //! - Everything is a pure function of bytes. No order, no routing, no time, no sockets.
@@ -18,12 +18,14 @@
 
 pub mod admin;
 pub mod body;
+mod broker;
 pub mod codes;
 pub mod frame;
 pub mod group;
 pub mod header;
 pub mod json;
 pub mod message;
+mod nameserver;
 pub mod records;
 pub mod registration;
 mod reply;
@@ -33,11 +35,13 @@ pub mod route;
 #[cfg(test)]
 mod tests;
 
-pub use codes::Server;
 pub use frame::{FRAME_SIZE_MAX, Frame, FrameError, HeaderEncoding, next_frame, next_frame_of};
+pub use header::decode_head;
+pub use header::head::{Head, ReplyTo};
 pub use records::{BatchFull, RecordBatch};
-pub use reply::encode_reply;
+pub use reply::{EncodeReply, encode_reply};
 pub use request::{
-    EncodeError, Incoming, ReplyTo, decode_request, decode_request_to, encode_request,
+    DecodeRequest, EncodeError, EncodeRequest, Incoming, decode_command, decode_request,
+    encode_request,
 };
 pub use response::{ReplyError, Response, Stored, decode_reply};

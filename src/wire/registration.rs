@@ -13,12 +13,15 @@ use zerocopy::byteorder::big_endian::I32;
 
 use crate::model::ids::TOPIC_NAME_SIZE_MAX;
 use crate::model::record::body_checksum;
-use crate::model::request::{DataVersion, Registration};
+
+use crate::model::nameserver::Registration;
 use crate::model::topic::{PERM_READ, PERM_WRITE, REGISTERED_TOPICS_MAX};
-use crate::model::{Refusal, Request, TopicConfig, TopicName, excerpt};
+use crate::model::{DataVersion, NameServerRequest, Refusal, TopicConfig, TopicName, excerpt};
 use crate::wire::body::{self, BodyError, Budget};
-use crate::wire::header::{FieldWriter, Fields};
-use crate::wire::json::{self, Object, Reader};
+use crate::wire::header::fields::FieldWriter;
+use crate::wire::header::head::Fields;
+use crate::wire::json::read::Reader;
+use crate::wire::json::write::{self as json, Object};
 use crate::wire::route::{decode_broker, encode_broker, read_data_version, write_data_version};
 
 /// Largest text in a compressed body: a topic with its attributes, or a data version. Stock brokers
@@ -31,7 +34,10 @@ const INFLATED_SIZE_MAX: u64 = (REGISTERED_TOPICS_MAX * 2 * TOPIC_NAME_SIZE_MAX)
 const SHOWN_MAX: usize = 200;
 
 /// REGISTER_BROKER.
-pub fn decode_register_broker(fields: &mut Fields<'_>, body: &Bytes) -> Result<Request, Refusal> {
+pub fn decode_register_broker(
+    fields: &mut Fields<'_>,
+    body: &Bytes,
+) -> Result<NameServerRequest, Refusal> {
     let lease_ms: Option<i64> = fields.optional_number("heartbeatTimeoutMillis")?;
     let checksum: u32 = fields.optional_number("bodyCrc32")?.unwrap_or(0);
     if checksum != 0 && checksum != body_checksum(body) {
@@ -42,7 +48,7 @@ pub fn decode_register_broker(fields: &mut Fields<'_>, body: &Bytes) -> Result<R
         _ if body.is_empty() => Default::default(),
         _ => body::read("REGISTER_BROKER", body, read_topics)?,
     };
-    Ok(Request::RegisterBroker(Registration {
+    Ok(NameServerRequest::RegisterBroker(Registration {
         broker: decode_broker(fields)?,
         ha_address: fields.optional("haServerAddr").map(String::from).unwrap_or_default(),
         lease_ms: lease_ms.and_then(|ms| u64::try_from(ms).ok()),
@@ -231,7 +237,7 @@ mod tests {
     use flate2::write::ZlibEncoder;
 
     use super::*;
-    use crate::wire::tests::{Named, both, request};
+    use crate::wire::tests::{Named, asked, both};
 
     const FIELDS: Named<'static> = &[
         ("brokerName", "b"),
@@ -246,9 +252,9 @@ mod tests {
         TopicConfig { perm, ..TopicConfig::new(TopicName::new(name).unwrap(), queue_count) }
     }
 
-    fn expected(topics: Vec<TopicConfig>) -> Result<Request, Refusal> {
-        Ok(Request::RegisterBroker(Registration {
-            broker: crate::model::request::BrokerId {
+    fn expected(topics: Vec<TopicConfig>) -> Result<NameServerRequest, Refusal> {
+        Ok(NameServerRequest::RegisterBroker(Registration {
+            broker: crate::model::nameserver::BrokerId {
                 cluster: "c".into(),
                 name: "b".into(),
                 address: "10.0.0.1:10911".into(),
@@ -261,9 +267,9 @@ mod tests {
         }))
     }
 
-    fn check(more: Named<'_>, body: &[u8], expected: &Result<Request, Refusal>) {
+    fn check(more: Named<'_>, body: &[u8], expected: &Result<NameServerRequest, Refusal>) {
         for frame in both(103, &[FIELDS, more].concat(), body) {
-            assert_eq!(request(&frame), *expected, "{:?}", frame.encoding);
+            assert_eq!(asked(&frame), *expected, "{:?}", frame.encoding);
         }
     }
 
@@ -339,7 +345,9 @@ mod tests {
             check(&[("compressed", "true")], &body, &Err(refusal));
         }
         let frame = &both(103, &[FIELDS, &[("compressed", "true")]].concat(), b"no zlib")[0];
-        let Err(Refusal::Malformed(what)) = request(frame) else { panic!("not refused") };
+        let Err(Refusal::Malformed(what)) = asked::<NameServerRequest>(frame) else {
+            panic!("not refused")
+        };
         assert!(what.contains("no zlib"), "{what}");
     }
 
@@ -375,7 +383,7 @@ mod tests {
         };
         check(&[], json(REGISTERED_TOPICS_MAX + 1).as_bytes(), &Err(too_many()));
         for frame in both(103, FIELDS, json(REGISTERED_TOPICS_MAX).as_bytes()) {
-            let Ok(Request::RegisterBroker(registration)) = request(&frame) else {
+            let Ok(NameServerRequest::RegisterBroker(registration)) = asked(&frame) else {
                 panic!("not taken")
             };
             assert_eq!(registration.topics.len(), REGISTERED_TOPICS_MAX);
@@ -395,7 +403,9 @@ mod tests {
         parts.extend(lines.iter().map(String::as_str));
         let body = compressed(&sized(&parts, 1, REGISTERED_TOPICS_MAX as i32));
         let frame = &both(103, &[FIELDS, &[("compressed", "true")]].concat(), &body)[0];
-        let Ok(Request::RegisterBroker(registration)) = request(frame) else { panic!("not taken") };
+        let Ok(NameServerRequest::RegisterBroker(registration)) = asked(frame) else {
+            panic!("not taken")
+        };
         assert!(registration.topics.iter().map(|topic| topic.name.as_str()).eq(&names));
     }
 }

@@ -1,93 +1,79 @@
-//! Requests: reading them as a server, writing them as a client.
+//! Requests of every kind: reading them in steps as whoever serves them, writing them as whoever asks.
+//!
+//! ```text
+//!   Head::of(frame), decode_head   who writes, in what form, and the code
+//!   (the server)                   on whose behalf: `model::Principal`
+//!   decode_command                 the command's own fields and body
+//! ```
 
-use crate::model::request::Pull;
-use crate::model::{Refusal, Request};
-use crate::wire::codes;
-use crate::wire::codes::Server;
-use crate::wire::codes::request::*;
+use bytes::Bytes;
+
+use crate::model::refusal::Refusal;
 use crate::wire::frame::{FRAME_SIZE_MAX, Frame, FrameError, HeaderEncoding};
-use crate::wire::header::{
-    self, FLAG_ONE_WAY, FLAG_REPLY, FieldWriter, Head, Language, NewHead, fixed,
-};
-use crate::wire::{admin, group, message, registration, route};
+use crate::wire::header::fields::{FieldWriter, NewHead};
+use crate::wire::header::head::{FLAG_ONE_WAY, Fields, Head, Language, ReplyTo};
+use crate::wire::header::{self, decode_head};
 
-/// What a frame turned out to be.
-#[derive(Clone, Debug)]
-pub struct Incoming {
-    pub reply_to: ReplyTo,
-    /// Nobody waits for an answer, and none may be sent.
-    pub one_way: bool,
-    /// This is the answer to something we asked; `request` means nothing.
-    pub is_reply: bool,
-    /// Version of the sender (remoting reference, 1.6).
-    pub version: i32,
-    pub request: Result<Request, Refusal>,
-}
+/// Requests that one kind of peer serves.
+pub trait DecodeRequest: Sized {
+    /// Codes of these requests.
+    const SERVED: &'static [i32];
 
-/// What an answer needs to know of its request.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ReplyTo {
-    pub encoding: HeaderEncoding,
-    /// Request code; the kind of a fixed header.
-    pub code: i32,
-    pub opaque: i32,
-    pub version: i32,
-}
+    /// Reads request `code` from its named fields and its body. A code that is not served is refused
+    /// before fields and body, which may be long and compressed, are looked at.
+    fn decode(code: i32, fields: &mut Fields<'_>, body: &Bytes) -> Result<Self, Refusal>;
 
-/// Reads a request to a server of any kind. An error means that not even its header can be read,
-/// and the connection must be closed; everything else can be answered.
-pub fn decode_request(frame: &Frame) -> Result<Incoming, FrameError> {
-    decode(frame, |_| true)
-}
-
-/// Reads a request to a server of kind `server`. What such a server does not serve is refused by
-/// its code: its fields and its body, which may be long and compressed, are not looked at.
-pub fn decode_request_to(server: Server, frame: &Frame) -> Result<Incoming, FrameError> {
-    decode(frame, |kind| kind == server)
-}
-
-fn decode(frame: &Frame, is_served: impl Fn(Server) -> bool) -> Result<Incoming, FrameError> {
-    if frame.encoding == HeaderEncoding::Fixed {
-        let mut incoming = decode_fixed(frame)?;
-        if !is_served(Server::Broker) {
-            let code = incoming.reply_to.code;
-            incoming.request = Err(Refusal::UnknownRequest { code });
-        }
-        return Ok(incoming);
+    /// Reads a request with the fixed header; `kind` is its code.
+    fn decode_fixed(kind: i32, _frame: &Frame) -> Result<Self, Refusal> {
+        Err(Refusal::UnknownRequest { code: kind })
     }
-    let mut head = Head::of(frame);
-    head.read(frame)?;
-    let Head { code, version, opaque, flag, .. } = head;
-    let request = match codes::command(code).and_then(|command| command.served) {
-        Some((server, decode)) if flag & FLAG_REPLY == 0 && is_served(server) => {
-            decode(&mut head.fields, &frame.body)
-        }
-        _ => Err(Refusal::UnknownRequest { code }),
-    };
-    Ok(Incoming {
-        reply_to: ReplyTo { encoding: frame.encoding, code, opaque, version },
-        one_way: flag & FLAG_ONE_WAY != 0,
-        is_reply: flag & FLAG_REPLY != 0,
-        version,
-        request,
-    })
 }
 
-fn decode_fixed(frame: &Frame) -> Result<Incoming, FrameError> {
-    let fixed::Decoded { start, request } = fixed::decode_request(frame)?;
-    let version = i32::from(start.version);
-    Ok(Incoming {
-        reply_to: ReplyTo {
-            encoding: HeaderEncoding::Fixed,
-            code: i32::from(start.kind),
-            opaque: start.opaque.get(),
-            version,
-        },
-        one_way: start.code_or_flags.get() & fixed::FLAG_ONE_WAY != 0,
-        is_reply: start.kind & fixed::KIND_REPLY != 0,
-        version,
-        request,
-    })
+/// The table of requests that a peer serves, inside its `impl DecodeRequest`: code, function.
+macro_rules! served {
+    ($($code:ident => $decode:path;)*) => {
+        const SERVED: &'static [i32] = &[$($code,)*];
+
+        fn decode(code: i32, fields: &mut Fields<'_>, body: &Bytes) -> Result<Self, Refusal> {
+            match code {
+                $($code => $decode(fields, body),)*
+                code => Err(Refusal::UnknownRequest { code }),
+            }
+        }
+    };
+}
+pub(super) use served;
+
+/// Reads what the request with this head, which has been read, asks for.
+#[inline]
+pub fn decode_command<R: DecodeRequest>(head: &mut Head<'_>) -> Result<R, Refusal> {
+    match head.frame.encoding {
+        HeaderEncoding::Fixed => R::decode_fixed(head.code, head.frame),
+        HeaderEncoding::Json | HeaderEncoding::Binary => {
+            R::decode(head.code, &mut head.fields, &head.frame.body)
+        }
+    }
+}
+
+/// A request and where its reply goes.
+#[derive(Clone, Debug)]
+pub struct Incoming<R> {
+    pub reply_to: ReplyTo,
+    /// The sender expects no reply, and none may be sent.
+    pub one_way: bool,
+    pub request: Result<R, Refusal>,
+}
+
+/// All steps in one, for a server that serves everybody alike. A reply is refused like a request
+/// that is not served. An error means that the connection must be closed.
+pub fn decode_request<R: DecodeRequest>(frame: &Frame) -> Result<Incoming<R>, FrameError> {
+    let mut head = Head::of(frame);
+    decode_head(&mut head)?;
+    let request = match head.is_reply() {
+        true => Err(Refusal::UnknownRequest { code: head.code }),
+        false => decode_command(&mut head),
+    };
+    Ok(Incoming { reply_to: head.reply_to(), one_way: head.is_one_way(), request })
 }
 
 /// Why a request cannot be written.
@@ -99,21 +85,23 @@ pub enum EncodeError {
     TooLarge { size: usize },
 }
 
-/// Appends a request. `out` is as before when there is an error.
+/// A request that can be written.
+pub trait EncodeRequest {
+    /// Writes it to where `to` says; false when it has no form in that encoding.
+    fn encode(&self, to: NewRequest<'_>) -> bool;
+}
+
+/// Appends a request of a client. `out` is as before when there is an error.
 pub fn encode_request(
     out: &mut Vec<u8>,
     encoding: HeaderEncoding,
     opaque: i32,
     one_way: bool,
-    request: &Request,
+    request: &impl EncodeRequest,
 ) -> Result<(), EncodeError> {
     let start = out.len();
-    let is_written = match encoding {
-        HeaderEncoding::Fixed => encode_fixed(out, opaque, one_way, request),
-        HeaderEncoding::Json | HeaderEncoding::Binary => {
-            encode_named(Outgoing { out, encoding, opaque, one_way }, request)
-        }
-    };
+    let language = Language::Other;
+    let is_written = request.encode(NewRequest { out, encoding, language, opaque, one_way });
     let size = out.len() - start;
     if !is_written {
         return Err(EncodeError::NoForm { encoding });
@@ -125,38 +113,23 @@ pub fn encode_request(
     Ok(())
 }
 
-/// The fixed header has no place for a group, a commit or a filter, and nobody fetches without
-/// waiting for an answer.
-fn encode_fixed(out: &mut Vec<u8>, opaque: i32, one_way: bool, request: &Request) -> bool {
-    match request {
-        Request::ProduceRecords(batch) => fixed::encode_produce(out, opaque, one_way, batch),
-        Request::Pull(Pull { group: None, commit: None, subscription: None, .. }) if one_way => {
-            return false;
-        }
-        Request::Pull(pull @ Pull { group: None, commit: None, subscription: None, .. }) => {
-            fixed::encode_fetch(out, opaque, pull);
-        }
-        _ => return false,
-    }
-    true
+/// A request about to be written.
+pub struct NewRequest<'a> {
+    pub out: &'a mut Vec<u8>,
+    pub encoding: HeaderEncoding,
+    pub language: Language,
+    pub opaque: i32,
+    pub one_way: bool,
 }
 
-/// A request about to be written with RocketMQ's header.
-struct Outgoing<'a> {
-    out: &'a mut Vec<u8>,
-    encoding: HeaderEncoding,
-    opaque: i32,
-    one_way: bool,
-}
-
-impl Outgoing<'_> {
-    /// Writes a request whose named fields are all there is.
-    fn fields(self, code: i32, fields: impl FnOnce(&mut FieldWriter<'_>)) {
+impl NewRequest<'_> {
+    /// Writes a request whose named fields are all there is, with RocketMQ's header.
+    pub fn fields(self, code: i32, fields: impl FnOnce(&mut FieldWriter<'_>)) {
         self.whole(code, fields, |_| {});
     }
 
-    /// Writes a request with a body.
-    fn whole(
+    /// Writes a request with a body, with RocketMQ's header.
+    pub fn whole(
         self,
         code: i32,
         fields: impl FnOnce(&mut FieldWriter<'_>),
@@ -164,71 +137,11 @@ impl Outgoing<'_> {
     ) {
         let head = NewHead {
             code,
-            language: Language::Other,
+            language: self.language,
             opaque: self.opaque,
             flag: i32::from(self.one_way) * FLAG_ONE_WAY,
             remark: None,
         };
         header::write(self.out, self.encoding, head, fields, body, 0);
     }
-}
-
-/// Writes `request` with named fields; false when it has no such form.
-#[rustfmt::skip] // A table: request, code, fields, body.
-fn encode_named(to: Outgoing<'_>, request: &Request) -> bool {
-    match request {
-        Request::Produce(produce) => {
-            let code = if produce.is_batch { SEND_BATCH_MESSAGE } else { SEND_MESSAGE_V2 };
-            to.whole(code, |f| message::encode_send(f, produce), |out| out.extend_from_slice(&produce.body));
-        }
-        Request::ProduceRecords(_) | Request::Pull(Pull { group: None, .. }) => return false,
-        Request::Pull(pull @ Pull { group: Some(group), .. }) => to.fields(PULL_MESSAGE, |f| message::encode_pull(f, pull, group)),
-        Request::MaxOffset(queue) => to.fields(GET_MAX_OFFSET, |f| message::encode_queue(f, queue)),
-        Request::MinOffset(queue) => to.fields(GET_MIN_OFFSET, |f| message::encode_queue(f, queue)),
-        Request::OffsetByTime { queue, at, boundary } => {
-            to.fields(SEARCH_OFFSET_BY_TIMESTAMP, |f| message::encode_offset_by_time(f, queue, *at, *boundary));
-        }
-        Request::EarliestStoreTime(queue) => to.fields(GET_EARLIEST_MSG_STORETIME, |f| message::encode_queue(f, queue)),
-        Request::CommittedOffset { group, queue, zero_if_missing } => {
-            to.fields(QUERY_CONSUMER_OFFSET, |f| message::encode_committed_offset(f, group, queue, *zero_if_missing));
-        }
-        Request::CommitOffset { group, queue, offset } => {
-            to.fields(UPDATE_CONSUMER_OFFSET, |f| message::encode_commit_offset(f, group, queue, *offset));
-        }
-        Request::Heartbeat(heartbeat) => to.whole(HEART_BEAT, |_| {}, |out| group::write_heartbeat(out, heartbeat)),
-        Request::Unregister { client, producer, consumer } => {
-            to.fields(UNREGISTER_CLIENT, |f| group::encode_unregister(f, client, producer.as_ref(), consumer.as_ref()));
-        }
-        Request::GroupMembers { group } => to.fields(GET_CONSUMER_LIST_BY_GROUP, |f| f.text("consumerGroup", group.as_str())),
-        Request::MessageByOffset { offset } => to.fields(VIEW_MESSAGE_BY_ID, |f| f.number("offset", offset.0)),
-        Request::QueryMessages { topic, key, count_max } => {
-            to.fields(QUERY_MESSAGE, |f| message::encode_query(f, topic, key, *count_max));
-        }
-        Request::UpdateTopic(topic) => to.fields(UPDATE_AND_CREATE_TOPIC, |f| admin::encode_update_topic(f, topic)),
-        Request::DeleteTopic { topic } => to.fields(DELETE_TOPIC_IN_BROKER, |f| f.text("topic", topic.as_str())),
-        Request::TopicStats { topic } => to.fields(GET_TOPIC_STATS_INFO, |f| f.text("topic", topic.as_str())),
-        Request::RuntimeInfo => to.fields(GET_BROKER_RUNTIME_INFO, |_| {}),
-
-        Request::RegisterBroker(registration) => {
-            to.whole(REGISTER_BROKER, |f| registration::encode_register_broker(f, registration),
-                |out| registration::write_registration(out, registration));
-        }
-        Request::UnregisterBroker(broker) => to.fields(UNREGISTER_BROKER, |f| route::encode_broker(f, broker)),
-        Request::QueryDataVersion { broker, version } => {
-            to.whole(QUERY_DATA_VERSION, |f| route::encode_broker(f, broker), |out| route::write_data_version(out, version));
-        }
-        Request::BrokerHeartbeat { broker } => to.fields(BROKER_HEARTBEAT, |f| route::encode_broker(f, broker)),
-        Request::Route { topic } => to.fields(GET_ROUTEINFO_BY_TOPIC, |f| {
-            f.text("topic", topic);
-            // Old servers answer with unquoted keys unless they are asked not to.
-            f.boolean("acceptStandardJsonOnly", true);
-        }),
-        Request::ClusterInfo => to.fields(GET_BROKER_CLUSTER_INFO, |_| {}),
-        Request::TopicList => to.fields(GET_ALL_TOPIC_LIST_FROM_NAMESERVER, |_| {}),
-        Request::DeleteTopicRoute { topic, cluster } => to.fields(DELETE_TOPIC_IN_NAMESRV, |f| {
-            f.text("topic", topic);
-            f.optional("clusterName", cluster.as_deref());
-        }),
-    }
-    true
 }

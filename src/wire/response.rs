@@ -8,17 +8,19 @@ use bytes::Bytes;
 use bytestring::ByteString;
 
 use crate::model::batch::Records;
-use crate::model::reply::{ClusterInfo, Pulled, QueueStats, Route};
-use crate::model::request::DataVersion;
-use crate::model::{ClientId, LogOffset, QueueId, QueueOffset, Timestamp, excerpt};
+use crate::model::nameserver::{ClusterInfo, Route};
+use crate::model::reply::{Pulled, QueueStats};
+use crate::model::{ClientId, DataVersion, LogOffset, QueueId, QueueOffset, Timestamp, excerpt};
 use crate::wire::body::{self, BodyError};
+use crate::wire::codes::pull_status;
 use crate::wire::codes::response::{
     FLUSH_DISK_TIMEOUT, FLUSH_SLAVE_TIMEOUT, SLAVE_NOT_AVAILABLE, SUCCESS,
 };
 use crate::wire::frame::{Frame, FrameError, HeaderEncoding};
-use crate::wire::header::{FLAG_REPLY, Head, fixed};
-use crate::wire::json::Reader;
-use crate::wire::{admin, group, message, route};
+use crate::wire::header::head::Head;
+use crate::wire::header::{decode_head, fields, fixed};
+use crate::wire::json::read::Reader;
+use crate::wire::{admin, group, route};
 
 /// Code of an error for an answer that says success and cannot be read. No server sends it.
 pub const CODE_UNREADABLE: i32 = -1;
@@ -68,45 +70,45 @@ pub struct Stored {
     pub code: i32,
 }
 
-/// Reads a frame from a server.
+/// Reads a frame that came from a server, whatever it is.
 pub fn decode_reply(frame: &Frame) -> Result<Response, FrameError> {
-    if frame.encoding == HeaderEncoding::Fixed {
-        return decode_fixed(frame);
-    }
     let mut head = Head::of(frame);
-    head.read(frame)?;
-    let header = head.fields.header();
-    let (opaque, code, version, flag) = (head.opaque, head.code, head.version, head.flag);
-    let remark = head.remark.map(|remark| header.keep(remark));
-    let take = |text: &mut _| header.keep(std::mem::take(text));
-    let fields = head.fields.iter_mut().map(|(name, value)| (take(name), take(value))).collect();
-    Ok(Response {
-        opaque,
-        code,
-        version,
-        is_reply: flag & FLAG_REPLY != 0,
-        remark,
-        body: frame.body.clone(),
-        detail: Detail::Fields(fields),
-    })
-}
-
-fn decode_fixed(frame: &Frame) -> Result<Response, FrameError> {
-    let (start, answer) = fixed::decode_reply(&frame.header)?;
-    let is_refused = answer == fixed::Answer::Refused;
-    let remark = is_refused.then(|| String::from_utf8_lossy(&frame.body).as_ref().into());
-    Ok(Response {
-        opaque: start.opaque.get(),
-        code: i32::from(start.code_or_flags.get()),
-        version: crate::wire::header::VERSION,
-        is_reply: start.kind & fixed::KIND_REPLY != 0,
-        remark,
-        body: if is_refused { Bytes::new() } else { frame.body.clone() },
-        detail: Detail::Fixed(answer),
-    })
+    decode_head(&mut head)?;
+    Response::of(head)
 }
 
 impl Response {
+    /// The reply that begins with `head`, which has been read.
+    pub fn of(head: Head<'_>) -> Result<Self, FrameError> {
+        if head.frame.encoding == HeaderEncoding::Fixed {
+            return Self::of_fixed(&head);
+        }
+        let is_reply = head.is_reply();
+        let Head { frame, code, version, opaque, remark, mut fields, .. } = head;
+        let header = fields.header();
+        let remark = remark.map(|remark| header.keep(remark));
+        let take = |text: &mut _| header.keep(std::mem::take(text));
+        let fields = fields.iter_mut().map(|(name, value)| (take(name), take(value))).collect();
+        let (body, detail) = (frame.body.clone(), Detail::Fields(fields));
+        Ok(Self { opaque, code, version, is_reply, remark, body, detail })
+    }
+
+    fn of_fixed(head: &Head<'_>) -> Result<Self, FrameError> {
+        let body = &head.frame.body;
+        let answer = fixed::decode_reply(&head.frame.header)?;
+        let is_refused = answer == fixed::Answer::Refused;
+        let remark = is_refused.then(|| String::from_utf8_lossy(body).as_ref().into());
+        Ok(Self {
+            opaque: head.opaque,
+            code: head.code,
+            version: fields::VERSION,
+            is_reply: head.is_reply(),
+            remark,
+            body: if is_refused { Bytes::new() } else { body.clone() },
+            detail: Detail::Fixed(answer),
+        })
+    }
+
     /// The value of a named field.
     pub fn field(&self, name: &str) -> Option<&ByteString> {
         match &self.detail {
@@ -160,7 +162,7 @@ impl Response {
         if let Detail::Fixed(fixed::Answer::Pulled(pulled)) = self.detail {
             return Ok(pulled);
         }
-        let status = message::pull_status(self.code).ok_or_else(|| self.refused())?;
+        let status = pull_status(self.code).ok_or_else(|| self.refused())?;
         Ok(Pulled {
             status,
             next_offset: QueueOffset(self.number("nextBeginOffset")?),

@@ -7,55 +7,64 @@ use bytes::Bytes;
 use bytestring::ByteString;
 
 use crate::model::ids::TOPIC_NAME_SIZE_MAX;
-use crate::model::reply::{ClusterInfo, Route, RouteBroker, RouteQueues};
-use crate::model::request::{BrokerId, DataVersion};
+use crate::model::nameserver::{BrokerId, ClusterInfo, Route, RouteBroker, RouteQueues};
 use crate::model::topic::REGISTERED_TOPICS_MAX;
-use crate::model::{Refusal, Request};
+use crate::model::{DataVersion, NameServerRequest, Refusal};
 use crate::wire::body::{self, BodyError};
 use crate::wire::frame::FRAME_SIZE_MAX;
-use crate::wire::header::{FieldWriter, Fields};
-use crate::wire::json::{self, Object, Reader};
-pub use crate::wire::registration::decode_register_broker;
+use crate::wire::header::fields::FieldWriter;
+use crate::wire::header::head::Fields;
+use crate::wire::json::read::Reader;
+use crate::wire::json::write::{self as json, Object};
 
 /// GET_ROUTEINFO_BY_TOPIC. Whether the client takes only strict JSON does not matter: it gets it.
-pub fn decode_route(fields: &mut Fields<'_>, _: &Bytes) -> Result<Request, Refusal> {
-    Ok(Request::Route { topic: fields.needed("topic")? })
+pub fn decode_route(fields: &mut Fields<'_>, _: &Bytes) -> Result<NameServerRequest, Refusal> {
+    Ok(NameServerRequest::Route { topic: fields.needed("topic")? })
 }
 
 /// GET_BROKER_CLUSTER_INFO.
-pub fn decode_cluster_info(_: &mut Fields<'_>, _: &Bytes) -> Result<Request, Refusal> {
-    Ok(Request::ClusterInfo)
+pub fn decode_cluster_info(_: &mut Fields<'_>, _: &Bytes) -> Result<NameServerRequest, Refusal> {
+    Ok(NameServerRequest::ClusterInfo)
 }
 
 /// GET_ALL_TOPIC_LIST_FROM_NAMESERVER.
-pub fn decode_topic_list(_: &mut Fields<'_>, _: &Bytes) -> Result<Request, Refusal> {
-    Ok(Request::TopicList)
+pub fn decode_topic_list(_: &mut Fields<'_>, _: &Bytes) -> Result<NameServerRequest, Refusal> {
+    Ok(NameServerRequest::TopicList)
 }
 
 /// DELETE_TOPIC_IN_NAMESRV.
-pub fn decode_delete_topic_route(fields: &mut Fields<'_>, _: &Bytes) -> Result<Request, Refusal> {
-    Ok(Request::DeleteTopicRoute {
+pub fn decode_delete_topic_route(
+    fields: &mut Fields<'_>,
+    _: &Bytes,
+) -> Result<NameServerRequest, Refusal> {
+    Ok(NameServerRequest::DeleteTopicRoute {
         topic: fields.needed("topic")?,
         cluster: fields.optional("clusterName"),
     })
 }
 
 /// UNREGISTER_BROKER.
-pub fn decode_unregister_broker(fields: &mut Fields<'_>, _: &Bytes) -> Result<Request, Refusal> {
-    decode_broker(fields).map(Request::UnregisterBroker)
+pub fn decode_unregister_broker(
+    fields: &mut Fields<'_>,
+    _: &Bytes,
+) -> Result<NameServerRequest, Refusal> {
+    decode_broker(fields).map(NameServerRequest::UnregisterBroker)
 }
 
 /// BROKER_HEARTBEAT.
-pub fn decode_broker_heartbeat(fields: &mut Fields<'_>, _: &Bytes) -> Result<Request, Refusal> {
-    Ok(Request::BrokerHeartbeat { broker: decode_broker(fields)? })
+pub fn decode_broker_heartbeat(
+    fields: &mut Fields<'_>,
+    _: &Bytes,
+) -> Result<NameServerRequest, Refusal> {
+    Ok(NameServerRequest::BrokerHeartbeat { broker: decode_broker(fields)? })
 }
 
 /// QUERY_DATA_VERSION.
 pub fn decode_query_data_version(
     fields: &mut Fields<'_>,
     body: &Bytes,
-) -> Result<Request, Refusal> {
-    Ok(Request::QueryDataVersion {
+) -> Result<NameServerRequest, Refusal> {
+    Ok(NameServerRequest::QueryDataVersion {
         broker: decode_broker(fields)?,
         version: body::read("QUERY_DATA_VERSION", body, read_data_version)?,
     })

@@ -2,10 +2,10 @@ use std::sync::{Arc, Mutex};
 
 use super::*;
 use crate::client::blocking::testing::{Answer, Server, dead_address};
+use crate::model::nameserver::RouteQueues;
 use crate::model::record::{Host, NewRecord, Placement};
-use crate::model::reply::RouteQueues;
 use crate::model::request::QueueOf;
-use crate::model::{QueueId, QueueOffset, Refusal, Reply};
+use crate::model::{NameServerReply, QueueId, QueueOffset, Refusal, Reply};
 
 type Told = Arc<Mutex<Vec<String>>>;
 
@@ -92,17 +92,21 @@ fn nameserver(masters: &[&str]) -> (Server, Told) {
             system_flag: 0,
         });
     }
-    let server = Server::start(move |request, _| {
+    let server = Server::start_nameserver(move |request| {
         Answer::Give(match request {
-            Request::Route { topic } if topic == "T" => Ok(Reply::Route(route.clone())),
-            Request::Route { topic } => Err(Refusal::UnknownRoute(topic.to_string())),
-            Request::ClusterInfo => {
-                Ok(Reply::ClusterInfo(ClusterInfo { brokers: route.brokers.clone() }))
+            NameServerRequest::Route { topic } if topic == "T" => {
+                Ok(NameServerReply::Route(route.clone()))
             }
-            Request::TopicList => Ok(Reply::TopicList(vec!["T".into(), "A".into()])),
-            Request::DeleteTopicRoute { topic, .. } => {
+            NameServerRequest::Route { topic } => Err(Refusal::UnknownRoute(topic.to_string())),
+            NameServerRequest::ClusterInfo => {
+                Ok(NameServerReply::ClusterInfo(ClusterInfo { brokers: route.brokers.clone() }))
+            }
+            NameServerRequest::TopicList => {
+                Ok(NameServerReply::TopicList(vec!["T".into(), "A".into()]))
+            }
+            NameServerRequest::DeleteTopicRoute { topic, .. } => {
                 noted.lock().unwrap().push(format!("delete {topic}"));
-                Ok(Reply::Done)
+                Ok(NameServerReply::Done)
             }
             other => panic!("{other:?}"),
         })

@@ -10,25 +10,29 @@ use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
 
-use crate::model::{Refusal, Reply, Request};
-use crate::wire::{FRAME_SIZE_MAX, HeaderEncoding, decode_request, encode_reply, next_frame};
+use crate::model::{NameServerReply, NameServerRequest, Refusal, Reply, Request};
+use crate::wire::{
+    DecodeRequest, EncodeReply, FRAME_SIZE_MAX, Frame, HeaderEncoding, decode_request,
+    encode_reply, next_frame,
+};
 
 /// What a server does with a request.
-pub enum Answer {
-    Give(Result<Reply, Refusal>),
+pub enum Answer<R = Reply> {
+    Give(Result<R, Refusal>),
     /// With bytes behind the reply, as a pull has them.
-    GiveWith(Reply, Vec<u8>),
+    GiveWith(R, Vec<u8>),
     Silence,
     HangUp,
 }
 
-impl From<Result<Reply, Refusal>> for Answer {
-    fn from(result: Result<Reply, Refusal>) -> Self {
+impl<R> From<Result<R, Refusal>> for Answer<R> {
+    fn from(result: Result<R, Refusal>) -> Self {
         Self::Give(result)
     }
 }
 
-type Handler = dyn Fn(&Request, HeaderEncoding) -> Answer + Send + Sync;
+/// Answers one frame: the bytes to send, or `None` to hang up.
+type Handler = dyn Fn(&Frame) -> Option<Vec<u8>> + Send + Sync;
 
 /// Answers on a port of its own until it is dropped, which closes all its connections.
 pub struct Server {
@@ -39,6 +43,7 @@ pub struct Server {
 }
 
 impl Server {
+    /// A broker.
     pub fn start(
         handler: impl Fn(&Request, HeaderEncoding) -> Answer + Send + Sync + 'static,
     ) -> Self {
@@ -48,6 +53,26 @@ impl Server {
     pub fn start_at(
         address: &str,
         handler: impl Fn(&Request, HeaderEncoding) -> Answer + Send + Sync + 'static,
+    ) -> Self {
+        Self::listen(address, move |frame| handle::<Request, Reply>(frame, &handler))
+    }
+
+    pub fn start_nameserver(
+        handler: impl Fn(&NameServerRequest) -> Answer<NameServerReply> + Send + Sync + 'static,
+    ) -> Self {
+        Self::start_nameserver_at(&format!("{}:0", own_host()), handler)
+    }
+
+    pub fn start_nameserver_at(
+        address: &str,
+        handler: impl Fn(&NameServerRequest) -> Answer<NameServerReply> + Send + Sync + 'static,
+    ) -> Self {
+        Self::listen(address, move |frame| handle(frame, |request, _| handler(request)))
+    }
+
+    fn listen(
+        address: &str,
+        handler: impl Fn(&Frame) -> Option<Vec<u8>> + Send + Sync + 'static,
     ) -> Self {
         let listener = TcpListener::bind(address).unwrap();
         let address = listener.local_addr().unwrap().to_string();
@@ -104,26 +129,11 @@ fn serve(mut stream: TcpStream, handler: &Handler) {
     let mut buffer = vec![0; 64 << 10];
     loop {
         while let Some(frame) = next_frame(&mut input, FRAME_SIZE_MAX).unwrap() {
-            let incoming = decode_request(&frame).unwrap();
-            let to = incoming.reply_to;
-            let answer = match &incoming.request {
-                Ok(request) => handler(request, to.encoding),
-                Err(refusal) => Answer::Give(Err(refusal.clone())),
+            let Some(reply) = handler(&frame) else {
+                let _ = stream.shutdown(Shutdown::Both);
+                return;
             };
-            let mut out = Vec::new();
-            match answer {
-                Answer::Give(result) => encode_reply(&mut out, to, &result, 0),
-                Answer::GiveWith(reply, body) => {
-                    encode_reply(&mut out, to, &Ok(reply), body.len());
-                    out.extend_from_slice(&body);
-                }
-                Answer::Silence => {}
-                Answer::HangUp => {
-                    let _ = stream.shutdown(Shutdown::Both);
-                    return;
-                }
-            }
-            if !incoming.one_way && stream.write_all(&out).is_err() {
+            if stream.write_all(&reply).is_err() {
                 return;
             }
         }
@@ -132,6 +142,32 @@ fn serve(mut stream: TcpStream, handler: &Handler) {
             Ok(count) => input.extend_from_slice(&buffer[..count]),
         }
     }
+}
+
+fn handle<Q: DecodeRequest, R: EncodeReply>(
+    frame: &Frame,
+    handler: impl Fn(&Q, HeaderEncoding) -> Answer<R>,
+) -> Option<Vec<u8>> {
+    let incoming = decode_request::<Q>(frame).unwrap();
+    let to = incoming.reply_to;
+    let answer = match incoming.request {
+        Ok(request) => handler(&request, to.encoding),
+        Err(refusal) => Answer::Give(Err(refusal)),
+    };
+    let mut out = Vec::new();
+    match answer {
+        Answer::Give(result) => encode_reply(&mut out, to, &result, 0),
+        Answer::GiveWith(reply, body) => {
+            encode_reply(&mut out, to, &Ok(reply), body.len());
+            out.extend_from_slice(&body);
+        }
+        Answer::Silence => {}
+        Answer::HangUp => return None,
+    }
+    if incoming.one_way {
+        out.clear();
+    }
+    Some(out)
 }
 
 /// A loopback address that no other test in this process uses, so that none can take a port over

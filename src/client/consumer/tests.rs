@@ -3,9 +3,9 @@ use std::sync::{Arc, Mutex};
 use super::*;
 use crate::client::blocking::testing::{Answer, Server};
 use crate::client::remote;
+use crate::model::nameserver::{Route, RouteBroker, RouteQueues};
 use crate::model::record::{Host, NewRecord, Placement};
-use crate::model::reply::{Route, RouteBroker, RouteQueues};
-use crate::model::{LogOffset, Refusal, Reply};
+use crate::model::{LogOffset, NameServerReply, Refusal, Reply};
 
 /// A broker with two queues that hold what `bodies` says, of which the first `gone` are not retained.
 #[derive(Clone, Default)]
@@ -113,7 +113,7 @@ fn nameserver(broker: &str) -> Server {
     let (cluster, name) = ("c".to_owned(), "b".to_owned());
     let broker = RouteBroker { cluster, name, addresses: vec![(0, broker.to_owned())] };
     let route = Route { queues: vec![queues], brokers: vec![broker] };
-    Server::start(move |_, _| Answer::Give(Ok(Reply::Route(route.clone()))))
+    Server::start_nameserver(move |_| Answer::Give(Ok(NameServerReply::Route(route.clone()))))
 }
 
 fn consumer(nameserver: &Server, count_max: u32) -> Consumer {

@@ -21,7 +21,7 @@ use crate::client::ClientError;
 use crate::client::blocking::Call;
 use crate::client::remote::{ClientOptions, Dialect, Remote, master_address};
 use crate::client::session::{CallError, CallResult};
-use crate::model::reply::{Route, RouteQueues};
+use crate::model::nameserver::{Route, RouteQueues};
 use crate::model::topic::{AUTO_CREATE_TEMPLATE, PERM_INHERIT, PERM_WRITE};
 use crate::model::{GroupName, QueueId, Refusal, Timestamp, TopicName};
 use crate::wire::codes::response;

@@ -4,9 +4,10 @@ use std::sync::Mutex;
 use super::*;
 use crate::client::blocking::testing::{Answer, Server, dead_address};
 use crate::model::batch::{BatchItems, Records};
+use crate::model::nameserver::RouteBroker;
 use crate::model::record::Host;
-use crate::model::reply::{Produced, RouteBroker};
-use crate::model::{LogOffset, QueueOffset, Reply, Request};
+use crate::model::reply::Produced;
+use crate::model::{LogOffset, NameServerReply, NameServerRequest, QueueOffset, Reply, Request};
 
 /// A broker that keeps bodies per queue. `judge` may have another answer than storing; it gets the
 /// number of the produce request, counted from 0.
@@ -117,11 +118,13 @@ fn route(addresses: &[&str], perm: u32) -> Route {
 
 fn nameserver(topic: &'static str, addresses: &[&str]) -> Server {
     let route = route(addresses, 7);
-    Server::start(move |request, _| match request {
-        Request::Route { topic: wanted } if wanted == topic => {
-            Answer::Give(Ok(Reply::Route(route.clone())))
+    Server::start_nameserver(move |request| match request {
+        NameServerRequest::Route { topic: wanted } if wanted == topic => {
+            Answer::Give(Ok(NameServerReply::Route(route.clone())))
         }
-        Request::Route { topic } => refuse(Refusal::UnknownRoute(topic.to_string())),
+        NameServerRequest::Route { topic } => {
+            Answer::Give(Err(Refusal::UnknownRoute(topic.to_string())))
+        }
         other => panic!("{other:?}"),
     })
 }
@@ -348,7 +351,8 @@ fn messages_that_no_broker_would_take_are_not_taken() {
 #[test]
 fn a_topic_that_may_not_be_written_is_no_target() {
     let closed = route(&["127.0.0.1:1"], 4);
-    let nameserver = Server::start(move |_, _| Answer::Give(Ok(Reply::Route(closed.clone()))));
+    let nameserver =
+        Server::start_nameserver(move |_| Answer::Give(Ok(NameServerReply::Route(closed.clone()))));
     let mut producer = Producer::new(producer(&nameserver.address)).unwrap();
     let error = producer.send(message(0)).unwrap_err();
     assert!(matches!(error, ClientError::NoQueue { .. }), "{error}");

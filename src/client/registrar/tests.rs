@@ -3,34 +3,34 @@ use std::sync::atomic::AtomicUsize;
 
 use super::*;
 use crate::client::blocking::testing::{Answer, Server, dead_address, until};
-use crate::model::reply::RouteBroker;
-use crate::model::request::DataVersion;
-use crate::model::{Refusal, Reply};
+use crate::model::DataVersion;
+use crate::model::nameserver::RouteBroker;
+use crate::model::{NameServerReply, Refusal};
 
 /// What a NameServer was told, in order: `+name:topics` and `-name`.
 type Told = Arc<Mutex<Vec<String>>>;
 
-fn note(told: &Told, request: &Request) -> Answer {
+fn note(told: &Told, request: &NameServerRequest) -> Answer<NameServerReply> {
     let line = match request {
-        Request::RegisterBroker(registration) => {
+        NameServerRequest::RegisterBroker(registration) => {
             let topics: Vec<&str> =
                 registration.topics.iter().map(|topic| topic.name.as_str()).collect();
             format!("+{}:{}", registration.broker.name, topics.join(","))
         }
-        Request::UnregisterBroker(broker) => format!("-{}", broker.name),
-        Request::ClusterInfo => {
-            return Answer::Give(Ok(Reply::ClusterInfo(ClusterInfo::default())));
+        NameServerRequest::UnregisterBroker(broker) => format!("-{}", broker.name),
+        NameServerRequest::ClusterInfo => {
+            return Answer::Give(Ok(NameServerReply::ClusterInfo(ClusterInfo::default())));
         }
         other => panic!("{other:?}"),
     };
     told.lock().unwrap().push(line);
-    Answer::Give(Ok(Reply::Registered))
+    Answer::Give(Ok(NameServerReply::Registered))
 }
 
 fn nameserver() -> (Server, Told) {
     let told = Told::default();
     let noted = told.clone();
-    (Server::start(move |request, _| note(&noted, request)), told)
+    (Server::start_nameserver(move |request| note(&noted, request)), told)
 }
 
 fn lines(told: &Told) -> Vec<String> {
@@ -112,7 +112,7 @@ fn a_nameserver_that_comes_back_is_told_at_once() {
     // What changes meanwhile is known when it is back.
     registrar.publisher().publish(vec![shard("s0", &["T"])]);
     let noted = told.clone();
-    let _server = Server::start_at(&address, move |request, _| note(&noted, request));
+    let _server = Server::start_nameserver_at(&address, move |request| note(&noted, request));
     until("it is told", || lines(&told).len() > before);
     assert_eq!(lines(&told)[before..], ["+s0:T,SELF_TEST_TOPIC"]);
     until("and the registrar says so", || next_report(&registrar).state == State::Registered);
@@ -156,7 +156,7 @@ fn a_nameserver_that_hangs_is_waited_for_once() {
     let (server, told) = nameserver();
     let asked = Arc::new(AtomicBool::new(false));
     let note_asked = asked.clone();
-    let hanging = Server::start(move |_, _| {
+    let hanging = Server::start_nameserver(move |_| {
         note_asked.store(true, Ordering::SeqCst);
         Answer::Silence
     });
@@ -184,7 +184,7 @@ fn a_nameserver_that_failed_is_not_waited_for_until_it_has_answered() {
     let is_silent = Arc::new(AtomicBool::new(true));
     let (silent, told) = (is_silent.clone(), Told::default());
     let noted = told.clone();
-    let server = Server::start(move |request, _| match silent.load(Ordering::SeqCst) {
+    let server = Server::start_nameserver(move |request| match silent.load(Ordering::SeqCst) {
         true => Answer::Silence,
         false => note(&noted, request),
     });
@@ -220,7 +220,7 @@ fn a_start_waits_for_one_nameserver_and_for_so_long() {
 #[test]
 fn a_refusal_is_reported_in_the_nameservers_words() {
     let refusal = || Refusal::Registration("no room".to_owned());
-    let server = Server::start(move |_, _| Answer::Give(Err(refusal())));
+    let server = Server::start_nameserver(move |_| Answer::Give(Err(refusal())));
     let registrar = Registrar::start(&options(&[&server.address]), vec![shard("s0", &[])]).unwrap();
     let State::Failing(error) = next_report(&registrar).state else { panic!("it was refused") };
     assert!(error.to_string().contains("no room"), "{error}");
@@ -261,15 +261,15 @@ fn a_broker_of_the_same_name_is_reported_once_while_it_is_there() {
     let registered_at = Arc::new(Mutex::new("10.0.0.2:10911".to_owned()));
     let (there, looks) = (registered_at.clone(), Arc::new(AtomicUsize::new(0)));
     let counted = looks.clone();
-    let server = Server::start(move |request, _| match request {
-        Request::ClusterInfo => {
+    let server = Server::start_nameserver(move |request| match request {
+        NameServerRequest::ClusterInfo => {
             counted.fetch_add(1, Ordering::SeqCst);
             let addresses = vec![(0, there.lock().unwrap().clone())];
             let (cluster, name) = ("c".to_owned(), "s0".to_owned());
             let broker = RouteBroker { cluster, name, addresses };
-            Answer::Give(Ok(Reply::ClusterInfo(ClusterInfo { brokers: vec![broker] })))
+            Answer::Give(Ok(NameServerReply::ClusterInfo(ClusterInfo { brokers: vec![broker] })))
         }
-        _ => Answer::Give(Ok(Reply::Registered)),
+        _ => Answer::Give(Ok(NameServerReply::Registered)),
     });
     let options = RegistrarOptions { period_ms: 10, ..options(&[&server.address]) };
     let shards = vec![shard("s0", &[]), shard("s1", &[])];

@@ -14,17 +14,25 @@ impl World {
         Self { routes: Routes::new(limits), now: Moment(0) }
     }
 
-    fn ask(&mut self, connection: u64, request: Request) -> Result<Reply, Refusal> {
+    fn ask(
+        &mut self,
+        connection: u64,
+        request: NameServerRequest,
+    ) -> Result<NameServerReply, Refusal> {
         self.routes.handle(&request, ConnectionId(connection), self.now)
     }
 
-    fn register(&mut self, connection: u64, registration: Registration) -> Result<Reply, Refusal> {
-        self.ask(connection, Request::RegisterBroker(registration))
+    fn register(
+        &mut self,
+        connection: u64,
+        registration: Registration,
+    ) -> Result<NameServerReply, Refusal> {
+        self.ask(connection, NameServerRequest::RegisterBroker(registration))
     }
 
     fn route(&mut self, topic: &str) -> Result<Route, Refusal> {
-        match self.ask(0, Request::Route { topic: topic.into() })? {
-            Reply::Route(route) => Ok(route),
+        match self.ask(0, NameServerRequest::Route { topic: topic.into() })? {
+            NameServerReply::Route(route) => Ok(route),
             other => panic!("{other:?}"),
         }
     }
@@ -44,16 +52,17 @@ impl World {
     }
 
     fn topics(&mut self) -> Vec<String> {
-        match self.ask(0, Request::TopicList).unwrap() {
-            Reply::TopicList(topics) => topics.iter().map(ToString::to_string).collect(),
+        match self.ask(0, NameServerRequest::TopicList).unwrap() {
+            NameServerReply::TopicList(topics) => topics.iter().map(ToString::to_string).collect(),
             other => panic!("{other:?}"),
         }
     }
 
     fn delete_route(&mut self, topic: &str, cluster: Option<&str>) {
         let cluster = cluster.map(Into::into);
-        let reply = self.ask(0, Request::DeleteTopicRoute { topic: topic.into(), cluster });
-        assert_eq!(reply, Ok(Reply::Done));
+        let reply =
+            self.ask(0, NameServerRequest::DeleteTopicRoute { topic: topic.into(), cluster });
+        assert_eq!(reply, Ok(NameServerReply::Done));
     }
 
     /// The invariants of the module, checked the slow way.
@@ -144,8 +153,8 @@ fn a_route_names_all_brokers_of_a_topic_in_order() {
     let expected = Route { queues: vec![queues("a"), queues("b")], brokers: brokers.clone() };
     assert_eq!(world.route("T"), Ok(expected));
     assert_eq!(world.topics(), ["T", "U"]);
-    let info = world.ask(0, Request::ClusterInfo);
-    assert_eq!(info, Ok(Reply::ClusterInfo(ClusterInfo { brokers })));
+    let info = world.ask(0, NameServerRequest::ClusterInfo);
+    assert_eq!(info, Ok(NameServerReply::ClusterInfo(ClusterInfo { brokers })));
 }
 
 #[test]
@@ -263,19 +272,19 @@ fn one_name_belongs_to_one_cluster() {
 
 #[test]
 fn a_lease_ends_unless_it_is_renewed() {
-    let renewals: [(&str, Option<Request>, bool); 6] = [
+    let renewals: [(&str, Option<NameServerRequest>, bool); 6] = [
         ("nothing", None, false),
-        ("registration", Some(Request::RegisterBroker(says_all(a(), 1, &["T"]))), true),
-        ("heartbeat", Some(Request::BrokerHeartbeat { broker: a() }), true),
-        ("heartbeat of another", Some(Request::BrokerHeartbeat { broker: b() }), false),
+        ("registration", Some(NameServerRequest::RegisterBroker(says_all(a(), 1, &["T"]))), true),
+        ("heartbeat", Some(NameServerRequest::BrokerHeartbeat { broker: a() }), true),
+        ("heartbeat of another", Some(NameServerRequest::BrokerHeartbeat { broker: b() }), false),
         (
             "equal version",
-            Some(Request::QueryDataVersion { broker: a(), version: version(1) }),
+            Some(NameServerRequest::QueryDataVersion { broker: a(), version: version(1) }),
             true,
         ),
         (
             "other version",
-            Some(Request::QueryDataVersion { broker: a(), version: version(2) }),
+            Some(NameServerRequest::QueryDataVersion { broker: a(), version: version(2) }),
             false,
         ),
     ];
@@ -325,10 +334,16 @@ fn topics_stay_while_a_standby_lives() {
     let mut world = World::default();
     world.register(1, says_all(a(), 1, &["T"])).unwrap();
     world.register(2, says_all(a_standby(), 1, &["T"])).unwrap();
-    assert_eq!(world.ask(1, Request::UnregisterBroker(a())), Ok(Reply::Done));
+    assert_eq!(world.ask(1, NameServerRequest::UnregisterBroker(a())), Ok(NameServerReply::Done));
     assert_eq!(world.served_by("T"), ["a=1@10.0.0.2:10911"]);
-    assert_eq!(world.ask(2, Request::UnregisterBroker(a_standby())), Ok(Reply::Done));
-    assert_eq!(world.ask(2, Request::UnregisterBroker(a_standby())), Ok(Reply::Done));
+    assert_eq!(
+        world.ask(2, NameServerRequest::UnregisterBroker(a_standby())),
+        Ok(NameServerReply::Done)
+    );
+    assert_eq!(
+        world.ask(2, NameServerRequest::UnregisterBroker(a_standby())),
+        Ok(NameServerReply::Done)
+    );
     assert!(world.route("T").is_err());
     world.check();
 }
@@ -353,9 +368,10 @@ fn a_deleted_route_stays_away_until_the_table_changes() {
 #[test]
 fn versions_are_compared_with_what_was_applied() {
     let mut world = World::default();
-    let ask = |counter| Request::QueryDataVersion { broker: a(), version: version(counter) };
+    let ask =
+        |counter| NameServerRequest::QueryDataVersion { broker: a(), version: version(counter) };
     let answer = |is_changed, known: Option<i64>| {
-        Ok(Reply::DataVersion { is_changed, known: known.map(version) })
+        Ok(NameServerReply::DataVersion { is_changed, known: known.map(version) })
     };
     assert_eq!(world.ask(1, ask(1)), answer(true, None));
     world.register(1, says_all(a(), 1, &["T"])).unwrap();
@@ -399,11 +415,4 @@ fn all_brokers_of_a_topic_hold_one_copy_of_its_name() {
     let names = world.routes.brokers.values().flat_map(|broker| broker.topics.keys());
     let places: Vec<*const u8> = names.map(|name| name.as_str().as_ptr()).collect();
     assert_eq!(places, [places[0]; 2]);
-}
-
-#[test]
-fn requests_for_brokers_are_refused() {
-    let mut world = World::default();
-    let refused = world.ask(1, Request::RuntimeInfo);
-    assert_eq!(refused, Err(Refusal::UnknownRequest { code: 0 }));
 }

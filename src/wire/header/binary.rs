@@ -13,7 +13,8 @@ use zerocopy::byteorder::big_endian::{I16, I32};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 use crate::wire::frame::FrameError;
-use crate::wire::header::{FLAG_REPLY, FieldWriter, Head, NewHead, VERSION, too_many_fields};
+use crate::wire::header::fields::{FieldWriter, NewHead, VERSION, push_sized};
+use crate::wire::header::head::{FLAG_REPLY, Head, Language, too_many_fields};
 
 /// Fixed part in front of the remark's size.
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
@@ -32,6 +33,7 @@ const _: () = assert!(size_of::<Start>() == 13);
 pub fn read<'a>(header: &'a Bytes, head: &mut Head<'a>) -> Result<(), FrameError> {
     let (start, rest) = Start::ref_from_prefix(header).map_err(|_| cut_short())?;
     head.code = i32::from(start.code.get());
+    head.language = Language::of_number(start.language);
     head.version = i32::from(start.version.get());
     head.opaque = start.opaque.get();
     head.flag = start.flag.get();
@@ -99,21 +101,5 @@ pub fn write(out: &mut Vec<u8>, head: &NewHead<'_>, fields: impl FnOnce(&mut Fie
     out.extend_from_slice(start.as_bytes());
     let remark = head.remark.unwrap_or_default();
     push_sized(out, |out| out.extend_from_slice(remark.as_bytes()));
-    push_sized(out, |out| fields(&mut FieldWriter { out, is_json: false, is_empty: true }));
-}
-
-/// Appends one field; `value` appends its value.
-pub fn push_field(out: &mut Vec<u8>, name: &str, value: impl FnOnce(&mut Vec<u8>)) {
-    out.extend_from_slice(I16::new(name.len() as i16).as_bytes());
-    out.extend_from_slice(name.as_bytes());
-    push_sized(out, value);
-}
-
-/// Appends what `part` appends, with its size in front.
-fn push_sized(out: &mut Vec<u8>, part: impl FnOnce(&mut Vec<u8>)) {
-    let start = out.len();
-    out.extend_from_slice(&[0; size_of::<I32>()]);
-    part(out);
-    let size = I32::new((out.len() - start - size_of::<I32>()) as i32);
-    out[start..][..size_of::<I32>()].copy_from_slice(size.as_bytes());
+    push_sized(out, |out| fields(&mut FieldWriter::binary(out)));
 }

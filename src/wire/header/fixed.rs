@@ -19,9 +19,9 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 use crate::model::reply::{Produced, Pulled};
 use crate::model::request::{ProduceRecords, Pull, QueueOf};
 use crate::model::{QueueId, QueueOffset, Refusal, Reply, Request, TopicName};
-use crate::wire::codes::{refusal_code, remark, response};
+use crate::wire::codes::{pull_code, pull_status, refusal_code, remark, response};
 use crate::wire::frame::{Frame, FrameError, HeaderEncoding, write_frame};
-use crate::wire::message::{pull_code, pull_status};
+use crate::wire::header::head::{self, FLAG_REPLY, Head};
 
 /// Version of these layouts.
 pub const LAYOUT_VERSION: u8 = 1;
@@ -108,24 +108,34 @@ const _: () = {
     assert!(size_of::<FetchReply>() == 40 && offset_of!(FetchReply, next_offset) == 16);
 };
 
-/// A request as read: what to answer to, and what it asks.
-pub struct Decoded {
-    pub start: Start,
-    pub request: Result<Request, Refusal>,
+/// Reads what every header begins with; the rest is [`decode_request`]'s or [`decode_reply`]'s. Only
+/// a header too short to be answered is an error.
+pub fn read(header: &Bytes, head: &mut Head<'_>) -> Result<(), FrameError> {
+    let start = read_start(header)?;
+    head.version = i32::from(start.version);
+    head.opaque = start.opaque.get();
+    let code_or_flags = start.code_or_flags.get();
+    if start.kind & KIND_REPLY != 0 {
+        (head.code, head.flag) = (i32::from(code_or_flags), FLAG_REPLY);
+    } else {
+        let is_one_way = code_or_flags & FLAG_ONE_WAY != 0;
+        head.code = i32::from(start.kind);
+        head.flag = i32::from(is_one_way) * head::FLAG_ONE_WAY;
+    }
+    Ok(())
 }
 
-/// Reads a request. Only a header too short to be answered is an error.
-pub fn decode_request(frame: &Frame) -> Result<Decoded, FrameError> {
-    let start = read_start(&frame.header)?;
-    let request = match (start.version, start.kind) {
+/// Reads the request in a frame whose head was read.
+pub fn decode_request(frame: &Frame) -> Result<Request, Refusal> {
+    let start = read_start(&frame.header).map_err(|error| malformed(&error.to_string()))?;
+    match (start.version, start.kind) {
         (LAYOUT_VERSION, KIND_PRODUCE) => decode_produce(frame),
         (LAYOUT_VERSION, KIND_FETCH) => decode_fetch(frame),
         (LAYOUT_VERSION, kind) => Err(Refusal::UnknownRequest { code: i32::from(kind) }),
         (version, _) => {
             Err(malformed(&format!("version {version}; this server speaks {LAYOUT_VERSION}")))
         }
-    };
-    Ok(Decoded { start, request })
+    }
 }
 
 fn read_start(header: &[u8]) -> Result<Start, FrameError> {
@@ -186,34 +196,38 @@ fn malformed(what: &str) -> Refusal {
     Refusal::Malformed(format!("fixed header: {what}"))
 }
 
-/// Appends the answer to a request of kind `kind`.
-pub fn encode_reply(
-    out: &mut Vec<u8>,
-    kind: u8,
-    opaque: i32,
-    reply: &Result<Reply, Refusal>,
-    chunk_bytes: usize,
-) {
-    let start = |code: i32| Start {
+/// Appends the reply to a request of kind `kind`.
+pub fn encode_reply(out: &mut Vec<u8>, kind: u8, opaque: i32, reply: &Reply, chunk_bytes: usize) {
+    match reply {
+        Reply::Produced(produced) => {
+            let start = reply_start(kind, opaque, response::SUCCESS);
+            push(out, produce_reply(start, produced).as_bytes(), b"", 0);
+        }
+        Reply::Pulled(pulled) => {
+            let (code, _) = pull_code(pulled.status);
+            let start = reply_start(kind, opaque, code);
+            push(out, fetch_reply(start, pulled).as_bytes(), b"", chunk_bytes);
+        }
+        // A fixed request has no other reply; should one come, its sender is not left waiting.
+        _ => {
+            let start = reply_start(kind, opaque, response::SUCCESS);
+            push(out, start.as_bytes(), b"", chunk_bytes);
+        }
+    }
+}
+
+/// Appends the refusal of a request of kind `kind`.
+pub fn encode_refusal(out: &mut Vec<u8>, kind: u8, opaque: i32, refusal: &Refusal) {
+    let start = reply_start(kind, opaque, refusal_code(refusal));
+    push(out, start.as_bytes(), remark(refusal).as_bytes(), 0);
+}
+
+fn reply_start(kind: u8, opaque: i32, code: i32) -> Start {
+    Start {
         version: LAYOUT_VERSION,
         kind: kind | KIND_REPLY,
         code_or_flags: U16::new(code as u16),
         opaque: I32::new(opaque),
-    };
-    match reply {
-        Ok(Reply::Produced(produced)) => {
-            push(out, produce_reply(start(response::SUCCESS), produced).as_bytes(), b"", 0);
-        }
-        Ok(Reply::Pulled(pulled)) => {
-            let (code, _) = pull_code(pulled.status);
-            push(out, fetch_reply(start(code), pulled).as_bytes(), b"", chunk_bytes);
-        }
-        // A fixed request has no other answer; should one come, its sender is not left waiting.
-        Ok(_) => push(out, start(response::SUCCESS).as_bytes(), b"", chunk_bytes),
-        Err(refusal) => {
-            let start = start(refusal_code(refusal));
-            push(out, start.as_bytes(), remark(refusal).as_bytes(), 0);
-        }
     }
 }
 
@@ -302,7 +316,7 @@ pub enum Answer {
 }
 
 /// Reads an answer.
-pub fn decode_reply(header: &Bytes) -> Result<(Start, Answer), FrameError> {
+pub fn decode_reply(header: &Bytes) -> Result<Answer, FrameError> {
     let start = read_start(header)?;
     let wrong = || FrameError::Header(format!("fixed answer of {} bytes", header.len()));
     let code = i32::from(start.code_or_flags.get());
@@ -332,5 +346,5 @@ pub fn decode_reply(header: &Bytes) -> Result<(Start, Answer), FrameError> {
         }
         _ => return Err(wrong()),
     };
-    Ok((start, answer))
+    Ok(answer)
 }

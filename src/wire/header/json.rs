@@ -8,8 +8,10 @@ use std::borrow::Cow;
 use bytes::Bytes;
 
 use crate::wire::frame::FrameError;
-use crate::wire::header::{FieldWriter, Head, NewHead, VERSION, too_many_fields};
-use crate::wire::json::{JsonError, Reader, push_number, push_text};
+use crate::wire::header::fields::{FieldWriter, NewHead, VERSION};
+use crate::wire::header::head::{Head, Language, too_many_fields};
+use crate::wire::json::read::{JsonError, Reader};
+use crate::wire::json::write::{push_number, push_text};
 
 /// Reads a header; its texts point into `header`.
 pub fn read<'a>(header: &'a Bytes, head: &mut Head<'a>) -> Result<(), FrameError> {
@@ -33,10 +35,11 @@ fn read_member<'a>(
         "opaque" => head.opaque = reader.integer()?.unwrap_or(0),
         "version" => head.version = reader.integer()?.unwrap_or(0),
         "remark" => head.remark = reader.text()?,
+        "language" => head.language = Language::of_name(&reader.text()?.unwrap_or_default()),
         "extFields" => {
             return reader.object(|name, reader| read_field(head, name, reader));
         }
-        // `language` and `serializeTypeCurrentRPC` change nothing.
+        // `serializeTypeCurrentRPC` changes nothing: the frame says it.
         _ => drop(reader.skip()?),
     }
     Ok(())
@@ -60,7 +63,7 @@ pub fn write(out: &mut Vec<u8>, head: &NewHead<'_>, fields: impl FnOnce(&mut Fie
     out.extend_from_slice(b"{\"code\":");
     push_number(out, head.code);
     out.extend_from_slice(b",\"extFields\":{");
-    fields(&mut FieldWriter { out, is_json: true, is_empty: true });
+    fields(&mut FieldWriter::json(out));
     out.extend_from_slice(b"},\"flag\":");
     push_number(out, head.flag);
     out.extend_from_slice(b",\"language\":\"");

@@ -7,8 +7,8 @@
 //! Writing is compact: one stock client takes routes apart by commas and colons and stumbles over a
 //! single blank. Start at [`Reader`] and [`object`]. Not here: which fields there are.
 
-mod read;
-mod write;
+pub mod read;
+pub mod write;
 
 pub use read::{JsonError, Reader};
 pub use write::{Object, list, object, push_escaped, push_number, push_text};

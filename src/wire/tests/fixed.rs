@@ -49,10 +49,7 @@ fn requests_byte_by_byte() {
         let incoming = decode_request(&frame(&unhex(bytes))).unwrap();
         assert_eq!(incoming.request.as_ref(), Ok(&expected));
         assert_eq!(incoming.reply_to.encoding, HeaderEncoding::Fixed);
-        assert_eq!(
-            (incoming.reply_to.opaque, incoming.one_way, incoming.is_reply),
-            (7, false, false)
-        );
+        assert_eq!((incoming.reply_to.opaque, incoming.one_way), (7, false));
 
         let mut out = Vec::new();
         encode_request(&mut out, HeaderEncoding::Fixed, 7, false, &expected).unwrap();
@@ -91,7 +88,7 @@ fn what_does_not_fit_the_layout_is_refused_and_answered() {
     for (bytes, expected) in rows {
         let incoming = decode_request(&frame(&bytes)).unwrap();
         assert_eq!(incoming.request, Err(expected.clone()));
-        let error = response(incoming.reply_to, Err(expected.clone())).done().unwrap_err();
+        let error = response::<Reply>(incoming.reply_to, Err(expected.clone())).done().unwrap_err();
         assert!(error.remark.starts_with("RINGMQ-1"), "{error}");
     }
     // Too short to be answered.

@@ -33,10 +33,8 @@ fn read_in_every_way(bytes: &[u8]) {
 }
 
 fn read_frame(frame: &Frame) {
-    if let Ok(incoming) = decode_request(frame) {
-        let reply = incoming.request.map(|_| Reply::Done);
-        encode_reply(&mut Vec::new(), incoming.reply_to, &reply, 0);
-    }
+    serve::<Request>(frame);
+    serve::<NameServerRequest>(frame);
     let Ok(response) = decode_reply(frame) else { return };
     let _ = response.produced();
     let _ = response.pulled();
@@ -50,6 +48,13 @@ fn read_frame(frame: &Frame) {
     let _ = response.topic_list();
     let _ = response.data_version();
     response.records().for_each(drop);
+}
+
+fn serve<R: DecodeRequest>(frame: &Frame) {
+    if let Ok(incoming) = crate::wire::decode_request::<R>(frame) {
+        let reply = incoming.request.map(|_| Reply::Done);
+        encode_reply(&mut Vec::new(), incoming.reply_to, &reply, 0);
+    }
 }
 
 fn whole(frame: &Frame) -> Vec<u8> {
@@ -86,7 +91,8 @@ fn every_cut_of_a_frame_waits_for_the_rest() {
             assert_eq!(next_frame(&mut input, FRAME_SIZE_MAX), Ok(None), "cut at {cut}");
             assert_eq!(input.len(), cut);
         }
-        assert!(decode_request(&frame(&seed)).unwrap().request.is_ok());
+        let frame = frame(&seed);
+        assert!(request(&frame).is_ok() || asked::<NameServerRequest>(&frame).is_ok());
     }
 }
 
@@ -172,8 +178,11 @@ fn a_wrong_value_of_any_size_is_shown_by_its_beginning() {
         (34, &[], consume_type.as_bytes()),
         (30, queue, b""),
         (30, name, b""),
-        (103, no_number, b""),
     ];
+    for frame in both(103, no_number, b"") {
+        let refusal = asked::<NameServerRequest>(&frame).unwrap_err();
+        assert!(refusal.to_string().len() < shown_max, "{:?}", frame.encoding);
+    }
     for (code, fields, body) in rows {
         for frame in both(code, fields, body) {
             let refusal = request(&frame).unwrap_err();
@@ -251,10 +260,10 @@ proptest! {
     fn any_text_survives_the_json_header(key in "\\PC{1,20}", control in "[\\x00-\\x1f\"\\\\]{0,8}") {
         let text = format!("{key}{control}");
         let frame = json_frame(&json_header(105, 0, &[("topic", &text)]), b"");
-        prop_assert_eq!(request(&frame), Ok(Request::Route { topic: text.as_str().into() }));
+        prop_assert_eq!(asked(&frame), Ok(NameServerRequest::Route { topic: text.as_str().into() }));
         let mut out = Vec::new();
-        let route = Request::Route { topic: text.as_str().into() };
+        let route = NameServerRequest::Route { topic: text.as_str().into() };
         crate::wire::encode_request(&mut out, HeaderEncoding::Json, 1, false, &route).unwrap();
-        prop_assert_eq!(request(&super::frame(&out)), Ok(route));
+        prop_assert_eq!(asked(&super::frame(&out)), Ok(route));
     }
 }

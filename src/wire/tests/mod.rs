@@ -10,10 +10,10 @@ mod vectors;
 
 use bytes::{Bytes, BytesMut};
 
-use crate::model::{Refusal, Reply, Request};
+use crate::model::{NameServerRequest, Refusal, Reply, Request};
 use crate::wire::{
-    FRAME_SIZE_MAX, Frame, HeaderEncoding, ReplyTo, Response, decode_reply, decode_request,
-    encode_reply, next_frame,
+    DecodeRequest, EncodeReply, FRAME_SIZE_MAX, Frame, FrameError, HeaderEncoding, Incoming,
+    ReplyTo, Response, decode_reply, encode_reply, next_frame,
 };
 
 /// Header fields as a client names them.
@@ -82,8 +82,18 @@ pub fn both(code: i32, fields: Named<'_>, body: &[u8]) -> [Frame; 2] {
     [json_frame(&json_header(code, 0, fields), body), binary_frame(code as i16, 0, fields, body)]
 }
 
+/// What a broker makes of a frame.
+pub fn decode_request(frame: &Frame) -> Result<Incoming<Request>, FrameError> {
+    crate::wire::decode_request(frame)
+}
+
+/// What a server of any kind makes of a frame.
+pub fn asked<R: DecodeRequest>(frame: &Frame) -> Result<R, Refusal> {
+    crate::wire::decode_request(frame).unwrap().request
+}
+
 pub fn request(frame: &Frame) -> Result<Request, Refusal> {
-    decode_request(frame).unwrap().request
+    asked(frame)
 }
 
 pub fn reply_to(encoding: HeaderEncoding, code: i32) -> ReplyTo {
@@ -91,14 +101,14 @@ pub fn reply_to(encoding: HeaderEncoding, code: i32) -> ReplyTo {
 }
 
 /// The answer as bytes.
-pub fn answer(to: ReplyTo, reply: Result<Reply, Refusal>) -> Vec<u8> {
+pub fn answer<R: EncodeReply>(to: ReplyTo, reply: Result<R, Refusal>) -> Vec<u8> {
     let mut out = Vec::new();
     encode_reply(&mut out, to, &reply, 0);
     out
 }
 
 /// The answer as our client reads it.
-pub fn response(to: ReplyTo, reply: Result<Reply, Refusal>) -> Response {
+pub fn response<R: EncodeReply>(to: ReplyTo, reply: Result<R, Refusal>) -> Response {
     let response = decode_reply(&frame(&answer(to, reply))).unwrap();
     assert!(response.is_reply);
     assert_eq!(response.opaque, 7);

@@ -3,10 +3,13 @@
 use smallvec::smallvec;
 
 use super::*;
+use crate::model::nameserver::*;
 use crate::model::record::Host;
 use crate::model::reply::*;
-use crate::model::request::{DataVersion, QueueOf};
-use crate::model::{GroupName, LogOffset, QueueId, QueueOffset, Timestamp, TopicName};
+use crate::model::request::QueueOf;
+use crate::model::{
+    DataVersion, GroupName, LogOffset, NameServerReply, QueueId, QueueOffset, Timestamp, TopicName,
+};
 use crate::wire::codes;
 
 fn host() -> Host {
@@ -33,14 +36,14 @@ fn pulled(status: PullStatus) -> Reply {
 }
 
 /// Header and body of a JSON answer.
-fn json_answer(code: i32, reply: Result<Reply, Refusal>) -> (String, String) {
+fn json_answer<R: EncodeReply>(code: i32, reply: Result<R, Refusal>) -> (String, String) {
     let frame = frame(&answer(reply_to(HeaderEncoding::Json, code), reply));
     assert_eq!(frame.encoding, HeaderEncoding::Json);
     let text = |bytes: Bytes| String::from_utf8(bytes.into()).unwrap();
     (text(frame.header), text(frame.body))
 }
 
-fn json_body(code: i32, reply: Reply) -> String {
+fn json_body(code: i32, reply: impl EncodeReply) -> String {
     let (header, body) = json_answer(code, Ok(reply));
     assert_eq!(header, header_of(0, "", ""));
     body
@@ -131,7 +134,7 @@ fn route_as_clients_read_it() {
         r#"{"brokerName":"b-00","perm":6,"readQueueNums":4,"topicSysFlag":0,"writeQueueNums":4},"#,
         r#"{"brokerName":"b-01","perm":6,"readQueueNums":8,"topicSysFlag":0,"writeQueueNums":8}]}"#,
     );
-    assert_eq!(json_body(105, Reply::Route(route)), expected);
+    assert_eq!(json_body(105, NameServerReply::Route(route)), expected);
 }
 
 #[test]
@@ -150,7 +153,7 @@ fn cluster_as_tools_read_it() {
         r#""b-01":{"brokerAddrs":{"0":"h:3"},"brokerName":"b-01","cluster":"c1","enableActingMaster":false}},"#,
         r#""clusterAddrTable":{"c1":["a","b-01"],"c2":["b-00"]}}"#,
     );
-    assert_eq!(json_body(106, Reply::ClusterInfo(info)), expected);
+    assert_eq!(json_body(106, NameServerReply::ClusterInfo(info)), expected);
 }
 
 fn queue_stats(queue: u32, stored_at: Option<u64>) -> QueueStats {
@@ -169,8 +172,6 @@ fn bodies_as_tools_read_them() {
     let stats = vec![queue_stats(0, Some(1_700_000_000_000)), queue_stats(1, None)];
     let table = vec![("bootTimestamp".to_owned(), "1".to_owned()), ("x".into(), "a\"b".into())];
     let rows = [
-        (206, Reply::TopicList(vec!["A".into(), "B".into()]), r#"{"topicList":["A","B"]}"#),
-        (206, Reply::TopicList(vec![]), r#"{"topicList":[]}"#),
         (
             202,
             Reply::TopicStats(stats),
@@ -183,16 +184,26 @@ fn bodies_as_tools_read_them() {
         ),
         (28, Reply::RuntimeInfo(table), r#"{"table":{"bootTimestamp":"1","x":"a\"b"}}"#),
         (38, Reply::Members(vec!["c@1".into()]), r#"{"consumerIdList":["c@1"]}"#),
-        (103, Reply::Registered, r#"{"table":{}}"#),
     ];
     for (code, reply, expected) in rows {
         assert_eq!(json_body(code, reply), expected);
     }
-    let known = Reply::DataVersion { is_changed: true, known: Some(version) };
+    let topics = |names: &[&'static str]| {
+        NameServerReply::TopicList(names.iter().map(|&name| name.into()).collect())
+    };
+    let rows = [
+        (206, topics(&["A", "B"]), r#"{"topicList":["A","B"]}"#),
+        (206, topics(&[]), r#"{"topicList":[]}"#),
+        (103, NameServerReply::Registered, r#"{"table":{}}"#),
+    ];
+    for (code, reply, expected) in rows {
+        assert_eq!(json_body(code, reply), expected);
+    }
+    let known = NameServerReply::DataVersion { is_changed: true, known: Some(version) };
     let (header, body) = json_answer(322, Ok(known));
     assert_eq!(header, header_of(0, r#""changed":"true""#, ""));
     assert_eq!(body, r#"{"counter":3,"stateVersion":0,"timestamp":1700000000000}"#);
-    let unknown = Reply::DataVersion { is_changed: true, known: None };
+    let unknown = NameServerReply::DataVersion { is_changed: true, known: None };
     assert_eq!(json_answer(322, Ok(unknown)).1, "");
 }
 
@@ -205,14 +216,18 @@ fn both_encodings_say_the_same() {
         (11, Ok(pulled(PullStatus::NothingNew))),
         (30, Ok(Reply::Offset(QueueOffset(9)))),
         (34, Ok(Reply::HeartbeatTaken)),
-        (206, Ok(Reply::TopicList(vec!["A".into()]))),
         (999, Err(Refusal::UnknownRequest { code: 999 })),
     ];
     for (code, reply) in replies {
-        let json = response(reply_to(HeaderEncoding::Json, code), reply.clone());
-        let binary = response(reply_to(HeaderEncoding::Binary, code), reply);
-        assert_eq!(format!("{json:?}"), format!("{binary:?}"));
+        assert_same(code, reply);
     }
+    assert_same(206, Ok(NameServerReply::TopicList(vec!["A".into()])));
+}
+
+fn assert_same<R: EncodeReply + Clone>(code: i32, reply: Result<R, Refusal>) {
+    let json = response(reply_to(HeaderEncoding::Json, code), reply.clone());
+    let binary = response(reply_to(HeaderEncoding::Binary, code), reply);
+    assert_eq!(format!("{json:?}"), format!("{binary:?}"));
 }
 
 #[test]
@@ -252,13 +267,19 @@ fn typed_answers() {
         queues: vec![route_queues("a", 4)],
         brokers: vec![route_broker("a", "c", &[(0, "h:1"), (1, "h:2")])],
     };
-    assert_eq!(response(to(105), Ok(Reply::Route(route.clone()))).route(), Ok(route));
+    assert_eq!(response(to(105), Ok(NameServerReply::Route(route.clone()))).route(), Ok(route));
     let info = ClusterInfo { brokers: vec![route_broker("a", "c", &[(0, "h:1")])] };
-    assert_eq!(response(to(106), Ok(Reply::ClusterInfo(info.clone()))).cluster(), Ok(info));
+    assert_eq!(
+        response(to(106), Ok(NameServerReply::ClusterInfo(info.clone()))).cluster(),
+        Ok(info)
+    );
     let topics = vec!["A".into()];
-    assert_eq!(response(to(206), Ok(Reply::TopicList(topics.clone()))).topic_list(), Ok(topics));
+    assert_eq!(
+        response(to(206), Ok(NameServerReply::TopicList(topics.clone()))).topic_list(),
+        Ok(topics)
+    );
     let known = Some(DataVersion { counter: 1, state_version: 2, timestamp: 3 });
-    let reply = Reply::DataVersion { is_changed: false, known };
+    let reply = NameServerReply::DataVersion { is_changed: false, known };
     assert_eq!(response(to(322), Ok(reply)).data_version(), Ok((false, known)));
 }
 
@@ -337,7 +358,8 @@ fn refusals_as_clients_see_them() {
         let line = format!("| RINGMQ-{} | {} |", refusal.number(), codes::refusal_code(&refusal));
         assert!(manual.contains(&line), "docs/errors.md has no line that begins {line:?}");
         for encoding in [HeaderEncoding::Json, HeaderEncoding::Binary, HeaderEncoding::Fixed] {
-            let error = response(reply_to(encoding, 1), Err(refusal.clone())).done().unwrap_err();
+            let error =
+                response::<Reply>(reply_to(encoding, 1), Err(refusal.clone())).done().unwrap_err();
             assert_eq!((error.code, error.remark.as_str()), (code, remark));
         }
     }
@@ -360,7 +382,7 @@ fn a_refusal_repeats_only_the_beginning_of_what_it_refuses() {
     assert_eq!(source.matches("(String)").count(), with_text.len(), "a row for all that hold text");
     for refusal in with_text {
         for encoding in [HeaderEncoding::Json, HeaderEncoding::Binary, HeaderEncoding::Fixed] {
-            let bytes = answer(reply_to(encoding, 310), Err(refusal.clone()));
+            let bytes = answer::<Reply>(reply_to(encoding, 310), Err(refusal.clone()));
             assert!(bytes.len() < 4096, "{encoding:?}: {} bytes", bytes.len());
             let error = decode_reply(&frame(&bytes)).unwrap().done().unwrap_err();
             let number = format!("RINGMQ-{}", refusal.number());

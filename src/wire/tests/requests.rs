@@ -1,9 +1,13 @@
 //! Every served command, decoded from the fields that clients send, in both encodings.
 
+use std::fmt::Debug;
+
 use super::*;
+use crate::model::nameserver::*;
 use crate::model::request::*;
 use crate::model::{GroupName, LogOffset, QueueId, Timestamp, TopicConfig, TopicName};
-use crate::wire::codes;
+use crate::wire::header::head::{Dialect, Language};
+use crate::wire::{Head, codes, decode_head};
 
 fn topic(name: &'static str) -> TopicName {
     TopicName::new(name).unwrap()
@@ -118,12 +122,12 @@ fn without<'a>(fields: &[(&'a str, &'a str)], name: &str) -> Vec<(&'a str, &'a s
     fields.iter().filter(|field| field.0 != name).copied().collect()
 }
 
-type Row<'a> = (&'static str, i32, Vec<(&'a str, &'a str)>, Result<Request, Refusal>);
+type Row<'a, R = Request> = (&'static str, i32, Vec<(&'a str, &'a str)>, Result<R, Refusal>);
 
-fn check(rows: Vec<Row<'_>>, body: &[u8]) {
+fn check<R: DecodeRequest + PartialEq + Debug>(rows: Vec<Row<'_, R>>, body: &[u8]) {
     for (case, code, fields, expected) in rows {
         for frame in both(code, &fields, body) {
-            assert_eq!(request(&frame), expected, "{case}, {:?}", frame.encoding);
+            assert_eq!(asked::<R>(&frame), expected, "{case}, {:?}", frame.encoding);
         }
     }
 }
@@ -208,7 +212,7 @@ fn offsets_and_look_ups() {
 }
 
 #[test]
-fn groups_topics_and_routes() {
+fn groups_and_topics() {
     let config = TopicConfig {
         system_flag: 2,
         order: true,
@@ -237,15 +241,23 @@ fn groups_topics_and_routes() {
         ("delete topic", 215, vec![("topic", "T")], Ok(Request::DeleteTopic { topic: topic("T") })),
         ("topic stats", 202, vec![("topic", "T")], Ok(Request::TopicStats { topic: topic("T") })),
         ("runtime info", 28, vec![], Ok(Request::RuntimeInfo)),
-        ("goodbye of a broker", 104, BROKER.to_vec(), Ok(Request::UnregisterBroker(broker()))),
-        ("broker heartbeat", 904, without(BROKER, "brokerId"), Ok(Request::BrokerHeartbeat { broker: broker() })),
-        ("route", 105, vec![("topic", "T"), ("acceptStandardJsonOnly", "true")], Ok(Request::Route { topic: "T".into() })),
-        ("route of an odd name", 105, vec![("topic", "a b")], Ok(Request::Route { topic: "a b".into() })),
-        ("cluster", 106, vec![], Ok(Request::ClusterInfo)),
-        ("topics", 206, vec![], Ok(Request::TopicList)),
-        ("delete route", 216, vec![("topic", "T")], Ok(Request::DeleteTopicRoute { topic: "T".into(), cluster: None })),
+    ];
+    check(rows, b"");
+}
+
+#[test]
+fn routes() {
+    #[rustfmt::skip]
+    let rows: Vec<Row<'_, NameServerRequest>> = vec![
+        ("goodbye of a broker", 104, BROKER.to_vec(), Ok(NameServerRequest::UnregisterBroker(broker()))),
+        ("broker heartbeat", 904, without(BROKER, "brokerId"), Ok(NameServerRequest::BrokerHeartbeat { broker: broker() })),
+        ("route", 105, vec![("topic", "T"), ("acceptStandardJsonOnly", "true")], Ok(NameServerRequest::Route { topic: "T".into() })),
+        ("route of an odd name", 105, vec![("topic", "a b")], Ok(NameServerRequest::Route { topic: "a b".into() })),
+        ("cluster", 106, vec![], Ok(NameServerRequest::ClusterInfo)),
+        ("topics", 206, vec![], Ok(NameServerRequest::TopicList)),
+        ("delete route", 216, vec![("topic", "T")], Ok(NameServerRequest::DeleteTopicRoute { topic: "T".into(), cluster: None })),
         ("delete route in a cluster", 216, vec![("topic", "T"), ("clusterName", "c")],
-            Ok(Request::DeleteTopicRoute { topic: "T".into(), cluster: Some("c".into()) })),
+            Ok(NameServerRequest::DeleteTopicRoute { topic: "T".into(), cluster: Some("c".into()) })),
     ];
     check(rows, b"");
 }
@@ -271,26 +283,25 @@ fn what_is_missing_or_wrong_is_named() {
             bad("commitOffset is \"9223372036854775808\"")),
         ("a long value", 33, vec![("offset", "0123456789012345678901234567890123456789xxxxx")],
             bad("offset is \"0123456789012345678901234567890123456789…\"")),
-        ("no broker", 104, without(BROKER, "brokerName"), malformed("brokerName is missing")),
         ("no topic", 17, vec![], malformed("topic is missing")),
     ];
     check(rows, b"");
+    let what = "header field brokerName is missing".to_owned();
+    let unnamed: Row<'_, NameServerRequest> =
+        ("no broker", 104, without(BROKER, "brokerName"), Err(Refusal::Malformed(what)));
+    check(vec![unnamed], b"");
 }
 
 #[test]
 fn requests_that_are_not_served_are_refused_by_code() {
-    let served = [
-        10, 11, 12, 14, 15, 17, 28, 29, 30, 31, 32, 33, 34, 35, 38, 103, 104, 105, 106, 202, 206,
-        215, 216, 310, 320, 322, 361, 904,
-    ];
     let table = codes::request::TABLE;
     assert!(table.is_sorted_by(|a, b| a.code < b.code));
-    let found: Vec<i32> =
-        table.iter().filter(|row| row.served.is_some()).map(|row| row.code).collect();
-    assert_eq!(found, served);
+    assert!(Request::SERVED.iter().all(|code| !NameServerRequest::SERVED.contains(code)));
     for code in [0, 13, 36, 37, 41, 324, 1001, 9999, -1] {
         for frame in both(code, &[], b"") {
-            assert_eq!(request(&frame), Err(Refusal::UnknownRequest { code }), "{code}");
+            let refusal = Refusal::UnknownRequest { code };
+            assert_eq!(request(&frame), Err(refusal.clone()), "{code}");
+            assert_eq!(asked::<NameServerRequest>(&frame), Err(refusal), "{code}");
         }
     }
 }
@@ -313,10 +324,24 @@ fn flags_are_reported() {
         let frames =
             [json_frame(&json_header(28, flag, &[]), b""), binary_frame(28, flag, &[], b"")];
         for frame in frames {
-            let incoming = decode_request(&frame).unwrap();
-            assert_eq!((incoming.one_way, incoming.is_reply), (one_way, is_reply), "{flag}");
-            assert_eq!((incoming.version, incoming.reply_to.opaque), (409, 7));
+            let mut head = Head::of(&frame);
+            decode_head(&mut head).unwrap();
+            assert_eq!((head.is_one_way(), head.is_reply()), (one_way, is_reply), "{flag}");
+            assert_eq!((head.code, head.opaque, head.version), (28, 7, 409));
+            assert_eq!(
+                head.dialect(),
+                Dialect { encoding: frame.encoding, language: Language::Java }
+            );
         }
+    }
+}
+
+/// Only request codes decide who serves what: a reply is never taken for a request.
+#[test]
+fn a_reply_is_no_request() {
+    let code = 28;
+    for frame in [json_frame(&json_header(code, 1, &[]), b""), binary_frame(28, 1, &[], b"")] {
+        assert_eq!(request(&frame), Err(Refusal::UnknownRequest { code }));
     }
 }
 
@@ -400,19 +425,17 @@ fn heartbeats_of_different_clients() {
 /// What a server of another kind would read is not read at all: these bodies would be refused.
 #[test]
 fn requests_for_another_kind_of_server_are_refused_unread() {
-    use crate::wire::{Server, decode_request_to};
-    for (server, other, codes) in [
-        (Server::Broker, Server::NameServer, &[103, 322][..]),
-        (Server::NameServer, Server::Broker, &[34, 310, 17]),
-    ] {
+    fn check<Served: DecodeRequest + Debug, Other: DecodeRequest + Debug>(codes: &[i32]) {
         for &code in codes {
             for frame in both(code, &[("compressed", "true")], b"not a body of anything") {
-                let refusal = |to| decode_request_to(to, &frame).unwrap().request.unwrap_err();
-                assert_eq!(refusal(server), Refusal::UnknownRequest { code });
-                assert_ne!(refusal(other), Refusal::UnknownRequest { code });
+                let unknown = Refusal::UnknownRequest { code };
+                assert_eq!(asked::<Other>(&frame).unwrap_err(), unknown);
+                assert_ne!(asked::<Served>(&frame).unwrap_err(), unknown);
             }
         }
     }
+    check::<NameServerRequest, Request>(&[103, 322]);
+    check::<Request, NameServerRequest>(&[34, 310, 17]);
 }
 
 fn assert_heartbeat(body: &[u8], expected: Result<Heartbeat, Refusal>) {
@@ -424,7 +447,8 @@ fn assert_heartbeat(body: &[u8], expected: Result<Heartbeat, Refusal>) {
 #[test]
 fn the_manual_lists_every_served_command() {
     let manual = include_str!("../../../docs/wire.md");
-    for command in codes::request::TABLE.iter().filter(|command| command.served.is_some()) {
+    let served = [Request::SERVED, NameServerRequest::SERVED].concat();
+    for command in served.iter().map(|&code| codes::command(code).expect("it has a name")) {
         let start = format!("| {} | {} | ", command.code, command.name);
         assert!(manual.lines().any(|line| line.starts_with(&start)), "no line {start:?}");
     }

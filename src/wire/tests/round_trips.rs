@@ -1,10 +1,13 @@
 //! What our client writes, our server reads as what was meant. The suites beside this one show that
 //! it is also what the protocol means.
 
+use std::fmt::Debug;
+
 use super::*;
+use crate::model::nameserver::*;
 use crate::model::request::*;
-use crate::model::{GroupName, LogOffset, QueueId, Timestamp, TopicConfig, TopicName};
-use crate::wire::encode_request;
+use crate::model::{DataVersion, GroupName, LogOffset, QueueId, Timestamp, TopicConfig, TopicName};
+use crate::wire::{EncodeRequest, encode_request};
 
 fn topic() -> TopicName {
     TopicName::new("T").unwrap()
@@ -111,30 +114,42 @@ fn requests() -> Vec<Request> {
         Request::DeleteTopic { topic: topic() },
         Request::TopicStats { topic: topic() },
         Request::RuntimeInfo,
-        Request::RegisterBroker(registration()),
-        Request::UnregisterBroker(broker()),
-        Request::QueryDataVersion { broker: broker(), version: registration().version },
-        Request::BrokerHeartbeat { broker: broker() },
-        Request::Route { topic: "T".into() },
-        Request::ClusterInfo,
-        Request::TopicList,
-        Request::DeleteTopicRoute { topic: "T".into(), cluster: Some("c".into()) },
+    ]
+}
+
+fn nameserver_requests() -> Vec<NameServerRequest> {
+    vec![
+        NameServerRequest::RegisterBroker(registration()),
+        NameServerRequest::UnregisterBroker(broker()),
+        NameServerRequest::QueryDataVersion { broker: broker(), version: registration().version },
+        NameServerRequest::BrokerHeartbeat { broker: broker() },
+        NameServerRequest::Route { topic: "T".into() },
+        NameServerRequest::ClusterInfo,
+        NameServerRequest::TopicList,
+        NameServerRequest::DeleteTopicRoute { topic: "T".into(), cluster: Some("c".into()) },
     ]
 }
 
 #[test]
 fn requests_arrive_as_they_were_meant() {
+    check(requests());
+    check(nameserver_requests());
     for encoding in [HeaderEncoding::Json, HeaderEncoding::Binary] {
-        for expected in requests() {
-            let mut out = Vec::new();
-            encode_request(&mut out, encoding, 7, false, &expected).unwrap();
-            let incoming = decode_request(&frame(&out)).unwrap();
-            assert_eq!(incoming.request, Ok(expected), "{encoding:?}");
-            assert_eq!((incoming.reply_to.opaque, incoming.one_way), (7, false));
-        }
         let mut out = Vec::new();
         encode_request(&mut out, encoding, 7, true, &Request::RuntimeInfo).unwrap();
         assert!(decode_request(&frame(&out)).unwrap().one_way);
+    }
+}
+
+fn check<R: DecodeRequest + EncodeRequest + PartialEq + Debug>(requests: Vec<R>) {
+    for encoding in [HeaderEncoding::Json, HeaderEncoding::Binary] {
+        for expected in &requests {
+            let mut out = Vec::new();
+            encode_request(&mut out, encoding, 7, false, expected).unwrap();
+            let incoming = crate::wire::decode_request::<R>(&frame(&out)).unwrap();
+            assert_eq!(incoming.request.as_ref(), Ok(expected), "{encoding:?}");
+            assert_eq!((incoming.reply_to.opaque, incoming.one_way), (7, false));
+        }
     }
 }
 

@@ -13,11 +13,11 @@ fn json_request() {
     let header = r#"{"code":105,"extFields":{"topic":"T"},"flag":0,"language":"JAVA","opaque":1,"serializeTypeCurrentRPC":"JSON","version":409}"#;
     let bytes = [&unhex("0000007f 0000007b"), header.as_bytes()].concat();
     assert_eq!(bytes.len(), 131);
-    let incoming = decode_request(&frame(&bytes)).unwrap();
-    assert_eq!(incoming.request, Ok(Request::Route { topic: "T".into() }));
+    let incoming = crate::wire::decode_request(&frame(&bytes)).unwrap();
+    assert_eq!(incoming.request, Ok(NameServerRequest::Route { topic: "T".into() }));
     let to = ReplyTo { encoding: HeaderEncoding::Json, code: 105, opaque: 1, version: 409 };
     assert_eq!(incoming.reply_to, to);
-    assert!(!incoming.one_way && !incoming.is_reply);
+    assert!(!incoming.one_way);
 }
 
 #[test]
@@ -26,7 +26,7 @@ fn binary_request() {
     let empty = decode_request(&frame(&unhex(&format!("0000001b {start} 7b7d")))).unwrap();
     let what = "body of HEART_BEAT: field clientID is missing".to_owned();
     assert_eq!(empty.request, Err(Refusal::Malformed(what)));
-    assert_eq!((empty.reply_to.code, empty.reply_to.opaque, empty.version), (34, 7, 479));
+    assert_eq!((empty.reply_to.code, empty.reply_to.opaque, empty.reply_to.version), (34, 7, 479));
 
     let body = br#"{"clientID":"c"}"#;
     let bytes = [&unhex(&format!("00000029 {start}"))[..], body].concat();

@@ -6,10 +6,10 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use bytestring::ByteString;
-use ringmq::model::reply::{Route, RouteBroker};
+use ringmq::model::nameserver::{Route, RouteBroker};
 use ringmq::model::request::{Heartbeat, QueueOf};
 use ringmq::model::topic::PERM_WRITE;
-use ringmq::model::{GroupName, QueueId, Request, TopicConfig, TopicName};
+use ringmq::model::{GroupName, NameServerRequest, QueueId, Request, TopicConfig, TopicName};
 
 use crate::engine::template::PRODUCER_GROUP;
 use crate::options::TargetOptions;
@@ -194,7 +194,7 @@ fn wait_for_masters(
 }
 
 fn masters_known(client: &mut Client) -> Result<Vec<Broker>, TargetError> {
-    let cluster = client.ask(&Request::ClusterInfo)?.cluster();
+    let cluster = client.ask(&NameServerRequest::ClusterInfo)?.cluster();
     let cluster = cluster.map_err(|error| client.refused(&error))?;
     let broker =
         |(name, address): (String, String)| Ok(Broker { name, address: resolve(&address)? });
@@ -238,7 +238,7 @@ fn ensure_topic(
 
 /// Who serves `topic`; nobody when it does not exist.
 fn route_of(namesrv: &mut Client, topic: &TopicName) -> Result<Route, TargetError> {
-    let request = Request::Route { topic: ByteString::from(topic.as_str()) };
+    let request = NameServerRequest::Route { topic: ByteString::from(topic.as_str()) };
     match namesrv.ask(&request)?.route() {
         Ok(route) => Ok(route),
         Err(error) if error.code == TOPIC_NOT_EXIST => Ok(Route::default()),

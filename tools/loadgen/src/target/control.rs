@@ -5,8 +5,7 @@ use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
 use std::time::Duration;
 
 use bytes::BytesMut;
-use ringmq::model::Request;
-use ringmq::wire::{self, HeaderEncoding, Response};
+use ringmq::wire::{self, EncodeRequest, HeaderEncoding, Response};
 
 /// How long a server may take to accept, and to answer.
 const TIMEOUT: Duration = Duration::from_secs(5);
@@ -49,7 +48,7 @@ impl Client {
     }
 
     /// Asks in RocketMQ's JSON, which every server understands, and waits for the answer.
-    pub fn ask(&mut self, request: &Request) -> Result<Response, ControlError> {
+    pub fn ask(&mut self, request: &impl EncodeRequest) -> Result<Response, ControlError> {
         let number = self.requests;
         self.requests += 1;
         let mut out = Vec::new();

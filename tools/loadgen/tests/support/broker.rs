@@ -10,13 +10,15 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 use ringmq::model::batch::{BatchItems, Records};
+use ringmq::model::nameserver::{ClusterInfo, Route, RouteBroker, RouteQueues};
 use ringmq::model::record::{Host, NewRecord, Placement};
-use ringmq::model::reply::{
-    ClusterInfo, Produced, PullStatus, Pulled, Route, RouteBroker, RouteQueues,
-};
+use ringmq::model::reply::{Produced, PullStatus, Pulled};
 use ringmq::model::request::{Produce, ProduceRecords, Pull};
-use ringmq::model::{LogOffset, QueueId, QueueOffset, Refusal, Reply, Request, Timestamp};
-use ringmq::wire::{self, FRAME_SIZE_MAX};
+use ringmq::model::{
+    LogOffset, NameServerReply, NameServerRequest, QueueId, QueueOffset, Refusal, Reply, Request,
+    Timestamp,
+};
+use ringmq::wire::{self, DecodeRequest, FRAME_SIZE_MAX, Frame, Head};
 use zerocopy::byteorder::big_endian::U32;
 
 const QUEUES: u32 = 4;
@@ -95,23 +97,49 @@ fn serve(mut stream: TcpStream, state: &Mutex<State>) -> io::Result<()> {
         while let Some(frame) =
             wire::next_frame(&mut input, FRAME_SIZE_MAX).map_err(io::Error::other)?
         {
-            let incoming = wire::decode_request(&frame).map_err(io::Error::other)?;
-            let answer = incoming.request.map(|request| handle(&request, state));
-            let (reply, records) = match answer {
-                Ok(Some((reply, records))) => (reply, records),
-                Ok(None) if state.lock().unwrap().hangs_up() => return Ok(()),
-                Ok(None) => continue,
-                Err(refusal) => (Err(refusal), Vec::new()),
-            };
-            let mut out = Vec::new();
-            wire::encode_reply(&mut out, incoming.reply_to, &reply, records.len());
-            stream.write_all(&out)?;
-            stream.write_all(&records)?;
+            match answer(&frame, state)? {
+                Some(bytes) => stream.write_all(&bytes)?,
+                None if state.lock().unwrap().hangs_up() => return Ok(()),
+                None => {}
+            }
         }
         match stream.read(&mut piece)? {
             0 => return Ok(()),
             size => input.extend_from_slice(&piece[..size]),
         }
+    }
+}
+
+/// The reply to one frame, records included.
+fn answer(frame: &Frame, state: &Mutex<State>) -> io::Result<Option<Vec<u8>>> {
+    let mut head = Head::of(frame);
+    wire::decode_head(&mut head).map_err(io::Error::other)?;
+    let (to, mut out) = (head.reply_to(), Vec::new());
+    if NameServerRequest::SERVED.contains(&head.code) {
+        let reply = wire::decode_command(&mut head).and_then(|request| direct(&request, state));
+        wire::encode_reply(&mut out, to, &reply, 0);
+        return Ok(Some(out));
+    }
+    let answer = match wire::decode_command(&mut head) {
+        Ok(request) => handle(&request, state),
+        Err(refusal) => Some((Err(refusal), Vec::new())),
+    };
+    Ok(answer.map(|(reply, records)| {
+        wire::encode_reply(&mut out, to, &reply, records.len());
+        out.extend_from_slice(&records);
+        out
+    }))
+}
+
+/// What it answers as a NameServer.
+fn direct(request: &NameServerRequest, state: &Mutex<State>) -> Result<NameServerReply, Refusal> {
+    let route = route(state.lock().unwrap().address);
+    match request {
+        NameServerRequest::Route { .. } => Ok(NameServerReply::Route(route)),
+        NameServerRequest::ClusterInfo => {
+            Ok(NameServerReply::ClusterInfo(ClusterInfo { brokers: route.brokers }))
+        }
+        other => Err(Refusal::Malformed(format!("{other:?}"))),
     }
 }
 
@@ -121,10 +149,6 @@ type Answer = (Result<Reply, Refusal>, Vec<u8>);
 fn handle(request: &Request, state: &Mutex<State>) -> Option<Answer> {
     let mut locked = state.lock().unwrap();
     let reply = match request {
-        Request::Route { .. } => Reply::Route(route(locked.address)),
-        Request::ClusterInfo => {
-            Reply::ClusterInfo(ClusterInfo { brokers: route(locked.address).brokers })
-        }
         Request::UpdateTopic(_) => Reply::Done,
         Request::Heartbeat(_) => Reply::HeartbeatTaken,
         Request::MaxOffset(queue) => Reply::Offset(locked.end(queue.queue)),

@@ -1,0 +1,47 @@
+//! What the client can send, and how messages to people name it.
+
+use crate::model::{NameServerRequest, Request};
+use crate::wire::EncodeRequest;
+
+/// A request that the client can send.
+pub trait Ask: EncodeRequest {
+    /// What it asks a server to do, as in "could not store messages".
+    fn what(&self) -> &'static str;
+}
+
+impl Ask for Request {
+    fn what(&self) -> &'static str {
+        match self {
+            Self::Produce(_) | Self::ProduceRecords(_) => "store messages",
+            Self::Pull(_) => "read messages",
+            Self::MaxOffset(_) | Self::MinOffset(_) | Self::OffsetByTime { .. } => {
+                "look up an offset"
+            }
+            Self::EarliestStoreTime(_) => "look up the first message's time",
+            Self::CommittedOffset { .. } => "look up a committed offset",
+            Self::CommitOffset { .. } => "commit an offset",
+            Self::Heartbeat(_) => "take a heartbeat",
+            Self::Unregister { .. } => "sign a client off",
+            Self::GroupMembers { .. } => "list a group's members",
+            Self::MessageByOffset { .. } | Self::QueryMessages { .. } => "find a message",
+            Self::UpdateTopic(_) => "create or change a topic",
+            Self::DeleteTopic { .. } => "delete a topic",
+            Self::TopicStats { .. } => "describe a topic",
+            Self::RuntimeInfo => "tell its state",
+        }
+    }
+}
+
+impl Ask for NameServerRequest {
+    fn what(&self) -> &'static str {
+        match self {
+            Self::RegisterBroker(_) => "register a broker",
+            Self::UnregisterBroker(_) => "sign a broker off",
+            Self::QueryDataVersion { .. } | Self::BrokerHeartbeat { .. } => "renew a lease",
+            Self::Route { .. } => "route a topic",
+            Self::ClusterInfo => "list brokers",
+            Self::TopicList => "list topics",
+            Self::DeleteTopicRoute { .. } => "delete a topic's route",
+        }
+    }
+}

@@ -1,0 +1,94 @@
+//! What a NameServer is asked and what it answers. Request codes in brackets are those of the
+//! remoting reference.
+
+use bytestring::ByteString;
+
+use crate::model::topic::{DataVersion, TopicConfig};
+
+/// A request to a NameServer, whatever its encoding was.
+#[derive(Clone, Debug, PartialEq)]
+pub enum NameServerRequest {
+    /// [103]
+    RegisterBroker(Registration),
+    /// [104]
+    UnregisterBroker(BrokerId),
+    /// [322]
+    QueryDataVersion { broker: BrokerId, version: DataVersion },
+    /// [904]
+    BrokerHeartbeat { broker: BrokerId },
+    /// [105]
+    Route { topic: ByteString },
+    /// [106]
+    ClusterInfo,
+    /// [206]
+    TopicList,
+    /// [216]
+    DeleteTopicRoute { topic: ByteString, cluster: Option<ByteString> },
+}
+
+/// What a NameServer answers to a request that it carried out.
+#[derive(Clone, Debug, PartialEq)]
+pub enum NameServerReply {
+    /// Carried out; nothing to tell.
+    Done,
+    Registered,
+    DataVersion {
+        is_changed: bool,
+        known: Option<DataVersion>,
+    },
+    Route(Route),
+    ClusterInfo(ClusterInfo),
+    TopicList(Vec<ByteString>),
+}
+
+/// Who a broker is, in the words of a registration.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BrokerId {
+    pub cluster: String,
+    pub name: String,
+    /// `ip:port` as clients shall use it.
+    pub address: String,
+    /// 0 is the master.
+    pub id: u64,
+}
+
+/// A broker's topics and how long they count [103].
+#[derive(Clone, Debug, PartialEq)]
+pub struct Registration {
+    pub broker: BrokerId,
+    pub ha_address: String,
+    /// Lease, ms; `None`: the NameServer's default.
+    pub lease_ms: Option<u64>,
+    pub version: DataVersion,
+    pub topics: Vec<TopicConfig>,
+}
+
+/// Who serves a topic (remoting reference, 2.4). Sorted by broker name, then id.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Route {
+    pub queues: Vec<RouteQueues>,
+    pub brokers: Vec<RouteBroker>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RouteQueues {
+    pub broker_name: String,
+    pub read_queue_count: u32,
+    pub write_queue_count: u32,
+    pub perm: u32,
+    pub system_flag: u32,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RouteBroker {
+    pub cluster: String,
+    pub name: String,
+    /// Broker id (0 is the master) and `ip:port`, sorted by id.
+    pub addresses: Vec<(u64, String)>,
+}
+
+/// All brokers (remoting reference, 2.5). Sorted by name.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ClusterInfo {
+    pub brokers: Vec<RouteBroker>,
+}

@@ -1,0 +1,139 @@
+//! What a broker serves: which code is read by which function, and how requests and replies are
+//! written. One line for each command in each of the three tables.
+
+use bytes::Bytes;
+
+use crate::model::request::Pull;
+use crate::model::{Refusal, Reply, Request};
+use crate::wire::codes::pull_code;
+use crate::wire::codes::request::*;
+use crate::wire::frame::{Frame, HeaderEncoding};
+use crate::wire::header::fixed;
+use crate::wire::header::head::{Fields, ReplyTo};
+use crate::wire::reply::{EncodeReply, NewReply};
+use crate::wire::request::{DecodeRequest, EncodeRequest, NewRequest, served};
+use crate::wire::{admin, group, message};
+
+impl DecodeRequest for Request {
+    served! {
+        SEND_MESSAGE => message::decode_send;
+        PULL_MESSAGE => message::decode_pull;
+        QUERY_MESSAGE => message::decode_query;
+        QUERY_CONSUMER_OFFSET => message::decode_committed_offset;
+        UPDATE_CONSUMER_OFFSET => message::decode_commit_offset;
+        UPDATE_AND_CREATE_TOPIC => admin::decode_update_topic;
+        GET_BROKER_RUNTIME_INFO => admin::decode_runtime_info;
+        SEARCH_OFFSET_BY_TIMESTAMP => message::decode_offset_by_time;
+        GET_MAX_OFFSET => message::decode_max_offset;
+        GET_MIN_OFFSET => message::decode_min_offset;
+        GET_EARLIEST_MSG_STORETIME => message::decode_earliest_store_time;
+        VIEW_MESSAGE_BY_ID => message::decode_message_by_offset;
+        HEART_BEAT => group::decode_heartbeat;
+        UNREGISTER_CLIENT => group::decode_unregister;
+        GET_CONSUMER_LIST_BY_GROUP => group::decode_members;
+        GET_TOPIC_STATS_INFO => admin::decode_topic_stats;
+        DELETE_TOPIC_IN_BROKER => admin::decode_delete_topic;
+        SEND_MESSAGE_V2 => message::decode_send_v2;
+        SEND_BATCH_MESSAGE => message::decode_send_v2;
+        LITE_PULL_MESSAGE => message::decode_pull;
+    }
+
+    fn decode_fixed(_kind: i32, frame: &Frame) -> Result<Self, Refusal> {
+        fixed::decode_request(frame)
+    }
+}
+
+impl EncodeRequest for Request {
+    fn encode(&self, to: NewRequest<'_>) -> bool {
+        match to.encoding {
+            HeaderEncoding::Fixed => encode_fixed(to.out, to.opaque, to.one_way, self),
+            HeaderEncoding::Json | HeaderEncoding::Binary => encode_named(to, self),
+        }
+    }
+}
+
+/// The fixed header has no place for a group, a commit or a filter, and nobody fetches without
+/// waiting for an answer.
+fn encode_fixed(out: &mut Vec<u8>, opaque: i32, one_way: bool, request: &Request) -> bool {
+    match request {
+        Request::ProduceRecords(batch) => fixed::encode_produce(out, opaque, one_way, batch),
+        Request::Pull(Pull { group: None, commit: None, subscription: None, .. }) if one_way => {
+            return false;
+        }
+        Request::Pull(pull @ Pull { group: None, commit: None, subscription: None, .. }) => {
+            fixed::encode_fetch(out, opaque, pull);
+        }
+        _ => return false,
+    }
+    true
+}
+
+/// Writes `request` with named fields; false when it has no such form.
+#[rustfmt::skip] // A table: request, code, fields, body.
+fn encode_named(to: NewRequest<'_>, request: &Request) -> bool {
+    match request {
+        Request::Produce(produce) => {
+            let code = if produce.is_batch { SEND_BATCH_MESSAGE } else { SEND_MESSAGE_V2 };
+            to.whole(code, |f| message::encode_send(f, produce), |out| out.extend_from_slice(&produce.body));
+        }
+        Request::ProduceRecords(_) | Request::Pull(Pull { group: None, .. }) => return false,
+        Request::Pull(pull @ Pull { group: Some(group), .. }) => to.fields(PULL_MESSAGE, |f| message::encode_pull(f, pull, group)),
+        Request::MaxOffset(queue) => to.fields(GET_MAX_OFFSET, |f| message::encode_queue(f, queue)),
+        Request::MinOffset(queue) => to.fields(GET_MIN_OFFSET, |f| message::encode_queue(f, queue)),
+        Request::OffsetByTime { queue, at, boundary } => {
+            to.fields(SEARCH_OFFSET_BY_TIMESTAMP, |f| message::encode_offset_by_time(f, queue, *at, *boundary));
+        }
+        Request::EarliestStoreTime(queue) => to.fields(GET_EARLIEST_MSG_STORETIME, |f| message::encode_queue(f, queue)),
+        Request::CommittedOffset { group, queue, zero_if_missing } => {
+            to.fields(QUERY_CONSUMER_OFFSET, |f| message::encode_committed_offset(f, group, queue, *zero_if_missing));
+        }
+        Request::CommitOffset { group, queue, offset } => {
+            to.fields(UPDATE_CONSUMER_OFFSET, |f| message::encode_commit_offset(f, group, queue, *offset));
+        }
+        Request::Heartbeat(heartbeat) => to.whole(HEART_BEAT, |_| {}, |out| group::write_heartbeat(out, heartbeat)),
+        Request::Unregister { client, producer, consumer } => {
+            to.fields(UNREGISTER_CLIENT, |f| group::encode_unregister(f, client, producer.as_ref(), consumer.as_ref()));
+        }
+        Request::GroupMembers { group } => to.fields(GET_CONSUMER_LIST_BY_GROUP, |f| f.text("consumerGroup", group.as_str())),
+        Request::MessageByOffset { offset } => to.fields(VIEW_MESSAGE_BY_ID, |f| f.number("offset", offset.0)),
+        Request::QueryMessages { topic, key, count_max } => {
+            to.fields(QUERY_MESSAGE, |f| message::encode_query(f, topic, key, *count_max));
+        }
+        Request::UpdateTopic(topic) => to.fields(UPDATE_AND_CREATE_TOPIC, |f| admin::encode_update_topic(f, topic)),
+        Request::DeleteTopic { topic } => to.fields(DELETE_TOPIC_IN_BROKER, |f| f.text("topic", topic.as_str())),
+        Request::TopicStats { topic } => to.fields(GET_TOPIC_STATS_INFO, |f| f.text("topic", topic.as_str())),
+        Request::RuntimeInfo => to.fields(GET_BROKER_RUNTIME_INFO, |_| {}),
+    }
+    true
+}
+
+impl EncodeReply for Reply {
+    fn encode(&self, to: NewReply<'_>) {
+        let ReplyTo { encoding, code, opaque, .. } = to.to;
+        if encoding == HeaderEncoding::Fixed {
+            return fixed::encode_reply(to.out, code as u8, opaque, self, to.chunk_bytes);
+        }
+        match self {
+            Reply::Done => to.fields(|_| {}),
+            Reply::Produced(produced) => to.fields(|fields| {
+                message::encode_traced(fields);
+                message::encode_produced(fields, produced);
+            }),
+            Reply::Pulled(pulled) => {
+                let (code, word) = pull_code(pulled.status);
+                to.whole(code, Some(word), |fields| message::encode_pulled(fields, pulled), |_| {});
+            }
+            Reply::Message if code == QUERY_MESSAGE => to.fields(message::encode_queried),
+            Reply::Message => to.fields(|_| {}),
+            Reply::Offset(offset) => to.fields(|fields| fields.number("offset", offset.0)),
+            Reply::StoreTime(time) => {
+                let time_ms = time.map_or(-1, |time| time.0 as i64);
+                to.fields(|fields| fields.number("timestamp", time_ms));
+            }
+            Reply::HeartbeatTaken => to.fields(|fields| fields.text(group::CAPABILITY_FIXED, "1")),
+            Reply::Members(members) => to.body(|out| group::write_members(out, members)),
+            Reply::TopicStats(queues) => to.body(|out| admin::write_topic_stats(out, queues)),
+            Reply::RuntimeInfo(table) => to.body(|out| admin::write_table(out, table)),
+        }
+    }
+}

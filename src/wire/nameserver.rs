@@ -1,0 +1,81 @@
+//! What a NameServer serves: which code is read by which function, and how requests and replies are
+//! written. One line for each command in each of the three tables.
+
+use bytes::Bytes;
+
+use crate::model::{NameServerReply, NameServerRequest, Refusal};
+use crate::wire::codes::request::*;
+use crate::wire::codes::response;
+use crate::wire::frame::HeaderEncoding;
+use crate::wire::header::head::Fields;
+use crate::wire::reply::{EncodeReply, NewReply};
+use crate::wire::request::{DecodeRequest, EncodeRequest, NewRequest, served};
+use crate::wire::{admin, registration, route};
+
+impl DecodeRequest for NameServerRequest {
+    served! {
+        REGISTER_BROKER => registration::decode_register_broker;
+        UNREGISTER_BROKER => route::decode_unregister_broker;
+        GET_ROUTEINFO_BY_TOPIC => route::decode_route;
+        GET_BROKER_CLUSTER_INFO => route::decode_cluster_info;
+        GET_ALL_TOPIC_LIST_FROM_NAMESERVER => route::decode_topic_list;
+        DELETE_TOPIC_IN_NAMESRV => route::decode_delete_topic_route;
+        QUERY_DATA_VERSION => route::decode_query_data_version;
+        BROKER_HEARTBEAT => route::decode_broker_heartbeat;
+    }
+}
+
+impl EncodeRequest for NameServerRequest {
+    fn encode(&self, to: NewRequest<'_>) -> bool {
+        if to.encoding == HeaderEncoding::Fixed {
+            return false;
+        }
+        encode_named(to, self);
+        true
+    }
+}
+
+#[rustfmt::skip] // A table: request, code, fields, body.
+fn encode_named(to: NewRequest<'_>, request: &NameServerRequest) {
+    match request {
+        NameServerRequest::RegisterBroker(registration) => {
+            to.whole(REGISTER_BROKER, |f| registration::encode_register_broker(f, registration),
+                |out| registration::write_registration(out, registration));
+        }
+        NameServerRequest::UnregisterBroker(broker) => to.fields(UNREGISTER_BROKER, |f| route::encode_broker(f, broker)),
+        NameServerRequest::QueryDataVersion { broker, version } => {
+            to.whole(QUERY_DATA_VERSION, |f| route::encode_broker(f, broker), |out| route::write_data_version(out, version));
+        }
+        NameServerRequest::BrokerHeartbeat { broker } => to.fields(BROKER_HEARTBEAT, |f| route::encode_broker(f, broker)),
+        NameServerRequest::Route { topic } => to.fields(GET_ROUTEINFO_BY_TOPIC, |f| {
+            f.text("topic", topic);
+            // Old servers answer with unquoted keys unless they are asked not to.
+            f.boolean("acceptStandardJsonOnly", true);
+        }),
+        NameServerRequest::ClusterInfo => to.fields(GET_BROKER_CLUSTER_INFO, |_| {}),
+        NameServerRequest::TopicList => to.fields(GET_ALL_TOPIC_LIST_FROM_NAMESERVER, |_| {}),
+        NameServerRequest::DeleteTopicRoute { topic, cluster } => to.fields(DELETE_TOPIC_IN_NAMESRV, |f| {
+            f.text("topic", topic);
+            f.optional("clusterName", cluster.as_deref());
+        }),
+    }
+}
+
+impl EncodeReply for NameServerReply {
+    fn encode(&self, to: NewReply<'_>) {
+        match self {
+            Self::Done => to.fields(|_| {}),
+            // The table of ordered topics, which we have none of. Stock brokers read it.
+            Self::Registered => to.body(|out| admin::write_table(out, &[])),
+            Self::DataVersion { is_changed, known } => to.whole(
+                response::SUCCESS,
+                None,
+                |fields| fields.boolean("changed", *is_changed),
+                |out| known.iter().for_each(|version| route::write_data_version(out, version)),
+            ),
+            Self::Route(route) => to.body(|out| route::write_route(out, route)),
+            Self::ClusterInfo(info) => to.body(|out| route::write_cluster_info(out, info)),
+            Self::TopicList(topics) => to.body(|out| route::write_topic_list(out, topics)),
+        }
+    }
+}
