@@ -433,14 +433,14 @@ async fn write_until(
     let mut latency = histogram();
     while Instant::now() < deadline {
         let started = Instant::now();
-        let appended = loop {
-            let fill = |payload: &mut [u8], _: LogOffset| payload.copy_from_slice(&message);
-            match store.append(append, fill) {
-                Ok(appended) => break appended,
-                Err(AppendError::NoRoom) => store.wait_for_room(payload_size).await,
-                Err(refusal) => panic!("append: {refusal}"),
+        let fill = |payload: &mut [u8], _: LogOffset| payload.copy_from_slice(&message);
+        let appended = match store.append(append, fill) {
+            Err(AppendError::NoRoom) => {
+                store.with_room(payload_size, || store.append(append, fill)).await
             }
+            outcome => outcome,
         };
+        let appended = appended.expect("the log takes what finds room");
         let located = Located {
             offset: appended.payload_offset,
             size: payload_size as u32,

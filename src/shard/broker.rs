@@ -20,7 +20,7 @@ use crate::model::request::Scope;
 use crate::model::{LogOffset, Now, Refusal, Reply, Request};
 use crate::storage::disk::Disk;
 use crate::storage::recovery::damage_note;
-use crate::storage::{Committed, WRITES_IN_FLIGHT_MAX};
+use crate::storage::{AppendError, Committed, Ticket, WRITES_IN_FLIGHT_MAX};
 
 /// How often committed offsets reach the log.
 const OFFSETS_EVERY: Duration = Duration::from_secs(1);
@@ -119,8 +119,8 @@ impl<D: Disk> Service for BrokerService<D> {
         self.broker.store().is_fenced()
     }
 
-    async fn wait_for_room(&self, size: usize) {
-        self.broker.store().wait_for_room(size).await;
+    fn ticket(&self, size: usize) -> Result<Ticket, AppendError> {
+        self.broker.store().ticket(size)
     }
 
     fn connection_closed(&self, connection: u64) {

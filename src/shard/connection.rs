@@ -199,11 +199,20 @@ impl<S: Service> Connection<S> {
                 arrival.now = clock::now();
             }
             let Some((asked, request)) = self.decode(&frame)? else { continue };
-            while let Some(size) = self.carry_out(asked, &request, arrival) {
-                // What is answered already must not wait for the disk.
-                self.flush();
-                self.shard.service.wait_for_room(size).await;
+            let Some(size) = self.carry_out(asked, &request, arrival) else { continue };
+            // What is answered already must not wait for the disk.
+            self.flush();
+            let Ok(ticket) = self.shard.service.ticket(size) else {
+                self.reply(asked.to, Answer::refused(self.busy(arrival.waited)));
+                continue;
+            };
+            loop {
+                ticket.granted().await;
                 arrival = Arrival { now: clock::now(), waited: arrived.elapsed() };
+                match ticket.spend(|| self.carry_out(asked, &request, arrival)) {
+                    Some(size) => ticket.wait_again(size),
+                    None => break,
+                }
             }
         }
         input.give_back(unread);
@@ -263,16 +272,17 @@ impl<S: Service> Connection<S> {
     /// A produce request that waited for room too long is refused: its client is about to give up,
     /// and storing it then would only make the queue longer.
     fn refuse_late(&self, request: &S::Request, waited: Duration) -> Option<Refusal> {
-        if waited < BUSY_AFTER || !S::stores(request) {
-            return None;
-        }
+        (waited >= BUSY_AFTER && S::stores(request)).then(|| self.busy(waited))
+    }
+
+    fn busy(&self, waited: Duration) -> Refusal {
         self.shard.refused_late.set(self.shard.refused_late.get() + 1);
-        Some(Refusal::Busy {
+        Refusal::Busy {
             reason: "append_queue",
             wait_ms: waited.as_millis() as u64,
             retry_after_ms: crate::broker::RETRY_AFTER_MS,
             shard: self.shard.id.0,
-        })
+        }
     }
 
     fn settle(self: &Rc<Self>, asked: Asked, outcome: Outcome<S::Reply>) {

@@ -12,6 +12,7 @@ use crate::broker::{Answer, ColdRead, Origin, Outcome};
 use crate::model::nameserver::BrokerId;
 use crate::model::{LogOffset, Moment, NameServerReply, NameServerRequest, Now, Refusal};
 use crate::nameserver::{ConnectionId, Routes};
+use crate::storage::{AppendError, Ticket};
 
 /// How often leases are looked at (remoting reference, 2.1).
 const EXPIRE_EVERY: Duration = Duration::from_secs(5);
@@ -97,7 +98,9 @@ impl Service for NameService {
         false
     }
 
-    async fn wait_for_room(&self, _size: usize) {}
+    fn ticket(&self, _size: usize) -> Result<Ticket, AppendError> {
+        unreachable!("a NameServer has no log")
+    }
 
     fn connection_closed(&self, connection: u64) {
         self.routes.borrow_mut().connection_closed(ConnectionId(connection));

@@ -3,6 +3,7 @@
 use crate::broker::{Answer, ColdRead, Origin, Outcome};
 use crate::model::record::Host;
 use crate::model::{LogOffset, Now, Principal, Refusal, Reply};
+use crate::storage::{AppendError, Ticket};
 use crate::wire::{DecodeRequest, EncodeReply, Head};
 
 /// Two implementations: `shard::broker::BrokerService` and `shard::nameserver::NameService`.
@@ -39,8 +40,8 @@ pub trait Service: 'static {
     /// Whether answers that still wait will never be true.
     fn is_fenced(&self) -> bool;
 
-    /// Waits until an append of `size` bytes may find room, or never will.
-    async fn wait_for_room(&self, size: usize);
+    /// A place among those who wait for room in the log, for an append of `size` bytes.
+    fn ticket(&self, size: usize) -> Result<Ticket, AppendError>;
 
     fn connection_closed(&self, connection: u64);
 }

@@ -19,14 +19,18 @@ use crate::storage::disk::{Disk, DiskError, Durability, Space};
 use crate::storage::entry::{HEADER_SIZE, PAYLOAD_SIZE_MAX, entry_size};
 use crate::storage::error::ReadError;
 use crate::storage::retention::SegmentFacts;
+use crate::storage::room::Gate;
 use crate::storage::sealed::{Layout, MARK_DISTANCE};
 use crate::storage::tail::TailCache;
+use crate::storage::ticket::SharedRoom;
 use crate::storage::writer::{Write, Writer};
 
 pub(super) struct Log<D: Disk> {
     pub disk: D,
     pub config: StoreConfig,
     pub writer: Writer<D::Buffer>,
+    /// Who may append.
+    pub room: SharedRoom,
     /// Oldest first; the last one is being filled.
     pub segments: VecDeque<Segment<D::File>>,
     /// Continues the last one.
@@ -168,27 +172,36 @@ impl<D: Disk> Log<D> {
         }
         let alloc = |size| self.disk.buffer(size);
         let appended = self.writer.append(append, fill, alloc);
+        self.room.handle_append(size, self.in_flight());
         self.active().note_entry(appended.entry_offset);
         self.counters.appends += 1;
         self.counters.payload_bytes += append.payload_size as u64;
         Ok(appended)
     }
 
-    /// Whether an append could succeed now; if not for want of a segment, asks for one.
+    /// Whether an ordinary append could succeed now; if not for want of a segment, asks for one.
     pub fn has_room(&mut self, payload_size: usize) -> bool {
         let size = entry_size(payload_size);
         let has_place = self.writer.segment_has_room(size) || self.next.is_some();
         if !has_place {
             self.want_next();
         }
-        has_place && self.has_budget(size)
+        has_place && self.room.admits(SpaceClass::Ordinary, size)
     }
 
-    /// Whether waiting for room can help.
-    pub fn may_get_room(&self, payload_size: usize) -> bool {
-        self.fault.is_none()
-            && self.space != SpaceState::Full
-            && payload_size <= self.payload_size_max()
+    /// Lets those go on who wait for room, as far as there is some now.
+    pub fn grant_room(&self) {
+        let gate = match self.room.gate() {
+            _ if self.fault.is_some() || self.space != SpaceState::Enough => Gate::Over,
+            Gate::NoSegment if self.next.is_none() => Gate::NoSegment,
+            _ => Gate::Open,
+        };
+        self.room.handle_progress(self.in_flight(), gate);
+    }
+
+    /// Bytes appended and not yet safe.
+    fn in_flight(&self) -> u64 {
+        self.end().0 - self.safe().0
     }
 
     pub fn should_prepare(&self) -> bool {
@@ -273,13 +286,7 @@ impl<D: Disk> Log<D> {
         if space == SpaceClass::Ordinary && self.space != SpaceState::Enough {
             return Err(AppendError::DiskFull);
         }
-        if !self.has_budget(size) { Err(AppendError::NoRoom) } else { Ok(size) }
-    }
-
-    /// An entry always fits when nothing else waits, however small the budget.
-    fn has_budget(&self, size: usize) -> bool {
-        let pending = self.end().0 - self.safe().0;
-        pending == 0 || pending + size as u64 <= self.config.append_budget_bytes as u64
+        if self.room.admits(space, size) { Ok(size) } else { Err(AppendError::NoRoom) }
     }
 
     fn payload_size_max(&self) -> usize {
@@ -297,6 +304,7 @@ impl<D: Disk> Log<D> {
     fn roll(&mut self) -> Result<(), AppendError> {
         let Some(next) = self.next.take() else {
             self.want_next();
+            self.room.handle_no_segment();
             let is_full = self.space == SpaceState::Full;
             return Err(if is_full { AppendError::DiskFull } else { AppendError::NoRoom });
         };

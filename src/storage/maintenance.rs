@@ -170,7 +170,7 @@ impl<D: Disk> Store<D> {
             log.writer.handle_durable(safe.0);
         });
         self.0.upkeep.borrow_mut().is_syncing = false;
-        self.0.progress.notify();
+        self.0.moved_on();
         if outcome.is_err() {
             self.0.work.notify();
         }
@@ -195,7 +195,7 @@ impl<D: Disk> Store<D> {
         };
         if before != SpaceState::Enough {
             self.0.work.notify();
-            self.0.progress.notify();
+            self.0.moved_on();
         }
         Ok(())
     }

@@ -12,9 +12,9 @@
 //! Start reading at [`store`], the interface; [`log`] is the state behind it. What goes in and comes out:
 //! [`append`], [`replay`], [`config`], [`error`]. What the bytes are:
 //! [`entry`], [`segment`], [`sealed`] (index files), [`snapshot`]; drawn in `docs/format.md`. What is
-//! decided without I/O: [`group_commit`], [`writer`], [`index`], [`recovery`], [`retention`]. What
-//! waits for the disk: [`store`], [`opening`], [`scan`], [`reading`], [`maintenance`] (its memory is
-//! [`upkeep`]), [`publish`].
+//! decided without I/O: [`group_commit`], [`writer`], [`room`] (who may append), [`index`], [`recovery`],
+//! [`retention`]. What waits for the disk: [`store`], [`ticket`], [`opening`], [`scan`], [`reading`],
+//! [`maintenance`] (its memory is [`upkeep`]), [`publish`].
 //! Only [`file`] knows the kernel.
 //!
 //! What holds at all times:
@@ -44,6 +44,7 @@ pub mod reading;
 pub mod recovery;
 mod replay;
 pub mod retention;
+mod room;
 mod scan;
 pub mod sealed;
 pub mod segment;
@@ -52,6 +53,7 @@ pub mod slice;
 pub mod snapshot;
 pub mod store;
 pub mod tail;
+mod ticket;
 mod upkeep;
 pub mod writer;
 
@@ -67,3 +69,4 @@ pub use reading::EntryAt;
 pub use recovery::RecoveryReport;
 pub use replay::Replayed;
 pub use store::{Committed, Store, StoreStats};
+pub use ticket::Ticket;

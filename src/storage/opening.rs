@@ -29,6 +29,7 @@ use crate::storage::signal::Signal;
 use crate::storage::snapshot::{SnapshotPoint, decode};
 use crate::storage::store::{Shared, Store};
 use crate::storage::tail::TailCache;
+use crate::storage::ticket::SharedRoom;
 use crate::storage::upkeep::Upkeep;
 use crate::storage::writer::{Writer, WriterStart};
 
@@ -325,6 +326,7 @@ impl<D: Disk> Opening<D> {
         damaged.iter().for_each(|hole| index.hide(hole.clone()));
         let log = Log {
             writer: Writer::new(start, &prefix, |size| disk.buffer(size)),
+            room: SharedRoom::new(config.append_budget_bytes as u64),
             disk: disk.clone(),
             tail: TailCache::new(config.tail_cache_bytes),
             segments,

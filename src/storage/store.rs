@@ -17,6 +17,7 @@ use crate::storage::index::Index;
 use crate::storage::log::{Log, Preparing, Segment, SpaceState, WriteJob};
 use crate::storage::segment::FileName;
 use crate::storage::signal::Signal;
+use crate::storage::ticket::Ticket;
 use crate::storage::upkeep::Upkeep;
 
 /// What one step of a committer has done.
@@ -109,15 +110,27 @@ impl<D: Disk> Store<D> {
         has_room
     }
 
-    /// Waits until an append may succeed, or until waiting cannot help; the append then says why.
-    pub async fn wait_for_room(&self, payload_size: usize) {
-        self.0
-            .progress
-            .wait(|| {
-                let may_help = self.0.log.borrow().may_get_room(payload_size);
-                (!may_help || self.has_room(payload_size)).then_some(())
-            })
-            .await;
+    /// A place among those who wait for room, behind all others. Fails when too many wait.
+    pub fn ticket(&self, payload_size: usize) -> Result<Ticket, AppendError> {
+        let room = self.0.log.borrow().room.clone();
+        room.ticket(payload_size)
+    }
+
+    /// Runs `append`, which appends `payload_size` bytes, when it is its turn and there is room; again
+    /// when it found none all the same.
+    pub async fn with_room<T>(
+        &self,
+        payload_size: usize,
+        mut append: impl FnMut() -> Result<T, AppendError>,
+    ) -> Result<T, AppendError> {
+        let ticket = self.ticket(payload_size)?;
+        loop {
+            ticket.granted().await;
+            match ticket.spend(&mut append) {
+                Err(AppendError::NoRoom) => ticket.wait_again(payload_size),
+                outcome => return outcome,
+            }
+        }
     }
 
     /// Everything below may be acknowledged and read.
@@ -243,7 +256,7 @@ impl<D: Disk> Store<D> {
             Committed::Safe(log.safe())
         });
         self.0.work.notify();
-        self.0.progress.notify();
+        self.0.moved_on();
         outcome
     }
 
@@ -261,12 +274,18 @@ impl<D: Disk> Store<D> {
         self.0.log.borrow_mut().preparing = Preparing::No;
         let outcome = self.0.apply(outcome, |_| Committed::Prepared);
         self.0.work.notify();
-        self.0.progress.notify();
+        self.0.moved_on();
         outcome
     }
 }
 
 impl<D: Disk> Shared<D> {
+    /// Something is safe, or there, that was not, or never will be: whoever waits for that goes on.
+    pub fn moved_on(&self) {
+        self.log.borrow().grant_room();
+        self.progress.notify();
+    }
+
     /// Passes on what an operation gave, or fences the log if it failed.
     pub fn apply<T, U>(
         &self,

@@ -12,8 +12,8 @@ fn what_was_appended_is_there_after_a_restart() {
     run(async {
         let shard = Shard::open(&disk, config()).await.unwrap();
         for number in 0..200 {
-            shard.store.wait_for_room(3000).await;
-            shard.send(number % 3, &[1000, 100, 900]).unwrap();
+            let send = || shard.send(number % 3, &[1000, 100, 900]);
+            shard.store.with_room(2000, send).await.unwrap();
             shard.commit().await;
         }
         assert_eq!(shard.store.safe(), shard.store.end());

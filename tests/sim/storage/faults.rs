@@ -22,7 +22,8 @@ fn a_failing_write_closes_the_log_and_nothing_becomes_safe_any_more() {
         assert_eq!(shard.send(0, &[10]), Err(AppendError::Fenced));
         assert_eq!(shard.store.safe(), safe);
         assert!(shard.store.is_fenced() && shard.store.stats().is_fenced);
-        shard.store.wait_for_room(10).await;
+        let waited = shard.store.with_room(10, || shard.send(0, &[10])).await;
+        assert_eq!(waited, Err(AppendError::Fenced));
         shard.store.drained().await;
         assert_eq!(shard.maintain(true).await.unwrap().snapshot, None);
         shard.read(0, 0).await.expect("what is safe is still served");
@@ -129,8 +130,7 @@ fn the_flush_waits_for_no_other_background_work() {
     shard.spawn_committers(&tasks);
     let found = tasks.run_until(async {
         while shard.store.stats().segment_count < 2 {
-            shard.store.wait_for_room(3000).await;
-            shard.send(0, &[3000]).unwrap();
+            shard.store.with_room(3000, || shard.send(0, &[3000])).await.unwrap();
         }
         shard.store.drained().await;
         shard.maintain(true).await.unwrap();
@@ -247,7 +247,8 @@ fn a_full_disk_refuses_messages_and_recovers_by_itself() {
         }
         assert_eq!(refusal, Some(AppendError::DiskFull));
         assert!(shard.store.stats().is_disk_full && !shard.store.is_fenced());
-        shard.store.wait_for_room(1000).await;
+        let waited = shard.store.with_room(1000, || shard.send(0, &[1000])).await;
+        assert_eq!(waited, Err(AppendError::DiskFull));
         shard.note_offsets().expect("consumers go on");
         shard.commit().await;
         shard.read_all(0).await.unwrap();
@@ -255,7 +256,6 @@ fn a_full_disk_refuses_messages_and_recovers_by_itself() {
         disk.limit(1 << 20);
         shard.now.set(shard.now.get() + 2000);
         shard.maintain(false).await.unwrap();
-        shard.store.wait_for_room(1000).await;
         while shard.send(0, &[1000]) == Err(AppendError::NoRoom) {
             shard.store.commit_step().await.unwrap();
         }
@@ -337,8 +337,7 @@ fn committers_end_when_the_store_is_stopped_and_all_is_written() {
     shard.spawn_committers(&tasks);
     tasks.run_until(async {
         for _ in 0..30 {
-            shard.store.wait_for_room(1500).await;
-            shard.send(0, &[1500]).unwrap();
+            shard.store.with_room(1500, || shard.send(0, &[1500])).await.unwrap();
             pause().await;
         }
         shard.store.stop();

@@ -9,5 +9,6 @@ mod damage;
 mod faults;
 mod recovery;
 mod retention;
+mod room;
 mod rot;
 mod shard;

@@ -1,0 +1,96 @@
+//! Waiting for room in the log: the asynchronous face of [`room`](super::room).
+
+use std::cell::RefCell;
+use std::future::poll_fn;
+use std::rc::Rc;
+use std::task::{Context, Poll, Waker};
+
+use crate::storage::append::{AppendError, SpaceClass};
+use crate::storage::entry::entry_size;
+use crate::storage::room::{Gate, Room, TicketId};
+
+/// The room of one log. A clone is a second handle.
+#[derive(Clone)]
+pub(super) struct SharedRoom(Rc<RefCell<Room>>);
+
+/// A place among those who wait for room, then the room itself. Whoever drops it gives both up, and
+/// the next ones move on.
+pub struct Ticket {
+    room: SharedRoom,
+    id: TicketId,
+}
+
+impl SharedRoom {
+    pub fn new(budget: u64) -> Self {
+        Self(Rc::new(Room::new(budget).into()))
+    }
+
+    pub fn admits(&self, class: SpaceClass, size: usize) -> bool {
+        self.0.borrow().admits(class, size as u64)
+    }
+
+    pub fn handle_append(&self, size: usize, in_flight: u64) {
+        self.0.borrow_mut().handle_append(size as u64, in_flight);
+    }
+
+    pub fn handle_no_segment(&self) {
+        self.0.borrow_mut().handle_no_segment();
+    }
+
+    pub fn gate(&self) -> Gate {
+        self.0.borrow().gate()
+    }
+
+    pub fn handle_progress(&self, in_flight: u64, gate: Gate) {
+        self.update(|room| room.handle_progress(in_flight, gate));
+    }
+
+    pub fn ticket(&self, payload_size: usize) -> Result<Ticket, AppendError> {
+        let id = self.update(|room| room.take_ticket(entry_size(payload_size) as u64));
+        Ok(Ticket { room: self.clone(), id: id.ok_or(AppendError::NoRoom)? })
+    }
+
+    /// Wakes whom a change has let through.
+    fn update<T>(&self, change: impl FnOnce(&mut Room) -> T) -> T {
+        let (outcome, woken) = {
+            let room = &mut *self.0.borrow_mut();
+            (change(room), room.take_woken())
+        };
+        woken.into_iter().for_each(Waker::wake);
+        outcome
+    }
+}
+
+impl Ticket {
+    /// Waits until it is this one's turn, or until waiting cannot help; the append then says why.
+    pub async fn granted(&self) {
+        poll_fn(|context| self.poll_granted(context)).await;
+    }
+
+    pub fn poll_granted(&self, context: &mut Context<'_>) -> Poll<()> {
+        match self.room.0.borrow_mut().poll_granted(self.id, context.waker()) {
+            true => Poll::Ready(()),
+            false => Poll::Pending,
+        }
+    }
+
+    /// Appends that `append` makes use the room that this ticket holds.
+    pub fn spend<T>(&self, append: impl FnOnce() -> T) -> T {
+        self.room.0.borrow_mut().begin_spending(self.id);
+        let outcome = append();
+        self.room.0.borrow_mut().end_spending();
+        outcome
+    }
+
+    /// To be called when an append found no room all the same, because there was no segment or it was
+    /// larger than what is held. Waits in the old place, before all who came later.
+    pub fn wait_again(&self, payload_size: usize) {
+        self.room.update(|room| room.wait_again(self.id, entry_size(payload_size) as u64));
+    }
+}
+
+impl Drop for Ticket {
+    fn drop(&mut self) {
+        self.room.update(|room| room.drop_ticket(self.id));
+    }
+}
