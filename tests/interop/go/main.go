@@ -1,6 +1,6 @@
 // The Go client programs of the interop suite: sends in every way the stock producer has, and reads
 // with the stock pull consumer what it and others sent. Topics PREFIX_go_{sync,async,oneway,batch,ordered}
-// must exist. Manifests are files of Sent lines (sent.go).
+// must exist, and for -failover PREFIX_go_failover. Manifests are files of Sent lines (sent.go).
 package main
 
 import (
@@ -63,11 +63,22 @@ func main() {
 	label := flag.String("label", "go", "begins every line printed")
 	manifest := flag.String("manifest", "", "file to write what was sent to")
 	read := flag.String("read", "", "what others sent: NAME=FILE,...")
+	failover := flag.String("failover", "", "send to PREFIX_go_failover until this file exists; no send may fail")
+	senders := flag.Int("senders", 1, "how many send at the same time, with -failover")
 	flag.Parse()
 	rlog.SetLogLevel("fatal")
 
 	t := target{strings.Split(*namesrv, ";"), *prefix}
 	r := &report{label: *label}
+	if *failover != "" {
+		r.check("no send fails while a machine dies", func() (string, error) {
+			return sendUntil(t, *failover, *manifest, *senders)
+		})
+		if r.failed > 0 {
+			os.Exit(1)
+		}
+		return
+	}
 	sent := sendAll(t, r)
 	if *manifest != "" {
 		if err := writeManifest(*manifest, sent); err != nil {

@@ -22,6 +22,7 @@ import org.apache.rocketmq.common.message.Message;
  * verify      reads back what others sent                   manifests=NAME=FILE,...
  * survive     sends to a topic that exists and reads back   topic=NAME
  * crash-send  sends until the file exists                   manifest=FILE stop=FILE
+ * failover    sends until the file exists; none may fail    topic=NAME producers=N manifest=FILE stop=FILE
  * crash-check every acknowledged message is there           manifest=FILE
  * </pre>
  */
@@ -65,6 +66,8 @@ public final class Main {
             case "verify" -> verify(target, report, options.get("manifests"));
             case "survive" -> report.check("sends and reads", () -> survive(target, options.get("topic")));
             case "crash-send" -> new Crash(target).send(Path.of(options.get("manifest")), Path.of(options.get("stop")));
+            case "failover" -> report.check("no send fails while a machine dies", () -> new Failover(target).run(options.get("topic"),
+                Integer.parseInt(options.get("producers")), Path.of(options.get("manifest")), Path.of(options.get("stop"))));
             case "crash-check" -> report.check("every acknowledged message is read back",
                 () -> new Crash(target).verify(Path.of(options.get("manifest"))));
             default -> throw new IllegalArgumentException("unknown command: " + command);

@@ -24,6 +24,8 @@ import org.apache.rocketmq.common.message.MessageQueue;
 final class Reading {
     private static final int READ_DEADLINE_S = 30;
     private static final int POLL_MS = 100;
+    /** A pull at the end of a queue holds a thread of the client for 20 s; of its own it has 20 of them. */
+    private static final int PULL_THREADS = 64;
     /** Properties that client or broker add to what the user set. */
     private static final Set<String> SYSTEM_PROPERTIES = Set.of("UNIQ_KEY", "KEYS", "TAGS", "WAIT", "CLUSTER",
         "MSG_REGION", "TRACE_ON", "MIN_OFFSET", "MAX_OFFSET", "INSTANCE_ID", "BORN_TIMESTAMP");
@@ -45,6 +47,7 @@ final class Reading {
         var consumer = new DefaultLitePullConsumer(group);
         consumer.setNamesrvAddr(target.namesrv);
         consumer.setAutoCommit(false);
+        consumer.setPullThreadNums(PULL_THREADS);
         consumer.setConsumeFromWhere(ConsumeFromWhere.CONSUME_FROM_FIRST_OFFSET);
         return consumer;
     }
