@@ -1,22 +1,17 @@
 //! The data directory of a broker: whose it is, how many shards it has, and that nobody else uses it.
 //!
 //! ```text
-//!   LOCK         held while a broker runs
-//!   broker.json  layout version, shard count, and the seed of every checksum in here
-//!   shard-00/    the files of one shard (docs/format.md)
+//!   LOCK                            held while a broker runs
+//!   broker.json, broker.json.copy   layout, shard count, and the seed of every checksum in here
+//!   shard-00/                       the files of one shard (docs/format.md)
 //! ```
 
 use std::fs::{self, File};
-use std::io::{self, Read, Write};
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
-use serde::{Deserialize, Serialize};
-
+use super::manifest::{Manifest, ManifestError};
 use crate::storage::file::{LockError, LockGuard, lock_directory};
-
-/// Layout of the directory; another one is refused.
-const LAYOUT_VERSION: u32 = 1;
-const MANIFEST: &str = "broker.json";
 
 /// A data directory that is locked for this process.
 #[derive(Debug)]
@@ -26,48 +21,38 @@ pub struct DataDirectory {
     _lock: LockGuard,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-struct Manifest {
-    version: u32,
-    shards: u16,
-    /// Drawn when the directory was made: entries of another directory never validate here.
-    seed: u32,
-}
-
 #[derive(Debug, thiserror::Error)]
 pub enum DataError {
     #[error("{}: {error}", path.display())]
     Io { path: PathBuf, error: io::Error },
     #[error(transparent)]
     Lock(#[from] LockError),
-    #[error("{}: {why}", path.display())]
-    Manifest { path: PathBuf, why: String },
+    #[error(transparent)]
+    Manifest(#[from] ManifestError),
     #[error(
         "{} was made for {has} shards and cannot run with {wanted}: queues belong to shards. \
          Start with --shards {has}, or with another --data directory",
         path.display()
     )]
     ShardCount { path: PathBuf, has: u16, wanted: u16 },
+    #[error(
+        "{} is missing, with the log of that shard: is a file system not mounted? To go on without \
+         its messages, make the directory again",
+        path.display()
+    )]
+    ShardMissing { path: PathBuf },
 }
 
 impl DataDirectory {
-    /// Locks the directory at `path`, and makes it when it is not there: with `wanted` shards, or
-    /// with `default` when that is left open.
+    /// Locks the directory at `path`, and makes it when it is new: with `wanted` shards, or with
+    /// `default` when that is left open.
     pub fn open(path: &Path, wanted: Option<u16>, default: u16) -> Result<Self, DataError> {
         let io_error = |error| DataError::Io { path: path.to_owned(), error };
         fs::create_dir_all(path).map_err(io_error)?;
         let lock = lock_directory(path)?;
-        let file = path.join(MANIFEST);
-        let manifest = match fs::read(&file) {
-            Ok(bytes) => Manifest::parse(&file, &bytes)?,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                let shards = wanted.unwrap_or(default);
-                let seed = draw_seed().map_err(io_error)?;
-                let manifest = Manifest { version: LAYOUT_VERSION, shards, seed };
-                manifest.store(path).map_err(io_error)?;
-                manifest
-            }
-            Err(error) => return Err(DataError::Io { path: file, error }),
+        let manifest = match Manifest::load(path)? {
+            Some(manifest) => manifest,
+            None => make(path, wanted.unwrap_or(default))?,
         };
         if let Some(wanted) = wanted.filter(|wanted| *wanted != manifest.shards) {
             let (path, has) = (path.to_owned(), manifest.shards);
@@ -75,9 +60,11 @@ impl DataDirectory {
         }
         let directory = Self { path: path.to_owned(), manifest, _lock: lock };
         for shard in 0..manifest.shards {
-            fs::create_dir_all(directory.shard_path(shard)).map_err(io_error)?;
+            let path = directory.shard_path(shard);
+            if !path.is_dir() {
+                return Err(DataError::ShardMissing { path });
+            }
         }
-        File::open(path).and_then(|path| path.sync_all()).map_err(io_error)?;
         Ok(directory)
     }
 
@@ -86,7 +73,7 @@ impl DataDirectory {
     }
 
     pub fn shard_path(&self, shard: u16) -> PathBuf {
-        self.path.join(format!("shard-{shard:02}"))
+        shard_path(&self.path, shard)
     }
 
     /// Seed of the checksums of one shard: neither another directory's entries validate, nor those
@@ -96,29 +83,20 @@ impl DataDirectory {
     }
 }
 
-impl Manifest {
-    fn parse(path: &Path, bytes: &[u8]) -> Result<Self, DataError> {
-        let refuse = |why: String| DataError::Manifest { path: path.to_owned(), why };
-        let manifest: Self =
-            serde_json::from_slice(bytes).map_err(|error| refuse(error.to_string()))?;
-        if manifest.version != LAYOUT_VERSION {
-            let version = manifest.version;
-            return Err(refuse(format!(
-                "layout version {version} is not {LAYOUT_VERSION}; use the release that made it"
-            )));
-        }
-        Ok(manifest)
+/// Makes the directories of the shards, and then what says that they are there.
+fn make(path: &Path, shards: u16) -> Result<Manifest, DataError> {
+    let io_error = |error| DataError::Io { path: path.to_owned(), error };
+    for shard in 0..shards {
+        fs::create_dir_all(shard_path(path, shard)).map_err(io_error)?;
     }
+    File::open(path).and_then(|path| path.sync_all()).map_err(io_error)?;
+    let manifest = Manifest { shards, seed: draw_seed().map_err(io_error)? };
+    manifest.store(path)?;
+    Ok(manifest)
+}
 
-    fn store(self, directory: &Path) -> io::Result<()> {
-        let bytes = serde_json::to_vec(&self).expect("a plain struct always encodes");
-        let temporary = directory.join("broker.json.new");
-        let mut file = File::create(&temporary)?;
-        file.write_all(&bytes)?;
-        file.sync_all()?;
-        fs::rename(&temporary, directory.join(MANIFEST))?;
-        File::open(directory)?.sync_all()
-    }
+fn shard_path(directory: &Path, shard: u16) -> PathBuf {
+    directory.join(format!("shard-{shard:02}"))
 }
 
 fn draw_seed() -> io::Result<u32> {
@@ -162,13 +140,14 @@ mod tests {
         fs::remove_dir_all(&path).unwrap();
     }
 
+    /// Otherwise an unmounted file system would be taken for an empty log.
     #[test]
-    fn a_newer_layout_is_refused() {
-        let path = scratch("layout");
-        fs::create_dir_all(&path).unwrap();
-        fs::write(path.join(MANIFEST), r#"{"version":2,"shards":1,"seed":0}"#).unwrap();
-        let error = DataDirectory::open(&path, None, 1).unwrap_err();
-        assert!(error.to_string().contains("layout version 2"), "{error}");
+    fn a_shard_without_its_directory_is_refused() {
+        let path = scratch("unmounted");
+        drop(DataDirectory::open(&path, None, 2).unwrap());
+        fs::remove_dir(path.join("shard-01")).unwrap();
+        let error = DataDirectory::open(&path, None, 2).unwrap_err();
+        assert!(error.to_string().contains("shard-01 is missing"), "{error}");
         fs::remove_dir_all(&path).unwrap();
     }
 }

@@ -31,6 +31,7 @@ pub mod error;
 pub mod executor;
 mod input;
 mod listener;
+mod manifest;
 mod mesh;
 mod nameserver;
 pub mod nudge;

@@ -64,6 +64,33 @@ fn a_broker_in_memory_says_that_nothing_survives_the_machine() {
     keeps_messages(&place.0.join("data"), Ports::free(), "nothing survives this machine");
 }
 
+#[test]
+fn a_damaged_description_of_the_directory_is_repaired_or_refused_with_what_to_do() {
+    let scratch = Scratch::new("manifest");
+    let (data, ports) = (scratch.0.join("data"), Ports::free());
+    keeps_messages(&data, ports, "epoch 1");
+    let copies = ["broker.json", "broker.json.copy"].map(|name| data.join(name));
+    let whole = fs::read(&copies[0]).unwrap();
+    fs::write(&copies[0], &whole[1..]).unwrap();
+    let server = Server::dev(&data, ports, 1);
+    let log = server.log();
+    assert!(log.contains("it was repaired from the other copy"), "{log}");
+    let found = ordered(ports, &["msg", "tail", "kept", "--from", "first", "--count", "1"]);
+    assert!(found.contains("here"), "{found}");
+    assert!(server.terminate().success());
+    assert_eq!(fs::read(&copies[0]).unwrap(), whole);
+
+    for copy in &copies {
+        fs::write(copy, "").unwrap();
+    }
+    let refused = run(&["dev", "--data", data.to_str().unwrap()]);
+    let error = String::from_utf8(refused.stderr).unwrap();
+    assert_eq!(refused.status.code(), Some(1), "{error}");
+    for part in ["broker.json is damaged", "broker.json.copy is damaged", "from a backup"] {
+        assert!(error.contains(part), "{error} does not say {part:?}");
+    }
+}
+
 /// A file system that refuses direct I/O.
 struct Buffered(PathBuf);
 
