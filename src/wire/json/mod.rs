@@ -5,9 +5,16 @@
 //! without building a tree, so it costs no more memory than what is kept of it.
 //!
 //! Writing is compact: one stock client takes routes apart by commas and colons and stumbles over a
-//! single blank. Start at [`Reader`] and [`object`]. Not here: which fields there are.
+//! single blank.
+//!
+//! A body is a struct that derives `Serialize` and `Deserialize`: [`de`] reads it, [`ser`] writes it,
+//! [`types`] has the lists, maps and keys that serde does not know. [`read`] and [`write`] are what
+//! headers, which are hot, use by hand. Not here: which fields there are.
 
+pub mod de;
 pub mod read;
+pub mod ser;
+pub mod types;
 pub mod write;
 
 pub use read::{JsonError, Reader};

@@ -18,6 +18,20 @@ const SHOWN_MAX: usize = 40;
 #[error("{} at byte {}", .0.0, .0.1)]
 pub struct JsonError(Box<(String, usize)>);
 
+impl JsonError {
+    pub fn new(what: impl Into<String>, at: usize) -> Self {
+        Self(Box::new((what.into(), at)))
+    }
+
+    /// The error, at `at` if it is not known where it happened.
+    pub fn or_at(mut self, at: usize) -> Self {
+        if self.0.1 == usize::MAX {
+            self.0.1 = at;
+        }
+        self
+    }
+}
+
 /// Walks a JSON text from value to value. Texts without escapes are slices of the input.
 #[derive(Clone, Debug)]
 pub struct Reader<'a> {
@@ -36,22 +50,40 @@ impl<'a> Reader<'a> {
         &mut self,
         mut each: impl FnMut(Cow<'a, str>, &mut Self) -> Result<(), E>,
     ) -> Result<(), E> {
-        if self.take_null()? {
+        let mut is_first = true;
+        if !self.enter(b'{')? {
             return Ok(());
         }
-        self.expect(b'{')?;
-        if self.take(b'}') {
-            return Ok(());
-        }
-        loop {
+        while self.goes_on(b'}', is_first)? {
+            is_first = false;
             let key = self.key()?;
-            self.expect(b':')?;
             each(key, self)?;
-            if self.take(b'}') {
-                return Ok(());
-            }
+        }
+        Ok(())
+    }
+
+    /// Goes into the object or array that comes next, which `bracket` opens. Null is passed over and
+    /// gives false: there is nothing in it.
+    #[inline]
+    pub fn enter(&mut self, bracket: u8) -> Result<bool, JsonError> {
+        if self.take_null()? {
+            return Ok(false);
+        }
+        self.expect(bracket)?;
+        Ok(true)
+    }
+
+    /// Whether another member or element comes. Else the reader is behind `bracket`, which closes the
+    /// object or array.
+    #[inline]
+    pub fn goes_on(&mut self, bracket: u8, is_first: bool) -> Result<bool, JsonError> {
+        if self.take(bracket) {
+            return Ok(false);
+        }
+        if !is_first {
             self.expect(b',')?;
         }
+        Ok(true)
     }
 
     /// Reads the array that comes next; `each` must read one element. Null reads as an empty array.
@@ -151,13 +183,17 @@ impl<'a> Reader<'a> {
         }
     }
 
+    /// The key that comes next, and its colon. A key that is itself an object is given as its JSON
+    /// text.
     #[inline]
-    fn key(&mut self) -> Result<Cow<'a, str>, JsonError> {
-        match self.peek()? {
-            b'"' => self.string(),
-            b'{' => self.skip().map(Cow::Borrowed),
-            _ => self.scalar().map(Cow::Borrowed),
-        }
+    pub fn key(&mut self) -> Result<Cow<'a, str>, JsonError> {
+        let key = match self.peek()? {
+            b'"' => self.string()?,
+            b'{' => Cow::Borrowed(self.skip()?),
+            _ => Cow::Borrowed(self.scalar()?),
+        };
+        self.expect(b':')?;
+        Ok(key)
     }
 
     /// Letters, digits and signs up to what cannot belong to a number, a word or a bare key.
@@ -206,7 +242,8 @@ impl<'a> Reader<'a> {
         Ok(out)
     }
 
-    fn take_null(&mut self) -> Result<bool, JsonError> {
+    /// Passes over a null that comes next, and says whether there was one.
+    pub fn take_null(&mut self) -> Result<bool, JsonError> {
         let is_null = self.peek()? == b'n' && self.text[self.at..].starts_with("null");
         if is_null {
             self.at += "null".len();
@@ -231,7 +268,7 @@ impl<'a> Reader<'a> {
     }
 
     #[inline]
-    fn peek(&mut self) -> Result<u8, JsonError> {
+    pub fn peek(&mut self) -> Result<u8, JsonError> {
         self.skip_blanks();
         self.text.as_bytes().get(self.at).copied().ok_or_else(|| self.error("cut short"))
     }
@@ -243,10 +280,15 @@ impl<'a> Reader<'a> {
         }
     }
 
+    /// How far the reader has come.
+    pub fn at(&self) -> usize {
+        self.at
+    }
+
     /// An error at the place reached.
     #[cold]
     pub fn error(&self, what: impl Into<String>) -> JsonError {
-        JsonError(Box::new((what.into(), self.at)))
+        JsonError::new(what, self.at)
     }
 }
 
