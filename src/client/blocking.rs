@@ -16,9 +16,9 @@ use nix::sys::socket::{AddressFamily, SockFlag, SockType, SockaddrStorage, conne
 
 use crate::client::ask::Ask;
 use crate::client::error::ClientError;
-use crate::client::session::{CallError, CallResult, Opaque, Session, StartError};
-use crate::model::Timestamp;
-use crate::wire::{HeaderEncoding, Response};
+use crate::client::session::{CallError, CallResult, Opaque, ServerRequest, Session, StartError};
+use crate::model::{ClientReply, Refusal, Timestamp};
+use crate::wire::{HeaderEncoding, ReplyTo, Response};
 
 /// Bytes read from a socket at once.
 const READ_SIZE: usize = 256 << 10;
@@ -55,6 +55,13 @@ impl Clock {
 pub struct Call {
     pub line: u64,
     opaque: Opaque,
+}
+
+/// A server that has sent a request, and over which connection.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Caller {
+    pub address: String,
+    line: u64,
 }
 
 pub struct Connections {
@@ -163,6 +170,24 @@ impl Connections {
     /// Whether another request may be started at `address` now.
     pub fn has_room(&self, address: &str) -> bool {
         self.lines.get(address).is_none_or(|line| line.session.has_room())
+    }
+
+    /// The next request of a server, and who sent it. One that is not taken waits with its
+    /// connection; see [`SERVER_REQUESTS_MAX`](crate::client::session::SERVER_REQUESTS_MAX).
+    pub fn poll_server_request(&mut self) -> Option<(Caller, ServerRequest)> {
+        self.lines.iter_mut().find_map(|(address, line)| {
+            let request = line.session.poll_server_request()?;
+            Some((Caller { address: address.clone(), line: line.number }, request))
+        })
+    }
+
+    /// Replies to a request of a server; the reply leaves with the next [`turn`](Self::turn). A
+    /// connection that was lost meanwhile took the request with it.
+    pub fn reply(&mut self, caller: &Caller, to: ReplyTo, reply: &Result<ClientReply, Refusal>) {
+        let line = self.lines.get_mut(&caller.address);
+        if let Some(line) = line.filter(|line| line.number == caller.line) {
+            line.session.reply(to, reply);
+        }
     }
 
     pub fn poll_finished(&mut self) -> Option<(Call, CallResult)> {

@@ -14,6 +14,9 @@
 //! I/O; sockets appear in [`blocking`] only, threads in [`registrar`] only. Another runtime needs
 //! another [`blocking`], not another client.
 //!
+//! Servers ask, too: `poll_server_request` of [`session`], [`blocking`] and [`remote`] gives what came,
+//! `reply` answers it.
+//!
 //! What always holds: every request ends in exactly one of *answered*, *not sent* and *unanswered*,
 //! and what is not known is never reported as success or failure.
 //!

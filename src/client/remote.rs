@@ -10,16 +10,16 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use crate::client::ask::Ask;
-use crate::client::blocking::{Call, Connections};
+use crate::client::blocking::{Call, Caller, Connections};
 use crate::client::error::{Attempts, ClientError};
 use crate::client::nameservers::NameServers;
 use crate::client::route_cache::RouteCache;
-use crate::client::session::CallResult;
+use crate::client::session::{CallResult, ServerRequest};
 use crate::model::nameserver::{ClusterInfo, Route};
 use crate::model::request::Heartbeat;
-use crate::model::{GroupName, NameServerRequest, Request, Timestamp};
+use crate::model::{ClientReply, GroupName, NameServerRequest, Refusal, Request, Timestamp};
 use crate::wire::codes::response::TOPIC_NOT_EXIST;
-use crate::wire::{HeaderEncoding, ReplyError, Response};
+use crate::wire::{HeaderEncoding, ReplyError, ReplyTo, Response};
 
 /// A broker is greeted again after this long, ms, as stock clients do (remoting reference, 6.1).
 const GREETING_PERIOD_MS: u64 = 30_000;
@@ -232,6 +232,16 @@ impl Remote {
             was_errand = true;
         }
         (None, was_errand)
+    }
+
+    /// The next request of a server, and who sent it.
+    pub fn poll_server_request(&mut self) -> Option<(Caller, ServerRequest)> {
+        self.connections.poll_server_request()
+    }
+
+    /// Replies to a request of a server.
+    pub fn reply(&mut self, caller: &Caller, to: ReplyTo, reply: &Result<ClientReply, Refusal>) {
+        self.connections.reply(caller, to, reply);
     }
 
     /// How to speak to the broker at `address`. Greets it when that is not known, and every now and

@@ -15,10 +15,10 @@ use std::collections::{BTreeSet, HashMap, VecDeque};
 
 use bytes::BytesMut;
 
-use crate::model::Timestamp;
+use crate::model::{ClientReply, ClientRequest, Refusal, Timestamp};
 use crate::wire::{
-    EncodeError, EncodeRequest, FRAME_SIZE_MAX, FrameError, HeaderEncoding, Response, decode_reply,
-    encode_request, next_frame,
+    EncodeError, EncodeRequest, FRAME_SIZE_MAX, FrameError, Head, HeaderEncoding, ReplyTo,
+    Response, decode_command, decode_head, encode_reply, encode_request, next_frame,
 };
 
 /// Most requests under way on one connection.
@@ -27,6 +27,10 @@ pub const IN_FLIGHT_MAX: usize = 1_024;
 pub const QUEUED_BYTES_MAX: usize = 32 << 20;
 /// Sent bytes are dropped from the front of the buffer in steps of this, bytes.
 const COMPACT_STEP: usize = 1 << 20;
+
+/// Requests of the server that wait to be taken. Further ones are refused as if we were busy, or
+/// forgotten when one-way: each only says that something has changed.
+pub const SERVER_REQUESTS_MAX: usize = 64;
 
 /// The number by which a request and its answer find each other.
 pub type Opaque = i32;
@@ -53,6 +57,13 @@ pub enum StartError {
 
 pub type CallResult = Result<Response, CallError>;
 
+/// What the server asks of us, and where the reply goes; `None` when it expects none.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ServerRequest {
+    pub request: ClientRequest,
+    pub reply_to: Option<ReplyTo>,
+}
+
 #[derive(Debug, Default)]
 pub struct Session {
     input: BytesMut,
@@ -64,6 +75,8 @@ pub struct Session {
     waiting: HashMap<Opaque, Waiting>,
     deadlines: BTreeSet<(Timestamp, Opaque)>,
     finished: VecDeque<(Opaque, CallResult)>,
+    /// At most [`SERVER_REQUESTS_MAX`].
+    server_requests: VecDeque<ServerRequest>,
 }
 
 #[derive(Debug)]
@@ -109,14 +122,45 @@ impl Session {
     pub fn handle_bytes(&mut self, bytes: &[u8]) -> Result<(), FrameError> {
         self.input.extend_from_slice(bytes);
         while let Some(frame) = next_frame(&mut self.input, FRAME_SIZE_MAX)? {
-            let response = decode_reply(&frame)?;
-            // Neither what a server asks of its own accord nor an answer that comes after its
-            // deadline has anyone waiting for it.
-            if response.is_reply && self.waiting.contains_key(&response.opaque) {
-                self.finish(response.opaque, Ok(response));
+            let mut head = Head::of(&frame);
+            decode_head(&mut head)?;
+            if !head.is_reply() {
+                self.handle_request(head);
+            } else if self.waiting.contains_key(&head.opaque) {
+                self.finish(head.opaque, Ok(Response::of(head)?));
             }
+            // Nobody waits any longer for a reply that comes after its deadline.
         }
         Ok(())
+    }
+
+    fn handle_request(&mut self, mut head: Head<'_>) {
+        let reply_to = (!head.is_one_way()).then(|| head.reply_to());
+        let refusal = match decode_command(&mut head) {
+            Ok(request) if self.server_requests.len() < SERVER_REQUESTS_MAX => {
+                return self.server_requests.push_back(ServerRequest { request, reply_to });
+            }
+            Ok(_) => {
+                Refusal::Busy { reason: "client_queue", wait_ms: 0, retry_after_ms: 0, shard: 0 }
+            }
+            Err(refusal) => refusal,
+        };
+        if let Some(to) = reply_to {
+            self.reply(to, &Err(refusal));
+        }
+    }
+
+    /// The next request of the server, in the order in which they came.
+    pub fn poll_server_request(&mut self) -> Option<ServerRequest> {
+        self.server_requests.pop_front()
+    }
+
+    /// Queues the reply to a request of the server. A server that does not take what it asked for
+    /// gets no more: it has a deadline for every request.
+    pub fn reply(&mut self, to: ReplyTo, reply: &Result<ClientReply, Refusal>) {
+        if self.poll_bytes().len() < QUEUED_BYTES_MAX {
+            encode_reply(&mut self.output, to, reply, 0);
+        }
     }
 
     /// What is to be sent next; empty when nothing is.
@@ -181,8 +225,9 @@ impl Session {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{NameServerReply, NameServerRequest, Refusal};
-    use crate::wire::{decode_request, encode_reply};
+    use crate::model::{GroupName, NameServerReply, NameServerRequest, TopicName};
+    use crate::wire::codes::response::{REQUEST_CODE_NOT_SUPPORTED, SYSTEM_BUSY};
+    use crate::wire::{Dialect, decode_reply, decode_request, encode_client_request, encode_reply};
 
     const SECOND_MS: u64 = 1_000;
 
@@ -286,16 +331,99 @@ mod tests {
         }
     }
 
+    fn group() -> GroupName {
+        GroupName::new("g").unwrap()
+    }
+
+    /// The frame of a request that a server sends with the number `opaque`.
+    fn asked(opaque: Opaque, request: &ClientRequest) -> Vec<u8> {
+        let mut out = Vec::new();
+        encode_client_request(&mut out, Dialect::default(), opaque, request).unwrap();
+        out
+    }
+
+    /// The replies that a session has queued: number and code.
+    fn replies(session: &mut Session) -> Vec<(Opaque, i32)> {
+        let mut input = BytesMut::from(&take(session)[..]);
+        std::iter::from_fn(|| next_frame(&mut input, FRAME_SIZE_MAX).unwrap())
+            .map(|frame| decode_reply(&frame).unwrap())
+            .filter(|response| response.is_reply)
+            .map(|response| (response.opaque, response.code))
+            .collect()
+    }
+
+    /// Also while our own request of the same number waits for its reply.
     #[test]
-    fn what_nobody_waits_for_is_dropped() {
+    fn requests_of_the_server_are_handed_over_and_replied_to() {
         let mut session = Session::default();
-        // A server that asks something, before and while its number is one that is waited for.
-        let mut asked = Vec::new();
-        encode_request(&mut asked, HeaderEncoding::Json, 0, true, &NameServerRequest::TopicList)
-            .unwrap();
-        session.handle_bytes(&asked).unwrap();
-        start(&mut session, SECOND_MS);
-        session.handle_bytes(&asked).unwrap();
+        let own = start(&mut session, SECOND_MS);
+        let own_sent = take(&mut session);
+        let changed = ClientRequest::MembersChanged { group: group() };
+        let status =
+            ClientRequest::ConsumerStatus { topic: TopicName::new("T").unwrap(), group: group() };
+        session.handle_bytes(&[asked(own, &changed), asked(own, &status)].concat()).unwrap();
+        assert_eq!(finished(&mut session), []);
+        let one_way = ServerRequest { request: changed, reply_to: None };
+        assert_eq!(session.poll_server_request(), Some(one_way));
+        let ServerRequest { request, reply_to } = session.poll_server_request().unwrap();
+        assert_eq!(request, status);
+        session.reply(reply_to.unwrap(), &Ok(ClientReply::ConsumerStatus(Vec::new())));
+        assert_eq!(replies(&mut session), [(own, 0)]);
+        assert_eq!(session.poll_server_request(), None);
+        session.handle_bytes(&answer(&own_sent, &Ok(NameServerReply::Done))).unwrap();
+        assert_eq!(finished(&mut session), [(own, Ok(0))]);
+    }
+
+    #[test]
+    fn unknown_requests_of_the_server_are_refused_unless_one_way() {
+        let mut session = Session::default();
+        for (opaque, one_way) in [(1, false), (2, true)] {
+            let mut out = Vec::new();
+            let unknown = NameServerRequest::TopicList;
+            encode_request(&mut out, HeaderEncoding::Json, opaque, one_way, &unknown).unwrap();
+            session.handle_bytes(&out).unwrap();
+        }
+        assert_eq!(session.poll_server_request(), None);
+        assert_eq!(replies(&mut session), [(1, REQUEST_CODE_NOT_SUPPORTED)]);
+    }
+
+    #[test]
+    fn only_so_many_requests_of_the_server_wait() {
+        let mut session = Session::default();
+        let status =
+            ClientRequest::ConsumerStatus { topic: TopicName::new("T").unwrap(), group: group() };
+        for opaque in 0..=SERVER_REQUESTS_MAX as Opaque {
+            session.handle_bytes(&asked(opaque, &status)).unwrap();
+        }
+        assert_eq!(replies(&mut session), [(SERVER_REQUESTS_MAX as Opaque, SYSTEM_BUSY)]);
+        let waiting = std::iter::from_fn(|| session.poll_server_request()).count();
+        assert_eq!(waiting, SERVER_REQUESTS_MAX);
+    }
+
+    #[test]
+    fn replies_to_a_server_that_does_not_read_have_a_bound() {
+        let mut session = Session::default();
+        let mut unknown = Vec::new();
+        let request = NameServerRequest::TopicList;
+        encode_request(&mut unknown, HeaderEncoding::Json, 1, false, &request).unwrap();
+        let flood = unknown.repeat(10_000);
+        while session.poll_bytes().len() < QUEUED_BYTES_MAX {
+            session.handle_bytes(&flood).unwrap();
+        }
+        let size = session.poll_bytes().len();
+        session.handle_bytes(&flood).unwrap();
+        assert_eq!(session.poll_bytes().len(), size);
+    }
+
+    #[test]
+    fn a_reply_that_nobody_waits_for_is_dropped() {
+        let sent = {
+            let mut session = Session::default();
+            start(&mut session, SECOND_MS);
+            take(&mut session)
+        };
+        let mut session = Session::default();
+        session.handle_bytes(&answer(&sent, &Ok(NameServerReply::Done))).unwrap();
         assert_eq!(finished(&mut session), []);
     }
 

@@ -6,6 +6,7 @@
 
 pub mod batch;
 pub mod chunk;
+pub mod client;
 pub mod deadlines;
 pub mod excerpt;
 pub mod ids;
@@ -18,6 +19,7 @@ pub mod request;
 pub mod topic;
 
 pub use chunk::Chunk;
+pub use client::{ClientReply, ClientRequest};
 pub use deadlines::{DeadlineId, Deadlines};
 pub use excerpt::excerpt;
 pub use ids::{

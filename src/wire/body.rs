@@ -2,7 +2,10 @@
 
 use std::borrow::Cow;
 
+use serde::de::DeserializeOwned;
+
 use crate::model::{NameError, Refusal, excerpt};
+use crate::wire::json::de;
 use crate::wire::json::read::{JsonError, Reader};
 
 /// Characters of a wrong value that are shown.
@@ -30,6 +33,14 @@ pub fn missing(field: &str) -> BodyError {
 pub fn unexpected(field: &str, value: &str) -> BodyError {
     let shown = excerpt(value, SHOWN_MAX);
     BodyError::Field(format!("field {field} is {shown:?}"))
+}
+
+/// Reads the body of request `command`.
+pub fn decode<T: DeserializeOwned>(command: &str, body: &[u8]) -> Result<T, Refusal> {
+    de::parse(body).map_err(|error| match error {
+        de::BodyError::Refused(refusal) => refusal,
+        error => Refusal::Malformed(format!("body of {command}: {error}")),
+    })
 }
 
 /// Reads the body of request `command` with `read`.

@@ -3,10 +3,11 @@
 //! ```text
 //!   next_frame ─▶ decode_head ─▶ decode_command ─▶ Request ─▶ (a server) ─▶ Reply ─▶ encode_reply
 //!   encode_request ─▶ (a server) ─▶ next_frame ─▶ decode_reply ─▶ Response           (a client)
+//!   encode_client_request ─▶ (a client) ─▶ the same, the other way                  (a server)
 //! ```
 //!
-//! Start here, then `broker` and `nameserver`: their tables name every command that such a server
-//! serves and the function that reads it. [`message`], [`group`], [`route`], [`admin`] and
+//! Start here, then `broker`, `nameserver` and `client`: their tables name every command that such a
+//! peer serves and the function that reads it. [`message`], [`group`], [`route`], [`admin`] and
 //! [`registration`] hold the commands, a function each way; [`codes`] the numbers; [`header`] the
 //! encodings; [`json`] the dialect of headers and bodies. `docs/wire.md` draws it all.
 //!
@@ -19,6 +20,7 @@
 pub mod admin;
 pub mod body;
 mod broker;
+mod client;
 pub mod codes;
 pub mod frame;
 pub mod group;
@@ -35,9 +37,10 @@ pub mod route;
 #[cfg(test)]
 mod tests;
 
+pub use client::encode_client_request;
 pub use frame::{FRAME_SIZE_MAX, Frame, FrameError, HeaderEncoding, next_frame, next_frame_of};
 pub use header::decode_head;
-pub use header::head::{Head, ReplyTo};
+pub use header::head::{Dialect, Head, Language, ReplyTo};
 pub use records::{BatchFull, RecordBatch};
 pub use reply::{EncodeReply, encode_reply};
 pub use request::{

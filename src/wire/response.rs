@@ -8,6 +8,7 @@ use bytes::Bytes;
 use bytestring::ByteString;
 
 use crate::model::batch::Records;
+use crate::model::client::BrokerQueue;
 use crate::model::nameserver::{ClusterInfo, Route};
 use crate::model::reply::{Pulled, QueueStats};
 use crate::model::{ClientId, DataVersion, LogOffset, QueueId, QueueOffset, Timestamp, excerpt};
@@ -19,8 +20,9 @@ use crate::wire::codes::response::{
 use crate::wire::frame::{Frame, FrameError, HeaderEncoding};
 use crate::wire::header::head::Head;
 use crate::wire::header::{decode_head, fields, fixed};
+use crate::wire::json::de;
 use crate::wire::json::read::Reader;
-use crate::wire::{admin, group, route};
+use crate::wire::{admin, client, group, route};
 
 /// Code of an error for an answer that says success and cannot be read. No server sends it.
 pub const CODE_UNREADABLE: i32 = -1;
@@ -221,6 +223,13 @@ impl Response {
             return Ok((is_changed, None));
         }
         self.read_body(route::read_data_version).map(|version| (is_changed, Some(version)))
+    }
+
+    /// Where a client is, asked of its reply to a server.
+    pub fn consumer_status(&self) -> Result<Vec<(BrokerQueue, i64)>, ReplyError> {
+        self.done()?;
+        let status = de::parse(&self.body).map_err(|error| unreadable(&error.to_string()))?;
+        client::status_offsets(status).map_err(|error| unreadable(&error.to_string()))
     }
 
     fn read_body<T>(

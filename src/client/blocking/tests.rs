@@ -1,10 +1,17 @@
+use std::net::TcpListener;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+
+use bytes::BytesMut;
 
 use super::*;
 use crate::client::blocking::testing::{Answer, Server, dead_address, until};
 use crate::model::request::ProduceRecords;
-use crate::model::{LogOffset, QueueId, Reply, Request};
+use crate::model::{ClientRequest, GroupName, LogOffset, QueueId, Reply, Request, TopicName};
+use crate::wire::{
+    Dialect, FRAME_SIZE_MAX, Frame, decode_reply, decode_request, encode_client_request,
+    encode_reply, next_frame,
+};
 
 const JSON: HeaderEncoding = HeaderEncoding::Json;
 
@@ -141,4 +148,57 @@ fn a_connection_that_stays_silent_is_given_up() {
     let other = Request::MessageByOffset { offset: LogOffset(0) };
     let response = connections.call(&server.address, JSON, &other, 5_000).unwrap();
     assert_eq!(response.code, 0);
+}
+
+/// A server that asks before it answers: the client's user sees the request and replies to it.
+#[test]
+fn a_request_of_the_server_is_replied_to_over_its_connection() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let status = ClientRequest::ConsumerStatus {
+        topic: TopicName::new("T").unwrap(),
+        group: GroupName::new("g").unwrap(),
+    };
+    let asked = status.clone();
+    let server = std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        let mut input = BytesMut::new();
+        let request = decode_request::<Request>(&read_frame(&mut stream, &mut input)).unwrap();
+        let mut out = Vec::new();
+        encode_client_request(&mut out, Dialect::default(), 5, &asked).unwrap();
+        stream.write_all(&out).unwrap();
+        let status = decode_reply(&read_frame(&mut stream, &mut input)).unwrap();
+        assert_eq!((status.opaque, status.is_reply), (5, true));
+        out.clear();
+        encode_reply(&mut out, request.reply_to, &Ok(Reply::Done), 0);
+        stream.write_all(&out).unwrap();
+        status.consumer_status()
+    });
+    let mut connections = Connections::new(3_000);
+    let call = connections.start(&address, JSON, &Request::RuntimeInfo, 5_000).unwrap();
+    let mut asked = None;
+    until("the server asks", || {
+        connections.turn(connections.now().plus_ms(10));
+        asked = connections.poll_server_request();
+        asked.is_some()
+    });
+    let (caller, ServerRequest { request, reply_to }) = asked.unwrap();
+    assert_eq!((caller.address.as_str(), request), (address.as_str(), status));
+    let gone = Caller { line: caller.line + 1, ..caller.clone() };
+    connections.reply(&gone, reply_to.unwrap(), &Err(Refusal::ShuttingDown));
+    connections.reply(&caller, reply_to.unwrap(), &Ok(ClientReply::ConsumerStatus(Vec::new())));
+    assert_eq!(connections.wait_for(call).unwrap().code, 0);
+    assert_eq!(server.join().unwrap(), Ok(Vec::new()));
+}
+
+fn read_frame(stream: &mut TcpStream, input: &mut BytesMut) -> Frame {
+    let mut buffer = [0; 4096];
+    loop {
+        if let Some(frame) = next_frame(input, FRAME_SIZE_MAX).unwrap() {
+            return frame;
+        }
+        let count = stream.read(&mut buffer).unwrap();
+        assert!(count > 0, "the client has left");
+        input.extend_from_slice(&buffer[..count]);
+    }
 }

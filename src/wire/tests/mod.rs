@@ -1,6 +1,7 @@
 //! Suites over whole frames. The bytes are made here by hand or come from the reference, never from
 //! our own encoder, so a mistake shared by both directions shows.
 
+mod clients;
 mod fixed;
 mod hostile;
 mod replies;

@@ -5,7 +5,9 @@ use std::fmt::Debug;
 use super::*;
 use crate::model::nameserver::*;
 use crate::model::request::*;
-use crate::model::{GroupName, LogOffset, QueueId, Timestamp, TopicConfig, TopicName};
+use crate::model::{
+    ClientRequest, GroupName, LogOffset, QueueId, Timestamp, TopicConfig, TopicName,
+};
 use crate::wire::header::head::{Dialect, Language};
 use crate::wire::{Head, codes, decode_head};
 
@@ -447,7 +449,7 @@ fn assert_heartbeat(body: &[u8], expected: Result<Heartbeat, Refusal>) {
 #[test]
 fn the_manual_lists_every_served_command() {
     let manual = include_str!("../../../docs/wire.md");
-    let served = [Request::SERVED, NameServerRequest::SERVED].concat();
+    let served = [Request::SERVED, NameServerRequest::SERVED, ClientRequest::SERVED].concat();
     for command in served.iter().map(|&code| codes::command(code).expect("it has a name")) {
         let start = format!("| {} | {} | ", command.code, command.name);
         assert!(manual.lines().any(|line| line.starts_with(&start)), "no line {start:?}");

@@ -1,0 +1,52 @@
+//! What a server asks of a client, and what the client answers (remoting reference, 3.10). Request
+//! codes in brackets are those of the remoting reference.
+
+use bytestring::ByteString;
+
+use crate::model::ids::{GroupName, Timestamp, TopicName};
+use crate::model::request::QueueOf;
+
+/// A request that a server sends to a client over the client's own connection.
+#[derive(Clone, Debug, PartialEq)]
+pub enum ClientRequest {
+    /// The members of a group, or the topics they subscribe to, have changed: distribute the queues
+    /// anew. One-way [40].
+    MembersChanged { group: GroupName },
+    /// Continue at other offsets. One-way [220].
+    ResetOffsets(ResetOffsets),
+    /// Which queues of a topic the client reads and where it is [221].
+    ConsumerStatus { topic: TopicName, group: GroupName },
+}
+
+impl ClientRequest {
+    /// Whether it is sent without waiting for a reply.
+    pub fn is_one_way(&self) -> bool {
+        !matches!(self, Self::ConsumerStatus { .. })
+    }
+}
+
+/// The offsets from which a group continues to consume a topic.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ResetOffsets {
+    pub topic: TopicName,
+    pub group: GroupName,
+    /// The time that the offsets stand for; `None` when they were not derived from a time.
+    pub at: Option<Timestamp>,
+    /// Apply offsets that lie ahead of what was consumed as well.
+    pub is_forced: bool,
+    pub offsets: Vec<(BrokerQueue, i64)>,
+}
+
+/// What a client answers.
+#[derive(Clone, Debug, PartialEq)]
+pub enum ClientReply {
+    /// Next offset to consume, for each queue that the client reads.
+    ConsumerStatus(Vec<(BrokerQueue, i64)>),
+}
+
+/// A message queue, and the broker that has it (`MessageQueue` of the reference).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BrokerQueue {
+    pub broker_name: ByteString,
+    pub queue: QueueOf,
+}

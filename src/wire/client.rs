@@ -1,0 +1,269 @@
+//! What a server asks of a client (remoting reference, 3.10, 5.7): which code is read by which
+//! function, and how requests and replies are written. Requests travel against the direction of all
+//! others, with numbers of their own.
+
+use std::borrow::Cow;
+use std::fmt;
+
+use bytes::Bytes;
+use serde::de::{MapAccess, SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use crate::model::client::{BrokerQueue, ResetOffsets};
+use crate::model::request::QueueOf;
+use crate::model::{
+    ClientReply, ClientRequest, GroupName, NameError, QueueId, Refusal, Timestamp, TopicName,
+};
+use crate::wire::body;
+use crate::wire::codes::request::{
+    GET_CONSUMER_STATUS_FROM_CLIENT, NOTIFY_CONSUMER_IDS_CHANGED, RESET_CONSUMER_CLIENT_OFFSET,
+};
+use crate::wire::frame::{FRAME_SIZE_MAX, HeaderEncoding};
+use crate::wire::header::fields::FieldWriter;
+use crate::wire::header::head::{Dialect, Fields, Language};
+use crate::wire::json::ser;
+use crate::wire::json::types::{Entries, Limit, ObjectKey};
+use crate::wire::reply::{EncodeReply, NewReply};
+use crate::wire::request::{DecodeRequest, EncodeError, NewRequest, served};
+
+impl DecodeRequest for ClientRequest {
+    served! {
+        NOTIFY_CONSUMER_IDS_CHANGED => decode_members_changed;
+        RESET_CONSUMER_CLIENT_OFFSET => decode_reset_offsets;
+        GET_CONSUMER_STATUS_FROM_CLIENT => decode_consumer_status;
+    }
+}
+
+/// Appends a request to a client, in the form in which its own last request came. The reply, if there
+/// is one, carries `opaque`, which is positive: one stock client takes 0 for none. `out` is as before
+/// when there is an error.
+pub fn encode_client_request(
+    out: &mut Vec<u8>,
+    dialect: Dialect,
+    opaque: i32,
+    request: &ClientRequest,
+) -> Result<(), EncodeError> {
+    let start = out.len();
+    let Dialect { encoding, language } = dialect;
+    // A client that speaks the fixed header reads JSON as well, and these have no other form.
+    let encoding = match encoding {
+        HeaderEncoding::Fixed => HeaderEncoding::Json,
+        encoding => encoding,
+    };
+    let one_way = request.is_one_way();
+    let to = NewRequest { out, encoding, language: Language::Java, opaque, one_way };
+    match request {
+        ClientRequest::MembersChanged { group } => {
+            to.fields(NOTIFY_CONSUMER_IDS_CHANGED, |f| f.text("consumerGroup", group.as_str()));
+        }
+        ClientRequest::ResetOffsets(reset) => to.whole(
+            RESET_CONSUMER_CLIENT_OFFSET,
+            |fields| encode_reset_offsets(fields, reset),
+            |out| write_reset_offsets(out, language, &reset.offsets),
+        ),
+        ClientRequest::ConsumerStatus { topic, group } => {
+            to.fields(GET_CONSUMER_STATUS_FROM_CLIENT, |fields| {
+                fields.text("topic", topic.as_str());
+                fields.text("group", group.as_str());
+            });
+        }
+    }
+    let size = out.len() - start;
+    if size > FRAME_SIZE_MAX {
+        out.truncate(start);
+        return Err(EncodeError::TooLarge { size });
+    }
+    Ok(())
+}
+
+/// NOTIFY_CONSUMER_IDS_CHANGED.
+fn decode_members_changed(fields: &mut Fields<'_>, _: &Bytes) -> Result<ClientRequest, Refusal> {
+    let group = GroupName::new(fields.needed("consumerGroup")?)?;
+    Ok(ClientRequest::MembersChanged { group })
+}
+
+/// RESET_CONSUMER_CLIENT_OFFSET.
+fn decode_reset_offsets(fields: &mut Fields<'_>, body: &Bytes) -> Result<ClientRequest, Refusal> {
+    let at_ms: i64 = fields.needed_number("timestamp")?;
+    let table: OffsetTable = body::decode("RESET_CONSUMER_CLIENT_OFFSET", body)?;
+    Ok(ClientRequest::ResetOffsets(ResetOffsets {
+        topic: TopicName::new(fields.needed("topic")?)?,
+        group: GroupName::new(fields.needed("group")?)?,
+        at: u64::try_from(at_ms).ok().map(Timestamp),
+        is_forced: fields.boolean("isForce").unwrap_or(false),
+        offsets: offsets(table.offset_table.0)?,
+    }))
+}
+
+fn encode_reset_offsets(fields: &mut FieldWriter<'_>, reset: &ResetOffsets) {
+    fields.text("topic", reset.topic.as_str());
+    fields.text("group", reset.group.as_str());
+    fields.number("timestamp", reset.at.map_or(-1, |at| at.0 as i64));
+    fields.boolean("isForce", reset.is_forced);
+}
+
+fn write_reset_offsets(out: &mut Vec<u8>, language: Language, offsets: &[(BrokerQueue, i64)]) {
+    if language == Language::Cpp {
+        let items = offsets.iter().map(|(queue, offset)| QueueOffset::of(queue, *offset));
+        let offset_table = items.collect();
+        return ser::push(out, &OffsetList { offset_table });
+    }
+    let offset_table = Offsets(offsets.iter().map(entry).collect());
+    ser::push(out, &OffsetTable { offset_table });
+}
+
+/// GET_CONSUMER_STATUS_FROM_CLIENT.
+fn decode_consumer_status(fields: &mut Fields<'_>, _: &Bytes) -> Result<ClientRequest, Refusal> {
+    Ok(ClientRequest::ConsumerStatus {
+        topic: TopicName::new(fields.needed("topic")?)?,
+        group: GroupName::new(fields.needed("group")?)?,
+    })
+}
+
+impl EncodeReply for ClientReply {
+    fn encode(&self, to: NewReply<'_>) {
+        match self {
+            Self::ConsumerStatus(offsets) => to.body(|out| {
+                let message_queue_table = Offsets(offsets.iter().map(entry).collect());
+                let consumer_table = Entries::default();
+                ser::push(out, &ConsumerStatus { consumer_table, message_queue_table });
+            }),
+        }
+    }
+}
+
+/// Reads the body of a reply to GET_CONSUMER_STATUS_FROM_CLIENT.
+pub fn status_offsets(status: ConsumerStatus) -> Result<Vec<(BrokerQueue, i64)>, Refusal> {
+    offsets(status.message_queue_table.0)
+}
+
+fn offsets(entries: Vec<Entry<'_>>) -> Result<Vec<(BrokerQueue, i64)>, Refusal> {
+    let read = |(ObjectKey(queue), offset): Entry<'_>| Ok((queue.into_model()?, offset));
+    entries.into_iter().map(read).collect()
+}
+
+fn entry((queue, offset): &(BrokerQueue, i64)) -> Entry<'_> {
+    (ObjectKey(MessageQueue::of(queue)), *offset)
+}
+
+/// Queues in one table of offsets: more than a client reads, fewer than would hurt it.
+#[derive(Debug)]
+struct Queues;
+
+impl Limit for Queues {
+    const WHAT: &'static str = "queues";
+    const COUNT_MAX: usize = 100_000;
+}
+
+/// Body of request 220.
+#[derive(Debug, Default, Serialize, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+struct OffsetTable<'a> {
+    offset_table: Offsets<'a>,
+}
+
+/// The same for clients that cannot read objects as keys.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct OffsetList<'a> {
+    offset_table: Vec<QueueOffset<'a>>,
+}
+
+/// Body of the reply to request 221.
+#[derive(Debug, Default, Serialize, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct ConsumerStatus<'a> {
+    consumer_table: Entries<Cow<'a, str>, ()>,
+    message_queue_table: Offsets<'a>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct MessageQueue<'a> {
+    #[serde(default)]
+    broker_name: Cow<'a, str>,
+    queue_id: u32,
+    topic: Cow<'a, str>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct QueueOffset<'a> {
+    #[serde(default)]
+    broker_name: Cow<'a, str>,
+    offset: i64,
+    queue_id: u32,
+    topic: Cow<'a, str>,
+}
+
+impl<'a> MessageQueue<'a> {
+    fn of(queue: &'a BrokerQueue) -> Self {
+        let BrokerQueue { broker_name, queue: QueueOf { topic, queue } } = queue;
+        let (broker_name, topic) = (Cow::Borrowed(&**broker_name), topic.as_str().into());
+        Self { broker_name, queue_id: queue.0, topic }
+    }
+
+    fn into_model(self) -> Result<BrokerQueue, NameError> {
+        let topic = TopicName::new(self.topic.into_owned())?;
+        let queue = QueueOf { topic, queue: QueueId(self.queue_id) };
+        Ok(BrokerQueue { broker_name: self.broker_name.into_owned().into(), queue })
+    }
+}
+
+impl<'a> QueueOffset<'a> {
+    fn of(queue: &'a BrokerQueue, offset: i64) -> Self {
+        let MessageQueue { broker_name, queue_id, topic } = MessageQueue::of(queue);
+        Self { broker_name, offset, queue_id, topic }
+    }
+}
+
+type Entry<'a> = (ObjectKey<MessageQueue<'a>>, i64);
+
+/// Offsets by queue: a map keyed by objects, or, as C++ clients want it, a list.
+#[derive(Debug, Default)]
+struct Offsets<'a>(Vec<Entry<'a>>);
+
+impl Serialize for Offsets<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(self.0.iter().map(|(queue, offset)| (queue, offset)))
+    }
+}
+
+impl<'de> Deserialize<'de> for Offsets<'_> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let (what, count_max) = (Queues::WHAT, Queues::COUNT_MAX);
+        deserializer.deserialize_tuple_struct(what, count_max, OffsetsVisitor).map(Self)
+    }
+}
+
+struct OffsetsVisitor;
+
+impl<'de> Visitor<'de> for OffsetsVisitor {
+    type Value = Vec<Entry<'static>>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("offsets by queue")
+    }
+
+    fn visit_unit<E>(self) -> Result<Self::Value, E> {
+        Ok(Vec::new())
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<Self::Value, A::Error> {
+        let mut entries = Vec::new();
+        while let Some(entry) = members.next_entry()? {
+            entries.push(entry);
+        }
+        Ok(entries)
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut elements: A) -> Result<Self::Value, A::Error> {
+        let mut entries = Vec::new();
+        while let Some(QueueOffset { broker_name, offset, queue_id, topic }) =
+            elements.next_element()?
+        {
+            entries.push((ObjectKey(MessageQueue { broker_name, queue_id, topic }), offset));
+        }
+        Ok(entries)
+    }
+}

@@ -1,0 +1,154 @@
+//! Requests that servers send to clients, byte by byte as the remoting reference has them (3.10).
+
+use super::*;
+use crate::model::client::{BrokerQueue, ResetOffsets};
+use crate::model::request::QueueOf;
+use crate::model::{ClientReply, ClientRequest, GroupName, QueueId, Timestamp, TopicName};
+use crate::wire::{Dialect, Language, encode_client_request};
+
+fn topic() -> TopicName {
+    TopicName::new("t").unwrap()
+}
+
+fn group() -> GroupName {
+    GroupName::new("g").unwrap()
+}
+
+fn offsets() -> Vec<(BrokerQueue, i64)> {
+    let queue = |broker: &'static str, queue| BrokerQueue {
+        broker_name: broker.into(),
+        queue: QueueOf { topic: topic(), queue: QueueId(queue) },
+    };
+    vec![(queue("b", 0), 123), (queue("a\"{}", 3), -1)]
+}
+
+fn reset() -> ClientRequest {
+    ClientRequest::ResetOffsets(ResetOffsets {
+        topic: topic(),
+        group: group(),
+        at: Some(Timestamp(1_700_000_000_000)),
+        is_forced: true,
+        offsets: offsets(),
+    })
+}
+
+fn encoded(language: Language, encoding: HeaderEncoding, request: &ClientRequest) -> Frame {
+    let mut out = Vec::new();
+    encode_client_request(&mut out, Dialect { encoding, language }, 7, request).unwrap();
+    frame(&out)
+}
+
+/// Header and body of a request as a JSON client gets it.
+fn json(language: Language, request: &ClientRequest) -> (String, String) {
+    let frame = encoded(language, HeaderEncoding::Json, request);
+    let text = |bytes: Bytes| String::from_utf8(bytes.into()).unwrap();
+    (text(frame.header), text(frame.body))
+}
+
+fn header(code: i32, fields: &str, flag: i32) -> String {
+    format!(
+        r#"{{"code":{code},"extFields":{{{fields}}},"flag":{flag},"language":"JAVA","opaque":7,"serializeTypeCurrentRPC":"JSON","version":453}}"#
+    )
+}
+
+#[test]
+fn members_changed() {
+    let request = ClientRequest::MembersChanged { group: group() };
+    let expected = header(40, r#""consumerGroup":"g""#, 2);
+    assert_eq!(json(Language::Java, &request), (expected, String::new()));
+    let binary = encoded(Language::Java, HeaderEncoding::Binary, &request);
+    let expected = "0028 00 01c5 00000007 00000002 00000000 00000014
+        000d 636f6e73756d657247726f7570 00000001 67";
+    assert_eq!(binary.header, unhex(expected));
+}
+
+/// Java and Go read queues as keys; C++ and Python, which is written in it, read a list.
+#[test]
+fn reset_offsets_in_both_forms() {
+    let fields = r#""topic":"t","group":"g","timestamp":"1700000000000","isForce":"true""#;
+    let keys = concat!(
+        r#"{"offsetTable":{{"brokerName":"b","queueId":0,"topic":"t"}:123,"#,
+        r#"{"brokerName":"a\"{}","queueId":3,"topic":"t"}:-1}}"#,
+    );
+    let list = concat!(
+        r#"{"offsetTable":[{"brokerName":"b","offset":123,"queueId":0,"topic":"t"},"#,
+        r#"{"brokerName":"a\"{}","offset":-1,"queueId":3,"topic":"t"}]}"#,
+    );
+    for (language, body) in [(Language::Java, keys), (Language::Other, keys), (Language::Cpp, list)]
+    {
+        assert_eq!(json(language, &reset()), (header(220, fields, 2), body.to_owned()));
+        for encoding in [HeaderEncoding::Json, HeaderEncoding::Binary, HeaderEncoding::Fixed] {
+            assert_eq!(asked(&encoded(language, encoding, &reset())), Ok(reset()));
+        }
+    }
+}
+
+/// Bodies as other servers may write them.
+#[test]
+fn reset_offsets_are_read_tolerantly() {
+    let fields: Named<'_> =
+        &[("topic", "t"), ("group", "g"), ("timestamp", "-1"), ("queueId", "-1"), ("x", "y")];
+    let rows = [
+        (r#"{}"#, 0),
+        (r#"{"offsetTable":null}"#, 0),
+        (r#"{"offsetTable":{{queueId:"1","topic":"t","x":[{}]}:"5"}}"#, 1),
+        (r#"{"offsetTable":{"{\"brokerName\":\"b\",\"queueId\":0,\"topic\":\"t\"}":5}}"#, 1),
+        (r#"{"offsetTable":{{"queueId":1,"topic":"t"}:null}}"#, 0),
+    ];
+    for (body, count) in rows {
+        for frame in both(220, fields, body.as_bytes()) {
+            let Ok(ClientRequest::ResetOffsets(reset)) = asked(&frame) else { panic!("{body}") };
+            assert_eq!((reset.offsets.len(), reset.at, reset.is_forced), (count, None, false));
+        }
+    }
+}
+
+#[test]
+fn broken_reset_offsets_are_refused() {
+    let fields: Named<'_> = &[("topic", "t"), ("group", "g"), ("timestamp", "0")];
+    let deep = format!(r#"{{"offsetTable":{}"#, "[".repeat(100_000));
+    let many = vec![r#"{"queueId":1,"topic":"t","offset":1}"#; 100_001].join(",");
+    let many = format!(r#"{{"offsetTable":[{many}]}}"#);
+    for body in [
+        "",
+        "[]",
+        "{",
+        r#"{"offsetTable":1}"#,
+        r#"{"offsetTable":{"x":1}}"#,
+        r#"{"offsetTable":{{"queueId":-1,"topic":"t"}:1}}"#,
+        r#"{"offsetTable":{{"queueId":1,"topic":"a b"}:1}}"#,
+        r#"{"offsetTable":{{"queueId":1,"topic":"t"}:"x"}}"#,
+        r#"{"offsetTable":{{"queueId":1}:1}}"#,
+        &deep,
+        &many,
+    ] {
+        for frame in both(220, fields, body.as_bytes()) {
+            let refusal = asked::<ClientRequest>(&frame).unwrap_err();
+            assert!(refusal.to_string().len() < 400, "{refusal}");
+        }
+    }
+}
+
+#[test]
+fn consumer_status_and_its_reply() {
+    let request = ClientRequest::ConsumerStatus { topic: topic(), group: group() };
+    let expected = header(221, r#""topic":"t","group":"g""#, 0);
+    assert_eq!(json(Language::Java, &request), (expected, String::new()));
+    for encoding in [HeaderEncoding::Json, HeaderEncoding::Binary] {
+        let frame = encoded(Language::Java, encoding, &request);
+        assert_eq!(asked(&frame), Ok(request.clone()));
+        let reply = Ok(ClientReply::ConsumerStatus(offsets()));
+        let reply = response(reply_to(encoding, 221), reply);
+        let expected = concat!(
+            r#"{"consumerTable":{},"messageQueueTable":{{"brokerName":"b","queueId":0,"topic":"t"}:123,"#,
+            r#"{"brokerName":"a\"{}","queueId":3,"topic":"t"}:-1}}"#,
+        );
+        assert_eq!(reply.body, expected);
+        assert_eq!(reply.consumer_status(), Ok(offsets()));
+        let refused: Result<ClientReply, _> = Err(Refusal::UnknownRequest { code: 221 });
+        assert_eq!(
+            response(reply_to(encoding, 221), refused).consumer_status().unwrap_err().code,
+            3
+        );
+    }
+}
