@@ -1,8 +1,7 @@
 //! Topics, offsets and what operators ask: short operations without a story of their own.
 
-use super::facts::{MESSAGES, OFFSETS, OffsetsFact, TOPIC, TopicFact, encode};
-use super::offsets::Committed;
-use super::{Answer, Broker, ColdRead, Outcome, refuse_read};
+use super::facts::{Facts, MESSAGES};
+use super::{Answer, Broker, ColdRead, Outcome, refuse_read, topics};
 use crate::model::record::RecordView;
 use crate::model::reply::QueueStats;
 use crate::model::request::QueueOf;
@@ -10,10 +9,7 @@ use crate::model::{
     GroupName, LogOffset, QueueId, QueueOffset, Refusal, Reply, Timestamp, TopicConfig, TopicName,
 };
 use crate::storage::disk::{Disk, Space};
-use crate::storage::{Append, Appended, EntryKind, Lookup, QueueKey, SpaceClass};
-
-/// Committed offsets in one log entry.
-const OFFSETS_PER_ENTRY: usize = 1000;
+use crate::storage::{Lookup, QueueKey};
 
 impl<D: Disk> Broker<D> {
     /// Sets a topic as an operator or another shard wants it. Setting it to what it is costs
@@ -23,17 +19,17 @@ impl<D: Disk> Broker<D> {
         config: &TopicConfig,
         now: Timestamp,
     ) -> Result<Outcome, Refusal> {
-        self.state.borrow().topics.check(config)?;
+        self.state.borrow().durable.topics.check(config)?;
         let known = {
             let state = self.state.borrow();
-            state.topics.find(&config.name).is_ok_and(|(_, topic)| topic.config == *config)
+            state.durable.topics.find(&config.name).is_ok_and(|(_, topic)| topic.config == *config)
         };
         if known {
             // The entry that made it so may not be safe yet.
             return Ok(Outcome::Safe { mark: self.store.end(), reply: Reply::Done });
         }
         let config = TopicConfig { name: config.name.detached(), ..config.clone() };
-        let (_, mark) = self.set_topic(config, now)?;
+        let (_, mark) = self.set_topic(&config, now)?;
         Ok(Outcome::Safe { mark, reply: Reply::Done })
     }
 
@@ -46,47 +42,28 @@ impl<D: Disk> Broker<D> {
         if super::topics::is_reserved(name.as_str()) {
             return Err(Refusal::ReservedTopic(name.detached()));
         }
-        let Some(number) = self.state.borrow().topics.number(name) else {
+        let Some(number) = self.state.borrow().durable.topics.number(name) else {
             return Ok(Outcome::Safe { mark: self.store.end(), reply: Reply::Done });
         };
-        let appended = self.append_fact(TOPIC, &TopicFact { number, config: None })?;
-        self.forget_topic(number, now);
-        Ok(Outcome::Safe { mark: appended.end, reply: Reply::Done })
+        let mark = self.record_or_refuse(&topics::removed(number, now))?;
+        Ok(Outcome::Safe { mark, reply: Reply::Done })
     }
 
     pub(super) fn set_topic(
         &self,
-        config: TopicConfig,
+        config: &TopicConfig,
         now: Timestamp,
     ) -> Result<(u32, LogOffset), Refusal> {
         let number = {
-            let state = self.state.borrow();
-            state.topics.number(&config.name).unwrap_or(state.topics.next_number())
+            let topics = &self.state.borrow().durable.topics;
+            topics.number(&config.name).unwrap_or(topics.next_number())
         };
-        let fact = TopicFact { number, config: Some(config) };
-        let appended = self.append_fact(TOPIC, &fact)?;
-        let config = fact.config.expect("it was set above");
-        self.state.borrow_mut().topics.set(number, config, now);
-        Ok((number, appended.end))
+        let mark = self.record_or_refuse(&topics::set(number, config, now))?;
+        Ok((number, mark))
     }
 
-    pub(super) fn forget_topic(&self, number: u32, now: Timestamp) {
-        let state = &mut *self.state.borrow_mut();
-        state.topics.remove(number, now);
-        state.offsets.remove_topic(number);
-        self.store.with_index(|index| index.remove_topic(number));
-    }
-
-    fn append_fact(
-        &self,
-        kind: EntryKind,
-        fact: &impl serde::Serialize,
-    ) -> Result<Appended, Refusal> {
-        let bytes = encode(fact);
-        let append =
-            Append { kind, subject: 0, payload_size: bytes.len(), space: SpaceClass::Reserved };
-        let appended = self.store.append(append, |out, _| out.copy_from_slice(&bytes));
-        appended.map_err(|error| self.refuse_append(error, bytes.len()))
+    fn record_or_refuse(&self, facts: &Facts) -> Result<LogOffset, Refusal> {
+        self.record(facts).map_err(|error| self.refuse_append(error, facts.size()))
     }
 
     /// Commits and answers once the offset is in the log.
@@ -95,12 +72,13 @@ impl<D: Disk> Broker<D> {
         group: &GroupName,
         queue: &QueueOf,
         offset: i64,
+        now: Timestamp,
     ) -> Result<Outcome, Refusal> {
         let queue = self.queue(queue)?;
         self.commit_in_memory(group, queue, offset)?;
         // Another request may have written this very offset a moment ago: then all that is in the
         // log must become safe before it may be promised.
-        let mark = self.flush_offsets()?.unwrap_or(self.store.end());
+        let mark = self.flush_offsets(now)?.unwrap_or(self.store.end());
         Ok(Outcome::Safe { mark, reply: Reply::Done })
     }
 
@@ -113,27 +91,19 @@ impl<D: Disk> Broker<D> {
         offset: i64,
     ) -> Result<(), Refusal> {
         let Ok(offset) = u64::try_from(offset) else { return Ok(()) };
-        self.state.borrow_mut().offsets.commit(group, queue, QueueOffset(offset))
+        self.state.borrow_mut().durable.offsets.commit(group, queue, QueueOffset(offset))
     }
 
     /// Appends the offsets that changed. Gives the place up to which the log must be safe for them
     /// to be; `None` when nothing had changed.
-    pub fn flush_offsets(&self) -> Result<Option<LogOffset>, Refusal> {
+    pub fn flush_offsets(&self, now: Timestamp) -> Result<Option<LogOffset>, Refusal> {
         let mut mark = None;
         loop {
-            let committed = self.state.borrow_mut().offsets.take_changed(OFFSETS_PER_ENTRY);
-            if committed.is_empty() {
+            let facts = self.state.borrow().durable.offsets.next_fact(now);
+            if facts.is_empty() {
                 return Ok(mark);
             }
-            let fact = OffsetsFact { committed };
-            match self.append_fact(OFFSETS, &fact) {
-                Ok(appended) => mark = Some(appended.end),
-                Err(refusal) => {
-                    let committed: Vec<Committed> = fact.committed;
-                    self.state.borrow_mut().offsets.put_back(committed);
-                    return Err(refusal);
-                }
-            }
+            mark = Some(self.record_or_refuse(&facts)?);
         }
     }
 
@@ -147,7 +117,7 @@ impl<D: Disk> Broker<D> {
     ) -> Result<Outcome, Refusal> {
         let missing = || Refusal::NoOffset(group.detached());
         let key = self.queue(queue).map_err(|_| missing())?;
-        if let Some(offset) = self.state.borrow().offsets.find(group, key) {
+        if let Some(offset) = self.state.borrow().durable.offsets.find(group, key) {
             return Ok(Outcome::ok(Reply::Offset(offset)));
         }
         let min = self.store.with_index(|index| index.bounds(key).start);
@@ -206,7 +176,7 @@ impl<D: Disk> Broker<D> {
     pub(super) fn topic_stats(&self, name: &TopicName) -> Result<Outcome, Refusal> {
         let (number, count) = {
             let state = self.state.borrow();
-            let (number, topic) = state.topics.find(name)?;
+            let (number, topic) = state.durable.topics.find(name)?;
             (number, topic.config.queue_count())
         };
         let name = name.detached();
@@ -303,14 +273,14 @@ impl<D: Disk> Broker<D> {
     /// The number and id of a queue that exists.
     pub(super) fn queue(&self, queue: &QueueOf) -> Result<QueueKey, Refusal> {
         let state = self.state.borrow();
-        let (number, topic) = state.topics.find(&queue.topic)?;
+        let (number, topic) = state.durable.topics.find(&queue.topic)?;
         topic.check_queue(queue.queue)?;
         Ok(QueueKey { topic: number, queue: queue.queue })
     }
 
     pub(super) fn readable_queue(&self, queue: &QueueOf) -> Result<QueueKey, Refusal> {
         let state = self.state.borrow();
-        let (number, topic) = state.topics.find(&queue.topic)?;
+        let (number, topic) = state.durable.topics.find(&queue.topic)?;
         topic.check_readable()?;
         topic.check_queue(queue.queue)?;
         Ok(QueueKey { topic: number, queue: queue.queue })

@@ -9,8 +9,9 @@
 //!                           Outcome::Read    the disk must be read: await `finish`
 //! ```
 //!
-//! Start at [`Broker::handle`]. `produce` and `pull` are the two stories; `topics`, `offsets`,
-//! `groups` and `held` are the state, each without I/O; `facts` is what of it lies in the log.
+//! Start at [`Broker::handle`]. `produce` and `pull` are the two stories. `state` is what follows from
+//! the log, and has the table of its parts: `topics`, `offsets`, `messages`. `groups` and `held` last as
+//! long as a connection. All of these are without I/O. `facts` is how changes lie in the log.
 //!
 //! What holds at all times:
 //! - Everything durable is a log entry, appended before memory changes in the same synchronous
@@ -23,10 +24,12 @@ mod facts;
 mod filter;
 mod groups;
 mod held;
+mod messages;
 mod offsets;
 mod open;
 mod produce;
 mod pull;
+mod state;
 mod topics;
 
 use std::cell::{Cell, RefCell};
@@ -34,11 +37,11 @@ use std::collections::VecDeque;
 
 use bytestring::ByteString;
 
+use self::facts::{Fact, Facts};
 use self::groups::Groups;
 use self::held::{Held, PullTask};
-use self::offsets::Offsets;
 use self::pull::Chosen;
-use self::topics::Topics;
+use self::state::{Durable, Snapshot};
 use crate::model::record::{Host, RECORD_SIZE_MAX};
 use crate::model::request::QueueOf;
 use crate::model::{
@@ -46,7 +49,9 @@ use crate::model::{
     ShardId, Timestamp, TopicConfig,
 };
 use crate::storage::disk::{Disk, DiskError};
-use crate::storage::{IndexPage, Lookup, QueueKey, ReadError, Store};
+use crate::storage::{
+    Append, AppendError, Appended, IndexPage, Lookup, QueueKey, ReadError, SpaceClass, Store,
+};
 
 pub use self::facts::FactError;
 pub use self::open::{OpenError, OpenReport};
@@ -175,8 +180,8 @@ struct Pending {
 /// All that changes. `pending` is in log order.
 #[derive(Default)]
 struct State {
-    topics: Topics,
-    offsets: Offsets,
+    /// Changes only where facts are applied.
+    durable: Durable,
     groups: Groups,
     held: Held,
     pending: VecDeque<Pending>,
@@ -210,7 +215,7 @@ impl<D: Disk> Broker<D> {
                 self.committed_offset(group, queue, *zero_if_missing)
             }
             Request::CommitOffset { group, queue, offset } => {
-                self.commit_offset(group, queue, *offset)
+                self.commit_offset(group, queue, *offset, wall)
             }
             Request::Heartbeat(heartbeat) => {
                 let groups = &mut self.state.borrow_mut().groups;
@@ -342,18 +347,36 @@ impl<D: Disk> Broker<D> {
     pub fn published_topics(&self) -> (DataVersion, Vec<TopicConfig>) {
         let state = self.state.borrow();
         (
-            state.topics.version(),
-            state.topics.published(&self.config.cluster, self.config.auto_create_topics),
+            state.durable.topics.version(),
+            state.durable.topics.published(&self.config.cluster, self.config.auto_create_topics),
         )
     }
 
     /// Background work of the store; `force_snapshot` at shutdown.
     pub async fn maintain(&self, now: Now, force_snapshot: bool) -> Result<(), DiskError> {
         let snapshot = |_end: LogOffset| {
-            let state = self.state.borrow();
-            self.store.with_index(|index| facts::snapshot(&state.topics, &state.offsets, index))
+            let (state, mut snapshot) = (self.state.borrow(), Snapshot::default());
+            let next = || self.store.with_index(|index| snapshot.next_slice(&state.durable, index));
+            let mut next = next;
+            let slices = std::iter::from_fn(move || Some(next()).filter(|slice| !slice.is_empty()));
+            slices.flatten().collect()
         };
         self.store.maintain(now, force_snapshot, snapshot).await.map(|_| ())
+    }
+
+    /// Appends facts as one entry and carries them out: the only way in which requests change durable
+    /// state. Gives the mark at which they are committed.
+    fn record(&self, facts: &Facts) -> Result<LogOffset, AppendError> {
+        let (kind, subject, payload) = facts.entry();
+        let append =
+            Append { kind, subject, payload_size: payload.len(), space: SpaceClass::Reserved };
+        let appended = self.store.append(append, |out, _| out.copy_from_slice(payload))?;
+        let Appended { entry_offset, payload_offset, end } = appended;
+        let fact = Fact { kind, subject, entry_offset, payload_offset, payload };
+        let state = &mut *self.state.borrow_mut();
+        let applied = self.store.with_index(|index| state.durable.apply(index, fact));
+        applied.expect("a broker reads what it writes");
+        Ok(end)
     }
 
     pub fn store(&self) -> &Store<D> {
@@ -375,7 +398,7 @@ impl State {
         let mut woken = Vec::new();
         while let Some(pending) = self.pending.pop_front_if(|pending| pending.end <= safe) {
             let key = pending.queue;
-            if let Some(queue) = self.topics.queue_mut(key.topic, key.queue) {
+            if let Some(queue) = self.durable.topics.queue_mut(key.topic, key.queue) {
                 queue.visible = pending.next;
                 if std::mem::take(&mut queue.held_count) > 0 {
                     woken.extend(self.held.take_queue(key));
@@ -387,7 +410,7 @@ impl State {
 
     /// One pull less waits at `queue`.
     fn release(&mut self, queue: QueueKey) {
-        if let Some(queue) = self.topics.queue_mut(queue.topic, queue.queue) {
+        if let Some(queue) = self.durable.topics.queue_mut(queue.topic, queue.queue) {
             queue.held_count = queue.held_count.saturating_sub(1);
         }
     }

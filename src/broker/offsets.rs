@@ -1,43 +1,104 @@
 //! How far each consumer group has got in each queue of this shard.
 //!
-//! Committing changes memory at once; the change reaches the log with the next
-//! [`take_changed`](Offsets::take_changed), so that a group which commits with every pull costs one
-//! entry a second and not one a pull (the reference flushes every 5 s; remoting reference, 5.6).
+//! A commit is visible to the group at once and reaches the log with the next fact, of which there is at
+//! most one a second however many queues and groups commit (the reference flushes every 5 s; remoting
+//! reference, 5.6). What the log says changes in [`apply`] alone.
+//!
+//! ```text
+//!   OFFSETS   GroupHead, name, padding, OffsetRow, OffsetRow, …    of one group; as many groups as follow
+//! ```
+//!
+//! What holds at all times: `count` is the number of rows; a row is in `changed` exactly when what the
+//! group was told differs from what the log says. Rows of topics that are gone are unreachable, because
+//! numbers of topics are not used again, and go with the next [`sweep`](Offsets::sweep).
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::mem::size_of;
+use std::ops::Bound;
 
-use rustc_hash::FxHashMap;
-use serde::{Deserialize, Serialize};
+use zerocopy::byteorder::little_endian::{U16, U32, U64};
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
-use crate::model::{GroupName, QueueId, QueueOffset, Refusal};
-use crate::storage::QueueKey;
+use super::facts::{self, Fact, Facts, OFFSETS};
+use super::state::{Durable, ITEMS_PER_SLICE, Section};
+use crate::model::{GroupName, QueueId, QueueOffset, Refusal, Timestamp};
+use crate::storage::{Index, QueueKey};
 
-/// Most (group, queue) pairs that may have an offset: ten groups at each of 100,000 queues. Each is
-/// named with its group in a snapshot, which is made in memory.
-const OFFSETS_MAX: usize = 1_000_000;
+/// Most (group, queue) pairs that may have an offset: ten groups at each of 100,000 queues.
+pub const OFFSETS_MAX: usize = 1_000_000;
 /// Most groups that may have an offset.
 const GROUPS_MAX: usize = 100_000;
+/// Rows of one fact.
+pub const ROWS_PER_FACT: usize = 1_000;
 
-/// One committed offset as it stands in the log and in snapshots.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Committed {
-    pub group: GroupName,
-    pub topic: u32,
-    pub queue: QueueId,
-    pub offset: QueueOffset,
+/// A row that no fact has named yet.
+const NOT_LOGGED: QueueOffset = QueueOffset(u64::MAX);
+
+/// What a fact says of a group.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+enum Says {
+    /// It was used, and has committed what the rows say.
+    Committed = 1,
+    /// It was not used for so long that its offsets are gone.
+    Forgotten = 2,
 }
+
+/// In front of a group's rows. Its name follows, and zeros up to a multiple of 8 bytes.
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+pub struct GroupHead {
+    /// 1: committed; 2: forgotten.
+    pub says: u8,
+    pub reserved: u8,
+    pub name_size: U16,
+    pub row_count: U32,
+    pub used_at_ms: U64,
+}
+
+/// One consume offset.
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+pub struct OffsetRow {
+    pub topic: U32,
+    pub queue: U32,
+    pub offset: U64,
+}
+
+const _: () = {
+    assert!(size_of::<GroupHead>() == 16);
+    assert!(size_of::<OffsetRow>() == 16);
+};
 
 #[derive(Debug, Default)]
 pub struct Offsets {
     /// Sorted, as names come from whoever connects and could be made to collide.
-    groups: BTreeMap<GroupName, FxHashMap<QueueKey, QueueOffset>>,
+    groups: BTreeMap<GroupName, Group>,
+    /// Rows whose newest offset is not in the log.
     changed: BTreeSet<(GroupName, QueueKey)>,
+    /// Groups of which the log is to learn that they are in use.
+    touched: BTreeSet<GroupName>,
     count: usize,
+}
+
+#[derive(Debug, Default)]
+struct Group {
+    rows: BTreeMap<QueueKey, Row>,
+    /// When a fact last named it.
+    used_at: Timestamp,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Row {
+    /// What the group was told.
+    newest: QueueOffset,
+    /// What the log says, or [`NOT_LOGGED`].
+    logged: QueueOffset,
 }
 
 impl Offsets {
     pub fn find(&self, group: &GroupName, queue: QueueKey) -> Option<QueueOffset> {
-        self.groups.get(group)?.get(&queue).copied()
+        Some(self.groups.get(group)?.rows.get(&queue)?.newest)
     }
 
     /// Takes `offset` whatever it was before: groups may be set back on purpose. Refuses a new pair
@@ -48,118 +109,366 @@ impl Offsets {
         queue: QueueKey,
         offset: QueueOffset,
     ) -> Result<(), Refusal> {
-        let known = self.find(group, queue);
-        if known == Some(offset) {
+        let known = self.groups.get_key_value(group);
+        let row = known.and_then(|(_, group)| group.rows.get(&queue)).copied();
+        if row.is_some_and(|row| row.newest == offset) {
             return Ok(());
         }
-        if known.is_none() && self.count >= OFFSETS_MAX {
+        if row.is_none() && self.count >= OFFSETS_MAX {
             return Err(Refusal::Full { what: "committed offsets", count_max: OFFSETS_MAX });
         }
-        if self.groups.len() >= GROUPS_MAX && !self.groups.contains_key(group) {
+        if known.is_none() && self.groups.len() >= GROUPS_MAX {
             let what = "groups with committed offsets";
             return Err(Refusal::Full { what, count_max: GROUPS_MAX });
         }
-        self.restore(group, queue, offset);
         // The name as the table holds it, so that it is stored once.
-        let (group, _) = self.groups.get_key_value(group).expect("it was just set");
-        self.changed.insert((group.clone(), queue));
+        let name = known.map_or_else(|| group.detached(), |(name, _)| name.clone());
+        let logged = row.map_or(NOT_LOGGED, |row| row.logged);
+        self.put(&name, queue, Row { newest: offset, logged });
+        if offset == logged {
+            self.changed.remove(&(name, queue));
+        } else {
+            self.changed.insert((name, queue));
+        }
         Ok(())
     }
 
-    /// Sets an offset that is already in the log.
-    pub fn restore(&mut self, group: &GroupName, queue: QueueKey, offset: QueueOffset) {
-        let queues = match self.groups.get_mut(group) {
-            Some(queues) => queues,
-            None => self.groups.entry(group.detached()).or_default(),
+    fn put(&mut self, name: &GroupName, queue: QueueKey, row: Row) {
+        let group = match self.groups.get_mut(name) {
+            Some(group) => group,
+            None => self.groups.entry(name.clone()).or_default(),
         };
-        if queues.insert(queue, offset).is_none() {
+        if group.rows.insert(queue, row).is_none() {
             self.count += 1;
         }
     }
 
-    /// At most `count_max` of the offsets that changed since they were last taken.
-    pub fn take_changed(&mut self, count_max: usize) -> Vec<Committed> {
-        let taken: Vec<_> =
-            std::iter::from_fn(|| self.changed.pop_first()).take(count_max).collect();
-        let describe = |(group, queue): (GroupName, QueueKey)| {
-            let offset = self.find(&group, queue)?;
-            Some(Committed { group, topic: queue.topic, queue: queue.queue, offset })
-        };
-        taken.into_iter().filter_map(describe).collect()
+    /// Whether the log lacks something.
+    pub fn has_changes(&self) -> bool {
+        !self.changed.is_empty() || !self.touched.is_empty()
     }
 
-    /// Puts back what could not be written; a later commit of the same pair has not been lost,
-    /// because only the pair is remembered and the offset is read when it is taken.
-    pub fn put_back(&mut self, committed: Vec<Committed>) {
-        let pair = |one: Committed| (one.group, QueueKey { topic: one.topic, queue: one.queue });
-        self.changed.extend(committed.into_iter().map(pair));
-    }
-
-    /// Forgets everything about a topic.
-    pub fn remove_topic(&mut self, topic: u32) {
-        self.changed.retain(|(_, queue)| queue.topic != topic);
-        for queues in self.groups.values_mut() {
-            queues.retain(|queue, _| queue.topic != topic);
+    /// What the log lacks, [`ROWS_PER_FACT`] rows of it at most. Empty when it lacks nothing.
+    pub fn next_fact(&self, now: Timestamp) -> Facts {
+        if !self.has_changes() {
+            return Facts::default();
         }
-        self.groups.retain(|_, queues| !queues.is_empty());
-        self.count = self.groups.values().map(|queues| queues.len()).sum();
+        let mut rows = self.changed.iter().take(ROWS_PER_FACT).peekable();
+        Facts::one(OFFSETS, 0, |out| {
+            while let Some((name, _)) = rows.peek().copied() {
+                let of_group = std::iter::from_fn(|| rows.next_if(|(group, _)| group == name));
+                let newest = |queue: QueueKey| (queue, self.groups[name].rows[&queue].newest);
+                write_group(out, name, now, of_group.map(|(_, queue)| newest(*queue)));
+            }
+            for name in self.touched.iter().take(ROWS_PER_FACT) {
+                write_group(out, name, now, std::iter::empty());
+            }
+        })
     }
 
-    pub fn all(&self) -> Vec<Committed> {
-        let of_group = |(group, queues): (&GroupName, &FxHashMap<QueueKey, QueueOffset>)| {
-            let group = group.clone();
-            let describe = move |(queue, offset): (&QueueKey, &QueueOffset)| Committed {
-                group: group.clone(),
-                topic: queue.topic,
-                queue: queue.queue,
-                offset: *offset,
-            };
-            queues.iter().map(describe).collect::<Vec<_>>()
+    /// Goes through some of the groups, from behind `after` on: what is left of topics that are gone is
+    /// dropped, groups in use are noted for the log well before they would expire, and those that
+    /// nobody has used for `retention_ms` are named.
+    pub fn sweep(&mut self, after: Option<&GroupName>, rule: &SweepRule<'_>) -> Swept {
+        let begin = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let mut swept = Swept::default();
+        let mut items = 0;
+        let mut empty = Vec::new();
+        let groups = self.groups.range_mut::<GroupName, _>((begin, Bound::Unbounded));
+        for (name, group) in groups {
+            items += 1 + group.rows.len();
+            let before = group.rows.len();
+            group.rows.retain(|queue, _| (rule.has_topic)(queue.topic));
+            self.count -= before - group.rows.len();
+            let unused_ms = rule.now.ms_since(group.used_at);
+            if group.rows.is_empty() {
+                empty.push(name.clone());
+            } else if (rule.is_active)(name) {
+                if unused_ms > rule.retention_ms / TOUCHES_PER_RETENTION {
+                    self.touched.insert(name.clone());
+                }
+            } else if unused_ms > rule.retention_ms {
+                swept.expired.push(name.clone());
+            }
+            if items >= ITEMS_PER_SLICE {
+                swept.after = Some(name.clone());
+                break;
+            }
+        }
+        for name in empty {
+            self.groups.remove(&name);
+            self.touched.remove(&name);
+        }
+        if swept.after.is_none() {
+            let (groups, has_topic) = (&self.groups, rule.has_topic);
+            self.changed
+                .retain(|(name, queue)| has_topic(queue.topic) && groups.contains_key(name));
+        }
+        swept
+    }
+}
+
+/// A group in use is noted in the log this often before it would expire, so that one whose last member
+/// leaves still has nearly all of its time.
+const TOUCHES_PER_RETENTION: u64 = 8;
+
+/// By what a sweep goes.
+pub struct SweepRule<'a> {
+    pub now: Timestamp,
+    /// Offsets of groups that were not used for longer go, milliseconds.
+    pub retention_ms: u64,
+    pub has_topic: &'a dyn Fn(u32) -> bool,
+    /// Whether a group has members.
+    pub is_active: &'a dyn Fn(&GroupName) -> bool,
+}
+
+/// What a sweep has come to.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Swept {
+    /// Groups whose offsets are to go.
+    pub expired: Vec<GroupName>,
+    /// Where to go on; `None` when all groups were seen.
+    pub after: Option<GroupName>,
+}
+
+/// The fact that the offsets of these groups are gone.
+pub fn forgotten(groups: &[GroupName], now: Timestamp) -> Facts {
+    let mut facts = Facts::default();
+    if !groups.is_empty() {
+        facts.push(OFFSETS, 0, |out| {
+            groups.iter().for_each(|name| write_head(out, name, Says::Forgotten, now, 0));
+        });
+    }
+    facts
+}
+
+fn write_group(
+    out: &mut Vec<u8>,
+    name: &GroupName,
+    used_at: Timestamp,
+    rows: impl Iterator<Item = (QueueKey, QueueOffset)>,
+) {
+    let begin = out.len();
+    write_head(out, name, Says::Committed, used_at, 0);
+    let mut count = 0;
+    for (queue, offset) in rows {
+        let (topic, queue) = (U32::new(queue.topic), U32::new(queue.queue.0));
+        let row = OffsetRow { topic, queue, offset: U64::new(offset.0) };
+        out.extend_from_slice(row.as_bytes());
+        count += 1;
+    }
+    let (head, _) = GroupHead::mut_from_prefix(&mut out[begin..]).expect("it was just written");
+    head.row_count.set(count);
+}
+
+fn write_head(out: &mut Vec<u8>, name: &GroupName, says: Says, used_at: Timestamp, rows: u32) {
+    let begin = out.len();
+    let name = name.as_str().as_bytes();
+    let head = GroupHead {
+        says: says as u8,
+        reserved: 0,
+        name_size: U16::new(name.len() as u16),
+        row_count: U32::new(rows),
+        used_at_ms: U64::new(used_at.0),
+    };
+    out.extend_from_slice(head.as_bytes());
+    out.extend_from_slice(name);
+    facts::pad(out, begin);
+}
+
+pub fn apply(durable: &mut Durable, _: &mut Index, fact: &Fact<'_>) -> Result<(), String> {
+    let mut rest = fact.payload;
+    while !rest.is_empty() {
+        let cut = || format!("they are cut {} bytes before their end", rest.len());
+        let (head, behind) = GroupHead::read_from_prefix(rest).map_err(|_| cut())?;
+        let mut behind = behind;
+        let name = facts::take_padded(&mut behind, usize::from(head.name_size.get()));
+        let name = name.and_then(|name| std::str::from_utf8(name).ok()).ok_or_else(cut)?;
+        let count = head.row_count.get() as usize;
+        let (rows, behind) =
+            <[OffsetRow]>::ref_from_prefix_with_elems(behind, count).map_err(|_| cut())?;
+        let name = GroupName::new(name.to_owned()).map_err(|error| error.to_string())?;
+        match head.says {
+            says if says == Says::Committed as u8 => {
+                durable.offsets.apply(name, rows, Timestamp(head.used_at_ms.get()));
+            }
+            says if says == Says::Forgotten as u8 => durable.offsets.forget(&name),
+            says => return Err(format!("of a group it says {says}")),
+        }
+        rest = behind;
+    }
+    Ok(())
+}
+
+impl Offsets {
+    fn apply(&mut self, name: GroupName, rows: &[OffsetRow], used_at: Timestamp) {
+        let known = self.groups.get_key_value(&name);
+        let name = known.map_or(name, |(known, _)| known.clone());
+        for row in rows {
+            let queue = QueueKey { topic: row.topic.get(), queue: QueueId(row.queue.get()) };
+            let logged = QueueOffset(row.offset.get());
+            let key = (name.clone(), queue);
+            // What a client has said meanwhile is not in the log yet, and still counts.
+            let newest = self.changed.contains(&key).then(|| self.find(&name, queue)).flatten();
+            let newest = newest.unwrap_or(logged);
+            if newest == logged {
+                self.changed.remove(&key);
+            }
+            self.put(&name, queue, Row { newest, logged });
+        }
+        self.touched.remove(&name);
+        let group = self.groups.entry(name).or_default();
+        group.used_at = group.used_at.max(used_at);
+    }
+
+    fn forget(&mut self, name: &GroupName) {
+        let Some(group) = self.groups.remove(name) else { return };
+        self.count -= group.rows.len();
+        self.touched.remove(name);
+        for (queue, _) in group.rows {
+            self.changed.remove(&(name.clone(), queue));
+        }
+    }
+}
+
+pub fn section() -> Box<dyn Section> {
+    Box::new(AllOffsets::Begin)
+}
+
+/// All rows that are in the log, by group and queue: how far they were added.
+enum AllOffsets {
+    Begin,
+    /// Of this group, rows from here on are missing.
+    Within(GroupName, Bound<QueueKey>),
+    Behind(GroupName),
+}
+
+impl Section for AllOffsets {
+    fn add(&mut self, durable: &Durable, _: &Index, facts: &mut Facts) -> bool {
+        let mut left = ITEMS_PER_SLICE;
+        let mut has_more = true;
+        facts.push(OFFSETS, 0, |out| {
+            while has_more && left > 0 {
+                has_more = self.add_group(&durable.offsets, out, &mut left);
+            }
+        });
+        has_more
+    }
+}
+
+impl AllOffsets {
+    /// Adds a group, or what is missing of it; `left` is how many items may be looked at. False when
+    /// there is none.
+    fn add_group(&mut self, offsets: &Offsets, out: &mut Vec<u8>, left: &mut usize) -> bool {
+        let groups = &offsets.groups;
+        let (begin, from) = match &*self {
+            Self::Begin => (Bound::Unbounded, Bound::Unbounded),
+            Self::Within(name, from) => (Bound::Included(name), *from),
+            Self::Behind(name) => (Bound::Excluded(name), Bound::Unbounded),
         };
-        self.groups.iter().flat_map(of_group).collect()
+        let mut groups = groups.range::<GroupName, _>((begin, Bound::Unbounded));
+        let Some((name, group)) = groups.next() else { return false };
+        // The group may be another one, where the one that was begun is gone.
+        let is_begun = matches!(&*self, Self::Within(begun, _) if begun == name);
+        let mut from = if is_begun { from } else { Bound::Unbounded };
+        *left -= 1;
+        let mut rows = group.rows.range((from, Bound::Unbounded)).peekable();
+        let logged = std::iter::from_fn(|| {
+            while *left > 0 {
+                let (queue, row) = rows.next()?;
+                *left -= 1;
+                from = Bound::Excluded(*queue);
+                if row.logged != NOT_LOGGED {
+                    return Some((*queue, row.logged));
+                }
+            }
+            None
+        });
+        write_group(out, name, group.used_at, logged);
+        let is_done = rows.peek().is_none();
+        *self = if is_done { Self::Behind(name.clone()) } else { Self::Within(name.clone(), from) };
+        true
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::broker::facts::SEVERAL;
+    use crate::model::LogOffset;
 
     fn key(queue: u32) -> QueueKey {
         QueueKey { topic: 1, queue: QueueId(queue) }
     }
 
-    #[test]
-    fn a_group_may_go_back_and_only_the_last_offset_is_written() {
-        let group = GroupName::new("g").unwrap();
-        let mut offsets = Offsets::default();
-        assert_eq!(offsets.find(&group, key(0)), None);
-        for offset in [5, 9, 3] {
-            offsets.commit(&group, key(0), QueueOffset(offset)).unwrap();
-        }
-        let changed = offsets.take_changed(10);
-        assert_eq!(changed.len(), 1);
-        assert_eq!(changed[0].offset, QueueOffset(3));
-        assert_eq!(offsets.take_changed(10), []);
+    fn name(text: &str) -> GroupName {
+        GroupName::new(text.to_owned()).unwrap()
+    }
 
-        offsets.commit(&group, key(0), QueueOffset(3)).unwrap();
-        assert_eq!(offsets.take_changed(10), [], "the same offset again is no change");
+    fn write(durable: &mut Durable, facts: &Facts) {
+        let mut index = Index::new(0);
+        let (kind, subject, payload) = facts.entry();
+        let (entry_offset, payload_offset) = (LogOffset(0), LogOffset(0));
+        let fact = Fact { kind, subject, entry_offset, payload_offset, payload };
+        durable.apply(&mut index, fact).unwrap();
+    }
+
+    /// Writes what the log lacks; gives how many facts that took.
+    fn flush(durable: &mut Durable, now: u64) -> usize {
+        let mut count = 0;
+        while durable.offsets.has_changes() {
+            let facts = durable.offsets.next_fact(Timestamp(now));
+            assert!(facts.size() < crate::storage::PAYLOAD_SIZE_MAX);
+            write(durable, &facts);
+            count += 1;
+        }
+        count
+    }
+
+    /// Group, queue and offset of everything that the log says.
+    fn logged(durable: &Durable) -> Vec<(String, u32, u64)> {
+        let rows = |(name, group): (&GroupName, &Group)| {
+            let name = name.to_string();
+            let rows = group.rows.iter().filter(|(_, row)| row.logged != NOT_LOGGED);
+            rows.map(|(queue, row)| (name.clone(), queue.queue.0, row.logged.0)).collect::<Vec<_>>()
+        };
+        durable.offsets.groups.iter().flat_map(rows).collect()
     }
 
     #[test]
-    fn what_could_not_be_written_is_written_later_with_its_newest_offset() {
-        let group = GroupName::new("g").unwrap();
-        let mut offsets = Offsets::default();
-        offsets.commit(&group, key(0), QueueOffset(5)).unwrap();
-        let taken = offsets.take_changed(10);
-        offsets.commit(&group, key(0), QueueOffset(6)).unwrap();
-        offsets.put_back(taken);
-        assert_eq!(offsets.take_changed(10)[0].offset, QueueOffset(6));
+    fn a_group_may_go_back_and_only_the_last_offset_is_written() {
+        let (mut durable, group) = (Durable::default(), name("g"));
+        assert_eq!(durable.offsets.find(&group, key(0)), None);
+        for offset in [5, 9, 3] {
+            durable.offsets.commit(&group, key(0), QueueOffset(offset)).unwrap();
+            assert_eq!(durable.offsets.find(&group, key(0)), Some(QueueOffset(offset)));
+            assert_eq!(logged(&durable), [], "the log does not say so yet");
+        }
+        assert_eq!(flush(&mut durable, 1), 1);
+        assert_eq!(logged(&durable), [("g".into(), 0, 3)]);
+        durable.offsets.commit(&group, key(0), QueueOffset(3)).unwrap();
+        assert!(!durable.offsets.has_changes(), "the same offset again is no change");
+        durable.offsets.commit(&group, key(0), QueueOffset(4)).unwrap();
+        durable.offsets.commit(&group, key(0), QueueOffset(3)).unwrap();
+        assert!(!durable.offsets.has_changes(), "nor is one that was taken back");
+    }
+
+    #[test]
+    fn what_changes_while_a_fact_is_on_its_way_is_written_with_the_next() {
+        let (mut durable, group) = (Durable::default(), name("g"));
+        durable.offsets.commit(&group, key(0), QueueOffset(5)).unwrap();
+        let facts = durable.offsets.next_fact(Timestamp(1));
+        durable.offsets.commit(&group, key(0), QueueOffset(6)).unwrap();
+        write(&mut durable, &facts);
+        assert_eq!(durable.offsets.find(&group, key(0)), Some(QueueOffset(6)));
+        assert_eq!((flush(&mut durable, 2), logged(&durable)), (1, vec![("g".into(), 0, 6)]));
     }
 
     #[test]
     fn groups_and_offsets_are_bounded_and_who_is_known_goes_on() {
-        let mut offsets = Offsets::default();
-        let group = |number: usize| GroupName::new(format!("g{number}")).unwrap();
+        let mut durable = Durable::default();
+        let offsets = &mut durable.offsets;
+        let group = |number: usize| name(&format!("g{number}"));
         for number in 0..GROUPS_MAX {
             offsets.commit(&group(number), key(0), QueueOffset(1)).unwrap();
         }
@@ -173,7 +482,8 @@ mod tests {
         let full = Err(Refusal::Full { what: "committed offsets", count_max: OFFSETS_MAX });
         assert_eq!(offsets.commit(&group(0), key(more + 1), QueueOffset(1)), full);
         assert_eq!(offsets.commit(&group(0), key(more), QueueOffset(2)), Ok(()));
-        offsets.remove_topic(1);
+        write(&mut durable, &forgotten(&[group(1)], Timestamp(1)));
+        let offsets = &mut durable.offsets;
         assert_eq!(offsets.commit(&group(0), key(more + 1), QueueOffset(1)), Ok(()));
     }
 
@@ -181,11 +491,92 @@ mod tests {
     #[test]
     fn what_changed_shares_the_name_of_its_group() {
         let mut offsets = Offsets::default();
-        let group = GroupName::new("g".repeat(255)).unwrap();
+        let group = name(&"g".repeat(255));
         for queue in 0..2 {
             offsets.commit(&group.detached(), key(queue), QueueOffset(1)).unwrap();
         }
         let known = offsets.groups.keys().next().unwrap().as_str().as_ptr();
         assert!(offsets.changed.iter().all(|(group, _)| group.as_str().as_ptr() == known));
+    }
+
+    const RETENTION_MS: u64 = 8_000;
+
+    /// One whole sweep at `now`, in steps; groups whose name begins with `active` have members.
+    fn sweep(durable: &mut Durable, now: u64, has_topic: bool) -> Vec<String> {
+        let (mut after, mut expired) = (None, Vec::new());
+        let rule = SweepRule {
+            now: Timestamp(now),
+            retention_ms: RETENTION_MS,
+            has_topic: &|_| has_topic,
+            is_active: &|group| group.as_str().starts_with("active"),
+        };
+        loop {
+            let swept = durable.offsets.sweep(after.as_ref(), &rule);
+            expired.extend(swept.expired.iter().map(ToString::to_string));
+            write(durable, &forgotten(&swept.expired, Timestamp(now)));
+            after = swept.after;
+            if after.is_none() {
+                return expired;
+            }
+        }
+    }
+
+    #[test]
+    fn offsets_of_groups_that_nobody_uses_go_after_the_retention_time() {
+        let mut durable = Durable::default();
+        for group in ["active", "idle"] {
+            durable.offsets.commit(&name(group), key(0), QueueOffset(5)).unwrap();
+        }
+        flush(&mut durable, 1_000);
+        assert!(sweep(&mut durable, 2_000, true).is_empty());
+        assert!(!durable.offsets.has_changes(), "the log knows that it is in use");
+        assert!(sweep(&mut durable, 9_000, true).is_empty());
+        // A group with members commits nothing while nothing comes, and is in use all the same.
+        assert_eq!((durable.offsets.has_changes(), flush(&mut durable, 9_000)), (true, 1));
+        assert_eq!(sweep(&mut durable, 9_001, true), ["idle"]);
+        assert_eq!(logged(&durable), [("active".into(), 0, 5)]);
+        assert_eq!(durable.offsets.groups[&name("active")].used_at, Timestamp(9_000));
+    }
+
+    #[test]
+    fn a_sweep_drops_what_is_left_of_topics_that_are_gone_a_little_at_a_time() {
+        let mut durable = Durable::default();
+        let count = 2 * ITEMS_PER_SLICE;
+        for number in 0..count {
+            let group = name(&format!("g{number}"));
+            durable.offsets.commit(&group, key(0), QueueOffset(1)).unwrap();
+        }
+        assert!(flush(&mut durable, 1) > 1);
+        durable.offsets.commit(&name("g1"), key(0), QueueOffset(2)).unwrap();
+        let rule = SweepRule {
+            now: Timestamp(1),
+            retention_ms: RETENTION_MS,
+            has_topic: &|_| false,
+            is_active: &|_| false,
+        };
+        let first = durable.offsets.sweep(None, &rule);
+        assert!(first.after.is_some() && durable.offsets.groups.len() >= count / 2);
+        sweep(&mut durable, 1, false);
+        let Offsets { groups, changed, touched, count } = &durable.offsets;
+        assert!(groups.is_empty() && changed.is_empty() && touched.is_empty() && *count == 0);
+    }
+
+    #[test]
+    fn no_byte_of_a_fact_may_be_missing_unnoticed() {
+        let mut durable = Durable::default();
+        for (group, queue) in [("a", 0), ("b", 0), ("b", 1)] {
+            durable.offsets.commit(&name(group), key(queue), QueueOffset(7)).unwrap();
+        }
+        let facts = durable.offsets.next_fact(Timestamp(1));
+        let (kind, subject, payload) = facts.entry();
+        assert_ne!(kind, SEVERAL);
+        let first_group = size_of::<GroupHead>() + 8 + size_of::<OffsetRow>();
+        for cut in 1..payload.len() {
+            let (entry_offset, payload_offset) = (LogOffset(0), LogOffset(0));
+            let payload = &payload[..cut];
+            let fact = Fact { kind, subject, entry_offset, payload_offset, payload };
+            let applied = Durable::default().apply(&mut Index::new(0), fact);
+            assert_eq!(applied.is_ok(), cut == first_group, "cut at {cut}: {applied:?}");
+        }
     }
 }

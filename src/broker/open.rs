@@ -3,14 +3,11 @@
 use std::cell::RefCell;
 use std::fmt::{self, Display};
 
-use super::facts::{self, FactError, OffsetsFact, TopicFact};
+use super::facts::{Fact, FactError};
+use super::state::Durable;
 use super::{Broker, BrokerConfig, Counters, State};
-use crate::model::record::{RecordView, tag_hash_of};
-use crate::model::{QueueId, Timestamp};
 use crate::storage::disk::Disk;
-use crate::storage::{
-    self, EntryKind, Index, Located, QueueKey, RecoveryReport, Replayed, Store, StoreConfig,
-};
+use crate::storage::{self, Index, RecoveryReport, Replayed, Store, StoreConfig};
 
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
@@ -43,14 +40,12 @@ impl<D: Disk> Broker<D> {
         let mut opening = Store::open(disk, store).await?;
         let mut state = State::default();
         if let Some(snapshot) = opening.snapshot().map(<[u8]>::to_vec) {
-            let State { topics, offsets, .. } = &mut state;
-            facts::restore(&snapshot, topics, offsets, opening.index())?;
+            state.durable.apply(opening.index(), Fact::of_snapshot(&snapshot))?;
         }
         let mut broken = None;
-        let now = config.started_at;
         let (store, recovery) = opening
             .replay(|index, entry| {
-                if let Err(error) = state.apply(index, &entry, now) {
+                if let Err(error) = replay(&mut state.durable, index, &entry) {
                     broken.get_or_insert(error);
                 }
             })
@@ -58,8 +53,8 @@ impl<D: Disk> Broker<D> {
         if let Some(error) = broken {
             return Err(error.into());
         }
-        state.topics.change(now);
-        let topic_count = state.topics.count();
+        state.durable.topics.change(config.started_at);
+        let topic_count = state.durable.topics.count();
         let counters = Counters::default();
         let broker = Self { config, store, state: RefCell::new(state), counters };
         broker.see_everything();
@@ -71,9 +66,9 @@ impl<D: Disk> Broker<D> {
         let state = &mut *self.state.borrow_mut();
         self.store.with_index(|index| {
             // Messages of topics that were deleted behind them.
-            index.retain_topics(|topic| state.topics.topic(topic).is_some());
+            index.retain_topics(|topic| state.durable.topics.topic(topic).is_some());
             for (key, next) in index.next_offsets() {
-                if let Some(topic) = state.topics.topic_mut(key.topic) {
+                if let Some(topic) = state.durable.topics.topic_mut(key.topic) {
                     topic.queue_kept(key.queue).visible = next;
                 }
             }
@@ -81,58 +76,11 @@ impl<D: Disk> Broker<D> {
     }
 }
 
-impl State {
-    fn apply(
-        &mut self,
-        index: &mut Index,
-        entry: &Replayed<'_>,
-        now: Timestamp,
-    ) -> Result<(), FactError> {
-        match entry.kind {
-            facts::MESSAGES => index_records(index, entry)?,
-            _ if entry.in_snapshot => {}
-            facts::TOPIC => {
-                let fact: TopicFact = facts::decode("topic entry", entry.payload)?;
-                match fact.config {
-                    Some(config) => self.topics.set(fact.number, config, now),
-                    None => {
-                        self.topics.remove(fact.number, now);
-                        self.offsets.remove_topic(fact.number);
-                        index.remove_topic(fact.number);
-                    }
-                }
-            }
-            facts::OFFSETS => {
-                let fact: OffsetsFact = facts::decode("offsets entry", entry.payload)?;
-                for one in fact.committed {
-                    let queue = QueueKey { topic: one.topic, queue: one.queue };
-                    self.offsets.restore(&one.group, queue, one.offset);
-                }
-            }
-            EntryKind(kind) => {
-                return Err(facts::unreadable("entry", &format!("its kind is {kind}")));
-            }
-        }
-        Ok(())
+fn replay(durable: &mut Durable, index: &mut Index, entry: &Replayed<'_>) -> Result<(), FactError> {
+    let Replayed { kind, subject, entry_offset, payload_offset, payload, .. } = *entry;
+    let fact = Fact { kind, subject, entry_offset, payload_offset, payload };
+    match entry.in_snapshot {
+        true => durable.apply_indexed(index, fact),
+        false => durable.apply(index, fact),
     }
-}
-
-/// Puts the records of one entry into the index as they were put there when they were appended.
-fn index_records(index: &mut Index, entry: &Replayed<'_>) -> Result<(), FactError> {
-    let mut position = 0;
-    while position < entry.payload.len() {
-        let record = RecordView::parse(&entry.payload[position..])
-            .map_err(|error| facts::unreadable("message record", &error))?;
-        let located = Located {
-            offset: entry.payload_offset.plus(position as u64),
-            size: record.size as u32,
-            tag_hash: tag_hash_of(record.properties),
-            stored_at: record.stored_at,
-            entry_offset: entry.entry_offset,
-        };
-        let queue = QueueKey { topic: entry.subject, queue: QueueId(record.queue.0) };
-        index.push(queue, record.queue_offset, located);
-        position += record.size;
-    }
-    Ok(())
 }

@@ -7,7 +7,7 @@ use smallvec::{SmallVec, smallvec};
 use zerocopy::FromBytes;
 
 use super::facts::MESSAGES;
-use super::{Broker, Origin, Outcome, Pending};
+use super::{Broker, Origin, Outcome, Pending, messages};
 use crate::model::batch::{BatchItem, BatchItems};
 use crate::model::record::{
     BODY_SIZE_MAX, Host, NewRecord, PROPERTIES_SIZE_MAX, PROPERTY_END, PROPERTY_NAME_END,
@@ -109,33 +109,33 @@ impl<D: Disk> Broker<D> {
         if super::topics::is_reserved(request.topic.as_str()) {
             return Err(Refusal::ReservedTopic(request.topic.detached()));
         }
-        let known = self.state.borrow().topics.number(&request.topic);
+        let known = self.state.borrow().durable.topics.number(&request.topic);
         let number = match known {
             Some(number) => number,
             None => self.create_automatically(request, now)?,
         };
         let state = &mut *self.state.borrow_mut();
-        let topic = state.topics.topic_mut(number).expect("a numbered topic has a slot");
+        let topic = state.durable.topics.topic_mut(number).expect("a numbered topic has a slot");
         topic.check_writable()?;
         let queue = topic.choose_queue(request.queue)?;
         Ok(QueueKey { topic: number, queue })
     }
 
     fn create_automatically(&self, request: &Produce, now: Timestamp) -> Result<u32, Refusal> {
-        let config = self.state.borrow().topics.automatic(
+        let config = self.state.borrow().durable.topics.automatic(
             &request.topic,
             &request.default_topic,
             request.default_queue_count,
             self.config.auto_create_topics,
         )?;
-        let (number, _) = self.set_topic(config.clone(), now)?;
+        let (number, _) = self.set_topic(&config, now)?;
         self.state.borrow_mut().created.push(config);
         Ok(number)
     }
 
     fn writable_queue(&self, topic: &TopicName, queue: QueueId) -> Result<QueueKey, Refusal> {
         let state = self.state.borrow();
-        let (number, topic) = state.topics.find(topic)?;
+        let (number, topic) = state.durable.topics.find(topic)?;
         topic.check_writable()?;
         topic.check_queue(queue)?;
         Ok(QueueKey { topic: number, queue })
@@ -195,7 +195,7 @@ impl<D: Disk> Broker<D> {
                     stored_at: now,
                     entry_offset: appended.entry_offset,
                 };
-                index.push(queue, first.plus(nth as u64), located);
+                messages::stored(index, queue, first.plus(nth as u64), located);
                 positions.push(offset);
                 offset = offset.plus(u64::from(size));
             }

@@ -120,7 +120,7 @@ impl<D: Disk> Broker<D> {
         }
         let queue = task.queue;
         state.held.hold(task, until);
-        if let Some(queue) = state.topics.queue_mut(queue.topic, queue.queue) {
+        if let Some(queue) = state.durable.topics.queue_mut(queue.topic, queue.queue) {
             queue.held_count += 1;
         }
         Outcome::Held
@@ -233,7 +233,11 @@ impl<D: Disk> Broker<D> {
 
     pub(super) fn visible(&self, queue: QueueKey) -> QueueOffset {
         let state = self.state.borrow();
-        state.topics.topic(queue.topic).map_or(QueueOffset(0), |topic| topic.visible(queue.queue))
+        state
+            .durable
+            .topics
+            .topic(queue.topic)
+            .map_or(QueueOffset(0), |topic| topic.visible(queue.queue))
     }
 }
 

@@ -3,19 +3,32 @@
 //! Every topic has a number that is never used twice, not even for a topic of the same name that
 //! is created after this one was deleted: log entries and index files refer to topics by number.
 //!
+//! ```text
+//!   TOPIC   TopicSet, the topic's name     a topic is as this says, and new if its number is
+//!           TopicRemoved                   it is gone, with its offsets and messages
+//!           TopicTable                     numbers below are used; in snapshots only
+//! ```
+//!
 //! Invariant of each queue: `visible <= next offset of the index`; messages below `visible` are
-//! safe, so consumers may see them.
+//! committed, so consumers may see them.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
+use std::mem::size_of;
+use std::ops::Bound;
 
 use rustc_hash::FxHashMap;
+use zerocopy::byteorder::little_endian::{I64, U16, U32, U64};
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
+use super::facts::{Fact, Facts, TOPIC};
+use super::state::{Durable, ITEMS_PER_SLICE, Section, is_full};
 use crate::model::topic::DataVersion;
 use crate::model::topic::{
     AUTO_CREATE_TEMPLATE, PERM_INHERIT, PERM_READ, PERM_WRITE, QUEUES_MAX, QUEUES_PER_TOPIC_MAX,
     TOPICS_MAX,
 };
 use crate::model::{QueueId, QueueOffset, Refusal, Timestamp, TopicConfig, TopicName};
+use crate::storage::Index;
 
 /// Queues of the template topic (remoting reference, 5.11).
 const TEMPLATE_QUEUE_COUNT: u32 = 8;
@@ -30,6 +43,161 @@ const RESERVED: [&str; 7] = [
     "SELF_TEST_TOPIC",
     "OFFSET_MOVED_EVENT",
 ];
+
+/// What a fact about topics says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+enum Says {
+    Set = 1,
+    Removed = 2,
+    Table = 3,
+}
+
+/// A topic is configured like this. Its name follows.
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+pub struct TopicSet {
+    /// 1.
+    pub says: u8,
+    /// 1 for an ordered topic.
+    pub order: u8,
+    pub name_size: U16,
+    pub number: U32,
+    pub read_queue_count: U32,
+    pub write_queue_count: U32,
+    pub perm: U32,
+    pub system_flag: U32,
+    pub changed_at_ms: U64,
+}
+
+/// A topic is gone.
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+pub struct TopicRemoved {
+    /// 2.
+    pub says: u8,
+    pub reserved: [u8; 3],
+    pub number: U32,
+    pub changed_at_ms: U64,
+}
+
+/// What the topics that are there do not tell.
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+pub struct TopicTable {
+    /// 3.
+    pub says: u8,
+    pub reserved: [u8; 3],
+    /// Numbers below were given to topics, also to some that are gone.
+    pub next_number: U32,
+    pub version_counter: I64,
+    pub version_state: I64,
+    pub version_timestamp: I64,
+}
+
+const _: () = {
+    assert!(size_of::<TopicSet>() == 32);
+    assert!(size_of::<TopicRemoved>() == 16);
+    assert!(size_of::<TopicTable>() == 32);
+};
+
+/// The fact that topic `number` is configured as `config`.
+pub fn set(number: u32, config: &TopicConfig, now: Timestamp) -> Facts {
+    let mut facts = Facts::default();
+    add_set(&mut facts, number, config, now);
+    facts
+}
+
+fn add_set(facts: &mut Facts, number: u32, config: &TopicConfig, now: Timestamp) {
+    let name = config.name.as_str().as_bytes();
+    let head = TopicSet {
+        says: Says::Set as u8,
+        order: u8::from(config.order),
+        name_size: U16::new(name.len() as u16),
+        number: U32::new(number),
+        read_queue_count: U32::new(config.read_queue_count),
+        write_queue_count: U32::new(config.write_queue_count),
+        perm: U32::new(config.perm),
+        system_flag: U32::new(config.system_flag),
+        changed_at_ms: U64::new(now.0),
+    };
+    facts.push(TOPIC, number, |out| {
+        out.extend_from_slice(head.as_bytes());
+        out.extend_from_slice(name);
+    });
+}
+
+/// The fact that topic `number` is gone.
+pub fn removed(number: u32, now: Timestamp) -> Facts {
+    let fact = TopicRemoved {
+        says: Says::Removed as u8,
+        reserved: [0; 3],
+        number: U32::new(number),
+        changed_at_ms: U64::new(now.0),
+    };
+    Facts::one(TOPIC, number, |out| out.extend_from_slice(fact.as_bytes()))
+}
+
+pub fn apply(durable: &mut Durable, index: &mut Index, fact: &Fact<'_>) -> Result<(), String> {
+    let says = fact.payload.first().copied().unwrap_or(0);
+    let cut = |_| format!("{} bytes are too few", fact.payload.len());
+    if says == Says::Set as u8 {
+        let (head, rest) = TopicSet::ref_from_prefix(fact.payload).map_err(|_| cut(()))?;
+        let name = rest.get(..usize::from(head.name_size.get())).ok_or_else(|| cut(()))?;
+        let name = std::str::from_utf8(name).map_err(|error| error.to_string())?;
+        let config = TopicConfig {
+            name: TopicName::new(name.to_owned()).map_err(|error| error.to_string())?,
+            read_queue_count: head.read_queue_count.get(),
+            write_queue_count: head.write_queue_count.get(),
+            perm: head.perm.get(),
+            system_flag: head.system_flag.get(),
+            order: head.order == 1,
+        };
+        durable.topics.set(head.number.get(), config, Timestamp(head.changed_at_ms.get()));
+    } else if says == Says::Removed as u8 {
+        let (gone, _) = TopicRemoved::ref_from_prefix(fact.payload).map_err(|_| cut(()))?;
+        durable.forget_topic(index, gone.number.get(), Timestamp(gone.changed_at_ms.get()));
+    } else if says == Says::Table as u8 {
+        let (table, _) = TopicTable::ref_from_prefix(fact.payload).map_err(|_| cut(()))?;
+        let version = DataVersion {
+            counter: table.version_counter.get(),
+            state_version: table.version_state.get(),
+            timestamp: table.version_timestamp.get(),
+        };
+        durable.topics.restore(table.next_number.get(), version);
+    } else {
+        return Err(format!("it says {says}"));
+    }
+    Ok(())
+}
+
+pub fn section() -> Box<dyn Section> {
+    Box::new(AllTopics { at: Bound::Unbounded })
+}
+
+/// All topics in the order of their numbers, then the table.
+struct AllTopics {
+    /// The last one that was added.
+    at: Bound<u32>,
+}
+
+impl Section for AllTopics {
+    fn add(&mut self, durable: &Durable, _: &Index, facts: &mut Facts) -> bool {
+        let topics = &durable.topics;
+        for _ in 0..ITEMS_PER_SLICE {
+            let Some((number, topic)) = topics.first_from(self.at) else {
+                facts.push(TOPIC, 0, |out| out.extend_from_slice(topics.table().as_bytes()));
+                return false;
+            };
+            add_set(facts, number, &topic.config, Timestamp(topics.version.timestamp as u64));
+            self.at = Bound::Excluded(number);
+            if is_full(facts) {
+                break;
+            }
+        }
+        true
+    }
+}
 
 /// What is known of one message queue beyond its index.
 #[derive(Clone, Copy, Debug, Default)]
@@ -54,6 +222,8 @@ pub struct Topics {
     /// its order is another in each process.
     numbers: HashMap<TopicName, u32>,
     by_number: FxHashMap<u32, Topic>,
+    /// The keys of `by_number` in order, for walking through them bit by bit.
+    in_order: BTreeSet<u32>,
     next_number: u32,
     /// Queues of all topics, also those that a topic no longer offers.
     queue_count: usize,
@@ -85,6 +255,12 @@ impl Topics {
 
     pub fn iter(&self) -> impl Iterator<Item = (u32, &Topic)> {
         self.by_number.iter().map(|(number, topic)| (*number, topic))
+    }
+
+    /// The topic with the lowest number from `at` on.
+    pub fn first_from(&self, at: Bound<u32>) -> Option<(u32, &Topic)> {
+        let number = *self.in_order.range((at, Bound::Unbounded)).next()?;
+        Some((number, self.topic(number)?))
     }
 
     pub fn count(&self) -> usize {
@@ -149,9 +325,10 @@ impl Topics {
     }
 
     /// Sets `config` under `number`: a number in use changes that topic, a new one makes one.
-    pub fn set(&mut self, number: u32, config: TopicConfig, now: Timestamp) {
+    fn set(&mut self, number: u32, config: TopicConfig, now: Timestamp) {
         self.next_number = self.next_number.max(number + 1);
         self.numbers.insert(config.name.clone(), number);
+        self.in_order.insert(number);
         let queue_count = config.queue_count() as usize;
         let new = || Topic { config: config.clone(), queues: Vec::new(), next_queue: 0 };
         let topic = self.by_number.entry(number).or_insert_with(new);
@@ -163,16 +340,28 @@ impl Topics {
         self.change(now);
     }
 
-    pub fn remove(&mut self, number: u32, now: Timestamp) {
+    pub(super) fn remove(&mut self, number: u32, now: Timestamp) {
         if let Some(topic) = self.by_number.remove(&number) {
             self.numbers.remove(&topic.config.name);
+            self.in_order.remove(&number);
             self.queue_count -= topic.queues.len();
             self.change(now);
         }
     }
 
+    fn table(&self) -> TopicTable {
+        TopicTable {
+            says: Says::Table as u8,
+            reserved: [0; 3],
+            next_number: U32::new(self.next_number),
+            version_counter: I64::new(self.version.counter),
+            version_state: I64::new(self.version.state_version),
+            version_timestamp: I64::new(self.version.timestamp),
+        }
+    }
+
     /// Restores what a snapshot says of the table itself. A number that was given once stays used.
-    pub fn restore(&mut self, next_number: u32, version: DataVersion) {
+    fn restore(&mut self, next_number: u32, version: DataVersion) {
         self.next_number = self.next_number.max(next_number);
         self.version = version;
     }
@@ -309,6 +498,7 @@ mod tests {
             topics.remove(number, Timestamp(2));
         }
         assert!(topics.by_number.is_empty() && topics.numbers.is_empty());
+        assert!(topics.in_order.is_empty());
         assert_eq!(topics.queue_count, 0);
     }
 

@@ -222,7 +222,7 @@ impl<D: Disk> Shard<BrokerService<D>> {
             }
             if offsets_at.elapsed() >= OFFSETS_EVERY {
                 offsets_at = Instant::now();
-                if let Err(refusal) = self.service.broker.flush_offsets() {
+                if let Err(refusal) = self.service.broker.flush_offsets(clock::wall()) {
                     tracing::warn!(shard = self.id.0, "offsets are not written yet: {refusal}");
                 }
             }
@@ -280,7 +280,7 @@ impl<D: Disk> Shard<BrokerService<D>> {
         }
         let broker = &self.service.broker;
         if !broker.store().is_fenced() {
-            if let Err(refusal) = broker.flush_offsets() {
+            if let Err(refusal) = broker.flush_offsets(clock::wall()) {
                 tracing::warn!(shard = self.id.0, "offsets are not written: {refusal}");
             }
             broker.store().drained().await;

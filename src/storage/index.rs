@@ -235,7 +235,7 @@ impl Index {
     }
 
     /// Messages of the segment at `range` will be pushed from here on.
-    pub(super) fn begin_segment(&mut self, range: Range<LogOffset>) {
+    pub fn begin_segment(&mut self, range: Range<LogOffset>) {
         let newest = self.segments.back().map(|segment| segment.range.start);
         assert!(newest.is_none_or(|newest| newest < range.start));
         self.segments.push_back(MemorySegment { range, touched: Vec::new(), stored_ms: None });

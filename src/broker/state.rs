@@ -1,0 +1,371 @@
+//! The durable state of a shard, and the one place where it changes: [`Durable::apply`].
+//!
+//! Requests, replay at start, snapshots and replicas all come through there. Each kind of state is one
+//! file of this module, which owns the layout of its facts, what applying them does, and its part of a
+//! snapshot; [`TABLE`] has a row for each kind of fact. The messages themselves are the log's, so their
+//! state is the storage engine's index.
+//!
+//! A snapshot is made in slices ([`Snapshot`]), between which the state goes on changing. See
+//! [`facts`](super::facts) for why that is sound.
+
+use super::facts::{self, Fact, FactError, Facts, unreadable};
+use super::{messages, offsets, topics};
+use crate::model::Timestamp;
+use crate::storage::{EntryKind, Index};
+
+/// Everything that follows from the entries of the log, but for the index.
+#[derive(Debug, Default)]
+pub struct Durable {
+    pub topics: topics::Topics,
+    pub offsets: offsets::Offsets,
+}
+
+/// A kind of fact.
+struct Row {
+    kind: EntryKind,
+    /// In the words of an error.
+    name: &'static str,
+    /// An error says what is wrong with the payload.
+    apply: fn(&mut Durable, &mut Index, &Fact<'_>) -> Result<(), String>,
+    /// Facts below the snapshot count too: they are not in it, and where an index file is missing they
+    /// are needed to make it again.
+    is_indexed: bool,
+    /// Begins the facts of this kind in a snapshot.
+    snapshot: Option<fn() -> Box<dyn Section>>,
+}
+
+/// Every kind of fact, in the order in which snapshots hold them.
+const TABLE: [Row; 4] = [
+    Row {
+        kind: facts::TOPIC,
+        name: "a topic",
+        apply: topics::apply,
+        is_indexed: false,
+        snapshot: Some(topics::section),
+    },
+    Row {
+        kind: facts::QUEUES,
+        name: "positions of queues",
+        apply: messages::apply_queues,
+        is_indexed: false,
+        snapshot: Some(messages::section),
+    },
+    Row {
+        kind: facts::OFFSETS,
+        name: "consume offsets",
+        apply: offsets::apply,
+        is_indexed: false,
+        snapshot: Some(offsets::section),
+    },
+    Row {
+        kind: facts::MESSAGES,
+        name: "messages",
+        apply: messages::apply,
+        is_indexed: true,
+        snapshot: None,
+    },
+];
+
+fn row(kind: EntryKind) -> Result<&'static Row, FactError> {
+    let row = TABLE.iter().find(|row| row.kind == kind);
+    row.ok_or_else(|| unreadable("an entry", format!("its kind is {}", kind.0)))
+}
+
+impl Row {
+    fn apply(&self, to: &mut Durable, index: &mut Index, fact: &Fact<'_>) -> Result<(), FactError> {
+        (self.apply)(to, index, fact).map_err(|why| unreadable(self.name, why))
+    }
+}
+
+impl Durable {
+    /// Carries out what an entry or a snapshot says.
+    pub fn apply(&mut self, index: &mut Index, fact: Fact<'_>) -> Result<(), FactError> {
+        fact.each().try_for_each(|fact| {
+            let fact = fact?;
+            row(fact.kind)?.apply(self, index, &fact)
+        })
+    }
+
+    /// Forgets a topic and everything that belongs to it.
+    pub fn forget_topic(&mut self, index: &mut Index, number: u32, now: Timestamp) {
+        self.topics.remove(number, now);
+        index.remove_topic(number);
+    }
+
+    /// Carries out that part of an entry below the snapshot which the snapshot does not hold.
+    pub fn apply_indexed(&mut self, index: &mut Index, fact: Fact<'_>) -> Result<(), FactError> {
+        fact.each().try_for_each(|fact| {
+            let fact = fact?;
+            let row = row(fact.kind)?;
+            if row.is_indexed { row.apply(self, index, &fact) } else { Ok(()) }
+        })
+    }
+}
+
+/// One kind's part of a snapshot that is being made: remembers how far it has got, holds nothing of the
+/// state.
+pub trait Section {
+    /// Adds facts until there are no more, or `facts` has [`is_full`] or about as many items as
+    /// [`ITEMS_PER_SLICE`] were looked at. Returns whether there are more.
+    fn add(&mut self, durable: &Durable, index: &Index, facts: &mut Facts) -> bool;
+}
+
+/// Items that one slice looks at: some hundred microseconds of the shard's time.
+pub const ITEMS_PER_SLICE: usize = 2_000;
+/// Bytes of one slice, about.
+const SLICE_SIZE: usize = 128 << 10;
+
+/// Whether a slice has as much as one should have.
+pub fn is_full(facts: &Facts) -> bool {
+    facts.size() >= SLICE_SIZE
+}
+
+/// A snapshot that is being made, slice by slice.
+pub struct Snapshot {
+    /// Parts that are not finished, in the order in which they were.
+    sections: Vec<Box<dyn Section>>,
+}
+
+impl Default for Snapshot {
+    fn default() -> Self {
+        let mut sections: Vec<_> =
+            TABLE.iter().filter_map(|row| row.snapshot).map(|begin| begin()).collect();
+        sections.reverse();
+        Self { sections }
+    }
+}
+
+impl Snapshot {
+    /// The next slice; empty when all is said.
+    pub fn next_slice(&mut self, durable: &Durable, index: &Index) -> Vec<u8> {
+        let mut facts = Facts::default();
+        while facts.is_empty()
+            && let Some(section) = self.sections.last_mut()
+        {
+            if !section.add(durable, index, &mut facts) {
+                self.sections.pop();
+            }
+        }
+        facts.into_bytes()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::broker::facts::MESSAGES;
+    use crate::model::record::{Host, NewRecord, Placement};
+    use crate::model::{GroupName, LogOffset, QueueId, QueueOffset, TopicConfig, TopicName};
+    use crate::sim::Rng;
+    use crate::storage::QueueKey;
+
+    /// Two rows of one kind, or a kind that storage uses, would make the log unreadable.
+    #[test]
+    fn every_kind_of_fact_has_one_row_and_a_number_of_its_own() {
+        let mut kinds: Vec<u8> = TABLE.iter().map(|row| row.kind.0).collect();
+        kinds.extend([facts::SEVERAL.0, EntryKind::FILLER.0]);
+        let count = kinds.len();
+        kinds.sort_unstable();
+        kinds.dedup();
+        assert_eq!(kinds.len(), count);
+    }
+
+    /// A state with its index, and the entries that made it.
+    struct Shard {
+        durable: Durable,
+        index: Index,
+        log: Vec<(EntryKind, u32, Vec<u8>)>,
+    }
+
+    const ENTRY_SIZE: u64 = 1 << 10;
+
+    fn new_index() -> Index {
+        let mut index = Index::new(0);
+        index.begin_segment(LogOffset(0)..LogOffset(1 << 30));
+        index
+    }
+
+    impl Shard {
+        fn new() -> Self {
+            Self { durable: Durable::default(), index: new_index(), log: Vec::new() }
+        }
+
+        fn write(&mut self, facts: &Facts) {
+            let (kind, subject, payload) = facts.entry();
+            self.log.push((kind, subject, payload.to_vec()));
+            apply_nth(&mut self.durable, &mut self.index, &self.log, self.log.len() - 1);
+        }
+
+        /// Writes one change, and sometimes two that take effect together.
+        fn change(&mut self, rng: &mut Rng) {
+            let now = Timestamp(rng.below(1000));
+            let topics = &self.durable.topics;
+            let name = TopicName::new(format!("t{}", rng.below(6))).unwrap();
+            let known = topics.number(&name);
+            let mut facts = match (known, rng.below(8)) {
+                (Some(number), 0) => topics::removed(number, now),
+                (Some(number), 1..5) => self.message(number, &name, rng),
+                (Some(_), 5..7) => {
+                    for _ in 0..rng.below(20) {
+                        let group = GroupName::new(format!("g{}", rng.below(5))).unwrap();
+                        let topic = rng.below(u64::from(topics.next_number())) as u32;
+                        let queue = QueueKey { topic, queue: QueueId(rng.below(50) as u32) };
+                        let offset = QueueOffset(rng.below(100));
+                        self.durable.offsets.commit(&group, queue, offset).unwrap();
+                    }
+                    self.durable.offsets.next_fact(now)
+                }
+                (Some(_), _) => {
+                    let group = GroupName::new(format!("g{}", rng.below(5))).unwrap();
+                    offsets::forgotten(&[group], now)
+                }
+                (None, _) => {
+                    let config = TopicConfig::new(name, 1 + rng.below(4) as u32);
+                    topics::set(topics.next_number(), &config, now)
+                }
+            };
+            if rng.below(4) == 0 && known.is_none() {
+                let other = TopicName::new(format!("u{}", rng.below(3))).unwrap();
+                if let Some(number) = self.durable.topics.number(&other) {
+                    let (kind, subject, payload) = topics::removed(number, now).into_entry();
+                    facts.push(kind, subject, |out| out.extend_from_slice(&payload));
+                }
+            }
+            if !facts.is_empty() {
+                self.write(&facts);
+            }
+        }
+
+        fn message(&self, topic: u32, name: &TopicName, rng: &mut Rng) -> Facts {
+            let queue_count = self.durable.topics.topic(topic).unwrap().queues.len() as u64;
+            let queue = QueueId(rng.below(queue_count) as u32);
+            let host = Host { address: [0; 4], port: 0.into() };
+            let record = NewRecord {
+                topic: name.as_str(),
+                queue,
+                flag: 0,
+                system_flag: 0,
+                born_at: Timestamp(0),
+                born_host: host,
+                reconsume_times: 0,
+                body: b"x",
+                properties: [b"", b""],
+            };
+            let placement = Placement {
+                queue_offset: self.index.next_offset(QueueKey { topic, queue }),
+                physical_offset: LogOffset(0),
+                stored_at: Timestamp(1),
+                store_host: host,
+            };
+            Facts::one(MESSAGES, topic, |out| {
+                let begin = out.len();
+                out.resize(begin + record.size(), 0);
+                record.write(&placement, &mut out[begin..]);
+            })
+        }
+
+        /// All that requests could find out about the durable state.
+        fn seen(&self) -> Vec<String> {
+            let Durable { topics, offsets } = &self.durable;
+            let mut seen = vec![format!("next topic {}", topics.next_number())];
+            for number in 0..topics.next_number() {
+                let Some(topic) = topics.topic(number) else { continue };
+                seen.push(format!("{number}: {:?}", topic.config));
+                for queue in (0..50).map(QueueId) {
+                    let key = QueueKey { topic: number, queue };
+                    seen.push(format!("{key:?}: next {}", self.index.next_offset(key)));
+                    for group in 0..5 {
+                        let group = GroupName::new(format!("g{group}")).unwrap();
+                        seen.push(format!("{group} at {:?}", offsets.find(&group, key)));
+                    }
+                }
+            }
+            seen
+        }
+    }
+
+    fn apply_nth(
+        durable: &mut Durable,
+        index: &mut Index,
+        log: &[(EntryKind, u32, Vec<u8>)],
+        nth: usize,
+    ) {
+        let (kind, subject, payload) = &log[nth];
+        let entry_offset = LogOffset(nth as u64 * ENTRY_SIZE);
+        let payload_offset = entry_offset.plus(64);
+        let fact = Fact { kind: *kind, subject: *subject, entry_offset, payload_offset, payload };
+        durable.apply(index, fact).unwrap();
+    }
+
+    /// Slices are made while the state changes; what was written since the snapshot was begun is
+    /// applied again behind it. Whatever the order, the same state comes out.
+    #[test]
+    fn a_snapshot_made_while_the_state_changes_and_the_log_behind_it_give_the_state() {
+        let mut slice_counts = 0;
+        for seed in 0..300 {
+            let mut rng = Rng::from_seed(seed);
+            let mut shard = Shard::new();
+            for _ in 0..rng.below(200) {
+                shard.change(&mut rng);
+            }
+            let (begin, mut snapshot, mut bytes) = (shard.log.len(), Snapshot::default(), vec![]);
+            loop {
+                let slice = snapshot.next_slice(&shard.durable, &shard.index);
+                if slice.is_empty() {
+                    break;
+                }
+                slice_counts += 1;
+                bytes.extend_from_slice(&slice);
+                for _ in 0..rng.below(10) {
+                    shard.change(&mut rng);
+                }
+            }
+            // What the group was told and the log was not is forgotten by a crash.
+            while shard.durable.offsets.has_changes() {
+                let facts = shard.durable.offsets.next_fact(Timestamp(2000));
+                shard.write(&facts);
+            }
+            let mut restored = Shard::new();
+            let (durable, index) = (&mut restored.durable, &mut restored.index);
+            durable.apply(index, Fact::of_snapshot(&bytes)).unwrap();
+            for nth in begin..shard.log.len() {
+                apply_nth(durable, index, &shard.log, nth);
+            }
+            assert_eq!(restored.seen(), shard.seen(), "seed {seed}");
+        }
+        assert!(slice_counts > 600, "nothing changed between slices: {slice_counts}");
+    }
+
+    /// However large the state, one slice of a snapshot is a bounded piece of work.
+    #[test]
+    fn a_slice_of_a_snapshot_is_small_whatever_the_state() {
+        let mut shard = Shard::new();
+        for number in 0..300 {
+            let name = TopicName::new(format!("t{number}")).unwrap();
+            shard.write(&topics::set(number, &TopicConfig::new(name, 100), Timestamp(1)));
+        }
+        for (group, topic, queue) in
+            (0..10).flat_map(|g| (0..300).flat_map(move |t| (0..10).map(move |q| (g, t, q))))
+        {
+            let group = GroupName::new(format!("g{group}")).unwrap();
+            let key = QueueKey { topic, queue: QueueId(queue) };
+            shard.durable.offsets.commit(&group, key, QueueOffset(7)).unwrap();
+        }
+        while shard.durable.offsets.has_changes() {
+            let facts = shard.durable.offsets.next_fact(Timestamp(1));
+            shard.write(&facts);
+        }
+        let mut snapshot = Snapshot::default();
+        let mut sizes = Vec::new();
+        loop {
+            let slice = snapshot.next_slice(&shard.durable, &shard.index);
+            if slice.is_empty() {
+                break;
+            }
+            sizes.push(slice.len());
+        }
+        let largest = *sizes.iter().max().unwrap();
+        assert!(largest <= SLICE_SIZE + 1024, "{largest}");
+        assert!(sizes.len() >= 30_000 / ITEMS_PER_SLICE, "{sizes:?}");
+    }
+}
