@@ -4,8 +4,12 @@
 #![expect(clippy::unwrap_used, reason = "a test that meets what it did not expect has failed")]
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::future::poll_fn;
+use std::pin::{Pin, pin};
+use std::task::Poll;
 
 use bytes::Bytes;
+use ringmq::broker::operation::Context;
 use ringmq::broker::{Answer, Broker, BrokerConfig, Origin, Outcome};
 use ringmq::model::batch::BatchItem;
 use ringmq::model::record::{NewRecord, RecordView, property};
@@ -43,7 +47,8 @@ fn broker_config(auto_create_topics: bool) -> BrokerConfig {
         shard: ShardId(0),
         store_host: ringmq::model::record::Host { address: [127, 0, 0, 1], port: 10_911.into() },
         auto_create_topics,
-        started_at: NOW.wall,
+        started: NOW,
+        offset_retention_ms: u64::MAX,
     }
 }
 
@@ -107,6 +112,10 @@ async fn commit(broker: &Broker<SimDisk>) {
     assert!(released.is_empty(), "nothing is held here");
 }
 
+async fn set_topic(broker: &Broker<SimDisk>, config: TopicConfig) {
+    assert_eq!(answer(broker, Request::UpdateTopic(config)).await.reply, Ok(Reply::Done));
+}
+
 async fn send(broker: &Broker<SimDisk>, request: Produce) -> Result<QueueOffset, Refusal> {
     send_request(broker, Request::Produce(request)).await
 }
@@ -125,15 +134,60 @@ async fn send_request(broker: &Broker<SimDisk>, request: Request) -> Result<Queu
     }
 }
 
-async fn answer(broker: &Broker<SimDisk>, request: Request) -> Answer {
-    let mut outcome = ask(broker, request);
-    loop {
-        match outcome {
-            Outcome::Now(answer) => return answer,
-            Outcome::Read(read) => outcome = broker.finish(read).await,
-            other => panic!("{other:?}"),
-        }
+/// Where the requests of these tests come from: no connection, and no wait for a turn to read.
+struct Here;
+
+impl Context for Here {
+    type ColdRead<'a> = ();
+
+    fn origin(&self) -> Origin {
+        Origin::default()
     }
+
+    fn now(&self) -> Now {
+        NOW
+    }
+
+    async fn cold_read(&self, _size_max: usize) {}
+}
+
+/// The answer of a request of any kind, however much must be written, read or waited for before.
+async fn answer(broker: &Broker<SimDisk>, request: Request) -> Answer {
+    match ask(broker, request.clone()) {
+        Outcome::Now(answer) => answer,
+        Outcome::Cold(task) => match broker.pull_cold(task, &Here).await {
+            Outcome::Now(answer) => answer,
+            other => panic!("{other:?}"),
+        },
+        Outcome::Operation => {
+            let mut operation = pin!(broker.operate(&request, &Here));
+            loop {
+                if let Some(answer) = poll_once(&mut operation).await {
+                    return answer;
+                }
+                go_on(broker).await;
+            }
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+async fn poll_once<F: Future + Unpin>(future: &mut F) -> Option<F::Output> {
+    let poll = |context: &mut std::task::Context<'_>| match Pin::new(&mut *future).poll(context) {
+        Poll::Ready(output) => Poll::Ready(Some(output)),
+        Poll::Pending => Poll::Ready(None),
+    };
+    poll_fn(poll).await
+}
+
+/// Time passes until something is due, and the disk does what there is to do.
+async fn go_on(broker: &Broker<SimDisk>) {
+    if broker.store().safe() == broker.store().end() {
+        let moment = broker.next_deadline().unwrap();
+        let released = broker.act(Now { moment, ..NOW });
+        assert!(released.is_empty(), "nothing is held here");
+    }
+    commit(broker).await;
 }
 
 /// One message as a consumer sees it.
@@ -276,8 +330,10 @@ fn a_held_pull_is_answered_by_the_first_match_or_by_its_deadline() {
         let released = broker.advance();
         assert_eq!(released.iter().map(|one| one.origin.ticket).collect::<Vec<_>>(), [1]);
 
-        assert!(broker.expire(NOW.moment.plus_ms(999)).is_empty());
-        let expired = broker.expire(NOW.moment.plus_ms(1000));
+        let after = |ms| Now { moment: NOW.moment.plus_ms(ms), ..NOW };
+        assert_eq!(broker.next_deadline(), Some(after(1000).moment));
+        assert!(broker.act(after(999)).is_empty());
+        let expired = broker.act(after(1000));
         assert_eq!(expired.len(), 1);
         let Outcome::Now(Answer { reply: Ok(Reply::Pulled(pulled)), .. }) = &expired[0].outcome
         else {
@@ -304,7 +360,7 @@ fn a_new_group_begins_at_the_first_message_and_a_known_one_where_it_was() {
         assert_eq!(answer(&broker, query(false)).await.reply, missing);
         for (offset, expected) in [(1, 1), (-1, 1), (0, 0)] {
             let request = Request::CommitOffset { group: group(), queue: queue("t", 0), offset };
-            assert!(matches!(ask(&broker, request), Outcome::Safe { .. }));
+            assert_eq!(answer(&broker, request).await.reply, Ok(Reply::Done));
             let found = answer(&broker, query(false)).await.reply;
             assert_eq!(found, Ok(Reply::Offset(QueueOffset(expected))), "after {offset}");
         }
@@ -319,7 +375,7 @@ fn what_may_not_be_stored_is_refused_and_leaves_no_trace() {
         let unknown = send(&broker, produce("t", 0, "A", b"x")).await;
         assert_eq!(unknown, Err(Refusal::UnknownTopic(topic("t"))), "no automatic creation");
 
-        ask(&broker, Request::UpdateTopic(TopicConfig::new(topic("t"), 2)));
+        set_topic(&broker, TopicConfig::new(topic("t"), 2)).await;
         let end = broker.store().end();
         let too_large = vec![0; (4 << 20) + 1];
         let rows = [
@@ -347,9 +403,9 @@ fn a_topic_is_written_and_read_as_its_permission_says() {
         {
             let broker = open(&SimDisk::new(61)).await;
             let open_topic = TopicConfig::new(topic("t"), 2);
-            ask(&broker, Request::UpdateTopic(open_topic.clone()));
+            set_topic(&broker, open_topic.clone()).await;
             send(&broker, produce("t", 0, "A", b"before")).await.unwrap();
-            ask(&broker, Request::UpdateTopic(TopicConfig { perm, ..open_topic }));
+            set_topic(&broker, TopicConfig { perm, ..open_topic }).await;
             let fixed = Request::ProduceRecords(records(&produce("t", 0, "A", b"fixed")));
             let stored = [
                 send(&broker, produce("t", 0, "A", b"x")).await,
@@ -405,7 +461,7 @@ async fn run_until_power_is_lost(disk: &SimDisk, rng: &mut Rng, promised: &mut P
     let opened = Broker::open(disk.clone(), store_config(), broker_config(true)).await;
     let Ok((broker, _)) = opened else { return };
     for _ in 0..40 {
-        let mut waiting = Vec::new();
+        let (mut waiting, mut commits) = (Vec::new(), Vec::new());
         for _ in 0..=rng.below(4) {
             let name = ["a", "b", "c"][rng.below(3) as usize];
             let queue_id = rng.below(3) as u32;
@@ -416,8 +472,11 @@ async fn run_until_power_is_lost(disk: &SimDisk, rng: &mut Rng, promised: &mut P
                 tried.push(offset);
                 let queue = queue(name, queue_id);
                 let request = Request::CommitOffset { group: group(), queue, offset };
-                if let Outcome::Safe { mark, .. } = ask(&broker, request) {
-                    waiting.push((mark, name, queue_id, None, offset));
+                let broker = &broker;
+                let operation = async move { broker.operate(&request, &Here).await.reply };
+                let mut operation = Box::pin(operation);
+                if poll_once(&mut operation).await.is_none() {
+                    commits.push((operation, name, queue_id, offset));
                 }
                 continue;
             }
@@ -425,9 +484,12 @@ async fn run_until_power_is_lost(disk: &SimDisk, rng: &mut Rng, promised: &mut P
             let request = Request::Produce(produce(name, queue_id, "A", &body));
             if let Outcome::Safe { mark, reply: Reply::Produced(produced) } = ask(&broker, request)
             {
-                let offset = produced.queue_offset.0 as i64;
-                waiting.push((mark, name, queue_id, Some(body), offset));
+                waiting.push((mark, name, queue_id, body, produced.queue_offset.0));
             }
+        }
+        if rng.below(3) > 0 {
+            let moment = broker.next_deadline().unwrap();
+            broker.act(Now { moment, ..NOW });
         }
         while broker.store().safe() < broker.store().end() {
             if broker.store().commit_step().await.is_err() {
@@ -438,18 +500,17 @@ async fn run_until_power_is_lost(disk: &SimDisk, rng: &mut Rng, promised: &mut P
             if mark > broker.store().safe() {
                 return;
             }
-            match body {
-                Some(body) => {
-                    let place = (name.to_owned(), queue_id, offset as u64);
-                    promised.messages.insert(place, body);
-                }
-                None => {
-                    let tried = promised.offsets.entry((name.to_owned(), queue_id)).or_default();
-                    let acknowledged = tried.iter().rposition(|one| *one == offset).unwrap();
-                    tried.drain(..acknowledged);
-                    promised.acknowledged_offsets.insert((name.to_owned(), queue_id));
-                }
+            promised.messages.insert((name.to_owned(), queue_id, offset), body);
+        }
+        for (mut operation, name, queue_id, offset) in commits {
+            // One that is not answered is given up, as when its connection ends.
+            if poll_once(&mut operation).await != Some(Ok(Reply::Done)) {
+                continue;
             }
+            let tried = promised.offsets.entry((name.to_owned(), queue_id)).or_default();
+            let acknowledged = tried.iter().rposition(|one| *one == offset).unwrap();
+            tried.drain(..acknowledged);
+            promised.acknowledged_offsets.insert((name.to_owned(), queue_id));
         }
         broker.advance();
         if rng.below(3) == 0 && broker.maintain(NOW, rng.below(4) == 0).await.is_err() {
@@ -601,19 +662,10 @@ fn a_pull_that_filters_more_index_pages_than_the_cache_holds_is_answered() {
         let broker = opened.unwrap().0;
         fill_segments(&broker, "A", 4).await;
         let subscription = Some(Expression { kind: "TAG".into(), text: "Z".into() });
-        let mut outcome = ask(&broker, Request::Pull(Pull { subscription, ..pull("t", 0, 0) }));
-        for _ in 0..100 {
-            match outcome {
-                Outcome::Now(answer) => {
-                    let Ok(Reply::Pulled(pulled)) = answer.reply else { panic!("{answer:?}") };
-                    assert_eq!(pulled.status, PullStatus::NothingMatched);
-                    return;
-                }
-                Outcome::Read(read) => outcome = broker.finish(read).await,
-                other => panic!("{other:?}"),
-            }
-        }
-        panic!("100 pages were read and there is no answer");
+        let filtered = Request::Pull(Pull { subscription, ..pull("t", 0, 0) });
+        let answer = answer(&broker, filtered).await;
+        let Ok(Reply::Pulled(pulled)) = answer.reply else { panic!("{answer:?}") };
+        assert_eq!(pulled.status, PullStatus::NothingMatched);
     });
 }
 
@@ -622,20 +674,15 @@ fn messages_of_a_queue_that_was_taken_away_come_back_with_it() {
     sim::run(async {
         let disk = SimDisk::new(26);
         let broker = open(&disk).await;
-        let set = |broker: &Broker<SimDisk>, count| {
-            ask(broker, Request::UpdateTopic(TopicConfig::new(topic("t"), count)))
-        };
-        set(&broker, 4);
-        commit(&broker).await;
+        let with = |count| TopicConfig::new(topic("t"), count);
+        set_topic(&broker, with(4)).await;
         for _ in 0..5 {
             send(&broker, produce("t", 3, "A", b"kept")).await.unwrap();
         }
-        set(&broker, 2);
-        commit(&broker).await;
+        set_topic(&broker, with(2)).await;
         broker.maintain(NOW, true).await.unwrap();
         let broker = open(&disk).await;
-        set(&broker, 4);
-        commit(&broker).await;
+        set_topic(&broker, with(4)).await;
         assert_eq!(read_all(&broker, "t", 3).await.len(), 5);
     });
 }
@@ -649,9 +696,18 @@ fn topics_that_are_set_or_deleted_again_are_answered_when_that_is_durable() {
         let set = Request::UpdateTopic(TopicConfig::new(topic("t"), 4));
         let delete = Request::DeleteTopic { topic: topic("t") };
         for request in [set.clone(), set, delete.clone(), delete] {
-            let outcome = ask(&broker, request);
-            let Outcome::Safe { mark, .. } = outcome else { panic!("{outcome:?}") };
-            assert_eq!(mark, broker.store().end());
+            let (mut first, mut again) =
+                (pin!(broker.operate(&request, &Here)), pin!(broker.operate(&request, &Here)));
+            let is_new = poll_once(&mut first).await.is_none();
+            assert_eq!(is_new, broker.store().safe() < broker.store().end());
+            // The entry that made it so may not be committed yet.
+            let early = poll_once(&mut again).await;
+            assert_eq!(early.is_none(), is_new);
+            commit(&broker).await;
+            for operation in [&mut first, &mut again].into_iter().filter(|_| is_new) {
+                let answer = poll_once(operation).await.expect("all is committed");
+                assert_eq!(answer.reply, Ok(Reply::Done));
+            }
         }
     });
 }
@@ -704,5 +760,70 @@ fn a_disk_that_cannot_be_read_is_not_the_clients_mistake() {
         }
         let (pulled, _) = read(&broker, pull("t", 0, 0)).await;
         assert_eq!((pulled.status, pulled.count), (PullStatus::Found, 1));
+    });
+}
+
+/// However often groups commit, the log gets one entry about it a second, and who waits for an answer
+/// gets it with that entry.
+#[test]
+fn commits_of_a_second_share_one_entry() {
+    sim::run(async {
+        let broker = open(&SimDisk::new(63)).await;
+        send(&broker, produce("t", 0, "A", b"one")).await.unwrap();
+        let appends = || broker.store().stats().appends;
+        let before = appends();
+        let at = |ms| Now { moment: NOW.moment.plus_ms(ms), ..NOW };
+        let requests: Vec<Request> = (0..30)
+            .map(|nth: i64| {
+                let group = GroupName::new(format!("g{}", nth % 10)).unwrap();
+                Request::CommitOffset { group, queue: queue("t", 0), offset: nth + 1 }
+            })
+            .collect();
+        let mut waiting: Vec<_> =
+            requests.iter().map(|one| Box::pin(broker.operate(one, &Here))).collect();
+        // The first is written at once, the others with the next entry.
+        assert!(poll_once(&mut waiting[0]).await.is_none());
+        broker.act(at(0));
+        assert_eq!(appends() - before, 1);
+        for operation in &mut waiting[1..] {
+            assert!(poll_once(operation).await.is_none());
+        }
+        broker.act(at(999));
+        commit(&broker).await;
+        assert_eq!(appends() - before, 1);
+        assert!(poll_once(&mut waiting[0]).await.is_some());
+        assert!(poll_once(&mut waiting[1]).await.is_none(), "it is not in the log");
+        broker.act(at(1000));
+        commit(&broker).await;
+        assert_eq!(appends() - before, 2);
+        for operation in &mut waiting[1..] {
+            assert_eq!(poll_once(operation).await.unwrap().reply, Ok(Reply::Done));
+        }
+        broker.act(at(5000));
+        assert_eq!(appends() - before, 2, "nothing has changed since");
+    });
+}
+
+/// A consumer gets its messages although the table of offsets takes no further group.
+#[test]
+fn a_full_table_of_offsets_keeps_no_message_from_a_consumer() {
+    sim::run(async {
+        let broker = open(&SimDisk::new(64)).await;
+        send(&broker, produce("t", 0, "A", b"one")).await.unwrap();
+        let pull_of = |group: usize| {
+            let group = Some(GroupName::new(format!("g{group}")).unwrap());
+            Request::Pull(Pull { group, commit: Some(1), ..pull("t", 0, 0) })
+        };
+        for group in 0..100_001 {
+            let outcome = ask(&broker, pull_of(group));
+            let Outcome::Now(Answer { reply: Ok(Reply::Pulled(pulled)), .. }) = outcome else {
+                panic!("group {group}: {outcome:?}")
+            };
+            assert_eq!(pulled.count, 1);
+        }
+        let group = GroupName::new("g100000").unwrap();
+        let explicit = Request::CommitOffset { group, queue: queue("t", 0), offset: 1 };
+        let refused = answer(&broker, explicit).await.reply;
+        assert!(matches!(refused, Err(Refusal::Full { .. })), "{refused:?}");
     });
 }

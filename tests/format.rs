@@ -4,6 +4,9 @@
 
 use std::mem::{offset_of, size_of};
 
+use ringmq::broker::layout::{
+    FactHead, GroupHead, OffsetRow, QueueRow, TopicRemoved, TopicSet, TopicTable,
+};
 use ringmq::storage::EntryKind;
 use ringmq::storage::entry::{ENTRY_VERSION, EntryHeader};
 use ringmq::storage::sealed::{
@@ -27,8 +30,32 @@ macro_rules! layout {
     };
 }
 
-fn layouts() -> [Layout; 6] {
+fn layouts() -> [Layout; 13] {
     [
+        layout!(FactHead { size, subject, kind, reserved }),
+        layout!(TopicSet {
+            says,
+            order,
+            name_size,
+            number,
+            read_queue_count,
+            write_queue_count,
+            perm,
+            system_flag,
+            changed_at_ms,
+        }),
+        layout!(TopicRemoved { says, reserved, number, changed_at_ms }),
+        layout!(TopicTable {
+            says,
+            reserved,
+            next_number,
+            version_counter,
+            version_state,
+            version_timestamp,
+        }),
+        layout!(GroupHead { says, reserved, name_size, row_count, used_at_ms }),
+        layout!(OffsetRow { topic, queue, offset }),
+        layout!(QueueRow { topic, queue, next }),
         layout!(EntryHeader {
             checksum,
             payload_size,

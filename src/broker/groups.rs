@@ -183,6 +183,10 @@ impl Groups {
         }
     }
 
+    pub fn has_members(&self, group: &GroupName) -> bool {
+        self.consumers.groups.contains_key(group)
+    }
+
     pub fn members(&self, group: &GroupName) -> Result<Vec<ClientId>, Refusal> {
         match self.consumers.groups.get(group) {
             Some(group) => Ok(group.members.keys().cloned().collect()),

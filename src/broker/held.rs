@@ -1,8 +1,8 @@
 //! Pulls that found nothing and wait for a message or their deadline (remoting reference, 5.4).
 //!
-//! A held pull stands in all four tables of [`Held`] or in none. It leaves each of them at the price
-//! of one look-up, however many others wait at its queue or come from its connection: a client that
-//! goes away with everything it has does not hold up the shard.
+//! A held pull stands in all three tables of [`Held`] and among the shard's deadlines, or in none of
+//! them. It leaves each at the price of one look-up, however many others wait at its queue or come from
+//! its connection: a client that goes away with everything it has does not hold up the shard.
 
 use std::collections::BTreeSet;
 
@@ -10,6 +10,8 @@ use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::Origin;
 use super::filter::TagFilter;
+use super::upkeep::Due;
+use crate::model::deadlines::{DeadlineId, Deadlines};
 use crate::model::{Moment, QueueOffset};
 use crate::storage::QueueKey;
 
@@ -38,14 +40,13 @@ pub struct PullTask {
 /// What a held pull is called here: those held later have larger ones.
 #[derive(Clone, Copy, Debug)]
 #[cfg_attr(not(test), derive(PartialEq, Eq, PartialOrd, Ord, Hash))]
-struct HeldId(u64);
+pub struct HeldId(u64);
 
 #[derive(Debug, Default)]
 pub struct Held {
-    tasks: FxHashMap<HeldId, PullTask>,
+    tasks: FxHashMap<HeldId, (PullTask, DeadlineId)>,
     by_queue: FxHashMap<QueueKey, BTreeSet<HeldId>>,
     by_connection: FxHashMap<u64, FxHashSet<HeldId>>,
-    deadlines: BTreeSet<(Moment, HeldId)>,
     next_id: u64,
 }
 
@@ -62,44 +63,36 @@ impl Held {
         }
     }
 
-    pub fn hold(&mut self, task: PullTask, until: Moment) {
+    pub fn hold(&mut self, task: PullTask, until: Moment, deadlines: &mut Deadlines<Due>) {
         let id = HeldId(self.next_id);
         self.next_id += 1;
-        self.deadlines.insert((until, id));
+        let deadline = deadlines.insert(until, Due::Pull(id));
         self.by_queue.entry(task.queue).or_default().insert(id);
         self.by_connection.entry(task.origin.connection).or_default().insert(id);
-        self.tasks.insert(id, task);
+        self.tasks.insert(id, (task, deadline));
     }
 
     /// Takes out all pulls of a queue, to be tried again, the longest held first.
-    pub fn take_queue(&mut self, queue: QueueKey) -> Vec<PullTask> {
+    pub fn take_queue(&mut self, queue: QueueKey, deadlines: &mut Deadlines<Due>) -> Vec<PullTask> {
         let ids = self.by_queue.remove(&queue).unwrap_or_default();
-        ids.into_iter().filter_map(|id| self.take(id)).collect()
-    }
-
-    /// Takes out the pulls whose time is over.
-    pub fn take_expired(&mut self, now: Moment) -> Vec<PullTask> {
-        let mut expired = Vec::new();
-        while let Some(&(until, id)) = self.deadlines.first()
-            && until <= now
-        {
-            expired.extend(self.take(id));
-        }
-        expired
+        ids.into_iter().filter_map(|id| self.take(id, deadlines)).collect()
     }
 
     /// Forgets the pulls of a connection that is gone; nobody waits for their answers. Gives the
     /// queue of each.
-    pub fn connection_closed(&mut self, connection: u64) -> Vec<QueueKey> {
+    pub fn connection_closed(
+        &mut self,
+        connection: u64,
+        deadlines: &mut Deadlines<Due>,
+    ) -> Vec<QueueKey> {
         let ids = self.by_connection.remove(&connection).unwrap_or_default();
-        ids.into_iter().filter_map(|id| self.take(id)).map(|task| task.queue).collect()
+        ids.into_iter().filter_map(|id| self.take(id, deadlines)).map(|task| task.queue).collect()
     }
 
-    fn take(&mut self, id: HeldId) -> Option<PullTask> {
-        let task = self.tasks.remove(&id)?;
-        if let Some(until) = task.hold_until {
-            self.deadlines.remove(&(until, id));
-        }
+    /// Takes out one pull, whose time is over or not.
+    pub fn take(&mut self, id: HeldId, deadlines: &mut Deadlines<Due>) -> Option<PullTask> {
+        let (task, deadline) = self.tasks.remove(&id)?;
+        deadlines.cancel(deadline);
         if let Some(ids) = self.by_queue.get_mut(&task.queue) {
             ids.remove(&id);
             if ids.is_empty() {
@@ -177,23 +170,33 @@ mod tests {
         }
     }
 
-    #[test]
-    fn a_held_pull_leaves_once_by_whichever_way_comes_first() {
-        let mut held = Held::default();
-        for (connection, queue, until) in [(1, 0, 10), (1, 1, 20), (2, 0, 30)] {
-            held.hold(task(connection, queue, until), Moment(until));
+    type Both = (Held, Deadlines<Due>);
+
+    fn take_expired((held, deadlines): &mut Both, now: u64) -> usize {
+        let mut count = 0;
+        while let Some(Due::Pull(id)) = deadlines.take_due(Moment(now)) {
+            count += usize::from(held.take(id, deadlines).is_some());
         }
-        assert_eq!(held.take_expired(Moment(9)).len(), 0);
-        assert_eq!(held.take_expired(Moment(10)).len(), 1);
-        let woken = held.take_queue(QueueKey { topic: 0, queue: QueueId(0) });
-        assert_eq!(woken.iter().map(|task| task.origin.connection).collect::<Vec<_>>(), [2]);
-        assert_eq!(held.connection_closed(1).len(), 1);
-        assert!(held.take_expired(Moment(100)).is_empty());
-        assert_is_empty(&held);
+        count
     }
 
-    fn assert_is_empty(held: &Held) {
-        assert!(held.tasks.is_empty() && held.deadlines.is_empty());
+    #[test]
+    fn a_held_pull_leaves_once_by_whichever_way_comes_first() {
+        let mut both = Both::default();
+        for (connection, queue, until) in [(1, 0, 10), (1, 1, 20), (2, 0, 30)] {
+            both.0.hold(task(connection, queue, until), Moment(until), &mut both.1);
+        }
+        assert_eq!(take_expired(&mut both, 9), 0);
+        assert_eq!(take_expired(&mut both, 10), 1);
+        let woken = both.0.take_queue(QueueKey { topic: 0, queue: QueueId(0) }, &mut both.1);
+        assert_eq!(woken.iter().map(|task| task.origin.connection).collect::<Vec<_>>(), [2]);
+        assert_eq!(both.0.connection_closed(1, &mut both.1).len(), 1);
+        assert_eq!(take_expired(&mut both, 100), 0);
+        assert_is_empty(&both);
+    }
+
+    fn assert_is_empty((held, deadlines): &Both) {
+        assert!(held.tasks.is_empty() && deadlines.is_empty());
         assert!(held.by_queue.is_empty() && held.by_connection.is_empty());
     }
 
@@ -204,46 +207,48 @@ mod tests {
         /// A few look-ups in hash tables, and two in ordered sets: some twelve levels of two nodes.
         const LOOKS_PER_PULL_MAX: usize = 200;
         let fill = || {
-            let mut held = Held::default();
+            let (mut held, mut deadlines) = Both::default();
             for at in 0..COUNT {
-                held.hold(task(at % 2, 0, 10), Moment(10));
+                held.hold(task(at % 2, 0, 10), Moment(10), &mut deadlines);
             }
             LOOKS.set(0);
-            held
+            (held, deadlines)
         };
-        let ways: [fn(&mut Held) -> usize; 3] = [
-            |held| held.connection_closed(1).len() + held.connection_closed(0).len(),
-            |held| held.take_expired(Moment(10)).len(),
-            |held| held.take_queue(QueueKey { topic: 0, queue: QueueId(0) }).len(),
-        ];
+        let close = |both: &mut Both, connection| {
+            let closed = both.0.connection_closed(connection, &mut both.1);
+            closed.len()
+        };
+        let ways: [&dyn Fn(&mut Both) -> usize; 3] =
+            [&|both| close(both, 1) + close(both, 0), &|both| take_expired(both, 10), &|both| {
+                both.0.take_queue(QueueKey { topic: 0, queue: QueueId(0) }, &mut both.1).len()
+            }];
         for way in ways {
-            let mut held = fill();
-            assert_eq!(way(&mut held), COUNT as usize);
+            let mut both = fill();
+            assert_eq!(way(&mut both), COUNT as usize);
             let looks = LOOKS.get() / COUNT as usize;
             assert!(looks <= LOOKS_PER_PULL_MAX, "{looks} looks for each pull");
-            assert_is_empty(&held);
+            assert_is_empty(&both);
         }
-        let mut held = fill();
-        assert!(held.connection_closed(2).is_empty());
+        assert_eq!(close(&mut fill(), 2), 0);
         assert_eq!(LOOKS.get(), 0, "a connection that holds nothing looks at nothing");
     }
 
     #[test]
     fn one_connection_leaves_room_for_others() {
-        let mut held = Held::default();
+        let (mut held, mut deadlines) = Both::default();
         for _ in 0..HELD_PER_CONNECTION_MAX {
             assert_eq!(held.why_full(1), None);
-            held.hold(task(1, 0, 10), Moment(10));
+            held.hold(task(1, 0, 10), Moment(10), &mut deadlines);
         }
         assert_eq!(held.why_full(1), Some("held_pulls_of_connection"));
         let mut connection = 2;
         while held.tasks.len() < HELD_MAX {
             assert_eq!(held.why_full(connection), None);
-            held.hold(task(connection, 0, 10), Moment(10));
+            held.hold(task(connection, 0, 10), Moment(10), &mut deadlines);
             connection += 1;
         }
         assert_eq!(held.why_full(connection), Some("held_pulls"));
-        held.connection_closed(1);
+        held.connection_closed(1, &mut deadlines);
         assert_eq!(held.why_full(1), None);
     }
 }

@@ -2,35 +2,42 @@
 //! groups and their offsets. Generic over the disk; no socket, clock, runtime or encoding.
 //!
 //! ```text
-//!   handle(request, now) ─▶ Outcome::Now     the answer
-//!                           Outcome::Safe    the answer, once the log is safe up to a mark
-//!                           Outcome::NoRoom  nothing yet: the log takes no more at the moment
-//!                           Outcome::Held    a pull that waits; see `advance` and `expire`
-//!                           Outcome::Read    the disk must be read: await `finish`
+//!   handle(request, now) ─▶ Outcome::Now        the answer
+//!                           Outcome::Committed  the answer, once the log is committed up to a mark
+//!                           Outcome::NoRoom     nothing yet: the log takes no more at the moment
+//!                           Outcome::Held       a pull that waits; see `advance` and `act`
+//!                           Outcome::Cold       a pull that must read the disk: await `pull_cold`
+//!                           Outcome::Operation  await `operate`
 //! ```
 //!
-//! Start at [`Broker::handle`]. `produce` and `pull` are the two stories. `state` is what follows from
-//! the log, and has the table of its parts: `topics`, `offsets`, `messages`. `groups` and `held` last as
-//! long as a connection. All of these are without I/O. `facts` is how changes lie in the log.
+//! Start at [`Broker::handle`]. `produce` and `pull` are the two stories, and never wait; everything else
+//! is an [`operation`]. `state` is what follows from the log, and has the table of its parts: `topics`,
+//! `offsets`, `messages`; `facts` is how changes lie in the log. `groups` and `held` last as long as a
+//! connection. All of these are without I/O. `upkeep` is what happens by itself as time passes.
 //!
 //! What holds at all times:
-//! - Everything durable is a log entry, appended before memory changes in the same synchronous
-//!   step. So memory always equals the entries below the log's end.
-//! - Nothing waits except [`Broker::finish`], and it holds no borrow while it does.
-//! - Consumers see only what is safe.
+//! - Durable state changes only where facts are applied, and a fact is in the log before it is applied,
+//!   in the same synchronous step. So the state always equals the entries below the log's end.
+//! - Nothing waits except operations and cold pulls, and they hold no borrow while they do.
+//! - Consumers see only what is committed.
 
-mod admin;
 mod facts;
 mod filter;
 mod groups;
 mod held;
+mod lookup;
 mod messages;
+mod offset_requests;
 mod offsets;
 mod open;
+pub mod operation;
 mod produce;
 mod pull;
+mod runtime_info;
 mod state;
+mod topic_requests;
 mod topics;
+mod upkeep;
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
@@ -39,21 +46,29 @@ use bytestring::ByteString;
 
 use self::facts::{Fact, Facts};
 use self::groups::Groups;
-use self::held::{Held, PullTask};
-use self::pull::Chosen;
+use self::held::Held;
 use self::state::{Durable, Snapshot};
-use crate::model::record::{Host, RECORD_SIZE_MAX};
-use crate::model::request::QueueOf;
+use self::upkeep::{Due, Flush};
+use crate::model::deadlines::Deadlines;
+use crate::model::record::Host;
 use crate::model::{
-    Chunk, DataVersion, LogOffset, Moment, Now, Principal, QueueOffset, Refusal, Reply, Request,
-    ShardId, Timestamp, TopicConfig,
+    Chunk, DataVersion, LogOffset, Now, Principal, QueueOffset, Refusal, Reply, Request, ShardId,
+    TopicConfig,
 };
 use crate::storage::disk::{Disk, DiskError};
-use crate::storage::{
-    Append, AppendError, Appended, IndexPage, Lookup, QueueKey, ReadError, SpaceClass, Store,
-};
+use crate::storage::signal::Signal;
+use crate::storage::{Append, AppendError, Appended, QueueKey, ReadError, SpaceClass, Store};
+
+/// How facts lie in the log; drawn in `docs/format.md`.
+pub mod layout {
+    pub use super::facts::FactHead;
+    pub use super::messages::QueueRow;
+    pub use super::offsets::{GroupHead, OffsetRow};
+    pub use super::topics::{TopicRemoved, TopicSet, TopicTable};
+}
 
 pub use self::facts::FactError;
+pub use self::held::PullTask;
 pub use self::open::{OpenError, OpenReport};
 
 /// What a refused producer is told to wait before it tries again, ms.
@@ -69,7 +84,10 @@ pub struct BrokerConfig {
     pub store_host: Host,
     /// Whether producers may create topics by using them.
     pub auto_create_topics: bool,
-    pub started_at: Timestamp,
+    /// When the process started, on both clocks.
+    pub started: Now,
+    /// Offsets of groups that nobody has used for longer go, milliseconds.
+    pub offset_retention_ms: u64,
 }
 
 /// Whom an answer is for.
@@ -82,12 +100,15 @@ pub struct Origin {
     /// Where the producer is.
     pub host: Host,
     pub principal: Principal,
+    /// Whether somebody waits for the answer.
+    pub wants_answer: bool,
 }
 
 impl Default for Origin {
     fn default() -> Self {
         let host = Host { address: [0; 4], port: 0.into() };
-        Self { connection: 0, ticket: 0, host, principal: Principal::Anonymous }
+        let principal = Principal::Anonymous;
+        Self { connection: 0, ticket: 0, host, principal, wants_answer: true }
     }
 }
 
@@ -104,6 +125,7 @@ impl<R> Answer<R> {
     }
 }
 
+/// What became of a request.
 #[derive(Debug)]
 pub enum Outcome<R = Reply> {
     Now(Answer<R>),
@@ -117,49 +139,12 @@ pub enum Outcome<R = Reply> {
     NoRoom {
         size: usize,
     },
-    /// The answer comes out of [`Broker::advance`] or [`Broker::expire`], with the origin.
+    /// The answer comes out of [`Broker::advance`] or [`Broker::act`], with the origin.
     Held,
-    /// The disk must be read first: to be awaited with [`Broker::finish`].
-    Read(Box<ColdRead>),
-}
-
-impl Outcome {
-    fn ok(reply: Reply) -> Self {
-        Self::Now(Answer { reply: Ok(reply), chunks: Vec::new() })
-    }
-
-    fn done() -> Self {
-        Self::ok(Reply::Done)
-    }
-
-    /// Boxed: reading the disk is rare, and every outcome would be as large as this one.
-    fn read(read: ColdRead) -> Self {
-        Self::Read(Box::new(read))
-    }
-}
-
-/// What must be read from the disk before an answer can be given.
-#[derive(Debug)]
-pub enum ColdRead {
-    Index { task: PullTask, page: IndexPage },
-    Messages { task: PullTask, chosen: Chosen, next: QueueOffset },
-    Message { offset: LogOffset },
-    OffsetByTime { queue: QueueKey, at: Timestamp, is_upper: bool },
-    StoreTime { queue: QueueOf, page: IndexPage },
-}
-
-impl ColdRead {
-    /// Message bytes that the answer may hold.
-    pub fn size_max(&self) -> usize {
-        match self {
-            Self::Index { task, .. } => task.bytes_max as usize,
-            Self::Messages { chosen, .. } => {
-                chosen.iter().map(|(_, located)| located.size as usize).sum()
-            }
-            Self::Message { .. } => RECORD_SIZE_MAX,
-            Self::OffsetByTime { .. } | Self::StoreTime { .. } => 0,
-        }
-    }
+    /// The disk must be read first: to be awaited with [`Broker::pull_cold`].
+    Cold(Box<PullTask>),
+    /// It may take time: to be awaited with [`Broker::operate`].
+    Operation,
 }
 
 /// The answer of a pull that was held.
@@ -187,108 +172,32 @@ struct State {
     pending: VecDeque<Pending>,
     /// Topics made by producers since the shard last asked.
     created: Vec<TopicConfig>,
+    /// What is due when.
+    deadlines: Deadlines<Due>,
+    flush: Flush,
+    /// That an offset was not committed because the table is full was said.
+    has_told_full: Cell<bool>,
 }
 
 pub struct Broker<D: Disk> {
     config: BrokerConfig,
     store: Store<D>,
     state: RefCell<State>,
+    /// Offsets were written to the log, or could not be.
+    flushes: Signal,
     counters: Counters,
 }
 
 impl<D: Disk> Broker<D> {
     /// Carries out one request, as far as that is possible without waiting.
     pub fn handle(&self, request: &Request, origin: Origin, now: Now) -> Outcome {
-        let Now { wall, moment } = now;
         let outcome = match request {
-            Request::Produce(produce) => self.produce(produce, origin, wall),
-            Request::ProduceRecords(records) => self.produce_records(records, origin, wall),
-            Request::Pull(pull) => self.pull(pull, origin, moment),
-            Request::MaxOffset(queue) => self.max_offset(queue),
-            Request::MinOffset(queue) => self.min_offset(queue),
-            Request::OffsetByTime { queue, at, boundary } => self.queue(queue).map(|queue| {
-                let is_upper = *boundary == crate::model::request::Boundary::Upper;
-                Outcome::read(ColdRead::OffsetByTime { queue, at: *at, is_upper })
-            }),
-            Request::EarliestStoreTime(queue) => self.earliest_store_time(queue),
-            Request::CommittedOffset { group, queue, zero_if_missing } => {
-                self.committed_offset(group, queue, *zero_if_missing)
-            }
-            Request::CommitOffset { group, queue, offset } => {
-                self.commit_offset(group, queue, *offset, wall)
-            }
-            Request::Heartbeat(heartbeat) => {
-                let groups = &mut self.state.borrow_mut().groups;
-                let taken = groups.heartbeat(heartbeat, origin.connection, moment);
-                taken.map(|()| Outcome::ok(Reply::HeartbeatTaken))
-            }
-            Request::Unregister { client, producer, consumer } => {
-                let groups = &mut self.state.borrow_mut().groups;
-                groups.unregister(client, producer.as_ref(), consumer.as_ref());
-                Ok(Outcome::done())
-            }
-            Request::GroupMembers { group } => {
-                let members = self.state.borrow().groups.members(group);
-                members.map(|members| Outcome::ok(Reply::Members(members)))
-            }
-            Request::MessageByOffset { offset } => {
-                Ok(Outcome::read(ColdRead::Message { offset: *offset }))
-            }
-            Request::QueryMessages { .. } => Err(Refusal::NothingFound),
-            Request::UpdateTopic(config) => self.update_topic(config, wall),
-            Request::DeleteTopic { topic } => self.delete_topic(topic, wall),
-            Request::TopicStats { topic } => self.topic_stats(topic),
-            Request::RuntimeInfo => Ok(Outcome::Now(self.runtime_info(wall))),
+            Request::Produce(produce) => self.produce(produce, origin, now.wall),
+            Request::ProduceRecords(records) => self.produce_records(records, origin, now.wall),
+            Request::Pull(pull) => self.pull(pull, origin, now.moment),
+            _ => Ok(Outcome::Operation),
         };
         outcome.unwrap_or_else(|refusal| Outcome::Now(Answer::refused(refusal)))
-    }
-
-    /// Reads what an outcome said must be read, then goes on as [`handle`](Self::handle) does.
-    pub async fn finish(&self, read: Box<ColdRead>) -> Outcome {
-        let finished = match *read {
-            ColdRead::Index { task, page } => match self.store.load_index(page).await {
-                Ok(()) => return self.try_pull(task),
-                Err(error) => Err(error),
-            },
-            ColdRead::Messages { task, mut chosen, next } => {
-                let wanted: Vec<_> = chosen.iter().map(|(_, located)| *located).collect();
-                match self.store.read(&wanted).await {
-                    Ok(chunks) => {
-                        let next = pull::cut(&mut chosen, chunks.len(), next);
-                        Ok(self.found(&task, &chosen, next, chunks))
-                    }
-                    // The index has just learnt of it, and now leads the consumer past it.
-                    Err(ReadError::Damaged(_)) if self.is_lost(task.queue, chosen[0].0) => {
-                        return self.try_pull(task);
-                    }
-                    Err(error) => Err(error),
-                }
-            }
-            ColdRead::Message { offset } => return Outcome::Now(self.message_at(offset).await),
-            ColdRead::OffsetByTime { queue, at, is_upper } => {
-                let found = self.store.offset_by_time(queue, at, is_upper).await;
-                let visible = self.visible(queue);
-                found.map(|offset| Answer {
-                    reply: Ok(Reply::Offset(offset.min(visible))),
-                    chunks: Vec::new(),
-                })
-            }
-            ColdRead::StoreTime { queue, page } => match self.store.load_index(page).await {
-                Ok(()) => {
-                    let outcome = self.earliest_store_time(&queue);
-                    return outcome.unwrap_or_else(|no| Outcome::Now(Answer::refused(no)));
-                }
-                Err(error) => Err(error),
-            },
-        };
-        Outcome::Now(
-            finished.unwrap_or_else(|error| Answer::refused(refuse_read(self.config.shard, error))),
-        )
-    }
-
-    fn is_lost(&self, queue: QueueKey, offset: QueueOffset) -> bool {
-        let found = self.store.with_index(|index| index.lookup(queue, offset, 1));
-        matches!(found, Lookup::Lost { .. })
     }
 
     /// Makes visible what has become safe, and tries the pulls that waited for it.
@@ -296,28 +205,6 @@ impl<D: Disk> Broker<D> {
         let woken = self.state.borrow_mut().become_visible(self.store.safe());
         self.retry(woken)
     }
-    /// Forgets clients that have fallen silent.
-    pub fn expire_clients(&self, now: Moment) {
-        self.state.borrow_mut().groups.expire(now);
-    }
-
-    /// Answers the pulls whose time is over.
-    pub fn expire(&self, now: Moment) -> Vec<Released> {
-        let expired = {
-            let state = &mut *self.state.borrow_mut();
-            let expired = state.held.take_expired(now);
-            for task in &expired {
-                state.release(task.queue);
-            }
-            expired
-        };
-        let answer = |task: PullTask| {
-            let outcome = Outcome::Now(self.nothing(&task));
-            Released { origin: task.origin, outcome }
-        };
-        expired.into_iter().map(answer).collect()
-    }
-
     fn retry(&self, woken: Vec<PullTask>) -> Vec<Released> {
         let retry = |task: PullTask| {
             let origin = task.origin;
@@ -332,7 +219,7 @@ impl<D: Disk> Broker<D> {
     pub fn connection_closed(&self, connection: u64) {
         let state = &mut *self.state.borrow_mut();
         state.groups.connection_closed(connection);
-        for queue in state.held.connection_closed(connection) {
+        for queue in state.held.connection_closed(connection, &mut state.deadlines) {
             state.release(queue);
         }
     }
@@ -401,7 +288,7 @@ impl State {
             if let Some(queue) = self.durable.topics.queue_mut(key.topic, key.queue) {
                 queue.visible = pending.next;
                 if std::mem::take(&mut queue.held_count) > 0 {
-                    woken.extend(self.held.take_queue(key));
+                    woken.extend(self.held.take_queue(key, &mut self.deadlines));
                 }
             }
         }

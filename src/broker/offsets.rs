@@ -133,6 +133,12 @@ impl Offsets {
         Ok(())
     }
 
+    /// Whether the log lacks the newest offset of this pair.
+    pub fn is_changed(&self, group: &GroupName, queue: QueueKey) -> bool {
+        let row = self.groups.get(group).and_then(|group| group.rows.get(&queue));
+        row.is_some_and(|row| row.newest != row.logged)
+    }
+
     fn put(&mut self, name: &GroupName, queue: QueueKey, row: Row) {
         let group = match self.groups.get_mut(name) {
             Some(group) => group,

@@ -5,8 +5,10 @@ use std::fmt::{self, Display};
 
 use super::facts::{Fact, FactError};
 use super::state::Durable;
+use super::upkeep::first_deadlines;
 use super::{Broker, BrokerConfig, Counters, State};
 use crate::storage::disk::Disk;
+use crate::storage::signal::Signal;
 use crate::storage::{self, Index, RecoveryReport, Replayed, Store, StoreConfig};
 
 #[derive(Debug, thiserror::Error)]
@@ -38,7 +40,7 @@ impl<D: Disk> Broker<D> {
         config: BrokerConfig,
     ) -> Result<(Self, OpenReport), OpenError> {
         let mut opening = Store::open(disk, store).await?;
-        let mut state = State::default();
+        let mut state = State { deadlines: first_deadlines(), ..State::default() };
         if let Some(snapshot) = opening.snapshot().map(<[u8]>::to_vec) {
             state.durable.apply(opening.index(), Fact::of_snapshot(&snapshot))?;
         }
@@ -53,10 +55,11 @@ impl<D: Disk> Broker<D> {
         if let Some(error) = broken {
             return Err(error.into());
         }
-        state.durable.topics.change(config.started_at);
+        state.durable.topics.change(config.started.wall);
         let topic_count = state.durable.topics.count();
         let counters = Counters::default();
-        let broker = Self { config, store, state: RefCell::new(state), counters };
+        let (state, flushes) = (RefCell::new(state), Signal::default());
+        let broker = Self { config, store, state, flushes, counters };
         broker.see_everything();
         Ok((broker, OpenReport { recovery, topic_count }))
     }

@@ -22,6 +22,8 @@ use crate::storage::{
     Append, AppendError, Appended, Located, PAYLOAD_SIZE_MAX, QueueKey, SpaceClass,
 };
 
+/// Bytes that the fact of a new topic takes, at most.
+const TOPIC_FACT_SIZE: usize = 512;
 /// Messages one batch may hold.
 pub const BATCH_COUNT_MAX: usize = 65_536;
 
@@ -36,7 +38,9 @@ impl<D: Disk> Broker<D> {
         origin: Origin,
         now: Timestamp,
     ) -> Result<Outcome, Refusal> {
-        let key = self.admit(request, now)?;
+        let Some(key) = self.admit(request, now)? else {
+            return Ok(Outcome::NoRoom { size: TOPIC_FACT_SIZE });
+        };
         let shared = shared_properties(request);
         let record =
             Template { request, queue: key.queue, born_host: origin.host, shared: &shared };
@@ -104,33 +108,45 @@ impl<D: Disk> Broker<D> {
         })
     }
 
-    /// The queue that a message goes to; creates its topic when that is allowed.
-    fn admit(&self, request: &Produce, now: Timestamp) -> Result<QueueKey, Refusal> {
+    /// The queue that a message goes to; creates its topic when that is allowed, and gives nothing while
+    /// the log has no room for that.
+    fn admit(&self, request: &Produce, now: Timestamp) -> Result<Option<QueueKey>, Refusal> {
         if super::topics::is_reserved(request.topic.as_str()) {
             return Err(Refusal::ReservedTopic(request.topic.detached()));
         }
         let known = self.state.borrow().durable.topics.number(&request.topic);
         let number = match known {
             Some(number) => number,
-            None => self.create_automatically(request, now)?,
+            None => match self.create_automatically(request, now)? {
+                Some(number) => number,
+                None => return Ok(None),
+            },
         };
         let state = &mut *self.state.borrow_mut();
         let topic = state.durable.topics.topic_mut(number).expect("a numbered topic has a slot");
         topic.check_writable()?;
         let queue = topic.choose_queue(request.queue)?;
-        Ok(QueueKey { topic: number, queue })
+        Ok(Some(QueueKey { topic: number, queue }))
     }
 
-    fn create_automatically(&self, request: &Produce, now: Timestamp) -> Result<u32, Refusal> {
+    fn create_automatically(
+        &self,
+        request: &Produce,
+        now: Timestamp,
+    ) -> Result<Option<u32>, Refusal> {
         let config = self.state.borrow().durable.topics.automatic(
             &request.topic,
             &request.default_topic,
             request.default_queue_count,
             self.config.auto_create_topics,
         )?;
-        let (number, _) = self.set_topic(&config, now)?;
+        let number = match self.create_topic(&config, now) {
+            Ok(number) => number,
+            Err(AppendError::NoRoom) => return Ok(None),
+            Err(error) => return Err(self.refuse_append(error, TOPIC_FACT_SIZE)),
+        };
         self.state.borrow_mut().created.push(config);
-        Ok(number)
+        Ok(Some(number))
     }
 
     fn writable_queue(&self, topic: &TopicName, queue: QueueId) -> Result<QueueKey, Refusal> {

@@ -1,16 +1,22 @@
 //! Reading messages: find them in the index, take their bytes from memory or from the disk, or
 //! hold the request until there are some (remoting reference, 5.3 to 5.5).
 //!
-//! Only what is safe is seen: a search stops at the queue's visible end.
+//! ```text
+//!   pull ─▶ try_pull ─┬─ Now: all from memory, or nothing there
+//!                     ├─ Held: until a commit or the deadline, then try_pull again
+//!                     └─ Cold: read_and_pull ─▶ try ─▶ read the disk ─▶ try … until one of the above
+//! ```
+//!
+//! Only what is committed is seen: a search stops at the queue's visible end.
 
 use super::filter::TagFilter;
 use super::held::PullTask;
-use super::{Answer, Broker, ColdRead, Origin, Outcome};
+use super::{Answer, Broker, Origin, Outcome};
 use crate::model::reply::{PullStatus, Pulled};
-use crate::model::request::Pull;
-use crate::model::{Chunk, Moment, QueueOffset, Refusal, Reply};
+use crate::model::request::{Pull, QueueOf};
+use crate::model::{Chunk, GroupName, Moment, QueueOffset, Refusal, Reply};
 use crate::storage::disk::Disk;
-use crate::storage::{IndexPage, Located, Lookup, QueueKey};
+use crate::storage::{IndexPage, Located, Lookup, QueueKey, ReadError};
 
 /// Messages one answer may hold.
 const COUNT_MAX: u32 = 1024;
@@ -26,8 +32,21 @@ const SCAN_MAX: u64 = 16_384;
 /// Index entries fetched at a time.
 const LOOKUP_COUNT: usize = 32;
 
+/// What trying a pull came to.
+enum Tried {
+    Ended(Outcome),
+    /// Boxed: reading the disk is rare, and every outcome would be as large.
+    Needs(Box<PullTask>, Needs),
+}
+
+/// What must be read from the disk before a pull can be tried again.
+enum Needs {
+    Index(IndexPage),
+    Messages { chosen: Chosen, next: QueueOffset },
+}
+
 /// Messages chosen for an answer, each with its queue offset.
-pub(super) type Chosen = Vec<(QueueOffset, Located)>;
+type Chosen = Vec<(QueueOffset, Located)>;
 
 /// What a search found.
 enum Search {
@@ -60,7 +79,7 @@ impl<D: Disk> Broker<D> {
         let queue = self.readable_queue(&request.queue)?;
         let filter = self.filter_of(request)?;
         if let (Some(group), Some(offset)) = (&request.group, request.commit) {
-            self.commit_in_memory(group, queue, offset)?;
+            self.commit_on_the_way(group, queue, offset, now);
         }
         let asked = u64::try_from(request.offset).unwrap_or(0);
         let task = PullTask {
@@ -82,24 +101,94 @@ impl<D: Disk> Broker<D> {
         Ok(self.try_pull(task))
     }
 
-    /// Tries a pull: answers it, holds it, or says what must be read first.
-    pub(super) fn try_pull(&self, mut task: PullTask) -> Outcome {
+    /// A full table of offsets is no reason to keep messages from a consumer: it gets them, and an
+    /// explicit commit is told why it fails.
+    fn commit_on_the_way(&self, group: &GroupName, queue: QueueKey, offset: i64, now: Moment) {
+        if let Err(refusal) = self.commit(group, queue, offset, now)
+            && !self.state.borrow_mut().has_told_full.replace(true)
+        {
+            let shard = self.config.shard.0;
+            tracing::warn!(shard, "an offset of {group} was not committed: {refusal}");
+        }
+    }
+
+    /// Tries a pull: answers it, holds it, or says that the disk must be read first.
+    pub(super) fn try_pull(&self, task: PullTask) -> Outcome {
+        match self.search_and_take(task) {
+            Tried::Ended(outcome) => outcome,
+            Tried::Needs(task, _) => Outcome::Cold(task),
+        }
+    }
+
+    /// Tries a pull, and reads what it needs, until it is answered or held.
+    pub(super) async fn read_and_pull(&self, mut task: PullTask) -> Outcome {
+        loop {
+            let (next, needs) = match self.search_and_take(task) {
+                Tried::Ended(outcome) => return outcome,
+                Tried::Needs(task, needs) => (*task, needs),
+            };
+            let read = match needs {
+                Needs::Index(page) => self.store.load_index(page).await,
+                Needs::Messages { chosen, next: end } => {
+                    match self.read_messages(&next, chosen, end).await {
+                        Ok(Some(answer)) => return Outcome::Now(answer),
+                        Ok(None) => Ok(()),
+                        Err(error) => Err(error),
+                    }
+                }
+            };
+            if let Err(error) = read {
+                return Outcome::Now(Answer::refused(self.refuse_read(error)));
+            }
+            task = next;
+        }
+    }
+
+    /// Answers with messages from the disk. Nothing when the first is damaged, which the index has just
+    /// learnt: from now on it leads the consumer past it.
+    async fn read_messages(
+        &self,
+        task: &PullTask,
+        mut chosen: Chosen,
+        next: QueueOffset,
+    ) -> Result<Option<Answer>, ReadError> {
+        let wanted: Vec<Located> = chosen.iter().map(|(_, located)| *located).collect();
+        match self.store.read(&wanted).await {
+            Ok(chunks) => {
+                let next = cut(&mut chosen, chunks.len(), next);
+                Ok(Some(self.found(task, &chosen, next, chunks)))
+            }
+            Err(ReadError::Damaged(_)) if self.is_lost(task.queue, chosen[0].0) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn is_lost(&self, queue: QueueKey, offset: QueueOffset) -> bool {
+        let found = self.store.with_index(|index| index.lookup(queue, offset, 1));
+        matches!(found, Lookup::Lost { .. })
+    }
+
+    fn search_and_take(&self, mut task: PullTask) -> Tried {
         match self.search(&task) {
             Search::Found { chosen, next } => self.take_bytes(task, chosen, next),
             Search::NeedsIndex { page, at } => {
                 // Not from the beginning again: the pages looked at may have left the cache by then.
                 task.from = at;
-                Outcome::read(ColdRead::Index { task, page })
+                Tried::Needs(Box::new(task), Needs::Index(page))
             }
-            Search::Outside { correct } => {
-                Outcome::Now(self.answer(&task, PullStatus::OffsetMoved, correct, 0, Vec::new()))
-            }
+            Search::Outside { correct } => Tried::Ended(Outcome::Now(self.answer(
+                &task,
+                PullStatus::OffsetMoved,
+                correct,
+                0,
+                Vec::new(),
+            ))),
             Search::Nothing { next } => {
                 task.from = next;
-                match task.hold_until {
+                Tried::Ended(match task.hold_until {
                     Some(until) if next == self.visible(task.queue) => self.hold(task, until),
                     _ => Outcome::Now(self.nothing(&task)),
-                }
+                })
             }
         }
     }
@@ -119,7 +208,7 @@ impl<D: Disk> Broker<D> {
             return Outcome::Now(Answer::refused(refusal));
         }
         let queue = task.queue;
-        state.held.hold(task, until);
+        state.held.hold(task, until, &mut state.deadlines);
         if let Some(queue) = state.durable.topics.queue_mut(queue.topic, queue.queue) {
             queue.held_count += 1;
         }
@@ -174,19 +263,19 @@ impl<D: Disk> Broker<D> {
 
     /// Answers with what is in memory. When the first message is not, the ones that are not must
     /// be read; messages behind a gap are left for the next pull.
-    fn take_bytes(&self, task: PullTask, mut chosen: Chosen, next: QueueOffset) -> Outcome {
+    fn take_bytes(&self, task: PullTask, mut chosen: Chosen, next: QueueOffset) -> Tried {
         let cached = |located: &Located| self.store.cached(located.offset, located.size);
         let chunks: Vec<Chunk> = chosen.iter().map_while(|(_, located)| cached(located)).collect();
         if chunks.is_empty() {
             let cold = chosen.iter().position(|(_, located)| cached(located).is_some());
             let next = cut(&mut chosen, cold.unwrap_or(usize::MAX), next);
-            return Outcome::read(ColdRead::Messages { task, chosen, next });
+            return Tried::Needs(Box::new(task), Needs::Messages { chosen, next });
         }
         let next = cut(&mut chosen, chunks.len(), next);
-        Outcome::Now(self.found(&task, &chosen, next, chunks))
+        Tried::Ended(Outcome::Now(self.found(&task, &chosen, next, chunks)))
     }
 
-    pub(super) fn found(
+    fn found(
         &self,
         task: &PullTask,
         chosen: &Chosen,
@@ -217,6 +306,14 @@ impl<D: Disk> Broker<D> {
         Answer { reply: Ok(Reply::Pulled(pulled)), chunks }
     }
 
+    fn readable_queue(&self, queue: &QueueOf) -> Result<QueueKey, Refusal> {
+        let state = self.state.borrow();
+        let (number, topic) = state.durable.topics.find(&queue.topic)?;
+        topic.check_readable()?;
+        topic.check_queue(queue.queue)?;
+        Ok(QueueKey { topic: number, queue: queue.queue })
+    }
+
     fn filter_of(&self, request: &Pull) -> Result<TagFilter, Refusal> {
         if let Some(expression) = &request.subscription {
             return TagFilter::parse(expression);
@@ -242,7 +339,7 @@ impl<D: Disk> Broker<D> {
 }
 
 /// Leaves the first `count` of the chosen messages; gives the offset where the next pull begins.
-pub(super) fn cut(chosen: &mut Chosen, count: usize, next: QueueOffset) -> QueueOffset {
+fn cut(chosen: &mut Chosen, count: usize, next: QueueOffset) -> QueueOffset {
     match chosen.get(count) {
         Some(&(offset, _)) => {
             chosen.truncate(count);

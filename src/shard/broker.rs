@@ -11,9 +11,10 @@ use glommio::TaskQueueHandle;
 use super::announce::Announcer;
 use super::clock;
 use super::mesh::{Envelope, Inbox, Mesh};
-use super::service::{Served, Service};
+use super::service::Service;
 use super::shard::Shard;
-use crate::broker::{Answer, Broker, ColdRead, Origin, Outcome};
+use crate::broker::operation::Context;
+use crate::broker::{Answer, Broker, Origin, Outcome, PullTask};
 use crate::client::registrar::Receipt;
 use crate::client::remote::CALL_TIMEOUT_MS;
 use crate::model::request::Scope;
@@ -22,9 +23,7 @@ use crate::storage::disk::Disk;
 use crate::storage::recovery::damage_note;
 use crate::storage::{AppendError, Committed, Ticket, WRITES_IN_FLIGHT_MAX};
 
-/// How often committed offsets reach the log.
-const OFFSETS_EVERY: Duration = Duration::from_secs(1);
-/// How often silent clients and idle connections are looked for.
+/// How often idle connections are looked for.
 const SWEEP_EVERY: Duration = Duration::from_secs(10);
 /// Pause of background work that has failed, on a full disk say, before it is tried again.
 const FAILED_PAUSE: Duration = Duration::from_secs(1);
@@ -46,18 +45,23 @@ impl<D: Disk> BrokerService<D> {
         Self { broker, mesh, announcer }
     }
 
-    /// Carries out a request here and waits until its answer holds.
-    async fn carry_out(&self, request: &Request) -> Result<Reply, Refusal> {
-        match self.broker.handle(request, Origin::default(), clock::now()) {
-            Outcome::Now(answer) => answer.reply,
-            Outcome::Safe { mark, reply } => match self.broker.store().reached(mark).await {
-                true => Ok(reply),
-                false => Err(Refusal::OutcomeUnknown),
-            },
-            Outcome::NoRoom { .. } | Outcome::Held | Outcome::Read(_) => {
-                unreachable!("no request about the whole broker stores, is held or reads the disk")
-            }
-        }
+    /// Carries out a request on this shard alone.
+    async fn carry_out(&self, request: &Request, context: &impl Context) -> Result<Reply, Refusal> {
+        self.broker.operate(request, context).await.reply
+    }
+
+    /// Carries out a request on all shards, and tells the NameServers.
+    async fn carry_out_everywhere(
+        &self,
+        request: &Request,
+        context: &impl Context,
+    ) -> Result<Reply, Refusal> {
+        let others = self.mesh.ask_others(self.broker.config().shard, request);
+        let (own, others) = futures_util::join!(self.carry_out(request, context), others);
+        others?;
+        let reply = own?;
+        self.announce_and_wait().await;
+        Ok(reply)
     }
 
     /// Tells the NameServers what topics there are now. The receipt is for whoever answers a client;
@@ -90,25 +94,20 @@ impl<D: Disk> Service for BrokerService<D> {
         matches!(request, Request::Produce(_) | Request::ProduceRecords(_))
     }
 
-    fn handle(&self, request: &Request, origin: Origin, now: Now) -> Served {
-        if request.scope() == Scope::EveryShard {
-            return Served::Control;
-        }
-        Served::Outcome(self.broker.handle(request, origin, now))
+    fn handle(&self, request: &Request, origin: Origin, now: Now) -> Outcome {
+        self.broker.handle(request, origin, now)
     }
 
-    async fn finish(&self, read: Box<ColdRead>) -> Outcome {
-        self.broker.finish(read).await
-    }
-
-    async fn control(&self, request: Request) -> Answer {
-        let others = self.mesh.ask_others(self.broker.config().shard, &request);
-        let (own, others) = futures_util::join!(self.carry_out(&request), others);
-        let reply = others.and(own);
-        if reply.is_ok() {
-            self.announce_and_wait().await;
+    async fn operate(&self, request: Request, context: &impl Context) -> Answer {
+        if request.scope() == Scope::ThisShard {
+            return self.broker.operate(&request, context).await;
         }
+        let reply = self.carry_out_everywhere(&request, context).await;
         Answer { reply, chunks: Vec::new() }
+    }
+
+    async fn pull_cold(&self, task: Box<PullTask>, context: &impl Context) -> Outcome {
+        self.broker.pull_cold(task, context).await
     }
 
     fn safe(&self) -> LogOffset {
@@ -126,6 +125,23 @@ impl<D: Disk> Service for BrokerService<D> {
     fn connection_closed(&self, connection: u64) {
         self.broker.connection_closed(connection);
     }
+}
+
+/// Where a request runs that another shard of this process has asked for. It reads no disk.
+struct Inside;
+
+impl Context for Inside {
+    type ColdRead<'a> = ();
+
+    fn origin(&self) -> Origin {
+        Origin::default()
+    }
+
+    fn now(&self) -> Now {
+        clock::now()
+    }
+
+    async fn cold_read(&self, _size_max: usize) {}
 }
 
 /// Task queues of one shard, by importance.
@@ -196,7 +212,7 @@ impl<D: Disk> Shard<BrokerService<D>> {
                 Envelope::Ask { request, answer } => {
                     let shard = self.clone();
                     glommio::spawn_local(async move {
-                        let reply = shard.service.carry_out(&request).await;
+                        let reply = shard.service.carry_out(&request, &Inside).await;
                         if reply.is_ok() {
                             // Whoever asked waits for the NameServers, once for all shards.
                             shard.service.announce();
@@ -210,27 +226,24 @@ impl<D: Disk> Shard<BrokerService<D>> {
         }
     }
 
-    /// Looks at deadlines until the shard stops.
+    /// Does what is due in the broker, and looks for idle connections, until the shard stops.
     pub async fn tick(self: Rc<Self>) {
-        let mut offsets_at = Instant::now();
         let mut sweep_at = Instant::now();
         while !self.is_stopping.get() {
             clock::next_tick(self.id).await;
-            let released = self.service.broker.expire(clock::moment());
-            if !released.is_empty() {
-                self.release(released);
-            }
-            if offsets_at.elapsed() >= OFFSETS_EVERY {
-                offsets_at = Instant::now();
-                if let Err(refusal) = self.service.broker.flush_offsets(clock::wall()) {
-                    tracing::warn!(shard = self.id.0, "offsets are not written yet: {refusal}");
-                }
-            }
+            self.act();
             if sweep_at.elapsed() >= SWEEP_EVERY {
                 sweep_at = Instant::now();
-                self.service.broker.expire_clients(clock::moment());
                 self.close_idle(sweep_at);
             }
+        }
+    }
+
+    fn act(self: &Rc<Self>) {
+        let now = clock::now();
+        if self.service.broker.next_deadline().is_some_and(|due| due <= now.moment) {
+            let released = self.service.broker.act(now);
+            self.release(released);
         }
     }
 

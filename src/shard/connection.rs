@@ -4,7 +4,7 @@
 //!   read ─▶ whole frames ─▶ service.handle ─┬─ answered now ──────────────▶ output ─▶ one send
 //!                                           ├─ safe later: FIFO of marks ─▶ output, when the log is safe
 //!                                           ├─ held: ticket ─────────────▶ output, when released
-//!                                           └─ needs the disk: a task ───▶ output, when read
+//!                                           └─ takes time: a task ───────▶ output, when done
 //! ```
 //!
 //! What holds at all times:
@@ -16,7 +16,7 @@
 //! - A cold read begins only when its answer finds room, so nobody who does not read makes the shard
 //!   read for him.
 //! - A connection on which no byte moves for [`IDLE_MAX`] is closed, also when replies wait on it.
-//! - No task per request, except for cold reads and control requests. Replies leave with the
+//! - No task per request, except for cold pulls and operations. Replies leave with the
 //!   commit that made them safe, by whoever ran it; a task of its own waits only for a full socket.
 
 use std::cell::{Cell, RefCell};
@@ -26,20 +26,23 @@ use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, RawFd};
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
+use futures_util::future::{Either, select};
 use futures_util::io::{AsyncRead, AsyncWrite};
 use glommio::net::TcpStream;
+use glommio::sync::Permit;
 
 use super::budget::Share;
 use super::clock;
 use super::input::{self, Input};
 use super::output::{Output, Sent};
 use super::parting;
-use super::service::{Served, Service};
+use super::service::Service;
 use super::shard::Shard;
+use crate::broker::operation::Context;
 use crate::broker::{Answer, Origin, Outcome};
 use crate::model::record::Host;
 use crate::model::{LogOffset, Now, Principal, Refusal};
@@ -55,7 +58,7 @@ const OUTPUT_SHARE: usize = 256 << 10;
 const OUTPUT_LIMIT: usize = 64 << 20;
 /// Requests whose reply is not written yet; held pulls are not counted, they have their own bound.
 const UNDER_WAY_MAX: usize = 8192;
-/// Cold reads and control requests that one connection has under way.
+/// Cold pulls and operations that one connection has under way.
 const TASKS_MAX: usize = 64;
 /// Reply bytes given at a time to a socket that was full.
 const SEND_SIZE_MAX: usize = 256 << 10;
@@ -76,6 +79,8 @@ pub struct Connection<S: Service> {
     replies: RefCell<Replies<S::Reply>>,
     /// Replies have left, or the connection has been closed.
     moved: Signal,
+    /// The connection has been closed.
+    ended: Signal,
     is_blocked: Cell<bool>,
     is_closed: Cell<bool>,
     /// In the shard's list of connections whose replies wait for the log.
@@ -92,7 +97,7 @@ struct Replies<R> {
     /// By ticket.
     held: HashMap<u64, ReplyTo>,
     next_ticket: u64,
-    /// Cold reads and control requests.
+    /// Cold pulls and operations.
     tasks: usize,
     /// Bytes of answers that are being read from the disk, at most.
     promised: usize,
@@ -151,6 +156,7 @@ impl<S: Service> Connection<S> {
             shard,
             replies: RefCell::default(),
             moved: Signal::default(),
+            ended: Signal::default(),
             is_blocked: Cell::new(false),
             is_closed: Cell::new(false),
             is_listed: Cell::new(false),
@@ -259,12 +265,10 @@ impl<S: Service> Connection<S> {
             self.reply(asked.to, Answer::refused(refusal));
             return None;
         }
-        let Asked { ticket, principal, .. } = asked;
-        let origin = Origin { connection: self.id, ticket, host: self.peer, principal };
-        match self.shard.service.handle(request, origin, arrival.now) {
-            Served::Outcome(Outcome::NoRoom { size }) => return Some(size),
-            Served::Outcome(outcome) => self.settle(asked, outcome),
-            Served::Control => self.run_control(asked, request.clone()),
+        match self.shard.service.handle(request, self.origin(asked), arrival.now) {
+            Outcome::NoRoom { size } => return Some(size),
+            Outcome::Operation => self.run_operation(asked, request.clone()),
+            outcome => self.settle(asked, outcome),
         }
         None
     }
@@ -288,36 +292,29 @@ impl<S: Service> Connection<S> {
     fn settle(self: &Rc<Self>, asked: Asked, outcome: Outcome<S::Reply>) {
         match outcome {
             Outcome::Now(answer) => self.reply(asked.to, answer),
-            Outcome::NoRoom { .. } => {
-                unreachable!("only produce requests append, and only at once")
-            }
             Outcome::Safe { mark, reply } => self.settle_safe(asked.to, mark, reply),
-            Outcome::Held if self.is_closed.get() => {
-                // It was read from the disk for a client who has left meanwhile.
-                self.shard.service.connection_closed(self.id);
-            }
             Outcome::Held => {
                 // Without an address the answer of a one-way pull has nowhere to go and is dropped.
                 if let Some(to) = asked.to {
                     self.replies.borrow_mut().held.insert(asked.ticket, to);
                 }
             }
-            Outcome::Read(read) => {
-                let connection = self.clone();
-                self.replies.borrow_mut().tasks += 1;
-                glommio::spawn_local(async move {
-                    let Some(_promised) = connection.room_for_answer(read.size_max()).await else {
-                        connection.replies.borrow_mut().tasks -= 1;
-                        return;
-                    };
-                    let outcome = {
-                        let _permit = connection.shard.cold_permit().await;
-                        connection.shard.finish(read).await
-                    };
-                    connection.task_done(asked, outcome);
-                })
-                .detach();
+            Outcome::Cold(task) => self.start(asked, async move |context: OperationContext<S>| {
+                context.connection.shard.service.pull_cold(task, &context).await
+            }),
+            Outcome::NoRoom { .. } | Outcome::Operation => {
+                panic!("a request is tried again, or becomes an operation, before it is settled")
             }
+        }
+    }
+
+    fn origin(&self, asked: Asked) -> Origin {
+        Origin {
+            connection: self.id,
+            ticket: asked.ticket,
+            host: self.peer,
+            principal: asked.principal,
+            wants_answer: asked.to.is_some(),
         }
     }
 
@@ -336,39 +333,52 @@ impl<S: Service> Connection<S> {
         self.reply(Some(to), Answer { reply, chunks: Vec::new() });
     }
 
-    fn run_control(self: &Rc<Self>, asked: Asked, request: S::Request) {
-        let connection = self.clone();
+    fn run_operation(self: &Rc<Self>, asked: Asked, request: S::Request) {
+        self.start(asked, async move |context: OperationContext<S>| {
+            let service = &context.connection.shard.service;
+            Outcome::Now(service.operate(request, &context).await)
+        });
+    }
+
+    /// Runs what may take time, in a task of its own. It is dropped where it waits when the connection
+    /// ends.
+    fn start(
+        self: &Rc<Self>,
+        asked: Asked,
+        work: impl AsyncFnOnce(OperationContext<S>) -> Outcome<S::Reply> + 'static,
+    ) {
         self.replies.borrow_mut().tasks += 1;
+        let connection = self.clone();
         glommio::spawn_local(async move {
-            let answer = connection.shard.service.control(request).await;
-            connection.task_done(asked, Outcome::Now(answer));
+            let outcome = {
+                let context = OperationContext { connection: connection.clone(), asked };
+                let work = pin!(work(context));
+                let is_closed = || connection.is_closed.get().then_some(());
+                match select(work, pin!(connection.ended.wait(is_closed))).await {
+                    Either::Left((outcome, _)) => Some(outcome),
+                    Either::Right(_) => None,
+                }
+            };
+            connection.replies.borrow_mut().tasks -= 1;
+            if let Some(outcome) = outcome {
+                connection.settle(asked, outcome);
+                connection.flush();
+            }
+            connection.moved.notify();
         })
         .detach();
     }
 
-    fn task_done(self: &Rc<Self>, asked: Asked, outcome: Outcome<S::Reply>) {
-        self.replies.borrow_mut().tasks -= 1;
-        self.settle(asked, outcome);
-        self.flush();
-        self.moved.notify();
-    }
-
-    /// Waits until an answer of `size` bytes finds room, and keeps that room; `None` when the
-    /// connection is gone.
-    async fn room_for_answer(self: &Rc<Self>, size: usize) -> Option<Promise<S>> {
-        let has_room = self.moved.wait(|| {
-            if self.is_closed.get() {
-                return Some(false);
-            }
+    /// Waits until an answer of `size` bytes finds room, and keeps that room.
+    async fn room_for_answer(self: &Rc<Self>, size: usize) -> Promise<S> {
+        let has_room = || {
             let replies = self.replies.borrow();
             let taken = replies.output.waiting() + replies.promised;
-            (taken == 0 || taken + size <= self.output_max()).then_some(true)
-        });
-        if !has_room.await {
-            return None;
-        }
+            (taken == 0 || taken + size <= self.output_max()).then_some(())
+        };
+        self.moved.wait(has_room).await;
         self.replies.borrow_mut().promised += size;
-        Some(Promise { connection: self.clone(), size })
+        Promise { connection: self.clone(), size }
     }
 
     fn output_max(&self) -> usize {
@@ -565,6 +575,7 @@ impl<S: Service> Connection<S> {
         if !self.is_closed.replace(true) {
             let _ = nix::sys::socket::shutdown(self.socket, nix::sys::socket::Shutdown::Both);
         }
+        self.ended.notify();
         self.moved.notify();
     }
 
@@ -595,6 +606,29 @@ impl<S: Service> Connection<S> {
     fn has_replies_under_way(&self) -> bool {
         let replies = self.replies.borrow();
         !replies.waiting.is_empty() || replies.tasks > 0 || replies.output.waiting() > 0
+    }
+}
+
+/// What an operation that a client asked for needs.
+struct OperationContext<S: Service> {
+    connection: Rc<Connection<S>>,
+    asked: Asked,
+}
+
+impl<S: Service> Context for OperationContext<S> {
+    type ColdRead<'a> = (Promise<S>, Permit<'a>);
+
+    fn origin(&self) -> Origin {
+        self.connection.origin(self.asked)
+    }
+
+    fn now(&self) -> Now {
+        clock::now()
+    }
+
+    async fn cold_read(&self, size_max: usize) -> Self::ColdRead<'_> {
+        let promise = self.connection.room_for_answer(size_max).await;
+        (promise, self.connection.shard.cold_permit().await)
     }
 }
 

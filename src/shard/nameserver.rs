@@ -6,9 +6,10 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use super::clock;
-use super::service::{Served, Service};
+use super::service::Service;
 use super::shard::Shard;
-use crate::broker::{Answer, ColdRead, Origin, Outcome};
+use crate::broker::operation::Context;
+use crate::broker::{Answer, Origin, Outcome, PullTask};
 use crate::model::nameserver::BrokerId;
 use crate::model::{LogOffset, Moment, NameServerReply, NameServerRequest, Now, Refusal};
 use crate::nameserver::{ConnectionId, Routes};
@@ -30,6 +31,21 @@ pub struct NameService {
 }
 
 impl NameService {
+    fn answer(
+        &self,
+        request: &NameServerRequest,
+        connection: u64,
+        now: Moment,
+    ) -> Result<NameServerReply, Refusal> {
+        let connection = ConnectionId(connection);
+        match request {
+            NameServerRequest::RegisterBroker(registration) => {
+                self.register(request, &registration.broker, connection, now)
+            }
+            _ => self.routes.borrow_mut().handle(request, connection, now),
+        }
+    }
+
     fn register(
         &self,
         request: &NameServerRequest,
@@ -70,24 +86,21 @@ impl Service for NameService {
     type Request = NameServerRequest;
     type Reply = NameServerReply;
 
-    fn handle(&self, request: &NameServerRequest, origin: Origin, now: Now) -> Served<Self::Reply> {
-        let now = now.moment;
-        let connection = ConnectionId(origin.connection);
-        let reply = match request {
-            NameServerRequest::RegisterBroker(registration) => {
-                self.register(request, &registration.broker, connection, now)
-            }
-            _ => self.routes.borrow_mut().handle(request, connection, now),
-        };
-        Served::Outcome(Outcome::Now(Answer { reply, chunks: Vec::new() }))
+    fn handle(&self, _: &NameServerRequest, _: Origin, _: Now) -> Outcome<Self::Reply> {
+        Outcome::Operation
     }
 
-    async fn finish(&self, _read: Box<ColdRead>) -> Outcome<Self::Reply> {
-        unreachable!("a NameServer has no disk")
+    async fn operate(
+        &self,
+        request: NameServerRequest,
+        context: &impl Context,
+    ) -> Answer<Self::Reply> {
+        let reply = self.answer(&request, context.origin().connection, context.now().moment);
+        Answer { reply, chunks: Vec::new() }
     }
 
-    async fn control(&self, _request: NameServerRequest) -> Answer<Self::Reply> {
-        unreachable!("a NameServer has one shard")
+    async fn pull_cold(&self, _: Box<PullTask>, _: &impl Context) -> Outcome<Self::Reply> {
+        panic!("a NameServer has no messages")
     }
 
     fn safe(&self) -> LogOffset {
@@ -149,13 +162,7 @@ mod tests {
                 topics: Vec::new(),
             };
             let request = NameServerRequest::RegisterBroker(registration);
-            let origin = Origin { connection: port as u64, ..Origin::default() };
-            let Served::Outcome(Outcome::Now(answer)) =
-                service.handle(&request, origin, Now::default())
-            else {
-                panic!("a NameServer answers at once");
-            };
-            answer.reply.unwrap();
+            service.answer(&request, port as u64, Moment(0)).unwrap();
             service.contested.borrow().len()
         };
         assert_eq!(register(1), 0);

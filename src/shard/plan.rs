@@ -91,7 +91,8 @@ impl Plan {
             shard: ShardId(shard),
             store_host: Host::from(self.advertised(shard)?),
             auto_create_topics: self.auto_create_topics,
-            started_at: clock::wall(),
+            started: clock::now(),
+            offset_retention_ms: self.engine.retention.0.as_millis() as u64,
         })
     }
 }

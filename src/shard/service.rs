@@ -1,8 +1,9 @@
 //! What a connection asks to have requests carried out: a broker's shard or a NameServer.
 
-use crate::broker::{Answer, ColdRead, Origin, Outcome};
+use crate::broker::operation::Context;
+use crate::broker::{Answer, Origin, Outcome, PullTask};
 use crate::model::record::Host;
-use crate::model::{LogOffset, Now, Principal, Refusal, Reply};
+use crate::model::{LogOffset, Now, Principal, Refusal};
 use crate::storage::{AppendError, Ticket};
 use crate::wire::{DecodeRequest, EncodeReply, Head};
 
@@ -26,13 +27,13 @@ pub trait Service: 'static {
     }
 
     /// Carries out a request as far as that is possible without waiting.
-    fn handle(&self, request: &Self::Request, origin: Origin, now: Now) -> Served<Self::Reply>;
+    fn handle(&self, request: &Self::Request, origin: Origin, now: Now) -> Outcome<Self::Reply>;
 
-    /// Reads what an outcome said must be read, and goes on.
-    async fn finish(&self, read: Box<ColdRead>) -> Outcome<Self::Reply>;
+    /// Goes on with a request for which [`handle`](Self::handle) gave [`Outcome::Operation`].
+    async fn operate(&self, request: Self::Request, context: &impl Context) -> Answer<Self::Reply>;
 
-    /// Carries out a request that concerns more than this shard.
-    async fn control(&self, request: Self::Request) -> Answer<Self::Reply>;
+    /// Goes on with a pull for which [`handle`](Self::handle) gave [`Outcome::Cold`].
+    async fn pull_cold(&self, task: Box<PullTask>, context: &impl Context) -> Outcome<Self::Reply>;
 
     /// Answers with a mark at or below this may be sent.
     fn safe(&self) -> LogOffset;
@@ -44,11 +45,4 @@ pub trait Service: 'static {
     fn ticket(&self, size: usize) -> Result<Ticket, AppendError>;
 
     fn connection_closed(&self, connection: u64);
-}
-
-/// What became of a request.
-pub enum Served<R = Reply> {
-    Outcome(Outcome<R>),
-    /// To be awaited with [`Service::control`].
-    Control,
 }

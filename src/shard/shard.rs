@@ -13,7 +13,7 @@ use super::budget::Budget;
 use super::connection::Connection;
 use super::nudge::Pulse;
 use super::service::Service;
-use crate::broker::{ColdRead, Outcome, Released};
+use crate::broker::Released;
 use crate::model::ShardId;
 
 /// Connections one shard serves at a time.
@@ -121,10 +121,6 @@ impl<S: Service> Shard<S> {
             }
         }
         self.progress();
-    }
-
-    pub async fn finish(&self, read: Box<ColdRead>) -> Outcome<S::Reply> {
-        self.service.finish(read).await
     }
 
     pub async fn cold_permit(&self) -> Permit<'_> {

@@ -1,0 +1,28 @@
+//! A message by the place of its record in the log (remoting reference, 3.8).
+
+use super::facts::MESSAGES;
+use super::operation::Context;
+use super::{Answer, Broker};
+use crate::model::record::{RECORD_SIZE_MAX, RecordView};
+use crate::model::{LogOffset, Refusal, Reply};
+use crate::storage::disk::Disk;
+
+impl<D: Disk> Broker<D> {
+    /// The message whose record begins at `offset`, which a client may have made up.
+    pub(super) async fn message_at(
+        &self,
+        offset: LogOffset,
+        context: &impl Context,
+    ) -> Result<Answer, Refusal> {
+        let _permit = context.cold_read(RECORD_SIZE_MAX).await;
+        let entry = self.store.read_entry_at(offset).await;
+        let entry = entry.map_err(|error| self.refuse_read(error))?;
+        match RecordView::parse(&entry.rest) {
+            Ok(record) if entry.kind == MESSAGES && record.physical_offset == offset => {
+                let chunks = vec![entry.rest.slice(0..record.size)];
+                Ok(Answer { reply: Ok(Reply::Message), chunks })
+            }
+            _ => Err(Refusal::NoMessage(offset)),
+        }
+    }
+}

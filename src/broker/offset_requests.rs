@@ -1,0 +1,135 @@
+//! What clients ask about offsets: where a queue begins and ends, which message was stored when, and how
+//! far a group has got (remoting reference, 3.3 and 5.6).
+
+use super::operation::Context;
+use super::{Broker, refuse_read};
+use crate::model::request::QueueOf;
+use crate::model::{GroupName, Moment, QueueOffset, Refusal, Reply, Timestamp};
+use crate::storage::disk::Disk;
+use crate::storage::{Lookup, QueueKey, ReadError};
+
+impl<D: Disk> Broker<D> {
+    pub(super) fn max_offset(&self, queue: &QueueOf) -> Result<Reply, Refusal> {
+        Ok(Reply::Offset(self.visible(self.queue(queue)?)))
+    }
+
+    pub(super) fn min_offset(&self, queue: &QueueOf) -> Result<Reply, Refusal> {
+        Ok(Reply::Offset(self.first_offset(self.queue(queue)?)))
+    }
+
+    fn first_offset(&self, queue: QueueKey) -> QueueOffset {
+        QueueOffset(self.store.with_index(|index| index.bounds(queue).start))
+    }
+
+    pub(super) async fn offset_by_time(
+        &self,
+        queue: &QueueOf,
+        at: Timestamp,
+        is_upper: bool,
+        context: &impl Context,
+    ) -> Result<Reply, Refusal> {
+        let key = self.queue(queue)?;
+        let _permit = context.cold_read(0).await;
+        let found = self.store.offset_by_time(key, at, is_upper).await;
+        let found = found.map_err(|error| self.refuse_read(error))?;
+        Ok(Reply::Offset(found.min(self.visible(key))))
+    }
+
+    pub(super) async fn earliest_store_time(
+        &self,
+        queue: &QueueOf,
+        context: &impl Context,
+    ) -> Result<Reply, Refusal> {
+        let key = self.queue(queue)?;
+        loop {
+            let first = self.first_offset(key);
+            if first >= self.visible(key) {
+                return Ok(Reply::StoreTime(None));
+            }
+            let page = match self.store.with_index(|index| index.lookup(key, first, 1)) {
+                Lookup::Here(entries) => {
+                    let stored_at = entries.first().map(|located| located.stored_at);
+                    return Ok(Reply::StoreTime(stored_at));
+                }
+                Lookup::Lost { .. } | Lookup::Nothing => return Ok(Reply::StoreTime(None)),
+                Lookup::Sealed(page) => page,
+            };
+            let _permit = context.cold_read(0).await;
+            self.store.load_index(page).await.map_err(|error| self.refuse_read(error))?;
+        }
+    }
+
+    /// Answers once the offset is in the log and committed. Who wants no answer need not be waited for:
+    /// the group sees the offset at once.
+    pub(super) async fn commit_offset(
+        &self,
+        group: &GroupName,
+        queue: &QueueOf,
+        offset: i64,
+        context: &impl Context,
+    ) -> Result<Reply, Refusal> {
+        let key = self.queue(queue)?;
+        self.commit(group, key, offset, context.now().moment)?;
+        if !context.origin().wants_answer {
+            return Ok(Reply::Done);
+        }
+        let before = self.state.borrow().flush.count;
+        let flushed = || {
+            let state = self.state.borrow();
+            if !state.durable.offsets.is_changed(group, key) {
+                return Some(Ok(()));
+            }
+            (state.flush.count > before).then(|| state.flush.failed.clone().map_or(Ok(()), Err))
+        };
+        self.flushes.wait(flushed).await?;
+        // Another request may have written this very offset a moment ago.
+        self.committed(self.store.end()).await?;
+        Ok(Reply::Done)
+    }
+
+    /// Commits; a deadline sees to it that the log says so soon. Negative offsets are what one stock
+    /// client sends when it has none (remoting reference, 5.6).
+    pub(super) fn commit(
+        &self,
+        group: &GroupName,
+        queue: QueueKey,
+        offset: i64,
+        now: Moment,
+    ) -> Result<(), Refusal> {
+        let Ok(offset) = u64::try_from(offset) else { return Ok(()) };
+        self.state.borrow_mut().durable.offsets.commit(group, queue, QueueOffset(offset))?;
+        self.schedule_flush(now);
+        Ok(())
+    }
+
+    /// A group's offset; a group that is new to a queue which still has its first message begins
+    /// there (remoting reference, 5.6).
+    pub(super) fn committed_offset(
+        &self,
+        group: &GroupName,
+        queue: &QueueOf,
+        zero_if_missing: bool,
+    ) -> Result<Reply, Refusal> {
+        let missing = || Refusal::NoOffset(group.detached());
+        let key = self.queue(queue).map_err(|_| missing())?;
+        if let Some(offset) = self.state.borrow().durable.offsets.find(group, key) {
+            return Ok(Reply::Offset(offset));
+        }
+        match zero_if_missing && self.first_offset(key) == QueueOffset(0) {
+            true => Ok(Reply::Offset(QueueOffset(0))),
+            false => Err(missing()),
+        }
+    }
+
+    /// The number and id of a queue that exists.
+    pub(super) fn queue(&self, queue: &QueueOf) -> Result<QueueKey, Refusal> {
+        let state = self.state.borrow();
+        let (number, topic) = state.durable.topics.find(&queue.topic)?;
+        topic.check_queue(queue.queue)?;
+        Ok(QueueKey { topic: number, queue: queue.queue })
+    }
+
+    pub(super) fn refuse_read(&self, error: ReadError) -> Refusal {
+        refuse_read(self.config.shard, error)
+    }
+}

@@ -1,0 +1,140 @@
+//! Operations: requests that may take time. Each is one `async` function that may read the disk, wait
+//! for room in the log, append, and wait until that is committed. Producing and pulling are not among
+//! them: they never wait here, and a pull that must read the disk goes on with
+//! [`Broker::pull_cold`].
+//!
+//! ```text
+//!   Broker::operate ─▶ decide under a borrow ─▶ record ─▶ apply     in one synchronous step: transact
+//!                            ▲                    │
+//!                            └── wait for room ◀──┘─▶ wait until it is committed ─▶ the answer
+//! ```
+//!
+//! What holds of every operation:
+//! - It is dropped where it waits when its connection ends, so nothing may depend on what comes behind
+//!   an `.await`. What it has recorded stays recorded.
+//! - It holds no borrow while it waits, and decides again afterwards: the state may have changed.
+//! - How many run at a time is for whoever runs them to bound: the shard, for each connection and for
+//!   all together.
+
+use std::cell::Cell;
+
+use super::facts::Facts;
+use super::state::Durable;
+use super::{Answer, Broker, Origin, Outcome};
+use crate::model::request::Boundary;
+use crate::model::{LogOffset, Now, Refusal, Reply, Request};
+use crate::storage::AppendError;
+use crate::storage::disk::Disk;
+
+/// What an operation needs of whoever runs it. Two implementations: a connection, and the process
+/// itself, for requests that travel between shards.
+#[allow(async_fn_in_trait)] // Futures stay on the shard that made them and need not be Send.
+pub trait Context {
+    /// Leave to read the disk, until it is dropped.
+    type ColdRead<'a>
+    where
+        Self: 'a;
+
+    fn origin(&self) -> Origin;
+
+    /// The time now, which is later than before the last wait.
+    fn now(&self) -> Now;
+
+    /// Waits until an answer with `size_max` bytes of messages has room and it is this operation's turn
+    /// to read the disk: so a client that does not read its answers cannot cause disk reads.
+    async fn cold_read(&self, size_max: usize) -> Self::ColdRead<'_>;
+}
+
+impl<D: Disk> Broker<D> {
+    /// Carries out a request for which [`handle`](Self::handle) gave [`Outcome::Operation`].
+    pub async fn operate(&self, request: &Request, context: &impl Context) -> Answer {
+        self.try_operate(request, context).await.unwrap_or_else(Answer::refused)
+    }
+
+    async fn try_operate(
+        &self,
+        request: &Request,
+        context: &impl Context,
+    ) -> Result<Answer, Refusal> {
+        let reply = match request {
+            Request::MaxOffset(queue) => self.max_offset(queue)?,
+            Request::MinOffset(queue) => self.min_offset(queue)?,
+            Request::OffsetByTime { queue, at, boundary } => {
+                let is_upper = *boundary == Boundary::Upper;
+                self.offset_by_time(queue, *at, is_upper, context).await?
+            }
+            Request::EarliestStoreTime(queue) => self.earliest_store_time(queue, context).await?,
+            Request::CommittedOffset { group, queue, zero_if_missing } => {
+                self.committed_offset(group, queue, *zero_if_missing)?
+            }
+            Request::CommitOffset { group, queue, offset } => {
+                self.commit_offset(group, queue, *offset, context).await?
+            }
+            Request::Heartbeat(heartbeat) => {
+                let connection = context.origin().connection;
+                let groups = &mut self.state.borrow_mut().groups;
+                groups.heartbeat(heartbeat, connection, context.now().moment)?;
+                Reply::HeartbeatTaken
+            }
+            Request::Unregister { client, producer, consumer } => {
+                let groups = &mut self.state.borrow_mut().groups;
+                groups.unregister(client, producer.as_ref(), consumer.as_ref());
+                Reply::Done
+            }
+            Request::GroupMembers { group } => {
+                Reply::Members(self.state.borrow().groups.members(group)?)
+            }
+            Request::MessageByOffset { offset } => {
+                return self.message_at(*offset, context).await;
+            }
+            Request::QueryMessages { .. } => return Err(Refusal::NothingFound),
+            Request::UpdateTopic(config) => self.update_topic(config, context).await?,
+            Request::DeleteTopic { topic } => self.delete_topic(topic, context).await?,
+            Request::TopicStats { topic } => self.topic_stats(topic)?,
+            Request::RuntimeInfo => self.runtime_info(context.now().wall),
+            Request::Produce(_) | Request::ProduceRecords(_) | Request::Pull(_) => {
+                panic!("producing and pulling are no operations")
+            }
+        };
+        Ok(Answer { reply: Ok(reply), chunks: Vec::new() })
+    }
+
+    /// Records what `decide` makes of the state, and waits until that is committed. It decides again
+    /// when it had to wait for room. No facts mean that the log says it already, perhaps not yet
+    /// committed.
+    pub(super) async fn transact(
+        &self,
+        mut decide: impl FnMut(&Durable) -> Result<Facts, Refusal>,
+    ) -> Result<(), Refusal> {
+        let size = Cell::new(0);
+        let mut attempt = || {
+            let facts = match decide(&self.state.borrow().durable) {
+                Ok(facts) => facts,
+                Err(refusal) => return Ok(Err(refusal)),
+            };
+            size.set(facts.size());
+            let mark = if facts.is_empty() { self.store.end() } else { self.record(&facts)? };
+            Ok(Ok(mark))
+        };
+        let attempted = match attempt() {
+            Err(AppendError::NoRoom) => self.store.with_room(size.get(), attempt).await,
+            attempted => attempted,
+        };
+        let mark = attempted.map_err(|error| self.refuse_append(error, size.get()))??;
+        self.committed(mark).await
+    }
+
+    /// Waits until the log is committed up to `mark`.
+    pub(super) async fn committed(&self, mark: LogOffset) -> Result<(), Refusal> {
+        match self.store.reached(mark).await {
+            true => Ok(()),
+            false => Err(Refusal::OutcomeUnknown),
+        }
+    }
+
+    /// Goes on with a pull for which [`handle`](Self::handle) gave [`Outcome::Cold`].
+    pub async fn pull_cold(&self, task: Box<super::PullTask>, context: &impl Context) -> Outcome {
+        let _permit = context.cold_read(task.bytes_max as usize).await;
+        self.read_and_pull(*task).await
+    }
+}

@@ -1,0 +1,64 @@
+//! The figures that stock tools show of a broker.
+
+use super::Broker;
+use crate::model::{Reply, Timestamp};
+use crate::storage::disk::{Disk, Space};
+
+impl<D: Disk> Broker<D> {
+    /// The numbers behind `clusterList` and `brokerStatus` (remoting reference, 3.13).
+    pub(super) fn runtime_info(&self, now: Timestamp) -> Reply {
+        let counters = self.counters.totals();
+        let zeros = [
+            "msgPutTotalYesterdayMorning",
+            "msgPutTotalTodayMorning",
+            "msgGetTotalYesterdayMorning",
+            "msgGetTotalTodayMorning",
+            "sendThreadPoolQueueSize",
+            "pullThreadPoolQueueSize",
+            "sendThreadPoolQueueHeadWaitTimeMills",
+            "pullThreadPoolQueueHeadWaitTimeMills",
+            "queryThreadPoolQueueHeadWaitTimeMills",
+            "litePullThreadPoolQueueHeadWaitTimeMills",
+            "ackThreadPoolQueueHeadWaitTimeMills",
+            "pageCacheLockTimeMills",
+            "timerReadBehind",
+            "timerOffsetBehind",
+            "timerCongestNum",
+            "timerEnqueueTps",
+            "timerDequeueTps",
+        ];
+        let mut table: Vec<(String, String)> =
+            zeros.iter().map(|name| ((*name).to_owned(), "0".to_owned())).collect();
+        let rate = |per_second: f64| format!("{per_second:.2} {per_second:.2} {per_second:.2}");
+        let uptime_ms = now.ms_since(self.config.started.wall).max(1);
+        let per_second = |count: u64| count as f64 * 1000.0 / uptime_ms as f64;
+        let mut add = |name: &str, value: String| table.push((name.to_owned(), value));
+        add("brokerActive", "true".into());
+        add("brokerVersionDesc", format!("RingMQ_{}", env!("CARGO_PKG_VERSION")));
+        add("bootTimestamp", self.config.started.wall.0.to_string());
+        add("runtime", format!("[ {} ms ]", uptime_ms));
+        add("msgPutTotalTodayNow", counters.produced.to_string());
+        add("msgGetTotalTodayNow", counters.pulled.to_string());
+        add("putTps", rate(per_second(counters.produced)));
+        add("getTransferredTps", rate(per_second(counters.pulled)));
+        add("getTotalTps", rate(per_second(counters.pulled)));
+        add("getFoundTps", rate(per_second(counters.pulled)));
+        add("getMissTps", rate(0.0));
+        add("putMessageTimesTotal", counters.produced.to_string());
+        add("putMessageSizeTotal", counters.produced_bytes.to_string());
+        add("commitLogMinOffset", self.store.begin().0.to_string());
+        add("commitLogMaxOffset", self.store.end().0.to_string());
+        add("dispatchBehindBytes", "0".into());
+        add("remainHowManyDataToFlush", (self.store.end().0 - self.store.safe().0).to_string());
+        let stats = self.store.stats();
+        let oldest = stats.oldest_stored_at.map_or(-1, |at| at.0 as i64);
+        add("earliestMessageTimeStamp", oldest.to_string());
+        let used = |space: Space| 1.0 - space.free_bytes as f64 / space.total_bytes.max(1) as f64;
+        // -1, as the reference has it where it does not know.
+        let ratio = stats.disk_space.map_or("-1".to_owned(), |space| format!("{:.2}", used(space)));
+        add("commitLogDiskRatio", ratio.clone());
+        add("consumeQueueDiskRatio", ratio);
+        table.sort();
+        Reply::RuntimeInfo(table)
+    }
+}

@@ -1,0 +1,105 @@
+//! What operators and other shards ask about topics: set, delete, describe (remoting reference, 3.12).
+
+use super::facts::Facts;
+use super::operation::Context;
+use super::{Broker, topics};
+use crate::model::reply::QueueStats;
+use crate::model::request::QueueOf;
+use crate::model::{QueueId, QueueOffset, Refusal, Reply, Timestamp, TopicConfig, TopicName};
+use crate::storage::disk::Disk;
+use crate::storage::{AppendError, Lookup, QueueKey};
+
+impl<D: Disk> Broker<D> {
+    /// Sets a topic as an operator or another shard wants it. Setting it to what it is costs
+    /// nothing, so that every shard may be told, and told again.
+    pub(super) async fn update_topic(
+        &self,
+        config: &TopicConfig,
+        context: &impl Context,
+    ) -> Result<Reply, Refusal> {
+        let config = TopicConfig { name: config.name.detached(), ..config.clone() };
+        self.transact(|durable| {
+            let topics = &durable.topics;
+            topics.check(&config)?;
+            let known = topics.find(&config.name);
+            let number = match known {
+                Ok((_, topic)) if topic.config == config => return Ok(Facts::default()),
+                Ok((number, _)) => number,
+                Err(_) => topics.next_number(),
+            };
+            Ok(topics::set(number, &config, context.now().wall))
+        })
+        .await?;
+        Ok(Reply::Done)
+    }
+
+    /// Deletes a topic; one that is not there is as good as deleted.
+    pub(super) async fn delete_topic(
+        &self,
+        name: &TopicName,
+        context: &impl Context,
+    ) -> Result<Reply, Refusal> {
+        if topics::is_reserved(name.as_str()) {
+            return Err(Refusal::ReservedTopic(name.detached()));
+        }
+        self.transact(|durable| {
+            let number = durable.topics.number(name);
+            let now = context.now().wall;
+            Ok(number.map_or_else(Facts::default, |number| topics::removed(number, now)))
+        })
+        .await?;
+        Ok(Reply::Done)
+    }
+
+    /// Makes a topic that a producer has named, which must be possible without waiting. Gives its
+    /// number.
+    pub(super) fn create_topic(
+        &self,
+        config: &TopicConfig,
+        now: Timestamp,
+    ) -> Result<u32, AppendError> {
+        let number = self.state.borrow().durable.topics.next_number();
+        self.record(&topics::set(number, config, now))?;
+        Ok(number)
+    }
+
+    pub(super) fn topic_stats(&self, name: &TopicName) -> Result<Reply, Refusal> {
+        let (number, count) = {
+            let state = self.state.borrow();
+            let (number, topic) = state.durable.topics.find(name)?;
+            (number, topic.config.queue_count())
+        };
+        let name = name.detached();
+        let stats = |queue| {
+            let queue = QueueId(queue);
+            let key = QueueKey { topic: number, queue };
+            let min = QueueOffset(self.store.with_index(|index| index.bounds(key).start));
+            let max = self.visible(key);
+            QueueStats {
+                queue: QueueOf { topic: name.clone(), queue },
+                min_offset: min,
+                max_offset: max,
+                last_stored_at: self.last_stored_at(key, min, max),
+                broker_name: self.config.broker_name.clone(),
+            }
+        };
+        Ok(Reply::TopicStats((0..count).map(stats).collect()))
+    }
+
+    /// When the newest message was stored, as far as memory tells.
+    fn last_stored_at(
+        &self,
+        queue: QueueKey,
+        min: QueueOffset,
+        max: QueueOffset,
+    ) -> Option<Timestamp> {
+        let last = QueueOffset(max.0.checked_sub(1)?);
+        if last < min {
+            return None;
+        }
+        match self.store.with_index(|index| index.lookup(queue, last, 1)) {
+            Lookup::Here(entries) => entries.first().map(|located| located.stored_at),
+            _ => None,
+        }
+    }
+}

@@ -1,0 +1,198 @@
+//! What a broker does by itself as time passes. One queue of deadlines per shard says what is due when;
+//! whoever runs the broker sleeps until [`Broker::next_deadline`] and calls [`Broker::act`].
+//!
+//! | What | When |
+//! |---|---|
+//! | a held pull is answered | at its own deadline |
+//! | committed offsets are written to the log | at once, but not within [`FLUSH_EVERY_MS`] of the last time |
+//! | clients without heartbeats are forgotten | every [`FORGET_EVERY_MS`] |
+//! | offsets of unused groups are given up | every [`SWEEP_EVERY_MS`], a little at a time |
+//!
+//! Here too nothing waits: what finds no room in the log is tried again.
+
+use super::facts::Facts;
+use super::held::HeldId;
+use super::offsets::{self, SweepRule, Swept};
+use super::{Broker, Outcome, Released};
+use crate::model::deadlines::Deadlines;
+use crate::model::{GroupName, LogOffset, Moment, Now, Refusal, Timestamp};
+use crate::storage::AppendError;
+use crate::storage::disk::Disk;
+
+/// Least time between two facts about offsets (the reference flushes every 5 s; remoting reference, 5.6).
+const FLUSH_EVERY_MS: u64 = 1_000;
+/// Facts written at a time; the rest follows after other work.
+const FACTS_PER_FLUSH: usize = 4;
+/// When to go on with what is left, or was not possible.
+const SOON_MS: u64 = 1;
+const RETRY_MS: u64 = 50;
+/// How often clients that have fallen silent are looked for.
+const FORGET_EVERY_MS: u64 = 10_000;
+/// How often offsets of unused groups are looked for, and the pause between two steps of that.
+const SWEEP_EVERY_MS: u64 = 60_000;
+const SWEEP_STEP_MS: u64 = 20;
+
+/// What is due at a deadline.
+#[derive(Clone, Debug)]
+pub enum Due {
+    /// A held pull is to be answered.
+    Pull(HeldId),
+    FlushOffsets,
+    ForgetClients,
+    /// Look at the groups behind this one; at all when there is none.
+    Sweep(Option<GroupName>),
+}
+
+/// The deadlines of a broker that has just been opened.
+pub fn first_deadlines() -> Deadlines<Due> {
+    let mut deadlines = Deadlines::default();
+    deadlines.insert(Moment(FORGET_EVERY_MS), Due::ForgetClients);
+    deadlines.insert(Moment(SWEEP_EVERY_MS), Due::Sweep(None));
+    deadlines
+}
+
+/// Writing offsets to the log: when, and how it went.
+#[derive(Default)]
+pub struct Flush {
+    /// A deadline stands for it.
+    pub is_due: bool,
+    last: Option<Moment>,
+    /// Flushes that wrote everything, or failed for good.
+    pub count: u64,
+    pub failed: Option<Refusal>,
+}
+
+impl<D: Disk> Broker<D> {
+    /// When [`act`](Self::act) has something to do next.
+    pub fn next_deadline(&self) -> Option<Moment> {
+        self.state.borrow().deadlines.next()
+    }
+
+    /// Does what is due; gives the pulls that are answered by it.
+    pub fn act(&self, now: Now) -> Vec<Released> {
+        let mut released = Vec::new();
+        loop {
+            let due = self.state.borrow_mut().deadlines.take_due(now.moment);
+            match due {
+                None => return released,
+                Some(Due::Pull(id)) => released.extend(self.end_hold(id)),
+                Some(Due::FlushOffsets) => self.flush_some(now),
+                Some(Due::ForgetClients) => {
+                    self.state.borrow_mut().groups.expire(now.moment);
+                    self.at(now.moment.plus_ms(FORGET_EVERY_MS), Due::ForgetClients);
+                }
+                Some(Due::Sweep(after)) => self.sweep_some(after, now.moment),
+            }
+        }
+    }
+
+    fn at(&self, moment: Moment, due: Due) {
+        self.state.borrow_mut().deadlines.insert(moment, due);
+    }
+
+    /// Answers a pull whose time is over.
+    fn end_hold(&self, id: HeldId) -> Option<Released> {
+        let task = {
+            let state = &mut *self.state.borrow_mut();
+            let task = state.held.take(id, &mut state.deadlines)?;
+            state.release(task.queue);
+            task
+        };
+        Some(Released { origin: task.origin, outcome: Outcome::Now(self.nothing(&task)) })
+    }
+
+    /// Sees to it that what was committed reaches the log: now, or a while after the last time.
+    pub(super) fn schedule_flush(&self, now: Moment) {
+        let state = &mut *self.state.borrow_mut();
+        if state.flush.is_due || !state.durable.offsets.has_changes() {
+            return;
+        }
+        state.flush.is_due = true;
+        let earliest = state.flush.last.map_or(now, |last| last.plus_ms(FLUSH_EVERY_MS));
+        state.deadlines.insert(earliest.max(now), Due::FlushOffsets);
+    }
+
+    fn flush_some(&self, now: Now) {
+        for _ in 0..FACTS_PER_FLUSH {
+            match self.flush_one(now.wall) {
+                Ok(true) => {}
+                Ok(false) => return self.flushed(now.moment, None),
+                Err(AppendError::NoRoom) => {
+                    return self.at(now.moment.plus_ms(RETRY_MS), Due::FlushOffsets);
+                }
+                Err(error) => {
+                    let refusal = self.refuse_append(error, 0);
+                    tracing::warn!(shard = self.config.shard.0, "offsets not written: {refusal}");
+                    return self.flushed(now.moment, Some(refusal));
+                }
+            }
+        }
+        self.at(now.moment.plus_ms(SOON_MS), Due::FlushOffsets);
+    }
+
+    /// Writes one fact about offsets; false when the log lacks nothing.
+    fn flush_one(&self, now: Timestamp) -> Result<bool, AppendError> {
+        let facts = self.state.borrow().durable.offsets.next_fact(now);
+        match facts.is_empty() {
+            true => Ok(false),
+            false => self.record(&facts).map(|_| true),
+        }
+    }
+
+    fn flushed(&self, now: Moment, failed: Option<Refusal>) {
+        {
+            let flush = &mut self.state.borrow_mut().flush;
+            *flush = Flush { is_due: false, last: Some(now), count: flush.count + 1, failed };
+        }
+        // After a failure the next commit tries again; without one nothing has changed.
+        self.flushes.notify();
+    }
+
+    /// Writes everything that groups have committed, for an orderly end.
+    pub fn flush_offsets(&self, now: Timestamp) -> Result<LogOffset, Refusal> {
+        while self.flush_one(now).map_err(|error| self.refuse_append(error, 0))? {}
+        Ok(self.store.end())
+    }
+
+    fn sweep_some(&self, after: Option<GroupName>, now: Moment) {
+        let swept = {
+            let state = &mut *self.state.borrow_mut();
+            let (topics, groups) = (&state.durable.topics, &state.groups);
+            let rule = SweepRule {
+                now: self.elapsed(now),
+                retention_ms: self.config.offset_retention_ms,
+                has_topic: &|number| topics.topic(number).is_some(),
+                is_active: &|group| groups.has_members(group),
+            };
+            state.durable.offsets.sweep(after.as_ref(), &rule)
+        };
+        let Swept { expired, after } = swept;
+        self.forget_groups(&expired, now);
+        let pause_ms = if after.is_some() { SWEEP_STEP_MS } else { SWEEP_EVERY_MS };
+        self.at(now.plus_ms(pause_ms), Due::Sweep(after));
+        self.schedule_flush(now);
+    }
+
+    fn forget_groups(&self, expired: &[GroupName], now: Moment) {
+        let facts: Facts = offsets::forgotten(expired, self.elapsed(now));
+        if facts.is_empty() {
+            return;
+        }
+        let shard = self.config.shard.0;
+        match self.record(&facts) {
+            Ok(_) => {
+                let count = expired.len();
+                tracing::info!(shard, "gave up the offsets of {count} groups that nobody uses");
+            }
+            // The next sweep finds them again.
+            Err(error) => tracing::warn!(shard, "offsets of unused groups stay: {error}"),
+        }
+    }
+
+    /// The time of day as it should be by the monotonic clock: what has a long life must not end
+    /// because the wall clock was set forward.
+    fn elapsed(&self, now: Moment) -> Timestamp {
+        let started = self.config.started;
+        started.wall.plus_ms(now.ms_since(started.moment))
+    }
+}
