@@ -34,8 +34,8 @@ use ringmq::storage::disk::{Disk, DiskError};
 use ringmq::storage::file::{FileDisk, FileDiskOptions};
 use ringmq::storage::segment::{FileName, SEGMENT_SIZE_MAX};
 use ringmq::storage::{
-    Append, AppendError, Committed, EntryKind, Flush, Located, QueueKey, SpaceClass, Store,
-    StoreConfig, WRITES_IN_FLIGHT_MAX,
+    Append, AppendError, CommitRule, CommitStep, EntryKind, Flush, Located, QueueKey, SpaceClass,
+    Store, StoreConfig, WRITES_IN_FLIGHT_MAX,
 };
 
 #[derive(Clone, Debug, Parser)]
@@ -372,6 +372,7 @@ async fn open(disk: FileDisk, scale: Scale, flush: Flush) -> Store<FileDisk> {
         append_budget_bytes: 32 << 20,
         index_cache_bytes: 8 << 20,
         flush,
+        commit: CommitRule::Local,
         retention_age_ms: u64::MAX,
         retention_bytes: 2 * scale.segment_size,
         reserve_bytes: 0,
@@ -385,7 +386,7 @@ type Helper = glommio::Task<Result<(), DiskError>>;
 
 fn spawn_committers(store: &Store<FileDisk>, pulse: &Pulse) -> Vec<Helper> {
     let commit = |store: Store<FileDisk>, pulse: Pulse| async move {
-        while store.commit_step().await? != Committed::Stopped {
+        while store.commit_step().await? != CommitStep::Stopped {
             pulse.beat();
         }
         Ok(())

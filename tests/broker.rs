@@ -20,7 +20,7 @@ use ringmq::model::{
     TopicConfig, TopicName,
 };
 use ringmq::sim::{self, Fault, On, Operation, Rng, SimDisk};
-use ringmq::storage::{Flush, StoreConfig};
+use ringmq::storage::{CommitRule, Flush, StoreConfig};
 use ringmq::wire::RecordBatch;
 
 const NOW: Now = Now { wall: Timestamp(1_700_000_000_000), moment: Moment(7) };
@@ -33,6 +33,7 @@ fn store_config() -> StoreConfig {
         append_budget_bytes: 8 << 20,
         index_cache_bytes: 1 << 20,
         flush: Flush::Sync,
+        commit: CommitRule::Local,
         retention_age_ms: u64::MAX,
         retention_bytes: u64::MAX,
         reserve_bytes: 0,
@@ -105,7 +106,7 @@ fn ask(broker: &Broker<SimDisk>, request: Request) -> Outcome {
 
 /// Writes until everything appended so far is safe.
 async fn commit(broker: &Broker<SimDisk>) {
-    while broker.store().safe() < broker.store().end() {
+    while broker.store().committed() < broker.store().end() {
         broker.store().commit_step().await.unwrap();
     }
     let released = broker.advance();
@@ -182,7 +183,7 @@ async fn poll_once<F: Future + Unpin>(future: &mut F) -> Option<F::Output> {
 
 /// Time passes until something is due, and the disk does what there is to do.
 async fn go_on(broker: &Broker<SimDisk>) {
-    if broker.store().safe() == broker.store().end() {
+    if broker.store().committed() == broker.store().end() {
         let moment = broker.next_deadline().unwrap();
         let released = broker.act(Now { moment, ..NOW });
         assert!(released.is_empty(), "nothing is held here");
@@ -237,12 +238,12 @@ fn messages_come_back_as_they_were_sent_and_only_when_they_are_safe() {
         let broker = open(&SimDisk::new(1)).await;
         let outcome = ask(&broker, Request::Produce(produce("t", 0, "A", b"one")));
         let Outcome::Safe { mark, .. } = outcome else { panic!("{outcome:?}") };
-        assert!(mark > broker.store().safe());
+        assert!(mark > broker.store().committed());
         let (pulled, seen) = read(&broker, pull("t", 0, 0)).await;
         assert_eq!((pulled.status, seen.len()), (PullStatus::NothingNew, 0), "not safe yet");
 
         commit(&broker).await;
-        assert!(mark <= broker.store().safe());
+        assert!(mark <= broker.store().committed());
         let (pulled, seen) = read(&broker, pull("t", 0, 0)).await;
         assert_eq!(pulled.status, PullStatus::Found);
         assert_eq!((pulled.next_offset, pulled.max_offset), (QueueOffset(1), QueueOffset(1)));
@@ -324,7 +325,7 @@ fn a_held_pull_is_answered_by_the_first_match_or_by_its_deadline() {
 
         ask(&broker, Request::Produce(produce("t", 0, "B", b"new")));
         assert!(broker.advance().is_empty(), "nothing is safe yet");
-        while broker.store().safe() < broker.store().end() {
+        while broker.store().committed() < broker.store().end() {
             broker.store().commit_step().await.unwrap();
         }
         let released = broker.advance();
@@ -491,13 +492,13 @@ async fn run_until_power_is_lost(disk: &SimDisk, rng: &mut Rng, promised: &mut P
             let moment = broker.next_deadline().unwrap();
             broker.act(Now { moment, ..NOW });
         }
-        while broker.store().safe() < broker.store().end() {
+        while broker.store().committed() < broker.store().end() {
             if broker.store().commit_step().await.is_err() {
                 break;
             }
         }
         for (mark, name, queue_id, body, offset) in waiting {
-            if mark > broker.store().safe() {
+            if mark > broker.store().committed() {
                 return;
             }
             promised.messages.insert((name.to_owned(), queue_id, offset), body);
@@ -699,7 +700,7 @@ fn topics_that_are_set_or_deleted_again_are_answered_when_that_is_durable() {
             let (mut first, mut again) =
                 (pin!(broker.operate(&request, &Here)), pin!(broker.operate(&request, &Here)));
             let is_new = poll_once(&mut first).await.is_none();
-            assert_eq!(is_new, broker.store().safe() < broker.store().end());
+            assert_eq!(is_new, broker.store().committed() < broker.store().end());
             // The entry that made it so may not be committed yet.
             let early = poll_once(&mut again).await;
             assert_eq!(early.is_none(), is_new);

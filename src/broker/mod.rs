@@ -202,7 +202,7 @@ impl<D: Disk> Broker<D> {
 
     /// Makes visible what has become safe, and tries the pulls that waited for it.
     pub fn advance(&self) -> Vec<Released> {
-        let woken = self.state.borrow_mut().become_visible(self.store.safe());
+        let woken = self.state.borrow_mut().become_visible(self.store.committed());
         self.retry(woken)
     }
     fn retry(&self, woken: Vec<PullTask>) -> Vec<Released> {

@@ -49,7 +49,10 @@ impl<D: Disk> Broker<D> {
         add("commitLogMinOffset", self.store.begin().0.to_string());
         add("commitLogMaxOffset", self.store.end().0.to_string());
         add("dispatchBehindBytes", "0".into());
-        add("remainHowManyDataToFlush", (self.store.end().0 - self.store.safe().0).to_string());
+        add(
+            "remainHowManyDataToFlush",
+            (self.store.end().0 - self.store.committed().0).to_string(),
+        );
         let stats = self.store.stats();
         let oldest = stats.oldest_stored_at.map_or(-1, |at| at.0 as i64);
         add("earliestMessageTimeStamp", oldest.to_string());

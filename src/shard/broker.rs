@@ -21,7 +21,7 @@ use crate::model::request::Scope;
 use crate::model::{LogOffset, Now, Refusal, Reply, Request};
 use crate::storage::disk::Disk;
 use crate::storage::recovery::damage_note;
-use crate::storage::{AppendError, Committed, Ticket, WRITES_IN_FLIGHT_MAX};
+use crate::storage::{AppendError, CommitStep, Ticket, WRITES_IN_FLIGHT_MAX};
 
 /// How often idle connections are looked for.
 const SWEEP_EVERY: Duration = Duration::from_secs(10);
@@ -111,7 +111,7 @@ impl<D: Disk> Service for BrokerService<D> {
     }
 
     fn safe(&self) -> LogOffset {
-        self.broker.store().safe()
+        self.broker.store().committed()
     }
 
     fn is_fenced(&self) -> bool {
@@ -167,7 +167,7 @@ impl<D: Disk> Shard<BrokerService<D>> {
             let step = self.service.broker.store().commit_step().await;
             self.moved_on();
             match step {
-                Ok(Committed::Stopped) => return,
+                Ok(CommitStep::Stopped) => return,
                 Ok(_) => {}
                 Err(fault) => {
                     tracing::error!(shard = self.id.0, "shard fenced, nothing is taken: {fault}");

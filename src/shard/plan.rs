@@ -19,7 +19,7 @@ use crate::model::nameserver::{BrokerId, Registration};
 use crate::model::record::Host;
 use crate::model::{DataVersion, NameServerRequest, ShardId};
 use crate::nameserver::{ConnectionId, Routes};
-use crate::storage::{Flush, StoreConfig};
+use crate::storage::{CommitRule, Flush, StoreConfig};
 
 /// Everything the shards of one broker process have in common.
 #[derive(Clone, Debug)]
@@ -74,6 +74,7 @@ impl Plan {
                 FlushMode::Sync => Flush::Sync,
                 FlushMode::Async => Flush::Async,
             },
+            commit: CommitRule::Local,
             retention_age_ms: engine.retention.0.as_millis() as u64,
             retention_bytes: match engine.retention_size.0 {
                 0 => u64::MAX,

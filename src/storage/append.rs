@@ -27,7 +27,7 @@ pub enum SpaceClass {
 pub struct Appended {
     pub entry_offset: LogOffset,
     pub payload_offset: LogOffset,
-    /// The append is safe when the log is safe up to here.
+    /// The append may be acknowledged when the log is committed up to here.
     pub end: LogOffset,
 }
 

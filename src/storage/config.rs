@@ -1,12 +1,23 @@
 //! How the store of a shard is configured.
 
-/// When an append counts as safe.
+/// When an append is committed, if this log decides it alone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Flush {
     /// When it is on stable media.
     Sync,
     /// When the device has it; stable media follow within half a second.
     Async,
+}
+
+/// Who decides up to where the log is committed, and so acknowledged and readable.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CommitRule {
+    /// This log alone, by its [`Flush`].
+    Local,
+    /// Its owner, through [`Store::commit_to`](super::Store::commit_to), because copies of the log on
+    /// other machines count as well. After a start nothing behind the newest snapshot is committed
+    /// until it says so.
+    Driven,
 }
 
 #[derive(Clone, Debug)]
@@ -17,11 +28,12 @@ pub struct StoreConfig {
     pub ready_segments: usize,
     /// The most recent log kept in memory, bytes.
     pub tail_cache_bytes: usize,
-    /// Appended and not yet safe, bytes; appends beyond wait or are refused.
+    /// Appended and not yet written, bytes; appends beyond wait or are refused.
     pub append_budget_bytes: usize,
     /// Pages of index files kept in memory, bytes.
     pub index_cache_bytes: usize,
     pub flush: Flush,
+    pub commit: CommitRule,
     /// Segments whose messages are all older than this go, milliseconds.
     pub retention_age_ms: u64,
     /// More of the log than this is not kept, bytes.

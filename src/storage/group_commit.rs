@@ -1,4 +1,5 @@
-//! Decides what is written together, which writes may be in flight at once, and what is safe.
+//! Decides what is written together, which writes may be in flight at once, and up to where the log is
+//! written.
 //!
 //! Does no I/O, holds no bytes and reads no clock: the caller performs what
 //! [`poll_write`](GroupCommit::poll_write) returns and reports to
@@ -6,7 +7,7 @@
 //! in flight is the next group.
 //!
 //! ```text
-//!   appended ──▶ open ──seal──▶ sealed, sealed, … ──▶ in flight ──▶ safe
+//!   appended ──▶ open ──seal──▶ sealed, sealed, … ──▶ in flight ──▶ written
 //!                  └────────── not full yet ────────▶
 //! ```
 //!
@@ -27,11 +28,11 @@ pub const WRITES_IN_FLIGHT_MAX: usize = 8;
 /// make the commits smaller and each message dearer.
 const OPEN_IN_FLIGHT_MAX: usize = 4;
 
-/// Invariant: `safe <= submitted <= end`. All numbers are log offsets.
+/// Owns the marks `written <= submitted <= end`. All numbers are log offsets.
 #[derive(Debug)]
 pub struct GroupCommit {
-    /// All below was written. Stops for ever when the log is fenced.
-    safe: u64,
+    /// The device has all below. Stops for ever when the log is fenced.
+    written: u64,
     /// The end of the furthest write so far.
     submitted: u64,
     end: u64,
@@ -53,10 +54,10 @@ pub enum Take {
 }
 
 impl GroupCommit {
-    /// Everything below `start` is safe.
+    /// Everything below `start` is written.
     pub fn new(start: u64) -> Self {
         Self {
-            safe: start,
+            written: start,
             submitted: start,
             end: start,
             open_start: start,
@@ -66,8 +67,8 @@ impl GroupCommit {
         }
     }
 
-    pub fn safe(&self) -> u64 {
-        self.safe
+    pub fn written(&self) -> u64 {
+        self.written
     }
 
     pub fn end(&self) -> u64 {
@@ -124,23 +125,23 @@ impl GroupCommit {
         Some(take)
     }
 
-    /// The write that began at `start` has ended well. Returns whether `safe` has moved.
+    /// The write that began at `start` has ended well. Returns whether `written` has moved.
     pub fn handle_written(&mut self, start: u64) -> bool {
         let index = self.in_flight.iter().position(|range| range.start == start);
         self.in_flight.swap_remove(index.expect("only writes in flight end"));
         if self.is_fenced {
             return false;
         }
-        let before = self.safe;
+        let before = self.written;
         let oldest_in_flight = self.in_flight.iter().map(|range| range.start).min();
         let oldest_sealed = self.sealed.front().map(|range| range.start);
         let missing = [oldest_in_flight, oldest_sealed, Some(self.open_start)];
-        self.safe = missing.into_iter().flatten().min().expect("the open range always counts");
+        self.written = missing.into_iter().flatten().min().expect("the open range always counts");
         self.check();
-        self.safe > before
+        self.written > before
     }
 
-    /// A write has failed: nothing becomes safe from here on, nothing is written again.
+    /// A write has failed: nothing counts as written from here on, nothing is written again.
     pub fn fence(&mut self) {
         self.is_fenced = true;
     }
@@ -154,7 +155,7 @@ impl GroupCommit {
     }
 
     fn check(&self) {
-        assert!(self.safe <= self.submitted && self.submitted <= self.end);
+        assert!(self.written <= self.submitted && self.submitted <= self.end);
         assert!(self.open_start <= self.end);
     }
 }
@@ -175,7 +176,7 @@ mod tests {
 
     fn tell(steps: &[(Step, &[Range<u64>], u64)]) {
         let mut commit = GroupCommit::new(0);
-        for (index, (step, writes, safe)) in steps.iter().enumerate() {
+        for (index, (step, writes, written)) in steps.iter().enumerate() {
             match step {
                 Append(end) => commit.handle_append(*end),
                 Seal => commit.handle_seal(),
@@ -186,7 +187,7 @@ mod tests {
             while let Some(Take::Sealed(_, range) | Take::Open(range)) = commit.poll_write() {
                 begun.push(range);
             }
-            assert_eq!((&begun[..], commit.safe()), (*writes, *safe), "step {index}");
+            assert_eq!((&begun[..], commit.written()), (*writes, *written), "step {index}");
         }
     }
 
@@ -202,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn sealed_ranges_are_written_beside_each_other_and_become_safe_in_order() {
+    fn sealed_ranges_are_written_beside_each_other_and_count_in_order() {
         tell(&[
             (Append(4096), &[0..4096], 0),
             (Append(8192), &[4096..8192], 0),
@@ -259,7 +260,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_becomes_safe_after_a_failure() {
+    fn nothing_counts_as_written_after_a_failure() {
         tell(&[
             (Append(4096), &[0..4096], 0),
             (Append(8192), &[4096..8192], 0),

@@ -9,7 +9,7 @@
 //! overlap; where they do not join, the messages between are lost to damage.
 //!
 //! All of it is derived: the broker pushes what it appends, and recovery pushes what it finds. Nothing
-//! here waits. A message is in the index as soon as it is appended, also before it is safe; what may be
+//! here waits. A message is in the index as soon as it is appended, also before it is committed; what may be
 //! shown, whoever reads knows.
 
 use std::cell::Cell;

@@ -2,11 +2,18 @@
 //! go on. Decides; waits for nothing. [`store`](super::store) performs what it decides.
 //!
 //! ```text
-//!   begin <= durable <= safe <= submitted <= end        (offsets in the log)
+//!   begin <= durable <= written <= end      committed <= written      (offsets in the log)
 //! ```
 //!
-//! `safe` is what may be acknowledged and read. With synchronous flush it is on stable media, so
-//! `durable` equals it; with asynchronous flush `durable` follows within half a second.
+//! | Mark | Everything below | Owner |
+//! |---|---|---|
+//! | `end` | was appended | [`GroupCommit`](super::group_commit::GroupCommit) |
+//! | `written` | the device has | the same |
+//! | `durable` | is on stable media | [`Writer`] |
+//! | `committed` | may be acknowledged and read, and never changes | [`Log`] |
+//!
+//! Without replication `committed` is `durable`, or `written` with asynchronous flush, when `durable`
+//! follows within half a second. With [`CommitRule::Driven`] the store's owner moves it.
 
 use std::collections::VecDeque;
 use std::ops::Range;
@@ -14,7 +21,7 @@ use std::rc::Rc;
 
 use crate::model::{Chunk, LogOffset, Timestamp};
 use crate::storage::append::{Append, AppendError, Appended, SpaceClass};
-use crate::storage::config::{Flush, StoreConfig};
+use crate::storage::config::{CommitRule, Flush, StoreConfig};
 use crate::storage::disk::{Disk, DiskError, Durability, Space};
 use crate::storage::entry::{HEADER_SIZE, PAYLOAD_SIZE_MAX, entry_size};
 use crate::storage::error::ReadError;
@@ -36,6 +43,7 @@ pub(super) struct Log<D: Disk> {
     /// Continues the last one.
     pub next: Option<Segment<D::File>>,
     pub preparing: Preparing,
+    pub commit: CommitMark,
     pub tail: TailCache<D::Buffer>,
     /// The failure that fenced the log.
     pub fault: Option<DiskError>,
@@ -51,6 +59,34 @@ pub(super) struct Log<D: Disk> {
     /// Number of the next such file.
     pub next_ready: u64,
     pub counters: Counters,
+}
+
+/// The committed mark.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct CommitMark {
+    rule: CommitRule,
+    flush: Flush,
+    mark: LogOffset,
+    /// What the owner of a driven log has said. May be ahead of what is written here.
+    driven_to: LogOffset,
+}
+
+impl CommitMark {
+    /// Everything below `mark` is committed.
+    pub fn new(config: &StoreConfig, mark: LogOffset) -> Self {
+        let StoreConfig { commit: rule, flush, .. } = *config;
+        Self { rule, flush, mark, driven_to: mark }
+    }
+
+    fn handle_moved(&mut self, durable: LogOffset, written: LogOffset) {
+        let mark = match (self.rule, self.flush) {
+            (CommitRule::Local, Flush::Sync) => durable,
+            (CommitRule::Local, Flush::Async) => written,
+            (CommitRule::Driven, _) => self.driven_to.min(written),
+        };
+        assert!(mark >= self.mark);
+        self.mark = mark;
+    }
 }
 
 pub(super) struct Segment<F> {
@@ -142,8 +178,17 @@ impl<D: Disk> Log<D> {
         self.segments.front().expect("a log has a segment").range.start
     }
 
-    pub fn safe(&self) -> LogOffset {
-        LogOffset(self.writer.safe())
+    /// Everything below may be acknowledged and read.
+    pub fn committed(&self) -> LogOffset {
+        self.commit.mark
+    }
+
+    pub fn durable(&self) -> LogOffset {
+        LogOffset(self.writer.durable())
+    }
+
+    pub fn written(&self) -> LogOffset {
+        LogOffset(self.writer.written())
     }
 
     pub fn end(&self) -> LogOffset {
@@ -199,9 +244,9 @@ impl<D: Disk> Log<D> {
         self.room.handle_progress(self.in_flight(), gate);
     }
 
-    /// Bytes appended and not yet safe.
+    /// Bytes appended and not yet written.
     fn in_flight(&self) -> u64 {
-        self.end().0 - self.safe().0
+        self.end().0 - self.written().0
     }
 
     pub fn should_prepare(&self) -> bool {
@@ -238,9 +283,29 @@ impl<D: Disk> Log<D> {
             segment.is_unsynced = true;
         }
         self.writer.handle_written(job.range.start);
+        let mut durable = self.durable();
         if job.durability == Durability::Durable && self.config.flush == Flush::Sync {
-            self.writer.handle_durable(self.writer.safe());
+            durable = self.written();
         }
+        self.handle_durable(durable);
+    }
+
+    /// Everything below `mark` is on stable media.
+    pub fn handle_durable(&mut self, mark: LogOffset) {
+        self.writer.handle_durable(mark.0);
+        self.commit.handle_moved(self.durable(), self.written());
+        self.check();
+    }
+
+    /// The owner of a driven log says that everything below `mark` is committed.
+    pub fn commit_to(&mut self, mark: LogOffset) {
+        assert!(self.config.commit == CommitRule::Driven, "this log commits by itself");
+        assert!(
+            self.commit.driven_to <= mark && mark <= self.end(),
+            "committed moves on, to the end"
+        );
+        self.commit.driven_to = mark;
+        self.commit.handle_moved(self.durable(), self.written());
         self.check();
     }
 
@@ -252,13 +317,13 @@ impl<D: Disk> Log<D> {
 
     /// `size` bytes at `offset` from memory, if they may be read.
     pub fn cached(&self, offset: LogOffset, size: u32) -> Option<Chunk> {
-        let is_safe = offset.plus(u64::from(size)) <= self.safe();
-        (is_safe && offset >= self.begin()).then(|| self.tail.find(offset, size as usize))?
+        let is_committed = offset.plus(u64::from(size)) <= self.committed();
+        (is_committed && offset >= self.begin()).then(|| self.tail.find(offset, size as usize))?
     }
 
     /// Whether the log, as far as is known, can still give what lies at `range`.
     pub fn check_readable(&self, range: Range<LogOffset>) -> Result<(), ReadError> {
-        if range.start < self.begin() || range.end > self.safe() {
+        if range.start < self.begin() || range.end > self.committed() {
             return Err(ReadError::Gone(range.start));
         }
         let is_hit = |hole: &&Range<LogOffset>| hole.start < range.end && range.start < hole.end;
@@ -315,8 +380,7 @@ impl<D: Disk> Log<D> {
     }
 
     fn check(&self) {
-        let writer = &self.writer;
-        assert!(self.begin().0 <= writer.durable() && writer.durable() <= writer.safe());
-        assert!(writer.safe() <= writer.end());
+        assert!(self.begin() <= self.durable() && self.durable() <= self.written());
+        assert!(self.written() <= self.end() && self.committed() <= self.written());
     }
 }

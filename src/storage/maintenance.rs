@@ -44,7 +44,7 @@ pub struct Maintained {
 
 impl<D: Disk> Store<D> {
     /// Does what is due, but for flushing. `snapshot` is called when one is taken, at once and with the
-    /// end of the log: it returns the broker's state after all entries below, those not yet safe included.
+    /// end of the log: it returns the broker's state after all entries below, those not yet committed included.
     ///
     /// Call it every 100 ms, from one task; more seldom after a failure. A part that fails does not keep
     /// the others from their work: the error is that of the first, and means that something is still to
@@ -74,7 +74,7 @@ impl<D: Disk> Store<D> {
         failed.take().map_or(Ok(done), Err)
     }
 
-    /// With asynchronous flush, makes durable what is safe, when that is due. A failure closes the log.
+    /// With asynchronous flush, makes durable what is written, when that is due. A failure closes the log.
     ///
     /// Call it every 100 ms, from a task of its own: a large index file or a directory that is slow to
     /// sync must not hold up the flush.
@@ -112,8 +112,7 @@ impl<D: Disk> Store<D> {
             upkeep.idle_from = (end, now);
         }
         let is_proven = upkeep.proven_end >= end || upkeep.snapshots.last() >= Some(&end);
-        let is_idle =
-            log.writer.durable() == end.0 && now.ms_since(upkeep.idle_from.1) >= PROVE_AFTER_MS;
+        let is_idle = log.durable() == end && now.ms_since(upkeep.idle_from.1) >= PROVE_AFTER_MS;
         if is_proven || !is_idle || log.space != SpaceState::Enough {
             return;
         }
@@ -134,7 +133,7 @@ impl<D: Disk> Store<D> {
 
     fn sync_is_due(&self, now: Moment) -> bool {
         let (log, mut upkeep) = (self.0.log.borrow(), self.0.upkeep.borrow_mut());
-        let is_due = log.writer.safe() - log.writer.durable() >= SYNC_SIZE
+        let is_due = log.written().0 - log.durable().0 >= SYNC_SIZE
             || now.ms_since(upkeep.synced_at) >= SYNC_INTERVAL_MS;
         if is_due {
             upkeep.synced_at = now;
@@ -142,7 +141,7 @@ impl<D: Disk> Store<D> {
         is_due
     }
 
-    /// Makes everything that is safe now durable. A failure closes the log.
+    /// Makes everything that is written now durable. A failure closes the log.
     pub async fn sync(&self) -> Result<(), DiskError> {
         // One at a time: a second one would find nothing left to sync, and be done before the first.
         let begin = || {
@@ -150,7 +149,7 @@ impl<D: Disk> Store<D> {
             (!is_running).then_some(())
         };
         self.0.progress.wait(begin).await;
-        let (safe, files) = {
+        let (written, files) = {
             let mut log = self.0.log.borrow_mut();
             let unsynced = log.segments.iter_mut().filter(|segment| segment.is_unsynced);
             let files: Vec<D::File> = unsynced
@@ -159,7 +158,7 @@ impl<D: Disk> Store<D> {
                     segment.file.clone()
                 })
                 .collect();
-            (log.safe(), files)
+            (log.written(), files)
         };
         let mut outcome = Ok(());
         for file in &files {
@@ -167,7 +166,7 @@ impl<D: Disk> Store<D> {
         }
         let outcome = self.0.apply(outcome, |log| {
             log.counters.syncs += files.len() as u64;
-            log.writer.handle_durable(safe.0);
+            log.handle_durable(written);
         });
         self.0.upkeep.borrow_mut().is_syncing = false;
         self.0.moved_on();
@@ -279,7 +278,7 @@ impl<D: Disk> Store<D> {
     async fn write_index(&self) -> Result<bool, DiskError> {
         let sealed = self.with_index(|index| index.oldest_sealed_in_memory());
         let Some(range) = sealed else { return Ok(false) };
-        if self.0.log.borrow().writer.durable() < range.end.0 {
+        if self.0.log.borrow().durable().min(self.committed()) < range.end {
             return Ok(false);
         }
         let (marks, seed) = {
@@ -335,20 +334,20 @@ impl<D: Disk> Store<D> {
         Ok(Some(point.offset))
     }
 
-    /// Waits until the log is on stable media up to `offset`; false when it never will be. A snapshot
+    /// Waits until the log is committed and on stable media up to `offset`; false when it never will be. A snapshot
     /// must not know of anything that the log may lose.
     async fn is_durable(&self, offset: LogOffset) -> Result<bool, DiskError> {
         self.0
             .progress
             .wait(|| {
                 let log = self.0.log.borrow();
-                (log.safe() >= offset || log.fault.is_some()).then_some(())
+                (log.committed() >= offset || log.fault.is_some()).then_some(())
             })
             .await;
         if self.is_fenced() {
             return Ok(false);
         }
-        if self.0.log.borrow().writer.durable() < offset.0 {
+        if self.durable() < offset {
             self.sync().await?;
         }
         Ok(true)
@@ -409,7 +408,7 @@ impl<D: Disk> Store<D> {
     fn is_idle(&self) -> bool {
         let (log, mut upkeep) = (self.0.log.borrow(), self.0.upkeep.borrow_mut());
         let end = log.end();
-        std::mem::replace(&mut upkeep.end_seen, end) == end && log.safe() == end
+        std::mem::replace(&mut upkeep.end_seen, end) == end && log.written() == end
     }
 
     fn is_still_idle(&self) -> bool {

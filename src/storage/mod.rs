@@ -2,11 +2,11 @@
 //! a queue's messages in it.
 //!
 //! ```text
-//!   append ──▶ writer ──▶ commit_step ──▶ disk ──▶ safe ──▶ acknowledged, readable
-//!             (buffers)   (group_commit              │
-//!                          decides)                  └──▶ tail cache, then cold reads
+//!   append ──▶ writer ──▶ commit_step ──▶ disk ──▶ committed ──▶ acknowledged, readable
+//!             (buffers)   (group_commit                   │
+//!                          decides)                       └──▶ tail cache, then cold reads
 //!
-//!   begin <= durable <= safe <= submitted <= end        (offsets in the log)
+//!   durable <= written <= end      committed <= written      (offsets in the log)
 //! ```
 //!
 //! Start reading at [`store`], the interface; [`log`] is the state behind it. What goes in and comes out:
@@ -18,11 +18,11 @@
 //! Only [`file`] knows the kernel.
 //!
 //! What holds at all times:
-//! - An acknowledged entry is on disk, by the rules of the configured flush. Nothing at or above `safe`
-//!   was acknowledged or shown.
-//! - Bytes below `safe` never change. The block at the end is written again with the same prefix, by
+//! - An acknowledged entry is on disk, by the rules of the configured flush. Nothing at or above
+//!   `committed` was acknowledged or shown.
+//! - Bytes below `committed` never change. The block at the end is written again with the same prefix, by
 //!   one write at a time.
-//! - After the first failed write or sync nothing becomes safe any more.
+//! - After the first failed write or sync no mark moves any more.
 //! - A log has one owner. No lock guards anything here; no borrow lives across a wait.
 //! - Damage is reported and kept, never deleted.
 //!
@@ -58,7 +58,7 @@ mod upkeep;
 pub mod writer;
 
 pub use append::{Append, AppendError, Appended, SpaceClass};
-pub use config::{Flush, StoreConfig};
+pub use config::{CommitRule, Flush, StoreConfig};
 pub use entry::{EntryKind, PAYLOAD_SIZE_MAX};
 pub use error::{OpenError, ReadError};
 pub use group_commit::WRITES_IN_FLIGHT_MAX;
@@ -68,5 +68,5 @@ pub use opening::Opening;
 pub use reading::EntryAt;
 pub use recovery::RecoveryReport;
 pub use replay::Replayed;
-pub use store::{Committed, Store, StoreStats};
+pub use store::{CommitStep, Store, StoreStats};
 pub use ticket::Ticket;

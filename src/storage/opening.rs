@@ -11,12 +11,12 @@ use std::rc::Rc;
 
 use crate::model::LogOffset;
 use crate::storage::append::{Append, AppendError, SpaceClass};
-use crate::storage::config::StoreConfig;
+use crate::storage::config::{CommitRule, StoreConfig};
 use crate::storage::disk::{BLOCK_SIZE, Disk, DiskError, DiskErrorKind, DiskFile};
 use crate::storage::entry::EntryKind;
 use crate::storage::error::OpenError;
 use crate::storage::index::Index;
-use crate::storage::log::{Counters, Log, Preparing, Segment, SpaceState};
+use crate::storage::log::{CommitMark, Counters, Log, Preparing, Segment, SpaceState};
 use crate::storage::publish::{publish_bytes, read_all};
 use crate::storage::recovery::{Chain, RecoveryReport, damage_note};
 use crate::storage::replay::Replayed;
@@ -318,6 +318,14 @@ impl<D: Disk> Opening<D> {
             next_ordinal: walked.next_ordinal,
             seed: config.checksum_seed,
         };
+        // What was found and is now synced counts, where no others have a say.
+        let committed = match config.commit {
+            CommitRule::Local => end,
+            CommitRule::Driven => {
+                let begin = segments.front().expect("settled above").range.start;
+                snapshots.last().copied().unwrap_or(begin)
+            }
+        };
         report.begin = segments.front().expect("settled above").range.start;
         report.end = end;
         report.epoch = start.epoch;
@@ -325,6 +333,7 @@ impl<D: Disk> Opening<D> {
         let damaged: Vec<_> = report.damaged.iter().filter(is_in_log).cloned().collect();
         damaged.iter().for_each(|hole| index.hide(hole.clone()));
         let log = Log {
+            commit: CommitMark::new(&config, committed),
             writer: Writer::new(start, &prefix, |size| disk.buffer(size)),
             room: SharedRoom::new(config.append_budget_bytes as u64),
             disk: disk.clone(),
@@ -370,13 +379,13 @@ async fn begin_epoch<D: Disk>(store: &Store<D>) -> Result<(), OpenError> {
             return Err(DiskError { operation, file, offset: 0, kind }.into());
         }
     }
-    while store.safe() < store.end() {
+    while store.written() < store.end() {
         store.commit_step().await?;
     }
     let mut log = store.0.log.borrow_mut();
     log.is_opening = false;
-    let safe = log.writer.safe();
-    log.writer.handle_durable(safe);
+    let written = log.written();
+    log.handle_durable(written);
     store.0.upkeep.borrow_mut().note_proven(log.end());
     Ok(())
 }

@@ -79,7 +79,7 @@ impl<D: Disk> Store<D> {
 
     /// The entry that holds `offset`, which a client may have made up.
     pub async fn read_entry_at(&self, offset: LogOffset) -> Result<EntryAt, ReadError> {
-        if offset >= self.safe() {
+        if offset >= self.committed() {
             return Err(ReadError::Gone(offset));
         }
         self.0.log.borrow().check_readable(offset..offset.plus(1))?;
@@ -233,7 +233,7 @@ impl<D: Disk> Store<D> {
             return Ok(());
         }
         let aligned = LogOffset(end.0.next_multiple_of(ENTRY_ALIGN as u64));
-        let search_end = self.safe().min(aligned.plus(READ_SIZE));
+        let search_end = self.committed().min(aligned.plus(READ_SIZE));
         let resume = reader.next_entry(aligned, search_end).await?.unwrap_or(aligned);
         if let Some(fault) = reader.reads_nothing() {
             return Err(fault.into());

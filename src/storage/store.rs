@@ -3,7 +3,7 @@
 //! what decides is in [`log`](super::log) and the modules it uses.
 //!
 //! ```text
-//!   append ──▶ writer ──▶ commit_step ──▶ disk ──▶ safe moves ──▶ acknowledged, readable
+//!   append ──▶ writer ──▶ commit_step ──▶ disk ──▶ marks move ──▶ acknowledged, readable
 //!                          (up to 4 at once)
 //! ```
 
@@ -22,9 +22,9 @@ use crate::storage::upkeep::Upkeep;
 
 /// What one step of a committer has done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Committed {
-    /// A write has ended; everything below this is safe.
-    Safe(LogOffset),
+pub enum CommitStep {
+    /// A write has ended, and marks may have moved.
+    Written,
     /// The next segment is there.
     Prepared,
     /// The store was stopped and everything is written.
@@ -35,7 +35,9 @@ pub enum Committed {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct StoreStats {
     pub begin: u64,
-    pub safe: u64,
+    pub durable: u64,
+    pub committed: u64,
+    pub written: u64,
     pub end: u64,
     pub segment_count: usize,
     /// Files that can become segments without being written first.
@@ -78,7 +80,7 @@ pub(super) struct Shared<D: Disk> {
     pub is_stopping: Cell<bool>,
     /// Something may be written, or the store stops.
     pub work: Signal,
-    /// Something has become safe, or a segment is there, or nothing will.
+    /// A mark has moved, or a segment is there, or nothing will happen any more.
     pub progress: Signal,
 }
 
@@ -91,7 +93,7 @@ enum Job<D: Disk> {
 
 impl<D: Disk> Store<D> {
     /// Appends an entry. `fill` gets the payload's bytes, to fill completely, and where they begin in
-    /// the log. The append is safe once [`safe`](Self::safe) has reached its end.
+    /// the log. The append may be acknowledged once [`committed`](Self::committed) has reached its end.
     pub fn append(
         &self,
         append: Append,
@@ -134,8 +136,25 @@ impl<D: Disk> Store<D> {
     }
 
     /// Everything below may be acknowledged and read.
-    pub fn safe(&self) -> LogOffset {
-        self.0.log.borrow().safe()
+    pub fn committed(&self) -> LogOffset {
+        self.0.log.borrow().committed()
+    }
+
+    /// Everything below is on stable media.
+    pub fn durable(&self) -> LogOffset {
+        self.0.log.borrow().durable()
+    }
+
+    /// The device has everything below.
+    pub fn written(&self) -> LogOffset {
+        self.0.log.borrow().written()
+    }
+
+    /// Everything below `mark` is committed, as soon as it is written as well. Only where the
+    /// configuration leaves this to the store's owner; `mark` never moves back.
+    pub fn commit_to(&self, mark: LogOffset) {
+        self.0.log.borrow_mut().commit_to(mark);
+        self.0.progress.notify();
     }
 
     pub fn end(&self) -> LogOffset {
@@ -151,15 +170,15 @@ impl<D: Disk> Store<D> {
         self.0.log.borrow().fault.is_some()
     }
 
-    /// One step of a committer: waits until there is something to write, writes it, and moves `safe`.
+    /// One step of a committer: waits until there is something to write, writes it, and moves the marks.
     /// As many tasks as writes may be in flight loop on this. An error means that the log is closed.
-    pub async fn commit_step(&self) -> Result<Committed, DiskError> {
+    pub async fn commit_step(&self) -> Result<CommitStep, DiskError> {
         let job = self.0.work.wait(|| self.poll_job()).await?;
         self.0.work.notify_one();
         match job {
             Job::Write(job) => self.write(job).await,
             Job::Prepare => self.prepare().await,
-            Job::Stop => Ok(Committed::Stopped),
+            Job::Stop => Ok(CommitStep::Stopped),
         }
     }
 
@@ -173,24 +192,24 @@ impl<D: Disk> Store<D> {
         self.0.is_stopping.get()
     }
 
-    /// Waits until everything appended is safe, or nothing will become safe any more.
+    /// Waits until everything appended is written, or nothing will be written any more.
     pub async fn drained(&self) {
         self.0
             .progress
             .wait(|| {
                 let log = self.0.log.borrow();
-                (log.safe() == log.end() || log.fault.is_some()).then_some(())
+                (log.written() == log.end() || log.fault.is_some()).then_some(())
             })
             .await;
     }
 
-    /// Waits until the log is safe up to `end`; false when it never will be.
+    /// Waits until the log is committed up to `end`; false when it never will be.
     pub async fn reached(&self, end: LogOffset) -> bool {
         self.0
             .progress
             .wait(|| {
                 let log = self.0.log.borrow();
-                (log.safe() >= end || log.fault.is_some()).then(|| log.safe() >= end)
+                (log.committed() >= end || log.fault.is_some()).then(|| log.committed() >= end)
             })
             .await
     }
@@ -202,7 +221,7 @@ impl<D: Disk> Store<D> {
         access(&mut index)
     }
 
-    /// `size` bytes at `offset` if they are safe and still in memory. They lie within one entry.
+    /// `size` bytes at `offset` if they are committed and still in memory. They lie within one entry.
     pub fn cached(&self, offset: LogOffset, size: u32) -> Option<Chunk> {
         self.0.log.borrow().cached(offset, size)
     }
@@ -211,7 +230,9 @@ impl<D: Disk> Store<D> {
         let (log, index) = (self.0.log.borrow(), self.0.index.borrow());
         StoreStats {
             begin: log.begin().0,
-            safe: log.safe().0,
+            durable: log.durable().0,
+            committed: log.committed().0,
+            written: log.written().0,
             end: log.end().0,
             segment_count: log.segments.len(),
             ready_count: log.ready.len(),
@@ -245,15 +266,15 @@ impl<D: Disk> Store<D> {
         if let Some(job) = log.poll_write() {
             return Some(Ok(Job::Write(job)));
         }
-        let is_done = self.0.is_stopping.get() && log.safe() == log.end();
+        let is_done = self.0.is_stopping.get() && log.written() == log.end();
         is_done.then_some(Ok(Job::Stop))
     }
 
-    async fn write(&self, job: WriteJob<D>) -> Result<Committed, DiskError> {
+    async fn write(&self, job: WriteJob<D>) -> Result<CommitStep, DiskError> {
         let outcome = job.file.write(job.position, job.buffer.clone(), job.durability).await;
         let outcome = self.0.apply(outcome, |log| {
             log.handle_written(&job);
-            Committed::Safe(log.safe())
+            CommitStep::Written
         });
         self.0.work.notify();
         self.0.moved_on();
@@ -262,7 +283,7 @@ impl<D: Disk> Store<D> {
 
     /// Makes the segment that continues the log. A full disk is no failure: maintenance tries again
     /// when there is space.
-    async fn prepare(&self) -> Result<Committed, DiskError> {
+    async fn prepare(&self) -> Result<CommitStep, DiskError> {
         let made = self.0.make_segment().await;
         let outcome = match made {
             Err(error) if error.kind == DiskErrorKind::NoSpace => {
@@ -272,7 +293,7 @@ impl<D: Disk> Store<D> {
             made => made,
         };
         self.0.log.borrow_mut().preparing = Preparing::No;
-        let outcome = self.0.apply(outcome, |_| Committed::Prepared);
+        let outcome = self.0.apply(outcome, |_| CommitStep::Prepared);
         self.0.work.notify();
         self.0.moved_on();
         outcome

@@ -103,8 +103,8 @@ impl<B: BlockBuffer> Writer<B> {
         }
     }
 
-    pub fn safe(&self) -> u64 {
-        self.commit.safe()
+    pub fn written(&self) -> u64 {
+        self.commit.written()
     }
 
     pub fn end(&self) -> u64 {
@@ -134,7 +134,7 @@ impl<B: BlockBuffer> Writer<B> {
 
     /// Everything below `mark` is on stable media.
     pub fn handle_durable(&mut self, mark: u64) {
-        assert!(mark <= self.safe());
+        assert!(mark <= self.written());
         self.durable = self.durable.max(mark);
     }
 
@@ -191,7 +191,7 @@ impl<B: BlockBuffer> Writer<B> {
         Some(Write { base, buffer: Rc::new(buffer), memory, range })
     }
 
-    /// The write that covered the log from `start` has ended well. Returns whether more is safe.
+    /// The write that covered the log from `start` has ended well. Returns whether the mark has moved.
     pub fn handle_written(&mut self, start: u64) -> bool {
         self.commit.handle_written(start)
     }
@@ -411,7 +411,7 @@ mod tests {
                 }
             }
             write_all(&mut writer, &mut image);
-            assert_eq!(writer.safe(), writer.end(), "seed {seed}");
+            assert_eq!(writer.written(), writer.end(), "seed {seed}");
             let messages = walk(&image, SEGMENT)
                 .into_iter()
                 .filter(|entry| entry.kind == MESSAGES)
@@ -458,7 +458,7 @@ mod tests {
         for write in [third, second, first] {
             writer.handle_written(write.range.start);
         }
-        assert_eq!(writer.safe(), writer.end());
+        assert_eq!(writer.written(), writer.end());
     }
 
     #[test]

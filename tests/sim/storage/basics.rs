@@ -16,7 +16,7 @@ fn what_was_appended_is_there_after_a_restart() {
             shard.store.with_room(2000, send).await.unwrap();
             shard.commit().await;
         }
-        assert_eq!(shard.store.safe(), shard.store.end());
+        assert_eq!(shard.store.committed(), shard.store.end());
         let reopened = Shard::open(&disk, config()).await.unwrap();
         assert_eq!(reopened.report.torn_bytes, 0);
         assert_eq!(reopened.report.damaged, []);
@@ -73,7 +73,7 @@ fn every_kind_of_the_broker_comes_back() {
         };
         let snapshot_at = append(77).end;
         let commit = async || {
-            while store.safe() < store.end() {
+            while store.committed() < store.end() {
                 store.commit_step().await.unwrap();
             }
         };

@@ -80,7 +80,7 @@ fn one_life(
     tasks.run_until(live(&shard, disk, rng, &mut offsets));
     model.sent.append(&mut shard.sent.borrow_mut());
     model.offsets.append(&mut offsets);
-    model.safe = shard.store.safe();
+    model.safe = shard.store.committed();
     model.trace = model.trace.rotate_left(7) ^ disk.trace();
     Ok(())
 }

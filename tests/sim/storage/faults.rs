@@ -3,7 +3,7 @@
 use ringmq::model::{LogOffset, Moment};
 use ringmq::sim::{Fault, On, Operation, Rng, SimDisk, Tasks, pause, run};
 use ringmq::storage::disk::Disk;
-use ringmq::storage::{AppendError, Committed, Flush, ReadError, StoreConfig};
+use ringmq::storage::{AppendError, CommitStep, Flush, ReadError, StoreConfig};
 
 use super::shard::{Shard, config};
 
@@ -14,13 +14,13 @@ fn a_failing_write_closes_the_log_and_nothing_becomes_safe_any_more() {
         let shard = Shard::open(&disk, config()).await.unwrap();
         shard.send(0, &[1000]).unwrap();
         shard.commit().await;
-        let safe = shard.store.safe();
+        let safe = shard.store.committed();
         disk.inject(On::nth(Operation::Write, 0), Fault::io_error());
         shard.send(0, &[1000]).unwrap();
         let fault = shard.store.commit_step().await.unwrap_err();
         assert_eq!(shard.store.commit_step().await, Err(fault), "told to every committer");
         assert_eq!(shard.send(0, &[10]), Err(AppendError::Fenced));
-        assert_eq!(shard.store.safe(), safe);
+        assert_eq!(shard.store.committed(), safe);
         assert!(shard.store.is_fenced() && shard.store.stats().is_fenced);
         let waited = shard.store.with_room(10, || shard.send(0, &[10])).await;
         assert_eq!(waited, Err(AppendError::Fenced));
@@ -39,7 +39,7 @@ fn writes_beside_a_failed_one_do_not_count() {
         large.segment_size = 4 << 20;
         large.append_budget_bytes = 4 << 20;
         let shard = run(Shard::open(&disk, large)).unwrap();
-        let safe = shard.store.safe();
+        let safe = shard.store.committed();
         disk.slow(8);
         disk.inject(On::nth(Operation::Write, 0), Fault::io_error());
         let tasks = Tasks::new(seed);
@@ -48,7 +48,7 @@ fn writes_beside_a_failed_one_do_not_count() {
         }
         shard.spawn_committers(&tasks);
         tasks.run();
-        assert_eq!(shard.store.safe(), safe, "seed {seed}");
+        assert_eq!(shard.store.committed(), safe, "seed {seed}");
     }
 }
 
@@ -344,8 +344,8 @@ fn committers_end_when_the_store_is_stopped_and_all_is_written() {
         shard.store.drained().await;
     });
     tasks.run();
-    assert_eq!(shard.store.safe(), shard.store.end());
-    assert_eq!(run(shard.store.commit_step()), Ok(Committed::Stopped));
+    assert_eq!(shard.store.committed(), shard.store.end());
+    assert_eq!(run(shard.store.commit_step()), Ok(CommitStep::Stopped));
 }
 
 #[test]
@@ -353,6 +353,6 @@ fn too_large_entries_are_refused() {
     let disk = SimDisk::new(7);
     let shard = run(Shard::open(&disk, config())).unwrap();
     assert_eq!(shard.send(0, &[64 << 10]), Err(AppendError::TooLarge));
-    assert_eq!(shard.store.end(), shard.store.safe());
+    assert_eq!(shard.store.end(), shard.store.committed());
     assert!(shard.store.end() > LogOffset(0));
 }

@@ -4,6 +4,7 @@
 //! so whatever is found can be checked against what was sent.
 
 mod basics;
+mod commit;
 mod crash;
 mod damage;
 mod faults;

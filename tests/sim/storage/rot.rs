@@ -146,7 +146,7 @@ async fn story(seed: u64) {
     let mut shard = world.open().await.unwrap();
     world.work(&shard, 2).await;
     // Behind this, nothing proves that a message was acknowledged.
-    let proven = world.placed[world.placed.len() - 8].entry.start.min(shard.store.safe().0);
+    let proven = world.placed[world.placed.len() - 8].entry.start.min(shard.store.committed().0);
     for _ in 0..3 {
         // It is found by reading, or by the next start.
         world.rot(shard.store.begin().0..proven);

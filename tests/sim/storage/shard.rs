@@ -6,8 +6,9 @@ use std::collections::BTreeMap;
 use ringmq::model::{Chunk, LogOffset, Moment, Now, QueueId, QueueOffset, Timestamp};
 use ringmq::sim::{SimDisk, Tasks};
 use ringmq::storage::{
-    Append, AppendError, Appended, EntryKind, Flush, Index, Located, Lookup, OpenError, QueueKey,
-    ReadError, RecoveryReport, Replayed, SpaceClass, Store, StoreConfig, WRITES_IN_FLIGHT_MAX,
+    Append, AppendError, Appended, CommitRule, EntryKind, Flush, Index, Located, Lookup, OpenError,
+    QueueKey, ReadError, RecoveryReport, Replayed, SpaceClass, Store, StoreConfig,
+    WRITES_IN_FLIGHT_MAX,
 };
 
 pub const TOPIC: u32 = 7;
@@ -23,6 +24,7 @@ pub fn config() -> StoreConfig {
         append_budget_bytes: 32 << 10,
         index_cache_bytes: 256 << 10,
         flush: Flush::Sync,
+        commit: CommitRule::Local,
         retention_age_ms: u64::MAX,
         retention_bytes: u64::MAX,
         reserve_bytes: 0,
@@ -233,9 +235,9 @@ impl Shard {
         Ok(bounds.end - bounds.start)
     }
 
-    /// Commits everything that was appended, one write after another.
+    /// Writes everything that was appended, one write after another.
     pub async fn commit(&self) {
-        while self.store.safe() < self.store.end() {
+        while self.store.written() < self.store.end() {
             self.store.commit_step().await.expect("no fault is planned");
         }
     }
@@ -246,7 +248,7 @@ impl Shard {
             tasks.spawn(format!("committer {number}"), async move {
                 while !matches!(
                     store.commit_step().await,
-                    Err(_) | Ok(ringmq::storage::Committed::Stopped)
+                    Err(_) | Ok(ringmq::storage::CommitStep::Stopped)
                 ) {}
             });
         }
