@@ -170,6 +170,43 @@ fn handle<Q: DecodeRequest, R: EncodeReply>(
     Some(out)
 }
 
+/// The server's end of one connection, for a test that decides itself what is said on it.
+pub struct Peer {
+    stream: TcpStream,
+    input: BytesMut,
+}
+
+impl Peer {
+    pub fn read_frame(&mut self) -> Frame {
+        let mut buffer = [0; 4096];
+        loop {
+            if let Some(frame) = next_frame(&mut self.input, FRAME_SIZE_MAX).unwrap() {
+                return frame;
+            }
+            let count = self.stream.read(&mut buffer).unwrap();
+            assert!(count > 0, "the client has left");
+            self.input.extend_from_slice(&buffer[..count]);
+        }
+    }
+
+    pub fn write(&mut self, bytes: &[u8]) {
+        self.stream.write_all(bytes).unwrap();
+    }
+}
+
+/// Serves one connection with `serve`, at the address that is given.
+pub fn serve_one<T: Send + 'static>(
+    serve: impl FnOnce(Peer) -> T + Send + 'static,
+) -> (String, JoinHandle<T>) {
+    let listener = TcpListener::bind((own_host(), 0)).unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let server = std::thread::spawn(move || {
+        let (stream, _) = listener.accept().unwrap();
+        serve(Peer { stream, input: BytesMut::new() })
+    });
+    (address, server)
+}
+
 /// A loopback address that no other test in this process uses, so that none can take a port over
 /// while its server is away.
 fn own_host() -> Ipv4Addr {

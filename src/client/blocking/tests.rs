@@ -1,17 +1,11 @@
-use std::net::TcpListener;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use bytes::BytesMut;
-
 use super::*;
-use crate::client::blocking::testing::{Answer, Server, dead_address, until};
+use crate::client::blocking::testing::{Answer, Server, dead_address, serve_one, until};
 use crate::model::request::ProduceRecords;
 use crate::model::{ClientRequest, GroupName, LogOffset, QueueId, Reply, Request, TopicName};
-use crate::wire::{
-    Dialect, FRAME_SIZE_MAX, Frame, decode_reply, decode_request, encode_client_request,
-    encode_reply, next_frame,
-};
+use crate::wire::{Dialect, decode_reply, decode_request, encode_client_request, encode_reply};
 
 const JSON: HeaderEncoding = HeaderEncoding::Json;
 
@@ -153,25 +147,21 @@ fn a_connection_that_stays_silent_is_given_up() {
 /// A server that asks before it answers: the client's user sees the request and replies to it.
 #[test]
 fn a_request_of_the_server_is_replied_to_over_its_connection() {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = listener.local_addr().unwrap().to_string();
     let status = ClientRequest::ConsumerStatus {
         topic: TopicName::new("T").unwrap(),
         group: GroupName::new("g").unwrap(),
     };
     let asked = status.clone();
-    let server = std::thread::spawn(move || {
-        let (mut stream, _) = listener.accept().unwrap();
-        let mut input = BytesMut::new();
-        let request = decode_request::<Request>(&read_frame(&mut stream, &mut input)).unwrap();
+    let (address, server) = serve_one(move |mut peer| {
+        let request = decode_request::<Request>(&peer.read_frame()).unwrap();
         let mut out = Vec::new();
         encode_client_request(&mut out, Dialect::default(), 5, &asked).unwrap();
-        stream.write_all(&out).unwrap();
-        let status = decode_reply(&read_frame(&mut stream, &mut input)).unwrap();
+        peer.write(&out);
+        let status = decode_reply(&peer.read_frame()).unwrap();
         assert_eq!((status.opaque, status.is_reply), (5, true));
         out.clear();
         encode_reply(&mut out, request.reply_to, &Ok(Reply::Done), 0);
-        stream.write_all(&out).unwrap();
+        peer.write(&out);
         status.consumer_status()
     });
     let mut connections = Connections::new(3_000);
@@ -189,16 +179,4 @@ fn a_request_of_the_server_is_replied_to_over_its_connection() {
     connections.reply(&caller, reply_to.unwrap(), &Ok(ClientReply::ConsumerStatus(Vec::new())));
     assert_eq!(connections.wait_for(call).unwrap().code, 0);
     assert_eq!(server.join().unwrap(), Ok(Vec::new()));
-}
-
-fn read_frame(stream: &mut TcpStream, input: &mut BytesMut) -> Frame {
-    let mut buffer = [0; 4096];
-    loop {
-        if let Some(frame) = next_frame(input, FRAME_SIZE_MAX).unwrap() {
-            return frame;
-        }
-        let count = stream.read(&mut buffer).unwrap();
-        assert!(count > 0, "the client has left");
-        input.extend_from_slice(&buffer[..count]);
-    }
 }
