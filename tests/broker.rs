@@ -9,19 +9,25 @@ use std::pin::{Pin, pin};
 use std::task::Poll;
 
 use bytes::Bytes;
+use ringmq::broker::clients::{CallError, Outgoing};
 use ringmq::broker::operation::Context;
 use ringmq::broker::{Answer, Broker, BrokerConfig, Origin, Outcome};
+use ringmq::client::session::Session;
 use ringmq::model::batch::BatchItem;
+use ringmq::model::client::{BrokerQueue, ResetOffsets};
 use ringmq::model::record::{NewRecord, RecordView, property};
 use ringmq::model::reply::{PullStatus, Pulled};
-use ringmq::model::request::{Expression, Produce, ProduceRecords, Pull, QueueOf};
+use ringmq::model::request::{
+    ConsumeType, ConsumerData, Expression, Heartbeat, MessageModel, Produce, ProduceRecords, Pull,
+    QueueOf, SubscriptionData,
+};
 use ringmq::model::{
-    GroupName, Moment, Now, QueueId, QueueOffset, Refusal, Reply, Request, ShardId, Timestamp,
-    TopicConfig, TopicName,
+    ClientReply, ClientRequest, GroupName, Moment, Now, QueueId, QueueOffset, Refusal, Reply,
+    Request, ShardId, Timestamp, TopicConfig, TopicName,
 };
 use ringmq::sim::{self, Fault, On, Operation, Rng, SimDisk};
 use ringmq::storage::{CommitRule, Flush, StoreConfig};
-use ringmq::wire::RecordBatch;
+use ringmq::wire::{self, RecordBatch};
 
 const NOW: Now = Now { wall: Timestamp(1_700_000_000_000), moment: Moment(7) };
 
@@ -826,5 +832,134 @@ fn a_full_table_of_offsets_keeps_no_message_from_a_consumer() {
         let explicit = Request::CommitOffset { group, queue: queue("t", 0), offset: 1 };
         let refused = answer(&broker, explicit).await.reply;
         assert!(matches!(refused, Err(Refusal::Full { .. })), "{refused:?}");
+    });
+}
+
+fn heartbeat(client: &str, topics: &[&str]) -> Request {
+    let subscription = |name: &&str| SubscriptionData {
+        topic: topic(name),
+        expression: Expression { kind: "TAG".into(), text: "*".into() },
+        version: 1,
+    };
+    let consumer = ConsumerData {
+        group: group(),
+        consume_type: ConsumeType::Passively,
+        model: MessageModel::Clustering,
+        subscriptions: topics.iter().map(subscription).collect(),
+    };
+    Request::Heartbeat(Heartbeat {
+        client: client.to_owned().into(),
+        producers: vec![],
+        consumers: vec![consumer],
+    })
+}
+
+/// Connections to which the broker sends something, in order.
+fn told(broker: &Broker<SimDisk>) -> Vec<u64> {
+    let outgoing = std::iter::from_fn(|| broker.take_outgoing());
+    let connection = |one: Outgoing| {
+        assert_eq!(one.request, ClientRequest::MembersChanged { group: group() });
+        one.connection
+    };
+    outgoing.map(connection).collect()
+}
+
+/// Remoting reference, 5.23: a newcomer is told before it is answered, the others a moment later; a
+/// change of tags alone is no news, one of topics is.
+#[test]
+fn members_are_told_when_their_group_changes() {
+    sim::run(async {
+        let broker = open(&SimDisk::new(65)).await;
+        let beat = async |connection: u64, client: &str, topics: &[&str]| {
+            let from = From(connection);
+            let answer = broker.operate(&heartbeat(client, topics), &from).await;
+            assert_eq!(answer.reply, Ok(Reply::HeartbeatTaken));
+            told(&broker)
+        };
+        let later = || {
+            broker.act(Now { moment: NOW.moment.plus_ms(100), ..NOW });
+            told(&broker)
+        };
+        assert_eq!((beat(1, "a", &["t"]).await, later()), (vec![1], vec![1]));
+        assert_eq!((beat(1, "a", &["t"]).await, later()), (vec![], vec![]), "nothing is new");
+        assert_eq!((beat(2, "b", &["t"]).await, later()), (vec![2], vec![1, 2]));
+        assert_eq!((beat(2, "b", &["t", "u"]).await, later()), (vec![2], vec![1, 2]));
+        broker.connection_closed(1, NOW.moment);
+        assert_eq!(later(), [2]);
+        broker.connection_closed(2, NOW.moment);
+        assert_eq!(later(), Vec::<u64>::new(), "nobody is left");
+    });
+}
+
+/// A request from a connection of its own.
+struct From(u64);
+
+impl Context for From {
+    type ColdRead<'a> = ();
+
+    fn origin(&self) -> Origin {
+        Origin { connection: self.0, ..Origin::default() }
+    }
+
+    fn now(&self) -> Now {
+        NOW
+    }
+
+    async fn cold_read(&self, _size_max: usize) {}
+}
+
+/// What the broker sends reaches the user of our own client as it was meant, and a reply comes back to
+/// the operation that waits for it.
+#[test]
+fn our_own_client_understands_what_the_broker_asks() {
+    sim::run(async {
+        let broker = open(&SimDisk::new(66)).await;
+        let mut client = Session::default();
+        let mut deliver = |broker: &Broker<SimDisk>| {
+            let Outgoing { connection, request, call } = broker.take_outgoing().unwrap();
+            let mut bytes = Vec::new();
+            wire::encode_client_request(
+                &mut bytes,
+                wire::header::head::Dialect::default(),
+                7,
+                &request,
+            )
+            .unwrap();
+            client.handle_bytes(&bytes).unwrap();
+            let received = client.poll_server_request().unwrap();
+            assert_eq!((connection, &received.request), (3, &request));
+            (call, received.reply_to)
+        };
+        let at = BrokerQueue { broker_name: "s00-broker-a".into(), queue: queue("t", 1) };
+        let reset = ClientRequest::ResetOffsets(ResetOffsets {
+            topic: topic("t"),
+            group: group(),
+            at: Some(NOW.wall),
+            is_forced: true,
+            offsets: vec![(at.clone(), 41)],
+        });
+        for one_way in [ClientRequest::MembersChanged { group: group() }, reset] {
+            assert!(broker.notify_client(3, one_way));
+            assert_eq!(deliver(&broker).0, None);
+        }
+
+        let status = ClientRequest::ConsumerStatus { topic: topic("t"), group: group() };
+        let until = NOW.moment.plus_ms(500);
+        let mut answered = pin!(broker.call_client(3, status.clone(), until));
+        let mut late = pin!(broker.call_client(3, status.clone(), until));
+        let mut lost = pin!(broker.call_client(4, status, until));
+        for call in [&mut answered, &mut late] {
+            assert!(poll_once(call).await.is_none());
+        }
+        let (call, _) = deliver(&broker);
+        deliver(&broker);
+        assert!(poll_once(&mut lost).await.is_none());
+        let reply = ClientReply::ConsumerStatus(vec![(at, 41)]);
+        broker.reply_arrived(call.unwrap(), Ok(reply.clone()));
+        assert_eq!(poll_once(&mut answered).await, Some(Ok(reply)));
+        broker.connection_closed(4, NOW.moment);
+        assert_eq!(poll_once(&mut lost).await, Some(Err(CallError::Closed)));
+        broker.act(Now { moment: until, ..NOW });
+        assert_eq!(poll_once(&mut late).await, Some(Err(CallError::TimedOut)));
     });
 }

@@ -16,7 +16,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use rustc_hash::FxHashMap;
 
 use super::filter::TagFilter;
-use crate::model::request::{ConsumerData, Heartbeat, SubscriptionData};
+use crate::model::request::{ConsumerData, Heartbeat, MessageModel, SubscriptionData};
 use crate::model::{ClientId, GroupName, Moment, Refusal, TopicName};
 
 /// A client that has not sent a heartbeat for this long is gone, ms.
@@ -36,6 +36,8 @@ pub struct Groups {
     consumers: Table,
     producers: Table,
     ledger: Ledger,
+    /// Consumer groups whose members or topics have changed since somebody asked.
+    changed: BTreeSet<GroupName>,
 }
 
 /// Consumer groups, or producer groups.
@@ -76,6 +78,8 @@ struct Group {
     members: BTreeMap<ClientId, Member>,
     /// Of consumers.
     subscriptions: BTreeMap<TopicName, Subscription>,
+    /// As its last heartbeat said.
+    is_broadcasting: bool,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -110,7 +114,7 @@ impl Default for Groups {
     fn default() -> Self {
         let table = |role| Table { role, groups: BTreeMap::new() };
         let (consumers, producers) = (table(Role::Consumer), table(Role::Producer));
-        Self { consumers, producers, ledger: Ledger::default() }
+        Self { consumers, producers, ledger: Ledger::default(), changed: BTreeSet::new() }
     }
 }
 
@@ -123,7 +127,7 @@ impl Groups {
         connection: u64,
         now: Moment,
     ) -> Result<(), Refusal> {
-        let Self { consumers, producers, ledger } = self;
+        let Self { consumers, producers, ledger, changed } = self;
         let member = Member { connection, seen_at: now };
         // One copy for all groups, and none of the buffer that the heartbeat was read from.
         let client = ClientId::from(&*heartbeat.client);
@@ -133,7 +137,15 @@ impl Groups {
         }
         for consumer in &heartbeat.consumers {
             let joined = consumers.join(&consumer.group, &client, member, ledger);
-            taken = taken.and(joined.and_then(|group| group.subscribe(&client, consumer, ledger)));
+            let changes = joined.and_then(|(group, is_new)| {
+                group.is_broadcasting = consumer.model == MessageModel::Broadcasting;
+                let has_new_topics = group.subscribe(&client, consumer, ledger)?;
+                Ok(is_new || has_new_topics)
+            });
+            if *changes.as_ref().unwrap_or(&true) {
+                changed.insert(consumer.group.detached());
+            }
+            taken = taken.and(changes.map(|_| ()));
         }
         taken
     }
@@ -169,7 +181,7 @@ impl Groups {
 
     /// Ends a membership, if there is one.
     fn leave(&mut self, membership: &Membership) {
-        let Self { consumers, producers, ledger } = self;
+        let Self { consumers, producers, ledger, changed } = self;
         let table = match membership.role {
             Role::Consumer => consumers,
             Role::Producer => producers,
@@ -180,7 +192,26 @@ impl Groups {
         if group.members.is_empty() {
             ledger.group_left(group);
             table.groups.remove(&membership.group);
+        } else if membership.role == Role::Consumer {
+            changed.insert(membership.group.clone());
         }
+    }
+
+    /// Consumer groups whose members or topics have changed since this was last called.
+    pub fn take_changed(&mut self) -> BTreeSet<GroupName> {
+        std::mem::take(&mut self.changed)
+    }
+
+    pub fn has_changed(&self, group: &GroupName) -> bool {
+        self.changed.contains(group)
+    }
+
+    /// Connections of those who are to be told that a group has changed. Members of a broadcasting
+    /// group share nothing, so nobody (remoting reference, 5.23).
+    pub fn connections_to_tell(&self, group: &GroupName) -> BTreeSet<u64> {
+        let group = self.consumers.groups.get(group).filter(|group| !group.is_broadcasting);
+        let members = group.into_iter().flat_map(|group| group.members.values());
+        members.map(|member| member.connection).collect()
     }
 
     pub fn has_members(&self, group: &GroupName) -> bool {
@@ -218,14 +249,15 @@ impl Groups {
 }
 
 impl Table {
-    /// Makes `client` a member of the group called `name`, which begins with its first member.
+    /// Makes `client` a member of the group called `name`, which begins with its first member. Gives
+    /// whether it was none before.
     fn join(
         &mut self,
         name: &GroupName,
         client: &ClientId,
         member: Member,
         ledger: &mut Ledger,
-    ) -> Result<&mut Group, Refusal> {
+    ) -> Result<(&mut Group, bool), Refusal> {
         let known = self.groups.get_key_value(name);
         let group = known.map(|(_, group)| group);
         let is_member = group.is_some_and(|group| group.members.contains_key(client));
@@ -248,7 +280,7 @@ impl Table {
             }
             ledger.joined(member.connection, membership);
         }
-        Ok(group)
+        Ok((group, before.is_none()))
     }
 
     fn memberships_of(&self, is_wanted: impl Fn(&Member) -> bool) -> Vec<Membership> {
@@ -290,13 +322,14 @@ impl Ledger {
 
 impl Group {
     /// Takes in what `client` subscribes to. A topic that it no longer lists goes when it was this
-    /// client's to say, or that of a member who has left.
+    /// client's to say, or that of a member who has left. Gives whether the group has other topics than
+    /// before.
     fn subscribe(
         &mut self,
         client: &ClientId,
         consumer: &ConsumerData,
         ledger: &mut Ledger,
-    ) -> Result<(), Refusal> {
+    ) -> Result<bool, Refusal> {
         let mut wanted = BTreeMap::new();
         for SubscriptionData { topic, expression, version } in &consumer.subscriptions {
             // An expression that cannot be read here is refused when the group pulls; until then
@@ -316,10 +349,15 @@ impl Group {
             .filter(|(topic, known)| is_dropped(topic, known))
             .map(|(topic, _)| topic.clone())
             .collect();
+        let mut is_changed = !dropped.is_empty();
         for topic in dropped {
             self.remove(&topic, ledger);
         }
-        wanted.into_iter().try_for_each(|(topic, wanted)| self.set(topic, wanted, ledger))
+        for (topic, wanted) in wanted {
+            is_changed |= !self.subscriptions.contains_key(topic);
+            self.set(topic, wanted, ledger)?;
+        }
+        Ok(is_changed)
     }
 
     fn set(
@@ -366,7 +404,7 @@ fn full<T>(what: &'static str, count_max: usize) -> Result<T, Refusal> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::request::{ConsumeType, Expression, MessageModel, SubscriptionData};
+    use crate::model::request::{ConsumeType, Expression, SubscriptionData};
     use crate::sim::Rng;
 
     fn group() -> GroupName {

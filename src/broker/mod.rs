@@ -21,6 +21,7 @@
 //! - Nothing waits except operations and cold pulls, and they hold no borrow while they do.
 //! - Consumers see only what is committed.
 
+pub mod clients;
 mod facts;
 mod filter;
 mod groups;
@@ -40,10 +41,11 @@ mod topics;
 mod upkeep;
 
 use std::cell::{Cell, RefCell};
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 
 use bytestring::ByteString;
 
+use self::clients::Clients;
 use self::facts::{Fact, Facts};
 use self::groups::Groups;
 use self::held::Held;
@@ -52,8 +54,8 @@ use self::upkeep::{Due, Flush};
 use crate::model::deadlines::Deadlines;
 use crate::model::record::Host;
 use crate::model::{
-    Chunk, DataVersion, LogOffset, Now, Principal, QueueOffset, Refusal, Reply, Request, ShardId,
-    TopicConfig,
+    Chunk, DataVersion, GroupName, LogOffset, Moment, Now, Principal, QueueOffset, Refusal, Reply,
+    Request, ShardId, TopicConfig,
 };
 use crate::storage::disk::{Disk, DiskError};
 use crate::storage::signal::Signal;
@@ -175,6 +177,9 @@ struct State {
     /// What is due when.
     deadlines: Deadlines<Due>,
     flush: Flush,
+    clients: Clients,
+    /// Groups whose members are to be told that they have changed.
+    to_tell: BTreeSet<GroupName>,
     /// That an offset was not committed because the table is full was said.
     has_told_full: Cell<bool>,
 }
@@ -185,6 +190,10 @@ pub struct Broker<D: Disk> {
     state: RefCell<State>,
     /// Offsets were written to the log, or could not be.
     flushes: Signal,
+    /// There is something to send to a client.
+    outgoing: Signal,
+    /// A request to a client has ended.
+    replies: Signal,
     counters: Counters,
 }
 
@@ -216,9 +225,17 @@ impl<D: Disk> Broker<D> {
         woken.into_iter().filter_map(retry).collect()
     }
 
-    pub fn connection_closed(&self, connection: u64) {
+    /// Forgets what belongs to a connection that has ended.
+    pub fn connection_closed(&self, connection: u64, now: Moment) {
+        self.forget_connection(connection);
+        self.replies.notify();
+        self.schedule_telling(now);
+    }
+
+    fn forget_connection(&self, connection: u64) {
         let state = &mut *self.state.borrow_mut();
         state.groups.connection_closed(connection);
+        state.clients.connection_closed(connection, &mut state.deadlines);
         for queue in state.held.connection_closed(connection, &mut state.deadlines) {
             state.release(queue);
         }

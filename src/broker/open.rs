@@ -8,7 +8,6 @@ use super::state::Durable;
 use super::upkeep::first_deadlines;
 use super::{Broker, BrokerConfig, Counters, State};
 use crate::storage::disk::Disk;
-use crate::storage::signal::Signal;
 use crate::storage::{self, Index, RecoveryReport, Replayed, Store, StoreConfig};
 
 #[derive(Debug, thiserror::Error)]
@@ -58,8 +57,9 @@ impl<D: Disk> Broker<D> {
         state.durable.topics.change(config.started.wall);
         let topic_count = state.durable.topics.count();
         let counters = Counters::default();
-        let (state, flushes) = (RefCell::new(state), Signal::default());
-        let broker = Self { config, store, state, flushes, counters };
+        let state = RefCell::new(state);
+        let (flushes, outgoing, replies) = Default::default();
+        let broker = Self { config, store, state, flushes, outgoing, replies, counters };
         broker.see_everything();
         Ok((broker, OpenReport { recovery, topic_count }))
     }

@@ -21,8 +21,8 @@ use std::cell::Cell;
 use super::facts::Facts;
 use super::state::Durable;
 use super::{Answer, Broker, Origin, Outcome};
-use crate::model::request::Boundary;
-use crate::model::{LogOffset, Now, Refusal, Reply, Request};
+use crate::model::request::{Boundary, Heartbeat};
+use crate::model::{ClientRequest, LogOffset, Now, Refusal, Reply, Request};
 use crate::storage::AppendError;
 use crate::storage::disk::Disk;
 
@@ -70,12 +70,7 @@ impl<D: Disk> Broker<D> {
             Request::CommitOffset { group, queue, offset } => {
                 self.commit_offset(group, queue, *offset, context).await?
             }
-            Request::Heartbeat(heartbeat) => {
-                let connection = context.origin().connection;
-                let groups = &mut self.state.borrow_mut().groups;
-                groups.heartbeat(heartbeat, connection, context.now().moment)?;
-                Reply::HeartbeatTaken
-            }
+            Request::Heartbeat(heartbeat) => self.heartbeat(heartbeat, context)?,
             Request::Unregister { client, producer, consumer } => {
                 let groups = &mut self.state.borrow_mut().groups;
                 groups.unregister(client, producer.as_ref(), consumer.as_ref());
@@ -96,7 +91,30 @@ impl<D: Disk> Broker<D> {
                 panic!("producing and pulling are no operations")
             }
         };
+        self.schedule_telling(context.now().moment);
         Ok(Answer { reply: Ok(reply), chunks: Vec::new() })
+    }
+
+    /// Takes in who a client is. A newcomer to a group is told before it is answered that the group has
+    /// changed, as stock brokers do (remoting reference, 5.23); the others a moment later.
+    fn heartbeat(&self, heartbeat: &Heartbeat, context: &impl Context) -> Result<Reply, Refusal> {
+        let (connection, now) = (context.origin().connection, context.now().moment);
+        let taken = {
+            let groups = &mut self.state.borrow_mut().groups;
+            groups.heartbeat(heartbeat, connection, now)
+        };
+        for group in heartbeat.consumers.iter().map(|consumer| &consumer.group) {
+            let state = self.state.borrow();
+            let is_told = state.groups.has_changed(group)
+                && state.groups.connections_to_tell(group).contains(&connection);
+            drop(state);
+            if is_told {
+                let group = group.detached();
+                self.notify_client(connection, ClientRequest::MembersChanged { group });
+            }
+        }
+        self.schedule_telling(now);
+        taken.map(|()| Reply::HeartbeatTaken)
     }
 
     /// Records what `decide` makes of the state, and waits until that is committed. It decides again

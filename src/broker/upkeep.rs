@@ -5,11 +5,14 @@
 //! |---|---|
 //! | a held pull is answered | at its own deadline |
 //! | committed offsets are written to the log | at once, but not within [`FLUSH_EVERY_MS`] of the last time |
+//! | members of a group are told that it has changed | within [`TELL_AFTER_MS`], once for all changes by then |
+//! | a request to a client ends without a reply | at its own deadline |
 //! | clients without heartbeats are forgotten | every [`FORGET_EVERY_MS`] |
 //! | offsets of unused groups are given up | every [`SWEEP_EVERY_MS`], a little at a time |
 //!
 //! Here too nothing waits: what finds no room in the log is tried again.
 
+use super::clients::{CallError, CallId};
 use super::facts::Facts;
 use super::held::HeldId;
 use super::offsets::{self, SweepRule, Swept};
@@ -26,6 +29,8 @@ const FACTS_PER_FLUSH: usize = 4;
 /// When to go on with what is left, or was not possible.
 const SOON_MS: u64 = 1;
 const RETRY_MS: u64 = 50;
+/// How long members of a group wait to be told that others came or went. The newcomer is told at once.
+const TELL_AFTER_MS: u64 = 100;
 /// How often clients that have fallen silent are looked for.
 const FORGET_EVERY_MS: u64 = 10_000;
 /// How often offsets of unused groups are looked for, and the pause between two steps of that.
@@ -37,7 +42,10 @@ const SWEEP_STEP_MS: u64 = 20;
 pub enum Due {
     /// A held pull is to be answered.
     Pull(HeldId),
+    /// A request to a client was not answered.
+    Call(CallId),
     FlushOffsets,
+    TellMembers,
     ForgetClients,
     /// Look at the groups behind this one; at all when there is none.
     Sweep(Option<GroupName>),
@@ -76,9 +84,12 @@ impl<D: Disk> Broker<D> {
             match due {
                 None => return released,
                 Some(Due::Pull(id)) => released.extend(self.end_hold(id)),
+                Some(Due::Call(id)) => self.reply_arrived(id, Err(CallError::TimedOut)),
                 Some(Due::FlushOffsets) => self.flush_some(now),
+                Some(Due::TellMembers) => self.tell_all_members(),
                 Some(Due::ForgetClients) => {
                     self.state.borrow_mut().groups.expire(now.moment);
+                    self.schedule_telling(now.moment);
                     self.at(now.moment.plus_ms(FORGET_EVERY_MS), Due::ForgetClients);
                 }
                 Some(Due::Sweep(after)) => self.sweep_some(after, now.moment),
@@ -110,6 +121,22 @@ impl<D: Disk> Broker<D> {
         state.flush.is_due = true;
         let earliest = state.flush.last.map_or(now, |last| last.plus_ms(FLUSH_EVERY_MS));
         state.deadlines.insert(earliest.max(now), Due::FlushOffsets);
+    }
+
+    /// Sees to it that members of groups that have changed are told: together, as many come and go at
+    /// the same time when an application is started anew.
+    pub(super) fn schedule_telling(&self, now: Moment) {
+        let state = &mut *self.state.borrow_mut();
+        let changed = state.groups.take_changed();
+        if !changed.is_empty() && state.to_tell.is_empty() {
+            state.deadlines.insert(now.plus_ms(TELL_AFTER_MS), Due::TellMembers);
+        }
+        state.to_tell.extend(changed);
+    }
+
+    fn tell_all_members(&self) {
+        let groups = std::mem::take(&mut self.state.borrow_mut().to_tell);
+        groups.iter().for_each(|group| self.tell_members(group));
     }
 
     fn flush_some(&self, now: Now) {

@@ -13,12 +13,13 @@ use super::clock;
 use super::mesh::{Envelope, Inbox, Mesh};
 use super::service::Service;
 use super::shard::Shard;
+use crate::broker::clients::{CallError, CallId, Outgoing};
 use crate::broker::operation::Context;
 use crate::broker::{Answer, Broker, Origin, Outcome, PullTask};
 use crate::client::registrar::Receipt;
 use crate::client::remote::CALL_TIMEOUT_MS;
 use crate::model::request::Scope;
-use crate::model::{LogOffset, Now, Refusal, Reply, Request};
+use crate::model::{ClientReply, LogOffset, Now, Refusal, Reply, Request};
 use crate::storage::disk::Disk;
 use crate::storage::recovery::damage_note;
 use crate::storage::{AppendError, CommitStep, Ticket, WRITES_IN_FLIGHT_MAX};
@@ -123,7 +124,15 @@ impl<D: Disk> Service for BrokerService<D> {
     }
 
     fn connection_closed(&self, connection: u64) {
-        self.broker.connection_closed(connection);
+        self.broker.connection_closed(connection, clock::moment());
+    }
+
+    fn take_outgoing(&self) -> Option<Outgoing> {
+        self.broker.take_outgoing()
+    }
+
+    fn reply_arrived(&self, call: CallId, reply: Result<ClientReply, CallError>) {
+        self.broker.reply_arrived(call, reply);
     }
 }
 
@@ -236,6 +245,15 @@ impl<D: Disk> Shard<BrokerService<D>> {
                 sweep_at = Instant::now();
                 self.close_idle(sweep_at);
             }
+        }
+    }
+
+    /// Sends what the broker has to tell its clients, until the shard stops.
+    pub async fn tell_clients(self: Rc<Self>) {
+        while !self.is_stopping.get() {
+            self.service.broker.has_outgoing().await;
+            self.send_requests();
+            glommio::yield_if_needed().await;
         }
     }
 

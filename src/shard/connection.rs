@@ -36,6 +36,7 @@ use glommio::net::TcpStream;
 use glommio::sync::Permit;
 
 use super::budget::Share;
+use super::calls::Calls;
 use super::clock;
 use super::input::{self, Input};
 use super::output::{Output, Sent};
@@ -75,8 +76,10 @@ pub struct Connection<S: Service> {
     socket: RawFd,
     stream: RefCell<TcpStream>,
     peer: Host,
-    shard: Rc<Shard<S>>,
+    pub(super) shard: Rc<Shard<S>>,
     replies: RefCell<Replies<S::Reply>>,
+    /// What the client was asked and has not answered.
+    pub(super) calls: RefCell<Calls>,
     /// Replies have left, or the connection has been closed.
     moved: Signal,
     /// The connection has been closed.
@@ -155,6 +158,7 @@ impl<S: Service> Connection<S> {
             peer: host_of(peer),
             shard,
             replies: RefCell::default(),
+            calls: RefCell::default(),
             moved: Signal::default(),
             ended: Signal::default(),
             is_blocked: Cell::new(false),
@@ -231,8 +235,10 @@ impl<S: Service> Connection<S> {
         let mut head = Head::of(frame);
         wire::decode_head(&mut head)?;
         if head.is_reply() {
-            return Ok(None); // This broker has asked nothing of its clients yet.
+            self.take_reply(head);
+            return Ok(None);
         }
+        self.calls.borrow_mut().note_dialect(head.dialect());
         let ticket = {
             let next = &mut self.replies.borrow_mut().next_ticket;
             *next += 1;
@@ -360,6 +366,8 @@ impl<S: Service> Connection<S> {
                 }
             };
             connection.replies.borrow_mut().tasks -= 1;
+            // What the operation has to tell clients goes before its answer.
+            connection.shard.send_requests();
             if let Some(outcome) = outcome {
                 connection.settle(asked, outcome);
                 connection.flush();
@@ -394,6 +402,13 @@ impl<S: Service> Connection<S> {
         let write = |out: &mut Vec<u8>| wire::encode_reply(out, to, &answer.reply, chunk_bytes);
         let output = &mut self.replies.borrow_mut().output;
         output.push(write, answer.chunks);
+        self.output_share.set(output.waiting());
+    }
+
+    /// Adds a frame to what is sent next.
+    pub(super) fn push_output(&self, frame: &[u8]) {
+        let output = &mut self.replies.borrow_mut().output;
+        output.push(|out| out.extend_from_slice(frame), Vec::new());
         self.output_share.set(output.waiting());
     }
 

@@ -24,6 +24,7 @@
 mod announce;
 mod broker;
 mod budget;
+mod calls;
 mod clock;
 mod connection;
 mod data;

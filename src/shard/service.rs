@@ -1,9 +1,10 @@
 //! What a connection asks to have requests carried out: a broker's shard or a NameServer.
 
+use crate::broker::clients::{CallError, CallId, Outgoing};
 use crate::broker::operation::Context;
 use crate::broker::{Answer, Origin, Outcome, PullTask};
 use crate::model::record::Host;
-use crate::model::{LogOffset, Now, Principal, Refusal};
+use crate::model::{ClientReply, LogOffset, Now, Principal, Refusal};
 use crate::storage::{AppendError, Ticket};
 use crate::wire::{DecodeRequest, EncodeReply, Head};
 
@@ -45,4 +46,12 @@ pub trait Service: 'static {
     fn ticket(&self, size: usize) -> Result<Ticket, AppendError>;
 
     fn connection_closed(&self, connection: u64);
+
+    /// The next request to a client.
+    fn take_outgoing(&self) -> Option<Outgoing> {
+        None
+    }
+
+    /// A client has answered a request, or it could not be sent.
+    fn reply_arrived(&self, _call: CallId, _reply: Result<ClientReply, CallError>) {}
 }

@@ -14,8 +14,11 @@ use super::connection::Connection;
 use super::nudge::Pulse;
 use super::service::Service;
 use crate::broker::Released;
+use crate::broker::clients::CallError;
 use crate::model::ShardId;
 
+/// Requests to clients that are sent in one go: each is a system call.
+const REQUESTS_AT_A_TIME: usize = 64;
 /// Connections one shard serves at a time.
 const CONNECTIONS_MAX: usize = 50_000;
 /// Cold reads one shard has under way at a time; the others wait their turn, so that a consumer
@@ -121,6 +124,25 @@ impl<S: Service> Shard<S> {
             }
         }
         self.progress();
+    }
+
+    /// Sends some of the requests that the service has for clients; the caller comes again while it
+    /// has more. Gives whether it may.
+    pub fn send_requests(self: &Rc<Self>) -> bool {
+        for _ in 0..REQUESTS_AT_A_TIME {
+            let Some(outgoing) = self.service.take_outgoing() else { return false };
+            let connection = self.connections.borrow().get(&outgoing.connection).cloned();
+            let sent = match &connection {
+                Some(connection) => connection.send_request(&outgoing),
+                None => outgoing.call.map_or(Ok(()), |call| Err((call, CallError::Closed))),
+            };
+            match (sent, connection) {
+                (Err((call, error)), _) => self.service.reply_arrived(call, Err(error)),
+                (Ok(()), Some(connection)) => connection.flush(),
+                (Ok(()), None) => {}
+            }
+        }
+        true
     }
 
     pub async fn cold_permit(&self) -> Permit<'_> {

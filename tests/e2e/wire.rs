@@ -136,3 +136,45 @@ fn a_refusal_of_megabytes_is_short_and_ends_no_server() {
     }
     assert!(server.terminate().success());
 }
+
+/// What comes next on `stream`: request or answer, its code and its number.
+fn next_head(stream: &mut TcpStream) -> (bool, String) {
+    let header = answer(stream);
+    (header.contains(r#""flag":1"#), header)
+}
+
+/// Remoting reference, 5.23. A consumer whose group changes need not wait for its own timer.
+#[test]
+fn members_of_a_group_hear_at_once_of_who_comes_and_goes() {
+    let scratch = Scratch::new("members");
+    let ports = Ports::free();
+    let server = Server::dev(&scratch.0.join("data"), ports, 1);
+    let beat = |stream: &mut TcpStream, client: &str| {
+        let body = format!(
+            r#"{{"clientID":"{client}","consumerDataSet":[{{"groupName":"readers","consumeType":"CONSUME_PASSIVELY","messageModel":"CLUSTERING","subscriptionDataSet":[{{"topic":"t","subString":"*","subVersion":1}}]}}],"producerDataSet":[]}}"#
+        );
+        stream.write_all(&frame(&header(34, 7, 0, ""), body.as_bytes())).unwrap();
+    };
+    let is_news = |(is_reply, header): &(bool, String)| {
+        let says_group = header.contains(r#""consumerGroup":"readers""#);
+        !is_reply && says_group && header.contains(r#""code":40,"#)
+    };
+    let mut first = connect(ports);
+    beat(&mut first, "first");
+    let news = next_head(&mut first);
+    assert!(is_news(&news), "the newcomer hears it before its answer: {news:?}");
+    assert!(next_head(&mut first).0, "then the answer");
+    let news = next_head(&mut first);
+    assert!(is_news(&news), "with the other members, of whom there are none: {news:?}");
+
+    let mut second = connect(ports);
+    beat(&mut second, "second");
+    for stream in [&mut first, &mut second] {
+        let news = next_head(stream);
+        assert!(is_news(&news), "{news:?}");
+    }
+    drop(second);
+    let news = next_head(&mut first);
+    assert!(is_news(&news), "the second has gone: {news:?}");
+    assert!(server.terminate().success());
+}

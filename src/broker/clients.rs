@@ -1,0 +1,258 @@
+//! Requests that the broker sends to its clients (remoting reference, 3.10): one-way, or with a reply
+//! that an operation waits for, until a deadline.
+//!
+//! ```text
+//!   notify, call ─▶ outgoing ─▶ (the shard takes them, each to its connection)
+//!        call waits ◀── reply_arrived | deadline | connection_closed
+//! ```
+//!
+//! What holds at all times: a call ends once, by whichever of the three comes first; what waits to be
+//! sent and who waits for a reply have bounds, and what finds no room is refused, or for a notification
+//! left to the client's own timer.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use super::Broker;
+use super::upkeep::Due;
+use crate::model::deadlines::{DeadlineId, Deadlines};
+use crate::model::{ClientReply, ClientRequest, GroupName, Moment};
+use crate::storage::disk::Disk;
+
+/// Requests that wait to be sent: a few notifications of the largest group.
+const OUTGOING_MAX: usize = 50_000;
+/// Calls of one shard that wait for a reply.
+const CALLS_MAX: usize = 10_000;
+
+/// Names a call until it has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct CallId(u64);
+
+/// A request on its way to a client.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Outgoing {
+    pub connection: u64,
+    pub request: ClientRequest,
+    /// Who waits for the reply; `None` for a one-way request.
+    pub call: Option<CallId>,
+}
+
+/// Why a call has no reply.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum CallError {
+    #[error("the client did not reply in time")]
+    TimedOut,
+    #[error("the client's connection has ended")]
+    Closed,
+    #[error("the client refused with code {code}: {remark}")]
+    Refused { code: i32, remark: String },
+    #[error("too many requests to clients wait for a reply")]
+    TooMany,
+}
+
+#[derive(Debug, Default)]
+pub struct Clients {
+    outgoing: VecDeque<Outgoing>,
+    calls: BTreeMap<CallId, Call>,
+    next_call: u64,
+}
+
+#[derive(Debug)]
+struct Call {
+    connection: u64,
+    deadline: DeadlineId,
+    ended: Option<Result<ClientReply, CallError>>,
+}
+
+impl Clients {
+    /// Queues a one-way request; false when too many wait to be sent.
+    fn notify(&mut self, connection: u64, request: ClientRequest) -> bool {
+        assert!(request.is_one_way(), "nobody would get the reply");
+        let has_room = self.outgoing.len() < OUTGOING_MAX;
+        if has_room {
+            self.outgoing.push_back(Outgoing { connection, request, call: None });
+        }
+        has_room
+    }
+
+    fn begin_call(
+        &mut self,
+        connection: u64,
+        request: ClientRequest,
+        until: Moment,
+        deadlines: &mut Deadlines<Due>,
+    ) -> Result<CallId, CallError> {
+        if self.calls.len() >= CALLS_MAX || self.outgoing.len() >= OUTGOING_MAX {
+            return Err(CallError::TooMany);
+        }
+        let id = CallId(self.next_call);
+        self.next_call += 1;
+        let deadline = deadlines.insert(until, Due::Call(id));
+        self.calls.insert(id, Call { connection, deadline, ended: None });
+        self.outgoing.push_back(Outgoing { connection, request, call: Some(id) });
+        Ok(id)
+    }
+
+    /// Ends a call, unless it has ended already.
+    pub fn end_call(
+        &mut self,
+        id: CallId,
+        how: Result<ClientReply, CallError>,
+        deadlines: &mut Deadlines<Due>,
+    ) {
+        if let Some(call) = self.calls.get_mut(&id)
+            && call.ended.is_none()
+        {
+            deadlines.cancel(call.deadline);
+            call.ended = Some(how);
+        }
+    }
+
+    /// What a call came to; taken once.
+    fn take_ended(&mut self, id: CallId) -> Option<Result<ClientReply, CallError>> {
+        let how = self.calls.get_mut(&id)?.ended.take()?;
+        self.calls.remove(&id);
+        Some(how)
+    }
+
+    /// Forgets a call that nobody waits for any more.
+    fn give_up(&mut self, id: CallId, deadlines: &mut Deadlines<Due>) {
+        if let Some(call) = self.calls.remove(&id) {
+            deadlines.cancel(call.deadline);
+        }
+    }
+
+    pub fn connection_closed(&mut self, connection: u64, deadlines: &mut Deadlines<Due>) {
+        let of_it = self.calls.iter().filter(|(_, call)| call.connection == connection);
+        let ids: Vec<CallId> = of_it.map(|(id, _)| *id).collect();
+        ids.into_iter().for_each(|id| self.end_call(id, Err(CallError::Closed), deadlines));
+    }
+}
+
+impl<D: Disk> Broker<D> {
+    /// The next request that is to be sent.
+    pub fn take_outgoing(&self) -> Option<Outgoing> {
+        self.state.borrow_mut().clients.outgoing.pop_front()
+    }
+
+    /// Waits until there is something to send.
+    pub async fn has_outgoing(&self) {
+        let is_there = || (!self.state.borrow().clients.outgoing.is_empty()).then_some(());
+        self.outgoing.wait(is_there).await;
+    }
+
+    /// Sends a one-way request to the client behind `connection`. False when it was not taken because
+    /// too many wait to be sent.
+    pub fn notify_client(&self, connection: u64, request: ClientRequest) -> bool {
+        let is_taken = self.state.borrow_mut().clients.notify(connection, request);
+        self.outgoing.notify();
+        is_taken
+    }
+
+    /// Sends a request to the client behind `connection` and waits for the reply, until `until`.
+    pub async fn call_client(
+        &self,
+        connection: u64,
+        request: ClientRequest,
+        until: Moment,
+    ) -> Result<ClientReply, CallError> {
+        let id = {
+            let state = &mut *self.state.borrow_mut();
+            state.clients.begin_call(connection, request, until, &mut state.deadlines)?
+        };
+        self.outgoing.notify();
+        let call = PendingCall { broker: self, id };
+        self.replies.wait(|| self.state.borrow_mut().clients.take_ended(call.id)).await
+    }
+
+    /// The client has answered a call, or refused it. One that has ended already is ignored.
+    pub fn reply_arrived(&self, call: CallId, reply: Result<ClientReply, CallError>) {
+        let state = &mut *self.state.borrow_mut();
+        state.clients.end_call(call, reply, &mut state.deadlines);
+        self.replies.notify();
+    }
+
+    /// Tells the members of a group that its members or topics have changed (remoting reference, 5.23).
+    /// Clients look by themselves every 20 s, so one that is not told is late and not wrong.
+    pub(super) fn tell_members(&self, group: &GroupName) {
+        let connections = self.state.borrow().groups.connections_to_tell(group);
+        for connection in connections {
+            let request = ClientRequest::MembersChanged { group: group.clone() };
+            if !self.notify_client(connection, request) {
+                return;
+            }
+        }
+    }
+}
+
+/// A call that somebody waits for.
+struct PendingCall<'a, D: Disk> {
+    broker: &'a Broker<D>,
+    id: CallId,
+}
+
+impl<D: Disk> Drop for PendingCall<'_, D> {
+    fn drop(&mut self) {
+        let state = &mut *self.broker.state.borrow_mut();
+        state.clients.give_up(self.id, &mut state.deadlines);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::TopicName;
+
+    fn status() -> ClientRequest {
+        let (topic, group) = (TopicName::new("t").unwrap(), GroupName::new("g").unwrap());
+        ClientRequest::ConsumerStatus { topic, group }
+    }
+
+    fn changed() -> ClientRequest {
+        ClientRequest::MembersChanged { group: GroupName::new("g").unwrap() }
+    }
+
+    #[test]
+    fn a_call_ends_once_by_whatever_comes_first() {
+        let (mut clients, mut deadlines) = (Clients::default(), Deadlines::default());
+        let reply = || Ok(ClientReply::ConsumerStatus(Vec::new()));
+        let call = |clients: &mut Clients, deadlines: &mut Deadlines<Due>, connection| {
+            clients.begin_call(connection, status(), Moment(10), deadlines).unwrap()
+        };
+        let replied = call(&mut clients, &mut deadlines, 1);
+        let late = call(&mut clients, &mut deadlines, 1);
+        let closed = call(&mut clients, &mut deadlines, 2);
+        let given_up = call(&mut clients, &mut deadlines, 3);
+        assert_eq!(clients.take_ended(replied), None);
+        clients.end_call(replied, reply(), &mut deadlines);
+        clients.connection_closed(2, &mut deadlines);
+        clients.give_up(given_up, &mut deadlines);
+        let mut due = Vec::new();
+        while let Some(Due::Call(id)) = deadlines.take_due(Moment(10)) {
+            due.push(id);
+            clients.end_call(id, Err(CallError::TimedOut), &mut deadlines);
+        }
+        assert_eq!(due, [late]);
+        clients.end_call(late, reply(), &mut deadlines);
+        for (id, expected) in [
+            (replied, Some(reply())),
+            (late, Some(Err(CallError::TimedOut))),
+            (closed, Some(Err(CallError::Closed))),
+            (given_up, None),
+        ] {
+            assert_eq!(clients.take_ended(id), expected);
+            assert_eq!(clients.take_ended(id), None, "it was taken");
+        }
+        assert!(clients.calls.is_empty() && deadlines.is_empty());
+    }
+
+    #[test]
+    fn what_waits_to_be_sent_has_a_bound() {
+        let (mut clients, mut deadlines) = (Clients::default(), Deadlines::default());
+        for _ in 0..OUTGOING_MAX {
+            assert!(clients.notify(1, changed()));
+        }
+        assert!(!clients.notify(1, changed()));
+        let call = clients.begin_call(1, status(), Moment(10), &mut deadlines);
+        assert_eq!(call, Err(CallError::TooMany));
+    }
+}
