@@ -53,6 +53,7 @@ use self::state::{Durable, Snapshot};
 use self::upkeep::{Due, Flush};
 use crate::model::deadlines::Deadlines;
 use crate::model::record::Host;
+use crate::model::topic::TopicChange;
 use crate::model::{
     Chunk, DataVersion, GroupName, LogOffset, Moment, Now, Principal, QueueOffset, Refusal, Reply,
     Request, ShardId, TopicConfig,
@@ -247,13 +248,22 @@ impl<D: Disk> Broker<D> {
         std::mem::take(&mut self.state.borrow_mut().created)
     }
 
-    /// What a NameServer is told.
+    /// What NameServers are told at the start; [`take_topic_changes`](Self::take_topic_changes) is
+    /// what they are told later.
     pub fn published_topics(&self) -> (DataVersion, Vec<TopicConfig>) {
-        let state = self.state.borrow();
+        let state = &mut *self.state.borrow_mut();
+        state.durable.topics.take_changes();
         (
             state.durable.topics.version(),
             state.durable.topics.published(&self.config.cluster, self.config.auto_create_topics),
         )
+    }
+
+    /// What has changed of the topics since this or [`published_topics`](Self::published_topics) was
+    /// last called.
+    pub fn take_topic_changes(&self) -> (DataVersion, Vec<TopicChange>) {
+        let state = &mut *self.state.borrow_mut();
+        (state.durable.topics.version(), state.durable.topics.take_changes())
     }
 
     /// Background work of the store; `force_snapshot` at shutdown.

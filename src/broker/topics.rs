@@ -22,11 +22,11 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 use super::facts::{Fact, Facts, TOPIC};
 use super::state::{Durable, ITEMS_PER_SLICE, Section, is_full};
-use crate::model::topic::DataVersion;
 use crate::model::topic::{
     AUTO_CREATE_TEMPLATE, PERM_INHERIT, PERM_READ, PERM_WRITE, QUEUES_MAX, QUEUES_PER_TOPIC_MAX,
     TOPICS_MAX,
 };
+use crate::model::topic::{DataVersion, TopicChange};
 use crate::model::{QueueId, QueueOffset, Refusal, Timestamp, TopicConfig, TopicName};
 use crate::storage::Index;
 
@@ -228,6 +228,8 @@ pub struct Topics {
     /// Queues of all topics, also those that a topic no longer offers.
     queue_count: usize,
     version: DataVersion,
+    /// Topics that have changed since NameServers were last told; none before they are told of all.
+    changed: Option<BTreeSet<TopicName>>,
 }
 
 impl Topics {
@@ -329,6 +331,7 @@ impl Topics {
         self.next_number = self.next_number.max(number + 1);
         self.numbers.insert(config.name.clone(), number);
         self.in_order.insert(number);
+        self.note_change(&config.name);
         let queue_count = config.queue_count() as usize;
         let new = || Topic { config: config.clone(), queues: Vec::new(), next_queue: 0 };
         let topic = self.by_number.entry(number).or_insert_with(new);
@@ -344,6 +347,7 @@ impl Topics {
         if let Some(topic) = self.by_number.remove(&number) {
             self.numbers.remove(&topic.config.name);
             self.in_order.remove(&number);
+            self.note_change(&topic.config.name);
             self.queue_count -= topic.queues.len();
             self.change(now);
         }
@@ -381,6 +385,23 @@ impl Topics {
         }
         topics.sort_by(|a, b| a.name.cmp(&b.name));
         topics
+    }
+
+    /// What has become of the topics that changed since this was last called. Nothing at the first
+    /// call: whoever listens from now on has to be told all of them.
+    pub fn take_changes(&mut self) -> Vec<TopicChange> {
+        let changed = self.changed.replace(BTreeSet::new()).unwrap_or_default();
+        let change = |name: TopicName| match self.find(&name) {
+            Ok((_, topic)) => TopicChange::Set(topic.config.clone()),
+            Err(_) => TopicChange::Removed(name),
+        };
+        changed.into_iter().map(change).collect()
+    }
+
+    fn note_change(&mut self, name: &TopicName) {
+        if let Some(changed) = &mut self.changed {
+            changed.insert(name.clone());
+        }
     }
 
     /// Makes the version a new one: a NameServer that remembers an earlier life must look again.
@@ -459,6 +480,21 @@ mod tests {
         topics.remove(0, Timestamp(2));
         assert_eq!(topics.number(&name("a")), None);
         assert_eq!(topics.next_number(), 1);
+    }
+
+    #[test]
+    fn changes_are_taken_once_and_not_before_somebody_listens() {
+        let mut topics = Topics::default();
+        let config = |text: &str| TopicConfig::new(name(text), 4);
+        topics.set(0, config("a"), Timestamp(1));
+        topics.set(1, config("b"), Timestamp(1));
+        assert_eq!(topics.take_changes(), []);
+        topics.set(2, config("c"), Timestamp(2));
+        topics.set(2, config("c"), Timestamp(3));
+        topics.remove(0, Timestamp(4));
+        let expected = [TopicChange::Removed(name("a")), TopicChange::Set(config("c"))];
+        assert_eq!(topics.take_changes(), expected);
+        assert_eq!(topics.take_changes(), []);
     }
 
     #[test]

@@ -5,14 +5,15 @@
 //! every 30 s in between; a NameServer that comes back therefore knows the broker again within the
 //! time it takes to connect. All threads are told through channels and tell what they see through one.
 //!
-//! What always holds: of tables that were published in a row, a NameServer that is behind gets only
-//! the newest, so nothing piles up while it is away. Whoever publishes waits only for NameServers that
+//! What always holds: the tables are held once ([`tables`]), and a NameServer that is behind is told
+//! what it does not know, so nothing piles up while it is away. It is told a whole table on every new
+//! connection, and only what changed after that. Whoever publishes waits only for NameServers that
 //! took what they were told last.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::convert::Infallible;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -22,11 +23,15 @@ use crate::client::ask::Ask;
 use crate::client::blocking::{Call, Clock, Connections};
 use crate::client::error::ClientError;
 use crate::client::nameservers::NameServers;
-use crate::client::remote::refused;
 use crate::model::nameserver::{BrokerId, ClusterInfo, Registration};
-use crate::model::topic::WHOLE_TABLE_MARK;
-use crate::model::{NameServerRequest, Timestamp, TopicConfig, TopicName};
+use crate::model::topic::TopicChange;
+use crate::model::{DataVersion, NameServerRequest, Timestamp};
 use crate::wire::HeaderEncoding;
+use crate::wire::response::{ReplyError, Response};
+
+mod tables;
+
+use tables::{News, Position, Table};
 
 /// Reports that may wait to be read; further ones are dropped, because each replaces the one before.
 const REPORTS_MAX: usize = 1_024;
@@ -89,17 +94,14 @@ pub struct Rival {
 }
 
 enum Order {
-    Register(Tables),
+    /// The tables have changed. Whoever wants to know when that is registered is here: each is
+    /// dropped when the registration has succeeded or failed.
+    Register(Vec<Sender<Infallible>>),
     Stop,
 }
 
-/// What to register, and who wants to know when it is done.
-#[derive(Clone, Default)]
-struct Tables {
-    shards: Arc<Vec<Registration>>,
-    /// Dropped when the registration has succeeded or failed.
-    waiting: Vec<Sender<Infallible>>,
-}
+/// The tables of all shards, in the order of their numbers.
+type Tables = Arc<Vec<Table>>;
 
 /// Tells when every NameServer that took the table before knows one that was published, or a newer
 /// one, or has failed to take it.
@@ -136,6 +138,7 @@ impl Receipt {
 /// Publishes tables; may be used from any thread.
 #[derive(Clone)]
 pub struct Publisher {
+    tables: Arc<Mutex<Tables>>,
     slots: Vec<Slot>,
 }
 
@@ -164,16 +167,17 @@ impl Registrar {
     ) -> Result<Self, ClientError> {
         let nameservers = NameServers::parse(&options.nameservers)?;
         let (report, reports) = flume::bounded(REPORTS_MAX);
+        let tables = Arc::new(Mutex::new(Tables::default()));
         let mut slots = Vec::new();
         let mut threads = Vec::new();
         for address in nameservers.addresses() {
             let (put, take) = flume::bounded(1);
             let slot = Slot { put, take, is_prompt: Arc::new(AtomicBool::new(true)) };
-            let keeper = Keeper::new(address, options, &slot, report.clone());
+            let keeper = Keeper::new(address, options, &tables, &slot, report.clone());
             slots.push(slot);
             threads.push(std::thread::spawn(move || keeper.run()));
         }
-        let publisher = Publisher { slots };
+        let publisher = Publisher { tables, slots };
         publisher.publish(shards);
         Ok(Self { publisher, reports, threads })
     }
@@ -218,20 +222,34 @@ impl Registrar {
 }
 
 impl Publisher {
-    /// Registers these, and only these, from now on. Does not wait; the receipt does.
+    /// Registers these shards, and only these, from now on. Does not wait; the receipt does.
     pub fn publish(&self, shards: Vec<Registration>) -> Receipt {
-        let shards = Arc::new(shards.into_iter().map(marked_as_whole).collect::<Vec<_>>());
+        let tables = shards.into_iter().map(Table::new).collect();
+        *self.tables.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(tables);
+        self.tell()
+    }
+
+    /// Registers what one of the shards has changed. Costs as much as the change.
+    pub fn change(&self, shard: usize, version: DataVersion, changes: Vec<TopicChange>) -> Receipt {
+        newest(&self.tables)[shard].apply(version, changes);
+        self.tell()
+    }
+
+    fn tell(&self) -> Receipt {
         let tell = |slot: &Slot| {
             let (waiting, done) = flume::bounded(1);
             let is_prompt = slot.is_prompt.clone();
             // Dropped at once, it keeps nobody waiting.
             let waiting = is_prompt.load(Ordering::Relaxed).then_some(waiting);
-            let tables = Tables { shards: shards.clone(), waiting: waiting.into_iter().collect() };
-            slot.order(Order::Register(tables));
+            slot.order(Order::Register(waiting.into_iter().collect()));
             Delivery { done, is_prompt }
         };
         Receipt(self.slots.iter().map(tell).collect())
     }
+}
+
+fn newest(tables: &Mutex<Tables>) -> Tables {
+    tables.lock().unwrap_or_else(PoisonError::into_inner).clone()
 }
 
 impl Slot {
@@ -247,24 +265,17 @@ impl Slot {
 }
 
 impl Order {
-    /// Only the newest order counts, for whoever waits for an older one too; none counts after Stop.
+    /// The newest order stands for those before it, for whoever waits for them too; none counts after
+    /// Stop.
     fn replacing(self, older: Self) -> Self {
         match (self, older) {
-            (Self::Register(mut tables), Self::Register(older)) => {
-                tables.waiting.extend(older.waiting);
-                Self::Register(tables)
+            (Self::Register(mut waiting), Self::Register(older)) => {
+                waiting.extend(older);
+                Self::Register(waiting)
             }
             _ => Self::Stop,
         }
     }
-}
-
-/// Says that the table is whole; see [`WHOLE_TABLE_MARK`].
-fn marked_as_whole(mut registration: Registration) -> Registration {
-    registration.topics.retain(|topic| topic.name.as_str() != WHOLE_TABLE_MARK);
-    let name = TopicName::new(WHOLE_TABLE_MARK).expect("it is a legal name");
-    registration.topics.push(TopicConfig { perm: 0, ..TopicConfig::new(name, 1) });
-    registration
 }
 
 /// One thread: what it knows about its NameServer.
@@ -275,10 +286,16 @@ struct Keeper {
     reports: Sender<Report>,
     is_prompt: Arc<AtomicBool>,
     connections: Connections,
+    published: Arc<Mutex<Tables>>,
     tables: Tables,
+    /// How far the NameServer knows each table, by what it was told over `line`.
+    known: Vec<Option<Position>>,
+    waiting: Vec<Sender<Infallible>>,
     /// The connection over which all shards were registered last, while it stands.
     line: Option<u64>,
     next_at: Timestamp,
+    /// When to find out whether it still knows them, which also renews their leases.
+    renew_at: Timestamp,
     failures: u32,
     last_state: Option<State>,
     /// When to look for rivals next, and those that were found last.
@@ -290,6 +307,7 @@ impl Keeper {
     fn new(
         address: &str,
         options: &RegistrarOptions,
+        published: &Arc<Mutex<Tables>>,
         slot: &Slot,
         reports: Sender<Report>,
     ) -> Self {
@@ -300,9 +318,13 @@ impl Keeper {
             reports,
             is_prompt: slot.is_prompt.clone(),
             connections: Connections::new(options.connect_timeout_ms),
+            published: published.clone(),
             tables: Tables::default(),
+            known: Vec::new(),
+            waiting: Vec::new(),
             line: None,
             next_at: Timestamp(0),
+            renew_at: Timestamp(0),
             failures: 0,
             last_state: None,
             look_at: Timestamp(0),
@@ -314,7 +336,7 @@ impl Keeper {
         loop {
             let wait_ms = self.options.watch_ms.min(self.until_next_ms().unwrap_or(u64::MAX));
             match self.orders.recv_timeout(Duration::from_millis(wait_ms)) {
-                Ok(Order::Register(tables)) => self.take_over(tables),
+                Ok(Order::Register(waiting)) => self.take_over(waiting),
                 Ok(Order::Stop) => return self.sign_off(&self.brokers()),
                 // Whoever could say Stop is gone without having said it.
                 Err(RecvTimeoutError::Disconnected) => return,
@@ -331,23 +353,33 @@ impl Keeper {
     /// nothing must not be reported as success.
     fn until_next_ms(&self) -> Option<u64> {
         let wait_ms = self.next_at.ms_since(self.connections.now());
-        (!self.tables.shards.is_empty()).then_some(wait_ms)
+        (!self.tables.is_empty()).then_some(wait_ms)
     }
 
-    fn take_over(&mut self, mut tables: Tables) {
+    fn take_over(&mut self, waiting: Vec<Sender<Infallible>>) {
+        self.waiting.extend(waiting);
+        self.next_at = Timestamp(0);
+        let tables = newest(&self.published);
+        if Arc::ptr_eq(&tables, &self.tables) {
+            return;
+        }
         let before = self.brokers();
-        tables.waiting.append(&mut self.tables.waiting);
         self.tables = tables;
+        self.forget_known();
         let gone: Vec<BrokerId> = {
             let now: BTreeSet<String> = self.brokers().into_iter().map(key_of).collect();
             before.into_iter().filter(|broker| !now.contains(&key_of(broker.clone()))).collect()
         };
         self.sign_off(&gone);
-        self.next_at = Timestamp(0);
     }
 
     fn brokers(&self) -> Vec<BrokerId> {
-        self.tables.shards.iter().map(|shard| shard.broker.clone()).collect()
+        self.tables.iter().map(|table| table.broker.clone()).collect()
+    }
+
+    /// What it was told may not be what it knows; it is told everything again.
+    fn forget_known(&mut self) {
+        self.known = vec![None; self.tables.len()];
     }
 
     /// Finds out whether the connection still stands; if not, registers anew at once.
@@ -357,6 +389,7 @@ impl Keeper {
         let stands = self.line.is_none() || self.connections.line_to(&self.address) == self.line;
         if !stands {
             self.line = None;
+            self.forget_known();
             self.next_at = now;
         }
     }
@@ -366,18 +399,25 @@ impl Keeper {
         let now = self.connections.now();
         self.is_prompt.store(outcome.is_ok(), Ordering::Relaxed);
         // Whoever waits has nothing from waiting for one that is away: nobody asks it.
-        self.tables.waiting.clear();
+        self.waiting.clear();
         let state = match outcome {
             Ok(()) => {
                 self.failures = 0;
-                self.line = self.connections.line_to(&self.address);
-                self.next_at = now.plus_ms(self.options.period_ms);
+                self.next_at = self.renew_at;
+                let line = self.connections.line_to(&self.address);
+                if self.line.is_some() && self.line != line {
+                    // It may have been told a part over a connection on which it had no whole.
+                    self.forget_known();
+                    self.next_at = now;
+                }
+                self.line = line;
                 State::Registered
             }
             Err(error) => {
                 let RegistrarOptions { backoff_ms, backoff_max_ms, .. } = self.options;
                 let wait_ms = (backoff_ms << self.failures.min(16)).min(backoff_max_ms);
                 self.failures += 1;
+                self.forget_known();
                 self.next_at = now.plus_ms(wait_ms);
                 State::Failing(error)
             }
@@ -409,7 +449,7 @@ impl Keeper {
             response.map_err(|e| ClientError::of_call(request.what(), &self.address, e))?;
         // One that does not tell is registered with all the same.
         let Ok(info) = response.cluster() else { return Ok(()) };
-        let rivals = rivals(&self.tables.shards, &info);
+        let rivals = rivals(&self.tables, &info);
         for rival in rivals.difference(&self.rivals) {
             self.warn_of(rival);
             self.report(State::Contested(rival.clone()));
@@ -420,7 +460,7 @@ impl Keeper {
 
     fn warn_of(&self, Rival { name, address }: &Rival) {
         let nameserver = &self.address;
-        match self.tables.shards.iter().any(|shard| shard.broker.name == *name) {
+        match self.tables.iter().any(|shard| shard.broker.name == *name) {
             true => tracing::warn!(
                 nameserver,
                 "{name} is also the name of a broker at {address}: unless that one is gone, each \
@@ -435,11 +475,45 @@ impl Keeper {
         }
     }
 
-    /// Registers all shards, all at once; the first failure counts.
+    /// Tells what is not known yet, of all shards at once; the first failure counts. Where a lease is
+    /// due and nothing new, it asks whether the table is still known, and tells all of it if not.
     fn register_all(&mut self) -> Result<(), ClientError> {
-        let shards = self.tables.shards.clone();
-        let requests = shards.iter().cloned().map(NameServerRequest::RegisterBroker);
-        self.ask_all(requests, self.options.call_timeout_ms)
+        let now = self.connections.now();
+        let is_due = now >= self.renew_at;
+        self.tell_news(is_due)?;
+        if is_due {
+            self.tell_news(false)?;
+            self.renew_at = now.plus_ms(self.options.period_ms);
+        }
+        Ok(())
+    }
+
+    fn tell_news(&mut self, is_due: bool) -> Result<(), ClientError> {
+        let (tables, known) = (self.tables.clone(), self.known.clone());
+        let request = |(shard, table): (usize, &Table)| {
+            let (news, position) = table.news(known[shard]);
+            let request = match news {
+                News::Part(table) | News::Whole(table) => NameServerRequest::RegisterBroker(table),
+                News::Nothing if is_due => NameServerRequest::QueryDataVersion {
+                    broker: table.broker.clone(),
+                    version: table.version(),
+                },
+                News::Nothing => return None,
+            };
+            let is_question = matches!(request, NameServerRequest::QueryDataVersion { .. });
+            Some(((shard, position, is_question), request))
+        };
+        let requests = tables.iter().enumerate().filter_map(request);
+        let mut outcome = Ok(());
+        let told = self.ask_all(requests, self.options.call_timeout_ms);
+        for ((shard, position, is_question), told) in told {
+            let is_known = told.as_ref().is_ok_and(|response| {
+                !is_question || response.data_version().is_ok_and(|(is_changed, _)| !is_changed)
+            });
+            self.known[shard] = is_known.then_some(position);
+            outcome = outcome.and(told.map(|_| ()));
+        }
+        outcome
     }
 
     fn sign_off(&mut self, brokers: &[BrokerId]) {
@@ -449,45 +523,51 @@ impl Keeper {
         }
         let requests = brokers.iter().cloned().map(NameServerRequest::UnregisterBroker);
         // If it fails, the lease ends it.
-        let _ = self.ask_all(requests, self.options.sign_off_timeout_ms);
+        self.ask_all(requests.map(|request| ((), request)), self.options.sign_off_timeout_ms);
     }
 
-    fn ask_all(
+    /// Asks as many at a time as a connection takes, and gives what came of each.
+    fn ask_all<T>(
         &mut self,
-        requests: impl Iterator<Item = NameServerRequest>,
+        requests: impl Iterator<Item = (T, NameServerRequest)>,
         timeout_ms: u64,
-    ) -> Result<(), ClientError> {
-        let mut outcome = Ok(());
-        let mut calls: VecDeque<(NameServerRequest, Call)> = VecDeque::new();
-        for request in requests {
+    ) -> Vec<(T, Result<Response, ClientError>)> {
+        let mut told = Vec::new();
+        let mut calls: VecDeque<(T, &'static str, Call)> = VecDeque::new();
+        for (of, request) in requests {
             while !self.connections.has_room(&self.address)
-                && let Some((request, call)) = calls.pop_front()
+                && let Some((of, what, call)) = calls.pop_front()
             {
-                outcome = outcome.and(self.answer(&request, call));
+                told.push((of, self.answer(what, call)));
             }
             let json = HeaderEncoding::Json;
             match self.connections.start(&self.address, json, &request, timeout_ms) {
-                Ok(call) => calls.push_back((request, call)),
-                Err(error) => outcome = outcome.and(Err(error)),
+                Ok(call) => calls.push_back((of, request.what(), call)),
+                Err(error) => told.push((of, Err(error))),
             }
         }
-        for (request, call) in calls {
-            outcome = outcome.and(self.answer(&request, call));
+        for (of, what, call) in calls {
+            told.push((of, self.answer(what, call)));
         }
-        outcome
+        told
     }
 
-    fn answer(&mut self, request: &NameServerRequest, call: Call) -> Result<(), ClientError> {
-        match self.connections.wait_for(call) {
-            Ok(response) => response.done().map_err(|error| refused(request, &self.address, error)),
-            Err(error) => Err(ClientError::of_call(request.what(), &self.address, error)),
+    fn answer(&mut self, what: &'static str, call: Call) -> Result<Response, ClientError> {
+        let response = self.connections.wait_for(call);
+        let response = response.map_err(|e| ClientError::of_call(what, &self.address, e))?;
+        match response.done() {
+            Ok(()) => Ok(response),
+            Err(ReplyError { code, remark }) => {
+                let (what, address) = (what.to_owned(), self.address.clone());
+                Err(ClientError::Refused { what, address, code, remark })
+            }
         }
     }
 }
 
 /// Brokers that are registered under the name of one of `shards` and not at its address, or at its
 /// address and under none of their names.
-fn rivals(shards: &[Registration], info: &ClusterInfo) -> BTreeSet<Rival> {
+fn rivals(shards: &[Table], info: &ClusterInfo) -> BTreeSet<Rival> {
     let by_name: BTreeMap<&str, &BrokerId> =
         shards.iter().map(|shard| (shard.broker.name.as_str(), &shard.broker)).collect();
     let addresses: BTreeSet<&str> = by_name.values().map(|own| own.address.as_str()).collect();

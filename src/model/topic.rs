@@ -63,6 +63,14 @@ impl TopicConfig {
     }
 }
 
+/// What became of one topic.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum TopicChange {
+    /// It is configured like this, and new if it was not there.
+    Set(TopicConfig),
+    Removed(TopicName),
+}
+
 /// State of a broker's topic table; equal versions mean equal tables (remoting reference, 2.3).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, rename_all = "camelCase")]

@@ -61,29 +61,37 @@ impl<D: Disk> BrokerService<D> {
         let (own, others) = futures_util::join!(self.carry_out(request, context), others);
         others?;
         let reply = own?;
-        self.announce_and_wait().await;
+        wait_delivered(self.announce()).await;
         Ok(reply)
     }
 
-    /// Tells the NameServers what topics there are now. The receipt is for whoever answers a client;
-    /// everybody else goes on. `None` while the shards start.
+    /// Tells the NameServers what has changed of the topics. The receipt is for whoever answers a
+    /// client; everybody else goes on. `None` while the shards start.
     fn announce(&self) -> Option<Receipt> {
-        let (version, topics) = self.broker.published_topics();
-        self.announcer.announce(self.broker.config().shard, version, topics)
+        let (version, changes) = self.broker.take_topic_changes();
+        self.announcer.announce(self.broker.config().shard, version, changes)
     }
 
-    /// Tells the NameServers what topics there are now, and waits until they know. One that does not
-    /// answer in time hears of it with the next registration, and is not waited for until then.
-    pub async fn announce_and_wait(&self) {
-        let Some(receipt) = self.announce() else { return };
-        let is_late = {
-            let told = pin!(receipt.delivered());
-            let deadline = pin!(glommio::timer::sleep(ANNOUNCE_MAX));
-            matches!(futures_util::future::select(told, deadline).await, Either::Right(_))
-        };
-        if is_late {
-            receipt.give_up();
-        }
+    /// Tells the NameServers what topics there are, once all shards of the process have come so far,
+    /// and waits until they know.
+    pub async fn introduce(&self) {
+        let (version, topics) = self.broker.published_topics();
+        let receipt = self.announcer.introduce(self.broker.config().shard, version, topics);
+        wait_delivered(receipt).await;
+    }
+}
+
+/// Waits until the NameServers know. One that does not answer in time hears of it with the next
+/// registration, and is not waited for until then.
+async fn wait_delivered(receipt: Option<Receipt>) {
+    let Some(receipt) = receipt else { return };
+    let is_late = {
+        let told = pin!(receipt.delivered());
+        let deadline = pin!(glommio::timer::sleep(ANNOUNCE_MAX));
+        matches!(futures_util::future::select(told, deadline).await, Either::Right(_))
+    };
+    if is_late {
+        receipt.give_up();
     }
 }
 

@@ -62,7 +62,7 @@ impl Seat {
         };
         let service = BrokerService::new(broker, self.mesh, self.announcer);
         let shard = Shard::new(ShardId(self.shard), service, pulse);
-        shard.service.announce_and_wait().await;
+        shard.service.introduce().await;
         Ok(OpenShard { shard, listeners, queues })
     }
 }

@@ -1,13 +1,12 @@
-use std::sync::Mutex;
 use std::sync::atomic::AtomicUsize;
 
 use super::*;
 use crate::client::blocking::testing::{Answer, Server, dead_address, until};
-use crate::model::DataVersion;
 use crate::model::nameserver::RouteBroker;
-use crate::model::{NameServerReply, Refusal};
+use crate::model::{NameServerReply, Refusal, TopicConfig, TopicName};
 
-/// What a NameServer was told, in order: `+name:topics` and `-name`.
+/// What a NameServer was told, in order: `+name:topics`, `-name`, and `?name` when it was asked
+/// whether it knows the table, which it does.
 type Told = Arc<Mutex<Vec<String>>>;
 
 fn note(told: &Told, request: &NameServerRequest) -> Answer<NameServerReply> {
@@ -18,6 +17,11 @@ fn note(told: &Told, request: &NameServerRequest) -> Answer<NameServerReply> {
             format!("+{}:{}", registration.broker.name, topics.join(","))
         }
         NameServerRequest::UnregisterBroker(broker) => format!("-{}", broker.name),
+        NameServerRequest::QueryDataVersion { broker, version } => {
+            told.lock().unwrap().push(format!("?{}", broker.name));
+            let known = NameServerReply::DataVersion { is_changed: false, known: Some(*version) };
+            return Answer::Give(Ok(known));
+        }
         NameServerRequest::ClusterInfo => {
             return Answer::Give(Ok(NameServerReply::ClusterInfo(ClusterInfo::default())));
         }
@@ -37,8 +41,11 @@ fn lines(told: &Told) -> Vec<String> {
     told.lock().unwrap().clone()
 }
 
+fn topic(name: &str) -> TopicConfig {
+    TopicConfig::new(TopicName::new(name.to_owned()).unwrap(), 4)
+}
+
 fn shard(name: &str, topics: &[&str]) -> Registration {
-    let topic = |name: &&str| TopicConfig::new(TopicName::new((*name).to_owned()).unwrap(), 4);
     Registration {
         broker: BrokerId {
             cluster: "c".to_owned(),
@@ -49,7 +56,7 @@ fn shard(name: &str, topics: &[&str]) -> Registration {
         ha_address: String::new(),
         lease_ms: None,
         version: DataVersion::default(),
-        topics: topics.iter().map(topic).collect(),
+        topics: topics.iter().map(|name| topic(name)).collect(),
     }
 }
 
@@ -91,11 +98,55 @@ fn every_nameserver_is_told_of_every_shard_and_every_change() {
 }
 
 #[test]
-fn registrations_are_repeated() {
+fn leases_are_renewed() {
     let (server, told) = nameserver();
     let options = RegistrarOptions { period_ms: 10, ..options(&[&server.address]) };
     let registrar = Registrar::start(&options, vec![shard("s0", &[])]).unwrap();
-    until("it is said three times", || lines(&told).len() >= 3);
+    until("it is asked twice", || lines(&told).len() >= 3);
+    assert_eq!(lines(&told)[..3], ["+s0:SELF_TEST_TOPIC", "?s0", "?s0"]);
+    registrar.stop();
+}
+
+/// However many topics the table has, one that knows it is told of the one that is new.
+#[test]
+fn a_change_is_all_that_is_told_of() {
+    let (server, told) = nameserver();
+    let names: Vec<String> = (0..1_000).map(|number| format!("t{number}")).collect();
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    let shards = vec![shard("s0", &names), shard("s1", &names)];
+    let registrar = Registrar::start(&options(&[&server.address]), shards).unwrap();
+    assert_eq!(registrar.wait_registered(20_000), Ok(()));
+    assert!(lines(&told).iter().all(|line| line.ends_with("SELF_TEST_TOPIC")));
+    let version = DataVersion { counter: 1, ..DataVersion::default() };
+    let publisher = registrar.publisher();
+    let receipt = publisher.change(1, version, vec![TopicChange::Set(topic("new"))]);
+    until("it is delivered", || is_delivered(&receipt));
+    assert_eq!(lines(&told)[2..], ["+s1:new"]);
+    let gone = TopicChange::Removed(topic("t7").name);
+    let receipt = publisher.change(0, version, vec![gone]);
+    until("it is delivered", || is_delivered(&receipt));
+    let whole = lines(&told).pop().unwrap();
+    assert!(whole.starts_with("+s0:t0,") && whole.ends_with("SELF_TEST_TOPIC"), "{whole}");
+    assert!(!whole.contains("t7,") && whole.contains("t999,"), "{whole}");
+    registrar.stop();
+}
+
+/// It has let the lease run out, or forgotten a change.
+#[test]
+fn one_that_does_not_know_the_table_is_told_all_of_it() {
+    let told = Told::default();
+    let noted = told.clone();
+    let server = Server::start_nameserver(move |request| match request {
+        NameServerRequest::QueryDataVersion { .. } => {
+            let known = NameServerReply::DataVersion { is_changed: true, known: None };
+            Answer::Give(Ok(known))
+        }
+        other => note(&noted, other),
+    });
+    let options = RegistrarOptions { period_ms: 10, ..options(&[&server.address]) };
+    let registrar = Registrar::start(&options, vec![shard("s0", &["T"])]).unwrap();
+    until("it is told twice", || lines(&told).len() >= 2);
+    assert_eq!(lines(&told)[..2], ["+s0:T,SELF_TEST_TOPIC", "+s0:T,SELF_TEST_TOPIC"]);
     registrar.stop();
 }
 
@@ -243,12 +294,14 @@ fn nobody_to_register_is_no_success() {
 fn orders_do_not_pile_up() {
     let (put, take) = flume::bounded(1);
     let slot = Slot { put, take: take.clone(), is_prompt: Arc::new(AtomicBool::new(true)) };
-    let publisher = Publisher { slots: vec![slot] };
+    let publisher = Publisher { tables: Arc::default(), slots: vec![slot] };
     for topic in ["A", "B", "C"] {
         publisher.publish(vec![shard("s0", &[topic])]);
     }
-    let Ok(Order::Register(shards)) = take.try_recv() else { panic!("tables were published") };
-    assert_eq!(shards.shards[0].topics[0].name.as_str(), "C");
+    let Ok(Order::Register(waiting)) = take.try_recv() else { panic!("tables were published") };
+    assert_eq!(waiting.len(), 3);
+    let (News::Whole(table), _) = newest(&publisher.tables)[0].news(None) else { panic!("all") };
+    assert_eq!(table.topics[0].name.as_str(), "C");
     assert!(take.is_empty());
     publisher.slots[0].order(Order::Stop);
     publisher.publish(vec![shard("s0", &[])]);
@@ -310,7 +363,7 @@ fn rivals_have_our_name_or_our_address() {
     ];
     for (registered, expected) in rows {
         let info = ClusterInfo { brokers: vec![registered] };
-        let found = rivals(std::slice::from_ref(&ours), &info);
+        let found = rivals(&[Table::new(ours.clone())], &info);
         let found: Vec<String> =
             found.iter().map(|rival| format!("{} at {}", rival.name, rival.address)).collect();
         assert_eq!(found, expected.into_iter().collect::<Vec<_>>(), "{info:?}");

@@ -1,0 +1,260 @@
+//! The topic tables of a broker's shards, as NameServers are told of them.
+//!
+//! A shard sends what it has changed; each NameServer's thread asks what its NameServer does not know
+//! yet. The work of a change is that of the change, however long the table is:
+//!
+//! ```text
+//!   shard ── TopicChange ──▶ Table ── News::Part ───▶ one that knew the table before the change
+//!                              └────── News::Whole ──▶ one that does not, or that has to forget topics
+//! ```
+//!
+//! Every table has a lock of its own, held for the change or for a slice of a copy, so a shard never
+//! waits for a table to be copied.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::ops::Bound;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use crate::model::nameserver::{BrokerId, Registration};
+use crate::model::topic::{TopicChange, WHOLE_TABLE_MARK};
+use crate::model::{DataVersion, TopicConfig, TopicName};
+
+/// Changes that a table remembers. Whoever is further behind is told the whole table.
+const CHANGES_KEPT_MAX: usize = 1_024;
+/// Topics that are copied while a shard may have to wait for it.
+const COPIED_AT_ONCE: usize = 256;
+
+/// How many changes a table has had. A NameServer knows a table up to one of these.
+pub type Position = u64;
+
+#[derive(Debug)]
+pub struct Table {
+    pub broker: BrokerId,
+    ha_address: String,
+    lease_ms: Option<u64>,
+    state: Mutex<State>,
+}
+
+#[derive(Debug)]
+struct State {
+    version: DataVersion,
+    topics: BTreeMap<TopicName, TopicConfig>,
+    /// Topics of the newest changes, oldest first.
+    changed: VecDeque<TopicName>,
+    position: Position,
+    /// After the newest removal.
+    removed_at: Position,
+}
+
+/// What a NameServer has to be told. A stock one never takes a topic out of a broker's routes because
+/// a registration does not name it, and ours only when the table is marked as whole, so topics are
+/// removed by telling all (remoting reference, 2.3).
+#[derive(Debug, PartialEq)]
+pub enum News {
+    Nothing,
+    Part(Registration),
+    Whole(Registration),
+}
+
+impl Table {
+    pub fn new(registration: Registration) -> Self {
+        let Registration { broker, ha_address, lease_ms, version, topics } = registration;
+        let is_topic = |topic: &TopicConfig| topic.name.as_str() != WHOLE_TABLE_MARK;
+        let named = |topic: TopicConfig| (topic.name.clone(), topic);
+        let state = State {
+            version,
+            topics: topics.into_iter().filter(is_topic).map(named).collect(),
+            changed: VecDeque::new(),
+            position: 0,
+            removed_at: 0,
+        };
+        Self { broker, ha_address, lease_ms, state: Mutex::new(state) }
+    }
+
+    pub fn apply(&self, version: DataVersion, changes: Vec<TopicChange>) {
+        let mut state = self.state();
+        state.version = version;
+        for change in changes {
+            state.apply(change);
+        }
+    }
+
+    pub fn version(&self) -> DataVersion {
+        self.state().version
+    }
+
+    /// What one that knows the table up to `known` has to be told, and up to where it then knows it.
+    pub fn news(&self, known: Option<Position>) -> (News, Position) {
+        let state = self.state();
+        let position = state.position;
+        let names = known.and_then(|known| state.changed_since(known));
+        let Some(names) = names else {
+            drop(state);
+            return self.whole();
+        };
+        if names.is_empty() {
+            return (News::Nothing, position);
+        }
+        let topics = names.iter().filter_map(|name| state.topics.get(*name)).cloned().collect();
+        (News::Part(self.registration(state.version, topics)), position)
+    }
+
+    /// A copy, made in slices. What changes meanwhile may be in it or not, and is news after it.
+    fn whole(&self) -> (News, Position) {
+        let (version, position) = {
+            let state = self.state();
+            (state.version, state.position)
+        };
+        let mut topics: Vec<TopicConfig> = Vec::new();
+        loop {
+            let state = self.state();
+            let begin = topics.last().map_or(Bound::Unbounded, |last| Bound::Excluded(&last.name));
+            let slice: Vec<TopicConfig> = state
+                .topics
+                .range::<TopicName, _>((begin, Bound::Unbounded))
+                .take(COPIED_AT_ONCE)
+                .map(|(_, topic)| topic.clone())
+                .collect();
+            drop(state);
+            if slice.is_empty() {
+                break;
+            }
+            topics.extend(slice);
+        }
+        topics.push(whole_table_mark());
+        (News::Whole(self.registration(version, topics)), position)
+    }
+
+    fn registration(&self, version: DataVersion, topics: Vec<TopicConfig>) -> Registration {
+        let Self { broker, ha_address, lease_ms, .. } = self;
+        let (broker, ha_address, lease_ms) = (broker.clone(), ha_address.clone(), *lease_ms);
+        Registration { broker, ha_address, lease_ms, version, topics }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn apply(&mut self, change: TopicChange) {
+        self.position += 1;
+        let name = match change {
+            TopicChange::Set(topic) => {
+                let name = topic.name.clone();
+                self.topics.insert(name.clone(), topic);
+                name
+            }
+            TopicChange::Removed(name) => {
+                self.topics.remove(&name);
+                self.removed_at = self.position;
+                name
+            }
+        };
+        self.changed.push_back(name);
+        if self.changed.len() > CHANGES_KEPT_MAX {
+            self.changed.pop_front();
+        }
+    }
+
+    /// Topics that were set since; `None` when a part of the table would not do.
+    fn changed_since(&self, known: Position) -> Option<BTreeSet<&TopicName>> {
+        let behind = (self.position - known) as usize;
+        let is_part = self.removed_at <= known && behind <= self.changed.len();
+        is_part.then(|| self.changed.iter().rev().take(behind).collect())
+    }
+}
+
+/// Says that a table is whole; see [`WHOLE_TABLE_MARK`].
+fn whole_table_mark() -> TopicConfig {
+    let name = TopicName::new(WHOLE_TABLE_MARK).expect("it is a legal name");
+    TopicConfig { perm: 0, ..TopicConfig::new(name, 1) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn topic(name: &str) -> TopicConfig {
+        TopicConfig::new(TopicName::new(name.to_owned()).unwrap(), 4)
+    }
+
+    fn table(topic_count: usize) -> Table {
+        let broker = BrokerId {
+            cluster: "c".into(),
+            name: "s00-a".into(),
+            address: "10.0.0.1:10911".into(),
+            id: 0,
+        };
+        let topics = (0..topic_count).map(|number| topic(&format!("t{number:06}"))).collect();
+        Table::new(Registration {
+            broker,
+            ha_address: String::new(),
+            lease_ms: None,
+            version: DataVersion::default(),
+            topics,
+        })
+    }
+
+    fn version(counter: i64) -> DataVersion {
+        DataVersion { counter, ..DataVersion::default() }
+    }
+
+    /// `+` before a part, `=` before a whole table.
+    fn told(news: &News) -> String {
+        let (sign, registration) = match news {
+            News::Nothing => return String::new(),
+            News::Part(registration) => ('+', registration),
+            News::Whole(registration) => ('=', registration),
+        };
+        let names: Vec<&str> =
+            registration.topics.iter().map(|topic| topic.name.as_str()).collect();
+        format!("{sign}{}", names.join(","))
+    }
+
+    #[test]
+    fn who_knows_the_table_is_told_what_changed() {
+        let table = table(2);
+        let (news, known) = table.news(None);
+        assert_eq!(told(&news), "=t000000,t000001,SELF_TEST_TOPIC");
+        assert_eq!(table.news(Some(known)), (News::Nothing, known));
+
+        let set = |name: &str| TopicChange::Set(topic(name));
+        table.apply(version(1), vec![set("b"), set("a")]);
+        table.apply(version(2), vec![set("b")]);
+        let (news, newer) = table.news(Some(known));
+        assert_eq!(told(&news), "+a,b");
+        let News::Part(registration) = news else { panic!("it is a part") };
+        assert_eq!(registration.version, version(2));
+        assert_eq!(table.news(Some(newer)).0, News::Nothing);
+
+        table.apply(version(3), vec![TopicChange::Removed(topic("a").name), set("c")]);
+        let (news, newest) = table.news(Some(newer));
+        assert_eq!(told(&news), "=b,c,t000000,t000001,SELF_TEST_TOPIC");
+        table.apply(version(4), vec![set("d")]);
+        assert_eq!(told(&table.news(Some(newest)).0), "+d");
+    }
+
+    #[test]
+    fn who_is_too_far_behind_is_told_everything() {
+        let table = table(1);
+        let known = table.news(None).1;
+        for number in 0..CHANGES_KEPT_MAX {
+            table.apply(version(1), vec![TopicChange::Set(topic(&format!("n{}", number % 3)))]);
+        }
+        assert_eq!(told(&table.news(Some(known)).0), "+n0,n1,n2");
+        table.apply(version(2), vec![TopicChange::Set(topic("n3"))]);
+        let (news, _) = table.news(Some(known));
+        assert_eq!(told(&news), "=n0,n1,n2,n3,t000000,SELF_TEST_TOPIC");
+    }
+
+    #[test]
+    fn a_copy_in_slices_has_every_topic_once() {
+        for count in [0, 1, COPIED_AT_ONCE, COPIED_AT_ONCE + 1, 3 * COPIED_AT_ONCE] {
+            let (News::Whole(whole), _) = table(count).news(None) else { panic!("all of it") };
+            let names: BTreeSet<&TopicName> =
+                whole.topics.iter().map(|topic| &topic.name).collect();
+            assert_eq!((whole.topics.len(), names.len()), (count + 1, count + 1));
+        }
+    }
+}
