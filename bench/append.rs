@@ -413,7 +413,8 @@ fn spawn_background(store: &Store<FileDisk>) -> [Helper; 2] {
     let maintain = glommio::spawn_local(async move {
         while !is_over(&maintained) {
             glommio::timer::sleep(Duration::from_millis(100)).await;
-            maintained.maintain(now(), false, |_| vec![0; 64]).await?;
+            let mut slices = std::iter::once(vec![0; 64]);
+            maintained.maintain(now(), false, || slices.next().unwrap_or_default()).await?;
         }
         Ok(())
     });

@@ -89,7 +89,7 @@ fn layouts() -> [Layout; 13] {
             next_ordinal,
             payload_size,
             epoch,
-            reserved,
+            payload_checksum,
         }),
     ]
 }

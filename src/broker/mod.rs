@@ -268,14 +268,12 @@ impl<D: Disk> Broker<D> {
 
     /// Background work of the store; `force_snapshot` at shutdown.
     pub async fn maintain(&self, now: Now, force_snapshot: bool) -> Result<(), DiskError> {
-        let snapshot = |_end: LogOffset| {
-            let (state, mut snapshot) = (self.state.borrow(), Snapshot::default());
-            let next = || self.store.with_index(|index| snapshot.next_slice(&state.durable, index));
-            let mut next = next;
-            let slices = std::iter::from_fn(move || Some(next()).filter(|slice| !slice.is_empty()));
-            slices.flatten().collect()
+        let mut snapshot = Snapshot::default();
+        let next_slice = || {
+            let state = self.state.borrow();
+            self.store.with_index(|index| snapshot.next_slice(&state.durable, index))
         };
-        self.store.maintain(now, force_snapshot, snapshot).await.map(|_| ())
+        self.store.maintain(now, force_snapshot, next_slice).await.map(|_| ())
     }
 
     /// Appends facts as one entry and carries them out: the only way in which requests change durable

@@ -14,7 +14,7 @@ use crate::storage::publish::{make, publish, publish_bytes};
 use crate::storage::recovery::damage_note;
 use crate::storage::retention::{RetentionPolicy, SegmentFacts, expired};
 use crate::storage::segment::FileName;
-use crate::storage::snapshot::{SNAPSHOTS_KEPT, SnapshotPoint, encode};
+use crate::storage::snapshot::SNAPSHOTS_KEPT;
 use crate::storage::store::Store;
 use crate::storage::upkeep::{Retiring, Zeroing};
 use crate::storage::writer::WRITE_SIZE;
@@ -43,8 +43,9 @@ pub struct Maintained {
 }
 
 impl<D: Disk> Store<D> {
-    /// Does what is due, but for flushing. `snapshot` is called when one is taken, at once and with the
-    /// end of the log: it returns the broker's state after all entries below, those not yet committed included.
+    /// Does what is due, but for flushing. `next_slice` is called again and again when a snapshot is taken,
+    /// until it returns nothing: the slices together say the broker's state, each as it is when it is
+    /// made, entries not yet committed included. Others run between two of them.
     ///
     /// Call it every 100 ms, from one task; more seldom after a failure. A part that fails does not keep
     /// the others from their work: the error is that of the first, and means that something is still to
@@ -53,7 +54,7 @@ impl<D: Disk> Store<D> {
         &self,
         now: Now,
         force_snapshot: bool,
-        snapshot: impl FnOnce(LogOffset) -> Vec<u8>,
+        next_slice: impl FnMut() -> Vec<u8>,
     ) -> Result<Maintained, DiskError> {
         let mut done = Maintained::default();
         if self.is_fenced() {
@@ -66,9 +67,7 @@ impl<D: Disk> Store<D> {
         while or_note(self.write_index().await, failed) {
             done.indexes_written += 1;
         }
-        if force_snapshot || self.0.upkeep.borrow().snapshot_is_due {
-            done.snapshot = or_note(self.take_snapshot(snapshot).await, failed);
-        }
+        done.snapshot = or_note(self.keep_snapshot(force_snapshot, next_slice).await, failed);
         done.segments_made_ready = usize::from(or_note(self.write_zeros().await, failed));
         self.prove_end(now.moment);
         failed.take().map_or(Ok(done), Err)
@@ -297,59 +296,6 @@ impl<D: Disk> Store<D> {
         let segment = log.segment(range.start).expect("only this task takes segments out");
         segment.index = SegmentIndex::File { file: None, last_stored, layout };
         segment.marks = Vec::new();
-        self.0.upkeep.borrow_mut().snapshot_is_due = true;
-        Ok(true)
-    }
-
-    async fn take_snapshot(
-        &self,
-        snapshot: impl FnOnce(LogOffset) -> Vec<u8>,
-    ) -> Result<Option<LogOffset>, DiskError> {
-        let point = {
-            let log = self.0.log.borrow();
-            let (next_ordinal, epoch) = (log.writer.next_ordinal(), log.writer.epoch());
-            SnapshotPoint { offset: log.end(), next_ordinal, epoch }
-        };
-        if self.0.upkeep.borrow().snapshots.last() == Some(&point.offset) {
-            self.0.upkeep.borrow_mut().snapshot_is_due = false;
-            return Ok(Some(point.offset));
-        }
-        let state = snapshot(point.offset);
-        if !self.is_durable(point.offset).await? {
-            return Ok(None);
-        }
-        let seed = self.0.log.borrow().config.checksum_seed;
-        let bytes = encode(point, &state, seed);
-        publish_bytes(&self.0.disk, FileName::Snapshot(point.offset), &bytes).await?;
-        let outdated = {
-            let mut upkeep = self.0.upkeep.borrow_mut();
-            upkeep.snapshots.push(point.offset);
-            upkeep.snapshot_is_due = false;
-            let count = upkeep.snapshots.len().saturating_sub(SNAPSHOTS_KEPT);
-            upkeep.snapshots.drain(..count).collect::<Vec<_>>()
-        };
-        for offset in outdated {
-            self.0.disk.remove(&FileName::Snapshot(offset).to_string()).await?;
-        }
-        Ok(Some(point.offset))
-    }
-
-    /// Waits until the log is committed and on stable media up to `offset`; false when it never will be. A snapshot
-    /// must not know of anything that the log may lose.
-    async fn is_durable(&self, offset: LogOffset) -> Result<bool, DiskError> {
-        self.0
-            .progress
-            .wait(|| {
-                let log = self.0.log.borrow();
-                (log.committed() >= offset || log.fault.is_some()).then_some(())
-            })
-            .await;
-        if self.is_fenced() {
-            return Ok(false);
-        }
-        if self.durable() < offset {
-            self.sync().await?;
-        }
         Ok(true)
     }
 

@@ -14,7 +14,7 @@
 //! [`entry`], [`segment`], [`sealed`] (index files), [`snapshot`]; drawn in `docs/format.md`. What is
 //! decided without I/O: [`group_commit`], [`writer`], [`room`] (who may append), [`index`], [`recovery`],
 //! [`retention`]. What waits for the disk: [`store`], [`ticket`], [`opening`], [`scan`], [`reading`],
-//! [`maintenance`] (its memory is [`upkeep`]), [`publish`].
+//! [`maintenance`] and [`snapshotting`] (their memory is [`upkeep`]), [`publish`].
 //! Only [`file`] knows the kernel.
 //!
 //! What holds at all times:
@@ -51,6 +51,7 @@ pub mod segment;
 pub mod signal;
 pub mod slice;
 pub mod snapshot;
+mod snapshotting;
 pub mod store;
 pub mod tail;
 mod ticket;

@@ -296,6 +296,7 @@ impl<D: Disk> Opening<D> {
     }
 
     async fn into_store(self, walked: Walked) -> Result<(Store<D>, RecoveryReport), OpenError> {
+        let snapshot_size = self.snapshot().map_or(0, |payload| payload.len() as u64);
         let Self {
             disk,
             config,
@@ -355,7 +356,7 @@ impl<D: Disk> Opening<D> {
             disk,
             log: log.into(),
             index: index.into(),
-            upkeep: Upkeep::new(snapshots).into(),
+            upkeep: Upkeep::new(snapshots, snapshot_size).into(),
             is_stopping: false.into(),
             work: Signal::default(),
             progress: Signal::default(),

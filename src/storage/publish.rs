@@ -30,20 +30,39 @@ pub async fn publish<D: Disk>(
     disk.sync_directory().await
 }
 
+/// Publishes `parts` one behind the other, with zeros up to a whole block.
+pub async fn publish_parts<D: Disk>(
+    disk: &D,
+    name: FileName,
+    parts: &[&[u8]],
+) -> Result<(), DiskError> {
+    let size: usize = parts.iter().map(|part| part.len()).sum();
+    let mut parts = parts.iter();
+    let mut part: &[u8] = &[];
+    publish(disk, name, size.div_ceil(BLOCK_SIZE).max(1), |mut block| {
+        while !block.is_empty() {
+            if part.is_empty() {
+                match parts.next() {
+                    Some(next) => part = next,
+                    None => return block.fill(0),
+                }
+            }
+            let count = part.len().min(block.len());
+            let (here, rest) = block.split_at_mut(count);
+            here.copy_from_slice(&part[..count]);
+            (part, block) = (&part[count..], rest);
+        }
+    })
+    .await
+}
+
 /// Publishes `bytes`, with zeros up to a whole block.
 pub async fn publish_bytes<D: Disk>(
     disk: &D,
     name: FileName,
     bytes: &[u8],
 ) -> Result<(), DiskError> {
-    let mut blocks = bytes.chunks(BLOCK_SIZE);
-    let block_count = blocks.len().max(1);
-    publish(disk, name, block_count, |block| {
-        let next = blocks.next().unwrap_or_default();
-        block[..next.len()].copy_from_slice(next);
-        block[next.len()..].fill(0);
-    })
-    .await
+    publish_parts(disk, name, &[bytes]).await
 }
 
 /// Creates a file in the place of what an earlier attempt has left.
@@ -61,7 +80,7 @@ pub async fn make<D: Disk>(disk: &D, name: &str, size: u64) -> Result<D::File, D
 
 /// All bytes of a file.
 pub async fn read_all<F: DiskFile>(file: &F) -> Result<Vec<u8>, DiskError> {
-    let mut bytes = Vec::new();
+    let mut bytes = Vec::with_capacity(usize::try_from(file.size()).unwrap_or(0));
     while (bytes.len() as u64) < file.size() {
         let part = file.read(bytes.len() as u64, WRITE_SIZE).await?;
         let part = (*part).as_ref();

@@ -1,16 +1,21 @@
 //! What maintenance remembers from call to call.
 
 use std::ops::Range;
+use std::rc::Rc;
 
 use crate::model::{LogOffset, Moment};
 use crate::storage::disk::Disk;
 use crate::storage::segment::FileName;
+use crate::storage::snapshot::{SnapshotPoint, SnapshotSum};
 
 /// What maintenance remembers from call to call.
 pub struct Upkeep<D: Disk> {
     /// Offsets of the snapshots on disk, oldest first.
     pub snapshots: Vec<LogOffset>,
-    pub snapshot_is_due: bool,
+    /// Bytes of the newest one's payload.
+    pub snapshot_size: u64,
+    /// A snapshot that waits for the log to keep what it shows.
+    pub taken: Option<Rc<Taken>>,
     pub synced_at: Moment,
     pub is_syncing: bool,
     /// The end of the log, and since when it has been that.
@@ -26,6 +31,15 @@ pub struct Upkeep<D: Disk> {
     pub damage: Vec<Range<LogOffset>>,
     /// Damage that reads have found and nobody was told of.
     pub untold: Vec<Range<LogOffset>>,
+}
+
+/// A snapshot that was taken and has no file yet.
+pub struct Taken {
+    pub point: SnapshotPoint,
+    /// Where the log ended when the last slice was made.
+    pub end: LogOffset,
+    pub slices: Vec<Vec<u8>>,
+    pub sum: SnapshotSum,
 }
 
 /// A segment on its way out: no later one may leave before it.
@@ -44,10 +58,11 @@ pub struct Zeroing<D: Disk> {
 }
 
 impl<D: Disk> Upkeep<D> {
-    pub fn new(snapshots: Vec<LogOffset>) -> Self {
+    pub fn new(snapshots: Vec<LogOffset>, snapshot_size: u64) -> Self {
         Self {
             snapshots,
-            snapshot_is_due: false,
+            snapshot_size,
+            taken: None,
             synced_at: Moment(0),
             is_syncing: false,
             idle_from: (LogOffset(0), Moment(0)),

@@ -78,7 +78,7 @@ fn every_kind_of_the_broker_comes_back() {
             }
         };
         commit().await;
-        store.maintain(Default::default(), true, |_| Vec::new()).await.unwrap();
+        store.maintain(Default::default(), true, Vec::new).await.unwrap();
         append(3);
         append(255);
         commit().await;

@@ -171,7 +171,7 @@ fn a_snapshot_beside_a_flush_knows_of_nothing_that_a_power_cut_takes() {
             shard.store.flush(Moment(shard.now.get() + 500)).await.ok();
         });
         tasks.run_until(async {
-            shard.store.maintain(shard.now(), true, |_| shard.state()).await.ok();
+            shard.store.maintain(shard.now(), true, shard.slices()).await.ok();
         });
         disk.lose_power();
         let found = run(Shard::open(&disk.after_crash(seed), config)).unwrap();

@@ -13,3 +13,4 @@ mod retention;
 mod room;
 mod rot;
 mod shard;
+mod snapshots;

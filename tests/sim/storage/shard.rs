@@ -91,7 +91,7 @@ pub struct Shard {
     pub now: Cell<u64>,
     /// All messages since the log began, as far as this life knows, in log order.
     pub sent: RefCell<Vec<Sent>>,
-    /// The state: how many entries of kind [`OFFSETS`] there were.
+    /// The state: how many entries of kind [`OFFSETS`] there were. Each says how many.
     pub offsets: Cell<u64>,
 }
 
@@ -162,21 +162,31 @@ impl Shard {
     pub fn note_offsets(&self) -> Result<Appended, AppendError> {
         let space = SpaceClass::Reserved;
         let append = Append { kind: OFFSETS, subject: 0, payload_size: 8, space };
-        let appended = self.store.append(append, |payload, _| payload.fill(1))?;
-        self.offsets.set(self.offsets.get() + 1);
+        let count = self.offsets.get() + 1;
+        let fill = |payload: &mut [u8], _| payload.copy_from_slice(&count.to_le_bytes());
+        let appended = self.store.append(append, fill)?;
+        self.offsets.set(count);
         Ok(appended)
     }
 
-    pub fn state(&self) -> Vec<u8> {
-        let mut state = self.offsets.get().to_le_bytes().to_vec();
-        self.store.with_index(|index| {
-            let queues: BTreeMap<_, _> = index.next_offsets().collect();
-            for (key, next) in queues {
-                state.extend(key.queue.0.to_le_bytes());
-                state.extend(next.0.to_le_bytes());
+    /// The state for a snapshot, in slices: the count, then queues as they are when their turn comes.
+    pub fn slices(&self) -> impl FnMut() -> Vec<u8> {
+        let mut from = None;
+        move || match from {
+            None => {
+                from = Some(0);
+                self.offsets.get().to_le_bytes().to_vec()
             }
-        });
-        state
+            Some(queue) => {
+                let queues =
+                    self.store.with_index(|index| index.next_offsets().collect::<BTreeMap<_, _>>());
+                let Some((key, next)) = queues.range(key(queue)..).next() else {
+                    return Vec::new();
+                };
+                from = Some(key.queue.0 + 1);
+                [&key.queue.0.to_le_bytes()[..], &next.0.to_le_bytes()[..]].concat()
+            }
+        }
     }
 
     /// This shard's time on both clocks, which are the same here.
@@ -190,7 +200,7 @@ impl Shard {
     ) -> Result<ringmq::storage::Maintained, ringmq::storage::disk::DiskError> {
         let now = self.now();
         self.store.flush(now.moment).await?;
-        self.store.maintain(now, force, |_| self.state()).await
+        self.store.maintain(now, force, self.slices()).await
     }
 
     /// Looks a message up, loading what is needed for it.
@@ -277,7 +287,7 @@ fn replay(index: &mut Index, entry: &Replayed<'_>, sent: &mut Vec<Sent>, offsets
             }
         }
         OFFSETS if entry.in_snapshot => {}
-        OFFSETS => *offsets += 1,
+        OFFSETS => *offsets = u64::from_le_bytes(entry.payload.try_into().unwrap()),
         kind => panic!("{kind:?} is not for the broker"),
     }
 }

@@ -1,0 +1,128 @@
+//! Taking a snapshot: first its place in the log is fixed, then the broker says its state in slices, and
+//! between two slices everybody else on the shard has a turn. So the state goes on changing meanwhile:
+//! later slices may show what was appended behind the snapshot's place. The broker's facts say what is,
+//! not what changes, so the replay from there on comes to the same end.
+//!
+//! Invariant: a snapshot has its name only once the log is on stable media and committed up to the end
+//! that it had at the last slice. Nothing that it shows can be lost or cut off.
+
+use std::rc::Rc;
+
+use crate::model::LogOffset;
+use crate::storage::config::CommitRule;
+use crate::storage::disk::{Disk, DiskError};
+use crate::storage::log::SpaceState;
+use crate::storage::publish::publish_parts;
+use crate::storage::segment::FileName;
+use crate::storage::slice::yield_now;
+use crate::storage::snapshot::{SNAPSHOTS_KEPT, SnapshotPoint, SnapshotSum};
+use crate::storage::store::Store;
+use crate::storage::upkeep::Taken;
+
+use zerocopy::IntoBytes;
+
+/// So many times its own size of log is written before a state is written again. It bounds what
+/// snapshots add to the device's work; a restart replays at most as much.
+const LOG_PER_SNAPSHOT: u64 = 8;
+
+impl<D: Disk> Store<D> {
+    /// Takes a snapshot when one is due or wanted, and publishes one that was taken as soon as it may be.
+    pub(super) async fn keep_snapshot(
+        &self,
+        is_wanted: bool,
+        next_slice: impl FnMut() -> Vec<u8>,
+    ) -> Result<Option<LogOffset>, DiskError> {
+        let newest = self.0.upkeep.borrow().snapshots.last().copied();
+        if newest == Some(self.end()) {
+            return Ok(newest.filter(|_| is_wanted));
+        }
+        let is_taken = self.0.upkeep.borrow().taken.is_some();
+        if is_wanted || (!is_taken && self.snapshot_is_due()) {
+            let taken = self.take_slices(next_slice).await;
+            self.0.upkeep.borrow_mut().taken = Some(Rc::new(taken));
+        }
+        let taken = self.0.upkeep.borrow().taken.clone();
+        let Some(taken) = taken else { return Ok(None) };
+        if is_wanted {
+            self.wait_until_fixed(taken.end).await?;
+        }
+        if !self.is_fixed(taken.end) {
+            return Ok(None);
+        }
+        self.publish_snapshot(&taken).await.map(Some)
+    }
+
+    fn snapshot_is_due(&self) -> bool {
+        let (log, upkeep) = (self.0.log.borrow(), self.0.upkeep.borrow());
+        let newest = upkeep.snapshots.last().copied().unwrap_or(log.begin());
+        let segment = log.config.segment_size;
+        let interval = match log.space {
+            SpaceState::Enough => segment.max(LOG_PER_SNAPSHOT * upkeep.snapshot_size),
+            // Retention cannot make space before the snapshots have moved on.
+            SpaceState::BelowReserve | SpaceState::Full => segment,
+        };
+        log.end().0 - newest.0 >= interval
+    }
+
+    async fn take_slices(&self, mut next_slice: impl FnMut() -> Vec<u8>) -> Taken {
+        let point = {
+            let log = self.0.log.borrow();
+            let (next_ordinal, epoch) = (log.writer.next_ordinal(), log.writer.epoch());
+            SnapshotPoint { offset: log.end(), next_ordinal, epoch }
+        };
+        let mut sum = SnapshotSum::new(self.0.log.borrow().config.checksum_seed);
+        let mut slices = Vec::new();
+        loop {
+            let slice = next_slice();
+            if slice.is_empty() {
+                break;
+            }
+            sum.add(&slice);
+            slices.push(slice);
+            yield_now().await;
+        }
+        Taken { point, end: self.end(), slices, sum }
+    }
+
+    /// Whether the log keeps everything below `end`, whatever happens.
+    fn is_fixed(&self, end: LogOffset) -> bool {
+        !self.is_fenced() && self.durable().min(self.committed()) >= end
+    }
+
+    /// Waits for what this log can do alone.
+    async fn wait_until_fixed(&self, end: LogOffset) -> Result<(), DiskError> {
+        let commits_alone = self.0.log.borrow().config.commit == CommitRule::Local;
+        self.0
+            .progress
+            .wait(|| {
+                let log = self.0.log.borrow();
+                let mark = if commits_alone { log.committed() } else { log.written() };
+                (mark >= end || log.fault.is_some()).then_some(())
+            })
+            .await;
+        if !self.is_fenced() && self.durable() < end {
+            self.sync().await?;
+        }
+        Ok(())
+    }
+
+    async fn publish_snapshot(&self, taken: &Taken) -> Result<LogOffset, DiskError> {
+        let head = taken.sum.head(taken.point);
+        let offset = taken.point.offset;
+        let mut parts = vec![head.as_bytes()];
+        parts.extend(taken.slices.iter().map(Vec::as_slice));
+        publish_parts(&self.0.disk, FileName::Snapshot(offset), &parts).await?;
+        let outdated = {
+            let mut upkeep = self.0.upkeep.borrow_mut();
+            upkeep.taken = None;
+            upkeep.snapshots.push(offset);
+            upkeep.snapshot_size = head.payload_size.get();
+            let count = upkeep.snapshots.len().saturating_sub(SNAPSHOTS_KEPT);
+            upkeep.snapshots.drain(..count).collect::<Vec<_>>()
+        };
+        for offset in outdated {
+            self.0.disk.remove(&FileName::Snapshot(offset).to_string()).await?;
+        }
+        Ok(offset)
+    }
+}
