@@ -13,7 +13,6 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use super::Broker;
-use super::upkeep::Due;
 use crate::model::deadlines::{DeadlineId, Deadlines};
 use crate::model::{ClientReply, ClientRequest, GroupName, Moment};
 use crate::storage::disk::Disk;
@@ -74,30 +73,30 @@ impl Clients {
         has_room
     }
 
-    fn begin_call(
+    fn begin_call<T: From<CallId>>(
         &mut self,
         connection: u64,
         request: ClientRequest,
         until: Moment,
-        deadlines: &mut Deadlines<Due>,
+        deadlines: &mut Deadlines<T>,
     ) -> Result<CallId, CallError> {
         if self.calls.len() >= CALLS_MAX || self.outgoing.len() >= OUTGOING_MAX {
             return Err(CallError::TooMany);
         }
         let id = CallId(self.next_call);
         self.next_call += 1;
-        let deadline = deadlines.insert(until, Due::Call(id));
+        let deadline = deadlines.insert(until, id.into());
         self.calls.insert(id, Call { connection, deadline, ended: None });
         self.outgoing.push_back(Outgoing { connection, request, call: Some(id) });
         Ok(id)
     }
 
     /// Ends a call, unless it has ended already.
-    pub fn end_call(
+    pub fn end_call<T>(
         &mut self,
         id: CallId,
         how: Result<ClientReply, CallError>,
-        deadlines: &mut Deadlines<Due>,
+        deadlines: &mut Deadlines<T>,
     ) {
         if let Some(call) = self.calls.get_mut(&id)
             && call.ended.is_none()
@@ -115,13 +114,13 @@ impl Clients {
     }
 
     /// Forgets a call that nobody waits for any more.
-    fn give_up(&mut self, id: CallId, deadlines: &mut Deadlines<Due>) {
+    fn give_up<T>(&mut self, id: CallId, deadlines: &mut Deadlines<T>) {
         if let Some(call) = self.calls.remove(&id) {
             deadlines.cancel(call.deadline);
         }
     }
 
-    pub fn connection_closed(&mut self, connection: u64, deadlines: &mut Deadlines<Due>) {
+    pub fn connection_closed<T>(&mut self, connection: u64, deadlines: &mut Deadlines<T>) {
         let of_it = self.calls.iter().filter(|(_, call)| call.connection == connection);
         let ids: Vec<CallId> = of_it.map(|(id, _)| *id).collect();
         ids.into_iter().for_each(|id| self.end_call(id, Err(CallError::Closed), deadlines));
@@ -215,7 +214,7 @@ mod tests {
     fn a_call_ends_once_by_whatever_comes_first() {
         let (mut clients, mut deadlines) = (Clients::default(), Deadlines::default());
         let reply = || Ok(ClientReply::ConsumerStatus(Vec::new()));
-        let call = |clients: &mut Clients, deadlines: &mut Deadlines<Due>, connection| {
+        let call = |clients: &mut Clients, deadlines: &mut Deadlines<CallId>, connection| {
             clients.begin_call(connection, status(), Moment(10), deadlines).unwrap()
         };
         let replied = call(&mut clients, &mut deadlines, 1);
@@ -227,7 +226,7 @@ mod tests {
         clients.connection_closed(2, &mut deadlines);
         clients.give_up(given_up, &mut deadlines);
         let mut due = Vec::new();
-        while let Some(Due::Call(id)) = deadlines.take_due(Moment(10)) {
+        while let Some(id) = deadlines.take_due(Moment(10)) {
             due.push(id);
             clients.end_call(id, Err(CallError::TimedOut), &mut deadlines);
         }
@@ -247,7 +246,7 @@ mod tests {
 
     #[test]
     fn what_waits_to_be_sent_has_a_bound() {
-        let (mut clients, mut deadlines) = (Clients::default(), Deadlines::default());
+        let (mut clients, mut deadlines) = (Clients::default(), Deadlines::<CallId>::default());
         for _ in 0..OUTGOING_MAX {
             assert!(clients.notify(1, changed()));
         }

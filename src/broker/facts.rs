@@ -165,6 +165,11 @@ impl Facts {
         self.count == 0
     }
 
+    /// Whether a slice of a snapshot has as much as one should have.
+    pub fn fill_a_slice(&self) -> bool {
+        self.size() >= SLICE_SIZE
+    }
+
     /// Bytes so far, heads included.
     pub fn size(&self) -> usize {
         self.bytes.len()
@@ -190,6 +195,11 @@ impl Facts {
         }
     }
 }
+
+/// Items that one slice of a snapshot looks at: some hundred microseconds of the shard's time.
+pub const ITEMS_PER_SLICE: usize = 2_000;
+/// Bytes of one slice, about.
+pub const SLICE_SIZE: usize = 128 << 10;
 
 /// Appends zeros up to a multiple of [`FACT_ALIGN`] bytes behind `begin`.
 pub fn pad(out: &mut Vec<u8>, begin: usize) {

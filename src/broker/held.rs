@@ -10,7 +10,6 @@ use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::Origin;
 use super::filter::TagFilter;
-use super::upkeep::Due;
 use crate::model::deadlines::{DeadlineId, Deadlines};
 use crate::model::{Moment, QueueOffset};
 use crate::storage::QueueKey;
@@ -63,34 +62,43 @@ impl Held {
         }
     }
 
-    pub fn hold(&mut self, task: PullTask, until: Moment, deadlines: &mut Deadlines<Due>) {
+    pub fn hold<T: From<HeldId>>(
+        &mut self,
+        task: PullTask,
+        until: Moment,
+        deadlines: &mut Deadlines<T>,
+    ) {
         let id = HeldId(self.next_id);
         self.next_id += 1;
-        let deadline = deadlines.insert(until, Due::Pull(id));
+        let deadline = deadlines.insert(until, id.into());
         self.by_queue.entry(task.queue).or_default().insert(id);
         self.by_connection.entry(task.origin.connection).or_default().insert(id);
         self.tasks.insert(id, (task, deadline));
     }
 
     /// Takes out all pulls of a queue, to be tried again, the longest held first.
-    pub fn take_queue(&mut self, queue: QueueKey, deadlines: &mut Deadlines<Due>) -> Vec<PullTask> {
+    pub fn take_queue<T>(
+        &mut self,
+        queue: QueueKey,
+        deadlines: &mut Deadlines<T>,
+    ) -> Vec<PullTask> {
         let ids = self.by_queue.remove(&queue).unwrap_or_default();
         ids.into_iter().filter_map(|id| self.take(id, deadlines)).collect()
     }
 
     /// Forgets the pulls of a connection that is gone; nobody waits for their answers. Gives the
     /// queue of each.
-    pub fn connection_closed(
+    pub fn connection_closed<T>(
         &mut self,
         connection: u64,
-        deadlines: &mut Deadlines<Due>,
+        deadlines: &mut Deadlines<T>,
     ) -> Vec<QueueKey> {
         let ids = self.by_connection.remove(&connection).unwrap_or_default();
         ids.into_iter().filter_map(|id| self.take(id, deadlines)).map(|task| task.queue).collect()
     }
 
     /// Takes out one pull, whose time is over or not.
-    pub fn take(&mut self, id: HeldId, deadlines: &mut Deadlines<Due>) -> Option<PullTask> {
+    pub fn take<T>(&mut self, id: HeldId, deadlines: &mut Deadlines<T>) -> Option<PullTask> {
         let (task, deadline) = self.tasks.remove(&id)?;
         deadlines.cancel(deadline);
         if let Some(ids) = self.by_queue.get_mut(&task.queue) {
@@ -170,11 +178,11 @@ mod tests {
         }
     }
 
-    type Both = (Held, Deadlines<Due>);
+    type Both = (Held, Deadlines<HeldId>);
 
     fn take_expired((held, deadlines): &mut Both, now: u64) -> usize {
         let mut count = 0;
-        while let Some(Due::Pull(id)) = deadlines.take_due(Moment(now)) {
+        while let Some(id) = deadlines.take_due(Moment(now)) {
             count += usize::from(held.take(id, deadlines).is_some());
         }
         count

@@ -11,8 +11,8 @@ use std::ops::Bound;
 use zerocopy::byteorder::little_endian::{U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
-use super::facts::{Fact, Facts, QUEUES};
-use super::state::{Durable, ITEMS_PER_SLICE, Section};
+use super::facts::{Fact, Facts, ITEMS_PER_SLICE, QUEUES};
+use super::topics::Topics;
 use crate::model::record::{RecordView, tag_hash_of};
 use crate::model::{QueueId, QueueOffset};
 use crate::storage::{Index, Located, QueueKey};
@@ -35,7 +35,7 @@ pub fn stored(index: &mut Index, queue: QueueKey, offset: QueueOffset, located: 
 }
 
 /// Puts the records of an entry into the index as they were put there when they were stored.
-pub fn apply(_: &mut Durable, index: &mut Index, fact: &Fact<'_>) -> Result<(), String> {
+pub fn apply(index: &mut Index, fact: &Fact<'_>) -> Result<(), String> {
     let mut position = 0;
     while position < fact.payload.len() {
         let record =
@@ -54,7 +54,7 @@ pub fn apply(_: &mut Durable, index: &mut Index, fact: &Fact<'_>) -> Result<(), 
     Ok(())
 }
 
-pub fn apply_queues(_: &mut Durable, index: &mut Index, fact: &Fact<'_>) -> Result<(), String> {
+pub fn apply_queues(index: &mut Index, fact: &Fact<'_>) -> Result<(), String> {
     let rows = <[QueueRow]>::ref_from_bytes(fact.payload)
         .map_err(|_| format!("{} bytes are no whole rows", fact.payload.len()))?;
     for row in rows {
@@ -64,25 +64,27 @@ pub fn apply_queues(_: &mut Durable, index: &mut Index, fact: &Fact<'_>) -> Resu
     Ok(())
 }
 
-pub fn section() -> Box<dyn Section> {
-    Box::new(Queues { at: Bound::Unbounded, queue: 0 })
-}
-
-/// The queues of all topics, in the order of their numbers.
-struct Queues {
+/// The queues of all topics, in the order of their numbers: how far they were added to a snapshot.
+pub struct AllQueues {
     /// The topic that is being looked at, or the last one that was.
     at: Bound<u32>,
     /// Its next queue.
     queue: u32,
 }
 
-impl Section for Queues {
-    fn add(&mut self, durable: &Durable, index: &Index, facts: &mut Facts) -> bool {
+impl Default for AllQueues {
+    fn default() -> Self {
+        Self { at: Bound::Unbounded, queue: 0 }
+    }
+}
+
+impl AllQueues {
+    pub fn add(&mut self, topics: &Topics, index: &Index, facts: &mut Facts) -> bool {
         let mut has_more = true;
         let mut items = 0;
         facts.push(QUEUES, 0, |out| {
             while items < ITEMS_PER_SLICE {
-                let Some((number, topic)) = durable.topics.first_from(self.at) else {
+                let Some((number, topic)) = topics.first_from(self.at) else {
                     has_more = false;
                     return;
                 };

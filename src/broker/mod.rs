@@ -22,6 +22,7 @@
 //! - Consumers see only what is committed.
 
 pub mod clients;
+mod due;
 mod facts;
 mod filter;
 mod groups;
@@ -46,11 +47,12 @@ use std::collections::{BTreeSet, VecDeque};
 use bytestring::ByteString;
 
 use self::clients::Clients;
+use self::due::Due;
 use self::facts::{Fact, Facts};
 use self::groups::Groups;
 use self::held::Held;
 use self::state::{Durable, Snapshot};
-use self::upkeep::{Due, Flush};
+use self::upkeep::Flush;
 use crate::model::deadlines::Deadlines;
 use crate::model::record::Host;
 use crate::model::topic::TopicChange;

@@ -2,7 +2,7 @@
 //!
 //! A commit is visible to the group at once and reaches the log with the next fact, of which there is at
 //! most one a second however many queues and groups commit (the reference flushes every 5 s; remoting
-//! reference, 5.6). What the log says changes in [`apply`] alone.
+//! reference, 5.6). What the log says changes in [`apply`](Offsets::apply) alone.
 //!
 //! ```text
 //!   OFFSETS   GroupHead, name, padding, OffsetRow, OffsetRow, …    of one group; as many groups as follow
@@ -19,10 +19,9 @@ use std::ops::Bound;
 use zerocopy::byteorder::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
-use super::facts::{self, Fact, Facts, OFFSETS};
-use super::state::{Durable, ITEMS_PER_SLICE, Section};
+use super::facts::{self, Fact, Facts, ITEMS_PER_SLICE, OFFSETS};
 use crate::model::{GroupName, QueueId, QueueOffset, Refusal, Timestamp};
-use crate::storage::{Index, QueueKey};
+use crate::storage::QueueKey;
 
 /// Most (group, queue) pairs that may have an offset: ten groups at each of 100,000 queues.
 pub const OFFSETS_MAX: usize = 1_000_000;
@@ -282,32 +281,33 @@ fn write_head(out: &mut Vec<u8>, name: &GroupName, says: Says, used_at: Timestam
     facts::pad(out, begin);
 }
 
-pub fn apply(durable: &mut Durable, _: &mut Index, fact: &Fact<'_>) -> Result<(), String> {
-    let mut rest = fact.payload;
-    while !rest.is_empty() {
-        let cut = || format!("they are cut {} bytes before their end", rest.len());
-        let (head, behind) = GroupHead::read_from_prefix(rest).map_err(|_| cut())?;
-        let mut behind = behind;
-        let name = facts::take_padded(&mut behind, usize::from(head.name_size.get()));
-        let name = name.and_then(|name| std::str::from_utf8(name).ok()).ok_or_else(cut)?;
-        let count = head.row_count.get() as usize;
-        let (rows, behind) =
-            <[OffsetRow]>::ref_from_prefix_with_elems(behind, count).map_err(|_| cut())?;
-        let name = GroupName::new(name.to_owned()).map_err(|error| error.to_string())?;
-        match head.says {
-            says if says == Says::Committed as u8 => {
-                durable.offsets.apply(name, rows, Timestamp(head.used_at_ms.get()));
-            }
-            says if says == Says::Forgotten as u8 => durable.offsets.forget(&name),
-            says => return Err(format!("of a group it says {says}")),
-        }
-        rest = behind;
-    }
-    Ok(())
-}
-
 impl Offsets {
-    fn apply(&mut self, name: GroupName, rows: &[OffsetRow], used_at: Timestamp) {
+    /// Carries out a fact.
+    pub fn apply(&mut self, fact: &Fact<'_>) -> Result<(), String> {
+        let mut rest = fact.payload;
+        while !rest.is_empty() {
+            let cut = || format!("they are cut {} bytes before their end", rest.len());
+            let (head, behind) = GroupHead::read_from_prefix(rest).map_err(|_| cut())?;
+            let mut behind = behind;
+            let name = facts::take_padded(&mut behind, usize::from(head.name_size.get()));
+            let name = name.and_then(|name| std::str::from_utf8(name).ok()).ok_or_else(cut)?;
+            let count = head.row_count.get() as usize;
+            let (rows, behind) =
+                <[OffsetRow]>::ref_from_prefix_with_elems(behind, count).map_err(|_| cut())?;
+            let name = GroupName::new(name.to_owned()).map_err(|error| error.to_string())?;
+            match head.says {
+                says if says == Says::Committed as u8 => {
+                    self.apply_committed(name, rows, Timestamp(head.used_at_ms.get()));
+                }
+                says if says == Says::Forgotten as u8 => self.forget(&name),
+                says => return Err(format!("of a group it says {says}")),
+            }
+            rest = behind;
+        }
+        Ok(())
+    }
+
+    fn apply_committed(&mut self, name: GroupName, rows: &[OffsetRow], used_at: Timestamp) {
         let known = self.groups.get_key_value(&name);
         let name = known.map_or(name, |(known, _)| known.clone());
         for row in rows {
@@ -337,32 +337,28 @@ impl Offsets {
     }
 }
 
-pub fn section() -> Box<dyn Section> {
-    Box::new(AllOffsets::Begin)
-}
-
-/// All rows that are in the log, by group and queue: how far they were added.
-enum AllOffsets {
+/// All rows that are in the log, by group and queue: how far they were added to a snapshot.
+#[derive(Default)]
+pub enum AllOffsets {
+    #[default]
     Begin,
     /// Of this group, rows from here on are missing.
     Within(GroupName, Bound<QueueKey>),
     Behind(GroupName),
 }
 
-impl Section for AllOffsets {
-    fn add(&mut self, durable: &Durable, _: &Index, facts: &mut Facts) -> bool {
+impl AllOffsets {
+    pub fn add(&mut self, offsets: &Offsets, facts: &mut Facts) -> bool {
         let mut left = ITEMS_PER_SLICE;
         let mut has_more = true;
         facts.push(OFFSETS, 0, |out| {
             while has_more && left > 0 {
-                has_more = self.add_group(&durable.offsets, out, &mut left);
+                has_more = self.add_group(offsets, out, &mut left);
             }
         });
         has_more
     }
-}
 
-impl AllOffsets {
     /// Adds a group, or what is missing of it; `left` is how many items may be looked at. False when
     /// there is none.
     fn add_group(&mut self, offsets: &Offsets, out: &mut Vec<u8>, left: &mut usize) -> bool {
@@ -411,69 +407,67 @@ mod tests {
         GroupName::new(text.to_owned()).unwrap()
     }
 
-    fn write(durable: &mut Durable, facts: &Facts) {
-        let mut index = Index::new(0);
+    fn write(offsets: &mut Offsets, facts: &Facts) {
         let (kind, subject, payload) = facts.entry();
         let (entry_offset, payload_offset) = (LogOffset(0), LogOffset(0));
         let fact = Fact { kind, subject, entry_offset, payload_offset, payload };
-        durable.apply(&mut index, fact).unwrap();
+        offsets.apply(&fact).unwrap();
     }
 
     /// Writes what the log lacks; gives how many facts that took.
-    fn flush(durable: &mut Durable, now: u64) -> usize {
+    fn flush(offsets: &mut Offsets, now: u64) -> usize {
         let mut count = 0;
-        while durable.offsets.has_changes() {
-            let facts = durable.offsets.next_fact(Timestamp(now));
+        while offsets.has_changes() {
+            let facts = offsets.next_fact(Timestamp(now));
             assert!(facts.size() < crate::storage::PAYLOAD_SIZE_MAX);
-            write(durable, &facts);
+            write(offsets, &facts);
             count += 1;
         }
         count
     }
 
     /// Group, queue and offset of everything that the log says.
-    fn logged(durable: &Durable) -> Vec<(String, u32, u64)> {
+    fn logged(offsets: &Offsets) -> Vec<(String, u32, u64)> {
         let rows = |(name, group): (&GroupName, &Group)| {
             let name = name.to_string();
             let rows = group.rows.iter().filter(|(_, row)| row.logged != NOT_LOGGED);
             rows.map(|(queue, row)| (name.clone(), queue.queue.0, row.logged.0)).collect::<Vec<_>>()
         };
-        durable.offsets.groups.iter().flat_map(rows).collect()
+        offsets.groups.iter().flat_map(rows).collect()
     }
 
     #[test]
     fn a_group_may_go_back_and_only_the_last_offset_is_written() {
-        let (mut durable, group) = (Durable::default(), name("g"));
-        assert_eq!(durable.offsets.find(&group, key(0)), None);
+        let (mut offsets, group) = (Offsets::default(), name("g"));
+        assert_eq!(offsets.find(&group, key(0)), None);
         for offset in [5, 9, 3] {
-            durable.offsets.commit(&group, key(0), QueueOffset(offset)).unwrap();
-            assert_eq!(durable.offsets.find(&group, key(0)), Some(QueueOffset(offset)));
-            assert_eq!(logged(&durable), [], "the log does not say so yet");
+            offsets.commit(&group, key(0), QueueOffset(offset)).unwrap();
+            assert_eq!(offsets.find(&group, key(0)), Some(QueueOffset(offset)));
+            assert_eq!(logged(&offsets), [], "the log does not say so yet");
         }
-        assert_eq!(flush(&mut durable, 1), 1);
-        assert_eq!(logged(&durable), [("g".into(), 0, 3)]);
-        durable.offsets.commit(&group, key(0), QueueOffset(3)).unwrap();
-        assert!(!durable.offsets.has_changes(), "the same offset again is no change");
-        durable.offsets.commit(&group, key(0), QueueOffset(4)).unwrap();
-        durable.offsets.commit(&group, key(0), QueueOffset(3)).unwrap();
-        assert!(!durable.offsets.has_changes(), "nor is one that was taken back");
+        assert_eq!(flush(&mut offsets, 1), 1);
+        assert_eq!(logged(&offsets), [("g".into(), 0, 3)]);
+        offsets.commit(&group, key(0), QueueOffset(3)).unwrap();
+        assert!(!offsets.has_changes(), "the same offset again is no change");
+        offsets.commit(&group, key(0), QueueOffset(4)).unwrap();
+        offsets.commit(&group, key(0), QueueOffset(3)).unwrap();
+        assert!(!offsets.has_changes(), "nor is one that was taken back");
     }
 
     #[test]
     fn what_changes_while_a_fact_is_on_its_way_is_written_with_the_next() {
-        let (mut durable, group) = (Durable::default(), name("g"));
-        durable.offsets.commit(&group, key(0), QueueOffset(5)).unwrap();
-        let facts = durable.offsets.next_fact(Timestamp(1));
-        durable.offsets.commit(&group, key(0), QueueOffset(6)).unwrap();
-        write(&mut durable, &facts);
-        assert_eq!(durable.offsets.find(&group, key(0)), Some(QueueOffset(6)));
-        assert_eq!((flush(&mut durable, 2), logged(&durable)), (1, vec![("g".into(), 0, 6)]));
+        let (mut offsets, group) = (Offsets::default(), name("g"));
+        offsets.commit(&group, key(0), QueueOffset(5)).unwrap();
+        let facts = offsets.next_fact(Timestamp(1));
+        offsets.commit(&group, key(0), QueueOffset(6)).unwrap();
+        write(&mut offsets, &facts);
+        assert_eq!(offsets.find(&group, key(0)), Some(QueueOffset(6)));
+        assert_eq!((flush(&mut offsets, 2), logged(&offsets)), (1, vec![("g".into(), 0, 6)]));
     }
 
     #[test]
     fn groups_and_offsets_are_bounded_and_who_is_known_goes_on() {
-        let mut durable = Durable::default();
-        let offsets = &mut durable.offsets;
+        let mut offsets = Offsets::default();
         let group = |number: usize| name(&format!("g{number}"));
         for number in 0..GROUPS_MAX {
             offsets.commit(&group(number), key(0), QueueOffset(1)).unwrap();
@@ -488,8 +482,7 @@ mod tests {
         let full = Err(Refusal::Full { what: "committed offsets", count_max: OFFSETS_MAX });
         assert_eq!(offsets.commit(&group(0), key(more + 1), QueueOffset(1)), full);
         assert_eq!(offsets.commit(&group(0), key(more), QueueOffset(2)), Ok(()));
-        write(&mut durable, &forgotten(&[group(1)], Timestamp(1)));
-        let offsets = &mut durable.offsets;
+        write(&mut offsets, &forgotten(&[group(1)], Timestamp(1)));
         assert_eq!(offsets.commit(&group(0), key(more + 1), QueueOffset(1)), Ok(()));
     }
 
@@ -508,7 +501,7 @@ mod tests {
     const RETENTION_MS: u64 = 8_000;
 
     /// One whole sweep at `now`, in steps; groups whose name begins with `active` have members.
-    fn sweep(durable: &mut Durable, now: u64, has_topic: bool) -> Vec<String> {
+    fn sweep(offsets: &mut Offsets, now: u64, has_topic: bool) -> Vec<String> {
         let (mut after, mut expired) = (None, Vec::new());
         let rule = SweepRule {
             now: Timestamp(now),
@@ -517,9 +510,9 @@ mod tests {
             is_active: &|group| group.as_str().starts_with("active"),
         };
         loop {
-            let swept = durable.offsets.sweep(after.as_ref(), &rule);
+            let swept = offsets.sweep(after.as_ref(), &rule);
             expired.extend(swept.expired.iter().map(ToString::to_string));
-            write(durable, &forgotten(&swept.expired, Timestamp(now)));
+            write(offsets, &forgotten(&swept.expired, Timestamp(now)));
             after = swept.after;
             if after.is_none() {
                 return expired;
@@ -529,51 +522,51 @@ mod tests {
 
     #[test]
     fn offsets_of_groups_that_nobody_uses_go_after_the_retention_time() {
-        let mut durable = Durable::default();
+        let mut offsets = Offsets::default();
         for group in ["active", "idle"] {
-            durable.offsets.commit(&name(group), key(0), QueueOffset(5)).unwrap();
+            offsets.commit(&name(group), key(0), QueueOffset(5)).unwrap();
         }
-        flush(&mut durable, 1_000);
-        assert!(sweep(&mut durable, 2_000, true).is_empty());
-        assert!(!durable.offsets.has_changes(), "the log knows that it is in use");
-        assert!(sweep(&mut durable, 9_000, true).is_empty());
+        flush(&mut offsets, 1_000);
+        assert!(sweep(&mut offsets, 2_000, true).is_empty());
+        assert!(!offsets.has_changes(), "the log knows that it is in use");
+        assert!(sweep(&mut offsets, 9_000, true).is_empty());
         // A group with members commits nothing while nothing comes, and is in use all the same.
-        assert_eq!((durable.offsets.has_changes(), flush(&mut durable, 9_000)), (true, 1));
-        assert_eq!(sweep(&mut durable, 9_001, true), ["idle"]);
-        assert_eq!(logged(&durable), [("active".into(), 0, 5)]);
-        assert_eq!(durable.offsets.groups[&name("active")].used_at, Timestamp(9_000));
+        assert_eq!((offsets.has_changes(), flush(&mut offsets, 9_000)), (true, 1));
+        assert_eq!(sweep(&mut offsets, 9_001, true), ["idle"]);
+        assert_eq!(logged(&offsets), [("active".into(), 0, 5)]);
+        assert_eq!(offsets.groups[&name("active")].used_at, Timestamp(9_000));
     }
 
     #[test]
     fn a_sweep_drops_what_is_left_of_topics_that_are_gone_a_little_at_a_time() {
-        let mut durable = Durable::default();
+        let mut offsets = Offsets::default();
         let count = 2 * ITEMS_PER_SLICE;
         for number in 0..count {
             let group = name(&format!("g{number}"));
-            durable.offsets.commit(&group, key(0), QueueOffset(1)).unwrap();
+            offsets.commit(&group, key(0), QueueOffset(1)).unwrap();
         }
-        assert!(flush(&mut durable, 1) > 1);
-        durable.offsets.commit(&name("g1"), key(0), QueueOffset(2)).unwrap();
+        assert!(flush(&mut offsets, 1) > 1);
+        offsets.commit(&name("g1"), key(0), QueueOffset(2)).unwrap();
         let rule = SweepRule {
             now: Timestamp(1),
             retention_ms: RETENTION_MS,
             has_topic: &|_| false,
             is_active: &|_| false,
         };
-        let first = durable.offsets.sweep(None, &rule);
-        assert!(first.after.is_some() && durable.offsets.groups.len() >= count / 2);
-        sweep(&mut durable, 1, false);
-        let Offsets { groups, changed, touched, count } = &durable.offsets;
+        let first = offsets.sweep(None, &rule);
+        assert!(first.after.is_some() && offsets.groups.len() >= count / 2);
+        sweep(&mut offsets, 1, false);
+        let Offsets { groups, changed, touched, count } = &offsets;
         assert!(groups.is_empty() && changed.is_empty() && touched.is_empty() && *count == 0);
     }
 
     #[test]
     fn no_byte_of_a_fact_may_be_missing_unnoticed() {
-        let mut durable = Durable::default();
+        let mut offsets = Offsets::default();
         for (group, queue) in [("a", 0), ("b", 0), ("b", 1)] {
-            durable.offsets.commit(&name(group), key(queue), QueueOffset(7)).unwrap();
+            offsets.commit(&name(group), key(queue), QueueOffset(7)).unwrap();
         }
-        let facts = durable.offsets.next_fact(Timestamp(1));
+        let facts = offsets.next_fact(Timestamp(1));
         let (kind, subject, payload) = facts.entry();
         assert_ne!(kind, SEVERAL);
         let first_group = size_of::<GroupHead>() + 8 + size_of::<OffsetRow>();
@@ -581,7 +574,7 @@ mod tests {
             let (entry_offset, payload_offset) = (LogOffset(0), LogOffset(0));
             let payload = &payload[..cut];
             let fact = Fact { kind, subject, entry_offset, payload_offset, payload };
-            let applied = Durable::default().apply(&mut Index::new(0), fact);
+            let applied = Offsets::default().apply(&fact);
             assert_eq!(applied.is_ok(), cut == first_group, "cut at {cut}: {applied:?}");
         }
     }

@@ -9,15 +9,16 @@
 //! [`facts`](super::facts) for why that is sound.
 
 use super::facts::{self, Fact, FactError, Facts, unreadable};
-use super::{messages, offsets, topics};
-use crate::model::Timestamp;
+use super::messages::{self, AllQueues};
+use super::offsets::{AllOffsets, Offsets};
+use super::topics::{AllTopics, Topics};
 use crate::storage::{EntryKind, Index};
 
 /// Everything that follows from the entries of the log, but for the index.
 #[derive(Debug, Default)]
 pub struct Durable {
-    pub topics: topics::Topics,
-    pub offsets: offsets::Offsets,
+    pub topics: Topics,
+    pub offsets: Offsets,
 }
 
 /// A kind of fact.
@@ -31,36 +32,55 @@ struct Row {
     /// are needed to make it again.
     is_indexed: bool,
     /// Begins the facts of this kind in a snapshot.
-    snapshot: Option<fn() -> Box<dyn Section>>,
+    snapshot: Option<fn() -> Section>,
 }
+
+/// One kind's part of a snapshot that is being made: remembers how far it has got, and holds nothing of
+/// the state. It adds facts until there are no more, or until a slice is full or has looked at
+/// [`ITEMS_PER_SLICE`](facts::ITEMS_PER_SLICE); gives whether there are more.
+type Section = Box<dyn FnMut(&Durable, &Index, &mut Facts) -> bool>;
 
 /// Every kind of fact, in the order in which snapshots hold them.
 const TABLE: [Row; 4] = [
     Row {
         kind: facts::TOPIC,
         name: "a topic",
-        apply: topics::apply,
+        apply: |durable, index, fact| {
+            if let Some(gone) = durable.topics.apply(fact)? {
+                durable.forget_topic(index, gone);
+            }
+            Ok(())
+        },
         is_indexed: false,
-        snapshot: Some(topics::section),
+        snapshot: Some(|| {
+            let mut all = AllTopics::default();
+            Box::new(move |durable, _, facts| all.add(&durable.topics, facts))
+        }),
     },
     Row {
         kind: facts::QUEUES,
         name: "positions of queues",
-        apply: messages::apply_queues,
+        apply: |_, index, fact| messages::apply_queues(index, fact),
         is_indexed: false,
-        snapshot: Some(messages::section),
+        snapshot: Some(|| {
+            let mut all = AllQueues::default();
+            Box::new(move |durable, index, facts| all.add(&durable.topics, index, facts))
+        }),
     },
     Row {
         kind: facts::OFFSETS,
         name: "consume offsets",
-        apply: offsets::apply,
+        apply: |durable, _, fact| durable.offsets.apply(fact),
         is_indexed: false,
-        snapshot: Some(offsets::section),
+        snapshot: Some(|| {
+            let mut all = AllOffsets::default();
+            Box::new(move |durable, _, facts| all.add(&durable.offsets, facts))
+        }),
     },
     Row {
         kind: facts::MESSAGES,
         name: "messages",
-        apply: messages::apply,
+        apply: |_, index, fact| messages::apply(index, fact),
         is_indexed: true,
         snapshot: None,
     },
@@ -86,9 +106,9 @@ impl Durable {
         })
     }
 
-    /// Forgets a topic and everything that belongs to it.
-    pub fn forget_topic(&mut self, index: &mut Index, number: u32, now: Timestamp) {
-        self.topics.remove(number, now);
+    /// Forgets everything that belongs to a topic which is gone. Its consume offsets are unreachable,
+    /// and go with the next sweep.
+    fn forget_topic(&mut self, index: &mut Index, number: u32) {
         index.remove_topic(number);
     }
 
@@ -102,28 +122,10 @@ impl Durable {
     }
 }
 
-/// One kind's part of a snapshot that is being made: remembers how far it has got, holds nothing of the
-/// state.
-pub trait Section {
-    /// Adds facts until there are no more, or `facts` has [`is_full`] or about as many items as
-    /// [`ITEMS_PER_SLICE`] were looked at. Returns whether there are more.
-    fn add(&mut self, durable: &Durable, index: &Index, facts: &mut Facts) -> bool;
-}
-
-/// Items that one slice looks at: some hundred microseconds of the shard's time.
-pub const ITEMS_PER_SLICE: usize = 2_000;
-/// Bytes of one slice, about.
-const SLICE_SIZE: usize = 128 << 10;
-
-/// Whether a slice has as much as one should have.
-pub fn is_full(facts: &Facts) -> bool {
-    facts.size() >= SLICE_SIZE
-}
-
 /// A snapshot that is being made, slice by slice.
 pub struct Snapshot {
     /// Parts that are not finished, in the order in which they were.
-    sections: Vec<Box<dyn Section>>,
+    sections: Vec<Section>,
 }
 
 impl Default for Snapshot {
@@ -142,7 +144,7 @@ impl Snapshot {
         while facts.is_empty()
             && let Some(section) = self.sections.last_mut()
         {
-            if !section.add(durable, index, &mut facts) {
+            if !section(durable, index, &mut facts) {
                 self.sections.pop();
             }
         }
@@ -153,9 +155,12 @@ impl Snapshot {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::broker::facts::MESSAGES;
+    use crate::broker::facts::{ITEMS_PER_SLICE, MESSAGES, SLICE_SIZE};
+    use crate::broker::{offsets, topics};
     use crate::model::record::{Host, NewRecord, Placement};
-    use crate::model::{GroupName, LogOffset, QueueId, QueueOffset, TopicConfig, TopicName};
+    use crate::model::{
+        GroupName, LogOffset, QueueId, QueueOffset, Timestamp, TopicConfig, TopicName,
+    };
     use crate::sim::Rng;
     use crate::storage::QueueKey;
 

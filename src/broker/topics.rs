@@ -20,15 +20,13 @@ use rustc_hash::FxHashMap;
 use zerocopy::byteorder::little_endian::{I64, U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
-use super::facts::{Fact, Facts, TOPIC};
-use super::state::{Durable, ITEMS_PER_SLICE, Section, is_full};
+use super::facts::{Fact, Facts, ITEMS_PER_SLICE, TOPIC};
 use crate::model::topic::{
     AUTO_CREATE_TEMPLATE, PERM_INHERIT, PERM_READ, PERM_WRITE, QUEUES_MAX, QUEUES_PER_TOPIC_MAX,
     TOPICS_MAX,
 };
 use crate::model::topic::{DataVersion, TopicChange};
 use crate::model::{QueueId, QueueOffset, Refusal, Timestamp, TopicConfig, TopicName};
-use crate::storage::Index;
 
 /// Queues of the template topic (remoting reference, 5.11).
 const TEMPLATE_QUEUE_COUNT: u32 = 8;
@@ -138,52 +136,57 @@ pub fn removed(number: u32, now: Timestamp) -> Facts {
     Facts::one(TOPIC, number, |out| out.extend_from_slice(fact.as_bytes()))
 }
 
-pub fn apply(durable: &mut Durable, index: &mut Index, fact: &Fact<'_>) -> Result<(), String> {
-    let says = fact.payload.first().copied().unwrap_or(0);
-    let cut = |_| format!("{} bytes are too few", fact.payload.len());
-    if says == Says::Set as u8 {
-        let (head, rest) = TopicSet::ref_from_prefix(fact.payload).map_err(|_| cut(()))?;
-        let name = rest.get(..usize::from(head.name_size.get())).ok_or_else(|| cut(()))?;
-        let name = std::str::from_utf8(name).map_err(|error| error.to_string())?;
-        let config = TopicConfig {
-            name: TopicName::new(name.to_owned()).map_err(|error| error.to_string())?,
-            read_queue_count: head.read_queue_count.get(),
-            write_queue_count: head.write_queue_count.get(),
-            perm: head.perm.get(),
-            system_flag: head.system_flag.get(),
-            order: head.order == 1,
-        };
-        durable.topics.set(head.number.get(), config, Timestamp(head.changed_at_ms.get()));
-    } else if says == Says::Removed as u8 {
-        let (gone, _) = TopicRemoved::ref_from_prefix(fact.payload).map_err(|_| cut(()))?;
-        durable.forget_topic(index, gone.number.get(), Timestamp(gone.changed_at_ms.get()));
-    } else if says == Says::Table as u8 {
-        let (table, _) = TopicTable::ref_from_prefix(fact.payload).map_err(|_| cut(()))?;
-        let version = DataVersion {
-            counter: table.version_counter.get(),
-            state_version: table.version_state.get(),
-            timestamp: table.version_timestamp.get(),
-        };
-        durable.topics.restore(table.next_number.get(), version);
-    } else {
-        return Err(format!("it says {says}"));
+impl Topics {
+    /// Carries out a fact. Gives the number of a topic that is gone by it.
+    pub fn apply(&mut self, fact: &Fact<'_>) -> Result<Option<u32>, String> {
+        let says = fact.payload.first().copied().unwrap_or(0);
+        let cut = |_| format!("{} bytes are too few", fact.payload.len());
+        if says == Says::Set as u8 {
+            let (head, rest) = TopicSet::ref_from_prefix(fact.payload).map_err(|_| cut(()))?;
+            let name = rest.get(..usize::from(head.name_size.get())).ok_or_else(|| cut(()))?;
+            let name = std::str::from_utf8(name).map_err(|error| error.to_string())?;
+            let config = TopicConfig {
+                name: TopicName::new(name.to_owned()).map_err(|error| error.to_string())?,
+                read_queue_count: head.read_queue_count.get(),
+                write_queue_count: head.write_queue_count.get(),
+                perm: head.perm.get(),
+                system_flag: head.system_flag.get(),
+                order: head.order == 1,
+            };
+            self.set(head.number.get(), config, Timestamp(head.changed_at_ms.get()));
+        } else if says == Says::Removed as u8 {
+            let (gone, _) = TopicRemoved::ref_from_prefix(fact.payload).map_err(|_| cut(()))?;
+            self.remove(gone.number.get(), Timestamp(gone.changed_at_ms.get()));
+            return Ok(Some(gone.number.get()));
+        } else if says == Says::Table as u8 {
+            let (table, _) = TopicTable::ref_from_prefix(fact.payload).map_err(|_| cut(()))?;
+            let version = DataVersion {
+                counter: table.version_counter.get(),
+                state_version: table.version_state.get(),
+                timestamp: table.version_timestamp.get(),
+            };
+            self.restore(table.next_number.get(), version);
+        } else {
+            return Err(format!("it says {says}"));
+        }
+        Ok(None)
     }
-    Ok(())
 }
 
-pub fn section() -> Box<dyn Section> {
-    Box::new(AllTopics { at: Bound::Unbounded })
-}
-
-/// All topics in the order of their numbers, then the table.
-struct AllTopics {
+/// All topics in the order of their numbers, then the table: how far they were added to a snapshot.
+pub struct AllTopics {
     /// The last one that was added.
     at: Bound<u32>,
 }
 
-impl Section for AllTopics {
-    fn add(&mut self, durable: &Durable, _: &Index, facts: &mut Facts) -> bool {
-        let topics = &durable.topics;
+impl Default for AllTopics {
+    fn default() -> Self {
+        Self { at: Bound::Unbounded }
+    }
+}
+
+impl AllTopics {
+    pub fn add(&mut self, topics: &Topics, facts: &mut Facts) -> bool {
         for _ in 0..ITEMS_PER_SLICE {
             let Some((number, topic)) = topics.first_from(self.at) else {
                 facts.push(TOPIC, 0, |out| out.extend_from_slice(topics.table().as_bytes()));
@@ -191,7 +194,7 @@ impl Section for AllTopics {
             };
             add_set(facts, number, &topic.config, Timestamp(topics.version.timestamp as u64));
             self.at = Bound::Excluded(number);
-            if is_full(facts) {
+            if facts.fill_a_slice() {
                 break;
             }
         }
@@ -343,7 +346,7 @@ impl Topics {
         self.change(now);
     }
 
-    pub(super) fn remove(&mut self, number: u32, now: Timestamp) {
+    fn remove(&mut self, number: u32, now: Timestamp) {
         if let Some(topic) = self.by_number.remove(&number) {
             self.numbers.remove(&topic.config.name);
             self.in_order.remove(&number);

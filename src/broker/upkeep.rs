@@ -12,7 +12,8 @@
 //!
 //! Here too nothing waits: what finds no room in the log is tried again.
 
-use super::clients::{CallError, CallId};
+use super::clients::CallError;
+use super::due::Due;
 use super::facts::Facts;
 use super::held::HeldId;
 use super::offsets::{self, SweepRule, Swept};
@@ -36,20 +37,6 @@ const FORGET_EVERY_MS: u64 = 10_000;
 /// How often offsets of unused groups are looked for, and the pause between two steps of that.
 const SWEEP_EVERY_MS: u64 = 60_000;
 const SWEEP_STEP_MS: u64 = 20;
-
-/// What is due at a deadline.
-#[derive(Clone, Debug)]
-pub enum Due {
-    /// A held pull is to be answered.
-    Pull(HeldId),
-    /// A request to a client was not answered.
-    Call(CallId),
-    FlushOffsets,
-    TellMembers,
-    ForgetClients,
-    /// Look at the groups behind this one; at all when there is none.
-    Sweep(Option<GroupName>),
-}
 
 /// The deadlines of a broker that has just been opened.
 pub fn first_deadlines() -> Deadlines<Due> {

@@ -5,8 +5,6 @@
 
 use std::collections::HashMap;
 
-use super::connection::Connection;
-use super::service::Service;
 use crate::broker::clients::{CallError, CallId, Outgoing};
 use crate::model::{ClientReply, excerpt};
 use crate::wire::header::head::{Dialect, Head};
@@ -31,6 +29,32 @@ impl Calls {
         self.dialect = dialect;
     }
 
+    /// The frame of a request to the client. Gives the call back when it cannot be sent.
+    pub fn encode(&mut self, outgoing: &Outgoing) -> Result<Vec<u8>, (Option<CallId>, CallError)> {
+        if outgoing.call.is_some() && self.waiting.len() >= CALLS_MAX {
+            return Err((outgoing.call, CallError::TooMany));
+        }
+        let opaque = self.next_opaque();
+        let mut frame = Vec::new();
+        wire::encode_client_request(&mut frame, self.dialect, opaque, &outgoing.request).map_err(
+            |error| (outgoing.call, CallError::Refused { code: 0, remark: error.to_string() }),
+        )?;
+        if let Some(call) = outgoing.call {
+            self.waiting.insert(opaque, call);
+        }
+        Ok(frame)
+    }
+
+    /// The call that a client's reply belongs to, and what it says. Replies to nothing are ignored.
+    pub fn take_reply(
+        &mut self,
+        head: Head<'_>,
+    ) -> Option<(CallId, Result<ClientReply, CallError>)> {
+        let response = Response::of(head).ok()?;
+        let call = self.waiting.remove(&response.opaque)?;
+        Some((call, read_reply(&response)))
+    }
+
     /// A number that no waiting call has. Positive: one stock client takes 0 for none.
     fn next_opaque(&mut self) -> i32 {
         loop {
@@ -39,37 +63,6 @@ impl Calls {
                 return self.last_opaque;
             }
         }
-    }
-}
-
-impl<S: Service> Connection<S> {
-    /// Puts a request to the client into the output; the caller flushes. Gives the call back when it
-    /// cannot be sent.
-    pub fn send_request(&self, outgoing: &Outgoing) -> Result<(), (CallId, CallError)> {
-        let calls = &mut *self.calls.borrow_mut();
-        let opaque = calls.next_opaque();
-        if let Some(call) = outgoing.call {
-            if calls.waiting.len() >= CALLS_MAX {
-                return Err((call, CallError::TooMany));
-            }
-            calls.waiting.insert(opaque, call);
-        }
-        let mut bytes = Vec::new();
-        let encoded =
-            wire::encode_client_request(&mut bytes, calls.dialect, opaque, &outgoing.request);
-        if let (Err(error), Some(call)) = (encoded, outgoing.call) {
-            calls.waiting.remove(&opaque);
-            return Err((call, CallError::Refused { code: 0, remark: error.to_string() }));
-        }
-        self.push_output(&bytes);
-        Ok(())
-    }
-
-    /// Takes a client's reply to the service that waits for it; replies to nothing are ignored.
-    pub fn take_reply(&self, head: Head<'_>) {
-        let Ok(response) = Response::of(head) else { return };
-        let Some(call) = self.calls.borrow_mut().waiting.remove(&response.opaque) else { return };
-        self.shard.service.reply_arrived(call, read_reply(&response));
     }
 }
 

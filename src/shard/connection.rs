@@ -43,6 +43,7 @@ use super::output::{Output, Sent};
 use super::parting;
 use super::service::Service;
 use super::shard::Shard;
+use crate::broker::clients::{CallError, CallId, Outgoing};
 use crate::broker::operation::Context;
 use crate::broker::{Answer, Origin, Outcome};
 use crate::model::record::Host;
@@ -76,10 +77,10 @@ pub struct Connection<S: Service> {
     socket: RawFd,
     stream: RefCell<TcpStream>,
     peer: Host,
-    pub(super) shard: Rc<Shard<S>>,
+    shard: Rc<Shard<S>>,
     replies: RefCell<Replies<S::Reply>>,
     /// What the client was asked and has not answered.
-    pub(super) calls: RefCell<Calls>,
+    calls: RefCell<Calls>,
     /// Replies have left, or the connection has been closed.
     moved: Signal,
     /// The connection has been closed.
@@ -235,7 +236,9 @@ impl<S: Service> Connection<S> {
         let mut head = Head::of(frame);
         wire::decode_head(&mut head)?;
         if head.is_reply() {
-            self.take_reply(head);
+            if let Some((call, reply)) = self.calls.borrow_mut().take_reply(head) {
+                self.shard.service.reply_arrived(call, reply);
+            }
             return Ok(None);
         }
         self.calls.borrow_mut().note_dialect(head.dialect());
@@ -405,11 +408,19 @@ impl<S: Service> Connection<S> {
         self.output_share.set(output.waiting());
     }
 
-    /// Adds a frame to what is sent next.
-    pub(super) fn push_output(&self, frame: &[u8]) {
-        let output = &mut self.replies.borrow_mut().output;
-        output.push(|out| out.extend_from_slice(frame), Vec::new());
-        self.output_share.set(output.waiting());
+    /// Sends a request to the client. Gives the call back when it cannot be sent.
+    pub fn send_request(
+        self: &Rc<Self>,
+        outgoing: &Outgoing,
+    ) -> Result<(), (Option<CallId>, CallError)> {
+        let frame = self.calls.borrow_mut().encode(outgoing)?;
+        {
+            let output = &mut self.replies.borrow_mut().output;
+            output.push(|out| out.extend_from_slice(&frame), Vec::new());
+            self.output_share.set(output.waiting());
+        }
+        self.flush();
+        Ok(())
     }
 
     /// Takes the answer of a held pull.

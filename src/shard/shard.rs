@@ -134,12 +134,10 @@ impl<S: Service> Shard<S> {
             let connection = self.connections.borrow().get(&outgoing.connection).cloned();
             let sent = match &connection {
                 Some(connection) => connection.send_request(&outgoing),
-                None => outgoing.call.map_or(Ok(()), |call| Err((call, CallError::Closed))),
+                None => Err((outgoing.call, CallError::Closed)),
             };
-            match (sent, connection) {
-                (Err((call, error)), _) => self.service.reply_arrived(call, Err(error)),
-                (Ok(()), Some(connection)) => connection.flush(),
-                (Ok(()), None) => {}
+            if let Err((Some(call), error)) = sent {
+                self.service.reply_arrived(call, Err(error));
             }
         }
         true
