@@ -849,8 +849,8 @@ fn heartbeat(client: &str, topics: &[&str]) -> Request {
     };
     Request::Heartbeat(Heartbeat {
         client: client.to_owned().into(),
-        producers: vec![],
         consumers: vec![consumer],
+        ..Heartbeat::default()
     })
 }
 

@@ -424,7 +424,11 @@ mod tests {
             model: MessageModel::Clustering,
             subscriptions,
         };
-        Heartbeat { client: client.to_owned().into(), producers: vec![], consumers: vec![consumer] }
+        Heartbeat {
+            client: client.to_owned().into(),
+            consumers: vec![consumer],
+            ..Heartbeat::default()
+        }
     }
 
     fn members(groups: &Groups) -> Vec<String> {
@@ -538,7 +542,7 @@ mod tests {
     }
 
     fn producers_of(client: String, producers: &[GroupName]) -> Heartbeat {
-        Heartbeat { client: client.into(), producers: producers.to_vec(), consumers: vec![] }
+        Heartbeat { client: client.into(), producers: producers.to_vec(), ..Heartbeat::default() }
     }
 
     /// The ledger, made anew.

@@ -99,6 +99,9 @@ impl<D: Disk> Broker<D> {
     /// changed, as stock brokers do (remoting reference, 5.23); the others a moment later.
     fn heartbeat(&self, heartbeat: &Heartbeat, context: &impl Context) -> Result<Reply, Refusal> {
         let (connection, now) = (context.origin().connection, context.now().moment);
+        if let Some(first) = heartbeat.skipped.first() {
+            tracing::debug!(client = %heartbeat.client, "heartbeat: passed over {first}");
+        }
         let taken = {
             let groups = &mut self.state.borrow_mut().groups;
             groups.heartbeat(heartbeat, connection, now)

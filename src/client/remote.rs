@@ -306,7 +306,7 @@ impl Remote {
         let request = Request::Heartbeat(Heartbeat {
             client: self.options.client_id.as_str().into(),
             producers: producer.into_iter().cloned().collect(),
-            consumers: Vec::new(),
+            ..Heartbeat::default()
         });
         let call = self.start(address, HeaderEncoding::Json, &request)?;
         let peer = Peer { line: call.line, greeted_at: self.now(), speaks_fixed: Ok(so_far) };

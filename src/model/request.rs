@@ -171,11 +171,13 @@ pub enum Boundary {
 }
 
 /// Who a client is and what it subscribes to [34].
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Heartbeat {
     pub client: ClientId,
     pub producers: Vec<GroupName>,
     pub consumers: Vec<ConsumerData>,
+    /// Groups and subscriptions that were passed over because they cannot be used, and why.
+    pub skipped: Vec<String>,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -186,16 +188,24 @@ pub struct ConsumerData {
     pub subscriptions: Vec<SubscriptionData>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// Named as in the protocol, where the place of a variant may stand for its name.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ConsumeType {
+    #[serde(rename = "CONSUME_ACTIVELY")]
     Actively,
+    #[default]
+    #[serde(rename = "CONSUME_PASSIVELY")]
     Passively,
+    #[serde(rename = "CONSUME_POP")]
     Pop,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// Named as in the protocol, where the place of a variant may stand for its name.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "UPPERCASE")]
 pub enum MessageModel {
     Broadcasting,
+    #[default]
     Clustering,
 }
 

@@ -1,16 +1,16 @@
 //! Topics and what a broker tells about itself (remoting reference, 3.12, 3.13).
 
+use std::borrow::Cow;
+
 use bytes::Bytes;
-use bytestring::ByteString;
+use serde::{Deserialize, Serialize};
 
 use crate::model::reply::QueueStats;
-use crate::model::request::QueueOf;
-use crate::model::{QueueId, QueueOffset, Refusal, Request, Timestamp, TopicConfig, TopicName};
-use crate::wire::body::{self, BodyError};
+use crate::model::{NameError, QueueOffset, Refusal, Request, Timestamp, TopicConfig, TopicName};
 use crate::wire::header::fields::FieldWriter;
 use crate::wire::header::head::Fields;
-use crate::wire::json::read::Reader;
-use crate::wire::json::write as json;
+use crate::wire::json::types::{Entries, ObjectKey};
+use crate::wire::queue::MessageQueue;
 
 /// UPDATE_AND_CREATE_TOPIC.
 pub fn decode_update_topic(fields: &mut Fields<'_>, _: &Bytes) -> Result<Request, Refusal> {
@@ -45,78 +45,51 @@ pub fn decode_topic_stats(fields: &mut Fields<'_>, _: &Bytes) -> Result<Request,
     Ok(Request::TopicStats { topic: TopicName::new(fields.needed("topic")?)? })
 }
 
-/// The map is keyed by queues as objects: stock tools take nothing else.
-pub fn write_topic_stats(out: &mut Vec<u8>, queues: &[QueueStats]) {
-    json::object(out, |o| {
-        o.object("offsetTable", |table| {
-            for stats in queues {
-                let value = table.object_key(|key| {
-                    key.text("brokerName", &stats.broker_name);
-                    key.number("queueId", stats.queue.queue.0);
-                    key.text("topic", stats.queue.topic.as_str());
-                });
-                json::object(value, |o| {
-                    o.number("lastUpdateTimestamp", stats.last_stored_at.map_or(0, |at| at.0));
-                    o.number("maxOffset", stats.max_offset.0);
-                    o.number("minOffset", stats.min_offset.0);
-                });
-            }
-        });
-        o.raw("topicPutTps", "0.0");
-    });
+/// `TopicStatsTable` of the reference. The map is keyed by queues as objects: stock tools take
+/// nothing else.
+#[derive(Debug, Default, Serialize, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct TopicStatsBody<'a> {
+    offset_table: Entries<ObjectKey<MessageQueue<'a>>, TopicOffset>,
+    #[serde(skip_deserializing)]
+    topic_put_tps: f64,
 }
 
-pub fn read_topic_stats(reader: &mut Reader<'_>) -> Result<Vec<QueueStats>, BodyError> {
-    let mut queues = Vec::new();
-    body::object(reader, |key, reader| {
-        match key {
-            "offsetTable" => body::object(reader, |key, reader| {
-                queues.push(read_queue_stats(key, reader)?);
-                Ok(())
-            })?,
-            _ => drop(reader.skip()?),
-        }
-        Ok(())
-    })?;
-    Ok(queues)
+#[derive(Debug, Default, Serialize, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+struct TopicOffset {
+    last_update_timestamp: u64,
+    max_offset: u64,
+    min_offset: u64,
 }
 
-/// One entry of the map; `key` is the text of the object that names the queue.
-fn read_queue_stats(key: &str, reader: &mut Reader<'_>) -> Result<QueueStats, BodyError> {
-    let (queue, broker_name) = read_queue(&mut Reader::new(key))?;
-    let (mut last_stored_at, mut max_offset, mut min_offset) = (0, 0, 0);
-    body::object(reader, |key, reader| {
-        match key {
-            "lastUpdateTimestamp" => last_stored_at = reader.integer()?.unwrap_or(0),
-            "maxOffset" => max_offset = reader.integer()?.unwrap_or(0),
-            "minOffset" => min_offset = reader.integer()?.unwrap_or(0),
-            _ => drop(reader.skip()?),
-        }
-        Ok(())
-    })?;
-    Ok(QueueStats {
-        queue,
-        min_offset: QueueOffset(min_offset),
-        max_offset: QueueOffset(max_offset),
-        last_stored_at: (last_stored_at > 0).then_some(Timestamp(last_stored_at)),
-        broker_name,
-    })
-}
+impl<'a> TopicStatsBody<'a> {
+    pub fn of(queues: &'a [QueueStats]) -> Self {
+        let entry = |stats: &'a QueueStats| {
+            let offset = TopicOffset {
+                last_update_timestamp: stats.last_stored_at.map_or(0, |at| at.0),
+                max_offset: stats.max_offset.0,
+                min_offset: stats.min_offset.0,
+            };
+            (ObjectKey(MessageQueue::of(&stats.broker_name, &stats.queue)), offset)
+        };
+        Self { offset_table: queues.iter().map(entry).collect(), topic_put_tps: 0.0 }
+    }
 
-/// A queue as an object, and the name of its broker.
-fn read_queue(reader: &mut Reader<'_>) -> Result<(QueueOf, ByteString), BodyError> {
-    let (mut topic, mut broker_name, mut queue) = (String::new(), String::new(), 0);
-    body::object(reader, |key, reader| {
-        match key {
-            "topic" => topic = body::text(reader)?,
-            "brokerName" => broker_name = body::text(reader)?,
-            "queueId" => queue = reader.integer()?.unwrap_or(0),
-            _ => drop(reader.skip()?),
-        }
-        Ok(())
-    })?;
-    let queue = QueueOf { topic: TopicName::new(topic)?, queue: QueueId(queue) };
-    Ok((queue, broker_name.into()))
+    pub fn read(self) -> Result<Vec<QueueStats>, NameError> {
+        let read = |(ObjectKey(queue), offset): (ObjectKey<MessageQueue<'_>>, TopicOffset)| {
+            let (broker_name, queue) = queue.read()?;
+            let last_stored_at = offset.last_update_timestamp;
+            Ok(QueueStats {
+                queue,
+                min_offset: QueueOffset(offset.min_offset),
+                max_offset: QueueOffset(offset.max_offset),
+                last_stored_at: (last_stored_at > 0).then_some(Timestamp(last_stored_at)),
+                broker_name,
+            })
+        };
+        self.offset_table.0.into_iter().map(read).collect()
+    }
 }
 
 /// GET_BROKER_RUNTIME_INFO.
@@ -124,28 +97,20 @@ pub fn decode_runtime_info(_: &mut Fields<'_>, _: &Bytes) -> Result<Request, Ref
     Ok(Request::RuntimeInfo)
 }
 
-/// Names and values, every value a text.
-pub fn write_table(out: &mut Vec<u8>, table: &[(String, String)]) {
-    json::object(out, |o| {
-        o.object("table", |o| {
-            for (name, value) in table {
-                o.text(name, value);
-            }
-        });
-    });
+/// `KVTable` of the reference: names and values, every value a text.
+#[derive(Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct TableBody<'a> {
+    table: Entries<Cow<'a, str>, Cow<'a, str>>,
 }
 
-pub fn read_table(reader: &mut Reader<'_>) -> Result<Vec<(String, String)>, BodyError> {
-    let mut table = Vec::new();
-    body::object(reader, |key, reader| {
-        match key {
-            "table" => body::object(reader, |name, reader| {
-                table.push((name.to_owned(), body::text(reader)?));
-                Ok(())
-            })?,
-            _ => drop(reader.skip()?),
-        }
-        Ok(())
-    })?;
-    Ok(table)
+impl<'a> TableBody<'a> {
+    pub fn of(table: &'a [(String, String)]) -> Self {
+        Self { table: table.iter().map(|(name, value)| (name.into(), value.into())).collect() }
+    }
+
+    pub fn read(self) -> Vec<(String, String)> {
+        let owned = |(name, value): (Cow<'_, str>, Cow<'_, str>)| (name.into(), value.into());
+        self.table.0.into_iter().map(owned).collect()
+    }
 }

@@ -5,11 +5,14 @@ use bytes::Bytes;
 
 use crate::model::request::Pull;
 use crate::model::{Refusal, Reply, Request};
+use crate::wire::admin::{TableBody, TopicStatsBody};
 use crate::wire::codes::pull_code;
 use crate::wire::codes::request::*;
 use crate::wire::frame::{Frame, HeaderEncoding};
+use crate::wire::group::{HeartbeatBody, MembersBody};
 use crate::wire::header::fixed;
 use crate::wire::header::head::{Fields, ReplyTo};
+use crate::wire::json::ser;
 use crate::wire::reply::{EncodeReply, NewReply};
 use crate::wire::request::{DecodeRequest, EncodeRequest, NewRequest, served};
 use crate::wire::{admin, group, message};
@@ -90,7 +93,7 @@ fn encode_named(to: NewRequest<'_>, request: &Request) -> bool {
         Request::CommitOffset { group, queue, offset } => {
             to.fields(UPDATE_CONSUMER_OFFSET, |f| message::encode_commit_offset(f, group, queue, *offset));
         }
-        Request::Heartbeat(heartbeat) => to.whole(HEART_BEAT, |_| {}, |out| group::write_heartbeat(out, heartbeat)),
+        Request::Heartbeat(heartbeat) => to.whole(HEART_BEAT, |_| {}, |out| ser::push(out, &HeartbeatBody::of(heartbeat))),
         Request::Unregister { client, producer, consumer } => {
             to.fields(UNREGISTER_CLIENT, |f| group::encode_unregister(f, client, producer.as_ref(), consumer.as_ref()));
         }
@@ -131,9 +134,9 @@ impl EncodeReply for Reply {
                 to.fields(|fields| fields.number("timestamp", time_ms));
             }
             Reply::HeartbeatTaken => to.fields(|fields| fields.text(group::CAPABILITY_FIXED, "1")),
-            Reply::Members(members) => to.body(|out| group::write_members(out, members)),
-            Reply::TopicStats(queues) => to.body(|out| admin::write_topic_stats(out, queues)),
-            Reply::RuntimeInfo(table) => to.body(|out| admin::write_table(out, table)),
+            Reply::Members(members) => to.json(&MembersBody::of(members)),
+            Reply::TopicStats(queues) => to.json(&TopicStatsBody::of(queues)),
+            Reply::RuntimeInfo(table) => to.json(&TableBody::of(table)),
         }
     }
 }

@@ -10,10 +10,7 @@ use serde::de::{MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::model::client::{BrokerQueue, ResetOffsets};
-use crate::model::request::QueueOf;
-use crate::model::{
-    ClientReply, ClientRequest, GroupName, NameError, QueueId, Refusal, Timestamp, TopicName,
-};
+use crate::model::{ClientReply, ClientRequest, GroupName, Refusal, Timestamp, TopicName};
 use crate::wire::body;
 use crate::wire::codes::request::{
     GET_CONSUMER_STATUS_FROM_CLIENT, NOTIFY_CONSUMER_IDS_CHANGED, RESET_CONSUMER_CLIENT_OFFSET,
@@ -22,9 +19,11 @@ use crate::wire::frame::{FRAME_SIZE_MAX, HeaderEncoding};
 use crate::wire::header::fields::FieldWriter;
 use crate::wire::header::head::{Dialect, Fields, Language};
 use crate::wire::json::ser;
-use crate::wire::json::types::{Entries, Limit, ObjectKey};
+use crate::wire::json::types::{Limit, ObjectKey};
+use crate::wire::queue::MessageQueue;
 use crate::wire::reply::{EncodeReply, NewReply};
 use crate::wire::request::{DecodeRequest, EncodeError, NewRequest, served};
+use crate::wire::route::Nothing;
 
 impl DecodeRequest for ClientRequest {
     served! {
@@ -123,11 +122,10 @@ fn decode_consumer_status(fields: &mut Fields<'_>, _: &Bytes) -> Result<ClientRe
 impl EncodeReply for ClientReply {
     fn encode(&self, to: NewReply<'_>) {
         match self {
-            Self::ConsumerStatus(offsets) => to.body(|out| {
+            Self::ConsumerStatus(offsets) => {
                 let message_queue_table = Offsets(offsets.iter().map(entry).collect());
-                let consumer_table = Entries::default();
-                ser::push(out, &ConsumerStatus { consumer_table, message_queue_table });
-            }),
+                to.json(&ConsumerStatus { consumer_table: Nothing {}, message_queue_table });
+            }
         }
     }
 }
@@ -138,12 +136,15 @@ pub fn status_offsets(status: ConsumerStatus) -> Result<Vec<(BrokerQueue, i64)>,
 }
 
 fn offsets(entries: Vec<Entry<'_>>) -> Result<Vec<(BrokerQueue, i64)>, Refusal> {
-    let read = |(ObjectKey(queue), offset): Entry<'_>| Ok((queue.into_model()?, offset));
+    let read = |(ObjectKey(queue), offset): Entry<'_>| {
+        let (broker_name, queue) = queue.read()?;
+        Ok((BrokerQueue { broker_name, queue }, offset))
+    };
     entries.into_iter().map(read).collect()
 }
 
 fn entry((queue, offset): &(BrokerQueue, i64)) -> Entry<'_> {
-    (ObjectKey(MessageQueue::of(queue)), *offset)
+    (ObjectKey(MessageQueue::of(&queue.broker_name, &queue.queue)), *offset)
 }
 
 /// Queues in one table of offsets: more than a client reads, fewer than would hurt it.
@@ -173,17 +174,9 @@ struct OffsetList<'a> {
 #[derive(Debug, Default, Serialize, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 pub struct ConsumerStatus<'a> {
-    consumer_table: Entries<Cow<'a, str>, ()>,
+    #[serde(skip_deserializing)]
+    consumer_table: Nothing,
     message_queue_table: Offsets<'a>,
-}
-
-#[derive(Debug, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct MessageQueue<'a> {
-    #[serde(default)]
-    broker_name: Cow<'a, str>,
-    queue_id: u32,
-    topic: Cow<'a, str>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -196,23 +189,10 @@ struct QueueOffset<'a> {
     topic: Cow<'a, str>,
 }
 
-impl<'a> MessageQueue<'a> {
-    fn of(queue: &'a BrokerQueue) -> Self {
-        let BrokerQueue { broker_name, queue: QueueOf { topic, queue } } = queue;
-        let (broker_name, topic) = (Cow::Borrowed(&**broker_name), topic.as_str().into());
-        Self { broker_name, queue_id: queue.0, topic }
-    }
-
-    fn into_model(self) -> Result<BrokerQueue, NameError> {
-        let topic = TopicName::new(self.topic.into_owned())?;
-        let queue = QueueOf { topic, queue: QueueId(self.queue_id) };
-        Ok(BrokerQueue { broker_name: self.broker_name.into_owned().into(), queue })
-    }
-}
-
 impl<'a> QueueOffset<'a> {
     fn of(queue: &'a BrokerQueue, offset: i64) -> Self {
-        let MessageQueue { broker_name, queue_id, topic } = MessageQueue::of(queue);
+        let MessageQueue { broker_name, queue_id, topic } =
+            MessageQueue::of(&queue.broker_name, &queue.queue);
         Self { broker_name, offset, queue_id, topic }
     }
 }

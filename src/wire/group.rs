@@ -1,18 +1,20 @@
 //! Who is there and what it subscribes to (remoting reference, 3.4, 3.5).
 
+use std::borrow::Cow;
+
 use bytes::Bytes;
-use bytestring::ByteString;
+use serde::{Deserialize, Serialize};
 
 use crate::model::ids::check_client_id;
+use crate::model::record::tag_hash;
 use crate::model::request::{
     ConsumeType, ConsumerData, Expression, Heartbeat, MessageModel, SubscriptionData,
 };
-use crate::model::{ClientId, GroupName, Refusal, Request, TopicName};
-use crate::wire::body::{self, BodyError, Budget};
+use crate::model::{ClientId, GroupName, NameError, Refusal, Request, TopicName};
+use crate::wire::body;
 use crate::wire::header::fields::FieldWriter;
 use crate::wire::header::head::Fields;
-use crate::wire::json::read::Reader;
-use crate::wire::json::write::{self as json, Object};
+use crate::wire::json::types::{Element, Limit, List};
 use crate::wire::message::{FILTER_ALL, FILTER_KIND_DEFAULT};
 
 /// Named field of a heartbeat's answer that tells that this server speaks the fixed header.
@@ -22,168 +24,189 @@ pub const CAPABILITY_FIXED: &str = "RINGMQ_FIXED";
 pub const HEARTBEAT_GROUPS_MAX: usize = 1_024;
 /// Subscriptions one heartbeat may hold, of all its groups.
 pub const HEARTBEAT_SUBSCRIPTIONS_MAX: usize = 10_000;
+/// Elements of a heartbeat that are passed over and reported; further ones are only passed over.
+const SKIPPED_MAX: usize = 16;
 
-/// HEART_BEAT. Fields may be missing, and enums may be names or numbers: clients differ.
+#[derive(Debug)]
+struct Producers;
+
+impl Limit for Producers {
+    const WHAT: &'static str = "producer groups";
+    const COUNT_MAX: usize = HEARTBEAT_GROUPS_MAX;
+}
+
+#[derive(Debug)]
+struct Consumers;
+
+impl Limit for Consumers {
+    const WHAT: &'static str = "consumer groups";
+    const COUNT_MAX: usize = HEARTBEAT_GROUPS_MAX;
+}
+
+#[derive(Debug)]
+struct Subscriptions;
+
+impl Limit for Subscriptions {
+    const WHAT: &'static str = "subscriptions";
+    const COUNT_MAX: usize = HEARTBEAT_SUBSCRIPTIONS_MAX;
+}
+
+/// `HeartbeatData` of the reference.
+#[derive(Debug, Default, Serialize, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct HeartbeatBody<'a> {
+    #[serde(rename = "clientID")]
+    client_id: Cow<'a, str>,
+    consumer_data_set: List<Element<ConsumerBody<'a>>, Consumers>,
+    producer_data_set: List<Element<ProducerBody<'a>>, Producers>,
+}
+
+#[derive(Debug, Default, Serialize, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+struct ProducerBody<'a> {
+    group_name: Cow<'a, str>,
+}
+
+#[derive(Debug, Default, Serialize, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+struct ConsumerBody<'a> {
+    #[serde(skip_deserializing)]
+    consume_from_where: &'static str,
+    consume_type: ConsumeType,
+    group_name: Cow<'a, str>,
+    message_model: MessageModel,
+    subscription_data_set: List<Element<SubscriptionBody<'a>>, Subscriptions>,
+    #[serde(skip_deserializing)]
+    unit_mode: bool,
+}
+
+/// Stock servers filter by the hashes that come along, so they are sent to them. They are not read:
+/// clients differ in how they make them, and some send none.
+#[derive(Debug, Default, Serialize, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+struct SubscriptionBody<'a> {
+    #[serde(skip_deserializing)]
+    class_filter_mode: bool,
+    #[serde(skip_deserializing)]
+    code_set: Vec<i32>,
+    expression_type: Cow<'a, str>,
+    sub_string: Cow<'a, str>,
+    sub_version: i64,
+    #[serde(skip_deserializing)]
+    tags_set: Vec<&'a str>,
+    topic: Cow<'a, str>,
+}
+
+/// HEART_BEAT. Fields may be missing, and enums may be names or numbers: clients differ. One group or
+/// subscription that cannot be used does not cost the client the others.
 pub fn decode_heartbeat(_: &mut Fields<'_>, body: &Bytes) -> Result<Request, Refusal> {
-    body::read("HEART_BEAT", body, read_heartbeat).map(Request::Heartbeat)
-}
-
-fn read_heartbeat(reader: &mut Reader<'_>) -> Result<Heartbeat, BodyError> {
-    let mut client = ByteString::new();
-    let mut producers = Vec::new();
-    let mut consumers = Vec::new();
-    let mut producer_budget = Budget::new("producer groups", HEARTBEAT_GROUPS_MAX);
-    let mut consumer_budget = Budget::new("consumer groups", HEARTBEAT_GROUPS_MAX);
-    let mut subscription_budget = Budget::new("subscriptions", HEARTBEAT_SUBSCRIPTIONS_MAX);
-    body::object(reader, |key, reader| {
-        match key {
-            "clientID" => client = read_client(reader)?,
-            "producerDataSet" => {
-                body::list_of(reader, &mut producers, &mut producer_budget, read_producer)?;
-            }
-            "consumerDataSet" => {
-                let read =
-                    |reader: &mut Reader<'_>| read_consumer(reader, &mut subscription_budget);
-                body::list_of(reader, &mut consumers, &mut consumer_budget, read)?;
-            }
-            _ => drop(reader.skip()?),
-        }
-        Ok(())
-    })?;
-    if client.is_empty() {
-        return Err(body::missing("clientID"));
+    let body: HeartbeatBody<'_> = body::decode("HEART_BEAT", body)?;
+    if body.client_id.is_empty() {
+        return Err(Refusal::Malformed("body of HEART_BEAT: field clientID is missing".to_owned()));
     }
-    Ok(Heartbeat { client, producers, consumers })
+    check_client_id(&body.client_id)?;
+    let mut skipped = Skipped::default();
+    let producers = skipped.read("producer group", body.producer_data_set.0, |producer, _| {
+        GroupName::new(producer.group_name.into_owned())
+    });
+    let consumers = skipped.read("consumer group", body.consumer_data_set.0, ConsumerBody::read);
+    let client = body.client_id.into_owned().into();
+    Ok(Request::Heartbeat(Heartbeat { client, producers, consumers, skipped: skipped.0 }))
 }
 
-fn read_client(reader: &mut Reader<'_>) -> Result<ClientId, BodyError> {
-    let client = reader.text()?.unwrap_or_default();
-    check_client_id(&client)?;
-    Ok(client.into_owned().into())
-}
+/// What was passed over, and why.
+#[derive(Default)]
+struct Skipped(Vec<String>);
 
-fn read_producer(reader: &mut Reader<'_>) -> Result<GroupName, BodyError> {
-    let mut group = String::new();
-    body::object(reader, |key, reader| {
-        match key {
-            "groupName" => group = body::text(reader)?,
-            _ => drop(reader.skip()?),
-        }
-        Ok(())
-    })?;
-    Ok(GroupName::new(group)?)
-}
-
-fn read_consumer(
-    reader: &mut Reader<'_>,
-    subscription_budget: &mut Budget,
-) -> Result<ConsumerData, BodyError> {
-    let mut group = String::new();
-    let mut consume_type = ConsumeType::Passively;
-    let mut model = MessageModel::Clustering;
-    let mut subscriptions = Vec::new();
-    body::object(reader, |key, reader| {
-        match key {
-            "groupName" => group = body::text(reader)?,
-            "consumeType" => consume_type = read_name(reader, key, &CONSUME_TYPES, consume_type)?,
-            "messageModel" => model = read_name(reader, key, &MESSAGE_MODELS, model)?,
-            "subscriptionDataSet" => {
-                body::list_of(reader, &mut subscriptions, subscription_budget, read_subscription)?;
+impl Skipped {
+    /// The good ones of `elements`.
+    fn read<T, U>(
+        &mut self,
+        what: &str,
+        elements: Vec<Element<T>>,
+        read: impl Fn(T, &mut Self) -> Result<U, NameError>,
+    ) -> Vec<U> {
+        let mut good = Vec::new();
+        for element in elements {
+            let why = match element {
+                Element::Good(element) => match read(element, self) {
+                    Ok(element) => {
+                        good.push(element);
+                        continue;
+                    }
+                    Err(error) => error.to_string(),
+                },
+                Element::Bad(why) => why,
+            };
+            if self.0.len() < SKIPPED_MAX {
+                self.0.push(format!("{what}: {why}"));
             }
-            _ => drop(reader.skip()?),
         }
-        Ok(())
-    })?;
-    Ok(ConsumerData { group: GroupName::new(group)?, consume_type, model, subscriptions })
+        good
+    }
 }
 
-fn read_subscription(reader: &mut Reader<'_>) -> Result<SubscriptionData, BodyError> {
-    let mut topic = String::new();
-    let mut kind = String::new();
-    let mut text = String::new();
-    let mut version = 0;
-    body::object(reader, |key, reader| {
-        match key {
-            "topic" => topic = body::text(reader)?,
-            "subString" => text = body::text(reader)?,
-            "expressionType" => kind = body::text(reader)?,
-            "subVersion" => version = reader.integer()?.unwrap_or(0),
-            // The hashes in `codeSet` are made anew from the text: clients differ in how they make
-            // them, and some send none.
-            _ => drop(reader.skip()?),
+impl<'a> HeartbeatBody<'a> {
+    pub fn of(heartbeat: &'a Heartbeat) -> Self {
+        let producer = |group: &'a GroupName| ProducerBody { group_name: group.as_str().into() };
+        let producers = heartbeat.producers.iter().map(producer);
+        let consumers = heartbeat.consumers.iter().map(ConsumerBody::of);
+        Self {
+            client_id: Cow::Borrowed(&heartbeat.client),
+            consumer_data_set: consumers.map(Element::Good).collect(),
+            producer_data_set: producers.map(Element::Good).collect(),
         }
-        Ok(())
-    })?;
-    let or = |value: String, otherwise: &str| {
-        if value.is_empty() { otherwise.to_owned() } else { value }
-    };
-    let expression = Expression { kind: or(kind, FILTER_KIND_DEFAULT), text: or(text, FILTER_ALL) };
-    Ok(SubscriptionData { topic: TopicName::new(topic)?, expression, version })
+    }
 }
 
-/// Names of an enum; the place in the table is the number that stands for it.
-const CONSUME_TYPES: [(&str, ConsumeType); 3] = [
-    ("CONSUME_ACTIVELY", ConsumeType::Actively),
-    ("CONSUME_PASSIVELY", ConsumeType::Passively),
-    ("CONSUME_POP", ConsumeType::Pop),
-];
-const MESSAGE_MODELS: [(&str, MessageModel); 2] =
-    [("BROADCASTING", MessageModel::Broadcasting), ("CLUSTERING", MessageModel::Clustering)];
+impl<'a> ConsumerBody<'a> {
+    fn of(consumer: &'a ConsumerData) -> Self {
+        let subscriptions = consumer.subscriptions.iter().map(SubscriptionBody::of);
+        Self {
+            consume_from_where: "CONSUME_FROM_LAST_OFFSET",
+            consume_type: consumer.consume_type,
+            group_name: consumer.group.as_str().into(),
+            message_model: consumer.model,
+            subscription_data_set: subscriptions.map(Element::Good).collect(),
+            unit_mode: false,
+        }
+    }
 
-/// Reads an enum by name or number; null leaves what was there.
-fn read_name<T: Copy>(
-    reader: &mut Reader<'_>,
-    field: &str,
-    names: &[(&str, T)],
-    otherwise: T,
-) -> Result<T, BodyError> {
-    let Some(text) = reader.text()? else { return Ok(otherwise) };
-    let by_number = || text.parse::<usize>().ok().and_then(|index| names.get(index));
-    let row = names.iter().find(|row| row.0 == text).or_else(by_number);
-    row.map(|row| row.1).ok_or_else(|| body::unexpected(field, &text))
+    fn read(self, skipped: &mut Skipped) -> Result<ConsumerData, NameError> {
+        let group = GroupName::new(self.group_name.into_owned())?;
+        let read = |subscription: SubscriptionBody<'_>, _: &mut Skipped| subscription.read();
+        let subscriptions = skipped.read("subscription", self.subscription_data_set.0, read);
+        let (consume_type, model) = (self.consume_type, self.message_model);
+        Ok(ConsumerData { group, consume_type, model, subscriptions })
+    }
 }
 
-fn name_of<T: PartialEq>(names: &[(&'static str, T)], value: &T) -> &'static str {
-    names.iter().find(|row| row.1 == *value).expect("every value has a name").0
-}
+impl<'a> SubscriptionBody<'a> {
+    fn of(subscription: &'a SubscriptionData) -> Self {
+        let Expression { kind, text } = &subscription.expression;
+        let is_tags = kind == FILTER_KIND_DEFAULT && text != FILTER_ALL;
+        let tags: Vec<&str> =
+            if is_tags { text.split("||").map(str::trim).collect() } else { vec![] };
+        Self {
+            class_filter_mode: false,
+            code_set: tags.iter().map(|tag| tag_hash(tag)).collect(),
+            expression_type: kind.into(),
+            sub_string: text.into(),
+            sub_version: subscription.version,
+            tags_set: tags,
+            topic: subscription.topic.as_str().into(),
+        }
+    }
 
-pub fn write_heartbeat(out: &mut Vec<u8>, heartbeat: &Heartbeat) {
-    json::object(out, |o| {
-        o.text("clientID", &heartbeat.client);
-        o.list("consumerDataSet", &heartbeat.consumers, |out, consumer| {
-            json::object(out, |o| write_consumer(o, consumer));
-        });
-        o.list("producerDataSet", &heartbeat.producers, |out, group| {
-            json::object(out, |o| o.text("groupName", group.as_str()));
-        });
-    });
-}
-
-fn write_consumer(o: &mut Object<'_>, consumer: &ConsumerData) {
-    o.text("consumeFromWhere", "CONSUME_FROM_LAST_OFFSET");
-    o.text("consumeType", name_of(&CONSUME_TYPES, &consumer.consume_type));
-    o.text("groupName", consumer.group.as_str());
-    o.text("messageModel", name_of(&MESSAGE_MODELS, &consumer.model));
-    o.list("subscriptionDataSet", &consumer.subscriptions, |out, subscription| {
-        json::object(out, |o| write_subscription(o, subscription));
-    });
-    o.boolean("unitMode", false);
-}
-
-/// Stock servers filter by the hashes that come along, so they are sent to them.
-fn write_subscription(o: &mut Object<'_>, subscription: &SubscriptionData) {
-    let Expression { kind, text } = &subscription.expression;
-    let is_tags = kind == FILTER_KIND_DEFAULT && text != FILTER_ALL;
-    let tags: Vec<&str> = if is_tags { text.split("||").map(str::trim).collect() } else { vec![] };
-    o.boolean("classFilterMode", false);
-    o.list("codeSet", &tags, |out, tag| {
-        json::push_number(out, crate::model::record::tag_hash(tag));
-    });
-    o.text("expressionType", kind);
-    o.text("subString", text);
-    o.number("subVersion", subscription.version);
-    o.list("tagsSet", &tags, |out, tag| json::push_text(out, tag));
-    o.text("topic", subscription.topic.as_str());
+    fn read(self) -> Result<SubscriptionData, NameError> {
+        let or = |value: Cow<'_, str>, otherwise: &str| {
+            if value.is_empty() { otherwise.to_owned() } else { value.into_owned() }
+        };
+        let kind = or(self.expression_type, FILTER_KIND_DEFAULT);
+        let expression = Expression { kind, text: or(self.sub_string, FILTER_ALL) };
+        let topic = TopicName::new(self.topic.into_owned())?;
+        Ok(SubscriptionData { topic, expression, version: self.sub_version })
+    }
 }
 
 /// UNREGISTER_CLIENT.
@@ -214,22 +237,19 @@ pub fn decode_members(fields: &mut Fields<'_>, _: &Bytes) -> Result<Request, Ref
     Ok(Request::GroupMembers { group: GroupName::new(fields.needed("consumerGroup")?)? })
 }
 
-pub fn write_members(out: &mut Vec<u8>, members: &[ClientId]) {
-    json::object(out, |o| {
-        o.list("consumerIdList", members, |out, member| json::push_text(out, member));
-    });
+/// Body of the reply to GET_CONSUMER_LIST_BY_GROUP.
+#[derive(Debug, Default, Serialize, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct MembersBody<'a> {
+    consumer_id_list: List<Cow<'a, str>>,
 }
 
-pub fn read_members(reader: &mut Reader<'_>) -> Result<Vec<ClientId>, BodyError> {
-    let mut members = Vec::new();
-    body::object(reader, |key, reader| {
-        match key {
-            "consumerIdList" => {
-                body::list(reader, &mut members, |reader| Ok(body::text(reader)?.into()))?
-            }
-            _ => drop(reader.skip()?),
-        }
-        Ok(())
-    })?;
-    Ok(members)
+impl<'a> MembersBody<'a> {
+    pub fn of(members: &'a [ClientId]) -> Self {
+        Self { consumer_id_list: members.iter().map(|member| Cow::Borrowed(&**member)).collect() }
+    }
+
+    pub fn read(self) -> Vec<ClientId> {
+        self.consumer_id_list.0.into_iter().map(|member| member.into_owned().into()).collect()
+    }
 }

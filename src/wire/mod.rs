@@ -28,6 +28,7 @@ pub mod header;
 pub mod json;
 pub mod message;
 mod nameserver;
+mod queue;
 pub mod records;
 pub mod registration;
 mod reply;

@@ -4,13 +4,17 @@
 use bytes::Bytes;
 
 use crate::model::{NameServerReply, NameServerRequest, Refusal};
+use crate::wire::admin::TableBody;
 use crate::wire::codes::request::*;
 use crate::wire::codes::response;
 use crate::wire::frame::HeaderEncoding;
 use crate::wire::header::head::Fields;
+use crate::wire::json::ser;
+use crate::wire::registration::RegistrationBody;
 use crate::wire::reply::{EncodeReply, NewReply};
 use crate::wire::request::{DecodeRequest, EncodeRequest, NewRequest, served};
-use crate::wire::{admin, registration, route};
+use crate::wire::route::{ClusterBody, RouteBody, TopicListBody};
+use crate::wire::{registration, route};
 
 impl DecodeRequest for NameServerRequest {
     served! {
@@ -40,11 +44,11 @@ fn encode_named(to: NewRequest<'_>, request: &NameServerRequest) {
     match request {
         NameServerRequest::RegisterBroker(registration) => {
             to.whole(REGISTER_BROKER, |f| registration::encode_register_broker(f, registration),
-                |out| registration::write_registration(out, registration));
+                |out| ser::push(out, &RegistrationBody::of(registration)));
         }
         NameServerRequest::UnregisterBroker(broker) => to.fields(UNREGISTER_BROKER, |f| route::encode_broker(f, broker)),
         NameServerRequest::QueryDataVersion { broker, version } => {
-            to.whole(QUERY_DATA_VERSION, |f| route::encode_broker(f, broker), |out| route::write_data_version(out, version));
+            to.whole(QUERY_DATA_VERSION, |f| route::encode_broker(f, broker), |out| ser::push(out, version));
         }
         NameServerRequest::BrokerHeartbeat { broker } => to.fields(BROKER_HEARTBEAT, |f| route::encode_broker(f, broker)),
         NameServerRequest::Route { topic } => to.fields(GET_ROUTEINFO_BY_TOPIC, |f| {
@@ -66,16 +70,16 @@ impl EncodeReply for NameServerReply {
         match self {
             Self::Done => to.fields(|_| {}),
             // The table of ordered topics, which we have none of. Stock brokers read it.
-            Self::Registered => to.body(|out| admin::write_table(out, &[])),
+            Self::Registered => to.json(&TableBody::default()),
             Self::DataVersion { is_changed, known } => to.whole(
                 response::SUCCESS,
                 None,
                 |fields| fields.boolean("changed", *is_changed),
-                |out| known.iter().for_each(|version| route::write_data_version(out, version)),
+                |out| known.iter().for_each(|version| ser::push(out, version)),
             ),
-            Self::Route(route) => to.body(|out| route::write_route(out, route)),
-            Self::ClusterInfo(info) => to.body(|out| route::write_cluster_info(out, info)),
-            Self::TopicList(topics) => to.body(|out| route::write_topic_list(out, topics)),
+            Self::Route(route) => to.json(&RouteBody::of(route)),
+            Self::ClusterInfo(info) => to.json(&ClusterBody::of(info)),
+            Self::TopicList(topics) => to.json(&TopicListBody::of(topics)),
         }
     }
 }

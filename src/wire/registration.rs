@@ -4,10 +4,12 @@
 //! Topics whose names clients could not use either are left out instead of refusing the whole
 //! broker: a stock broker registers topics named after its host.
 
+use std::borrow::Cow;
 use std::io::{self, BufReader, Read, Take};
 
 use bytes::Bytes;
 use flate2::read::ZlibDecoder;
+use serde::{Deserialize, Serialize};
 use zerocopy::IntoBytes;
 use zerocopy::byteorder::big_endian::I32;
 
@@ -17,12 +19,11 @@ use crate::model::record::body_checksum;
 use crate::model::nameserver::Registration;
 use crate::model::topic::{PERM_READ, PERM_WRITE, REGISTERED_TOPICS_MAX};
 use crate::model::{DataVersion, NameServerRequest, Refusal, TopicConfig, TopicName, excerpt};
-use crate::wire::body::{self, BodyError, Budget};
+use crate::wire::body;
 use crate::wire::header::fields::FieldWriter;
 use crate::wire::header::head::Fields;
-use crate::wire::json::read::Reader;
-use crate::wire::json::write::{self as json, Object};
-use crate::wire::route::{decode_broker, encode_broker, read_data_version, write_data_version};
+use crate::wire::json::types::{Entries, Limit};
+use crate::wire::route::{Nothing, decode_broker, encode_broker};
 
 /// Largest text in a compressed body: a topic with its attributes, or a data version. Stock brokers
 /// write 30 to 200 bytes.
@@ -46,7 +47,7 @@ pub fn decode_register_broker(
     let (version, topics) = match fields.boolean("compressed") {
         Some(true) => read_compressed(body)?,
         _ if body.is_empty() => Default::default(),
-        _ => body::read("REGISTER_BROKER", body, read_topics)?,
+        _ => body::decode::<RegistrationBody<'_>>("REGISTER_BROKER", body)?.read(),
     };
     Ok(NameServerRequest::RegisterBroker(Registration {
         broker: decode_broker(fields)?,
@@ -59,54 +60,106 @@ pub fn decode_register_broker(
 
 type Topics = (DataVersion, Vec<TopicConfig>);
 
-fn read_topics(reader: &mut Reader<'_>) -> Result<Topics, BodyError> {
-    let mut topics = Topics::default();
-    let mut budget = Budget::new("topics", REGISTERED_TOPICS_MAX);
-    body::object(reader, |key, reader| {
-        match key {
-            "topicConfigSerializeWrapper" => body::object(reader, |key, reader| {
-                match key {
-                    "dataVersion" => topics.0 = read_data_version(reader)?,
-                    "topicConfigTable" => body::object(reader, |name, reader| {
-                        budget.take()?;
-                        topics.1.extend(read_topic(name, reader)?);
-                        Ok(())
-                    })?,
-                    _ => drop(reader.skip()?),
-                }
-                Ok(())
-            })?,
-            _ => drop(reader.skip()?),
-        }
-        Ok(())
-    })?;
-    Ok(topics)
+/// Topics of one registration.
+#[derive(Debug)]
+struct Topic;
+
+impl Limit for Topic {
+    const WHAT: &'static str = "topics";
+    const COUNT_MAX: usize = REGISTERED_TOPICS_MAX;
 }
 
-/// One topic; `None` when clients could not use its name.
-fn read_topic(name: &str, reader: &mut Reader<'_>) -> Result<Option<TopicConfig>, BodyError> {
-    let (mut read_queue_count, mut write_queue_count) = (16, 16);
-    let (mut perm, mut system_flag, mut order) = (PERM_READ | PERM_WRITE, 0, false);
-    body::object(reader, |key, reader| {
-        match key {
-            "readQueueNums" => read_queue_count = reader.integer()?.unwrap_or(0),
-            "writeQueueNums" => write_queue_count = reader.integer()?.unwrap_or(0),
-            "perm" => perm = reader.integer()?.unwrap_or(0),
-            "topicSysFlag" => system_flag = reader.integer()?.unwrap_or(0),
-            "order" => order = reader.boolean()?.unwrap_or(false),
-            _ => drop(reader.skip()?),
+/// `RegisterBrokerBody` of the reference.
+#[derive(Debug, Default, Serialize, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct RegistrationBody<'a> {
+    #[serde(skip_deserializing)]
+    filter_server_list: [(); 0],
+    topic_config_serialize_wrapper: TopicsBody<'a>,
+}
+
+#[derive(Debug, Default, Serialize, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+struct TopicsBody<'a> {
+    data_version: DataVersion,
+    topic_config_table: Entries<Cow<'a, str>, TopicBody<'a>, Topic>,
+}
+
+/// `TopicConfig` of the reference. The name stands in the table's key and is not read again.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+struct TopicBody<'a> {
+    #[serde(skip_deserializing)]
+    attributes: Nothing,
+    order: bool,
+    perm: u32,
+    read_queue_nums: u32,
+    #[serde(skip_deserializing)]
+    topic_filter_type: &'static str,
+    #[serde(skip_deserializing)]
+    topic_name: &'a str,
+    topic_sys_flag: u32,
+    write_queue_nums: u32,
+}
+
+impl Default for TopicBody<'_> {
+    fn default() -> Self {
+        Self {
+            attributes: Nothing {},
+            order: false,
+            perm: PERM_READ | PERM_WRITE,
+            read_queue_nums: 16,
+            topic_filter_type: "SINGLE_TAG",
+            topic_name: "",
+            topic_sys_flag: 0,
+            write_queue_nums: 16,
         }
-        Ok(())
-    })?;
-    let name = TopicName::new(name.to_owned()).ok();
-    Ok(name.map(|name| TopicConfig {
-        name,
-        read_queue_count,
-        write_queue_count,
-        perm,
-        system_flag,
-        order,
-    }))
+    }
+}
+
+impl<'a> RegistrationBody<'a> {
+    pub fn of(registration: &'a Registration) -> Self {
+        let entry =
+            |topic: &'a TopicConfig| (Cow::Borrowed(topic.name.as_str()), TopicBody::of(topic));
+        let topic_config_table = registration.topics.iter().map(entry).collect();
+        let data_version = registration.version;
+        let topic_config_serialize_wrapper = TopicsBody { data_version, topic_config_table };
+        Self { filter_server_list: [], topic_config_serialize_wrapper }
+    }
+
+    /// Topics whose names clients could not use are left out.
+    fn read(self) -> Topics {
+        let TopicsBody { data_version, topic_config_table } = self.topic_config_serialize_wrapper;
+        let read = |(name, topic): (Cow<'a, str>, TopicBody<'a>)| {
+            Some(topic.read(TopicName::new(name.into_owned()).ok()?))
+        };
+        (data_version, topic_config_table.0.into_iter().filter_map(read).collect())
+    }
+}
+
+impl<'a> TopicBody<'a> {
+    fn of(topic: &'a TopicConfig) -> Self {
+        Self {
+            order: topic.order,
+            perm: topic.perm,
+            read_queue_nums: topic.read_queue_count,
+            topic_name: topic.name.as_str(),
+            topic_sys_flag: topic.system_flag,
+            write_queue_nums: topic.write_queue_count,
+            ..Self::default()
+        }
+    }
+
+    fn read(self, name: TopicName) -> TopicConfig {
+        TopicConfig {
+            name,
+            read_queue_count: self.read_queue_nums,
+            write_queue_count: self.write_queue_nums,
+            perm: self.perm,
+            system_flag: self.topic_sys_flag,
+            order: self.order,
+        }
+    }
 }
 
 /// The compressed form: texts with their sizes in front. What follows the topics concerns filter
@@ -116,7 +169,7 @@ fn read_topic(name: &str, reader: &mut Reader<'_>) -> Result<Option<TopicConfig>
 fn read_compressed(body: &[u8]) -> Result<Topics, Refusal> {
     let inflated = ZlibDecoder::new(body).take(INFLATED_SIZE_MAX);
     let mut parts = Parts { inflated: BufReader::new(inflated), text: Vec::new() };
-    let version = body::read("REGISTER_BROKER", parts.text()?.as_bytes(), read_data_version)?;
+    let version = body::decode("REGISTER_BROKER", parts.text()?.as_bytes())?;
     let count = parts.number()?;
     if count > REGISTERED_TOPICS_MAX {
         return Err(Refusal::TooMany { what: "topics", count_max: REGISTERED_TOPICS_MAX });
@@ -192,7 +245,7 @@ fn malformed(what: &str) -> Refusal {
     Refusal::Malformed(format!("compressed body of REGISTER_BROKER: {what}"))
 }
 
-/// Named fields of a registration; [`write_registration`] writes the body that belongs to them.
+/// Named fields of a registration; [`RegistrationBody`] is the body that belongs to them.
 pub fn encode_register_broker(fields: &mut FieldWriter<'_>, registration: &Registration) {
     encode_broker(fields, &registration.broker);
     fields.text("haServerAddr", &registration.ha_address);
@@ -202,31 +255,6 @@ pub fn encode_register_broker(fields: &mut FieldWriter<'_>, registration: &Regis
     fields.boolean("compressed", false);
     // Zero means unchecked; the transport's checksum covers a body this small well enough.
     fields.number("bodyCrc32", 0);
-}
-
-pub fn write_registration(out: &mut Vec<u8>, registration: &Registration) {
-    json::object(out, |o| {
-        o.list("filterServerList", [(); 0], |_, ()| {});
-        o.object("topicConfigSerializeWrapper", |o| {
-            write_data_version(o.field("dataVersion"), &registration.version);
-            o.object("topicConfigTable", |o| {
-                for topic in &registration.topics {
-                    o.object(topic.name.as_str(), |o| write_topic(o, topic));
-                }
-            });
-        });
-    });
-}
-
-fn write_topic(o: &mut Object<'_>, topic: &TopicConfig) {
-    o.object("attributes", |_| {});
-    o.boolean("order", topic.order);
-    o.number("perm", topic.perm);
-    o.number("readQueueNums", topic.read_queue_count);
-    o.text("topicFilterType", "SINGLE_TAG");
-    o.text("topicName", topic.name.as_str());
-    o.number("topicSysFlag", topic.system_flag);
-    o.number("writeQueueNums", topic.write_queue_count);
 }
 
 #[cfg(test)]

@@ -1,11 +1,14 @@
 //! Replies of every kind, as whoever was asked writes them.
 
+use serde::Serialize;
+
 use crate::model::refusal::Refusal;
 use crate::wire::codes::{self, request, response};
 use crate::wire::frame::HeaderEncoding;
 use crate::wire::header::fields::{FieldWriter, NewHead};
 use crate::wire::header::head::{FLAG_REPLY, Language, ReplyTo};
 use crate::wire::header::{self, fixed};
+use crate::wire::json::ser;
 use crate::wire::message;
 
 /// What a request that was carried out is answered with.
@@ -59,8 +62,8 @@ impl NewReply<'_> {
     }
 
     /// Writes a reply that says all with its body, with RocketMQ's header.
-    pub fn body(self, body: impl FnOnce(&mut Vec<u8>)) {
-        self.whole(response::SUCCESS, None, |_| {}, body);
+    pub fn json(self, body: &impl Serialize) {
+        self.whole(response::SUCCESS, None, |_| {}, |out| ser::push(out, body));
     }
 
     pub fn whole(

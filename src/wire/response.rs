@@ -6,23 +6,25 @@
 
 use bytes::Bytes;
 use bytestring::ByteString;
+use serde::de::DeserializeOwned;
 
 use crate::model::batch::Records;
 use crate::model::client::BrokerQueue;
 use crate::model::nameserver::{ClusterInfo, Route};
 use crate::model::reply::{Pulled, QueueStats};
 use crate::model::{ClientId, DataVersion, LogOffset, QueueId, QueueOffset, Timestamp, excerpt};
-use crate::wire::body::{self, BodyError};
+use crate::wire::admin::{TableBody, TopicStatsBody};
+use crate::wire::client;
 use crate::wire::codes::pull_status;
 use crate::wire::codes::response::{
     FLUSH_DISK_TIMEOUT, FLUSH_SLAVE_TIMEOUT, SLAVE_NOT_AVAILABLE, SUCCESS,
 };
 use crate::wire::frame::{Frame, FrameError, HeaderEncoding};
+use crate::wire::group::{self, MembersBody};
 use crate::wire::header::head::Head;
 use crate::wire::header::{decode_head, fields, fixed};
 use crate::wire::json::de;
-use crate::wire::json::read::Reader;
-use crate::wire::{admin, client, group, route};
+use crate::wire::route::{ClusterBody, RouteBody, TopicListBody};
 
 /// Code of an error for an answer that says success and cannot be read. No server sends it.
 pub const CODE_UNREADABLE: i32 = -1;
@@ -192,27 +194,28 @@ impl Response {
     }
 
     pub fn members(&self) -> Result<Vec<ClientId>, ReplyError> {
-        self.read_body(group::read_members)
+        self.json().map(MembersBody::read)
     }
 
     pub fn topic_stats(&self) -> Result<Vec<QueueStats>, ReplyError> {
-        self.read_body(admin::read_topic_stats)
+        let body: TopicStatsBody<'_> = self.json()?;
+        body.read().map_err(|error| unreadable(&error.to_string()))
     }
 
     pub fn runtime_info(&self) -> Result<Vec<(String, String)>, ReplyError> {
-        self.read_body(admin::read_table)
+        self.json().map(TableBody::read)
     }
 
     pub fn route(&self) -> Result<Route, ReplyError> {
-        self.read_body(route::read_route)
+        self.json().map(RouteBody::read)
     }
 
     pub fn cluster(&self) -> Result<ClusterInfo, ReplyError> {
-        self.read_body(route::read_cluster_info)
+        self.json().map(ClusterBody::read)
     }
 
     pub fn topic_list(&self) -> Result<Vec<ByteString>, ReplyError> {
-        self.read_body(route::read_topic_list)
+        self.json().map(TopicListBody::read)
     }
 
     /// Whether the version that was told differs from what the NameServer knows, and what it knows.
@@ -222,22 +225,18 @@ impl Response {
         if self.body.is_empty() {
             return Ok((is_changed, None));
         }
-        self.read_body(route::read_data_version).map(|version| (is_changed, Some(version)))
+        self.json().map(|version| (is_changed, Some(version)))
     }
 
     /// Where a client is, asked of its reply to a server.
     pub fn consumer_status(&self) -> Result<Vec<(BrokerQueue, i64)>, ReplyError> {
-        self.done()?;
-        let status = de::parse(&self.body).map_err(|error| unreadable(&error.to_string()))?;
-        client::status_offsets(status).map_err(|error| unreadable(&error.to_string()))
+        client::status_offsets(self.json()?).map_err(|error| unreadable(&error.to_string()))
     }
 
-    fn read_body<T>(
-        &self,
-        read: impl FnOnce(&mut Reader<'_>) -> Result<T, BodyError>,
-    ) -> Result<T, ReplyError> {
+    /// The body, when the request was carried out.
+    fn json<T: DeserializeOwned>(&self) -> Result<T, ReplyError> {
         self.done()?;
-        body::parse(&self.body, read).map_err(|error| unreadable(&error.to_string()))
+        de::parse(&self.body).map_err(|error| unreadable(&error.to_string()))
     }
 
     fn number<T: std::str::FromStr>(&self, name: &str) -> Result<T, ReplyError> {

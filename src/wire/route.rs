@@ -3,19 +3,22 @@
 //! Routes leave compact, with quoted keys, and sorted: one stock client takes them apart by hand,
 //! another compares their text to see whether anything has changed.
 
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+
 use bytes::Bytes;
 use bytestring::ByteString;
+use serde::{Deserialize, Serialize};
 
 use crate::model::ids::TOPIC_NAME_SIZE_MAX;
 use crate::model::nameserver::{BrokerId, ClusterInfo, Route, RouteBroker, RouteQueues};
 use crate::model::topic::REGISTERED_TOPICS_MAX;
-use crate::model::{DataVersion, NameServerRequest, Refusal};
-use crate::wire::body::{self, BodyError};
+use crate::model::{NameServerRequest, Refusal};
+use crate::wire::body;
 use crate::wire::frame::FRAME_SIZE_MAX;
 use crate::wire::header::fields::FieldWriter;
 use crate::wire::header::head::Fields;
-use crate::wire::json::read::Reader;
-use crate::wire::json::write::{self as json, Object};
+use crate::wire::json::types::{Entries, Limit, List};
 
 /// GET_ROUTEINFO_BY_TOPIC. Whether the client takes only strict JSON does not matter: it gets it.
 pub fn decode_route(fields: &mut Fields<'_>, _: &Bytes) -> Result<NameServerRequest, Refusal> {
@@ -66,7 +69,7 @@ pub fn decode_query_data_version(
 ) -> Result<NameServerRequest, Refusal> {
     Ok(NameServerRequest::QueryDataVersion {
         broker: decode_broker(fields)?,
-        version: body::read("QUERY_DATA_VERSION", body, read_data_version)?,
+        version: body::decode("QUERY_DATA_VERSION", body)?,
     })
 }
 
@@ -88,38 +91,57 @@ pub fn encode_broker(fields: &mut FieldWriter<'_>, broker: &BrokerId) {
     fields.number("brokerId", broker.id);
 }
 
-pub fn write_data_version(out: &mut Vec<u8>, version: &DataVersion) {
-    json::object(out, |o| {
-        o.number("counter", version.counter);
-        o.number("stateVersion", version.state_version);
-        o.number("timestamp", version.timestamp);
-    });
+/// An object without members.
+#[derive(Clone, Copy, Debug, Default, Serialize)]
+pub struct Nothing {}
+
+/// `TopicRouteData` of the reference.
+#[derive(Debug, Default, Serialize, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct RouteBody<'a> {
+    broker_datas: List<BrokerData<'a>>,
+    #[serde(skip_deserializing)]
+    filter_server_table: Nothing,
+    queue_datas: List<QueueData<'a>>,
 }
 
-pub fn read_data_version(reader: &mut Reader<'_>) -> Result<DataVersion, BodyError> {
-    let mut version = DataVersion::default();
-    body::object(reader, |key, reader| {
-        match key {
-            "counter" => version.counter = reader.integer()?.unwrap_or(0),
-            "stateVersion" => version.state_version = reader.integer()?.unwrap_or(0),
-            "timestamp" => version.timestamp = reader.integer()?.unwrap_or(0),
-            _ => drop(reader.skip()?),
-        }
-        Ok(())
-    })?;
-    Ok(version)
+#[derive(Debug, Default, Serialize, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+struct BrokerData<'a> {
+    broker_addrs: Entries<u64, Cow<'a, str>>,
+    broker_name: Cow<'a, str>,
+    cluster: Cow<'a, str>,
+    #[serde(skip_deserializing)]
+    enable_acting_master: bool,
 }
 
-pub fn write_route(out: &mut Vec<u8>, route: &Route) {
-    json::object(out, |o| {
-        o.list("brokerDatas", sorted(&route.brokers), |out, broker| {
-            json::object(out, |o| write_broker(o, broker));
-        });
-        o.object("filterServerTable", |_| {});
+#[derive(Debug, Default, Serialize, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+struct QueueData<'a> {
+    broker_name: Cow<'a, str>,
+    perm: u32,
+    read_queue_nums: u32,
+    topic_sys_flag: u32,
+    write_queue_nums: u32,
+}
+
+impl<'a> RouteBody<'a> {
+    pub fn of(route: &'a Route) -> Self {
         let mut queues: Vec<&RouteQueues> = route.queues.iter().collect();
         queues.sort_by(|a, b| a.broker_name.cmp(&b.broker_name));
-        o.list("queueDatas", queues, |out, queues| json::object(out, |o| write_queues(o, queues)));
-    });
+        Self {
+            broker_datas: sorted(&route.brokers).into_iter().map(BrokerData::of).collect(),
+            filter_server_table: Nothing {},
+            queue_datas: queues.into_iter().map(QueueData::of).collect(),
+        }
+    }
+
+    pub fn read(self) -> Route {
+        Route {
+            queues: self.queue_datas.0.into_iter().map(QueueData::read).collect(),
+            brokers: self.broker_datas.0.into_iter().map(BrokerData::read).collect(),
+        }
+    }
 }
 
 fn sorted(brokers: &[RouteBroker]) -> Vec<&RouteBroker> {
@@ -128,137 +150,103 @@ fn sorted(brokers: &[RouteBroker]) -> Vec<&RouteBroker> {
     sorted
 }
 
-fn write_broker(o: &mut Object<'_>, broker: &RouteBroker) {
-    let mut addresses: Vec<&(u64, String)> = broker.addresses.iter().collect();
-    addresses.sort_by_key(|(id, _)| *id);
-    o.object("brokerAddrs", |o| {
-        for (id, address) in addresses {
-            o.text(itoa::Buffer::new().format(*id), address);
+impl<'a> BrokerData<'a> {
+    fn of(broker: &'a RouteBroker) -> Self {
+        let mut addresses: Vec<(u64, Cow<'a, str>)> =
+            broker.addresses.iter().map(|(id, address)| (*id, address.into())).collect();
+        addresses.sort_by_key(|(id, _)| *id);
+        Self {
+            broker_addrs: addresses.into_iter().collect(),
+            broker_name: (&broker.name).into(),
+            cluster: (&broker.cluster).into(),
+            enable_acting_master: false,
         }
-    });
-    o.text("brokerName", &broker.name);
-    o.text("cluster", &broker.cluster);
-    o.boolean("enableActingMaster", false);
+    }
+
+    fn read(self) -> RouteBroker {
+        let address = |(id, address): (u64, Cow<'a, str>)| (id, address.into_owned());
+        let mut addresses: Vec<(u64, String)> =
+            self.broker_addrs.0.into_iter().map(address).collect();
+        addresses.sort();
+        let (cluster, name) = (self.cluster.into_owned(), self.broker_name.into_owned());
+        RouteBroker { cluster, name, addresses }
+    }
 }
 
-fn write_queues(o: &mut Object<'_>, queues: &RouteQueues) {
-    o.text("brokerName", &queues.broker_name);
-    o.number("perm", queues.perm);
-    o.number("readQueueNums", queues.read_queue_count);
-    o.number("topicSysFlag", queues.system_flag);
-    o.number("writeQueueNums", queues.write_queue_count);
-}
-
-pub fn read_route(reader: &mut Reader<'_>) -> Result<Route, BodyError> {
-    let mut route = Route::default();
-    body::object(reader, |key, reader| {
-        match key {
-            "brokerDatas" => body::list(reader, &mut route.brokers, read_broker)?,
-            "queueDatas" => body::list(reader, &mut route.queues, read_queues)?,
-            _ => drop(reader.skip()?),
+impl<'a> QueueData<'a> {
+    fn of(queues: &'a RouteQueues) -> Self {
+        Self {
+            broker_name: (&queues.broker_name).into(),
+            perm: queues.perm,
+            read_queue_nums: queues.read_queue_count,
+            topic_sys_flag: queues.system_flag,
+            write_queue_nums: queues.write_queue_count,
         }
-        Ok(())
-    })?;
-    Ok(route)
-}
+    }
 
-fn read_broker(reader: &mut Reader<'_>) -> Result<RouteBroker, BodyError> {
-    let (mut cluster, mut name, mut addresses) = (String::new(), String::new(), Vec::new());
-    body::object(reader, |key, reader| {
-        match key {
-            "cluster" => cluster = body::text(reader)?,
-            "brokerName" => name = body::text(reader)?,
-            "brokerAddrs" => body::object(reader, |id, reader| {
-                let id = id.parse().map_err(|_| body::unexpected("brokerAddrs", id))?;
-                addresses.push((id, body::text(reader)?));
-                Ok(())
-            })?,
-            _ => drop(reader.skip()?),
+    fn read(self) -> RouteQueues {
+        RouteQueues {
+            broker_name: self.broker_name.into_owned(),
+            read_queue_count: self.read_queue_nums,
+            write_queue_count: self.write_queue_nums,
+            perm: self.perm,
+            system_flag: self.topic_sys_flag,
         }
-        Ok(())
-    })?;
-    addresses.sort();
-    Ok(RouteBroker { cluster, name, addresses })
+    }
 }
 
-fn read_queues(reader: &mut Reader<'_>) -> Result<RouteQueues, BodyError> {
-    let mut queues = RouteQueues {
-        broker_name: String::new(),
-        read_queue_count: 0,
-        write_queue_count: 0,
-        perm: 0,
-        system_flag: 0,
-    };
-    body::object(reader, |key, reader| {
-        match key {
-            "brokerName" => queues.broker_name = body::text(reader)?,
-            "readQueueNums" => queues.read_queue_count = reader.integer()?.unwrap_or(0),
-            "writeQueueNums" => queues.write_queue_count = reader.integer()?.unwrap_or(0),
-            "perm" => queues.perm = reader.integer()?.unwrap_or(0),
-            "topicSysFlag" => queues.system_flag = reader.integer()?.unwrap_or(0),
-            _ => drop(reader.skip()?),
+/// `ClusterInfo` of the reference. The second table follows from the first and is not read.
+#[derive(Debug, Default, Serialize, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct ClusterBody<'a> {
+    broker_addr_table: Entries<Cow<'a, str>, BrokerData<'a>>,
+    #[serde(skip_deserializing)]
+    cluster_addr_table: BTreeMap<&'a str, Vec<&'a str>>,
+}
+
+impl<'a> ClusterBody<'a> {
+    pub fn of(info: &'a ClusterInfo) -> Self {
+        let mut body = Self::default();
+        for broker in sorted(&info.brokers) {
+            body.broker_addr_table.0.push(((&broker.name).into(), BrokerData::of(broker)));
+            body.cluster_addr_table.entry(&broker.cluster).or_default().push(&broker.name);
         }
-        Ok(())
-    })?;
-    Ok(queues)
-}
+        body
+    }
 
-pub fn write_cluster_info(out: &mut Vec<u8>, info: &ClusterInfo) {
-    let brokers = sorted(&info.brokers);
-    let mut clusters: Vec<&str> = brokers.iter().map(|broker| broker.cluster.as_str()).collect();
-    clusters.sort_unstable();
-    clusters.dedup();
-    json::object(out, |o| {
-        o.object("brokerAddrTable", |o| {
-            for broker in &brokers {
-                o.object(&broker.name, |o| write_broker(o, broker));
-            }
-        });
-        o.object("clusterAddrTable", |o| {
-            for cluster in clusters {
-                let members = brokers.iter().filter(|broker| broker.cluster == cluster);
-                o.list(cluster, members, |out, broker| json::push_text(out, &broker.name));
-            }
-        });
-    });
-}
-
-/// The second table of the answer follows from the first and is not read.
-pub fn read_cluster_info(reader: &mut Reader<'_>) -> Result<ClusterInfo, BodyError> {
-    let mut info = ClusterInfo::default();
-    body::object(reader, |key, reader| {
-        match key {
-            "brokerAddrTable" => body::object(reader, |_, reader| {
-                info.brokers.push(read_broker(reader)?);
-                Ok(())
-            })?,
-            _ => drop(reader.skip()?),
-        }
-        Ok(())
-    })?;
-    info.brokers.sort_by(|a, b| a.name.cmp(&b.name));
-    Ok(info)
+    pub fn read(self) -> ClusterInfo {
+        let brokers = self.broker_addr_table.0.into_iter().map(|(_, broker)| broker.read());
+        let mut brokers: Vec<RouteBroker> = brokers.collect();
+        brokers.sort_by(|a, b| a.name.cmp(&b.name));
+        ClusterInfo { brokers }
+    }
 }
 
 /// A NameServer knows no more topics than one answer can name.
 const _: () = assert!(REGISTERED_TOPICS_MAX * (TOPIC_NAME_SIZE_MAX + 3) + 1024 < FRAME_SIZE_MAX);
 
-pub fn write_topic_list(out: &mut Vec<u8>, topics: &[ByteString]) {
-    json::object(out, |o| {
-        o.list("topicList", topics, |out, topic| json::push_text(out, topic));
-    });
+/// Topics in one answer. A stock NameServer may know more than one of ours.
+#[derive(Debug)]
+struct ListedTopics;
+
+impl Limit for ListedTopics {
+    const WHAT: &'static str = "topics";
+    const COUNT_MAX: usize = 1_000_000;
 }
 
-pub fn read_topic_list(reader: &mut Reader<'_>) -> Result<Vec<ByteString>, BodyError> {
-    let mut topics = Vec::new();
-    body::object(reader, |key, reader| {
-        match key {
-            "topicList" => {
-                body::list(reader, &mut topics, |reader| Ok(body::text(reader)?.into()))?
-            }
-            _ => drop(reader.skip()?),
-        }
-        Ok(())
-    })?;
-    Ok(topics)
+/// `TopicList` of the reference.
+#[derive(Debug, Default, Serialize, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct TopicListBody<'a> {
+    topic_list: List<Cow<'a, str>, ListedTopics>,
+}
+
+impl<'a> TopicListBody<'a> {
+    pub fn of(topics: &'a [ByteString]) -> Self {
+        Self { topic_list: topics.iter().map(|topic| Cow::Borrowed(&**topic)).collect() }
+    }
+
+    pub fn read(self) -> Vec<ByteString> {
+        self.topic_list.0.into_iter().map(|topic| topic.into_owned().into()).collect()
+    }
 }

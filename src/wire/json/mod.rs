@@ -16,6 +16,3 @@ pub mod read;
 pub mod ser;
 pub mod types;
 pub mod write;
-
-pub use read::{JsonError, Reader};
-pub use write::{Object, list, object, push_escaped, push_number, push_text};

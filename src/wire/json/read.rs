@@ -86,27 +86,6 @@ impl<'a> Reader<'a> {
         Ok(true)
     }
 
-    /// Reads the array that comes next; `each` must read one element. Null reads as an empty array.
-    pub fn array<E: From<JsonError>>(
-        &mut self,
-        mut each: impl FnMut(&mut Self) -> Result<(), E>,
-    ) -> Result<(), E> {
-        if self.take_null()? {
-            return Ok(());
-        }
-        self.expect(b'[')?;
-        if self.take(b']') {
-            return Ok(());
-        }
-        loop {
-            each(self)?;
-            if self.take(b']') {
-                return Ok(());
-            }
-            self.expect(b',')?;
-        }
-    }
-
     /// The text that comes next; numbers and truth values count as their own text. `None` for null.
     #[inline]
     pub fn text(&mut self) -> Result<Option<Cow<'a, str>>, JsonError> {

@@ -396,6 +396,7 @@ fn heartbeats_of_different_clients() {
             MessageModel::Broadcasting,
             vec![subscription(tags("TagA"), 1_700_000_000_000)],
         )],
+        skipped: vec![],
     };
     assert_heartbeat(java, Ok(expected));
 
@@ -410,18 +411,49 @@ fn heartbeats_of_different_clients() {
             MessageModel::Clustering,
             vec![subscription(tags("*"), 12)],
         )],
+        skipped: vec![],
     };
     assert_heartbeat(cpp, Ok(expected));
 
-    let what = "body of HEART_BEAT: field consumeType is \"CONSUME_SIDEWAYS\"";
-    let sideways =
-        br#"{"clientID":"c","consumerDataSet":[{"consumeType":"CONSUME_SIDEWAYS","groupName":"g"}]}"#;
-    assert_heartbeat(sideways, Err(Refusal::Malformed(what.to_owned())));
     let what = "body of HEART_BEAT: cut short at byte 0";
     assert_heartbeat(b"", Err(Refusal::Malformed(what.to_owned())));
-    let bad_name = GroupName::new("a b").unwrap_err();
-    let body = br#"{"clientID":"c","producerDataSet":[{"groupName":"a b"}]}"#;
-    assert_heartbeat(body, Err(Refusal::IllegalName(bad_name)));
+}
+
+/// One group or subscription that cannot be used does not cost the client the others.
+#[test]
+fn bad_parts_of_a_heartbeat_are_passed_over_and_told() {
+    let body = br#"{"clientID":"c","producerDataSet":[{"groupName":"a b"},{"groupName":"p"},{},7],
+        "consumerDataSet":[{"consumeType":"CONSUME_SIDEWAYS","groupName":"x"},{"groupName":"g",
+        "subscriptionDataSet":[{"topic":""},{"topic":"T"},{"topic":"U","subVersion":"new"}]}]}"#;
+    let subscription =
+        SubscriptionData { topic: topic("T"), expression: tags("*").unwrap(), version: 0 };
+    let expected = Heartbeat {
+        client: "c".into(),
+        producers: vec![group("p")],
+        consumers: vec![ConsumerData {
+            group: group("g"),
+            consume_type: ConsumeType::Passively,
+            model: MessageModel::Clustering,
+            subscriptions: vec![subscription],
+        }],
+        skipped: [
+            "producer group: the name holds ' '; allowed are letters, digits, and any of % | _ -",
+            "producer group: the name is empty",
+            "producer group: expected '{' at byte 0",
+            "consumer group: unknown variant `CONSUME_SIDEWAYS`, expected one of `CONSUME_ACTIVELY`, \
+             `CONSUME_PASSIVELY`, `CONSUME_POP` at byte 33",
+            "subscription: the name is empty",
+            "subscription: \"new\" is not such a number at byte 26",
+        ]
+        .map(str::to_owned)
+        .into(),
+    };
+    assert_heartbeat(body, Ok(expected));
+    let many = format!(r#"{{"clientID":"c","producerDataSet":[{}]}}"#, vec!["{}"; 1_000].join(","));
+    for frame in both(34, &[], many.as_bytes()) {
+        let Ok(Request::Heartbeat(heartbeat)) = request(&frame) else { panic!("not taken") };
+        assert_eq!((heartbeat.producers.len(), heartbeat.skipped.len()), (0, 16));
+    }
 }
 
 /// What a server of another kind would read is not read at all: these bodies would be refused.

@@ -71,6 +71,7 @@ fn heartbeat() -> Heartbeat {
             model: MessageModel::Broadcasting,
             subscriptions: vec![subscription],
         }],
+        skipped: vec![],
     }
 }
 

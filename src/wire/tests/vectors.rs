@@ -30,7 +30,7 @@ fn binary_request() {
 
     let body = br#"{"clientID":"c"}"#;
     let bytes = [&unhex(&format!("00000029 {start}"))[..], body].concat();
-    let heartbeat = Heartbeat { client: "c".into(), producers: vec![], consumers: vec![] };
+    let heartbeat = Heartbeat { client: "c".into(), ..Heartbeat::default() };
     assert_eq!(request(&frame(&bytes)), Ok(Request::Heartbeat(heartbeat)));
 }
 

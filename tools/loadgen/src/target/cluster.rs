@@ -107,7 +107,7 @@ impl Target {
             let heartbeat = Heartbeat {
                 client: ByteString::from_static("loadgen"),
                 producers: vec![group],
-                consumers: Vec::new(),
+                ..Heartbeat::default()
             };
             if !client.ask(&Request::Heartbeat(heartbeat))?.speaks_fixed() {
                 return Err(TargetError::NoFixedHeader(broker.address));
