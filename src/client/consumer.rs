@@ -9,8 +9,8 @@ use std::collections::{BTreeMap, HashMap};
 
 use bytes::Bytes;
 
-use crate::client::ClientError;
 use crate::client::blocking::Call;
+use crate::client::error::ClientError;
 use crate::client::remote::{ClientOptions, Dialect, Remote, master_address};
 use crate::client::session::CallResult;
 use crate::model::batch::Records;

@@ -4,7 +4,7 @@
 //! clients do (remoting reference, 1.7), so that the loss of one costs one timeout and not one per
 //! request.
 
-use crate::client::ClientError;
+use crate::client::error::ClientError;
 
 /// Most NameServers a list may name.
 const COUNT_MAX: usize = 64;

@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::model::Moment;
+use crate::model::ids::Moment;
 
 /// Items by the moment at which they are due. Items of one moment are due in the order of insertion.
 #[derive(Debug)]

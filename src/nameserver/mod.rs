@@ -13,8 +13,4 @@
 mod registration;
 mod routes;
 
-pub use routes::{Limits, Routes};
-
-/// One connection to this NameServer, for as long as it is open. Never given twice.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct ConnectionId(pub u64);
+pub use routes::{ConnectionId, Limits, Routes};

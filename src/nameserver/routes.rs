@@ -13,7 +13,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use super::ConnectionId;
 use super::registration::{self, Extent};
 use crate::model::ids::TOPIC_NAME_SIZE_MAX;
 use crate::model::nameserver::{
@@ -56,6 +55,10 @@ impl Default for Limits {
         }
     }
 }
+
+/// One connection to this NameServer, for as long as it is open. Never given twice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct ConnectionId(pub u64);
 
 /// The state of a NameServer.
 ///

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 
 use super::outbox::Queued;
-use crate::client::ClientError;
+use crate::client::error::ClientError;
 use crate::model::batch::BatchItem;
 use crate::model::record::{
     BODY_SIZE_MAX, Host, NewRecord, PROPERTIES_SIZE_MAX, PROPERTY_END, PROPERTY_NAME_END,

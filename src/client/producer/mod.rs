@@ -17,8 +17,8 @@ use std::sync::Arc;
 pub use message::{Message, Target};
 pub use outbox::{Delivery, OutboxOptions, Outcome, Ticket};
 
-use crate::client::ClientError;
 use crate::client::blocking::Call;
+use crate::client::error::ClientError;
 use crate::client::remote::{ClientOptions, Dialect, Remote, master_address};
 use crate::client::session::{CallError, CallResult};
 use crate::model::nameserver::{Route, RouteQueues};

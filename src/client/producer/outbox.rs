@@ -20,7 +20,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::client::ClientError;
+use crate::client::error::ClientError;
 use crate::model::{LogOffset, QueueId, QueueOffset, Timestamp, TopicName};
 
 /// Most lanes of one producer.
