@@ -56,7 +56,8 @@ pub struct BrokerOptions {
 }
 
 /// Runs a NameServer and a broker in one process, for development and trials. Producers may create
-/// topics by sending to them.
+/// topics by sending to them. Small files: an empty data directory takes less than 128 MiB; for a
+/// trial at full speed give it --segment-size 256MiB --ready-segments 2, as a broker has them.
 #[derive(Args, Clone, Debug)]
 pub struct DevOptions {
     /// Address of the broker's first shard.
@@ -98,6 +99,14 @@ pub struct NameServerOptions {
     pub listen: SocketAddr,
 }
 
+/// Most shards that `dev` makes by itself. With [`DEV_SEGMENT_SIZE`] and [`DEV_READY_SEGMENTS`] an empty
+/// directory takes less than 128 MiB: each shard has an open segment and its ready ones.
+pub const DEV_SHARDS_MAX: u16 = 4;
+/// Default of `--segment-size` in `dev`.
+pub const DEV_SEGMENT_SIZE: &str = "15MiB";
+/// Default of `--ready-segments` in `dev`.
+pub const DEV_READY_SEGMENTS: &str = "1";
+
 /// Default of `--tail-cache`, for the broker and for the check of the machine.
 pub const TAIL_CACHE: &str = "64MiB";
 
@@ -109,7 +118,8 @@ pub struct EngineOptions {
     pub data: PathBuf,
 
     /// Shards to run, each on a core of its own while there are enough. Fixed for the life of a
-    /// data directory. Default: what the directory has, or one for each core when it is new.
+    /// data directory. Default: what the directory has, or one for each core when it is new (in
+    /// `dev` at most 4).
     #[arg(long, env = "RINGMQ_SHARDS", value_name = "N")]
     #[arg(value_parser = clap::value_parser!(u16).range(1..=SHARDS_MAX as i64))]
     pub shards: Option<u16>,

@@ -1,9 +1,9 @@
 //! `ringmq completions`: for bash, zsh, fish, elvish and PowerShell.
 
-use clap::{Args, CommandFactory};
+use clap::Args;
 use clap_complete::Shell;
 
-use super::{Cli, Failure, output};
+use super::{Failure, output};
 
 /// Prints the completions of a shell, to be sourced or put where the shell looks for them.
 #[derive(Args, Debug)]
@@ -13,6 +13,6 @@ pub struct CompletionsArgs {
 
 pub fn run(args: CompletionsArgs) -> Result<(), Failure> {
     let mut text = Vec::new();
-    clap_complete::generate(args.shell, &mut Cli::command(), "ringmq", &mut text);
+    clap_complete::generate(args.shell, &mut super::command(), "ringmq", &mut text);
     output::write_out(&text).map(|_| ())
 }

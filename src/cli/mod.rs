@@ -20,7 +20,9 @@ use std::process::ExitCode;
 use clap::error::ErrorKind;
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
-use crate::config::{BrokerOptions, DevOptions, NameServerOptions};
+use crate::config::{
+    BrokerOptions, DEV_READY_SEGMENTS, DEV_SEGMENT_SIZE, DevOptions, NameServerOptions,
+};
 
 /// A message broker that speaks the RocketMQ protocol.
 #[derive(Debug, Parser)]
@@ -99,10 +101,18 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     }
 }
 
+/// All commands. `dev` has other defaults than `broker` for the options that they share.
+fn command() -> clap::Command {
+    Cli::command().mut_subcommand("dev", |dev| {
+        dev.mut_arg("segment_size", |size| size.default_value(DEV_SEGMENT_SIZE))
+            .mut_arg("ready_segments", |count| count.default_value(DEV_READY_SEGMENTS))
+    })
+}
+
 /// Reads the command line; what it leaves open comes from the environment and from the file that
 /// `--config` names.
 fn parse(args: &[OsString]) -> Result<Cli, clap::Error> {
-    let mut command = Cli::command();
+    let mut command = command();
     if let Some(path) = file::named_by(args) {
         command = file::apply(command, &path)?;
     }

@@ -27,7 +27,7 @@ use super::signals::Signals;
 use super::{listener, preflight};
 use crate::client::registrar::{Registrar, RegistrarOptions};
 use crate::config::{
-    BrokerOptions, DevOptions, EngineOptions, NameServerOptions, SHARDS_MAX, Size,
+    BrokerOptions, DEV_SHARDS_MAX, DevOptions, EngineOptions, NameServerOptions, SHARDS_MAX, Size,
 };
 use crate::model::ShardId;
 use flume::RecvTimeoutError;
@@ -86,7 +86,7 @@ pub fn run_broker(options: &BrokerOptions) -> Result<(), RunError> {
     check_port("--listen", options.listen)?;
     check_names(&options.engine.cluster, &options.name)?;
     let signals = Signals::catch().map_err(failed)?;
-    let machine = Machine::claim(&options.engine, options.allow_buffered_io)?;
+    let machine = Machine::claim(&options.engine, options.allow_buffered_io, SHARDS_MAX)?;
     let nudger = Nudger::start(machine.shard_count()).map_err(failed)?;
     let plan = Plan {
         listen: options.listen,
@@ -108,7 +108,7 @@ pub fn run_dev(options: &DevOptions) -> Result<(), RunError> {
     check_port("--namesrv-listen", options.namesrv_listen)?;
     check_names(&options.engine.cluster, &options.name)?;
     let signals = Signals::catch().map_err(failed)?;
-    let machine = Machine::claim(&options.engine, true)?;
+    let machine = Machine::claim(&options.engine, true, DEV_SHARDS_MAX)?;
     let shards = machine.shard_count();
     let nudger = Nudger::start(shards + 1).map_err(failed)?;
     let server = NameServer::start(options.namesrv_listen, nudger.pulse(shards))?;
@@ -223,13 +223,18 @@ struct Machine {
 }
 
 impl Machine {
-    fn claim(engine: &EngineOptions, allow_buffered: bool) -> Result<Self, RunError> {
+    /// A new directory gets a shard for each CPU, `shards_max` at most, when none are named.
+    fn claim(
+        engine: &EngineOptions,
+        allow_buffered: bool,
+        shards_max: u16,
+    ) -> Result<Self, RunError> {
         check_budgets(engine)?;
         let cpus = match &engine.cpus {
             Some(list) => list.0.clone(),
             None => preflight::allowed_cpus(),
         };
-        let default = cpus.len().clamp(1, usize::from(SHARDS_MAX)) as u16;
+        let default = cpus.len().clamp(1, usize::from(shards_max)) as u16;
         let data = DataDirectory::open(&engine.data, engine.shards, default).map_err(failed)?;
         require(&Needs {
             shard_count: usize::from(data.shard_count()),

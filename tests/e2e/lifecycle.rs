@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -14,6 +15,9 @@ use nix::sys::statfs::{TMPFS_MAGIC, statfs};
 
 use crate::server::{PATIENCE, Ports, Scratch, Server, nameserver, run};
 use crate::wire::{answer, connect, frame, header};
+
+/// How long a server is left alone to show what it does by itself.
+const IDLE: Duration = Duration::from_secs(10);
 
 fn at(ports: Ports) -> [String; 2] {
     ["--namesrv".to_owned(), ports.nameserver_address().to_string()]
@@ -89,6 +93,39 @@ fn a_damaged_description_of_the_directory_is_repaired_or_refused_with_what_to_do
     for part in ["broker.json is damaged", "broker.json.copy is damaged", "from a backup"] {
         assert!(error.contains(part), "{error} does not say {part:?}");
     }
+}
+
+/// What the files below `path` take up on the disk, bytes.
+fn disk_usage(path: &Path) -> u64 {
+    let metadata = fs::symlink_metadata(path).unwrap();
+    let own = metadata.blocks() * 512;
+    match metadata.is_dir() {
+        false => own,
+        true => {
+            own + fs::read_dir(path).unwrap().map(|e| disk_usage(&e.unwrap().path())).sum::<u64>()
+        }
+    }
+}
+
+/// Ready segments are written while the shards are idle, so it is looked at for a while.
+#[test]
+fn an_empty_directory_of_dev_is_small() {
+    let scratch = Scratch::new("small");
+    let (data, ports) = (scratch.0.join("data"), Ports::free());
+    let (listen, namesrv) = (ports.broker_address(), ports.nameserver_address());
+    let (listen, namesrv) = (listen.to_string(), namesrv.to_string());
+    let place = ["--data", data.to_str().unwrap(), "--listen", &listen];
+    let args = [&["dev", "--namesrv-listen", &namesrv, "--shards", "4"], &place[..]].concat();
+    let server = Server::start(&args, &data.with_extension("log"));
+    let begin = Instant::now();
+    let mut most = 0;
+    while begin.elapsed() < IDLE {
+        most = most.max(disk_usage(&data));
+        assert!(most < 128 << 20, "{most} bytes after {:?}", begin.elapsed());
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    assert!(most > 60 << 20, "no segments at all, or not where they were looked for: {most}");
+    assert!(server.terminate().success());
 }
 
 /// A file system that refuses direct I/O.

@@ -40,6 +40,9 @@ const PORT_TRIES: usize = 100;
 const IMAGE_RESERVE_PART: u64 = 20;
 /// Segment size on an image, so that a small one holds some.
 const IMAGE_SEGMENT_SIZE: &str = "64MiB";
+/// Segment size and ready segments elsewhere: those of `ringmq broker`.
+const SEGMENT_SIZE: &str = "256MiB";
+const READY_SEGMENTS: &str = "2";
 
 #[derive(Debug, thiserror::Error)]
 pub enum EmbeddedError {
@@ -213,10 +216,13 @@ fn engine_arguments(options: &TargetOptions, listen: SocketAddr, ground: &Ground
     let mut arguments: Vec<OsString> =
         ["--listen", &listen, "--shards", &shards, "--flush", flush].map(OsString::from).into();
     arguments.extend(["--data".into(), ground.data().into()]);
+    // What is measured is a broker, not the small files of `dev`.
+    let segment_size = options.disk_image.map_or(SEGMENT_SIZE, |_| IMAGE_SEGMENT_SIZE);
+    let segments = ["--segment-size", segment_size, "--ready-segments", READY_SEGMENTS];
+    arguments.extend(segments.map(OsString::from));
     if let Some(size) = options.disk_image {
         let reserve = (size as u64 / IMAGE_RESERVE_PART).to_string();
-        let fit = ["--disk-reserve", &reserve, "--segment-size", IMAGE_SEGMENT_SIZE];
-        arguments.extend(fit.map(OsString::from));
+        arguments.extend(["--disk-reserve", &reserve].map(OsString::from));
     }
     arguments
 }
