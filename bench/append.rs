@@ -379,7 +379,7 @@ async fn open(disk: FileDisk, scale: Scale, flush: Flush) -> Store<FileDisk> {
         checksum_seed: 1,
     };
     let opening = Store::open(disk, config).await.expect("an empty log opens");
-    opening.replay(|_, _| {}).await.expect("an empty log opens").0
+    opening.replay(|_, _| {}, |_, _| {}).await.expect("an empty log opens").0
 }
 
 type Helper = glommio::Task<Result<(), DiskError>>;

@@ -4,14 +4,15 @@
 
 use std::mem::{offset_of, size_of};
 
-use ringmq::broker::layout::{
-    FactHead, GroupHead, OffsetRow, QueueRow, TopicRemoved, TopicSet, TopicTable,
-};
+use ringmq::broker::layout::{FactHead, GroupHead, OffsetRow, TopicRemoved, TopicSet, TopicTable};
 use ringmq::storage::EntryKind;
 use ringmq::storage::entry::{ENTRY_VERSION, EntryHeader};
+use ringmq::storage::links::IndexLink;
+use ringmq::storage::located::IndexMessage;
+use ringmq::storage::row::{QueueRow, RowLink};
 use ringmq::storage::sealed::{
-    BlockHead, INDEX_MAGIC, IndexHead, IndexMessage, IndexRun, MARKS_PER_BLOCK, MESSAGES_PER_BLOCK,
-    RUNS_PER_BLOCK,
+    BlockHead, FENCES_PER_BLOCK, INDEX_MAGIC, INDEX_VERSION, IndexFence, IndexHead, IndexRun,
+    MARKS_PER_BLOCK, MESSAGES_PER_BLOCK, RUNS_PER_BLOCK,
 };
 use ringmq::storage::snapshot::{SNAPSHOT_MAGIC, SnapshotHead};
 
@@ -30,7 +31,7 @@ macro_rules! layout {
     };
 }
 
-fn layouts() -> [Layout; 13] {
+fn layouts() -> [Layout; 16] {
     [
         layout!(FactHead { size, subject, kind, reserved }),
         layout!(TopicSet {
@@ -55,7 +56,6 @@ fn layouts() -> [Layout; 13] {
         }),
         layout!(GroupHead { says, reserved, name_size, row_count, used_at_ms }),
         layout!(OffsetRow { topic, queue, offset }),
-        layout!(QueueRow { topic, queue, next }),
         layout!(EntryHeader {
             checksum,
             payload_size,
@@ -79,8 +79,12 @@ fn layouts() -> [Layout; 13] {
             first_stored_ms,
             last_stored_ms,
         }),
-        layout!(IndexRun { topic, queue, first, start, count, first_stored_ms, last_stored_ms }),
+        layout!(IndexFence { topic, queue, first }),
+        layout!(IndexRun { topic, queue, first, start, count, links }),
+        layout!(IndexLink { back, gap }),
         layout!(IndexMessage { position, size, tag_hash, entry_position, stored_ms }),
+        layout!(QueueRow { topic, queue, next, oldest, sealed_to, links }),
+        layout!(RowLink { segment, end }),
         layout!(SnapshotHead {
             magic,
             checksum,
@@ -125,12 +129,14 @@ fn every_struct_is_drawn_as_it_is() {
 fn kinds_counts_and_magics_are_named() {
     let filler = format!("| {} | Filler |", EntryKind::FILLER.0);
     assert!(TEXT.contains(&filler), "{filler}");
-    let counts =
-        format!("{RUNS_PER_BLOCK} runs, {MARKS_PER_BLOCK} marks, or {MESSAGES_PER_BLOCK} messages");
+    let counts = format!(
+        "{FENCES_PER_BLOCK} fences, {RUNS_PER_BLOCK} runs, {MARKS_PER_BLOCK} marks, or {MESSAGES_PER_BLOCK} messages"
+    );
     assert!(TEXT.contains(&counts), "{counts}");
     for magic in [INDEX_MAGIC, SNAPSHOT_MAGIC] {
         let magic = String::from_utf8(magic.to_vec()).unwrap();
         assert!(TEXT.contains(&format!("`{magic}`")), "{magic}");
     }
+    assert!(TEXT.contains(&format!("| 8 | 4 | version | {INDEX_VERSION} |")));
     assert!(TEXT.contains(&format!("| 37 | 1 | version | {ENTRY_VERSION} |")));
 }

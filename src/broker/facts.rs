@@ -24,7 +24,7 @@ use zerocopy::byteorder::little_endian::U32;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 use crate::model::LogOffset;
-use crate::storage::EntryKind;
+use crate::storage::{EntryKind, Replayed};
 
 /// Several facts that take effect together.
 pub const SEVERAL: EntryKind = EntryKind(2);
@@ -88,6 +88,12 @@ impl<'a> Fact<'a> {
     pub fn of_snapshot(payload: &'a [u8]) -> Self {
         let (entry_offset, payload_offset) = (LogOffset(0), LogOffset(0));
         Self { kind: SEVERAL, subject: 0, entry_offset, payload_offset, payload }
+    }
+
+    /// What an entry of the log holds.
+    pub fn of_entry(entry: &Replayed<'a>) -> Self {
+        let Replayed { kind, subject, entry_offset, payload_offset, payload, .. } = *entry;
+        Self { kind, subject, entry_offset, payload_offset, payload }
     }
 
     /// The single facts: those it is made of, or itself.

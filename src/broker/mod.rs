@@ -67,7 +67,6 @@ use crate::storage::{Append, AppendError, Appended, QueueKey, ReadError, SpaceCl
 /// How facts lie in the log; drawn in `docs/format.md`.
 pub mod layout {
     pub use super::facts::FactHead;
-    pub use super::messages::QueueRow;
     pub use super::offsets::{GroupHead, OffsetRow};
     pub use super::topics::{TopicRemoved, TopicSet, TopicTable};
 }

@@ -4,6 +4,7 @@ use std::cell::RefCell;
 use std::fmt::{self, Display};
 
 use super::facts::{Fact, FactError};
+use super::messages::messages_of;
 use super::state::Durable;
 use super::upkeep::first_deadlines;
 use super::{Broker, BrokerConfig, Counters, State};
@@ -45,7 +46,7 @@ impl<D: Disk> Broker<D> {
         }
         let mut broken = None;
         let (store, recovery) = opening
-            .replay(|index, entry| {
+            .replay(messages_of, |index, entry| {
                 if let Err(error) = replay(&mut state.durable, index, &entry) {
                     broken.get_or_insert(error);
                 }
@@ -80,8 +81,7 @@ impl<D: Disk> Broker<D> {
 }
 
 fn replay(durable: &mut Durable, index: &mut Index, entry: &Replayed<'_>) -> Result<(), FactError> {
-    let Replayed { kind, subject, entry_offset, payload_offset, payload, .. } = *entry;
-    let fact = Fact { kind, subject, entry_offset, payload_offset, payload };
+    let fact = Fact::of_entry(entry);
     match entry.in_snapshot {
         true => durable.apply_indexed(index, fact),
         false => durable.apply(index, fact),

@@ -295,6 +295,13 @@ impl<D: Disk> Shard<BrokerService<D>> {
             for hole in self.service.broker.store().take_damage() {
                 tracing::error!(shard = self.id.0, "{}", damage_note(&hole));
             }
+            for segment in self.service.broker.store().take_rebuilt() {
+                tracing::warn!(
+                    shard = self.id.0,
+                    "the index file of the segment at {segment} was missing or damaged; it was made \
+                     again from the segment, no message is affected"
+                );
+            }
             let Err(fault) = self.service.broker.maintain(clock::now(), false).await else {
                 continue;
             };

@@ -1,62 +1,60 @@
 //! Where a queue's messages are in the log.
 //!
-//! Per queue a small header: the next queue offset, and *runs*, stretches of consecutive queue offsets
-//! in one segment. The messages of a run are in memory as long as the segment is being filled, and
-//! afterwards in the segment's index file ([`sealed`](super::sealed)), of which some pages are cached.
-//! A queue that gets no messages costs its header and nothing else.
+//! ```text
+//!   per queue          72 bytes: next and oldest queue offset, links to sealed segments  (queues)
+//!   per memory segment its messages, in runs of consecutive queue offsets                (memory)
+//!   per sealed segment an index file: runs sorted by queue, each with links further back (sealed)
+//!   bounded caches     pages of index files, runs that were found in them                (cache)
+//! ```
 //!
-//! What always holds, per queue: runs are in ascending order of segment and of queue offset and do not
-//! overlap; where they do not join, the messages between are lost to damage.
+//! A lookup that needs a part of an index file says so, and [`load_index`](super::Store::load_index)
+//! brings it. So a queue that gets no messages costs its header and nothing else, however long the log
+//! is.
+//!
+//! What holds at all times:
+//! - Segments in memory are newer than all sealed ones. Messages are added to the newest one only.
+//! - The runs of a queue are in ascending order of segment and of queue offset and do not overlap;
+//!   where they do not join, the messages between are lost to damage.
+//! - `oldest <= next` per queue; the log has no message of it below `oldest`, and none at `next`.
+//! - A link leads to an older segment than the one it is in.
 //!
 //! All of it is derived: the broker pushes what it appends, and recovery pushes what it finds. Nothing
-//! here waits. A message is in the index as soon as it is appended, also before it is committed; what may be
-//! shown, whoever reads knows.
+//! here waits. A message is in the index as soon as it is appended, also before it is committed; what
+//! may be shown, whoever reads knows.
 
-use std::cell::Cell;
+use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::ops::Range;
 use std::rc::Rc;
 
 use rustc_hash::FxHashMap;
 use smallvec::SmallVec;
+use zerocopy::byteorder::little_endian::{U32, U64};
 
-use crate::model::{LogOffset, QueueId, QueueOffset, Timestamp};
+use crate::model::{LogOffset, QueueOffset};
+use crate::storage::links::Links;
+use crate::storage::located::{IndexMessage, Located, QueueKey};
+use crate::storage::row::QueueRow;
 use crate::storage::sealed::{
-    BLOCKS_PER_PAGE, IndexMessage, IndexPlan, IndexRun, MESSAGES_PER_BLOCK, PAGE_SIZE, PlannedRun,
-    block_of_slot, message_in_page,
+    BLOCKS_PER_PAGE, IndexRun, MESSAGES_PER_BLOCK, block_of_slot, message_in_page,
 };
 
-/// A queue, by the number that the broker gave its topic.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct QueueKey {
-    pub topic: u32,
-    pub queue: QueueId,
-}
+mod cache;
+mod memory;
+mod queues;
 
-/// Where a message is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Located {
-    /// Where the record begins.
-    pub offset: LogOffset,
-    /// Bytes of the record.
-    pub size: u32,
-    pub tag_hash: i32,
-    pub stored_at: Timestamp,
-    /// Where the entry begins that holds the record.
-    pub entry_offset: LogOffset,
-}
+pub(super) use cache::{FilePage, SealedRun, Stretch};
+pub(super) use memory::{MemoryRun, MemorySegment};
 
-impl Located {
-    pub fn end(&self) -> LogOffset {
-        self.offset.plus(u64::from(self.size))
-    }
-}
+use cache::{PageCache, StretchCache};
+use memory::RunId;
+use queues::{Queue, Queues};
 
-/// A part of an index file, as it is loaded and kept.
+/// A page of an index file, named by what is looked for there: this message of that queue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct IndexPage {
-    pub segment: LogOffset,
-    pub number: u32,
+    pub(super) key: QueueKey,
+    pub(super) from: u64,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -64,7 +62,7 @@ pub struct IndexPage {
 pub enum Lookup {
     /// At least one message; perhaps fewer than were asked for, also when more exist.
     Here(SmallVec<[Located; 32]>),
-    /// Load this page of a sealed segment's index, then look again.
+    /// Load this page of an index file, then look again.
     Sealed(IndexPage),
     /// This and the messages up to `next` have expired or are lost to damage.
     Lost { next: QueueOffset },
@@ -74,47 +72,70 @@ pub enum Lookup {
 
 #[derive(Debug)]
 pub struct Index {
-    queues: FxHashMap<QueueKey, Queue>,
+    queues: Queues,
     /// Segments whose messages are in memory, oldest first; the last one is being filled.
-    segments: VecDeque<MemorySegment>,
+    segments: VecDeque<Rc<MemorySegment>>,
+    /// Number of the newest segment that was in memory.
+    newest_number: u32,
+    /// Where the log begins. Links to what lies below lead nowhere.
+    begin: LogOffset,
+    /// The lowest offset up to which a restored row knows all index files.
+    rows_cover: Option<LogOffset>,
     pages: PageCache,
+    stretches: RefCell<StretchCache>,
+    /// Index files that were lost or damaged, made again and not written yet.
+    images: FxHashMap<LogOffset, Image>,
     /// Damaged parts of the log; entries that touch one are not shown. Few, if any.
     hidden: Vec<Range<LogOffset>>,
 }
 
-#[derive(Debug, Default)]
-struct Queue {
-    next: u64,
-    runs: VecDeque<Run>,
+/// The bytes of an index file that was made again from its segment.
+#[derive(Clone)]
+pub(super) struct Image {
+    pub bytes: Rc<Vec<u8>>,
+    /// All of the segment could be read. Otherwise the file is not written: more may be readable
+    /// later.
+    pub is_final: bool,
 }
 
-#[derive(Debug)]
-struct Run {
-    segment: LogOffset,
-    first: u64,
-    place: Place,
+impl std::fmt::Debug for Image {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Image({} bytes, final: {})", self.bytes.len(), self.is_final)
+    }
 }
 
-#[derive(Debug)]
-enum Place {
-    Memory(Rc<Vec<IndexMessage>>),
-    File { start: u32, count: u32 },
+/// What memory knows about the place of a message.
+enum InMemory<'a> {
+    Here(&'a MemorySegment, &'a MemoryRun),
+    /// It is lost; the queue goes on at `next`.
+    Lost {
+        next: u64,
+    },
+    /// It is older than everything in memory, of which `above` is the first.
+    Older {
+        above: u64,
+    },
 }
 
-#[derive(Debug)]
-struct MemorySegment {
-    range: Range<LogOffset>,
-    /// Queues with messages here, in order of their first; some more than once.
-    touched: Vec<QueueKey>,
-    stored_ms: Option<(u64, u64)>,
+/// Where a search in index files begins.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct SearchStart {
+    pub links: Links,
+    /// The queue's first message above that is known of.
+    pub above: u64,
 }
 
 impl Index {
     pub fn new(cache_size_max: usize) -> Self {
         Self {
-            queues: FxHashMap::default(),
+            queues: Queues::default(),
             segments: VecDeque::new(),
+            newest_number: 0,
+            begin: LogOffset(0),
+            rows_cover: None,
             pages: PageCache::new(cache_size_max),
+            stretches: RefCell::default(),
+            images: FxHashMap::default(),
             hidden: Vec::new(),
         }
     }
@@ -124,32 +145,60 @@ impl Index {
     /// # Panics
     /// When `offset` is one that the queue already has.
     pub fn push(&mut self, key: QueueKey, offset: QueueOffset, located: Located) {
-        let segment = self.segment_of(located.offset);
-        let base = segment.range.start;
+        let segment = segment_of(&mut self.segments, located.offset);
         segment.note_stored(located.stored_at.0);
-        let message = IndexMessage::new(&located, base);
-        let queue = self.queues.entry(key).or_default();
-        queue.next = queue.next.max(offset.0 + 1);
-        if let Some(run) = queue.runs.back_mut() {
-            assert!(run.end() <= offset.0, "{key:?} has {offset} already");
-            if run.segment == base && run.end() == offset.0 && run.push(message) {
+        let message = IndexMessage::new(&located, segment.range.start);
+        if let Some(queue) = self.queues.get_mut(key)
+            && queue.newest.segment == segment.number
+        {
+            let run = &mut segment.runs[queue.newest.slot as usize];
+            if run.end() == offset.0 {
+                run.push(message);
+                queue.next = queue.next.max(offset.0 + 1);
                 return;
             }
         }
-        let place = Place::Memory(Rc::new(vec![message]));
-        queue.runs.push_back(Run { segment: base, first: offset.0, place });
-        self.segment_of(located.offset).touched.push(key);
+        self.begin_run(key, offset.0, located.offset).push(message);
+    }
+
+    #[cold]
+    fn begin_run(&mut self, key: QueueKey, first: u64, at: LogOffset) -> &mut MemoryRun {
+        let known = self.queues.get(key).copied().unwrap_or_default();
+        let known_end = self.run(known.newest).map_or(known.links.end(), |(_, run)| run.end());
+        assert!(known_end <= first, "{key:?} has {first} already");
+        let segment = segment_of(&mut self.segments, at);
+        let slot = u32::try_from(segment.runs.len()).expect("a segment has fewer messages");
+        let newest = RunId { segment: segment.number, slot };
+        segment.runs.push(MemoryRun { key, first, older: known.newest, messages: Vec::new() });
+        let queue = self.queues.slot(key);
+        queue.begin_run(first, first + 1);
+        queue.newest = newest;
+        segment.runs.last_mut().expect("pushed above")
     }
 
     /// Queue offsets of the oldest message and behind the newest one. Empty for unknown queues.
     pub fn bounds(&self, key: QueueKey) -> Range<u64> {
-        let Some(queue) = self.queues.get(&key) else { return 0..0 };
-        queue.runs.front().map_or(queue.next, |run| run.first)..queue.next
+        let Some(queue) = self.queues.get(key) else { return 0..0 };
+        let is_expired = queue.oldest < queue.links.end() && !queue.links.is_any_left(self.begin);
+        let oldest = if is_expired { self.oldest_in_memory_of(queue) } else { queue.oldest };
+        oldest..queue.next
+    }
+
+    /// For a queue whose index files have left the log before anybody could read what was in them.
+    #[cold]
+    fn oldest_in_memory_of(&self, queue: &Queue) -> u64 {
+        let mut oldest = queue.next;
+        let mut id = queue.newest;
+        while let Some((_, run)) = self.run(id) {
+            oldest = run.first;
+            id = run.older;
+        }
+        oldest.max(queue.oldest)
     }
 
     /// The number that the queue's next message gets.
     pub fn next_offset(&self, key: QueueKey) -> QueueOffset {
-        QueueOffset(self.queues.get(&key).map_or(0, |queue| queue.next))
+        QueueOffset(self.queues.get(key).map_or(0, |queue| queue.next))
     }
 
     /// Up to `count_max` messages from number `from` on. Those in damaged parts of the log are lost,
@@ -181,64 +230,192 @@ impl Index {
 
     /// As [`lookup`](Self::lookup), and messages in damaged parts of the log as well.
     pub(super) fn find(&self, key: QueueKey, from: QueueOffset, count_max: usize) -> Lookup {
-        let Some(queue) = self.queues.get(&key) else { return Lookup::Nothing };
+        let Some(queue) = self.queues.get(key) else { return Lookup::Nothing };
         if from.0 >= queue.next || count_max == 0 {
             return Lookup::Nothing;
         }
-        let behind = queue.runs.partition_point(|run| run.first <= from.0);
-        let run = behind.checked_sub(1).map(|index| &queue.runs[index]);
-        let Some(run) = run.filter(|run| from.0 < run.end()) else {
-            let next = queue.runs.get(behind).map_or(queue.next, |run| run.first);
-            return Lookup::Lost { next: QueueOffset(next) };
+        let lost = |next| Lookup::Lost { next: QueueOffset(next) };
+        if from.0 < queue.oldest {
+            return lost(queue.oldest);
+        }
+        let above = match self.find_in_memory(queue, from.0) {
+            InMemory::Here(segment, run) => {
+                let found = run.messages[(from.0 - run.first) as usize..].iter().take(count_max);
+                let base = segment.range.start;
+                return Lookup::Here(found.map(|message| message.located(base)).collect());
+            }
+            InMemory::Lost { next } => return lost(next),
+            InMemory::Older { above } => above,
         };
-        let skip = (from.0 - run.first) as u32;
-        match &run.place {
-            Place::Memory(messages) => {
-                let found = messages[skip as usize..].iter().take(count_max);
-                Lookup::Here(found.map(|message| message.located(run.segment)).collect())
+        match self.stretch(key, from.0) {
+            Some(Stretch::Lost { end, .. }) => lost(end),
+            Some(Stretch::Run(run)) => {
+                let found = self.messages_in_page(&run, from.0, count_max);
+                found.unwrap_or(Lookup::Sealed(IndexPage { key, from: from.0 }))
             }
-            Place::File { start, count } => {
-                self.pages.messages(run.segment, start + skip..start + count, count_max)
+            None if queue.links.towards(from.0, self.begin).is_none() => lost(above),
+            None => Lookup::Sealed(IndexPage { key, from: from.0 }),
+        }
+    }
+
+    fn find_in_memory(&self, queue: &Queue, offset: u64) -> InMemory<'_> {
+        let mut above = queue.next;
+        let mut id = queue.newest;
+        while let Some((segment, run)) = self.run(id) {
+            if offset >= run.end() {
+                return InMemory::Lost { next: above };
             }
+            if offset >= run.first {
+                return InMemory::Here(segment, run);
+            }
+            above = run.first;
+            id = run.older;
+        }
+        InMemory::Older { above }
+    }
+
+    /// The run, if its segment is in memory.
+    fn run(&self, id: RunId) -> Option<(&MemorySegment, &MemoryRun)> {
+        let oldest = self.segments.front()?;
+        if id.segment < oldest.number {
+            return None;
+        }
+        let index = self.segments.partition_point(|segment| segment.number < id.segment);
+        let segment = self.segments.get(index).filter(|segment| segment.number == id.segment)?;
+        Some((segment, segment.run(id.slot)))
+    }
+
+    fn messages_in_page(&self, run: &SealedRun, from: u64, count_max: usize) -> Option<Lookup> {
+        let slot = run.slot(from);
+        let page = run.page(from);
+        let bytes = (**self.pages.find(page)?).as_ref();
+        let first_block = page.number as usize * BLOCKS_PER_PAGE;
+        let page_end = ((first_block + BLOCKS_PER_PAGE) * MESSAGES_PER_BLOCK) as u32;
+        let found = (slot..run.slot(run.end).min(page_end)).take(count_max);
+        let found = found.map_while(|slot| message_in_page(bytes, first_block, slot));
+        let found: SmallVec<_> = found.map(|message| message.located(run.segment)).collect();
+        (!found.is_empty()).then_some(Lookup::Here(found))
+    }
+
+    /// What is known about the place of a message in index files.
+    pub(super) fn stretch(&self, key: QueueKey, from: u64) -> Option<Stretch> {
+        let found = self.stretches.borrow_mut().find(key, from)?;
+        match found {
+            Stretch::Run(run) if run.segment < self.begin => None,
+            found => Some(found),
+        }
+    }
+
+    /// Where to begin searching index files for a message; `None` when it is not in one.
+    pub(super) fn search_start(&self, key: QueueKey, from: u64) -> Option<SearchStart> {
+        let queue = self.queues.get(key).filter(|queue| from >= queue.oldest)?;
+        match self.find_in_memory(queue, from) {
+            InMemory::Older { above } => Some(SearchStart { links: queue.links, above }),
+            InMemory::Here(..) | InMemory::Lost { .. } => None,
+        }
+    }
+
+    /// A search has found this stretch of the queue's messages.
+    pub(super) fn note_stretch(&mut self, key: QueueKey, stretch: Stretch) {
+        self.stretches.get_mut().insert(key, stretch);
+    }
+
+    /// The log has no message of the queue below `oldest` any more.
+    pub(super) fn note_oldest(&mut self, key: QueueKey, oldest: u64) {
+        if let Some(queue) = self.queues.get_mut(key) {
+            queue.oldest = queue.oldest.max(oldest.min(queue.next));
         }
     }
 
     /// Forgets all queues of a topic.
     pub fn remove_topic(&mut self, topic: u32) {
-        self.queues.retain(|key, _| key.topic != topic);
+        self.queues.remove_topic(topic);
     }
 
     /// Forgets all queues of topics that `exists` does not know. For use after recovery, which also
     /// finds the index of topics that were removed since.
     pub fn retain_topics(&mut self, mut exists: impl FnMut(u32) -> bool) {
-        self.queues.retain(|key, _| exists(key.topic));
+        let gone: Vec<u32> = self.queues.topics().filter(|&topic| !exists(topic)).collect();
+        gone.into_iter().for_each(|topic| self.queues.remove_topic(topic));
+    }
+
+    /// The rows of up to `count_max` queues from `from` on, in order of their keys. Go on behind the
+    /// last one's key ([`QueueKey::successor`]); queues made meanwhile may be left out.
+    ///
+    /// No segment is sealed or retired while rows are read: the store does one after the other.
+    pub fn rows_from(
+        &self,
+        from: QueueKey,
+        count_max: usize,
+    ) -> impl Iterator<Item = QueueRow> + '_ {
+        let sealed_to = self.segments.front().map_or(self.begin, |segment| segment.range.start);
+        self.queues.range(from).take(count_max).map(move |(key, queue)| QueueRow {
+            topic: U32::new(key.topic),
+            queue: U32::new(key.queue.0),
+            next: U64::new(queue.next),
+            oldest: U64::new(queue.oldest),
+            sealed_to: U64::new(sealed_to.0),
+            links: QueueRow::links_of(&queue.links),
+        })
+    }
+
+    /// Puts back what [`rows_from`](Self::rows_from) said. For use before the replay.
+    pub fn restore_row(&mut self, row: &QueueRow) {
+        let sealed_to = LogOffset(row.sealed_to.get());
+        self.rows_cover = Some(self.rows_cover.map_or(sealed_to, |cover| cover.min(sealed_to)));
+        let next = row.next.get();
+        if next > 0 {
+            let queue = self.queues.slot(row.key());
+            *queue = Queue {
+                next,
+                oldest: row.oldest.get().min(next),
+                links: row.links(),
+                newest: RunId::NONE,
+            };
+        }
+    }
+
+    /// Index files below this are known from rows and need not be read.
+    pub(super) fn rows_cover(&self) -> LogOffset {
+        self.rows_cover.unwrap_or_default()
     }
 
     /// What a snapshot has to remember, because expired messages no longer tell it.
     pub fn next_offsets(&self) -> impl Iterator<Item = (QueueKey, QueueOffset)> + '_ {
-        self.queues.iter().map(|(&key, queue)| (key, QueueOffset(queue.next)))
+        self.queues.range(QueueKey::FIRST).map(|(key, queue)| (key, QueueOffset(queue.next)))
     }
 
     /// Puts back what [`next_offsets`](Self::next_offsets) said.
     pub fn restore_next(&mut self, key: QueueKey, next: QueueOffset) {
-        let queue = self.queues.entry(key).or_default();
-        queue.next = queue.next.max(next.0);
+        if next.0 > 0 {
+            let queue = self.queues.slot(key);
+            if queue.oldest == queue.next {
+                queue.oldest = queue.oldest.max(next.0);
+            }
+            queue.next = queue.next.max(next.0);
+        }
     }
 
     pub fn queue_count(&self) -> usize {
-        self.queues.len()
+        self.queues.count()
     }
 
     /// Bytes of index pages in memory.
     pub fn cached_bytes(&self) -> usize {
-        self.pages.pages.len() * PAGE_SIZE
+        self.pages.size()
+    }
+
+    /// Bytes of memory for queues and for messages that are not in index files, by capacity.
+    pub fn memory_size(&self) -> usize {
+        let segments: usize = self.segments.iter().map(|segment| segment.memory_size()).sum();
+        self.queues.memory_size() + segments
     }
 
     /// Messages of the segment at `range` will be pushed from here on.
     pub fn begin_segment(&mut self, range: Range<LogOffset>) {
-        let newest = self.segments.back().map(|segment| segment.range.start);
-        assert!(newest.is_none_or(|newest| newest < range.start));
-        self.segments.push_back(MemorySegment { range, touched: Vec::new(), stored_ms: None });
+        assert!(self.newest_segment().is_none_or(|newest| newest < range.start));
+        self.newest_number += 1;
+        self.segments.push_back(Rc::new(MemorySegment::new(range, self.newest_number)));
     }
 
     /// The segment at `base`, which holds nothing, is no part of the log after all.
@@ -256,176 +433,121 @@ impl Index {
         (self.segments.len() > 1).then(|| self.segments[0].range.clone())
     }
 
-    /// What the index file of the oldest segment in memory is to hold.
-    pub(super) fn plan_file(&self, marks: Vec<u32>) -> IndexPlan {
-        let segment = self.segments.front().expect("a segment is in memory");
-        let base = segment.range.start;
-        let mut keys = segment.touched.clone();
-        keys.sort_unstable();
-        keys.dedup();
-        let mut runs = Vec::with_capacity(keys.len());
-        for key in keys {
-            let Some(queue) = self.queues.get(&key) else { continue };
-            let of_segment = queue.runs.iter().filter(|run| run.segment == base);
-            runs.extend(of_segment.filter_map(|run| match &run.place {
-                Place::Memory(messages) => {
-                    Some(PlannedRun { key, first: run.first, messages: messages.clone() })
-                }
-                Place::File { .. } => None,
-            }));
-        }
-        let (segment, stored_ms) = (segment.range.clone(), segment.stored_ms);
-        IndexPlan { segment: segment.start, segment_end: segment.end, runs, marks, stored_ms }
+    /// The oldest segment in memory. While somebody holds it, no message can be added to it.
+    pub(super) fn oldest_in_memory(&self) -> Rc<MemorySegment> {
+        self.segments.front().expect("a segment is in memory").clone()
     }
 
-    /// The file that was planned is there: its messages leave memory.
-    pub(super) fn handle_file(&mut self, plan: &IndexPlan) {
-        let oldest = self.segments.pop_front().expect("the planned segment is in memory");
-        assert!(oldest.range.start == plan.segment);
-        for (planned, start) in plan.runs.iter().zip(plan.starts()) {
-            let Some(queue) = self.queues.get_mut(&planned.key) else { continue };
-            let index = queue.runs.partition_point(|run| run.first < planned.first);
-            if let Some(run) = queue.runs.get_mut(index)
-                && run.first == planned.first
-                && run.segment == plan.segment
-            {
-                run.place = Place::File { start, count: planned.messages.len() as u32 };
-            }
+    /// Links of the queue to the segments that are sealed.
+    pub(super) fn links(&self, key: QueueKey) -> Links {
+        self.queues.get(key).map_or(Links::NONE, |queue| queue.links)
+    }
+
+    /// Messages of the queue up to `end` are in the index file of the segment at `range`, and in no
+    /// later one. From here on they are found there as well.
+    pub(super) fn note_sealed(&mut self, key: QueueKey, range: &Range<LogOffset>, end: u64) {
+        // The topic may have been removed meanwhile.
+        if let Some(queue) = self.queues.get_mut(key) {
+            queue.links.advance(range.start, range.end.0 - range.start.0, end);
         }
     }
 
-    /// Takes in the directory of an index file. Segments come in ascending order.
-    pub(super) fn add_file(&mut self, segment: LogOffset, runs: &[IndexRun]) {
-        for run in runs {
-            let queue = self.queues.entry(run.key()).or_default();
-            let (first, count) = (run.first.get(), run.count.get());
-            let place = Place::File { start: run.start.get(), count };
-            queue.next = queue.next.max(first + u64::from(count));
-            queue.runs.push_back(Run { segment, first, place });
-        }
+    /// All queues know of the oldest segment's index file: its messages leave memory.
+    pub(super) fn drop_oldest_in_memory(&mut self) -> Option<Rc<MemorySegment>> {
+        self.segments.pop_front()
     }
 
-    /// Forgets everything about segments below `begin`, except the next offsets of queues.
+    /// Takes in a run of an index file's directory. Segments come in ascending order, runs in the order
+    /// of the file; those that a row knew of already change nothing.
+    pub(super) fn add_run(&mut self, range: &Range<LogOffset>, run: &IndexRun) {
+        let (first, end) = (run.first.get(), run.end());
+        if self.links(run.key()).end() >= end {
+            return;
+        }
+        let queue = self.queues.slot(run.key());
+        queue.begin_run(first, end);
+        queue.links.advance(range.start, range.end.0 - range.start.0, end);
+    }
+
+    /// The log begins at `begin`. Nothing below can be looked up any more.
     pub(super) fn drop_before(&mut self, begin: LogOffset) {
-        for queue in self.queues.values_mut() {
-            while queue.runs.front().is_some_and(|run| run.segment < begin) {
-                queue.runs.pop_front();
-            }
-        }
+        self.begin = begin;
         self.segments.retain(|segment| segment.range.start >= begin);
-        self.pages.pages.retain(|page, _| page.segment >= begin);
+        self.pages.drop_before(begin);
+        self.images.retain(|&segment, _| segment >= begin);
         self.hidden.retain(|hole| hole.end > begin);
     }
 
-    pub(super) fn insert_page(&mut self, page: IndexPage, bytes: Rc<dyn AsRef<[u8]>>) {
+    pub(super) fn page(&self, page: FilePage) -> Option<Rc<dyn AsRef<[u8]>>> {
+        self.pages.find(page).cloned()
+    }
+
+    pub(super) fn insert_page(&mut self, page: FilePage, bytes: Rc<dyn AsRef<[u8]>>) {
         self.pages.insert(page, bytes);
     }
 
-    /// For a search by time: the queue offsets of each run.
-    pub(super) fn runs(&self, key: QueueKey) -> Vec<Range<u64>> {
-        let queue = self.queues.get(&key);
-        queue
-            .map_or(Vec::new(), |queue| queue.runs.iter().map(|run| run.first..run.end()).collect())
+    pub(super) fn image(&self, segment: LogOffset) -> Option<Image> {
+        self.images.get(&segment).cloned()
     }
 
-    /// The segment in memory that holds `offset`; nearly always the last.
-    fn segment_of(&mut self, offset: LogOffset) -> &mut MemorySegment {
-        let mut segments = self.segments.iter_mut().rev();
-        segments
-            .find(|segment| segment.range.contains(&offset))
-            .expect("the log knows the segment of what it holds")
-    }
-}
-
-impl Run {
-    fn end(&self) -> u64 {
-        self.first
-            + match &self.place {
-                Place::Memory(messages) => messages.len() as u64,
-                Place::File { count, .. } => u64::from(*count),
-            }
+    /// The index file of the segment was made again; messages may be in other places of it.
+    pub(super) fn insert_image(&mut self, segment: LogOffset, image: Image) {
+        self.stretches.get_mut().clear();
+        self.images.insert(segment, image);
     }
 
-    /// False when the messages are no longer in memory, or are just being written to a file.
-    fn push(&mut self, message: IndexMessage) -> bool {
-        let Place::Memory(messages) = &mut self.place else { return false };
-        let Some(messages) = Rc::get_mut(messages) else { return false };
-        messages.push(message);
-        true
+    /// An image that is to be written.
+    pub(super) fn unwritten_image(&self) -> Option<(LogOffset, Image)> {
+        let mut finals = self.images.iter().filter(|(_, image)| image.is_final);
+        finals.next().map(|(&segment, image)| (segment, image.clone()))
+    }
+
+    /// The image is in its file.
+    pub(super) fn drop_image(&mut self, segment: LogOffset) {
+        self.images.remove(&segment);
     }
 }
 
-impl MemorySegment {
-    fn note_stored(&mut self, stored_ms: u64) {
-        let (first, last) = self.stored_ms.unwrap_or((stored_ms, stored_ms));
-        self.stored_ms = Some((first.min(stored_ms), last.max(stored_ms)));
-    }
-}
-
-/// Pages of index files, at most so many bytes; the least recently used leaves first.
-#[derive(Debug)]
-struct PageCache {
-    pages: FxHashMap<IndexPage, CachedPage>,
-    count_max: usize,
-    clock: Cell<u64>,
-}
-
-struct CachedPage {
-    bytes: Rc<dyn AsRef<[u8]>>,
-    used: Cell<u64>,
-}
-
-impl std::fmt::Debug for CachedPage {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "CachedPage(used {})", self.used.get())
-    }
-}
-
-impl PageCache {
-    fn new(size_max: usize) -> Self {
-        let count_max = (size_max / PAGE_SIZE).max(1);
-        Self { pages: FxHashMap::default(), count_max, clock: Cell::new(0) }
-    }
-
-    fn insert(&mut self, page: IndexPage, bytes: Rc<dyn AsRef<[u8]>>) {
-        while self.pages.len() >= self.count_max && !self.pages.contains_key(&page) {
-            let coldest = self.pages.iter().min_by_key(|(_, cached)| cached.used.get());
-            let coldest = *coldest.expect("the cache is full").0;
-            self.pages.remove(&coldest);
+impl Queue {
+    /// Messages from `first` to `end` are known now; those before came earlier.
+    fn begin_run(&mut self, first: u64, end: u64) {
+        if first < self.oldest || self.oldest == self.next {
+            self.oldest = first;
         }
-        self.pages.insert(page, CachedPage { bytes, used: Cell::new(self.tick()) });
-    }
-
-    fn messages(&self, segment: LogOffset, slots: Range<u32>, count_max: usize) -> Lookup {
-        let number = block_of_slot(slots.start) / BLOCKS_PER_PAGE;
-        let page = IndexPage { segment, number: number as u32 };
-        let Some(cached) = self.pages.get(&page) else { return Lookup::Sealed(page) };
-        cached.used.set(self.tick());
-        let first_block = number * BLOCKS_PER_PAGE;
-        let page_end = ((first_block + BLOCKS_PER_PAGE) * MESSAGES_PER_BLOCK) as u32;
-        let bytes = (*cached.bytes).as_ref();
-        let found = (slots.start..slots.end.min(page_end)).take(count_max);
-        Lookup::Here(
-            found
-                .map_while(|slot| message_in_page(bytes, first_block, slot))
-                .map(|message| message.located(segment))
-                .collect(),
-        )
-    }
-
-    fn tick(&self) -> u64 {
-        self.clock.set(self.clock.get() + 1);
-        self.clock.get()
+        self.next = self.next.max(end);
     }
 }
 
+impl SealedRun {
+    pub fn page(&self, offset: u64) -> FilePage {
+        let number = block_of_slot(self.slot(offset)) / BLOCKS_PER_PAGE;
+        FilePage { segment: self.segment, version: self.version, number: number as u32 }
+    }
+
+    fn slot(&self, offset: u64) -> u32 {
+        self.start + (offset - self.first) as u32
+    }
+}
+
+/// The segment in memory that holds `offset`; nearly always the last.
+fn segment_of(segments: &mut VecDeque<Rc<MemorySegment>>, offset: LogOffset) -> &mut MemorySegment {
+    let mut newest_first = segments.iter_mut().rev();
+    let segment = newest_first
+        .find(|segment| segment.range.contains(&offset))
+        .expect("the log knows the segment of what it holds");
+    Rc::get_mut(segment).expect("a segment that is being sealed gets no more messages")
+}
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::storage::disk::BLOCK_SIZE;
+    use crate::model::{QueueId, Timestamp};
 
     const KEY: QueueKey = QueueKey { topic: 1, queue: QueueId(2) };
     const SEGMENT: u64 = 1 << 20;
+
+    fn segment(number: u64) -> Range<LogOffset> {
+        LogOffset(number * SEGMENT)..LogOffset((number + 1) * SEGMENT)
+    }
 
     fn located(offset: u64) -> Located {
         let at = LogOffset(offset);
@@ -434,27 +556,15 @@ mod tests {
 
     /// Numbers 0 to 2 in the first segment, 5 to 7 in the second; 3 and 4 were lost.
     fn sample() -> Index {
-        let mut index = Index::new(PAGE_SIZE);
-        for segment in 0..2 {
-            let base = segment * SEGMENT;
-            index.begin_segment(LogOffset(base)..LogOffset(base + SEGMENT));
-            for number in 0..3 {
-                let offset = QueueOffset(segment * 5 + number);
-                index.push(KEY, offset, located(base + number * 100));
+        let mut index = Index::new(0);
+        for number in 0..2 {
+            index.begin_segment(segment(number));
+            for message in 0..3 {
+                let offset = QueueOffset(number * 5 + message);
+                index.push(KEY, offset, located(number * SEGMENT + message * 100));
             }
         }
         index
-    }
-
-    /// Writes the index file of the oldest segment to memory.
-    fn seal(index: &mut Index) -> Vec<u8> {
-        let plan = index.plan_file(vec![0]);
-        let mut file = vec![0xEE; plan.layout().size() as usize];
-        let mut encode = plan.encode(4);
-        file.chunks_mut(BLOCK_SIZE).for_each(&mut encode);
-        drop(encode);
-        index.handle_file(&plan);
-        file
     }
 
     fn first(lookup: &Lookup) -> Option<(usize, u64)> {
@@ -488,33 +598,23 @@ mod tests {
     }
 
     #[test]
-    fn a_sealed_segment_answers_from_its_file_as_it_did_from_memory() {
+    fn a_message_in_an_index_file_is_loaded_first() {
         let mut index = sample();
-        let before = index.lookup(KEY, QueueOffset(1), 32);
-        let file = seal(&mut index);
-        let Lookup::Sealed(page) = index.lookup(KEY, QueueOffset(1), 32) else {
-            panic!("not loaded yet")
-        };
-        index.insert_page(page, Rc::new(file));
-        assert_eq!(index.lookup(KEY, QueueOffset(1), 32), before);
+        let before = index.lookup(KEY, QueueOffset(5), 32);
+        index.note_sealed(KEY, &segment(0), 3);
+        assert_eq!(first(&index.lookup(KEY, QueueOffset(1), 32)), Some((2, 100)), "still there");
+        index.drop_oldest_in_memory();
+        let wanted = IndexPage { key: KEY, from: 1 };
+        assert_eq!(index.lookup(KEY, QueueOffset(1), 32), Lookup::Sealed(wanted));
+        assert_eq!(index.lookup(KEY, QueueOffset(3), 32), Lookup::Lost { next: QueueOffset(5) });
+        assert_eq!((index.lookup(KEY, QueueOffset(5), 32), index.bounds(KEY)), (before, 0..8));
         index.drop_before(LogOffset(SEGMENT));
-        assert_eq!((index.bounds(KEY), index.cached_bytes()), (5..8, 0));
+        assert_eq!(
+            index.bounds(KEY),
+            5..8,
+            "whoever took the segment out could not tell the queue"
+        );
         assert_eq!(index.lookup(KEY, QueueOffset(1), 32), Lookup::Lost { next: QueueOffset(5) });
-    }
-
-    #[test]
-    fn the_page_used_last_stays() {
-        let mut cache = PageCache::new(2 * PAGE_SIZE);
-        let page = |number| IndexPage { segment: LogOffset(0), number };
-        let slot = |number: u32| number * (BLOCKS_PER_PAGE * MESSAGES_PER_BLOCK) as u32;
-        for number in 0..2 {
-            cache.insert(page(number), Rc::new(vec![0; PAGE_SIZE]));
-        }
-        cache.messages(LogOffset(0), slot(0)..slot(1), 1);
-        cache.insert(page(2), Rc::new(vec![0; PAGE_SIZE]));
-        let mut left: Vec<u32> = cache.pages.keys().map(|page| page.number).collect();
-        left.sort_unstable();
-        assert_eq!(left, [0, 2]);
     }
 
     #[test]
@@ -526,6 +626,10 @@ mod tests {
     #[test]
     fn topics_are_forgotten_and_expired_queues_keep_their_next_number() {
         let mut index = sample();
+        index.note_sealed(KEY, &segment(0), 3);
+        index.note_sealed(KEY, &segment(1), 8);
+        index.begin_segment(segment(2));
+        index.note_oldest(KEY, 8);
         index.drop_before(LogOffset(2 * SEGMENT));
         assert_eq!(index.bounds(KEY), 8..8);
         assert_eq!(index.next_offsets().collect::<Vec<_>>(), [(KEY, QueueOffset(8))]);
@@ -533,5 +637,64 @@ mod tests {
         assert_eq!(index.queue_count(), 1);
         index.remove_topic(1);
         assert_eq!((index.queue_count(), index.next_offset(KEY)), (0, QueueOffset(0)));
+    }
+
+    #[test]
+    fn rows_bring_back_what_was_sealed_and_the_replay_the_rest() {
+        let mut index = sample();
+        index.note_sealed(KEY, &segment(0), 3);
+        index.drop_oldest_in_memory();
+        index.note_oldest(KEY, 1);
+        let other = |topic| QueueKey { topic, queue: QueueId(0) };
+        for topic in [9, 0, 4] {
+            index.push(other(topic), QueueOffset(0), located(SEGMENT + 300));
+        }
+        let mut rows = Vec::new();
+        let mut from = QueueKey::FIRST;
+        loop {
+            let part: Vec<QueueRow> = index.rows_from(from, 3).collect();
+            let Some(last) = part.last() else { break };
+            from = last.key().successor();
+            rows.extend(part);
+        }
+        let keys: Vec<QueueKey> = rows.iter().map(QueueRow::key).collect();
+        assert_eq!(keys, [other(0), KEY, other(4), other(9)]);
+
+        let mut restored = Index::new(0);
+        rows.iter().for_each(|row| restored.restore_row(row));
+        assert_eq!(restored.rows_cover(), LogOffset(SEGMENT));
+        restored.begin_segment(segment(1));
+        for message in 5..8 {
+            restored.push(KEY, QueueOffset(message), located(SEGMENT + (message - 5) * 100));
+        }
+        assert_eq!((restored.bounds(KEY), restored.queue_count()), (1..8, 4));
+        for offset in 0..9 {
+            let offset = QueueOffset(offset);
+            assert_eq!(restored.lookup(KEY, offset, 9), index.lookup(KEY, offset, 9), "{offset:?}");
+        }
+    }
+
+    /// A thousand segments, each with messages of ten thousand queues.
+    #[test]
+    fn memory_of_a_queue_does_not_grow_with_the_log() {
+        const QUEUES: u32 = 10_000;
+        let key = |queue| QueueKey { topic: queue / 8, queue: QueueId(queue % 8) };
+        let mut index = Index::new(0);
+        let mut sizes = Vec::new();
+        for number in 0..1000 {
+            index.begin_segment(segment(number));
+            let is_filled = number % 333 == 0;
+            for queue in (0..QUEUES).filter(|_| is_filled) {
+                let at = number * SEGMENT + u64::from(queue) * 100;
+                index.push(key(queue), QueueOffset(number), located(at));
+            }
+            if is_filled {
+                sizes.push(index.memory_size() / QUEUES as usize);
+            }
+            (0..QUEUES)
+                .for_each(|queue| index.note_sealed(key(queue), &segment(number), number + 1));
+            drop(index.drop_oldest_in_memory());
+        }
+        assert!(sizes.iter().all(|&size| size == sizes[0] && size <= 200), "{sizes:?}");
     }
 }

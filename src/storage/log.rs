@@ -27,7 +27,7 @@ use crate::storage::entry::{HEADER_SIZE, PAYLOAD_SIZE_MAX, entry_size};
 use crate::storage::error::ReadError;
 use crate::storage::retention::SegmentFacts;
 use crate::storage::room::Gate;
-use crate::storage::sealed::{Layout, MARK_DISTANCE};
+use crate::storage::sealed::{Layout, note_mark};
 use crate::storage::tail::TailCache;
 use crate::storage::ticket::SharedRoom;
 use crate::storage::writer::{Write, Writer};
@@ -92,7 +92,7 @@ impl CommitMark {
 pub(super) struct Segment<F> {
     pub range: Range<LogOffset>,
     pub file: F,
-    /// Positions at which entries begin, [`MARK_DISTANCE`] apart or more. In memory until the index
+    /// Positions at which entries begin, [`MARK_DISTANCE`](super::sealed::MARK_DISTANCE) apart or more. In memory until the index
     /// file holds them.
     pub marks: Vec<u32>,
     pub index: SegmentIndex<F>,
@@ -103,8 +103,11 @@ pub(super) struct Segment<F> {
 pub(super) enum SegmentIndex<F> {
     /// Messages are in the index's memory.
     Memory,
-    /// There is an index file; opened when it is first read.
-    File { file: Option<F>, last_stored: Option<Timestamp>, layout: Layout },
+    /// There is an index file, or an image of one; opened when it is first read. One that was made again
+    /// has another version.
+    File { file: Option<F>, last_stored: Option<Timestamp>, layout: Layout, version: u32 },
+    /// There was an index file, and it is to be made again.
+    Missing,
 }
 
 /// The state of making the next segment.
@@ -159,17 +162,14 @@ impl<F> Segment<F> {
     pub fn facts(&self) -> SegmentFacts {
         let last_stored = match &self.index {
             SegmentIndex::File { last_stored, .. } => *last_stored,
-            SegmentIndex::Memory => None,
+            SegmentIndex::Memory | SegmentIndex::Missing => None,
         };
         SegmentFacts { end: self.range.end, size: self.size(), last_stored }
     }
 
     /// Remembers that an entry begins at `offset`, if the last mark is far enough away.
     pub fn note_entry(&mut self, offset: LogOffset) {
-        let position = offset.0 - self.range.start.0;
-        if self.marks.last().is_none_or(|&last| position >= u64::from(last) + MARK_DISTANCE) {
-            self.marks.push(u32::try_from(position).expect("segments are below 4 GiB"));
-        }
+        note_mark(&mut self.marks, offset.0 - self.range.start.0);
     }
 }
 

@@ -4,19 +4,17 @@
 use std::ops::Range;
 use std::rc::Rc;
 
-use crate::model::{LogOffset, Moment, Now, Timestamp};
+use crate::model::{LogOffset, Moment, Now};
 use crate::storage::append::{Append, SpaceClass};
 use crate::storage::config::Flush;
 use crate::storage::disk::{Disk, DiskError, DiskErrorKind, DiskFile, Durability};
 use crate::storage::entry::EntryKind;
-use crate::storage::log::{Log, Segment, SegmentIndex, SpaceState};
-use crate::storage::publish::{make, publish, publish_bytes};
+use crate::storage::log::{Log, SpaceState};
+use crate::storage::publish::{make, publish_bytes};
 use crate::storage::recovery::damage_note;
-use crate::storage::retention::{RetentionPolicy, SegmentFacts, expired};
 use crate::storage::segment::FileName;
-use crate::storage::snapshot::SNAPSHOTS_KEPT;
 use crate::storage::store::Store;
-use crate::storage::upkeep::{Retiring, Zeroing};
+use crate::storage::upkeep::Zeroing;
 use crate::storage::writer::WRITE_SIZE;
 
 /// With asynchronous flush, a flush begins when the last one is this old. Asked every 100 ms, it begins
@@ -64,10 +62,13 @@ impl<D: Disk> Store<D> {
         or_note(self.write_damage_notes().await, failed);
         or_note(self.watch_space(now.moment).await, failed);
         done.segments_expired = or_note(self.expire(now.wall).await, failed);
-        while or_note(self.write_index().await, failed) {
+        or_note(self.rebuild_missing().await, failed);
+        while or_note(self.write_image().await, failed) || or_note(self.write_index().await, failed)
+        {
             done.indexes_written += 1;
         }
         done.snapshot = or_note(self.keep_snapshot(force_snapshot, next_slice).await, failed);
+        or_note(self.remove_retired().await, failed);
         done.segments_made_ready = usize::from(or_note(self.write_zeros().await, failed));
         self.prove_end(now.moment);
         failed.take().map_or(Ok(done), Err)
@@ -88,6 +89,11 @@ impl<D: Disk> Store<D> {
     /// Damage that reads have found since this was last called.
     pub fn take_damage(&self) -> Vec<Range<LogOffset>> {
         std::mem::take(&mut self.0.upkeep.borrow_mut().untold)
+    }
+
+    /// Segments whose index was missing or damaged and was made again since this was last called.
+    pub fn take_rebuilt(&self) -> Vec<LogOffset> {
+        std::mem::take(&mut self.0.upkeep.borrow_mut().rebuilt)
     }
 
     /// Leaves a file beside the log for every hole that reads have found.
@@ -196,107 +202,6 @@ impl<D: Disk> Store<D> {
             self.0.moved_on();
         }
         Ok(())
-    }
-
-    /// Takes segments out of the log that retention no longer keeps. Oldest first and each made durable
-    /// before the next, whatever fails on the way, so that the next start finds no gap in the log.
-    async fn expire(&self, now: Timestamp) -> Result<usize, DiskError> {
-        self.finish_retiring().await?;
-        let count = self.expired_count(now);
-        for _ in 0..count {
-            self.begin_retiring();
-            self.finish_retiring().await?;
-        }
-        Ok(count)
-    }
-
-    fn expired_count(&self, now: Timestamp) -> usize {
-        let (log, upkeep) = (self.0.log.borrow(), self.0.upkeep.borrow());
-        // The older snapshot may have to stand in for the newer one, and needs the log behind it.
-        let Some(older) = upkeep.snapshots.len().checked_sub(SNAPSHOTS_KEPT) else { return 0 };
-        let keep_from = upkeep.snapshots[older];
-        let has_file =
-            |segment: &&Segment<D::File>| matches!(segment.index, SegmentIndex::File { .. });
-        let sealed: Vec<SegmentFacts> =
-            log.segments.iter().take_while(has_file).map(Segment::facts).collect();
-        let kept = log.segments.iter().skip(sealed.len());
-        let kept_size = kept.map(|segment| segment.size()).sum();
-        let config = &log.config;
-        let policy =
-            RetentionPolicy { age_ms: config.retention_age_ms, bytes: config.retention_bytes };
-        expired(&sealed, kept_size, policy, keep_from, now).min(log.segments.len() - 1)
-    }
-
-    /// The oldest segment leaves the log. Its file becomes a ready one, or goes; with damage in it, it is
-    /// kept for the operator under another name.
-    fn begin_retiring(&self) {
-        let mut log = self.0.log.borrow_mut();
-        let segment = log.segments.pop_front().expect("counted among the segments");
-        let Range { start: base, end } = segment.range.clone();
-        let is_damaged = log.damaged.iter().any(|hole| hole.start < end && base < hole.end);
-        let is_wanted = segment.size() == log.config.segment_size
-            && log.ready.len() < log.config.ready_segments;
-        let becomes = match is_damaged {
-            true => Some(FileName::Kept(base)),
-            false => is_wanted.then(|| FileName::Ready(log.take_ready_number())),
-        };
-        let begin = log.begin();
-        drop(log);
-        self.with_index(|index| index.drop_before(begin));
-        self.0.upkeep.borrow_mut().retiring = Some(Retiring { base, becomes });
-    }
-
-    /// Does what is left of the segment that was last taken out. Any part of it may have been done by
-    /// an attempt that failed.
-    async fn finish_retiring(&self) -> Result<(), DiskError> {
-        let retiring = self.0.upkeep.borrow().retiring.clone();
-        let Some(Retiring { base, becomes }) = retiring else { return Ok(()) };
-        let disk = &self.0.disk;
-        let name = FileName::Segment(base).to_string();
-        unless_missing(match &becomes {
-            Some(other) => disk.rename(&name, &other.to_string()).await,
-            None => disk.remove(&name).await,
-        })?;
-        unless_missing(disk.remove(&FileName::Index(base).to_string()).await)?;
-        disk.sync_directory().await?;
-        let ready = match becomes {
-            Some(FileName::Ready(number)) => {
-                let name = FileName::Ready(number).to_string();
-                disk.open(&name).await.is_ok().then_some(number)
-            }
-            _ => None,
-        };
-        self.0.log.borrow_mut().ready.extend(ready);
-        let mut upkeep = self.0.upkeep.borrow_mut();
-        upkeep.retiring = None;
-        upkeep.space_checked_at = None;
-        Ok(())
-    }
-
-    /// Writes the index file of the oldest sealed segment that has none.
-    async fn write_index(&self) -> Result<bool, DiskError> {
-        let sealed = self.with_index(|index| index.oldest_sealed_in_memory());
-        let Some(range) = sealed else { return Ok(false) };
-        if self.0.log.borrow().durable().min(self.committed()) < range.end {
-            return Ok(false);
-        }
-        let (marks, seed) = {
-            let mut log = self.0.log.borrow_mut();
-            let segment = log.segment(range.start).expect("in memory and so in the log");
-            let marks = segment.marks.clone();
-            (marks, log.config.checksum_seed)
-        };
-        let plan = self.with_index(|index| index.plan_file(marks));
-        let layout = plan.layout();
-        let block_count = layout.block_count();
-        publish(&self.0.disk, FileName::Index(range.start), block_count, plan.encode(seed)).await?;
-        self.with_index(|index| index.handle_file(&plan));
-        let last_stored = plan.stored_ms.map(|(_, last)| Timestamp(last));
-        let mut log = self.0.log.borrow_mut();
-        let segment = log.segment(range.start).expect("only this task takes segments out");
-        segment.index = SegmentIndex::File { file: None, last_stored, layout };
-        segment.marks = Vec::new();
-        Ok(true)
     }
 
     /// Writes zeros ahead of need while the device is idle. True when a file has become ready.
@@ -408,7 +313,7 @@ impl<D: Disk> Log<D> {
         before
     }
 
-    fn take_ready_number(&mut self) -> u64 {
+    pub(super) fn take_ready_number(&mut self) -> u64 {
         self.next_ready += 1;
         self.next_ready - 1
     }
@@ -420,12 +325,4 @@ fn or_note<T: Default>(outcome: Result<T, DiskError>, failed: &mut Option<DiskEr
         failed.get_or_insert(error);
         T::default()
     })
-}
-
-/// A file that is gone already is no failure.
-fn unless_missing(outcome: Result<(), DiskError>) -> Result<(), DiskError> {
-    match outcome {
-        Err(error) if error.kind == DiskErrorKind::NotFound => Ok(()),
-        outcome => outcome,
-    }
 }

@@ -19,9 +19,9 @@ use crate::storage::index::Index;
 use crate::storage::log::{CommitMark, Counters, Log, Preparing, Segment, SpaceState};
 use crate::storage::publish::{publish_bytes, read_all};
 use crate::storage::recovery::{Chain, RecoveryReport, damage_note};
-use crate::storage::replay::Replayed;
+use crate::storage::replay::{MessagesOf, Replayed};
 use crate::storage::scan::{LogReader, may_be_one_block};
-use crate::storage::sealed::{Layout, open_head, open_items};
+use crate::storage::sealed::{IndexHead, Layout};
 use crate::storage::segment::{
     FileName, SEGMENT_SIZE_MAX, SEGMENT_SIZE_MIN, block_ceil, block_floor,
 };
@@ -33,12 +33,14 @@ use crate::storage::ticket::SharedRoom;
 use crate::storage::upkeep::Upkeep;
 use crate::storage::writer::{Writer, WriterStart};
 
+mod directory;
 mod files;
 mod found;
 mod walk;
 
+use directory::{read_directory, read_head};
 use files::Files;
-use found::{Directory, Found};
+use found::Found;
 use walk::{Walk, Walked};
 
 /// Most of a cut tail that is kept, bytes: more than can be in flight at once.
@@ -55,6 +57,8 @@ pub struct Opening<D: Disk> {
     ready: Vec<u64>,
     next_ready: u64,
     index: Index,
+    /// Segments that have left the log and whose index files are still there.
+    retired: Vec<LogOffset>,
     report: RecoveryReport,
     /// How many of the damaged ranges in the report were noted by an earlier opening.
     noted: usize,
@@ -85,6 +89,7 @@ impl<D: Disk> Opening<D> {
             ready: Vec::new(),
             next_ready: files.ready.last().map_or(0, |(newest, _)| newest + 1),
             index,
+            retired: Vec::new(),
             report,
             noted: files.damaged.len(),
         };
@@ -106,21 +111,26 @@ impl<D: Disk> Opening<D> {
     }
 
     /// Feeds every entry that snapshot and index files do not cover to `apply`, oldest first, then
-    /// begins a new epoch.
+    /// begins a new epoch. `messages_of` finds the messages again when an index file is damaged later.
     pub async fn replay(
         mut self,
+        messages_of: MessagesOf,
         mut apply: impl FnMut(&mut Index, Replayed<'_>),
     ) -> Result<(Store<D>, RecoveryReport), OpenError> {
+        if let Some(first) = self.segments.first() {
+            self.index.drop_before(first.segment.range.start);
+        }
+        self.take_in_retired().await?;
         let walked = self.walk(&mut apply).await?;
         for &offset in &self.report.snapshots_damaged {
             self.disk.remove(&FileName::Snapshot(offset).to_string()).await?;
         }
         self.note_damage().await?;
-        for found in self.segments.iter().filter(|found| found.directory.is_none()) {
+        for found in self.segments.iter().filter(|found| found.is_walked || !found.is_covered) {
             found.segment.file.sync().await?;
         }
         self.settle_end(walked.end).await?;
-        self.into_store(walked).await
+        self.into_store(walked, messages_of).await
     }
 
     async fn read_snapshots(&mut self, files: &Files) -> Result<(), DiskError> {
@@ -156,41 +166,47 @@ impl<D: Disk> Opening<D> {
             let file = self.disk.open(&FileName::Segment(base).to_string()).await?;
             let range = base..base.plus(block_floor(size));
             let is_covered = self.report.snapshot.is_some_and(|covered| range.end <= covered);
-            let mut directory = None;
+            let mut index = None;
             if is_covered && files.indexes.contains(&base) {
-                directory = self.read_directory(&range).await?;
+                index = self.open_index(&range).await?;
             }
-            if is_covered && directory.is_none() {
-                self.report.indexes_rebuilt += 1;
-            }
-            self.segments.push(Found { segment: Segment::new(range, file), directory });
+            let segment = Segment::new(range, file);
+            self.segments.push(Found { segment, is_covered, index, is_walked: false });
         }
-        let orphans = files.indexes.iter().filter(|base| !files.has_segment(**base));
-        for &base in orphans {
-            self.disk.remove(&FileName::Index(base).to_string()).await?;
+        let begin = files.segments.first().map(|(begin, _)| *begin);
+        for &base in files.indexes.iter().filter(|base| !files.has_segment(**base)) {
+            match begin {
+                Some(begin) if base < begin => self.retired.push(base),
+                _ => self.disk.remove(&FileName::Index(base).to_string()).await?,
+            }
         }
         Ok(())
     }
 
-    /// The directory of an index file; `None` when it is damaged.
-    async fn read_directory(
+    /// An index file and its head; `None` when it is damaged.
+    async fn open_index(
         &self,
         range: &Range<LogOffset>,
-    ) -> Result<Option<Directory<D::File>>, DiskError> {
-        let (base, seed) = (range.start, self.config.checksum_seed);
-        let file = self.disk.open(&FileName::Index(base).to_string()).await?;
-        let Ok(first) = file.read(0, BLOCK_SIZE).await else { return Ok(None) };
-        let Some(head) = open_head((*first).as_ref(), base, seed) else { return Ok(None) };
-        let layout = Layout::of(&head);
-        let is_whole = head.segment_end.get() == range.end.0 && layout.size() <= file.size();
-        if !is_whole {
-            return Ok(None);
+    ) -> Result<Option<(D::File, IndexHead)>, DiskError> {
+        let file = self.disk.open(&FileName::Index(range.start).to_string()).await?;
+        let head = read_head(&file, range.start, self.config.checksum_seed).await;
+        let is_whole = |head: &IndexHead| {
+            head.segment_end.get() == range.end.0 && Layout::of(head).size() <= file.size()
+        };
+        Ok(head.filter(is_whole).map(|head| (file, head)))
+    }
+
+    /// Tells the queues what has left the log since the snapshot was taken. A directory that cannot be
+    /// read any more leaves an oldest offset too low, until a lookup comes to the place.
+    async fn take_in_retired(&mut self) -> Result<(), DiskError> {
+        let seed = self.config.checksum_seed;
+        for &base in &self.retired {
+            let file = self.disk.open(&FileName::Index(base).to_string()).await?;
+            let Some(head) = read_head(&file, base, seed).await else { continue };
+            let runs = read_directory(&file, &head, base, seed).await?;
+            runs.iter().flatten().for_each(|run| self.index.note_oldest(run.key(), run.end()));
         }
-        let size = layout.run_blocks * BLOCK_SIZE;
-        let Ok(blocks) = file.read(BLOCK_SIZE as u64, size).await else { return Ok(None) };
-        let count = head.run_count.get() as usize;
-        let runs = open_items((*blocks).as_ref(), 1, count, base, seed);
-        Ok(runs.map(|runs| Directory { file, head, runs }))
+        Ok(())
     }
 
     /// Files of the right size may become segments; others are of no use.
@@ -221,6 +237,7 @@ impl<D: Disk> Opening<D> {
             report: &mut self.report,
             reader: &mut reader,
             point,
+            seed: self.config.checksum_seed,
             at: LogOffset(0),
             chain: Chain::default(),
             tail: None,
@@ -289,13 +306,21 @@ impl<D: Disk> Opening<D> {
             let base = LogOffset(block_ceil(end.0));
             let name = FileName::Segment(base).to_string();
             let file = self.disk.create(&name, self.config.segment_size).await?;
-            let range = base..base.plus(file.size());
-            self.segments.push(Found { segment: Segment::new(range, file), directory: None });
+            let segment = Segment::new(base..base.plus(file.size()), file);
+            let (index, is_covered, is_walked) = (None, false, true);
+            self.segments.push(Found { segment, is_covered, index, is_walked });
         }
+        // Its messages come into memory, also when the walk has not got there.
+        let last = self.segments.last_mut().expect("there is one now");
+        last.is_walked |= !last.is_covered;
         self.disk.sync_directory().await
     }
 
-    async fn into_store(self, walked: Walked) -> Result<(Store<D>, RecoveryReport), OpenError> {
+    async fn into_store(
+        self,
+        walked: Walked,
+        messages_of: MessagesOf,
+    ) -> Result<(Store<D>, RecoveryReport), OpenError> {
         let snapshot_size = self.snapshot().map_or(0, |payload| payload.len() as u64);
         let Self {
             disk,
@@ -306,6 +331,7 @@ impl<D: Disk> Opening<D> {
             next_ready,
             mut index,
             mut report,
+            retired,
             ..
         } = self;
         let segments: VecDeque<_> = segments.into_iter().map(Found::settled).collect();
@@ -352,11 +378,16 @@ impl<D: Disk> Opening<D> {
             counters: Counters::default(),
             config,
         };
+        let mut upkeep = Upkeep::new(snapshots, snapshot_size);
+        upkeep.retired = retired.into_iter().map(|base| (base, end)).collect();
         let store = Store(Rc::new(Shared {
             disk,
             log: log.into(),
             index: index.into(),
-            upkeep: Upkeep::new(snapshots, snapshot_size).into(),
+            upkeep: upkeep.into(),
+            messages_of,
+            rebuilding: Vec::new().into(),
+            rebuilt: Signal::default(),
             is_stopping: false.into(),
             work: Signal::default(),
             progress: Signal::default(),

@@ -7,12 +7,12 @@ use crate::storage::segment::FileName;
 use crate::storage::writer::WRITE_SIZE;
 
 /// Writes a file of `block_count` blocks under another name, makes it durable, and then gives it its
-/// name. `fill` gets every block in turn and fills it completely.
+/// name. `fill` gets every block in turn and fills it completely; it yields when it has done much.
 pub async fn publish<D: Disk>(
     disk: &D,
     name: FileName,
     block_count: usize,
-    mut fill: impl FnMut(&mut [u8]),
+    mut fill: impl AsyncFnMut(&mut [u8]),
 ) -> Result<(), DiskError> {
     let unfinished = name.clone().unfinished().to_string();
     let file = make(disk, &unfinished, (block_count * BLOCK_SIZE) as u64).await?;
@@ -20,7 +20,9 @@ pub async fn publish<D: Disk>(
     let mut offset = 0;
     while offset < size {
         let mut buffer = disk.buffer(WRITE_SIZE.min(size - offset));
-        buffer.as_mut().chunks_exact_mut(BLOCK_SIZE).for_each(&mut fill);
+        for block in buffer.as_mut().chunks_exact_mut(BLOCK_SIZE) {
+            fill(block).await;
+        }
         let written = buffer.as_ref().len();
         file.write(offset as u64, Rc::new(buffer), Durability::Written).await?;
         offset += written;
@@ -39,7 +41,7 @@ pub async fn publish_parts<D: Disk>(
     let size: usize = parts.iter().map(|part| part.len()).sum();
     let mut parts = parts.iter();
     let mut part: &[u8] = &[];
-    publish(disk, name, size.div_ceil(BLOCK_SIZE).max(1), |mut block| {
+    publish(disk, name, size.div_ceil(BLOCK_SIZE).max(1), async |mut block: &mut [u8]| {
         while !block.is_empty() {
             if part.is_empty() {
                 match parts.next() {

@@ -1,5 +1,5 @@
-//! Cold reads: messages that have left the tail cache, pages of index files, searches by time and by
-//! place in the log. Direct I/O; nothing here disturbs the write path but the device itself.
+//! Cold reads: messages that have left the tail cache, searches by time and by place in the log. Direct
+//! I/O; nothing here disturbs the write path but the device itself.
 //!
 //! Every message is returned only after its whole entry's checksum held.
 
@@ -7,17 +7,15 @@ use std::ops::Range;
 use std::rc::Rc;
 
 use crate::model::{Chunk, LogOffset, QueueOffset, Timestamp};
-use crate::storage::disk::{BLOCK_SIZE, Disk, DiskError, DiskFile};
+use crate::storage::disk::{Disk, DiskFile};
 use crate::storage::entry::{ENTRY_ALIGN, EntryKind, HEADER_SIZE, Look, look};
 use crate::storage::error::ReadError;
-use crate::storage::index::{IndexPage, Located, Lookup, QueueKey};
+use crate::storage::index::Lookup;
+use crate::storage::located::{Located, QueueKey};
 use crate::storage::log::SegmentIndex;
 use crate::storage::scan::LogReader;
-use crate::storage::sealed::{BLOCKS_PER_PAGE, Layout, PAGE_SIZE, is_page_intact, open_items};
-use crate::storage::segment::{FileName, block_ceil, block_floor};
+use crate::storage::segment::{block_ceil, block_floor};
 use crate::storage::store::Store;
-
-use zerocopy::byteorder::little_endian::U32;
 
 /// Most bytes that one read takes in, unless a single entry is larger.
 pub const READ_SIZE: u64 = 1 << 20;
@@ -37,6 +35,15 @@ pub struct EntryAt {
     pub entry_offset: LogOffset,
     /// The payload from the place that was asked for to its end.
     pub rest: Chunk,
+}
+
+/// When a message was stored.
+enum Stored {
+    At(Timestamp),
+    /// It is lost; the queue goes on at `next`, if it does.
+    Lost {
+        next: Option<u64>,
+    },
 }
 
 /// Bytes of one segment, as they were read.
@@ -107,19 +114,6 @@ impl<D: Disk> Store<D> {
         }
     }
 
-    /// Loads a page of a sealed segment's index, so that looking there finds it.
-    pub async fn load_index(&self, page: IndexPage) -> Result<(), ReadError> {
-        let (file, _) = self.index_file(page.segment).await?;
-        let bytes = file.read(u64::from(page.number) * PAGE_SIZE as u64, PAGE_SIZE).await?;
-        let seed = self.0.log.borrow().config.checksum_seed;
-        let first_block = page.number as usize * BLOCKS_PER_PAGE;
-        if !is_page_intact((*bytes).as_ref(), first_block, page.segment, seed) {
-            return Err(self.give_up_index(page.segment).await?);
-        }
-        self.0.index.borrow_mut().insert_page(page, bytes);
-        Ok(())
-    }
-
     /// The first message stored at or after `time`, or behind the last one when there is none. With
     /// `upper`, the last message stored at or before `time`, or the oldest when there is none.
     pub async fn offset_by_time(
@@ -129,38 +123,32 @@ impl<D: Disk> Store<D> {
         upper: bool,
     ) -> Result<QueueOffset, ReadError> {
         let is_before = |stored: Timestamp| stored < time || (upper && stored == time);
-        let (runs, bounds) = self.with_index(|index| (index.runs(key), index.bounds(key)));
-        let mut found = bounds.end;
-        let (mut low, mut high) = (0, runs.len());
-        while low < high {
-            let middle = low.midpoint(high);
-            let stored = self.stored_at(key, runs[middle].start).await?;
-            if stored.is_none_or(is_before) { low = middle + 1 } else { high = middle }
-        }
-        if let Some(run) = low.checked_sub(1).map(|index| runs[index].clone()) {
-            found = runs.get(low).map_or(bounds.end, |next| next.start);
-            let (mut first, mut behind) = (run.start, run.end);
-            while first < behind {
-                let middle = first.midpoint(behind);
-                let stored = self.stored_at(key, middle).await?;
-                if stored.is_none_or(is_before) { first = middle + 1 } else { behind = middle }
+        let Range { start, end } = self.with_index(|index| index.bounds(key));
+        let (mut first, mut behind) = (start, end);
+        while first < behind {
+            let middle = first.midpoint(behind);
+            match self.stored_at(key, middle).await? {
+                Stored::At(stored) if is_before(stored) => first = middle + 1,
+                Stored::At(_) | Stored::Lost { next: None } => behind = middle,
+                // Nothing tells about the ones that are lost; the next one does.
+                Stored::Lost { next: Some(next) } if next >= behind => behind = middle,
+                Stored::Lost { next: Some(next) } => match self.stored_at(key, next).await? {
+                    Stored::At(stored) if is_before(stored) => first = next + 1,
+                    _ => behind = middle,
+                },
             }
-            if first < run.end {
-                found = first;
-            }
-        } else if let Some(first) = runs.first() {
-            found = first.start;
         }
-        let found = if upper { found.saturating_sub(1).max(bounds.start) } else { found };
+        let found = if upper { first.saturating_sub(1).max(start) } else { first };
         Ok(QueueOffset(found))
     }
 
-    async fn stored_at(&self, key: QueueKey, offset: u64) -> Result<Option<Timestamp>, ReadError> {
+    async fn stored_at(&self, key: QueueKey, offset: u64) -> Result<Stored, ReadError> {
         loop {
             match self.with_index(|index| index.find(key, QueueOffset(offset), 1)) {
-                Lookup::Here(messages) => return Ok(messages.first().map(|m| m.stored_at)),
+                Lookup::Here(messages) => return Ok(Stored::At(messages[0].stored_at)),
                 Lookup::Sealed(page) => self.load_index(page).await?,
-                Lookup::Lost { .. } | Lookup::Nothing => return Ok(None),
+                Lookup::Lost { next } => return Ok(Stored::Lost { next: Some(next.0) }),
+                Lookup::Nothing => return Ok(Stored::Lost { next: None }),
             }
         }
     }
@@ -297,55 +285,14 @@ impl<D: Disk> Store<D> {
             let base = segment.range.start;
             let marks = match segment.index {
                 SegmentIndex::Memory => Some(mark_before(&segment.marks, base, offset)),
-                SegmentIndex::File { .. } => None,
+                SegmentIndex::File { .. } | SegmentIndex::Missing => None,
             };
             (base, marks)
         };
         if let Some(mark) = in_memory {
             return Ok(mark);
         }
-        let (file, layout) = self.index_file(base).await?;
-        let first = layout.marks_at();
-        let size = layout.mark_blocks * BLOCK_SIZE;
-        let bytes = file.read((first * BLOCK_SIZE) as u64, size).await?;
-        let seed = self.0.log.borrow().config.checksum_seed;
-        match open_items::<U32>((*bytes).as_ref(), first, layout.mark_count, base, seed) {
-            Some(marks) => {
-                let marks: Vec<u32> = marks.iter().map(|mark| mark.get()).collect();
-                Ok(mark_before(&marks, base, offset))
-            }
-            None => Err(self.give_up_index(base).await?),
-        }
-    }
-
-    /// The index file of a sealed segment, opened once.
-    async fn index_file(&self, base: LogOffset) -> Result<(D::File, Layout), ReadError> {
-        let known = {
-            let mut log = self.0.log.borrow_mut();
-            let segment = log.segment(base).ok_or(ReadError::Gone(base))?;
-            match &segment.index {
-                SegmentIndex::File { file, layout, .. } => (file.clone(), *layout),
-                SegmentIndex::Memory => return Err(ReadError::Gone(base)),
-            }
-        };
-        let (Some(file), layout) = known else {
-            let opened = self.0.disk.open(&FileName::Index(base).to_string()).await?;
-            let mut log = self.0.log.borrow_mut();
-            let segment = log.segment(base).ok_or(ReadError::Gone(base))?;
-            let SegmentIndex::File { file, layout, .. } = &mut segment.index else {
-                return Err(ReadError::Gone(base));
-            };
-            *file = Some(opened.clone());
-            return Ok((opened, *layout));
-        };
-        Ok((file, layout))
-    }
-
-    /// An index file turned out to be damaged. It is derived, so it goes, and the next start makes it
-    /// again from the log.
-    async fn give_up_index(&self, base: LogOffset) -> Result<ReadError, DiskError> {
-        self.0.disk.remove(&FileName::Index(base).to_string()).await.ok();
-        Ok(ReadError::Damaged(base))
+        Ok(mark_before(&self.marks(base).await?, base, offset))
     }
 }
 

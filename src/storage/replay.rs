@@ -1,7 +1,8 @@
 //! What a replay hands to the broker.
 
-use crate::model::LogOffset;
+use crate::model::{LogOffset, QueueOffset};
 use crate::storage::entry::EntryKind;
+use crate::storage::located::{Located, QueueKey};
 
 /// An entry that the broker has to take into account: every one but fillers. What it means, and whether
 /// it is to be indexed, the broker decides.
@@ -19,3 +20,7 @@ pub struct Replayed<'a> {
     /// file of its segment is missing or damaged.
     pub in_snapshot: bool,
 }
+
+/// Hands over the messages that an entry holds, so that the index can be made again without the broker's
+/// state. Given at opening; the broker indexes what it replays through the same function.
+pub type MessagesOf = fn(&Replayed<'_>, &mut dyn FnMut(QueueKey, QueueOffset, Located));

@@ -3,24 +3,26 @@
 //!
 //! ```text
 //!   block 0           head
-//!   then              runs: per queue, where its messages are in this file   (the directory)
+//!   then              fences: the first run of every block of runs, when there are several
+//!   then              runs, by queue: where its messages are in this file   (the directory)
 //!   then              marks: places in the segment where an entry begins
 //!   then              messages, run by run
 //! ```
 //!
 //! Every block checks itself: checksum, its number, its segment. So a reader may load any part of the
 //! file alone. Messages are addressed by slot, counted from the beginning of the file, which makes
-//! block and place in it a division. Everything here is pure.
+//! block and place in it a division. A run is found by searching the fences, then one block. Everything
+//! here is pure; [`sealing`](super::sealing) makes the blocks.
 
 use std::mem::size_of;
-use std::rc::Rc;
 
-use zerocopy::byteorder::little_endian::{I32, U32, U64};
+use zerocopy::byteorder::little_endian::{U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
-use crate::model::{LogOffset, QueueId, Timestamp};
+use crate::model::{LogOffset, QueueId};
 use crate::storage::disk::BLOCK_SIZE;
-use crate::storage::index::{Located, QueueKey};
+use crate::storage::links::{IndexLink, LINK_COUNT, Links, decode};
+use crate::storage::located::{IndexMessage, QueueKey};
 
 /// In front of every block.
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
@@ -49,8 +51,22 @@ pub struct IndexHead {
     pub last_stored_ms: U64,
 }
 
+/// The place of a run in the order of runs: by topic, queue, queue offset.
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned,
+)]
+#[repr(C)]
+pub struct IndexFence {
+    pub topic: U32,
+    pub queue: U32,
+    /// Queue offset of the first message.
+    pub first: U64,
+}
+
 /// Messages of one queue with consecutive queue offsets.
-#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned,
+)]
 #[repr(C)]
 pub struct IndexRun {
     pub topic: U32,
@@ -60,29 +76,16 @@ pub struct IndexRun {
     /// Slot of the first message.
     pub start: U32,
     pub count: U32,
-    /// When the first and the last message of the run were stored.
-    pub first_stored_ms: U64,
-    pub last_stored_ms: U64,
-}
-
-/// One message. Also how the index keeps messages in memory.
-#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
-#[repr(C)]
-pub struct IndexMessage {
-    /// Where the record begins in the segment.
-    pub position: U32,
-    pub size: U32,
-    pub tag_hash: I32,
-    /// Where the record's entry begins in the segment.
-    pub entry_position: U32,
-    pub stored_ms: U64,
+    /// To older segments with messages of the queue.
+    pub links: [IndexLink; LINK_COUNT],
 }
 
 pub const INDEX_MAGIC: [u8; 8] = *b"RINGMQIX";
-pub const INDEX_VERSION: u32 = 1;
+pub const INDEX_VERSION: u32 = 2;
 
 /// Bytes of a block behind its head.
-const BODY_SIZE: usize = BLOCK_SIZE - size_of::<BlockHead>();
+pub const BODY_SIZE: usize = BLOCK_SIZE - size_of::<BlockHead>();
+pub const FENCES_PER_BLOCK: usize = BODY_SIZE / size_of::<IndexFence>();
 pub const RUNS_PER_BLOCK: usize = BODY_SIZE / size_of::<IndexRun>();
 pub const MARKS_PER_BLOCK: usize = BODY_SIZE / size_of::<U32>();
 pub const MESSAGES_PER_BLOCK: usize = BODY_SIZE / size_of::<IndexMessage>();
@@ -96,41 +99,21 @@ pub const MARK_DISTANCE: u64 = 64 << 10;
 const _: () = {
     assert!(size_of::<BlockHead>() == 16);
     assert!(size_of::<IndexHead>() == 48);
-    assert!(size_of::<IndexRun>() == 40);
-    assert!(size_of::<IndexMessage>() == 24);
+    assert!(size_of::<IndexFence>() == 16);
+    assert!(size_of::<IndexRun>() == 48);
+    assert!(FENCES_PER_BLOCK * size_of::<IndexFence>() == BODY_SIZE);
     assert!(RUNS_PER_BLOCK * size_of::<IndexRun>() == BODY_SIZE);
     assert!(MESSAGES_PER_BLOCK * size_of::<IndexMessage>() == BODY_SIZE);
 };
 
-impl IndexMessage {
-    /// `segment` is the base of the segment that holds the message.
-    pub fn new(located: &Located, segment: LogOffset) -> Self {
-        let position = |offset: LogOffset| {
-            let position = offset.0.checked_sub(segment.0).expect("the message is in the segment");
-            U32::new(u32::try_from(position).expect("segments are below 4 GiB"))
-        };
-        Self {
-            position: position(located.offset),
-            size: U32::new(located.size),
-            tag_hash: I32::new(located.tag_hash),
-            entry_position: position(located.entry_offset),
-            stored_ms: U64::new(located.stored_at.0),
-        }
+impl IndexFence {
+    pub fn new(key: QueueKey, first: u64) -> Self {
+        Self { topic: U32::new(key.topic), queue: U32::new(key.queue.0), first: U64::new(first) }
     }
 
-    pub fn located(&self, segment: LogOffset) -> Located {
-        Located {
-            offset: segment.plus(u64::from(self.position.get())),
-            size: self.size.get(),
-            tag_hash: self.tag_hash.get(),
-            stored_at: Timestamp(self.stored_ms.get()),
-            entry_offset: segment.plus(u64::from(self.entry_position.get())),
-        }
-    }
-
-    /// Where the record ends in the segment.
-    pub fn end(&self) -> u64 {
-        u64::from(self.position.get()) + u64::from(self.size.get())
+    pub fn place(&self) -> (QueueKey, u64) {
+        let queue = QueueId(self.queue.get());
+        (QueueKey { topic: self.topic.get(), queue }, self.first.get())
     }
 }
 
@@ -138,25 +121,34 @@ impl IndexRun {
     pub fn key(&self) -> QueueKey {
         QueueKey { topic: self.topic.get(), queue: QueueId(self.queue.get()) }
     }
+
+    pub fn place(&self) -> (QueueKey, u64) {
+        (self.key(), self.first.get())
+    }
+
+    /// Queue offset behind the last message.
+    pub fn end(&self) -> u64 {
+        self.first.get() + u64::from(self.count.get())
+    }
+
+    /// `segment` is the base of the segment that the file is about.
+    pub fn links(&self, segment: LogOffset) -> Links {
+        decode(&self.links, segment, self.first.get())
+    }
 }
 
 /// How many blocks each part of a file takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Layout {
-    pub run_blocks: usize,
-    pub mark_blocks: usize,
+    pub run_count: usize,
     pub mark_count: usize,
-    pub message_blocks: usize,
+    message_blocks: usize,
 }
 
 impl Layout {
-    fn new(run_count: usize, mark_count: usize, message_count: usize) -> Self {
-        Self {
-            run_blocks: run_count.div_ceil(RUNS_PER_BLOCK),
-            mark_blocks: mark_count.div_ceil(MARKS_PER_BLOCK),
-            mark_count,
-            message_blocks: message_count.div_ceil(MESSAGES_PER_BLOCK),
-        }
+    pub fn new(run_count: usize, mark_count: usize, message_count: usize) -> Self {
+        let message_blocks = message_count.div_ceil(MESSAGES_PER_BLOCK);
+        Self { run_count, mark_count, message_blocks }
     }
 
     pub fn of(head: &IndexHead) -> Self {
@@ -165,13 +157,30 @@ impl Layout {
         Self::new(runs, marks, messages)
     }
 
-    /// Number of the first block of marks.
-    pub fn marks_at(&self) -> usize {
-        1 + self.run_blocks
+    pub fn run_blocks(&self) -> usize {
+        self.run_count.div_ceil(RUNS_PER_BLOCK)
     }
 
-    fn messages_at(&self) -> usize {
-        self.marks_at() + self.mark_blocks
+    /// Number of the first block of runs. Fences are in front of it from block 1 on.
+    pub fn runs_at(&self) -> usize {
+        let fence_blocks = match self.run_blocks() {
+            0 | 1 => 0,
+            run_blocks => run_blocks.div_ceil(FENCES_PER_BLOCK),
+        };
+        1 + fence_blocks
+    }
+
+    /// Number of the first block of marks.
+    pub fn marks_at(&self) -> usize {
+        self.runs_at() + self.run_blocks()
+    }
+
+    pub fn mark_blocks(&self) -> usize {
+        self.mark_count.div_ceil(MARKS_PER_BLOCK)
+    }
+
+    pub fn messages_at(&self) -> usize {
+        self.marks_at() + self.mark_blocks()
     }
 
     pub fn block_count(&self) -> usize {
@@ -183,104 +192,15 @@ impl Layout {
     }
 }
 
-/// What an index file is made from. Shares the messages with the index, so that the index may change
-/// while the file is being written.
-#[derive(Debug)]
-pub struct IndexPlan {
-    pub segment: LogOffset,
-    pub segment_end: LogOffset,
-    pub runs: Vec<PlannedRun>,
-    pub marks: Vec<u32>,
-    /// Earliest and latest time of storing.
-    pub stored_ms: Option<(u64, u64)>,
-}
-
-#[derive(Debug)]
-pub struct PlannedRun {
-    pub key: QueueKey,
-    pub first: u64,
-    pub messages: Rc<Vec<IndexMessage>>,
-}
-
-impl IndexPlan {
-    fn message_count(&self) -> usize {
-        self.runs.iter().map(|run| run.messages.len()).sum()
-    }
-
-    pub fn layout(&self) -> Layout {
-        Layout::new(self.runs.len(), self.marks.len(), self.message_count())
-    }
-
-    /// The slot at which each run begins.
-    pub fn starts(&self) -> impl Iterator<Item = u32> {
-        let first = self.layout().messages_at() * MESSAGES_PER_BLOCK;
-        self.runs.iter().scan(first, |slot, run| {
-            let start = *slot;
-            *slot += run.messages.len();
-            Some(u32::try_from(start).expect("a segment has fewer messages"))
-        })
-    }
-
-    fn head(&self) -> IndexHead {
-        let count = |count: usize| U32::new(u32::try_from(count).expect("counts fit a segment"));
-        let (first_stored_ms, last_stored_ms) = self.stored_ms.unwrap_or((0, 0));
-        IndexHead {
-            magic: INDEX_MAGIC,
-            version: U32::new(INDEX_VERSION),
-            run_count: count(self.runs.len()),
-            mark_count: count(self.marks.len()),
-            message_count: count(self.message_count()),
-            segment_end: U64::new(self.segment_end.0),
-            first_stored_ms: U64::new(first_stored_ms),
-            last_stored_ms: U64::new(last_stored_ms),
-        }
-    }
-
-    fn directory(&self) -> impl Iterator<Item = IndexRun> {
-        self.runs.iter().zip(self.starts()).map(|(run, start)| IndexRun {
-            topic: U32::new(run.key.topic),
-            queue: U32::new(run.key.queue.0),
-            first: U64::new(run.first),
-            start: U32::new(start),
-            count: U32::new(run.messages.len() as u32),
-            first_stored_ms: run.messages.first().map_or(U64::ZERO, |message| message.stored_ms),
-            last_stored_ms: run.messages.last().map_or(U64::ZERO, |message| message.stored_ms),
-        })
-    }
-
-    /// Makes the blocks of the file, one after another at every call.
-    pub fn encode(&self, seed: u32) -> impl FnMut(&mut [u8]) + '_ {
-        let layout = self.layout();
-        let mut number = 0;
-        let mut runs = self.directory();
-        let mut marks = self.marks.iter().map(|&mark| U32::new(mark));
-        let mut messages = self.runs.iter().flat_map(|run| run.messages.iter().copied());
-        move |block| {
-            let body = &mut block[size_of::<BlockHead>()..];
-            body.fill(0);
-            if number == 0 {
-                put(body, std::iter::once(self.head()));
-            } else if number < layout.marks_at() {
-                put(body, &mut runs);
-            } else if number < layout.messages_at() {
-                put(body, &mut marks);
-            } else {
-                put(body, &mut messages);
-            }
-            seal_block(block, number as u32, self.segment, seed);
-            number += 1;
-        }
-    }
-}
-
 /// Fills `body` with as many items as it holds.
-fn put<T: IntoBytes + Immutable>(body: &mut [u8], items: impl Iterator<Item = T>) {
+pub fn put<T: IntoBytes + Immutable>(body: &mut [u8], items: impl Iterator<Item = T>) {
     for (place, item) in body.chunks_exact_mut(size_of::<T>()).zip(items) {
         place.copy_from_slice(item.as_bytes());
     }
 }
 
-fn seal_block(block: &mut [u8], number: u32, segment: LogOffset, seed: u32) {
+/// Puts the head in front of a block whose body is complete.
+pub fn seal_block(block: &mut [u8], number: u32, segment: LogOffset, seed: u32) {
     let mut head =
         BlockHead { checksum: U32::ZERO, number: U32::new(number), segment: U64::new(segment.0) };
     block[..size_of::<BlockHead>()].copy_from_slice(head.as_bytes());
@@ -311,23 +231,16 @@ pub fn open_head(block: &[u8], segment: LogOffset, seed: u32) -> Option<IndexHea
     (head.magic == INDEX_MAGIC && head.version.get() == INDEX_VERSION).then_some(head)
 }
 
-/// The items in the blocks of `bytes`, of which `first` is the first block's number.
-pub fn open_items<T: FromBytes + Immutable + KnownLayout + Unaligned + Copy>(
-    bytes: &[u8],
-    first: usize,
-    count: usize,
-    segment: LogOffset,
-    seed: u32,
-) -> Option<Vec<T>> {
-    let mut items = Vec::with_capacity(count.min(bytes.len()));
-    for (index, block) in bytes.chunks(BLOCK_SIZE).enumerate() {
-        let body = open_block(block, first + index, segment, seed)?;
-        let whole = body.len() / size_of::<T>() * size_of::<T>();
-        let wanted = count - items.len();
-        let found = <[T]>::ref_from_bytes(&body[..whole]).ok()?;
-        items.extend_from_slice(&found[..found.len().min(wanted)]);
-    }
-    (items.len() == count).then_some(items)
+/// The places for items in the body of a block. How many of them are taken, the layout says.
+pub fn items<T: FromBytes + Immutable + KnownLayout + Unaligned>(body: &[u8]) -> &[T] {
+    let whole = body.len() / size_of::<T>() * size_of::<T>();
+    <[T]>::ref_from_bytes(&body[..whole]).expect("any whole number of items")
+}
+
+/// The body of block `number`, from a page that was found intact and begins with block `first`.
+pub fn body_in_page(page: &[u8], first: usize, number: usize) -> Option<&[u8]> {
+    let at = number.checked_sub(first)? * BLOCK_SIZE;
+    page.get(at + size_of::<BlockHead>()..at + BLOCK_SIZE)
 }
 
 /// Block of the file that holds the message in `slot`.
@@ -337,8 +250,14 @@ pub fn block_of_slot(slot: u32) -> usize {
 
 /// The message in `slot`, from a page whose first block has the number `first`.
 pub fn message_in_page(page: &[u8], first: usize, slot: u32) -> Option<IndexMessage> {
-    let block = block_of_slot(slot).checked_sub(first)?;
-    let within = slot as usize % MESSAGES_PER_BLOCK * size_of::<IndexMessage>();
-    let at = block * BLOCK_SIZE + size_of::<BlockHead>() + within;
-    IndexMessage::read_from_bytes(page.get(at..at + size_of::<IndexMessage>())?).ok()
+    let body = body_in_page(page, first, block_of_slot(slot))?;
+    items(body).get(slot as usize % MESSAGES_PER_BLOCK).copied()
+}
+
+/// Positions in a segment at which entries begin, [`MARK_DISTANCE`] apart or more. An entry begins at
+/// `position`.
+pub fn note_mark(marks: &mut Vec<u32>, position: u64) {
+    if marks.last().is_none_or(|&last| position >= u64::from(last) + MARK_DISTANCE) {
+        marks.push(u32::try_from(position).expect("segments are below 4 GiB"));
+    }
 }

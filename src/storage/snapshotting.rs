@@ -37,7 +37,8 @@ impl<D: Disk> Store<D> {
             return Ok(newest.filter(|_| is_wanted));
         }
         let is_taken = self.0.upkeep.borrow().taken.is_some();
-        if is_wanted || (!is_taken && self.snapshot_is_due()) {
+        let is_due = is_wanted || (!is_taken && self.snapshot_is_due());
+        if is_due && self.may_take_slices() {
             let taken = self.take_slices(next_slice).await;
             self.0.upkeep.borrow_mut().taken = Some(Rc::new(taken));
         }
@@ -50,6 +51,12 @@ impl<D: Disk> Store<D> {
             return Ok(None);
         }
         self.publish_snapshot(&taken).await.map(Some)
+    }
+
+    /// A snapshot says what queues have lost to retention. While a segment is half out of the log, a start
+    /// could find it again.
+    fn may_take_slices(&self) -> bool {
+        self.0.upkeep.borrow().retiring.is_none()
     }
 
     fn snapshot_is_due(&self) -> bool {

@@ -14,7 +14,8 @@ use crate::model::{Chunk, LogOffset, Timestamp};
 use crate::storage::append::{Append, AppendError, Appended};
 use crate::storage::disk::{Disk, DiskError, DiskErrorKind, DiskFile, Space};
 use crate::storage::index::Index;
-use crate::storage::log::{Log, Preparing, Segment, SpaceState, WriteJob};
+use crate::storage::log::{Log, Preparing, Segment, SegmentIndex, SpaceState, WriteJob};
+use crate::storage::replay::MessagesOf;
 use crate::storage::segment::FileName;
 use crate::storage::signal::Signal;
 use crate::storage::ticket::Ticket;
@@ -77,6 +78,11 @@ pub(super) struct Shared<D: Disk> {
     pub log: RefCell<Log<D>>,
     pub index: RefCell<Index>,
     pub upkeep: RefCell<Upkeep<D>>,
+    pub messages_of: MessagesOf,
+    /// Segments whose index is being made again.
+    pub rebuilding: RefCell<Vec<LogOffset>>,
+    /// That of one has been.
+    pub rebuilt: Signal,
     pub is_stopping: Cell<bool>,
     /// Something may be written, or the store stops.
     pub work: Signal,
@@ -327,7 +333,9 @@ impl<D: Disk> Shared<D> {
     pub fn tell_index(&self, index: &mut Index) {
         let log = self.log.borrow();
         let newest = index.newest_segment();
-        let is_new = |segment: &&Segment<D::File>| newest < Some(segment.range.start);
+        let is_new = |segment: &&Segment<D::File>| {
+            newest < Some(segment.range.start) && matches!(segment.index, SegmentIndex::Memory)
+        };
         let fresh = log.segments.iter().rev().take_while(is_new).count();
         for segment in log.segments.range(log.segments.len() - fresh..) {
             index.begin_segment(segment.range.clone());

@@ -27,10 +27,16 @@ pub struct Upkeep<D: Disk> {
     pub end_seen: LogOffset,
     pub zeroing: Option<Zeroing<D>>,
     pub retiring: Option<Retiring>,
+    /// Segments that have left the log and whose index files are still there, each with where the log
+    /// ended then. Until every snapshot that a start may fall back on is younger, a start needs them to know
+    /// which messages its queues have lost.
+    pub retired: Vec<(LogOffset, LogOffset)>,
     /// Damage that reads have found and that has no file yet.
     pub damage: Vec<Range<LogOffset>>,
     /// Damage that reads have found and nobody was told of.
     pub untold: Vec<Range<LogOffset>>,
+    /// Segments whose index was made again and nobody was told of.
+    pub rebuilt: Vec<LogOffset>,
 }
 
 /// A snapshot that was taken and has no file yet.
@@ -71,8 +77,10 @@ impl<D: Disk> Upkeep<D> {
             end_seen: LogOffset(0),
             zeroing: None,
             retiring: None,
+            retired: Vec::new(),
             damage: Vec::new(),
             untold: Vec::new(),
+            rebuilt: Vec::new(),
         }
     }
 

@@ -5,6 +5,7 @@
 
 use std::ops::Range;
 
+use super::directory::read_directory;
 use super::found::Found;
 use crate::model::LogOffset;
 use crate::storage::disk::{DiskError, DiskFile};
@@ -30,6 +31,7 @@ pub struct Walk<'a, F> {
     pub report: &'a mut RecoveryReport,
     pub reader: &'a mut LogReader<F>,
     pub point: Option<SnapshotPoint>,
+    pub seed: u32,
     pub at: LogOffset,
     pub chain: Chain,
     /// A torn tail with intact entries in it.
@@ -80,20 +82,22 @@ impl<F: DiskFile> Walk<'_, F> {
     ) -> Result<Step, OpenError> {
         let at = self.at;
         let behind = self.segments.partition_point(|found| found.segment.range.start <= at);
-        let here = behind.checked_sub(1).map(|index| &mut self.segments[index]);
+        let here = behind.checked_sub(1).map(|index| &self.segments[index]);
         let Some(found) = here.filter(|found| found.segment.range.contains(&at)) else {
             let is_gap =
                 behind < self.segments.len() || self.point.is_some_and(|point| at < point.offset);
             return Ok(if is_gap { Step::Hole { claimed_size: 0 } } else { Step::End });
         };
         let range = found.segment.range.clone();
-        if let Some(directory) = found.directory.as_ref().filter(|_| range.start == at) {
-            self.index.add_file(range.start, &directory.runs);
+        if range.start == at && self.is_indexed(behind - 1).await? {
             self.chain.last_ordinal = None;
             self.at = range.end;
             return Ok(Step::Advanced);
         }
+        let found = &mut self.segments[behind - 1];
+        found.is_walked = true;
         if self.index.newest_segment() < Some(range.start) {
+            self.report.indexes_rebuilt += usize::from(found.is_covered);
             self.index.begin_segment(range);
         }
         let boundary = self.point.map_or(LogOffset(0), |point| point.offset);
@@ -102,7 +106,7 @@ impl<F: DiskFile> Walk<'_, F> {
                 if self.chain.accepts(&entry.header)
                     && (at >= boundary || entry.header.end() <= boundary) =>
             {
-                found.segment.note_entry(at);
+                self.segments[behind - 1].segment.note_entry(at);
                 self.chain.take(&entry.header);
                 self.at = entry.header.end();
                 let in_snapshot = at < boundary;
@@ -128,6 +132,32 @@ impl<F: DiskFile> Walk<'_, F> {
             }
             Look::Entry(_) | Look::Cut { .. } => Ok(Step::Hole { claimed_size: 0 }),
         }
+    }
+
+    /// Whether the index knows what the segment holds without its entries: from the rows of the snapshot,
+    /// or from the directory of its index file. Segments whose messages are in memory are the newest ones,
+    /// so behind one that must be walked all are.
+    async fn is_indexed(&mut self, number: usize) -> Result<bool, DiskError> {
+        let found = &self.segments[number];
+        if found.segment.range.end <= self.rows_cover() {
+            self.report.indexes_rebuilt += usize::from(found.index.is_none());
+            return Ok(true);
+        }
+        let Some((file, head)) =
+            found.index.as_ref().filter(|_| self.index.newest_segment().is_none())
+        else {
+            return Ok(false);
+        };
+        let range = &found.segment.range;
+        let runs = read_directory(file, head, range.start, self.seed).await?;
+        runs.iter().flatten().for_each(|run| self.index.add_run(range, run));
+        Ok(runs.is_some())
+    }
+
+    /// The rows of the snapshot know everything below.
+    fn rows_cover(&self) -> LogOffset {
+        let point = self.point.map_or(LogOffset(0), |point| point.offset);
+        self.index.rows_cover().min(point)
     }
 
     /// Judges the hole at the current place; moves behind it unless the log ends here.
@@ -173,7 +203,10 @@ impl<F: DiskFile> Walk<'_, F> {
 
     /// The first place behind the current one at which the log is known to have reached once.
     fn known_to_go_on(&self) -> Option<LogOffset> {
-        let covered = self.segments.iter().filter(|found| found.directory.is_some());
+        let rows_cover = self.rows_cover();
+        let is_known =
+            |found: &&Found<F>| found.index.is_some() || found.segment.range.end <= rows_cover;
+        let covered = self.segments.iter().filter(is_known);
         let covered = covered.map(|found| found.segment.range.start);
         let point = self.point.map(|point| point.offset);
         covered.chain(point).filter(|&place| place > self.at).min()

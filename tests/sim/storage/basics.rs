@@ -4,7 +4,7 @@ use ringmq::model::LogOffset;
 use ringmq::sim::{SimDisk, run};
 use ringmq::storage::{Append, EntryKind, SpaceClass, Store};
 
-use super::shard::{Shard, config};
+use super::shard::{Shard, config, messages_of};
 
 #[test]
 fn what_was_appended_is_there_after_a_restart() {
@@ -59,7 +59,7 @@ fn every_kind_of_the_broker_comes_back() {
         let (store, _) = Store::open(disk.clone(), config())
             .await
             .unwrap()
-            .replay(|_, entry| panic!("{entry:?}"))
+            .replay(messages_of, |_, entry| panic!("{entry:?}"))
             .await
             .unwrap();
         let append = |kind| {
@@ -86,7 +86,7 @@ fn every_kind_of_the_broker_comes_back() {
         let mut found = Vec::new();
         let mut last = (LogOffset(0), 0);
         let opening = Store::open(disk.clone(), config()).await.unwrap();
-        let replay = opening.replay(|_, entry| {
+        let replay = opening.replay(messages_of, |_, entry| {
             assert_eq!(entry.payload, [entry.kind.0; 3]);
             assert!(entry.entry_offset >= last.0 && entry.ordinal > last.1);
             last = (entry.end, entry.ordinal);

@@ -8,6 +8,7 @@ mod commit;
 mod crash;
 mod damage;
 mod faults;
+mod index;
 mod recovery;
 mod retention;
 mod room;

@@ -1,6 +1,6 @@
 //! Old segments leave, are used again, and nothing of them comes back.
 
-use ringmq::model::{QueueOffset, Timestamp};
+use ringmq::model::{LogOffset, QueueOffset, Timestamp};
 use ringmq::sim::{Fault, On, Operation, SimDisk, run};
 use ringmq::storage::disk::Disk;
 use ringmq::storage::segment::FileName;
@@ -160,7 +160,6 @@ fn retention_can_fail_anywhere_and_leaves_no_gap() {
     });
 }
 
-/// An index file that was found damaged has been given up.
 #[test]
 fn a_segment_without_its_index_file_expires() {
     run(async {
@@ -170,15 +169,15 @@ fn a_segment_without_its_index_file_expires() {
             send(&shard, 0, &[1000]).await;
             shard.maintain(false).await.unwrap();
         }
+        let index = |base| FileName::Index(LogOffset(base)).to_string();
+        disk.remove(&index(0)).await.unwrap();
+        disk.damage(&index(65_536), 4096 + 20, &[0xFF; 8]);
         let tight = StoreConfig { retention_bytes: 0, ..config() };
         let shard = Shard::open(&disk, tight).await.unwrap();
-        let name = FileName::Index(shard.store.begin()).to_string();
-        let last_block = disk.contents(&name).unwrap().len() as u64 - 4096;
-        disk.damage(&name, last_block + 20, &[0xFF; 8]);
-        let first = shard.store.with_index(|index| index.bounds(key(0))).start;
-        assert!(matches!(shard.locate(0, first).await, Err(ReadError::Damaged(_))));
-        assert!(disk.contents(&name).is_none());
         assert!(shard.maintain(false).await.unwrap().segments_expired > 1);
+        let bounds = shard.store.with_index(|index| index.bounds(key(0)));
+        assert!(bounds.start > 100, "{bounds:?}");
+        shard.read_all(0).await.unwrap();
     });
 }
 

@@ -1,15 +1,16 @@
 //! A broker in fifty lines: queues, records that can be checked, and a state that is just a count.
 
 use std::cell::{Cell, RefCell};
-use std::collections::BTreeMap;
 
 use ringmq::model::{Chunk, LogOffset, Moment, Now, QueueId, QueueOffset, Timestamp};
 use ringmq::sim::{SimDisk, Tasks};
 use ringmq::storage::{
     Append, AppendError, Appended, CommitRule, EntryKind, Flush, Index, Located, Lookup, OpenError,
-    QueueKey, ReadError, RecoveryReport, Replayed, SpaceClass, Store, StoreConfig,
+    QueueKey, QueueRow, ReadError, RecoveryReport, Replayed, SpaceClass, Store, StoreConfig,
     WRITES_IN_FLIGHT_MAX,
 };
+
+use zerocopy::{FromBytes, IntoBytes};
 
 pub const TOPIC: u32 = 7;
 pub const MESSAGES: EntryKind = EntryKind(3);
@@ -102,16 +103,14 @@ impl Shard {
         if let Some(state) = opening.snapshot() {
             let state = state.to_vec();
             offsets = u64::from_le_bytes(state[..8].try_into().unwrap());
-            for queue in state[8..].chunks_exact(12) {
-                let id = u32::from_le_bytes(queue[..4].try_into().unwrap());
-                let next = u64::from_le_bytes(queue[4..].try_into().unwrap());
-                opening.index().restore_next(key(id), QueueOffset(next));
+            for row in <[QueueRow]>::ref_from_bytes(&state[8..]).unwrap() {
+                opening.index().restore_row(row);
             }
         }
         let mut sent = Vec::new();
         let mut last = LogOffset(0);
         let (store, report) = opening
-            .replay(|index, entry| {
+            .replay(messages_of, |index, entry| {
                 assert!(entry.entry_offset >= last, "replay goes forward");
                 last = entry.entry_offset;
                 replay(index, &entry, &mut sent, &mut offsets);
@@ -171,20 +170,16 @@ impl Shard {
 
     /// The state for a snapshot, in slices: the count, then queues as they are when their turn comes.
     pub fn slices(&self) -> impl FnMut() -> Vec<u8> {
-        let mut from = None;
-        move || match from {
+        let mut next = None;
+        move || match next {
             None => {
-                from = Some(0);
+                next = Some(QueueKey::FIRST);
                 self.offsets.get().to_le_bytes().to_vec()
             }
-            Some(queue) => {
-                let queues =
-                    self.store.with_index(|index| index.next_offsets().collect::<BTreeMap<_, _>>());
-                let Some((key, next)) = queues.range(key(queue)..).next() else {
-                    return Vec::new();
-                };
-                from = Some(key.queue.0 + 1);
-                [&key.queue.0.to_le_bytes()[..], &next.0.to_le_bytes()[..]].concat()
+            Some(from) => {
+                let row = self.store.with_index(|index| index.rows_from(from, 1).next());
+                next = row.map(|row| row.key().successor()).or(next);
+                row.map_or_else(Vec::new, |row| row.as_bytes().to_vec())
             }
         }
     }
@@ -267,27 +262,30 @@ impl Shard {
 
 fn replay(index: &mut Index, entry: &Replayed<'_>, sent: &mut Vec<Sent>, offsets: &mut u64) {
     match entry.kind {
-        MESSAGES => {
-            let (mut at, mut rest) = (entry.payload_offset, entry.payload);
-            let end = entry.payload_offset.plus(entry.payload.len() as u64);
-            while !rest.is_empty() {
-                let record = read_record(rest);
-                let located = Located {
-                    offset: at,
-                    size: record.size as u32,
-                    tag_hash: record.number as i32,
-                    stored_at: Timestamp(record.stored),
-                    entry_offset: entry.entry_offset,
-                };
-                index.push(key(record.queue), QueueOffset(record.number), located);
-                let Record { size, queue, number, .. } = record;
-                sent.push(Sent { queue, number, end });
-                at = at.plus(size as u64);
-                rest = &rest[size..];
-            }
-        }
+        MESSAGES => messages_of(entry, &mut |key, offset, located| {
+            index.push(key, offset, located);
+            let (queue, number, end) = (key.queue.0, offset.0, entry.end);
+            sent.push(Sent { queue, number, end });
+        }),
         OFFSETS if entry.in_snapshot => {}
         OFFSETS => *offsets = u64::from_le_bytes(entry.payload.try_into().unwrap()),
         kind => panic!("{kind:?} is not for the broker"),
+    }
+}
+
+pub fn messages_of(entry: &Replayed<'_>, take: &mut dyn FnMut(QueueKey, QueueOffset, Located)) {
+    let (mut at, mut rest) = (entry.payload_offset, entry.payload);
+    while entry.kind == MESSAGES && !rest.is_empty() {
+        let record = read_record(rest);
+        let located = Located {
+            offset: at,
+            size: record.size as u32,
+            tag_hash: record.number as i32,
+            stored_at: Timestamp(record.stored),
+            entry_offset: entry.entry_offset,
+        };
+        take(key(record.queue), QueueOffset(record.number), located);
+        at = at.plus(record.size as u64);
+        rest = &rest[record.size..];
     }
 }

@@ -1,0 +1,394 @@
+//! Finding messages in the index files of sealed segments: which segment, which run, which page.
+//!
+//! A search follows the links of the queue from its newest sealed segment back to the one that can hold
+//! the message. In every segment on the way it reads one page with fences and one with runs, which stay
+//! in the cache: consumers that read forward, and other queues, find them there.
+//!
+//! A part of an index file that is damaged is made again from the segment at once
+//! ([`rebuild`](super::rebuild)), and the search begins anew.
+
+use std::rc::Rc;
+
+use zerocopy::byteorder::little_endian::U32;
+
+use crate::model::LogOffset;
+use crate::storage::disk::{BLOCK_SIZE, Disk, DiskError, DiskErrorKind, DiskFile};
+use crate::storage::error::ReadError;
+use crate::storage::index::{FilePage, Image, IndexPage, SealedRun, SearchStart, Stretch};
+use crate::storage::located::QueueKey;
+use crate::storage::log::SegmentIndex;
+use crate::storage::sealed::{
+    BLOCKS_PER_PAGE, FENCES_PER_BLOCK, IndexFence, IndexRun, Layout, MARKS_PER_BLOCK, PAGE_SIZE,
+    RUNS_PER_BLOCK, body_in_page, is_page_intact, items,
+};
+use crate::storage::segment::FileName;
+use crate::storage::slice::Slices;
+use crate::storage::store::Store;
+
+/// An index file as it can be read now.
+pub(super) struct IndexView<F> {
+    pub segment: LogOffset,
+    pub version: u32,
+    pub layout: Layout,
+    source: Source<F>,
+}
+
+enum Source<F> {
+    File(F),
+    Image(Image),
+}
+
+/// Why a search in index files stopped.
+pub(super) enum Stop {
+    /// The file was made again, or has left the log: begin again.
+    Changed,
+    Failed(ReadError),
+}
+
+impl<E: Into<ReadError>> From<E> for Stop {
+    fn from(error: E) -> Self {
+        Self::Failed(error.into())
+    }
+}
+
+/// What the directory of one segment says about a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Hit {
+    In(IndexRun),
+    /// It is older than this one, the queue's first run in the segment.
+    Older(IndexRun),
+    /// It is lost. The queue goes on at `next`, or where the search came from.
+    Lost {
+        next: Option<u64>,
+    },
+    /// The segment has no messages of the queue.
+    Absent,
+}
+
+/// How a search has ended.
+enum Found {
+    Stretch(Stretch),
+    /// The log has nothing of the queue below.
+    Oldest(u64),
+}
+
+impl<D: Disk> Store<D> {
+    /// Loads a page of an index file, so that looking there finds it.
+    pub async fn load_index(&self, wanted: IndexPage) -> Result<(), ReadError> {
+        loop {
+            match self.load_page(wanted).await {
+                Err(Stop::Changed) => {}
+                Err(Stop::Failed(error)) => return Err(error),
+                Ok(()) => return Ok(()),
+            }
+        }
+    }
+
+    async fn load_page(&self, IndexPage { key, from }: IndexPage) -> Result<(), Stop> {
+        let known = self.0.index.borrow().stretch(key, from);
+        let found = match known {
+            Some(Stretch::Run(run)) if self.index_version(run.segment) == Some(run.version) => {
+                Found::Stretch(Stretch::Run(run))
+            }
+            Some(Stretch::Lost { .. }) => return Ok(()),
+            _ => {
+                let start = self.0.index.borrow().search_start(key, from);
+                // By now it may be known where it is, or that it is nowhere.
+                let Some(start) = start else { return Ok(()) };
+                self.follow_links(key, from, start).await?
+            }
+        };
+        let run = match found {
+            Found::Stretch(Stretch::Run(run)) => run,
+            Found::Stretch(lost) => {
+                self.0.index.borrow_mut().note_stretch(key, lost);
+                return Ok(());
+            }
+            Found::Oldest(oldest) => {
+                self.0.index.borrow_mut().note_oldest(key, oldest);
+                return Ok(());
+            }
+        };
+        let view = self.index_view(run.segment).await?;
+        if view.version != run.version {
+            return Err(Stop::Changed);
+        }
+        let page = run.page(from);
+        let bytes = self.index_page(&view, page.number as usize).await?;
+        // Both at once: whatever else the caches lose meanwhile, the lookup that follows finds them.
+        let mut index = self.0.index.borrow_mut();
+        index.note_stretch(key, Stretch::Run(run));
+        index.insert_page(page, bytes);
+        Ok(())
+    }
+
+    /// Follows the links of a queue to the segment that can hold message `from`.
+    async fn follow_links(
+        &self,
+        key: QueueKey,
+        from: u64,
+        start: SearchStart,
+    ) -> Result<Found, Stop> {
+        let SearchStart { mut links, mut above } = start;
+        let lost = |end| Found::Stretch(Stretch::Lost { first: from, end });
+        // Where to look on when the queue has no messages in the segment that a link led to.
+        let mut next = None;
+        loop {
+            let begin = self.begin();
+            let linked = || links.towards(from, begin).map(|link| link.segment);
+            let Some(place) = next.take().or_else(linked) else {
+                let is_left = links.is_any_left(begin);
+                return Ok(if is_left { lost(above) } else { Found::Oldest(above) });
+            };
+            let Some(segment) = self.newest_segment_to(place) else {
+                return Ok(Found::Oldest(above));
+            };
+            let view = self.index_view(segment).await?;
+            match self.look_in_directory(&view, key, from).await? {
+                Hit::In(run) => {
+                    return Ok(Found::Stretch(Stretch::Run(SealedRun {
+                        segment: view.segment,
+                        version: view.version,
+                        first: run.first.get(),
+                        end: run.end(),
+                        start: run.start.get(),
+                    })));
+                }
+                Hit::Lost { next } => return Ok(lost(next.unwrap_or(above))),
+                Hit::Older(run) => {
+                    above = run.first.get();
+                    links = run.links(view.segment);
+                }
+                Hit::Absent => match view.segment.0.checked_sub(BLOCK_SIZE as u64) {
+                    Some(before) => next = Some(LogOffset(before)),
+                    None => return Ok(Found::Oldest(above)),
+                },
+            }
+        }
+    }
+
+    /// Base of the newest segment that does not begin behind `place`. It holds the place, unless a file
+    /// is missing from the middle of the log.
+    fn newest_segment_to(&self, place: LogOffset) -> Option<LogOffset> {
+        let log = self.0.log.borrow();
+        let behind = log.segments.partition_point(|segment| segment.range.start <= place);
+        Some(log.segments[behind.checked_sub(1)?].range.start)
+    }
+
+    async fn look_in_directory(
+        &self,
+        view: &IndexView<D::File>,
+        key: QueueKey,
+        from: u64,
+    ) -> Result<Hit, Stop> {
+        let run_blocks = view.layout.run_blocks();
+        // The first block whose first run is behind the place.
+        let (mut low, mut high) = (0, run_blocks);
+        while run_blocks > 1 && low < high {
+            let middle = low.midpoint(high);
+            let fence = self.fence(view, middle).await?;
+            if fence.place() <= (key, from) { low = middle + 1 } else { high = middle }
+        }
+        let first = low.saturating_sub(1);
+        let mut before = None;
+        for block in first..run_blocks.min(first + 2) {
+            let runs = self.runs(view, block).await?;
+            let behind = runs.partition_point(|run| run.place() <= (key, from));
+            before = behind.checked_sub(1).map(|index| runs[index]).or(before);
+            let of_queue = before.filter(|run| run.key() == key);
+            if let Some(run) = of_queue.filter(|run| from < run.end()) {
+                return Ok(Hit::In(run));
+            }
+            if let Some(run) = runs.get(behind) {
+                return Ok(match (of_queue, run.key() == key) {
+                    (None, true) => Hit::Older(*run),
+                    (None, false) => Hit::Absent,
+                    (Some(_), true) => Hit::Lost { next: Some(run.first.get()) },
+                    (Some(_), false) => Hit::Lost { next: None },
+                });
+            }
+        }
+        let is_there = before.is_some_and(|run| run.key() == key);
+        Ok(if is_there { Hit::Lost { next: None } } else { Hit::Absent })
+    }
+
+    async fn fence(&self, view: &IndexView<D::File>, block: usize) -> Result<IndexFence, Stop> {
+        let number = 1 + block / FENCES_PER_BLOCK;
+        self.with_body(view, number, |body| items::<IndexFence>(body)[block % FENCES_PER_BLOCK])
+            .await
+    }
+
+    /// The runs in a block of the directory.
+    async fn runs(&self, view: &IndexView<D::File>, block: usize) -> Result<Vec<IndexRun>, Stop> {
+        let count = (view.layout.run_count - block * RUNS_PER_BLOCK).min(RUNS_PER_BLOCK);
+        let number = view.layout.runs_at() + block;
+        self.with_body(view, number, |body| items::<IndexRun>(body)[..count].to_vec()).await
+    }
+
+    async fn with_body<T>(
+        &self,
+        view: &IndexView<D::File>,
+        number: usize,
+        read: impl FnOnce(&[u8]) -> T,
+    ) -> Result<T, Stop> {
+        let page = number / BLOCKS_PER_PAGE;
+        let bytes = self.index_page(view, page).await?;
+        let body = body_in_page((*bytes).as_ref(), page * BLOCKS_PER_PAGE, number);
+        Ok(read(body.expect("an intact page holds its blocks")))
+    }
+
+    /// Positions in the sealed segment at which entries begin.
+    pub(super) async fn marks(&self, segment: LogOffset) -> Result<Vec<u32>, ReadError> {
+        loop {
+            match self.read_marks(segment).await {
+                Err(Stop::Changed) if segment >= self.begin() => {}
+                Err(Stop::Changed) => return Err(ReadError::Gone(segment)),
+                Err(Stop::Failed(error)) => return Err(error),
+                Ok(marks) => return Ok(marks),
+            }
+        }
+    }
+
+    async fn read_marks(&self, segment: LogOffset) -> Result<Vec<u32>, Stop> {
+        let view = self.index_view(segment).await?;
+        let mut marks = Vec::with_capacity(view.layout.mark_count);
+        for block in 0..view.layout.mark_blocks() {
+            let count = (view.layout.mark_count - marks.len()).min(MARKS_PER_BLOCK);
+            let take = |body: &[u8]| {
+                marks.extend(items::<U32>(body)[..count].iter().map(|mark| mark.get()));
+            };
+            self.with_body(&view, view.layout.marks_at() + block, take).await?;
+        }
+        Ok(marks)
+    }
+
+    /// Moves the oldest offset of every queue that has messages in the segment behind them. The segment is
+    /// about to leave the log.
+    pub(super) async fn move_oldest(&self, segment: LogOffset) -> Result<(), ReadError> {
+        loop {
+            match self.move_oldest_once(segment).await {
+                Err(Stop::Changed) => {}
+                Err(Stop::Failed(error)) => return Err(error),
+                Ok(()) => return Ok(()),
+            }
+        }
+    }
+
+    async fn move_oldest_once(&self, segment: LogOffset) -> Result<(), Stop> {
+        let mut slices = Slices::default();
+        let view = self.index_view(segment).await?;
+        for block in 0..view.layout.run_blocks() {
+            let runs = self.runs(&view, block).await?;
+            {
+                let mut index = self.0.index.borrow_mut();
+                runs.iter().for_each(|run| index.note_oldest(run.key(), run.end()));
+            }
+            slices.handled(runs.len()).await;
+        }
+        Ok(())
+    }
+
+    /// Version of the index file of the segment at `place`.
+    pub(super) fn index_version(&self, place: LogOffset) -> Option<u32> {
+        let mut log = self.0.log.borrow_mut();
+        match log.segment(place)?.index {
+            SegmentIndex::File { version, .. } => Some(version),
+            SegmentIndex::Memory | SegmentIndex::Missing => None,
+        }
+    }
+
+    /// The index file of a sealed segment.
+    pub(super) async fn index_view(&self, segment: LogOffset) -> Result<IndexView<D::File>, Stop> {
+        let known = {
+            let mut log = self.0.log.borrow_mut();
+            match log.segment(segment).map(|found| &found.index) {
+                Some(SegmentIndex::File { file, layout, version, .. }) => {
+                    Some((*version, *layout, file.clone()))
+                }
+                Some(SegmentIndex::Missing) => None,
+                Some(SegmentIndex::Memory) | None => return Err(Stop::Changed),
+            }
+        };
+        let Some((version, layout, file)) = known else {
+            self.rebuild(segment, None).await?;
+            return Err(Stop::Changed);
+        };
+        let image = self.0.index.borrow().image(segment);
+        let source = match (image, file) {
+            (Some(image), _) => Source::Image(image),
+            (None, Some(file)) => Source::File(file),
+            (None, None) => Source::File(self.open_index(segment, version).await?),
+        };
+        Ok(IndexView { segment, version, layout, source })
+    }
+
+    async fn open_index(&self, segment: LogOffset, version: u32) -> Result<D::File, Stop> {
+        let opened = match self.0.disk.open(&FileName::Index(segment).to_string()).await {
+            Ok(file) => file,
+            Err(error) if error.kind == DiskErrorKind::PowerLost => return Err(error.into()),
+            Err(_) => {
+                self.rebuild(segment, Some(version)).await?;
+                return Err(Stop::Changed);
+            }
+        };
+        let mut log = self.0.log.borrow_mut();
+        if let Some(found) = log.segment(segment)
+            && let SegmentIndex::File { file, version: current, .. } = &mut found.index
+            && *current == version
+        {
+            *file = Some(opened.clone());
+        }
+        Ok(opened)
+    }
+
+    /// A page of an index file, from the cache or from the disk. When it is damaged, the index is made
+    /// again from the segment.
+    pub(super) async fn index_page(
+        &self,
+        view: &IndexView<D::File>,
+        number: usize,
+    ) -> Result<Rc<dyn AsRef<[u8]>>, Stop> {
+        let (segment, version) = (view.segment, view.version);
+        let page = FilePage { segment, version, number: number as u32 };
+        if let Some(bytes) = self.0.index.borrow().page(page) {
+            return Ok(bytes);
+        }
+        let loaded = match &view.source {
+            Source::File(file) => self.read_index_page(file, view, number).await?,
+            Source::Image(image) => Some(page_of(image, number)),
+        };
+        let Some(bytes) = loaded else {
+            self.rebuild(segment, Some(version)).await?;
+            return Err(Stop::Changed);
+        };
+        self.0.index.borrow_mut().insert_page(page, bytes.clone());
+        Ok(bytes)
+    }
+
+    /// `None` when the page is damaged or cannot be read.
+    async fn read_index_page(
+        &self,
+        file: &D::File,
+        view: &IndexView<D::File>,
+        number: usize,
+    ) -> Result<Option<Rc<dyn AsRef<[u8]>>>, DiskError> {
+        let offset = (number * PAGE_SIZE) as u64;
+        let size = view.layout.size().saturating_sub(offset).min(PAGE_SIZE as u64) as usize;
+        let bytes = match file.read(offset, size).await {
+            Ok(bytes) => bytes,
+            Err(error) if error.kind == DiskErrorKind::PowerLost => return Err(error),
+            Err(_) => return Ok(None),
+        };
+        let seed = self.0.log.borrow().config.checksum_seed;
+        let page = (*bytes).as_ref();
+        let is_intact = size > 0
+            && page.len() >= size
+            && is_page_intact(&page[..size], number * BLOCKS_PER_PAGE, view.segment, seed);
+        Ok(is_intact.then_some(bytes))
+    }
+}
+
+fn page_of(image: &Image, number: usize) -> Rc<dyn AsRef<[u8]>> {
+    let rest = image.bytes.get(number * PAGE_SIZE..).unwrap_or_default();
+    Rc::new(rest[..rest.len().min(PAGE_SIZE)].to_vec())
+}

@@ -1,0 +1,107 @@
+//! What stays in memory of every queue, whether it has messages or not.
+
+use std::collections::BTreeSet;
+
+use rustc_hash::FxHashMap;
+
+use super::memory::RunId;
+use crate::model::QueueId;
+use crate::model::topic::QUEUES_PER_TOPIC_MAX;
+use crate::storage::links::Links;
+use crate::storage::located::QueueKey;
+
+/// What is known of a queue. Everything else about it is in the segments.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Queue {
+    /// Queue offset behind the newest message; 0 for a queue that does not exist.
+    pub next: u64,
+    /// The log has no message below.
+    pub oldest: u64,
+    /// To the sealed segments that have messages of it.
+    pub links: Links,
+    /// Its newest run in memory; perhaps its segment has left memory since.
+    pub newest: RunId,
+}
+
+/// The table that is walked per push has a place for every queue below, and no more.
+const QUEUE_COUNT_MAX: u32 = QUEUES_PER_TOPIC_MAX;
+const _: () = assert!(size_of::<Queue>() == 72);
+
+/// All queues, topic by topic: the queues of a topic are numbered from 0 without large gaps.
+#[derive(Debug, Default)]
+pub struct Queues {
+    topics: FxHashMap<u32, Vec<Queue>>,
+    /// The topics in order, for walks that go on where they left off.
+    numbers: BTreeSet<u32>,
+    count: usize,
+}
+
+impl Queues {
+    pub fn get(&self, key: QueueKey) -> Option<&Queue> {
+        let queue = self.topics.get(&key.topic)?.get(key.queue.0 as usize)?;
+        (queue.next > 0).then_some(queue)
+    }
+
+    pub fn get_mut(&mut self, key: QueueKey) -> Option<&mut Queue> {
+        let queue = self.topics.get_mut(&key.topic)?.get_mut(key.queue.0 as usize)?;
+        (queue.next > 0).then_some(queue)
+    }
+
+    /// The queue, made if it does not exist. The caller gives it a next offset above 0.
+    pub fn slot(&mut self, key: QueueKey) -> &mut Queue {
+        let index = key.queue.0 as usize;
+        let is_there = self.topics.get(&key.topic).is_some_and(|queues| index < queues.len());
+        if !is_there {
+            self.make(key);
+        }
+        let queues = self.topics.get_mut(&key.topic).expect("made above");
+        let queue = &mut queues[index];
+        self.count += usize::from(queue.next == 0);
+        queue
+    }
+
+    #[cold]
+    fn make(&mut self, key: QueueKey) {
+        assert!(key.queue.0 < QUEUE_COUNT_MAX, "{key:?} is a queue that no topic can have");
+        self.numbers.insert(key.topic);
+        let queues = self.topics.entry(key.topic).or_default();
+        let count = key.queue.0 as usize + 1;
+        // Most topics get all of their queues, and no more, soon after they were created.
+        queues.reserve_exact((count - queues.len()).max(queues.len() / 4));
+        queues.resize(count, Queue::default());
+    }
+
+    pub fn remove_topic(&mut self, topic: u32) {
+        let queues = self.topics.remove(&topic).unwrap_or_default();
+        self.count -= queues.iter().filter(|queue| queue.next > 0).count();
+        self.numbers.remove(&topic);
+    }
+
+    pub fn topics(&self) -> impl Iterator<Item = u32> + '_ {
+        self.numbers.iter().copied()
+    }
+
+    pub fn count(&self) -> usize {
+        self.count
+    }
+
+    /// All queues from `from` on, in order.
+    pub fn range(&self, from: QueueKey) -> impl Iterator<Item = (QueueKey, &Queue)> {
+        self.numbers.range(from.topic..).flat_map(move |&topic| {
+            let skip = if topic == from.topic { from.queue.0 as usize } else { 0 };
+            let queues = self.topics.get(&topic).map_or(&[][..], Vec::as_slice).iter();
+            let keyed = queues.enumerate().skip(skip).filter(|(_, queue)| queue.next > 0);
+            keyed.map(move |(index, queue)| {
+                (QueueKey { topic, queue: QueueId(index as u32) }, queue)
+            })
+        })
+    }
+
+    /// Bytes of memory, by capacity; the tree counts as full nodes.
+    pub fn memory_size(&self) -> usize {
+        let queues: usize = self.topics.values().map(Vec::capacity).sum();
+        let entry = size_of::<(u32, Vec<Queue>)>() + 1;
+        let buckets = self.topics.capacity() * 8 / 7;
+        queues * size_of::<Queue>() + buckets * entry + self.numbers.len() * 2 * size_of::<u32>()
+    }
+}

@@ -1,0 +1,221 @@
+//! Index files that are missing or damaged are made again from their segment, at once and in memory: an
+//! image that answers lookups as the file would. Maintenance writes it to disk afterwards.
+//!
+//! The links of a queue to older segments are not in the segment. They are taken from what is intact
+//! of the old directory; a run without any looks through the older segments one by one.
+
+use std::rc::Rc;
+
+use crate::model::{LogOffset, Timestamp};
+use crate::storage::disk::{BLOCK_SIZE, Disk, DiskError, DiskFile};
+use crate::storage::entry::{ENTRY_ALIGN, EntryKind, HEADER_SIZE, Look};
+use crate::storage::error::ReadError;
+use crate::storage::index::{Image, Index};
+use crate::storage::links::Links;
+use crate::storage::located::QueueKey;
+use crate::storage::log::{Segment, SegmentIndex};
+use crate::storage::publish::publish;
+use crate::storage::replay::Replayed;
+use crate::storage::scan::LogReader;
+use crate::storage::sealed::{
+    IndexRun, Layout, RUNS_PER_BLOCK, items, note_mark, open_block, open_head,
+};
+use crate::storage::sealing::{BlockWriter, IndexPlan};
+use crate::storage::segment::FileName;
+use crate::storage::slice::Slices;
+use crate::storage::store::Store;
+
+/// What a segment says about its messages.
+struct Scanned {
+    index: Index,
+    marks: Vec<u32>,
+    /// Everything could be read.
+    is_final: bool,
+}
+
+/// A segment whose index is being made again. When the task that does it is dropped, another one may.
+struct Claim<'a, D: Disk>(&'a Store<D>, LogOffset);
+
+impl<D: Disk> Drop for Claim<'_, D> {
+    fn drop(&mut self) {
+        self.0.0.rebuilding.borrow_mut().retain(|segment| *segment != self.1);
+        self.0.0.rebuilt.notify();
+    }
+}
+
+impl<D: Disk> Store<D> {
+    /// Makes the index of a sealed segment again, unless that has happened since it had this version.
+    /// Whoever needs the same one meanwhile waits.
+    pub(super) async fn rebuild(
+        &self,
+        segment: LogOffset,
+        seen: Option<u32>,
+    ) -> Result<(), ReadError> {
+        let is_free = || !self.0.rebuilding.borrow().contains(&segment);
+        self.0.rebuilt.wait(|| is_free().then_some(())).await;
+        if self.index_version(segment) != seen {
+            return Ok(());
+        }
+        self.0.rebuilding.borrow_mut().push(segment);
+        let _claim = Claim(self, segment);
+        let scanned = self.scan_segment(segment).await?;
+        let salvaged = self.salvage_links(segment).await;
+        let plan = IndexPlan::new(scanned.index.oldest_in_memory(), scanned.marks).await;
+        drop(scanned.index);
+        let bytes = Rc::new(self.encode(&plan, &salvaged).await);
+        let image = Image { bytes, is_final: scanned.is_final };
+        let (layout, stored_ms) = (plan.layout(), plan.segment.stored_ms);
+        plan.release().await;
+        let mut log = self.0.log.borrow_mut();
+        if let Some(found) = log.segment(segment) {
+            let version = seen.map_or(0, |version| version + 1);
+            let last_stored = stored_ms.map(|(_, last)| Timestamp(last));
+            found.index = SegmentIndex::File { file: None, last_stored, layout, version };
+            self.0.index.borrow_mut().insert_image(segment, image);
+            self.0.upkeep.borrow_mut().rebuilt.push(segment);
+        }
+        Ok(())
+    }
+
+    async fn scan_segment(&self, segment: LogOffset) -> Result<Scanned, ReadError> {
+        let (range, mut reader) = {
+            let mut log = self.0.log.borrow_mut();
+            let seed = log.config.checksum_seed;
+            let found = log.segment(segment).ok_or(ReadError::Gone(segment))?;
+            let range = found.range.clone();
+            (range.clone(), LogReader::new(vec![(range, found.file.clone())], seed))
+        };
+        let mut index = Index::new(0);
+        index.begin_segment(range.clone());
+        let mut marks = Vec::new();
+        let mut slices = Slices::default();
+        let mut at = range.start;
+        while at < range.end {
+            let Look::Entry(entry) = reader.look(at).await? else {
+                let behind = reader.next_entry(at.plus(ENTRY_ALIGN as u64), range.end).await?;
+                // What is damaged is noted when a message there is read, or at the next start.
+                match behind {
+                    Some(behind) => at = behind,
+                    None => break,
+                }
+                continue;
+            };
+            note_mark(&mut marks, at.0 - range.start.0);
+            let replayed = Replayed {
+                kind: entry.kind,
+                subject: entry.header.subject.get(),
+                entry_offset: at,
+                payload_offset: at.plus(HEADER_SIZE as u64),
+                ordinal: entry.header.ordinal.get(),
+                end: entry.header.end(),
+                payload: entry.payload,
+                in_snapshot: true,
+            };
+            let mut count = 1;
+            if entry.kind != EntryKind::FILLER {
+                (self.0.messages_of)(&replayed, &mut |key, offset, located| {
+                    index.push(key, offset, located);
+                    count += 1;
+                });
+            }
+            at = entry.header.end();
+            slices.handled(count).await;
+        }
+        if let Some(fault) = reader.reads_nothing() {
+            return Err(fault.into());
+        }
+        Ok(Scanned { index, marks, is_final: !reader.has_unreadable() })
+    }
+
+    /// Links of the queues in what is intact of the old directory, in order.
+    async fn salvage_links(&self, segment: LogOffset) -> Vec<(QueueKey, Links)> {
+        let mut links = Vec::new();
+        self.salvage_into(segment, &mut links).await.ok();
+        links
+    }
+
+    async fn salvage_into(
+        &self,
+        segment: LogOffset,
+        links: &mut Vec<(QueueKey, Links)>,
+    ) -> Result<(), DiskError> {
+        let seed = self.0.log.borrow().config.checksum_seed;
+        let known = {
+            let mut log = self.0.log.borrow_mut();
+            match log.segment(segment).map(|found| &found.index) {
+                Some(SegmentIndex::File { layout, .. }) => Some(*layout),
+                _ => None,
+            }
+        };
+        let file = self.0.disk.open(&FileName::Index(segment).to_string()).await?;
+        let layout = match known {
+            Some(layout) => layout,
+            None => {
+                let block = file.read(0, BLOCK_SIZE).await?;
+                match open_head((*block).as_ref(), segment, seed) {
+                    Some(head) => Layout::of(&head),
+                    None => return Ok(()),
+                }
+            }
+        };
+        let mut slices = Slices::default();
+        for block in 0..layout.run_blocks() {
+            let number = layout.runs_at() + block;
+            let Ok(bytes) = file.read((number * BLOCK_SIZE) as u64, BLOCK_SIZE).await else {
+                continue;
+            };
+            let count = (layout.run_count - block * RUNS_PER_BLOCK).min(RUNS_PER_BLOCK);
+            if let Some(body) = open_block((*bytes).as_ref(), number, segment, seed) {
+                let runs = items::<IndexRun>(body)[..count].iter();
+                links.extend(runs.map(|run| (run.key(), run.links(segment))));
+            }
+            slices.handled(count).await;
+        }
+        Ok(())
+    }
+
+    async fn encode(&self, plan: &IndexPlan, salvaged: &[(QueueKey, Links)]) -> Vec<u8> {
+        let seed = self.0.log.borrow().config.checksum_seed;
+        let links = |key: QueueKey, first: u64| {
+            let found = salvaged.binary_search_by_key(&key, |(of, _)| *of);
+            found.map_or_else(|_| Links::guess(plan.base(), first), |index| salvaged[index].1)
+        };
+        let mut writer = BlockWriter::new(plan, seed, links);
+        let mut slices = Slices::default();
+        let mut bytes = vec![0; plan.layout().size() as usize];
+        for block in bytes.chunks_exact_mut(BLOCK_SIZE) {
+            let count = writer.fill(block);
+            slices.handled(count).await;
+        }
+        bytes
+    }
+
+    /// Makes the index of one segment again that the start has found without.
+    pub(super) async fn rebuild_missing(&self) -> Result<(), DiskError> {
+        let missing = {
+            let log = self.0.log.borrow();
+            let is_missing =
+                |segment: &&Segment<D::File>| matches!(segment.index, SegmentIndex::Missing);
+            log.segments.iter().find(is_missing).map(|segment| segment.range.start)
+        };
+        let Some(segment) = missing else { return Ok(()) };
+        match self.rebuild(segment, None).await {
+            Err(ReadError::Fault(fault)) => Err(fault),
+            Err(ReadError::Gone(_) | ReadError::Damaged(_)) | Ok(()) => Ok(()),
+        }
+    }
+
+    /// Writes an index file that was made again. False when there is none to write.
+    pub(super) async fn write_image(&self) -> Result<bool, DiskError> {
+        let unwritten = self.0.index.borrow().unwritten_image();
+        let Some((segment, image)) = unwritten else { return Ok(false) };
+        let mut blocks = image.bytes.chunks_exact(BLOCK_SIZE);
+        let count = blocks.len();
+        publish(&self.0.disk, FileName::Index(segment), count, async |block: &mut [u8]| {
+            block.copy_from_slice(blocks.next().expect("as many blocks as were announced"));
+        })
+        .await?;
+        self.0.index.borrow_mut().drop_image(segment);
+        Ok(true)
+    }
+}

@@ -1,0 +1,121 @@
+//! Segments leave the log: which ones, what becomes of their files, and what their queues are told.
+//!
+//! A segment leaves in four steps: its queues learn that their messages in it are gone, it leaves memory,
+//! its file is renamed or removed, and its index file goes once no snapshot needs it any more. A start
+//! after a crash in between does the first again from the index file.
+
+use std::ops::Range;
+
+use crate::model::Timestamp;
+use crate::storage::disk::{Disk, DiskError, DiskErrorKind};
+use crate::storage::log::{Segment, SegmentIndex};
+use crate::storage::retention::{RetentionPolicy, SegmentFacts, expired};
+use crate::storage::segment::FileName;
+use crate::storage::snapshot::SNAPSHOTS_KEPT;
+use crate::storage::store::Store;
+use crate::storage::upkeep::Retiring;
+
+impl<D: Disk> Store<D> {
+    /// Takes segments out of the log that retention no longer keeps. Oldest first and each made durable
+    /// before the next, whatever fails on the way, so that the next start finds no gap in the log.
+    pub(super) async fn expire(&self, now: Timestamp) -> Result<usize, DiskError> {
+        self.finish_retiring().await?;
+        let count = self.expired_count(now);
+        for _ in 0..count {
+            // What this fails to tell the queues, a lookup finds out when it comes to the place.
+            self.move_oldest(self.begin()).await.ok();
+            self.begin_retiring();
+            self.finish_retiring().await?;
+        }
+        Ok(count)
+    }
+
+    fn expired_count(&self, now: Timestamp) -> usize {
+        let (log, upkeep) = (self.0.log.borrow(), self.0.upkeep.borrow());
+        // The older snapshot may have to stand in for the newer one, and needs the log behind it.
+        let Some(older) = upkeep.snapshots.len().checked_sub(SNAPSHOTS_KEPT) else { return 0 };
+        let keep_from = upkeep.snapshots[older];
+        let has_file = |segment: &&Segment<D::File>| !matches!(segment.index, SegmentIndex::Memory);
+        let sealed: Vec<SegmentFacts> =
+            log.segments.iter().take_while(has_file).map(Segment::facts).collect();
+        let kept = log.segments.iter().skip(sealed.len());
+        let kept_size = kept.map(|segment| segment.size()).sum();
+        let config = &log.config;
+        let policy =
+            RetentionPolicy { age_ms: config.retention_age_ms, bytes: config.retention_bytes };
+        expired(&sealed, kept_size, policy, keep_from, now).min(log.segments.len() - 1)
+    }
+
+    /// The oldest segment leaves the log. Its file becomes a ready one, or goes; with damage in it, it is
+    /// kept for the operator under another name.
+    fn begin_retiring(&self) {
+        let mut log = self.0.log.borrow_mut();
+        let segment = log.segments.pop_front().expect("counted among the segments");
+        let Range { start: base, end } = segment.range.clone();
+        let is_damaged = log.damaged.iter().any(|hole| hole.start < end && base < hole.end);
+        let is_wanted = segment.size() == log.config.segment_size
+            && log.ready.len() < log.config.ready_segments;
+        let becomes = match is_damaged {
+            true => Some(FileName::Kept(base)),
+            false => is_wanted.then(|| FileName::Ready(log.take_ready_number())),
+        };
+        let (begin, log_end) = (log.begin(), log.end());
+        drop(log);
+        self.with_index(|index| index.drop_before(begin));
+        let mut upkeep = self.0.upkeep.borrow_mut();
+        upkeep.retiring = Some(Retiring { base, becomes });
+        upkeep.retired.push((base, log_end));
+    }
+
+    /// Does what is left of the segment that was last taken out. Any part of it may have been done by
+    /// an attempt that failed.
+    async fn finish_retiring(&self) -> Result<(), DiskError> {
+        let retiring = self.0.upkeep.borrow().retiring.clone();
+        let Some(Retiring { base, becomes }) = retiring else { return Ok(()) };
+        let disk = &self.0.disk;
+        let name = FileName::Segment(base).to_string();
+        unless_missing(match &becomes {
+            Some(other) => disk.rename(&name, &other.to_string()).await,
+            None => disk.remove(&name).await,
+        })?;
+        disk.sync_directory().await?;
+        let ready = match becomes {
+            Some(FileName::Ready(number)) => {
+                let name = FileName::Ready(number).to_string();
+                disk.open(&name).await.is_ok().then_some(number)
+            }
+            _ => None,
+        };
+        self.0.log.borrow_mut().ready.extend(ready);
+        let mut upkeep = self.0.upkeep.borrow_mut();
+        upkeep.retiring = None;
+        upkeep.space_checked_at = None;
+        Ok(())
+    }
+
+    /// Removes index files of segments that left the log before the oldest snapshot was begun: every
+    /// snapshot knows the oldest offsets of queues without them.
+    pub(super) async fn remove_retired(&self) -> Result<(), DiskError> {
+        loop {
+            let base = {
+                let upkeep = self.0.upkeep.borrow();
+                let older = upkeep.snapshots.len().checked_sub(SNAPSHOTS_KEPT);
+                let known_from = older.map(|older| upkeep.snapshots[older]);
+                match (upkeep.retired.first(), known_from) {
+                    (Some(&(base, log_end)), Some(known_from)) if log_end < known_from => base,
+                    _ => return Ok(()),
+                }
+            };
+            unless_missing(self.0.disk.remove(&FileName::Index(base).to_string()).await)?;
+            self.0.upkeep.borrow_mut().retired.retain(|(retired, _)| *retired != base);
+        }
+    }
+}
+
+/// A file that is gone already is no failure.
+fn unless_missing(outcome: Result<(), DiskError>) -> Result<(), DiskError> {
+    match outcome {
+        Err(error) if error.kind == DiskErrorKind::NotFound => Ok(()),
+        outcome => outcome,
+    }
+}

@@ -1,0 +1,61 @@
+//! What a snapshot remembers of each queue, so that a start reads no directories of index files.
+
+use std::mem::size_of;
+
+use zerocopy::byteorder::little_endian::{U32, U64};
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
+
+use crate::model::{LogOffset, QueueId};
+use crate::storage::links::{LINK_COUNT, Link, Links};
+use crate::storage::located::QueueKey;
+
+/// A queue as the index knows it. Rows need not be of one moment: entries of the log behind the
+/// snapshot's point may be in them already, and are taken in again by the replay.
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned,
+)]
+#[repr(C)]
+pub struct QueueRow {
+    pub topic: U32,
+    pub queue: U32,
+    /// The number that the next message gets.
+    pub next: U64,
+    /// The log had no message below.
+    pub oldest: U64,
+    /// Log offset below which the messages of all segments are in index files that `links` lead to.
+    pub sealed_to: U64,
+    pub links: [RowLink; LINK_COUNT],
+}
+
+/// A link to a sealed segment with messages of the queue; zeros without one.
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned,
+)]
+#[repr(C)]
+pub struct RowLink {
+    pub segment: U64,
+    /// Queue offset behind the last message there.
+    pub end: U64,
+}
+
+const _: () = {
+    assert!(size_of::<RowLink>() == 16);
+    assert!(size_of::<QueueRow>() == 80);
+};
+
+impl QueueRow {
+    pub fn key(&self) -> QueueKey {
+        QueueKey { topic: self.topic.get(), queue: QueueId(self.queue.get()) }
+    }
+
+    pub fn links(&self) -> Links {
+        Links(
+            self.links
+                .map(|link| Link { segment: LogOffset(link.segment.get()), end: link.end.get() }),
+        )
+    }
+
+    pub fn links_of(links: &Links) -> [RowLink; LINK_COUNT] {
+        links.0.map(|link| RowLink { segment: U64::new(link.segment.0), end: U64::new(link.end) })
+    }
+}
