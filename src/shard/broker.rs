@@ -24,6 +24,8 @@ use crate::storage::disk::Disk;
 use crate::storage::recovery::damage_note;
 use crate::storage::{AppendError, CommitStep, Ticket, WRITES_IN_FLIGHT_MAX};
 
+/// The part of the append budget that one connection may have: one of this many.
+const CONNECTION_SHARE: usize = 4;
 /// How often idle connections are looked for.
 const SWEEP_EVERY: Duration = Duration::from_secs(10);
 /// Pause of background work that has failed, on a full disk say, before it is tried again.
@@ -125,6 +127,10 @@ impl<D: Disk> Service for BrokerService<D> {
 
     fn is_fenced(&self) -> bool {
         self.broker.store().is_fenced()
+    }
+
+    fn connection_budget(&self) -> usize {
+        self.broker.store().append_budget() / CONNECTION_SHARE
     }
 
     fn ticket(&self, size: usize) -> Result<Ticket, AppendError> {

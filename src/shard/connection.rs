@@ -3,6 +3,7 @@
 //! ```text
 //!   read ─▶ whole frames ─▶ service.handle ─┬─ answered now ──────────────▶ output ─▶ one send
 //!                                           ├─ safe later: FIFO of marks ─▶ output, when the log is safe
+//!                                           ├─ no room: parked ─▶ handled again, when there is
 //!                                           ├─ held: ticket ─────────────▶ output, when released
 //!                                           └─ takes time: a task ───────▶ output, when done
 //! ```
@@ -12,9 +13,11 @@
 //!   so all replies that became safe stand at its front.
 //! - A request is taken only while the replies find room ([`OUTPUT_MAX`], less when all connections
 //!   together hold much), what is under way is little enough ([`UNDER_WAY_MAX`], [`TASKS_MAX`]), and
-//!   the log takes what was sent before. Else TCP holds the sender back.
-//! - A cold read begins only when its answer finds room, so nobody who does not read makes the shard
-//!   read for him.
+//!   few enough requests wait for room in the log. Else TCP holds the sender back.
+//! - Requests that append do so in the order in which they came; those that must wait are parked
+//!   (`parked`), and whatever needs no room goes on beside them.
+//! - A cold read starts only once its reply has room, so a client that does not read cannot cause disk
+//!   reads.
 //! - A connection on which no byte moves for [`IDLE_MAX`] is closed, also when replies wait on it.
 //! - No task per request, except for cold pulls and operations. Replies leave with the
 //!   commit that made them safe, by whoever ran it; a task of its own waits only for a full socket.
@@ -28,6 +31,7 @@ use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, RawFd};
 use std::pin::{Pin, pin};
 use std::rc::Rc;
+use std::task;
 use std::time::{Duration, Instant};
 
 use futures_util::future::{Either, select};
@@ -40,14 +44,17 @@ use super::calls::Calls;
 use super::clock;
 use super::input::{self, Input};
 use super::output::{Output, Sent};
+use super::parked::{Parked, Waiting};
 use super::parting;
 use super::service::Service;
 use super::shard::Shard;
+use super::turn::{self, Turn};
 use crate::broker::clients::{CallError, CallId, Outgoing};
 use crate::broker::operation::Context;
 use crate::broker::{Answer, Origin, Outcome};
 use crate::model::record::Host;
-use crate::model::{LogOffset, Now, Principal, Refusal};
+use crate::model::{LogOffset, Moment, Now, Principal, Refusal};
+use crate::storage::Ticket;
 use crate::storage::signal::Signal;
 use crate::wire::{self, Frame, FrameError, Head, ReplyTo};
 
@@ -66,7 +73,7 @@ const TASKS_MAX: usize = 64;
 const SEND_SIZE_MAX: usize = 256 << 10;
 /// A produce request that has waited for room longer than this is refused, as the reference does
 /// (remoting reference, 5.16).
-const BUSY_AFTER: Duration = Duration::from_millis(200);
+const BUSY_AFTER_MS: u64 = 200;
 /// A connection without traffic for this long is closed (remoting reference, 1.7).
 pub const IDLE_MAX: Duration = Duration::from_secs(120);
 /// How long a large request waits for memory that other connections hold.
@@ -81,7 +88,12 @@ pub struct Connection<S: Service> {
     replies: RefCell<Replies<S::Reply>>,
     /// What the client was asked and has not answered.
     calls: RefCell<Calls>,
-    /// Replies have left, or the connection has been closed.
+    /// Requests that wait for room in the log.
+    parked: RefCell<Parked<(Asked, S::Request)>>,
+    /// Reads so far, and which of them the last parked request came with.
+    reads: Cell<u64>,
+    last_parked_read: Cell<u64>,
+    /// Replies have left, a parked request has gone, or the connection has been closed.
     moved: Signal,
     /// The connection has been closed.
     ended: Signal,
@@ -93,11 +105,15 @@ pub struct Connection<S: Service> {
     last_used: Cell<Instant>,
     output_share: Share,
     input_share: Share,
+    parked_share: Share,
 }
 
 struct Replies<R> {
     output: Output,
-    waiting: VecDeque<(LogOffset, ReplyTo, R)>,
+    /// By mark.
+    waiting: VecDeque<WaitingReply<R>>,
+    /// Bytes of the requests that `waiting` answers: appended and not yet safe.
+    in_flight: usize,
     /// By ticket.
     held: HashMap<u64, ReplyTo>,
     next_ticket: u64,
@@ -110,8 +126,18 @@ struct Replies<R> {
 impl<R> Default for Replies<R> {
     fn default() -> Self {
         let (output, waiting, held) = Default::default();
-        Self { output, waiting, held, next_ticket: 0, tasks: 0, promised: 0 }
+        Self { output, waiting, in_flight: 0, held, next_ticket: 0, tasks: 0, promised: 0 }
     }
+}
+
+/// A reply that becomes true when the log is safe up to `mark`.
+struct WaitingReply<R> {
+    mark: LogOffset,
+    /// `None` when no answer is wanted.
+    to: Option<ReplyTo>,
+    reply: R,
+    /// Bytes of the request.
+    size: usize,
 }
 
 /// One request, until it is answered: under which name the service knows it, and where the answer goes.
@@ -121,6 +147,8 @@ struct Asked {
     /// `None` when no answer is wanted.
     to: Option<ReplyTo>,
     principal: Principal,
+    /// Bytes of the request.
+    size: usize,
 }
 
 /// The time at which a request is handled. Requests of one read that did not wait share it: a clock
@@ -128,8 +156,16 @@ struct Asked {
 #[derive(Clone, Copy)]
 struct Arrival {
     now: Now,
-    /// For room in the log, since the request was read.
-    waited: Duration,
+    /// When the request was read.
+    read_at: Moment,
+    /// The number of that read.
+    read: u64,
+}
+
+impl Arrival {
+    fn waited_ms(&self) -> u64 {
+        self.now.moment.ms_since(self.read_at)
+    }
 }
 
 /// Why a connection ends.
@@ -152,6 +188,7 @@ impl<S: Service> Connection<S> {
         stream.set_nodelay(true).map_err(io::Error::from)?;
         let peer = stream.peer_addr().map_err(io::Error::from)?;
         let (output_share, input_share) = (shard.output_budget.share(), shard.input_budget.share());
+        let parked_share = shard.parked_budget.share();
         Ok(Rc::new(Self {
             id,
             socket: stream.as_raw_fd(),
@@ -160,6 +197,9 @@ impl<S: Service> Connection<S> {
             shard,
             replies: RefCell::default(),
             calls: RefCell::default(),
+            parked: RefCell::default(),
+            reads: Cell::new(0),
+            last_parked_read: Cell::new(0),
             moved: Signal::default(),
             ended: Signal::default(),
             is_blocked: Cell::new(false),
@@ -168,6 +208,7 @@ impl<S: Service> Connection<S> {
             last_used: Cell::new(Instant::now()),
             output_share,
             input_share,
+            parked_share,
         }))
     }
 
@@ -189,7 +230,8 @@ impl<S: Service> Connection<S> {
         loop {
             self.ready_to_read().await?;
             // Reading was shut down, and the kernel goes on taking in what a busy peer sends.
-            if self.shard.is_stopping.get() || self.read(&mut input).await? == 0 {
+            if self.shard.is_stopping.get() || self.beside_parked(self.read(&mut input)).await? == 0
+            {
                 return Err(Closed::ByPeer);
             }
             self.last_used.set(Instant::now());
@@ -200,35 +242,171 @@ impl<S: Service> Connection<S> {
     }
 
     async fn take_frames(self: &Rc<Self>, input: &mut Input) -> Result<(), Closed> {
-        let arrived = Instant::now();
-        let mut arrival = Arrival { now: clock::now(), waited: Duration::ZERO };
+        let now = clock::now();
+        self.reads.set(self.reads.get() + 1);
+        let mut arrival = Arrival { now, read_at: now.moment, read: self.reads.get() };
+        let mut turn = Turn::begin();
+        let memory = input.memory();
         let mut unread = input.take();
         while let Some(frame) = wire::next_frame_of(&mut unread, wire::FRAME_SIZE_MAX)? {
-            if self.check_ready()?.is_none() {
+            let is_ready = self.check_ready()?.is_some();
+            if !is_ready || turn.is_over(frame.size()) {
                 self.flush();
-                self.ready_to_read().await?;
-                arrival.now = clock::now();
-            }
-            let Some((asked, request)) = self.decode(&frame)? else { continue };
-            let Some(size) = self.carry_out(asked, &request, arrival) else { continue };
-            // What is answered already must not wait for the disk.
-            self.flush();
-            let Ok(ticket) = self.shard.service.ticket(size) else {
-                self.reply(asked.to, Answer::refused(self.busy(arrival.waited)));
-                continue;
-            };
-            loop {
-                ticket.granted().await;
-                arrival = Arrival { now: clock::now(), waited: arrived.elapsed() };
-                match ticket.spend(|| self.carry_out(asked, &request, arrival)) {
-                    Some(size) => ticket.wait_again(size),
-                    None => break,
+                self.shard.progress();
+                match is_ready {
+                    true => turn::pass().await,
+                    false => self.ready_to_read().await?,
                 }
+                (turn, arrival.now) = (Turn::begin(), clock::now());
+            }
+            if let Some((asked, request)) = self.decode(&frame)? {
+                self.take(asked, request, arrival, memory);
             }
         }
         input.give_back(unread);
         self.flush();
         Ok(())
+    }
+
+    /// Carries out a request, or parks it when it must wait for room in the log. `memory` is that of
+    /// the buffer it was read to.
+    fn take(self: &Rc<Self>, asked: Asked, request: S::Request, arrival: Arrival, memory: usize) {
+        let must_wait = S::stores(&request) && !self.may_append(asked.size);
+        let append_size = match must_wait {
+            true => Some(asked.size),
+            false => self.carry_out(asked, &request, arrival),
+        };
+        let Some(append_size) = append_size else { return };
+        let Arrival { read_at, read, .. } = arrival;
+        let (size, request) = (asked.size, (asked, request));
+        let had_deadline = {
+            let parked = &mut *self.parked.borrow_mut();
+            let is_same_read = self.last_parked_read.replace(read) == read;
+            parked.push(Waiting { request, read_at, size, append_size, memory }, is_same_read);
+            self.parked_share.set(parked.memory());
+            std::mem::replace(&mut parked.has_deadline, true)
+        };
+        if !had_deadline {
+            self.shard.set_deadline(read_at.plus_ms(BUSY_AFTER_MS), self.id);
+        }
+    }
+
+    /// Whether a further request may append now without one of its own being overtaken, or more of this
+    /// connection being in flight than its share.
+    fn may_append(&self, size: usize) -> bool {
+        self.parked.borrow().is_empty() && self.has_share(size)
+    }
+
+    /// One request is always allowed, however large.
+    fn has_share(&self, size: usize) -> bool {
+        let in_flight = self.replies.borrow().in_flight;
+        in_flight == 0 || in_flight + size <= self.shard.service.connection_budget()
+    }
+
+    /// Drives `future`, and carries out parked requests meanwhile as there is room for them.
+    async fn beside_parked<T>(self: &Rc<Self>, future: impl Future<Output = T>) -> T {
+        let mut future = pin!(future);
+        poll_fn(|context| {
+            self.poll_parked(context);
+            future.as_mut().poll(context)
+        })
+        .await
+    }
+
+    fn poll_parked(self: &Rc<Self>, context: &mut task::Context<'_>) {
+        let mut has_moved = false;
+        while let Some(ticket) = self.poll_ticket(context) {
+            has_moved = true;
+            match ticket.spend(|| self.carry_out_parked()) {
+                None => {}
+                Some(size) => {
+                    ticket.wait_again(size);
+                    self.parked.borrow_mut().ticket = Some(ticket);
+                }
+            }
+        }
+        if has_moved {
+            self.flush();
+        }
+    }
+
+    /// The ticket of the parked requests, when it is their turn.
+    fn poll_ticket(self: &Rc<Self>, context: &mut task::Context<'_>) -> Option<Ticket> {
+        loop {
+            let parked = &mut *self.parked.borrow_mut();
+            let front = parked.front()?;
+            if parked.ticket.is_none() {
+                if !self.has_share(front.size) {
+                    parked.waker = Some(context.waker().clone());
+                    return None;
+                }
+                match self.shard.service.ticket(parked.batch_size()) {
+                    Ok(ticket) => parked.ticket = Some(ticket),
+                    Err(_) => {
+                        self.refuse_parked(parked, clock::moment());
+                        continue;
+                    }
+                }
+            }
+            let is_granted = parked.ticket.as_ref()?.poll_granted(context).is_ready();
+            return is_granted.then(|| parked.ticket.take())?;
+        }
+    }
+
+    /// Carries out parked requests with the room that was granted. Gives the size of the first when
+    /// not even that found its room.
+    fn carry_out_parked(self: &Rc<Self>) -> Option<usize> {
+        let now = clock::now();
+        let (mut done, batch) = (0, self.parked.borrow().batch_size());
+        let mut short = None;
+        while done < batch
+            && let Some(waiting) = self.take_parked()
+        {
+            let (asked, request) = &waiting.request;
+            let arrival = Arrival { now, read_at: waiting.read_at, read: 0 };
+            if let Some(append_size) = self.carry_out(*asked, request, arrival) {
+                self.parked.borrow_mut().put_back(Waiting { append_size, ..waiting });
+                short = (done == 0).then_some(append_size);
+                break;
+            }
+            done += waiting.append_size;
+        }
+        self.parked_share.set(self.parked.borrow().memory());
+        short
+    }
+
+    fn take_parked(&self) -> Option<Waiting<(Asked, S::Request)>> {
+        let mut parked = self.parked.borrow_mut();
+        let size = parked.front()?.size;
+        if self.has_share(size) { parked.pop() } else { None }
+    }
+
+    fn is_unparked(&self) -> bool {
+        self.is_closed.get() || self.parked.borrow().is_empty()
+    }
+
+    /// Refuses what has waited for room too long. Comes when the deadline that was set is over.
+    pub fn refuse_overdue(self: &Rc<Self>, now: Moment) {
+        let next = {
+            let parked = &mut *self.parked.borrow_mut();
+            let due = |parked: &Parked<_>| Some(parked.front()?.read_at.plus_ms(BUSY_AFTER_MS));
+            while due(parked).is_some_and(|due| due <= now) {
+                self.refuse_parked(parked, now);
+            }
+            self.parked_share.set(parked.memory());
+            parked.has_deadline = !parked.is_empty();
+            due(parked)
+        };
+        if let Some(next) = next {
+            self.shard.set_deadline(next, self.id);
+        }
+        self.flush();
+        self.moved.notify();
+    }
+
+    fn refuse_parked(&self, parked: &mut Parked<(Asked, S::Request)>, now: Moment) {
+        let waiting = parked.pop().expect("there is a front");
+        self.refuse_busy(waiting.request.0, now.ms_since(waiting.read_at));
     }
 
     /// The request in a frame; `None` when there is nothing to carry out.
@@ -251,7 +429,7 @@ impl<S: Service> Connection<S> {
         let principal = self.shard.service.principal(&head, self.peer);
         let request = principal.and_then(|principal| {
             let request = wire::decode_command(&mut head)?;
-            Ok((Asked { ticket, to, principal }, request))
+            Ok((Asked { ticket, to, principal, size: frame.size() }, request))
         });
         match request {
             Ok(request) => Ok(Some(request)),
@@ -270,8 +448,8 @@ impl<S: Service> Connection<S> {
         request: &S::Request,
         arrival: Arrival,
     ) -> Option<usize> {
-        if let Some(refusal) = self.refuse_late(request, arrival.waited) {
-            self.reply(asked.to, Answer::refused(refusal));
+        if arrival.waited_ms() >= BUSY_AFTER_MS && S::stores(request) {
+            self.refuse_busy(asked, arrival.waited_ms());
             return None;
         }
         match self.shard.service.handle(request, self.origin(asked), arrival.now) {
@@ -284,24 +462,21 @@ impl<S: Service> Connection<S> {
 
     /// A produce request that waited for room too long is refused: its client is about to give up,
     /// and storing it then would only make the queue longer.
-    fn refuse_late(&self, request: &S::Request, waited: Duration) -> Option<Refusal> {
-        (waited >= BUSY_AFTER && S::stores(request)).then(|| self.busy(waited))
-    }
-
-    fn busy(&self, waited: Duration) -> Refusal {
+    fn refuse_busy(&self, asked: Asked, wait_ms: u64) {
         self.shard.refused_late.set(self.shard.refused_late.get() + 1);
-        Refusal::Busy {
+        let refusal = Refusal::Busy {
             reason: "append_queue",
-            wait_ms: waited.as_millis() as u64,
+            wait_ms,
             retry_after_ms: crate::broker::RETRY_AFTER_MS,
             shard: self.shard.id.0,
-        }
+        };
+        self.reply(asked.to, Answer::refused(refusal));
     }
 
     fn settle(self: &Rc<Self>, asked: Asked, outcome: Outcome<S::Reply>) {
         match outcome {
             Outcome::Now(answer) => self.reply(asked.to, answer),
-            Outcome::Safe { mark, reply } => self.settle_safe(asked.to, mark, reply),
+            Outcome::Safe { mark, reply } => self.settle_safe(asked, mark, reply),
             Outcome::Held => {
                 // Without an address the answer of a one-way pull has nowhere to go and is dropped.
                 if let Some(to) = asked.to {
@@ -327,19 +502,21 @@ impl<S: Service> Connection<S> {
         }
     }
 
-    fn settle_safe(self: &Rc<Self>, to: Option<ReplyTo>, mark: LogOffset, reply: S::Reply) {
-        let Some(to) = to else { return };
+    fn settle_safe(self: &Rc<Self>, asked: Asked, mark: LogOffset, reply: S::Reply) {
+        let Asked { to, size, .. } = asked;
         // Nothing need move for this answer to become true, and so nothing would send it.
         let reply = match mark <= self.shard.service.safe() {
             true => Ok(reply),
             false if self.shard.service.is_fenced() => Err(Refusal::OutcomeUnknown),
             false => {
-                self.replies.borrow_mut().waiting.push_back((mark, to, reply));
+                let replies = &mut *self.replies.borrow_mut();
+                replies.in_flight += size;
+                replies.waiting.push_back(WaitingReply { mark, to, reply, size });
                 self.shard.list_waiting(self);
                 return;
             }
         };
-        self.reply(Some(to), Answer { reply, chunks: Vec::new() });
+        self.reply(to, Answer { reply, chunks: Vec::new() });
     }
 
     fn run_operation(self: &Rc<Self>, asked: Asked, request: S::Request) {
@@ -427,7 +604,8 @@ impl<S: Service> Connection<S> {
     pub fn release(self: &Rc<Self>, ticket: u64, outcome: Outcome<S::Reply>) {
         let to = self.replies.borrow_mut().held.remove(&ticket);
         // The service knows on whose behalf it was asked.
-        self.settle(Asked { ticket, to, principal: Principal::default() }, outcome);
+        let principal = Principal::default();
+        self.settle(Asked { ticket, to, principal, size: 0 }, outcome);
     }
 
     /// Encodes and sends all replies that have become safe. Gives whether some still wait.
@@ -435,10 +613,11 @@ impl<S: Service> Connection<S> {
         let (safe, is_fenced) = (self.shard.service.safe(), self.shard.service.is_fenced());
         let still_waiting = {
             let replies = &mut *self.replies.borrow_mut();
-            let is_over = |mark: LogOffset| mark <= safe || is_fenced;
-            while let Some((mark, to, reply)) =
-                replies.waiting.pop_front_if(|(mark, ..)| is_over(*mark))
-            {
+            let is_over = |waiting: &mut WaitingReply<_>| waiting.mark <= safe || is_fenced;
+            while let Some(waiting) = replies.waiting.pop_front_if(is_over) {
+                let WaitingReply { mark, to, reply, size } = waiting;
+                replies.in_flight -= size;
+                let Some(to) = to else { continue };
                 let reply = if mark <= safe { Ok(reply) } else { Err(Refusal::OutcomeUnknown) };
                 replies.output.push(|out| wire::encode_reply(out, to, &reply, 0), Vec::new());
             }
@@ -447,6 +626,7 @@ impl<S: Service> Connection<S> {
         };
         self.flush();
         self.moved.notify();
+        self.parked.borrow_mut().wake();
         still_waiting
     }
 
@@ -523,8 +703,8 @@ impl<S: Service> Connection<S> {
     }
 
     /// Waits until another request may be taken.
-    async fn ready_to_read(&self) -> Result<(), Closed> {
-        self.moved.wait(|| self.check_ready().transpose()).await
+    async fn ready_to_read(self: &Rc<Self>) -> Result<(), Closed> {
+        self.beside_parked(self.moved.wait(|| self.check_ready().transpose())).await
     }
 
     /// Whether another request may be taken; `None` when not yet.
@@ -538,6 +718,7 @@ impl<S: Service> Connection<S> {
             return Err(Closed::ByPeer);
         }
         let is_ready = waiting <= self.output_max()
+            && !self.parked.borrow().is_full(self.parked_share.is_scarce())
             && replies.waiting.len() + replies.tasks < UNDER_WAY_MAX
             && replies.tasks < TASKS_MAX;
         Ok(is_ready.then_some(()))
@@ -607,6 +788,7 @@ impl<S: Service> Connection<S> {
 
     /// Lets replies that are under way leave, for as long as that can take, then forgets everything.
     async fn finish(self: &Rc<Self>) {
+        self.beside_parked(self.moved.wait(|| self.is_unparked().then_some(()))).await;
         self.shard.service.connection_closed(self.id);
         let deadline = Instant::now() + FINISH_MAX;
         while !self.is_closed.get() && self.has_replies_under_way() && Instant::now() < deadline {
@@ -621,8 +803,11 @@ impl<S: Service> Connection<S> {
             let replies = &mut *self.replies.borrow_mut();
             replies.output = Output::default();
             replies.waiting.clear();
+            replies.in_flight = 0;
             replies.held.clear();
         }
+        self.parked.take();
+        self.parked_share.set(0);
         self.output_share.set(0);
         // What a task has asked of the service meanwhile.
         self.shard.service.connection_closed(self.id);

@@ -43,6 +43,11 @@ impl Input {
         }
     }
 
+    /// Bytes of memory that frames which are kept will keep.
+    pub fn memory(&self) -> usize {
+        self.buffer.len()
+    }
+
     /// Where the next read goes.
     pub fn room(&mut self) -> &mut [u8] {
         if self.filled == self.buffer.len() {

@@ -37,6 +37,7 @@ mod mesh;
 mod nameserver;
 pub mod nudge;
 mod output;
+mod parked;
 mod parting;
 mod plan;
 pub mod preflight;
@@ -46,3 +47,4 @@ mod service;
 #[allow(clippy::module_inception)] // The module is the runtime of shards, the type is one of them.
 mod shard;
 mod signals;
+mod turn;

@@ -111,6 +111,10 @@ impl Service for NameService {
         false
     }
 
+    fn connection_budget(&self) -> usize {
+        usize::MAX
+    }
+
     fn ticket(&self, _size: usize) -> Result<Ticket, AppendError> {
         unreachable!("a NameServer has no log")
     }

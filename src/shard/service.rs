@@ -42,6 +42,9 @@ pub trait Service: 'static {
     /// Whether answers that still wait will never be true.
     fn is_fenced(&self) -> bool;
 
+    /// Bytes that one connection may have appended before they are safe.
+    fn connection_budget(&self) -> usize;
+
     /// A place among those who wait for room in the log, for an append of `size` bytes.
     fn ticket(&self, size: usize) -> Result<Ticket, AppendError>;
 

@@ -3,19 +3,23 @@
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::io;
+use std::pin::pin;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
+use futures_util::future::select;
 use glommio::net::TcpStream;
 use glommio::sync::{Permit, Semaphore};
 
 use super::budget::Budget;
+use super::clock;
 use super::connection::Connection;
 use super::nudge::Pulse;
 use super::service::Service;
 use crate::broker::Released;
 use crate::broker::clients::CallError;
-use crate::model::ShardId;
+use crate::model::{Deadlines, Moment, ShardId};
+use crate::storage::signal::Signal;
 
 /// Requests to clients that are sent in one go: each is a system call.
 const REQUESTS_AT_A_TIME: usize = 64;
@@ -29,6 +33,9 @@ const COLD_READS_MAX: u64 = 8;
 const OUTPUT_BYTES_MAX: usize = 256 << 20;
 /// Bytes of memory for requests above the size of an ordinary read buffer, on all connections.
 const INPUT_BYTES_MAX: usize = 256 << 20;
+/// Bytes of the buffers behind requests that wait for room in the log. When half of it is taken, a
+/// connection that has such requests is not read.
+const PARKED_BYTES_MAX: usize = 128 << 20;
 /// A connection on which nothing came for this long lends its part of that to nobody but loses it.
 const STALLED_AFTER: Duration = Duration::from_secs(1);
 
@@ -45,6 +52,13 @@ pub struct Shard<S: Service> {
     pub output_budget: Budget,
     /// Large requests that have not come whole.
     pub input_budget: Budget,
+    /// Requests that wait for room in the log.
+    pub parked_budget: Budget,
+    /// When to look at which connection's parked requests.
+    deadlines: RefCell<Deadlines<u64>>,
+    is_watching: Cell<bool>,
+    /// An earlier deadline was set than there was.
+    earlier: Signal,
     pub is_stopping: Cell<bool>,
     /// Produce requests refused because they had waited too long.
     pub refused_late: Cell<u64>,
@@ -62,6 +76,10 @@ impl<S: Service> Shard<S> {
             pulse,
             output_budget: Budget::new(OUTPUT_BYTES_MAX),
             input_budget: Budget::new(INPUT_BYTES_MAX),
+            parked_budget: Budget::new(PARKED_BYTES_MAX),
+            deadlines: RefCell::default(),
+            is_watching: Cell::new(false),
+            earlier: Signal::default(),
             is_stopping: Cell::new(false),
             refused_late: Cell::new(0),
         })
@@ -145,6 +163,47 @@ impl<S: Service> Shard<S> {
 
     pub async fn cold_permit(&self) -> Permit<'_> {
         self.cold_reads.acquire_permit(1).await.expect("the semaphore is never closed")
+    }
+
+    /// At `at` the connection is to refuse the parked requests that have waited too long. One task of
+    /// the shard sees to it, while there is any deadline. It may begin at once, so the caller holds
+    /// no borrow.
+    pub fn set_deadline(self: &Rc<Self>, at: Moment, connection: u64) {
+        let is_earlier = {
+            let deadlines = &mut *self.deadlines.borrow_mut();
+            let before = deadlines.next();
+            deadlines.insert(at, connection);
+            before.is_none_or(|before| at < before)
+        };
+        if !self.is_watching.replace(true) {
+            let shard = self.clone();
+            glommio::spawn_local(async move { shard.watch_deadlines().await }).detach();
+        } else if is_earlier {
+            self.earlier.notify();
+        }
+    }
+
+    async fn watch_deadlines(self: Rc<Self>) {
+        let next = || self.deadlines.borrow().next();
+        while let Some(at) = next() {
+            let wait = Duration::from_millis(at.ms_since(clock::moment()));
+            let is_earlier = || next().is_some_and(|next| next < at).then_some(());
+            let timer = pin!(glommio::timer::sleep(wait));
+            select(timer, self.earlier.wait(is_earlier)).await;
+            let now = clock::moment();
+            while let Some(id) = self.take_due(now) {
+                let connection = self.connections.borrow().get(&id).cloned();
+                if let Some(connection) = connection {
+                    connection.refuse_overdue(now);
+                }
+            }
+            self.progress();
+        }
+        self.is_watching.set(false);
+    }
+
+    fn take_due(&self, now: Moment) -> Option<u64> {
+        self.deadlines.borrow_mut().take_due(now)
     }
 
     /// Closes connections that nobody uses.

@@ -118,6 +118,11 @@ impl<D: Disk> Store<D> {
         has_room
     }
 
+    /// Bytes that may be appended before they are safe.
+    pub fn append_budget(&self) -> usize {
+        self.0.log.borrow().config.append_budget_bytes
+    }
+
     /// A place among those who wait for room, behind all others. Fails when too many wait.
     pub fn ticket(&self, payload_size: usize) -> Result<Ticket, AppendError> {
         let room = self.0.log.borrow().room.clone();

@@ -10,11 +10,12 @@ use crate::storage::entry::entry_size;
 use crate::storage::room::{Gate, Room, TicketId};
 
 /// The room of one log. A clone is a second handle.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub(super) struct SharedRoom(Rc<RefCell<Room>>);
 
 /// A place among those who wait for room, then the room itself. Whoever drops it gives both up, and
 /// the next ones move on.
+#[derive(Debug)]
 pub struct Ticket {
     room: SharedRoom,
     id: TicketId,

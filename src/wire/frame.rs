@@ -50,6 +50,13 @@ pub struct Frame {
     pub body: Bytes,
 }
 
+impl Frame {
+    /// Bytes of header and body.
+    pub fn size(&self) -> usize {
+        self.header.len() + self.body.len()
+    }
+}
+
 /// Why a stream of frames cannot be read on.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum FrameError {

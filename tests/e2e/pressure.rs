@@ -199,3 +199,100 @@ fn read_all(ports: Ports) -> u64 {
     assert!(found.iter().enumerate().all(|(at, (_, number))| at as u64 == *number));
     found.len() as u64
 }
+
+/// A file system on which nothing is written, until this is dropped.
+struct Frozen<'a>(&'a SmallDisk);
+
+impl<'a> Frozen<'a> {
+    fn new(disk: &'a SmallDisk) -> Result<Self, String> {
+        command("fsfreeze", &["-f", disk.mount.to_str().unwrap()])?;
+        Ok(Self(disk))
+    }
+}
+
+impl Drop for Frozen<'_> {
+    fn drop(&mut self) {
+        if let Err(error) = command("fsfreeze", &["-u", self.0.mount.to_str().unwrap()]) {
+            eprintln!("{error}");
+        }
+    }
+}
+
+/// While the device stalls, requests that need no room are answered behind those that wait for it; what
+/// waits is refused in time, though nothing is written that would wake it; and what was taken before is
+/// acknowledged when the device goes on.
+#[test]
+fn a_stalled_device_holds_up_only_what_must_be_written() {
+    const SENT: usize = 100;
+    let scratch = Scratch::new("stalled");
+    let disk = match SmallDisk::new(&scratch.0, 256 << 20) {
+        Ok(disk) => disk,
+        Err(why) => return eprintln!("skipped: no file system of its own: {why}"),
+    };
+    // Through a link, so that the broker's own output is not on the frozen file system.
+    let data = scratch.0.join("data");
+    fs::create_dir(disk.mount.join("data")).unwrap();
+    std::os::unix::fs::symlink(disk.mount.join("data"), &data).unwrap();
+    let ports = Ports::free();
+    let options = ["--append-budget", "64KiB", "--disk-reserve", "16MiB"];
+    let server = Server::dev_with(&data, ports, 1, &options);
+    create_topic(ports);
+    let mut stream = connect(ports);
+    stream.write_all(&send(0, b"before")).unwrap();
+    assert!(answer(&mut stream).contains(r#""code":0"#));
+
+    let frozen = match Frozen::new(&disk) {
+        Ok(frozen) => frozen,
+        Err(why) => return eprintln!("skipped: the file system cannot be frozen: {why}"),
+    };
+    let began = Instant::now();
+    let mut requests: Vec<u8> = (1..=SENT as i32).flat_map(|n| send(n, &[b'x'; 4096])).collect();
+    let queue = format!(r#""topic":"{TOPIC}","queueId":"0""#);
+    let pull = format!(
+        r#""consumerGroup":"g","topic":"{TOPIC}","queueId":"0","queueOffset":"0","maxMsgNums":"32","sysFlag":"4","commitOffset":"0","suspendTimeoutMillis":"0","subscription":"*","subVersion":"0","expressionType":"TAG""#
+    );
+    let heartbeat = br#"{"clientID":"c","producerDataSet":[{"groupName":"p"}]}"#;
+    requests.extend(frame(&header(34, 1001, 0, ""), heartbeat));
+    requests.extend(frame(&header(11, 1002, 0, &pull), b""));
+    requests.extend(frame(&header(30, 1003, 0, &queue), b""));
+    stream.write_all(&requests).unwrap();
+    let opaque = |header: &str| number(header, r#""opaque""#).unwrap();
+    for expected in [1001, 1002, 1003] {
+        let header = answer(&mut stream);
+        assert_eq!(opaque(&header), expected, "{header}");
+        assert!(header.contains(r#""code":0"#), "{header}");
+    }
+    assert!(began.elapsed() < Duration::from_millis(200), "they waited for the device");
+
+    let mut refused = Vec::new();
+    stream.set_read_timeout(Some(Duration::from_secs(1))).unwrap();
+    while refused.len() < SENT / 2 {
+        let header = answer(&mut stream);
+        for part in ["RINGMQ-2001", "reason=append_queue"] {
+            assert!(header.contains(part), "{header} does not say {part}");
+        }
+        assert!(number(&header, "wait_ms").unwrap() >= 200, "{header}");
+        refused.push(opaque(&header));
+    }
+    assert!(began.elapsed() < Duration::from_millis(300), "refused {:?} late", began.elapsed());
+    assert!(refused.is_sorted(), "they were parked in order");
+    drop(frozen);
+
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    let (mut stored, mut last) = (1, 0);
+    for _ in refused.len()..SENT {
+        let header = answer(&mut stream);
+        if !header.contains(r#""code":0"#) {
+            refused.push(opaque(&header));
+            continue;
+        }
+        assert!(opaque(&header) > last, "{header} is out of order");
+        (stored, last) = (stored + 1, opaque(&header));
+    }
+    // A connection may have a quarter of the budget: three of these.
+    assert!(stored > 3 && last < refused[0], "{stored} stored, the last {last}, then {refused:?}");
+    stream.write_all(&frame(&header(30, 2000, 0, &queue), b"")).unwrap();
+    assert_eq!(number(&answer(&mut stream), r#""offset""#), Some(stored));
+    drop(stream);
+    assert!(server.terminate().success());
+}

@@ -1,0 +1,177 @@
+//! Requests of one connection that wait for room in the log, in the order in which they came.
+//!
+//! They wait beside the connection rather than in it: it goes on to read, and to serve what needs no
+//! room. All of them share one ticket, for as many as [`BATCH_SIZE`] of them, so connections take
+//! turns, and one that sends much has no more of them than the others.
+
+use std::collections::VecDeque;
+use std::task::Waker;
+
+use crate::model::Moment;
+use crate::storage::Ticket;
+
+/// Requests of one connection that wait; when there are as many, no further request is taken.
+const COUNT_MAX: usize = 1024;
+/// The same in bytes of the buffers they were read to. One request always finds a place.
+const MEMORY_MAX: usize = 1 << 20;
+/// Bytes for which a connection asks for room at a time.
+const BATCH_SIZE: usize = 64 << 10;
+
+/// Invariants: there is a ticket only while there are requests. `memory` is the sum over `queue`.
+#[derive(Debug)]
+pub struct Parked<R> {
+    queue: VecDeque<Waiting<R>>,
+    memory: usize,
+    /// Of the requests in front; without one they wait for the connection's own share.
+    pub ticket: Option<Ticket>,
+    /// Of the task that carries them out, while they wait for the connection's own share.
+    pub waker: Option<Waker>,
+    /// The shard looks at this connection at some moment.
+    pub has_deadline: bool,
+}
+
+/// A request that waits.
+#[derive(Debug)]
+pub struct Waiting<R> {
+    pub request: R,
+    pub read_at: Moment,
+    /// Bytes of the request.
+    pub size: usize,
+    /// Bytes it wants to append, as far as is known.
+    pub append_size: usize,
+    /// Bytes of the buffer it was read to; 0 when a later request came with the same.
+    pub memory: usize,
+}
+
+impl<R> Default for Parked<R> {
+    fn default() -> Self {
+        let queue = VecDeque::new();
+        Self { queue, memory: 0, ticket: None, waker: None, has_deadline: false }
+    }
+}
+
+impl<R> Parked<R> {
+    pub fn is_empty(&self) -> bool {
+        self.queue.is_empty()
+    }
+
+    /// Whether no further request may be taken; `is_scarce` says that all connections together hold
+    /// much.
+    pub fn is_full(&self, is_scarce: bool) -> bool {
+        self.queue.len() >= COUNT_MAX
+            || self.memory >= MEMORY_MAX
+            || is_scarce && !self.queue.is_empty()
+    }
+
+    /// Bytes of the buffers that these requests keep.
+    pub fn memory(&self) -> usize {
+        self.memory
+    }
+
+    pub fn front(&self) -> Option<&Waiting<R>> {
+        self.queue.front()
+    }
+
+    /// Puts a request behind the others. A buffer counts with the last request that was read to it,
+    /// because it is free when that one is gone.
+    pub fn push(&mut self, waiting: Waiting<R>, is_same_read: bool) {
+        if is_same_read && let Some(last) = self.queue.back_mut() {
+            self.memory -= std::mem::take(&mut last.memory);
+        }
+        self.memory += waiting.memory;
+        self.queue.push_back(waiting);
+    }
+
+    /// Takes the front request, and with the last one the ticket.
+    pub fn pop(&mut self) -> Option<Waiting<R>> {
+        let waiting = self.queue.pop_front()?;
+        self.memory -= waiting.memory;
+        if self.queue.is_empty() {
+            self.ticket = None;
+        }
+        Some(waiting)
+    }
+
+    /// Puts back the front request, which found no room.
+    pub fn put_back(&mut self, waiting: Waiting<R>) {
+        self.memory += waiting.memory;
+        self.queue.push_front(waiting);
+    }
+
+    /// Bytes to append for which the next ticket is taken.
+    pub fn batch_size(&self) -> usize {
+        let mut size = 0;
+        for waiting in &self.queue {
+            let with_this = size + waiting.append_size;
+            if size > 0 && with_this > BATCH_SIZE {
+                break;
+            }
+            size = with_this;
+        }
+        size
+    }
+
+    /// The connection's share may allow more now.
+    pub fn wake(&mut self) {
+        if let Some(waker) = self.waker.take() {
+            waker.wake();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn waiting(nth: u32, append_size: usize, memory: usize) -> Waiting<u32> {
+        let read_at = Moment(u64::from(nth));
+        Waiting { request: nth, read_at, size: append_size, append_size, memory }
+    }
+
+    #[test]
+    fn a_buffer_counts_once_and_until_its_last_request_is_gone() {
+        let mut parked = Parked::default();
+        parked.push(waiting(0, 1, 100), false);
+        parked.push(waiting(1, 1, 100), true);
+        parked.push(waiting(2, 1, 50), false);
+        assert_eq!(parked.memory(), 150);
+        let first = parked.pop().unwrap();
+        assert_eq!(parked.memory(), 150, "the second has the same buffer");
+        parked.put_back(first);
+        let order: Vec<_> = std::iter::from_fn(|| {
+            let request = parked.pop()?.request;
+            Some((request, parked.memory()))
+        })
+        .collect();
+        assert_eq!(order, [(0, 150), (1, 50), (2, 0)]);
+    }
+
+    #[test]
+    fn a_batch_holds_what_fits_and_at_least_the_front_request() {
+        for (sizes, expected) in [
+            (&[1000, 2000][..], 3000),
+            (&[BATCH_SIZE, 1], BATCH_SIZE),
+            (&[1, BATCH_SIZE], 1),
+            (&[5 * BATCH_SIZE, 1], 5 * BATCH_SIZE),
+        ] {
+            let mut parked = Parked::default();
+            for size in sizes {
+                parked.push(waiting(0, *size, 0), false);
+            }
+            assert_eq!(parked.batch_size(), expected, "{sizes:?}");
+        }
+    }
+
+    #[test]
+    fn one_request_always_finds_a_place() {
+        let mut parked = Parked::default();
+        assert!(!parked.is_full(true));
+        parked.push(waiting(0, 1, 100), false);
+        assert!(parked.is_full(true) && !parked.is_full(false));
+        parked.push(waiting(1, 1, MEMORY_MAX), false);
+        assert!(parked.is_full(false));
+        assert!(parked.pop().is_some() && parked.pop().is_some());
+        (0..COUNT_MAX).for_each(|_| parked.push(waiting(0, 1, 0), true));
+        assert!(parked.is_full(false));
+    }
+}
