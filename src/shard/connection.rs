@@ -42,12 +42,12 @@ use glommio::sync::Permit;
 use super::budget::Share;
 use super::calls::Calls;
 use super::clock;
+use super::common::{Common, Owner};
 use super::input::{self, Input};
 use super::output::{Output, Sent};
 use super::parked::{Parked, Waiting};
 use super::parting;
 use super::service::Service;
-use super::shard::Shard;
 use super::turn::{self, Turn};
 use crate::broker::clients::{CallError, CallId, Outgoing};
 use crate::broker::operation::Context;
@@ -84,7 +84,8 @@ pub struct Connection<S: Service> {
     socket: RawFd,
     stream: RefCell<TcpStream>,
     peer: Host,
-    shard: Rc<Shard<S>>,
+    common: Rc<Common<S>>,
+    owner: Rc<dyn Owner>,
     replies: RefCell<Replies<S::Reply>>,
     /// What the client was asked and has not answered.
     calls: RefCell<Calls>,
@@ -99,8 +100,8 @@ pub struct Connection<S: Service> {
     ended: Signal,
     is_blocked: Cell<bool>,
     is_closed: Cell<bool>,
-    /// In the shard's list of connections whose replies wait for the log.
-    pub is_listed: Cell<bool>,
+    /// In the owner's list of connections whose replies wait for the log.
+    is_listed: Cell<bool>,
     /// When a byte last moved, in or out.
     last_used: Cell<Instant>,
     output_share: Share,
@@ -184,17 +185,24 @@ pub enum Closed {
 }
 
 impl<S: Service> Connection<S> {
-    pub fn new(id: u64, stream: TcpStream, shard: Rc<Shard<S>>) -> io::Result<Rc<Self>> {
+    pub fn new(
+        id: u64,
+        stream: TcpStream,
+        common: Rc<Common<S>>,
+        owner: Rc<dyn Owner>,
+    ) -> io::Result<Rc<Self>> {
         stream.set_nodelay(true).map_err(io::Error::from)?;
         let peer = stream.peer_addr().map_err(io::Error::from)?;
-        let (output_share, input_share) = (shard.output_budget.share(), shard.input_budget.share());
-        let parked_share = shard.parked_budget.share();
+        let (output_share, input_share) =
+            (common.output_budget.share(), common.input_budget.share());
+        let parked_share = common.parked_budget.share();
         Ok(Rc::new(Self {
             id,
             socket: stream.as_raw_fd(),
             stream: RefCell::new(stream),
             peer: host_of(peer),
-            shard,
+            common,
+            owner,
             replies: RefCell::default(),
             calls: RefCell::default(),
             parked: RefCell::default(),
@@ -230,13 +238,14 @@ impl<S: Service> Connection<S> {
         loop {
             self.ready_to_read().await?;
             // Reading was shut down, and the kernel goes on taking in what a busy peer sends.
-            if self.shard.is_stopping.get() || self.beside_parked(self.read(&mut input)).await? == 0
+            if self.common.is_stopping.get()
+                || self.beside_parked(self.read(&mut input)).await? == 0
             {
                 return Err(Closed::ByPeer);
             }
             self.last_used.set(Instant::now());
             self.take_frames(&mut input).await?;
-            self.shard.progress();
+            self.common.progress();
             glommio::yield_if_needed().await;
         }
     }
@@ -252,7 +261,7 @@ impl<S: Service> Connection<S> {
             let is_ready = self.check_ready()?.is_some();
             if !is_ready || turn.is_over(frame.size()) {
                 self.flush();
-                self.shard.progress();
+                self.common.progress();
                 match is_ready {
                     true => turn::pass().await,
                     false => self.ready_to_read().await?,
@@ -287,7 +296,7 @@ impl<S: Service> Connection<S> {
             std::mem::replace(&mut parked.has_deadline, true)
         };
         if !had_deadline {
-            self.shard.set_deadline(read_at.plus_ms(BUSY_AFTER_MS), self.id);
+            self.owner.clone().set_deadline(read_at.plus_ms(BUSY_AFTER_MS), self.id);
         }
     }
 
@@ -300,7 +309,7 @@ impl<S: Service> Connection<S> {
     /// One request is always allowed, however large.
     fn has_share(&self, size: usize) -> bool {
         let in_flight = self.replies.borrow().in_flight;
-        in_flight == 0 || in_flight + size <= self.shard.service.connection_budget()
+        in_flight == 0 || in_flight + size <= self.common.service.connection_budget()
     }
 
     /// Drives `future`, and carries out parked requests meanwhile as there is room for them.
@@ -340,7 +349,7 @@ impl<S: Service> Connection<S> {
                     parked.waker = Some(context.waker().clone());
                     return None;
                 }
-                match self.shard.service.ticket(parked.batch_size()) {
+                match self.common.service.ticket(parked.batch_size()) {
                     Ok(ticket) => parked.ticket = Some(ticket),
                     Err(_) => {
                         self.refuse_parked(parked, clock::moment());
@@ -398,7 +407,7 @@ impl<S: Service> Connection<S> {
             due(parked)
         };
         if let Some(next) = next {
-            self.shard.set_deadline(next, self.id);
+            self.owner.clone().set_deadline(next, self.id);
         }
         self.flush();
         self.moved.notify();
@@ -415,7 +424,7 @@ impl<S: Service> Connection<S> {
         wire::decode_head(&mut head)?;
         if head.is_reply() {
             if let Some((call, reply)) = self.calls.borrow_mut().take_reply(head) {
-                self.shard.service.reply_arrived(call, reply);
+                self.common.service.reply_arrived(call, reply);
             }
             return Ok(None);
         }
@@ -426,7 +435,7 @@ impl<S: Service> Connection<S> {
             *next
         };
         let to = (!head.is_one_way()).then(|| head.reply_to());
-        let principal = self.shard.service.principal(&head, self.peer);
+        let principal = self.common.service.principal(&head, self.peer);
         let request = principal.and_then(|principal| {
             let request = wire::decode_command(&mut head)?;
             Ok((Asked { ticket, to, principal, size: frame.size() }, request))
@@ -452,7 +461,7 @@ impl<S: Service> Connection<S> {
             self.refuse_busy(asked, arrival.waited_ms());
             return None;
         }
-        match self.shard.service.handle(request, self.origin(asked), arrival.now) {
+        match self.common.service.handle(request, self.origin(asked), arrival.now) {
             Outcome::NoRoom { size } => return Some(size),
             Outcome::Operation => self.run_operation(asked, request.clone()),
             outcome => self.settle(asked, outcome),
@@ -463,12 +472,12 @@ impl<S: Service> Connection<S> {
     /// A produce request that waited for room too long is refused: its client is about to give up,
     /// and storing it then would only make the queue longer.
     fn refuse_busy(&self, asked: Asked, wait_ms: u64) {
-        self.shard.refused_late.set(self.shard.refused_late.get() + 1);
+        self.common.refused_late.set(self.common.refused_late.get() + 1);
         let refusal = Refusal::Busy {
             reason: "append_queue",
             wait_ms,
             retry_after_ms: crate::broker::RETRY_AFTER_MS,
-            shard: self.shard.id.0,
+            shard: self.common.id.0,
         };
         self.reply(asked.to, Answer::refused(refusal));
     }
@@ -484,7 +493,7 @@ impl<S: Service> Connection<S> {
                 }
             }
             Outcome::Cold(task) => self.start(asked, async move |context: OperationContext<S>| {
-                context.connection.shard.service.pull_cold(task, &context).await
+                context.connection.common.service.pull_cold(task, &context).await
             }),
             Outcome::NoRoom { .. } | Outcome::Operation => {
                 panic!("a request is tried again, or becomes an operation, before it is settled")
@@ -505,14 +514,14 @@ impl<S: Service> Connection<S> {
     fn settle_safe(self: &Rc<Self>, asked: Asked, mark: LogOffset, reply: S::Reply) {
         let Asked { to, size, .. } = asked;
         // Nothing need move for this answer to become true, and so nothing would send it.
-        let reply = match mark <= self.shard.service.safe() {
+        let reply = match mark <= self.common.service.safe() {
             true => Ok(reply),
-            false if self.shard.service.is_fenced() => Err(Refusal::OutcomeUnknown),
+            false if self.common.service.is_fenced() => Err(Refusal::OutcomeUnknown),
             false => {
                 let replies = &mut *self.replies.borrow_mut();
                 replies.in_flight += size;
                 replies.waiting.push_back(WaitingReply { mark, to, reply, size });
-                self.shard.list_waiting(self);
+                self.list_waiting();
                 return;
             }
         };
@@ -521,7 +530,7 @@ impl<S: Service> Connection<S> {
 
     fn run_operation(self: &Rc<Self>, asked: Asked, request: S::Request) {
         self.start(asked, async move |context: OperationContext<S>| {
-            let service = &context.connection.shard.service;
+            let service = &context.connection.common.service;
             Outcome::Now(service.operate(request, &context).await)
         });
     }
@@ -547,7 +556,7 @@ impl<S: Service> Connection<S> {
             };
             connection.replies.borrow_mut().tasks -= 1;
             // What the operation has to tell clients goes before its answer.
-            connection.shard.send_requests();
+            connection.owner.send_outgoing();
             if let Some(outcome) = outcome {
                 connection.settle(asked, outcome);
                 connection.flush();
@@ -608,9 +617,17 @@ impl<S: Service> Connection<S> {
         self.settle(Asked { ticket, to, principal, size: 0 }, outcome);
     }
 
-    /// Encodes and sends all replies that have become safe. Gives whether some still wait.
-    pub fn release_safe(self: &Rc<Self>) -> bool {
-        let (safe, is_fenced) = (self.shard.service.safe(), self.shard.service.is_fenced());
+    /// Has the owner tell it when the log is safe further on.
+    pub fn list_waiting(&self) {
+        if !self.is_listed.replace(true) {
+            self.owner.list_waiting(self.id);
+        }
+    }
+
+    /// Encodes and sends all replies that have become safe. Comes when it was listed.
+    pub fn release_safe(self: &Rc<Self>) {
+        self.is_listed.set(false);
+        let (safe, is_fenced) = (self.common.service.safe(), self.common.service.is_fenced());
         let still_waiting = {
             let replies = &mut *self.replies.borrow_mut();
             let is_over = |waiting: &mut WaitingReply<_>| waiting.mark <= safe || is_fenced;
@@ -624,10 +641,12 @@ impl<S: Service> Connection<S> {
             self.output_share.set(replies.output.waiting());
             !replies.waiting.is_empty()
         };
+        if still_waiting {
+            self.list_waiting();
+        }
         self.flush();
         self.moved.notify();
         self.parked.borrow_mut().wake();
-        still_waiting
     }
 
     /// Sends what there is. Where the socket is full a task of its own goes on with it.
@@ -746,7 +765,7 @@ impl<S: Service> Connection<S> {
             if Instant::now() >= deadline {
                 return Err(Closed::NoMemory);
             }
-            self.shard.close_stalled_input();
+            self.owner.close_stalled_input();
             glommio::timer::sleep(Duration::from_millis(5)).await;
         }
     }
@@ -789,7 +808,7 @@ impl<S: Service> Connection<S> {
     /// Lets replies that are under way leave, for as long as that can take, then forgets everything.
     async fn finish(self: &Rc<Self>) {
         self.beside_parked(self.moved.wait(|| self.is_unparked().then_some(()))).await;
-        self.shard.service.connection_closed(self.id);
+        self.common.service.connection_closed(self.id);
         let deadline = Instant::now() + FINISH_MAX;
         while !self.is_closed.get() && self.has_replies_under_way() && Instant::now() < deadline {
             glommio::timer::sleep(Duration::from_millis(5)).await;
@@ -810,8 +829,8 @@ impl<S: Service> Connection<S> {
         self.parked_share.set(0);
         self.output_share.set(0);
         // What a task has asked of the service meanwhile.
-        self.shard.service.connection_closed(self.id);
-        self.shard.forget(self.id);
+        self.common.service.connection_closed(self.id);
+        self.owner.forget(self.id);
     }
 
     fn has_replies_under_way(&self) -> bool {
@@ -839,7 +858,7 @@ impl<S: Service> Context for OperationContext<S> {
 
     async fn cold_read(&self, size_max: usize) -> Self::ColdRead<'_> {
         let promise = self.connection.room_for_answer(size_max).await;
-        (promise, self.connection.shard.cold_permit().await)
+        (promise, self.connection.common.cold_permit().await)
     }
 }
 

@@ -8,8 +8,8 @@
 //!                        └── shard ◀────┘   committers, tick, inbox move answers on
 //! ```
 //!
-//! Start at [`run`], then `connection`, which is where a request spends its life. `shard` is what
-//! the connections of one thread share. [`executor`] starts threads so that they begin, and [`nudge`]
+//! Start at [`run`], then `connection`, which is where a request spends its life. `shard` has all
+//! connections of one thread, `common` is what they share. [`executor`] starts threads so that they begin, and [`nudge`]
 //! wakes those that went to sleep with work left; [`preflight`] says before anything starts what the
 //! machine lacks.
 //!
@@ -26,6 +26,7 @@ mod broker;
 mod budget;
 mod calls;
 mod clock;
+mod common;
 mod connection;
 mod data;
 pub mod error;
