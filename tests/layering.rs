@@ -51,11 +51,39 @@ fn sources(module: &str) -> Vec<(String, String)> {
     found.iter().map(|path| (name(path), code(&fs::read_to_string(path).unwrap()))).collect()
 }
 
-/// A source without its comments and without its unit tests.
+/// A source without its comments and without what only tests are built with.
 fn code(source: &str) -> String {
-    let production = source.split("#[cfg(test)]").next().unwrap();
     let is_code = |line: &&str| !line.trim_start().starts_with("//");
-    production.lines().filter(is_code).collect::<Vec<_>>().join("\n")
+    let mut code = source.lines().filter(is_code).collect::<Vec<_>>().join("\n");
+    while let Some(begin) = code.find("#[cfg(test)]") {
+        let end = begin + item_size(&code[begin..]);
+        code.replace_range(begin..end, "");
+    }
+    code
+}
+
+/// Bytes of the item at the beginning of `code`: to its semicolon, or to the end of its braces.
+fn item_size(code: &str) -> usize {
+    let mut depth = 0;
+    for (at, byte) in code.bytes().enumerate() {
+        match byte {
+            b'{' => depth += 1,
+            b'}' => depth -= 1,
+            b';' if depth == 0 => return at + 1,
+            _ => {}
+        }
+        if byte == b'}' && depth == 0 {
+            return at + 1;
+        }
+    }
+    code.len()
+}
+
+#[test]
+fn what_only_tests_use_is_left_out_and_what_stands_behind_it_is_not() {
+    let source = "use a;\n#[cfg(test)]\nmod tests;\n// note\nuse b;\n\
+                  #[cfg(test)]\nmod more { fn f() { {} } }\nuse c;\n";
+    assert_eq!(code(source), "use a;\n\nuse b;\n\nuse c;");
 }
 
 fn layers() -> Vec<(&'static str, Vec<&'static str>)> {
@@ -112,4 +140,167 @@ fn only_the_edges_know_the_runtime() {
         }
     }
     assert!(violations.is_empty(), "\n{}", violations.join("\n"));
+}
+
+/// Names of a module, from the crate down: `["storage", "index"]`.
+type ModulePath = Vec<String>;
+
+/// The module that a file is.
+fn module_of(path: &str) -> ModulePath {
+    let path = path.trim_start_matches("src/").trim_end_matches(".rs");
+    let path = path.trim_end_matches("/mod");
+    path.split('/').map(str::to_owned).collect()
+}
+
+/// All paths in `source` that begin in this crate, from the crate down. `own` is the file's module.
+fn paths_in(source: &str, own: &ModulePath) -> Vec<ModulePath> {
+    let mut found = Vec::new();
+    for root in ["crate::", "super::", "self::"] {
+        for (at, _) in source.match_indices(root) {
+            let before = source[..at].chars().next_back().unwrap_or(' ');
+            if before == ':' || before.is_alphanumeric() || before == '_' {
+                continue;
+            }
+            let (mut base, mut rest) = (own.clone(), &source[at..]);
+            if let Some(behind) = rest.strip_prefix("crate::") {
+                (base, rest) = (Vec::new(), behind);
+            }
+            rest = rest.strip_prefix("self::").unwrap_or(rest);
+            while let Some(behind) = rest.strip_prefix("super::") {
+                base.pop();
+                rest = behind;
+            }
+            add_tree(&base, rest, &mut found);
+        }
+    }
+    found
+}
+
+/// Adds the paths of a tree like `a::{b, c::D}` below `base`. Gives what stands behind it.
+fn add_tree<'a>(base: &ModulePath, tree: &'a str, found: &mut Vec<ModulePath>) -> &'a str {
+    let mut tree = tree.trim_start();
+    if let Some(mut inside) = tree.strip_prefix('{') {
+        loop {
+            inside = add_tree(base, inside, found).trim_start();
+            match inside.strip_prefix(',').map(str::trim_start) {
+                Some(next) if !next.starts_with('}') => inside = next,
+                Some(next) => inside = next,
+                None => return inside.strip_prefix('}').unwrap_or(inside),
+            }
+            if let Some(end) = inside.strip_prefix('}') {
+                return end;
+            }
+        }
+    }
+    let size = tree.find(|c: char| !c.is_alphanumeric() && c != '_').unwrap_or(tree.len());
+    let path: ModulePath = base.iter().cloned().chain([tree[..size].to_owned()]).collect();
+    tree = &tree[size..];
+    match tree.strip_prefix("::") {
+        Some(deeper) => add_tree(&path, deeper, found),
+        None => {
+            found.push(path);
+            let renamed = tree.trim_start().strip_prefix("as ");
+            renamed.map_or(tree, |name| name.trim_start_matches(|c: char| c.is_alphanumeric()))
+        }
+    }
+}
+
+#[test]
+fn paths_are_read_as_the_compiler_reads_them() {
+    let own = vec!["storage".to_owned(), "log".to_owned()];
+    let rows = [
+        ("use crate::model::Chunk;", vec!["model::Chunk"]),
+        ("use crate::a::{b::{C, D}, e, f as g,};", vec!["a::b::C", "a::b::D", "a::e", "a::f"]),
+        ("use super::index::Index;", vec!["storage::index::Index"]),
+        ("use super::super::wire;", vec!["wire"]),
+        ("use self::part::X;", vec!["storage::log::part::X"]),
+        ("crate::model::f(x)", vec!["model::f"]),
+        ("std::crate_like::x", vec![]),
+    ];
+    for (source, expected) in rows {
+        let found: Vec<String> =
+            paths_in(source, &own).iter().map(|path| path.join("::")).collect();
+        assert_eq!(found, expected, "{source}");
+    }
+}
+
+/// A file may use what stands beside or below it in the same module, but no two files may need each
+/// other. What a module's own `mod.rs` re-exports counts as the module, for the files in it.
+#[test]
+fn no_two_files_import_each_other() {
+    let files: Vec<(String, String)> =
+        layers().into_iter().flat_map(|(module, _)| sources(module)).collect();
+    let modules: Vec<ModulePath> = files.iter().map(|(path, _)| module_of(path)).collect();
+    let nearest = |path: &ModulePath| {
+        (1..=path.len()).rev().find_map(|size| modules.iter().position(|m| *m == path[..size]))
+    };
+    let imports: Vec<Vec<usize>> = files
+        .iter()
+        .zip(&modules)
+        .map(|((_, source), own)| {
+            let targets = paths_in(source, own);
+            let targets = targets.iter().filter_map(nearest);
+            targets.filter(|target| !own.starts_with(&modules[*target])).collect()
+        })
+        .collect();
+    let reach = |from: usize| {
+        let (mut seen, mut open) = (vec![false; files.len()], imports[from].clone());
+        while let Some(next) = open.pop() {
+            if !std::mem::replace(&mut seen[next], true) {
+                open.extend(&imports[next]);
+            }
+        }
+        seen
+    };
+    let reached: Vec<Vec<bool>> = (0..files.len()).map(reach).collect();
+    let mut circles = Vec::new();
+    for (a, others) in reached.iter().enumerate() {
+        for b in (a + 1..files.len()).filter(|&b| others[b] && reached[b][a]) {
+            circles.push(format!("{} and {}", files[a].0, files[b].0));
+        }
+    }
+    assert!(files.len() > 100, "{} files were read", files.len());
+    assert!(circles.is_empty(), "files that need each other:\n{}", circles.join("\n"));
+}
+
+/// A code that the manual explains and nothing raises sends readers the wrong way, and so does one that
+/// is raised and not explained.
+#[test]
+fn every_documented_refusal_is_raised_somewhere_and_every_raised_one_is_documented() {
+    let refusals = include_str!("../src/model/refusal.rs");
+    let number_of = |line: &str| {
+        let (variant, number) = line.trim().strip_prefix("Self::")?.split_once(" => ")?;
+        let name: String = variant.chars().take_while(|c| c.is_alphanumeric()).collect();
+        Some((name, number.trim_end_matches(',').parse::<u16>().ok()?))
+    };
+    let numbers: Vec<(String, u16)> = refusals.lines().filter_map(number_of).collect();
+    assert!(numbers.len() > 25, "{numbers:?}");
+
+    let manual = include_str!("../docs/errors.md");
+    let row = |line: &str| line.strip_prefix("| RINGMQ-")?.split(' ').next()?.parse::<u16>().ok();
+    let documented: Vec<u16> = manual.lines().filter_map(row).collect();
+    let known: Vec<u16> = numbers.iter().map(|(_, number)| *number).collect();
+    assert_eq!(documented, known, "docs/errors.md, against the numbers in src/model/refusal.rs");
+
+    let is_about_all = |path: &str| path.ends_with("refusal.rs") || path.ends_with("codes.rs");
+    let raising: String = layers()
+        .into_iter()
+        .flat_map(|(module, _)| sources(module))
+        .filter(|(path, _)| !is_about_all(path) && !path.contains("/tests"))
+        .map(|(_, source)| source)
+        .collect();
+    let is_converted = |name: &str| refusals.contains(&format!("{name}(#[from]"));
+    let is_raised = |name: &str| {
+        let written = format!("Refusal::{name}");
+        let mut places = raising.match_indices(&written).map(|(at, found)| {
+            raising[at + found.len()..].chars().next().is_none_or(|c| !c.is_alphanumeric())
+        });
+        places.any(|is_whole_name| is_whole_name)
+    };
+    let idle: Vec<&String> = numbers
+        .iter()
+        .map(|(name, _)| name)
+        .filter(|name| !is_converted(name) && !is_raised(name))
+        .collect();
+    assert!(idle.is_empty(), "documented and never raised: {idle:?}");
 }
