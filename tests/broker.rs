@@ -790,7 +790,6 @@ fn commits_of_a_second_share_one_entry() {
             requests.iter().map(|one| Box::pin(broker.operate(one, &Here))).collect();
         // The first is written at once, the others with the next entry.
         assert!(poll_once(&mut waiting[0]).await.is_none());
-        broker.act(at(0));
         assert_eq!(appends() - before, 1);
         for operation in &mut waiting[1..] {
             assert!(poll_once(operation).await.is_none());
@@ -961,5 +960,22 @@ fn our_own_client_understands_what_the_broker_asks() {
         assert_eq!(poll_once(&mut lost).await, Some(Err(CallError::Closed)));
         broker.act(Now { moment: until, ..NOW });
         assert_eq!(poll_once(&mut late).await, Some(Err(CallError::TimedOut)));
+    });
+}
+
+/// A commit that cannot be written is refused, and does not wait for one that can.
+#[test]
+fn a_commit_that_the_log_does_not_take_is_refused() {
+    sim::run(async {
+        let disk = SimDisk::new(67);
+        let broker = open(&disk).await;
+        send(&broker, produce("t", 0, "A", b"one")).await.unwrap();
+        disk.inject(On::nth(Operation::Write, 0), Fault::io_error());
+        let stored = ask(&broker, Request::Produce(produce("t", 0, "A", b"two")));
+        assert!(matches!(stored, Outcome::Safe { .. }));
+        broker.store().commit_step().await.unwrap_err();
+        let request = Request::CommitOffset { group: group(), queue: queue("t", 0), offset: 1 };
+        let refused = answer(&broker, request).await.reply;
+        assert_eq!(refused, Err(Refusal::Fenced));
     });
 }

@@ -69,11 +69,11 @@ impl<D: Disk> Broker<D> {
         context: &impl Context,
     ) -> Result<Reply, Refusal> {
         let key = self.queue(queue)?;
+        let before = self.state.borrow().flush.count;
         self.commit(group, key, offset, context.now().moment)?;
         if !context.origin().wants_answer {
             return Ok(Reply::Done);
         }
-        let before = self.state.borrow().flush.count;
         let flushed = || {
             let state = self.state.borrow();
             if !state.durable.offsets.is_changed(group, key) {

@@ -72,7 +72,7 @@ impl<D: Disk> Broker<D> {
                 None => return released,
                 Some(Due::Pull(id)) => released.extend(self.end_hold(id)),
                 Some(Due::Call(id)) => self.reply_arrived(id, Err(CallError::TimedOut)),
-                Some(Due::FlushOffsets) => self.flush_some(now),
+                Some(Due::FlushOffsets) => self.flush_some(now.moment),
                 Some(Due::TellMembers) => self.tell_all_members(),
                 Some(Due::ForgetClients) => {
                     self.state.borrow_mut().groups.expire(now.moment);
@@ -99,15 +99,20 @@ impl<D: Disk> Broker<D> {
         Some(Released { origin: task.origin, outcome: Outcome::Now(self.nothing(&task)) })
     }
 
-    /// Sees to it that what was committed reaches the log: now, or a while after the last time.
+    /// Sees to it that what was committed reaches the log: at once, or a while after the last time.
     pub(super) fn schedule_flush(&self, now: Moment) {
-        let state = &mut *self.state.borrow_mut();
-        if state.flush.is_due || !state.durable.offsets.has_changes() {
-            return;
+        let earliest = {
+            let state = &mut *self.state.borrow_mut();
+            if state.flush.is_due || !state.durable.offsets.has_changes() {
+                return;
+            }
+            state.flush.is_due = true;
+            state.flush.last.map_or(now, |last| last.plus_ms(FLUSH_EVERY_MS))
+        };
+        match earliest <= now {
+            true => self.flush_some(now),
+            false => self.at(earliest, Due::FlushOffsets),
         }
-        state.flush.is_due = true;
-        let earliest = state.flush.last.map_or(now, |last| last.plus_ms(FLUSH_EVERY_MS));
-        state.deadlines.insert(earliest.max(now), Due::FlushOffsets);
     }
 
     /// Sees to it that members of groups that have changed are told: together, as many come and go at
@@ -126,22 +131,22 @@ impl<D: Disk> Broker<D> {
         groups.iter().for_each(|group| self.tell_members(group));
     }
 
-    fn flush_some(&self, now: Now) {
+    fn flush_some(&self, now: Moment) {
         for _ in 0..FACTS_PER_FLUSH {
-            match self.flush_one(now.wall) {
+            match self.flush_one(self.elapsed(now)) {
                 Ok(true) => {}
-                Ok(false) => return self.flushed(now.moment, None),
+                Ok(false) => return self.flushed(now, None),
                 Err(AppendError::NoRoom) => {
-                    return self.at(now.moment.plus_ms(RETRY_MS), Due::FlushOffsets);
+                    return self.at(now.plus_ms(RETRY_MS), Due::FlushOffsets);
                 }
                 Err(error) => {
                     let refusal = self.refuse_append(error, 0);
                     tracing::warn!(shard = self.config.shard.0, "offsets not written: {refusal}");
-                    return self.flushed(now.moment, Some(refusal));
+                    return self.flushed(now, Some(refusal));
                 }
             }
         }
-        self.at(now.moment.plus_ms(SOON_MS), Due::FlushOffsets);
+        self.at(now.plus_ms(SOON_MS), Due::FlushOffsets);
     }
 
     /// Writes one fact about offsets; false when the log lacks nothing.
