@@ -10,7 +10,7 @@ use futures_util::future::{join, join_all};
 use ringmq::sim::conformance::{self, filled};
 use ringmq::sim::{self, Fault, On, Operation, Rng, SimDisk, Tasks};
 use ringmq::storage::disk::{BLOCK_SIZE, Disk, DiskErrorKind, DiskFile, Durability};
-use ringmq::storage::file::{FileDisk, FileDiskOptions, Mode};
+use ringmq::storage::file::{FileDisk, FileDiskOptions, Mode, OPEN_MAX, StoredFile};
 
 #[path = "../bench/nudged.rs"]
 mod nudged;
@@ -54,15 +54,78 @@ mod real {
     /// Nothing else would show that durable writes are not: the flags that make them so are there,
     /// on one descriptor of each file, for created and for opened files.
     #[test]
-    fn files_have_a_plain_and_a_synchronous_descriptor() {
+    fn files_have_a_plain_and_a_synchronous_descriptor_when_they_need_them() {
         on_executor("flags", |directory| async move {
             let disk = FileDisk::open(&directory, FileDiskOptions::default()).await.unwrap();
             let path = disk.directory().join("log");
             let created = disk.create("log", BLOCK).await.unwrap();
+            assert_eq!(synchronous_of(&path), [false]);
+            let block = filled(&disk, 1, 1);
+            created.write(0, block.clone(), Durability::Durable).await.unwrap();
             assert_eq!(synchronous_of(&path), [false, true]);
             let opened = disk.open("log").await.unwrap();
+            assert_eq!(synchronous_of(&path), [false, true]);
+            opened.write(0, block, Durability::Durable).await.unwrap();
+            opened.read(0, BLOCK_SIZE).await.unwrap();
             assert_eq!(synchronous_of(&path), [false, false, true, true]);
-            drop((created, opened));
+        });
+    }
+
+    fn descriptor_count() -> usize {
+        std::fs::read_dir("/proc/self/fd").expect("the descriptors of this process").count()
+    }
+
+    /// Writes into each of many files what tells it from the others.
+    async fn many(disk: &FileDisk, count: usize) -> Vec<StoredFile> {
+        let mut files = Vec::new();
+        for number in 0..count {
+            let file = disk.create(&number.to_string(), BLOCK).await.expect("a file");
+            let block = filled(disk, 1, number as u8);
+            file.write(0, block, Durability::Durable).await.expect("written");
+            files.push(file);
+        }
+        files
+    }
+
+    async fn first_byte(file: &StoredFile) -> u8 {
+        (*file.read(0, BLOCK_SIZE).await.expect("read")).as_ref()[0]
+    }
+
+    #[test]
+    fn the_number_of_descriptors_does_not_grow_with_that_of_files() {
+        on_executor("many", |directory| async move {
+            let disk = FileDisk::open(&directory, FileDiskOptions::default()).await.unwrap();
+            let before = descriptor_count();
+            let files = many(&disk, 4 * OPEN_MAX).await;
+            for round in 0..2 {
+                for (number, file) in files.iter().enumerate() {
+                    assert_eq!(first_byte(file).await, number as u8, "round {round}");
+                }
+            }
+            // Other tests of this process have some at the same time.
+            let now = descriptor_count();
+            assert!(now < before + 3 * OPEN_MAX, "{before} before, {now} now");
+        });
+    }
+
+    /// None of these files has a descriptor when its name changes.
+    #[test]
+    fn files_without_a_descriptor_are_found_under_their_new_names() {
+        on_executor("renamed", |directory| async move {
+            let disk = FileDisk::open(&directory, FileDiskOptions::default()).await.unwrap();
+            let files = many(&disk, 4 * OPEN_MAX).await;
+            disk.rename("0", "other").await.unwrap();
+            disk.rename("1", "0").await.unwrap();
+            disk.rename("2", "3").await.unwrap();
+            disk.remove("4").await.unwrap();
+            disk.create("4", BLOCK).await.unwrap();
+            let mut found = Vec::new();
+            for file in files.iter().take(6) {
+                found.push(first_byte(file).await);
+            }
+            assert_eq!(found, [0, 1, 2, 3, 4, 5], "also those that have no name any more");
+            assert_eq!(first_byte(&disk.open("3").await.unwrap()).await, 2);
+            assert_eq!(first_byte(&disk.open("4").await.unwrap()).await, 0);
         });
     }
 

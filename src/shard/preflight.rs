@@ -25,18 +25,24 @@ use nix::sys::resource::{RLIM_INFINITY, Resource, getrlimit, setrlimit};
 use nix::sys::statfs::{TMPFS_MAGIC, statfs};
 use nix::unistd::Pid;
 
+use crate::storage::file::OPEN_MAX;
+
 /// Oldest kernel that has every operation the runtime submits.
 const KERNEL_MIN: (u32, u32) = (5, 8);
 /// Below this glommio makes no executor.
 const MEMLOCK_MIN_BYTES: u64 = 512 << 10;
 /// glommio registers its memory with each of an executor's three rings, and each counts.
 const RINGS_PER_EXECUTOR: u64 = 3;
-/// Descriptors for standard streams, libraries, the lock, listeners, and what we did not think of.
-const FILES_FOR_PROCESS: u64 = 128;
-/// Descriptors for a shard's rings, wake-ups and open segments.
-const FILES_PER_SHARD: u64 = 256;
+/// Descriptors for standard streams, libraries, the lock, a NameServer, and what we did not think of.
+const FILES_FOR_PROCESS: u64 = 64;
+/// Descriptors of a shard: what it keeps open of its log, and as many for its rings, wake-ups,
+/// listeners, and files in use beyond.
+const FILES_PER_SHARD: u64 = 2 * OPEN_MAX as u64;
 /// CAP_IPC_LOCK: the memlock limit does not bind who has it.
 const CAP_IPC_LOCK_BIT: u32 = 14;
+
+/// Name of the finding that says what the limit of open files allows.
+pub const NOFILE: &str = "nofile";
 
 /// What the process is about to do.
 #[derive(Clone, Debug)]
@@ -219,22 +225,29 @@ fn raise_memlock(hard: u64) -> String {
 }
 
 fn nofile((soft, hard): (u64, u64), needs: &Needs) -> Finding {
-    const NAME: &str = "nofile";
+    const NAME: &str = NOFILE;
     let own = FILES_FOR_PROCESS + FILES_PER_SHARD * needs.shard_count as u64;
     let wanted = own.saturating_add(needs.connections_max);
+    let found = format!("limit {}", count_or_unlimited(soft));
     if soft >= wanted {
-        return Finding::ok(NAME, format!("limit {}", count_or_unlimited(soft)));
+        let connections = count_or_unlimited(if soft == RLIM_INFINITY { soft } else { soft - own });
+        let log = match needs.data_directory {
+            Some(_) => format!("; any number of segments, {OPEN_MAX} files of each shard open"),
+            None => String::new(),
+        };
+        return Finding::ok(NAME, format!("{found}: {connections} connections{log}"));
     }
     let remedy = if wanted <= hard {
         format!("ulimit -n {wanted}, or LimitNOFILE={wanted} in the unit")
     } else {
         format!("as root: prlimit --pid $$ --nofile={wanted}, or LimitNOFILE={wanted} in the unit")
     };
-    let found = format!("limit {soft}, {wanted} are needed for all connections");
     if soft < own {
+        let found = format!("{found}, {own} are needed without any connection");
         return Finding::fail(NAME, found, remedy);
     }
-    Finding::warn(NAME, found, remedy)
+    let (connections, expected) = (soft - own, needs.connections_max);
+    Finding::warn(NAME, format!("{found}: {connections} connections instead of {expected}"), remedy)
 }
 
 /// `total` is what the machine has, where that is known.
@@ -499,14 +512,20 @@ mod tests {
         for (soft, hard, state, remedy) in [
             (1 << 20, 1 << 20, State::Ok, ""),
             (RLIM_INFINITY, RLIM_INFINITY, State::Ok, ""),
-            (1_024, 1 << 20, State::Fail, "ulimit -n 11152"),
-            (4_096, 1 << 20, State::Warn, "ulimit -n 11152"),
-            (4_096, 4_096, State::Warn, "as root: prlimit --pid $$ --nofile=11152"),
+            (319, 1 << 20, State::Fail, "ulimit -n 10320"),
+            (320, 1 << 20, State::Warn, "ulimit -n 10320"),
+            (4_096, 4_096, State::Warn, "as root: prlimit --pid $$ --nofile=10320"),
         ] {
             let finding = nofile((soft, hard), &needs());
             assert_eq!(finding.state, state, "{soft}");
             assert!(finding.remedy.starts_with(remedy), "{soft}: {}", finding.remedy);
         }
+        assert_eq!(nofile((20_320, 20_320), &needs()).found, "limit 20320: 20000 connections");
+        let stores = Needs { data_directory: Some("data".into()), ..needs() };
+        let found = nofile((20_320, 20_320), &stores).found;
+        assert!(found.ends_with("any number of segments, 32 files of each shard open"), "{found}");
+        let found = nofile((4_096, 4_096), &needs()).found;
+        assert_eq!(found, "limit 4096: 3776 connections instead of 10000");
     }
 
     #[test]

@@ -150,8 +150,15 @@ fn check_budgets(engine: &EngineOptions) -> Result<(), RunError> {
 fn require(needs: &Needs) -> Result<(), RunError> {
     preflight::raise_limits();
     let findings = preflight::check(needs);
-    for finding in findings.iter().filter(|finding| finding.state == State::Warn) {
-        tracing::warn!("{finding}");
+    for finding in &findings {
+        match finding.state {
+            State::Warn => tracing::warn!("{finding}"),
+            State::Ok => tracing::debug!("{finding}"),
+            State::Fail => {}
+        }
+    }
+    if let Some(finding) = findings.iter().find(|finding| finding.name == preflight::NOFILE) {
+        tracing::info!("open files: {}", finding.found);
     }
     if !preflight::refuses(&findings) {
         return Ok(());

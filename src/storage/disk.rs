@@ -20,6 +20,10 @@ pub struct DiskError {
 pub enum DiskErrorKind {
     #[error("no space left")]
     NoSpace,
+    /// The process, or the system, has no file descriptor left. Never a reason to close a log: some
+    /// become free.
+    #[error("no file descriptor is left; raise the limit (ulimit -n, LimitNOFILE=)")]
+    NoDescriptor,
     #[error("no such file")]
     NotFound,
     #[error("short transfer: {done} of {wanted} bytes")]

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   FileDisk::open ── probe: may this directory do direct I/O? ──▶ Mode
-//!   create, open ──▶ StoredFile: two descriptors of one file
+//!   create, open ──▶ StoredFile: up to two descriptors of one file, open while they are used
 //!                      plain   ◀── Written, read, sync
 //!                      O_DSYNC ◀── Durable: one submission, on stable media when it returns
 //! ```
@@ -11,6 +11,8 @@
 //! - Offset, size and memory of every transfer are whole blocks, asserted in `whole_blocks` alone.
 //! - Sizes are remembered from creating or opening; the kernel is not asked again by path, which
 //!   would be wrong after a rename.
+//! - The number of descriptors is bounded, whatever the number of files (`open_files`). A write waits
+//!   for one when the process has none left, and never fails for that.
 //! - A count other than the one asked for is an error, except for a read at the end of the file.
 //! - A created file has its space reserved and its size is durable; its name is durable after
 //!   `sync_directory`.
@@ -27,13 +29,13 @@ use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::rc::Rc;
+use std::sync::Arc;
 
 use glommio::GlommioError;
-use glommio::io::{BufferedFile, DmaFile, OpenOptions, ReadResult};
+use glommio::io::{OpenOptions, ReadResult};
 use nix::errno::Errno;
-use nix::libc::O_DSYNC;
 use nix::sys::statfs::{TMPFS_MAGIC, statfs};
 use nix::sys::statvfs::statvfs;
 
@@ -43,8 +45,13 @@ use super::disk::{
 
 pub use glommio::io::DmaBuffer;
 
+mod handle;
 mod lock;
+mod open_files;
 
+use self::open_files::{KnownFile, OpenFiles, Which, is_out_of_descriptors};
+
+pub use self::open_files::OPEN_MAX;
 pub use lock::{LockError, LockGuard, lock_directory};
 
 /// The space of a file system that does not say.
@@ -83,7 +90,10 @@ pub enum Mode {
 #[derive(Clone, Debug)]
 pub struct FileDisk {
     directory: Rc<Path>,
+    /// Open all the time: to sync it must not take a descriptor that may not be there.
+    opened: Arc<fs::File>,
     mode: Mode,
+    files: Rc<OpenFiles>,
 }
 
 impl FileDisk {
@@ -96,14 +106,20 @@ impl FileDisk {
         let directory: Rc<Path> = fs::canonicalize(directory).map_err(faulted)?.into();
         let probed = probe(&directory, options.poll).await;
         let mode = choose(probed, options.allow_buffered).map_err(faulted)?;
-        Ok(Self { directory, mode })
+        Self::new(directory, mode).map_err(faulted)
     }
 
     /// Opens an existing directory to go through the page cache, whatever its file system can do.
     pub fn open_buffered(directory: &Path) -> Result<Self, DiskError> {
         let faulted = |error| fault("open directory", &directory.to_string_lossy(), 0, error);
         let directory = fs::canonicalize(directory).map_err(faulted)?.into();
-        Ok(Self { directory, mode: Mode::Buffered })
+        Self::new(directory, Mode::Buffered).map_err(faulted)
+    }
+
+    fn new(directory: Rc<Path>, mode: Mode) -> io::Result<Self> {
+        let opened = Arc::new(fs::File::open(&directory)?);
+        let files = OpenFiles::new(directory.clone(), mode);
+        Ok(Self { directory, opened, mode, files })
     }
 
     pub fn mode(&self) -> Mode {
@@ -114,42 +130,13 @@ impl FileDisk {
         &self.directory
     }
 
-    fn path(&self, name: &str) -> PathBuf {
-        self.directory.join(name)
-    }
-
-    async fn open_handle(&self, name: &str, options: &OpenOptions) -> io::Result<Handle> {
-        let path = self.path(name);
-        match self.mode {
-            Mode::Direct | Mode::Memory => {
-                Ok(Handle::Direct(options.dma_open(path).await.map_err(plain)?))
-            }
-            Mode::Buffered => {
-                Ok(Handle::Buffered(options.buffered_open(path).await.map_err(plain)?))
-            }
-        }
-    }
-
     async fn make(&self, name: &str, size: u64) -> io::Result<StoredFile> {
         // Reserving what does not fit takes all there is before it fails, and for that moment
         // nobody else on the file system can write.
         if self.space_now().await?.free_bytes < size {
             return Err(io::ErrorKind::StorageFull.into());
         }
-        let handle = self.open_handle(name, read_write().create_new(true)).await?;
-        let made = async {
-            if size > 0 {
-                handle.reserve(size).await?;
-            }
-            handle.sync().await?;
-            self.with_second_handle(name, handle, size).await
-        };
-        let made = made.await;
-        if made.is_err() {
-            // Nobody has the file yet; half of one must not be found, nor take up space.
-            fs::remove_file(self.path(name)).ok();
-        }
-        made
+        Ok(StoredFile(self.files.create(name, size).await?))
     }
 
     async fn space_now(&self) -> io::Result<Space> {
@@ -164,16 +151,6 @@ impl FileDisk {
             free_bytes: bytes(found.blocks_available()),
             total_bytes: bytes(found.blocks()),
         })
-    }
-
-    async fn with_second_handle(
-        &self,
-        name: &str,
-        plain: Handle,
-        size: u64,
-    ) -> io::Result<StoredFile> {
-        let durable = self.open_handle(name, read_write().custom_flags(O_DSYNC)).await?;
-        Ok(StoredFile(Rc::new(Descriptors { plain, durable, name: name.into(), size })))
     }
 }
 
@@ -198,29 +175,26 @@ impl Disk for FileDisk {
     }
 
     async fn open(&self, name: &str) -> Result<StoredFile, DiskError> {
-        let opened = async {
-            let handle = self.open_handle(name, &read_write()).await?;
-            let size = handle.size_now().await?;
-            self.with_second_handle(name, handle, size).await
-        };
-        opened.await.map_err(|error| fault("open", name, 0, error))
+        let path = self.directory.join(name);
+        let found = blocking(move || fs::metadata(path)).await;
+        let found = found.map_err(|error| fault("open", name, 0, error))?;
+        Ok(StoredFile(self.files.known(name, found.len())))
     }
 
     async fn rename(&self, from: &str, to: &str) -> Result<(), DiskError> {
-        let renamed = glommio::io::rename(self.path(from), self.path(to)).await;
-        renamed.map_err(|error| fault("rename", from, 0, plain(error)))
+        let renamed = self.files.rename(from, to).await;
+        renamed.map_err(|error| fault("rename", from, 0, error))
     }
 
     async fn remove(&self, name: &str) -> Result<(), DiskError> {
-        let removed = glommio::io::remove(self.path(name)).await;
-        removed.map_err(|error| fault("remove", name, 0, plain(error)))
+        self.files.remove(name).await.map_err(|error| fault("remove", name, 0, error))
     }
 
     /// A whole fsync, not the fdatasync of glommio's `Directory`: a new name in an old block of the
     /// directory is metadata, which fdatasync may leave out.
     async fn sync_directory(&self) -> Result<(), DiskError> {
-        let directory = self.directory.to_path_buf();
-        let synced = blocking(move || fs::File::open(directory)?.sync_all()).await;
+        let directory = self.opened.clone();
+        let synced = blocking(move || directory.sync_all()).await;
         synced.map_err(|error| fault("sync directory", "", 0, error))
     }
 
@@ -229,18 +203,10 @@ impl Disk for FileDisk {
     }
 }
 
-/// An open file: two descriptors, so that each write can choose when it counts as done.
+/// A file that is open: with up to two descriptors, so that each write can choose when it counts as
+/// done, or with none while nobody uses it.
 #[derive(Clone, Debug)]
-pub struct StoredFile(Rc<Descriptors>);
-
-#[derive(Debug)]
-struct Descriptors {
-    plain: Handle,
-    /// The same file with O_DSYNC: one submission instead of a write and a sync after it.
-    durable: Handle,
-    name: String,
-    size: u64,
-}
+pub struct StoredFile(Rc<KnownFile>);
 
 impl DiskFile for StoredFile {
     type Buffer = DmaBuffer;
@@ -257,20 +223,22 @@ impl DiskFile for StoredFile {
     ) -> Result<(), DiskError> {
         let wanted = buffer.len();
         whole_blocks(offset, wanted);
-        assert!(offset + wanted as u64 <= self.0.size, "writes past the end of {}", self.0.name);
-        let handle = match durability {
-            Durability::Written => &self.0.plain,
-            Durability::Durable => &self.0.durable,
+        assert!(offset + wanted as u64 <= self.0.size, "writes past the end of {}", self.0.name());
+        let which = match durability {
+            Durability::Written => Which::Plain,
+            Durability::Durable => Which::Durable,
         };
+        let failed = |error| fault("write", &self.0.name(), offset, error);
+        let handle = self.0.handle_to_write(which).await.map_err(failed)?;
         match handle.write(offset, buffer).await {
             Ok(done) if done == wanted => Ok(()),
             Ok(done) => Err(self.short("write", offset, done, wanted)),
-            Err(error) => Err(fault("write", &self.0.name, offset, error)),
+            Err(error) => Err(failed(error)),
         }
     }
 
     async fn sync(&self) -> Result<(), DiskError> {
-        self.0.plain.sync().await.map_err(|error| fault("sync", &self.0.name, 0, error))
+        self.0.sync().await.map_err(|error| fault("sync", &self.0.name(), 0, error))
     }
 
     async fn read(&self, offset: u64, size: usize) -> Result<Rc<dyn AsRef<[u8]>>, DiskError> {
@@ -279,11 +247,13 @@ impl DiskFile for StoredFile {
         if wanted == 0 {
             return Ok(Rc::new([]));
         }
-        match self.0.plain.read(offset, size).await {
+        let failed = |error| fault("read", &self.0.name(), offset, error);
+        let handle = self.0.handle(Which::Plain).await.map_err(failed)?;
+        match handle.read(offset, size).await {
             // A file that somebody else has extended gives more; nobody here asked for that.
             Ok(bytes) if bytes.len() >= wanted => Ok(Rc::new(ReadBytes { bytes, size: wanted })),
             Ok(bytes) => Err(self.short("read", offset, bytes.len(), wanted)),
-            Err(error) => Err(fault("read", &self.0.name, offset, error)),
+            Err(error) => Err(failed(error)),
         }
     }
 }
@@ -291,7 +261,7 @@ impl DiskFile for StoredFile {
 impl StoredFile {
     fn short(&self, operation: &'static str, offset: u64, done: usize, wanted: usize) -> DiskError {
         let kind = DiskErrorKind::Short { done, wanted };
-        DiskError { operation, file: self.0.name.clone(), offset, kind }
+        DiskError { operation, file: self.0.name(), offset, kind }
     }
 }
 
@@ -310,66 +280,6 @@ impl BlockBuffer for DmaBuffer {
     fn truncate(&mut self, size: usize) {
         whole_blocks(0, size);
         self.trim_to_size(size);
-    }
-}
-
-/// One descriptor, in either mode.
-#[derive(Debug)]
-enum Handle {
-    Direct(DmaFile),
-    Buffered(BufferedFile),
-}
-
-impl Handle {
-    async fn write(&self, offset: u64, buffer: Rc<DmaBuffer>) -> io::Result<usize> {
-        let done = match self {
-            Self::Direct(file) => file.write_rc_at(buffer, offset).await,
-            Self::Buffered(file) => file.write_at(buffer.as_bytes().to_vec(), offset).await,
-        };
-        done.map_err(plain)
-    }
-
-    /// Never `DmaFile::read_at`: near the end of a file it returns bytes that are not there.
-    async fn read(&self, offset: u64, size: usize) -> io::Result<ReadResult> {
-        let found = match self {
-            Self::Direct(file) => file.read_at_aligned(offset, size).await,
-            Self::Buffered(file) => file.read_at(offset, size).await,
-        };
-        found.map_err(plain)
-    }
-
-    async fn sync(&self) -> io::Result<()> {
-        let synced = match self {
-            Self::Direct(file) => file.fdatasync().await,
-            Self::Buffered(file) => file.fdatasync().await,
-        };
-        synced.map_err(plain)
-    }
-
-    /// Reserves space and sets the size; where the file system cannot reserve, only the size.
-    async fn reserve(&self, size: u64) -> io::Result<()> {
-        let reserved = match self {
-            Self::Direct(file) => file.pre_allocate(size, false).await,
-            Self::Buffered(file) => file.pre_allocate(size, false).await,
-        };
-        match reserved.map_err(plain) {
-            Err(error) if is(&error, Errno::EOPNOTSUPP) => {}
-            outcome => return outcome,
-        }
-        let extended = match self {
-            Self::Direct(file) => file.truncate(size).await,
-            Self::Buffered(file) => file.truncate(size).await,
-        };
-        extended.map_err(plain)
-    }
-
-    /// Asks by path, so only before anybody can have renamed the file.
-    async fn size_now(&self) -> io::Result<u64> {
-        let size = match self {
-            Self::Direct(file) => file.file_size().await,
-            Self::Buffered(file) => file.file_size().await,
-        };
-        size.map_err(plain)
     }
 }
 
@@ -478,6 +388,7 @@ fn fault(operation: &'static str, file: &str, offset: u64, error: io::Error) -> 
     let kind = match error.kind() {
         io::ErrorKind::NotFound => DiskErrorKind::NotFound,
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => DiskErrorKind::NoSpace,
+        _ if is_out_of_descriptors(&error) => DiskErrorKind::NoDescriptor,
         _ => DiskErrorKind::Io(error.to_string()),
     };
     DiskError { operation, file: file.into(), offset, kind }
@@ -504,6 +415,8 @@ mod tests {
         assert_eq!(kind(Errno::ENOENT), DiskErrorKind::NotFound);
         assert_eq!(kind(Errno::ENOSPC), DiskErrorKind::NoSpace);
         assert_eq!(kind(Errno::EDQUOT), DiskErrorKind::NoSpace);
+        assert_eq!(kind(Errno::EMFILE), DiskErrorKind::NoDescriptor);
+        assert_eq!(kind(Errno::ENFILE), DiskErrorKind::NoDescriptor);
         let error = fault("write", "log", 8192, io::Error::from(Errno::EIO));
         assert_eq!(error.to_string(), "write log at 8192: Input/output error (os error 5)");
     }

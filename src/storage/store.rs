@@ -293,12 +293,16 @@ impl<D: Disk> Store<D> {
     }
 
     /// Makes the segment that continues the log. A full disk is no failure: maintenance tries again
-    /// when there is space.
+    /// when there is space. Nor is it one that there was no descriptor for a while.
     async fn prepare(&self) -> Result<CommitStep, DiskError> {
         let made = self.0.make_segment().await;
         let outcome = match made {
             Err(error) if error.kind == DiskErrorKind::NoSpace => {
                 self.0.log.borrow_mut().space = SpaceState::Full;
+                Ok(None)
+            }
+            Err(error) if error.kind == DiskErrorKind::NoDescriptor => {
+                tracing::error!("{error}; trying on");
                 Ok(None)
             }
             made => made,

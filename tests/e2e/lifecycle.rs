@@ -128,6 +128,45 @@ fn an_empty_directory_of_dev_is_small() {
     assert!(server.terminate().success());
 }
 
+/// Messages that are sent, one to a segment or two.
+const SEGMENTS: i32 = 400;
+
+/// Every segment of a log that was read kept its descriptors open, and a log of some size met the limit.
+#[test]
+fn a_log_of_hundreds_of_segments_is_read_with_few_descriptors() {
+    let scratch = Scratch::new("descriptors");
+    let (data, ports) = (scratch.0.join("data"), Ports::free());
+    let (listen, namesrv) = (ports.broker_address(), ports.nameserver_address());
+    let (listen, namesrv) = (listen.to_string(), namesrv.to_string());
+    let place = ["--data", data.to_str().unwrap(), "--listen", &listen];
+    let args = ["dev", "--namesrv-listen", &namesrv, "--shards", "1", "--segment-size", "64KiB"];
+    // Less than the log has segments, each with an index.
+    let start = || {
+        Server::start_limited("-n 180", &[&args[..], &place].concat(), &data.with_extension("log"))
+    };
+    let server = start();
+    assert!(server.log().contains("open files: limit 180: 52 connections"), "{}", server.log());
+    ordered(ports, &["topic", "create", "pressed", "--queues", "1"]);
+    let mut stream = connect(ports);
+    let body = vec![7; 40 << 10];
+    for opaque in 0..SEGMENTS {
+        stream.write_all(&frame(&send_header(opaque, "pressed", 0), &body)).unwrap();
+        let stored = answer(&mut stream);
+        assert!(stored.contains(r#""code":0"#), "{stored}");
+    }
+    drop(stream);
+    assert!(server.terminate().success());
+
+    let server = start();
+    let count = SEGMENTS.to_string();
+    let read = ["msg", "tail", "pressed", "--from", "first", "--count", &count, "-o", "json"];
+    let found = ordered(ports, &read);
+    assert_eq!(found.matches(r#""offset""#).count(), SEGMENTS as usize);
+    let files = fs::read_dir(data.join("shard-00")).unwrap().count();
+    assert!(files > SEGMENTS as usize, "{files} files");
+    assert!(server.terminate().success());
+}
+
 /// A file system that refuses direct I/O.
 struct Buffered(PathBuf);
 
@@ -202,10 +241,14 @@ fn old_clients_are_answered_two_ports_below() {
 
 /// A send in short names, as Java clients use them.
 fn send(opaque: i32, topic: &str, queue: u32) -> Vec<u8> {
+    frame(&send_header(opaque, topic, queue), b"body")
+}
+
+fn send_header(opaque: i32, topic: &str, queue: u32) -> String {
     let ext = format!(
         r#""a":"g","b":"{topic}","c":"TBW102","d":"4","e":"{queue}","f":"0","g":"1","h":"0","i":"","j":"0","k":"false","m":"false""#
     );
-    frame(&header(310, opaque, 0, &ext), b"body")
+    header(310, opaque, 0, &ext)
 }
 
 /// Connections that send at the same time, each to a queue of its own.

@@ -124,8 +124,20 @@ pub struct Server {
 impl Server {
     /// Starts a server and waits until it says that it is ready.
     pub fn start(args: &[&str], log: &Path) -> Self {
+        Self::launch(ringmq(args), log)
+    }
+
+    /// The same, where the shell has set a limit before, such as `-n 200`.
+    pub fn start_limited(limit: &str, args: &[&str], log: &Path) -> Self {
+        let mut command = Command::new("sh");
+        let limited = format!("ulimit {limit} && exec \"$0\" \"$@\"");
+        command.args(["-c", &limited, env!("CARGO_BIN_EXE_ringmq")]).args(args);
+        command.env("RINGMQ_LOG", "info");
+        Self::launch(command, log)
+    }
+
+    fn launch(mut command: Command, log: &Path) -> Self {
         let errors = std::fs::File::options().create(true).append(true).open(log).unwrap();
-        let mut command = ringmq(args);
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(errors);
         let mut child = command.spawn().unwrap();
         let stdout = child.stdout.take().unwrap();
@@ -141,7 +153,7 @@ impl Server {
             Err(error) => {
                 let threads = server.threads();
                 let _ = server.child.kill();
-                panic!("{args:?} is not ready: {error}\n{threads}\n{}", server.log());
+                panic!("{command:?} is not ready: {error}\n{threads}\n{}", server.log());
             }
         }
         server

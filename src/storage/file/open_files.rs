@@ -1,0 +1,301 @@
+//! Which files of a directory have a descriptor open.
+//!
+//! ```text
+//!   KnownFile ── handle ──▶ open? ──▶ yes: used once more
+//!                             └─────▶ no: room is made, and it is opened by the name it has now
+//! ```
+//!
+//! What holds at all times:
+//! - At most [`OPEN_MAX`] descriptors are open beyond those in use; the one that was used longest ago
+//!   is closed first. One that is in use, that has written what is not synced, or that belongs to a
+//!   file without a name, stays.
+//! - Names change, and files are opened by their names, one at a time. So a name always leads to the
+//!   file that is meant: renaming takes the files that are known along, and a file that is about to
+//!   lose its name is opened before that.
+//! - Where the process has no descriptor left, all that are idle are closed first.
+
+use std::cell::{Cell, RefCell};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::rc::{Rc, Weak};
+use std::time::Duration;
+
+use glommio::io::OpenOptions;
+use glommio::sync::{Permit, Semaphore};
+use nix::errno::Errno;
+use nix::libc::O_DSYNC;
+
+use super::handle::Handle;
+use super::{Mode, is, plain, read_write};
+
+/// Descriptors of one directory that stay open while nobody uses them. A log has more segments than a
+/// process may have descriptors; those that are read or written at a time are few.
+pub const OPEN_MAX: usize = 32;
+/// How often it is tried again to get a descriptor that there was none for.
+const RETRY: Duration = Duration::from_millis(100);
+/// Tries before a new file is given up for now. A write is never given up for want of a descriptor:
+/// it would count as failed, and close the log.
+const CREATE_TRIES: u32 = 10;
+
+/// The descriptors of one directory.
+#[derive(Debug)]
+pub struct OpenFiles {
+    directory: Rc<Path>,
+    mode: Mode,
+    /// Held by who opens a file by its name or changes names.
+    names: Semaphore,
+    known: RefCell<Vec<Weak<KnownFile>>>,
+    open_count: Cell<usize>,
+    /// Counts uses, to tell which was the last.
+    use_count: Cell<u64>,
+}
+
+/// Which of the two descriptors of a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Which {
+    /// For reading, and for writes that a sync follows.
+    Plain,
+    /// With O_DSYNC: what it writes is on stable media.
+    Durable,
+}
+
+/// A file that somebody has opened, with or without a descriptor at the moment.
+#[derive(Debug)]
+pub struct KnownFile {
+    files: Rc<OpenFiles>,
+    name: RefCell<String>,
+    /// Not any more when it was removed or another one took its name.
+    has_name: Cell<bool>,
+    pub size: u64,
+    handles: [RefCell<Option<Rc<Handle>>>; 2],
+    used_at: Cell<u64>,
+    /// Something was written that no sync has followed yet.
+    is_dirty: Cell<bool>,
+}
+
+impl OpenFiles {
+    pub fn new(directory: Rc<Path>, mode: Mode) -> Rc<Self> {
+        Rc::new(Self {
+            directory,
+            mode,
+            names: Semaphore::new(1),
+            known: RefCell::default(),
+            open_count: Cell::new(0),
+            use_count: Cell::new(0),
+        })
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.directory.join(name)
+    }
+
+    /// Makes a file and reserves its space; its size is durable then. Without a descriptor for it this
+    /// is tried for a second.
+    pub async fn create(self: &Rc<Self>, name: &str, size: u64) -> io::Result<Rc<KnownFile>> {
+        let mut tries = 0;
+        let handle = loop {
+            match self.open(name, read_write().create_new(true)).await {
+                Err(error) if is_out_of_descriptors(&error) && tries < CREATE_TRIES => {
+                    tries += 1;
+                    glommio::timer::sleep(RETRY).await;
+                }
+                outcome => break outcome?,
+            }
+        };
+        let made = async {
+            if size > 0 {
+                handle.reserve(size).await?;
+            }
+            handle.sync().await
+        };
+        if let Err(error) = made.await {
+            // Nobody has the file yet; half of one must not be found, nor take up space.
+            std::fs::remove_file(self.path(name)).ok();
+            return Err(error);
+        }
+        let file = self.known(name, size);
+        file.put(Which::Plain, Rc::new(handle));
+        Ok(file)
+    }
+
+    /// A file of `size` bytes that is there. It gets a descriptor when it is used.
+    pub fn known(self: &Rc<Self>, name: &str, size: u64) -> Rc<KnownFile> {
+        let file = Rc::new(KnownFile {
+            files: self.clone(),
+            name: RefCell::new(name.to_owned()),
+            has_name: Cell::new(true),
+            size,
+            handles: Default::default(),
+            used_at: Cell::new(0),
+            is_dirty: Cell::new(false),
+        });
+        let mut known = self.known.borrow_mut();
+        known.retain(|file| file.strong_count() > 0);
+        known.push(Rc::downgrade(&file));
+        file
+    }
+
+    pub async fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        let _names = self.names().await;
+        self.keep_open(to).await?;
+        glommio::io::rename(self.path(from), self.path(to)).await.map_err(plain)?;
+        for file in self.known_as(to) {
+            file.has_name.set(false);
+        }
+        for file in self.known_as(from) {
+            to.clone_into(&mut file.name.borrow_mut());
+        }
+        Ok(())
+    }
+
+    pub async fn remove(&self, name: &str) -> io::Result<()> {
+        let _names = self.names().await;
+        self.keep_open(name).await?;
+        glommio::io::remove(self.path(name)).await.map_err(plain)?;
+        for file in self.known_as(name) {
+            file.has_name.set(false);
+        }
+        Ok(())
+    }
+
+    /// Opens the files that are about to lose this name, for those who still read them.
+    async fn keep_open(&self, name: &str) -> io::Result<()> {
+        for file in self.known_as(name) {
+            if file.opened(Which::Plain).is_none() {
+                let handle = self.open(name, &read_write()).await?;
+                file.put(Which::Plain, Rc::new(handle));
+            }
+        }
+        Ok(())
+    }
+
+    async fn names(&self) -> Permit<'_> {
+        self.names.acquire_permit(1).await.expect("it is never closed")
+    }
+
+    fn known_as(&self, name: &str) -> Vec<Rc<KnownFile>> {
+        let is_meant = |file: &Rc<KnownFile>| file.has_name.get() && *file.name.borrow() == name;
+        self.known.borrow().iter().filter_map(Weak::upgrade).filter(is_meant).collect()
+    }
+
+    async fn open(&self, name: &str, options: &OpenOptions) -> io::Result<Handle> {
+        while self.open_count.get() >= OPEN_MAX && self.close_one().await {}
+        let path = self.path(name);
+        match Handle::open(self.mode, &path, options).await {
+            Err(error) if is_out_of_descriptors(&error) => {
+                while self.close_one().await {}
+                Handle::open(self.mode, &path, options).await
+            }
+            outcome => outcome,
+        }
+    }
+
+    /// Closes the descriptor that was used longest ago; false when all have to stay.
+    async fn close_one(&self) -> bool {
+        let idle = {
+            let known = self.known.borrow();
+            let files = known.iter().filter_map(Weak::upgrade);
+            let handles = files
+                .flat_map(|file| [Which::Plain, Which::Durable].map(|which| (file.clone(), which)));
+            let closable = handles.filter(|(file, which)| file.may_close(*which));
+            closable.min_by_key(|(file, _)| file.used_at.get())
+        };
+        let Some((file, which)) = idle else { return false };
+        let handle = file.handles[which as usize].take().and_then(Rc::into_inner);
+        self.open_count.set(self.open_count.get() - 1);
+        let Some(handle) = handle else { return true };
+        if let Err(error) = handle.close().await {
+            tracing::warn!("close {}: {error}", file.name());
+        }
+        true
+    }
+}
+
+impl KnownFile {
+    pub fn name(&self) -> String {
+        self.name.borrow().clone()
+    }
+
+    /// The descriptor to read with or to write with.
+    pub async fn handle(&self, which: Which) -> io::Result<Rc<Handle>> {
+        let count = self.files.use_count.get() + 1;
+        self.files.use_count.set(count);
+        self.used_at.set(count);
+        if let Some(handle) = self.opened(which) {
+            return Ok(handle);
+        }
+        let _names = self.files.names().await;
+        if let Some(handle) = self.opened(which) {
+            return Ok(handle);
+        }
+        if !self.has_name.get() {
+            return Err(io::ErrorKind::NotFound.into());
+        }
+        let mut options = read_write();
+        if which == Which::Durable {
+            options.custom_flags(O_DSYNC);
+        }
+        let handle = Rc::new(self.files.open(&self.name(), &options).await?);
+        self.put(which, handle.clone());
+        Ok(handle)
+    }
+
+    /// The descriptor to write with, whatever the wait for it.
+    pub async fn handle_to_write(&self, which: Which) -> io::Result<Rc<Handle>> {
+        if which == Which::Plain {
+            self.is_dirty.set(true);
+        }
+        let mut is_told = false;
+        loop {
+            match self.handle(which).await {
+                Err(error) if is_out_of_descriptors(&error) => {
+                    if !is_told {
+                        tracing::error!("open {} to write: {error}; waiting for one", self.name());
+                    }
+                    is_told = true;
+                    glommio::timer::sleep(RETRY).await;
+                }
+                outcome => return outcome,
+            }
+        }
+    }
+
+    pub async fn sync(&self) -> io::Result<()> {
+        let handle = self.handle_to_write(Which::Plain).await?;
+        // What is written from here on is for the next one.
+        self.is_dirty.set(false);
+        let synced = handle.sync().await;
+        if synced.is_err() {
+            self.is_dirty.set(true);
+        }
+        synced
+    }
+
+    fn opened(&self, which: Which) -> Option<Rc<Handle>> {
+        self.handles[which as usize].borrow().clone()
+    }
+
+    fn put(&self, which: Which, handle: Rc<Handle>) {
+        *self.handles[which as usize].borrow_mut() = Some(handle);
+        self.files.open_count.set(self.files.open_count.get() + 1);
+    }
+
+    fn may_close(&self, which: Which) -> bool {
+        let is_idle = |handle: &Rc<Handle>| Rc::strong_count(handle) == 1;
+        let is_open_and_idle = self.handles[which as usize].borrow().as_ref().is_some_and(is_idle);
+        let is_needed = which == Which::Plain && (self.is_dirty.get() || !self.has_name.get());
+        is_open_and_idle && !is_needed
+    }
+}
+
+impl Drop for KnownFile {
+    fn drop(&mut self) {
+        let open = self.handles.iter().filter(|handle| handle.borrow().is_some()).count();
+        self.files.open_count.set(self.files.open_count.get() - open);
+    }
+}
+
+/// The limit of the process, or that of the system.
+pub fn is_out_of_descriptors(error: &io::Error) -> bool {
+    is(error, Errno::EMFILE) || is(error, Errno::ENFILE)
+}
