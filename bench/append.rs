@@ -34,8 +34,8 @@ use ringmq::storage::disk::{Disk, DiskError};
 use ringmq::storage::file::{FileDisk, FileDiskOptions};
 use ringmq::storage::segment::{FileName, SEGMENT_SIZE_MAX};
 use ringmq::storage::{
-    Append, AppendError, CommitRule, CommitStep, EntryKind, Flush, Located, QueueKey, SpaceClass,
-    Store, StoreConfig, WRITES_IN_FLIGHT_MAX,
+    Append, AppendError, CommitRule, CommitStep, EntryKind, Epoch, Flush, Located, QueueKey,
+    SpaceClass, Store, StoreConfig, WRITES_IN_FLIGHT_MAX,
 };
 
 #[derive(Clone, Debug, Parser)]
@@ -373,6 +373,7 @@ async fn open(disk: FileDisk, scale: Scale, flush: Flush) -> Store<FileDisk> {
         index_cache_bytes: 8 << 20,
         flush,
         commit: CommitRule::Local,
+        epoch: Epoch::Found,
         retention_age_ms: u64::MAX,
         retention_bytes: 2 * scale.segment_size,
         reserve_bytes: 0,

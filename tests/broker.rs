@@ -26,7 +26,7 @@ use ringmq::model::{
     Request, ShardId, Timestamp, TopicConfig, TopicName,
 };
 use ringmq::sim::{self, Fault, On, Operation, Rng, SimDisk};
-use ringmq::storage::{CommitRule, Flush, StoreConfig};
+use ringmq::storage::{CommitRule, Epoch, Flush, StoreConfig};
 use ringmq::wire::{self, RecordBatch};
 
 const NOW: Now = Now { wall: Timestamp(1_700_000_000_000), moment: Moment(7) };
@@ -40,6 +40,7 @@ fn store_config() -> StoreConfig {
         index_cache_bytes: 1 << 20,
         flush: Flush::Sync,
         commit: CommitRule::Local,
+        epoch: Epoch::Found,
         retention_age_ms: u64::MAX,
         retention_bytes: u64::MAX,
         reserve_bytes: 0,

@@ -9,6 +9,7 @@ use ringmq::storage::EntryKind;
 use ringmq::storage::entry::{ENTRY_VERSION, EntryHeader};
 use ringmq::storage::links::IndexLink;
 use ringmq::storage::located::IndexMessage;
+use ringmq::storage::proof::{EndProof, PROOF_MAGIC};
 use ringmq::storage::row::{QueueRow, RowLink};
 use ringmq::storage::sealed::{
     BlockHead, FENCES_PER_BLOCK, INDEX_MAGIC, INDEX_VERSION, IndexFence, IndexHead, IndexRun,
@@ -31,7 +32,7 @@ macro_rules! layout {
     };
 }
 
-fn layouts() -> [Layout; 16] {
+fn layouts() -> [Layout; 17] {
     [
         layout!(FactHead { size, subject, kind, reserved }),
         layout!(TopicSet {
@@ -63,7 +64,7 @@ fn layouts() -> [Layout; 16] {
             ordinal,
             epoch,
             subject,
-            safe_lag,
+            durable_lag,
             kind,
             version,
             reserved,
@@ -85,6 +86,16 @@ fn layouts() -> [Layout; 16] {
         layout!(IndexMessage { position, size, tag_hash, entry_position, stored_ms }),
         layout!(QueueRow { topic, queue, next, oldest, sealed_to, links }),
         layout!(RowLink { segment, end }),
+        layout!(EndProof {
+            magic,
+            checksum,
+            version,
+            number,
+            log_offset,
+            next_ordinal,
+            epoch,
+            reserved,
+        }),
         layout!(SnapshotHead {
             magic,
             checksum,
@@ -133,7 +144,7 @@ fn kinds_counts_and_magics_are_named() {
         "{FENCES_PER_BLOCK} fences, {RUNS_PER_BLOCK} runs, {MARKS_PER_BLOCK} marks, or {MESSAGES_PER_BLOCK} messages"
     );
     assert!(TEXT.contains(&counts), "{counts}");
-    for magic in [INDEX_MAGIC, SNAPSHOT_MAGIC] {
+    for magic in [INDEX_MAGIC, PROOF_MAGIC, SNAPSHOT_MAGIC] {
         let magic = String::from_utf8(magic.to_vec()).unwrap();
         assert!(TEXT.contains(&format!("`{magic}`")), "{magic}");
     }

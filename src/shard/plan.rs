@@ -19,7 +19,7 @@ use crate::model::nameserver::{BrokerId, Registration};
 use crate::model::record::Host;
 use crate::model::{DataVersion, NameServerRequest, ShardId};
 use crate::nameserver::{ConnectionId, Routes};
-use crate::storage::{CommitRule, Flush, StoreConfig};
+use crate::storage::{CommitRule, Epoch, Flush, StoreConfig};
 
 /// Everything the shards of one broker process have in common.
 #[derive(Clone, Debug)]
@@ -75,6 +75,7 @@ impl Plan {
                 FlushMode::Async => Flush::Async,
             },
             commit: CommitRule::Local,
+            epoch: Epoch::Found,
             retention_age_ms: engine.retention.0.as_millis() as u64,
             retention_bytes: match engine.retention_size.0 {
                 0 => u64::MAX,

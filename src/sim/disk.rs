@@ -346,6 +346,8 @@ impl DiskFile for SimFile {
                 platter.sync(self.id, newest);
                 Ok(())
             }
+            // Without power nothing was tried: a killed process leaves its writes to the next one.
+            Err(error) if error.kind == DiskErrorKind::PowerLost => Err(error),
             Err(error) => {
                 platter.abandon(self.id, newest);
                 Err(error)

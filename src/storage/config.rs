@@ -20,6 +20,15 @@ pub enum CommitRule {
     Driven,
 }
 
+/// The epoch of what will be appended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Epoch {
+    /// That of the newest entry found; 1 in an empty log.
+    Found,
+    /// What an election gave. A log with a higher one is not opened.
+    Given(u32),
+}
+
 #[derive(Clone, Debug)]
 pub struct StoreConfig {
     /// Bytes of a segment file, a multiple of the block size.
@@ -34,6 +43,7 @@ pub struct StoreConfig {
     pub index_cache_bytes: usize,
     pub flush: Flush,
     pub commit: CommitRule,
+    pub epoch: Epoch,
     /// Segments whose messages are all older than this go, milliseconds.
     pub retention_age_ms: u64,
     /// More of the log than this is not kept, bytes.

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   0 checksum u32 | 4 payload size u32 | 8 own offset u64 | 16 ordinal u64
-//!  24 epoch u32 | 28 subject u32 | 32 safe lag u32 | 36 kind u8 | 37 version u8 | 38 zero u16
+//!  24 epoch u32 | 28 subject u32 | 32 durable lag u32 | 36 kind u8 | 37 version u8 | 38 zero u16
 //!  40 payload | zeros up to a multiple of 8
 //! ```
 //!
@@ -25,10 +25,8 @@ pub struct EntryKind(pub u8);
 
 impl EntryKind {
     /// Takes up the rest of a block or of a segment. Its payload is not part of the checksum and
-    /// may be anything. Without one it is written when the log falls idle, for the sake of its safe lag.
+    /// may be anything.
     pub const FILLER: Self = Self(1);
-    /// The log was opened; an epoch begins.
-    pub(super) const OPENED: Self = Self(2);
 }
 
 /// Version of the entry layout that we write, and the only one we read.
@@ -39,8 +37,8 @@ pub const ENTRY_ALIGN: usize = 8;
 pub const HEADER_SIZE: usize = size_of::<EntryHeader>();
 /// Largest payload, bytes: one largest message record, or a batch of smaller ones.
 pub const PAYLOAD_SIZE_MAX: usize = RECORD_SIZE_MAX.next_multiple_of(ENTRY_ALIGN);
-/// A safe lag that says nothing.
-pub const SAFE_LAG_UNKNOWN: u32 = u32::MAX;
+/// A durable lag that says nothing.
+pub const DURABLE_LAG_UNKNOWN: u32 = u32::MAX;
 
 /// In front of every payload.
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
@@ -54,14 +52,14 @@ pub struct EntryHeader {
     pub own_offset: U64,
     /// 1, 2, 3, … over the whole log.
     pub ordinal: U64,
-    /// Counts how often the log was opened.
+    /// Who appended it, where a log can change its owner. Never decreases.
     pub epoch: U32,
     /// Whom the entry concerns, in the broker's numbering.
     pub subject: U32,
     /// Own offset minus the mark below which everything was on stable media when the entry was
-    /// appended; [`SAFE_LAG_UNKNOWN`] when that does not fit. Recovery tells by it whether a hole in
+    /// appended; [`DURABLE_LAG_UNKNOWN`] when that does not fit. Recovery tells by it whether a hole in
     /// front of this entry had been acknowledged.
-    pub safe_lag: U32,
+    pub durable_lag: U32,
     pub kind: u8,
     pub version: u8,
     pub reserved: [u8; 2],
@@ -73,7 +71,7 @@ const _: () = {
     assert!(size_of::<EntryHeader>().is_multiple_of(ENTRY_ALIGN));
     assert!(offset_of!(EntryHeader, own_offset) == 8);
     assert!(offset_of!(EntryHeader, ordinal) == 16);
-    assert!(offset_of!(EntryHeader, safe_lag) == 32);
+    assert!(offset_of!(EntryHeader, durable_lag) == 32);
     assert!(offset_of!(EntryHeader, kind) == 36);
 };
 
@@ -126,7 +124,7 @@ impl NewEntry {
             ordinal: U64::new(self.ordinal),
             epoch: U32::new(self.epoch),
             subject: U32::new(self.subject),
-            safe_lag: U32::new(u32::try_from(lag).unwrap_or(SAFE_LAG_UNKNOWN)),
+            durable_lag: U32::new(u32::try_from(lag).unwrap_or(DURABLE_LAG_UNKNOWN)),
             kind: self.kind.0,
             version: ENTRY_VERSION,
             reserved: [0; 2],
@@ -146,9 +144,9 @@ impl EntryHeader {
     }
 
     /// Everything below this was on stable media before the entry was written.
-    pub fn proves_safe(&self) -> LogOffset {
-        match self.safe_lag.get() {
-            SAFE_LAG_UNKNOWN => LogOffset(0),
+    pub fn proves_durable(&self) -> LogOffset {
+        match self.durable_lag.get() {
+            DURABLE_LAG_UNKNOWN => LogOffset(0),
             lag => LogOffset(self.own_offset.get().saturating_sub(u64::from(lag))),
         }
     }
@@ -247,7 +245,7 @@ mod tests {
         let bytes = sample(MESSAGES, b"hello");
         let Look::Entry(entry) = look(&bytes, AT, 4096, SEED) else { panic!("no entry") };
         assert_eq!((entry.kind, entry.payload), (MESSAGES, &b"hello"[..]));
-        assert_eq!(entry.header.proves_safe(), LogOffset(4000));
+        assert_eq!(entry.header.proves_durable(), LogOffset(4000));
         assert_eq!(entry.header.end(), AT.plus(48));
         assert_eq!(&bytes[45..], [0, 0, 0], "padding is zeros");
     }
@@ -299,7 +297,7 @@ mod tests {
         let mut bytes = vec![0; HEADER_SIZE];
         new.seal(&mut bytes, 0, SEED);
         let Look::Entry(entry) = look(&bytes, at, 4096, SEED) else { panic!("none") };
-        assert_eq!(entry.header.proves_safe(), LogOffset(0));
+        assert_eq!(entry.header.proves_durable(), LogOffset(0));
     }
 
     #[test]

@@ -32,6 +32,11 @@ pub enum OpenError {
          oflag=seek_bytes seek={position}), and start again"
     )]
     Unreadable { at: LogOffset, file: String, position: u64, fault: DiskError },
+    #[error(
+        "the log has entries of epoch {found} and was to be opened with epoch {given}: somebody else has \
+         owned it since"
+    )]
+    Epoch { given: u32, found: u32 },
     #[error("opening the log: {0}")]
     Disk(#[from] DiskError),
 }

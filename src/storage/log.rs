@@ -50,8 +50,6 @@ pub(super) struct Log<D: Disk> {
     pub space: SpaceState,
     /// The file system when it was last asked; `None` until maintenance has.
     pub disk_space: Option<Space>,
-    /// Every write counts only when it is on stable media, whatever the configuration says.
-    pub is_opening: bool,
     /// Parts of the log that recovery, or a read since, found damaged; in no order.
     pub damaged: Vec<Range<LogOffset>>,
     /// Numbers of the files that may become segments without being written first.
@@ -267,7 +265,7 @@ impl<D: Disk> Log<D> {
         let Write { base, buffer, memory, range } =
             self.writer.poll_write(|size| self.disk.buffer(size))?;
         self.tail.insert(base, range.clone(), buffer.clone(), memory);
-        let is_durable = self.is_opening || self.config.flush == Flush::Sync;
+        let is_durable = self.config.flush == Flush::Sync;
         let durability = if is_durable { Durability::Durable } else { Durability::Written };
         let segment = self.segment(LogOffset(base)).expect("writes go to segments of the log");
         let position = base - segment.range.start.0;

@@ -5,14 +5,14 @@ use std::ops::Range;
 use std::rc::Rc;
 
 use crate::model::{LogOffset, Moment, Now};
-use crate::storage::append::{Append, SpaceClass};
-use crate::storage::config::Flush;
+use crate::storage::config::{CommitRule, Flush};
 use crate::storage::disk::{Disk, DiskError, DiskErrorKind, DiskFile, Durability};
-use crate::storage::entry::EntryKind;
 use crate::storage::log::{Log, SpaceState};
-use crate::storage::publish::{make, publish_bytes};
+use crate::storage::proof::EndProof;
+use crate::storage::publish::{make, publish_bytes, write_proof};
 use crate::storage::recovery::damage_note;
 use crate::storage::segment::FileName;
+use crate::storage::snapshot::SnapshotPoint;
 use crate::storage::store::Store;
 use crate::storage::upkeep::Zeroing;
 use crate::storage::writer::WRITE_SIZE;
@@ -70,7 +70,7 @@ impl<D: Disk> Store<D> {
         done.snapshot = or_note(self.keep_snapshot(force_snapshot, next_slice).await, failed);
         or_note(self.remove_retired().await, failed);
         done.segments_made_ready = usize::from(or_note(self.write_zeros().await, failed));
-        self.prove_end(now.moment);
+        or_note(self.prove_end(now.moment).await, failed);
         failed.take().map_or(Ok(done), Err)
     }
 
@@ -107,33 +107,39 @@ impl<D: Disk> Store<D> {
         }
     }
 
-    /// When the log has fallen idle, appends one small entry behind it, which says that everything before
-    /// is on stable media. Without it, rot in the last group would look like a write that was under way:
-    /// recovery would cut the group, intact entries as well.
-    fn prove_end(&self, now: Moment) {
-        let (mut log, mut upkeep) = (self.0.log.borrow_mut(), self.0.upkeep.borrow_mut());
-        let end = log.end();
+    /// When the log has fallen idle, writes down that everything in it is on stable media. Without that,
+    /// rot in the last group would look like a write that was under way: recovery would cut the group,
+    /// intact entries as well. Where entries come from elsewhere and prove nothing about this disk, it is
+    /// done at every call.
+    async fn prove_end(&self, now: Moment) -> Result<(), DiskError> {
+        let Some(point) = self.unproven_end(now) else { return Ok(()) };
+        let (number, seed) = {
+            let (log, upkeep) = (self.0.log.borrow(), self.0.upkeep.borrow());
+            let number = upkeep.proof.map_or(0, |proof| proof.number.get() + 1);
+            (number, log.config.checksum_seed)
+        };
+        let proof = EndProof::new(number, point, seed);
+        if write_proof(&self.0.disk, &proof).await? {
+            self.0.upkeep.borrow_mut().proof = Some(proof);
+        }
+        Ok(())
+    }
+
+    /// How far the log is on stable media, if that should be written down.
+    fn unproven_end(&self, now: Moment) -> Option<SnapshotPoint> {
+        let (log, mut upkeep) = (self.0.log.borrow(), self.0.upkeep.borrow_mut());
+        let (end, durable) = (log.end(), log.durable());
         if upkeep.idle_from.0 != end {
             upkeep.idle_from = (end, now);
         }
-        let is_proven = upkeep.proven_end >= end || upkeep.snapshots.last() >= Some(&end);
-        let is_idle = log.durable() == end && now.ms_since(upkeep.idle_from.1) >= PROVE_AFTER_MS;
-        if is_proven || !is_idle || log.space != SpaceState::Enough {
-            return;
-        }
-        let proof = Append {
-            kind: EntryKind::FILLER,
-            subject: 0,
-            payload_size: 0,
-            space: SpaceClass::Ordinary,
-        };
-        // Without room it is tried again; the wish for a segment has been noted.
-        if let Ok(appended) = log.append(proof, |_, _| {}) {
-            upkeep.proven_end = appended.end;
-            upkeep.end_seen = appended.end;
-        }
-        drop((log, upkeep));
-        self.0.work.notify();
+        let proven =
+            upkeep.proof.map(|proof| proof.point().offset).max(upkeep.snapshots.last().copied());
+        let is_idle = durable == end && now.ms_since(upkeep.idle_from.1) >= PROVE_AFTER_MS;
+        let is_due = is_idle || log.config.commit == CommitRule::Driven;
+        let is_new = proven.unwrap_or_default() < durable;
+        let next_ordinal = if durable == end { log.writer.next_ordinal() } else { 0 };
+        let point = SnapshotPoint { offset: durable, next_ordinal, epoch: log.writer.epoch() };
+        (is_due && is_new && log.fault.is_none()).then_some(point)
     }
 
     fn sync_is_due(&self, now: Moment) -> bool {
@@ -259,11 +265,11 @@ impl<D: Disk> Store<D> {
     fn is_idle(&self) -> bool {
         let (log, mut upkeep) = (self.0.log.borrow(), self.0.upkeep.borrow_mut());
         let end = log.end();
-        std::mem::replace(&mut upkeep.end_seen, end) == end && log.written() == end
+        upkeep.end_seen.replace(end) == Some(end) && log.written() == end
     }
 
     fn is_still_idle(&self) -> bool {
-        self.end() == self.0.upkeep.borrow().end_seen
+        Some(self.end()) == self.0.upkeep.borrow().end_seen
     }
 
     /// Sees to it that a file is being zeroed, if one is wanted and there is space for it.

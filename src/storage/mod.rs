@@ -11,7 +11,7 @@
 //!
 //! Start reading at [`store`], the interface; [`log`] is the state behind it. What goes in and comes out:
 //! [`append`], [`replay`], [`config`], [`error`]. What the bytes are:
-//! [`entry`], [`segment`], [`sealed`] (index files), [`snapshot`]; drawn in `docs/format.md`. What is
+//! [`entry`], [`segment`], [`sealed`] (index files), [`snapshot`], [`proof`] (of the end); drawn in `docs/format.md`. What is
 //! decided without I/O: [`group_commit`], [`writer`], [`room`] (who may append), [`index`], [`recovery`],
 //! [`retention`]. What waits for the disk: [`store`], [`ticket`], [`opening`], [`scan`], [`reading`],
 //! [`maintenance`] and [`snapshotting`] (their memory is [`upkeep`]), [`publish`].
@@ -42,6 +42,7 @@ pub mod located;
 mod log;
 pub mod maintenance;
 pub mod opening;
+pub mod proof;
 mod publish;
 pub mod reading;
 mod rebuild;
@@ -66,7 +67,7 @@ mod upkeep;
 pub mod writer;
 
 pub use append::{Append, AppendError, Appended, SpaceClass};
-pub use config::{CommitRule, Flush, StoreConfig};
+pub use config::{CommitRule, Epoch, Flush, StoreConfig};
 pub use entry::{EntryKind, PAYLOAD_SIZE_MAX};
 pub use error::{OpenError, ReadError};
 pub use group_commit::WRITES_IN_FLIGHT_MAX;

@@ -1,23 +1,22 @@
-//! Opening a log: list, read the snapshot and the directories of index files, walk the entries that
-//! they do not cover ([`walk`]), cut or quarantine what does not hold, begin a new epoch. The decisions
-//! are in [`recovery`](super::recovery).
+//! Opening a log: list, read the snapshot, the proof of the end and the directories of index files, walk
+//! the entries that they do not cover ([`walk`]), cut or quarantine what does not hold, wipe what is left
+//! over behind the end ([`wipe`]). The decisions are in [`recovery`](super::recovery).
 //!
-//! What holds when it returns: everything found is on stable media, the new epoch is, and nothing that
-//! was written before can ever continue the chain.
+//! What holds when it returns: everything found is on stable media, and no file holds anything that could
+//! be taken for an entry behind the end. Where nothing was torn, no byte of the log has changed.
 
 use std::collections::VecDeque;
 use std::ops::Range;
 use std::rc::Rc;
 
 use crate::model::LogOffset;
-use crate::storage::append::{Append, AppendError, SpaceClass};
-use crate::storage::config::{CommitRule, StoreConfig};
+use crate::storage::config::{CommitRule, Epoch, StoreConfig};
 use crate::storage::disk::{BLOCK_SIZE, Disk, DiskError, DiskErrorKind, DiskFile};
-use crate::storage::entry::EntryKind;
 use crate::storage::error::OpenError;
 use crate::storage::index::Index;
 use crate::storage::log::{CommitMark, Counters, Log, Preparing, Segment, SpaceState};
-use crate::storage::publish::{publish_bytes, read_all};
+use crate::storage::proof::{EndProof, PROOF_BLOCKS};
+use crate::storage::publish::{publish_bytes, read_all, write_proof};
 use crate::storage::recovery::{Chain, RecoveryReport, damage_note};
 use crate::storage::replay::{MessagesOf, Replayed};
 use crate::storage::scan::{LogReader, may_be_one_block};
@@ -37,11 +36,13 @@ mod directory;
 mod files;
 mod found;
 mod walk;
+mod wipe;
 
 use directory::{read_directory, read_head};
 use files::Files;
 use found::Found;
 use walk::{Walk, Walked};
+use wipe::wipe;
 
 /// Most of a cut tail that is kept, bytes: more than can be in flight at once.
 const CUT_SIZE_MAX: u64 = 64 << 20;
@@ -53,6 +54,7 @@ pub struct Opening<D: Disk> {
     snapshot: Option<(SnapshotPoint, Vec<u8>)>,
     /// Offsets of all intact snapshots, oldest first.
     snapshots: Vec<LogOffset>,
+    proof: Option<EndProof>,
     segments: Vec<Found<D::File>>,
     ready: Vec<u64>,
     next_ready: u64,
@@ -85,6 +87,7 @@ impl<D: Disk> Opening<D> {
             config,
             snapshot: None,
             snapshots: Vec::new(),
+            proof: None,
             segments: Vec::new(),
             ready: Vec::new(),
             next_ready: files.ready.last().map_or(0, |(newest, _)| newest + 1),
@@ -94,6 +97,7 @@ impl<D: Disk> Opening<D> {
             noted: files.damaged.len(),
         };
         opening.read_snapshots(&files).await?;
+        opening.read_proof(&files).await?;
         opening.check_beginning(&files)?;
         opening.open_segments(&files).await?;
         opening.take_ready(&files).await?;
@@ -110,8 +114,9 @@ impl<D: Disk> Opening<D> {
         &mut self.index
     }
 
-    /// Feeds every entry that snapshot and index files do not cover to `apply`, oldest first, then
-    /// begins a new epoch. `messages_of` finds the messages again when an index file is damaged later.
+    /// Feeds every entry that snapshot and index files do not cover to `apply`, oldest first, and makes
+    /// the log fit to be continued. `messages_of` finds the messages again when an index file is damaged
+    /// later.
     pub async fn replay(
         mut self,
         messages_of: MessagesOf,
@@ -122,6 +127,7 @@ impl<D: Disk> Opening<D> {
         }
         self.take_in_retired().await?;
         let walked = self.walk(&mut apply).await?;
+        let epoch = self.epoch(walked.epoch)?;
         for &offset in &self.report.snapshots_damaged {
             self.disk.remove(&FileName::Snapshot(offset).to_string()).await?;
         }
@@ -129,8 +135,13 @@ impl<D: Disk> Opening<D> {
         for found in self.segments.iter().filter(|found| found.is_walked || !found.is_covered) {
             found.segment.file.sync().await?;
         }
+        if let Some(left_over) = walked.left_over.clone() {
+            let segments = self.segments.iter().map(|found| &found.segment);
+            let files = segments.map(|segment| (segment.range.clone(), segment.file.clone()));
+            wipe(&self.disk, files, left_over).await?;
+        }
         self.settle_end(walked.end).await?;
-        self.into_store(walked, messages_of).await
+        self.into_store(walked, epoch, messages_of).await
     }
 
     async fn read_snapshots(&mut self, files: &Files) -> Result<(), DiskError> {
@@ -151,6 +162,33 @@ impl<D: Disk> Opening<D> {
         }
         self.report.snapshot = self.snapshots.last().copied();
         Ok(())
+    }
+
+    /// A proof that is damaged, or cannot be read, proves nothing.
+    async fn read_proof(&mut self, files: &Files) -> Result<(), DiskError> {
+        if !files.has_proof {
+            return Ok(());
+        }
+        let file = self.disk.open(&FileName::EndProof.to_string()).await?;
+        for number in 0..PROOF_BLOCKS {
+            let block = match file.read(number * BLOCK_SIZE as u64, BLOCK_SIZE).await {
+                Err(error) if may_be_one_block(&error) => continue,
+                block => block?,
+            };
+            let found = EndProof::decode((*block).as_ref(), self.config.checksum_seed);
+            let newest = self.proof.map(|proof| proof.number.get());
+            self.proof = found.filter(|found| Some(found.number.get()) > newest).or(self.proof);
+        }
+        Ok(())
+    }
+
+    /// The epoch of what will be appended, when the newest entry has epoch `found`.
+    fn epoch(&self, found: u32) -> Result<u32, OpenError> {
+        match self.config.epoch {
+            Epoch::Found => Ok(found.max(1)),
+            Epoch::Given(given) if given >= found => Ok(given),
+            Epoch::Given(given) => Err(OpenError::Epoch { given, found }),
+        }
     }
 
     fn check_beginning(&self, files: &Files) -> Result<(), OpenError> {
@@ -230,6 +268,7 @@ impl<D: Disk> Opening<D> {
             .iter()
             .map(|found| (found.segment.range.clone(), found.segment.file.clone()));
         let mut reader = LogReader::new(files.collect(), self.config.checksum_seed);
+        reader.trusts_lags = self.config.commit == CommitRule::Local;
         let point = self.snapshot.as_ref().map(|(point, _)| *point);
         let mut walk = Walk {
             segments: &mut self.segments,
@@ -238,18 +277,21 @@ impl<D: Disk> Opening<D> {
             reader: &mut reader,
             point,
             seed: self.config.checksum_seed,
+            proof: self.proof.as_ref().map(EndProof::point),
             at: LogOffset(0),
             chain: Chain::default(),
             tail: None,
+            left_over: None,
         };
         walk.run(apply).await?;
         let (end, chain, tail) = (walk.at, walk.chain, walk.tail);
+        let left_over = walk.left_over;
         if let Some(tail) = tail {
             self.keep_tail(&mut reader, tail).await?;
         }
         self.report.bytes_scanned = reader.bytes_read;
         let next_ordinal = chain.last_ordinal.unwrap_or(0) + 1;
-        Ok(Walked { end, next_ordinal, epoch: chain.epoch })
+        Ok(Walked { end, next_ordinal, epoch: chain.epoch, left_over })
     }
 
     /// Leaves a file beside the log for every range that was found damaged now.
@@ -319,6 +361,7 @@ impl<D: Disk> Opening<D> {
     async fn into_store(
         self,
         walked: Walked,
+        epoch: u32,
         messages_of: MessagesOf,
     ) -> Result<(Store<D>, RecoveryReport), OpenError> {
         let snapshot_size = self.snapshot().map_or(0, |payload| payload.len() as u64);
@@ -326,6 +369,7 @@ impl<D: Disk> Opening<D> {
             disk,
             config,
             snapshots,
+            proof,
             segments,
             ready,
             next_ready,
@@ -338,10 +382,13 @@ impl<D: Disk> Opening<D> {
         let last = segments.back().expect("settled above");
         let end = walked.end.max(last.range.start);
         let prefix = read_prefix(last, end).await?;
+        let next_ordinal = walked.next_ordinal;
+        let point = SnapshotPoint { offset: end, next_ordinal, epoch: walked.epoch };
+        let proof = prove_end(&disk, &config, proof, &snapshots, point).await?;
         let start = WriterStart {
             end: end.0,
             segment_end: last.range.end.0,
-            epoch: walked.epoch + 1,
+            epoch,
             next_ordinal: walked.next_ordinal,
             seed: config.checksum_seed,
         };
@@ -371,14 +418,13 @@ impl<D: Disk> Opening<D> {
             fault: None,
             space: SpaceState::Enough,
             disk_space: None,
-            is_opening: true,
             damaged,
             ready,
             next_ready,
             counters: Counters::default(),
             config,
         };
-        let mut upkeep = Upkeep::new(snapshots, snapshot_size);
+        let mut upkeep = Upkeep::new(snapshots, snapshot_size, proof);
         upkeep.retired = retired.into_iter().map(|base| (base, end)).collect();
         let store = Store(Rc::new(Shared {
             disk,
@@ -392,34 +438,27 @@ impl<D: Disk> Opening<D> {
             work: Signal::default(),
             progress: Signal::default(),
         }));
-        begin_epoch(&store).await?;
         Ok((store, report))
     }
 }
 
-/// Writes the entry with which the new epoch begins, and waits until it is on stable media.
-async fn begin_epoch<D: Disk>(store: &Store<D>) -> Result<(), OpenError> {
-    let (kind, space) = (EntryKind::OPENED, SpaceClass::Reserved);
-    let opened = Append { kind, subject: 0, payload_size: 0, space };
-    while let Err(refusal) = store.append(opened, |_, _| {}) {
-        assert!(matches!(refusal, AppendError::NoRoom | AppendError::DiskFull), "{refusal}");
-        store.commit_step().await?;
-        let is_full = store.0.log.borrow().space == SpaceState::Full;
-        if is_full {
-            let (operation, file) = ("create", "the next segment".into());
-            let kind = DiskErrorKind::NoSpace;
-            return Err(DiskError { operation, file, offset: 0, kind }.into());
-        }
+/// Writes down that what was found is on stable media now. In a log without snapshot it also says whose
+/// log this is, before the first write can be torn.
+async fn prove_end<D: Disk>(
+    disk: &D,
+    config: &StoreConfig,
+    proof: Option<EndProof>,
+    snapshots: &[LogOffset],
+    end: SnapshotPoint,
+) -> Result<Option<EndProof>, DiskError> {
+    let proven = proof.map(|proof| proof.point().offset).max(snapshots.last().copied());
+    if proven >= Some(end.offset) {
+        return Ok(proof);
     }
-    while store.written() < store.end() {
-        store.commit_step().await?;
-    }
-    let mut log = store.0.log.borrow_mut();
-    log.is_opening = false;
-    let written = log.written();
-    log.handle_durable(written);
-    store.0.upkeep.borrow_mut().note_proven(log.end());
-    Ok(())
+    let number = proof.map_or(0, |proof| proof.number.get() + 1);
+    let next = EndProof::new(number, end, config.checksum_seed);
+    let is_written = write_proof(disk, &next).await?;
+    Ok(if is_written { Some(next) } else { proof })
 }
 
 /// What the block at `end` holds so far.

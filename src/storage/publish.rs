@@ -2,9 +2,12 @@
 
 use std::rc::Rc;
 
-use crate::storage::disk::{BLOCK_SIZE, Disk, DiskError, DiskFile, Durability};
+use crate::storage::disk::{BLOCK_SIZE, Disk, DiskError, DiskErrorKind, DiskFile, Durability};
+use crate::storage::proof::{EndProof, PROOF_BLOCKS};
 use crate::storage::segment::FileName;
 use crate::storage::writer::WRITE_SIZE;
+
+use zerocopy::IntoBytes;
 
 /// Writes a file of `block_count` blocks under another name, makes it durable, and then gives it its
 /// name. `fill` gets every block in turn and fills it completely; it yields when it has done much.
@@ -65,6 +68,36 @@ pub async fn publish_bytes<D: Disk>(
     bytes: &[u8],
 ) -> Result<(), DiskError> {
     publish_parts(disk, name, &[bytes]).await
+}
+
+/// Writes a proof of the end into its block of the file, durably. False when there is no file and a full
+/// disk has no space for one.
+pub async fn write_proof<D: Disk>(disk: &D, proof: &EndProof) -> Result<bool, DiskError> {
+    let Some(file) = proof_file(disk).await? else { return Ok(false) };
+    let mut block = disk.buffer(BLOCK_SIZE);
+    let (head, rest) = block.as_mut().split_at_mut(size_of::<EndProof>());
+    head.copy_from_slice(proof.as_bytes());
+    rest.fill(0);
+    let place = proof.number.get() % PROOF_BLOCKS * BLOCK_SIZE as u64;
+    file.write(place, Rc::new(block), Durability::Durable).await?;
+    Ok(true)
+}
+
+async fn proof_file<D: Disk>(disk: &D) -> Result<Option<D::File>, DiskError> {
+    let (name, size) = (FileName::EndProof.to_string(), PROOF_BLOCKS * BLOCK_SIZE as u64);
+    match disk.open(&name).await {
+        Ok(file) if file.size() == size => return Ok(Some(file)),
+        Err(error) if error.kind != DiskErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    match make(disk, &name, size).await {
+        Ok(file) => {
+            disk.sync_directory().await?;
+            Ok(Some(file))
+        }
+        Err(error) if error.kind == DiskErrorKind::NoSpace => Ok(None),
+        Err(error) => Err(error),
+    }
 }
 
 /// Creates a file in the place of what an earlier attempt has left.

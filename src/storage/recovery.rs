@@ -3,8 +3,8 @@
 //! The log is walked entry by entry. The first place where the chain breaks is a *hole*. Either the
 //! log simply ends there, with writes that were under way when the power went (a torn tail, which
 //! nobody was told about), or something that was acknowledged is damaged. Three things tell: a
-//! snapshot or index file says that the log once reached further; an intact entry behind the hole says
-//! so through its safe lag; or neither does.
+//! snapshot, an index file or the proof of the end says that the log once reached further; an intact entry behind the hole says
+//! so through its durable lag; or neither does.
 //!
 //! | The log is known to go on at `bound` | First intact entry behind the hole | An entry there proves the hole was safe | Verdict |
 //! |---|---|---|---|
@@ -35,8 +35,8 @@ pub struct Chain {
 }
 
 impl Chain {
-    /// Whether `header` can be the next entry. Left-overs of an earlier life have a lower epoch, since
-    /// every opening begins a new one.
+    /// Whether `header` can be the next entry. What an earlier life has left behind the end
+    /// was wiped before anything was appended.
     pub fn accepts(&self, header: &EntryHeader) -> bool {
         let ordinal = header.ordinal.get();
         let is_next = match self.last_ordinal {
@@ -63,12 +63,12 @@ impl Chain {
 pub struct Behind {
     /// The first entry that the chain accepts.
     pub first: Option<LogOffset>,
-    /// An entry says that everything below here was safe.
-    pub proven_safe: LogOffset,
+    /// An entry says that everything below here was on stable media.
+    pub proven_durable: LogOffset,
     /// Where the last such entry ends.
     pub last_end: LogOffset,
-    /// Highest epoch of any intact entry, accepted or not.
-    pub epoch: u32,
+    /// Up to here something names its own place and could be taken for an entry one day.
+    pub wipe_to: LogOffset,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -83,7 +83,7 @@ pub fn judge(hole: LogOffset, bound: Option<LogOffset>, behind: &Behind) -> Verd
     match (bound.filter(|&bound| bound > hole), behind.first) {
         (Some(bound), Some(first)) => Verdict::Damaged { resume: first.min(bound) },
         (Some(bound), None) => Verdict::Damaged { resume: bound },
-        (None, Some(first)) if behind.proven_safe > hole => Verdict::Damaged { resume: first },
+        (None, Some(first)) if behind.proven_durable > hole => Verdict::Damaged { resume: first },
         (None, _) => Verdict::Torn,
     }
 }
@@ -94,7 +94,7 @@ pub struct RecoveryReport {
     pub begin: LogOffset,
     /// Where the log was found to end; new entries follow.
     pub end: LogOffset,
-    /// The epoch that begins.
+    /// The epoch of what will be appended.
     pub epoch: u32,
     /// The snapshot that the state comes from.
     pub snapshot: Option<LogOffset>,
@@ -176,7 +176,7 @@ mod tests {
         ];
         for row @ (bound, first, proven, verdict) in rows {
             let first = first.map(at);
-            let behind = Behind { first, proven_safe: at(proven), ..Behind::default() };
+            let behind = Behind { first, proven_durable: at(proven), ..Behind::default() };
             assert_eq!(judge(hole, bound.map(at), &behind), verdict, "{row:?}");
         }
     }

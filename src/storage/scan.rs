@@ -23,6 +23,9 @@ pub struct LogReader<F> {
     seed: u32,
     window: Window,
     pub bytes_read: u64,
+    /// Whether what entries say was on stable media was on this disk's. It was elsewhere where entries
+    /// come from another machine.
+    pub trusts_lags: bool,
     /// Blocks that could not be read, and why.
     pub unreadable: Vec<(Range<LogOffset>, DiskError)>,
 }
@@ -51,7 +54,7 @@ impl<F: DiskFile> LogReader<F> {
     /// `segments` are in log order.
     pub fn new(segments: Vec<(Range<LogOffset>, F)>, seed: u32) -> Self {
         let window = Window { base: 0, bytes: Rc::new([]) };
-        Self { segments, seed, window, bytes_read: 0, unreadable: Vec::new() }
+        Self { segments, seed, window, bytes_read: 0, trusts_lags: true, unreadable: Vec::new() }
     }
 
     /// What lies at `at`. Nothing lies outside all segments.
@@ -74,7 +77,7 @@ impl<F: DiskFile> LogReader<F> {
     }
 
     /// Looks at all places in `from..to` for entries that the chain accepts further on; ends early when
-    /// one proves that everything below some place behind `hole` was safe.
+    /// one proves that everything below some place behind `hole` was on stable media.
     pub async fn search(
         &mut self,
         hole: LogOffset,
@@ -92,7 +95,7 @@ impl<F: DiskFile> LogReader<F> {
                 let window = self.window.clone();
                 for place in candidates(&window, at).filter(|&place| place < end) {
                     self.consider(place, chain, &mut behind).await?;
-                    if behind.first.is_some() && behind.proven_safe > hole {
+                    if behind.first.is_some() && behind.proven_durable > hole {
                         return Ok(behind);
                     }
                 }
@@ -167,13 +170,20 @@ impl<F: DiskFile> LogReader<F> {
         chain: &Chain,
         behind: &mut Behind,
     ) -> Result<(), DiskError> {
-        let Look::Entry(entry) = self.look(place).await? else { return Ok(()) };
-        behind.epoch = behind.epoch.max(entry.header.epoch.get());
-        if chain.accepts_later(&entry.header) {
-            behind.first.get_or_insert(place);
-            behind.proven_safe = behind.proven_safe.max(entry.header.proves_safe());
-            behind.last_end = behind.last_end.max(entry.header.end());
+        let trusts_lags = self.trusts_lags;
+        match self.look(place).await? {
+            Look::Entry(entry) if chain.accepts_later(&entry.header) => {
+                behind.first.get_or_insert(place);
+                if trusts_lags {
+                    let proven = entry.header.proves_durable();
+                    behind.proven_durable = behind.proven_durable.max(proven);
+                }
+                behind.last_end = behind.last_end.max(entry.header.end());
+            }
+            Look::Nothing { claimed_size: None } | Look::Cut { .. } => return Ok(()),
+            Look::Entry(_) | Look::Nothing { .. } | Look::Unsupported { .. } => {}
         }
+        behind.wipe_to = behind.wipe_to.max(place.plus(HEADER_SIZE as u64));
         Ok(())
     }
 

@@ -41,6 +41,8 @@ pub enum FileName {
     Kept(LogOffset),
     /// A copy of what was cut off at this offset although some of it was intact.
     Cut(LogOffset),
+    /// Says how far the log was on stable media when it was last idle.
+    EndProof,
     /// Being written; worth nothing after a restart.
     Unfinished(Box<FileName>),
 }
@@ -50,6 +52,9 @@ impl FileName {
     pub fn parse(name: &str) -> Option<Self> {
         if let Some(finished) = name.strip_suffix(".tmp") {
             return Some(Self::Unfinished(Box::new(Self::parse(finished)?)));
+        }
+        if name == END_PROOF {
+            return Some(Self::EndProof);
         }
         let Some((number, kind)) = name.split_once('.') else {
             return parse_number(name).map(LogOffset).map(Self::Segment);
@@ -76,6 +81,7 @@ impl FileName {
 }
 
 const DIGITS: usize = 20;
+const END_PROOF: &str = "end.proof";
 
 fn parse_number(digits: &str) -> Option<u64> {
     let is_ours = digits.len() == DIGITS && digits.bytes().all(|b| b.is_ascii_digit());
@@ -94,6 +100,7 @@ impl Display for FileName {
             }
             Self::Kept(base) => write!(f, "{:0DIGITS$}.kept", base.0),
             Self::Cut(offset) => write!(f, "{:0DIGITS$}.cut", offset.0),
+            Self::EndProof => f.write_str(END_PROOF),
             Self::Unfinished(name) => write!(f, "{name}.tmp"),
         }
     }
@@ -118,6 +125,7 @@ mod tests {
             ),
             ("00000000000268435456.kept", FileName::Kept(at)),
             ("00000000000268435456.cut", FileName::Cut(at)),
+            ("end.proof", FileName::EndProof),
         ];
         for (text, name) in rows {
             assert_eq!(FileName::parse(text), Some(name.clone()), "{text}");

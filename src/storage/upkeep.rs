@@ -5,6 +5,7 @@ use std::rc::Rc;
 
 use crate::model::{LogOffset, Moment};
 use crate::storage::disk::Disk;
+use crate::storage::proof::EndProof;
 use crate::storage::segment::FileName;
 use crate::storage::snapshot::{SnapshotPoint, SnapshotSum};
 
@@ -20,11 +21,11 @@ pub struct Upkeep<D: Disk> {
     pub is_syncing: bool,
     /// The end of the log, and since when it has been that.
     pub idle_from: (LogOffset, Moment),
-    /// An entry that ends here proves what is before it, or there is nothing to prove.
-    pub proven_end: LogOffset,
+    /// The newest proof of the end.
+    pub proof: Option<EndProof>,
     pub space_checked_at: Option<Moment>,
     /// End of the log at the last call: whether it has moved tells whether the device is idle.
-    pub end_seen: LogOffset,
+    pub end_seen: Option<LogOffset>,
     pub zeroing: Option<Zeroing<D>>,
     pub retiring: Option<Retiring>,
     /// Segments that have left the log and whose index files are still there, each with where the log
@@ -64,7 +65,7 @@ pub struct Zeroing<D: Disk> {
 }
 
 impl<D: Disk> Upkeep<D> {
-    pub fn new(snapshots: Vec<LogOffset>, snapshot_size: u64) -> Self {
+    pub fn new(snapshots: Vec<LogOffset>, snapshot_size: u64, proof: Option<EndProof>) -> Self {
         Self {
             snapshots,
             snapshot_size,
@@ -72,9 +73,9 @@ impl<D: Disk> Upkeep<D> {
             synced_at: Moment(0),
             is_syncing: false,
             idle_from: (LogOffset(0), Moment(0)),
-            proven_end: LogOffset(0),
+            proof,
             space_checked_at: None,
-            end_seen: LogOffset(0),
+            end_seen: None,
             zeroing: None,
             retiring: None,
             retired: Vec::new(),
@@ -82,11 +83,6 @@ impl<D: Disk> Upkeep<D> {
             untold: Vec::new(),
             rebuilt: Vec::new(),
         }
-    }
-
-    /// The last entry, which ends at `end`, proves what is before it.
-    pub fn note_proven(&mut self, end: LogOffset) {
-        self.proven_end = end;
     }
 
     /// A read has found `hole`.

@@ -14,6 +14,7 @@ pub struct Files {
     pub snapshots: Vec<LogOffset>,
     pub ready: Vec<(u64, u64)>,
     pub damaged: Vec<Range<LogOffset>>,
+    pub has_proof: bool,
     pub unfinished: Vec<FileName>,
 }
 
@@ -31,6 +32,7 @@ impl Files {
                 Some(FileName::Snapshot(offset)) => files.snapshots.push(offset),
                 Some(FileName::Ready(number)) => files.ready.push((number, size)),
                 Some(FileName::Damaged(range)) => files.damaged.push(range),
+                Some(FileName::EndProof) => files.has_proof = true,
                 Some(name @ FileName::Unfinished(_)) => files.unfinished.push(name),
                 Some(FileName::Kept(_) | FileName::Cut(_)) | None => {}
             }

@@ -22,7 +22,10 @@ use crate::storage::snapshot::SnapshotPoint;
 pub struct Walked {
     pub end: LogOffset,
     pub next_ordinal: u64,
+    /// Of the newest entry; 0 without one.
     pub epoch: u32,
+    /// What must not be found again behind the end.
+    pub left_over: Option<Range<LogOffset>>,
 }
 
 pub struct Walk<'a, F> {
@@ -32,10 +35,14 @@ pub struct Walk<'a, F> {
     pub reader: &'a mut LogReader<F>,
     pub point: Option<SnapshotPoint>,
     pub seed: u32,
+    /// How far the log was on stable media when it was last idle.
+    pub proof: Option<SnapshotPoint>,
     pub at: LogOffset,
     pub chain: Chain,
     /// A torn tail with intact entries in it.
     pub tail: Option<Range<LogOffset>>,
+    /// What must not be found again behind the end.
+    pub left_over: Option<Range<LogOffset>>,
 }
 
 /// What a step of the walk has met.
@@ -54,7 +61,7 @@ impl<F: DiskFile> Walk<'_, F> {
         let begin = self.segments.first().map_or(LogOffset(0), |found| found.segment.range.start);
         self.at = self.point.map_or(begin, |point| point.offset.min(begin));
         loop {
-            self.meet_snapshot();
+            self.meet_witnesses();
             match self.step(apply).await? {
                 Step::Advanced => {}
                 Step::End => return Ok(()),
@@ -67,9 +74,10 @@ impl<F: DiskFile> Walk<'_, F> {
         }
     }
 
-    /// At its offset, the snapshot knows what comes next.
-    fn meet_snapshot(&mut self) {
-        if let Some(point) = self.point.filter(|point| point.offset == self.at) {
+    /// At their offsets, the snapshot and the proof know what comes next.
+    fn meet_witnesses(&mut self) {
+        let here = |point: &SnapshotPoint| point.offset == self.at && point.next_ordinal > 0;
+        if let Some(point) = self.point.into_iter().chain(self.proof).find(here) {
             let last_ordinal = Some(point.next_ordinal - 1);
             let epoch = self.chain.epoch.max(point.epoch);
             self.chain = Chain { last_ordinal, is_broken: false, epoch };
@@ -84,8 +92,8 @@ impl<F: DiskFile> Walk<'_, F> {
         let behind = self.segments.partition_point(|found| found.segment.range.start <= at);
         let here = behind.checked_sub(1).map(|index| &self.segments[index]);
         let Some(found) = here.filter(|found| found.segment.range.contains(&at)) else {
-            let is_gap =
-                behind < self.segments.len() || self.point.is_some_and(|point| at < point.offset);
+            let is_gap = behind < self.segments.len()
+                || self.point.into_iter().chain(self.proof).any(|point| at < point.offset);
             return Ok(if is_gap { Step::Hole { claimed_size: 0 } } else { Step::End });
         };
         let range = found.segment.range.clone();
@@ -110,7 +118,7 @@ impl<F: DiskFile> Walk<'_, F> {
                 self.chain.take(&entry.header);
                 self.at = entry.header.end();
                 let in_snapshot = at < boundary;
-                if !matches!(entry.kind, EntryKind::FILLER | EntryKind::OPENED) {
+                if entry.kind != EntryKind::FILLER {
                     self.report.entries_replayed += 1;
                     let replayed = Replayed {
                         kind: entry.kind,
@@ -171,14 +179,18 @@ impl<F: DiskFile> Walk<'_, F> {
                 if let Some((block, fault)) = unreadable.find(|(block, _)| block.end > hole) {
                     return Err(self.unreadable_end(block.start, fault));
                 }
-                let is_untouched = self.chain.last_ordinal.is_none() && self.point.is_none();
+                let is_untouched = self.chain.last_ordinal.is_none()
+                    && self.point.is_none()
+                    && self.proof.is_none();
                 if is_untouched && claimed_size > 0 {
                     return Err(OpenError::Foreign { at: hole });
                 }
                 let end = behind.last_end.max(hole.plus(claimed_size));
                 self.report.torn_bytes = end.0 - hole.0;
                 self.tail = behind.first.map(|_| hole..end);
-                self.chain.epoch = self.chain.epoch.max(behind.epoch);
+                let claimed = if claimed_size > 0 { HEADER_SIZE as u64 } else { 0 };
+                let wipe_to = behind.wipe_to.max(hole.plus(claimed));
+                self.left_over = (wipe_to > hole).then_some(hole..wipe_to);
                 Ok(true)
             }
             Verdict::Damaged { resume } => {
@@ -208,7 +220,7 @@ impl<F: DiskFile> Walk<'_, F> {
             |found: &&Found<F>| found.index.is_some() || found.segment.range.end <= rows_cover;
         let covered = self.segments.iter().filter(is_known);
         let covered = covered.map(|found| found.segment.range.start);
-        let point = self.point.map(|point| point.offset);
-        covered.chain(point).filter(|&place| place > self.at).min()
+        let points = self.point.into_iter().chain(self.proof).map(|point| point.offset);
+        covered.chain(points).filter(|&place| place > self.at).min()
     }
 }

@@ -196,7 +196,7 @@ fn a_bad_block_behind_a_message_does_not_concern_it() {
 
 /// Where the payload of message `index` begins, when all are of 1000 bytes.
 fn payload_of(index: u64) -> LogOffset {
-    LogOffset(HEADER + index * (1000 + HEADER) + HEADER)
+    LogOffset(index * (1000 + HEADER) + HEADER)
 }
 
 #[test]

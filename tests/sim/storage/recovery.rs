@@ -5,7 +5,7 @@ use ringmq::sim::{SimDisk, run};
 use ringmq::storage::disk::{BLOCK_SIZE, Disk, DiskFile, Durability};
 use ringmq::storage::entry::entry_size;
 use ringmq::storage::segment::FileName;
-use ringmq::storage::{Flush, Lookup, OpenError, ReadError, StoreConfig};
+use ringmq::storage::{Epoch, Flush, Lookup, OpenError, ReadError, StoreConfig};
 
 use super::shard::{MESSAGES, Shard, config, key};
 
@@ -37,8 +37,8 @@ fn an_entry_of_an_earlier_life_never_joins_the_chain() {
     run(async {
         let disk = SimDisk::new(1);
         let shard = Shard::open(&disk, config()).await.unwrap();
-        // Up to the end of the first block, behind the entry that opened the log.
-        send_each(&shard, 1, BLOCK_SIZE - 2 * HEADER as usize).await;
+        // Up to the end of the first block.
+        send_each(&shard, 1, BLOCK_SIZE - HEADER as usize).await;
         // Two entries that fill the second block, and one in the third, all in flight together.
         shard.send(0, &[2000]).unwrap();
         shard.send(0, &[BLOCK_SIZE - 2000 - 2 * HEADER as usize]).unwrap();
@@ -51,20 +51,21 @@ fn an_entry_of_an_earlier_life_never_joins_the_chain() {
         assert_eq!(second.report.damaged, []);
         assert_eq!(second.report.end, LogOffset(BLOCK_SIZE as u64));
         assert_eq!(second.report.torn_bytes, left_over.end.0 - BLOCK_SIZE as u64);
-        // The opening entry and this one fill the second block again.
-        let filled = second.send(0, &[BLOCK_SIZE - 2 * HEADER as usize]).unwrap();
+        // Two other entries of the same epoch fill the second block again.
+        second.send(0, &[504]).unwrap();
+        let filled = second.send(0, &[BLOCK_SIZE - 504 - 2 * HEADER as usize]).unwrap();
         assert_eq!(filled.end, left_over.entry_offset);
         second.commit().await;
 
         let third = Shard::open(&disk, config()).await.unwrap();
         assert_eq!(third.report.end, filled.end);
-        assert_eq!(third.sent.borrow().len(), 2);
+        assert_eq!(third.sent.borrow().len(), 3);
     });
 }
 
 /// A device that loses the newest write of one block shows what an earlier life had put there. The entry
-/// there is intact, names its place and even has the right number, and the entry behind it has a later
-/// epoch; only that entry's own number tells that others are missing between them.
+/// there is intact, names its place and even has the right number, and the entry behind it follows in
+/// place; only that entry's own number tells that others are missing between them.
 #[test]
 fn a_block_that_went_back_to_an_earlier_life_is_noticed_by_the_next_number() {
     const BLOCK: u64 = BLOCK_SIZE as u64;
@@ -72,16 +73,16 @@ fn a_block_that_went_back_to_an_earlier_life_is_noticed_by_the_next_number() {
     run(async {
         let disk = SimDisk::new(13);
         let shard = Shard::open(&disk, config()).await.unwrap();
-        send_each(&shard, 1, filling(2)).await;
+        send_each(&shard, 1, filling(1)).await;
         send_each(&shard, 1, filling(1)).await;
         let earlier = disk.contents(&segment(0)).unwrap()[BLOCK_SIZE..2 * BLOCK_SIZE].to_vec();
         disk.damage(&segment(0), BLOCK, &[0; BLOCK_SIZE]);
 
         let second = Shard::open(&disk, config()).await.unwrap();
         assert_eq!(second.report.end, LogOffset(BLOCK), "that block is free again");
-        // The entry that opens the log, and two more, fill it.
+        // Two entries fill it.
         second.send(0, &[1000]).unwrap();
-        second.send(0, &[filling(3) - 1000]).unwrap();
+        second.send(0, &[filling(2) - 1000]).unwrap();
         second.commit().await;
         send_each(&second, 2, 500).await;
         disk.damage(&segment(0), BLOCK, &earlier);
@@ -228,36 +229,111 @@ fn a_tail_that_is_cut_with_intact_entries_in_it_is_kept_beside_the_log() {
     });
 }
 
+/// Neither a start, nor a stop, nor time that passes leaves anything in the log.
 #[test]
-fn an_idle_log_is_left_alone() {
+fn a_log_without_appends_keeps_every_byte() {
     run(async {
         let disk = SimDisk::new(24);
-        let config = StoreConfig { reserve_bytes: 4096, ..config() };
-        let shard = Shard::open(&disk, config).await.unwrap();
-        let opened = shard.store.end();
-        pass_ms(&shard, 1000).await;
-        assert_eq!(shard.store.end(), opened, "opening has proved what is there");
+        let segments = async || {
+            let mut found = Vec::new();
+            for name in names(&disk).await {
+                if matches!(FileName::parse(&name), Some(FileName::Segment(_))) {
+                    found.push((name.clone(), disk.contents(&name)));
+                }
+            }
+            found
+        };
+        let shard = Shard::open(&disk, config()).await.unwrap();
+        while shard.store.end().0 < 150_000 {
+            match shard.send(0, &[3000]) {
+                Ok(_) => shard.commit().await,
+                Err(_) => _ = shard.store.commit_step().await.unwrap(),
+            }
+            shard.maintain(false).await.unwrap();
+        }
+        let (end, before) = (shard.store.end(), segments().await);
+        let writes = shard.store.stats().writes;
+        pass_ms(&shard, 5000).await;
+        shard.maintain(true).await.unwrap();
+        drop(shard);
         for _ in 0..3 {
+            let again = Shard::open(&disk, config()).await.unwrap();
+            assert_eq!((again.store.end(), again.report.epoch), (end, 1));
+            pass_ms(&again, 1000).await;
+            again.maintain(true).await.unwrap();
+            assert!(again.store.stats().writes == 0 && writes > 0);
+            assert_eq!(segments().await, before);
+        }
+    });
+}
+
+#[test]
+fn an_idle_log_is_proved_once() {
+    run(async {
+        let disk = SimDisk::new(24);
+        let shard = Shard::open(&disk, config()).await.unwrap();
+        let proof = || disk.contents(&FileName::EndProof.to_string()).unwrap();
+        let opened = proof();
+        pass_ms(&shard, 1000).await;
+        assert_eq!(proof(), opened, "opening has proved what is there");
+        for _ in 0..3 {
+            let before = proof();
             send_each(&shard, 1, 1000).await;
-            let sent = shard.store.end();
             pass_ms(&shard, 200).await;
-            let idle = shard.store.end();
-            assert_eq!(idle, sent.plus(HEADER));
-            let writes = shard.store.stats().writes;
+            let idle = proof();
+            let changed = (0..2).filter(|&block| {
+                let block = block * BLOCK_SIZE..(block + 1) * BLOCK_SIZE;
+                idle[block.clone()] != before[block]
+            });
+            assert_eq!(changed.count(), 1, "the other one stays, should this one be torn");
             pass_ms(&shard, 60_000).await;
-            assert_eq!((shard.store.end(), shard.store.stats().writes), (idle, writes));
+            assert_eq!(proof(), idle);
         }
         send_each(&shard, 1, 1000).await;
         shard.maintain(true).await.unwrap();
-        let end = shard.store.end();
+        let before = proof();
         pass_ms(&shard, 1000).await;
-        assert_eq!(shard.store.end(), end, "the snapshot proves it");
-        send_each(&shard, 1, 1000).await;
-        let end = shard.store.end();
-        disk.limit(0);
-        shard.now.set(shard.now.get() + 2000);
-        pass_ms(&shard, 1000).await;
-        assert_eq!(shard.store.end(), end, "a full disk is not written to for that");
+        assert_eq!(proof(), before, "the snapshot proves it");
+    });
+}
+
+#[test]
+fn a_damaged_or_missing_proof_is_no_error() {
+    run(async {
+        let name = FileName::EndProof.to_string();
+        for damaged in [vec![], vec![0], vec![1], vec![0, 1]] {
+            let disk = SimDisk::new(24);
+            let shard = Shard::open(&disk, config()).await.unwrap();
+            for _ in 0..2 {
+                send_each(&shard, 2, 1000).await;
+                pass_ms(&shard, 200).await;
+            }
+            match damaged.is_empty() {
+                true => disk.remove(&name).await.unwrap(),
+                false => {
+                    damaged.iter().for_each(|block| disk.damage(&name, block * 4096 + 30, &[9]))
+                }
+            }
+            let found = Shard::open(&disk, config()).await.unwrap();
+            assert_eq!((found.report.end, found.report.torn_bytes), (shard.store.end(), 0));
+            assert_eq!(found.report.damaged, []);
+        }
+    });
+}
+
+#[test]
+fn a_log_is_not_opened_with_a_lower_epoch() {
+    run(async {
+        let disk = SimDisk::new(24);
+        let given = |epoch| StoreConfig { epoch: Epoch::Given(epoch), ..config() };
+        let shard = Shard::open(&disk, given(7)).await.unwrap();
+        assert_eq!(shard.report.epoch, 7);
+        send_each(&shard, 1, 100).await;
+        let refused = Shard::open(&disk, given(6)).await.err();
+        assert_eq!(refused, Some(OpenError::Epoch { given: 6, found: 7 }));
+        for (config, epoch) in [(config(), 7), (given(7), 7), (given(9), 9), (config(), 7)] {
+            assert_eq!(Shard::open(&disk, config).await.unwrap().report.epoch, epoch);
+        }
     });
 }
 

@@ -5,9 +5,9 @@ use std::cell::{Cell, RefCell};
 use ringmq::model::{Chunk, LogOffset, Moment, Now, QueueId, QueueOffset, Timestamp};
 use ringmq::sim::{SimDisk, Tasks};
 use ringmq::storage::{
-    Append, AppendError, Appended, CommitRule, EntryKind, Flush, Index, Located, Lookup, OpenError,
-    QueueKey, QueueRow, ReadError, RecoveryReport, Replayed, SpaceClass, Store, StoreConfig,
-    WRITES_IN_FLIGHT_MAX,
+    Append, AppendError, Appended, CommitRule, EntryKind, Epoch, Flush, Index, Located, Lookup,
+    OpenError, QueueKey, QueueRow, ReadError, RecoveryReport, Replayed, SpaceClass, Store,
+    StoreConfig, WRITES_IN_FLIGHT_MAX,
 };
 
 use zerocopy::{FromBytes, IntoBytes};
@@ -26,6 +26,7 @@ pub fn config() -> StoreConfig {
         index_cache_bytes: 256 << 10,
         flush: Flush::Sync,
         commit: CommitRule::Local,
+        epoch: Epoch::Found,
         retention_age_ms: u64::MAX,
         retention_bytes: u64::MAX,
         reserve_bytes: 0,
