@@ -12,29 +12,42 @@ use std::rc::Rc;
 pub struct Chunk {
     owner: Rc<dyn AsRef<[u8]>>,
     range: Range<usize>,
+    memory: usize,
 }
 
 impl Chunk {
     pub fn new(owner: Rc<dyn AsRef<[u8]>>, range: Range<usize>) -> Self {
+        let memory = (*owner).as_ref().len();
+        Self::with_memory(owner, range, memory)
+    }
+
+    /// Of a buffer that takes up `memory` bytes, more than it holds.
+    pub fn with_memory(owner: Rc<dyn AsRef<[u8]>>, range: Range<usize>, memory: usize) -> Self {
         assert!(range.start <= range.end && range.end <= (*owner).as_ref().len());
-        Self { owner, range }
+        Self { owner, range, memory }
     }
 
     pub fn from_vec(bytes: Vec<u8>) -> Self {
         let range = 0..bytes.len();
-        Self { owner: Rc::new(bytes), range }
+        Self::new(Rc::new(bytes), range)
     }
 
-    /// Bytes of the buffer that it keeps alive.
+    /// Bytes of memory that it keeps alive.
     pub fn buffer_size(&self) -> usize {
-        (*self.owner).as_ref().len()
+        self.memory
+    }
+
+    /// The same for all chunks of one buffer, and for no other as long as one of them is there.
+    pub fn buffer_id(&self) -> usize {
+        Rc::as_ptr(&self.owner).cast::<()>().addr()
     }
 
     /// The part of this chunk at `range`, counted from its beginning.
     pub fn slice(&self, range: Range<usize>) -> Self {
         assert!(range.end <= self.range.len());
         let start = self.range.start;
-        Self { owner: self.owner.clone(), range: start + range.start..start + range.end }
+        let range = start + range.start..start + range.end;
+        Self { owner: self.owner.clone(), range, memory: self.memory }
     }
 
     /// Joins `next` when it lies right behind this chunk in the same buffer; else gives it back.

@@ -58,12 +58,13 @@ use crate::storage::Ticket;
 use crate::storage::signal::Signal;
 use crate::wire::{self, Frame, FrameError, Head, ReplyTo};
 
-/// Unsent reply bytes at which a connection takes no further request.
+/// Bytes kept for unsent replies, with the buffers they lie in, at which a connection takes no further
+/// request.
 const OUTPUT_MAX: usize = 8 << 20;
 /// The same while the connections of the shard hold more than their budget together.
 const OUTPUT_SHARE: usize = 256 << 10;
-/// Unsent reply bytes at which a connection is closed: its client does not read, and answers of
-/// held pulls would pin the log's buffers for it.
+/// The same at which a connection is closed: its client does not read, and answers of held pulls come
+/// whether there is room for them or not.
 const OUTPUT_LIMIT: usize = 64 << 20;
 /// Requests whose reply is not written yet; held pulls are not counted, they have their own bound.
 const UNDER_WAY_MAX: usize = 8192;
@@ -570,7 +571,7 @@ impl<S: Service> Connection<S> {
     async fn room_for_answer(self: &Rc<Self>, size: usize) -> Promise<S> {
         let has_room = || {
             let replies = self.replies.borrow();
-            let taken = replies.output.waiting() + replies.promised;
+            let taken = replies.output.held() + replies.promised;
             (taken == 0 || taken + size <= self.output_max()).then_some(())
         };
         self.moved.wait(has_room).await;
@@ -591,7 +592,7 @@ impl<S: Service> Connection<S> {
         let write = |out: &mut Vec<u8>| wire::encode_reply(out, to, &answer.reply, chunk_bytes);
         let output = &mut self.replies.borrow_mut().output;
         output.push(write, answer.chunks);
-        self.output_share.set(output.waiting());
+        self.output_share.set(output.held());
     }
 
     /// Sends a request to the client. Gives the call back when it cannot be sent.
@@ -603,7 +604,7 @@ impl<S: Service> Connection<S> {
         {
             let output = &mut self.replies.borrow_mut().output;
             output.push(|out| out.extend_from_slice(&frame), Vec::new());
-            self.output_share.set(output.waiting());
+            self.output_share.set(output.held());
         }
         self.flush();
         Ok(())
@@ -638,7 +639,7 @@ impl<S: Service> Connection<S> {
                 let reply = if mark <= safe { Ok(reply) } else { Err(Refusal::OutcomeUnknown) };
                 replies.output.push(|out| wire::encode_reply(out, to, &reply, 0), Vec::new());
             }
-            self.output_share.set(replies.output.waiting());
+            self.output_share.set(replies.output.held());
             !replies.waiting.is_empty()
         };
         if still_waiting {
@@ -661,7 +662,7 @@ impl<S: Service> Connection<S> {
                 return;
             }
             let sent = output.send(self.socket);
-            self.output_share.set(output.waiting());
+            self.output_share.set(output.held());
             (sent, before - output.waiting())
         };
         if size > 0 {
@@ -679,7 +680,7 @@ impl<S: Service> Connection<S> {
 
     /// Answers of held pulls come whether there is room for them or not.
     fn close_if_hopeless(&self) {
-        if self.replies.borrow().output.waiting() > OUTPUT_LIMIT {
+        if self.replies.borrow().output.held() > OUTPUT_LIMIT {
             self.close();
         }
     }
@@ -715,7 +716,7 @@ impl<S: Service> Connection<S> {
             let output = &mut self.replies.borrow_mut().output;
             output.advance(size);
             let sent = output.send(self.socket);
-            self.output_share.set(output.waiting());
+            self.output_share.set(output.held());
             sent?;
             self.moved.notify();
         }
@@ -729,14 +730,15 @@ impl<S: Service> Connection<S> {
     /// Whether another request may be taken; `None` when not yet.
     fn check_ready(&self) -> Result<Option<()>, Closed> {
         let replies = self.replies.borrow();
-        let waiting = replies.output.waiting();
-        if waiting > OUTPUT_LIMIT {
-            return Err(Closed::NotReading { waiting });
+        let held = replies.output.held();
+        // What has not met a full socket yet may still leave at once.
+        if self.is_blocked.get() && held > OUTPUT_LIMIT {
+            return Err(Closed::NotReading { waiting: replies.output.waiting() });
         }
         if self.is_closed.get() {
             return Err(Closed::ByPeer);
         }
-        let is_ready = waiting <= self.output_max()
+        let is_ready = held <= self.output_max()
             && !self.parked.borrow().is_full(self.parked_share.is_scarce())
             && replies.waiting.len() + replies.tasks < UNDER_WAY_MAX
             && replies.tasks < TASKS_MAX;

@@ -2,6 +2,11 @@
 //!
 //! Headers are appended to one buffer that is reused, slices of the log stay where they are; one
 //! `sendmsg` takes up to [`SLICES_MAX`] of both. Nothing here waits: a socket that is full says so.
+//!
+//! A slice keeps its whole buffer, so what counts is not what is to be sent but what is kept for it:
+//! each buffer once. A connection that keeps up is sent slices as they are. While one does not, slices
+//! that are a small part of their buffers are copied out of them, so that a client which reads nothing
+//! keeps at most [`COPY_FRACTION`] times of what it was to get.
 
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
@@ -10,12 +15,16 @@ use std::os::fd::RawFd;
 
 use nix::errno::Errno;
 use nix::sys::socket::{MsgFlags, sendmsg};
+use rustc_hash::FxHashMap;
 use smallvec::SmallVec;
 
 use crate::model::Chunk;
 
 /// Slices given to the kernel at a time.
 const SLICES_MAX: usize = 64;
+/// While the socket is full, slices that together are less than their buffer divided by this are
+/// copied.
+const COPY_FRACTION: usize = 4;
 /// Sent bytes at the front of the buffer that are worth moving the rest for.
 const RECLAIM_SIZE: usize = 64 << 10;
 
@@ -27,6 +36,20 @@ pub struct Output {
     /// Bytes of the first part that are sent already.
     sent: usize,
     waiting: usize,
+    /// Buffers that the chunks among `parts` keep, by their id.
+    kept: FxHashMap<usize, Kept>,
+    /// Sum over `kept`.
+    kept_memory: usize,
+    /// The socket was full, and not everything has been sent since.
+    is_behind: bool,
+}
+
+/// A buffer of which slices wait.
+struct Kept {
+    slices: usize,
+    /// Bytes of those.
+    size: usize,
+    memory: usize,
 }
 
 enum Part {
@@ -48,20 +71,73 @@ impl Output {
         self.waiting
     }
 
+    /// Bytes of memory that are kept for what waits.
+    pub fn held(&self) -> usize {
+        self.bytes.len() + self.kept_memory
+    }
+
     /// Appends what `write` adds to the buffer it is given, and `chunks` behind it.
     pub fn push(&mut self, write: impl FnOnce(&mut Vec<u8>), chunks: Vec<Chunk>) {
         self.reclaim();
         let begin = self.bytes.len();
         write(&mut self.bytes);
+        self.push_bytes(begin);
+        for chunk in chunks {
+            if self.is_behind && is_small(chunk.len(), chunk.buffer_size()) {
+                let begin = self.bytes.len();
+                self.bytes.extend_from_slice(&chunk);
+                self.push_bytes(begin);
+                continue;
+            }
+            self.waiting += chunk.len();
+            self.keep(&chunk);
+            self.parts.push_back(Part::Chunk(chunk));
+        }
+    }
+
+    /// What was added to the buffer behind `begin` is to be sent.
+    fn push_bytes(&mut self, begin: usize) {
         let range = begin..self.bytes.len();
         self.waiting += range.len();
         match self.parts.back_mut() {
             Some(Part::Bytes(last)) if last.end == range.start => last.end = range.end,
             _ => self.parts.push_back(Part::Bytes(range)),
         }
-        for chunk in chunks {
-            self.waiting += chunk.len();
-            self.parts.push_back(Part::Chunk(chunk));
+    }
+
+    fn keep(&mut self, chunk: &Chunk) {
+        let memory = chunk.buffer_size();
+        let kept = self.kept.entry(chunk.buffer_id()).or_insert_with(|| {
+            self.kept_memory += memory;
+            Kept { slices: 0, size: 0, memory }
+        });
+        kept.slices += 1;
+        kept.size += chunk.len();
+    }
+
+    fn let_go(&mut self, chunk: &Chunk) {
+        let kept = self.kept.get_mut(&chunk.buffer_id()).expect("chunks among the parts are kept");
+        kept.slices -= 1;
+        kept.size -= chunk.len();
+        if kept.slices == 0 {
+            self.kept_memory -= kept.memory;
+            self.kept.remove(&chunk.buffer_id());
+        }
+    }
+
+    /// The client does not keep up: frees buffers of which it is to get only little.
+    fn copy_small_slices(&mut self) {
+        for index in 0..self.parts.len() {
+            let Part::Chunk(chunk) = &self.parts[index] else { continue };
+            let kept = &self.kept[&chunk.buffer_id()];
+            if is_small(kept.size, kept.memory) {
+                let copy = Chunk::from_vec(chunk.to_vec());
+                self.keep(&copy);
+                let before = std::mem::replace(&mut self.parts[index], Part::Chunk(copy));
+                if let Part::Chunk(chunk) = before {
+                    self.let_go(&chunk);
+                }
+            }
         }
     }
 
@@ -72,7 +148,12 @@ impl Output {
             let sent = sendmsg::<()>(socket, &self.slices(), &[], flags, None);
             match sent {
                 Ok(size) => self.advance(size),
-                Err(Errno::EAGAIN) => return Ok(Sent::Blocked),
+                Err(Errno::EAGAIN) => {
+                    if !std::mem::replace(&mut self.is_behind, true) {
+                        self.copy_small_slices();
+                    }
+                    return Ok(Sent::Blocked);
+                }
                 Err(Errno::EINTR) => {}
                 Err(error) => return Err(error.into()),
             }
@@ -97,10 +178,13 @@ impl Output {
                 break;
             }
             self.sent -= part_size;
-            self.parts.pop_front();
+            if let Some(Part::Chunk(chunk)) = self.parts.pop_front() {
+                self.let_go(&chunk);
+            }
         }
         if self.parts.is_empty() {
             self.bytes.clear();
+            self.is_behind = false;
         }
     }
 
@@ -140,11 +224,16 @@ impl Output {
     }
 }
 
+fn is_small(size: usize, memory: usize) -> bool {
+    size * COPY_FRACTION <= memory
+}
+
 #[cfg(test)]
 mod tests {
     use std::io::Read;
     use std::os::fd::AsRawFd;
     use std::os::unix::net::UnixStream;
+    use std::rc::Rc;
 
     use super::*;
 
@@ -173,5 +262,57 @@ mod tests {
         assert!(blocked > 0, "the socket was never full, so the test shows nothing");
         assert_eq!(received, expected);
         assert_eq!((output.waiting(), output.bytes.len()), (0, 0));
+    }
+
+    fn buffer(byte: u8) -> Rc<Vec<u8>> {
+        Rc::new(vec![byte; 1 << 20])
+    }
+
+    #[test]
+    fn a_buffer_counts_once_and_with_all_its_memory() {
+        let (ours, _theirs) = UnixStream::pair().unwrap();
+        let (first, second) = (buffer(1), buffer(2));
+        let mut output = Output::default();
+        let slices = [0..10, 5000..6000].map(|range| Chunk::new(first.clone(), range));
+        output.push(|out| out.push(0), slices.into());
+        assert_eq!(output.held(), 1 + (1 << 20));
+        output.push(|_| {}, vec![Chunk::with_memory(second.clone(), 0..10, 2 << 20)]);
+        assert_eq!(output.held(), 1 + (3 << 20));
+        assert_eq!(Rc::strong_count(&first), 3, "who keeps up gets the buffer itself");
+        assert_eq!(output.send(ours.as_raw_fd()).unwrap(), Sent::All);
+        assert_eq!((output.held(), Rc::strong_count(&first)), (0, 1));
+    }
+
+    /// A client that reads nothing gets one message out of each of a thousand buffers.
+    #[test]
+    fn a_client_that_does_not_read_keeps_little_more_than_it_is_to_get() {
+        const SIZE: usize = 1000;
+        let (ours, mut theirs) = UnixStream::pair().unwrap();
+        let mut output = Output::default();
+        let mut expected = Vec::new();
+        let mut buffers = Vec::new();
+        for nth in 0..1000u32 {
+            let whole = buffer(nth as u8);
+            let size = if nth % 100 == 99 { 300_000 } else { SIZE };
+            output.push(|out| out.push(7), vec![Chunk::new(whole.clone(), 0..size)]);
+            expected.push(7);
+            expected.extend_from_slice(&whole[..size]);
+            buffers.push(Rc::downgrade(&whole));
+            drop(whole);
+            if output.send(ours.as_raw_fd()).unwrap() == Sent::Blocked {
+                let kept = buffers.iter().filter(|buffer| buffer.strong_count() > 0).count();
+                assert!(kept <= 10, "{kept} buffers are kept after {nth}");
+                assert!(output.held() <= COPY_FRACTION * output.waiting() + 2 * RECLAIM_SIZE);
+            }
+        }
+        assert!(output.is_behind, "the socket was never full");
+        let mut received = vec![0; expected.len()];
+        let mut at = 0;
+        while at < received.len() {
+            output.send(ours.as_raw_fd()).unwrap();
+            at += theirs.read(&mut received[at..]).unwrap();
+        }
+        assert!(received == expected);
+        assert_eq!((output.held(), output.is_behind, output.kept.len()), (0, false, 0));
     }
 }

@@ -60,7 +60,8 @@ impl<B: AsRef<[u8]> + 'static> TailCache<B> {
         }
         let start = usize::try_from(offset.0 - cached.base).ok()?;
         let is_held = start + size <= (*cached.buffer).as_ref().len();
-        is_held.then(|| Chunk::new(cached.buffer.clone(), start..start + size))
+        is_held
+            .then(|| Chunk::with_memory(cached.buffer.clone(), start..start + size, cached.memory))
     }
 }
 
