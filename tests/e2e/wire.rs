@@ -120,12 +120,10 @@ fn a_refusal_of_megabytes_is_short_and_ends_no_server() {
     let ports = Ports::free();
     let server = Server::dev(&scratch.0.join("data"), ports, 1);
     let long = "\u{1}".repeat(3 << 20);
-    let heartbeat = format!(
-        r#"{{"clientID":"c","consumerDataSet":[{{"groupName":"g","subscriptionDataSet":[{{"topic":"T","subVersion":"{long}"}}]}}]}}"#
-    );
+    let queue = format!(r#""topic":"T","queueId":"{long}""#);
     let topic = format!(r#""topic":"{long}""#);
     let requests = [
-        (ports.broker_address(), frame(&header(34, 1, 0, ""), heartbeat.as_bytes()), "RINGMQ-1002"),
+        (ports.broker_address(), frame(&header(30, 1, 0, &queue), b""), "RINGMQ-1002"),
         (ports.nameserver_address(), frame(&header(105, 1, 0, &topic), b""), "RINGMQ-4001"),
     ];
     for (address, request, number) in requests {
