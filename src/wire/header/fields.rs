@@ -30,14 +30,17 @@ pub struct FieldWriter<'a> {
 }
 
 impl<'a> FieldWriter<'a> {
+    #[inline]
     pub fn json(out: &'a mut Vec<u8>) -> Self {
         Self { out, is_json: true, is_empty: true }
     }
 
+    #[inline]
     pub fn binary(out: &'a mut Vec<u8>) -> Self {
         Self { out, is_json: false, is_empty: true }
     }
 
+    #[inline]
     pub fn text(&mut self, name: &str, value: &str) {
         if self.is_json {
             self.json_name(name);
@@ -48,6 +51,7 @@ impl<'a> FieldWriter<'a> {
     }
 
     /// A number; on the wire it is its decimal text.
+    #[inline]
     pub fn number(&mut self, name: &str, value: impl itoa::Integer) {
         self.plain(name, |out| push_number(out, value));
     }
@@ -63,6 +67,7 @@ impl<'a> FieldWriter<'a> {
     }
 
     /// A value that `value` appends, of characters that need no escape.
+    #[inline]
     pub fn plain(&mut self, name: &str, value: impl FnOnce(&mut Vec<u8>)) {
         if self.is_json {
             self.json_name(name);
@@ -75,6 +80,7 @@ impl<'a> FieldWriter<'a> {
     }
 
     /// Field names are ours and need no escape.
+    #[inline]
     fn json_name(&mut self, name: &str) {
         self.out.extend_from_slice(if self.is_empty { b"\"" } else { b",\"" });
         self.out.extend_from_slice(name.as_bytes());
@@ -84,6 +90,7 @@ impl<'a> FieldWriter<'a> {
 }
 
 /// Appends one field of the binary header; `value` appends its value.
+#[inline]
 fn push_binary(out: &mut Vec<u8>, name: &str, value: impl FnOnce(&mut Vec<u8>)) {
     out.extend_from_slice(I16::new(name.len() as i16).as_bytes());
     out.extend_from_slice(name.as_bytes());
@@ -91,6 +98,7 @@ fn push_binary(out: &mut Vec<u8>, name: &str, value: impl FnOnce(&mut Vec<u8>)) 
 }
 
 /// Appends what `part` appends, with its size in front.
+#[inline]
 pub fn push_sized(out: &mut Vec<u8>, part: impl FnOnce(&mut Vec<u8>)) {
     let start = out.len();
     out.extend_from_slice(&[0; size_of::<I32>()]);

@@ -24,6 +24,7 @@ pub fn read<'a>(header: &'a Bytes, head: &mut Head<'a>) -> Result<(), FrameError
     reader.finish().map_err(unreadable)
 }
 
+#[inline(always)]
 fn read_member<'a>(
     head: &mut Head<'a>,
     key: &str,
@@ -35,7 +36,7 @@ fn read_member<'a>(
         "opaque" => head.opaque = reader.integer()?.unwrap_or(0),
         "version" => head.version = reader.integer()?.unwrap_or(0),
         "remark" => head.remark = reader.text()?,
-        "language" => head.language = Language::of_name(&reader.text()?.unwrap_or_default()),
+        "language" => head.language = language_of(reader.skip()?),
         "extFields" => {
             return reader.object(|name, reader| read_field(head, name, reader));
         }
@@ -45,6 +46,13 @@ fn read_member<'a>(
     Ok(())
 }
 
+/// The language that a JSON text names.
+fn language_of(json: &str) -> Language {
+    let name = json.strip_prefix('"').and_then(|rest| rest.strip_suffix('"'));
+    name.map_or(Language::Other, Language::of_name)
+}
+
+#[inline(always)]
 fn read_field<'a>(
     head: &mut Head<'a>,
     name: Cow<'a, str>,

@@ -362,6 +362,7 @@ impl<'de> MapAccess<'de> for Members<'_, '_, '_> {
     ) -> Result<Option<K::Value>, JsonError> {
         while self.advance()? {
             let text = self.value.reader.key()?;
+            self.value.reader.expect(b':')?;
             if self.value.reader.take_null()? {
                 continue;
             }

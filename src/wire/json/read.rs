@@ -46,20 +46,23 @@ impl<'a> Reader<'a> {
 
     /// Reads the object that comes next and gives every key to `each`, which must read the value.
     /// A key that is itself an object is given as its JSON text. Null reads as an empty object.
+    #[inline(always)] // As a call it costs each header of a send 4 %.
     pub fn object<E: From<JsonError>>(
         &mut self,
         mut each: impl FnMut(Cow<'a, str>, &mut Self) -> Result<(), E>,
     ) -> Result<(), E> {
-        let mut is_first = true;
-        if !self.enter(b'{')? {
+        if !self.enter(b'{')? || self.take(b'}') {
             return Ok(());
         }
-        while self.goes_on(b'}', is_first)? {
-            is_first = false;
+        loop {
             let key = self.key()?;
+            self.expect(b':')?;
             each(key, self)?;
+            if self.take(b'}') {
+                return Ok(());
+            }
+            self.expect(b',')?;
         }
-        Ok(())
     }
 
     /// Goes into the object or array that comes next, which `bracket` opens. Null is passed over and
@@ -87,7 +90,7 @@ impl<'a> Reader<'a> {
     }
 
     /// The text that comes next; numbers and truth values count as their own text. `None` for null.
-    #[inline]
+    #[inline(always)] // Headers, which are hot, are read with it; bodies are not.
     pub fn text(&mut self) -> Result<Option<Cow<'a, str>>, JsonError> {
         if self.peek()? == b'"' {
             return self.string().map(Some);
@@ -162,17 +165,15 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// The key that comes next, and its colon. A key that is itself an object is given as its JSON
-    /// text.
+    /// The key that comes next; a colon follows it. A key that is itself an object is given as its
+    /// JSON text.
     #[inline]
     pub fn key(&mut self) -> Result<Cow<'a, str>, JsonError> {
-        let key = match self.peek()? {
-            b'"' => self.string()?,
-            b'{' => Cow::Borrowed(self.skip()?),
-            _ => Cow::Borrowed(self.scalar()?),
-        };
-        self.expect(b':')?;
-        Ok(key)
+        match self.peek()? {
+            b'"' => self.string(),
+            b'{' => self.skip().map(Cow::Borrowed),
+            _ => self.scalar().map(Cow::Borrowed),
+        }
     }
 
     /// Letters, digits and signs up to what cannot belong to a number, a word or a bare key.
@@ -222,6 +223,7 @@ impl<'a> Reader<'a> {
     }
 
     /// Passes over a null that comes next, and says whether there was one.
+    #[inline]
     pub fn take_null(&mut self) -> Result<bool, JsonError> {
         let is_null = self.peek()? == b'n' && self.text[self.at..].starts_with("null");
         if is_null {
@@ -239,7 +241,7 @@ impl<'a> Reader<'a> {
     }
 
     #[inline]
-    fn expect(&mut self, byte: u8) -> Result<(), JsonError> {
+    pub fn expect(&mut self, byte: u8) -> Result<(), JsonError> {
         if self.take(byte) {
             return Ok(());
         }
