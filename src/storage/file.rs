@@ -33,7 +33,6 @@ use std::path::Path;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use glommio::GlommioError;
 use glommio::io::{OpenOptions, ReadResult};
 use nix::errno::Errno;
 use nix::sys::statfs::{TMPFS_MAGIC, statfs};
@@ -49,8 +48,10 @@ mod handle;
 mod lock;
 mod open_files;
 
+use self::handle::{is, plain};
 use self::open_files::{KnownFile, OpenFiles, Which, is_out_of_descriptors};
 
+pub use self::handle::Mode;
 pub use self::open_files::OPEN_MAX;
 pub use lock::{LockError, LockGuard, lock_directory};
 
@@ -73,17 +74,6 @@ impl Default for FileDiskOptions {
     fn default() -> Self {
         Self { allow_buffered: false, poll: true }
     }
-}
-
-/// How the bytes travel.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Mode {
-    /// Past the page cache.
-    Direct,
-    /// Through the page cache, because the file system refuses direct I/O.
-    Buffered,
-    /// To a file system in memory: nothing survives the machine.
-    Memory,
 }
 
 /// One directory of a real file system.
@@ -283,12 +273,6 @@ impl BlockBuffer for DmaBuffer {
     }
 }
 
-fn read_write() -> OpenOptions {
-    let mut options = OpenOptions::new();
-    options.read(true).write(true);
-    options
-}
-
 /// The one place where alignment is checked: 4096 for offset, size and memory, whatever the device
 /// says about itself, because some say 512 and then refuse it.
 #[track_caller]
@@ -369,18 +353,6 @@ fn choose(probed: io::Result<Mode>, allow_buffered: bool) -> io::Result<Mode> {
              buffered I/O",
         )),
         Ok(mode) => Ok(mode),
-    }
-}
-
-fn is(error: &io::Error, errno: Errno) -> bool {
-    error.raw_os_error() == Some(errno as i32)
-}
-
-/// The error of the kernel, out of glommio's wrapping.
-fn plain(error: GlommioError<()>) -> io::Error {
-    match error {
-        GlommioError::IoError(source) | GlommioError::EnhancedIoError { source, .. } => source,
-        other => io::Error::other(other.to_string()),
     }
 }
 

@@ -4,10 +4,20 @@ use std::io;
 use std::path::Path;
 use std::rc::Rc;
 
+use glommio::GlommioError;
 use glommio::io::{BufferedFile, DmaBuffer, DmaFile, OpenOptions, ReadResult};
 use nix::errno::Errno;
 
-use super::{Mode, is, plain};
+/// How the bytes travel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// Past the page cache.
+    Direct,
+    /// Through the page cache, because the file system refuses direct I/O.
+    Buffered,
+    /// To a file system in memory: nothing survives the machine.
+    Memory,
+}
 
 /// One descriptor, in either mode.
 #[derive(Debug)]
@@ -75,5 +85,23 @@ impl Handle {
             Self::Buffered(file) => file.truncate(size).await,
         };
         extended.map_err(plain)
+    }
+}
+
+pub fn read_write() -> OpenOptions {
+    let mut options = OpenOptions::new();
+    options.read(true).write(true);
+    options
+}
+
+pub fn is(error: &io::Error, errno: Errno) -> bool {
+    error.raw_os_error() == Some(errno as i32)
+}
+
+/// The error of the kernel, out of glommio's wrapping.
+pub fn plain(error: GlommioError<()>) -> io::Error {
+    match error {
+        GlommioError::IoError(source) | GlommioError::EnhancedIoError { source, .. } => source,
+        other => io::Error::other(other.to_string()),
     }
 }

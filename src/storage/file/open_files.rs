@@ -25,8 +25,7 @@ use glommio::sync::{Permit, Semaphore};
 use nix::errno::Errno;
 use nix::libc::O_DSYNC;
 
-use super::handle::Handle;
-use super::{Mode, is, plain, read_write};
+use super::handle::{Handle, Mode, is, plain, read_write};
 
 /// Descriptors of one directory that stay open while nobody uses them. A log has more segments than a
 /// process may have descriptors; those that are read or written at a time are few.
