@@ -2,7 +2,7 @@
 
 use ringmq::model::{LogOffset, Moment};
 use ringmq::sim::{Fault, On, Operation, Rng, SimDisk, Tasks, pause, run};
-use ringmq::storage::disk::Disk;
+use ringmq::storage::disk::{Disk, DiskErrorKind};
 use ringmq::storage::{AppendError, CommitStep, Flush, ReadError, StoreConfig};
 
 use super::shard::{Shard, config};
@@ -355,4 +355,27 @@ fn too_large_entries_are_refused() {
     assert_eq!(shard.send(0, &[64 << 10]), Err(AppendError::TooLarge));
     assert_eq!(shard.store.end(), shard.store.committed());
     assert_eq!(shard.store.end(), LogOffset(0));
+}
+
+/// Some become free again, so it is no fault of the disk: the next segment is tried for until there
+/// is one, and everything is committed.
+#[test]
+fn a_lack_of_descriptors_closes_no_log() {
+    run(async {
+        for missing in [1, 5] {
+            let disk = SimDisk::new(missing);
+            let shard = Shard::open(&disk, config()).await.unwrap();
+            for _ in 0..missing {
+                let fault = Fault::Fails(DiskErrorKind::NoDescriptor);
+                disk.inject(On { operation: Operation::Create, name_start: "", skip: 0 }, fault);
+            }
+            for _ in 0..40 {
+                shard.send(0, &[30_000]).unwrap();
+                shard.commit().await;
+            }
+            assert_eq!(disk.faults_left(), 0, "{missing}: no segment was made");
+            assert!(!shard.store.is_fenced());
+            assert_eq!(shard.read_all(0).await.unwrap(), 40);
+        }
+    });
 }
