@@ -1,0 +1,285 @@
+//! What very many queues cost: the rate of appends, and the longest time for which sealing segments,
+//! retiring them and taking snapshots keep everybody else on the shard waiting.
+//!
+//! Rounds with few and with many queues take turns. What is printed is the median of the rounds; for
+//! the longest slice also the least, since the other processes of a machine lengthen a slice and
+//! nothing shortens it.
+//!
+//! ```text
+//! cargo bench --bench index -- --directory /data/scratch
+//! cargo bench --bench index -- --test            a few milliseconds, to keep it alive
+//! ```
+
+#[path = "nudged.rs"]
+mod nudged;
+
+use std::cell::RefCell;
+use std::fs;
+use std::future::{Future, poll_fn};
+use std::path::{Path, PathBuf};
+use std::pin::pin;
+use std::process::ExitCode;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use clap::Parser;
+use ringmq::model::{LogOffset, Moment, Now, QueueId, QueueOffset, Timestamp};
+use ringmq::shard::nudge::Pulse;
+use ringmq::storage::disk::DiskError;
+use ringmq::storage::file::{FileDisk, FileDiskOptions};
+use ringmq::storage::{
+    Append, AppendError, CommitRule, CommitStep, EntryKind, Epoch, Flush, Located, QueueKey,
+    SpaceClass, Store, StoreConfig, WRITES_IN_FLIGHT_MAX,
+};
+use zerocopy::IntoBytes;
+
+const QUEUES_PER_TOPIC: u32 = 8;
+const WRITERS: usize = 16;
+/// Appends of a writer before it waits until they are committed.
+const BATCH: usize = 64;
+/// Rows in one slice of a snapshot, as the broker makes them.
+const ROWS_PER_SLICE: usize = 2000;
+
+#[derive(Clone, Debug, Parser)]
+#[command(about = "Measures what very many queues cost a log.")]
+struct Options {
+    /// How long a round runs, in seconds.
+    #[arg(long, default_value_t = 5.0, value_name = "S")]
+    seconds: f64,
+
+    #[arg(long, default_value_t = 3, value_name = "N")]
+    rounds: usize,
+
+    /// Numbers of queues that are compared.
+    #[arg(long, default_values_t = [10, 100_000], num_args = 1.., value_name = "N")]
+    queues: Vec<u32>,
+
+    /// Bytes of a message.
+    #[arg(long, default_value_t = 1024, value_name = "N")]
+    size: usize,
+
+    /// Segments, MiB.
+    #[arg(long, default_value_t = 256, value_name = "N")]
+    segment: u64,
+
+    /// Where to put the files. What the run makes is removed.
+    #[arg(long, default_value = env!("CARGO_TARGET_TMPDIR"), value_name = "DIR")]
+    directory: PathBuf,
+
+    /// Run everything once, very briefly, and print nothing that means anything.
+    #[arg(long)]
+    test: bool,
+
+    /// Given by cargo.
+    #[arg(long, hide = true)]
+    bench: bool,
+}
+
+/// What one round gave.
+struct Round {
+    per_s: f64,
+    longest_slice_ms: f64,
+    indexes_written: usize,
+    bytes_per_queue: usize,
+}
+
+fn main() -> ExitCode {
+    let mut options = Options::parse();
+    if options.test {
+        (options.seconds, options.rounds, options.segment) = (0.01, 1, 8);
+    }
+    let directory = options.directory.join(format!("index-{}", std::process::id()));
+    fs::create_dir_all(&directory).expect("the directory can be made");
+    let scratch = directory.clone();
+    let measured =
+        nudged::run(
+            256 << 20,
+            move |pulse| async move { measure(&scratch, &options, &pulse).await },
+        );
+    fs::remove_dir_all(&directory).ok();
+    match measured {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("index: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn measure(directory: &Path, options: &Options, pulse: &Pulse) -> Result<(), DiskError> {
+    let mut table: Vec<(u32, Vec<Round>)> =
+        options.queues.iter().map(|&queues| (queues, Vec::new())).collect();
+    for _ in 0..options.rounds {
+        for (queues, rounds) in &mut table {
+            rounds.push(measure_round(directory, options, *queues, pulse).await?);
+        }
+    }
+    println!("   queues   appends/s   longest slice ms (least)   index files   bytes/queue");
+    for (queues, rounds) in &table {
+        let median = |value: fn(&Round) -> f64| {
+            let mut values: Vec<f64> = rounds.iter().map(value).collect();
+            values.sort_by(f64::total_cmp);
+            values[values.len() / 2]
+        };
+        let least = rounds.iter().map(|round| round.longest_slice_ms).fold(f64::MAX, f64::min);
+        println!(
+            "{queues:>9} {:>11.0} {:>18.2} ({least:.2}) {:>13.0} {:>13.0}",
+            median(|round| round.per_s),
+            median(|round| round.longest_slice_ms),
+            median(|round| round.indexes_written as f64),
+            median(|round| round.bytes_per_queue as f64),
+        );
+    }
+    Ok(())
+}
+
+async fn measure_round(
+    directory: &Path,
+    options: &Options,
+    queues: u32,
+    pulse: &Pulse,
+) -> Result<Round, DiskError> {
+    let log = directory.join("log");
+    fs::create_dir(&log).expect("the last round has removed it");
+    let disk = FileDisk::open(&log, FileDiskOptions::default()).await?;
+    let store = open(disk, options.segment << 20).await;
+    let committers: Vec<_> = (0..WRITES_IN_FLIGHT_MAX)
+        .map(|_| glommio::spawn_local(commit(store.clone(), pulse.clone())))
+        .collect();
+    let upkeep = Rc::new(RefCell::new((Duration::ZERO, 0)));
+    let maintenance = glommio::spawn_local(maintain(store.clone(), upkeep.clone()));
+    let begin = Instant::now();
+    let deadline = begin + Duration::from_secs_f64(options.seconds);
+    let writers: Vec<_> = (0..WRITERS)
+        .map(|number| {
+            let first = queues * number as u32 / WRITERS as u32;
+            glommio::spawn_local(write(store.clone(), first, queues, options.size, deadline))
+        })
+        .collect();
+    let mut count = 0;
+    for writer in writers {
+        count += writer.await;
+    }
+    let per_s = count as f64 / begin.elapsed().as_secs_f64();
+    let bytes_per_queue = store.with_index(|index| index.memory_size()) / queues as usize;
+    store.stop();
+    maintenance.await?;
+    for committer in committers {
+        committer.await?;
+    }
+    drop(store);
+    fs::remove_dir_all(&log).expect("nobody uses it any more");
+    let (longest, indexes_written) = *upkeep.borrow();
+    let longest_slice_ms = longest.as_secs_f64() * 1e3;
+    Ok(Round { per_s, longest_slice_ms, indexes_written, bytes_per_queue })
+}
+
+async fn open(disk: FileDisk, segment_size: u64) -> Store<FileDisk> {
+    let config = StoreConfig {
+        segment_size,
+        ready_segments: 2,
+        tail_cache_bytes: 64 << 20,
+        append_budget_bytes: 32 << 20,
+        index_cache_bytes: 8 << 20,
+        flush: Flush::Async,
+        commit: CommitRule::Local,
+        retention_age_ms: u64::MAX,
+        retention_bytes: 3 * segment_size,
+        reserve_bytes: 0,
+        checksum_seed: 1,
+        epoch: Epoch::Found,
+    };
+    let opening = Store::open(disk, config).await.expect("an empty log opens");
+    opening.replay(|_, _| {}, |_, _| {}).await.expect("an empty log opens").0
+}
+
+async fn commit(store: Store<FileDisk>, pulse: Pulse) -> Result<(), DiskError> {
+    while store.commit_step().await? != CommitStep::Stopped {
+        pulse.beat();
+    }
+    Ok(())
+}
+
+/// Looks after the store as a broker does, and times every slice of it.
+async fn maintain(
+    store: Store<FileDisk>,
+    upkeep: Rc<RefCell<(Duration, usize)>>,
+) -> Result<(), DiskError> {
+    let begin = Instant::now();
+    while !store.is_stopping() {
+        glommio::timer::sleep(Duration::from_millis(20)).await;
+        let moment = Moment(begin.elapsed().as_millis() as u64);
+        let now = Now { wall: Timestamp(1), moment };
+        store.flush(moment).await?;
+        let mut from = QueueKey::FIRST;
+        let next_slice = || {
+            store.with_index(|index| {
+                let mut bytes = Vec::new();
+                for row in index.rows_from(from, ROWS_PER_SLICE) {
+                    from = row.key().successor();
+                    bytes.extend_from_slice(row.as_bytes());
+                }
+                bytes
+            })
+        };
+        let mut work = pin!(store.maintain(now, false, next_slice));
+        let done = poll_fn(|context| {
+            let polled = Instant::now();
+            let outcome = work.as_mut().poll(context);
+            let longest = &mut upkeep.borrow_mut().0;
+            *longest = polled.elapsed().max(*longest);
+            outcome
+        })
+        .await?;
+        upkeep.borrow_mut().1 += done.indexes_written;
+    }
+    Ok(())
+}
+
+/// Appends to one queue after another until the deadline. Returns how many messages.
+async fn write(
+    store: Store<FileDisk>,
+    first: u32,
+    queues: u32,
+    size: usize,
+    deadline: Instant,
+) -> u64 {
+    let message = vec![0x5A; size];
+    let (mut queue, mut count) = (first, 0);
+    while Instant::now() < deadline {
+        let mut end = LogOffset(0);
+        for _ in 0..BATCH {
+            let topic = queue / QUEUES_PER_TOPIC;
+            let key = QueueKey { topic, queue: QueueId(queue % QUEUES_PER_TOPIC) };
+            end = append(&store, key, &message).await;
+            queue = (queue + 1) % queues;
+            count += 1;
+        }
+        assert!(store.reached(end).await, "the disk has failed");
+    }
+    count
+}
+
+async fn append(store: &Store<FileDisk>, key: QueueKey, message: &[u8]) -> LogOffset {
+    let (subject, payload_size) = (key.topic, message.len());
+    let space = SpaceClass::Ordinary;
+    let append = Append { kind: EntryKind(3), subject, payload_size, space };
+    let once = || store.append(append, |payload, _| payload.copy_from_slice(message));
+    let appended = match once() {
+        Err(AppendError::NoRoom) => store.with_room(payload_size, once).await,
+        outcome => outcome,
+    };
+    let appended = appended.expect("the log goes on");
+    let located = Located {
+        offset: appended.payload_offset,
+        size: payload_size as u32,
+        tag_hash: 0,
+        stored_at: Timestamp(1),
+        entry_offset: appended.entry_offset,
+    };
+    store.with_index(|index| {
+        let QueueOffset(next) = index.next_offset(key);
+        index.push(key, QueueOffset(next), located);
+    });
+    appended.end
+}
