@@ -9,7 +9,7 @@ use std::thread;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
-use crate::findings::document::Verdict;
+use crate::findings::verdict::Verdict;
 use crate::target::embedded::Handle;
 
 /// A copy is the same interrupt.
@@ -56,6 +56,6 @@ impl Interrupt {
         {
             servers.give_up();
         }
-        process::exit(Verdict::Invalid.exit_code().into());
+        process::exit(Verdict::Incomplete.exit_code().into());
     }
 }

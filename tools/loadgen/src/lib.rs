@@ -31,6 +31,8 @@ pub mod clock;
 pub mod commands;
 pub mod engine;
 pub mod findings;
+#[cfg(test)]
+mod golden;
 pub mod interrupt;
 pub mod options;
 pub mod plan;

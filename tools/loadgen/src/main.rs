@@ -41,8 +41,9 @@ fn run(options: &Options) -> Result<u8, RunError> {
         Command::Double11(options) => night::run(options, &interrupt)?,
         Command::Run(options) => file_run::run(options, &interrupt)?,
         Command::Merge(options) => {
-            let report = merge::run(&options.reports)?;
-            save(&report, options.out.as_deref())?;
+            let mut report = merge::run(&options.reports)?;
+            report.needs_valid_figures |= options.report.strict;
+            save(&report, options.report.out.as_deref())?;
             report
         }
         Command::Compare(options) => {
@@ -52,5 +53,5 @@ fn run(options: &Options) -> Result<u8, RunError> {
         }
     };
     print!("{report}");
-    Ok(report.verdict().exit_code())
+    Ok(report.exit_code())
 }

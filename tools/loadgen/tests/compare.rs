@@ -109,7 +109,7 @@ fn a_file_that_is_no_whole_report_ends_with_2() {
         value.to_string()
     };
     let rows = [
-        (changed(|it| it["schema"] = json!(2)), "has schema 2; this loadgen reads 1: use the"),
+        (changed(|it| it["schema"] = json!(1)), "has schema 1; this loadgen reads 2: use the"),
         (changed(|it| it["detail"]["totals"] = json!([])), "`totals` has 0 phases, and there are"),
         (changed(|it| it["detail"]["sending_ns"] = json!(-1)), "invalid value: integer `-1`"),
         (text[..text.len() / 2].to_owned(), "ends in the middle"),

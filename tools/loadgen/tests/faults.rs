@@ -2,8 +2,8 @@
 //! are slow or full, the broker's and its own; and Ctrl-C.
 //!
 //! Every run here is against real servers of this program. None of them asks for a verdict of PASS:
-//! a generator that shares its cores with a test suite may fall behind, and then says so. What must
-//! hold on any machine is what is counted.
+//! a fault costs a part of the load, and on a busy machine more of it. What must hold on any machine
+//! is what is counted.
 
 // In a test, a value that is missing is a failure like any other.
 #![allow(clippy::unwrap_used)]
@@ -19,8 +19,9 @@ use std::os::unix::fs::symlink;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use loadgen::findings::document::{Document, Verdict};
+use loadgen::findings::document::Document;
 use loadgen::findings::report::FaultMark;
+use loadgen::findings::verdict::Verdict;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use program::{Ended, PATIENCE, Running, Scratch, Server, loadgen};
@@ -51,7 +52,8 @@ fn document(scratch: &Scratch) -> Document {
 /// Nothing acknowledged was lost, and what was not answered was looked for.
 fn assert_audited(ended: &Ended, document: &Document) {
     let said = format!("{}\n{}", ended.out, ended.errors);
-    assert!(matches!(ended.code, Some(0 | 3)), "{said}");
+    // A part of the load was not delivered, or a threshold missed.
+    assert!(matches!(ended.code, Some(0 | 5 | 6)), "{said}");
     assert_eq!(document.audit.lost, Some(0), "{said}");
     assert!(document.send.acknowledged > 0, "{said}");
     let unknown = document.audit.unknown_present.unwrap() + document.audit.unknown_absent.unwrap();
@@ -173,7 +175,7 @@ fn a_broker_that_is_gone_before_the_run_ends_it_at_once() {
 }
 
 /// What such a broker has acknowledged nobody can look for: it is neither lost nor found, and the
-/// run is INVALID.
+/// run is INCOMPLETE.
 #[test]
 fn a_broker_that_is_gone_for_good_ends_the_run_in_bounded_time() {
     let server = Server::start();
@@ -187,9 +189,9 @@ fn a_broker_that_is_gone_for_good_ends_the_run_in_bounded_time() {
     running.wait_for("   2 s");
     drop(server);
     let ended = running.end();
-    ended.assert(3, "INVALID  lost 0 of ");
+    ended.assert(7, "INCOMPLETE  lost 0 of ");
     let document = document(&scratch);
-    assert_eq!(document.verdict, Verdict::Invalid);
+    assert_eq!(document.verdict, Verdict::Incomplete);
     let send = &document.send;
     assert!(send.acknowledged > 0 && send.unknown + send.not_sent > 0, "{send:?}");
     let ended = send.acknowledged + send.refused + send.unknown + send.not_sent;
@@ -255,10 +257,10 @@ fn an_interrupted_run_leaves_a_marked_report_and_no_process() {
     assert_eq!(children.len(), 3, "a broker and two NameServers");
     kill(Pid::from_raw(pid as i32), Signal::SIGINT).unwrap();
     let ended = running.end();
-    ended.assert(3, "INVALID  lost 0 of ");
+    ended.assert(7, "INCOMPLETE  lost 0 of ");
     assert!(ended.last_line().contains("the run was cut short"), "{}", ended.last_line());
     let document = document(&scratch);
-    assert_eq!(document.verdict, Verdict::Invalid);
+    assert_eq!(document.verdict, Verdict::Incomplete);
     assert!(document.send.acknowledged > 0);
     assert!(mark(&document).until_ns.is_some(), "it was thawed");
     assert_all_end(&children);
@@ -279,7 +281,7 @@ fn a_second_interrupt_takes_every_server_along() {
         // Two signals at the same moment are one.
         thread::sleep(Duration::from_millis(50));
     }
-    assert_eq!(running.end().code, Some(3));
+    assert_eq!(running.end().code, Some(7));
     assert_all_end(&children);
     assert!(!scratch.0.join(format!("loadgen-{pid}")).exists(), "the data is left");
 }

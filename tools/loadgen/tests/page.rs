@@ -17,7 +17,7 @@ use std::fs;
 use std::path::PathBuf;
 
 use browser::{Browser, Found};
-use loadgen::findings::document::Verdict;
+use loadgen::findings::verdict::Verdict;
 use loadgen::show::compare::Comparison;
 use loadgen::show::page::render;
 

@@ -56,31 +56,31 @@ pub fn conclude(ended: Ended<'_>) -> Report {
         samples: Vec::new(),
         asked: scenario.asked.clone(),
         rows: Vec::new(),
-        doubts: Vec::new(),
+        is_overload: scenario.is_overload,
+        needs_valid_figures: false,
+        incomplete: incomplete(&ended),
+        not_valid: late_start(scenario, &ended.clock).into_iter().collect(),
         notes: notes(&ended),
     };
-    if let Some(late) = late_start(scenario, &ended.clock) {
-        report.doubts.push(late);
-    }
-    let gone = ended.consumed.iter().map(|group| group.gone).max().unwrap_or(0);
-    if gone > 0 {
-        let count = ended.target.brokers.len();
-        report
-            .doubts
-            .push(format!("{gone} of {count} brokers gone at the end, and not read to it"));
-    }
-    if let Some(cause) = ended.spill.unreadable() {
-        report.doubts.push(format!("a part of the audit could not be read back: {cause}"));
-    }
-    if ended.is_cut_short {
-        report.doubts.push("the run was cut short".to_owned());
-    }
     report.faults = ended.faults;
     report.samples = ended.samples;
     report.totals = ended.collector.totals;
     report.seconds = ended.collector.seconds;
     report.rows = rows::judge(&scenario.asked, &report);
     report
+}
+
+/// Why nothing can be said about loss, as far as the counts do not tell.
+fn incomplete(ended: &Ended<'_>) -> Vec<String> {
+    let gone = ended.consumed.iter().map(|group| group.gone).max().unwrap_or(0);
+    let count = ended.target.brokers.len();
+    let unreachable = (gone > 0)
+        .then(|| format!("{gone} of {count} brokers gone at the end, and not read to it"));
+    let unreadable = ended.spill.unreadable();
+    let unreadable =
+        unreadable.map(|cause| format!("a part of the audit could not be read back: {cause}"));
+    let cut_short = ended.is_cut_short.then(|| "the run was cut short".to_owned());
+    [cut_short, unreachable, unreadable].into_iter().flatten().collect()
 }
 
 /// A part that began after the moment agreed on does not fit the others.

@@ -24,9 +24,10 @@ pub fn run(options: &RunOptions, interrupt: &Interrupt) -> Result<Report, RunErr
         return Err(RunError::Usage(text.to_owned()));
     }
     let target = options.target.with_nameservers(nameservers(workload.faults()));
-    let mut target = prepare(&target, options.out.as_deref(), interrupt)?;
-    let report = carry_out(&workload, options, &mut target, interrupt)?;
-    save(&report, options.out.as_deref())?;
+    let mut target = prepare(&target, options.report.out.as_deref(), interrupt)?;
+    let mut report = carry_out(&workload, options, &mut target, interrupt)?;
+    report.needs_valid_figures |= options.report.strict;
+    save(&report, options.report.out.as_deref())?;
     Ok(report)
 }
 
@@ -36,7 +37,7 @@ fn carry_out(
     target: &mut Target,
     interrupt: &Interrupt,
 ) -> Result<Report, RunError> {
-    let (brokers, out) = (target.brokers.len() as u32, options.out.as_deref());
+    let (brokers, out) = (target.brokers.len() as u32, options.report.out.as_deref());
     if !workload.is_search() {
         let scenario = workload.scenario(&options.process, None, brokers);
         return execute(&scenario, target, out, interrupt);

@@ -18,12 +18,13 @@ pub fn run(options: &Double11Options, interrupt: &Interrupt) -> Result<Report, R
         let text = "a part cannot search for the ceiling alone: give all parts the same --peak";
         return Err(RunError::Usage(text.to_owned()));
     }
-    let mut target = prepare(&options.target(), options.out.as_deref(), interrupt)?;
-    let report = match options.night {
+    let mut target = prepare(&options.target(), options.report.out.as_deref(), interrupt)?;
+    let mut report = match options.night {
         Night::Ceiling => ceiling(options, &mut target, interrupt)?.report,
         Night::Pulse | Night::Limits | Night::Break => night(options, &mut target, interrupt)?,
     };
-    save(&report, options.out.as_deref())?;
+    report.needs_valid_figures |= options.report.strict;
+    save(&report, options.report.out.as_deref())?;
     Ok(report)
 }
 
@@ -39,7 +40,7 @@ fn ceiling(
         options.profile.p99_max,
         mixture,
         target,
-        options.out.as_deref(),
+        options.report.out.as_deref(),
         interrupt,
     )
 }
@@ -61,7 +62,7 @@ fn night(
         }
     };
     let scenario = double11::scenario(options, peak, target.brokers.len() as u32);
-    let mut report = execute(&scenario, target, options.out.as_deref(), interrupt)?;
+    let mut report = execute(&scenario, target, options.report.out.as_deref(), interrupt)?;
     if let Some(rate) = found_by_search {
         let (rate, part) = (grouped(rate as u64), PEAK_OF_CEILING * 100.0);
         let text =

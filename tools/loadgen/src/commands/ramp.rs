@@ -13,8 +13,8 @@ use serde_json::json;
 
 use crate::commands::run::{RunError, execute, prepare, save};
 use crate::engine::histogram::Percentiles;
-use crate::findings::document::Verdict;
-use crate::findings::report::Report;
+use crate::findings::report::{Report, Row};
+use crate::findings::verdict::Verdict;
 use crate::interrupt::Interrupt;
 use crate::options::{LoadOptions, RampOptions, Rate};
 use crate::plan::scenario::{self, Scenario};
@@ -35,13 +35,19 @@ pub fn run(options: &RampOptions, interrupt: &Interrupt) -> Result<Report, RunEr
     let Rate::PerSecond(first) = options.load.rate else {
         return Err(RunError::Usage("a ramp begins at a rate, not at max".to_owned()));
     };
-    let mut target = prepare(&options.target, options.out.as_deref(), interrupt)?;
+    let mut target = prepare(&options.target, options.report.out.as_deref(), interrupt)?;
     let scenario = |rate: f64| {
         scenario::steady(&LoadOptions { rate: Rate::PerSecond(rate), ..options.load.clone() })
     };
-    let found =
-        search(first, options.p99_max, scenario, &mut target, options.out.as_deref(), interrupt)?;
-    save(&found.report, options.out.as_deref())?;
+    let found = search(
+        first,
+        options.p99_max,
+        scenario,
+        &mut target,
+        options.report.out.as_deref(),
+        interrupt,
+    )?;
+    save(&found.report, options.report.out.as_deref())?;
     Ok(found.report)
 }
 
@@ -98,8 +104,13 @@ fn conclude(
     if is_found {
         let rate = grouped(search.sustained as u64);
         notes.push(format!("{rate} msg/s is the highest rate sustained; this is that run"));
-    } else if report.verdict() == Verdict::Pass {
-        report.doubts.push("no rate was sustained".to_owned());
+    } else {
+        report.rows.push(Row {
+            what: "a rate is sustained".to_owned(),
+            wanted: "one".to_owned(),
+            found: "none".to_owned(),
+            is_met: Some(false),
+        });
     }
     let above = steps.iter().filter(|step| step.trouble.is_some());
     if let Some(step) = above.min_by(|a, b| a.rate.total_cmp(&b.rate)) {
@@ -107,6 +118,8 @@ fn conclude(
         notes.push(format!("{} msg/s is not: {trouble}", grouped(step.rate as u64)));
     }
     report.notes.splice(0..0, notes);
+    // The rate that was found is the generator's own limit when it was late.
+    report.needs_valid_figures = true;
     report.subject.environment.insert("ramp".to_owned(), json!(steps));
     Ok(report)
 }
@@ -131,7 +144,7 @@ impl Step {
         let p99 = Duration::from_nanos(Percentiles::of(&total.latency).p99);
         let p99_ms = p99.as_secs_f64() * 1e3;
         let backlog = report.consuming().saturating_sub(report.sending());
-        let decisive = report.failures().chain(report.doubts_but_slip()).next();
+        let decisive = report.failures().chain(report.gaps()).next();
         let trouble = if decisive.is_some() {
             decisive
         } else if (done as f64) < counters.due as f64 * KEPT_MIN {

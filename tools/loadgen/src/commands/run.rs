@@ -36,6 +36,7 @@ use crate::engine::template::{Template, TemplateError, TemplateOptions};
 use crate::engine::worker::{Finished, Worker, WorkerOptions};
 use crate::findings::merge::MergeError;
 use crate::findings::report::Report;
+use crate::findings::verdict::Verdict;
 use crate::interrupt::Interrupt;
 use crate::options::TargetOptions;
 use crate::plan::keys::QueueChoice;
@@ -85,7 +86,8 @@ impl RunError {
             Self::Usage(_) | Self::Template(_) | Self::EmptyPart { .. } | Self::Files { .. } => 2,
             Self::Workload(_) | Self::Merge(_) | Self::Compare(_) => 2,
             Self::Target(TargetError::NoFixedHeader(_)) => 2,
-            Self::Generator(_) => 3,
+            // The run came to no end, so it says nothing about the target.
+            Self::Generator(_) => Verdict::Incomplete.exit_code(),
             Self::Target(_) | Self::Connect { .. } => 4,
         }
     }

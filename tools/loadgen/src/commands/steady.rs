@@ -8,10 +8,11 @@ use crate::options::SteadyOptions;
 use crate::plan::scenario::{self, Scenario};
 
 pub fn run(options: &SteadyOptions, interrupt: &Interrupt) -> Result<Report, RunError> {
-    let mut target = prepare(&options.target, options.out.as_deref(), interrupt)?;
+    let mut target = prepare(&options.target, options.report.out.as_deref(), interrupt)?;
     let start_unix_ns = options.start_at.and_then(unix_ns);
     let scenario = Scenario { start_unix_ns, ..scenario::steady(&options.load) };
-    let report = execute(&scenario, &mut target, options.out.as_deref(), interrupt)?;
-    save(&report, options.out.as_deref())?;
+    let mut report = execute(&scenario, &mut target, options.report.out.as_deref(), interrupt)?;
+    report.needs_valid_figures |= options.report.strict;
+    save(&report, options.report.out.as_deref())?;
     Ok(report)
 }

@@ -10,25 +10,17 @@ use serde_json::{Map, Value, json};
 use crate::clock::rfc3339;
 use crate::engine::histogram::Percentiles;
 use crate::findings::report::{Report, rate};
+use crate::findings::verdict::{Figures, Verdict};
 
 /// Grows when a key changes its meaning. New keys do not change it.
-pub const SCHEMA: u32 = 1;
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "UPPERCASE")]
-pub enum Verdict {
-    Pass,
-    /// The target broke a promise.
-    Failed,
-    /// The figures do not count.
-    Invalid,
-}
+pub const SCHEMA: u32 = 2;
 
 /// Everything, in the order in which it is written.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Document {
     pub schema: u32,
     pub verdict: Verdict,
+    pub figures: Figures,
     /// RFC 3339, UTC.
     pub started_at: String,
     pub duration_s: f64,
@@ -92,6 +84,7 @@ impl Document {
         Self {
             schema: SCHEMA,
             verdict: report.verdict(),
+            figures: report.figures(),
             started_at: Self::of_started(report),
             duration_s: report.sending().as_secs_f64(),
             target: report.subject.target.clone(),

@@ -6,8 +6,8 @@
 //! every part reads every message, so a corrupted one is seen by all, and those of the other parts
 //! are foreign to each.
 //!
-//! What does not fit at all is an error: other schedules, a part twice. What fits badly is a doubt,
-//! so that the joined run is INVALID: a part that is missing, clocks or durations that do not agree.
+//! What does not fit at all is an error: other schedules, a part twice. A part that is missing makes
+//! the run INCOMPLETE; clocks or durations that do not agree make its figures not valid.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -67,7 +67,10 @@ pub fn merge(mut parts: Vec<(String, Report)>) -> Result<Report, MergeError> {
             .max_by_key(Vec::len)
             .unwrap_or_default(),
         rows: Vec::new(),
-        doubts: doubts(&parts),
+        is_overload: parts.iter().any(|part| part.is_overload),
+        needs_valid_figures: parts.iter().any(|part| part.needs_valid_figures),
+        incomplete: incomplete(&parts),
+        not_valid: not_valid(&parts),
         notes: notes(&parts),
         ..first.clone()
     };
@@ -224,24 +227,29 @@ fn brokers(parts: &[Report]) -> Vec<BrokerShare> {
     sums.into_iter().map(share).collect()
 }
 
-/// What the parts doubt of themselves, and what does not fit between them.
-fn doubts(parts: &[Report]) -> Vec<String> {
+/// What the parts could not find out, and which are missing.
+fn incomplete(parts: &[Report]) -> Vec<String> {
     let count = parts[0].subject.part.count;
     let present: BTreeSet<u32> = parts.iter().map(|part| part.subject.part.index).collect();
     let missing = (0..count).filter(|index| !present.contains(index));
-    let mut doubts: Vec<String> =
-        missing.map(|index| format!("part {} of {count} is missing", index + 1)).collect();
+    let missing = missing.map(|index| format!("part {} of {count} is missing", index + 1));
+    missing.chain(said_by(parts, |part| part.incomplete.clone())).collect()
+}
+
+/// Why the figures of parts are not valid, and what does not fit between them.
+fn not_valid(parts: &[Report]) -> Vec<String> {
+    let mut reasons = Vec::new();
     let apart_ns = spread(parts.iter().map(|part| part.started_unix_ns));
     if apart_ns > START_APART_MAX_NS {
-        doubts.push(format!("the parts began {:.1} s apart", apart_ns as f64 / 1e9));
+        reasons.push(format!("the parts began {:.1} s apart", apart_ns as f64 / 1e9));
     }
     let apart_ns = spread(parts.iter().map(|part| part.sending_ns));
     let longest_ns = parts.iter().map(|part| part.sending_ns).max().unwrap_or(0);
     if apart_ns > END_APART_MAX_NS && apart_ns as f64 > longest_ns as f64 * END_APART_MAX_PART {
-        doubts.push(format!("the parts took {:.1} s more and less", apart_ns as f64 / 1e9));
+        reasons.push(format!("the parts took {:.1} s more and less", apart_ns as f64 / 1e9));
     }
-    doubts.extend(said_by(parts, |part| part.all_doubts().collect()));
-    doubts
+    reasons.extend(said_by(parts, |part| part.figures().reasons));
+    reasons
 }
 
 /// Largest minus smallest.

@@ -8,3 +8,4 @@ pub mod reports;
 pub mod rows;
 mod shape;
 pub mod summary;
+pub mod verdict;

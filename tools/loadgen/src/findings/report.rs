@@ -1,10 +1,11 @@
 //! What a run found: a plain value that is written whole into `report.json`, so that a page, a
 //! comparison and the joining of parts need nothing else.
 //!
-//! The verdict is worked out here and nowhere else. Not here: the text ([`crate::findings::summary`]), the
-//! page ([`crate::show::page`]), the keys that scripts read ([`crate::findings::document`]).
+//! The verdict is worked out here and nowhere else, and so is whether the figures are valid
+//! ([`crate::findings::verdict`] says what they are). Not here: the text
+//! ([`crate::findings::summary`]), the page ([`crate::show::page`]), the keys that scripts read
+//! ([`crate::findings::document`]).
 
-use std::fmt::{self, Display};
 use std::time::Duration;
 
 use hdrhistogram::Histogram;
@@ -12,16 +13,12 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::engine::audit::Audit;
-use crate::engine::histogram::{self, Percentiles};
+use crate::engine::histogram;
 use crate::engine::measure::{Counters, Interval, Kind, Second};
-use crate::findings::document::Verdict;
-use crate::findings::rows::Row;
+use crate::findings::verdict::{Conclusion, DELIVERED_MIN, Figures, Verdict, lateness};
 use crate::options::Part;
 use crate::plan::scenario::{Asked, Pause, Phase};
 use crate::units::grouped;
-
-/// A generator whose own lateness exceeds this in one of a hundred sends measures itself.
-pub const SLIP_P99_MAX_NS: u64 = 1_000_000;
 
 /// What was run on what.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -141,6 +138,28 @@ pub struct Sample {
     pub read_bytes: u64,
 }
 
+/// A threshold beside what was found: one line of a table.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Row {
+    /// What is judged, in a few words.
+    pub what: String,
+    pub wanted: String,
+    pub found: String,
+    /// `None`: it could not be judged, and `found` says why.
+    pub is_met: Option<bool>,
+}
+
+impl Row {
+    /// What was found and whether it is met, as far as a run with this verdict says so: one that
+    /// broke its promises shows no figures, and nothing in it counts as met.
+    pub fn shown(&self, verdict: Verdict) -> (Option<&str>, Option<bool>) {
+        match verdict {
+            Verdict::Failed => (None, self.is_met.filter(|is_met| !is_met)),
+            _ => (Some(&self.found), self.is_met),
+        }
+    }
+}
+
 /// All that is known of one run.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Report {
@@ -163,13 +182,18 @@ pub struct Report {
     pub faults: Vec<FaultMark>,
     pub brokers: Vec<BrokerShare>,
     pub samples: Vec<Sample>,
-    /// What the run was asked to reach, for whoever joins parts and judges the whole.
-    #[serde(default)]
+    /// The run's thresholds, for whoever joins parts and judges the whole.
     pub asked: Vec<Asked>,
-    /// What the run was asked to reach, and whether it did.
+    /// The thresholds, and whether they were met.
     pub rows: Vec<Row>,
-    /// Why the figures do not count, as far as the run itself knows.
-    pub doubts: Vec<String>,
+    /// The profile is meant to offer more than the target takes.
+    pub is_overload: bool,
+    /// The run is worth nothing unless its figures are valid.
+    pub needs_valid_figures: bool,
+    /// Why nothing can be said about loss, as far as the run itself knows.
+    pub incomplete: Vec<String>,
+    /// Why the figures are not valid, as far as the run itself knows.
+    pub not_valid: Vec<String>,
     /// What the reader should know before believing the figures.
     pub notes: Vec<String>,
 }
@@ -297,11 +321,14 @@ impl Report {
         findings.map(|finding| finding.audit.out_of_order).sum()
     }
 
+    /// What the run says about the target's promises.
     pub fn verdict(&self) -> Verdict {
         if self.failures().next().is_some() {
             Verdict::Failed
-        } else if self.all_doubts().next().is_some() {
-            Verdict::Invalid
+        } else if self.gaps().next().is_some() {
+            Verdict::Incomplete
+        } else if self.undelivered().is_some() {
+            Verdict::Overloaded
         } else {
             Verdict::Pass
         }
@@ -320,31 +347,62 @@ impl Report {
         found.map(|(count, what)| format!("{} {what}", grouped(count)))
     }
 
-    /// Why the figures do not count.
-    pub fn all_doubts(&self) -> impl Iterator<Item = String> {
-        self.doubts_but_slip().chain(self.slip_doubt())
-    }
-
-    /// Doubts that say nothing about the generator's own lateness. Lateness makes latencies look
-    /// worse than they are, never better: what is good in spite of it is good.
-    pub fn doubts_but_slip(&self) -> impl Iterator<Item = String> {
-        let idle = (self.counters().sent == 0).then(|| "nothing was sent".to_owned());
+    /// Why nothing can be said about loss.
+    pub fn gaps(&self) -> impl Iterator<Item = String> {
+        let idle = (self.counters().due == 0).then(|| "nothing was due".to_owned());
         let unread = self.audit().unread;
         let unread = (unread > 0).then(|| {
             format!("{} acknowledged, their broker gone before the audit", grouped(unread))
         });
-        self.doubts.iter().cloned().chain(unread).chain(idle)
+        self.incomplete.iter().cloned().chain(unread).chain(idle)
     }
 
-    fn slip_doubt(&self) -> Option<String> {
-        let slip = Percentiles::of(&self.total_of(Kind::Slip)).p99;
-        (slip > SLIP_P99_MAX_NS)
-            .then(|| format!("the generator fell behind: slip p99 {:.3} ms", slip as f64 / 1e6))
+    /// Says how little of the load was acknowledged, if it was too little.
+    fn undelivered(&self) -> Option<String> {
+        let counters = self.counters();
+        let delivered = counters.acknowledged + counters.one_way;
+        let is_delivered = delivered as f64 >= counters.due as f64 * DELIVERED_MIN;
+        (!is_delivered && !self.is_overload).then(|| {
+            let percent = delivered as f64 / counters.due as f64 * 100.0;
+            let missing = [
+                (counters.refused, "refused"),
+                (counters.not_sent, "not sent"),
+                (counters.unknown, "unanswered"),
+            ];
+            let missing = missing.into_iter().filter(|(count, _)| *count > 0);
+            let missing = missing.map(|(count, what)| format!("{} {what}", grouped(count)));
+            let missing: Vec<String> = missing.collect();
+            format!("{percent:.1} % of the load delivered: {}", missing.join(", "))
+        })
+    }
+
+    /// Whether the latencies describe the target or the generator.
+    pub fn figures(&self) -> Figures {
+        let late = lateness(&self.total_of(Kind::Slip), &self.total_of(Kind::Latency));
+        let reasons: Vec<String> = late.into_iter().chain(self.not_valid.iter().cloned()).collect();
+        Figures { valid: reasons.is_empty(), reasons }
     }
 
     /// Why the verdict is not PASS, most important first.
     pub fn reasons(&self) -> Vec<String> {
-        self.failures().chain(self.all_doubts()).collect()
+        self.failures().chain(self.gaps()).chain(self.undelivered()).collect()
+    }
+
+    /// The thresholds that were missed, in words.
+    pub fn missed(&self) -> impl Iterator<Item = String> {
+        let verdict = self.verdict();
+        let missed = self.rows.iter().filter(move |row| row.shown(verdict).1 == Some(false));
+        missed.map(|Row { what, wanted, found, .. }| format!("{what}: {found}, not {wanted}"))
+    }
+
+    pub fn exit_code(&self) -> u8 {
+        let conclusion = Conclusion {
+            verdict: self.verdict(),
+            has_valid_figures: self.figures().valid,
+            needs_valid_figures: self.needs_valid_figures,
+            misses_a_threshold: self.missed().next().is_some(),
+        };
+        conclusion.exit_code()
     }
 
     pub fn sending(&self) -> Duration {
@@ -368,26 +426,6 @@ impl Report {
 pub fn rate(count: u64, time: Duration) -> f64 {
     let seconds = time.as_secs_f64();
     if seconds > 0.0 { count as f64 / seconds } else { 0.0 }
-}
-
-impl Verdict {
-    pub fn exit_code(self) -> u8 {
-        match self {
-            Self::Pass => 0,
-            Self::Failed => 1,
-            Self::Invalid => 3,
-        }
-    }
-}
-
-impl Display for Verdict {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Pass => "PASS",
-            Self::Failed => "FAILED",
-            Self::Invalid => "INVALID",
-        })
-    }
 }
 
 #[cfg(test)]
@@ -447,7 +485,10 @@ pub mod tests {
             samples: Vec::new(),
             asked: Vec::new(),
             rows: Vec::new(),
-            doubts: Vec::new(),
+            is_overload: false,
+            needs_valid_figures: false,
+            incomplete: Vec::new(),
+            not_valid: Vec::new(),
             notes: vec!["80 requests were refused: 80 x code 2".to_owned()],
         }
     }
@@ -510,32 +551,96 @@ pub mod tests {
             report.findings.clear();
             report.unattributed.clear();
         }
+        fn refuse_all(report: &mut Report) {
+            let counters = &mut of_stream(report).counters;
+            (counters.refused, counters.acknowledged) = (counters.due, 0);
+        }
+        fn refuse_all_on_purpose(report: &mut Report) {
+            refuse_all(report);
+            report.is_overload = true;
+        }
         type Change = fn(&mut Report);
-        let rows: [(&str, Change, Verdict); 10] = [
-            ("clean", |_| {}, Verdict::Pass),
-            ("lost", |r| r.findings[0].audit.lost = 1, Verdict::Failed),
-            ("corrupted", |r| r.unattributed[0].corrupted = 1, Verdict::Failed),
-            ("never sent", |r| r.findings[0].audit.never_sent = 1, Verdict::Failed),
-            ("disorder, one in flight", set_ordered, Verdict::Failed),
-            ("cut short", |r| r.doubts.push("cut".to_owned()), Verdict::Invalid),
-            ("unread", |r| r.findings[0].audit.unread = 1, Verdict::Invalid),
-            ("late", |r| of_stream(r).record(Kind::Slip, 2_000_000, 9_000), Verdict::Invalid),
-            ("idle", |r| of_stream(r).counters.sent = 0, Verdict::Invalid),
-            ("not audited", forget_groups, Verdict::Pass),
+        let rows: [(&str, Change, Verdict, u8); 14] = [
+            ("clean", |_| {}, Verdict::Pass, 0),
+            ("lost", |r| r.findings[0].audit.lost = 1, Verdict::Failed, 1),
+            ("corrupted", |r| r.unattributed[0].corrupted = 1, Verdict::Failed, 1),
+            ("never sent", |r| r.findings[0].audit.never_sent = 1, Verdict::Failed, 1),
+            ("disorder, one in flight", set_ordered, Verdict::Failed, 1),
+            ("cut short", |r| r.incomplete.push("cut".to_owned()), Verdict::Incomplete, 7),
+            ("unread", |r| r.findings[0].audit.unread = 1, Verdict::Incomplete, 7),
+            (
+                "nothing due",
+                |r| of_stream(r).counters = Counters::default(),
+                Verdict::Incomplete,
+                7,
+            ),
+            ("all refused", refuse_all, Verdict::Overloaded, 5),
+            ("all refused, as planned", refuse_all_on_purpose, Verdict::Pass, 0),
+            (
+                "1.1 % not sent",
+                |r| of_stream(r).counters.acknowledged = 197_999,
+                Verdict::Overloaded,
+                5,
+            ),
+            ("1 % not sent", |r| of_stream(r).counters.acknowledged = 198_000, Verdict::Pass, 0),
+            ("late", |r| of_stream(r).record(Kind::Slip, 9_000_000, 9_000), Verdict::Pass, 0),
+            ("not audited", forget_groups, Verdict::Pass, 0),
         ];
-        for (case, change, verdict) in rows {
+        for (case, change, verdict, code) in rows {
             let mut report = example();
             change(&mut report);
-            assert_eq!(report.verdict(), verdict, "{case}");
+            assert_eq!((report.verdict(), report.exit_code()), (verdict, code), "{case}");
             let text = report.to_string();
             let last = text.lines().last().unwrap();
-            assert!(last.starts_with(&verdict.to_string()) && last.contains("lost "), "{last}");
+            let names_loss = last.contains("lost ") || last.contains("loss not checked");
+            assert!(last.starts_with(&verdict.to_string()) && names_loss, "{last}");
         }
         let mut both = example();
-        both.doubts.push("the run was cut short".to_owned());
+        both.incomplete.push("the run was cut short".to_owned());
         both.findings[0].audit.lost = 7;
         assert!(both.to_string().ends_with("; 7 acknowledged, then lost; the run was cut short\n"));
         assert_eq!(both.audit().lost, 7);
+    }
+
+    /// A clean audit does not validate latencies that the generator caused, and the other way round.
+    #[test]
+    fn figures_are_valid_or_not_whatever_the_verdict() {
+        for (slip_ns, lost) in [(0, 0), (0, 1), (9_000_000, 0), (9_000_000, 1)] {
+            let mut report = example();
+            of_stream(&mut report).record(Kind::Slip, slip_ns, 9_000);
+            report.findings[0].audit.lost = lost;
+            let figures = report.figures();
+            assert_eq!((figures.valid, figures.reasons.is_empty()), (slip_ns == 0, slip_ns == 0));
+            assert_eq!(report.verdict() == Verdict::Failed, lost == 1);
+            report.needs_valid_figures = true;
+            let code = if slip_ns == 0 { 0 } else { 3 };
+            assert_eq!(report.exit_code(), if lost == 1 { 1 } else { code });
+        }
+        let mut report = example();
+        report.not_valid.push("the parts began 1.5 s apart".to_owned());
+        assert_eq!(report.figures().reasons, report.not_valid);
+    }
+
+    #[test]
+    fn a_threshold_that_is_missed_has_an_exit_code_of_its_own() {
+        let row = |is_met| Row {
+            what: "p99".to_owned(),
+            wanted: "<= 20 ms".to_owned(),
+            found: "23.1 ms".to_owned(),
+            is_met,
+        };
+        for (is_met, code) in [(Some(true), 0), (None, 0), (Some(false), 6)] {
+            let report = Report { rows: vec![row(Some(true)), row(is_met)], ..example() };
+            assert_eq!((report.verdict(), report.exit_code()), (Verdict::Pass, code));
+        }
+        let report = Report { rows: vec![row(Some(false))], ..example() };
+        let text = report.to_string();
+        assert!(
+            text.ends_with(
+                "PASS  lost 0 of 199,900; threshold missed: p99: 23.1 ms, not <= 20 ms\n"
+            ),
+            "{text}"
+        );
     }
 
     /// A message that one of two groups missed is lost, however often the other saw it.

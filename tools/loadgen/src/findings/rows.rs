@@ -1,17 +1,15 @@
-//! What a run was asked to reach, beside what it reached.
+//! Judges a run's thresholds.
 //!
-//! A row that is missed does not change the verdict: that is about promises kept and figures that
-//! count. Rows say how good the figures are, and a row that cannot be judged says why.
+//! A threshold that is missed does not change the verdict, which is about promises kept; it has an
+//! exit code of its own. Latencies that are not valid neither meet nor miss a threshold, and one that
+//! cannot be judged says why.
 
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
-
 use crate::engine::histogram::Percentiles;
 use crate::engine::measure::Interval;
-use crate::findings::document::Verdict;
 use crate::findings::flow::Flow;
-use crate::findings::report::Report;
+use crate::findings::report::{Report, Row};
 use crate::plan::scenario::Asked;
 use crate::units::grouped;
 
@@ -20,28 +18,6 @@ use crate::units::grouped;
 pub const WIDTHS: [usize; 3] = [27, 18, 28];
 /// Fewer messages have no p99.9 to speak of.
 const TAIL_COUNT_MIN: u64 = 1_000;
-
-/// One line of the table.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Row {
-    /// What was asked, in a few words.
-    pub what: String,
-    pub wanted: String,
-    pub found: String,
-    /// `None`: it could not be judged, and `found` says why.
-    pub is_met: Option<bool>,
-}
-
-impl Row {
-    /// What was found and whether it is met, as far as a run with this verdict says so: one that
-    /// broke its promises shows no figures, and nothing in it counts as met.
-    pub fn shown(&self, verdict: Verdict) -> (Option<&str>, Option<bool>) {
-        match verdict {
-            Verdict::Failed => (None, self.is_met.filter(|is_met| !is_met)),
-            Verdict::Pass | Verdict::Invalid => (Some(&self.found), self.is_met),
-        }
-    }
-}
 
 /// What was found, or why nothing was.
 type Found = Result<(String, bool), String>;
@@ -52,6 +28,10 @@ pub fn judge(asked: &[Asked], report: &Report) -> Vec<Row> {
 }
 
 fn row(asked: &Asked, report: &Report) -> Row {
+    let is_of_latency = matches!(
+        asked,
+        Asked::TailWithin { .. } | Asked::TailBack { .. } | Asked::AnsweredWithin { .. }
+    );
     let (what, wanted, found) = match *asked {
         Asked::NothingLost => {
             ("nothing lost".to_owned(), "0 lost, in order".to_owned(), nothing_lost(report))
@@ -87,6 +67,10 @@ fn row(asked: &Asked, report: &Report) -> Row {
             refused(report, part_max),
         ),
     };
+    let found = match is_of_latency && !report.figures().valid {
+        true => Err("latencies not valid".to_owned()),
+        false => found,
+    };
     let (found, is_met) = match found {
         Ok((found, is_met)) => (found, Some(is_met)),
         Err(why_not) => (why_not, None),
@@ -99,6 +83,9 @@ fn row(asked: &Asked, report: &Report) -> Row {
 fn nothing_lost(report: &Report) -> Found {
     if !report.is_audited() {
         return Err("nothing was consumed".to_owned());
+    }
+    if report.gaps().next().is_some() {
+        return Err("not all was read".to_owned());
     }
     let audit = report.audit();
     let found = [
@@ -308,6 +295,18 @@ mod tests {
         few.totals[1][0].latency.reset();
         few.totals[1][0].record(Kind::Latency, MS, 999);
         assert_eq!(judged(asked, &few), ("storm: 999 messages".to_owned(), None));
+    }
+
+    /// A generator that is late makes latencies longer, so they say nothing about the broker.
+    #[test]
+    fn latencies_that_are_not_valid_neither_meet_nor_miss_a_threshold() {
+        let within = Duration::from_millis(10);
+        let asked = Asked::AnsweredWithin { phase: 0, part: 0.99, within };
+        let mut report = report(50, 1);
+        assert_eq!(judged(asked, &report).1, Some(false));
+        report.totals[0][0].record(Kind::Slip, 40 * MS, 2_000);
+        assert_eq!(judged(asked, &report), ("latencies not valid".to_owned(), None));
+        assert_eq!(judged(Asked::Refused { part_max: 0.001 }, &report).1, Some(true));
     }
 
     #[test]

@@ -9,10 +9,10 @@ use std::fmt::{self, Display};
 use crate::engine::audit::Audit;
 use crate::engine::histogram::Percentiles;
 use crate::engine::measure::Interval;
-use crate::findings::document::Verdict;
 use crate::findings::flow::Flow;
 use crate::findings::report::{Report, rate};
 use crate::findings::rows::WIDTHS;
+use crate::findings::verdict::{Figures, Verdict};
 use crate::units::{cut, fitted, fitted_decimal, grouped, ms, wrapped};
 
 const COLUMNS: usize = 80;
@@ -22,6 +22,7 @@ impl Display for Report {
         let total = self.total();
         let is_night = self.streams().count() > 1 || self.phases.len() > 1;
         let has_figures = self.verdict() != Verdict::Failed;
+        let figures = self.figures();
         writeln!(f, "{:<11}{}", "load", cut(&self.subject.load, 69))?;
         writeln!(f, "{:<11}{}\n", "target", cut(&self.subject.target, 69))?;
         self.write_counts(f, &total)?;
@@ -31,7 +32,7 @@ impl Display for Report {
         if !has_figures {
             writeln!(f, "\nNo durations are given for a run that broke its promises.")?;
         } else {
-            write_percentiles(f, &total)?;
+            write_percentiles(f, &total, figures.valid)?;
             if is_night {
                 self.write_phases(f)?;
             }
@@ -48,7 +49,7 @@ impl Display for Report {
         for note in &self.notes {
             writeln!(f, "{:<11}{}", "note", cut(note, 69))?;
         }
-        self.write_verdict(f)
+        self.write_verdict(f, &figures)
     }
 }
 
@@ -200,7 +201,7 @@ impl Report {
         }
         let verdict = self.verdict();
         let [what, wanted, _] = WIDTHS;
-        writeln!(f, "\n{:<what$} {:<wanted$} found", "asked", "")?;
+        writeln!(f, "\n{:<what$} {:<wanted$} found", "threshold", "")?;
         for row in &self.rows {
             let (text, is_met) = row.shown(verdict);
             let met = match is_met {
@@ -236,45 +237,65 @@ impl Report {
         Ok(())
     }
 
-    /// The last line begins with the verdict and names what was lost: scripts rely on it. It gives
-    /// the reasons too, most important first; those that do not fit stand above it.
-    fn write_verdict(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    /// The last line starts with the verdict, names what was lost and says whether the latencies are
+    /// valid: scripts rely on it. Reasons follow, most important first; those that do not fit stand
+    /// above it.
+    fn write_verdict(&self, f: &mut fmt::Formatter<'_>, figures: &Figures) -> fmt::Result {
         let audit = self.audit();
         let lost = match self.is_audited() {
-            true => format!("lost {} of {}", audit.lost, grouped(audit.acknowledged)),
-            false => "lost 0 (not audited: nothing was consumed)".to_owned(),
+            true => format!("lost {} of {}", audit.lost, fitted(audit.acknowledged, 11)),
+            false => "loss not checked".to_owned(),
         };
         let mut line = format!("{}  {lost}", self.verdict());
-        let reasons = self.reasons();
+        let mut above: Vec<(&str, String)> = Vec::new();
+        let missed = self.missed().map(|missed| format!("threshold missed: {missed}"));
+        let reasons: Vec<String> = self.reasons().into_iter().chain(missed).collect();
+        if let Some(reason) = figures.reasons.first() {
+            let room = COLUMNS - if reasons.is_empty() { 0 } else { MORE_WIDTH };
+            let validity = format!(" (latencies not valid: {reason})");
+            let is_whole = line.chars().count() + validity.chars().count() <= room;
+            line += if is_whole { &validity } else { " (latencies not valid: see above)" };
+            let rest = figures.reasons.iter().skip(usize::from(is_whole));
+            above.extend(rest.map(|reason| ("not valid", reason.clone())));
+        }
         let mut more = reasons.len();
         for reason in &reasons {
-            let rest = if more > 1 { above(more - 1) } else { String::new() };
+            let rest = if more > 1 { more_above(more - 1) } else { String::new() };
             if format!("{line}; {reason}{rest}").chars().count() > COLUMNS {
                 break;
             }
             line += &format!("; {reason}");
             more -= 1;
         }
+        above.extend(reasons[reasons.len() - more..].iter().map(|it| ("reason", it.clone())));
         writeln!(f)?;
-        for reason in &reasons[reasons.len() - more..] {
-            for (index, text) in wrapped(reason, 69).iter().enumerate() {
-                let label = if index == 0 { "reason" } else { "" };
+        for (label, reason) in above {
+            for (index, text) in wrapped(&reason, 69).iter().enumerate() {
+                let label = if index == 0 { label } else { "" };
                 writeln!(f, "{label:<11}{text}")?;
             }
         }
         if more > 0 {
-            line += &above(more);
+            line += &more_above(more);
         }
         writeln!(f, "{line}")
     }
 }
 
-/// How many reasons stand above the last line.
-fn above(count: usize) -> String {
+/// Room on the last line for the number of reasons that stand above it.
+const MORE_WIDTH: usize = "; 9 more above".len();
+
+fn more_above(count: usize) -> String {
     format!("; {count} more above")
 }
 
-fn write_percentiles(f: &mut fmt::Formatter<'_>, total: &Interval) -> fmt::Result {
+fn write_percentiles(f: &mut fmt::Formatter<'_>, total: &Interval, is_valid: bool) -> fmt::Result {
+    if !is_valid {
+        writeln!(
+            f,
+            "\nThe latencies below are not valid: they describe the generator, not the broker."
+        )?;
+    }
     writeln!(
         f,
         "\n{:<14}{:>11}{:>11}{:>11}{:>11}{:>11}{:>11}",
@@ -283,7 +304,7 @@ fn write_percentiles(f: &mut fmt::Formatter<'_>, total: &Interval) -> fmt::Resul
     for (name, histogram) in [
         ("latency", &total.latency),
         ("service time", &total.service),
-        ("slip", &total.slip),
+        ("lateness", &total.slip),
         ("end to end", &total.end_to_end),
     ] {
         if histogram.is_empty() {
@@ -304,14 +325,14 @@ mod tests {
     use super::*;
     use crate::engine::measure::{Counters, Kind, Second};
     use crate::findings::report::tests::example;
-    use crate::findings::report::{FaultMark, Finding, Track, TrackKind};
-    use crate::findings::rows::Row;
+    use crate::findings::report::{FaultMark, Finding, Row, Track, TrackKind};
+    use crate::golden::assert_golden;
     use crate::plan::scenario::Phase;
 
     #[test]
     fn a_report_as_printed() {
         let text = example().to_string();
-        assert_eq!(text, include_str!("../../tests/golden/report.txt"));
+        assert_golden("report.txt", &text);
         assert!(text.lines().all(|line| line.len() <= COLUMNS), "80 columns");
     }
 
@@ -408,7 +429,7 @@ mod tests {
     #[test]
     fn a_night_as_printed() {
         let text = night().to_string();
-        assert_eq!(text, include_str!("../../tests/golden/night.txt"));
+        assert_golden("night.txt", &text);
         assert_fits(&text);
     }
 
@@ -456,7 +477,7 @@ mod tests {
             fault.text.clone_from(&long);
         }
         report.notes = vec![long.clone()];
-        report.doubts = vec![long.clone(), long.replace(' ', "")];
+        report.incomplete = vec![long.clone(), long.replace(' ', "")];
         report
     }
 
@@ -476,7 +497,7 @@ mod tests {
         }
         let mut slow = late.clone();
         slow.totals.iter_mut().flatten().for_each(|it| it.record(Kind::Slip, u64::MAX / 4, 9_000));
-        for (report, verdict) in [(lossy, "FAILED"), (late, "INVALID"), (slow, "INVALID")] {
+        for (report, verdict) in [(lossy, "FAILED"), (late, "INCOMPLETE"), (slow, "INCOMPLETE")] {
             let text = report.to_string();
             assert_fits(&text);
             let last = text.lines().last().unwrap();
@@ -502,7 +523,7 @@ mod tests {
         report.findings[0].audit.lost = 7;
         let long = "the second of all reasons, which is so long that it takes more than one line \
                     of its own: 80 columns are soon full";
-        report.doubts = vec![long.to_owned(), "the third".to_owned()];
+        report.incomplete = vec![long.to_owned(), "the third".to_owned()];
         let text = report.to_string();
         let end = "
 reason     the second of all reasons, which is so long that it takes more than
@@ -513,12 +534,44 @@ FAILED  lost 7 of 199,900; 7 acknowledged, then lost; 2 more above
         assert!(text.ends_with(end), "{text}");
     }
 
+    /// They are printed all the same, and marked where they stand and on the last line.
+    #[test]
+    fn latencies_that_are_not_valid_are_marked() {
+        let mut report = example();
+        report.totals[0][0].record(Kind::Slip, 7_000_000, 9_000);
+        let text = report.to_string();
+        assert!(text.contains("The latencies below are not valid") && text.contains("lateness "));
+        assert!(
+            text.ends_with(
+                "
+not valid  lateness 7.0 of 9.0 ms at p99.9
+not valid  4.3 % sent over 5 ms late
+PASS  lost 0 of 199,900 (latencies not valid: lateness 7.0 of 0.4 ms at p99)
+"
+            ),
+            "{text}"
+        );
+        report.not_valid =
+            vec!["a part of the run began 1.5 s after --start-at, too late".to_owned()];
+        report.totals[0][0].slip.reset();
+        let text = report.to_string();
+        assert!(
+            text.ends_with(
+                "
+not valid  a part of the run began 1.5 s after --start-at, too late
+PASS  lost 0 of 199,900 (latencies not valid: see above)
+"
+            ),
+            "{text}"
+        );
+    }
+
     #[test]
     fn a_run_that_lost_something_has_no_durations() {
         for mut report in [example(), night()] {
             report.findings[0].audit.lost = 1;
             let text = report.to_string();
-            for word in ["phase", "latency", "slip"] {
+            for word in ["phase", "latency", "lateness"] {
                 let is_there = text.lines().any(|line| line.starts_with(word));
                 assert!(!is_there, "{word}:\n{text}");
             }

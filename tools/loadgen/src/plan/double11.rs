@@ -110,6 +110,7 @@ pub fn scenario(options: &Double11Options, peak: f64, brokers: u32) -> Scenario 
         groups,
         faults,
         assumptions: assumptions(options),
+        is_overload: options.night == Night::Limits,
         ..Scenario::frame(&options.process, options.profile.seed, options.profile.arrivals)
     }
 }

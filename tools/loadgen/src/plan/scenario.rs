@@ -54,8 +54,10 @@ pub struct Scenario {
     pub spin: bool,
     /// What is assumed where nothing is on record, and what stands in for what: for the report.
     pub assumptions: Vec<String>,
-    /// What is asked of the figures, judged by [`crate::findings::rows`].
+    /// The thresholds, judged by [`crate::findings::rows`].
     pub asked: Vec<Asked>,
+    /// More is offered on purpose than the target is to take.
+    pub is_overload: bool,
 }
 
 /// A stretch of the run with a name.
@@ -233,6 +235,7 @@ impl Scenario {
             spin: process.spin,
             assumptions: Vec::new(),
             asked: Vec::new(),
+            is_overload: false,
         }
     }
 
@@ -338,5 +341,6 @@ pub fn steady(load: &LoadOptions) -> Scenario {
         spin: load.spin,
         assumptions: Vec::new(),
         asked: Vec::new(),
+        is_overload: false,
     }
 }

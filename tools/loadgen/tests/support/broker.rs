@@ -1,5 +1,5 @@
 //! NameServer and broker in one, in memory, on one port: slow, complete enough for a whole run, and
-//! able to break exactly one promise.
+//! able to break exactly one promise, or to be of no use at all.
 
 use std::collections::HashMap;
 use std::io::{self, Read, Write};
@@ -43,7 +43,14 @@ pub enum Fault {
     HangUp,
     /// The same, and from then on the broker is found at its last address.
     Move,
+    /// It and everything else waits for [`STALL`].
+    Stall,
+    /// Every request is refused, this one and all others.
+    RefuseAll,
 }
+
+/// Longer than any generator is late.
+const STALL: Duration = Duration::from_secs(4);
 
 const FAULTY: u64 = 50;
 
@@ -215,7 +222,11 @@ impl State {
         let queue_offset = self.end(queue);
         let count = bodies.len();
         let is_faulty = (self.count..self.count + count as u64).contains(&FAULTY);
-        if is_faulty && self.fault == Fault::Refuse {
+        if is_faulty && self.fault == Fault::Stall {
+            // The state is locked meanwhile.
+            thread::sleep(STALL);
+        }
+        if is_faulty && self.fault == Fault::Refuse || self.fault == Fault::RefuseAll {
             self.count += count as u64;
             let refusal = Refusal::Busy { reason: "test", wait_ms: 0, retry_after_ms: 0, shard: 0 };
             return Some((Err(refusal), Vec::new()));

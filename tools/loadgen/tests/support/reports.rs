@@ -10,10 +10,9 @@ use std::ops::Range;
 use loadgen::engine::audit::Audit;
 use loadgen::engine::measure::{Counters, Interval, Kind, Second};
 use loadgen::findings::report::{
-    Answered, BrokerShare, FaultMark, Finding, GroupFacts, Report, Sample, StreamFacts, Subject,
-    Track, TrackKind, Unattributed,
+    Answered, BrokerShare, FaultMark, Finding, GroupFacts, Report, Row, Sample, StreamFacts,
+    Subject, Track, TrackKind, Unattributed,
 };
-use loadgen::findings::rows::Row;
 use loadgen::options::Part;
 use loadgen::plan::scenario::{Pause, Phase};
 use loadgen::plan::schedule::SplitMix64;
@@ -142,7 +141,10 @@ fn frame(name: &str, load: &str, target: &str) -> Report {
         samples: Vec::new(),
         asked: Vec::new(),
         rows: Vec::new(),
-        doubts: Vec::new(),
+        is_overload: false,
+        needs_valid_figures: false,
+        incomplete: Vec::new(),
+        not_valid: Vec::new(),
         notes: Vec::new(),
     }
 }
@@ -192,6 +194,8 @@ struct Play {
     random: SplitMix64,
     /// By group, then stream: stored and not yet received.
     waiting: Vec<[u64; STREAMS.len()]>,
+    /// By stream: sent while the broker is away.
+    held: [u64; STREAMS.len()],
     seconds: Vec<Second>,
     totals: Vec<Vec<Interval>>,
     samples: Vec<Sample>,
@@ -206,6 +210,7 @@ impl Play {
         Self {
             random: SplitMix64::of(seed, 0),
             waiting: vec![[0; STREAMS.len()]; GROUPS.len()],
+            held: [0; STREAMS.len()],
             seconds: Vec::new(),
             totals: vec![vec![Interval::default(); tracks]; PHASES.len()],
             samples: Vec::new(),
@@ -239,27 +244,23 @@ impl Play {
         self.sample(second, stored.iter().sum());
     }
 
-    /// The more load, the longer; nothing is acknowledged while the broker is away.
+    /// The more load, the longer; what is sent while the broker is away is acknowledged when it is back.
     fn send(&mut self, stream: usize, second: u64, due: u64, due_in_all: f64) -> Interval {
         if AWAY.contains(&second) {
             let unknown = due.min(40);
-            let counters = Counters {
-                due,
-                sent: unknown,
-                unknown,
-                not_sent: due - unknown,
-                ..Counters::default()
-            };
+            self.held[stream] += due - unknown;
+            let counters = Counters { due, sent: due, unknown, ..Counters::default() };
             return Interval { counters, ..Interval::default() };
         }
         let refused = if second == 22 { due / 50 } else { 0 };
         let slow = 1.0 + due_in_all / 4_000.0 + if second == AWAY.end { 60.0 } else { 0.0 };
-        let mut interval = sent_interval(&mut self.random, due, due - refused, slow);
+        let answered = due - refused + std::mem::take(&mut self.held[stream]);
+        let mut interval = sent_interval(&mut self.random, due, answered, slow);
         interval.counters.refused = refused;
         if stream == MARKETING {
             let sent = interval.counters.sent;
             interval = Interval::default();
-            interval.counters = Counters { due, sent, one_way: sent, ..Counters::default() };
+            interval.counters = Counters { due, sent, one_way: answered, ..Counters::default() };
         }
         interval
     }

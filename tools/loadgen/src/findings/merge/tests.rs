@@ -3,8 +3,8 @@ use std::fs;
 use super::*;
 use crate::engine::audit::Audit;
 use crate::engine::measure::{Counters, Kind};
-use crate::findings::document::Verdict;
 use crate::findings::report::tests::example;
+use crate::findings::verdict::Verdict;
 use crate::show::files::write_files;
 
 const COUNT: u32 = 3;
@@ -121,25 +121,42 @@ fn what_is_not_of_one_run_is_refused() {
 }
 
 #[test]
-fn what_fits_badly_is_doubted() {
+fn what_fits_badly_is_said() {
     type Change = fn(&mut Vec<Report>);
-    let rows: [(Change, &str); 6] = [
-        (|parts| drop(parts.remove(1)), "part 2 of 3 is missing"),
-        (|parts| parts[1].started_unix_ns += 1_500_000_000, "the parts began 1.5 s apart"),
-        (|parts| parts[2].sending_ns -= 5_000_000_000, "the parts took 5.0 s more and less"),
-        (|parts| parts[1].doubts.push("cut".to_owned()), "part 2: cut"),
-        (|parts| parts.iter_mut().for_each(|it| it.doubts.push("cut".to_owned())), "cut"),
+    let rows: [(Change, Verdict, &str); 7] = [
+        (|parts| drop(parts.remove(1)), Verdict::Incomplete, "part 2 of 3 is missing"),
+        (|parts| parts[1].incomplete.push("cut".to_owned()), Verdict::Incomplete, "part 2: cut"),
+        (
+            |parts| parts.iter_mut().for_each(|it| it.incomplete.push("cut".to_owned())),
+            Verdict::Incomplete,
+            "cut",
+        ),
+        (
+            |parts| parts[1].started_unix_ns += 1_500_000_000,
+            Verdict::Pass,
+            "the parts began 1.5 s apart",
+        ),
+        (
+            |parts| parts[2].sending_ns -= 5_000_000_000,
+            Verdict::Pass,
+            "the parts took 5.0 s more and less",
+        ),
+        (|parts| parts[1].not_valid.push("odd".to_owned()), Verdict::Pass, "part 2: odd"),
         (
             |parts| parts[0].totals[0][0].record(Kind::Slip, 5_000_000, 900),
-            "part 1: the generator fell behind: slip p99 5.001 ms",
+            Verdict::Pass,
+            "part 1: lateness 5.0 of 0.1 ms at p99",
         ),
     ];
-    for (change, doubt) in rows {
+    for (change, verdict, reason) in rows {
         let mut parts: Vec<_> = (0..COUNT).map(part).collect();
         change(&mut parts);
         let whole = merged(parts).unwrap();
-        assert_eq!(whole.verdict(), Verdict::Invalid, "{doubt}");
-        assert!(whole.reasons().iter().any(|reason| reason == doubt), "{:?}", whole.reasons());
+        assert_eq!(whole.verdict(), verdict, "{reason}");
+        let figures = whole.figures();
+        assert_eq!(figures.valid, verdict != Verdict::Pass, "{reason}");
+        let mut said = whole.reasons().into_iter().chain(figures.reasons);
+        assert!(said.any(|it| it == reason), "{reason}: {:?}", whole.figures());
     }
     // Answers that come late are no sign of another run.
     let mut parts: Vec<_> = (0..COUNT).map(part).collect();
@@ -188,7 +205,7 @@ fn files_are_read_checked_and_written() {
         run(std::slice::from_ref(&other)).unwrap_err().to_string()
     };
     assert!(refused("{\"schema\": 99}").contains("has schema 99"));
-    assert!(refused("{\"schema\": 1}").contains("is not a report"));
+    assert!(refused("{\"schema\": 2}").contains("is not a report"));
     assert!(refused("hello").contains("other.json is not a report"));
     assert!(run(&[directory.join("none.json")]).unwrap_err().to_string().contains("none"));
     fs::remove_dir_all(directory).unwrap();

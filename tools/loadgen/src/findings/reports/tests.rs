@@ -58,7 +58,8 @@ fn whole() -> Report {
         Asked::Refused { part_max: 0.001 },
     ];
     report.rows = rows::judge(&report.asked, &report);
-    report.doubts = vec!["one".to_owned()];
+    report.incomplete = vec!["one".to_owned()];
+    report.not_valid = vec!["two".to_owned()];
     report.subject.part = Part { index: 0, count: 2 };
     report
 }
@@ -116,8 +117,7 @@ fn use_it(report: Report) {
 /// Whether a report without the key at `place` is a report all the same: earlier versions did not
 /// write all of them, some may be unknown, and a histogram that holds nothing is left out.
 fn may_lack(place: &str) -> bool {
-    const KEYS: [&str; 10] = [
-        "asked",
+    const KEYS: [&str; 9] = [
         "unread",
         "given_up",
         "refused",
@@ -241,11 +241,11 @@ fn what_is_no_report_at_all_is_named_with_a_remedy() {
         ("[]", "a.json is not a report of loadgen"),
         ("{}", "a.json is not a report of loadgen: missing field `schema`"),
         (
-            "{\"schema\": 2}",
-            "a.json has schema 2; this loadgen reads 1: use the loadgen that wrote it",
+            "{\"schema\": 1}",
+            "a.json has schema 1; this loadgen reads 2: use the loadgen that wrote it",
         ),
         ("{\"schema\": 99999999999}", "a.json has schema 99999999999"),
-        ("{\"schema\": \"1\"}", "a.json is not a report of loadgen: invalid type: string"),
+        ("{\"schema\": \"2\"}", "a.json is not a report of loadgen: invalid type: string"),
         (&text[..text.len() / 2], "a.json ends in the middle"),
         (&text[..text.len() - 1], "a.json ends in the middle"),
     ] {

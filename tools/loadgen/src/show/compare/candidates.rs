@@ -13,6 +13,13 @@ pub struct Candidate {
     pub runs: Vec<Report>,
 }
 
+impl Candidate {
+    /// Its runs whose latencies are valid.
+    pub fn valid(&self) -> impl Iterator<Item = &Report> {
+        self.runs.iter().filter(|run| run.figures().valid)
+    }
+}
+
 /// Groups reports into candidates, in the order of their first runs. Runs are repeats of each other
 /// when they have the same name and schedule and went to the same kind of target: the same text
 /// without its addresses, and the same broker's command without its ports and directories.

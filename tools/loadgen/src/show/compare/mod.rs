@@ -19,9 +19,9 @@ use std::fs;
 use std::io;
 use std::path::Path;
 
-use crate::findings::document::Verdict;
 use crate::findings::report::Report;
 use crate::findings::reports::{ReadError, read};
+use crate::findings::verdict::Verdict;
 use crate::show::compare::candidates::{Candidate, candidates};
 use crate::show::compare::rows::Row;
 
@@ -117,6 +117,9 @@ fn doubts(reports: &[Report]) -> Vec<String> {
             let reasons = report.reasons().join("; ");
             doubts.push(format!("run {} is {}: {reasons}", index + 1, report.verdict()));
         }
+        if let Some(reason) = report.figures().reasons.first() {
+            doubts.push(format!("run {}: latencies not valid, left out: {reason}", index + 1));
+        }
     }
     doubts
 }
@@ -169,7 +172,7 @@ mod tests {
             (directory.join("none.json"), "none.json"),
             (file("text.json", "hello"), "text.json is not a report of loadgen"),
             (file("old.json", "{\"schema\":0}"), "old.json has schema 0"),
-            (file("cut.json", "{\"schema\":1}"), "cut.json is not a report"),
+            (file("cut.json", "{\"schema\":2}"), "cut.json is not a report"),
         ] {
             let error = run(&[path.display().to_string()], None).err().unwrap().to_string();
             assert!(error.contains(wanted), "{error}");

@@ -1,8 +1,8 @@
 //! A comparison as one HTML page: the same tables and plots for every candidate, on the same scales.
 
 use crate::engine::measure::{Counters, Kind};
-use crate::findings::document::Verdict;
 use crate::findings::report::Report;
+use crate::findings::verdict::Verdict;
 use crate::show::compare::Comparison;
 use crate::show::compare::candidates::Candidate;
 use crate::show::compare::rows::{Cell, Row};
@@ -123,26 +123,25 @@ impl Comparison {
         let mut plot = Plot::new("Latency from due to acknowledged", percentile_axis(), ms_axis());
         for (index, candidate) in self.kept() {
             let mut all = crate::engine::histogram::empty();
-            for run in &candidate.runs {
+            for run in candidate.valid() {
                 crate::engine::histogram::merge(&mut all, &run.total_of(Kind::Latency));
             }
             if !all.is_empty() {
                 plot.lines.push(spectrum_line(&candidate.label, index, &all));
             }
         }
-        plot.note = "All repeats of a candidate together.".to_owned();
+        plot.note = "All repeats of a candidate whose latencies are valid, together.".to_owned();
         if plot.is_blank() { String::new() } else { plot.figure() }
     }
 
-    /// The first run of each, on the same scales.
-    fn over_time(&self) -> String {
-        let runs: Vec<(&Candidate, &Report, Timeline)> = self
-            .kept()
-            .map(|(_, candidate)| {
-                let run = &candidate.runs[0];
-                (candidate, run, Timeline::of(run))
-            })
-            .collect();
+    /// One run of each, on the same scales.
+    fn over_time<'a>(&'a self) -> String {
+        // A late generator shows in latencies, so a run with valid ones is preferred.
+        let run = |(_, candidate): (usize, &'a Candidate)| {
+            let run = candidate.valid().next().unwrap_or(&candidate.runs[0]);
+            (candidate, run, Timeline::of(run))
+        };
+        let runs: Vec<(&Candidate, &Report, Timeline)> = self.kept().map(run).collect();
         let end_s = runs.iter().map(|(.., timeline)| timeline.end_s).fold(0.0, f64::max);
         let kinds: [fn(&Candidate, &Report, &Timeline) -> Plot; 2] = [rates, tails];
         let mut out = String::new();
@@ -157,7 +156,7 @@ impl Comparison {
         }
         match out.is_empty() {
             true => out,
-            false => note("The first run of each.") + &out,
+            false => note("One run of each: the first whose latencies are valid.") + &out,
         }
     }
 }
@@ -182,12 +181,15 @@ fn rates(candidate: &Candidate, run: &Report, timeline: &Timeline) -> Plot {
     plot
 }
 
-fn tails(candidate: &Candidate, _: &Report, timeline: &Timeline) -> Plot {
+fn tails(candidate: &Candidate, run: &Report, timeline: &Timeline) -> Plot {
     let line = |name: &str, colour, of: fn(&Point) -> Option<u64>| {
         timeline.line(name, colour, |point| of(point).map(ms))
     };
     let title = format!("{}: latency from due to acknowledged", candidate.label);
     let mut plot = timeline.plot(&title, ms_axis());
+    if !run.figures().valid {
+        return plot;
+    }
     plot.lines = vec![
         line("p50", 0, |point| point.latency.map(|all| all.p50)),
         line("p99", 2, |point| point.latency.map(|all| all.p99)),

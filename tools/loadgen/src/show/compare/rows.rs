@@ -2,8 +2,8 @@
 
 use crate::engine::histogram::Percentiles;
 use crate::engine::measure::Kind;
-use crate::findings::document::Verdict;
 use crate::findings::report::{Report, rate};
+use crate::findings::verdict::Verdict;
 use crate::show::compare::bootstrap::{interval, median};
 use crate::show::compare::candidates::Candidate;
 use crate::units::{grouped, ms};
@@ -27,6 +27,8 @@ pub enum Cell {
     Absent,
     /// A run of it broke a promise, so its figure is of no interest.
     Failed,
+    /// The latencies of none of its runs are valid.
+    NotValid,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -41,7 +43,7 @@ impl Cell {
     pub fn value(&self) -> Option<Value> {
         match self {
             Self::Value(value) => Some(*value),
-            Self::Absent | Self::Failed => None,
+            Self::Absent | Self::Failed | Self::NotValid => None,
         }
     }
 }
@@ -54,6 +56,7 @@ impl Row {
             Cell::Value(value) => number(value.median),
             Cell::Absent => "–".to_owned(),
             Cell::Failed => "FAILED".to_owned(),
+            Cell::NotValid => "not valid".to_owned(),
         }
     }
 
@@ -85,32 +88,45 @@ pub fn number(value: f64) -> String {
     }
 }
 
-/// Name, unit, whether more is better, whether a failed run has it, and where it is found.
-type Figure = (&'static str, &'static str, bool, bool, fn(&Report) -> Option<f64>);
+/// Which runs have a figure.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Of {
+    /// All, those that broke a promise included.
+    All,
+    /// Those that broke none.
+    Kept,
+    /// Of those, the ones whose latencies are valid.
+    Valid,
+}
+
+/// Name, unit, whether more is better, which runs have it, and where it is found.
+type Figure = (&'static str, &'static str, bool, Of, fn(&Report) -> Option<f64>);
 
 const FIGURES: [Figure; 14] = [
-    ("acknowledged", "msg/s", true, false, |it| {
+    ("acknowledged", "msg/s", true, Of::Kept, |it| {
         Some(rate(it.counters().acknowledged, it.sending()))
     }),
-    ("acknowledged", "MB/s", true, false, |it| Some(it.bytes_per_s() / 1e6)),
-    ("latency p50", "ms", false, false, |it| Some(ms(latency(it).p50))),
-    ("latency p99", "ms", false, false, |it| Some(ms(latency(it).p99))),
-    ("latency p99.9", "ms", false, false, |it| Some(ms(latency(it).p99_9))),
-    ("latency max", "ms", false, false, |it| Some(ms(latency(it).max))),
-    ("end to end p50", "ms", false, false, |it| end_to_end(it).map(|all| ms(all.p50))),
-    ("end to end p99", "ms", false, false, |it| end_to_end(it).map(|all| ms(all.p99))),
-    ("not acknowledged", "%", false, false, |it| {
+    ("acknowledged", "MB/s", true, Of::Kept, |it| Some(it.bytes_per_s() / 1e6)),
+    ("latency p50", "ms", false, Of::Valid, |it| Some(ms(latency(it).p50))),
+    ("latency p99", "ms", false, Of::Valid, |it| Some(ms(latency(it).p99))),
+    ("latency p99.9", "ms", false, Of::Valid, |it| Some(ms(latency(it).p99_9))),
+    ("latency max", "ms", false, Of::Valid, |it| Some(ms(latency(it).max))),
+    ("end to end p50", "ms", false, Of::Valid, |it| end_to_end(it).map(|all| ms(all.p50))),
+    ("end to end p99", "ms", false, Of::Valid, |it| end_to_end(it).map(|all| ms(all.p99))),
+    ("not acknowledged", "%", false, Of::Kept, |it| {
         let counters = it.counters();
         let failed = counters.refused + counters.unknown + counters.not_sent;
         Some(failed as f64 / counters.due.max(1) as f64 * 100.0)
     }),
-    ("broker CPU", "us/msg", false, false, cpu_per_message),
-    ("generator slip p99", "ms", false, false, |it| {
+    ("broker CPU", "us/msg", false, Of::Kept, cpu_per_message),
+    ("generator lateness p99", "ms", false, Of::Kept, |it| {
         Some(ms(Percentiles::of(&it.total_of(Kind::Slip)).p99))
     }),
-    ("lost", "msg, max", false, true, |it| it.is_audited().then(|| it.audit().lost as f64)),
-    ("out of order", "msg, max", false, true, |it| it.is_audited().then(|| it.disorder() as f64)),
-    ("repeated", "msg, max", false, true, |it| {
+    ("lost", "msg, max", false, Of::All, |it| it.is_audited().then(|| it.audit().lost as f64)),
+    ("out of order", "msg, max", false, Of::All, |it| {
+        it.is_audited().then(|| it.disorder() as f64)
+    }),
+    ("repeated", "msg, max", false, Of::All, |it| {
         it.is_audited().then(|| it.audit().duplicated as f64)
     }),
 ];
@@ -124,8 +140,8 @@ pub fn rows(candidates: &[Candidate]) -> Vec<Row> {
 }
 
 fn of_figure(figure: &Figure, candidates: &[Candidate]) -> Row {
-    let &(name, unit, is_more_better, is_of_failed, of) = figure;
-    let cell = |candidate: &Candidate| cell(candidate, is_of_failed, of);
+    let &(name, unit, is_more_better, which, of) = figure;
+    let cell = |candidate: &Candidate| cell(candidate, which, of);
     Row {
         name: name.to_owned(),
         unit,
@@ -153,7 +169,7 @@ fn by_phase(candidates: &[Candidate]) -> Vec<Row> {
             name: format!("p99.9 in {}", phase.name),
             unit: "ms",
             is_more_better: false,
-            cells: candidates.iter().map(|candidate| cell(candidate, false, of)).collect(),
+            cells: candidates.iter().map(|candidate| cell(candidate, Of::Valid, of)).collect(),
         }
     };
     first.phases.iter().enumerate().map(row).collect()
@@ -161,14 +177,19 @@ fn by_phase(candidates: &[Candidate]) -> Vec<Row> {
 
 /// The median over repeats. A candidate that failed has no figures but those of its failure, and of
 /// those every candidate has the worst.
-fn cell(candidate: &Candidate, is_of_failed: bool, of: impl Fn(&Report) -> Option<f64>) -> Cell {
-    let values: Vec<f64> = candidate.runs.iter().filter_map(of).collect();
-    let Some(worst) = values.iter().copied().reduce(f64::max) else { return Cell::Absent };
-    if is_of_failed {
-        return Cell::Value(Value { median: worst, interval: None });
-    }
-    if candidate.runs.iter().any(|run| run.verdict() == Verdict::Failed) {
-        return Cell::Failed;
+fn cell(candidate: &Candidate, which: Of, of: impl Fn(&Report) -> Option<f64>) -> Cell {
+    let values = |runs: &[&Report]| runs.iter().filter_map(|run| of(run)).collect::<Vec<f64>>();
+    let all: Vec<&Report> = candidate.runs.iter().collect();
+    let Some(worst) = values(&all).into_iter().reduce(f64::max) else { return Cell::Absent };
+    let is_failed = all.iter().any(|run| run.verdict() == Verdict::Failed);
+    let values = match which {
+        Of::All => return Cell::Value(Value { median: worst, interval: None }),
+        Of::Kept | Of::Valid if is_failed => return Cell::Failed,
+        Of::Kept => values(&all),
+        Of::Valid => values(&candidate.valid().collect::<Vec<_>>()),
+    };
+    if values.is_empty() {
+        return Cell::NotValid;
     }
     Cell::Value(Value { median: median(&values), interval: interval(&values) })
 }
@@ -226,6 +247,23 @@ mod tests {
         assert_eq!(found(&rows, "lost").figure(1), "5.00");
         let cpu = rows.iter().find(|row| row.name == "broker CPU");
         assert_eq!(cpu, None, "of neither was a process watched");
+    }
+
+    /// Repeats with a late generator do not shift the median, and rates need no valid latencies.
+    #[test]
+    fn latencies_that_are_not_valid_are_left_out() {
+        let late = |ms: u64| {
+            let mut run = taking("a", ms);
+            run.totals[0][0].record(Kind::Slip, ms * 1_000_000, 100_000);
+            run
+        };
+        let rows = |runs| rows(&candidates(runs));
+        let some = rows(vec![taking("a", 3), late(70), late(90)]);
+        assert_eq!(found(&some, "latency p99").figure(0), "3.00");
+        let none = rows(vec![late(70), late(90)]);
+        assert_eq!(found(&none, "latency p99").cells[0], Cell::NotValid);
+        assert_eq!(found(&none, "latency p99").figure(0), "not valid");
+        assert_eq!(found(&none, "acknowledged").figure(0), "9,995");
     }
 
     fn failed() -> String {

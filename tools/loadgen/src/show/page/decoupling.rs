@@ -6,9 +6,9 @@
 //! nothing about the outage.
 
 use crate::engine::measure::Kind;
-use crate::findings::document::Verdict;
 use crate::findings::flow::Flow;
 use crate::findings::report::{GroupFacts, Report};
+use crate::findings::verdict::Verdict;
 use crate::plan::scenario::Pause;
 use crate::show::page::charts::ms_axis;
 use crate::show::page::html::{Table, heading, number, paragraph, word};

@@ -1,7 +1,6 @@
 //! What speaks against a run, and what its figures do not say.
 //!
-//! The doubts of a report are why its figures do not count. What is found here leaves them standing
-//! and limits what may be concluded from them: the objections that a reader of benchmarks would
+//! A report knows why its figures are not valid. What is found here leaves them standing and limits what may be concluded from them: the objections that a reader of benchmarks would
 //! raise, as far as a report shows that they apply.
 
 use crate::engine::histogram::Percentiles;
@@ -19,12 +18,12 @@ const TAIL_COUNT_MIN: u64 = 1_000;
 /// A generator whose p99 of slip is this part of the p50 of latency is seen in the figures.
 const SLIP_SEEN: f64 = 0.1;
 
-/// Doubts, limits and notes.
+/// What is not valid, limits and notes.
 pub fn section(report: &Report) -> String {
-    let doubts: Vec<String> = report.all_doubts().collect();
-    let mut out = match doubts.is_empty() {
-        true => paragraph("Nothing is known for which these figures would not count."),
-        false => heading("Why the figures do not count") + &list(&doubts),
+    let figures = report.figures();
+    let mut out = match figures.valid {
+        true => paragraph("The latencies are valid: the generator was on time."),
+        false => heading("Why the latencies are not valid") + &list(&figures.reasons),
     };
     let limits = limits(report);
     if !limits.is_empty() {
@@ -179,11 +178,11 @@ mod tests {
     }
 
     #[test]
-    fn doubts_come_before_limits() {
+    fn what_is_not_valid_comes_before_limits() {
         let mut report = example();
-        report.doubts.push("the run was cut short".to_owned());
+        report.not_valid.push("the parts began 1.5 s apart".to_owned());
         let html = section(&report);
         let at = |text: &str| html.find(text).unwrap();
-        assert!(at("cut short") < at("takes an hour") && at("takes an hour") < at("80 requests"));
+        assert!(at("1.5 s apart") < at("takes an hour") && at("takes an hour") < at("80 requests"));
     }
 }

@@ -3,7 +3,7 @@
 
 use std::fmt::Display;
 
-use crate::findings::document::Verdict;
+use crate::findings::verdict::Verdict;
 use crate::show::page::style::STYLE;
 use crate::show::plot::text::escaped;
 

@@ -24,8 +24,9 @@ pub mod words;
 
 use serde_json::Value;
 
-use crate::findings::document::{Document, Verdict};
+use crate::findings::document::Document;
 use crate::findings::report::Report;
+use crate::findings::verdict::Verdict;
 use crate::show::page::html::{facts, list, note, page, paragraph, section, verdict_line};
 use crate::show::page::timeline::Timeline;
 use crate::show::plot::Plot;
@@ -64,13 +65,20 @@ fn head(report: &Report) -> String {
     let audit = report.audit();
     let lost = match report.is_audited() {
         true => format!("lost {} of {}", grouped(audit.lost), grouped(audit.acknowledged)),
-        false => "nothing was consumed, so nothing was audited".to_owned(),
+        false => "loss not checked: nothing was consumed".to_owned(),
     };
     let verdict = report.verdict();
     let mut out = html::title(&report.subject.name);
     out.push_str(&verdict_line(verdict, &lost));
-    if verdict == Verdict::Invalid {
-        out.push_str(&paragraph("The figures below do not count:"));
+    let figures = report.figures();
+    if !figures.valid {
+        out.push_str(&paragraph(
+            "The latencies below are not valid; they describe the generator, not the broker:",
+        ));
+        out.push_str(&list(&figures.reasons));
+    }
+    if matches!(verdict, Verdict::Incomplete | Verdict::Overloaded) {
+        out.push_str(&paragraph("What is behind this verdict:"));
         out.push_str(&list(&report.reasons()));
     }
     if verdict == Verdict::Failed {

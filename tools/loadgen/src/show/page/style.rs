@@ -20,7 +20,7 @@ p{margin:.5rem 0;max-width:46rem}ul,dl{margin:.5rem 0;padding:0}ul.plain{padding
 .verdict{display:flex;flex-wrap:wrap;align-items:baseline;gap:.2rem 1rem;padding:.8rem 1.1rem;margin:0;\
 max-width:none;border-radius:.4rem;color:#fff;font-size:1.1rem}\
 .verdict strong{font-size:1.9rem;line-height:1.2;letter-spacing:.02em}\
-.PASS{background:#1d7a3e}.FAILED{background:#a3222c}.INVALID{background:#8a5a00}\
+.PASS{background:#1d7a3e}.FAILED{background:#a3222c}.OVERLOADED,.INCOMPLETE{background:#8a5a00}\
 .facts{display:grid;grid-template-columns:max-content 1fr;gap:.1rem 1rem;margin:1rem 0;font-size:.92rem}\
 .facts dt{color:var(--soft)}.facts dd{margin:0;min-width:0}\
 .parts dt{font-weight:600;margin-top:.5rem}.parts dd{margin:0;max-width:46rem}\

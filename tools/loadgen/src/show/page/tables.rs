@@ -15,7 +15,7 @@ pub fn asked(report: &Report) -> String {
         return String::new();
     }
     let verdict = report.verdict();
-    let mut table = Table::new("", &["", "asked", "at least", "found"]);
+    let mut table = Table::new("", &["", "threshold", "wanted", "found"]);
     for row in &report.rows {
         let (found, is_met) = row.shown(verdict);
         let badge = match is_met {
@@ -27,8 +27,8 @@ pub fn asked(report: &Report) -> String {
     }
     let mut out = table.html();
     out.push_str(&note(
-        "These rows say how good the figures are. The verdict is about promises: PASS means that \
-         nothing acknowledged was lost, whether or not a row was missed.",
+        "A threshold that was missed does not change the verdict, which is about promises: PASS means \
+         that the load was delivered and nothing acknowledged was lost.",
     ));
     out
 }
@@ -58,12 +58,12 @@ pub fn send_percentiles(report: &Report) -> String {
     }
     table.sum(&send_row("latency", &total));
     table.row(&duration_row("service time", &total, Kind::Service));
-    table.row(&duration_row("slip of the generator", &total, Kind::Slip));
+    table.row(&duration_row("lateness of the generator", &total, Kind::Slip));
     out.push_str(&table.html());
     out.push_str(&note(
         "A dash: fewer messages than such a percentile takes. Messages that were given up count \
          with the time they had waited. Service time counts from the send call, as closed-loop \
-         tools do; slip is how late the generator itself was.",
+         tools do; lateness is that of the generator itself.",
     ));
     if report.phases.len() > 1 && report.streams().count() > 1 {
         out.push_str(&by_phase_and_stream(report));

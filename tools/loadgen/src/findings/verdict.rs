@@ -1,0 +1,183 @@
+//! What a run comes to, in two halves that never mix: the *verdict* covers the broker's promises,
+//! the *figures* cover the generator.
+//!
+//! A busy laptop must not turn a correct broker into a failure, and a clean audit must not validate
+//! latencies that the generator caused. Which reasons lead to which verdict is decided in
+//! [`crate::findings::report`].
+
+use std::fmt::{self, Display};
+
+use hdrhistogram::Histogram;
+use serde::{Deserialize, Serialize};
+
+use crate::engine::histogram::Percentiles;
+use crate::units::ms;
+
+/// In the order in which they take precedence, the last first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "UPPERCASE")]
+pub enum Verdict {
+    /// Everything acknowledged was received, intact and in order, and the load was delivered.
+    Pass,
+    /// Less of the load was acknowledged than [`DELIVERED_MIN`].
+    Overloaded,
+    /// Nothing can be said about loss: the run was cut short, or queues were not read to their end.
+    Incomplete,
+    /// An acknowledged message was lost or corrupted, or came out of order where order was asked for.
+    Failed,
+}
+
+/// Part of what was due that must be acknowledged.
+pub const DELIVERED_MIN: f64 = 0.99;
+
+/// Exit code of a run that needs valid figures and has none.
+const EXIT_NOT_VALID: u8 = 3;
+/// Exit code of a run that missed a threshold.
+const EXIT_THRESHOLD: u8 = 6;
+
+/// Whether the latencies describe the broker, or the machine that measured it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Figures {
+    pub valid: bool,
+    /// Why not, most important first.
+    pub reasons: Vec<String>,
+}
+
+/// What an exit code follows from.
+#[derive(Clone, Copy, Debug)]
+pub struct Conclusion {
+    pub verdict: Verdict,
+    pub has_valid_figures: bool,
+    /// `--strict`, a threshold that was asked for, or a search.
+    pub needs_valid_figures: bool,
+    pub misses_a_threshold: bool,
+}
+
+impl Verdict {
+    pub fn exit_code(self) -> u8 {
+        match self {
+            Self::Pass => 0,
+            Self::Failed => 1,
+            Self::Overloaded => 5,
+            Self::Incomplete => 7,
+        }
+    }
+}
+
+impl Display for Verdict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Pass => "PASS",
+            Self::Overloaded => "OVERLOADED",
+            Self::Incomplete => "INCOMPLETE",
+            Self::Failed => "FAILED",
+        })
+    }
+}
+
+impl Conclusion {
+    /// The broker's broken promises first, then what the run cannot say, then what it says.
+    pub fn exit_code(self) -> u8 {
+        match self.verdict {
+            Verdict::Pass if self.needs_valid_figures && !self.has_valid_figures => EXIT_NOT_VALID,
+            Verdict::Pass if self.misses_a_threshold => EXIT_THRESHOLD,
+            verdict => verdict.exit_code(),
+        }
+    }
+}
+
+/// Why latencies describe the generator rather than the broker, judged by its lateness (`slip`).
+pub fn lateness(slip: &Histogram<u64>, latency: &Histogram<u64>) -> Vec<String> {
+    /// Lateness of less than this is never a material part of a latency.
+    const LATE_NS: u64 = 1_000_000;
+    /// The part of a latency above which lateness is material.
+    const PART_MAX: u64 = 4;
+    /// Messages that are this late count as sent late, however long the tail of the latency.
+    const SENT_LATE_NS: u64 = 5_000_000;
+    const SENT_LATE_PART_MAX: f64 = 0.001;
+    if slip.is_empty() {
+        return Vec::new();
+    }
+    let (late, all) = (Percentiles::of(slip), Percentiles::of(latency));
+    let rows =
+        [("p50", late.p50, all.p50), ("p99", late.p99, all.p99), ("p99.9", late.p99_9, all.p99_9)];
+    let is_material = |(_, late, all): &(&str, u64, u64)| *late > LATE_NS && *late > all / PART_MAX;
+    let reason = |(name, late, all): (&str, u64, u64)| {
+        format!("lateness {:.1} of {:.1} ms at {name}", ms(late), ms(all))
+    };
+    let mut reasons: Vec<String> = rows.into_iter().filter(is_material).map(reason).collect();
+    let limit_ns = SENT_LATE_NS.max(all.p99_9 / PART_MAX);
+    let in_time = slip.count_between(0, limit_ns).min(slip.len());
+    let part = (slip.len() - in_time) as f64 / slip.len() as f64;
+    if part > SENT_LATE_PART_MAX {
+        reasons.push(format!("{:.1} % sent over {:.0} ms late", part * 100.0, ms(limit_ns)));
+    }
+    reasons
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::histogram::{empty, record};
+
+    #[test]
+    fn the_first_of_several_reasons_decides_the_exit_code() {
+        use Verdict::{Failed, Incomplete, Overloaded, Pass};
+        let rows = [
+            (Failed, [1, 1, 1]),
+            (Incomplete, [7, 7, 7]),
+            (Overloaded, [5, 5, 5]),
+            (Pass, [3, 6, 0]),
+        ];
+        for (verdict, codes) in rows {
+            let of = |has_valid_figures, misses_a_threshold| {
+                let needs_valid_figures = true;
+                Conclusion { verdict, has_valid_figures, needs_valid_figures, misses_a_threshold }
+                    .exit_code()
+            };
+            assert_eq!([of(false, true), of(true, true), of(true, false)], codes, "{verdict}");
+        }
+        let busy = Conclusion {
+            verdict: Pass,
+            has_valid_figures: false,
+            needs_valid_figures: false,
+            misses_a_threshold: false,
+        };
+        assert_eq!(busy.exit_code(), 0, "a busy machine is no failure");
+    }
+
+    /// Both histograms as (milliseconds, count).
+    #[test]
+    fn figures_are_not_valid_when_lateness_is_a_material_part_of_them() {
+        type Values = &'static [(f64, u64)];
+        let rows: [(Values, Values, &[&str]); 8] = [
+            (&[(0.02, 1_000)], &[(0.4, 1_000)], &[]),
+            // Large beside the latency, and still nothing.
+            (&[(0.9, 1_000)], &[(1.0, 1_000)], &[]),
+            // Two milliseconds of eight are a quarter, of seven more than one.
+            (&[(1.9, 1_000)], &[(8.0, 1_000)], &[]),
+            (&[(2.0, 1_000)], &[(7.0, 1_000)], &["lateness 2.0 of 7.0 ms at p50", "p99", "p99.9"]),
+            (&[(0.1, 980), (3.0, 20)], &[(0.4, 980), (4.0, 20)], &["at p99", "at p99.9"]),
+            (&[(0.1, 9_980), (3.0, 20)], &[(0.4, 9_980), (4.0, 20)], &["at p99.9"]),
+            // A single stall of the generator, seen in the latencies as well.
+            (
+                &[(0.1, 9_980), (150.0, 20)],
+                &[(0.4, 9_980), (150.0, 20)],
+                &["at p99.9", "0.2 % sent over 38 ms late"],
+            ),
+            // Late, and hardly seen in what is slower by far.
+            (&[(0.1, 9_980), (20.0, 20)], &[(500.0, 10_000)], &[]),
+        ];
+        let histogram = |values: Values| {
+            let mut histogram = empty();
+            values.iter().for_each(|(ms, count)| record(&mut histogram, (ms * 1e6) as u64, *count));
+            histogram
+        };
+        for (slip, latency, wanted) in rows {
+            let reasons = lateness(&histogram(slip), &histogram(latency));
+            let are_there =
+                reasons.iter().zip(wanted).all(|(found, wanted)| found.ends_with(wanted));
+            assert!(reasons.len() == wanted.len() && are_there, "{slip:?}: {reasons:?}");
+        }
+    }
+}
