@@ -771,6 +771,40 @@ fn a_disk_that_cannot_be_read_is_not_the_clients_mistake() {
     });
 }
 
+/// The figures that stock tools ask for come from the registry, and all of it comes with them.
+#[test]
+fn what_a_shard_has_done_is_counted_and_told() {
+    sim::run(async {
+        let broker = open(&SimDisk::new(64)).await;
+        for body in [b"one", b"two"] {
+            send(&broker, produce("t", 0, "A", body)).await.unwrap();
+        }
+        assert_eq!(read_all(&broker, "t", 0).await.len(), 2);
+        let Ok(Reply::RuntimeInfo(table)) = answer(&broker, Request::RuntimeInfo).await.reply
+        else {
+            panic!("request 28 gives a table")
+        };
+        let table: BTreeMap<String, String> = table.into_iter().collect();
+        let end = broker.store().end().0.to_string();
+        for (name, expected) in [
+            ("msgPutTotalTodayNow", "2"),
+            ("msgGetTotalTodayNow", "2"),
+            ("ringmq_messages_stored_total", "2"),
+            ("ringmq_messages_pulled_total", "2"),
+            ("ringmq_pulls_found_total", "1"),
+            ("ringmq_pulls_missed_total", "1"),
+            ("ringmq_log_end", &end),
+            ("ringmq_log_durable", &end),
+            ("ringmq_fenced", "0"),
+        ] {
+            assert_eq!(table[name], expected, "{name}");
+        }
+        let number = |name: &str| table[name].parse::<u64>().unwrap();
+        assert_eq!(number("ringmq_log_write_ns.count"), number("ringmq_log_writes_total"));
+        assert!(number("ringmq_log_write_ns.p50") > 0 && number("ringmq_log_writes_total") > 0);
+    });
+}
+
 /// However often groups commit, the log gets one entry about it a second, and who waits for an answer
 /// gets it with that entry.
 #[test]

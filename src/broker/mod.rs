@@ -29,6 +29,7 @@ mod groups;
 mod held;
 mod lookup;
 mod messages;
+pub mod metrics;
 mod offset_requests;
 mod offsets;
 mod open;
@@ -196,7 +197,6 @@ pub struct Broker<D: Disk> {
     outgoing: Signal,
     /// A request to a client has ended.
     replies: Signal,
-    counters: Counters,
 }
 
 impl<D: Disk> Broker<D> {
@@ -299,10 +299,6 @@ impl<D: Disk> Broker<D> {
     pub fn config(&self) -> &BrokerConfig {
         &self.config
     }
-
-    pub fn totals(&self) -> Totals {
-        self.counters.totals()
-    }
 }
 
 impl State {
@@ -338,37 +334,5 @@ fn refuse_read(shard: ShardId, error: ReadError) -> Refusal {
             tracing::error!(shard = shard.0, "read failed: {fault}");
             Refusal::DiskFault { shard: shard.0 }
         }
-    }
-}
-
-#[derive(Debug, Default)]
-struct Counters(Cell<Totals>);
-
-/// What a shard has done since it started.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Totals {
-    pub produced: u64,
-    pub produced_bytes: u64,
-    pub pulled: u64,
-    pub pulled_bytes: u64,
-}
-
-impl Counters {
-    fn produced(&self, count: usize, bytes: usize) {
-        let mut totals = self.0.get();
-        totals.produced += count as u64;
-        totals.produced_bytes += bytes as u64;
-        self.0.set(totals);
-    }
-
-    fn pulled(&self, count: usize, bytes: usize) {
-        let mut totals = self.0.get();
-        totals.pulled += count as u64;
-        totals.pulled_bytes += bytes as u64;
-        self.0.set(totals);
-    }
-
-    fn totals(&self) -> Totals {
-        self.0.get()
     }
 }

@@ -7,7 +7,7 @@ use super::facts::{Fact, FactError};
 use super::messages::messages_of;
 use super::state::Durable;
 use super::upkeep::first_deadlines;
-use super::{Broker, BrokerConfig, Counters, State};
+use super::{Broker, BrokerConfig, State};
 use crate::storage::disk::Disk;
 use crate::storage::{self, Index, RecoveryReport, Replayed, Store, StoreConfig};
 
@@ -57,10 +57,9 @@ impl<D: Disk> Broker<D> {
         }
         state.durable.topics.change(config.started.wall);
         let topic_count = state.durable.topics.count();
-        let counters = Counters::default();
         let state = RefCell::new(state);
         let (flushes, outgoing, replies) = Default::default();
-        let broker = Self { config, store, state, flushes, outgoing, replies, counters };
+        let broker = Self { config, store, state, flushes, outgoing, replies };
         broker.see_everything();
         Ok((broker, OpenReport { recovery, topic_count }))
     }

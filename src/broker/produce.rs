@@ -187,7 +187,9 @@ impl<D: Disk> Broker<D> {
         let positions = self.index_messages(queue, first, &appended, &sizes, now);
         let next = first.plus(sizes.len() as u64);
         self.state.borrow_mut().pending.push_back(Pending { end: appended.end, queue, next });
-        self.counters.produced(sizes.len(), total);
+        let metrics = self.store.metrics();
+        metrics.messages_stored.add(sizes.len() as u64);
+        metrics.stored_bytes.add(total as u64);
         let produced = Produced { queue: queue.queue, queue_offset: first, positions, store_host };
         Ok(Outcome::Safe { mark: appended.end, reply: Reply::Produced(produced) })
     }

@@ -185,6 +185,7 @@ impl<D: Disk> Broker<D> {
             ))),
             Search::Nothing { next } => {
                 task.from = next;
+                self.store.metrics().pulls_missed.add(1);
                 Tried::Ended(match task.hold_until {
                     Some(until) if next == self.visible(task.queue) => self.hold(task, until),
                     _ => Outcome::Now(self.nothing(&task)),
@@ -283,7 +284,10 @@ impl<D: Disk> Broker<D> {
         chunks: Vec<Chunk>,
     ) -> Answer {
         let bytes: usize = chunks.iter().map(|chunk| chunk.len()).sum();
-        self.counters.pulled(chosen.len(), bytes);
+        let metrics = self.store.metrics();
+        metrics.pulls_found.add(1);
+        metrics.messages_pulled.add(chosen.len() as u64);
+        metrics.pulled_bytes.add(bytes as u64);
         self.answer(task, PullStatus::Found, next, chosen.len() as u32, joined(chunks))
     }
 

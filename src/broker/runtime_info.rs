@@ -1,13 +1,14 @@
 //! The figures that stock tools show of a broker.
 
-use super::Broker;
+use super::{Broker, metrics};
 use crate::model::{Reply, Timestamp};
 use crate::storage::disk::{Disk, Space};
 
 impl<D: Disk> Broker<D> {
-    /// The numbers behind `clusterList` and `brokerStatus` (remoting reference, 3.13).
+    /// The numbers behind `clusterList` and `brokerStatus` (remoting reference, 3.13), then all metrics of
+    /// this shard under their own names.
     pub(super) fn runtime_info(&self, now: Timestamp) -> Reply {
-        let counters = self.counters.totals();
+        let counted = self.store.metrics();
         let zeros = [
             "msgPutTotalYesterdayMorning",
             "msgPutTotalTodayMorning",
@@ -37,15 +38,16 @@ impl<D: Disk> Broker<D> {
         add("brokerVersionDesc", format!("RingMQ_{}", env!("CARGO_PKG_VERSION")));
         add("bootTimestamp", self.config.started.wall.0.to_string());
         add("runtime", format!("[ {} ms ]", uptime_ms));
-        add("msgPutTotalTodayNow", counters.produced.to_string());
-        add("msgGetTotalTodayNow", counters.pulled.to_string());
-        add("putTps", rate(per_second(counters.produced)));
-        add("getTransferredTps", rate(per_second(counters.pulled)));
-        add("getTotalTps", rate(per_second(counters.pulled)));
-        add("getFoundTps", rate(per_second(counters.pulled)));
-        add("getMissTps", rate(0.0));
-        add("putMessageTimesTotal", counters.produced.to_string());
-        add("putMessageSizeTotal", counters.produced_bytes.to_string());
+        add("msgPutTotalTodayNow", counted.messages_stored.get().to_string());
+        add("msgGetTotalTodayNow", counted.messages_pulled.get().to_string());
+        add("putTps", rate(per_second(counted.messages_stored.get())));
+        add("getTransferredTps", rate(per_second(counted.messages_pulled.get())));
+        let (found, missed) = (counted.pulls_found.get(), counted.pulls_missed.get());
+        add("getTotalTps", rate(per_second(found + missed)));
+        add("getFoundTps", rate(per_second(found)));
+        add("getMissTps", rate(per_second(missed)));
+        add("putMessageTimesTotal", counted.messages_stored.get().to_string());
+        add("putMessageSizeTotal", counted.stored_bytes.get().to_string());
         add("commitLogMinOffset", self.store.begin().0.to_string());
         add("commitLogMaxOffset", self.store.end().0.to_string());
         add("dispatchBehindBytes", "0".into());
@@ -61,6 +63,7 @@ impl<D: Disk> Broker<D> {
         let ratio = stats.disk_space.map_or("-1".to_owned(), |space| format!("{:.2}", used(space)));
         add("commitLogDiskRatio", ratio.clone());
         add("consumeQueueDiskRatio", ratio);
+        table.extend(self.samples().into_iter().flat_map(metrics::rows));
         table.sort();
         Reply::RuntimeInfo(table)
     }

@@ -10,6 +10,7 @@ pub mod client;
 pub mod deadlines;
 pub mod excerpt;
 pub mod ids;
+pub mod metrics;
 pub mod nameserver;
 pub mod principal;
 pub mod record;
@@ -26,6 +27,7 @@ pub use ids::{
     ClientId, GroupName, LogOffset, Moment, NameError, Now, QueueId, QueueOffset, ShardId,
     Timestamp, TopicName,
 };
+pub use metrics::Metrics;
 pub use nameserver::{NameServerReply, NameServerRequest};
 pub use principal::Principal;
 pub use refusal::Refusal;

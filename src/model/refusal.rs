@@ -81,6 +81,16 @@ pub enum Refusal {
 }
 
 impl Refusal {
+    /// Which of the cases that share a number this is; empty where there is one only.
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::Busy { reason, .. } => reason,
+            Self::Full { what, .. } | Self::TooLarge { what, .. } => what,
+            Self::NotOffered(what) | Self::TooMany { what, .. } => what,
+            _ => "",
+        }
+    }
+
     /// The stable number of this kind of refusal, as users see it: `RINGMQ-2003`.
     pub fn number(&self) -> u16 {
         match self {

@@ -19,7 +19,7 @@ use crate::broker::{Answer, Broker, Origin, Outcome, PullTask};
 use crate::client::registrar::Receipt;
 use crate::client::remote::CALL_TIMEOUT_MS;
 use crate::model::request::Scope;
-use crate::model::{ClientReply, LogOffset, Now, Refusal, Reply, Request};
+use crate::model::{ClientReply, LogOffset, Metrics, Now, Refusal, Reply, Request};
 use crate::storage::disk::Disk;
 use crate::storage::recovery::damage_note;
 use crate::storage::{AppendError, CommitStep, Ticket, WRITES_IN_FLIGHT_MAX};
@@ -119,6 +119,10 @@ impl<D: Disk> Service for BrokerService<D> {
 
     async fn pull_cold(&self, task: Box<PullTask>, context: &impl Context) -> Outcome {
         self.broker.pull_cold(task, context).await
+    }
+
+    fn metrics(&self) -> Rc<Metrics> {
+        self.broker.store().metrics().clone()
     }
 
     fn safe(&self) -> LogOffset {
@@ -254,6 +258,7 @@ impl<D: Disk> Shard<BrokerService<D>> {
         let mut sweep_at = Instant::now();
         while !self.is_stopping.get() {
             clock::next_tick(self.id).await;
+            self.take_nudges();
             self.act();
             if sweep_at.elapsed() >= SWEEP_EVERY {
                 sweep_at = Instant::now();

@@ -8,7 +8,7 @@ use glommio::sync::{Permit, Semaphore};
 use super::budget::Budget;
 use super::nudge::Pulse;
 use super::service::Service;
-use crate::model::{Moment, ShardId};
+use crate::model::{Metrics, Moment, ShardId};
 
 /// Cold reads one shard has under way at a time; the others wait their turn, so that a consumer
 /// who replays last week has a bounded share of the device.
@@ -33,8 +33,7 @@ pub struct Common<S: Service> {
     /// Requests that wait for room in the log.
     pub parked_budget: Budget,
     pub is_stopping: Cell<bool>,
-    /// Produce requests refused because they had waited too long.
-    pub refused_late: Cell<u64>,
+    pub metrics: Rc<Metrics>,
 }
 
 /// Who has the table of connections, as one of them sees it. None of this comes back to the caller
@@ -60,6 +59,7 @@ impl<S: Service> Common<S> {
     pub fn new(id: ShardId, service: S, pulse: Pulse) -> Self {
         Self {
             id,
+            metrics: service.metrics(),
             service,
             cold_reads: Semaphore::new(COLD_READS_MAX),
             pulse,
@@ -67,13 +67,19 @@ impl<S: Service> Common<S> {
             input_budget: Budget::new(INPUT_BYTES_MAX),
             parked_budget: Budget::new(PARKED_BYTES_MAX),
             is_stopping: Cell::new(false),
-            refused_late: Cell::new(0),
         }
     }
 
     /// Tells the nudge that this shard is alive and doing something.
     pub fn progress(&self) {
         self.pulse.beat();
+    }
+
+    /// Takes over what the nudge has counted on its own thread.
+    pub fn take_nudges(&self) {
+        let stats = self.pulse.stats();
+        self.metrics.nudges.set(stats.nudges_sent);
+        self.metrics.strandings.set(stats.strandings);
     }
 
     /// From here on silence is nothing to worry about.

@@ -53,7 +53,7 @@ use crate::broker::clients::{CallError, CallId, Outgoing};
 use crate::broker::operation::Context;
 use crate::broker::{Answer, Origin, Outcome};
 use crate::model::record::Host;
-use crate::model::{LogOffset, Moment, Now, Principal, Refusal};
+use crate::model::{LogOffset, Metrics, Moment, Now, Principal, Refusal};
 use crate::storage::Ticket;
 use crate::storage::signal::Signal;
 use crate::wire::{self, Frame, FrameError, Head, ReplyTo};
@@ -140,6 +140,7 @@ struct WaitingReply<R> {
     reply: R,
     /// Bytes of the request.
     size: usize,
+    read_at: Instant,
 }
 
 /// One request, until it is answered: under which name the service knows it, and where the answer goes.
@@ -151,6 +152,7 @@ struct Asked {
     principal: Principal,
     /// Bytes of the request.
     size: usize,
+    read_at: Instant,
 }
 
 /// The time at which a request is handled. Requests of one read that did not wait share it: a clock
@@ -252,7 +254,7 @@ impl<S: Service> Connection<S> {
     }
 
     async fn take_frames(self: &Rc<Self>, input: &mut Input) -> Result<(), Closed> {
-        let now = clock::now();
+        let (now, read_instant) = (clock::now(), self.last_used.get());
         self.reads.set(self.reads.get() + 1);
         let mut arrival = Arrival { now, read_at: now.moment, read: self.reads.get() };
         let mut turn = Turn::begin();
@@ -269,7 +271,7 @@ impl<S: Service> Connection<S> {
                 }
                 (turn, arrival.now) = (Turn::begin(), clock::now());
             }
-            if let Some((asked, request)) = self.decode(&frame)? {
+            if let Some((asked, request)) = self.decode(&frame, read_instant)? {
                 self.take(asked, request, arrival, memory);
             }
         }
@@ -366,7 +368,7 @@ impl<S: Service> Connection<S> {
     /// Carries out parked requests with the room that was granted. Gives the size of the first when
     /// not even that found its room.
     fn carry_out_parked(self: &Rc<Self>) -> Option<usize> {
-        let now = clock::now();
+        let (now, instant) = (clock::now(), Instant::now());
         let (mut done, batch) = (0, self.parked.borrow().batch_size());
         let mut short = None;
         while done < batch
@@ -380,6 +382,7 @@ impl<S: Service> Connection<S> {
                 break;
             }
             done += waiting.append_size;
+            self.note_admission(asked.read_at, instant);
         }
         self.parked_share.set(self.parked.borrow().memory());
         short
@@ -416,11 +419,21 @@ impl<S: Service> Connection<S> {
 
     fn refuse_parked(&self, parked: &mut Parked<(Asked, S::Request)>, now: Moment) {
         let waiting = parked.pop().expect("there is a front");
+        self.note_admission(waiting.request.0.read_at, Instant::now());
         self.refuse_busy(waiting.request.0, now.ms_since(waiting.read_at));
     }
 
+    fn note_admission(&self, read_at: Instant, now: Instant) {
+        let waited = now.saturating_duration_since(read_at);
+        self.common.metrics.admission_wait.record(waited.as_nanos() as u64);
+    }
+
     /// The request in a frame; `None` when there is nothing to carry out.
-    fn decode(self: &Rc<Self>, frame: &Frame) -> Result<Option<(Asked, S::Request)>, Closed> {
+    fn decode(
+        self: &Rc<Self>,
+        frame: &Frame,
+        read_at: Instant,
+    ) -> Result<Option<(Asked, S::Request)>, Closed> {
         let mut head = Head::of(frame);
         wire::decode_head(&mut head)?;
         if head.is_reply() {
@@ -439,7 +452,7 @@ impl<S: Service> Connection<S> {
         let principal = self.common.service.principal(&head, self.peer);
         let request = principal.and_then(|principal| {
             let request = wire::decode_command(&mut head)?;
-            Ok((Asked { ticket, to, principal, size: frame.size() }, request))
+            Ok((Asked { ticket, to, principal, size: frame.size(), read_at }, request))
         });
         match request {
             Ok(request) => Ok(Some(request)),
@@ -473,7 +486,6 @@ impl<S: Service> Connection<S> {
     /// A produce request that waited for room too long is refused: its client is about to give up,
     /// and storing it then would only make the queue longer.
     fn refuse_busy(&self, asked: Asked, wait_ms: u64) {
-        self.common.refused_late.set(self.common.refused_late.get() + 1);
         let refusal = Refusal::Busy {
             reason: "append_queue",
             wait_ms,
@@ -513,7 +525,7 @@ impl<S: Service> Connection<S> {
     }
 
     fn settle_safe(self: &Rc<Self>, asked: Asked, mark: LogOffset, reply: S::Reply) {
-        let Asked { to, size, .. } = asked;
+        let Asked { to, size, read_at, .. } = asked;
         // Nothing need move for this answer to become true, and so nothing would send it.
         let reply = match mark <= self.common.service.safe() {
             true => Ok(reply),
@@ -521,7 +533,7 @@ impl<S: Service> Connection<S> {
             false => {
                 let replies = &mut *self.replies.borrow_mut();
                 replies.in_flight += size;
-                replies.waiting.push_back(WaitingReply { mark, to, reply, size });
+                replies.waiting.push_back(WaitingReply { mark, to, reply, size, read_at });
                 self.list_waiting();
                 return;
             }
@@ -584,6 +596,9 @@ impl<S: Service> Connection<S> {
     }
 
     fn reply(&self, to: Option<ReplyTo>, answer: Answer<S::Reply>) {
+        if let Err(refusal) = &answer.reply {
+            self.common.metrics.refused.add(refusal);
+        }
         let Some(to) = to else { return };
         let chunk_bytes = answer.chunks.iter().map(|chunk| chunk.len()).sum();
         if self.is_closed.get() {
@@ -615,7 +630,8 @@ impl<S: Service> Connection<S> {
         let to = self.replies.borrow_mut().held.remove(&ticket);
         // The service knows on whose behalf it was asked.
         let principal = Principal::default();
-        self.settle(Asked { ticket, to, principal, size: 0 }, outcome);
+        let read_at = self.last_used.get();
+        self.settle(Asked { ticket, to, principal, size: 0, read_at }, outcome);
     }
 
     /// Has the owner tell it when the log is safe further on.
@@ -625,18 +641,25 @@ impl<S: Service> Connection<S> {
         }
     }
 
-    /// Encodes and sends all replies that have become safe. Comes when it was listed.
-    pub fn release_safe(self: &Rc<Self>) {
+    /// Encodes and sends all replies that have become safe, which was at `moved_at`. Comes when it was
+    /// listed.
+    pub fn release_safe(self: &Rc<Self>, moved_at: Instant) {
         self.is_listed.set(false);
+        let mut times =
+            CommitTimes { metrics: &self.common.metrics, moved_at, run: None, count: 0 };
         let (safe, is_fenced) = (self.common.service.safe(), self.common.service.is_fenced());
         let still_waiting = {
             let replies = &mut *self.replies.borrow_mut();
             let is_over = |waiting: &mut WaitingReply<_>| waiting.mark <= safe || is_fenced;
             while let Some(waiting) = replies.waiting.pop_front_if(is_over) {
-                let WaitingReply { mark, to, reply, size } = waiting;
+                let WaitingReply { mark, to, reply, size, read_at } = waiting;
                 replies.in_flight -= size;
-                let Some(to) = to else { continue };
                 let reply = if mark <= safe { Ok(reply) } else { Err(Refusal::OutcomeUnknown) };
+                match &reply {
+                    Ok(_) => times.note(read_at),
+                    Err(refusal) => self.common.metrics.refused.add(refusal),
+                }
+                let Some(to) = to else { continue };
                 replies.output.push(|out| wire::encode_reply(out, to, &reply, 0), Vec::new());
             }
             self.output_share.set(replies.output.held());
@@ -645,21 +668,27 @@ impl<S: Service> Connection<S> {
         if still_waiting {
             self.list_waiting();
         }
-        self.flush();
+        let count = times.end();
+        if self.flush() > 0 {
+            let sent_after = self.last_used.get().saturating_duration_since(moved_at);
+            self.common.metrics.reply.record_many(sent_after.as_nanos() as u64, count);
+        }
         self.moved.notify();
         self.parked.borrow_mut().wake();
     }
 
-    /// Sends what there is. Where the socket is full a task of its own goes on with it.
-    pub fn flush(self: &Rc<Self>) {
+    /// Sends what there is. Where the socket is full a task of its own goes on with it. Gives the bytes
+    /// that have left at once.
+    pub fn flush(self: &Rc<Self>) -> usize {
         if self.is_blocked.get() || self.is_closed.get() {
-            return self.close_if_hopeless();
+            self.close_if_hopeless();
+            return 0;
         }
         let (sent, size) = {
             let output = &mut self.replies.borrow_mut().output;
             let before = output.waiting();
             if before == 0 {
-                return;
+                return 0;
             }
             let sent = output.send(self.socket);
             self.output_share.set(output.held());
@@ -667,6 +696,7 @@ impl<S: Service> Connection<S> {
         };
         if size > 0 {
             self.last_used.set(Instant::now());
+            self.common.metrics.sent_bytes.add(size as u64);
         }
         match sent {
             Ok(Sent::All) => {}
@@ -676,6 +706,7 @@ impl<S: Service> Connection<S> {
             }
             Err(_) => self.close(),
         }
+        size
     }
 
     /// Answers of held pulls come whether there is room for them or not.
@@ -714,9 +745,11 @@ impl<S: Service> Connection<S> {
             }
             self.last_used.set(Instant::now());
             let output = &mut self.replies.borrow_mut().output;
+            let before = output.waiting();
             output.advance(size);
             let sent = output.send(self.socket);
             self.output_share.set(output.held());
+            self.common.metrics.sent_bytes.add((before - output.waiting()) as u64);
             sent?;
             self.moved.notify();
         }
@@ -751,6 +784,7 @@ impl<S: Service> Connection<S> {
         let size = poll_fn(|cx| Pin::new(&mut *self.stream.borrow_mut()).poll_read(cx, &mut *room))
             .await?;
         input.received(size);
+        self.common.metrics.received_bytes.add(size as u64);
         Ok(size)
     }
 
@@ -838,6 +872,41 @@ impl<S: Service> Connection<S> {
     fn has_replies_under_way(&self) -> bool {
         let replies = self.replies.borrow();
         !replies.waiting.is_empty() || replies.tasks > 0 || replies.output.waiting() > 0
+    }
+}
+
+/// Times from read to commit, where requests of one read share theirs.
+struct CommitTimes<'a> {
+    metrics: &'a Metrics,
+    moved_at: Instant,
+    /// When the last ones were read, and how many those are.
+    run: Option<(Instant, u64)>,
+    count: u64,
+}
+
+impl CommitTimes<'_> {
+    fn note(&mut self, read_at: Instant) {
+        self.count += 1;
+        match &mut self.run {
+            Some((of, count)) if *of == read_at => *count += 1,
+            _ => {
+                self.record();
+                self.run = Some((read_at, 1));
+            }
+        }
+    }
+
+    /// Gives how many there were.
+    fn end(mut self) -> u64 {
+        self.record();
+        self.count
+    }
+
+    fn record(&mut self) {
+        if let Some((read_at, count)) = self.run.take() {
+            let took = self.moved_at.saturating_duration_since(read_at);
+            self.metrics.commit.record_many(took.as_nanos() as u64, count);
+        }
     }
 }
 

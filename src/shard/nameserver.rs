@@ -11,7 +11,7 @@ use super::shard::Shard;
 use crate::broker::operation::Context;
 use crate::broker::{Answer, Origin, Outcome, PullTask};
 use crate::model::nameserver::BrokerId;
-use crate::model::{LogOffset, Moment, NameServerReply, NameServerRequest, Now, Refusal};
+use crate::model::{LogOffset, Metrics, Moment, NameServerReply, NameServerRequest, Now, Refusal};
 use crate::nameserver::{ConnectionId, Routes};
 use crate::storage::{AppendError, Ticket};
 
@@ -28,6 +28,7 @@ pub struct NameService {
     routes: RefCell<Routes>,
     /// When it was last said of a name that several brokers have it.
     contested: RefCell<HashMap<String, Moment>>,
+    metrics: Rc<Metrics>,
 }
 
 impl NameService {
@@ -101,6 +102,10 @@ impl Service for NameService {
 
     async fn pull_cold(&self, _: Box<PullTask>, _: &impl Context) -> Outcome<Self::Reply> {
         panic!("a NameServer has no messages")
+    }
+
+    fn metrics(&self) -> Rc<Metrics> {
+        self.metrics.clone()
     }
 
     fn safe(&self) -> LogOffset {

@@ -1,10 +1,12 @@
 //! What a connection asks to have requests carried out: a broker's shard or a NameServer.
 
+use std::rc::Rc;
+
 use crate::broker::clients::{CallError, CallId, Outgoing};
 use crate::broker::operation::Context;
 use crate::broker::{Answer, Origin, Outcome, PullTask};
 use crate::model::record::Host;
-use crate::model::{ClientReply, LogOffset, Now, Principal, Refusal};
+use crate::model::{ClientReply, LogOffset, Metrics, Now, Principal, Refusal};
 use crate::storage::{AppendError, Ticket};
 use crate::wire::{DecodeRequest, EncodeReply, Head};
 
@@ -35,6 +37,9 @@ pub trait Service: 'static {
 
     /// Goes on with a pull for which [`handle`](Self::handle) gave [`Outcome::Cold`].
     async fn pull_cold(&self, task: Box<PullTask>, context: &impl Context) -> Outcome<Self::Reply>;
+
+    /// The registry in which the connections count, too.
+    fn metrics(&self) -> Rc<Metrics>;
 
     /// Answers with a mark at or below this may be sent.
     fn safe(&self) -> LogOffset;

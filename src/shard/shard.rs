@@ -25,7 +25,8 @@ use crate::storage::signal::Signal;
 const REQUESTS_AT_A_TIME: usize = 64;
 /// Connections one shard serves at a time.
 const CONNECTIONS_MAX: usize = 50_000;
-/// A connection on which nothing came for this long lends its part of that to nobody but loses it.
+/// A connection that holds memory for a large request and has received nothing for this long is closed
+/// when others need that memory.
 const STALLED_AFTER: Duration = Duration::from_secs(1);
 
 /// Stands for what its connections have in common, too.
@@ -74,6 +75,7 @@ impl<S: Service> Shard<S> {
         let id = self.next_connection.replace(self.next_connection.get() + 1);
         let connection = Connection::new(id, stream, self.common.clone(), self.clone())?;
         self.connections.borrow_mut().insert(id, connection.clone());
+        self.metrics.connections_opened.add(1);
         glommio::spawn_local(connection.run()).detach();
         Ok(())
     }
@@ -84,6 +86,7 @@ impl<S: Service> Shard<S> {
 
     /// The log has become safe further on, or never will: replies leave.
     pub fn release(self: &Rc<Self>, released: Vec<Released<S::Reply>>) {
+        let moved_at = Instant::now();
         for Released { origin, outcome } in released {
             if let Some(connection) = self.find(origin.connection) {
                 connection.release(origin.ticket, outcome);
@@ -92,7 +95,7 @@ impl<S: Service> Shard<S> {
         }
         let listed = std::mem::take(&mut *self.waiting.borrow_mut());
         for connection in listed.into_iter().filter_map(|id| self.find(id)) {
-            connection.release_safe();
+            connection.release_safe(moved_at);
         }
         self.progress();
     }
@@ -191,6 +194,8 @@ impl<S: Service> Owner for Shard<S> {
     }
 
     fn forget(&self, connection: u64) {
-        self.connections.borrow_mut().remove(&connection);
+        if self.connections.borrow_mut().remove(&connection).is_some() {
+            self.common.metrics.connections_closed.add(1);
+        }
     }
 }

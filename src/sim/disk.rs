@@ -32,6 +32,9 @@ use crate::storage::disk::{
     BLOCK_SIZE, Disk, DiskError, DiskErrorKind, DiskFile, Durability, Space,
 };
 
+/// How long one step takes, as far as metrics are concerned.
+const STEP_NS: u64 = 100_000;
+
 /// One simulated disk. A clone is a second handle on it.
 #[derive(Clone)]
 pub struct SimDisk(Rc<RefCell<Machine>>);
@@ -205,6 +208,11 @@ impl Disk for SimDisk {
     fn buffer(&self, size: usize) -> SimBuffer {
         assert!(size.is_multiple_of(BLOCK_SIZE), "a buffer of {size} bytes is not whole blocks");
         SimBuffer::new(size)
+    }
+
+    /// Every step takes [`STEP_NS`].
+    fn clock_ns(&self) -> u64 {
+        self.0.borrow().steps * STEP_NS
     }
 
     async fn list(&self) -> Result<Vec<(String, u64)>, DiskError> {

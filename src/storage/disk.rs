@@ -81,6 +81,9 @@ pub trait Disk: Clone + 'static {
 
     async fn sync_directory(&self) -> Result<(), DiskError>;
 
+    /// A monotonic clock, nanoseconds, to time operations with. For metrics only: nothing is decided by it.
+    fn clock_ns(&self) -> u64;
+
     /// Free and total bytes of the file system.
     async fn space(&self) -> Result<Space, DiskError>;
 }

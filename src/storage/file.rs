@@ -32,6 +32,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Instant;
 
 use glommio::io::{OpenOptions, ReadResult};
 use nix::errno::Errno;
@@ -84,6 +85,7 @@ pub struct FileDisk {
     opened: Arc<fs::File>,
     mode: Mode,
     files: Rc<OpenFiles>,
+    opened_at: Instant,
 }
 
 impl FileDisk {
@@ -109,7 +111,7 @@ impl FileDisk {
     fn new(directory: Rc<Path>, mode: Mode) -> io::Result<Self> {
         let opened = Arc::new(fs::File::open(&directory)?);
         let files = OpenFiles::new(directory.clone(), mode);
-        Ok(Self { directory, opened, mode, files })
+        Ok(Self { directory, opened, mode, files, opened_at: Instant::now() })
     }
 
     pub fn mode(&self) -> Mode {
@@ -151,6 +153,10 @@ impl Disk for FileDisk {
     fn buffer(&self, size: usize) -> DmaBuffer {
         whole_blocks(0, size);
         glommio::allocate_dma_buffer(size)
+    }
+
+    fn clock_ns(&self) -> u64 {
+        self.opened_at.elapsed().as_nanos() as u64
     }
 
     async fn list(&self) -> Result<Vec<(String, u64)>, DiskError> {

@@ -19,7 +19,7 @@ use std::collections::VecDeque;
 use std::ops::Range;
 use std::rc::Rc;
 
-use crate::model::{Chunk, LogOffset, Timestamp};
+use crate::model::{Chunk, LogOffset, Metrics, Timestamp};
 use crate::storage::append::{Append, AppendError, Appended, SpaceClass};
 use crate::storage::config::{CommitRule, Flush, StoreConfig};
 use crate::storage::disk::{Disk, DiskError, Durability, Space};
@@ -56,7 +56,7 @@ pub(super) struct Log<D: Disk> {
     pub ready: Vec<u64>,
     /// Number of the next such file.
     pub next_ready: u64,
-    pub counters: Counters,
+    pub metrics: Rc<Metrics>,
 }
 
 /// The committed mark.
@@ -126,15 +126,6 @@ pub(super) enum SpaceState {
     BelowReserve,
     /// The next segment could not be made.
     Full,
-}
-
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Counters {
-    pub writes: u64,
-    pub bytes_written: u64,
-    pub appends: u64,
-    pub payload_bytes: u64,
-    pub syncs: u64,
 }
 
 /// A write to perform.
@@ -217,8 +208,8 @@ impl<D: Disk> Log<D> {
         let appended = self.writer.append(append, fill, alloc);
         self.room.handle_append(size, self.in_flight());
         self.active().note_entry(appended.entry_offset);
-        self.counters.appends += 1;
-        self.counters.payload_bytes += append.payload_size as u64;
+        self.metrics.appends.add(1);
+        self.metrics.payload_bytes.add(append.payload_size as u64);
         Ok(appended)
     }
 
@@ -273,8 +264,8 @@ impl<D: Disk> Log<D> {
     }
 
     pub fn handle_written(&mut self, job: &WriteJob<D>) {
-        self.counters.writes += 1;
-        self.counters.bytes_written += (*job.buffer).as_ref().len() as u64;
+        self.metrics.writes.add(1);
+        self.metrics.bytes_written.add((*job.buffer).as_ref().len() as u64);
         if job.durability == Durability::Written
             && let Some(segment) = self.segment(LogOffset(job.range.start))
         {

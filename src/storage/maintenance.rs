@@ -171,12 +171,16 @@ impl<D: Disk> Store<D> {
                 .collect();
             (log.written(), files)
         };
+        let began = self.0.disk.clock_ns();
         let mut outcome = Ok(());
         for file in &files {
             outcome = outcome.and(file.sync().await);
         }
+        if !files.is_empty() {
+            self.0.metrics.flush.record(self.0.disk.clock_ns() - began);
+        }
         let outcome = self.0.apply(outcome, |log| {
-            log.counters.syncs += files.len() as u64;
+            log.metrics.syncs.add(files.len() as u64);
             log.handle_durable(written);
         });
         self.0.upkeep.borrow_mut().is_syncing = false;

@@ -9,12 +9,12 @@ use std::collections::VecDeque;
 use std::ops::Range;
 use std::rc::Rc;
 
-use crate::model::LogOffset;
+use crate::model::{LogOffset, Metrics};
 use crate::storage::config::{CommitRule, Epoch, StoreConfig};
 use crate::storage::disk::{BLOCK_SIZE, Disk, DiskError, DiskErrorKind, DiskFile};
 use crate::storage::error::OpenError;
 use crate::storage::index::Index;
-use crate::storage::log::{CommitMark, Counters, Log, Preparing, Segment, SpaceState};
+use crate::storage::log::{CommitMark, Log, Preparing, Segment, SpaceState};
 use crate::storage::proof::{EndProof, PROOF_BLOCKS};
 use crate::storage::publish::{publish_bytes, read_all, write_proof};
 use crate::storage::recovery::{Chain, RecoveryReport, damage_note};
@@ -406,6 +406,7 @@ impl<D: Disk> Opening<D> {
         let is_in_log = |hole: &&Range<LogOffset>| hole.end > report.begin;
         let damaged: Vec<_> = report.damaged.iter().filter(is_in_log).cloned().collect();
         damaged.iter().for_each(|hole| index.hide(hole.clone()));
+        let metrics = Rc::<Metrics>::default();
         let log = Log {
             commit: CommitMark::new(&config, committed),
             writer: Writer::new(start, &prefix, |size| disk.buffer(size)),
@@ -421,7 +422,7 @@ impl<D: Disk> Opening<D> {
             damaged,
             ready,
             next_ready,
-            counters: Counters::default(),
+            metrics: metrics.clone(),
             config,
         };
         let mut upkeep = Upkeep::new(snapshots, snapshot_size, proof);
@@ -431,6 +432,7 @@ impl<D: Disk> Opening<D> {
             log: log.into(),
             index: index.into(),
             upkeep: upkeep.into(),
+            metrics,
             messages_of,
             rebuilding: Vec::new().into(),
             rebuilt: Signal::default(),

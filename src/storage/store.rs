@@ -10,7 +10,7 @@
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
-use crate::model::{Chunk, LogOffset, Timestamp};
+use crate::model::{Chunk, LogOffset, Metrics, Timestamp};
 use crate::storage::append::{Append, AppendError, Appended};
 use crate::storage::disk::{Disk, DiskError, DiskErrorKind, DiskFile, Space};
 use crate::storage::index::Index;
@@ -78,6 +78,7 @@ pub(super) struct Shared<D: Disk> {
     pub log: RefCell<Log<D>>,
     pub index: RefCell<Index>,
     pub upkeep: RefCell<Upkeep<D>>,
+    pub metrics: Rc<Metrics>,
     pub messages_of: MessagesOf,
     /// Segments whose index is being made again.
     pub rebuilding: RefCell<Vec<LogOffset>>,
@@ -237,6 +238,11 @@ impl<D: Disk> Store<D> {
         self.0.log.borrow().cached(offset, size)
     }
 
+    /// The registry of the shard that this is the store of.
+    pub fn metrics(&self) -> &Rc<Metrics> {
+        &self.0.metrics
+    }
+
     pub fn stats(&self) -> StoreStats {
         let (log, index) = (self.0.log.borrow(), self.0.index.borrow());
         StoreStats {
@@ -251,12 +257,12 @@ impl<D: Disk> Store<D> {
             tail_cache_bytes: log.tail.size(),
             index_cache_bytes: index.cached_bytes(),
             writes_in_flight: log.writer.commit().in_flight_count(),
-            appends: log.counters.appends,
-            payload_bytes: log.counters.payload_bytes,
+            appends: log.metrics.appends.get(),
+            payload_bytes: log.metrics.payload_bytes.get(),
             padding_bytes: log.writer.padding_bytes(),
-            writes: log.counters.writes,
-            bytes_written: log.counters.bytes_written,
-            syncs: log.counters.syncs,
+            writes: log.metrics.writes.get(),
+            bytes_written: log.metrics.bytes_written.get(),
+            syncs: log.metrics.syncs.get(),
             damaged_bytes: log.damaged.iter().map(|hole| hole.end.0 - hole.start.0).sum(),
             is_disk_full: log.space != SpaceState::Enough,
             is_fenced: log.fault.is_some(),
@@ -282,7 +288,9 @@ impl<D: Disk> Store<D> {
     }
 
     async fn write(&self, job: WriteJob<D>) -> Result<CommitStep, DiskError> {
+        let began = self.0.disk.clock_ns();
         let outcome = job.file.write(job.position, job.buffer.clone(), job.durability).await;
+        self.0.metrics.write.record(self.0.disk.clock_ns() - began);
         let outcome = self.0.apply(outcome, |log| {
             log.handle_written(&job);
             CommitStep::Written

@@ -10,8 +10,8 @@ use std::process::Command;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use ringmq::client::Consumer;
 use ringmq::client::consumer::{ConsumerOptions, QueueRef};
+use ringmq::client::{Admin, Consumer};
 use ringmq::model::{QueueId, TopicName};
 
 use crate::crash::{client, read_queue};
@@ -88,7 +88,31 @@ fn a_request_that_waited_too_long_is_refused_as_busy_and_not_stored() {
     stream.write_all(&frame(&header(30, 2, 0, &ext), b"")).unwrap();
     let end = answer(&mut stream);
     assert_eq!(number(&end, r#""offset"#), Some(stored), "what was refused is not there: {end}");
+    check_metrics(ports, stored, busy.len() as u64);
     assert!(server.terminate().success());
+}
+
+/// The shard has counted the same, and timed each stage.
+fn check_metrics(ports: Ports, stored: u64, busy: u64) {
+    let mut admin = Admin::new(client(ports, "metrics")).unwrap();
+    let table = admin.runtime_info(&ports.broker_address().to_string()).unwrap();
+    let number = |name: &str| {
+        let (_, value) = table.iter().find(|(found, _)| found == name).expect(name);
+        value.parse::<u64>().unwrap()
+    };
+    assert_eq!(number("ringmq_messages_stored_total"), stored);
+    assert_eq!(number("ringmq_refused_total.RINGMQ-2001.append_queue"), busy);
+    assert_eq!(number("ringmq_commit_ns.count"), stored);
+    assert_eq!(number("ringmq_log_write_ns.count"), number("ringmq_log_writes_total"));
+    let waited = number("ringmq_admission_wait_ns.count");
+    assert!(waited >= busy && waited < stored + busy, "{waited} waited");
+    assert!(number("ringmq_admission_wait_ns.max") >= 198_000_000, "refused after 200 ms");
+    for stage in ["commit", "reply", "log_write"] {
+        let quantile = |of: &str| number(&format!("ringmq_{stage}_ns.{of}"));
+        assert!(quantile("p50") > 0 && quantile("p50") <= quantile("max"), "{stage}");
+    }
+    assert!(number("ringmq_received_bytes_total") > number("ringmq_stored_bytes_total"));
+    assert!(number("ringmq_sent_bytes_total") > 0);
 }
 
 fn take_answer(stream: &mut TcpStream, stored: &mut u64, busy: &mut Vec<String>) {

@@ -1,0 +1,98 @@
+//! All metrics of one shard: what it counts (`model::metrics`), and the state of its log and its tables
+//! as gauges. An exporter asks for [`Broker::samples`]; nothing else is needed.
+
+use super::Broker;
+use crate::model::metrics::{Description, Sample, Value};
+use crate::storage::StoreStats;
+use crate::storage::disk::Disk;
+
+/// A metric that is read from the store, and from where in its figures.
+struct Gauge {
+    about: Description,
+    of: fn(&StoreStats) -> u64,
+}
+
+const fn gauge(
+    name: &'static str,
+    unit: &'static str,
+    help: &'static str,
+    of: fn(&StoreStats) -> u64,
+) -> Gauge {
+    Gauge { about: Description { name, unit, help }, of }
+}
+
+const GAUGES: [Gauge; 15] = [
+    gauge("ringmq_log_begin", "bytes", "Oldest log offset that is kept.", |s| s.begin),
+    gauge("ringmq_log_durable", "bytes", "Log offset below which all is on stable media.", |s| {
+        s.durable
+    }),
+    gauge("ringmq_log_committed", "bytes", "Log offset below which all may be read.", |s| {
+        s.committed
+    }),
+    gauge("ringmq_log_written", "bytes", "Log offset below which the device has all.", |s| {
+        s.written
+    }),
+    gauge("ringmq_log_end", "bytes", "Log offset of the next entry.", |s| s.end),
+    gauge("ringmq_log_padding_bytes", "bytes", "Log taken up by fillers since the start.", |s| {
+        s.padding_bytes
+    }),
+    gauge("ringmq_log_damaged_bytes", "bytes", "Parts of the log that are quarantined.", |s| {
+        s.damaged_bytes
+    }),
+    gauge("ringmq_segments", "segments", "Segments of the log.", |s| s.segment_count as u64),
+    gauge("ringmq_segments_ready", "segments", "Files written ahead to become segments.", |s| {
+        s.ready_count as u64
+    }),
+    gauge("ringmq_writes_in_flight", "writes", "Writes of the log under way.", |s| {
+        s.writes_in_flight as u64
+    }),
+    gauge("ringmq_queues", "queues", "Message queues in the index.", |s| s.queue_count as u64),
+    gauge("ringmq_tail_cache_bytes", "bytes", "Memory of the newest part of the log.", |s| {
+        s.tail_cache_bytes as u64
+    }),
+    gauge("ringmq_index_cache_bytes", "bytes", "Memory of cached index pages.", |s| {
+        s.index_cache_bytes as u64
+    }),
+    gauge("ringmq_disk_full", "flag", "1 while messages are refused for want of space.", |s| {
+        u64::from(s.is_disk_full)
+    }),
+    gauge("ringmq_fenced", "flag", "1 once a storage fault has closed the shard.", |s| {
+        u64::from(s.is_fenced)
+    }),
+];
+
+impl<D: Disk> Broker<D> {
+    /// Every metric of this shard with its value now.
+    pub fn samples(&self) -> Vec<Sample> {
+        let stats = self.store.stats();
+        let mut samples = self.store.metrics().samples();
+        samples.extend(GAUGES.iter().map(|gauge| {
+            let value = Value::Gauge((gauge.of)(&stats));
+            Sample { about: gauge.about, labels: Vec::new(), value }
+        }));
+        samples
+    }
+}
+
+/// A sample as rows of a table of names and texts. A histogram gives a row for its count and for each of
+/// some quantiles.
+pub fn rows(sample: Sample) -> Vec<(String, String)> {
+    let Sample { about, labels, value } = sample;
+    let mut name = about.name.to_owned();
+    for (_, label) in labels {
+        name.push('.');
+        name.push_str(&label);
+    }
+    match value {
+        Value::Counter(value) | Value::Gauge(value) => vec![(name, value.to_string())],
+        Value::Histogram(histogram) => {
+            let quantile = |(text, quantile)| {
+                (format!("{name}.{text}"), histogram.value_at_quantile(quantile).to_string())
+            };
+            let mut rows: Vec<_> =
+                [("p50", 0.5), ("p99", 0.99), ("p99_9", 0.999), ("max", 1.0)].map(quantile).into();
+            rows.push((format!("{name}.count"), histogram.len().to_string()));
+            rows
+        }
+    }
+}
