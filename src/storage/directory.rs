@@ -14,7 +14,8 @@ use zerocopy::byteorder::little_endian::U32;
 use crate::model::LogOffset;
 use crate::storage::disk::{BLOCK_SIZE, Disk, DiskError, DiskErrorKind, DiskFile};
 use crate::storage::error::ReadError;
-use crate::storage::index::{FilePage, Image, IndexPage, SealedRun, SearchStart, Stretch};
+use crate::storage::images::Image;
+use crate::storage::index::{FilePage, IndexPage, SealedRun, SearchStart, Stretch};
 use crate::storage::located::QueueKey;
 use crate::storage::log::SegmentIndex;
 use crate::storage::sealed::{
@@ -313,7 +314,7 @@ impl<D: Disk> Store<D> {
             self.rebuild(segment, None).await?;
             return Err(Stop::Changed);
         };
-        let image = self.0.index.borrow().image(segment);
+        let image = self.0.index.borrow().images().find(segment).cloned();
         let source = match (image, file) {
             (Some(image), _) => Source::Image(image),
             (None, Some(file)) => Source::File(file),

@@ -27,11 +27,11 @@ use std::collections::VecDeque;
 use std::ops::Range;
 use std::rc::Rc;
 
-use rustc_hash::FxHashMap;
 use smallvec::SmallVec;
 use zerocopy::byteorder::little_endian::{U32, U64};
 
 use crate::model::{LogOffset, QueueOffset};
+use crate::storage::images::{Image, Images};
 use crate::storage::links::Links;
 use crate::storage::located::{IndexMessage, Located, QueueKey};
 use crate::storage::row::QueueRow;
@@ -84,24 +84,9 @@ pub struct Index {
     pages: PageCache,
     stretches: RefCell<StretchCache>,
     /// Index files that were lost or damaged, made again and not written yet.
-    images: FxHashMap<LogOffset, Image>,
+    images: Images,
     /// Damaged parts of the log; entries that touch one are not shown. Few, if any.
     hidden: Vec<Range<LogOffset>>,
-}
-
-/// The bytes of an index file that was made again from its segment.
-#[derive(Clone)]
-pub(super) struct Image {
-    pub bytes: Rc<Vec<u8>>,
-    /// All of the segment could be read. Otherwise the file is not written: more may be readable
-    /// later.
-    pub is_final: bool,
-}
-
-impl std::fmt::Debug for Image {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Image({} bytes, final: {})", self.bytes.len(), self.is_final)
-    }
 }
 
 /// What memory knows about the place of a message.
@@ -135,7 +120,7 @@ impl Index {
             rows_cover: None,
             pages: PageCache::new(cache_size_max),
             stretches: RefCell::default(),
-            images: FxHashMap::default(),
+            images: Images::default(),
             hidden: Vec::new(),
         }
     }
@@ -474,7 +459,7 @@ impl Index {
         self.begin = begin;
         self.segments.retain(|segment| segment.range.start >= begin);
         self.pages.drop_before(begin);
-        self.images.retain(|&segment, _| segment >= begin);
+        self.images.drop_before(begin);
         self.hidden.retain(|hole| hole.end > begin);
     }
 
@@ -486,25 +471,19 @@ impl Index {
         self.pages.insert(page, bytes);
     }
 
-    pub(super) fn image(&self, segment: LogOffset) -> Option<Image> {
-        self.images.get(&segment).cloned()
+    pub(super) fn images(&self) -> &Images {
+        &self.images
+    }
+
+    /// Writing an image to its file has ended.
+    pub(super) fn handle_image_written(&mut self, segment: LogOffset, is_written: bool) {
+        self.images.handle_written(segment, is_written);
     }
 
     /// The index file of the segment was made again; messages may be in other places of it.
     pub(super) fn insert_image(&mut self, segment: LogOffset, image: Image) {
         self.stretches.get_mut().clear();
         self.images.insert(segment, image);
-    }
-
-    /// An image that is to be written.
-    pub(super) fn unwritten_image(&self) -> Option<(LogOffset, Image)> {
-        let mut finals = self.images.iter().filter(|(_, image)| image.is_final);
-        finals.next().map(|(&segment, image)| (segment, image.clone()))
-    }
-
-    /// The image is in its file.
-    pub(super) fn drop_image(&mut self, segment: LogOffset) {
-        self.images.remove(&segment);
     }
 }
 

@@ -36,6 +36,7 @@ pub mod entry;
 mod error;
 pub mod file;
 pub mod group_commit;
+mod images;
 pub mod index;
 pub mod links;
 pub mod located;

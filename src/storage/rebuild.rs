@@ -7,10 +7,11 @@
 use std::rc::Rc;
 
 use crate::model::{LogOffset, Timestamp};
-use crate::storage::disk::{BLOCK_SIZE, Disk, DiskError, DiskFile};
+use crate::storage::disk::{BLOCK_SIZE, Disk, DiskError, DiskErrorKind, DiskFile};
 use crate::storage::entry::{ENTRY_ALIGN, EntryKind, HEADER_SIZE, Look};
 use crate::storage::error::ReadError;
-use crate::storage::index::{Image, Index};
+use crate::storage::images::{Image, ImageRoom};
+use crate::storage::index::Index;
 use crate::storage::links::Links;
 use crate::storage::located::QueueKey;
 use crate::storage::log::{Segment, SegmentIndex};
@@ -51,6 +52,9 @@ impl<D: Disk> Store<D> {
         segment: LogOffset,
         seen: Option<u32>,
     ) -> Result<(), ReadError> {
+        if self.index_version(segment) == seen {
+            self.room_for_image(segment).await?;
+        }
         let is_free = || !self.0.rebuilding.borrow().contains(&segment);
         self.0.rebuilt.wait(|| is_free().then_some(())).await;
         if self.index_version(segment) != seen {
@@ -75,6 +79,21 @@ impl<D: Disk> Store<D> {
             self.0.upkeep.borrow_mut().rebuilt.push(segment);
         }
         Ok(())
+    }
+
+    /// Waits until there is memory for another image; fails when there will be none.
+    async fn room_for_image(&self, segment: LogOffset) -> Result<(), DiskError> {
+        let room = || match self.0.index.borrow().images().room() {
+            ImageRoom::Free => Some(Ok(())),
+            ImageRoom::Later => None,
+            ImageRoom::None => {
+                let why = "index files are damaged, and what was made again cannot be written";
+                Some(Err(DiskErrorKind::Io(why.into())))
+            }
+        };
+        let found = self.0.rebuilt.wait(room).await;
+        let file = FileName::Index(segment).to_string();
+        found.map_err(|kind| DiskError { operation: "rebuild", file, offset: 0, kind })
     }
 
     async fn scan_segment(&self, segment: LogOffset) -> Result<Scanned, ReadError> {
@@ -198,7 +217,9 @@ impl<D: Disk> Store<D> {
                 |segment: &&Segment<D::File>| matches!(segment.index, SegmentIndex::Missing);
             log.segments.iter().find(is_missing).map(|segment| segment.range.start)
         };
-        let Some(segment) = missing else { return Ok(()) };
+        // The task that writes images must not wait for one to be written.
+        let has_room = self.0.index.borrow().images().room() == ImageRoom::Free;
+        let Some(segment) = missing.filter(|_| has_room) else { return Ok(()) };
         match self.rebuild(segment, None).await {
             Err(ReadError::Fault(fault)) => Err(fault),
             Err(ReadError::Gone(_) | ReadError::Damaged(_)) | Ok(()) => Ok(()),
@@ -207,15 +228,17 @@ impl<D: Disk> Store<D> {
 
     /// Writes an index file that was made again. False when there is none to write.
     pub(super) async fn write_image(&self) -> Result<bool, DiskError> {
-        let unwritten = self.0.index.borrow().unwritten_image();
+        let unwritten = self.0.index.borrow().images().unwritten();
         let Some((segment, image)) = unwritten else { return Ok(false) };
         let mut blocks = image.bytes.chunks_exact(BLOCK_SIZE);
         let count = blocks.len();
-        publish(&self.0.disk, FileName::Index(segment), count, async |block: &mut [u8]| {
+        let name = FileName::Index(segment);
+        let written = publish(&self.0.disk, name, count, async |block: &mut [u8]| {
             block.copy_from_slice(blocks.next().expect("as many blocks as were announced"));
         })
-        .await?;
-        self.0.index.borrow_mut().drop_image(segment);
-        Ok(true)
+        .await;
+        self.0.index.borrow_mut().handle_image_written(segment, written.is_ok());
+        self.0.rebuilt.notify();
+        written.map(|()| true)
     }
 }
