@@ -21,6 +21,10 @@ const INPUT_BYTES_MAX: usize = 256 << 20;
 /// connection that has such requests is not read.
 const PARKED_BYTES_MAX: usize = 128 << 20;
 
+/// Operations and cold pulls that all connections of one shard have under way. A request that would be
+/// one more is refused as busy.
+pub const OPERATIONS_MAX: usize = 16_384;
+
 pub struct Common<S: Service> {
     pub id: ShardId,
     pub service: S,
@@ -33,6 +37,8 @@ pub struct Common<S: Service> {
     /// Requests that wait for room in the log.
     pub parked_budget: Budget,
     pub is_stopping: Cell<bool>,
+    /// At most [`OPERATIONS_MAX`].
+    pub operations: Cell<usize>,
     pub metrics: Rc<Metrics>,
 }
 
@@ -67,6 +73,7 @@ impl<S: Service> Common<S> {
             input_budget: Budget::new(INPUT_BYTES_MAX),
             parked_budget: Budget::new(PARKED_BYTES_MAX),
             is_stopping: Cell::new(false),
+            operations: Cell::new(0),
         }
     }
 

@@ -42,7 +42,7 @@ use glommio::sync::Permit;
 use super::budget::Share;
 use super::calls::Calls;
 use super::clock;
-use super::common::{Common, Owner};
+use super::common::{Common, OPERATIONS_MAX, Owner};
 use super::input::{self, Input};
 use super::output::{Output, Sent};
 use super::parked::{Parked, Waiting};
@@ -382,7 +382,9 @@ impl<S: Service> Connection<S> {
                 break;
             }
             done += waiting.append_size;
-            self.note_admission(asked.read_at, instant);
+            if arrival.waited_ms() < BUSY_AFTER_MS {
+                self.note_admission(asked.read_at, instant);
+            }
         }
         self.parked_share.set(self.parked.borrow().memory());
         short
@@ -419,8 +421,7 @@ impl<S: Service> Connection<S> {
 
     fn refuse_parked(&self, parked: &mut Parked<(Asked, S::Request)>, now: Moment) {
         let waiting = parked.pop().expect("there is a front");
-        self.note_admission(waiting.request.0.read_at, Instant::now());
-        self.refuse_busy(waiting.request.0, now.ms_since(waiting.read_at));
+        self.refuse_late(waiting.request.0, now.ms_since(waiting.read_at));
     }
 
     fn note_admission(&self, read_at: Instant, now: Instant) {
@@ -472,7 +473,7 @@ impl<S: Service> Connection<S> {
         arrival: Arrival,
     ) -> Option<usize> {
         if arrival.waited_ms() >= BUSY_AFTER_MS && S::stores(request) {
-            self.refuse_busy(asked, arrival.waited_ms());
+            self.refuse_late(asked, arrival.waited_ms());
             return None;
         }
         match self.common.service.handle(request, self.origin(asked), arrival.now) {
@@ -485,9 +486,15 @@ impl<S: Service> Connection<S> {
 
     /// A produce request that waited for room too long is refused: its client is about to give up,
     /// and storing it then would only make the queue longer.
-    fn refuse_busy(&self, asked: Asked, wait_ms: u64) {
+    fn refuse_late(&self, asked: Asked, wait_ms: u64) {
+        self.note_admission(asked.read_at, Instant::now());
+        self.refuse_busy(asked, "append_queue", wait_ms);
+    }
+
+    /// Refuses a request that may be sent again later.
+    fn refuse_busy(&self, asked: Asked, reason: &'static str, wait_ms: u64) {
         let refusal = Refusal::Busy {
-            reason: "append_queue",
+            reason,
             wait_ms,
             retry_after_ms: crate::broker::RETRY_AFTER_MS,
             shard: self.common.id.0,
@@ -555,6 +562,11 @@ impl<S: Service> Connection<S> {
         asked: Asked,
         work: impl AsyncFnOnce(OperationContext<S>) -> Outcome<S::Reply> + 'static,
     ) {
+        let under_way = self.common.operations.get();
+        if under_way >= OPERATIONS_MAX {
+            return self.refuse_busy(asked, "operations", 0);
+        }
+        self.common.operations.set(under_way + 1);
         self.replies.borrow_mut().tasks += 1;
         let connection = self.clone();
         glommio::spawn_local(async move {
@@ -568,6 +580,8 @@ impl<S: Service> Connection<S> {
                 }
             };
             connection.replies.borrow_mut().tasks -= 1;
+            let operations = &connection.common.operations;
+            operations.set(operations.get() - 1);
             // What the operation has to tell clients goes before its answer.
             connection.owner.send_outgoing();
             if let Some(outcome) = outcome {

@@ -201,3 +201,45 @@ fn large_requests_that_never_end_leave_room_for_others() {
     store(&mut stream, 0, "", &[b'x'; 3 << 20]);
     watch.end(400 * MIB);
 }
+
+/// Commits wait up to a second for the entry that they share; here more of them than a shard has place for.
+#[test]
+fn a_shard_has_a_bounded_number_of_operations_under_way() {
+    const CONNECTIONS: usize = 400;
+    const EACH: usize = 64;
+    const BOUND: usize = 16_384;
+    let scratch = Scratch::new("operations");
+    let ports = Ports::free();
+    let server = Server::dev(&scratch.0.join("data"), ports, 1);
+    let mut first = connect(ports);
+    store(&mut first, 0, "", b"x");
+    let mut streams: Vec<TcpStream> = (0..CONNECTIONS).map(|_| connect(ports)).collect();
+    let (mut done, mut busy) = (0, 0);
+    // On a slow machine the entry may be written before enough of them have come.
+    for offset in 1..=10 {
+        (done, busy) = (0, 0);
+        for (nth, stream) in streams.iter_mut().enumerate() {
+            let requests = (0..EACH).flat_map(|each| {
+                let ext = format!(
+                    r#""consumerGroup":"g{nth}-{each}","topic":"t","queueId":"0","commitOffset":"{offset}""#
+                );
+                frame(&header(15, each as i32, 0, &ext), b"")
+            });
+            stream.write_all(&requests.collect::<Vec<_>>()).unwrap();
+        }
+        for stream in &mut streams {
+            for _ in 0..EACH {
+                let header = answer(stream);
+                let is_busy = header.contains("reason=operations");
+                assert!(is_busy || header.contains(r#""code":0"#), "{header}");
+                (done, busy) = (done + usize::from(!is_busy), busy + usize::from(is_busy));
+            }
+        }
+        if busy > 0 {
+            break;
+        }
+    }
+    assert!(busy > 0 && done >= BOUND, "{done} done, {busy} refused");
+    store(&mut first, 0, "", b"it goes on");
+    assert!(server.terminate().success());
+}
