@@ -6,6 +6,7 @@ use std::mem::{offset_of, size_of};
 
 use ringmq::broker::layout::{FactHead, GroupHead, OffsetRow, TopicRemoved, TopicSet, TopicTable};
 use ringmq::storage::EntryKind;
+use ringmq::storage::ages::{AgesHead, SegmentAge};
 use ringmq::storage::entry::{ENTRY_VERSION, EntryHeader};
 use ringmq::storage::links::IndexLink;
 use ringmq::storage::located::IndexMessage;
@@ -32,7 +33,7 @@ macro_rules! layout {
     };
 }
 
-fn layouts() -> [Layout; 17] {
+fn layouts() -> [Layout; 19] {
     [
         layout!(FactHead { size, subject, kind, reserved }),
         layout!(TopicSet {
@@ -84,6 +85,8 @@ fn layouts() -> [Layout; 17] {
         layout!(IndexRun { topic, queue, first, start, count, links }),
         layout!(IndexLink { back, gap }),
         layout!(IndexMessage { position, size, tag_hash, entry_position, stored_ms }),
+        layout!(AgesHead { elapsed_ms, wall_ms }),
+        layout!(SegmentAge { segment, full_ms }),
         layout!(QueueRow { topic, queue, next, oldest, sealed_to, links }),
         layout!(RowLink { segment, end }),
         layout!(EndProof {

@@ -36,6 +36,8 @@ pub const TOPIC: EntryKind = EntryKind(4);
 pub const OFFSETS: EntryKind = EntryKind(5);
 /// How far message queues have got ([`messages`](super::messages)); in snapshots only.
 pub const QUEUES: EntryKind = EntryKind(6);
+/// How old segments are ([`ages`](super::ages)); in snapshots only.
+pub const AGES: EntryKind = EntryKind(7);
 
 /// In front of each of several facts.
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]

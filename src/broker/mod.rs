@@ -21,6 +21,7 @@
 //! - Nothing waits except operations and cold pulls, and they hold no borrow while they do.
 //! - Consumers see only what is committed.
 
+mod ages;
 pub mod clients;
 mod due;
 mod facts;

@@ -56,6 +56,7 @@ impl<D: Disk> Broker<D> {
             return Err(error.into());
         }
         state.durable.topics.change(config.started.wall);
+        store.note_time(config.started);
         let topic_count = state.durable.topics.count();
         let state = RefCell::new(state);
         let (flushes, outgoing, replies) = Default::default();

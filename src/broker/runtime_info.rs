@@ -1,13 +1,13 @@
 //! The figures that stock tools show of a broker.
 
 use super::{Broker, metrics};
-use crate::model::{Reply, Timestamp};
+use crate::model::{Moment, Reply};
 use crate::storage::disk::{Disk, Space};
 
 impl<D: Disk> Broker<D> {
     /// The numbers behind `clusterList` and `brokerStatus` (remoting reference, 3.13), then all metrics of
     /// this shard under their own names.
-    pub(super) fn runtime_info(&self, now: Timestamp) -> Reply {
+    pub(super) fn runtime_info(&self, now: Moment) -> Reply {
         let counted = self.store.metrics();
         let zeros = [
             "msgPutTotalYesterdayMorning",
@@ -31,7 +31,7 @@ impl<D: Disk> Broker<D> {
         let mut table: Vec<(String, String)> =
             zeros.iter().map(|name| ((*name).to_owned(), "0".to_owned())).collect();
         let rate = |per_second: f64| format!("{per_second:.2} {per_second:.2} {per_second:.2}");
-        let uptime_ms = now.ms_since(self.config.started.wall).max(1);
+        let uptime_ms = now.ms_since(self.config.started.moment).max(1);
         let per_second = |count: u64| count as f64 * 1000.0 / uptime_ms as f64;
         let mut add = |name: &str, value: String| table.push((name.to_owned(), value));
         add("brokerActive", "true".into());

@@ -8,6 +8,7 @@
 //! A snapshot is made in slices ([`Snapshot`]), between which the state goes on changing. See
 //! [`facts`](super::facts) for why that is sound.
 
+use super::ages::{self, AllAges};
 use super::facts::{self, Fact, FactError, Facts, unreadable};
 use super::messages::{self, AllQueues};
 use super::offsets::{AllOffsets, Offsets};
@@ -41,7 +42,7 @@ struct Row {
 type Section = Box<dyn FnMut(&Durable, &Index, &mut Facts) -> bool>;
 
 /// Every kind of fact, in the order in which snapshots hold them.
-const TABLE: [Row; 4] = [
+const TABLE: [Row; 5] = [
     Row {
         kind: facts::TOPIC,
         name: "a topic",
@@ -64,6 +65,16 @@ const TABLE: [Row; 4] = [
         is_indexed: false,
         snapshot: Some(|| {
             let mut all = AllQueues::default();
+            Box::new(move |_, index, facts| all.add(index, facts))
+        }),
+    },
+    Row {
+        kind: facts::AGES,
+        name: "ages of segments",
+        apply: |_, index, fact| ages::apply(index, fact),
+        is_indexed: false,
+        snapshot: Some(|| {
+            let mut all = AllAges::default();
             Box::new(move |_, index, facts| all.add(index, facts))
         }),
     },

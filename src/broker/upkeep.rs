@@ -133,7 +133,7 @@ impl<D: Disk> Broker<D> {
 
     fn flush_some(&self, now: Moment) {
         for _ in 0..FACTS_PER_FLUSH {
-            match self.flush_one(self.elapsed(now)) {
+            match self.flush_one(self.store.elapsed_stamp(now)) {
                 Ok(true) => {}
                 Ok(false) => return self.flushed(now, None),
                 Err(AppendError::NoRoom) => {
@@ -168,7 +168,8 @@ impl<D: Disk> Broker<D> {
     }
 
     /// Writes everything that groups have committed, for an orderly end.
-    pub fn flush_offsets(&self, now: Timestamp) -> Result<LogOffset, Refusal> {
+    pub fn flush_offsets(&self, now: Moment) -> Result<LogOffset, Refusal> {
+        let now = self.store.elapsed_stamp(now);
         while self.flush_one(now).map_err(|error| self.refuse_append(error, 0))? {}
         Ok(self.store.end())
     }
@@ -178,7 +179,7 @@ impl<D: Disk> Broker<D> {
             let state = &mut *self.state.borrow_mut();
             let (topics, groups) = (&state.durable.topics, &state.groups);
             let rule = SweepRule {
-                now: self.elapsed(now),
+                now: self.store.elapsed(now),
                 retention_ms: self.config.offset_retention_ms,
                 has_topic: &|number| topics.topic(number).is_some(),
                 is_active: &|group| groups.has_members(group),
@@ -193,7 +194,7 @@ impl<D: Disk> Broker<D> {
     }
 
     fn forget_groups(&self, expired: &[GroupName], now: Moment) {
-        let facts: Facts = offsets::forgotten(expired, self.elapsed(now));
+        let facts: Facts = offsets::forgotten(expired, self.store.elapsed_stamp(now));
         if facts.is_empty() {
             return;
         }
@@ -206,12 +207,5 @@ impl<D: Disk> Broker<D> {
             // The next sweep finds them again.
             Err(error) => tracing::warn!(shard, "offsets of unused groups stay: {error}"),
         }
-    }
-
-    /// The time of day as it should be by the monotonic clock: what has a long life must not end
-    /// because the wall clock was set forward.
-    fn elapsed(&self, now: Moment) -> Timestamp {
-        let started = self.config.started;
-        started.wall.plus_ms(now.ms_since(started.moment))
     }
 }

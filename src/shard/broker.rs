@@ -313,6 +313,7 @@ impl<D: Disk> Shard<BrokerService<D>> {
                      again from the segment, no message is affected"
                 );
             }
+            self.log_clock_steps();
             let Err(fault) = self.service.broker.maintain(clock::now(), false).await else {
                 continue;
             };
@@ -327,6 +328,19 @@ impl<D: Disk> Shard<BrokerService<D>> {
         }
     }
 
+    /// All shards see the same clock, so the first one speaks for the process.
+    fn log_clock_steps(&self) {
+        for step in self.service.broker.store().take_clock_steps() {
+            if self.id.0 == 0 {
+                tracing::warn!(
+                    "the wall clock was set by {:+.3} s; messages and offsets are kept by elapsed time, \
+                     so nothing is deleted because of it",
+                    step.ms() as f64 / 1000.0
+                );
+            }
+        }
+    }
+
     /// Ends the shard in order: nothing new, all answers out, all facts written, snapshot, sync.
     pub async fn stop(self: &Rc<Self>) {
         self.is_stopping.set(true);
@@ -337,7 +351,7 @@ impl<D: Disk> Shard<BrokerService<D>> {
         }
         let broker = &self.service.broker;
         if !broker.store().is_fenced() {
-            if let Err(refusal) = broker.flush_offsets(clock::wall()) {
+            if let Err(refusal) = broker.flush_offsets(clock::moment()) {
                 tracing::warn!(shard = self.id.0, "offsets are not written: {refusal}");
             }
             broker.store().drained().await;

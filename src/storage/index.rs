@@ -31,6 +31,7 @@ use smallvec::SmallVec;
 use zerocopy::byteorder::little_endian::{U32, U64};
 
 use crate::model::{LogOffset, QueueOffset};
+use crate::storage::ages::Ages;
 use crate::storage::images::{Image, Images};
 use crate::storage::links::Links;
 use crate::storage::located::{IndexMessage, Located, QueueKey};
@@ -87,6 +88,8 @@ pub struct Index {
     images: Images,
     /// Damaged parts of the log; entries that touch one are not shown. Few, if any.
     hidden: Vec<Range<LogOffset>>,
+    /// How old full segments are. Here because snapshots hold it like the queues.
+    ages: Ages,
 }
 
 /// What memory knows about the place of a message.
@@ -122,7 +125,16 @@ impl Index {
             stretches: RefCell::default(),
             images: Images::default(),
             hidden: Vec::new(),
+            ages: Ages::default(),
         }
+    }
+
+    pub fn ages(&self) -> &Ages {
+        &self.ages
+    }
+
+    pub fn ages_mut(&mut self) -> &mut Ages {
+        &mut self.ages
     }
 
     /// Adds the message with number `offset` in its queue. Call it right behind the append.
@@ -461,6 +473,7 @@ impl Index {
         self.pages.drop_before(begin);
         self.images.drop_before(begin);
         self.hidden.retain(|hole| hole.end > begin);
+        self.ages.drop_before(begin);
     }
 
     pub(super) fn page(&self, page: FilePage) -> Option<Rc<dyn AsRef<[u8]>>> {

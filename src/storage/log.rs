@@ -25,7 +25,6 @@ use crate::storage::config::{CommitRule, Flush, StoreConfig};
 use crate::storage::disk::{Disk, DiskError, Durability, Space};
 use crate::storage::entry::{HEADER_SIZE, PAYLOAD_SIZE_MAX, entry_size};
 use crate::storage::error::ReadError;
-use crate::storage::retention::SegmentFacts;
 use crate::storage::room::Gate;
 use crate::storage::sealed::{Layout, note_mark};
 use crate::storage::tail::TailCache;
@@ -147,13 +146,12 @@ impl<F> Segment<F> {
         self.range.end.0 - self.range.start.0
     }
 
-    /// What retention goes by.
-    pub fn facts(&self) -> SegmentFacts {
-        let last_stored = match &self.index {
+    /// When its latest message was stored, as its index file says; `None` without one.
+    pub fn last_stored(&self) -> Option<Timestamp> {
+        match &self.index {
             SegmentIndex::File { last_stored, .. } => *last_stored,
             SegmentIndex::Memory | SegmentIndex::Missing => None,
-        };
-        SegmentFacts { end: self.range.end, size: self.size(), last_stored }
+        }
     }
 
     /// Remembers that an entry begins at `offset`, if the last mark is far enough away.

@@ -61,7 +61,7 @@ impl<D: Disk> Store<D> {
         let failed = &mut None;
         or_note(self.write_damage_notes().await, failed);
         or_note(self.watch_space(now.moment).await, failed);
-        done.segments_expired = or_note(self.expire(now.wall).await, failed);
+        done.segments_expired = or_note(self.expire(now).await, failed);
         or_note(self.rebuild_missing().await, failed);
         while or_note(self.write_image().await, failed) || or_note(self.write_index().await, failed)
         {

@@ -13,7 +13,7 @@
 //! [`append`], [`replay`], [`config`], [`error`]. What the bytes are:
 //! [`entry`], [`segment`], [`sealed`] (index files), [`snapshot`], [`proof`] (of the end); drawn in `docs/format.md`. What is
 //! decided without I/O: [`group_commit`], [`writer`], [`room`] (who may append), [`index`], [`recovery`],
-//! [`retention`]. What waits for the disk: [`store`], [`ticket`], [`opening`], [`scan`], [`reading`],
+//! [`ages`], [`retention`]. What waits for the disk: [`store`], [`ticket`], [`opening`], [`scan`], [`reading`],
 //! [`maintenance`] and [`snapshotting`] (their memory is [`upkeep`]), [`publish`].
 //! Only [`file`] knows the kernel.
 //!
@@ -28,6 +28,7 @@
 //!
 //! Not here: topics, groups, or what a message means (`broker`); how it was sent (`wire`).
 
+pub mod ages;
 mod append;
 mod config;
 mod directory;
@@ -67,6 +68,7 @@ mod ticket;
 mod upkeep;
 pub mod writer;
 
+pub use ages::{Ages, ClockStep};
 pub use append::{Append, AppendError, Appended, SpaceClass};
 pub use config::{CommitRule, Epoch, Flush, StoreConfig};
 pub use entry::{EntryKind, PAYLOAD_SIZE_MAX};

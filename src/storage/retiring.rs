@@ -6,7 +6,8 @@
 
 use std::ops::Range;
 
-use crate::model::Timestamp;
+use crate::model::{Moment, Now, Timestamp};
+use crate::storage::ages::{ClockStep, Unaged};
 use crate::storage::disk::{Disk, DiskError, DiskErrorKind};
 use crate::storage::log::{Segment, SegmentIndex};
 use crate::storage::retention::{RetentionPolicy, SegmentFacts, expired};
@@ -18,9 +19,10 @@ use crate::storage::upkeep::Retiring;
 impl<D: Disk> Store<D> {
     /// Takes segments out of the log that retention no longer keeps. Oldest first and each made durable
     /// before the next, whatever fails on the way, so that the next start finds no gap in the log.
-    pub(super) async fn expire(&self, now: Timestamp) -> Result<usize, DiskError> {
+    pub(super) async fn expire(&self, now: Now) -> Result<usize, DiskError> {
+        self.note_time(now);
         self.finish_retiring().await?;
-        let count = self.expired_count(now);
+        let count = self.expired_count(self.elapsed(now.moment));
         for _ in 0..count {
             // What this fails to tell the queues, a lookup finds out when it comes to the place.
             self.move_oldest(self.begin()).await.ok();
@@ -30,14 +32,50 @@ impl<D: Disk> Store<D> {
         Ok(count)
     }
 
+    /// Takes in what the clocks say, and which segments are full by now.
+    pub fn note_time(&self, now: Now) {
+        let (log, mut index) = (self.0.log.borrow(), self.0.index.borrow_mut());
+        let ages = index.ages_mut();
+        ages.observe(now);
+        let newest = ages.newest();
+        let behind = log.segments.partition_point(|segment| Some(segment.range.start) <= newest);
+        let full_count = log.segments.len().saturating_sub(1 + behind);
+        for segment in log.segments.range(behind..).take(full_count) {
+            let (base, last_stored) = (segment.range.start, segment.last_stored());
+            ages.note_full(&Unaged { base, last_stored });
+        }
+    }
+
+    /// Time that has passed, as a time of day that steps of the wall clock do not change: for telling how
+    /// old something is.
+    pub fn elapsed(&self, moment: Moment) -> Timestamp {
+        self.0.index.borrow().ages().elapsed(moment)
+    }
+
+    /// What to stamp something with whose age will be told by [`elapsed`](Self::elapsed).
+    pub fn elapsed_stamp(&self, moment: Moment) -> Timestamp {
+        self.0.index.borrow().ages().stamp(moment)
+    }
+
+    /// Steps of the wall clock that were found since this was last called.
+    pub fn take_clock_steps(&self) -> Vec<ClockStep> {
+        self.0.index.borrow_mut().ages_mut().take_steps()
+    }
+
     fn expired_count(&self, now: Timestamp) -> usize {
         let (log, upkeep) = (self.0.log.borrow(), self.0.upkeep.borrow());
         // The older snapshot may have to stand in for the newer one, and needs the log behind it.
         let Some(older) = upkeep.snapshots.len().checked_sub(SNAPSHOTS_KEPT) else { return 0 };
         let keep_from = upkeep.snapshots[older];
         let has_file = |segment: &&Segment<D::File>| !matches!(segment.index, SegmentIndex::Memory);
+        let index = self.0.index.borrow();
+        let facts = |segment: &Segment<D::File>| SegmentFacts {
+            end: segment.range.end,
+            size: segment.size(),
+            full_at: index.ages().full_at(segment.range.start),
+        };
         let sealed: Vec<SegmentFacts> =
-            log.segments.iter().take_while(has_file).map(Segment::facts).collect();
+            log.segments.iter().take_while(has_file).map(facts).collect();
         let kept = log.segments.iter().skip(sealed.len());
         let kept_size = kept.map(|segment| segment.size()).sum();
         let config = &log.config;

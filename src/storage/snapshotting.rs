@@ -33,11 +33,12 @@ impl<D: Disk> Store<D> {
         next_slice: impl FnMut() -> Vec<u8>,
     ) -> Result<Option<LogOffset>, DiskError> {
         let newest = self.0.upkeep.borrow().snapshots.last().copied();
-        if newest == Some(self.end()) {
+        let has_step = self.0.index.borrow().ages().has_unsaved_step();
+        if newest == Some(self.end()) && !has_step {
             return Ok(newest.filter(|_| is_wanted));
         }
         let is_taken = self.0.upkeep.borrow().taken.is_some();
-        let is_due = is_wanted || (!is_taken && self.snapshot_is_due());
+        let is_due = is_wanted || (!is_taken && (has_step || self.snapshot_is_due()));
         if is_due && self.may_take_slices() {
             let taken = self.take_slices(next_slice).await;
             self.0.upkeep.borrow_mut().taken = Some(Rc::new(taken));
@@ -77,6 +78,7 @@ impl<D: Disk> Store<D> {
             let (next_ordinal, epoch) = (log.writer.next_ordinal(), log.writer.epoch());
             SnapshotPoint { offset: log.end(), next_ordinal, epoch }
         };
+        self.0.index.borrow_mut().ages_mut().handle_saved();
         let mut sum = SnapshotSum::new(self.0.log.borrow().config.checksum_seed);
         let mut slices = Vec::new();
         loop {
@@ -122,7 +124,10 @@ impl<D: Disk> Store<D> {
         let outdated = {
             let mut upkeep = self.0.upkeep.borrow_mut();
             upkeep.taken = None;
-            upkeep.snapshots.push(offset);
+            // A step of the clock makes one at the same place again.
+            if upkeep.snapshots.last() != Some(&offset) {
+                upkeep.snapshots.push(offset);
+            }
             upkeep.snapshot_size = head.payload_size.get();
             let count = upkeep.snapshots.len().saturating_sub(SNAPSHOTS_KEPT);
             upkeep.snapshots.drain(..count).collect::<Vec<_>>()

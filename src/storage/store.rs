@@ -267,7 +267,7 @@ impl<D: Disk> Store<D> {
             is_disk_full: log.space != SpaceState::Enough,
             is_fenced: log.fault.is_some(),
             disk_space: log.disk_space,
-            oldest_stored_at: log.segments.front().and_then(|first| first.facts().last_stored),
+            oldest_stored_at: log.segments.front().and_then(Segment::last_stored),
         }
     }
 

@@ -3,6 +3,7 @@
 //! [`shard`] plays the broker: it appends records whose content follows from their queue and number,
 //! so whatever is found can be checked against what was sent.
 
+mod ages;
 mod basics;
 mod commit;
 mod crash;
