@@ -1,4 +1,5 @@
 use super::*;
+use crate::model::topic::{PERM_READ, PERM_WRITE};
 
 const MINUTE_MS: u64 = 60_000;
 
@@ -158,13 +159,13 @@ fn a_route_names_all_brokers_of_a_topic_in_order() {
 }
 
 #[test]
-fn a_topic_nobody_can_use_is_unknown() {
+fn a_closed_topic_is_routed_and_one_without_a_master_is_unknown() {
     let mut world = World::default();
     let mut closed = says_all(a(), 1, &["Open"]);
     closed.topics.push(TopicConfig { perm: 0, ..topic("Closed") });
     world.register(1, closed).unwrap();
     world.register(2, says_all(a_standby(), 1, &["OnlyOnStandby"])).unwrap();
-    let rows = [("Open", true), ("Closed", false), ("OnlyOnStandby", false), ("Never", false)];
+    let rows = [("Open", true), ("Closed", true), ("OnlyOnStandby", false), ("Never", false)];
     for (name, is_known) in rows {
         let expected = Err(Refusal::UnknownRoute(name.to_owned()));
         assert_eq!(world.route(name) != expected, is_known, "{name}");
