@@ -1,0 +1,157 @@
+//! A client of the remoting protocol in a few lines: frames over a socket, headers as JSON.
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+
+use serde_json::{Value, json};
+
+use crate::server::PATIENCE;
+
+/// Request codes of the protocol.
+pub const PULL: i32 = 11;
+pub const UPDATE_TOPIC: i32 = 17;
+pub const MIN_OFFSET: i32 = 31;
+pub const ROUTE: i32 = 105;
+pub const SEND: i32 = 310;
+pub const SEND_BATCH: i32 = 320;
+
+/// One connection.
+pub struct Client {
+    stream: TcpStream,
+    opaque: i32,
+}
+
+/// What a server says: the answer to a request, or a request of its own.
+#[derive(Debug)]
+pub struct Said {
+    pub code: i64,
+    pub opaque: i64,
+    pub flag: i64,
+    pub remark: String,
+    pub fields: Value,
+    pub body: Vec<u8>,
+}
+
+impl Said {
+    /// A named field, which is a text on the wire.
+    pub fn field(&self, name: &str) -> &str {
+        self.fields[name].as_str().unwrap_or_else(|| panic!("no field {name} in {self:?}"))
+    }
+
+    pub fn number(&self, name: &str) -> i64 {
+        self.field(name).parse().unwrap()
+    }
+
+    pub fn json(&self) -> Value {
+        serde_json::from_slice(&self.body).unwrap()
+    }
+}
+
+impl Client {
+    pub fn connect(address: SocketAddr) -> Self {
+        let stream = TcpStream::connect(address).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.set_nodelay(true).unwrap();
+        Self { stream, opaque: 0 }
+    }
+
+    /// Asks, and takes the answer; requests of the server that come first are passed over.
+    pub fn ask(&mut self, code: i32, fields: &Value, body: &[u8]) -> Said {
+        let opaque = self.say(code, fields, body);
+        loop {
+            let said = self.hear();
+            if said.flag & 1 == 1 {
+                assert_eq!(said.opaque, i64::from(opaque), "{said:?}");
+                return said;
+            }
+        }
+    }
+
+    /// Sends a request; gives its number.
+    pub fn say(&mut self, code: i32, fields: &Value, body: &[u8]) -> i32 {
+        self.opaque += 1;
+        self.write(&frame(&header(code, self.opaque, fields), body));
+        self.opaque
+    }
+
+    pub fn write(&mut self, bytes: &[u8]) {
+        self.stream.write_all(bytes).unwrap();
+    }
+
+    /// The next thing that the server says.
+    pub fn hear(&mut self) -> Said {
+        let mut word = [0; 4];
+        self.stream.read_exact(&mut word).unwrap();
+        let mut rest = vec![0; u32::from_be_bytes(word) as usize];
+        self.stream.read_exact(&mut rest).unwrap();
+        let header_size = u32::from_be_bytes(rest[..4].try_into().unwrap()) as usize & 0x00FF_FFFF;
+        let body = rest.split_off(4 + header_size);
+        let header: Value = serde_json::from_slice(&rest[4..]).unwrap();
+        Said {
+            code: header["code"].as_i64().unwrap(),
+            opaque: header["opaque"].as_i64().unwrap(),
+            flag: header["flag"].as_i64().unwrap(),
+            remark: header["remark"].as_str().unwrap_or_default().to_owned(),
+            fields: header["extFields"].clone(),
+            body,
+        }
+    }
+
+    /// Creates a topic, or sets it, on the broker.
+    pub fn set_topic(&mut self, topic: &str, queues: u32, perm: u32) -> Said {
+        let fields = json!({
+            "topic": topic, "defaultTopic": "TBW102", "readQueueNums": queues.to_string(),
+            "writeQueueNums": queues.to_string(), "perm": perm.to_string(),
+            "topicFilterType": "SINGLE_TAG", "topicSysFlag": "0", "order": "false",
+        });
+        self.ask(UPDATE_TOPIC, &fields, b"")
+    }
+
+    /// Sends one message to a queue.
+    pub fn send(&mut self, topic: &str, queue: u32, body: &[u8]) -> Said {
+        self.ask(SEND, &send_fields(topic, queue), body)
+    }
+
+    /// Pulls up to 32 messages from `offset` on, and lets the broker hold the request for `hold_ms`.
+    pub fn pull_fields(topic: &str, queue: u32, offset: i64, hold_ms: u64) -> Value {
+        json!({
+            "consumerGroup": "field", "topic": topic, "queueId": queue.to_string(),
+            "queueOffset": offset.to_string(), "maxMsgNums": "32",
+            "sysFlag": if hold_ms > 0 { "6" } else { "4" }, "commitOffset": "0",
+            "suspendTimeoutMillis": hold_ms.to_string(), "subscription": "*", "subVersion": "0",
+            "expressionType": "TAG",
+        })
+    }
+}
+
+/// Named fields of a message, with the short names of the protocol's second version.
+pub fn send_fields(topic: &str, queue: u32) -> Value {
+    json!({
+        "a": "field", "b": topic, "c": "TBW102", "d": "4", "e": queue.to_string(), "f": "0",
+        "g": "1700000000000", "h": "0", "i": "", "j": "0", "k": "false", "m": "false",
+    })
+}
+
+/// One message of a batch, without properties.
+pub fn batch_item(body: &[u8]) -> Vec<u8> {
+    let number = |number: usize| (number as u32).to_be_bytes();
+    let head = [number(22 + body.len()), number(0), number(0), number(0), number(body.len())];
+    [&head.concat(), body, &[0, 0]].concat()
+}
+
+pub fn header(code: i32, opaque: i32, fields: &Value) -> Vec<u8> {
+    let header = json!({
+        "code": code, "extFields": fields, "flag": 0, "language": "JAVA", "opaque": opaque,
+        "serializeTypeCurrentRPC": "JSON", "version": 409,
+    });
+    header.to_string().into_bytes()
+}
+
+/// Size, header word, header, body; the sizes are big-endian.
+pub fn frame(header: &[u8], body: &[u8]) -> Vec<u8> {
+    let mut bytes = ((4 + header.len() + body.len()) as u32).to_be_bytes().to_vec();
+    bytes.extend_from_slice(&(header.len() as u32).to_be_bytes());
+    bytes.extend_from_slice(header);
+    bytes.extend_from_slice(body);
+    bytes
+}

@@ -1,0 +1,90 @@
+//! The wall clock jumps by years and back, and messages that should be kept for days are deleted.
+//!
+//! Kind of report: "all messages disappeared after the VM was resumed", "NTP was broken for a moment and
+//! the commit log was cleaned" (issue trackers of brokers that delete by the time of day).
+
+use std::path::Path;
+use std::process::Command;
+
+use serde_json::json;
+
+use crate::client::{Client, MIN_OFFSET};
+use crate::server::{Scratch, Server, dev, free_ports, local, wait_until};
+
+/// Adds the seconds that a file holds to what the process sees as the time of day.
+const SHIM: &str = r#"
+#define _GNU_SOURCE
+#include <fcntl.h>
+#include <stdlib.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+
+int clock_gettime(clockid_t clock, struct timespec *time) {
+    int outcome = syscall(SYS_clock_gettime, clock, time);
+    const char *path = getenv("CLOCK_AHEAD");
+    if (outcome == 0 && clock == CLOCK_REALTIME && path) {
+        char text[32] = "0";
+        int file = open(path, O_RDONLY);
+        if (file >= 0) {
+            ssize_t size = read(file, text, sizeof text - 1);
+            if (size > 0) text[size] = 0;
+            close(file);
+        }
+        time->tv_sec += atoll(text);
+    }
+    return outcome;
+}
+"#;
+
+fn build_shim(scratch: &Scratch) -> String {
+    let (source, library) = (scratch.path("clock.c"), scratch.path("clock.so"));
+    std::fs::write(&source, SHIM).unwrap();
+    let mut cc = Command::new("cc");
+    let built = cc.args(["-O1", "-shared", "-fPIC", "-o", &library, &source]).status();
+    assert!(built.unwrap().success(), "a C compiler is needed");
+    library
+}
+
+fn set_ahead(path: &str, seconds: u64) {
+    let next = format!("{path}.next");
+    std::fs::write(&next, seconds.to_string()).unwrap();
+    std::fs::rename(next, path).unwrap();
+}
+
+#[test]
+fn ten_years_ahead_and_back_delete_nothing() {
+    const TEN_YEARS_S: u64 = 10 * 365 * 86_400;
+    let scratch = Scratch::new("clock-jump");
+    let (shim, ahead) = (build_shim(&scratch), scratch.path("ahead"));
+    set_ahead(&ahead, 0);
+    let port = free_ports();
+    let more = ["--retention", "72h", "--segment-size", "1MiB"];
+    let mut command = dev(&scratch, port, &more);
+    command.env("LD_PRELOAD", &shim).env("CLOCK_AHEAD", &ahead);
+    let server = Server::start(command, &scratch.path("dev.log"));
+    let mut client = Client::connect(local(port + 3));
+    assert_eq!(client.set_topic("kept", 1, 6).code, 0);
+    let body = vec![b'x'; 70_000];
+    let mut send = |count: usize| {
+        for _ in 0..count {
+            let said = client.send("kept", 0, &body);
+            assert_eq!(said.code, 0, "{said:?}");
+        }
+    };
+    send(150);
+    set_ahead(&ahead, TEN_YEARS_S);
+    let says = |text: &str| server.log().contains(text);
+    wait_until("the step is told", || {
+        says(&format!("set by +{TEN_YEARS_S}.")) || says("+315359999.")
+    });
+    send(50);
+    set_ahead(&ahead, 0);
+    wait_until("the step back is told", || says("set by -315"));
+    send(100);
+    // Retention has had its say many times: a snapshot for every few megabytes, ten looks a second.
+    std::thread::sleep(std::time::Duration::from_secs(1));
+    let said = client.ask(MIN_OFFSET, &json!({"topic": "kept", "queueId": "0"}), b"");
+    assert_eq!(said.number("offset"), 0, "all 300 messages are there\n{}", server.log());
+    assert!(Path::new(&ahead).exists() && server.stop().success());
+}
