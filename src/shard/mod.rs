@@ -22,6 +22,7 @@
 //! No rule about messages is here (`broker`), and none about bytes (`wire`).
 
 mod announce;
+mod asked;
 mod broker;
 mod budget;
 mod calls;
@@ -42,6 +43,7 @@ mod parked;
 mod parting;
 mod plan;
 pub mod preflight;
+mod replies;
 pub mod run;
 mod seat;
 mod service;

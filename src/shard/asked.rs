@@ -1,0 +1,35 @@
+//! What a connection remembers of a request besides its content.
+
+use std::time::Instant;
+
+use crate::model::{Moment, Now, Principal};
+use crate::wire::ReplyTo;
+
+/// One request, until it is answered: under which name the service knows it, and where the answer goes.
+#[derive(Clone, Copy)]
+pub struct Asked {
+    pub ticket: u64,
+    /// `None` when no answer is wanted.
+    pub to: Option<ReplyTo>,
+    pub principal: Principal,
+    /// Bytes of the request.
+    pub size: usize,
+    pub read_at: Instant,
+}
+
+/// The time at which a request is handled. Requests of one read that did not wait share it: a clock
+/// that is read twice for each costs as much as finding its queue.
+#[derive(Clone, Copy)]
+pub struct Arrival {
+    pub now: Now,
+    /// When the request was read.
+    pub read_at: Moment,
+    /// The number of that read.
+    pub read: u64,
+}
+
+impl Arrival {
+    pub fn waited_ms(&self) -> u64 {
+        self.now.moment.ms_since(self.read_at)
+    }
+}

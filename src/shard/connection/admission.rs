@@ -1,0 +1,217 @@
+//! Admission: a request is carried out at once, or parked until the log has room for it.
+//!
+//! Requests that append do so in order of arrival. Those that need no room are not held up by them.
+
+use std::future::poll_fn;
+use std::pin::pin;
+use std::rc::Rc;
+use std::task;
+use std::time::Instant;
+
+use super::Connection;
+use crate::broker::{Answer, Outcome};
+use crate::model::{Moment, Refusal};
+use crate::shard::asked::{Arrival, Asked};
+use crate::shard::clock;
+use crate::shard::parked::{Parked, Waiting};
+use crate::shard::service::Service;
+use crate::storage::Ticket;
+
+/// A produce request that has waited for room longer than this is refused, as the reference does
+/// (remoting reference, 5.16).
+const BUSY_AFTER_MS: u64 = 200;
+
+impl<S: Service> Connection<S> {
+    /// Carries out a request, or parks it when it must wait for room in the log. `memory` is that of
+    /// the buffer it was read to.
+    pub(super) fn take(
+        self: &Rc<Self>,
+        asked: Asked,
+        request: S::Request,
+        arrival: Arrival,
+        memory: usize,
+    ) {
+        let must_wait = S::stores(&request) && !self.may_append(asked.size);
+        let append_size = match must_wait {
+            true => Some(asked.size),
+            false => self.carry_out(asked, &request, arrival),
+        };
+        let Some(append_size) = append_size else { return };
+        let Arrival { read_at, read, .. } = arrival;
+        let (size, request) = (asked.size, (asked, request));
+        let had_deadline = {
+            let parked = &mut *self.parked.borrow_mut();
+            let is_same_read = self.last_parked_read.replace(read) == read;
+            parked.push(Waiting { request, read_at, size, append_size, memory }, is_same_read);
+            self.parked_share.set(parked.memory());
+            std::mem::replace(&mut parked.has_deadline, true)
+        };
+        if !had_deadline {
+            self.owner.clone().set_deadline(read_at.plus_ms(BUSY_AFTER_MS), self.id);
+        }
+    }
+
+    /// Carries out a request. Gives how many bytes it wants to append when it must be tried again once
+    /// there is room for them.
+    fn carry_out(
+        self: &Rc<Self>,
+        asked: Asked,
+        request: &S::Request,
+        arrival: Arrival,
+    ) -> Option<usize> {
+        if arrival.waited_ms() >= BUSY_AFTER_MS && S::stores(request) {
+            self.refuse_late(asked, arrival.waited_ms());
+            return None;
+        }
+        match self.common.service.handle(request, self.origin(asked), arrival.now) {
+            Outcome::NoRoom { size } => return Some(size),
+            Outcome::Operation => self.run_operation(asked, request.clone()),
+            outcome => self.settle(asked, outcome),
+        }
+        None
+    }
+
+    /// Whether a further request may append now without one of its own being overtaken, or more of this
+    /// connection being in flight than its share.
+    fn may_append(&self, size: usize) -> bool {
+        self.parked.borrow().is_empty() && self.has_share(size)
+    }
+
+    /// One request is always allowed, however large.
+    fn has_share(&self, size: usize) -> bool {
+        let in_flight = self.replies.borrow().in_flight;
+        in_flight == 0 || in_flight + size <= self.common.service.connection_budget()
+    }
+
+    /// Drives `future`, and carries out parked requests meanwhile as there is room for them.
+    pub(super) async fn beside_parked<T>(self: &Rc<Self>, future: impl Future<Output = T>) -> T {
+        let mut future = pin!(future);
+        poll_fn(|context| {
+            self.poll_parked(context);
+            future.as_mut().poll(context)
+        })
+        .await
+    }
+
+    fn poll_parked(self: &Rc<Self>, context: &mut task::Context<'_>) {
+        let mut has_moved = false;
+        while let Some(ticket) = self.poll_ticket(context) {
+            has_moved = true;
+            match ticket.spend(|| self.carry_out_parked()) {
+                None => {}
+                Some(size) => {
+                    ticket.wait_again(size);
+                    self.parked.borrow_mut().ticket = Some(ticket);
+                }
+            }
+        }
+        if has_moved {
+            self.flush();
+        }
+    }
+
+    /// The ticket of the parked requests, when it is their turn.
+    fn poll_ticket(self: &Rc<Self>, context: &mut task::Context<'_>) -> Option<Ticket> {
+        loop {
+            let parked = &mut *self.parked.borrow_mut();
+            let front = parked.front()?;
+            if parked.ticket.is_none() {
+                if !self.has_share(front.size) {
+                    parked.waker = Some(context.waker().clone());
+                    return None;
+                }
+                match self.common.service.ticket(parked.batch_size()) {
+                    Ok(ticket) => parked.ticket = Some(ticket),
+                    Err(_) => {
+                        self.refuse_parked(parked, clock::moment());
+                        continue;
+                    }
+                }
+            }
+            let is_granted = parked.ticket.as_ref()?.poll_granted(context).is_ready();
+            return is_granted.then(|| parked.ticket.take())?;
+        }
+    }
+
+    /// Carries out parked requests with the room that was granted. Gives the size of the first when
+    /// not even that found its room.
+    fn carry_out_parked(self: &Rc<Self>) -> Option<usize> {
+        let (now, instant) = (clock::now(), Instant::now());
+        let (mut done, batch) = (0, self.parked.borrow().batch_size());
+        let mut short = None;
+        while done < batch
+            && let Some(waiting) = self.take_parked()
+        {
+            let (asked, request) = &waiting.request;
+            let arrival = Arrival { now, read_at: waiting.read_at, read: 0 };
+            if let Some(append_size) = self.carry_out(*asked, request, arrival) {
+                self.parked.borrow_mut().put_back(Waiting { append_size, ..waiting });
+                short = (done == 0).then_some(append_size);
+                break;
+            }
+            done += waiting.append_size;
+            if arrival.waited_ms() < BUSY_AFTER_MS {
+                self.note_admission(asked.read_at, instant);
+            }
+        }
+        self.parked_share.set(self.parked.borrow().memory());
+        short
+    }
+
+    fn take_parked(&self) -> Option<Waiting<(Asked, S::Request)>> {
+        let mut parked = self.parked.borrow_mut();
+        let size = parked.front()?.size;
+        if self.has_share(size) { parked.pop() } else { None }
+    }
+
+    pub(super) fn is_unparked(&self) -> bool {
+        self.is_closed.get() || self.parked.borrow().is_empty()
+    }
+
+    /// Refuses what has waited for room too long. Comes when the deadline that was set is over.
+    pub fn refuse_overdue(self: &Rc<Self>, now: Moment) {
+        let next = {
+            let parked = &mut *self.parked.borrow_mut();
+            let due = |parked: &Parked<_>| Some(parked.front()?.read_at.plus_ms(BUSY_AFTER_MS));
+            while due(parked).is_some_and(|due| due <= now) {
+                self.refuse_parked(parked, now);
+            }
+            self.parked_share.set(parked.memory());
+            parked.has_deadline = !parked.is_empty();
+            due(parked)
+        };
+        if let Some(next) = next {
+            self.owner.clone().set_deadline(next, self.id);
+        }
+        self.flush();
+        self.moved.notify();
+    }
+
+    fn refuse_parked(&self, parked: &mut Parked<(Asked, S::Request)>, now: Moment) {
+        let waiting = parked.pop().expect("there is a front");
+        self.refuse_late(waiting.request.0, now.ms_since(waiting.read_at));
+    }
+
+    /// A produce request that waited for room too long is refused: its client is about to give up,
+    /// and storing it then would only make the queue longer.
+    fn refuse_late(&self, asked: Asked, wait_ms: u64) {
+        self.note_admission(asked.read_at, Instant::now());
+        self.refuse_busy(asked, "append_queue", wait_ms);
+    }
+
+    /// Refuses a request that may be sent again later.
+    pub(super) fn refuse_busy(&self, asked: Asked, reason: &'static str, wait_ms: u64) {
+        let refusal = Refusal::Busy {
+            reason,
+            wait_ms,
+            retry_after_ms: crate::broker::RETRY_AFTER_MS,
+            shard: self.common.id.0,
+        };
+        self.reply(asked.to, Answer::refused(refusal));
+    }
+
+    fn note_admission(&self, read_at: Instant, now: Instant) {
+        let waited = now.saturating_duration_since(read_at);
+        self.common.metrics.admission_wait.record(waited.as_nanos() as u64);
+    }
+}

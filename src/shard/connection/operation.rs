@@ -1,0 +1,129 @@
+//! Operations, and pulls that read the disk. Each has a task, which is dropped at its next await when the
+//! connection ends.
+
+use std::pin::pin;
+use std::rc::Rc;
+
+use futures_util::future::{Either, select};
+use glommio::sync::Permit;
+
+use super::Connection;
+use crate::broker::operation::Context;
+use crate::broker::{Origin, Outcome, PullTask};
+use crate::model::Now;
+use crate::shard::asked::Asked;
+use crate::shard::clock;
+use crate::shard::common::OPERATIONS_MAX;
+use crate::shard::service::Service;
+
+impl<S: Service> Connection<S> {
+    pub(super) fn origin(&self, asked: Asked) -> Origin {
+        Origin {
+            connection: self.id,
+            ticket: asked.ticket,
+            host: self.peer,
+            principal: asked.principal,
+            wants_answer: asked.to.is_some(),
+        }
+    }
+
+    pub(super) fn run_operation(self: &Rc<Self>, asked: Asked, request: S::Request) {
+        self.start(asked, async move |context: OperationContext<S>| {
+            let service = &context.connection.common.service;
+            Outcome::Now(service.operate(request, &context).await)
+        });
+    }
+
+    pub(super) fn run_cold_pull(self: &Rc<Self>, asked: Asked, task: Box<PullTask>) {
+        self.start(asked, async move |context: OperationContext<S>| {
+            context.connection.common.service.pull_cold(task, &context).await
+        });
+    }
+
+    /// Runs what may take time, in a task of its own. It is dropped where it waits when the connection
+    /// ends.
+    fn start(
+        self: &Rc<Self>,
+        asked: Asked,
+        work: impl AsyncFnOnce(OperationContext<S>) -> Outcome<S::Reply> + 'static,
+    ) {
+        let under_way = self.common.operations.get();
+        if under_way >= OPERATIONS_MAX {
+            return self.refuse_busy(asked, "operations", 0);
+        }
+        self.common.operations.set(under_way + 1);
+        self.replies.borrow_mut().tasks += 1;
+        let connection = self.clone();
+        glommio::spawn_local(async move {
+            let outcome = {
+                let context = OperationContext { connection: connection.clone(), asked };
+                let work = pin!(work(context));
+                let is_closed = || connection.is_closed.get().then_some(());
+                match select(work, pin!(connection.ended.wait(is_closed))).await {
+                    Either::Left((outcome, _)) => Some(outcome),
+                    Either::Right(_) => None,
+                }
+            };
+            connection.replies.borrow_mut().tasks -= 1;
+            let operations = &connection.common.operations;
+            operations.set(operations.get() - 1);
+            // What the operation has to tell clients goes before its answer.
+            connection.owner.send_outgoing();
+            if let Some(outcome) = outcome {
+                connection.settle(asked, outcome);
+                connection.flush();
+            }
+            connection.moved.notify();
+        })
+        .detach();
+    }
+
+    /// Waits until an answer of `size` bytes finds room, and keeps that room.
+    async fn room_for_answer(self: &Rc<Self>, size: usize) -> Promise<S> {
+        let has_room = || {
+            let replies = self.replies.borrow();
+            let taken = replies.output.held() + replies.promised;
+            (taken == 0 || taken + size <= self.output_max()).then_some(())
+        };
+        self.moved.wait(has_room).await;
+        self.replies.borrow_mut().promised += size;
+        Promise { connection: self.clone(), size }
+    }
+}
+
+/// What an operation that a client asked for needs.
+struct OperationContext<S: Service> {
+    connection: Rc<Connection<S>>,
+    asked: Asked,
+}
+
+impl<S: Service> Context for OperationContext<S> {
+    type ColdRead<'a> = (Promise<S>, Permit<'a>);
+
+    fn origin(&self) -> Origin {
+        self.connection.origin(self.asked)
+    }
+
+    fn now(&self) -> Now {
+        clock::now()
+    }
+
+    async fn cold_read(&self, size_max: usize) -> Self::ColdRead<'_> {
+        let promise = self.connection.room_for_answer(size_max).await;
+        (promise, self.connection.common.cold_permit().await)
+    }
+}
+
+/// Room that is kept for an answer until it is there.
+struct Promise<S: Service> {
+    connection: Rc<Connection<S>>,
+    size: usize,
+}
+
+impl<S: Service> Drop for Promise<S> {
+    fn drop(&mut self) {
+        let promised = &mut self.connection.replies.borrow_mut().promised;
+        *promised -= self.size;
+        self.connection.moved.notify();
+    }
+}

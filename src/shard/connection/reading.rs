@@ -1,0 +1,140 @@
+//! Reading: bytes into frames and frames into requests, while another request may be taken.
+
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use futures_util::io::AsyncRead;
+
+use super::sending::OUTPUT_LIMIT;
+use super::{Closed, Connection};
+use crate::broker::Answer;
+use crate::shard::asked::{Arrival, Asked};
+use crate::shard::clock;
+use crate::shard::input::{self, Input};
+use crate::shard::service::Service;
+use crate::shard::turn::{self, Turn};
+use crate::wire::{self, Frame, Head};
+
+/// Requests whose reply is not written yet; held pulls are not counted, they have their own bound.
+const IN_FLIGHT_MAX: usize = 8192;
+/// Cold pulls and operations that one connection has under way.
+const TASKS_MAX: usize = 64;
+/// How long a large request waits for memory that other connections hold.
+const MEMORY_WAIT_MAX: Duration = Duration::from_secs(5);
+
+impl<S: Service> Connection<S> {
+    pub(super) async fn take_frames(self: &Rc<Self>, input: &mut Input) -> Result<(), Closed> {
+        let (now, read_instant) = (clock::now(), self.last_used.get());
+        self.reads.set(self.reads.get() + 1);
+        let mut arrival = Arrival { now, read_at: now.moment, read: self.reads.get() };
+        let mut turn = Turn::begin();
+        let memory = input.memory();
+        let mut unread = input.take();
+        while let Some(frame) = wire::next_frame_of(&mut unread, wire::FRAME_SIZE_MAX)? {
+            let is_ready = self.check_ready()?.is_some();
+            if !is_ready || turn.is_over(frame.size()) {
+                self.flush();
+                self.common.progress();
+                match is_ready {
+                    true => turn::pass().await,
+                    false => self.ready_to_read().await?,
+                }
+                (turn, arrival.now) = (Turn::begin(), clock::now());
+            }
+            if let Some((asked, request)) = self.decode(&frame, read_instant)? {
+                self.take(asked, request, arrival, memory);
+            }
+        }
+        input.give_back(unread);
+        self.flush();
+        Ok(())
+    }
+
+    /// The request in a frame; `None` when there is nothing to carry out.
+    fn decode(
+        self: &Rc<Self>,
+        frame: &Frame,
+        read_at: Instant,
+    ) -> Result<Option<(Asked, S::Request)>, Closed> {
+        let mut head = Head::of(frame);
+        wire::decode_head(&mut head)?;
+        if head.is_reply() {
+            if let Some((call, reply)) = self.calls.borrow_mut().take_reply(head) {
+                self.common.service.reply_arrived(call, reply);
+            }
+            return Ok(None);
+        }
+        self.calls.borrow_mut().note_dialect(head.dialect());
+        let ticket = {
+            let next = &mut self.replies.borrow_mut().next_ticket;
+            *next += 1;
+            *next
+        };
+        let to = (!head.is_one_way()).then(|| head.reply_to());
+        let principal = self.common.service.principal(&head, self.peer);
+        let request = principal.and_then(|principal| {
+            let request = wire::decode_command(&mut head)?;
+            Ok((Asked { ticket, to, principal, size: frame.size(), read_at }, request))
+        });
+        match request {
+            Ok(request) => Ok(Some(request)),
+            Err(refusal) => {
+                self.reply(to, Answer::refused(refusal));
+                Ok(None)
+            }
+        }
+    }
+
+    /// Waits until another request may be taken.
+    pub(super) async fn ready_to_read(self: &Rc<Self>) -> Result<(), Closed> {
+        self.beside_parked(self.moved.wait(|| self.check_ready().transpose())).await
+    }
+
+    /// Whether another request may be taken; `None` when not yet.
+    fn check_ready(&self) -> Result<Option<()>, Closed> {
+        let replies = self.replies.borrow();
+        let held = replies.output.held();
+        // What has not met a full socket yet may still leave at once.
+        if self.is_blocked.get() && held > OUTPUT_LIMIT {
+            return Err(Closed::NotReading { waiting: replies.output.waiting() });
+        }
+        if self.is_closed.get() {
+            return Err(Closed::ByPeer);
+        }
+        let is_ready = held <= self.output_max()
+            && !self.parked.borrow().is_full(self.parked_share.is_scarce())
+            && replies.waiting.len() + replies.tasks < IN_FLIGHT_MAX
+            && replies.tasks < TASKS_MAX;
+        Ok(is_ready.then_some(()))
+    }
+
+    pub(super) async fn read(&self, input: &mut Input) -> Result<usize, Closed> {
+        self.memory_for(input).await?;
+        let room = input.room();
+        let size = poll_fn(|cx| Pin::new(&mut *self.stream.borrow_mut()).poll_read(cx, &mut *room))
+            .await?;
+        input.received(size);
+        self.common.metrics.received_bytes.add(size as u64);
+        Ok(size)
+    }
+
+    /// Waits until there is memory for the next read. Only what a large frame needs is counted, so
+    /// connections with small ones never wait here.
+    async fn memory_for(&self, input: &Input) -> Result<(), Closed> {
+        let deadline = Instant::now() + MEMORY_WAIT_MAX;
+        loop {
+            let size = input.next_size();
+            let large = if size > input::SIZE_MAX { size } else { 0 };
+            if self.input_share.try_set(large) {
+                return Ok(());
+            }
+            if Instant::now() >= deadline {
+                return Err(Closed::NoMemory);
+            }
+            self.owner.close_stalled_input();
+            glommio::timer::sleep(Duration::from_millis(5)).await;
+        }
+    }
+}

@@ -1,0 +1,176 @@
+//! Replies: at once, once the log is committed so far, or when a held pull is released.
+
+use std::rc::Rc;
+use std::time::Instant;
+
+use super::Connection;
+use crate::broker::clients::{CallError, CallId, Outgoing};
+use crate::broker::{Answer, Outcome};
+use crate::model::{LogOffset, Metrics, Principal, Refusal};
+use crate::shard::asked::Asked;
+use crate::shard::replies::WaitingReply;
+use crate::shard::service::Service;
+use crate::wire::{self, ReplyTo};
+
+/// Bytes kept for unsent replies, with the buffers they lie in, at which a connection takes no further
+/// request.
+const OUTPUT_MAX: usize = 8 << 20;
+/// The same while the connections of the shard hold more than their budget together.
+const OUTPUT_SHARE: usize = 256 << 10;
+
+impl<S: Service> Connection<S> {
+    pub(super) fn settle(self: &Rc<Self>, asked: Asked, outcome: Outcome<S::Reply>) {
+        match outcome {
+            Outcome::Now(answer) => self.reply(asked.to, answer),
+            Outcome::Safe { mark, reply } => self.settle_safe(asked, mark, reply),
+            Outcome::Held => {
+                // Without an address the answer of a one-way pull has nowhere to go and is dropped.
+                if let Some(to) = asked.to {
+                    self.replies.borrow_mut().held.insert(asked.ticket, to);
+                }
+            }
+            Outcome::Cold(task) => self.run_cold_pull(asked, task),
+            Outcome::NoRoom { .. } | Outcome::Operation => {
+                panic!("a request is tried again, or becomes an operation, before it is settled")
+            }
+        }
+    }
+
+    fn settle_safe(self: &Rc<Self>, asked: Asked, mark: LogOffset, reply: S::Reply) {
+        let Asked { to, size, read_at, .. } = asked;
+        // Nothing need move for this answer to become true, and so nothing would send it.
+        let reply = match mark <= self.common.service.safe() {
+            true => Ok(reply),
+            false if self.common.service.is_fenced() => Err(Refusal::OutcomeUnknown),
+            false => {
+                let replies = &mut *self.replies.borrow_mut();
+                replies.in_flight += size;
+                replies.waiting.push_back(WaitingReply { mark, to, reply, size, read_at });
+                self.list_waiting();
+                return;
+            }
+        };
+        self.reply(to, Answer { reply, chunks: Vec::new() });
+    }
+
+    pub(super) fn reply(&self, to: Option<ReplyTo>, answer: Answer<S::Reply>) {
+        if let Err(refusal) = &answer.reply {
+            self.common.metrics.refused.add(refusal);
+        }
+        let Some(to) = to else { return };
+        let chunk_bytes = answer.chunks.iter().map(|chunk| chunk.len()).sum();
+        if self.is_closed.get() {
+            return;
+        }
+        let write = |out: &mut Vec<u8>| wire::encode_reply(out, to, &answer.reply, chunk_bytes);
+        let output = &mut self.replies.borrow_mut().output;
+        output.push(write, answer.chunks);
+        self.output_share.set(output.held());
+    }
+
+    /// Sends a request to the client. Gives the call back when it cannot be sent.
+    pub fn send_request(
+        self: &Rc<Self>,
+        outgoing: &Outgoing,
+    ) -> Result<(), (Option<CallId>, CallError)> {
+        let frame = self.calls.borrow_mut().encode(outgoing)?;
+        {
+            let output = &mut self.replies.borrow_mut().output;
+            output.push(|out| out.extend_from_slice(&frame), Vec::new());
+            self.output_share.set(output.held());
+        }
+        self.flush();
+        Ok(())
+    }
+
+    /// Takes the answer of a held pull.
+    pub fn release(self: &Rc<Self>, ticket: u64, outcome: Outcome<S::Reply>) {
+        let to = self.replies.borrow_mut().held.remove(&ticket);
+        // The service knows on whose behalf it was asked.
+        let principal = Principal::default();
+        let read_at = self.last_used.get();
+        self.settle(Asked { ticket, to, principal, size: 0, read_at }, outcome);
+    }
+
+    /// Has the owner tell it when the log is safe further on.
+    pub fn list_waiting(&self) {
+        if !self.is_listed.replace(true) {
+            self.owner.list_waiting(self.id);
+        }
+    }
+
+    /// Encodes and sends all replies that have become safe, which was at `moved_at`. Comes when it was
+    /// listed.
+    pub fn release_safe(self: &Rc<Self>, moved_at: Instant) {
+        self.is_listed.set(false);
+        let mut times =
+            CommitTimes { metrics: &self.common.metrics, moved_at, run: None, count: 0 };
+        let (safe, is_fenced) = (self.common.service.safe(), self.common.service.is_fenced());
+        let still_waiting = {
+            let replies = &mut *self.replies.borrow_mut();
+            let is_over = |waiting: &mut WaitingReply<_>| waiting.mark <= safe || is_fenced;
+            while let Some(waiting) = replies.waiting.pop_front_if(is_over) {
+                let WaitingReply { mark, to, reply, size, read_at } = waiting;
+                replies.in_flight -= size;
+                let reply = if mark <= safe { Ok(reply) } else { Err(Refusal::OutcomeUnknown) };
+                match &reply {
+                    Ok(_) => times.note(read_at),
+                    Err(refusal) => self.common.metrics.refused.add(refusal),
+                }
+                let Some(to) = to else { continue };
+                replies.output.push(|out| wire::encode_reply(out, to, &reply, 0), Vec::new());
+            }
+            self.output_share.set(replies.output.held());
+            !replies.waiting.is_empty()
+        };
+        if still_waiting {
+            self.list_waiting();
+        }
+        let count = times.end();
+        if self.flush() > 0 {
+            let sent_after = self.last_used.get().saturating_duration_since(moved_at);
+            self.common.metrics.reply.record_many(sent_after.as_nanos() as u64, count);
+        }
+        self.moved.notify();
+        self.parked.borrow_mut().wake();
+    }
+
+    pub(super) fn output_max(&self) -> usize {
+        if self.output_share.is_scarce() { OUTPUT_SHARE } else { OUTPUT_MAX }
+    }
+}
+
+/// Times from read to commit, where requests of one read share theirs.
+struct CommitTimes<'a> {
+    metrics: &'a Metrics,
+    moved_at: Instant,
+    /// When the last ones were read, and how many those are.
+    run: Option<(Instant, u64)>,
+    count: u64,
+}
+
+impl CommitTimes<'_> {
+    fn note(&mut self, read_at: Instant) {
+        self.count += 1;
+        match &mut self.run {
+            Some((of, count)) if *of == read_at => *count += 1,
+            _ => {
+                self.record();
+                self.run = Some((read_at, 1));
+            }
+        }
+    }
+
+    /// Gives how many there were.
+    fn end(mut self) -> u64 {
+        self.record();
+        self.count
+    }
+
+    fn record(&mut self) {
+        if let Some((read_at, count)) = self.run.take() {
+            let took = self.moved_at.saturating_duration_since(read_at);
+            self.metrics.commit.record_many(took.as_nanos() as u64, count);
+        }
+    }
+}

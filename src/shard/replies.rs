@@ -1,0 +1,41 @@
+//! The replies of one connection that are not sent yet, by what they wait for.
+
+use std::collections::{HashMap, VecDeque};
+use std::time::Instant;
+
+use super::output::Output;
+use crate::model::LogOffset;
+use crate::wire::ReplyTo;
+
+pub struct Replies<R> {
+    pub output: Output,
+    /// By mark.
+    pub waiting: VecDeque<WaitingReply<R>>,
+    /// Bytes of the requests that `waiting` answers: appended and not yet safe.
+    pub in_flight: usize,
+    /// By ticket.
+    pub held: HashMap<u64, ReplyTo>,
+    pub next_ticket: u64,
+    /// Cold pulls and operations.
+    pub tasks: usize,
+    /// Bytes of answers that are being read from the disk, at most.
+    pub promised: usize,
+}
+
+impl<R> Default for Replies<R> {
+    fn default() -> Self {
+        let (output, waiting, held) = Default::default();
+        Self { output, waiting, in_flight: 0, held, next_ticket: 0, tasks: 0, promised: 0 }
+    }
+}
+
+/// A reply that becomes true when the log is safe up to `mark`.
+pub struct WaitingReply<R> {
+    pub mark: LogOffset,
+    /// `None` when no answer is wanted.
+    pub to: Option<ReplyTo>,
+    pub reply: R,
+    /// Bytes of the request.
+    pub size: usize,
+    pub read_at: Instant,
+}
