@@ -1,7 +1,9 @@
 //! The clock of one run.
 
 use std::sync::{Arc, OnceLock};
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use nix::time::{ClockId, clock_gettime};
 
 /// Counts nanoseconds from the moment the first message may be due. A copy is the same clock.
 #[derive(Clone, Debug, Default)]
@@ -45,6 +47,31 @@ impl RunClock {
     pub fn zero_unix_ns(&self) -> u64 {
         self.zero.get().map_or(0, |(_, unix_ns)| *unix_ns)
     }
+}
+
+/// How much of a core one thread uses over a stretch of the run.
+#[derive(Clone, Copy, Debug)]
+pub struct CpuMeter {
+    from_ns: u64,
+    cpu_from: Duration,
+}
+
+impl CpuMeter {
+    /// Starts to watch the calling thread.
+    pub fn start(now_ns: u64) -> Self {
+        Self { from_ns: now_ns, cpu_from: cpu_of_this_thread() }
+    }
+
+    /// Part of a core used since the start; to be called by the same thread.
+    pub fn share(&self, now_ns: u64) -> f64 {
+        let used = cpu_of_this_thread().saturating_sub(self.cpu_from);
+        let length_ns = now_ns.saturating_sub(self.from_ns).max(1);
+        used.as_nanos() as f64 / length_ns as f64
+    }
+}
+
+fn cpu_of_this_thread() -> Duration {
+    clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID).map_or(Duration::ZERO, Duration::from)
 }
 
 /// Nanoseconds since 1970 at `time`; `None` for an earlier one.

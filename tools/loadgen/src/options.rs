@@ -12,7 +12,7 @@ use ringmq::wire::HeaderEncoding;
 pub use crate::options::values::Part;
 use crate::options::values::{
     parse_arrivals, parse_message_size, parse_part, parse_rate, parse_rate_per_s, parse_start,
-    parse_topic,
+    parse_topic, parse_warm_up,
 };
 use crate::plan::schedule::Arrivals;
 use crate::units::{self, grouped};
@@ -346,9 +346,14 @@ pub struct LoadOptions {
     #[arg(long, value_name = "RATE", default_value = "10k", value_parser = parse_rate)]
     pub rate: Rate,
 
-    /// How long messages are due: `500ms`, `20s`, `5m`, `1h`.
+    /// How long messages are due, the warm-up before it not included: `500ms`, `20s`, `5m`, `1h`.
     #[arg(long, value_name = "TIME", default_value = "20s", value_parser = units::parse_duration)]
     pub duration: Duration,
+
+    /// How long the same load is sent before, in no figure of the report: `2s`; `0` for none. Without
+    /// it, 10 % of the duration, at most 30 s.
+    #[arg(long, value_name = "TIME", value_parser = parse_warm_up)]
+    pub warmup: Option<Duration>,
 
     /// Size of a message body: `128`, `1KiB`, `64KiB`. Half of it is compressible.
     #[arg(long, value_name = "SIZE", default_value = "1KiB", value_parser = parse_message_size)]
@@ -437,6 +442,11 @@ pub fn header_name(header: HeaderEncoding) -> &'static str {
 }
 
 impl LoadOptions {
+    pub fn warm_up(&self) -> Duration {
+        const MAX: Duration = Duration::from_secs(30);
+        self.warmup.unwrap_or_else(|| (self.duration / 10).min(MAX))
+    }
+
     /// One line of at most 69 columns, for reports.
     pub fn describe(&self) -> String {
         let rate = match self.rate {
@@ -512,11 +522,31 @@ mod tests {
     }
 
     #[test]
+    fn a_warm_up_is_a_tenth_of_the_run_unless_it_is_said() {
+        let rows = [
+            ("", 2_000),
+            ("--duration 10m", 30_000),
+            ("--warmup 5s", 5_000),
+            ("--warmup 0", 0),
+            ("--warmup 0s --duration 10m", 0),
+        ];
+        for (line, ms) in rows {
+            let load = parse(line).unwrap();
+            assert_eq!(load.warm_up().as_millis(), ms, "{line}");
+            let scenario = steady(&load);
+            assert_eq!(scenario.end_ns(), (load.duration.as_nanos() + ms * 1_000_000) as u64);
+            let counted: Vec<bool> = scenario.phases.iter().map(|phase| phase.counts).collect();
+            assert_eq!(counted, if ms == 0 { vec![true] } else { vec![false, true] }, "{line}");
+        }
+    }
+
+    #[test]
     fn what_cannot_be_meant_is_refused() {
         for line in [
             "--rate fast",
             "--rate 0",
             "--duration 20",
+            "--warmup soon",
             "--message-size 39",
             "--message-size 5MiB",
             "--part 4/3",

@@ -16,7 +16,7 @@ const PARTS: u32 = 3;
 /// Six producers, 3,000 messages; the rate is far below what any machine takes.
 fn steady(server: &Server, more: &str) -> String {
     format!(
-        "steady --namesrv {} --rate 600 --duration 5s --message-size 200 --connections 6 \
+        "steady --namesrv {} --rate 600 --duration 5s --warmup 0 --message-size 200 --connections 6 \
          --in-flight 64 --seed 7 {more}",
         server.namesrv
     )

@@ -10,7 +10,7 @@ use crate::engine::measure::Collector;
 use crate::engine::spill::Spill;
 use crate::findings::report::{
     Answered, BrokerShare, FaultMark, Finding, GroupFacts, Report, Sample, StreamFacts, Subject,
-    Track, TrackKind, Unattributed,
+    ThreadCpu, Track, TrackKind, Unattributed,
 };
 use crate::findings::rows;
 use crate::options::{Part, header_name};
@@ -54,6 +54,7 @@ pub fn conclude(ended: Ended<'_>) -> Report {
         faults: Vec::new(),
         brokers: broker_shares(ended.target, ended.broker_of, ended.outcomes),
         samples: Vec::new(),
+        threads: threads(&ended),
         asked: scenario.asked.clone(),
         rows: Vec::new(),
         is_overload: scenario.is_overload,
@@ -68,6 +69,23 @@ pub fn conclude(ended: Ended<'_>) -> Report {
     report.seconds = ended.collector.seconds;
     report.rows = rows::judge(&scenario.asked, &report);
     report
+}
+
+/// A thread that never sleeps, or sends as much as it can, uses all of its core and need not be late.
+fn threads(ended: &Ended<'_>) -> Vec<ThreadCpu> {
+    let scenario = ended.scenario;
+    let is_scheduled = scenario.streams.iter().all(|stream| stream.curve.is_some());
+    let must_keep_up = is_scheduled && !scenario.spin;
+    let thread = |kind: &str, number: usize, share: f64, must_keep_up: bool| ThreadCpu {
+        name: format!("{kind}-{number}"),
+        share,
+        must_keep_up,
+    };
+    let sending = ended.sent.cpu.iter().enumerate();
+    let sending = sending.map(|(number, share)| thread("generate", number, *share, must_keep_up));
+    let groups = ended.consumed.iter().enumerate();
+    let groups = groups.map(|(number, group)| thread("group", number, group.cpu, false));
+    sending.chain(groups).collect()
 }
 
 /// Why nothing can be said about loss, as far as the counts do not tell.

@@ -137,7 +137,8 @@ struct Step {
 impl Step {
     fn of(report: &Report, rate: f64, scenario: &Scenario, p99_max: Duration) -> Self {
         let total = report.total();
-        let seconds = report.sending().as_secs_f64().max(scenario.end_ns() as f64 / 1e9);
+        let planned = Duration::from_nanos(scenario.end_ns()).saturating_sub(report.warm_up());
+        let seconds = report.sending().max(planned).as_secs_f64();
         let counters = &total.counters;
         let done = counters.acknowledged + counters.one_way;
         let acknowledged_per_s = done as f64 / seconds;

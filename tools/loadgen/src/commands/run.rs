@@ -408,6 +408,8 @@ pub struct Sums {
     pub refusals: BTreeMap<Refusal, u64>,
     pub last_answer_ns: u64,
     pub disconnects: u64,
+    /// Part of a core that each thread used, in their order.
+    pub cpu: Vec<f64>,
 }
 
 impl Sums {
@@ -418,6 +420,7 @@ impl Sums {
         }
         self.last_answer_ns = self.last_answer_ns.max(finished.last_answer_ns);
         self.disconnects += finished.disconnects;
+        self.cpu.push(finished.cpu);
     }
 }
 

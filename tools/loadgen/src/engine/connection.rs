@@ -1,16 +1,22 @@
 //! A non-blocking socket with what was read and not yet understood, and what is to be sent and not
 //! yet taken by the kernel.
 //!
+//! The kernel stamps what arrives, so a reply that the generator reads late is known as such: its wait
+//! in the socket is the generator's lateness, not the broker's latency.
+//!
 //! Frames are looked at where they were read: a generator takes in a million answers a second and
 //! needs two numbers of each. What is not an ordinary success goes through `ringmq::wire` as an
 //! owned frame.
 
-use std::io::{self, ErrorKind, Read, Write};
+use std::io::{self, ErrorKind, IoSliceMut, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::os::fd::{AsFd, BorrowedFd};
-use std::time::Duration;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
+use nix::sys::socket::sockopt::ReceiveTimestampns;
+use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg, setsockopt};
+use nix::sys::time::TimeSpec;
 use ringmq::wire::{Frame, HeaderEncoding};
 use zerocopy::byteorder::big_endian::U32;
 use zerocopy::{FromBytes, Immutable, KnownLayout, Unaligned};
@@ -29,6 +35,8 @@ pub struct Connection {
     /// Frames to send; the first `written` bytes are sent.
     output: Vec<u8>,
     written: usize,
+    /// Room for a time stamp.
+    control: Vec<u8>,
 }
 
 /// The eight bytes in front of every frame.
@@ -66,6 +74,7 @@ impl Connection {
     pub fn from_stream(stream: TcpStream) -> io::Result<Self> {
         stream.set_nodelay(true)?;
         stream.set_nonblocking(true)?;
+        setsockopt(&stream, ReceiveTimestampns, &true)?;
         Ok(Self {
             stream,
             input: vec![0; INPUT_SIZE],
@@ -73,20 +82,32 @@ impl Connection {
             tail: 0,
             output: Vec::new(),
             written: 0,
+            control: nix::cmsg_space!(TimeSpec),
         })
     }
 
-    /// Reads once. `false`: nothing was there. An error also when the peer has closed.
-    pub fn receive(&mut self) -> io::Result<bool> {
+    /// Reads once, and tells for how long what was read had waited in the socket, ns; of several
+    /// pieces the last. `None`: nothing was there. An error also when the peer has closed.
+    pub fn receive(&mut self) -> io::Result<Option<u64>> {
         self.make_room();
-        match self.stream.read(&mut self.input[self.tail..]) {
-            Ok(0) => Err(ErrorKind::UnexpectedEof.into()),
-            Ok(size) => {
-                self.tail += size;
-                Ok(true)
+        let mut room = [IoSliceMut::new(&mut self.input[self.tail..])];
+        let control = Some(&mut self.control[..]);
+        let received =
+            recvmsg::<()>(self.stream.as_raw_fd(), &mut room, control, MsgFlags::empty());
+        match received.map_err(io::Error::from) {
+            Ok(message) if message.bytes == 0 => Err(ErrorKind::UnexpectedEof.into()),
+            Ok(message) => {
+                let mut stamps = message.cmsgs()?.filter_map(|control| match control {
+                    ControlMessageOwned::ScmTimestampns(arrived) => Some(Duration::from(arrived)),
+                    _ => None,
+                });
+                let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+                let waited = stamps.next().map_or(Duration::ZERO, |at| now.saturating_sub(at));
+                self.tail += message.bytes;
+                Ok(Some(waited.as_nanos() as u64))
             }
-            Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(false),
-            Err(error) if error.kind() == ErrorKind::Interrupted => Ok(true),
+            Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(None),
+            Err(error) if error.kind() == ErrorKind::Interrupted => Ok(Some(0)),
             Err(error) => Err(error),
         }
     }
@@ -207,6 +228,21 @@ mod tests {
         assert_eq!(bodies(&mut connection, sizes.len()), sizes);
         drop(writer.join().unwrap());
         while connection.receive().is_ok() {}
+    }
+
+    #[test]
+    fn what_is_read_late_is_known_to_have_waited() {
+        const WAIT: Duration = Duration::from_millis(30);
+        let (mut connection, mut peer) = pair();
+        assert_eq!(connection.receive().unwrap(), None);
+        // The kernel starts to stamp a moment after the first socket has asked for it.
+        let waited_ns = (0..100).map(|_| {
+            peer.write_all(&frame(1)).unwrap();
+            std::thread::sleep(WAIT);
+            connection.receive().unwrap().unwrap()
+        });
+        let waited_ns = waited_ns.skip_while(|ns| *ns == 0).next().expect("a stamp comes");
+        assert!(waited_ns >= WAIT.as_nanos() as u64, "{waited_ns} ns");
     }
 
     #[test]

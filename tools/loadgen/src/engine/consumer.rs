@@ -23,7 +23,7 @@ use ringmq::model::{GroupName, QueueId, Request, TopicName};
 use ringmq::wire::{self, HeaderEncoding};
 use rustc_hash::FxHashMap;
 
-use crate::clock::RunClock;
+use crate::clock::{CpuMeter, RunClock};
 use crate::engine::audit::{Arrival, Arrived, Audit, Outcomes};
 use crate::engine::connection::{Connection, FrameView};
 use crate::engine::connector::{CONNECT_TIMEOUT, Connector};
@@ -79,6 +79,8 @@ pub struct Consumed {
     pub disconnects: u64,
     /// Brokers that could not be reached at the end.
     pub gone: usize,
+    /// Part of a core that the thread used until the sending was over.
+    pub cpu: f64,
 }
 
 pub struct Consumer {
@@ -215,9 +217,14 @@ impl Consumer {
     pub fn run(mut self) -> io::Result<Consumed> {
         let mut events = Vec::new();
         let mut outcomes: Option<Arc<[Outcomes]>> = None;
+        let (mut meter, mut cpu) = (None, 0.0);
         loop {
             let now_ns = self.clock.now_ns();
             self.notebook.recorder.tick(now_ns);
+            // The clock reads 0 until the run begins.
+            if now_ns > 0 {
+                meter.get_or_insert_with(|| CpuMeter::start(now_ns));
+            }
             if now_ns >= self.next_round_ns {
                 self.round(now_ns)?;
                 if outcomes.is_none()
@@ -225,12 +232,13 @@ impl Consumer {
                 {
                     self.pace.open();
                     self.quiet_from_ns = now_ns;
+                    cpu = meter.map_or(0.0, |meter: CpuMeter| meter.share(now_ns));
                     outcomes = Some(told);
                 }
                 if let Some(outcomes) = &outcomes
                     && self.is_over(now_ns, outcomes)
                 {
-                    return Ok(self.finish(outcomes));
+                    return Ok(self.finish(outcomes, cpu));
                 }
             }
             self.pull_idle(now_ns)?;
@@ -268,7 +276,7 @@ impl Consumer {
         missing
     }
 
-    fn finish(self, outcomes: &[Outcomes]) -> Consumed {
+    fn finish(self, outcomes: &[Outcomes], cpu: f64) -> Consumed {
         let notebook = self.notebook;
         notebook.recorder.finish();
         let (corrupted, foreign) = notebook.arrived.unattributed();
@@ -284,6 +292,7 @@ impl Consumer {
             refused_pulls: notebook.refused_pulls,
             disconnects: notebook.disconnects,
             gone: self.brokers.iter().filter(|broker| broker.connection.is_none()).count(),
+            cpu,
         }
     }
 
@@ -387,10 +396,8 @@ impl Consumer {
 
     fn read_answers(&mut self, broker: usize) -> io::Result<()> {
         let Some(connection) = &mut self.brokers[broker].connection else { return Ok(()) };
-        if !connection.receive()? {
-            return Ok(());
-        }
-        let now_ns = self.clock.now_ns();
+        let Some(waited_ns) = connection.receive()? else { return Ok(()) };
+        let now_ns = self.clock.now_ns().saturating_sub(waited_ns);
         while let Some(frame) = connection.next_frame()? {
             take_answer(&mut self.queues, &frame, now_ns, &mut self.notebook)?;
         }

@@ -55,7 +55,8 @@ pub struct Interval {
     /// From the send call to acknowledged.
     #[serde(with = "histogram::text")]
     pub service: Histogram<u64>,
-    /// From when the generator could have sent to when it did: its own lateness.
+    /// The generator's own lateness: from when it could have sent to when it did, and from when the
+    /// answer was there to when it was read.
     #[serde(with = "histogram::text")]
     pub slip: Histogram<u64>,
     /// From due to consumed.

@@ -151,6 +151,13 @@ impl Notebook {
         self.give_up(job, due_ns, now_ns);
     }
 
+    /// How late the generator was with a request that was sent and has ended, and with reading its
+    /// answer.
+    fn record_lateness(&mut self, job: &Job, message: &Message, read_late_ns: u64) {
+        let late_ns = u64::from(message.late_us) * 1_000 + read_late_ns;
+        self.recorder.record(job.track(), message.due_ns, Kind::Slip, late_ns, job.count());
+    }
+
     /// A message without an acknowledgement counts in the latency with the time it has waited:
     /// otherwise the worst waits would be missing from the figures.
     fn give_up(&mut self, job: &Job, due_ns: u64, now_ns: u64) {
@@ -239,6 +246,7 @@ impl Producer {
             size: self.job.sizes.draw(&mut self.random) as u16,
             lane: lane as u16,
             refusals: 0,
+            late_us: 0,
             first: None,
         }
     }
@@ -307,12 +315,20 @@ impl Producer {
     }
 
     /// Puts a request into the connection's output, and into the window if it will be answered.
-    fn append(&mut self, message: Message, now_ns: u64, notebook: &mut Notebook) {
+    fn append(&mut self, mut message: Message, now_ns: u64, notebook: &mut Notebook) {
         let Some(connection) = &mut self.connection else { return };
         let job = &self.job;
         let (track, count) = (job.track(), job.count());
         let first = message.first.unwrap_or(self.outcomes.sent);
         let is_new = message.first.is_none();
+        if is_new {
+            // Waiting for the turn within its order is the target's doing.
+            let lane = self.lanes.get(usize::from(message.lane));
+            let turn_ns = lane.map_or(0, |lane| lane.free_since_ns);
+            let could_ns = message.due_ns.max(self.open_since_ns).max(turn_ns);
+            let late_us = now_ns.saturating_sub(could_ns) / 1_000;
+            message.late_us = u32::try_from(late_us).unwrap_or(u32::MAX);
+        }
         let number = match job.is_one_way {
             true => ONE_WAY_NUMBER,
             false => self.window.open(InFlight { message, sent_ns: now_ns, first }),
@@ -340,14 +356,9 @@ impl Producer {
                 counters.sent += count;
                 counters.one_way += if is_one_way { count } else { 0 };
             });
-            // Waiting for the turn within its order is the target's doing.
-            let lane = self.lanes.get(usize::from(message.lane));
-            let turn_ns = lane.map_or(0, |lane| lane.free_since_ns);
-            let could_ns = message.due_ns.max(self.open_since_ns).max(turn_ns);
-            let slip_ns = now_ns.saturating_sub(could_ns);
-            notebook.recorder.record(track, message.due_ns, Kind::Slip, slip_ns, count);
         }
         if job.is_one_way {
+            notebook.record_lateness(job, &message, 0);
             self.release(message.lane, now_ns);
         }
     }
@@ -375,10 +386,10 @@ impl Producer {
         connection: &mut Connection,
         notebook: &mut Notebook,
     ) -> io::Result<u64> {
-        if !connection.receive()? {
-            return Ok(0);
-        }
-        let now_ns = self.job.clock.now_ns();
+        let Some(waited_ns) = connection.receive()? else { return Ok(0) };
+        let read_ns = self.job.clock.now_ns();
+        // What was read is answered since it arrived.
+        let now_ns = read_ns.saturating_sub(waited_ns);
         let was_full = !self.window.has_room();
         let mut acknowledged = 0;
         while let Some(frame) = connection.next_frame()? {
@@ -386,7 +397,7 @@ impl Producer {
             let Some(request) = self.window.close(answer.number) else { continue };
             acknowledged += u64::from(answer.outcome == Outcome::Acknowledged);
             notebook.last_answer_ns = now_ns;
-            self.count_answer(request, answer, now_ns, notebook);
+            self.count_answer(request, answer, now_ns.max(request.sent_ns), read_ns, notebook);
         }
         if was_full && self.window.has_room() {
             self.open_since_ns = now_ns;
@@ -399,6 +410,7 @@ impl Producer {
         request: InFlight,
         answer: Answer,
         now_ns: u64,
+        read_ns: u64,
         notebook: &mut Notebook,
     ) {
         let (track, count, stream) = (self.job.track(), self.job.count(), self.job.stream);
@@ -433,6 +445,7 @@ impl Producer {
                 notebook.note(stream, code, answer.reason);
             }
         }
+        notebook.record_lateness(&self.job, &message, read_ns.saturating_sub(now_ns));
         self.release(message.lane, now_ns);
     }
 
@@ -453,6 +466,7 @@ impl Producer {
             let message = request.message;
             notebook.recorder.count(track, message.due_ns, |counters| counters.unknown += count);
             notebook.give_up(&self.job, message.due_ns, now_ns);
+            notebook.record_lateness(&self.job, &message, 0);
             self.release(message.lane, now_ns);
         }
     }
@@ -467,6 +481,7 @@ impl Producer {
                 Some(first) => {
                     self.outcomes.refuse(first..first + count);
                     notebook.recorder.count(track, message.due_ns, |it| it.refused += count);
+                    notebook.record_lateness(&self.job, &message, 0);
                 }
                 None => notebook.count_not_sent(&self.job, message.due_ns, now_ns),
             }
@@ -496,7 +511,7 @@ mod tests {
     use ringmq::wire::HeaderEncoding;
 
     use super::*;
-    use crate::engine::measure::PhaseEnds;
+    use crate::engine::measure::{Collector, PhaseEnds};
     use crate::engine::template::TemplateOptions;
     use crate::plan::keys::Keys;
 
@@ -578,7 +593,7 @@ mod tests {
                 open.push(request);
             }
             let request = open.swap_remove((random.number() % open.len() as u64) as usize);
-            producer.count_answer(request, answer(Outcome::Acknowledged), 9, &mut notebook);
+            producer.count_answer(request, answer(Outcome::Acknowledged), 9, 9, &mut notebook);
             done.push(request);
         }
         for lane in 0..4 {
@@ -599,7 +614,7 @@ mod tests {
         for attempt in 0..3 {
             let request = sent(&mut producer).unwrap();
             assert_eq!((request.first, request.message.refusals), (0, attempt));
-            producer.count_answer(request, answer(Outcome::Refused(2)), 9, &mut notebook);
+            producer.count_answer(request, answer(Outcome::Refused(2)), 9, 9, &mut notebook);
             producer.retry(&mut notebook);
         }
         assert!(producer.is_idle(), "given up after the second retry");
@@ -616,8 +631,29 @@ mod tests {
         let request = sent(&mut producer).unwrap();
         producer.expire(50, 200, &mut notebook);
         assert_eq!(producer.lanes[0].held_back.len(), 50, "those due before 50 are given up");
-        producer.count_answer(request, answer(Outcome::Acknowledged), 201, &mut notebook);
+        producer.count_answer(request, answer(Outcome::Acknowledged), 201, 201, &mut notebook);
         assert_eq!(sent(&mut producer).map(|it| it.message.due_ns), Some(50));
+    }
+
+    /// A reply that waits in the socket until the generator reads it is late by the generator's doing.
+    #[test]
+    fn what_a_reply_waits_to_be_read_is_lateness_and_not_latency() {
+        let (sender, receiver) = flume::unbounded();
+        let phases = PhaseEnds::new([1]);
+        let mut notebook = Notebook::new(Recorder::new(0, 1, phases.clone(), sender));
+        let mut producer = producer(false, 4, 0);
+        producer.take_due(0, &mut notebook);
+        let mut request = sent(&mut producer).unwrap();
+        request.message.late_us = 2_000;
+        let (arrived_ns, read_ns) = (3_000_000, 53_000_000);
+        let acknowledged = answer(Outcome::Acknowledged);
+        producer.count_answer(request, acknowledged, arrived_ns, read_ns, &mut notebook);
+        notebook.recorder.finish();
+        let mut collector = Collector::new(1, 1, &phases);
+        receiver.try_iter().for_each(|report| collector.take(report));
+        let total = &collector.totals[0][0];
+        let found = [&total.latency, &total.service, &total.slip].map(|it| it.max() / 1_000_000);
+        assert_eq!(found, [3, 3, 52]);
     }
 
     #[test]

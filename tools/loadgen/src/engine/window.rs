@@ -26,6 +26,8 @@ pub struct Message {
     pub lane: u16,
     /// How often it was refused so far.
     pub refusals: u32,
+    /// How late it was first sent, by the generator's own doing, µs.
+    pub late_us: u32,
     /// Sequence of its first message, once it was sent.
     pub first: Option<u64>,
 }

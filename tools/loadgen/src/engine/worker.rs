@@ -19,7 +19,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use crate::clock::RunClock;
+use crate::clock::{CpuMeter, RunClock};
 use crate::engine::audit::Outcomes;
 use crate::engine::connection::Connection;
 use crate::engine::connector::{CONNECT_TIMEOUT, Connector};
@@ -65,6 +65,8 @@ pub struct Finished {
     pub refusals: BTreeMap<Refusal, u64>,
     pub last_answer_ns: u64,
     pub disconnects: u64,
+    /// Part of a core that the thread used while messages were due.
+    pub cpu: f64,
 }
 
 pub struct Worker {
@@ -137,7 +139,12 @@ impl Worker {
     pub fn run(mut self) -> io::Result<Finished> {
         let mut events = Vec::new();
         let mut now_ns = self.wait_for_the_beginning();
+        let meter = CpuMeter::start(now_ns);
+        let mut cpu = None;
         while !self.is_over(now_ns) {
+            if now_ns >= self.end_ns {
+                cpu.get_or_insert_with(|| meter.share(now_ns));
+            }
             self.notebook.recorder.tick(now_ns);
             self.take_due(now_ns);
             self.send_ready(now_ns)?;
@@ -152,7 +159,8 @@ impl Worker {
                 self.round(now_ns)?;
             }
         }
-        Ok(self.finish(now_ns))
+        let cpu = cpu.unwrap_or_else(|| meter.share(now_ns));
+        Ok(self.finish(now_ns, cpu))
     }
 
     /// The clock reads 0 until the run begins.
@@ -305,13 +313,13 @@ impl Worker {
             || self.is_stopped && now_ns >= self.deadline_ns
     }
 
-    fn finish(self, now_ns: u64) -> Finished {
+    fn finish(self, now_ns: u64, cpu: f64) -> Finished {
         let Self { producers, mut notebook, disconnects, .. } = self;
         let finish = |producer: Producer| producer.finish(now_ns, &mut notebook);
         let outcomes = producers.into_iter().map(finish).collect();
         notebook.recorder.finish();
         let (refusals, last_answer_ns) = (notebook.refusals, notebook.last_answer_ns);
-        Finished { outcomes, refusals, last_answer_ns, disconnects }
+        Finished { outcomes, refusals, last_answer_ns, disconnects, cpu }
     }
 }
 

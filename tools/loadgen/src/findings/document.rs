@@ -109,7 +109,7 @@ impl Document {
                 latency_ns: Percentiles::of(&total.end_to_end),
             },
             audit: Reconciled {
-                acknowledged: counters.acknowledged,
+                acknowledged: checked(audit.acknowledged).unwrap_or(counters.acknowledged),
                 lost: checked(audit.lost),
                 duplicated: checked(audit.duplicated),
                 out_of_order: checked(audit.out_of_order),

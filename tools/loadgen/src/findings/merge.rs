@@ -15,7 +15,9 @@ use std::path::PathBuf;
 use serde_json::{Value, json};
 
 use crate::engine::measure::{Interval, Second};
-use crate::findings::report::{Answered, BrokerShare, FaultMark, Finding, Report, Unattributed};
+use crate::findings::report::{
+    Answered, BrokerShare, FaultMark, Finding, Report, ThreadCpu, Unattributed,
+};
 use crate::findings::reports::{ReadError, read};
 use crate::findings::rows;
 use crate::options::Part;
@@ -66,6 +68,7 @@ pub fn merge(mut parts: Vec<(String, Report)>) -> Result<Report, MergeError> {
             .map(|part| part.samples.clone())
             .max_by_key(Vec::len)
             .unwrap_or_default(),
+        threads: threads(&parts),
         rows: Vec::new(),
         is_overload: parts.iter().any(|part| part.is_overload),
         needs_valid_figures: parts.iter().any(|part| part.needs_valid_figures),
@@ -178,7 +181,7 @@ fn unattributed(parts: &[Report]) -> Vec<Unattributed> {
 
 /// Messages of its own that a part has seen in one group, repetitions included.
 fn intact(part: &Report, group: usize) -> u64 {
-    let received = part.track_counters(group).received;
+    let received: u64 = part.totals.iter().map(|phase| phase[group].counters.received).sum();
     let of_group = part.findings.iter().filter(|finding| finding.group == group);
     received + of_group.map(|finding| finding.audit.duplicated).sum::<u64>()
 }
@@ -225,6 +228,17 @@ fn brokers(parts: &[Report]) -> Vec<BrokerShare> {
     let share =
         |(name, acknowledged): (&str, u64)| BrokerShare { name: name.to_owned(), acknowledged };
     sums.into_iter().map(share).collect()
+}
+
+/// Named by part.
+fn threads(parts: &[Report]) -> Vec<ThreadCpu> {
+    let named = |part: &Report| {
+        let number = part.subject.part.index + 1;
+        let name =
+            move |it: &ThreadCpu| ThreadCpu { name: format!("{number}/{}", it.name), ..it.clone() };
+        part.threads.iter().map(name).collect::<Vec<_>>()
+    };
+    parts.iter().flat_map(named).collect()
 }
 
 /// What the parts could not find out, and which are missing.

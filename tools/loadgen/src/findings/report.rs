@@ -15,7 +15,9 @@ use serde_json::{Map, Value};
 use crate::engine::audit::Audit;
 use crate::engine::histogram;
 use crate::engine::measure::{Counters, Interval, Kind, Second};
-use crate::findings::verdict::{Conclusion, DELIVERED_MIN, Figures, Verdict, lateness};
+use crate::findings::verdict::{
+    Conclusion, DELIVERED_MIN, Figures, SENDER_SHARE_MAX, Verdict, lateness,
+};
 use crate::options::Part;
 use crate::plan::scenario::{Asked, Pause, Phase};
 use crate::units::grouped;
@@ -138,6 +140,15 @@ pub struct Sample {
     pub read_bytes: u64,
 }
 
+/// How much of a core a thread of the generator used while messages were due.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ThreadCpu {
+    pub name: String,
+    pub share: f64,
+    /// It sends by a schedule and sleeps in between, so that it is late when it has no core to spare.
+    pub must_keep_up: bool,
+}
+
 /// A threshold beside what was found: one line of a table.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Row {
@@ -182,6 +193,8 @@ pub struct Report {
     pub faults: Vec<FaultMark>,
     pub brokers: Vec<BrokerShare>,
     pub samples: Vec<Sample>,
+    /// Of the generator; of all parts.
+    pub threads: Vec<ThreadCpu>,
     /// The run's thresholds, for whoever joins parts and judges the whole.
     pub asked: Vec<Asked>,
     /// The thresholds, and whether they were met.
@@ -238,10 +251,22 @@ impl Report {
         streams.chain(self.groups().next().map(|(track, ..)| track))
     }
 
-    /// One track over all phases.
+    /// The phases that count, which a warm-up does not: no headline figure has anything of it.
+    fn counted(&self) -> impl Iterator<Item = &Vec<Interval>> {
+        let phases = self.phases.iter().zip(&self.totals);
+        phases.filter(|(phase, _)| phase.counts).map(|(_, tracks)| tracks)
+    }
+
+    /// Length of the phases that do not count.
+    pub fn warm_up(&self) -> Duration {
+        let idle = self.phases.iter().filter(|phase| !phase.counts);
+        Duration::from_nanos(idle.map(|phase| phase.end_ns - phase.start_ns).sum())
+    }
+
+    /// One track over the phases that count.
     pub fn track_total(&self, track: usize) -> Interval {
         let mut sum = Interval::default();
-        self.totals.iter().for_each(|phase| sum.add(&phase[track]));
+        self.counted().for_each(|phase| sum.add(&phase[track]));
         sum
     }
 
@@ -252,10 +277,10 @@ impl Report {
         sum
     }
 
-    /// The run in one: all streams, and what the first group received of them.
+    /// The run in one, as far as it counts: all streams, and what the first group received of them.
     pub fn total(&self) -> Interval {
         let mut sum = Interval::default();
-        for phase in &self.totals {
+        for phase in self.counted() {
             self.whole().for_each(|track| sum.add(&phase[track]));
         }
         sum
@@ -264,7 +289,7 @@ impl Report {
     /// One histogram of [`total`](Self::total): merging all of them takes many times as long.
     pub fn total_of(&self, kind: Kind) -> Histogram<u64> {
         let mut sum = histogram::empty();
-        for phase in &self.totals {
+        for phase in self.counted() {
             self.whole().for_each(|track| histogram::merge(&mut sum, phase[track].of(kind)));
         }
         sum
@@ -280,7 +305,7 @@ impl Report {
     /// The counters of [`track_total`](Self::track_total).
     pub fn track_counters(&self, track: usize) -> Counters {
         let mut sum = Counters::default();
-        self.totals.iter().for_each(|phase| sum.add(&phase[track].counters));
+        self.counted().for_each(|phase| sum.add(&phase[track].counters));
         sum
     }
 
@@ -379,7 +404,11 @@ impl Report {
     /// Whether the latencies describe the target or the generator.
     pub fn figures(&self) -> Figures {
         let late = lateness(&self.total_of(Kind::Slip), &self.total_of(Kind::Latency));
-        let reasons: Vec<String> = late.into_iter().chain(self.not_valid.iter().cloned()).collect();
+        let is_busy = |it: &&ThreadCpu| it.must_keep_up && it.share > SENDER_SHARE_MAX;
+        let busy = self.threads.iter().filter(is_busy);
+        let busy = busy.map(|it| format!("{} used {:.0} % of a core", it.name, it.share * 100.0));
+        let late = late.into_iter().chain(busy);
+        let reasons: Vec<String> = late.chain(self.not_valid.iter().cloned()).collect();
         Figures { valid: reasons.is_empty(), reasons }
     }
 
@@ -405,12 +434,14 @@ impl Report {
         conclusion.exit_code()
     }
 
+    /// From the first due time that counts to the last answer.
     pub fn sending(&self) -> Duration {
-        Duration::from_nanos(self.sending_ns)
+        Duration::from_nanos(self.sending_ns).saturating_sub(self.warm_up())
     }
 
+    /// From the first due time that counts to the last arrival.
     pub fn consuming(&self) -> Duration {
-        Duration::from_nanos(self.consuming_ns)
+        Duration::from_nanos(self.consuming_ns).saturating_sub(self.warm_up())
     }
 
     /// Bytes of bodies that were acknowledged, per second.
@@ -483,6 +514,11 @@ pub mod tests {
             faults: Vec::new(),
             brokers: Vec::new(),
             samples: Vec::new(),
+            threads: vec![ThreadCpu {
+                name: "generate-0".to_owned(),
+                share: 0.37,
+                must_keep_up: true,
+            }],
             asked: Vec::new(),
             rows: Vec::new(),
             is_overload: false,
@@ -616,6 +652,12 @@ pub mod tests {
             let code = if slip_ns == 0 { 0 } else { 3 };
             assert_eq!(report.exit_code(), if lost == 1 { 1 } else { code });
         }
+        let cpu = |share, must_keep_up| {
+            let name = "generate-0".to_owned();
+            Report { threads: vec![ThreadCpu { name, share, must_keep_up }], ..example() }.figures()
+        };
+        assert_eq!(cpu(0.91, true).reasons, ["generate-0 used 91 % of a core"]);
+        assert!(cpu(0.89, true).valid && cpu(0.99, false).valid);
         let mut report = example();
         report.not_valid.push("the parts began 1.5 s apart".to_owned());
         assert_eq!(report.figures().reasons, report.not_valid);
@@ -662,6 +704,7 @@ pub mod tests {
         report.tracks.push(group_track());
         let [stream, group] = report.totals[0].clone().try_into().unwrap();
         report.totals = vec![vec![stream, group.clone(), group]; 2];
+        report.phases = vec![report.phases[0].clone(); 2];
         let total = report.total();
         assert_eq!((total.counters.due, total.counters.received), (400_000, 399_810));
         assert_eq!(report.counters(), total.counters);
@@ -671,6 +714,40 @@ pub mod tests {
         for track in 0..3 {
             assert_eq!(report.track_counters(track), report.track_total(track).counters);
         }
+    }
+
+    /// Slow, refused and late in the warm-up: no headline figure shows any of it.
+    #[test]
+    fn a_warm_up_is_in_no_headline_figure() {
+        let without = example();
+        let mut with = without.clone();
+        let warm_up = Phase {
+            name: "warm-up".to_owned(),
+            start_ns: 0,
+            end_ns: 5_000_000_000,
+            counts: false,
+            proves: String::new(),
+        };
+        let test =
+            Phase { start_ns: 5_000_000_000, end_ns: 25_000_000_000, ..with.phases[0].clone() };
+        with.phases = vec![warm_up, test];
+        (with.sending_ns, with.consuming_ns) = (25_000_000_000, 25_000_000_000);
+        let counters =
+            Counters { due: 90_000, refused: 90_000, received: 7, ..Counters::default() };
+        let mut cold = Interval { counters, ..Interval::default() };
+        Kind::ALL.into_iter().for_each(|kind| cold.record(kind, 9_000_000_000, 90_000));
+        with.totals.insert(0, vec![cold.clone(), cold]);
+        assert_eq!((with.verdict(), with.figures()), (Verdict::Pass, without.figures()));
+        let scripts = |report: &Report| {
+            let document = Document::of(report);
+            (document.duration_s, document.send, document.end_to_end, document.audit)
+        };
+        assert_eq!(scripts(&with), scripts(&without));
+        for kind in Kind::ALL {
+            assert!(with.total_of(kind) == without.total_of(kind), "{kind:?}");
+        }
+        let text = with.to_string();
+        assert!(text.contains("\nwarm-up    5.0 s before") && !text.contains("9000"), "{text}");
     }
 
     #[test]

@@ -67,6 +67,7 @@ fn numbers(document: &Document) -> Checked {
             TrackKind::Group(facts) => all.extend(facts.rate.map(|rate| ("rate", rate))),
         }
     }
+    all.extend(document.detail.threads.iter().map(|thread| ("share", thread.share)));
     for asked in &document.detail.asked {
         match *asked {
             Asked::TailWithin { factor, .. }

@@ -20,7 +20,8 @@ const COLUMNS: usize = 80;
 impl Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let total = self.total();
-        let is_night = self.streams().count() > 1 || self.phases.len() > 1;
+        let counted = self.phases.iter().filter(|phase| phase.counts).count();
+        let is_night = self.streams().count() > 1 || counted > 1;
         let has_figures = self.verdict() != Verdict::Failed;
         let figures = self.figures();
         writeln!(f, "{:<11}{}", "load", cut(&self.subject.load, 69))?;
@@ -33,6 +34,7 @@ impl Display for Report {
             writeln!(f, "\nNo durations are given for a run that broke its promises.")?;
         } else {
             write_percentiles(f, &total, figures.valid)?;
+            self.write_threads(f)?;
             if is_night {
                 self.write_phases(f)?;
             }
@@ -80,7 +82,13 @@ impl Report {
             text += &format!("; consumed {consumed}/s");
         }
         text += &format!("; over {seconds:.2} s");
-        writeln!(f, "\n{:<11}{}", "rate", cut(&text, 69))
+        writeln!(f, "\n{:<11}{}", "rate", cut(&text, 69))?;
+        match self.warm_up().as_secs_f64() {
+            0.0 => Ok(()),
+            length_s => {
+                writeln!(f, "warm-up    {length_s:.1} s before, in none of these figures")
+            }
+        }
     }
 
     fn write_audit(&self, f: &mut fmt::Formatter<'_>, audit: &Audit) -> fmt::Result {
@@ -195,6 +203,27 @@ impl Report {
         Ok(())
     }
 
+    /// CPU of the generator's threads, the busiest first.
+    fn write_threads(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        const SHOWN_MAX: usize = 8;
+        let mut threads: Vec<_> = self.threads.iter().collect();
+        threads.sort_by(|a, b| b.share.total_cmp(&a.share));
+        let shown = threads.iter().take(SHOWN_MAX);
+        let mut texts: Vec<String> =
+            shown.map(|it| format!("{} {:.0} %", it.name, it.share * 100.0)).collect();
+        if threads.len() > SHOWN_MAX {
+            texts.push(format!("{} more", threads.len() - SHOWN_MAX));
+        }
+        if threads.is_empty() {
+            return Ok(());
+        }
+        for (index, line) in wrapped(&texts.join(", "), 69).iter().enumerate() {
+            let label = if index == 0 { "CPU" } else { "" };
+            writeln!(f, "{label:<11}{line}")?;
+        }
+        Ok(())
+    }
+
     fn write_rows(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.rows.is_empty() {
             return Ok(());
@@ -303,8 +332,8 @@ fn write_percentiles(f: &mut fmt::Formatter<'_>, total: &Interval, is_valid: boo
     )?;
     for (name, histogram) in [
         ("latency", &total.latency),
-        ("service time", &total.service),
         ("lateness", &total.slip),
+        ("service time", &total.service),
         ("end to end", &total.end_to_end),
     ] {
         if histogram.is_empty() {

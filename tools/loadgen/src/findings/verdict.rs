@@ -30,6 +30,9 @@ pub enum Verdict {
 /// Part of what was due that must be acknowledged.
 pub const DELIVERED_MIN: f64 = 0.99;
 
+/// A sending thread that uses more of its core has none to spare for being on time.
+pub const SENDER_SHARE_MAX: f64 = 0.9;
+
 /// Exit code of a run that needs valid figures and has none.
 const EXIT_NOT_VALID: u8 = 3;
 /// Exit code of a run that missed a threshold.
@@ -95,7 +98,8 @@ pub fn lateness(slip: &Histogram<u64>, latency: &Histogram<u64>) -> Vec<String> 
     /// Messages that are this late count as sent late, however long the tail of the latency.
     const SENT_LATE_NS: u64 = 5_000_000;
     const SENT_LATE_PART_MAX: f64 = 0.001;
-    if slip.is_empty() {
+    // Without a latency there is none that could be wrong.
+    if slip.is_empty() || latency.is_empty() {
         return Vec::new();
     }
     let (late, all) = (Percentiles::of(slip), Percentiles::of(latency));
@@ -150,7 +154,8 @@ mod tests {
     #[test]
     fn figures_are_not_valid_when_lateness_is_a_material_part_of_them() {
         type Values = &'static [(f64, u64)];
-        let rows: [(Values, Values, &[&str]); 8] = [
+        let rows: [(Values, Values, &[&str]); 9] = [
+            (&[(9.0, 1_000)], &[], &[]),
             (&[(0.02, 1_000)], &[(0.4, 1_000)], &[]),
             // Large beside the latency, and still nothing.
             (&[(0.9, 1_000)], &[(1.0, 1_000)], &[]),

@@ -50,6 +50,14 @@ pub fn parse_rate_per_s(text: &str) -> Result<f64, String> {
     units::parse_rate(text).map_err(|_| "a rate is a positive number, `50k` or `1.5M`".to_owned())
 }
 
+/// A duration, or none.
+pub fn parse_warm_up(text: &str) -> Result<Duration, String> {
+    match text {
+        "0" | "0s" => Ok(Duration::ZERO),
+        _ => units::parse_duration(text),
+    }
+}
+
 /// A batch must fit a frame, which is checked when the target is known; one message must fit here.
 pub fn parse_message_size(text: &str) -> Result<usize, String> {
     let size = units::parse_size(text)?;

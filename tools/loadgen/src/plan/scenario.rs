@@ -292,7 +292,7 @@ impl Scenario {
 /// One stream of `load`, one group that takes all of it, one phase.
 pub fn steady(load: &LoadOptions) -> Scenario {
     let curve = match load.rate {
-        Rate::PerSecond(rate) => Some(RateCurve::constant(rate, load.duration)),
+        Rate::PerSecond(rate) => Some(RateCurve::constant(rate, load.warm_up() + load.duration)),
         Rate::Max => None,
     };
     let stream = Stream {
@@ -320,16 +320,28 @@ pub fn steady(load: &LoadOptions) -> Scenario {
         rate: None,
         pauses: Vec::new(),
     };
+    let begin_ns = load.warm_up().as_nanos() as u64;
+    let steady = Phase {
+        name: "steady".to_owned(),
+        start_ns: begin_ns,
+        end_ns: begin_ns + load.duration.as_nanos() as u64,
+        counts: true,
+        proves: "one rate for a while".to_owned(),
+    };
+    let warm_up = Phase {
+        name: "warm-up".to_owned(),
+        start_ns: 0,
+        end_ns: begin_ns,
+        counts: false,
+        proves: "fills caches".to_owned(),
+    };
     Scenario {
         name: "steady".to_owned(),
         text: load.describe(),
-        phases: vec![Phase {
-            name: "steady".to_owned(),
-            start_ns: 0,
-            end_ns: load.duration.as_nanos() as u64,
-            counts: true,
-            proves: "one rate for a while".to_owned(),
-        }],
+        phases: vec![warm_up, steady]
+            .into_iter()
+            .filter(|phase| phase.end_ns > phase.start_ns)
+            .collect(),
         streams: vec![stream],
         groups: if load.no_consume { Vec::new() } else { vec![group] },
         faults: Vec::new(),

@@ -261,7 +261,8 @@ mod tests {
         view.take(4, &[sent(9_900), taken(9_800)]);
         assert_eq!(
             view.line(),
-            "   5 s  due 10,000  sent 9,998  acked 9,900  got 9,800  ms 1.00 1.00 1.00  failed 2"
+            "   5 s  steady  due 10,000  sent 9,998  acked 9,900  got 9,800  ms 1.00 1.00 1.00  \
+             failed 2"
         );
     }
 

@@ -11,7 +11,7 @@ use loadgen::engine::audit::Audit;
 use loadgen::engine::measure::{Counters, Interval, Kind, Second};
 use loadgen::findings::report::{
     Answered, BrokerShare, FaultMark, Finding, GroupFacts, Report, Row, Sample, StreamFacts,
-    Subject, Track, TrackKind, Unattributed,
+    Subject, ThreadCpu, Track, TrackKind, Unattributed,
 };
 use loadgen::options::Part;
 use loadgen::plan::scenario::{Pause, Phase};
@@ -139,6 +139,7 @@ fn frame(name: &str, load: &str, target: &str) -> Report {
         faults: Vec::new(),
         brokers: Vec::new(),
         samples: Vec::new(),
+        threads: vec![cpu("generate-0", 0.41, true), cpu("group-0", 0.12, false)],
         asked: Vec::new(),
         rows: Vec::new(),
         is_overload: false,
@@ -147,6 +148,10 @@ fn frame(name: &str, load: &str, target: &str) -> Report {
         not_valid: Vec::new(),
         notes: Vec::new(),
     }
+}
+
+fn cpu(name: &str, share: f64, must_keep_up: bool) -> ThreadCpu {
+    ThreadCpu { name: name.to_owned(), share, must_keep_up }
 }
 
 fn environment() -> Map<String, Value> {

@@ -8,7 +8,7 @@ use crate::engine::measure::{Interval, Second};
 use crate::findings::merge::merge;
 use crate::findings::report::tests::example;
 use crate::findings::report::{
-    Answered, BrokerShare, FaultMark, Finding, Sample, TrackKind, Unattributed,
+    Answered, BrokerShare, FaultMark, Finding, Sample, ThreadCpu, TrackKind, Unattributed,
 };
 use crate::findings::rows;
 use crate::options::Part;
@@ -49,6 +49,8 @@ fn whole() -> Report {
     let sample =
         |at_ns| Sample { at_ns, cpu_ns: at_ns, rss_bytes: 1, written_bytes: 2, read_bytes: 3 };
     report.samples = [SECOND_NS, 2 * SECOND_NS].map(sample).into();
+    let name = "generate-0".to_owned();
+    report.threads = vec![ThreadCpu { name, share: 0.4, must_keep_up: true }];
     report.asked = vec![
         Asked::NothingLost,
         Asked::TailWithin { phase: 0, beside: 0, factor: 10.0 },

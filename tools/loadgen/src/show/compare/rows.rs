@@ -207,7 +207,10 @@ fn end_to_end(report: &Report) -> Option<Percentiles> {
 fn cpu_per_message(report: &Report) -> Option<f64> {
     let counters = report.counters();
     let messages = counters.acknowledged + counters.one_way;
-    let growth = report.samples.windows(2).map(|pair| {
+    let warm_up_ns = report.warm_up().as_nanos() as u64;
+    let samples = report.samples.iter().filter(|sample| sample.at_ns >= warm_up_ns);
+    let samples: Vec<_> = samples.collect();
+    let growth = samples.windows(2).map(|pair| {
         let (before, after) = (pair[0].cpu_ns, pair[1].cpu_ns);
         after.checked_sub(before).unwrap_or(after)
     });

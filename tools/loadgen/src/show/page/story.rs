@@ -90,7 +90,11 @@ fn outcome(report: &Report) -> String {
         }
         false => "",
     };
-    format!("{}.{faults}{checked}", listed(&said))
+    let warm_up = match report.warm_up().as_secs_f64() {
+        0.0 => String::new(),
+        length_s => format!(" A warm-up of {} is in none of these figures.", seconds(length_s)),
+    };
+    format!("{}.{warm_up}{faults}{checked}", listed(&said))
 }
 
 /// The role, and the particulars in small print.

@@ -44,26 +44,32 @@ pub fn send_percentiles(report: &Report) -> String {
     if report.phases.len() > 1 {
         table.part("by phase in which a message was due, all streams");
         for (index, phase) in report.phases.iter().enumerate() {
-            let warm_up = if phase.counts { "" } else { " (not judged)" };
+            let warm_up = if phase.counts { "" } else { " (does not count)" };
             let name = format!("{}{warm_up}", phase.name);
             table.row(&send_row(&name, &report.phase_total(index)));
         }
     }
     if report.streams().count() > 1 {
-        table.part("by stream, all phases");
+        table.part("by stream, all phases that count");
         for (index, track, _) in report.streams() {
             table.row(&send_row(&track.name, &report.track_total(index)));
         }
         table.part("in all");
     }
     table.sum(&send_row("latency", &total));
-    table.row(&duration_row("service time", &total, Kind::Service));
     table.row(&duration_row("lateness of the generator", &total, Kind::Slip));
+    table.row(&duration_row("service time", &total, Kind::Service));
     out.push_str(&table.html());
+    let threads = report.threads.iter();
+    let threads: Vec<String> =
+        threads.map(|it| format!("{} {:.0} %", it.name, it.share * 100.0)).collect();
+    if !threads.is_empty() {
+        out.push_str(&note(&format!("CPU of the generator's threads: {}.", threads.join(", "))));
+    }
     out.push_str(&note(
         "A dash: fewer messages than such a percentile takes. Messages that were given up count \
          with the time they had waited. Service time counts from the send call, as closed-loop \
-         tools do; lateness is that of the generator itself.",
+         tools do; lateness is that of the generator itself, in sending and in reading replies.",
     ));
     if report.phases.len() > 1 && report.streams().count() > 1 {
         out.push_str(&by_phase_and_stream(report));
