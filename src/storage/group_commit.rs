@@ -12,9 +12,10 @@
 //! ```
 //!
 //! A sealed range ends at a block boundary, so the next one shares no block with it and both may be
-//! in flight. A write of the open range may end inside a block; whatever follows begins with that
-//! same block and waits for it. So no block is ever in two writes at once, and a block that is
-//! written again keeps the same prefix.
+//! in flight. A write of the open range may end inside a block, and so may a sealed range where a log
+//! takes in entries as they come from elsewhere; whatever follows begins with that same block and
+//! waits. So no block is ever in two writes at once, and a block that is written again keeps the same
+//! prefix.
 
 use std::collections::VecDeque;
 use std::ops::Range;
@@ -75,6 +76,11 @@ impl GroupCommit {
         self.end
     }
 
+    /// Whether something was appended that is in no write and no sealed range.
+    pub fn has_open(&self) -> bool {
+        self.open_start < self.end
+    }
+
     pub fn in_flight_count(&self) -> usize {
         self.in_flight.len()
     }
@@ -91,7 +97,13 @@ impl GroupCommit {
 
     /// The open range is complete and ends at a block boundary.
     pub fn handle_seal(&mut self) {
-        assert!(self.open_start < self.end && block_floor(self.end) == self.end);
+        assert!(block_floor(self.end) == self.end);
+        self.handle_split();
+    }
+
+    /// The open range is complete, wherever it ends. What follows may begin in the same block.
+    pub fn handle_split(&mut self) {
+        assert!(self.open_start < self.end);
         self.sealed.push_back(self.open_start..self.end);
         self.open_start = self.end;
     }
@@ -101,12 +113,13 @@ impl GroupCommit {
         if self.is_fenced || self.in_flight.len() == WRITES_IN_FLIGHT_MAX {
             return None;
         }
-        if let Some(index) = self.sealed.iter().position(|range| self.is_permitted(range)) {
+        let is_permitted = |&index: &usize| self.is_permitted(index, &self.sealed[index]);
+        if let Some(index) = (0..self.sealed.len()).find(is_permitted) {
             return Some(Take::Sealed(index, self.sealed[index].clone()));
         }
         let open = self.open_start..self.end;
         let is_worth_it = !open.is_empty() && self.in_flight.len() < OPEN_IN_FLIGHT_MAX;
-        (is_worth_it && self.is_permitted(&open)).then_some(Take::Open(open))
+        (is_worth_it && self.is_permitted(self.sealed.len(), &open)).then_some(Take::Open(open))
     }
 
     /// Takes what [`peek_write`](Self::peek_write) shows: its write is in flight from here on.
@@ -146,10 +159,12 @@ impl GroupCommit {
         self.is_fenced = true;
     }
 
-    /// No write in flight touches a block of `range`.
-    fn is_permitted(&self, range: &Range<u64>) -> bool {
+    /// No write in flight touches a block of `range`, nor does one that has to come before it: the last of
+    /// the first `count` sealed ones.
+    fn is_permitted(&self, count: usize, range: &Range<u64>) -> bool {
         let first_block = block_floor(range.start);
-        self.in_flight.iter().all(|other| {
+        let before = count.checked_sub(1).map(|last| &self.sealed[last]);
+        self.in_flight.iter().chain(before).all(|other| {
             block_ceil(other.end) <= first_block || range.end <= block_floor(other.start)
         })
     }
@@ -169,6 +184,7 @@ mod tests {
     enum Step {
         Append(u64),
         Seal,
+        Split,
         Written(u64),
         Fence,
     }
@@ -180,6 +196,7 @@ mod tests {
             match step {
                 Append(end) => commit.handle_append(*end),
                 Seal => commit.handle_seal(),
+                Split => commit.handle_split(),
                 Written(start) => _ = commit.handle_written(*start),
                 Fence => commit.fence(),
             }
@@ -226,6 +243,22 @@ mod tests {
             (Written(0), &[5000..16384], 5000),
             (Written(20000), &[], 5000),
             (Written(5000), &[], 32768),
+        ]);
+    }
+
+    /// The later one holds what the block has in the end.
+    #[test]
+    fn ranges_that_share_a_block_are_written_in_order() {
+        tell(&[
+            (Append(100), &[0..100], 0),
+            (Append(5000), &[], 0),
+            (Split, &[], 0),
+            (Append(6000), &[], 0),
+            (Split, &[], 0),
+            (Append(7000), &[], 0),
+            (Written(0), &[100..5000], 100),
+            (Written(100), &[5000..6000], 5000),
+            (Written(5000), &[6000..7000], 6000),
         ]);
     }
 
