@@ -328,7 +328,11 @@ impl<D: Disk> Opening<D> {
     /// told about, and becomes the next segment or a ready file.
     async fn settle_end(&mut self, end: LogOffset) -> Result<(), DiskError> {
         let count = self.segments.partition_point(|found| found.segment.range.start < end);
-        let count = count.max(usize::from(!self.segments.is_empty()));
+        let count = count.max(usize::from(self.segments.first().is_some_and(|first| {
+            // What is left of a first start that was cut short is no segment yet.
+            let is_whole = first.segment.size() == self.config.segment_size;
+            is_whole || first.segment.range.start > LogOffset(0)
+        })));
         for found in self.segments.split_off(count) {
             let segment = found.segment;
             // The walk has looked into it, when the log ends just in front.

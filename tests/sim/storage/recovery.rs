@@ -337,6 +337,19 @@ fn a_log_is_not_opened_with_a_lower_epoch() {
     });
 }
 
+/// The copies of a log have the same segments, so none may be one that was never finished.
+#[test]
+fn a_first_segment_whose_making_was_cut_short_is_made_again() {
+    run(async {
+        let disk = SimDisk::new(15);
+        disk.create(&segment(0), 5 * BLOCK_SIZE as u64).await.unwrap();
+        let shard = Shard::open(&disk, config()).await.unwrap();
+        send_each(&shard, 10, 3000).await;
+        assert_eq!(disk.contents(&segment(0)).unwrap().len() as u64, config().segment_size);
+        assert_eq!(Shard::open(&disk, config()).await.unwrap().sent.borrow().len(), 10);
+    });
+}
+
 /// Fills three segments and a bit, with index files and snapshots.
 async fn several_segments(disk: &SimDisk) -> Shard {
     let shard = Shard::open(disk, config()).await.unwrap();
