@@ -1,4 +1,5 @@
-//! One suite that every [`Disk`] passes: what storage may rely on, whichever disk it runs on.
+//! One suite that every [`Disk`] passes: what storage may rely on, whichever disk it runs on, and what
+//! replicas may rely on in a log that lies there ([`logs`]).
 //!
 //! Call [`check`] with an empty disk. Every case begins by removing all files, names its files
 //! itself, and panics with what it expected. The disk must have room for a few megabytes.
@@ -11,6 +12,8 @@ use super::rng::Rng;
 use crate::storage::disk::{
     BLOCK_SIZE, BlockBuffer, Disk, DiskError, DiskErrorKind, DiskFile, Durability,
 };
+
+mod logs;
 
 const BLOCK: u64 = BLOCK_SIZE as u64;
 
@@ -33,6 +36,7 @@ pub async fn check<D: Disk>(disk: &D, reopen: impl AsyncFn(&D) -> D) {
     truncated_buffer_writes_only_what_is_left(disk.all().await).await;
     free_space_is_part_of_the_total(disk.all().await).await;
     everything_survives_reopening(disk.all().await, reopen).await;
+    logs::copies_have_the_same_bytes(disk.all().await).await;
 }
 
 struct Cleared<'a, D>(&'a D);

@@ -4,7 +4,7 @@
 //! an operation, `platter` holds what a power cut keeps and loses. [`run`] is the executor: it polls
 //! woken tasks in seeded order and panics when nothing can go on, so a lost wake-up is a test
 //! failure and not a hang. [`conformance`] is the suite that every disk passes, this one and the
-//! real one.
+//! real one, and that a log passes on each of them; [`copies`] is what one log gives to another.
 //!
 //! What holds at all times:
 //! - The same seed and the same calls give the same operations, outcomes and trace hash.
@@ -14,6 +14,7 @@
 
 mod buffer;
 pub mod conformance;
+pub mod copies;
 pub mod disk;
 pub mod fault;
 mod machine;

@@ -32,13 +32,21 @@ pub enum OpenError {
          oflag=seek_bytes seek={position}), and start again"
     )]
     Unreadable { at: LogOffset, file: String, position: u64, fault: DiskError },
-    #[error(
-        "the log has entries of epoch {found} and was to be opened with epoch {given}: somebody else has \
-         owned it since"
-    )]
-    Epoch { given: u32, found: u32 },
+    #[error(transparent)]
+    Epoch(#[from] EpochError),
     #[error("opening the log: {0}")]
     Disk(#[from] DiskError),
+}
+
+/// Why nothing may be appended with an epoch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "the log has entries of epoch {found} and was to be continued with epoch {given}: somebody else has \
+     owned it since"
+)]
+pub struct EpochError {
+    pub given: u32,
+    pub found: u32,
 }
 
 /// Why something could not be read.

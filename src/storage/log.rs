@@ -25,6 +25,7 @@ use crate::storage::config::{CommitRule, Flush, StoreConfig};
 use crate::storage::disk::{Disk, DiskError, Durability, Space};
 use crate::storage::entry::{HEADER_SIZE, PAYLOAD_SIZE_MAX, entry_size};
 use crate::storage::error::ReadError;
+use crate::storage::raw::{self, RawEntry, RawError};
 use crate::storage::room::Gate;
 use crate::storage::sealed::{Layout, note_mark};
 use crate::storage::tail::TailCache;
@@ -65,7 +66,7 @@ pub(super) struct CommitMark {
     flush: Flush,
     mark: LogOffset,
     /// What the owner of a driven log has said. May be ahead of what is written here.
-    driven_to: LogOffset,
+    pub driven_to: LogOffset,
 }
 
 impl CommitMark {
@@ -209,6 +210,41 @@ impl<D: Disk> Log<D> {
         self.metrics.appends.add(1);
         self.metrics.payload_bytes.add(append.payload_size as u64);
         Ok(appended)
+    }
+
+    /// Appends entries of another copy of this log as they are: all of `bytes`, or nothing.
+    pub fn append_raw<'a>(&mut self, bytes: &'a [u8]) -> Result<Vec<RawEntry<'a>>, RawError> {
+        assert!(
+            self.config.commit == CommitRule::Driven,
+            "a log that commits alone takes no foreign entries"
+        );
+        if self.fault.is_some() {
+            return Err(AppendError::Fenced.into());
+        }
+        if bytes.is_empty() {
+            return Ok(Vec::new());
+        }
+        let is_full = self.end().0 == self.writer.segment_end();
+        let segment_end = match (is_full, &self.next) {
+            (false, _) => self.writer.segment_end(),
+            (true, Some(next)) => next.range.end.0,
+            (true, None) => return Err(self.roll().expect_err("there is no next one").into()),
+        };
+        let entries = raw::check(bytes, self.writer.raw_start(segment_end))?;
+        if !self.room.admits(SpaceClass::Reserved, bytes.len()) {
+            return Err(AppendError::NoRoom.into());
+        }
+        if is_full {
+            self.roll()?;
+        }
+        for raw in &entries {
+            self.writer.append_raw(raw, |size| self.disk.buffer(size));
+            self.active().note_entry(LogOffset(raw.entry.header.own_offset.get()));
+            self.metrics.appends.add(1);
+            self.metrics.payload_bytes.add(raw.entry.payload.len() as u64);
+        }
+        self.room.handle_append(bytes.len(), self.in_flight());
+        Ok(entries)
     }
 
     /// Whether an ordinary append could succeed now; if not for want of a segment, asks for one.

@@ -138,7 +138,7 @@ impl<D: Disk> Store<D> {
         let is_due = is_idle || log.config.commit == CommitRule::Driven;
         let is_new = proven.unwrap_or_default() < durable;
         let next_ordinal = if durable == end { log.writer.next_ordinal() } else { 0 };
-        let point = SnapshotPoint { offset: durable, next_ordinal, epoch: log.writer.epoch() };
+        let point = SnapshotPoint { offset: durable, next_ordinal, epoch: log.writer.last_epoch() };
         (is_due && is_new && log.fault.is_none()).then_some(point)
     }
 

@@ -12,8 +12,8 @@
 //! Start reading at [`store`], the interface; [`log`] is the state behind it. What goes in and comes out:
 //! [`append`], [`replay`], [`config`], [`error`]. What the bytes are:
 //! [`entry`], [`segment`], [`sealed`] (index files), [`snapshot`], [`proof`] (of the end); drawn in `docs/format.md`. What is
-//! decided without I/O: [`group_commit`], [`writer`], [`room`] (who may append), [`index`], [`recovery`],
-//! [`ages`], [`retention`]. What waits for the disk: [`store`], [`ticket`], [`opening`], [`scan`], [`reading`],
+//! decided without I/O: [`group_commit`], [`writer`], [`raw`] (entries of another copy), [`room`] (who may append),
+//! [`index`], [`recovery`], [`ages`], [`retention`]. What waits for the disk: [`store`], [`ticket`], [`opening`], [`scan`], [`reading`],
 //! [`maintenance`] and [`snapshotting`] (their memory is [`upkeep`]), [`publish`].
 //! Only [`file`] knows the kernel.
 //!
@@ -46,6 +46,7 @@ pub mod maintenance;
 pub mod opening;
 pub mod proof;
 mod publish;
+pub mod raw;
 pub mod reading;
 mod rebuild;
 pub mod recovery;
@@ -72,12 +73,13 @@ pub use ages::{Ages, ClockStep};
 pub use append::{Append, AppendError, Appended, SpaceClass};
 pub use config::{CommitRule, Epoch, Flush, StoreConfig};
 pub use entry::{EntryKind, PAYLOAD_SIZE_MAX};
-pub use error::{OpenError, ReadError};
+pub use error::{EpochError, OpenError, ReadError};
 pub use group_commit::WRITES_IN_FLIGHT_MAX;
 pub use index::{Index, IndexPage, Lookup};
 pub use located::{Located, QueueKey};
 pub use maintenance::Maintained;
 pub use opening::Opening;
+pub use raw::RawError;
 pub use reading::EntryAt;
 pub use recovery::RecoveryReport;
 pub use replay::{MessagesOf, Replayed};

@@ -12,7 +12,7 @@ use std::rc::Rc;
 use crate::model::{LogOffset, Metrics};
 use crate::storage::config::{CommitRule, Epoch, StoreConfig};
 use crate::storage::disk::{BLOCK_SIZE, Disk, DiskError, DiskErrorKind, DiskFile};
-use crate::storage::error::OpenError;
+use crate::storage::error::{EpochError, OpenError};
 use crate::storage::index::Index;
 use crate::storage::log::{CommitMark, Log, Preparing, Segment, SpaceState};
 use crate::storage::proof::{EndProof, PROOF_BLOCKS};
@@ -187,7 +187,7 @@ impl<D: Disk> Opening<D> {
         match self.config.epoch {
             Epoch::Found => Ok(found.max(1)),
             Epoch::Given(given) if given >= found => Ok(given),
-            Epoch::Given(given) => Err(OpenError::Epoch { given, found }),
+            Epoch::Given(given) => Err(EpochError { given, found }.into()),
         }
     }
 
@@ -393,6 +393,7 @@ impl<D: Disk> Opening<D> {
             end: end.0,
             segment_end: last.range.end.0,
             epoch,
+            last_epoch: walked.epoch,
             next_ordinal: walked.next_ordinal,
             seed: config.checksum_seed,
         };

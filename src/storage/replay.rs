@@ -1,7 +1,7 @@
 //! What a replay hands to the broker.
 
 use crate::model::{LogOffset, QueueOffset};
-use crate::storage::entry::EntryKind;
+use crate::storage::entry::{Entry, EntryKind, HEADER_SIZE};
 use crate::storage::located::{Located, QueueKey};
 
 /// An entry that the broker has to take into account: every one but fillers. What it means, and whether
@@ -19,6 +19,22 @@ pub struct Replayed<'a> {
     /// Its effects are in the snapshot already; it only has to be indexed. Handed over where the index
     /// file of its segment is missing or damaged.
     pub in_snapshot: bool,
+}
+
+impl<'a> Replayed<'a> {
+    pub fn new(entry: &Entry<'a>, in_snapshot: bool) -> Self {
+        let entry_offset = LogOffset(entry.header.own_offset.get());
+        Self {
+            kind: entry.kind,
+            subject: entry.header.subject.get(),
+            entry_offset,
+            payload_offset: entry_offset.plus(HEADER_SIZE as u64),
+            ordinal: entry.header.ordinal.get(),
+            end: entry.header.end(),
+            payload: entry.payload,
+            in_snapshot,
+        }
+    }
 }
 
 /// Hands over the messages that an entry holds, so that the index can be made again without the broker's

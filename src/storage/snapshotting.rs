@@ -75,7 +75,7 @@ impl<D: Disk> Store<D> {
     async fn take_slices(&self, mut next_slice: impl FnMut() -> Vec<u8>) -> Taken {
         let point = {
             let log = self.0.log.borrow();
-            let (next_ordinal, epoch) = (log.writer.next_ordinal(), log.writer.epoch());
+            let (next_ordinal, epoch) = (log.writer.next_ordinal(), log.writer.last_epoch());
             SnapshotPoint { offset: log.end(), next_ordinal, epoch }
         };
         self.0.index.borrow_mut().ages_mut().handle_saved();

@@ -13,9 +13,12 @@ use std::rc::Rc;
 use crate::model::{Chunk, LogOffset, Metrics, Timestamp};
 use crate::storage::append::{Append, AppendError, Appended};
 use crate::storage::disk::{Disk, DiskError, DiskErrorKind, DiskFile, Space};
+use crate::storage::entry::EntryKind;
+use crate::storage::error::EpochError;
 use crate::storage::index::Index;
 use crate::storage::log::{Log, Preparing, Segment, SegmentIndex, SpaceState, WriteJob};
-use crate::storage::replay::MessagesOf;
+use crate::storage::raw::{RawEntry, RawError};
+use crate::storage::replay::{MessagesOf, Replayed};
 use crate::storage::segment::FileName;
 use crate::storage::signal::Signal;
 use crate::storage::ticket::Ticket;
@@ -111,6 +114,39 @@ impl<D: Disk> Store<D> {
         outcome
     }
 
+    /// Appends entries of another copy of this log as they are: all of `bytes`, or nothing. What they look
+    /// like, [`raw`](super::raw) says. Each goes to `apply`, except fillers. Only where the configuration leaves
+    /// it to the store's owner what is committed.
+    pub fn append_raw(
+        &self,
+        bytes: &[u8],
+        mut apply: impl FnMut(&mut Index, Replayed<'_>),
+    ) -> Result<(), RawError> {
+        let outcome = self.0.log.borrow_mut().append_raw(bytes);
+        // Also for the segment that was found missing.
+        self.0.work.notify_one();
+        let entries = outcome?;
+        self.with_index(|index| {
+            for RawEntry { entry, .. } in &entries {
+                if entry.kind != EntryKind::FILLER {
+                    apply(index, Replayed::new(entry, false));
+                }
+            }
+        });
+        Ok(())
+    }
+
+    /// Of what is appended here.
+    pub fn epoch(&self) -> u32 {
+        self.0.log.borrow().writer.epoch()
+    }
+
+    /// What is appended here from now on has this epoch: an election has been won. Refused when the log
+    /// has entries, or was to get them, of a later one.
+    pub fn begin_epoch(&self, epoch: u32) -> Result<(), EpochError> {
+        self.0.log.borrow_mut().writer.begin_epoch(epoch)
+    }
+
     pub fn has_room(&self, payload_size: usize) -> bool {
         let has_room = self.0.log.borrow_mut().has_room(payload_size);
         if !has_room {
@@ -167,6 +203,12 @@ impl<D: Disk> Store<D> {
     pub fn commit_to(&self, mark: LogOffset) {
         self.0.log.borrow_mut().commit_to(mark);
         self.0.progress.notify();
+    }
+
+    /// What was last given to [`commit_to`](Self::commit_to), or was committed when the log was opened. May
+    /// be ahead of what is written here.
+    pub fn driven_to(&self) -> LogOffset {
+        self.0.log.borrow().commit.driven_to
     }
 
     pub fn end(&self) -> LogOffset {

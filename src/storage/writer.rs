@@ -3,7 +3,8 @@
 //! Entries are assembled in the open buffer, which is what the device will read from; nothing is
 //! copied on the way but the payload, once. A full buffer is sealed: a filler entry pads it to a
 //! block boundary and the next buffer begins there. When the open buffer is written before it is
-//! full, the rest of its last block is zeros and the next buffer begins with a copy of that block.
+//! full, the rest of its last block is zeros and the next buffer begins with a copy of that block. So it
+//! is with entries of another copy of the log ([`raw`](super::raw)), which bring their fillers with them.
 //!
 //! What always holds: every buffer begins at a block boundary of the log; an entry lies in one
 //! buffer and one segment; behind the last entry of a buffer or segment there is either nothing or
@@ -22,7 +23,9 @@ use crate::model::LogOffset;
 use crate::storage::append::{Append, Appended};
 use crate::storage::disk::{BLOCK_SIZE, BlockBuffer};
 use crate::storage::entry::{EntryKind, HEADER_SIZE, NewEntry, entry_size};
+use crate::storage::error::EpochError;
 use crate::storage::group_commit::{GroupCommit, Take};
+use crate::storage::raw::{RawEntry, RawStart};
 use crate::storage::segment::{block_ceil, block_floor};
 
 /// Bytes of an ordinary write buffer. Larger writes bought nothing on any disk we measured.
@@ -52,14 +55,21 @@ pub struct WriterStart {
     pub end: u64,
     pub segment_end: u64,
     pub epoch: u32,
+    /// Of the newest entry; 0 without one.
+    pub last_epoch: u32,
     pub next_ordinal: u64,
     pub seed: u32,
 }
 
 pub struct Writer<B> {
     seed: u32,
+    /// Of what is appended here.
     epoch: u32,
+    /// Of the newest entry. Not above `epoch`.
+    last_epoch: u32,
     next_ordinal: u64,
+    /// The newest entry came from another copy, and so do the fillers.
+    is_raw: bool,
     /// Everything below is on stable media.
     durable: u64,
     segment_end: u64,
@@ -93,6 +103,8 @@ impl<B: BlockBuffer> Writer<B> {
         Self {
             seed: start.seed,
             epoch: start.epoch,
+            last_epoch: start.last_epoch,
+            is_raw: false,
             next_ordinal: start.next_ordinal,
             durable: start.end,
             segment_end: start.segment_end,
@@ -119,8 +131,39 @@ impl<B: BlockBuffer> Writer<B> {
         self.next_ordinal
     }
 
+    /// Of what is appended here.
     pub fn epoch(&self) -> u32 {
         self.epoch
+    }
+
+    /// Of the newest entry; 0 without one.
+    pub fn last_epoch(&self) -> u32 {
+        self.last_epoch
+    }
+
+    /// What is appended here from now on has this epoch.
+    pub fn begin_epoch(&mut self, epoch: u32) -> Result<(), EpochError> {
+        if epoch < self.epoch {
+            return Err(EpochError { given: epoch, found: self.epoch });
+        }
+        self.epoch = epoch;
+        Ok(())
+    }
+
+    /// What raw entries must continue, in a segment that ends at `segment_end`.
+    pub fn raw_start(&self, segment_end: u64) -> RawStart {
+        RawStart {
+            end: LogOffset(self.end()),
+            segment_end: LogOffset(segment_end),
+            next_ordinal: self.next_ordinal,
+            epoch: self.last_epoch,
+            seed: self.seed,
+        }
+    }
+
+    /// Where the current segment ends.
+    pub fn segment_end(&self) -> u64 {
+        self.segment_end
     }
 
     /// Bytes of fillers and of what they cover.
@@ -174,6 +217,29 @@ impl<B: BlockBuffer> Writer<B> {
         Appended { entry_offset: new.at, payload_offset, end: LogOffset(self.open.end()) }
     }
 
+    /// Appends an entry that continues [`raw_start`](Self::raw_start). Adds nothing of its own: where it does
+    /// not fit into the open buffer, what that holds is split off inside a block.
+    pub fn append_raw(&mut self, raw: &RawEntry<'_>, alloc: impl Fn(usize) -> B) {
+        let header = raw.entry.header;
+        if !self.open_fits(raw.bytes.len()) {
+            self.split_off(raw.bytes.len(), &alloc);
+        }
+        self.open.place(raw.bytes.len()).copy_from_slice(raw.bytes);
+        let end = header.end().0;
+        self.commit.handle_append(end);
+        self.next_ordinal = header.ordinal.get() + 1;
+        self.last_epoch = header.epoch.get();
+        self.epoch = self.epoch.max(self.last_epoch);
+        self.is_raw = true;
+        if raw.entry.kind == EntryKind::FILLER {
+            self.padding_bytes += header.size();
+            let next = self.new_buffer(end, 0, &alloc);
+            let spent = std::mem::replace(&mut self.open, next);
+            self.commit.handle_seal();
+            self.sealed.push_back(spent.filled());
+        }
+    }
+
     /// The next write that may begin now.
     pub fn poll_write(&mut self, alloc: impl Fn(usize) -> B) -> Option<Write<B>> {
         if let Some(Take::Open(range)) = self.commit.peek_write()
@@ -213,7 +279,10 @@ impl<B: BlockBuffer> Writer<B> {
     fn should_seal_early(&self, pending: &Range<u64>) -> bool {
         let new_bytes = pending.end - pending.start;
         let ends_inside_a_block = block_floor(pending.end) != pending.end;
-        self.commit.in_flight_count() > 0 && new_bytes >= SEAL_EARLY_SIZE && ends_inside_a_block
+        !self.is_raw
+            && self.commit.in_flight_count() > 0
+            && new_bytes >= SEAL_EARLY_SIZE
+            && ends_inside_a_block
     }
 
     /// Seals the open buffer, with a filler up to `end` where it ends before, and opens the next one
@@ -257,6 +326,19 @@ impl<B: BlockBuffer> Writer<B> {
         spent.filled()
     }
 
+    /// Opens a buffer with room for `size` bytes that begins with a copy of the last block of this one.
+    fn split_off(&mut self, size: usize, alloc: impl Fn(usize) -> B) {
+        let tail = self.open.len - self.open.len % BLOCK_SIZE;
+        let prefix = self.open.len - tail;
+        let mut next = self.new_buffer(self.open.base + tail as u64, prefix + size, alloc);
+        next.place(prefix).copy_from_slice(&self.open.buffer.as_ref()[tail..self.open.len]);
+        let spent = std::mem::replace(&mut self.open, next);
+        if self.commit.has_open() {
+            self.commit.handle_split();
+            self.sealed.push_back(spent.filled());
+        }
+    }
+
     fn fill_up(&mut self, end: u64) {
         let size = end - self.open.end();
         let header = self.new_entry(EntryKind::FILLER, 0).filler(size, self.seed);
@@ -268,6 +350,8 @@ impl<B: BlockBuffer> Writer<B> {
     fn new_entry(&mut self, kind: EntryKind, subject: u32) -> NewEntry {
         let ordinal = self.next_ordinal;
         self.next_ordinal += 1;
+        self.last_epoch = self.epoch;
+        self.is_raw = false;
         let (at, durable) = (LogOffset(self.open.end()), LogOffset(self.durable));
         NewEntry { kind, subject, at, ordinal, epoch: self.epoch, durable }
     }
@@ -307,8 +391,10 @@ fn leaves_room(size: u64, rest: u64) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sim::Rng;
     use crate::storage::append::SpaceClass;
     use crate::storage::entry::{Entry, Look, PAYLOAD_SIZE_MAX, look};
+    use crate::storage::raw;
 
     const SEED: u32 = 3;
     const MESSAGES: EntryKind = EntryKind(3);
@@ -340,8 +426,32 @@ mod tests {
     }
 
     fn writer(segment_end: u64) -> Writer<Memory> {
-        let start = WriterStart { end: 0, segment_end, epoch: 1, next_ordinal: 1, seed: SEED };
+        let (epoch, last_epoch, next_ordinal) = (1, 0, 1);
+        let start =
+            WriterStart { end: 0, segment_end, epoch, last_epoch, next_ordinal, seed: SEED };
         Writer::new(start, &[], alloc)
+    }
+
+    /// The raw entries in `image`, one by one.
+    fn raw_entries(image: &[u8], segment_end: u64) -> Vec<&[u8]> {
+        let raw = |entry: &Entry<'_>| {
+            let at = entry.header.own_offset.get() as usize;
+            let is_filler = entry.kind == EntryKind::FILLER;
+            let size = if is_filler { HEADER_SIZE } else { entry.header.size() as usize };
+            &image[at..at + size]
+        };
+        walk(image, segment_end).iter().map(raw).collect()
+    }
+
+    /// Appends whole entries of another log, in the segment where the first one belongs.
+    fn append_raw(writer: &mut Writer<Memory>, bytes: &[u8], segment_size: u64) {
+        if writer.end() == writer.segment_end() {
+            let end = writer.segment_end();
+            writer.roll(end..end + segment_size, alloc);
+        }
+        for entry in raw::check(bytes, writer.raw_start(writer.segment_end())).unwrap() {
+            writer.append_raw(&entry, alloc);
+        }
     }
 
     fn byte_at(payload_offset: LogOffset) -> u8 {
@@ -360,13 +470,17 @@ mod tests {
     fn write_all(writer: &mut Writer<Memory>, image: &mut Vec<u8>) -> Vec<usize> {
         let mut sizes = Vec::new();
         while let Some(write) = writer.poll_write(alloc) {
-            let (base, bytes) = (write.base as usize, (*write.buffer).as_ref());
-            image.resize(image.len().max(base + bytes.len()), 0);
-            image[base..base + bytes.len()].copy_from_slice(bytes);
-            sizes.push(bytes.len());
-            writer.handle_written(write.range.start);
+            sizes.push((*write.buffer).as_ref().len());
+            land(writer, &write, image);
         }
         sizes
+    }
+
+    fn land(writer: &mut Writer<Memory>, write: &Write<Memory>, image: &mut Vec<u8>) {
+        let (base, bytes) = (write.base as usize, (*write.buffer).as_ref());
+        image.resize(image.len().max(base + bytes.len()), 0);
+        image[base..base + bytes.len()].copy_from_slice(bytes);
+        writer.handle_written(write.range.start);
     }
 
     /// Walks `image` from its beginning; every byte must belong to an entry or be zero.
@@ -422,6 +536,63 @@ mod tests {
                 });
             assert_eq!(messages.count(), count, "seed {seed}");
         }
+    }
+
+    /// Whatever the other log's buffers were, and whenever something is written here.
+    #[test]
+    fn a_log_of_raw_entries_has_the_same_bytes_and_can_be_gone_on_with() {
+        const SEGMENT: u64 = 1 << 21;
+        for seed in 0..20 {
+            let mut rng = Rng::from_seed(seed);
+            let (mut first, mut other) = (writer(SEGMENT), writer(SEGMENT));
+            let (mut image, mut copy) = (Vec::new(), Vec::new());
+            let mut known = 0;
+            for turn in 0..6 {
+                for _ in 0..20 {
+                    let sizes = [rng.below(200), 4000 + rng.below(200), rng.below(1_500_000)];
+                    let size = *rng.pick(&sizes) as usize;
+                    if !first.segment_has_room(entry_size(size)) {
+                        let end = first.segment_end();
+                        first.roll(end..end + SEGMENT, alloc);
+                    }
+                    append(&mut first, size);
+                    if rng.chance(1, 3) {
+                        write_all(&mut first, &mut image);
+                    }
+                }
+                write_all(&mut first, &mut image);
+                let mut in_flight = Vec::new();
+                for bytes in &raw_entries(&image, SEGMENT)[known..] {
+                    append_raw(&mut other, bytes, SEGMENT);
+                    known += 1;
+                    in_flight.extend(rng.coin().then(|| other.poll_write(alloc)).flatten());
+                    if rng.coin() && !in_flight.is_empty() {
+                        let write = in_flight.swap_remove(rng.index(in_flight.len()));
+                        land(&mut other, &write, &mut copy);
+                    }
+                }
+                in_flight.iter().for_each(|write| land(&mut other, write, &mut copy));
+                write_all(&mut other, &mut copy);
+                assert_eq!((other.written(), other.end()), (first.end(), first.end()));
+                let (found, expected) = (raw_entries(&copy, SEGMENT), raw_entries(&image, SEGMENT));
+                assert!(found == expected, "seed {seed}, turn {turn}");
+                // The other one leads from here on.
+                std::mem::swap(&mut first, &mut other);
+                std::mem::swap(&mut image, &mut copy);
+            }
+        }
+    }
+
+    #[test]
+    fn epochs_rise() {
+        let mut writer = writer(1 << 20);
+        assert_eq!((writer.epoch(), writer.last_epoch()), (1, 0));
+        writer.begin_epoch(4).unwrap();
+        assert_eq!((writer.epoch(), writer.last_epoch()), (4, 0), "nothing has it yet");
+        append(&mut writer, 10);
+        assert_eq!(writer.last_epoch(), 4);
+        assert_eq!(writer.begin_epoch(3), Err(EpochError { given: 3, found: 4 }));
+        writer.begin_epoch(4).unwrap();
     }
 
     #[test]

@@ -120,17 +120,7 @@ impl<F: DiskFile> Walk<'_, F> {
                 let in_snapshot = at < boundary;
                 if entry.kind != EntryKind::FILLER {
                     self.report.entries_replayed += 1;
-                    let replayed = Replayed {
-                        kind: entry.kind,
-                        subject: entry.header.subject.get(),
-                        entry_offset: at,
-                        payload_offset: at.plus(HEADER_SIZE as u64),
-                        ordinal: entry.header.ordinal.get(),
-                        end: entry.header.end(),
-                        payload: entry.payload,
-                        in_snapshot,
-                    };
-                    apply(self.index, replayed);
+                    apply(self.index, Replayed::new(&entry, in_snapshot));
                 }
                 Ok(Step::Advanced)
             }

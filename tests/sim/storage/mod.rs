@@ -10,6 +10,7 @@ mod crash;
 mod damage;
 mod faults;
 mod index;
+mod raw;
 mod recovery;
 mod retention;
 mod room;

@@ -5,7 +5,7 @@ use ringmq::sim::{SimDisk, run};
 use ringmq::storage::disk::{BLOCK_SIZE, Disk, DiskFile, Durability};
 use ringmq::storage::entry::entry_size;
 use ringmq::storage::segment::FileName;
-use ringmq::storage::{Epoch, Flush, Lookup, OpenError, ReadError, StoreConfig};
+use ringmq::storage::{Epoch, EpochError, Flush, Lookup, OpenError, ReadError, StoreConfig};
 
 use super::shard::{MESSAGES, Shard, config, key};
 
@@ -330,7 +330,7 @@ fn a_log_is_not_opened_with_a_lower_epoch() {
         assert_eq!(shard.report.epoch, 7);
         send_each(&shard, 1, 100).await;
         let refused = Shard::open(&disk, given(6)).await.err();
-        assert_eq!(refused, Some(OpenError::Epoch { given: 6, found: 7 }));
+        assert_eq!(refused, Some(EpochError { given: 6, found: 7 }.into()));
         for (config, epoch) in [(config(), 7), (given(7), 7), (given(9), 9), (config(), 7)] {
             assert_eq!(Shard::open(&disk, config).await.unwrap().report.epoch, epoch);
         }

@@ -6,8 +6,8 @@ use ringmq::model::{Chunk, LogOffset, Moment, Now, QueueId, QueueOffset, Timesta
 use ringmq::sim::{SimDisk, Tasks};
 use ringmq::storage::{
     Append, AppendError, Appended, CommitRule, EntryKind, Epoch, Flush, Index, Located, Lookup,
-    OpenError, QueueKey, QueueRow, ReadError, RecoveryReport, Replayed, SpaceClass, Store,
-    StoreConfig, WRITES_IN_FLIGHT_MAX,
+    OpenError, QueueKey, QueueRow, RawError, ReadError, RecoveryReport, Replayed, SpaceClass,
+    Store, StoreConfig, WRITES_IN_FLIGHT_MAX,
 };
 
 use zerocopy::{FromBytes, IntoBytes};
@@ -15,7 +15,7 @@ use zerocopy::{FromBytes, IntoBytes};
 pub const TOPIC: u32 = 7;
 pub const MESSAGES: EntryKind = EntryKind(3);
 pub const OFFSETS: EntryKind = EntryKind(5);
-const SEED: u32 = 0xC0FFEE;
+pub const SEED: u32 = 0xC0FFEE;
 
 pub fn config() -> StoreConfig {
     StoreConfig {
@@ -167,6 +167,14 @@ impl Shard {
         let appended = self.store.append(append, fill)?;
         self.offsets.set(count);
         Ok(appended)
+    }
+
+    /// Takes in entries of another copy of the log.
+    pub fn take_raw(&self, bytes: &[u8]) -> Result<(), RawError> {
+        let (sent, mut offsets) = (&mut *self.sent.borrow_mut(), self.offsets.get());
+        self.store.append_raw(bytes, |index, entry| replay(index, &entry, sent, &mut offsets))?;
+        self.offsets.set(offsets);
+        Ok(())
     }
 
     /// The state for a snapshot, in slices: the count, then queues as they are when their turn comes.
