@@ -76,6 +76,11 @@ impl Held {
         self.tasks.insert(id, (task, deadline));
     }
 
+    /// The queues of a topic at which pulls are held.
+    pub fn queues_of(&self, topic: u32) -> Vec<QueueKey> {
+        self.by_queue.keys().filter(|queue| queue.topic == topic).copied().collect()
+    }
+
     /// Takes out all pulls of a queue, to be tried again, the longest held first.
     pub fn take_queue<T>(
         &mut self,

@@ -26,6 +26,7 @@ pub mod clients;
 mod due;
 mod facts;
 mod filter;
+mod gone;
 mod groups;
 mod held;
 mod lookup;
@@ -51,6 +52,7 @@ use bytestring::ByteString;
 use self::clients::Clients;
 use self::due::Due;
 use self::facts::{Fact, Facts};
+use self::gone::Ended;
 use self::groups::Groups;
 use self::held::Held;
 use self::state::{Durable, Snapshot};
@@ -176,6 +178,8 @@ struct State {
     groups: Groups,
     held: Held,
     pending: VecDeque<Pending>,
+    /// Held pulls that ended with a change of their topic, in log order.
+    ended: VecDeque<Ended>,
     /// Topics made by producers since the shard last asked.
     created: Vec<TopicConfig>,
     /// What is due when.
@@ -215,8 +219,11 @@ impl<D: Disk> Broker<D> {
     /// Makes visible what has become safe, and tries the pulls that waited for it.
     pub fn advance(&self) -> Vec<Released> {
         let woken = self.state.borrow_mut().become_visible(self.store.committed());
-        self.retry(woken)
+        let mut released = self.retry(woken);
+        released.extend(self.take_ended());
+        released
     }
+
     fn retry(&self, woken: Vec<PullTask>) -> Vec<Released> {
         let retry = |task: PullTask| {
             let origin = task.origin;
@@ -288,8 +295,14 @@ impl<D: Disk> Broker<D> {
         let Appended { entry_offset, payload_offset, end } = appended;
         let fact = Fact { kind, subject, entry_offset, payload_offset, payload };
         let state = &mut *self.state.borrow_mut();
+        let topic = state.durable.topics.topic(subject).filter(|_| kind == facts::TOPIC);
+        let topic = topic.map(|topic| topic.config.name.detached());
         let applied = self.store.with_index(|index| state.durable.apply(index, fact));
         applied.expect("a broker reads what it writes");
+        if let Some(name) = topic {
+            state.end_holds(&name, subject, end);
+            self.flushes.notify();
+        }
         Ok(end)
     }
 
@@ -316,6 +329,15 @@ impl State {
             }
         }
         woken
+    }
+
+    /// Holds a pull, or gives it back when its queue is gone.
+    fn hold(&mut self, task: PullTask, until: Moment) -> Result<(), Box<PullTask>> {
+        let queue = self.durable.topics.queue_mut(task.queue.topic, task.queue.queue);
+        let Some(queue) = queue else { return Err(Box::new(task)) };
+        queue.held_count += 1;
+        self.held.hold(task, until, &mut self.deadlines);
+        Ok(())
     }
 
     /// One pull less waits at `queue`.

@@ -76,6 +76,9 @@ impl<D: Disk> Broker<D> {
         }
         let flushed = || {
             let state = self.state.borrow();
+            if let Err(gone) = state.check_still_there(&queue.topic, key) {
+                return Some(Err(gone));
+            }
             if !state.durable.offsets.is_changed(group, key) {
                 return Some(Ok(()));
             }

@@ -202,18 +202,18 @@ impl<D: Disk> Broker<D> {
     }
 
     fn hold(&self, task: PullTask, until: Moment) -> Outcome {
-        let state = &mut *self.state.borrow_mut();
-        if let Some(reason) = state.held.why_full(task.origin.connection) {
+        let refused = self.state.borrow().held.why_full(task.origin.connection);
+        if let Some(reason) = refused {
             let shard = self.config.shard.0;
             let refusal = Refusal::Busy { reason, wait_ms: 0, retry_after_ms: 1000, shard };
             return Outcome::Now(Answer::refused(refusal));
         }
-        let queue = task.queue;
-        state.held.hold(task, until, &mut state.deadlines);
-        if let Some(queue) = state.durable.topics.queue_mut(queue.topic, queue.queue) {
-            queue.held_count += 1;
+        let held = self.state.borrow_mut().hold(task, until);
+        match held {
+            Ok(()) => Outcome::Held,
+            // The queue went while the disk was read for this pull; the client's next one is told.
+            Err(task) => Outcome::Now(self.nothing(&task)),
         }
-        Outcome::Held
     }
 
     fn search(&self, task: &PullTask) -> Search {
@@ -313,8 +313,7 @@ impl<D: Disk> Broker<D> {
     fn readable_queue(&self, queue: &QueueOf) -> Result<QueueKey, Refusal> {
         let state = self.state.borrow();
         let (number, topic) = state.durable.topics.find(&queue.topic)?;
-        topic.check_readable()?;
-        topic.check_queue(queue.queue)?;
+        topic.check_pull(queue.queue)?;
         Ok(QueueKey { topic: number, queue: queue.queue })
     }
 

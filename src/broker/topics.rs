@@ -450,6 +450,12 @@ impl Topic {
         Err(Refusal::UnknownQueue { topic: self.config.name.detached(), queue, count })
     }
 
+    /// Whether consumers may pull from this queue.
+    pub fn check_pull(&self, queue: QueueId) -> Result<(), Refusal> {
+        self.check_readable()?;
+        self.check_queue(queue)
+    }
+
     /// A queue that has messages, also when the topic has fewer queues now: they come back with it.
     pub fn queue_kept(&mut self, queue: QueueId) -> &mut Queue {
         let index = queue.0 as usize;

@@ -10,8 +10,10 @@ use crate::server::PATIENCE;
 /// Request codes of the protocol.
 pub const PULL: i32 = 11;
 pub const UPDATE_TOPIC: i32 = 17;
+pub const COMMIT_OFFSET: i32 = 15;
 pub const MIN_OFFSET: i32 = 31;
 pub const ROUTE: i32 = 105;
+pub const DELETE_TOPIC: i32 = 215;
 pub const SEND: i32 = 310;
 pub const SEND_BATCH: i32 = 320;
 

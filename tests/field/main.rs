@@ -10,5 +10,6 @@
 mod client;
 mod clock_jump;
 mod closed_topic;
+mod gone;
 mod permissions;
 mod server;

@@ -1,0 +1,97 @@
+//! A wait whose target has gone ends at its deadline, not at once.
+//!
+//! Kind of report: "consumer keeps polling a deleted topic", "pull hangs 15 seconds after deleteTopic", and
+//! offset commits that time out while an operator removes a topic (issues of clients and dashboards).
+
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+
+use crate::client::{COMMIT_OFFSET, Client, DELETE_TOPIC, PULL};
+use crate::server::{Scratch, Server, free_ports, local};
+
+/// Held pulls may wait this long.
+const HOLD_MS: u64 = 20_000;
+
+/// Holds a pull on a queue, then changes its topic; the pull is refused with `code` and `text` long before
+/// its deadline.
+fn a_change_ends_the_wait(change: impl Fn(&mut Client), code: i64, text: &str) {
+    let scratch = Scratch::new("gone");
+    let port = free_ports();
+    let server = Server::dev(&scratch, port, &[]);
+    let mut operator = Client::connect(local(port + 3));
+    assert_eq!(operator.set_topic("t", 2, 6).code, 0);
+    let mut consumer = Client::connect(local(port + 3));
+    let waiting = consumer.say(PULL, &Client::pull_fields("t", 1, 0, HOLD_MS), b"");
+    // Answered behind the pull, so that one is held.
+    assert_eq!(consumer.send("t", 0, b"x").code, 0);
+    let began = Instant::now();
+    change(&mut operator);
+    let said = consumer.hear();
+    assert_eq!((said.opaque, said.code), (i64::from(waiting), code), "{said:?}");
+    assert!(said.remark.contains(text), "{said:?}");
+    assert!(began.elapsed() < Duration::from_millis(HOLD_MS / 2));
+    assert!(server.stop().success());
+}
+
+#[test]
+fn a_pull_held_on_a_deleted_topic_is_told_so() {
+    let delete = |operator: &mut Client| {
+        assert_eq!(operator.ask(DELETE_TOPIC, &json!({"topic": "t"}), b"").code, 0);
+    };
+    a_change_ends_the_wait(delete, 17, "RINGMQ-1005");
+}
+
+#[test]
+fn a_pull_held_on_a_queue_that_is_taken_away_is_told_so() {
+    let shrink = |operator: &mut Client| assert_eq!(operator.set_topic("t", 1, 6).code, 0);
+    a_change_ends_the_wait(shrink, 17, "RINGMQ-1006");
+}
+
+#[test]
+fn a_pull_held_on_a_topic_that_is_closed_to_readers_is_told_so() {
+    let close = |operator: &mut Client| assert_eq!(operator.set_topic("t", 2, 2).code, 0);
+    a_change_ends_the_wait(close, 16, "RINGMQ-1007");
+}
+
+/// A topic that gains a queue keeps its held pulls.
+#[test]
+fn a_pull_held_on_a_topic_that_only_grows_goes_on_waiting() {
+    let scratch = Scratch::new("grown");
+    let port = free_ports();
+    let server = Server::dev(&scratch, port, &[]);
+    let mut operator = Client::connect(local(port + 3));
+    assert_eq!(operator.set_topic("t", 2, 6).code, 0);
+    let mut consumer = Client::connect(local(port + 3));
+    let waiting = consumer.say(PULL, &Client::pull_fields("t", 1, 0, HOLD_MS), b"");
+    assert_eq!(consumer.send("t", 0, b"x").code, 0);
+    assert_eq!(operator.set_topic("t", 3, 6).code, 0);
+    assert_eq!(operator.send("t", 1, b"it waits for this").code, 0);
+    let said = consumer.hear();
+    assert_eq!((said.opaque, said.code), (i64::from(waiting), 0), "{said:?}");
+    assert!(server.stop().success());
+}
+
+/// Commits share an entry a second, so this one waits when its topic goes.
+#[test]
+fn a_commit_that_waits_on_a_deleted_topic_is_told_so() {
+    let scratch = Scratch::new("commit-gone");
+    let port = free_ports();
+    let server = Server::dev(&scratch, port, &[]);
+    let mut operator = Client::connect(local(port + 3));
+    for topic in ["kept", "t"] {
+        assert_eq!(operator.set_topic(topic, 1, 6).code, 0);
+    }
+    let commit = |topic: &str, offset: u32| {
+        json!({"consumerGroup": "field", "topic": topic, "queueId": "0",
+            "commitOffset": offset.to_string()})
+    };
+    let mut consumer = Client::connect(local(port + 3));
+    assert_eq!(consumer.ask(COMMIT_OFFSET, &commit("kept", 1), b"").code, 0);
+    let waiting = consumer.say(COMMIT_OFFSET, &commit("t", 1), b"");
+    assert_eq!(consumer.send("kept", 0, b"x").code, 0);
+    assert_eq!(operator.ask(DELETE_TOPIC, &json!({"topic": "t"}), b"").code, 0);
+    let said = consumer.hear();
+    assert_eq!((said.opaque, said.code), (i64::from(waiting), 17), "{said:?}");
+    assert!(server.stop().success());
+}
