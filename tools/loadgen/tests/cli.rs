@@ -150,6 +150,19 @@ fn a_broker_that_refuses_everything_is_overloaded() {
     assert!(report["send"]["refused"].as_u64().unwrap() > 100);
 }
 
+/// What nobody could look for is neither lost nor found.
+#[test]
+fn a_broker_that_stops_to_answer_pulls_has_lost_nothing_yet() {
+    let out = Scratch::new("no-pulls");
+    let more = format!("--out {}", out.0.display());
+    let output = steady(broker::start(Fault::NoPulls), &more).output().unwrap();
+    assert_ends(&output, 7, "INCOMPLETE  lost 0 of ", "no pulls");
+    let report = out.report();
+    assert_eq!((&report["verdict"], &report["audit"]["lost"]), (&json!("INCOMPLETE"), &json!(0)));
+    let reasons = report["environment"]["reasons"].to_string();
+    assert!(reasons.contains("queues not read to their end"), "{reasons}");
+}
+
 /// A broker that stalls for longer than any test is late shows in the latencies, which are the
 /// broker's own: they stay valid, and `--strict` passes.
 #[test]
@@ -359,7 +372,7 @@ fn an_interrupted_run_reports_what_it_has_and_is_incomplete() {
     kill(Pid::from_raw(child.id() as i32), Signal::SIGINT).unwrap();
     let output = child.wait_with_output().unwrap();
     assert_ends(&output, 7, "INCOMPLETE  lost 0 of ", "Ctrl-C");
-    assert!(last_line(&output).contains("the run was cut short"));
+    assert!(String::from_utf8_lossy(&output.stdout).contains("the run was cut short"));
 }
 
 /// A search on a target that takes what it gets ends at the first broken promise.

@@ -258,7 +258,7 @@ fn an_interrupted_run_leaves_a_marked_report_and_no_process() {
     kill(Pid::from_raw(pid as i32), Signal::SIGINT).unwrap();
     let ended = running.end();
     ended.assert(7, "INCOMPLETE  lost 0 of ");
-    assert!(ended.last_line().contains("the run was cut short"), "{}", ended.last_line());
+    assert!(ended.out.contains("the run was cut short"), "{}", ended.out);
     let document = document(&scratch);
     assert_eq!(document.verdict, Verdict::Incomplete);
     assert!(document.send.acknowledged > 0);

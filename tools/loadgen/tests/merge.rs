@@ -112,5 +112,5 @@ fn what_is_no_whole_run_is_not_called_one() {
     assert!(twice.errors.contains("part 1 of 3 is there twice"), "{}", twice.errors);
     let missing = merge(&format!("merge {one} {two}"));
     missing.assert(7, "INCOMPLETE  lost 0 of ");
-    assert!(missing.last_line().contains("part 3 of 3 is missing"), "{}", missing.last_line());
+    assert!(missing.out.contains("part 3 of 3 is missing"), "{}", missing.out);
 }

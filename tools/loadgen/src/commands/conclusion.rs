@@ -92,13 +92,16 @@ fn threads(ended: &Ended<'_>) -> Vec<ThreadCpu> {
 fn incomplete(ended: &Ended<'_>) -> Vec<String> {
     let gone = ended.consumed.iter().map(|group| group.gone).max().unwrap_or(0);
     let count = ended.target.brokers.len();
-    let unreachable = (gone > 0)
-        .then(|| format!("{gone} of {count} brokers gone at the end, and not read to it"));
+    let gone = (gone > 0).then(|| format!("{gone} of {count} brokers gone at the end"));
+    let unread = ended.consumed.iter().max_by_key(|group| group.unread_queues);
+    let unread = unread.filter(|group| group.unread_queues > 0).map(|group| {
+        format!("{} of {} queues not read to their end", group.unread_queues, group.queues)
+    });
     let unreadable = ended.spill.unreadable();
     let unreadable =
         unreadable.map(|cause| format!("a part of the audit could not be read back: {cause}"));
     let cut_short = ended.is_cut_short.then(|| "the run was cut short".to_owned());
-    [cut_short, unreachable, unreadable].into_iter().flatten().collect()
+    [cut_short, gone, unread, unreadable].into_iter().flatten().collect()
 }
 
 /// A part that began after the moment agreed on does not fit the others.

@@ -142,7 +142,7 @@ impl Step {
         let counters = &total.counters;
         let done = counters.acknowledged + counters.one_way;
         let acknowledged_per_s = done as f64 / seconds;
-        let p99 = Duration::from_nanos(Percentiles::of(&total.latency).p99);
+        let p99 = Duration::from_nanos(Percentiles::of(total.waits().all()).p99);
         let p99_ms = p99.as_secs_f64() * 1e3;
         let backlog = report.consuming().saturating_sub(report.sending());
         let decisive = report.failures().chain(report.gaps()).next();

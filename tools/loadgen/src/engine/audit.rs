@@ -160,7 +160,7 @@ impl Arrived {
     }
 
     /// What became of each stream's messages. Of producers for whose broker `is_readable` is false
-    /// nobody can tell yet: what is missing of theirs is unread, not lost.
+    /// nobody can tell: what is missing of theirs is unread, not lost.
     pub fn reconcile(
         &self,
         outcomes: &[Outcomes],
@@ -224,7 +224,7 @@ pub struct Audit {
     pub acknowledged: u64,
     /// Acknowledged and never seen.
     pub lost: u64,
-    /// Acknowledged and not seen, by a broker that could not be reached when the run was audited.
+    /// Acknowledged and not seen, by a broker with queues that were not read to their end.
     #[serde(default)]
     pub unread: u64,
     /// Seen more than once; counted once per repetition.

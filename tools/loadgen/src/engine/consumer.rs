@@ -4,7 +4,9 @@
 //! Each queue has at most one pull under way, held by the broker while there is nothing new. After
 //! the sending is over the consumer is told every outcome and its pace is no longer held back; it
 //! ends when each acknowledged message has arrived and all queues are read to their end, or when
-//! nothing has come for [`QUIET_MAX`], which is [`GONE_MAX`] while a broker is gone.
+//! nothing has come for [`QUIET_MAX`], which is [`GONE_MAX`] while a broker is gone. Where a message is
+//! missing, a queue counts as read to its end only when the broker has answered a pull that was sent
+//! after the sending was over: a broker that stops to answer has lost nothing yet.
 //!
 //! A group that is down has no connections; it goes on where it stopped, as one that committed its
 //! offsets. Offsets are committed at the broker along with the pulls, for whoever looks there.
@@ -37,12 +39,13 @@ use crate::target::routes::Routes;
 /// What groups are called at the broker, in front of their own name.
 pub const GROUP_PREFIX: &str = "loadgen-";
 /// How long a broker may hold a pull that finds nothing.
-const HOLD_MS: u64 = 5_000;
+const HOLD_MS: u64 = 2_000;
 /// Messages and bytes wanted per pull; brokers have limits of their own.
 const COUNT_MAX: u32 = 4_096;
 const BYTES_MAX: u32 = 1 << 20;
-/// After the sending: silence after which nothing more is expected.
-pub const QUIET_MAX: Duration = Duration::from_secs(5);
+/// After the sending: silence after which nothing more is expected; long enough for every queue to be
+/// asked once more and to answer.
+pub const QUIET_MAX: Duration = Duration::from_millis(3 * HOLD_MS);
 /// The same while a broker cannot be reached that something is missing of: it may be starting.
 pub const GONE_MAX: Duration = Duration::from_secs(30);
 /// After the sending: silence after which a complete audit is believed to be final.
@@ -79,6 +82,9 @@ pub struct Consumed {
     pub disconnects: u64,
     /// Brokers that could not be reached at the end.
     pub gone: usize,
+    /// Queues that were not read to their end, and all queues.
+    pub unread_queues: usize,
+    pub queues: usize,
     /// Part of a core that the thread used until the sending was over.
     pub cpu: f64,
 }
@@ -100,6 +106,7 @@ pub struct Consumer {
     counted: Option<(u64, u64)>,
     /// Silence counts from here at the earliest, ns.
     quiet_from_ns: u64,
+    is_sending_over: bool,
     /// Index of the queue that is asked first in the next turn, so that a slow group serves all.
     next_queue: usize,
     next_round_ns: u64,
@@ -119,6 +126,10 @@ struct Queue {
     next_offset: u64,
     /// End of the queue as last heard; unknown while its broker has not answered since it was away.
     max_offset: Option<u64>,
+    /// The pull under way was sent after the sending was over.
+    is_asked_at_end: bool,
+    /// Such a pull was answered, and there was nothing left.
+    is_at_end: bool,
     state: QueueState,
 }
 
@@ -145,7 +156,13 @@ impl Queue {
         };
         self.state = QueueState::Idle;
         self.max_offset = None;
+        self.is_at_end = false;
         asked
+    }
+
+    /// As far as its broker has said.
+    fn has_no_more(&self) -> bool {
+        self.max_offset.is_some_and(|end| self.next_offset >= end)
     }
 }
 
@@ -181,6 +198,8 @@ impl Consumer {
             id: start.queue,
             next_offset: start.offset,
             max_offset: Some(start.offset),
+            is_asked_at_end: false,
+            is_at_end: false,
             state: QueueState::Idle,
         };
         let queues: Vec<Queue> = options.queues.into_iter().map(queue).collect();
@@ -208,6 +227,7 @@ impl Consumer {
             broker_of: options.broker_of,
             counted: None,
             quiet_from_ns: 0,
+            is_sending_over: false,
             next_queue: 0,
             next_round_ns: 0,
         })
@@ -232,6 +252,7 @@ impl Consumer {
                 {
                     self.pace.open();
                     self.quiet_from_ns = now_ns;
+                    self.is_sending_over = true;
                     cpu = meter.map_or(0.0, |meter: CpuMeter| meter.share(now_ns));
                     outcomes = Some(told);
                 }
@@ -258,8 +279,7 @@ impl Consumer {
         if quiet_ns < QUIET_COMPLETE_NS {
             return false;
         }
-        let is_read = |queue: &Queue| queue.max_offset.is_some_and(|it| queue.next_offset >= it);
-        let is_at_end = self.queues.iter().all(is_read);
+        let is_at_end = self.queues.iter().all(Queue::has_no_more);
         let is_complete = is_at_end && self.missing(outcomes) == 0;
         let is_any_gone = self.brokers.iter().any(|broker| broker.connection.is_none());
         let quiet_max = if is_any_gone { GONE_MAX } else { QUIET_MAX };
@@ -280,10 +300,14 @@ impl Consumer {
         let notebook = self.notebook;
         notebook.recorder.finish();
         let (corrupted, foreign) = notebook.arrived.unattributed();
+        let is_whole = notebook.arrived.missing(outcomes) == 0;
+        let is_read = |queue: &&Queue| queue.is_at_end || is_whole && queue.has_no_more();
         let is_readable = |producer| {
-            let broker = self.broker_of.get(&producer).map(|broker| &self.brokers[*broker]);
-            broker.is_none_or(|broker| broker.connection.is_some())
+            let broker = self.broker_of.get(&producer);
+            let mut queues = self.queues.iter().filter(|queue| Some(&queue.broker) == broker);
+            queues.all(|queue| is_read(&queue))
         };
+        let unread_queues = self.queues.iter().filter(|queue| !is_read(queue)).count();
         Consumed {
             audits: notebook.arrived.reconcile(outcomes, is_readable),
             corrupted,
@@ -292,6 +316,8 @@ impl Consumer {
             refused_pulls: notebook.refused_pulls,
             disconnects: notebook.disconnects,
             gone: self.brokers.iter().filter(|broker| broker.connection.is_none()).count(),
+            unread_queues,
+            queues: self.queues.len(),
             cpu,
         }
     }
@@ -360,6 +386,7 @@ impl Consumer {
         wire::encode_request(connection.output(), self.encoding, number, false, &request)
             .map_err(io::Error::other)?;
         queue.state = QueueState::Asked { number, count: count_max };
+        queue.is_asked_at_end = self.is_sending_over;
         self.pace.take(count_max);
         let broker = queue.broker;
         match connection.flush() {
@@ -456,6 +483,7 @@ fn take_answer(
             take_records(frame.body, index as u32, now_ns, notebook)?;
             queue.next_offset = pulled.next_offset.0;
             queue.max_offset = Some(pulled.max_offset.0);
+            queue.is_at_end = queue.is_asked_at_end && queue.has_no_more();
             queue.state = QueueState::Idle;
         }
         Err(refused) => {

@@ -116,6 +116,52 @@ impl Percentiles {
     }
 }
 
+/// How long messages waited. Those that were given up are *censored*: each waited at least as long
+/// as it had by then, and nobody knows how much longer it would have.
+pub struct Waits {
+    all: Histogram<u64>,
+    given_up: Histogram<u64>,
+}
+
+/// A percentile of waits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Wait {
+    pub ns: u64,
+    /// Messages with shorter waits were given up, so the percentile may be higher.
+    pub is_at_least: bool,
+}
+
+impl Waits {
+    pub fn of(measured: &Histogram<u64>, given_up: &Histogram<u64>) -> Self {
+        let mut all = measured.clone();
+        merge(&mut all, given_up);
+        Self { all, given_up: given_up.clone() }
+    }
+
+    pub fn all(&self) -> &Histogram<u64> {
+        &self.all
+    }
+
+    /// `None` for no waits at all.
+    pub fn at(&self, quantile: f64) -> Option<Wait> {
+        let ns = self.all.value_at_quantile(quantile).min(self.all.max());
+        let is_at_least = self.given_up.count_between(0, ns) > 0;
+        (!self.all.is_empty()).then_some(Wait { ns, is_at_least })
+    }
+}
+
+impl Wait {
+    /// The time as `format` writes it; whole seconds where it is no more than a lower bound.
+    pub fn shown(self, format: impl Fn(u64) -> String) -> String {
+        const SECOND_NS: u64 = 1_000_000_000;
+        match self.ns {
+            ns if !self.is_at_least => format(ns),
+            ns if ns >= SECOND_NS => format!("≥ {} s", ns / SECOND_NS),
+            ns => format!("≥ {}", format(ns)),
+        }
+    }
+}
+
 /// Writes one histogram per second, track and kind as an HdrHistogram interval log, version 1.3:
 /// one line each, tagged `TRACK.KIND`, compressed V2 inside. A run with one stream has no track in
 /// its tags.
@@ -150,7 +196,13 @@ pub fn write_interval_log(
 
 /// Writes the percentile distribution as HdrHistogram's plotters expect it, in milliseconds, five
 /// steps per halving of the distance to 100 %.
-pub fn write_distribution(out: &mut impl Write, histogram: &Histogram<u64>) -> io::Result<()> {
+///
+/// Messages that were given up have no latency; how many they are stands at the end.
+pub fn write_distribution(
+    out: &mut impl Write,
+    histogram: &Histogram<u64>,
+    given_up: u64,
+) -> io::Result<()> {
     writeln!(
         out,
         "{:>12} {:>14} {:>10} {:>14}\n",
@@ -173,7 +225,8 @@ pub fn write_distribution(out: &mut impl Write, histogram: &Histogram<u64>) -> i
     let max = if histogram.is_empty() { 0 } else { histogram.max() };
     writeln!(out, "#[Max     = {:12.6}, Total count    = {:12}]", shown(max), histogram.len())?;
     let buckets = (64 - histogram.high().leading_zeros()).saturating_sub(10).max(1);
-    writeln!(out, "#[Buckets = {buckets:12}, SubBuckets     = {:12}]", 2048)
+    writeln!(out, "#[Buckets = {buckets:12}, SubBuckets     = {:12}]", 2048)?;
+    writeln!(out, "#[Given up = {given_up:11}]")
 }
 
 #[cfg(test)]
@@ -194,6 +247,22 @@ mod tests {
         let percentiles = Percentiles::of(&histogram);
         assert_eq!((percentiles.p50, percentiles.p99), (1_000, 1_000));
         assert!(percentiles.p99_9 == percentiles.max && percentiles.max >= 3_600_000_000_000);
+    }
+
+    #[test]
+    fn a_percentile_among_messages_that_were_given_up_is_a_lower_bound() {
+        let (mut measured, mut given_up) = (empty(), empty());
+        assert_eq!(Waits::of(&measured, &given_up).at(0.5), None);
+        record(&mut measured, 2_000_000, 980);
+        record(&mut given_up, 3_020_000_000, 20);
+        let shown = |waits: &Waits| {
+            let shown = |q| waits.at(q).unwrap().shown(|ns| format!("{:.1}", ns as f64 / 1e6));
+            [0.5, 0.98, 0.99, 1.0].map(shown)
+        };
+        assert_eq!(shown(&Waits::of(&measured, &given_up)), ["2.0", "2.0", "≥ 3 s", "≥ 3 s"]);
+        // Of a connection that broke at once nobody knows how long the answers would have taken.
+        record(&mut given_up, 1_000_000, 1);
+        assert_eq!(shown(&Waits::of(&measured, &given_up))[0], "≥ 2.0");
     }
 
     /// The log is read back with the library's own reader: values, seconds and tags survive.
@@ -228,12 +297,13 @@ mod tests {
         record(&mut histogram, 1_000_000, 3);
         record(&mut histogram, 2_000_000, 1);
         let mut text = Vec::new();
-        write_distribution(&mut text, &histogram).unwrap();
+        write_distribution(&mut text, &histogram, 7).unwrap();
         let text = String::from_utf8(text).unwrap();
         let mut lines = text.lines();
         assert_eq!(lines.next(), Some("       Value     Percentile TotalCount 1/(1-Percentile)"));
         assert_eq!(lines.nth(1), Some("    1.000447 0.000000000000          3           1.00"));
         assert!(text.contains("\n    2.000895 1.000000000000          4\n"), "{text}");
         assert!(text.contains("Total count    =            4]\n"), "{text}");
+        assert!(text.ends_with("#[Given up =           7]\n"), "{text}");
     }
 }

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use hdrhistogram::Histogram;
 use serde::{Deserialize, Serialize};
 
-use crate::engine::histogram::{self, Packed};
+use crate::engine::histogram::{self, Packed, Waits};
 
 /// Counts of messages.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -49,7 +49,7 @@ impl Counters {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Interval {
     pub counters: Counters,
-    /// From due to acknowledged. A message that was given up counts with the time it had waited.
+    /// From due to acknowledged.
     #[serde(with = "histogram::text")]
     pub latency: Histogram<u64>,
     /// From the send call to acknowledged.
@@ -65,7 +65,7 @@ pub struct Interval {
     /// From due to refused, each time.
     #[serde(with = "histogram::text", default = "histogram::empty")]
     pub refused: Histogram<u64>,
-    /// From due to given up: no answer, or not sent. Part of the latency too.
+    /// From due to given up: no answer, or not sent. A lower bound of its latency.
     #[serde(with = "histogram::text", default = "histogram::empty")]
     pub given_up: Histogram<u64>,
 }
@@ -141,6 +141,11 @@ impl Interval {
             Kind::Refused => &mut self.refused,
             Kind::GivenUp => &mut self.given_up,
         }
+    }
+
+    /// Latencies, and of messages that were given up how long they had waited.
+    pub fn waits(&self) -> Waits {
+        Waits::of(&self.latency, &self.given_up)
     }
 
     /// Adds `count` values to one histogram.

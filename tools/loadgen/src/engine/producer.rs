@@ -8,13 +8,15 @@
 //!   generator of the producer's own: it does not depend on the target.
 //! - In a stream that asks for order a lane has at most one request under way. An order's events
 //!   share a lane and a queue, and follow each other; this is what RocketMQ promises order for.
-//! - What waits to be sent, in whatever place, is given up after [`PATIENCE`], or twice that when it
-//!   was refused before. So it is bounded by the rate: 40 bytes per request.
+//! - What waits to be sent, in whatever place, is given up after [`PATIENCE`]. So it is bounded by the
+//!   rate: 40 bytes per request. A refused request is tried again when the server says
+//!   (`retry_after_ms`), and not at all when that is behind its deadline.
 //!
 //! Not here: when to send (`schedule`), when to wait (`worker`).
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
+use std::mem;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -33,6 +35,8 @@ use crate::plan::sizes::Sizes;
 
 /// A message that could not be sent for this long is given up; what a stock client waits.
 pub const PATIENCE: Duration = Duration::from_secs(3);
+/// When a refused request is tried again that the server gave no `retry_after_ms` for, ns.
+const RETRY_AFTER_NS: u64 = 50_000_000;
 /// Frames are handed to the kernel in pieces of about this size, bytes.
 const OUTPUT_SIZE: usize = 256 << 10;
 /// Events of one order: created, confirmed, packed.
@@ -99,8 +103,10 @@ pub struct Producer {
     window: Window,
     /// Requests that wait for window, socket or connection.
     waiting: VecDeque<Message>,
-    /// Refused requests that are tried again at the next round.
-    again: Vec<Message>,
+    /// Refused requests, by when they are tried again and by sequence.
+    again: BTreeMap<(u64, u64), Message>,
+    /// The earliest time for which [`retry`](Self::retry) is announced.
+    alarm_ns: Option<u64>,
     /// One per request that may be under way; empty where no order is asked for.
     lanes: Vec<Lane>,
     /// Since when a due request could have been sent at once.
@@ -158,13 +164,11 @@ impl Notebook {
         self.recorder.record(job.track(), message.due_ns, Kind::Slip, late_ns, job.count());
     }
 
-    /// A message without an acknowledgement counts in the latency with the time it has waited:
-    /// otherwise the worst waits would be missing from the figures.
+    /// A message without an acknowledgement is kept with the time it has waited: otherwise the worst
+    /// waits would be missing from the figures.
     fn give_up(&mut self, job: &Job, due_ns: u64, now_ns: u64) {
         let waited_ns = now_ns.saturating_sub(due_ns);
-        let (track, count) = (job.track(), job.count());
-        self.recorder.record(track, due_ns, Kind::Latency, waited_ns, count);
-        self.recorder.record(track, due_ns, Kind::GivenUp, waited_ns, count);
+        self.recorder.record(job.track(), due_ns, Kind::GivenUp, waited_ns, job.count());
     }
 }
 
@@ -187,7 +191,8 @@ impl Producer {
             connection: None,
             window: Window::new(job.in_flight),
             waiting: VecDeque::new(),
-            again: Vec::new(),
+            again: BTreeMap::new(),
+            alarm_ns: None,
             lanes: (0..lanes).map(|_| Lane::default()).collect(),
             open_since_ns: 0,
             drawn: 0,
@@ -431,9 +436,13 @@ impl Producer {
                 let waited_ns = now_ns.saturating_sub(due_ns);
                 recorder.record(track, due_ns, Kind::Refused, waited_ns, count);
                 notebook.note(stream, code, answer.reason);
-                if message.refusals < self.job.retries {
+                let hint_ns = answer.retry_after_ms.map(|ms| ms.saturating_mul(1_000_000));
+                let again_ns = read_ns.saturating_add(hint_ns.unwrap_or(RETRY_AFTER_NS));
+                let is_in_time = again_ns < due_ns + PATIENCE.as_nanos() as u64;
+                if message.refusals < self.job.retries && is_in_time {
                     let refusals = message.refusals + 1;
-                    self.again.push(Message { refusals, first: Some(request.first), ..message });
+                    let again = Message { refusals, first: Some(request.first), ..message };
+                    self.again.insert((again_ns, request.first), again);
                     return;
                 }
                 self.outcomes.refuse(sequences);
@@ -449,10 +458,19 @@ impl Producer {
         self.release(message.lane, now_ns);
     }
 
-    /// Refused requests may be sent once more.
-    pub fn retry(&mut self, notebook: &mut Notebook) {
+    /// When to call [`retry`](Self::retry), unless that was told before.
+    pub fn next_alarm_ns(&mut self) -> Option<u64> {
+        let (next_ns, _) = *self.again.first_key_value()?.0;
+        let is_new = self.alarm_ns.is_none_or(|alarm_ns| next_ns < alarm_ns);
+        is_new.then(|| *self.alarm_ns.insert(next_ns))
+    }
+
+    /// Refused requests whose time has come may be sent once more.
+    pub fn retry(&mut self, now_ns: u64, notebook: &mut Notebook) {
         let (track, count) = (self.job.track(), self.job.count());
-        for message in self.again.drain(..) {
+        self.alarm_ns = None;
+        while let Some(again) = self.again.first_entry().filter(|it| it.key().0 <= now_ns) {
+            let message = again.remove();
             notebook.recorder.count(track, message.due_ns, |counters| counters.retried += count);
             self.waiting.push_back(message);
         }
@@ -496,7 +514,7 @@ impl Producer {
 
     /// Ends the run for this producer, whatever is still open.
     pub fn finish(mut self, now_ns: u64, notebook: &mut Notebook) -> Outcomes {
-        self.waiting.extend(self.again.drain(..));
+        self.waiting.extend(mem::take(&mut self.again).into_values());
         self.disconnect(now_ns, notebook);
         self.expire(u64::MAX, now_ns, notebook);
         self.outcomes
@@ -550,7 +568,7 @@ mod tests {
     }
 
     fn answer(outcome: Outcome) -> Answer {
-        Answer { number: 0, outcome, reason: "busy".to_owned() }
+        Answer { number: 0, outcome, reason: "busy".to_owned(), retry_after_ms: None }
     }
 
     /// Pretends to send the next request that may go.
@@ -615,11 +633,43 @@ mod tests {
             let request = sent(&mut producer).unwrap();
             assert_eq!((request.first, request.message.refusals), (0, attempt));
             producer.count_answer(request, answer(Outcome::Refused(2)), 9, 9, &mut notebook);
-            producer.retry(&mut notebook);
+            producer.retry(u64::MAX, &mut notebook);
         }
         assert!(producer.is_idle(), "given up after the second retry");
         assert_eq!(notebook.refusals[&(0, 2, "busy".to_owned())], 3);
         assert_eq!(producer.outcomes.sent, 1);
+    }
+
+    #[test]
+    fn a_refused_request_comes_again_when_the_server_says_and_not_after_its_deadline() {
+        const MS: u64 = 1_000_000;
+        let (mut producer, mut notebook) = (producer(false, 4, 9), notebook());
+        let refused = |after_ms| Answer { retry_after_ms: after_ms, ..answer(Outcome::Refused(2)) };
+        (0..3).for_each(|_| producer.take_due(0, &mut notebook));
+        for (after_ms, now_ns) in [(Some(200), 10 * MS), (Some(30), 10 * MS), (None, 10 * MS)] {
+            let request = sent(&mut producer).unwrap();
+            producer.count_answer(request, refused(after_ms), now_ns, now_ns, &mut notebook);
+        }
+        let mut told = Vec::new();
+        let mut now_ns = 0;
+        while let Some(alarm_ns) = producer.next_alarm_ns() {
+            assert_eq!(producer.next_alarm_ns(), None, "told once");
+            now_ns = alarm_ns;
+            producer.retry(now_ns, &mut notebook);
+            told.push((alarm_ns / MS, producer.waiting.len()));
+        }
+        assert_eq!(told, [(40, 1), (60, 2), (210, 3)]);
+        for after_ms in [Some(2_780), Some(u64::MAX)] {
+            let request = sent(&mut producer).unwrap();
+            producer.count_answer(
+                request,
+                refused(after_ms),
+                now_ns + 10 * MS,
+                now_ns + 10 * MS,
+                &mut notebook,
+            );
+        }
+        assert_eq!(producer.next_alarm_ns(), None, "three seconds after it was due nobody waits");
     }
 
     /// A target that answers nothing and breaks no connection must not make a lane grow for as long

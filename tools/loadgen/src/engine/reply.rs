@@ -45,7 +45,12 @@ pub struct Answer {
     /// What the server says of a request that did not succeed, without what differs from one to the
     /// next; empty otherwise.
     pub reason: String,
+    /// When a refused request may come again, as the server says.
+    pub retry_after_ms: Option<u64>,
 }
+
+/// In front of the milliseconds in a remark of RingMQ's (docs/errors.md).
+const RETRY_AFTER: &str = "retry_after_ms=";
 
 /// `None`: the frame is a request of the server's own, or an answer nobody can read.
 pub fn read(frame: &FrameView<'_>) -> io::Result<Option<Answer>> {
@@ -55,17 +60,21 @@ pub fn read(frame: &FrameView<'_>) -> io::Result<Option<Answer>> {
         HeaderEncoding::Fixed => None,
     };
     if let Some(number) = plain {
-        return Ok(Some(Answer { number, outcome: Outcome::Acknowledged, reason: String::new() }));
+        let (outcome, reason) = (Outcome::Acknowledged, String::new());
+        return Ok(Some(Answer { number, outcome, reason, retry_after_ms: None }));
     }
     let reply = wire::decode_reply(&frame.header_only());
     let reply = reply.map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
     Ok(reply.is_reply.then(|| {
         let outcome = Outcome::of(reply.code);
+        let remark = reply.remark.as_deref().unwrap_or_default();
         let reason = match outcome {
             Outcome::Acknowledged => String::new(),
-            _ => reason(reply.remark.as_deref().unwrap_or_default()),
+            _ => reason(remark),
         };
-        Answer { number: reply.opaque, outcome, reason }
+        let hint = remark.split_whitespace().find_map(|word| word.strip_prefix(RETRY_AFTER));
+        let retry_after_ms = hint.and_then(|hint| hint.parse().ok());
+        Answer { number: reply.opaque, outcome, reason, retry_after_ms }
     }))
 }
 
@@ -140,6 +149,23 @@ mod tests {
         ] {
             let header = format!("{{\"code\":{code},{ext}{rest}");
             assert_eq!(json(&header), Some((1_000_000_042, outcome)), "{header}");
+        }
+    }
+
+    #[test]
+    fn a_refusal_says_when_to_come_back() {
+        for (remark, wanted) in [
+            ("RINGMQ-2001 reason=append_queue wait_ms=200 retry_after_ms=50 shard=0", Some(50)),
+            ("retry_after_ms=soon", None),
+            ("[SYSTEM_BUSY]", None),
+        ] {
+            let header = format!(
+                "{{\"code\":2,\"flag\":1,\"language\":\"JAVA\",\"opaque\":7,\"remark\":\"{remark}\",\
+                 \"serializeTypeCurrentRPC\":\"JSON\",\"version\":479}}"
+            );
+            let header = header.as_bytes();
+            let frame = FrameView { encoding: HeaderEncoding::Json, header, body: b"" };
+            assert_eq!(read(&frame).unwrap().unwrap().retry_after_ms, wanted, "{remark}");
         }
     }
 

@@ -11,7 +11,8 @@
 //! time of the last acknowledgement; what it measured it hands over once a second, and what became
 //! of each message at its end.
 
-use std::collections::BTreeMap;
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BinaryHeap};
 use std::io;
 use std::mem;
 use std::sync::Arc;
@@ -90,6 +91,8 @@ pub struct Worker {
     connector: Connector,
     /// Who connects later, and when, the next one last.
     joining: Vec<(u64, u32)>,
+    /// When which producer has refused requests to send again.
+    alarms: BinaryHeap<Reverse<(u64, u32)>>,
     next_round_ns: u64,
     disconnects: u64,
 }
@@ -130,6 +133,7 @@ impl Worker {
             ready,
             connector: Connector::start()?,
             joining,
+            alarms: BinaryHeap::new(),
             next_round_ns: 0,
             disconnects: 0,
         })
@@ -155,6 +159,7 @@ impl Worker {
                 self.handle(ready, now_ns)?;
             }
             self.connect(now_ns)?;
+            self.retry(now_ns);
             if now_ns >= self.next_round_ns {
                 self.round(now_ns)?;
             }
@@ -216,6 +221,8 @@ impl Worker {
             true => now_ns + CONNECTION_LOOK_NS,
             false => u64::MAX,
         };
+        let retry_ns = self.alarms.peek().map_or(u64::MAX, |Reverse((at_ns, _))| *at_ns);
+        let due_ns = due_ns.min(retry_ns);
         let rare_ns = self.next_round_ns.min(self.notebook.recorder.next_tick_ns());
         let sleep_ns = due_ns.min(join_ns).min(look_ns).min(rare_ns).saturating_sub(now_ns);
         Duration::from_nanos(sleep_ns.max(SLEEP_MIN_NS))
@@ -238,8 +245,26 @@ impl Worker {
                 Err(_) => self.disconnect(index),
             }
         }
+        self.set_alarm(index);
         self.ready.add(index);
         Ok(())
+    }
+
+    fn set_alarm(&mut self, index: u32) {
+        let alarm_ns = self.producers[index as usize].next_alarm_ns();
+        self.alarms.extend(alarm_ns.map(|at_ns| Reverse((at_ns, index))));
+    }
+
+    /// Lets refused requests go again whose time has come.
+    fn retry(&mut self, now_ns: u64) {
+        while let Some(&Reverse((at_ns, index))) = self.alarms.peek()
+            && at_ns <= now_ns
+        {
+            self.alarms.pop();
+            self.producers[index as usize].retry(now_ns, &mut self.notebook);
+            self.set_alarm(index);
+            self.ready.add(index);
+        }
     }
 
     fn disconnect(&mut self, index: u32) {
@@ -281,7 +306,6 @@ impl Worker {
             due_before_ns = u64::MAX;
         }
         for (index, producer) in (0..).zip(&mut self.producers) {
-            producer.retry(&mut self.notebook);
             producer.expire(due_before_ns, now_ns, &mut self.notebook);
             if producer.is_waiting() {
                 self.ready.add(index);

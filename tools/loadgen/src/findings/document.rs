@@ -46,9 +46,14 @@ pub struct Send {
     pub one_way: u64,
     pub rate_per_s: f64,
     pub bytes_per_s: f64,
+    /// Messages without a latency of their own: not sent, or never answered. In the percentiles they
+    /// count with the time that they had waited, which is a lower bound.
+    pub censored: u64,
     pub latency_ns: Percentiles,
     pub service_ns: Percentiles,
     pub slip_ns: Percentiles,
+    /// From due to refused, each time.
+    pub refused_ns: Percentiles,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -99,9 +104,11 @@ impl Document {
                 one_way: counters.one_way,
                 rate_per_s: rate(counters.acknowledged, report.sending()),
                 bytes_per_s: report.bytes_per_s(),
-                latency_ns: Percentiles::of(&total.latency),
+                censored: total.given_up.len(),
+                latency_ns: Percentiles::of(total.waits().all()),
                 service_ns: Percentiles::of(&total.service),
                 slip_ns: Percentiles::of(&total.slip),
+                refused_ns: Percentiles::of(&total.refused),
             },
             end_to_end: EndToEnd {
                 received: counters.received,

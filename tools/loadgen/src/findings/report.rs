@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::engine::audit::Audit;
-use crate::engine::histogram;
+use crate::engine::histogram::{self, Waits};
 use crate::engine::measure::{Counters, Interval, Kind, Second};
 use crate::findings::verdict::{
     Conclusion, DELIVERED_MIN, Figures, SENDER_SHARE_MAX, Verdict, lateness,
@@ -295,6 +295,11 @@ impl Report {
         sum
     }
 
+    /// Latencies of [`total`](Self::total), with what was given up.
+    pub fn waits(&self) -> Waits {
+        Waits::of(&self.total_of(Kind::Latency), &self.total_of(Kind::GivenUp))
+    }
+
     /// The counters of [`total`](Self::total).
     pub fn counters(&self) -> Counters {
         let mut sum = Counters::default();
@@ -376,9 +381,8 @@ impl Report {
     pub fn gaps(&self) -> impl Iterator<Item = String> {
         let idle = (self.counters().due == 0).then(|| "nothing was due".to_owned());
         let unread = self.audit().unread;
-        let unread = (unread > 0).then(|| {
-            format!("{} acknowledged, their broker gone before the audit", grouped(unread))
-        });
+        let unread = (unread > 0)
+            .then(|| format!("{} acknowledged, in queues not read to their end", grouped(unread)));
         self.incomplete.iter().cloned().chain(unread).chain(idle)
     }
 

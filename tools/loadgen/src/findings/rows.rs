@@ -119,8 +119,7 @@ fn tail_back(report: &Report, after: usize, beside: usize, factor: f64, within: 
         let mut sum = Interval::default();
         let mine = second.tracks.iter().filter(|packed| streams.contains(&packed.track));
         mine.for_each(|packed| sum.add(&packed.unpack()));
-        let tail_ns = Percentiles::of(&sum.latency).p99_9;
-        (!sum.latency.is_empty()).then_some((second.number, tail_ns))
+        Some((second.number, sum.waits().at(0.999)?.ns))
     });
     let is_back = |tail_ns: u64| tail_ns as f64 <= factor * beside_ns as f64;
     let mut least_ns = None::<u64>;
@@ -138,7 +137,7 @@ fn tail_back(report: &Report, after: usize, beside: usize, factor: f64, within: 
 
 fn answered_within(report: &Report, phase: usize, part: f64, within: Duration) -> Found {
     let interval = of_phase(report, phase)?;
-    let count = interval.latency.len();
+    let count = interval.latency.len() + interval.given_up.len();
     // One that is late must be allowed, or chance decides.
     let count_min = (1.0 / (1.0 - part).max(1e-9)).round() as u64;
     if count < count_min {
@@ -192,9 +191,9 @@ fn of_phase(report: &Report, phase: usize) -> Result<Interval, String> {
 
 /// p99.9 of all streams together.
 fn tail_ns(report: &Report, phase: usize) -> Result<u64, String> {
-    let latency = of_phase(report, phase)?.latency;
-    match latency.len() {
-        TAIL_COUNT_MIN.. => Ok(Percentiles::of(&latency).p99_9),
+    let waits = of_phase(report, phase)?.waits();
+    match waits.all().len() {
+        TAIL_COUNT_MIN.. => Ok(Percentiles::of(waits.all()).p99_9),
         count => Err(format!("{}: {count} messages", phase_name(report, phase))),
     }
 }

@@ -7,7 +7,7 @@
 use std::fmt::{self, Display};
 
 use crate::engine::audit::Audit;
-use crate::engine::histogram::Percentiles;
+use crate::engine::histogram::{self, Percentiles, Wait, Waits};
 use crate::engine::measure::Interval;
 use crate::findings::flow::Flow;
 use crate::findings::report::{Report, rate};
@@ -156,12 +156,10 @@ impl Report {
             let seconds = fitted_decimal(seconds, 1, 7);
             let acknowledged = fitted(total.counters.acknowledged, 12);
             write!(f, "{name:<15}{seconds:>8}{acknowledged:>13}")?;
-            let p = Percentiles::of(&total.latency);
-            for value in [p.p50, p.p99, p.p99_9, p.max] {
-                match total.latency.is_empty() {
-                    true => write!(f, "{:>11}", "-")?,
-                    false => write!(f, "{:>11}", fitted_decimal(ms(value), 2, 10))?,
-                }
+            let waits = total.waits();
+            for quantile in [0.5, 0.99, 0.999, 1.0] {
+                let shown = |wait: Wait| wait.shown(|ns| fitted_decimal(ms(ns), 2, 8));
+                write!(f, "{:>11}", waits.at(quantile).map_or("-".to_owned(), shown))?;
             }
             writeln!(f)?;
         }
@@ -330,23 +328,30 @@ fn write_percentiles(f: &mut fmt::Formatter<'_>, total: &Interval, is_valid: boo
         "\n{:<14}{:>11}{:>11}{:>11}{:>11}{:>11}{:>11}",
         "ms", "p50", "p90", "p99", "p99.9", "p99.99", "max"
     )?;
-    for (name, histogram) in [
-        ("latency", &total.latency),
-        ("lateness", &total.slip),
-        ("service time", &total.service),
-        ("end to end", &total.end_to_end),
-    ] {
-        if histogram.is_empty() {
+    let nothing = histogram::empty();
+    let rows = [
+        ("latency", &total.latency, &total.given_up),
+        ("lateness", &total.slip, &nothing),
+        ("service time", &total.service, &nothing),
+        ("refused", &total.refused, &nothing),
+        ("end to end", &total.end_to_end, &nothing),
+    ];
+    for (name, measured, given_up) in rows {
+        let waits = Waits::of(measured, given_up);
+        let texts = [0.5, 0.9, 0.99, 0.999, 0.9999, 1.0].map(|quantile| {
+            waits.at(quantile).map(|wait| wait.shown(|ns| fitted_decimal(ms(ns), 3, 8)))
+        });
+        if texts.iter().all(Option::is_none) {
             continue;
         }
-        let p = Percentiles::of(histogram);
         write!(f, "{name:<14}")?;
-        for value in [p.p50, p.p90, p.p99, p.p99_9, p.p99_99, p.max] {
-            write!(f, "{:>11}", fitted_decimal(ms(value), 3, 10))?;
-        }
+        texts.iter().flatten().try_for_each(|text| write!(f, "{text:>11}"))?;
         writeln!(f)?;
     }
-    Ok(())
+    match total.given_up.len() {
+        0 => Ok(()),
+        count => writeln!(f, "given up      {} without an answer", grouped(count)),
+    }
 }
 
 #[cfg(test)]

@@ -37,7 +37,8 @@ pub fn write_files(report: &Report, directory: &Path) -> Result<(), FileError> {
         write_interval_log(out, begin, &report.subject.load, &names, &report.seconds)
     })?;
     write(&directory.join("latency.hgrm"), |out| {
-        write_distribution(out, &report.total_of(Kind::Latency))
+        let given_up = report.total_of(Kind::GivenUp).len();
+        write_distribution(out, &report.total_of(Kind::Latency), given_up)
     })?;
     write(&directory.join("report.html"), |out| out.write_all(page::render(report).as_bytes()))
 }

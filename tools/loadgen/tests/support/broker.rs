@@ -45,6 +45,8 @@ pub enum Fault {
     Move,
     /// It and everything else waits for [`STALL`].
     Stall,
+    /// From then on no pull is answered.
+    NoPulls,
     /// Every request is refused, this one and all others.
     RefuseAll,
 }
@@ -161,6 +163,7 @@ fn handle(request: &Request, state: &Mutex<State>) -> Option<Answer> {
         Request::MaxOffset(queue) => Reply::Offset(locked.end(queue.queue)),
         Request::Produce(produce) => return locked.produce(produce),
         Request::ProduceRecords(produce) => return locked.produce_records(produce),
+        Request::Pull(_) if locked.fault == Fault::NoPulls && locked.count > FAULTY => return None,
         Request::Pull(pull) => {
             let answer = locked.pull(pull);
             drop(locked);

@@ -163,7 +163,7 @@ fn by_phase(candidates: &[Candidate]) -> Vec<Row> {
             let known = report.phases.get(index).filter(|it| it.name == phase.name)?;
             let total = report.phase_total(index);
             let is_known = !total.latency.is_empty() && !known.name.is_empty();
-            is_known.then(|| ms(Percentiles::of(&total.latency).p99_9))
+            is_known.then(|| ms(Percentiles::of(total.waits().all()).p99_9))
         };
         Row {
             name: format!("p99.9 in {}", phase.name),
@@ -195,7 +195,7 @@ fn cell(candidate: &Candidate, which: Of, of: impl Fn(&Report) -> Option<f64>) -
 }
 
 fn latency(report: &Report) -> Percentiles {
-    Percentiles::of(&report.total_of(Kind::Latency))
+    Percentiles::of(report.waits().all())
 }
 
 fn end_to_end(report: &Report) -> Option<Percentiles> {

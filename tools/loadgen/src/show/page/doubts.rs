@@ -90,8 +90,8 @@ fn not_sent(report: &Report) -> Option<String> {
     let counters = report.counters();
     (counters.not_sent > 0).then(|| {
         format!(
-            "{} were due and never sent, because windows were full or connections gone. They are \
-             in the latencies only with the time they had waited until they were given up.",
+            "{} were due and never sent, because windows were full or connections gone. Of their \
+             latencies only a lower bound is known: how long they had waited.",
             counted(counters.not_sent, "message")
         )
     })

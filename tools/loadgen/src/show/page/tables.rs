@@ -4,7 +4,7 @@ use crate::engine::audit::Audit;
 use crate::engine::measure::{Interval, Kind};
 use crate::findings::report::Report;
 use crate::show::page::html::{Cell, Table, note, number, text, word};
-use crate::show::page::words::{counted, ms, percentile, spoken};
+use crate::show::page::words::{counted, ms, ns_at, percentile, spoken};
 use crate::show::plot::bars::{Bar, bars};
 use crate::show::plot::text::clock;
 use crate::units::grouped;
@@ -59,6 +59,9 @@ pub fn send_percentiles(report: &Report) -> String {
     table.sum(&send_row("latency", &total));
     table.row(&duration_row("lateness of the generator", &total, Kind::Slip));
     table.row(&duration_row("service time", &total, Kind::Service));
+    if !total.refused.is_empty() {
+        table.row(&duration_row("until refused", &total, Kind::Refused));
+    }
     out.push_str(&table.html());
     let threads = report.threads.iter();
     let threads: Vec<String> =
@@ -67,8 +70,8 @@ pub fn send_percentiles(report: &Report) -> String {
         out.push_str(&note(&format!("CPU of the generator's threads: {}.", threads.join(", "))));
     }
     out.push_str(&note(
-        "A dash: fewer messages than such a percentile takes. Messages that were given up count \
-         with the time they had waited. Service time counts from the send call, as closed-loop \
+        "A dash: fewer messages than such a percentile takes. Messages that were given up have no \
+         latency; where a percentile falls among them, it says how long they had waited at least. Service time counts from the send call, as closed-loop \
          tools do; lateness is that of the generator itself, in sending and in reading replies.",
     ));
     if report.phases.len() > 1 && report.streams().count() > 1 {
@@ -99,7 +102,14 @@ fn send_row(name: &str, interval: &Interval) -> Vec<Cell> {
         (count, _) => grouped(count),
     };
     let mut cells = vec![word(name), number(grouped(counters.due)), number(acknowledged)];
-    cells.extend(percentile_cells(interval, Kind::Latency));
+    let waits = interval.waits();
+    let shown = |quantile: f64| {
+        let is_enough = ns_at(waits.all(), quantile).is_some();
+        let wait = waits.at(quantile).filter(|_| is_enough);
+        number(wait.map_or("–".to_owned(), |wait| wait.shown(ms)))
+    };
+    cells.extend([0.5, 0.9, 0.99, 0.999, 0.9999].map(shown));
+    cells.push(number(waits.at(1.0).map_or("–".to_owned(), |wait| wait.shown(ms))));
     cells
 }
 
