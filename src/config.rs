@@ -4,7 +4,8 @@
 //! by `--config`, the default. The file is TOML with a section for each command and the long names
 //! of its options as keys; `cli::file` reads it into the same parser, so both are checked alike.
 
-use std::net::{IpAddr, SocketAddr};
+use std::fmt::{self, Display};
+use std::net::Ipv6Addr;
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
@@ -16,11 +17,15 @@ pub const SHARDS_MAX: u16 = 64;
 /// Ports from one shard to the next: stock clients derive ports two below and one above.
 pub const PORTS_PER_SHARD: u16 = 4;
 
+/// Longest name of a host, bytes (RFC 1035).
+const HOST_SIZE_MAX: usize = 253;
+
 /// Runs a broker.
 #[derive(Args, Clone, Debug)]
 pub struct BrokerOptions {
-    /// NameServers to register with, `IP:PORT`, several separated by `;`.
-    #[arg(long, env = "RINGMQ_BROKER_NAMESRV", value_name = "IP:PORT[;IP:PORT]")]
+    /// NameServers to register with, `HOST:PORT`, several separated by `,` or `;`. Names are looked up
+    /// again for every new connection, and every few seconds.
+    #[arg(long, env = "RINGMQ_BROKER_NAMESRV", value_name = "HOST:PORT[,HOST:PORT]")]
     pub namesrv: NameServers,
 
     /// Address of the first shard. Shard N listens on the port plus 4 * N, and for old clients on
@@ -29,14 +34,15 @@ pub struct BrokerOptions {
         long,
         env = "RINGMQ_BROKER_LISTEN",
         default_value = "0.0.0.0:10911",
-        value_name = "IP:PORT"
+        value_name = "HOST:PORT"
     )]
-    pub listen: SocketAddr,
+    pub listen: Address,
 
-    /// IPv4 address under which clients reach this broker. Default: the listen address, or when
-    /// that is 0.0.0.0 the address of the interface that leads to the first NameServer.
+    /// IPv4 address, or a name of one, under which clients reach this broker. Default: the listen
+    /// address, or when that is 0.0.0.0 the address of the interface that leads to the first
+    /// NameServer, or of another interface when that is the loopback.
     #[arg(long, env = "RINGMQ_BROKER_ADVERTISE", value_name = "HOST")]
-    pub advertise: Option<IpAddr>,
+    pub advertise: Option<String>,
 
     #[command(flatten)]
     pub engine: EngineOptions,
@@ -65,18 +71,23 @@ pub struct DevOptions {
         long,
         env = "RINGMQ_DEV_LISTEN",
         default_value = "127.0.0.1:10911",
-        value_name = "IP:PORT"
+        value_name = "HOST:PORT"
     )]
-    pub listen: SocketAddr,
+    pub listen: Address,
 
     /// Address of the NameServer.
     #[arg(
         long,
         env = "RINGMQ_DEV_NAMESRV_LISTEN",
         default_value = "127.0.0.1:9876",
-        value_name = "IP:PORT"
+        value_name = "HOST:PORT"
     )]
-    pub namesrv_listen: SocketAddr,
+    pub namesrv_listen: Address,
+
+    /// IPv4 address, or a name of one, under which clients reach the broker. Default: the listen
+    /// address, or when that is 0.0.0.0 the address of an interface.
+    #[arg(long, env = "RINGMQ_DEV_ADVERTISE", value_name = "HOST")]
+    pub advertise: Option<String>,
 
     #[command(flatten)]
     pub engine: EngineOptions,
@@ -94,9 +105,9 @@ pub struct NameServerOptions {
         long,
         env = "RINGMQ_NAMESERVER_LISTEN",
         default_value = "0.0.0.0:9876",
-        value_name = "IP:PORT"
+        value_name = "HOST:PORT"
     )]
-    pub listen: SocketAddr,
+    pub listen: Address,
 }
 
 /// Most shards that `dev` makes by itself. With [`DEV_SEGMENT_SIZE`] and [`DEV_READY_SEGMENTS`] an empty
@@ -187,19 +198,53 @@ pub enum FlushMode {
     Async,
 }
 
+/// Where a server is: a name or an IP address, and a port. Names are looked up when they are used.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Address {
+    pub host: String,
+    pub port: u16,
+}
+
+impl FromStr for Address {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let bad = || format!("{text:?} is not HOST:PORT, such as 127.0.0.1:9876 or localhost:9876");
+        let (host, port) = text.rsplit_once(':').ok_or_else(bad)?;
+        let port = port.parse().map_err(|_| bad())?;
+        let in_brackets = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
+        let is_legal = match in_brackets {
+            Some(host) => host.parse::<Ipv6Addr>().is_ok(),
+            None => is_host_name(host),
+        };
+        let host = in_brackets.unwrap_or(host).to_owned();
+        is_legal.then_some(Self { host, port }).ok_or_else(bad)
+    }
+}
+
+/// Whether a text may be the name of a host, or an IPv4 address.
+fn is_host_name(text: &str) -> bool {
+    let is_legal = |c: char| c.is_ascii_alphanumeric() || "-._".contains(c);
+    !text.is_empty() && text.len() <= HOST_SIZE_MAX && text.chars().all(is_legal)
+}
+
+impl Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { host, port } = self;
+        if host.contains(':') { write!(f, "[{host}]:{port}") } else { write!(f, "{host}:{port}") }
+    }
+}
+
 /// Addresses of NameServers.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct NameServers(pub Vec<SocketAddr>);
+pub struct NameServers(pub Vec<Address>);
 
 impl FromStr for NameServers {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let addresses = text.split(';').map(str::trim).filter(|part| !part.is_empty());
-        let parse = |part: &str| {
-            part.parse().map_err(|_| format!("{part:?} is not IP:PORT, such as 127.0.0.1:9876"))
-        };
-        let addresses: Vec<SocketAddr> = addresses.map(parse).collect::<Result<_, _>>()?;
+        let addresses = text.split([',', ';']).map(str::trim).filter(|part| !part.is_empty());
+        let addresses: Vec<Address> = addresses.map(str::parse).collect::<Result<_, _>>()?;
         if addresses.is_empty() {
             return Err("no address given".into());
         }
@@ -270,7 +315,7 @@ impl FromStr for CpuList {
     fn from_str(text: &str) -> Result<Self, String> {
         let bad = |part: &str| format!("{part:?} is not a CPU number or a range such as 2-3");
         let mut cpus = Vec::new();
-        for part in text.split(',').map(str::trim) {
+        for part in text.split([',', ';']).map(str::trim) {
             let (first, last) = part.split_once('-').unwrap_or((part, part));
             let first: usize = first.parse().map_err(|_| bad(part))?;
             let last: usize = last.parse().map_err(|_| bad(part))?;
@@ -310,11 +355,19 @@ mod tests {
     fn lists_are_read_or_refused_with_the_part_that_is_wrong() {
         assert_eq!("0,2-3".parse(), Ok(CpuList(vec![0, 2, 3])));
         assert!("3-2".parse::<CpuList>().is_err());
-        let addresses = "127.0.0.1:9876; 127.0.0.2:9876".parse::<NameServers>().unwrap();
-        assert_eq!(addresses.0.len(), 2);
-        assert_eq!(
-            "127.0.0.1".parse::<NameServers>(),
-            Err("\"127.0.0.1\" is not IP:PORT, such as 127.0.0.1:9876".to_owned())
-        );
+        let rows = [
+            ("127.0.0.1:9876; ns-1.svc.local:1,", "127.0.0.1:9876 ns-1.svc.local:1"),
+            ("[::1]:9876,localhost:9", "[::1]:9876 localhost:9"),
+        ];
+        for (list, expected) in rows {
+            let addresses = list.parse::<NameServers>().unwrap().0;
+            let texts: Vec<String> = addresses.iter().map(Address::to_string).collect();
+            assert_eq!(texts.join(" "), expected);
+        }
+        for bad in ["127.0.0.1", "a b:1", ":1", "x:70000", "::1:9", "http://ns:9876"] {
+            let error =
+                format!("{bad:?} is not HOST:PORT, such as 127.0.0.1:9876 or localhost:9876");
+            assert_eq!(bad.parse::<NameServers>(), Err(error));
+        }
     }
 }

@@ -8,12 +8,12 @@ use crate::client::{ClientError, ClientOptions};
 
 #[derive(Args, Clone, Debug)]
 pub struct Target {
-    /// NameServers to ask, `IP:PORT`, several separated by `;`.
+    /// NameServers to ask, `HOST:PORT`, several separated by `,` or `;`.
     #[arg(
         long,
         env = "RINGMQ_NAMESRV",
         default_value = "127.0.0.1:9876",
-        value_name = "IP:PORT[;IP:PORT]"
+        value_name = "HOST:PORT[,HOST:PORT]"
     )]
     namesrv: String,
 

@@ -77,6 +77,7 @@ pub struct Connections {
 struct Line {
     number: u64,
     stream: TcpStream,
+    peer: SocketAddr,
     /// Until when the connection must stand, while it does not.
     connecting_until: Option<Timestamp>,
     session: Session,
@@ -167,6 +168,19 @@ impl Connections {
         self.lines.get(address).map(|line| line.number)
     }
 
+    /// Whether the name in `address` leads elsewhere than the connection that stands. When that cannot be
+    /// found out, it does not.
+    pub fn has_moved(&self, address: &str) -> bool {
+        let Some(line) = self.lines.get(address) else { return false };
+        let is_number = address.parse::<SocketAddr>().is_ok();
+        !is_number && resolve(address).is_ok_and(|found| !found.contains(&line.peer))
+    }
+
+    /// Ends the connection to `address`, and with it the requests that are under way.
+    pub fn close(&mut self, address: &str, why: &str) {
+        self.close_line(address, why);
+    }
+
     /// Whether another request may be started at `address` now.
     pub fn has_room(&self, address: &str) -> bool {
         self.lines.get(address).is_none_or(|line| line.session.has_room())
@@ -243,12 +257,14 @@ impl Connections {
             }
         }
         self.make_room_for_line()?;
-        let stream = start_connecting(address)?;
         let number = self.next_line;
+        let peer = nth_address(&resolve(address)?, number)?;
+        let stream = start_connecting(peer)?;
         self.next_line += 1;
         let line = Line {
             number,
             stream,
+            peer,
             connecting_until: Some(now.plus_ms(self.connect_timeout_ms)),
             session: Session::default(),
             heard_at: now,
@@ -361,11 +377,25 @@ impl Line {
     }
 }
 
+/// The addresses of a server, those that most servers listen on first. Asks the system's resolver, which
+/// may take seconds when it does not answer.
+fn resolve(address: &str) -> io::Result<Vec<SocketAddr>> {
+    let mut resolved: Vec<SocketAddr> = address.to_socket_addrs()?.collect();
+    resolved.sort_by_key(SocketAddr::is_ipv6);
+    Ok(resolved)
+}
+
+/// The address for the connection with this number: one after the other of the IPv4 addresses if there
+/// are any, so that one that is dead is not tried for ever.
+fn nth_address(resolved: &[SocketAddr], number: u64) -> io::Result<SocketAddr> {
+    let ipv4_count = resolved.iter().take_while(|address| address.is_ipv4()).count();
+    let count = if ipv4_count > 0 { ipv4_count } else { resolved.len() };
+    let nth = (number as usize).checked_rem(count);
+    nth.map(|nth| resolved[nth]).ok_or_else(|| io::Error::other("the name has no address"))
+}
+
 /// Begins to connect without waiting for it.
-fn start_connecting(address: &str) -> io::Result<TcpStream> {
-    let resolved: Vec<SocketAddr> = address.to_socket_addrs()?.collect();
-    let first = resolved.iter().find(|address| address.is_ipv4()).or(resolved.first());
-    let address = *first.ok_or_else(|| io::Error::other("the name has no address"))?;
+fn start_connecting(address: SocketAddr) -> io::Result<TcpStream> {
     let family = if address.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
     let flags = SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC;
     let socket = socket(family, SockType::Stream, flags, None)?;

@@ -6,7 +6,7 @@ use crate::client::session::CallError;
 
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ClientError {
-    #[error("{given:?} is no list of NameServers: {problem}; write it as ip:port;ip:port")]
+    #[error("{given:?} is no list of NameServers: {problem}; write it as host:port,host:port")]
     NameServerList { given: String, problem: String },
     #[error("no NameServer could {what}: {tried}; start one, or name others")]
     NoNameServer { what: String, tried: Attempts },

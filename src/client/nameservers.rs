@@ -16,11 +16,11 @@ pub struct NameServers {
 }
 
 impl NameServers {
-    /// Reads `ip:port;ip:port`. Blanks and empty parts are left out, a second mention too.
+    /// Reads `host:port,host:port`, or with `;` between them. Blanks and empty parts are left out, a second mention too.
     pub fn parse(list: &str) -> Result<Self, ClientError> {
         let bad = |problem: String| ClientError::NameServerList { given: list.to_owned(), problem };
         let mut addresses: Vec<String> = Vec::new();
-        for address in list.split(';').map(str::trim).filter(|address| !address.is_empty()) {
+        for address in list.split([',', ';']).map(str::trim).filter(|address| !address.is_empty()) {
             check(address).map_err(|problem| bad(format!("{address:?} {problem}")))?;
             if !addresses.iter().any(|known| known == address) {
                 addresses.push(address.to_owned());
@@ -67,8 +67,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_list_is_addresses_between_semicolons() {
-        let rows: [(&str, Option<&[&str]>); 8] = [
+    fn a_list_is_addresses_between_commas_or_semicolons() {
+        let rows: [(&str, Option<&[&str]>); 9] = [
+            ("a:1,b:2;c:3", Some(&["a:1", "b:2", "c:3"])),
             ("10.0.0.1:9876", Some(&["10.0.0.1:9876"])),
             ("10.0.0.1:9876;10.0.0.2:9876", Some(&["10.0.0.1:9876", "10.0.0.2:9876"])),
             (" a:1 ; b:2 ;", Some(&["a:1", "b:2"])),

@@ -2,8 +2,8 @@
 //!
 //! One thread per NameServer, so that one that hangs delays none of the others. Each keeps one
 //! connection, says who is there as soon as that stands, again whenever the tables change, and
-//! every 30 s in between; a NameServer that comes back therefore knows the broker again within the
-//! time it takes to connect. All threads are told through channels and tell what they see through one.
+//! every 30 s in between; a NameServer that comes back, or whose name leads elsewhere, therefore knows the
+//! broker again within seconds. All threads are told through channels and tell what they see through one.
 //!
 //! What always holds: the tables are held once ([`tables`]), and a NameServer that is behind is told
 //! what it does not know, so nothing piles up while it is away. It is told a whole table on every new
@@ -38,7 +38,7 @@ const REPORTS_MAX: usize = 1_024;
 
 #[derive(Clone, Debug)]
 pub struct RegistrarOptions {
-    /// `ip:port;ip:port`.
+    /// `host:port,host:port`.
     pub nameservers: String,
     /// How often to repeat a registration, ms (remoting reference, 2.1).
     pub period_ms: u64,
@@ -49,6 +49,8 @@ pub struct RegistrarOptions {
     pub call_timeout_ms: u64,
     /// How often to look whether the NameServer has closed the connection, ms.
     pub watch_ms: u64,
+    /// How often to look whether the NameServer's name leads elsewhere now, ms.
+    pub resolve_ms: u64,
     /// How long signing off may take at each NameServer, ms.
     pub sign_off_timeout_ms: u64,
 }
@@ -63,6 +65,7 @@ impl RegistrarOptions {
             connect_timeout_ms: 3_000,
             call_timeout_ms: 3_000,
             watch_ms: 250,
+            resolve_ms: 5_000,
             sign_off_timeout_ms: 1_000,
         }
     }
@@ -298,6 +301,8 @@ struct Keeper {
     renew_at: Timestamp,
     failures: u32,
     last_state: Option<State>,
+    /// When to look up the NameServer's name next.
+    resolve_at: Timestamp,
     /// When to look for rivals next, and those that were found last.
     look_at: Timestamp,
     rivals: BTreeSet<Rival>,
@@ -327,6 +332,7 @@ impl Keeper {
             renew_at: Timestamp(0),
             failures: 0,
             last_state: None,
+            resolve_at: Timestamp(0),
             look_at: Timestamp(0),
             rivals: BTreeSet::new(),
         }
@@ -386,11 +392,24 @@ impl Keeper {
     fn watch(&mut self) {
         let now = self.connections.now();
         self.connections.turn(now);
+        self.follow_name(now);
         let stands = self.line.is_none() || self.connections.line_to(&self.address) == self.line;
         if !stands {
             self.line = None;
             self.forget_known();
             self.next_at = now;
+        }
+    }
+
+    /// A NameServer that was moved has the same name and another address; the old one may still answer.
+    fn follow_name(&mut self, now: Timestamp) {
+        if self.line.is_none() || now < self.resolve_at {
+            return;
+        }
+        self.resolve_at = now.plus_ms(self.options.resolve_ms);
+        if self.connections.has_moved(&self.address) {
+            tracing::info!(nameserver = self.address, "its name leads to another address now");
+            self.connections.close(&self.address, "its name leads elsewhere");
         }
     }
 

@@ -33,7 +33,7 @@ pub const CALL_TIMEOUT_MS: u64 = 3_000;
 
 #[derive(Clone, Debug)]
 pub struct ClientOptions {
-    /// `ip:port;ip:port`.
+    /// `host:port,host:port`.
     pub nameservers: String,
     /// What this client calls itself; unique among the clients of a cluster.
     pub client_id: String,

@@ -8,13 +8,17 @@
 //! *name* in sorted order: with it, neighbours are on different machines
 //! (`docs/decisions/0003-each-shard-is-a-broker.md`).
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4, UdpSocket};
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4, ToSocketAddrs, UdpSocket};
+
+use nix::ifaddrs::{InterfaceAddress, getifaddrs};
+use nix::net::if_::InterfaceFlags;
 
 use super::clock;
 use super::data::DataDirectory;
 use super::error::RunError;
 use crate::broker::BrokerConfig;
-use crate::config::{EngineOptions, FlushMode, PORTS_PER_SHARD, SHARDS_MAX};
+use crate::config::{Address, EngineOptions, FlushMode, PORTS_PER_SHARD, SHARDS_MAX};
 use crate::model::nameserver::{BrokerId, Registration};
 use crate::model::record::Host;
 use crate::model::{DataVersion, NameServerRequest, ShardId};
@@ -27,7 +31,7 @@ pub struct Plan {
     pub listen: SocketAddr,
     pub advertised: Ipv4Addr,
     pub name: String,
-    pub namesrv: Vec<SocketAddr>,
+    pub namesrv: Vec<Address>,
     pub auto_create_topics: bool,
     pub allow_buffered: bool,
     pub engine: EngineOptions,
@@ -100,8 +104,8 @@ impl Plan {
 }
 
 /// Clients are told the port that is configured, so it must be the one that is listened on.
-pub fn check_port(option: &str, address: SocketAddr) -> Result<(), RunError> {
-    match address.port() {
+fn check_port(option: &str, address: &Address) -> Result<(), RunError> {
+    match address.port {
         0 => Err(RunError::usage(format!(
             "{option} {address}: with port 0 the system would choose one that nobody is told of; \
              name a port"
@@ -148,39 +152,89 @@ fn after_shard_number(name: &str) -> Option<&str> {
     (number.len() == 2 && number.bytes().all(|byte| byte.is_ascii_digit())).then_some(rest)
 }
 
-/// The address clients are told. Records hold IPv4, so it must be one.
+/// The address that a server listens on.
+pub fn listen_address(option: &str, address: &Address) -> Result<SocketAddr, RunError> {
+    check_port(option, address)?;
+    let found = resolve(&address.host, address.port);
+    found.map_err(|error| RunError::new(format!("{option} {address}: {error}")))
+}
+
+/// The first address of a host, IPv4 before IPv6.
+fn resolve(host: &str, port: u16) -> io::Result<SocketAddr> {
+    let mut found: Vec<SocketAddr> = (host, port).to_socket_addrs()?.collect();
+    found.sort_by_key(SocketAddr::is_ipv6);
+    found.first().copied().ok_or_else(|| io::Error::other("the name has no address"))
+}
+
+/// The address clients are told. Records hold IPv4, so it must be one. `wanted` is `--advertise`.
 pub fn advertised_address(
     listen: IpAddr,
-    wanted: Option<IpAddr>,
-    namesrv: &[SocketAddr],
+    wanted: Option<&str>,
+    namesrv: &[Address],
 ) -> Result<Ipv4Addr, RunError> {
-    match wanted.unwrap_or(listen) {
+    let address = match wanted {
+        Some(host) => {
+            let found = resolve(host, 0);
+            found.map_err(|error| RunError::new(format!("--advertise {host}: {error}")))?.ip()
+        }
+        None => listen,
+    };
+    match address {
         IpAddr::V4(address) if !address.is_unspecified() => Ok(address),
         IpAddr::V6(address) if !address.is_unspecified() => Err(RunError::new(format!(
             "{address} cannot be advertised: stock clients read IPv4 addresses only; use --advertise"
         ))),
-        _ => address_towards(namesrv).ok_or_else(|| {
-            RunError::new("no IPv4 address found to advertise; name one with --advertise")
-        }),
+        _ => Ok(address_of_interface(namesrv)),
     }
 }
 
-/// The address of the interface that leads to the first NameServer. Sends nothing.
-fn address_towards(namesrv: &[SocketAddr]) -> Option<Ipv4Addr> {
+/// The address of the interface that leads to the first NameServer; when that is on this machine, of the
+/// one that leads away from it, or of any.
+fn address_of_interface(namesrv: &[Address]) -> Ipv4Addr {
+    let first = namesrv.first().and_then(|first| resolve(&first.host, first.port).ok());
+    let is_remote = |address: &Ipv4Addr| !address.is_loopback() && !address.is_unspecified();
+    let towards = |to: SocketAddr| address_towards(to).filter(is_remote);
+    let found = first.and_then(towards);
+    found.or_else(|| towards(ELSEWHERE.into())).or_else(any_interface).unwrap_or_else(|| {
+        tracing::warn!(
+            "this machine has no network interface but the loopback, so clients are told \
+             127.0.0.1: only those on this machine reach the broker; name another address with \
+             --advertise"
+        );
+        Ipv4Addr::LOCALHOST
+    })
+}
+
+/// An address that is nowhere (RFC 5737): the way to it begins at the default route.
+const ELSEWHERE: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::new(192, 0, 2, 1), 9);
+
+/// The address of the interface that leads to `to`. Sends nothing.
+fn address_towards(to: SocketAddr) -> Option<Ipv4Addr> {
     let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).ok()?;
-    socket.connect(namesrv.first()?).ok()?;
+    socket.connect(to).ok()?;
     match socket.local_addr().ok()?.ip() {
         IpAddr::V4(address) => Some(address),
         IpAddr::V6(_) => None,
     }
 }
 
+/// The first address of an interface that is up and is not the loopback.
+fn any_interface() -> Option<Ipv4Addr> {
+    let usable = |interface: &InterfaceAddress| {
+        let is_up = interface.flags.contains(InterfaceFlags::IFF_UP);
+        let address = interface.address.as_ref()?.as_sockaddr_in()?.ip();
+        (is_up && !address.is_loopback() && !address.is_link_local()).then_some(address)
+    };
+    getifaddrs().ok()?.find_map(|interface| usable(&interface))
+}
+
 /// How this process itself reaches a server that listens on `listen`.
-pub fn reachable(listen: SocketAddr) -> SocketAddr {
-    match listen.ip().is_unspecified() {
-        true => SocketAddr::new(Ipv4Addr::LOCALHOST.into(), listen.port()),
-        false => listen,
-    }
+pub fn reachable(listen: SocketAddr) -> Address {
+    let host = match listen.ip().is_unspecified() {
+        true => IpAddr::from(Ipv4Addr::LOCALHOST),
+        false => listen.ip(),
+    };
+    Address { host: host.to_string(), port: listen.port() }
 }
 
 #[cfg(test)]

@@ -19,7 +19,7 @@ use super::executor::{self, Executor, Starting};
 use super::mesh::{Envelope, Inbox, Mesh};
 use super::nameserver::NameService;
 use super::nudge::{Nudger, Pulse};
-use super::plan::{Plan, advertised_address, check_names, check_port, reachable};
+use super::plan::{Plan, advertised_address, check_names, listen_address, reachable};
 use super::preflight::{Needs, State};
 use super::seat::Seat;
 use super::shard::Shard;
@@ -63,7 +63,7 @@ fn failed(what: impl ToString) -> RunError {
 
 /// Runs a NameServer until a signal ends it.
 pub fn run_nameserver(options: &NameServerOptions) -> Result<(), RunError> {
-    check_port("--listen", options.listen)?;
+    let listen = listen_address("--listen", &options.listen)?;
     require(&Needs {
         shard_count: 1,
         io_memory_bytes: NAMESERVER_MEMORY as u64,
@@ -73,8 +73,8 @@ pub fn run_nameserver(options: &NameServerOptions) -> Result<(), RunError> {
     })?;
     let signals = Signals::catch().map_err(failed)?;
     let nudger = Nudger::start(1).map_err(failed)?;
-    let server = NameServer::start(options.listen, nudger.pulse(0))?;
-    say_ready(&format!("nameserver listen={}", options.listen))?;
+    let server = NameServer::start(listen, nudger.pulse(0))?;
+    say_ready(&format!("nameserver listen={listen}"))?;
     let (_never, ended) = flume::bounded(1);
     signals.wait(&ended);
     nudger.expect_close();
@@ -83,16 +83,18 @@ pub fn run_nameserver(options: &NameServerOptions) -> Result<(), RunError> {
 
 /// Runs a broker until a signal ends it.
 pub fn run_broker(options: &BrokerOptions) -> Result<(), RunError> {
-    check_port("--listen", options.listen)?;
+    let listen = listen_address("--listen", &options.listen)?;
     check_names(&options.engine.cluster, &options.name)?;
+    let namesrv = options.namesrv.0.clone();
+    let advertised = advertised_address(listen.ip(), options.advertise.as_deref(), &namesrv)?;
     let signals = Signals::catch().map_err(failed)?;
     let machine = Machine::claim(&options.engine, options.allow_buffered_io, SHARDS_MAX)?;
     let nudger = Nudger::start(machine.shard_count()).map_err(failed)?;
     let plan = Plan {
-        listen: options.listen,
-        advertised: advertised_address(options.listen.ip(), options.advertise, &options.namesrv.0)?,
+        listen,
+        advertised,
         name: options.name.clone(),
-        namesrv: options.namesrv.0.clone(),
+        namesrv,
         auto_create_topics: options.auto_create_topics,
         allow_buffered: options.allow_buffered_io,
         engine: options.engine.clone(),
@@ -104,25 +106,27 @@ pub fn run_broker(options: &BrokerOptions) -> Result<(), RunError> {
 
 /// Runs a NameServer and a broker until a signal ends them.
 pub fn run_dev(options: &DevOptions) -> Result<(), RunError> {
-    check_port("--listen", options.listen)?;
-    check_port("--namesrv-listen", options.namesrv_listen)?;
+    let listen = listen_address("--listen", &options.listen)?;
+    let namesrv_listen = listen_address("--namesrv-listen", &options.namesrv_listen)?;
+    let namesrv = vec![reachable(namesrv_listen)];
+    let advertised = advertised_address(listen.ip(), options.advertise.as_deref(), &namesrv)?;
     check_names(&options.engine.cluster, &options.name)?;
     let signals = Signals::catch().map_err(failed)?;
     let machine = Machine::claim(&options.engine, true, DEV_SHARDS_MAX)?;
     let shards = machine.shard_count();
     let nudger = Nudger::start(shards + 1).map_err(failed)?;
-    let server = NameServer::start(options.namesrv_listen, nudger.pulse(shards))?;
+    let server = NameServer::start(namesrv_listen, nudger.pulse(shards))?;
     let plan = Plan {
-        listen: options.listen,
-        advertised: advertised_address(options.listen.ip(), None, &[options.namesrv_listen])?,
+        listen,
+        advertised,
         name: options.name.clone(),
-        namesrv: vec![reachable(options.namesrv_listen)],
+        namesrv,
         auto_create_topics: true,
         allow_buffered: true,
         engine: options.engine.clone(),
     };
     let process = Process::start(plan, machine, &nudger)?;
-    say_ready(&format!("{} namesrv={}", process.describe(), options.namesrv_listen))?;
+    say_ready(&format!("{} namesrv={namesrv_listen}", process.describe()))?;
     let ended = process.run_until(&signals, &nudger);
     server.stop()?;
     ended

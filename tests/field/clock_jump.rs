@@ -4,12 +4,11 @@
 //! the commit log was cleaned" (issue trackers of brokers that delete by the time of day).
 
 use std::path::Path;
-use std::process::Command;
 
 use serde_json::json;
 
 use crate::client::{Client, MIN_OFFSET};
-use crate::server::{Scratch, Server, dev, free_ports, local, wait_until};
+use crate::server::{Scratch, Server, build_library, dev, free_ports, local, wait_until};
 
 /// Adds the seconds that a file holds to what the process sees as the time of day.
 const SHIM: &str = r#"
@@ -37,15 +36,6 @@ int clock_gettime(clockid_t clock, struct timespec *time) {
 }
 "#;
 
-fn build_shim(scratch: &Scratch) -> String {
-    let (source, library) = (scratch.path("clock.c"), scratch.path("clock.so"));
-    std::fs::write(&source, SHIM).unwrap();
-    let mut cc = Command::new("cc");
-    let built = cc.args(["-O1", "-shared", "-fPIC", "-o", &library, &source]).status();
-    assert!(built.unwrap().success(), "a C compiler is needed");
-    library
-}
-
 fn set_ahead(path: &str, seconds: u64) {
     let next = format!("{path}.next");
     std::fs::write(&next, seconds.to_string()).unwrap();
@@ -56,7 +46,7 @@ fn set_ahead(path: &str, seconds: u64) {
 fn ten_years_ahead_and_back_delete_nothing() {
     const TEN_YEARS_S: u64 = 10 * 365 * 86_400;
     let scratch = Scratch::new("clock-jump");
-    let (shim, ahead) = (build_shim(&scratch), scratch.path("ahead"));
+    let (shim, ahead) = (build_library(&scratch, "clock", SHIM), scratch.path("ahead"));
     set_ahead(&ahead, 0);
     let port = free_ports();
     let more = ["--retention", "72h", "--segment-size", "1MiB"];

@@ -7,6 +7,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that meets what it did not expect has failed")]
 
+mod addresses;
 mod client;
 mod clock_jump;
 mod closed_topic;

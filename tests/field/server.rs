@@ -3,7 +3,7 @@
 use std::io::{BufRead, BufReader};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
@@ -62,13 +62,29 @@ pub fn ringmq(args: &[&str]) -> Command {
     command
 }
 
-/// Asks again and again until it holds.
-pub fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
+/// Runs a command to its end.
+pub fn run(args: &[&str]) -> Output {
+    ringmq(args).output().unwrap()
+}
+
+/// Builds a library of C that a server can be started with, to change what the system tells it.
+pub fn build_library(scratch: &Scratch, name: &str, source: &str) -> String {
+    let (file, library) = (scratch.path(&format!("{name}.c")), scratch.path(&format!("{name}.so")));
+    std::fs::write(&file, source).unwrap();
+    let mut cc = Command::new("cc");
+    let built = cc.args(["-O1", "-shared", "-fPIC", "-o", &library, &file, "-ldl"]).status();
+    assert!(built.unwrap().success(), "a C compiler is needed");
+    library
+}
+
+/// Asks again and again until it holds, and says how long that took.
+pub fn wait_until(what: &str, mut holds: impl FnMut() -> bool) -> Duration {
     let begin = Instant::now();
     while !holds() {
         assert!(begin.elapsed() < PATIENCE, "{what}: not after {PATIENCE:?}");
         std::thread::sleep(Duration::from_millis(10));
     }
+    begin.elapsed()
 }
 
 /// A running server.
