@@ -59,10 +59,10 @@ use self::state::{Durable, Snapshot};
 use self::upkeep::Flush;
 use crate::model::deadlines::Deadlines;
 use crate::model::record::Host;
-use crate::model::topic::TopicChange;
+use crate::model::topic::{TopicChange, is_built_in, is_of_cluster};
 use crate::model::{
     Chunk, DataVersion, GroupName, LogOffset, Moment, Now, Principal, QueueOffset, Refusal, Reply,
-    Request, ShardId, TopicConfig,
+    Request, ShardId, TopicConfig, TopicName,
 };
 use crate::storage::disk::{Disk, DiskError};
 use crate::storage::signal::Signal;
@@ -96,6 +96,27 @@ pub struct BrokerConfig {
     pub started: Now,
     /// Offsets of groups that nobody has used for longer go, milliseconds.
     pub offset_retention_ms: u64,
+}
+
+impl BrokerConfig {
+    /// Refuses topics that belong to brokers: built in, or called like a cluster or a shard.
+    fn check_topic_name(&self, topic: &TopicName) -> Result<(), Refusal> {
+        let name = topic.as_str();
+        let is_reserved = is_built_in(name)
+            || is_of_cluster(name, &self.cluster)
+            || is_shard_name(name, &self.broker_name);
+        if is_reserved { Err(Refusal::ReservedTopic(topic.detached())) } else { Ok(()) }
+    }
+}
+
+/// Whether a name is that of a shard, or of another shard of the same machine: `s00-broker-a` and
+/// `s01-broker-a`.
+fn is_shard_name(name: &str, shard: &str) -> bool {
+    let parts = |name: &str| {
+        let (number, machine) = name.strip_prefix('s')?.split_at_checked(2)?;
+        number.bytes().all(|byte| byte.is_ascii_digit()).then(|| machine.to_owned())
+    };
+    name == shard || parts(name).is_some_and(|machine| Some(machine) == parts(shard))
 }
 
 /// Whom an answer is for.

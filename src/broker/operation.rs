@@ -83,7 +83,8 @@ impl<D: Disk> Broker<D> {
                 return self.message_at(*offset, context).await;
             }
             Request::QueryMessages { .. } => return Err(Refusal::NothingFound),
-            Request::UpdateTopic(config) => self.update_topic(config, context).await?,
+            Request::UpdateTopic(config) => self.update_topic(config, true, context).await?,
+            Request::CreateTopic(config) => self.update_topic(config, false, context).await?,
             Request::DeleteTopic { topic } => self.delete_topic(topic, context).await?,
             Request::TopicStats { topic } => self.topic_stats(topic)?,
             Request::RuntimeInfo => self.runtime_info(context.now().moment),

@@ -111,9 +111,6 @@ impl<D: Disk> Broker<D> {
     /// The queue that a message goes to; creates its topic when that is allowed, and gives nothing while
     /// the log has no room for that.
     fn admit(&self, request: &Produce, now: Timestamp) -> Result<Option<QueueKey>, Refusal> {
-        if super::topics::is_reserved(request.topic.as_str()) {
-            return Err(Refusal::ReservedTopic(request.topic.detached()));
-        }
         let known = self.state.borrow().durable.topics.number(&request.topic);
         let number = match known {
             Some(number) => number,
@@ -134,6 +131,7 @@ impl<D: Disk> Broker<D> {
         request: &Produce,
         now: Timestamp,
     ) -> Result<Option<u32>, Refusal> {
+        self.config.check_topic_name(&request.topic)?;
         let config = self.state.borrow().durable.topics.automatic(
             &request.topic,
             &request.default_topic,

@@ -11,12 +11,15 @@ use crate::storage::{AppendError, Lookup, QueueKey};
 
 impl<D: Disk> Broker<D> {
     /// Sets a topic as an operator or another shard wants it. Setting it to what it is costs
-    /// nothing, so that every shard may be told, and told again.
+    /// nothing, so that every shard may be told, and told again. One that differs is changed only if
+    /// it may be.
     pub(super) async fn update_topic(
         &self,
         config: &TopicConfig,
+        may_change: bool,
         context: &impl Context,
     ) -> Result<Reply, Refusal> {
+        self.config.check_topic_name(&config.name)?;
         let config = TopicConfig { name: config.name.detached(), ..config.clone() };
         self.transact(|durable| {
             let topics = &durable.topics;
@@ -24,6 +27,10 @@ impl<D: Disk> Broker<D> {
             let known = topics.find(&config.name);
             let number = match known {
                 Ok((_, topic)) if topic.config == config => return Ok(Facts::default()),
+                Ok((_, topic)) if !may_change => {
+                    let (known, asked) = (Box::new(topic.config.clone()), Box::new(config.clone()));
+                    return Err(Refusal::TopicExists { known, asked });
+                }
                 Ok((number, _)) => number,
                 Err(_) => topics.next_number(),
             };
@@ -39,9 +46,7 @@ impl<D: Disk> Broker<D> {
         name: &TopicName,
         context: &impl Context,
     ) -> Result<Reply, Refusal> {
-        if topics::is_reserved(name.as_str()) {
-            return Err(Refusal::ReservedTopic(name.detached()));
-        }
+        self.config.check_topic_name(name)?;
         self.transact(|durable| {
             let number = durable.topics.number(name);
             let now = context.now().wall;

@@ -30,18 +30,6 @@ use crate::model::{QueueId, QueueOffset, Refusal, Timestamp, TopicConfig, TopicN
 
 /// Queues of the template topic (remoting reference, 5.11).
 const TEMPLATE_QUEUE_COUNT: u32 = 8;
-/// Topics of the reference's own machinery; clients may not write to them (remoting reference,
-/// 5.11), and automatic creation must not make them.
-const RESERVED: [&str; 7] = [
-    AUTO_CREATE_TEMPLATE,
-    "SCHEDULE_TOPIC_XXXX",
-    "RMQ_SYS_TRANS_HALF_TOPIC",
-    "RMQ_SYS_TRANS_OP_HALF_TOPIC",
-    "TRANS_CHECK_MAX_TIME_TOPIC",
-    "SELF_TEST_TOPIC",
-    "OFFSET_MOVED_EVENT",
-];
-
 /// What a fact about topics says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
@@ -281,11 +269,8 @@ impl Topics {
         self.version
     }
 
-    /// Checks a configuration that somebody wants to set.
+    /// Checks a configuration that somebody wants to set, whose name may be used.
     pub fn check(&self, config: &TopicConfig) -> Result<(), Refusal> {
-        if is_reserved(config.name.as_str()) {
-            return Err(Refusal::ReservedTopic(config.name.detached()));
-        }
         for (what, count) in [
             ("readQueueNums", config.read_queue_count),
             ("writeQueueNums", config.write_queue_count),
@@ -470,10 +455,6 @@ impl Topic {
     }
 }
 
-pub fn is_reserved(name: &str) -> bool {
-    RESERVED.contains(&name)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -527,11 +508,6 @@ mod tests {
         assert_eq!(make("a", "TBW102", 99, true).unwrap().write_queue_count, 8);
         assert_eq!(make("a", "TBW102", 4, false), Err(Refusal::UnknownTopic(name("a"))));
         assert_eq!(make("a", "other", 4, true), Err(Refusal::UnknownTopic(name("a"))));
-        let reserved = name("SCHEDULE_TOPIC_XXXX");
-        assert_eq!(
-            make("SCHEDULE_TOPIC_XXXX", "TBW102", 4, true),
-            Err(Refusal::ReservedTopic(reserved))
-        );
     }
 
     #[test]

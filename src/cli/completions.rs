@@ -8,6 +8,7 @@ use super::{Failure, output};
 /// Prints the completions of a shell, to be sourced or put where the shell looks for them.
 #[derive(Args, Debug)]
 pub struct CompletionsArgs {
+    /// For which shell.
     shell: Shell,
 }
 

@@ -118,3 +118,51 @@ fn parse(args: &[OsString]) -> Result<Cli, clap::Error> {
     }
     Cli::from_arg_matches(&command.try_get_matches_from(args)?)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_command_and_option_has_a_help_line() {
+        fn check(command: &clap::Command, path: &str) {
+            let path = format!("{path} {}", command.get_name());
+            assert!(command.get_about().is_some(), "{path}");
+            for argument in command.get_arguments() {
+                assert!(argument.get_help().is_some(), "{path}: {}", argument.get_id());
+            }
+            command.get_subcommands().for_each(|below| check(below, &path));
+        }
+        check(&command(), "");
+    }
+
+    /// An error that recommends an option which the command lacks sends the user on a search.
+    #[test]
+    fn options_that_errors_and_documents_name_are_there() {
+        fn collect(command: &clap::Command, known: &mut Vec<String>) {
+            known.extend(command.get_arguments().filter_map(|one| one.get_long()).map(Into::into));
+            command.get_subcommands().for_each(|below| collect(below, known));
+        }
+        let mut known = vec!["help".to_owned(), "version".to_owned()];
+        collect(&command(), &mut known);
+        let texts = [
+            ("docs/errors.md", include_str!("../../docs/errors.md")),
+            ("shard/plan.rs", include_str!("../shard/plan.rs")),
+            ("shard/run.rs", include_str!("../shard/run.rs")),
+            ("shard/data.rs", include_str!("../shard/data.rs")),
+            ("shard/listener.rs", include_str!("../shard/listener.rs")),
+            ("shard/nameserver.rs", include_str!("../shard/nameserver.rs")),
+            ("client/error.rs", include_str!("../client/error.rs")),
+            ("client/registrar.rs", include_str!("../client/registrar.rs")),
+            ("config.rs", include_str!("../config.rs")),
+        ];
+        for (file, text) in texts {
+            for rest in text.split("--").skip(1) {
+                let is_part = |c: char| c.is_ascii_lowercase() || c == '-';
+                let name: String = rest.chars().take_while(|&c| is_part(c)).collect();
+                let is_option = !name.is_empty() && !name.starts_with('-');
+                assert!(!is_option || known.contains(&name), "{file} names --{name}");
+            }
+        }
+    }
+}

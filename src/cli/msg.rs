@@ -36,6 +36,7 @@ pub struct MsgArgs {
 enum MsgCommand {
     /// Sends a message and waits until it is stored.
     Send {
+        /// The topic.
         topic: String,
 
         /// The body; `-` reads it from standard input.
@@ -58,6 +59,7 @@ enum MsgCommand {
     },
     /// Shows the messages of a topic as they come, all queues.
     Tail {
+        /// The topic.
         topic: String,
 
         /// Where to begin.
@@ -73,6 +75,7 @@ enum MsgCommand {
     },
     /// Shows the message that a broker gave this id.
     Get {
+        /// As `msg send` prints it, 32 hexadecimal digits.
         id: String,
 
         #[command(flatten)]

@@ -1,4 +1,4 @@
-//! `ringmq topic`: create, list, describe, delete.
+//! `ringmq topic`: create, update, list, describe, delete.
 
 use clap::{Args, Subcommand};
 use serde::Serialize;
@@ -12,7 +12,7 @@ use crate::model::{TopicConfig, TopicName};
 /// How long a created topic may take to appear in the routes, ms.
 const ROUTE_WAIT_MS: u64 = 5_000;
 
-/// Creates, lists, describes and deletes topics.
+/// Creates, changes, lists, describes and deletes topics.
 #[derive(Args, Debug)]
 pub struct TopicArgs {
     #[command(subcommand)]
@@ -21,14 +21,28 @@ pub struct TopicArgs {
 
 #[derive(Debug, Subcommand)]
 enum TopicCommand {
-    /// Creates a topic on every shard, or changes it; returns when clients find it.
+    /// Creates a topic on every shard; returns when clients find it. One that exists and differs is
+    /// not touched.
     Create {
+        /// Letters, digits, and any of % | _ -
         name: String,
 
         /// Queues on each shard.
         #[arg(long, default_value_t = 4, value_name = "N")]
         #[arg(value_parser = clap::value_parser!(u32).range(1..=QUEUES_PER_TOPIC_MAX as i64))]
         queues: u32,
+
+        #[command(flatten)]
+        target: Target,
+    },
+    /// Changes the queues or the permission of a topic, on every shard that has it. Queues that are
+    /// taken away keep their messages, and bring them back when they return.
+    Update {
+        /// The topic.
+        name: String,
+
+        #[command(flatten)]
+        change: TopicChange,
 
         #[command(flatten)]
         target: Target,
@@ -40,6 +54,7 @@ enum TopicCommand {
     },
     /// Shows the queues of a topic and what is in them.
     Describe {
+        /// The topic.
         name: String,
 
         #[command(flatten)]
@@ -47,6 +62,7 @@ enum TopicCommand {
     },
     /// Deletes a topic and its messages on every shard.
     Delete {
+        /// The topic.
         name: String,
 
         /// Says what would be deleted, and deletes nothing.
@@ -58,12 +74,36 @@ enum TopicCommand {
     },
 }
 
+/// What `update` changes; the rest stays.
+#[derive(Args, Clone, Copy, Debug)]
+#[group(required = true, multiple = true)]
+struct TopicChange {
+    /// Queues on each shard.
+    #[arg(long, value_name = "N")]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..=QUEUES_PER_TOPIC_MAX as i64))]
+    queues: Option<u32>,
+
+    /// 6: may be read and written, 4: only read, 2: only written, 0: neither.
+    #[arg(long, value_name = "PERM")]
+    #[arg(value_parser = clap::value_parser!(u32).range(0..=7))]
+    perm: Option<u32>,
+}
+
+impl TopicChange {
+    fn apply(self, config: &mut TopicConfig) {
+        if let Some(queues) = self.queues {
+            (config.read_queue_count, config.write_queue_count) = (queues, queues);
+        }
+        config.perm = self.perm.unwrap_or(config.perm);
+    }
+}
+
 #[derive(Serialize)]
 struct TopicRow {
     topic: String,
 }
 
-/// A topic was made or deleted there.
+/// A topic was made, changed or deleted there.
 #[derive(Serialize)]
 struct ChangeRow {
     topic: String,
@@ -82,6 +122,7 @@ struct QueueRow {
 pub fn run(args: TopicArgs) -> Result<(), Failure> {
     match args.command {
         TopicCommand::Create { name, queues, target } => create(&name, queues, &target),
+        TopicCommand::Update { name, change, target } => update(&name, change, &target),
         TopicCommand::List { target } => list(&target),
         TopicCommand::Describe { name, target } => describe(&name, &target),
         TopicCommand::Delete { name, dry_run, target } => delete(&name, dry_run, &target),
@@ -97,6 +138,13 @@ fn create(name: &str, queues: u32, target: &Target) -> Result<(), Failure> {
     let mut admin = Admin::new(target.client())?;
     let brokers = admin.create_topic(&TopicConfig::new(topic.clone(), queues), None)?;
     admin.await_route(&topic, &brokers, ROUTE_WAIT_MS)?;
+    print_changes(target, name, brokers)
+}
+
+fn update(name: &str, change: TopicChange, target: &Target) -> Result<(), Failure> {
+    let topic = parse_name(name)?;
+    let mut admin = Admin::new(target.client())?;
+    let brokers = admin.update_topic(&topic, |config| change.apply(config))?;
     print_changes(target, name, brokers)
 }
 

@@ -13,10 +13,13 @@ use bytes::Bytes;
 use crate::client::ask::Ask;
 use crate::client::error::{Attempts, ClientError};
 use crate::client::remote::{ClientOptions, Remote, master_address, refused};
-use crate::model::nameserver::{ClusterInfo, Route, RouteBroker};
+use crate::model::nameserver::{ClusterInfo, Route, RouteBroker, RouteQueues};
 use crate::model::record::{RecordError, RecordView};
 use crate::model::reply::QueueStats;
-use crate::model::{LogOffset, NameServerRequest, Request, Timestamp, TopicConfig, TopicName};
+use crate::model::topic::PERM_INHERIT;
+use crate::model::{
+    LogOffset, NameServerRequest, Refusal, Request, Timestamp, TopicConfig, TopicName,
+};
 use crate::wire::codes::response::TOPIC_NOT_EXIST;
 use crate::wire::message::push_offset_id;
 use crate::wire::{ReplyError, Response};
@@ -103,14 +106,54 @@ impl Admin {
         Ok(topics)
     }
 
-    /// Creates a topic on every master of `cluster`, or of all, or changes it there. Gives the
-    /// brokers' names.
+    /// Creates a topic on every master of `cluster`, or of all. One that is there and differs is not
+    /// changed, but an error. Gives the brokers' names.
     pub fn create_topic(
         &mut self,
         topic: &TopicConfig,
         cluster: Option<&str>,
     ) -> Result<Vec<String>, ClientError> {
-        self.order(cluster, &Request::UpdateTopic(topic.clone()))
+        // Stock brokers do not know of creating without changing, so the routes are asked before.
+        let is_other = |known: &&TopicConfig| {
+            // What is built in is the broker's to refuse.
+            *known != topic && known.perm & PERM_INHERIT == 0
+        };
+        if let Some(known) = self.known_topic(&topic.name)?.iter().find(is_other) {
+            let (known, asked) = (Box::new(known.clone()), Box::new(topic.clone()));
+            return Err(ClientError::TopicExists(Refusal::TopicExists { known, asked }));
+        }
+        self.order(cluster, &Request::CreateTopic(topic.clone()))
+    }
+
+    /// Changes a topic on every broker that has it. Gives the brokers' names.
+    pub fn update_topic(
+        &mut self,
+        topic: &TopicName,
+        change: impl Fn(&mut TopicConfig),
+    ) -> Result<Vec<String>, ClientError> {
+        let route = self.remote.fetch_route(topic.as_str())?;
+        let mut outcomes = Outcomes::default();
+        let mut what = "change a topic";
+        for queues in &route.queues {
+            let Some(address) = master_address(&route, &queues.broker_name) else { continue };
+            let mut config = config_of(topic, queues);
+            change(&mut config);
+            let request = Request::UpdateTopic(config);
+            what = request.what();
+            let outcome = self.remote.ask(address, &request, Response::done);
+            outcomes.note(&queues.broker_name, address, outcome);
+        }
+        outcomes.conclude(what)
+    }
+
+    /// How the brokers that have a topic have configured it, as far as a route tells; none when no
+    /// NameServer knows it.
+    fn known_topic(&mut self, topic: &TopicName) -> Result<Vec<TopicConfig>, ClientError> {
+        match self.remote.fetch_route(topic.as_str()) {
+            Ok(route) => Ok(route.queues.iter().map(|queues| config_of(topic, queues)).collect()),
+            Err(ClientError::UnknownTopic(_)) => Ok(Vec::new()),
+            Err(error) => Err(error),
+        }
     }
 
     /// Waits until every NameServer that answers routes `topic` to all of `brokers`.
@@ -199,36 +242,21 @@ impl Admin {
         cluster: Option<&str>,
         request: &Request,
     ) -> Result<Vec<String>, ClientError> {
-        let masters = self.masters(cluster)?;
-        let mut done = Vec::new();
-        let mut failed = Attempts::default();
-        let mut last = None;
-        for (name, address) in masters {
-            match self.remote.ask(&address, request, Response::done) {
-                Ok(()) => done.push(name),
-                Err(error) => {
-                    failed.push(&format!("{name} at {address}"), &error);
-                    last = Some(error);
-                }
-            }
+        let mut outcomes = Outcomes::default();
+        for (name, address) in self.masters(cluster)? {
+            let outcome = self.remote.ask(&address, request, Response::done);
+            outcomes.note(&name, &address, outcome);
         }
-        conclude(request, done, failed, last)
+        outcomes.conclude(request.what())
     }
 
     fn order_nameservers(&mut self, request: &NameServerRequest) -> Result<(), ClientError> {
-        let mut done = Vec::new();
-        let mut failed = Attempts::default();
-        let mut last = None;
+        let mut outcomes = Outcomes::default();
         for address in self.remote.nameservers().to_vec() {
-            match self.remote.ask(&address, request, Response::done) {
-                Ok(()) => done.push(address),
-                Err(error) => {
-                    failed.push(&address, &error);
-                    last = Some(error);
-                }
-            }
+            let outcome = self.remote.ask(&address, request, Response::done);
+            outcomes.note_nameserver(&address, outcome);
         }
-        conclude(request, done, failed, last).map(drop)
+        outcomes.conclude(request.what()).map(drop)
     }
 
     /// Name and address of the masters of `cluster`, or of all.
@@ -277,20 +305,51 @@ impl Admin {
     }
 }
 
+/// A topic as a route shows it.
+fn config_of(topic: &TopicName, queues: &RouteQueues) -> TopicConfig {
+    TopicConfig {
+        read_queue_count: queues.read_queue_count,
+        write_queue_count: queues.write_queue_count,
+        perm: queues.perm,
+        system_flag: queues.system_flag,
+        ..TopicConfig::new(topic.clone(), 0)
+    }
+}
+
 /// What came of an order to several.
-fn conclude(
-    request: &impl Ask,
+#[derive(Default)]
+struct Outcomes {
     done: Vec<String>,
     failed: Attempts,
     last: Option<ClientError>,
-) -> Result<Vec<String>, ClientError> {
-    match last {
-        None => Ok(done),
-        // With one to ask, its own words say it best.
-        Some(error) if done.is_empty() && failed.0.len() == 1 => Err(error),
-        Some(_) => {
-            let what = request.what().to_owned();
-            Err(ClientError::Partly { what, done, failed })
+}
+
+impl Outcomes {
+    fn note(&mut self, name: &str, address: &str, outcome: Result<(), ClientError>) {
+        self.note_as(name, &format!("{name} at {address}"), outcome);
+    }
+
+    fn note_nameserver(&mut self, address: &str, outcome: Result<(), ClientError>) {
+        self.note_as(address, address, outcome);
+    }
+
+    fn note_as(&mut self, name: &str, place: &str, outcome: Result<(), ClientError>) {
+        match outcome {
+            Ok(()) => self.done.push(name.to_owned()),
+            Err(error) => {
+                self.failed.push(place, &error);
+                self.last = Some(error);
+            }
+        }
+    }
+
+    fn conclude(self, what: &str) -> Result<Vec<String>, ClientError> {
+        let Self { done, failed, last } = self;
+        match last {
+            None => Ok(done),
+            // With one to ask, its own words say it best.
+            Some(error) if done.is_empty() && failed.0.len() == 1 => Err(error),
+            Some(_) => Err(ClientError::Partly { what: what.to_owned(), done, failed }),
         }
     }
 }

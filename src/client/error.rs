@@ -3,6 +3,7 @@
 use std::fmt::{self, Display};
 
 use crate::client::session::CallError;
+use crate::model::Refusal;
 
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ClientError {
@@ -25,6 +26,9 @@ pub enum ClientError {
     /// Some brokers did it, others did not.
     #[error("could not {what} everywhere: done on [{}], not on {failed}; repeat it, what is done stays done", .done.join(", "))]
     Partly { what: String, done: Vec<String>, failed: Attempts },
+    /// The broker's own refusal, without having asked it.
+    #[error("{0}")]
+    TopicExists(Refusal),
     #[error("topic {0} is unknown to the NameServers; create it first")]
     UnknownTopic(String),
     #[error("cluster {0} has no broker that is alive; `cluster` lists those that have")]

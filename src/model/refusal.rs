@@ -1,6 +1,7 @@
 //! Why a request was not carried out.
 
 use crate::model::ids::{GroupName, LogOffset, NameError, QueueId, TopicName};
+use crate::model::topic::TopicConfig;
 
 /// Why a request was not carried out, in words its sender can act on.
 ///
@@ -18,6 +19,12 @@ pub enum Refusal {
     IllegalName(#[from] NameError),
     #[error("topic {0} is reserved for the broker itself")]
     ReservedTopic(TopicName),
+    #[error(
+        "there is a topic {known} already, and {asked} was asked for; nothing was changed, \
+         `ringmq topic update` changes a topic",
+        known = described(.known), asked = described(.asked)
+    )]
+    TopicExists { known: Box<TopicConfig>, asked: Box<TopicConfig> },
     #[error("topic {0} does not exist on this shard; create it, or refresh the route")]
     UnknownTopic(TopicName),
     #[error("topic {topic} has {count} queues on this shard, not queue {queue}", queue = queue.0)]
@@ -80,6 +87,17 @@ pub enum Refusal {
     Registration(String),
 }
 
+/// A topic in the words of an error.
+fn described(topic: &TopicConfig) -> String {
+    let TopicConfig { name, read_queue_count, write_queue_count, perm, .. } = topic;
+    match read_queue_count == write_queue_count {
+        true => format!("{name} with {write_queue_count} queues and perm {perm}"),
+        false => format!(
+            "{name} with {write_queue_count} queues to write, {read_queue_count} to read and perm {perm}"
+        ),
+    }
+}
+
 impl Refusal {
     /// Which of the cases that share a number this is; empty where there is one only.
     pub fn reason(&self) -> &'static str {
@@ -107,6 +125,7 @@ impl Refusal {
             Self::BadBatch(_) => 1011,
             Self::NotOffered(_) => 1012,
             Self::TooMany { .. } => 1013,
+            Self::TopicExists { .. } => 1014,
             Self::Busy { .. } => 2001,
             Self::ShuttingDown => 2002,
             Self::DiskFull => 2003,

@@ -61,8 +61,10 @@ pub enum Request {
         key: ByteString,
         count_max: u32,
     },
-    /// [17]
+    /// Makes a topic, or changes it [17].
     UpdateTopic(TopicConfig),
+    /// Makes a topic; one that is there and differs is refused [17 with a field of ours].
+    CreateTopic(TopicConfig),
     /// [215]
     DeleteTopic {
         topic: TopicName,
@@ -87,7 +89,9 @@ pub enum Scope {
 impl Request {
     pub fn scope(&self) -> Scope {
         match self {
-            Self::UpdateTopic(_) | Self::DeleteTopic { .. } => Scope::EveryShard,
+            Self::UpdateTopic(_) | Self::CreateTopic(_) | Self::DeleteTopic { .. } => {
+                Scope::EveryShard
+            }
             _ => Scope::ThisShard,
         }
     }

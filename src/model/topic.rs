@@ -14,6 +14,34 @@ pub const PERM_INHERIT: u32 = 1;
 /// The topic that automatic creation copies (remoting reference, 2.6).
 pub const AUTO_CREATE_TEMPLATE: &str = "TBW102";
 
+/// Topics of the reference's own machinery (remoting reference, 5.11): clients may neither create, write
+/// nor delete them.
+const BUILT_IN: [&str; 5] = [
+    AUTO_CREATE_TEMPLATE,
+    "SCHEDULE_TOPIC_XXXX",
+    "TRANS_CHECK_MAX_TIME_TOPIC",
+    WHOLE_TABLE_MARK,
+    "OFFSET_MOVED_EVENT",
+];
+/// What the names of further ones begin with.
+const BUILT_IN_PREFIXES: [&str; 2] = ["RMQ_SYS_", "rmq_sys_"];
+/// Clients send their traces to it, and it is created like any other topic.
+const TRACE_TOPIC: &str = "RMQ_SYS_TRACE_TOPIC";
+/// Behind a cluster's name: the topic by which replies to requests come back.
+const REPLY_TOPIC_SUFFIX: &str = "_REPLY_TOPIC";
+
+/// Whether every broker has a topic of this name that belongs to itself.
+pub fn is_built_in(name: &str) -> bool {
+    let has_prefix = || BUILT_IN_PREFIXES.iter().any(|prefix| name.starts_with(prefix));
+    BUILT_IN.contains(&name) || (has_prefix() && name != TRACE_TOPIC)
+}
+
+/// Whether the brokers of a cluster have topics of this name for themselves: one is called like the
+/// cluster, by whose route clients find the brokers on which to create a topic (remoting reference, 5.11).
+pub fn is_of_cluster(name: &str, cluster: &str) -> bool {
+    name.strip_prefix(cluster).is_some_and(|rest| rest.is_empty() || rest == REPLY_TOPIC_SUFFIX)
+}
+
 /// A broker of ours puts this topic, with no permission at all, into every table it registers. It
 /// says two things: this table is whole, so what it does not name is gone (a stock broker also sends
 /// tables that hold only what changed); and a stock NameServer, which takes a table of exactly one
@@ -78,4 +106,30 @@ pub struct DataVersion {
     pub counter: i64,
     pub state_version: i64,
     pub timestamp: i64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_that_belong_to_brokers() {
+        let rows = [
+            ("TBW102", true),
+            ("SELF_TEST_TOPIC", true),
+            ("RMQ_SYS_TRANS_HALF_TOPIC", true),
+            ("rmq_sys_wheel_timer", true),
+            ("RMQ_SYS_TRACE_TOPIC", false),
+            ("BenchmarkTest", false),
+            ("%RETRY%readers", false),
+            ("orders", false),
+        ];
+        for (name, expected) in rows {
+            assert_eq!(is_built_in(name), expected, "{name}");
+        }
+        for (name, expected) in [("c", true), ("c_REPLY_TOPIC", true), ("cc", false), ("d", false)]
+        {
+            assert_eq!(is_of_cluster(name, "c"), expected, "{name}");
+        }
+    }
 }

@@ -18,7 +18,7 @@ use crate::model::ids::TOPIC_NAME_SIZE_MAX;
 use crate::model::nameserver::{
     BrokerId, ClusterInfo, Registration, Route, RouteBroker, RouteQueues,
 };
-use crate::model::topic::REGISTERED_TOPICS_MAX;
+use crate::model::topic::{REGISTERED_TOPICS_MAX, is_built_in, is_of_cluster};
 use crate::model::{
     DataVersion, Moment, NameServerReply, NameServerRequest, Refusal, TopicConfig, TopicName,
     excerpt,
@@ -132,6 +132,7 @@ impl Routes {
             NameServerRequest::ClusterInfo => Ok(NameServerReply::ClusterInfo(self.cluster_info())),
             NameServerRequest::TopicList => Ok(NameServerReply::TopicList(self.topic_list())),
             NameServerRequest::DeleteTopicRoute { topic, cluster } => {
+                self.check_deletable(topic)?;
                 self.delete_route(topic, cluster.as_deref());
                 Ok(NameServerReply::Done)
             }
@@ -343,6 +344,18 @@ impl Routes {
         let Some(broker) = self.brokers.remove(name) else { return };
         for topic in broker.topics.keys() {
             self.unlist(topic, name);
+        }
+    }
+
+    /// Refuses to delete what a broker would never register again.
+    fn check_deletable(&self, topic: &str) -> Result<(), Refusal> {
+        let mut clusters = self.brokers.values().map(|broker| broker.cluster.as_str());
+        let is_reserved = is_built_in(topic)
+            || self.brokers.contains_key(topic)
+            || clusters.any(|cluster| is_of_cluster(topic, cluster));
+        match TopicName::new(topic.to_owned()) {
+            Ok(topic) if is_reserved => Err(Refusal::ReservedTopic(topic)),
+            _ => Ok(()),
         }
     }
 

@@ -220,7 +220,7 @@ impl<D: Disk> Shard<BrokerService<D>> {
         let shard = self.clone();
         glommio::spawn_local(async move {
             for config in created {
-                let request = Request::UpdateTopic(config);
+                let request = Request::CreateTopic(config);
                 if let Err(refusal) = shard.service.mesh.ask_others(shard.id, &request).await {
                     tracing::warn!(shard = shard.id.0, "topic not created everywhere: {refusal}");
                 }

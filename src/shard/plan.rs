@@ -21,6 +21,7 @@ use crate::broker::BrokerConfig;
 use crate::config::{Address, EngineOptions, FlushMode, PORTS_PER_SHARD, SHARDS_MAX};
 use crate::model::nameserver::{BrokerId, Registration};
 use crate::model::record::Host;
+use crate::model::topic::is_built_in;
 use crate::model::{DataVersion, NameServerRequest, ShardId};
 use crate::nameserver::{ConnectionId, Routes};
 use crate::storage::{CommitRule, Epoch, Flush, StoreConfig};
@@ -121,6 +122,11 @@ pub fn check_names(cluster: &str, name: &str) -> Result<(), RunError> {
         return Err(RunError::usage(format!(
             "--name {name} begins like the name of a shard; s00-, s01-, … are put in front of it, \
              so --name {rest} is meant"
+        )));
+    }
+    if is_built_in(cluster) {
+        return Err(RunError::usage(format!(
+            "--cluster {cluster} is the name of a topic that every broker has; choose another"
         )));
     }
     let address = SocketAddrV4::new(Ipv4Addr::LOCALHOST, 1).to_string();

@@ -12,9 +12,16 @@ use crate::wire::header::head::Fields;
 use crate::wire::json::types::{Entries, ObjectKey};
 use crate::wire::queue::MessageQueue;
 
+/// Named field of ours: the topic must not be there, or not differ. Stock brokers do not read it.
+const CREATE_ONLY: &str = "createOnly";
+
 /// UPDATE_AND_CREATE_TOPIC.
 pub fn decode_update_topic(fields: &mut Fields<'_>, _: &Bytes) -> Result<Request, Refusal> {
-    Ok(Request::UpdateTopic(TopicConfig {
+    let request = match fields.boolean(CREATE_ONLY) {
+        Some(true) => Request::CreateTopic,
+        _ => Request::UpdateTopic,
+    };
+    Ok(request(TopicConfig {
         name: TopicName::new(fields.needed("topic")?)?,
         read_queue_count: fields.needed_number("readQueueNums")?,
         write_queue_count: fields.needed_number("writeQueueNums")?,
@@ -33,6 +40,11 @@ pub fn encode_update_topic(fields: &mut FieldWriter<'_>, topic: &TopicConfig) {
     fields.text("topicFilterType", "SINGLE_TAG");
     fields.number("topicSysFlag", topic.system_flag);
     fields.boolean("order", topic.order);
+}
+
+pub fn encode_create_topic(fields: &mut FieldWriter<'_>, topic: &TopicConfig) {
+    encode_update_topic(fields, topic);
+    fields.boolean(CREATE_ONLY, true);
 }
 
 /// DELETE_TOPIC_IN_BROKER.

@@ -103,6 +103,7 @@ fn encode_named(to: NewRequest<'_>, request: &Request) -> bool {
             to.fields(QUERY_MESSAGE, |f| message::encode_query(f, topic, key, *count_max));
         }
         Request::UpdateTopic(topic) => to.fields(UPDATE_AND_CREATE_TOPIC, |f| admin::encode_update_topic(f, topic)),
+        Request::CreateTopic(topic) => to.fields(UPDATE_AND_CREATE_TOPIC, |f| admin::encode_create_topic(f, topic)),
         Request::DeleteTopic { topic } => to.fields(DELETE_TOPIC_IN_BROKER, |f| f.text("topic", topic.as_str())),
         Request::TopicStats { topic } => to.fields(GET_TOPIC_STATS_INFO, |f| f.text("topic", topic.as_str())),
         Request::RuntimeInfo => to.fields(GET_BROKER_RUNTIME_INFO, |_| {}),

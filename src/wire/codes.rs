@@ -200,6 +200,7 @@ pub mod response {
     pub const SERVICE_NOT_AVAILABLE: i32 = 14;
     pub const NO_PERMISSION: i32 = 16;
     pub const TOPIC_NOT_EXIST: i32 = 17;
+    pub const TOPIC_EXIST_ALREADY: i32 = 18;
     pub const PULL_NOT_FOUND: i32 = 19;
     pub const PULL_RETRY_IMMEDIATELY: i32 = 20;
     pub const PULL_OFFSET_MOVED: i32 = 21;
@@ -241,6 +242,7 @@ pub fn refusal_code(refusal: &Refusal) -> i32 {
         Refusal::ReservedTopic(_) | Refusal::NotReadable(_) | Refusal::NotWritable(_) => {
             NO_PERMISSION
         }
+        Refusal::TopicExists { .. } => TOPIC_EXIST_ALREADY,
         Refusal::TooLarge { .. } | Refusal::EmptyBody | Refusal::BadBatch(_) => MESSAGE_ILLEGAL,
         Refusal::NotOffered(_) => REQUEST_CODE_NOT_SUPPORTED,
         Refusal::Busy { .. } | Refusal::Full { .. } => SYSTEM_BUSY,

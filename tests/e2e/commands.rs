@@ -237,7 +237,7 @@ fn commands_below_a_command_have_their_options_from_its_section() {
         (code_of(&good, Some(&there), &elsewhere), 4, nobody),
         (code_of(&bad, Some(nobody), &here), 0, "TBW102"),
         (code_of("[topic]\nnamsrv = 'x'\n", None, &list), 2, "did you mean \"namesrv\"?"),
-        (code_of("[topic]\nnamesrv = '127.0.0.1'\n", None, &list), 2, "write it as ip:port"),
+        (code_of("[topic]\nnamesrv = '127.0.0.1'\n", None, &list), 2, "write it as host:port"),
     ];
     for ((code, said), expected_code, expected) in rows {
         assert_eq!(code, Some(expected_code), "{said}");

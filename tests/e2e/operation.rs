@@ -158,6 +158,7 @@ fn help_as_printed() {
         &["broker"],
         &["topic"],
         &["topic", "create"],
+        &["topic", "update"],
         &["msg"],
         &["msg", "send"],
         &["msg", "tail"],

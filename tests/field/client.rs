@@ -14,6 +14,7 @@ pub const COMMIT_OFFSET: i32 = 15;
 pub const MIN_OFFSET: i32 = 31;
 pub const ROUTE: i32 = 105;
 pub const DELETE_TOPIC: i32 = 215;
+pub const DELETE_ROUTE: i32 = 216;
 pub const SEND: i32 = 310;
 pub const SEND_BATCH: i32 = 320;
 

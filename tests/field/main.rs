@@ -11,6 +11,8 @@ mod addresses;
 mod client;
 mod clock_jump;
 mod closed_topic;
+mod create;
 mod gone;
 mod permissions;
+mod reserved_names;
 mod server;

@@ -19,7 +19,7 @@ fn broker(name: &'static str, refuses: bool) -> (Server, Told) {
     let noted = told.clone();
     let server = Server::start(move |request, _| {
         let order = match request {
-            Request::UpdateTopic(topic) => format!("create {}", topic.name),
+            Request::CreateTopic(topic) => format!("create {}", topic.name),
             Request::DeleteTopic { topic } => format!("delete {topic}"),
             Request::TopicStats { topic } => {
                 return Answer::Give(Ok(Reply::TopicStats(vec![stats(name, topic)])));
@@ -129,7 +129,9 @@ fn a_topic_is_created_and_deleted_everywhere() {
     let ((n0, told_n0), (n1, told_n1)) = (nameserver(&masters), nameserver(&masters));
     let mut admin = admin(&[&n0.address, &n1.address]);
     let brokers = vec!["b0".to_owned(), "b1".to_owned()];
-    let config = TopicConfig::new(topic(), 4);
+    let other = admin.create_topic(&TopicConfig::new(topic(), 4), None);
+    assert!(matches!(other, Err(ClientError::TopicExists(_))), "it is not changed: {other:?}");
+    let config = TopicConfig::new(topic(), 1);
     assert_eq!(admin.create_topic(&config, None), Ok(brokers.clone()));
     assert_eq!(admin.await_route(&topic(), &brokers, 1_000), Ok(()));
     assert_eq!(admin.delete_topic(&topic(), Some("c")), Ok(brokers));
@@ -148,7 +150,7 @@ fn what_was_done_in_part_is_told_in_part() {
     let ((b0, _told_b0), (b1, _told_b1)) = (broker("b0", false), broker("b1", true));
     let (nameserver, _told) = nameserver(&[&b0.address, &b1.address]);
     let mut admin = admin(&[&nameserver.address]);
-    let error = admin.create_topic(&TopicConfig::new(topic(), 4), None).unwrap_err();
+    let error = admin.create_topic(&TopicConfig::new(topic(), 1), None).unwrap_err();
     let ClientError::Partly { done, failed, .. } = error else { panic!("{error}") };
     assert_eq!(done, ["b0"]);
     assert_eq!(failed.0.len(), 1);

@@ -3,6 +3,7 @@
 use smallvec::smallvec;
 
 use super::*;
+use crate::model::TopicConfig;
 use crate::model::nameserver::*;
 use crate::model::record::Host;
 use crate::model::reply::*;
@@ -315,6 +316,8 @@ fn answers_of_stock_servers() {
 fn refusals_as_clients_see_them() {
     let topic = || TopicName::new("T").unwrap();
     let group = || GroupName::new("g").unwrap();
+    let boxed = |queues| Box::new(TopicConfig::new(topic(), queues));
+    let exists = Refusal::TopicExists { known: boxed(4), asked: boxed(2) };
     #[rustfmt::skip]
     let rows = [
         (3, Refusal::UnknownRequest { code: 9999 }, "RINGMQ-1001 request type 9999 not supported"),
@@ -331,6 +334,7 @@ fn refusals_as_clients_see_them() {
         (13, Refusal::BadBatch("x".into()), "RINGMQ-1011 batch refused: x"),
         (3, Refusal::NotOffered("dances"), "RINGMQ-1012 dances are not supported yet; nothing was stored"),
         (29, Refusal::TooMany { what: "groups", count_max: 8 }, "RINGMQ-1013 more than 8 groups in one request"),
+        (18, exists, "RINGMQ-1014 there is a topic T with 4 queues and perm 6 already, and T with 2 queues and perm 6 was asked for; nothing was changed, `ringmq topic update` changes a topic"),
         (2, Refusal::Busy { reason: "append_queue", wait_ms: 210, retry_after_ms: 50, shard: 3 }, "RINGMQ-2001 reason=append_queue wait_ms=210 retry_after_ms=50 shard=3"),
         (14, Refusal::ShuttingDown, "RINGMQ-2002 the broker is shutting down"),
         (14, Refusal::DiskFull, "RINGMQ-2003 disk full: writes are refused, reads go on; free space or lower retention"),

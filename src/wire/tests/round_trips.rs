@@ -111,6 +111,7 @@ fn requests() -> Vec<Request> {
         Request::GroupMembers { group: group() },
         Request::MessageByOffset { offset: LogOffset(9) },
         Request::QueryMessages { topic: topic(), key: "k\"".into(), count_max: 3 },
+        Request::CreateTopic(TopicConfig::new(topic(), 4)),
         Request::UpdateTopic(TopicConfig { perm: 4, order: true, ..TopicConfig::new(topic(), 4) }),
         Request::DeleteTopic { topic: topic() },
         Request::TopicStats { topic: topic() },
