@@ -17,7 +17,7 @@ use loadgen::clock::RunClock;
 use loadgen::engine::histogram::Percentiles;
 use loadgen::engine::measure::{Collector, PhaseEnds, Recorder};
 use loadgen::engine::payload::Identity;
-use loadgen::engine::producer::{Job, JobTopic, Post, Producer};
+use loadgen::engine::producer::{Job, JobTopic, Post, Producer, WAITING_MAX};
 use loadgen::engine::spill::Spill;
 use loadgen::engine::template::{NewRequest, Template, TemplateOptions};
 use loadgen::engine::worker::{Worker, WorkerOptions};
@@ -149,6 +149,7 @@ fn job(case: &Case, clock: RunClock) -> Arc<Job> {
         is_ordered: false,
         is_one_way: false,
         retries: 0,
+        waiting_max: WAITING_MAX as usize,
         sizes: Sizes::fixed(MESSAGE_SIZE),
         choice: QueueChoice::new(&Keys::None, &[QUEUES]),
         topics: vec![topic],

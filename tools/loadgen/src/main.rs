@@ -10,7 +10,7 @@ use loadgen::options::{Command, Options};
 use loadgen::target::embedded::SERVER_COMMAND;
 use loadgen::{
     commands::file_run, commands::night, commands::ramp, commands::steady, findings::merge,
-    show::compare,
+    findings::rows, show::compare,
 };
 use ringmq::shard::preflight::raise_limits;
 
@@ -42,7 +42,7 @@ fn run(options: &Options) -> Result<u8, RunError> {
         Command::Run(options) => file_run::run(options, &interrupt)?,
         Command::Merge(options) => {
             let mut report = merge::run(&options.reports)?;
-            report.needs_valid_figures |= options.report.strict;
+            rows::ask(&mut report, &options.report);
             save(&report, options.report.out.as_deref())?;
             report
         }

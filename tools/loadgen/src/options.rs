@@ -15,6 +15,7 @@ use crate::options::values::{
     parse_topic, parse_warm_up,
 };
 use crate::plan::schedule::Arrivals;
+use crate::plan::threshold::Threshold;
 use crate::units::{self, grouped};
 
 /// The peak of the profile, in base rates.
@@ -32,8 +33,8 @@ pub const PEAK_OF_BASE: f64 = 25.0;
 /// late. The last line of standard output starts with the verdict and names what was lost.
 ///
 /// Exit codes: 0 PASS; 1 FAILED; 2 wrong usage or files; 3 the latencies are not valid and the run
-/// needs valid ones (--strict, ramp); 4 the target cannot be reached or used; 5 OVERLOADED; 6 a
-/// threshold was missed; 7 INCOMPLETE. If several apply, the order is 1, 7, 5, 3, 6.
+/// needs valid ones (--strict, --fail-if, ramp); 4 the target cannot be reached or used; 5 OVERLOADED; 6 a
+/// threshold (--fail-if, or one of the profile) was missed; 7 INCOMPLETE. If several apply, the order is 1, 7, 5, 3, 6.
 #[derive(Clone, Debug, Parser)]
 #[command(name = "loadgen", version)]
 pub struct Options {
@@ -67,8 +68,8 @@ pub enum Command {
     Run(RunOptions),
     /// Puts the reports of several runs side by side, on the same scales.
     ///
-    /// Runs with the same target and load are repeats of each other: five or more of them give
-    /// confidence intervals.
+    /// Runs with the same target and workload are repeats of each other, whatever their seeds: six or
+    /// more of them give confidence intervals. Latencies that are not valid are left out.
     Compare(CompareOptions),
     /// Joins the reports of all parts (--part) of one run into the report of that run.
     Merge(MergeOptions),
@@ -272,6 +273,14 @@ pub struct ReportOptions {
     /// always does.
     #[arg(long)]
     pub strict: bool,
+
+    /// Ends with exit code 6 when a figure is beyond a limit: `p99>20ms`, `rate<50k`, `refused>1%`;
+    /// may be given several times. Figures: p50, p90, p99, p99.9, p99.99 and max of the latency, the
+    /// same with `e2e-` in front for the time from due to consumed; rate, acknowledged messages per
+    /// second; refused, not-sent and unanswered, parts of what was due. The latencies must be valid,
+    /// as with --strict.
+    #[arg(long, value_name = "LIMIT", value_parser = Threshold::parse)]
+    pub fail_if: Vec<Threshold>,
 }
 
 /// Where the load goes.

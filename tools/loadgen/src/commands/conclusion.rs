@@ -14,7 +14,7 @@ use crate::findings::report::{
 };
 use crate::findings::rows;
 use crate::options::{Part, header_name};
-use crate::plan::scenario::{Group, Scenario, Stream};
+use crate::plan::scenario::{Asked, Group, Scenario, Stream};
 use crate::target::cluster::Target;
 use crate::target::environment;
 
@@ -58,7 +58,7 @@ pub fn conclude(ended: Ended<'_>) -> Report {
         asked: scenario.asked.clone(),
         rows: Vec::new(),
         is_overload: scenario.is_overload,
-        needs_valid_figures: false,
+        needs_valid_figures: scenario.asked.iter().any(|it| matches!(it, Asked::FailIf(_))),
         incomplete: incomplete(&ended),
         not_valid: late_start(scenario, &ended.clock).into_iter().collect(),
         notes: notes(&ended),
@@ -123,6 +123,7 @@ fn subject(scenario: &Scenario, target: &Target) -> Subject {
         seed: scenario.seed,
         part: scenario.part,
         schedule: scenario.schedule_id(),
+        workload: scenario.workload_id(),
         environment,
         assumptions: scenario.assumptions.clone(),
     }

@@ -5,6 +5,7 @@ use std::time::Duration;
 use crate::commands::ramp;
 use crate::commands::run::{RunError, execute, prepare, save};
 use crate::findings::report::Report;
+use crate::findings::rows;
 use crate::interrupt::Interrupt;
 use crate::options::{Part, RunOptions};
 use crate::plan::scenario::nameservers;
@@ -26,7 +27,7 @@ pub fn run(options: &RunOptions, interrupt: &Interrupt) -> Result<Report, RunErr
     let target = options.target.with_nameservers(nameservers(workload.faults()));
     let mut target = prepare(&target, options.report.out.as_deref(), interrupt)?;
     let mut report = carry_out(&workload, options, &mut target, interrupt)?;
-    report.needs_valid_figures |= options.report.strict;
+    rows::ask(&mut report, &options.report);
     save(&report, options.report.out.as_deref())?;
     Ok(report)
 }

@@ -3,6 +3,7 @@
 use crate::commands::ramp::{self, Found};
 use crate::commands::run::{RunError, execute, prepare, save};
 use crate::findings::report::Report;
+use crate::findings::rows;
 use crate::interrupt::Interrupt;
 use crate::options::{Double11Options, Night, Part};
 use crate::plan::double11::{self, PEAK_OF_CEILING, PROBE};
@@ -23,7 +24,7 @@ pub fn run(options: &Double11Options, interrupt: &Interrupt) -> Result<Report, R
         Night::Ceiling => ceiling(options, &mut target, interrupt)?.report,
         Night::Pulse | Night::Limits | Night::Break => night(options, &mut target, interrupt)?,
     };
-    report.needs_valid_figures |= options.report.strict;
+    rows::ask(&mut report, &options.report);
     save(&report, options.report.out.as_deref())?;
     Ok(report)
 }

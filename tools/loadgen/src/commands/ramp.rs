@@ -14,6 +14,7 @@ use serde_json::json;
 use crate::commands::run::{RunError, execute, prepare, save};
 use crate::engine::histogram::Percentiles;
 use crate::findings::report::{Report, Row};
+use crate::findings::rows;
 use crate::findings::verdict::Verdict;
 use crate::interrupt::Interrupt;
 use crate::options::{LoadOptions, RampOptions, Rate};
@@ -39,7 +40,7 @@ pub fn run(options: &RampOptions, interrupt: &Interrupt) -> Result<Report, RunEr
     let scenario = |rate: f64| {
         scenario::steady(&LoadOptions { rate: Rate::PerSecond(rate), ..options.load.clone() })
     };
-    let found = search(
+    let mut found = search(
         first,
         options.p99_max,
         scenario,
@@ -47,6 +48,7 @@ pub fn run(options: &RampOptions, interrupt: &Interrupt) -> Result<Report, RunEr
         options.report.out.as_deref(),
         interrupt,
     )?;
+    rows::ask(&mut found.report, &options.report);
     save(&found.report, options.report.out.as_deref())?;
     Ok(found.report)
 }

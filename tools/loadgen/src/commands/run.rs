@@ -30,7 +30,7 @@ use crate::engine::audit::{Arrived, Outcomes};
 use crate::engine::consumer::{Consumed, Consumer, ConsumerOptions, GROUP_PREFIX};
 use crate::engine::measure::{Collector, PhaseEnds, Recorder, Report as Measured};
 use crate::engine::pace::Pace;
-use crate::engine::producer::{Job, JobTopic, Post, Producer, Refusal};
+use crate::engine::producer::{Job, JobTopic, Post, Producer, Refusal, WAITING_MAX};
 use crate::engine::spill::{HELD_SIZE_MAX, Spill};
 use crate::engine::template::{Template, TemplateError, TemplateOptions};
 use crate::engine::worker::{Finished, Worker, WorkerOptions};
@@ -393,6 +393,7 @@ fn job(
         is_ordered: of.is_ordered,
         is_one_way: of.is_one_way,
         retries: of.retries,
+        waiting_max: (WAITING_MAX / scenario.connection_count().max(1)) as usize,
         sizes: of.sizes.clone(),
         choice,
         topics: of.topics.iter().map(topic).collect::<Result<_, _>>()?,

@@ -3,6 +3,7 @@
 use crate::clock::unix_ns;
 use crate::commands::run::{RunError, execute, prepare, save};
 use crate::findings::report::Report;
+use crate::findings::rows;
 use crate::interrupt::Interrupt;
 use crate::options::SteadyOptions;
 use crate::plan::scenario::{self, Scenario};
@@ -12,7 +13,7 @@ pub fn run(options: &SteadyOptions, interrupt: &Interrupt) -> Result<Report, Run
     let start_unix_ns = options.start_at.and_then(unix_ns);
     let scenario = Scenario { start_unix_ns, ..scenario::steady(&options.load) };
     let mut report = execute(&scenario, &mut target, options.report.out.as_deref(), interrupt)?;
-    report.needs_valid_figures |= options.report.strict;
+    rows::ask(&mut report, &options.report);
     save(&report, options.report.out.as_deref())?;
     Ok(report)
 }

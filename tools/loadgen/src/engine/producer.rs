@@ -37,6 +37,10 @@ use crate::plan::sizes::Sizes;
 pub const PATIENCE: Duration = Duration::from_secs(3);
 /// When a refused request is tried again that the server gave no `retry_after_ms` for, ns.
 const RETRY_AFTER_NS: u64 = 50_000_000;
+/// Requests of the whole run that may wait to be sent, in the generator's memory: 160 MiB of them.
+pub const WAITING_MAX: u32 = 1 << 22;
+/// The same of one producer or lane, at least.
+const WAITING_MIN: usize = 16;
 /// Frames are handed to the kernel in pieces of about this size, bytes.
 const OUTPUT_SIZE: usize = 256 << 10;
 /// Events of one order: created, confirmed, packed.
@@ -59,6 +63,8 @@ pub struct Job {
     pub is_ordered: bool,
     pub is_one_way: bool,
     pub retries: u32,
+    /// Requests of one producer that may wait to be sent.
+    pub waiting_max: usize,
     pub sizes: Sizes,
     /// Where the keys of the stream lead.
     pub choice: QueueChoice,
@@ -218,6 +224,37 @@ impl Producer {
         notebook.recorder.count(track, due_ns, |counters| counters.due += count);
         let message = self.draw(due_ns);
         self.queue_up(message);
+        self.shed(due_ns, notebook);
+    }
+
+    /// Gives up the oldest of what waits where there is more of it than memory is meant for.
+    fn shed(&mut self, now_ns: u64, notebook: &mut Notebook) {
+        while self.waiting.len() > self.job.waiting_max.max(WAITING_MIN) {
+            let Some(oldest) = self.waiting.pop_front() else { return };
+            self.give_up(oldest, now_ns, notebook);
+        }
+        let of_lane = (self.job.waiting_max / self.lanes.len().max(1)).max(WAITING_MIN);
+        for lane in &mut self.lanes {
+            while lane.held_back.len() > of_lane {
+                let Some(oldest) = lane.held_back.pop_front() else { return };
+                notebook.count_not_sent(&self.job, oldest.due_ns, now_ns);
+            }
+        }
+    }
+
+    /// A request has waited for too long, or in vain.
+    fn give_up(&mut self, message: Message, now_ns: u64, notebook: &mut Notebook) {
+        let (track, count) = (self.job.track(), self.job.count());
+        match message.first {
+            // It was sent and refused, and its turn to be tried again did not come.
+            Some(first) => {
+                self.outcomes.refuse(first..first + count);
+                notebook.recorder.count(track, message.due_ns, |it| it.refused += count);
+                notebook.record_lateness(&self.job, &message, 0);
+            }
+            None => notebook.count_not_sent(&self.job, message.due_ns, now_ns),
+        }
+        self.release(message.lane, now_ns);
     }
 
     /// Something could go out, if window and socket have room.
@@ -492,18 +529,8 @@ impl Producer {
     /// Gives up what has waited since before `due_before_ns` without being sent, be it for room or
     /// for its turn in its lane.
     pub fn expire(&mut self, due_before_ns: u64, now_ns: u64, notebook: &mut Notebook) {
-        let (track, count) = (self.job.track(), self.job.count());
         while let Some(message) = self.waiting.pop_front_if(|it| it.due_ns < due_before_ns) {
-            match message.first {
-                // It was sent and refused, and its turn to be tried again did not come.
-                Some(first) => {
-                    self.outcomes.refuse(first..first + count);
-                    notebook.recorder.count(track, message.due_ns, |it| it.refused += count);
-                    notebook.record_lateness(&self.job, &message, 0);
-                }
-                None => notebook.count_not_sent(&self.job, message.due_ns, now_ns),
-            }
-            self.release(message.lane, now_ns);
+            self.give_up(message, now_ns, notebook);
         }
         for lane in &mut self.lanes {
             while let Some(message) = lane.held_back.pop_front_if(|it| it.due_ns < due_before_ns) {
@@ -553,6 +580,7 @@ mod tests {
             is_ordered,
             is_one_way: false,
             retries,
+            waiting_max: 200,
             sizes: Sizes::mixed(&[(100, 1.0), (200, 1.0)]),
             choice: QueueChoice::new(&Keys::None, &[4]),
             topics: vec![topic],
@@ -704,6 +732,21 @@ mod tests {
         let total = &collector.totals[0][0];
         let found = [&total.latency, &total.service, &total.slip].map(|it| it.max() / 1_000_000);
         assert_eq!(found, [3, 3, 52]);
+    }
+
+    #[test]
+    fn what_waits_is_bounded_whatever_the_rate() {
+        for is_ordered in [false, true] {
+            let (mut producer, mut notebook) = (producer(is_ordered, 4, 0), notebook());
+            (0..10_000).for_each(|due_ns| producer.take_due(due_ns, &mut notebook));
+            let held_back = producer.lanes.iter().map(|lane| lane.held_back.len()).sum::<usize>();
+            let waiting = producer.waiting.len() + held_back;
+            assert!((150..=204).contains(&waiting), "{waiting}");
+            assert_eq!(producer.drawn, 10_000, "the schedule goes on");
+            let newest =
+                producer.waiting.iter().chain(producer.lanes.iter().flat_map(|it| &it.held_back));
+            assert_eq!(newest.map(|it| it.due_ns).max(), Some(9_999), "the oldest are given up");
+        }
     }
 
     #[test]

@@ -35,6 +35,8 @@ pub struct Subject {
     pub part: Part,
     /// The same for all parts of one run, and for runs with the same schedule.
     pub schedule: String,
+    /// The same for runs that differ only in their seed: repeats of each other.
+    pub workload: String,
     /// Machine, versions and options, for whoever repeats the run.
     pub environment: Map<String, Value>,
     /// What is assumed where nothing is on record, and what stands in for what.
@@ -543,6 +545,7 @@ pub mod tests {
             seed: 1,
             part: Part { index: 0, count: 1 },
             schedule: "5eed".to_owned(),
+            workload: "10ad".to_owned(),
             environment,
             assumptions: Vec::new(),
         }

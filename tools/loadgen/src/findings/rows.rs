@@ -6,11 +6,13 @@
 
 use std::time::Duration;
 
-use crate::engine::histogram::Percentiles;
-use crate::engine::measure::Interval;
+use crate::engine::histogram::{self, Percentiles, Wait, Waits};
+use crate::engine::measure::{Interval, Kind};
 use crate::findings::flow::Flow;
-use crate::findings::report::{Report, Row};
+use crate::findings::report::{Report, Row, rate};
+use crate::options::ReportOptions;
 use crate::plan::scenario::Asked;
+use crate::plan::threshold::{Figure, Threshold};
 use crate::units::grouped;
 
 /// Characters of each column at most, so that a table of rows fits 80 columns with three spaces and
@@ -22,16 +24,25 @@ const TAIL_COUNT_MIN: u64 = 1_000;
 /// What was found, or why nothing was.
 type Found = Result<(String, bool), String>;
 
+/// Adds what the command line asks of a finished run.
+pub fn ask(report: &mut Report, options: &ReportOptions) {
+    report.needs_valid_figures |= options.strict || !options.fail_if.is_empty();
+    let asked: Vec<Asked> = options.fail_if.iter().copied().map(Asked::FailIf).collect();
+    report.rows.extend(judge(&asked, report));
+    report.asked.extend(asked);
+}
+
 /// Judges a finished run, whose `rows` are not yet filled in.
 pub fn judge(asked: &[Asked], report: &Report) -> Vec<Row> {
     asked.iter().map(|asked| row(asked, report)).collect()
 }
 
 fn row(asked: &Asked, report: &Report) -> Row {
-    let is_of_latency = matches!(
-        asked,
-        Asked::TailWithin { .. } | Asked::TailBack { .. } | Asked::AnsweredWithin { .. }
-    );
+    let is_of_latency = match asked {
+        Asked::TailWithin { .. } | Asked::TailBack { .. } | Asked::AnsweredWithin { .. } => true,
+        Asked::FailIf(threshold) => threshold.figure.is_latency(),
+        _ => false,
+    };
     let (what, wanted, found) = match *asked {
         Asked::NothingLost => {
             ("nothing lost".to_owned(), "0 lost, in order".to_owned(), nothing_lost(report))
@@ -66,6 +77,9 @@ fn row(asked: &Asked, report: &Report) -> Row {
             format!("< {}", percent(part_max)),
             refused(report, part_max),
         ),
+        Asked::FailIf(threshold) => {
+            (threshold.figure.to_string(), threshold.wanted(), fail_if(report, threshold))
+        }
     };
     let found = match is_of_latency && !report.figures().valid {
         true => Err("latencies not valid".to_owned()),
@@ -184,6 +198,35 @@ fn refused(report: &Report, part_max: f64) -> Found {
     Ok((format!("{} of {}", percent(part), grouped(due)), part < part_max))
 }
 
+/// A percentile among messages that were given up is beyond every maximum: nobody knows how far.
+fn fail_if(report: &Report, threshold: Threshold) -> Found {
+    let counters = report.counters();
+    let of_waits = |waits: Waits, quantile| {
+        let wait: Wait = waits.at(quantile).ok_or("no message has one")?;
+        let is_kept = threshold.is_kept(wait.ns as f64) && !wait.is_at_least;
+        Ok((wait.shown(milliseconds), is_kept))
+    };
+    let of = |value: f64, text: String| Ok((text, threshold.is_kept(value)));
+    let part = |count: u64| {
+        let part = count as f64 / counters.due.max(1) as f64;
+        of(part, percent(part))
+    };
+    match threshold.figure {
+        Figure::Latency(quantile) => of_waits(report.waits(), quantile),
+        Figure::EndToEnd(quantile) => {
+            let none = histogram::empty();
+            of_waits(Waits::of(&report.total_of(Kind::EndToEnd), &none), quantile)
+        }
+        Figure::Rate => {
+            let per_s = rate(counters.acknowledged, report.sending());
+            of(per_s, threshold.figure.shown(per_s))
+        }
+        Figure::Refused => part(counters.refused),
+        Figure::NotSent => part(counters.not_sent),
+        Figure::Unanswered => part(counters.unknown),
+    }
+}
+
 fn of_phase(report: &Report, phase: usize) -> Result<Interval, String> {
     let exists = report.totals.get(phase).is_some();
     exists.then(|| report.phase_total(phase)).ok_or_else(|| "there is no such phase".to_owned())
@@ -294,6 +337,45 @@ mod tests {
         few.totals[1][0].latency.reset();
         few.totals[1][0].record(Kind::Latency, MS, 999);
         assert_eq!(judged(asked, &few), ("storm: 999 messages".to_owned(), None));
+    }
+
+    #[test]
+    fn a_limit_of_ones_own_is_a_threshold_like_any_other() {
+        let mut report = example();
+        let rows = [
+            ("p50>1ms", "0.41 ms", Some(true)),
+            ("p99.9>5ms", "9.00 ms", Some(false)),
+            ("e2e-p99>1ms", "0.90 ms", Some(true)),
+            ("rate<10k", "9,995/s", Some(false)),
+            ("refused>1%", "0.04 %", Some(true)),
+            ("not-sent>0.001%", "0.005 %", Some(false)),
+        ];
+        for (text, found, is_met) in rows {
+            let asked = Asked::FailIf(Threshold::parse(text).unwrap());
+            assert_eq!(judged(asked, &report), (found.to_owned(), is_met), "{text}");
+        }
+        // Nobody knows how long the others would have taken.
+        report.totals[0][0].record(Kind::GivenUp, 3_010_000_000, 5_000);
+        let asked = Asked::FailIf(Threshold::parse("p99>4s").unwrap());
+        assert_eq!(judged(asked, &report), ("≥ 3 s".to_owned(), Some(false)));
+        report.totals[0][0].record(Kind::Slip, 40 * MS, 90_000);
+        assert_eq!(judged(asked, &report), ("latencies not valid".to_owned(), None));
+    }
+
+    /// Six if it is missed, three if nobody can tell.
+    #[test]
+    fn a_limit_of_ones_own_needs_valid_figures() {
+        let codes = |limits: &[&str], slip_ns| {
+            let mut report = example();
+            report.totals[0][0].record(Kind::Slip, slip_ns, 90_000);
+            let fail_if = limits.iter().map(|text| Threshold::parse(text).unwrap()).collect();
+            ask(&mut report, &ReportOptions { out: None, strict: false, fail_if });
+            (report.exit_code(), report.missed().count())
+        };
+        assert_eq!(codes(&["p50>1ms", "p99.9>20ms"], 0), (0, 0));
+        assert_eq!(codes(&["p50>1ms", "p99.9>5ms"], 0), (6, 1));
+        assert_eq!(codes(&["rate<20k"], 40 * MS), (3, 1));
+        assert_eq!(codes(&[], 40 * MS), (0, 0));
     }
 
     /// A generator that is late makes latencies longer, so they say nothing about the broker.

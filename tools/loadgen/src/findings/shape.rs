@@ -75,6 +75,7 @@ fn numbers(document: &Document) -> Checked {
             | Asked::Drain { factor, .. } => all.push(("factor", factor)),
             Asked::AnsweredWithin { part, .. } => all.push(("part", part)),
             Asked::Refused { part_max } => all.push(("part_max", part_max)),
+            Asked::FailIf(threshold) => all.push(("limit", threshold.limit)),
             Asked::NothingLost | Asked::BackWithin { .. } => {}
         }
     }

@@ -42,7 +42,11 @@ pub fn parse_topic(text: &str) -> Result<TopicName, String> {
 }
 
 pub fn parse_rate(text: &str) -> Result<Rate, String> {
-    if text == "max" { Ok(Rate::Max) } else { units::parse_rate(text).map(Rate::PerSecond) }
+    if text == "max" {
+        return Ok(Rate::Max);
+    }
+    let rate = units::parse_rate(text)?;
+    Ok(if rate >= units::FLAT_OUT { Rate::Max } else { Rate::PerSecond(rate) })
 }
 
 /// Where `max` would have no meaning.
@@ -94,6 +98,14 @@ pub fn parse_start(text: &str) -> Result<SystemTime, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_rate_that_nobody_can_send_means_as_fast_as_possible() {
+        for text in ["max", "10000000", "10M", "1000M"] {
+            assert_eq!(parse_rate(text), Ok(Rate::Max), "{text}");
+        }
+        assert_eq!(parse_rate("9.9M"), Ok(Rate::PerSecond(9_900_000.0)));
+    }
 
     #[test]
     fn parts_count_from_one() {

@@ -9,4 +9,5 @@ pub mod keys;
 pub mod scenario;
 pub mod schedule;
 pub mod sizes;
+pub mod threshold;
 pub mod workload;

@@ -21,6 +21,7 @@ use crate::plan::curve::RateCurve;
 use crate::plan::keys::Keys;
 use crate::plan::schedule::Arrivals;
 use crate::plan::sizes::Sizes;
+use crate::plan::threshold::Threshold;
 
 /// Streams and groups together, at most: what is measured is indexed by them.
 pub const TRACKS_MAX: usize = 64;
@@ -192,6 +193,8 @@ pub enum Asked {
     BackWithin { fault: usize, within: Duration },
     /// Less than this part of what was due was refused or could not be sent.
     Refused { part_max: f64 },
+    /// A limit that was asked for by whoever runs it.
+    FailIf(Threshold),
 }
 
 /// How long a broker may take to serve again once it is let.
@@ -281,6 +284,11 @@ impl Scenario {
             ..self.clone()
         };
         format!("{:08x}", crc32c::crc32c(format!("{whole:?}").as_bytes()))
+    }
+
+    /// The same for runs that differ only in their seed, or in what is asked of them.
+    pub fn workload_id(&self) -> String {
+        Self { seed: 0, asked: Vec::new(), ..self.clone() }.schedule_id()
     }
 
     /// Whether this part of the run has producer `number`.

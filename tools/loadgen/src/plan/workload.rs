@@ -196,6 +196,7 @@ impl Workload {
             asked.push(Asked::Refused { part_max: 0.001 });
         }
         asked.extend(asked_of_faults(&self.spec.faults));
+        asked.extend(self.spec.fail_if.iter().copied().map(Asked::FailIf));
         if self.spec.has_backlog {
             asked.push(Asked::Drain { group: 0, factor: 1.0 });
         }

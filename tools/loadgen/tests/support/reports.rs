@@ -123,6 +123,7 @@ fn frame(name: &str, load: &str, target: &str) -> Report {
             seed: 1,
             part: Part { index: 0, count: 1 },
             schedule: "5eed5eed5eed5eed".to_owned(),
+            workload: "10ad10ad".to_owned(),
             environment: environment(),
             assumptions: Vec::new(),
         },

@@ -10,6 +10,7 @@ use crate::plan::keys::Keys;
 use crate::plan::scenario::{Fault, Group, IN_FLIGHT_MAX, Pause, Phase, TRACKS_MAX};
 use crate::plan::schedule::Arrivals;
 use crate::plan::sizes::Sizes;
+use crate::plan::threshold::Threshold;
 use crate::plan::workload::course::{backlog, faults, phases};
 use crate::plan::workload::fields::{Fields, Wrong, did_you_mean};
 use crate::plan::workload::tree::{Node, Value};
@@ -17,7 +18,7 @@ use crate::plan::workload::values::{
     LENGTH_MAX, RATE_MAX, boolean, choice, items_of, keys, moment, number, parsed, rate, sizes,
     text, word,
 };
-use crate::units::{grouped, parse_size};
+use crate::units::{FLAT_OUT, grouped, parse_size};
 
 /// Fields of a stream. At the top of a file they are the only stream's, or the defaults of all.
 pub const STREAM_FIELDS: &[&str] = &[
@@ -58,6 +59,7 @@ pub const RUN_FIELDS: &[&str] = &[
     "groups",
     "phases",
     "faults",
+    "failIf",
 ];
 const GROUP_FIELDS: &[&str] = &["name", "role", "streams", "rate", "pauses"];
 const PAUSE_FIELDS: &[&str] = &["from", "to", "down"];
@@ -76,6 +78,7 @@ pub struct Spec {
     pub faults: Vec<Fault>,
     pub seed: u64,
     pub arrivals: Arrivals,
+    pub fail_if: Vec<Threshold>,
     /// Consumers wait first, and the drain of what has come meanwhile is what counts.
     pub has_backlog: bool,
     /// What is accepted and not, or not exactly, carried out.
@@ -136,12 +139,21 @@ pub fn read(fields: &Fields<'_>) -> Result<Spec, Wrong> {
         faults: faults(fields, end_ns)?,
         seed: fields.or("seed", 1, number(0..=u64::MAX))?,
         arrivals: fields.or("arrivals", Arrivals::Poisson, parsed(parse_arrivals))?,
+        fail_if: fail_if(fields)?,
         phases,
         streams,
         groups,
         has_backlog,
         notes,
     })
+}
+
+fn fail_if(fields: &Fields<'_>) -> Result<Vec<Threshold>, Wrong> {
+    let threshold = |item: &Node| {
+        let wrong = |text| Wrong::new(item.line, format!("failIf: {text}"));
+        parsed(Threshold::parse)(item).map_err(wrong)
+    };
+    fields.list("failIf")?.iter().map(threshold).collect()
 }
 
 fn check_sizes(fields: &Fields<'_>, streams: &[StreamSpec], groups: &[Group]) -> Result<(), Wrong> {
@@ -312,7 +324,17 @@ fn load(fields: &Fields<'_>, is_only: bool, notes: &mut Vec<String>) -> Result<L
         }
         _ => rate(node).map(Load::Constant),
     };
-    fields.required("producerRate", read)
+    let load = fields.required("producerRate", read)?;
+    match load {
+        Load::Constant(rate) if rate >= FLAT_OUT => {
+            notes.push(format!(
+                "producerRate {}: taken as `max`, which is what such rates mean",
+                grouped(rate as u64)
+            ));
+            Ok(Load::Max)
+        }
+        load => Ok(load),
+    }
 }
 
 /// `[[time, rate], …]`, straight lines in between.

@@ -5,8 +5,21 @@ use crate::options::Part;
 use crate::plan::keys::{KeySpace, Keys};
 use crate::plan::scenario::{FaultKind, Pause};
 use crate::plan::schedule::{Arrivals, SplitMix64};
+use crate::plan::threshold::Threshold;
 
 const SIMPLE: &str = "producerRate: 100\ntestDurationMinutes: 1\n";
+
+/// As in the files that come with OpenMessaging Benchmark.
+#[test]
+fn ten_million_a_second_means_as_fast_as_possible() {
+    let text = "producerRate: 10000000\ntestDurationMinutes: 1\nfailIf: [\"p99>20ms\"]\n";
+    let scenario = yaml(text).unwrap().scenario(&process(), None, 1);
+    assert!(scenario.streams[0].curve.is_none());
+    let note = "producerRate 10,000,000: taken as `max`, which is what such rates mean";
+    assert!(scenario.assumptions.iter().any(|it| it == note), "{:?}", scenario.assumptions);
+    let limit = Asked::FailIf(Threshold::parse("p99>20ms").unwrap());
+    assert!(scenario.asked.contains(&limit), "{:?}", scenario.asked);
+}
 
 fn process() -> ProcessOptions {
     ProcessOptions { part: Part::WHOLE, start_at: None, threads: 1, spin: false }
@@ -218,7 +231,12 @@ fn a_wrong_file_is_refused_with_the_line_and_the_nearest_name() {
         ("- 1\n", 1, "not a list".to_owned()),
         ("name: a\n", 1, "`producerRate` is missing".to_owned()),
         ("producerRate: -5\ntestDuration: 1m\n", 1, "a rate is positive".to_owned()),
-        ("producerRate: 2000M\ntestDuration: 1m\n", 1, "more than".to_owned()),
+        ("curve: [[0s, 2000000000]]\ntestDuration: 1m\n", 1, "curve: ".to_owned()),
+        (
+            "producerRate: 5\ntestDuration: 1m\nfailIf: [p99]\n",
+            3,
+            "failIf: a threshold is".to_owned(),
+        ),
         ("producerRate: 5\n", 1, "`testDurationMinutes` is missing".to_owned()),
         ("producerRate: 5\ntestDurationMinutes: 0\n", 2, "takes some time".to_owned()),
         ("curve: [[5s, 1], [1s, 1]]\ntestDuration: 1m\n", 1, "times go backwards".to_owned()),
