@@ -47,7 +47,7 @@ fn assert_fits(text: &str) {
 #[test]
 fn runs_are_compared_as_text_and_on_a_page() {
     let scratch = Scratch::new("compare");
-    let runs = (0..5).flat_map(|seed| [(OURS, 1.0, seed), (THEIRS, 3.0, seed)]);
+    let runs = (0..6).flat_map(|seed| [(OURS, 1.0, seed), (THEIRS, 3.0, seed)]);
     let files: Vec<String> = runs
         .map(|(target, slow, seed)| {
             left(&scratch, &format!("{slow}-{seed}"), &reports::steady(target, slow, seed))
@@ -66,7 +66,7 @@ fn runs_are_compared_as_text_and_on_a_page() {
     assert!((ratio - number(times.trim_end_matches('x'))).abs() < 0.02 * ratio, "{p99:?}");
     assert!(ratio > 2.0, "{p99:?}");
     assert_eq!(cells(&ended.out, "lost, msg, max"), ["0", "0"]);
-    assert!(ended.out.contains("95 % bootstrap interval"), "{}", ended.out);
+    assert!(ended.out.contains("95 % confidence interval"), "{}", ended.out);
     let page = fs::read_to_string(out.join("compare.html")).unwrap();
     assert!(page.starts_with("<!doctype html>") && page.ends_with("</html>\n"));
     assert!(page.contains(&format!("<td class=\"num\">{times}").replace('x', " ×")), "{times}");

@@ -21,14 +21,14 @@ impl Candidate {
 }
 
 /// Groups reports into candidates, in the order of their first runs. Runs are repeats of each other
-/// when they have the same name and schedule and went to the same kind of target: the same text
+/// when they have the same name and workload, whatever their seeds, and went to the same kind of target: the same text
 /// without its addresses, and the same broker's command without its ports and directories.
 pub fn candidates(reports: Vec<Report>) -> Vec<Candidate> {
     let mut found: Vec<(String, Candidate)> = Vec::new();
     for report in reports {
         let subject = &report.subject;
         let name = kind_of(&report);
-        let key = format!("{}|{}|{name}", subject.name, subject.schedule);
+        let key = format!("{}|{}|{name}", subject.name, subject.workload);
         match found.iter_mut().find(|(known, _)| *known == key) {
             Some((_, candidate)) => candidate.runs.push(report),
             None => {
@@ -136,10 +136,14 @@ mod tests {
     }
 
     #[test]
-    fn another_schedule_is_another_candidate() {
-        let mut other = run("127.0.0.1:9876: 1 broker", "");
-        other.subject.schedule = "feed".to_owned();
-        assert_eq!(candidates(vec![run("127.0.0.1:9876: 1 broker", ""), other]).len(), 2);
+    fn another_workload_is_another_candidate_and_another_seed_is_not() {
+        let one = || run("127.0.0.1:9876: 1 broker", "");
+        let mut seeded = one();
+        (seeded.subject.seed, seeded.subject.schedule) = (9, "feed".to_owned());
+        assert_eq!(candidates(vec![one(), seeded]).len(), 1);
+        let mut other = one();
+        other.subject.workload = "feed".to_owned();
+        assert_eq!(candidates(vec![one(), other]).len(), 2);
     }
 
     #[test]

@@ -6,10 +6,10 @@
 //! ```
 //!
 //! It judges nobody: every row is printed, whoever is better in it. Start reading at [`run`]. What a
-//! row is made of is in [`rows`], how sure a median is in [`bootstrap`].
+//! row is made of is in [`rows`], how sure a median is in [`certainty`].
 
-mod bootstrap;
 mod candidates;
+mod certainty;
 mod page;
 mod rows;
 mod text;
@@ -100,8 +100,7 @@ fn doubts(reports: &[Report]) -> Vec<String> {
             })
         }
     };
-    doubts.extend(differ("schedules", &|report| report.subject.schedule.clone()));
-    doubts.extend(differ("seeds", &|report| report.subject.seed.to_string()));
+    doubts.extend(differ("workloads", &|report| report.subject.workload.clone()));
     doubts.extend(differ("parts", &|report| report.subject.part.to_string()));
     for name in ["cpu", "cores", "kernel", "commit"] {
         doubts.extend(differ(name, &environment(name)));
@@ -147,13 +146,12 @@ mod tests {
     #[test]
     fn what_is_not_the_same_is_said() {
         let mut other = taking("b", 2);
-        other.subject.schedule = "feed".to_owned();
-        other.subject.seed = 9;
+        other.subject.workload = "feed".to_owned();
         other.sending_ns /= 2;
         other.findings[0].audit.lost = 1;
         other.subject.environment.insert("kernel".to_owned(), "5.8".into());
         let said = doubts(&[taking("a", 1), other]).join("\n");
-        for word in ["schedules", "seeds", "kernel", "lengths", "run 2 is FAILED"] {
+        for word in ["workloads", "kernel", "lengths", "run 2 is FAILED"] {
             assert!(said.contains(word), "{word}: {said}");
         }
     }

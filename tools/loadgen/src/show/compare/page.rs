@@ -21,7 +21,7 @@ impl Comparison {
         let mut body = html::title("loadgen compare");
         body.push_str(&paragraph(
             "Every row is shown, whoever is better in it; plots of one kind share their scales. Runs \
-             with the same name, schedule and kind of target are repeats of one candidate.",
+             with the same name, workload and kind of target are repeats of one candidate, whatever their seeds.",
         ));
         body.push_str(&section("What was compared", &self.who()));
         body.push_str(&section("Why this comparison may mislead", &list(&self.doubts)));
@@ -69,7 +69,11 @@ impl Comparison {
                 let interval =
                     interval.map_or(String::new(), |(low, high)| format!(" [{low} – {high}]"));
                 cells.push(html::number(format!("{}{interval}", row.figure(index))));
-                let times = row.times(index).map_or(String::new(), |times| format!("{times} ×"));
+                let of_times = row.times_interval(index);
+                let of_times =
+                    of_times.map_or(String::new(), |(low, high)| format!(" [{low} – {high}]"));
+                let times = row.times(index);
+                let times = times.map_or(String::new(), |times| format!("{times} ×{of_times}"));
                 cells.extend((index > 0).then(|| html::number(times)));
             }
             table.row(&cells);

@@ -4,8 +4,8 @@ use crate::engine::histogram::Percentiles;
 use crate::engine::measure::Kind;
 use crate::findings::report::{Report, rate};
 use crate::findings::verdict::Verdict;
-use crate::show::compare::bootstrap::{interval, median};
 use crate::show::compare::candidates::Candidate;
+use crate::show::compare::certainty::{interval, median, ratio_interval};
 use crate::units::{grouped, ms};
 
 /// One figure of all candidates.
@@ -17,6 +17,8 @@ pub struct Row {
     pub is_more_better: bool,
     /// By candidate.
     pub cells: Vec<Cell>,
+    /// Of the ratio to the first candidate, by candidate.
+    pub ratios: Vec<Option<(f64, f64)>>,
 }
 
 /// What a candidate has of one figure.
@@ -35,7 +37,7 @@ pub enum Cell {
 pub struct Value {
     /// Of the repeats; for what must not happen the worst of them, which a median would hide.
     pub median: f64,
-    /// Of the repeats, 95 %.
+    /// Of the repeats, as [`interval`] says.
     pub interval: Option<(f64, f64)>,
 }
 
@@ -66,15 +68,25 @@ impl Row {
         Some((number(low), number(high)))
     }
 
+    /// The ends of the interval of [`times`](Self::times).
+    pub fn times_interval(&self, index: usize) -> Option<(String, String)> {
+        self.times(index)?;
+        let (low, high) = self.ratios[index]?;
+        Some((times(low), times(high)))
+    }
+
     /// How many times the first candidate's figure it is, which says nothing of the first itself.
     pub fn times(&self, index: usize) -> Option<String> {
         let (first, own) = (self.cells[0].value()?.median, self.cells[index].value()?.median);
         if index == 0 || first <= 0.0 {
             return None;
         }
-        let times = own / first;
-        Some(if times < 9.995 { format!("{times:.2}") } else { number(times) })
+        Some(times(own / first))
     }
+}
+
+fn times(ratio: f64) -> String {
+    if ratio < 9.995 { format!("{ratio:.2}") } else { number(ratio) }
 }
 
 /// Three digits that mean something.
@@ -141,13 +153,21 @@ pub fn rows(candidates: &[Candidate]) -> Vec<Row> {
 
 fn of_figure(figure: &Figure, candidates: &[Candidate]) -> Row {
     let &(name, unit, is_more_better, which, of) = figure;
-    let cell = |candidate: &Candidate| cell(candidate, which, of);
-    Row {
-        name: name.to_owned(),
-        unit,
-        is_more_better,
-        cells: candidates.iter().map(cell).collect(),
-    }
+    row(name.to_owned(), unit, is_more_better, candidates, which, of)
+}
+
+fn row(
+    name: String,
+    unit: &'static str,
+    is_more_better: bool,
+    candidates: &[Candidate],
+    which: Of,
+    of: impl Fn(&Report) -> Option<f64>,
+) -> Row {
+    let (cells, values): (Vec<Cell>, Vec<Vec<f64>>) =
+        candidates.iter().map(|candidate| cell(candidate, which, &of)).unzip();
+    let ratios = values.iter().map(|own| ratio_interval(own, &values[0])).collect();
+    Row { name, unit, is_more_better, cells, ratios }
 }
 
 /// p99.9 of sending in each phase that all candidates have.
@@ -158,40 +178,36 @@ fn by_phase(candidates: &[Candidate]) -> Vec<Row> {
     if first.phases.len() < 2 {
         return Vec::new();
     }
-    let row = |(index, phase): (usize, &crate::plan::scenario::Phase)| {
+    let of_phase = |(index, phase): (usize, &crate::plan::scenario::Phase)| {
         let of = |report: &Report| {
             let known = report.phases.get(index).filter(|it| it.name == phase.name)?;
             let total = report.phase_total(index);
             let is_known = !total.latency.is_empty() && !known.name.is_empty();
             is_known.then(|| ms(Percentiles::of(total.waits().all()).p99_9))
         };
-        Row {
-            name: format!("p99.9 in {}", phase.name),
-            unit: "ms",
-            is_more_better: false,
-            cells: candidates.iter().map(|candidate| cell(candidate, Of::Valid, of)).collect(),
-        }
+        row(format!("p99.9 in {}", phase.name), "ms", false, candidates, Of::Valid, of)
     };
-    first.phases.iter().enumerate().map(row).collect()
+    first.phases.iter().enumerate().map(of_phase).collect()
 }
 
-/// The median over repeats. A candidate that failed has no figures but those of its failure, and of
-/// those every candidate has the worst.
-fn cell(candidate: &Candidate, which: Of, of: impl Fn(&Report) -> Option<f64>) -> Cell {
+/// The median over repeats, and the values it is of. A candidate that failed has no figures but those
+/// of its failure, and of those every candidate has the worst.
+fn cell(candidate: &Candidate, which: Of, of: impl Fn(&Report) -> Option<f64>) -> (Cell, Vec<f64>) {
     let values = |runs: &[&Report]| runs.iter().filter_map(|run| of(run)).collect::<Vec<f64>>();
+    let none = |cell| (cell, Vec::new());
     let all: Vec<&Report> = candidate.runs.iter().collect();
-    let Some(worst) = values(&all).into_iter().reduce(f64::max) else { return Cell::Absent };
+    let Some(worst) = values(&all).into_iter().reduce(f64::max) else { return none(Cell::Absent) };
     let is_failed = all.iter().any(|run| run.verdict() == Verdict::Failed);
     let values = match which {
-        Of::All => return Cell::Value(Value { median: worst, interval: None }),
-        Of::Kept | Of::Valid if is_failed => return Cell::Failed,
+        Of::All => return none(Cell::Value(Value { median: worst, interval: None })),
+        Of::Kept | Of::Valid if is_failed => return none(Cell::Failed),
         Of::Kept => values(&all),
         Of::Valid => values(&candidate.valid().collect::<Vec<_>>()),
     };
     if values.is_empty() {
-        return Cell::NotValid;
+        return none(Cell::NotValid);
     }
-    Cell::Value(Value { median: median(&values), interval: interval(&values) })
+    (Cell::Value(Value { median: median(&values), interval: interval(&values) }), values)
 }
 
 fn latency(report: &Report) -> Percentiles {
@@ -237,7 +253,10 @@ mod tests {
         let medians: Vec<i64> =
             p99.cells.iter().map(|cell| cell.value().unwrap().median.round() as i64).collect();
         assert_eq!(medians, [4, 7]);
-        assert_eq!(p99.interval(0), None, "three repeats");
+        assert!(p99.interval(0).is_some_and(|(low, high)| low < high), "lowest to highest");
+        assert_eq!(p99.interval(1), None, "one run");
+        assert_eq!(p99.times_interval(1), Some(("0.78".to_owned(), "2.33".to_owned())));
+        assert_eq!(p99.times_interval(0), None);
     }
 
     #[test]
@@ -290,6 +309,7 @@ mod tests {
             unit: "ms",
             is_more_better: false,
             cells: vec![first, value(3.0), value(5_000.0), Cell::Absent],
+            ratios: vec![None; 4],
         };
         let times = |row: &Row| (0..4).map(|index| row.times(index)).collect::<Vec<_>>();
         let said = [None, Some("1.50".to_owned()), Some("2,500".to_owned()), None];

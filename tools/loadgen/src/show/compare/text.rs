@@ -3,7 +3,7 @@
 use std::fmt::{self, Display};
 
 use crate::show::compare::Comparison;
-use crate::show::compare::bootstrap::REPEATS_MIN;
+use crate::show::compare::certainty::REPEATS_MIN;
 use crate::show::compare::rows::Row;
 use crate::units::cut;
 
@@ -53,16 +53,8 @@ impl Comparison {
                 write!(f, "{:>VALUE$}", cell(row, index))?;
             }
             writeln!(f)?;
-            let intervals: Vec<_> = which.clone().map(|index| row.interval(index)).collect();
-            if intervals.iter().any(Option::is_some) {
-                write!(f, "{:<NAME$}", "")?;
-                for interval in intervals {
-                    let text =
-                        interval.map_or(String::new(), |(low, high)| format!("{low} to {high}"));
-                    write!(f, "{:>VALUE$}", cut(&text, VALUE - 1))?;
-                }
-                writeln!(f)?;
-            }
+            write_intervals(f, "", which.clone().map(|index| row.interval(index)))?;
+            write_intervals(f, "  times A", which.clone().map(|index| row.times_interval(index)))?;
         }
         Ok(())
     }
@@ -72,11 +64,29 @@ impl Comparison {
         let repeats = self.candidates.iter().map(|candidate| candidate.runs.len());
         match repeats.min().unwrap_or(0) {
             few if few < REPEATS_MIN => format!(
-                "Medians; with fewer than {REPEATS_MIN} runs of each there is no interval of confidence."
+                "Medians, from min to max: fewer than {REPEATS_MIN} runs of each say no more."
             ),
-            _ => "Medians, each with its 95 % bootstrap interval.".to_owned(),
+            _ => "Medians and their ratios, each with a 95 % confidence interval.".to_owned(),
         }
     }
+}
+
+/// A line with the ends of what each candidate has an interval of, unless none has.
+fn write_intervals(
+    f: &mut fmt::Formatter<'_>,
+    name: &str,
+    intervals: impl Iterator<Item = Option<(String, String)>>,
+) -> fmt::Result {
+    let intervals: Vec<_> = intervals.collect();
+    if intervals.iter().all(Option::is_none) {
+        return Ok(());
+    }
+    write!(f, "{name:<NAME$}")?;
+    for interval in intervals {
+        let text = interval.map_or(String::new(), |(low, high)| format!("{low} to {high}"));
+        write!(f, "{:>VALUE$}", cut(&text, VALUE - 1))?;
+    }
+    writeln!(f)
 }
 
 /// The figure, and how many times that of the first candidate it is.
@@ -101,7 +111,7 @@ mod tests {
         assert!(text.contains("B       at 10.0.0.1:9876: 1 broker (5 runs)"), "{text}");
         let p99 = text.lines().find(|line| line.starts_with("latency p99, ms")).unwrap();
         assert!(p99.contains("3.00") && p99.contains("12.0") && p99.contains("4.00x"), "{p99}");
-        assert!(text.contains("95 % bootstrap"), "{text}");
+        assert!(text.contains("from min to max") && text.contains("  times A"), "{text}");
         let width = text.lines().map(|line| line.chars().count()).max().unwrap();
         assert!(width <= 80, "{width} columns");
     }
@@ -123,7 +133,7 @@ mod tests {
     #[test]
     fn few_repeats_have_no_interval() {
         let text = Comparison::of(vec![taking("a", 1), taking("b", 2)]).to_string();
-        assert!(text.contains("fewer than 5 runs"), "{text}");
+        assert!(text.contains("fewer than 6 runs"), "{text}");
     }
 
     #[test]
