@@ -350,8 +350,8 @@ pub struct LoadOptions {
     #[arg(value_parser = clap::value_parser!(u32).range(1..=16_384))]
     pub queues: u32,
 
-    /// Messages per second of the whole run, all parts together: `50000`, `50k`, `1.5M`; or `max`:
-    /// every connection keeps its window full, and a message is due the moment it is sent.
+    /// Messages per second of the whole run, all parts together: `50000`, `50k`, `1.5M`; or `max`,
+    /// as is everything from 10M on: every connection keeps its window full, and a message is due the moment it is sent.
     #[arg(long, value_name = "RATE", default_value = "10k", value_parser = parse_rate)]
     pub rate: Rate,
 

@@ -1,13 +1,16 @@
 //! From what the threads of a run have told to its report.
 
+use std::collections::BTreeMap;
+
 use rustc_hash::FxHashMap;
 
 use crate::clock::RunClock;
-use crate::commands::run::Sums;
 use crate::engine::audit::Outcomes;
 use crate::engine::consumer::Consumed;
 use crate::engine::measure::Collector;
+use crate::engine::producer::Refusal;
 use crate::engine::spill::Spill;
+use crate::engine::worker::Finished;
 use crate::findings::report::{
     Answered, BrokerShare, FaultMark, Finding, GroupFacts, Report, Sample, StreamFacts, Subject,
     ThreadCpu, Track, TrackKind, Unattributed,
@@ -17,6 +20,29 @@ use crate::options::{Part, header_name};
 use crate::plan::scenario::{Asked, Group, Scenario, Stream};
 use crate::target::cluster::Target;
 use crate::target::environment;
+
+/// What all sending threads have told.
+#[derive(Default)]
+pub struct Sums {
+    pub outcomes: Vec<Outcomes>,
+    pub refusals: BTreeMap<Refusal, u64>,
+    pub last_answer_ns: u64,
+    pub disconnects: u64,
+    /// Part of a core that each thread used, in their order.
+    pub cpu: Vec<f64>,
+}
+
+impl Sums {
+    pub fn add(&mut self, finished: Finished) {
+        self.outcomes.extend(finished.outcomes);
+        for (refusal, count) in finished.refusals {
+            *self.refusals.entry(refusal).or_default() += count;
+        }
+        self.last_answer_ns = self.last_answer_ns.max(finished.last_answer_ns);
+        self.disconnects += finished.disconnects;
+        self.cpu.push(finished.cpu);
+    }
+}
 
 /// A run whose threads have all ended.
 pub struct Ended<'a> {
@@ -114,7 +140,8 @@ fn late_start(scenario: &Scenario, clock: &RunClock) -> Option<String> {
 
 fn subject(scenario: &Scenario, target: &Target) -> Subject {
     let mut environment = environment::describe();
-    environment.extend(environment::of_servers(target.embedded().as_ref()));
+    environment
+        .extend(target.embedded().map(|servers| servers.facts().clone()).unwrap_or_default());
     environment.extend(environment::of_scenario(scenario));
     Subject {
         name: scenario.name.clone(),

@@ -8,10 +8,11 @@
 //! Every mode is one or more of these on the same target: [`steady`](crate::commands::steady) is one,
 //! [`ramp`](crate::commands::ramp) as many as its search takes.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::env;
 use std::fs;
 use std::io;
+use std::mem;
 use std::path::Path;
 use std::process;
 use std::sync::Arc;
@@ -24,16 +25,16 @@ use rustc_hash::FxHashMap;
 
 use crate::background::Background;
 use crate::clock::{RunClock, unix_ns};
-use crate::commands::conclusion::{Ended, conclude};
+use crate::commands::conclusion::{Ended, Sums, conclude};
 use crate::engine::assignment::{Assigned, assign};
 use crate::engine::audit::{Arrived, Outcomes};
 use crate::engine::consumer::{Consumed, Consumer, ConsumerOptions, GROUP_PREFIX};
 use crate::engine::measure::{Collector, PhaseEnds, Recorder, Report as Measured};
 use crate::engine::pace::Pace;
-use crate::engine::producer::{Job, JobTopic, Post, Producer, Refusal, WAITING_MAX};
+use crate::engine::producer::{Job, JobTopic, Post, Producer, WAITING_MAX};
 use crate::engine::spill::{HELD_SIZE_MAX, Spill};
 use crate::engine::template::{Template, TemplateError, TemplateOptions};
-use crate::engine::worker::{Finished, Worker, WorkerOptions};
+use crate::engine::worker::{Worker, WorkerOptions};
 use crate::findings::merge::MergeError;
 use crate::findings::report::Report;
 use crate::findings::verdict::Verdict;
@@ -258,7 +259,7 @@ impl<'a> Run<'a> {
         }
         // What was taken away is given back, so that what it holds can be read.
         let marks = faults.finish();
-        let outcomes: Arc<[Outcomes]> = std::mem::take(&mut sent.outcomes).into();
+        let outcomes: Arc<[Outcomes]> = mem::take(&mut sent.outcomes).into();
         for (_, hand_over) in &consuming {
             // A consumer that failed is heard of when it is joined.
             let _ = hand_over.send(outcomes.clone());
@@ -400,29 +401,6 @@ fn job(
         clock,
         spill,
     }))
-}
-
-/// What all sending threads have told.
-#[derive(Default)]
-pub struct Sums {
-    outcomes: Vec<Outcomes>,
-    pub refusals: BTreeMap<Refusal, u64>,
-    pub last_answer_ns: u64,
-    pub disconnects: u64,
-    /// Part of a core that each thread used, in their order.
-    pub cpu: Vec<f64>,
-}
-
-impl Sums {
-    fn add(&mut self, finished: Finished) {
-        self.outcomes.extend(finished.outcomes);
-        for (refusal, count) in finished.refusals {
-            *self.refusals.entry(refusal).or_default() += count;
-        }
-        self.last_answer_ns = self.last_answer_ns.max(finished.last_answer_ns);
-        self.disconnects += finished.disconnects;
-        self.cpu.push(finished.cpu);
-    }
 }
 
 fn addresses(target: &Target) -> String {

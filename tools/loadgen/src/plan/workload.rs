@@ -15,6 +15,7 @@
 pub mod course;
 pub mod fields;
 pub mod spec;
+mod stream;
 pub mod tree;
 pub mod values;
 
@@ -29,8 +30,9 @@ use ringmq::model::TopicName;
 use crate::options::{ProcessOptions, header_name};
 use crate::plan::curve::RateCurve;
 use crate::plan::scenario::{Asked, Fault, Phase, Scenario, Stream, asked_of_faults};
-use crate::plan::workload::fields::Wrong;
-use crate::plan::workload::spec::{Load, Spec, StreamSpec};
+use crate::plan::workload::spec::Spec;
+use crate::plan::workload::stream::{Load, StreamSpec};
+use crate::plan::workload::tree::Wrong;
 use crate::units::grouped;
 
 /// A file is a page or two; a larger one is something else.

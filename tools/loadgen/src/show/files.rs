@@ -5,10 +5,10 @@ use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, UNIX_EPOCH};
 
-use crate::engine::histogram::{write_distribution, write_interval_log};
 use crate::engine::measure::Kind;
 use crate::findings::document::Document;
 use crate::findings::report::Report;
+use crate::show::hdr::{write_distribution, write_interval_log};
 use crate::show::page;
 
 /// A file that could not be written.

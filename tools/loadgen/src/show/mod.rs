@@ -2,6 +2,7 @@
 
 pub mod compare;
 pub mod files;
+mod hdr;
 pub mod live;
 pub mod page;
 pub mod plot;

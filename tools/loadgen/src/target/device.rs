@@ -204,6 +204,19 @@ fn probe(path: &Path, flags: i32) -> io::Result<FlushLatency> {
     })
 }
 
+/// The broker's command, and the file system and device under its data with their own speed, which
+/// must be measured while the broker does not write.
+pub fn of_ground(data: &Path, broker_command: &str) -> Map<String, Value> {
+    let mut facts = describe(data);
+    facts.insert("broker".to_owned(), json!(broker_command));
+    let flush = match measure_flush(data) {
+        Ok(latency) => json!(latency),
+        Err(error) => json!(format!("not measured: {error}")),
+    };
+    facts.insert("device_flush".to_owned(), flush);
+    facts
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -245,5 +258,17 @@ mod tests {
         assert_eq!(fs::read_dir(&directory).unwrap().count(), 0);
         fs::remove_dir(&directory).unwrap();
         assert!(measure_flush(&directory).is_err());
+    }
+
+    /// A report without these cannot be repeated.
+    #[test]
+    fn the_device_under_the_data_is_named() {
+        let directory = std::env::temp_dir().join(format!("loadgen-ground-{}", std::process::id()));
+        std::fs::create_dir_all(&directory).unwrap();
+        let ground = of_ground(&directory, "ringmq dev --shards 1");
+        std::fs::remove_dir(&directory).unwrap();
+        assert_eq!(ground["broker"], "ringmq dev --shards 1");
+        assert!(!ground["file_system"].as_str().unwrap().is_empty());
+        assert!(ground["device_flush"]["p99_ns"].as_u64().unwrap() > 0);
     }
 }

@@ -1,5 +1,6 @@
 //! What a run was made on and with, for whoever repeats it: the machine as far as it tells, the
-//! versions, the servers of our own with the device under them, and the configuration.
+//! versions, and the configuration. Not here: servers of our own, with the device under them
+//! ([`crate::target::device::of_ground`]).
 
 use std::env;
 use std::path::Path;
@@ -8,8 +9,7 @@ use std::thread;
 use serde_json::{Map, Value, json};
 
 use crate::plan::scenario::{Group, Scenario, Stream};
-use crate::target::device::{self, first_line};
-use crate::target::embedded::Handle;
+use crate::target::device::first_line;
 use crate::target::faults;
 
 /// Machine, kernel, versions and the command line.
@@ -25,24 +25,6 @@ pub fn describe() -> Map<String, Value> {
         ("kernel", json!(first_line(Path::new("/proc/sys/kernel/osrelease")))),
         ("governor", json!(if governor.is_empty() { "unknown" } else { &governor })),
     ])
-}
-
-/// The broker's command, and the file system and device under its data with their own speed, which
-/// must be measured while the broker does not write.
-pub fn of_ground(data: &Path, broker_command: &str) -> Map<String, Value> {
-    let mut facts = device::describe(data);
-    facts.insert("broker".to_owned(), json!(broker_command));
-    let flush = match device::measure_flush(data) {
-        Ok(latency) => json!(latency),
-        Err(error) => json!(format!("not measured: {error}")),
-    };
-    facts.insert("device_flush".to_owned(), flush);
-    facts
-}
-
-/// All that was found out about servers of our own when they were started.
-pub fn of_servers(servers: Option<&Handle>) -> Map<String, Value> {
-    servers.map(|servers| servers.facts().clone()).unwrap_or_default()
 }
 
 /// The run whole, under one name.
@@ -119,18 +101,11 @@ mod tests {
 
     /// A report without these cannot be repeated.
     #[test]
-    fn the_machine_and_the_device_are_named() {
+    fn the_machine_is_named() {
         let machine = describe();
         for name in ["loadgen", "commit", "command", "cpu", "memory", "kernel", "governor"] {
             assert!(!machine[name].as_str().unwrap().is_empty(), "{name}");
         }
         assert!(machine["cores"].as_u64().unwrap() > 0);
-        let directory = env::temp_dir().join(format!("loadgen-ground-{}", std::process::id()));
-        std::fs::create_dir_all(&directory).unwrap();
-        let ground = of_ground(&directory, "ringmq dev --shards 1");
-        std::fs::remove_dir(&directory).unwrap();
-        assert_eq!(ground["broker"], "ringmq dev --shards 1");
-        assert!(!ground["file_system"].as_str().unwrap().is_empty());
-        assert!(ground["device_flush"]["p99_ns"].as_u64().unwrap() > 0);
     }
 }

@@ -3,9 +3,10 @@
 use std::time::Duration;
 
 use crate::plan::scenario::{Fault, FaultKind, Group, Pause, Phase};
-use crate::plan::workload::fields::{Fields, Wrong};
-use crate::plan::workload::spec::{Load, StreamSpec};
+use crate::plan::workload::fields::Fields;
+use crate::plan::workload::stream::{Load, StreamSpec};
 use crate::plan::workload::tree::Node;
+use crate::plan::workload::tree::Wrong;
 use crate::plan::workload::values::{
     LENGTH_MAX, boolean, choice, duration, moment, number, parsed, part, text,
 };

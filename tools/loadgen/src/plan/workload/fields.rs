@@ -2,21 +2,7 @@
 
 use std::cell::RefCell;
 
-use crate::plan::workload::tree::{Entry, Node, Value};
-
-/// What is wrong with a file, and where.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Wrong {
-    /// From 1.
-    pub line: usize,
-    pub text: String,
-}
-
-impl Wrong {
-    pub fn new(line: usize, text: impl Into<String>) -> Self {
-        Self { line: line.max(1), text: text.into() }
-    }
-}
+use crate::plan::workload::tree::{Entry, Node, Value, Wrong};
 
 /// A table whose fields all have names that are known.
 #[derive(Debug)]

@@ -12,8 +12,9 @@ use crate::plan::schedule::Arrivals;
 use crate::plan::sizes::Sizes;
 use crate::plan::threshold::Threshold;
 use crate::plan::workload::course::{backlog, faults, phases};
-use crate::plan::workload::fields::{Fields, Wrong, did_you_mean};
-use crate::plan::workload::tree::{Node, Value};
+use crate::plan::workload::fields::{Fields, did_you_mean};
+use crate::plan::workload::stream::{Load, StreamSpec};
+use crate::plan::workload::tree::{Node, Value, Wrong};
 use crate::plan::workload::values::{
     LENGTH_MAX, RATE_MAX, boolean, choice, items_of, keys, moment, number, parsed, rate, sizes,
     text, word,
@@ -83,39 +84,6 @@ pub struct Spec {
     pub has_backlog: bool,
     /// What is accepted and not, or not exactly, carried out.
     pub notes: Vec<String>,
-}
-
-#[derive(Clone, Debug)]
-pub struct StreamSpec {
-    pub name: String,
-    pub role: String,
-    /// Name of its topic, or the beginning of the names of several.
-    pub topic: String,
-    pub topics: u32,
-    /// Of all brokers together.
-    pub partitions: u32,
-    pub header: Header,
-    pub load: Load,
-    pub sizes: Sizes,
-    pub batch: u32,
-    pub producers: u32,
-    pub in_flight: u32,
-    pub keys: Keys,
-    pub is_ordered: bool,
-    pub is_one_way: bool,
-    pub retries: u32,
-}
-
-/// Messages per second of a stream.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Load {
-    /// To be searched for.
-    Searched,
-    /// As many as windows allow.
-    Max,
-    Constant(f64),
-    /// Straight lines through these points, ns; the last rate holds to the end.
-    Points(Vec<(u64, f64)>),
 }
 
 pub fn spec(root: &Node) -> Result<Spec, Wrong> {
@@ -218,16 +186,6 @@ fn shared_topic<'a>(stream: &StreamSpec, others: &'a [StreamSpec]) -> Option<(St
         let topic = other.topic_names().find(|topic| own.contains(topic))?;
         Some((topic, other.name.as_str()))
     })
-}
-
-impl StreamSpec {
-    /// The name of each of its topics.
-    pub fn topic_names(&self) -> impl Iterator<Item = String> {
-        (0..self.topics).map(|number| match self.topics {
-            1 => self.topic.clone(),
-            _ => format!("{}-{number}", self.topic),
-        })
-    }
 }
 
 fn stream(

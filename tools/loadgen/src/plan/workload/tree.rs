@@ -10,7 +10,19 @@ use saphyr_parser::{Event, Parser, ScalarStyle};
 use toml::Spanned;
 use toml::de::{DeInteger, DeTable, DeValue};
 
-use crate::plan::workload::fields::Wrong;
+/// What is wrong with a file, and where.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Wrong {
+    /// From 1.
+    pub line: usize,
+    pub text: String,
+}
+
+impl Wrong {
+    pub fn new(line: usize, text: impl Into<String>) -> Self {
+        Self { line: line.max(1), text: text.into() }
+    }
+}
 
 /// Lists and tables within each other, at most.
 const DEPTH_MAX: usize = 16;

@@ -26,7 +26,7 @@ use ringmq::config::PORTS_PER_SHARD;
 use serde_json::{Map, Value};
 
 use crate::options::{Flush, TargetOptions};
-use crate::target::environment;
+use crate::target::device;
 use ground::Ground;
 use server::Server;
 pub use server::{Launch, PROGRAM_VARIABLE, SERVER_COMMAND};
@@ -104,7 +104,7 @@ impl Embedded {
         };
         arguments.extend(engine_arguments(options, listen, &ground));
         let broker = Server::new("broker".to_owned(), arguments);
-        let facts = environment::of_ground(ground.data(), &broker.describe());
+        let facts = device::of_ground(ground.data(), &broker.describe());
         let servers = Servers {
             broker,
             nameservers: apart.map(nameserver).collect(),
