@@ -85,6 +85,8 @@ pub struct Connection<S: Service> {
     is_listed: Cell<bool>,
     /// When a byte last moved, in or out.
     last_used: Cell<Instant>,
+    /// A frame whose header cannot be read has come.
+    has_unreadable: Cell<bool>,
     output_share: Share,
     input_share: Share,
     parked_share: Share,
@@ -135,6 +137,7 @@ impl<S: Service> Connection<S> {
             is_closed: Cell::new(false),
             is_listed: Cell::new(false),
             last_used: Cell::new(Instant::now()),
+            has_unreadable: Cell::new(false),
             output_share,
             input_share,
             parked_share,

@@ -40,8 +40,8 @@ mod tests;
 
 pub use client::encode_client_request;
 pub use frame::{FRAME_SIZE_MAX, Frame, FrameError, HeaderEncoding, next_frame, next_frame_of};
-pub use header::decode_head;
 pub use header::head::{Dialect, Head, Language, ReplyTo};
+pub use header::{decode_head, unreadable_reply_to};
 pub use records::{BatchFull, RecordBatch};
 pub use reply::{EncodeReply, encode_reply};
 pub use request::{

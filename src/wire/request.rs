@@ -65,7 +65,7 @@ pub struct Incoming<R> {
 }
 
 /// All steps in one, for a server that serves everybody alike. A reply is refused like a request
-/// that is not served. An error means that the connection must be closed.
+/// that is not served. An error means that this frame cannot be read.
 pub fn decode_request<R: DecodeRequest>(frame: &Frame) -> Result<Incoming<R>, FrameError> {
     let mut head = Head::of(frame);
     decode_head(&mut head)?;

@@ -10,12 +10,13 @@ use futures_util::io::AsyncRead;
 use super::sending::OUTPUT_LIMIT;
 use super::{Closed, Connection};
 use crate::broker::Answer;
+use crate::model::Refusal;
 use crate::shard::asked::{Arrival, Asked};
 use crate::shard::clock;
 use crate::shard::input::{self, Input};
 use crate::shard::service::Service;
 use crate::shard::turn::{self, Turn};
-use crate::wire::{self, Frame, Head};
+use crate::wire::{self, Frame, FrameError, Head};
 
 /// Requests whose reply is not written yet; held pulls are not counted, they have their own bound.
 const IN_FLIGHT_MAX: usize = 8192;
@@ -43,7 +44,7 @@ impl<S: Service> Connection<S> {
                 }
                 (turn, arrival.now) = (Turn::begin(), clock::now());
             }
-            if let Some((asked, request)) = self.decode(&frame, read_instant)? {
+            if let Some((asked, request)) = self.decode(&frame, read_instant) {
                 self.take(asked, request, arrival, memory);
             }
         }
@@ -53,18 +54,17 @@ impl<S: Service> Connection<S> {
     }
 
     /// The request in a frame; `None` when there is nothing to carry out.
-    fn decode(
-        self: &Rc<Self>,
-        frame: &Frame,
-        read_at: Instant,
-    ) -> Result<Option<(Asked, S::Request)>, Closed> {
+    fn decode(self: &Rc<Self>, frame: &Frame, read_at: Instant) -> Option<(Asked, S::Request)> {
         let mut head = Head::of(frame);
-        wire::decode_head(&mut head)?;
+        if let Err(error) = wire::decode_head(&mut head) {
+            self.refuse_unreadable(frame, &error);
+            return None;
+        }
         if head.is_reply() {
             if let Some((call, reply)) = self.calls.borrow_mut().take_reply(head) {
                 self.common.service.reply_arrived(call, reply);
             }
-            return Ok(None);
+            return None;
         }
         self.calls.borrow_mut().note_dialect(head.dialect());
         let ticket = {
@@ -79,12 +79,23 @@ impl<S: Service> Connection<S> {
             Ok((Asked { ticket, to, principal, size: frame.size(), read_at }, request))
         });
         match request {
-            Ok(request) => Ok(Some(request)),
+            Ok(request) => Some(request),
             Err(refusal) => {
                 self.reply(to, Answer::refused(refusal));
-                Ok(None)
+                None
             }
         }
+    }
+
+    /// A frame whose bounds are known and whose header cannot be read costs its sender this frame and no
+    /// other. Logged once for each connection.
+    #[cold]
+    fn refuse_unreadable(&self, frame: &Frame, error: &FrameError) {
+        if !self.has_unreadable.replace(true) {
+            tracing::warn!(id = self.id, peer = ?self.peer, "a frame was refused: {error}");
+        }
+        let refusal = Refusal::Malformed(error.to_string());
+        self.reply(wire::unreadable_reply_to(frame), Answer::refused(refusal));
     }
 
     /// Waits until another request may be taken.

@@ -60,6 +60,12 @@ pub fn read<'a>(header: &'a Bytes, head: &mut Head<'a>) -> Result<(), FrameError
     Ok(())
 }
 
+/// The opaque and the flag of a header whose texts cannot be read.
+pub fn find_opaque_and_flag(header: &[u8]) -> Option<(i32, i32)> {
+    let (start, _) = Start::ref_from_prefix(header).ok()?;
+    Some((start.opaque.get(), start.flag.get()))
+}
+
 /// Codes beyond 16 bits arrive without their upper half; nobody else uses what is left of them.
 fn widen_request_code(code: i32) -> i32 {
     match code {

@@ -62,6 +62,19 @@ fn read_field<'a>(
     if head.fields.push(name, value) { Ok(()) } else { Err(reader.error(too_many_fields())) }
 }
 
+/// The opaque and the flag of a header that is no JSON, if the members are there that hold them. Named
+/// fields of such names hold texts and stand in front of them.
+pub fn find_opaque_and_flag(header: &[u8]) -> Option<(i32, i32)> {
+    let text = String::from_utf8_lossy(header);
+    let number = |key: &str| {
+        let (_, value) = text.rsplit_once(key)?;
+        let value = value.trim_start().strip_prefix(':')?.trim_start();
+        let end = value.find(|c: char| c != '-' && !c.is_ascii_digit()).unwrap_or(value.len());
+        value[..end].parse().ok()
+    };
+    Some((number("\"opaque\"")?, number("\"flag\"").unwrap_or(0)))
+}
+
 fn unreadable(why: impl ToString) -> FrameError {
     FrameError::Header(why.to_string())
 }

@@ -11,17 +11,32 @@ pub mod head;
 pub mod json;
 
 use self::fields::{FieldWriter, NewHead};
-use self::head::Head;
-use crate::wire::frame::{FrameError, HeaderEncoding, write_frame};
+use self::head::{FLAG_ONE_WAY, FLAG_REPLY, Head, ReplyTo};
+use crate::wire::frame::{Frame, FrameError, HeaderEncoding, write_frame};
 
-/// Reads the head of a frame, but not the fields of its command. An error means that the frame
-/// cannot be answered and the connection must be closed.
+/// Reads the head of a frame, but not the fields of its command. An error concerns this frame alone;
+/// [`unreadable_reply_to`] says where the refusal goes.
 pub fn decode_head(head: &mut Head<'_>) -> Result<(), FrameError> {
     match head.frame.encoding {
         HeaderEncoding::Json => json::read(&head.frame.header, head),
         HeaderEncoding::Binary => binary::read(&head.frame.header, head),
         HeaderEncoding::Fixed => fixed::read(&head.frame.header, head),
     }
+}
+
+/// Where the refusal of a frame goes whose head cannot be read; `None` when that cannot be made out, or
+/// nobody waits for it.
+#[cold]
+pub fn unreadable_reply_to(frame: &Frame) -> Option<ReplyTo> {
+    let encoding = frame.encoding;
+    let (opaque, flag) = match encoding {
+        HeaderEncoding::Json => json::find_opaque_and_flag(&frame.header)?,
+        HeaderEncoding::Binary => binary::find_opaque_and_flag(&frame.header)?,
+        // Only one that is too short for them is unreadable.
+        HeaderEncoding::Fixed => return None,
+    };
+    let is_awaited = flag & (FLAG_REPLY | FLAG_ONE_WAY) == 0;
+    is_awaited.then_some(ReplyTo { encoding, code: 0, opaque, version: 0 })
 }
 
 /// Appends a whole frame with RocketMQ's header in `encoding`. `fields` and `body` append their

@@ -1,0 +1,73 @@
+//! One frame that cannot be read, among others: a proxy, a client of another language or a scanner sends a
+//! header that is no JSON, and everything else on the connection is lost with it.
+//!
+//! Kind of report: "connection reset, all in-flight messages fail" after one malformed request (clients
+//! that escape a character wrongly in a property).
+
+use serde_json::json;
+
+use crate::client::{Client, MIN_OFFSET, SEND, frame, header, send_fields};
+use crate::server::{Scratch, Server, free_ports, local};
+
+/// A frame with RocketMQ's binary header whose fields end in the middle of one.
+fn cut_binary(opaque: i32) -> Vec<u8> {
+    let mut head = vec![1, 54, 0, 1, 153];
+    head.extend_from_slice(&opaque.to_be_bytes());
+    head.extend_from_slice(&[0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 3, 0, 9, b'x']);
+    let mut bytes = frame(&head, b"");
+    bytes[4] = 1;
+    bytes
+}
+
+#[test]
+fn frames_before_and_after_it_are_answered_and_stored() {
+    let scratch = Scratch::new("bad-frame");
+    let port = free_ports();
+    let server = Server::dev(&scratch, port, &[]);
+    let mut client = Client::connect(local(port + 3));
+    assert_eq!(client.set_topic("mixed", 1, 6).code, 0);
+    // Bytes, and the number by which the refusal is found.
+    let bad: [(Vec<u8>, Option<i64>); 9] = [
+        (frame(b"not json", b"body"), None),
+        (frame(b"[1]", b""), None),
+        (frame(b"", b""), None),
+        (frame(br#"{"code":310,"flag":0,"opaque":901,"#, b"body"), Some(901)),
+        (frame(br#"{"code":310,"extFields":{"b":nope},"flag":0,"opaque":902}"#, b""), Some(902)),
+        (
+            frame(b"{\"code\":310,\"extFields\":{\"b\":\"\xff\"},\"flag\":0,\"opaque\":903}", b""),
+            Some(903),
+        ),
+        // Nobody waits for these.
+        (frame(br#"{"code":310,"flag":2,"opaque":904,"#, b""), None),
+        (frame(br#"{"code":0,"flag":1,"opaque":905,"#, b""), None),
+        (cut_binary(906), Some(906)),
+    ];
+    let mut bytes = Vec::new();
+    let mut expected = Vec::new();
+    for (nth, (bad, refused)) in (1..).zip(&bad) {
+        bytes.extend(frame(&header(SEND, nth, &send_fields("mixed", 0)), b"good"));
+        bytes.extend_from_slice(bad);
+        expected.push((i64::from(nth), 0));
+        expected.extend(refused.map(|opaque| (opaque, 1)));
+    }
+    bytes.extend(frame(&header(SEND, 100, &send_fields("mixed", 0)), b"last"));
+    expected.push((100, 0));
+    client.write(&bytes);
+    let mut heard: Vec<(i64, i64)> = Vec::new();
+    for _ in &expected {
+        let said = client.hear();
+        if said.code != 0 {
+            assert!(said.remark.contains("RINGMQ-1002"), "{said:?}");
+        }
+        heard.push((said.opaque, said.code));
+    }
+    // Refusals need not wait for the disk.
+    heard.sort_unstable();
+    expected.sort_unstable();
+    assert_eq!(heard, expected);
+    let queue = json!({"topic": "mixed", "queueId": "0"});
+    assert_eq!(client.ask(30, &queue, b"").number("offset"), 10, "all good ones are stored");
+    assert_eq!(client.ask(MIN_OFFSET, &queue, b"").number("offset"), 0);
+    assert_eq!(server.log().matches("a frame was refused").count(), 1, "it is told once");
+    assert!(server.stop().success());
+}
