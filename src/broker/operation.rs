@@ -86,7 +86,7 @@ impl<D: Disk> Broker<D> {
             Request::UpdateTopic(config) => self.update_topic(config, true, context).await?,
             Request::CreateTopic(config) => self.update_topic(config, false, context).await?,
             Request::DeleteTopic { topic } => self.delete_topic(topic, context).await?,
-            Request::TopicStats { topic } => self.topic_stats(topic)?,
+            Request::TopicStats { topic } => self.topic_stats(topic, context).await?,
             Request::RuntimeInfo => self.runtime_info(context.now().moment),
             Request::Produce(_) | Request::ProduceRecords(_) | Request::Pull(_) => {
                 panic!("producing and pulling are no operations")

@@ -4,32 +4,64 @@ use super::{Broker, metrics};
 use crate::model::{Moment, Reply};
 use crate::storage::disk::{Disk, Space};
 
+/// Keys of both release lines for what this broker does not have: thread pools, a page cache, delayed
+/// messages. Tools of either line dereference them (remoting reference, 3.13).
+const ZEROS: [&str; 44] = [
+    "msgPutTotalYesterdayMorning",
+    "msgPutTotalTodayMorning",
+    "msgGetTotalYesterdayMorning",
+    "msgGetTotalTodayMorning",
+    "sendThreadPoolQueueSize",
+    "pullThreadPoolQueueSize",
+    "ackThreadPoolQueueSize",
+    "queryThreadPoolQueueSize",
+    "litePullThreadPoolQueueSize",
+    "EndTransactionQueueSize",
+    "sendThreadPoolQueueHeadWaitTimeMills",
+    "pullThreadPoolQueueHeadWaitTimeMills",
+    "ackThreadPoolQueueHeadWaitTimeMills",
+    "queryThreadPoolQueueHeadWaitTimeMills",
+    "litePullThreadPoolQueueHeadWaitTimeMills",
+    "pageCacheLockTimeMills",
+    "startAcceptSendRequestTimeStamp",
+    "dispatchBehindBytes",
+    "dispatchMaxBuffer",
+    "remainTransientStoreBufferNumbs",
+    "remainHowManyDataToCommit",
+    "putMessageFailedTimes",
+    "putMessageEntireTimeMax",
+    "getMessageEntireTimeMax",
+    "putLatency99",
+    "putLatency999",
+    "timerReadBehind",
+    "timerOffsetBehind",
+    "timerCongestNum",
+    "timerEnqueueTps",
+    "timerDequeueTps",
+    "sendThreadPoolQueueCapacity",
+    "pullThreadPoolQueueCapacity",
+    "ackThreadPoolQueueCapacity",
+    "queryThreadPoolQueueCapacity",
+    "litePullThreadPoolQueueCapacity",
+    "EndTransactionThreadPoolQueueCapacity",
+    "EndTransactionQueueCapacity",
+    "queryAssignmentThreadPoolQueueSize",
+    "commitThreadPoolQueueSize",
+    "consumerManageThreadPoolQueueSize",
+    "clientManageThreadPoolQueueSize",
+    "heartbeatThreadPoolQueueSize",
+    "replyThreadPoolQueueSize",
+];
+/// Delay levels, each of which has a key.
+const DELAY_LEVELS: u32 = 18;
+
 impl<D: Disk> Broker<D> {
     /// The numbers behind `clusterList` and `brokerStatus` (remoting reference, 3.13), then all metrics of
     /// this shard under their own names.
     pub(super) fn runtime_info(&self, now: Moment) -> Reply {
         let counted = self.store.metrics();
-        let zeros = [
-            "msgPutTotalYesterdayMorning",
-            "msgPutTotalTodayMorning",
-            "msgGetTotalYesterdayMorning",
-            "msgGetTotalTodayMorning",
-            "sendThreadPoolQueueSize",
-            "pullThreadPoolQueueSize",
-            "sendThreadPoolQueueHeadWaitTimeMills",
-            "pullThreadPoolQueueHeadWaitTimeMills",
-            "queryThreadPoolQueueHeadWaitTimeMills",
-            "litePullThreadPoolQueueHeadWaitTimeMills",
-            "ackThreadPoolQueueHeadWaitTimeMills",
-            "pageCacheLockTimeMills",
-            "timerReadBehind",
-            "timerOffsetBehind",
-            "timerCongestNum",
-            "timerEnqueueTps",
-            "timerDequeueTps",
-        ];
         let mut table: Vec<(String, String)> =
-            zeros.iter().map(|name| ((*name).to_owned(), "0".to_owned())).collect();
+            ZEROS.iter().map(|name| ((*name).to_owned(), "0".to_owned())).collect();
         let rate = |per_second: f64| format!("{per_second:.2} {per_second:.2} {per_second:.2}");
         let uptime_ms = now.ms_since(self.config.started.moment).max(1);
         let per_second = |count: u64| count as f64 * 1000.0 / uptime_ms as f64;
@@ -41,16 +73,25 @@ impl<D: Disk> Broker<D> {
         add("msgPutTotalTodayNow", counted.messages_stored.get().to_string());
         add("msgGetTotalTodayNow", counted.messages_pulled.get().to_string());
         add("putTps", rate(per_second(counted.messages_stored.get())));
-        add("getTransferredTps", rate(per_second(counted.messages_pulled.get())));
+        // As 5.x spells it, and as 4.x does.
+        for name in ["getTransferredTps", "getTransferedTps"] {
+            add(name, rate(per_second(counted.messages_pulled.get())));
+        }
         let (found, missed) = (counted.pulls_found.get(), counted.pulls_missed.get());
         add("getTotalTps", rate(per_second(found + missed)));
         add("getFoundTps", rate(per_second(found)));
         add("getMissTps", rate(per_second(missed)));
         add("putMessageTimesTotal", counted.messages_stored.get().to_string());
         add("putMessageSizeTotal", counted.stored_bytes.get().to_string());
+        let average =
+            counted.stored_bytes.get() as f64 / counted.messages_stored.get().max(1) as f64;
+        add("putMessageAverageSize", format!("{average:.1}"));
+        add("putMessageDistributeTime", "[<=0ms]:0".into());
+        for level in 1..=DELAY_LEVELS {
+            add(&format!("scheduleMessageOffset_{level}"), "0,0".into());
+        }
         add("commitLogMinOffset", self.store.begin().0.to_string());
         add("commitLogMaxOffset", self.store.end().0.to_string());
-        add("dispatchBehindBytes", "0".into());
         add(
             "remainHowManyDataToFlush",
             (self.store.end().0 - self.store.committed().0).to_string(),
@@ -61,6 +102,11 @@ impl<D: Disk> Broker<D> {
         let used = |space: Space| 1.0 - space.free_bytes as f64 / space.total_bytes.max(1) as f64;
         // -1, as the reference has it where it does not know.
         let ratio = stats.disk_space.map_or("-1".to_owned(), |space| format!("{:.2}", used(space)));
+        let gib = |bytes: u64| format!("{:.1} GiB", bytes as f64 / (1u64 << 30) as f64);
+        let capacity = stats.disk_space.map_or("Total : -1, Free : -1".to_owned(), |space| {
+            format!("Total : {}, Free : {}", gib(space.total_bytes), gib(space.free_bytes))
+        });
+        add("commitLogDirCapacity", capacity);
         add("commitLogDiskRatio", ratio.clone());
         add("consumeQueueDiskRatio", ratio);
         table.extend(self.samples().into_iter().flat_map(metrics::rows));

@@ -68,43 +68,54 @@ impl<D: Disk> Broker<D> {
         Ok(number)
     }
 
-    pub(super) fn topic_stats(&self, name: &TopicName) -> Result<Reply, Refusal> {
+    /// Reads index files where the newest message of a queue is not in memory any more.
+    pub(super) async fn topic_stats(
+        &self,
+        name: &TopicName,
+        context: &impl Context,
+    ) -> Result<Reply, Refusal> {
         let (number, count) = {
             let state = self.state.borrow();
             let (number, topic) = state.durable.topics.find(name)?;
             (number, topic.config.queue_count())
         };
         let name = name.detached();
-        let stats = |queue| {
-            let queue = QueueId(queue);
+        let mut stats = Vec::with_capacity(count as usize);
+        for queue in (0..count).map(QueueId) {
             let key = QueueKey { topic: number, queue };
-            let min = QueueOffset(self.store.with_index(|index| index.bounds(key).start));
-            let max = self.visible(key);
-            QueueStats {
+            let last_stored_at = self.last_stored_at(key, context).await;
+            let (min, max) = self.visible_bounds(key);
+            stats.push(QueueStats {
                 queue: QueueOf { topic: name.clone(), queue },
                 min_offset: min,
                 max_offset: max,
-                last_stored_at: self.last_stored_at(key, min, max),
+                last_stored_at,
                 broker_name: self.config.broker_name.clone(),
-            }
-        };
-        Ok(Reply::TopicStats((0..count).map(stats).collect()))
+            });
+        }
+        Ok(Reply::TopicStats(stats))
     }
 
-    /// When the newest message was stored, as far as memory tells.
-    fn last_stored_at(
-        &self,
-        queue: QueueKey,
-        min: QueueOffset,
-        max: QueueOffset,
-    ) -> Option<Timestamp> {
-        let last = QueueOffset(max.0.checked_sub(1)?);
-        if last < min {
-            return None;
-        }
-        match self.store.with_index(|index| index.lookup(queue, last, 1)) {
-            Lookup::Here(entries) => entries.first().map(|located| located.stored_at),
-            _ => None,
+    fn visible_bounds(&self, queue: QueueKey) -> (QueueOffset, QueueOffset) {
+        let min = QueueOffset(self.store.with_index(|index| index.bounds(queue).start));
+        (min, self.visible(queue))
+    }
+
+    /// When the newest message of a queue was stored; `None` without one, or where that cannot be read.
+    async fn last_stored_at(&self, queue: QueueKey, context: &impl Context) -> Option<Timestamp> {
+        loop {
+            let (min, max) = self.visible_bounds(queue);
+            let last = QueueOffset(max.0.checked_sub(1)?);
+            if last < min {
+                return None;
+            }
+            let page = match self.store.with_index(|index| index.lookup(queue, last, 1)) {
+                Lookup::Here(entries) => return entries.first().map(|located| located.stored_at),
+                Lookup::Sealed(page) => page,
+                Lookup::Lost { .. } | Lookup::Nothing => return None,
+            };
+            let _permit = context.cold_read(0).await;
+            self.store.load_index(page).await.ok()?;
         }
     }
 }

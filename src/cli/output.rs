@@ -44,6 +44,27 @@ pub fn print<T: Serialize>(
     write_out(text.as_bytes()).map(|_| ())
 }
 
+/// A time as people write it, in UTC.
+pub fn time_of_day(ms: u64) -> String {
+    let (days, second) = (ms / 86_400_000, ms / 1000 % 86_400);
+    let (year, month, day) = date_of(days);
+    let (hour, minute) = (second / 3600, second / 60 % 60);
+    format!("{year}-{month:02}-{day:02} {hour:02}:{minute:02}:{:02}", second % 60)
+}
+
+/// The date that is `days` after 1970-01-01: whole eras of 400 years from March of year 0 on, so that the
+/// day that is only there in leap years comes last.
+fn date_of(days: u64) -> (u64, u64, u64) {
+    let days = days + 719_468;
+    let (era, of_era) = (days / 146_097, days % 146_097);
+    let year_of_era = (of_era - of_era / 1_460 + of_era / 36_524 - of_era / 146_096) / 365;
+    let of_year = of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let month = (5 * of_year + 2) / 153;
+    let day = of_year - (153 * month + 2) / 5 + 1;
+    let month = if month < 10 { month + 3 } else { month - 9 };
+    (era * 400 + year_of_era + u64::from(month <= 2), month, day)
+}
+
 pub fn write_out(bytes: &[u8]) -> Result<Reader, Failure> {
     let mut out = io::stdout().lock();
     match out.write_all(bytes).and_then(|()| out.flush()) {
@@ -105,5 +126,19 @@ mod tests {
             table(&["TOPIC", "QUEUES"], &rows),
             "TOPIC   QUEUES\norders      16\na            4\n"
         );
+    }
+
+    #[test]
+    fn times_are_those_of_the_calendar() {
+        let rows = [
+            (0, "1970-01-01 00:00:00"),
+            (951_782_399_000, "2000-02-28 23:59:59"),
+            (951_782_400_000, "2000-02-29 00:00:00"),
+            (1_709_251_199_999, "2024-02-29 23:59:59"),
+            (4_102_444_800_000, "2100-01-01 00:00:00"),
+        ];
+        for (ms, expected) in rows {
+            assert_eq!(time_of_day(ms), expected);
+        }
     }
 }

@@ -117,6 +117,8 @@ struct QueueRow {
     min_offset: u64,
     max_offset: u64,
     messages: u64,
+    /// Milliseconds since 1970; nothing without a message.
+    last_stored_at_ms: Option<u64>,
 }
 
 pub fn run(args: TopicArgs) -> Result<(), Failure> {
@@ -172,9 +174,10 @@ fn describe(name: &str, target: &Target) -> Result<(), Failure> {
         min_offset: queue.min_offset.0,
         max_offset: queue.max_offset.0,
         messages: queue.max_offset.0 - queue.min_offset.0,
+        last_stored_at_ms: queue.last_stored_at.map(|at| at.0),
     };
     let rows: Vec<QueueRow> = description.queues.iter().map(row).collect();
-    let header = ["BROKER", "QUEUE", "MIN", "MAX", "MESSAGES"];
+    let header = ["BROKER", "QUEUE", "MIN", "MAX", "MESSAGES", "LAST STORED (UTC)"];
     output::print(target.output, &rows, &header, |row| {
         vec![
             row.broker.clone(),
@@ -182,6 +185,7 @@ fn describe(name: &str, target: &Target) -> Result<(), Failure> {
             row.min_offset.to_string(),
             row.max_offset.to_string(),
             row.messages.to_string(),
+            row.last_stored_at_ms.map_or("-".to_owned(), output::time_of_day),
         ]
     })
 }

@@ -46,11 +46,16 @@ fn json_as_printed() {
     let queue = |nth: usize| {
         let count = u64::from(nth == shard);
         json!({"broker": brokers[nth], "queue": 0, "min_offset": 0, "max_offset": count,
-               "messages": count})
+               "messages": count, "last_stored_at_ms": null})
     };
     let described = json!([queue(0), queue(1)]);
-    assert_eq!(ask(&["topic", "describe", "orders"]), described);
-    assert_eq!(ask(&["topic", "delete", "orders", "--dry-run"]), described);
+    for args in [&["topic", "describe", "orders"][..], &["topic", "delete", "orders", "--dry-run"]]
+    {
+        let mut said = ask(args);
+        let last_stored_at = said[shard]["last_stored_at_ms"].take();
+        assert!(last_stored_at.as_u64().is_some_and(|at| at > 1_700_000_000_000), "{said}");
+        assert_eq!(said, described);
+    }
 
     let mut cluster = ask(&["cluster"]);
     let port = ports.broker + 4 * shard as u16;

@@ -11,7 +11,9 @@ use crate::server::PATIENCE;
 pub const PULL: i32 = 11;
 pub const UPDATE_TOPIC: i32 = 17;
 pub const COMMIT_OFFSET: i32 = 15;
+pub const RUNTIME_INFO: i32 = 28;
 pub const MIN_OFFSET: i32 = 31;
+pub const TOPIC_STATS: i32 = 202;
 pub const ROUTE: i32 = 105;
 pub const DELETE_TOPIC: i32 = 215;
 pub const DELETE_ROUTE: i32 = 216;
@@ -89,6 +91,9 @@ impl Client {
         self.stream.read_exact(&mut rest).unwrap();
         let header_size = u32::from_be_bytes(rest[..4].try_into().unwrap()) as usize & 0x00FF_FFFF;
         let body = rest.split_off(4 + header_size);
+        if rest[0] == 1 {
+            return of_binary(&rest[4..], body);
+        }
         let header: Value = serde_json::from_slice(&rest[4..]).unwrap();
         Said {
             code: header["code"].as_i64().unwrap(),
@@ -124,6 +129,21 @@ impl Client {
             "suspendTimeoutMillis": hold_ms.to_string(), "subscription": "*", "subVersion": "0",
             "expressionType": "TAG",
         })
+    }
+}
+
+/// An answer with the binary header, but for its named fields: code i16, language u8, version i16, opaque
+/// i32, flag i32, size of the remark i32, remark.
+fn of_binary(header: &[u8], body: Vec<u8>) -> Said {
+    let number = |at: usize| i32::from_be_bytes(header[at..at + 4].try_into().unwrap());
+    let remark = &header[17..17 + number(13) as usize];
+    Said {
+        code: i64::from(i16::from_be_bytes([header[0], header[1]])),
+        opaque: number(5).into(),
+        flag: number(9).into(),
+        remark: String::from_utf8(remark.to_vec()).unwrap(),
+        fields: Value::Null,
+        body,
     }
 }
 

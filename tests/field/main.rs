@@ -8,11 +8,14 @@
 #![expect(clippy::unwrap_used, reason = "a test that meets what it did not expect has failed")]
 
 mod addresses;
+mod bad_frame;
 mod client;
 mod clock_jump;
 mod closed_topic;
 mod create;
 mod gone;
+mod last_stored;
 mod permissions;
 mod reserved_names;
+mod runtime_keys;
 mod server;
