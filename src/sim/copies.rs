@@ -43,9 +43,14 @@ pub async fn entries_of<D: Disk>(disk: &D, seed: u32) -> Vec<Sendable> {
 
 /// The same, also while the power is off, and without a step of the disk.
 pub fn entries_on(disk: &SimDisk, seed: u32) -> Vec<Sendable> {
+    entries_from(disk, LogOffset(0), seed)
+}
+
+/// The same of a log that begins at `begin`.
+pub fn entries_from(disk: &SimDisk, begin: LogOffset, seed: u32) -> Vec<Sendable> {
     let mut entries = Vec::new();
     loop {
-        let base = entries.last().map_or(LogOffset(0), |entry: &Sendable| entry.end);
+        let base = entries.last().map_or(begin, |entry: &Sendable| entry.end);
         let segment = disk.contents(&FileName::Segment(base).to_string());
         if !segment.is_some_and(|segment| take_entries(base, &segment, seed, &mut entries)) {
             return entries;

@@ -233,6 +233,11 @@ impl Ages {
         while self.full.pop_front_if(|(base, _)| *base < begin).is_some() {}
     }
 
+    /// The log ends in the segment at `active`, which is not full.
+    pub(super) fn drop_from(&mut self, active: LogOffset) {
+        while self.full.pop_back_if(|(base, _)| *base >= active).is_some() {}
+    }
+
     /// What a snapshot says in front of the ages of segments; nothing before the clock runs. While an
     /// absence is pending, the next run must add it too.
     pub fn head(&self) -> Option<AgesHead> {

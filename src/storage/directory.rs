@@ -86,6 +86,7 @@ impl<D: Disk> Store<D> {
     }
 
     async fn load_page(&self, IndexPage { key, from }: IndexPage) -> Result<(), Stop> {
+        let cut_count = self.standing().cut_count;
         let known = self.0.index.borrow().stretch(key, from);
         let found = match known {
             Some(Stretch::Run(run)) if self.index_version(run.segment) == Some(run.version) => {
@@ -99,6 +100,10 @@ impl<D: Disk> Store<D> {
                 self.follow_links(key, from, start).await?
             }
         };
+        // The index may be another one by now.
+        if self.standing().cut_count != cut_count {
+            return Err(Stop::Changed);
+        }
         let run = match found {
             Found::Stretch(Stretch::Run(run)) => run,
             Found::Stretch(lost) => {
@@ -116,6 +121,9 @@ impl<D: Disk> Store<D> {
         }
         let page = run.page(from);
         let bytes = self.index_page(&view, page.number as usize).await?;
+        if self.standing().cut_count != cut_count {
+            return Err(Stop::Changed);
+        }
         // Both at once: whatever else the caches lose meanwhile, the lookup that follows finds them.
         let mut index = self.0.index.borrow_mut();
         index.note_stretch(key, Stretch::Run(run));
@@ -350,6 +358,7 @@ impl<D: Disk> Store<D> {
         number: usize,
     ) -> Result<Rc<dyn AsRef<[u8]>>, Stop> {
         let (segment, version) = (view.segment, view.version);
+        let cut_count = self.standing().cut_count;
         let page = FilePage { segment, version, number: number as u32 };
         if let Some(bytes) = self.0.index.borrow().page(page) {
             return Ok(bytes);
@@ -362,6 +371,9 @@ impl<D: Disk> Store<D> {
             self.rebuild(segment, Some(version)).await?;
             return Err(Stop::Changed);
         };
+        if self.standing().cut_count != cut_count {
+            return Err(Stop::Changed);
+        }
         self.0.index.borrow_mut().insert_page(page, bytes.clone());
         Ok(bytes)
     }

@@ -49,6 +49,25 @@ pub struct EpochError {
     pub found: u32,
 }
 
+/// Why the end of a log was not cut off. Unless the log is fenced since, nothing has changed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum CutError {
+    #[error(
+        "the log is committed and was to keep only the entries up to {ordinal}, without {first}"
+    )]
+    Committed { ordinal: u64, first: u64 },
+    #[error("the log ends with entry {newest} and was to keep the entries up to {ordinal}")]
+    Beyond { ordinal: u64, newest: u64 },
+    #[error("a write has failed; the log is closed")]
+    Fenced,
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    #[error("looking for the place: {0}")]
+    Read(#[from] ReadError),
+    #[error("preparing the cut: {0}")]
+    Disk(#[from] DiskError),
+}
+
 /// Why something could not be read.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ReadError {

@@ -466,6 +466,12 @@ impl Index {
         queue.links.advance(range.start, range.end.0 - range.start.0, end);
     }
 
+    /// Takes over from `old` what the log does not tell. The log ends in the segment at `active` now.
+    pub(super) fn continue_from(&mut self, old: &mut Self, active: LogOffset) {
+        self.ages = std::mem::take(&mut old.ages);
+        self.ages.drop_from(active);
+    }
+
     /// The log begins at `begin`. Nothing below can be looked up any more.
     pub(super) fn drop_before(&mut self, begin: LogOffset) {
         self.begin = begin;

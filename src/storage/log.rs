@@ -22,6 +22,7 @@ use std::rc::Rc;
 use crate::model::{Chunk, LogOffset, Metrics, Timestamp};
 use crate::storage::append::{Append, AppendError, Appended, SpaceClass};
 use crate::storage::config::{CommitRule, Flush, StoreConfig};
+use crate::storage::cuts::Cuts;
 use crate::storage::disk::{Disk, DiskError, Durability, Space};
 use crate::storage::entry::{HEADER_SIZE, PAYLOAD_SIZE_MAX, entry_size};
 use crate::storage::error::ReadError;
@@ -47,6 +48,9 @@ pub(super) struct Log<D: Disk> {
     pub tail: TailCache<D::Buffer>,
     /// The failure that fenced the log.
     pub fault: Option<DiskError>,
+    /// Its end is being cut off: nothing is appended, and no segment is made.
+    pub is_held: bool,
+    pub cuts: Cuts,
     pub space: SpaceState,
     /// The file system when it was last asked; `None` until maintenance has.
     pub disk_space: Option<Space>,
@@ -224,6 +228,7 @@ impl<D: Disk> Log<D> {
         if bytes.is_empty() {
             return Ok(Vec::new());
         }
+        self.check_held()?;
         let is_full = self.end().0 == self.writer.segment_end();
         let segment_end = match (is_full, &self.next) {
             (false, _) => self.writer.segment_end(),
@@ -254,13 +259,14 @@ impl<D: Disk> Log<D> {
         if !has_place {
             self.want_next();
         }
-        has_place && self.room.admits(SpaceClass::Ordinary, size)
+        has_place && !self.is_held && self.room.admits(SpaceClass::Ordinary, size)
     }
 
     /// Lets those go on who wait for room, as far as there is some now.
     pub fn grant_room(&self) {
         let gate = match self.room.gate() {
             _ if self.fault.is_some() || self.space != SpaceState::Enough => Gate::Over,
+            _ if self.is_held => Gate::NoSegment,
             Gate::NoSegment if self.next.is_none() => Gate::NoSegment,
             _ => Gate::Open,
         };
@@ -277,6 +283,7 @@ impl<D: Disk> Log<D> {
         let is_half_full = (self.end().0 - active.range.start.0) * 2 >= active.size();
         self.next.is_none()
             && self.fault.is_none()
+            && !self.is_held
             && self.space != SpaceState::Full
             && match self.preparing {
                 Preparing::No => is_half_full,
@@ -332,6 +339,21 @@ impl<D: Disk> Log<D> {
         self.check();
     }
 
+    /// Takes over from `old`, of which this is what lies below `place`, what an opening does not find.
+    pub fn continue_from(&mut self, old: &mut Self, place: LogOffset) {
+        assert!(old.commit.driven_to <= place, "what is committed is never cut");
+        self.commit = old.commit;
+        self.room = old.room.clone();
+        (self.space, self.disk_space) = (old.space, old.disk_space);
+        self.metrics = old.metrics.clone();
+        self.writer.continue_from(&old.writer);
+        self.cuts = std::mem::take(&mut old.cuts);
+        self.cuts.note(place);
+        self.tail = std::mem::replace(&mut old.tail, TailCache::new(0));
+        self.tail.drop_behind(place);
+        self.check();
+    }
+
     /// The first failure closes the log for good.
     pub fn fence(&mut self, fault: DiskError) {
         self.writer.fence();
@@ -374,7 +396,23 @@ impl<D: Disk> Log<D> {
         if space == SpaceClass::Ordinary && self.space != SpaceState::Enough {
             return Err(AppendError::DiskFull);
         }
+        self.check_held()?;
         if self.room.admits(space, size) { Ok(size) } else { Err(AppendError::NoRoom) }
+    }
+
+    /// Whoever waited for the end of the hold tries again, and finds out whether a segment is there.
+    pub fn end_hold(&mut self) {
+        self.is_held = false;
+        self.room.handle_progress(self.in_flight(), Gate::Open);
+    }
+
+    /// While the log is held, whoever appends waits as for a segment.
+    fn check_held(&self) -> Result<(), AppendError> {
+        if self.is_held {
+            self.room.handle_no_segment();
+            return Err(AppendError::NoRoom);
+        }
+        Ok(())
     }
 
     fn payload_size_max(&self) -> usize {

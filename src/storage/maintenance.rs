@@ -54,6 +54,7 @@ impl<D: Disk> Store<D> {
         force_snapshot: bool,
         next_slice: impl FnMut() -> Vec<u8>,
     ) -> Result<Maintained, DiskError> {
+        let _turn = self.0.background.turn().await;
         let mut done = Maintained::default();
         if self.is_fenced() {
             return Ok(done);
@@ -97,7 +98,7 @@ impl<D: Disk> Store<D> {
     }
 
     /// Leaves a file beside the log for every hole that reads have found.
-    async fn write_damage_notes(&self) -> Result<(), DiskError> {
+    pub(super) async fn write_damage_notes(&self) -> Result<(), DiskError> {
         loop {
             let hole = self.0.upkeep.borrow().damage.last().cloned();
             let Some(hole) = hole else { return Ok(()) };
@@ -154,12 +155,7 @@ impl<D: Disk> Store<D> {
 
     /// Makes everything that is written now durable. A failure closes the log.
     pub async fn sync(&self) -> Result<(), DiskError> {
-        // One at a time: a second one would find nothing left to sync, and be done before the first.
-        let begin = || {
-            let is_running = std::mem::replace(&mut self.0.upkeep.borrow_mut().is_syncing, true);
-            (!is_running).then_some(())
-        };
-        self.0.progress.wait(begin).await;
+        let _turn = self.0.syncs.turn().await;
         let (written, files) = {
             let mut log = self.0.log.borrow_mut();
             let unsynced = log.segments.iter_mut().filter(|segment| segment.is_unsynced);
@@ -183,7 +179,6 @@ impl<D: Disk> Store<D> {
             log.metrics.syncs.add(files.len() as u64);
             log.handle_durable(written);
         });
-        self.0.upkeep.borrow_mut().is_syncing = false;
         self.0.moved_on();
         if outcome.is_err() {
             self.0.work.notify();

@@ -13,7 +13,8 @@
 //! [`append`], [`replay`], [`config`], [`error`]. What the bytes are:
 //! [`entry`], [`segment`], [`sealed`] (index files), [`snapshot`], [`proof`] (of the end); drawn in `docs/format.md`. What is
 //! decided without I/O: [`group_commit`], [`writer`], [`raw`] (entries of another copy), [`room`] (who may append),
-//! [`index`], [`recovery`], [`ages`], [`retention`]. What waits for the disk: [`store`], [`ticket`], [`opening`], [`scan`], [`reading`],
+//! [`index`], [`recovery`], [`ages`], [`retention`], [`cuts`]. What waits for the disk: [`store`], [`ticket`], [`opening`],
+//! [`cutting`] (the end of a log that goes on), [`scan`], [`reading`],
 //! [`maintenance`] and [`snapshotting`] (their memory is [`upkeep`]), [`publish`].
 //! Only [`file`] knows the kernel.
 //!
@@ -31,6 +32,8 @@
 pub mod ages;
 mod append;
 mod config;
+mod cuts;
+mod cutting;
 mod directory;
 pub mod disk;
 pub mod entry;
@@ -72,8 +75,9 @@ pub mod writer;
 pub use ages::{Ages, ClockStep};
 pub use append::{Append, AppendError, Appended, SpaceClass};
 pub use config::{CommitRule, Epoch, Flush, StoreConfig};
+pub use cuts::Awaited;
 pub use entry::{EntryKind, PAYLOAD_SIZE_MAX};
-pub use error::{EpochError, OpenError, ReadError};
+pub use error::{CutError, EpochError, OpenError, ReadError};
 pub use group_commit::WRITES_IN_FLIGHT_MAX;
 pub use index::{Index, IndexPage, Lookup};
 pub use located::{Located, QueueKey};
@@ -84,5 +88,5 @@ pub use reading::EntryAt;
 pub use recovery::RecoveryReport;
 pub use replay::{MessagesOf, Replayed};
 pub use row::QueueRow;
-pub use store::{CommitStep, Store, StoreStats};
+pub use store::{CommitStep, Standing, Store, StoreStats};
 pub use ticket::Ticket;

@@ -11,8 +11,10 @@ use std::rc::Rc;
 
 use crate::model::{LogOffset, Metrics};
 use crate::storage::config::{CommitRule, Epoch, StoreConfig};
+use crate::storage::cuts::Cuts;
+use crate::storage::cutting::Cut;
 use crate::storage::disk::{BLOCK_SIZE, Disk, DiskError, DiskErrorKind, DiskFile};
-use crate::storage::error::{EpochError, OpenError};
+use crate::storage::error::{CutError, EpochError, OpenError};
 use crate::storage::index::Index;
 use crate::storage::log::{CommitMark, Log, Preparing, Segment, SpaceState};
 use crate::storage::proof::{EndProof, PROOF_BLOCKS};
@@ -24,7 +26,7 @@ use crate::storage::sealed::{IndexHead, Layout};
 use crate::storage::segment::{
     FileName, SEGMENT_SIZE_MAX, SEGMENT_SIZE_MIN, block_ceil, block_floor,
 };
-use crate::storage::signal::Signal;
+use crate::storage::signal::{Signal, Turns};
 use crate::storage::snapshot::{SnapshotPoint, decode};
 use crate::storage::store::{Shared, Store};
 use crate::storage::tail::TailCache;
@@ -64,12 +66,24 @@ pub struct Opening<D: Disk> {
     report: RecoveryReport,
     /// How many of the damaged ranges in the report were noted by an earlier opening.
     noted: usize,
+    /// Where a log is cut that goes on.
+    cut: Option<Cut<D>>,
 }
 
 impl<D: Disk> Store<D> {
     /// Lists files, reads the newest intact snapshot and the directories of the index files.
     pub async fn open(disk: D, config: StoreConfig) -> Result<Opening<D>, OpenError> {
         Opening::open(disk, config).await
+    }
+
+    /// Keeps the entries up to the one with this ordinal and cuts off all behind it, durably, while the
+    /// store goes on. Refused when something of that is committed. What comes back is opened like a log:
+    /// restore the state from its snapshot, then replay; when that has ended well, this store and all its
+    /// clones are the shorter log. Dropped before, or failed, it leaves the log as it is, or fences it.
+    ///
+    /// Committers must run, for what was appended is written first. Nothing is appended meanwhile.
+    pub async fn cut_to(&self, ordinal: u64) -> Result<Opening<D>, CutError> {
+        Opening::of_cut(self.hold_at(ordinal).await?).await
     }
 }
 
@@ -95,6 +109,7 @@ impl<D: Disk> Opening<D> {
             retired: Vec::new(),
             report,
             noted: files.damaged.len(),
+            cut: None,
         };
         opening.read_snapshots(&files).await?;
         opening.read_proof(&files).await?;
@@ -102,6 +117,30 @@ impl<D: Disk> Opening<D> {
         opening.open_segments(&files).await?;
         opening.take_ready(&files).await?;
         Ok(opening)
+    }
+
+    /// Opens what is to be left of a log.
+    async fn of_cut(cut: Cut<D>) -> Result<Self, CutError> {
+        let (disk, config) = {
+            let store = cut.hold.store();
+            let config = store.0.log.borrow().config.clone();
+            (store.0.disk.clone(), config)
+        };
+        let mut opening = Self::open(disk, config).await?;
+        opening.cut = Some(cut);
+        Ok(opening)
+    }
+
+    /// Up to where the log is committed, once it is open; all of it, where it commits alone.
+    pub fn committed(&self) -> LogOffset {
+        match (&self.cut, self.config.commit) {
+            (Some(cut), _) => cut.hold.store().committed(),
+            (None, CommitRule::Local) => LogOffset(u64::MAX),
+            (None, CommitRule::Driven) => {
+                let begin = self.segments.first().map(|found| found.segment.range.start);
+                self.snapshots.last().copied().or(begin).unwrap_or_default()
+            }
+        }
     }
 
     /// The broker's state, as it gave it.
@@ -127,13 +166,18 @@ impl<D: Disk> Opening<D> {
         }
         self.take_in_retired().await?;
         let walked = self.walk(&mut apply).await?;
-        let epoch = self.epoch(walked.epoch)?;
+        // One that is cut goes on with its epoch.
+        let epoch = if self.cut.is_none() { self.epoch(walked.epoch)? } else { walked.epoch };
         for &offset in &self.report.snapshots_damaged {
             self.disk.remove(&FileName::Snapshot(offset).to_string()).await?;
         }
         self.note_damage().await?;
         for found in self.segments.iter().filter(|found| found.is_walked || !found.is_covered) {
             found.segment.file.sync().await?;
+        }
+        if let Some(cut) = &mut self.cut {
+            cut.hold.begin_changing();
+            self.remove_proof().await?;
         }
         if let Some(left_over) = walked.left_over.clone() {
             let segments = self.segments.iter().map(|found| &found.segment);
@@ -180,6 +224,15 @@ impl<D: Disk> Opening<D> {
             self.proof = found.filter(|found| Some(found.number.get()) > newest).or(self.proof);
         }
         Ok(())
+    }
+
+    /// What is cut off was on stable media; a proof of that would make it damage.
+    async fn remove_proof(&mut self) -> Result<(), DiskError> {
+        match self.disk.remove(&FileName::EndProof.to_string()).await {
+            Err(error) if error.kind != DiskErrorKind::NotFound => return Err(error),
+            _ => self.proof = None,
+        }
+        self.disk.sync_directory().await
     }
 
     /// The epoch of what will be appended, when the newest entry has epoch `found`.
@@ -270,6 +323,8 @@ impl<D: Disk> Opening<D> {
         let mut reader = LogReader::new(files.collect(), self.config.checksum_seed);
         reader.trusts_lags = self.config.commit == CommitRule::Local;
         let point = self.snapshot.as_ref().map(|(point, _)| *point);
+        let proof = self.proof.as_ref().map(EndProof::point);
+        let cut = self.cut.as_ref().map(|cut| (cut.point, cut.end));
         let mut walk = Walk {
             segments: &mut self.segments,
             index: &mut self.index,
@@ -277,7 +332,8 @@ impl<D: Disk> Opening<D> {
             reader: &mut reader,
             point,
             seed: self.config.checksum_seed,
-            proof: self.proof.as_ref().map(EndProof::point),
+            proof: cut.map(|(place, _)| place).or(proof),
+            stop_at: cut.map(|(place, _)| place.offset),
             at: LogOffset(0),
             chain: Chain::default(),
             tail: None,
@@ -285,7 +341,10 @@ impl<D: Disk> Opening<D> {
         };
         walk.run(apply).await?;
         let (end, chain, tail) = (walk.at, walk.chain, walk.tail);
-        let left_over = walk.left_over;
+        let left_over = match cut {
+            Some((place, end)) => Some(place.offset..end).filter(|range| !range.is_empty()),
+            None => walk.left_over,
+        };
         if let Some(tail) = tail {
             self.keep_tail(&mut reader, tail).await?;
         }
@@ -369,6 +428,7 @@ impl<D: Disk> Opening<D> {
         messages_of: MessagesOf,
     ) -> Result<(Store<D>, RecoveryReport), OpenError> {
         let snapshot_size = self.snapshot().map_or(0, |payload| payload.len() as u64);
+        let committed = self.committed();
         let Self {
             disk,
             config,
@@ -380,6 +440,7 @@ impl<D: Disk> Opening<D> {
             mut index,
             mut report,
             retired,
+            cut,
             ..
         } = self;
         let segments: VecDeque<_> = segments.into_iter().map(Found::settled).collect();
@@ -397,14 +458,6 @@ impl<D: Disk> Opening<D> {
             next_ordinal: walked.next_ordinal,
             seed: config.checksum_seed,
         };
-        // What was found and is now synced counts, where no others have a say.
-        let committed = match config.commit {
-            CommitRule::Local => end,
-            CommitRule::Driven => {
-                let begin = segments.front().expect("settled above").range.start;
-                snapshots.last().copied().unwrap_or(begin)
-            }
-        };
         report.begin = segments.front().expect("settled above").range.start;
         report.end = end;
         report.epoch = start.epoch;
@@ -413,7 +466,8 @@ impl<D: Disk> Opening<D> {
         damaged.iter().for_each(|hole| index.hide(hole.clone()));
         let metrics = Rc::<Metrics>::default();
         let log = Log {
-            commit: CommitMark::new(&config, committed),
+            // What was found and is now synced counts, where no others have a say.
+            commit: CommitMark::new(&config, committed.min(end)),
             writer: Writer::new(start, &prefix, |size| disk.buffer(size)),
             room: SharedRoom::new(config.append_budget_bytes as u64),
             disk: disk.clone(),
@@ -422,6 +476,8 @@ impl<D: Disk> Opening<D> {
             next: None,
             preparing: Preparing::No,
             fault: None,
+            is_held: false,
+            cuts: Cuts::default(),
             space: SpaceState::Enough,
             disk_space: None,
             damaged,
@@ -432,6 +488,9 @@ impl<D: Disk> Opening<D> {
         };
         let mut upkeep = Upkeep::new(snapshots, snapshot_size, proof);
         upkeep.retired = retired.into_iter().map(|base| (base, end)).collect();
+        if let Some(cut) = cut {
+            return Ok((cut.replace(log, index, upkeep), report));
+        }
         let store = Store(Rc::new(Shared {
             disk,
             log: log.into(),
@@ -441,6 +500,8 @@ impl<D: Disk> Opening<D> {
             messages_of,
             rebuilding: Vec::new().into(),
             rebuilt: Signal::default(),
+            background: Turns::default(),
+            syncs: Turns::default(),
             is_stopping: false.into(),
             work: Signal::default(),
             progress: Signal::default(),

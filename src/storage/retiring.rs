@@ -107,7 +107,7 @@ impl<D: Disk> Store<D> {
 
     /// Does what is left of the segment that was last taken out. Any part of it may have been done by
     /// an attempt that failed.
-    async fn finish_retiring(&self) -> Result<(), DiskError> {
+    pub(super) async fn finish_retiring(&self) -> Result<(), DiskError> {
         let retiring = self.0.upkeep.borrow().retiring.clone();
         let Some(Retiring { base, becomes }) = retiring else { return Ok(()) };
         let disk = &self.0.disk;

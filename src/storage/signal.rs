@@ -1,6 +1,6 @@
 //! Waking whoever waits for something to change, without channels.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
@@ -47,6 +47,40 @@ impl Signal {
         if let Some(waker) = one {
             waker.wake();
         }
+    }
+}
+
+/// Work of which only one may be under way. Whoever has taken the turn gives it back.
+#[derive(Default)]
+pub struct Turns {
+    is_taken: Cell<bool>,
+    free: Signal,
+}
+
+impl Turns {
+    /// Waits for the turn, and takes it.
+    pub async fn take(&self) {
+        let take = || (!self.is_taken.replace(true)).then_some(());
+        self.free.wait(take).await;
+    }
+
+    pub fn give_back(&self) {
+        self.is_taken.set(false);
+        self.free.notify();
+    }
+
+    /// Takes the turn until what this returns is dropped.
+    pub async fn turn(&self) -> impl Drop + '_ {
+        self.take().await;
+        GiveBack(self)
+    }
+}
+
+struct GiveBack<'a>(&'a Turns);
+
+impl Drop for GiveBack<'_> {
+    fn drop(&mut self) {
+        self.0.give_back();
     }
 }
 

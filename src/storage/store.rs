@@ -12,6 +12,7 @@ use std::rc::Rc;
 
 use crate::model::{Chunk, LogOffset, Metrics, Timestamp};
 use crate::storage::append::{Append, AppendError, Appended};
+use crate::storage::cuts::Awaited;
 use crate::storage::disk::{Disk, DiskError, DiskErrorKind, DiskFile, Space};
 use crate::storage::entry::EntryKind;
 use crate::storage::error::EpochError;
@@ -20,7 +21,7 @@ use crate::storage::log::{Log, Preparing, Segment, SegmentIndex, SpaceState, Wri
 use crate::storage::raw::{RawEntry, RawError};
 use crate::storage::replay::{MessagesOf, Replayed};
 use crate::storage::segment::FileName;
-use crate::storage::signal::Signal;
+use crate::storage::signal::{Signal, Turns};
 use crate::storage::ticket::Ticket;
 use crate::storage::upkeep::Upkeep;
 
@@ -87,11 +88,25 @@ pub(super) struct Shared<D: Disk> {
     pub rebuilding: RefCell<Vec<LogOffset>>,
     /// That of one has been.
     pub rebuilt: Signal,
+    /// Maintenance and cuts, one at a time.
+    pub background: Turns,
+    /// Syncs of the log, one at a time: a second one would find nothing left to sync, and be done before
+    /// the first.
+    pub syncs: Turns,
     pub is_stopping: Cell<bool>,
     /// Something may be written, or the store stops.
     pub work: Signal,
     /// A mark has moved, or a segment is there, or nothing will happen any more.
     pub progress: Signal,
+}
+
+/// What the log says to those who wait for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Standing {
+    pub committed: LogOffset,
+    pub is_fenced: bool,
+    /// How often its end was cut off since it was opened.
+    pub cut_count: u32,
 }
 
 /// What a committer does next.
@@ -134,6 +149,11 @@ impl<D: Disk> Store<D> {
             }
         });
         Ok(())
+    }
+
+    /// Ordinal of the newest entry; 0 without one.
+    pub fn newest_ordinal(&self) -> u64 {
+        self.0.log.borrow().writer.next_ordinal() - 1
     }
 
     /// Of what is appended here.
@@ -257,15 +277,29 @@ impl<D: Disk> Store<D> {
             .await;
     }
 
-    /// Waits until the log is committed up to `end`; false when it never will be.
-    pub async fn reached(&self, end: LogOffset) -> bool {
-        self.0
-            .progress
-            .wait(|| {
-                let log = self.0.log.borrow();
-                (log.committed() >= end || log.fault.is_some()).then(|| log.committed() >= end)
-            })
-            .await
+    /// Waits until the log is committed up to `end`, where it ends now or in front of that. False when that
+    /// never comes: the log is fenced, or what lies there now is cut off.
+    pub fn reached(&self, end: LogOffset) -> impl Future<Output = bool> {
+        let awaited = Awaited { end, cut_count: self.0.log.borrow().cuts.count() };
+        self.0.progress.wait(move || {
+            let log = self.0.log.borrow();
+            if log.cuts.have_taken(awaited) {
+                return Some(false);
+            }
+            (log.committed() >= end || log.fault.is_some()).then(|| log.committed() >= end)
+        })
+    }
+
+    /// What it says to those who wait.
+    pub fn standing(&self) -> Standing {
+        let log = self.0.log.borrow();
+        let (committed, is_fenced) = (log.committed(), log.fault.is_some());
+        Standing { committed, is_fenced, cut_count: log.cuts.count() }
+    }
+
+    /// Whether an entry has been cut off that was not committed when somebody began to wait for it.
+    pub fn was_cut(&self, awaited: Awaited) -> bool {
+        self.0.log.borrow().cuts.have_taken(awaited)
     }
 
     /// Access to the index. Do not append inside `access`.

@@ -51,6 +51,12 @@ impl<B: AsRef<[u8]> + 'static> TailCache<B> {
         }
     }
 
+    /// Forgets what lies behind `place`, and what else is in the same buffer.
+    pub fn drop_behind(&mut self, place: LogOffset) {
+        self.buffers.retain(|cached| cached.range.end <= place.0);
+        self.size = self.buffers.iter().map(|cached| cached.memory).sum();
+    }
+
     /// `size` bytes at `offset`, which lie within one entry.
     pub fn find(&self, offset: LogOffset, size: usize) -> Option<Chunk> {
         let index = self.buffers.partition_point(|cached| cached.range.start <= offset.0);

@@ -18,7 +18,6 @@ pub struct Upkeep<D: Disk> {
     /// A snapshot that waits for the log to keep what it shows.
     pub taken: Option<Rc<Taken>>,
     pub synced_at: Moment,
-    pub is_syncing: bool,
     /// The end of the log, and since when it has been that.
     pub idle_from: (LogOffset, Moment),
     /// The newest proof of the end.
@@ -71,7 +70,6 @@ impl<D: Disk> Upkeep<D> {
             snapshot_size,
             taken: None,
             synced_at: Moment(0),
-            is_syncing: false,
             idle_from: (LogOffset(0), Moment(0)),
             proof,
             space_checked_at: None,
@@ -83,6 +81,16 @@ impl<D: Disk> Upkeep<D> {
             untold: Vec::new(),
             rebuilt: Vec::new(),
         }
+    }
+
+    /// Takes over from `old` what an opening does not find, of a log that ends at `place` now.
+    pub fn continue_from(&mut self, old: &mut Self, place: LogOffset) {
+        // A snapshot may show what was cut off, and the log may get as far again with other entries.
+        self.taken = old.taken.take().filter(|taken| taken.end <= place);
+        (self.synced_at, self.space_checked_at) = (old.synced_at, old.space_checked_at);
+        self.damage = std::mem::take(&mut old.damage);
+        self.untold = std::mem::take(&mut old.untold);
+        self.rebuilt = std::mem::take(&mut old.rebuilt);
     }
 
     /// A read has found `hole`.

@@ -150,6 +150,12 @@ impl<B: BlockBuffer> Writer<B> {
         Ok(())
     }
 
+    /// Takes over what the entries do not tell from `old`, which has lost its end.
+    pub fn continue_from(&mut self, old: &Self) {
+        self.epoch = old.epoch;
+        self.padding_bytes = old.padding_bytes;
+    }
+
     /// What raw entries must continue, in a segment that ends at `segment_end`.
     pub fn raw_start(&self, segment_end: u64) -> RawStart {
         RawStart {

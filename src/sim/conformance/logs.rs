@@ -72,6 +72,33 @@ async fn take_all<D: Disk>(store: &Store<D>, entries: &[Sendable]) {
     write_all(store).await;
 }
 
+/// What is cut off while the log runs is gone, at once and for good; what is behind has not changed.
+pub async fn what_is_cut_off_is_gone<D: Disk>(disk: &D) {
+    let mut rng = Rng::from_seed(5);
+    let (mut store, _) = open(disk).await;
+    append(&store, 60, 6000, &mut rng).await;
+    let before = entries_of(disk, SEED).await;
+    for kept in [50, 49, 20, 0] {
+        let ordinal = kept as u64;
+        let mut count = 0;
+        let opening = store.cut_to(ordinal).await.expect("nothing is committed");
+        opening.replay(|_, _| {}, |_, _| count += 1).await.expect("a log that can be cut");
+        let left = &before[..kept];
+        assert_eq!(entries_of(disk, SEED).await, left, "cut to {ordinal}");
+        let end = left.last().map_or(LogOffset(0), |entry| entry.end);
+        let applied = left.iter().filter(|entry| !entry.is_filler()).count();
+        assert_eq!((store.end(), store.durable(), count), (end, end, applied as u64));
+        if kept < 50 {
+            let found;
+            (store, found) = open(disk).await;
+            assert_eq!((store.end(), found), (end, count), "opened again");
+        }
+    }
+    append(&store, 10, 6000, &mut rng).await;
+    let end = store.end();
+    assert_eq!(open(disk).await.0.end(), end, "and it goes on");
+}
+
 /// A log that takes in the entries of another one has the same bytes, also when it is opened again, and
 /// both can be gone on with.
 pub async fn copies_have_the_same_bytes<D: Disk>(disk: &D) {

@@ -16,6 +16,7 @@ use crate::storage::recovery::{Chain, RecoveryReport, Verdict, judge};
 use crate::storage::replay::Replayed;
 use crate::storage::scan::LogReader;
 use crate::storage::segment::FileName;
+use crate::storage::slice::Slices;
 use crate::storage::snapshot::SnapshotPoint;
 
 /// Where a walk ended.
@@ -37,6 +38,8 @@ pub struct Walk<'a, F> {
     pub seed: u32,
     /// How far the log was on stable media when it was last idle.
     pub proof: Option<SnapshotPoint>,
+    /// Where the log is to end; an entry ends there.
+    pub stop_at: Option<LogOffset>,
     pub at: LogOffset,
     pub chain: Chain,
     /// A torn tail with intact entries in it.
@@ -60,10 +63,14 @@ impl<F: DiskFile> Walk<'_, F> {
     ) -> Result<(), OpenError> {
         let begin = self.segments.first().map_or(LogOffset(0), |found| found.segment.range.start);
         self.at = self.point.map_or(begin, |point| point.offset.min(begin));
+        let mut slices = Slices::default();
         loop {
             self.meet_witnesses();
+            if self.stop_at.is_some_and(|stop_at| stop_at <= self.at) {
+                return Ok(());
+            }
             match self.step(apply).await? {
-                Step::Advanced => {}
+                Step::Advanced => slices.handled(1).await,
                 Step::End => return Ok(()),
                 Step::Hole { claimed_size } => {
                     if self.is_torn_at_hole(claimed_size).await? {

@@ -7,7 +7,7 @@ use ringmq::model::LogOffset;
 use ringmq::sim::{Rng, SimDisk, Tasks, pause, run};
 use ringmq::storage::disk::BLOCK_SIZE;
 use ringmq::storage::entry::HEADER_SIZE;
-use ringmq::storage::{Flush, OpenError, StoreConfig};
+use ringmq::storage::{CommitRule, Flush, OpenError, StoreConfig};
 
 use super::shard::{Sent, Shard, config, key};
 
@@ -41,6 +41,8 @@ enum Sizes {
     /// Entries of one or two whole blocks: what an earlier life has left behind a torn tail begins just
     /// where the next life's entries end, with the ordinal that comes next.
     Blocks,
+    /// The same, in a log whose end is also cut off while it runs.
+    BlocksAndCuts,
 }
 
 /// Appends, commits, maintains, in random order, until the disk is dead.
@@ -49,6 +51,7 @@ async fn live(
     disk: &SimDisk,
     sizes: Sizes,
     rng: &mut Rng,
+    model: &mut Model,
     offsets: &mut Vec<LogOffset>,
 ) {
     for _ in 0..400 {
@@ -59,7 +62,7 @@ async fn live(
             0..=4 => {
                 let sizes: Vec<usize> = match sizes {
                     Sizes::Any => (0..1 + rng.index(4)).map(|_| 24 + rng.index(2000)).collect(),
-                    Sizes::Blocks => {
+                    Sizes::Blocks | Sizes::BlocksAndCuts => {
                         vec![rng.below(2) as usize * BLOCK_SIZE + BLOCK_SIZE - HEADER_SIZE]
                     }
                 };
@@ -77,9 +80,31 @@ async fn live(
                 let force = rng.chance(1, 4);
                 shard.maintain(force).await.ok();
             }
+            8 if sizes == Sizes::BlocksAndCuts => cut(shard, rng, model, offsets).await,
             7 => shard.now.set(shard.now.get() + rng.below(300)),
             _ => pause().await,
         }
+    }
+}
+
+/// Commits a part of what is not committed, and cuts off a part of the rest.
+async fn cut(shard: &Shard, rng: &mut Rng, model: &mut Model, offsets: &mut Vec<LogOffset>) {
+    let ends = |model: &Model| {
+        let sent: Vec<LogOffset> =
+            model.sent.iter().chain(shard.sent.borrow().iter()).map(|sent| sent.end).collect();
+        let (from, end) = (shard.store.driven_to(), shard.store.end());
+        sent.into_iter().filter(|&place| from < place && place <= end).collect::<Vec<_>>()
+    };
+    let open = ends(model);
+    if !open.is_empty() && rng.coin() {
+        shard.store.commit_to(*rng.pick(&open));
+    }
+    let newest = shard.store.newest_ordinal();
+    let ordinal = newest.saturating_sub(rng.below(1 + ends(model).len() as u64));
+    if let Ok(report) = shard.cut_to(ordinal).await {
+        model.sent.retain(|sent| sent.end <= report.end);
+        model.offsets.retain(|&end| end <= report.end);
+        offsets.retain(|&end| end <= report.end);
     }
 }
 
@@ -94,12 +119,16 @@ fn one_life(
     let shard = run(Shard::open(disk, config.clone()))?;
     disk.lose_power_after(u64::MAX);
     run(check(&shard, model));
+    if config.commit == CommitRule::Driven {
+        // Whoever decides that does not forget it with the process.
+        shard.store.commit_to(model.safe.max(shard.store.driven_to()));
+    }
     let mut offsets = Vec::new();
     shard.sent.borrow_mut().clear();
     disk.lose_power_after(rng.below(200));
     let tasks = Tasks::new(rng.next_u64());
     shard.spawn_committers(&tasks);
-    tasks.run_until(live(&shard, disk, sizes, rng, &mut offsets));
+    tasks.run_until(live(&shard, disk, sizes, rng, model, &mut offsets));
     model.sent.append(&mut shard.sent.borrow_mut());
     model.offsets.append(&mut offsets);
     model.safe = shard.store.committed();
@@ -122,7 +151,14 @@ async fn check(shard: &Shard, model: &mut Model) {
     for queue in 0..QUEUES {
         let count = model.sent.iter().filter(|sent| sent.queue == queue).count() as u64;
         assert_eq!(next(queue), count, "nothing of queue {queue} comes back that was cut");
-        shard.read_all(queue).await.expect("what is there can be read");
+        if shard.store.committed() == shard.store.end() {
+            shard.read_all(queue).await.expect("what is there can be read");
+        }
+    }
+    for sent in model.sent.iter().filter(|sent| sent.end <= shard.store.committed()) {
+        if shard.store.committed() < shard.store.end() {
+            shard.read(sent.queue, sent.number).await.expect("what is committed can be read");
+        }
     }
     let acknowledged = model.offsets.iter().filter(|&&end| end <= model.safe).count() as u64;
     let offsets = shard.offsets.get();
@@ -205,6 +241,13 @@ fn acknowledged_entries_survive_when_segments_change_their_size() {
 #[test]
 fn nothing_that_was_cut_comes_back() {
     for_seeds_with(700, config(), End::Either, Sizes::Blocks, &[]);
+}
+
+/// The same where the end is cut off at run time as well, with the same epoch before and after.
+#[test]
+fn nothing_that_was_cut_at_run_time_comes_back() {
+    let config = StoreConfig { commit: CommitRule::Driven, ..config() };
+    for_seeds_with(700, config, End::Either, Sizes::BlocksAndCuts, &[]);
 }
 
 #[test]

@@ -7,6 +7,7 @@ mod ages;
 mod basics;
 mod commit;
 mod crash;
+mod cut;
 mod damage;
 mod faults;
 mod index;

@@ -5,9 +5,9 @@ use std::cell::{Cell, RefCell};
 use ringmq::model::{Chunk, LogOffset, Moment, Now, QueueId, QueueOffset, Timestamp};
 use ringmq::sim::{SimDisk, Tasks};
 use ringmq::storage::{
-    Append, AppendError, Appended, CommitRule, EntryKind, Epoch, Flush, Index, Located, Lookup,
-    OpenError, QueueKey, QueueRow, RawError, ReadError, RecoveryReport, Replayed, SpaceClass,
-    Store, StoreConfig, WRITES_IN_FLIGHT_MAX,
+    Append, AppendError, Appended, CommitRule, CutError, EntryKind, Epoch, Flush, Index, Located,
+    Lookup, OpenError, Opening, QueueKey, QueueRow, RawError, ReadError, RecoveryReport, Replayed,
+    SpaceClass, Store, StoreConfig, WRITES_IN_FLIGHT_MAX,
 };
 
 use zerocopy::{FromBytes, IntoBytes};
@@ -100,14 +100,7 @@ pub struct Shard {
 impl Shard {
     pub async fn open(disk: &SimDisk, config: StoreConfig) -> Result<Self, OpenError> {
         let mut opening = Store::open(disk.clone(), config).await?;
-        let mut offsets = 0;
-        if let Some(state) = opening.snapshot() {
-            let state = state.to_vec();
-            offsets = u64::from_le_bytes(state[..8].try_into().unwrap());
-            for row in <[QueueRow]>::ref_from_bytes(&state[8..]).unwrap() {
-                opening.index().restore_row(row);
-            }
-        }
+        let mut offsets = restore(&mut opening);
         let mut sent = Vec::new();
         let mut last = LogOffset(0);
         let (store, report) = opening
@@ -167,6 +160,20 @@ impl Shard {
         let appended = self.store.append(append, fill)?;
         self.offsets.set(count);
         Ok(appended)
+    }
+
+    /// Cuts off what is behind the entry with this ordinal.
+    pub async fn cut_to(&self, ordinal: u64) -> Result<RecoveryReport, CutError> {
+        let mut opening = self.store.cut_to(ordinal).await?;
+        let mut offsets = restore(&mut opening);
+        let mut found = Vec::new();
+        let replayed = opening.replay(messages_of, |index, entry| {
+            replay(index, &entry, &mut found, &mut offsets);
+        });
+        let (_, report) = replayed.await?;
+        self.sent.borrow_mut().retain(|sent| sent.end <= report.end);
+        self.offsets.set(offsets);
+        Ok(report)
     }
 
     /// Takes in entries of another copy of the log.
@@ -267,6 +274,15 @@ impl Shard {
             });
         }
     }
+}
+
+/// The state in the snapshot.
+fn restore(opening: &mut Opening<SimDisk>) -> u64 {
+    let Some(state) = opening.snapshot().map(<[u8]>::to_vec) else { return 0 };
+    for row in <[QueueRow]>::ref_from_bytes(&state[8..]).unwrap() {
+        opening.index().restore_row(row);
+    }
+    u64::from_le_bytes(state[..8].try_into().unwrap())
 }
 
 fn replay(index: &mut Index, entry: &Replayed<'_>, sent: &mut Vec<Sent>, offsets: &mut u64) {

@@ -1,0 +1,176 @@
+//! Cutting off the end of a log while it runs: entries that were not committed, and that another copy of
+//! the log, which has been elected, does not have.
+//!
+//! ```text
+//!   hold ─▶ drain ─▶ find the place ─▶ walk from the snapshot to it ─▶ proof away ─▶ wipe ─▶ a new log
+//!   └──────────── nothing has changed: give up ───────────────────┘└─ fenced if not all of it happens ─┘
+//! ```
+//!
+//! It is an opening ([`Opening`]) that ends its walk where the log is cut and wipes what is behind, as it
+//! does with a torn tail. The first write of that takes the first block behind the place: before it the log
+//! is as it was, after it the log ends there. So a crash at any moment leaves a log that ends at the cut or
+//! behind it. Whoever has a handle on the store keeps it.
+//!
+//! While it lasts nothing is appended, and there is no background work. Reads go on: they stop at what is
+//! committed, which a cut never touches.
+
+use crate::model::LogOffset;
+use crate::storage::config::CommitRule;
+use crate::storage::disk::{Disk, DiskError, DiskErrorKind};
+use crate::storage::entry::Look;
+use crate::storage::error::{CutError, ReadError};
+use crate::storage::index::Index;
+use crate::storage::log::{Log, Preparing};
+use crate::storage::scan::LogReader;
+use crate::storage::segment::FileName;
+use crate::storage::slice::Slices;
+use crate::storage::snapshot::SnapshotPoint;
+use crate::storage::store::Store;
+use crate::storage::upkeep::Upkeep;
+
+/// A log that is held still, until this is dropped.
+pub(super) struct Hold<D: Disk> {
+    store: Store<D>,
+    stage: Stage,
+    holds_syncs: bool,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    /// The log is as it was.
+    Unchanged,
+    /// The log in memory and that on the disk are not the same any more.
+    Changing,
+    Done,
+}
+
+/// Where a log is cut.
+pub(super) struct Cut<D: Disk> {
+    pub hold: Hold<D>,
+    /// The place, and the ordinal of the entry there, which goes.
+    pub point: SnapshotPoint,
+    /// Where the log ends until then.
+    pub end: LogOffset,
+}
+
+impl<D: Disk> Hold<D> {
+    /// Waits until everything that was appended is written and the background work rests.
+    pub async fn begin(store: &Store<D>) -> Result<Self, CutError> {
+        store.0.background.take().await;
+        let mut hold = Self { store: store.clone(), stage: Stage::Unchanged, holds_syncs: false };
+        store.0.log.borrow_mut().is_held = true;
+        let is_still = || {
+            let log = store.0.log.borrow();
+            if log.fault.is_some() {
+                return Some(Err(CutError::Fenced));
+            }
+            let is_written = log.written() == log.end() && log.preparing != Preparing::Running;
+            is_written.then_some(Ok(()))
+        };
+        store.0.progress.wait(is_still).await?;
+        store.0.syncs.take().await;
+        hold.holds_syncs = true;
+        Ok(hold)
+    }
+
+    /// Where the log is to be cut so that it keeps the entries up to `ordinal`.
+    pub async fn find(self, ordinal: u64) -> Result<Cut<D>, CutError> {
+        let (mut at, end, next_ordinal, mut epoch, mut reader) = {
+            let log = self.store.0.log.borrow();
+            let segments =
+                log.segments.iter().map(|segment| (segment.range.clone(), segment.file.clone()));
+            let reader = LogReader::new(segments.collect(), log.config.checksum_seed);
+            (log.commit.driven_to, log.end(), log.writer.next_ordinal(), 0, reader)
+        };
+        if ordinal >= next_ordinal {
+            return Err(CutError::Beyond { ordinal, newest: next_ordinal - 1 });
+        }
+        let mut slices = Slices::default();
+        loop {
+            let (next, behind, its_epoch) = match at == end {
+                true => (next_ordinal, end, epoch),
+                false => match reader.look(at).await.map_err(ReadError::from)? {
+                    Look::Entry(entry) => {
+                        let header = entry.header;
+                        (header.ordinal.get(), header.end(), header.epoch.get())
+                    }
+                    _ => return Err(ReadError::Damaged(at).into()),
+                },
+            };
+            if next == ordinal + 1 {
+                let point = SnapshotPoint { offset: at, next_ordinal: next, epoch };
+                return Ok(Cut { hold: self, point, end });
+            }
+            if next > ordinal {
+                return Err(CutError::Committed { ordinal, first: next });
+            }
+            (at, epoch) = (behind, its_epoch);
+            slices.handled(1).await;
+        }
+    }
+
+    pub fn store(&self) -> &Store<D> {
+        &self.store
+    }
+
+    /// From here on the log cannot stay as it is.
+    pub fn begin_changing(&mut self) {
+        self.stage = Stage::Changing;
+    }
+}
+
+impl<D: Disk> Cut<D> {
+    /// What was found takes the place of what was there. Nothing waits between this and whoever drives
+    /// the cut, so nobody sees the one half of it without the other.
+    pub fn replace(mut self, mut log: Log<D>, mut index: Index, mut upkeep: Upkeep<D>) -> Store<D> {
+        let shared = &self.hold.store.0;
+        let active = log.segments.back().expect("a log has a segment").range.start;
+        index.continue_from(&mut shared.index.borrow_mut(), active);
+        log.continue_from(&mut shared.log.borrow_mut(), self.point.offset);
+        upkeep.continue_from(&mut shared.upkeep.borrow_mut(), self.point.offset);
+        *shared.log.borrow_mut() = log;
+        *shared.index.borrow_mut() = index;
+        *shared.upkeep.borrow_mut() = upkeep;
+        self.hold.stage = Stage::Done;
+        self.hold.store.clone()
+    }
+}
+
+impl<D: Disk> Drop for Hold<D> {
+    fn drop(&mut self) {
+        let shared = &self.store.0;
+        {
+            let log = &mut *shared.log.borrow_mut();
+            log.end_hold();
+            if self.stage == Stage::Changing {
+                let (end, kind) = (log.end(), DiskErrorKind::Io("it was given up half-way".into()));
+                let active = log.segments.back().map_or(end, |segment| segment.range.start);
+                let file = FileName::Segment(active).to_string();
+                log.fence(DiskError { operation: "cut", file, offset: end.0 - active.0, kind });
+            }
+        }
+        if self.holds_syncs {
+            shared.syncs.give_back();
+        }
+        shared.background.give_back();
+        shared.work.notify();
+        shared.moved_on();
+    }
+}
+
+impl<D: Disk> Store<D> {
+    /// Holds the log still and finds the place behind the entry with this ordinal.
+    pub(super) async fn hold_at(&self, ordinal: u64) -> Result<Cut<D>, CutError> {
+        assert!(
+            self.0.log.borrow().config.commit == CommitRule::Driven,
+            "a log that commits alone is never cut"
+        );
+        let cut = Hold::begin(self).await?.find(ordinal).await?;
+        // What an opening goes by is on the disk.
+        self.write_damage_notes().await?;
+        self.finish_retiring().await?;
+        // Its file has no name that an opening keeps.
+        self.0.upkeep.borrow_mut().zeroing = None;
+        Ok(cut)
+    }
+}
