@@ -23,6 +23,7 @@
 
 mod ages;
 pub mod clients;
+mod cut;
 mod due;
 mod facts;
 mod filter;
@@ -75,6 +76,7 @@ pub mod layout {
     pub use super::topics::{TopicRemoved, TopicSet, TopicTable};
 }
 
+pub use self::cut::CutError;
 pub use self::facts::FactError;
 pub use self::held::PullTask;
 pub use self::open::{OpenError, OpenReport};

@@ -70,6 +70,7 @@ impl<D: Disk> Broker<D> {
     ) -> Result<Reply, Refusal> {
         let key = self.queue(queue)?;
         let before = self.state.borrow().flush.count;
+        let cut_count = self.store.standing().cut_count;
         self.commit(group, key, offset, context.now().moment)?;
         if !context.origin().wants_answer {
             return Ok(Reply::Done);
@@ -85,6 +86,9 @@ impl<D: Disk> Broker<D> {
             (state.flush.count > before).then(|| state.flush.failed.clone().map_or(Ok(()), Err))
         };
         self.flushes.wait(flushed).await?;
+        if self.store.standing().cut_count != cut_count {
+            return Err(Refusal::OutcomeUnknown);
+        }
         // Another request may have written this very offset a moment ago.
         self.committed(self.store.end()).await?;
         Ok(Reply::Done)

@@ -1,15 +1,21 @@
 //! Opening a shard: snapshot, then replay of the log behind it.
 
 use std::cell::RefCell;
+use std::collections::VecDeque;
 use std::fmt::{self, Display};
+
+use rustc_hash::FxHashMap;
 
 use super::facts::{Fact, FactError};
 use super::messages::messages_of;
 use super::state::Durable;
 use super::upkeep::first_deadlines;
-use super::{Broker, BrokerConfig, State};
+use super::{Broker, BrokerConfig, Pending, State};
+use crate::model::QueueOffset;
 use crate::storage::disk::Disk;
-use crate::storage::{self, Index, RecoveryReport, Replayed, Store, StoreConfig};
+use crate::storage::{
+    self, Index, Opening, QueueKey, RecoveryReport, Replayed, Store, StoreConfig,
+};
 
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
@@ -39,44 +45,87 @@ impl<D: Disk> Broker<D> {
         store: StoreConfig,
         config: BrokerConfig,
     ) -> Result<(Self, OpenReport), OpenError> {
-        let mut opening = Store::open(disk, store).await?;
-        let mut state = State { deadlines: first_deadlines(), ..State::default() };
-        if let Some(snapshot) = opening.snapshot().map(<[u8]>::to_vec) {
-            state.durable.apply(opening.index(), Fact::of_snapshot(&snapshot))?;
-        }
-        let mut broken = None;
-        let (store, recovery) = opening
-            .replay(messages_of, |index, entry| {
-                if let Err(error) = replay(&mut state.durable, index, &entry) {
-                    broken.get_or_insert(error);
-                }
-            })
-            .await?;
-        if let Some(error) = broken {
-            return Err(error.into());
-        }
-        state.durable.topics.change(config.started.wall);
+        let opening = Store::open(disk, store).await?;
+        let Restored { store, mut durable, unseen, recovery } = restore(opening).await?;
+        durable.topics.change(config.started.wall);
         store.note_time(config.started);
+        let mut state = State { durable, deadlines: first_deadlines(), ..State::default() };
+        state.see(&store, unseen);
         let topic_count = state.durable.topics.count();
         let state = RefCell::new(state);
         let (flushes, outgoing, replies) = Default::default();
         let broker = Self { config, store, state, flushes, outgoing, replies };
-        broker.see_everything();
         Ok((broker, OpenReport { recovery, topic_count }))
     }
+}
 
-    /// After recovery all that is in the log is safe, so all of it is visible.
-    fn see_everything(&self) {
-        let state = &mut *self.state.borrow_mut();
-        self.store.with_index(|index| {
+/// What the files of a shard say.
+pub struct Restored<D: Disk> {
+    pub store: Store<D>,
+    pub durable: Durable,
+    pub unseen: Unseen,
+    pub recovery: RecoveryReport,
+}
+
+/// The state as of the snapshot, and what the log behind it adds. A log that is cut is read like one that
+/// is opened.
+pub async fn restore<D: Disk>(mut opening: Opening<D>) -> Result<Restored<D>, OpenError> {
+    let (mut durable, mut unseen, mut broken) = (Durable::default(), Unseen::default(), None);
+    if let Some(snapshot) = opening.snapshot().map(<[u8]>::to_vec) {
+        durable.apply(opening.index(), Fact::of_snapshot(&snapshot))?;
+    }
+    let committed = opening.committed();
+    let (store, recovery) = opening
+        .replay(messages_of, |index, entry| {
+            if let Err(error) = replay(&mut durable, index, &entry) {
+                broken.get_or_insert(error);
+            }
+            if entry.end > committed {
+                unseen.note(&entry);
+            }
+        })
+        .await?;
+    match broken {
+        Some(error) => Err(error.into()),
+        None => Ok(Restored { store, durable, unseen, recovery }),
+    }
+}
+
+/// Messages that are not committed, so that nobody may see them yet.
+#[derive(Default)]
+pub struct Unseen {
+    pending: VecDeque<Pending>,
+    /// The first of each queue.
+    first: FxHashMap<QueueKey, QueueOffset>,
+}
+
+impl Unseen {
+    fn note(&mut self, entry: &Replayed<'_>) {
+        messages_of(entry, &mut |queue, offset, _| {
+            self.first.entry(queue).or_insert(offset);
+            let (end, next) = (entry.end, offset.plus(1));
+            match self.pending.back_mut().filter(|last| (last.end, last.queue) == (end, queue)) {
+                Some(last) => last.next = next,
+                None => self.pending.push_back(Pending { end, queue, next }),
+            }
+        });
+    }
+}
+
+impl State {
+    /// Makes visible what is in the log and committed; the rest waits for that.
+    pub fn see<D: Disk>(&mut self, store: &Store<D>, unseen: Unseen) {
+        store.with_index(|index| {
             // Messages of topics that were deleted behind them.
-            index.retain_topics(|topic| state.durable.topics.topic(topic).is_some());
+            index.retain_topics(|topic| self.durable.topics.topic(topic).is_some());
             for (key, next) in index.next_offsets() {
-                if let Some(topic) = state.durable.topics.topic_mut(key.topic) {
-                    topic.queue_kept(key.queue).visible = next;
+                if let Some(topic) = self.durable.topics.topic_mut(key.topic) {
+                    let visible = unseen.first.get(&key).copied().unwrap_or(next);
+                    topic.queue_kept(key.queue).visible = visible;
                 }
             }
         });
+        self.pending = unseen.pending;
     }
 }
 

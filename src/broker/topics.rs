@@ -386,6 +386,23 @@ impl Topics {
         changed.into_iter().map(change).collect()
     }
 
+    /// Takes the place of `before`, of whose changes some never were: whoever knows that table is told what
+    /// is another now.
+    pub fn succeed(&mut self, before: &Self, now: Timestamp) {
+        self.version.counter = self.version.counter.max(before.version.counter);
+        self.change(now);
+        self.changed = before.changed.clone().map(|mut changed| {
+            for number in before.in_order.union(&self.in_order) {
+                let [old, new] =
+                    [before, &*self].map(|topics| topics.topic(*number).map(|topic| &topic.config));
+                if old != new {
+                    changed.extend(old.into_iter().chain(new).map(|config| config.name.clone()));
+                }
+            }
+            changed
+        });
+    }
+
     fn note_change(&mut self, name: &TopicName) {
         if let Some(changed) = &mut self.changed {
             changed.insert(name.clone());

@@ -19,10 +19,10 @@ use crate::broker::{Answer, Broker, Origin, Outcome, PullTask};
 use crate::client::registrar::Receipt;
 use crate::client::remote::CALL_TIMEOUT_MS;
 use crate::model::request::Scope;
-use crate::model::{ClientReply, LogOffset, Metrics, Now, Refusal, Reply, Request};
+use crate::model::{ClientReply, Metrics, Now, Refusal, Reply, Request};
 use crate::storage::disk::Disk;
 use crate::storage::recovery::damage_note;
-use crate::storage::{AppendError, CommitStep, Ticket, WRITES_IN_FLIGHT_MAX};
+use crate::storage::{AppendError, Awaited, CommitStep, Standing, Ticket, WRITES_IN_FLIGHT_MAX};
 
 /// The part of the append budget that one connection may have: one of this many.
 const CONNECTION_SHARE: usize = 4;
@@ -125,12 +125,12 @@ impl<D: Disk> Service for BrokerService<D> {
         self.broker.store().metrics().clone()
     }
 
-    fn safe(&self) -> LogOffset {
-        self.broker.store().committed()
+    fn standing(&self) -> Standing {
+        self.broker.store().standing()
     }
 
-    fn is_fenced(&self) -> bool {
-        self.broker.store().is_fenced()
+    fn was_cut(&self, awaited: Awaited) -> bool {
+        self.broker.store().was_cut(awaited)
     }
 
     fn connection_budget(&self) -> usize {

@@ -13,7 +13,7 @@ use crate::broker::{Answer, Origin, Outcome, PullTask};
 use crate::model::nameserver::BrokerId;
 use crate::model::{LogOffset, Metrics, Moment, NameServerReply, NameServerRequest, Now, Refusal};
 use crate::nameserver::{ConnectionId, Routes};
-use crate::storage::{AppendError, Ticket};
+use crate::storage::{AppendError, Standing, Ticket};
 
 /// How often leases are looked at (remoting reference, 2.1).
 const EXPIRE_EVERY: Duration = Duration::from_secs(5);
@@ -108,12 +108,8 @@ impl Service for NameService {
         self.metrics.clone()
     }
 
-    fn safe(&self) -> LogOffset {
-        LogOffset(u64::MAX)
-    }
-
-    fn is_fenced(&self) -> bool {
-        false
+    fn standing(&self) -> Standing {
+        Standing { committed: LogOffset(u64::MAX), is_fenced: false, cut_count: 0 }
     }
 
     fn connection_budget(&self) -> usize {

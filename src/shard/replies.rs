@@ -4,7 +4,7 @@ use std::collections::{HashMap, VecDeque};
 use std::time::Instant;
 
 use super::output::Output;
-use crate::model::LogOffset;
+use crate::storage::Awaited;
 use crate::wire::ReplyTo;
 
 pub struct Replies<R> {
@@ -29,9 +29,9 @@ impl<R> Default for Replies<R> {
     }
 }
 
-/// A reply that becomes true when the log is safe up to `mark`.
+/// A reply that becomes true when the log is committed up to `mark`, and never when that was cut off.
 pub struct WaitingReply<R> {
-    pub mark: LogOffset,
+    pub mark: Awaited,
     /// `None` when no answer is wanted.
     pub to: Option<ReplyTo>,
     pub reply: R,

@@ -6,8 +6,8 @@ use crate::broker::clients::{CallError, CallId, Outgoing};
 use crate::broker::operation::Context;
 use crate::broker::{Answer, Origin, Outcome, PullTask};
 use crate::model::record::Host;
-use crate::model::{ClientReply, LogOffset, Metrics, Now, Principal, Refusal};
-use crate::storage::{AppendError, Ticket};
+use crate::model::{ClientReply, Metrics, Now, Principal, Refusal};
+use crate::storage::{AppendError, Awaited, Standing, Ticket};
 use crate::wire::{DecodeRequest, EncodeReply, Head};
 
 /// Two implementations: `shard::broker::BrokerService` and `shard::nameserver::NameService`.
@@ -41,11 +41,13 @@ pub trait Service: 'static {
     /// The registry in which the connections count, too.
     fn metrics(&self) -> Rc<Metrics>;
 
-    /// Answers with a mark at or below this may be sent.
-    fn safe(&self) -> LogOffset;
+    /// Up to which mark answers may be sent, and whether those that still wait will ever be true.
+    fn standing(&self) -> Standing;
 
-    /// Whether answers that still wait will never be true.
-    fn is_fenced(&self) -> bool;
+    /// Whether what an answer waits for has been cut off the log since.
+    fn was_cut(&self, _awaited: Awaited) -> bool {
+        false
+    }
 
     /// Bytes that one connection may have appended before they are safe.
     fn connection_budget(&self) -> usize;

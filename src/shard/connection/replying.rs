@@ -10,6 +10,7 @@ use crate::model::{LogOffset, Metrics, Principal, Refusal};
 use crate::shard::asked::Asked;
 use crate::shard::replies::WaitingReply;
 use crate::shard::service::Service;
+use crate::storage::{Awaited, Standing};
 use crate::wire::{self, ReplyTo};
 
 /// Bytes kept for unsent replies, with the buffers they lie in, at which a connection takes no further
@@ -39,10 +40,12 @@ impl<S: Service> Connection<S> {
     fn settle_safe(self: &Rc<Self>, asked: Asked, mark: LogOffset, reply: S::Reply) {
         let Asked { to, size, read_at, .. } = asked;
         // Nothing need move for this answer to become true, and so nothing would send it.
-        let reply = match mark <= self.common.service.safe() {
+        let Standing { committed, is_fenced, cut_count } = self.common.service.standing();
+        let reply = match mark <= committed {
             true => Ok(reply),
-            false if self.common.service.is_fenced() => Err(Refusal::OutcomeUnknown),
+            false if is_fenced => Err(Refusal::OutcomeUnknown),
             false => {
+                let mark = Awaited { end: mark, cut_count };
                 let replies = &mut *self.replies.borrow_mut();
                 replies.in_flight += size;
                 replies.waiting.push_back(WaitingReply { mark, to, reply, size, read_at });
@@ -105,14 +108,19 @@ impl<S: Service> Connection<S> {
         self.is_listed.set(false);
         let mut times =
             CommitTimes { metrics: &self.common.metrics, moved_at, run: None, count: 0 };
-        let (safe, is_fenced) = (self.common.service.safe(), self.common.service.is_fenced());
+        let Standing { committed, is_fenced, cut_count } = self.common.service.standing();
+        let is_gone =
+            |mark: Awaited| mark.cut_count != cut_count && self.common.service.was_cut(mark);
         let still_waiting = {
             let replies = &mut *self.replies.borrow_mut();
-            let is_over = |waiting: &mut WaitingReply<_>| waiting.mark <= safe || is_fenced;
+            let is_over = |waiting: &mut WaitingReply<_>| {
+                waiting.mark.end <= committed || is_fenced || is_gone(waiting.mark)
+            };
             while let Some(waiting) = replies.waiting.pop_front_if(is_over) {
                 let WaitingReply { mark, to, reply, size, read_at } = waiting;
                 replies.in_flight -= size;
-                let reply = if mark <= safe { Ok(reply) } else { Err(Refusal::OutcomeUnknown) };
+                let is_true = mark.end <= committed && !is_gone(mark);
+                let reply = if is_true { Ok(reply) } else { Err(Refusal::OutcomeUnknown) };
                 match &reply {
                     Ok(_) => times.note(read_at),
                     Err(refusal) => self.common.metrics.refused.add(refusal),
