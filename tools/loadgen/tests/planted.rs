@@ -28,7 +28,7 @@ fn run(header: &str) {
     let proxy = Proxy::start(server.namesrv, server.broker, plan());
     let out = Scratch::new("planted");
     let mut command = loadgen(&format!(
-        "steady --namesrv {} --topic planted --queues 1 --rate max --duration 10s \
+        "steady --namesrv {} --topic planted --queues 1 --rate max --duration 10s --warmup 0 \
          --message-size 200 --connections 4 --in-flight 16 --header {header} --out {}",
         proxy.namesrv,
         out.shown()

@@ -133,6 +133,11 @@ function checkVerdict() {
   if (box.bottom > innerHeight / 2) problems.push("the verdict is not at the top");
   const top = document.elementFromPoint(box.left + box.width / 2, box.top + box.height / 2);
   if (!top || !(verdict === top || verdict.contains(top))) problems.push("the verdict is covered");
+  if (innerWidth < 800 || !document.querySelector("section")) return;
+  const numbers = document.querySelector(".numbers");
+  if (!numbers || boxOf(numbers).bottom > innerHeight / 2) problems.push("six numbers are not at the top");
+  const curve = document.querySelector("figure svg.wide");
+  if (!curve || boxOf(curve).bottom > innerHeight) problems.push("the curve is not on the first screen");
 }
 
 function check() {

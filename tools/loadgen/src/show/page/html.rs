@@ -149,6 +149,14 @@ pub fn list(items: &[String]) -> String {
     }
 }
 
+/// Large figures, each below its name, side by side where there is room.
+pub fn numbers(rows: &[(String, String)]) -> String {
+    let row = |(name, value): &(String, String)| {
+        format!("<div><dt>{}</dt><dd>{}</dd></div>", escaped(name), escaped(value))
+    };
+    format!("<dl class=\"numbers\">{}</dl>\n", rows.iter().map(row).collect::<String>())
+}
+
 /// Names with what they say, in two columns where there is room.
 pub fn facts(rows: &[(&str, String)]) -> String {
     let row = |(name, value): &(&str, String)| {

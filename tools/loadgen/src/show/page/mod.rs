@@ -5,8 +5,9 @@
 //!          └─▶ story, tables, three uses ──────────┴─▶ html ─▶ page
 //! ```
 //!
-//! Start reading at [`render`]. The order is that of a reader's questions: what is the verdict, what
-//! happened, how good was it, what is a broker for, what happened when, and what speaks against
+//! Start reading at [`render`]. The first screen is for whoever sees nothing else: the verdict, six
+//! numbers, and the curve of the load with its latency. Then the order is that of a reader's questions:
+//! what happened, how good was it, what is a broker for, what happened when, and what speaks against
 //! believing all this. What has nothing to say is left out. A failed run shows what failed in the
 //! place of durations.
 
@@ -14,6 +15,7 @@ pub mod charts;
 mod decoupling;
 mod distribution;
 mod doubts;
+mod first;
 pub mod html;
 mod shaving;
 mod story;
@@ -40,6 +42,8 @@ pub fn render(report: &Report) -> String {
     let figures =
         |content: &dyn Fn() -> String| if has_figures { content() } else { String::new() };
     let mut body = head(report);
+    body.push_str(&first::screen(report, &timeline));
+    body.push_str(&subject(report));
     let chapters = [
         ("What happened", story::what_happened(report)),
         ("What was asked, and what was found", tables::asked(report)),
@@ -60,7 +64,7 @@ pub fn render(report: &Report) -> String {
     page(&format!("{verdict}: {}", report.subject.name), &body)
 }
 
-/// Name, verdict, and the run in a few facts.
+/// Name and verdict, with what is behind it.
 fn head(report: &Report) -> String {
     let audit = report.audit();
     let lost = match report.is_audited() {
@@ -88,15 +92,19 @@ fn head(report: &Report) -> String {
         ));
         out.push_str(&list(&story::failures(report)));
     }
+    out
+}
+
+/// The run in a few facts.
+fn subject(report: &Report) -> String {
     let subject = &report.subject;
-    out.push_str(&facts(&[
+    facts(&[
         ("load", subject.load.clone()),
         ("target", subject.target.clone()),
         ("durability", story::durability(report)),
         ("begun", Document::of_started(report)),
         ("schedule", format!("{}, seed {}", subject.schedule, subject.seed)),
-    ]));
-    out
+    ])
 }
 
 fn durations(report: &Report) -> String {
@@ -115,9 +123,8 @@ fn uses(report: &Report, timeline: &Timeline, has_figures: bool) -> String {
 }
 
 fn over_time(report: &Report, timeline: &Timeline, has_figures: bool) -> String {
-    let mut plots = vec![charts::rates(report, timeline)];
+    let mut plots = Vec::new();
     if has_figures {
-        plots.push(charts::latencies(timeline));
         if report.streams().count() > 1 {
             plots.push(charts::latency_by_stream(report, timeline));
         }
@@ -176,6 +183,12 @@ mod tests {
         assert!(page.starts_with("<!doctype html>") && page.ends_with("</html>\n"));
         assert!(page.contains("<strong>PASS</strong><span>lost 0 of 199,900</span>"));
         assert!(page.contains("<svg") && page.contains("All percentiles"));
+        let at = |text: &str| page.find(text).unwrap();
+        let order =
+            ["<strong>PASS", "class=\"numbers\"", "Messages per second", "Latency from due"];
+        let order =
+            order.map(at).into_iter().chain([at("<dl class=\"facts\""), at("What happened")]);
+        assert!(order.is_sorted(), "numbers and curve come first");
         assert!(!page.contains("http") && !page.contains("<script"), "nothing is fetched");
         assert!(!page.contains("NaN") && !page.contains("inf\""));
     }

@@ -21,6 +21,8 @@ p{margin:.5rem 0;max-width:46rem}ul,dl{margin:.5rem 0;padding:0}ul.plain{padding
 max-width:none;border-radius:.4rem;color:#fff;font-size:1.1rem}\
 .verdict strong{font-size:1.9rem;line-height:1.2;letter-spacing:.02em}\
 .PASS{background:#1d7a3e}.FAILED{background:#a3222c}.OVERLOADED,.INCOMPLETE{background:#8a5a00}\
+.numbers{display:grid;grid-template-columns:repeat(6,1fr);gap:.3rem 1rem;margin:1rem 0}\
+.numbers dt{color:var(--soft);font-size:.85rem}.numbers dd{margin:0;font-size:1.25rem;font-weight:600}\
 .facts{display:grid;grid-template-columns:max-content 1fr;gap:.1rem 1rem;margin:1rem 0;font-size:.92rem}\
 .facts dt{color:var(--soft)}.facts dd{margin:0;min-width:0}\
 .parts dt{font-weight:600;margin-top:.5rem}.parts dd{margin:0;max-width:46rem}\
@@ -64,6 +66,6 @@ svg path[class^=a]{fill-opacity:.16;stroke:none}\
 details{margin:.6rem 0}summary{cursor:pointer;font-weight:600}\
 .callout{background:var(--box);border-left:4px solid var(--fault);padding:.5rem 1rem;margin:1rem 0;border-radius:.2rem}\
 @media(max-width:640px){body{padding:.8rem .75rem 3rem;font-size:15px}svg.wide{display:none}\
-svg.narrow{display:block}.verdict strong{font-size:1.6rem}.facts{grid-template-columns:1fr;gap:0}\
+svg.narrow{display:block}.numbers{grid-template-columns:repeat(2,1fr)}.verdict strong{font-size:1.6rem}.facts{grid-template-columns:1fr;gap:0}\
 .facts dd{margin-bottom:.4rem}th,td{padding-right:.8rem}td.text{min-width:7rem}table.bars th{width:26%}td.bar{width:40%}}\
 @media print{svg.wide{display:block}svg.narrow{display:none}}";
