@@ -62,8 +62,8 @@ use crate::model::deadlines::Deadlines;
 use crate::model::record::Host;
 use crate::model::topic::{TopicChange, is_built_in, is_of_cluster};
 use crate::model::{
-    Chunk, DataVersion, GroupName, LogOffset, Moment, Now, Principal, QueueOffset, Refusal, Reply,
-    Request, ShardId, TopicConfig, TopicName,
+    Chunk, ClientId, DataVersion, GroupName, LogOffset, Moment, Now, Principal, QueueOffset,
+    Refusal, Reply, Request, ShardId, TopicConfig, TopicName,
 };
 use crate::storage::disk::{Disk, DiskError};
 use crate::storage::signal::Signal;
@@ -211,6 +211,8 @@ struct State {
     clients: Clients,
     /// Groups whose members are to be told that they have changed.
     to_tell: BTreeSet<GroupName>,
+    /// Clients whose heartbeats hold what cannot be used, of which that was said.
+    told_skipped: BTreeSet<ClientId>,
     /// That an offset was not committed because the table is full was said.
     has_told_full: Cell<bool>,
 }

@@ -22,9 +22,13 @@ use super::facts::Facts;
 use super::state::Durable;
 use super::{Answer, Broker, Origin, Outcome};
 use crate::model::request::{Boundary, Heartbeat};
-use crate::model::{ClientRequest, LogOffset, Now, Refusal, Reply, Request};
+use crate::model::{ClientId, ClientRequest, LogOffset, Now, Refusal, Reply, Request};
 use crate::storage::AppendError;
 use crate::storage::disk::Disk;
+
+/// Clients of which it is remembered that something was said of their heartbeats; of further ones nothing
+/// is said.
+const TOLD_MAX: usize = 1_000;
 
 /// What an operation needs of whoever runs it. Two implementations: a connection, and the process
 /// itself, for requests that travel between shards.
@@ -101,7 +105,7 @@ impl<D: Disk> Broker<D> {
     fn heartbeat(&self, heartbeat: &Heartbeat, context: &impl Context) -> Result<Reply, Refusal> {
         let (connection, now) = (context.origin().connection, context.now().moment);
         if let Some(first) = heartbeat.skipped.first() {
-            tracing::debug!(client = %heartbeat.client, "heartbeat: passed over {first}");
+            self.tell_skipped(&heartbeat.client, first);
         }
         let taken = {
             let groups = &mut self.state.borrow_mut().groups;
@@ -119,6 +123,16 @@ impl<D: Disk> Broker<D> {
         }
         self.schedule_telling(now);
         taken.map(|()| Reply::HeartbeatTaken)
+    }
+
+    /// Says once for each client that its heartbeats hold what cannot be used.
+    #[cold]
+    fn tell_skipped(&self, client: &ClientId, first: &str) {
+        let told = &mut self.state.borrow_mut().told_skipped;
+        if told.len() < TOLD_MAX && told.insert(ClientId::from(&**client)) {
+            let shard = self.config.shard.0;
+            tracing::warn!(shard, %client, "a heartbeat was taken except for: {first}");
+        }
     }
 
     /// Records what `decide` makes of the state, and waits until that is committed. It decides again

@@ -61,6 +61,8 @@ pub struct Registration {
     pub lease_ms: Option<u64>,
     pub version: DataVersion,
     pub topics: Vec<TopicConfig>,
+    /// Topics that were passed over because they cannot be used, and why.
+    pub skipped: Vec<String>,
 }
 
 /// Who serves a topic (remoting reference, 2.4). Sorted by broker name, then id.

@@ -25,15 +25,15 @@ const BUILT_IN: [&str; 5] = [
 ];
 /// What the names of further ones begin with.
 const BUILT_IN_PREFIXES: [&str; 2] = ["RMQ_SYS_", "rmq_sys_"];
-/// Clients send their traces to it, and it is created like any other topic.
-const TRACE_TOPIC: &str = "RMQ_SYS_TRACE_TOPIC";
+/// Where clients send their traces: created like any other topic (remoting reference, 5.22).
+const TRACE_PREFIXES: [&str; 2] = ["RMQ_SYS_TRACE_TOPIC", "rmq_sys_TRACE_DATA_"];
 /// Behind a cluster's name: the topic by which replies to requests come back.
 const REPLY_TOPIC_SUFFIX: &str = "_REPLY_TOPIC";
 
 /// Whether every broker has a topic of this name that belongs to itself.
 pub fn is_built_in(name: &str) -> bool {
-    let has_prefix = || BUILT_IN_PREFIXES.iter().any(|prefix| name.starts_with(prefix));
-    BUILT_IN.contains(&name) || (has_prefix() && name != TRACE_TOPIC)
+    let begins = |prefixes: [&str; 2]| prefixes.iter().any(|prefix| name.starts_with(prefix));
+    BUILT_IN.contains(&name) || (begins(BUILT_IN_PREFIXES) && !begins(TRACE_PREFIXES))
 }
 
 /// Whether the brokers of a cluster have topics of this name for themselves: one is called like the
@@ -120,6 +120,7 @@ mod tests {
             ("RMQ_SYS_TRANS_HALF_TOPIC", true),
             ("rmq_sys_wheel_timer", true),
             ("RMQ_SYS_TRACE_TOPIC", false),
+            ("rmq_sys_TRACE_DATA_cn-hangzhou", false),
             ("BenchmarkTest", false),
             ("%RETRY%readers", false),
             ("orders", false),

@@ -88,6 +88,7 @@ impl Starting {
     fn registration(self) -> Registration {
         let (version, topics) = self.topics.expect("all have told theirs");
         let ha_address = self.broker.address.clone();
-        Registration { broker: self.broker, ha_address, lease_ms: None, version, topics }
+        let skipped = Vec::new();
+        Registration { broker: self.broker, ha_address, lease_ms: None, version, topics, skipped }
     }
 }

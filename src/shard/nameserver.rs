@@ -10,7 +10,7 @@ use super::service::Service;
 use super::shard::Shard;
 use crate::broker::operation::Context;
 use crate::broker::{Answer, Origin, Outcome, PullTask};
-use crate::model::nameserver::BrokerId;
+use crate::model::nameserver::Registration;
 use crate::model::{LogOffset, Metrics, Moment, NameServerReply, NameServerRequest, Now, Refusal};
 use crate::nameserver::{ConnectionId, Routes};
 use crate::storage::{AppendError, Standing, Ticket};
@@ -26,7 +26,7 @@ const CONTESTED_MAX: usize = 1_000;
 #[derive(Default)]
 pub struct NameService {
     routes: RefCell<Routes>,
-    /// When it was last said of a name that several brokers have it.
+    /// When it was last said of a name that several brokers have it, or that topics of it are unusable.
     contested: RefCell<HashMap<String, Moment>>,
     metrics: Rc<Metrics>,
 }
@@ -41,7 +41,7 @@ impl NameService {
         let connection = ConnectionId(connection);
         match request {
             NameServerRequest::RegisterBroker(registration) => {
-                self.register(request, &registration.broker, connection, now)
+                self.register(request, registration, connection, now)
             }
             _ => self.routes.borrow_mut().handle(request, connection, now),
         }
@@ -50,13 +50,19 @@ impl NameService {
     fn register(
         &self,
         request: &NameServerRequest,
-        broker: &BrokerId,
+        registration: &Registration,
         connection: ConnectionId,
         now: Moment,
     ) -> Result<NameServerReply, Refusal> {
+        let broker = &registration.broker;
         let mut routes = self.routes.borrow_mut();
         let before = routes.address_of(broker).map(str::to_owned);
         let reply = routes.handle(request, connection, now)?;
+        if let Some(first) = registration.skipped.first()
+            && self.is_to_be_said(&format!("topics of {}", broker.name), now)
+        {
+            tracing::warn!("{} registers topics that cannot be used: {first}", broker.name);
+        }
         // Who stops or falls silent leaves the routes first, so whoever is replaced is still there.
         if let Some(before) = before.filter(|before| *before != broker.address)
             && self.is_to_be_said(&broker.name, now)
@@ -71,7 +77,7 @@ impl NameService {
         Ok(reply)
     }
 
-    /// Whether to say that `name` is contested, which is not done without bound.
+    /// Whether to say something of `name`, which is not done without bound.
     fn is_to_be_said(&self, name: &str, now: Moment) -> bool {
         let mut contested = self.contested.borrow_mut();
         contested.retain(|_, said_at| now.ms_since(*said_at) < CONTEST_EVERY_MS);
@@ -139,7 +145,7 @@ impl Shard<NameService> {
 mod tests {
     use super::*;
     use crate::model::DataVersion;
-    use crate::model::nameserver::Registration;
+    use crate::model::nameserver::BrokerId;
 
     #[test]
     fn a_contested_name_is_told_once_an_hour_and_a_thousand_of_them_at_most() {
@@ -165,6 +171,7 @@ mod tests {
                 lease_ms: None,
                 version: DataVersion::default(),
                 topics: Vec::new(),
+                skipped: Vec::new(),
             };
             let request = NameServerRequest::RegisterBroker(registration);
             service.answer(&request, port as u64, Moment(0)).unwrap();

@@ -137,6 +137,7 @@ pub fn check_names(cluster: &str, name: &str) -> Result<(), RunError> {
         lease_ms: None,
         version: DataVersion::default(),
         topics: Vec::new(),
+        skipped: Vec::new(),
     };
     let request = NameServerRequest::RegisterBroker(registration);
     match Routes::default().handle(&request, ConnectionId(0), clock::moment()) {

@@ -1,8 +1,8 @@
 //! REGISTER_BROKER (remoting reference, 2.3): a broker, and all its topics as JSON or as a
 //! compressed list of texts.
 //!
-//! Topics whose names clients could not use either are left out instead of refusing the whole
-//! broker: a stock broker registers topics named after its host.
+//! A topic that cannot be used is left out instead of refusing the whole broker: a stock broker registers
+//! topics named after its host, and names that are no names are not worth a word.
 
 use std::borrow::Cow;
 use std::io::{self, BufReader, Read, Take};
@@ -22,7 +22,7 @@ use crate::model::{DataVersion, NameServerRequest, Refusal, TopicConfig, TopicNa
 use crate::wire::body;
 use crate::wire::header::fields::FieldWriter;
 use crate::wire::header::head::Fields;
-use crate::wire::json::types::{Entries, Limit};
+use crate::wire::json::types::{Element, Entries, Limit};
 use crate::wire::route::{Nothing, decode_broker, encode_broker};
 
 /// Largest text in a compressed body: a topic with its attributes, or a data version. Stock brokers
@@ -31,6 +31,8 @@ const LINE_SIZE_MAX: usize = 16 << 10;
 /// Bytes that are inflated at most: as many topics as there may be, with the longest names, and as
 /// much again for attributes.
 const INFLATED_SIZE_MAX: u64 = (REGISTERED_TOPICS_MAX * 2 * TOPIC_NAME_SIZE_MAX) as u64;
+/// Topics that are passed over and reported.
+const SKIPPED_MAX: usize = 16;
 /// Characters of a wrong line that are shown.
 const SHOWN_MAX: usize = 200;
 
@@ -44,7 +46,7 @@ pub fn decode_register_broker(
     if checksum != 0 && checksum != body_checksum(body) {
         return Err(Refusal::Registration("the body does not have its checksum".to_owned()));
     }
-    let (version, topics) = match fields.boolean("compressed") {
+    let (version, topics, skipped) = match fields.boolean("compressed") {
         Some(true) => read_compressed(body)?,
         _ if body.is_empty() => Default::default(),
         _ => body::decode::<RegistrationBody<'_>>("REGISTER_BROKER", body)?.read(),
@@ -55,10 +57,12 @@ pub fn decode_register_broker(
         lease_ms: lease_ms.and_then(|ms| u64::try_from(ms).ok()),
         version,
         topics,
+        skipped,
     }))
 }
 
-type Topics = (DataVersion, Vec<TopicConfig>);
+/// The version, the topics, and what was passed over.
+type Topics = (DataVersion, Vec<TopicConfig>, Vec<String>);
 
 /// Topics of one registration.
 #[derive(Debug)]
@@ -82,7 +86,7 @@ pub struct RegistrationBody<'a> {
 #[serde(default, rename_all = "camelCase")]
 struct TopicsBody<'a> {
     data_version: DataVersion,
-    topic_config_table: Entries<Cow<'a, str>, TopicBody<'a>, Topic>,
+    topic_config_table: Entries<Cow<'a, str>, Element<TopicBody<'a>>, Topic>,
 }
 
 /// `TopicConfig` of the reference. The name stands in the table's key and is not read again.
@@ -119,8 +123,9 @@ impl Default for TopicBody<'_> {
 
 impl<'a> RegistrationBody<'a> {
     pub fn of(registration: &'a Registration) -> Self {
-        let entry =
-            |topic: &'a TopicConfig| (Cow::Borrowed(topic.name.as_str()), TopicBody::of(topic));
+        let entry = |topic: &'a TopicConfig| {
+            (Cow::Borrowed(topic.name.as_str()), Element::Good(TopicBody::of(topic)))
+        };
         let topic_config_table = registration.topics.iter().map(entry).collect();
         let data_version = registration.version;
         let topic_config_serialize_wrapper = TopicsBody { data_version, topic_config_table };
@@ -130,10 +135,15 @@ impl<'a> RegistrationBody<'a> {
     /// Topics whose names clients could not use are left out.
     fn read(self) -> Topics {
         let TopicsBody { data_version, topic_config_table } = self.topic_config_serialize_wrapper;
-        let read = |(name, topic): (Cow<'a, str>, TopicBody<'a>)| {
-            Some(topic.read(TopicName::new(name.into_owned()).ok()?))
-        };
-        (data_version, topic_config_table.0.into_iter().filter_map(read).collect())
+        let (mut topics, mut skipped) = (Vec::new(), Vec::new());
+        for (name, topic) in topic_config_table.0 {
+            let Ok(name) = TopicName::new(name.into_owned()) else { continue };
+            match topic {
+                Element::Good(topic) => topics.push(topic.read(name)),
+                Element::Bad(why) => skip(&mut skipped, format!("{name}: {why}")),
+            }
+        }
+        (data_version, topics, skipped)
     }
 }
 
@@ -174,11 +184,21 @@ fn read_compressed(body: &[u8]) -> Result<Topics, Refusal> {
     if count > REGISTERED_TOPICS_MAX {
         return Err(Refusal::TooMany { what: "topics", count_max: REGISTERED_TOPICS_MAX });
     }
-    let mut topics = Vec::new();
+    let (mut topics, mut skipped) = (Vec::new(), Vec::new());
     for _ in 0..count {
-        topics.extend(read_topic_line(parts.text()?)?);
+        match read_topic_line(parts.text()?) {
+            Ok(topic) => topics.extend(topic),
+            Err(line) => skip(&mut skipped, line),
+        }
     }
-    Ok((version, topics))
+    Ok((version, topics, skipped))
+}
+
+/// Notes what is passed over; what is beyond the bound is passed over without a word.
+fn skip(skipped: &mut Vec<String>, what: String) {
+    if skipped.len() < SKIPPED_MAX {
+        skipped.push(what);
+    }
 }
 
 /// The parts of a compressed body, one after the other.
@@ -220,13 +240,14 @@ impl Parts<'_> {
     }
 }
 
-/// `name readQueueNums writeQueueNums perm SINGLE_TAG {attributes}`.
-fn read_topic_line(line: &str) -> Result<Option<TopicConfig>, Refusal> {
+/// `name readQueueNums writeQueueNums perm SINGLE_TAG {attributes}`. Nothing when the name is none; an error
+/// is the line that cannot be read.
+fn read_topic_line(line: &str) -> Result<Option<TopicConfig>, String> {
     let mut words = line.split(' ');
     let name = words.next().unwrap_or_default();
     let mut number = || {
         let word = words.next().unwrap_or_default();
-        word.parse().map_err(|_| malformed(&format!("topic {:?}", excerpt(line, SHOWN_MAX))))
+        word.parse().map_err(|_| format!("{:?}", excerpt(line, SHOWN_MAX)))
     };
     let (read_queue_count, write_queue_count, perm) = (number()?, number()?, number()?);
     let name = TopicName::new(name.to_owned()).ok();
@@ -292,6 +313,7 @@ mod tests {
             lease_ms: Some(30_000),
             version: DataVersion { counter: 1, state_version: 0, timestamp: 1_700_000_000_000 },
             topics,
+            skipped: Vec::new(),
         }))
     }
 
@@ -359,6 +381,36 @@ mod tests {
     }
 
     #[test]
+    fn a_topic_that_cannot_be_read_costs_the_broker_no_other() {
+        let version = r#"{"counter":1,"stateVersion":0,"timestamp":1700000000000}"#;
+        let taken = |skipped: &str| {
+            let Ok(NameServerRequest::RegisterBroker(registration)) =
+                expected(vec![topic("A", 8, 6), topic("B", 4, 6)])
+            else {
+                panic!("it is one")
+            };
+            let skipped = vec![skipped.to_owned()];
+            Ok(NameServerRequest::RegisterBroker(Registration { skipped, ..registration }))
+        };
+        let lines = [version, "A 8 8 6 SINGLE_TAG", "T 8 x 6 SINGLE_TAG", "B 4 4 6 SINGLE_TAG"];
+        let body = compressed(&sized(&lines, 1, 3));
+        check(&[("compressed", "true")], &body, &taken("\"T 8 x 6 SINGLE_TAG\""));
+
+        let table = r#""A":{"readQueueNums":8,"writeQueueNums":8},"T":{"perm":"rw"},"B":{"readQueueNums":4,"writeQueueNums":4}"#;
+        let body = format!(
+            r#"{{"topicConfigSerializeWrapper":{{"dataVersion":{version},"topicConfigTable":{{{table}}}}}}}"#
+        );
+        let frame = &both(103, FIELDS, body.as_bytes())[0];
+        let Ok(NameServerRequest::RegisterBroker(Registration { topics, skipped, .. })) =
+            asked(frame)
+        else {
+            panic!("not taken")
+        };
+        assert_eq!(topics, [topic("A", 8, 6), topic("B", 4, 6)]);
+        assert!(skipped.len() == 1 && skipped[0].starts_with("T: "), "{skipped:?}");
+    }
+
+    #[test]
     fn broken_compressed_registrations_are_refused() {
         let malformed =
             |what: &str| Refusal::Malformed(format!("compressed body of REGISTER_BROKER: {what}"));
@@ -367,7 +419,6 @@ mod tests {
             (compressed(b""), malformed("cut short")),
             (compressed(b"\xff\xff\xff\xff"), malformed("a size is negative")),
             (compressed(&sized(&["{}", "T 8 8 6 SINGLE_TAG"], 1, 3)), malformed("cut short")),
-            (compressed(&sized(&["{}", "T 8 x 6 SINGLE_TAG"], 1, 1)), malformed("topic \"T 8 x 6 SINGLE_TAG\"")),
         ];
         for (body, refusal) in rows {
             check(&[("compressed", "true")], &body, &Err(refusal));

@@ -8,6 +8,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that meets what it did not expect has failed")]
 
 mod addresses;
+mod bad_element;
 mod bad_frame;
 mod client;
 mod clock_jump;

@@ -58,7 +58,7 @@ pub enum News {
 
 impl Table {
     pub fn new(registration: Registration) -> Self {
-        let Registration { broker, ha_address, lease_ms, version, topics } = registration;
+        let Registration { broker, ha_address, lease_ms, version, topics, .. } = registration;
         let is_topic = |topic: &TopicConfig| topic.name.as_str() != WHOLE_TABLE_MARK;
         let named = |topic: TopicConfig| (topic.name.clone(), topic);
         let state = State {
@@ -128,7 +128,7 @@ impl Table {
     fn registration(&self, version: DataVersion, topics: Vec<TopicConfig>) -> Registration {
         let Self { broker, ha_address, lease_ms, .. } = self;
         let (broker, ha_address, lease_ms) = (broker.clone(), ha_address.clone(), *lease_ms);
-        Registration { broker, ha_address, lease_ms, version, topics }
+        Registration { broker, ha_address, lease_ms, version, topics, skipped: Vec::new() }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -193,6 +193,7 @@ mod tests {
             lease_ms: None,
             version: DataVersion::default(),
             topics,
+            skipped: Vec::new(),
         })
     }
 

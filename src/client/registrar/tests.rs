@@ -57,6 +57,7 @@ fn shard(name: &str, topics: &[&str]) -> Registration {
         lease_ms: None,
         version: DataVersion::default(),
         topics: topics.iter().map(|name| topic(name)).collect(),
+        skipped: Vec::new(),
     }
 }
 

@@ -105,7 +105,7 @@ fn version(counter: i64) -> DataVersion {
 fn says(broker: BrokerId, counter: i64, topics: &[&str]) -> Registration {
     let topics = topics.iter().map(|name| topic(name)).collect();
     let (version, ha_address) = (version(counter), String::new());
-    Registration { broker, ha_address, lease_ms: None, version, topics }
+    Registration { broker, ha_address, lease_ms: None, version, topics, skipped: Vec::new() }
 }
 
 /// What a broker of ours says.

@@ -83,6 +83,7 @@ fn registration() -> Registration {
         lease_ms: Some(30_000),
         version: DataVersion { counter: 1, state_version: 2, timestamp: 3 },
         topics: vec![odd, TopicConfig::new(TopicName::new("U").unwrap(), 8)],
+        skipped: Vec::new(),
     }
 }
 
