@@ -220,6 +220,52 @@ fn copies_take_turns_in_leading() {
     }
 }
 
+/// The leader is ahead of the other one when that is elected: what only it has goes, and it follows.
+#[test]
+fn a_leader_that_is_deposed_gives_up_what_only_it_has() {
+    let mut given_up = 0;
+    for seed in 0..30 {
+        let mut rng = Rng::from_seed(seed);
+        let [mut leader, mut follower] =
+            [seed, seed + 1000].map(|seed| Node::open(SimDisk::new(seed), seed));
+        for turn in 0..6 {
+            leader.lead(5 + rng.index(20), &mut rng);
+            let entries = leader.entries();
+            let known = entries.partition_point(|entry| entry.end <= follower.shard.store.end());
+            let seen = known + rng.index(entries.len() - known + 1);
+            follower.follow(&entries[..seen], &mut rng);
+            let committed = follower.shard.store.driven_to().max(leader.shard.store.driven_to());
+            leader.shard.store.commit_to(committed);
+            if rng.chance(1, 3) {
+                leader = leader.reopened(rng.next_u64());
+                leader.shard.store.commit_to(committed);
+            }
+            let epoch = leader.shard.store.epoch().max(follower.shard.store.epoch());
+            follower.shard.store.begin_epoch(epoch).unwrap();
+            std::mem::swap(&mut leader, &mut follower);
+            leader.lead(1 + rng.index(10), &mut rng);
+            let (ours, theirs) = (follower.entries(), leader.entries());
+            let common = ours.iter().zip(&theirs).take_while(|(our, their)| our == their).count();
+            let ordinal = common.checked_sub(1).map_or(0, |newest| ours[newest].ordinal);
+            follower.tasks.run_until(follower.shard.cut_to(ordinal)).unwrap();
+            given_up += ours.len() - common;
+            follower.follow(&theirs, &mut rng);
+            assert!(follower.entries() == theirs, "seed {seed}, turn {turn}");
+            let end = leader.shard.store.end();
+            for node in [&leader, &follower] {
+                if rng.coin() {
+                    node.shard.store.commit_to(end);
+                }
+            }
+            assert_eq!(follower.shard.offsets.get(), leader.shard.offsets.get());
+        }
+        for node in [&leader, &follower] {
+            node.check_messages();
+        }
+    }
+    assert!(given_up > 300, "{given_up}");
+}
+
 /// The snapshot and the proof name the epoch of the newest entry, not the one that comes next.
 #[test]
 fn an_epoch_that_nothing_was_appended_under_does_not_keep_entries_of_earlier_ones_out() {
