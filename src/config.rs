@@ -1,8 +1,8 @@
-//! Options of the servers. The texts are the manual; `ringmq help broker` prints them.
+//! Options of the servers. The doc comments are the manual; `ringmq help broker` prints them.
 //!
-//! One value for each option, from the first of: the command line, the environment, the file named
-//! by `--config`, the default. The file is TOML with a section for each command and the long names
-//! of its options as keys; `cli::file` reads it into the same parser, so both are checked alike.
+//! An option takes its value from the first of: the command line, the environment, the file given
+//! with `--config`, the default. The file is TOML with one section per command; its keys are the
+//! long option names. `cli::file` passes it through the same parser, so both are validated alike.
 
 use std::fmt::{self, Display};
 use std::net::Ipv6Addr;
@@ -28,7 +28,7 @@ pub struct BrokerOptions {
     #[arg(long, env = "RINGMQ_BROKER_NAMESRV", value_name = "HOST:PORT[,HOST:PORT]")]
     pub namesrv: NameServers,
 
-    /// Address of the first shard. Shard N listens on the port plus 4 * N, and for old clients on
+    /// Address of the first shard. Shard N listens on this port + 4 * N and, for old clients, on
     /// the port two below that.
     #[arg(
         long,
@@ -47,7 +47,7 @@ pub struct BrokerOptions {
     #[command(flatten)]
     pub engine: EngineOptions,
 
-    /// Name of this broker, different for each machine. Shard N is advertised as s0N-NAME.
+    /// Name of this broker, unique to each machine. Shard N is advertised as s0N-NAME.
     #[arg(long, env = "RINGMQ_BROKER_NAME", default_value = "broker-a", value_name = "NAME")]
     pub name: String,
 
@@ -55,15 +55,15 @@ pub struct BrokerOptions {
     #[arg(long, env = "RINGMQ_BROKER_AUTO_CREATE_TOPICS")]
     pub auto_create_topics: bool,
 
-    /// Runs on buffered files where the file system refuses direct I/O, instead of refusing to
-    /// start. Acknowledged messages are as safe, but slower, and compete for the page cache.
+    /// Uses buffered I/O if the file system does not support direct I/O, instead of refusing to
+    /// start. Messages are just as durable, but slower, and compete for the page cache.
     #[arg(long, env = "RINGMQ_BROKER_ALLOW_BUFFERED_IO")]
     pub allow_buffered_io: bool,
 }
 
-/// Runs a NameServer and a broker in one process, for development and trials. Producers may create
-/// topics by sending to them. Small files: an empty data directory takes less than 128 MiB; for a
-/// trial at full speed give it --segment-size 256MiB --ready-segments 2, as a broker has them.
+/// Runs a NameServer and a broker in one process, for development. Sending to a topic that does not
+/// exist creates it. Files are small: an empty data directory takes less than 128 MiB. To try it at
+/// full speed, use a broker's segments: --segment-size 256MiB --ready-segments 2.
 #[derive(Args, Clone, Debug)]
 pub struct DevOptions {
     /// Address of the broker's first shard.
@@ -110,27 +110,27 @@ pub struct NameServerOptions {
     pub listen: Address,
 }
 
-/// Most shards that `dev` makes by itself. With [`DEV_SEGMENT_SIZE`] and [`DEV_READY_SEGMENTS`] an empty
-/// directory takes less than 128 MiB: each shard has an open segment and its ready ones.
+/// Maximum default number of shards in `dev`. With [`DEV_SEGMENT_SIZE`] and [`DEV_READY_SEGMENTS`] an
+/// empty directory takes less than 128 MiB: each shard has an open segment and its ready ones.
 pub const DEV_SHARDS_MAX: u16 = 4;
 /// Default of `--segment-size` in `dev`.
 pub const DEV_SEGMENT_SIZE: &str = "15MiB";
 /// Default of `--ready-segments` in `dev`.
 pub const DEV_READY_SEGMENTS: &str = "1";
 
-/// Default of `--tail-cache`, for the broker and for the check of the machine.
+/// Default of `--tail-cache`, for the servers and for `ringmq check`.
 pub const TAIL_CACHE: &str = "64MiB";
 
-/// What a broker's shards are made of; the same for `broker` and `dev`.
+/// Options that `broker` and `dev` share.
 #[derive(Args, Clone, Debug)]
 pub struct EngineOptions {
-    /// Directory of the log, one subdirectory for each shard; created when missing.
+    /// Data directory, with one subdirectory per shard; created if it does not exist.
     #[arg(long, env = "RINGMQ_DATA", default_value = "ringmq-data", value_name = "DIR")]
     pub data: PathBuf,
 
-    /// Shards to run, each on a core of its own while there are enough. Fixed for the life of a
-    /// data directory. Default: what the directory has, or one for each core when it is new (in
-    /// `dev` at most 4).
+    /// Number of shards, each on its own core if there are enough. Fixed for the life of a data
+    /// directory. Default: the number in the directory, or one per core for a new directory (at
+    /// most 4 in `dev`).
     #[arg(long, env = "RINGMQ_SHARDS", value_name = "N")]
     #[arg(value_parser = clap::value_parser!(u16).range(1..=SHARDS_MAX as i64))]
     pub shards: Option<u16>,
@@ -139,31 +139,32 @@ pub struct EngineOptions {
     #[arg(long, env = "RINGMQ_CLUSTER", default_value = "DefaultCluster", value_name = "NAME")]
     pub cluster: String,
 
-    /// When a message is acknowledged. `sync`: it is on stable media and survives a power cut.
-    /// `async`: the device has taken it, a flush follows within half a second; it survives the
-    /// process, not a power cut.
+    /// When a message is acknowledged. `sync`: once it is on stable media; it survives a power cut.
+    /// `async`: once it is written, with a flush within 500 ms; it survives a crash of the process
+    /// but not a power cut.
     #[arg(long, env = "RINGMQ_FLUSH", default_value = "sync", value_name = "MODE")]
     pub flush: FlushMode,
 
-    /// Size of one segment file of the log.
+    /// Size of each segment file of the log.
     #[arg(long, env = "RINGMQ_SEGMENT_SIZE", default_value = "256MiB", value_name = "SIZE")]
     pub segment_size: Size,
 
-    /// Segments kept written and ready. More of them take a longer flood at full speed, and more
-    /// disk; a flood that outruns them goes on with reserved, unwritten files.
+    /// Number of segment files to write in advance. More of them sustain full speed for longer, and
+    /// take more disk space; once they are used up, new segments are allocated but not prewritten,
+    /// which is slower.
     #[arg(long, env = "RINGMQ_READY_SEGMENTS", default_value_t = 2, value_name = "N")]
     pub ready_segments: usize,
 
-    /// Memory of each shard for its newest messages; consumers that keep up read from it.
+    /// Memory per shard for its newest messages, from which consumers that keep up are served.
     #[arg(long, env = "RINGMQ_TAIL_CACHE", default_value = TAIL_CACHE, value_name = "SIZE")]
     pub tail_cache: Size,
 
-    /// Bytes of each shard that may wait for the disk. When they are spent connections are not
-    /// read, and what has waited too long is refused as busy.
+    /// Bytes per shard that may wait to be written. At the limit the shard stops reading from
+    /// connections, and refuses requests that wait too long as busy.
     #[arg(long, env = "RINGMQ_APPEND_BUDGET", default_value = "32MiB", value_name = "SIZE")]
     pub append_budget: Size,
 
-    /// Memory of each shard for the index of old segments that are being read.
+    /// Memory per shard to cache the index of old segments.
     #[arg(long, env = "RINGMQ_INDEX_CACHE", default_value = "32MiB", value_name = "SIZE")]
     pub index_cache: Size,
 
@@ -172,22 +173,22 @@ pub struct EngineOptions {
     #[arg(long, env = "RINGMQ_RETENTION", default_value = "72h", value_name = "DURATION")]
     pub retention: Age,
 
-    /// Bytes of log each shard keeps at most; the oldest segments go first. 0: no limit but age
-    /// and disk.
+    /// Maximum size of the log per shard; the oldest segments are deleted first. 0: no limit except
+    /// age and disk space.
     #[arg(long, env = "RINGMQ_RETENTION_SIZE", default_value = "0", value_name = "SIZE")]
     pub retention_size: Size,
 
-    /// Free bytes of the file system below which producers are refused; consumers and retention
-    /// go on, and writing resumes by itself.
+    /// Free disk space below which the broker refuses new messages. Consumers and retention keep
+    /// working, and writes resume once there is space again.
     #[arg(long, env = "RINGMQ_DISK_RESERVE", default_value = "1GiB", value_name = "SIZE")]
     pub disk_reserve: Size,
 
-    /// How long a shard looks for work before it sleeps, in microseconds. 20 to 50 makes a lone
-    /// message faster and costs CPU while there is little to do.
+    /// How long an idle shard busy-polls before it sleeps, in microseconds. 20 to 50 lowers the
+    /// latency of single messages, at the cost of CPU under light load.
     #[arg(long, env = "RINGMQ_SPIN_US", default_value_t = 0, value_name = "US")]
     pub spin_us: u64,
 
-    /// CPUs to pin shards to, such as `0,2-3`. Default: all that this process may use.
+    /// CPUs to pin shards to, such as `0,2-3`. Default: all CPUs that this process may use.
     #[arg(long, env = "RINGMQ_CPUS", value_name = "LIST")]
     pub cpus: Option<CpuList>,
 }
@@ -271,7 +272,7 @@ impl FromStr for Size {
             "mb" => 1_000_000,
             "gb" => 1_000_000_000,
             "tb" => 1_000_000_000_000,
-            _ => return Err(format!("{unit:?} is no unit of size; use KiB, MiB, GiB, TiB")),
+            _ => return Err(format!("{unit:?} is not a unit of size; use KiB, MiB, GiB or TiB")),
         };
         let number: u64 = number.parse().map_err(|_| format!("{text:?} is not a size"))?;
         number.checked_mul(factor).map(Self).ok_or_else(|| format!("{text:?} is too large"))
@@ -305,7 +306,7 @@ fn split_unit(text: &str) -> (&str, &str) {
     (&text[..end], text[end..].trim())
 }
 
-/// Numbers of CPUs.
+/// CPU numbers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CpuList(pub Vec<usize>);
 
@@ -340,8 +341,11 @@ mod tests {
             ("256 MiB", Ok(256 << 20)),
             ("1gib", Ok(1 << 30)),
             ("1GB", Ok(1_000_000_000)),
-            ("1parsec", Err("\"parsec\" is no unit of size; use KiB, MiB, GiB, TiB".to_owned())),
-            ("-1", Err("\"-1\" is no unit of size; use KiB, MiB, GiB, TiB".to_owned())),
+            (
+                "1parsec",
+                Err("\"parsec\" is not a unit of size; use KiB, MiB, GiB or TiB".to_owned()),
+            ),
+            ("-1", Err("\"-1\" is not a unit of size; use KiB, MiB, GiB or TiB".to_owned())),
             ("99999999999TiB", Err("\"99999999999TiB\" is too large".to_owned())),
         ];
         for (text, expected) in rows {
@@ -352,7 +356,7 @@ mod tests {
     }
 
     #[test]
-    fn lists_are_read_or_refused_with_the_part_that_is_wrong() {
+    fn lists_are_parsed_or_refused_with_the_part_that_is_wrong() {
         assert_eq!("0,2-3".parse(), Ok(CpuList(vec![0, 2, 3])));
         assert!("3-2".parse::<CpuList>().is_err());
         let rows = [

@@ -1,4 +1,4 @@
-//! `ringmq check`: what this machine has, what it lacks, and how to mend it.
+//! `ringmq check`: whether this machine can run a broker, and how to fix what is missing.
 
 use std::path::PathBuf;
 
@@ -11,24 +11,24 @@ use crate::config::{SHARDS_MAX, Size, TAIL_CACHE};
 use crate::shard::preflight::{self, Needs};
 use crate::shard::run::io_memory;
 
-/// Checks whether this machine can run a broker, and says how to mend what it lacks.
+/// Checks whether this machine can run a broker, and says how to fix what is missing.
 #[derive(Args, Debug)]
 pub struct CheckArgs {
-    /// Where the log would be.
+    /// Data directory to check.
     #[arg(long, env = "RINGMQ_DATA", default_value = ".", value_name = "DIR")]
     data: PathBuf,
 
-    /// Shards it would run. Default: one for each core.
+    /// Number of shards to check for. Default: one per core.
     #[arg(long, value_name = "N")]
     #[arg(value_parser = clap::value_parser!(u16).range(1..=SHARDS_MAX as i64))]
     shards: Option<u16>,
 
-    /// Memory of each shard for its newest messages, as the broker would be given it.
+    /// Memory per shard for its newest messages, as for `broker`.
     #[arg(long, env = "RINGMQ_TAIL_CACHE", default_value = TAIL_CACHE, value_name = "SIZE")]
     tail_cache: Size,
 
-    /// Form of the output.
-    #[arg(short, long, default_value = "table", value_name = "FORM")]
+    /// Output format.
+    #[arg(short, long, default_value = "table", value_name = "FORMAT")]
     output: Format,
 }
 
@@ -63,7 +63,9 @@ pub fn run(args: CheckArgs) -> Result<(), Failure> {
     };
     output::print(args.output, &rows, &["STATE", "CHECK", "FOUND", "REMEDY"], cells)?;
     match preflight::refuses(&findings) {
-        true => Err(Failure::failed("this machine cannot run a broker as it is")),
+        true => {
+            Err(Failure::failed("this machine cannot run a broker; see the checks marked `fail`"))
+        }
         false => Ok(()),
     }
 }

@@ -1,4 +1,4 @@
-//! `ringmq cluster`: which brokers there are, and how they do.
+//! `ringmq cluster`: the brokers that are online, and their totals.
 
 use clap::Args;
 use serde::Serialize;
@@ -7,7 +7,7 @@ use super::target::Target;
 use super::{Failure, output};
 use crate::client::Admin;
 
-/// Lists all brokers that the NameServers know; every shard is one.
+/// Lists all brokers known to the NameServers; every shard is listed as a broker.
 #[derive(Args, Debug)]
 pub struct ClusterArgs {
     #[command(flatten)]
@@ -20,7 +20,7 @@ struct Row {
     broker: String,
     id: u64,
     address: String,
-    /// What the broker says of itself; nothing when it does not answer.
+    /// Reported by the broker, like the fields below; absent if it does not answer.
     version: Option<String>,
     messages_in: Option<u64>,
     messages_out: Option<u64>,

@@ -5,7 +5,7 @@ use clap_complete::Shell;
 
 use super::{Failure, output};
 
-/// Prints the completions of a shell, to be sourced or put where the shell looks for them.
+/// Prints the completion script of a shell.
 #[derive(Args, Debug)]
 pub struct CompletionsArgs {
     /// For which shell.

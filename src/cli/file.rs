@@ -1,8 +1,8 @@
-//! The configuration file. Its values become the defaults of the options they name, so that the
-//! parser checks them like any other, and the command line and the environment stand above them.
+//! The configuration file. Its values become the defaults of the options, so the parser validates
+//! them like any other value, and the command line and the environment override them.
 //!
-//! A section is named after a command. `topic` and `msg` have commands below them; what their
-//! section says holds for each of those that has the option.
+//! A section is named after a command. `topic` and `msg` have subcommands; their section applies to
+//! every subcommand that has the option.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use clap::error::ErrorKind;
 use clap::{Arg, Command, Error};
 
-/// The file that the arguments or the environment name, found before anything else is parsed.
+/// The file given in the arguments or the environment. Found before anything else is parsed.
 pub fn named_by(args: &[OsString]) -> Option<PathBuf> {
     let mut args = args.iter();
     while let Some(arg) = args.next() {
@@ -51,7 +51,7 @@ fn apply_section(
     };
     for (key, value) in values {
         let value = text_of(&value)
-            .ok_or_else(|| format!("{key} in [{section}] is neither text, number nor bool"))?;
+            .ok_or_else(|| format!("{key} in [{section}] is not a string, number or boolean"))?;
         let sub = command.find_subcommand(section).expect("its name was found above");
         let known: Vec<String> =
             all_arguments(sub).filter_map(Arg::get_long).map(str::to_owned).collect();
@@ -60,20 +60,19 @@ fn apply_section(
             return Err(unknown(&format!("key in [{section}]"), &key, &known));
         };
         if !arg.get_action().takes_values() && value != "true" && value != "false" {
-            return Err(format!("{key} in [{section}] is {value:?}, allowed are true and false"));
+            return Err(format!("{key} in [{section}] is {value:?}; it must be true or false"));
         }
         command = command.mut_subcommand(section, |sub| with_default(sub, &long, &value));
     }
     Ok(command)
 }
 
-/// The arguments of a command and of the commands below it, such as `create` below `topic`: they
-/// share one section.
+/// The arguments of a command and of its subcommands, which share one section.
 fn all_arguments(command: &Command) -> impl Iterator<Item = &Arg> {
     command.get_arguments().chain(command.get_subcommands().flat_map(Command::get_arguments))
 }
 
-/// `command` with a default for the option `long`, there and in the commands below that have it.
+/// `command` with a default for the option `long`, in itself and in the subcommands that have it.
 fn with_default(mut command: Command, long: &str, value: &str) -> Command {
     let is_meant = |arg: &&Arg| arg.get_long() == Some(long);
     let id = command.get_arguments().find(is_meant).map(|arg| arg.get_id().clone());
@@ -93,7 +92,7 @@ fn text_of(value: &toml::Value) -> Option<String> {
     }
 }
 
-/// Names what is wrong and what was probably meant.
+/// Says what is unknown and what was probably meant.
 fn unknown(what: &str, name: &str, known: &[String]) -> String {
     let distance = |known: &&String| strsim::levenshtein(known, &name.replace('_', "-"));
     match known.iter().min_by_key(distance) {
@@ -130,24 +129,24 @@ mod tests {
     }
 
     #[test]
-    fn a_file_gives_what_the_command_line_leaves_open() {
+    fn a_file_sets_what_the_command_line_does_not() {
         let file = "[broker]\nnamesrv = '127.0.0.1:1'\nflush = 'async'\nshards = 3\n\
                     auto_create_topics = true\nsegment-size = '64MiB'\n";
         let options = broker(parse(file, &["broker", "--flush", "sync"]).unwrap());
-        assert_eq!(options.engine.flush, FlushMode::Sync, "the command line stands above the file");
+        assert_eq!(options.engine.flush, FlushMode::Sync, "the command line overrides the file");
         assert_eq!(options.engine.shards, Some(3));
         assert_eq!(options.engine.segment_size.0, 64 << 20);
         assert!(options.auto_create_topics);
     }
 
     #[test]
-    fn a_section_holds_for_the_commands_below_its_command() {
+    fn a_section_applies_to_the_subcommands_of_its_command() {
         let file = "[topic]\nnamesrv = '127.0.0.1:7'\noutput = 'json'\nqueues = 9\n\
                     [msg]\nnamesrv = '127.0.0.1:8'\n";
         let said = |args: &[&str]| format!("{:?}", parse(file, args).unwrap().command);
         let create = said(&["topic", "create", "t"]);
         for part in ["127.0.0.1:7", "Json", "queues: 9"] {
-            assert!(create.contains(part), "{create} does not say {part}");
+            assert!(create.contains(part), "{create} lacks {part}");
         }
         assert!(said(&["topic", "list"]).contains("127.0.0.1:7"));
         let send = said(&["msg", "send", "t", "x"]);
@@ -157,28 +156,31 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_in_a_file_is_named() {
+    fn errors_in_a_file_name_the_key() {
         let rows = [
             ("[brokr]\n", "unknown section: \"brokr\"; did you mean \"broker\"?"),
             ("[broker]\nflsh = 1\n", "unknown key in [broker]: \"flsh\"; did you mean \"flush\"?"),
-            ("[broker]\nflush = [1]\n", "flush in [broker] is neither text, number nor bool"),
-            ("[broker]\nauto_create_topics = 'maybe'\n", "allowed are true and false"),
+            ("[broker]\nflush = [1]\n", "flush in [broker] is not a string, number or boolean"),
+            ("[broker]\nauto_create_topics = 'maybe'\n", "it must be true or false"),
             ("[broker\n", "TOML parse error"),
             (
                 "[topic]\nnamsrv = 'x'\n",
                 "unknown key in [topic]: \"namsrv\"; did you mean \"namesrv\"?",
             ),
             ("[msg]\nqueues = 3\n", "unknown key in [msg]: \"queues\"; did you mean"),
-            ("[topic]\noutput = ['json']\n", "output in [topic] is neither text, number nor bool"),
-            ("[topic]\ndry_run = 'maybe'\n", "allowed are true and false"),
+            (
+                "[topic]\noutput = ['json']\n",
+                "output in [topic] is not a string, number or boolean",
+            ),
+            ("[topic]\ndry_run = 'maybe'\n", "it must be true or false"),
         ];
         for (file, expected) in rows {
             let error = parse(file, &["broker", "--namesrv", "127.0.0.1:1"]).unwrap_err();
             assert!(error.contains(expected), "{error}");
         }
         let error = parse("[broker]\nflush = 'often'\n", &["broker", "--namesrv", "127.0.0.1:1"]);
-        assert!(error.unwrap_err().contains("often"), "the parser checks values of the file");
+        assert!(error.unwrap_err().contains("often"), "the parser validates values of the file");
         let error = parse("[topic]\nqueues = 'many'\n", &["topic", "create", "t"]);
-        assert!(error.unwrap_err().contains("many"), "below a section's command too");
+        assert!(error.unwrap_err().contains("many"), "in subcommands too");
     }
 }

@@ -1,7 +1,7 @@
-//! The command line: one file for each command, and what they share.
+//! The command line: one file per command, and what they share.
 //!
-//! Parses, calls into the library, prints. No logic of the product is here. Exit codes: 0 done,
-//! 1 it failed, 2 wrong usage or configuration, 4 the target could not be reached.
+//! Parses, calls into the library, prints; no product logic. Exit codes: 0 success, 1 failure,
+//! 2 wrong usage or configuration, 4 the target is unreachable.
 
 mod check;
 mod cluster;
@@ -28,7 +28,7 @@ use crate::config::{
 #[derive(Debug, Parser)]
 #[command(name = "ringmq", version, arg_required_else_help = true)]
 pub struct Cli {
-    /// Configuration file in TOML: a section for each command, its long options as keys.
+    /// Configuration file in TOML: one section per command, with its long option names as keys.
     #[arg(long, global = true, env = "RINGMQ_CONFIG", value_name = "FILE")]
     config: Option<PathBuf>,
 
@@ -48,7 +48,7 @@ enum Command {
     Completions(completions::CompletionsArgs),
 }
 
-/// Why a command did not do what it was asked, and the exit code that says so.
+/// Why a command failed, and its exit code.
 #[derive(Debug)]
 pub struct Failure {
     pub code: u8,
@@ -69,13 +69,13 @@ impl Failure {
     }
 }
 
-/// Runs the command that `args` name, the program's own name first.
+/// Runs the command in `args`, which start with the program's name.
 pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     let args: Vec<OsString> = args.into_iter().collect();
     let cli = match parse(&args) {
         Ok(cli) => cli,
         Err(error) => {
-            // Printing help to a closed pipe is no failure.
+            // Printing help to a closed pipe is not a failure.
             let _ = error.print();
             let is_help =
                 matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion);
@@ -101,7 +101,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     }
 }
 
-/// All commands. `dev` has other defaults than `broker` for the options that they share.
+/// All commands. Some options that `dev` and `broker` share have other defaults in `dev`.
 fn command() -> clap::Command {
     Cli::command().mut_subcommand("dev", |dev| {
         dev.mut_arg("segment_size", |size| size.default_value(DEV_SEGMENT_SIZE))
@@ -109,8 +109,7 @@ fn command() -> clap::Command {
     })
 }
 
-/// Reads the command line; what it leaves open comes from the environment and from the file that
-/// `--config` names.
+/// Parses the command line, completed from the environment and the file given with `--config`.
 fn parse(args: &[OsString]) -> Result<Cli, clap::Error> {
     let mut command = command();
     if let Some(path) = file::named_by(args) {

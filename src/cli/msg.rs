@@ -17,15 +17,14 @@ use crate::client::{Admin, Consumer, Producer};
 use crate::model::record::{PROPERTY_TAGS, RecordView, property};
 use crate::model::{GroupName, QueueOffset, TopicName};
 
-/// How long a message may take to be stored, ms: somebody waits for it, and a broker that restarts is
-/// back sooner.
+/// Delivery timeout of a message, ms. Short, because a person waits; long enough for a broker restart.
 const SEND_TIMEOUT_MS: u64 = 5_000;
-/// Messages that may wait for their outcome at a time.
-const WAITING_MAX: usize = 64;
-/// How long one look for new messages waits, ms.
+/// Maximum number of messages in flight.
+const IN_FLIGHT_MAX: usize = 64;
+/// How long one fetch waits for new messages, ms.
 const FETCH_WAIT_MS: u64 = 500;
 
-/// Sends messages, follows a topic, shows one message.
+/// Sends messages, follows a topic, shows a single message.
 #[derive(Args, Debug)]
 pub struct MsgArgs {
     #[command(subcommand)]
@@ -39,41 +38,41 @@ enum MsgCommand {
         /// The topic.
         topic: String,
 
-        /// The body; `-` reads it from standard input.
+        /// Body of the message; `-` reads it from standard input.
         body: String,
 
-        /// Tag, by which consumers filter.
+        /// Tag, for consumers to filter by.
         #[arg(long)]
         tag: Option<String>,
 
-        /// Key, by which the message can be found; may be given several times.
+        /// Key to find the message by; may be repeated.
         #[arg(long = "key", value_name = "KEY")]
         keys: Vec<String>,
 
-        /// Times to send it.
+        /// How many times to send the message.
         #[arg(long, default_value_t = 1, value_name = "N")]
         repeat: u64,
 
         #[command(flatten)]
         target: Target,
     },
-    /// Shows the messages of a topic as they come, all queues.
+    /// Follows a topic: prints the messages of all its queues as they arrive.
     Tail {
         /// The topic.
         topic: String,
 
-        /// Where to begin.
+        /// Where to start.
         #[arg(long, default_value = "last", value_name = "WHERE")]
         from: From,
 
-        /// Ends after this many messages. Without it, goes on until it is stopped.
+        /// Exit after this many messages. Default: run until stopped.
         #[arg(long, value_name = "N")]
         count: Option<u64>,
 
         #[command(flatten)]
         target: Target,
     },
-    /// Shows the message that a broker gave this id.
+    /// Shows the message with this id.
     Get {
         /// As `msg send` prints it, 32 hexadecimal digits.
         id: String,
@@ -85,9 +84,9 @@ enum MsgCommand {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum From {
-    /// The first message that is kept.
+    /// The oldest message in each queue.
     First,
-    /// Messages that come from now on.
+    /// New messages only.
     Last,
 }
 
@@ -96,7 +95,7 @@ struct SentRow {
     broker: String,
     queue: u32,
     offset: u64,
-    /// What `msg get` finds it by; of brokers with an IPv4 address.
+    /// For `msg get`; only for brokers with an IPv4 address.
     id: Option<String>,
 }
 
@@ -139,10 +138,10 @@ fn send(
         _ => body.into_bytes(),
     };
     let message = Message { tag, keys, ..Message::new(parse_name(topic)?, body) };
-    let group = GroupName::new("RINGMQ_CLI").expect("it is a legal name");
+    let group = GroupName::new("RINGMQ_CLI").expect("the name is legal");
     let mut options = ProducerOptions::new(target.client(), group);
     options.outbox.delivery_timeout_ms = SEND_TIMEOUT_MS;
-    // Brokers tell the place of a batch's first message only.
+    // A broker reports only the position of a batch's first message.
     options.outbox.batch_count_max = 1;
     let mut producer = Producer::new(options)?;
     let (mut outcomes, mut stopped) = (Vec::new(), None);
@@ -152,8 +151,8 @@ fn send(
             break;
         }
         outcomes.extend(producer.poll(0));
-        // What waits behind many others would run out of time without ever having been tried.
-        while producer.waiting_count() >= WAITING_MAX {
+        // Bounded, or messages at the end of a long queue would time out before their first attempt.
+        while producer.waiting_count() >= IN_FLIGHT_MAX {
             outcomes.extend(producer.poll(SEND_TIMEOUT_MS));
         }
     }
@@ -181,11 +180,11 @@ fn sent_row(producer: &Producer, topic: &TopicName, delivery: &Delivery) -> Opti
     Some(SentRow { broker: broker.to_string(), queue: queue.0, offset: offset.0, id })
 }
 
-/// What is to be said when some were not stored. That a message may be stored is said first.
+/// The error for messages that were not stored. Unknown outcomes take precedence over refusals.
 fn failure_of(outcomes: &[Outcome]) -> Option<Failure> {
     let unknown = outcomes.iter().find_map(|outcome| match &outcome.delivery {
         Delivery::Unknown { reason } => {
-            Some(Failure::failed(format!("it is not known whether it was stored: {reason}")))
+            Some(Failure::failed(format!("outcome unknown, the message may be stored: {reason}")))
         }
         _ => None,
     });
@@ -203,7 +202,8 @@ fn failure_of(outcomes: &[Outcome]) -> Option<Failure> {
     match outcomes.len() - outcomes.iter().filter(is_stored).count() {
         1 => Some(failure),
         count => {
-            let message = format!("{}; {count} of {} ended so", failure.message, outcomes.len());
+            let message =
+                format!("{}; {count} of {} messages failed", failure.message, outcomes.len());
             Some(Failure { message, ..failure })
         }
     }
@@ -236,14 +236,14 @@ fn tail(topic: &str, from: From, count: Option<u64>, target: &Target) -> Result<
                 }
                 Event::Moved { queue, from, to } => {
                     eprintln!(
-                        "ringmq: {} queue {}: {from} is gone, going on at {to}",
+                        "ringmq: {} queue {}: offset {from} no longer exists, continuing at {to}",
                         queue.broker, queue.queue.0
                     );
                 }
                 Event::Trouble { queue, error } => {
-                    // Told once for each queue, until it answers again.
+                    // Printed once per queue until the queue answers again.
                     if troubled.insert(queue) {
-                        eprintln!("ringmq: {error}; trying on");
+                        eprintln!("ringmq: {error}; retrying");
                     }
                 }
             }
@@ -273,7 +273,7 @@ fn row_of(record: &RecordView<'_>, broker: &str, offset: QueueOffset) -> Message
     }
 }
 
-/// One line for a message, so that a topic can be followed and piped on.
+/// One line per message, for use in a pipe.
 fn show(row: &MessageRow, target: &Target) -> Result<Reader, Failure> {
     let line = match target.output {
         Format::Json => serde_json::to_string(row).map_err(Failure::failed)?,

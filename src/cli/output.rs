@@ -17,8 +17,8 @@ pub enum Format {
     Json,
 }
 
-/// Whether somebody still reads what is printed. A closed pipe is no failure: its reader has seen
-/// enough, and whoever prints on and on ends.
+/// Whether standard output still has a reader. A closed pipe is not a failure: a command that prints
+/// continuously ends when its reader is gone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use]
 pub enum Reader {
@@ -26,7 +26,7 @@ pub enum Reader {
     Gone,
 }
 
-/// Prints `rows` in the wanted form.
+/// Prints `rows` in `format`.
 pub fn print<T: Serialize>(
     format: Format,
     rows: &[T],
@@ -74,11 +74,11 @@ pub fn write_out(bytes: &[u8]) -> Result<Reader, Failure> {
     }
 }
 
-/// Finds out about the reader without writing, for whoever has nothing to print for a while.
+/// Checks for a reader without writing, for a command that has nothing to print for a while.
 pub fn reader() -> Reader {
     let out = io::stdout();
     let mut asked = [PollFd::new(out.as_fd(), PollFlags::empty())];
-    // An error of the question itself says nothing about the reader.
+    // A failed poll says nothing about the reader.
     let answered = poll(&mut asked, PollTimeout::ZERO).is_ok_and(|count| count > 0);
     let is_closed = |flags: PollFlags| flags.intersects(PollFlags::POLLERR | PollFlags::POLLHUP);
     match answered && asked[0].revents().is_some_and(is_closed) {
@@ -87,7 +87,7 @@ pub fn reader() -> Reader {
     }
 }
 
-/// Columns as wide as their widest cell, two blanks between them; numbers to the right.
+/// Columns as wide as their widest cell, separated by two blanks; numbers are right-aligned.
 fn table(header: &[&str], rows: &[Vec<String>]) -> String {
     let mut widths: Vec<usize> = header.iter().map(|cell| cell.chars().count()).collect();
     for row in rows {
@@ -95,7 +95,7 @@ fn table(header: &[&str], rows: &[Vec<String>]) -> String {
             *width = (*width).max(cell.chars().count());
         }
     }
-    // Once for each column: tables may be long.
+    // Computed once per column, because tables may be long.
     let is_number: Vec<bool> = (0..header.len())
         .map(|column| !rows.is_empty() && rows.iter().all(|row| row[column].parse::<f64>().is_ok()))
         .collect();

@@ -28,13 +28,13 @@ impl From<RunError> for Failure {
     }
 }
 
-/// Level and filter come from RINGMQ_LOG, in the form `info` or `ringmq::storage=debug`.
+/// RINGMQ_LOG sets the level and filter, such as `info` or `ringmq::storage=debug`.
 fn log_to_standard_error() {
     let filter = EnvFilter::try_from_env("RINGMQ_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
     let subscriber = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
         .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()));
-    // A test that runs several servers in one process has set it already.
+    // Already set when a test runs several servers in one process.
     let _ = subscriber.try_init();
 }

@@ -1,4 +1,4 @@
-//! Where a command's questions go, shared by all commands that ask a running system.
+//! The NameServers to query and the output format, shared by all commands that talk to servers.
 
 use clap::Args;
 
@@ -17,8 +17,8 @@ pub struct Target {
     )]
     namesrv: String,
 
-    /// Form of the output.
-    #[arg(short, long, default_value = "table", value_name = "FORM")]
+    /// Output format.
+    #[arg(short, long, default_value = "table", value_name = "FORMAT")]
     pub output: Format,
 }
 

@@ -9,7 +9,7 @@ use crate::client::Admin;
 use crate::model::topic::QUEUES_PER_TOPIC_MAX;
 use crate::model::{TopicConfig, TopicName};
 
-/// How long a created topic may take to appear in the routes, ms.
+/// Maximum time for a created topic to appear in the routes, ms.
 const ROUTE_WAIT_MS: u64 = 5_000;
 
 /// Creates, changes, lists, describes and deletes topics.
@@ -27,7 +27,7 @@ enum TopicCommand {
         /// Letters, digits, and any of % | _ -
         name: String,
 
-        /// Queues on each shard.
+        /// Number of queues per shard.
         #[arg(long, default_value_t = 4, value_name = "N")]
         #[arg(value_parser = clap::value_parser!(u32).range(1..=QUEUES_PER_TOPIC_MAX as i64))]
         queues: u32,
@@ -52,7 +52,7 @@ enum TopicCommand {
         #[command(flatten)]
         target: Target,
     },
-    /// Shows the queues of a topic and what is in them.
+    /// Shows the queues of a topic and their offsets.
     Describe {
         /// The topic.
         name: String,
@@ -156,7 +156,7 @@ fn list(target: &Target) -> Result<(), Failure> {
     output::print(target.output, &rows, &["TOPIC"], |row| vec![row.topic.clone()])
 }
 
-/// Where something was done.
+/// Prints the brokers on which the topic was changed.
 fn print_changes(target: &Target, topic: &str, brokers: Vec<String>) -> Result<(), Failure> {
     let change = |broker| ChangeRow { topic: topic.to_owned(), broker };
     let rows: Vec<ChangeRow> = brokers.into_iter().map(change).collect();

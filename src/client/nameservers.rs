@@ -1,12 +1,11 @@
-//! The list of NameServers, and which of them to ask.
+//! The list of NameServers, and which one to ask next.
 //!
-//! Invariant: the list is not empty. One that answers is asked again until it fails, as stock
-//! clients do (remoting reference, 1.7), so that the loss of one costs one timeout and not one per
-//! request.
+//! Invariant: the list is not empty. A NameServer that answers is used until it fails, as stock
+//! clients do (remoting reference, 1.7). Losing one then costs one timeout, not one per request.
 
 use crate::client::error::ClientError;
 
-/// Most NameServers a list may name.
+/// Maximum number of NameServers in a list.
 const COUNT_MAX: usize = 64;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,9 +26,9 @@ impl NameServers {
             }
         }
         match addresses.len() {
-            0 => Err(bad("it names none".to_owned())),
+            0 => Err(bad("it is empty".to_owned())),
             1..=COUNT_MAX => Ok(Self { addresses, preferred: 0 }),
-            count => Err(bad(format!("it names {count}, at most {COUNT_MAX} are allowed"))),
+            count => Err(bad(format!("it has {count} addresses, at most {COUNT_MAX} are allowed"))),
         }
     }
 
@@ -37,13 +36,13 @@ impl NameServers {
         &self.addresses
     }
 
-    /// All of them once, the preferred one first.
+    /// All addresses, the preferred one first.
     pub fn in_order(&self) -> impl Iterator<Item = &str> {
         let (later, first) = self.addresses.split_at(self.preferred);
         first.iter().chain(later).map(String::as_str)
     }
 
-    /// Asks `address` first from now on.
+    /// Makes `address` the first one to ask.
     pub fn prefer(&mut self, address: &str) {
         if let Some(index) = self.addresses.iter().position(|known| known == address) {
             self.preferred = index;
@@ -74,6 +73,7 @@ mod tests {
             ("10.0.0.1:9876;10.0.0.2:9876", Some(&["10.0.0.1:9876", "10.0.0.2:9876"])),
             (" a:1 ; b:2 ;", Some(&["a:1", "b:2"])),
             ("a:1;a:1", Some(&["a:1"])),
+            ("a:1,b:2;c:3", Some(&["a:1", "b:2", "c:3"])),
             ("", None),
             ("10.0.0.1", None),
             ("a:0", None),
