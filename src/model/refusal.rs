@@ -1,23 +1,23 @@
-//! Why a request was not carried out.
+//! Refusals: why a request was not carried out.
 
 use crate::model::ids::{GroupName, LogOffset, NameError, QueueId, TopicName};
 use crate::model::topic::TopicConfig;
 
-/// Why a request was not carried out, in words its sender can act on.
+/// Why a request was not carried out, in words that the sender can act on.
 ///
-/// Part of the product: every variant has a number that never changes ([`Refusal::number`]), a code
-/// in the protocol (`wire::codes`) and a line in `docs/errors.md`.
+/// A public interface: every variant has a number that never changes ([`Refusal::number`]), a
+/// protocol code (`wire::codes`) and a row in `docs/errors.md`.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
-    /// The request code is unknown, or known and not served here.
+    /// The request code is unknown, or known but not supported here.
     #[error("request type {code} not supported")]
     UnknownRequest { code: i32 },
-    /// A header field is missing or is not what its type says; a body cannot be read.
+    /// A header field is missing or has the wrong type, or a body cannot be decoded.
     #[error("{0}")]
     Malformed(String),
     #[error("illegal name: {0}")]
     IllegalName(#[from] NameError),
-    #[error("topic {0} is reserved for the broker itself")]
+    #[error("topic {0} is reserved for internal use")]
     ReservedTopic(TopicName),
     #[error(
         "there is a topic {known} already, and {asked} was asked for; nothing was changed, \
@@ -29,9 +29,9 @@ pub enum Refusal {
     UnknownTopic(TopicName),
     #[error("topic {topic} has {count} queues on this shard, not queue {queue}", queue = queue.0)]
     UnknownQueue { topic: TopicName, queue: QueueId, count: u32 },
-    #[error("topic {0} may not be read")]
+    #[error("topic {0} is not readable")]
     NotReadable(TopicName),
-    #[error("topic {0} may not be written")]
+    #[error("topic {0} is not writable")]
     NotWritable(TopicName),
     #[error("{what} of {size} bytes exceeds the limit of {size_max}")]
     TooLarge { what: &'static str, size: usize, size_max: usize },
@@ -39,7 +39,7 @@ pub enum Refusal {
     EmptyBody,
     #[error("batch refused: {0}")]
     BadBatch(String),
-    /// What a message asks for besides being stored; without it, it would reach consumers too early.
+    /// The message needs more than storing; without it, it would reach consumers too early.
     #[error("{0} are not supported yet; nothing was stored")]
     NotOffered(&'static str),
     #[error("more than {count_max} {what} in one request")]
@@ -47,35 +47,35 @@ pub enum Refusal {
     /// Nothing was stored; the same request may succeed later.
     #[error("reason={reason} wait_ms={wait_ms} retry_after_ms={retry_after_ms} shard={shard}")]
     Busy { reason: &'static str, wait_ms: u64, retry_after_ms: u64, shard: u16 },
-    #[error("disk full: writes are refused, reads go on; free space or lower retention")]
+    #[error("disk full: writes are refused, reads continue; free up space or lower retention")]
     DiskFull,
     #[error("the broker is shutting down")]
     ShuttingDown,
-    /// A write failed earlier; this shard takes nothing more until it is restarted.
+    /// A write failed earlier; the shard accepts nothing until it is restarted.
     #[error("this shard is fenced after a storage fault; see its log, then restart it")]
     Fenced,
     /// The request may or may not take effect after a restart.
-    #[error("outcome unknown: storage failed while the request was under way")]
+    #[error("outcome unknown: storage failed while the request was in flight")]
     OutcomeUnknown,
     #[error("the log is damaged at {0}: this part is quarantined and not served")]
     Damaged(LogOffset),
-    /// The device or the file system did not give what was asked of it; the same request may succeed
-    /// later. What was wrong stands in the shard's log.
-    #[error("the disk could not be read; see the log of shard {shard}")]
+    /// The device or the file system failed a read; the same request may succeed later. The cause is
+    /// in the shard's log.
+    #[error("a disk read failed; see the log of shard {shard}")]
     DiskFault { shard: u16 },
-    #[error("this shard holds {count_max} {what}, which is all it may")]
+    #[error("this shard has reached its limit of {count_max} {what}")]
     Full { what: &'static str, count_max: usize },
-    #[error("no consumer for group {0} here")]
+    #[error("no consumer for group {0} on this shard")]
     NoConsumer(GroupName),
-    #[error("group {0} has committed no offset for this queue")]
+    #[error("group {0} has no committed offset for this queue")]
     NoOffset(GroupName),
     #[error("no message at offset {0}")]
     NoMessage(LogOffset),
     #[error("no message found")]
     NothingFound,
-    #[error("group {group} has not subscribed to {topic} here yet; heartbeat first")]
+    #[error("group {group} has not subscribed to {topic} on this shard yet; send a heartbeat first")]
     NotSubscribed { group: GroupName, topic: TopicName },
-    #[error("group {0} has a newer subscription than this shard knows; heartbeat first")]
+    #[error("group {0} has a newer subscription than this shard knows; send a heartbeat first")]
     SubscriptionOutdated(GroupName),
     #[error("subscription refused: {0}")]
     BadSubscription(String),
@@ -99,7 +99,7 @@ fn described(topic: &TopicConfig) -> String {
 }
 
 impl Refusal {
-    /// Which of the cases that share a number this is; empty where there is one only.
+    /// Distinguishes the cases that share a number; empty if there is only one.
     pub fn reason(&self) -> &'static str {
         match self {
             Self::Busy { reason, .. } => reason,
@@ -109,7 +109,7 @@ impl Refusal {
         }
     }
 
-    /// The stable number of this kind of refusal, as users see it: `RINGMQ-2003`.
+    /// The stable number of this kind of refusal, shown to users as `RINGMQ-2003`.
     pub fn number(&self) -> u16 {
         match self {
             Self::UnknownRequest { .. } => 1001,

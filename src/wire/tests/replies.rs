@@ -71,9 +71,9 @@ fn headers_of_answers() {
     let filtered = r#""remark":"NO_MATCHED_MESSAGE","#;
     let moved = r#""remark":"OFFSET_MOVED","#;
     let index = r#""indexLastUpdatePhyoffset":"0","indexLastUpdateTimestamp":"0""#;
-    let full = r#""remark":"RINGMQ-2003 disk full: writes are refused, reads go on; free space or lower retention","#;
+    let full = r#""remark":"RINGMQ-2003 disk full: writes are refused, reads continue; free up space or lower retention","#;
     let group = GroupName::new("g").unwrap();
-    let unset = r#""remark":"RINGMQ-3002 group g has committed no offset for this queue","#;
+    let unset = r#""remark":"RINGMQ-3002 group g has no committed offset for this queue","#;
     #[rustfmt::skip]
     let rows = [
         (15, Ok(Reply::Done), header_of(0, "", "")),
@@ -324,11 +324,11 @@ fn refusals_as_clients_see_them() {
         (3, Refusal::UnknownRequest { code: 36 }, "RINGMQ-1001 request type 36 not supported (CONSUMER_SEND_MSG_BACK)"),
         (1, Refusal::Malformed("header field x is missing".into()), "RINGMQ-1002 header field x is missing"),
         (29, Refusal::IllegalName(TopicName::new("").unwrap_err()), "RINGMQ-1003 illegal name: the name is empty"),
-        (16, Refusal::ReservedTopic(topic()), "RINGMQ-1004 topic T is reserved for the broker itself"),
+        (16, Refusal::ReservedTopic(topic()), "RINGMQ-1004 topic T is reserved for internal use"),
         (17, Refusal::UnknownTopic(topic()), "RINGMQ-1005 topic T does not exist on this shard; create it, or refresh the route"),
         (17, Refusal::UnknownQueue { topic: topic(), queue: QueueId(9), count: 4 }, "RINGMQ-1006 topic T has 4 queues on this shard, not queue 9"),
-        (16, Refusal::NotReadable(topic()), "RINGMQ-1007 topic T may not be read"),
-        (16, Refusal::NotWritable(topic()), "RINGMQ-1008 topic T may not be written"),
+        (16, Refusal::NotReadable(topic()), "RINGMQ-1007 topic T is not readable"),
+        (16, Refusal::NotWritable(topic()), "RINGMQ-1008 topic T is not writable"),
         (13, Refusal::TooLarge { what: "body", size: 9, size_max: 8 }, "RINGMQ-1009 body of 9 bytes exceeds the limit of 8"),
         (13, Refusal::EmptyBody, "RINGMQ-1010 the message has no body"),
         (13, Refusal::BadBatch("x".into()), "RINGMQ-1011 batch refused: x"),
@@ -337,18 +337,18 @@ fn refusals_as_clients_see_them() {
         (18, exists, "RINGMQ-1014 there is a topic T with 4 queues and perm 6 already, and T with 2 queues and perm 6 was asked for; nothing was changed, `ringmq topic update` changes a topic"),
         (2, Refusal::Busy { reason: "append_queue", wait_ms: 210, retry_after_ms: 50, shard: 3 }, "RINGMQ-2001 reason=append_queue wait_ms=210 retry_after_ms=50 shard=3"),
         (14, Refusal::ShuttingDown, "RINGMQ-2002 the broker is shutting down"),
-        (14, Refusal::DiskFull, "RINGMQ-2003 disk full: writes are refused, reads go on; free space or lower retention"),
+        (14, Refusal::DiskFull, "RINGMQ-2003 disk full: writes are refused, reads continue; free up space or lower retention"),
         (14, Refusal::Fenced, "RINGMQ-2004 this shard is fenced after a storage fault; see its log, then restart it"),
-        (1, Refusal::OutcomeUnknown, "RINGMQ-2005 outcome unknown: storage failed while the request was under way"),
+        (1, Refusal::OutcomeUnknown, "RINGMQ-2005 outcome unknown: storage failed while the request was in flight"),
         (1, Refusal::Damaged(LogOffset(7)), "RINGMQ-2006 the log is damaged at 7: this part is quarantined and not served"),
-        (2, Refusal::Full { what: "topics", count_max: 8 }, "RINGMQ-2007 this shard holds 8 topics, which is all it may"),
-        (1, Refusal::DiskFault { shard: 3 }, "RINGMQ-2008 the disk could not be read; see the log of shard 3"),
-        (1, Refusal::NoConsumer(group()), "RINGMQ-3001 no consumer for group g here"),
-        (22, Refusal::NoOffset(group()), "RINGMQ-3002 group g has committed no offset for this queue"),
+        (2, Refusal::Full { what: "topics", count_max: 8 }, "RINGMQ-2007 this shard has reached its limit of 8 topics"),
+        (1, Refusal::DiskFault { shard: 3 }, "RINGMQ-2008 a disk read failed; see the log of shard 3"),
+        (1, Refusal::NoConsumer(group()), "RINGMQ-3001 no consumer for group g on this shard"),
+        (22, Refusal::NoOffset(group()), "RINGMQ-3002 group g has no committed offset for this queue"),
         (1, Refusal::NoMessage(LogOffset(7)), "RINGMQ-3003 no message at offset 7"),
         (22, Refusal::NothingFound, "RINGMQ-3004 no message found"),
-        (24, Refusal::NotSubscribed { group: group(), topic: topic() }, "RINGMQ-3005 group g has not subscribed to T here yet; heartbeat first"),
-        (25, Refusal::SubscriptionOutdated(group()), "RINGMQ-3006 group g has a newer subscription than this shard knows; heartbeat first"),
+        (24, Refusal::NotSubscribed { group: group(), topic: topic() }, "RINGMQ-3005 group g has not subscribed to T on this shard yet; send a heartbeat first"),
+        (25, Refusal::SubscriptionOutdated(group()), "RINGMQ-3006 group g has a newer subscription than this shard knows; send a heartbeat first"),
         (23, Refusal::BadSubscription("x".into()), "RINGMQ-3007 subscription refused: x"),
         (1, Refusal::UnsupportedFilter("SQL92".into()), "RINGMQ-3008 this broker does not support consuming by SQL92"),
         (17, Refusal::UnknownRoute("X".into()), "RINGMQ-4001 No topic route info in name server for the topic: X"),
