@@ -40,11 +40,11 @@ pub struct Outgoing {
 pub enum CallError {
     #[error("the client did not reply in time")]
     TimedOut,
-    #[error("the client's connection has ended")]
+    #[error("the client's connection was closed")]
     Closed,
     #[error("the client refused with code {code}: {remark}")]
     Refused { code: i32, remark: String },
-    #[error("too many requests to clients wait for a reply")]
+    #[error("too many requests to clients are in flight")]
     TooMany,
 }
 

@@ -63,7 +63,7 @@ const _: () = {
 
 /// A fact in the log that cannot be read: its checksum was right, so a newer version wrote it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{what} cannot be read: {why}; was it written by a newer version?")]
+#[error("cannot decode {what}: {why}; was it written by a newer version?")]
 pub struct FactError {
     what: &'static str,
     why: String,

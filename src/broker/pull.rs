@@ -108,7 +108,7 @@ impl<D: Disk> Broker<D> {
             && !self.state.borrow_mut().has_told_full.replace(true)
         {
             let shard = self.config.shard.0;
-            tracing::warn!(shard, "an offset of {group} was not committed: {refusal}");
+            tracing::warn!(shard, "cannot commit an offset of {group}: {refusal}");
         }
     }
 

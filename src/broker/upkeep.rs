@@ -141,7 +141,7 @@ impl<D: Disk> Broker<D> {
                 }
                 Err(error) => {
                     let refusal = self.refuse_append(error, 0);
-                    tracing::warn!(shard = self.config.shard.0, "offsets not written: {refusal}");
+                    tracing::warn!(shard = self.config.shard.0, "cannot write offsets: {refusal}");
                     return self.flushed(now, Some(refusal));
                 }
             }
@@ -202,10 +202,12 @@ impl<D: Disk> Broker<D> {
         match self.record(&facts) {
             Ok(_) => {
                 let count = expired.len();
-                tracing::info!(shard, "gave up the offsets of {count} groups that nobody uses");
+                tracing::info!(shard, "deleted the offsets of {count} unused groups");
             }
             // The next sweep finds them again.
-            Err(error) => tracing::warn!(shard, "offsets of unused groups stay: {error}"),
+            Err(error) => {
+                tracing::warn!(shard, "cannot delete the offsets of unused groups: {error}")
+            }
         }
     }
 }

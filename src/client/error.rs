@@ -1,4 +1,4 @@
-//! What can go wrong for a user of the client: what was tried, why it did not work, what to do.
+//! Errors of the client: what was attempted, why it failed, what to do.
 
 use std::fmt::{self, Display};
 
@@ -9,39 +9,39 @@ use crate::model::Refusal;
 pub enum ClientError {
     #[error("{given:?} is no list of NameServers: {problem}; write it as host:port,host:port")]
     NameServerList { given: String, problem: String },
-    #[error("no NameServer could {what}: {tried}; start one, or name others")]
+    #[error("no NameServer could {what}: {tried}; start one, or use other addresses")]
     NoNameServer { what: String, tried: Attempts },
-    /// The request did not go out; it had no effect.
+    /// The request was not sent and had no effect.
     #[error(
-        "could not {what}: {address} was not reached: {why}; check that it runs and that this machine may connect to it"
+        "could not {what}: cannot reach {address}: {why}; check that it is running and accepts connections from this machine"
     )]
     NotReached { what: String, address: String, why: String },
-    /// The request went out; whether it took effect is not known.
+    /// The request was sent; whether it took effect is unknown.
     #[error(
-        "could not {what}: {address} did not answer: {why}; it may have been carried out, so look before repeating it"
+        "could not {what}: {address} did not answer: {why}; the request may have taken effect, so check before repeating it"
     )]
     Unanswered { what: String, address: String, why: String },
     #[error("{address} refused to {what}: {remark} (code {code})")]
     Refused { what: String, address: String, code: i32, remark: String },
-    /// Some brokers did it, others did not.
-    #[error("could not {what} everywhere: done on [{}], not on {failed}; repeat it, what is done stays done", .done.join(", "))]
+    /// Succeeded on some brokers, failed on others.
+    #[error("could not {what} on all brokers: done on [{}], failed on {failed}; repeating it is safe", .done.join(", "))]
     Partly { what: String, done: Vec<String>, failed: Attempts },
     /// The broker's own refusal, without having asked it.
     #[error("{0}")]
     TopicExists(Refusal),
     #[error("topic {0} is unknown to the NameServers; create it first")]
     UnknownTopic(String),
-    #[error("cluster {0} has no broker that is alive; `cluster` lists those that have")]
+    #[error("cluster {0} has no live broker; `ringmq cluster` lists those that have")]
     UnknownCluster(String),
-    #[error("topic {topic} has no queue that may be {used}; change its permission")]
+    #[error("topic {topic} has no queue that may be {used}; change the topic's permission")]
     NoQueue { topic: String, used: &'static str },
-    #[error("no broker of {topic} is called {broker}; its route may have changed")]
+    #[error("topic {topic} has no broker named {broker}; its route may have changed")]
     UnknownBroker { topic: String, broker: String },
     #[error("message refused before it was sent: {0}")]
     BadMessage(String),
-    #[error("{0:?} is no message id: 32 hexadecimal digits are expected")]
+    #[error("{0:?} is not a message id, which has 32 hexadecimal digits")]
     BadMessageId(String),
-    #[error("{count} outcomes wait to be taken; take them before sending more")]
+    #[error("{count} outcomes have not been collected; collect them before sending more")]
     OutcomesWaiting { count: usize },
     #[error("{what} did not happen within {waited_ms} ms")]
     TookTooLong { what: String, waited_ms: u64 },
@@ -50,7 +50,7 @@ pub enum ClientError {
 }
 
 impl ClientError {
-    /// What became of a request, as an error about `what` was asked of `address`.
+    /// The error of a failed call: `what` was requested from `address`.
     pub(crate) fn of_call(what: &str, address: &str, error: CallError) -> Self {
         let (what, address) = (what.to_owned(), address.to_owned());
         match error {
@@ -59,13 +59,13 @@ impl ClientError {
         }
     }
 
-    /// Whether repeating the same at another server may help and can do no harm.
+    /// Whether repeating the request at another server may help and is harmless.
     pub(crate) fn is_about_reaching(&self) -> bool {
         matches!(self, Self::NotReached { .. } | Self::Unanswered { .. })
     }
 }
 
-/// Who was asked and what came of it.
+/// The servers tried, and how each attempt failed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Attempts(pub Vec<(String, String)>);
 

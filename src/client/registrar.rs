@@ -482,14 +482,14 @@ impl Keeper {
         match self.tables.iter().any(|shard| shard.broker.name == *name) {
             true => tracing::warn!(
                 nameserver,
-                "{name} is also the name of a broker at {address}: unless that one is gone, each \
-                 takes the other's route in turn; give one of them another --name"
+                "{name} is also the name of a broker at {address}: if that one is still running, the \
+                 two keep replacing each other's route; give one of them another --name"
             ),
             false => tracing::warn!(
                 nameserver,
                 "{name} is registered at {address}, where this broker listens: until that \
-                 registration ends, clients use the same queues under both names; it ends within \
-                 two minutes when nothing renews it"
+                 registration expires, clients use the same queues under both names; it expires \
+                 within two minutes unless it is renewed"
             ),
         }
     }

@@ -49,7 +49,7 @@ pub enum CallError {
 /// Why a request was not started.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum StartError {
-    #[error("too much is under way on this connection")]
+    #[error("too many requests are in flight on this connection")]
     Full,
     #[error(transparent)]
     Encode(#[from] EncodeError),

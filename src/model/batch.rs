@@ -65,9 +65,9 @@ impl BatchItem<'_> {
 /// Why a batch body cannot be read.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BatchError {
-    #[error("message {index} is cut short")]
+    #[error("message {index} is truncated")]
     Short { index: usize },
-    #[error("message {index} says {said} bytes, its parts add up to {parts}")]
+    #[error("message {index} declares {said} bytes, but its parts add up to {parts}")]
     Size { index: usize, said: usize, parts: usize },
     #[error("message {index} has {size} bytes of properties, at most {max} are allowed", max = PROPERTIES_SIZE_MAX)]
     Properties { index: usize, size: usize },

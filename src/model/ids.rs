@@ -104,7 +104,7 @@ pub enum NameError {
     Empty,
     #[error("the name has {size} bytes, at most {size_max} are allowed")]
     TooLong { size: usize, size_max: usize },
-    #[error("the name holds {0:?}; allowed are letters, digits, and any of % | _ -")]
+    #[error("the name contains {0:?}; only letters, digits and % | _ - are allowed")]
     BadCharacter(char),
 }
 

@@ -208,11 +208,11 @@ impl NewRecord<'_> {
 /// Why bytes are not a message record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum RecordError {
-    #[error("record is cut short: {has} of {needs} bytes")]
+    #[error("record is truncated: {has} of {needs} bytes")]
     Short { has: usize, needs: usize },
     #[error("record magic is {0:#010x}")]
     Magic(u32),
-    #[error("record says {said} bytes, its parts add up to {parts}")]
+    #[error("record declares {said} bytes, but its parts add up to {parts}")]
     Size { said: usize, parts: usize },
     #[error("record topic is not UTF-8")]
     Topic,

@@ -73,7 +73,9 @@ pub enum Refusal {
     NoMessage(LogOffset),
     #[error("no message found")]
     NothingFound,
-    #[error("group {group} has not subscribed to {topic} on this shard yet; send a heartbeat first")]
+    #[error(
+        "group {group} has not subscribed to {topic} on this shard yet; send a heartbeat first"
+    )]
     NotSubscribed { group: GroupName, topic: TopicName },
     #[error("group {0} has a newer subscription than this shard knows; send a heartbeat first")]
     SubscriptionOutdated(GroupName),

@@ -197,7 +197,10 @@ impl<D: Disk> Shard<BrokerService<D>> {
                 Ok(CommitStep::Stopped) => return,
                 Ok(_) => {}
                 Err(fault) => {
-                    tracing::error!(shard = self.id.0, "shard fenced, nothing is taken: {fault}");
+                    tracing::error!(
+                        shard = self.id.0,
+                        "shard fenced, all requests are refused: {fault}"
+                    );
                     return;
                 }
             }
@@ -222,7 +225,10 @@ impl<D: Disk> Shard<BrokerService<D>> {
             for config in created {
                 let request = Request::CreateTopic(config);
                 if let Err(refusal) = shard.service.mesh.ask_others(shard.id, &request).await {
-                    tracing::warn!(shard = shard.id.0, "topic not created everywhere: {refusal}");
+                    tracing::warn!(
+                        shard = shard.id.0,
+                        "topic not created on all shards: {refusal}"
+                    );
                 }
             }
             shard.service.announce();
@@ -294,7 +300,7 @@ impl<D: Disk> Shard<BrokerService<D>> {
         while !self.is_stopping.get() {
             clock::next_tick(self.id).await;
             if let Err(fault) = self.service.broker.store().flush(clock::moment()).await {
-                tracing::error!(shard = self.id.0, "the log could not be flushed: {fault}");
+                tracing::error!(shard = self.id.0, "cannot flush the log: {fault}");
             }
         }
     }
@@ -309,8 +315,8 @@ impl<D: Disk> Shard<BrokerService<D>> {
             for segment in self.service.broker.store().take_rebuilt() {
                 tracing::warn!(
                     shard = self.id.0,
-                    "the index file of the segment at {segment} was missing or damaged; it was made \
-                     again from the segment, no message is affected"
+                    "the index file of the segment at {segment} was missing or damaged and has been \
+                     rebuilt from the segment; no message is affected"
                 );
             }
             self.log_clock_steps();
@@ -352,14 +358,14 @@ impl<D: Disk> Shard<BrokerService<D>> {
         let broker = &self.service.broker;
         if !broker.store().is_fenced() {
             if let Err(refusal) = broker.flush_offsets(clock::moment()) {
-                tracing::warn!(shard = self.id.0, "offsets are not written: {refusal}");
+                tracing::warn!(shard = self.id.0, "cannot write offsets: {refusal}");
             }
             broker.store().drained().await;
             if let Err(fault) = broker.store().sync().await {
-                tracing::error!(shard = self.id.0, "the log could not be flushed: {fault}");
+                tracing::error!(shard = self.id.0, "cannot flush the log: {fault}");
             }
             if let Err(fault) = broker.maintain(clock::now(), true).await {
-                tracing::error!(shard = self.id.0, "no snapshot at shutdown: {fault}");
+                tracing::error!(shard = self.id.0, "cannot take a snapshot at shutdown: {fault}");
             }
         }
         broker.store().stop();

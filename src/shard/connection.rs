@@ -96,15 +96,15 @@ pub struct Connection<S: Service> {
 /// Why a connection ends.
 #[derive(Debug, thiserror::Error)]
 pub enum Closed {
-    #[error("the peer closed it")]
+    #[error("closed by the peer")]
     ByPeer,
     #[error(transparent)]
     Io(#[from] io::Error),
     #[error("framing lost: {0}")]
     Framing(#[from] FrameError),
-    #[error("{waiting} bytes of replies wait and the peer does not read")]
+    #[error("{waiting} bytes of replies are waiting and the peer is not reading")]
     NotReading { waiting: usize },
-    #[error("no memory for a large request: other connections hold it")]
+    #[error("no memory for a large request: other connections use it")]
     NoMemory,
 }
 

@@ -1,4 +1,4 @@
-//! The data directory of a broker: whose it is, how many shards it has, and that nobody else uses it.
+//! The data directory of a broker: its identity, its number of shards, and its lock.
 //!
 //! ```text
 //!   LOCK                            held while a broker runs
@@ -30,22 +30,22 @@ pub enum DataError {
     #[error(transparent)]
     Manifest(#[from] ManifestError),
     #[error(
-        "{} was made for {has} shards and cannot run with {wanted}: queues belong to shards. \
-         Start with --shards {has}, or with another --data directory",
+        "{} was created with {has} shards and cannot run with {wanted}, because queues belong to \
+         shards. Start with --shards {has}, or with another --data directory",
         path.display()
     )]
     ShardCount { path: PathBuf, has: u16, wanted: u16 },
     #[error(
-        "{} is missing, with the log of that shard: is a file system not mounted? To go on without \
-         its messages, make the directory again",
+        "{} is missing, and with it the log of that shard: is a file system not mounted? To continue \
+         without its messages, create the directory",
         path.display()
     )]
     ShardMissing { path: PathBuf },
 }
 
 impl DataDirectory {
-    /// Locks the directory at `path`, and makes it when it is new: with `wanted` shards, or with
-    /// `default` when that is left open.
+    /// Locks the directory at `path`, creating it if necessary: with `wanted` shards or, if that is
+    /// not given, with `default`.
     pub fn open(path: &Path, wanted: Option<u16>, default: u16) -> Result<Self, DataError> {
         let io_error = |error| DataError::Io { path: path.to_owned(), error };
         fs::create_dir_all(path).map_err(io_error)?;

@@ -1,11 +1,11 @@
-//! Why a server could not start, or ended.
+//! Why a server could not start or has stopped.
 
-/// A server that could not start, or ended with an error.
+/// A server could not start, or stopped with an error.
 #[derive(Debug, thiserror::Error)]
 #[error("{what}")]
 pub struct RunError {
     what: String,
-    /// An option asks for what cannot be, on any machine or on this one.
+    /// An option has a value that is impossible, in general or on this machine.
     pub is_usage: bool,
 }
 

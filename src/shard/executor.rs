@@ -44,7 +44,7 @@ const BEGIN_MAX: Duration = Duration::from_secs(30);
 pub enum ExecutorError {
     #[error("cannot start the thread {name}: {error}")]
     Thread { name: String, error: io::Error },
-    #[error("cannot make the executor of {name}: {error}; `ringmq check` tells what is missing")]
+    #[error("cannot create the executor of {name}: {error}; `ringmq check` says what is missing")]
     Make { name: String, error: String },
     #[error(
         "the executor of {name} has not begun after {} s and {interruptions} interruptions",
@@ -131,7 +131,7 @@ impl<T> Starting<T> {
             }
         }
         if interruptions > 0 {
-            tracing::info!(interruptions, "{} had to be woken before it began", executor.name);
+            tracing::info!(interruptions, "{} needed a wake-up before it started", executor.name);
         }
         Ok(executor)
     }

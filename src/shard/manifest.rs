@@ -49,23 +49,23 @@ pub enum ManifestError {
     #[error("{}: {error}", path.display())]
     Io { path: PathBuf, error: io::Error },
     #[error(
-        "{} has layout {found}, and this release uses layout {LAYOUT_VERSION}, whose log has another \
-         format. Start the release that made it, let consumers read what is there, and give this one \
-         an empty --data directory",
+        "{} has layout {found}, but this release uses layout {LAYOUT_VERSION}, whose log has another \
+         format. Start the release that created it, let consumers read the remaining messages, and \
+         start this one with an empty --data directory",
         directory.display()
     )]
     Layout { directory: PathBuf, found: u32 },
     #[error(
-        "{} says neither how many shards it has nor the seed of their checksums, without which its \
-         logs cannot be read:\n{}\nto repair it, copy one of these files back from a backup of this \
-         directory; the other one is then made from it. A file of another directory does not fit",
+        "{} has no intact copy of its number of shards and checksum seed, without which its logs \
+         cannot be read:\n{}\nTo repair it, restore one of these files from a backup of this \
+         directory; the other one is then recreated. A file of another directory does not work",
         directory.display(),
         faults.join("\n")
     )]
     Unusable { directory: PathBuf, faults: Vec<String> },
     #[error(
-        "{} and its copy are whole and differ: one is of another directory. To repair it, remove \
-         the one that does not belong here",
+        "{} and its copy are both intact but differ: one belongs to another directory. To repair \
+         it, remove the one that does not belong here",
         path.display()
     )]
     Differ { path: PathBuf },
@@ -193,7 +193,7 @@ fn none_whole(
 /// What is wrong with a copy that is not whole.
 fn fault_of(copy: io::Result<Copy>) -> String {
     match copy {
-        Ok(Copy::Whole(_)) => "is whole".into(),
+        Ok(Copy::Whole(_)) => "is intact".into(),
         Ok(Copy::Missing) => "is missing".into(),
         Ok(Copy::OtherLayout(version)) => format!("claims layout {version}"),
         Ok(Copy::Damaged(why)) => format!("is damaged: {why}"),

@@ -68,8 +68,8 @@ impl NameService {
             && self.is_to_be_said(&broker.name, now)
         {
             tracing::warn!(
-                "{} at {} takes the place of {before}, which is connected: two brokers of one \
-                 name take each other's route in turn; give one of them another --name",
+                "{} at {} replaces {before}, which is still connected: two brokers with the same \
+                 name keep replacing each other's route; give one of them another --name",
                 broker.name,
                 broker.address
             );

@@ -1,11 +1,11 @@
-//! What the shards of one broker process are called, where they listen, and what each is started with.
+//! Names, addresses and configuration of the shards of one broker process.
 //!
 //! ```text
 //!   name "broker-a", 2 shards ──▶ s00-broker-a at port, s01-broker-a at port + 4
 //! ```
 //!
-//! The shard number comes first because stock producers try a failed send again at the next broker
-//! *name* in sorted order: with it, neighbours are on different machines
+//! The shard number comes first because stock producers retry a failed send on the next broker
+//! *name* in sorted order, and adjacent names are then on different machines
 //! (`docs/decisions/0003-each-shard-is-a-broker.md`).
 
 use std::io;
@@ -26,7 +26,7 @@ use crate::model::{DataVersion, NameServerRequest, ShardId};
 use crate::nameserver::{ConnectionId, Routes};
 use crate::storage::{CommitRule, Epoch, Flush, StoreConfig};
 
-/// Everything the shards of one broker process have in common.
+/// What all shards of one broker process have in common.
 #[derive(Clone, Debug)]
 pub struct Plan {
     pub listen: SocketAddr,
@@ -50,7 +50,7 @@ impl Plan {
         broker_name(&self.name, shard)
     }
 
-    /// The shards as NameServers know them, in the order of their numbers.
+    /// The shards as registered with NameServers, by shard number.
     pub fn brokers(&self, shards: u16) -> Result<Vec<BrokerId>, RunError> {
         let broker = |shard| {
             Ok(BrokerId {
@@ -108,20 +108,20 @@ impl Plan {
 fn check_port(option: &str, address: &Address) -> Result<(), RunError> {
     match address.port {
         0 => Err(RunError::usage(format!(
-            "{option} {address}: with port 0 the system would choose one that nobody is told of; \
-             name a port"
+            "{option} {address}: port 0 would let the system choose a port that clients cannot \
+             know; give a port"
         ))),
         _ => Ok(()),
     }
 }
 
-/// Refuses a name that begins like a shard's, and what every NameServer would refuse, for good: by
-/// asking one that knows nobody.
+/// Refuses a name that starts like a shard's, and names that every NameServer would refuse: it
+/// registers with an empty route table to find out.
 pub fn check_names(cluster: &str, name: &str) -> Result<(), RunError> {
     if let Some(rest) = after_shard_number(name) {
         return Err(RunError::usage(format!(
-            "--name {name} begins like the name of a shard; s00-, s01-, … are put in front of it, \
-             so --name {rest} is meant"
+            "--name {name} starts like the name of a shard; the prefix s00-, s01-, … is added \
+             automatically, so use --name {rest}"
         )));
     }
     if is_built_in(cluster) {
@@ -143,7 +143,7 @@ pub fn check_names(cluster: &str, name: &str) -> Result<(), RunError> {
     match Routes::default().handle(&request, ConnectionId(0), clock::moment()) {
         Ok(_) => Ok(()),
         Err(refusal) => Err(RunError::usage(format!(
-            "NameServers would not take this broker: {refusal}; choose another --name or --cluster"
+            "NameServers would refuse this broker: {refusal}; choose another --name or --cluster"
         ))),
     }
 }

@@ -1,15 +1,15 @@
-//! Checks of the machine before the first executor: what is missing, and what to type about it.
+//! Checks the machine before the first executor starts: what is missing, and how to fix it.
 //!
-//! glommio panics in the executor's thread where io_uring is refused, and fails with a bare number
-//! where a limit is too low or a file system has no direct I/O. [`check`] finds out beforehand and
-//! returns [`Finding`]s, for `ringmq check` to print and for a start to be refused with.
+//! glommio panics in the executor's thread if io_uring is not permitted, and fails with a bare errno
+//! if a limit is too low or a file system has no direct I/O. [`check`] finds this out beforehand and
+//! returns [`Finding`]s, which `ringmq check` prints and a server refuses to start with.
 //!
 //! ```text
 //!   check ── asks the kernel ──▶ kernel, ring, memlock, nofile, memory, cpus, direct_io ──▶ Finding
-//!                                (pure: what was found in, judgement out)
+//!                                (pure: findings in, verdicts out)
 //! ```
 //!
-//! Asking leaves nothing behind: a ring is made and dropped, a probe file made and removed.
+//! The checks leave nothing behind: a ring is created and dropped, a probe file created and removed.
 
 use std::fmt;
 use std::fs;
@@ -29,29 +29,29 @@ use crate::storage::file::OPEN_MAX;
 
 /// Oldest kernel that has every operation the runtime submits.
 const KERNEL_MIN: (u32, u32) = (5, 8);
-/// Below this glommio makes no executor.
+/// glommio needs at least this much to create an executor.
 const MEMLOCK_MIN_BYTES: u64 = 512 << 10;
-/// glommio registers its memory with each of an executor's three rings, and each counts.
+/// glommio registers its memory with each of an executor's three rings, and the limit counts each.
 const RINGS_PER_EXECUTOR: u64 = 3;
-/// Descriptors for standard streams, libraries, the lock, a NameServer, and what we did not think of.
+/// Descriptors for standard streams, libraries, the lock, a NameServer, and a margin.
 const FILES_FOR_PROCESS: u64 = 64;
-/// Descriptors of a shard: what it keeps open of its log, and as many for its rings, wake-ups,
-/// listeners, and files in use beyond.
+/// Descriptors of a shard: its open log files, and as many again for rings, eventfds, listeners and
+/// other files.
 const FILES_PER_SHARD: u64 = 2 * OPEN_MAX as u64;
-/// CAP_IPC_LOCK: the memlock limit does not bind who has it.
+/// CAP_IPC_LOCK exempts a process from the memlock limit.
 const CAP_IPC_LOCK_BIT: u32 = 14;
 
-/// Name of the finding that says what the limit of open files allows.
+/// Name of the finding for the limit of open files.
 pub const NOFILE: &str = "nofile";
 
-/// What the process is about to do.
+/// What the process needs.
 #[derive(Clone, Debug)]
 pub struct Needs {
     pub shard_count: usize,
     /// Memory each executor registers for I/O, bytes.
     pub io_memory_bytes: u64,
     pub connections_max: u64,
-    /// Where the log will be; none for a process that stores nothing.
+    /// None for a process that stores nothing.
     pub data_directory: Option<PathBuf>,
     pub allow_buffered: bool,
 }
@@ -65,9 +65,9 @@ impl Needs {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum State {
     Ok,
-    /// Works, but not as well as it could.
+    /// Works, but with a limitation.
     Warn,
-    /// Does not work; a start is refused.
+    /// Does not work; the server refuses to start.
     Fail,
 }
 
@@ -77,7 +77,7 @@ pub struct Finding {
     pub name: &'static str,
     pub state: State,
     pub found: String,
-    /// What to type or to change; empty when all is well.
+    /// The command to run or the change to make; empty if there is no problem.
     pub remedy: String,
 }
 
@@ -129,19 +129,19 @@ pub fn check(needs: &Needs) -> Vec<Finding> {
     findings
 }
 
-/// Whether a start has to be refused.
+/// Whether the server must refuse to start.
 pub fn refuses(findings: &[Finding]) -> bool {
     findings.iter().any(|finding| finding.state == State::Fail)
 }
 
-/// Raises what an unprivileged process may raise: open files and locked memory, from the soft limit
-/// to the hard one. Call it before [`check`], so that only what somebody else must fix is reported.
+/// Raises the soft limits of open files and locked memory to the hard limits, which needs no
+/// privilege. Call it before [`check`], which then reports only what an administrator must fix.
 pub fn raise_limits() {
     for resource in [Resource::RLIMIT_NOFILE, Resource::RLIMIT_MEMLOCK] {
         if let Ok((soft, hard)) = getrlimit(resource)
             && soft < hard
         {
-            // Refused only where a policy forbids it; then `check` reports the limit as it is.
+            // Fails only if a policy forbids it; `check` then reports the limit.
             setrlimit(resource, hard, hard).ok();
         }
     }
@@ -157,7 +157,7 @@ fn kernel(release: &str) -> Finding {
     const NAME: &str = "kernel";
     let (major, minor) = KERNEL_MIN;
     match kernel_version(release) {
-        None => Finding::warn(NAME, format!("{release:?} is no version that we know"), ""),
+        None => Finding::warn(NAME, format!("{release:?} is not a known version"), ""),
         Some(version) if version < KERNEL_MIN => Finding::fail(
             NAME,
             format!("Linux {release}, older than {major}.{minor}"),
@@ -172,8 +172,8 @@ fn kernel_version(release: &str) -> Option<(u32, u32)> {
     Some((numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?))
 }
 
-/// `missing` are the operations that a ring lacks, or why there is no ring; `disabled` is the
-/// kernel's switch.
+/// `missing` are the operations that a ring lacks, or why a ring could not be created; `disabled` is
+/// the kernel's setting.
 fn ring(missing: io::Result<Vec<&'static str>>, disabled: &str) -> Finding {
     const NAME: &str = "io_uring";
     let error = match missing {
@@ -210,7 +210,8 @@ fn memlock((soft, hard): (u64, u64), exempt: bool, needs: &Needs) -> Finding {
         return Finding::fail(NAME, found, raise_memlock(hard));
     }
     if soft < all_rings && !exempt {
-        let found = format!("{found}; buffers are not registered below {}", bytes(all_rings));
+        let found =
+            format!("{found}; I/O buffers are registered only from {} on", bytes(all_rings));
         return Finding::warn(NAME, found, raise_memlock(hard));
     }
     Finding::ok(NAME, found)
@@ -232,7 +233,7 @@ fn nofile((soft, hard): (u64, u64), needs: &Needs) -> Finding {
     if soft >= wanted {
         let connections = count_or_unlimited(if soft == RLIM_INFINITY { soft } else { soft - own });
         let log = match needs.data_directory {
-            Some(_) => format!("; any number of segments, {OPEN_MAX} files of each shard open"),
+            Some(_) => format!("; {OPEN_MAX} open log files per shard, for any number of segments"),
             None => String::new(),
         };
         return Finding::ok(NAME, format!("{found}: {connections} connections{log}"));
@@ -243,33 +244,33 @@ fn nofile((soft, hard): (u64, u64), needs: &Needs) -> Finding {
         format!("as root: prlimit --pid $$ --nofile={wanted}, or LimitNOFILE={wanted} in the unit")
     };
     if soft < own {
-        let found = format!("{found}, {own} are needed without any connection");
+        let found = format!("{found}, at least {own} are needed before the first connection");
         return Finding::fail(NAME, found, remedy);
     }
     let (connections, expected) = (soft - own, needs.connections_max);
     Finding::warn(NAME, format!("{found}: {connections} connections instead of {expected}"), remedy)
 }
 
-/// `total` is what the machine has, where that is known.
+/// `total` is the machine's memory, if known.
 fn memory(total: Option<u64>, needs: &Needs) -> Finding {
     const NAME: &str = "memory";
     let Some(total) = total else {
-        return Finding::warn(NAME, "cannot tell how much there is", "");
+        return Finding::warn(NAME, "cannot determine how much there is", "");
     };
     let needed = needs.io_memory_of_shards();
     if needed <= total {
-        return Finding::ok(NAME, format!("{} in all, {} for I/O", bytes(total), bytes(needed)));
+        return Finding::ok(NAME, format!("{} total, {} for I/O", bytes(total), bytes(needed)));
     }
     let found = format!(
-        "{} in all, {} shards need {} for I/O",
+        "{} total, {} shards need {} for I/O",
         bytes(total),
         needs.shard_count,
         bytes(needed)
     );
-    Finding::fail(NAME, found, "lower --tail-cache, or make new directories of fewer shards")
+    Finding::fail(NAME, found, "lower --tail-cache, or create a data directory with fewer shards")
 }
 
-/// All memory of this machine.
+/// Total memory of this machine.
 pub fn memory_bytes() -> Option<u64> {
     let table = fs::read_to_string("/proc/meminfo").ok()?;
     let line = table.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
@@ -281,25 +282,25 @@ fn cpus(allowed: &[usize], shard_count: usize) -> Finding {
     const NAME: &str = "cpus";
     let found = format!("{} allowed: {}", allowed.len(), ranges(allowed));
     if allowed.is_empty() {
-        return Finding::warn(NAME, "cannot tell which are allowed; shards run unpinned", "");
+        return Finding::warn(NAME, "cannot determine which are allowed; shards run unpinned", "");
     }
     if allowed.len() < shard_count {
         let found = format!("{found}; {shard_count} shards share them, unpinned");
         return Finding::warn(
             NAME,
             found,
-            "allow more CPUs, or make new directories of fewer shards",
+            "allow more CPUs, or create a data directory with fewer shards",
         );
     }
     Finding::ok(NAME, found)
 }
 
-/// What the file system of a data directory makes of direct I/O.
+/// How the file system of a data directory handles direct I/O.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum DirectIo {
     Taken,
     Refused,
-    /// Nothing is on a device at all.
+    /// The file system is in memory.
     InMemory,
 }
 
@@ -312,21 +313,21 @@ fn direct_io(
     const NAME: &str = "direct I/O";
     let place = directory.display();
     match probed {
-        Ok(DirectIo::Taken) => Finding::ok(NAME, format!("taken by {place}")),
+        Ok(DirectIo::Taken) => Finding::ok(NAME, format!("supported by {place}")),
         Ok(DirectIo::InMemory) => Finding::warn(
             NAME,
-            format!("{place} is in memory: nothing there survives a power cut"),
+            format!("{place} is on a file system in memory: nothing there survives a power cut"),
             "put the data directory on ext4, xfs or btrfs",
         ),
         Ok(DirectIo::Refused) if allow_buffered => Finding::warn(
             NAME,
-            format!("refused by {place}; the page cache is used"),
+            format!("not supported by {place}; buffered I/O is used"),
             "put the data directory on ext4, xfs or btrfs",
         ),
         Ok(DirectIo::Refused) => Finding::fail(
             NAME,
-            format!("refused by {place}"),
-            "put the data directory on ext4, xfs or btrfs, or allow buffered I/O",
+            format!("not supported by {place}"),
+            "put the data directory on ext4, xfs or btrfs, or use --allow-buffered-io",
         ),
         Err(error) => Finding::fail(
             NAME,
@@ -336,7 +337,7 @@ fn direct_io(
     }
 }
 
-/// Makes a ring and asks it for the operations that the runtime submits.
+/// Creates a ring and probes it for the operations that the runtime submits.
 fn missing_operations() -> io::Result<Vec<&'static str>> {
     let needed = [
         ("accept", opcode::Accept::CODE),
@@ -360,7 +361,7 @@ fn missing_operations() -> io::Result<Vec<&'static str>> {
     Ok(missing.map(|(name, _)| name).collect())
 }
 
-/// Opens a file for direct I/O in `directory`, or where it is going to be made.
+/// Opens a file for direct I/O in `directory` or, if it does not exist, in its nearest ancestor.
 fn probe_direct_io(directory: &Path) -> io::Result<DirectIo> {
     let absolute = std::path::absolute(directory)?;
     let place = absolute.ancestors().find(|path| path.is_dir()).unwrap_or(&absolute);
@@ -371,7 +372,7 @@ fn probe_direct_io(directory: &Path) -> io::Result<DirectIo> {
         .truncate(true)
         .custom_flags(O_DIRECT)
         .open(&file);
-    // Where direct I/O is refused the file is made all the same.
+    // The file is created even if direct I/O is refused.
     fs::remove_file(&file).ok();
     match opened {
         Ok(_) if statfs(place)?.filesystem_type() == TMPFS_MAGIC => Ok(DirectIo::InMemory),
@@ -494,7 +495,7 @@ mod tests {
     }
 
     #[test]
-    fn memory_that_is_not_there_is_not_given_out() {
+    fn a_start_that_needs_more_memory_than_there_is_is_refused() {
         assert!(memory_bytes().is_some_and(|total| total > 1 << 20));
         let needed = 4 * (64 << 20);
         for (total, state) in
@@ -523,7 +524,10 @@ mod tests {
         assert_eq!(nofile((20_320, 20_320), &needs()).found, "limit 20320: 20000 connections");
         let stores = Needs { data_directory: Some("data".into()), ..needs() };
         let found = nofile((20_320, 20_320), &stores).found;
-        assert!(found.ends_with("any number of segments, 32 files of each shard open"), "{found}");
+        assert!(
+            found.ends_with("32 open log files per shard, for any number of segments"),
+            "{found}"
+        );
         let found = nofile((4_096, 4_096), &needs()).found;
         assert_eq!(found, "limit 4096: 3776 connections instead of 10000");
     }
@@ -582,7 +586,7 @@ FAIL  memlock    limit 64 KiB, at least 512 KiB are needed
         }
     }
 
-    /// The machine that runs the tests passes, or the other tests here could not run either.
+    /// The machine that runs the tests must pass, or the other tests could not run either.
     #[test]
     fn this_machine_can_run_a_shard() {
         let data_directory = Some(Path::new(env!("CARGO_MANIFEST_DIR")).join("target/not/there"));

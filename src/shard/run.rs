@@ -172,7 +172,7 @@ fn require(needs: &Needs) -> Result<(), RunError> {
         .filter(|finding| finding.state == State::Fail)
         .map(ToString::to_string)
         .collect();
-    Err(RunError::new(format!("this machine cannot run it\n{}", failed.join("\n"))))
+    Err(RunError::new(format!("this machine cannot run the server\n{}", failed.join("\n"))))
 }
 
 /// Memory that one shard with such a tail cache registers with the kernel.
@@ -352,7 +352,7 @@ impl Process {
         for report in found {
             tracing::warn!("{}: {:?}", report.nameserver, report.state);
         }
-        tracing::warn!("no NameServer knows this broker yet; serving, and trying on");
+        tracing::warn!("not registered with any NameServer yet; serving requests, and retrying");
     }
 
     fn describe(&self) -> String {
@@ -368,7 +368,7 @@ impl Process {
     /// Serves until a signal comes or a shard ends by itself, then ends all.
     fn run_until(self, signals: &Signals, nudger: &Nudger) -> Result<(), RunError> {
         let fallen = signals.wait(&self.ended);
-        tracing::info!("stopping");
+        tracing::info!("shutting down");
         nudger.expect_close();
         self.registrar.stop();
         self.mesh.stop_all();
@@ -403,7 +403,7 @@ fn wait_ready(is_ready: &IsReady, who: &str) -> Result<(), RunError> {
         match is_ready.recv_timeout(SAY_AGAIN) {
             Ok(opened) => return opened,
             Err(RecvTimeoutError::Timeout) if begin.elapsed() < START_MAX => {
-                tracing::info!("{who} is opening, since {} s", begin.elapsed().as_secs());
+                tracing::info!("{who} has been opening for {} s", begin.elapsed().as_secs());
             }
             Err(error) => return Err(failed(format!("{who} did not start: {error}"))),
         }

@@ -100,11 +100,11 @@ fn say_mode(shard: u16, disk: &FileDisk) {
         Mode::Direct => {}
         Mode::Buffered => tracing::warn!(
             shard,
-            "the file system refuses direct I/O: running on buffered files, slower"
+            "the file system does not support direct I/O: using buffered I/O, which is slower"
         ),
         Mode::Memory => tracing::warn!(
             shard,
-            "the data directory is a file system in memory: nothing survives this machine"
+            "the data directory is on a file system in memory: nothing survives a reboot"
         ),
     }
 }

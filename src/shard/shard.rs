@@ -188,7 +188,7 @@ impl<S: Service> Owner for Shard<S> {
         if let Some(stalled) = holding.min_by_key(since)
             && since(&stalled).is_some_and(|since| since.elapsed() > STALLED_AFTER)
         {
-            tracing::warn!(id = stalled.id, "closed: it holds memory and does not go on");
+            tracing::warn!(id = stalled.id, "closed: it holds memory but makes no progress");
             stalled.close();
         }
     }

@@ -17,7 +17,7 @@ impl Signals {
         let take = move || {
             for (nth, _signal) in signals.forever().enumerate() {
                 if nth > 0 {
-                    tracing::warn!("second signal: ending at once");
+                    tracing::warn!("second signal: exiting immediately");
                     std::process::exit(1);
                 }
                 // Full: the first signal is on its way.

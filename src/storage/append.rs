@@ -34,12 +34,12 @@ pub struct Appended {
 /// Why nothing was appended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum AppendError {
-    #[error("too much is waiting for the disk")]
+    #[error("too many bytes are waiting for the disk")]
     NoRoom,
     #[error("the disk is full")]
     DiskFull,
     #[error("a write has failed; the log is closed")]
     Fenced,
-    #[error("the entry is larger than an entry may be")]
+    #[error("the entry exceeds the size limit")]
     TooLarge,
 }

@@ -22,7 +22,7 @@ pub enum DiskErrorKind {
     NoSpace,
     /// The process, or the system, has no file descriptor left. Never a reason to close a log: some
     /// become free.
-    #[error("no file descriptor is left; raise the limit (ulimit -n, LimitNOFILE=)")]
+    #[error("out of file descriptors; raise the limit (ulimit -n, LimitNOFILE=)")]
     NoDescriptor,
     #[error("no such file")]
     NotFound,

@@ -1,34 +1,36 @@
-//! Why a log was not opened, or something in it could not be read.
+//! Why a log could not be opened, or something in it could not be read.
 
 use crate::model::LogOffset;
 use crate::storage::disk::DiskError;
 
-/// Why a log was not opened. Nothing on disk has been changed that was worth keeping.
+/// Why a log could not be opened. No data worth keeping has been changed on disk.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum OpenError {
-    #[error("segments of {0} bytes are not possible; whole blocks between 16 KiB and 2 GiB are")]
+    #[error(
+        "a segment size of {0} bytes is not possible; it must be a multiple of 4096 between 16 KiB and 2 GiB"
+    )]
     SegmentSize(u64),
     #[error(
         "the log begins at {begin} and no snapshot is intact, so the state before that is unknown; \
-         restore a .snapshot file from a copy"
+         restore a .snapshot file from a backup"
     )]
     NoSnapshot { begin: LogOffset },
     #[error(
         "there is a snapshot at {snapshot} but no log; restore the segment files (is the right disk \
-         mounted?), or remove the .snapshot files to begin an empty log"
+         mounted?), or remove the .snapshot files to start with an empty log"
     )]
     LogMissing { snapshot: LogOffset },
-    #[error("the entry at {at} has version {version}; a later release wrote it")]
+    #[error("the entry at {at} has version {version}; it was written by a newer release")]
     Unsupported { at: LogOffset, version: u8 },
     #[error(
         "the log at {at} was written by another shard or data directory, or its beginning is damaged \
-         and nothing behind it is intact; it is left as it is"
+         and nothing after it is intact; it has not been changed"
     )]
     Foreign { at: LogOffset },
     #[error(
-        "the end of the log at {at} cannot be read ({fault}), so nobody knows what was acknowledged \
-         there; restore the segment file from a copy, or give up what those 4096 bytes hold by writing \
-         zeros over them (dd if=/dev/zero of={file} bs=4096 count=1 conv=notrunc \
+        "the end of the log at {at} cannot be read ({fault}), so it is unknown what was acknowledged \
+         there; restore the segment file from a backup, or give up those 4096 bytes by overwriting \
+         them with zeros (dd if=/dev/zero of={file} bs=4096 count=1 conv=notrunc \
          oflag=seek_bytes seek={position}), and start again"
     )]
     Unreadable { at: LogOffset, file: String, position: u64, fault: DiskError },
@@ -73,7 +75,7 @@ pub enum CutError {
 pub enum ReadError {
     #[error("the log is damaged at {0}")]
     Damaged(LogOffset),
-    #[error("the log no longer has, or does not have yet, what was at {0}")]
+    #[error("the log has nothing at {0}: it was deleted or is not written yet")]
     Gone(LogOffset),
     #[error(transparent)]
     Fault(#[from] DiskError),

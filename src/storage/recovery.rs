@@ -124,14 +124,14 @@ impl Display for RecoveryReport {
         write!(f, "torn tail of {} bytes cut", self.torn_bytes)?;
         if let Some(offset) = self.tail_kept {
             let name = FileName::Cut(offset);
-            write!(
-                f,
-                "\nintact entries stood in that tail behind a broken one; {name} is a copy of it"
-            )?;
-            write!(f, " from log offset {offset} on, to be removed when nothing is missed")?;
+            write!(f, "\nthat tail had intact entries after a broken one; {name} is a copy of it")?;
+            write!(f, " from log offset {offset} on; remove it if no message is missing")?;
         }
         for offset in &self.snapshots_damaged {
-            write!(f, "\nsnapshot at {offset} was damaged and is removed; an older one was used")?;
+            write!(
+                f,
+                "\nsnapshot at {offset} was damaged and has been removed; an older one was used"
+            )?;
         }
         for hole in &self.damaged {
             write!(f, "\n{}", damage_note(hole))?;
@@ -144,9 +144,9 @@ impl Display for RecoveryReport {
 pub fn damage_note(hole: &Range<LogOffset>) -> String {
     format!(
         "DAMAGED: log offsets {} to {} ({} bytes) cannot be read. Messages stored there were \
-         acknowledged and are lost on this machine; consumers are led past them, all others are \
-         served. The bytes are kept as they are. To repair: stop the broker, restore the \
-         segment file that holds these offsets from a copy, remove the .damaged file, start again.",
+         acknowledged and are lost on this machine; consumers skip them. All other messages are \
+         served. The damaged bytes are kept. To repair: stop the broker, restore the segment \
+         file that holds these offsets from a backup, remove the .damaged file, start the broker.",
         hole.start,
         hole.end,
         hole.end.0 - hole.start.0,

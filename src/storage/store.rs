@@ -386,7 +386,7 @@ impl<D: Disk> Store<D> {
                 Ok(None)
             }
             Err(error) if error.kind == DiskErrorKind::NoDescriptor => {
-                tracing::error!("{error}; trying on");
+                tracing::error!("{error}; retrying");
                 Ok(None)
             }
             made => made,

@@ -66,7 +66,7 @@ pub enum FrameError {
     TooLarge { size: usize, size_max: usize },
     #[error("header of {header_size} bytes in a frame of {size}")]
     HeaderTooLong { header_size: usize, size: usize },
-    #[error("header cannot be read: {0}")]
+    #[error("cannot decode the header: {0}")]
     Header(String),
 }
 

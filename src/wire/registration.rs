@@ -234,7 +234,7 @@ impl Parts<'_> {
             return Refusal::TooLarge { what, size: size_max + 1, size_max };
         }
         match error.kind() {
-            io::ErrorKind::UnexpectedEof => malformed("cut short"),
+            io::ErrorKind::UnexpectedEof => malformed("truncated"),
             _ => malformed(&format!("no zlib: {error}")),
         }
     }
@@ -416,7 +416,7 @@ mod tests {
             |what: &str| Refusal::Malformed(format!("compressed body of REGISTER_BROKER: {what}"));
         #[rustfmt::skip]
         let rows = [
-            (compressed(b""), malformed("cut short")),
+            (compressed(b""), malformed("truncated")),
             (compressed(b"\xff\xff\xff\xff"), malformed("a size is negative")),
             (compressed(&sized(&["{}", "T 8 8 6 SINGLE_TAG"], 1, 3)), malformed("cut short")),
         ];

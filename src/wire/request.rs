@@ -79,9 +79,9 @@ pub fn decode_request<R: DecodeRequest>(frame: &Frame) -> Result<Incoming<R>, Fr
 /// Why a request cannot be written.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum EncodeError {
-    #[error("this request has no form in the {encoding:?} header")]
+    #[error("this request cannot be sent with a {encoding:?} header")]
     NoForm { encoding: HeaderEncoding },
-    #[error("the request takes {size} bytes, at most {FRAME_SIZE_MAX} are allowed")]
+    #[error("the request has {size} bytes, at most {FRAME_SIZE_MAX} are allowed")]
     TooLarge { size: usize },
 }
 

@@ -260,5 +260,5 @@ fn position_of(id: &str) -> Option<LogOffset> {
 
 #[cold]
 fn unreadable(what: &str) -> ReplyError {
-    ReplyError { code: CODE_UNREADABLE, remark: format!("answer cannot be read: {what}") }
+    ReplyError { code: CODE_UNREADABLE, remark: format!("cannot decode the reply: {what}") }
 }

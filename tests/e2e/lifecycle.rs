@@ -198,7 +198,7 @@ fn where_direct_io_is_refused_dev_says_so_and_a_broker_wants_to_be_told() {
         Ok(place) => place,
         Err(why) => return eprintln!("SKIPPED: no file system without direct I/O: {why}"),
     };
-    keeps_messages(&place.0.join("dev"), Ports::free(), "running on buffered files");
+    keeps_messages(&place.0.join("dev"), Ports::free(), "using buffered I/O");
 
     let ports = Ports::free();
     let (data, log) = (place.0.join("broker"), scratch.0.join("broker.log"));
@@ -210,13 +210,13 @@ fn where_direct_io_is_refused_dev_says_so_and_a_broker_wants_to_be_told() {
     let refused = run(&args);
     let error = String::from_utf8(refused.stderr).unwrap();
     assert_eq!(refused.status.code(), Some(1), "{error}");
-    for part in ["direct I/O", "refused by", "allow buffered I/O"] {
+    for part in ["direct I/O", "not supported by", "--allow-buffered-io"] {
         assert!(error.contains(part), "{error} does not say {part:?}");
     }
 
     let _nameserver = nameserver(&scratch.0, ports);
     let server = Server::start(&[&args[..], &["--allow-buffered-io"]].concat(), &log);
-    assert!(server.log().contains("running on buffered files"), "{}", server.log());
+    assert!(server.log().contains("using buffered I/O"), "{}", server.log());
     assert!(server.terminate().success());
 }
 

@@ -53,7 +53,7 @@ fn brokers_of_one_name_are_told_of_by_the_nameserver_and_by_the_newcomer() {
     let second = broker(&scratch.0, "second", other, &namesrv, "1");
 
     let (at_first, at_second) = (ports.broker_address(), other.broker_address());
-    let taken = format!("s00-broker-a at {at_second} takes the place of {at_first}");
+    let taken = format!("s00-broker-a at {at_second} replaces {at_first}");
     assert_eq!(count(&nameserver, &taken), 1);
     let rival = format!("s00-broker-a is also the name of a broker at {at_first}");
     assert_eq!(count(&second, &rival), 1);

@@ -1,8 +1,8 @@
 //! One process per data directory.
 //!
-//! A second broker on the same directory would write over the first one's log, and sockets do not
-//! stop it: several processes may listen on one port. The kernel drops the lock with the process,
-//! however it dies, so a left-over file is harmless.
+//! A second broker on the same directory would overwrite the first one's log, and sockets do not
+//! prevent it: several processes may listen on one port. The kernel releases the lock when the
+//! process ends, however it ends, so a left-over file is harmless.
 
 use std::fs::{File, TryLockError};
 use std::io::{self, Read, Seek, Write};
@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 /// Name of the lock file in the directory.
 const LOCK_NAME: &str = "LOCK";
 
-/// Holds the directory until it is dropped.
+/// Locks the directory until it is dropped.
 #[derive(Debug)]
 pub struct LockGuard {
     _file: File,
@@ -25,7 +25,7 @@ pub enum LockError {
     Io { directory: PathBuf, source: io::Error },
 }
 
-/// Takes `directory` for this process, or says who has it.
+/// Locks `directory` for this process, or says which process holds the lock.
 pub fn lock_directory(directory: &Path) -> Result<LockGuard, LockError> {
     let failed = |source| LockError::Io { directory: directory.into(), source };
     let mut options = File::options();
@@ -49,7 +49,7 @@ fn sign(file: &mut File) -> io::Result<()> {
     writeln!(file, "{}", std::process::id())
 }
 
-/// What the holder has written about itself; it may just be about to.
+/// The process id in the lock file; unknown if the holder has not written it yet.
 fn holder(file: &mut File) -> String {
     let mut text = String::new();
     let read = file.take(32).read_to_string(&mut text);

@@ -249,7 +249,10 @@ impl KnownFile {
             match self.handle(which).await {
                 Err(error) if is_out_of_descriptors(&error) => {
                     if !is_told {
-                        tracing::error!("open {} to write: {error}; waiting for one", self.name());
+                        tracing::error!(
+                            "open {} to write: {error}; retrying until a descriptor is free",
+                            self.name()
+                        );
                     }
                     is_told = true;
                     glommio::timer::sleep(RETRY).await;

@@ -92,7 +92,7 @@ fn take_text<S: FromBytes + Into<i64>>(bytes: &[u8]) -> Result<(&str, &[u8]), Fr
 
 #[cold]
 fn cut_short() -> FrameError {
-    FrameError::Header("cut short".to_owned())
+    FrameError::Header("truncated".to_owned())
 }
 
 /// Appends a header.

@@ -519,11 +519,11 @@ mod tests {
     fn what_is_wrong_is_named_with_its_place() {
         #[rustfmt::skip]
         let rows = [
-            ("", "cut short at byte 0"),
+            ("", "truncated at byte 0"),
             ("[]", "expected '{' at byte 0"),
             ("{}", "missing field `theText` at byte 2"),
             (r#"{"theText":null}"#, "missing field `theText` at byte 16"),
-            (r#"{"theText":"x"}x"#, "something behind the end at byte 15"),
+            (r#"{"theText":"x"}x"#, "unexpected data after the end at byte 15"),
             (r#"{"theText":"x","number":1.5}"#, "\"1.5\" is not such a number at byte 24"),
             (r#"{"theText":"x","list":[256]}"#, "\"256\" is not such a number at byte 23"),
             (r#"{"theText":"x","kind":"THIRD"}"#, "unknown variant `THIRD`, expected `FIRST_KIND` or `SECOND_KIND` at byte 29"),

@@ -134,7 +134,7 @@ impl<'a> Reader<'a> {
         if self.at == self.text.len() {
             Ok(())
         } else {
-            Err(self.error("something behind the end"))
+            Err(self.error("unexpected data after the end"))
         }
     }
 
@@ -200,7 +200,7 @@ impl<'a> Reader<'a> {
                 Ok(Cow::Borrowed(&self.text[start..start + size]))
             }
             Some(plain) => self.escaped_string(start, plain).map(Cow::Owned),
-            None => Err(self.error("a text without end")),
+            None => Err(self.error("unterminated string")),
         }
     }
 
@@ -211,11 +211,11 @@ impl<'a> Reader<'a> {
         while rest.as_bytes()[plain] != b'"' {
             out.push_str(&rest[..plain]);
             let (unescaped, size) =
-                unescape(&rest[plain..]).ok_or_else(|| self.error("a bad escape in the text"))?;
+                unescape(&rest[plain..]).ok_or_else(|| self.error("bad escape in a string"))?;
             out.push(unescaped);
             rest = &rest[plain + size..];
             plain =
-                find_special(rest.as_bytes()).ok_or_else(|| self.error("a text without end"))?;
+                find_special(rest.as_bytes()).ok_or_else(|| self.error("unterminated string"))?;
         }
         out.push_str(&rest[..plain]);
         self.at = self.text.len() - rest.len() + plain + 1;
@@ -251,7 +251,7 @@ impl<'a> Reader<'a> {
     #[inline]
     pub fn peek(&mut self) -> Result<u8, JsonError> {
         self.skip_blanks();
-        self.text.as_bytes().get(self.at).copied().ok_or_else(|| self.error("cut short"))
+        self.text.as_bytes().get(self.at).copied().ok_or_else(|| self.error("truncated"))
     }
 
     #[inline]
@@ -414,19 +414,19 @@ mod tests {
         let deep = format!("{{\"a\":{}", "[".repeat(100));
         #[rustfmt::skip]
         let rows = [
-            ("", "cut short at byte 0"),
+            ("", "truncated at byte 0"),
             ("[]", "expected '{' at byte 0"),
-            ("{", "cut short at byte 1"),
+            ("{", "truncated at byte 1"),
             ("{\"a\"", "expected ':' at byte 4"),
-            ("{\"a\":", "cut short at byte 5"),
+            ("{\"a\":", "truncated at byte 5"),
             ("{\"a\":1", "expected ',' at byte 6"),
             ("{\"a\":1,}", "expected a value at byte 7"),
-            ("{\"a\":1}x", "something behind the end at byte 7"),
-            ("{\"a\":\"x", "a text without end at byte 5"),
-            ("{\"a\":\"x\\", "a bad escape in the text at byte 5"),
-            ("{\"a\":\"x\\n", "a text without end at byte 5"),
-            ("{\"a\":\"\\q\"}", "a bad escape in the text at byte 5"),
-            ("{\"a\":\"\\u00g1\"}", "a bad escape in the text at byte 5"),
+            ("{\"a\":1}x", "unexpected data after the end at byte 7"),
+            ("{\"a\":\"x", "unterminated string at byte 5"),
+            ("{\"a\":\"x\\", "bad escape in a string at byte 5"),
+            ("{\"a\":\"x\\n", "unterminated string at byte 5"),
+            ("{\"a\":\"\\q\"}", "bad escape in a string at byte 5"),
+            ("{\"a\":\"\\u00g1\"}", "bad escape in a string at byte 5"),
             ("{\"a\":é}", "expected a value at byte 5"),
             (&deep, "nested too deeply at byte 70"),
         ];

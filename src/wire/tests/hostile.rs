@@ -126,7 +126,7 @@ fn headers_that_close_the_connection() {
         ("null", "it is not an object"),
         ("[]", "it is not an object"),
         ("\"x\"", "it is not an object"),
-        ("{}x", "something behind the end at byte 2"),
+        ("{}x", "unexpected data after the end at byte 2"),
         ("{\"code\":\"x\"}", "\"x\" is not such a number at byte 8"),
         ("{\"code\":99999999999}", "\"99999999999\" is not such a number at byte 8"),
         ("{\"extFields\":[]}", "expected '{' at byte 13"),
@@ -135,7 +135,7 @@ fn headers_that_close_the_connection() {
     ];
     for (header, expected) in json {
         let error = decode_request(&json_frame(header, b"")).unwrap_err().to_string();
-        assert_eq!(error, format!("header cannot be read: {expected}"), "{header}");
+        assert_eq!(error, format!("cannot decode the header: {expected}"), "{header}");
     }
     assert!(
         decode_request(&Frame {
@@ -148,22 +148,22 @@ fn headers_that_close_the_connection() {
     let start = "0022 00 01df 00000007 00000000";
     #[rustfmt::skip]
     let binary = [
-        ("", "cut short"),
+        ("", "truncated"),
         ("ffffffff", "a part has -1 bytes"),
-        ("7fffffff", "cut short"),
+        ("7fffffff", "truncated"),
         ("00000000 ffffffff", "a part has -1 bytes"),
-        ("00000000 00000001", "cut short"),
+        ("00000000 00000001", "truncated"),
         ("00000000 00000000 00", "1 bytes behind its end"),
         ("00000001 ff 00000000", "a text is not UTF-8"),
-        ("00000000 00000001 00", "cut short"),
+        ("00000000 00000001 00", "truncated"),
         ("00000000 00000002 ffff", "a part has -1 bytes"),
-        ("00000000 00000007 0001 61 00000001", "cut short"),
+        ("00000000 00000007 0001 61 00000001", "truncated"),
     ];
     for (rest, expected) in binary {
         let header = unhex(&format!("{start} {rest}")).into();
         let frame = Frame { encoding: HeaderEncoding::Binary, header, body: Bytes::new() };
         let error = decode_request(&frame).unwrap_err().to_string();
-        assert_eq!(error, format!("header cannot be read: {expected}"), "{rest}");
+        assert_eq!(error, format!("cannot decode the header: {expected}"), "{rest}");
     }
 }
 

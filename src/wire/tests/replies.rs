@@ -306,9 +306,9 @@ fn answers_of_stock_servers() {
     let refused = reply(17, &[], b"").route().unwrap_err();
     assert_eq!((refused.code, refused.remark.as_str()), (17, ""));
     let unreadable = reply(0, &[], b"").route().unwrap_err();
-    assert_eq!(unreadable.to_string(), "code -1: answer cannot be read: cut short at byte 0");
+    assert_eq!(unreadable.to_string(), "code -1: cannot decode the reply: truncated at byte 0");
     let unreadable = reply(0, &[("offset", "x")], b"").offset().unwrap_err();
-    assert_eq!(unreadable.remark, "answer cannot be read: field offset is \"x\"");
+    assert_eq!(unreadable.remark, "cannot decode the reply: field offset is \"x\"");
 }
 
 /// One refusal of every kind, with its code and remark as stock clients see them.

@@ -415,7 +415,7 @@ fn heartbeats_of_different_clients() {
     };
     assert_heartbeat(cpp, Ok(expected));
 
-    let what = "body of HEART_BEAT: cut short at byte 0";
+    let what = "body of HEART_BEAT: truncated at byte 0";
     assert_heartbeat(b"", Err(Refusal::Malformed(what.to_owned())));
 }
 
@@ -437,7 +437,7 @@ fn bad_parts_of_a_heartbeat_are_passed_over_and_told() {
             subscriptions: vec![subscription],
         }],
         skipped: [
-            "producer group: the name holds ' '; allowed are letters, digits, and any of % | _ -",
+            "producer group: the name contains ' '; only letters, digits and % | _ - are allowed",
             "producer group: the name is empty",
             "producer group: expected '{' at byte 0",
             "consumer group: unknown variant `CONSUME_SIDEWAYS`, expected one of `CONSUME_ACTIVELY`, \
