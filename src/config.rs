@@ -168,7 +168,7 @@ pub struct EngineOptions {
     #[arg(long, env = "RINGMQ_INDEX_CACHE", default_value = "32MiB", value_name = "SIZE")]
     pub index_cache: Size,
 
-    /// How long messages are kept, by elapsed time: setting the clock deletes nothing. The time a
+    /// How long messages are kept, in elapsed time: setting the clock deletes nothing. Time while the
     /// broker was stopped counts once it has run for ten minutes.
     #[arg(long, env = "RINGMQ_RETENTION", default_value = "72h", value_name = "DURATION")]
     pub retention: Age,
