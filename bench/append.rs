@@ -422,7 +422,7 @@ fn spawn_background(store: &Store<FileDisk>) -> [Helper; 2] {
     [flush, maintain]
 }
 
-/// Appends, waits until that is safe, appends the next.
+/// Appends, waits for the commit, appends the next.
 async fn write_until(
     store: Store<FileDisk>,
     queue: u32,

@@ -112,7 +112,7 @@ fn ask(broker: &Broker<SimDisk>, request: Request) -> Outcome {
     broker.handle(&request, Origin::default(), NOW)
 }
 
-/// Writes until everything appended so far is safe.
+/// Writes until everything appended so far is committed.
 async fn commit(broker: &Broker<SimDisk>) {
     while broker.store().committed() < broker.store().end() {
         broker.store().commit_step().await.unwrap();
@@ -132,7 +132,7 @@ async fn send(broker: &Broker<SimDisk>, request: Produce) -> Result<QueueOffset,
 async fn send_request(broker: &Broker<SimDisk>, request: Request) -> Result<QueueOffset, Refusal> {
     loop {
         match ask(broker, request.clone()) {
-            Outcome::Safe { reply: Reply::Produced(produced), .. } => {
+            Outcome::Committed { reply: Reply::Produced(produced), .. } => {
                 commit(broker).await;
                 return Ok(produced.queue_offset);
             }
@@ -241,14 +241,14 @@ async fn read_all(broker: &Broker<SimDisk>, name: &str, queue_id: u32) -> Vec<Se
 }
 
 #[test]
-fn messages_come_back_as_they_were_sent_and_only_when_they_are_safe() {
+fn messages_come_back_as_they_were_sent_and_only_when_they_are_committed() {
     sim::run(async {
         let broker = open(&SimDisk::new(1)).await;
         let outcome = ask(&broker, Request::Produce(produce("t", 0, "A", b"one")));
-        let Outcome::Safe { mark, .. } = outcome else { panic!("{outcome:?}") };
+        let Outcome::Committed { mark, .. } = outcome else { panic!("{outcome:?}") };
         assert!(mark > broker.store().committed());
         let (pulled, seen) = read(&broker, pull("t", 0, 0)).await;
-        assert_eq!((pulled.status, seen.len()), (PullStatus::NothingNew, 0), "not safe yet");
+        assert_eq!((pulled.status, seen.len()), (PullStatus::NothingNew, 0), "not committed yet");
 
         commit(&broker).await;
         assert!(mark <= broker.store().committed());
@@ -332,7 +332,7 @@ fn a_held_pull_is_answered_by_the_first_match_or_by_its_deadline() {
         assert!(matches!(broker.handle(&hold("C"), origin(2), NOW), Outcome::Held));
 
         ask(&broker, Request::Produce(produce("t", 0, "B", b"new")));
-        assert!(broker.advance().is_empty(), "nothing is safe yet");
+        assert!(broker.advance().is_empty(), "nothing is committed yet");
         while broker.store().committed() < broker.store().end() {
             broker.store().commit_step().await.unwrap();
         }
@@ -491,7 +491,8 @@ async fn run_until_power_is_lost(disk: &SimDisk, rng: &mut Rng, promised: &mut P
             }
             promised.sent.push(body.clone());
             let request = Request::Produce(produce(name, queue_id, "A", &body));
-            if let Outcome::Safe { mark, reply: Reply::Produced(produced) } = ask(&broker, request)
+            if let Outcome::Committed { mark, reply: Reply::Produced(produced) } =
+                ask(&broker, request)
             {
                 waiting.push((mark, name, queue_id, body, produced.queue_offset.0));
             }
@@ -1008,7 +1009,7 @@ fn a_commit_that_the_log_does_not_take_is_refused() {
         send(&broker, produce("t", 0, "A", b"one")).await.unwrap();
         disk.inject(On::nth(Operation::Write, 0), Fault::io_error());
         let stored = ask(&broker, Request::Produce(produce("t", 0, "A", b"two")));
-        assert!(matches!(stored, Outcome::Safe { .. }));
+        assert!(matches!(stored, Outcome::Committed { .. }));
         broker.store().commit_step().await.unwrap_err();
         let request = Request::CommitOffset { group: group(), queue: queue("t", 0), offset: 1 };
         let refused = answer(&broker, request).await.reply;

@@ -1,4 +1,4 @@
-//! How old segments are, in snapshots.
+//! The ages of segments, in snapshots.
 //!
 //! ```text
 //!   AGES       AgesHead, then what storage knows of segments: rows of its own       in snapshots only
@@ -19,7 +19,7 @@ pub fn apply(index: &mut Index, fact: &Fact<'_>) -> Result<(), String> {
     Ok(())
 }
 
-/// The ages of all segments, in the order of the log: how far they were added to a snapshot.
+/// The ages of all segments in log order: the progress of adding them to a snapshot.
 #[derive(Default)]
 pub struct AllAges {
     next: LogOffset,

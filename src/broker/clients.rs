@@ -6,9 +6,9 @@
 //!        call waits ◀── reply_arrived | deadline | connection_closed
 //! ```
 //!
-//! What holds at all times: a call ends once, by whichever of the three comes first; what waits to be
-//! sent and who waits for a reply have bounds, and what finds no room is refused, or for a notification
-//! left to the client's own timer.
+//! Invariants: a call ends exactly once, by whichever of the three comes first. The queue of
+//! requests to send and the number of calls in flight are bounded; beyond the bound, a call is
+//! refused, and a notification is left to the client's own timer.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -17,12 +17,12 @@ use crate::model::deadlines::{DeadlineId, Deadlines};
 use crate::model::{ClientReply, ClientRequest, GroupName, Moment};
 use crate::storage::disk::Disk;
 
-/// Requests that wait to be sent: a few notifications of the largest group.
+/// Maximum number of requests waiting to be sent: a few notifications of the largest group.
 const OUTGOING_MAX: usize = 50_000;
-/// Calls of one shard that wait for a reply.
+/// Maximum number of calls in flight per shard.
 const CALLS_MAX: usize = 10_000;
 
-/// Names a call until it has ended.
+/// Identifies a call until it has ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct CallId(u64);
 
@@ -31,11 +31,11 @@ pub struct CallId(u64);
 pub struct Outgoing {
     pub connection: u64,
     pub request: ClientRequest,
-    /// Who waits for the reply; `None` for a one-way request.
+    /// The call that waits for the reply; `None` for a one-way request.
     pub call: Option<CallId>,
 }
 
-/// Why a call has no reply.
+/// Why a call got no reply.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CallError {
     #[error("the client did not reply in time")]
@@ -63,7 +63,7 @@ struct Call {
 }
 
 impl Clients {
-    /// Queues a one-way request; false when too many wait to be sent.
+    /// Queues a one-way request; returns false if the queue is full.
     fn notify(&mut self, connection: u64, request: ClientRequest) -> bool {
         assert!(request.is_one_way(), "nobody would get the reply");
         let has_room = self.outgoing.len() < OUTGOING_MAX;
@@ -91,7 +91,7 @@ impl Clients {
         Ok(id)
     }
 
-    /// Ends a call, unless it has ended already.
+    /// Ends a call if it is still in flight.
     pub fn end_call<T>(
         &mut self,
         id: CallId,
@@ -106,14 +106,14 @@ impl Clients {
         }
     }
 
-    /// What a call came to; taken once.
+    /// The result of a call; can be taken once.
     fn take_ended(&mut self, id: CallId) -> Option<Result<ClientReply, CallError>> {
         let how = self.calls.get_mut(&id)?.ended.take()?;
         self.calls.remove(&id);
         Some(how)
     }
 
-    /// Forgets a call that nobody waits for any more.
+    /// Forgets a call whose caller no longer waits.
     fn give_up<T>(&mut self, id: CallId, deadlines: &mut Deadlines<T>) {
         if let Some(call) = self.calls.remove(&id) {
             deadlines.cancel(call.deadline);
@@ -128,19 +128,19 @@ impl Clients {
 }
 
 impl<D: Disk> Broker<D> {
-    /// The next request that is to be sent.
+    /// The next request to send.
     pub fn take_outgoing(&self) -> Option<Outgoing> {
         self.state.borrow_mut().clients.outgoing.pop_front()
     }
 
-    /// Waits until there is something to send.
+    /// Waits until there is a request to send.
     pub async fn has_outgoing(&self) {
         let is_there = || (!self.state.borrow().clients.outgoing.is_empty()).then_some(());
         self.outgoing.wait(is_there).await;
     }
 
-    /// Sends a one-way request to the client behind `connection`. False when it was not taken because
-    /// too many wait to be sent.
+    /// Sends a one-way request to the client behind `connection`. Returns false if the queue is
+    /// full.
     pub fn notify_client(&self, connection: u64, request: ClientRequest) -> bool {
         let is_taken = self.state.borrow_mut().clients.notify(connection, request);
         self.outgoing.notify();
@@ -163,15 +163,16 @@ impl<D: Disk> Broker<D> {
         self.replies.wait(|| self.state.borrow_mut().clients.take_ended(call.id)).await
     }
 
-    /// The client has answered a call, or refused it. One that has ended already is ignored.
+    /// The client has answered or refused a call. Ignored if the call has already ended.
     pub fn reply_arrived(&self, call: CallId, reply: Result<ClientReply, CallError>) {
         let state = &mut *self.state.borrow_mut();
         state.clients.end_call(call, reply, &mut state.deadlines);
         self.replies.notify();
     }
 
-    /// Tells the members of a group that its members or topics have changed (remoting reference, 5.23).
-    /// Clients look by themselves every 20 s, so one that is not told is late and not wrong.
+    /// Notifies the members of a group that its members or topics have changed (remoting reference,
+    /// 5.23). Clients also check every 20 s on their own, so a missed notification only delays
+    /// them.
     pub(super) fn tell_members(&self, group: &GroupName) {
         let connections = self.state.borrow().groups.connections_to_tell(group);
         for connection in connections {
@@ -183,7 +184,7 @@ impl<D: Disk> Broker<D> {
     }
 }
 
-/// A call that somebody waits for.
+/// A call whose caller waits.
 struct PendingCall<'a, D: Disk> {
     broker: &'a Broker<D>,
     id: CallId,

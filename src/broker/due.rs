@@ -1,4 +1,4 @@
-//! What falls due in a broker.
+//! The kinds of deadlines in a broker.
 
 use super::clients::CallId;
 use super::held::HeldId;
@@ -7,14 +7,14 @@ use crate::model::GroupName;
 /// What is due at a deadline.
 #[derive(Clone, Debug)]
 pub enum Due {
-    /// A held pull is to be answered.
+    /// A held pull times out.
     Pull(HeldId),
-    /// A request to a client was not answered.
+    /// A call to a client times out.
     Call(CallId),
     FlushOffsets,
     TellMembers,
     ForgetClients,
-    /// Look at the groups behind this one; at all when there is none.
+    /// Sweep the groups after this one, or from the beginning if there is none.
     Sweep(Option<GroupName>),
 }
 

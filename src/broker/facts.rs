@@ -1,4 +1,4 @@
-//! Facts: every change of durable state, as it stands in the log.
+//! Facts: all changes of durable state, as stored in the log.
 //!
 //! ```text
 //!   request ──▶ decide ──▶ facts ──▶ one entry of the log ──▶ apply ──▶ state
@@ -6,16 +6,16 @@
 //!   replay at start, a snapshot, (later) a replica ────────────┘
 //! ```
 //!
-//! An entry carries one fact, and its kind is the fact's; or it carries several ([`SEVERAL`]), which
-//! take effect together. A snapshot is a sequence of the same facts. What the facts of a kind look
-//! like, and what they do, is the business of the module that owns the state: [`state`](super::state)
-//! has the table.
+//! An entry carries one fact and has that fact's kind, or it carries several ([`SEVERAL`]), which
+//! take effect together. A snapshot is a sequence of the same facts. The module that owns a kind of
+//! state also defines the layout and the effect of its facts; [`state`](super::state) has the
+//! table.
 //!
-//! What holds of every fact: it *sets* something and never adds to it, so that applying a stretch of
-//! the log again, to a state that has seen some of it, comes to the same end. A snapshot that is taken
-//! while the state changes relies on that.
+//! Every fact *sets* a value and never adds to it, so replaying part of the log on a state that
+//! already reflects some of it gives the same result. A snapshot taken while the state changes
+//! relies on this.
 //!
-//! [`Facts`] writes them, [`Fact::each`] takes several apart. Layouts are fixed: all numbers are
+//! [`Facts`] writes them, [`Fact::each`] splits several. Layouts are fixed: all numbers are
 //! little-endian, and a fact begins at a multiple of [`FACT_ALIGN`] bytes.
 
 use std::mem::{offset_of, size_of};
@@ -34,18 +34,18 @@ pub const MESSAGES: EntryKind = EntryKind(3);
 pub const TOPIC: EntryKind = EntryKind(4);
 /// Consume offsets of groups ([`offsets`](super::offsets)).
 pub const OFFSETS: EntryKind = EntryKind(5);
-/// How far message queues have got ([`messages`](super::messages)); in snapshots only.
+/// The state of message queues ([`messages`](super::messages)); only in snapshots.
 pub const QUEUES: EntryKind = EntryKind(6);
-/// How old segments are ([`ages`](super::ages)); in snapshots only.
+/// The ages of segments ([`ages`](super::ages)); only in snapshots.
 pub const AGES: EntryKind = EntryKind(7);
 
-/// In front of each of several facts.
+/// Precedes each of several facts.
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
 pub struct FactHead {
-    /// Bytes behind this head, without padding.
+    /// Bytes after this head, without padding.
     pub size: U32,
-    /// Whom the fact concerns; for messages the topic.
+    /// What the fact concerns; for messages, the topic.
     pub subject: U32,
     pub kind: u8,
     pub reserved: [u8; 7],
@@ -61,7 +61,7 @@ const _: () = {
     assert!(offset_of!(FactHead, kind) == 8);
 };
 
-/// A fact in the log that cannot be read: its checksum was right, so a newer version wrote it.
+/// A fact that cannot be decoded although its checksum is right, so a newer version wrote it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("cannot decode {what}: {why}; was it written by a newer version?")]
 pub struct FactError {
@@ -73,32 +73,32 @@ pub fn unreadable(what: &'static str, why: impl std::fmt::Display) -> FactError 
     FactError { what, why: why.to_string() }
 }
 
-/// A fact as it lies in an entry of the log, or in a snapshot.
+/// A fact as stored in an entry of the log, or in a snapshot.
 #[derive(Clone, Copy, Debug)]
 pub struct Fact<'a> {
     pub kind: EntryKind,
     pub subject: u32,
-    /// Where the entry begins that carries it; 0 in a snapshot.
+    /// Log offset of the entry that carries it; 0 in a snapshot.
     pub entry_offset: LogOffset,
-    /// Where `payload` begins in the log; 0 in a snapshot.
+    /// Log offset of `payload`; 0 in a snapshot.
     pub payload_offset: LogOffset,
     pub payload: &'a [u8],
 }
 
 impl<'a> Fact<'a> {
-    /// All facts in the payload of a snapshot, which holds several as an entry does.
+    /// All facts in a snapshot's payload, which has the form of an entry with several facts.
     pub fn of_snapshot(payload: &'a [u8]) -> Self {
         let (entry_offset, payload_offset) = (LogOffset(0), LogOffset(0));
         Self { kind: SEVERAL, subject: 0, entry_offset, payload_offset, payload }
     }
 
-    /// What an entry of the log holds.
+    /// The content of an entry.
     pub fn of_entry(entry: &Replayed<'a>) -> Self {
         let Replayed { kind, subject, entry_offset, payload_offset, payload, .. } = *entry;
         Self { kind, subject, entry_offset, payload_offset, payload }
     }
 
-    /// The single facts: those it is made of, or itself.
+    /// The individual facts: its parts, or the fact itself.
     pub fn each(self) -> impl Iterator<Item = Result<Self, FactError>> {
         let mut single = (self.kind != SEVERAL).then_some(self);
         let mut at = if self.kind == SEVERAL { 0 } else { self.payload.len() };
@@ -118,7 +118,7 @@ impl<'a> Fact<'a> {
         })
     }
 
-    /// The fact at `at` of several, and where the next one begins.
+    /// The fact at `at` in a sequence, and the position of the next one.
     fn at(&self, at: usize) -> Option<Result<(Self, usize), FactError>> {
         let rest = self.payload.get(at..).filter(|rest| !rest.is_empty())?;
         let cut = || Some(Err(unreadable("a list of facts", format!("it is cut at byte {at}"))));
@@ -136,16 +136,16 @@ impl<'a> Fact<'a> {
     }
 }
 
-/// Facts on their way into the log or a snapshot.
+/// Facts to be written to the log or to a snapshot.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Facts {
-    /// Heads and payloads, as several facts lie in an entry.
+    /// Heads and payloads in the form of an entry with several facts.
     bytes: Vec<u8>,
     count: usize,
 }
 
 impl Facts {
-    /// One fact, whose payload `write` appends.
+    /// A single fact, whose payload `write` appends.
     pub fn one(kind: EntryKind, subject: u32, write: impl FnOnce(&mut Vec<u8>)) -> Self {
         let mut facts = Self::default();
         facts.push(kind, subject, write);
@@ -173,17 +173,17 @@ impl Facts {
         self.count == 0
     }
 
-    /// Whether a slice of a snapshot has as much as one should have.
+    /// Whether a slice of a snapshot is large enough.
     pub fn fill_a_slice(&self) -> bool {
         self.size() >= SLICE_SIZE
     }
 
-    /// Bytes so far, heads included.
+    /// Size so far, including heads.
     pub fn size(&self) -> usize {
         self.bytes.len()
     }
 
-    /// The bytes of several facts, as a snapshot holds them.
+    /// The facts as bytes, in the form of a snapshot.
     pub fn into_bytes(self) -> Vec<u8> {
         self.bytes
     }
@@ -204,18 +204,19 @@ impl Facts {
     }
 }
 
-/// Items that one slice of a snapshot looks at: some hundred microseconds of the shard's time.
+/// Maximum number of items that one slice of a snapshot visits: a few hundred microseconds of the
+/// shard's time.
 pub const ITEMS_PER_SLICE: usize = 2_000;
-/// Bytes of one slice, about.
+/// Approximate size of one slice, bytes.
 pub const SLICE_SIZE: usize = 128 << 10;
 
-/// Appends zeros up to a multiple of [`FACT_ALIGN`] bytes behind `begin`.
+/// Pads with zeros to a multiple of [`FACT_ALIGN`] bytes after `begin`.
 pub fn pad(out: &mut Vec<u8>, begin: usize) {
     let size = (out.len() - begin).next_multiple_of(FACT_ALIGN);
     out.resize(begin + size, 0);
 }
 
-/// Takes `size` bytes and the padding behind them off the front of `rest`.
+/// Splits `size` bytes and their padding off the front of `rest`.
 pub fn take_padded<'a>(rest: &mut &'a [u8], size: usize) -> Option<&'a [u8]> {
     let bytes = rest.get(..size)?;
     *rest = rest.get(size.next_multiple_of(FACT_ALIGN)..).unwrap_or_default();
@@ -263,7 +264,7 @@ mod tests {
             let expected: &[bool] = match (cut, whole_first) {
                 (0, _) => &[],
                 (_, false) => &[false],
-                // The end of the first one's padding, or less.
+                // At the end of the first one's padding, or before.
                 (..=24, true) => &[true],
                 (_, true) => &[true, false],
             };

@@ -1,7 +1,7 @@
-//! Which messages a consumer wants, by the hash of their tag.
+//! Filters messages by the hash of their tag.
 //!
-//! The shard compares hashes only, the client compares texts afterwards (remoting reference, 5.5).
-//! So a message too many is harmless and a message too few is not.
+//! The shard compares only hashes; the client then compares the tags (remoting reference, 5.5). So
+//! a false match is harmless, and a missed match is not.
 
 use smallvec::SmallVec;
 
@@ -9,9 +9,9 @@ use crate::model::record::tag_hash;
 use crate::model::request::Expression;
 use crate::model::{Refusal, excerpt};
 
-/// Most tags one expression may name.
+/// Maximum number of tags in an expression.
 const TAGS_MAX: usize = 256;
-/// Characters of an expression that cannot be used that are shown.
+/// Maximum number of characters shown of an invalid expression.
 const SHOWN_MAX: usize = 200;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -21,7 +21,7 @@ pub enum TagFilter {
 }
 
 impl TagFilter {
-    /// Reads `*`, nothing, or `TagA || TagB`.
+    /// Parses `*`, an empty expression, or `TagA || TagB`.
     pub fn parse(expression: &Expression) -> Result<Self, Refusal> {
         if !matches!(expression.kind.as_str(), "" | "TAG") {
             return Err(Refusal::UnsupportedFilter(excerpt(&expression.kind, SHOWN_MAX)));
@@ -44,7 +44,7 @@ impl TagFilter {
         }
     }
 
-    /// Tags it holds.
+    /// Number of tags.
     pub fn tag_count(&self) -> usize {
         match self {
             Self::All => 0,

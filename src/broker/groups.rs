@@ -1,15 +1,15 @@
-//! Who is connected: producers and consumers by group, and what consumer groups subscribe to.
+//! Connected producers and consumers by group, and the subscriptions of consumer groups.
 //!
-//! Known from heartbeats, forgotten when the connection closes or no heartbeat comes for
-//! [`CLIENT_LEASE_MS`] (remoting reference, 5.23). Nothing of it is durable: clients tell it again.
+//! Learned from heartbeats, and removed when the connection closes or no heartbeat arrives for
+//! [`CLIENT_LEASE_MS`] (remoting reference, 5.23). Nothing here is durable: clients send it again.
 //!
-//! A group has one subscription for each topic, whoever of its members sent it. During a change the
-//! members disagree; [`Subscription::yields_to`] decides whose counts, so that an older member's
-//! heartbeat never undoes what a newer one has changed.
+//! A group has one subscription per topic, whichever member sent it. During a change the members
+//! disagree; [`Subscription::yields_to`] decides which one counts, so an older member's heartbeat
+//! never undoes a newer member's change.
 //!
-//! What holds at all times: no group is without members, and the ledger says what the groups hold: how
-//! many of each, and which members are of which connection. Names are at most 255 bytes long, so what
-//! can be counted has a size too: some 150 MB when every bound is reached.
+//! Invariants: no group is without members, and the ledger counts what the groups hold and which
+//! members belong to which connection. Names are at most 255 bytes, so the counts also bound the
+//! memory: about 150 MB at the limits.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -19,15 +19,17 @@ use super::filter::TagFilter;
 use crate::model::request::{ConsumerData, Heartbeat, MessageModel, SubscriptionData};
 use crate::model::{ClientId, GroupName, Moment, Refusal, TopicName};
 
-/// A client that has not sent a heartbeat for this long is gone, ms.
+/// A client without a heartbeat for this long is removed, ms.
 pub const CLIENT_LEASE_MS: u64 = 120_000;
-/// Consumer groups one shard remembers at a time, and as many producer groups.
+/// Maximum number of consumer groups per shard, and of producer groups.
 pub const GROUPS_MAX: usize = 20_000;
-/// Members of all groups of one shard. A client is a member once for each of its groups.
+/// Maximum number of members of all groups of a shard. A client is a member once for each of its
+/// groups.
 pub const MEMBERS_MAX: usize = 100_000;
-/// Members one group may have. Their ids are one answer, which must fit a frame.
+/// Maximum number of members of a group. Their ids are sent in one reply, which must fit in a
+/// frame.
 const GROUP_MEMBERS_MAX: usize = 10_000;
-/// Subscriptions of all groups of one shard, and the tags that they name.
+/// Maximum number of subscriptions of all groups of a shard, and of their tags.
 const SUBSCRIPTIONS_MAX: usize = 100_000;
 const TAGS_MAX: usize = 1_000_000;
 
@@ -36,7 +38,8 @@ pub struct Groups {
     consumers: Table,
     producers: Table,
     ledger: Ledger,
-    /// Consumer groups whose members or topics have changed since somebody asked.
+    /// Consumer groups whose members or topics have changed since the last call of
+    /// [`Groups::take_changed`].
     changed: BTreeSet<GroupName>,
 }
 
@@ -44,7 +47,7 @@ pub struct Groups {
 #[derive(Debug)]
 struct Table {
     role: Role,
-    /// Sorted, as names come from whoever connects and could be made to collide.
+    /// Sorted rather than hashed, because clients choose the names and could provoke collisions.
     groups: BTreeMap<GroupName, Group>,
 }
 
@@ -54,17 +57,17 @@ enum Role {
     Producer,
 }
 
-/// What all groups hold together.
+/// Totals over all groups.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Ledger {
     members: usize,
     subscriptions: usize,
     tags: usize,
-    /// By connection, so that its end costs what it held.
+    /// By connection, so the cost of closing one depends only on what it held.
     memberships: FxHashMap<u64, BTreeSet<Membership>>,
 }
 
-/// That a client is in a group.
+/// A client's membership in a group.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Membership {
     role: Role,
@@ -74,11 +77,11 @@ struct Membership {
 
 #[derive(Debug, Default)]
 struct Group {
-    /// By client id, so that every shard lists the same members in the same order.
+    /// By client id, so every shard lists the same members in the same order.
     members: BTreeMap<ClientId, Member>,
-    /// Of consumers.
+    /// Only for consumers.
     subscriptions: BTreeMap<TopicName, Subscription>,
-    /// As its last heartbeat said.
+    /// From its last heartbeat.
     is_broadcasting: bool,
 }
 
@@ -88,21 +91,21 @@ struct Member {
     seen_at: Moment,
 }
 
-/// What a group wants of one topic.
+/// A group's subscription to one topic.
 #[derive(Clone, Debug)]
 struct Subscription {
     filter: TagFilter,
-    /// When the client made it, by its own clock (remoting reference, 5.5).
+    /// Creation time by the client's clock (remoting reference, 5.5).
     version: i64,
-    /// The member that sent it; it may have left since.
+    /// The member that sent it, which may have left since.
     owner: ClientId,
 }
 
 impl Subscription {
-    /// Whether this subscription gives way to `other`: the higher version counts (remoting reference,
-    /// 5.5). Versions come from the clients' clocks, so two cases must not depend on them. A member
-    /// may always replace what it sent itself, also after its clock went backwards; and what a member
-    /// has left behind binds nobody.
+    /// Whether `other` replaces this subscription: the higher version wins (remoting reference,
+    /// 5.5). Versions come from the clients' clocks, so two cases must not depend on them: a member
+    /// may always replace its own subscription, even after its clock went backwards, and a member
+    /// that has left binds no one.
     fn yields_to(&self, other: &Self, members: &BTreeMap<ClientId, Member>) -> bool {
         other.version > self.version
             || other.owner == self.owner
@@ -119,8 +122,8 @@ impl Default for Groups {
 }
 
 impl Groups {
-    /// Registers everything a client says about itself. When something is full, what is known stays,
-    /// what fits is taken, and the refusal names the first that did not.
+    /// Registers everything in a client's heartbeat. If a limit is reached, existing items stay,
+    /// what fits is accepted, and the refusal names the first item that did not fit.
     pub fn heartbeat(
         &mut self,
         heartbeat: &Heartbeat,
@@ -129,7 +132,7 @@ impl Groups {
     ) -> Result<(), Refusal> {
         let Self { consumers, producers, ledger, changed } = self;
         let member = Member { connection, seen_at: now };
-        // One copy for all groups, and none of the buffer that the heartbeat was read from.
+        // One copy for all groups, which does not keep the heartbeat's read buffer alive.
         let client = ClientId::from(&*heartbeat.client);
         let mut taken = Ok(());
         for group in &heartbeat.producers {
@@ -169,7 +172,7 @@ impl Groups {
         memberships.iter().for_each(|membership| self.leave(membership));
     }
 
-    /// Forgets clients that have been silent for too long.
+    /// Removes clients that have been silent for too long.
     pub fn expire(&mut self, now: Moment) {
         let is_silent = |member: &Member| now.ms_since(member.seen_at) >= CLIENT_LEASE_MS;
         let silent: Vec<Membership> = [&self.producers, &self.consumers]
@@ -179,7 +182,7 @@ impl Groups {
         silent.iter().for_each(|membership| self.leave(membership));
     }
 
-    /// Ends a membership, if there is one.
+    /// Ends a membership if it exists.
     fn leave(&mut self, membership: &Membership) {
         let Self { consumers, producers, ledger, changed } = self;
         let table = match membership.role {
@@ -206,8 +209,8 @@ impl Groups {
         self.changed.contains(group)
     }
 
-    /// Connections of those who are to be told that a group has changed. Members of a broadcasting
-    /// group share nothing, so nobody (remoting reference, 5.23).
+    /// Connections to notify of a change of a group. Members of a broadcasting group share nothing,
+    /// so none (remoting reference, 5.23).
     pub fn connections_to_tell(&self, group: &GroupName) -> BTreeSet<u64> {
         let group = self.consumers.groups.get(group).filter(|group| !group.is_broadcasting);
         let members = group.into_iter().flat_map(|group| group.members.values());
@@ -225,8 +228,8 @@ impl Groups {
         }
     }
 
-    /// The filter a group's heartbeats gave for `topic`. Refusals make stock clients send a
-    /// heartbeat and ask again.
+    /// The filter that a group's heartbeats gave for `topic`. On a refusal, stock clients send a
+    /// heartbeat and retry.
     pub fn filter(
         &self,
         group: &GroupName,
@@ -249,8 +252,8 @@ impl Groups {
 }
 
 impl Table {
-    /// Makes `client` a member of the group called `name`, which begins with its first member. Gives
-    /// whether it was none before.
+    /// Makes `client` a member of group `name`, creating the group for its first member. Returns
+    /// whether it is new to the group.
     fn join(
         &mut self,
         name: &GroupName,
@@ -313,7 +316,7 @@ impl Ledger {
         self.members -= 1;
     }
 
-    /// Takes out what a group without members held.
+    /// Removes a group that has no members left from the ledger.
     fn group_left(&mut self, group: &Group) {
         self.subscriptions -= group.subscriptions.len();
         self.tags -= group.tag_count();
@@ -321,9 +324,8 @@ impl Ledger {
 }
 
 impl Group {
-    /// Takes in what `client` subscribes to. A topic that it no longer lists goes when it was this
-    /// client's to say, or that of a member who has left. Gives whether the group has other topics than
-    /// before.
+    /// Updates the subscriptions of `client`. A topic that it no longer lists is removed if this
+    /// client, or a member that has left, sent it. Returns whether the group's topics have changed.
     fn subscribe(
         &mut self,
         client: &ClientId,
@@ -332,8 +334,8 @@ impl Group {
     ) -> Result<bool, Refusal> {
         let mut wanted = BTreeMap::new();
         for SubscriptionData { topic, expression, version } in &consumer.subscriptions {
-            // An expression that cannot be read here is refused when the group pulls; until then
-            // it must not stop the heartbeat.
+            // An invalid expression is refused when the group pulls; until then it must not fail
+            // the heartbeat.
             if let Ok(filter) = TagFilter::parse(expression) {
                 let (version, owner) = (*version, client.clone());
                 wanted.insert(topic, Subscription { filter, version, owner });
@@ -482,7 +484,7 @@ mod tests {
         beat
     }
 
-    /// Tag and version that count for a topic of the group.
+    /// The tag and version in effect for a topic of the group.
     fn subscribed(groups: &Groups, topic: &str) -> Option<(TagFilter, i64)> {
         let group = groups.consumers.groups.get(&group())?;
         let known = group.subscriptions.get(&TopicName::new(topic.to_owned()).unwrap())?;
@@ -494,7 +496,8 @@ mod tests {
         Some((TagFilter::parse(&expression).unwrap(), version))
     }
 
-    /// One step of a change of a group's subscription, and what counts for topics `t` and `u` then.
+    /// One step of a subscription change, and the subscriptions in effect for topics `t` and `u`
+    /// after it.
     enum Step {
         Beats(&'static str, &'static [(&'static str, &'static str, i64)]),
         Leaves(&'static str),
@@ -509,14 +512,15 @@ mod tests {
             (Beats("old", &[("t", "A", 5)]), (Some(("A", 5)), None)),
             (Beats("new", &[("t", "B", 7), ("u", "B", 7)]), (Some(("B", 7)), Some(("B", 7)))),
             (Beats("old", &[("t", "A", 5)]), (Some(("B", 7)), Some(("B", 7)))),
-            // Its clock went backwards; what it changes counts all the same.
+            // Its clock went backwards; its change counts anyway.
             (Beats("new", &[("t", "C", 6), ("u", "B", 7)]), (Some(("C", 6)), Some(("B", 7)))),
             (Beats("old", &[("t", "A", 5)]), (Some(("C", 6)), Some(("B", 7)))),
-            // It no longer wants the second topic, which was its own to say.
+            // It drops the second topic, which it had added itself.
             (Beats("new", &[("t", "C", 6)]), (Some(("C", 6)), None)),
             (Beats("old", &[("t", "A", 5), ("u", "A", 5)]), (Some(("C", 6)), Some(("A", 5)))),
             (Beats("new", &[("t", "C", 6)]), (Some(("C", 6)), Some(("A", 5)))),
-            // What a member has left behind stays until somebody says otherwise, and binds nobody.
+            // A subscription of a member that has left stays until another member changes it, and
+            // binds no one.
             (Leaves("new"), (Some(("C", 6)), Some(("A", 5)))),
             (Beats("late", &[("t", "D", 1)]), (Some(("D", 1)), Some(("A", 5)))),
             (Leaves("old"), (Some(("D", 1)), Some(("A", 5)))),
@@ -545,7 +549,7 @@ mod tests {
         Heartbeat { client: client.into(), producers: producers.to_vec(), ..Heartbeat::default() }
     }
 
-    /// The ledger, made anew.
+    /// The ledger, recomputed.
     fn counted(groups: &Groups) -> Ledger {
         let mut ledger = Ledger::default();
         for table in [&groups.producers, &groups.consumers] {
@@ -567,7 +571,7 @@ mod tests {
         (ledger.members, ledger.subscriptions, ledger.tags)
     }
 
-    /// Clients come, come again on other connections, sign off, fall silent and lose connections.
+    /// Clients connect, reconnect, unregister, fall silent and lose connections.
     #[test]
     fn the_ledger_says_what_the_groups_hold() {
         let (mut groups, mut rng) = (Groups::default(), Rng::from_seed(3));

@@ -1,8 +1,8 @@
-//! Pulls that found nothing and wait for a message or their deadline (remoting reference, 5.4).
+//! Pulls that found no message and wait for one or for their deadline (remoting reference, 5.4).
 //!
-//! A held pull stands in all three tables of [`Held`] and among the shard's deadlines, or in none of
-//! them. It leaves each at the price of one look-up, however many others wait at its queue or come from
-//! its connection: a client that goes away with everything it has does not hold up the shard.
+//! A held pull is in all three tables of [`Held`] and in the shard's deadlines, or in none of them.
+//! Removing it from each costs one look-up, however many others wait on its queue or connection, so
+//! a client that disconnects with many held pulls does not block the shard.
 
 use std::collections::BTreeSet;
 
@@ -14,29 +14,29 @@ use crate::model::deadlines::{DeadlineId, Deadlines};
 use crate::model::{Moment, QueueOffset};
 use crate::storage::QueueKey;
 
-/// Pulls one shard holds at a time: queues times groups of all connected consumers.
+/// Maximum number of held pulls per shard: queues times groups of all connected consumers.
 const HELD_MAX: usize = 200_000;
-/// Pulls of one connection held at a time: one client that asks for ever more leaves room for the
-/// others. Stock clients hold one for each queue and group.
+/// Maximum number of held pulls per connection, so that one client leaves room for others. Stock
+/// clients hold one per queue and group.
 const HELD_PER_CONNECTION_MAX: usize = 16_384;
 
-/// A pull in the form in which it can wait and be tried again.
+/// A pull that can wait and be retried.
 #[derive(Clone, Debug)]
 pub struct PullTask {
     pub origin: Origin,
     pub queue: QueueKey,
-    /// What the client asked for.
+    /// The client's request.
     pub asked: QueueOffset,
-    /// Where to go on looking: messages below were seen and did not match.
+    /// Where to continue the search: earlier messages were checked and did not match.
     pub from: QueueOffset,
     pub count_max: u32,
     pub bytes_max: u32,
     pub filter: TagFilter,
-    /// Until when it may be held; `None` once it must be answered.
+    /// Its deadline; `None` once it must be answered.
     pub hold_until: Option<Moment>,
 }
 
-/// What a held pull is called here: those held later have larger ones.
+/// Id of a held pull; later ones have larger ids.
 #[derive(Clone, Copy, Debug)]
 #[cfg_attr(not(test), derive(PartialEq, Eq, PartialOrd, Ord, Hash))]
 pub struct HeldId(u64);
@@ -50,7 +50,7 @@ pub struct Held {
 }
 
 impl Held {
-    /// Why no further pull of `connection` can be held.
+    /// Why no further pull of `connection` can be held, if so.
     pub fn why_full(&self, connection: u64) -> Option<&'static str> {
         let of_connection = self.by_connection.get(&connection).map_or(0, FxHashSet::len);
         if self.tasks.len() >= HELD_MAX {
@@ -109,7 +109,7 @@ impl Held {
         ids.into_iter().filter_map(|id| self.take(id, deadlines)).map(|task| task.queue).collect()
     }
 
-    /// Takes out one pull, whose time is over or not.
+    /// Removes one pull.
     pub fn take<T>(&mut self, id: HeldId, deadlines: &mut Deadlines<T>) -> Option<PullTask> {
         let (task, deadline) = self.tasks.remove(&id)?;
         deadlines.cancel(deadline);
@@ -140,7 +140,7 @@ mod tests {
     use crate::model::QueueId;
 
     thread_local! {
-        /// Held pulls that were compared with another or looked up.
+        /// Number of held pulls that were compared or looked up.
         static LOOKS: Cell<usize> = const { Cell::new(0) };
     }
 
@@ -220,11 +220,12 @@ mod tests {
         assert!(held.by_queue.is_empty() && held.by_connection.is_empty());
     }
 
-    /// Which pull leaves first must not matter, and not how many wait beside it.
+    /// Neither the order of removal nor the number of waiting pulls may matter.
     #[test]
     fn to_let_go_of_a_pull_costs_the_same_however_many_are_held() {
         const COUNT: u64 = 10_000;
-        /// A few look-ups in hash tables, and two in ordered sets: some twelve levels of two nodes.
+        /// A few look-ups in hash tables, and two in ordered sets: about twelve levels of two
+        /// nodes.
         const LOOKS_PER_PULL_MAX: usize = 200;
         let fill = || {
             let (mut held, mut deadlines) = Both::default();

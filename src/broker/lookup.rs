@@ -1,4 +1,4 @@
-//! A message by the place of its record in the log (remoting reference, 3.8).
+//! Reads a message by the log offset of its record (remoting reference, 3.8).
 
 use super::facts::MESSAGES;
 use super::operation::Context;
@@ -8,7 +8,8 @@ use crate::model::{LogOffset, Refusal, Reply};
 use crate::storage::disk::Disk;
 
 impl<D: Disk> Broker<D> {
-    /// The message whose record begins at `offset`, which a client may have made up.
+    /// The message whose record begins at `offset`, which comes from the client and may be
+    /// arbitrary.
     pub(super) async fn message_at(
         &self,
         offset: LogOffset,

@@ -1,4 +1,4 @@
-//! Messages as facts: what storing them does to the state, which is the storage engine's index.
+//! Messages as facts. Their state is the storage engine's index.
 //!
 //! ```text
 //!   MESSAGES   message records of one topic, one behind the other      subject: the topic's number
@@ -12,18 +12,18 @@ use crate::model::record::{RecordView, tag_hash_of};
 use crate::model::{QueueId, QueueOffset};
 use crate::storage::{Index, Located, QueueKey, QueueRow, Replayed};
 
-/// The message with number `offset` in its queue has been stored at `located`.
+/// The message at queue offset `offset` has been stored at `located`.
 pub fn stored(index: &mut Index, queue: QueueKey, offset: QueueOffset, located: Located) {
     index.push(queue, offset, located);
 }
 
-/// Puts the records of an entry into the index as they were put there when they were stored.
+/// Adds the records of an entry to the index, as when they were stored.
 pub fn apply(index: &mut Index, fact: &Fact<'_>) -> Result<(), String> {
     records(fact, &mut |queue, offset, located| stored(index, queue, offset, located))
 }
 
-/// The messages of an entry, for an index file that is made again from the log. What cannot be read was
-/// not indexed before either.
+/// The messages of an entry, to rebuild an index file from the log. Records that cannot be decoded
+/// had not been indexed before either.
 pub fn messages_of(entry: &Replayed<'_>, take: &mut dyn FnMut(QueueKey, QueueOffset, Located)) {
     for fact in Fact::of_entry(entry).each().flatten() {
         if fact.kind == MESSAGES {
@@ -61,7 +61,7 @@ pub fn apply_queues(index: &mut Index, fact: &Fact<'_>) -> Result<(), String> {
     Ok(())
 }
 
-/// The queues of all topics, in the order of their keys: how far they were added to a snapshot.
+/// The queues of all topics in key order: the progress of adding them to a snapshot.
 pub struct AllQueues {
     next: QueueKey,
 }

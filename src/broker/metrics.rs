@@ -1,12 +1,12 @@
-//! All metrics of one shard: what it counts (`model::metrics`), and the state of its log and its tables
-//! as gauges. An exporter asks for [`Broker::samples`]; nothing else is needed.
+//! All metrics of one shard: its counters (`model::metrics`), and gauges of its log and tables. An
+//! exporter needs only [`Broker::samples`].
 
 use super::Broker;
 use crate::model::metrics::{Description, Sample, Value};
 use crate::storage::StoreStats;
 use crate::storage::disk::Disk;
 
-/// A metric that is read from the store, and from where in its figures.
+/// A gauge that is read from the store's statistics.
 struct Gauge {
     about: Description,
     of: fn(&StoreStats) -> u64,
@@ -62,7 +62,7 @@ const GAUGES: [Gauge; 15] = [
 ];
 
 impl<D: Disk> Broker<D> {
-    /// Every metric of this shard with its value now.
+    /// All metrics of this shard with their current values.
     pub fn samples(&self) -> Vec<Sample> {
         let stats = self.store.stats();
         let mut samples = self.store.metrics().samples();
@@ -74,8 +74,8 @@ impl<D: Disk> Broker<D> {
     }
 }
 
-/// A sample as rows of a table of names and texts. A histogram gives a row for its count and for each of
-/// some quantiles.
+/// A sample as rows of names and values. A histogram gives a row for its count and one for each of
+/// several quantiles.
 pub fn rows(sample: Sample) -> Vec<(String, String)> {
     let Sample { about, labels, value } = sample;
     let mut name = about.name.to_owned();

@@ -10,16 +10,17 @@
 //!                           Outcome::Operation  await `operate`
 //! ```
 //!
-//! Start at [`Broker::handle`]. `produce` and `pull` are the two stories, and never wait; everything else
-//! is an [`operation`]. `state` is what follows from the log, and has the table of its parts: `topics`,
-//! `offsets`, `messages`; `facts` is how changes lie in the log. `groups` and `held` last as long as a
-//! connection. All of these are without I/O. `upkeep` is what happens by itself as time passes.
+//! Start reading at [`Broker::handle`]. `produce` and `pull` are the two main paths, and never
+//! wait; everything else is an [`operation`]. `state` is derived from the log and has the table of
+//! its parts: `topics`, `offsets`, `messages`; `facts` is how changes are stored in the log.
+//! `groups` and `held` live as long as a connection. None of these does I/O. `upkeep` is the work
+//! driven by time.
 //!
-//! What holds at all times:
+//! Invariants:
 //! - Durable state changes only where facts are applied, and a fact is in the log before it is applied,
 //!   in the same synchronous step. So the state always equals the entries below the log's end.
-//! - Nothing waits except operations and cold pulls, and they hold no borrow while they do.
-//! - Consumers see only what is committed.
+//! - Only operations and cold pulls wait, and they hold no borrow while waiting.
+//! - Consumers see only committed messages.
 
 mod ages;
 pub mod clients;
@@ -69,7 +70,7 @@ use crate::storage::disk::{Disk, DiskError};
 use crate::storage::signal::Signal;
 use crate::storage::{Append, AppendError, Appended, QueueKey, ReadError, SpaceClass, Store};
 
-/// How facts lie in the log; drawn in `docs/format.md`.
+/// The layouts of facts, documented in `docs/format.md`.
 pub mod layout {
     pub use super::facts::FactHead;
     pub use super::offsets::{GroupHead, OffsetRow};
@@ -81,22 +82,22 @@ pub use self::facts::FactError;
 pub use self::held::PullTask;
 pub use self::open::{OpenError, OpenReport};
 
-/// What a refused producer is told to wait before it tries again, ms.
+/// How long a refused producer is asked to wait before it retries, ms.
 pub const RETRY_AFTER_MS: u64 = 50;
 
-/// What is fixed for the life of a broker.
+/// Configuration that is fixed for the life of a broker.
 #[derive(Clone, Debug)]
 pub struct BrokerConfig {
     pub cluster: String,
     pub broker_name: ByteString,
     pub shard: ShardId,
-    /// The address clients use, which is stored in every record and in offset message ids.
+    /// The advertised address, stored in every record and in message ids.
     pub store_host: Host,
-    /// Whether producers may create topics by using them.
+    /// Whether sending to a topic that does not exist creates it.
     pub auto_create_topics: bool,
     /// When the process started, on both clocks.
     pub started: Now,
-    /// Offsets of groups that nobody has used for longer go, milliseconds.
+    /// Offsets of groups that have been unused for longer are deleted, milliseconds.
     pub offset_retention_ms: u64,
 }
 
@@ -126,12 +127,12 @@ fn is_shard_name(name: &str, shard: &str) -> bool {
 pub struct Origin {
     /// Number of the connection; 0 for requests from inside the process.
     pub connection: u64,
-    /// What the connection calls this request; comes back with the answer of a held pull.
+    /// The connection's id of this request; returned with the reply of a held pull.
     pub ticket: u64,
-    /// Where the producer is.
+    /// The producer's address.
     pub host: Host,
     pub principal: Principal,
-    /// Whether somebody waits for the answer.
+    /// Whether a reply is expected.
     pub wants_answer: bool,
 }
 
@@ -143,7 +144,7 @@ impl Default for Origin {
     }
 }
 
-/// A reply, and the messages that go with it.
+/// A reply and its messages.
 #[derive(Debug)]
 pub struct Answer<R = Reply> {
     pub reply: Result<R, Refusal>,
@@ -156,29 +157,30 @@ impl<R> Answer<R> {
     }
 }
 
-/// What became of a request.
+/// The outcome of a request.
 #[derive(Debug)]
 pub enum Outcome<R = Reply> {
     Now(Answer<R>),
-    /// Holds once [`Broker::safe`] has reached `mark`, and becomes [`Refusal::OutcomeUnknown`] when
-    /// the shard is fenced before that.
-    Safe {
+    /// To be sent once [`Broker::committed`] has reached `mark`; becomes
+    /// [`Refusal::OutcomeUnknown`] if the shard is fenced before that.
+    Committed {
         mark: LogOffset,
         reply: R,
     },
-    /// Nothing was done: an append of `size` bytes finds no room now. To be tried again when there is.
+    /// Nothing was done, because there is no room for an append of `size` bytes. Retry when there
+    /// is.
     NoRoom {
         size: usize,
     },
-    /// The answer comes out of [`Broker::advance`] or [`Broker::act`], with the origin.
+    /// The reply is returned later by [`Broker::advance`] or [`Broker::act`], with the origin.
     Held,
-    /// The disk must be read first: to be awaited with [`Broker::pull_cold`].
+    /// The disk must be read first: await [`Broker::pull_cold`].
     Cold(Box<PullTask>),
-    /// It may take time: to be awaited with [`Broker::operate`].
+    /// The request may take time: await [`Broker::operate`].
     Operation,
 }
 
-/// The answer of a pull that was held.
+/// The reply to a pull that was held.
 #[derive(Debug)]
 pub struct Released<R = Reply> {
     pub origin: Origin,
@@ -193,10 +195,10 @@ struct Pending {
     next: QueueOffset,
 }
 
-/// All that changes. `pending` is in log order.
+/// The mutable state. `pending` is in log order.
 #[derive(Default)]
 struct State {
-    /// Changes only where facts are applied.
+    /// Changed only by applying facts.
     durable: Durable,
     groups: Groups,
     held: Held,
@@ -205,11 +207,11 @@ struct State {
     ended: VecDeque<Ended>,
     /// Topics made by producers since the shard last asked.
     created: Vec<TopicConfig>,
-    /// What is due when.
+    /// Deadlines and what is due at each.
     deadlines: Deadlines<Due>,
     flush: Flush,
     clients: Clients,
-    /// Groups whose members are to be told that they have changed.
+    /// Groups whose members have not been notified of a change yet.
     to_tell: BTreeSet<GroupName>,
     /// Clients whose heartbeats hold what cannot be used, of which that was said.
     told_skipped: BTreeSet<ClientId>,
@@ -221,16 +223,16 @@ pub struct Broker<D: Disk> {
     config: BrokerConfig,
     store: Store<D>,
     state: RefCell<State>,
-    /// Offsets were written to the log, or could not be.
+    /// Offsets were written to the log, or could not be written.
     flushes: Signal,
-    /// There is something to send to a client.
+    /// There is a request to send to a client.
     outgoing: Signal,
-    /// A request to a client has ended.
+    /// A call to a client has ended.
     replies: Signal,
 }
 
 impl<D: Disk> Broker<D> {
-    /// Carries out one request, as far as that is possible without waiting.
+    /// Executes one request as far as possible without waiting.
     pub fn handle(&self, request: &Request, origin: Origin, now: Now) -> Outcome {
         let outcome = match request {
             Request::Produce(produce) => self.produce(produce, origin, now.wall),
@@ -241,7 +243,7 @@ impl<D: Disk> Broker<D> {
         outcome.unwrap_or_else(|refusal| Outcome::Now(Answer::refused(refusal)))
     }
 
-    /// Makes visible what has become safe, and tries the pulls that waited for it.
+    /// Makes newly committed messages visible, and retries the pulls that waited for them.
     pub fn advance(&self) -> Vec<Released> {
         let woken = self.state.borrow_mut().become_visible(self.store.committed());
         let mut released = self.retry(woken);
@@ -260,7 +262,7 @@ impl<D: Disk> Broker<D> {
         woken.into_iter().filter_map(retry).collect()
     }
 
-    /// Forgets what belongs to a connection that has ended.
+    /// Removes the state of a closed connection.
     pub fn connection_closed(&self, connection: u64, now: Moment) {
         self.forget_connection(connection);
         self.replies.notify();
@@ -276,14 +278,13 @@ impl<D: Disk> Broker<D> {
         }
     }
 
-    /// Topics that producers created since this was last called; the other shards and the
-    /// NameServers want to know.
+    /// Topics that producers created since the last call, for the other shards and the NameServers.
     pub fn take_created(&self) -> Vec<TopicConfig> {
         std::mem::take(&mut self.state.borrow_mut().created)
     }
 
-    /// What NameServers are told at the start; [`take_topic_changes`](Self::take_topic_changes) is
-    /// what they are told later.
+    /// The topics to publish at the start; [`take_topic_changes`](Self::take_topic_changes) returns
+    /// later changes.
     pub fn published_topics(&self) -> (DataVersion, Vec<TopicConfig>) {
         let state = &mut *self.state.borrow_mut();
         state.durable.topics.take_changes();
@@ -293,8 +294,8 @@ impl<D: Disk> Broker<D> {
         )
     }
 
-    /// What has changed of the topics since this or [`published_topics`](Self::published_topics) was
-    /// last called.
+    /// Topic changes since the last call of this or of
+    /// [`published_topics`](Self::published_topics).
     pub fn take_topic_changes(&self) -> (DataVersion, Vec<TopicChange>) {
         let state = &mut *self.state.borrow_mut();
         (state.durable.topics.version(), state.durable.topics.take_changes())
@@ -310,8 +311,8 @@ impl<D: Disk> Broker<D> {
         self.store.maintain(now, force_snapshot, next_slice).await.map(|_| ())
     }
 
-    /// Appends facts as one entry and carries them out: the only way in which requests change durable
-    /// state. Gives the mark at which they are committed.
+    /// Appends facts as one entry and applies them: the only way in which requests change durable
+    /// state. Returns the mark at which they are committed.
     fn record(&self, facts: &Facts) -> Result<LogOffset, AppendError> {
         let (kind, subject, payload) = facts.entry();
         let append =
@@ -341,10 +342,10 @@ impl<D: Disk> Broker<D> {
 }
 
 impl State {
-    /// Makes visible what lies below `safe`; gives the pulls that waited for it.
-    fn become_visible(&mut self, safe: LogOffset) -> Vec<PullTask> {
+    /// Makes messages below `committed` visible; returns the pulls that waited for them.
+    fn become_visible(&mut self, committed: LogOffset) -> Vec<PullTask> {
         let mut woken = Vec::new();
-        while let Some(pending) = self.pending.pop_front_if(|pending| pending.end <= safe) {
+        while let Some(pending) = self.pending.pop_front_if(|pending| pending.end <= committed) {
             let key = pending.queue;
             if let Some(queue) = self.durable.topics.queue_mut(key.topic, key.queue) {
                 queue.visible = pending.next;
@@ -373,7 +374,8 @@ impl State {
     }
 }
 
-/// A fault of the disk ends here: logged once with its cause, told as what a client can use.
+/// Converts a disk fault: it is logged once with its cause, and becomes a refusal that the client
+/// can use.
 fn refuse_read(shard: ShardId, error: ReadError) -> Refusal {
     match error {
         ReadError::Damaged(offset) => Refusal::Damaged(offset),

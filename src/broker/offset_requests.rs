@@ -1,5 +1,5 @@
-//! What clients ask about offsets: where a queue begins and ends, which message was stored when, and how
-//! far a group has got (remoting reference, 3.3 and 5.6).
+//! Requests about offsets: the range of a queue, the message stored at a given time, a group's
+//! offset (remoting reference, 3.3 and 5.6).
 
 use super::operation::Context;
 use super::{Broker, refuse_read};
@@ -59,8 +59,8 @@ impl<D: Disk> Broker<D> {
         }
     }
 
-    /// Answers once the offset is in the log and committed. Who wants no answer need not be waited for:
-    /// the group sees the offset at once.
+    /// Answers once the offset is committed to the log. A one-way request does not wait, because
+    /// the group sees the offset immediately.
     pub(super) async fn commit_offset(
         &self,
         group: &GroupName,
@@ -94,8 +94,8 @@ impl<D: Disk> Broker<D> {
         Ok(Reply::Done)
     }
 
-    /// Commits; a deadline sees to it that the log says so soon. Negative offsets are what one stock
-    /// client sends when it has none (remoting reference, 5.6).
+    /// Commits an offset; a deadline makes sure that it soon reaches the log. One stock client
+    /// sends negative offsets when it has none (remoting reference, 5.6).
     pub(super) fn commit(
         &self,
         group: &GroupName,
@@ -109,8 +109,8 @@ impl<D: Disk> Broker<D> {
         Ok(())
     }
 
-    /// A group's offset; a group that is new to a queue which still has its first message begins
-    /// there (remoting reference, 5.6).
+    /// A group's offset. A group without an offset starts at the first message if the queue still
+    /// has it (remoting reference, 5.6).
     pub(super) fn committed_offset(
         &self,
         group: &GroupName,
@@ -128,7 +128,7 @@ impl<D: Disk> Broker<D> {
         }
     }
 
-    /// The number and id of a queue that exists.
+    /// The topic number and id of a queue that exists.
     pub(super) fn queue(&self, queue: &QueueOf) -> Result<QueueKey, Refusal> {
         let state = self.state.borrow();
         let (number, topic) = state.durable.topics.find(&queue.topic)?;

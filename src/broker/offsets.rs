@@ -1,16 +1,16 @@
-//! How far each consumer group has got in each queue of this shard.
+//! The offset of each consumer group in each queue of this shard.
 //!
-//! A commit is visible to the group at once and reaches the log with the next fact, of which there is at
-//! most one a second however many queues and groups commit (the reference flushes every 5 s; remoting
-//! reference, 5.6). What the log says changes in [`apply`](Offsets::apply) alone.
+//! The group sees a committed offset immediately. The log gets it with the next fact; there is at
+//! most one fact a second, however many queues and groups commit (the reference flushes every 5 s;
+//! remoting reference, 5.6). Logged offsets change only in [`apply`](Offsets::apply).
 //!
 //! ```text
 //!   OFFSETS   GroupHead, name, padding, OffsetRow, OffsetRow, …    of one group; as many groups as follow
 //! ```
 //!
-//! What holds at all times: `count` is the number of rows; a row is in `changed` exactly when what the
-//! group was told differs from what the log says. Rows of topics that are gone are unreachable, because
-//! numbers of topics are not used again, and go with the next [`sweep`](Offsets::sweep).
+//! Invariants: `count` is the number of rows; a row is in `changed` exactly if its current offset
+//! differs from its logged one. Rows of deleted topics are unreachable, because topic numbers are
+//! not reused, and are removed by the next [`sweep`](Offsets::sweep).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::mem::size_of;
@@ -23,27 +23,27 @@ use super::facts::{self, Fact, Facts, ITEMS_PER_SLICE, OFFSETS};
 use crate::model::{GroupName, QueueId, QueueOffset, Refusal, Timestamp};
 use crate::storage::QueueKey;
 
-/// Most (group, queue) pairs that may have an offset: ten groups at each of 100,000 queues.
+/// Maximum number of (group, queue) pairs with an offset: ten groups on each of 100,000 queues.
 pub const OFFSETS_MAX: usize = 1_000_000;
-/// Most groups that may have an offset.
+/// Maximum number of groups with an offset.
 const GROUPS_MAX: usize = 100_000;
-/// Rows of one fact.
+/// Maximum number of rows per fact.
 pub const ROWS_PER_FACT: usize = 1_000;
 
-/// A row that no fact has named yet.
+/// A row that is not in the log yet.
 const NOT_LOGGED: QueueOffset = QueueOffset(u64::MAX);
 
-/// What a fact says of a group.
+/// What a fact does to a group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 enum Says {
-    /// It was used, and has committed what the rows say.
+    /// The group is in use, and its offsets are those in the rows.
     Committed = 1,
-    /// It was not used for so long that its offsets are gone.
+    /// The group has been unused for so long that its offsets are deleted.
     Forgotten = 2,
 }
 
-/// In front of a group's rows. Its name follows, and zeros up to a multiple of 8 bytes.
+/// Precedes a group's rows. Followed by the group's name and zeros up to a multiple of 8 bytes.
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
 pub struct GroupHead {
@@ -71,11 +71,11 @@ const _: () = {
 
 #[derive(Debug, Default)]
 pub struct Offsets {
-    /// Sorted, as names come from whoever connects and could be made to collide.
+    /// Sorted rather than hashed, because clients choose the names and could provoke collisions.
     groups: BTreeMap<GroupName, Group>,
-    /// Rows whose newest offset is not in the log.
+    /// Rows whose current offset is not in the log.
     changed: BTreeSet<(GroupName, QueueKey)>,
-    /// Groups of which the log is to learn that they are in use.
+    /// Groups whose use must be recorded in the log.
     touched: BTreeSet<GroupName>,
     count: usize,
 }
@@ -83,15 +83,15 @@ pub struct Offsets {
 #[derive(Debug, Default)]
 struct Group {
     rows: BTreeMap<QueueKey, Row>,
-    /// When a fact last named it.
+    /// When a fact last mentioned it.
     used_at: Timestamp,
 }
 
 #[derive(Clone, Copy, Debug)]
 struct Row {
-    /// What the group was told.
+    /// The current offset, as the group sees it.
     newest: QueueOffset,
-    /// What the log says, or [`NOT_LOGGED`].
+    /// The logged offset, or [`NOT_LOGGED`].
     logged: QueueOffset,
 }
 
@@ -100,8 +100,8 @@ impl Offsets {
         Some(self.groups.get(group)?.rows.get(&queue)?.newest)
     }
 
-    /// Takes `offset` whatever it was before: groups may be set back on purpose. Refuses a new pair
-    /// when the table is full.
+    /// Sets `offset`, also to a lower value, because groups may be reset on purpose. Refuses a new
+    /// pair if the table is full.
     pub fn commit(
         &mut self,
         group: &GroupName,
@@ -120,7 +120,7 @@ impl Offsets {
             let what = "groups with committed offsets";
             return Err(Refusal::Full { what, count_max: GROUPS_MAX });
         }
-        // The name as the table holds it, so that it is stored once.
+        // The table's copy of the name, so that it is stored once.
         let name = known.map_or_else(|| group.detached(), |(name, _)| name.clone());
         let logged = row.map_or(NOT_LOGGED, |row| row.logged);
         self.put(&name, queue, Row { newest: offset, logged });
@@ -132,7 +132,7 @@ impl Offsets {
         Ok(())
     }
 
-    /// Whether the log lacks the newest offset of this pair.
+    /// Whether the current offset of this pair is not in the log.
     pub fn is_changed(&self, group: &GroupName, queue: QueueKey) -> bool {
         let row = self.groups.get(group).and_then(|group| group.rows.get(&queue));
         row.is_some_and(|row| row.newest != row.logged)
@@ -148,12 +148,12 @@ impl Offsets {
         }
     }
 
-    /// Whether the log lacks something.
+    /// Whether any current offset is not in the log.
     pub fn has_changes(&self) -> bool {
         !self.changed.is_empty() || !self.touched.is_empty()
     }
 
-    /// What the log lacks, [`ROWS_PER_FACT`] rows of it at most. Empty when it lacks nothing.
+    /// A fact with up to [`ROWS_PER_FACT`] unlogged rows. Empty if there are none.
     pub fn next_fact(&self, now: Timestamp) -> Facts {
         if !self.has_changes() {
             return Facts::default();
@@ -171,9 +171,9 @@ impl Offsets {
         })
     }
 
-    /// Goes through some of the groups, from behind `after` on: what is left of topics that are gone is
-    /// dropped, groups in use are noted for the log well before they would expire, and those that
-    /// nobody has used for `retention_ms` are named.
+    /// Visits some of the groups after `after`: drops rows of deleted topics, records in the log
+    /// that groups are in use well before they would expire, and lists those that have been unused
+    /// for `retention_ms`.
     pub fn sweep(&mut self, after: Option<&GroupName>, rule: &SweepRule<'_>) -> Swept {
         let begin = after.map_or(Bound::Unbounded, Bound::Excluded);
         let mut swept = Swept::default();
@@ -213,30 +213,30 @@ impl Offsets {
     }
 }
 
-/// A group in use is noted in the log this often before it would expire, so that one whose last member
-/// leaves still has nearly all of its time.
+/// The use of a group is recorded this many times per retention time, so that after its last member
+/// leaves, the group still has nearly all of its time.
 const TOUCHES_PER_RETENTION: u64 = 8;
 
-/// By what a sweep goes.
+/// The parameters of a sweep.
 pub struct SweepRule<'a> {
     pub now: Timestamp,
-    /// Offsets of groups that were not used for longer go, milliseconds.
+    /// Offsets of groups that have been unused for longer are deleted, milliseconds.
     pub retention_ms: u64,
     pub has_topic: &'a dyn Fn(u32) -> bool,
     /// Whether a group has members.
     pub is_active: &'a dyn Fn(&GroupName) -> bool,
 }
 
-/// What a sweep has come to.
+/// The result of one step of a sweep.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Swept {
-    /// Groups whose offsets are to go.
+    /// Groups whose offsets are to be deleted.
     pub expired: Vec<GroupName>,
-    /// Where to go on; `None` when all groups were seen.
+    /// Where to continue; `None` when all groups have been visited.
     pub after: Option<GroupName>,
 }
 
-/// The fact that the offsets of these groups are gone.
+/// The fact that deletes the offsets of these groups.
 pub fn forgotten(groups: &[GroupName], now: Timestamp) -> Facts {
     let mut facts = Facts::default();
     if !groups.is_empty() {
@@ -282,7 +282,7 @@ fn write_head(out: &mut Vec<u8>, name: &GroupName, says: Says, used_at: Timestam
 }
 
 impl Offsets {
-    /// Carries out a fact.
+    /// Applies a fact.
     pub fn apply(&mut self, fact: &Fact<'_>) -> Result<(), String> {
         let mut rest = fact.payload;
         while !rest.is_empty() {
@@ -314,7 +314,7 @@ impl Offsets {
             let queue = QueueKey { topic: row.topic.get(), queue: QueueId(row.queue.get()) };
             let logged = QueueOffset(row.offset.get());
             let key = (name.clone(), queue);
-            // What a client has said meanwhile is not in the log yet, and still counts.
+            // What a client has committed meanwhile is not in the log yet, and stays.
             let newest = self.changed.contains(&key).then(|| self.find(&name, queue)).flatten();
             let newest = newest.unwrap_or(logged);
             if newest == logged {
@@ -337,12 +337,12 @@ impl Offsets {
     }
 }
 
-/// All rows that are in the log, by group and queue: how far they were added to a snapshot.
+/// All logged rows, by group and queue: the progress of adding them to a snapshot.
 #[derive(Default)]
 pub enum AllOffsets {
     #[default]
     Begin,
-    /// Of this group, rows from here on are missing.
+    /// Rows of this group from here on have not been added.
     Within(GroupName, Bound<QueueKey>),
     Behind(GroupName),
 }
@@ -359,8 +359,8 @@ impl AllOffsets {
         has_more
     }
 
-    /// Adds a group, or what is missing of it; `left` is how many items may be looked at. False when
-    /// there is none.
+    /// Adds a group or the rest of it; `left` is the number of items that may be visited. False if
+    /// there is no group left.
     fn add_group(&mut self, offsets: &Offsets, out: &mut Vec<u8>, left: &mut usize) -> bool {
         let groups = &offsets.groups;
         let (begin, from) = match &*self {
@@ -370,7 +370,7 @@ impl AllOffsets {
         };
         let mut groups = groups.range::<GroupName, _>((begin, Bound::Unbounded));
         let Some((name, group)) = groups.next() else { return false };
-        // The group may be another one, where the one that was begun is gone.
+        // If the group that was begun is gone, this is the next one.
         let is_begun = matches!(&*self, Self::Within(begun, _) if begun == name);
         let mut from = if is_begun { from } else { Bound::Unbounded };
         *left -= 1;
@@ -414,7 +414,7 @@ mod tests {
         offsets.apply(&fact).unwrap();
     }
 
-    /// Writes what the log lacks; gives how many facts that took.
+    /// Writes all unlogged offsets; returns the number of facts.
     fn flush(offsets: &mut Offsets, now: u64) -> usize {
         let mut count = 0;
         while offsets.has_changes() {
@@ -426,7 +426,7 @@ mod tests {
         count
     }
 
-    /// Group, queue and offset of everything that the log says.
+    /// Group, queue and offset of all logged rows.
     fn logged(offsets: &Offsets) -> Vec<(String, u32, u64)> {
         let rows = |(name, group): (&GroupName, &Group)| {
             let name = name.to_string();
@@ -486,7 +486,7 @@ mod tests {
         assert_eq!(offsets.commit(&group(0), key(more + 1), QueueOffset(1)), Ok(()));
     }
 
-    /// The name of a group lies in memory once, however many of its offsets have changed.
+    /// A group's name is stored in memory once, however many of its offsets have changed.
     #[test]
     fn what_changed_shares_the_name_of_its_group() {
         let mut offsets = Offsets::default();
@@ -530,7 +530,7 @@ mod tests {
         assert!(sweep(&mut offsets, 2_000, true).is_empty());
         assert!(!offsets.has_changes(), "the log knows that it is in use");
         assert!(sweep(&mut offsets, 9_000, true).is_empty());
-        // A group with members commits nothing while nothing comes, and is in use all the same.
+        // A group with members commits nothing when no messages arrive, but is in use.
         assert_eq!((offsets.has_changes(), flush(&mut offsets, 9_000)), (true, 1));
         assert_eq!(sweep(&mut offsets, 9_001, true), ["idle"]);
         assert_eq!(logged(&offsets), [("active".into(), 0, 5)]);

@@ -1,4 +1,4 @@
-//! Opening a shard: snapshot, then replay of the log behind it.
+//! Opens a shard: loads the snapshot, then replays the log after it.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -25,7 +25,7 @@ pub enum OpenError {
     Fact(#[from] FactError),
 }
 
-/// What opening found. Rendered for the operator by `Display`.
+/// The result of opening, displayed for the operator.
 #[derive(Debug)]
 pub struct OpenReport {
     pub recovery: RecoveryReport,

@@ -1,7 +1,6 @@
-//! Operations: requests that may take time. Each is one `async` function that may read the disk, wait
-//! for room in the log, append, and wait until that is committed. Producing and pulling are not among
-//! them: they never wait here, and a pull that must read the disk goes on with
-//! [`Broker::pull_cold`].
+//! Operations: requests that may take time. Each is one `async` function that may read the disk,
+//! wait for room in the log, append, and wait for the commit. Produce and pull are not operations:
+//! they never wait here, and a pull that must read the disk continues in [`Broker::pull_cold`].
 //!
 //! ```text
 //!   Broker::operate ─▶ decide under a borrow ─▶ record ─▶ apply     in one synchronous step: transact
@@ -9,12 +8,12 @@
 //!                            └── wait for room ◀──┘─▶ wait until it is committed ─▶ the answer
 //! ```
 //!
-//! What holds of every operation:
-//! - It is dropped where it waits when its connection ends, so nothing may depend on what comes behind
-//!   an `.await`. What it has recorded stays recorded.
-//! - It holds no borrow while it waits, and decides again afterwards: the state may have changed.
-//! - How many run at a time is for whoever runs them to bound: the shard, for each connection and for
-//!   all together.
+//! Rules for operations:
+//! - An operation is dropped at its current wait when its connection closes, so nothing may depend
+//!   on code after an `.await`. What it has recorded stays.
+//! - It holds no borrow while it waits, and decides again afterwards, because the state may have
+//!   changed.
+//! - The caller bounds how many run at a time: the shard does so per connection and in total.
 
 use std::cell::Cell;
 
@@ -34,23 +33,24 @@ const TOLD_MAX: usize = 1_000;
 /// itself, for requests that travel between shards.
 #[allow(async_fn_in_trait)] // Futures stay on the shard that made them and need not be Send.
 pub trait Context {
-    /// Leave to read the disk, until it is dropped.
+    /// Permission to read the disk, until it is dropped.
     type ColdRead<'a>
     where
         Self: 'a;
 
     fn origin(&self) -> Origin;
 
-    /// The time now, which is later than before the last wait.
+    /// The current time, later than before the last wait.
     fn now(&self) -> Now;
 
-    /// Waits until an answer with `size_max` bytes of messages has room and it is this operation's turn
-    /// to read the disk: so a client that does not read its answers cannot cause disk reads.
+    /// Waits until there is room for a reply with `size_max` bytes of messages and it is this
+    /// operation's turn to read the disk. So a client that does not read its replies cannot cause
+    /// disk reads.
     async fn cold_read(&self, size_max: usize) -> Self::ColdRead<'_>;
 }
 
 impl<D: Disk> Broker<D> {
-    /// Carries out a request for which [`handle`](Self::handle) gave [`Outcome::Operation`].
+    /// Executes a request for which [`handle`](Self::handle) returned [`Outcome::Operation`].
     pub async fn operate(&self, request: &Request, context: &impl Context) -> Answer {
         self.try_operate(request, context).await.unwrap_or_else(Answer::refused)
     }
@@ -100,8 +100,8 @@ impl<D: Disk> Broker<D> {
         Ok(Answer { reply: Ok(reply), chunks: Vec::new() })
     }
 
-    /// Takes in who a client is. A newcomer to a group is told before it is answered that the group has
-    /// changed, as stock brokers do (remoting reference, 5.23); the others a moment later.
+    /// Handles a heartbeat. A new member of a group is notified of the group's change before the
+    /// reply, as stock brokers do (remoting reference, 5.23); the other members a moment later.
     fn heartbeat(&self, heartbeat: &Heartbeat, context: &impl Context) -> Result<Reply, Refusal> {
         let (connection, now) = (context.origin().connection, context.now().moment);
         if let Some(first) = heartbeat.skipped.first() {
@@ -168,7 +168,7 @@ impl<D: Disk> Broker<D> {
         }
     }
 
-    /// Goes on with a pull for which [`handle`](Self::handle) gave [`Outcome::Cold`].
+    /// Continues a pull for which [`handle`](Self::handle) returned [`Outcome::Cold`].
     pub async fn pull_cold(&self, task: Box<super::PullTask>, context: &impl Context) -> Outcome {
         let _permit = context.cold_read(task.bytes_max as usize).await;
         self.read_and_pull(*task).await

@@ -1,6 +1,6 @@
-//! Storing messages: admit, append, and an answer that holds once the log is safe.
+//! Storing messages: admission, append, and a reply that is sent once the log is committed.
 //!
-//! Queue offset and place in the log are taken in one synchronous step, so log order, queue order
+//! Queue offset and log position are assigned in one synchronous step, so log order, queue order
 //! and arrival order agree.
 
 use smallvec::{SmallVec, smallvec};
@@ -22,12 +22,12 @@ use crate::storage::{
     Append, AppendError, Appended, Located, PAYLOAD_SIZE_MAX, QueueKey, SpaceClass,
 };
 
-/// Bytes that the fact of a new topic takes, at most.
+/// Maximum size of the fact of a new topic, bytes.
 const TOPIC_FACT_SIZE: usize = 512;
-/// Messages one batch may hold.
+/// Maximum number of messages in a batch.
 pub const BATCH_COUNT_MAX: usize = 65_536;
 
-/// What the index keeps of one message of an append: its size and the hash of its tag.
+/// What the index stores for each message of an append: its size and the hash of its tag.
 type Sizes = SmallVec<[(u32, i32); 1]>;
 
 impl<D: Disk> Broker<D> {
@@ -80,8 +80,8 @@ impl<D: Disk> Broker<D> {
         })
     }
 
-    /// Stores a batch that came as records: checks them where they are, copies them once, and
-    /// fills in what only this shard knows.
+    /// Stores a batch of records: validates them in place, copies them once, and fills in the
+    /// fields that only this shard knows.
     pub(super) fn produce_records(
         &self,
         request: &ProduceRecords,
@@ -108,8 +108,8 @@ impl<D: Disk> Broker<D> {
         })
     }
 
-    /// The queue that a message goes to; creates its topic when that is allowed, and gives nothing while
-    /// the log has no room for that.
+    /// The queue of a message. Creates its topic if that is allowed; `None` while the log has no
+    /// room for that.
     fn admit(&self, request: &Produce, now: Timestamp) -> Result<Option<QueueKey>, Refusal> {
         let known = self.state.borrow().durable.topics.number(&request.topic);
         let number = match known {
@@ -189,7 +189,7 @@ impl<D: Disk> Broker<D> {
         metrics.messages_stored.add(sizes.len() as u64);
         metrics.stored_bytes.add(total as u64);
         let produced = Produced { queue: queue.queue, queue_offset: first, positions, store_host };
-        Ok(Outcome::Safe { mark: appended.end, reply: Reply::Produced(produced) })
+        Ok(Outcome::Committed { mark: appended.end, reply: Reply::Produced(produced) })
     }
 
     fn index_messages(
@@ -236,7 +236,7 @@ impl<D: Disk> Broker<D> {
     }
 }
 
-/// What the records of one append share, and how far their writing has got.
+/// The common parts of one append's records, and the write position.
 struct Placements {
     begin: LogOffset,
     queue_offset: QueueOffset,
@@ -255,12 +255,12 @@ impl Placements {
     }
 }
 
-/// What all records of a request have in common.
+/// The common parts of a request's records.
 struct Template<'a> {
     request: &'a Produce,
     queue: QueueId,
     born_host: Host,
-    /// Properties that every message of a batch gets beside its own.
+    /// Properties that every message of a batch gets in addition to its own.
     shared: &'a [u8],
 }
 
@@ -290,8 +290,9 @@ impl<'a> Template<'a> {
     }
 }
 
-/// The properties of a batch that its messages inherit (remoting reference, 4.5). Not its unique key:
-/// some clients give one to the batch too, and consumers would see it in place of the message's own.
+/// The properties that a batch's messages inherit (remoting reference, 4.5). The batch's unique key
+/// is excluded: some clients set one on the batch too, and consumers would see it instead of the
+/// message's own.
 fn shared_properties(request: &Produce) -> Vec<u8> {
     if !request.is_batch {
         return Vec::new();
@@ -324,7 +325,8 @@ fn check_parts(body: &[u8], properties_size: usize) -> Result<(), Refusal> {
     Ok(())
 }
 
-/// Refuses what consumers must not see as soon as it is stored: that is all this shard can do with it.
+/// Refuses messages that consumers must not see as soon as they are stored, because this shard can
+/// do nothing else with them.
 fn check_ordinary(system_flag: i32, properties: &[u8]) -> Result<(), Refusal> {
     match withheld_by(system_flag, properties) {
         None => Ok(()),
@@ -333,8 +335,8 @@ fn check_ordinary(system_flag: i32, properties: &[u8]) -> Result<(), Refusal> {
     }
 }
 
-/// Walks the records of a fixed-header batch: whole records of one topic and one queue, as many
-/// as announced.
+/// Iterates over the records of a fixed-header batch: whole records of one topic and one queue, as
+/// many as announced.
 fn check_records(request: &ProduceRecords) -> Result<(&str, Sizes), Refusal> {
     let bad = |what: String| Refusal::BadBatch(what);
     let mut sizes = Sizes::with_capacity((request.count as usize).min(BATCH_COUNT_MAX));

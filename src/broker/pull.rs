@@ -1,5 +1,5 @@
-//! Reading messages: find them in the index, take their bytes from memory or from the disk, or
-//! hold the request until there are some (remoting reference, 5.3 to 5.5).
+//! Reading messages: finds them in the index, takes their bytes from memory or disk, or holds the
+//! request until there are some (remoting reference, 5.3 to 5.5).
 //!
 //! ```text
 //!   pull ─▶ try_pull ─┬─ Now: all from memory, or nothing there
@@ -7,7 +7,7 @@
 //!                     └─ Cold: read_and_pull ─▶ try ─▶ read the disk ─▶ try … until one of the above
 //! ```
 //!
-//! Only what is committed is seen: a search stops at the queue's visible end.
+//! Only committed messages are visible: a search stops at the queue's visible end.
 
 use super::filter::TagFilter;
 use super::held::PullTask;
@@ -18,50 +18,52 @@ use crate::model::{Chunk, GroupName, Moment, QueueOffset, Refusal, Reply};
 use crate::storage::disk::Disk;
 use crate::storage::{IndexPage, Located, Lookup, QueueKey, ReadError};
 
-/// Messages one answer may hold.
+/// Maximum number of messages in a reply.
 const COUNT_MAX: u32 = 1024;
-/// Message bytes one answer may hold unless a single message is larger. Below the 16 MiB that a
-/// frame may have.
+/// Maximum message bytes in a reply, unless a single message is larger. Below the 16 MiB limit of a
+/// frame.
 const BYTES_MAX: u32 = 4 << 20;
-/// Message bytes of an answer whose request names no limit: what the reference sends from memory.
+/// Message bytes in a reply whose request has no limit: the reference's limit for reads from
+/// memory.
 const BYTES_DEFAULT: u32 = 256 << 10;
-/// Longest time a pull is held, ms.
+/// Maximum time that a pull is held, ms.
 const HOLD_MS_MAX: u64 = 60_000;
-/// Index entries one pull looks at, so that a filter which takes nothing cannot hold up the shard.
+/// Maximum number of index entries that one pull visits, so that a filter that matches nothing
+/// cannot block the shard.
 const SCAN_MAX: u64 = 16_384;
 /// Index entries fetched at a time.
 const LOOKUP_COUNT: usize = 32;
 
-/// What trying a pull came to.
+/// The result of trying a pull.
 enum Tried {
     Ended(Outcome),
-    /// Boxed: reading the disk is rare, and every outcome would be as large.
+    /// Boxed, because reading the disk is rare and this would enlarge every outcome.
     Needs(Box<PullTask>, Needs),
 }
 
-/// What must be read from the disk before a pull can be tried again.
+/// What must be read from the disk before the pull is retried.
 enum Needs {
     Index(IndexPage),
     Messages { chosen: Chosen, next: QueueOffset },
 }
 
-/// Messages chosen for an answer, each with its queue offset.
+/// Messages selected for a reply, each with its queue offset.
 type Chosen = Vec<(QueueOffset, Located)>;
 
-/// What a search found.
+/// The result of a search.
 enum Search {
     Found {
         chosen: Chosen,
         next: QueueOffset,
     },
-    /// Looked up to `next`; nothing matched.
+    /// Searched up to `next`; nothing matched.
     Nothing {
         next: QueueOffset,
     },
-    /// A part of a sealed segment's index must be loaded first.
+    /// Part of a sealed segment's index must be loaded first.
     NeedsIndex {
         page: IndexPage,
-        /// What lies below was looked at; nothing matched.
+        /// Searched below this; nothing matched.
         at: QueueOffset,
     },
     Outside {
@@ -93,7 +95,7 @@ impl<D: Disk> Broker<D> {
             hold_until: request.hold_ms.map(|ms| now.plus_ms(ms.min(HOLD_MS_MAX))),
         };
         if request.offset < 0 {
-            // Below all there is, whatever there is (remoting reference, 5.3).
+            // Below all messages, even if there are none (remoting reference, 5.3).
             let min = QueueOffset(self.store.with_index(|index| index.bounds(queue).start));
             let moved = self.answer(&task, PullStatus::OffsetMoved, min, 0, Vec::new());
             return Ok(Outcome::Now(moved));
@@ -101,8 +103,8 @@ impl<D: Disk> Broker<D> {
         Ok(self.try_pull(task))
     }
 
-    /// A full table of offsets is no reason to keep messages from a consumer: it gets them, and an
-    /// explicit commit is told why it fails.
+    /// A full offset table must not keep messages from a consumer; an explicit commit reports the
+    /// error.
     fn commit_on_the_way(&self, group: &GroupName, queue: QueueKey, offset: i64, now: Moment) {
         if let Err(refusal) = self.commit(group, queue, offset, now)
             && !self.state.borrow_mut().has_told_full.replace(true)
@@ -112,7 +114,7 @@ impl<D: Disk> Broker<D> {
         }
     }
 
-    /// Tries a pull: answers it, holds it, or says that the disk must be read first.
+    /// Tries a pull: answers it, holds it, or reports that the disk must be read first.
     pub(super) fn try_pull(&self, task: PullTask) -> Outcome {
         match self.search_and_take(task) {
             Tried::Ended(outcome) => outcome,
@@ -120,7 +122,7 @@ impl<D: Disk> Broker<D> {
         }
     }
 
-    /// Tries a pull, and reads what it needs, until it is answered or held.
+    /// Tries a pull and reads from disk as needed, until it is answered or held.
     pub(super) async fn read_and_pull(&self, mut task: PullTask) -> Outcome {
         loop {
             let (next, needs) = match self.search_and_take(task) {
@@ -144,8 +146,8 @@ impl<D: Disk> Broker<D> {
         }
     }
 
-    /// Answers with messages from the disk. Nothing when the first is damaged, which the index has just
-    /// learnt: from now on it leads the consumer past it.
+    /// Answers with messages from the disk. Returns nothing if the first message is damaged; the
+    /// index has then recorded that, and the consumer skips it.
     async fn read_messages(
         &self,
         task: &PullTask,
@@ -172,7 +174,7 @@ impl<D: Disk> Broker<D> {
         match self.search(&task) {
             Search::Found { chosen, next } => self.take_bytes(task, chosen, next),
             Search::NeedsIndex { page, at } => {
-                // Not from the beginning again: the pages looked at may have left the cache by then.
+                // Does not start over, because the visited pages may have left the cache by then.
                 task.from = at;
                 Tried::Needs(Box::new(task), Needs::Index(page))
             }
@@ -194,7 +196,7 @@ impl<D: Disk> Broker<D> {
         }
     }
 
-    /// The answer of a pull that ends without messages.
+    /// The reply to a pull that ends without messages.
     pub(super) fn nothing(&self, task: &PullTask) -> Answer {
         let is_advanced = task.from > task.asked;
         let status = if is_advanced { PullStatus::NothingMatched } else { PullStatus::NothingNew };
@@ -234,7 +236,8 @@ impl<D: Disk> Broker<D> {
                 Lookup::Sealed(page) if chosen.is_empty() => {
                     return Search::NeedsIndex { page, at };
                 }
-                // Expired since the bounds were read, or damaged: the consumer goes on behind it.
+                // Expired or found damaged since the bounds were read: the consumer continues after
+                // it.
                 Lookup::Lost { next } if chosen.is_empty() => {
                     return Search::Outside { correct: next };
                 }
@@ -262,8 +265,8 @@ impl<D: Disk> Broker<D> {
         }
     }
 
-    /// Answers with what is in memory. When the first message is not, the ones that are not must
-    /// be read; messages behind a gap are left for the next pull.
+    /// Answers with messages in memory. If the first message is not in memory, the missing ones
+    /// must be read; messages after a gap are left for the next pull.
     fn take_bytes(&self, task: PullTask, mut chosen: Chosen, next: QueueOffset) -> Tried {
         let cached = |located: &Located| self.store.cached(located.offset, located.size);
         let chunks: Vec<Chunk> = chosen.iter().map_while(|(_, located)| cached(located)).collect();
@@ -341,7 +344,8 @@ impl<D: Disk> Broker<D> {
     }
 }
 
-/// Leaves the first `count` of the chosen messages; gives the offset where the next pull begins.
+/// Keeps the first `count` of the selected messages; returns the offset at which the next pull
+/// begins.
 fn cut(chosen: &mut Chosen, count: usize, next: QueueOffset) -> QueueOffset {
     match chosen.get(count) {
         Some(&(offset, _)) => {
@@ -352,7 +356,7 @@ fn cut(chosen: &mut Chosen, count: usize, next: QueueOffset) -> QueueOffset {
     }
 }
 
-/// Fewer, longer chunks: messages of one batch lie side by side in the log.
+/// Merges adjacent chunks, because messages of one batch are adjacent in the log.
 fn joined(chunks: Vec<Chunk>) -> Vec<Chunk> {
     let mut joined: Vec<Chunk> = Vec::with_capacity(chunks.len());
     for chunk in chunks {

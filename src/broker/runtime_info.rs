@@ -1,4 +1,4 @@
-//! The figures that stock tools show of a broker.
+//! The broker statistics that stock tools show.
 
 use super::{Broker, metrics};
 use crate::model::{Moment, Reply};
@@ -56,8 +56,8 @@ const ZEROS: [&str; 44] = [
 const DELAY_LEVELS: u32 = 18;
 
 impl<D: Disk> Broker<D> {
-    /// The numbers behind `clusterList` and `brokerStatus` (remoting reference, 3.13), then all metrics of
-    /// this shard under their own names.
+    /// The values shown by `clusterList` and `brokerStatus` (remoting reference, 3.13), followed by
+    /// all metrics of this shard under their own names.
     pub(super) fn runtime_info(&self, now: Moment) -> Reply {
         let counted = self.store.metrics();
         let mut table: Vec<(String, String)> =
@@ -100,7 +100,7 @@ impl<D: Disk> Broker<D> {
         let oldest = stats.oldest_stored_at.map_or(-1, |at| at.0 as i64);
         add("earliestMessageTimeStamp", oldest.to_string());
         let used = |space: Space| 1.0 - space.free_bytes as f64 / space.total_bytes.max(1) as f64;
-        // -1, as the reference has it where it does not know.
+        // -1, the reference's value for unknown.
         let ratio = stats.disk_space.map_or("-1".to_owned(), |space| format!("{:.2}", used(space)));
         let gib = |bytes: u64| format!("{:.1} GiB", bytes as f64 / (1u64 << 30) as f64);
         let capacity = stats.disk_space.map_or("Total : -1, Free : -1".to_owned(), |space| {

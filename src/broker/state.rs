@@ -1,11 +1,11 @@
 //! The durable state of a shard, and the one place where it changes: [`Durable::apply`].
 //!
-//! Requests, replay at start, snapshots and replicas all come through there. Each kind of state is one
-//! file of this module, which owns the layout of its facts, what applying them does, and its part of a
-//! snapshot; [`TABLE`] has a row for each kind of fact. The messages themselves are the log's, so their
-//! state is the storage engine's index.
+//! Requests, replay, snapshots and replicas all go through it. Each kind of state is one file of
+//! this module, which owns the layout of its facts, how they are applied, and its part of a
+//! snapshot; [`TABLE`] has a row for each kind of fact. Messages are in the log, so their state is
+//! the storage engine's index.
 //!
-//! A snapshot is made in slices ([`Snapshot`]), between which the state goes on changing. See
+//! A snapshot is taken in slices ([`Snapshot`]) while the state keeps changing. See
 //! [`facts`](super::facts) for why that is sound.
 
 use super::ages::{self, AllAges};
@@ -15,7 +15,7 @@ use super::offsets::{AllOffsets, Offsets};
 use super::topics::{AllTopics, Topics};
 use crate::storage::{EntryKind, Index};
 
-/// Everything that follows from the entries of the log, but for the index.
+/// Everything derived from the log's entries, except the index.
 #[derive(Debug, Default)]
 pub struct Durable {
     pub topics: Topics,
@@ -25,23 +25,23 @@ pub struct Durable {
 /// A kind of fact.
 struct Row {
     kind: EntryKind,
-    /// In the words of an error.
+    /// For error messages.
     name: &'static str,
-    /// An error says what is wrong with the payload.
+    /// The error describes what is wrong with the payload.
     apply: fn(&mut Durable, &mut Index, &Fact<'_>) -> Result<(), String>,
-    /// Facts below the snapshot count too: they are not in it, and where an index file is missing they
-    /// are needed to make it again.
+    /// Whether facts below the snapshot must be applied too: they are not in the snapshot, and are
+    /// needed to rebuild a missing index file.
     is_indexed: bool,
     /// Begins the facts of this kind in a snapshot.
     snapshot: Option<fn() -> Section>,
 }
 
-/// One kind's part of a snapshot that is being made: remembers how far it has got, and holds nothing of
-/// the state. It adds facts until there are no more, or until a slice is full or has looked at
-/// [`ITEMS_PER_SLICE`](facts::ITEMS_PER_SLICE); gives whether there are more.
+/// One kind's part of a snapshot in progress. It remembers its progress and holds none of the
+/// state. It adds facts until there are no more, or until a slice is full or has visited
+/// [`ITEMS_PER_SLICE`](facts::ITEMS_PER_SLICE); returns whether there are more.
 type Section = Box<dyn FnMut(&Durable, &Index, &mut Facts) -> bool>;
 
-/// Every kind of fact, in the order in which snapshots hold them.
+/// Every kind of fact, in snapshot order.
 const TABLE: [Row; 5] = [
     Row {
         kind: facts::TOPIC,
@@ -109,7 +109,7 @@ impl Row {
 }
 
 impl Durable {
-    /// Carries out what an entry or a snapshot says.
+    /// Applies an entry or a snapshot.
     pub fn apply(&mut self, index: &mut Index, fact: Fact<'_>) -> Result<(), FactError> {
         fact.each().try_for_each(|fact| {
             let fact = fact?;
@@ -117,13 +117,13 @@ impl Durable {
         })
     }
 
-    /// Forgets everything that belongs to a topic which is gone. Its consume offsets are unreachable,
-    /// and go with the next sweep.
+    /// Removes everything that belongs to a deleted topic. Its consume offsets are unreachable, and
+    /// go with the next sweep.
     fn forget_topic(&mut self, index: &mut Index, number: u32) {
         index.remove_topic(number);
     }
 
-    /// Carries out that part of an entry below the snapshot which the snapshot does not hold.
+    /// Applies the part of an entry below the snapshot that the snapshot does not contain.
     pub fn apply_indexed(&mut self, index: &mut Index, fact: Fact<'_>) -> Result<(), FactError> {
         fact.each().try_for_each(|fact| {
             let fact = fact?;
@@ -133,9 +133,9 @@ impl Durable {
     }
 }
 
-/// A snapshot that is being made, slice by slice.
+/// A snapshot in progress, taken slice by slice.
 pub struct Snapshot {
-    /// Parts that are not finished, in the order in which they were.
+    /// Unfinished parts, in order.
     sections: Vec<Section>,
 }
 
@@ -149,7 +149,7 @@ impl Default for Snapshot {
 }
 
 impl Snapshot {
-    /// The next slice; empty when all is said.
+    /// The next slice; empty at the end.
     pub fn next_slice(&mut self, durable: &Durable, index: &Index) -> Vec<u8> {
         let mut facts = Facts::default();
         while facts.is_empty()
@@ -175,7 +175,7 @@ mod tests {
     use crate::sim::Rng;
     use crate::storage::QueueKey;
 
-    /// Two rows of one kind, or a kind that storage uses, would make the log unreadable.
+    /// Two rows with the same kind, or a kind that storage uses, would make the log unreadable.
     #[test]
     fn every_kind_of_fact_has_one_row_and_a_number_of_its_own() {
         let mut kinds: Vec<u8> = TABLE.iter().map(|row| row.kind.0).collect();
@@ -186,7 +186,7 @@ mod tests {
         assert_eq!(kinds.len(), count);
     }
 
-    /// A state with its index, and the entries that made it.
+    /// A state, its index, and the entries that produced them.
     struct Shard {
         durable: Durable,
         index: Index,
@@ -212,7 +212,7 @@ mod tests {
             apply_nth(&mut self.durable, &mut self.index, &self.log, self.log.len() - 1);
         }
 
-        /// Writes one change, and sometimes two that take effect together.
+        /// Writes one change, sometimes two that take effect together.
         fn change(&mut self, rng: &mut Rng) {
             let now = Timestamp(rng.below(1000));
             let topics = &self.durable.topics;
@@ -280,7 +280,7 @@ mod tests {
             })
         }
 
-        /// All that requests could find out about the durable state.
+        /// Everything that requests can observe of the durable state.
         fn seen(&self) -> Vec<String> {
             let Durable { topics, offsets } = &self.durable;
             let mut seen = vec![format!("next topic {}", topics.next_number())];
@@ -313,8 +313,8 @@ mod tests {
         durable.apply(index, fact).unwrap();
     }
 
-    /// Slices are made while the state changes; what was written since the snapshot was begun is
-    /// applied again behind it. Whatever the order, the same state comes out.
+    /// Slices are taken while the state changes; what was written since the snapshot began is
+    /// applied again after it. Whatever the order, the result is the same state.
     #[test]
     fn a_snapshot_made_while_the_state_changes_and_the_log_behind_it_give_the_state() {
         let mut slice_counts = 0;
@@ -336,7 +336,7 @@ mod tests {
                     shard.change(&mut rng);
                 }
             }
-            // What the group was told and the log was not is forgotten by a crash.
+            // Offsets that the group saw but that are not logged are lost in a crash.
             while shard.durable.offsets.has_changes() {
                 let facts = shard.durable.offsets.next_fact(Timestamp(2000));
                 shard.write(&facts);
@@ -352,7 +352,7 @@ mod tests {
         assert!(slice_counts > 600, "nothing changed between slices: {slice_counts}");
     }
 
-    /// However large the state, one slice of a snapshot is a bounded piece of work.
+    /// However large the state, one slice is a bounded amount of work.
     #[test]
     fn a_slice_of_a_snapshot_is_small_whatever_the_state() {
         let mut shard = Shard::new();

@@ -1,4 +1,4 @@
-//! What operators and other shards ask about topics: set, delete, describe (remoting reference, 3.12).
+//! Topic requests of operators and other shards: set, delete, describe (remoting reference, 3.12).
 
 use super::facts::Facts;
 use super::operation::Context;
@@ -40,7 +40,7 @@ impl<D: Disk> Broker<D> {
         Ok(Reply::Done)
     }
 
-    /// Deletes a topic; one that is not there is as good as deleted.
+    /// Deletes a topic; succeeds if it does not exist.
     pub(super) async fn delete_topic(
         &self,
         name: &TopicName,
@@ -56,8 +56,7 @@ impl<D: Disk> Broker<D> {
         Ok(Reply::Done)
     }
 
-    /// Makes a topic that a producer has named, which must be possible without waiting. Gives its
-    /// number.
+    /// Creates a topic named by a producer, without waiting. Returns its number.
     pub(super) fn create_topic(
         &self,
         config: &TopicConfig,

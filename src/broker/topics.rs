@@ -1,7 +1,7 @@
-//! The topics of one shard: their configuration, and how far each message queue may be read.
+//! The topics of one shard: their configuration, and the visible end of each queue.
 //!
-//! Every topic has a number that is never used twice, not even for a topic of the same name that
-//! is created after this one was deleted: log entries and index files refer to topics by number.
+//! Every topic has a number that is never reused, not even for a topic of the same name that is
+//! created later: log entries and index files refer to topics by number.
 //!
 //! ```text
 //!   TOPIC   TopicSet, the topic's name     a topic is as this says, and new if its number is
@@ -39,7 +39,7 @@ enum Says {
     Table = 3,
 }
 
-/// A topic is configured like this. Its name follows.
+/// Sets a topic's configuration. Followed by the topic's name.
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
 pub struct TopicSet {
@@ -56,7 +56,7 @@ pub struct TopicSet {
     pub changed_at_ms: U64,
 }
 
-/// A topic is gone.
+/// Deletes a topic.
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
 pub struct TopicRemoved {
@@ -67,14 +67,14 @@ pub struct TopicRemoved {
     pub changed_at_ms: U64,
 }
 
-/// What the topics that are there do not tell.
+/// State that cannot be derived from the existing topics.
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
 pub struct TopicTable {
     /// 3.
     pub says: u8,
     pub reserved: [u8; 3],
-    /// Numbers below were given to topics, also to some that are gone.
+    /// Lower numbers have been used, also by deleted topics.
     pub next_number: U32,
     pub version_counter: I64,
     pub version_state: I64,
@@ -87,7 +87,7 @@ const _: () = {
     assert!(size_of::<TopicTable>() == 32);
 };
 
-/// The fact that topic `number` is configured as `config`.
+/// The fact that sets the configuration of topic `number` to `config`.
 pub fn set(number: u32, config: &TopicConfig, now: Timestamp) -> Facts {
     let mut facts = Facts::default();
     add_set(&mut facts, number, config, now);
@@ -113,7 +113,7 @@ fn add_set(facts: &mut Facts, number: u32, config: &TopicConfig, now: Timestamp)
     });
 }
 
-/// The fact that topic `number` is gone.
+/// The fact that deletes topic `number`.
 pub fn removed(number: u32, now: Timestamp) -> Facts {
     let fact = TopicRemoved {
         says: Says::Removed as u8,
@@ -125,7 +125,7 @@ pub fn removed(number: u32, now: Timestamp) -> Facts {
 }
 
 impl Topics {
-    /// Carries out a fact. Gives the number of a topic that is gone by it.
+    /// Applies a fact. Returns the number of a deleted topic.
     pub fn apply(&mut self, fact: &Fact<'_>) -> Result<Option<u32>, String> {
         let says = fact.payload.first().copied().unwrap_or(0);
         let cut = |_| format!("{} bytes are too few", fact.payload.len());
@@ -161,9 +161,9 @@ impl Topics {
     }
 }
 
-/// All topics in the order of their numbers, then the table: how far they were added to a snapshot.
+/// All topics by number, then the table: the progress of adding them to a snapshot.
 pub struct AllTopics {
-    /// The last one that was added.
+    /// The last topic that was added.
     at: Bound<u32>,
 }
 
@@ -190,12 +190,12 @@ impl AllTopics {
     }
 }
 
-/// What is known of one message queue beyond its index.
+/// The state of one queue besides its index.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Queue {
-    /// Messages below this offset are safe.
+    /// Messages below this offset are committed.
     pub visible: QueueOffset,
-    /// Pulls that wait for a message here.
+    /// Number of pulls that wait for a message here.
     pub held_count: u32,
 }
 
@@ -203,23 +203,24 @@ pub struct Queue {
 pub struct Topic {
     pub config: TopicConfig,
     pub queues: Vec<Queue>,
-    /// Where the next message without a queue of its own goes.
+    /// The queue for the next message that names none.
     next_queue: u32,
 }
 
 #[derive(Debug, Default)]
 pub struct Topics {
-    /// With a hash that nobody knows, as names come from whoever connects; never walked through, because
-    /// its order is another in each process.
+    /// Hashed with a random seed, because clients choose the names. Never iterated, because the
+    /// order differs between processes.
     numbers: HashMap<TopicName, u32>,
     by_number: FxHashMap<u32, Topic>,
-    /// The keys of `by_number` in order, for walking through them bit by bit.
+    /// The keys of `by_number` in order, to iterate over them in steps.
     in_order: BTreeSet<u32>,
     next_number: u32,
-    /// Queues of all topics, also those that a topic no longer offers.
+    /// Number of queues of all topics, including those that a topic no longer offers.
     queue_count: usize,
     version: DataVersion,
-    /// Topics that have changed since NameServers were last told; none before they are told of all.
+    /// Topics that have changed since NameServers were last notified; `None` until they have been
+    /// told of all topics.
     changed: Option<BTreeSet<TopicName>>,
 }
 
@@ -296,8 +297,8 @@ impl Topics {
         Ok(())
     }
 
-    /// What a topic that a producer names and nobody has created would look like, when `template`
-    /// allows it (remoting reference, 5.11).
+    /// The configuration of a topic that is created by sending to it, if `template` allows that
+    /// (remoting reference, 5.11).
     pub fn automatic(
         &self,
         name: &TopicName,
@@ -314,7 +315,8 @@ impl Topics {
         Ok(config)
     }
 
-    /// Sets `config` under `number`: a number in use changes that topic, a new one makes one.
+    /// Sets `config` for `number`: an existing number changes that topic, a new one creates a
+    /// topic.
     fn set(&mut self, number: u32, config: TopicConfig, now: Timestamp) {
         self.next_number = self.next_number.max(number + 1);
         self.numbers.insert(config.name.clone(), number);
@@ -324,7 +326,7 @@ impl Topics {
         let new = || Topic { config: config.clone(), queues: Vec::new(), next_queue: 0 };
         let topic = self.by_number.entry(number).or_insert_with(new);
         topic.config = config;
-        // Queues that are no longer offered keep their state: they may come back.
+        // Queues that are no longer offered keep their state, because they may return.
         let new_queues = queue_count.saturating_sub(topic.queues.len());
         topic.queues.resize(topic.queues.len() + new_queues, Queue::default());
         self.queue_count += new_queues;
@@ -352,21 +354,21 @@ impl Topics {
         }
     }
 
-    /// Restores what a snapshot says of the table itself. A number that was given once stays used.
+    /// Restores the table from a snapshot. A number that has been used stays used.
     fn restore(&mut self, next_number: u32, version: DataVersion) {
         self.next_number = self.next_number.max(next_number);
         self.version = version;
     }
 
-    /// All topics as a NameServer shall know them. With them two that hold no messages: the template
-    /// for automatic creation when that is on, and one called like the cluster, by whose route
-    /// clients find the brokers on which to create a topic (remoting reference, 5.11).
+    /// All topics to register with NameServers. They include two without messages: the template for
+    /// automatic creation, if enabled, and one named after the cluster, whose route clients use to
+    /// find the brokers on which to create a topic (remoting reference, 5.11).
     pub fn published(&self, cluster: &str, auto_create: bool) -> Vec<TopicConfig> {
         let mut topics: Vec<TopicConfig> =
             self.iter().map(|(_, topic)| topic.config.clone()).collect();
         let templates = [(AUTO_CREATE_TEMPLATE, auto_create), (cluster, true)];
         for (name, _) in templates.into_iter().filter(|(_, is_published)| *is_published) {
-            // A cluster may be called what no topic may be called.
+            // A cluster name may be an illegal topic name.
             let Ok(name) = TopicName::new(name.to_owned()) else { continue };
             let perm = PERM_READ | PERM_WRITE | PERM_INHERIT;
             topics.push(TopicConfig { perm, ..TopicConfig::new(name, TEMPLATE_QUEUE_COUNT) });
@@ -375,8 +377,8 @@ impl Topics {
         topics
     }
 
-    /// What has become of the topics that changed since this was last called. Nothing at the first
-    /// call: whoever listens from now on has to be told all of them.
+    /// Topic changes since the last call. Nothing at the first call, because the listener must then
+    /// get all topics.
     pub fn take_changes(&mut self) -> Vec<TopicChange> {
         let changed = self.changed.replace(BTreeSet::new()).unwrap_or_default();
         let change = |name: TopicName| match self.find(&name) {
@@ -409,7 +411,7 @@ impl Topics {
         }
     }
 
-    /// Makes the version a new one: a NameServer that remembers an earlier life must look again.
+    /// Makes the version new, so that a NameServer that remembers the previous run notices.
     pub fn change(&mut self, now: Timestamp) {
         self.version.counter += 1;
         self.version.timestamp = now.0 as i64;
@@ -433,7 +435,7 @@ impl Topic {
         }
     }
 
-    /// The queue a producer named, or the next one in turn when it named none.
+    /// The queue that a producer named, or the next one in turn if it named none.
     pub fn choose_queue(&mut self, wanted: Option<QueueId>) -> Result<QueueId, Refusal> {
         let Some(queue) = wanted else {
             let queue = self.next_queue % self.config.write_queue_count.max(1);
@@ -555,7 +557,7 @@ mod tests {
         assert_eq!(topics.check(&next(rest)), Ok(()));
         assert_eq!(topics.check(&next(rest + 1)), full);
         assert_eq!(topics.check(&TopicConfig::new(name("t0"), QUEUES_PER_TOPIC_MAX)), Ok(()));
-        // A topic that shrinks keeps its queues, and its room.
+        // A topic that shrinks keeps its queues, which still count.
         topics.set(0, TopicConfig::new(name("t0"), 1), Timestamp(2));
         assert_eq!(topics.check(&next(rest + 1)), full);
         topics.remove(0, Timestamp(3));

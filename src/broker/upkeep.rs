@@ -1,16 +1,16 @@
-//! What a broker does by itself as time passes. One queue of deadlines per shard says what is due when;
-//! whoever runs the broker sleeps until [`Broker::next_deadline`] and calls [`Broker::act`].
+//! Work driven by time. A shard has one queue of deadlines; its caller sleeps until
+//! [`Broker::next_deadline`] and then calls [`Broker::act`].
 //!
 //! | What | When |
 //! |---|---|
-//! | a held pull is answered | at its own deadline |
-//! | committed offsets are written to the log | at once, but not within [`FLUSH_EVERY_MS`] of the last time |
-//! | members of a group are told that it has changed | within [`TELL_AFTER_MS`], once for all changes by then |
-//! | a request to a client ends without a reply | at its own deadline |
-//! | clients without heartbeats are forgotten | every [`FORGET_EVERY_MS`] |
-//! | offsets of unused groups are given up | every [`SWEEP_EVERY_MS`], a little at a time |
+//! | a held pull times out | at its own deadline |
+//! | committed offsets are written to the log | at once, but at most every [`FLUSH_EVERY_MS`] |
+//! | members of a group are notified of a change | within [`TELL_AFTER_MS`], once for all changes until then |
+//! | a request to a client times out | at its own deadline |
+//! | clients without heartbeats are removed | every [`FORGET_EVERY_MS`] |
+//! | offsets of unused groups are deleted | every [`SWEEP_EVERY_MS`], in small steps |
 //!
-//! Here too nothing waits: what finds no room in the log is tried again.
+//! Nothing here waits: if the log has no room, the work is retried later.
 
 use super::clients::CallError;
 use super::due::Due;
@@ -23,22 +23,23 @@ use crate::model::{GroupName, LogOffset, Moment, Now, Refusal, Timestamp};
 use crate::storage::AppendError;
 use crate::storage::disk::Disk;
 
-/// Least time between two facts about offsets (the reference flushes every 5 s; remoting reference, 5.6).
+/// Minimum time between two facts about offsets (the reference flushes every 5 s; remoting
+/// reference, 5.6).
 const FLUSH_EVERY_MS: u64 = 1_000;
-/// Facts written at a time; the rest follows after other work.
+/// Maximum number of facts written at a time; the rest follows after other work.
 const FACTS_PER_FLUSH: usize = 4;
-/// When to go on with what is left, or was not possible.
+/// Delay before remaining or failed work continues.
 const SOON_MS: u64 = 1;
 const RETRY_MS: u64 = 50;
-/// How long members of a group wait to be told that others came or went. The newcomer is told at once.
+/// Delay before members of a group are notified of a change. A new member is notified at once.
 const TELL_AFTER_MS: u64 = 100;
-/// How often clients that have fallen silent are looked for.
+/// Interval of checks for silent clients.
 const FORGET_EVERY_MS: u64 = 10_000;
-/// How often offsets of unused groups are looked for, and the pause between two steps of that.
+/// Interval of checks for unused groups, and pause between two steps of a check.
 const SWEEP_EVERY_MS: u64 = 60_000;
 const SWEEP_STEP_MS: u64 = 20;
 
-/// The deadlines of a broker that has just been opened.
+/// The deadlines of a newly opened broker.
 pub fn first_deadlines() -> Deadlines<Due> {
     let mut deadlines = Deadlines::default();
     deadlines.insert(Moment(FORGET_EVERY_MS), Due::ForgetClients);
@@ -46,24 +47,24 @@ pub fn first_deadlines() -> Deadlines<Due> {
     deadlines
 }
 
-/// Writing offsets to the log: when, and how it went.
+/// State of writing offsets to the log.
 #[derive(Default)]
 pub struct Flush {
-    /// A deadline stands for it.
+    /// A deadline is set for it.
     pub is_due: bool,
     last: Option<Moment>,
-    /// Flushes that wrote everything, or failed for good.
+    /// Number of flushes that wrote everything or failed for good.
     pub count: u64,
     pub failed: Option<Refusal>,
 }
 
 impl<D: Disk> Broker<D> {
-    /// When [`act`](Self::act) has something to do next.
+    /// When [`act`](Self::act) is due next.
     pub fn next_deadline(&self) -> Option<Moment> {
         self.state.borrow().deadlines.next()
     }
 
-    /// Does what is due; gives the pulls that are answered by it.
+    /// Does what is due; returns the pulls that it answers.
     pub fn act(&self, now: Now) -> Vec<Released> {
         let mut released = Vec::new();
         loop {
@@ -88,7 +89,7 @@ impl<D: Disk> Broker<D> {
         self.state.borrow_mut().deadlines.insert(moment, due);
     }
 
-    /// Answers a pull whose time is over.
+    /// Answers a pull that has timed out.
     fn end_hold(&self, id: HeldId) -> Option<Released> {
         let task = {
             let state = &mut *self.state.borrow_mut();
@@ -99,7 +100,7 @@ impl<D: Disk> Broker<D> {
         Some(Released { origin: task.origin, outcome: Outcome::Now(self.nothing(&task)) })
     }
 
-    /// Sees to it that what was committed reaches the log: at once, or a while after the last time.
+    /// Schedules a flush of committed offsets: at once, or some time after the last one.
     pub(super) fn schedule_flush(&self, now: Moment) {
         let earliest = {
             let state = &mut *self.state.borrow_mut();
@@ -115,8 +116,8 @@ impl<D: Disk> Broker<D> {
         }
     }
 
-    /// Sees to it that members of groups that have changed are told: together, as many come and go at
-    /// the same time when an application is started anew.
+    /// Schedules the notification of members of changed groups: together, because many come and go
+    /// at once when an application restarts.
     pub(super) fn schedule_telling(&self, now: Moment) {
         let state = &mut *self.state.borrow_mut();
         let changed = state.groups.take_changed();
@@ -149,7 +150,7 @@ impl<D: Disk> Broker<D> {
         self.at(now.plus_ms(SOON_MS), Due::FlushOffsets);
     }
 
-    /// Writes one fact about offsets; false when the log lacks nothing.
+    /// Writes one fact about offsets; false if all are logged.
     fn flush_one(&self, now: Timestamp) -> Result<bool, AppendError> {
         let facts = self.state.borrow().durable.offsets.next_fact(now);
         match facts.is_empty() {
@@ -163,11 +164,11 @@ impl<D: Disk> Broker<D> {
             let flush = &mut self.state.borrow_mut().flush;
             *flush = Flush { is_due: false, last: Some(now), count: flush.count + 1, failed };
         }
-        // After a failure the next commit tries again; without one nothing has changed.
+        // After a failure, the next commit retries; without one nothing has changed.
         self.flushes.notify();
     }
 
-    /// Writes everything that groups have committed, for an orderly end.
+    /// Writes all offsets that groups have committed, for a clean shutdown.
     pub fn flush_offsets(&self, now: Moment) -> Result<LogOffset, Refusal> {
         let now = self.store.elapsed_stamp(now);
         while self.flush_one(now).map_err(|error| self.refuse_append(error, 0))? {}

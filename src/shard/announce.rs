@@ -1,8 +1,8 @@
-//! Tells the NameServers what topics the shards of this process have.
+//! Registers the topics of this process's shards with the NameServers.
 //!
-//! A NameServer learns of all shards in one go, so nothing is said before every shard has told its
-//! table once: clients never see half a broker. After that a shard tells only what it has changed.
-//! Control path only; the lock is held for as long as the change takes.
+//! All shards are registered together, so nothing is published until every shard has introduced its
+//! topic table: clients never see part of a broker. After that, a shard publishes only its changes.
+//! Control path only; the lock is held for the duration of one change.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -11,17 +11,17 @@ use crate::model::nameserver::{BrokerId, Registration};
 use crate::model::topic::TopicChange;
 use crate::model::{DataVersion, ShardId, TopicConfig};
 
-/// A handle; clones speak for the same process.
+/// A handle; clones refer to the same process.
 #[derive(Clone)]
 pub struct Announcer {
     starting: Arc<Mutex<Vec<Starting>>>,
     publisher: Publisher,
 }
 
-/// A shard that has not been published yet.
+/// A shard that is not published yet.
 struct Starting {
     broker: BrokerId,
-    /// `None` until the shard has told it.
+    /// `None` until the shard has introduced its table.
     topics: Option<(DataVersion, Vec<TopicConfig>)>,
 }
 
@@ -33,8 +33,8 @@ impl Announcer {
         Self { starting: Arc::new(Mutex::new(starting)), publisher }
     }
 
-    /// Takes the whole table of a shard that starts, once, and publishes those of all when it is the
-    /// last. `None` while some are missing.
+    /// Introduces the whole table of a starting shard, once, and publishes all tables when it is
+    /// the last one. `None` while some are missing.
     pub fn introduce(
         &self,
         shard: ShardId,
@@ -47,12 +47,13 @@ impl Announcer {
             return None;
         }
         let tables = starting.drain(..).map(Starting::registration).collect();
-        // Published under the lock, so that whoever finds it empty finds the tables published.
+        // Published under the lock, so that a shard that finds the list empty also finds the tables
+        // published.
         Some(self.publisher.publish(tables))
     }
 
-    /// Publishes what a shard has changed since it was introduced. `None` while others start; then
-    /// it is published with their tables.
+    /// Publishes a change of a shard's topics. `None` while shards are still starting; the change
+    /// is then published with their tables.
     pub fn announce(
         &self,
         shard: ShardId,

@@ -1,15 +1,15 @@
-//! What a connection remembers of a request besides its content.
+//! What a connection keeps of a request besides its content.
 
 use std::time::Instant;
 
 use crate::model::{Moment, Now, Principal};
 use crate::wire::ReplyTo;
 
-/// One request, until it is answered: under which name the service knows it, and where the answer goes.
+/// One request until it is answered: the id that the service knows it by, and where its reply goes.
 #[derive(Clone, Copy)]
 pub struct Asked {
     pub ticket: u64,
-    /// `None` when no answer is wanted.
+    /// `None` for a one-way request.
     pub to: Option<ReplyTo>,
     pub principal: Principal,
     /// Bytes of the request.
@@ -17,8 +17,8 @@ pub struct Asked {
     pub read_at: Instant,
 }
 
-/// The time at which a request is handled. Requests of one read that did not wait share it: a clock
-/// that is read twice for each costs as much as finding its queue.
+/// The time at which a request is handled. Requests of one read that did not wait share it, because
+/// reading the clock twice per request costs as much as finding its queue.
 #[derive(Clone, Copy)]
 pub struct Arrival {
     pub now: Now,

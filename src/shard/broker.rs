@@ -1,5 +1,4 @@
-//! A broker's shard as a service, and the tasks that keep it going: committers, inbox, tick and
-//! background work.
+//! A broker's shard as a service, and its tasks: committers, inbox, tick and background work.
 
 use std::pin::pin;
 use std::rc::Rc;
@@ -24,16 +23,16 @@ use crate::storage::disk::Disk;
 use crate::storage::recovery::damage_note;
 use crate::storage::{AppendError, Awaited, CommitStep, Standing, Ticket, WRITES_IN_FLIGHT_MAX};
 
-/// The part of the append budget that one connection may have: one of this many.
+/// One connection may use one part in this many of the append budget.
 const CONNECTION_SHARE: usize = 4;
-/// How often idle connections are looked for.
+/// How often to check for idle connections.
 const SWEEP_EVERY: Duration = Duration::from_secs(10);
-/// Pause of background work that has failed, on a full disk say, before it is tried again.
+/// Pause before failed background work is retried, for instance on a full disk.
 const FAILED_PAUSE: Duration = Duration::from_secs(1);
-/// How often it is said that background work fails.
+/// How often failing background work is logged.
 const SAY_EVERY: Duration = Duration::from_secs(10);
-/// How long a change of topics waits for a NameServer that has begun to hang before it is answered
-/// all the same. Whoever asked for the change waits for all of this and for the disk.
+/// How long a topic change waits for a NameServer that does not respond. After that it is answered
+/// anyway. The client waits for this time in addition to the disk.
 const ANNOUNCE_MAX: Duration = Duration::from_secs(1);
 const _: () = assert!(ANNOUNCE_MAX.as_millis() * 2 < CALL_TIMEOUT_MS as u128);
 
@@ -48,12 +47,12 @@ impl<D: Disk> BrokerService<D> {
         Self { broker, mesh, announcer }
     }
 
-    /// Carries out a request on this shard alone.
+    /// Executes a request on this shard only.
     async fn carry_out(&self, request: &Request, context: &impl Context) -> Result<Reply, Refusal> {
         self.broker.operate(request, context).await.reply
     }
 
-    /// Carries out a request on all shards, and tells the NameServers.
+    /// Executes a request on all shards, and notifies the NameServers.
     async fn carry_out_everywhere(
         &self,
         request: &Request,
@@ -67,15 +66,15 @@ impl<D: Disk> BrokerService<D> {
         Ok(reply)
     }
 
-    /// Tells the NameServers what has changed of the topics. The receipt is for whoever answers a
-    /// client; everybody else goes on. `None` while the shards start.
+    /// Publishes topic changes to the NameServers. A caller that answers a client waits on the
+    /// receipt; others ignore it. `None` while shards are starting.
     fn announce(&self) -> Option<Receipt> {
         let (version, changes) = self.broker.take_topic_changes();
         self.announcer.announce(self.broker.config().shard, version, changes)
     }
 
-    /// Tells the NameServers what topics there are, once all shards of the process have come so far,
-    /// and waits until they know.
+    /// Publishes the topics once all shards of the process have started, and waits until the
+    /// NameServers have them.
     pub async fn introduce(&self) {
         let (version, topics) = self.broker.published_topics();
         let receipt = self.announcer.introduce(self.broker.config().shard, version, topics);
@@ -83,8 +82,8 @@ impl<D: Disk> BrokerService<D> {
     }
 }
 
-/// Waits until the NameServers know. One that does not answer in time hears of it with the next
-/// registration, and is not waited for until then.
+/// Waits until the NameServers have the change. One that does not answer in time gets it with the
+/// next registration, and is not waited for until then.
 async fn wait_delivered(receipt: Option<Receipt>) {
     let Some(receipt) = receipt else { return };
     let is_late = {
@@ -154,7 +153,7 @@ impl<D: Disk> Service for BrokerService<D> {
     }
 }
 
-/// Where a request runs that another shard of this process has asked for. It reads no disk.
+/// Context of a request from another shard of this process. It reads no disk.
 struct Inside;
 
 impl Context for Inside {
@@ -207,14 +206,15 @@ impl<D: Disk> Shard<BrokerService<D>> {
         }
     }
 
-    /// The log is safe further on, or the shard is fenced: whoever waited for that goes on.
+    /// The committed mark has advanced, or the shard is fenced: wakes everything that waits for
+    /// that.
     fn moved_on(self: &Rc<Self>) {
         let released = self.service.broker.advance();
         self.release(released);
         self.spread_created();
     }
 
-    /// Tells other shards and NameServers of topics that producers have created here.
+    /// Announces topics that producers have created here to the other shards and the NameServers.
     fn spread_created(self: &Rc<Self>) {
         let created = self.service.broker.take_created();
         if created.is_empty() {
@@ -236,7 +236,7 @@ impl<D: Disk> Shard<BrokerService<D>> {
         .detach();
     }
 
-    /// Takes in asks of other shards until it is told to stop.
+    /// Serves requests of other shards until it is told to stop.
     pub async fn take_asks(self: &Rc<Self>, inbox: Inbox) {
         while let Ok(envelope) = inbox.recv_async().await {
             self.progress();
@@ -247,10 +247,10 @@ impl<D: Disk> Shard<BrokerService<D>> {
                     glommio::spawn_local(async move {
                         let reply = shard.service.carry_out(&request, &Inside).await;
                         if reply.is_ok() {
-                            // Whoever asked waits for the NameServers, once for all shards.
+                            // The shard that asked waits for the NameServers, once for all shards.
                             shard.service.announce();
                         }
-                        // Whoever asked may have stopped waiting.
+                        // The caller may have stopped waiting.
                         let _ = answer.send(reply);
                     })
                     .detach();
@@ -259,7 +259,7 @@ impl<D: Disk> Shard<BrokerService<D>> {
         }
     }
 
-    /// Does what is due in the broker, and looks for idle connections, until the shard stops.
+    /// Runs the broker's upkeep and checks for idle connections, until the shard stops.
     pub async fn tick(self: Rc<Self>) {
         let mut sweep_at = Instant::now();
         while !self.is_stopping.get() {
@@ -273,7 +273,7 @@ impl<D: Disk> Shard<BrokerService<D>> {
         }
     }
 
-    /// Sends what the broker has to tell its clients, until the shard stops.
+    /// Sends the broker's requests to clients, until the shard stops.
     pub async fn tell_clients(self: Rc<Self>) {
         while !self.is_stopping.get() {
             self.service.broker.has_outgoing().await;
@@ -290,8 +290,8 @@ impl<D: Disk> Shard<BrokerService<D>> {
         }
     }
 
-    /// Flushes and does the store's background work until the shard stops. The two do not wait for each
-    /// other.
+    /// Flushes the log and runs the store's background work until the shard stops. The two do not
+    /// wait for each other.
     pub async fn maintain(self: Rc<Self>) {
         futures_util::join!(self.flush_log(), self.work_in_background());
     }
@@ -347,7 +347,8 @@ impl<D: Disk> Shard<BrokerService<D>> {
         }
     }
 
-    /// Ends the shard in order: nothing new, all answers out, all facts written, snapshot, sync.
+    /// Shuts the shard down: accepts nothing new, sends all replies, writes all facts, takes a
+    /// snapshot, syncs.
     pub async fn stop(self: &Rc<Self>) {
         self.is_stopping.set(true);
         self.stop_reading();
@@ -372,5 +373,5 @@ impl<D: Disk> Shard<BrokerService<D>> {
     }
 }
 
-/// How long a stopping shard waits for its connections.
+/// How long shutdown waits for connections.
 const STOP_MAX: Duration = Duration::from_secs(10);

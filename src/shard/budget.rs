@@ -1,4 +1,5 @@
-//! Memory that the connections of one shard share: how much all of them hold, and what each has of it.
+//! Memory budgets shared by the connections of a shard: the total, and the share of each
+//! connection.
 
 use std::cell::Cell;
 use std::rc::Rc;
@@ -9,7 +10,7 @@ pub struct Budget {
     size: usize,
 }
 
-/// What one connection holds. Gives it back when it is dropped.
+/// The share of one connection, given back on drop.
 pub struct Share {
     taken: Rc<Cell<usize>>,
     size: usize,
@@ -31,13 +32,13 @@ impl Share {
         self.own.get()
     }
 
-    /// This connection now holds `bytes`, whether there was room or not.
+    /// Sets the share to `bytes`, even if that exceeds the budget.
     pub fn set(&self, bytes: usize) {
         self.taken.set(self.taken.get() - self.own.replace(bytes) + bytes);
     }
 
-    /// Takes `bytes` in the place of what it holds. False, and nothing is changed, when that is more
-    /// and the budget does not allow it.
+    /// Changes the share to `bytes`. Returns false and changes nothing if that is an increase that
+    /// the budget does not allow.
     pub fn try_set(&self, bytes: usize) -> bool {
         let others = self.taken.get() - self.own.get();
         let fits = bytes <= self.own.get() || others + bytes <= self.size;
@@ -47,7 +48,7 @@ impl Share {
         fits
     }
 
-    /// More than half of the budget is taken.
+    /// Whether more than half of the budget is in use.
     pub fn is_scarce(&self) -> bool {
         self.taken.get() > self.size / 2
     }

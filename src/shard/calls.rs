@@ -1,7 +1,8 @@
 //! Requests that a server sends over a client's connection, and the replies to them.
 //!
-//! They leave with the connection's other output, in order; a reply is recognised by its number, which
-//! is the connection's own. What a client does not answer ends with the broker's deadline.
+//! They are sent in order with the connection's other output. A reply is matched by its opaque
+//! number, which the connection assigns. A call that the client does not answer ends with the
+//! broker's deadline.
 
 use std::collections::HashMap;
 
@@ -10,17 +11,17 @@ use crate::model::{ClientReply, excerpt};
 use crate::wire::header::head::{Dialect, Head};
 use crate::wire::{self, Response};
 
-/// Replies of one client that are waited for at a time; the further ones are refused.
+/// Maximum number of calls in flight to one client; further ones are refused.
 const CALLS_MAX: usize = 1_000;
-/// Characters of a client's remark that are kept.
+/// Maximum number of characters kept of a client's remark.
 const REMARK_SIZE_MAX: usize = 200;
 
-/// What one connection was sent and has not answered.
+/// The calls in flight on one connection.
 #[derive(Default)]
 pub struct Calls {
     waiting: HashMap<i32, CallId>,
     last_opaque: i32,
-    /// How the client's own last request was written; requests to it are written the same way.
+    /// The header encoding of the client's last request, used for requests to it.
     dialect: Dialect,
 }
 
@@ -29,7 +30,7 @@ impl Calls {
         self.dialect = dialect;
     }
 
-    /// The frame of a request to the client. Gives the call back when it cannot be sent.
+    /// Encodes a request to the client. Returns the call if it cannot be sent.
     pub fn encode(&mut self, outgoing: &Outgoing) -> Result<Vec<u8>, (Option<CallId>, CallError)> {
         if outgoing.call.is_some() && self.waiting.len() >= CALLS_MAX {
             return Err((outgoing.call, CallError::TooMany));
@@ -45,7 +46,8 @@ impl Calls {
         Ok(frame)
     }
 
-    /// The call that a client's reply belongs to, and what it says. Replies to nothing are ignored.
+    /// The call that a client's reply answers, and the reply's content. Unexpected replies are
+    /// ignored.
     pub fn take_reply(
         &mut self,
         head: Head<'_>,
@@ -55,7 +57,7 @@ impl Calls {
         Some((call, read_reply(&response)))
     }
 
-    /// A number that no waiting call has. Positive: one stock client takes 0 for none.
+    /// A number that no call in flight has. Positive, because one stock client treats 0 as none.
     fn next_opaque(&mut self) -> i32 {
         loop {
             self.last_opaque = self.last_opaque.checked_add(1).unwrap_or(1);

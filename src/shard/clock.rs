@@ -1,4 +1,4 @@
-//! Where stamps and moments come from, and how a shard's regular work is timed.
+//! The clocks, and the timing of a shard's periodic work.
 
 use std::sync::LazyLock;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -12,10 +12,10 @@ pub fn wall() -> Timestamp {
     Timestamp(since_epoch.as_millis() as u64)
 }
 
-/// What moments count from.
+/// The origin of moments.
 static BEGIN: LazyLock<Instant> = LazyLock::new(Instant::now);
 
-/// For deadlines and leases; counts from when it was first read, the same for the whole process.
+/// For deadlines and leases; counts from the first call, for the whole process.
 pub fn moment() -> Moment {
     Moment(BEGIN.elapsed().as_millis() as u64)
 }
@@ -24,15 +24,15 @@ pub fn now() -> Now {
     Now { wall: wall(), moment: moment() }
 }
 
-/// How often a shard looks at deadlines, at what is to be flushed, and at its store.
+/// Interval of a shard's periodic work: deadlines, flushes, store upkeep.
 const TICK: Duration = Duration::from_millis(100);
 
-/// The distance of one shard's ticks from those of the shard before it: seven is prime to a hundred, so
-/// a hundred shards have a millisecond each, and neighbours do not flush together.
+/// Offset between the ticks of consecutive shards. Seven is coprime to a hundred, so a hundred
+/// shards each have their own millisecond, and neighbours do not flush together.
 const SHARD_PHASE: Duration = Duration::from_millis(7);
 
-/// Waits for the next tick of `shard`. Its ticks are at the same moments for whoever waits, so an idle
-/// shard wakes once for all of its regular work.
+/// Waits for the next tick of `shard`. All waiters share the same ticks, so an idle shard wakes
+/// once for all of its periodic work.
 pub async fn next_tick(shard: ShardId) {
     glommio::timer::sleep(until_tick(shard, BEGIN.elapsed())).await;
 }

@@ -1,4 +1,4 @@
-//! What the connections of one shard have in common, and what they ask of whoever has them all.
+//! What the connections of one shard share, and what they need from the owner of all connections.
 
 use std::cell::Cell;
 use std::rc::Rc;
@@ -10,19 +10,20 @@ use super::nudge::Pulse;
 use super::service::Service;
 use crate::model::{Metrics, Moment, ShardId};
 
-/// Cold reads one shard has under way at a time; the others wait their turn, so that a consumer
-/// who replays last week has a bounded share of the device.
+/// Maximum number of cold reads in flight per shard. Others wait their turn, so a consumer that
+/// replays old messages has a bounded share of the device.
 const COLD_READS_MAX: u64 = 8;
-/// Bytes of unsent replies on all connections. When half of it is taken each gets only a small part.
+/// Bytes of unsent replies on all connections. Above half of it, each connection gets only a small
+/// share.
 const OUTPUT_BYTES_MAX: usize = 256 << 20;
-/// Bytes of memory for requests above the size of an ordinary read buffer, on all connections.
+/// Bytes for requests that exceed an ordinary read buffer, on all connections.
 const INPUT_BYTES_MAX: usize = 256 << 20;
-/// Bytes of the buffers behind requests that wait for room in the log. When half of it is taken, a
-/// connection that has such requests is not read.
+/// Bytes of the buffers of requests that wait for room in the log. Above half of it, connections
+/// with such requests are not read.
 const PARKED_BYTES_MAX: usize = 128 << 20;
 
-/// Operations and cold pulls that all connections of one shard have under way. A request that would be
-/// one more is refused as busy.
+/// Maximum number of operations and cold pulls in flight on all connections of a shard. Further
+/// requests are refused as busy.
 pub const OPERATIONS_MAX: usize = 16_384;
 
 pub struct Common<S: Service> {
@@ -30,9 +31,9 @@ pub struct Common<S: Service> {
     pub service: S,
     cold_reads: Semaphore,
     pulse: Pulse,
-    /// Replies that are not sent yet.
+    /// Unsent replies.
     pub output_budget: Budget,
-    /// Large requests that have not come whole.
+    /// Large requests that are not complete yet.
     pub input_budget: Budget,
     /// Requests that wait for room in the log.
     pub parked_budget: Budget,
@@ -42,20 +43,20 @@ pub struct Common<S: Service> {
     pub metrics: Rc<Metrics>,
 }
 
-/// Who has the table of connections, as one of them sees it. None of this comes back to the caller
-/// before it returns, except [`set_deadline`](Self::set_deadline).
+/// The owner of the connections, as one of them sees it. No method calls back before it returns,
+/// except [`set_deadline`](Self::set_deadline).
 pub trait Owner {
-    /// Replies of `connection` wait for the log: it is told when that moves.
+    /// Replies of `connection` wait for the log: notify it when the committed mark advances.
     fn list_waiting(&self, connection: u64);
 
-    /// At `at` the connection is to refuse the parked requests that have waited too long. That may
-    /// come at once, so the caller holds no borrow.
+    /// At `at`, have the connection refuse the parked requests that have waited too long. This may
+    /// happen immediately, so the caller must hold no borrow.
     fn set_deadline(self: Rc<Self>, at: Moment, connection: u64);
 
     /// Sends some of the requests that the service has for clients.
     fn send_outgoing(&self);
 
-    /// Memory is short: whoever has not gone on with a large request for longest loses its connection.
+    /// Memory is short: closes the connection whose large request has made no progress for longest.
     fn close_stalled_input(&self);
 
     fn forget(&self, connection: u64);
@@ -77,19 +78,19 @@ impl<S: Service> Common<S> {
         }
     }
 
-    /// Tells the nudge that this shard is alive and doing something.
+    /// Records a heartbeat: the shard is alive and working.
     pub fn progress(&self) {
         self.pulse.beat();
     }
 
-    /// Takes over what the nudge has counted on its own thread.
+    /// Copies the counters of the nudging thread.
     pub fn take_nudges(&self) {
         let stats = self.pulse.stats();
         self.metrics.nudges.set(stats.nudges_sent);
         self.metrics.strandings.set(stats.strandings);
     }
 
-    /// From here on silence is nothing to worry about.
+    /// The shard serves, so from now on it may be idle.
     pub fn start_serving(&self) {
         self.pulse.start_serving();
     }

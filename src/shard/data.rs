@@ -76,14 +76,14 @@ impl DataDirectory {
         shard_path(&self.path, shard)
     }
 
-    /// Seed of the checksums of one shard: neither another directory's entries validate, nor those
-    /// of another shard.
+    /// Checksum seed of one shard: entries of another directory or of another shard never pass the
+    /// checksum.
     pub fn checksum_seed(&self, shard: u16) -> u32 {
         crc32c::crc32c_append(self.manifest.seed, &shard.to_le_bytes())
     }
 }
 
-/// Makes the directories of the shards, and then what says that they are there.
+/// Creates the shards' directories, and then the manifest.
 fn make(path: &Path, shards: u16) -> Result<Manifest, DataError> {
     let io_error = |error| DataError::Io { path: path.to_owned(), error };
     for shard in 0..shards {
@@ -140,7 +140,7 @@ mod tests {
         fs::remove_dir_all(&path).unwrap();
     }
 
-    /// Otherwise an unmounted file system would be taken for an empty log.
+    /// Otherwise an unmounted file system would look like an empty log.
     #[test]
     fn a_shard_without_its_directory_is_refused() {
         let path = scratch("unmounted");

@@ -1,19 +1,19 @@
-//! A thread with an executor, which begins whatever happens.
+//! A thread with an executor that is guaranteed to start.
 //!
-//! An executor can go to sleep before it has polled its main future even once, for the reason that
-//! [`super::nudge`] gives. No nudge reaches it then, because nothing in it has run that could be
-//! woken. So whoever starts one stays with it until it has begun, and interrupts its sleep: a signal
-//! makes the kernel return from it, and the executor looks at its queues again.
+//! An executor can park before it has polled its main future even once, for the reason explained in
+//! [`super::nudge`]. A nudge cannot reach it then, because none of its tasks has registered a
+//! waker. So the starting thread watches it until it has started, and interrupts its sleep: a
+//! signal makes the system call return, and the executor checks its queues again.
 //!
 //! ```text
 //!   thread    make ──▶ Made ──▶ (asleep) ──▶ Begun, and nudged from here on
 //!   starter               every 5 ms: SIGURG
 //! ```
 //!
-//! Start at [`start`]. What holds at all times:
-//! - A signal is sent only to a thread that has made its executor and was not joined.
-//! - The signal says nothing to anybody: its handler sets a flag that nobody reads.
-//! - When the main future has ended, be it by a panic, the shard has left the nudge.
+//! Start reading at [`start`]. Invariants:
+//! - A signal is sent only to a thread that has created its executor and has not been joined.
+//! - The signal has no effect: its handler sets a flag that nothing reads.
+//! - When the main future has ended, even by a panic, the shard has left the nudger.
 
 use std::future::Future;
 use std::io;
@@ -30,16 +30,16 @@ use nix::sys::signal::{SigSet, Signal};
 
 use super::nudge::Pulse;
 
-/// What interrupts the sleep. The kernel sends it to nobody who has not asked for it, and a process
-/// without a handler ignores it.
+/// The signal that interrupts the sleep. The kernel sends it only to processes that request it, and
+/// a process without a handler ignores it.
 const INTERRUPT: Signal = Signal::SIGURG;
-/// How often an executor that was made and has not begun is interrupted. It begins within a fraction of
-/// that, unless it sleeps.
+/// How often an executor that has not started is interrupted. It starts within a fraction of this
+/// unless it sleeps.
 const INTERRUPT_EVERY: Duration = Duration::from_millis(5);
-/// How long it may take in all.
+/// Maximum time to start.
 const BEGIN_MAX: Duration = Duration::from_secs(30);
 
-/// Why there is no executor, or why it ended.
+/// Why an executor could not start, or why it ended.
 #[derive(Debug, thiserror::Error)]
 pub enum ExecutorError {
     #[error("cannot start the thread {name}: {error}")]
@@ -55,27 +55,27 @@ pub enum ExecutorError {
     Panicked { name: String },
 }
 
-/// How far a thread has come.
+/// The state of a starting thread.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Stage {
     Made,
     Begun,
 }
 
-/// An executor that has been started and may not have begun.
+/// An executor whose thread runs but which may not have polled its main future.
 #[must_use = "it may sleep for good before it begins"]
 pub struct Starting<T> {
     executor: Executor<T>,
     stages: flume::Receiver<Stage>,
 }
 
-/// An executor that has begun. Dropping this leaves it running.
+/// A running executor. Dropping this leaves it running.
 pub struct Executor<T> {
     name: String,
     thread: JoinHandle<Result<T, ExecutorError>>,
 }
 
-/// Starts a thread with an executor that runs `main` and sees the nudges of `pulse`.
+/// Starts a thread with an executor that runs `main` and receives the nudges of `pulse`.
 pub fn start<F, T>(
     name: &str,
     builder: LocalExecutorBuilder,
@@ -108,7 +108,7 @@ where
 }
 
 impl<T> Starting<T> {
-    /// Waits until it has begun, and sees to it that it does.
+    /// Waits until the executor has started, interrupting its sleep as needed.
     pub fn begin(self) -> Result<Executor<T>, ExecutorError> {
         let Self { executor, stages } = self;
         let started = Instant::now();
@@ -145,12 +145,12 @@ impl<T> Executor<T> {
     }
 
     fn interrupt(&self) {
-        // A thread that has ended meanwhile takes no harm.
+        // Harmless if the thread has ended meanwhile.
         pthread_kill(self.thread.as_pthread_t(), INTERRUPT).ok();
     }
 }
 
-/// Leaves the nudge when it is dropped.
+/// Leaves the nudger when it is dropped.
 struct Leaving(Pulse);
 
 impl Drop for Leaving {
@@ -159,7 +159,7 @@ impl Drop for Leaving {
     }
 }
 
-/// A signal without a handler is ignored, and one that is ignored interrupts nothing.
+/// Without a handler the signal would be ignored, and interrupt nothing.
 fn handle_interrupt() -> io::Result<()> {
     static IS_HANDLED: Mutex<bool> = Mutex::new(false);
     let mut is_handled = IS_HANDLED.lock().unwrap_or_else(PoisonError::into_inner);
@@ -170,15 +170,15 @@ fn handle_interrupt() -> io::Result<()> {
     Ok(())
 }
 
-/// Whoever started this process may have blocked the signal, which is inherited.
+/// The parent process may have blocked the signal, and the mask is inherited.
 fn allow_interrupt() {
     let mut interrupt = SigSet::empty();
     interrupt.add(INTERRUPT);
-    // It fails only for a set that is none.
+    // Fails only for an invalid set.
     interrupt.thread_unblock().ok();
 }
 
-/// Settings for tests: nothing registered, a quantum to be chosen.
+/// Settings for tests: no registered memory, the quantum as given.
 #[cfg(test)]
 pub fn settings_of_tests(quantum: Duration) -> LocalExecutorBuilder {
     use glommio::{Placement, PoolPlacement};
@@ -196,7 +196,7 @@ mod tests {
     use super::*;
     use crate::shard::nudge::Nudger;
 
-    /// The shorter the quantum, the more executors sleep before they have begun: it is halved until one
+    /// The shorter the quantum, the more executors park before they start: it is halved until one
     /// does.
     #[test]
     fn an_executor_that_sleeps_before_it_begins_is_woken() {
@@ -214,7 +214,8 @@ mod tests {
         assert_eq!(asleep.begin().unwrap().join().unwrap(), 7);
     }
 
-    /// Whether it has been made and does not begin, for longer than a busy machine makes it wait.
+    /// Whether the executor was created but has not started for longer than a busy machine would
+    /// explain.
     fn is_asleep(starting: &Starting<i32>) -> bool {
         let stages_after = |patience: Duration, enough: usize| {
             let begin = Instant::now();

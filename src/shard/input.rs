@@ -1,4 +1,4 @@
-//! The bytes a connection has received and not yet taken apart.
+//! Bytes that a connection has received and not yet split into frames.
 //!
 //! ```text
 //!   room ─▶ (a read) ─▶ received ─▶ take ─▶ frames, all dropped ─▶ give_back ─┐
@@ -6,36 +6,36 @@
 //!    └──────── what is left of a cut frame, moved to the front ◀──────────────┘
 //! ```
 //!
-//! The memory is zeroed when it is allocated and then used again and again: zeroing it for every read
-//! costs as much as the checksum of what is read. That needs all frames of one read to be gone by the
-//! time the next one begins. Where one is kept (a held pull names its topic) its memory goes with it,
-//! and the connection takes new memory.
+//! The memory is zeroed once and then reused, because zeroing it for every read costs as much as
+//! checksumming the data. Reuse requires that all frames of one read are dropped before the next
+//! read. If one is kept (a held pull references its topic name), the connection allocates new
+//! memory.
 //!
-//! The memory follows the traffic: it doubles when a read fills it or a frame does not fit, and
-//! halves after [`QUIET_READS`] reads that needed only a quarter of it.
+//! The size follows the traffic: it doubles when a read fills the memory or a frame does not fit,
+//! and halves after [`QUIET_READS`] reads that needed only a quarter of it.
 
 use bytes::{Bytes, BytesMut};
 
 const SIZE_MIN: usize = 4 << 10;
-/// Memory grows beyond this only for a frame that does not fit.
+/// The memory exceeds this only for a frame that does not fit.
 pub const SIZE_MAX: usize = 256 << 10;
 const QUIET_READS: u32 = 16;
 
 /// Invariant: `filled <= buffer.len()`, except between `take` and `give_back`.
 #[derive(Default)]
 pub struct Input {
-    /// All of it can be written to; what was received is in front.
+    /// Fully initialized; received bytes are at the front.
     buffer: BytesMut,
     filled: usize,
     /// The buffer, while frames point into it.
     taken: Bytes,
-    /// What the size of the buffer should be.
+    /// Target size of the buffer.
     size: usize,
     quiet_reads: u32,
 }
 
 impl Input {
-    /// Bytes of memory that the next read will need.
+    /// Memory that the next read needs, bytes.
     pub fn next_size(&self) -> usize {
         match self.filled == self.buffer.len() {
             true => (2 * self.filled).max(SIZE_MIN),
@@ -43,12 +43,12 @@ impl Input {
         }
     }
 
-    /// Bytes of memory that frames which are kept will keep.
+    /// Memory that kept frames hold, bytes.
     pub fn memory(&self) -> usize {
         self.buffer.len()
     }
 
-    /// Where the next read goes.
+    /// The space for the next read.
     pub fn room(&mut self) -> &mut [u8] {
         if self.filled == self.buffer.len() {
             self.size = self.next_size();
@@ -57,7 +57,7 @@ impl Input {
         &mut self.buffer[self.filled..]
     }
 
-    /// A read has put `size` bytes into the room.
+    /// A read has written `size` bytes.
     pub fn received(&mut self, size: usize) {
         self.filled += size;
         let is_quiet = self.filled <= self.buffer.len() / 4;
@@ -71,13 +71,13 @@ impl Input {
         }
     }
 
-    /// All that was received, for taking frames off its front. What is left must come back.
+    /// All received bytes, to split frames off the front. The rest must be given back.
     pub fn take(&mut self) -> Bytes {
         self.taken = std::mem::take(&mut self.buffer).freeze();
         self.taken.slice(..self.filled)
     }
 
-    /// Takes back the end of what was taken.
+    /// Takes back the rest.
     pub fn give_back(&mut self, rest: Bytes) {
         let begin = self.filled - rest.len();
         drop(rest);
@@ -109,7 +109,7 @@ impl Input {
 mod tests {
     use super::*;
 
-    /// Puts `bytes` in as reads of whatever size there is room for.
+    /// Feeds `bytes` in reads of whatever size fits.
     fn receive(input: &mut Input, mut bytes: &[u8]) {
         while !bytes.is_empty() {
             let room = input.room();
@@ -124,8 +124,8 @@ mod tests {
         (0..size).map(|index| (index % 251) as u8).collect()
     }
 
-    /// However reads and frames fall, and whether frames are kept or not, every byte comes once and in
-    /// order.
+    /// Whatever the sizes of reads and frames, and whether frames are kept or not, every byte
+    /// arrives once and in order.
     #[test]
     fn what_is_received_is_taken_once_and_in_order() {
         let sent = pattern(3_000_000);

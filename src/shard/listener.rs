@@ -1,4 +1,4 @@
-//! Takes connections for a shard.
+//! Accepts connections for a shard.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
@@ -10,21 +10,22 @@ use glommio::net::TcpListener;
 use super::service::Service;
 use super::shard::Shard;
 
-/// How long somebody who listens already may take to answer.
+/// How long an existing listener may take to answer.
 const ANSWER_MAX: Duration = Duration::from_millis(200);
-/// How long a listener without a process may live on.
+/// How long a dead process's listener may live on.
 const PREDECESSOR_MAX: Duration = Duration::from_secs(2);
 const LOOK_AGAIN: Duration = Duration::from_millis(5);
-/// Pause after a failed accept: out of file descriptors is no reason to end, nor to spin.
+/// Pause after a failed accept: running out of file descriptors must neither end the listener nor
+/// make it spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(10);
 
-/// Binds `address`, or says who else may have it.
+/// Binds `address`, or reports who may be using it.
 ///
-/// The runtime's listeners share ports with whoever asks for it, so a second broker would start
-/// without an error and take half of the connections. Whether somebody answers there tells. (A
-/// plain bind would not: connections of a killed broker keep it out for a minute.) The kernel takes
-/// the rings of a killed broker down a little after it is gone, and its listener with them, so one
-/// that answers is given [`PREDECESSOR_MAX`] to go.
+/// The runtime's listeners set SO_REUSEPORT, so a second broker would start without an error and
+/// take half of the connections. Connecting to the address shows whether someone already listens
+/// there. (A plain bind would not do: connections of a killed broker block it for a minute.) The
+/// kernel tears down the rings of a killed broker, and with them its listener, a little after the
+/// process is gone, so a listener that answers gets [`PREDECESSOR_MAX`] to disappear.
 pub async fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     let in_context = |error: io::Error| {
         let remedy = match error.kind() {
@@ -51,12 +52,12 @@ fn is_served(address: SocketAddr) -> bool {
         IpAddr::V6(_) => Ipv6Addr::LOCALHOST.into(),
     };
     let target = SocketAddr::new(host, address.port());
-    // A socket that the kernel gave this very port as its own end reaches itself.
+    // If the kernel chose this very port as the socket's local port, it connects to itself.
     let is_other = |stream: TcpStream| stream.local_addr().is_ok_and(|own| own != target);
     TcpStream::connect_timeout(&target, ANSWER_MAX).is_ok_and(is_other)
 }
 
-/// Accepts until the shard stops. Ends with the task that awaits it.
+/// Accepts until the shard stops.
 pub async fn accept_all<S: Service>(listener: TcpListener, shard: Rc<Shard<S>>) {
     while !shard.is_stopping.get() {
         match listener.accept().await {

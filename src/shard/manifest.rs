@@ -1,13 +1,14 @@
-//! What a data directory is: its layout, how many shards it has, and the seed of their checksums.
+//! The identity of a data directory: its layout, its number of shards, and the seed of their
+//! checksums.
 //!
 //! ```text
 //!   broker.json       {"version":2,"shards":4,"seed":…,"checksum":…}
 //!   broker.json.copy  the same
 //! ```
 //!
-//! Both are written when the directory is made and never change. Whatever happens to one of them, the
-//! other repairs it. Without either no entry of any log can be told from foreign bytes, so a directory
-//! that has lost both is refused, never taken for a new one.
+//! Both are written when the directory is created and never change. If either is lost or damaged,
+//! it is restored from the other. Without the seed, entries of the logs cannot be told from foreign
+//! bytes, so a directory that has lost both copies is refused, never taken for a new one.
 
 use std::fs::{self, File};
 use std::io::{self, Write};
@@ -15,29 +16,30 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-/// Layout of the directory, and format of the logs in it; another one is refused.
+/// Version of the directory layout and of the log format; any other is refused.
 const LAYOUT_VERSION: u32 = 2;
-/// Names of the copies, in the order in which they are believed.
+/// Names of the copies, in order of precedence.
 pub const COPIES: [&str; 2] = ["broker.json", "broker.json.copy"];
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Manifest {
     pub shards: u16,
-    /// Drawn when the directory was made: entries of another directory never validate here.
+    /// Random, drawn when the directory is created: entries of another directory never pass the
+    /// checksum here.
     pub seed: u32,
 }
 
-/// A copy as it is in its file.
+/// A copy as stored in its file.
 #[derive(Deserialize, Serialize)]
 struct Stored {
     version: u32,
     shards: u16,
     seed: u32,
-    /// CRC32C of the fields before it.
+    /// CRC32C of the preceding fields.
     checksum: u32,
 }
 
-/// Any layout's, to tell one that is not ours from damage.
+/// The field that all layouts share, to tell another layout from damage.
 #[derive(Deserialize)]
 struct Versioned {
     version: u32,
@@ -71,19 +73,19 @@ pub enum ManifestError {
     Differ { path: PathBuf },
 }
 
-/// What one copy is.
+/// The state of one copy.
 #[derive(Debug, PartialEq, Eq)]
 enum Copy {
     Whole(Manifest),
     Missing,
-    /// It may be of another release, or a damaged one of ours.
+    /// Written by another release, or damaged.
     OtherLayout(u32),
     Damaged(String),
 }
 
 impl Manifest {
-    /// Finds the manifest of `directory` and repairs its copies; `None` when it has none and nothing
-    /// of a broker either.
+    /// Loads the manifest of `directory` and repairs its copies; `None` if the directory has
+    /// neither a manifest nor files of a broker.
     pub fn load(directory: &Path) -> Result<Option<Self>, ManifestError> {
         let found = COPIES.map(|name| (directory.join(name), Copy::read(&directory.join(name))));
         let mut whole = None;
@@ -116,7 +118,7 @@ impl Manifest {
         })
     }
 
-    /// In one step: a copy is there as a whole or not at all.
+    /// Atomic: a copy exists as a whole or not at all.
     fn store_as(self, directory: &Path, path: &Path) -> io::Result<()> {
         let temporary = directory.join("broker.json.new");
         let mut file = File::create(&temporary)?;
@@ -150,7 +152,7 @@ impl Copy {
         }
     }
 
-    /// Whole is only what would be written again byte for byte.
+    /// A copy is intact only if encoding it again gives the same bytes.
     fn parse(bytes: &[u8]) -> Self {
         match serde_json::from_slice(bytes) {
             Ok(Versioned { version: LAYOUT_VERSION }) => {}
@@ -190,7 +192,7 @@ fn none_whole(
     Err(ManifestError::Unusable { directory, faults: copies.map(fault).into() })
 }
 
-/// What is wrong with a copy that is not whole.
+/// Describes a copy that is not intact.
 fn fault_of(copy: io::Result<Copy>) -> String {
     match copy {
         Ok(Copy::Whole(_)) => "is intact".into(),
@@ -201,7 +203,7 @@ fn fault_of(copy: io::Result<Copy>) -> String {
     }
 }
 
-/// Whether a shard has left files here.
+/// Whether the directory contains files of a shard.
 fn has_logs(directory: &Path) -> io::Result<bool> {
     for entry in fs::read_dir(directory)? {
         let entry = entry?;
@@ -253,7 +255,7 @@ mod tests {
         }
     }
 
-    /// Every way in which a copy can be damaged: each byte changed, each shorter size, one byte more.
+    /// Every kind of damage: each byte changed, each shorter size, one byte more.
     fn damaged() -> Vec<Vec<u8>> {
         let whole = MANIFEST.encoded();
         let mut all: Vec<Vec<u8>> = (0..whole.len()).map(|size| whole[..size].to_vec()).collect();
@@ -301,7 +303,7 @@ mod tests {
         }
     }
 
-    /// It would be taken for a new one, and the logs in it for garbage.
+    /// It would be taken for a new one, and its logs for garbage.
     #[test]
     fn a_directory_with_logs_and_no_copies_is_not_new() {
         let scratch = Scratch::new("removed");
@@ -320,7 +322,7 @@ mod tests {
         let other = Manifest { seed: 1, ..MANIFEST };
         fs::write(scratch.path(1), other.encoded()).unwrap();
         let error = Manifest::load(&scratch.0).unwrap_err();
-        assert!(error.to_string().contains("of another directory"), "{error}");
+        assert!(error.to_string().contains("belongs to another directory"), "{error}");
     }
 
     #[test]

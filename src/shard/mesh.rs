@@ -1,25 +1,26 @@
-//! What shards and the process ask of a shard: requests about the broker as a whole.
+//! Requests between shards, and from the process to its shards: those that concern the broker as a
+//! whole.
 //!
-//! The data path never comes here. Between threads travel the requests that come off the wire, as
-//! owned data; an ask is carried out without asking anybody else, so two shards can never wait for
-//! each other.
+//! The data path never uses the mesh. Threads exchange the requests that come off the wire, as
+//! owned data. A request is executed without calling another shard, so two shards can never wait
+//! for each other.
 
 use crate::model::{Refusal, Reply, Request, ShardId};
 
-/// Asks that wait at one shard. A further one waits on its own thread.
+/// Requests queued at one shard. A further one waits on its sender's thread.
 const INBOX_CAPACITY: usize = 1024;
 
 #[derive(Debug)]
 pub enum Envelope {
-    /// To be carried out here only; the answer holds once it is durable.
+    /// Execute on this shard only; the reply holds once the change is durable.
     Ask { request: Box<Request>, answer: flume::Sender<Result<Reply, Refusal>> },
-    /// To finish what is under way and end.
+    /// Finish what is in flight, then stop.
     Stop,
 }
 
 pub type Inbox = flume::Receiver<Envelope>;
 
-/// Lines to all shards of the process.
+/// Channels to all shards of the process.
 #[derive(Clone, Debug)]
 pub struct Mesh {
     lines: Vec<flume::Sender<Envelope>>,
@@ -31,7 +32,7 @@ impl Mesh {
         (Self { lines }, inboxes)
     }
 
-    /// Asks every shard but `own` to carry out `request`. The first refusal counts.
+    /// Has every shard except `own` execute `request`. Returns the first refusal.
     pub async fn ask_others(&self, own: ShardId, request: &Request) -> Result<(), Refusal> {
         let mut answers = Vec::new();
         for (shard, line) in self.lines.iter().enumerate() {
@@ -40,7 +41,7 @@ impl Mesh {
             }
             let (answer, answered) = flume::bounded(1);
             let envelope = Envelope::Ask { request: Box::new(request.clone()), answer };
-            // A shard that is gone has stopped; what it would have answered it can no longer do.
+            // A shard that has stopped cannot execute it any more.
             line.send_async(envelope).await.map_err(|_| Refusal::ShuttingDown)?;
             answers.push(answered);
         }
@@ -50,7 +51,7 @@ impl Mesh {
         Ok(())
     }
 
-    /// Asks all shards to end. A shard that is gone has ended.
+    /// Tells all shards to stop; some may have stopped already.
     pub fn stop_all(&self) {
         for line in &self.lines {
             let _ = line.send(Envelope::Stop);

@@ -8,18 +8,18 @@
 //!                        └── shard ◀────┘   committers, tick, inbox move answers on
 //! ```
 //!
-//! Start at [`run`], then `connection`, which is where a request spends its life. `shard` has all
-//! connections of one thread, `common` is what they share. [`executor`] starts threads so that they begin, and [`nudge`]
-//! wakes those that went to sleep with work left; [`preflight`] says before anything starts what the
-//! machine lacks.
+//! Start reading at [`run`], then `connection`, which shows the life of a request. `shard` owns all
+//! connections of one thread, `common` is what they share. [`executor`] starts threads reliably,
+//! [`nudge`] wakes executors that parked with work left, and [`preflight`] checks the machine
+//! before anything starts.
 //!
-//! What holds at all times:
-//! - A connection lives on the shard it was made to. Between threads travel only requests about the
-//!   broker as a whole (`mesh`).
+//! Invariants:
+//! - A connection stays on the shard that accepted it. Threads exchange only requests that concern
+//!   the whole broker (`mesh`).
 //! - No task is cancelled and no handle of a pending task is dropped: the runtime would leak it.
 //!   Tasks are detached, and stop by a message or a flag.
 //!
-//! No rule about messages is here (`broker`), and none about bytes (`wire`).
+//! Not here: what messages mean (`broker`), and how they are encoded (`wire`).
 
 mod announce;
 mod asked;

@@ -1,4 +1,4 @@
-//! A NameServer as a service: the route table, and the clock that its leases need.
+//! A NameServer as a service: the route table, and the clock for its leases.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -15,12 +15,12 @@ use crate::model::{LogOffset, Metrics, Moment, NameServerReply, NameServerReques
 use crate::nameserver::{ConnectionId, Routes};
 use crate::storage::{AppendError, Standing, Ticket};
 
-/// How often leases are looked at (remoting reference, 2.1).
+/// Interval of lease checks (remoting reference, 2.1).
 const EXPIRE_EVERY: Duration = Duration::from_secs(5);
 
-/// How often it is said that brokers share a name, while they do.
+/// How often a name conflict between brokers is logged while it lasts.
 const CONTEST_EVERY_MS: u64 = 3_600_000;
-/// Names of which it is known when that was said; further ones are not spoken of.
+/// Maximum number of names whose last log time is kept; conflicts of further names are not logged.
 const CONTESTED_MAX: usize = 1_000;
 
 #[derive(Default)]
@@ -132,7 +132,7 @@ impl Service for NameService {
 }
 
 impl Shard<NameService> {
-    /// Ends leases that were not renewed, until the shard stops.
+    /// Expires leases until the shard stops.
     pub async fn expire(self: Rc<Self>) {
         while !self.is_stopping.get() {
             glommio::timer::sleep(EXPIRE_EVERY).await;

@@ -1,24 +1,27 @@
-//! Wakes shards that sleep although they have work, and reports those that do not wake.
+//! Wakes shards that are parked although they have work, and reports those that do not respond.
 //!
-//! A glommio 0.9 executor whose preempt timer fires between arming it and running the first task
-//! believes that there was nothing to run, and parks. What was runnable stays so until something
-//! unrelated happens; if nothing does, the shard is dead. So one thread outside touches the shards:
+//! If the preempt timer of a glommio 0.9 executor fires between arming it and running the first
+//! task, the executor takes its queues for empty and parks. Runnable tasks then stay stranded until
+//! an unrelated event wakes the executor; without one, the shard is dead. So a separate thread
+//! wakes the shards:
 //!
 //! ```text
 //!   shard:   beat() per batch ──▶ progress ─┐            ┌─▶ listen(): counts what it saw
 //!   thread:  every 2 or 20 ms ──────────────┴─ decide ───┘   (a foreign wake always gets through)
 //! ```
 //!
-//! Start at [`Nudger`]; `Watch::decide` holds the rules. What holds at all times:
+//! Start reading at [`Nudger`]; `Watch::decide` holds the rules. Invariants:
 //! - A shard that made progress is nudged within a tick, so a stranded one resumes within a tick.
-//! - An idle shard is nudged once a second, so it costs nothing and still shows that it lives.
-//! - A shard that opens or closes is nudged every tick: it makes no progress that could be counted,
-//!   and somebody waits for it.
-//! - A shard that does not see its nudge for 5 s is reported, again every 5 s while that lasts. It is not
-//!   nudged without end: the runtime counts the wakes that an executor has not looked at, in 15 bits.
+//! - An idle shard is nudged once a second, which costs almost nothing and still shows that it is
+//!   alive.
+//! - A shard that opens or closes is nudged every tick: it makes no countable progress, and someone
+//!   is waiting for it.
+//! - A shard that does not see its nudge for 5 s is reported, and again every 5 s while that lasts.
+//!   It is not nudged indefinitely, because the runtime counts unprocessed wakes of an executor in
+//!   15 bits.
 //!
-//! `executor` sees to it that a shard gets as far as to listen, and that it leaves when it ends. The
-//! nudger stops after all shards have ended, because those that are closing can be stranded like any other.
+//! `executor` makes sure that a shard starts listening, and that it leaves when it ends. The nudger
+//! stops after all shards have ended, because a closing shard can be stranded like any other.
 
 use std::future::poll_fn;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -27,50 +30,49 @@ use std::task::{Poll, Waker};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-/// How often, about, the shards are looked at while none has anything to do. A third of an idle
-/// process's CPU time is this, so it is longer than a busy tick; only the first request after a pause
-/// can wait for it.
+/// Approximate tick while no shard has work. It causes a third of an idle process's CPU time, so it
+/// is longer than the busy tick; it can only delay the first request after a pause.
 const TICK_MS: u64 = 20;
-/// How often while one has: what is stranded then is somebody's latency.
+/// Tick while a shard has work: stranded work then adds to a request's latency.
 const BUSY_TICK_MS: u64 = 2;
-/// A shard that does nothing for this long before it is nudged counts as silent.
+/// A shard without progress for this long before a nudge counts as silent.
 const SILENCE_MS: u64 = 1;
 /// Ticks without progress anywhere after which the shards count as idle.
 const QUIET_TICKS: u32 = 50;
 /// Every shard is nudged this often, whatever its counters say.
 const IDLE_NUDGE_MS: u64 = 1_000;
-/// A nudge that was not seen for this long is reported, and then again after as long.
+/// A nudge that has not been seen for this long is reported, and again after each further period.
 const REPORT_MS: u64 = 5_000;
-/// Nudges that may wait to be seen. Whoever has not looked at one of so many will not for one more.
+/// Maximum number of unseen nudges. If that many had no effect, one more will not either.
 const UNSEEN_MAX: u32 = 10_000;
-/// How often the nudged task lets others run to learn whether somebody was waiting to.
+/// How often the nudged task yields, to find out whether others were waiting to run.
 const TURNS_AFTER_SILENCE: u32 = 4;
 
-/// The thread that nudges all shards of the process. Dropping it stops the thread.
+/// The thread that nudges all shards of the process. Dropping this stops it.
 pub struct Nudger {
     shards: Arc<[Arc<Shared>]>,
     stopping: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
 }
 
-/// What one shard and the nudging thread know of each other.
+/// State shared by one shard and the nudging thread.
 #[derive(Default)]
 struct Shared {
-    /// Written by the shard alone.
+    /// Written only by the shard.
     progress: AtomicU64,
-    /// The number of the newest nudge. Written by the nudging thread alone.
+    /// The number of the newest nudge. Written only by the nudging thread.
     sent: AtomicU64,
-    /// The newest nudge that the shard saw.
+    /// The newest nudge that the shard has seen.
     seen: AtomicU64,
     strandings: AtomicU64,
-    /// The shard had been silent when it was nudged.
+    /// The shard was silent when it was nudged.
     was_silent: AtomicBool,
-    /// It is neither opening nor closing, so it may have nothing to do.
+    /// The shard is neither opening nor closing, so it may be idle.
     serves: AtomicBool,
     listener: Mutex<Listener>,
 }
 
-/// The task that sees the nudges.
+/// The task that receives the nudges.
 #[derive(Default)]
 enum Listener {
     #[default]
@@ -84,8 +86,9 @@ enum Listener {
 pub struct NudgeStats {
     pub progress: u64,
     pub nudges_sent: u64,
-    /// Nudges after which a shard that had been silent for [`SILENCE_MS`] went on in the same pass: it
-    /// was stranded, or, rarely, work arrived at that very moment. Only of a shard that serves.
+    /// Nudges after which a shard that had been silent for [`SILENCE_MS`] made progress in the same
+    /// pass: it was stranded or, rarely, work arrived at that very moment. Counted only while the
+    /// shard serves.
     pub strandings: u64,
 }
 
@@ -99,7 +102,7 @@ impl Nudger {
         Ok(Self { shards, stopping, thread: Some(thread) })
     }
 
-    /// The shard's end, to be taken along into its executor.
+    /// The shard's handle, to be moved into its executor.
     pub fn pulse(&self, shard: usize) -> Pulse {
         Pulse(self.shards[shard].clone())
     }
@@ -108,7 +111,7 @@ impl Nudger {
         self.shards[shard].stats()
     }
 
-    /// The shards are about to close: from now on none of them may stand still.
+    /// The shards are about to close: from now on none of them may be idle.
     pub fn expect_close(&self) {
         self.shards.iter().for_each(|shard| shard.serves.store(false, Ordering::Release));
     }
@@ -123,21 +126,22 @@ impl Drop for Nudger {
     fn drop(&mut self) {
         self.stopping.store(true, Ordering::Release);
         if let Some(thread) = self.thread.take() {
-            // It can only have panicked, which it has said itself.
+            // A failed join means that the thread panicked, which has been reported.
             thread.join().ok();
         }
     }
 }
 
-/// A shard's end of the nudge. A clone is a second handle.
+/// A shard's handle to the nudger. Clones refer to the same shard.
 #[derive(Clone)]
 pub struct Pulse(Arc<Shared>);
 
 impl Pulse {
-    /// Something was done: a batch parsed, a commit completed, an inbox drained. Only the shard's
-    /// own thread calls this.
+    /// Records progress: a batch parsed, a commit completed, an inbox drained. Called only on the
+    /// shard's own thread.
     pub fn beat(&self) {
-        // One writer, so a load and a store do; a locked increment would cost ten times as much.
+        // With a single writer, a load and a store suffice; a locked increment would cost ten times
+        // as much.
         let progress = self.0.progress.load(Ordering::Relaxed);
         self.0.progress.store(progress + 1, Ordering::Relaxed);
     }
@@ -146,12 +150,12 @@ impl Pulse {
         self.0.stats()
     }
 
-    /// The shard has opened: from now on it may have nothing to do.
+    /// The shard is open and may be idle from now on.
     pub fn start_serving(&self) {
         self.0.serves.store(true, Ordering::Release);
     }
 
-    /// Sees the nudges, for ever: spawn it, detached, in the shard's default queue.
+    /// Receives the nudges, forever: spawn it, detached, in the shard's default queue.
     pub async fn listen(self) {
         loop {
             self.nudged().await;
@@ -161,7 +165,7 @@ impl Pulse {
         }
     }
 
-    /// The shard is about to end: no more nudges, no more reports.
+    /// The shard is about to end: no more nudges or reports.
     pub fn leave(&self) {
         *self.0.listener() = Listener::Left;
     }
@@ -214,7 +218,7 @@ impl Shared {
         }
     }
 
-    /// Whether the shard has begun to listen and has not left.
+    /// Whether the shard has started to listen and has not left.
     fn listens(&self) -> bool {
         matches!(&*self.listener(), Listener::Wakes(_))
     }
@@ -252,19 +256,19 @@ fn nudge_until(stop: &AtomicBool, shards: &[Arc<Shared>]) {
     }
 }
 
-/// What the nudging thread remembers of one shard.
+/// The nudging thread's state of one shard.
 #[derive(Debug, Default)]
 struct Watch {
     progress: u64,
     nudged_at_ms: u64,
-    /// Since when the newest nudge has not been seen.
+    /// Since when nudges have been unseen.
     unseen_since_ms: Option<u64>,
-    /// Nudges since then.
+    /// Nudges sent since then.
     unseen: u32,
     reports: u64,
 }
 
-/// One look at the counters of a shard.
+/// A sample of a shard's counters.
 #[derive(Clone, Copy, Debug)]
 struct Look {
     progress: u64,
@@ -276,7 +280,7 @@ struct Look {
 #[derive(Debug, PartialEq, Eq)]
 struct Verdict {
     nudge: bool,
-    /// To be reported: for how long no nudge was seen.
+    /// For how long no nudge was seen, if that is to be reported.
     unresponsive_ms: Option<u64>,
 }
 
@@ -376,8 +380,8 @@ mod tests {
         assert!(watch.decide(1_000_000, shard).nudge, "it lives");
     }
 
-    /// A task that always has work on an executor with a short quantum. Without `listen` it stands
-    /// still for good within a second or so, because nothing else ever happens there.
+    /// A task that always has work on an executor with a short quantum. Without `listen` it stalls
+    /// for good within a second or so, because nothing else ever happens there.
     #[test]
     fn busy_shard_keeps_going() {
         let (gap, stats) = longest_gap_of_busy_shard(Duration::from_secs(3));
@@ -385,7 +389,7 @@ mod tests {
         assert!(stats.nudges_sent > 50, "{stats:?}");
     }
 
-    /// An idle shard is nudged about once a second and no more.
+    /// An idle shard is nudged about once a second and no more often.
     #[test]
     fn idle_shard_is_left_alone_and_can_leave() {
         let nudger = Nudger::start(1).unwrap();
@@ -397,7 +401,7 @@ mod tests {
         let starting = start("idle", builder, nudger.pulse(0), idle);
         starting.unwrap().begin().unwrap().join().unwrap();
         let nudges_sent = nudger.stats(0).nudges_sent;
-        // Some more where a busy machine keeps it from seeing one; every tick would be 75.
+        // More on a busy machine, which may delay seeing a nudge; a nudge every tick would make 75.
         assert!((1..=20).contains(&nudges_sent), "{nudges_sent}");
         std::thread::sleep(Duration::from_millis(1_200));
         assert_eq!(nudger.stats(0).nudges_sent, nudges_sent, "nudged after it left");
@@ -420,7 +424,7 @@ mod tests {
         let executor = starting.unwrap().begin().unwrap();
         let gap = longest_gap(&watched, lasts);
         stop.store(true, Ordering::Relaxed);
-        // A shard that hangs cannot be joined; the process ends without it.
+        // A hanging shard cannot be joined; the process exits without it.
         if gap < lasts / 2 {
             executor.join().unwrap();
         }

@@ -1,12 +1,12 @@
 //! What a connection still has to send: encoded headers and slices of the log, in order.
 //!
-//! Headers are appended to one buffer that is reused, slices of the log stay where they are; one
-//! `sendmsg` takes up to [`SLICES_MAX`] of both. Nothing here waits: a socket that is full says so.
+//! Headers are appended to one reused buffer; slices of the log stay where they are. One `sendmsg`
+//! takes up to [`SLICES_MAX`] of both. Nothing here waits: sending stops when the socket is full.
 //!
-//! A slice keeps its whole buffer, so what counts is not what is to be sent but what is kept for it:
-//! each buffer once. A connection that keeps up is sent slices as they are. While one does not, slices
-//! that are a small part of their buffers are copied out of them, so that a client which reads nothing
-//! keeps at most [`COPY_FRACTION`] times of what it was to get.
+//! A slice keeps its whole buffer alive, so the memory accounted is that of the buffers, each once,
+//! not that of the bytes to send. For a connection that keeps up, slices are sent as they are.
+//! While one does not, slices that are a small part of their buffers are copied, so a client that
+//! reads nothing holds at most [`COPY_FRACTION`] times the bytes it is owed.
 
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
@@ -20,34 +20,34 @@ use smallvec::SmallVec;
 
 use crate::model::Chunk;
 
-/// Slices given to the kernel at a time.
+/// Maximum number of slices per system call.
 const SLICES_MAX: usize = 64;
-/// While the socket is full, slices that together are less than their buffer divided by this are
-/// copied.
+/// While the socket is full, slices are copied if they are together smaller than their buffer
+/// divided by this.
 const COPY_FRACTION: usize = 4;
-/// Sent bytes at the front of the buffer that are worth moving the rest for.
+/// Number of sent bytes at the front that makes moving the rest worthwhile.
 const RECLAIM_SIZE: usize = 64 << 10;
 
 #[derive(Default)]
 pub struct Output {
-    /// Headers and small bodies; ranges of it are named by `parts`.
+    /// Headers and small bodies, referenced by ranges in `parts`.
     bytes: Vec<u8>,
     parts: VecDeque<Part>,
-    /// Bytes of the first part that are sent already.
+    /// Bytes of the first part that have been sent.
     sent: usize,
     waiting: usize,
-    /// Buffers that the chunks among `parts` keep, by their id.
+    /// Buffers that the chunks in `parts` hold, by id.
     kept: FxHashMap<usize, Kept>,
     /// Sum over `kept`.
     kept_memory: usize,
-    /// The socket was full, and not everything has been sent since.
+    /// The socket was full, and not everything has been sent since then.
     is_behind: bool,
 }
 
-/// A buffer of which slices wait.
+/// A buffer with unsent slices.
 struct Kept {
     slices: usize,
-    /// Bytes of those.
+    /// Bytes of these slices.
     size: usize,
     memory: usize,
 }
@@ -57,26 +57,26 @@ enum Part {
     Chunk(Chunk),
 }
 
-/// What a try to send came to.
+/// Result of an attempt to send.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Sent {
     All,
-    /// The socket takes no more for now.
+    /// The socket is full.
     Blocked,
 }
 
 impl Output {
-    /// Bytes that wait to be sent.
+    /// Unsent bytes.
     pub fn waiting(&self) -> usize {
         self.waiting
     }
 
-    /// Bytes of memory that are kept for what waits.
+    /// Memory held by unsent output, bytes.
     pub fn held(&self) -> usize {
         self.bytes.len() + self.kept_memory
     }
 
-    /// Appends what `write` adds to the buffer it is given, and `chunks` behind it.
+    /// Appends what `write` writes, followed by `chunks`.
     pub fn push(&mut self, write: impl FnOnce(&mut Vec<u8>), chunks: Vec<Chunk>) {
         self.reclaim();
         let begin = self.bytes.len();
@@ -95,7 +95,7 @@ impl Output {
         }
     }
 
-    /// What was added to the buffer behind `begin` is to be sent.
+    /// Queues the bytes of the buffer from `begin` on.
     fn push_bytes(&mut self, begin: usize) {
         let range = begin..self.bytes.len();
         self.waiting += range.len();
@@ -125,7 +125,7 @@ impl Output {
         }
     }
 
-    /// The client does not keep up: frees buffers of which it is to get only little.
+    /// The client does not keep up: frees buffers of which only a small part is unsent.
     fn copy_small_slices(&mut self) {
         for index in 0..self.parts.len() {
             let Part::Chunk(chunk) = &self.parts[index] else { continue };
@@ -141,7 +141,7 @@ impl Output {
         }
     }
 
-    /// Sends as much as the socket takes, without waiting.
+    /// Sends as much as the socket accepts, without waiting.
     pub fn send(&mut self, socket: RawFd) -> io::Result<Sent> {
         while self.waiting > 0 {
             let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;
@@ -161,14 +161,14 @@ impl Output {
         Ok(Sent::All)
     }
 
-    /// A copy of what comes next, for a caller that can wait for the socket.
+    /// A copy of the next bytes, for a caller that can wait for the socket.
     pub fn next_bytes(&self, size_max: usize) -> Vec<u8> {
         let Some(first) = self.parts.front() else { return Vec::new() };
         let unsent = &self.bytes_of(first)[self.sent..];
         unsent[..unsent.len().min(size_max)].to_vec()
     }
 
-    /// Forgets the first `size` bytes: they were sent.
+    /// Removes the first `size` bytes, which have been sent.
     pub fn advance(&mut self, size: usize) {
         self.waiting -= size;
         self.sent += size;
@@ -188,8 +188,8 @@ impl Output {
         }
     }
 
-    /// Moves the unsent bytes to the front once most of the buffer is sent: a connection that is
-    /// never quite drained would grow it for ever.
+    /// Moves the unsent bytes to the front once most of the buffer has been sent. Otherwise a
+    /// connection that never drains completely would grow it without bound.
     fn reclaim(&mut self) {
         let range_of = |part: &Part| match part {
             Part::Bytes(range) => Some(range.start),
@@ -237,7 +237,7 @@ mod tests {
 
     use super::*;
 
-    /// However little the socket takes at a time, what arrives is what was pushed, in order.
+    /// However little the socket accepts at a time, what arrives is what was pushed, in order.
     #[test]
     fn everything_arrives_once_and_in_order() {
         let (ours, mut theirs) = UnixStream::pair().unwrap();

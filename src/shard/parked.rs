@@ -1,8 +1,8 @@
-//! Requests of one connection that wait for room in the log, in the order in which they came.
+//! Requests of one connection that wait for room in the log, in order of arrival.
 //!
-//! They wait beside the connection rather than in it: it goes on to read, and to serve what needs no
-//! room. All of them share one ticket, for as many as [`BATCH_SIZE`] of them, so connections take
-//! turns, and one that sends much has no more of them than the others.
+//! The connection does not wait with them: it keeps reading, and serves requests that need no room.
+//! They share one ticket, up to [`BATCH_SIZE`] bytes, so connections take turns, and one that sends
+//! more gets no more turns than others.
 
 use std::collections::VecDeque;
 use std::task::Waker;
@@ -10,36 +10,37 @@ use std::task::Waker;
 use crate::model::Moment;
 use crate::storage::Ticket;
 
-/// Requests of one connection that wait; when there are as many, no further request is taken.
+/// Maximum number of parked requests of one connection; at the limit it takes no further request.
 const COUNT_MAX: usize = 1024;
-/// The same in bytes of the buffers they were read to. One request always finds a place.
+/// The same limit in bytes of their read buffers. A single request always fits.
 const MEMORY_MAX: usize = 1 << 20;
-/// Bytes for which a connection asks for room at a time.
+/// Maximum bytes that a connection requests at a time.
 const BATCH_SIZE: usize = 64 << 10;
 
-/// Invariants: there is a ticket only while there are requests. `memory` is the sum over `queue`.
+/// Invariants: there is a ticket only while there are requests; `memory` is the sum over `queue`.
 #[derive(Debug)]
 pub struct Parked<R> {
     queue: VecDeque<Waiting<R>>,
     memory: usize,
-    /// Of the requests in front; without one they wait for the connection's own share.
+    /// The ticket of the requests at the front; while there is none, they wait for the connection's
+    /// own share.
     pub ticket: Option<Ticket>,
-    /// Of the task that carries them out, while they wait for the connection's own share.
+    /// The waker of the task that executes them, while they wait for the connection's own share.
     pub waker: Option<Waker>,
-    /// The shard looks at this connection at some moment.
+    /// The shard has a deadline for this connection.
     pub has_deadline: bool,
 }
 
-/// A request that waits.
+/// A parked request.
 #[derive(Debug)]
 pub struct Waiting<R> {
     pub request: R,
     pub read_at: Moment,
     /// Bytes of the request.
     pub size: usize,
-    /// Bytes it wants to append, as far as is known.
+    /// Bytes it will append, as far as known.
     pub append_size: usize,
-    /// Bytes of the buffer it was read to; 0 when a later request came with the same.
+    /// Size of its read buffer; 0 if a later request shares the buffer.
     pub memory: usize,
 }
 
@@ -55,15 +56,15 @@ impl<R> Parked<R> {
         self.queue.is_empty()
     }
 
-    /// Whether no further request may be taken; `is_scarce` says that all connections together hold
-    /// much.
+    /// Whether no further request may be parked. `is_scarce`: all connections together hold a large
+    /// part of the budget.
     pub fn is_full(&self, is_scarce: bool) -> bool {
         self.queue.len() >= COUNT_MAX
             || self.memory >= MEMORY_MAX
             || is_scarce && !self.queue.is_empty()
     }
 
-    /// Bytes of the buffers that these requests keep.
+    /// Bytes of the buffers held by these requests.
     pub fn memory(&self) -> usize {
         self.memory
     }
@@ -72,8 +73,7 @@ impl<R> Parked<R> {
         self.queue.front()
     }
 
-    /// Puts a request behind the others. A buffer counts with the last request that was read to it,
-    /// because it is free when that one is gone.
+    /// Appends a request. A buffer counts with the last request in it, because that one frees it.
     pub fn push(&mut self, waiting: Waiting<R>, is_same_read: bool) {
         if is_same_read && let Some(last) = self.queue.back_mut() {
             self.memory -= std::mem::take(&mut last.memory);
@@ -82,7 +82,7 @@ impl<R> Parked<R> {
         self.queue.push_back(waiting);
     }
 
-    /// Takes the front request, and with the last one the ticket.
+    /// Removes the front request, and the ticket with the last one.
     pub fn pop(&mut self) -> Option<Waiting<R>> {
         let waiting = self.queue.pop_front()?;
         self.memory -= waiting.memory;
@@ -92,13 +92,13 @@ impl<R> Parked<R> {
         Some(waiting)
     }
 
-    /// Puts back the front request, which found no room.
+    /// Puts back the front request, for which there was no room.
     pub fn put_back(&mut self, waiting: Waiting<R>) {
         self.memory += waiting.memory;
         self.queue.push_front(waiting);
     }
 
-    /// Bytes to append for which the next ticket is taken.
+    /// Bytes to request with the next ticket.
     pub fn batch_size(&self) -> usize {
         let mut size = 0;
         for waiting in &self.queue {
@@ -111,7 +111,7 @@ impl<R> Parked<R> {
         size
     }
 
-    /// The connection's share may allow more now.
+    /// The connection's share may allow more now: wakes the waiting task.
     pub fn wake(&mut self) {
         if let Some(waker) = self.waker.take() {
             waker.wake();

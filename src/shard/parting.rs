@@ -1,30 +1,29 @@
-//! The end of a connection whose peer may still be sending.
+//! Closes a connection whose peer may still be sending.
 //!
-//! A socket that is closed with bytes unread, or that gets more of them later, is reset: the kernel
-//! throws away what it has not delivered, and with it answers that the peer has a right to. So the
-//! peer is told first that nothing more comes, and what it goes on sending is taken in until it has
-//! closed too.
+//! If a socket is closed with unread bytes, or receives more later, the kernel resets the
+//! connection and discards undelivered data, including replies that the peer is entitled to. So the
+//! write side is shut down first, and incoming bytes are discarded until the peer has closed too.
 
 use std::os::fd::RawFd;
 use std::time::{Duration, Instant};
 
 use nix::sys::socket::{MsgFlags, Shutdown, SockaddrStorage, getpeername, recv, shutdown};
 
-/// How long a peer may take to close after it has read the last answer.
+/// How long a peer may take to close after reading the last reply.
 const PART_MAX: Duration = Duration::from_secs(1);
-/// How often to look whether it has.
+/// How often to check for that.
 const LOOK_AGAIN: Duration = Duration::from_millis(5);
-/// Bytes taken in at a time, and how often in a row, so that nobody holds up the shard.
+/// Bytes read at a time, and reads in a row, so that one peer cannot hold up the shard.
 const UNREAD_SIZE: usize = 16 << 10;
 const READS_PER_LOOK: usize = 16;
 
-/// Ends the connection behind `socket`, whose answers have all been given to the kernel.
+/// Closes `socket`, whose replies have all been passed to the kernel.
 pub async fn part(socket: RawFd) {
     if shutdown(socket, Shutdown::Write).is_err() {
         return; // It is gone already.
     }
     let deadline = Instant::now() + PART_MAX;
-    // Once both sides have closed it, or the peer has reset it, it has no peer.
+    // A socket has no peer once both sides have closed it or the peer has reset it.
     while getpeername::<SockaddrStorage>(socket).is_ok() && Instant::now() < deadline {
         discard(socket);
         glommio::timer::sleep(LOOK_AGAIN).await;

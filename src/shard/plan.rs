@@ -148,12 +148,12 @@ pub fn check_names(cluster: &str, name: &str) -> Result<(), RunError> {
     }
 }
 
-/// What NameServers and clients call a shard.
+/// The broker name of a shard, as NameServers and clients see it.
 fn broker_name(name: &str, shard: u16) -> String {
     format!("s{shard:02}-{name}")
 }
 
-/// What is behind `s00-`, when a name begins so.
+/// The rest of a name that starts with `s00-` or the like.
 fn after_shard_number(name: &str) -> Option<&str> {
     let (number, rest) = name.strip_prefix('s')?.split_once('-')?;
     (number.len() == 2 && number.bytes().all(|byte| byte.is_ascii_digit())).then_some(rest)
@@ -248,8 +248,8 @@ pub fn reachable(listen: SocketAddr) -> Address {
 mod tests {
     use super::*;
 
-    /// What a stock producer does after a failed send: it goes on to the next queue in the order of
-    /// broker names, leaving out only the name that it tried last.
+    /// What a stock producer does after a failed send: it takes the next queue in the order of
+    /// broker names, skipping only the name that it tried last.
     #[test]
     fn names_next_to_each_other_are_on_different_machines() {
         let machines = ["broker-a", "broker-b"];

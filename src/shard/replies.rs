@@ -1,4 +1,4 @@
-//! The replies of one connection that are not sent yet, by what they wait for.
+//! Unsent replies of one connection, by what they wait for.
 
 use std::collections::{HashMap, VecDeque};
 use std::time::Instant;
@@ -11,14 +11,14 @@ pub struct Replies<R> {
     pub output: Output,
     /// By mark.
     pub waiting: VecDeque<WaitingReply<R>>,
-    /// Bytes of the requests that `waiting` answers: appended and not yet safe.
+    /// Bytes of the requests that `waiting` answers: appended and not yet committed.
     pub in_flight: usize,
     /// By ticket.
     pub held: HashMap<u64, ReplyTo>,
     pub next_ticket: u64,
     /// Cold pulls and operations.
     pub tasks: usize,
-    /// Bytes of answers that are being read from the disk, at most.
+    /// Maximum bytes of replies that are being read from disk.
     pub promised: usize,
 }
 

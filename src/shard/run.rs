@@ -1,12 +1,12 @@
-//! Starts the threads of a process, and stops them in order.
+//! Starts and stops the threads of a process.
 //!
 //! Start: check the machine, lock the data directory, start the NameServer (`dev`), start every
-//! shard (recover its log, listen last), register, then report ready. A shard that fails to start
-//! ends the process with its reason.
+//! shard (recover its log, listen last), register, report ready. If a shard fails to start, the
+//! process exits with the reason.
 //!
-//! Stop, on SIGTERM or SIGINT: leave the NameServers, so that clients go elsewhere; stop every
-//! shard: no new connection, no further request, all answers out, offsets and snapshot written. A
-//! second signal ends the process at once; that is as safe as kill -9, which is safe.
+//! Stop, on SIGTERM or SIGINT: unregister from the NameServers, so that clients go elsewhere, then
+//! stop every shard: no new connections, no new requests, all replies sent, offsets and snapshot
+//! written. A second signal exits immediately, which is as safe as kill -9.
 
 use std::io::Write;
 use std::net::{SocketAddr, SocketAddrV4};
@@ -34,34 +34,34 @@ use flume::RecvTimeoutError;
 use glommio::net::TcpListener;
 use glommio::{LocalExecutorBuilder, Placement, PoolPlacement};
 
-/// Executor quantum: completions of disk and sockets are looked at this often while tasks keep a
-/// shard busy. Safe only with what `nudge` and `executor` do.
+/// Executor quantum: how often completions of disk and sockets are polled while tasks keep a shard
+/// busy. Such a short quantum relies on `nudge` and `executor`.
 const PREEMPT: Duration = Duration::from_millis(1);
-/// Memory that each shard registers with the kernel beyond its tail cache: open and in-flight write
-/// buffers, and reads.
+/// Memory that each shard registers with the kernel in addition to its tail cache: open and
+/// in-flight write buffers, and reads.
 const IO_MEMORY_SLACK: usize = 24 << 20;
-/// Requests one ring takes before it batches.
+/// Submission queue entries per ring.
 const RING_DEPTH: usize = 1024;
-/// Memory the NameServer's executor registers: it writes no files.
+/// Memory that the NameServer's executor registers; it writes no files.
 const NAMESERVER_MEMORY: usize = 1 << 20;
-/// Connections a server should have file descriptors for; fewer is a warning.
+/// Number of connections to have file descriptors for; fewer is a warning.
 const CONNECTIONS_EXPECTED: u64 = 1000;
-/// How long shards may take to start before the process says that they hang. Recovery reads at
-/// disk speed, so this is long.
+/// How long shards may take to start before the process reports a hang. Recovery reads at disk
+/// speed, so this is long.
 const START_MAX: Duration = Duration::from_secs(600);
-/// How often it is said meanwhile that one is opening.
+/// How often the progress of opening is logged.
 const SAY_AGAIN: Duration = Duration::from_secs(5);
-/// How long the first registration may take before the broker serves without it, ms.
+/// How long the broker waits for the first registration before it serves without it, ms.
 const REGISTER_MAX_MS: u64 = 5_000;
 
-/// Says once whether a server has opened.
+/// Reports once whether a server has opened.
 type IsReady = flume::Receiver<Result<(), RunError>>;
 
 fn failed(what: impl ToString) -> RunError {
     RunError::new(what)
 }
 
-/// Runs a NameServer until a signal ends it.
+/// Runs a NameServer until a signal arrives.
 pub fn run_nameserver(options: &NameServerOptions) -> Result<(), RunError> {
     let listen = listen_address("--listen", &options.listen)?;
     require(&Needs {
@@ -81,7 +81,7 @@ pub fn run_nameserver(options: &NameServerOptions) -> Result<(), RunError> {
     server.stop()
 }
 
-/// Runs a broker until a signal ends it.
+/// Runs a broker until a signal arrives.
 pub fn run_broker(options: &BrokerOptions) -> Result<(), RunError> {
     let listen = listen_address("--listen", &options.listen)?;
     check_names(&options.engine.cluster, &options.name)?;
@@ -104,7 +104,7 @@ pub fn run_broker(options: &BrokerOptions) -> Result<(), RunError> {
     process.run_until(&signals, &nudger)
 }
 
-/// Runs a NameServer and a broker until a signal ends them.
+/// Runs a NameServer and a broker until a signal arrives.
 pub fn run_dev(options: &DevOptions) -> Result<(), RunError> {
     let listen = listen_address("--listen", &options.listen)?;
     let namesrv_listen = listen_address("--namesrv-listen", &options.namesrv_listen)?;
@@ -132,7 +132,7 @@ pub fn run_dev(options: &DevOptions) -> Result<(), RunError> {
     ended
 }
 
-/// Refuses budgets that this machine can never keep, before anything is made for them.
+/// Refuses budgets that exceed this machine's memory, before anything is created.
 fn check_budgets(engine: &EngineOptions) -> Result<(), RunError> {
     let Some(memory) = preflight::memory_bytes() else { return Ok(()) };
     let budgets = [
@@ -150,7 +150,7 @@ fn check_budgets(engine: &EngineOptions) -> Result<(), RunError> {
     }
 }
 
-/// Refuses to start where the machine lacks something, naming the remedy; warns of the rest.
+/// Refuses to start if the machine lacks something, and says how to fix it; logs warnings.
 fn require(needs: &Needs) -> Result<(), RunError> {
     preflight::raise_limits();
     let findings = preflight::check(needs);
@@ -175,7 +175,7 @@ fn require(needs: &Needs) -> Result<(), RunError> {
     Err(RunError::new(format!("this machine cannot run the server\n{}", failed.join("\n"))))
 }
 
-/// Memory that one shard with such a tail cache registers with the kernel.
+/// Memory that one shard registers with the kernel.
 pub fn io_memory(tail_cache: Size) -> usize {
     (tail_cache.0 as usize).saturating_add(IO_MEMORY_SLACK)
 }
@@ -227,14 +227,14 @@ async fn serve_routes(listener: TcpListener, pulse: Pulse, inbox: Inbox) {
     shard.stop_reading();
 }
 
-/// What a broker has of the machine: its data directory, locked, and the CPUs it may use.
+/// What a broker occupies: its locked data directory and its CPUs.
 struct Machine {
     data: DataDirectory,
     cpus: Vec<usize>,
 }
 
 impl Machine {
-    /// A new directory gets a shard for each CPU, `shards_max` at most, when none are named.
+    /// A new directory gets one shard per CPU, at most `shards_max`, unless a number is given.
     fn claim(
         engine: &EngineOptions,
         allow_buffered: bool,
@@ -261,7 +261,7 @@ impl Machine {
         usize::from(self.data.shard_count())
     }
 
-    /// A CPU for each shard while there are enough; else the kernel places them.
+    /// One CPU per shard if there are enough; otherwise the kernel places them.
     fn placement(&self, shard: u16) -> Placement {
         match self.shard_count() <= self.cpus.len() {
             true => Placement::Fixed(self.cpus[usize::from(shard)]),
@@ -346,7 +346,7 @@ impl Process {
         Ok((starting, is_ready))
     }
 
-    /// Waits until some NameServer knows all shards, for a while.
+    /// Waits, for a limited time, until a NameServer knows all shards.
     fn wait_registered(&self) {
         let Err(found) = self.registrar.wait_registered(REGISTER_MAX_MS) else { return };
         for report in found {
@@ -365,7 +365,7 @@ impl Process {
         )
     }
 
-    /// Serves until a signal comes or a shard ends by itself, then ends all.
+    /// Serves until a signal arrives or a shard stops unexpectedly, then stops all shards.
     fn run_until(self, signals: &Signals, nudger: &Nudger) -> Result<(), RunError> {
         let fallen = signals.wait(&self.ended);
         tracing::info!("shutting down");

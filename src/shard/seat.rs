@@ -1,4 +1,4 @@
-//! One shard from its thread's first step to its last.
+//! One shard, from the start of its thread to its end.
 
 use std::fmt::Display;
 use std::io;
@@ -22,10 +22,10 @@ use crate::model::ShardId;
 use crate::storage::StoreConfig;
 use crate::storage::file::{FileDisk, FileDiskOptions, Mode};
 
-/// How soon a committer that is woken gets its turn.
+/// Maximum latency of a woken committer.
 const COMMIT_LATENCY: Duration = Duration::from_millis(1);
 
-/// All that one shard is started with.
+/// What a shard needs to start.
 pub struct Seat {
     pub shard: u16,
     pub directory: PathBuf,
@@ -37,7 +37,7 @@ pub struct Seat {
     pub announcer: Announcer,
 }
 
-/// A shard that has recovered its log and listens.
+/// A shard that has recovered its log and is listening.
 pub struct OpenShard {
     shard: Rc<Shard<BrokerService<FileDisk>>>,
     listeners: Vec<TcpListener>,
@@ -86,7 +86,8 @@ impl OpenShard {
     }
 }
 
-/// The shard's own port, and the one two below that old clients send to (remoting reference, 5.21).
+/// The shard's own port, and the port two below it, which old clients send to (remoting reference,
+/// 5.21).
 async fn listen(address: SocketAddr) -> io::Result<Vec<TcpListener>> {
     let mut listeners = vec![listener::bind(address).await?];
     if let Some(port) = address.port().checked_sub(2).filter(|port| *port > 0) {

@@ -1,4 +1,4 @@
-//! All connections of one shard, and what moves them on when something happens.
+//! All connections of one shard, and what wakes them.
 
 use std::cell::{Cell, RefCell};
 use std::io;
@@ -21,25 +21,25 @@ use crate::broker::clients::CallError;
 use crate::model::{Deadlines, Moment, ShardId};
 use crate::storage::signal::Signal;
 
-/// Requests to clients that are sent in one go: each is a system call.
+/// Maximum number of requests to clients sent in one go; each is a system call.
 const REQUESTS_AT_A_TIME: usize = 64;
-/// Connections one shard serves at a time.
+/// Maximum number of connections per shard.
 const CONNECTIONS_MAX: usize = 50_000;
-/// A connection that holds memory for a large request and has received nothing for this long is closed
-/// when others need that memory.
+/// A connection that holds memory for a large request and has received nothing for this long is
+/// closed if others need the memory.
 const STALLED_AFTER: Duration = Duration::from_secs(1);
 
-/// Stands for what its connections have in common, too.
+/// Dereferences to what its connections share.
 pub struct Shard<S: Service> {
     common: Rc<Common<S>>,
     connections: RefCell<FxHashMap<u64, Rc<Connection<S>>>>,
-    /// Connections with replies that wait for the log to become safe.
+    /// Connections with replies that wait for a commit.
     waiting: RefCell<Vec<u64>>,
     next_connection: Cell<u64>,
-    /// When to look at which connection's parked requests.
+    /// Deadlines of the connections' parked requests.
     deadlines: RefCell<Deadlines<u64>>,
     is_watching: Cell<bool>,
-    /// An earlier deadline was set than there was.
+    /// Notified when an earlier deadline than all others is set.
     earlier: Signal,
 }
 
@@ -64,7 +64,7 @@ impl<S: Service> Shard<S> {
         })
     }
 
-    /// Takes a new connection and serves it in a task of its own.
+    /// Adds a connection and serves it in its own task.
     pub fn accept(self: &Rc<Self>, stream: TcpStream) -> io::Result<()> {
         if self.is_stopping.get() {
             return Err(io::Error::other("the server is stopping"));
@@ -84,7 +84,7 @@ impl<S: Service> Shard<S> {
         self.connections.borrow().len()
     }
 
-    /// The log has become safe further on, or never will: replies leave.
+    /// The committed mark has advanced, or never will: sends replies.
     pub fn release(self: &Rc<Self>, released: Vec<Released<S::Reply>>) {
         let moved_at = Instant::now();
         for Released { origin, outcome } in released {
@@ -95,13 +95,13 @@ impl<S: Service> Shard<S> {
         }
         let listed = std::mem::take(&mut *self.waiting.borrow_mut());
         for connection in listed.into_iter().filter_map(|id| self.find(id)) {
-            connection.release_safe(moved_at);
+            connection.release_committed(moved_at);
         }
         self.progress();
     }
 
-    /// Sends some of the requests that the service has for clients; the caller comes again while it
-    /// has more. Gives whether it may.
+    /// Sends some of the requests that the service has for clients. Returns whether there may be
+    /// more; the caller then calls again.
     pub fn send_requests(&self) -> bool {
         for _ in 0..REQUESTS_AT_A_TIME {
             let Some(outgoing) = self.service.take_outgoing() else { return false };
@@ -120,7 +120,7 @@ impl<S: Service> Shard<S> {
         self.connections.borrow().get(&connection).cloned()
     }
 
-    /// Goes on while there is any deadline.
+    /// Runs while there is any deadline.
     async fn watch_deadlines(self: Rc<Self>) {
         let next = || self.deadlines.borrow().next();
         while let Some(at) = next() {
@@ -143,14 +143,14 @@ impl<S: Service> Shard<S> {
         self.deadlines.borrow_mut().take_due(now)
     }
 
-    /// Closes connections that nobody uses.
+    /// Closes idle connections.
     pub fn close_idle(&self, now: Instant) {
         for connection in self.connections.borrow().values() {
             connection.close_if_idle(now);
         }
     }
 
-    /// Stops taking requests. Replies that are under way still leave.
+    /// Stops accepting requests. Replies in flight are still sent.
     pub fn stop_reading(&self) {
         for connection in self.connections.borrow().values() {
             connection.stop_reading();

@@ -1,10 +1,10 @@
-//! SIGTERM and SIGINT as messages to whoever waits for the end of the process.
+//! SIGTERM and SIGINT as messages to the thread that waits for the end of the process.
 
 use std::io;
 
 use crate::model::ShardId;
 
-/// A second signal ends the process at once.
+/// A second signal exits immediately.
 pub struct Signals {
     received: flume::Receiver<()>,
 }
@@ -20,7 +20,7 @@ impl Signals {
                     tracing::warn!("second signal: exiting immediately");
                     std::process::exit(1);
                 }
-                // Full: the first signal is on its way.
+                // Full: the first signal is still queued.
                 let _ = send.try_send(());
             }
         };
@@ -28,7 +28,7 @@ impl Signals {
         Ok(Self { received })
     }
 
-    /// Waits for a signal, or for a shard to end by itself: then it is named.
+    /// Waits for a signal, or for a shard to stop unexpectedly, which is then named.
     pub fn wait(&self, ended: &flume::Receiver<ShardId>) -> Option<ShardId> {
         flume::Selector::new().recv(&self.received, |_| None).recv(ended, Result::ok).wait()
     }

@@ -1,19 +1,19 @@
-//! How long one connection goes on before the others get a turn.
+//! How long one connection may run before the others get a turn.
 
 use std::future::poll_fn;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
-/// One read can hold a thousand pulls, and they can take longer than a write of the log.
+/// A single read can contain a thousand pulls, which may take longer than a write of the log.
 const TURN_MAX: Duration = Duration::from_micros(300);
-/// Frames, and bytes of them, after which it is worth looking at the clock.
+/// Number of frames, and bytes, between two readings of the clock.
 const LOOK_AFTER: usize = 8;
 const LOOK_AFTER_SIZE: usize = 64 << 10;
 
-/// The turn of one connection, in which it takes requests.
+/// The turn of one connection, in which it handles requests.
 pub struct Turn {
     began_at: Instant,
-    /// Since the clock was last looked at.
+    /// Since the clock was last read.
     frames: usize,
     size: usize,
 }
@@ -23,7 +23,7 @@ impl Turn {
         Self { began_at: Instant::now(), frames: 0, size: 0 }
     }
 
-    /// Whether the others are next; asked for each frame, of `size` bytes.
+    /// Whether the turn is over; called for each frame, of `size` bytes.
     pub fn is_over(&mut self, size: usize) -> bool {
         self.frames += 1;
         self.size += size;
@@ -35,7 +35,7 @@ impl Turn {
     }
 }
 
-/// Lets all who can run go first.
+/// Yields to all runnable tasks.
 pub async fn pass() {
     let mut has_passed = false;
     poll_fn(|context| {

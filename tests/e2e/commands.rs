@@ -277,8 +277,8 @@ fn options_that_cannot_be_meant_are_refused_at_start_as_wrong_usage() {
         ("--name", "a b", "broker name holds ' '"),
         ("--name", "a,b", "choose another --name"),
         ("--cluster", "my cluster", "cluster name holds ' '"),
-        ("--listen", "127.0.0.1:0", "--listen 127.0.0.1:0: with port 0"),
-        ("--namesrv-listen", "127.0.0.1:0", "name a port"),
+        ("--listen", "127.0.0.1:0", "--listen 127.0.0.1:0: port 0 would"),
+        ("--namesrv-listen", "127.0.0.1:0", "give a port"),
     ];
     for (option, value, expected) in rows {
         let (code, said) = dev(option, value);

@@ -65,7 +65,7 @@ fn a_broker_in_memory_says_that_nothing_survives_the_machine() {
     if !is_there {
         return eprintln!("SKIPPED: /dev/shm is not a file system in memory");
     }
-    keeps_messages(&place.0.join("data"), Ports::free(), "nothing survives this machine");
+    keeps_messages(&place.0.join("data"), Ports::free(), "nothing survives a reboot");
 }
 
 #[test]

@@ -23,7 +23,7 @@ impl<S: Service> Connection<S> {
     pub(super) fn settle(self: &Rc<Self>, asked: Asked, outcome: Outcome<S::Reply>) {
         match outcome {
             Outcome::Now(answer) => self.reply(asked.to, answer),
-            Outcome::Safe { mark, reply } => self.settle_safe(asked, mark, reply),
+            Outcome::Committed { mark, reply } => self.settle_committed(asked, mark, reply),
             Outcome::Held => {
                 // Without an address the answer of a one-way pull has nowhere to go and is dropped.
                 if let Some(to) = asked.to {
@@ -37,7 +37,7 @@ impl<S: Service> Connection<S> {
         }
     }
 
-    fn settle_safe(self: &Rc<Self>, asked: Asked, mark: LogOffset, reply: S::Reply) {
+    fn settle_committed(self: &Rc<Self>, asked: Asked, mark: LogOffset, reply: S::Reply) {
         let Asked { to, size, read_at, .. } = asked;
         // Nothing need move for this answer to become true, and so nothing would send it.
         let Standing { committed, is_fenced, cut_count } = self.common.service.standing();
@@ -95,16 +95,16 @@ impl<S: Service> Connection<S> {
         self.settle(Asked { ticket, to, principal, size: 0, read_at }, outcome);
     }
 
-    /// Has the owner tell it when the log is safe further on.
+    /// Asks the owner for a notification when the committed mark advances.
     pub fn list_waiting(&self) {
         if !self.is_listed.replace(true) {
             self.owner.list_waiting(self.id);
         }
     }
 
-    /// Encodes and sends all replies that have become safe, which was at `moved_at`. Comes when it was
-    /// listed.
-    pub fn release_safe(self: &Rc<Self>, moved_at: Instant) {
+    /// Encodes and sends all replies that are now committed, which happened at `moved_at`. Called
+    /// if the connection was listed.
+    pub fn release_committed(self: &Rc<Self>, moved_at: Instant) {
         self.is_listed.set(false);
         let mut times =
             CommitTimes { metrics: &self.common.metrics, moved_at, run: None, count: 0 };

@@ -1,6 +1,6 @@
 //! Power cuts at every step, several in a row, also while recovering from the last one.
 //!
-//! Whatever happens: what was below the safe mark is there and readable, and what is found is a prefix
+//! Whatever happens: what was below the committed mark is there and readable, and what is found is a prefix
 //! of what was appended.
 
 use ringmq::model::LogOffset;
@@ -20,7 +20,7 @@ struct Model {
     /// Ends of entries of consumer offsets.
     offsets: Vec<LogOffset>,
     /// Everything below was acknowledged.
-    safe: LogOffset,
+    committed: LogOffset,
     /// Hash of everything that happened.
     trace: u64,
 }
@@ -131,7 +131,7 @@ fn one_life(
     tasks.run_until(live(&shard, disk, sizes, rng, model, &mut offsets));
     model.sent.append(&mut shard.sent.borrow_mut());
     model.offsets.append(&mut offsets);
-    model.safe = shard.store.committed();
+    model.committed = shard.store.committed();
     model.trace = model.trace.rotate_left(7) ^ disk.trace();
     Ok(())
 }
@@ -143,7 +143,11 @@ async fn check(shard: &Shard, model: &mut Model) {
     let is_there = |sent: &Sent| sent.number < next(sent.queue);
     let found = model.sent.iter().take_while(|sent| is_there(sent)).count();
     for (index, sent) in model.sent.iter().enumerate() {
-        assert!(index < found || sent.end > model.safe, "lost {sent:?}, safe {}", model.safe);
+        assert!(
+            index < found || sent.end > model.committed,
+            "lost {sent:?}, committed {}",
+            model.committed
+        );
         assert_eq!(index < found, is_there(sent), "not a prefix: {sent:?}");
         assert_eq!(index < found, sent.end <= shard.report.end, "cut inside the log: {sent:?}");
     }
@@ -160,7 +164,7 @@ async fn check(shard: &Shard, model: &mut Model) {
             shard.read(sent.queue, sent.number).await.expect("what is committed can be read");
         }
     }
-    let acknowledged = model.offsets.iter().filter(|&&end| end <= model.safe).count() as u64;
+    let acknowledged = model.offsets.iter().filter(|&&end| end <= model.committed).count() as u64;
     let offsets = shard.offsets.get();
     assert!(acknowledged <= offsets && offsets <= model.offsets.len() as u64);
     model.offsets.truncate(offsets as usize);

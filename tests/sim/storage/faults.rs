@@ -8,25 +8,25 @@ use ringmq::storage::{AppendError, CommitStep, Flush, ReadError, StoreConfig};
 use super::shard::{Shard, config};
 
 #[test]
-fn a_failing_write_closes_the_log_and_nothing_becomes_safe_any_more() {
+fn a_failing_write_closes_the_log_and_nothing_more_is_committed() {
     run(async {
         let disk = SimDisk::new(1);
         let shard = Shard::open(&disk, config()).await.unwrap();
         shard.send(0, &[1000]).unwrap();
         shard.commit().await;
-        let safe = shard.store.committed();
+        let committed = shard.store.committed();
         disk.inject(On::nth(Operation::Write, 0), Fault::io_error());
         shard.send(0, &[1000]).unwrap();
         let fault = shard.store.commit_step().await.unwrap_err();
         assert_eq!(shard.store.commit_step().await, Err(fault), "told to every committer");
         assert_eq!(shard.send(0, &[10]), Err(AppendError::Fenced));
-        assert_eq!(shard.store.committed(), safe);
+        assert_eq!(shard.store.committed(), committed);
         assert!(shard.store.is_fenced() && shard.store.stats().is_fenced);
         let waited = shard.store.with_room(10, || shard.send(0, &[10])).await;
         assert_eq!(waited, Err(AppendError::Fenced));
         shard.store.drained().await;
         assert_eq!(shard.maintain(true).await.unwrap().snapshot, None);
-        shard.read(0, 0).await.expect("what is safe is still served");
+        shard.read(0, 0).await.expect("committed messages are still served");
     });
 }
 
@@ -39,7 +39,7 @@ fn writes_beside_a_failed_one_do_not_count() {
         large.segment_size = 4 << 20;
         large.append_budget_bytes = 4 << 20;
         let shard = run(Shard::open(&disk, large)).unwrap();
-        let safe = shard.store.committed();
+        let committed = shard.store.committed();
         disk.slow(8);
         disk.inject(On::nth(Operation::Write, 0), Fault::io_error());
         let tasks = Tasks::new(seed);
@@ -48,7 +48,7 @@ fn writes_beside_a_failed_one_do_not_count() {
         }
         shard.spawn_committers(&tasks);
         tasks.run();
-        assert_eq!(shard.store.committed(), safe, "seed {seed}");
+        assert_eq!(shard.store.committed(), committed, "seed {seed}");
     }
 }
 

@@ -79,7 +79,7 @@ pub fn read_record(bytes: &[u8]) -> Record {
     record
 }
 
-/// What a message sent looked like, and when it is safe.
+/// A sent message, and its mark.
 #[derive(Clone, Copy, Debug)]
 pub struct Sent {
     pub queue: u32,
