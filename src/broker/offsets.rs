@@ -38,7 +38,7 @@ const NOT_LOGGED: QueueOffset = QueueOffset(u64::MAX);
 #[repr(u8)]
 enum Says {
     /// The group is in use, and its offsets are those in the rows.
-    Committed = 1,
+    Offsets = 1,
     /// The group has been unused for so long that its offsets are deleted.
     Forgotten = 2,
 }
@@ -254,7 +254,7 @@ fn write_group(
     rows: impl Iterator<Item = (QueueKey, QueueOffset)>,
 ) {
     let begin = out.len();
-    write_head(out, name, Says::Committed, used_at, 0);
+    write_head(out, name, Says::Offsets, used_at, 0);
     let mut count = 0;
     for (queue, offset) in rows {
         let (topic, queue) = (U32::new(queue.topic), U32::new(queue.queue.0));
@@ -296,7 +296,7 @@ impl Offsets {
                 <[OffsetRow]>::ref_from_prefix_with_elems(behind, count).map_err(|_| cut())?;
             let name = GroupName::new(name.to_owned()).map_err(|error| error.to_string())?;
             match head.says {
-                says if says == Says::Committed as u8 => {
+                says if says == Says::Offsets as u8 => {
                     self.apply_committed(name, rows, Timestamp(head.used_at_ms.get()));
                 }
                 says if says == Says::Forgotten as u8 => self.forget(&name),

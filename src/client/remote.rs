@@ -226,7 +226,7 @@ impl Remote {
         let mut was_errand = false;
         while let Some((call, result)) = self.connections.poll_finished() {
             match self.errands.remove(&call) {
-                Some(errand) => self.finish_errand(errand, call.line, result),
+                Some(errand) => self.complete_errand(errand, call.line, result),
                 None => return (Some((call, result)), was_errand),
             }
             was_errand = true;
@@ -333,7 +333,7 @@ impl Remote {
         }
     }
 
-    fn finish_errand(&mut self, errand: Errand, line: u64, result: CallResult) {
+    fn complete_errand(&mut self, errand: Errand, line: u64, result: CallResult) {
         let now = self.now();
         match (errand, result) {
             (Errand::Greeting { address }, result) => {

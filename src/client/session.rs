@@ -72,7 +72,7 @@ pub struct Session {
     output_sent: usize,
     sent_bytes: u64,
     next_opaque: Opaque,
-    waiting: HashMap<Opaque, Waiting>,
+    in_flight: HashMap<Opaque, InFlight>,
     deadlines: BTreeSet<(Timestamp, Opaque)>,
     finished: VecDeque<(Opaque, CallResult)>,
     /// At most [`SERVER_REQUESTS_MAX`].
@@ -80,7 +80,7 @@ pub struct Session {
 }
 
 #[derive(Debug)]
-struct Waiting {
+struct InFlight {
     deadline: Timestamp,
     /// Value of `sent_bytes` when the request's last byte is sent.
     ends_at: u64,
@@ -89,11 +89,11 @@ struct Waiting {
 impl Session {
     /// Whether [`start`](Self::start) would take another request.
     pub fn has_room(&self) -> bool {
-        self.waiting.len() < IN_FLIGHT_MAX && self.poll_bytes().len() < QUEUED_BYTES_MAX
+        self.in_flight.len() < IN_FLIGHT_MAX && self.poll_bytes().len() < QUEUED_BYTES_MAX
     }
 
     pub fn is_idle(&self) -> bool {
-        self.waiting.is_empty() && self.poll_bytes().is_empty()
+        self.in_flight.is_empty() && self.poll_bytes().is_empty()
     }
 
     /// Queues a request for sending. Its result comes from [`poll_finished`](Self::poll_finished),
@@ -113,7 +113,7 @@ impl Session {
             .inspect_err(|_| self.output.truncate(before))?;
         self.next_opaque = opaque.wrapping_add(1) & Opaque::MAX;
         let ends_at = self.sent_bytes + self.poll_bytes().len() as u64;
-        self.waiting.insert(opaque, Waiting { deadline, ends_at });
+        self.in_flight.insert(opaque, InFlight { deadline, ends_at });
         self.deadlines.insert((deadline, opaque));
         Ok(opaque)
     }
@@ -126,8 +126,8 @@ impl Session {
             decode_head(&mut head)?;
             if !head.is_reply() {
                 self.handle_request(head);
-            } else if self.waiting.contains_key(&head.opaque) {
-                self.finish(head.opaque, Ok(Response::of(head)?));
+            } else if self.in_flight.contains_key(&head.opaque) {
+                self.complete(head.opaque, Ok(Response::of(head)?));
             }
             // Nobody waits any longer for a reply that comes after its deadline.
         }
@@ -190,23 +190,23 @@ impl Session {
     /// Ends all requests whose deadline has come. Their frames stay queued: a part may have been
     /// sent, and the server needs the rest to find the next one. Whether there was any.
     pub fn handle_timeout(&mut self, now: Timestamp) -> bool {
-        let before = self.waiting.len();
+        let before = self.in_flight.len();
         while let Some(&(deadline, opaque)) = self.deadlines.first()
             && deadline <= now
         {
-            self.finish(opaque, Err(CallError::Unanswered("no answer in time".to_owned())));
+            self.complete(opaque, Err(CallError::Unanswered("no answer in time".to_owned())));
         }
-        self.waiting.len() < before
+        self.in_flight.len() < before
     }
 
     /// The connection has ended, and every request that is under way with it.
     pub fn handle_closed(&mut self, why: &str) {
-        let mut opaques: Vec<Opaque> = self.waiting.keys().copied().collect();
+        let mut opaques: Vec<Opaque> = self.in_flight.keys().copied().collect();
         opaques.sort_unstable();
         for opaque in opaques {
-            let was_sent = self.waiting[&opaque].ends_at <= self.sent_bytes;
+            let was_sent = self.in_flight[&opaque].ends_at <= self.sent_bytes;
             let error = if was_sent { CallError::Unanswered } else { CallError::NotSent };
-            self.finish(opaque, Err(error(why.to_owned())));
+            self.complete(opaque, Err(error(why.to_owned())));
         }
     }
 
@@ -215,9 +215,9 @@ impl Session {
         self.finished.pop_front()
     }
 
-    fn finish(&mut self, opaque: Opaque, result: CallResult) {
-        let waiting = self.waiting.remove(&opaque).expect("callers have looked it up");
-        self.deadlines.remove(&(waiting.deadline, opaque));
+    fn complete(&mut self, opaque: Opaque, result: CallResult) {
+        let call = self.in_flight.remove(&opaque).expect("callers have looked it up");
+        self.deadlines.remove(&(call.deadline, opaque));
         self.finished.push_back((opaque, result));
     }
 }

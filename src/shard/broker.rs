@@ -239,7 +239,7 @@ impl<D: Disk> Shard<BrokerService<D>> {
     /// Serves requests of other shards until it is told to stop.
     pub async fn take_asks(self: &Rc<Self>, inbox: Inbox) {
         while let Ok(envelope) = inbox.recv_async().await {
-            self.progress();
+            self.beat();
             match envelope {
                 Envelope::Stop => return,
                 Envelope::Ask { request, answer } => {

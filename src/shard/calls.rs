@@ -19,7 +19,7 @@ const REMARK_SIZE_MAX: usize = 200;
 /// The calls in flight on one connection.
 #[derive(Default)]
 pub struct Calls {
-    waiting: HashMap<i32, CallId>,
+    in_flight: HashMap<i32, CallId>,
     last_opaque: i32,
     /// The header encoding of the client's last request, used for requests to it.
     dialect: Dialect,
@@ -32,7 +32,7 @@ impl Calls {
 
     /// Encodes a request to the client. Returns the call if it cannot be sent.
     pub fn encode(&mut self, outgoing: &Outgoing) -> Result<Vec<u8>, (Option<CallId>, CallError)> {
-        if outgoing.call.is_some() && self.waiting.len() >= CALLS_MAX {
+        if outgoing.call.is_some() && self.in_flight.len() >= CALLS_MAX {
             return Err((outgoing.call, CallError::TooMany));
         }
         let opaque = self.next_opaque();
@@ -41,7 +41,7 @@ impl Calls {
             |error| (outgoing.call, CallError::Refused { code: 0, remark: error.to_string() }),
         )?;
         if let Some(call) = outgoing.call {
-            self.waiting.insert(opaque, call);
+            self.in_flight.insert(opaque, call);
         }
         Ok(frame)
     }
@@ -53,7 +53,7 @@ impl Calls {
         head: Head<'_>,
     ) -> Option<(CallId, Result<ClientReply, CallError>)> {
         let response = Response::of(head).ok()?;
-        let call = self.waiting.remove(&response.opaque)?;
+        let call = self.in_flight.remove(&response.opaque)?;
         Some((call, read_reply(&response)))
     }
 
@@ -61,7 +61,7 @@ impl Calls {
     fn next_opaque(&mut self) -> i32 {
         loop {
             self.last_opaque = self.last_opaque.checked_add(1).unwrap_or(1);
-            if !self.waiting.contains_key(&self.last_opaque) {
+            if !self.in_flight.contains_key(&self.last_opaque) {
                 return self.last_opaque;
             }
         }

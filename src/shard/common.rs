@@ -79,7 +79,7 @@ impl<S: Service> Common<S> {
     }
 
     /// Records a heartbeat: the shard is alive and working.
-    pub fn progress(&self) {
+    pub fn beat(&self) {
         self.pulse.beat();
     }
 

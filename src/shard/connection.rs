@@ -102,8 +102,8 @@ pub enum Closed {
     Io(#[from] io::Error),
     #[error("framing lost: {0}")]
     Framing(#[from] FrameError),
-    #[error("{waiting} bytes of replies are waiting and the peer is not reading")]
-    NotReading { waiting: usize },
+    #[error("{unsent} bytes of replies are waiting and the peer is not reading")]
+    NotReading { unsent: usize },
     #[error("no memory for a large request: other connections use it")]
     NoMemory,
 }
@@ -170,7 +170,7 @@ impl<S: Service> Connection<S> {
             }
             self.last_used.set(Instant::now());
             self.take_frames(&mut input).await?;
-            self.common.progress();
+            self.common.beat();
             glommio::yield_if_needed().await;
         }
     }
@@ -186,12 +186,12 @@ impl<S: Service> Connection<S> {
         if now.duration_since(self.last_used.get()) <= IDLE_MAX || !replies.held.is_empty() {
             return;
         }
-        let waiting = replies.output.waiting();
+        let unsent = replies.output.unsent();
         drop(replies);
-        if waiting == 0 {
+        if unsent == 0 {
             return self.stop_reading();
         }
-        tracing::warn!(id = self.id, peer = ?self.peer, "closed: {}", Closed::NotReading { waiting });
+        tracing::warn!(id = self.id, peer = ?self.peer, "closed: {}", Closed::NotReading { unsent });
         self.close();
     }
 
@@ -226,7 +226,7 @@ impl<S: Service> Connection<S> {
         {
             let replies = &mut *self.replies.borrow_mut();
             replies.output = Output::default();
-            replies.waiting.clear();
+            replies.uncommitted.clear();
             replies.in_flight = 0;
             replies.held.clear();
         }
@@ -240,7 +240,7 @@ impl<S: Service> Connection<S> {
 
     fn has_replies_under_way(&self) -> bool {
         let replies = self.replies.borrow();
-        !replies.waiting.is_empty() || replies.tasks > 0 || replies.output.waiting() > 0
+        !replies.uncommitted.is_empty() || replies.tasks > 0 || replies.output.unsent() > 0
     }
 }
 

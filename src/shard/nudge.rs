@@ -6,7 +6,7 @@
 //! wakes the shards:
 //!
 //! ```text
-//!   shard:   beat() per batch ──▶ progress ─┐            ┌─▶ listen(): counts what it saw
+//!   shard:   beat() per batch ──▶ beats ────┐            ┌─▶ listen(): counts what it saw
 //!   thread:  every 2 or 20 ms ──────────────┴─ decide ───┘   (a foreign wake always gets through)
 //! ```
 //!
@@ -59,7 +59,7 @@ pub struct Nudger {
 #[derive(Default)]
 struct Shared {
     /// Written only by the shard.
-    progress: AtomicU64,
+    beats: AtomicU64,
     /// The number of the newest nudge. Written only by the nudging thread.
     sent: AtomicU64,
     /// The newest nudge that the shard has seen.
@@ -84,7 +84,7 @@ enum Listener {
 /// Counters of one shard, for metrics.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NudgeStats {
-    pub progress: u64,
+    pub beats: u64,
     pub nudges_sent: u64,
     /// Nudges after which a shard that had been silent for [`SILENCE_MS`] made progress in the same
     /// pass: it was stranded or, rarely, work arrived at that very moment. Counted only while the
@@ -142,8 +142,8 @@ impl Pulse {
     pub fn beat(&self) {
         // With a single writer, a load and a store suffice; a locked increment would cost ten times
         // as much.
-        let progress = self.0.progress.load(Ordering::Relaxed);
-        self.0.progress.store(progress + 1, Ordering::Relaxed);
+        let beats = self.0.beats.load(Ordering::Relaxed);
+        self.0.beats.store(beats + 1, Ordering::Relaxed);
     }
 
     pub fn stats(&self) -> NudgeStats {
@@ -185,10 +185,10 @@ impl Pulse {
     }
 
     async fn look_for_stranded_work(&self) {
-        let before = self.0.progress.load(Ordering::Relaxed);
+        let before = self.0.beats.load(Ordering::Relaxed);
         for _ in 0..TURNS_AFTER_SILENCE {
             glommio::executor().yield_now().await;
-            if self.0.progress.load(Ordering::Relaxed) != before {
+            if self.0.beats.load(Ordering::Relaxed) != before {
                 self.0.strandings.fetch_add(1, Ordering::Relaxed);
                 return;
             }
@@ -199,7 +199,7 @@ impl Pulse {
 impl Shared {
     fn stats(&self) -> NudgeStats {
         NudgeStats {
-            progress: self.progress.load(Ordering::Relaxed),
+            beats: self.beats.load(Ordering::Relaxed),
             nudges_sent: self.sent.load(Ordering::Relaxed),
             strandings: self.strandings.load(Ordering::Relaxed),
         }
@@ -235,13 +235,13 @@ impl Shared {
 fn nudge_until(stop: &AtomicBool, shards: &[Arc<Shared>]) {
     let started = Instant::now();
     let mut watches: Vec<Watch> = shards.iter().map(|_| Watch::default()).collect();
-    let total = || shards.iter().map(|shard| shard.stats().progress).sum::<u64>();
+    let total = || shards.iter().map(|shard| shard.stats().beats).sum::<u64>();
     let (mut seen, mut quiet_ticks) = (0, QUIET_TICKS);
     while !stop.load(Ordering::Acquire) {
         let is_busy = quiet_ticks < QUIET_TICKS;
         let tick_ms = if is_busy { BUSY_TICK_MS } else { TICK_MS };
         std::thread::sleep(Duration::from_millis(tick_ms - SILENCE_MS));
-        let halfway: Vec<u64> = shards.iter().map(|shard| shard.stats().progress).collect();
+        let halfway: Vec<u64> = shards.iter().map(|shard| shard.stats().beats).collect();
         if is_busy || total() != seen {
             std::thread::sleep(Duration::from_millis(SILENCE_MS));
         }
@@ -259,7 +259,7 @@ fn nudge_until(stop: &AtomicBool, shards: &[Arc<Shared>]) {
 /// The nudging thread's state of one shard.
 #[derive(Debug, Default)]
 struct Watch {
-    progress: u64,
+    beats: u64,
     nudged_at_ms: u64,
     /// Since when nudges have been unseen.
     unseen_since_ms: Option<u64>,
@@ -270,15 +270,15 @@ struct Watch {
 
 /// A sample of a shard's counters.
 #[derive(Clone, Copy, Debug)]
-struct Look {
-    progress: u64,
+struct Sample {
+    beats: u64,
     sent: u64,
     seen: u64,
     serves: bool,
 }
 
 #[derive(Debug, PartialEq, Eq)]
-struct Verdict {
+struct Decision {
     nudge: bool,
     /// For how long no nudge was seen, if that is to be reported.
     unresponsive_ms: Option<u64>,
@@ -286,34 +286,34 @@ struct Verdict {
 
 impl Watch {
     fn tick(&mut self, now_ms: u64, index: usize, shard: &Shared, halfway: u64) {
-        let look = Look {
-            progress: shard.progress.load(Ordering::Relaxed),
+        let sample = Sample {
+            beats: shard.beats.load(Ordering::Relaxed),
             sent: shard.sent.load(Ordering::Relaxed),
             seen: shard.seen.load(Ordering::Acquire),
             serves: shard.serves.load(Ordering::Acquire),
         };
-        let verdict = self.decide(now_ms, look);
-        if let Some(unresponsive_ms) = verdict.unresponsive_ms {
-            let Look { progress, sent, seen, .. } = look;
-            tracing::error!(shard = index, unresponsive_ms, progress, sent, seen, "shard hangs");
+        let decision = self.decide(now_ms, sample);
+        if let Some(unresponsive_ms) = decision.unresponsive_ms {
+            let Sample { beats, sent, seen, .. } = sample;
+            tracing::error!(shard = index, unresponsive_ms, beats, sent, seen, "shard hangs");
         }
-        if verdict.nudge {
-            shard.nudge(look.progress == halfway);
+        if decision.nudge {
+            shard.nudge(sample.beats == halfway);
         }
     }
 
-    fn decide(&mut self, now_ms: u64, look: Look) -> Verdict {
-        let moved = look.progress != self.progress;
-        let unseen = look.seen != look.sent;
+    fn decide(&mut self, now_ms: u64, sample: Sample) -> Decision {
+        let moved = sample.beats != self.beats;
+        let unseen = sample.seen != sample.sent;
         let idle = now_ms.saturating_sub(self.nudged_at_ms) >= IDLE_NUDGE_MS;
-        self.progress = look.progress;
+        self.beats = sample.beats;
         let unresponsive_ms = self.unresponsive(now_ms, unseen);
-        let nudge = (moved || unseen || idle || !look.serves) && self.unseen < UNSEEN_MAX;
+        let nudge = (moved || unseen || idle || !sample.serves) && self.unseen < UNSEEN_MAX;
         if nudge {
             self.nudged_at_ms = now_ms;
             self.unseen += 1;
         }
-        Verdict { nudge, unresponsive_ms }
+        Decision { nudge, unresponsive_ms }
     }
 
     fn unresponsive(&mut self, now_ms: u64, unseen: bool) -> Option<u64> {
@@ -339,30 +339,30 @@ mod tests {
 
     #[test]
     fn who_is_nudged() {
-        let quiet = Look { progress: 5, sent: 3, seen: 3, serves: true };
+        let quiet = Sample { beats: 5, sent: 3, seen: 3, serves: true };
         let cases = [
             ("nothing happened", 500, quiet, false),
-            ("progress", 500, Look { progress: 6, ..quiet }, true),
-            ("the last nudge was not seen", 500, Look { sent: 4, ..quiet }, true),
+            ("progress", 500, Sample { beats: 6, ..quiet }, true),
+            ("the last nudge was not seen", 500, Sample { sent: 4, ..quiet }, true),
             ("a second has passed", 1_000, quiet, true),
-            ("it is not open yet", 500, Look { serves: false, ..quiet }, true),
+            ("it is not open yet", 500, Sample { serves: false, ..quiet }, true),
         ];
-        for (name, now_ms, look, nudge) in cases {
-            let mut watch = Watch { progress: 5, ..Watch::default() };
-            assert_eq!(watch.decide(now_ms, look).nudge, nudge, "{name}");
+        for (name, now_ms, sample, nudge) in cases {
+            let mut watch = Watch { beats: 5, ..Watch::default() };
+            assert_eq!(watch.decide(now_ms, sample).nudge, nudge, "{name}");
         }
     }
 
     #[test]
     fn shard_that_sees_no_nudge_is_reported_every_five_seconds() {
         let mut watch = Watch::default();
-        let hanging = Look { progress: 5, sent: 3, seen: 2, serves: true };
+        let hanging = Sample { beats: 5, sent: 3, seen: 2, serves: true };
         let mut reports = Vec::new();
         for now_ms in (0..12_000).step_by(10) {
             reports.extend(watch.decide(now_ms, hanging).unresponsive_ms);
         }
         assert_eq!(reports, [5_000, 10_000]);
-        let alive = Look { seen: 3, ..hanging };
+        let alive = Sample { seen: 3, ..hanging };
         assert_eq!(watch.decide(12_000, alive).unresponsive_ms, None);
         assert_eq!(watch.decide(12_010, hanging).unresponsive_ms, None, "counts anew");
         assert_eq!(watch.decide(17_010, hanging).unresponsive_ms, Some(5_000));
@@ -371,7 +371,7 @@ mod tests {
     #[test]
     fn shard_that_hangs_is_not_nudged_without_end() {
         let mut watch = Watch::default();
-        let mut shard = Look { progress: 0, sent: 0, seen: 0, serves: false };
+        let mut shard = Sample { beats: 0, sent: 0, seen: 0, serves: false };
         for now_ms in (0..1_000_000).step_by(20) {
             shard.sent += u64::from(watch.decide(now_ms, shard).nudge);
         }
@@ -433,12 +433,12 @@ mod tests {
 
     fn longest_gap(pulse: &Pulse, lasts: Duration) -> Duration {
         let begin = Instant::now();
-        let (mut longest, mut progress, mut moved_at) = (Duration::ZERO, 0, begin);
+        let (mut longest, mut beats, mut moved_at) = (Duration::ZERO, 0, begin);
         while begin.elapsed() < lasts {
             std::thread::sleep(Duration::from_millis(1));
-            let now = pulse.stats().progress;
-            if now != progress {
-                (progress, moved_at) = (now, Instant::now());
+            let now = pulse.stats().beats;
+            if now != beats {
+                (beats, moved_at) = (now, Instant::now());
             }
             longest = longest.max(moved_at.elapsed());
         }

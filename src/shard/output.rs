@@ -35,7 +35,7 @@ pub struct Output {
     parts: VecDeque<Part>,
     /// Bytes of the first part that have been sent.
     sent: usize,
-    waiting: usize,
+    unsent: usize,
     /// Buffers that the chunks in `parts` hold, by id.
     kept: FxHashMap<usize, Kept>,
     /// Sum over `kept`.
@@ -67,8 +67,8 @@ pub enum Sent {
 
 impl Output {
     /// Unsent bytes.
-    pub fn waiting(&self) -> usize {
-        self.waiting
+    pub fn unsent(&self) -> usize {
+        self.unsent
     }
 
     /// Memory held by unsent output, bytes.
@@ -89,7 +89,7 @@ impl Output {
                 self.push_bytes(begin);
                 continue;
             }
-            self.waiting += chunk.len();
+            self.unsent += chunk.len();
             self.keep(&chunk);
             self.parts.push_back(Part::Chunk(chunk));
         }
@@ -98,7 +98,7 @@ impl Output {
     /// Queues the bytes of the buffer from `begin` on.
     fn push_bytes(&mut self, begin: usize) {
         let range = begin..self.bytes.len();
-        self.waiting += range.len();
+        self.unsent += range.len();
         match self.parts.back_mut() {
             Some(Part::Bytes(last)) if last.end == range.start => last.end = range.end,
             _ => self.parts.push_back(Part::Bytes(range)),
@@ -143,7 +143,7 @@ impl Output {
 
     /// Sends as much as the socket accepts, without waiting.
     pub fn send(&mut self, socket: RawFd) -> io::Result<Sent> {
-        while self.waiting > 0 {
+        while self.unsent > 0 {
             let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;
             let sent = sendmsg::<()>(socket, &self.slices(), &[], flags, None);
             match sent {
@@ -170,7 +170,7 @@ impl Output {
 
     /// Removes the first `size` bytes, which have been sent.
     pub fn advance(&mut self, size: usize) {
-        self.waiting -= size;
+        self.unsent -= size;
         self.sent += size;
         while let Some(part) = self.parts.front() {
             let part_size = self.bytes_of(part).len();
@@ -250,7 +250,7 @@ mod tests {
             expected.extend_from_slice(&chunk);
             output.push(|out| out.extend_from_slice(&head), vec![Chunk::from_vec(chunk)]);
         }
-        assert_eq!(output.waiting(), expected.len());
+        assert_eq!(output.unsent(), expected.len());
         let mut received = Vec::new();
         let mut blocked = 0;
         while received.len() < expected.len() {
@@ -261,7 +261,7 @@ mod tests {
         }
         assert!(blocked > 0, "the socket was never full, so the test shows nothing");
         assert_eq!(received, expected);
-        assert_eq!((output.waiting(), output.bytes.len()), (0, 0));
+        assert_eq!((output.unsent(), output.bytes.len()), (0, 0));
     }
 
     fn buffer(byte: u8) -> Rc<Vec<u8>> {
@@ -302,7 +302,7 @@ mod tests {
             if output.send(ours.as_raw_fd()).unwrap() == Sent::Blocked {
                 let kept = buffers.iter().filter(|buffer| buffer.strong_count() > 0).count();
                 assert!(kept <= 10, "{kept} buffers are kept after {nth}");
-                assert!(output.held() <= COPY_FRACTION * output.waiting() + 2 * RECLAIM_SIZE);
+                assert!(output.held() <= COPY_FRACTION * output.unsent() + 2 * RECLAIM_SIZE);
             }
         }
         assert!(output.is_behind, "the socket was never full");

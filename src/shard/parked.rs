@@ -20,7 +20,7 @@ const BATCH_SIZE: usize = 64 << 10;
 /// Invariants: there is a ticket only while there are requests; `memory` is the sum over `queue`.
 #[derive(Debug)]
 pub struct Parked<R> {
-    queue: VecDeque<Waiting<R>>,
+    queue: VecDeque<ParkedRequest<R>>,
     memory: usize,
     /// The ticket of the requests at the front; while there is none, they wait for the connection's
     /// own share.
@@ -33,7 +33,7 @@ pub struct Parked<R> {
 
 /// A parked request.
 #[derive(Debug)]
-pub struct Waiting<R> {
+pub struct ParkedRequest<R> {
     pub request: R,
     pub read_at: Moment,
     /// Bytes of the request.
@@ -69,40 +69,40 @@ impl<R> Parked<R> {
         self.memory
     }
 
-    pub fn front(&self) -> Option<&Waiting<R>> {
+    pub fn front(&self) -> Option<&ParkedRequest<R>> {
         self.queue.front()
     }
 
     /// Appends a request. A buffer counts with the last request in it, because that one frees it.
-    pub fn push(&mut self, waiting: Waiting<R>, is_same_read: bool) {
+    pub fn push(&mut self, request: ParkedRequest<R>, is_same_read: bool) {
         if is_same_read && let Some(last) = self.queue.back_mut() {
             self.memory -= std::mem::take(&mut last.memory);
         }
-        self.memory += waiting.memory;
-        self.queue.push_back(waiting);
+        self.memory += request.memory;
+        self.queue.push_back(request);
     }
 
     /// Removes the front request, and the ticket with the last one.
-    pub fn pop(&mut self) -> Option<Waiting<R>> {
-        let waiting = self.queue.pop_front()?;
-        self.memory -= waiting.memory;
+    pub fn pop(&mut self) -> Option<ParkedRequest<R>> {
+        let request = self.queue.pop_front()?;
+        self.memory -= request.memory;
         if self.queue.is_empty() {
             self.ticket = None;
         }
-        Some(waiting)
+        Some(request)
     }
 
     /// Puts back the front request, for which there was no room.
-    pub fn put_back(&mut self, waiting: Waiting<R>) {
-        self.memory += waiting.memory;
-        self.queue.push_front(waiting);
+    pub fn put_back(&mut self, request: ParkedRequest<R>) {
+        self.memory += request.memory;
+        self.queue.push_front(request);
     }
 
     /// Bytes to request with the next ticket.
     pub fn batch_size(&self) -> usize {
         let mut size = 0;
-        for waiting in &self.queue {
-            let with_this = size + waiting.append_size;
+        for request in &self.queue {
+            let with_this = size + request.append_size;
             if size > 0 && with_this > BATCH_SIZE {
                 break;
             }
@@ -123,17 +123,17 @@ impl<R> Parked<R> {
 mod tests {
     use super::*;
 
-    fn waiting(nth: u32, append_size: usize, memory: usize) -> Waiting<u32> {
+    fn request(nth: u32, append_size: usize, memory: usize) -> ParkedRequest<u32> {
         let read_at = Moment(u64::from(nth));
-        Waiting { request: nth, read_at, size: append_size, append_size, memory }
+        ParkedRequest { request: nth, read_at, size: append_size, append_size, memory }
     }
 
     #[test]
     fn a_buffer_counts_once_and_until_its_last_request_is_gone() {
         let mut parked = Parked::default();
-        parked.push(waiting(0, 1, 100), false);
-        parked.push(waiting(1, 1, 100), true);
-        parked.push(waiting(2, 1, 50), false);
+        parked.push(request(0, 1, 100), false);
+        parked.push(request(1, 1, 100), true);
+        parked.push(request(2, 1, 50), false);
         assert_eq!(parked.memory(), 150);
         let first = parked.pop().unwrap();
         assert_eq!(parked.memory(), 150, "the second has the same buffer");
@@ -156,7 +156,7 @@ mod tests {
         ] {
             let mut parked = Parked::default();
             for size in sizes {
-                parked.push(waiting(0, *size, 0), false);
+                parked.push(request(0, *size, 0), false);
             }
             assert_eq!(parked.batch_size(), expected, "{sizes:?}");
         }
@@ -166,12 +166,12 @@ mod tests {
     fn one_request_always_finds_a_place() {
         let mut parked = Parked::default();
         assert!(!parked.is_full(true));
-        parked.push(waiting(0, 1, 100), false);
+        parked.push(request(0, 1, 100), false);
         assert!(parked.is_full(true) && !parked.is_full(false));
-        parked.push(waiting(1, 1, MEMORY_MAX), false);
+        parked.push(request(1, 1, MEMORY_MAX), false);
         assert!(parked.is_full(false));
         assert!(parked.pop().is_some() && parked.pop().is_some());
-        (0..COUNT_MAX).for_each(|_| parked.push(waiting(0, 1, 0), true));
+        (0..COUNT_MAX).for_each(|_| parked.push(request(0, 1, 0), true));
         assert!(parked.is_full(false));
     }
 }

@@ -10,8 +10,8 @@ use crate::wire::ReplyTo;
 pub struct Replies<R> {
     pub output: Output,
     /// By mark.
-    pub waiting: VecDeque<WaitingReply<R>>,
-    /// Bytes of the requests that `waiting` answers: appended and not yet committed.
+    pub uncommitted: VecDeque<UncommittedReply<R>>,
+    /// Bytes of the requests that `uncommitted` answers: appended and not yet committed.
     pub in_flight: usize,
     /// By ticket.
     pub held: HashMap<u64, ReplyTo>,
@@ -24,8 +24,8 @@ pub struct Replies<R> {
 
 impl<R> Default for Replies<R> {
     fn default() -> Self {
-        let (output, waiting, held) = Default::default();
-        Self { output, waiting, in_flight: 0, held, next_ticket: 0, tasks: 0, promised: 0 }
+        let (output, uncommitted, held) = Default::default();
+        Self { output, uncommitted, in_flight: 0, held, next_ticket: 0, tasks: 0, promised: 0 }
     }
 }
 

@@ -97,7 +97,7 @@ impl<S: Service> Shard<S> {
         for connection in listed.into_iter().filter_map(|id| self.find(id)) {
             connection.release_committed(moved_at);
         }
-        self.progress();
+        self.beat();
     }
 
     /// Sends some of the requests that the service has for clients. Returns whether there may be
@@ -134,7 +134,7 @@ impl<S: Service> Shard<S> {
                     connection.refuse_overdue(now);
                 }
             }
-            self.progress();
+            self.beat();
         }
         self.is_watching.set(false);
     }

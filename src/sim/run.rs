@@ -60,8 +60,8 @@ impl<'a> Tasks<'a> {
     #[track_caller]
     pub fn run(&self) {
         self.run_while_possible();
-        let waiting = self.waiting();
-        assert!(waiting.is_empty(), "stuck: nothing will wake {}", waiting.join(", "));
+        let blocked = self.blocked();
+        assert!(blocked.is_empty(), "stuck: nothing will wake {}", blocked.join(", "));
     }
 
     /// Runs until no task can go on: all are done, or wait for something outside.
@@ -91,14 +91,14 @@ impl<'a> Tasks<'a> {
                     return value;
                 }
             } else if !self.turn() && !main_may_run {
-                let waiting = self.waiting();
-                panic!("stuck: nothing will wake the main task; also waiting: {waiting:?}");
+                let blocked = self.blocked();
+                panic!("stuck: nothing will wake the main task; also blocked: {blocked:?}");
             }
         }
     }
 
     /// Names of the tasks that are not done.
-    pub fn waiting(&self) -> Vec<String> {
+    pub fn blocked(&self) -> Vec<String> {
         self.admit();
         self.tasks.borrow().iter().map(|task| task.name.clone()).collect()
     }
@@ -137,7 +137,7 @@ impl<'a> Tasks<'a> {
     }
 
     fn check_progress(&self, polls: u64) {
-        assert!(polls < POLLS_MAX, "going in circles, not done: {}", self.waiting().join(", "));
+        assert!(polls < POLLS_MAX, "going in circles, not done: {}", self.blocked().join(", "));
     }
 }
 
@@ -217,7 +217,7 @@ mod tests {
                 pause().await;
             }
         });
-        assert!(tasks.waiting().is_empty());
+        assert!(tasks.blocked().is_empty());
     }
 
     #[test]

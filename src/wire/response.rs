@@ -56,7 +56,7 @@ pub struct Response {
 #[derive(Clone, Debug)]
 enum Detail {
     Fields(Vec<(ByteString, ByteString)>),
-    Fixed(fixed::Answer),
+    Fixed(fixed::DecodedReply),
 }
 
 /// Where messages were stored.
@@ -100,7 +100,7 @@ impl Response {
     fn of_fixed(head: &Head<'_>) -> Result<Self, FrameError> {
         let body = &head.frame.body;
         let answer = fixed::decode_reply(&head.frame.header)?;
-        let is_refused = answer == fixed::Answer::Refused;
+        let is_refused = answer == fixed::DecodedReply::Refused;
         let remark = is_refused.then(|| String::from_utf8_lossy(body).as_ref().into());
         Ok(Self {
             opaque: head.opaque,
@@ -135,8 +135,12 @@ impl Response {
     }
 
     pub fn produced(&self) -> Result<Stored, ReplyError> {
-        if let Detail::Fixed(fixed::Answer::Produced { queue, count, queue_offset, position }) =
-            self.detail
+        if let Detail::Fixed(fixed::DecodedReply::Produced {
+            queue,
+            count,
+            queue_offset,
+            position,
+        }) = self.detail
         {
             let (position, message_ids) = (Some(LogOffset(position)), ByteString::new());
             let code = self.code;
@@ -163,7 +167,7 @@ impl Response {
 
     /// The header of a pull's answer; the records are the body.
     pub fn pulled(&self) -> Result<Pulled, ReplyError> {
-        if let Detail::Fixed(fixed::Answer::Pulled(pulled)) = self.detail {
+        if let Detail::Fixed(fixed::DecodedReply::Pulled(pulled)) = self.detail {
             return Ok(pulled);
         }
         let status = pull_status(self.code).ok_or_else(|| self.refused())?;

@@ -1,7 +1,7 @@
 use std::sync::{Arc, Mutex};
 
 use super::*;
-use crate::client::blocking::testing::{Answer, Server, dead_address};
+use crate::client::blocking::testing::{Scripted, Server, dead_address};
 use crate::model::nameserver::RouteQueues;
 use crate::model::record::{Host, NewRecord, Placement};
 use crate::model::request::QueueOf;
@@ -22,17 +22,17 @@ fn broker(name: &'static str, refuses: bool) -> (Server, Told) {
             Request::CreateTopic(topic) => format!("create {}", topic.name),
             Request::DeleteTopic { topic } => format!("delete {topic}"),
             Request::TopicStats { topic } => {
-                return Answer::Give(Ok(Reply::TopicStats(vec![stats(name, topic)])));
+                return Scripted::Give(Ok(Reply::TopicStats(vec![stats(name, topic)])));
             }
             Request::RuntimeInfo => {
                 let info = vec![("bootTimestamp".to_owned(), "1".to_owned())];
-                return Answer::Give(Ok(Reply::RuntimeInfo(info)));
+                return Scripted::Give(Ok(Reply::RuntimeInfo(info)));
             }
             Request::MessageByOffset { offset } => return message(*offset),
             other => panic!("{other:?}"),
         };
         noted.lock().unwrap().push(order);
-        Answer::Give(if refuses { Err(Refusal::ShuttingDown) } else { Ok(Reply::Done) })
+        Scripted::Give(if refuses { Err(Refusal::ShuttingDown) } else { Ok(Reply::Done) })
     });
     (server, told)
 }
@@ -48,9 +48,9 @@ fn stats(broker: &str, topic: &TopicName) -> QueueStats {
 }
 
 /// A message at offset 7, and nothing anywhere else.
-fn message(offset: LogOffset) -> Answer {
+fn message(offset: LogOffset) -> Scripted {
     if offset != LogOffset(7) {
-        return Answer::Give(Err(Refusal::NoMessage(offset)));
+        return Scripted::Give(Err(Refusal::NoMessage(offset)));
     }
     let host = Host { address: [127, 0, 0, 1], port: 1.into() };
     let record = NewRecord {
@@ -72,7 +72,7 @@ fn message(offset: LogOffset) -> Answer {
     };
     let mut out = vec![0; record.size()];
     record.write(&placement, &mut out);
-    Answer::GiveWith(Reply::Message, out)
+    Scripted::GiveWith(Reply::Message, out)
 }
 
 /// A NameServer that knows masters `b0`, `b1`, … at these addresses, each with topic `T`.
@@ -93,7 +93,7 @@ fn nameserver(masters: &[&str]) -> (Server, Told) {
         });
     }
     let server = Server::start_nameserver(move |request| {
-        Answer::Give(match request {
+        Scripted::Give(match request {
             NameServerRequest::Route { topic } if topic == "T" => {
                 Ok(NameServerReply::Route(route.clone()))
             }

@@ -17,7 +17,7 @@ use crate::wire::{
 };
 
 /// What a server does with a request.
-pub enum Answer<R = Reply> {
+pub enum Scripted<R = Reply> {
     Give(Result<R, Refusal>),
     /// With bytes behind the reply, as a pull has them.
     GiveWith(R, Vec<u8>),
@@ -25,7 +25,7 @@ pub enum Answer<R = Reply> {
     HangUp,
 }
 
-impl<R> From<Result<R, Refusal>> for Answer<R> {
+impl<R> From<Result<R, Refusal>> for Scripted<R> {
     fn from(result: Result<R, Refusal>) -> Self {
         Self::Give(result)
     }
@@ -45,27 +45,27 @@ pub struct Server {
 impl Server {
     /// A broker.
     pub fn start(
-        handler: impl Fn(&Request, HeaderEncoding) -> Answer + Send + Sync + 'static,
+        handler: impl Fn(&Request, HeaderEncoding) -> Scripted + Send + Sync + 'static,
     ) -> Self {
         Self::start_at(&format!("{}:0", own_host()), handler)
     }
 
     pub fn start_at(
         address: &str,
-        handler: impl Fn(&Request, HeaderEncoding) -> Answer + Send + Sync + 'static,
+        handler: impl Fn(&Request, HeaderEncoding) -> Scripted + Send + Sync + 'static,
     ) -> Self {
         Self::listen(address, move |frame| handle::<Request, Reply>(frame, &handler))
     }
 
     pub fn start_nameserver(
-        handler: impl Fn(&NameServerRequest) -> Answer<NameServerReply> + Send + Sync + 'static,
+        handler: impl Fn(&NameServerRequest) -> Scripted<NameServerReply> + Send + Sync + 'static,
     ) -> Self {
         Self::start_nameserver_at(&format!("{}:0", own_host()), handler)
     }
 
     pub fn start_nameserver_at(
         address: &str,
-        handler: impl Fn(&NameServerRequest) -> Answer<NameServerReply> + Send + Sync + 'static,
+        handler: impl Fn(&NameServerRequest) -> Scripted<NameServerReply> + Send + Sync + 'static,
     ) -> Self {
         Self::listen(address, move |frame| handle(frame, |request, _| handler(request)))
     }
@@ -146,23 +146,23 @@ fn serve(mut stream: TcpStream, handler: &Handler) {
 
 fn handle<Q: DecodeRequest, R: EncodeReply>(
     frame: &Frame,
-    handler: impl Fn(&Q, HeaderEncoding) -> Answer<R>,
+    handler: impl Fn(&Q, HeaderEncoding) -> Scripted<R>,
 ) -> Option<Vec<u8>> {
     let incoming = decode_request::<Q>(frame).unwrap();
     let to = incoming.reply_to;
     let answer = match incoming.request {
         Ok(request) => handler(&request, to.encoding),
-        Err(refusal) => Answer::Give(Err(refusal)),
+        Err(refusal) => Scripted::Give(Err(refusal)),
     };
     let mut out = Vec::new();
     match answer {
-        Answer::Give(result) => encode_reply(&mut out, to, &result, 0),
-        Answer::GiveWith(reply, body) => {
+        Scripted::Give(result) => encode_reply(&mut out, to, &result, 0),
+        Scripted::GiveWith(reply, body) => {
             encode_reply(&mut out, to, &Ok(reply), body.len());
             out.extend_from_slice(&body);
         }
-        Answer::Silence => {}
-        Answer::HangUp => return None,
+        Scripted::Silence => {}
+        Scripted::HangUp => return None,
     }
     if incoming.one_way {
         out.clear();

@@ -2,15 +2,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::*;
-use crate::client::blocking::testing::{Answer, Server, dead_address, serve_one, until};
+use crate::client::blocking::testing::{Scripted, Server, dead_address, serve_one, until};
 use crate::model::request::ProduceRecords;
 use crate::model::{ClientRequest, GroupName, LogOffset, QueueId, Reply, Request, TopicName};
 use crate::wire::{Dialect, decode_reply, decode_request, encode_client_request, encode_reply};
 
 const JSON: HeaderEncoding = HeaderEncoding::Json;
 
-fn done() -> Answer {
-    Answer::Give(Ok(Reply::Done))
+fn done() -> Scripted {
+    Scripted::Give(Ok(Reply::Done))
 }
 
 fn ask(connections: &mut Connections, server: &str) -> Result<i32, ClientError> {
@@ -53,7 +53,7 @@ fn a_server_that_is_not_there_is_not_reached() {
 
 #[test]
 fn a_server_that_says_nothing_is_waited_for_so_long() {
-    let server = Server::start(|_, _| Answer::Silence);
+    let server = Server::start(|_, _| Scripted::Silence);
     let mut connections = Connections::new(3_000);
     let error = connections.call(&server.address, JSON, &Request::RuntimeInfo, 50).unwrap_err();
     assert!(matches!(error, ClientError::Unanswered { .. }), "{error}");
@@ -61,7 +61,7 @@ fn a_server_that_says_nothing_is_waited_for_so_long() {
 
 #[test]
 fn a_server_that_hangs_up_leaves_the_outcome_open() {
-    let server = Server::start(|_, _| Answer::HangUp);
+    let server = Server::start(|_, _| Scripted::HangUp);
     let mut connections = Connections::new(3_000);
     let error = ask(&mut connections, &server.address).unwrap_err();
     assert!(matches!(error, ClientError::Unanswered { .. }), "{error}");
@@ -102,7 +102,7 @@ fn large_requests_and_answers_pass_each_other() {
         let Request::ProduceRecords(batch) = request else { panic!("{request:?}") };
         count.fetch_add(batch.records.len(), Ordering::SeqCst);
         // Not the answer to such a request; here only its size counts.
-        Answer::GiveWith(Reply::Done, vec![0; SIZE])
+        Scripted::GiveWith(Reply::Done, vec![0; SIZE])
     });
     let records =
         ProduceRecords { queue: QueueId(0), count: 1, checksum: 0, records: vec![0; SIZE].into() };
@@ -122,7 +122,7 @@ fn large_requests_and_answers_pass_each_other() {
 #[test]
 fn a_connection_that_stays_silent_is_given_up() {
     let server = Server::start(|request, _| match request {
-        Request::RuntimeInfo => Answer::Silence,
+        Request::RuntimeInfo => Scripted::Silence,
         _ => done(),
     });
     let mut connections = Connections::new(3_000);

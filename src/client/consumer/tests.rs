@@ -1,7 +1,7 @@
 use std::sync::{Arc, Mutex};
 
 use super::*;
-use crate::client::blocking::testing::{Answer, Server};
+use crate::client::blocking::testing::{Scripted, Server};
 use crate::client::remote;
 use crate::model::nameserver::{Route, RouteBroker, RouteQueues};
 use crate::model::record::{Host, NewRecord, Placement};
@@ -26,23 +26,25 @@ impl Log {
 
     fn serve(self, speaks_fixed: bool) -> Server {
         Server::start(move |request, encoding| match request {
-            Request::Heartbeat(_) if speaks_fixed => Answer::Give(Ok(Reply::HeartbeatTaken)),
-            Request::Heartbeat(_) => Answer::Give(Ok(Reply::Done)),
+            Request::Heartbeat(_) if speaks_fixed => Scripted::Give(Ok(Reply::HeartbeatTaken)),
+            Request::Heartbeat(_) => Scripted::Give(Ok(Reply::Done)),
             Request::Pull(pull) => {
                 self.pulls.lock().unwrap().push(encoding);
                 self.pull(pull)
             }
-            Request::MinOffset(_) => Answer::Give(Ok(Reply::Offset(QueueOffset(self.gone)))),
-            Request::MaxOffset(_) => Answer::Give(Ok(Reply::Offset(self.end()))),
-            Request::OffsetByTime { at, .. } => Answer::Give(Ok(Reply::Offset(QueueOffset(at.0)))),
+            Request::MinOffset(_) => Scripted::Give(Ok(Reply::Offset(QueueOffset(self.gone)))),
+            Request::MaxOffset(_) => Scripted::Give(Ok(Reply::Offset(self.end()))),
+            Request::OffsetByTime { at, .. } => {
+                Scripted::Give(Ok(Reply::Offset(QueueOffset(at.0))))
+            }
             Request::CommitOffset { offset, .. } => {
                 *self.committed.lock().unwrap() = Some(*offset);
-                Answer::Give(Ok(Reply::Done))
+                Scripted::Give(Ok(Reply::Done))
             }
             Request::CommittedOffset { group, .. } => {
                 let committed = self.committed.lock().unwrap();
                 let offset = committed.map(|offset| Reply::Offset(QueueOffset(offset as u64)));
-                Answer::Give(offset.ok_or_else(|| Refusal::NoOffset(group.clone())))
+                Scripted::Give(offset.ok_or_else(|| Refusal::NoOffset(group.clone())))
             }
             other => panic!("{other:?}"),
         })
@@ -52,11 +54,11 @@ impl Log {
         QueueOffset(self.bodies.lock().unwrap().len() as u64)
     }
 
-    fn pull(&self, pull: &Pull) -> Answer {
+    fn pull(&self, pull: &Pull) -> Scripted {
         let mut busy = self.busy.lock().unwrap();
         if *busy > 0 {
             *busy -= 1;
-            return Answer::Give(Err(Refusal::ShuttingDown));
+            return Scripted::Give(Err(Refusal::ShuttingDown));
         }
         let (from, end) = (pull.offset as u64, self.end());
         let (status, next) = match from {
@@ -74,7 +76,7 @@ impl Log {
             count: range.clone().count() as u32,
         };
         let records = range.flat_map(|offset| self.record(pull, offset)).collect();
-        Answer::GiveWith(Reply::Pulled(pulled), records)
+        Scripted::GiveWith(Reply::Pulled(pulled), records)
     }
 
     fn record(&self, pull: &Pull, offset: u64) -> Vec<u8> {
@@ -113,7 +115,7 @@ fn nameserver(broker: &str) -> Server {
     let (cluster, name) = ("c".to_owned(), "b".to_owned());
     let broker = RouteBroker { cluster, name, addresses: vec![(0, broker.to_owned())] };
     let route = Route { queues: vec![queues], brokers: vec![broker] };
-    Server::start_nameserver(move |_| Answer::Give(Ok(NameServerReply::Route(route.clone()))))
+    Server::start_nameserver(move |_| Scripted::Give(Ok(NameServerReply::Route(route.clone()))))
 }
 
 fn consumer(nameserver: &Server, count_max: u32) -> Consumer {

@@ -338,7 +338,7 @@ impl Outbox {
                 Some((code, last)) => (*code, format!("{reason}: {last}")),
                 None => (None, reason),
             };
-            self.finish(batch, Attempt::Refused { code, reason, retry: Retry::No });
+            self.complete(batch, Attempt::Refused { code, reason, retry: Retry::No });
         }
         None
     }
@@ -387,7 +387,7 @@ impl Outbox {
                 }
                 self.requeue(batch, lane, at);
             }
-            _ => self.finish(batch, attempt),
+            _ => self.complete(batch, attempt),
         }
         None
     }
@@ -421,7 +421,7 @@ impl Outbox {
         (self.options.backoff_ms << doublings).min(self.options.backoff_max_ms)
     }
 
-    fn finish(&mut self, batch: Batch, attempt: Attempt) {
+    fn complete(&mut self, batch: Batch, attempt: Attempt) {
         let LaneKey { broker, queue, .. } = self.lanes[batch.lane].key.clone();
         let first_reason = batch.maybe_stored;
         for (index, message) in batch.messages.into_iter().enumerate() {

@@ -2,7 +2,7 @@ use std::collections::BTreeMap;
 use std::sync::Mutex;
 
 use super::*;
-use crate::client::blocking::testing::{Answer, Server, dead_address};
+use crate::client::blocking::testing::{Scripted, Server, dead_address};
 use crate::model::batch::{BatchItems, Records};
 use crate::model::nameserver::RouteBroker;
 use crate::model::record::Host;
@@ -24,13 +24,13 @@ struct Stored {
 }
 
 impl Broker {
-    fn new(judge: impl Fn(usize) -> Option<Answer> + Send + Sync + 'static) -> Self {
+    fn new(judge: impl Fn(usize) -> Option<Scripted> + Send + Sync + 'static) -> Self {
         Self::that(true, judge)
     }
 
     fn that(
         speaks_fixed: bool,
-        judge: impl Fn(usize) -> Option<Answer> + Send + Sync + 'static,
+        judge: impl Fn(usize) -> Option<Scripted> + Send + Sync + 'static,
     ) -> Self {
         let stored: Arc<Mutex<Stored>> = Arc::default();
         let kept = stored.clone();
@@ -38,10 +38,10 @@ impl Broker {
             let mut stored = kept.lock().unwrap();
             let (queue, bodies) = match request {
                 Request::Heartbeat(_) if speaks_fixed => {
-                    return Answer::Give(Ok(Reply::HeartbeatTaken));
+                    return Scripted::Give(Ok(Reply::HeartbeatTaken));
                 }
                 Request::Heartbeat(_) | Request::Unregister { .. } => {
-                    return Answer::Give(Ok(Reply::Done));
+                    return Scripted::Give(Ok(Reply::Done));
                 }
                 Request::ProduceRecords(batch) => {
                     let records = Records::new(&batch.records);
@@ -65,7 +65,7 @@ impl Broker {
                 store_host: Host { address: [127, 0, 0, 1], port: 1.into() },
             };
             of_queue.extend(bodies);
-            Answer::Give(Ok(Reply::Produced(produced)))
+            Scripted::Give(Ok(Reply::Produced(produced)))
         });
         Self { server, stored }
     }
@@ -86,12 +86,12 @@ fn bodies_of(produce: &crate::model::request::Produce) -> Vec<Vec<u8>> {
     }
 }
 
-fn always(_: usize) -> Option<Answer> {
+fn always(_: usize) -> Option<Scripted> {
     None
 }
 
-fn refuse(refusal: Refusal) -> Answer {
-    Answer::Give(Err(refusal))
+fn refuse(refusal: Refusal) -> Scripted {
+    Scripted::Give(Err(refusal))
 }
 
 fn busy() -> Refusal {
@@ -120,10 +120,10 @@ fn nameserver(topic: &'static str, addresses: &[&str]) -> Server {
     let route = route(addresses, 7);
     Server::start_nameserver(move |request| match request {
         NameServerRequest::Route { topic: wanted } if wanted == topic => {
-            Answer::Give(Ok(NameServerReply::Route(route.clone())))
+            Scripted::Give(Ok(NameServerReply::Route(route.clone())))
         }
         NameServerRequest::Route { topic } => {
-            Answer::Give(Err(Refusal::UnknownRoute(topic.to_string())))
+            Scripted::Give(Err(Refusal::UnknownRoute(topic.to_string())))
         }
         other => panic!("{other:?}"),
     })
@@ -235,7 +235,7 @@ fn a_broker_that_is_gone_is_passed_over() {
 /// One row: what the broker does, and what the producer says about the message then.
 #[test]
 fn the_outcome_is_what_is_known() {
-    type Judge = fn(usize) -> Option<Answer>;
+    type Judge = fn(usize) -> Option<Scripted>;
     let rows: [(&str, Judge, bool, &str); 7] = [
         ("stored", |_| None, false, "stored"),
         ("refused for good", |_| Some(refuse(Refusal::EmptyBody)), false, "refused 13"),
@@ -245,10 +245,10 @@ fn the_outcome_is_what_is_known() {
             false,
             "refused 17",
         ),
-        ("hung up", |_| Some(Answer::HangUp), false, "unknown"),
-        ("silent", |_| Some(Answer::Silence), false, "unknown"),
+        ("hung up", |_| Some(Scripted::HangUp), false, "unknown"),
+        ("silent", |_| Some(Scripted::Silence), false, "unknown"),
         ("fenced on the way", |_| Some(refuse(Refusal::OutcomeUnknown)), false, "unknown"),
-        ("hung up once", |number| (number == 0).then_some(Answer::HangUp), true, "stored"),
+        ("hung up once", |number| (number == 0).then_some(Scripted::HangUp), true, "stored"),
     ];
     for (case, judge, repeat_unknown, expected) in rows {
         let broker = Broker::new(judge);
@@ -351,8 +351,9 @@ fn messages_that_no_broker_would_take_are_not_taken() {
 #[test]
 fn a_topic_that_may_not_be_written_is_no_target() {
     let closed = route(&["127.0.0.1:1"], 4);
-    let nameserver =
-        Server::start_nameserver(move |_| Answer::Give(Ok(NameServerReply::Route(closed.clone()))));
+    let nameserver = Server::start_nameserver(move |_| {
+        Scripted::Give(Ok(NameServerReply::Route(closed.clone())))
+    });
     let mut producer = Producer::new(producer(&nameserver.address)).unwrap();
     let error = producer.send(message(0)).unwrap_err();
     assert!(matches!(error, ClientError::NoQueue { .. }), "{error}");

@@ -1,7 +1,7 @@
 use std::sync::atomic::AtomicUsize;
 
 use super::*;
-use crate::client::blocking::testing::{Answer, Server, dead_address, until};
+use crate::client::blocking::testing::{Scripted, Server, dead_address, until};
 use crate::model::nameserver::RouteBroker;
 use crate::model::{NameServerReply, Refusal, TopicConfig, TopicName};
 
@@ -9,7 +9,7 @@ use crate::model::{NameServerReply, Refusal, TopicConfig, TopicName};
 /// whether it knows the table, which it does.
 type Told = Arc<Mutex<Vec<String>>>;
 
-fn note(told: &Told, request: &NameServerRequest) -> Answer<NameServerReply> {
+fn note(told: &Told, request: &NameServerRequest) -> Scripted<NameServerReply> {
     let line = match request {
         NameServerRequest::RegisterBroker(registration) => {
             let topics: Vec<&str> =
@@ -20,15 +20,15 @@ fn note(told: &Told, request: &NameServerRequest) -> Answer<NameServerReply> {
         NameServerRequest::QueryDataVersion { broker, version } => {
             told.lock().unwrap().push(format!("?{}", broker.name));
             let known = NameServerReply::DataVersion { is_changed: false, known: Some(*version) };
-            return Answer::Give(Ok(known));
+            return Scripted::Give(Ok(known));
         }
         NameServerRequest::ClusterInfo => {
-            return Answer::Give(Ok(NameServerReply::ClusterInfo(ClusterInfo::default())));
+            return Scripted::Give(Ok(NameServerReply::ClusterInfo(ClusterInfo::default())));
         }
         other => panic!("{other:?}"),
     };
     told.lock().unwrap().push(line);
-    Answer::Give(Ok(NameServerReply::Registered))
+    Scripted::Give(Ok(NameServerReply::Registered))
 }
 
 fn nameserver() -> (Server, Told) {
@@ -140,7 +140,7 @@ fn one_that_does_not_know_the_table_is_told_all_of_it() {
     let server = Server::start_nameserver(move |request| match request {
         NameServerRequest::QueryDataVersion { .. } => {
             let known = NameServerReply::DataVersion { is_changed: true, known: None };
-            Answer::Give(Ok(known))
+            Scripted::Give(Ok(known))
         }
         other => note(&noted, other),
     });
@@ -210,7 +210,7 @@ fn a_nameserver_that_hangs_is_waited_for_once() {
     let note_asked = asked.clone();
     let hanging = Server::start_nameserver(move |_| {
         note_asked.store(true, Ordering::SeqCst);
-        Answer::Silence
+        Scripted::Silence
     });
     let options = RegistrarOptions {
         call_timeout_ms: 60_000,
@@ -237,7 +237,7 @@ fn a_nameserver_that_failed_is_not_waited_for_until_it_has_answered() {
     let (silent, told) = (is_silent.clone(), Told::default());
     let noted = told.clone();
     let server = Server::start_nameserver(move |request| match silent.load(Ordering::SeqCst) {
-        true => Answer::Silence,
+        true => Scripted::Silence,
         false => note(&noted, request),
     });
     let options = RegistrarOptions { call_timeout_ms: 50, ..options(&[&server.address]) };
@@ -272,7 +272,7 @@ fn a_start_waits_for_one_nameserver_and_for_so_long() {
 #[test]
 fn a_refusal_is_reported_in_the_nameservers_words() {
     let refusal = || Refusal::Registration("no room".to_owned());
-    let server = Server::start_nameserver(move |_| Answer::Give(Err(refusal())));
+    let server = Server::start_nameserver(move |_| Scripted::Give(Err(refusal())));
     let registrar = Registrar::start(&options(&[&server.address]), vec![shard("s0", &[])]).unwrap();
     let State::Failing(error) = next_report(&registrar).state else { panic!("it was refused") };
     assert!(error.to_string().contains("no room"), "{error}");
@@ -321,9 +321,9 @@ fn a_broker_of_the_same_name_is_reported_once_while_it_is_there() {
             let addresses = vec![(0, there.lock().unwrap().clone())];
             let (cluster, name) = ("c".to_owned(), "s0".to_owned());
             let broker = RouteBroker { cluster, name, addresses };
-            Answer::Give(Ok(NameServerReply::ClusterInfo(ClusterInfo { brokers: vec![broker] })))
+            Scripted::Give(Ok(NameServerReply::ClusterInfo(ClusterInfo { brokers: vec![broker] })))
         }
-        _ => Answer::Give(Ok(NameServerReply::Registered)),
+        _ => Scripted::Give(Ok(NameServerReply::Registered)),
     });
     let options = RegistrarOptions { period_ms: 10, ..options(&[&server.address]) };
     let shards = vec![shard("s0", &[]), shard("s1", &[])];

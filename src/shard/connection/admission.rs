@@ -13,7 +13,7 @@ use crate::broker::{Answer, Outcome};
 use crate::model::{Moment, Refusal};
 use crate::shard::asked::{Arrival, Asked};
 use crate::shard::clock;
-use crate::shard::parked::{Parked, Waiting};
+use crate::shard::parked::{Parked, ParkedRequest};
 use crate::shard::service::Service;
 use crate::storage::Ticket;
 
@@ -42,7 +42,8 @@ impl<S: Service> Connection<S> {
         let had_deadline = {
             let parked = &mut *self.parked.borrow_mut();
             let is_same_read = self.last_parked_read.replace(read) == read;
-            parked.push(Waiting { request, read_at, size, append_size, memory }, is_same_read);
+            parked
+                .push(ParkedRequest { request, read_at, size, append_size, memory }, is_same_read);
             self.parked_share.set(parked.memory());
             std::mem::replace(&mut parked.has_deadline, true)
         };
@@ -145,7 +146,7 @@ impl<S: Service> Connection<S> {
             let (asked, request) = &waiting.request;
             let arrival = Arrival { now, read_at: waiting.read_at, read: 0 };
             if let Some(append_size) = self.carry_out(*asked, request, arrival) {
-                self.parked.borrow_mut().put_back(Waiting { append_size, ..waiting });
+                self.parked.borrow_mut().put_back(ParkedRequest { append_size, ..waiting });
                 short = (done == 0).then_some(append_size);
                 break;
             }
@@ -158,7 +159,7 @@ impl<S: Service> Connection<S> {
         short
     }
 
-    fn take_parked(&self) -> Option<Waiting<(Asked, S::Request)>> {
+    fn take_parked(&self) -> Option<ParkedRequest<(Asked, S::Request)>> {
         let mut parked = self.parked.borrow_mut();
         let size = parked.front()?.size;
         if self.has_share(size) { parked.pop() } else { None }

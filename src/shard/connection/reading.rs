@@ -37,7 +37,7 @@ impl<S: Service> Connection<S> {
             let is_ready = self.check_ready()?.is_some();
             if !is_ready || turn.is_over(frame.size()) {
                 self.flush();
-                self.common.progress();
+                self.common.beat();
                 match is_ready {
                     true => turn::pass().await,
                     false => self.ready_to_read().await?,
@@ -109,14 +109,14 @@ impl<S: Service> Connection<S> {
         let held = replies.output.held();
         // What has not met a full socket yet may still leave at once.
         if self.is_blocked.get() && held > OUTPUT_LIMIT {
-            return Err(Closed::NotReading { waiting: replies.output.waiting() });
+            return Err(Closed::NotReading { unsent: replies.output.unsent() });
         }
         if self.is_closed.get() {
             return Err(Closed::ByPeer);
         }
         let is_ready = held <= self.output_max()
             && !self.parked.borrow().is_full(self.parked_share.is_scarce())
-            && replies.waiting.len() + replies.tasks < IN_FLIGHT_MAX
+            && replies.uncommitted.len() + replies.tasks < IN_FLIGHT_MAX
             && replies.tasks < TASKS_MAX;
         Ok(is_ready.then_some(()))
     }

@@ -8,7 +8,7 @@ use crate::broker::clients::{CallError, CallId, Outgoing};
 use crate::broker::{Answer, Outcome};
 use crate::model::{LogOffset, Metrics, Principal, Refusal};
 use crate::shard::asked::Asked;
-use crate::shard::replies::WaitingReply;
+use crate::shard::replies::UncommittedReply;
 use crate::shard::service::Service;
 use crate::storage::{Awaited, Standing};
 use crate::wire::{self, ReplyTo};
@@ -48,7 +48,7 @@ impl<S: Service> Connection<S> {
                 let mark = Awaited { end: mark, cut_count };
                 let replies = &mut *self.replies.borrow_mut();
                 replies.in_flight += size;
-                replies.waiting.push_back(WaitingReply { mark, to, reply, size, read_at });
+                replies.uncommitted.push_back(UncommittedReply { mark, to, reply, size, read_at });
                 self.list_waiting();
                 return;
             }
@@ -129,7 +129,7 @@ impl<S: Service> Connection<S> {
                 replies.output.push(|out| wire::encode_reply(out, to, &reply, 0), Vec::new());
             }
             self.output_share.set(replies.output.held());
-            !replies.waiting.is_empty()
+            !replies.uncommitted.is_empty()
         };
         if still_waiting {
             self.list_waiting();

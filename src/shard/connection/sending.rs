@@ -28,13 +28,13 @@ impl<S: Service> Connection<S> {
         }
         let (sent, size) = {
             let output = &mut self.replies.borrow_mut().output;
-            let before = output.waiting();
+            let before = output.unsent();
             if before == 0 {
                 return 0;
             }
             let sent = output.send(self.socket);
             self.output_share.set(output.held());
-            (sent, before - output.waiting())
+            (sent, before - output.unsent())
         };
         if size > 0 {
             self.last_used.set(Instant::now());
@@ -87,11 +87,11 @@ impl<S: Service> Connection<S> {
             }
             self.last_used.set(Instant::now());
             let output = &mut self.replies.borrow_mut().output;
-            let before = output.waiting();
+            let before = output.unsent();
             output.advance(size);
             let sent = output.send(self.socket);
             self.output_share.set(output.held());
-            self.common.metrics.sent_bytes.add((before - output.waiting()) as u64);
+            self.common.metrics.sent_bytes.add((before - output.unsent()) as u64);
             sent?;
             self.moved.notify();
         }

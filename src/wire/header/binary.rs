@@ -19,7 +19,7 @@ use crate::wire::header::head::{FLAG_REPLY, Head, Language, too_many_fields};
 /// Fixed part in front of the remark's size.
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
-struct Start {
+struct FixedFields {
     code: I16,
     language: u8,
     version: I16,
@@ -27,11 +27,11 @@ struct Start {
     flag: I32,
 }
 
-const _: () = assert!(size_of::<Start>() == 13);
+const _: () = assert!(size_of::<FixedFields>() == 13);
 
 /// Reads a header; its texts point into `header`.
 pub fn read<'a>(header: &'a Bytes, head: &mut Head<'a>) -> Result<(), FrameError> {
-    let (start, rest) = Start::ref_from_prefix(header).map_err(|_| cut_short())?;
+    let (start, rest) = FixedFields::ref_from_prefix(header).map_err(|_| cut_short())?;
     head.code = i32::from(start.code.get());
     head.language = Language::of_number(start.language);
     head.version = i32::from(start.version.get());
@@ -97,7 +97,7 @@ fn cut_short() -> FrameError {
 
 /// Appends a header.
 pub fn write(out: &mut Vec<u8>, head: &NewHead<'_>, fields: impl FnOnce(&mut FieldWriter<'_>)) {
-    let start = Start {
+    let start = FixedFields {
         code: I16::new(head.code as i16),
         language: head.language as u8,
         version: I16::new(VERSION as i16),

@@ -43,7 +43,7 @@ pub struct Start {
     /// [`LAYOUT_VERSION`].
     pub version: u8,
     pub kind: u8,
-    /// Request: bits of [`FLAG_ONE_WAY`]. Answer: its code.
+    /// Request: bits of [`FLAG_ONE_WAY`]. DecodedReply: its code.
     pub code_or_flags: U16,
     pub opaque: I32,
 }
@@ -303,7 +303,7 @@ fn push(out: &mut Vec<u8>, header: &[u8], body: &[u8], chunk_bytes: usize) {
 
 /// What an answer with the fixed header says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Answer {
+pub enum DecodedReply {
     Produced {
         queue: QueueId,
         count: u32,
@@ -316,7 +316,7 @@ pub enum Answer {
 }
 
 /// Reads an answer.
-pub fn decode_reply(header: &Bytes) -> Result<Answer, FrameError> {
+pub fn decode_reply(header: &Bytes) -> Result<DecodedReply, FrameError> {
     let start = read_start(header)?;
     let wrong = || FrameError::Header(format!("fixed answer of {} bytes", header.len()));
     let code = i32::from(start.code_or_flags.get());
@@ -324,10 +324,10 @@ pub fn decode_reply(header: &Bytes) -> Result<Answer, FrameError> {
         return Err(wrong());
     }
     let answer = match start.kind {
-        _ if header.len() == size_of::<Start>() => Answer::Refused,
+        _ if header.len() == size_of::<Start>() => DecodedReply::Refused,
         kind if kind == KIND_PRODUCE | KIND_REPLY => {
             let reply = ProduceReply::ref_from_bytes(header).map_err(|_| wrong())?;
-            Answer::Produced {
+            DecodedReply::Produced {
                 queue: QueueId(reply.queue.get()),
                 count: reply.count.get(),
                 queue_offset: QueueOffset(reply.queue_offset.get()),
@@ -336,7 +336,7 @@ pub fn decode_reply(header: &Bytes) -> Result<Answer, FrameError> {
         }
         kind if kind == KIND_FETCH | KIND_REPLY => {
             let reply = FetchReply::ref_from_bytes(header).map_err(|_| wrong())?;
-            Answer::Pulled(Pulled {
+            DecodedReply::Pulled(Pulled {
                 status: pull_status(code).ok_or_else(wrong)?,
                 next_offset: QueueOffset(reply.next_offset.get()),
                 min_offset: QueueOffset(reply.min_offset.get()),

@@ -21,7 +21,7 @@ pub fn read<'a>(header: &'a Bytes, head: &mut Head<'a>) -> Result<(), FrameError
     }
     let mut reader = Reader::new(text);
     reader.object(|key, reader| read_member(head, &key, reader)).map_err(unreadable)?;
-    reader.finish().map_err(unreadable)
+    reader.expect_end().map_err(unreadable)
 }
 
 #[inline(always)]

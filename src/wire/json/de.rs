@@ -54,7 +54,7 @@ pub fn parse<T: for<'de> Deserialize<'de>>(body: &[u8]) -> Result<T, BodyError> 
     let mut state = State::default();
     let mut value = Value { reader: Reader::new(text), state: &mut state };
     let read = T::deserialize(&mut value).and_then(|read| {
-        value.reader.finish()?;
+        value.reader.expect_end()?;
         Ok(read)
     });
     match (read, state.exceeded) {
@@ -420,7 +420,7 @@ impl<'de> Deserializer<'de> for Key<'_, '_> {
     ) -> Result<V::Value, JsonError> {
         let mut inner = Value { reader: Reader::new(&self.text), state: self.state };
         let read = inner.deserialize_struct(name, fields, visitor)?;
-        inner.reader.finish()?;
+        inner.reader.expect_end()?;
         Ok(read)
     }
 

@@ -129,7 +129,7 @@ impl<'a> Reader<'a> {
     }
 
     /// Checks that nothing but blanks is left.
-    pub fn finish(&mut self) -> Result<(), JsonError> {
+    pub fn expect_end(&mut self) -> Result<(), JsonError> {
         self.skip_blanks();
         if self.at == self.text.len() {
             Ok(())
@@ -384,7 +384,7 @@ mod tests {
             found.push((key.into_owned(), reader.skip()?.to_owned()));
             Ok(())
         })?;
-        reader.finish()?;
+        reader.expect_end()?;
         Ok(found)
     }
 

@@ -38,7 +38,7 @@ fn everybody_who_waits_gets_a_turn() {
             });
         }
         tasks.run_while_possible();
-        assert_eq!(done.get(), 40, "seed {seed}: {:?} wait for ever", tasks.waiting());
+        assert_eq!(done.get(), 40, "seed {seed}: {:?} wait forever", tasks.blocked());
         assert!(shard.store.stats().segment_count > 2, "seed {seed}: no segment has ended");
     }
 }
