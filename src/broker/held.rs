@@ -81,7 +81,7 @@ impl Held {
         self.by_queue.keys().filter(|queue| queue.topic == topic).copied().collect()
     }
 
-    /// Takes out all pulls of a queue, to be tried again, the longest held first.
+    /// Removes all pulls of a queue, to be retried, the longest held first.
     pub fn take_queue<T>(
         &mut self,
         queue: QueueKey,

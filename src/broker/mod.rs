@@ -205,7 +205,7 @@ struct State {
     pending: VecDeque<Pending>,
     /// Held pulls that ended with a change of their topic, in log order.
     ended: VecDeque<Ended>,
-    /// Topics made by producers since the shard last asked.
+    /// Topics created by producers since the shard last asked.
     created: Vec<TopicConfig>,
     /// Deadlines and what is due at each.
     deadlines: Deadlines<Due>,
@@ -366,7 +366,7 @@ impl State {
         Ok(())
     }
 
-    /// One pull less waits at `queue`.
+    /// One fewer pull waits on `queue`.
     fn release(&mut self, queue: QueueKey) {
         if let Some(queue) = self.durable.topics.queue_mut(queue.topic, queue.queue) {
             queue.held_count = queue.held_count.saturating_sub(1);

@@ -460,7 +460,7 @@ impl Topic {
         self.check_queue(queue)
     }
 
-    /// A queue that has messages, also when the topic has fewer queues now: they come back with it.
+    /// A queue with messages, even if the topic has fewer queues now: they return with the queue.
     pub fn queue_kept(&mut self, queue: QueueId) -> &mut Queue {
         let index = queue.0 as usize;
         if index >= self.queues.len() {
