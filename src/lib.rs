@@ -1,15 +1,15 @@
 //! RingMQ: a message broker that speaks the RocketMQ remoting protocol.
 //!
-//! The map, lowest layer first. A module uses only what stands above it in this list;
+//! The modules, lowest layer first. A module uses only those above it in this list;
 //! `tests/layering.rs` holds the exact table.
 
-/// The vocabulary everyone shares: names, offsets, records, requests, replies.
+/// The shared vocabulary: names, offsets, records, requests, replies.
 pub mod model;
 
-/// Bytes to requests and replies to bytes: one frame, three header encodings.
+/// Converts between bytes and requests or replies: one frame, three header encodings.
 pub mod wire;
 
-/// The log of one shard, on a disk that is real or simulated.
+/// The log of one shard, on a real or simulated disk.
 pub mod storage;
 
 /// What a broker does with a request; no sockets, no clock.
@@ -18,10 +18,10 @@ pub mod broker;
 /// The route table of a NameServer; no sockets, no clock.
 pub mod nameserver;
 
-/// The client's side of the protocol.
+/// The client side of the protocol.
 pub mod client;
 
-/// A disk that loses power, and what drives it.
+/// A simulated disk that loses power, and a seeded executor.
 pub mod sim;
 
 /// Options of the servers.

@@ -1,8 +1,7 @@
-//! Questions and orders to a whole cluster: topics, brokers, single messages.
+//! Administration of a cluster: topics, brokers, single messages.
 //!
-//! What concerns a topic as a whole goes to the master of every broker and, where routes are
-//! concerned, to every NameServer; each of these orders may be repeated without harm, and is to be
-//! repeated when it ended with [`ClientError::Partly`].
+//! Changes of a topic go to the master of every broker and, if they affect routes, to every
+//! NameServer. Each of them is idempotent, and should be repeated after [`ClientError::Partly`].
 
 use std::fmt;
 use std::net::{Ipv4Addr, SocketAddrV4};
@@ -24,14 +23,14 @@ use crate::wire::codes::response::TOPIC_NOT_EXIST;
 use crate::wire::message::push_offset_id;
 use crate::wire::{ReplyError, Response};
 
-/// How often to look while waiting for a route, ms.
+/// Poll interval while waiting for a route, ms.
 const ROUTE_POLL_MS: u64 = 20;
 
 pub struct Admin {
     remote: Remote,
 }
 
-/// A topic, its route, and what is in its queues.
+/// A topic, its route, and the statistics of its queues.
 #[derive(Clone, Debug)]
 pub struct TopicDescription {
     pub route: Route,
@@ -39,7 +38,7 @@ pub struct TopicDescription {
     pub queues: Vec<QueueStats>,
 }
 
-/// The id a broker gives a message: where it is stored (remoting reference, 4.6).
+/// The message id: where the message is stored (remoting reference, 4.6).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MessageId {
     pub broker: SocketAddrV4,
@@ -47,13 +46,13 @@ pub struct MessageId {
 }
 
 impl MessageId {
-    /// `None` for a record that a host with an IPv6 address has stored, which no id of this form names.
+    /// `None` for a record stored by a host with an IPv6 address, which this form cannot express.
     pub fn of(record: &RecordView<'_>) -> Option<Self> {
         Some(Self { broker: record.store_host?.into(), offset: record.physical_offset })
     }
 }
 
-/// As stock clients and tools write it.
+/// In the format of stock clients and tools.
 impl fmt::Display for MessageId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut id = Vec::with_capacity(32);
@@ -92,12 +91,12 @@ impl Admin {
         Ok(Self { remote: Remote::new(options)? })
     }
 
-    /// All brokers that are alive.
+    /// All live brokers.
     pub fn cluster(&mut self) -> Result<ClusterInfo, ClientError> {
         self.remote.cluster_info()
     }
 
-    /// Names of all topics that some broker has.
+    /// Names of all topics.
     pub fn topics(&mut self) -> Result<Vec<String>, ClientError> {
         let topics =
             self.remote.ask_nameserver(&NameServerRequest::TopicList, Response::topic_list)?;
@@ -156,7 +155,7 @@ impl Admin {
         }
     }
 
-    /// Waits until every NameServer that answers routes `topic` to all of `brokers`.
+    /// Waits until every responding NameServer routes `topic` to all of `brokers`.
     pub fn await_route(
         &mut self,
         topic: &TopicName,
@@ -177,8 +176,8 @@ impl Admin {
         }
     }
 
-    /// Deletes a topic and its messages on every master of `cluster`, or of all, then its route on
-    /// every NameServer. Gives the brokers' names.
+    /// Deletes a topic and its messages on every master of `cluster`, or on all masters, then its
+    /// route on every NameServer. Returns the brokers' names.
     pub fn delete_topic(
         &mut self,
         topic: &TopicName,
@@ -204,7 +203,7 @@ impl Admin {
             let Some(address) = master_address(&route, &broker.broker_name) else { continue };
             match self.remote.ask(address, &request, Response::topic_stats) {
                 Ok(of_broker) => queues.extend(of_broker),
-                // It went between the two questions.
+                // The topic was deleted between the two requests.
                 Err(ClientError::Refused { code: TOPIC_NOT_EXIST, .. }) => {}
                 Err(error) => return Err(error),
             }
@@ -215,7 +214,7 @@ impl Admin {
         Ok(TopicDescription { route, queues })
     }
 
-    /// The message that a broker gave this id.
+    /// The message with this id.
     pub fn message(&mut self, id: &MessageId) -> Result<StoredMessage, ClientError> {
         let address = &id.broker.to_string();
         let request = Request::MessageByOffset { offset: id.offset };
@@ -231,12 +230,12 @@ impl Admin {
         }
     }
 
-    /// What the broker at `address` tells about itself, by name.
+    /// The runtime information of the broker at `address`, by name.
     pub fn runtime_info(&mut self, address: &str) -> Result<Vec<(String, String)>, ClientError> {
         self.remote.ask(address, &Request::RuntimeInfo, Response::runtime_info)
     }
 
-    /// Sends an order to every master of `cluster`, or of all.
+    /// Sends a request to every master of `cluster`, or to all masters.
     fn order(
         &mut self,
         cluster: Option<&str>,

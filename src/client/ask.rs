@@ -1,11 +1,11 @@
-//! What the client can send, and how messages to people name it.
+//! The requests that the client can send, and their descriptions in error messages.
 
 use crate::model::{NameServerRequest, Request};
 use crate::wire::EncodeRequest;
 
 /// A request that the client can send.
 pub trait Ask: EncodeRequest {
-    /// What it asks a server to do, as in "could not store messages".
+    /// The action, as in "could not store messages".
     fn what(&self) -> &'static str;
 }
 

@@ -1,8 +1,7 @@
-//! Sessions over real sockets, for one thread: all waiting happens in [`Connections::turn`].
+//! Sessions over real sockets, on one thread: all waiting happens in [`Connections::turn`].
 //!
-//! One connection per address, opened when it is first needed and opened anew after it was lost. A
-//! lost connection ends the requests that were under way on it and nothing else; whether to repeat
-//! them is for those who know what they ask.
+//! One connection per address, opened on first use and reopened after it was lost. A lost
+//! connection ends only the requests in flight on it; the caller decides whether to repeat them.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io::{self, Read, Write};
@@ -22,15 +21,16 @@ use crate::wire::{HeaderEncoding, ReplyTo, Response};
 
 /// Bytes read from a socket at once.
 const READ_SIZE: usize = 256 << 10;
-/// Reads from one socket before the others have their turn.
+/// Maximum number of reads from one socket before the others get a turn.
 const READS_PER_TURN: usize = 16;
-/// A server that has let a request time out, and from which nothing has come for this long, ms, is
-/// taken for gone: the network may have lost it without telling.
+/// A server that has let a request time out and has sent nothing for this long, ms, is considered
+/// gone: the network may have dropped the connection silently.
 const SILENCE_MAX_MS: u64 = 10_000;
-/// Most connections of one client. To open one more, one without requests under way is closed.
+/// Maximum number of connections per client. To open another, one without requests in flight is
+/// closed.
 const LINES_MAX: usize = 1_024;
 
-/// Wall time that never jumps: read once, then counted on by the steady clock.
+/// Wall clock time without jumps: read once, then advanced by the monotonic clock.
 #[derive(Clone, Copy, Debug)]
 pub struct Clock {
     read_at: Instant,
@@ -50,14 +50,14 @@ impl Clock {
     }
 }
 
-/// One request under way: the connection's number and the request's on it.
+/// A request in flight: the connection's number and the request's number on it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Call {
     pub line: u64,
     opaque: Opaque,
 }
 
-/// A server that has sent a request, and over which connection.
+/// The sender of a server request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Caller {
     pub address: String,
@@ -81,9 +81,9 @@ struct Line {
     /// Until when the connection must stand, while it does not.
     connecting_until: Option<Timestamp>,
     session: Session,
-    /// When something came last, or was asked for first after a time without requests.
+    /// When something last arrived, or was requested first after an idle time.
     heard_at: Timestamp,
-    /// A request has timed out since then.
+    /// Whether a request has timed out since then.
     is_late: bool,
 }
 
@@ -104,8 +104,8 @@ impl Connections {
         self.clock.now()
     }
 
-    /// Sends `request` to `address`, connecting first if need be. Does not wait: the result comes
-    /// from [`poll_finished`](Self::poll_finished), after `timeout_ms` at the latest.
+    /// Sends `request` to `address`, connecting if needed. Does not wait: the result comes from
+    /// [`poll_finished`](Self::poll_finished), after at most `timeout_ms`.
     pub fn start(
         &mut self,
         address: &str,
@@ -129,7 +129,7 @@ impl Connections {
                 StartError::Encode(error) => ClientError::Encoding(error.to_string()),
             })?;
         let call = Call { line: line.number, opaque };
-        // Most requests fit the socket's buffer, so this saves a round through `poll`.
+        // Most requests fit in the socket's buffer, so this saves a `poll`.
         if line.connecting_until.is_none()
             && let Err(error) = line.send()
         {
@@ -138,7 +138,7 @@ impl Connections {
         Ok(call)
     }
 
-    /// Asks and waits for the answer. Other requests go on meanwhile.
+    /// Sends a request and waits for the reply. Other requests proceed meanwhile.
     pub fn call(
         &mut self,
         address: &str,
@@ -151,7 +151,7 @@ impl Connections {
         result.map_err(|error| ClientError::of_call(request.what(), address, error))
     }
 
-    /// Waits until `call`, which must be under way, has ended.
+    /// Waits until `call`, which must be in flight, has ended.
     pub fn wait_for(&mut self, call: Call) -> CallResult {
         loop {
             if let Some(index) = self.finished.iter().position(|(of, _)| *of == call) {
@@ -162,8 +162,8 @@ impl Connections {
         }
     }
 
-    /// The number of the connection to `address`, if there is one. Another number is another
-    /// connection, and maybe another server.
+    /// The number of the connection to `address`, if any. A different number means a different
+    /// connection, and possibly a different server.
     pub fn line_to(&self, address: &str) -> Option<u64> {
         self.lines.get(address).map(|line| line.number)
     }
@@ -186,7 +186,7 @@ impl Connections {
         self.lines.get(address).is_none_or(|line| line.session.has_room())
     }
 
-    /// The next request of a server, and who sent it. One that is not taken waits with its
+    /// The next server request and its sender. Requests that are not taken wait with their
     /// connection; see [`SERVER_REQUESTS_MAX`](crate::client::session::SERVER_REQUESTS_MAX).
     pub fn poll_server_request(&mut self) -> Option<(Caller, ServerRequest)> {
         self.lines.iter_mut().find_map(|(address, line)| {
@@ -195,8 +195,8 @@ impl Connections {
         })
     }
 
-    /// Replies to a request of a server; the reply leaves with the next [`turn`](Self::turn). A
-    /// connection that was lost meanwhile took the request with it.
+    /// Replies to a server request; the reply is sent by the next [`turn`](Self::turn). If the
+    /// connection was lost meanwhile, the reply is dropped.
     pub fn reply(&mut self, caller: &Caller, to: ReplyTo, reply: &Result<ClientReply, Refusal>) {
         let line = self.lines.get_mut(&caller.address);
         if let Some(line) = line.filter(|line| line.number == caller.line) {
@@ -208,7 +208,7 @@ impl Connections {
         self.finished.pop_front()
     }
 
-    /// Sends, receives and ends what is due, waiting until `until` for the first thing to happen.
+    /// Sends, receives and expires requests, waiting until `until` for the first event.
     pub fn turn(&mut self, until: Timestamp) {
         let until = if self.finished.is_empty() { until } else { Timestamp(0) };
         self.turn_sockets(until);
@@ -232,7 +232,7 @@ impl Connections {
         }
     }
 
-    /// Waits for the sockets; which lines are ready, in their order.
+    /// Waits for the sockets; returns which connections are ready, in order.
     fn wait(&self, wait_ms: u64) -> Vec<bool> {
         let mut polled: Vec<PollFd<'_>> = self
             .lines
@@ -240,7 +240,7 @@ impl Connections {
             .map(|line| PollFd::new(line.stream.as_fd(), line.interest()))
             .collect();
         let timeout = PollTimeout::try_from(wait_ms.min(60_000)).unwrap_or(PollTimeout::ZERO);
-        // A signal ends the wait early, which a caller of `turn` expects anyway.
+        // A signal ends the wait early, which callers of `turn` expect anyway.
         let _ = poll(&mut polled, timeout);
         polled.iter().map(|polled| polled.any().unwrap_or(true)).collect()
     }
@@ -250,7 +250,7 @@ impl Connections {
         let now = self.now();
         if let Some(line) = self.lines.get_mut(address) {
             let is_unused = line.connecting_until.is_none() && line.session.is_idle();
-            // Servers close what was silent for long. Found out now, it costs no request.
+            // Servers close idle connections. Detecting that now does not cost a request.
             match if is_unused { line.receive(&mut self.buffer, now) } else { Ok(()) } {
                 Ok(()) => return Ok(()),
                 Err(error) => self.close_line(address, &error.to_string()),

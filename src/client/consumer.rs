@@ -1,9 +1,9 @@
-//! Reads queues it is told to read, from the offsets it is told.
+//! Reads the queues assigned to it, from the given offsets.
 //!
-//! No group membership and no rebalancing: whoever assigns queues knows who reads what. Offsets may
-//! be committed to a group all the same. One request per assigned queue is under way, held by the
-//! broker until there is something, so [`Consumer::fetch`] waits for all queues at once, and no more
-//! than one answer per queue is ever kept.
+//! There is no group membership and no rebalancing: whoever assigns queues decides which consumer
+//! reads them. Offsets may be committed to a group anyway. One request per assigned queue is in
+//! flight, held by the broker until there is a message, so [`Consumer::fetch`] waits for all queues
+//! at once, and at most one reply per queue is buffered.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -21,22 +21,22 @@ use crate::model::{GroupName, QueueId, QueueOffset, Request, Timestamp, TopicNam
 use crate::wire::codes::response::QUERY_NOT_FOUND;
 use crate::wire::{HeaderEncoding, ReplyError, Response};
 
-/// The group that reads in the name of a consumer without one, at brokers that want a name.
+/// The group of a consumer without one, for brokers that require a name.
 const NAMELESS_GROUP: &str = "RINGMQ_READER";
-/// First wait before a queue is asked again after a failure, ms; doubled with each further one.
+/// First delay before a failed queue is retried, ms; doubled with each further failure.
 const BACKOFF_MS: u64 = 50;
 const BACKOFF_MAX_MS: u64 = 3_000;
 
 #[derive(Clone, Debug)]
 pub struct ConsumerOptions {
     pub client: ClientOptions,
-    /// In whose name offsets are committed.
+    /// The group for which offsets are committed.
     pub group: Option<GroupName>,
-    /// Messages per answer at most.
+    /// Maximum number of messages per reply.
     pub count_max: u32,
-    /// Bytes per answer at most; one message is given always.
+    /// Maximum bytes per reply; at least one message is returned.
     pub bytes_max: u32,
-    /// How long a broker holds a request when there is nothing, ms.
+    /// How long a broker holds a request if there is no message, ms.
     pub hold_ms: u64,
 }
 
@@ -54,17 +54,17 @@ pub struct QueueRef {
     pub queue: QueueId,
 }
 
-/// What [`Consumer::fetch`] brings.
+/// A result of [`Consumer::fetch`].
 #[derive(Debug)]
 pub enum Event {
     Messages(Fetched),
-    /// The offset was not in the queue any more, or not yet; reading goes on at `to`.
+    /// The offset was outside the queue; reading continues at `to`.
     Moved {
         queue: QueueRef,
         from: QueueOffset,
         to: QueueOffset,
     },
-    /// The queue could not be read; it is tried again by itself.
+    /// The queue could not be read; it is retried automatically.
     Trouble {
         queue: QueueRef,
         error: ClientError,
@@ -75,7 +75,7 @@ pub enum Event {
 pub struct Fetched {
     pub queue: QueueRef,
     pub count: u32,
-    /// Where reading goes on.
+    /// The offset at which reading continues.
     pub next_offset: QueueOffset,
     pub min_offset: QueueOffset,
     pub max_offset: QueueOffset,
@@ -111,7 +111,7 @@ impl Consumer {
         Ok(Self { options, remote, assigned, calls, events })
     }
 
-    /// All queues of `topic` that may be read.
+    /// All readable queues of `topic`.
     pub fn queues(&mut self, topic: &TopicName) -> Result<Vec<QueueRef>, ClientError> {
         let route = self.remote.fetch_route(topic.as_str())?;
         let readable = route.queues.iter().filter(|queues| queues.perm & PERM_READ != 0);
@@ -130,9 +130,9 @@ impl Consumer {
         Ok(queues)
     }
 
-    /// Reads `queue` from `offset` on; also to go elsewhere in a queue that is being read.
+    /// Reads `queue` from `offset` on; also seeks in a queue that is being read.
     pub fn assign(&mut self, queue: QueueRef, offset: QueueOffset) {
-        // An answer to what was asked before finds no reading that waits for it and is dropped.
+        // A reply to an earlier request matches no reader and is dropped.
         let reading = Reading { offset, call: None, failures: 0, not_before: Timestamp(0) };
         self.assigned.insert(queue, reading);
     }
@@ -141,12 +141,12 @@ impl Consumer {
         self.assigned.remove(queue);
     }
 
-    /// Where reading of `queue` goes on.
+    /// The offset at which reading of `queue` continues.
     pub fn position(&self, queue: &QueueRef) -> Option<QueueOffset> {
         self.assigned.get(queue).map(|reading| reading.offset)
     }
 
-    /// Waits up to `wait_ms` for something to come from any assigned queue.
+    /// Waits up to `wait_ms` for messages or events of any assigned queue.
     pub fn fetch(&mut self, wait_ms: u64) -> Vec<Event> {
         let until = self.remote.now().plus_ms(wait_ms);
         loop {
@@ -166,12 +166,12 @@ impl Consumer {
         self.ask(queue, Request::MinOffset, Response::offset)
     }
 
-    /// Next offset to be written.
+    /// Offset of the next message.
     pub fn max_offset(&mut self, queue: &QueueRef) -> Result<QueueOffset, ClientError> {
         self.ask(queue, Request::MaxOffset, Response::offset)
     }
 
-    /// First offset stored at or after `at`.
+    /// Offset of the first message stored at or after `at`.
     pub fn offset_at(
         &mut self,
         queue: &QueueRef,
@@ -181,7 +181,7 @@ impl Consumer {
         self.ask(queue, |queue| Request::OffsetByTime { queue, at, boundary }, Response::offset)
     }
 
-    /// What `group` has committed, if anything.
+    /// The offset committed by `group`, if any.
     pub fn committed(
         &mut self,
         group: &GroupName,
@@ -198,7 +198,7 @@ impl Consumer {
         )
     }
 
-    /// Says that `group` has everything below `offset`.
+    /// Commits `offset` for `group`: it has consumed everything below.
     pub fn commit(
         &mut self,
         group: &GroupName,
@@ -230,15 +230,15 @@ impl Consumer {
         })
     }
 
-    /// When the next queue is to be tried again. One that is due already and was not asked for waits
-    /// for an answer, not for the time.
+    /// When the next queue is to be retried. A queue that is due but was not requested is waiting
+    /// for a reply, not for the time.
     fn next_due(&self) -> Option<Timestamp> {
         let now = self.remote.now();
         let idle = self.assigned.values().filter(|reading| reading.call.is_none());
         idle.map(|reading| reading.not_before).filter(|due| *due > now).min()
     }
 
-    /// Asks for every queue that is not being asked for.
+    /// Sends a request for every queue without one in flight.
     fn start_due(&mut self) {
         let now = self.remote.now();
         let is_due = |reading: &Reading| reading.call.is_none() && reading.not_before <= now;
@@ -261,7 +261,7 @@ impl Consumer {
         }
     }
 
-    /// `None`: not now, but after the next turn.
+    /// `None`: not now; retry after the next turn.
     fn start_pull(
         &mut self,
         queue: &QueueRef,

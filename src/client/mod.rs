@@ -1,5 +1,5 @@
-//! The client's side of the protocol: for the command line, for tests, for a broker that registers
-//! itself, and for programs that send and receive on the fast path.
+//! The client side of the protocol: for the command line, for tests, for a broker that registers
+//! itself, and for programs that send and receive at high rates.
 //!
 //! ```text
 //!   producer   consumer   admin   registrar         what one wants to do
@@ -9,18 +9,18 @@
 //!                    session                         one connection: bytes <-> answers
 //! ```
 //!
-//! Start at [`producer`] or [`consumer`] to use it, at [`session`] to understand it. [`session`],
-//! [`route_cache`], [`nameservers`] and the producer's [`outbox`](producer::outbox) decide without
-//! I/O; sockets appear in [`blocking`] only, threads in [`registrar`] only. Another runtime needs
+//! Start reading at [`producer`] or [`consumer`] to use it, at [`session`] to understand it.
+//! [`session`], [`route_cache`], [`nameservers`] and the producer's [`outbox`](producer::outbox) do
+//! no I/O; only [`blocking`] has sockets, only [`registrar`] has threads. Another runtime needs
 //! another [`blocking`], not another client.
 //!
-//! Servers ask, too: `poll_server_request` of [`session`], [`blocking`] and [`remote`] gives what came,
-//! `reply` answers it.
+//! Servers send requests too: `poll_server_request` of [`session`], [`blocking`] and [`remote`]
+//! returns them, `reply` answers them.
 //!
-//! What always holds: every request ends in exactly one of *answered*, *not sent* and *unanswered*,
-//! and what is not known is never reported as success or failure.
+//! Invariant: every request ends as exactly one of *answered*, *not sent* and *unanswered*, and an
+//! unknown outcome is never reported as success or failure.
 //!
-//! Not here: how requests are written (`wire`), and group membership: a consumer here is told which
+//! Not here: how requests are encoded (`wire`), and group membership: a consumer is told which
 //! queues to read.
 
 pub mod admin;

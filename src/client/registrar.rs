@@ -5,10 +5,10 @@
 //! every 30 s in between; a NameServer that comes back, or whose name leads elsewhere, therefore knows the
 //! broker again within seconds. All threads are told through channels and tell what they see through one.
 //!
-//! What always holds: the tables are held once ([`tables`]), and a NameServer that is behind is told
-//! what it does not know, so nothing piles up while it is away. It is told a whole table on every new
-//! connection, and only what changed after that. Whoever publishes waits only for NameServers that
-//! took what they were told last.
+//! Invariants: the tables are stored once ([`tables`]), and a thread that is behind sends whatever
+//! its NameServer lacks, so nothing accumulates while a NameServer is away. It sends the whole
+//! table on every new connection, and only changes after that. Publishing waits only for
+//! NameServers that accepted the last registration.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::convert::Infallible;
@@ -33,7 +33,8 @@ mod tables;
 
 use tables::{News, Position, Table};
 
-/// Reports that may wait to be read; further ones are dropped, because each replaces the one before.
+/// Maximum number of unread reports; further ones are dropped, because each replaces the one
+/// before.
 const REPORTS_MAX: usize = 1_024;
 
 #[derive(Clone, Debug)]
@@ -42,12 +43,12 @@ pub struct RegistrarOptions {
     pub nameservers: String,
     /// How often to repeat a registration, ms (remoting reference, 2.1).
     pub period_ms: u64,
-    /// First wait before another attempt, ms; doubled with each failure.
+    /// First delay before another attempt, ms; doubled with each failure.
     pub backoff_ms: u64,
     pub backoff_max_ms: u64,
     pub connect_timeout_ms: u64,
     pub call_timeout_ms: u64,
-    /// How often to look whether the NameServer has closed the connection, ms.
+    /// How often to check whether the NameServer has closed the connection, ms.
     pub watch_ms: u64,
     /// How often to look whether the NameServer's name leads elsewhere now, ms.
     pub resolve_ms: u64,
@@ -71,7 +72,7 @@ impl RegistrarOptions {
     }
 }
 
-/// What a thread found out, told when it changes.
+/// A thread's state, reported when it changes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Report {
     pub nameserver: String,
@@ -82,14 +83,14 @@ pub struct Report {
 pub enum State {
     /// All shards are registered there.
     Registered,
-    /// They are not, or were and may not be any more; attempts go on.
+    /// Not registered, or possibly no longer; attempts continue.
     Failing(ClientError),
-    /// Another broker is registered under the name or at the address of one of the shards. Told
+    /// Another broker is registered under the name or at the address of one of the shards. Reported
     /// once while that lasts.
     Contested(Rival),
 }
 
-/// A broker of another address under our name, or of another name at our address.
+/// A broker with our name at another address, or with another name at our address.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Rival {
     pub name: String,
@@ -97,8 +98,8 @@ pub struct Rival {
 }
 
 enum Order {
-    /// The tables have changed. Whoever wants to know when that is registered is here: each is
-    /// dropped when the registration has succeeded or failed.
+    /// The tables have changed. Holds a sender for everyone who waits for the registration: each is
+    /// dropped when it has succeeded or failed.
     Register(Vec<Sender<Infallible>>),
     Stop,
 }
@@ -106,12 +107,12 @@ enum Order {
 /// The tables of all shards, in the order of their numbers.
 type Tables = Arc<Vec<Table>>;
 
-/// Tells when every NameServer that took the table before knows one that was published, or a newer
-/// one, or has failed to take it.
+/// Completes when every NameServer that accepted the previous table has a published one, or a newer
+/// one, or has failed to accept it.
 #[derive(Debug)]
 pub struct Receipt(Vec<Delivery>);
 
-/// What is under way to one NameServer.
+/// A registration in flight to one NameServer.
 #[derive(Debug)]
 struct Delivery {
     done: Receiver<Infallible>,
@@ -119,16 +120,16 @@ struct Delivery {
 }
 
 impl Receipt {
-    /// Waits as long as that takes; a NameServer that has begun to swallow what it is told makes it
-    /// long, and then [`give_up`](Self::give_up) is to be called.
+    /// Waits without a limit. A NameServer that accepts data but does not respond makes this long;
+    /// then call [`give_up`](Self::give_up).
     pub async fn delivered(&self) {
         for delivery in &self.0 {
-            // Nothing is ever sent: the channel ends when the thread has dropped its side.
+            // Nothing is ever sent: the channel closes when the thread drops its side.
             let _ = delivery.done.recv_async().await;
         }
     }
 
-    /// Ends the wait. Those that it was for are not waited for again until they have answered.
+    /// Ends the wait. The NameServers it was for are not waited for again until they have answered.
     pub fn give_up(self) {
         for delivery in self.0 {
             if !delivery.done.is_disconnected() {
@@ -138,20 +139,20 @@ impl Receipt {
     }
 }
 
-/// Publishes tables; may be used from any thread.
+/// Publishes tables; usable from any thread.
 #[derive(Clone)]
 pub struct Publisher {
     tables: Arc<Mutex<Tables>>,
     slots: Vec<Slot>,
 }
 
-/// Where a thread finds its newest order.
+/// Holds a thread's newest order.
 #[derive(Clone)]
 struct Slot {
     put: Sender<Order>,
-    /// To take an order back that was not read before the next came.
+    /// To replace an order that has not been read.
     take: Receiver<Order>,
-    /// Whether its NameServer took what it was told last, or has not been told anything yet: then it
+    /// Whether its NameServer accepted the last registration or has not been sent one yet: then it
     /// is worth waiting for.
     is_prompt: Arc<AtomicBool>,
 }
@@ -189,13 +190,13 @@ impl Registrar {
         self.publisher.clone()
     }
 
-    /// Changes of state at the NameServers, as they are found out.
+    /// State changes at the NameServers, as they are detected.
     pub fn reports(&self) -> &Receiver<Report> {
         &self.reports
     }
 
-    /// Waits until some NameServer has all shards. When none has within `wait_ms`, gives what was found
-    /// out so far; attempts go on either way.
+    /// Waits until a NameServer has all shards. If none has within `wait_ms`, returns the reports
+    /// so far; attempts continue either way.
     pub fn wait_registered(&self, wait_ms: u64) -> Result<(), Vec<Report>> {
         let clock = Clock::start();
         let until = clock.now().plus_ms(wait_ms);
@@ -204,7 +205,7 @@ impl Registrar {
             let left = Duration::from_millis(until.ms_since(clock.now()));
             match self.reports.recv_timeout(left) {
                 Ok(Report { state: State::Registered, .. }) => return Ok(()),
-                // It says nothing about whether we are registered.
+                // It says nothing about our registration.
                 Ok(Report { state: State::Contested(_), .. }) => {}
                 Ok(report) => failing.push(report),
                 Err(_) => return Err(failing),
@@ -212,27 +213,27 @@ impl Registrar {
         }
     }
 
-    /// Signs all shards off and waits for that, within a bound.
+    /// Unregisters all shards and waits for that, within a limit.
     pub fn stop(self) {
         for slot in &self.publisher.slots {
             slot.order(Order::Stop);
         }
         for thread in self.threads {
-            // A thread that panicked has said so, and there is nothing left to do for it.
+            // A panic has been reported, and there is nothing left to do.
             let _ = thread.join();
         }
     }
 }
 
 impl Publisher {
-    /// Registers these shards, and only these, from now on. Does not wait; the receipt does.
+    /// From now on registers exactly these shards. Does not wait; the receipt does.
     pub fn publish(&self, shards: Vec<Registration>) -> Receipt {
         let tables = shards.into_iter().map(Table::new).collect();
         *self.tables.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(tables);
         self.tell()
     }
 
-    /// Registers what one of the shards has changed. Costs as much as the change.
+    /// Registers a change of one shard. Costs as much as the change.
     pub fn change(&self, shard: usize, version: DataVersion, changes: Vec<TopicChange>) -> Receipt {
         newest(&self.tables)[shard].apply(version, changes);
         self.tell()
@@ -242,7 +243,7 @@ impl Publisher {
         let tell = |slot: &Slot| {
             let (waiting, done) = flume::bounded(1);
             let is_prompt = slot.is_prompt.clone();
-            // Dropped at once, it keeps nobody waiting.
+            // Dropped immediately, so nobody waits for it.
             let waiting = is_prompt.load(Ordering::Relaxed).then_some(waiting);
             slot.order(Order::Register(waiting.into_iter().collect()));
             Delivery { done, is_prompt }
@@ -256,7 +257,7 @@ fn newest(tables: &Mutex<Tables>) -> Tables {
 }
 
 impl Slot {
-    /// Leaves an order; one that was not read yet is replaced.
+    /// Stores an order, replacing one that has not been read.
     fn order(&self, mut order: Order) {
         while let Err(TrySendError::Full(back)) = self.put.try_send(order) {
             order = match self.take.try_recv() {
@@ -268,7 +269,7 @@ impl Slot {
 }
 
 impl Order {
-    /// The newest order stands for those before it, for whoever waits for them too; none counts after
+    /// The newest order supersedes earlier ones, including for their waiters; nothing supersedes
     /// Stop.
     fn replacing(self, older: Self) -> Self {
         match (self, older) {
@@ -281,7 +282,7 @@ impl Order {
     }
 }
 
-/// One thread: what it knows about its NameServer.
+/// One thread and the state of its NameServer.
 struct Keeper {
     address: String,
     options: RegistrarOptions,
@@ -291,13 +292,13 @@ struct Keeper {
     connections: Connections,
     published: Arc<Mutex<Tables>>,
     tables: Tables,
-    /// How far the NameServer knows each table, by what it was told over `line`.
+    /// How much of each table the NameServer has, as sent over `line`.
     known: Vec<Option<Position>>,
     waiting: Vec<Sender<Infallible>>,
-    /// The connection over which all shards were registered last, while it stands.
+    /// The connection over which all shards were last registered, while it is open.
     line: Option<u64>,
     next_at: Timestamp,
-    /// When to find out whether it still knows them, which also renews their leases.
+    /// When to verify the registration, which also renews the leases.
     renew_at: Timestamp,
     failures: u32,
     last_state: Option<State>,
@@ -344,7 +345,7 @@ impl Keeper {
             match self.orders.recv_timeout(Duration::from_millis(wait_ms)) {
                 Ok(Order::Register(waiting)) => self.take_over(waiting),
                 Ok(Order::Stop) => return self.sign_off(&self.brokers()),
-                // Whoever could say Stop is gone without having said it.
+                // The sender is gone without having sent Stop.
                 Err(RecvTimeoutError::Disconnected) => return,
                 Err(RecvTimeoutError::Timeout) => {}
             }
@@ -355,8 +356,8 @@ impl Keeper {
         }
     }
 
-    /// How long until the next registration; `None` while there is nobody to register. Having said
-    /// nothing must not be reported as success.
+    /// Time until the next registration; `None` if there is nothing to register. Sending nothing
+    /// must not be reported as success.
     fn until_next_ms(&self) -> Option<u64> {
         let wait_ms = self.next_at.ms_since(self.connections.now());
         (!self.tables.is_empty()).then_some(wait_ms)
@@ -383,12 +384,12 @@ impl Keeper {
         self.tables.iter().map(|table| table.broker.clone()).collect()
     }
 
-    /// What it was told may not be what it knows; it is told everything again.
+    /// What was sent may not have been applied; sends everything again.
     fn forget_known(&mut self) {
         self.known = vec![None; self.tables.len()];
     }
 
-    /// Finds out whether the connection still stands; if not, registers anew at once.
+    /// Checks whether the connection is still open; if not, registers again at once.
     fn watch(&mut self) {
         let now = self.connections.now();
         self.connections.turn(now);
@@ -417,7 +418,7 @@ impl Keeper {
         let outcome = self.look_for_rivals().and_then(|()| self.register_all());
         let now = self.connections.now();
         self.is_prompt.store(outcome.is_ok(), Ordering::Relaxed);
-        // Whoever waits has nothing from waiting for one that is away: nobody asks it.
+        // There is no point in waiting for a NameServer that is away.
         self.waiting.clear();
         let state = match outcome {
             Ok(()) => {
@@ -425,7 +426,7 @@ impl Keeper {
                 self.next_at = self.renew_at;
                 let line = self.connections.line_to(&self.address);
                 if self.line.is_some() && self.line != line {
-                    // It may have been told a part over a connection on which it had no whole.
+                    // It may have got a part over a connection on which it had no whole table.
                     self.forget_known();
                     self.next_at = now;
                 }
@@ -452,8 +453,8 @@ impl Keeper {
         let _ = self.reports.try_send(Report { nameserver: self.address.clone(), state });
     }
 
-    /// Finds out whether others are registered under our names, before we take the place back. Once
-    /// in a period, and on every new connection.
+    /// Checks whether others are registered under our names before we replace them. Once per
+    /// period, and on every new connection.
     fn look_for_rivals(&mut self) -> Result<(), ClientError> {
         let now = self.connections.now();
         if self.line.is_some() && now < self.look_at {
@@ -466,7 +467,7 @@ impl Keeper {
         let response = self.connections.wait_for(call);
         let response =
             response.map_err(|e| ClientError::of_call(request.what(), &self.address, e))?;
-        // One that does not tell is registered with all the same.
+        // If it does not answer, we register anyway.
         let Ok(info) = response.cluster() else { return Ok(()) };
         let rivals = rivals(&self.tables, &info);
         for rival in rivals.difference(&self.rivals) {
@@ -494,8 +495,9 @@ impl Keeper {
         }
     }
 
-    /// Tells what is not known yet, of all shards at once; the first failure counts. Where a lease is
-    /// due and nothing new, it asks whether the table is still known, and tells all of it if not.
+    /// Sends what the NameServer lacks, for all shards at once; the first failure counts. If a
+    /// lease is due and there are no changes, asks whether the table is still known, and sends all
+    /// of it if not.
     fn register_all(&mut self) -> Result<(), ClientError> {
         let now = self.connections.now();
         let is_due = now >= self.renew_at;
@@ -536,16 +538,16 @@ impl Keeper {
     }
 
     fn sign_off(&mut self, brokers: &[BrokerId]) {
-        // Without a connection there is nothing registered that would outlast it by much.
+        // Without a connection, no registration outlives it by much.
         if brokers.is_empty() || self.connections.line_to(&self.address).is_none() {
             return;
         }
         let requests = brokers.iter().cloned().map(NameServerRequest::UnregisterBroker);
-        // If it fails, the lease ends it.
+        // If this fails, the lease expires.
         self.ask_all(requests.map(|request| ((), request)), self.options.sign_off_timeout_ms);
     }
 
-    /// Asks as many at a time as a connection takes, and gives what came of each.
+    /// Sends as many requests at a time as a connection accepts, and returns their results.
     fn ask_all<T>(
         &mut self,
         requests: impl Iterator<Item = (T, NameServerRequest)>,
@@ -584,8 +586,8 @@ impl Keeper {
     }
 }
 
-/// Brokers that are registered under the name of one of `shards` and not at its address, or at its
-/// address and under none of their names.
+/// Brokers registered under the name of one of `shards` but at another address, or at its address
+/// under a foreign name.
 fn rivals(shards: &[Table], info: &ClusterInfo) -> BTreeSet<Rival> {
     let by_name: BTreeMap<&str, &BrokerId> =
         shards.iter().map(|shard| (shard.broker.name.as_str(), &shard.broker)).collect();

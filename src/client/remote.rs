@@ -1,10 +1,10 @@
-//! What all parts of the client share: NameServers, routes, and which header each broker speaks.
+//! What all parts of the client share: NameServers, routes, and the header encoding of each broker.
 //!
-//! Questions about the cluster block ([`Remote::ask`], [`Remote::ask_nameserver`]). What happens while
-//! traffic flows does not: refreshing a route and greeting a broker are started here, and their
-//! answers are taken in by [`Remote::turn`].
+//! Requests about the cluster block ([`Remote::ask`], [`Remote::ask_nameserver`]). Refreshing a
+//! route and greeting a broker, which happen during traffic, do not: they are started here, and
+//! [`Remote::turn`] handles the replies.
 //!
-//! A client that has its routes goes on while all NameServers are gone.
+//! A client that has its routes keeps working while all NameServers are down.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -23,19 +23,19 @@ use crate::wire::{HeaderEncoding, ReplyError, ReplyTo, Response};
 
 /// A broker is greeted again after this long, ms, as stock clients do (remoting reference, 6.1).
 const GREETING_PERIOD_MS: u64 = 30_000;
-/// After a greeting failed, the broker counts as unreachable for this long, ms.
+/// After a failed greeting, the broker counts as unreachable for this long, ms.
 const GREETING_BACKOFF_MS: u64 = 200;
 /// How long to wait for a broker when this client leaves, ms.
 const SIGN_OFF_TIMEOUT_MS: u64 = 500;
 
-/// How long a client waits for an answer, ms, as stock clients do (remoting reference, 1.7 and 6.1).
+/// Request timeout, ms, that of stock clients (remoting reference, 1.7 and 6.1).
 pub const CALL_TIMEOUT_MS: u64 = 3_000;
 
 #[derive(Clone, Debug)]
 pub struct ClientOptions {
     /// `host:port,host:port`.
     pub nameservers: String,
-    /// What this client calls itself; unique among the clients of a cluster.
+    /// The client id; unique in a cluster.
     pub client_id: String,
     pub connect_timeout_ms: u64,
     pub call_timeout_ms: u64,
@@ -59,7 +59,7 @@ pub struct Remote {
     nameservers: NameServers,
     routes: RouteCache,
     peers: HashMap<String, Peer>,
-    /// Requests of our own that nobody waits for.
+    /// Internal requests that no caller waits for.
     errands: HashMap<Call, Errand>,
 }
 
@@ -68,20 +68,20 @@ enum Errand {
     Route { topic: String, nameserver: String },
 }
 
-/// A broker as known from its answers to greetings.
+/// A broker's state, from its replies to greetings.
 #[derive(Clone, Debug)]
 struct Peer {
-    /// The connection that was greeted: behind another there may be another server.
+    /// The connection that was greeted; a new connection may lead to another server.
     line: u64,
     greeted_at: Timestamp,
     speaks_fixed: Result<Option<bool>, String>,
 }
 
-/// Whether a broker may be sent something, and how.
+/// Whether a broker can be sent requests, and in which encoding.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Dialect {
     Known(HeaderEncoding),
-    /// The greeting is under way; a later [`Remote::turn`] brings the answer.
+    /// The greeting is in flight; a later [`Remote::turn`] brings the reply.
     Asking,
     Unreachable(String),
 }
@@ -106,7 +106,7 @@ impl Remote {
         &self.options.client_id
     }
 
-    /// Asks `address` and waits for the answer, which `read` understands.
+    /// Sends a request to `address`, waits for the reply, and decodes it with `read`.
     pub fn ask<T>(
         &mut self,
         address: &str,
@@ -118,8 +118,8 @@ impl Remote {
         read(&response).map_err(|error| refused(request, address, error))
     }
 
-    /// Asks the NameServers one after another until one gives an answer that `read` understands. One
-    /// that refuses may merely know less than the next.
+    /// Asks the NameServers one after another until `read` can decode a reply. One that refuses may
+    /// just know less than the next.
     pub fn ask_nameserver<T>(
         &mut self,
         request: &NameServerRequest,
@@ -144,20 +144,20 @@ impl Remote {
         Err(refusal.unwrap_or(ClientError::NoNameServer { what, tried }))
     }
 
-    /// The route of `topic`: from memory when it is known, even if it is old; then a fresh one is
-    /// asked for on the side.
+    /// The route of `topic`: from the cache if present, even if old; a refresh is then started in
+    /// the background.
     pub fn route(&mut self, topic: &str) -> Result<Arc<Route>, ClientError> {
         let Some(route) = self.routes.find(topic) else { return self.fetch_route(topic) };
         self.refresh_route(topic);
         Ok(route)
     }
 
-    /// The route of `topic` as far as it is known.
+    /// The cached route of `topic`.
     pub fn known_route(&self, topic: &str) -> Option<Arc<Route>> {
         self.routes.find(topic)
     }
 
-    /// Asks for the route of `topic` and waits for it.
+    /// Requests the route of `topic` and waits for it.
     pub fn fetch_route(&mut self, topic: &str) -> Result<Arc<Route>, ClientError> {
         let request = NameServerRequest::Route { topic: topic.into() };
         match self.ask_nameserver(&request, Response::route) {
@@ -169,14 +169,14 @@ impl Remote {
         }
     }
 
-    /// Uses `route` for `topic` until a NameServer knows better.
+    /// Uses `route` for `topic` until a NameServer returns one.
     pub fn assume_route(&mut self, topic: &str, route: Route) -> Arc<Route> {
         let route = self.routes.handle_route(topic, route, self.now());
         self.routes.doubt(topic);
         route
     }
 
-    /// A broker contradicted the route of `topic`, or is not there.
+    /// A broker has contradicted the route of `topic`, or is unreachable.
     pub fn doubt_route(&mut self, topic: &str) {
         self.routes.doubt(topic);
     }
@@ -199,7 +199,7 @@ impl Remote {
         self.start_held(address, encoding, request, 0)
     }
 
-    /// Starts a request that the broker may hold for `hold_ms` before it answers.
+    /// Starts a request that the broker may hold for `hold_ms` before replying.
     pub fn start_held(
         &mut self,
         address: &str,
@@ -215,13 +215,13 @@ impl Remote {
         self.connections.has_room(address)
     }
 
-    /// Lets things happen until `until` or until something did.
+    /// Processes events until `until` or until the first event.
     pub fn turn(&mut self, until: Timestamp) {
         self.connections.turn(until);
     }
 
-    /// The next result of a request that was started by the caller. `None` with `true`: something of
-    /// our own has ended, and what was [`Asking`](Dialect::Asking) may not be so any more.
+    /// The next result of a request started by the caller. `None` with `true`: an internal request
+    /// has ended, so [`Asking`](Dialect::Asking) may have changed.
     pub fn poll_finished(&mut self) -> (Option<(Call, CallResult)>, bool) {
         let mut was_errand = false;
         while let Some((call, result)) = self.connections.poll_finished() {
@@ -234,18 +234,18 @@ impl Remote {
         (None, was_errand)
     }
 
-    /// The next request of a server, and who sent it.
+    /// The next server request and its sender.
     pub fn poll_server_request(&mut self) -> Option<(Caller, ServerRequest)> {
         self.connections.poll_server_request()
     }
 
-    /// Replies to a request of a server.
+    /// Replies to a server request.
     pub fn reply(&mut self, caller: &Caller, to: ReplyTo, reply: &Result<ClientReply, Refusal>) {
         self.connections.reply(caller, to, reply);
     }
 
-    /// How to speak to the broker at `address`. Greets it when that is not known, and every now and
-    /// then, as a member of `group` if it sends messages.
+    /// The encoding for the broker at `address`. Greets the broker if that is unknown, and
+    /// periodically, as a member of `group` if it sends messages.
     pub fn dialect(&mut self, address: &str, producer: Option<&GroupName>) -> Dialect {
         let now = self.now();
         let line = self.connections.line_to(address);
@@ -265,7 +265,7 @@ impl Remote {
             Ok(None) => Dialect::Asking,
             Ok(Some(fixed)) => {
                 if now.ms_since(peer.greeted_at) >= GREETING_PERIOD_MS {
-                    // What is known stays in use until the answer comes.
+                    // The known value stays in use until the reply arrives.
                     let _ = self.greet(address, producer, Some(fixed));
                 }
                 let encoding = if fixed { HeaderEncoding::Fixed } else { HeaderEncoding::Json };
@@ -274,8 +274,8 @@ impl Remote {
         }
     }
 
-    /// Tells the brokers that were greeted that this client leaves `group`. Those that do not answer
-    /// find out when the connection closes.
+    /// Unregisters from `group` at the greeted brokers. Those that do not answer notice when the
+    /// connection closes.
     pub fn sign_off(&mut self, group: &GroupName) {
         let request = Request::Unregister {
             client: self.options.client_id.as_str().into(),
@@ -315,7 +315,7 @@ impl Remote {
         Ok(())
     }
 
-    /// Asks for a fresh route on the side when it is time to.
+    /// Refreshes a route in the background when it is due.
     pub fn refresh_route(&mut self, topic: &str) {
         let now = self.now();
         if !self.routes.is_due(topic, now) {
@@ -337,7 +337,7 @@ impl Remote {
         let now = self.now();
         match (errand, result) {
             (Errand::Greeting { address }, result) => {
-                // What an earlier connection said does not count for this one.
+                // The state of an earlier connection does not apply to this one.
                 let peer = self.peers.get_mut(&address).filter(|peer| peer.line == line);
                 let Some(peer) = peer else { return };
                 peer.greeted_at = now;
@@ -348,7 +348,7 @@ impl Remote {
             }
             (Errand::Route { topic, nameserver }, Ok(response)) => match response.route() {
                 Ok(route) => drop(self.routes.handle_route(&topic, route, now)),
-                // It may have started anew and know less than the others.
+                // It may have restarted and know less than the others.
                 Err(_) => self.prefer_another(&nameserver),
             },
             (Errand::Route { nameserver, .. }, Err(_)) => self.prefer_another(&nameserver),
@@ -363,7 +363,7 @@ impl Remote {
     }
 }
 
-/// Where the master of `broker` listens.
+/// Address of the master of `broker`.
 pub fn master_address<'a>(route: &'a Route, broker: &str) -> Option<&'a str> {
     let broker = route.brokers.iter().find(|known| known.name == broker)?;
     broker.addresses.iter().find(|(id, _)| *id == 0).map(|(_, address)| address.as_str())

@@ -1,7 +1,7 @@
-//! Routes as they were last heard, and when to ask again.
+//! Cached routes, and when to refresh them.
 //!
-//! A route that is old is still given: established traffic goes on while no NameServer answers. One
-//! that a broker has contradicted is due at once.
+//! An old route is still used: traffic continues while no NameServer answers. One that a broker has
+//! contradicted is due at once.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -9,11 +9,11 @@ use std::sync::Arc;
 use crate::model::Timestamp;
 use crate::model::nameserver::Route;
 
-/// How long a route counts as fresh, ms; what stock clients use (remoting reference, 6.1).
+/// How long a route is fresh, ms; the value of stock clients (remoting reference, 6.1).
 pub const FRESH_MS: u64 = 30_000;
-/// How long to wait after an attempt to refresh a route, whatever came of it, ms.
+/// Delay after an attempt to refresh a route, successful or not, ms.
 pub const RETRY_MS: u64 = 500;
-/// Most topics remembered. One more makes room by forgetting the one asked for longest ago.
+/// Maximum number of cached topics. Beyond it, the least recently used one is evicted.
 pub const TOPICS_MAX: usize = 10_000;
 
 #[derive(Debug, Default)]
@@ -52,14 +52,14 @@ impl RouteCache {
         route
     }
 
-    /// Asking brought no route; what was known stays.
+    /// The request returned no route; the cached one stays.
     pub fn handle_no_answer(&mut self, topic: &str, now: Timestamp) {
         if let Some(known) = self.routes.get_mut(topic) {
             known.asked_at = now;
         }
     }
 
-    /// A broker says that what is known is wrong, or cannot be reached.
+    /// A broker contradicts the cached route, or is unreachable.
     pub fn doubt(&mut self, topic: &str) {
         if let Some(known) = self.routes.get_mut(topic) {
             known.is_doubtful = true;

@@ -1,15 +1,15 @@
-//! One connection to a server, without the connection: which answer belongs to which request, and
-//! which request has waited too long.
+//! The protocol state of one connection, without the connection: matches replies to requests, and
+//! times out requests.
 //!
 //! Does no I/O and reads no clock. The driver carries bytes between a socket and
 //! [`Session::handle_bytes`] and [`Session::poll_bytes`], and calls [`Session::handle_timeout`] when
 //! [`Session::poll_timeout`] is due.
 //!
 //! Invariants:
-//! - Every request that was started ends in exactly one result.
-//! - `sent_bytes <= queued_bytes`, both counted from the beginning of the connection. A request whose
-//!   last byte was not sent when the connection ended has had no effect, because a server acts on
-//!   whole frames only.
+//! - Every started request ends in exactly one result.
+//! - `sent_bytes <= queued_bytes`, both counted from the start of the connection. A request whose
+//!   last byte was not sent when the connection ended has had no effect, because a server acts only
+//!   on complete frames.
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 
@@ -21,27 +21,27 @@ use crate::wire::{
     Response, decode_command, decode_head, encode_reply, encode_request, next_frame,
 };
 
-/// Most requests under way on one connection.
+/// Maximum number of requests in flight per connection.
 pub const IN_FLIGHT_MAX: usize = 1_024;
-/// Most bytes waiting to be sent before a further request is turned away. One frame always fits.
+/// Maximum bytes waiting to be sent; beyond it requests are refused. One frame always fits.
 pub const QUEUED_BYTES_MAX: usize = 32 << 20;
-/// Sent bytes are dropped from the front of the buffer in steps of this, bytes.
+/// Sent bytes are removed from the front of the buffer in steps of this size, bytes.
 const COMPACT_STEP: usize = 1 << 20;
 
-/// Requests of the server that wait to be taken. Further ones are refused as if we were busy, or
-/// forgotten when one-way: each only says that something has changed.
+/// Maximum number of unread server requests. Further ones are refused as busy or, if one-way,
+/// dropped: each only reports that something has changed.
 pub const SERVER_REQUESTS_MAX: usize = 64;
 
-/// The number by which a request and its answer find each other.
+/// The number that matches a request and its reply.
 pub type Opaque = i32;
 
-/// How a request ended without an answer.
+/// Why a request got no reply.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CallError {
-    /// It did not reach the server as a whole, so it had no effect.
+    /// It was not sent completely, so it had no effect.
     #[error("not sent: {0}")]
     NotSent(String),
-    /// It went out; whether it took effect is not known.
+    /// It was sent; whether it took effect is unknown.
     #[error("not answered: {0}")]
     Unanswered(String),
 }
@@ -57,7 +57,7 @@ pub enum StartError {
 
 pub type CallResult = Result<Response, CallError>;
 
-/// What the server asks of us, and where the reply goes; `None` when it expects none.
+/// A server request, and where the reply goes; `None` if one-way.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ServerRequest {
     pub request: ClientRequest,
@@ -87,7 +87,7 @@ struct InFlight {
 }
 
 impl Session {
-    /// Whether [`start`](Self::start) would take another request.
+    /// Whether [`start`](Self::start) would accept another request.
     pub fn has_room(&self) -> bool {
         self.in_flight.len() < IN_FLIGHT_MAX && self.poll_bytes().len() < QUEUED_BYTES_MAX
     }
@@ -118,7 +118,7 @@ impl Session {
         Ok(opaque)
     }
 
-    /// Takes bytes from the server. After an error the connection is of no use any more.
+    /// Processes bytes from the server. After an error the connection is unusable.
     pub fn handle_bytes(&mut self, bytes: &[u8]) -> Result<(), FrameError> {
         self.input.extend_from_slice(bytes);
         while let Some(frame) = next_frame(&mut self.input, FRAME_SIZE_MAX)? {
@@ -129,7 +129,7 @@ impl Session {
             } else if self.in_flight.contains_key(&head.opaque) {
                 self.complete(head.opaque, Ok(Response::of(head)?));
             }
-            // Nobody waits any longer for a reply that comes after its deadline.
+            // A reply that arrives after its deadline has no waiter.
         }
         Ok(())
     }
@@ -150,25 +150,25 @@ impl Session {
         }
     }
 
-    /// The next request of the server, in the order in which they came.
+    /// The next server request, in order of arrival.
     pub fn poll_server_request(&mut self) -> Option<ServerRequest> {
         self.server_requests.pop_front()
     }
 
-    /// Queues the reply to a request of the server. A server that does not take what it asked for
-    /// gets no more: it has a deadline for every request.
+    /// Queues the reply to a server request. If the server does not read, further replies are
+    /// dropped: it has a deadline for every request.
     pub fn reply(&mut self, to: ReplyTo, reply: &Result<ClientReply, Refusal>) {
         if self.poll_bytes().len() < QUEUED_BYTES_MAX {
             encode_reply(&mut self.output, to, reply, 0);
         }
     }
 
-    /// What is to be sent next; empty when nothing is.
+    /// The bytes to send next; may be empty.
     pub fn poll_bytes(&self) -> &[u8] {
         &self.output[self.output_sent..]
     }
 
-    /// The first `count` bytes of [`poll_bytes`](Self::poll_bytes) were sent.
+    /// The first `count` bytes of [`poll_bytes`](Self::poll_bytes) have been sent.
     pub fn handle_sent(&mut self, count: usize) {
         assert!(count <= self.poll_bytes().len());
         self.output_sent += count;
@@ -182,13 +182,14 @@ impl Session {
         }
     }
 
-    /// When [`handle_timeout`](Self::handle_timeout) is to be called next.
+    /// When to call [`handle_timeout`](Self::handle_timeout) next.
     pub fn poll_timeout(&self) -> Option<Timestamp> {
         self.deadlines.first().map(|&(deadline, _)| deadline)
     }
 
-    /// Ends all requests whose deadline has come. Their frames stay queued: a part may have been
-    /// sent, and the server needs the rest to find the next one. Whether there was any.
+    /// Times out all requests whose deadline has passed. Their frames stay queued: a part may have
+    /// been sent, and the server needs the rest to find the next frame. Returns whether there were
+    /// any.
     pub fn handle_timeout(&mut self, now: Timestamp) -> bool {
         let before = self.in_flight.len();
         while let Some(&(deadline, opaque)) = self.deadlines.first()
@@ -199,7 +200,7 @@ impl Session {
         self.in_flight.len() < before
     }
 
-    /// The connection has ended, and every request that is under way with it.
+    /// The connection has closed; ends all requests in flight.
     pub fn handle_closed(&mut self, why: &str) {
         let mut opaques: Vec<Opaque> = self.in_flight.keys().copied().collect();
         opaques.sort_unstable();
@@ -231,7 +232,7 @@ mod tests {
 
     const SECOND_MS: u64 = 1_000;
 
-    /// The other end: answers whatever comes, in the reverse order of coming.
+    /// The other side: answers everything, in reverse order.
     fn answer(bytes: &[u8], answer: &Result<NameServerReply, Refusal>) -> Vec<u8> {
         let mut input = BytesMut::from(bytes);
         let mut replies = Vec::new();
@@ -352,7 +353,7 @@ mod tests {
             .collect()
     }
 
-    /// Also while our own request of the same number waits for its reply.
+    /// Even while our own request with the same number is in flight.
     #[test]
     fn requests_of_the_server_are_handed_over_and_replied_to() {
         let mut session = Session::default();
@@ -450,7 +451,7 @@ mod tests {
         while sent < 3 * COMPACT_STEP {
             start(&mut session, SECOND_MS);
             start(&mut session, SECOND_MS);
-            // One byte stays, so the buffer never runs empty.
+            // One byte remains, so the buffer is never empty.
             let count = session.poll_bytes().len() - 1;
             session.handle_sent(count);
             sent += count;

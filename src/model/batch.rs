@@ -1,7 +1,7 @@
 //! Several messages in one body: the reference's batch encoding, and records back to back.
 //!
-//! Both are read in place, one message at a time, and never past the end. Which of the two a body
-//! holds is known from the request; nothing in the bytes tells.
+//! Both are read in place, one message at a time, and never past the end. The request says which of
+//! the two a body holds; the bytes do not.
 
 use std::mem::size_of;
 
@@ -16,11 +16,11 @@ use crate::model::refusal::Refusal;
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
 struct ItemHead {
-    /// Bytes of the whole item, this field included.
+    /// Size of the whole item, including this field.
     size: U32,
-    /// Zero from every client; nobody looks at it.
+    /// Zero from every client; ignored.
     magic: U32,
-    /// Zero from every client; the checksum is made when the message is stored.
+    /// Zero from every client; the checksum is computed when the message is stored.
     body_checksum: U32,
     flag: I32,
     body_size: U32,
@@ -37,7 +37,7 @@ pub struct BatchItem<'a> {
 }
 
 impl BatchItem<'_> {
-    /// Bytes the item takes in a batch body.
+    /// Size of the item in a batch body.
     pub fn size(&self) -> usize {
         size_of::<ItemHead>() + self.body.len() + size_of::<U16>() + self.properties.len()
     }
@@ -45,7 +45,7 @@ impl BatchItem<'_> {
     /// Appends the item as stock clients write it.
     ///
     /// # Panics
-    /// When the properties are larger than [`PROPERTIES_SIZE_MAX`].
+    /// If the properties are larger than [`PROPERTIES_SIZE_MAX`].
     pub fn write(&self, out: &mut Vec<u8>) {
         assert!(self.properties.len() <= PROPERTIES_SIZE_MAX);
         let head = ItemHead {
@@ -62,7 +62,7 @@ impl BatchItem<'_> {
     }
 }
 
-/// Why a batch body cannot be read.
+/// Why a batch body cannot be decoded.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BatchError {
     #[error("message {index} is truncated")]
@@ -126,7 +126,7 @@ impl<'a> Iterator for BatchItems<'a> {
     }
 }
 
-/// Message records back to back, as in the body of a pull's answer. Ends after the first error.
+/// Message records back to back, as in the body of a pull reply. Ends after the first error.
 #[derive(Clone, Debug)]
 pub struct Records<'a> {
     rest: &'a [u8],

@@ -1,13 +1,13 @@
-//! A piece of a buffer that somebody else also holds.
+//! A slice of a shared buffer.
 
 use std::fmt;
 use std::ops::{Deref, Range};
 use std::rc::Rc;
 
-/// Bytes of the log as they lie in a write or read buffer, shared instead of copied.
+/// Bytes of the log in a write or read buffer, shared instead of copied.
 ///
-/// Stays on the shard that owns the buffer. A chunk keeps its whole buffer alive, so whoever holds
-/// chunks for long must have a bound on how many.
+/// Stays on the shard that owns the buffer. A chunk keeps its whole buffer alive, so code that
+/// holds chunks for long must bound their number.
 #[derive(Clone)]
 pub struct Chunk {
     owner: Rc<dyn AsRef<[u8]>>,
@@ -21,7 +21,7 @@ impl Chunk {
         Self::with_memory(owner, range, memory)
     }
 
-    /// Of a buffer that takes up `memory` bytes, more than it holds.
+    /// A chunk of a buffer that occupies `memory` bytes, more than its contents.
     pub fn with_memory(owner: Rc<dyn AsRef<[u8]>>, range: Range<usize>, memory: usize) -> Self {
         assert!(range.start <= range.end && range.end <= (*owner).as_ref().len());
         Self { owner, range, memory }
@@ -32,17 +32,17 @@ impl Chunk {
         Self::new(Rc::new(bytes), range)
     }
 
-    /// Bytes of memory that it keeps alive.
+    /// Memory that it keeps alive, bytes.
     pub fn buffer_size(&self) -> usize {
         self.memory
     }
 
-    /// The same for all chunks of one buffer, and for no other as long as one of them is there.
+    /// Identifies the buffer among all buffers that are in use.
     pub fn buffer_id(&self) -> usize {
         Rc::as_ptr(&self.owner).cast::<()>().addr()
     }
 
-    /// The part of this chunk at `range`, counted from its beginning.
+    /// The part of this chunk at `range`, relative to its start.
     pub fn slice(&self, range: Range<usize>) -> Self {
         assert!(range.end <= self.range.len());
         let start = self.range.start;
@@ -50,7 +50,7 @@ impl Chunk {
         Self { owner: self.owner.clone(), range, memory: self.memory }
     }
 
-    /// Joins `next` when it lies right behind this chunk in the same buffer; else gives it back.
+    /// Appends `next` if it directly follows this chunk in the same buffer; otherwise returns it.
     pub fn join(&mut self, next: Self) -> Result<(), Self> {
         if Rc::ptr_eq(&self.owner, &next.owner) && self.range.end == next.range.start {
             self.range.end = next.range.end;

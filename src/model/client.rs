@@ -1,4 +1,4 @@
-//! What a server asks of a client, and what the client answers (remoting reference, 3.10). Request
+//! Requests from a server to a client, and the client's replies (remoting reference, 3.10). Request
 //! codes in brackets are those of the remoting reference.
 
 use bytestring::ByteString;
@@ -9,17 +9,16 @@ use crate::model::request::QueueOf;
 /// A request that a server sends to a client over the client's own connection.
 #[derive(Clone, Debug, PartialEq)]
 pub enum ClientRequest {
-    /// The members of a group, or the topics they subscribe to, have changed: distribute the queues
-    /// anew. One-way [40].
+    /// The members of a group, or their topics, have changed: rebalance the queues. One-way [40].
     MembersChanged { group: GroupName },
     /// Continue at other offsets. One-way [220].
     ResetOffsets(ResetOffsets),
-    /// Which queues of a topic the client reads and where it is [221].
+    /// The queues of a topic that the client reads, and its offsets [221].
     ConsumerStatus { topic: TopicName, group: GroupName },
 }
 
 impl ClientRequest {
-    /// Whether it is sent without waiting for a reply.
+    /// Whether it is one-way.
     pub fn is_one_way(&self) -> bool {
         !matches!(self, Self::ConsumerStatus { .. })
     }
@@ -30,14 +29,14 @@ impl ClientRequest {
 pub struct ResetOffsets {
     pub topic: TopicName,
     pub group: GroupName,
-    /// The time that the offsets stand for; `None` when they were not derived from a time.
+    /// The time that the offsets correspond to; `None` if they were not derived from a time.
     pub at: Option<Timestamp>,
-    /// Apply offsets that lie ahead of what was consumed as well.
+    /// Whether to apply offsets that are ahead of the consumed ones as well.
     pub is_forced: bool,
     pub offsets: Vec<(BrokerQueue, i64)>,
 }
 
-/// What a client answers.
+/// A client's reply.
 #[derive(Clone, Debug, PartialEq)]
 pub enum ClientReply {
     /// Next offset to consume, for each queue that the client reads.

@@ -1,22 +1,22 @@
-//! A queue of deadlines without a clock: what is due when, in order.
+//! A queue of deadlines without a clock.
 //!
-//! One per owner replaces one timer per item. Whoever owns it sleeps until [`next`](Deadlines::next)
-//! and then takes what is due; an item that ends earlier is cancelled, which costs one look-up.
-//! Unbounded by itself: whoever inserts has a bound on what it waits for.
+//! One queue per owner replaces one timer per item. The owner sleeps until
+//! [`next`](Deadlines::next) and then takes what is due; cancelling an item costs one look-up. The
+//! queue itself has no bound; its users bound what they insert.
 
 use std::collections::BTreeMap;
 
 use crate::model::ids::Moment;
 
-/// Items by the moment at which they are due. Items of one moment are due in the order of insertion.
+/// Items by deadline. Items with the same deadline are due in insertion order.
 #[derive(Debug)]
 pub struct Deadlines<T> {
     items: BTreeMap<DeadlineId, T>,
-    /// Items inserted so far.
+    /// Number of items inserted so far.
     inserted: u64,
 }
 
-/// Names one item for [`Deadlines::cancel`]; never used again for another.
+/// Identifies an item for [`Deadlines::cancel`]; never reused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct DeadlineId {
     at: Moment,
@@ -37,18 +37,18 @@ impl<T> Deadlines<T> {
         id
     }
 
-    /// Takes an item out before it is due; `None` when it has been taken already.
+    /// Removes an item before it is due; `None` if it has been taken already.
     pub fn cancel(&mut self, id: DeadlineId) -> Option<T> {
         self.items.remove(&id)
     }
 
-    /// Takes the earliest item if it is due at `now`. To be called until it gives `None`.
+    /// Takes the earliest item if it is due at `now`. Call it until it returns `None`.
     pub fn take_due(&mut self, now: Moment) -> Option<T> {
         let first = self.items.first_entry()?;
         (first.key().at <= now).then(|| first.remove())
     }
 
-    /// When the earliest item is due.
+    /// The earliest deadline.
     pub fn next(&self) -> Option<Moment> {
         self.items.first_key_value().map(|(id, _)| id.at)
     }

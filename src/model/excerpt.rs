@@ -1,21 +1,21 @@
-//! Texts of others, short enough to be shown.
+//! Excerpts of foreign text, for messages.
 
 use std::fmt::{self, Display, Write};
 
-/// The beginning of what `shown` displays: all of it, or `size_max` characters and `…`.
+/// What `shown` displays: all of it, or the first `size_max` characters and `…`.
 ///
-/// Whatever a stranger sent goes through here before it is put into a remark or a log line. No more
-/// of a long text is written than is kept.
+/// All text from a peer passes through here before it is put into a remark or a log line. No more
+/// of a long text is formatted than is kept.
 pub fn excerpt(shown: impl Display, size_max: usize) -> String {
     let mut excerpt = Excerpt { text: String::new(), left: size_max };
-    // An error says that the excerpt is full.
+    // The error means that the excerpt is full.
     let _ = write!(excerpt, "{shown}");
     excerpt.text
 }
 
 struct Excerpt {
     text: String,
-    /// Characters that may still come.
+    /// Remaining characters.
     left: usize,
 }
 

@@ -6,7 +6,7 @@ use std::fmt::{self, Display};
 use bytestring::ByteString;
 use serde::{Deserialize, Serialize};
 
-/// A place in one shard's log, in bytes from its beginning.
+/// A position in one shard's log, in bytes from its beginning.
 #[derive(
     Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
 )]
@@ -55,8 +55,8 @@ pub struct QueueId(pub u32);
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ShardId(pub u16);
 
-/// Wall clock, milliseconds since 1970. For stamps and for comparing with stamps; it may jump, so a
-/// server's deadlines and leases go by a [`Moment`].
+/// Wall clock time, milliseconds since 1970. For stamps and comparisons with stamps. It may jump,
+/// so a server's deadlines and leases use a [`Moment`].
 #[derive(
     Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
 )]
@@ -68,14 +68,14 @@ impl Timestamp {
         Self(self.0.saturating_add(ms))
     }
 
-    /// Milliseconds from `earlier` to here; 0 when the clock has gone backwards.
+    /// Milliseconds since `earlier`; 0 if the clock has gone backwards.
     pub fn ms_since(self, earlier: Self) -> u64 {
         self.0.saturating_sub(earlier.0)
     }
 }
 
-/// Milliseconds that only ever go on, counted from some moment before. For deadlines and leases: it
-/// stands in no relation to a [`Timestamp`].
+/// Monotonic time in milliseconds, from an arbitrary origin. For deadlines and leases; unrelated to
+/// a [`Timestamp`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Moment(pub u64);
 
@@ -84,13 +84,13 @@ impl Moment {
         Self(self.0.saturating_add(ms))
     }
 
-    /// Milliseconds from `earlier` to here.
+    /// Milliseconds since `earlier`.
     pub fn ms_since(self, earlier: Self) -> u64 {
         self.0.saturating_sub(earlier.0)
     }
 }
 
-/// When something happens, on both clocks.
+/// A time on both clocks.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Now {
     pub wall: Timestamp,
@@ -134,7 +134,7 @@ macro_rules! name_type {
         pub struct $name(ByteString);
 
         impl $name {
-            /// Checks `name` once; from here on it is known to be legal.
+            /// Validates `name` once.
             pub fn new(name: impl Into<ByteString>) -> Result<Self, NameError> {
                 let name = name.into();
                 check_name(&name, $size_max)?;
@@ -145,7 +145,7 @@ macro_rules! name_type {
                 &self.0
             }
 
-            /// A copy with memory of its own, for what outlives the receive buffer.
+            /// A copy with its own memory, for values that outlive the receive buffer.
             pub fn detached(&self) -> Self {
                 Self(ByteString::from(self.as_str()))
             }
@@ -191,10 +191,10 @@ name_type!(
 /// Longest id of a client in bytes. Stock clients stay below 100.
 pub const CLIENT_ID_SIZE_MAX: usize = 255;
 
-/// What a client calls itself, usually `ip@pid#number`. Free text, see [`check_client_id`].
+/// A client's id, usually `ip@pid#number`. Free text, see [`check_client_id`].
 pub type ClientId = ByteString;
 
-/// Checks the size of a client's id where it comes in.
+/// Checks the size of a client id on arrival.
 pub fn check_client_id(client: &str) -> Result<(), NameError> {
     let (size, size_max) = (client.len(), CLIENT_ID_SIZE_MAX);
     if size > size_max { Err(NameError::TooLong { size, size_max }) } else { Ok(()) }

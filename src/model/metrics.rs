@@ -1,13 +1,13 @@
 //! The metrics of one shard: what it counts, and how long the stages of a request take.
 //!
-//! Each metric is declared once, in the table below, with its name, unit and help text. Code that counts
-//! adds to a field; code that shows metrics walks [`Metrics::samples`] and knows none of them by name.
-//! The registry belongs to one shard and stays on its thread, so counting is an addition to a cell; a
-//! sample is plain data and may travel.
+//! Each metric is declared once, in the table below, with its name, unit and help text. Code that
+//! counts adds to a field; code that shows metrics iterates over [`Metrics::samples`] and knows
+//! none of them by name. The registry belongs to one shard and stays on its thread, so counting is
+//! an addition to a cell. A sample is plain data and may leave the thread.
 //!
-//! Names, labels and units follow the conventions of Prometheus, except that durations are nanoseconds.
-//! Values that somebody else owns (marks of the log, sizes of tables) are not here: the owner adds
-//! samples for them, as `broker::metrics` does.
+//! Names, labels and units follow the conventions of Prometheus, except that durations are in
+//! nanoseconds. Gauges of values that other code owns (marks of the log, sizes of tables) are not
+//! here; their owner adds samples, as in `broker::metrics`.
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
@@ -16,14 +16,14 @@ use hdrhistogram::Histogram;
 
 use crate::model::refusal::Refusal;
 
-/// Shorter times count as this, ns.
+/// Shorter times are recorded as this, ns.
 const STAGE_NS_MIN: u64 = 1_000;
-/// Longer times count as this, ns.
+/// Longer times are recorded as this, ns.
 const STAGE_NS_MAX: u64 = 60_000_000_000;
 /// Significant decimal digits of a time. Two make a histogram of about 27 KB.
 const STAGE_DIGITS: u8 = 2;
 
-/// What a metric is.
+/// The static description of a metric.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Description {
     pub name: &'static str,
@@ -31,7 +31,7 @@ pub struct Description {
     pub help: &'static str,
 }
 
-/// One value of one metric at one moment.
+/// The value of a metric at one moment.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Sample {
     pub about: Description,
@@ -41,7 +41,7 @@ pub struct Sample {
 
 #[derive(Clone, Debug, PartialEq)]
 pub enum Value {
-    /// Only grows, from 0 at the start of the process.
+    /// Monotonic, starts at 0 with the process.
     Counter(u64),
     Gauge(u64),
     Histogram(Histogram<u64>),
@@ -56,7 +56,7 @@ impl Counter {
         self.0.set(self.0.get() + count);
     }
 
-    /// Takes over a total that is counted elsewhere.
+    /// Sets a total that is counted elsewhere.
     pub fn set(&self, total: u64) {
         self.0.set(total);
     }
@@ -70,7 +70,7 @@ impl Counter {
     }
 }
 
-/// How long one stage takes.
+/// The durations of one stage.
 #[derive(Debug)]
 pub struct Stage(RefCell<Histogram<u64>>);
 
@@ -96,8 +96,8 @@ impl Default for Stage {
     }
 }
 
-/// Refused requests, by number and, where one number has several, by reason. Both are constants of the
-/// code, so there are few.
+/// Refused requests by number and, if a number has several, by reason. Both are constants, so there
+/// are few.
 #[derive(Debug, Default)]
 pub struct Refused(RefCell<BTreeMap<(u16, &'static str), u64>>);
 
@@ -128,7 +128,7 @@ macro_rules! registry {
         }
 
         impl Metrics {
-            /// Every metric with its value now.
+            /// All metrics with their current values.
             pub fn samples(&self) -> Vec<Sample> {
                 let mut samples = vec![$(Sample {
                     about: Description { name: $name, unit: $unit, help: $help },

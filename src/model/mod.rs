@@ -1,7 +1,7 @@
-//! The vocabulary everyone shares: names, offsets, times, the message record, requests and replies.
+//! The shared vocabulary: names, offsets, times, the message record, requests and replies.
 //!
-//! Both protocol encodings decode into these types, the broker sees nothing else, and the same
-//! types travel between shards. Start at [`request`]. Nothing here does I/O, reads a clock or
+//! All protocol encodings decode into these types, the broker sees nothing else, and the same types
+//! travel between shards. Start reading at [`request`]. Nothing here does I/O, reads a clock or
 //! knows how a request was encoded.
 
 pub mod batch;

@@ -1,5 +1,5 @@
-//! What a NameServer is asked and what it answers. Request codes in brackets are those of the
-//! remoting reference.
+//! Requests to a NameServer, and its replies. Request codes in brackets are those of the remoting
+//! reference.
 
 use bytestring::ByteString;
 
@@ -26,10 +26,10 @@ pub enum NameServerRequest {
     DeleteTopicRoute { topic: ByteString, cluster: Option<ByteString> },
 }
 
-/// What a NameServer answers to a request that it carried out.
+/// The reply to a request that was executed.
 #[derive(Clone, Debug, PartialEq)]
 pub enum NameServerReply {
-    /// Carried out; nothing to tell.
+    /// Success without data.
     Done,
     Registered,
     DataVersion {
@@ -41,18 +41,18 @@ pub enum NameServerReply {
     TopicList(Vec<ByteString>),
 }
 
-/// Who a broker is, in the words of a registration.
+/// The identity of a broker in a registration.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BrokerId {
     pub cluster: String,
     pub name: String,
-    /// `ip:port` as clients shall use it.
+    /// `ip:port` for clients to use.
     pub address: String,
     /// 0 is the master.
     pub id: u64,
 }
 
-/// A broker's topics and how long they count [103].
+/// A broker's topics and its lease [103].
 #[derive(Clone, Debug, PartialEq)]
 pub struct Registration {
     pub broker: BrokerId,
@@ -65,7 +65,7 @@ pub struct Registration {
     pub skipped: Vec<String>,
 }
 
-/// Who serves a topic (remoting reference, 2.4). Sorted by broker name, then id.
+/// The brokers that serve a topic (remoting reference, 2.4). Sorted by broker name, then id.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Route {
     pub queues: Vec<RouteQueues>,

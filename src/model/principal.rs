@@ -1,10 +1,10 @@
-//! On whose behalf a request comes.
+//! The identity behind a request.
 
-/// Who a request comes from, as far as the server has verified it. Decided from the head of a
-/// request, before the fields of its command are read.
+/// The sender of a request, as far as the server has verified it. Determined from the head of a
+/// request, before the fields of its command are decoded.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Principal {
-    /// Nobody has said who they are, or nobody has checked it.
+    /// Not authenticated.
     #[default]
     Anonymous,
 }

@@ -1,6 +1,5 @@
-//! The message record: what lies in the log, travels in a pull reply and is counted by physical
-//! offset. One layout for disk, wire and client (remoting reference, 4.1), all integers
-//! big-endian:
+//! The message record: stored in the log, sent in a pull reply, and addressed by physical offset.
+//! One layout for disk, wire and client (remoting reference, 4.1), all integers big-endian:
 //!
 //! ```text
 //!   0 size u32 | 4 magic u32 | 8 body crc u32 | 12 queue id u32 | 16 flag i32 | 20 queue offset u64
@@ -9,8 +8,8 @@
 //!  84 body size u32 | 88 body | topic size u8 | topic | properties size u16 | properties
 //! ```
 //!
-//! Hosts are IPv4 in every record we write: two stock clients lose their place on longer ones
-//! (remoting reference, 4.2). Reading also takes the longer form.
+//! Hosts are IPv4 in every record we write: two stock clients misparse records with longer ones
+//! (remoting reference, 4.2). The reader also accepts the longer form.
 
 use std::mem::{offset_of, size_of};
 use std::net::{Ipv4Addr, SocketAddrV4};
@@ -20,7 +19,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 use crate::model::ids::{LogOffset, QueueId, QueueOffset, Timestamp};
 
-/// Marks a record whose topic size is one byte; the only kind we write.
+/// Magic of a record whose topic size is one byte; the only kind we write.
 pub const MAGIC: u32 = 0xDAA3_20A7;
 
 /// Body is compressed by the client (remoting reference, 4.3).
@@ -32,8 +31,8 @@ pub const SYSTEM_FLAG_PREPARED: i32 = 4;
 pub const SYSTEM_FLAG_BORN_HOST_V6: i32 = 16;
 /// Store host has 16 address bytes.
 pub const SYSTEM_FLAG_STORE_HOST_V6: i32 = 32;
-/// What says how a record is laid out, 64 and 128 that it holds several messages. Whoever writes the
-/// record decides about these; what a client says of them is not stored.
+/// Flags that describe the layout: 64 and 128 mark several messages in one. The writer of the
+/// record sets them; the client's values are not stored.
 pub const SYSTEM_FLAGS_OF_LAYOUT: i32 =
     SYSTEM_FLAG_BORN_HOST_V6 | SYSTEM_FLAG_STORE_HOST_V6 | 64 | 128;
 
@@ -63,25 +62,25 @@ impl From<SocketAddrV4> for Host {
 
 impl From<Host> for SocketAddrV4 {
     fn from(host: Host) -> Self {
-        // A port beyond 16 bits is not one; the record's reader decides nothing by it.
+        // A larger port is invalid; readers do not depend on it.
         Self::new(Ipv4Addr::from(host.address), host.port.get() as u16)
     }
 }
 
-/// Fixed part in front of the body.
+/// The fixed part before the body.
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
 pub struct RecordHead {
-    /// Bytes of the whole record, this field included.
+    /// Size of the whole record, including this field.
     pub size: U32,
     pub magic: U32,
     /// See [`body_checksum`].
     pub body_checksum: U32,
     pub queue_id: U32,
-    /// The user's own flag, stored as it came.
+    /// The user's flag, stored unchanged.
     pub flag: I32,
     pub queue_offset: U64,
-    /// Where this record begins in its shard's log.
+    /// Log offset of this record.
     pub physical_offset: U64,
     pub system_flag: I32,
     pub born_at_ms: U64,
@@ -104,7 +103,7 @@ const _: () = {
     assert!(offset_of!(RecordHead, body_size) == 84);
 };
 
-/// What the shard that stores a record decides about it.
+/// The fields that the storing shard sets.
 #[derive(Clone, Copy, Debug)]
 pub struct Placement {
     pub queue_offset: QueueOffset,
@@ -114,7 +113,7 @@ pub struct Placement {
 }
 
 impl RecordHead {
-    /// Fills in what only the storing shard knows.
+    /// Sets the fields that only the storing shard knows.
     pub fn place(&mut self, placement: &Placement) {
         self.queue_offset.set(placement.queue_offset.0);
         self.physical_offset.set(placement.physical_offset.0);
@@ -123,8 +122,8 @@ impl RecordHead {
     }
 }
 
-/// A record about to be written. `properties` has a second part for what a whole batch shares; the
-/// end of pair that some clients leave out at the end of the first is put between them.
+/// A record to be written. `properties` has a second part for what a whole batch shares; if the
+/// first part lacks its final separator, as some clients do, one is inserted.
 #[derive(Clone, Copy, Debug)]
 pub struct NewRecord<'a> {
     pub topic: &'a str,
@@ -139,7 +138,7 @@ pub struct NewRecord<'a> {
 }
 
 impl NewRecord<'_> {
-    /// Bytes the record will take. At most [`RECORD_SIZE_MAX`] once the parts were checked.
+    /// Size of the record. At most [`RECORD_SIZE_MAX`] once the parts have been checked.
     pub fn size(&self) -> usize {
         size_of::<RecordHead>()
             + self.body.len()
@@ -162,8 +161,8 @@ impl NewRecord<'_> {
     /// Writes the record over the first [`size`](Self::size) bytes of `out`.
     ///
     /// # Panics
-    /// When `out` is too small, or topic or properties exceed what their size fields can say;
-    /// callers check both when they admit a message.
+    /// If `out` is too small, or topic or properties exceed their size fields; callers check both
+    /// at admission.
     pub fn write(&self, placement: &Placement, out: &mut [u8]) {
         assert!(self.topic.len() <= 127 && self.properties_size() <= PROPERTIES_SIZE_MAX);
         let mut head = RecordHead {
@@ -205,7 +204,7 @@ impl NewRecord<'_> {
     }
 }
 
-/// Why bytes are not a message record.
+/// Why bytes are not a valid message record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum RecordError {
     #[error("record is truncated: {has} of {needs} bytes")]
@@ -242,7 +241,7 @@ pub struct RecordView<'a> {
 }
 
 impl<'a> RecordView<'a> {
-    /// Reads the record at the beginning of `bytes`, which may hold more behind it.
+    /// Reads the record at the start of `bytes`, which may be longer.
     pub fn parse(bytes: &'a [u8]) -> Result<Self, RecordError> {
         let mut reader = Reader { bytes, at: 0 };
         let size = reader.u32()? as usize;
@@ -343,9 +342,9 @@ pub fn body_checksum(body: &[u8]) -> u32 {
     crc32fast::hash(body) & 0x7FFF_FFFF
 }
 
-/// Between a property's name and its value.
+/// Separates a property's name from its value.
 pub const PROPERTY_NAME_END: u8 = 1;
-/// Behind a property's value.
+/// Ends a property.
 pub const PROPERTY_END: u8 = 2;
 
 /// The value of property `name`, if present and not empty (remoting reference, 4.4).
@@ -353,7 +352,7 @@ pub fn property<'a>(properties: &'a [u8], name: &str) -> Option<&'a [u8]> {
     pairs(properties).find_map(|pair| value_of(pair, name))
 }
 
-/// Names with their values, as they stand between the ends of pairs.
+/// Names and values, as they stand between the separators.
 fn pairs(mut rest: &[u8]) -> impl Iterator<Item = &[u8]> {
     std::iter::from_fn(move || {
         if rest.is_empty() {
@@ -371,10 +370,10 @@ fn value_of<'a>(pair: &'a [u8], name: &str) -> Option<&'a [u8]> {
     (!value.is_empty()).then_some(value)
 }
 
-/// What must happen to a message before a consumer may see it, if anything: it is one half of a
-/// transaction (remoting reference, 5.13), or it is to be delivered later (5.9, 5.10).
+/// What must happen before consumers may see the message, if anything: it is a transaction's half
+/// message (remoting reference, 5.13), or has a delivery delay (5.9, 5.10).
 pub fn withheld_by(system_flag: i32, properties: &[u8]) -> Option<Withheld> {
-    // Of the four kinds, a plain message and a committed one are for everybody.
+    // Of the four kinds, plain and committed messages are visible to all.
     if system_flag & SYSTEM_FLAG_PREPARED != 0 {
         return Some(Withheld::Transaction);
     }
@@ -396,16 +395,16 @@ pub fn withheld_by(system_flag: i32, properties: &[u8]) -> Option<Withheld> {
     })
 }
 
-/// Why a message is not for consumers yet.
+/// Why consumers must not see a message yet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Withheld {
     Transaction,
     Delay,
 }
 
-/// Name of the property that holds a message's tag.
+/// Name of the tag property.
 pub const PROPERTY_TAGS: &str = "TAGS";
-/// Name of the property by which a client names a message.
+/// Name of the property with a message's unique key.
 pub const PROPERTY_UNIQUE_KEY: &str = "UNIQ_KEY";
 
 /// Java's `String.hashCode` of a tag: over UTF-16 units, wrapping (remoting reference, 4.7).
@@ -413,7 +412,7 @@ pub fn tag_hash(tag: &str) -> i32 {
     tag.encode_utf16().fold(0i32, |hash, unit| hash.wrapping_mul(31).wrapping_add(i32::from(unit)))
 }
 
-/// The hash that a queue's index keeps for a message: of its tag, or 0 without one.
+/// The hash stored in the index: of the tag, or 0 if there is none.
 pub fn tag_hash_of(properties: &[u8]) -> i32 {
     let tag = property(properties, PROPERTY_TAGS).and_then(|tag| std::str::from_utf8(tag).ok());
     tag.map_or(0, tag_hash)
@@ -459,7 +458,7 @@ mod tests {
         assert_eq!(out, unhex(VECTOR));
     }
 
-    /// Stock clients leave the end of the last pair out; a batch's own properties come behind it.
+    /// Stock clients omit the last separator; a batch's own properties follow it.
     #[test]
     fn properties_of_message_and_batch_stay_apart() {
         let rows: [([&[u8]; 2], &[u8]); 4] = [

@@ -1,4 +1,4 @@
-//! What a broker answers to a request that it carried out.
+//! A broker's reply to a request that was executed.
 
 use bytestring::ByteString;
 use smallvec::SmallVec;
@@ -7,43 +7,43 @@ use crate::model::ids::{ClientId, LogOffset, QueueId, QueueOffset, Timestamp};
 use crate::model::record::Host;
 use crate::model::request::QueueOf;
 
-/// An answer without the messages of a pull: those travel beside it, as chunks of the log.
+/// A reply without the messages of a pull, which travel separately, as chunks of the log.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Reply {
-    /// Carried out; nothing to tell.
+    /// Success without data.
     Done,
     Produced(Produced),
     Pulled(Pulled),
-    /// One record travels beside this.
+    /// The record travels separately.
     Message,
     Offset(QueueOffset),
     StoreTime(Option<Timestamp>),
     HeartbeatTaken,
     Members(Vec<ClientId>),
     TopicStats(Vec<QueueStats>),
-    /// Names and values, every value a text (remoting reference, 3.13).
+    /// Names and values, all strings (remoting reference, 3.13).
     RuntimeInfo(Vec<(String, String)>),
 }
 
-/// Where messages were stored.
+/// The positions of stored messages.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Produced {
     pub queue: QueueId,
     /// Of the first message; the others follow without gaps.
     pub queue_offset: QueueOffset,
-    /// Physical offset of each message, from which its offset id is made.
+    /// Physical offset of each message, for its message id.
     pub positions: SmallVec<[LogOffset; 1]>,
     pub store_host: Host,
 }
 
-/// The header of a pull's answer (remoting reference, 3.2, 5.3).
+/// The header of a pull reply (remoting reference, 3.2, 5.3).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Pulled {
     pub status: PullStatus,
     pub next_offset: QueueOffset,
     pub min_offset: QueueOffset,
     pub max_offset: QueueOffset,
-    /// Messages that travel beside this.
+    /// Number of messages, which travel separately.
     pub count: u32,
 }
 
@@ -52,7 +52,7 @@ pub enum PullStatus {
     Found,
     /// Nothing at this offset yet.
     NothingNew,
-    /// There were messages, the filter took none of them.
+    /// There were messages, but none matched the filter.
     NothingMatched,
     /// The offset was outside the queue.
     OffsetMoved,
@@ -64,6 +64,6 @@ pub struct QueueStats {
     pub min_offset: QueueOffset,
     pub max_offset: QueueOffset,
     pub last_stored_at: Option<Timestamp>,
-    /// Broker name, which is part of how a queue is named outside.
+    /// Broker name, part of a queue's external name.
     pub broker_name: ByteString,
 }

@@ -1,5 +1,5 @@
-//! What a broker is asked, every operation once, in our words. Request codes in brackets are those
-//! of the remoting reference, which also gives the meaning of each field.
+//! Requests to a broker, each operation once. Request codes in brackets are those of the remoting
+//! reference, which also defines each field.
 
 use bytes::Bytes;
 use bytestring::ByteString;
@@ -8,18 +8,18 @@ use serde::{Deserialize, Serialize};
 use crate::model::ids::{ClientId, GroupName, LogOffset, QueueId, Timestamp, TopicName};
 use crate::model::topic::TopicConfig;
 
-/// A request to a broker, whatever its encoding was. Texts and bodies may point into the receive
-/// buffer; code that keeps one for long takes a copy.
+/// A request to a broker, independent of its encoding. Strings and bodies may point into the
+/// receive buffer; code that keeps one for long must copy it.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Request {
     Produce(Produce),
     ProduceRecords(ProduceRecords),
     Pull(Pull),
-    /// Next offset to be written [30].
+    /// Offset of the next message [30].
     MaxOffset(QueueOf),
     /// First retained offset [31].
     MinOffset(QueueOf),
-    /// First offset stored at or after a time [29].
+    /// Offset of the first message stored at or after a time [29].
     OffsetByTime {
         queue: QueueOf,
         at: Timestamp,
@@ -80,9 +80,9 @@ pub enum Request {
 /// Which shards of a process a request concerns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Scope {
-    /// Clients connect to the shard that owns a queue, so all that is about a queue stays there.
+    /// About a queue: clients connect to the shard that owns it.
     ThisShard,
-    /// About the broker process as a whole; arrives at any shard and is carried out on all.
+    /// About the whole broker; any shard may receive it, all shards execute it.
     EveryShard,
 }
 
@@ -97,7 +97,7 @@ impl Request {
     }
 }
 
-/// One message queue, as a client names it.
+/// A queue, as named by a client.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct QueueOf {
     pub topic: TopicName,
@@ -111,7 +111,7 @@ pub struct Produce {
     pub topic: TopicName,
     /// Which topic to copy when `topic` does not exist.
     pub default_topic: ByteString,
-    /// Queues wanted when the topic is created.
+    /// Number of queues to create the topic with.
     pub default_queue_count: u32,
     /// `None`: the broker picks a queue.
     pub queue: Option<QueueId>,
@@ -125,8 +125,8 @@ pub struct Produce {
     pub body: Bytes,
 }
 
-/// Stores a batch that is already encoded as message records, the server's fields zero
-/// (fixed header only). Topic and queue stand in each record and must be the same in all.
+/// Stores a batch encoded as message records, with the server's fields zero (fixed header only).
+/// Topic and queue are in each record and must be the same in all.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ProduceRecords {
     pub queue: QueueId,
@@ -142,22 +142,23 @@ pub struct Pull {
     /// `None` for a fetch with the fixed header: no group, no commit, no filter.
     pub group: Option<GroupName>,
     pub queue: QueueOf,
-    /// First offset wanted. Negative values come from clients and are answered like too small.
+    /// Offset of the first message. Clients may send negative values, which are answered like
+    /// values that are too small.
     pub offset: i64,
     pub count_max: u32,
-    /// Bytes wanted at most; at least one message is always given. `None`: the server's own limit.
+    /// Maximum bytes; at least one message is returned. `None`: the server's default.
     pub bytes_max: Option<u32>,
-    /// Offset to commit on the way.
+    /// Offset to commit with this request.
     pub commit: Option<i64>,
-    /// How long to hold the request when nothing is there, ms. `None`: answer at once.
+    /// How long to hold the request if there is no message, ms. `None`: reply at once.
     pub hold_ms: Option<u64>,
-    /// The filter sent along; `None`: the one of the group's heartbeat counts.
+    /// The filter in the request; `None`: use the one from the group's heartbeat.
     pub subscription: Option<Expression>,
-    /// Version of the subscription the client knows; compared when the heartbeat's filter counts.
+    /// Version of the client's subscription, checked if the heartbeat's filter is used.
     pub subscription_version: i64,
 }
 
-/// A filter as text.
+/// A filter expression.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Expression {
     /// `TAG` or `SQL92`.
@@ -165,7 +166,7 @@ pub struct Expression {
     pub text: String,
 }
 
-/// Which of several messages of one time is meant (remoting reference, 3.3).
+/// Which message to choose (remoting reference, 3.3).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Boundary {
     /// First message stored at or after the time.
@@ -174,13 +175,13 @@ pub enum Boundary {
     Upper,
 }
 
-/// Who a client is and what it subscribes to [34].
+/// A client's identity and subscriptions [34].
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Heartbeat {
     pub client: ClientId,
     pub producers: Vec<GroupName>,
     pub consumers: Vec<ConsumerData>,
-    /// Groups and subscriptions that were passed over because they cannot be used, and why.
+    /// Invalid groups and subscriptions that were skipped, and why.
     pub skipped: Vec<String>,
 }
 
@@ -192,7 +193,7 @@ pub struct ConsumerData {
     pub subscriptions: Vec<SubscriptionData>,
 }
 
-/// Named as in the protocol, where the place of a variant may stand for its name.
+/// Variants are named as in the protocol, which also allows their index.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ConsumeType {
     #[serde(rename = "CONSUME_ACTIVELY")]
@@ -204,7 +205,7 @@ pub enum ConsumeType {
     Pop,
 }
 
-/// Named as in the protocol, where the place of a variant may stand for its name.
+/// Variants are named as in the protocol, which also allows their index.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "UPPERCASE")]
 pub enum MessageModel {

@@ -1,4 +1,4 @@
-//! What is configured about a topic.
+//! Topic configuration.
 
 use serde::{Deserialize, Serialize};
 
@@ -8,7 +8,7 @@ use crate::model::ids::TopicName;
 pub const PERM_READ: u32 = 4;
 /// Producers may write.
 pub const PERM_WRITE: u32 = 2;
-/// Other topics may be created after this one.
+/// Other topics may inherit from this one.
 pub const PERM_INHERIT: u32 = 1;
 
 /// The topic that automatic creation copies (remoting reference, 2.6).
@@ -49,17 +49,18 @@ pub fn is_of_cluster(name: &str, cluster: &str) -> bool {
 /// (remoting reference, 2.3). A stock broker owns the same topic with permissions.
 pub const WHOLE_TABLE_MARK: &str = "SELF_TEST_TOPIC";
 
-/// Topics one shard may have.
+/// Maximum number of topics per shard.
 pub const TOPICS_MAX: usize = 100_000;
 
-/// Queues of all topics of one shard together. They take memory before they hold a message.
+/// Maximum number of queues of all topics of a shard. Queues take memory before they hold a
+/// message.
 pub const QUEUES_MAX: usize = 1_000_000;
 
-/// Most topics a broker may register: all of a shard, and those that hold no messages (the two
-/// templates and [`WHOLE_TABLE_MARK`]; a stock broker has some ten of its own).
+/// Maximum number of topics in a registration: all of a shard, and those that hold no messages (the
+/// two templates and [`WHOLE_TABLE_MARK`]; a stock broker has about ten of its own).
 pub const REGISTERED_TOPICS_MAX: usize = TOPICS_MAX + 100;
 
-/// Most queues one topic may have on one shard. 1024 is what the reference's own largest has.
+/// Maximum number of queues of a topic per shard. 1024 is the reference's own maximum.
 pub const QUEUES_PER_TOPIC_MAX: u32 = 16_384;
 
 /// A topic as one shard knows it (remoting reference, 3.12, `TopicConfig`).
@@ -91,10 +92,10 @@ impl TopicConfig {
     }
 }
 
-/// What became of one topic.
+/// A change of one topic.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum TopicChange {
-    /// It is configured like this, and new if it was not there.
+    /// Created, or changed to this configuration.
     Set(TopicConfig),
     Removed(TopicName),
 }

@@ -1,5 +1,5 @@
-//! What one registration says: whether its fields can be used, and how much of a broker's topic
-//! table it is. Pure checks, no state; [`super::Routes`] decides by them.
+//! Checks one registration: whether its fields are valid, and whether it is a broker's whole topic
+//! table. Pure functions, used by [`super::Routes`].
 
 use crate::model::Refusal;
 use crate::model::nameserver::{BrokerId, Registration};
@@ -10,18 +10,19 @@ const TEXT_SIZE_MAX: usize = 255;
 
 /// How much of a broker's table a registration holds.
 ///
-/// A stock NameServer never takes a topic away because a registration does not name it; routes go by
-/// DELETE_TOPIC_IN_NAMESRV (216) or with the whole broker. It cannot do more, because a 5.x broker
-/// that creates or changes topics sends a registration that holds only those, and nothing in it says
-/// so: not the count (several topics can be created at once), not the data version (two changes in a
-/// row can carry the same one). To take such a part for the whole would cut all other topics of the
-/// broker off; to take a whole table for a part leaves a deleted topic in the routes, whose broker
-/// then refuses it. So a registration is the whole table only where that is certain:
+/// A stock NameServer never removes a topic because a registration does not list it; a route is
+/// removed by DELETE_TOPIC_IN_NAMESRV (216) or with the whole broker. It has no choice: a 5.x
+/// broker that creates or changes topics sends a registration with only those, and nothing in it
+/// says so: not the count (several topics can be created at once), not the data version (two
+/// consecutive changes can have the same one). Taking such a part for the whole would remove all
+/// other topics of the broker; taking a whole table for a part keeps a deleted topic in the routes,
+/// and its broker then refuses requests. So a registration counts as the whole table only if that
+/// is certain:
 ///
 /// - it carries [`WHOLE_TABLE_MARK`], as all registrations of our brokers do; or
-/// - it is the first one from this address, because a broker begins with everything it has. The
-///   exception is the reference's own: a first table of exactly one topic is a change that overtook
-///   the table it belongs to, and is refused, so that the broker comes back with all.
+/// - it is the first one from this address, because a broker starts by registering everything. One
+///   exception follows the reference: a first table of exactly one topic is a change that overtook
+///   the table it belongs to. It is refused, and the broker registers everything again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Extent {
     Whole,
@@ -43,13 +44,13 @@ pub(super) fn extent(registration: &Registration, is_first: bool) -> Result<Exte
     }
 }
 
-/// Whether an entry of a table is no topic but the sign that the table is whole.
+/// Whether an entry is not a topic but the marker of a whole table.
 pub(super) fn is_mark(topic: &crate::model::TopicConfig) -> bool {
     topic.name.as_str() == WHOLE_TABLE_MARK && topic.perm & (PERM_READ | PERM_WRITE) == 0
 }
 
-/// Clients get these texts as they are, and one of them takes routes apart at commas and colons
-/// (remoting reference, 2.4), so what would mislead it is refused at the door.
+/// Clients receive these strings unchanged, and one client splits routes at commas and colons
+/// (remoting reference, 2.4), so strings that would break it are refused.
 pub(super) fn check(broker: &BrokerId) -> Result<(), Refusal> {
     check_text("cluster name", &broker.cluster)?;
     check_text("broker name", &broker.name)?;

@@ -6,8 +6,8 @@
 //! ```
 //!
 //! Invariants:
-//! - A broker name is in the table exactly while a member of it is alive.
-//! - `topics[t]` holds `b` exactly when `brokers[b].topics` holds `t`; no set is empty.
+//! - A broker name is in the table exactly if it has a live member.
+//! - `topics[t]` contains `b` exactly if `brokers[b].topics` contains `t`; no set is empty.
 //! - `entry_count` is the number of such pairs, at most `limits.entries_max`.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -27,18 +27,18 @@ use crate::model::{
 /// The broker id of a master.
 const MASTER: u64 = 0;
 
-/// What a NameServer holds at most. What goes beyond is refused, and what was there stays.
+/// Limits of a NameServer. Beyond them registrations are refused, and existing entries stay.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
     /// Members of all brokers.
     pub members_max: usize,
-    /// Topics, whoever has them: all names are one answer, which must fit a frame.
+    /// Topics of all brokers. All names must fit in one reply frame.
     pub topics_max: usize,
     /// Pairs of a topic and a broker that has it.
     pub entries_max: usize,
-    /// Lease of a broker that asks for none, ms (remoting reference, 2.1).
+    /// Default lease, ms (remoting reference, 2.1).
     pub lease_default_ms: u64,
-    /// A lease that a broker asks for is brought into this range, ms.
+    /// A requested lease is clamped to this range, ms.
     pub lease_min_ms: u64,
     pub lease_max_ms: u64,
 }
@@ -56,14 +56,14 @@ impl Default for Limits {
     }
 }
 
-/// One connection to this NameServer, for as long as it is open. Never given twice.
+/// Identifies an open connection to this NameServer. Never reused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct ConnectionId(pub u64);
 
 /// The state of a NameServer.
 ///
-/// `now` may come from any clock that does not jump; a leap forward ends leases early, and the
-/// brokers are back with their next registration.
+/// `now` may come from any clock that does not jump. If it leaps forward, leases end early, and the
+/// brokers return with their next registration.
 #[derive(Debug, Default)]
 pub struct Routes {
     limits: Limits,
@@ -82,11 +82,11 @@ struct Broker {
 #[derive(Debug)]
 struct Member {
     address: String,
-    /// The connection of the latest registration: when it closes, the member is gone.
+    /// The connection of the latest registration: when it closes, the member is removed.
     connection: ConnectionId,
     lease_ms: u64,
     lease_ends: Moment,
-    /// Of the table that was applied last, and how many topics that table had.
+    /// Version of the last applied table, and its number of topics.
     version: DataVersion,
     table_size: usize,
 }
@@ -104,7 +104,7 @@ impl Routes {
         Self { limits, ..Self::default() }
     }
 
-    /// Carries out one request.
+    /// Executes one request.
     pub fn handle(
         &mut self,
         request: &NameServerRequest,
@@ -139,14 +139,12 @@ impl Routes {
         }
     }
 
-    /// Ends the leases of all members whose latest registration came over `connection`, and says
-    /// which those were.
+    /// Removes all members whose latest registration came over `connection`, and returns them.
     pub fn connection_closed(&mut self, connection: ConnectionId) -> Vec<BrokerId> {
         self.remove_members(|_, member| member.connection == connection)
     }
 
-    /// Removes every member whose lease has run out, and says which those were. To be called every
-    /// few seconds.
+    /// Removes all members with expired leases, and returns them. Call it every few seconds.
     pub fn expire(&mut self, now: Moment) -> Vec<BrokerId> {
         self.remove_members(|_, member| member.lease_ends <= now)
     }
@@ -156,7 +154,7 @@ impl Routes {
         (self.member_count(), self.entry_count)
     }
 
-    /// Where the broker is that has the name and id of `broker`.
+    /// The address registered for the name and id of `broker`.
     pub fn address_of(&self, broker: &BrokerId) -> Option<&str> {
         let members = &self.brokers.get(broker.name.as_str())?.members;
         members.get(&broker.id).map(|member| member.address.as_str())
@@ -180,7 +178,7 @@ impl Routes {
         Ok(NameServerReply::Registered)
     }
 
-    /// Refuses a registration that would mix up two brokers.
+    /// Refuses a registration that would confuse two brokers.
     fn check_identity(&self, registration: &Registration) -> Result<(), Refusal> {
         let id = &registration.broker;
         let Some(broker) = self.brokers.get(id.name.as_str()) else { return Ok(()) };
@@ -207,8 +205,8 @@ impl Routes {
         }
     }
 
-    /// Puts the member into its place: an address counts under one id only, and an id belongs to
-    /// whoever registered it last (remoting reference, 2.3).
+    /// Stores the member: an address counts under one id only, and an id belongs to the latest
+    /// registration (remoting reference, 2.3).
     fn admit_member(
         &mut self,
         registration: &Registration,
@@ -242,7 +240,7 @@ impl Routes {
         Ok(())
     }
 
-    /// Takes the topics of a master over. When they do not fit, the broker keeps those it had.
+    /// Replaces the topics of a master. If they do not fit, the broker keeps its old ones.
     fn apply_table(&mut self, registration: &Registration, extent: Extent) -> Result<(), Refusal> {
         let name = self.broker_name(&registration.broker.name);
         let broker = self.brokers.get_mut(&name).expect("its member was just admitted");
@@ -291,7 +289,7 @@ impl Routes {
             *known = queues;
             return;
         }
-        // The table outlives the buffer that the request was read from, and holds a name once.
+        // The table outlives the request's read buffer, and stores a name once.
         let known = self.topics.get_key_value(&topic.name).map(|(name, _)| name.clone());
         let topic = known.unwrap_or_else(|| topic.name.detached());
         broker.topics.insert(topic.clone(), queues);
@@ -306,7 +304,7 @@ impl Routes {
         self.unlist(topic, name);
     }
 
-    /// Forgets that a broker has a topic, on the topic's side of the table.
+    /// Removes a broker from a topic's set.
     fn unlist(&mut self, topic: &TopicName, name: &str) {
         let Some(names) = self.topics.get_mut(topic) else { return };
         self.entry_count -= usize::from(names.remove(name));
@@ -319,7 +317,8 @@ impl Routes {
         self.remove_members(|name, member| name == id.name && member.address == id.address);
     }
 
-    /// Removes the members that `is_gone` picks; a broker without members leaves with its topics.
+    /// Removes the members selected by `is_gone`; a broker without members is removed with its
+    /// topics.
     fn remove_members(&mut self, is_gone: impl Fn(&str, &Member) -> bool) -> Vec<BrokerId> {
         let mut removed = Vec::new();
         for (name, broker) in &mut self.brokers {
@@ -371,8 +370,8 @@ impl Routes {
         }
     }
 
-    /// Answers whether the broker's table has another version than the one known here. An equal
-    /// version is as good as a registration: the lease is renewed.
+    /// Whether the broker's table has another version than the one known here. An equal version
+    /// renews the lease like a registration.
     fn compare_version(
         &mut self,
         id: &BrokerId,
@@ -415,21 +414,21 @@ impl Routes {
         self.brokers.values().map(|broker| broker.members.len()).sum()
     }
 
-    /// The member that registered with this address; some requests do not carry an id.
+    /// The member with this address; some requests do not carry an id.
     fn member_at(&mut self, id: &BrokerId) -> Option<&mut Member> {
         let broker = self.brokers.get_mut(id.name.as_str())?;
         broker.members.values_mut().find(|member| member.address == id.address)
     }
 
-    /// The name as the table holds it, so that it is stored once.
+    /// The table's copy of the name, so that it is stored once.
     fn broker_name(&self, name: &str) -> Arc<str> {
         self.brokers.get_key_value(name).map_or_else(|| name.into(), |(name, _)| name.clone())
     }
 }
 
-/// Equal versions mean equal tables, so a registration that repeats the known version and does not
-/// hold more than was applied then says nothing new. In particular it does not bring back a route
-/// that an operator has deleted. One that holds more completes a part that carried its version.
+/// Equal versions mean equal tables, so a registration that repeats the known version without more
+/// topics than were applied contains nothing new. In particular, it does not restore a route that
+/// an operator has deleted. One with more topics completes a partial table of the same version.
 fn is_news(registration: &Registration, known: Option<(DataVersion, usize)>) -> bool {
     let said_before = |(version, table_size)| {
         version == registration.version && registration.topics.len() <= table_size

@@ -2,7 +2,7 @@
 
 use crate::storage::disk::{BLOCK_SIZE, BlockBuffer};
 
-/// What a new buffer holds, so that a byte nobody filled shows.
+/// The contents of a new buffer, so that an unfilled byte is noticed.
 const UNFILLED: u8 = 0xA5;
 
 /// Memory of a simulated disk. A new one is filled with a pattern, not with zeros.

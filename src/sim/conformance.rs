@@ -1,5 +1,5 @@
-//! One suite that every [`Disk`] passes: what storage may rely on, whichever disk it runs on, and what
-//! replicas may rely on in a log that lies there ([`logs`]).
+//! The test suite that every [`Disk`] passes: what storage may rely on, whichever disk it runs on,
+//! and what replicas may rely on in a log on that disk ([`logs`]).
 //!
 //! Call [`check`] with an empty disk. Every case begins by removing all files, names its files
 //! itself, and panics with what it expected. The disk must have room for a few megabytes.
@@ -17,7 +17,7 @@ mod logs;
 
 const BLOCK: u64 = BLOCK_SIZE as u64;
 
-/// Runs all cases. `reopen` makes a new handle on the same directory, as a new process would.
+/// Runs all cases. `reopen` opens the same directory again, as a new process would.
 pub async fn check<D: Disk>(disk: &D, reopen: impl AsyncFn(&D) -> D) {
     let disk = &Cleared(disk);
     created_file_reads_as_zeros(disk.all().await).await;

@@ -1,4 +1,4 @@
-//! What one copy of a log sends to another, read from its disk.
+//! What one copy of a log sends to another, read from disk.
 
 use zerocopy::IntoBytes;
 
@@ -41,7 +41,7 @@ pub async fn entries_of<D: Disk>(disk: &D, seed: u32) -> Vec<Sendable> {
     }
 }
 
-/// The same, also while the power is off, and without a step of the disk.
+/// The same, even while the power is off, and without counting as a step of the disk.
 pub fn entries_on(disk: &SimDisk, seed: u32) -> Vec<Sendable> {
     entries_from(disk, LogOffset(0), seed)
 }
@@ -58,7 +58,7 @@ pub fn entries_from(disk: &SimDisk, begin: LogOffset, seed: u32) -> Vec<Sendable
     }
 }
 
-/// Takes the entries of a segment, and says whether they reach to its end.
+/// Reads the entries of a segment, and returns whether they reach its end.
 fn take_entries(base: LogOffset, segment: &[u8], seed: u32, entries: &mut Vec<Sendable>) -> bool {
     let mut position = 0;
     while position < segment.len() {

@@ -5,19 +5,19 @@
 //!               (a step)   (in flight)         (platter)
 //! ```
 //!
-//! An operation is a step; the fault for it is decided when it begins, and it takes effect when it
-//! ends. With [`slow`](SimDisk::slow) several are in flight at once and end in any seeded order. A
-//! power cut can fall anywhere: what was in flight may have landed in part, also durable writes,
-//! because they had not returned. [`after_crash`](SimDisk::after_crash) is what a restart then
-//! finds; it can be asked many times with different seeds.
+//! An operation is a step. Its fault is decided when it begins, and it takes effect when it ends.
+//! With [`slow`](SimDisk::slow) several are in flight at once and end in a seeded order. A power
+//! cut can fall anywhere: any part of what was in flight may have reached the disk, including
+//! durable writes, because they had not returned. [`after_crash`](SimDisk::after_crash) is what a
+//! restart then finds; it can be called many times with different seeds.
 //!
-//! What holds at all times:
+//! Invariants:
 //! - A write that returned and was durable, or was followed by a sync that returned, survives.
-//! - A write that was submitted lands even when its future is dropped, at some later step.
-//! - Once power is lost every call returns `PowerLost` and nothing changes any more.
+//! - A submitted write reaches the disk even if its future is dropped, at some later step.
+//! - Once power is lost, every call returns `PowerLost` and nothing changes.
 //!
-//! Not here: what the medium keeps (`platter`), what becomes of an operation (`machine`), which
-//! faults there are ([`super::fault`]).
+//! Not here: what the medium keeps (`platter`), the fate of an operation (`machine`), the kinds of
+//! faults ([`super::fault`]).
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -46,7 +46,7 @@ impl SimDisk {
         Self(Rc::new(RefCell::new(Machine::new(Platter::default(), seed))))
     }
 
-    /// From now on every operation takes 0 to `turns_max` turns of the executor.
+    /// From now on, every operation takes 0 to `turns_max` turns of the executor.
     pub fn slow(&self, turns_max: u32) {
         self.0.borrow_mut().turns_max = turns_max;
     }
@@ -105,8 +105,8 @@ impl SimDisk {
         Self(Rc::new(RefCell::new(machine.restarted(platter, rng.next_u64()))))
     }
 
-    /// What a restart of the process alone finds: everything that was written, synced or not, which
-    /// a power cut can still take. Of what was in flight any blocks have landed.
+    /// What a restart of only the process finds: everything that was written, synced or not, which
+    /// a power cut can still destroy. Of what was in flight, any blocks may have reached the disk.
     pub fn after_kill(&self, seed: u64) -> Self {
         let machine = self.0.borrow();
         let mut rng = Rng::from_seed(seed);
@@ -151,7 +151,7 @@ impl SimDisk {
         machine.platter.make_unreadable(file, offset);
     }
 
-    /// Cuts or extends a file behind everybody's back.
+    /// Truncates or extends a file without anyone noticing.
     pub fn resize(&self, name: &str, size: u64) {
         let mut machine = self.0.borrow_mut();
         let file = machine.platter.find(name).expect("a file to resize");

@@ -1,4 +1,4 @@
-//! What lies on the simulated medium: files, names, and how much of each a power cut keeps.
+//! The contents of the simulated medium: files, names, and how much of each a power cut keeps.
 //!
 //! Every file is a sparse map of blocks in two layers: `durable`, and per block the `volatile`
 //! versions written since, oldest first. A sync moves versions down; a power cut keeps any of them.
@@ -202,7 +202,7 @@ impl Platter {
         }
     }
 
-    /// Cuts or extends a file behind everybody's back.
+    /// Truncates or extends a file without anyone noticing.
     pub fn resize(&mut self, file: FileId, size: u64) {
         let Some(content) = self.files.get_mut(&file) else { return };
         content.size = size;
@@ -271,8 +271,8 @@ impl Content {
     }
 }
 
-/// How much of the unsynced a power cut keeps. Drawn once per cut, because cuts that keep nearly
-/// all or nearly nothing find other bugs than those that keep half.
+/// How much unsynced data a power cut keeps. Drawn once per cut, because cuts that keep nearly all
+/// or nearly nothing find other bugs than those that keep half.
 #[derive(Clone, Copy)]
 struct Luck {
     kept_of_8: u64,

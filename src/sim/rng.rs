@@ -1,4 +1,4 @@
-//! Repeatable chance: every choice of a simulation comes from one seed.
+//! Reproducible randomness: every choice of a simulation comes from one seed.
 
 /// A small generator (splitmix64). Good enough to choose faults and orders; no secrets.
 #[derive(Clone, Debug)]
@@ -51,7 +51,7 @@ impl Rng {
         }
     }
 
-    /// A generator of its own, so that drawing from one does not shift the other.
+    /// An independent generator, so that drawing from one does not affect the other.
     pub fn fork(&mut self) -> Self {
         Self::from_seed(self.next_u64())
     }

@@ -1,9 +1,9 @@
 //! An executor for simulations: one thread, woken tasks polled in an order that comes from a seed.
 //!
-//! [`run`] drives one future; [`Tasks`] several. A task is polled only after it was woken, so code
-//! that forgets to wake somebody gets stuck here exactly as it would on a shard, and being stuck is
-//! a panic that names who waits. There is no time: whoever waits for a moment takes `now` as an
-//! argument somewhere else.
+//! [`run`] drives one future; [`Tasks`] several. A task is polled only after it has been woken, so
+//! code that forgets a wake-up gets stuck here exactly as on a shard, and being stuck is a panic
+//! that names the blocked tasks. There is no time: code that waits for a deadline takes `now` as an
+//! argument.
 
 use std::cell::RefCell;
 use std::future::Future;
@@ -16,16 +16,16 @@ use super::rng::Rng;
 
 pub use crate::storage::slice::yield_now as pause;
 
-/// Polls after which a run counts as going in circles.
+/// Number of polls after which a run counts as a livelock.
 const POLLS_MAX: u64 = 50_000_000;
 
-/// Drives `future` to its end. Panics when it waits for something that nothing will bring.
+/// Drives `future` to completion. Panics if it waits for something that cannot happen.
 #[track_caller]
 pub fn run<T>(future: impl Future<Output = T>) -> T {
     Tasks::new(0).run_until(future)
 }
 
-/// Tasks that run in turns, in an order that depends on the seed alone.
+/// Tasks that run in an order that depends only on the seed.
 ///
 /// All methods take `&self`, so a task that holds a reference (or an `Rc`) can spawn others.
 pub struct Tasks<'a> {
@@ -56,7 +56,7 @@ impl<'a> Tasks<'a> {
         self.arrivals.borrow_mut().push(task);
     }
 
-    /// Runs until every task is done. Panics when those that are left all wait.
+    /// Runs until every task is done. Panics if all remaining tasks are blocked.
     #[track_caller]
     pub fn run(&self) {
         self.run_while_possible();
@@ -64,7 +64,7 @@ impl<'a> Tasks<'a> {
         assert!(blocked.is_empty(), "stuck: nothing will wake {}", blocked.join(", "));
     }
 
-    /// Runs until no task can go on: all are done, or wait for something outside.
+    /// Runs until no task can run: all are done, or wait for an external event.
     pub fn run_while_possible(&self) {
         let mut polls = 0;
         while self.turn() {
@@ -73,8 +73,7 @@ impl<'a> Tasks<'a> {
         }
     }
 
-    /// Runs `main`, and the tasks beside it, until `main` is done. Panics when nothing can go on
-    /// before that.
+    /// Runs `main` and the other tasks until `main` is done. Panics if no task can run before that.
     #[track_caller]
     pub fn run_until<T>(&self, main: impl Future<Output = T>) -> T {
         let mut main = pin!(main);
@@ -103,7 +102,7 @@ impl<'a> Tasks<'a> {
         self.tasks.borrow().iter().map(|task| task.name.clone()).collect()
     }
 
-    /// Polls one woken task. False when there is none.
+    /// Polls one woken task. Returns false if there is none.
     fn turn(&self) -> bool {
         let Some(mut task) = self.take_woken() else { return false };
         task.woken.take();

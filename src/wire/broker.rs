@@ -1,5 +1,5 @@
-//! What a broker serves: which code is read by which function, and how requests and replies are
-//! written. One line for each command in each of the three tables.
+//! The requests that a broker supports: how each is decoded, and how requests and replies are
+//! encoded. One line per command in each of the three tables.
 
 use bytes::Bytes;
 
@@ -55,8 +55,7 @@ impl EncodeRequest for Request {
     }
 }
 
-/// The fixed header has no place for a group, a commit or a filter, and nobody fetches without
-/// waiting for an answer.
+/// The fixed header has no fields for a group, a commit or a filter, and a fetch is never one-way.
 fn encode_fixed(out: &mut Vec<u8>, opaque: i32, one_way: bool, request: &Request) -> bool {
     match request {
         Request::ProduceRecords(batch) => fixed::encode_produce(out, opaque, one_way, batch),
@@ -71,7 +70,7 @@ fn encode_fixed(out: &mut Vec<u8>, opaque: i32, one_way: bool, request: &Request
     true
 }
 
-/// Writes `request` with named fields; false when it has no such form.
+/// Encodes `request` with named fields; false if that is not possible.
 #[rustfmt::skip] // A table: request, code, fields, body.
 fn encode_named(to: NewRequest<'_>, request: &Request) -> bool {
     match request {

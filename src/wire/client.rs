@@ -1,6 +1,6 @@
-//! What a server asks of a client (remoting reference, 3.10, 5.7): which code is read by which
-//! function, and how requests and replies are written. Requests travel against the direction of all
-//! others, with numbers of their own.
+//! Requests from a server to a client (remoting reference, 3.10, 5.7): how each is decoded, and how
+//! requests and replies are encoded. They travel in the opposite direction of all others, with
+//! opaque numbers of their own.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -33,9 +33,9 @@ impl DecodeRequest for ClientRequest {
     }
 }
 
-/// Appends a request to a client, in the form in which its own last request came. The reply, if there
-/// is one, carries `opaque`, which is positive: one stock client takes 0 for none. `out` is as before
-/// when there is an error.
+/// Appends a request to a client, in the encoding of the client's last request. The reply, if any,
+/// carries `opaque`, which is positive because one stock client treats 0 as none. On an error `out`
+/// is unchanged.
 pub fn encode_client_request(
     out: &mut Vec<u8>,
     dialect: Dialect,
@@ -44,7 +44,8 @@ pub fn encode_client_request(
 ) -> Result<(), EncodeError> {
     let start = out.len();
     let Dialect { encoding, language } = dialect;
-    // A client that speaks the fixed header reads JSON as well, and these have no other form.
+    // A client that uses the fixed header reads JSON as well, and these requests have no fixed
+    // form.
     let encoding = match encoding {
         HeaderEncoding::Fixed => HeaderEncoding::Json,
         encoding => encoding,
@@ -130,7 +131,7 @@ impl EncodeReply for ClientReply {
     }
 }
 
-/// Reads the body of a reply to GET_CONSUMER_STATUS_FROM_CLIENT.
+/// Decodes the body of a reply to GET_CONSUMER_STATUS_FROM_CLIENT.
 pub fn status_offsets(status: ConsumerStatus) -> Result<Vec<(BrokerQueue, i64)>, Refusal> {
     offsets(status.message_queue_table.0)
 }
@@ -147,7 +148,8 @@ fn entry((queue, offset): &(BrokerQueue, i64)) -> Entry<'_> {
     (ObjectKey(MessageQueue::of(&queue.broker_name, &queue.queue)), *offset)
 }
 
-/// Queues in one table of offsets: more than a client reads, fewer than would hurt it.
+/// Maximum number of queues in one table of offsets: more than a client reads, few enough to be
+/// harmless.
 #[derive(Debug)]
 struct Queues;
 
@@ -163,7 +165,7 @@ struct OffsetTable<'a> {
     offset_table: Offsets<'a>,
 }
 
-/// The same for clients that cannot read objects as keys.
+/// The same for clients that cannot parse objects as keys.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct OffsetList<'a> {
@@ -199,7 +201,7 @@ impl<'a> QueueOffset<'a> {
 
 type Entry<'a> = (ObjectKey<MessageQueue<'a>>, i64);
 
-/// Offsets by queue: a map keyed by objects, or, as C++ clients want it, a list.
+/// Offsets by queue: a map keyed by objects or, for C++ clients, a list.
 #[derive(Debug, Default)]
 struct Offsets<'a>(Vec<Entry<'a>>);
 

@@ -1,4 +1,4 @@
-//! Numbers of the protocol: request codes, response codes, and which refusal is which code.
+//! Protocol numbers: request codes, response codes, and the code of each refusal.
 
 use crate::model::reply::PullStatus;
 use crate::model::{Refusal, excerpt};
@@ -10,14 +10,14 @@ pub struct Command {
     pub name: &'static str,
 }
 
-/// The command with this code, whether anybody here serves it or not.
+/// The command with this code, supported or not.
 pub fn command(code: i32) -> Option<&'static Command> {
     let table = request::TABLE;
     table.binary_search_by_key(&code, |command| command.code).ok().map(|at| &table[at])
 }
 
-/// Request codes (remoting reference, appendix A), sorted. Who serves which is written in [`broker`],
-/// [`nameserver`] and [`client`].
+/// Request codes (remoting reference, appendix A), sorted. [`broker`], [`nameserver`] and
+/// [`client`] say which of them are supported.
 ///
 /// [`broker`]: crate::wire::broker
 /// [`nameserver`]: crate::wire::nameserver
@@ -187,7 +187,7 @@ pub mod request {
     }
 }
 
-/// Response codes (remoting reference, appendix B) that we send or that our client tells apart.
+/// Response codes (remoting reference, appendix B) that we send or that our client distinguishes.
 pub mod response {
     pub const SUCCESS: i32 = 0;
     pub const SYSTEM_ERROR: i32 = 1;
@@ -211,7 +211,7 @@ pub mod response {
     pub const INVALID_PARAMETER: i32 = 29;
 }
 
-/// Code and status word of a pull's answer (remoting reference, 5.3).
+/// Code and status word of a pull reply (remoting reference, 5.3).
 pub const PULL_STATUSES: [(PullStatus, i32, &str); 4] = [
     (PullStatus::Found, response::SUCCESS, "FOUND"),
     (PullStatus::NothingNew, response::PULL_NOT_FOUND, "OFFSET_OVERFLOW_ONE"),
@@ -228,14 +228,14 @@ pub fn pull_status(code: i32) -> Option<PullStatus> {
     PULL_STATUSES.iter().find(|row| row.1 == code).map(|row| row.0)
 }
 
-/// The code of a refusal. No wildcard arm: a new refusal does not compile until someone has chosen
-/// its code.
+/// The code of a refusal. There is no wildcard arm, so a new refusal does not compile until its
+/// code has been chosen.
 pub fn refusal_code(refusal: &Refusal) -> i32 {
     use response::*;
     match refusal {
         Refusal::UnknownRequest { .. } => REQUEST_CODE_NOT_SUPPORTED,
         Refusal::IllegalName(_) | Refusal::TooMany { .. } => INVALID_PARAMETER,
-        // Makes clients refresh their routes, which is what helps against a queue that moved.
+        // Makes clients refresh their routes, as needed when a queue has moved.
         Refusal::UnknownTopic(_) | Refusal::UnknownQueue { .. } | Refusal::UnknownRoute(_) => {
             TOPIC_NOT_EXIST
         }
@@ -262,11 +262,11 @@ pub fn refusal_code(refusal: &Refusal) -> i32 {
     }
 }
 
-/// Longest remark, characters. Many repeat what the client sent, and a header, in which each of
-/// them may take six bytes, has a size that cannot be exceeded.
+/// Maximum length of a remark, characters. Many repeat what the client sent, each character may
+/// take six bytes in a header, and the size of a header is limited.
 const REMARK_SIZE_MAX: usize = 512;
 
-/// What a client is told besides the code: the stable number, then words. Stock tools print it.
+/// The remark: the stable number, then text. Stock tools print it.
 pub fn remark(refusal: &Refusal) -> String {
     let number = refusal.number();
     let mut remark = excerpt(format_args!("RINGMQ-{number} {refusal}"), REMARK_SIZE_MAX);

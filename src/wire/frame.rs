@@ -1,11 +1,11 @@
-//! The frame around every request and answer (remoting reference, 1.1):
+//! The frame of every request and reply (remoting reference, 1.1):
 //!
 //! ```text
 //!   0 size u32, of what follows | 4 header encoding u8 | 5 header size u24 | 8 header | body
 //! ```
 //!
-//! A length is checked against its limit before anybody waits for that many bytes. After an error
-//! the stream has lost its framing and the connection must be closed.
+//! A length is checked against its limit before waiting for that many bytes. After an error the
+//! framing is lost, and the connection must be closed.
 
 use std::mem::size_of;
 
@@ -13,13 +13,13 @@ use bytes::{Buf, Bytes, BytesMut};
 use zerocopy::byteorder::big_endian::U32;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
-/// Largest frame, its size field included, bytes. What stock clients accept and send at most.
+/// Maximum size of a frame including its size field, bytes. The limit of stock clients.
 pub const FRAME_SIZE_MAX: usize = 16 << 20;
 
-/// How a header is written. The number is the frame's fifth byte.
+/// Encoding of a header. The number is the frame's fifth byte.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum HeaderEncoding {
-    /// RocketMQ's own; what every stock client sends unless told otherwise.
+    /// RocketMQ's own; the default of every stock client.
     Json = 0,
     /// RocketMQ's own.
     Binary = 1,
@@ -27,11 +27,11 @@ pub enum HeaderEncoding {
     Fixed = 2,
 }
 
-/// The eight bytes in front of every header.
+/// The eight bytes before every header.
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
 pub(crate) struct Prefix {
-    /// Bytes that follow this field.
+    /// Number of bytes after this field.
     pub size: U32,
     /// Header encoding in the top byte, header size in the low three.
     pub header_word: U32,
@@ -39,10 +39,10 @@ pub(crate) struct Prefix {
 
 const _: () = assert!(size_of::<Prefix>() == 8);
 
-/// Largest header the prefix can name, bytes.
+/// Maximum header size that the prefix can express, bytes.
 pub(crate) const HEADER_SIZE_MAX: usize = 0x00FF_FFFF;
 
-/// One whole request or answer. Header and body share the receive buffer; nothing is copied.
+/// One complete request or reply. Header and body share the receive buffer; nothing is copied.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Frame {
     pub encoding: HeaderEncoding,
@@ -51,13 +51,13 @@ pub struct Frame {
 }
 
 impl Frame {
-    /// Bytes of header and body.
+    /// Size of header and body.
     pub fn size(&self) -> usize {
         self.header.len() + self.body.len()
     }
 }
 
-/// Why a stream of frames cannot be read on.
+/// Why the framing of a stream is lost.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum FrameError {
     #[error("header encoding {0} is unknown")]
@@ -77,13 +77,13 @@ pub fn next_frame(input: &mut BytesMut, size_max: usize) -> Result<Option<Frame>
     Ok(Some(layout.frame(input.split_to(layout.size).freeze())))
 }
 
-/// Like [`next_frame`], of bytes that nobody will add to.
+/// Like [`next_frame`], for a buffer that will not grow.
 pub fn next_frame_of(input: &mut Bytes, size_max: usize) -> Result<Option<Frame>, FrameError> {
     let Some(layout) = next_layout(input, size_max)? else { return Ok(None) };
     Ok(Some(layout.frame(input.split_to(layout.size))))
 }
 
-/// What the prefix of a whole frame says.
+/// The prefix of a complete frame.
 struct Layout {
     encoding: HeaderEncoding,
     /// Of the whole frame.
@@ -99,7 +99,7 @@ impl Layout {
     }
 }
 
-/// The layout of the frame that `input` begins with, if all of it is there.
+/// The layout of the frame at the start of `input`, if it is complete.
 fn next_layout(input: &[u8], size_max: usize) -> Result<Option<Layout>, FrameError> {
     let Ok((prefix, _)) = Prefix::ref_from_prefix(input) else { return Ok(None) };
     let size = (prefix.size.get() as usize).saturating_add(size_of::<U32>());
@@ -120,8 +120,8 @@ fn next_layout(input: &[u8], size_max: usize) -> Result<Option<Layout>, FrameErr
     Ok((input.len() >= size).then_some(Layout { encoding, size, header_size }))
 }
 
-/// Writes one frame behind what `out` holds: `header` and `body` append their parts, the prefix is
-/// filled in afterwards. `chunk_bytes` more bytes of body will follow on the wire.
+/// Appends one frame to `out`: `header` and `body` append their parts, then the prefix is filled
+/// in. `chunk_bytes` more bytes of body follow on the wire.
 pub(crate) fn write_frame(
     out: &mut Vec<u8>,
     encoding: HeaderEncoding,
@@ -180,7 +180,7 @@ mod tests {
         }
     }
 
-    /// However the bytes arrive, the frames are the same.
+    /// However the bytes are split, the frames are the same.
     #[test]
     fn framing_ignores_how_reads_are_cut() {
         let stream = b"\x00\x00\x00\x09\x00\x00\x00\x02hibod\x00\x00\x00\x05\x01\x00\x00\x01h";

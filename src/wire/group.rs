@@ -1,4 +1,4 @@
-//! Who is there and what it subscribes to (remoting reference, 3.4, 3.5).
+//! Heartbeats and consumer groups (remoting reference, 3.4, 3.5).
 
 use std::borrow::Cow;
 
@@ -17,14 +17,14 @@ use crate::wire::header::head::Fields;
 use crate::wire::json::types::{Element, Limit, List};
 use crate::wire::message::{FILTER_ALL, FILTER_KIND_DEFAULT};
 
-/// Named field of a heartbeat's answer that tells that this server speaks the fixed header.
+/// Field of a heartbeat reply that announces support of the fixed header.
 pub const CAPABILITY_FIXED: &str = "RINGMQ_FIXED";
 
-/// Groups of each kind one heartbeat may name. Stock clients name a handful.
+/// Maximum number of groups of each kind in a heartbeat. Stock clients have a handful.
 pub const HEARTBEAT_GROUPS_MAX: usize = 1_024;
-/// Subscriptions one heartbeat may hold, of all its groups.
+/// Maximum number of subscriptions in a heartbeat, over all groups.
 pub const HEARTBEAT_SUBSCRIPTIONS_MAX: usize = 10_000;
-/// Elements of a heartbeat that are passed over and reported; further ones are only passed over.
+/// Maximum number of skipped elements that are reported per heartbeat.
 const SKIPPED_MAX: usize = 16;
 
 #[derive(Debug)]
@@ -80,8 +80,8 @@ struct ConsumerBody<'a> {
     unit_mode: bool,
 }
 
-/// Stock servers filter by the hashes that come along, so they are sent to them. They are not read:
-/// clients differ in how they make them, and some send none.
+/// Stock servers filter by the hashes that clients include, so our client sends them. They are not
+/// decoded here: clients compute them differently, and some send none.
 #[derive(Debug, Default, Serialize, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 struct SubscriptionBody<'a> {
@@ -97,8 +97,8 @@ struct SubscriptionBody<'a> {
     topic: Cow<'a, str>,
 }
 
-/// HEART_BEAT. Fields may be missing, and enums may be names or numbers: clients differ. One group or
-/// subscription that cannot be used does not cost the client the others.
+/// HEART_BEAT. Fields may be missing, and enums may be names or numbers, because clients differ. An
+/// invalid group or subscription does not affect the others.
 pub fn decode_heartbeat(_: &mut Fields<'_>, body: &Bytes) -> Result<Request, Refusal> {
     let body: HeartbeatBody<'_> = body::decode("HEART_BEAT", body)?;
     if body.client_id.is_empty() {
@@ -114,12 +114,12 @@ pub fn decode_heartbeat(_: &mut Fields<'_>, body: &Bytes) -> Result<Request, Ref
     Ok(Request::Heartbeat(Heartbeat { client, producers, consumers, skipped: skipped.0 }))
 }
 
-/// What was passed over, and why.
+/// What was skipped, and why.
 #[derive(Default)]
 struct Skipped(Vec<String>);
 
 impl Skipped {
-    /// The good ones of `elements`.
+    /// The valid ones of `elements`.
     fn read<T, U>(
         &mut self,
         what: &str,

@@ -1,5 +1,5 @@
-//! Sending, pulling, looking up, and what is asked about one queue (remoting reference, 3.1, 3.2,
-//! 3.3, 3.8). A function each way per command.
+//! Send, pull, look-up, and requests about one queue (remoting reference, 3.1, 3.2, 3.3, 3.8). One
+//! function per command and direction.
 
 use std::borrow::Cow;
 use std::str::FromStr;
@@ -14,16 +14,16 @@ use crate::model::{GroupName, LogOffset, QueueId, Refusal, Request, Timestamp, T
 use crate::wire::header::fields::FieldWriter;
 use crate::wire::header::head::{Fields, Header, missing, number};
 
-/// Commit `commitOffset` on the way.
+/// Commit `commitOffset` as well.
 const PULL_COMMIT: i32 = 1;
-/// Hold the request when nothing is there.
+/// Hold the request if there is no message.
 const PULL_HOLD: i32 = 2;
-/// The filter is sent along.
+/// The request contains the filter.
 const PULL_SUBSCRIPTION: i32 = 4;
 
-/// The filter of a request that names none.
+/// The filter of a request without one.
 pub const FILTER_KIND_DEFAULT: &str = "TAG";
-/// The expression that takes everything.
+/// The expression that matches everything.
 pub const FILTER_ALL: &str = "*";
 
 /// Fields of a send request: long name in SEND_MESSAGE, letter in the other two.
@@ -43,7 +43,7 @@ const SEND_FIELDS: [(&str, &str); 13] = [
     ("batch", "m"),
 ];
 
-/// Place of a field in [`SEND_FIELDS`].
+/// Index of a field in [`SEND_FIELDS`].
 #[derive(Clone, Copy)]
 enum SendField {
     Group,
@@ -66,12 +66,12 @@ const _: () = assert!(SendField::Batch as usize + 1 == SEND_FIELDS.len());
 struct SendFields<'a> {
     header: Header<'a>,
     values: [Option<Cow<'a, str>>; SEND_FIELDS.len()],
-    /// Index to the name this request uses, for what is said about a field.
+    /// The name that this request uses for a field, for error messages.
     name: fn(usize) -> &'static str,
 }
 
 impl<'a> SendFields<'a> {
-    /// `index_of` tells which of the known fields a name is, if any.
+    /// `index_of` maps a name to its index among the known fields.
     fn collect(
         fields: &mut Fields<'a>,
         index_of: impl Fn(&str) -> Option<usize>,
@@ -128,7 +128,7 @@ pub fn decode_send_v2(fields: &mut Fields<'_>, body: &Bytes) -> Result<Request, 
     decode_produce(SendFields::collect(fields, index_of, |index| SEND_FIELDS[index].1), body)
 }
 
-/// Whether the body is a batch is said by a field, not by the code.
+/// A field, not the code, says whether the body is a batch.
 fn decode_produce(mut send: SendFields<'_>, body: &Bytes) -> Result<Request, Refusal> {
     Ok(Request::Produce(Produce {
         group: send.needed_text(SendField::Group)?,
@@ -162,7 +162,7 @@ pub fn encode_send(fields: &mut FieldWriter<'_>, produce: &Produce) {
     fields.boolean(name(SendField::Batch), produce.is_batch);
 }
 
-/// What stock clients read of a send's answer, besides what [`encode_traced`] adds.
+/// The fields of a send reply that stock clients read, besides those of [`encode_traced`].
 pub fn encode_produced(fields: &mut FieldWriter<'_>, produced: &Produced) {
     fields.plain("msgId", |out| {
         for (index, &position) in produced.positions.iter().enumerate() {
@@ -176,14 +176,14 @@ pub fn encode_produced(fields: &mut FieldWriter<'_>, produced: &Produced) {
     fields.number("queueOffset", produced.queue_offset.0);
 }
 
-/// What every answer to a send carries, also a refusal: Java clients look at it unasked.
+/// Fields of every send reply, even a refusal: Java clients read them unconditionally.
 pub fn encode_traced(fields: &mut FieldWriter<'_>) {
     fields.plain("MSG_REGION", |out| out.extend_from_slice(b"DefaultRegion"));
     fields.plain("TRACE_ON", |out| out.extend_from_slice(b"true"));
 }
 
-/// The id by which stock tools find a message again: host, port and log offset in upper hex
-/// (remoting reference, 4.6).
+/// The message id that stock tools use: host, port and log offset in upper-case hex (remoting
+/// reference, 4.6).
 pub fn push_offset_id(out: &mut Vec<u8>, host: Host, position: LogOffset) {
     let address = u64::from(u32::from_be_bytes(host.address));
     push_hex(out, address << 32 | u64::from(host.port.get()));
@@ -250,7 +250,7 @@ pub fn encode_pull(fields: &mut FieldWriter<'_>, pull: &Pull, group: &GroupName)
     }
 }
 
-/// Clients read these four whatever the status is.
+/// Clients read these four for every status.
 pub fn encode_pulled(fields: &mut FieldWriter<'_>, pulled: &Pulled) {
     fields.number("maxOffset", pulled.max_offset.0);
     fields.number("minOffset", pulled.min_offset.0);
@@ -258,7 +258,7 @@ pub fn encode_pulled(fields: &mut FieldWriter<'_>, pulled: &Pulled) {
     fields.number("suggestWhichBrokerId", 0);
 }
 
-/// Topic and number of a queue, as all that concern one queue carry them.
+/// Topic and number of a queue, common to all requests about one queue.
 fn decode_queue(fields: &Fields<'_>) -> Result<QueueOf, Refusal> {
     Ok(QueueOf {
         topic: TopicName::new(fields.needed("topic")?)?,
@@ -377,7 +377,7 @@ pub fn encode_query(fields: &mut FieldWriter<'_>, topic: &TopicName, key: &str, 
     fields.number("endTimestamp", i64::MAX);
 }
 
-/// A client reads both numbers unasked. There is no index whose age they could tell.
+/// Clients read both numbers unconditionally. There is no index whose age they could report.
 pub fn encode_queried(fields: &mut FieldWriter<'_>) {
     fields.number("indexLastUpdatePhyoffset", 0);
     fields.number("indexLastUpdateTimestamp", 0);

@@ -1,4 +1,4 @@
-//! Bytes to requests and replies to bytes: one frame, three header encodings.
+//! Converts between bytes and requests or replies: one frame, three header encodings.
 //!
 //! ```text
 //!   next_frame ─▶ decode_head ─▶ decode_command ─▶ Request ─▶ (a server) ─▶ Reply ─▶ encode_reply
@@ -6,16 +6,17 @@
 //!   encode_client_request ─▶ (a client) ─▶ the same, the other way                  (a server)
 //! ```
 //!
-//! Start here, then `broker`, `nameserver` and `client`: their tables name every command that such a
-//! peer serves and the function that reads it. [`message`], [`group`], [`route`], [`admin`] and
-//! [`registration`] hold the commands, a function each way; [`codes`] the numbers; [`header`] the
-//! encodings; [`json`] the dialect of headers and bodies. `docs/wire.md` draws it all.
+//! Start reading here, then `broker`, `nameserver` and `client`: their tables list every supported
+//! command and the function that decodes it. [`message`], [`group`], [`route`], [`admin`] and
+//! [`registration`] contain the commands, one function per direction; [`codes`] the numbers;
+//! [`header`] the encodings; [`json`] the JSON dialect of headers and bodies. `docs/wire.md`
+//! documents all of it.
 //!
-//! What holds at all times:
+//! Invariants:
 //! - Everything is a pure function of bytes. No order, no routing, no time, no sockets.
-//! - Nothing that comes in makes it panic, and nothing is kept longer than its frame says.
-//! - An answer leaves in the encoding its request came in.
-//! - Texts without escapes and bodies point into the receive buffer; nothing is copied.
+//! - No input causes a panic, and nothing is allocated beyond the size of its frame.
+//! - A reply uses the header encoding of its request.
+//! - Strings without escapes and bodies point into the receive buffer; nothing is copied.
 
 pub mod admin;
 pub mod body;

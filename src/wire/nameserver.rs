@@ -1,5 +1,5 @@
-//! What a NameServer serves: which code is read by which function, and how requests and replies are
-//! written. One line for each command in each of the three tables.
+//! The requests that a NameServer supports: how each is decoded, and how requests and replies are
+//! encoded. One line per command in each of the three tables.
 
 use bytes::Bytes;
 
@@ -53,7 +53,7 @@ fn encode_named(to: NewRequest<'_>, request: &NameServerRequest) {
         NameServerRequest::BrokerHeartbeat { broker } => to.fields(BROKER_HEARTBEAT, |f| route::encode_broker(f, broker)),
         NameServerRequest::Route { topic } => to.fields(GET_ROUTEINFO_BY_TOPIC, |f| {
             f.text("topic", topic);
-            // Old servers answer with unquoted keys unless they are asked not to.
+            // Old servers reply with unquoted keys unless asked not to.
             f.boolean("acceptStandardJsonOnly", true);
         }),
         NameServerRequest::ClusterInfo => to.fields(GET_BROKER_CLUSTER_INFO, |_| {}),
@@ -69,7 +69,7 @@ impl EncodeReply for NameServerReply {
     fn encode(&self, to: NewReply<'_>) {
         match self {
             Self::Done => to.fields(|_| {}),
-            // The table of ordered topics, which we have none of. Stock brokers read it.
+            // The table of ordered topics, always empty here. Stock brokers read it.
             Self::Registered => to.json(&TableBody::default()),
             Self::DataVersion { is_changed, known } => to.whole(
                 response::SUCCESS,

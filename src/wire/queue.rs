@@ -1,4 +1,4 @@
-//! A message queue as bodies name it (remoting reference, 3.4).
+//! A message queue in bodies (remoting reference, 3.4).
 
 use std::borrow::Cow;
 

@@ -7,17 +7,17 @@ use crate::model::request::ProduceRecords;
 use crate::model::{LogOffset, QueueId, QueueOffset, Timestamp};
 use crate::wire::frame::FRAME_SIZE_MAX;
 
-/// Most bytes of records in one batch, so that a frame always has room for its headers.
+/// Maximum bytes of records in a batch, so that a frame always has room for its headers.
 pub const RECORDS_SIZE_MAX: usize = FRAME_SIZE_MAX - 1024;
 
 const _: () = assert!(RECORD_SIZE_MAX < RECORDS_SIZE_MAX);
 
-/// The batch is full; finish it and begin another.
+/// The batch is full; finish it and start another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the batch is full")]
 pub struct BatchFull;
 
-/// Records of one topic and queue, back to back, with zeros where the server fills in.
+/// Records of one topic and queue, back to back, with zeros in the fields that the server sets.
 #[derive(Debug)]
 pub struct RecordBatch {
     queue: QueueId,
@@ -32,11 +32,11 @@ impl RecordBatch {
         Self { queue, size_max: size_max.min(RECORDS_SIZE_MAX), bytes: Vec::new(), count: 0 }
     }
 
-    /// Appends one message. The caller keeps topic, sizes and queue as the protocol wants them:
-    /// all records of a batch have the same topic and the batch's queue.
+    /// Appends one message. The caller ensures that topic, sizes and queue are valid: all records
+    /// of a batch have the same topic and the batch's queue.
     ///
     /// # Panics
-    /// When the record is for another queue, or its topic or properties are too long.
+    /// If the record is for another queue, or its topic or properties are too long.
     pub fn append(&mut self, record: &NewRecord<'_>) -> Result<(), BatchFull> {
         assert_eq!(record.queue, self.queue, "a batch is for one queue");
         let start = self.bytes.len();
@@ -54,7 +54,7 @@ impl RecordBatch {
         self.count
     }
 
-    /// Bytes of records so far.
+    /// Size of the records so far.
     pub fn size(&self) -> usize {
         self.bytes.len()
     }
@@ -70,7 +70,7 @@ impl RecordBatch {
     }
 }
 
-/// Zeros in every field that only the server can fill.
+/// Zeros for the fields that only the server can set.
 const UNPLACED: Placement = Placement {
     queue_offset: QueueOffset(0),
     physical_offset: LogOffset(0),

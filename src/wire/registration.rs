@@ -1,5 +1,5 @@
-//! REGISTER_BROKER (remoting reference, 2.3): a broker, and all its topics as JSON or as a
-//! compressed list of texts.
+//! REGISTER_BROKER (remoting reference, 2.3): a broker and all its topics, as JSON or as a
+//! compressed list of strings.
 //!
 //! A topic that cannot be used is left out instead of refusing the whole broker: a stock broker registers
 //! topics named after its host, and names that are no names are not worth a word.
@@ -25,11 +25,11 @@ use crate::wire::header::head::Fields;
 use crate::wire::json::types::{Element, Entries, Limit};
 use crate::wire::route::{Nothing, decode_broker, encode_broker};
 
-/// Largest text in a compressed body: a topic with its attributes, or a data version. Stock brokers
-/// write 30 to 200 bytes.
+/// Maximum size of a string in a compressed body: a topic with its attributes, or a data version.
+/// Stock brokers write 30 to 200 bytes.
 const LINE_SIZE_MAX: usize = 16 << 10;
-/// Bytes that are inflated at most: as many topics as there may be, with the longest names, and as
-/// much again for attributes.
+/// Maximum inflated size: the maximum number of topics with names of maximum length, and as much
+/// again for attributes.
 const INFLATED_SIZE_MAX: u64 = (REGISTERED_TOPICS_MAX * 2 * TOPIC_NAME_SIZE_MAX) as u64;
 /// Topics that are passed over and reported.
 const SKIPPED_MAX: usize = 16;
@@ -89,7 +89,7 @@ struct TopicsBody<'a> {
     topic_config_table: Entries<Cow<'a, str>, Element<TopicBody<'a>>, Topic>,
 }
 
-/// `TopicConfig` of the reference. The name stands in the table's key and is not read again.
+/// `TopicConfig` of the reference. The name is the table's key and is not decoded again.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 struct TopicBody<'a> {
@@ -132,7 +132,7 @@ impl<'a> RegistrationBody<'a> {
         Self { filter_server_list: [], topic_config_serialize_wrapper }
     }
 
-    /// Topics whose names clients could not use are left out.
+    /// Topics with names that no client could use are skipped.
     fn read(self) -> Topics {
         let TopicsBody { data_version, topic_config_table } = self.topic_config_serialize_wrapper;
         let (mut topics, mut skipped) = (Vec::new(), Vec::new());
@@ -172,10 +172,11 @@ impl<'a> TopicBody<'a> {
     }
 }
 
-/// The compressed form: texts with their sizes in front. What follows the topics concerns filter
-/// servers and static topics and is not read.
+/// The compressed form: length-prefixed strings. What follows the topics concerns filter servers
+/// and static topics and is ignored.
 ///
-/// It is read as it is inflated: what is kept is the topics, whatever the body claims to hold.
+/// It is decoded while it is inflated; only the topics are kept, whatever the body claims to
+/// contain.
 fn read_compressed(body: &[u8]) -> Result<Topics, Refusal> {
     let inflated = ZlibDecoder::new(body).take(INFLATED_SIZE_MAX);
     let mut parts = Parts { inflated: BufReader::new(inflated), text: Vec::new() };
@@ -201,10 +202,10 @@ fn skip(skipped: &mut Vec<String>, what: String) {
     }
 }
 
-/// The parts of a compressed body, one after the other.
+/// Iterates over the parts of a compressed body.
 struct Parts<'a> {
     inflated: BufReader<Take<ZlibDecoder<&'a [u8]>>>,
-    /// The text read last; its memory serves the next.
+    /// The last string; its memory is reused for the next.
     text: Vec<u8>,
 }
 
@@ -226,7 +227,7 @@ impl Parts<'_> {
         std::str::from_utf8(&self.text).map_err(|_| malformed("a text is not UTF-8"))
     }
 
-    /// Why there is nothing more to read.
+    /// Why reading stopped.
     #[cold]
     fn broken(&self, error: &io::Error) -> Refusal {
         if self.inflated.get_ref().limit() == 0 {
@@ -266,7 +267,7 @@ fn malformed(what: &str) -> Refusal {
     Refusal::Malformed(format!("compressed body of REGISTER_BROKER: {what}"))
 }
 
-/// Named fields of a registration; [`RegistrationBody`] is the body that belongs to them.
+/// The fields of a registration; [`RegistrationBody`] is its body.
 pub fn encode_register_broker(fields: &mut FieldWriter<'_>, registration: &Registration) {
     encode_broker(fields, &registration.broker);
     fields.text("haServerAddr", &registration.ha_address);
@@ -274,7 +275,7 @@ pub fn encode_register_broker(fields: &mut FieldWriter<'_>, registration: &Regis
         fields.number("heartbeatTimeoutMillis", lease_ms);
     }
     fields.boolean("compressed", false);
-    // Zero means unchecked; the transport's checksum covers a body this small well enough.
+    // Zero means no checksum; the transport's checksum suffices for a body this small.
     fields.number("bodyCrc32", 0);
 }
 
@@ -430,7 +431,7 @@ mod tests {
         assert!(what.contains("no zlib"), "{what}");
     }
 
-    /// Small bodies that claim to hold what no broker has.
+    /// Small bodies that claim impossible sizes.
     #[test]
     fn a_registration_has_bounds_for_all_that_it_lists() {
         let too_many = || Refusal::TooMany { what: "topics", count_max: REGISTERED_TOPICS_MAX };
@@ -469,7 +470,7 @@ mod tests {
         }
     }
 
-    /// The largest table there may be, with the longest names, in the compressed form.
+    /// The largest possible table, with names of maximum length, in compressed form.
     #[test]
     fn the_largest_compressed_registration_is_taken() {
         let names: Vec<String> =

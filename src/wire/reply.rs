@@ -1,4 +1,4 @@
-//! Replies of every kind, as whoever was asked writes them.
+//! Encoding replies of every kind.
 
 use serde::Serialize;
 
@@ -11,14 +11,14 @@ use crate::wire::header::{self, fixed};
 use crate::wire::json::ser;
 use crate::wire::message;
 
-/// What a request that was carried out is answered with.
+/// The reply to a request that was executed.
 pub trait EncodeReply {
-    /// Writes it to where `to` says.
+    /// Encodes it for `to`.
     fn encode(&self, to: NewReply<'_>);
 }
 
-/// Appends the reply to the request that `to` stands for: prefix, header and body. `chunk_bytes`
-/// bytes of messages follow it on the wire.
+/// Appends the reply to the request of `to`: prefix, header and body. `chunk_bytes` bytes of
+/// messages follow it on the wire.
 pub fn encode_reply<R: EncodeReply>(
     out: &mut Vec<u8>,
     to: ReplyTo,
@@ -48,7 +48,7 @@ fn encode_refusal(out: &mut Vec<u8>, to: ReplyTo, refusal: &Refusal) {
     NewReply { out, to, chunk_bytes: 0 }.whole(code, Some(&remark), fields, |_| {});
 }
 
-/// A reply about to be written.
+/// A reply to be encoded.
 pub struct NewReply<'a> {
     pub out: &'a mut Vec<u8>,
     pub to: ReplyTo,
@@ -56,12 +56,12 @@ pub struct NewReply<'a> {
 }
 
 impl NewReply<'_> {
-    /// Writes a reply that says all with its named fields, with RocketMQ's header.
+    /// Encodes a reply that has only named fields, with RocketMQ's header.
     pub fn fields(self, fields: impl FnOnce(&mut FieldWriter<'_>)) {
         self.whole(response::SUCCESS, None, fields, |_| {});
     }
 
-    /// Writes a reply that says all with its body, with RocketMQ's header.
+    /// Encodes a reply that has only a body, with RocketMQ's header.
     pub fn json(self, body: &impl Serialize) {
         self.whole(response::SUCCESS, None, |_| {}, |out| ser::push(out, body));
     }

@@ -1,4 +1,4 @@
-//! Requests of every kind: reading them in steps as whoever serves them, writing them as whoever asks.
+//! Requests of every kind: decoded step by step by servers, encoded by clients.
 //!
 //! ```text
 //!   Head::of(frame), decode_head   who writes, in what form, and the code
@@ -14,22 +14,22 @@ use crate::wire::header::fields::{FieldWriter, NewHead};
 use crate::wire::header::head::{FLAG_ONE_WAY, Fields, Head, Language, ReplyTo};
 use crate::wire::header::{self, decode_head};
 
-/// Requests that one kind of peer serves.
+/// The requests that one kind of peer supports.
 pub trait DecodeRequest: Sized {
     /// Codes of these requests.
     const SERVED: &'static [i32];
 
-    /// Reads request `code` from its named fields and its body. A code that is not served is refused
-    /// before fields and body, which may be long and compressed, are looked at.
+    /// Decodes request `code` from its named fields and its body. An unsupported code is refused
+    /// before fields and body, which may be long and compressed, are decoded.
     fn decode(code: i32, fields: &mut Fields<'_>, body: &Bytes) -> Result<Self, Refusal>;
 
-    /// Reads a request with the fixed header; `kind` is its code.
+    /// Decodes a request with the fixed header; `kind` is its code.
     fn decode_fixed(kind: i32, _frame: &Frame) -> Result<Self, Refusal> {
         Err(Refusal::UnknownRequest { code: kind })
     }
 }
 
-/// The table of requests that a peer serves, inside its `impl DecodeRequest`: code, function.
+/// The table of supported requests, inside a peer's `impl DecodeRequest`: code, function.
 macro_rules! served {
     ($($code:ident => $decode:path;)*) => {
         const SERVED: &'static [i32] = &[$($code,)*];
@@ -44,7 +44,7 @@ macro_rules! served {
 }
 pub(super) use served;
 
-/// Reads what the request with this head, which has been read, asks for.
+/// Decodes the command of a request whose head has been decoded.
 #[inline]
 pub fn decode_command<R: DecodeRequest>(head: &mut Head<'_>) -> Result<R, Refusal> {
     match head.frame.encoding {
@@ -76,7 +76,7 @@ pub fn decode_request<R: DecodeRequest>(frame: &Frame) -> Result<Incoming<R>, Fr
     Ok(Incoming { reply_to: head.reply_to(), one_way: head.is_one_way(), request })
 }
 
-/// Why a request cannot be written.
+/// Why a request cannot be encoded.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum EncodeError {
     #[error("this request cannot be sent with a {encoding:?} header")]
@@ -85,13 +85,13 @@ pub enum EncodeError {
     TooLarge { size: usize },
 }
 
-/// A request that can be written.
+/// A request that can be encoded.
 pub trait EncodeRequest {
-    /// Writes it to where `to` says; false when it has no form in that encoding.
+    /// Encodes it for `to`; false if the encoding has no form for it.
     fn encode(&self, to: NewRequest<'_>) -> bool;
 }
 
-/// Appends a request of a client. `out` is as before when there is an error.
+/// Appends a client's request. On an error `out` is unchanged.
 pub fn encode_request(
     out: &mut Vec<u8>,
     encoding: HeaderEncoding,
@@ -113,7 +113,7 @@ pub fn encode_request(
     Ok(())
 }
 
-/// A request about to be written.
+/// A request to be encoded.
 pub struct NewRequest<'a> {
     pub out: &'a mut Vec<u8>,
     pub encoding: HeaderEncoding,
@@ -123,12 +123,12 @@ pub struct NewRequest<'a> {
 }
 
 impl NewRequest<'_> {
-    /// Writes a request whose named fields are all there is, with RocketMQ's header.
+    /// Encodes a request that has only named fields, with RocketMQ's header.
     pub fn fields(self, code: i32, fields: impl FnOnce(&mut FieldWriter<'_>)) {
         self.whole(code, fields, |_| {});
     }
 
-    /// Writes a request with a body, with RocketMQ's header.
+    /// Encodes a request with a body, with RocketMQ's header.
     pub fn whole(
         self,
         code: i32,

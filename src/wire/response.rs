@@ -1,8 +1,7 @@
-//! An answer as our client reads it.
+//! A reply as our client decodes it.
 //!
-//! Which command it answers is not in the bytes, so the caller asks for what it expects:
-//! `response.produced()`, `response.route()`. A refusal, and an answer that cannot be read, come out
-//! as [`ReplyError`].
+//! The bytes do not say which command a reply answers, so the caller asks for what it expects:
+//! `response.produced()`, `response.route()`. A refusal or an invalid reply gives a [`ReplyError`].
 
 use bytes::Bytes;
 use bytestring::ByteString;
@@ -26,12 +25,12 @@ use crate::wire::header::{decode_head, fields, fixed};
 use crate::wire::json::de;
 use crate::wire::route::{ClusterBody, RouteBody, TopicListBody};
 
-/// Code of an error for an answer that says success and cannot be read. No server sends it.
+/// Error code of a reply that reports success but cannot be decoded. No server sends it.
 pub const CODE_UNREADABLE: i32 = -1;
-/// Characters of a wrong value that are shown.
+/// Maximum number of characters shown of an invalid value.
 const SHOWN_MAX: usize = 40;
 
-/// Why there is no result: the server's code and words.
+/// Why there is no result: the server's code and remark.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("code {code}: {remark}")]
 pub struct ReplyError {
@@ -46,7 +45,7 @@ pub struct Response {
     /// Response code; the request code when [`is_reply`](Self::is_reply) is false.
     pub code: i32,
     pub version: i32,
-    /// False for what a server asks of its own accord.
+    /// False for a request that the server sends.
     pub is_reply: bool,
     pub remark: Option<ByteString>,
     pub body: Bytes,
@@ -59,22 +58,22 @@ enum Detail {
     Fixed(fixed::DecodedReply),
 }
 
-/// Where messages were stored.
+/// The positions of stored messages.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Stored {
     pub queue: QueueId,
     /// Of the first message; the others follow without gaps.
     pub queue_offset: QueueOffset,
     pub count: u32,
-    /// Log offset of the first message, when the server told.
+    /// Log offset of the first message, if reported.
     pub position: Option<LogOffset>,
     /// Offset ids, joined by commas; empty after a fixed-header request.
     pub message_ids: ByteString,
-    /// 0; or 10, 11, 12 of a stock server: stored, but not as safely as configured.
+    /// 0; or 10, 11, 12 from a stock server: stored, but less durably than configured.
     pub code: i32,
 }
 
-/// Reads a frame that came from a server, whatever it is.
+/// Decodes any frame from a server.
 pub fn decode_reply(frame: &Frame) -> Result<Response, FrameError> {
     let mut head = Head::of(frame);
     decode_head(&mut head)?;
@@ -82,7 +81,7 @@ pub fn decode_reply(frame: &Frame) -> Result<Response, FrameError> {
 }
 
 impl Response {
-    /// The reply that begins with `head`, which has been read.
+    /// The reply with this decoded head.
     pub fn of(head: Head<'_>) -> Result<Self, FrameError> {
         if head.frame.encoding == HeaderEncoding::Fixed {
             return Self::of_fixed(&head);
@@ -123,12 +122,12 @@ impl Response {
         }
     }
 
-    /// Nothing but that it was carried out.
+    /// Checks for success.
     pub fn done(&self) -> Result<(), ReplyError> {
         if self.code == SUCCESS { Ok(()) } else { Err(self.refused()) }
     }
 
-    /// Whether the server speaks the fixed header; asked of a heartbeat's answer.
+    /// Whether the server supports the fixed header; for a heartbeat reply.
     pub fn speaks_fixed(&self) -> bool {
         self.code == SUCCESS
             && self.field(group::CAPABILITY_FIXED).is_some_and(|version| version == "1")
@@ -165,7 +164,7 @@ impl Response {
         })
     }
 
-    /// The header of a pull's answer; the records are the body.
+    /// The header of a pull reply; the records are the body.
     pub fn pulled(&self) -> Result<Pulled, ReplyError> {
         if let Detail::Fixed(fixed::DecodedReply::Pulled(pulled)) = self.detail {
             return Ok(pulled);
@@ -180,7 +179,7 @@ impl Response {
         })
     }
 
-    /// The records in the body of a pull's or a look-up's answer.
+    /// The records in the body of a pull or look-up reply.
     pub fn records(&self) -> Records<'_> {
         Records::new(&self.body)
     }
@@ -190,7 +189,7 @@ impl Response {
         self.number("offset").map(QueueOffset)
     }
 
-    /// `None` when the queue is empty.
+    /// `None` if the queue is empty.
     pub fn store_time(&self) -> Result<Option<Timestamp>, ReplyError> {
         self.done()?;
         let time_ms: i64 = self.number("timestamp")?;
@@ -222,7 +221,7 @@ impl Response {
         self.json().map(TopicListBody::read)
     }
 
-    /// Whether the version that was told differs from what the NameServer knows, and what it knows.
+    /// Whether the sent version differs from the NameServer's, and the NameServer's version.
     pub fn data_version(&self) -> Result<(bool, Option<DataVersion>), ReplyError> {
         self.done()?;
         let is_changed = self.field("changed").is_none_or(|changed| changed == "true");
@@ -232,12 +231,12 @@ impl Response {
         self.json().map(|version| (is_changed, Some(version)))
     }
 
-    /// Where a client is, asked of its reply to a server.
+    /// A client's consume offsets; for its reply to a server.
     pub fn consumer_status(&self) -> Result<Vec<(BrokerQueue, i64)>, ReplyError> {
         client::status_offsets(self.json()?).map_err(|error| unreadable(&error.to_string()))
     }
 
-    /// The body, when the request was carried out.
+    /// The body, if the request succeeded.
     fn json<T: DeserializeOwned>(&self) -> Result<T, ReplyError> {
         self.done()?;
         de::parse(&self.body).map_err(|error| unreadable(&error.to_string()))
@@ -256,7 +255,7 @@ impl Response {
     }
 }
 
-/// The log offset inside an offset id: its last sixteen digits.
+/// The log offset in a message id: its last sixteen digits.
 fn position_of(id: &str) -> Option<LogOffset> {
     let digits = id.get(id.len().checked_sub(16)?..)?;
     u64::from_str_radix(digits, 16).ok().map(LogOffset)

@@ -1,7 +1,7 @@
-//! What a NameServer is asked and told (remoting reference, 2.2 to 2.5).
+//! Requests and replies of a NameServer (remoting reference, 2.2 to 2.5).
 //!
-//! Routes leave compact, with quoted keys, and sorted: one stock client takes them apart by hand,
-//! another compares their text to see whether anything has changed.
+//! Routes are encoded compactly, with quoted keys, and sorted: one stock client parses them by
+//! hand, another compares them as text to detect changes.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -20,7 +20,7 @@ use crate::wire::header::fields::FieldWriter;
 use crate::wire::header::head::Fields;
 use crate::wire::json::types::{Entries, Limit, List};
 
-/// GET_ROUTEINFO_BY_TOPIC. Whether the client takes only strict JSON does not matter: it gets it.
+/// GET_ROUTEINFO_BY_TOPIC. Replies are always strict JSON, whether or not the client requires it.
 pub fn decode_route(fields: &mut Fields<'_>, _: &Bytes) -> Result<NameServerRequest, Refusal> {
     Ok(NameServerRequest::Route { topic: fields.needed("topic")? })
 }
@@ -73,7 +73,7 @@ pub fn decode_query_data_version(
     })
 }
 
-/// Who a broker is. A heartbeat of a broker that is no controller's names no id.
+/// The identity of a broker. Heartbeats have an id only if the broker belongs to a controller.
 pub fn decode_broker(fields: &Fields<'_>) -> Result<BrokerId, Refusal> {
     let text = |name| fields.needed(name).map(String::from);
     Ok(BrokerId {
@@ -195,7 +195,7 @@ impl<'a> QueueData<'a> {
     }
 }
 
-/// `ClusterInfo` of the reference. The second table follows from the first and is not read.
+/// `ClusterInfo` of the reference. The second table is derived from the first and is not decoded.
 #[derive(Debug, Default, Serialize, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 pub struct ClusterBody<'a> {
@@ -222,10 +222,10 @@ impl<'a> ClusterBody<'a> {
     }
 }
 
-/// A NameServer knows no more topics than one answer can name.
+/// A NameServer has no more topics than fit in one reply.
 const _: () = assert!(REGISTERED_TOPICS_MAX * (TOPIC_NAME_SIZE_MAX + 3) + 1024 < FRAME_SIZE_MAX);
 
-/// Topics in one answer. A stock NameServer may know more than one of ours.
+/// Maximum number of topics in one reply. A stock NameServer may have more than one of ours.
 #[derive(Debug)]
 struct ListedTopics;
 

@@ -1,4 +1,4 @@
-//! Servers for tests: real sockets on loopback, answers from a function.
+//! Test servers: real sockets on loopback, scripted replies.
 
 use std::collections::HashMap;
 use std::io::{Read, Write};
@@ -16,10 +16,10 @@ use crate::wire::{
     encode_reply, next_frame,
 };
 
-/// What a server does with a request.
+/// A server's scripted reaction to a request.
 pub enum Scripted<R = Reply> {
     Give(Result<R, Refusal>),
-    /// With bytes behind the reply, as a pull has them.
+    /// A reply followed by bytes, as for a pull.
     GiveWith(R, Vec<u8>),
     Silence,
     HangUp,
@@ -34,7 +34,7 @@ impl<R> From<Result<R, Refusal>> for Scripted<R> {
 /// Answers one frame: the bytes to send, or `None` to hang up.
 type Handler = dyn Fn(&Frame) -> Option<Vec<u8>> + Send + Sync;
 
-/// Answers on a port of its own until it is dropped, which closes all its connections.
+/// A server on its own port until it is dropped, which closes all its connections.
 pub struct Server {
     pub address: String,
     is_stopped: Arc<AtomicBool>,
@@ -102,7 +102,7 @@ impl Server {
         Self { address, is_stopped, streams, thread: Some(thread) }
     }
 
-    /// Closes all connections; new ones are welcome.
+    /// Closes all connections; new ones are accepted.
     pub fn cut_connections(&self) {
         for stream in self.streams.lock().unwrap().values() {
             let _ = stream.shutdown(Shutdown::Both);
@@ -117,7 +117,7 @@ impl Server {
 impl Drop for Server {
     fn drop(&mut self) {
         self.is_stopped.store(true, Ordering::SeqCst);
-        // The listener is woken by one more connection.
+        // Wakes the listener with one more connection.
         let _ = TcpStream::connect(&self.address);
         self.cut_connections();
         self.thread.take().unwrap().join().unwrap();
@@ -170,7 +170,7 @@ fn handle<Q: DecodeRequest, R: EncodeReply>(
     Some(out)
 }
 
-/// The server's end of one connection, for a test that decides itself what is said on it.
+/// The server's side of one connection, for a test that scripts it byte by byte.
 pub struct Peer {
     stream: TcpStream,
     input: BytesMut,
@@ -194,7 +194,7 @@ impl Peer {
     }
 }
 
-/// Serves one connection with `serve`, at the address that is given.
+/// Serves one connection with `serve`, at the returned address.
 pub fn serve_one<T: Send + 'static>(
     serve: impl FnOnce(Peer) -> T + Send + 'static,
 ) -> (String, JoinHandle<T>) {
@@ -207,8 +207,8 @@ pub fn serve_one<T: Send + 'static>(
     (address, server)
 }
 
-/// A loopback address that no other test in this process uses, so that none can take a port over
-/// while its server is away.
+/// A loopback address used by no other test in this process, so that none can take over its port
+/// while the server is down.
 fn own_host() -> Ipv4Addr {
     static TAKEN: AtomicU16 = AtomicU16::new(0);
     let [high, low] = TAKEN.fetch_add(1, Ordering::SeqCst).to_be_bytes();
@@ -220,7 +220,7 @@ pub fn dead_address() -> String {
     format!("{}:9", own_host())
 }
 
-/// Looks until `is_so`, with a deadline.
+/// Polls until `is_so`, with a deadline.
 pub fn until(what: &str, mut is_so: impl FnMut() -> bool) {
     let deadline = Instant::now() + Duration::from_secs(20);
     while !is_so() {

@@ -1,4 +1,4 @@
-//! A message as a producer gives it, and a batch of them as a request.
+//! A message to send, and the encoding of a batch as a request.
 
 use bytes::Bytes;
 
@@ -15,12 +15,12 @@ use crate::model::{GroupName, QueueId, Request, Timestamp, TopicName};
 use crate::wire::records::RECORDS_SIZE_MAX;
 use crate::wire::{HeaderEncoding, RecordBatch};
 
-/// Name of the property that holds a message's keys.
+/// Name of the property with a message's keys.
 const PROPERTY_KEYS: &str = "KEYS";
-/// Queues wanted of a topic that is created by sending to it, as stock clients do.
+/// Number of queues of a topic that is created by sending to it, as with stock clients.
 pub const AUTO_CREATE_QUEUE_COUNT: u32 = 4;
 
-/// A message to be sent.
+/// A message to send.
 #[derive(Clone, Debug)]
 pub struct Message {
     pub topic: TopicName,
@@ -32,12 +32,12 @@ pub struct Message {
     pub target: Target,
 }
 
-/// Which queue of its topic a message goes to.
+/// The queue that a message goes to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Target {
-    /// Any; another one when the first does not take it.
+    /// Any queue; another one if the first does not accept it.
     Any,
-    /// The one that this key always leads to, as long as the topic has the same queues.
+    /// The queue that this key always maps to while the topic's queues stay the same.
     Key(Bytes),
     Queue {
         broker: String,
@@ -51,8 +51,8 @@ impl Message {
         Self { topic, body: body.into(), tag, keys, properties, target: Target::Any }
     }
 
-    /// The properties as the protocol writes them, once the message was found to be one that a broker
-    /// takes. One that it does not take would cost all others of its batch.
+    /// The encoded properties of a valid message. An invalid message would fail all others of its
+    /// batch.
     pub(super) fn checked_properties(&self) -> Result<Bytes, ClientError> {
         let bad = |what: String| Err(ClientError::BadMessage(what));
         if self.body.is_empty() {
@@ -144,7 +144,7 @@ fn encode_records(topic: &TopicName, queue: QueueId, messages: &[Queued]) -> Req
             flag: 0,
             system_flag: 0,
             born_at: message.born_at,
-            // The broker knows better than we where we are.
+            // The broker knows our address better than we do.
             born_host: Host { address: [0; 4], port: 0.into() },
             reconsume_times: 0,
             body: &message.body,

@@ -1,12 +1,11 @@
-//! Sends messages: finds the queues, batches, repeats what was not taken, and tells the outcome of
-//! every single message.
+//! Sends messages: chooses queues, batches, retries, and reports the outcome of every message.
 //!
-//! One thread drives it: [`Producer::send`] and [`Producer::poll`] move bytes, nothing happens in
-//! between. To a broker that speaks it, batches travel with the fixed header as finished records; to
-//! any other as RocketMQ's own requests. [`outbox`] decides what leaves when, [`message`] how it is
-//! written; here they meet routes and sockets.
+//! Driven by one thread: [`Producer::send`] and [`Producer::poll`] move bytes; nothing happens in
+//! between. Brokers that support the fixed header get batches of finished records, all others
+//! RocketMQ's own requests. [`outbox`] decides what is sent when, [`message`] encodes it; this file
+//! adds routes and sockets.
 //!
-//! What always holds: after [`Producer::close`] every message that was taken has its outcome.
+//! Invariant: after [`Producer::close`], every accepted message has its outcome.
 
 pub mod message;
 pub mod outbox;
@@ -29,12 +28,12 @@ use crate::wire::{HeaderEncoding, ReplyError, Stored};
 use message::{AUTO_CREATE_QUEUE_COUNT, encode_batch};
 use outbox::{Attempt, Batch, LaneKey, Outbox, Queued, Retry};
 
-/// Outcomes that may wait to be taken; more messages are turned away until some are.
+/// Maximum number of uncollected outcomes; at the limit, further messages are refused.
 pub const OUTCOMES_MAX: usize = 1 << 20;
-/// A broker that did not take a batch is passed over for this long, ms, while there are others.
+/// A broker that did not accept a batch is avoided for this long, ms, while there are others.
 const AVOID_MS: u64 = 1_000;
-/// How long one step of waiting lasts at most, ms. Every wait ends by an event or a deadline; this
-/// only bounds the damage if the machine's clock is stopped meanwhile.
+/// Maximum length of one wait, ms. Every wait ends with an event or a deadline; this only limits
+/// the damage if the machine's clock stops.
 const STEP_MS: u64 = 1_000;
 
 #[derive(Clone, Debug)]
@@ -42,10 +41,10 @@ pub struct ProducerOptions {
     pub client: ClientOptions,
     pub group: GroupName,
     pub outbox: OutboxOptions,
-    /// Bytes of messages without outcome; [`Producer::send`] waits when there are more.
+    /// Maximum bytes of messages without an outcome; beyond it [`Producer::send`] waits.
     pub buffer_bytes_max: usize,
-    /// Whether to repeat what may have been stored. Nothing is lost then, and some messages may be
-    /// stored twice. Else their outcome is [`Delivery::Unknown`].
+    /// Whether to retry messages that may have been stored. Then none are lost, and some may be
+    /// stored twice. Otherwise their outcome is [`Delivery::Unknown`].
     pub repeat_unknown: bool,
     /// Whether to send to a topic that does not exist, so that its brokers create it.
     pub auto_create: bool,
@@ -58,7 +57,7 @@ impl ProducerOptions {
     }
 }
 
-/// Dropped without [`close`](Self::close), it leaves open what became of messages without outcome.
+/// If it is dropped without [`close`](Self::close), the outcome of pending messages stays unknown.
 pub struct Producer {
     remote: Remote,
     group: GroupName,
@@ -68,13 +67,13 @@ pub struct Producer {
     outbox: Outbox,
     in_flight: HashMap<Call, Batch>,
     topics: HashMap<TopicName, Spread>,
-    /// Brokers to pass over, and until when.
+    /// Brokers to avoid, and until when.
     avoided: HashMap<Arc<str>, Timestamp>,
     next_ticket: u64,
     next_shift: usize,
 }
 
-/// How the messages of one topic that may go anywhere are spread over its queues.
+/// How the messages of one topic that may go to any queue are distributed.
 #[derive(Debug, Default)]
 struct Spread {
     /// The lane whose batch is being collected.
@@ -101,8 +100,8 @@ impl Producer {
         })
     }
 
-    /// Takes a message for sending. Waits while too many bytes are under way; does not wait for this
-    /// message. After an error the message was not taken.
+    /// Accepts a message for sending. Waits while too many bytes are in flight; does not wait for
+    /// this message. On an error the message was not accepted.
     pub fn send(&mut self, message: Message) -> Result<Ticket, ClientError> {
         let properties = message.checked_properties()?;
         while self.outbox.waiting_bytes() > self.buffer_bytes_max {
@@ -123,8 +122,7 @@ impl Producer {
         Ok(ticket)
     }
 
-    /// Moves things along until an outcome is there or `wait_ms` have passed; gives all outcomes that
-    /// are there.
+    /// Drives sending until there is an outcome or `wait_ms` have passed; returns all outcomes.
     pub fn poll(&mut self, wait_ms: u64) -> Vec<Outcome> {
         let until = self.remote.now().plus_ms(wait_ms);
         self.turn(self.remote.now());
@@ -137,7 +135,8 @@ impl Producer {
         self.outbox.take_outcomes()
     }
 
-    /// Sends what was taken without waiting for more, until every message has its outcome.
+    /// Sends accepted messages without waiting to fill batches, until every message has its
+    /// outcome.
     pub fn flush(&mut self) -> Vec<Outcome> {
         self.outbox.flush(true);
         while self.outbox.waiting_count() > 0 {
@@ -147,19 +146,19 @@ impl Producer {
         self.outbox.take_outcomes()
     }
 
-    /// [`flush`](Self::flush), and signs off.
+    /// [`flush`](Self::flush), and unregisters.
     pub fn close(mut self) -> Vec<Outcome> {
         let outcomes = self.flush();
         self.remote.sign_off(&self.group);
         outcomes
     }
 
-    /// Messages that have no outcome yet.
+    /// Number of messages without an outcome.
     pub fn waiting_count(&self) -> usize {
         self.outbox.waiting_count()
     }
 
-    /// Where `broker` takes the messages of `topic`, as far as the route is known.
+    /// The address at which `broker` accepts messages of `topic`, if the route is known.
     pub fn address_of(&self, topic: &TopicName, broker: &str) -> Option<String> {
         let route = self.remote.known_route(topic.as_str())?;
         master_address(&route, broker).map(str::to_owned)
@@ -217,7 +216,7 @@ impl Producer {
         }
     }
 
-    /// What an answer, or none, says about a batch.
+    /// What a reply, or its absence, means for a batch.
     fn judge(&self, batch: &Batch, result: CallResult) -> Attempt {
         match result.map(|response| response.produced()) {
             Ok(Ok(stored)) => {
@@ -233,7 +232,7 @@ impl Producer {
         }
     }
 
-    /// What went wrong, and with whom.
+    /// What failed, and at which server.
     fn with_place(&self, batch: &Batch, why: String) -> String {
         let LaneKey { topic, broker, .. } = self.outbox.key(batch.lane);
         match self.address_of(topic, broker) {
@@ -250,7 +249,7 @@ impl Producer {
         if !is_final {
             let LaneKey { topic, broker, .. } = self.outbox.key(lane).clone();
             self.avoided.insert(broker, now.plus_ms(AVOID_MS));
-            // It may be that the queue is elsewhere now.
+            // The queue may have moved.
             self.remote.doubt_route(topic.as_str());
             self.remote.refresh_route(topic.as_str());
         }
@@ -258,7 +257,8 @@ impl Producer {
         let topic = self.outbox.key(lane).topic.clone();
         let other = self.next_lane(&topic).unwrap_or(lane);
         let is_elsewhere = self.outbox.key(other).broker != self.outbox.key(lane).broker;
-        // The first time somebody else may have it at once. If that fails too, haste is of no use.
+        // The first time, another queue may take it at once. If that fails too, there is no point
+        // in hurrying.
         let not_before =
             if is_elsewhere && batch.attempts() == 1 { now } else { batch.not_before() };
         self.outbox.requeue(batch, other, not_before);
@@ -303,7 +303,8 @@ impl Producer {
         self.outbox.lane(&LaneKey { topic: topic.clone(), broker: broker.into(), queue })
     }
 
-    /// The lane for a message that may go anywhere: one batch is filled before the next is begun.
+    /// The lane for a message that may go to any queue: one batch is filled before the next is
+    /// started.
     fn any_lane(&mut self, topic: &TopicName) -> Result<usize, ClientError> {
         let current = self.topics.get(topic).and_then(|spread| spread.lane);
         match current {
@@ -312,7 +313,7 @@ impl Producer {
         }
     }
 
-    /// The next queue in turn, of a broker that takes messages if there is one.
+    /// The next queue in turn, preferring brokers that accept messages.
     fn next_lane(&mut self, topic: &TopicName) -> Result<usize, ClientError> {
         let route = self.writable_route(topic)?;
         let now = self.remote.now();
@@ -341,13 +342,13 @@ impl Producer {
             other => other?,
         };
         if writable(&route).next().is_none() {
-            // A route that has just changed may say otherwise already.
+            // A route that has just changed may already differ.
             self.remote.doubt_route(topic.as_str());
             let topic = topic.to_string();
             return Err(ClientError::NoQueue { topic, used: "written" });
         }
         if !self.topics.contains_key(topic) {
-            // Producers that start together shall not all begin with the same queue.
+            // Producers that start together must not all start with the same queue.
             self.next_shift += 1;
             let turn = std::process::id() as usize + self.next_shift;
             self.topics.insert(topic.clone(), Spread { turn, ..Spread::default() });
@@ -385,8 +386,8 @@ fn not_reached(reason: String) -> Attempt {
     Attempt::Refused { code: None, reason, retry: Retry::UntilTimeout { after_ms: 0 } }
 }
 
-/// What a broker's refusal says about a batch. The codes worth a repetition are those of stock
-/// clients (remoting reference, 5.1); a remark of ours knows better.
+/// What a broker's refusal means for a batch. The codes worth a retry are those of stock clients
+/// (remoting reference, 5.1); a remark of ours is more precise.
 fn judge_refusal(error: ReplyError, repeat_unknown: bool) -> Attempt {
     let ReplyError { code, remark } = error;
     let number = remark.strip_prefix("RINGMQ-").and_then(|rest| rest.split(' ').next());
@@ -416,16 +417,16 @@ fn judge_refusal(error: ReplyError, repeat_unknown: bool) -> Attempt {
 const NO_BUYER_ID: i32 = 204;
 const NOT_IN_CURRENT_UNIT: i32 = 205;
 const GO_AWAY: i32 = 1_500;
-/// A longer wait than this is not taken from a remark, ms.
+/// Maximum delay accepted from a remark, ms.
 const RETRY_HINT_MAX_MS: u64 = 5_000;
 
-/// `retry_after_ms=50` in a remark; 0 when there is none.
+/// The value of `retry_after_ms=` in a remark; 0 if there is none.
 fn retry_hint_ms(remark: &str) -> u64 {
     let hint = remark.split_whitespace().find_map(|word| word.strip_prefix("retry_after_ms="));
     hint.and_then(|ms| ms.parse().ok()).unwrap_or(0).min(RETRY_HINT_MAX_MS)
 }
 
-/// The queues of brokers that may be written and have a master.
+/// The queues of writable brokers that have a master.
 fn writable(route: &Route) -> impl Iterator<Item = &RouteQueues> {
     route.queues.iter().filter(|queues| {
         queues.perm & PERM_WRITE != 0

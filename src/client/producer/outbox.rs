@@ -1,4 +1,4 @@
-//! Which messages travel together, when, and what becomes of each.
+//! Decides which messages form a batch, when it is sent, and the outcome of each message.
 //!
 //! ```text
 //!   push ─▶ open batch ─▶ ready batches ─▶ in flight ─▶ outcome
@@ -9,11 +9,11 @@
 //! Does no I/O and reads no clock. A *lane* is one message queue of one broker.
 //!
 //! Invariants:
-//! - Every message pushed gets exactly one outcome.
-//! - Of one lane at most `in_flight_max` batches are in flight; with 1, pinned messages of a lane are
-//!   stored in the order in which they were pushed, retries included.
-//! - A message whose fate was unknown once is never reported as refused.
-//! - `agenda` holds a lane exactly when it has a batch that may leave, at the time when it may.
+//! - Every pushed message gets exactly one outcome.
+//! - At most `in_flight_max` batches per lane are in flight; with 1, pinned messages of a lane are
+//!   stored in the order in which they were pushed, including retries.
+//! - A message whose outcome was unknown once is never reported as refused.
+//! - `agenda` contains a lane exactly if it has a batch that may be sent, at the time when it may.
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
@@ -23,26 +23,27 @@ use bytes::Bytes;
 use crate::client::error::ClientError;
 use crate::model::{LogOffset, QueueId, QueueOffset, Timestamp, TopicName};
 
-/// Most lanes of one producer.
+/// Maximum number of lanes per producer.
 const LANES_MAX: usize = 65_536;
-/// Bytes that one message takes besides body and properties: the record's fixed part, with room.
+/// Overhead of a message in addition to body and properties, bytes: the record's fixed part, with a
+/// margin.
 const MESSAGE_OVERHEAD: usize = 128;
 
 #[derive(Clone, Debug)]
 pub struct OutboxOptions {
-    /// A batch leaves at the latest this long after its first message came, ms.
+    /// A batch is sent at the latest this long after its first message was added, ms.
     pub linger_ms: u64,
-    /// A batch leaves when one more message would exceed this, bytes.
+    /// A batch is sent when one more message would exceed this, bytes.
     pub batch_size_max: usize,
     pub batch_count_max: usize,
-    /// Batches under way per queue. More than 1 gives up the order within a queue when one of them
-    /// has to be repeated.
+    /// Batches in flight per queue. More than 1 gives up the order within a queue if one of them is
+    /// retried.
     pub in_flight_max: usize,
-    /// A message that was not stored after this long is given up, ms.
+    /// Delivery timeout of a message, ms.
     pub delivery_timeout_ms: u64,
-    /// Refusals of the kind that rarely passes after which a batch is given up.
+    /// Number of refusals of a kind that rarely passes after which a batch is given up.
     pub refusals_max: u32,
-    /// First wait before a repetition, ms; doubled with each.
+    /// First delay before a retry, ms; doubled each time.
     pub backoff_ms: u64,
     pub backoff_max_ms: u64,
 }
@@ -70,7 +71,7 @@ pub struct LaneKey {
     pub queue: QueueId,
 }
 
-/// A message on its way.
+/// A message in flight.
 #[derive(Clone, Debug)]
 pub struct Queued {
     pub ticket: Ticket,
@@ -89,7 +90,7 @@ impl Queued {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Ticket(pub u64);
 
-/// What became of one message.
+/// The outcome of one message.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Outcome {
     pub ticket: Ticket,
@@ -98,8 +99,8 @@ pub struct Outcome {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Delivery {
-    /// Acknowledged. `code` is 0, or says how a stock broker stored it less safely than configured.
-    /// `position` is known of the first message of a batch, when the broker tells.
+    /// Acknowledged. `code` is 0, or says that a stock broker stored it less durably than
+    /// configured. `position` is known for the first message of a batch, if the broker reports it.
     Stored {
         broker: Arc<str>,
         queue: QueueId,
@@ -107,13 +108,13 @@ pub enum Delivery {
         position: Option<LogOffset>,
         code: i32,
     },
-    /// Certainly not stored. `code` is the broker's, `None` when the last attempt reached none.
+    /// Certainly not stored. `code` is the broker's; `None` if the last attempt reached none.
     Refused { code: Option<i32>, reason: String },
     /// Maybe stored, maybe not.
     Unknown { reason: String },
 }
 
-/// Messages that leave as one request.
+/// Messages sent as one request.
 #[derive(Debug)]
 pub struct Batch {
     pub messages: Vec<Queued>,
@@ -125,7 +126,7 @@ pub struct Batch {
     refusals: u32,
     not_before: Timestamp,
     give_up_at: Timestamp,
-    /// The code and the reason of the newest attempt that has failed.
+    /// Code and reason of the last failed attempt.
     last_failure: Option<(Option<i32>, String)>,
     /// Why an earlier attempt may have stored it.
     maybe_stored: Option<String>,
@@ -152,7 +153,7 @@ impl Batch {
         self.attempts
     }
 
-    /// When it may be tried again.
+    /// When it may be retried.
     pub fn not_before(&self) -> Timestamp {
         self.not_before
     }
@@ -169,12 +170,12 @@ pub enum Attempt {
     },
     /// Not stored.
     Refused { code: Option<i32>, reason: String, retry: Retry },
-    /// Not known; `is_repeated` says whether to try again and risk storing it twice.
+    /// Unknown; `is_repeated` says whether to retry and risk storing it twice.
     Unknown { reason: String, is_repeated: bool },
 }
 
 impl Attempt {
-    /// Code and reason, unless all is well.
+    /// Code and reason, unless it succeeded.
     fn failure(&self) -> Option<(Option<i32>, String)> {
         match self {
             Self::Stored { .. } => None,
@@ -188,9 +189,9 @@ impl Attempt {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Retry {
     No,
-    /// A few, elsewhere or with a new route.
+    /// A few times, elsewhere or with a new route.
     AFewTimes,
-    /// Until its time is over: what stands in the way passes.
+    /// Until its deadline: the obstacle is temporary.
     UntilTimeout {
         after_ms: u64,
     },
@@ -202,7 +203,7 @@ struct Lane {
     open: Option<Batch>,
     ready: VecDeque<Batch>,
     in_flight: usize,
-    /// Its broker cannot take anything until something else has happened.
+    /// Its broker accepts nothing until something else has happened.
     is_held: bool,
     due: Option<Timestamp>,
 }
@@ -240,7 +241,7 @@ impl Outbox {
         self.waiting_count
     }
 
-    /// Bytes of messages that have no outcome yet.
+    /// Bytes of messages without an outcome.
     pub fn waiting_bytes(&self) -> usize {
         self.waiting_bytes
     }
@@ -278,12 +279,12 @@ impl Outbox {
         &self.lanes[lane].key
     }
 
-    /// Whether a batch of this lane is being collected, which another message may join.
+    /// Whether this lane has an open batch, which another message may join.
     pub fn is_collecting(&self, lane: usize) -> bool {
         self.lanes[lane].open.is_some()
     }
 
-    /// Takes a message for a lane. A pinned one stays there even when its broker does not take it.
+    /// Adds a message to a lane. A pinned one stays there even if its broker does not accept it.
     pub fn push(&mut self, lane: usize, message: Queued, is_pinned: bool, now: Timestamp) {
         let size = message.size();
         self.waiting_count += 1;
@@ -303,7 +304,7 @@ impl Outbox {
         self.schedule(lane);
     }
 
-    /// From now on batches leave without waiting for more messages.
+    /// From now on batches are sent without waiting for more messages.
     pub fn flush(&mut self, is_flushing: bool) {
         self.is_flushing = is_flushing;
         let open: Vec<usize> =
@@ -318,8 +319,8 @@ impl Outbox {
         self.agenda.first().map(|&(due, _)| due)
     }
 
-    /// The next batch to send. It is in flight until it comes back to one of
-    /// [`hold`](Self::hold) and [`handle_attempt`](Self::handle_attempt).
+    /// The next batch to send. It is in flight until it is passed to [`hold`](Self::hold) or
+    /// [`handle_attempt`](Self::handle_attempt).
     pub fn poll_batch(&mut self, now: Timestamp) -> Option<Batch> {
         while let Some(&(due, lane)) = self.agenda.first()
             && due <= now
@@ -356,7 +357,7 @@ impl Outbox {
         self.schedule(lane);
     }
 
-    /// What held lanes back may be over.
+    /// The obstacle of held lanes may have gone.
     pub fn release(&mut self) {
         for lane in std::mem::take(&mut self.held) {
             self.lanes[lane].is_held = false;
@@ -364,8 +365,8 @@ impl Outbox {
         }
     }
 
-    /// Takes in how an attempt ended. Gives the batch back when it is to be tried again and may go to
-    /// another lane; [`requeue`](Self::requeue) takes it.
+    /// Handles the result of an attempt. Returns the batch if it is to be retried and may go to
+    /// another lane; pass it to [`requeue`](Self::requeue).
     pub fn handle_attempt(
         &mut self,
         mut batch: Batch,
@@ -392,7 +393,7 @@ impl Outbox {
         None
     }
 
-    /// Puts a batch at the head of a lane, to leave at `not_before` at the earliest.
+    /// Puts a batch at the front of a lane, to be sent at `not_before` at the earliest.
     pub fn requeue(&mut self, mut batch: Batch, lane: usize, not_before: Timestamp) {
         batch.lane = lane;
         batch.not_before = not_before;
@@ -400,7 +401,7 @@ impl Outbox {
         self.schedule(lane);
     }
 
-    /// How long an attempt that ended like this asks to wait before the next; `None`: no next.
+    /// How long to wait before the next attempt after this result; `None`: no retry.
     fn wait_before_next(&self, batch: &mut Batch, attempt: &Attempt) -> Option<u64> {
         match attempt {
             Attempt::Stored { .. } | Attempt::Refused { retry: Retry::No, .. } => None,
@@ -444,7 +445,7 @@ impl Outbox {
         }
     }
 
-    /// Brings the agenda up to date with one lane.
+    /// Updates the agenda for one lane.
     fn schedule(&mut self, lane: usize) {
         let home = &self.lanes[lane];
         let may_send = home.in_flight < self.options.in_flight_max && !home.is_held;

@@ -1,15 +1,15 @@
-//! The topic tables of a broker's shards, as NameServers are told of them.
+//! The topic tables of a broker's shards, as registered with NameServers.
 //!
-//! A shard sends what it has changed; each NameServer's thread asks what its NameServer does not know
-//! yet. The work of a change is that of the change, however long the table is:
+//! A shard submits its changes; each NameServer's thread asks what its NameServer lacks. The cost
+//! of a change does not depend on the size of the table:
 //!
 //! ```text
 //!   shard ── TopicChange ──▶ Table ── News::Part ───▶ one that knew the table before the change
 //!                              └────── News::Whole ──▶ one that does not, or that has to forget topics
 //! ```
 //!
-//! Every table has a lock of its own, held for the change or for a slice of a copy, so a shard never
-//! waits for a table to be copied.
+//! Every table has its own lock, held for a change or for a slice of a copy, so a shard never waits
+//! for a table to be copied.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ops::Bound;
@@ -19,12 +19,13 @@ use crate::model::nameserver::{BrokerId, Registration};
 use crate::model::topic::{TopicChange, WHOLE_TABLE_MARK};
 use crate::model::{DataVersion, TopicConfig, TopicName};
 
-/// Changes that a table remembers. Whoever is further behind is told the whole table.
+/// Number of changes that a table remembers. A NameServer that is further behind gets the whole
+/// table.
 const CHANGES_KEPT_MAX: usize = 1_024;
-/// Topics that are copied while a shard may have to wait for it.
+/// Number of topics copied while a shard may have to wait.
 const COPIED_AT_ONCE: usize = 256;
 
-/// How many changes a table has had. A NameServer knows a table up to one of these.
+/// The number of changes that a table has had: a NameServer has the table up to one of these.
 pub type Position = u64;
 
 #[derive(Debug)]
@@ -46,9 +47,9 @@ struct State {
     removed_at: Position,
 }
 
-/// What a NameServer has to be told. A stock one never takes a topic out of a broker's routes because
-/// a registration does not name it, and ours only when the table is marked as whole, so topics are
-/// removed by telling all (remoting reference, 2.3).
+/// What to send to a NameServer. A stock one never removes a topic from a broker's routes because a
+/// registration does not list it, and ours only if the table is marked as whole, so removing topics
+/// requires sending the whole table (remoting reference, 2.3).
 #[derive(Debug, PartialEq)]
 pub enum News {
     Nothing,
@@ -83,7 +84,7 @@ impl Table {
         self.state().version
     }
 
-    /// What one that knows the table up to `known` has to be told, and up to where it then knows it.
+    /// What to send to one that has the table up to `known`, and up to where it then has it.
     pub fn news(&self, known: Option<Position>) -> (News, Position) {
         let state = self.state();
         let position = state.position;
@@ -99,7 +100,7 @@ impl Table {
         (News::Part(self.registration(state.version, topics)), position)
     }
 
-    /// A copy, made in slices. What changes meanwhile may be in it or not, and is news after it.
+    /// A copy, made in slices. Concurrent changes may be in it or not, and are sent again after it.
     fn whole(&self) -> (News, Position) {
         let (version, position) = {
             let state = self.state();
@@ -157,7 +158,7 @@ impl State {
         }
     }
 
-    /// Topics that were set since; `None` when a part of the table would not do.
+    /// Topics that were set since then; `None` if a partial table would not do.
     fn changed_since(&self, known: Position) -> Option<BTreeSet<&TopicName>> {
         let behind = (self.position - known) as usize;
         let is_part = self.removed_at <= known && behind <= self.changed.len();
@@ -165,7 +166,7 @@ impl State {
     }
 }
 
-/// Says that a table is whole; see [`WHOLE_TABLE_MARK`].
+/// Marks a whole table; see [`WHOLE_TABLE_MARK`].
 fn whole_table_mark() -> TopicConfig {
     let name = TopicName::new(WHOLE_TABLE_MARK).expect("it is a legal name");
     TopicConfig { perm: 0, ..TopicConfig::new(name, 1) }

@@ -16,7 +16,7 @@ use crate::wire::frame::FrameError;
 use crate::wire::header::fields::{FieldWriter, NewHead, VERSION, push_sized};
 use crate::wire::header::head::{FLAG_REPLY, Head, Language, too_many_fields};
 
-/// Fixed part in front of the remark's size.
+/// The fixed part before the remark's size.
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
 struct FixedFields {
@@ -29,7 +29,7 @@ struct FixedFields {
 
 const _: () = assert!(size_of::<FixedFields>() == 13);
 
-/// Reads a header; its texts point into `header`.
+/// Decodes a header; its strings point into `header`.
 pub fn read<'a>(header: &'a Bytes, head: &mut Head<'a>) -> Result<(), FrameError> {
     let (start, rest) = FixedFields::ref_from_prefix(header).map_err(|_| cut_short())?;
     head.code = i32::from(start.code.get());
@@ -74,7 +74,7 @@ fn widen_request_code(code: i32) -> i32 {
     }
 }
 
-/// Takes a size of type `S` and as many bytes as it says.
+/// Splits off a size of type `S` and that many bytes.
 fn take<S: FromBytes + Into<i64>>(bytes: &[u8]) -> Result<(&[u8], &[u8]), FrameError> {
     let (size, rest) = S::read_from_prefix(bytes).map_err(|_| cut_short())?;
     let size: i64 = size.into();

@@ -1,4 +1,4 @@
-//! What both of RocketMQ's headers are written from: numbers, and a writer of named fields.
+//! What RocketMQ's two headers share: numbers, and a writer of named fields.
 
 use std::mem::size_of;
 
@@ -8,11 +8,11 @@ use zerocopy::byteorder::big_endian::{I16, I32};
 use crate::wire::header::head::Language;
 use crate::wire::json::write::{push_number, push_text};
 
-/// What we say our version is: V5_2_0 (remoting reference, 1.6). It switches on SQL92 in Java clients
-/// and nothing that we would not do.
+/// Our version number: V5_2_0 (remoting reference, 1.6). It enables SQL92 in Java clients and
+/// nothing that we do not support.
 pub const VERSION: i32 = 453;
 
-/// What a header holds besides the named fields.
+/// A header without its named fields.
 #[derive(Clone, Copy, Debug)]
 pub struct NewHead<'a> {
     pub code: i32,
@@ -22,7 +22,7 @@ pub struct NewHead<'a> {
     pub remark: Option<&'a str>,
 }
 
-/// Takes named fields and appends them in the header's encoding.
+/// Appends named fields in the header's encoding.
 pub struct FieldWriter<'a> {
     out: &'a mut Vec<u8>,
     is_json: bool,
@@ -50,7 +50,7 @@ impl<'a> FieldWriter<'a> {
         }
     }
 
-    /// A number; on the wire it is its decimal text.
+    /// A number, encoded as decimal text.
     #[inline]
     pub fn number(&mut self, name: &str, value: impl itoa::Integer) {
         self.plain(name, |out| push_number(out, value));
@@ -97,7 +97,7 @@ fn push_binary(out: &mut Vec<u8>, name: &str, value: impl FnOnce(&mut Vec<u8>)) 
     push_sized(out, value);
 }
 
-/// Appends what `part` appends, with its size in front.
+/// Appends what `part` appends, preceded by its size.
 #[inline]
 pub fn push_sized(out: &mut Vec<u8>, part: impl FnOnce(&mut Vec<u8>)) {
     let start = out.len();

@@ -5,9 +5,9 @@
 //!   0 version u8 | 1 kind u8 | 2 code or flags u16 | 4 opaque u32 | what the kind needs
 //! ```
 //!
-//! The first eight bytes are the same in every kind and every version, so a request that cannot be
-//! understood can still be answered. Spare bytes are zero and checked: a later version can give them
-//! a meaning. `docs/wire.md` draws the structs; a test compares.
+//! The first eight bytes are the same in every kind and version, so a request that is not
+//! understood can still be answered. Spare bytes are zero and checked, so a later version can use
+//! them. `docs/wire.md` documents the structs; a test compares.
 
 use std::mem::{offset_of, size_of};
 
@@ -30,25 +30,25 @@ pub const LAYOUT_VERSION: u8 = 1;
 pub const KIND_PRODUCE: u8 = 1;
 /// Reads messages of one queue.
 pub const KIND_FETCH: u8 = 2;
-/// Set in the kind of an answer, whose other bits are those of the request.
+/// Set in the kind of a reply, whose other bits are those of the request.
 pub const KIND_REPLY: u8 = 0x80;
 
-/// Nobody waits for an answer.
+/// One-way: no reply is expected.
 pub const FLAG_ONE_WAY: u16 = 1;
 
-/// What every header begins with.
+/// The start of every header.
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
 pub struct Start {
     /// [`LAYOUT_VERSION`].
     pub version: u8,
     pub kind: u8,
-    /// Request: bits of [`FLAG_ONE_WAY`]. DecodedReply: its code.
+    /// Request: bits of [`FLAG_ONE_WAY`]. Reply: its code.
     pub code_or_flags: U16,
     pub opaque: I32,
 }
 
-/// Header of a produce request. The body is `count` records; topic and queue stand in each.
+/// Header of a produce request. The body is `count` records; topic and queue are in each.
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
 pub struct Produce {
@@ -68,13 +68,14 @@ pub struct Fetch {
     pub queue: U32,
     pub count_max: U32,
     pub offset: I64,
-    /// 0: the server's own limit.
+    /// 0: the server's default.
     pub bytes_max: U32,
-    /// 0: answer at once.
+    /// 0: reply at once.
     pub hold_ms: U32,
 }
 
-/// Header of the answer to a produce request. No body when the code is 0, else the remark.
+/// Header of the reply to a produce request. The body is empty if the code is 0, otherwise the
+/// remark.
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
 pub struct ProduceReply {
@@ -83,12 +84,12 @@ pub struct ProduceReply {
     pub count: U32,
     /// Of the first message; the others follow without gaps.
     pub queue_offset: U64,
-    /// Where the first record lies in the shard's log.
+    /// Log offset of the first record.
     pub position: U64,
 }
 
-/// Header of the answer to a fetch request. The body is `count` records when the code is 0; empty
-/// for the codes that only tell where to go on; else the remark.
+/// Header of the reply to a fetch request. If the code is 0, the body is `count` records; it is
+/// empty for the codes that only say where to continue; otherwise it is the remark.
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
 pub struct FetchReply {
@@ -108,8 +109,8 @@ const _: () = {
     assert!(size_of::<FetchReply>() == 40 && offset_of!(FetchReply, next_offset) == 16);
 };
 
-/// Reads what every header begins with; the rest is [`decode_request`]'s or [`decode_reply`]'s. Only
-/// a header too short to be answered is an error.
+/// Decodes the start of a header; [`decode_request`] or [`decode_reply`] decodes the rest. Only a
+/// header too short to be answered is an error.
 pub fn read(header: &Bytes, head: &mut Head<'_>) -> Result<(), FrameError> {
     let start = read_start(header)?;
     head.version = i32::from(start.version);
@@ -125,7 +126,7 @@ pub fn read(header: &Bytes, head: &mut Head<'_>) -> Result<(), FrameError> {
     Ok(())
 }
 
-/// Reads the request in a frame whose head was read.
+/// Decodes the request in a frame whose head has been decoded.
 pub fn decode_request(frame: &Frame) -> Result<Request, Refusal> {
     let start = read_start(&frame.header).map_err(|error| malformed(&error.to_string()))?;
     match (start.version, start.kind) {
@@ -208,7 +209,7 @@ pub fn encode_reply(out: &mut Vec<u8>, kind: u8, opaque: i32, reply: &Reply, chu
             let start = reply_start(kind, opaque, code);
             push(out, fetch_reply(start, pulled).as_bytes(), b"", chunk_bytes);
         }
-        // A fixed request has no other reply; should one come, its sender is not left waiting.
+        // A fixed request has no other reply; should there be one, the sender still gets an answer.
         _ => {
             let start = reply_start(kind, opaque, response::SUCCESS);
             push(out, start.as_bytes(), b"", chunk_bytes);
@@ -264,7 +265,7 @@ pub fn encode_produce(out: &mut Vec<u8>, opaque: i32, one_way: bool, request: &P
     push(out, header.as_bytes(), &request.records, 0);
 }
 
-/// Appends a fetch request. The header has no place for group, commit and filter.
+/// Appends a fetch request. The header has no fields for group, commit and filter.
 pub fn encode_fetch(out: &mut Vec<u8>, opaque: i32, request: &Pull) {
     let header = Fetch {
         start: request_start(KIND_FETCH, opaque, false),
@@ -301,7 +302,7 @@ fn push(out: &mut Vec<u8>, header: &[u8], body: &[u8], chunk_bytes: usize) {
     );
 }
 
-/// What an answer with the fixed header says.
+/// A decoded reply with the fixed header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DecodedReply {
     Produced {
@@ -315,7 +316,7 @@ pub enum DecodedReply {
     Refused,
 }
 
-/// Reads an answer.
+/// Decodes a reply.
 pub fn decode_reply(header: &Bytes) -> Result<DecodedReply, FrameError> {
     let start = read_start(header)?;
     let wrong = || FrameError::Header(format!("fixed answer of {} bytes", header.len()));

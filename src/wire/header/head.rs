@@ -1,4 +1,4 @@
-//! A header as it was read: numbers, a remark, and named fields that nobody has looked at yet.
+//! A decoded header: numbers, a remark, and named fields that have not been interpreted.
 
 use std::borrow::Cow;
 use std::str::FromStr;
@@ -16,20 +16,20 @@ pub const FLAG_REPLY: i32 = 1;
 /// The sender expects no reply, and none may be sent.
 pub const FLAG_ONE_WAY: i32 = 2;
 
-/// Most fields a header may have. The largest request of a stock client has about 25.
+/// Maximum number of fields. The largest request of a stock client has about 25.
 pub const FIELD_COUNT_MAX: usize = 128;
-/// Characters of a wrong value that are shown.
+/// Maximum number of characters shown of an invalid value.
 const SHOWN_MAX: usize = 40;
 
-/// What a sender says it is written in: a name in JSON, a number in binary (remoting reference,
-/// 1.2). Only what makes a difference to us has a variant of its own.
+/// The sender's language: a name in JSON, a number in binary (remoting reference, 1.2). Only
+/// languages that we treat differently have a variant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Language {
-    /// What every server calls itself.
+    /// The language that every server reports.
     Java = 0,
-    /// Reads the body of request 220 in a form of its own (remoting reference, 3.10).
+    /// Expects its own form of the body of request 220 (remoting reference, 3.10).
     Cpp = 1,
-    /// Our client, and every other. Old servers know this name, and one of them refuses names it
+    /// Our client, and all others. Old servers know this name, and one of them refuses names it
     /// does not know.
     Other = 7,
 }
@@ -60,7 +60,7 @@ impl Language {
     }
 }
 
-/// How the peer of a connection writes and reads, as its last request showed.
+/// How the peer encodes, as shown by its last request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Dialect {
     pub encoding: HeaderEncoding,
@@ -68,13 +68,13 @@ pub struct Dialect {
 }
 
 impl Default for Dialect {
-    /// For a peer that has not said anything yet (remoting reference, 1.5).
+    /// For a peer that has not sent anything yet (remoting reference, 1.5).
     fn default() -> Self {
         Self { encoding: HeaderEncoding::Json, language: Language::Other }
     }
 }
 
-/// What a reply needs to know of its request.
+/// What a reply needs from its request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ReplyTo {
     pub encoding: HeaderEncoding,
@@ -84,7 +84,7 @@ pub struct ReplyTo {
     pub version: i32,
 }
 
-/// The head of a frame, in whatever encoding. Texts point into the frame, except those that had
+/// The head of a frame in any encoding. Strings point into the frame, except those that had
 /// escapes.
 #[derive(Clone, Debug)]
 pub struct Head<'a> {
@@ -103,7 +103,7 @@ pub struct Head<'a> {
 }
 
 impl<'a> Head<'a> {
-    /// A head that has not been read yet. It is large, so it is filled where it lies.
+    /// An empty head. It is large, so it is filled in place.
     #[inline]
     pub fn of(frame: &'a Frame) -> Self {
         let fields = Fields { header: Header(&frame.header), entries: SmallVec::new() };
@@ -111,7 +111,7 @@ impl<'a> Head<'a> {
         Self { frame, code: 0, language, version: 0, opaque: 0, flag: 0, remark: None, fields }
     }
 
-    /// Whether this is a reply to something that we asked; else it is a request.
+    /// Whether this is a reply rather than a request.
     pub fn is_reply(&self) -> bool {
         self.flag & FLAG_REPLY != 0
     }
@@ -131,18 +131,18 @@ impl<'a> Head<'a> {
     }
 }
 
-/// That there are more fields than [`FIELD_COUNT_MAX`].
+/// The error for more fields than [`FIELD_COUNT_MAX`].
 #[cold]
 pub fn too_many_fields() -> String {
     format!("more than {FIELD_COUNT_MAX} fields")
 }
 
-/// The bytes that a header's texts point into.
+/// The bytes that a header's strings point into.
 #[derive(Clone, Copy, Debug)]
 pub struct Header<'a>(&'a Bytes);
 
 impl Header<'_> {
-    /// Bytes for keeping: they share the frame's memory, except a text that had escapes.
+    /// Bytes to keep: they share the frame's memory, unless the string had escapes.
     pub fn keep_bytes(self, value: Cow<'_, str>) -> Bytes {
         match value {
             Cow::Borrowed(text) => self.0.slice_ref(text.as_bytes()),
@@ -150,13 +150,13 @@ impl Header<'_> {
         }
     }
 
-    /// A text for keeping.
+    /// A string to keep.
     pub fn keep(self, value: Cow<'_, str>) -> ByteString {
         ByteString::try_from(self.keep_bytes(value)).expect("it was text before")
     }
 }
 
-/// The named fields of a header (`extFields`), in the order they came.
+/// The named fields of a header (`extFields`), in order of arrival.
 #[derive(Clone, Debug)]
 pub struct Fields<'a> {
     header: Header<'a>,
@@ -164,7 +164,7 @@ pub struct Fields<'a> {
 }
 
 impl<'a> Fields<'a> {
-    /// Takes one more field; false when there are too many.
+    /// Adds a field; false if there are too many.
     #[inline(always)] // Two dozen times for each header.
     #[must_use]
     pub fn push(&mut self, name: Cow<'a, str>, value: Cow<'a, str>) -> bool {
@@ -175,7 +175,7 @@ impl<'a> Fields<'a> {
         has_room
     }
 
-    /// Names and values, for taking the values out.
+    /// Names and values, for moving the values out.
     pub fn iter_mut(&mut self) -> impl Iterator<Item = &mut (Cow<'a, str>, Cow<'a, str>)> {
         self.entries.iter_mut()
     }
@@ -184,7 +184,7 @@ impl<'a> Fields<'a> {
         self.header
     }
 
-    /// The value of field `name`; the last one when it came twice.
+    /// The value of field `name`; the last one if it occurs twice.
     pub fn find(&self, name: &str) -> Option<&Cow<'a, str>> {
         self.entries.iter().rev().find_map(|(key, value)| (key == name).then_some(value))
     }
@@ -193,7 +193,7 @@ impl<'a> Fields<'a> {
         self.find(name).cloned().map(|value| self.header.keep(value)).ok_or_else(|| missing(name))
     }
 
-    /// An optional text; an empty one counts as not there, as in the binary header.
+    /// An optional string; an empty one counts as absent, as in the binary header.
     pub fn optional(&self, name: &str) -> Option<ByteString> {
         self.find(name)
             .filter(|value| !value.is_empty())
@@ -212,7 +212,7 @@ impl<'a> Fields<'a> {
             .transpose()
     }
 
-    /// A truth value; any text but `true` is false, as in the reference.
+    /// A boolean; anything but `true` is false, as in the reference.
     pub fn boolean(&self, name: &str) -> Option<bool> {
         self.find(name).map(|value| value == "true")
     }

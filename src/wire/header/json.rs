@@ -1,7 +1,7 @@
 //! RocketMQ's JSON header (remoting reference, 1.3).
 //!
-//! Two stock clients send numbers and truth values among the named fields; they are read as their
-//! text. All named fields leave as texts, because one of these clients reads nothing else.
+//! Two stock clients send numbers and booleans as named fields; they are decoded as strings. All
+//! named fields are encoded as strings, because one of these clients accepts nothing else.
 
 use std::borrow::Cow;
 
@@ -13,7 +13,7 @@ use crate::wire::header::head::{Head, Language, too_many_fields};
 use crate::wire::json::read::{JsonError, Reader};
 use crate::wire::json::write::{push_number, push_text};
 
-/// Reads a header; its texts point into `header`.
+/// Decodes a header; its strings point into `header`.
 pub fn read<'a>(header: &'a Bytes, head: &mut Head<'a>) -> Result<(), FrameError> {
     let text = std::str::from_utf8(header).map_err(|_| unreadable("it is not UTF-8"))?;
     if !text.trim_ascii_start().starts_with('{') {
@@ -40,13 +40,13 @@ fn read_member<'a>(
         "extFields" => {
             return reader.object(|name, reader| read_field(head, name, reader));
         }
-        // `serializeTypeCurrentRPC` changes nothing: the frame says it.
+        // `serializeTypeCurrentRPC` is ignored, because the frame gives the encoding.
         _ => drop(reader.skip()?),
     }
     Ok(())
 }
 
-/// The language that a JSON text names.
+/// The language with this name.
 fn language_of(json: &str) -> Language {
     let name = json.strip_prefix('"').and_then(|rest| rest.strip_suffix('"'));
     name.map_or(Language::Other, Language::of_name)

@@ -1,8 +1,8 @@
 //! The header of a request or reply (remoting reference, 1.2): numbers, a remark, and named fields.
 //!
-//! [`json`] and [`binary`] are RocketMQ's two ways of writing the same header; both read into
-//! [`head::Head`] and are written through [`write`]. [`fixed`] is ours and knows only the
-//! hot requests: its head is read the same way, the rest straight into requests and replies.
+//! [`json`] and [`binary`] are RocketMQ's two encodings of the same header; both decode into
+//! [`head::Head`] and are encoded by [`write`]. [`fixed`] is ours and only for the hot requests:
+//! its head is decoded the same way, the rest directly into requests and replies.
 
 pub mod binary;
 pub mod fields;
@@ -43,7 +43,7 @@ pub fn unreadable_reply_to(frame: &Frame) -> Option<ReplyTo> {
 /// parts; `chunk_bytes` more bytes of body follow on the wire.
 ///
 /// # Panics
-/// When `encoding` is ours, which has no named fields.
+/// If `encoding` is ours, which has no named fields.
 pub fn write(
     out: &mut Vec<u8>,
     encoding: HeaderEncoding,

@@ -1,15 +1,15 @@
-//! The tolerant reader as a serde deserializer, so that a body is a derived struct.
+//! The lenient reader as a serde deserializer, so that a body is a derived struct.
 //!
-//! What it tolerates (remoting reference, 3.0): a null member counts as absent, so `#[serde(default)]`
-//! gives its value; a null list or object is empty; numbers and texts stand for each other; an enum is
-//! a name or the place of a variant; a key may be a text, a number, or a whole object. A member that
-//! comes twice is an error.
+//! It accepts (remoting reference, 3.0): null for an absent member, so `#[serde(default)]` gives
+//! its value; null for an empty list or object; numbers and strings for each other; an enum as a
+//! name or as the index of a variant; a string, a number, or an object as a key. A duplicate member
+//! is an error.
 //!
-//! What holds at all times:
-//! - Nothing grows without a bound: every element of every list and map is counted, over the whole
-//!   body, under the name of its bound ([`Limit`], or [`ELEMENTS_MAX`] for a plain `Vec`).
-//! - Values nest [`DEPTH_MAX`] deep at most.
-//! - Texts are copied: what is read outlives the receive buffer.
+//! Invariants:
+//! - Everything is bounded: the elements of all lists and maps are counted over the whole body,
+//!   under the name of their bound ([`Limit`], or [`ELEMENTS_MAX`] for a plain `Vec`).
+//! - Values nest at most [`DEPTH_MAX`] deep.
+//! - Strings are copied: decoded values outlive the receive buffer.
 
 use std::borrow::Cow;
 use std::fmt::Display;
@@ -24,31 +24,31 @@ use crate::model::excerpt;
 use crate::model::refusal::Refusal;
 use crate::wire::json::read::{JsonError, Reader};
 
-/// Deepest nesting of values that are read. Far beyond anything a client sends.
+/// Maximum nesting of values. Far beyond what clients send.
 pub const DEPTH_MAX: usize = 64;
-/// Elements of all lists and maps of one body that have no bound of their own.
+/// Maximum number of elements of all lists and maps of a body that have no bound of their own.
 pub const ELEMENTS_MAX: usize = 100_000;
 const ELEMENTS: &str = "elements";
-/// Characters of a message about a wrong value.
+/// Maximum length of a message about an invalid value, characters.
 const MESSAGE_MAX: usize = 200;
 
-/// Names the newtype that [`crate::wire::json::types::Element`] asks for: a value that is passed over
-/// when it cannot be read.
+/// Name of the newtype that [`crate::wire::json::types::Element`] requests: a value that is skipped
+/// if it is invalid.
 pub const ELEMENT: &str = "\u{0}element";
 
-/// Why a body cannot be read.
+/// Why a body cannot be decoded.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BodyError {
     #[error(transparent)]
     Json(#[from] JsonError),
     #[error("it is not UTF-8")]
     NotText,
-    /// It holds more than it may.
+    /// A bound was exceeded.
     #[error(transparent)]
     Refused(#[from] Refusal),
 }
 
-/// Reads all of `body` as a `T`.
+/// Decodes all of `body` as a `T`.
 pub fn parse<T: for<'de> Deserialize<'de>>(body: &[u8]) -> Result<T, BodyError> {
     let text = std::str::from_utf8(body).map_err(|_| BodyError::NotText)?;
     let mut state = State::default();
@@ -65,12 +65,12 @@ pub fn parse<T: for<'de> Deserialize<'de>>(body: &[u8]) -> Result<T, BodyError> 
 
 impl de::Error for JsonError {
     fn custom<T: Display>(message: T) -> Self {
-        // Where it happened is known further out.
+        // The caller knows the position.
         Self::new(excerpt(message, MESSAGE_MAX), usize::MAX)
     }
 }
 
-/// What is counted over a whole body.
+/// Counters over a whole body.
 #[derive(Default)]
 struct State {
     depth: usize,
@@ -79,7 +79,7 @@ struct State {
 }
 
 impl State {
-    /// Counts one more element under the bound `count_max` called `what`.
+    /// Counts an element under the bound `count_max` named `what`.
     fn take(&mut self, (what, count_max): Bound, at: usize) -> Result<(), JsonError> {
         let index = self.counts.iter().position(|(name, _)| *name == what);
         let index = index.unwrap_or_else(|| {
@@ -143,7 +143,7 @@ impl<'a> Value<'a, '_> {
         Ok(self.reader.text()?.unwrap_or_default())
     }
 
-    /// A value of which nobody said what it should be.
+    /// A value of unspecified type.
     fn scalar<'de, V: Visitor<'de>>(&mut self, visitor: V) -> Result<V::Value, JsonError> {
         let is_quoted = self.reader.peek()? == b'"';
         let Some(text) = self.reader.text()? else { return visitor.visit_unit() };
@@ -170,7 +170,7 @@ fn visit_text<'de, V: Visitor<'de>>(text: Cow<'_, str>, visitor: V) -> Result<V:
     }
 }
 
-/// The variant that a name or a place stands for.
+/// The variant with this name or index.
 fn visit_variant<'de, V: Visitor<'de>>(
     text: &str,
     variants: &'static [&'static str],
@@ -236,7 +236,7 @@ impl<'de> Deserializer<'de> for &mut Value<'_, '_> {
         if name != ELEMENT {
             return visitor.visit_newtype_struct(self);
         }
-        // Past it first, so that reading goes on behind it whatever is wrong with it.
+        // Skips it first, so that decoding continues after it even if it is invalid.
         let depth = self.state.depth;
         let text = self.reader.skip()?;
         let mut inner = Value { reader: Reader::new(text), state: &mut *self.state };
@@ -260,8 +260,8 @@ impl<'de> Deserializer<'de> for &mut Value<'_, '_> {
         self.deserialize_seq(visitor)
     }
 
-    /// A list or an object of at most `len` elements called `name`: what the types in
-    /// [`types`](crate::wire::json::types) ask for.
+    /// A list or object of at most `len` elements named `name`, as the types in
+    /// [`types`](crate::wire::json::types) request.
     fn deserialize_tuple_struct<V: Visitor<'de>>(
         self,
         name: &'static str,
@@ -279,8 +279,7 @@ impl<'de> Deserializer<'de> for &mut Value<'_, '_> {
         self.object(visitor, (ELEMENTS, ELEMENTS_MAX))
     }
 
-    /// Members that the type does not know are passed over, and what it knows is as large as itself;
-    /// nothing grows, so nothing is counted.
+    /// Unknown members are skipped, and the known ones have a fixed size, so nothing is counted.
     fn deserialize_struct<V: Visitor<'de>>(
         self,
         _name: &'static str,
@@ -307,18 +306,18 @@ impl<'de> Deserializer<'de> for &mut Value<'_, '_> {
     forward_to_deserialize_any! { i128 u128 char bytes byte_buf unit unit_struct identifier }
 }
 
-/// What is in an object or an array.
+/// The contents of an object or array.
 struct Members<'v, 'a, 's> {
     value: &'v mut Value<'a, 's>,
     bound: Bound,
-    /// The closing one.
+    /// The closing bracket.
     bracket: u8,
     is_first: bool,
     is_over: bool,
 }
 
 impl Members<'_, '_, '_> {
-    /// Goes to the next one, if there is one.
+    /// Advances to the next element, if any.
     fn advance(&mut self) -> Result<bool, JsonError> {
         if self.is_over {
             return Ok(false);
@@ -556,7 +555,7 @@ mod tests {
         elements: List<Element<Record>, Three>,
     }
 
-    /// Wherever in the body they stand, and also inside an element that is passed over.
+    /// Anywhere in the body, including inside a skipped element.
     #[test]
     fn a_bound_counts_over_the_whole_body() {
         let too_many = Refusal::TooMany { what: "things", count_max: 3 };
@@ -629,8 +628,8 @@ mod tests {
         assert_eq!(String::from_utf8(out).unwrap(), expected);
     }
 
-    /// JSON as every library reads it, without what we read otherwise: null members are left out, and
-    /// numbers are whole.
+    /// JSON that strict libraries decode the same way: without null members, and with integers
+    /// only.
     fn json() -> impl Strategy<Value = serde_json::Value> {
         let leaf = prop_oneof![
             any::<bool>().prop_map(serde_json::Value::from),

@@ -1,15 +1,15 @@
-//! JSON as stock clients write it and as they can read it (remoting reference, 1.3, 3.0).
+//! JSON in the dialects that stock clients write and accept (remoting reference, 1.3, 3.0).
 //!
-//! Reading takes what fastjson emits and strict libraries refuse: keys without quotes, whole objects
-//! as keys, numbers as texts and texts as numbers, null for "not there". A text is read in one pass
-//! without building a tree, so it costs no more memory than what is kept of it.
+//! The reader accepts what fastjson emits and strict libraries refuse: unquoted keys, objects as
+//! keys, numbers as strings and strings as numbers, null for absent values. It works in one pass
+//! without building a tree, so it uses no more memory than the result.
 //!
-//! Writing is compact: one stock client takes routes apart by commas and colons and stumbles over a
-//! single blank.
+//! Output is compact: one stock client splits routes at commas and colons and fails on a single
+//! blank.
 //!
-//! A body is a struct that derives `Serialize` and `Deserialize`: [`de`] reads it, [`ser`] writes it,
-//! [`types`] has the lists, maps and keys that serde does not know. [`read`] and [`write`] are what
-//! headers, which are hot, use by hand. Not here: which fields there are.
+//! A body is a struct that derives `Serialize` and `Deserialize`: [`de`] decodes it, [`ser`]
+//! encodes it, [`types`] has the lists, maps and keys that serde does not know. Headers, which are
+//! hot, use [`read`] and [`write`] directly. Not here: which fields there are.
 
 pub mod de;
 pub mod read;

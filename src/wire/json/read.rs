@@ -1,4 +1,4 @@
-//! A tolerant reader that walks a JSON text once.
+//! A lenient JSON reader that works in one pass.
 
 use std::borrow::Cow;
 
@@ -6,14 +6,14 @@ use memchr::memchr2;
 
 use crate::model::excerpt;
 
-/// Deepest nesting of a value that is skipped. Far beyond anything a client sends.
+/// Maximum nesting of a skipped value. Far beyond what clients send.
 const DEPTH_MAX: usize = 64;
-/// Characters of a wrong value that are shown.
+/// Maximum number of characters shown of an invalid value.
 const SHOWN_MAX: usize = 40;
 
-/// Why a text is not JSON, even with tolerance, or not the value that was asked for.
+/// Why the input is not valid, even for a lenient reader, or not the expected value.
 ///
-/// One pointer, because a result with it is handed on for every value.
+/// A single pointer, because every value is returned in a result with it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{} at byte {}", .0.0, .0.1)]
 pub struct JsonError(Box<(String, usize)>);
@@ -23,7 +23,7 @@ impl JsonError {
         Self(Box::new((what.into(), at)))
     }
 
-    /// The error, at `at` if it is not known where it happened.
+    /// The error, at `at` unless its position is already known.
     pub fn or_at(mut self, at: usize) -> Self {
         if self.0.1 == usize::MAX {
             self.0.1 = at;
@@ -32,7 +32,7 @@ impl JsonError {
     }
 }
 
-/// Walks a JSON text from value to value. Texts without escapes are slices of the input.
+/// Reads JSON value by value. Strings without escapes are slices of the input.
 #[derive(Clone, Debug)]
 pub struct Reader<'a> {
     text: &'a str,
@@ -44,8 +44,8 @@ impl<'a> Reader<'a> {
         Self { text, at: 0 }
     }
 
-    /// Reads the object that comes next and gives every key to `each`, which must read the value.
-    /// A key that is itself an object is given as its JSON text. Null reads as an empty object.
+    /// Reads an object and passes every key to `each`, which must read the value. A key that is an
+    /// object is passed as its JSON text. Null reads as an empty object.
     #[inline(always)] // As a call it costs each header of a send 4 %.
     pub fn object<E: From<JsonError>>(
         &mut self,
@@ -65,8 +65,8 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// Goes into the object or array that comes next, which `bracket` opens. Null is passed over and
-    /// gives false: there is nothing in it.
+    /// Enters an object or array, which `bracket` opens. Null is skipped and gives false, because
+    /// it is empty.
     #[inline]
     pub fn enter(&mut self, bracket: u8) -> Result<bool, JsonError> {
         if self.take_null()? {
@@ -76,8 +76,8 @@ impl<'a> Reader<'a> {
         Ok(true)
     }
 
-    /// Whether another member or element comes. Else the reader is behind `bracket`, which closes the
-    /// object or array.
+    /// Whether another member or element follows. If not, the reader is past `bracket`, which
+    /// closes the object or array.
     #[inline]
     pub fn goes_on(&mut self, bracket: u8, is_first: bool) -> Result<bool, JsonError> {
         if self.take(bracket) {
@@ -89,7 +89,7 @@ impl<'a> Reader<'a> {
         Ok(true)
     }
 
-    /// The text that comes next; numbers and truth values count as their own text. `None` for null.
+    /// Reads a string; numbers and booleans read as their own text. `None` for null.
     #[inline(always)] // Headers, which are hot, are read with it; bodies are not.
     pub fn text(&mut self) -> Result<Option<Cow<'a, str>>, JsonError> {
         if self.peek()? == b'"' {
@@ -99,7 +99,7 @@ impl<'a> Reader<'a> {
         Ok((scalar != "null").then_some(Cow::Borrowed(scalar)))
     }
 
-    /// The whole number that comes next, also when it is quoted. `None` for null.
+    /// Reads an integer, quoted or not. `None` for null.
     pub fn integer<T: std::str::FromStr>(&mut self) -> Result<Option<T>, JsonError> {
         let start = self.at;
         let Some(text) = self.text()? else { return Ok(None) };
@@ -111,12 +111,12 @@ impl<'a> Reader<'a> {
         Ok(Some(number))
     }
 
-    /// The truth value that comes next; any text but `true` is false, as in the reference.
+    /// Reads a boolean; any string but `true` is false, as in the reference.
     pub fn boolean(&mut self) -> Result<Option<bool>, JsonError> {
         Ok(self.text()?.map(|text| text == "true"))
     }
 
-    /// Passes over the value that comes next, whatever it is, and gives its JSON text.
+    /// Skips the next value and returns its JSON text.
     pub fn skip(&mut self) -> Result<&'a str, JsonError> {
         let first = self.peek()?;
         let start = self.at;
@@ -128,7 +128,7 @@ impl<'a> Reader<'a> {
         Ok(&self.text[start..self.at])
     }
 
-    /// Checks that nothing but blanks is left.
+    /// Checks that only blanks are left.
     pub fn expect_end(&mut self) -> Result<(), JsonError> {
         self.skip_blanks();
         if self.at == self.text.len() {
@@ -138,8 +138,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// Passes over brackets until they are closed again. What is between them is not looked at
-    /// more closely, because nobody asks for it.
+    /// Skips to the matching closing bracket. The contents are not validated.
     fn skip_nested(&mut self) -> Result<(), JsonError> {
         let mut depth = 0;
         loop {
@@ -165,8 +164,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// The key that comes next; a colon follows it. A key that is itself an object is given as its
-    /// JSON text.
+    /// Reads a key and the colon after it. A key that is an object is returned as its JSON text.
     #[inline]
     pub fn key(&mut self) -> Result<Cow<'a, str>, JsonError> {
         match self.peek()? {
@@ -176,7 +174,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// Letters, digits and signs up to what cannot belong to a number, a word or a bare key.
+    /// Reads a number, a word or a bare key.
     fn scalar(&mut self) -> Result<&'a str, JsonError> {
         self.skip_blanks();
         let rest = &self.text[self.at..];
@@ -189,7 +187,7 @@ impl<'a> Reader<'a> {
         Ok(&rest[..size])
     }
 
-    /// A quoted text; the reader stands on its opening quote.
+    /// Reads a quoted string; the reader is at its opening quote.
     #[inline]
     fn string(&mut self) -> Result<Cow<'a, str>, JsonError> {
         let start = self.at + 1;
@@ -204,7 +202,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// A text that begins at `start` and has its first escape `plain` bytes later.
+    /// Reads a string that begins at `start` and has its first escape after `plain` bytes.
     fn escaped_string(&mut self, start: usize, mut plain: usize) -> Result<String, JsonError> {
         let mut rest = &self.text[start..];
         let mut out = String::with_capacity(unescaped_size(rest.as_bytes()));
@@ -222,7 +220,7 @@ impl<'a> Reader<'a> {
         Ok(out)
     }
 
-    /// Passes over a null that comes next, and says whether there was one.
+    /// Skips a null, and returns whether there was one.
     #[inline]
     pub fn take_null(&mut self) -> Result<bool, JsonError> {
         let is_null = self.peek()? == b'n' && self.text[self.at..].starts_with("null");
@@ -261,27 +259,27 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// How far the reader has come.
+    /// The current position.
     pub fn at(&self) -> usize {
         self.at
     }
 
-    /// An error at the place reached.
+    /// An error at the current position.
     #[cold]
     pub fn error(&self, what: impl Into<String>) -> JsonError {
         JsonError::new(what, self.at)
     }
 }
 
-/// Size of a text without its escapes, if all of them are the six-byte ones by which clients send the
-/// separators of properties. Else it is a guess.
+/// Estimated size of a string after unescaping; exact if all escapes are the six-byte ones by which
+/// clients send property separators.
 fn unescaped_size(text: &[u8]) -> usize {
     let size = memchr::memchr(b'"', text).unwrap_or(text.len());
     size.saturating_sub(5 * memchr::memchr_iter(b'\\', &text[..size]).count())
 }
 
-/// Where the first quote or backslash is. Most texts are shorter than what a vector search needs to
-/// begin, so the first bytes are looked at by eights.
+/// Position of the first quote or backslash. Most strings are shorter than the setup of a vector
+/// search pays for, so the first bytes are examined eight at a time.
 #[inline]
 fn find_special(bytes: &[u8]) -> Option<usize> {
     const SHORT: usize = 32;
@@ -310,8 +308,8 @@ fn zero_bytes(word: u64) -> u64 {
     word.wrapping_sub(EACH_BYTE) & !word & (EACH_BYTE << 7)
 }
 
-/// The character that the escape at the beginning of `text` stands for, and the escape's size.
-/// Half of a surrogate pair without the other half becomes the replacement character.
+/// The character of the escape at the start of `text`, and the escape's size. An unpaired surrogate
+/// becomes the replacement character.
 fn unescape(text: &str) -> Option<(char, usize)> {
     let simple = match text.as_bytes().get(1)? {
         b'u' => return unescape_unicode(text),
@@ -345,11 +343,11 @@ fn unescape_unicode(text: &str) -> Option<(char, usize)> {
     }
 }
 
-/// The four hex digits behind `\u`.
+/// The four hex digits after `\u`.
 fn hex_unit(text: &str) -> Option<u32> {
     let digit = |byte: u8| char::from(byte).to_digit(16);
     match text.as_bytes().get(2..6)? {
-        // What separates properties, by far the most frequent.
+        // Property separators, by far the most frequent.
         &[b'0', b'0', b'0', last] => digit(last),
         digits => digits.iter().try_fold(0, |unit, &byte| Some(unit << 4 | digit(byte)?)),
     }
@@ -359,7 +357,7 @@ fn hex_unit(text: &str) -> Option<u32> {
 mod tests {
     use super::*;
 
-    /// Every place, every length around the sizes that are searched in different ways.
+    /// Every position, and every length around the sizes at which the search method changes.
     #[test]
     fn quotes_and_backslashes_are_found_wherever_they_are() {
         for size in 0..80 {
@@ -376,7 +374,7 @@ mod tests {
         }
     }
 
-    /// Reads everything as text, to show what the reader made of it.
+    /// Reads everything as strings, to show the reader's result.
     fn flat(text: &str) -> Result<Vec<(String, String)>, JsonError> {
         let mut found = Vec::new();
         let mut reader = Reader::new(text);

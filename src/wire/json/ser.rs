@@ -1,5 +1,5 @@
-//! Compact JSON from derived structs, members in the order of their declaration, which is sorted by
-//! convention: some clients compare texts.
+//! Compact JSON from derived structs, members in declaration order, which is sorted by convention
+//! because some clients compare replies as text.
 
 use std::io::{self, Write};
 
@@ -27,20 +27,20 @@ struct Compact {
     key: Key,
 }
 
-/// What kind of key is being written. A text that begins with a brace is an object's JSON text: no
-/// name of anything begins with one.
+/// The kind of key being written. A string that starts with a brace is the JSON text of an object,
+/// because no name starts with one.
 #[derive(Default, PartialEq, Eq)]
 enum Key {
     #[default]
     None,
-    /// Nothing of it is written yet.
+    /// Nothing has been written yet.
     Begins,
     Text,
     Object,
 }
 
 impl Compact {
-    /// The first piece of a text key comes: its quote is still missing.
+    /// The first piece of a string key: its quote is still missing.
     fn begin_text(&mut self, out: &mut (impl Write + ?Sized)) -> io::Result<()> {
         if self.key == Key::Begins {
             self.key = Key::Text;

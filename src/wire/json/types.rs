@@ -1,5 +1,5 @@
-//! What bodies are made of besides derived structs: lists and maps with a bound, maps in the order
-//! they came, keys that are objects, and elements that may be wrong.
+//! Building blocks of bodies besides derived structs: bounded lists and maps, maps in order of
+//! arrival, keys that are objects, and elements that may be invalid.
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -10,14 +10,14 @@ use serde::ser::{Serialize, Serializer};
 use crate::wire::json::de::{ELEMENT, ELEMENTS_MAX};
 use crate::wire::json::ser::push;
 
-/// How many elements all lists and maps with this bound may hold in one body together.
+/// Maximum number of elements of all lists and maps with this bound in one body.
 pub trait Limit {
-    /// What the elements are, for the refusal.
+    /// Name of the elements, for the refusal.
     const WHAT: &'static str;
     const COUNT_MAX: usize;
 }
 
-/// The bound of what has no other.
+/// The default bound.
 #[derive(Debug)]
 pub struct Elements;
 
@@ -30,7 +30,7 @@ impl Limit for Elements {
 #[derive(Debug)]
 pub struct List<T, L = Elements>(pub Vec<T>, PhantomData<L>);
 
-/// An object whose keys are not known beforehand, as a list in the order it came.
+/// An object with arbitrary keys, as a list in order of arrival.
 #[derive(Debug)]
 pub struct Entries<K, V, L = Elements>(pub Vec<(K, V)>, PhantomData<L>);
 
@@ -133,7 +133,7 @@ impl<'de, K: Deserialize<'de>, V: Deserialize<'de>, L> Visitor<'de> for EntriesV
 pub struct ObjectKey<T>(pub T);
 
 impl<T: Serialize> Serialize for ObjectKey<T> {
-    /// As its JSON text, which the writer of keys recognises.
+    /// Encoded as its JSON text, which the key writer recognises.
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let mut text = Vec::new();
         push(&mut text, &self.0);
@@ -147,16 +147,16 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for ObjectKey<T> {
     }
 }
 
-/// An element of a list that may be wrong without making the list wrong.
+/// An element of a list that may be invalid without making the list invalid.
 #[derive(Debug)]
 pub enum Element<T> {
     Good(T),
-    /// It was passed over; why it cannot be read.
+    /// Skipped, and why it is invalid.
     Bad(String),
 }
 
 impl<T: Serialize> Serialize for Element<T> {
-    /// A bad element is written as null.
+    /// An invalid element is encoded as null.
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         match self {
             Self::Good(element) => element.serialize(serializer),

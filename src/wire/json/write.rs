@@ -12,7 +12,7 @@ pub fn push_text(out: &mut Vec<u8>, text: &str) {
     out.push(b'"');
 }
 
-/// Appends `text` as it stands between quotes.
+/// Appends `text` as the contents of a quoted string.
 fn push_escaped(out: &mut Vec<u8>, text: &str) {
     let needs_escape = |byte: u8| byte < b' ' || byte == b'"' || byte == b'\\';
     let mut rest = text.as_bytes();
