@@ -23,8 +23,8 @@ const HOST_SIZE_MAX: usize = 253;
 /// Runs a broker.
 #[derive(Args, Clone, Debug)]
 pub struct BrokerOptions {
-    /// NameServers to register with, `HOST:PORT`, several separated by `,` or `;`. Names are looked up
-    /// again for every new connection, and every few seconds.
+    /// NameServers to register with, `HOST:PORT`; separate several with `,` or `;`. Names are
+    /// resolved for every new connection, and every few seconds.
     #[arg(long, env = "RINGMQ_BROKER_NAMESRV", value_name = "HOST:PORT[,HOST:PORT]")]
     pub namesrv: NameServers,
 
@@ -38,9 +38,9 @@ pub struct BrokerOptions {
     )]
     pub listen: Address,
 
-    /// IPv4 address, or a name of one, under which clients reach this broker. Default: the listen
-    /// address, or when that is 0.0.0.0 the address of the interface that leads to the first
-    /// NameServer, or of another interface when that is the loopback.
+    /// IPv4 address, or name of one, at which clients reach this broker. Default: the listen
+    /// address. If that is 0.0.0.0, the address of the interface that routes to the first
+    /// NameServer, or of another interface if that is the loopback.
     #[arg(long, env = "RINGMQ_BROKER_ADVERTISE", value_name = "HOST")]
     pub advertise: Option<String>,
 
@@ -84,8 +84,8 @@ pub struct DevOptions {
     )]
     pub namesrv_listen: Address,
 
-    /// IPv4 address, or a name of one, under which clients reach the broker. Default: the listen
-    /// address, or when that is 0.0.0.0 the address of an interface.
+    /// IPv4 address, or name of one, at which clients reach the broker. Default: the listen address
+    /// or, if that is 0.0.0.0, the address of an interface.
     #[arg(long, env = "RINGMQ_DEV_ADVERTISE", value_name = "HOST")]
     pub advertise: Option<String>,
 

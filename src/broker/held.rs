@@ -76,7 +76,7 @@ impl Held {
         self.tasks.insert(id, (task, deadline));
     }
 
-    /// The queues of a topic at which pulls are held.
+    /// The queues of a topic that have held pulls.
     pub fn queues_of(&self, topic: u32) -> Vec<QueueKey> {
         self.by_queue.keys().filter(|queue| queue.topic == topic).copied().collect()
     }

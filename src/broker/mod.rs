@@ -102,7 +102,7 @@ pub struct BrokerConfig {
 }
 
 impl BrokerConfig {
-    /// Refuses topics that belong to brokers: built in, or called like a cluster or a shard.
+    /// Refuses reserved topic names: built-in ones, and names of a cluster or a shard.
     fn check_topic_name(&self, topic: &TopicName) -> Result<(), Refusal> {
         let name = topic.as_str();
         let is_reserved = is_built_in(name)
@@ -112,8 +112,7 @@ impl BrokerConfig {
     }
 }
 
-/// Whether a name is that of a shard, or of another shard of the same machine: `s00-broker-a` and
-/// `s01-broker-a`.
+/// Whether a name is that of a shard of this machine, such as `s00-broker-a` and `s01-broker-a`.
 fn is_shard_name(name: &str, shard: &str) -> bool {
     let parts = |name: &str| {
         let (number, machine) = name.strip_prefix('s')?.split_at_checked(2)?;
@@ -122,7 +121,7 @@ fn is_shard_name(name: &str, shard: &str) -> bool {
     name == shard || parts(name).is_some_and(|machine| Some(machine) == parts(shard))
 }
 
-/// Whom an answer is for.
+/// Where a reply goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Origin {
     /// Number of the connection; 0 for requests from inside the process.
@@ -203,7 +202,7 @@ struct State {
     groups: Groups,
     held: Held,
     pending: VecDeque<Pending>,
-    /// Held pulls that ended with a change of their topic, in log order.
+    /// Held pulls that ended because their topic changed, in log order.
     ended: VecDeque<Ended>,
     /// Topics created by producers since the shard last asked.
     created: Vec<TopicConfig>,
@@ -357,7 +356,7 @@ impl State {
         woken
     }
 
-    /// Holds a pull, or gives it back when its queue is gone.
+    /// Holds a pull, or returns it if its queue is gone.
     fn hold(&mut self, task: PullTask, until: Moment) -> Result<(), Box<PullTask>> {
         let queue = self.durable.topics.queue_mut(task.queue.topic, task.queue.queue);
         let Some(queue) = queue else { return Err(Box::new(task)) };

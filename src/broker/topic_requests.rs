@@ -10,9 +10,9 @@ use crate::storage::disk::Disk;
 use crate::storage::{AppendError, Lookup, QueueKey};
 
 impl<D: Disk> Broker<D> {
-    /// Sets a topic as an operator or another shard wants it. Setting it to what it is costs
-    /// nothing, so that every shard may be told, and told again. One that differs is changed only if
-    /// it may be.
+    /// Sets a topic's configuration for an operator or another shard. Setting an unchanged
+    /// configuration writes nothing, so every shard may be told repeatedly. An existing topic that
+    /// differs is changed only if that is allowed.
     pub(super) async fn update_topic(
         &self,
         config: &TopicConfig,

@@ -30,7 +30,7 @@ use crate::model::{QueueId, QueueOffset, Refusal, Timestamp, TopicConfig, TopicN
 
 /// Queues of the template topic (remoting reference, 5.11).
 const TEMPLATE_QUEUE_COUNT: u32 = 8;
-/// What a fact about topics says.
+/// The kinds of topic facts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 enum Says {
@@ -270,7 +270,7 @@ impl Topics {
         self.version
     }
 
-    /// Checks a configuration that somebody wants to set, whose name may be used.
+    /// Validates a requested configuration, whose name has been checked.
     pub fn check(&self, config: &TopicConfig) -> Result<(), Refusal> {
         for (what, count) in [
             ("readQueueNums", config.read_queue_count),
@@ -454,7 +454,7 @@ impl Topic {
         Err(Refusal::UnknownQueue { topic: self.config.name.detached(), queue, count })
     }
 
-    /// Whether consumers may pull from this queue.
+    /// Checks whether consumers may pull from this queue.
     pub fn check_pull(&self, queue: QueueId) -> Result<(), Refusal> {
         self.check_readable()?;
         self.check_queue(queue)

@@ -8,7 +8,7 @@ use super::{Failure, output};
 /// Prints the completion script of a shell.
 #[derive(Args, Debug)]
 pub struct CompletionsArgs {
-    /// For which shell.
+    /// Shell to print the script for.
     shell: Shell,
 }
 

@@ -35,7 +35,7 @@ pub struct MsgArgs {
 enum MsgCommand {
     /// Sends a message and waits until it is stored.
     Send {
-        /// The topic.
+        /// Topic to send to.
         topic: String,
 
         /// Body of the message; `-` reads it from standard input.
@@ -58,7 +58,7 @@ enum MsgCommand {
     },
     /// Follows a topic: prints the messages of all its queues as they arrive.
     Tail {
-        /// The topic.
+        /// Topic to follow.
         topic: String,
 
         /// Where to start.
@@ -74,7 +74,7 @@ enum MsgCommand {
     },
     /// Shows the message with this id.
     Get {
-        /// As `msg send` prints it, 32 hexadecimal digits.
+        /// Message id, 32 hexadecimal digits, as printed by `msg send`.
         id: String,
 
         #[command(flatten)]

@@ -8,7 +8,7 @@ use crate::client::{ClientError, ClientOptions};
 
 #[derive(Args, Clone, Debug)]
 pub struct Target {
-    /// NameServers to ask, `HOST:PORT`, several separated by `,` or `;`.
+    /// NameServers to query, `HOST:PORT`; separate several with `,` or `;`.
     #[arg(
         long,
         env = "RINGMQ_NAMESRV",

@@ -21,10 +21,10 @@ pub struct TopicArgs {
 
 #[derive(Debug, Subcommand)]
 enum TopicCommand {
-    /// Creates a topic on every shard; returns when clients find it. One that exists and differs is
-    /// not touched.
+    /// Creates a topic on every shard, and waits until clients can find it. An existing topic that
+    /// differs is not changed.
     Create {
-        /// Letters, digits, and any of % | _ -
+        /// Name of the topic: letters, digits, and any of % | _ -
         name: String,
 
         /// Number of queues per shard.
@@ -35,10 +35,10 @@ enum TopicCommand {
         #[command(flatten)]
         target: Target,
     },
-    /// Changes the queues or the permission of a topic, on every shard that has it. Queues that are
-    /// taken away keep their messages, and bring them back when they return.
+    /// Changes the queues or the permission of a topic on every shard that has it. Removed queues
+    /// keep their messages, which return with the queue.
     Update {
-        /// The topic.
+        /// Name of the topic.
         name: String,
 
         #[command(flatten)]
@@ -54,7 +54,7 @@ enum TopicCommand {
     },
     /// Shows the queues of a topic and their offsets.
     Describe {
-        /// The topic.
+        /// Name of the topic.
         name: String,
 
         #[command(flatten)]
@@ -62,10 +62,10 @@ enum TopicCommand {
     },
     /// Deletes a topic and its messages on every shard.
     Delete {
-        /// The topic.
+        /// Name of the topic.
         name: String,
 
-        /// Says what would be deleted, and deletes nothing.
+        /// Shows what would be deleted, without deleting it.
         #[arg(long)]
         dry_run: bool,
 
@@ -74,16 +74,16 @@ enum TopicCommand {
     },
 }
 
-/// What `update` changes; the rest stays.
+/// The settings that `update` changes; the others stay.
 #[derive(Args, Clone, Copy, Debug)]
 #[group(required = true, multiple = true)]
 struct TopicChange {
-    /// Queues on each shard.
+    /// Number of queues per shard.
     #[arg(long, value_name = "N")]
     #[arg(value_parser = clap::value_parser!(u32).range(1..=QUEUES_PER_TOPIC_MAX as i64))]
     queues: Option<u32>,
 
-    /// 6: may be read and written, 4: only read, 2: only written, 0: neither.
+    /// Permission. 6: read and write, 4: read only, 2: write only, 0: neither.
     #[arg(long, value_name = "PERM")]
     #[arg(value_parser = clap::value_parser!(u32).range(0..=7))]
     perm: Option<u32>,
@@ -103,7 +103,7 @@ struct TopicRow {
     topic: String,
 }
 
-/// A topic was made, changed or deleted there.
+/// A topic was created, changed or deleted on this broker.
 #[derive(Serialize)]
 struct ChangeRow {
     topic: String,

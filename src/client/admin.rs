@@ -105,8 +105,8 @@ impl Admin {
         Ok(topics)
     }
 
-    /// Creates a topic on every master of `cluster`, or of all. One that is there and differs is not
-    /// changed, but an error. Gives the brokers' names.
+    /// Creates a topic on every master of `cluster`, or on all masters. An existing topic that
+    /// differs is an error and is not changed. Returns the brokers' names.
     pub fn create_topic(
         &mut self,
         topic: &TopicConfig,
@@ -223,7 +223,7 @@ impl Admin {
         match message.record() {
             Ok(_) => Ok(message),
             Err(error) => {
-                let remark = format!("answered with what is no message: {error}");
+                let remark = format!("the reply is not a message: {error}");
                 let code = crate::wire::response::CODE_UNREADABLE;
                 Err(refused(&request, address, ReplyError { code, remark }))
             }
@@ -304,7 +304,7 @@ impl Admin {
     }
 }
 
-/// A topic as a route shows it.
+/// A topic's configuration, from a route.
 fn config_of(topic: &TopicName, queues: &RouteQueues) -> TopicConfig {
     TopicConfig {
         read_queue_count: queues.read_queue_count,
@@ -315,7 +315,7 @@ fn config_of(topic: &TopicName, queues: &RouteQueues) -> TopicConfig {
     }
 }
 
-/// What came of an order to several.
+/// The outcome of a request to several servers.
 #[derive(Default)]
 struct Outcomes {
     done: Vec<String>,
@@ -346,7 +346,7 @@ impl Outcomes {
         let Self { done, failed, last } = self;
         match last {
             None => Ok(done),
-            // With one to ask, its own words say it best.
+            // With a single server, its own error is clearest.
             Some(error) if done.is_empty() && failed.0.len() == 1 => Err(error),
             Some(_) => Err(ClientError::Partly { what: what.to_owned(), done, failed }),
         }

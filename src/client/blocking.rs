@@ -78,7 +78,7 @@ struct Line {
     number: u64,
     stream: TcpStream,
     peer: SocketAddr,
-    /// Until when the connection must stand, while it does not.
+    /// Deadline for connecting, until the connection is established.
     connecting_until: Option<Timestamp>,
     session: Session,
     /// When something last arrived, or was requested first after an idle time.
@@ -168,20 +168,20 @@ impl Connections {
         self.lines.get(address).map(|line| line.number)
     }
 
-    /// Whether the name in `address` leads elsewhere than the connection that stands. When that cannot be
-    /// found out, it does not.
+    /// Whether the name in `address` resolves to other addresses than that of the open connection.
+    /// False if it cannot be resolved.
     pub fn has_moved(&self, address: &str) -> bool {
         let Some(line) = self.lines.get(address) else { return false };
         let is_number = address.parse::<SocketAddr>().is_ok();
         !is_number && resolve(address).is_ok_and(|found| !found.contains(&line.peer))
     }
 
-    /// Ends the connection to `address`, and with it the requests that are under way.
+    /// Closes the connection to `address`, which ends the requests in flight on it.
     pub fn close(&mut self, address: &str, why: &str) {
         self.close_line(address, why);
     }
 
-    /// Whether another request may be started at `address` now.
+    /// Whether another request may be sent to `address` now.
     pub fn has_room(&self, address: &str) -> bool {
         self.lines.get(address).is_none_or(|line| line.session.has_room())
     }
@@ -377,16 +377,16 @@ impl Line {
     }
 }
 
-/// The addresses of a server, those that most servers listen on first. Asks the system's resolver, which
-/// may take seconds when it does not answer.
+/// The addresses of a server, IPv4 first. Calls the system's resolver, which may take seconds if it
+/// does not answer.
 fn resolve(address: &str) -> io::Result<Vec<SocketAddr>> {
     let mut resolved: Vec<SocketAddr> = address.to_socket_addrs()?.collect();
     resolved.sort_by_key(SocketAddr::is_ipv6);
     Ok(resolved)
 }
 
-/// The address for the connection with this number: one after the other of the IPv4 addresses if there
-/// are any, so that one that is dead is not tried for ever.
+/// The address for the connection with this number: rotates through the IPv4 addresses if there are
+/// any, so that a dead one is not retried forever.
 fn nth_address(resolved: &[SocketAddr], number: u64) -> io::Result<SocketAddr> {
     let ipv4_count = resolved.iter().take_while(|address| address.is_ipv4()).count();
     let count = if ipv4_count > 0 { ipv4_count } else { resolved.len() };
@@ -394,7 +394,7 @@ fn nth_address(resolved: &[SocketAddr], number: u64) -> io::Result<SocketAddr> {
     nth.map(|nth| resolved[nth]).ok_or_else(|| io::Error::other("the name has no address"))
 }
 
-/// Begins to connect without waiting for it.
+/// Starts to connect without waiting.
 fn start_connecting(address: SocketAddr) -> io::Result<TcpStream> {
     let family = if address.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
     let flags = SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC;

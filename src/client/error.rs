@@ -7,7 +7,7 @@ use crate::model::Refusal;
 
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ClientError {
-    #[error("{given:?} is no list of NameServers: {problem}; write it as host:port,host:port")]
+    #[error("{given:?} is not a list of NameServers: {problem}; write it as host:port,host:port")]
     NameServerList { given: String, problem: String },
     #[error("no NameServer could {what}: {tried}; start one, or use other addresses")]
     NoNameServer { what: String, tried: Attempts },
@@ -45,7 +45,7 @@ pub enum ClientError {
     OutcomesWaiting { count: usize },
     #[error("{what} did not happen within {waited_ms} ms")]
     TookTooLong { what: String, waited_ms: u64 },
-    #[error("the request cannot be written: {0}")]
+    #[error("cannot encode the request: {0}")]
     Encoding(String),
 }
 

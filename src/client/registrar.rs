@@ -1,9 +1,9 @@
 //! Keeps a broker's shards registered with every NameServer.
 //!
-//! One thread per NameServer, so that one that hangs delays none of the others. Each keeps one
-//! connection, says who is there as soon as that stands, again whenever the tables change, and
-//! every 30 s in between; a NameServer that comes back, or whose name leads elsewhere, therefore knows the
-//! broker again within seconds. All threads are told through channels and tell what they see through one.
+//! One thread per NameServer, so that a hanging one does not delay the others. Each thread keeps
+//! one connection, registers as soon as it is established, again whenever the tables change, and
+//! every 30 s in between. So a NameServer that restarts, or whose name resolves to a new address,
+//! knows the broker again within seconds. Channels carry orders to the threads and reports back.
 //!
 //! Invariants: the tables are stored once ([`tables`]), and a thread that is behind sends whatever
 //! its NameServer lacks, so nothing accumulates while a NameServer is away. It sends the whole
@@ -50,9 +50,9 @@ pub struct RegistrarOptions {
     pub call_timeout_ms: u64,
     /// How often to check whether the NameServer has closed the connection, ms.
     pub watch_ms: u64,
-    /// How often to look whether the NameServer's name leads elsewhere now, ms.
+    /// How often to check whether the NameServer's name resolves to another address, ms.
     pub resolve_ms: u64,
-    /// How long signing off may take at each NameServer, ms.
+    /// How long unregistering may take at each NameServer, ms.
     pub sign_off_timeout_ms: u64,
 }
 
@@ -304,7 +304,7 @@ struct Keeper {
     last_state: Option<State>,
     /// When to look up the NameServer's name next.
     resolve_at: Timestamp,
-    /// When to look for rivals next, and those that were found last.
+    /// When to look for rivals next, and the rivals found last.
     look_at: Timestamp,
     rivals: BTreeSet<Rival>,
 }

@@ -20,8 +20,8 @@ pub enum Refusal {
     #[error("topic {0} is reserved for internal use")]
     ReservedTopic(TopicName),
     #[error(
-        "there is a topic {known} already, and {asked} was asked for; nothing was changed, \
-         `ringmq topic update` changes a topic",
+        "topic {known} exists, but {asked} was requested; nothing was changed, use `ringmq topic \
+         update` to change it",
         known = described(.known), asked = described(.asked)
     )]
     TopicExists { known: Box<TopicConfig>, asked: Box<TopicConfig> },

@@ -42,11 +42,11 @@ pub fn is_of_cluster(name: &str, cluster: &str) -> bool {
     name.strip_prefix(cluster).is_some_and(|rest| rest.is_empty() || rest == REPLY_TOPIC_SUFFIX)
 }
 
-/// A broker of ours puts this topic, with no permission at all, into every table it registers. It
-/// says two things: this table is whole, so what it does not name is gone (a stock broker also sends
-/// tables that hold only what changed); and a stock NameServer, which takes a table of exactly one
-/// topic for a change and refuses it from a broker it does not know, never sees a table of one
-/// (remoting reference, 2.3). A stock broker owns the same topic with permissions.
+/// Our brokers add this topic, without permissions, to every table that they register. It means
+/// that the table is complete, so topics that it does not list are gone (a stock broker also sends
+/// tables that hold only changes). It also keeps the table from having exactly one topic, which a
+/// stock NameServer takes for a change and refuses from a broker that it does not know (remoting
+/// reference, 2.3). A stock broker owns the same topic with permissions.
 pub const WHOLE_TABLE_MARK: &str = "SELF_TEST_TOPIC";
 
 /// Maximum number of topics per shard.

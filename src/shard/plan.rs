@@ -104,7 +104,7 @@ impl Plan {
     }
 }
 
-/// Clients are told the port that is configured, so it must be the one that is listened on.
+/// The configured port is advertised to clients, so it must be the one that is listened on.
 fn check_port(option: &str, address: &Address) -> Result<(), RunError> {
     match address.port {
         0 => Err(RunError::usage(format!(
@@ -173,7 +173,7 @@ fn resolve(host: &str, port: u16) -> io::Result<SocketAddr> {
     found.first().copied().ok_or_else(|| io::Error::other("the name has no address"))
 }
 
-/// The address clients are told. Records hold IPv4, so it must be one. `wanted` is `--advertise`.
+/// The advertised address. Records store IPv4, so it must be IPv4. `wanted` is `--advertise`.
 pub fn advertised_address(
     listen: IpAddr,
     wanted: Option<&str>,
@@ -195,8 +195,8 @@ pub fn advertised_address(
     }
 }
 
-/// The address of the interface that leads to the first NameServer; when that is on this machine, of the
-/// one that leads away from it, or of any.
+/// The address of the interface that routes to the first NameServer; if that is on this machine, of
+/// the default route's interface, or of any.
 fn address_of_interface(namesrv: &[Address]) -> Ipv4Addr {
     let first = namesrv.first().and_then(|first| resolve(&first.host, first.port).ok());
     let is_remote = |address: &Ipv4Addr| !address.is_loopback() && !address.is_unspecified();
@@ -204,18 +204,18 @@ fn address_of_interface(namesrv: &[Address]) -> Ipv4Addr {
     let found = first.and_then(towards);
     found.or_else(|| towards(ELSEWHERE.into())).or_else(any_interface).unwrap_or_else(|| {
         tracing::warn!(
-            "this machine has no network interface but the loopback, so clients are told \
-             127.0.0.1: only those on this machine reach the broker; name another address with \
+            "this machine has no network interface except the loopback, so 127.0.0.1 is advertised \
+             and only clients on this machine can reach the broker; set another address with \
              --advertise"
         );
         Ipv4Addr::LOCALHOST
     })
 }
 
-/// An address that is nowhere (RFC 5737): the way to it begins at the default route.
+/// An unreachable address (RFC 5737), which selects the default route.
 const ELSEWHERE: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::new(192, 0, 2, 1), 9);
 
-/// The address of the interface that leads to `to`. Sends nothing.
+/// The address of the interface that routes to `to`. Sends nothing.
 fn address_towards(to: SocketAddr) -> Option<Ipv4Addr> {
     let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).ok()?;
     socket.connect(to).ok()?;
@@ -225,7 +225,7 @@ fn address_towards(to: SocketAddr) -> Option<Ipv4Addr> {
     }
 }
 
-/// The first address of an interface that is up and is not the loopback.
+/// The first address of an interface that is up and not the loopback.
 fn any_interface() -> Option<Ipv4Addr> {
     let usable = |interface: &InterfaceAddress| {
         let is_up = interface.flags.contains(InterfaceFlags::IFF_UP);
@@ -235,7 +235,7 @@ fn any_interface() -> Option<Ipv4Addr> {
     getifaddrs().ok()?.find_map(|interface| usable(&interface))
 }
 
-/// How this process itself reaches a server that listens on `listen`.
+/// The address at which this process reaches its own server that listens on `listen`.
 pub fn reachable(listen: SocketAddr) -> Address {
     let host = match listen.ip().is_unspecified() {
         true => IpAddr::from(Ipv4Addr::LOCALHOST),
