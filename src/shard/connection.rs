@@ -8,8 +8,8 @@
 //!                                           └─ an operation: a task ────────────▶ output, when done
 //! ```
 //!
-//! This file has the connection's state, its main loop and its end. The stages have a file each: `reading`,
-//! `admission`, `operation`, `replying`, `sending`.
+//! This file has the connection's state, its main loop and its end. Each stage has its own file:
+//! `reading`, `admission`, `operation`, `replying`, `sending`.
 //!
 //! What holds at all times:
 //! - The marks of the replies that wait for a commit never decrease, because appends are handled in order
@@ -58,7 +58,7 @@ use crate::wire::FrameError;
 
 /// A connection without traffic for this long is closed (remoting reference, 1.7).
 pub const IDLE_MAX: Duration = Duration::from_secs(120);
-/// How long a closing connection waits for replies that are under way.
+/// How long a closing connection waits for replies in flight.
 const FINISH_MAX: Duration = Duration::from_secs(10);
 
 pub struct Connection<S: Service> {
@@ -69,20 +69,20 @@ pub struct Connection<S: Service> {
     common: Rc<Common<S>>,
     owner: Rc<dyn Owner>,
     replies: RefCell<Replies<S::Reply>>,
-    /// What the client was asked and has not answered.
+    /// Calls to the client that are in flight.
     calls: RefCell<Calls>,
     /// Requests that wait for room in the log.
     parked: RefCell<Parked<(Asked, S::Request)>>,
-    /// Reads so far, and which of them the last parked request came with.
+    /// Number of reads so far, and the read of the last parked request.
     reads: Cell<u64>,
     last_parked_read: Cell<u64>,
-    /// Replies have left, a parked request has gone, or the connection has been closed.
+    /// Notified when replies have been sent, a parked request is done, or the connection is closed.
     moved: Signal,
     /// The connection has been closed.
     ended: Signal,
     is_blocked: Cell<bool>,
     is_closed: Cell<bool>,
-    /// In the owner's list of connections whose replies wait for the log.
+    /// Whether it is in the owner's list of connections with replies that wait for a commit.
     is_listed: Cell<bool>,
     /// When a byte last moved, in or out.
     last_used: Cell<Instant>,
@@ -93,7 +93,7 @@ pub struct Connection<S: Service> {
     parked_share: Share,
 }
 
-/// Why a connection ends.
+/// Why a connection is closed.
 #[derive(Debug, thiserror::Error)]
 pub enum Closed {
     #[error("closed by the peer")]
@@ -145,7 +145,7 @@ impl<S: Service> Connection<S> {
         }))
     }
 
-    /// Serves the connection until it ends.
+    /// Serves the connection until it is closed.
     pub async fn run(self: Rc<Self>) {
         let why = match self.serve().await {
             Ok(never) => match never {},
@@ -162,7 +162,7 @@ impl<S: Service> Connection<S> {
         let mut input = Input::default();
         loop {
             self.ready_to_read().await?;
-            // Reading was shut down, and the kernel goes on taking in what a busy peer sends.
+            // Reading was shut down, but the kernel keeps accepting what a busy peer sends.
             if self.common.is_stopping.get()
                 || self.beside_parked(self.read(&mut input)).await? == 0
             {
@@ -175,12 +175,12 @@ impl<S: Service> Connection<S> {
         }
     }
 
-    /// Since when no byte of a large frame has come, if this connection holds memory for one.
+    /// Since when no byte of a large frame has arrived, if this connection holds memory for one.
     pub fn holds_large_input_since(&self) -> Option<Instant> {
         (self.input_share.get() > 0).then_some(self.last_used.get())
     }
 
-    /// Ends the connection when nobody uses it. One whose replies nobody takes ends at once.
+    /// Closes the connection if it is idle. One whose replies are not read is closed at once.
     pub fn close_if_idle(&self, now: Instant) {
         let replies = self.replies.borrow();
         if now.duration_since(self.last_used.get()) <= IDLE_MAX || !replies.held.is_empty() {
@@ -195,13 +195,13 @@ impl<S: Service> Connection<S> {
         self.close();
     }
 
-    /// Ends reading; the connection goes once its replies are written.
+    /// Stops reading; the connection is closed once its replies are written.
     pub fn stop_reading(&self) {
-        // An error here means that the socket is gone already.
+        // An error means that the socket is gone already.
         let _ = nix::sys::socket::shutdown(self.socket, nix::sys::socket::Shutdown::Read);
     }
 
-    /// Ends the connection now; what is not sent is lost.
+    /// Closes the connection now; unsent replies are lost.
     pub fn close(&self) {
         if !self.is_closed.replace(true) {
             let _ = nix::sys::socket::shutdown(self.socket, nix::sys::socket::Shutdown::Both);
@@ -210,7 +210,7 @@ impl<S: Service> Connection<S> {
         self.moved.notify();
     }
 
-    /// Lets replies that are under way leave, for as long as that can take, then forgets everything.
+    /// Sends the replies in flight, for a limited time, then drops everything.
     async fn finish(self: &Rc<Self>) {
         self.beside_parked(self.moved.wait(|| self.is_unparked().then_some(()))).await;
         self.common.service.connection_closed(self.id);
@@ -233,7 +233,7 @@ impl<S: Service> Connection<S> {
         self.parked.take();
         self.parked_share.set(0);
         self.output_share.set(0);
-        // What a task has asked of the service meanwhile.
+        // Requests that a task has made to the service meanwhile.
         self.common.service.connection_closed(self.id);
         self.owner.forget(self.id);
     }
@@ -244,7 +244,8 @@ impl<S: Service> Connection<S> {
     }
 }
 
-/// A peer as records store it: IPv4, or zeros for a true IPv6 address (remoting reference, 4.2).
+/// A peer's address as stored in records: IPv4, or zeros for an IPv6 address (remoting reference,
+/// 4.2).
 fn host_of(peer: SocketAddr) -> Host {
     let address = match peer {
         SocketAddr::V4(peer) => Some(*peer.ip()),

@@ -1,7 +1,7 @@
-//! How old segments are: by elapsed time, not by the time of day.
+//! The ages of segments, in elapsed time rather than wall clock time.
 //!
-//! The wall clock may be set by years, and back again. So a segment's age is counted on a clock of its
-//! own, which runs with the monotonic one and is never set:
+//! The wall clock may jump by years, and back. So ages are counted on a separate clock, which runs
+//! with the monotonic clock and is never set:
 //!
 //! ```text
 //!   begin      reads what the snapshot remembers (AgesHead), or else the wall clock
@@ -9,14 +9,14 @@
 //!   full       when each full segment was found full, by this clock (SegmentAge)
 //! ```
 //!
-//! The time between two runs of the broker is known from the wall clock only. This *absence* is added
-//! once that clock has run for [`ABSENCE_PROOF_MS`] without a step, and only up to [`ABSENCE_MAX_MS`]. Until
-//! then nothing may seem older by it, and what happens is stamped as if it had been added
-//! ([`Clock::latest`]), so that it does not seem older afterwards.
+//! The time between two runs of the broker is known only from the wall clock. This *absence* is
+//! added once that clock has run for [`ABSENCE_PROOF_MS`] without a step, and only up to
+//! [`ABSENCE_MAX_MS`]. Until then nothing counts as older because of it, and new stamps are made as
+//! if it had been added ([`Clock::latest`]), so that they do not seem older afterwards.
 //!
 //! Invariant: `full` is in the order of the log, and its readings never decrease.
 //!
-//! Snapshots hold all of it, which is enough: retention takes only segments that lie below the older
+//! Snapshots contain all of it, which is enough: retention deletes only segments below the older
 //! snapshot, and those are in the newer one.
 
 use std::collections::VecDeque;
@@ -29,23 +29,23 @@ use crate::model::{LogOffset, Moment, Now, Timestamp};
 
 /// A difference between the two clocks that grows by less than this is drift, ms.
 const STEP_MIN_MS: i64 = 1_000;
-/// How long the wall clock must run without a step before it is believed how long the broker was away, ms.
+/// How long the wall clock must run without a step before the absence is trusted, ms.
 const ABSENCE_PROOF_MS: u64 = 600_000;
-/// A longer absence is taken for a wrong clock and does not count, ms: 90 days.
+/// A longer absence is considered a wrong clock and does not count, ms: 90 days.
 const ABSENCE_MAX_MS: u64 = 90 * 86_400_000;
-/// Steps that wait to be taken; further ones are dropped.
+/// Maximum number of unread steps; further ones are dropped.
 const STEPS_MAX: usize = 16;
 
 /// The wall clock was set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ClockStep {
-    /// What it would show without the step.
+    /// Its value without the step.
     pub expected: Timestamp,
     pub found: Timestamp,
 }
 
 impl ClockStep {
-    /// How far it was set forward; negative for backward.
+    /// Size of the step; negative for backward.
     pub fn ms(&self) -> i64 {
         self.found.0 as i64 - self.expected.0 as i64
     }
@@ -74,8 +74,8 @@ const _: () = {
     assert!(size_of::<SegmentAge>() == 16);
 };
 
-/// A full segment whose age no snapshot knows: where it begins, and the latest time its messages are
-/// stamped with, if they are in an index file.
+/// A full segment whose age is in no snapshot: its base, and the latest store time of its messages,
+/// if they are in an index file.
 pub(super) struct Unaged {
     pub base: LogOffset,
     pub last_stored: Option<Timestamp>,
@@ -88,21 +88,21 @@ pub struct Ages {
     clock: Option<Clock>,
     full: VecDeque<(LogOffset, Timestamp)>,
     steps: Vec<ClockStep>,
-    /// No snapshot since the last step: a start would take the step for time that has passed.
+    /// No snapshot since the last step: a restart would take the step for elapsed time.
     has_unsaved_step: bool,
 }
 
 /// The clock by which segments age.
 #[derive(Clone, Copy, Debug)]
 struct Clock {
-    /// What it read at `since`.
+    /// Its value at `since`.
     reading: Timestamp,
     since: Moment,
-    /// When both clocks were last read, and what they said.
+    /// The last readings of both clocks.
     seen: Now,
-    /// When the wall clock was last set, to tell a step from drift.
+    /// When the wall clock last stepped, to tell a step from drift.
     agreed: Now,
-    /// What the last run has left, until the absence is added or not.
+    /// What the last run left, until the absence is added or dropped.
     pending: Option<AgesHead>,
 }
 
@@ -116,12 +116,12 @@ impl Clock {
         self.reading.plus_ms(moment.ms_since(self.since))
     }
 
-    /// What it reads at `moment`, or will once the absence is added.
+    /// Its value at `moment`, including a pending absence.
     fn latest(&self, moment: Moment) -> Timestamp {
         self.at(moment).plus_ms(self.absence_ms().min(ABSENCE_MAX_MS))
     }
 
-    /// How long the broker was stopped, by the wall clock; 0 when that was added or dropped.
+    /// How long the broker was stopped, by the wall clock; 0 once that has been added or dropped.
     fn absence_ms(&self) -> u64 {
         let running_ms = self.seen.moment.ms_since(self.since);
         self.pending.map_or(0, |saved| {
@@ -141,7 +141,7 @@ impl Clock {
         is_step.then_some(step)
     }
 
-    /// Adds the absence when the wall clock has proven itself. True when that is decided now.
+    /// Adds the absence once the wall clock is trusted. Returns true if that is decided now.
     fn settle_absence(&mut self) -> bool {
         let is_proven = self.seen.moment.ms_since(self.agreed.moment) >= ABSENCE_PROOF_MS;
         if self.pending.is_none() || !is_proven {
@@ -161,7 +161,7 @@ impl Clock {
 }
 
 impl Ages {
-    /// Takes in what the clocks say.
+    /// Updates from the clocks.
     pub(super) fn observe(&mut self, now: Now) {
         let saved = self.saved;
         let clock = self.clock.get_or_insert_with(|| Clock::begin(now, saved));
@@ -176,12 +176,12 @@ impl Ages {
         }
     }
 
-    /// What the clock reads at `moment`, to tell how old something is; 0 before it runs.
+    /// The clock's value at `moment`, to determine ages; 0 before it runs.
     pub(super) fn elapsed(&self, moment: Moment) -> Timestamp {
         self.clock.map_or(Timestamp(0), |clock| clock.at(moment))
     }
 
-    /// What to stamp something with that happens at `moment`.
+    /// The stamp for an event at `moment`.
     pub(super) fn stamp(&self, moment: Moment) -> Timestamp {
         self.clock.map_or(Timestamp(0), |clock| clock.latest(moment))
     }
@@ -203,7 +203,7 @@ impl Ages {
         self.full.back().map(|&(base, _)| base)
     }
 
-    /// A further segment is full; it is newer than all that have an age.
+    /// Another segment is full, newer than all with an age.
     pub(super) fn note_full(&mut self, segment: &Unaged) {
         let Some(clock) = &self.clock else { return };
         let latest = clock.latest(clock.seen.moment);
@@ -213,7 +213,7 @@ impl Ages {
         self.full.push_back((segment.base, full_at));
     }
 
-    /// What this clock read when the wall clock of the last run showed `stamp`.
+    /// This clock's value when the wall clock of the last run showed `stamp`.
     fn reading_of(&self, stamp: Timestamp) -> Timestamp {
         match self.saved {
             None => stamp,
@@ -260,7 +260,7 @@ impl Ages {
         })
     }
 
-    /// Puts back what a snapshot said. For use before the clock runs.
+    /// Restores from a snapshot. For use before the clock runs.
     pub fn restore(&mut self, head: AgesHead, rows: &[SegmentAge]) {
         self.saved = Some(head);
         for row in rows {

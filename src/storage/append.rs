@@ -1,4 +1,4 @@
-//! What an append asks for and what it gives.
+//! The parameters and results of an append.
 
 use crate::model::LogOffset;
 use crate::storage::entry::EntryKind;
@@ -7,18 +7,18 @@ use crate::storage::entry::EntryKind;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Append {
     pub kind: EntryKind,
-    /// Whom the entry concerns, in the broker's numbering.
+    /// What the entry concerns, in the broker's numbering.
     pub subject: u32,
     pub payload_size: usize,
     pub space: SpaceClass,
 }
 
-/// What an append may use of a disk that is nearly full.
+/// What an append may use of a nearly full disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SpaceClass {
-    /// Nothing of the reserve: refused with [`AppendError::DiskFull`] as soon as less is free.
+    /// Not the reserve: refused with [`AppendError::DiskFull`] when free space is below it.
     Ordinary,
-    /// The reserve as well. For small facts that let the broker go on, and make space again.
+    /// The reserve as well. For small facts that keep the broker working, and free space again.
     Reserved,
 }
 

@@ -1,11 +1,11 @@
-//! Finding messages in the index files of sealed segments: which segment, which run, which page.
+//! Finds messages in the index files of sealed segments: which segment, which run, which page.
 //!
-//! A search follows the links of the queue from its newest sealed segment back to the one that can hold
-//! the message. In every segment on the way it reads one page with fences and one with runs, which stay
-//! in the cache: consumers that read forward, and other queues, find them there.
+//! A search follows the queue's links from its newest sealed segment back to the one that can
+//! contain the message. In every segment on the way it reads one page with fences and one with
+//! runs. These stay in the cache, where consumers that read forward, and other queues, find them.
 //!
-//! A part of an index file that is damaged is made again from the segment at once
-//! ([`rebuild`](super::rebuild)), and the search begins anew.
+//! A damaged part of an index file is rebuilt from the segment at once
+//! ([`rebuild`](super::rebuild)), and the search starts again.
 
 use std::rc::Rc;
 
@@ -26,7 +26,7 @@ use crate::storage::segment::FileName;
 use crate::storage::slice::Slices;
 use crate::storage::store::Store;
 
-/// An index file as it can be read now.
+/// An index file in its current version.
 pub(super) struct IndexView<F> {
     pub segment: LogOffset,
     pub version: u32,
@@ -41,7 +41,7 @@ enum Source<F> {
 
 /// Why a search in index files stopped.
 pub(super) enum Stop {
-    /// The file was made again, or has left the log: begin again.
+    /// The file was rebuilt, or has left the log: start again.
     Changed,
     Failed(ReadError),
 }
@@ -52,13 +52,13 @@ impl<E: Into<ReadError>> From<E> for Stop {
     }
 }
 
-/// What the directory of one segment says about a message.
+/// What one segment's directory says about a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Hit {
     In(IndexRun),
-    /// It is older than this one, the queue's first run in the segment.
+    /// It is older than this run, the queue's first in the segment.
     Older(IndexRun),
-    /// It is lost. The queue goes on at `next`, or where the search came from.
+    /// It is lost. The queue continues at `next`, or where the search came from.
     Lost {
         next: Option<u64>,
     },
@@ -66,15 +66,15 @@ enum Hit {
     Absent,
 }
 
-/// How a search has ended.
+/// The result of a search.
 enum Found {
     Stretch(Stretch),
-    /// The log has nothing of the queue below.
+    /// The log has no messages of the queue below.
     Oldest(u64),
 }
 
 impl<D: Disk> Store<D> {
-    /// Loads a page of an index file, so that looking there finds it.
+    /// Loads a page of an index file, so that a lookup finds it.
     pub async fn load_index(&self, wanted: IndexPage) -> Result<(), ReadError> {
         loop {
             match self.load_page(wanted).await {
@@ -95,7 +95,7 @@ impl<D: Disk> Store<D> {
             Some(Stretch::Lost { .. }) => return Ok(()),
             _ => {
                 let start = self.0.index.borrow().search_start(key, from);
-                // By now it may be known where it is, or that it is nowhere.
+                // By now the message may have been found, or found to be lost.
                 let Some(start) = start else { return Ok(()) };
                 self.follow_links(key, from, start).await?
             }
@@ -131,7 +131,7 @@ impl<D: Disk> Store<D> {
         Ok(())
     }
 
-    /// Follows the links of a queue to the segment that can hold message `from`.
+    /// Follows the links of a queue to the segment that can contain message `from`.
     async fn follow_links(
         &self,
         key: QueueKey,
@@ -140,7 +140,7 @@ impl<D: Disk> Store<D> {
     ) -> Result<Found, Stop> {
         let SearchStart { mut links, mut above } = start;
         let lost = |end| Found::Stretch(Stretch::Lost { first: from, end });
-        // Where to look on when the queue has no messages in the segment that a link led to.
+        // Where to continue if the queue has no messages in the linked segment.
         let mut next = None;
         loop {
             let begin = self.begin();
@@ -176,8 +176,8 @@ impl<D: Disk> Store<D> {
         }
     }
 
-    /// Base of the newest segment that does not begin behind `place`. It holds the place, unless a file
-    /// is missing from the middle of the log.
+    /// Base of the newest segment that does not begin after `place`. It contains the place, unless
+    /// a file is missing from the middle of the log.
     fn newest_segment_to(&self, place: LogOffset) -> Option<LogOffset> {
         let log = self.0.log.borrow();
         let behind = log.segments.partition_point(|segment| segment.range.start <= place);
@@ -191,7 +191,7 @@ impl<D: Disk> Store<D> {
         from: u64,
     ) -> Result<Hit, Stop> {
         let run_blocks = view.layout.run_blocks();
-        // The first block whose first run is behind the place.
+        // The first block whose first run is after the place.
         let (mut low, mut high) = (0, run_blocks);
         while run_blocks > 1 && low < high {
             let middle = low.midpoint(high);
@@ -271,8 +271,8 @@ impl<D: Disk> Store<D> {
         Ok(marks)
     }
 
-    /// Moves the oldest offset of every queue that has messages in the segment behind them. The segment is
-    /// about to leave the log.
+    /// Advances the oldest offset of every queue with messages in the segment past them. The
+    /// segment is about to leave the log.
     pub(super) async fn move_oldest(&self, segment: LogOffset) -> Result<(), ReadError> {
         loop {
             match self.move_oldest_once(segment).await {
@@ -350,8 +350,8 @@ impl<D: Disk> Store<D> {
         Ok(opened)
     }
 
-    /// A page of an index file, from the cache or from the disk. When it is damaged, the index is made
-    /// again from the segment.
+    /// A page of an index file, from the cache or the disk. If it is damaged, the index is rebuilt
+    /// from the segment.
     pub(super) async fn index_page(
         &self,
         view: &IndexView<D::File>,

@@ -1,4 +1,4 @@
-//! What the storage engine asks of an operating system.
+//! What the storage engine needs from an operating system.
 
 use std::rc::Rc;
 
@@ -20,15 +20,15 @@ pub struct DiskError {
 pub enum DiskErrorKind {
     #[error("no space left")]
     NoSpace,
-    /// The process, or the system, has no file descriptor left. Never a reason to close a log: some
-    /// become free.
+    /// The process or the system is out of file descriptors. Never a reason to close a log, because
+    /// some become free.
     #[error("out of file descriptors; raise the limit (ulimit -n, LimitNOFILE=)")]
     NoDescriptor,
     #[error("no such file")]
     NotFound,
     #[error("short transfer: {done} of {wanted} bytes")]
     Short { done: usize, wanted: usize },
-    /// The simulated machine has lost power; nothing works until it is started again.
+    /// The simulated machine has lost power; nothing works until it is restarted.
     #[error("power is off")]
     PowerLost,
     #[error("{0}")]
@@ -38,16 +38,16 @@ pub enum DiskErrorKind {
 /// When a write counts as done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Durability {
-    /// When the device has taken it; survives the process, not a power cut.
+    /// When it is written; survives a crash of the process, but not a power cut.
     Written,
     /// When it is on stable media.
     Durable,
 }
 
-/// Memory the device can write from directly. Its content is unspecified until it is filled:
-/// whoever hands it to a write has filled every byte.
+/// Memory the device can write from directly. Its content is unspecified: a caller must fill every
+/// byte before writing it.
 pub trait BlockBuffer: AsRef<[u8]> + AsMut<[u8]> + 'static {
-    /// Forgets what is behind `size`, which is a multiple of [`BLOCK_SIZE`].
+    /// Truncates to `size`, a multiple of [`BLOCK_SIZE`].
     fn truncate(&mut self, size: usize);
 }
 
@@ -74,14 +74,15 @@ pub trait Disk: Clone + 'static {
 
     async fn open(&self, name: &str) -> Result<Self::File, DiskError>;
 
-    /// Replaces `to` in one step when it exists.
+    /// Atomically replaces `to` if it exists.
     async fn rename(&self, from: &str, to: &str) -> Result<(), DiskError>;
 
     async fn remove(&self, name: &str) -> Result<(), DiskError>;
 
     async fn sync_directory(&self) -> Result<(), DiskError>;
 
-    /// A monotonic clock, nanoseconds, to time operations with. For metrics only: nothing is decided by it.
+    /// A monotonic clock for timing operations, nanoseconds. For metrics only; nothing is decided
+    /// by it.
     fn clock_ns(&self) -> u64;
 
     /// Free and total bytes of the file system.
@@ -99,11 +100,11 @@ pub struct Space {
 pub trait DiskFile: Clone + 'static {
     type Buffer: BlockBuffer;
 
-    /// Size in bytes when it was opened or created.
+    /// Size when it was opened or created, bytes.
     fn size(&self) -> u64;
 
-    /// Writes all of `buffer` at `offset`. The future must be driven to its end: a write that was
-    /// submitted lands even when nobody waits for it. A short write is an error.
+    /// Writes all of `buffer` at `offset`. The future must be driven to completion, because a
+    /// submitted write takes effect even if nobody waits for it. A short write is an error.
     async fn write(
         &self,
         offset: u64,
@@ -111,7 +112,7 @@ pub trait DiskFile: Clone + 'static {
         durability: Durability,
     ) -> Result<(), DiskError>;
 
-    /// Makes durable every write that had returned before this call.
+    /// Makes durable all writes that returned before this call.
     async fn sync(&self) -> Result<(), DiskError>;
 
     /// Reads `size` bytes; short only at the end of the file. The memory is shared, not copied.

@@ -1,4 +1,4 @@
-//! The entry: what the log is a sequence of. A fixed header, then a payload.
+//! The entry, the unit of the log: a fixed header, then a payload.
 //!
 //! ```text
 //!   0 checksum u32 | 4 payload size u32 | 8 own offset u64 | 16 ordinal u64
@@ -6,9 +6,9 @@
 //!  40 payload | zeros up to a multiple of 8
 //! ```
 //!
-//! An entry names its own place, so a write that landed elsewhere, a block that was never
-//! overwritten and a recycled file cannot pass for data; its ordinal shows a missing neighbour; its
-//! checksum is seeded per shard, so that nobody else's log passes either. Everything here is pure.
+//! An entry contains its own offset, so a misdirected write, a block that was never overwritten and
+//! a recycled file cannot pass for data. Its ordinal reveals a missing neighbour. Its checksum is
+//! seeded per shard, so entries of other logs do not pass either. Everything here is pure.
 
 use std::mem::{offset_of, size_of};
 
@@ -18,29 +18,29 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 use crate::model::LogOffset;
 use crate::model::record::RECORD_SIZE_MAX;
 
-/// What an entry is about. Storage knows the kinds below; every other kind is the broker's, which
-/// names it and reads its payload.
+/// The kind of an entry. Storage knows the kinds below; every other kind belongs to the broker,
+/// which interprets its payload.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct EntryKind(pub u8);
 
 impl EntryKind {
-    /// Takes up the rest of a block or of a segment. Its payload is not part of the checksum and
-    /// may be anything.
+    /// Fills the rest of a block or of a segment. Its payload is arbitrary and not part of the
+    /// checksum.
     pub const FILLER: Self = Self(1);
 }
 
-/// Version of the entry layout that we write, and the only one we read.
+/// The only supported version of the entry layout.
 pub const ENTRY_VERSION: u8 = 1;
 /// Entries begin at multiples of this many bytes.
 pub const ENTRY_ALIGN: usize = 8;
 /// Bytes of the header.
 pub const HEADER_SIZE: usize = size_of::<EntryHeader>();
-/// Largest payload, bytes: one largest message record, or a batch of smaller ones.
+/// Maximum payload size, bytes: one largest message record, or a batch of smaller ones.
 pub const PAYLOAD_SIZE_MAX: usize = RECORD_SIZE_MAX.next_multiple_of(ENTRY_ALIGN);
-/// A durable lag that says nothing.
+/// An unknown durable lag.
 pub const DURABLE_LAG_UNKNOWN: u32 = u32::MAX;
 
-/// In front of every payload.
+/// Precedes every payload.
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
 pub struct EntryHeader {
@@ -48,17 +48,17 @@ pub struct EntryHeader {
     /// shard's seed.
     pub checksum: U32,
     pub payload_size: U32,
-    /// Where this entry believes it begins.
+    /// The log offset of this entry.
     pub own_offset: U64,
     /// 1, 2, 3, … over the whole log.
     pub ordinal: U64,
-    /// Who appended it, where a log can change its owner. Never decreases.
+    /// The owner that appended it, if a log can change owners. Never decreases.
     pub epoch: U32,
-    /// Whom the entry concerns, in the broker's numbering.
+    /// What the entry concerns, in the broker's numbering.
     pub subject: U32,
-    /// Own offset minus the mark below which everything was on stable media when the entry was
-    /// appended; [`DURABLE_LAG_UNKNOWN`] when that does not fit. Recovery tells by it whether a hole in
-    /// front of this entry had been acknowledged.
+    /// Own offset minus the durable mark when the entry was appended; [`DURABLE_LAG_UNKNOWN`] if
+    /// that does not fit. Recovery uses it to decide whether a hole before this entry had been
+    /// acknowledged.
     pub durable_lag: U32,
     pub kind: u8,
     pub version: u8,
@@ -75,15 +75,15 @@ const _: () = {
     assert!(offset_of!(EntryHeader, kind) == 36);
 };
 
-/// Where the search for entries behind a hole finds the own offset, counted from the entry.
+/// Position of the own offset in an entry, for the search for entries after a hole.
 pub const OWN_OFFSET_AT: usize = offset_of!(EntryHeader, own_offset);
 
-/// Bytes an entry with `payload_size` takes in the log.
+/// Size in the log of an entry with `payload_size`.
 pub const fn entry_size(payload_size: usize) -> usize {
     (HEADER_SIZE + payload_size).next_multiple_of(ENTRY_ALIGN)
 }
 
-/// What the header of a new entry says, apart from what follows from its bytes.
+/// The header fields of a new entry that do not follow from its bytes.
 #[derive(Clone, Copy, Debug)]
 pub struct NewEntry {
     pub kind: EntryKind,
@@ -96,8 +96,8 @@ pub struct NewEntry {
 }
 
 impl NewEntry {
-    /// Writes the header over the beginning of `entry` and zeros behind the payload, which is
-    /// already in place.
+    /// Writes the header at the start of `entry` and zeros after the payload, which is already in
+    /// place.
     pub fn seal(&self, entry: &mut [u8], payload_size: usize, seed: u32) {
         let (head, rest) = entry.split_at_mut(HEADER_SIZE);
         let (payload, padding) = rest.split_at_mut(payload_size);
@@ -170,31 +170,32 @@ pub struct Entry<'a> {
     pub payload: &'a [u8],
 }
 
-/// What lies at a place in the log.
+/// What is found at a log offset.
 #[derive(Clone, Copy, Debug)]
 pub enum Look<'a> {
     Entry(Entry<'a>),
-    /// Perhaps an entry; this many bytes are needed to tell.
+    /// Possibly an entry; this many bytes are needed to decide.
     Cut {
         needs: usize,
     },
-    /// An intact entry in a layout that this release does not know.
+    /// An intact entry in an unsupported layout.
     Unsupported {
         version: u8,
     },
-    /// No entry. `claimed_size` is what its header says when the header at least names this place.
+    /// No entry. `claimed_size` is the size in its header, if the header at least has the right own
+    /// offset.
     Nothing {
         claimed_size: Option<u64>,
     },
 }
 
-/// Looks at `bytes`, which lie at `at` in the log with `room` bytes to the end of the segment.
+/// Parses `bytes` at log offset `at`, with `room` bytes to the end of the segment.
 pub fn look(bytes: &[u8], at: LogOffset, room: u64, seed: u32) -> Look<'_> {
     let Ok((header, rest)) = EntryHeader::ref_from_prefix(bytes) else {
         let fits = room >= HEADER_SIZE as u64;
         return if fits { Look::Cut { needs: HEADER_SIZE } } else { NOTHING };
     };
-    // Versions begin at 1: zeros at offset 0 are no entry that names its place.
+    // Versions begin at 1, so zeros at offset 0 do not look like an entry.
     if header.own_offset.get() != at.0 || header.version == 0 {
         return NOTHING;
     }

@@ -7,18 +7,19 @@
 //!                      O_DSYNC ◀── Durable: one submission, on stable media when it returns
 //! ```
 //!
-//! Start at [`FileDisk`]. What holds at all times:
-//! - Offset, size and memory of every transfer are whole blocks, asserted in `whole_blocks` alone.
-//! - Sizes are remembered from creating or opening; the kernel is not asked again by path, which
-//!   would be wrong after a rename.
-//! - The number of descriptors is bounded, whatever the number of files (`open_files`). A write waits
-//!   for one when the process has none left, and never fails for that.
-//! - A count other than the one asked for is an error, except for a read at the end of the file.
+//! Start reading at [`FileDisk`]. Invariants:
+//! - Offset, size and memory of every transfer are whole blocks, asserted only in `whole_blocks`.
+//! - Sizes are recorded when a file is created or opened; asking the kernel again by path would be
+//!   wrong after a rename.
+//! - The number of descriptors is bounded, whatever the number of files (`open_files`). If the
+//!   process has none left, a write waits for one instead of failing.
+//! - A transfer of another size than requested is an error, except for a read at the end of the
+//!   file.
 //! - A created file has its space reserved and its size is durable; its name is durable after
 //!   `sync_directory`.
 //!
-//! The memory of a new buffer is what the allocator left in it: whoever writes has filled it all.
-//! Names that begin with a dot are not data; listings leave them out.
+//! The contents of a new buffer are undefined, so the caller must fill all of it. Names that begin
+//! with a dot are not data; listings omit them.
 //!
 //! Must run on a glommio executor. Not here: when to write what ([`super`]), checks of the machine
 //! before there is an executor (`shard::preflight`).
@@ -56,18 +57,18 @@ pub use self::handle::Mode;
 pub use self::open_files::OPEN_MAX;
 pub use lock::{LockError, LockGuard, lock_directory};
 
-/// The space of a file system that does not say.
+/// Assumed space of a file system that does not report it.
 const UNCOUNTED_BYTES: u64 = i64::MAX as u64;
 
-/// The file that is written and read to learn what a directory can do. Not data.
+/// The file used to probe a directory. Not data.
 const PROBE_NAME: &str = ".probe";
 
 #[derive(Clone, Copy, Debug)]
 pub struct FileDiskOptions {
-    /// Go through the page cache where direct I/O is refused. Slower, and memory is used twice.
+    /// Use the page cache if direct I/O is not supported. Slower, and uses memory twice.
     pub allow_buffered: bool,
-    /// Let the kernel poll for completions where the device can. Lower latency, at the price of a
-    /// core that spins while I/O is in flight.
+    /// Let the kernel poll for completions if the device supports it. Lower latency, but a core
+    /// spins while I/O is in flight.
     pub poll: bool,
 }
 
@@ -81,7 +82,7 @@ impl Default for FileDiskOptions {
 #[derive(Clone, Debug)]
 pub struct FileDisk {
     directory: Rc<Path>,
-    /// Open all the time: to sync it must not take a descriptor that may not be there.
+    /// Always open, so that a sync needs no further descriptor.
     opened: Arc<fs::File>,
     mode: Mode,
     files: Rc<OpenFiles>,
@@ -89,7 +90,7 @@ pub struct FileDisk {
 }
 
 impl FileDisk {
-    /// Opens an existing directory, after finding out how its file system takes direct I/O.
+    /// Opens an existing directory, and probes how its file system handles direct I/O.
     ///
     /// The first file that a thread opens on a device decides how glommio does all I/O there, so
     /// call this before anything else opens a file on this thread.
@@ -101,7 +102,7 @@ impl FileDisk {
         Self::new(directory, mode).map_err(faulted)
     }
 
-    /// Opens an existing directory to go through the page cache, whatever its file system can do.
+    /// Opens an existing directory with the page cache, whatever its file system supports.
     pub fn open_buffered(directory: &Path) -> Result<Self, DiskError> {
         let faulted = |error| fault("open directory", &directory.to_string_lossy(), 0, error);
         let directory = fs::canonicalize(directory).map_err(faulted)?.into();
@@ -123,8 +124,8 @@ impl FileDisk {
     }
 
     async fn make(&self, name: &str, size: u64) -> io::Result<StoredFile> {
-        // Reserving what does not fit takes all there is before it fails, and for that moment
-        // nobody else on the file system can write.
+        // A reservation that does not fit takes all free space before it fails, and blocks other
+        // writers for that moment.
         if self.space_now().await?.free_bytes < size {
             return Err(io::ErrorKind::StorageFull.into());
         }
@@ -135,7 +136,7 @@ impl FileDisk {
         let directory = self.directory.to_path_buf();
         let found = blocking(move || Ok(statvfs(&directory)?)).await?;
         if found.blocks() == 0 {
-            // Some file systems in memory do not count.
+            // Some in-memory file systems do not report it.
             return Ok(Space { free_bytes: UNCOUNTED_BYTES, total_bytes: UNCOUNTED_BYTES });
         }
         let bytes = |blocks: u64| blocks.saturating_mul(found.fragment_size());
@@ -199,8 +200,8 @@ impl Disk for FileDisk {
     }
 }
 
-/// A file that is open: with up to two descriptors, so that each write can choose when it counts as
-/// done, or with none while nobody uses it.
+/// An open file: with up to two descriptors, so that each write can choose when it counts as done,
+/// or with none while it is unused.
 #[derive(Clone, Debug)]
 pub struct StoredFile(Rc<KnownFile>);
 
@@ -246,7 +247,7 @@ impl DiskFile for StoredFile {
         let failed = |error| fault("read", &self.0.name(), offset, error);
         let handle = self.0.handle(Which::Plain).await.map_err(failed)?;
         match handle.read(offset, size).await {
-            // A file that somebody else has extended gives more; nobody here asked for that.
+            // A file extended by someone else returns more than requested.
             Ok(bytes) if bytes.len() >= wanted => Ok(Rc::new(ReadBytes { bytes, size: wanted })),
             Ok(bytes) => Err(self.short("read", offset, bytes.len(), wanted)),
             Err(error) => Err(failed(error)),
@@ -329,7 +330,7 @@ fn list_files(directory: &Path) -> io::Result<Vec<(String, u64)>> {
     for entry in fs::read_dir(directory)? {
         let entry = entry?;
         let metadata = entry.metadata()?;
-        // A name that is not text is none that we gave.
+        // A name that is not UTF-8 is not ours.
         let Ok(name) = entry.file_name().into_string() else { continue };
         if metadata.is_file() && !name.starts_with('.') {
             files.push((name, metadata.len()));

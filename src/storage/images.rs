@@ -1,6 +1,6 @@
-//! Index files that were made again in memory and are not on disk yet. Bounded: above
-//! [`SIZE_MAX`] a further one waits until maintenance has written one. When none can be written, because
-//! the disk refuses or the segments cannot be read completely, it fails, and so does the lookup.
+//! Index files that were rebuilt in memory and are not on disk yet. Bounded: above [`SIZE_MAX`] a
+//! further one waits until maintenance has written one. If none can be written, because the disk
+//! refuses or the segments cannot be read completely, it fails, and so does the lookup.
 
 use std::rc::Rc;
 
@@ -8,16 +8,16 @@ use rustc_hash::FxHashMap;
 
 use crate::model::LogOffset;
 
-/// Bytes of images at which no further one is made. The index of a full segment of small messages takes
-/// some 40 MB.
+/// Size of all images above which no further one is built, bytes. The index of a full segment of
+/// small messages takes about 40 MB.
 const SIZE_MAX: usize = 128 << 20;
 
-/// The bytes of an index file that was made again from its segment.
+/// An index file that was rebuilt from its segment, as bytes.
 #[derive(Clone)]
 pub struct Image {
     pub bytes: Rc<Vec<u8>>,
-    /// All of the segment could be read. Otherwise the file is not written: more may be readable
-    /// later.
+    /// Whether all of the segment could be read. If not, the file is not written, because more may
+    /// be readable later.
     pub is_final: bool,
 }
 
@@ -27,13 +27,13 @@ impl std::fmt::Debug for Image {
     }
 }
 
-/// Whether another image may be made.
+/// Whether another image may be built.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ImageRoom {
     Free,
-    /// Once maintenance has written one of those that are there.
+    /// Once maintenance has written an existing one.
     Later,
-    /// None of those that are there can be written.
+    /// None of the existing ones can be written.
     None,
 }
 
@@ -69,7 +69,7 @@ impl Images {
         self.size = self.images.values().map(|image| image.bytes.len()).sum();
     }
 
-    /// One that is to be written.
+    /// An image to write.
     pub fn unwritten(&self) -> Option<(LogOffset, Image)> {
         let mut finals = self.images.iter().filter(|(_, image)| image.is_final);
         finals.next().map(|(&segment, image)| (segment, image.clone()))

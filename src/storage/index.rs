@@ -1,4 +1,4 @@
-//! Where a queue's messages are in the log.
+//! Finds a queue's messages in the log.
 //!
 //! ```text
 //!   per queue          72 bytes: next and oldest queue offset, links to sealed segments  (queues)
@@ -7,20 +7,20 @@
 //!   bounded caches     pages of index files, runs that were found in them                (cache)
 //! ```
 //!
-//! A lookup that needs a part of an index file says so, and [`load_index`](super::Store::load_index)
-//! brings it. So a queue that gets no messages costs its header and nothing else, however long the log
-//! is.
+//! A lookup that needs part of an index file says so, and [`load_index`](super::Store::load_index)
+//! loads it. So a queue without new messages costs only its header, however long the log is.
 //!
-//! What holds at all times:
-//! - Segments in memory are newer than all sealed ones. Messages are added to the newest one only.
+//! Invariants:
+//! - Segments in memory are newer than all sealed ones. Messages are added only to the newest one.
 //! - The runs of a queue are in ascending order of segment and of queue offset and do not overlap;
-//!   where they do not join, the messages between are lost to damage.
-//! - `oldest <= next` per queue; the log has no message of it below `oldest`, and none at `next`.
+//!   messages in gaps between them are lost to damage.
+//! - `oldest <= next` per queue; the log has no message of the queue below `oldest`, and none at
+//!   `next`.
 //! - A link leads to an older segment than the one it is in.
 //!
-//! All of it is derived: the broker pushes what it appends, and recovery pushes what it finds. Nothing
-//! here waits. A message is in the index as soon as it is appended, also before it is committed; what
-//! may be shown, whoever reads knows.
+//! All of it is derived: the broker adds what it appends, and recovery adds what it finds. Nothing
+//! here waits. A message is in the index as soon as it is appended, before it is committed; readers
+//! decide what is visible.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -51,7 +51,7 @@ use cache::{PageCache, StretchCache};
 use memory::RunId;
 use queues::{Queue, Queues};
 
-/// A page of an index file, named by what is looked for there: this message of that queue.
+/// A page of an index file, identified by the message that is looked up in it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct IndexPage {
     pub(super) key: QueueKey,
@@ -61,9 +61,9 @@ pub struct IndexPage {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[allow(clippy::large_enum_variant)] // Lives for one pull; a box would be an allocation for each.
 pub enum Lookup {
-    /// At least one message; perhaps fewer than were asked for, also when more exist.
+    /// At least one message; may be fewer than requested even if more exist.
     Here(SmallVec<[Located; 32]>),
-    /// Load this page of an index file, then look again.
+    /// Load this page of an index file, then retry.
     Sealed(IndexPage),
     /// This and the messages up to `next` have expired or are lost to damage.
     Lost { next: QueueOffset },
@@ -78,24 +78,24 @@ pub struct Index {
     segments: VecDeque<Rc<MemorySegment>>,
     /// Number of the newest segment that was in memory.
     newest_number: u32,
-    /// Where the log begins. Links to what lies below lead nowhere.
+    /// The beginning of the log. Links below it are dead.
     begin: LogOffset,
-    /// The lowest offset up to which a restored row knows all index files.
+    /// The lowest offset up to which a restored row covers all index files.
     rows_cover: Option<LogOffset>,
     pages: PageCache,
     stretches: RefCell<StretchCache>,
-    /// Index files that were lost or damaged, made again and not written yet.
+    /// Index files that were lost or damaged, rebuilt but not written yet.
     images: Images,
     /// Damaged parts of the log; entries that touch one are not shown. Few, if any.
     hidden: Vec<Range<LogOffset>>,
-    /// How old full segments are. Here because snapshots hold it like the queues.
+    /// The ages of full segments. Here because snapshots contain them, like the queues.
     ages: Ages,
 }
 
-/// What memory knows about the place of a message.
+/// The position of a message, as far as memory knows it.
 enum InMemory<'a> {
     Here(&'a MemorySegment, &'a MemoryRun),
-    /// It is lost; the queue goes on at `next`.
+    /// It is lost; the queue continues at `next`.
     Lost {
         next: u64,
     },
@@ -109,7 +109,7 @@ enum InMemory<'a> {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct SearchStart {
     pub links: Links,
-    /// The queue's first message above that is known of.
+    /// The queue's first known message above.
     pub above: u64,
 }
 
@@ -137,10 +137,10 @@ impl Index {
         &mut self.ages
     }
 
-    /// Adds the message with number `offset` in its queue. Call it right behind the append.
+    /// Adds the message at `offset` of its queue. Call it right after the append.
     ///
     /// # Panics
-    /// When `offset` is one that the queue already has.
+    /// If the queue already has `offset`.
     pub fn push(&mut self, key: QueueKey, offset: QueueOffset, located: Located) {
         let segment = segment_of(&mut self.segments, located.offset);
         segment.note_stored(located.stored_at.0);
@@ -173,7 +173,7 @@ impl Index {
         segment.runs.last_mut().expect("pushed above")
     }
 
-    /// Queue offsets of the oldest message and behind the newest one. Empty for unknown queues.
+    /// Queue offsets of the oldest message and after the newest one. Empty for unknown queues.
     pub fn bounds(&self, key: QueueKey) -> Range<u64> {
         let Some(queue) = self.queues.get(key) else { return 0..0 };
         let is_expired = queue.oldest < queue.links.end() && !queue.links.is_any_left(self.begin);
@@ -181,7 +181,7 @@ impl Index {
         oldest..queue.next
     }
 
-    /// For a queue whose index files have left the log before anybody could read what was in them.
+    /// For a queue whose index files left the log before they could be read.
     #[cold]
     fn oldest_in_memory_of(&self, queue: &Queue) -> u64 {
         let mut oldest = queue.next;
@@ -193,13 +193,13 @@ impl Index {
         oldest.max(queue.oldest)
     }
 
-    /// The number that the queue's next message gets.
+    /// The offset of the queue's next message.
     pub fn next_offset(&self, key: QueueKey) -> QueueOffset {
         QueueOffset(self.queues.get(key).map_or(0, |queue| queue.next))
     }
 
-    /// Up to `count_max` messages from number `from` on. Those in damaged parts of the log are lost,
-    /// also where the index was made before the damage.
+    /// Up to `count_max` messages from offset `from` on. Those in damaged parts of the log are
+    /// lost, even if the index was built before the damage.
     pub fn lookup(&self, key: QueueKey, from: QueueOffset, count_max: usize) -> Lookup {
         match self.find(key, from, count_max) {
             Lookup::Here(mut found) if !self.hidden.is_empty() => {
@@ -225,7 +225,7 @@ impl Index {
         self.hidden.iter().any(|hole| hole.start < entry.end && entry.start < hole.end)
     }
 
-    /// As [`lookup`](Self::lookup), and messages in damaged parts of the log as well.
+    /// Like [`lookup`](Self::lookup), but includes messages in damaged parts of the log.
     pub(super) fn find(&self, key: QueueKey, from: QueueOffset, count_max: usize) -> Lookup {
         let Some(queue) = self.queues.get(key) else { return Lookup::Nothing };
         if from.0 >= queue.next || count_max == 0 {
@@ -294,7 +294,7 @@ impl Index {
         (!found.is_empty()).then_some(Lookup::Here(found))
     }
 
-    /// What is known about the place of a message in index files.
+    /// The position of a message in index files, as far as known.
     pub(super) fn stretch(&self, key: QueueKey, from: u64) -> Option<Stretch> {
         let found = self.stretches.borrow_mut().find(key, from)?;
         match found {
@@ -303,7 +303,7 @@ impl Index {
         }
     }
 
-    /// Where to begin searching index files for a message; `None` when it is not in one.
+    /// Where to start searching index files for a message; `None` if it is not in one.
     pub(super) fn search_start(&self, key: QueueKey, from: u64) -> Option<SearchStart> {
         let queue = self.queues.get(key).filter(|queue| from >= queue.oldest)?;
         match self.find_in_memory(queue, from) {
@@ -312,32 +312,32 @@ impl Index {
         }
     }
 
-    /// A search has found this stretch of the queue's messages.
+    /// A search has found this range of the queue's messages.
     pub(super) fn note_stretch(&mut self, key: QueueKey, stretch: Stretch) {
         self.stretches.get_mut().insert(key, stretch);
     }
 
-    /// The log has no message of the queue below `oldest` any more.
+    /// The log no longer has messages of the queue below `oldest`.
     pub(super) fn note_oldest(&mut self, key: QueueKey, oldest: u64) {
         if let Some(queue) = self.queues.get_mut(key) {
             queue.oldest = queue.oldest.max(oldest.min(queue.next));
         }
     }
 
-    /// Forgets all queues of a topic.
+    /// Removes all queues of a topic.
     pub fn remove_topic(&mut self, topic: u32) {
         self.queues.remove_topic(topic);
     }
 
-    /// Forgets all queues of topics that `exists` does not know. For use after recovery, which also
-    /// finds the index of topics that were removed since.
+    /// Removes all queues of topics that `exists` does not know. For use after recovery, which also
+    /// finds messages of topics that have been deleted since.
     pub fn retain_topics(&mut self, mut exists: impl FnMut(u32) -> bool) {
         let gone: Vec<u32> = self.queues.topics().filter(|&topic| !exists(topic)).collect();
         gone.into_iter().for_each(|topic| self.queues.remove_topic(topic));
     }
 
-    /// The rows of up to `count_max` queues from `from` on, in order of their keys. Go on behind the
-    /// last one's key ([`QueueKey::successor`]); queues made meanwhile may be left out.
+    /// The rows of up to `count_max` queues from `from` on, in key order. Continue after the last
+    /// one's key ([`QueueKey::successor`]); queues created meanwhile may be missing.
     ///
     /// No segment is sealed or retired while rows are read: the store does one after the other.
     pub fn rows_from(
@@ -356,7 +356,7 @@ impl Index {
         })
     }
 
-    /// Puts back what [`rows_from`](Self::rows_from) said. For use before the replay.
+    /// Restores rows from [`rows_from`](Self::rows_from). For use before the replay.
     pub fn restore_row(&mut self, row: &QueueRow) {
         let sealed_to = LogOffset(row.sealed_to.get());
         self.rows_cover = Some(self.rows_cover.map_or(sealed_to, |cover| cover.min(sealed_to)));
@@ -372,17 +372,17 @@ impl Index {
         }
     }
 
-    /// Index files below this are known from rows and need not be read.
+    /// Index files below this are covered by rows and need not be read.
     pub(super) fn rows_cover(&self) -> LogOffset {
         self.rows_cover.unwrap_or_default()
     }
 
-    /// What a snapshot has to remember, because expired messages no longer tell it.
+    /// State for the snapshot that expired messages no longer provide.
     pub fn next_offsets(&self) -> impl Iterator<Item = (QueueKey, QueueOffset)> + '_ {
         self.queues.range(QueueKey::FIRST).map(|(key, queue)| (key, QueueOffset(queue.next)))
     }
 
-    /// Puts back what [`next_offsets`](Self::next_offsets) said.
+    /// Restores [`next_offsets`](Self::next_offsets).
     pub fn restore_next(&mut self, key: QueueKey, next: QueueOffset) {
         if next.0 > 0 {
             let queue = self.queues.slot(key);
@@ -402,60 +402,60 @@ impl Index {
         self.pages.size()
     }
 
-    /// Bytes of memory for queues and for messages that are not in index files, by capacity.
+    /// Memory for queues and for messages that are not in index files, by capacity, bytes.
     pub fn memory_size(&self) -> usize {
         let segments: usize = self.segments.iter().map(|segment| segment.memory_size()).sum();
         self.queues.memory_size() + segments
     }
 
-    /// Messages of the segment at `range` will be pushed from here on.
+    /// From here on, messages of the segment at `range` are added.
     pub fn begin_segment(&mut self, range: Range<LogOffset>) {
         assert!(self.newest_segment().is_none_or(|newest| newest < range.start));
         self.newest_number += 1;
         self.segments.push_back(Rc::new(MemorySegment::new(range, self.newest_number)));
     }
 
-    /// The segment at `base`, which holds nothing, is no part of the log after all.
+    /// Removes the segment at `base`, which is empty and not part of the log after all.
     pub(super) fn forget_segment(&mut self, base: LogOffset) {
         self.segments.retain(|segment| segment.range.start != base);
     }
 
-    /// Base of the newest segment that it was told of.
+    /// Base of the newest known segment.
     pub(super) fn newest_segment(&self) -> Option<LogOffset> {
         self.segments.back().map(|segment| segment.range.start)
     }
 
-    /// The oldest segment whose messages are in memory and that is not being filled.
+    /// The oldest segment in memory that is full.
     pub(super) fn oldest_sealed_in_memory(&self) -> Option<Range<LogOffset>> {
         (self.segments.len() > 1).then(|| self.segments[0].range.clone())
     }
 
-    /// The oldest segment in memory. While somebody holds it, no message can be added to it.
+    /// The oldest segment in memory. While it is referenced, no message can be added to it.
     pub(super) fn oldest_in_memory(&self) -> Rc<MemorySegment> {
         self.segments.front().expect("a segment is in memory").clone()
     }
 
-    /// Links of the queue to the segments that are sealed.
+    /// The queue's links to sealed segments.
     pub(super) fn links(&self, key: QueueKey) -> Links {
         self.queues.get(key).map_or(Links::NONE, |queue| queue.links)
     }
 
     /// Messages of the queue up to `end` are in the index file of the segment at `range`, and in no
-    /// later one. From here on they are found there as well.
+    /// later one. From now on they can be found there too.
     pub(super) fn note_sealed(&mut self, key: QueueKey, range: &Range<LogOffset>, end: u64) {
-        // The topic may have been removed meanwhile.
+        // The topic may have been deleted meanwhile.
         if let Some(queue) = self.queues.get_mut(key) {
             queue.links.advance(range.start, range.end.0 - range.start.0, end);
         }
     }
 
-    /// All queues know of the oldest segment's index file: its messages leave memory.
+    /// All queues are linked to the oldest segment's index file: its messages leave memory.
     pub(super) fn drop_oldest_in_memory(&mut self) -> Option<Rc<MemorySegment>> {
         self.segments.pop_front()
     }
 
-    /// Takes in a run of an index file's directory. Segments come in ascending order, runs in the order
-    /// of the file; those that a row knew of already change nothing.
+    /// Adds a run from an index file's directory. Segments come in ascending order, runs in file
+    /// order; those covered by a row change nothing.
     pub(super) fn add_run(&mut self, range: &Range<LogOffset>, run: &IndexRun) {
         let (first, end) = (run.first.get(), run.end());
         if self.links(run.key()).end() >= end {
@@ -499,7 +499,7 @@ impl Index {
         self.images.handle_written(segment, is_written);
     }
 
-    /// The index file of the segment was made again; messages may be in other places of it.
+    /// The index file of the segment was rebuilt; messages may be at other positions in it.
     pub(super) fn insert_image(&mut self, segment: LogOffset, image: Image) {
         self.stretches.get_mut().clear();
         self.images.insert(segment, image);
@@ -507,7 +507,7 @@ impl Index {
 }
 
 impl Queue {
-    /// Messages from `first` to `end` are known now; those before came earlier.
+    /// Messages from `first` to `end` are now indexed.
     fn begin_run(&mut self, first: u64, end: u64) {
         if first < self.oldest || self.oldest == self.next {
             self.oldest = first;
@@ -552,7 +552,7 @@ mod tests {
         Located { offset: at, size: 100, tag_hash: 0, stored_at: Timestamp(9), entry_offset: at }
     }
 
-    /// Numbers 0 to 2 in the first segment, 5 to 7 in the second; 3 and 4 were lost.
+    /// Offsets 0 to 2 in the first segment, 5 to 7 in the second; 3 and 4 were lost.
     fn sample() -> Index {
         let mut index = Index::new(0);
         for number in 0..2 {

@@ -1,10 +1,10 @@
 //! Links from a queue's newest messages back to its older ones, segment by segment.
 //!
 //! A queue with messages in a thousand segments costs memory for one set of links: to the newest
-//! sealed segment that has messages of it, and to the newest one in front of each aligned group of
-//! [`GROUPS`] segments. Every run in an index file carries the links of the queue as they were when
-//! its segment was sealed. So the runs of a queue form a list with two levels of skips that needs no
-//! memory, and a consumer a thousand segments behind finds its place in about twenty steps.
+//! sealed segment that has messages of it, and to the newest one before each aligned group of
+//! [`GROUPS`] segments. Every run in an index file carries the queue's links at the time its
+//! segment was sealed. So the runs of a queue form a list with two levels of skips that needs no
+//! memory, and a consumer a thousand segments behind finds its position in about twenty steps.
 //!
 //! ```text
 //!   segments   0 … 7 │ 8 … 15 │ 16 17 18 │ being filled
@@ -12,7 +12,7 @@
 //!                           └─ newest in front of the group of 8 that 18 is in (15)
 //! ```
 //!
-//! What holds for a link: every message below `end` that the log has is in `segment` or in an older
+//! Invariant of a link: every message below `end` that the log has is in `segment` or in an older
 //! one. Pure.
 
 use std::mem::size_of;
@@ -23,8 +23,8 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 use crate::model::LogOffset;
 use crate::storage::disk::BLOCK_SIZE;
 
-/// Segments in an aligned group, level by level. The longest way through n segments is about
-/// n / 128 + 16 + 8 steps.
+/// Number of segments in an aligned group, by level. The longest search through n segments takes
+/// about n / 128 + 16 + 8 steps.
 pub const GROUPS: [u64; 2] = [8, 128];
 pub const LINK_COUNT: usize = 1 + GROUPS.len();
 
@@ -32,7 +32,7 @@ pub const LINK_COUNT: usize = 1 + GROUPS.len();
 pub struct Link {
     /// A place in the segment; its base, unless the link is a guess.
     pub segment: LogOffset,
-    /// Queue offset behind the last message there; 0 when there is no such segment.
+    /// Queue offset after the last message there; 0 if there is no such segment.
     pub end: u64,
 }
 
@@ -40,7 +40,7 @@ impl Link {
     pub const NONE: Self = Self { segment: LogOffset(0), end: 0 };
 }
 
-/// First the newest segment, then the newest in front of each group.
+/// First the newest segment, then the newest before each group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Links(pub [Link; LINK_COUNT]);
 
@@ -53,8 +53,8 @@ impl Default for Links {
 impl Links {
     pub const NONE: Self = Self([Link::NONE; LINK_COUNT]);
 
-    /// For a run whose links are lost: look in the segment in front of `segment`, and from there on
-    /// one by one.
+    /// For a run whose links are lost: search the segment before `segment`, and from there one by
+    /// one.
     pub fn guess(segment: LogOffset, first: u64) -> Self {
         let mut links = Self::NONE;
         if let Some(before) = segment.0.checked_sub(BLOCK_SIZE as u64) {
@@ -63,7 +63,7 @@ impl Links {
         links
     }
 
-    /// Messages up to `end` are in a segment that has just been sealed: the newest one.
+    /// Messages up to `end` are in a newly sealed segment.
     pub fn advance(&mut self, segment: LogOffset, segment_size: u64, end: u64) {
         let newest = self.0[0];
         if newest.end > 0 && newest.segment != segment {
@@ -77,13 +77,13 @@ impl Links {
         self.0[0] = Link { segment, end };
     }
 
-    /// Queue offset behind the last message in a sealed segment.
+    /// Queue offset after the last message in a sealed segment.
     pub fn end(&self) -> u64 {
         self.0[0].end
     }
 
-    /// The oldest linked segment of the log, which begins at `begin`, that can hold `offset` or has
-    /// the way there.
+    /// The oldest linked segment of the log, which begins at `begin`, that can contain `offset` or
+    /// lead to it.
     pub fn towards(&self, offset: u64, begin: LogOffset) -> Option<Link> {
         let leads_there = |link: &Link| link.end > offset && link.segment >= begin;
         self.0.into_iter().filter(leads_there).min_by_key(|link| link.segment)
@@ -101,7 +101,7 @@ impl Links {
 )]
 #[repr(C)]
 pub struct IndexLink {
-    /// Base of the run's segment minus the linked place, in blocks; 0 without a link.
+    /// Base of the run's segment minus the linked offset, in blocks; 0 if there is no link.
     pub back: U32,
     /// Queue offset of the run's first message minus the link's end.
     pub gap: U32,
@@ -109,9 +109,9 @@ pub struct IndexLink {
 
 const _: () = assert!(size_of::<IndexLink>() == 8);
 
-/// The links of a run in `segment` whose first message is `first`, as its file holds them. A skip
-/// that does not fit is left out. The link to the newest segment is cut: it then leads to a later
-/// place from which the way goes on one by one, and promises no less than before.
+/// The links of a run in `segment` whose first message is `first`, as stored in its file. A skip
+/// that does not fit is omitted. The link to the newest segment is clamped: it then leads to a
+/// later segment, from which the search goes one by one, and promises no less.
 pub fn encode(links: &Links, segment: LogOffset, first: u64) -> [IndexLink; LINK_COUNT] {
     let mut level = 0;
     links.0.map(|link| {
@@ -197,7 +197,7 @@ mod tests {
         assert_eq!(Links::guess(LogOffset(0), 7), Links::NONE);
     }
 
-    /// The link then names a later place and a higher end, so nothing is taken for lost.
+    /// The link then has a later segment and a higher end, so nothing is taken for lost.
     #[test]
     fn a_link_too_long_for_the_file_still_leads_there() {
         let newest = Link { segment: LogOffset(0), end: 5 };

@@ -18,13 +18,13 @@
 //! [`maintenance`] and [`snapshotting`] (their memory is [`upkeep`]), [`publish`].
 //! Only [`file`] knows the kernel.
 //!
-//! What holds at all times:
+//! Invariants:
 //! - An acknowledged entry is on disk, by the rules of the configured flush. Nothing at or above
-//!   `committed` was acknowledged or shown.
-//! - Bytes below `committed` never change. The block at the end is written again with the same prefix, by
-//!   one write at a time.
-//! - After the first failed write or sync no mark moves any more.
-//! - A log has one owner. No lock guards anything here; no borrow lives across a wait.
+//!   `committed` has been acknowledged or shown.
+//! - Bytes below `committed` never change. The last block is rewritten with the same prefix, by one
+//!   write at a time.
+//! - After the first failed write or sync, no mark advances any more.
+//! - A log has one owner. There are no locks; no borrow is held across a wait.
 //! - Damage is reported and kept, never deleted.
 //!
 //! Not here: topics, groups, or what a message means (`broker`); how it was sent (`wire`).

@@ -1,4 +1,4 @@
-//! Small files that appear whole or not at all: index files, snapshots, notes about damage.
+//! Atomic creation of small files: index files, snapshots, notes about damage.
 
 use std::rc::Rc;
 
@@ -9,8 +9,8 @@ use crate::storage::writer::WRITE_SIZE;
 
 use zerocopy::IntoBytes;
 
-/// Writes a file of `block_count` blocks under another name, makes it durable, and then gives it its
-/// name. `fill` gets every block in turn and fills it completely; it yields when it has done much.
+/// Writes a file of `block_count` blocks under a temporary name, makes it durable, and then renames
+/// it. `fill` gets every block in turn and fills it completely; it yields after much work.
 pub async fn publish<D: Disk>(
     disk: &D,
     name: FileName,
@@ -35,7 +35,7 @@ pub async fn publish<D: Disk>(
     disk.sync_directory().await
 }
 
-/// Publishes `parts` one behind the other, with zeros up to a whole block.
+/// Publishes `parts` back to back, zero-padded to a whole block.
 pub async fn publish_parts<D: Disk>(
     disk: &D,
     name: FileName,
@@ -61,7 +61,7 @@ pub async fn publish_parts<D: Disk>(
     .await
 }
 
-/// Publishes `bytes`, with zeros up to a whole block.
+/// Publishes `bytes`, zero-padded to a whole block.
 pub async fn publish_bytes<D: Disk>(
     disk: &D,
     name: FileName,
@@ -70,8 +70,8 @@ pub async fn publish_bytes<D: Disk>(
     publish_parts(disk, name, &[bytes]).await
 }
 
-/// Writes a proof of the end into its block of the file, durably. False when there is no file and a full
-/// disk has no space for one.
+/// Durably writes a proof of the end into its block of the file. False if there is no file and no
+/// space for one.
 pub async fn write_proof<D: Disk>(disk: &D, proof: &EndProof) -> Result<bool, DiskError> {
     let Some(file) = proof_file(disk).await? else { return Ok(false) };
     let mut block = disk.buffer(BLOCK_SIZE);
@@ -100,7 +100,7 @@ async fn proof_file<D: Disk>(disk: &D) -> Result<Option<D::File>, DiskError> {
     }
 }
 
-/// Creates a file in the place of what an earlier attempt has left.
+/// Creates a file, replacing the leftovers of an earlier attempt.
 pub async fn make<D: Disk>(disk: &D, name: &str, size: u64) -> Result<D::File, DiskError> {
     match disk.create(name, size).await {
         Ok(file) => Ok(file),

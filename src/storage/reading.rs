@@ -1,7 +1,7 @@
-//! Cold reads: messages that have left the tail cache, searches by time and by place in the log. Direct
-//! I/O; nothing here disturbs the write path but the device itself.
+//! Cold reads: messages that have left the tail cache, and searches by time and log offset. Direct
+//! I/O; they share nothing with the write path except the device.
 //!
-//! Every message is returned only after its whole entry's checksum held.
+//! A message is returned only if the checksum of its whole entry is correct.
 
 use std::ops::Range;
 use std::rc::Rc;
@@ -17,14 +17,14 @@ use crate::storage::scan::LogReader;
 use crate::storage::segment::{block_ceil, block_floor};
 use crate::storage::store::Store;
 
-/// Most bytes that one read takes in, unless a single entry is larger.
+/// Maximum bytes per read, unless a single entry is larger.
 pub const READ_SIZE: u64 = 1 << 20;
 
-/// Messages further apart than this do not share a read, bytes: what lies between would be read for
-/// nothing, and reading it takes the device longer than another request.
+/// Messages further apart than this do not share a read, bytes: reading the gap would take longer
+/// than another request.
 const GAP_MAX: u64 = 64 << 10;
-/// Messages that make up less than their read divided by this are copied out of it. An answer that waits
-/// for a slow client then holds about what it says.
+/// Messages that are a smaller part of their read than one in this many are copied out of it. A
+/// reply that waits for a slow client then holds little more than its own size.
 const COPY_FRACTION: usize = 4;
 
 /// The part of an entry from a record on.
@@ -33,20 +33,20 @@ pub struct EntryAt {
     pub kind: EntryKind,
     pub subject: u32,
     pub entry_offset: LogOffset,
-    /// The payload from the place that was asked for to its end.
+    /// The payload from the requested position to its end.
     pub rest: Chunk,
 }
 
 /// When a message was stored.
 enum Stored {
     At(Timestamp),
-    /// It is lost; the queue goes on at `next`, if it does.
+    /// It is lost; the queue continues at `next`, if it does.
     Lost {
         next: Option<u64>,
     },
 }
 
-/// Bytes of one segment, as they were read.
+/// Bytes read from one segment.
 struct Span {
     base: u64,
     bytes: Rc<dyn AsRef<[u8]>>,
@@ -54,14 +54,15 @@ struct Span {
 }
 
 impl<D: Disk> Store<D> {
-    /// Reads messages, in the order in which they are wanted. Neighbours share a read, so ask for what
-    /// lies together in one call; the caller bounds how much that is.
+    /// Reads messages in the given order. Neighbours share a read, so request adjacent messages in
+    /// one call; the caller bounds the total.
     ///
-    /// Gives at least the first message, and all up to the first that cannot be read. An error is about
-    /// the first; when that is [`ReadError::Damaged`], the index no longer shows it.
+    /// Returns at least the first message, and all up to the first that cannot be read. An error
+    /// refers to the first; if it is [`ReadError::Damaged`], the index no longer shows that
+    /// message.
     pub async fn read(&self, wanted: &[Located]) -> Result<Vec<Chunk>, ReadError> {
         let mut chunks = Vec::with_capacity(wanted.len());
-        // Below this, messages are read one by one: a read that they shared has failed.
+        // Below this, messages are read one by one, because a shared read has failed.
         let mut single_below = 0;
         while let Some(first) = wanted.get(chunks.len()) {
             if let Some(chunk) = self.cached(first.offset, first.size) {
@@ -84,7 +85,7 @@ impl<D: Disk> Store<D> {
         Ok(chunks)
     }
 
-    /// The entry that holds `offset`, which a client may have made up.
+    /// The entry that contains `offset`, which comes from a client and may be arbitrary.
     pub async fn read_entry_at(&self, offset: LogOffset) -> Result<EntryAt, ReadError> {
         if offset >= self.committed() {
             return Err(ReadError::Gone(offset));
@@ -94,7 +95,7 @@ impl<D: Disk> Store<D> {
         let mut reader = self.reader_at(offset)?;
         loop {
             let Look::Entry(entry) = reader.look(at).await? else {
-                // What is damaged in front of it does not concern it.
+                // Damage before it does not affect it.
                 let behind = reader.next_entry(at.plus(ENTRY_ALIGN as u64), offset.plus(1)).await?;
                 at = behind.ok_or_else(|| self.damage_or_gone(at))?;
                 continue;
@@ -114,8 +115,8 @@ impl<D: Disk> Store<D> {
         }
     }
 
-    /// The first message stored at or after `time`, or behind the last one when there is none. With
-    /// `upper`, the last message stored at or before `time`, or the oldest when there is none.
+    /// The first message stored at or after `time`, or the end if there is none. With `upper`, the
+    /// last message stored at or before `time`, or the oldest if there is none.
     pub async fn offset_by_time(
         &self,
         key: QueueKey,
@@ -130,7 +131,7 @@ impl<D: Disk> Store<D> {
             match self.stored_at(key, middle).await? {
                 Stored::At(stored) if is_before(stored) => first = middle + 1,
                 Stored::At(_) | Stored::Lost { next: None } => behind = middle,
-                // Nothing tells about the ones that are lost; the next one does.
+                // Lost messages have no time; the next one has.
                 Stored::Lost { next: Some(next) } if next >= behind => behind = middle,
                 Stored::Lost { next: Some(next) } => match self.stored_at(key, next).await? {
                     Stored::At(stored) if is_before(stored) => first = next + 1,
@@ -187,8 +188,8 @@ impl<D: Disk> Store<D> {
         Ok(())
     }
 
-    /// Checks the entry at `at` and gives where its payload lies in the log. Reads on, to the entry's end
-    /// and no further, when the span does not hold all of it.
+    /// Verifies the entry at `at` and returns the log offset of its payload. Reads on, exactly to
+    /// the entry's end, if the span does not contain all of it.
     async fn check_entry(&self, span: &mut Span, at: LogOffset) -> Result<Range<u64>, ReadError> {
         let seed = self.0.log.borrow().config.checksum_seed;
         for _ in 0..3 {
@@ -206,11 +207,12 @@ impl<D: Disk> Store<D> {
         Err(self.damage_or_gone(at))
     }
 
-    /// A message could not be read, because of `error`. Returns when it can be now. Otherwise, if it is
-    /// damaged, remembers the hole as recovery would: from the entry's beginning to the next intact one.
+    /// A message could not be read because of `error`. Returns if it can be read now. Otherwise, if
+    /// it is damaged, records the hole as recovery would: from the start of the entry to the next
+    /// intact one.
     ///
-    /// A block that cannot be read is damage as well, but only while others can: a device that reads
-    /// nothing has lost nothing yet.
+    /// An unreadable block is damage too, but only while others can be read: a device that reads
+    /// nothing at all has not lost anything yet.
     async fn look_again(&self, located: &Located, error: ReadError) -> Result<(), ReadError> {
         if let ReadError::Gone(_) = error {
             return Err(error);
@@ -226,11 +228,11 @@ impl<D: Disk> Store<D> {
         if let Some(fault) = reader.reads_nothing() {
             return Err(fault.into());
         }
-        // A device that has just come back read the rest, and would read this now.
+        // A device that has just recovered read the rest, and would read this now.
         if reader.has_unreadable() && self.is_readable(&mut self.reader_at(at)?, located).await? {
             return Ok(());
         }
-        // Somebody else may have found the same meanwhile, or the segment has expired.
+        // Another task may have found the same meanwhile, or the segment may have expired.
         self.0.log.borrow().check_readable(at..end)?;
         let hole = at..resume;
         self.0.log.borrow_mut().damaged.push(hole.clone());
@@ -258,12 +260,12 @@ impl<D: Disk> Store<D> {
         Ok(LogReader::new(vec![(range, file)], log.config.checksum_seed))
     }
 
-    /// What was read is not what the index promised: damage, unless the segment has expired meanwhile.
+    /// The data is not what the index promised: damage, unless the segment has expired meanwhile.
     fn damage_or_gone(&self, at: LogOffset) -> ReadError {
         if at < self.begin() { ReadError::Gone(at) } else { ReadError::Damaged(at) }
     }
 
-    /// Reads `range` and what else of its blocks.
+    /// Reads `range`, rounded to whole blocks.
     async fn read_span(&self, range: Range<LogOffset>) -> Result<Span, ReadError> {
         let (file, start, segment_end) = {
             let mut log = self.0.log.borrow_mut();
@@ -277,7 +279,7 @@ impl<D: Disk> Store<D> {
         Ok(Span { base, bytes, segment_end })
     }
 
-    /// A place at or before `offset` at which an entry begins, not far away.
+    /// The start of an entry at or shortly before `offset`.
     async fn mark_before(&self, offset: LogOffset) -> Result<LogOffset, ReadError> {
         let (base, in_memory) = {
             let mut log = self.0.log.borrow_mut();
@@ -315,7 +317,8 @@ impl Span {
     }
 }
 
-/// How many of `wanted` can share one read with the first. `hole` is the first damaged place behind it.
+/// How many of `wanted` can share a read with the first. `hole` is the first damaged position after
+/// it.
 fn neighbours(wanted: &[Located], hole: LogOffset) -> usize {
     let start = wanted[0].entry_offset;
     let end_max = start.plus(READ_SIZE).min(hole);
@@ -330,7 +333,7 @@ fn neighbours(wanted: &[Located], hole: LogOffset) -> usize {
     1 + others.count()
 }
 
-/// Copies chunks that are a small part of what was read.
+/// Copies chunks that are a small part of their read.
 fn let_go(chunks: &mut [Chunk], read_size: usize) {
     let size: usize = chunks.iter().map(|chunk| chunk.len()).sum();
     if size * COPY_FRACTION > read_size {

@@ -1,8 +1,8 @@
-//! Index files that are missing or damaged are made again from their segment, at once and in memory: an
-//! image that answers lookups as the file would. Maintenance writes it to disk afterwards.
+//! Missing or damaged index files are rebuilt from their segment, at once and in memory, as an
+//! image that answers lookups like the file. Maintenance writes it to disk afterwards.
 //!
-//! The links of a queue to older segments are not in the segment. They are taken from what is intact
-//! of the old directory; a run without any looks through the older segments one by one.
+//! A queue's links to older segments are not in the segment. They are taken from the intact part of
+//! the old directory; a run without links searches the older segments one by one.
 
 use std::rc::Rc;
 
@@ -26,15 +26,15 @@ use crate::storage::segment::FileName;
 use crate::storage::slice::Slices;
 use crate::storage::store::Store;
 
-/// What a segment says about its messages.
+/// The messages of a segment.
 struct Scanned {
     index: Index,
     marks: Vec<u32>,
-    /// Everything could be read.
+    /// Whether everything could be read.
     is_final: bool,
 }
 
-/// A segment whose index is being made again. When the task that does it is dropped, another one may.
+/// A segment whose index is being rebuilt. If the task is dropped, another may do it.
 struct Claim<'a, D: Disk>(&'a Store<D>, LogOffset);
 
 impl<D: Disk> Drop for Claim<'_, D> {
@@ -45,8 +45,8 @@ impl<D: Disk> Drop for Claim<'_, D> {
 }
 
 impl<D: Disk> Store<D> {
-    /// Makes the index of a sealed segment again, unless that has happened since it had this version.
-    /// Whoever needs the same one meanwhile waits.
+    /// Rebuilds the index of a sealed segment, unless that has happened since this version.
+    /// Concurrent callers for the same segment wait.
     pub(super) async fn rebuild(
         &self,
         segment: LogOffset,
@@ -81,7 +81,7 @@ impl<D: Disk> Store<D> {
         Ok(())
     }
 
-    /// Waits until there is memory for another image; fails when there will be none.
+    /// Waits until there is memory for another image; fails if there will be none.
     async fn room_for_image(&self, segment: LogOffset) -> Result<(), DiskError> {
         let room = || match self.0.index.borrow().images().room() {
             ImageRoom::Free => Some(Ok(())),
@@ -112,7 +112,7 @@ impl<D: Disk> Store<D> {
         while at < range.end {
             let Look::Entry(entry) = reader.look(at).await? else {
                 let behind = reader.next_entry(at.plus(ENTRY_ALIGN as u64), range.end).await?;
-                // What is damaged is noted when a message there is read, or at the next start.
+                // Damage is recorded when a message there is read, or at the next start.
                 match behind {
                     Some(behind) => at = behind,
                     None => break,
@@ -146,7 +146,7 @@ impl<D: Disk> Store<D> {
         Ok(Scanned { index, marks, is_final: !reader.has_unreadable() })
     }
 
-    /// Links of the queues in what is intact of the old directory, in order.
+    /// The queues' links from the intact part of the old directory, in order.
     async fn salvage_links(&self, segment: LogOffset) -> Vec<(QueueKey, Links)> {
         let mut links = Vec::new();
         self.salvage_into(segment, &mut links).await.ok();
@@ -209,7 +209,7 @@ impl<D: Disk> Store<D> {
         bytes
     }
 
-    /// Makes the index of one segment again that the start has found without.
+    /// Rebuilds the index of a segment for which the start found none.
     pub(super) async fn rebuild_missing(&self) -> Result<(), DiskError> {
         let missing = {
             let log = self.0.log.borrow();
@@ -226,7 +226,7 @@ impl<D: Disk> Store<D> {
         }
     }
 
-    /// Writes an index file that was made again. False when there is none to write.
+    /// Writes a rebuilt index file. False if there is none to write.
     pub(super) async fn write_image(&self) -> Result<bool, DiskError> {
         let unwritten = self.0.index.borrow().images().unwritten();
         let Some((segment, image)) = unwritten else { return Ok(false) };

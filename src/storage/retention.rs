@@ -1,8 +1,8 @@
-//! Which segments may go. Pure: facts in, a count out.
+//! Decides which segments may be deleted. Pure.
 
 use crate::model::{LogOffset, Timestamp};
 
-/// What is known about a segment that is no longer being filled.
+/// A full segment.
 #[derive(Clone, Copy, Debug)]
 pub struct SegmentFacts {
     pub end: LogOffset,
@@ -13,15 +13,15 @@ pub struct SegmentFacts {
 
 #[derive(Clone, Copy, Debug)]
 pub struct RetentionPolicy {
-    /// Messages older than this may go, milliseconds.
+    /// Maximum age of messages, milliseconds.
     pub age_ms: u64,
-    /// More of the log than this is not kept, bytes.
+    /// Maximum size of the log, bytes.
     pub bytes: u64,
 }
 
-/// How many of `sealed`, oldest first, are to go. `active_size` is what the segment being filled
-/// takes, which counts and stays. Nothing at or above `keep_from` goes: recovery still needs it. `now` is
-/// by the clock of `full_at`.
+/// How many of `sealed`, oldest first, may be deleted. `active_size` is the size of the active
+/// segment, which counts and stays. Nothing at or above `keep_from` is deleted, because recovery
+/// still needs it. `now` is by the clock of `full_at`.
 pub fn expired(
     sealed: &[SegmentFacts],
     active_size: u64,

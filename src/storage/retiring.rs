@@ -1,8 +1,9 @@
-//! Segments leave the log: which ones, what becomes of their files, and what their queues are told.
+//! Removes segments from the log: which ones, what happens to their files, and how their queues are
+//! updated.
 //!
-//! A segment leaves in four steps: its queues learn that their messages in it are gone, it leaves memory,
-//! its file is renamed or removed, and its index file goes once no snapshot needs it any more. A start
-//! after a crash in between does the first again from the index file.
+//! A segment is removed in four steps: its queues are updated, it leaves memory, its file is
+//! renamed or removed, and its index file is removed once no snapshot needs it. After a crash in
+//! between, the next start repeats the first step from the index file.
 
 use std::ops::Range;
 
@@ -17,14 +18,14 @@ use crate::storage::store::Store;
 use crate::storage::upkeep::Retiring;
 
 impl<D: Disk> Store<D> {
-    /// Takes segments out of the log that retention no longer keeps. Oldest first and each made durable
-    /// before the next, whatever fails on the way, so that the next start finds no gap in the log.
+    /// Removes the segments that retention no longer keeps. Oldest first, each durably before the
+    /// next, even if a step fails, so that the next start finds no gap in the log.
     pub(super) async fn expire(&self, now: Now) -> Result<usize, DiskError> {
         self.note_time(now);
         self.finish_retiring().await?;
         let count = self.expired_count(self.elapsed(now.moment));
         for _ in 0..count {
-            // What this fails to tell the queues, a lookup finds out when it comes to the place.
+            // If this fails to update the queues, a lookup notices when it reaches the segment.
             self.move_oldest(self.begin()).await.ok();
             self.begin_retiring();
             self.finish_retiring().await?;
@@ -32,7 +33,7 @@ impl<D: Disk> Store<D> {
         Ok(count)
     }
 
-    /// Takes in what the clocks say, and which segments are full by now.
+    /// Updates the clocks, and the list of full segments.
     pub fn note_time(&self, now: Now) {
         let (log, mut index) = (self.0.log.borrow(), self.0.index.borrow_mut());
         let ages = index.ages_mut();
@@ -46,25 +47,25 @@ impl<D: Disk> Store<D> {
         }
     }
 
-    /// Time that has passed, as a time of day that steps of the wall clock do not change: for telling how
-    /// old something is.
+    /// Elapsed time, as a time of day that steps of the wall clock do not affect: for determining
+    /// ages.
     pub fn elapsed(&self, moment: Moment) -> Timestamp {
         self.0.index.borrow().ages().elapsed(moment)
     }
 
-    /// What to stamp something with whose age will be told by [`elapsed`](Self::elapsed).
+    /// The stamp for something whose age will be determined by [`elapsed`](Self::elapsed).
     pub fn elapsed_stamp(&self, moment: Moment) -> Timestamp {
         self.0.index.borrow().ages().stamp(moment)
     }
 
-    /// Steps of the wall clock that were found since this was last called.
+    /// Wall clock steps detected since the last call.
     pub fn take_clock_steps(&self) -> Vec<ClockStep> {
         self.0.index.borrow_mut().ages_mut().take_steps()
     }
 
     fn expired_count(&self, now: Timestamp) -> usize {
         let (log, upkeep) = (self.0.log.borrow(), self.0.upkeep.borrow());
-        // The older snapshot may have to stand in for the newer one, and needs the log behind it.
+        // The older snapshot may have to replace the newer one, and needs the log after it.
         let Some(older) = upkeep.snapshots.len().checked_sub(SNAPSHOTS_KEPT) else { return 0 };
         let keep_from = upkeep.snapshots[older];
         let has_file = |segment: &&Segment<D::File>| !matches!(segment.index, SegmentIndex::Memory);
@@ -84,7 +85,7 @@ impl<D: Disk> Store<D> {
         expired(&sealed, kept_size, policy, keep_from, now).min(log.segments.len() - 1)
     }
 
-    /// The oldest segment leaves the log. Its file becomes a ready one, or goes; with damage in it, it is
+    /// Removes the oldest segment. Its file becomes a ready one or is deleted; a damaged one is
     /// kept for the operator under another name.
     fn begin_retiring(&self) {
         let mut log = self.0.log.borrow_mut();
@@ -131,8 +132,8 @@ impl<D: Disk> Store<D> {
         Ok(())
     }
 
-    /// Removes index files of segments that left the log before the oldest snapshot was begun: every
-    /// snapshot knows the oldest offsets of queues without them.
+    /// Removes index files of segments that left the log before the oldest snapshot was begun:
+    /// every snapshot then has the oldest offsets of queues without them.
     pub(super) async fn remove_retired(&self) -> Result<(), DiskError> {
         loop {
             let base = {
@@ -150,7 +151,7 @@ impl<D: Disk> Store<D> {
     }
 }
 
-/// A file that is gone already is no failure.
+/// A missing file is not an error.
 fn unless_missing(outcome: Result<(), DiskError>) -> Result<(), DiskError> {
     match outcome {
         Err(error) if error.kind == DiskErrorKind::NotFound => Ok(()),

@@ -1,4 +1,5 @@
-//! Who may append now, and in which order the others may: the append budget as a value.
+//! Admission to the log: who may append now, and in which order the others may. The append budget
+//! as a value.
 //!
 //! ```text
 //!   append that fits, nobody waits ──────────────────▶ in flight ──▶ committed
@@ -6,13 +7,13 @@
 //!                     └──── dropped ────┘
 //! ```
 //!
-//! Tickets are granted in the order in which they were taken: the front ones that now fit, together,
-//! and nobody behind one that does not fit. While tickets wait no ordinary append without one passes,
-//! so a large append is not overtaken by small ones until its client gives up. Small facts of the
-//! broker ([`SpaceClass::Reserved`]) take no ticket and have a margin of their own.
+//! Tickets are granted in order: all front ones that now fit, and none after one that does not.
+//! While tickets wait, no ordinary append without a ticket is admitted, so small appends cannot
+//! starve a large one until its client gives up. Small facts of the broker
+//! ([`SpaceClass::Reserved`]) take no ticket and have their own margin.
 //!
-//! No I/O and no clock here. [`ticket`](super::ticket) is the asynchronous face; the log says what is
-//! in flight.
+//! No I/O and no clock here. [`ticket`](super::ticket) is the async interface; the log reports what
+//! is in flight.
 
 use std::collections::BTreeMap;
 use std::task::Waker;
@@ -22,17 +23,17 @@ use smallvec::SmallVec;
 
 use crate::storage::append::SpaceClass;
 
-/// Tickets that wait at a time. Each is a connection with requests that found no room or an operation
-/// of the broker; whoever comes beyond that is refused as if it had waited too long.
+/// Maximum number of waiting tickets. Each is a connection with requests that found no room, or an
+/// operation of the broker; beyond the limit, requests are refused as if they had waited too long.
 const WAITING_MAX: usize = 1 << 17;
-/// What facts of the broker may take beyond the budget, bytes, so that producers in a flood do not
-/// keep it from writing down offsets and topics.
+/// What the broker's facts may use beyond the budget, bytes, so that a flood of messages does not
+/// prevent it from writing offsets and topics.
 const RESERVED_MARGIN: u64 = 1 << 20;
 
 /// Invariants:
-/// - `held` is the sum of what the granted tickets hold.
-/// - `in_flight + held <= budget`, but for [`RESERVED_MARGIN`], and but for one append that is larger
-///   than the budget and gets it all.
+/// - `held` is the sum of the room held by granted tickets.
+/// - `in_flight + held <= budget`, except for [`RESERVED_MARGIN`], and for a single append that is
+///   larger than the budget and gets all of it.
 /// - The front ticket waits only while it does not fit, or while there is no segment to append to.
 #[derive(Debug)]
 pub struct Room {
@@ -43,18 +44,18 @@ pub struct Room {
     gate: Gate,
     /// By arrival.
     waiting: BTreeMap<TicketId, Waiting>,
-    /// What each granted ticket still holds.
+    /// Room that each granted ticket still holds.
     granted: FxHashMap<TicketId, u64>,
-    /// Whose append this is, while one with a ticket runs.
+    /// The ticket in use, during its append.
     spending: Option<TicketId>,
     next_ticket: u64,
-    /// Wakers of tickets that were granted and are not told yet.
+    /// Wakers of granted tickets that have not been woken yet.
     woken: Woken,
 }
 
 pub type Woken = SmallVec<[Waker; 4]>;
 
-/// Names a ticket; one taken later has a larger one.
+/// Identifies a ticket; later ones are larger.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct TicketId(u64);
 
@@ -64,14 +65,14 @@ struct Waiting {
     waker: Option<Waker>,
 }
 
-/// Whether room is all that an append needs.
+/// What an append needs besides room.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Gate {
     Open,
-    /// The log cannot go on before the next segment is there.
+    /// The log cannot continue before the next segment exists.
     NoSegment,
-    /// To wait cannot help: the log is fenced or the disk is full. Everybody is let through, and the
-    /// append says why not.
+    /// Waiting is pointless: the log is fenced or the disk is full. All are admitted, and the
+    /// append reports the reason.
     Over,
 }
 
@@ -100,7 +101,7 @@ impl Room {
         }
     }
 
-    /// An append of `size` bytes took place; `in_flight` are under way now.
+    /// An append of `size` bytes was made; `in_flight` is the new total.
     pub fn handle_append(&mut self, size: u64, in_flight: u64) {
         if let Some(own) = self.spending.and_then(|id| self.granted.get_mut(&id)) {
             let used = size.min(*own);
@@ -110,7 +111,7 @@ impl Room {
         self.in_flight = in_flight;
     }
 
-    /// Something has moved: `in_flight` are under way now, and `gate` is what the log can do.
+    /// The state has changed: `in_flight` is the new total, and `gate` the state of the log.
     pub fn handle_progress(&mut self, in_flight: u64, gate: Gate) {
         self.in_flight = in_flight;
         self.gate = gate;
@@ -121,12 +122,12 @@ impl Room {
         self.gate
     }
 
-    /// An append found no segment to go to.
+    /// An append found no segment.
     pub fn handle_no_segment(&mut self) {
         self.gate = Gate::NoSegment;
     }
 
-    /// A place behind all others, for `size` bytes; `None` when too many wait.
+    /// Takes a ticket for `size` bytes, after all others; `None` if too many wait.
     pub fn take_ticket(&mut self, size: u64) -> Option<TicketId> {
         if self.waiting.len() >= WAITING_MAX {
             return None;
@@ -137,7 +138,7 @@ impl Room {
         Some(id)
     }
 
-    /// Whether it is granted; if not, `waker` is woken when it is.
+    /// Whether the ticket is granted; if not, `waker` is woken when it is.
     pub fn poll_granted(&mut self, id: TicketId, waker: &Waker) -> bool {
         match self.waiting.get_mut(&id) {
             Some(Waiting { waker: Some(known), .. }) => known.clone_from(waker),
@@ -147,7 +148,7 @@ impl Room {
         false
     }
 
-    /// Appends from here to [`end_spending`](Self::end_spending) use what `id` holds.
+    /// Appends from here to [`end_spending`](Self::end_spending) use the room that `id` holds.
     pub fn begin_spending(&mut self, id: TicketId) {
         assert!(self.spending.is_none(), "one append at a time");
         self.spending = Some(id);
@@ -157,21 +158,21 @@ impl Room {
         self.spending = None;
     }
 
-    /// A granted ticket that was of no use (there is no segment, or `size` is more than it holds) takes
-    /// its old place again: before all who came later.
+    /// A granted ticket that could not be used (there is no segment, or `size` exceeds what it
+    /// holds) returns to its old place, before all later ones.
     pub fn wait_again(&mut self, id: TicketId, size: u64) {
         self.give_back(id);
         self.wait(id, size);
     }
 
-    /// The ticket is gone, and with it its place or what it still held.
+    /// Removes the ticket, and the room that it held.
     pub fn drop_ticket(&mut self, id: TicketId) {
         self.waiting.remove(&id);
         self.give_back(id);
         self.grant();
     }
 
-    /// Who has been granted since this was last called.
+    /// Tickets granted since the last call.
     pub fn take_woken(&mut self) -> Woken {
         std::mem::take(&mut self.woken)
     }
@@ -201,13 +202,13 @@ impl Room {
         self.check();
     }
 
-    /// An append always fits when nothing else is under way, however small the budget.
+    /// An append always fits if nothing else is in flight, however small the budget.
     fn fits(&self, size: u64, budget: u64) -> bool {
         let taken = self.in_flight + self.held - self.own();
         taken == 0 || taken + size <= budget
     }
 
-    /// What the ticket in use holds.
+    /// The room held by the ticket in use.
     fn own(&self) -> u64 {
         self.spending.and_then(|id| self.granted.get(&id)).copied().unwrap_or(0)
     }

@@ -1,5 +1,5 @@
-//! The index file of a sealed segment: written once, never changed, made again from the log when it
-//! is lost.
+//! The index file of a sealed segment: written once, never changed, rebuilt from the log if it is
+//! lost.
 //!
 //! ```text
 //!   block 0           head
@@ -9,10 +9,10 @@
 //!   then              messages, run by run
 //! ```
 //!
-//! Every block checks itself: checksum, its number, its segment. So a reader may load any part of the
-//! file alone. Messages are addressed by slot, counted from the beginning of the file, which makes
-//! block and place in it a division. A run is found by searching the fences, then one block. Everything
-//! here is pure; [`sealing`](super::sealing) makes the blocks.
+//! Every block has its own checksum, number and segment, so a reader may load any part of the file
+//! alone. Messages are addressed by slot, counted from the beginning of the file, so a division
+//! gives the block and the position in it. A run is found by searching the fences, then one block.
+//! Everything here is pure; [`sealing`](super::sealing) builds the blocks.
 
 use std::mem::size_of;
 
@@ -24,7 +24,7 @@ use crate::storage::disk::BLOCK_SIZE;
 use crate::storage::links::{IndexLink, LINK_COUNT, Links, decode};
 use crate::storage::located::{IndexMessage, QueueKey};
 
-/// In front of every block.
+/// Precedes every block.
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
 pub struct BlockHead {
@@ -32,7 +32,7 @@ pub struct BlockHead {
     pub checksum: U32,
     /// Counts the blocks of the file from 0.
     pub number: U32,
-    /// Base of the segment this is about.
+    /// Base of the segment.
     pub segment: U64,
 }
 
@@ -46,12 +46,12 @@ pub struct IndexHead {
     pub mark_count: U32,
     pub message_count: U32,
     pub segment_end: U64,
-    /// Earliest and latest time at which a message of the segment was stored; both 0 without one.
+    /// Earliest and latest store time in the segment; both 0 if it has no message.
     pub first_stored_ms: U64,
     pub last_stored_ms: U64,
 }
 
-/// The place of a run in the order of runs: by topic, queue, queue offset.
+/// The sort key of a run: topic, queue, queue offset.
 #[derive(
     Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned,
 )]
@@ -83,7 +83,7 @@ pub struct IndexRun {
 pub const INDEX_MAGIC: [u8; 8] = *b"RINGMQIX";
 pub const INDEX_VERSION: u32 = 2;
 
-/// Bytes of a block behind its head.
+/// Bytes of a block after its head.
 pub const BODY_SIZE: usize = BLOCK_SIZE - size_of::<BlockHead>();
 pub const FENCES_PER_BLOCK: usize = BODY_SIZE / size_of::<IndexFence>();
 pub const RUNS_PER_BLOCK: usize = BODY_SIZE / size_of::<IndexRun>();
@@ -93,7 +93,7 @@ pub const MESSAGES_PER_BLOCK: usize = BODY_SIZE / size_of::<IndexMessage>();
 pub const BLOCKS_PER_PAGE: usize = 16;
 /// Bytes that are loaded and kept together.
 pub const PAGE_SIZE: usize = BLOCKS_PER_PAGE * BLOCK_SIZE;
-/// A mark at least every so many bytes of segment, unless an entry is larger.
+/// Distance of marks in the segment, bytes, unless an entry is larger.
 pub const MARK_DISTANCE: u64 = 64 << 10;
 
 const _: () = {
@@ -126,7 +126,7 @@ impl IndexRun {
         (self.key(), self.first.get())
     }
 
-    /// Queue offset behind the last message.
+    /// Queue offset after the last message.
     pub fn end(&self) -> u64 {
         self.first.get() + u64::from(self.count.get())
     }
@@ -161,7 +161,7 @@ impl Layout {
         self.run_count.div_ceil(RUNS_PER_BLOCK)
     }
 
-    /// Number of the first block of runs. Fences are in front of it from block 1 on.
+    /// Number of the first block of runs. Fences precede it, from block 1 on.
     pub fn runs_at(&self) -> usize {
         let fence_blocks = match self.run_blocks() {
             0 | 1 => 0,
@@ -199,7 +199,7 @@ pub fn put<T: IntoBytes + Immutable>(body: &mut [u8], items: impl Iterator<Item 
     }
 }
 
-/// Puts the head in front of a block whose body is complete.
+/// Writes the head of a block whose body is complete.
 pub fn seal_block(block: &mut [u8], number: u32, segment: LogOffset, seed: u32) {
     let mut head =
         BlockHead { checksum: U32::ZERO, number: U32::new(number), segment: U64::new(segment.0) };
@@ -208,7 +208,7 @@ pub fn seal_block(block: &mut [u8], number: u32, segment: LogOffset, seed: u32) 
     block[..size_of::<BlockHead>()].copy_from_slice(head.as_bytes());
 }
 
-/// The body of block `number`, if that is what `block` holds and it is intact.
+/// The body of block `number`, if `block` contains it and is intact.
 pub fn open_block(block: &[u8], number: usize, segment: LogOffset, seed: u32) -> Option<&[u8]> {
     let (head, body) = BlockHead::ref_from_prefix(block).ok()?;
     let is_intact = body.len() == BODY_SIZE
@@ -224,26 +224,26 @@ pub fn is_page_intact(page: &[u8], first: usize, segment: LogOffset, seed: u32) 
     blocks.all(|(index, block)| open_block(block, first + index, segment, seed).is_some())
 }
 
-/// The head in block 0, if it is one that we can read.
+/// The head in block 0, if its version is supported.
 pub fn open_head(block: &[u8], segment: LogOffset, seed: u32) -> Option<IndexHead> {
     let body = open_block(block, 0, segment, seed)?;
     let (head, _) = IndexHead::read_from_prefix(body).ok()?;
     (head.magic == INDEX_MAGIC && head.version.get() == INDEX_VERSION).then_some(head)
 }
 
-/// The places for items in the body of a block. How many of them are taken, the layout says.
+/// The slots for items in the body of a block. The layout says how many are used.
 pub fn items<T: FromBytes + Immutable + KnownLayout + Unaligned>(body: &[u8]) -> &[T] {
     let whole = body.len() / size_of::<T>() * size_of::<T>();
     <[T]>::ref_from_bytes(&body[..whole]).expect("any whole number of items")
 }
 
-/// The body of block `number`, from a page that was found intact and begins with block `first`.
+/// The body of block `number`, from an intact page that begins with block `first`.
 pub fn body_in_page(page: &[u8], first: usize, number: usize) -> Option<&[u8]> {
     let at = number.checked_sub(first)? * BLOCK_SIZE;
     page.get(at + size_of::<BlockHead>()..at + BLOCK_SIZE)
 }
 
-/// Block of the file that holds the message in `slot`.
+/// The block that contains the message in `slot`.
 pub fn block_of_slot(slot: u32) -> usize {
     slot as usize / MESSAGES_PER_BLOCK
 }

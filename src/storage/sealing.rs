@@ -1,9 +1,9 @@
-//! Making index files: of a segment that is full, and of one whose index file was lost.
+//! Builds index files: for a full segment, and for one whose index file was lost.
 //!
-//! A segment can have messages of a hundred thousand queues, so everything goes in slices: sorting,
-//! making the blocks, telling the queues, giving the memory back. Between two slices anything may
-//! happen in the index but two things: messages are added to the newest segment only, and one task
-//! seals and retires.
+//! A segment can have messages of a hundred thousand queues, so everything is done in slices:
+//! sorting, building blocks, updating queues, freeing memory. Between two slices the index may
+//! change in any way, except that messages are added only to the newest segment, and that a single
+//! task seals and retires.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -28,10 +28,10 @@ use crate::storage::segment::FileName;
 use crate::storage::slice::{SLICE_ITEMS, Slices, yield_now};
 use crate::storage::store::Store;
 
-/// What an index file is made from.
+/// The input of an index file.
 pub(super) struct IndexPlan {
     pub segment: Rc<MemorySegment>,
-    /// The runs of the segment by queue and queue offset: places in the segment.
+    /// The runs of the segment, sorted by queue and queue offset, as positions in the segment.
     order: Vec<u32>,
     marks: Vec<u32>,
     message_count: usize,
@@ -51,7 +51,7 @@ impl IndexPlan {
         Layout::new(self.order.len(), self.marks.len(), self.message_count)
     }
 
-    /// Gives the memory back.
+    /// Frees the memory.
     pub async fn release(self) {
         let Some(mut segment) = Rc::into_inner(self.segment) else { return };
         let mut slices = Slices::default();
@@ -84,7 +84,7 @@ impl IndexPlan {
 }
 
 impl<D: Disk> Store<D> {
-    /// Writes the index file of the oldest full segment that has none. False when there is none, or it
+    /// Writes the index file of the oldest full segment without one. False if there is none, or it
     /// is not on stable media yet.
     pub(super) async fn write_index(&self) -> Result<bool, DiskError> {
         let full = self.with_index(|index| index.oldest_sealed_in_memory());
@@ -114,8 +114,8 @@ impl<D: Disk> Store<D> {
         log.durable().min(log.committed()) >= range.end
     }
 
-    /// The file that was planned is there: its messages leave memory. While the queues are told one after
-    /// another, lookups find the messages in memory and in the file.
+    /// The planned file exists: its messages leave memory. While the queues are updated one by one,
+    /// lookups find the messages both in memory and in the file.
     async fn move_into_file(&self, plan: IndexPlan, range: Range<LogOffset>) {
         {
             let mut log = self.0.log.borrow_mut();
@@ -139,7 +139,7 @@ impl<D: Disk> Store<D> {
     }
 }
 
-/// Makes the blocks of an index file, one after another.
+/// Builds the blocks of an index file one by one.
 pub(super) struct BlockWriter<'a, L> {
     plan: &'a IndexPlan,
     layout: Layout,
@@ -151,7 +151,7 @@ pub(super) struct BlockWriter<'a, L> {
     next_run: usize,
     /// Slot of that run's first message.
     next_slot: usize,
-    /// The message that comes next: its run, and its place in it.
+    /// The next message: its run and its index in it.
     next_message: (usize, usize),
 }
 
@@ -237,7 +237,8 @@ impl<'a, L: FnMut(QueueKey, u64) -> Links> BlockWriter<'a, L> {
     }
 }
 
-/// The places of all runs in order, and how many messages they hold: sorts chunks, then merges them.
+/// The positions of all runs in order, and the number of their messages: sorts chunks, then merges
+/// them.
 async fn sorted(segment: &MemorySegment) -> (Vec<u32>, usize) {
     let mut sort = ChunkSort::default();
     let mut slices = Slices::default();
@@ -252,7 +253,7 @@ async fn sorted(segment: &MemorySegment) -> (Vec<u32>, usize) {
 /// A sort in steps of [`SLICE_ITEMS`] runs.
 #[derive(Default)]
 struct ChunkSort {
-    /// Sorted chunks, each with how many of its places are merged.
+    /// Sorted chunks, each with the number of merged positions.
     chunks: Vec<(Vec<Place>, usize)>,
     chunked: usize,
     /// The next place of every chunk that has one.
@@ -261,11 +262,11 @@ struct ChunkSort {
     message_count: usize,
 }
 
-/// What runs are sorted by, and where the run is.
+/// The sort key of a run, and the run's position.
 type Place = (QueueKey, u64, u32);
 
 impl ChunkSort {
-    /// Returns how many runs it handled; 0 when all are in order.
+    /// Returns the number of runs processed; 0 when all are in order.
     fn step(&mut self, segment: &MemorySegment) -> usize {
         if self.chunked < segment.runs.len() { self.sort_chunk(segment) } else { self.merge() }
     }

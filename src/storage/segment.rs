@@ -1,4 +1,4 @@
-//! Segments: the fixed-size files a log is cut into, and the names of all files of a shard.
+//! Segments, the fixed-size files of a log, and the names of all files of a shard.
 //!
 //! Log offset = base of the segment + position in its file, for every byte of the file. The base is
 //! the file's name, so a directory listing shows the log.
@@ -9,22 +9,22 @@ use std::ops::Range;
 use crate::model::LogOffset;
 use crate::storage::disk::BLOCK_SIZE;
 
-/// Smallest segment, bytes. Tests use it; it holds a few blocks of everything.
+/// Minimum segment size, bytes. Used by tests; it has room for a few blocks of everything.
 pub const SEGMENT_SIZE_MIN: u64 = 4 * BLOCK_SIZE as u64;
-/// Largest segment, bytes: positions in a segment are 32 bits in index files.
+/// Maximum segment size, bytes: positions in a segment are 32 bits in index files.
 pub const SEGMENT_SIZE_MAX: u64 = 1 << 31;
 
-/// The beginning of the block that holds `offset`.
+/// The start of the block that contains `offset`.
 pub const fn block_floor(offset: u64) -> u64 {
     offset - offset % BLOCK_SIZE as u64
 }
 
-/// The first block boundary at or behind `offset`.
+/// The first block boundary at or after `offset`.
 pub const fn block_ceil(offset: u64) -> u64 {
     offset.next_multiple_of(BLOCK_SIZE as u64)
 }
 
-/// What a file in a shard's directory is.
+/// The kind of a file in a shard's directory.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum FileName {
     /// A piece of the log that begins at this offset.
@@ -33,17 +33,17 @@ pub enum FileName {
     Index(LogOffset),
     /// The broker's state as of this offset.
     Snapshot(LogOffset),
-    /// A written file without content, to become a segment.
+    /// A prewritten file that will become a segment.
     Ready(u64),
     /// Says that this part of the log is damaged.
     Damaged(Range<LogOffset>),
-    /// A damaged segment that retention has taken out of the log and kept.
+    /// A damaged segment that retention has removed from the log and kept.
     Kept(LogOffset),
     /// A copy of what was cut off at this offset although some of it was intact.
     Cut(LogOffset),
-    /// Says how far the log was on stable media when it was last idle.
+    /// Records how far the log was on stable media when it was last idle.
     EndProof,
-    /// Being written; worth nothing after a restart.
+    /// Incomplete; removed at a restart.
     Unfinished(Box<FileName>),
 }
 

@@ -1,4 +1,4 @@
-//! Waking whoever waits for something to change, without channels.
+//! A condition that tasks wait for, without channels.
 
 use std::cell::{Cell, RefCell};
 use std::future::Future;
@@ -7,16 +7,16 @@ use std::task::{Context, Poll, Waker};
 
 use smallvec::SmallVec;
 
-/// Wakes who waits. Whoever wakes looks again and, if it must, waits again.
+/// Wakes waiting tasks. A woken task checks its condition again and, if needed, waits again.
 ///
-/// To register costs a binary search among those who wait, however many they are. A wait may be given
-/// up at any time; it takes its waker with it.
+/// Registering costs a binary search among the waiters. A wait may be dropped at any time, which
+/// removes its waker.
 #[derive(Default)]
 pub struct Signal(RefCell<Waiters>);
 
 #[derive(Default)]
 struct Waiters {
-    /// By ascending key; `None` where a wait was given up.
+    /// By ascending key; `None` if the wait was dropped.
     wakers: SmallVec<[(u64, Option<Waker>); 4]>,
     next_key: u64,
     /// Entries of `wakers` that are `None`.
@@ -24,13 +24,13 @@ struct Waiters {
 }
 
 impl Signal {
-    /// Waits until `look` returns something; looks again at every [`notify`](Self::notify).
+    /// Waits until `look` returns something; calls it again at every [`notify`](Self::notify).
     pub fn wait<T, L: FnMut() -> Option<T> + Unpin>(&self, look: L) -> Wait<'_, L> {
         Wait { signal: self, look, key: None }
     }
 
     pub fn notify(&self) {
-        // The list is taken out first: a woken task may run at once and wait again.
+        // The list is taken first, because a woken task may run at once and wait again.
         let waiting = {
             let waiters = &mut *self.0.borrow_mut();
             waiters.gone = 0;
@@ -39,9 +39,8 @@ impl Signal {
         waiting.into_iter().filter_map(|(_, waker)| waker).for_each(Waker::wake);
     }
 
-    /// Wakes one of those who wait, for work that one can do. That one calls this again when there may
-    /// be more. Only where no wait is ever given up: one that is woken and then given up swallows the
-    /// call.
+    /// Wakes one waiter, for work that a single task can do. That task calls this again if there
+    /// may be more. Only for waits that are never dropped: a dropped waiter would swallow the call.
     pub fn notify_one(&self) {
         let one = self.0.borrow_mut().take_last();
         if let Some(waker) = one {
@@ -88,7 +87,7 @@ impl Drop for GiveBack<'_> {
 pub struct Wait<'a, L> {
     signal: &'a Signal,
     look: L,
-    /// Under which it was last registered.
+    /// The key of its last registration.
     key: Option<u64>,
 }
 
@@ -216,7 +215,7 @@ mod tests {
         assert_eq!(woken, [1, 0]);
     }
 
-    /// Waits that end in the order in which they began leave gaps at the front, which do not add up.
+    /// Waits that end in order leave gaps at the front, which do not accumulate.
     #[test]
     fn gaps_are_bounded_by_those_who_wait() {
         let signal = Signal::default();

@@ -1,16 +1,17 @@
-//! Long work in slices: what one task does without a wait, nobody else on the shard can use.
+//! Splits long work into slices, because a task that does not yield blocks everything else on the
+//! shard.
 //!
-//! The runtime is not known here. A future that wakes itself and is pending once goes to the end of
+//! Independent of the runtime: a future that wakes itself and is pending once goes to the end of
 //! its task queue on any executor.
 
 use std::future::poll_fn;
 use std::task::Poll;
 
-/// Items that one slice handles. One takes up to 0.5 µs (a hash lookup, two cache misses), so a slice
-/// stays below 1 ms with a wide margin.
+/// Number of items per slice. One takes up to 0.5 µs (a hash lookup, two cache misses), so a slice
+/// stays well below 1 ms.
 pub const SLICE_ITEMS: usize = 1024;
 
-/// Lets the other tasks have a turn.
+/// Yields to the other tasks.
 pub async fn yield_now() {
     let mut has_yielded = false;
     poll_fn(|context| {
@@ -36,7 +37,7 @@ impl Default for Slices {
 }
 
 impl Slices {
-    /// `items` were handled since the last call. Hold no borrow across it.
+    /// `items` were processed since the last call. Hold no borrow across it.
     pub async fn handled(&mut self, items: usize) {
         match self.left.checked_sub(items).filter(|&left| left > 0) {
             Some(left) => self.left = left,

@@ -1,10 +1,10 @@
-//! The tail cache: the most recent part of the log, in the very buffers that were written.
+//! The tail cache: the most recent part of the log, in the write buffers themselves.
 //!
-//! Bounded in bytes of memory, which is more than the buffers hold: they are cut to what was written,
-//! and allocators of aligned memory give powers of two. Counted by content the cache would outgrow
-//! the memory that is set aside for I/O, and every further buffer would be mapped, faulted in page
-//! by page, and unmapped. What leaves the cache is on disk; whoever still reads from a buffer keeps
-//! it alive. A place in the log is found by binary search, because buffers are kept in log order.
+//! The bound counts allocated memory, which exceeds the contents: buffers are truncated to what was
+//! written, and aligned allocators round up to powers of two. Counted by content, the cache would
+//! outgrow the memory set aside for I/O, and every further buffer would be mapped, faulted in page
+//! by page, and unmapped. Evicted data is on disk; a reader of an evicted buffer keeps it alive.
+//! Buffers are in log order, so a position is found by binary search.
 
 use std::collections::VecDeque;
 use std::ops::Range;
@@ -22,7 +22,7 @@ pub struct TailCache<B> {
 struct Cached<B> {
     /// Log offset of the buffer's first byte.
     base: u64,
-    /// The part of the log that this buffer was the first to hold.
+    /// The part of the log that this buffer was the first to contain.
     range: Range<u64>,
     buffer: Rc<B>,
     memory: usize,
@@ -33,12 +33,12 @@ impl<B: AsRef<[u8]> + 'static> TailCache<B> {
         Self { buffers: VecDeque::new(), size: 0, size_max }
     }
 
-    /// Bytes of memory that all buffers in the cache take up.
+    /// Memory of all buffers in the cache, bytes.
     pub fn size(&self) -> usize {
         self.size
     }
 
-    /// Takes in a buffer whose first byte lies at `base` and that is the first to hold `range`.
+    /// Adds a buffer whose first byte is at `base` and that is the first to contain `range`.
     /// `memory` bytes were allocated for it.
     pub fn insert(&mut self, base: u64, range: Range<u64>, buffer: Rc<B>, memory: usize) {
         let memory = memory.next_power_of_two();

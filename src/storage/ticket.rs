@@ -1,4 +1,4 @@
-//! Waiting for room in the log: the asynchronous face of [`room`](super::room).
+//! Waiting for room in the log: the async interface of [`room`](super::room).
 
 use std::cell::RefCell;
 use std::future::poll_fn;
@@ -13,8 +13,7 @@ use crate::storage::room::{Gate, Room, TicketId};
 #[derive(Clone, Debug)]
 pub(super) struct SharedRoom(Rc<RefCell<Room>>);
 
-/// A place among those who wait for room, then the room itself. Whoever drops it gives both up, and
-/// the next ones move on.
+/// A waiting ticket, then the room itself. Dropping it releases both, and the next tickets proceed.
 #[derive(Debug)]
 pub struct Ticket {
     room: SharedRoom,
@@ -51,7 +50,7 @@ impl SharedRoom {
         Ok(Ticket { room: self.clone(), id: id.ok_or(AppendError::NoRoom)? })
     }
 
-    /// Wakes whom a change has let through.
+    /// Wakes newly granted tickets.
     fn update<T>(&self, change: impl FnOnce(&mut Room) -> T) -> T {
         let (outcome, woken) = {
             let room = &mut *self.0.borrow_mut();
@@ -63,7 +62,8 @@ impl SharedRoom {
 }
 
 impl Ticket {
-    /// Waits until it is this one's turn, or until waiting cannot help; the append then says why.
+    /// Waits until the ticket is granted, or until waiting is pointless; the append then reports
+    /// the reason.
     pub async fn granted(&self) {
         poll_fn(|context| self.poll_granted(context)).await;
     }
@@ -75,7 +75,7 @@ impl Ticket {
         }
     }
 
-    /// Appends that `append` makes use the room that this ticket holds.
+    /// Appends made by `append` use the room that this ticket holds.
     pub fn spend<T>(&self, append: impl FnOnce() -> T) -> T {
         self.room.0.borrow_mut().begin_spending(self.id);
         let outcome = append();
@@ -83,8 +83,8 @@ impl Ticket {
         outcome
     }
 
-    /// To be called when an append found no room all the same, because there was no segment or it was
-    /// larger than what is held. Waits in the old place, before all who came later.
+    /// Call it if an append found no room anyway, because there was no segment or it was larger
+    /// than the room held. Waits in the old place, before all later tickets.
     pub fn wait_again(&self, payload_size: usize) {
         self.room.update(|room| room.wait_again(self.id, entry_size(payload_size) as u64));
     }

@@ -1,4 +1,4 @@
-//! What maintenance remembers from call to call.
+//! The state of maintenance between calls.
 
 use std::ops::Range;
 use std::rc::Rc;
@@ -9,13 +9,13 @@ use crate::storage::proof::EndProof;
 use crate::storage::segment::FileName;
 use crate::storage::snapshot::{SnapshotPoint, SnapshotSum};
 
-/// What maintenance remembers from call to call.
+/// The state of maintenance between calls.
 pub struct Upkeep<D: Disk> {
     /// Offsets of the snapshots on disk, oldest first.
     pub snapshots: Vec<LogOffset>,
     /// Bytes of the newest one's payload.
     pub snapshot_size: u64,
-    /// A snapshot that waits for the log to keep what it shows.
+    /// A snapshot that waits until the log is guaranteed to keep what it includes.
     pub taken: Option<Rc<Taken>>,
     pub synced_at: Moment,
     /// The end of the log, and since when it has been that.
@@ -23,40 +23,40 @@ pub struct Upkeep<D: Disk> {
     /// The newest proof of the end.
     pub proof: Option<EndProof>,
     pub space_checked_at: Option<Moment>,
-    /// End of the log at the last call: whether it has moved tells whether the device is idle.
+    /// End of the log at the last call, to tell whether the device is idle.
     pub end_seen: Option<LogOffset>,
     pub zeroing: Option<Zeroing<D>>,
     pub retiring: Option<Retiring>,
-    /// Segments that have left the log and whose index files are still there, each with where the log
-    /// ended then. Until every snapshot that a start may fall back on is younger, a start needs them to know
-    /// which messages its queues have lost.
+    /// Segments that have left the log but whose index files still exist, each with the end of the
+    /// log at that time. Until every snapshot that a start may fall back on is newer, a start needs
+    /// them to know which messages its queues have lost.
     pub retired: Vec<(LogOffset, LogOffset)>,
-    /// Damage that reads have found and that has no file yet.
+    /// Damage found by reads that has no file yet.
     pub damage: Vec<Range<LogOffset>>,
-    /// Damage that reads have found and nobody was told of.
+    /// Damage found by reads that has not been reported.
     pub untold: Vec<Range<LogOffset>>,
-    /// Segments whose index was made again and nobody was told of.
+    /// Segments with a rebuilt index that has not been reported.
     pub rebuilt: Vec<LogOffset>,
 }
 
-/// A snapshot that was taken and has no file yet.
+/// A snapshot that has no file yet.
 pub struct Taken {
     pub point: SnapshotPoint,
-    /// Where the log ended when the last slice was made.
+    /// End of the log when the last slice was taken.
     pub end: LogOffset,
     pub slices: Vec<Vec<u8>>,
     pub sum: SnapshotSum,
 }
 
-/// A segment on its way out: no later one may leave before it.
+/// A segment being removed: no later one may be removed before it.
 #[derive(Clone)]
 pub struct Retiring {
     pub base: LogOffset,
-    /// The name that its file gets; without one it is removed.
+    /// The new name of its file; without one it is deleted.
     pub becomes: Option<FileName>,
 }
 
-/// A file that is being written with zeros.
+/// A file being zeroed.
 pub struct Zeroing<D: Disk> {
     pub number: u64,
     pub file: D::File,

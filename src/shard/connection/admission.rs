@@ -1,6 +1,6 @@
-//! Admission: a request is carried out at once, or parked until the log has room for it.
+//! Admission: a request is executed at once, or parked until the log has room for it.
 //!
-//! Requests that append do so in order of arrival. Those that need no room are not held up by them.
+//! Requests that append do so in order of arrival. They do not delay requests that need no room.
 
 use std::future::poll_fn;
 use std::pin::pin;
@@ -22,8 +22,8 @@ use crate::storage::Ticket;
 const BUSY_AFTER_MS: u64 = 200;
 
 impl<S: Service> Connection<S> {
-    /// Carries out a request, or parks it when it must wait for room in the log. `memory` is that of
-    /// the buffer it was read to.
+    /// Executes a request, or parks it if it must wait for room in the log. `memory` is the size of
+    /// its read buffer.
     pub(super) fn take(
         self: &Rc<Self>,
         asked: Asked,
@@ -52,8 +52,8 @@ impl<S: Service> Connection<S> {
         }
     }
 
-    /// Carries out a request. Gives how many bytes it wants to append when it must be tried again once
-    /// there is room for them.
+    /// Executes a request. If it must be retried once there is room, returns the bytes it wants to
+    /// append.
     fn carry_out(
         self: &Rc<Self>,
         asked: Asked,
@@ -72,19 +72,19 @@ impl<S: Service> Connection<S> {
         None
     }
 
-    /// Whether a further request may append now without one of its own being overtaken, or more of this
-    /// connection being in flight than its share.
+    /// Whether another request may append now: it must not overtake a parked one, and the
+    /// connection must stay within its share of bytes in flight.
     fn may_append(&self, size: usize) -> bool {
         self.parked.borrow().is_empty() && self.has_share(size)
     }
 
-    /// One request is always allowed, however large.
+    /// A single request is always allowed, however large.
     fn has_share(&self, size: usize) -> bool {
         let in_flight = self.replies.borrow().in_flight;
         in_flight == 0 || in_flight + size <= self.common.service.connection_budget()
     }
 
-    /// Drives `future`, and carries out parked requests meanwhile as there is room for them.
+    /// Drives `future`, and executes parked requests meanwhile as room becomes available.
     pub(super) async fn beside_parked<T>(self: &Rc<Self>, future: impl Future<Output = T>) -> T {
         let mut future = pin!(future);
         poll_fn(|context| {
@@ -111,7 +111,7 @@ impl<S: Service> Connection<S> {
         }
     }
 
-    /// The ticket of the parked requests, when it is their turn.
+    /// The ticket of the parked requests, once it is granted.
     fn poll_ticket(self: &Rc<Self>, context: &mut task::Context<'_>) -> Option<Ticket> {
         loop {
             let parked = &mut *self.parked.borrow_mut();
@@ -134,8 +134,8 @@ impl<S: Service> Connection<S> {
         }
     }
 
-    /// Carries out parked requests with the room that was granted. Gives the size of the first when
-    /// not even that found its room.
+    /// Executes parked requests with the granted room. Returns the size of the first if not even
+    /// that one found room.
     fn carry_out_parked(self: &Rc<Self>) -> Option<usize> {
         let (now, instant) = (clock::now(), Instant::now());
         let (mut done, batch) = (0, self.parked.borrow().batch_size());
@@ -169,7 +169,7 @@ impl<S: Service> Connection<S> {
         self.is_closed.get() || self.parked.borrow().is_empty()
     }
 
-    /// Refuses what has waited for room too long. Comes when the deadline that was set is over.
+    /// Refuses requests that have waited for room too long. Called at the deadline.
     pub fn refuse_overdue(self: &Rc<Self>, now: Moment) {
         let next = {
             let parked = &mut *self.parked.borrow_mut();
@@ -193,14 +193,14 @@ impl<S: Service> Connection<S> {
         self.refuse_late(waiting.request.0, now.ms_since(waiting.read_at));
     }
 
-    /// A produce request that waited for room too long is refused: its client is about to give up,
-    /// and storing it then would only make the queue longer.
+    /// Refuses a produce request that has waited for room too long: its client is about to give up,
+    /// and storing it would only lengthen the queue.
     fn refuse_late(&self, asked: Asked, wait_ms: u64) {
         self.note_admission(asked.read_at, Instant::now());
         self.refuse_busy(asked, "append_queue", wait_ms);
     }
 
-    /// Refuses a request that may be sent again later.
+    /// Refuses a request that may be retried later.
     pub(super) fn refuse_busy(&self, asked: Asked, reason: &'static str, wait_ms: u64) {
         let refusal = Refusal::Busy {
             reason,

@@ -1,5 +1,5 @@
-//! Operations, and pulls that read the disk. Each has a task, which is dropped at its next await when the
-//! connection ends.
+//! Operations, and pulls that read the disk. Each has a task, which is dropped at its next await
+//! when the connection is closed.
 
 use std::pin::pin;
 use std::rc::Rc;
@@ -40,8 +40,8 @@ impl<S: Service> Connection<S> {
         });
     }
 
-    /// Runs what may take time, in a task of its own. It is dropped where it waits when the connection
-    /// ends.
+    /// Runs an operation or cold pull in its own task. It is dropped at its current wait when the
+    /// connection is closed.
     fn start(
         self: &Rc<Self>,
         asked: Asked,
@@ -67,7 +67,7 @@ impl<S: Service> Connection<S> {
             connection.replies.borrow_mut().tasks -= 1;
             let operations = &connection.common.operations;
             operations.set(operations.get() - 1);
-            // What the operation has to tell clients goes before its answer.
+            // Requests of the operation to clients are sent before its reply.
             connection.owner.send_outgoing();
             if let Some(outcome) = outcome {
                 connection.settle(asked, outcome);
@@ -78,7 +78,7 @@ impl<S: Service> Connection<S> {
         .detach();
     }
 
-    /// Waits until an answer of `size` bytes finds room, and keeps that room.
+    /// Waits until there is room for a reply of `size` bytes, and reserves it.
     async fn room_for_answer(self: &Rc<Self>, size: usize) -> Promise<S> {
         let has_room = || {
             let replies = self.replies.borrow();
@@ -91,7 +91,7 @@ impl<S: Service> Connection<S> {
     }
 }
 
-/// What an operation that a client asked for needs.
+/// The context of an operation requested by a client.
 struct OperationContext<S: Service> {
     connection: Rc<Connection<S>>,
     asked: Asked,
@@ -114,7 +114,7 @@ impl<S: Service> Context for OperationContext<S> {
     }
 }
 
-/// Room that is kept for an answer until it is there.
+/// Room reserved for a reply.
 struct Promise<S: Service> {
     connection: Rc<Connection<S>>,
     size: usize,

@@ -1,4 +1,4 @@
-//! Reading: bytes into frames and frames into requests, while another request may be taken.
+//! Reading: splits bytes into frames and decodes requests, while another request may be accepted.
 
 use std::future::poll_fn;
 use std::pin::Pin;
@@ -18,9 +18,9 @@ use crate::shard::service::Service;
 use crate::shard::turn::{self, Turn};
 use crate::wire::{self, Frame, FrameError, Head};
 
-/// Requests whose reply is not written yet; held pulls are not counted, they have their own bound.
+/// Maximum number of requests without a written reply; held pulls have their own bound.
 const IN_FLIGHT_MAX: usize = 8192;
-/// Cold pulls and operations that one connection has under way.
+/// Maximum number of cold pulls and operations in flight per connection.
 const TASKS_MAX: usize = 64;
 /// How long a large request waits for memory that other connections hold.
 const MEMORY_WAIT_MAX: Duration = Duration::from_secs(5);
@@ -103,11 +103,11 @@ impl<S: Service> Connection<S> {
         self.beside_parked(self.moved.wait(|| self.check_ready().transpose())).await
     }
 
-    /// Whether another request may be taken; `None` when not yet.
+    /// Whether another request may be accepted; `None` if not yet.
     fn check_ready(&self) -> Result<Option<()>, Closed> {
         let replies = self.replies.borrow();
         let held = replies.output.held();
-        // What has not met a full socket yet may still leave at once.
+        // Replies that have not met a full socket yet may still be sent at once.
         if self.is_blocked.get() && held > OUTPUT_LIMIT {
             return Err(Closed::NotReading { unsent: replies.output.unsent() });
         }
@@ -131,8 +131,8 @@ impl<S: Service> Connection<S> {
         Ok(size)
     }
 
-    /// Waits until there is memory for the next read. Only what a large frame needs is counted, so
-    /// connections with small ones never wait here.
+    /// Waits until there is memory for the next read. Only large frames count, so connections with
+    /// small ones never wait here.
     async fn memory_for(&self, input: &Input) -> Result<(), Closed> {
         let deadline = Instant::now() + MEMORY_WAIT_MAX;
         loop {

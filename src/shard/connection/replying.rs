@@ -1,4 +1,5 @@
-//! Replies: at once, once the log is committed so far, or when a held pull is released.
+//! Replies: sent at once, once the log is committed up to their mark, or when a held pull is
+//! released.
 
 use std::rc::Rc;
 use std::time::Instant;
@@ -13,10 +14,10 @@ use crate::shard::service::Service;
 use crate::storage::{Awaited, Standing};
 use crate::wire::{self, ReplyTo};
 
-/// Bytes kept for unsent replies, with the buffers they lie in, at which a connection takes no further
-/// request.
+/// Memory for unsent replies, including the buffers they share, at which a connection accepts no
+/// further request, bytes.
 const OUTPUT_MAX: usize = 8 << 20;
-/// The same while the connections of the shard hold more than their budget together.
+/// The same while the shard's connections together exceed their budget.
 const OUTPUT_SHARE: usize = 256 << 10;
 
 impl<S: Service> Connection<S> {
@@ -25,7 +26,7 @@ impl<S: Service> Connection<S> {
             Outcome::Now(answer) => self.reply(asked.to, answer),
             Outcome::Committed { mark, reply } => self.settle_committed(asked, mark, reply),
             Outcome::Held => {
-                // Without an address the answer of a one-way pull has nowhere to go and is dropped.
+                // The reply of a one-way pull is dropped.
                 if let Some(to) = asked.to {
                     self.replies.borrow_mut().held.insert(asked.ticket, to);
                 }
@@ -71,7 +72,7 @@ impl<S: Service> Connection<S> {
         self.output_share.set(output.held());
     }
 
-    /// Sends a request to the client. Gives the call back when it cannot be sent.
+    /// Sends a request to the client. Returns the call if it cannot be sent.
     pub fn send_request(
         self: &Rc<Self>,
         outgoing: &Outgoing,
@@ -86,10 +87,10 @@ impl<S: Service> Connection<S> {
         Ok(())
     }
 
-    /// Takes the answer of a held pull.
+    /// Handles the reply of a held pull.
     pub fn release(self: &Rc<Self>, ticket: u64, outcome: Outcome<S::Reply>) {
         let to = self.replies.borrow_mut().held.remove(&ticket);
-        // The service knows on whose behalf it was asked.
+        // The service knows the request's origin.
         let principal = Principal::default();
         let read_at = self.last_used.get();
         self.settle(Asked { ticket, to, principal, size: 0, read_at }, outcome);
@@ -148,11 +149,11 @@ impl<S: Service> Connection<S> {
     }
 }
 
-/// Times from read to commit, where requests of one read share theirs.
+/// Times from read to commit; requests of one read share theirs.
 struct CommitTimes<'a> {
     metrics: &'a Metrics,
     moved_at: Instant,
-    /// When the last ones were read, and how many those are.
+    /// When the last ones were read, and their number.
     run: Option<(Instant, u64)>,
     count: u64,
 }
@@ -169,7 +170,7 @@ impl CommitTimes<'_> {
         }
     }
 
-    /// Gives how many there were.
+    /// Returns the total number.
     fn end(mut self) -> u64 {
         self.record();
         self.count

@@ -1,4 +1,4 @@
-//! Sending: everything there is in one system call; a full socket gets a task that waits for it.
+//! Sending: all output in one system call; a full socket gets a task that waits for it.
 
 use std::future::poll_fn;
 use std::io;
@@ -12,15 +12,15 @@ use super::Connection;
 use crate::shard::output::Sent;
 use crate::shard::service::Service;
 
-/// Reply bytes given at a time to a socket that was full.
+/// Reply bytes passed at a time to a socket that was full.
 const SEND_SIZE_MAX: usize = 256 << 10;
-/// The same at which a connection is closed: its client does not read, and answers of held pulls come
-/// whether there is room for them or not.
+/// Memory for unsent replies at which a connection is closed: its client does not read, and replies
+/// of held pulls arrive whether or not there is room for them.
 pub(super) const OUTPUT_LIMIT: usize = 64 << 20;
 
 impl<S: Service> Connection<S> {
-    /// Sends what there is. Where the socket is full a task of its own goes on with it. Gives the bytes
-    /// that have left at once.
+    /// Sends the output. If the socket is full, a task continues. Returns the number of bytes sent
+    /// at once.
     pub fn flush(self: &Rc<Self>) -> usize {
         if self.is_blocked.get() || self.is_closed.get() {
             self.close_if_hopeless();
@@ -51,7 +51,7 @@ impl<S: Service> Connection<S> {
         size
     }
 
-    /// Answers of held pulls come whether there is room for them or not.
+    /// Replies of held pulls arrive whether or not there is room for them.
     fn close_if_hopeless(&self) {
         if self.replies.borrow().output.held() > OUTPUT_LIMIT {
             self.close();

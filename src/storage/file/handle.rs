@@ -8,14 +8,14 @@ use glommio::GlommioError;
 use glommio::io::{BufferedFile, DmaBuffer, DmaFile, OpenOptions, ReadResult};
 use nix::errno::Errno;
 
-/// How the bytes travel.
+/// The I/O mode.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
-    /// Past the page cache.
+    /// Direct I/O.
     Direct,
-    /// Through the page cache, because the file system refuses direct I/O.
+    /// Through the page cache, because the file system does not support direct I/O.
     Buffered,
-    /// To a file system in memory: nothing survives the machine.
+    /// A file system in memory: nothing survives a reboot.
     Memory,
 }
 
@@ -36,7 +36,7 @@ impl Handle {
         }
     }
 
-    /// Closes it now; a handle that is dropped is closed some time later.
+    /// Closes it now; a dropped handle is closed some time later.
     pub async fn close(self) -> io::Result<()> {
         let closed = match self {
             Self::Direct(file) => file.close().await,
@@ -70,7 +70,7 @@ impl Handle {
         synced.map_err(plain)
     }
 
-    /// Reserves space and sets the size; where the file system cannot reserve, only the size.
+    /// Reserves space and sets the size; if the file system cannot reserve, only sets the size.
     pub async fn reserve(&self, size: u64) -> io::Result<()> {
         let reserved = match self {
             Self::Direct(file) => file.pre_allocate(size, false).await,
@@ -98,7 +98,7 @@ pub fn is(error: &io::Error, errno: Errno) -> bool {
     error.raw_os_error() == Some(errno as i32)
 }
 
-/// The error of the kernel, out of glommio's wrapping.
+/// The kernel's error, unwrapped from glommio's.
 pub fn plain(error: GlommioError<()>) -> io::Error {
     match error {
         GlommioError::IoError(source) | GlommioError::EnhancedIoError { source, .. } => source,

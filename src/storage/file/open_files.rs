@@ -1,18 +1,18 @@
-//! Which files of a directory have a descriptor open.
+//! The open descriptors of a directory's files.
 //!
 //! ```text
 //!   KnownFile ── handle ──▶ open? ──▶ yes: used once more
 //!                             └─────▶ no: room is made, and it is opened by the name it has now
 //! ```
 //!
-//! What holds at all times:
-//! - At most [`OPEN_MAX`] descriptors are open beyond those in use; the one that was used longest ago
-//!   is closed first. One that is in use, that has written what is not synced, or that belongs to a
-//!   file without a name, stays.
-//! - Names change, and files are opened by their names, one at a time. So a name always leads to the
-//!   file that is meant: renaming takes the files that are known along, and a file that is about to
-//!   lose its name is opened before that.
-//! - Where the process has no descriptor left, all that are idle are closed first.
+//! Invariants:
+//! - At most [`OPEN_MAX`] descriptors are open besides those in use; the least recently used is
+//!   closed first. One that is in use, has unsynced writes, or belongs to a file without a name,
+//!   stays open.
+//! - Renames and opening by name are serialized, so a name always leads to the intended file: a
+//!   rename updates the known files, and a file that is about to lose its name is opened before
+//!   that.
+//! - If the process has no descriptor left, all idle ones are closed first.
 
 use std::cell::{Cell, RefCell};
 use std::io;
@@ -27,13 +27,13 @@ use nix::libc::O_DSYNC;
 
 use super::handle::{Handle, Mode, is, plain, read_write};
 
-/// Descriptors of one directory that stay open while nobody uses them. A log has more segments than a
-/// process may have descriptors; those that are read or written at a time are few.
+/// Maximum number of idle descriptors per directory. A log has more segments than a process may
+/// have descriptors, but few are read or written at a time.
 pub const OPEN_MAX: usize = 32;
-/// How often it is tried again to get a descriptor that there was none for.
+/// Retry interval when no descriptor is available.
 const RETRY: Duration = Duration::from_millis(100);
-/// Tries before a new file is given up for now. A write is never given up for want of a descriptor:
-/// it would count as failed, and close the log.
+/// Attempts before creating a file fails. A write never fails for lack of a descriptor, because a
+/// failed write would close the log.
 const CREATE_TRIES: u32 = 10;
 
 /// The descriptors of one directory.
@@ -41,34 +41,34 @@ const CREATE_TRIES: u32 = 10;
 pub struct OpenFiles {
     directory: Rc<Path>,
     mode: Mode,
-    /// Held by who opens a file by its name or changes names.
+    /// Held while opening a file by name or changing names.
     names: Semaphore,
     known: RefCell<Vec<Weak<KnownFile>>>,
     open_count: Cell<usize>,
-    /// Counts uses, to tell which was the last.
+    /// Counts uses, to find the least recently used.
     use_count: Cell<u64>,
 }
 
 /// Which of the two descriptors of a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Which {
-    /// For reading, and for writes that a sync follows.
+    /// For reads, and for writes followed by a sync.
     Plain,
-    /// With O_DSYNC: what it writes is on stable media.
+    /// With O_DSYNC: a write is on stable media when it returns.
     Durable,
 }
 
-/// A file that somebody has opened, with or without a descriptor at the moment.
+/// A known file, with or without a descriptor at the moment.
 #[derive(Debug)]
 pub struct KnownFile {
     files: Rc<OpenFiles>,
     name: RefCell<String>,
-    /// Not any more when it was removed or another one took its name.
+    /// None if it was removed or another file took its name.
     has_name: Cell<bool>,
     pub size: u64,
     handles: [RefCell<Option<Rc<Handle>>>; 2],
     used_at: Cell<u64>,
-    /// Something was written that no sync has followed yet.
+    /// There are writes that no sync has followed yet.
     is_dirty: Cell<bool>,
 }
 
@@ -88,8 +88,8 @@ impl OpenFiles {
         self.directory.join(name)
     }
 
-    /// Makes a file and reserves its space; its size is durable then. Without a descriptor for it this
-    /// is tried for a second.
+    /// Creates a file and reserves its space; its size is then durable. Without a descriptor,
+    /// retries for a second.
     pub async fn create(self: &Rc<Self>, name: &str, size: u64) -> io::Result<Rc<KnownFile>> {
         let mut tries = 0;
         let handle = loop {
@@ -108,7 +108,7 @@ impl OpenFiles {
             handle.sync().await
         };
         if let Err(error) = made.await {
-            // Nobody has the file yet; half of one must not be found, nor take up space.
+            // Nobody has the file yet; a partial one must not be found, nor take up space.
             std::fs::remove_file(self.path(name)).ok();
             return Err(error);
         }
@@ -117,7 +117,7 @@ impl OpenFiles {
         Ok(file)
     }
 
-    /// A file of `size` bytes that is there. It gets a descriptor when it is used.
+    /// An existing file of `size` bytes. It gets a descriptor when it is used.
     pub fn known(self: &Rc<Self>, name: &str, size: u64) -> Rc<KnownFile> {
         let file = Rc::new(KnownFile {
             files: self.clone(),
@@ -157,7 +157,7 @@ impl OpenFiles {
         Ok(())
     }
 
-    /// Opens the files that are about to lose this name, for those who still read them.
+    /// Opens the files that are about to lose this name, for tasks that still read them.
     async fn keep_open(&self, name: &str) -> io::Result<()> {
         for file in self.known_as(name) {
             if file.opened(Which::Plain).is_none() {
@@ -189,7 +189,7 @@ impl OpenFiles {
         }
     }
 
-    /// Closes the descriptor that was used longest ago; false when all have to stay.
+    /// Closes the least recently used descriptor; false if none may be closed.
     async fn close_one(&self) -> bool {
         let idle = {
             let known = self.known.borrow();
@@ -215,7 +215,7 @@ impl KnownFile {
         self.name.borrow().clone()
     }
 
-    /// The descriptor to read with or to write with.
+    /// The descriptor for reads or for writes.
     pub async fn handle(&self, which: Which) -> io::Result<Rc<Handle>> {
         let count = self.files.use_count.get() + 1;
         self.files.use_count.set(count);
@@ -239,7 +239,7 @@ impl KnownFile {
         Ok(handle)
     }
 
-    /// The descriptor to write with, whatever the wait for it.
+    /// The descriptor for writes; waits as long as it takes.
     pub async fn handle_to_write(&self, which: Which) -> io::Result<Rc<Handle>> {
         if which == Which::Plain {
             self.is_dirty.set(true);
@@ -264,7 +264,7 @@ impl KnownFile {
 
     pub async fn sync(&self) -> io::Result<()> {
         let handle = self.handle_to_write(Which::Plain).await?;
-        // What is written from here on is for the next one.
+        // Later writes are for the next sync.
         self.is_dirty.set(false);
         let synced = handle.sync().await;
         if synced.is_err() {
@@ -297,7 +297,7 @@ impl Drop for KnownFile {
     }
 }
 
-/// The limit of the process, or that of the system.
+/// The limit of the process or of the system.
 pub fn is_out_of_descriptors(error: &io::Error) -> bool {
     is(error, Errno::EMFILE) || is(error, Errno::ENFILE)
 }

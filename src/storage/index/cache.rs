@@ -1,5 +1,5 @@
-//! Parts of index files in memory: pages, and the runs that were found in them. Both have a bound; the
-//! least recently used leaves.
+//! Cached parts of index files: pages, and the runs found in them. Both are bounded, with LRU
+//! eviction.
 
 use std::cell::Cell;
 use std::collections::BTreeMap;
@@ -11,8 +11,8 @@ use crate::model::LogOffset;
 use crate::storage::located::QueueKey;
 use crate::storage::sealed::PAGE_SIZE;
 
-/// A page of an index file. A file that was made again has another version: its runs and messages may
-/// be in other places.
+/// A page of an index file. A rebuilt file has another version: its runs and messages may be
+/// elsewhere.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct FilePage {
     pub segment: LogOffset,
@@ -20,7 +20,7 @@ pub struct FilePage {
     pub number: u32,
 }
 
-/// Pages of index files, at most so many bytes; the least recently used leaves first.
+/// Pages of index files, bounded in bytes; the least recently used is evicted first.
 #[derive(Debug)]
 pub struct PageCache {
     pages: FxHashMap<FilePage, CachedPage>,
@@ -82,13 +82,13 @@ pub struct SealedRun {
     /// Of the index file.
     pub version: u32,
     pub first: u64,
-    /// Queue offset behind the last message.
+    /// Queue offset after the last message.
     pub end: u64,
     /// Slot of the first message.
     pub start: u32,
 }
 
-/// What a search has found out about a stretch of queue offsets.
+/// The result of a search for a range of queue offsets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stretch {
     Run(SealedRun),
@@ -115,12 +115,12 @@ impl Stretch {
     }
 }
 
-/// Stretches in memory. A consumer that reads forward looks its run up here for every pull. With fewer
-/// than there are consumers behind, each looks into the directory more often.
+/// Maximum number of cached ranges. A consumer that reads forward looks up its run here for every
+/// pull. With fewer ranges than lagging consumers, each one reads the directory more often.
 const STRETCHES_MAX: usize = 8192;
 
-/// What searches have found, in two generations: what was not used while the younger one filled up
-/// leaves with the older one.
+/// Search results in two generations: what was not used while the younger one filled up is evicted
+/// with the older one.
 #[derive(Debug, Default)]
 pub struct StretchCache {
     young: BTreeMap<(QueueKey, u64), Stretch>,
@@ -135,7 +135,7 @@ impl StretchCache {
         self.young.insert((key, stretch.first()), stretch);
     }
 
-    /// The stretch of the queue that holds `offset`.
+    /// The cached range of the queue that contains `offset`.
     pub fn find(&mut self, key: QueueKey, offset: u64) -> Option<Stretch> {
         if let Some(found) = find_in(&self.young, key, offset) {
             return Some(found);

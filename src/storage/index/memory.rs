@@ -9,11 +9,11 @@ use crate::storage::located::{IndexMessage, QueueKey};
 #[derive(Debug)]
 pub struct MemorySegment {
     pub range: Range<LogOffset>,
-    /// 1, 2, 3, … in the order in which segments came.
+    /// 1, 2, 3, … in order of creation.
     pub number: u32,
-    /// In the order in which they were begun.
+    /// In order of creation.
     pub runs: Vec<MemoryRun>,
-    /// Earliest and latest time of storing.
+    /// Earliest and latest store time.
     pub stored_ms: Option<(u64, u64)>,
 }
 
@@ -22,12 +22,12 @@ pub struct MemorySegment {
 pub struct MemoryRun {
     pub key: QueueKey,
     pub first: u64,
-    /// The queue's run before this one; perhaps its segment has left memory since.
+    /// The queue's previous run, whose segment may have left memory.
     pub older: RunId,
     pub messages: Vec<IndexMessage>,
 }
 
-/// A run in memory: number of its segment, place in it.
+/// A run in memory: number of its segment, index in it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct RunId {
     pub segment: u32,
@@ -53,7 +53,7 @@ impl MemorySegment {
         &self.runs[slot as usize]
     }
 
-    /// Bytes of memory, by capacity.
+    /// Memory by capacity, bytes.
     pub fn memory_size(&self) -> usize {
         let messages: usize = self.runs.iter().map(|run| run.messages.capacity()).sum();
         self.runs.capacity() * size_of::<MemoryRun>() + messages * size_of::<IndexMessage>()
@@ -61,12 +61,12 @@ impl MemorySegment {
 }
 
 impl MemoryRun {
-    /// Queue offset behind the last message.
+    /// Queue offset after the last message.
     pub fn end(&self) -> u64 {
         self.first + self.messages.len() as u64
     }
 
-    /// Grows from one place, by doubling: with very many queues most runs hold one message.
+    /// Grows from capacity 1 by doubling: with very many queues, most runs hold one message.
     pub fn push(&mut self, message: IndexMessage) {
         if self.messages.len() == self.messages.capacity() {
             self.messages.reserve_exact(self.messages.len().max(1));

@@ -1,4 +1,4 @@
-//! What stays in memory of every queue, whether it has messages or not.
+//! The in-memory state of every queue, whether it has messages or not.
 
 use std::collections::BTreeSet;
 
@@ -10,16 +10,16 @@ use crate::model::topic::QUEUES_PER_TOPIC_MAX;
 use crate::storage::links::Links;
 use crate::storage::located::QueueKey;
 
-/// What is known of a queue. Everything else about it is in the segments.
+/// The header of a queue. Everything else is in the segments.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Queue {
-    /// Queue offset behind the newest message; 0 for a queue that does not exist.
+    /// Queue offset after the newest message; 0 for a queue that does not exist.
     pub next: u64,
     /// The log has no message below.
     pub oldest: u64,
-    /// To the sealed segments that have messages of it.
+    /// Links to the sealed segments with messages of it.
     pub links: Links,
-    /// Its newest run in memory; perhaps its segment has left memory since.
+    /// Its newest run in memory, whose segment may have left memory.
     pub newest: RunId,
 }
 
@@ -31,7 +31,7 @@ const _: () = assert!(size_of::<Queue>() == 72);
 #[derive(Debug, Default)]
 pub struct Queues {
     topics: FxHashMap<u32, Vec<Queue>>,
-    /// The topics in order, for walks that go on where they left off.
+    /// The topics in order, for iterating in steps.
     numbers: BTreeSet<u32>,
     count: usize,
 }
@@ -47,7 +47,7 @@ impl Queues {
         (queue.next > 0).then_some(queue)
     }
 
-    /// The queue, made if it does not exist. The caller gives it a next offset above 0.
+    /// The queue, created if needed. The caller sets a next offset above 0.
     pub fn slot(&mut self, key: QueueKey) -> &mut Queue {
         let index = key.queue.0 as usize;
         let is_there = self.topics.get(&key.topic).is_some_and(|queues| index < queues.len());
@@ -66,7 +66,7 @@ impl Queues {
         self.numbers.insert(key.topic);
         let queues = self.topics.entry(key.topic).or_default();
         let count = key.queue.0 as usize + 1;
-        // Most topics get all of their queues, and no more, soon after they were created.
+        // Most topics get all of their queues soon after they are created, and no more.
         queues.reserve_exact((count - queues.len()).max(queues.len() / 4));
         queues.resize(count, Queue::default());
     }
@@ -97,7 +97,7 @@ impl Queues {
         })
     }
 
-    /// Bytes of memory, by capacity; the tree counts as full nodes.
+    /// Memory by capacity, bytes; tree nodes count as full.
     pub fn memory_size(&self) -> usize {
         let queues: usize = self.topics.values().map(Vec::capacity).sum();
         let entry = size_of::<(u32, Vec<Queue>)>() + 1;
