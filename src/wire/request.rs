@@ -64,8 +64,8 @@ pub struct Incoming<R> {
     pub request: Result<R, Refusal>,
 }
 
-/// All steps in one, for a server that serves everybody alike. A reply is refused like a request
-/// that is not served. An error means that this frame cannot be read.
+/// All steps in one, for a server that treats all senders alike. A reply is refused like an
+/// unsupported request. An error concerns only this frame.
 pub fn decode_request<R: DecodeRequest>(frame: &Frame) -> Result<Incoming<R>, FrameError> {
     let mut head = Head::of(frame);
     decode_head(&mut head)?;

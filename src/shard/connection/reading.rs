@@ -53,7 +53,7 @@ impl<S: Service> Connection<S> {
         Ok(())
     }
 
-    /// The request in a frame; `None` when there is nothing to carry out.
+    /// The request in a frame; `None` if there is nothing to execute.
     fn decode(self: &Rc<Self>, frame: &Frame, read_at: Instant) -> Option<(Asked, S::Request)> {
         let mut head = Head::of(frame);
         if let Err(error) = wire::decode_head(&mut head) {
@@ -87,8 +87,8 @@ impl<S: Service> Connection<S> {
         }
     }
 
-    /// A frame whose bounds are known and whose header cannot be read costs its sender this frame and no
-    /// other. Logged once for each connection.
+    /// Refuses a frame whose header cannot be decoded; other frames are not affected. Logged once per
+    /// connection.
     #[cold]
     fn refuse_unreadable(&self, frame: &Frame, error: &FrameError) {
         if !self.has_unreadable.replace(true) {
@@ -98,7 +98,7 @@ impl<S: Service> Connection<S> {
         self.reply(wire::unreadable_reply_to(frame), Answer::refused(refusal));
     }
 
-    /// Waits until another request may be taken.
+    /// Waits until another request may be accepted.
     pub(super) async fn ready_to_read(self: &Rc<Self>) -> Result<(), Closed> {
         self.beside_parked(self.moved.wait(|| self.check_ready().transpose())).await
     }

@@ -60,13 +60,13 @@ pub fn read<'a>(header: &'a Bytes, head: &mut Head<'a>) -> Result<(), FrameError
     Ok(())
 }
 
-/// The opaque and the flag of a header whose texts cannot be read.
+/// The opaque and the flag of a header whose strings cannot be decoded.
 pub fn find_opaque_and_flag(header: &[u8]) -> Option<(i32, i32)> {
-    let (start, _) = Start::ref_from_prefix(header).ok()?;
+    let (start, _) = FixedFields::ref_from_prefix(header).ok()?;
     Some((start.opaque.get(), start.flag.get()))
 }
 
-/// Codes beyond 16 bits arrive without their upper half; nobody else uses what is left of them.
+/// Codes beyond 16 bits arrive truncated; no other code uses the remaining values.
 fn widen_request_code(code: i32) -> i32 {
     match code {
         3442..=3448 | 3543 => code + 0x3_0000,

@@ -14,7 +14,7 @@ use self::fields::{FieldWriter, NewHead};
 use self::head::{FLAG_ONE_WAY, FLAG_REPLY, Head, ReplyTo};
 use crate::wire::frame::{Frame, FrameError, HeaderEncoding, write_frame};
 
-/// Reads the head of a frame, but not the fields of its command. An error concerns this frame alone;
+/// Decodes the head of a frame, but not the fields of its command. An error concerns only this frame;
 /// [`unreadable_reply_to`] says where the refusal goes.
 pub fn decode_head(head: &mut Head<'_>) -> Result<(), FrameError> {
     match head.frame.encoding {
@@ -24,8 +24,8 @@ pub fn decode_head(head: &mut Head<'_>) -> Result<(), FrameError> {
     }
 }
 
-/// Where the refusal of a frame goes whose head cannot be read; `None` when that cannot be made out, or
-/// nobody waits for it.
+/// Where to send the refusal of a frame whose head cannot be decoded; `None` if that cannot be
+/// determined, or no reply is expected.
 #[cold]
 pub fn unreadable_reply_to(frame: &Frame) -> Option<ReplyTo> {
     let encoding = frame.encoding;
@@ -39,7 +39,7 @@ pub fn unreadable_reply_to(frame: &Frame) -> Option<ReplyTo> {
     is_awaited.then_some(ReplyTo { encoding, code: 0, opaque, version: 0 })
 }
 
-/// Appends a whole frame with RocketMQ's header in `encoding`. `fields` and `body` append their
+/// Appends a complete frame with RocketMQ's header in `encoding`. `fields` and `body` append their
 /// parts; `chunk_bytes` more bytes of body follow on the wire.
 ///
 /// # Panics
