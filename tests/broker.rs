@@ -1041,7 +1041,7 @@ async fn put(broker: &Broker<SimDisk>, name: &str, queue: u32) -> LogOffset {
     let request = Request::Produce(produce(name, queue, "a", name.as_bytes()));
     loop {
         match ask(broker, request.clone()) {
-            Outcome::Safe { mark, .. } => return mark,
+            Outcome::Committed { mark, .. } => return mark,
             Outcome::NoRoom { .. } => _ = broker.store().commit_step().await.unwrap(),
             other => panic!("{other:?}"),
         }

@@ -91,15 +91,14 @@ impl Held {
         ids.into_iter().filter_map(|id| self.take(id, deadlines)).collect()
     }
 
-    /// Takes out all pulls, the longest held first.
+    /// Removes all pulls, the longest held first.
     pub fn take_all<T>(&mut self, deadlines: &mut Deadlines<T>) -> Vec<PullTask> {
         let mut ids: Vec<HeldId> = self.tasks.keys().copied().collect();
         ids.sort_unstable();
         ids.into_iter().filter_map(|id| self.take(id, deadlines)).collect()
     }
 
-    /// Forgets the pulls of a connection that is gone; nobody waits for their answers. Gives the
-    /// queue of each.
+    /// Removes the pulls of a closed connection. Returns the queue of each.
     pub fn connection_closed<T>(
         &mut self,
         connection: u64,

@@ -89,7 +89,7 @@ impl<D: Disk> Broker<D> {
         if self.store.standing().cut_count != cut_count {
             return Err(Refusal::OutcomeUnknown);
         }
-        // Another request may have written this very offset a moment ago.
+        // Another request may just have written the same offset.
         self.committed(self.store.end()).await?;
         Ok(Reply::Done)
     }

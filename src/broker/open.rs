@@ -59,7 +59,7 @@ impl<D: Disk> Broker<D> {
     }
 }
 
-/// What the files of a shard say.
+/// The state restored from a shard's files.
 pub struct Restored<D: Disk> {
     pub store: Store<D>,
     pub durable: Durable,
@@ -67,8 +67,8 @@ pub struct Restored<D: Disk> {
     pub recovery: RecoveryReport,
 }
 
-/// The state as of the snapshot, and what the log behind it adds. A log that is cut is read like one that
-/// is opened.
+/// Restores the snapshot, then replays the log after it. A log that is cut is restored in the same
+/// way.
 pub async fn restore<D: Disk>(mut opening: Opening<D>) -> Result<Restored<D>, OpenError> {
     let (mut durable, mut unseen, mut broken) = (Durable::default(), Unseen::default(), None);
     if let Some(snapshot) = opening.snapshot().map(<[u8]>::to_vec) {
@@ -91,11 +91,11 @@ pub async fn restore<D: Disk>(mut opening: Opening<D>) -> Result<Restored<D>, Op
     }
 }
 
-/// Messages that are not committed, so that nobody may see them yet.
+/// Messages that are not committed and so not visible yet.
 #[derive(Default)]
 pub struct Unseen {
     pending: VecDeque<Pending>,
-    /// The first of each queue.
+    /// The first such offset of each queue.
     first: FxHashMap<QueueKey, QueueOffset>,
 }
 
@@ -113,10 +113,10 @@ impl Unseen {
 }
 
 impl State {
-    /// Makes visible what is in the log and committed; the rest waits for that.
+    /// Makes committed messages visible; the others wait for their commit.
     pub fn see<D: Disk>(&mut self, store: &Store<D>, unseen: Unseen) {
         store.with_index(|index| {
-            // Messages of topics that were deleted behind them.
+            // Messages of topics that a later entry deletes.
             index.retain_topics(|topic| self.durable.topics.topic(topic).is_some());
             for (key, next) in index.next_offsets() {
                 if let Some(topic) = self.durable.topics.topic_mut(key.topic) {

@@ -11,10 +11,10 @@
 //! This file has the connection's state, its main loop and its end. Each stage has its own file:
 //! `reading`, `admission`, `operation`, `replying`, `sending`.
 //!
-//! What holds at all times:
-//! - The marks of the replies that wait for a commit never decrease, because appends are handled in order
-//!   of arrival. The committed ones are therefore at the front. Those whose entries were cut off the log are
-//!   refused when they come there.
+//! Invariants:
+//! - The marks of the replies that wait for a commit never decrease, because appends are handled in
+//!   order of arrival. So the committed ones are at the front. Replies whose entries were cut off
+//!   the log are refused when they reach the front.
 //! - The connection reads another request only while there is room for its reply (`OUTPUT_MAX`), few
 //!   enough requests are in flight (`IN_FLIGHT_MAX`, `TASKS_MAX`) and few enough are parked. Otherwise TCP
 //!   flow control holds the sender back.

@@ -29,10 +29,11 @@ impl<R> Default for Replies<R> {
     }
 }
 
-/// A reply that becomes true when the log is committed up to `mark`, and never when that was cut off.
-pub struct WaitingReply<R> {
+/// A reply that may be sent once the log is committed up to `mark`, and is refused if that was cut
+/// off.
+pub struct UncommittedReply<R> {
     pub mark: Awaited,
-    /// `None` when no answer is wanted.
+    /// `None` for a one-way request.
     pub to: Option<ReplyTo>,
     pub reply: R,
     /// Bytes of the request.

@@ -42,10 +42,10 @@ pub trait Service: 'static {
     /// The registry that the connections update too.
     fn metrics(&self) -> Rc<Metrics>;
 
-    /// Up to which mark answers may be sent, and whether those that still wait will ever be true.
+    /// The committed mark, and whether replies that are still waiting can never be sent.
     fn standing(&self) -> Standing;
 
-    /// Whether what an answer waits for has been cut off the log since.
+    /// Whether the entries that a reply waits for have been cut off the log since.
     fn was_cut(&self, _awaited: Awaited) -> bool {
         false
     }

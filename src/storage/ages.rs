@@ -233,13 +233,13 @@ impl Ages {
         while self.full.pop_front_if(|(base, _)| *base < begin).is_some() {}
     }
 
-    /// The log ends in the segment at `active`, which is not full.
+    /// The log now ends in the segment at `active`, which is not full.
     pub(super) fn drop_from(&mut self, active: LogOffset) {
         while self.full.pop_back_if(|(base, _)| *base >= active).is_some() {}
     }
 
-    /// What a snapshot says in front of the ages of segments; nothing before the clock runs. While an
-    /// absence is pending, the next run must add it too.
+    /// The head of the ages in a snapshot; nothing before the clock runs. While an absence is
+    /// pending, the next run must add it too.
     pub fn head(&self) -> Option<AgesHead> {
         let clock = self.clock?;
         let Now { wall, moment } = clock.seen;

@@ -124,7 +124,8 @@ impl<D: Disk> Store<D> {
         if self.standing().cut_count != cut_count {
             return Err(Stop::Changed);
         }
-        // Both at once: whatever else the caches lose meanwhile, the lookup that follows finds them.
+        // Both caches at once, so that the lookup that follows finds them whatever has been evicted
+        // meanwhile.
         let mut index = self.0.index.borrow_mut();
         index.note_stretch(key, Stretch::Run(run));
         index.insert_page(page, bytes);

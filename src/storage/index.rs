@@ -466,13 +466,14 @@ impl Index {
         queue.links.advance(range.start, range.end.0 - range.start.0, end);
     }
 
-    /// Takes over from `old` what the log does not tell. The log ends in the segment at `active` now.
+    /// Takes over from `old` what cannot be derived from the log, which now ends in the segment at
+    /// `active`.
     pub(super) fn continue_from(&mut self, old: &mut Self, active: LogOffset) {
         self.ages = std::mem::take(&mut old.ages);
         self.ages.drop_from(active);
     }
 
-    /// The log begins at `begin`. Nothing below can be looked up any more.
+    /// The log now begins at `begin`. Nothing below can be looked up.
     pub(super) fn drop_before(&mut self, begin: LogOffset) {
         self.begin = begin;
         self.segments.retain(|segment| segment.range.start >= begin);

@@ -9,14 +9,14 @@
 //!   durable <= written <= end      committed <= written      (offsets in the log)
 //! ```
 //!
-//! Start reading at [`store`], the interface; [`log`] is the state behind it. What goes in and comes out:
-//! [`append`], [`replay`], [`config`], [`error`]. What the bytes are:
-//! [`entry`], [`segment`], [`sealed`] (index files), [`snapshot`], [`proof`] (of the end); drawn in `docs/format.md`. What is
-//! decided without I/O: [`group_commit`], [`writer`], [`raw`] (entries of another copy), [`room`] (who may append),
-//! [`index`], [`recovery`], [`ages`], [`retention`], [`cuts`]. What waits for the disk: [`store`], [`ticket`], [`opening`],
-//! [`cutting`] (the end of a log that goes on), [`scan`], [`reading`],
-//! [`maintenance`] and [`snapshotting`] (their memory is [`upkeep`]), [`publish`].
-//! Only [`file`] knows the kernel.
+//! Start reading at [`store`], the interface; [`log`] is the state behind it. Parameters and
+//! results: [`append`], [`replay`], [`config`], [`error`]. Byte layouts: [`entry`], [`segment`],
+//! [`sealed`] (index files), [`snapshot`], [`proof`] (of the end); documented in `docs/format.md`.
+//! Decisions without I/O: [`group_commit`], [`writer`], [`raw`] (entries of another copy), [`room`]
+//! (admission), [`index`], [`recovery`], [`ages`], [`retention`], [`cuts`]. Disk access: [`store`],
+//! [`ticket`], [`opening`], [`cutting`] (cuts off the end of a running log), [`scan`], [`reading`],
+//! [`maintenance`] and [`snapshotting`] (their state is [`upkeep`]), [`publish`]. Only [`file`]
+//! knows the kernel.
 //!
 //! Invariants:
 //! - An acknowledged entry is on disk, by the rules of the configured flush. Nothing at or above

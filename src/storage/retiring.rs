@@ -106,8 +106,7 @@ impl<D: Disk> Store<D> {
         upkeep.retired.push((base, log_end));
     }
 
-    /// Does what is left of the segment that was last taken out. Any part of it may have been done by
-    /// an attempt that failed.
+    /// Completes the removal of the last segment. A failed attempt may have done any part of it.
     pub(super) async fn finish_retiring(&self) -> Result<(), DiskError> {
         let retiring = self.0.upkeep.borrow().retiring.clone();
         let Some(Retiring { base, becomes }) = retiring else { return Ok(()) };

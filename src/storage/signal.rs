@@ -49,7 +49,7 @@ impl Signal {
     }
 }
 
-/// Work of which only one may be under way. Whoever has taken the turn gives it back.
+/// A mutex for work: whoever takes the turn gives it back.
 #[derive(Default)]
 pub struct Turns {
     is_taken: Cell<bool>,
@@ -57,7 +57,7 @@ pub struct Turns {
 }
 
 impl Turns {
-    /// Waits for the turn, and takes it.
+    /// Waits for the turn and takes it.
     pub async fn take(&self) {
         let take = || (!self.is_taken.replace(true)).then_some(());
         self.free.wait(take).await;
@@ -68,7 +68,7 @@ impl Turns {
         self.free.notify();
     }
 
-    /// Takes the turn until what this returns is dropped.
+    /// Takes the turn until the returned guard is dropped.
     pub async fn turn(&self) -> impl Drop + '_ {
         self.take().await;
         GiveBack(self)
@@ -83,7 +83,7 @@ impl Drop for GiveBack<'_> {
     }
 }
 
-/// Ready when its look has returned something. See [`Signal::wait`].
+/// Ready when `look` has returned something. See [`Signal::wait`].
 pub struct Wait<'a, L> {
     signal: &'a Signal,
     look: L,

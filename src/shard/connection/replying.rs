@@ -40,7 +40,7 @@ impl<S: Service> Connection<S> {
 
     fn settle_committed(self: &Rc<Self>, asked: Asked, mark: LogOffset, reply: S::Reply) {
         let Asked { to, size, read_at, .. } = asked;
-        // Nothing need move for this answer to become true, and so nothing would send it.
+        // No further commit may follow that would send this reply.
         let Standing { committed, is_fenced, cut_count } = self.common.service.standing();
         let reply = match mark <= committed {
             true => Ok(reply),
@@ -114,11 +114,11 @@ impl<S: Service> Connection<S> {
             |mark: Awaited| mark.cut_count != cut_count && self.common.service.was_cut(mark);
         let still_waiting = {
             let replies = &mut *self.replies.borrow_mut();
-            let is_over = |waiting: &mut WaitingReply<_>| {
+            let is_over = |waiting: &mut UncommittedReply<_>| {
                 waiting.mark.end <= committed || is_fenced || is_gone(waiting.mark)
             };
-            while let Some(waiting) = replies.waiting.pop_front_if(is_over) {
-                let WaitingReply { mark, to, reply, size, read_at } = waiting;
+            while let Some(waiting) = replies.uncommitted.pop_front_if(is_over) {
+                let UncommittedReply { mark, to, reply, size, read_at } = waiting;
                 replies.in_flight -= size;
                 let is_true = mark.end <= committed && !is_gone(mark);
                 let reply = if is_true { Ok(reply) } else { Err(Refusal::OutcomeUnknown) };

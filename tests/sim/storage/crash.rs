@@ -121,7 +121,7 @@ fn one_life(
     run(check(&shard, model));
     if config.commit == CommitRule::Driven {
         // Whoever decides that does not forget it with the process.
-        shard.store.commit_to(model.safe.max(shard.store.driven_to()));
+        shard.store.commit_to(model.committed.max(shard.store.driven_to()));
     }
     let mut offsets = Vec::new();
     shard.sent.borrow_mut().clear();

@@ -315,7 +315,7 @@ fn everything_else_goes_on_beside_a_cut_or_waits() {
                 pause().await;
             }
             is_over.set(true);
-            while tasks.waiting().iter().any(|name| !name.starts_with("committer")) {
+            while tasks.blocked().iter().any(|name| !name.starts_with("committer")) {
                 pause().await;
             }
             shard.store.drained().await;
