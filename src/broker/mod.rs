@@ -212,9 +212,9 @@ struct State {
     clients: Clients,
     /// Groups whose members have not been notified of a change yet.
     to_tell: BTreeSet<GroupName>,
-    /// Clients whose heartbeats hold what cannot be used, of which that was said.
+    /// Clients whose invalid heartbeat elements have been logged.
     told_skipped: BTreeSet<ClientId>,
-    /// That an offset was not committed because the table is full was said.
+    /// Whether it has been logged that an offset could not be committed because the table is full.
     has_told_full: Cell<bool>,
 }
 

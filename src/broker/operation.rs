@@ -25,12 +25,12 @@ use crate::model::{ClientId, ClientRequest, LogOffset, Now, Refusal, Reply, Requ
 use crate::storage::AppendError;
 use crate::storage::disk::Disk;
 
-/// Clients of which it is remembered that something was said of their heartbeats; of further ones nothing
-/// is said.
+/// Maximum number of clients whose invalid heartbeat elements are logged; those of further clients
+/// are not.
 const TOLD_MAX: usize = 1_000;
 
-/// What an operation needs of whoever runs it. Two implementations: a connection, and the process
-/// itself, for requests that travel between shards.
+/// What an operation needs from its caller. Two implementations: a connection, and the process
+/// itself, for requests between shards.
 #[allow(async_fn_in_trait)] // Futures stay on the shard that made them and need not be Send.
 pub trait Context {
     /// Permission to read the disk, until it is dropped.
@@ -125,19 +125,19 @@ impl<D: Disk> Broker<D> {
         taken.map(|()| Reply::HeartbeatTaken)
     }
 
-    /// Says once for each client that its heartbeats hold what cannot be used.
+    /// Logs, once per client, that its heartbeats contain invalid elements.
     #[cold]
     fn tell_skipped(&self, client: &ClientId, first: &str) {
         let told = &mut self.state.borrow_mut().told_skipped;
         if told.len() < TOLD_MAX && told.insert(ClientId::from(&**client)) {
             let shard = self.config.shard.0;
-            tracing::warn!(shard, %client, "a heartbeat was taken except for: {first}");
+            tracing::warn!(shard, %client, "skipped invalid elements of a heartbeat: {first}");
         }
     }
 
-    /// Records what `decide` makes of the state, and waits until that is committed. It decides again
-    /// when it had to wait for room. No facts mean that the log says it already, perhaps not yet
-    /// committed.
+    /// Records the facts that `decide` returns, and waits until they are committed. After waiting
+    /// for room, it decides again. No facts means that the state is already as requested, though
+    /// perhaps not committed yet.
     pub(super) async fn transact(
         &self,
         mut decide: impl FnMut(&Durable) -> Result<Facts, Refusal>,

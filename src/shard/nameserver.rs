@@ -26,7 +26,7 @@ const CONTESTED_MAX: usize = 1_000;
 #[derive(Default)]
 pub struct NameService {
     routes: RefCell<Routes>,
-    /// When it was last said of a name that several brokers have it, or that topics of it are unusable.
+    /// When a conflict of a name, or unusable topics of a broker, were last logged.
     contested: RefCell<HashMap<String, Moment>>,
     metrics: Rc<Metrics>,
 }
@@ -63,7 +63,8 @@ impl NameService {
         {
             tracing::warn!("{} registers topics that cannot be used: {first}", broker.name);
         }
-        // Who stops or falls silent leaves the routes first, so whoever is replaced is still there.
+        // A broker that stops or falls silent loses its route first, so a broker that is replaced
+        // is still running.
         if let Some(before) = before.filter(|before| *before != broker.address)
             && self.is_to_be_said(&broker.name, now)
         {
@@ -77,7 +78,7 @@ impl NameService {
         Ok(reply)
     }
 
-    /// Whether to say something of `name`, which is not done without bound.
+    /// Whether to log something about `name`; bounded.
     fn is_to_be_said(&self, name: &str, now: Moment) -> bool {
         let mut contested = self.contested.borrow_mut();
         contested.retain(|_, said_at| now.ms_since(*said_at) < CONTEST_EVERY_MS);

@@ -1,8 +1,8 @@
 //! REGISTER_BROKER (remoting reference, 2.3): a broker and all its topics, as JSON or as a
 //! compressed list of strings.
 //!
-//! A topic that cannot be used is left out instead of refusing the whole broker: a stock broker registers
-//! topics named after its host, and names that are no names are not worth a word.
+//! A topic that cannot be used is skipped instead of refusing the whole broker: a stock broker
+//! registers a topic named after its host. Illegal names are not even reported.
 
 use std::borrow::Cow;
 use std::io::{self, BufReader, Read, Take};
@@ -31,9 +31,9 @@ const LINE_SIZE_MAX: usize = 16 << 10;
 /// Maximum inflated size: the maximum number of topics with names of maximum length, and as much
 /// again for attributes.
 const INFLATED_SIZE_MAX: u64 = (REGISTERED_TOPICS_MAX * 2 * TOPIC_NAME_SIZE_MAX) as u64;
-/// Topics that are passed over and reported.
+/// Maximum number of skipped topics that are reported.
 const SKIPPED_MAX: usize = 16;
-/// Characters of a wrong line that are shown.
+/// Maximum number of characters shown of an invalid line.
 const SHOWN_MAX: usize = 200;
 
 /// REGISTER_BROKER.
@@ -419,7 +419,7 @@ mod tests {
         let rows = [
             (compressed(b""), malformed("truncated")),
             (compressed(b"\xff\xff\xff\xff"), malformed("a size is negative")),
-            (compressed(&sized(&["{}", "T 8 8 6 SINGLE_TAG"], 1, 3)), malformed("cut short")),
+            (compressed(&sized(&["{}", "T 8 8 6 SINGLE_TAG"], 1, 3)), malformed("truncated")),
         ];
         for (body, refusal) in rows {
             check(&[("compressed", "true")], &body, &Err(refusal));
