@@ -319,6 +319,15 @@ fn a_target_that_cannot_be_reached_ends_with_4() {
     assert!(String::from_utf8_lossy(&output.stderr).contains("did not say that it is ready"));
 }
 
+/// It is not opened, and its queues are not changed.
+#[test]
+fn a_topic_that_takes_no_messages_ends_with_4() {
+    let output = steady(broker::start(Fault::Closed), "").output().unwrap();
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(4), "{errors}");
+    assert!(errors.contains("topic loadgen on broken-promises takes no messages"), "{errors}");
+}
+
 /// Arguments of the embedded broker, when this test program stands in for it.
 const STAND_IN: &str = "LOADGEN_TEST_EMBEDDED";
 

@@ -35,6 +35,8 @@ pub enum TargetError {
     Brokers { namesrv: String, found: usize, wanted: usize },
     #[error("topic {topic} is not on all brokers after {wait} s", wait = ROUTE_WAIT.as_secs())]
     Topic { topic: TopicName, wait: u64 },
+    #[error("topic {topic} on {broker} takes no messages: name another topic, or open this one")]
+    Closed { topic: TopicName, broker: String },
     #[error("{0} does not speak the fixed header: use --header json or binary")]
     NoFixedHeader(SocketAddr),
 }
@@ -215,6 +217,11 @@ fn ensure_topic(
     queue_count: u32,
 ) -> Result<Vec<u32>, TargetError> {
     let route = route_of(namesrv, topic)?;
+    // To create it again would open it, and change its queues.
+    if let Some(closed) = route.queues.iter().find(|queues| queues.perm & PERM_WRITE == 0) {
+        let (topic, broker) = (topic.clone(), closed.broker_name.clone());
+        return Err(TargetError::Closed { topic, broker });
+    }
     for broker in brokers.iter().filter(|broker| writable_queues(&route, &broker.name) == 0) {
         let mut client = Client::connect(&broker.address.to_string())?;
         let config = TopicConfig::new(topic.clone(), queue_count);

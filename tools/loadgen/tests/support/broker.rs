@@ -47,6 +47,8 @@ pub enum Fault {
     Stall,
     /// From then on no pull is answered.
     NoPulls,
+    /// Its topic is closed for messages.
+    Closed,
     /// Every request is refused, this one and all others.
     RefuseAll,
 }
@@ -142,7 +144,10 @@ fn answer(frame: &Frame, state: &Mutex<State>) -> io::Result<Option<Vec<u8>>> {
 
 /// What it answers as a NameServer.
 fn direct(request: &NameServerRequest, state: &Mutex<State>) -> Result<NameServerReply, Refusal> {
-    let route = route(state.lock().unwrap().address);
+    let mut route = route(state.lock().unwrap().address);
+    if state.lock().unwrap().fault == Fault::Closed {
+        route.queues[0].perm = 4;
+    }
     match request {
         NameServerRequest::Route { .. } => Ok(NameServerReply::Route(route)),
         NameServerRequest::ClusterInfo => {
