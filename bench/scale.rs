@@ -1,0 +1,310 @@
+//! What a broker with very many queues and committed offsets costs its producers, and how fast it is back
+//! after kill -9. Starts the release builds of `ringmq` and `loadgen` as they are, the broker on one core and
+//! the generator on another.
+//!
+//! ```text
+//! cargo build --release --workspace && cargo bench --bench scale
+//! cargo bench --bench scale -- --only restart --log 10GiB
+//! ```
+//!
+//! Rounds with few and with many alternate; the table shows medians, and the ratio of many to few.
+
+use std::fs;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use clap::{Parser, ValueEnum};
+use ringmq::model::request::QueueOf;
+use ringmq::model::{GroupName, QueueId, Request, TopicName};
+use ringmq::wire::{HeaderEncoding, encode_request};
+use serde_json::Value;
+
+const BROKER: &str = "127.0.0.1:20911";
+const NAMESERVER: &str = "127.0.0.1:20876";
+const TOPICS: u32 = 10;
+/// Bytes of commits given to the socket at a time.
+const CHUNK: usize = 256 << 10;
+const PATIENCE: Duration = Duration::from_secs(60);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum What {
+    /// Rate flat out, with 10 queues and with very many.
+    Rate,
+    /// p99.9 of producers while segments are sealed and snapshots taken.
+    Sealing,
+    /// From kill -9 to ready, with very many queues and offsets.
+    Restart,
+}
+
+#[derive(Clone, Debug, Parser)]
+#[command(about = "Measures a broker with very many queues and offsets.")]
+struct Options {
+    /// Only this measurement.
+    #[arg(long)]
+    only: Option<What>,
+
+    #[arg(long, default_value_t = 3, value_name = "N")]
+    rounds: usize,
+
+    /// Seconds of load in one round.
+    #[arg(long, default_value_t = 12, value_name = "S")]
+    seconds: u64,
+
+    /// Queues of each of ten topics.
+    #[arg(long, default_value_t = 10_000, value_name = "N")]
+    queues: u32,
+
+    /// Groups that have committed an offset for each queue.
+    #[arg(long, default_value_t = 10, value_name = "N")]
+    groups: u32,
+
+    /// Messages a second while segments are sealed.
+    #[arg(long, default_value_t = 20_000, value_name = "N")]
+    rate: u32,
+
+    /// GiB of log before the kill.
+    #[arg(long, default_value_t = 10, value_name = "N")]
+    log: u64,
+
+    /// CPUs of the broker and of the generator.
+    #[arg(long, default_values_t = [0, 1], num_args = 2, value_name = "CPU")]
+    cpus: Vec<u32>,
+
+    /// Where to put the files. What the run makes is removed.
+    #[arg(long, default_value = env!("CARGO_TARGET_TMPDIR"), value_name = "DIR")]
+    directory: PathBuf,
+
+    /// Run everything once, very briefly, and print nothing that means anything.
+    #[arg(long)]
+    test: bool,
+
+    /// Given by cargo.
+    #[arg(long, hide = true)]
+    bench: bool,
+}
+
+/// A broker of which this run wants something.
+struct Broker {
+    child: Child,
+}
+
+/// How many queues and groups.
+#[derive(Clone, Copy)]
+struct Size {
+    queues: u32,
+    groups: u32,
+}
+
+fn main() {
+    let mut options = Options::parse();
+    if options.test {
+        (options.rounds, options.seconds, options.queues, options.groups) = (1, 1, 20, 2);
+        (options.rate, options.log) = (1000, 0);
+    }
+    let directory = options.directory.join(format!("scale-{}", std::process::id()));
+    fs::create_dir_all(&directory).expect("the directory can be made");
+    let is_wanted = |what| options.only.is_none_or(|only| only == what);
+    if is_wanted(What::Rate) {
+        compare(&options, "flat out, msg/s", |size| rate(&options, &directory, size));
+    }
+    if is_wanted(What::Sealing) {
+        compare(&options, "sealing, p99.9 ms", |size| sealing(&options, &directory, size));
+    }
+    if is_wanted(What::Restart) {
+        restart(&options, &directory);
+    }
+    fs::remove_dir_all(&directory).ok();
+}
+
+/// Few and many alternate.
+fn compare(options: &Options, what: &str, measure: impl Fn(Size) -> f64) {
+    let few = Size { queues: 1, groups: 0 };
+    let many = Size { queues: options.queues, groups: options.groups };
+    let mut found: [Vec<f64>; 2] = Default::default();
+    for _ in 0..options.rounds {
+        found[0].push(measure(few));
+        found[1].push(measure(many));
+    }
+    let [few, many] = found.each_mut().map(|values| {
+        values.sort_by(f64::total_cmp);
+        values[values.len() / 2]
+    });
+    let (queues, groups) = (options.queues * TOPICS, options.groups);
+    println!(
+        "{what:<22} {TOPICS} queues {few:.2}; {queues} queues, {groups} groups {many:.2}; ratio {:.2}",
+        many / few
+    );
+}
+
+fn rate(options: &Options, directory: &Path, size: Size) -> f64 {
+    let data = directory.join("data");
+    let more = ["--segment-size", "256MiB", "--ready-segments", "6", "--retention-size", "1GiB"];
+    let broker = Broker::start(options, &data, &more);
+    // Without offsets: what is compared is the number of queues.
+    prepare(Size { groups: 0, ..size });
+    let report = load(options, directory, size, "\"max\"");
+    broker.stop();
+    fs::remove_dir_all(&data).ok();
+    report["send"]["rate_per_s"].as_f64().expect("a rate")
+}
+
+fn sealing(options: &Options, directory: &Path, size: Size) -> f64 {
+    let data = directory.join("data");
+    let more = ["--segment-size", "64MiB", "--ready-segments", "4", "--retention-size", "1GiB"];
+    let broker = Broker::start(options, &data, &more);
+    prepare(size);
+    let report = load(options, directory, size, &options.rate.to_string());
+    broker.stop();
+    fs::remove_dir_all(&data).ok();
+    report["send"]["latency_ns"]["p99_9"].as_f64().expect("a latency") / 1e6
+}
+
+fn restart(options: &Options, directory: &Path) {
+    let data = directory.join("data");
+    let more = ["--segment-size", "256MiB", "--ready-segments", "2", "--append-budget", "64MiB"];
+    let many = Size { queues: options.queues, groups: options.groups };
+    let mut broker = Broker::start(options, &data, &more);
+    prepare(many);
+    while size_of_log(&data) < options.log << 30 {
+        load(options, directory, many, "\"max\"");
+    }
+    broker.child.kill().expect("it runs");
+    broker.child.wait().expect("it was killed");
+    let log = size_of_log(&data) as f64 / f64::from(1 << 30);
+    let begin = Instant::now();
+    let broker = Broker::start(options, &data, &more);
+    let took = begin.elapsed();
+    broker.stop();
+    fs::remove_dir_all(&data).ok();
+    let queues = many.queues * TOPICS;
+    println!(
+        "restart after kill -9    {queues} queues, {} groups, {log:.1} GiB of log: {:.2} s",
+        many.groups,
+        took.as_secs_f64()
+    );
+}
+
+/// Bytes of whole segments.
+fn size_of_log(data: &Path) -> u64 {
+    let files = fs::read_dir(data.join("shard-00")).expect("the shard has begun");
+    let files = files.filter_map(|file| file.ok());
+    let is_digit = |c: char| c.is_ascii_digit();
+    let is_segment = |file: &fs::DirEntry| file.file_name().to_string_lossy().chars().all(is_digit);
+    files.filter(is_segment).filter_map(|file| Some(file.metadata().ok()?.len())).sum()
+}
+
+impl Broker {
+    /// Starts `ringmq dev` with one shard and waits until it is ready.
+    fn start(options: &Options, data: &Path, more: &[&str]) -> Self {
+        let mut command = pinned(options.cpus[0], "ringmq");
+        command.args(["dev", "--shards", "1", "--listen", BROKER, "--namesrv-listen", NAMESERVER]);
+        command.arg("--data").arg(data).args(more).stdout(Stdio::piped()).stderr(Stdio::null());
+        let mut child = command.spawn().expect("ringmq starts");
+        let mut lines = BufReader::new(child.stdout.take().expect("it is piped"));
+        let mut line = String::new();
+        while !line.contains("ringmq ready") {
+            line.clear();
+            let size = lines.read_line(&mut line).expect("its output is text");
+            assert!(size > 0, "the broker ended before it was ready");
+        }
+        // What it prints from here on is read, so that it never waits for that.
+        std::thread::spawn(move || lines.read_to_end(&mut Vec::new()));
+        Self { child }
+    }
+
+    fn stop(mut self) {
+        let pid = nix::unistd::Pid::from_raw(self.child.id() as i32);
+        nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM).expect("it runs");
+        let deadline = Instant::now() + PATIENCE;
+        while self.child.try_wait().expect("it is ours").is_none() {
+            assert!(Instant::now() < deadline, "the broker does not stop");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+}
+
+impl Drop for Broker {
+    fn drop(&mut self) {
+        self.child.kill().ok();
+        self.child.wait().ok();
+    }
+}
+
+/// One of our programs, from beside this one.
+fn program(name: &str) -> PathBuf {
+    let own = std::env::current_exe().expect("a program has a path");
+    let profile = own.parent().and_then(Path::parent).expect("cargo builds it two levels deep");
+    let program = profile.join(name);
+    assert!(program.exists(), "{} is missing: build the workspace first", program.display());
+    program
+}
+
+fn pinned(cpu: u32, name: &str) -> Command {
+    let mut command = Command::new("taskset");
+    command.args(["-c", &cpu.to_string()]).arg(program(name));
+    command
+}
+
+fn topic(number: u32) -> String {
+    format!("scale-{number}")
+}
+
+/// Makes the topics, and commits an offset of every group for every queue.
+fn prepare(size: Size) {
+    for number in 0..TOPICS {
+        let queues = size.queues.to_string();
+        let args =
+            ["topic", "create", &topic(number), "--queues", &queues, "--namesrv", NAMESERVER];
+        let made = Command::new(program("ringmq")).args(args).output().expect("ringmq starts");
+        assert!(made.status.success(), "{made:?}");
+    }
+    let mut stream = TcpStream::connect(BROKER).expect("the broker listens");
+    let mut bytes = Vec::new();
+    for group in 0..size.groups {
+        let group = GroupName::new(format!("group-{group}")).expect("a group may be called so");
+        for number in 0..TOPICS {
+            let topic = TopicName::new(topic(number)).expect("a topic may be called so");
+            for queue in 0..size.queues {
+                let queue = QueueOf { topic: topic.clone(), queue: QueueId(queue) };
+                let request = Request::CommitOffset { group: group.clone(), queue, offset: 1 };
+                encode_request(&mut bytes, HeaderEncoding::Json, 1, true, &request)
+                    .expect("JSON has a form for it");
+                if bytes.len() >= CHUNK {
+                    stream.write_all(&bytes).expect("the broker reads");
+                    bytes.clear();
+                }
+            }
+        }
+    }
+    // The answer comes when everything before has been handled.
+    encode_request(&mut bytes, HeaderEncoding::Json, 2, false, &Request::RuntimeInfo)
+        .expect("JSON has a form for it");
+    stream.write_all(&bytes).expect("the broker reads");
+    stream.set_read_timeout(Some(PATIENCE)).expect("a socket takes this");
+    stream.read_exact(&mut [0; 4]).expect("the broker answers");
+}
+
+/// Sends to the topics for a while; gives the report.
+fn load(options: &Options, directory: &Path, size: Size, rate: &str) -> Value {
+    let (seconds, queues) = (options.seconds, size.queues);
+    let workload = format!(
+        "name = \"scale\"\nseed = 1\nsubscriptionsPerTopic = 0\ninFlight = 32\nheader = \"json\"\n\
+         [[phases]]\nname = \"load\"\nduration = \"{seconds}s\"\n\
+         [[streams]]\nname = \"scale\"\ntopic = \"scale\"\ntopics = {TOPICS}\npartitionsPerTopic = {queues}\n\
+         producersPerTopic = 6\nmessageSize = \"1KiB\"\nproducerRate = {rate}\n"
+    );
+    let (file, out) = (directory.join("load.toml"), directory.join("report"));
+    fs::write(&file, workload).expect("the directory can be written");
+    let mut command = pinned(options.cpus[1], "loadgen");
+    command.arg("run").arg(&file).args(["--namesrv", NAMESERVER, "--out"]).arg(&out);
+    let output = command.output().expect("loadgen starts");
+    let code = output.status.code();
+    // 3 and 6: the generator was late; 5: what is sent flat out may be refused. The ratios say what that is
+    // worth.
+    assert!(matches!(code, Some(0 | 3 | 5 | 6)), "{}", String::from_utf8_lossy(&output.stdout));
+    let report = fs::read(out.join("report.json")).expect("loadgen writes it");
+    serde_json::from_slice(&report).expect("it is JSON")
+}
