@@ -37,7 +37,7 @@ impl<'a> Fields<'a> {
                 return Err(Wrong::new(entry.line, text));
             }
             if let Some(first) = entries[..index].iter().find(|first| first.name == name) {
-                let text = format!("`{name}` is said already on line {}", first.line);
+                let text = format!("`{name}` is already set on line {}", first.line);
                 return Err(Wrong::new(entry.line, text));
             }
         }

@@ -184,7 +184,7 @@ fn a_wrong_file_is_refused_with_the_line_and_the_nearest_name() {
         ("producerRtae: 5\n", 3, "did you mean `producerRate`?"),
         ("prodcerspertopic: 5\n", 3, "did you mean `producersPerTopic`?"),
         ("zzz: 5\n", 3, "`zzz` is no field of a workload; there are name, "),
-        ("batch: 5\nbatch: 6\n", 4, "said already on line 3"),
+        ("batch: 5\nbatch: 6\n", 4, "already set on line 3"),
         ("batch: many\n", 3, "batch: a number from 1 to 10000 is wanted, not `many`"),
         ("batch: 0\n", 3, "a number from 1 to 10000"),
         ("batch: [1]\n", 3, "not a list"),

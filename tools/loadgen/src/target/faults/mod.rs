@@ -246,7 +246,9 @@ impl Run<'_> {
         let at_ns = self.clock.now_ns();
         let outcome = match &self.embedded {
             Some(embedded) => take_away(&self.faults[index].kind, embedded),
-            None => Err(io::Error::other("the target is not ours to harm: it is not embedded")),
+            None => Err(io::Error::other(
+                "the target is not embedded; faults need a broker that the run started (--embedded)",
+            )),
         };
         let course = &mut self.courses[index];
         course.mark.at_ns = at_ns;
