@@ -8,7 +8,7 @@ use std::rc::Rc;
 
 use crate::model::{LogOffset, Timestamp};
 use crate::storage::disk::{BLOCK_SIZE, Disk, DiskError, DiskErrorKind, DiskFile};
-use crate::storage::entry::{ENTRY_ALIGN, EntryKind, HEADER_SIZE, Look};
+use crate::storage::entry::{ENTRY_ALIGN, EntryKind, Look};
 use crate::storage::error::ReadError;
 use crate::storage::images::{Image, ImageRoom};
 use crate::storage::index::Index;
@@ -120,16 +120,7 @@ impl<D: Disk> Store<D> {
                 continue;
             };
             note_mark(&mut marks, at.0 - range.start.0);
-            let replayed = Replayed {
-                kind: entry.kind,
-                subject: entry.header.subject.get(),
-                entry_offset: at,
-                payload_offset: at.plus(HEADER_SIZE as u64),
-                ordinal: entry.header.ordinal.get(),
-                end: entry.header.end(),
-                payload: entry.payload,
-                in_snapshot: true,
-            };
+            let replayed = Replayed::new(&entry, true);
             let mut count = 1;
             if entry.kind != EntryKind::FILLER {
                 (self.0.messages_of)(&replayed, &mut |key, offset, located| {
