@@ -16,12 +16,14 @@
 
 #[path = "nudged.rs"]
 mod nudged;
+#[path = "place.rs"]
+mod place;
 #[path = "raw_device.rs"]
 mod raw_device;
 
 use std::fmt::{self, Display};
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::ExitCode;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -38,6 +40,8 @@ use ringmq::storage::{
     SpaceClass, Store, StoreConfig, WRITES_IN_FLIGHT_MAX,
 };
 
+use self::place::Place;
+
 #[derive(Clone, Debug, Parser)]
 #[command(about = "Measures appends to a log, and its disk.")]
 struct Options {
@@ -53,17 +57,8 @@ struct Options {
     #[arg(long, default_value = "", value_name = "WORDS")]
     only: String,
 
-    /// Where to put the files; on the disk that is to be measured. What the run makes is removed.
-    #[arg(long, default_value = env!("CARGO_TARGET_TMPDIR"), value_name = "DIR")]
-    directory: PathBuf,
-
-    /// Run everything once, very briefly, and print nothing that means anything.
-    #[arg(long)]
-    test: bool,
-
-    /// Given by cargo.
-    #[arg(long, hide = true)]
-    bench: bool,
+    #[command(flatten)]
+    place: Place,
 }
 
 /// How large the files are and how long things take.
@@ -81,7 +76,7 @@ struct Scale {
 
 impl Options {
     fn scale(&self) -> Scale {
-        if self.test {
+        if self.place.test {
             return Scale {
                 rounds: 1,
                 duration: Duration::from_millis(2),
@@ -115,12 +110,11 @@ impl Options {
 
 fn main() -> ExitCode {
     let options = Options::parse();
-    let directory = options.directory.join(format!("append-{}", std::process::id()));
-    fs::create_dir_all(&directory).expect("the directory can be made");
-    let scratch = directory.clone();
-    let measure = move |pulse| async move { measure(&scratch, &options, pulse).await };
+    let scratch = options.place.scratch("append");
+    let directory = scratch.path().to_owned();
+    let measure = move |pulse| async move { measure(&directory, &options, pulse).await };
     let measured = nudged::run(256 << 20, measure);
-    fs::remove_dir_all(&directory).ok();
+    drop(scratch);
     match measured {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

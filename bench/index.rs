@@ -12,11 +12,13 @@
 
 #[path = "nudged.rs"]
 mod nudged;
+#[path = "place.rs"]
+mod place;
 
 use std::cell::RefCell;
 use std::fs;
 use std::future::{Future, poll_fn};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::pin::pin;
 use std::process::ExitCode;
 use std::rc::Rc;
@@ -33,6 +35,8 @@ use ringmq::storage::{
     SpaceClass, Store, StoreConfig, WRITES_IN_FLIGHT_MAX,
 };
 use zerocopy::IntoBytes;
+
+use self::place::Place;
 
 const QUEUES_PER_TOPIC: u32 = 8;
 const WRITERS: usize = 16;
@@ -63,17 +67,8 @@ struct Options {
     #[arg(long, default_value_t = 256, value_name = "N")]
     segment: u64,
 
-    /// Where to put the files. What the run makes is removed.
-    #[arg(long, default_value = env!("CARGO_TARGET_TMPDIR"), value_name = "DIR")]
-    directory: PathBuf,
-
-    /// Run everything once, very briefly, and print nothing that means anything.
-    #[arg(long)]
-    test: bool,
-
-    /// Given by cargo.
-    #[arg(long, hide = true)]
-    bench: bool,
+    #[command(flatten)]
+    place: Place,
 }
 
 /// What one round gave.
@@ -86,18 +81,17 @@ struct Round {
 
 fn main() -> ExitCode {
     let mut options = Options::parse();
-    if options.test {
+    if options.place.test {
         (options.seconds, options.rounds, options.segment) = (0.01, 1, 8);
     }
-    let directory = options.directory.join(format!("index-{}", std::process::id()));
-    fs::create_dir_all(&directory).expect("the directory can be made");
-    let scratch = directory.clone();
+    let scratch = options.place.scratch("index");
+    let directory = scratch.path().to_owned();
     let measured =
         nudged::run(
             256 << 20,
-            move |pulse| async move { measure(&scratch, &options, &pulse).await },
+            move |pulse| async move { measure(&directory, &options, &pulse).await },
         );
-    fs::remove_dir_all(&directory).ok();
+    drop(scratch);
     match measured {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

@@ -9,6 +9,9 @@
 //!
 //! Rounds with few and with many alternate; the table shows medians, and the ratio of many to few.
 
+#[path = "place.rs"]
+mod place;
+
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
@@ -21,6 +24,8 @@ use ringmq::model::request::QueueOf;
 use ringmq::model::{GroupName, QueueId, Request, TopicName};
 use ringmq::wire::{HeaderEncoding, encode_request};
 use serde_json::Value;
+
+use self::place::Place;
 
 const BROKER: &str = "127.0.0.1:20911";
 const NAMESERVER: &str = "127.0.0.1:20876";
@@ -73,17 +78,8 @@ struct Options {
     #[arg(long, default_values_t = [0, 1], num_args = 2, value_name = "CPU")]
     cpus: Vec<u32>,
 
-    /// Where to put the files. What the run makes is removed.
-    #[arg(long, default_value = env!("CARGO_TARGET_TMPDIR"), value_name = "DIR")]
-    directory: PathBuf,
-
-    /// Run everything once, very briefly, and print nothing that means anything.
-    #[arg(long)]
-    test: bool,
-
-    /// Given by cargo.
-    #[arg(long, hide = true)]
-    bench: bool,
+    #[command(flatten)]
+    place: Place,
 }
 
 /// A broker of which this run wants something.
@@ -100,23 +96,22 @@ struct Size {
 
 fn main() {
     let mut options = Options::parse();
-    if options.test {
+    if options.place.test {
         (options.rounds, options.seconds, options.queues, options.groups) = (1, 1, 20, 2);
         (options.rate, options.log) = (1000, 0);
     }
-    let directory = options.directory.join(format!("scale-{}", std::process::id()));
-    fs::create_dir_all(&directory).expect("the directory can be made");
+    let scratch = options.place.scratch("scale");
+    let directory = scratch.path();
     let is_wanted = |what| options.only.is_none_or(|only| only == what);
     if is_wanted(What::Rate) {
-        compare(&options, "flat out, msg/s", |size| rate(&options, &directory, size));
+        compare(&options, "flat out, msg/s", |size| rate(&options, directory, size));
     }
     if is_wanted(What::Sealing) {
-        compare(&options, "sealing, p99.9 ms", |size| sealing(&options, &directory, size));
+        compare(&options, "sealing, p99.9 ms", |size| sealing(&options, directory, size));
     }
     if is_wanted(What::Restart) {
-        restart(&options, &directory);
+        restart(&options, directory);
     }
-    fs::remove_dir_all(&directory).ok();
 }
 
 /// Few and many alternate.
