@@ -18,7 +18,6 @@ use loadgen::engine::histogram::Percentiles;
 use loadgen::engine::measure::{Collector, PhaseEnds, Recorder};
 use loadgen::engine::payload::Identity;
 use loadgen::engine::producer::{Job, JobTopic, Post, Producer, WAITING_MAX};
-use loadgen::engine::spill::Spill;
 use loadgen::engine::template::{NewRequest, Template, TemplateOptions};
 use loadgen::engine::worker::{Worker, WorkerOptions};
 use loadgen::plan::curve::RateCurve;
@@ -154,7 +153,6 @@ fn job(case: &Case, clock: RunClock) -> Arc<Job> {
         choice: QueueChoice::new(&Keys::None, &[QUEUES]),
         topics: vec![topic],
         clock,
-        spill: Spill::never(),
     })
 }
 

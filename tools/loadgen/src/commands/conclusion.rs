@@ -9,7 +9,6 @@ use crate::engine::audit::Outcomes;
 use crate::engine::consumer::Consumed;
 use crate::engine::measure::Collector;
 use crate::engine::producer::Refusal;
-use crate::engine::spill::Spill;
 use crate::engine::worker::Finished;
 use crate::findings::report::{
     Answered, BrokerShare, FaultMark, Finding, GroupFacts, Report, Sample, StreamFacts, Subject,
@@ -54,7 +53,6 @@ pub struct Ended<'a> {
     pub broker_of: &'a FxHashMap<u32, usize>,
     pub collector: Collector,
     pub outcomes: &'a [Outcomes],
-    pub spill: &'a Spill,
     pub sent: &'a Sums,
     pub faults: Vec<FaultMark>,
     pub samples: Vec<Sample>,
@@ -123,11 +121,8 @@ fn incomplete(ended: &Ended<'_>) -> Vec<String> {
     let unread = unread.filter(|group| group.unread_queues > 0).map(|group| {
         format!("{} of {} queues not read to their end", group.unread_queues, group.queues)
     });
-    let unreadable = ended.spill.unreadable();
-    let unreadable =
-        unreadable.map(|cause| format!("a part of the audit could not be read back: {cause}"));
     let cut_short = ended.is_cut_short.then(|| "the run was cut short".to_owned());
-    [cut_short, gone, unread, unreadable].into_iter().flatten().collect()
+    [cut_short, gone, unread].into_iter().flatten().collect()
 }
 
 /// A part that began after the moment agreed on does not fit the others.
@@ -240,9 +235,6 @@ fn notes(ended: &Ended<'_>) -> Vec<String> {
     let idle = brokers - used.count();
     if idle > 0 {
         notes.push(format!("{idle} of {brokers} brokers got no load"));
-    }
-    if let Some(cause) = ended.spill.unwritable() {
-        notes.push(format!("the audit stayed in memory, it could not be put on disk: {cause}"));
     }
     for mark in &ended.faults {
         if let Some(failed) = &mark.failed {

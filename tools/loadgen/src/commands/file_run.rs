@@ -38,17 +38,17 @@ fn carry_out(
     target: &mut Target,
     interrupt: &Interrupt,
 ) -> Result<Report, RunError> {
-    let (brokers, out) = (target.brokers.len() as u32, options.report.out.as_deref());
+    let brokers = target.brokers.len() as u32;
     if !workload.is_search() {
         let scenario = workload.scenario(&options.process, None, brokers);
-        return execute(&scenario, target, out, interrupt);
+        return execute(&scenario, target, interrupt);
     }
     let probe = |rate| workload.probe(&options.process, rate, PROBE, brokers);
-    let found = ramp::search(FIRST_PROBE, options.p99_max, probe, target, out, interrupt)?;
+    let found = ramp::search(FIRST_PROBE, options.p99_max, probe, target, interrupt)?;
     // Without a rate there is nothing to carry out; what the search saw says why.
     let Some(rate) = found.rate else { return Ok(found.report) };
     let scenario = workload.scenario(&options.process, Some(rate), brokers);
-    let mut report = execute(&scenario, target, out, interrupt)?;
+    let mut report = execute(&scenario, target, interrupt)?;
     report.notes.insert(0, format!("{} msg/s were found by a search", grouped(rate as u64)));
     Ok(report)
 }

@@ -36,14 +36,7 @@ fn ceiling(
 ) -> Result<Found, RunError> {
     let brokers = target.brokers.len() as u32;
     let mixture = |rate| double11::mixture(options, rate, PROBE, brokers);
-    ramp::search(
-        FIRST_PROBE,
-        options.profile.p99_max,
-        mixture,
-        target,
-        options.report.out.as_deref(),
-        interrupt,
-    )
+    ramp::search(FIRST_PROBE, options.profile.p99_max, mixture, target, interrupt)
 }
 
 fn night(
@@ -63,7 +56,7 @@ fn night(
         }
     };
     let scenario = double11::scenario(options, peak, target.brokers.len() as u32);
-    let mut report = execute(&scenario, target, options.report.out.as_deref(), interrupt)?;
+    let mut report = execute(&scenario, target, interrupt)?;
     if let Some(rate) = found_by_search {
         let (rate, part) = (grouped(rate as u64), PEAK_OF_CEILING * 100.0);
         let text =

@@ -5,7 +5,6 @@
 //! until it is small. What the runs say decides, never what a run at full speed reaches: a flooded
 //! broker shows its throughput and hides its latency.
 
-use std::path::Path;
 use std::time::Duration;
 
 use serde::Serialize;
@@ -40,14 +39,7 @@ pub fn run(options: &RampOptions, interrupt: &Interrupt) -> Result<Report, RunEr
     let scenario = |rate: f64| {
         scenario::steady(&LoadOptions { rate: Rate::PerSecond(rate), ..options.load.clone() })
     };
-    let mut found = search(
-        first,
-        options.p99_max,
-        scenario,
-        &mut target,
-        options.report.out.as_deref(),
-        interrupt,
-    )?;
+    let mut found = search(first, options.p99_max, scenario, &mut target, interrupt)?;
     rows::ask(&mut found.report, &options.report);
     save(&found.report, options.report.out.as_deref())?;
     Ok(found.report)
@@ -67,7 +59,6 @@ pub fn search(
     p99_max: Duration,
     scenario: impl Fn(f64) -> Scenario,
     target: &mut Target,
-    out: Option<&Path>,
     interrupt: &Interrupt,
 ) -> Result<Found, RunError> {
     let mut search = Search::starting_at(first);
@@ -75,7 +66,7 @@ pub fn search(
     let (mut best, mut other) = (None, None);
     while let Some(rate) = search.next_rate().filter(|_| steps.len() < STEPS_MAX) {
         let scenario = scenario(rate);
-        let report = execute(&scenario, target, out, interrupt)?;
+        let report = execute(&scenario, target, interrupt)?;
         let step = Step::of(&report, rate, &scenario, p99_max);
         eprintln!("{}", step.line());
         search.tell(step.trouble.is_none());

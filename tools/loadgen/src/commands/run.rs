@@ -9,7 +9,6 @@
 //! [`ramp`](crate::commands::ramp) as many as its search takes.
 
 use std::collections::BTreeSet;
-use std::env;
 use std::fs;
 use std::io;
 use std::mem;
@@ -32,7 +31,6 @@ use crate::engine::consumer::{Consumed, Consumer, ConsumerOptions, GROUP_PREFIX}
 use crate::engine::measure::{Collector, PhaseEnds, Recorder, Report as Measured};
 use crate::engine::pace::Pace;
 use crate::engine::producer::{Job, JobTopic, Post, Producer, WAITING_MAX};
-use crate::engine::spill::{HELD_SIZE_MAX, Spill};
 use crate::engine::template::{Template, TemplateError, TemplateOptions};
 use crate::engine::worker::{Worker, WorkerOptions};
 use crate::findings::merge::MergeError;
@@ -125,21 +123,17 @@ fn files(path: &Path, cause: io::Error) -> RunError {
     RunError::Files { path: path.display().to_string(), cause }
 }
 
-/// Carries out `scenario` and audits it. What the audit cannot keep in memory goes to a file in `out`,
-/// or in the directory for temporary files.
+/// Carries out `scenario` and audits it.
 pub fn execute(
     scenario: &Scenario,
     target: &mut Target,
-    out: Option<&Path>,
     interrupt: &Interrupt,
 ) -> Result<Report, RunError> {
     target.ensure_topics(scenario)?;
     if scenario.streams.iter().any(|stream| stream.header == HeaderEncoding::Fixed) {
         target.require_fixed_header()?;
     }
-    let directory = out.map_or_else(env::temp_dir, Path::to_owned);
-    let spill = Spill::start(HELD_SIZE_MAX, directory).map_err(RunError::Generator)?;
-    Run::new(scenario, target, spill, interrupt)?.execute()
+    Run::new(scenario, target, interrupt)?.execute()
 }
 
 /// What the parts of a run share while it goes on.
@@ -158,7 +152,6 @@ struct Run<'a> {
     broker_of: Arc<FxHashMap<u32, usize>>,
     /// Where the run's messages begin in the queues of all topics; empty when nothing is consumed.
     queues: Vec<QueueStart>,
-    spill: Arc<Spill>,
     id: u64,
 }
 
@@ -166,7 +159,6 @@ impl<'a> Run<'a> {
     fn new(
         scenario: &'a Scenario,
         target: &'a Target,
-        spill: Arc<Spill>,
         interrupt: &'a Interrupt,
     ) -> Result<Self, RunError> {
         let choices: Vec<QueueChoice> = scenario
@@ -191,7 +183,7 @@ impl<'a> Run<'a> {
         let jobs = (0..scenario.streams.len())
             .map(|stream| {
                 let choice = choices[stream].clone();
-                job(scenario, stream, target, id, choice, clock.clone(), spill.clone())
+                job(scenario, stream, target, id, choice, clock.clone())
             })
             .collect::<Result<_, _>>()?;
         let phases = PhaseEnds::new(scenario.phases.iter().map(|phase| phase.end_ns));
@@ -209,7 +201,6 @@ impl<'a> Run<'a> {
             mine,
             broker_of,
             queues,
-            spill,
             id,
         })
     }
@@ -281,7 +272,6 @@ impl<'a> Run<'a> {
             broker_of: &self.broker_of,
             collector,
             outcomes: &outcomes,
-            spill: &self.spill,
             sent: &sent,
             faults: marks,
             samples: samples.map_or(Vec::new(), Background::finish),
@@ -346,7 +336,7 @@ impl<'a> Run<'a> {
             broker_count: self.target.brokers.len(),
             routes: self.routes.clone(),
             queues: queues.cloned().collect(),
-            arrived: Arrived::new(self.id, &producers, &self.spill),
+            arrived: Arrived::new(self.id, &producers),
             broker_of: self.broker_of.clone(),
         };
         let connect = |cause| RunError::Connect { address: addresses(self.target), cause };
@@ -368,7 +358,6 @@ fn job(
     run: u64,
     choice: QueueChoice,
     clock: RunClock,
-    spill: Arc<Spill>,
 ) -> Result<Arc<Job>, RunError> {
     let of = &scenario.streams[stream];
     let sizes: Vec<usize> = of.sizes.classes().collect();
@@ -399,7 +388,6 @@ fn job(
         choice,
         topics: of.topics.iter().map(topic).collect::<Result<_, _>>()?,
         clock,
-        spill,
     }))
 }
 

@@ -12,7 +12,7 @@ pub fn run(options: &SteadyOptions, interrupt: &Interrupt) -> Result<Report, Run
     let mut target = prepare(&options.target, options.report.out.as_deref(), interrupt)?;
     let start_unix_ns = options.start_at.and_then(unix_ns);
     let scenario = Scenario { start_unix_ns, ..scenario::steady(&options.load) };
-    let mut report = execute(&scenario, &mut target, options.report.out.as_deref(), interrupt)?;
+    let mut report = execute(&scenario, &mut target, interrupt)?;
     rows::ask(&mut report, &options.report);
     save(&report, options.report.out.as_deref())?;
     Ok(report)

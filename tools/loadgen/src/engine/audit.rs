@@ -3,26 +3,20 @@
 //! The generators keep, per producer, one bit for each message that was acknowledged and one for
 //! each that was refused; each group of consumers keeps one bit for each that arrived. Sequences
 //! have no gaps, so two bits per message and one per group that takes it say everything. Where all
-//! was acknowledged and has arrived they take next to nothing ([`crate::engine::bitmap`]), in the
-//! worst case 90 MB for 100 million messages and five groups, and beyond
-//! [`HELD_SIZE_MAX`](crate::engine::spill::HELD_SIZE_MAX) they go to a file. Only here, after the
-//! run, do the two sides meet.
-//!
-//! What cannot be read back from that file is left out of all counts, and the run says so
-//! ([`Spill::unreadable`]).
+//! was acknowledged and has arrived they take next to nothing ([`crate::engine::bitmap`]); the worst
+//! case is a bit per message and set, 90 MB for 100 million messages and five groups. Only here, after
+//! the run, do the two sides meet.
 //!
 //! Not here: what the findings mean for the verdict (`report`).
 
 use std::collections::BTreeMap;
 use std::ops::Range;
-use std::sync::Arc;
 
 use rustc_hash::FxHashMap;
 use serde::{Deserialize, Serialize};
 
-use crate::engine::bitmap::{Bitmap, CHUNK, Chunk};
+use crate::engine::bitmap::{Bitmap, CHUNK, Chunk, WORDS};
 use crate::engine::payload::Identity;
-use crate::engine::spill::{Spill, WORDS};
 
 /// A sequence that lies this far behind all that arrived of its producer is none that was given:
 /// taking it for one would cost memory for all in between.
@@ -42,9 +36,9 @@ pub struct Outcomes {
 
 impl Outcomes {
     /// Of a producer that has sent nothing yet.
-    pub fn of(stream: u16, producer: u32, spill: &Arc<Spill>) -> Self {
-        let set = || Bitmap::new(spill.clone());
-        Self { stream, producer, sent: 0, acknowledged: set(), refused: set() }
+    pub fn of(stream: u16, producer: u32) -> Self {
+        let (acknowledged, refused) = Default::default();
+        Self { stream, producer, sent: 0, acknowledged, refused }
     }
 
     pub fn acknowledged_count(&self) -> u64 {
@@ -95,13 +89,13 @@ pub enum Arrival {
 impl Arrived {
     /// Takes in messages of `run` from these producers, given with their streams; all others are
     /// foreign.
-    pub fn new(run: u64, producers: &[(u16, u32)], spill: &Arc<Spill>) -> Self {
+    pub fn new(run: u64, producers: &[(u16, u32)]) -> Self {
         let streams = producers.iter().map(|(stream, _)| (*stream, StreamSeen::default()));
         let numbers = producers.iter().map(|(_, number)| *number);
         Self {
             run,
             streams: streams.collect(),
-            seen: producers.iter().map(|_| Bitmap::new(spill.clone())).collect(),
+            seen: producers.iter().map(|_| Bitmap::default()).collect(),
             producers: numbers.zip(0..).collect(),
             newest: FxHashMap::default(),
             count: 0,
@@ -192,14 +186,14 @@ impl Arrived {
         let seen_count = seen.map_or(0, Bitmap::chunk_count);
         let mut audit = Audit::default();
         for index in 0..seen_count.max(sent.sent.div_ceil(CHUNK) as usize) {
-            let arrived = seen.map_or(Chunk::Empty, |seen| seen.chunk(index));
+            let arrived = seen.map_or(&Chunk::Empty, |seen| seen.chunk(index));
             let sent_before = index as u64 * CHUNK;
             let chunks = SentChunks {
                 sent: sent.sent.saturating_sub(sent_before),
                 acknowledged: sent.acknowledged.chunk(index),
                 refused: sent.refused.chunk(index),
             };
-            audit.compare(&chunks, &arrived);
+            audit.compare(&chunks, arrived);
         }
         audit
     }
@@ -209,8 +203,8 @@ impl Arrived {
 struct SentChunks<'a> {
     /// How many of its messages exist; more than a chunk has where there are later chunks.
     sent: u64,
-    acknowledged: Chunk<'a>,
-    refused: Chunk<'a>,
+    acknowledged: &'a Chunk,
+    refused: &'a Chunk,
 }
 
 /// The lowest `count` bits, all of them from 64 on.
@@ -247,12 +241,8 @@ pub struct Audit {
 }
 
 impl Audit {
-    /// Adds what became of one chunk, unless some of it cannot be read.
-    fn compare(&mut self, sent: &SentChunks<'_>, arrived: &Chunk<'_>) {
-        let chunks = [&sent.acknowledged, &sent.refused, arrived];
-        if chunks.iter().any(|chunk| matches!(chunk, Chunk::Unknown)) {
-            return;
-        }
+    /// Adds what became of one chunk.
+    fn compare(&mut self, sent: &SentChunks<'_>, arrived: &Chunk) {
         let count = |bits: u64| u64::from(bits.count_ones());
         for index in 0..WORDS {
             let arrived = arrived.word(index);
@@ -287,7 +277,6 @@ impl Audit {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::engine::spill::tests::{settle, with_file};
     use crate::plan::schedule::SplitMix64;
 
     const RUN: u64 = 42;
@@ -299,11 +288,11 @@ mod tests {
     }
 
     fn arrived() -> Arrived {
-        Arrived::new(RUN, &PRODUCERS.map(|producer| (0, producer)), &Spill::never())
+        Arrived::new(RUN, &PRODUCERS.map(|producer| (0, producer)))
     }
 
     fn outcomes(stream: u16, producer: u32, sent: u64) -> Outcomes {
-        Outcomes { sent, ..Outcomes::of(stream, producer, &Spill::never()) }
+        Outcomes { sent, ..Outcomes::of(stream, producer) }
     }
 
     fn all_acknowledged() -> Vec<Outcomes> {
@@ -419,7 +408,7 @@ mod tests {
     /// Streams are reconciled apart, and a group knows nothing of streams it does not take.
     #[test]
     fn each_stream_has_its_own_audit() {
-        let mut arrived = Arrived::new(RUN, &[(0, 1), (2, 5)], &Spill::never());
+        let mut arrived = Arrived::new(RUN, &[(0, 1), (2, 5)]);
         let of = |stream, producer, sequence| Identity { stream, ..identity(producer, sequence) };
         for identity in [of(0, 1, 0), of(2, 5, 0), of(2, 5, 0), of(1, 9, 0)] {
             arrived.take(0, &identity);
@@ -458,24 +447,5 @@ mod tests {
         }
         assert_eq!(arrived.take(0, &identity(1, 1 << 30)), Arrival::First);
         assert_eq!((arrived.count(), arrived.unattributed()), (1, (2, 0)));
-    }
-
-    /// What cannot be read back is neither lost nor acknowledged; all else is still told.
-    #[test]
-    fn what_the_file_has_lost_is_left_out() {
-        let (spill, file) = with_file(0);
-        let mut outcomes = Outcomes { sent: 4 * CHUNK, ..Outcomes::of(0, 1, &spill) };
-        outcomes.acknowledge(0..4 * CHUNK);
-        let mut arrived = Arrived::new(RUN, &[(0, 1)], &spill);
-        for sequence in (0..4 * CHUNK).filter(|sequence| sequence % 100 != 0) {
-            arrived.take(0, &identity(1, sequence));
-        }
-        let lost = |arrived: &Arrived| arrived.missing(std::slice::from_ref(&outcomes));
-        assert_eq!(lost(&arrived), (4 * CHUNK).div_ceil(100));
-        settle(&spill);
-        file.set_len(0).unwrap();
-        let kept = 2 * CHUNK..4 * CHUNK;
-        assert_eq!(lost(&arrived), kept.filter(|sequence| sequence % 100 == 0).count() as u64);
-        assert!(spill.unreadable().is_some());
     }
 }

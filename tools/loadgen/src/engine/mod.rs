@@ -22,7 +22,6 @@ pub mod payload;
 pub mod poller;
 pub mod producer;
 pub mod reply;
-pub mod spill;
 pub mod template;
 pub mod window;
 pub mod worker;

@@ -26,7 +26,6 @@ use crate::engine::connection::Connection;
 use crate::engine::measure::{Kind, Recorder};
 use crate::engine::payload::Identity;
 use crate::engine::reply::{self, Answer, Outcome};
-use crate::engine::spill::Spill;
 use crate::engine::template::{NewRequest, Template};
 use crate::engine::window::{InFlight, Message, Window};
 use crate::plan::keys::QueueChoice;
@@ -70,8 +69,6 @@ pub struct Job {
     pub choice: QueueChoice,
     pub topics: Vec<JobTopic>,
     pub clock: RunClock,
-    /// Of the run: where what is known of its messages goes when it is too much.
-    pub spill: Arc<Spill>,
 }
 
 /// One topic of a stream on the brokers that exist.
@@ -204,7 +201,7 @@ impl Producer {
             drawn: 0,
             order_queue: 0,
             random: SplitMix64::of(job.seed ^ CONTENT_SEED, post.number),
-            outcomes: Outcomes::of(job.stream, post.number, &job.spill),
+            outcomes: Outcomes::of(job.stream, post.number),
             job,
         }
     }
@@ -585,7 +582,6 @@ mod tests {
             choice: QueueChoice::new(&Keys::None, &[4]),
             topics: vec![topic],
             clock: RunClock::starting_at(Instant::now()),
-            spill: Spill::never(),
         };
         let post = Post { number: 3, topic: 0, broker: 0 };
         Producer::new(post, Arc::new(job))

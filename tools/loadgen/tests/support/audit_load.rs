@@ -4,11 +4,9 @@
 //! Used by a test with few messages and by a bench with many.
 
 use std::iter::Peekable;
-use std::sync::Arc;
 
 use loadgen::engine::audit::{Arrived, Audit, Outcomes};
 use loadgen::engine::payload::Identity;
-use loadgen::engine::spill::Spill;
 use loadgen::plan::schedule::SplitMix64;
 
 const RUN: u64 = 1;
@@ -41,12 +39,12 @@ impl Load {
     }
 
     /// Carries it out; gives what each group found.
-    pub fn carry_out(&self, spill: &Arc<Spill>) -> Vec<Audit> {
+    pub fn carry_out(&self) -> Vec<Audit> {
         let numbers: Vec<(u16, u32)> = (0..self.producers).map(|number| (0, number)).collect();
         let mut outcomes: Vec<Outcomes> =
-            numbers.iter().map(|(stream, number)| Outcomes::of(*stream, *number, spill)).collect();
+            numbers.iter().map(|(stream, number)| Outcomes::of(*stream, *number)).collect();
         let mut groups: Vec<Group> = (0..self.groups)
-            .map(|group| Group::new(self, group, Arrived::new(RUN, &numbers, spill)))
+            .map(|group| Group::new(self, group, Arrived::new(RUN, &numbers)))
             .collect();
         for start in (0..self.messages).step_by(WINDOW as usize) {
             for message in (start..start + WINDOW).rev().filter(|it| !self.is_gap(*it)) {
