@@ -137,8 +137,7 @@ fn run(case: &Case, address: SocketAddr, length: Duration) {
 }
 
 fn job(case: &Case, clock: RunClock) -> Arc<Job> {
-    let topic =
-        JobTopic { template: template(case.encoding, case.batch), queue_counts: vec![QUEUES] };
+    let topic = JobTopic { template: template(case.encoding, case.batch), queue_count: QUEUES };
     Arc::new(Job {
         run: 1,
         stream: 0,

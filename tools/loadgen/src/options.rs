@@ -168,7 +168,7 @@ pub struct ProfileOptions {
     #[arg(value_parser = clap::value_parser!(u32).range(20..=50_000))]
     pub connections: u32,
 
-    /// Queues per broker (per shard) of each of the six topics when they are created.
+    /// Queues of each of the six topics on each broker (shard). Topics that exist must have as many.
     #[arg(long, value_name = "N", default_value_t = 8)]
     #[arg(value_parser = clap::value_parser!(u32).range(1..=16_384))]
     pub queues: u32,
@@ -341,11 +341,12 @@ pub enum Flush {
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Load")]
 pub struct LoadOptions {
-    /// Topic to use; created on every broker unless it exists.
+    /// Topic to use. Created on every broker unless it exists; an existing one must have the queues
+    /// of --queues, and be readable and writable, because loadgen changes no topic.
     #[arg(long, default_value = "loadgen", value_name = "NAME", value_parser = parse_topic)]
     pub topic: TopicName,
 
-    /// Queues per broker (per shard) when the topic is created.
+    /// Queues of the topic on each broker (shard).
     #[arg(long, value_name = "N", default_value_t = 8)]
     #[arg(value_parser = clap::value_parser!(u32).range(1..=16_384))]
     pub queues: u32,

@@ -321,11 +321,21 @@ fn a_target_that_cannot_be_reached_ends_with_4() {
 
 /// It is not opened, and its queues are not changed.
 #[test]
-fn a_topic_that_takes_no_messages_ends_with_4() {
-    let output = steady(broker::start(Fault::Closed), "").output().unwrap();
-    let errors = String::from_utf8_lossy(&output.stderr);
-    assert_eq!(output.status.code(), Some(4), "{errors}");
-    assert!(errors.contains("topic loadgen on broken-promises takes no messages"), "{errors}");
+fn an_existing_topic_is_used_as_it_is_or_refused() {
+    let refused = |address, more, differs: [&str; 2]| {
+        let output = steady(address, more).output().unwrap();
+        let errors = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(4), "{more}: {errors}");
+        assert!(differs.iter().all(|text| errors.contains(text)), "{more}: {errors}");
+    };
+    refused(broker::start(Fault::Closed), "", ["8 queues and perm 4", "8 queues and perm 6"]);
+    let address = broker::start(Fault::None);
+    let passes = |more| assert_ends(&steady(address, more).output().unwrap(), 0, "PASS", more);
+    passes("--queues 3");
+    refused(address, "", ["3 queues and perm 6", "8 queues and perm 6"]);
+    refused(address, "--queues 4", ["3 queues and perm 6", "4 queues and perm 6"]);
+    passes("--queues 3");
+    passes("--topic another");
 }
 
 /// Arguments of the embedded broker, when this test program stands in for it.

@@ -84,7 +84,7 @@ impl RunError {
         match self {
             Self::Usage(_) | Self::Template(_) | Self::EmptyPart { .. } | Self::Files { .. } => 2,
             Self::Workload(_) | Self::Merge(_) | Self::Compare(_) => 2,
-            Self::Target(TargetError::NoFixedHeader(_)) => 2,
+            Self::Target(error) if error.is_usage() => 2,
             // The run came to no end, so it says nothing about the target.
             Self::Generator(_) => Verdict::Incomplete.exit_code(),
             Self::Target(_) | Self::Connect { .. } => 4,
@@ -164,7 +164,10 @@ impl<'a> Run<'a> {
         let choices: Vec<QueueChoice> = scenario
             .streams
             .iter()
-            .map(|stream| QueueChoice::new(&stream.keys, target.queue_counts(&stream.topics[0])))
+            .map(|stream| {
+                let queue_count = target.queue_count(&stream.topics[0]);
+                QueueChoice::new(&stream.keys, &vec![queue_count; target.brokers.len()])
+            })
             .collect();
         let mut mine = assign(scenario, target.brokers.len(), &choices);
         mine.retain(|assigned| scenario.is_mine(assigned.number));
@@ -362,17 +365,17 @@ fn job(
     let of = &scenario.streams[stream];
     let sizes: Vec<usize> = of.sizes.classes().collect();
     let topic = |topic: &TopicName| {
-        let queue_counts = target.queue_counts(topic).to_vec();
+        let queue_count = target.queue_count(topic);
         let options = TemplateOptions {
             encoding: of.header,
             topic,
-            queue_count: queue_counts.iter().copied().max().unwrap_or(1),
+            queue_count,
             sizes: &sizes,
             batch: of.batch,
             is_one_way: of.is_one_way,
         };
         let template = Template::new(&options)?;
-        Ok::<_, TemplateError>(JobTopic { template, queue_counts })
+        Ok::<_, TemplateError>(JobTopic { template, queue_count })
     };
     Ok(Arc::new(Job {
         run,

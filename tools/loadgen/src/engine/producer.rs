@@ -74,8 +74,8 @@ pub struct Job {
 /// One topic of a stream on the brokers that exist.
 pub struct JobTopic {
     pub template: Template,
-    /// Queues by broker.
-    pub queue_counts: Vec<u32>,
+    /// Queues on each broker.
+    pub queue_count: u32,
 }
 
 /// Who a producer is.
@@ -270,7 +270,7 @@ impl Producer {
     /// What the next request holds.
     fn draw(&mut self, due_ns: u64) -> Message {
         let topic = &self.job.topics[self.post.topic];
-        let queue_count = u64::from(topic.queue_counts[self.post.broker].max(1));
+        let queue_count = u64::from(topic.queue_count.max(1));
         let events = if self.job.is_ordered { EVENTS_PER_ORDER } else { 1 };
         let (order, event) = (self.drawn / events, self.drawn % events);
         if event == 0 {
@@ -567,7 +567,7 @@ mod tests {
             batch: 1,
             is_one_way: false,
         };
-        let topic = JobTopic { template: Template::new(&options).unwrap(), queue_counts: vec![4] };
+        let topic = JobTopic { template: Template::new(&options).unwrap(), queue_count: 4 };
         let job = Job {
             run: 1,
             stream: 0,

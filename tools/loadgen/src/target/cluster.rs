@@ -1,44 +1,51 @@
-//! Finds the brokers, or starts one, and makes sure that topics exist on all of them.
+//! Finds the brokers, or starts some, and makes sure that the topics of a run exist on all of them.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::SocketAddr;
+use std::io;
+use std::net::{SocketAddr, ToSocketAddrs};
+use std::process;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use bytestring::ByteString;
-use ringmq::model::nameserver::{Route, RouteBroker};
+use ringmq::client::{Admin, ClientError, ClientOptions, Remote};
+use ringmq::model::nameserver::RouteBroker;
 use ringmq::model::request::{Heartbeat, QueueOf};
-use ringmq::model::topic::PERM_WRITE;
-use ringmq::model::{GroupName, NameServerRequest, QueueId, Request, TopicConfig, TopicName};
+use ringmq::model::{GroupName, QueueId, Request, TopicConfig, TopicName};
+use ringmq::wire::Response;
 
 use crate::engine::template::PRODUCER_GROUP;
 use crate::options::TargetOptions;
 use crate::plan::scenario::Scenario;
-use crate::target::control::{Client, ControlError, resolve};
 use crate::target::embedded::{Embedded, EmbeddedError, Handle};
 
 /// How long a cluster may take to know its brokers, and a new topic to show in the route.
 const ROUTE_WAIT: Duration = Duration::from_secs(30);
 const ROUTE_POLL: Duration = Duration::from_millis(50);
-/// The code with which a NameServer says that it does not know a topic.
-const TOPIC_NOT_EXIST: i32 = 17;
 
 #[derive(Debug, thiserror::Error)]
 pub enum TargetError {
     #[error(transparent)]
-    Control(#[from] ControlError),
+    Client(#[from] ClientError),
+    /// The run would change what others rely on, or measure another number of queues than it states.
+    #[error(
+        "{0}; loadgen changes no topic: request the same number of queues, or use another topic"
+    )]
+    OtherTopic(ClientError),
     #[error(transparent)]
     Embedded(#[from] EmbeddedError),
-    #[error("no NameServer is named")]
-    NoNameServer,
+    #[error("{address} has no address: {cause}")]
+    Unresolved { address: String, cause: io::Error },
     #[error("{namesrv} knows {found} brokers after {wait} s, not {wanted}", wait = ROUTE_WAIT.as_secs())]
     Brokers { namesrv: String, found: usize, wanted: usize },
-    #[error("topic {topic} is not on all brokers after {wait} s", wait = ROUTE_WAIT.as_secs())]
-    Topic { topic: TopicName, wait: u64 },
-    #[error("topic {topic} on {broker} takes no messages: name another topic, or open this one")]
-    Closed { topic: TopicName, broker: String },
     #[error("{0} does not speak the fixed header: use --header json or binary")]
     NoFixedHeader(SocketAddr),
+}
+
+impl TargetError {
+    /// Whether the command line is wrong, not the target.
+    pub fn is_usage(&self) -> bool {
+        matches!(self, Self::NoFixedHeader(_) | Self::Client(ClientError::NameServerList { .. }))
+    }
 }
 
 /// A master broker, which for RingMQ is a shard.
@@ -62,8 +69,8 @@ pub struct QueueStart {
 pub struct Target {
     pub namesrv: String,
     pub brokers: Vec<Broker>,
-    /// Queues of each topic that was asked for, by broker.
-    queue_counts: BTreeMap<TopicName, Vec<u32>>,
+    /// Queues per broker of each topic that exists for sure.
+    queue_counts: BTreeMap<TopicName, u32>,
     embedded: Option<Embedded>,
 }
 
@@ -79,39 +86,46 @@ impl Target {
             (None, namesrv) => namesrv.clone().unwrap_or_default(),
         };
         let brokers_wanted = embedded.as_ref().map_or(1, |_| usize::from(options.shards));
-        let mut client = connect_any(&namesrv)?;
-        let brokers = wait_for_masters(&mut client, &namesrv, brokers_wanted)?;
+        let brokers = wait_for_masters(&namesrv, brokers_wanted)?;
         Ok(Self { namesrv, brokers, queue_counts: BTreeMap::new(), embedded })
     }
 
-    /// Creates the topics of `scenario` unless they exist.
+    /// Creates the topics of `scenario`. Those that exist must be as the scenario declares them, and
+    /// are not changed.
     pub fn ensure_topics(&mut self, scenario: &Scenario) -> Result<(), TargetError> {
-        let mut client = connect_any(&self.namesrv)?;
+        let mut admin = Admin::new(client_options(&self.namesrv))?;
         for (topic, queue_count) in scenario.topics() {
-            if !self.queue_counts.contains_key(topic) {
-                let counts = ensure_topic(&mut client, &self.brokers, topic, queue_count)?;
-                self.queue_counts.insert(topic.clone(), counts);
+            if self.queue_counts.get(topic) == Some(&queue_count) {
+                continue;
             }
+            let config = TopicConfig::new(topic.clone(), queue_count);
+            let brokers = admin.create_topic(&config, None).map_err(|error| match error {
+                ClientError::TopicExists(_) => TargetError::OtherTopic(error),
+                _ => error.into(),
+            })?;
+            admin.await_route(topic, &brokers, ROUTE_WAIT.as_millis() as u64)?;
+            self.queue_counts.insert(topic.clone(), queue_count);
         }
         Ok(())
     }
 
-    /// Queues of `topic` by broker, of those that [`ensure_topics`](Self::ensure_topics) has seen.
-    pub fn queue_counts(&self, topic: &TopicName) -> &[u32] {
-        self.queue_counts.get(topic).map_or(&[], Vec::as_slice)
+    /// Queues of `topic` on each broker, once [`ensure_topics`](Self::ensure_topics) has seen it.
+    pub fn queue_count(&self, topic: &TopicName) -> u32 {
+        self.queue_counts.get(topic).copied().unwrap_or(0)
     }
 
     /// Fails unless every broker speaks RingMQ's own header.
     pub fn require_fixed_header(&self) -> Result<(), TargetError> {
+        let mut remote = Remote::new(client_options(&self.namesrv))?;
+        let group = GroupName::new(PRODUCER_GROUP).expect("the group's name is legal");
+        let heartbeat = Request::Heartbeat(Heartbeat {
+            client: remote.client_id().into(),
+            producers: vec![group],
+            ..Heartbeat::default()
+        });
         for broker in &self.brokers {
-            let mut client = Client::connect(&broker.address.to_string())?;
-            let group = GroupName::new(PRODUCER_GROUP).expect("the group's name is legal");
-            let heartbeat = Heartbeat {
-                client: ByteString::from_static("loadgen"),
-                producers: vec![group],
-                ..Heartbeat::default()
-            };
-            if !client.ask(&Request::Heartbeat(heartbeat))?.speaks_fixed() {
+            let address = broker.address.to_string();
+            if !remote.ask(&address, &heartbeat, |reply| Ok(reply.speaks_fixed()))? {
                 return Err(TargetError::NoFixedHeader(broker.address));
             }
         }
@@ -123,15 +137,15 @@ impl Target {
         &self,
         topics: &BTreeSet<&TopicName>,
     ) -> Result<Vec<QueueStart>, TargetError> {
+        let mut remote = Remote::new(client_options(&self.namesrv))?;
         let mut ends = Vec::new();
         for (index, broker) in self.brokers.iter().enumerate() {
-            let mut client = Client::connect(&broker.address.to_string())?;
+            let address = broker.address.to_string();
             for topic in topics {
-                for queue in (0..self.queue_counts(topic)[index]).map(QueueId) {
+                for queue in (0..self.queue_count(topic)).map(QueueId) {
                     let topic = (*topic).clone();
                     let request = Request::MaxOffset(QueueOf { topic: topic.clone(), queue });
-                    let offset = client.ask(&request)?.offset();
-                    let offset = offset.map_err(|error| client.refused(&error))?.0;
+                    let offset = remote.ask(&address, &request, Response::offset)?.0;
                     ends.push(QueueStart { broker: index, topic, queue, offset });
                 }
             }
@@ -142,9 +156,9 @@ impl Target {
     /// One line for the report.
     pub fn describe(&self) -> String {
         let kind = if self.embedded.is_some() { "embedded " } else { "" };
-        let queues: u32 = self.queue_counts.values().flatten().sum();
-        let plural = |count: usize| if count == 1 { "" } else { "s" };
         let (brokers, topics) = (self.brokers.len(), self.queue_counts.len());
+        let queues = self.queue_counts.values().sum::<u32>() as usize * brokers;
+        let plural = |count: usize| if count == 1 { "" } else { "s" };
         let topic = match self.queue_counts.first_key_value() {
             Some((only, _)) if topics == 1 => format!("topic {only}"),
             _ => format!("{topics} topics"),
@@ -153,37 +167,23 @@ impl Target {
         format!("{kind}{namesrv}: {brokers} broker{}, {topic}, {queues} queues", plural(brokers))
     }
 
-    /// The servers of our own.
+    /// The embedded servers.
     pub fn embedded(&self) -> Option<Handle> {
         self.embedded.as_ref().map(Embedded::handle)
     }
 }
 
-/// The brokers that the first NameServer of `list` to answer knows now.
-pub fn masters(list: &str) -> Result<Vec<Broker>, TargetError> {
-    masters_known(&mut connect_any(list)?)
+/// How loadgen appears to the servers.
+pub fn client_options(namesrv: &str) -> ClientOptions {
+    let client_id = format!("loadgen@{}", process::id());
+    ClientOptions { client_id, ..ClientOptions::new(namesrv) }
 }
 
-/// The first of the NameServers in `list` (joined by `;`) that answers.
-fn connect_any(list: &str) -> Result<Client, TargetError> {
-    let mut error = TargetError::NoNameServer;
-    for address in list.split(';').map(str::trim).filter(|address| !address.is_empty()) {
-        match Client::connect(address) {
-            Ok(client) => return Ok(client),
-            Err(unreachable) => error = unreachable.into(),
-        }
-    }
-    Err(error)
-}
-
-fn wait_for_masters(
-    client: &mut Client,
-    namesrv: &str,
-    wanted: usize,
-) -> Result<Vec<Broker>, TargetError> {
+fn wait_for_masters(namesrv: &str, wanted: usize) -> Result<Vec<Broker>, TargetError> {
+    let mut remote = Remote::new(client_options(namesrv))?;
     let deadline = Instant::now() + ROUTE_WAIT;
     loop {
-        let masters = masters_known(client)?;
+        let masters = masters(&mut remote)?;
         if masters.len() >= wanted {
             return Ok(masters);
         }
@@ -195,67 +195,22 @@ fn wait_for_masters(
     }
 }
 
-fn masters_known(client: &mut Client) -> Result<Vec<Broker>, TargetError> {
-    let cluster = client.ask(&NameServerRequest::ClusterInfo)?.cluster();
-    let cluster = cluster.map_err(|error| client.refused(&error))?;
-    let broker =
-        |(name, address): (String, String)| Ok(Broker { name, address: resolve(&address)? });
-    cluster.brokers.iter().filter_map(master_of).map(broker).collect()
+/// The master brokers that the NameServers know now.
+pub fn masters(remote: &mut Remote) -> Result<Vec<Broker>, TargetError> {
+    let cluster = remote.cluster_info()?;
+    cluster.brokers.iter().filter_map(master_of).collect()
 }
 
-/// Name and address of the broker with id 0.
-fn master_of(broker: &RouteBroker) -> Option<(String, String)> {
+/// The broker with id 0.
+fn master_of(broker: &RouteBroker) -> Option<Result<Broker, TargetError>> {
     let (_, address) = broker.addresses.iter().find(|(id, _)| *id == 0)?;
-    Some((broker.name.clone(), address.clone()))
+    let name = broker.name.clone();
+    Some(resolve(address).map(|address| Broker { name, address }))
 }
 
-/// Queues of `topic` by broker, once all have it.
-fn ensure_topic(
-    namesrv: &mut Client,
-    brokers: &[Broker],
-    topic: &TopicName,
-    queue_count: u32,
-) -> Result<Vec<u32>, TargetError> {
-    let route = route_of(namesrv, topic)?;
-    // To create it again would open it, and change its queues.
-    if let Some(closed) = route.queues.iter().find(|queues| queues.perm & PERM_WRITE == 0) {
-        let (topic, broker) = (topic.clone(), closed.broker_name.clone());
-        return Err(TargetError::Closed { topic, broker });
-    }
-    for broker in brokers.iter().filter(|broker| writable_queues(&route, &broker.name) == 0) {
-        let mut client = Client::connect(&broker.address.to_string())?;
-        let config = TopicConfig::new(topic.clone(), queue_count);
-        let done = client.ask(&Request::UpdateTopic(config))?.done();
-        done.map_err(|error| client.refused(&error))?;
-    }
-    let deadline = Instant::now() + ROUTE_WAIT;
-    loop {
-        let route = route_of(namesrv, topic)?;
-        let counts: Vec<u32> =
-            brokers.iter().map(|broker| writable_queues(&route, &broker.name)).collect();
-        if counts.iter().all(|count| *count > 0) {
-            return Ok(counts);
-        }
-        if Instant::now() >= deadline {
-            return Err(TargetError::Topic { topic: topic.clone(), wait: ROUTE_WAIT.as_secs() });
-        }
-        thread::sleep(ROUTE_POLL);
-    }
-}
-
-/// Who serves `topic`; nobody when it does not exist.
-fn route_of(namesrv: &mut Client, topic: &TopicName) -> Result<Route, TargetError> {
-    let request = NameServerRequest::Route { topic: ByteString::from(topic.as_str()) };
-    match namesrv.ask(&request)?.route() {
-        Ok(route) => Ok(route),
-        Err(error) if error.code == TOPIC_NOT_EXIST => Ok(Route::default()),
-        Err(error) => Err(namesrv.refused(&error).into()),
-    }
-}
-
-fn writable_queues(route: &Route, broker: &str) -> u32 {
-    let queues = route.queues.iter().find(|queues| queues.broker_name == broker);
-    queues
-        .filter(|queues| queues.perm & PERM_WRITE != 0)
-        .map_or(0, |queues| queues.write_queue_count)
+/// The first address that `text` (`host:port`) stands for.
+fn resolve(text: &str) -> Result<SocketAddr, TargetError> {
+    let unresolved = |cause| TargetError::Unresolved { address: text.to_owned(), cause };
+    let mut addresses = text.to_socket_addrs().map_err(unresolved)?;
+    addresses.next().ok_or_else(|| unresolved(io::ErrorKind::NotFound.into()))
 }

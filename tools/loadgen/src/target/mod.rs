@@ -2,7 +2,6 @@
 //! that only those have. Start reading at [`cluster`].
 
 pub mod cluster;
-pub mod control;
 pub mod device;
 pub mod embedded;
 pub mod environment;

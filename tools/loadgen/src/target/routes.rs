@@ -1,8 +1,8 @@
-//! Where the brokers are while a run goes on: a broker that comes back elsewhere is found again.
+//! Where the brokers are during a run: a broker that comes back at another address is found again.
 //!
-//! A thread asks the NameServers once a second. What it learns is an address per broker and a count
-//! of changes; whoever has lost a connection looks there. A NameServer that does not answer, or
-//! knows a broker no more, changes nothing.
+//! A thread asks the NameServers once a second, and keeps an address per broker and a count of
+//! changes. A thread that has lost a connection looks there. A NameServer that does not answer, or no
+//! longer knows a broker, changes nothing.
 
 use std::io;
 use std::net::SocketAddr;
@@ -11,10 +11,12 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
-use crate::background::Background;
-use crate::target::cluster::{self, Broker};
+use ringmq::client::Remote;
 
-/// Time between two questions, and how often the end of the run is looked for meanwhile.
+use crate::background::Background;
+use crate::target::cluster::{self, Broker, client_options};
+
+/// Time between two requests, and how often in it the thread checks whether the run is over.
 const PERIOD: Duration = Duration::from_secs(1);
 const STEPS: u32 = 20;
 
@@ -54,9 +56,10 @@ impl Routes {
 
 /// Keeps `routes` up to date until the run is over.
 pub fn watch(routes: Arc<Routes>, namesrv: String) -> io::Result<Background<()>> {
+    let mut remote = Remote::new(client_options(&namesrv)).map_err(io::Error::other)?;
     Background::start("routes", move |is_over| {
         while !is_over.load(Ordering::Relaxed) {
-            if let Ok(known) = cluster::masters(&namesrv) {
+            if let Ok(known) = cluster::masters(&mut remote) {
                 routes.learn(&known);
             }
             for _ in 0..STEPS {

@@ -16,12 +16,11 @@ use ringmq::model::reply::{Produced, PullStatus, Pulled};
 use ringmq::model::request::{Produce, ProduceRecords, Pull};
 use ringmq::model::{
     LogOffset, NameServerReply, NameServerRequest, QueueId, QueueOffset, Refusal, Reply, Request,
-    Timestamp,
+    Timestamp, TopicConfig, TopicName,
 };
 use ringmq::wire::{self, DecodeRequest, FRAME_SIZE_MAX, Frame, Head};
 use zerocopy::byteorder::big_endian::U32;
 
-const QUEUES: u32 = 4;
 const NAME: &str = "broken-promises";
 /// Messages per pull.
 const COUNT_MAX: usize = 100;
@@ -64,6 +63,7 @@ struct State {
     /// Where it is found after a move.
     last_address: SocketAddr,
     count: u64,
+    topics: HashMap<String, TopicConfig>,
     /// Records by queue, in the order in which they are consumed.
     queues: HashMap<u32, Vec<Vec<u8>>>,
     held_back: Option<(u32, Vec<u8>)>,
@@ -78,9 +78,9 @@ pub fn start(fault: Fault) -> SocketAddr {
 pub fn start_on<const N: usize>(listeners: [TcpListener; N], fault: Fault) -> SocketAddr {
     let address = listeners[0].local_addr().unwrap();
     let last_address = listeners[N - 1].local_addr().unwrap();
-    let (count, queues, held_back) = (0, HashMap::new(), None);
-    let state =
-        Arc::new(Mutex::new(State { fault, address, last_address, count, queues, held_back }));
+    let (count, topics, queues, held_back) = Default::default();
+    let state = State { fault, address, last_address, count, topics, queues, held_back };
+    let state = Arc::new(Mutex::new(state));
     for listener in listeners {
         let state = state.clone();
         thread::spawn(move || {
@@ -144,14 +144,20 @@ fn answer(frame: &Frame, state: &Mutex<State>) -> io::Result<Option<Vec<u8>>> {
 
 /// What it answers as a NameServer.
 fn direct(request: &NameServerRequest, state: &Mutex<State>) -> Result<NameServerReply, Refusal> {
-    let mut route = route(state.lock().unwrap().address);
-    if state.lock().unwrap().fault == Fault::Closed {
-        route.queues[0].perm = 4;
-    }
+    let state = state.lock().unwrap();
     match request {
-        NameServerRequest::Route { .. } => Ok(NameServerReply::Route(route)),
+        NameServerRequest::Route { topic } => {
+            let name = TopicName::new(topic.clone())?;
+            let config = match state.fault {
+                Fault::Closed => Some(TopicConfig { perm: 4, ..TopicConfig::new(name.clone(), 8) }),
+                _ => state.topics.get(&**topic).cloned(),
+            };
+            let config = config.ok_or(Refusal::UnknownTopic(name))?;
+            let (queues, brokers) = (vec![queues_of(&config)], vec![state.broker()]);
+            Ok(NameServerReply::Route(Route { queues, brokers }))
+        }
         NameServerRequest::ClusterInfo => {
-            Ok(NameServerReply::ClusterInfo(ClusterInfo { brokers: route.brokers }))
+            Ok(NameServerReply::ClusterInfo(ClusterInfo { brokers: vec![state.broker()] }))
         }
         other => Err(Refusal::Malformed(format!("{other:?}"))),
     }
@@ -163,7 +169,10 @@ type Answer = (Result<Reply, Refusal>, Vec<u8>);
 fn handle(request: &Request, state: &Mutex<State>) -> Option<Answer> {
     let mut locked = state.lock().unwrap();
     let reply = match request {
-        Request::UpdateTopic(_) => Reply::Done,
+        Request::CreateTopic(topic) => {
+            locked.topics.insert(topic.name.as_str().to_owned(), topic.clone());
+            Reply::Done
+        }
         Request::Heartbeat(_) => Reply::HeartbeatTaken,
         Request::MaxOffset(queue) => Reply::Offset(locked.end(queue.queue)),
         Request::Produce(produce) => return locked.produce(produce),
@@ -182,20 +191,22 @@ fn handle(request: &Request, state: &Mutex<State>) -> Option<Answer> {
     Some((Ok(reply), Vec::new()))
 }
 
-fn route(address: SocketAddr) -> Route {
-    let queues = RouteQueues {
+fn queues_of(topic: &TopicConfig) -> RouteQueues {
+    RouteQueues {
         broker_name: NAME.to_owned(),
-        read_queue_count: QUEUES,
-        write_queue_count: QUEUES,
-        perm: 6,
+        read_queue_count: topic.read_queue_count,
+        write_queue_count: topic.write_queue_count,
+        perm: topic.perm,
         system_flag: 0,
-    };
-    let addresses = vec![(0, address.to_string())];
-    let broker = RouteBroker { cluster: "test".to_owned(), name: NAME.to_owned(), addresses };
-    Route { queues: vec![queues], brokers: vec![broker] }
+    }
 }
 
 impl State {
+    fn broker(&self) -> RouteBroker {
+        let addresses = vec![(0, self.address.to_string())];
+        RouteBroker { cluster: "test".to_owned(), name: NAME.to_owned(), addresses }
+    }
+
     fn hangs_up(&self) -> bool {
         matches!(self.fault, Fault::HangUp | Fault::Move)
     }
