@@ -4,8 +4,9 @@
 //!   0 size u32, of what follows | 4 header encoding u8 | 5 header size u24 | 8 header | body
 //! ```
 //!
-//! A length is checked against its limit before waiting for that many bytes. After an error the
-//! framing is lost, and the connection must be closed.
+//! A length is checked against its limit before waiting for that many bytes. If it is invalid, the
+//! framing is lost, and the connection must be closed. Everything else that can be wrong concerns one
+//! frame only: [`Frame::bad_prefix`] says what.
 
 use std::mem::size_of;
 
@@ -46,26 +47,42 @@ pub(crate) const HEADER_SIZE_MAX: usize = 0x00FF_FFFF;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Frame {
     pub encoding: HeaderEncoding,
+    /// Everything after the prefix, if that is bad.
     pub header: Bytes,
     pub body: Bytes,
+    pub bad_prefix: Option<BadPrefix>,
 }
 
 impl Frame {
+    pub fn new(encoding: HeaderEncoding, header: Bytes, body: Bytes) -> Self {
+        Self { encoding, header, body, bad_prefix: None }
+    }
+
     /// Size of header and body.
     pub fn size(&self) -> usize {
         self.header.len() + self.body.len()
     }
 }
 
-/// Why the framing of a stream is lost.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum FrameError {
+/// Why a frame cannot be divided into header and body, although its bounds are known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum BadPrefix {
+    /// Such a frame counts as JSON, the encoding of every stock client.
     #[error("header encoding {0} is unknown")]
     UnknownEncoding(u8),
-    #[error("frame of {size} bytes exceeds the limit of {size_max}")]
-    TooLarge { size: usize, size_max: usize },
     #[error("header of {header_size} bytes in a frame of {size}")]
     HeaderTooLong { header_size: usize, size: usize },
+}
+
+/// Why the framing of a stream is lost, or why one frame cannot be decoded.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum FrameError {
+    #[error("frame of {size} bytes is shorter than the prefix of one")]
+    TooShort { size: usize },
+    #[error("frame of {size} bytes exceeds the limit of {size_max}")]
+    TooLarge { size: usize, size_max: usize },
+    #[error(transparent)]
+    BadPrefix(#[from] BadPrefix),
     #[error("cannot decode the header: {0}")]
     Header(String),
 }
@@ -89,13 +106,14 @@ struct Layout {
     /// Of the whole frame.
     size: usize,
     header_size: usize,
+    bad_prefix: Option<BadPrefix>,
 }
 
 impl Layout {
     fn frame(&self, mut header: Bytes) -> Frame {
         header.advance(size_of::<Prefix>());
         let body = header.split_off(self.header_size);
-        Frame { encoding: self.encoding, header, body }
+        Frame { encoding: self.encoding, header, body, bad_prefix: self.bad_prefix }
     }
 }
 
@@ -103,21 +121,29 @@ impl Layout {
 fn next_layout(input: &[u8], size_max: usize) -> Result<Option<Layout>, FrameError> {
     let Ok((prefix, _)) = Prefix::ref_from_prefix(input) else { return Ok(None) };
     let size = (prefix.size.get() as usize).saturating_add(size_of::<U32>());
-    let header_word = prefix.header_word.get();
-    let header_size = header_word as usize & HEADER_SIZE_MAX;
     if size > size_max {
         return Err(FrameError::TooLarge { size, size_max });
     }
-    let encoding = match (header_word >> 24) as u8 {
-        0 => HeaderEncoding::Json,
-        1 => HeaderEncoding::Binary,
-        2 => HeaderEncoding::Fixed,
-        other => return Err(FrameError::UnknownEncoding(other)),
-    };
-    if size_of::<Prefix>() + header_size > size {
-        return Err(FrameError::HeaderTooLong { header_size, size });
+    if size < size_of::<Prefix>() {
+        return Err(FrameError::TooShort { size });
     }
-    Ok((input.len() >= size).then_some(Layout { encoding, size, header_size }))
+    if input.len() < size {
+        return Ok(None);
+    }
+    let header_word = prefix.header_word.get();
+    let header_size = header_word as usize & HEADER_SIZE_MAX;
+    let (encoding, unknown) = match (header_word >> 24) as u8 {
+        0 => (HeaderEncoding::Json, None),
+        1 => (HeaderEncoding::Binary, None),
+        2 => (HeaderEncoding::Fixed, None),
+        other => (HeaderEncoding::Json, Some(BadPrefix::UnknownEncoding(other))),
+    };
+    let size_left = size - size_of::<Prefix>();
+    let too_long =
+        (header_size > size_left).then_some(BadPrefix::HeaderTooLong { header_size, size });
+    let bad_prefix = unknown.or(too_long);
+    let header_size = if bad_prefix.is_some() { size_left } else { header_size };
+    Ok(Some(Layout { encoding, size, header_size, bad_prefix }))
 }
 
 /// Appends one frame to `out`: `header` and `body` append their parts, then the prefix is filled
@@ -151,13 +177,18 @@ mod tests {
 
     #[test]
     fn next_frame_table() {
-        use FrameError::*;
+        use BadPrefix::{HeaderTooLong, UnknownEncoding};
+        use FrameError::{TooLarge, TooShort};
         let frame = |encoding, header: &'static str, body: &'static str| {
-            Ok(Some(Frame { encoding, header: header.into(), body: body.into() }))
+            Ok(Some(Frame::new(encoding, header.into(), body.into())))
+        };
+        let bad = |encoding, header: &'static str, bad_prefix| {
+            let (header, body) = (header.into(), Bytes::new());
+            Ok(Some(Frame { encoding, header, body, bad_prefix: Some(bad_prefix) }))
         };
         let json = |header, body| frame(HeaderEncoding::Json, header, body);
         #[rustfmt::skip]
-        let rows: [Row; 14] = [
+        let rows: [Row; 18] = [
             // case             size            enc header-size payload
             ("empty",           b"",                                        Ok(None)),
             ("cut in prefix",   b"\x00\x00\x00\x09\x00\x00\x00",            Ok(None)),
@@ -171,8 +202,12 @@ mod tests {
             ("at the limit",    b"\x00\x00\x00\x3c\x00\x00\x00\x02",        Ok(None)),
             ("over the limit",  b"\x00\x00\x00\x3d\x00\x00\x00\x02",        Err(TooLarge { size: 65, size_max: 64 })),
             ("negative size",   b"\xff\xff\xff\xff\x00\x00\x00\x02",        Err(TooLarge { size: 0x1_0000_0003, size_max: 64 })),
-            ("header too long", b"\x00\x00\x00\x06\x00\x00\x00\x03hi",      Err(HeaderTooLong { header_size: 3, size: 10 })),
-            ("bad encoding",    b"\x00\x00\x00\x06\x07\x00\x00\x02hi",      Err(UnknownEncoding(7))),
+            ("no header word",  b"\x00\x00\x00\x03\x00\x00\x00\x00",        Err(TooShort { size: 7 })),
+            ("size 0",          b"\x00\x00\x00\x00\x00\x00\x00\x06",        Err(TooShort { size: 4 })),
+            ("header too long", b"\x00\x00\x00\x06\x01\x00\x00\x03hi",      bad(HeaderEncoding::Binary, "hi", HeaderTooLong { header_size: 3, size: 10 })),
+            ("the same, cut",   b"\x00\x00\x00\x06\x01\x00\x00\x03h",       Ok(None)),
+            ("bad encoding",    b"\x00\x00\x00\x06\x07\x00\x00\x01hi",      bad(HeaderEncoding::Json, "hi", UnknownEncoding(7))),
+            ("both",            b"\x00\x00\x00\x06\x07\x00\x00\x03hi",      bad(HeaderEncoding::Json, "hi", UnknownEncoding(7))),
         ];
         for (case, input, expected) in rows {
             assert_eq!(next_frame(&mut BytesMut::from(input), 64), expected, "{case}");

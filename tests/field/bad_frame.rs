@@ -1,5 +1,6 @@
-//! One frame that cannot be read, among others: a proxy, a client of another language or a scanner sends a
-//! header that is no JSON, and everything else on the connection is lost with it.
+//! One frame that cannot be decoded, among others: a proxy, a client of another language or a scanner sends a
+//! header that is no JSON, that is longer than its frame, or in an unknown encoding, and everything else on
+//! the connection is lost with it.
 //!
 //! Kind of report: "connection reset, all in-flight messages fail" after one malformed request (clients
 //! that escape a character wrongly in a property).
@@ -19,6 +20,13 @@ fn cut_binary(opaque: i32) -> Vec<u8> {
     bytes
 }
 
+/// A frame whose prefix claims another encoding, or a longer header.
+fn with_prefix(encoding: u8, header_size: u32, header: &[u8], body: &[u8]) -> Vec<u8> {
+    let mut bytes = frame(header, body);
+    bytes[4..8].copy_from_slice(&(u32::from(encoding) << 24 | header_size).to_be_bytes());
+    bytes
+}
+
 #[test]
 fn frames_before_and_after_it_are_answered_and_stored() {
     let scratch = Scratch::new("bad-frame");
@@ -27,7 +35,9 @@ fn frames_before_and_after_it_are_answered_and_stored() {
     let mut client = Client::connect(local(port + 3));
     assert_eq!(client.set_topic("mixed", 1, 6).code, 0);
     // Bytes, and the number by which the refusal is found.
-    let bad: [(Vec<u8>, Option<i64>); 9] = [
+    let json = |opaque| header(SEND, opaque, &send_fields("mixed", 0));
+    let one_way = br#"{"code":310,"flag":2,"opaque":912}"#;
+    let bad: [(Vec<u8>, Option<i64>); 18] = [
         (frame(b"not json", b"body"), None),
         (frame(b"[1]", b""), None),
         (frame(b"", b""), None),
@@ -41,6 +51,17 @@ fn frames_before_and_after_it_are_answered_and_stored() {
         (frame(br#"{"code":310,"flag":2,"opaque":904,"#, b""), None),
         (frame(br#"{"code":0,"flag":1,"opaque":905,"#, b""), None),
         (cut_binary(906), Some(906)),
+        // The header is longer than the frame.
+        (with_prefix(0, 4_000, &json(907), b""), Some(907)),
+        (with_prefix(0, 0x00FF_FFFF, &json(908), b"body \xff \"opaque\":1"), Some(908)),
+        (with_prefix(0, 10, b"x", b""), None),
+        (with_prefix(1, 4_000, &cut_binary(909)[8..], b""), Some(909)),
+        // The encoding is unknown.
+        (with_prefix(7, json(910).len() as u32, &json(910), b"body"), Some(910)),
+        (with_prefix(255, 0, b"", b""), None),
+        (with_prefix(9, 4_000, &json(911), b"body"), Some(911)),
+        (with_prefix(9, one_way.len() as u32, one_way, b""), None),
+        (with_prefix(5, 3, b"\x01\x02\x03", b"body"), None),
     ];
     let mut bytes = Vec::new();
     let mut expected = Vec::new();
@@ -66,8 +87,29 @@ fn frames_before_and_after_it_are_answered_and_stored() {
     expected.sort_unstable();
     assert_eq!(heard, expected);
     let queue = json!({"topic": "mixed", "queueId": "0"});
-    assert_eq!(client.ask(30, &queue, b"").number("offset"), 10, "all good ones are stored");
+    assert_eq!(client.ask(30, &queue, b"").number("offset"), 19, "all good ones are stored");
     assert_eq!(client.ask(MIN_OFFSET, &queue, b"").number("offset"), 0);
     assert_eq!(server.log().matches("a frame was refused").count(), 1, "it is told once");
+    assert!(server.stop().success());
+}
+
+/// Where the next frame begins is unknown then.
+#[test]
+fn a_frame_of_an_impossible_size_closes_the_connection() {
+    let scratch = Scratch::new("bad-size");
+    let port = free_ports();
+    let server = Server::dev(&scratch, port, &[]);
+    for size in [0_u32, 3, 0x0100_0000, 0x7FFF_FFFF, 0xFFFF_FFFF] {
+        let mut client = Client::connect(local(port + 3));
+        assert_eq!(client.set_topic("mixed", 1, 6).code, 0);
+        let mut bytes = frame(&header(SEND, 1, &send_fields("mixed", 0)), b"before");
+        bytes.extend_from_slice(&size.to_be_bytes());
+        bytes.extend_from_slice(b"\0\0\0\x02{}");
+        client.write(&bytes);
+        let said = client.hear();
+        assert_eq!((said.opaque, said.code), (1, 0), "what came before is stored");
+        assert!(client.is_at_end(), "size {size}");
+    }
+    assert_eq!(server.log().matches("framing lost").count(), 5);
     assert!(server.stop().success());
 }

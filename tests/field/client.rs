@@ -108,6 +108,11 @@ impl Client {
         }
     }
 
+    /// Whether the server closes the connection without saying more.
+    pub fn is_at_end(&mut self) -> bool {
+        self.stream.read(&mut [0]).unwrap() == 0
+    }
+
     /// Creates a topic, or sets it, on the broker.
     pub fn set_topic(&mut self, topic: &str, queues: u32, perm: u32) -> Said {
         let fields = json!({

@@ -7,7 +7,7 @@ use std::borrow::Cow;
 
 use bytes::Bytes;
 
-use crate::wire::frame::FrameError;
+use crate::wire::frame::{Frame, FrameError};
 use crate::wire::header::fields::{FieldWriter, NewHead, VERSION};
 use crate::wire::header::head::{Head, Language, too_many_fields};
 use crate::wire::json::read::{JsonError, Reader};
@@ -62,9 +62,25 @@ fn read_field<'a>(
     if head.fields.push(name, value) { Ok(()) } else { Err(reader.error(too_many_fields())) }
 }
 
-/// The opaque and the flag of a header that is no JSON, if the members are there that hold them. Named
-/// fields of such names hold texts and stand in front of them.
-pub fn find_opaque_and_flag(header: &[u8]) -> Option<(i32, i32)> {
+/// The opaque and the flag of a header that cannot be decoded, if they can be found.
+pub fn find_opaque_and_flag(frame: &Frame) -> Option<(i32, i32)> {
+    opaque_and_flag_of_object(frame).or_else(|| opaque_and_flag_in_text(&frame.header))
+}
+
+/// Of a whole object at the front: only the header's size is wrong, or something follows.
+fn opaque_and_flag_of_object(frame: &Frame) -> Option<(i32, i32)> {
+    let valid = frame.header.utf8_chunks().next()?.valid();
+    let (mut head, mut has_opaque) = (Head::of(frame), false);
+    let member = |key: Cow<'_, str>, reader: &mut _| {
+        has_opaque |= key == "opaque";
+        read_member(&mut head, &key, reader)
+    };
+    Reader::new(valid).object(member).ok()?;
+    has_opaque.then_some((head.opaque, head.flag))
+}
+
+/// Of text that is no JSON. Named fields of these names hold text and precede the members.
+fn opaque_and_flag_in_text(header: &[u8]) -> Option<(i32, i32)> {
     let text = String::from_utf8_lossy(header);
     let number = |key: &str| {
         let (_, value) = text.rsplit_once(key)?;

@@ -17,6 +17,9 @@ use crate::wire::frame::{Frame, FrameError, HeaderEncoding, write_frame};
 /// Decodes the head of a frame, but not the fields of its command. An error concerns only this frame;
 /// [`unreadable_reply_to`] says where the refusal goes.
 pub fn decode_head(head: &mut Head<'_>) -> Result<(), FrameError> {
+    if let Some(bad) = head.frame.bad_prefix {
+        return Err(bad.into());
+    }
     match head.frame.encoding {
         HeaderEncoding::Json => json::read(&head.frame.header, head),
         HeaderEncoding::Binary => binary::read(&head.frame.header, head),
@@ -30,10 +33,13 @@ pub fn decode_head(head: &mut Head<'_>) -> Result<(), FrameError> {
 pub fn unreadable_reply_to(frame: &Frame) -> Option<ReplyTo> {
     let encoding = frame.encoding;
     let (opaque, flag) = match encoding {
-        HeaderEncoding::Json => json::find_opaque_and_flag(&frame.header)?,
+        HeaderEncoding::Json => json::find_opaque_and_flag(frame)?,
         HeaderEncoding::Binary => binary::find_opaque_and_flag(&frame.header)?,
-        // Only one that is too short for them is unreadable.
-        HeaderEncoding::Fixed => return None,
+        HeaderEncoding::Fixed => {
+            let mut head = Head::of(frame);
+            fixed::read(&frame.header, &mut head).ok()?;
+            return (!head.is_reply() && !head.is_one_way()).then(|| head.reply_to());
+        }
     };
     let is_awaited = flag & (FLAG_REPLY | FLAG_ONE_WAY) == 0;
     is_awaited.then_some(ReplyTo { encoding, code: 0, opaque, version: 0 })

@@ -26,7 +26,7 @@ fn read_in_every_way(bytes: &[u8]) {
     }
     for encoding in [HeaderEncoding::Json, HeaderEncoding::Binary, HeaderEncoding::Fixed] {
         let all = Bytes::copy_from_slice(bytes);
-        read_frame(&Frame { encoding, header: all.clone(), body: all });
+        read_frame(&Frame::new(encoding, all.clone(), all));
     }
     Records::new(bytes).for_each(drop);
     BatchItems::new(bytes).for_each(drop);
@@ -161,7 +161,7 @@ fn headers_that_close_the_connection() {
     ];
     for (rest, expected) in binary {
         let header = unhex(&format!("{start} {rest}")).into();
-        let frame = Frame { encoding: HeaderEncoding::Binary, header, body: Bytes::new() };
+        let frame = Frame::new(HeaderEncoding::Binary, header, Bytes::new());
         let error = decode_request(&frame).unwrap_err().to_string();
         assert_eq!(error, format!("cannot decode the header: {expected}"), "{rest}");
     }

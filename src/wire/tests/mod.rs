@@ -35,11 +35,8 @@ pub fn frame(bytes: &[u8]) -> Frame {
 }
 
 pub fn json_frame(header: &str, body: &[u8]) -> Frame {
-    Frame {
-        encoding: HeaderEncoding::Json,
-        header: Bytes::copy_from_slice(header.as_bytes()),
-        body: Bytes::copy_from_slice(body),
-    }
+    let header = Bytes::copy_from_slice(header.as_bytes());
+    Frame::new(HeaderEncoding::Json, header, Bytes::copy_from_slice(body))
 }
 
 /// A header as a Java client writes it.
@@ -71,11 +68,7 @@ pub fn binary_frame(code: i16, flag: i32, fields: Named<'_>, body: &[u8]) -> Fra
     header.extend_from_slice(&0i32.to_be_bytes());
     header.extend_from_slice(&(entries.len() as i32).to_be_bytes());
     header.extend_from_slice(&entries);
-    Frame {
-        encoding: HeaderEncoding::Binary,
-        header: header.into(),
-        body: Bytes::copy_from_slice(body),
-    }
+    Frame::new(HeaderEncoding::Binary, header.into(), Bytes::copy_from_slice(body))
 }
 
 /// The same request in both of RocketMQ's encodings.

@@ -61,7 +61,7 @@ impl FrameView<'_> {
     /// The same frame with a header of its own and no body.
     pub fn header_only(&self) -> Frame {
         let header = Bytes::copy_from_slice(self.header);
-        Frame { encoding: self.encoding, header, body: Bytes::new() }
+        Frame::new(self.encoding, header, Bytes::new())
     }
 }
 
