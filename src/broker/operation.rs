@@ -91,6 +91,10 @@ impl<D: Disk> Broker<D> {
             Request::CreateTopic(config) => self.update_topic(config, false, context).await?,
             Request::DeleteTopic { topic } => self.delete_topic(topic, context).await?,
             Request::TopicStats { topic } => self.topic_stats(topic, context).await?,
+            Request::TopicConfig { topic } => {
+                let state = self.state.borrow();
+                Reply::TopicConfig(state.durable.topics.find(topic)?.1.config.clone())
+            }
             Request::RuntimeInfo => self.runtime_info(context.now().moment),
             Request::Produce(_) | Request::ProduceRecords(_) | Request::Pull(_) => {
                 panic!("producing and pulling are no operations")

@@ -27,7 +27,7 @@ impl Ask for Request {
             Self::UpdateTopic(_) => "change a topic",
             Self::CreateTopic(_) => "create a topic",
             Self::DeleteTopic { .. } => "delete a topic",
-            Self::TopicStats { .. } => "describe a topic",
+            Self::TopicStats { .. } | Self::TopicConfig { .. } => "describe a topic",
             Self::RuntimeInfo => "tell its state",
         }
     }

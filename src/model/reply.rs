@@ -6,6 +6,7 @@ use smallvec::SmallVec;
 use crate::model::ids::{ClientId, LogOffset, QueueId, QueueOffset, Timestamp};
 use crate::model::record::Host;
 use crate::model::request::QueueOf;
+use crate::model::topic::TopicConfig;
 
 /// A reply without the messages of a pull, which travel separately, as chunks of the log.
 #[derive(Clone, Debug, PartialEq)]
@@ -21,6 +22,7 @@ pub enum Reply {
     HeartbeatTaken,
     Members(Vec<ClientId>),
     TopicStats(Vec<QueueStats>),
+    TopicConfig(TopicConfig),
     /// Names and values, all strings (remoting reference, 3.13).
     RuntimeInfo(Vec<(String, String)>),
 }

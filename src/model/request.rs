@@ -73,6 +73,10 @@ pub enum Request {
     TopicStats {
         topic: TopicName,
     },
+    /// [351]
+    TopicConfig {
+        topic: TopicName,
+    },
     /// [28]
     RuntimeInfo,
 }

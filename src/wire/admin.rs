@@ -57,6 +57,11 @@ pub fn decode_topic_stats(fields: &mut Fields<'_>, _: &Bytes) -> Result<Request,
     Ok(Request::TopicStats { topic: TopicName::new(fields.needed("topic")?)? })
 }
 
+/// GET_TOPIC_CONFIG.
+pub fn decode_topic_config(fields: &mut Fields<'_>, _: &Bytes) -> Result<Request, Refusal> {
+    Ok(Request::TopicConfig { topic: TopicName::new(fields.needed("topic")?)? })
+}
+
 /// `TopicStatsTable` of the reference. The map is keyed by queues as objects: stock tools take
 /// nothing else.
 #[derive(Debug, Default, Serialize, Deserialize)]

@@ -13,6 +13,7 @@ use crate::wire::group::{HeartbeatBody, MembersBody};
 use crate::wire::header::fixed;
 use crate::wire::header::head::{Fields, ReplyTo};
 use crate::wire::json::ser;
+use crate::wire::registration::TopicBody;
 use crate::wire::reply::{EncodeReply, NewReply};
 use crate::wire::request::{DecodeRequest, EncodeRequest, NewRequest, served};
 use crate::wire::{admin, group, message};
@@ -38,6 +39,7 @@ impl DecodeRequest for Request {
         DELETE_TOPIC_IN_BROKER => admin::decode_delete_topic;
         SEND_MESSAGE_V2 => message::decode_send_v2;
         SEND_BATCH_MESSAGE => message::decode_send_v2;
+        GET_TOPIC_CONFIG => admin::decode_topic_config;
         LITE_PULL_MESSAGE => message::decode_pull;
     }
 
@@ -105,6 +107,7 @@ fn encode_named(to: NewRequest<'_>, request: &Request) -> bool {
         Request::CreateTopic(topic) => to.fields(UPDATE_AND_CREATE_TOPIC, |f| admin::encode_create_topic(f, topic)),
         Request::DeleteTopic { topic } => to.fields(DELETE_TOPIC_IN_BROKER, |f| f.text("topic", topic.as_str())),
         Request::TopicStats { topic } => to.fields(GET_TOPIC_STATS_INFO, |f| f.text("topic", topic.as_str())),
+        Request::TopicConfig { topic } => to.fields(GET_TOPIC_CONFIG, |f| f.text("topic", topic.as_str())),
         Request::RuntimeInfo => to.fields(GET_BROKER_RUNTIME_INFO, |_| {}),
     }
     true
@@ -136,6 +139,7 @@ impl EncodeReply for Reply {
             Reply::HeartbeatTaken => to.fields(|fields| fields.text(group::CAPABILITY_FIXED, "1")),
             Reply::Members(members) => to.json(&MembersBody::of(members)),
             Reply::TopicStats(queues) => to.json(&TopicStatsBody::of(queues)),
+            Reply::TopicConfig(topic) => to.json(&TopicBody::of(topic)),
             Reply::RuntimeInfo(table) => to.json(&TableBody::of(table)),
         }
     }

@@ -92,7 +92,7 @@ struct TopicsBody<'a> {
 /// `TopicConfig` of the reference. The name is the table's key and is not decoded again.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
-struct TopicBody<'a> {
+pub struct TopicBody<'a> {
     #[serde(skip_deserializing)]
     attributes: Nothing,
     order: bool,
@@ -148,7 +148,7 @@ impl<'a> RegistrationBody<'a> {
 }
 
 impl<'a> TopicBody<'a> {
-    fn of(topic: &'a TopicConfig) -> Self {
+    pub fn of(topic: &'a TopicConfig) -> Self {
         Self {
             order: topic.order,
             perm: topic.perm,

@@ -183,6 +183,14 @@ fn bodies_as_tools_read_them() {
                 r#"{"lastUpdateTimestamp":0,"maxOffset":9,"minOffset":1}},"topicPutTps":0.0}"#,
             ),
         ),
+        (
+            351,
+            Reply::TopicConfig(TopicConfig::new(TopicName::new("T").unwrap(), 8)),
+            concat!(
+                r#"{"attributes":{},"order":false,"perm":6,"readQueueNums":8,"#,
+                r#""topicFilterType":"SINGLE_TAG","topicName":"T","topicSysFlag":0,"writeQueueNums":8}"#,
+            ),
+        ),
         (28, Reply::RuntimeInfo(table), r#"{"table":{"bootTimestamp":"1","x":"a\"b"}}"#),
         (38, Reply::Members(vec!["c@1".into()]), r#"{"consumerIdList":["c@1"]}"#),
     ];

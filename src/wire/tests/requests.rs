@@ -242,6 +242,7 @@ fn groups_and_topics() {
         ("create topic", 17, create.to_vec(), Ok(Request::UpdateTopic(config))),
         ("delete topic", 215, vec![("topic", "T")], Ok(Request::DeleteTopic { topic: topic("T") })),
         ("topic stats", 202, vec![("topic", "T")], Ok(Request::TopicStats { topic: topic("T") })),
+        ("topic config", 351, vec![("topic", "T"), ("lo", "true")], Ok(Request::TopicConfig { topic: topic("T") })),
         ("runtime info", 28, vec![], Ok(Request::RuntimeInfo)),
     ];
     check(rows, b"");

@@ -116,6 +116,7 @@ fn requests() -> Vec<Request> {
         Request::UpdateTopic(TopicConfig { perm: 4, order: true, ..TopicConfig::new(topic(), 4) }),
         Request::DeleteTopic { topic: topic() },
         Request::TopicStats { topic: topic() },
+        Request::TopicConfig { topic: topic() },
         Request::RuntimeInfo,
     ]
 }

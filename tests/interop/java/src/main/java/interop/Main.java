@@ -17,6 +17,7 @@ import org.apache.rocketmq.common.message.Message;
  * <pre>
  * suite       all cases of producer and consumer
  * routes      the part of it about routes and topics
+ * admin       mqadmin's commands
  * topics      creates topics for the other languages        names=a,b
  * send        sends a mixture for others to read            manifest=FILE
  * verify      reads back what others sent                   manifests=NAME=FILE,...
@@ -60,6 +61,7 @@ public final class Main {
                 new Sending(target).run(report);
                 new Offsets(target).run(report);
             }
+            case "admin" -> new Admin(target).run(report);
             case "routes" -> new Topics(target).run(report);
             case "topics" -> createTopics(target, options.get("names"));
             case "send" -> send(target, Path.of(options.get("manifest")));
