@@ -57,8 +57,12 @@ fn runs_are_compared_as_text_and_on_a_page() {
     let ended = run(&scratch, &format!("compare {} --out {}", files.join(" "), out.display()));
     assert_eq!(ended.code, Some(0), "{}{}", ended.out, ended.errors);
     assert_fits(&ended.out);
-    assert!(ended.out.contains("A       RingMQ, embedded, flush sync: 1 broker"), "{}", ended.out);
-    assert!(ended.out.contains("B       at 10.0.0.1:9876: 1 broker"), "{}", ended.out);
+    assert!(
+        ended.out.contains("A          RingMQ, embedded, flush sync: 1 broker"),
+        "{}",
+        ended.out
+    );
+    assert!(ended.out.contains("B          at 10.0.0.1:9876: 1 broker"), "{}", ended.out);
     let p99 = cells(&ended.out, "latency p99, ms");
     let number = |text: &str| text.parse::<f64>().unwrap();
     let [a, b, times] = &p99[..] else { panic!("{p99:?}") };
@@ -85,8 +89,8 @@ fn a_failed_run_beside_a_good_one_has_no_figures() {
     let ended = run(&scratch, &command);
     assert_eq!(ended.code, Some(0), "a comparison judges nobody: {}", ended.errors);
     assert_fits(&ended.out);
-    assert!(ended.out.contains("doubt   run 2 is FAILED: 7 acknowledged, then lost"));
-    assert!(ended.out.contains("B       theirs (1 run)"), "{}", ended.out);
+    assert!(ended.out.contains("doubt      run 2 is FAILED: 7 acknowledged, then lost"));
+    assert!(ended.out.contains("B          theirs (1 run)"), "{}", ended.out);
     for name in ["acknowledged, msg/s", "latency p99, ms", "end to end p99, ms"] {
         let cells = cells(&ended.out, name);
         assert!(cells.len() == 2 && cells[1] == "FAILED", "{name}: {cells:?}");

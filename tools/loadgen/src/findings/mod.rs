@@ -8,4 +8,5 @@ pub mod reports;
 pub mod rows;
 mod shape;
 pub mod summary;
+pub mod text;
 pub mod verdict;

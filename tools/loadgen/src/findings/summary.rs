@@ -1,103 +1,92 @@
 //! A report as text of at most 80 columns, the last line of which is the verdict.
 //!
 //! A run of one stream in one phase is a few lines; a night has tables by stream, phase and group.
-//! Where something acknowledged was lost or broken no durations are printed: how fast a broker loses
-//! messages is of no interest.
+//! Where something acknowledged was lost or corrupted no durations are printed: how fast a broker
+//! loses messages is of no interest.
 
 use std::fmt::{self, Display};
 
-use crate::engine::audit::Audit;
 use crate::engine::histogram::{self, Percentiles, Wait, Waits};
 use crate::engine::measure::Interval;
 use crate::findings::flow::Flow;
-use crate::findings::report::{Report, rate};
-use crate::findings::rows::WIDTHS;
+use crate::findings::report::{FaultMark, Report, rate};
+use crate::findings::text::{COLUMNS, figures, labelled, texts};
 use crate::findings::verdict::{Figures, Verdict};
-use crate::units::{cut, fitted, fitted_decimal, grouped, ms, wrapped};
+use crate::units::{fitted, fitted_decimal, grouped, ms};
 
-const COLUMNS: usize = 80;
-
+/// Sections, with an empty line between them.
 impl Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let total = self.total();
         let counted = self.phases.iter().filter(|phase| phase.counts).count();
         let is_night = self.streams().count() > 1 || counted > 1;
-        let has_figures = self.verdict() != Verdict::Failed;
-        let figures = self.figures();
-        writeln!(f, "{:<11}{}", "load", cut(&self.subject.load, 69))?;
-        writeln!(f, "{:<11}{}\n", "target", cut(&self.subject.target, 69))?;
-        self.write_counts(f, &total)?;
+        let has_latencies = self.verdict() != Verdict::Failed;
+        let judged = self.figures();
+        let mut sections = vec![self.subject_text(), self.counts(&total)];
         if is_night {
-            self.write_streams(f)?;
+            sections.push(self.stream_table());
         }
-        if !has_figures {
-            writeln!(f, "\nNo durations are given for a run that broke its promises.")?;
+        if has_latencies {
+            sections.push(percentiles(&total, judged.valid) + &self.cpu());
         } else {
-            write_percentiles(f, &total, figures.valid)?;
-            self.write_threads(f)?;
-            if is_night {
-                self.write_phases(f)?;
-            }
+            sections.push("No durations are given for a run that broke its promises.\n".to_owned());
         }
-        if is_night {
-            self.write_groups(f, has_figures)?;
+        if is_night && has_latencies {
+            sections.push(self.phase_table());
         }
-        self.write_rows(f)?;
-        self.write_audit(f, &self.audit())?;
-        self.write_faults(f)?;
-        if !self.notes.is_empty() {
-            writeln!(f)?;
+        if is_night && self.is_audited() {
+            sections.push(self.group_table(has_latencies));
         }
-        for note in &self.notes {
-            writeln!(f, "{:<11}{}", "note", cut(note, 69))?;
-        }
-        self.write_verdict(f, &figures)
+        sections.push(self.threshold_table());
+        sections.push(self.audit_text());
+        sections.push(self.faults.iter().map(fault_text).collect());
+        sections.push(self.notes.iter().map(|note| labelled("note", note)).collect());
+        sections.push(self.verdict_text(&judged));
+        sections.retain(|section| !section.is_empty());
+        f.write_str(&sections.join("\n"))
     }
 }
 
 impl Report {
-    fn write_counts(&self, f: &mut fmt::Formatter<'_>, total: &Interval) -> fmt::Result {
-        let counters = &total.counters;
-        let columns = [
-            ("due", counters.due),
-            ("sent", counters.sent),
-            ("acked", counters.acknowledged),
-            ("refused", counters.refused),
-            ("unknown", counters.unknown),
-            ("not sent", counters.not_sent),
-        ];
-        const WIDTH: usize = 11 + 1;
-        write!(f, "{:<8}", "messages")?;
-        columns.iter().try_for_each(|(name, _)| write!(f, "{name:>WIDTH$}"))?;
-        write!(f, "\n{:<8}", "")?;
-        let of = |count: u64| fitted(count, WIDTH - 1);
-        columns.iter().try_for_each(|(_, count)| write!(f, "{:>WIDTH$}", of(*count)))?;
-        let per_s = |count, time| grouped(rate(count, time) as u64);
-        let sent = per_s(counters.acknowledged, self.sending());
-        let consumed = per_s(counters.received, self.consuming());
-        let mb_per_s = self.bytes_per_s() / 1e6;
-        let seconds = self.sending().as_secs_f64();
-        let mut text = format!("acknowledged {sent}/s, {mb_per_s:.1} MB/s");
-        if self.is_audited() {
-            text += &format!("; consumed {consumed}/s");
-        }
-        text += &format!("; over {seconds:.2} s");
-        writeln!(f, "\n{:<11}{}", "rate", cut(&text, 69))?;
-        match self.warm_up().as_secs_f64() {
-            0.0 => Ok(()),
-            length_s => {
-                writeln!(f, "warm-up    {length_s:.1} s before, in none of these figures")
-            }
-        }
+    fn subject_text(&self) -> String {
+        labelled("load", &self.subject.load) + &labelled("target", &self.subject.target)
     }
 
-    fn write_audit(&self, f: &mut fmt::Formatter<'_>, audit: &Audit) -> fmt::Result {
-        if !self.is_audited() {
-            return writeln!(
-                f,
-                "\naudit      nothing was consumed: acknowledgements were only counted"
-            );
+    fn counts(&self, total: &Interval) -> String {
+        let counters = &total.counters;
+        let counts = [
+            counters.due,
+            counters.sent,
+            counters.acknowledged,
+            counters.refused,
+            counters.unknown,
+            counters.not_sent,
+        ]
+        .map(count);
+        let header = ["messages", "due", "sent", "acked", "refused", "unknown", "not sent"];
+        let row = [String::new()].into_iter().chain(counts);
+        let mut text = figures(&header, [row.collect()]);
+        let per_s = |count, time| grouped(rate(count, time) as u64);
+        let mut rates = format!("acknowledged {}/s", per_s(counters.acknowledged, self.sending()));
+        rates += &format!(", {:.1} MB/s", self.bytes_per_s() / 1e6);
+        if self.is_audited() {
+            rates += &format!("; consumed {}/s", per_s(counters.received, self.consuming()));
         }
+        rates += &format!("; over {:.2} s", self.sending().as_secs_f64());
+        text += &labelled("rate", &rates);
+        let warm_up_s = self.warm_up().as_secs_f64();
+        if warm_up_s > 0.0 {
+            let excluded = format!("{warm_up_s:.1} s before, in none of these figures");
+            text += &labelled("warm-up", &excluded);
+        }
+        text
+    }
+
+    fn audit_text(&self) -> String {
+        if !self.is_audited() {
+            return labelled("audit", "nothing was consumed: acknowledgements were only counted");
+        }
+        let audit = self.audit();
         let [acknowledged, lost, duplicated, disorder, corrupted, present, absent] = [
             audit.acknowledged,
             audit.lost,
@@ -107,78 +96,60 @@ impl Report {
             audit.unknown_present,
             audit.unknown_absent,
         ]
-        .map(|count| fitted(count, 12));
-        writeln!(
-            f,
-            "\naudit      acknowledged {acknowledged}: lost {lost}, corrupted {corrupted}"
-        )?;
-        writeln!(f, "           duplicated {duplicated}, out of order {disorder}")?;
-        writeln!(f, "           unanswered: {present} stored all the same, {absent} not")
+        .map(grouped);
+        labelled(
+            "audit",
+            &format!("acknowledged {acknowledged}: lost {lost}, corrupted {corrupted}"),
+        ) + &labelled("", &format!("duplicated {duplicated}, out of order {disorder}"))
+            + &labelled("", &format!("unanswered: {present} stored all the same, {absent} not"))
     }
-}
 
-impl Report {
-    fn write_streams(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(
-            f,
-            "\n{:<10}{:>12}{:>12}{:>12}{:>9}{:>8}{:>9}{:>8}",
-            "stream", "due", "sent", "acked", "refused", "unknown", "not sent", "one-way"
-        )?;
-        for (track, of, _) in self.streams() {
+    fn stream_table(&self) -> String {
+        let header =
+            ["stream", "due", "sent", "acked", "refused", "unknown", "not sent", "one-way"];
+        let rows = self.streams().map(|(track, of, _)| {
             let counters = self.track_counters(track);
-            let [due, sent, acknowledged, refused, unknown, not_sent, one_way] = [
-                (counters.due, 11),
-                (counters.sent, 11),
-                (counters.acknowledged, 11),
-                (counters.refused, 8),
-                (counters.unknown, 7),
-                (counters.not_sent, 8),
-                (counters.one_way, 7),
+            let counts = [
+                counters.due,
+                counters.sent,
+                counters.acknowledged,
+                counters.refused,
+                counters.unknown,
+                counters.not_sent,
+                counters.one_way,
             ]
-            .map(|(count, width)| fitted(count, width));
-            let name = cut(&of.name, 10);
-            write!(f, "{name:<10}{due:>12}{sent:>12}{acknowledged:>12}{refused:>9}{unknown:>8}")?;
-            writeln!(f, "{not_sent:>9}{one_way:>8}")?;
-        }
-        Ok(())
+            .map(|of| fitted(of, 9));
+            [of.name.clone()].into_iter().chain(counts).collect()
+        });
+        figures(&header, rows)
     }
 
-    fn write_phases(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(
-            f,
-            "\n{:<15}{:>8}{:>13}{:>11}{:>11}{:>11}{:>11}",
-            "phase, ms", "s", "acked", "p50", "p99", "p99.9", "max"
-        )?;
-        for (index, phase) in self.phases.iter().enumerate() {
+    fn phase_table(&self) -> String {
+        let header = ["phase, ms", "s", "acked", "p50", "p99", "p99.9", "max"];
+        let rows = self.phases.iter().enumerate().map(|(index, phase)| {
             let total = self.phase_total(index);
-            let seconds = (phase.end_ns - phase.start_ns) as f64 / 1e9;
-            let name = cut(&phase.name, 15);
-            let seconds = fitted_decimal(seconds, 1, 7);
-            let acknowledged = fitted(total.counters.acknowledged, 12);
-            write!(f, "{name:<15}{seconds:>8}{acknowledged:>13}")?;
+            let length_s = (phase.end_ns - phase.start_ns) as f64 / 1e9;
             let waits = total.waits();
-            for quantile in [0.5, 0.99, 0.999, 1.0] {
+            let percentiles = [0.5, 0.99, 0.999, 1.0].map(|quantile| {
                 let shown = |wait: Wait| wait.shown(|ns| fitted_decimal(ms(ns), 2, 8));
-                write!(f, "{:>11}", waits.at(quantile).map_or("-".to_owned(), shown))?;
-            }
-            writeln!(f)?;
-        }
-        Ok(())
+                waits.at(quantile).map_or("-".to_owned(), shown)
+            });
+            let lead = [
+                phase.name.clone(),
+                fitted_decimal(length_s, 1, 7),
+                fitted(total.counters.acknowledged, 11),
+            ];
+            lead.into_iter().chain(percentiles).collect()
+        });
+        figures(&header, rows)
     }
 
-    fn write_groups(&self, f: &mut fmt::Formatter<'_>, has_figures: bool) -> fmt::Result {
-        if !self.is_audited() {
-            return Ok(());
-        }
-        writeln!(
-            f,
-            "\n{:<12}{:>14}{:>9}{:>10}{:>12}{:>11}{:>12}",
-            "group", "received", "lost", "repeated", "p99, ms", "behind", "drained, s"
-        )?;
-        for (track, of, _) in self.groups() {
+    fn group_table(&self, has_latencies: bool) -> String {
+        let header = ["group", "received", "lost", "repeated", "p99, ms", "behind", "drained, s"];
+        let rows = self.groups().map(|(track, of, _)| {
             let total = self.track_total(track);
-            let findings = self.findings.iter().filter(|finding| finding.group == track);
-            let (lost, duplicated) = findings.fold((0, 0), |(lost, duplicated), finding| {
+            let found = self.findings.iter().filter(|finding| finding.group == track);
+            let (lost, duplicated) = found.fold((0, 0), |(lost, duplicated), finding| {
                 (lost + finding.audit.lost, duplicated + finding.audit.duplicated)
             });
             let flow = Flow::of(self, track);
@@ -187,87 +158,54 @@ impl Report {
                 None => "-".to_owned(),
                 Some(it) => it.length_s.map_or("never".to_owned(), |s| fitted(s, 11)),
             };
-            let p99 = match has_figures {
+            let p99 = match has_latencies {
                 true => fitted_decimal(ms(Percentiles::of(&total.end_to_end).p99), 2, 11),
                 false => "-".to_owned(),
             };
-            let name = cut(&of.name, 12);
-            let [received, lost, duplicated, behind] =
-                [(total.counters.received, 13), (lost, 8), (duplicated, 9), (behind, 10)]
-                    .map(|(count, width)| fitted(count, width));
-            write!(f, "{name:<12}{received:>14}{lost:>9}{duplicated:>10}{p99:>12}")?;
-            writeln!(f, "{behind:>11}{drained:>12}")?;
-        }
-        Ok(())
+            let [received, behind] = [total.counters.received, behind].map(count);
+            let [lost, duplicated] = [lost, duplicated].map(|of| fitted(of, 8));
+            vec![of.name.clone(), received, lost, duplicated, p99, behind, drained]
+        });
+        figures(&header, rows)
     }
 
     /// CPU of the generator's threads, the busiest first.
-    fn write_threads(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    fn cpu(&self) -> String {
         const SHOWN_MAX: usize = 8;
         let mut threads: Vec<_> = self.threads.iter().collect();
         threads.sort_by(|a, b| b.share.total_cmp(&a.share));
         let shown = threads.iter().take(SHOWN_MAX);
-        let mut texts: Vec<String> =
+        let mut shares: Vec<String> =
             shown.map(|it| format!("{} {:.0} %", it.name, it.share * 100.0)).collect();
-        if threads.len() > SHOWN_MAX {
-            texts.push(format!("{} more", threads.len() - SHOWN_MAX));
+        match threads.len() {
+            0 => return String::new(),
+            few if few <= SHOWN_MAX => {}
+            many => shares.push(format!("{} more", many - SHOWN_MAX)),
         }
-        if threads.is_empty() {
-            return Ok(());
-        }
-        for (index, line) in wrapped(&texts.join(", "), 69).iter().enumerate() {
-            let label = if index == 0 { "CPU" } else { "" };
-            writeln!(f, "{label:<11}{line}")?;
-        }
-        Ok(())
+        labelled("CPU", &shares.join(", "))
     }
 
-    fn write_rows(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.rows.is_empty() {
-            return Ok(());
-        }
+    fn threshold_table(&self) -> String {
         let verdict = self.verdict();
-        let [what, wanted, _] = WIDTHS;
-        writeln!(f, "\n{:<what$} {:<wanted$} found", "threshold", "")?;
-        for row in &self.rows {
-            let (text, is_met) = row.shown(verdict);
+        let rows = self.rows.iter().map(|row| {
+            let (found, is_met) = row.shown(verdict);
             let met = match is_met {
                 Some(true) => "met",
                 Some(false) => "MISSED",
                 None => "-",
             };
-            // The column of the longest word gives way to a found text of full length.
-            let found = COLUMNS - what - wanted - 3 - met.len();
-            let text = cut(text.unwrap_or("-"), found);
-            let (asked, least) = (cut(&row.what, what), cut(&row.wanted, wanted));
-            writeln!(f, "{asked:<what$} {least:<wanted$} {text:<found$} {met}")?;
+            [&row.what, &row.wanted, found.unwrap_or("-"), met].map(str::to_owned).into()
+        });
+        match self.rows.is_empty() {
+            true => String::new(),
+            false => texts(&["threshold", "", "found", ""], rows),
         }
-        Ok(())
-    }
-
-    fn write_faults(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if !self.faults.is_empty() {
-            writeln!(f)?;
-        }
-        for fault in &self.faults {
-            let at_s = fault.at_ns as f64 / 1e9;
-            let then = match (&fault.failed, fault.back_after_ns) {
-                (Some(failed), _) => format!("; not done: {failed}"),
-                (None, Some(back)) => {
-                    format!("; back after {:.2} s", back as f64 / 1e9)
-                }
-                (None, None) => String::new(),
-            };
-            let text = format!("at {at_s:.1} s {}{then}", fault.text);
-            writeln!(f, "{:<11}{}", "fault", cut(&text, 69))?;
-        }
-        Ok(())
     }
 
     /// The last line starts with the verdict, names what was lost and says whether the latencies are
     /// valid: scripts rely on it. Reasons follow, most important first; those that do not fit stand
     /// above it.
-    fn write_verdict(&self, f: &mut fmt::Formatter<'_>, figures: &Figures) -> fmt::Result {
+    fn verdict_text(&self, judged: &Figures) -> String {
         let audit = self.audit();
         let lost = match self.is_audited() {
             true => format!("lost {} of {}", audit.lost, fitted(audit.acknowledged, 11)),
@@ -277,12 +215,12 @@ impl Report {
         let mut above: Vec<(&str, String)> = Vec::new();
         let missed = self.missed().map(|missed| format!("threshold missed: {missed}"));
         let reasons: Vec<String> = self.reasons().into_iter().chain(missed).collect();
-        if let Some(reason) = figures.reasons.first() {
+        if let Some(reason) = judged.reasons.first() {
             let room = COLUMNS - if reasons.is_empty() { 0 } else { MORE_WIDTH };
             let validity = format!(" (latencies not valid: {reason})");
             let is_whole = line.chars().count() + validity.chars().count() <= room;
             line += if is_whole { &validity } else { " (latencies not valid: see above)" };
-            let rest = figures.reasons.iter().skip(usize::from(is_whole));
+            let rest = judged.reasons.iter().skip(usize::from(is_whole));
             above.extend(rest.map(|reason| ("not valid", reason.clone())));
         }
         let mut more = reasons.len();
@@ -295,17 +233,11 @@ impl Report {
             more -= 1;
         }
         above.extend(reasons[reasons.len() - more..].iter().map(|it| ("reason", it.clone())));
-        writeln!(f)?;
-        for (label, reason) in above {
-            for (index, text) in wrapped(&reason, 69).iter().enumerate() {
-                let label = if index == 0 { label } else { "" };
-                writeln!(f, "{label:<11}{text}")?;
-            }
-        }
         if more > 0 {
             line += &more_above(more);
         }
-        writeln!(f, "{line}")
+        let above: String = above.iter().map(|(label, reason)| labelled(label, reason)).collect();
+        format!("{above}{line}\n")
     }
 }
 
@@ -316,42 +248,50 @@ fn more_above(count: usize) -> String {
     format!("; {count} more above")
 }
 
-fn write_percentiles(f: &mut fmt::Formatter<'_>, total: &Interval, is_valid: bool) -> fmt::Result {
-    if !is_valid {
-        writeln!(
-            f,
-            "\nThe latencies below are not valid: they describe the generator, not the broker."
-        )?;
-    }
-    writeln!(
-        f,
-        "\n{:<14}{:>11}{:>11}{:>11}{:>11}{:>11}{:>11}",
-        "ms", "p50", "p90", "p99", "p99.9", "p99.99", "max"
-    )?;
+/// A number of messages, in a table with few columns.
+fn count(of: u64) -> String {
+    fitted(of, 11)
+}
+
+fn percentiles(total: &Interval, is_valid: bool) -> String {
+    let header = ["ms", "p50", "p90", "p99", "p99.9", "p99.99", "max"];
     let nothing = histogram::empty();
-    let rows = [
+    let kinds = [
         ("latency", &total.latency, &total.given_up),
         ("lateness", &total.slip, &nothing),
         ("service time", &total.service, &nothing),
         ("refused", &total.refused, &nothing),
         ("end to end", &total.end_to_end, &nothing),
     ];
-    for (name, measured, given_up) in rows {
+    let row = |(name, measured, given_up): (&str, _, _)| {
         let waits = Waits::of(measured, given_up);
-        let texts = [0.5, 0.9, 0.99, 0.999, 0.9999, 1.0].map(|quantile| {
-            waits.at(quantile).map(|wait| wait.shown(|ns| fitted_decimal(ms(ns), 3, 8)))
-        });
-        if texts.iter().all(Option::is_none) {
-            continue;
-        }
-        write!(f, "{name:<14}")?;
-        texts.iter().flatten().try_for_each(|text| write!(f, "{text:>11}"))?;
-        writeln!(f)?;
+        let shown = |wait: Wait| wait.shown(|ns| fitted_decimal(ms(ns), 3, 8));
+        let of_quantile = |quantile| waits.at(quantile).map(shown);
+        let texts: Option<Vec<String>> =
+            [0.5, 0.9, 0.99, 0.999, 0.9999, 1.0].into_iter().map(of_quantile).collect();
+        texts.map(|texts| [name.to_owned()].into_iter().chain(texts).collect())
+    };
+    let mut text = String::new();
+    if !is_valid {
+        text +=
+            "The latencies below are not valid: they describe the generator, not the broker.\n\n";
     }
-    match total.given_up.len() {
-        0 => Ok(()),
-        count => writeln!(f, "given up      {} without an answer", grouped(count)),
+    text += &figures(&header, kinds.into_iter().filter_map(row));
+    if !total.given_up.is_empty() {
+        let given_up = grouped(total.given_up.len());
+        text += &labelled("given up", &format!("{given_up} without an answer"));
     }
+    text
+}
+
+fn fault_text(fault: &FaultMark) -> String {
+    let at_s = fault.at_ns as f64 / 1e9;
+    let then = match (&fault.failed, fault.back_after_ns) {
+        (Some(failed), _) => format!("; not done: {failed}"),
+        (None, Some(back)) => format!("; back after {:.2} s", back as f64 / 1e9),
+        (None, None) => String::new(),
+    };
+    labelled("fault", &format!("at {at_s:.1} s {}{then}", fault.text))
 }
 
 #[cfg(test)]
@@ -359,7 +299,7 @@ mod tests {
     use super::*;
     use crate::engine::measure::{Counters, Kind, Second};
     use crate::findings::report::tests::example;
-    use crate::findings::report::{FaultMark, Finding, Row, Track, TrackKind};
+    use crate::findings::report::{Finding, Row, Track, TrackKind};
     use crate::golden::assert_golden;
     use crate::plan::scenario::Phase;
 
@@ -537,16 +477,15 @@ mod tests {
             let last = text.lines().last().unwrap();
             assert!(last.starts_with(&format!("{verdict}  lost ")), "{text}");
             assert!(last.ends_with(" more above"), "{text}");
-            let columns = |begins: &str, name: usize| {
-                let mut lines = text.lines().skip_while(|line| !line.starts_with(begins));
-                let head: Vec<&str> = lines.next().unwrap()[name..].split("  ").collect();
-                let names = head.iter().filter(|name| !name.trim().is_empty()).count();
-                let row: String = lines.next().unwrap().chars().skip(name).collect();
-                (names, row.split_whitespace().count())
+            // Figures are never wrapped, and stand apart.
+            let last_of = |begins: &str| {
+                let header = text.lines().position(|line| line.starts_with(begins)).unwrap();
+                let row = text.lines().nth(header + 1).unwrap();
+                row.split("  ").filter(|cell| !cell.trim().is_empty()).count()
             };
-            assert_eq!(columns("messages", 8), (6, 6), "{text}");
-            assert_eq!(columns("group ", 12).1, 6, "{text}");
-            assert_eq!(columns("stream ", 10).1, 7, "{text}");
+            assert_eq!(last_of("messages "), 6, "{text}");
+            assert_eq!(last_of("group "), 7, "{text}");
+            assert_eq!(last_of("stream "), 8, "{text}");
         }
     }
 

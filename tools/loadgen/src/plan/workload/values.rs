@@ -71,7 +71,7 @@ pub fn choice<T: Copy>(choices: &[(&'static str, T)]) -> impl Fn(&Node) -> Resul
 pub fn parsed<T>(parse: fn(&str) -> Result<T, String>) -> impl Fn(&Node) -> Result<T, String> {
     move |node| {
         let text = scalar(node, "a value")?;
-        parse(text).map_err(|error| format!("{error}, not {}", node.describe()))
+        parse(text).map_err(|error| format!("{}: {error}", node.describe()))
     }
 }
 

@@ -1,21 +1,20 @@
 //! A comparison as text of at most 80 columns.
 
 use std::fmt::{self, Display};
+use std::ops::Range;
 
+use crate::findings::text::{labelled, texts};
 use crate::show::compare::Comparison;
 use crate::show::compare::certainty::REPEATS_MIN;
 use crate::show::compare::rows::Row;
-use crate::units::cut;
 
 /// Candidates beside each other; more get tables of their own.
 const BESIDE: usize = 3;
-const NAME: usize = 23;
-const VALUE: usize = 19;
 
 impl Display for Comparison {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for doubt in &self.doubts {
-            writeln!(f, "{:<8}{}", "doubt", cut(doubt, 72))?;
+            f.write_str(&labelled("doubt", doubt))?;
         }
         if !self.doubts.is_empty() {
             writeln!(f)?;
@@ -23,12 +22,11 @@ impl Display for Comparison {
         for candidate in &self.candidates {
             let count = candidate.runs.len();
             let runs = if count == 1 { "1 run".to_owned() } else { format!("{count} runs") };
-            let text = format!("{} ({runs})", candidate.name);
-            writeln!(f, "{:<8}{}", candidate.label, cut(&text, 72))?;
+            f.write_str(&labelled(&candidate.label, &format!("{} ({runs})", candidate.name)))?;
         }
-        let most = self.candidates.len().max(1);
-        for first in (0..most).step_by(BESIDE) {
-            self.write_table(f, first..(first + BESIDE).min(self.candidates.len()))?;
+        for first in (0..self.candidates.len()).step_by(BESIDE) {
+            let last = (first + BESIDE).min(self.candidates.len());
+            write!(f, "\n{}", self.text_table(first..last))?;
         }
         writeln!(f, "\n{}", self.certainty())
     }
@@ -36,27 +34,14 @@ impl Display for Comparison {
 
 impl Comparison {
     /// The first candidate is what the others are measured by.
-    fn write_table(
-        &self,
-        f: &mut fmt::Formatter<'_>,
-        which: std::ops::Range<usize>,
-    ) -> fmt::Result {
-        write!(f, "\n{:<NAME$}", "")?;
-        for candidate in &self.candidates[which.clone()] {
-            write!(f, "{:>VALUE$}", candidate.label)?;
-        }
-        writeln!(f)?;
-        for row in &self.rows {
-            let name = cut(&format!("{}, {}", row.name, row.unit), NAME - 1);
-            write!(f, "{name:<NAME$}")?;
-            for index in which.clone() {
-                write!(f, "{:>VALUE$}", cell(row, index))?;
-            }
-            writeln!(f)?;
-            write_intervals(f, "", which.clone().map(|index| row.interval(index)))?;
-            write_intervals(f, "  times A", which.clone().map(|index| row.times_interval(index)))?;
-        }
-        Ok(())
+    fn text_table(&self, which: Range<usize>) -> String {
+        let labels = self.candidates[which.clone()].iter().map(|it| it.label.as_str());
+        let header: Vec<&str> = [""].into_iter().chain(labels).collect();
+        let rows = self.rows.iter().map(|row| {
+            let name = format!("{}, {}", row.name, row.unit);
+            [name].into_iter().chain(which.clone().map(|index| cell(row, index))).collect()
+        });
+        texts(&header, rows)
     }
 
     /// How sure the medians are.
@@ -71,28 +56,17 @@ impl Comparison {
     }
 }
 
-/// A line with the ends of what each candidate has an interval of, unless none has.
-fn write_intervals(
-    f: &mut fmt::Formatter<'_>,
-    name: &str,
-    intervals: impl Iterator<Item = Option<(String, String)>>,
-) -> fmt::Result {
-    let intervals: Vec<_> = intervals.collect();
-    if intervals.iter().all(Option::is_none) {
-        return Ok(());
-    }
-    write!(f, "{name:<NAME$}")?;
-    for interval in intervals {
-        let text = interval.map_or(String::new(), |(low, high)| format!("{low} to {high}"));
-        write!(f, "{:>VALUE$}", cut(&text, VALUE - 1))?;
-    }
-    writeln!(f)
-}
-
-/// The figure, and how many times that of the first candidate it is.
+/// The figure, how many times that of the first candidate it is, and below them their intervals.
 fn cell(row: &Row, index: usize) -> String {
-    let times = row.times(index).map_or(String::new(), |times| format!("{times}x"));
-    format!("{} {times:>7}", row.figure(index))
+    let mut text = row.figure(index);
+    if let Some(times) = row.times(index) {
+        text += &format!("  {times}x");
+    }
+    let intervals = [(row.interval(index), ""), (row.times_interval(index), "x")];
+    for ((low, high), unit) in intervals.into_iter().filter_map(|(it, unit)| Some((it?, unit))) {
+        text += &format!("\n{low} to {high}{unit}");
+    }
+    text
 }
 
 #[cfg(test)]
@@ -107,11 +81,12 @@ mod tests {
         let mut runs: Vec<_> = (1..=5).map(|ms| taking(long, ms)).collect();
         runs.extend((10..=14).map(|ms| taking("10.0.0.1:9876: 1 broker", ms)));
         let text = Comparison::of(runs).to_string();
-        assert!(text.contains("A       RingMQ, embedded: 2 brokers"), "{text}");
-        assert!(text.contains("B       at 10.0.0.1:9876: 1 broker (5 runs)"), "{text}");
+        assert!(text.contains("A          RingMQ, embedded: 2 brokers"), "{text}");
+        assert!(text.contains("B          at 10.0.0.1:9876: 1 broker (5 runs)"), "{text}");
         let p99 = text.lines().find(|line| line.starts_with("latency p99, ms")).unwrap();
         assert!(p99.contains("3.00") && p99.contains("12.0") && p99.contains("4.00x"), "{p99}");
-        assert!(text.contains("from min to max") && text.contains("  times A"), "{text}");
+        assert!(text.contains("from min to max"), "{text}");
+        assert!(text.lines().any(|line| line.contains(" to ") && line.ends_with('x')), "{text}");
         let width = text.lines().map(|line| line.chars().count()).max().unwrap();
         assert!(width <= 80, "{width} columns");
     }
