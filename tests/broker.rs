@@ -30,6 +30,9 @@ use ringmq::sim::{self, Fault, On, Operation, Rng, SimDisk};
 use ringmq::storage::{CommitRule, Epoch, Flush, StoreConfig};
 use ringmq::wire::{self, RecordBatch};
 
+#[path = "broker/groups.rs"]
+mod groups;
+
 const NOW: Now = Now { wall: Timestamp(1_700_000_000_000), moment: Moment(7) };
 
 fn store_config() -> StoreConfig {
@@ -162,14 +165,18 @@ impl Context for Here {
 
 /// The answer of a request of any kind, however much must be written, read or waited for before.
 async fn answer(broker: &Broker<SimDisk>, request: Request) -> Answer {
-    match ask(broker, request.clone()) {
+    answer_to(broker, request, &Here).await
+}
+
+async fn answer_to(broker: &Broker<SimDisk>, request: Request, context: &impl Context) -> Answer {
+    match broker.handle(&request, context.origin(), context.now()) {
         Outcome::Now(answer) => answer,
-        Outcome::Cold(task) => match broker.pull_cold(task, &Here).await {
+        Outcome::Cold(task) => match broker.pull_cold(task, context).await {
             Outcome::Now(answer) => answer,
             other => panic!("{other:?}"),
         },
         Outcome::Operation => {
-            let mut operation = pin!(broker.operate(&request, &Here));
+            let mut operation = pin!(broker.operate(&request, context));
             loop {
                 if let Some(answer) = poll_once(&mut operation).await {
                     return answer;
@@ -907,8 +914,7 @@ fn members_are_told_when_their_group_changes() {
     sim::run(async {
         let broker = open(&SimDisk::new(65)).await;
         let beat = async |connection: u64, client: &str, topics: &[&str]| {
-            let from = From(connection);
-            let answer = broker.operate(&heartbeat(client, topics), &from).await;
+            let answer = answer_to(&broker, heartbeat(client, topics), &From(connection)).await;
             assert_eq!(answer.reply, Ok(Reply::HeartbeatTaken));
             told(&broker)
         };

@@ -4,7 +4,9 @@
 
 use std::mem::{offset_of, size_of};
 
-use ringmq::broker::layout::{FactHead, GroupHead, OffsetRow, TopicRemoved, TopicSet, TopicTable};
+use ringmq::broker::layout::{
+    FactHead, GroupHead, GroupRemoved, GroupSet, OffsetRow, TopicRemoved, TopicSet, TopicTable,
+};
 use ringmq::storage::EntryKind;
 use ringmq::storage::ages::{AgesHead, SegmentAge};
 use ringmq::storage::entry::{ENTRY_VERSION, EntryHeader};
@@ -33,7 +35,7 @@ macro_rules! layout {
     };
 }
 
-fn layouts() -> [Layout; 19] {
+fn layouts() -> [Layout; 21] {
     [
         layout!(FactHead { size, subject, kind, reserved }),
         layout!(TopicSet {
@@ -58,6 +60,20 @@ fn layouts() -> [Layout; 19] {
         }),
         layout!(GroupHead { says, reserved, name_size, row_count, used_at_ms }),
         layout!(OffsetRow { topic, queue, offset }),
+        layout!(GroupSet {
+            says,
+            flags,
+            name_size,
+            retry_queue_count,
+            retry_count_max,
+            system_flag,
+            broker_id,
+            slow_broker_id,
+            consume_timeout_minutes,
+            reserved,
+            changed_at_ms,
+        }),
+        layout!(GroupRemoved { says, reserved, name_size, changed_at_ms }),
         layout!(EntryHeader {
             checksum,
             payload_size,

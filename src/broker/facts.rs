@@ -38,6 +38,8 @@ pub const OFFSETS: EntryKind = EntryKind(5);
 pub const QUEUES: EntryKind = EntryKind(6);
 /// The ages of segments ([`ages`](super::ages)); only in snapshots.
 pub const AGES: EntryKind = EntryKind(7);
+/// The configuration of a consumer group ([`group_configs`](super::group_configs)).
+pub const GROUP: EntryKind = EntryKind(10);
 
 /// Precedes each of several facts.
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]

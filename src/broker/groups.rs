@@ -217,6 +217,11 @@ impl Groups {
         members.map(|member| member.connection).collect()
     }
 
+    /// Whether the group's last heartbeat said that it consumes by broadcasting.
+    pub fn is_broadcasting(&self, group: &GroupName) -> bool {
+        self.consumers.groups.get(group).is_some_and(|group| group.is_broadcasting)
+    }
+
     pub fn has_members(&self, group: &GroupName) -> bool {
         self.consumers.groups.contains_key(group)
     }

@@ -12,7 +12,7 @@
 //!
 //! Start reading at [`Broker::handle`]. `produce` and `pull` are the two main paths, and never
 //! wait; everything else is an [`operation`]. `state` is derived from the log and has the table of
-//! its parts: `topics`, `offsets`, `messages`; `facts` is how changes are stored in the log.
+//! its parts: `topics`, `offsets`, `group_configs`, `messages`; `facts` is how changes are stored in the log.
 //! `groups` and `held` live as long as a connection. None of these does I/O. `upkeep` is the work
 //! driven by time.
 //!
@@ -29,6 +29,8 @@ mod due;
 mod facts;
 mod filter;
 mod gone;
+mod group_configs;
+mod group_requests;
 mod groups;
 mod held;
 mod lookup;
@@ -73,6 +75,7 @@ use crate::storage::{Append, AppendError, Appended, QueueKey, ReadError, SpaceCl
 /// The layouts of facts, documented in `docs/format.md`.
 pub mod layout {
     pub use super::facts::FactHead;
+    pub use super::group_configs::{GroupRemoved, GroupSet};
     pub use super::offsets::{GroupHead, OffsetRow};
     pub use super::topics::{TopicRemoved, TopicSet, TopicTable};
 }
@@ -291,6 +294,11 @@ impl<D: Disk> Broker<D> {
             state.durable.topics.version(),
             state.durable.topics.published(&self.config.cluster, self.config.auto_create_topics),
         )
+    }
+
+    /// Whether [`take_topic_changes`](Self::take_topic_changes) would return any.
+    pub fn has_topic_changes(&self) -> bool {
+        self.state.borrow().durable.topics.has_changes()
     }
 
     /// Topic changes since the last call of this or of

@@ -132,6 +132,11 @@ impl Offsets {
         Ok(())
     }
 
+    /// Whether the group has any offset.
+    pub fn has(&self, group: &GroupName) -> bool {
+        self.groups.contains_key(group)
+    }
+
     /// Whether the current offset of this pair is not in the log.
     pub fn is_changed(&self, group: &GroupName, queue: QueueKey) -> bool {
         let row = self.groups.get(group).and_then(|group| group.rows.get(&queue));
@@ -240,11 +245,15 @@ pub struct Swept {
 pub fn forgotten(groups: &[GroupName], now: Timestamp) -> Facts {
     let mut facts = Facts::default();
     if !groups.is_empty() {
-        facts.push(OFFSETS, 0, |out| {
-            groups.iter().for_each(|name| write_head(out, name, Says::Forgotten, now, 0));
-        });
+        add_forgotten(&mut facts, groups, now);
     }
     facts
+}
+
+pub fn add_forgotten(facts: &mut Facts, groups: &[GroupName], now: Timestamp) {
+    facts.push(OFFSETS, 0, |out| {
+        groups.iter().for_each(|name| write_head(out, name, Says::Forgotten, now, 0));
+    });
 }
 
 fn write_group(

@@ -74,7 +74,7 @@ impl<D: Disk> Broker<D> {
             Request::CommitOffset { group, queue, offset } => {
                 self.commit_offset(group, queue, *offset, context).await?
             }
-            Request::Heartbeat(heartbeat) => self.heartbeat(heartbeat, context)?,
+            Request::Heartbeat(heartbeat) => self.heartbeat(heartbeat, context).await?,
             Request::Unregister { client, producer, consumer } => {
                 let groups = &mut self.state.borrow_mut().groups;
                 groups.unregister(client, producer.as_ref(), consumer.as_ref());
@@ -96,6 +96,13 @@ impl<D: Disk> Broker<D> {
                 Reply::TopicConfig(state.durable.topics.find(topic)?.1.config.clone())
             }
             Request::RuntimeInfo => self.runtime_info(context.now().moment),
+            Request::UpdateGroup(config) => self.update_group(config, context).await?,
+            Request::CreateGroups { groups } => self.create_groups(groups, context).await?,
+            Request::DeleteGroup { group, with_offsets } => {
+                self.delete_group(group, *with_offsets, context).await?
+            }
+            Request::GroupConfig { group } => self.group_config(group)?,
+            Request::GroupConfigs { first, count_max } => self.group_configs(*first, *count_max)?,
             Request::Produce(_) | Request::ProduceRecords(_) | Request::Pull(_) => {
                 panic!("producing and pulling are no operations")
             }
@@ -104,17 +111,27 @@ impl<D: Disk> Broker<D> {
         Ok(Answer { reply: Ok(reply), chunks: Vec::new() })
     }
 
-    /// Handles a heartbeat. A new member of a group is notified of the group's change before the
-    /// reply, as stock brokers do (remoting reference, 5.23); the other members a moment later.
-    fn heartbeat(&self, heartbeat: &Heartbeat, context: &impl Context) -> Result<Reply, Refusal> {
-        let (connection, now) = (context.origin().connection, context.now().moment);
+    /// Handles a heartbeat. A new group is created for its first member. A new member of a group is
+    /// notified of the group's change before the reply, as stock brokers do (remoting reference, 5.23);
+    /// the other members a moment later.
+    async fn heartbeat(
+        &self,
+        heartbeat: &Heartbeat,
+        context: &impl Context,
+    ) -> Result<Reply, Refusal> {
         if let Some(first) = heartbeat.skipped.first() {
             self.tell_skipped(&heartbeat.client, first);
         }
+        let missing = self.missing_groups_of(heartbeat);
+        // Members of a group that cannot be created join it all the same: they have messages to consume
+        // while the disk is full.
+        let created = self.create_groups(&missing, context).await;
+        let (connection, now) = (context.origin().connection, context.now().moment);
         let taken = {
             let groups = &mut self.state.borrow_mut().groups;
             groups.heartbeat(heartbeat, connection, now)
         };
+        let taken = created.map(drop).and(taken);
         for group in heartbeat.consumers.iter().map(|consumer| &consumer.group) {
             let state = self.state.borrow();
             let is_told = state.groups.has_changed(group)

@@ -13,7 +13,7 @@ use super::filter::TagFilter;
 use super::held::PullTask;
 use super::{Answer, Broker, Origin, Outcome};
 use crate::model::reply::{PullStatus, Pulled};
-use crate::model::request::{Pull, QueueOf};
+use crate::model::request::Pull;
 use crate::model::{Chunk, GroupName, Moment, QueueOffset, Refusal, Reply};
 use crate::storage::disk::Disk;
 use crate::storage::{IndexPage, Located, Lookup, QueueKey, ReadError};
@@ -78,7 +78,7 @@ impl<D: Disk> Broker<D> {
         origin: Origin,
         now: Moment,
     ) -> Result<Outcome, Refusal> {
-        let queue = self.readable_queue(&request.queue)?;
+        let queue = self.readable_queue(request)?;
         let filter = self.filter_of(request)?;
         if let (Some(group), Some(offset)) = (&request.group, request.commit) {
             self.commit_on_the_way(group, queue, offset, now);
@@ -313,8 +313,10 @@ impl<D: Disk> Broker<D> {
         Answer { reply: Ok(Reply::Pulled(pulled)), chunks }
     }
 
-    fn readable_queue(&self, queue: &QueueOf) -> Result<QueueKey, Refusal> {
+    /// The checks in the order of the reference (remoting reference, 5.3).
+    fn readable_queue(&self, Pull { group, queue, .. }: &Pull) -> Result<QueueKey, Refusal> {
         let state = self.state.borrow();
+        state.durable.groups.check_pull(group.as_ref())?;
         let (number, topic) = state.durable.topics.find(&queue.topic)?;
         topic.check_pull(queue.queue)?;
         Ok(QueueKey { topic: number, queue: queue.queue })
@@ -326,11 +328,14 @@ impl<D: Disk> Broker<D> {
         }
         match &request.group {
             None => Ok(TagFilter::All),
-            Some(group) => self.state.borrow().groups.filter(
-                group,
-                &request.queue.topic,
-                request.subscription_version,
-            ),
+            Some(group) => {
+                let state = self.state.borrow();
+                if state.durable.groups.is_any_restricted() && state.groups.is_broadcasting(group) {
+                    state.durable.groups.check_broadcast(group)?;
+                }
+                let (topic, version) = (&request.queue.topic, request.subscription_version);
+                state.groups.filter(group, topic, version)
+            }
         }
     }
 

@@ -10,6 +10,7 @@
 
 use super::ages::{self, AllAges};
 use super::facts::{self, Fact, FactError, Facts, unreadable};
+use super::group_configs::{AllGroups, GroupConfigs};
 use super::messages::{self, AllQueues};
 use super::offsets::{AllOffsets, Offsets};
 use super::topics::{AllTopics, Topics};
@@ -20,6 +21,7 @@ use crate::storage::{EntryKind, Index};
 pub struct Durable {
     pub topics: Topics,
     pub offsets: Offsets,
+    pub groups: GroupConfigs,
 }
 
 /// A kind of fact.
@@ -42,7 +44,7 @@ struct Row {
 type Section = Box<dyn FnMut(&Durable, &Index, &mut Facts) -> bool>;
 
 /// Every kind of fact, in snapshot order.
-const TABLE: [Row; 5] = [
+const TABLE: [Row; 6] = [
     Row {
         kind: facts::TOPIC,
         name: "a topic",
@@ -86,6 +88,16 @@ const TABLE: [Row; 5] = [
         snapshot: Some(|| {
             let mut all = AllOffsets::default();
             Box::new(move |durable, _, facts| all.add(&durable.offsets, facts))
+        }),
+    },
+    Row {
+        kind: facts::GROUP,
+        name: "a consumer group",
+        apply: |durable, _, fact| durable.groups.apply(fact),
+        is_indexed: false,
+        snapshot: Some(|| {
+            let mut all = AllGroups::default();
+            Box::new(move |durable, _, facts| all.add(&durable.groups, facts))
         }),
     },
     Row {
@@ -167,10 +179,10 @@ impl Snapshot {
 mod tests {
     use super::*;
     use crate::broker::facts::{ITEMS_PER_SLICE, MESSAGES, SLICE_SIZE};
-    use crate::broker::{offsets, topics};
+    use crate::broker::{group_configs, offsets, topics};
     use crate::model::record::{Host, NewRecord, Placement};
     use crate::model::{
-        GroupName, LogOffset, QueueId, QueueOffset, Timestamp, TopicConfig, TopicName,
+        GroupConfig, GroupName, LogOffset, QueueId, QueueOffset, Timestamp, TopicConfig, TopicName,
     };
     use crate::sim::Rng;
     use crate::storage::QueueKey;
@@ -231,6 +243,19 @@ mod tests {
                     }
                     self.durable.offsets.next_fact(now)
                 }
+                (Some(_), _) if rng.below(2) == 0 => {
+                    let group = GroupName::new(format!("g{}", rng.below(5))).unwrap();
+                    let config = GroupConfig {
+                        retry_count_max: rng.below(9) as i32,
+                        ..GroupConfig::new(group.clone())
+                    };
+                    let mut facts = Facts::default();
+                    match rng.below(3) {
+                        0 => group_configs::add_removed(&mut facts, &group, now),
+                        _ => group_configs::add_set(&mut facts, &config, now),
+                    }
+                    facts
+                }
                 (Some(_), _) => {
                     let group = GroupName::new(format!("g{}", rng.below(5))).unwrap();
                     offsets::forgotten(&[group], now)
@@ -282,8 +307,9 @@ mod tests {
 
         /// Everything that requests can observe of the durable state.
         fn seen(&self) -> Vec<String> {
-            let Durable { topics, offsets } = &self.durable;
+            let Durable { topics, offsets, groups } = &self.durable;
             let mut seen = vec![format!("next topic {}", topics.next_number())];
+            seen.extend(groups.iter().map(|group| format!("{group:?}")));
             for number in 0..topics.next_number() {
                 let Some(topic) = topics.topic(number) else { continue };
                 seen.push(format!("{number}: {:?}", topic.config));

@@ -94,7 +94,8 @@ pub fn set(number: u32, config: &TopicConfig, now: Timestamp) -> Facts {
     facts
 }
 
-fn add_set(facts: &mut Facts, number: u32, config: &TopicConfig, now: Timestamp) {
+/// Adds the fact that sets the configuration of topic `number` to `config`.
+pub fn add_set(facts: &mut Facts, number: u32, config: &TopicConfig, now: Timestamp) {
     let name = config.name.as_str().as_bytes();
     let head = TopicSet {
         says: Says::Set as u8,
@@ -286,8 +287,8 @@ impl Topics {
             return Err(Refusal::Malformed(format!("perm is {}, allowed are 0 to 7", config.perm)));
         }
         let known = self.number(&config.name).and_then(|number| self.topic(number));
-        if known.is_none() && self.count() >= TOPICS_MAX {
-            return Err(Refusal::Full { what: "topics", count_max: TOPICS_MAX });
+        if known.is_none() {
+            self.check_more(0)?;
         }
         let known_queues = known.map_or(0, |topic| topic.queues.len());
         let new_queues = (config.queue_count() as usize).saturating_sub(known_queues);
@@ -295,6 +296,14 @@ impl Topics {
             return Err(Refusal::Full { what: "queues", count_max: QUEUES_MAX });
         }
         Ok(())
+    }
+
+    /// Whether there may be another topic besides these and `count` that are being created.
+    pub fn check_more(&self, count: usize) -> Result<(), Refusal> {
+        match self.count() + count < TOPICS_MAX {
+            true => Ok(()),
+            false => Err(Refusal::Full { what: "topics", count_max: TOPICS_MAX }),
+        }
     }
 
     /// The configuration of a topic that is created by sending to it, if `template` allows that
@@ -375,6 +384,10 @@ impl Topics {
         }
         topics.sort_by(|a, b| a.name.cmp(&b.name));
         topics
+    }
+
+    pub fn has_changes(&self) -> bool {
+        self.changed.as_ref().is_some_and(|changed| !changed.is_empty())
     }
 
     /// Topic changes since the last call. Nothing at the first call, because the listener must then

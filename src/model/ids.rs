@@ -108,10 +108,23 @@ pub enum NameError {
     BadCharacter(char),
 }
 
-/// Longest topic name in bytes: the record stores its length in one signed byte.
+/// Longest name of an ordinary topic in bytes: a record of version 1 stores its length in one signed byte.
 pub const TOPIC_NAME_SIZE_MAX: usize = 127;
 /// Longest group name in bytes.
 pub const GROUP_NAME_SIZE_MAX: usize = 255;
+/// What the name of a group's retry topic begins with; the group's name follows (remoting reference, 5.8).
+pub const RETRY_TOPIC_PREFIX: &str = "%RETRY%";
+/// What the name of a group's dead letter topic begins with.
+pub const DEAD_LETTER_TOPIC_PREFIX: &str = "%DLQ%";
+/// Longest name of any topic in bytes: the retry topic of the group with the longest name.
+pub const GROUP_TOPIC_NAME_SIZE_MAX: usize = RETRY_TOPIC_PREFIX.len() + GROUP_NAME_SIZE_MAX;
+
+/// Topics that belong to a group may be as long as its name requires.
+fn topic_name_size_max(name: &str) -> usize {
+    let prefixes = [RETRY_TOPIC_PREFIX, DEAD_LETTER_TOPIC_PREFIX];
+    let prefix = prefixes.iter().find(|prefix| name.starts_with(*prefix));
+    prefix.map_or(TOPIC_NAME_SIZE_MAX, |prefix| prefix.len() + GROUP_NAME_SIZE_MAX)
+}
 
 fn check_name(name: &str, size_max: usize) -> Result<(), NameError> {
     if name.is_empty() {
@@ -137,7 +150,7 @@ macro_rules! name_type {
             /// Validates `name` once.
             pub fn new(name: impl Into<ByteString>) -> Result<Self, NameError> {
                 let name = name.into();
-                check_name(&name, $size_max)?;
+                check_name(&name, $size_max(&name))?;
                 Ok(Self(name))
             }
 
@@ -180,13 +193,31 @@ macro_rules! name_type {
 name_type!(
     /// A legal topic name. May point into a receive buffer.
     TopicName,
-    TOPIC_NAME_SIZE_MAX
+    topic_name_size_max
 );
 name_type!(
     /// A legal producer or consumer group name. May point into a receive buffer.
     GroupName,
-    GROUP_NAME_SIZE_MAX
+    |_: &str| GROUP_NAME_SIZE_MAX
 );
+
+impl TopicName {
+    /// The topic from which `group` receives again the messages that it could not process.
+    pub fn retry_of(group: &GroupName) -> Self {
+        Self(format!("{RETRY_TOPIC_PREFIX}{group}").into())
+    }
+
+    /// The topic of the messages that `group` could not process in any attempt.
+    pub fn dead_letters_of(group: &GroupName) -> Self {
+        Self(format!("{DEAD_LETTER_TOPIC_PREFIX}{group}").into())
+    }
+
+    /// The group whose retry topic this is, if it is one.
+    pub fn retrying_group(&self) -> Option<GroupName> {
+        let group = self.as_str().strip_prefix(RETRY_TOPIC_PREFIX)?;
+        GroupName::new(group.to_owned()).ok()
+    }
+}
 
 /// Longest id of a client in bytes. Stock clients stay below 100.
 pub const CLIENT_ID_SIZE_MAX: usize = 255;
@@ -207,6 +238,7 @@ mod tests {
     #[test]
     fn names_are_checked_by_the_rules_of_the_protocol() {
         let long = "a".repeat(TOPIC_NAME_SIZE_MAX + 1);
+        let longest_group = "g".repeat(GROUP_NAME_SIZE_MAX);
         let rows = [
             ("TopicTest", Ok(())),
             ("%RETRY%group_1", Ok(())),
@@ -215,9 +247,27 @@ mod tests {
             ("a b", Err(NameError::BadCharacter(' '))),
             ("主题", Err(NameError::BadCharacter('主'))),
             (&long, Err(NameError::TooLong { size: 128, size_max: 127 })),
+            (&format!("%RETRY%{longest_group}"), Ok(())),
+            (&format!("%DLQ%{longest_group}"), Ok(())),
+            (
+                &format!("%DLQ%{longest_group}a"),
+                Err(NameError::TooLong { size: 261, size_max: 260 }),
+            ),
         ];
         for (name, expected) in rows {
             assert_eq!(TopicName::new(name).map(|_| ()), expected, "{name}");
         }
+    }
+
+    #[test]
+    fn a_group_and_its_topics_name_each_other() {
+        let group = GroupName::new("g".repeat(GROUP_NAME_SIZE_MAX)).unwrap();
+        let (retry, dead) = (TopicName::retry_of(&group), TopicName::dead_letters_of(&group));
+        for topic in [&retry, &dead] {
+            assert_eq!(TopicName::new(topic.as_str().to_owned()).as_ref(), Ok(topic));
+        }
+        assert_eq!(retry.as_str().len(), GROUP_TOPIC_NAME_SIZE_MAX);
+        assert_eq!((retry.retrying_group(), dead.retrying_group()), (Some(group), None));
+        assert_eq!(TopicName::new("%RETRY%").unwrap().retrying_group(), None);
     }
 }

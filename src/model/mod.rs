@@ -9,6 +9,7 @@ pub mod chunk;
 pub mod client;
 pub mod deadlines;
 pub mod excerpt;
+pub mod group;
 pub mod ids;
 pub mod metrics;
 pub mod nameserver;
@@ -23,6 +24,7 @@ pub use chunk::Chunk;
 pub use client::{ClientReply, ClientRequest};
 pub use deadlines::{DeadlineId, Deadlines};
 pub use excerpt::excerpt;
+pub use group::GroupConfig;
 pub use ids::{
     ClientId, GroupName, LogOffset, Moment, NameError, Now, QueueId, QueueOffset, ShardId,
     Timestamp, TopicName,

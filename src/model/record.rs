@@ -8,6 +8,10 @@
 //!  84 body size u32 | 88 body | topic size u8 | topic | properties size u16 | properties
 //! ```
 //!
+//! This is version 1. Only the topics of groups have names for which a topic size of one byte is too
+//! small; their records are of version 2, with another magic and a topic size of two bytes. Clients that
+//! do not know it meet it only if they use such a group.
+//!
 //! Hosts are IPv4 in every record we write: two stock clients misparse records with longer ones
 //! (remoting reference, 4.2). The reader also accepts the longer form.
 
@@ -17,10 +21,14 @@ use std::net::{Ipv4Addr, SocketAddrV4};
 use zerocopy::byteorder::big_endian::{I32, U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
-use crate::model::ids::{LogOffset, QueueId, QueueOffset, Timestamp};
+use crate::model::ids::{
+    GROUP_TOPIC_NAME_SIZE_MAX, LogOffset, QueueId, QueueOffset, TOPIC_NAME_SIZE_MAX, Timestamp,
+};
 
-/// Magic of a record whose topic size is one byte; the only kind we write.
+/// Magic of a record of version 1: its topic size is one byte.
 pub const MAGIC: u32 = 0xDAA3_20A7;
+/// Magic of a record of version 2: its topic size is two bytes.
+pub const MAGIC_V2: u32 = 0xDAA3_20AB;
 
 /// Body is compressed by the client (remoting reference, 4.3).
 pub const SYSTEM_FLAG_COMPRESSED: i32 = 1;
@@ -41,8 +49,12 @@ pub const BODY_SIZE_MAX: usize = 4 << 20;
 /// Largest property string a record can hold, bytes.
 pub const PROPERTIES_SIZE_MAX: usize = i16::MAX as usize;
 /// Largest record, bytes.
-pub const RECORD_SIZE_MAX: usize =
-    size_of::<RecordHead>() + BODY_SIZE_MAX + 1 + 127 + 2 + PROPERTIES_SIZE_MAX;
+pub const RECORD_SIZE_MAX: usize = size_of::<RecordHead>()
+    + BODY_SIZE_MAX
+    + 2
+    + GROUP_TOPIC_NAME_SIZE_MAX
+    + 2
+    + PROPERTIES_SIZE_MAX;
 
 /// An IPv4 address and port as a record stores them.
 #[derive(
@@ -142,7 +154,7 @@ impl NewRecord<'_> {
     pub fn size(&self) -> usize {
         size_of::<RecordHead>()
             + self.body.len()
-            + size_of::<u8>()
+            + topic_size_size(self.topic)
             + self.topic.len()
             + size_of::<U16>()
             + self.properties_size()
@@ -164,10 +176,13 @@ impl NewRecord<'_> {
     /// If `out` is too small, or topic or properties exceed their size fields; callers check both
     /// at admission.
     pub fn write(&self, placement: &Placement, out: &mut [u8]) {
-        assert!(self.topic.len() <= 127 && self.properties_size() <= PROPERTIES_SIZE_MAX);
+        assert!(self.topic.len() <= GROUP_TOPIC_NAME_SIZE_MAX);
+        assert!(self.properties_size() <= PROPERTIES_SIZE_MAX);
+        let topic_size = (self.topic.len() as u16).to_be_bytes();
+        let topic_size = &topic_size[size_of::<u16>() - topic_size_size(self.topic)..];
         let mut head = RecordHead {
             size: U32::new(self.size() as u32),
-            magic: U32::new(MAGIC),
+            magic: U32::new(if topic_size.len() == 1 { MAGIC } else { MAGIC_V2 }),
             body_checksum: U32::new(body_checksum(self.body)),
             queue_id: U32::new(self.queue.0),
             flag: I32::new(self.flag),
@@ -184,13 +199,12 @@ impl NewRecord<'_> {
         };
         head.place(placement);
         let properties_size = U16::new(self.properties_size() as u16);
-        let topic_size = [self.topic.len() as u8];
         let [own, end, shared] = self.properties_parts();
         let mut rest = out;
         for part in [
             head.as_bytes(),
             self.body,
-            &topic_size,
+            topic_size,
             self.topic.as_bytes(),
             properties_size.as_bytes(),
             own,
@@ -202,6 +216,11 @@ impl NewRecord<'_> {
             rest = after;
         }
     }
+}
+
+/// Bytes of the topic size in a record of `topic`.
+fn topic_size_size(topic: &str) -> usize {
+    if topic.len() <= TOPIC_NAME_SIZE_MAX { size_of::<u8>() } else { size_of::<U16>() }
 }
 
 /// Why bytes are not a valid message record.
@@ -246,7 +265,7 @@ impl<'a> RecordView<'a> {
         let mut reader = Reader { bytes, at: 0 };
         let size = reader.u32()? as usize;
         let magic = reader.u32()?;
-        if magic != MAGIC {
+        if magic != MAGIC && magic != MAGIC_V2 {
             return Err(RecordError::Magic(magic));
         }
         if size > bytes.len() {
@@ -267,7 +286,10 @@ impl<'a> RecordView<'a> {
         let prepared_offset = LogOffset(reader.u64()?);
         let body_size = reader.u32()? as usize;
         let body = reader.take(body_size)?;
-        let topic_size = usize::from(reader.take(1)?[0]);
+        let topic_size = match magic {
+            MAGIC => usize::from(reader.take(1)?[0]),
+            _ => usize::from(reader.u16()?),
+        };
         let topic =
             std::str::from_utf8(reader.take(topic_size)?).map_err(|_| RecordError::Topic)?;
         let properties_size = usize::from(reader.u16()?);
@@ -490,6 +512,40 @@ mod tests {
             let mut out = vec![0; record.size()];
             record.write(&placement, &mut out);
             assert_eq!(RecordView::parse(&out).unwrap().properties, expected);
+        }
+    }
+
+    /// Remoting reference, 4.1: the longer form is for topics of more than 127 bytes only.
+    #[test]
+    fn only_a_topic_that_needs_it_makes_a_record_of_version_2() {
+        for (size, magic) in [(127, MAGIC), (128, MAGIC_V2), (GROUP_TOPIC_NAME_SIZE_MAX, MAGIC_V2)]
+        {
+            let topic = "t".repeat(size);
+            let host = Host { address: [0; 4], port: 0.into() };
+            let record = NewRecord {
+                topic: &topic,
+                queue: QueueId(1),
+                flag: 0,
+                system_flag: 0,
+                born_at: Timestamp(1),
+                born_host: host,
+                reconsume_times: 3,
+                body: b"hello",
+                properties: [b"KEYS\x01k1\x02", b""],
+            };
+            let placement = Placement {
+                queue_offset: QueueOffset(5),
+                physical_offset: LogOffset(100),
+                stored_at: Timestamp(2),
+                store_host: host,
+            };
+            let mut out = vec![0; record.size()];
+            record.write(&placement, &mut out);
+            assert_eq!(U32::ref_from_prefix(&out[4..]).unwrap().0.get(), magic, "{size} bytes");
+            let view = RecordView::parse(&out).unwrap();
+            assert_eq!((view.topic, view.body, view.size), (&*topic, &b"hello"[..], out.len()));
+            assert_eq!(property(view.properties, "KEYS"), Some(&b"k1"[..]));
+            assert!(RecordView::parse(&out[..out.len() - 1]).is_err());
         }
     }
 

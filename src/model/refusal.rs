@@ -83,6 +83,12 @@ pub enum Refusal {
     BadSubscription(String),
     #[error("this broker does not support consuming by {0}")]
     UnsupportedFilter(String),
+    #[error("group {0} may not consume; its configuration says so")]
+    NotConsumable(GroupName),
+    #[error("group {0} may not consume by broadcasting; its configuration says so")]
+    NotBroadcast(GroupName),
+    #[error("group {0} does not exist on this shard")]
+    UnknownGroup(GroupName),
     #[error("No topic route info in name server for the topic: {0}")]
     UnknownRoute(String),
     #[error("registration refused: {0}")]
@@ -144,6 +150,9 @@ impl Refusal {
             Self::SubscriptionOutdated(_) => 3006,
             Self::BadSubscription(_) => 3007,
             Self::UnsupportedFilter(_) => 3008,
+            Self::NotConsumable(_) => 3009,
+            Self::NotBroadcast(_) => 3010,
+            Self::UnknownGroup(_) => 3011,
             Self::UnknownRoute(_) => 4001,
             Self::Registration(_) => 4002,
         }

@@ -3,6 +3,7 @@
 use bytestring::ByteString;
 use smallvec::SmallVec;
 
+use crate::model::group::GroupConfig;
 use crate::model::ids::{ClientId, LogOffset, QueueId, QueueOffset, Timestamp};
 use crate::model::record::Host;
 use crate::model::request::QueueOf;
@@ -25,6 +26,12 @@ pub enum Reply {
     TopicConfig(TopicConfig),
     /// Names and values, all strings (remoting reference, 3.13).
     RuntimeInfo(Vec<(String, String)>),
+    GroupConfig(GroupConfig),
+    /// Some of the groups, and the number of all.
+    GroupConfigs {
+        configs: Vec<GroupConfig>,
+        count: usize,
+    },
 }
 
 /// The positions of stored messages.

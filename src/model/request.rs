@@ -5,6 +5,7 @@ use bytes::Bytes;
 use bytestring::ByteString;
 use serde::{Deserialize, Serialize};
 
+use crate::model::group::GroupConfig;
 use crate::model::ids::{ClientId, GroupName, LogOffset, QueueId, Timestamp, TopicName};
 use crate::model::topic::TopicConfig;
 
@@ -79,6 +80,27 @@ pub enum Request {
     },
     /// [28]
     RuntimeInfo,
+    /// Makes a consumer group, or changes it [200].
+    UpdateGroup(GroupConfig),
+    /// Makes the groups that do not exist, with the default configuration, and the retry topics that they
+    /// lack. Between the shards of a process only: heartbeats and messages that come back imply it.
+    CreateGroups {
+        groups: Vec<GroupName>,
+    },
+    /// [207]
+    DeleteGroup {
+        group: GroupName,
+        with_offsets: bool,
+    },
+    /// The configuration of a group [352].
+    GroupConfig {
+        group: GroupName,
+    },
+    /// The configurations of the groups, sorted by name, from the one at this index [201].
+    GroupConfigs {
+        first: usize,
+        count_max: usize,
+    },
 }
 
 /// Which shards of a process a request concerns.
@@ -93,9 +115,12 @@ pub enum Scope {
 impl Request {
     pub fn scope(&self) -> Scope {
         match self {
-            Self::UpdateTopic(_) | Self::CreateTopic(_) | Self::DeleteTopic { .. } => {
-                Scope::EveryShard
-            }
+            Self::UpdateTopic(_)
+            | Self::CreateTopic(_)
+            | Self::DeleteTopic { .. }
+            | Self::UpdateGroup(_)
+            | Self::CreateGroups { .. }
+            | Self::DeleteGroup { .. } => Scope::EveryShard,
             _ => Scope::ThisShard,
         }
     }

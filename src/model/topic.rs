@@ -60,6 +60,10 @@ pub const QUEUES_MAX: usize = 1_000_000;
 /// two templates and [`WHOLE_TABLE_MARK`]; a stock broker has about ten of its own).
 pub const REGISTERED_TOPICS_MAX: usize = TOPICS_MAX + 100;
 
+/// Maximum size of a list of topics: of each its name, two quotes and a comma. Names of ordinary topics
+/// always fit; retry topics of groups with long names may be too many.
+pub const TOPIC_LIST_SIZE_MAX: usize = 15 << 20;
+
 /// Maximum number of queues of a topic per shard. 1024 is the reference's own maximum.
 pub const QUEUES_PER_TOPIC_MAX: u32 = 16_384;
 

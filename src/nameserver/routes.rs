@@ -14,11 +14,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::registration::{self, Extent};
-use crate::model::ids::TOPIC_NAME_SIZE_MAX;
+use crate::model::ids::GROUP_TOPIC_NAME_SIZE_MAX;
 use crate::model::nameserver::{
     BrokerId, ClusterInfo, Registration, Route, RouteBroker, RouteQueues,
 };
-use crate::model::topic::{REGISTERED_TOPICS_MAX, is_built_in, is_of_cluster};
+use crate::model::topic::{REGISTERED_TOPICS_MAX, TOPIC_LIST_SIZE_MAX, is_built_in, is_of_cluster};
 use crate::model::{
     DataVersion, Moment, NameServerReply, NameServerRequest, Refusal, TopicConfig, TopicName,
     excerpt,
@@ -130,7 +130,7 @@ impl Routes {
             }
             NameServerRequest::Route { topic } => self.route(topic).map(NameServerReply::Route),
             NameServerRequest::ClusterInfo => Ok(NameServerReply::ClusterInfo(self.cluster_info())),
-            NameServerRequest::TopicList => Ok(NameServerReply::TopicList(self.topic_list())),
+            NameServerRequest::TopicList => self.topic_list().map(NameServerReply::TopicList),
             NameServerRequest::DeleteTopicRoute { topic, cluster } => {
                 self.check_deletable(topic)?;
                 self.delete_route(topic, cluster.as_deref());
@@ -390,7 +390,7 @@ impl Routes {
 
     /// Where a topic is, whoever may use it: tools that change a permission look here first.
     fn route(&self, topic: &str) -> Result<Route, Refusal> {
-        let unknown = || Refusal::UnknownRoute(excerpt(topic, TOPIC_NAME_SIZE_MAX));
+        let unknown = || Refusal::UnknownRoute(excerpt(topic, GROUP_TOPIC_NAME_SIZE_MAX));
         let names = self.topics.get(topic).ok_or_else(unknown)?;
         let mut route = Route::default();
         for name in names {
@@ -406,8 +406,14 @@ impl Routes {
         ClusterInfo { brokers }
     }
 
-    fn topic_list(&self) -> Vec<bytestring::ByteString> {
-        self.topics.keys().map(|topic| topic.as_str().into()).collect()
+    /// All topics; refused when the names are too long for one reply.
+    fn topic_list(&self) -> Result<Vec<bytestring::ByteString>, Refusal> {
+        let size = self.topics.keys().map(|topic| topic.as_str().len() + 3).sum();
+        let size_max = TOPIC_LIST_SIZE_MAX;
+        if size > size_max {
+            return Err(Refusal::TooLarge { what: "topic list", size, size_max });
+        }
+        Ok(self.topics.keys().map(|topic| topic.as_str().into()).collect())
     }
 
     fn member_count(&self) -> usize {

@@ -18,7 +18,7 @@ use crate::broker::{Answer, Broker, Origin, Outcome, PullTask};
 use crate::client::registrar::Receipt;
 use crate::client::remote::CALL_TIMEOUT_MS;
 use crate::model::request::Scope;
-use crate::model::{ClientReply, Metrics, Now, Refusal, Reply, Request};
+use crate::model::{ClientReply, GroupName, Metrics, Now, Refusal, Reply, Request};
 use crate::storage::disk::Disk;
 use crate::storage::recovery::damage_note;
 use crate::storage::{AppendError, Awaited, CommitStep, Standing, Ticket, WRITES_IN_FLIGHT_MAX};
@@ -66,6 +66,16 @@ impl<D: Disk> BrokerService<D> {
         Ok(reply)
     }
 
+    /// Creates groups that are new here on the other shards too, and tells the NameServers of their
+    /// topics.
+    async fn spread_groups(&self, groups: Vec<GroupName>) {
+        let (shard, request) = (self.broker.config().shard, Request::CreateGroups { groups });
+        if let Err(refusal) = self.mesh.ask_others(shard, &request).await {
+            tracing::warn!(shard = shard.0, "group not created on all shards: {refusal}");
+        }
+        wait_delivered(self.announce()).await;
+    }
+
     /// Publishes topic changes to the NameServers. A caller that answers a client waits on the
     /// receipt; others ignore it. `None` while shards are starting.
     fn announce(&self) -> Option<Receipt> {
@@ -109,11 +119,16 @@ impl<D: Disk> Service for BrokerService<D> {
     }
 
     async fn operate(&self, request: Request, context: &impl Context) -> Answer {
-        if request.scope() == Scope::ThisShard {
-            return self.broker.operate(&request, context).await;
+        if request.scope() == Scope::EveryShard {
+            let reply = self.carry_out_everywhere(&request, context).await;
+            return Answer { reply, chunks: Vec::new() };
         }
-        let reply = self.carry_out_everywhere(&request, context).await;
-        Answer { reply, chunks: Vec::new() }
+        let missing = self.broker.missing_groups(&request);
+        let answer = self.broker.operate(&request, context).await;
+        if !missing.is_empty() {
+            self.spread_groups(missing).await;
+        }
+        answer
     }
 
     async fn pull_cold(&self, task: Box<PullTask>, context: &impl Context) -> Outcome {
@@ -266,10 +281,18 @@ impl<D: Disk> Shard<BrokerService<D>> {
             clock::next_tick(self.id).await;
             self.take_nudges();
             self.act();
+            self.announce_leftovers();
             if sweep_at.elapsed() >= SWEEP_EVERY {
                 sweep_at = Instant::now();
                 self.close_idle(sweep_at);
             }
+        }
+    }
+
+    /// Announces changes of topics whose requests ended with their connection before they could.
+    fn announce_leftovers(&self) {
+        if self.service.broker.has_topic_changes() {
+            self.service.announce();
         }
     }
 

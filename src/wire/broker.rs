@@ -8,15 +8,17 @@ use crate::model::{Refusal, Reply, Request};
 use crate::wire::admin::{TableBody, TopicStatsBody};
 use crate::wire::codes::pull_code;
 use crate::wire::codes::request::*;
+use crate::wire::codes::response::SUCCESS;
 use crate::wire::frame::{Frame, HeaderEncoding};
 use crate::wire::group::{HeartbeatBody, MembersBody};
+use crate::wire::group_config::{GroupBody, GroupsBody};
 use crate::wire::header::fixed;
 use crate::wire::header::head::{Fields, ReplyTo};
 use crate::wire::json::ser;
 use crate::wire::registration::TopicBody;
 use crate::wire::reply::{EncodeReply, NewReply};
 use crate::wire::request::{DecodeRequest, EncodeRequest, NewRequest, served};
-use crate::wire::{admin, group, message};
+use crate::wire::{admin, group, group_config, message};
 
 impl DecodeRequest for Request {
     served! {
@@ -35,11 +37,15 @@ impl DecodeRequest for Request {
         HEART_BEAT => group::decode_heartbeat;
         UNREGISTER_CLIENT => group::decode_unregister;
         GET_CONSUMER_LIST_BY_GROUP => group::decode_members;
+        UPDATE_AND_CREATE_SUBSCRIPTIONGROUP => group_config::decode_update_group;
+        GET_ALL_SUBSCRIPTIONGROUP_CONFIG => group_config::decode_groups;
         GET_TOPIC_STATS_INFO => admin::decode_topic_stats;
+        DELETE_SUBSCRIPTIONGROUP => group_config::decode_delete_group;
         DELETE_TOPIC_IN_BROKER => admin::decode_delete_topic;
         SEND_MESSAGE_V2 => message::decode_send_v2;
         SEND_BATCH_MESSAGE => message::decode_send_v2;
         GET_TOPIC_CONFIG => admin::decode_topic_config;
+        GET_SUBSCRIPTIONGROUP_CONFIG => group_config::decode_group;
         LITE_PULL_MESSAGE => message::decode_pull;
     }
 
@@ -80,7 +86,7 @@ fn encode_named(to: NewRequest<'_>, request: &Request) -> bool {
             let code = if produce.is_batch { SEND_BATCH_MESSAGE } else { SEND_MESSAGE_V2 };
             to.whole(code, |f| message::encode_send(f, produce), |out| out.extend_from_slice(&produce.body));
         }
-        Request::ProduceRecords(_) | Request::Pull(Pull { group: None, .. }) => return false,
+        Request::ProduceRecords(_) | Request::Pull(Pull { group: None, .. }) | Request::CreateGroups { .. } => return false,
         Request::Pull(pull @ Pull { group: Some(group), .. }) => to.fields(PULL_MESSAGE, |f| message::encode_pull(f, pull, group)),
         Request::MaxOffset(queue) => to.fields(GET_MAX_OFFSET, |f| message::encode_queue(f, queue)),
         Request::MinOffset(queue) => to.fields(GET_MIN_OFFSET, |f| message::encode_queue(f, queue)),
@@ -109,6 +115,14 @@ fn encode_named(to: NewRequest<'_>, request: &Request) -> bool {
         Request::TopicStats { topic } => to.fields(GET_TOPIC_STATS_INFO, |f| f.text("topic", topic.as_str())),
         Request::TopicConfig { topic } => to.fields(GET_TOPIC_CONFIG, |f| f.text("topic", topic.as_str())),
         Request::RuntimeInfo => to.fields(GET_BROKER_RUNTIME_INFO, |_| {}),
+        Request::UpdateGroup(config) => to.whole(UPDATE_AND_CREATE_SUBSCRIPTIONGROUP, |_| {}, |out| ser::push(out, &GroupBody::of(config))),
+        Request::DeleteGroup { group, with_offsets } => {
+            to.fields(DELETE_SUBSCRIPTIONGROUP, |f| group_config::encode_delete_group(f, group, *with_offsets));
+        }
+        Request::GroupConfig { group } => to.fields(GET_SUBSCRIPTIONGROUP_CONFIG, |f| f.text("group", group.as_str())),
+        Request::GroupConfigs { first, count_max } => {
+            to.fields(GET_ALL_SUBSCRIPTIONGROUP_CONFIG, |f| group_config::encode_groups(f, *first, *count_max));
+        }
     }
     true
 }
@@ -141,6 +155,13 @@ impl EncodeReply for Reply {
             Reply::TopicStats(queues) => to.json(&TopicStatsBody::of(queues)),
             Reply::TopicConfig(topic) => to.json(&TopicBody::of(topic)),
             Reply::RuntimeInfo(table) => to.json(&TableBody::of(table)),
+            Reply::GroupConfig(config) => to.json(&GroupBody::of(config)),
+            Reply::GroupConfigs { configs, count } => to.whole(
+                SUCCESS,
+                None,
+                |fields| fields.number("totalGroupNum", *count),
+                |out| ser::push(out, &GroupsBody::of(configs)),
+            ),
         }
     }
 }

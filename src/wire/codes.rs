@@ -208,6 +208,7 @@ pub mod response {
     pub const SUBSCRIPTION_PARSE_FAILED: i32 = 23;
     pub const SUBSCRIPTION_NOT_EXIST: i32 = 24;
     pub const SUBSCRIPTION_NOT_LATEST: i32 = 25;
+    pub const SUBSCRIPTION_GROUP_NOT_EXIST: i32 = 26;
     pub const INVALID_PARAMETER: i32 = 29;
 }
 
@@ -239,9 +240,12 @@ pub fn refusal_code(refusal: &Refusal) -> i32 {
         Refusal::UnknownTopic(_) | Refusal::UnknownQueue { .. } | Refusal::UnknownRoute(_) => {
             TOPIC_NOT_EXIST
         }
-        Refusal::ReservedTopic(_) | Refusal::NotReadable(_) | Refusal::NotWritable(_) => {
-            NO_PERMISSION
-        }
+        Refusal::ReservedTopic(_)
+        | Refusal::NotReadable(_)
+        | Refusal::NotWritable(_)
+        | Refusal::NotConsumable(_)
+        | Refusal::NotBroadcast(_) => NO_PERMISSION,
+        Refusal::UnknownGroup(_) => SUBSCRIPTION_GROUP_NOT_EXIST,
         Refusal::TopicExists { .. } => TOPIC_EXIST_ALREADY,
         Refusal::TooLarge { .. } | Refusal::EmptyBody | Refusal::BadBatch(_) => MESSAGE_ILLEGAL,
         Refusal::NotOffered(_) => REQUEST_CODE_NOT_SUPPORTED,

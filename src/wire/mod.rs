@@ -25,6 +25,7 @@ mod client;
 pub mod codes;
 pub mod frame;
 pub mod group;
+pub mod group_config;
 pub mod header;
 pub mod json;
 pub mod message;

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use zerocopy::IntoBytes;
 use zerocopy::byteorder::big_endian::I32;
 
-use crate::model::ids::TOPIC_NAME_SIZE_MAX;
+use crate::model::ids::GROUP_TOPIC_NAME_SIZE_MAX;
 use crate::model::record::body_checksum;
 
 use crate::model::nameserver::Registration;
@@ -30,7 +30,7 @@ use crate::wire::route::{Nothing, decode_broker, encode_broker};
 const LINE_SIZE_MAX: usize = 16 << 10;
 /// Maximum inflated size: the maximum number of topics with names of maximum length, and as much
 /// again for attributes.
-const INFLATED_SIZE_MAX: u64 = (REGISTERED_TOPICS_MAX * 2 * TOPIC_NAME_SIZE_MAX) as u64;
+const INFLATED_SIZE_MAX: u64 = (REGISTERED_TOPICS_MAX * 2 * GROUP_TOPIC_NAME_SIZE_MAX) as u64;
 /// Maximum number of skipped topics that are reported.
 const SKIPPED_MAX: usize = 16;
 /// Maximum number of characters shown of an invalid line.
@@ -452,7 +452,7 @@ mod tests {
             (lines("T 8 8 6", count + 1, 1), too_many()),
             (lines("T 8 8 6", i32::MAX, 1), too_many()),
             (lines(&larger, 1, 1), too_large("text in a compressed registration", LINE_SIZE_MAX + 1, LINE_SIZE_MAX)),
-            (lines(&largest, count, 2_000), too_large("inflated registration", inflated_max + 1, inflated_max)),
+            (lines(&largest, count, 4_000), too_large("inflated registration", inflated_max + 1, inflated_max)),
         ];
         for (body, refusal) in rows {
             check(&[("compressed", "true")], &body, &Err(refusal));

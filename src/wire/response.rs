@@ -11,7 +11,9 @@ use crate::model::batch::Records;
 use crate::model::client::BrokerQueue;
 use crate::model::nameserver::{ClusterInfo, Route};
 use crate::model::reply::{Pulled, QueueStats};
-use crate::model::{ClientId, DataVersion, LogOffset, QueueId, QueueOffset, Timestamp, excerpt};
+use crate::model::{
+    ClientId, DataVersion, GroupConfig, LogOffset, QueueId, QueueOffset, Timestamp, excerpt,
+};
 use crate::wire::admin::{TableBody, TopicStatsBody};
 use crate::wire::client;
 use crate::wire::codes::pull_status;
@@ -20,6 +22,7 @@ use crate::wire::codes::response::{
 };
 use crate::wire::frame::{Frame, FrameError, HeaderEncoding};
 use crate::wire::group::{self, MembersBody};
+use crate::wire::group_config::{GroupBody, GroupsBody};
 use crate::wire::header::head::Head;
 use crate::wire::header::{decode_head, fields, fixed};
 use crate::wire::json::de;
@@ -207,6 +210,16 @@ impl Response {
 
     pub fn runtime_info(&self) -> Result<Vec<(String, String)>, ReplyError> {
         self.json().map(TableBody::read)
+    }
+
+    pub fn group_config(&self) -> Result<GroupConfig, ReplyError> {
+        let body: GroupBody<'_> = self.json()?;
+        body.read().map_err(|error| unreadable(&error.to_string()))
+    }
+
+    pub fn group_configs(&self) -> Result<Vec<GroupConfig>, ReplyError> {
+        let body: GroupsBody<'_> = self.json()?;
+        body.read().map_err(|error| unreadable(&error.to_string()))
     }
 
     pub fn route(&self) -> Result<Route, ReplyError> {

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::model::ids::TOPIC_NAME_SIZE_MAX;
 use crate::model::nameserver::{BrokerId, ClusterInfo, Route, RouteBroker, RouteQueues};
-use crate::model::topic::REGISTERED_TOPICS_MAX;
+use crate::model::topic::{REGISTERED_TOPICS_MAX, TOPIC_LIST_SIZE_MAX};
 use crate::model::{NameServerRequest, Refusal};
 use crate::wire::body;
 use crate::wire::frame::FRAME_SIZE_MAX;
@@ -222,8 +222,9 @@ impl<'a> ClusterBody<'a> {
     }
 }
 
-/// A NameServer has no more topics than fit in one reply.
-const _: () = assert!(REGISTERED_TOPICS_MAX * (TOPIC_NAME_SIZE_MAX + 3) + 1024 < FRAME_SIZE_MAX);
+/// What a NameServer lists fits in one reply.
+const _: () = assert!(REGISTERED_TOPICS_MAX * (TOPIC_NAME_SIZE_MAX + 3) < TOPIC_LIST_SIZE_MAX);
+const _: () = assert!(TOPIC_LIST_SIZE_MAX + 1024 < FRAME_SIZE_MAX);
 
 /// Maximum number of topics in one reply. A stock NameServer may have more than one of ours.
 #[derive(Debug)]

@@ -8,6 +8,7 @@
 mod commands;
 mod connections;
 mod crash;
+mod groups;
 mod held;
 mod leases;
 mod lifecycle;

@@ -9,7 +9,8 @@ use crate::model::record::Host;
 use crate::model::reply::*;
 use crate::model::request::QueueOf;
 use crate::model::{
-    DataVersion, GroupName, LogOffset, NameServerReply, QueueId, QueueOffset, Timestamp, TopicName,
+    DataVersion, GroupConfig, GroupName, LogOffset, NameServerReply, QueueId, QueueOffset,
+    Timestamp, TopicName,
 };
 use crate::wire::codes;
 
@@ -167,8 +168,11 @@ fn queue_stats(queue: u32, stored_at: Option<u64>) -> QueueStats {
     }
 }
 
+const GROUP: &str = r#"{"brokerId":0,"consumeBroadcastEnable":true,"consumeEnable":true,"consumeFromMinEnable":true,"consumeMessageOrderly":false,"consumeTimeoutMinute":15,"groupName":"g","groupSysFlag":0,"notifyConsumerIdsChangedEnable":true,"retryMaxTimes":16,"retryQueueNums":1,"whichBrokerWhenConsumeSlowly":1}"#;
+
 #[test]
 fn bodies_as_tools_read_them() {
+    let config = GroupConfig::new(GroupName::new("g").unwrap());
     let version = DataVersion { counter: 3, state_version: 0, timestamp: 1_700_000_000_000 };
     let stats = vec![queue_stats(0, Some(1_700_000_000_000)), queue_stats(1, None)];
     let table = vec![("bootTimestamp".to_owned(), "1".to_owned()), ("x".into(), "a\"b".into())];
@@ -193,10 +197,17 @@ fn bodies_as_tools_read_them() {
         ),
         (28, Reply::RuntimeInfo(table), r#"{"table":{"bootTimestamp":"1","x":"a\"b"}}"#),
         (38, Reply::Members(vec!["c@1".into()]), r#"{"consumerIdList":["c@1"]}"#),
+        (352, Reply::GroupConfig(config.clone()), GROUP),
     ];
     for (code, reply, expected) in rows {
         assert_eq!(json_body(code, reply), expected);
     }
+    let groups = Reply::GroupConfigs { configs: vec![config], count: 3 };
+    let (header, body) = json_answer(201, Ok(groups));
+    assert_eq!(header, header_of(0, r#""totalGroupNum":"3""#, ""));
+    let first = r#""dataVersion":{"counter":0,"stateVersion":0,"timestamp":0}"#;
+    let rest = format!(r#""forbiddenTable":{{}},"subscriptionGroupTable":{{"g":{GROUP}}}"#);
+    assert_eq!(body, format!("{{{first},{rest}}}"));
     let topics = |names: &[&'static str]| {
         NameServerReply::TopicList(names.iter().map(|&name| name.into()).collect())
     };
@@ -359,6 +370,9 @@ fn refusals_as_clients_see_them() {
         (25, Refusal::SubscriptionOutdated(group()), "RINGMQ-3006 group g has a newer subscription than this shard knows; send a heartbeat first"),
         (23, Refusal::BadSubscription("x".into()), "RINGMQ-3007 subscription refused: x"),
         (1, Refusal::UnsupportedFilter("SQL92".into()), "RINGMQ-3008 this broker does not support consuming by SQL92"),
+        (16, Refusal::NotConsumable(group()), "RINGMQ-3009 group g may not consume; its configuration says so"),
+        (16, Refusal::NotBroadcast(group()), "RINGMQ-3010 group g may not consume by broadcasting; its configuration says so"),
+        (26, Refusal::UnknownGroup(group()), "RINGMQ-3011 group g does not exist on this shard"),
         (17, Refusal::UnknownRoute("X".into()), "RINGMQ-4001 No topic route info in name server for the topic: X"),
         (1, Refusal::Registration("x".into()), "RINGMQ-4002 registration refused: x"),
     ];

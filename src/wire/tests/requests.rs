@@ -6,7 +6,7 @@ use super::*;
 use crate::model::nameserver::*;
 use crate::model::request::*;
 use crate::model::{
-    ClientRequest, GroupName, LogOffset, QueueId, Timestamp, TopicConfig, TopicName,
+    ClientRequest, GroupConfig, GroupName, LogOffset, QueueId, Timestamp, TopicConfig, TopicName,
 };
 use crate::wire::header::head::{Dialect, Language};
 use crate::wire::{Head, codes, decode_head};
@@ -244,8 +244,30 @@ fn groups_and_topics() {
         ("topic stats", 202, vec![("topic", "T")], Ok(Request::TopicStats { topic: topic("T") })),
         ("topic config", 351, vec![("topic", "T"), ("lo", "true")], Ok(Request::TopicConfig { topic: topic("T") })),
         ("runtime info", 28, vec![], Ok(Request::RuntimeInfo)),
+        ("delete group", 207, vec![("groupName", "g"), ("cleanOffset", "true")],
+            Ok(Request::DeleteGroup { group: group("g"), with_offsets: true })),
+        ("delete group as 4.9 does", 207, vec![("groupName", "g"), ("removeOffset", "true")],
+            Ok(Request::DeleteGroup { group: group("g"), with_offsets: true })),
+        ("group", 352, vec![("group", "g")], Ok(Request::GroupConfig { group: group("g") })),
+        ("all groups", 201, vec![], Ok(Request::GroupConfigs { first: 0, count_max: usize::MAX })),
     ];
     check(rows, b"");
+}
+
+/// What a stock tool leaves out has the reference's default (remoting reference, 3.12).
+#[test]
+fn a_group_is_configured_as_stock_tools_do() {
+    let defaults = GroupConfig::new(group("g"));
+    let full = br#"{"attributes":{},"brokerId":0,"consumeBroadcastEnable":false,"consumeEnable":true,"consumeFromMinEnable":true,"consumeMessageOrderly":false,"consumeTimeoutMinute":15,"groupName":"g","groupRetryPolicy":{"type":"CUSTOMIZED"},"groupSysFlag":0,"notifyConsumerIdsChangedEnable":true,"retryMaxTimes":3,"retryQueueNums":2,"whichBrokerWhenConsumeSlowly":1}"#;
+    let changed = GroupConfig {
+        may_broadcast: false,
+        retry_count_max: 3,
+        retry_queue_count: 2,
+        ..defaults.clone()
+    };
+    for (body, expected) in [(&br#"{"groupName":"g"}"#[..], defaults), (full, changed)] {
+        check(vec![("update group", 200, vec![], Ok(Request::UpdateGroup(expected)))], body);
+    }
 }
 
 #[test]

@@ -6,7 +6,9 @@ use std::fmt::Debug;
 use super::*;
 use crate::model::nameserver::*;
 use crate::model::request::*;
-use crate::model::{DataVersion, GroupName, LogOffset, QueueId, Timestamp, TopicConfig, TopicName};
+use crate::model::{
+    DataVersion, GroupConfig, GroupName, LogOffset, QueueId, Timestamp, TopicConfig, TopicName,
+};
 use crate::wire::{EncodeRequest, encode_request};
 
 fn topic() -> TopicName {
@@ -118,7 +120,29 @@ fn requests() -> Vec<Request> {
         Request::TopicStats { topic: topic() },
         Request::TopicConfig { topic: topic() },
         Request::RuntimeInfo,
+        Request::UpdateGroup(group_config()),
+        Request::DeleteGroup { group: group(), with_offsets: true },
+        Request::GroupConfig { group: group() },
+        Request::GroupConfigs { first: 3, count_max: 10 },
     ]
+}
+
+/// Differs from the default in every field.
+fn group_config() -> GroupConfig {
+    GroupConfig {
+        may_consume: false,
+        may_broadcast: false,
+        from_min: false,
+        is_orderly: true,
+        notifies: false,
+        retry_queue_count: 4,
+        retry_count_max: -1,
+        system_flag: 2,
+        broker_id: 3,
+        slow_broker_id: 4,
+        consume_timeout_minutes: 5,
+        name: group(),
+    }
 }
 
 fn nameserver_requests() -> Vec<NameServerRequest> {

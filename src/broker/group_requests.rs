@@ -1,0 +1,185 @@
+//! The life of consumer groups: created by their first member or an operator, configured, deleted (remoting
+//! reference, 3.12, 5.8, 5.23). A group's configuration and its retry topic change in one entry.
+//!
+//! The retry topic is written to as many queues as the group is configured with, and offers every queue that
+//! it ever had, so messages in queues that are no longer written to are consumed all the same.
+
+use super::facts::Facts;
+use super::group_configs;
+use super::operation::Context;
+use super::state::Durable;
+use super::{Broker, offsets, topics};
+use crate::model::group::LISTED_GROUPS_MAX;
+use crate::model::request::Heartbeat;
+use crate::model::{
+    GroupConfig, GroupName, Refusal, Reply, Request, Timestamp, TopicConfig, TopicName,
+};
+use crate::storage::disk::Disk;
+
+impl<D: Disk> Broker<D> {
+    /// Groups that a request implies and that lack a configuration or a retry topic here. Whoever executes
+    /// the request creates them on all shards.
+    pub fn missing_groups(&self, request: &Request) -> Vec<GroupName> {
+        match request {
+            Request::Heartbeat(heartbeat) => self.missing_groups_of(heartbeat),
+            _ => Vec::new(),
+        }
+    }
+
+    pub(super) fn missing_groups_of(&self, heartbeat: &Heartbeat) -> Vec<GroupName> {
+        self.missing(heartbeat.consumers.iter().map(|consumer| &consumer.group))
+    }
+
+    fn missing<'a>(&self, groups: impl Iterator<Item = &'a GroupName>) -> Vec<GroupName> {
+        let durable = &self.state.borrow().durable;
+        groups.filter(|group| !is_complete(durable, group)).map(GroupName::detached).collect()
+    }
+
+    /// Creates what is missing of `groups`. What does not fit is refused after the rest has been created.
+    pub(super) async fn create_groups(
+        &self,
+        groups: &[GroupName],
+        context: &impl Context,
+    ) -> Result<Reply, Refusal> {
+        let missing = self.missing(groups.iter());
+        if missing.is_empty() {
+            return Ok(Reply::Done);
+        }
+        let mut refused = Ok(());
+        self.transact(|durable| {
+            let mut creating = Creating::begin(durable);
+            refused = missing.iter().try_for_each(|group| creating.add(group, context.now().wall));
+            Ok(creating.facts)
+        })
+        .await?;
+        refused.map(|()| Reply::Done)
+    }
+
+    pub(super) async fn update_group(
+        &self,
+        config: &GroupConfig,
+        context: &impl Context,
+    ) -> Result<Reply, Refusal> {
+        let config = GroupConfig { name: config.name.detached(), ..config.clone() };
+        self.transact(|durable| {
+            durable.groups.check(&config, 0)?;
+            let (mut facts, now) = (Facts::default(), context.now().wall);
+            if durable.groups.find(&config.name) != Some(&config) {
+                group_configs::add_set(&mut facts, &config, now);
+            }
+            if let Some((number, topic)) = retry_topic(durable, &config)? {
+                topics::add_set(&mut facts, number, &topic, now);
+            }
+            Ok(facts)
+        })
+        .await?;
+        Ok(Reply::Done)
+    }
+
+    /// Removes a group's configuration; succeeds if it has none. Its topics are deleted by requests of
+    /// their own, as tools do.
+    pub(super) async fn delete_group(
+        &self,
+        group: &GroupName,
+        with_offsets: bool,
+        context: &impl Context,
+    ) -> Result<Reply, Refusal> {
+        self.transact(|durable| {
+            let (mut facts, now) = (Facts::default(), context.now().wall);
+            if durable.groups.find(group).is_some() {
+                group_configs::add_removed(&mut facts, group, now);
+            }
+            if with_offsets && durable.offsets.has(group) {
+                offsets::add_forgotten(&mut facts, std::slice::from_ref(group), now);
+            }
+            Ok(facts)
+        })
+        .await?;
+        Ok(Reply::Done)
+    }
+
+    pub(super) fn group_config(&self, group: &GroupName) -> Result<Reply, Refusal> {
+        let state = self.state.borrow();
+        let config = state.durable.groups.find(group).cloned();
+        config.map(Reply::GroupConfig).ok_or_else(|| Refusal::UnknownGroup(group.detached()))
+    }
+
+    pub(super) fn group_configs(&self, first: usize, count_max: usize) -> Result<Reply, Refusal> {
+        let state = self.state.borrow();
+        let all = state.durable.groups.iter();
+        let count = all.len();
+        let configs: Vec<GroupConfig> =
+            all.skip(first).take(count_max.min(LISTED_GROUPS_MAX + 1)).cloned().collect();
+        if configs.len() > LISTED_GROUPS_MAX {
+            return Err(Refusal::TooLarge {
+                what: "list of groups",
+                size: count,
+                size_max: LISTED_GROUPS_MAX,
+            });
+        }
+        Ok(Reply::GroupConfigs { configs, count })
+    }
+}
+
+fn is_complete(durable: &Durable, group: &GroupName) -> bool {
+    durable.groups.find(group).is_some_and(|config| {
+        config.retry_queue_count == 0
+            || durable.topics.number(&TopicName::retry_of(group)).is_some()
+    })
+}
+
+/// Groups that are created together, and what they add to the tables.
+struct Creating<'a> {
+    durable: &'a Durable,
+    facts: Facts,
+    group_count: usize,
+    topic_count: u32,
+}
+
+impl<'a> Creating<'a> {
+    fn begin(durable: &'a Durable) -> Self {
+        Self { durable, facts: Facts::default(), group_count: 0, topic_count: 0 }
+    }
+
+    fn add(&mut self, group: &GroupName, now: Timestamp) -> Result<(), Refusal> {
+        let config = self.durable.groups.of(group);
+        self.durable.groups.check(&config, self.group_count)?;
+        let topic = match self.durable.topics.number(&TopicName::retry_of(group)) {
+            Some(_) => None,
+            None => retry_topic(self.durable, &config)?,
+        };
+        if self.durable.groups.find(group).is_none() {
+            group_configs::add_set(&mut self.facts, &config, now);
+            self.group_count += 1;
+        }
+        if let Some((number, topic)) = topic {
+            self.durable.topics.check_more(self.topic_count as usize)?;
+            topics::add_set(&mut self.facts, number + self.topic_count, &topic, now);
+            self.topic_count += 1;
+        }
+        Ok(())
+    }
+}
+
+/// The number and the configuration that a group's retry topic needs; `None` if it is as needed.
+fn retry_topic(
+    durable: &Durable,
+    config: &GroupConfig,
+) -> Result<Option<(u32, TopicConfig)>, Refusal> {
+    if config.retry_queue_count == 0 {
+        return Ok(None);
+    }
+    let needed = TopicConfig::new(TopicName::retry_of(&config.name), config.retry_queue_count);
+    let (number, needed) = match durable.topics.find(&needed.name) {
+        Err(_) => (durable.topics.next_number(), needed),
+        Ok((number, known)) => {
+            // Also the queues that were offered and are no longer written to.
+            let read_queue_count = known.config.queue_count().max(needed.read_queue_count);
+            let write_queue_count = needed.write_queue_count;
+            (number, TopicConfig { read_queue_count, write_queue_count, ..known.config.clone() })
+        }
+    };
+    let is_as_needed = durable.topics.topic(number).is_some_and(|known| known.config == needed);
+    durable.topics.check(&needed)?;
+    Ok((!is_as_needed).then_some((number, needed)))
+}

@@ -1,0 +1,151 @@
+//! Consumer groups: how they come into being, are configured and deleted.
+
+use ringmq::model::GroupConfig;
+
+use super::*;
+
+async fn group_config(broker: &Broker<SimDisk>, group: &GroupName) -> Result<GroupConfig, Refusal> {
+    match answer(broker, Request::GroupConfig { group: group.clone() }).await.reply {
+        Ok(Reply::GroupConfig(config)) => Ok(config),
+        Err(refusal) => Err(refusal),
+        other => panic!("{other:?}"),
+    }
+}
+
+/// Number of queues of a topic; nothing if it does not exist.
+async fn queue_count(broker: &Broker<SimDisk>, topic: TopicName) -> Option<usize> {
+    match answer(broker, Request::TopicStats { topic }).await.reply {
+        Ok(Reply::TopicStats(queues)) => Some(queues.len()),
+        Err(Refusal::UnknownTopic(_)) => None,
+        other => panic!("{other:?}"),
+    }
+}
+
+async fn done(broker: &Broker<SimDisk>, request: Request) {
+    assert_eq!(answer(broker, request).await.reply, Ok(Reply::Done));
+}
+
+/// Remoting reference, 5.23: the group and its retry topic are there before the heartbeat is answered, and
+/// later heartbeats write nothing.
+#[test]
+fn the_first_heartbeat_creates_the_group_and_its_retry_topic_for_good() {
+    sim::run(async {
+        let disk = SimDisk::new(80);
+        let broker = open(&disk).await;
+        let unknown = Err(Refusal::UnknownGroup(group()));
+        assert_eq!(group_config(&broker, &group()).await, unknown);
+        broker.published_topics();
+        let beat = heartbeat("a", &["t"]);
+        assert_eq!(broker.missing_groups(&beat), [group()]);
+        let taken = answer_to(&broker, beat.clone(), &From(1)).await.reply;
+        assert_eq!(taken, Ok(Reply::HeartbeatTaken));
+        assert_eq!(broker.store().committed(), broker.store().end(), "it is durable by then");
+        let retry = TopicConfig::new(TopicName::retry_of(&group()), 1);
+        assert_eq!(broker.take_topic_changes().1, [TopicChange::Set(retry)]);
+        let end = broker.store().end();
+        answer_to(&broker, beat.clone(), &From(1)).await.reply.unwrap();
+        assert_eq!((broker.missing_groups(&beat), broker.store().end()), (vec![], end));
+        drop(broker);
+
+        let broker = open(&disk.after_crash(1)).await;
+        assert_eq!(group_config(&broker, &group()).await, Ok(GroupConfig::new(group())));
+        assert_eq!(queue_count(&broker, TopicName::retry_of(&group())).await, Some(1));
+    });
+}
+
+#[test]
+fn a_group_with_the_longest_name_has_a_retry_topic_that_can_be_read() {
+    sim::run(async {
+        let broker = open(&SimDisk::new(81)).await;
+        let long = GroupName::new("g".repeat(255)).unwrap();
+        done(&broker, Request::CreateGroups { groups: vec![long.clone()] }).await;
+        let retry = TopicName::retry_of(&long);
+        let message = Produce { topic: retry.clone(), ..produce("t", 0, "A", b"again") };
+        assert_eq!(send(&broker, message).await, Ok(QueueOffset(0)));
+        let queue = QueueOf { topic: retry.clone(), queue: QueueId(0) };
+        let answer = answer(&broker, Request::Pull(Pull { queue, ..pull("t", 0, 0) })).await;
+        let bytes: Vec<u8> = answer.chunks.iter().flat_map(|chunk| chunk.to_vec()).collect();
+        let record = RecordView::parse(&bytes).unwrap();
+        assert_eq!((record.topic, record.body), (retry.as_str(), &b"again"[..]));
+    });
+}
+
+/// A queue that is no longer written to may hold messages.
+#[test]
+fn fewer_retry_queues_take_no_queue_away_from_consumers() {
+    sim::run(async {
+        let broker = open(&SimDisk::new(82)).await;
+        let retry = TopicName::retry_of(&group());
+        broker.published_topics();
+        for (count, read, write) in [(3, 3, 3), (1, 3, 1), (2, 3, 2), (5, 5, 5)] {
+            let config = GroupConfig { retry_queue_count: count, ..GroupConfig::new(group()) };
+            done(&broker, Request::UpdateGroup(config.clone())).await;
+            assert_eq!(group_config(&broker, &group()).await, Ok(config.clone()));
+            let topic =
+                TopicConfig { write_queue_count: write, ..TopicConfig::new(retry.clone(), read) };
+            assert_eq!(broker.take_topic_changes().1, [TopicChange::Set(topic)], "{count} queues");
+            let end = broker.store().end();
+            done(&broker, Request::UpdateGroup(config)).await;
+            assert_eq!(broker.store().end(), end, "the same again writes nothing");
+        }
+    });
+}
+
+#[test]
+fn a_group_may_be_forbidden_to_consume() {
+    sim::run(async {
+        let broker = open(&SimDisk::new(83)).await;
+        send(&broker, produce("t", 0, "A", b"one")).await.unwrap();
+        let closed = GroupConfig { may_consume: false, ..GroupConfig::new(group()) };
+        done(&broker, Request::UpdateGroup(closed)).await;
+        let refused = answer(&broker, Request::Pull(pull("t", 0, 0))).await.reply;
+        assert_eq!(refused, Err(Refusal::NotConsumable(group())));
+        let other = Some(GroupName::new("others").unwrap());
+        let pulled = answer(&broker, Request::Pull(Pull { group: other, ..pull("t", 0, 0) })).await;
+        assert!(pulled.reply.is_ok());
+
+        let clustered = GroupConfig { may_broadcast: false, ..GroupConfig::new(group()) };
+        done(&broker, Request::UpdateGroup(clustered)).await;
+        let by_heartbeat = Request::Pull(Pull { subscription: None, ..pull("t", 0, 0) });
+        let Request::Heartbeat(mut beat) = heartbeat("a", &["t"]) else { panic!() };
+        for (model, is_refused) in
+            [(MessageModel::Clustering, false), (MessageModel::Broadcasting, true)]
+        {
+            beat.consumers[0].model = model;
+            answer_to(&broker, Request::Heartbeat(beat.clone()), &From(1)).await.reply.unwrap();
+            let reply = answer(&broker, by_heartbeat.clone()).await.reply;
+            let refusal = Err(Refusal::NotBroadcast(group()));
+            assert_eq!(reply == refusal, is_refused, "{model:?}: {reply:?}");
+        }
+    });
+}
+
+#[test]
+fn a_deleted_group_is_gone_with_its_offsets_if_so_wished_and_may_return() {
+    sim::run(async {
+        let disk = SimDisk::new(84);
+        let broker = open(&disk).await;
+        set_topic(&broker, TopicConfig::new(topic("t"), 1)).await;
+        done(&broker, Request::CreateGroups { groups: vec![group()] }).await;
+        done(&broker, Request::CommitOffset { group: group(), queue: queue("t", 0), offset: 7 })
+            .await;
+        let offset = || Request::CommittedOffset {
+            group: group(),
+            queue: queue("t", 0),
+            zero_if_missing: false,
+        };
+        for (with_offsets, expected) in
+            [(false, Ok(Reply::Offset(QueueOffset(7)))), (true, Err(Refusal::NoOffset(group())))]
+        {
+            done(&broker, Request::DeleteGroup { group: group(), with_offsets }).await;
+            let unknown = Err(Refusal::UnknownGroup(group()));
+            assert_eq!(group_config(&broker, &group()).await, unknown);
+            assert_eq!(answer(&broker, offset()).await.reply, expected);
+        }
+        done(&broker, Request::CreateGroups { groups: vec![group()] }).await;
+        assert!(group_config(&broker, &group()).await.is_ok());
+        let all = answer(&broker, Request::GroupConfigs { first: 0, count_max: usize::MAX }).await;
+        let configs = vec![GroupConfig::new(group())];
+        assert_eq!(all.reply, Ok(Reply::GroupConfigs { configs, count: 1 }));
+    });
+}
