@@ -121,6 +121,9 @@ pub const DEV_READY_SEGMENTS: &str = "1";
 /// Default of `--tail-cache`, for the servers and for `ringmq check`.
 pub const TAIL_CACHE: &str = "64MiB";
 
+/// Default of `--delay-levels` (remoting reference, 5.9).
+pub const DELAY_LEVELS: &str = "1s 5s 10s 30s 1m 2m 3m 4m 5m 6m 7m 8m 9m 10m 20m 30m 1h 2h";
+
 /// Options that `broker` and `dev` share.
 #[derive(Args, Clone, Debug)]
 pub struct EngineOptions {
@@ -177,6 +180,11 @@ pub struct EngineOptions {
     /// age and disk space.
     #[arg(long, env = "RINGMQ_RETENTION_SIZE", default_value = "0", value_name = "SIZE")]
     pub retention_size: Size,
+
+    /// The delays of delay levels, from level 1 on, as a list such as `1s 5s 10s`: for producers,
+    /// and for messages that a consumer could not process. Units: ms, s, m, h, d. At most 72h each.
+    #[arg(long, env = "RINGMQ_DELAY_LEVELS", default_value = DELAY_LEVELS, value_name = "LIST")]
+    pub delay_levels: DelayLevels,
 
     /// Free disk space below which the broker refuses new messages. Consumers and retention keep
     /// working, and writes resume once there is space again.
@@ -301,6 +309,39 @@ impl FromStr for Age {
     }
 }
 
+/// The delay of each level, from level 1 on, milliseconds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DelayLevels(pub Vec<u64>);
+
+/// Maximum number of delay levels, and maximum delay of one: that of a single message.
+const DELAY_LEVELS_MAX: usize = 64;
+const DELAY_LEVEL_MAX_MS: u64 = 259_200_000;
+
+impl FromStr for DelayLevels {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let level = |part: &str| {
+            let ms = match part.strip_suffix("ms") {
+                Some(number) => {
+                    number.parse().map_err(|_| format!("{part:?} is not a duration"))?
+                }
+                None => part.parse::<Age>()?.0.as_millis() as u64,
+            };
+            match ms {
+                1..=DELAY_LEVEL_MAX_MS => Ok(ms),
+                _ => Err(format!("{part:?} is not between 1ms and 72h")),
+            }
+        };
+        let parts = text.split([' ', ',']).filter(|part| !part.is_empty());
+        let levels: Vec<u64> = parts.map(level).collect::<Result<_, _>>()?;
+        match levels.len() {
+            1..=DELAY_LEVELS_MAX => Ok(Self(levels)),
+            count => Err(format!("{count} levels; there must be 1 to {DELAY_LEVELS_MAX}")),
+        }
+    }
+}
+
 fn split_unit(text: &str) -> (&str, &str) {
     let end = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
     (&text[..end], text[end..].trim())
@@ -353,6 +394,16 @@ mod tests {
         }
         assert_eq!("72h".parse(), Ok(Age(Duration::from_secs(259_200))));
         assert!("72".parse::<Age>().is_err());
+    }
+
+    #[test]
+    fn delay_levels_are_a_list_of_durations() {
+        let standard = DELAY_LEVELS.parse::<DelayLevels>().unwrap().0;
+        assert_eq!((standard.len(), standard[3], standard[17]), (18, 30_000, 7_200_000));
+        assert_eq!("100ms,2s 72h".parse(), Ok(DelayLevels(vec![100, 2_000, 259_200_000])));
+        for bad in ["", "5", "0s", "73h", "-1s", "1s 1w"] {
+            assert!(bad.parse::<DelayLevels>().is_err(), "{bad}");
+        }
     }
 
     #[test]

@@ -61,6 +61,7 @@ fn broker_config(auto_create_topics: bool) -> BrokerConfig {
         auto_create_topics,
         started: NOW,
         offset_retention_ms: u64::MAX,
+        delay_levels_ms: vec![1_000, 5_000],
     }
 }
 
@@ -610,34 +611,60 @@ fn no_system_flag_of_a_client_changes_how_a_record_is_read() {
     });
 }
 
-/// What is half of a transaction, or is to come later, would be seen too early.
+/// What becomes of a message that is sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Fate {
+    Visible,
+    Delayed,
+    Refused(u16),
+}
+
+/// Half of a transaction would be seen too early; what is to come later must not be seen yet.
 #[test]
-fn what_consumers_must_not_see_yet_is_refused() {
-    let rows: [(i32, &[u8], bool); 11] = [
-        (0, b"TAGS\x01A\x02", true),
-        (0, b"TRAN_MSG\x01true\x02PGROUP\x01g\x02", false),
-        (0, b"UNIQ_KEY\x01u\x02TRAN_MSG\x01TRUE", false),
-        (0, b"TRAN_MSG\x01false\x02", true),
-        (4, b"", false),
-        (12, b"", false),
-        (8, b"", true),
-        (0, b"DELAY\x013\x02", false),
-        (0, b"DELAY\x010\x02", true),
-        (0, b"K\x01v\x02TIMER_DELIVER_MS\x011700000000000\x02", false),
-        (0, b"DELAYED\x013\x02TIMER\x011\x02", true),
+fn what_consumers_must_not_see_yet_is_delayed_or_refused() {
+    use Fate::{Delayed, Refused, Visible};
+    let rows: [(i32, &[u8], Fate); 25] = [
+        (0, b"TAGS\x01A\x02", Visible),
+        (0, b"TRAN_MSG\x01true\x02PGROUP\x01g\x02", Refused(1012)),
+        (0, b"UNIQ_KEY\x01u\x02TRAN_MSG\x01TRUE", Refused(1012)),
+        (0, b"TRAN_MSG\x01false\x02", Visible),
+        (4, b"", Refused(1012)),
+        (12, b"", Refused(1012)),
+        (8, b"", Visible),
+        (0, b"DELAY\x013\x02", Delayed),
+        (0, b"DELAY\x0199\x02", Delayed),
+        (0, b"DELAY\x010\x02", Visible),
+        (0, b"DELAY\x01-1\x02", Visible),
+        (0, b"DELAY\x01soon\x02", Refused(1015)),
+        (0, b"K\x01v\x02TIMER_DELIVER_MS\x011700000000000\x02", Visible),
+        (0, b"TIMER_DELIVER_MS\x011700000000001", Delayed),
+        (0, b"TIMER_DELIVER_MS\x01-1", Visible),
+        (0, b"TIMER_DELIVER_MS\x011700259200000", Delayed),
+        (0, b"TIMER_DELIVER_MS\x011700259200001", Refused(1015)),
+        (0, b"TIMER_DELIVER_MS\x019223372036854775807", Refused(1015)),
+        (0, b"TIMER_DELIVER_MS\x019223372036854775808", Refused(1015)),
+        (0, b"TIMER_DELAY_SEC\x01259200", Delayed),
+        (0, b"TIMER_DELAY_SEC\x01259201", Refused(1015)),
+        (0, b"TIMER_DELAY_SEC\x019223372036854775807", Refused(1015)),
+        (0, b"TIMER_DELAY_SEC\x010\x02TIMER_DELAY_MS\x0110", Visible),
+        (0, b"DELAY\x011\x02TIMER_DELAY_SEC\x01x", Delayed),
+        (0, b"DELAYED\x013\x02TIMER\x011\x02", Visible),
     ];
     sim::run(async move {
         let broker = open(&SimDisk::new(22)).await;
-        for (system_flag, properties, is_taken) in rows {
+        set_topic(&broker, TopicConfig::new(topic("t"), 1)).await;
+        for (system_flag, properties, expected) in rows {
+            let visible = read_all(&broker, "t", 0).await.len();
             let properties = Bytes::from_static(properties);
             let what = format!("{system_flag} {properties:?}");
             let sent =
                 send(&broker, Produce { system_flag, properties, ..produce("t", 0, "A", b"body") });
-            match sent.await {
-                Ok(_) => assert!(is_taken, "{what}"),
-                Err(Refusal::NotOffered(_)) => assert!(!is_taken, "{what}"),
-                Err(other) => panic!("{what}: {other}"),
-            }
+            let fate = match sent.await {
+                Ok(_) if read_all(&broker, "t", 0).await.len() > visible => Visible,
+                Ok(_) => Delayed,
+                Err(refusal) => Refused(refusal.number()),
+            };
+            assert_eq!(fate, expected, "{what}");
         }
     });
 }

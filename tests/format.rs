@@ -5,7 +5,8 @@
 use std::mem::{offset_of, size_of};
 
 use ringmq::broker::layout::{
-    FactHead, GroupHead, GroupRemoved, GroupSet, OffsetRow, TopicRemoved, TopicSet, TopicTable,
+    DelayState, DelayedHead, DelayedItem, FactHead, GroupHead, GroupRemoved, GroupSet, OffsetRow,
+    TopicRemoved, TopicSet, TopicTable,
 };
 use ringmq::storage::EntryKind;
 use ringmq::storage::ages::{AgesHead, SegmentAge};
@@ -35,7 +36,7 @@ macro_rules! layout {
     };
 }
 
-fn layouts() -> [Layout; 21] {
+fn layouts() -> [Layout; 24] {
     [
         layout!(FactHead { size, subject, kind, reserved }),
         layout!(TopicSet {
@@ -74,6 +75,19 @@ fn layouts() -> [Layout; 21] {
             changed_at_ms,
         }),
         layout!(GroupRemoved { says, reserved, name_size, changed_at_ms }),
+        layout!(DelayState {
+            cursor_due_ms,
+            cursor_offset,
+            carried_to,
+            stored_count,
+            stored_bytes,
+            settled_count,
+            settled_bytes,
+            clock_ms,
+            wall_ms,
+        }),
+        layout!(DelayedHead { clock_ms, wall_ms, stored_count, stored_bytes }),
+        layout!(DelayedItem { due_ms }),
         layout!(EntryHeader {
             checksum,
             payload_size,

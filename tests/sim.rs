@@ -2,5 +2,7 @@
 
 #![allow(clippy::unwrap_used)] // Helpers of tests are tests too.
 
+#[path = "sim/delay.rs"]
+mod delay;
 #[path = "sim/storage/mod.rs"]
 mod storage;

@@ -34,6 +34,7 @@ impl<D: Disk> Broker<D> {
         // Nothing waits between the new log and the new state.
         let (held, mut released) = self.state.borrow_mut().take_over(restored, now);
         self.flushes.notify();
+        self.deliveries.notify();
         released.extend(self.retry(held));
         Ok(released)
     }
@@ -57,6 +58,7 @@ impl State {
             .into_iter()
             .partition(|task| topics.topic(task.queue.topic).is_some());
         self.see(&store, unseen);
+        self.delivery.begin_again();
         let refuse = |task: PullTask| {
             let topic = before.topics.topic(task.queue.topic)?;
             let refusal = Refusal::UnknownTopic(topic.config.name.clone());

@@ -14,6 +14,8 @@ pub enum Due {
     FlushOffsets,
     TellMembers,
     ForgetClients,
+    /// Delayed messages are due.
+    Deliver,
     /// Sweep the groups after this one, or from the beginning if there is none.
     Sweep(Option<GroupName>),
 }

@@ -38,6 +38,10 @@ pub const OFFSETS: EntryKind = EntryKind(5);
 pub const QUEUES: EntryKind = EntryKind(6);
 /// The ages of segments ([`ages`](super::ages)); only in snapshots.
 pub const AGES: EntryKind = EntryKind(7);
+/// Which delayed messages are pending no longer ([`delays`](super::delays)).
+pub const DELAYS: EntryKind = EntryKind(8);
+/// Delayed messages ([`delays`](super::delays)).
+pub const DELAYED: EntryKind = EntryKind(9);
 /// The configuration of a consumer group ([`group_configs`](super::group_configs)).
 pub const GROUP: EntryKind = EntryKind(10);
 
@@ -183,6 +187,11 @@ impl Facts {
     /// Size so far, including heads.
     pub fn size(&self) -> usize {
         self.bytes.len()
+    }
+
+    /// The bytes so far, to fill in what is known only when they are appended.
+    pub fn bytes_mut(&mut self) -> &mut [u8] {
+        &mut self.bytes
     }
 
     /// The facts as bytes, in the form of a snapshot.

@@ -1,10 +1,11 @@
 //! Reads a message by the log offset of its record (remoting reference, 3.8).
 
-use super::facts::MESSAGES;
+use super::facts::{DELAYED, MESSAGES, SEVERAL};
 use super::operation::Context;
 use super::{Answer, Broker};
 use crate::model::record::{RECORD_SIZE_MAX, RecordView};
 use crate::model::{LogOffset, Refusal, Reply};
+use crate::storage::EntryKind;
 use crate::storage::disk::Disk;
 
 impl<D: Disk> Broker<D> {
@@ -19,11 +20,16 @@ impl<D: Disk> Broker<D> {
         let entry = self.store.read_entry_at(offset).await;
         let entry = entry.map_err(|error| self.refuse_read(error))?;
         match RecordView::parse(&entry.rest) {
-            Ok(record) if entry.kind == MESSAGES && record.physical_offset == offset => {
+            Ok(record) if holds_records(entry.kind) && record.physical_offset == offset => {
                 let chunks = vec![entry.rest.slice(0..record.size)];
                 Ok(Answer { reply: Ok(Reply::Message), chunks })
             }
             _ => Err(Refusal::NoMessage(offset)),
         }
     }
+}
+
+/// Whether an entry may hold records of messages: delivered ones are among several facts.
+fn holds_records(kind: EntryKind) -> bool {
+    matches!(kind, MESSAGES | DELAYED | SEVERAL)
 }

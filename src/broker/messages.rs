@@ -7,7 +7,8 @@
 
 use zerocopy::{FromBytes, IntoBytes};
 
-use super::facts::{Fact, Facts, ITEMS_PER_SLICE, MESSAGES, QUEUES};
+use super::delays;
+use super::facts::{DELAYED, Fact, Facts, ITEMS_PER_SLICE, MESSAGES, QUEUES};
 use crate::model::record::{RecordView, tag_hash_of};
 use crate::model::{QueueId, QueueOffset};
 use crate::storage::{Index, Located, QueueKey, QueueRow, Replayed};
@@ -26,9 +27,11 @@ pub fn apply(index: &mut Index, fact: &Fact<'_>) -> Result<(), String> {
 /// had not been indexed before either.
 pub fn messages_of(entry: &Replayed<'_>, take: &mut dyn FnMut(QueueKey, QueueOffset, Located)) {
     for fact in Fact::of_entry(entry).each().flatten() {
-        if fact.kind == MESSAGES {
-            records(&fact, take).ok();
-        }
+        match fact.kind {
+            MESSAGES => records(&fact, take).ok(),
+            DELAYED => delays::messages(&fact, take).ok(),
+            _ => None,
+        };
     }
 }
 

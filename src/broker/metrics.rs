@@ -61,6 +61,16 @@ const GAUGES: [Gauge; 15] = [
     }),
 ];
 
+/// Gauges of delayed messages.
+const DELAYED: [Description; 2] = [
+    Description {
+        name: "ringmq_delayed_messages",
+        unit: "messages",
+        help: "Delayed messages that are not due yet.",
+    },
+    Description { name: "ringmq_delayed_bytes", unit: "bytes", help: "Their records in the log." },
+];
+
 impl<D: Disk> Broker<D> {
     /// All metrics of this shard with their current values.
     pub fn samples(&self) -> Vec<Sample> {
@@ -70,6 +80,10 @@ impl<D: Disk> Broker<D> {
             let value = Value::Gauge((gauge.of)(&stats));
             Sample { about: gauge.about, labels: Vec::new(), value }
         }));
+        let pending = self.state.borrow().durable.delays.pending();
+        for (about, value) in DELAYED.into_iter().zip([pending.count, pending.bytes]) {
+            samples.push(Sample { about, labels: Vec::new(), value: Value::Gauge(value) });
+        }
         samples
     }
 }

@@ -12,7 +12,8 @@
 //!
 //! Start reading at [`Broker::handle`]. `produce` and `pull` are the two main paths, and never
 //! wait; everything else is an [`operation`]. `state` is derived from the log and has the table of
-//! its parts: `topics`, `offsets`, `group_configs`, `messages`; `facts` is how changes are stored in the log.
+//! its parts: `topics`, `offsets`, `group_configs`, `messages`, `delays`; `facts` is how changes are stored
+//! in the log.
 //! `groups` and `held` live as long as a connection. None of these does I/O. `upkeep` is the work
 //! driven by time.
 //!
@@ -22,9 +23,13 @@
 //! - Only operations and cold pulls wait, and they hold no borrow while waiting.
 //! - Consumers see only committed messages.
 
+mod agenda;
 mod ages;
 pub mod clients;
 mod cut;
+mod delaying;
+mod delays;
+mod delivery;
 mod due;
 mod facts;
 mod filter;
@@ -54,6 +59,7 @@ use std::collections::{BTreeSet, VecDeque};
 use bytestring::ByteString;
 
 use self::clients::Clients;
+use self::delivery::Delivery;
 use self::due::Due;
 use self::facts::{Fact, Facts};
 use self::gone::Ended;
@@ -74,6 +80,7 @@ use crate::storage::{Append, AppendError, Appended, QueueKey, ReadError, SpaceCl
 
 /// The layouts of facts, documented in `docs/format.md`.
 pub mod layout {
+    pub use super::delays::{DelayState, DelayedHead, DelayedItem};
     pub use super::facts::FactHead;
     pub use super::group_configs::{GroupRemoved, GroupSet};
     pub use super::offsets::{GroupHead, OffsetRow};
@@ -81,6 +88,7 @@ pub mod layout {
 }
 
 pub use self::cut::CutError;
+pub use self::delaying::Delay;
 pub use self::facts::FactError;
 pub use self::held::PullTask;
 pub use self::open::{OpenError, OpenReport};
@@ -102,6 +110,8 @@ pub struct BrokerConfig {
     pub started: Now,
     /// Offsets of groups that have been unused for longer are deleted, milliseconds.
     pub offset_retention_ms: u64,
+    /// The delay of each level, from level 1 on, milliseconds; at least one.
+    pub delay_levels_ms: Vec<u64>,
 }
 
 impl BrokerConfig {
@@ -212,6 +222,7 @@ struct State {
     /// Deadlines and what is due at each.
     deadlines: Deadlines<Due>,
     flush: Flush,
+    delivery: Delivery,
     clients: Clients,
     /// Groups whose members have not been notified of a change yet.
     to_tell: BTreeSet<GroupName>,
@@ -231,13 +242,15 @@ pub struct Broker<D: Disk> {
     outgoing: Signal,
     /// A call to a client has ended.
     replies: Signal,
+    /// Delayed messages are due, or no more are to be delivered.
+    deliveries: Signal,
 }
 
 impl<D: Disk> Broker<D> {
     /// Executes one request as far as possible without waiting.
     pub fn handle(&self, request: &Request, origin: Origin, now: Now) -> Outcome {
         let outcome = match request {
-            Request::Produce(produce) => self.produce(produce, origin, now.wall),
+            Request::Produce(produce) => self.produce(produce, origin, now),
             Request::ProduceRecords(records) => self.produce_records(records, origin, now.wall),
             Request::Pull(pull) => self.pull(pull, origin, now.moment),
             _ => Ok(Outcome::Operation),

@@ -6,6 +6,8 @@ use std::fmt::{self, Display};
 
 use rustc_hash::FxHashMap;
 
+use super::delays;
+use super::delivery::Delivery;
 use super::facts::{Fact, FactError};
 use super::messages::messages_of;
 use super::state::Durable;
@@ -49,12 +51,14 @@ impl<D: Disk> Broker<D> {
         let Restored { store, mut durable, unseen, recovery } = restore(opening).await?;
         durable.topics.change(config.started.wall);
         store.note_time(config.started);
-        let mut state = State { durable, deadlines: first_deadlines(), ..State::default() };
+        let delivery = Delivery::begin(config.started, &durable.delays);
+        let deadlines = first_deadlines();
+        let mut state = State { durable, delivery, deadlines, ..State::default() };
         state.see(&store, unseen);
         let topic_count = state.durable.topics.count();
         let state = RefCell::new(state);
-        let (flushes, outgoing, replies) = Default::default();
-        let broker = Self { config, store, state, flushes, outgoing, replies };
+        let (flushes, outgoing, replies, deliveries) = Default::default();
+        let broker = Self { config, store, state, flushes, outgoing, replies, deliveries };
         Ok((broker, OpenReport { recovery, topic_count }))
     }
 }
@@ -102,6 +106,9 @@ pub struct Unseen {
 impl Unseen {
     fn note(&mut self, entry: &Replayed<'_>) {
         messages_of(entry, &mut |queue, offset, _| {
+            if delays::is_group(queue.topic) {
+                return;
+            }
             self.first.entry(queue).or_insert(offset);
             let (end, next) = (entry.end, offset.plus(1));
             match self.pending.back_mut().filter(|last| (last.end, last.queue) == (end, queue)) {
@@ -117,7 +124,8 @@ impl State {
     pub fn see<D: Disk>(&mut self, store: &Store<D>, unseen: Unseen) {
         store.with_index(|index| {
             // Messages of topics that a later entry deletes.
-            index.retain_topics(|topic| self.durable.topics.topic(topic).is_some());
+            let Durable { topics, delays, .. } = &self.durable;
+            index.retain_topics(|topic| topics.topic(topic).is_some() || delays.keeps(topic));
             for (key, next) in index.next_offsets() {
                 if let Some(topic) = self.durable.topics.topic_mut(key.topic) {
                     let visible = unseen.first.get(&key).copied().unwrap_or(next);

@@ -6,6 +6,7 @@
 use smallvec::{SmallVec, smallvec};
 use zerocopy::FromBytes;
 
+use super::delaying::Delay;
 use super::facts::MESSAGES;
 use super::{Broker, Origin, Outcome, Pending, messages};
 use crate::model::batch::{BatchItem, BatchItems};
@@ -16,7 +17,7 @@ use crate::model::record::{
 };
 use crate::model::reply::Produced;
 use crate::model::request::{Produce, ProduceRecords};
-use crate::model::{LogOffset, QueueId, QueueOffset, Refusal, Reply, Timestamp, TopicName};
+use crate::model::{LogOffset, Now, QueueId, QueueOffset, Refusal, Reply, Timestamp, TopicName};
 use crate::storage::disk::Disk;
 use crate::storage::{
     Append, AppendError, Appended, Located, PAYLOAD_SIZE_MAX, QueueKey, SpaceClass,
@@ -36,29 +37,35 @@ impl<D: Disk> Broker<D> {
         &self,
         request: &Produce,
         origin: Origin,
-        now: Timestamp,
+        now: Now,
     ) -> Result<Outcome, Refusal> {
-        let Some(key) = self.admit(request, now)? else {
+        let Some(key) = self.admit(request, now.wall)? else {
             return Ok(Outcome::NoRoom { size: TOPIC_FACT_SIZE });
         };
         let shared = shared_properties(request);
         let record =
             Template { request, queue: key.queue, born_host: origin.host, shared: &shared };
-        check_ordinary(request.system_flag, &request.properties)?;
+        let withheld = withheld_by(request.system_flag, &request.properties);
         if !request.is_batch {
             let single = record.single();
             check_sizes(&single)?;
+            if let Some(why) = withheld
+                && let Some(delay) = self.delay_of(why, &request.properties, now)?
+            {
+                return self.produce_delayed(&single, delay, now);
+            }
             let sizes = smallvec![(single.size() as u32, tag_hash_of(&request.properties))];
-            return self.append(key, sizes, now, |placements, out| {
+            return self.append(key, sizes, now.wall, |placements, out| {
                 single.write(&placements.at(0), out);
             });
         }
+        check_ordinary(withheld)?;
         let mut sizes = Sizes::new();
         for next in BatchItems::new(&request.body) {
             let next = next?;
             let item = record.item(next);
             check_sizes(&item)?;
-            check_ordinary(request.system_flag, next.properties)?;
+            check_ordinary(withheld_by(request.system_flag, next.properties))?;
             if sizes.len() == BATCH_COUNT_MAX {
                 return Err(Refusal::BadBatch(format!("more than {BATCH_COUNT_MAX} messages")));
             }
@@ -67,7 +74,7 @@ impl<D: Disk> Broker<D> {
         if sizes.is_empty() {
             return Err(Refusal::BadBatch("it holds no message".into()));
         }
-        self.append(key, sizes, now, |placements, mut out| {
+        self.append(key, sizes, now.wall, |placements, mut out| {
             let mut position = 0;
             for next in BatchItems::new(&request.body) {
                 let record = record.item(next.expect("the items were read above"));
@@ -106,6 +113,21 @@ impl<D: Disk> Broker<D> {
                 position += head.size.get() as usize;
             }
         })
+    }
+
+    /// When a message that must be withheld may be seen; none if that is at once.
+    fn delay_of(
+        &self,
+        why: Withheld,
+        properties: &[u8],
+        now: Now,
+    ) -> Result<Option<Delay>, Refusal> {
+        match why {
+            Withheld::Transaction => Err(Refusal::NotOffered("transactions")),
+            Withheld::Delay => {
+                Delay::of_properties(properties, &self.config.delay_levels_ms, now.wall)
+            }
+        }
     }
 
     /// The queue of a message. Creates its topic if that is allowed; `None` while the log has no
@@ -325,13 +347,12 @@ fn check_parts(body: &[u8], properties_size: usize) -> Result<(), Refusal> {
     Ok(())
 }
 
-/// Refuses messages that consumers must not see as soon as they are stored, because this shard can
-/// do nothing else with them.
-fn check_ordinary(system_flag: i32, properties: &[u8]) -> Result<(), Refusal> {
-    match withheld_by(system_flag, properties) {
+/// Refuses messages in a batch that consumers must not see as soon as they are stored.
+fn check_ordinary(withheld: Option<Withheld>) -> Result<(), Refusal> {
+    match withheld {
         None => Ok(()),
         Some(Withheld::Transaction) => Err(Refusal::NotOffered("transactions")),
-        Some(Withheld::Delay) => Err(Refusal::NotOffered("delayed messages")),
+        Some(Withheld::Delay) => Err(Refusal::BadBatch("it holds a delayed message".into())),
     }
 }
 
@@ -348,7 +369,7 @@ fn check_records(request: &ProduceRecords) -> Result<(&str, Sizes), Refusal> {
             return Err(bad("a record with IPv6 hosts".into()));
         }
         check_parts(record.body, record.properties.len())?;
-        check_ordinary(record.system_flag, record.properties)?;
+        check_ordinary(withheld_by(record.system_flag, record.properties))?;
         if record.system_flag & SYSTEM_FLAGS_OF_LAYOUT != 0 {
             return Err(bad("a record that holds several messages".into()));
         }

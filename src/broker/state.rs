@@ -9,6 +9,7 @@
 //! [`facts`](super::facts) for why that is sound.
 
 use super::ages::{self, AllAges};
+use super::delays::{self, Delays};
 use super::facts::{self, Fact, FactError, Facts, unreadable};
 use super::group_configs::{AllGroups, GroupConfigs};
 use super::messages::{self, AllQueues};
@@ -22,6 +23,7 @@ pub struct Durable {
     pub topics: Topics,
     pub offsets: Offsets,
     pub groups: GroupConfigs,
+    pub delays: Delays,
 }
 
 /// A kind of fact.
@@ -44,7 +46,7 @@ struct Row {
 type Section = Box<dyn FnMut(&Durable, &Index, &mut Facts) -> bool>;
 
 /// Every kind of fact, in snapshot order.
-const TABLE: [Row; 6] = [
+const TABLE: [Row; 8] = [
     Row {
         kind: facts::TOPIC,
         name: "a topic",
@@ -99,6 +101,25 @@ const TABLE: [Row; 6] = [
             let mut all = AllGroups::default();
             Box::new(move |durable, _, facts| all.add(&durable.groups, facts))
         }),
+    },
+    Row {
+        kind: facts::DELAYS,
+        name: "the state of delayed messages",
+        apply: |durable, index, fact| durable.delays.apply_state(index, fact),
+        is_indexed: false,
+        snapshot: Some(|| {
+            Box::new(|durable, _, facts| {
+                delays::add_to_snapshot(&durable.delays, facts);
+                false
+            })
+        }),
+    },
+    Row {
+        kind: facts::DELAYED,
+        name: "delayed messages",
+        apply: |durable, index, fact| durable.delays.apply_messages(index, fact),
+        is_indexed: true,
+        snapshot: None,
     },
     Row {
         kind: facts::MESSAGES,
@@ -307,7 +328,7 @@ mod tests {
 
         /// Everything that requests can observe of the durable state.
         fn seen(&self) -> Vec<String> {
-            let Durable { topics, offsets, groups } = &self.durable;
+            let Durable { topics, offsets, groups, .. } = &self.durable;
             let mut seen = vec![format!("next topic {}", topics.next_number())];
             seen.extend(groups.iter().map(|group| format!("{group:?}")));
             for number in 0..topics.next_number() {

@@ -8,6 +8,7 @@
 //! | members of a group are notified of a change | within [`TELL_AFTER_MS`], once for all changes until then |
 //! | a request to a client times out | at its own deadline |
 //! | clients without heartbeats are removed | every [`FORGET_EVERY_MS`] |
+//! | delayed messages are delivered ([`delivery`](super::delivery)) | when the first one is due |
 //! | offsets of unused groups are deleted | every [`SWEEP_EVERY_MS`], in small steps |
 //!
 //! Nothing here waits: if the log has no room, the work is retried later.
@@ -81,6 +82,7 @@ impl<D: Disk> Broker<D> {
                     self.at(now.moment.plus_ms(FORGET_EVERY_MS), Due::ForgetClients);
                 }
                 Some(Due::Sweep(after)) => self.sweep_some(after, now.moment),
+                Some(Due::Deliver) => self.wake_delivery(),
             }
         }
     }

@@ -375,7 +375,7 @@ pub fn property<'a>(properties: &'a [u8], name: &str) -> Option<&'a [u8]> {
 }
 
 /// Names and values, as they stand between the separators.
-fn pairs(mut rest: &[u8]) -> impl Iterator<Item = &[u8]> {
+pub fn pairs(mut rest: &[u8]) -> impl Iterator<Item = &[u8]> {
     std::iter::from_fn(move || {
         if rest.is_empty() {
             return None;
@@ -385,6 +385,12 @@ fn pairs(mut rest: &[u8]) -> impl Iterator<Item = &[u8]> {
         rest = rest.get(size + 1..).unwrap_or_default();
         Some(pair)
     })
+}
+
+/// Whether a name and value, as they stand between the separators, have one of these names.
+pub fn has_name(pair: &[u8], names: &[&str]) -> bool {
+    let size = memchr::memchr(PROPERTY_NAME_END, pair).unwrap_or(pair.len());
+    names.iter().any(|name| name.as_bytes() == &pair[..size])
 }
 
 fn value_of<'a>(pair: &'a [u8], name: &str) -> Option<&'a [u8]> {
@@ -403,14 +409,17 @@ pub fn withheld_by(system_flag: i32, properties: &[u8]) -> Option<Withheld> {
         b'T' => {
             let is_half =
                 || value_of(pair, "TRAN_MSG")?.eq_ignore_ascii_case(b"true").then_some(());
-            let times = ["TIMER_DELAY_SEC", "TIMER_DELAY_MS", "TIMER_DELIVER_MS"];
             match is_half() {
                 Some(()) => Some(Withheld::Transaction),
-                None => times.iter().find_map(|name| value_of(pair, name)).map(|_| Withheld::Delay),
+                None => {
+                    let is_timed =
+                        TIMER_PROPERTIES.iter().any(|name| value_of(pair, name).is_some());
+                    is_timed.then_some(Withheld::Delay)
+                }
             }
         }
         b'D' => {
-            let level = std::str::from_utf8(value_of(pair, "DELAY")?).ok()?;
+            let level = std::str::from_utf8(value_of(pair, PROPERTY_DELAY)?).ok()?;
             level.parse::<i32>().map_or(true, |level| level > 0).then_some(Withheld::Delay)
         }
         _ => None,
@@ -423,6 +432,19 @@ pub enum Withheld {
     Transaction,
     Delay,
 }
+
+/// Names of the properties that delay a message (remoting reference, 5.9 and 5.10): by a level, by
+/// seconds, by milliseconds, until a time of day in milliseconds.
+pub const PROPERTY_DELAY: &str = "DELAY";
+pub const PROPERTY_TIMER_DELAY_SEC: &str = "TIMER_DELAY_SEC";
+pub const PROPERTY_TIMER_DELAY_MS: &str = "TIMER_DELAY_MS";
+pub const PROPERTY_TIMER_DELIVER_MS: &str = "TIMER_DELIVER_MS";
+const TIMER_PROPERTIES: [&str; 3] =
+    [PROPERTY_TIMER_DELAY_SEC, PROPERTY_TIMER_DELAY_MS, PROPERTY_TIMER_DELIVER_MS];
+/// Names of the properties of a delayed message that say where and when it is to be delivered.
+pub const PROPERTY_REAL_TOPIC: &str = "REAL_TOPIC";
+pub const PROPERTY_REAL_QUEUE: &str = "REAL_QID";
+pub const PROPERTY_TIMER_OUT_MS: &str = "TIMER_OUT_MS";
 
 /// Name of the tag property.
 pub const PROPERTY_TAGS: &str = "TAGS";

@@ -39,6 +39,9 @@ pub enum Refusal {
     EmptyBody,
     #[error("batch refused: {0}")]
     BadBatch(String),
+    /// A property that delays the message cannot be decoded or asks for too much.
+    #[error("delay refused: {0}")]
+    BadDelay(String),
     /// The message needs more than storing; without it, it would reach consumers too early.
     #[error("{0} are not supported yet; nothing was stored")]
     NotOffered(&'static str),
@@ -134,6 +137,7 @@ impl Refusal {
             Self::NotOffered(_) => 1012,
             Self::TooMany { .. } => 1013,
             Self::TopicExists { .. } => 1014,
+            Self::BadDelay(_) => 1015,
             Self::Busy { .. } => 2001,
             Self::ShuttingDown => 2002,
             Self::DiskFull => 2003,

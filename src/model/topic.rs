@@ -14,11 +14,16 @@ pub const PERM_INHERIT: u32 = 1;
 /// The topic that automatic creation copies (remoting reference, 2.6).
 pub const AUTO_CREATE_TEMPLATE: &str = "TBW102";
 
+/// The topics of messages that are not due yet: those of a delay level, one queue per level, and those of
+/// an arbitrary time (remoting reference, 5.9 and 5.10).
+pub const DELAY_LEVEL_TOPIC: &str = "SCHEDULE_TOPIC_XXXX";
+pub const TIMER_TOPIC: &str = "rmq_sys_wheel_timer";
+
 /// Topics of the reference's own machinery (remoting reference, 5.11): clients may neither create, write
 /// nor delete them.
 const BUILT_IN: [&str; 5] = [
     AUTO_CREATE_TEMPLATE,
-    "SCHEDULE_TOPIC_XXXX",
+    DELAY_LEVEL_TOPIC,
     "TRANS_CHECK_MAX_TIME_TOPIC",
     WHOLE_TABLE_MARK,
     "OFFSET_MOVED_EVENT",

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use futures_util::future::Either;
 use glommio::TaskQueueHandle;
+use glommio::sync::Permit;
 
 use super::announce::Announcer;
 use super::clock;
@@ -185,6 +186,28 @@ impl Context for Inside {
     async fn cold_read(&self, _size_max: usize) {}
 }
 
+/// Context of the delivery of delayed messages. It reads the disk in turn with consumers.
+struct Delivering<'a, D: Disk>(&'a Shard<BrokerService<D>>);
+
+impl<D: Disk> Context for Delivering<'_, D> {
+    type ColdRead<'b>
+        = Permit<'b>
+    where
+        Self: 'b;
+
+    fn origin(&self) -> Origin {
+        Origin::default()
+    }
+
+    fn now(&self) -> Now {
+        clock::now()
+    }
+
+    async fn cold_read(&self, _size_max: usize) -> Permit<'_> {
+        self.0.cold_permit().await
+    }
+}
+
 /// Task queues of one shard, by importance.
 #[derive(Clone, Copy)]
 pub struct Queues {
@@ -272,6 +295,11 @@ impl<D: Disk> Shard<BrokerService<D>> {
                 }
             }
         }
+    }
+
+    /// Delivers delayed messages until [`stop`](Self::stop).
+    pub async fn deliver(self: Rc<Self>) {
+        self.service.broker.deliver(&Delivering(&self)).await;
     }
 
     /// Runs the broker's upkeep and checks for idle connections, until the shard stops.

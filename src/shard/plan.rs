@@ -100,6 +100,7 @@ impl Plan {
             auto_create_topics: self.auto_create_topics,
             started: clock::now(),
             offset_retention_ms: self.engine.retention.0.as_millis() as u64,
+            delay_levels_ms: self.engine.delay_levels.0.clone(),
         })
     }
 }

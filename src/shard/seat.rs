@@ -79,8 +79,11 @@ impl OpenShard {
         glommio::spawn_local(shard.clone().tell_clients()).detach();
         let maintenance = glommio::spawn_local_into(shard.clone().maintain(), queues.background)
             .expect("the queue lives as long as the executor");
+        let delivery = glommio::spawn_local(shard.clone().deliver());
         shard.take_asks(inbox).await;
         shard.is_stopping.set(true);
+        shard.service.broker.stop_delivery();
+        delivery.await;
         maintenance.await;
         shard.stop().await;
     }

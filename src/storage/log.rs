@@ -415,7 +415,8 @@ impl<D: Disk> Log<D> {
         Ok(())
     }
 
-    fn payload_size_max(&self) -> usize {
+    /// Maximum size of an entry's payload.
+    pub fn payload_size_max(&self) -> usize {
         let segment = usize::try_from(self.config.segment_size).unwrap_or(usize::MAX);
         PAYLOAD_SIZE_MAX.min(segment - 2 * HEADER_SIZE)
     }

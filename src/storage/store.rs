@@ -175,6 +175,11 @@ impl<D: Disk> Store<D> {
         has_room
     }
 
+    /// Maximum size of an entry's payload.
+    pub fn payload_size_max(&self) -> usize {
+        self.0.log.borrow().payload_size_max()
+    }
+
     /// Bytes that may be appended before they are safe.
     pub fn append_budget(&self) -> usize {
         self.0.log.borrow().config.append_budget_bytes

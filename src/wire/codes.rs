@@ -247,7 +247,10 @@ pub fn refusal_code(refusal: &Refusal) -> i32 {
         | Refusal::NotBroadcast(_) => NO_PERMISSION,
         Refusal::UnknownGroup(_) => SUBSCRIPTION_GROUP_NOT_EXIST,
         Refusal::TopicExists { .. } => TOPIC_EXIST_ALREADY,
-        Refusal::TooLarge { .. } | Refusal::EmptyBody | Refusal::BadBatch(_) => MESSAGE_ILLEGAL,
+        Refusal::TooLarge { .. }
+        | Refusal::EmptyBody
+        | Refusal::BadBatch(_)
+        | Refusal::BadDelay(_) => MESSAGE_ILLEGAL,
         Refusal::NotOffered(_) => REQUEST_CODE_NOT_SUPPORTED,
         Refusal::Busy { .. } | Refusal::Full { .. } => SYSTEM_BUSY,
         Refusal::DiskFull | Refusal::ShuttingDown | Refusal::Fenced => SERVICE_NOT_AVAILABLE,

@@ -1,0 +1,245 @@
+//! Storing messages that consumers see later: how long, and as what they are stored meanwhile
+//! (remoting reference, 5.9 and 5.10).
+//!
+//! Until they are due they are records of the reference's topics for that, with the real topic and
+//! queue in their properties; [`delays`](super::delays) finds them by due time.
+
+use std::mem::size_of;
+
+use zerocopy::IntoBytes;
+
+use super::delays::{Amount, Bucket, DUE_MAX_MS, DelayedHead, DelayedItem, located};
+use super::delivery::OVERHEAD_MAX;
+use super::facts::DELAYED;
+use super::operation::Context;
+use super::{Broker, Outcome};
+use crate::model::record::{
+    NewRecord, PROPERTIES_SIZE_MAX, PROPERTY_DELAY, PROPERTY_END, PROPERTY_NAME_END,
+    PROPERTY_REAL_QUEUE, PROPERTY_REAL_TOPIC, PROPERTY_TIMER_DELAY_MS, PROPERTY_TIMER_DELAY_SEC,
+    PROPERTY_TIMER_DELIVER_MS, PROPERTY_TIMER_OUT_MS, Placement, has_name, pairs, property,
+};
+use crate::model::reply::Produced;
+use crate::model::topic::{DELAY_LEVEL_TOPIC, TIMER_TOPIC};
+use crate::model::{LogOffset, Now, QueueId, QueueOffset, Refusal, Reply, Timestamp};
+use crate::storage::disk::Disk;
+use crate::storage::{Append, AppendError, Appended, SpaceClass};
+
+/// Maximum delay that is not a level's (remoting reference, 5.10, `timerMaxDelaySec`). It bounds the
+/// number of buckets, and so the memory for them: 72 bytes for each of its seconds.
+pub const DELAY_MAX_MS: u64 = 259_200_000;
+/// Both clocks show whole milliseconds; one more, and the time that passes is never shorter than
+/// the delay.
+const ROUNDING_MS: u64 = 1;
+
+/// When a message becomes visible.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Delay {
+    /// After the time of this level, 1 or higher.
+    Level { level: u32, ms: u64 },
+    /// At this time of the sender's wall clock, in `ms` from now.
+    Timer { at: Timestamp, ms: u64 },
+}
+
+impl Delay {
+    /// The delay of a level; higher ones count as the highest. None if it is not positive.
+    pub fn of_level(level: i32, levels_ms: &[u64]) -> Option<Self> {
+        let level = u32::try_from(level).ok()?.min(levels_ms.len() as u32);
+        let index = (level as usize).checked_sub(1)?;
+        Some(Self::Level { level, ms: levels_ms[index] })
+    }
+
+    /// What a message's properties ask for; none if it is visible at once.
+    pub fn of_properties(
+        properties: &[u8],
+        levels_ms: &[u64],
+        now: Timestamp,
+    ) -> Result<Option<Self>, Refusal> {
+        let number = |name| match property(properties, name) {
+            None => Ok(None),
+            Some(value) => {
+                let text = String::from_utf8_lossy(value);
+                let bad = |_| Refusal::BadDelay(format!("{name} is {text:?}, not a number"));
+                text.trim().parse::<i64>().map(Some).map_err(bad)
+            }
+        };
+        if let Some(level) = number(PROPERTY_DELAY)?.filter(|level| *level > 0) {
+            let level = i32::try_from(level).unwrap_or(i32::MAX);
+            return Ok(Self::of_level(level, levels_ms));
+        }
+        let (name, value, delay_ms) = if let Some(sec) = number(PROPERTY_TIMER_DELAY_SEC)? {
+            (PROPERTY_TIMER_DELAY_SEC, sec, sec.saturating_mul(1_000))
+        } else if let Some(ms) = number(PROPERTY_TIMER_DELAY_MS)? {
+            (PROPERTY_TIMER_DELAY_MS, ms, ms)
+        } else if let Some(at) = number(PROPERTY_TIMER_DELIVER_MS)? {
+            let now = i64::try_from(now.0).unwrap_or(i64::MAX);
+            (PROPERTY_TIMER_DELIVER_MS, at, at.saturating_sub(now))
+        } else {
+            return Ok(None);
+        };
+        let Some(ms) = u64::try_from(delay_ms).ok().filter(|ms| *ms > 0) else { return Ok(None) };
+        if ms > DELAY_MAX_MS {
+            return Err(Refusal::BadDelay(format!(
+                "{name} is {value}, which is more than {} hours ahead",
+                DELAY_MAX_MS / 3_600_000
+            )));
+        }
+        Ok(Some(Self::Timer { at: now.plus_ms(ms), ms }))
+    }
+
+    fn ms(self) -> u64 {
+        match self {
+            Self::Level { ms, .. } | Self::Timer { ms, .. } => ms,
+        }
+    }
+}
+
+/// A pending message that has been appended.
+#[derive(Clone, Copy, Debug)]
+pub struct Scheduled {
+    /// When this is committed, the message is safe.
+    pub mark: LogOffset,
+    pub position: LogOffset,
+    pub queue_offset: QueueOffset,
+}
+
+/// The properties of a message while it is pending.
+struct PendingProperties(Vec<u8>);
+
+impl PendingProperties {
+    /// Those of `record`, and where it is to be delivered.
+    fn of(record: &NewRecord<'_>, delay: Delay) -> Result<Self, Refusal> {
+        let mut all = Vec::with_capacity(record.properties_size() + record.topic.len() + 64);
+        let own = record.properties.into_iter().flat_map(pairs);
+        for pair in own.filter(|pair| !pair.is_empty() && !has_name(pair, &SET_HERE)) {
+            all.extend_from_slice(pair);
+            all.push(PROPERTY_END);
+        }
+        push(&mut all, PROPERTY_REAL_TOPIC, record.topic);
+        push(&mut all, PROPERTY_REAL_QUEUE, &record.queue.0.to_string());
+        if let Delay::Timer { at, .. } = delay {
+            push(&mut all, PROPERTY_TIMER_OUT_MS, &at.0.to_string());
+        }
+        let (what, size, size_max) = ("message properties", all.len(), PROPERTIES_SIZE_MAX);
+        if size > size_max {
+            return Err(Refusal::TooLarge { what, size, size_max });
+        }
+        Ok(Self(all))
+    }
+
+    fn record<'a>(&'a self, record: &NewRecord<'a>, delay: Delay) -> NewRecord<'a> {
+        let (topic, queue) = match delay {
+            Delay::Level { level, .. } => (DELAY_LEVEL_TOPIC, QueueId(level - 1)),
+            Delay::Timer { .. } => (TIMER_TOPIC, QueueId(0)),
+        };
+        NewRecord { topic, queue, properties: [&self.0, &[]], ..*record }
+    }
+}
+
+/// Properties that a pending message gets here. It may have them from an earlier delay.
+const SET_HERE: [&str; 3] = [PROPERTY_REAL_TOPIC, PROPERTY_REAL_QUEUE, PROPERTY_TIMER_OUT_MS];
+
+fn push(properties: &mut Vec<u8>, name: &str, value: &str) {
+    properties.extend_from_slice(name.as_bytes());
+    properties.push(PROPERTY_NAME_END);
+    properties.extend_from_slice(value.as_bytes());
+    properties.push(PROPERTY_END);
+}
+
+impl<D: Disk> Broker<D> {
+    /// Stores a message that becomes visible in the topic and queue of `record` after `delay`.
+    /// Returns once it is safe; a topic that does not exist then drops it.
+    pub async fn schedule(
+        &self,
+        record: &NewRecord<'_>,
+        delay: Delay,
+        context: &impl Context,
+    ) -> Result<(), Refusal> {
+        let properties = PendingProperties::of(record, delay)?;
+        let pending = properties.record(record, delay);
+        let attempt = || self.append_pending(&pending, delay, context.now());
+        let size = size_of_pending(&pending);
+        let attempted = match attempt() {
+            Err(AppendError::NoRoom) => self.store.with_room(size, attempt).await,
+            attempted => attempted,
+        };
+        let scheduled = attempted.map_err(|error| self.refuse_append(error, size))?;
+        self.committed(scheduled.mark).await
+    }
+
+    /// Stores a producer's delayed message.
+    pub(super) fn produce_delayed(
+        &self,
+        record: &NewRecord<'_>,
+        delay: Delay,
+        now: Now,
+    ) -> Result<Outcome, Refusal> {
+        let properties = PendingProperties::of(record, delay)?;
+        let pending = properties.record(record, delay);
+        let size = size_of_pending(&pending);
+        let Scheduled { mark, position, queue_offset } =
+            match self.append_pending(&pending, delay, now) {
+                Ok(scheduled) => scheduled,
+                Err(AppendError::NoRoom) => return Ok(Outcome::NoRoom { size }),
+                Err(error) => return Err(self.refuse_append(error, size)),
+            };
+        let positions = smallvec::smallvec![position];
+        let store_host = self.config.store_host;
+        let produced = Produced { queue: record.queue, queue_offset, positions, store_host };
+        Ok(Outcome::Committed { mark, reply: Reply::Produced(produced) })
+    }
+
+    fn append_pending(
+        &self,
+        pending: &NewRecord<'_>,
+        delay: Delay,
+        now: Now,
+    ) -> Result<Scheduled, AppendError> {
+        if size_of_pending(pending) + OVERHEAD_MAX > self.store.payload_size_max() {
+            return Err(AppendError::TooLarge);
+        }
+        let state = &mut *self.state.borrow_mut();
+        let due_ms = state.delivery.due_ms(now.moment, delay.ms().saturating_add(ROUNDING_MS));
+        let due_ms = due_ms.min(DUE_MAX_MS);
+        let queue = Bucket::of(due_ms).queue();
+        let queue_offset = self.store.with_index(|index| index.next_offset(queue));
+        let more = Amount { count: 1, bytes: pending.size() as u64 };
+        let head = state.durable.delays.head(more, state.delivery.clock().reading(now));
+        let append = Append {
+            kind: DELAYED,
+            subject: 0,
+            payload_size: size_of_pending(pending),
+            space: SpaceClass::Ordinary,
+        };
+        let appended = self.store.append(append, |out, begin| {
+            let item = DelayedItem { due_ms: due_ms.into() };
+            let (to, rest) = out.split_at_mut(size_of::<DelayedHead>());
+            to.copy_from_slice(head.as_bytes());
+            let (to, rest) = rest.split_at_mut(size_of::<DelayedItem>());
+            to.copy_from_slice(item.as_bytes());
+            let placement = Placement {
+                queue_offset,
+                physical_offset: begin.plus(HEADS_SIZE as u64),
+                stored_at: now.wall,
+                store_host: self.config.store_host,
+            };
+            pending.write(&placement, rest);
+        })?;
+        let Appended { entry_offset, payload_offset, end } = appended;
+        let position = payload_offset.plus(HEADS_SIZE as u64);
+        let located = located(due_ms, position, pending.size(), now.wall, entry_offset);
+        state.durable.delays.handle_stored(&head);
+        self.store.with_index(|index| index.push(queue, queue_offset, located));
+        state.wake_delivery_at(due_ms);
+        let metrics = self.store.metrics();
+        metrics.messages_stored.add(1);
+        metrics.stored_bytes.add(pending.size() as u64);
+        Ok(Scheduled { mark: end, position, queue_offset })
+    }
+}
+
+/// What precedes the record of a single pending message.
+const HEADS_SIZE: usize = size_of::<DelayedHead>() + size_of::<DelayedItem>();
+
+fn size_of_pending(pending: &NewRecord<'_>) -> usize {
+    HEADS_SIZE + pending.size()
+}

@@ -1,0 +1,359 @@
+//! Messages that wait for their due time, as durable state.
+//!
+//! ```text
+//!   DELAYED   DelayedHead, then per message: DelayedItem, its record     they are pending
+//!   DELAYS    DelayState                                                  what is pending no longer
+//! ```
+//!
+//! A pending message is in the log and in the index, in a queue that holds what is due in one
+//! second: its *bucket*. A bucket is found like any other queue, in memory or in index files, so
+//! memory holds one header per bucket and nothing per message. The index has the millisecond within
+//! the bucket in place of a tag's hash.
+//!
+//! Messages are delivered in the order of their [`Key`], so a single key, the *cursor*, says which
+//! of all have been. It is set in the entry that carries the delivered messages. Messages that
+//! retention would delete are stored again at the end of the log; `carried_to`, set in the same
+//! entry, says up to where that has been done.
+//!
+//! Invariant: a message is pending exactly if its key is not below the cursor and its record is not
+//! below `carried_to`.
+
+use std::mem::size_of;
+
+use zerocopy::byteorder::little_endian::U64;
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
+
+use super::facts::{DELAYS, Fact, Facts};
+use crate::model::record::RecordView;
+use crate::model::{LogOffset, Moment, Now, QueueId, QueueOffset, Timestamp};
+use crate::storage::{Index, Located, QueueKey};
+
+/// Time span of a bucket.
+pub const BUCKET_MS: u64 = 1_000;
+/// The index has numbered topics with numbered queues; a group of buckets is a topic there. Groups
+/// are forgotten as a whole, when nothing in them is pending.
+const BUCKETS_PER_GROUP_LOG2: u32 = 10;
+/// No other topic's number comes near it.
+const FIRST_GROUP: u32 = 1 << 31;
+/// The latest due time that has a bucket, in the year 2106.
+pub const DUE_MAX_MS: u64 = u32::MAX as u64 * BUCKET_MS;
+
+/// What is pending, and the time by which it is due. Sets everything except the messages.
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+pub struct DelayState {
+    /// Messages with a lower due time, or with this one and a lower queue offset, are not pending.
+    pub cursor_due_ms: U64,
+    pub cursor_offset: U64,
+    /// Log offset; messages below it are not pending.
+    pub carried_to: U64,
+    /// Of all messages ever stored as pending.
+    pub stored_count: U64,
+    pub stored_bytes: U64,
+    /// Of those that are not pending any more.
+    pub settled_count: U64,
+    pub settled_bytes: U64,
+    /// The clock by which messages are due, and the wall clock at the same time.
+    pub clock_ms: U64,
+    pub wall_ms: U64,
+}
+
+/// Precedes the messages of one entry.
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+pub struct DelayedHead {
+    pub clock_ms: U64,
+    pub wall_ms: U64,
+    /// Of all messages ever stored as pending, with these.
+    pub stored_count: U64,
+    pub stored_bytes: U64,
+}
+
+/// Precedes the record of a message. The record's queue offset is the one in its bucket.
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+pub struct DelayedItem {
+    pub due_ms: U64,
+}
+
+const _: () = {
+    assert!(size_of::<DelayState>() == 72);
+    assert!(size_of::<DelayedHead>() == 32);
+    assert!(size_of::<DelayedItem>() == 8);
+    assert!(BUCKET_MS <= i32::MAX as u64);
+};
+
+/// The place of a pending message in the order of delivery: by due time, then by arrival.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Key {
+    pub due_ms: u64,
+    /// Its queue offset in the bucket of `due_ms`.
+    pub offset: u64,
+}
+
+/// Number of messages, and bytes of their records.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Amount {
+    pub count: u64,
+    pub bytes: u64,
+}
+
+impl Amount {
+    pub fn plus(self, other: Self) -> Self {
+        Self { count: self.count + other.count, bytes: self.bytes + other.bytes }
+    }
+
+    fn less(self, other: Self) -> Self {
+        let count = self.count.saturating_sub(other.count);
+        Self { count, bytes: self.bytes.saturating_sub(other.bytes) }
+    }
+}
+
+/// Readings of both clocks at the same time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ClockReading {
+    /// See [`DelayClock`].
+    pub clock_ms: u64,
+    pub wall: Timestamp,
+}
+
+/// The messages that are due in one second, numbered from 1970.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Bucket(u32);
+
+impl Bucket {
+    /// # Panics
+    /// If it is later than [`DUE_MAX_MS`].
+    pub fn of(due_ms: u64) -> Self {
+        Self(u32::try_from(due_ms / BUCKET_MS).expect("due times are checked at admission"))
+    }
+
+    pub fn start_ms(self) -> u64 {
+        u64::from(self.0) * BUCKET_MS
+    }
+
+    pub fn end_ms(self) -> u64 {
+        self.start_ms() + BUCKET_MS
+    }
+
+    pub fn successor(self) -> Self {
+        Self(self.0.saturating_add(1))
+    }
+
+    pub fn queue(self) -> QueueKey {
+        let topic = FIRST_GROUP | self.0 >> BUCKETS_PER_GROUP_LOG2;
+        QueueKey { topic, queue: QueueId(self.0 & ((1 << BUCKETS_PER_GROUP_LOG2) - 1)) }
+    }
+
+    fn of_queue(queue: QueueKey) -> Self {
+        Self((queue.topic & !FIRST_GROUP) << BUCKETS_PER_GROUP_LOG2 | queue.queue.0)
+    }
+
+    /// The key of its message at `offset`, as the index knows it.
+    pub fn key(self, offset: QueueOffset, located: &Located) -> Key {
+        let into_ms = u64::try_from(located.tag_hash).unwrap_or(0);
+        Key { due_ms: self.start_ms() + into_ms, offset: offset.0 }
+    }
+}
+
+/// Whether a topic of the index is a group of buckets.
+pub fn is_group(topic: u32) -> bool {
+    topic >= FIRST_GROUP
+}
+
+#[derive(Debug, Default)]
+pub struct Delays {
+    cursor: Key,
+    carried_to: LogOffset,
+    stored: Amount,
+    settled: Amount,
+    /// From the last fact.
+    clock: Option<ClockReading>,
+}
+
+impl Delays {
+    pub fn cursor(&self) -> Key {
+        self.cursor
+    }
+
+    pub fn carried_to(&self) -> LogOffset {
+        self.carried_to
+    }
+
+    /// What is pending, without regard to messages lost to damage.
+    pub fn pending(&self) -> Amount {
+        self.stored.less(self.settled)
+    }
+
+    pub fn is_pending(&self, key: Key, located: &Located) -> bool {
+        key >= self.cursor && located.offset >= self.carried_to
+    }
+
+    /// The first bucket with messages from `from` on, which may have been delivered.
+    pub fn first_bucket(&self, index: &Index, from: Bucket) -> Option<Bucket> {
+        let from = from.max(Bucket::of(self.cursor.due_ms));
+        index.rows_from(from.queue(), 1).next().map(|row| Bucket::of_queue(row.key()))
+    }
+
+    /// Whether the index must keep a topic that is a group of buckets.
+    pub fn keeps(&self, topic: u32) -> bool {
+        is_group(topic) && topic >= Bucket::of(self.cursor.due_ms).queue().topic
+    }
+
+    /// The fact after `settled` more messages, which end below `cursor` or `carried_to`.
+    pub fn state_after(
+        &self,
+        cursor: Key,
+        carried_to: LogOffset,
+        settled: Amount,
+        now: ClockReading,
+    ) -> DelayState {
+        let settled = self.settled.plus(settled);
+        DelayState {
+            cursor_due_ms: U64::new(cursor.due_ms),
+            cursor_offset: U64::new(cursor.offset),
+            carried_to: U64::new(carried_to.0),
+            stored_count: U64::new(self.stored.count),
+            stored_bytes: U64::new(self.stored.bytes),
+            settled_count: U64::new(settled.count),
+            settled_bytes: U64::new(settled.bytes),
+            clock_ms: U64::new(now.clock_ms),
+            wall_ms: U64::new(now.wall.0),
+        }
+    }
+
+    /// The head of a fact that stores `more` messages.
+    pub fn head(&self, more: Amount, now: ClockReading) -> DelayedHead {
+        let stored = self.stored.plus(more);
+        DelayedHead {
+            clock_ms: U64::new(now.clock_ms),
+            wall_ms: U64::new(now.wall.0),
+            stored_count: U64::new(stored.count),
+            stored_bytes: U64::new(stored.bytes),
+        }
+    }
+
+    /// Applies [`DELAYS`], and removes the groups of buckets in which nothing is pending.
+    pub fn apply_state(&mut self, index: &mut Index, fact: &Fact<'_>) -> Result<(), String> {
+        let (state, _) = DelayState::ref_from_prefix(fact.payload)
+            .map_err(|_| format!("{} bytes are too few", fact.payload.len()))?;
+        let due_ms = state.cursor_due_ms.get().min(DUE_MAX_MS);
+        self.cursor = Key { due_ms, offset: state.cursor_offset.get() };
+        self.carried_to = LogOffset(state.carried_to.get());
+        self.stored = Amount { count: state.stored_count.get(), bytes: state.stored_bytes.get() };
+        self.settled =
+            Amount { count: state.settled_count.get(), bytes: state.settled_bytes.get() };
+        let wall = Timestamp(state.wall_ms.get());
+        self.clock = Some(ClockReading { clock_ms: state.clock_ms.get(), wall });
+        let first = QueueKey { topic: FIRST_GROUP, queue: QueueId(0) };
+        loop {
+            let topic = index.rows_from(first, 1).next().map(|row| row.key().topic);
+            match topic.filter(|&topic| !self.keeps(topic)) {
+                Some(topic) => index.remove_topic(topic),
+                None => return Ok(()),
+            }
+        }
+    }
+
+    /// Applies [`DELAYED`].
+    pub fn apply_messages(&mut self, index: &mut Index, fact: &Fact<'_>) -> Result<(), String> {
+        let (head, _) = DelayedHead::ref_from_prefix(fact.payload)
+            .map_err(|_| format!("{} bytes are too few", fact.payload.len()))?;
+        self.handle_stored(head);
+        index_messages(index, fact)
+    }
+
+    /// Messages with this head have been stored. Of an entry that a snapshot already reflects, the
+    /// head is older than the state.
+    pub fn handle_stored(&mut self, head: &DelayedHead) {
+        if head.stored_count.get() < self.stored.count {
+            return;
+        }
+        self.stored = Amount { count: head.stored_count.get(), bytes: head.stored_bytes.get() };
+        let wall = Timestamp(head.wall_ms.get());
+        self.clock = Some(ClockReading { clock_ms: head.clock_ms.get(), wall });
+    }
+}
+
+/// Adds the messages of an entry to the index, as when they were stored.
+pub fn index_messages(index: &mut Index, fact: &Fact<'_>) -> Result<(), String> {
+    messages(fact, &mut |queue, offset, located| index.push(queue, offset, located))
+}
+
+/// The messages of a [`DELAYED`] fact.
+pub fn messages(
+    fact: &Fact<'_>,
+    take: &mut dyn FnMut(QueueKey, QueueOffset, Located),
+) -> Result<(), String> {
+    let mut position = size_of::<DelayedHead>();
+    while position < fact.payload.len() {
+        let (item, rest) = DelayedItem::ref_from_prefix(&fact.payload[position..])
+            .map_err(|_| format!("it is cut at byte {position}"))?;
+        let record = RecordView::parse(rest).map_err(|error| error.to_string())?;
+        position += size_of::<DelayedItem>();
+        let offset = fact.payload_offset.plus(position as u64);
+        let due_ms = item.due_ms.get().min(DUE_MAX_MS);
+        let stored_at = record.stored_at;
+        let located = located(due_ms, offset, record.size, stored_at, fact.entry_offset);
+        take(Bucket::of(due_ms).queue(), record.queue_offset, located);
+        position += record.size;
+    }
+    Ok(())
+}
+
+/// What the index holds of a pending message.
+pub fn located(
+    due_ms: u64,
+    offset: LogOffset,
+    size: usize,
+    stored_at: Timestamp,
+    entry_offset: LogOffset,
+) -> Located {
+    let tag_hash = (due_ms % BUCKET_MS) as i32;
+    Located { offset, size: size as u32, tag_hash, stored_at, entry_offset }
+}
+
+/// Adds the state to a snapshot, unless there never was a delayed message.
+pub fn add_to_snapshot(delays: &Delays, facts: &mut Facts) {
+    if let Some(now) = delays.clock {
+        let state = delays.state_after(delays.cursor, delays.carried_to, Amount::default(), now);
+        push_state(facts, &state);
+    }
+}
+
+pub fn push_state(facts: &mut Facts, state: &DelayState) {
+    facts.push(DELAYS, 0, |out| out.extend_from_slice(state.as_bytes()));
+}
+
+/// The clock by which messages are due: that of the wall when the first delayed message was stored,
+/// and from then on the time that has passed. Steps of the wall clock do not change it, so a
+/// message is neither early nor held up because of one. How long the broker was stopped is known
+/// from the wall clock only; it never runs backward.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct DelayClock {
+    reading_ms: u64,
+    since: Moment,
+}
+
+impl DelayClock {
+    pub fn begin(now: Now, delays: &Delays) -> Self {
+        let reading_ms = match delays.clock {
+            None => now.wall.0,
+            Some(last) => last.clock_ms.saturating_add(now.wall.ms_since(last.wall)),
+        };
+        Self { reading_ms: reading_ms.max(delays.cursor.due_ms), since: now.moment }
+    }
+
+    pub fn at(&self, moment: Moment) -> u64 {
+        self.reading_ms.saturating_add(moment.ms_since(self.since))
+    }
+
+    pub fn reading(&self, now: Now) -> ClockReading {
+        ClockReading { clock_ms: self.at(now.moment), wall: now.wall }
+    }
+
+    /// When it will show `due_ms`; in the past if it has.
+    pub fn moment_of(&self, due_ms: u64) -> Moment {
+        self.since.plus_ms(due_ms.saturating_sub(self.reading_ms))
+    }
+}

@@ -1,0 +1,442 @@
+//! Delivers delayed messages when they are due: reads them where they are pending, and appends them
+//! to their real topics in the same entry that says that they are pending no longer.
+//!
+//! ```text
+//!   a deadline ─▶ plan: keys that are due ─▶ read the records ─▶ append in slices ─▶ plan …
+//!       ▲                                                                             │
+//!       └──────────────────────── the next one's deadline ◀──────────────────────────┘
+//! ```
+//!
+//! One task per shard does it ([`Broker::deliver`]). Slices wait for room like everything else that
+//! is appended, and other tasks run between them.
+//!
+//! Invariant: every new message gets a higher key than all that are planned, so setting the cursor
+//! after a slice never skips one.
+
+use rustc_hash::FxHashMap;
+use zerocopy::FromBytes;
+
+use super::agenda::{Agenda, Step};
+use super::delays::{Amount, DelayClock, Delays, Key, push_state};
+use super::due::Due;
+use super::facts::{Fact, Facts, MESSAGES};
+use super::operation::Context;
+use super::state::Durable;
+use super::{Broker, Pending, State};
+use crate::model::deadlines::DeadlineId;
+use crate::model::record::{
+    NewRecord, PROPERTY_DELAY, PROPERTY_END, PROPERTY_REAL_QUEUE, PROPERTY_REAL_TOPIC,
+    PROPERTY_TIMER_DELAY_MS, PROPERTY_TIMER_DELAY_SEC, PROPERTY_TIMER_DELIVER_MS, Placement,
+    RecordHead, RecordView, has_name, pairs, property,
+};
+use crate::model::{Chunk, LogOffset, Moment, Now, QueueId, QueueOffset, TopicName};
+use crate::storage::disk::Disk;
+use crate::storage::slice::yield_now;
+use crate::storage::{Append, AppendError, Appended, Located, QueueKey, ReadError, SpaceClass};
+
+/// Messages of one plan: at most this many, and bytes of their records, unless a single one is
+/// larger. They are in memory until they are delivered.
+const PLAN_COUNT_MAX: usize = 16_384;
+const PLAN_BYTES_MAX: u64 = 8 << 20;
+/// Messages of one entry: some hundred microseconds of the shard's time.
+const SLICE_COUNT_MAX: usize = 128;
+const SLICE_BYTES_MAX: usize = 128 << 10;
+/// What a delivered message may need in an entry beyond its pending record: a longer topic name and
+/// the heads of facts, among them that of the state.
+pub const OVERHEAD_MAX: usize = 512;
+/// Pause after a failure, for instance on a full disk.
+const RETRY_MS: u64 = 1_000;
+
+/// Properties that have had their effect when a message is delivered (remoting reference, 5.9).
+const SPENT: [&str; 4] =
+    [PROPERTY_DELAY, PROPERTY_TIMER_DELAY_SEC, PROPERTY_TIMER_DELAY_MS, PROPERTY_TIMER_DELIVER_MS];
+
+/// The state of delivery besides what is durable.
+#[derive(Debug, Default)]
+pub struct Delivery {
+    clock: DelayClock,
+    agenda: Agenda,
+    /// What is planned is not due after this, and what is new not before.
+    horizon_ms: u64,
+    /// The deadline that is set, and its due time.
+    wake: Option<(u64, DeadlineId)>,
+    /// The task shall look for what is due.
+    is_due: bool,
+    is_stopping: bool,
+}
+
+impl Delivery {
+    pub fn begin(now: Now, delays: &Delays) -> Self {
+        Self { clock: DelayClock::begin(now, delays), is_due: true, ..Self::default() }
+    }
+
+    pub fn clock(&self) -> DelayClock {
+        self.clock
+    }
+
+    /// The due time of a new message, `delay_ms` from `now` unless that is planned already.
+    pub fn due_ms(&self, now: Moment, delay_ms: u64) -> u64 {
+        self.clock.at(now).saturating_add(delay_ms).max(self.horizon_ms)
+    }
+
+    /// Pending messages may be others than before: looks at all of them again.
+    pub fn begin_again(&mut self) {
+        self.agenda = Agenda::default();
+        self.is_due = true;
+    }
+}
+
+/// Messages that are due, in the order of their keys.
+type Plan = Vec<(Key, Located)>;
+/// The same with their records. A record that is lost is missing.
+type Read = Vec<(Key, Located, Chunk)>;
+
+/// Why delivery pauses.
+enum Paused {
+    /// For good: the shard is fenced.
+    Fenced,
+    /// The log takes nothing, or the disk reads nothing.
+    Failed,
+    /// The log was cut: what is planned may be gone.
+    Cut,
+}
+
+impl<D: Disk> Broker<D> {
+    /// Delivers what is due, until [`stop_delivery`](Self::stop_delivery).
+    pub async fn deliver(&self, context: &impl Context) {
+        loop {
+            let look = || {
+                let delivery = &mut self.state.borrow_mut().delivery;
+                let is_due = std::mem::take(&mut delivery.is_due);
+                (is_due || delivery.is_stopping).then_some(())
+            };
+            self.deliveries.wait(look).await;
+            match self.deliver_due(context).await {
+                _ if self.state.borrow().delivery.is_stopping => return,
+                Ok(()) => {}
+                Err(Paused::Cut) => self.state.borrow_mut().delivery.begin_again(),
+                Err(Paused::Failed) => {
+                    let state = &mut *self.state.borrow_mut();
+                    state.delivery.agenda = Agenda::default();
+                    let at = context.now().moment.plus_ms(RETRY_MS);
+                    state.deadlines.insert(at, Due::Deliver);
+                }
+                Err(Paused::Fenced) => return,
+            }
+        }
+    }
+
+    /// Lets [`deliver`](Self::deliver) end after the slice it is at.
+    pub fn stop_delivery(&self) {
+        self.state.borrow_mut().delivery.is_stopping = true;
+        self.deliveries.notify();
+    }
+
+    /// A deadline has been reached.
+    pub(super) fn wake_delivery(&self) {
+        let delivery = &mut self.state.borrow_mut().delivery;
+        delivery.wake = None;
+        delivery.is_due = true;
+        self.deliveries.notify();
+    }
+
+    async fn deliver_due(&self, context: &impl Context) -> Result<(), Paused> {
+        loop {
+            let cut_count = self.store.standing().cut_count;
+            let plan = self.plan(context).await?;
+            if plan.is_empty() {
+                return Ok(());
+            }
+            let read = self.read_planned(plan, context).await?;
+            let bytes_max = self.store.payload_size_max().min(SLICE_BYTES_MAX);
+            for slice in slices(&read, bytes_max) {
+                if self.state.borrow().delivery.is_stopping {
+                    return Ok(());
+                }
+                self.deliver_slice(slice, cut_count, context).await?;
+                yield_now().await;
+            }
+        }
+    }
+
+    /// Takes from the agenda what is due now. Without any, sets the deadline for the next.
+    async fn plan(&self, context: &impl Context) -> Result<Plan, Paused> {
+        let (mut plan, mut bytes) = (Plan::new(), 0);
+        loop {
+            let step = self.step(context.now().moment);
+            match step {
+                Step::Due(key, located) => {
+                    bytes += u64::from(located.size);
+                    plan.push((key, located));
+                    if plan.len() == PLAN_COUNT_MAX || bytes >= PLAN_BYTES_MAX {
+                        return Ok(plan);
+                    }
+                }
+                Step::Scanned => yield_now().await,
+                Step::Load(page) => {
+                    self.store.load_index(page).await.map_err(|error| self.say_failed(&error))?;
+                }
+                Step::Later(_) | Step::Empty if !plan.is_empty() => return Ok(plan),
+                Step::Later(due_ms) => {
+                    self.state.borrow_mut().set_wake(Some(due_ms));
+                    return Ok(plan);
+                }
+                Step::Empty => {
+                    self.state.borrow_mut().set_wake(None);
+                    return Ok(plan);
+                }
+            }
+        }
+    }
+
+    fn step(&self, now: Moment) -> Step {
+        let state = &mut *self.state.borrow_mut();
+        let delivery = &mut state.delivery;
+        let now_ms = delivery.clock.at(now);
+        delivery.horizon_ms = delivery.horizon_ms.max(now_ms);
+        let delays = &state.durable.delays;
+        self.store.with_index(|index| delivery.agenda.step(delays, index, now_ms))
+    }
+
+    /// Reads in the order of the log, where neighbours share a read.
+    async fn read_planned(&self, plan: Plan, context: &impl Context) -> Result<Read, Paused> {
+        let end = plan.iter().map(|(_, located)| located.end()).max().expect("something is due");
+        if !self.store.reached(end).await {
+            return Err(if self.store.is_fenced() { Paused::Fenced } else { Paused::Cut });
+        }
+        let bytes: usize = plan.iter().map(|(_, located)| located.size as usize).sum();
+        let _permit = context.cold_read(bytes).await;
+        let mut by_place: Vec<usize> = (0..plan.len()).collect();
+        by_place.sort_unstable_by_key(|&nth| plan[nth].1.offset);
+        let wanted: Vec<Located> = by_place.iter().map(|&nth| plan[nth].1).collect();
+        let mut chunks: Vec<Option<Chunk>> = vec![None; plan.len()];
+        let mut at = 0;
+        while at < wanted.len() {
+            match self.store.read(&wanted[at..]).await {
+                Ok(read) => {
+                    let count = read.len();
+                    for (&nth, chunk) in by_place[at..].iter().zip(read) {
+                        chunks[nth] = Some(chunk);
+                    }
+                    at += count;
+                }
+                Err(error @ ReadError::Fault(_)) => return Err(self.say_failed(&error)),
+                Err(error) => {
+                    tracing::error!(
+                        shard = self.config.shard.0,
+                        "a delayed message is lost: {error}"
+                    );
+                    at += 1;
+                }
+            }
+        }
+        let whole = plan.into_iter().zip(chunks);
+        Ok(whole.filter_map(|((key, located), chunk)| Some((key, located, chunk?))).collect())
+    }
+
+    /// Appends one slice of what is due when it is its turn.
+    async fn deliver_slice(
+        &self,
+        slice: &[(Key, Located, Chunk)],
+        cut_count: u32,
+        context: &impl Context,
+    ) -> Result<(), Paused> {
+        let size = slice.iter().map(|(_, located, _)| located.size as usize).sum();
+        let attempt = || {
+            if self.store.standing().cut_count != cut_count {
+                return Ok(Err(Paused::Cut));
+            }
+            self.append_due(slice, context.now()).map(Ok)
+        };
+        match self.store.with_room(size, attempt).await {
+            Ok(delivered) => delivered,
+            Err(AppendError::Fenced) => Err(Paused::Fenced),
+            Err(error) => {
+                tracing::warn!(shard = self.config.shard.0, "delayed messages wait: {error}");
+                Err(Paused::Failed)
+            }
+        }
+    }
+
+    /// Appends delivered messages, with the fact that they are pending no longer.
+    fn append_due(&self, slice: &[(Key, Located, Chunk)], now: Now) -> Result<(), AppendError> {
+        let mut delivered = {
+            let state = self.state.borrow();
+            let mut delivered = Delivered::begin(&state, slice, now);
+            self.store.with_index(|index| {
+                for (.., chunk) in still_pending(&state.durable.delays, slice) {
+                    let next = |queue| index.next_offset(queue);
+                    delivered.add(&state.durable, chunk, self.placement(now), next);
+                }
+            });
+            delivered
+        };
+        if delivered.records.is_empty() {
+            return self.record(&delivered.facts).map(|_| ());
+        }
+        let (kind, subject, payload) = delivered.facts.entry();
+        let payload_size = payload.len();
+        let append = Append { kind, subject, payload_size, space: SpaceClass::Ordinary };
+        let Appended { entry_offset, payload_offset, end } = {
+            let Delivered { facts, records, .. } = &mut delivered;
+            self.store.append(append, |out, begin| {
+                let bytes = facts.bytes_mut();
+                for &at in &*records {
+                    let (head, _) = RecordHead::mut_from_prefix(&mut bytes[at..])
+                        .expect("a whole record was written there");
+                    head.physical_offset.set(begin.plus(at as u64).0);
+                }
+                out.copy_from_slice(bytes);
+            })?
+        };
+        let (kind, subject, payload) = delivered.facts.entry();
+        let fact = Fact { kind, subject, entry_offset, payload_offset, payload };
+        let state = &mut *self.state.borrow_mut();
+        let applied = self.store.with_index(|index| state.durable.apply(index, fact));
+        applied.expect("a broker reads what it writes");
+        let next = delivered.next.into_iter();
+        state.pending.extend(next.map(|(queue, next)| Pending { end, queue, next }));
+        let metrics = self.store.metrics();
+        metrics.messages_stored.add(delivered.records.len() as u64);
+        Ok(())
+    }
+
+    fn placement(&self, now: Now) -> Placement {
+        Placement {
+            queue_offset: QueueOffset(0),
+            physical_offset: LogOffset(0),
+            stored_at: now.wall,
+            store_host: self.config.store_host,
+        }
+    }
+
+    fn say_failed(&self, error: &ReadError) -> Paused {
+        tracing::error!(shard = self.config.shard.0, "cannot read delayed messages: {error}");
+        Paused::Failed
+    }
+}
+
+/// The facts of a slice.
+struct Delivered {
+    facts: Facts,
+    /// Where the records begin.
+    records: Vec<usize>,
+    /// The next offset of each queue that gets some.
+    next: FxHashMap<QueueKey, QueueOffset>,
+    /// Scratch space.
+    properties: Vec<u8>,
+}
+
+impl Delivered {
+    fn begin(state: &State, slice: &[(Key, Located, Chunk)], now: Now) -> Self {
+        let delays = &state.durable.delays;
+        let (last, ..) = slice.last().expect("a slice is not empty");
+        let cursor = Key { due_ms: last.due_ms, offset: last.offset + 1 };
+        let mut settled = Amount::default();
+        for (_, located, _) in still_pending(delays, slice) {
+            settled = settled.plus(Amount { count: 1, bytes: u64::from(located.size) });
+        }
+        let reading = state.delivery.clock.reading(now);
+        let mut facts = Facts::default();
+        let after = delays.state_after(cursor, delays.carried_to(), settled, reading);
+        push_state(&mut facts, &after);
+        let (records, next, properties) = Default::default();
+        Self { facts, records, next, properties }
+    }
+
+    /// Adds the message of a pending record to the topic that it is for, if there is one.
+    fn add(
+        &mut self,
+        durable: &Durable,
+        pending: &[u8],
+        placement: Placement,
+        next: impl Fn(QueueKey) -> QueueOffset,
+    ) {
+        let pending = RecordView::parse(pending).expect("a record was indexed");
+        let Some((queue, name)) = destination(durable, &pending) else { return };
+        self.properties.clear();
+        for pair in pairs(pending.properties).filter(|pair| !has_name(pair, &SPENT)) {
+            self.properties.extend_from_slice(pair);
+            self.properties.push(PROPERTY_END);
+        }
+        let offset = self.next.entry(queue).or_insert_with(|| next(queue));
+        let placement = Placement { queue_offset: *offset, ..placement };
+        *offset = offset.plus(1);
+        let record = NewRecord {
+            topic: name,
+            queue: queue.queue,
+            flag: pending.flag,
+            system_flag: pending.system_flag,
+            born_at: pending.born_at,
+            born_host: pending.born_host.expect("stored by this broker"),
+            reconsume_times: pending.reconsume_times,
+            body: pending.body,
+            properties: [&self.properties, &[]],
+        };
+        let records = &mut self.records;
+        self.facts.push(MESSAGES, queue.topic, |out| {
+            let begin = out.len();
+            records.push(begin);
+            out.resize(begin + record.size(), 0);
+            record.write(&placement, &mut out[begin..]);
+        });
+    }
+}
+
+/// What has not been carried forward since it was planned.
+fn still_pending<'a>(
+    delays: &Delays,
+    slice: &'a [(Key, Located, Chunk)],
+) -> impl Iterator<Item = &'a (Key, Located, Chunk)> {
+    let carried_to = delays.carried_to();
+    slice.iter().filter(move |(_, located, _)| located.offset >= carried_to)
+}
+
+/// The queue that a pending message is for, and its topic's name. A topic that has fewer queues
+/// than it had gets it in another one.
+fn destination<'a>(durable: &'a Durable, pending: &RecordView<'_>) -> Option<(QueueKey, &'a str)> {
+    let text = |name| std::str::from_utf8(property(pending.properties, name)?).ok();
+    let name = TopicName::new(text(PROPERTY_REAL_TOPIC)?.to_owned()).ok()?;
+    let (number, topic) = durable.topics.find(&name).ok()?;
+    let queue: u32 = text(PROPERTY_REAL_QUEUE)?.parse().ok()?;
+    let queue = QueueId(queue % topic.config.queue_count().max(1));
+    Some((QueueKey { topic: number, queue }, topic.config.name.as_str()))
+}
+
+/// Splits what is due into parts of bounded size.
+fn slices(
+    mut read: &[(Key, Located, Chunk)],
+    bytes_max: usize,
+) -> impl Iterator<Item = &[(Key, Located, Chunk)]> {
+    std::iter::from_fn(move || {
+        let mut bytes = 0;
+        let fits = |(_, located, _): &&(Key, Located, Chunk)| {
+            bytes += located.size as usize + OVERHEAD_MAX;
+            bytes <= bytes_max
+        };
+        let count = read.iter().take(SLICE_COUNT_MAX).take_while(fits).count().max(1);
+        let (slice, rest) = read.split_at_checked(count)?;
+        read = rest;
+        Some(slice)
+    })
+}
+
+impl State {
+    /// A message that is due at `due_ms` is pending.
+    pub(super) fn wake_delivery_at(&mut self, due_ms: u64) {
+        if self.delivery.wake.is_none_or(|(wake_ms, _)| due_ms < wake_ms) {
+            self.set_wake(Some(due_ms));
+        }
+    }
+
+    /// Delivery looks again at `due_ms`.
+    fn set_wake(&mut self, due_ms: Option<u64>) {
+        if let Some((_, id)) = self.delivery.wake.take() {
+            self.deadlines.cancel(id);
+        }
+        self.delivery.wake = due_ms.map(|due_ms| {
+            let at = self.delivery.clock.moment_of(due_ms);
+            (due_ms, self.deadlines.insert(at, Due::Deliver))
+        });
+    }
+}

@@ -1,0 +1,350 @@
+//! Delayed messages across power cuts: each that was acknowledged is delivered, once, and not early.
+//!
+//! The oracle remembers what was sent and what was acknowledged, and collects what consumers see.
+
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use ringmq::broker::operation::Context;
+use ringmq::broker::{Broker, BrokerConfig, Delay, Origin, Outcome};
+use ringmq::model::record::{Host, NewRecord, RecordView, property};
+use ringmq::model::reply::PullStatus;
+use ringmq::model::request::{Expression, Produce, Pull, QueueOf};
+use ringmq::model::{
+    GroupName, LogOffset, Moment, Now, QueueId, Reply, Request, ShardId, Timestamp, TopicConfig,
+    TopicName,
+};
+use ringmq::sim::{self, Rng, SimDisk, Tasks};
+use ringmq::storage::{CommitRule, CommitStep, Epoch, Flush, StoreConfig};
+
+const BEGIN: Now = Now { wall: Timestamp(1_700_000_000_123), moment: Moment(50) };
+const QUEUES: u32 = 3;
+const LEVELS_MS: [u64; 3] = [100, 1_000, 20_000];
+
+fn store_config() -> StoreConfig {
+    StoreConfig {
+        segment_size: 64 << 10,
+        ready_segments: 1,
+        tail_cache_bytes: 8 << 10,
+        append_budget_bytes: 32 << 10,
+        index_cache_bytes: 64 << 10,
+        flush: Flush::Sync,
+        commit: CommitRule::Local,
+        epoch: Epoch::Found,
+        retention_age_ms: u64::MAX,
+        retention_bytes: u64::MAX,
+        reserve_bytes: 0,
+        checksum_seed: 7,
+    }
+}
+
+fn broker_config(started: Now) -> BrokerConfig {
+    BrokerConfig {
+        cluster: "DefaultCluster".into(),
+        broker_name: "s00-broker-a".into(),
+        shard: ShardId(0),
+        store_host: Host { address: [127, 0, 0, 1], port: 10_911.into() },
+        auto_create_topics: true,
+        started,
+        offset_retention_ms: u64::MAX,
+        delay_levels_ms: LEVELS_MS.to_vec(),
+    }
+}
+
+/// What was sent: when it may be seen, and whether it was acknowledged.
+#[derive(Debug)]
+struct Sent {
+    due: Timestamp,
+    is_acknowledged: bool,
+}
+
+/// What is true whatever happens to the broker.
+struct World {
+    now: Cell<Now>,
+    sent: RefCell<Vec<Sent>>,
+    /// By queue and queue offset: the number of the message.
+    seen: RefCell<BTreeMap<(u32, u64), usize>>,
+}
+
+impl World {
+    fn pass(&self, ms: u64) {
+        let Now { wall, moment } = self.now.get();
+        self.now.set(Now { wall: wall.plus_ms(ms), moment: moment.plus_ms(ms) });
+    }
+
+    fn check(&self, seed: u64, is_complete: bool) {
+        let (sent, seen) = (self.sent.borrow(), self.seen.borrow());
+        let mut times = vec![0; sent.len()];
+        seen.values().for_each(|&number| times[number] += 1);
+        for (number, (sent, times)) in sent.iter().zip(&times).enumerate() {
+            assert!(*times <= 1, "seed {seed}: {number} was delivered {times} times");
+            let is_lost = is_complete && sent.is_acknowledged && *times == 0;
+            assert!(!is_lost, "seed {seed}: {number} is lost: {sent:?}");
+        }
+    }
+}
+
+impl Context for &World {
+    type ColdRead<'a>
+        = ()
+    where
+        Self: 'a;
+
+    fn origin(&self) -> Origin {
+        Origin::default()
+    }
+
+    fn now(&self) -> Now {
+        self.now.get()
+    }
+
+    async fn cold_read(&self, _size_max: usize) {}
+}
+
+/// One life of a broker.
+struct Life<'a> {
+    world: &'a World,
+    broker: &'a Broker<SimDisk>,
+    /// Messages that are not acknowledged yet, by the mark that they wait for.
+    waiting: Vec<(LogOffset, usize)>,
+}
+
+impl Life<'_> {
+    fn send(&mut self, rng: &mut Rng) {
+        let now = self.world.now.get();
+        let level =
+            |level: u64| (format!("DELAY\x01{level}\x02"), LEVELS_MS[level.min(3) as usize - 1]);
+        let ms = match rng.below(4) {
+            0 => rng.below(500),
+            1 => rng.below(5_000),
+            2 => rng.below(60_000),
+            _ => rng.below(3_000_000),
+        };
+        let (properties, delay_ms) = match rng.below(6) {
+            0 => level(1 + rng.below(4)),
+            1 => (format!("TIMER_DELAY_SEC\x01{}\x02", ms / 1_000), ms / 1_000 * 1_000),
+            2 => (format!("TIMER_DELAY_MS\x01{ms}\x02"), ms),
+            3 => (format!("TIMER_DELIVER_MS\x01{}\x02", now.wall.0 + ms), ms),
+            4 => (format!("TIMER_DELIVER_MS\x01{}\x02", now.wall.0 - ms), 0),
+            _ => ("TAGS\x01a\x02".into(), 0),
+        };
+        let number = self.world.sent.borrow().len();
+        let request = Request::Produce(Produce {
+            group: "senders".into(),
+            topic: TopicName::new("orders").unwrap(),
+            default_topic: "TBW102".into(),
+            default_queue_count: QUEUES,
+            queue: Some(QueueId(rng.below(u64::from(QUEUES)) as u32)),
+            system_flag: 0,
+            born_at: now.wall,
+            flag: 5,
+            properties: Bytes::from(properties),
+            reconsume_times: 0,
+            is_batch: false,
+            body: Bytes::from(format!("{number} {}", "x".repeat(rng.below(900) as usize))),
+        });
+        if let Outcome::Committed { mark, .. } =
+            self.broker.handle(&request, Origin::default(), now)
+        {
+            let due = now.wall.plus_ms(delay_ms);
+            self.world.sent.borrow_mut().push(Sent { due, is_acknowledged: false });
+            self.waiting.push((mark, number));
+        }
+    }
+
+    fn acknowledge(&mut self) {
+        let committed = self.broker.store().committed();
+        self.waiting.retain(|&(mark, number)| {
+            if mark <= committed {
+                self.world.sent.borrow_mut()[number].is_acknowledged = true;
+            }
+            mark > committed
+        });
+    }
+
+    /// Everything that consumers can see and have not seen yet.
+    async fn pull_all(&self) {
+        for queue in 0..QUEUES {
+            while self.pull_some(queue).await {}
+        }
+    }
+
+    async fn pull_some(&self, queue: u32) -> bool {
+        let offset = {
+            let seen = self.world.seen.borrow();
+            let last = seen.range((queue, 0)..(queue + 1, 0)).next_back();
+            last.map_or(0, |((_, offset), _)| offset + 1)
+        };
+        let request = Request::Pull(Pull {
+            group: Some(GroupName::new("readers").unwrap()),
+            queue: QueueOf { topic: TopicName::new("orders").unwrap(), queue: QueueId(queue) },
+            offset: offset as i64,
+            count_max: 32,
+            bytes_max: None,
+            commit: None,
+            hold_ms: None,
+            subscription: Some(Expression { kind: "TAG".into(), text: "*".into() }),
+            subscription_version: 0,
+        });
+        let outcome = match self.broker.handle(&request, Origin::default(), self.world.now.get()) {
+            Outcome::Cold(task) => self.broker.pull_cold(task, &self.world).await,
+            outcome => outcome,
+        };
+        let Outcome::Now(answer) = outcome else { panic!("{outcome:?}") };
+        let Ok(Reply::Pulled(pulled)) = answer.reply else { return false };
+        for chunk in &answer.chunks {
+            let mut rest: &[u8] = chunk;
+            while !rest.is_empty() {
+                let record = RecordView::parse(rest).unwrap();
+                self.see(queue, &record);
+                rest = &rest[record.size..];
+            }
+        }
+        pulled.status == PullStatus::Found
+    }
+
+    fn see(&self, queue: u32, record: &RecordView<'_>) {
+        let text = std::str::from_utf8(record.body).unwrap();
+        let number: usize = text.split(' ').next().unwrap().parse().unwrap();
+        let sent = &self.world.sent.borrow()[number];
+        assert!(record.stored_at >= sent.due, "{number} is early: {sent:?}, {record:?}");
+        assert_eq!((record.topic, record.queue, record.flag), ("orders", QueueId(queue), 5));
+        for name in ["DELAY", "TIMER_DELAY_SEC", "TIMER_DELAY_MS"] {
+            let value = property(record.properties, name).unwrap_or(b"0");
+            assert_eq!(value, b"0", "{name} has had its effect, or had none");
+        }
+        let place = (queue, record.queue_offset.0);
+        let before = self.world.seen.borrow_mut().insert(place, number);
+        assert_eq!(before, None, "a consumer saw {place:?} twice");
+    }
+
+    /// Lets time pass until nothing is pending.
+    async fn finish(&mut self) {
+        while let Some(at) = self.broker.next_deadline()
+            && self.world.now.get().moment < Moment(3_300_000)
+        {
+            let now = self.world.now.get();
+            self.world.pass(at.ms_since(now.moment).clamp(1, 40_000));
+            self.broker.act(self.world.now.get());
+            for _ in 0..40 {
+                sim::pause().await;
+            }
+        }
+        self.acknowledge();
+        self.pull_all().await;
+    }
+}
+
+async fn commit(broker: &Broker<SimDisk>) {
+    while let Ok(step) = broker.store().commit_step().await {
+        broker.advance();
+        if step == CommitStep::Stopped {
+            return;
+        }
+    }
+}
+
+fn live(seed: u64, world: &World, disk: &SimDisk, is_last: bool, config: &StoreConfig) {
+    let mut rng = Rng::from_seed(seed);
+    let opened =
+        sim::run(Broker::open(disk.clone(), config.clone(), broker_config(world.now.get())));
+    let Ok((broker, _)) = opened else {
+        assert!(!disk.has_power(), "{:?}", opened.err());
+        return;
+    };
+    let tasks = Tasks::new(seed);
+    for _ in 0..3 {
+        tasks.spawn("committer", commit(&broker));
+    }
+    tasks.spawn("delivery", async { broker.deliver(&world).await });
+    tasks.run_until(async {
+        let mut life = Life { world, broker: &broker, waiting: Vec::new() };
+        for _ in 0..if is_last { 0 } else { 400 } {
+            if !disk.has_power() {
+                return;
+            }
+            match rng.below(10) {
+                0..5 => life.send(&mut rng),
+                5..7 => {
+                    world.pass(rng.below(300));
+                    broker.act(world.now.get());
+                }
+                7 => life.acknowledge(),
+                8 => life.pull_all().await,
+                _ => drop(broker.maintain(world.now.get(), rng.below(4) == 0).await),
+            }
+            sim::pause().await;
+        }
+        if is_last {
+            life.finish().await;
+        }
+        life.acknowledge();
+        broker.stop_delivery();
+        broker.store().stop();
+    });
+}
+
+fn lives(seed: u64, config: &StoreConfig) -> usize {
+    let world = World { now: Cell::new(BEGIN), sent: RefCell::default(), seen: RefCell::default() };
+    let mut rng = Rng::from_seed(seed);
+    let mut disk = SimDisk::new(seed);
+    disk.slow(2);
+    for life in 0..4 {
+        let is_last = life == 3;
+        if !is_last {
+            disk.lose_power_after(5 + rng.below(400));
+        }
+        live(seed * 10 + life, &world, &disk, is_last, config);
+        world.check(seed, is_last);
+        world.pass(rng.below(2_000));
+        // The monotonic clock begins again.
+        world.now.set(Now { moment: Moment(rng.below(100)), ..world.now.get() });
+        disk = disk.after_crash(seed * 3 + life);
+    }
+    world.seen.into_inner().len()
+}
+
+#[test]
+fn delayed_messages_survive_power_cuts_and_are_delivered_once_and_not_early() {
+    let seen: usize = (0..60).map(|seed| lives(seed, &store_config())).sum();
+    assert!(seen > 5_000, "only {seen} messages were delivered");
+}
+
+/// A record that the broker itself delays, as for a consumer's retry.
+#[test]
+fn a_record_is_scheduled_for_its_own_topic_and_queue() {
+    let world = World { now: Cell::new(BEGIN), sent: RefCell::default(), seen: RefCell::default() };
+    let disk = SimDisk::new(1);
+    let opened = sim::run(Broker::open(disk, store_config(), broker_config(BEGIN)));
+    let (broker, _) = opened.unwrap();
+    let tasks = Tasks::new(1);
+    tasks.spawn("committer", commit(&broker));
+    tasks.spawn("delivery", async { broker.deliver(&&world).await });
+    tasks.run_until(async {
+        let config = TopicConfig::new(TopicName::new("orders").unwrap(), QUEUES);
+        broker.operate(&Request::CreateTopic(config), &&world).await.reply.unwrap();
+        let record = NewRecord {
+            topic: "orders",
+            queue: QueueId(2),
+            flag: 5,
+            system_flag: 0,
+            born_at: BEGIN.wall,
+            born_host: Host { address: [1, 2, 3, 4], port: 5.into() },
+            reconsume_times: 3,
+            body: b"0 ",
+            properties: [b"KEYS\x01k\x02REAL_TOPIC\x01old", b"DELAY\x015\x02"],
+        };
+        assert_eq!(Delay::of_level(0, &LEVELS_MS), None);
+        let delay = Delay::of_level(9, &LEVELS_MS).unwrap();
+        broker.schedule(&record, delay, &&world).await.unwrap();
+        let due = BEGIN.wall.plus_ms(20_000);
+        world.sent.borrow_mut().push(Sent { due, is_acknowledged: true });
+        let mut life = Life { world: &world, broker: &broker, waiting: Vec::new() };
+        life.finish().await;
+        world.check(1, true);
+        assert_eq!(world.seen.borrow().get(&(2, 0)), Some(&0));
+        broker.stop_delivery();
+        broker.store().stop();
+    });
+}
