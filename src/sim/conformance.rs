@@ -1,5 +1,5 @@
-//! The test suite that every [`Disk`] passes: what storage may rely on, whichever disk it runs on,
-//! and what replicas may rely on in a log on that disk ([`logs`]).
+//! The test suite that every [`Disk`] passes: what storage may rely on, and what replicas may rely
+//! on in a log on that disk ([`logs`]).
 //!
 //! Call [`check`] with an empty disk. Every case begins by removing all files, names its files
 //! itself, and panics with what it expected. The disk must have room for a few megabytes.

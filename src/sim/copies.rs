@@ -8,7 +8,7 @@ use crate::storage::disk::{Disk, DiskErrorKind, DiskFile};
 use crate::storage::entry::{EntryKind, Look, look};
 use crate::storage::segment::FileName;
 
-/// An entry as it travels: its bytes, or the header alone of a filler.
+/// An entry as it is sent: its bytes, or only the header of a filler.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Sendable {
     pub at: LogOffset,
@@ -41,12 +41,12 @@ pub async fn entries_of<D: Disk>(disk: &D, seed: u32) -> Vec<Sendable> {
     }
 }
 
-/// The same, even while the power is off, and without counting as a step of the disk.
+/// Like [`entries_of`], but works while the power is off and is not a step of the disk.
 pub fn entries_on(disk: &SimDisk, seed: u32) -> Vec<Sendable> {
     entries_from(disk, LogOffset(0), seed)
 }
 
-/// The same of a log that begins at `begin`.
+/// Like [`entries_on`], for a log that begins at `begin`.
 pub fn entries_from(disk: &SimDisk, begin: LogOffset, seed: u32) -> Vec<Sendable> {
     let mut entries = Vec::new();
     loop {

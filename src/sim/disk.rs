@@ -1,4 +1,5 @@
-//! A disk in memory that can lose power, tear, lose and misdirect writes, fail, fill up and be slow.
+//! A disk in memory that can lose power, tear, lose and misdirect writes, fail, fill up and be
+//! slow.
 //!
 //! ```text
 //!   operation:  begin ──▶ wait some turns ──▶ take effect ──▶ return
@@ -71,12 +72,12 @@ impl SimDisk {
         self.0.borrow().power_is_on
     }
 
-    /// Plans one fault. Several may be planned; the first that matches an operation strikes.
+    /// Plans a fault. Several may be planned; the first that matches an operation strikes.
     pub fn inject(&self, on: On, fault: Fault) {
         self.0.borrow_mut().faults.push((on, fault));
     }
 
-    /// Planned faults that have not struck.
+    /// Planned faults that have not struck yet.
     pub fn faults_left(&self) -> usize {
         self.0.borrow().faults.len()
     }
@@ -106,7 +107,7 @@ impl SimDisk {
     }
 
     /// What a restart of only the process finds: everything that was written, synced or not, which
-    /// a power cut can still destroy. Of what was in flight, any blocks may have reached the disk.
+    /// a power cut can still destroy. Any blocks of writes in flight may have reached the disk.
     pub fn after_kill(&self, seed: u64) -> Self {
         let machine = self.0.borrow();
         let mut rng = Rng::from_seed(seed);
@@ -117,7 +118,7 @@ impl SimDisk {
         Self(Rc::new(RefCell::new(machine.restarted(platter, rng.next_u64()))))
     }
 
-    /// What has been written and is not on the medium yet, bytes.
+    /// Bytes written that are not on the medium yet.
     pub fn volatile_bytes(&self) -> u64 {
         self.0.borrow().platter.volatile_bytes()
     }
@@ -129,7 +130,7 @@ impl SimDisk {
         machine.platter.read(file, 0, machine.platter.size(file) as usize).ok()
     }
 
-    /// Changes bytes of a file on the medium, as decay does. Panics when there is no such file.
+    /// Changes bytes of a file on the medium, as bit rot does. Panics if there is no such file.
     pub fn damage(&self, name: &str, offset: u64, bytes: &[u8]) {
         let mut machine = self.0.borrow_mut();
         let file = machine.platter.find(name).expect("a file to damage");
@@ -144,21 +145,21 @@ impl SimDisk {
         machine.platter.write_durably(file, from, &blocks);
     }
 
-    /// From now on the block at `offset` cannot be read, until it is written again.
+    /// Makes the block at `offset` unreadable until it is written again.
     pub fn make_unreadable(&self, name: &str, offset: u64) {
         let mut machine = self.0.borrow_mut();
         let file = machine.platter.find(name).expect("a file to damage");
         machine.platter.make_unreadable(file, offset);
     }
 
-    /// Truncates or extends a file without anyone noticing.
+    /// Truncates or extends a file silently.
     pub fn resize(&self, name: &str, size: u64) {
         let mut machine = self.0.borrow_mut();
         let file = machine.platter.find(name).expect("a file to resize");
         machine.platter.resize(file, size);
     }
 
-    /// Begins, waits, and returns the fault that is left to the operation itself.
+    /// Begins an operation, waits, and returns the fault that the operation itself must apply.
     async fn step(&self, what: &What<'_>) -> Result<Option<Fault>, DiskError> {
         let begun = self.0.borrow_mut().begin(what)?;
         self.wait(what, begun.turns).await?;
@@ -168,7 +169,7 @@ impl SimDisk {
         }
     }
 
-    /// A step that changes names. The operation in which power is lost may have happened.
+    /// A step that changes names. If power is lost during it, it may have happened or not.
     async fn name_step(
         &self,
         what: &What<'_>,
@@ -230,7 +231,7 @@ impl Disk for SimDisk {
             "a file of {size} bytes is not whole blocks"
         );
         let what = What { operation: Operation::Create, name, offset: 0, size };
-        // A file that was being made may be there with any part of its size.
+        // A file whose creation was interrupted may exist with any part of its size.
         self.name_step(&what, |machine| {
             if machine.platter.find(name).is_none() {
                 let blocks = machine.rng.below(size / BLOCK_SIZE as u64 + 1);
@@ -354,7 +355,8 @@ impl DiskFile for SimFile {
                 platter.sync(self.id, newest);
                 Ok(())
             }
-            // Without power nothing was tried: a killed process leaves its writes to the next one.
+            // Without power nothing was attempted. Writes of a killed process stay for the next
+            // one.
             Err(error) if error.kind == DiskErrorKind::PowerLost => Err(error),
             Err(error) => {
                 platter.abandon(self.id, newest);
@@ -380,7 +382,7 @@ impl DiskFile for SimFile {
     }
 }
 
-/// A write that has been submitted; dropped before it ended, it lands later.
+/// A submitted write. If dropped before it has ended, it lands later.
 struct Landing {
     disk: SimDisk,
     ticket: u64,

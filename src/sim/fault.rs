@@ -40,7 +40,7 @@ pub struct On {
     pub operation: Operation,
     /// The file's name starts with this; empty for any file.
     pub name_start: &'static str,
-    /// How many matching operations pass before: 0 strikes the next one.
+    /// How many matching operations pass first; 0 strikes the next one.
     pub skip: u64,
 }
 
@@ -57,15 +57,15 @@ impl On {
 
 #[derive(Clone, Debug)]
 pub enum Fault {
-    /// The operation fails. Of a failed write any blocks may have landed. After a failed sync the
-    /// writes it was for never become durable, even if a later sync succeeds: kernels mark what
-    /// they could not write as clean.
+    /// The operation fails. Of a failed write any blocks may have landed. After a failed sync, the
+    /// writes it covered never become durable, even if a later sync succeeds: kernels mark pages
+    /// that they could not write as clean.
     Fails(DiskErrorKind),
     /// A write or read transfers this many bytes, then fails.
     Short(usize),
-    /// A write or sync is acknowledged, and nothing has happened.
+    /// A write or sync is acknowledged without effect.
     Lost,
-    /// A write is acknowledged, and has landed at another block of any file.
+    /// A write is acknowledged, but lands on another block of any file.
     Misdirected,
     /// The operation takes this many turns longer.
     Slow(u32),

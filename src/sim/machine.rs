@@ -11,7 +11,7 @@ use super::platter::{FileId, Platter};
 use super::rng::{Rng, mix};
 use crate::storage::disk::{BLOCK_SIZE, DiskError, DiskErrorKind, Durability};
 
-/// Size of the simulated file system when nobody set one.
+/// Size of the simulated file system by default.
 const CAPACITY_BYTES_DEFAULT: u64 = 1 << 40;
 
 pub struct Machine {
@@ -19,7 +19,7 @@ pub struct Machine {
     pub rng: Rng,
     pub trace: u64,
     pub steps: u64,
-    /// The step with this number, counted from 1, still succeeds; in the next one power is lost.
+    /// The last step that succeeds, counted from 1; power is lost during the next one.
     pub last_step: u64,
     pub power_is_on: bool,
     pub capacity_bytes: u64,
@@ -153,7 +153,7 @@ impl Machine {
         ticket
     }
 
-    /// A write ends: what lands, and what its caller is told.
+    /// A write ends: decides what lands and what its caller gets.
     pub fn land(
         &mut self,
         write: &InFlight,
@@ -191,8 +191,8 @@ impl Machine {
         }
     }
 
-    /// Where a misdirected write goes: any other block, and how much of it fits there; nothing when
-    /// every file has been removed.
+    /// Where a misdirected write goes: any other block, and how much fits there; nothing if there
+    /// are no files.
     fn another_place(&mut self, write: &InFlight) -> (FileId, u64, usize) {
         let places = self.platter.places();
         if places.is_empty() {
@@ -207,7 +207,7 @@ impl Machine {
         (file, offset, write.buffer.0.len().min((size - offset) as usize))
     }
 
-    /// Lays what is in flight over what a read found: the device may serve either.
+    /// Overlays writes in flight on the result of a read: the device may return either.
     pub fn mix_in_flight(&mut self, file: FileId, offset: u64, found: &mut [u8]) {
         let end = offset + found.len() as u64;
         for write in self.in_flight.iter().filter(|write| write.file == file) {

@@ -39,14 +39,14 @@ struct Content {
     volatile: BTreeMap<u64, Vec<Version>>,
     /// Blocks that cannot be read.
     unreadable: BTreeSet<u64>,
-    /// Held by open handles, so that a removed file lives as long as somebody uses it.
+    /// Held by open handles, so that a removed file lives as long as it is in use.
     handles: Rc<()>,
 }
 
 #[derive(Clone)]
 struct Version {
     write: u64,
-    /// A sync failed over it: no later sync makes it durable.
+    /// A sync of it failed, so no later sync makes it durable.
     abandoned: bool,
     bytes: Block,
 }
@@ -115,7 +115,7 @@ impl Platter {
             .retain(|file, content| named.contains(file) || Rc::strong_count(&content.handles) > 1);
     }
 
-    /// What the device's volatile cache holds, bytes: a flush has to carry it to the medium.
+    /// Bytes in the device's volatile cache, which a flush has to write to the medium.
     pub fn volatile_bytes(&self) -> u64 {
         let blocks: usize = self.files.values().map(|content| content.volatile.len()).sum();
         (blocks * BLOCK_SIZE) as u64
@@ -126,7 +126,7 @@ impl Platter {
         self.writes_made
     }
 
-    /// Puts whole blocks into the device's volatile cache.
+    /// Writes whole blocks to the device's volatile cache.
     pub fn write(&mut self, file: FileId, offset: u64, bytes: &[u8]) {
         for (index, block) in bytes.chunks(BLOCK_SIZE).enumerate() {
             self.write_block(file, offset / BLOCK_SIZE as u64 + index as u64, block);
@@ -147,7 +147,7 @@ impl Platter {
         content.volatile.entry(block).or_default().push(version);
     }
 
-    /// Puts whole blocks on the medium itself.
+    /// Writes whole blocks to the medium itself.
     pub fn write_durably(&mut self, file: FileId, offset: u64, bytes: &[u8]) {
         let Some(content) = self.files.get_mut(&file) else { return };
         for (index, bytes) in bytes.chunks(BLOCK_SIZE).enumerate() {
@@ -158,7 +158,7 @@ impl Platter {
         }
     }
 
-    /// Makes durable what was written up to and including `newest`.
+    /// Makes all writes up to and including `newest` durable.
     pub fn sync(&mut self, file: FileId, newest: u64) {
         let Some(content) = self.files.get_mut(&file) else { return };
         for (block, versions) in &mut content.volatile {
@@ -171,7 +171,7 @@ impl Platter {
         content.volatile.retain(|_, versions| !versions.is_empty());
     }
 
-    /// A sync has failed: what it was for stays as it is until the power is cut, and no further.
+    /// A sync failed: the writes it covered are kept until power is lost, but never become durable.
     pub fn abandon(&mut self, file: FileId, newest: u64) {
         let Some(content) = self.files.get_mut(&file) else { return };
         let versions = content.volatile.values_mut().flatten();
@@ -202,7 +202,7 @@ impl Platter {
         }
     }
 
-    /// Truncates or extends a file without anyone noticing.
+    /// Truncates or extends a file silently.
     pub fn resize(&mut self, file: FileId, size: u64) {
         let Some(content) = self.files.get_mut(&file) else { return };
         content.size = size;
@@ -217,7 +217,7 @@ impl Platter {
         sizes.filter(|(_, size)| *size > 0).collect()
     }
 
-    /// What a power cut leaves: everything durable, any of the versions that were not, also torn
+    /// What is left after a power cut: everything durable, any of the volatile versions, also torn
     /// between sectors, and any of the name changes.
     pub fn after_power_loss(&self, rng: &mut Rng) -> Self {
         let mut names = self.durable_names.clone();
@@ -236,7 +236,7 @@ impl Platter {
         left
     }
 
-    /// What the death of the process leaves: all of it, still volatile, with no handles.
+    /// What is left after the process is killed: everything, still volatile, without handles.
     pub fn after_kill(&self) -> Self {
         let mut left = self.clone();
         for content in left.files.values_mut() {

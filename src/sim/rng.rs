@@ -1,6 +1,6 @@
 //! Reproducible randomness: every choice of a simulation comes from one seed.
 
-/// A small generator (splitmix64). Good enough to choose faults and orders; no secrets.
+/// A small generator (splitmix64). Good enough for choosing faults and orders; not for secrets.
 #[derive(Clone, Debug)]
 pub struct Rng {
     state: u64,

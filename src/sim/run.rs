@@ -1,9 +1,8 @@
 //! An executor for simulations: one thread, woken tasks polled in an order that comes from a seed.
 //!
-//! [`run`] drives one future; [`Tasks`] several. A task is polled only after it has been woken, so
-//! code that forgets a wake-up gets stuck here exactly as on a shard, and being stuck is a panic
-//! that names the blocked tasks. There is no time: code that waits for a deadline takes `now` as an
-//! argument.
+//! [`run`] drives one future; [`Tasks`] several. A task is polled only after it was woken, so code
+//! that loses a wake-up gets stuck here exactly as on a shard. Getting stuck is a panic that names
+//! the blocked tasks. There is no time: code that waits for a deadline takes `now` as an argument.
 
 use std::cell::RefCell;
 use std::future::Future;
@@ -136,7 +135,7 @@ impl<'a> Tasks<'a> {
     }
 
     fn check_progress(&self, polls: u64) {
-        assert!(polls < POLLS_MAX, "going in circles, not done: {}", self.blocked().join(", "));
+        assert!(polls < POLLS_MAX, "livelock, not done: {}", self.blocked().join(", "));
     }
 }
 
@@ -192,7 +191,7 @@ mod tests {
     }
 
     #[test]
-    fn tasks_run_beside_the_main_future() {
+    fn tasks_run_concurrently_with_the_main_future() {
         let ready = Cell::new(false);
         let tasks = Tasks::new(4);
         tasks.spawn("sets", async {
@@ -221,7 +220,7 @@ mod tests {
 
     #[test]
     #[should_panic(expected = "stuck: nothing will wake sleeper")]
-    fn a_task_that_nobody_wakes_is_named() {
+    fn a_task_that_is_never_woken_is_named() {
         let tasks = Tasks::new(6);
         tasks.spawn("sleeper", std::future::pending());
         tasks.spawn("worker", async {});
@@ -230,7 +229,7 @@ mod tests {
 
     #[test]
     #[should_panic(expected = "nothing will wake the main task")]
-    fn a_main_future_that_nobody_wakes_is_an_error() {
+    fn a_main_future_that_is_never_woken_is_an_error() {
         run(std::future::pending::<()>());
     }
 }

@@ -279,13 +279,13 @@ mod tests {
     const HOUR_MS: u64 = 3_600_000;
     const START: Timestamp = Timestamp(1_700_000_000_000);
 
-    /// In a run whose monotonic clock begins at 0 while the wall clock shows `begin_ms` more than
-    /// [`START`].
+    /// In a run whose monotonic clock begins at 0 when the wall clock shows [`START`] plus
+    /// `begin_ms`.
     fn at(begin_ms: u64, passed_ms: u64) -> Now {
         Now { wall: START.plus_ms(begin_ms + passed_ms), moment: Moment(passed_ms) }
     }
 
-    /// What another run finds.
+    /// The ages that the next run restores.
     fn restarted(ages: &Ages) -> Ages {
         let mut next = Ages::default();
         let rows: Vec<SegmentAge> = ages.rows_from(LogOffset(0), 100).collect();
@@ -307,7 +307,7 @@ mod tests {
     }
 
     #[test]
-    fn steps_are_told_with_their_size_and_drift_is_not() {
+    fn clock_steps_are_reported_with_their_size_and_drift_is_not() {
         let mut ages = Ages::default();
         let seen = [(0, 0), (10, 400), (20, 900), (30, HOUR_MS), (40, HOUR_MS), (50, 0)];
         for (passed_ms, ahead_ms) in seen {
@@ -322,7 +322,8 @@ mod tests {
     #[test]
     fn an_absence_counts_once_the_wall_clock_has_proven_itself() {
         let decade_ms = 87_600 * HOUR_MS;
-        // By how much the wall clock is ahead, until when, and what is added when for an absence of one hour.
+        // By how much the wall clock is ahead, until when, and what is added, and when, for an
+        // absence of one hour.
         let rows = [
             (0, 0, ABSENCE_PROOF_MS, HOUR_MS),
             (decade_ms, 2_000, ABSENCE_PROOF_MS + 2_000, HOUR_MS),
@@ -341,8 +342,8 @@ mod tests {
         }
     }
 
-    /// Neither what was filled before the crash and is in no snapshot, nor what is filled before the
-    /// absence counts, is older for it.
+    /// The absence makes no segment older that was filled before the crash but is in no snapshot,
+    /// or that was filled before the absence counts.
     #[test]
     fn an_absence_makes_nothing_older_that_came_after_it() {
         let mut second = restarted(&first_run());
@@ -369,7 +370,7 @@ mod tests {
     fn stamps_count_only_as_far_as_they_fit() {
         let mut second = restarted(&first_run());
         second.observe(at(HOUR_MS, 0));
-        // Of before all others, and of years ahead.
+        // Before all others, and years ahead.
         for (base, stored_ms) in [(100, 5), (200, 100_000 * HOUR_MS)] {
             let last_stored = Some(START.plus_ms(stored_ms));
             second.note_full(&Unaged { base: LogOffset(base), last_stored });

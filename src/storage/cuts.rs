@@ -1,25 +1,25 @@
-//! How often a log was cut while it ran, and where. Whoever waits for an entry that was cut off must not
-//! take another one, which has come to the same place since, for it.
+//! Counts the cuts of a running log and remembers where they were. A waiter for an entry that was
+//! cut off must not mistake a later entry at the same offset for it.
 
 use std::collections::VecDeque;
 
 use crate::model::LogOffset;
 
-/// Cuts whose places are remembered. Who has waited through more of them is told that the entry is gone.
+/// Number of cuts remembered. After more cuts than this, a waiter is told that its entry is gone.
 const CUTS_KEPT: usize = 64;
 
-/// The end of an append that somebody waits for.
+/// The end of an append that is waited for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Awaited {
     pub end: LogOffset,
-    /// How often the log had been cut by then.
+    /// Number of cuts when the wait began.
     pub cut_count: u32,
 }
 
 #[derive(Debug, Default)]
 pub(super) struct Cuts {
     count: u32,
-    /// Where the newest ones were, oldest first.
+    /// The newest ones, oldest first.
     places: VecDeque<LogOffset>,
 }
 
@@ -28,7 +28,7 @@ impl Cuts {
         self.count
     }
 
-    /// What was behind `place` is gone.
+    /// The log was cut at `place`.
     pub fn note(&mut self, place: LogOffset) {
         self.count += 1;
         self.places.push_back(place);
@@ -37,7 +37,7 @@ impl Cuts {
         }
     }
 
-    /// Whether an entry that was not committed when this was last asked has been cut off since.
+    /// Whether the awaited entry was cut off. It must not have been committed when the wait began.
     pub fn have_taken(&self, awaited: Awaited) -> bool {
         let since = (self.count - awaited.cut_count) as usize;
         let mut places = self.places.iter().rev().take(since);
@@ -50,7 +50,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_entry_is_gone_by_any_cut_in_front_of_its_end() {
+    fn any_cut_before_its_end_takes_an_entry() {
         let mut cuts = Cuts::default();
         let awaited = |end, cut_count| Awaited { end: LogOffset(end), cut_count };
         let at_first = awaited(150, 0);
@@ -65,7 +65,7 @@ mod tests {
     }
 
     #[test]
-    fn who_has_waited_through_too_many_cuts_is_told_that_it_is_gone() {
+    fn after_too_many_cuts_a_waiter_is_told_that_its_entry_is_gone() {
         let mut cuts = Cuts::default();
         let awaited = Awaited { end: LogOffset(10), cut_count: 0 };
         for _ in 0..CUTS_KEPT {

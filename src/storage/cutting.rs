@@ -1,18 +1,18 @@
-//! Cutting off the end of a log while it runs: entries that were not committed, and that another copy of
-//! the log, which has been elected, does not have.
+//! Cuts off the end of a running log: uncommitted entries that another copy, which was elected,
+//! does not have.
 //!
 //! ```text
 //!   hold ─▶ drain ─▶ find the place ─▶ walk from the snapshot to it ─▶ proof away ─▶ wipe ─▶ a new log
 //!   └──────────── nothing has changed: give up ───────────────────┘└─ fenced if not all of it happens ─┘
 //! ```
 //!
-//! It is an opening ([`Opening`]) that ends its walk where the log is cut and wipes what is behind, as it
-//! does with a torn tail. The first write of that takes the first block behind the place: before it the log
-//! is as it was, after it the log ends there. So a crash at any moment leaves a log that ends at the cut or
-//! behind it. Whoever has a handle on the store keeps it.
+//! A cut is an opening ([`Opening`]) whose walk ends at the cut, and which wipes what follows like
+//! a torn tail. The first write covers the block of the cut: before it the log is unchanged, after
+//! it the log ends there. So a crash at any moment leaves a log that ends at the cut or where it
+//! ended before. Handles on the store stay valid.
 //!
-//! While it lasts nothing is appended, and there is no background work. Reads go on: they stop at what is
-//! committed, which a cut never touches.
+//! Meanwhile there are no appends and no background work. Reads continue: they see only committed
+//! entries, which a cut never touches.
 
 use crate::model::LogOffset;
 use crate::storage::config::CommitRule;
@@ -28,7 +28,7 @@ use crate::storage::snapshot::SnapshotPoint;
 use crate::storage::store::Store;
 use crate::storage::upkeep::Upkeep;
 
-/// A log that is held still, until this is dropped.
+/// Keeps the log from changing until it is dropped.
 pub(super) struct Hold<D: Disk> {
     store: Store<D>,
     stage: Stage,
@@ -37,9 +37,9 @@ pub(super) struct Hold<D: Disk> {
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Stage {
-    /// The log is as it was.
+    /// The log is unchanged.
     Unchanged,
-    /// The log in memory and that on the disk are not the same any more.
+    /// The log in memory and on disk may differ.
     Changing,
     Done,
 }
@@ -47,14 +47,14 @@ enum Stage {
 /// Where a log is cut.
 pub(super) struct Cut<D: Disk> {
     pub hold: Hold<D>,
-    /// The place, and the ordinal of the entry there, which goes.
+    /// The place, and the ordinal of the entry there, the first to go.
     pub point: SnapshotPoint,
-    /// Where the log ends until then.
+    /// Where the log ends before the cut.
     pub end: LogOffset,
 }
 
 impl<D: Disk> Hold<D> {
-    /// Waits until everything that was appended is written and the background work rests.
+    /// Waits until everything appended is written and background work has stopped.
     pub async fn begin(store: &Store<D>) -> Result<Self, CutError> {
         store.0.background.take().await;
         let mut hold = Self { store: store.clone(), stage: Stage::Unchanged, holds_syncs: false };
@@ -73,7 +73,7 @@ impl<D: Disk> Hold<D> {
         Ok(hold)
     }
 
-    /// Where the log is to be cut so that it keeps the entries up to `ordinal`.
+    /// The place of the cut that keeps the entries up to `ordinal`.
     pub async fn find(self, ordinal: u64) -> Result<Cut<D>, CutError> {
         let (mut at, end, next_ordinal, mut epoch, mut reader) = {
             let log = self.store.0.log.borrow();
@@ -113,15 +113,15 @@ impl<D: Disk> Hold<D> {
         &self.store
     }
 
-    /// From here on the log cannot stay as it is.
+    /// From here on, the log can no longer stay unchanged.
     pub fn begin_changing(&mut self) {
         self.stage = Stage::Changing;
     }
 }
 
 impl<D: Disk> Cut<D> {
-    /// What was found takes the place of what was there. Nothing waits between this and whoever drives
-    /// the cut, so nobody sees the one half of it without the other.
+    /// Replaces the old log by the new one. There is no await between this and the caller's own
+    /// changes, so no task sees one without the other.
     pub fn replace(mut self, mut log: Log<D>, mut index: Index, mut upkeep: Upkeep<D>) -> Store<D> {
         let shared = &self.hold.store.0;
         let active = log.segments.back().expect("a log has a segment").range.start;
@@ -159,17 +159,17 @@ impl<D: Disk> Drop for Hold<D> {
 }
 
 impl<D: Disk> Store<D> {
-    /// Holds the log still and finds the place behind the entry with this ordinal.
+    /// Holds the log and finds the place after the entry with this ordinal.
     pub(super) async fn hold_at(&self, ordinal: u64) -> Result<Cut<D>, CutError> {
         assert!(
             self.0.log.borrow().config.commit == CommitRule::Driven,
             "a log that commits alone is never cut"
         );
         let cut = Hold::begin(self).await?.find(ordinal).await?;
-        // What an opening goes by is on the disk.
+        // An opening reads the notes from disk.
         self.write_damage_notes().await?;
         self.finish_retiring().await?;
-        // Its file has no name that an opening keeps.
+        // An opening removes its file.
         self.0.upkeep.borrow_mut().zeroing = None;
         Ok(cut)
     }

@@ -271,7 +271,7 @@ mod tests {
     }
 
     #[test]
-    fn a_cut_entry_says_what_it_needs() {
+    fn a_truncated_entry_says_how_many_bytes_it_needs() {
         let bytes = sample(MESSAGES, b"hello");
         for cut in 0..bytes.len() - 3 {
             let needs = if cut < HEADER_SIZE { HEADER_SIZE } else { HEADER_SIZE + 5 };

@@ -43,8 +43,8 @@ pub enum OpenError {
 /// Why nothing may be appended with an epoch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "the log has entries of epoch {found} and was to be continued with epoch {given}: somebody else has \
-     owned it since"
+    "cannot append with epoch {given}: the log has entries of epoch {found}, so it has had another \
+     owner since"
 )]
 pub struct EpochError {
     pub given: u32,
@@ -54,17 +54,15 @@ pub struct EpochError {
 /// Why the end of a log was not cut off. Unless the log is fenced since, nothing has changed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CutError {
-    #[error(
-        "the log is committed and was to keep only the entries up to {ordinal}, without {first}"
-    )]
+    #[error("cannot cut the log after entry {ordinal}: entry {first} is already committed")]
     Committed { ordinal: u64, first: u64 },
-    #[error("the log ends with entry {newest} and was to keep the entries up to {ordinal}")]
+    #[error("cannot cut the log after entry {ordinal}: it ends with entry {newest}")]
     Beyond { ordinal: u64, newest: u64 },
     #[error("a write has failed; the log is closed")]
     Fenced,
     #[error(transparent)]
     Open(#[from] OpenError),
-    #[error("looking for the place: {0}")]
+    #[error("finding the place of the cut: {0}")]
     Read(#[from] ReadError),
     #[error("preparing the cut: {0}")]
     Disk(#[from] DiskError),

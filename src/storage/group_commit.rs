@@ -1,10 +1,10 @@
-//! Decides what is written together, which writes may be in flight at once, and up to where the log is
+//! Decides what is written together, which writes may be in flight at once, and how far the log is
 //! written.
 //!
 //! Does no I/O, holds no bytes and reads no clock: the caller performs what
 //! [`poll_write`](GroupCommit::poll_write) returns and reports to
-//! [`handle_written`](GroupCommit::handle_written). Nobody lingers: what is appended while writes are
-//! in flight is the next group.
+//! [`handle_written`](GroupCommit::handle_written). No append waits for others to join: entries
+//! appended while writes are in flight form the next group.
 //!
 //! ```text
 //!   appended ──▶ open ──seal──▶ sealed, sealed, … ──▶ in flight ──▶ written
@@ -12,32 +12,31 @@
 //! ```
 //!
 //! A sealed range ends at a block boundary, so the next one shares no block with it and both may be
-//! in flight. A write of the open range may end inside a block, and so may a sealed range where a log
-//! takes in entries as they come from elsewhere; whatever follows begins with that same block and
-//! waits. So no block is ever in two writes at once, and a block that is written again keeps the same
-//! prefix.
+//! in flight. A write of the open range may end inside a block. So may a sealed range in a log that
+//! takes entries from another copy. The next range begins with that same block and waits. So a
+//! block is never in two writes at once, and a block that is written again keeps its prefix.
 
 use std::collections::VecDeque;
 use std::ops::Range;
 
 use crate::storage::segment::{block_ceil, block_floor};
 
-/// Most writes of one log in flight. The executor looks at completions and sends off new writes
-/// between other work, so a device that four full writes keep busy wants eight under way.
+/// Maximum number of writes in flight per log. The executor handles completions and submits new
+/// writes between other work, so a device that four full writes keep busy needs eight in flight.
 pub const WRITES_IN_FLIGHT_MAX: usize = 8;
-/// With this many writes in flight an open buffer waits for more: further small writes would only
-/// make the commits smaller and each message dearer.
+/// With this many writes in flight, an open buffer is not written but fills further: more small
+/// writes would only make commits smaller and each message more expensive.
 const OPEN_IN_FLIGHT_MAX: usize = 4;
 
 /// Owns the marks `written <= submitted <= end`. All numbers are log offsets.
 #[derive(Debug)]
 pub struct GroupCommit {
-    /// The device has all below. Stops for ever when the log is fenced.
+    /// The device has everything below. Never advances once the log is fenced.
     written: u64,
-    /// The end of the furthest write so far.
+    /// The highest end of any write so far.
     submitted: u64,
     end: u64,
-    /// Where the part of the open range begins that was not submitted.
+    /// Start of the part of the open range that is not submitted.
     open_start: u64,
     /// Sealed ranges not yet submitted, oldest first.
     sealed: VecDeque<Range<u64>>,
@@ -48,7 +47,7 @@ pub struct GroupCommit {
 /// What to write.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Take {
-    /// The sealed range at this index in the queue, which thereby leaves it.
+    /// The sealed range at this index of the queue. It leaves the queue.
     Sealed(usize, Range<u64>),
     /// All of the open range.
     Open(Range<u64>),
@@ -76,7 +75,7 @@ impl GroupCommit {
         self.end
     }
 
-    /// Whether something was appended that is in no write and no sealed range.
+    /// Whether the open range is not empty.
     pub fn has_open(&self) -> bool {
         self.open_start < self.end
     }
@@ -108,7 +107,7 @@ impl GroupCommit {
         self.open_start = self.end;
     }
 
-    /// The oldest range that may be written now, if any.
+    /// The oldest range that may be written now.
     pub fn peek_write(&self) -> Option<Take> {
         if self.is_fenced || self.in_flight.len() == WRITES_IN_FLIGHT_MAX {
             return None;
@@ -122,7 +121,8 @@ impl GroupCommit {
         (is_worth_it && self.is_permitted(self.sealed.len(), &open)).then_some(Take::Open(open))
     }
 
-    /// Takes what [`peek_write`](Self::peek_write) shows: its write is in flight from here on.
+    /// Takes the range that [`peek_write`](Self::peek_write) returns; its write is in flight from
+    /// here on.
     pub fn poll_write(&mut self) -> Option<Take> {
         let take = self.peek_write()?;
         let range = match &take {
@@ -138,7 +138,7 @@ impl GroupCommit {
         Some(take)
     }
 
-    /// The write that began at `start` has ended well. Returns whether `written` has moved.
+    /// The write of the range that begins at `start` succeeded. Returns whether `written` advanced.
     pub fn handle_written(&mut self, start: u64) -> bool {
         let index = self.in_flight.iter().position(|range| range.start == start);
         self.in_flight.swap_remove(index.expect("only writes in flight end"));
@@ -154,13 +154,13 @@ impl GroupCommit {
         self.written > before
     }
 
-    /// A write has failed: nothing counts as written from here on, nothing is written again.
+    /// A write failed: `written` no longer advances, and no write begins again.
     pub fn fence(&mut self) {
         self.is_fenced = true;
     }
 
-    /// No write in flight touches a block of `range`, nor does one that has to come before it: the last of
-    /// the first `count` sealed ones.
+    /// Whether `range` shares no block with any write in flight, nor with the range that must be
+    /// written before it: the last of the first `count` sealed ones.
     fn is_permitted(&self, count: usize, range: &Range<u64>) -> bool {
         let first_block = block_floor(range.start);
         let before = count.checked_sub(1).map(|last| &self.sealed[last]);
@@ -180,7 +180,7 @@ impl GroupCommit {
 mod tests {
     use super::*;
 
-    /// One step of a story: what happens, and which writes may begin thereafter.
+    /// One step of a scenario.
     enum Step {
         Append(u64),
         Seal,
@@ -190,7 +190,7 @@ mod tests {
     }
     use Step::*;
 
-    fn tell(steps: &[(Step, &[Range<u64>], u64)]) {
+    fn run(steps: &[(Step, &[Range<u64>], u64)]) {
         let mut commit = GroupCommit::new(0);
         for (index, (step, writes, written)) in steps.iter().enumerate() {
             match step {
@@ -210,7 +210,7 @@ mod tests {
 
     #[test]
     fn appends_during_a_write_share_the_next_one() {
-        tell(&[
+        run(&[
             (Append(100), &[0..100], 0),
             (Append(200), &[], 0),
             (Append(300), &[], 0),
@@ -220,8 +220,8 @@ mod tests {
     }
 
     #[test]
-    fn sealed_ranges_are_written_beside_each_other_and_count_in_order() {
-        tell(&[
+    fn sealed_ranges_are_written_concurrently_and_count_in_order() {
+        run(&[
             (Append(4096), &[0..4096], 0),
             (Append(8192), &[4096..8192], 0),
             (Append(12288), &[8192..12288], 0),
@@ -232,8 +232,8 @@ mod tests {
     }
 
     #[test]
-    fn what_shares_a_block_waits_and_what_does_not_overtakes() {
-        tell(&[
+    fn ranges_that_share_a_block_wait_and_others_overtake_them() {
+        run(&[
             (Append(5000), &[0..5000], 0),
             (Append(16384), &[], 0),
             (Seal, &[], 0),
@@ -246,10 +246,10 @@ mod tests {
         ]);
     }
 
-    /// The later one holds what the block has in the end.
+    /// The later range has the block's final content.
     #[test]
     fn ranges_that_share_a_block_are_written_in_order() {
-        tell(&[
+        run(&[
             (Append(100), &[0..100], 0),
             (Append(5000), &[], 0),
             (Split, &[], 0),
@@ -276,7 +276,7 @@ mod tests {
         assert_eq!(commit.poll_write(), Some(Take::Sealed(0, next..next + 4096)));
     }
 
-    /// Small writes beside many others would only make the commits smaller.
+    /// More small writes would only make the commits smaller.
     #[test]
     fn an_open_range_waits_while_many_writes_are_in_flight() {
         let mut commit = GroupCommit::new(0);
@@ -294,7 +294,7 @@ mod tests {
 
     #[test]
     fn nothing_counts_as_written_after_a_failure() {
-        tell(&[
+        run(&[
             (Append(4096), &[0..4096], 0),
             (Append(8192), &[4096..8192], 0),
             (Fence, &[], 0),

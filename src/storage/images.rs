@@ -113,7 +113,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_written_is_not_waited_for() {
+    fn nothing_waits_for_an_image_that_cannot_be_written() {
         let mut images = Images::default();
         images.insert(LogOffset(0), image(SIZE_MAX, true));
         images.handle_written(LogOffset(0), false);
@@ -126,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn an_image_that_is_made_again_counts_once() {
+    fn a_rebuilt_image_counts_once() {
         let mut images = Images::default();
         for size in [10, 30, 20] {
             images.insert(LogOffset(8), image(size, true));

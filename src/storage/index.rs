@@ -608,11 +608,7 @@ mod tests {
         assert_eq!(index.lookup(KEY, QueueOffset(3), 32), Lookup::Lost { next: QueueOffset(5) });
         assert_eq!((index.lookup(KEY, QueueOffset(5), 32), index.bounds(KEY)), (before, 0..8));
         index.drop_before(LogOffset(SEGMENT));
-        assert_eq!(
-            index.bounds(KEY),
-            5..8,
-            "whoever took the segment out could not tell the queue"
-        );
+        assert_eq!(index.bounds(KEY), 5..8, "the segment left the log without updating the queue");
         assert_eq!(index.lookup(KEY, QueueOffset(1), 32), Lookup::Lost { next: QueueOffset(5) });
     }
 

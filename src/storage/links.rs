@@ -9,7 +9,7 @@
 //! ```text
 //!   segments   0 … 7 │ 8 … 15 │ 16 17 18 │ being filled
 //!   links of the queue:               └─ newest (18)
-//!                           └─ newest in front of the group of 8 that 18 is in (15)
+//!                           └─ newest before the group of 8 that contains 18 (15)
 //! ```
 //!
 //! Invariant of a link: every message below `end` that the log has is in `segment` or in an older
@@ -111,7 +111,7 @@ const _: () = assert!(size_of::<IndexLink>() == 8);
 
 /// The links of a run in `segment` whose first message is `first`, as stored in its file. A skip
 /// that does not fit is omitted. The link to the newest segment is clamped: it then leads to a
-/// later segment, from which the search goes one by one, and promises no less.
+/// later segment, from which the search continues one by one, and the invariant still holds.
 pub fn encode(links: &Links, segment: LogOffset, first: u64) -> [IndexLink; LINK_COUNT] {
     let mut level = 0;
     links.0.map(|link| {

@@ -1,5 +1,5 @@
-//! The log of one shard as a value: segments, the writer at its end, the tail cache, and whether it may
-//! go on. Decides; waits for nothing. [`store`](super::store) performs what it decides.
+//! The log of one shard as a value: segments, the writer at its end, the tail cache, and whether it
+//! accepts appends. Makes decisions and never waits. [`store`](super::store) performs them.
 //!
 //! ```text
 //!   begin <= durable <= written <= end      committed <= written      (offsets in the log)
@@ -12,8 +12,9 @@
 //! | `durable` | is on stable media | [`Writer`] |
 //! | `committed` | may be acknowledged and read, and never changes | [`Log`] |
 //!
-//! Without replication `committed` is `durable`, or `written` with asynchronous flush, when `durable`
-//! follows within half a second. With [`CommitRule::Driven`] the store's owner moves it.
+//! Without replication, `committed` equals `durable`, or with asynchronous flush `written`;
+//! `durable` then follows within half a second. With [`CommitRule::Driven`] the store's owner
+//! advances it.
 
 use std::collections::VecDeque;
 use std::ops::Range;
@@ -37,28 +38,28 @@ pub(super) struct Log<D: Disk> {
     pub disk: D,
     pub config: StoreConfig,
     pub writer: Writer<D::Buffer>,
-    /// Who may append.
+    /// Admission of appends.
     pub room: SharedRoom,
-    /// Oldest first; the last one is being filled.
+    /// Oldest first; the last one is the active segment.
     pub segments: VecDeque<Segment<D::File>>,
-    /// Continues the last one.
+    /// The segment after the active one.
     pub next: Option<Segment<D::File>>,
     pub preparing: Preparing,
     pub commit: CommitMark,
     pub tail: TailCache<D::Buffer>,
     /// The failure that fenced the log.
     pub fault: Option<DiskError>,
-    /// Its end is being cut off: nothing is appended, and no segment is made.
+    /// Its end is being cut off: no appends, no new segments.
     pub is_held: bool,
     pub cuts: Cuts,
     pub space: SpaceState,
-    /// The file system when it was last asked; `None` until maintenance has.
+    /// Space of the file system at the last check; `None` before the first one.
     pub disk_space: Option<Space>,
-    /// Parts of the log that recovery, or a read since, found damaged; in no order.
+    /// Parts of the log that recovery or a read found damaged, in no order.
     pub damaged: Vec<Range<LogOffset>>,
-    /// Numbers of the files that may become segments without being written first.
+    /// Numbers of the ready files: zeroed, and renamed when they become segments.
     pub ready: Vec<u64>,
-    /// Number of the next such file.
+    /// Number of the next ready file.
     pub next_ready: u64,
     pub metrics: Rc<Metrics>,
 }
@@ -69,7 +70,7 @@ pub(super) struct CommitMark {
     rule: CommitRule,
     flush: Flush,
     mark: LogOffset,
-    /// What the owner of a driven log has said. May be ahead of what is written here.
+    /// The mark set by the owner of a driven log. May be ahead of `written`.
     pub driven_to: LogOffset,
 }
 
@@ -94,31 +95,31 @@ impl CommitMark {
 pub(super) struct Segment<F> {
     pub range: Range<LogOffset>,
     pub file: F,
-    /// Positions at which entries begin, [`MARK_DISTANCE`](super::sealed::MARK_DISTANCE) apart or more. In memory until the index
-    /// file holds them.
+    /// Positions at which entries begin, at least [`MARK_DISTANCE`](super::sealed::MARK_DISTANCE)
+    /// apart. In memory until they are in the index file.
     pub marks: Vec<u32>,
     pub index: SegmentIndex<F>,
-    /// Holds writes that no sync has followed.
+    /// Has writes that are not synced yet.
     pub is_unsynced: bool,
 }
 
 pub(super) enum SegmentIndex<F> {
-    /// Messages are in the index's memory.
+    /// Its messages are in the memory of the index.
     Memory,
-    /// There is an index file, or an image of one; opened when it is first read. One that was made again
-    /// has another version.
+    /// There is an index file or an image of one, opened on first use. A rebuilt one has a new
+    /// version.
     File { file: Option<F>, last_stored: Option<Timestamp>, layout: Layout, version: u32 },
-    /// There was an index file, and it is to be made again.
+    /// The index file is missing or damaged, and has yet to be rebuilt.
     Missing,
 }
 
-/// The state of making the next segment.
+/// Whether the next segment is being prepared.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Preparing {
     No,
     /// An append waits for it.
     Wanted,
-    /// A committer is at it.
+    /// A committer is preparing it.
     Running,
 }
 
@@ -126,9 +127,10 @@ pub(super) enum Preparing {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum SpaceState {
     Enough,
-    /// Less is free than the reserve: ordinary appends are refused, reserved ones use what the log has.
+    /// Less than the reserve is free: ordinary appends are refused, and reserved ones use the space
+    /// that the log has.
     BelowReserve,
-    /// The next segment could not be made.
+    /// There was no space for the next segment.
     Full,
 }
 
@@ -151,7 +153,7 @@ impl<F> Segment<F> {
         self.range.end.0 - self.range.start.0
     }
 
-    /// When its latest message was stored, as its index file says; `None` without one.
+    /// Store time of its latest message, from its index file; `None` without one.
     pub fn last_stored(&self) -> Option<Timestamp> {
         match &self.index {
             SegmentIndex::File { last_stored, .. } => *last_stored,
@@ -252,7 +254,7 @@ impl<D: Disk> Log<D> {
         Ok(entries)
     }
 
-    /// Whether an ordinary append could succeed now; if not for want of a segment, asks for one.
+    /// Whether an ordinary append could succeed now. Requests a segment if that is what is missing.
     pub fn has_room(&mut self, payload_size: usize) -> bool {
         let size = entry_size(payload_size);
         let has_place = self.writer.segment_has_room(size) || self.next.is_some();
@@ -262,7 +264,7 @@ impl<D: Disk> Log<D> {
         has_place && !self.is_held && self.room.admits(SpaceClass::Ordinary, size)
     }
 
-    /// Lets those go on who wait for room, as far as there is some now.
+    /// Grants the waiting tickets that now fit.
     pub fn grant_room(&self) {
         let gate = match self.room.gate() {
             _ if self.fault.is_some() || self.space != SpaceState::Enough => Gate::Over,
@@ -327,7 +329,7 @@ impl<D: Disk> Log<D> {
         self.check();
     }
 
-    /// The owner of a driven log says that everything below `mark` is committed.
+    /// Everything below `mark` is committed, says the owner of a driven log.
     pub fn commit_to(&mut self, mark: LogOffset) {
         assert!(self.config.commit == CommitRule::Driven, "this log commits by itself");
         assert!(
@@ -339,7 +341,8 @@ impl<D: Disk> Log<D> {
         self.check();
     }
 
-    /// Takes over from `old`, of which this is what lies below `place`, what an opening does not find.
+    /// Takes over from `old` the state that an opening does not find on disk. This log is what is
+    /// left of `old` below `place`.
     pub fn continue_from(&mut self, old: &mut Self, place: LogOffset) {
         assert!(old.commit.driven_to <= place, "what is committed is never cut");
         self.commit = old.commit;
@@ -354,19 +357,19 @@ impl<D: Disk> Log<D> {
         self.check();
     }
 
-    /// The first failure closes the log for good.
+    /// Closes the log for good. The first failure is the one that is kept.
     pub fn fence(&mut self, fault: DiskError) {
         self.writer.fence();
         self.fault.get_or_insert(fault);
     }
 
-    /// `size` bytes at `offset` from memory, if they may be read.
+    /// `size` bytes at `offset`, if they are committed and in memory.
     pub fn cached(&self, offset: LogOffset, size: u32) -> Option<Chunk> {
         let is_committed = offset.plus(u64::from(size)) <= self.committed();
         (is_committed && offset >= self.begin()).then(|| self.tail.find(offset, size as usize))?
     }
 
-    /// Whether the log, as far as is known, can still give what lies at `range`.
+    /// Whether `range` is committed, not yet deleted, and not known to be damaged.
     pub fn check_readable(&self, range: Range<LogOffset>) -> Result<(), ReadError> {
         if range.start < self.begin() || range.end > self.committed() {
             return Err(ReadError::Gone(range.start));
@@ -378,7 +381,7 @@ impl<D: Disk> Log<D> {
         }
     }
 
-    /// Where the first damaged range at or behind `at` begins.
+    /// Start of the first damaged range at or after `at`.
     pub fn hole_behind(&self, at: LogOffset) -> LogOffset {
         let starts = self.damaged.iter().map(|hole| hole.start).filter(|&start| start >= at);
         starts.min().unwrap_or(LogOffset(u64::MAX))
@@ -400,13 +403,14 @@ impl<D: Disk> Log<D> {
         if self.room.admits(space, size) { Ok(size) } else { Err(AppendError::NoRoom) }
     }
 
-    /// Whoever waited for the end of the hold tries again, and finds out whether a segment is there.
+    /// Appends that waited for the end of the hold are tried again, and find out whether there is a
+    /// segment.
     pub fn end_hold(&mut self) {
         self.is_held = false;
         self.room.handle_progress(self.in_flight(), Gate::Open);
     }
 
-    /// While the log is held, whoever appends waits as for a segment.
+    /// While the log is held, appends wait as they do for a missing segment.
     fn check_held(&self) -> Result<(), AppendError> {
         if self.is_held {
             self.room.handle_no_segment();
@@ -427,7 +431,7 @@ impl<D: Disk> Log<D> {
         }
     }
 
-    /// Continues in the next segment, if it is there.
+    /// Continues in the next segment, if there is one.
     fn roll(&mut self) -> Result<(), AppendError> {
         let Some(next) = self.next.take() else {
             self.want_next();

@@ -1,5 +1,6 @@
-//! Background work, a little at every call: watching the disk's space, retention, index files, snapshots,
-//! and writing files ahead of need. One task does it, another one flushes; appends and reads go on meanwhile.
+//! Background work, in small portions: watching disk space, retention, index files, snapshots, and
+//! zeroing files ahead of need. One task does this, another one flushes. Appends and reads continue
+//! meanwhile.
 
 use std::ops::Range;
 use std::rc::Rc;
@@ -17,21 +18,21 @@ use crate::storage::store::Store;
 use crate::storage::upkeep::Zeroing;
 use crate::storage::writer::WRITE_SIZE;
 
-/// With asynchronous flush, a flush begins when the last one is this old. Asked every 100 ms, it begins
-/// within 400 ms of any acknowledged byte, unless the one before takes longer, and has 100 more for that
-/// byte to be durable within half a second.
+/// With asynchronous flush, a flush begins when the last one is this old. Polled every 100 ms, it
+/// begins within 400 ms of any acknowledged byte, unless the previous one takes longer. That leaves
+/// 100 ms to make the byte durable within half a second.
 const SYNC_INTERVAL_MS: u64 = 300;
-/// It also begins when this much waits for it, bytes: one long flush would hold up the writes beside it
-/// for longer than several short ones.
+/// A flush also begins when this much is unsynced, bytes: one long flush would delay concurrent
+/// writes for longer than several short ones.
 const SYNC_SIZE: u64 = 32 << 20;
-/// The log is idle when nothing was appended for this long.
+/// The log counts as idle when nothing was appended for this long.
 const PROVE_AFTER_MS: u64 = 100;
-/// How often the file system is asked for its free space.
+/// Interval between checks of the free space.
 const SPACE_INTERVAL_MS: u64 = 1000;
-/// Most writes of zeros in one call; the rest follows in the next.
+/// Maximum number of writes of zeros per call; the rest follows in the next.
 const ZERO_WRITES_MAX: usize = 64;
 
-/// What one call has done.
+/// What a call did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Maintained {
     pub snapshot: Option<LogOffset>,
@@ -41,13 +42,13 @@ pub struct Maintained {
 }
 
 impl<D: Disk> Store<D> {
-    /// Does what is due, but for flushing. `next_slice` is called again and again when a snapshot is taken,
-    /// until it returns nothing: the slices together say the broker's state, each as it is when it is
-    /// made, entries not yet committed included. Others run between two of them.
+    /// Does what is due, except flushing. When a snapshot is taken, `next_slice` is called until it
+    /// returns nothing. Together the slices are the broker's state, each as of its own moment, and
+    /// include entries that are not yet committed. Other tasks run between slices.
     ///
-    /// Call it every 100 ms, from one task; more seldom after a failure. A part that fails does not keep
-    /// the others from their work: the error is that of the first, and means that something is still to
-    /// be done. Whether the log has been closed, [`is_fenced`](Self::is_fenced) says.
+    /// Call it every 100 ms from one task; less often after a failure. A part that fails does not
+    /// stop the others. The error is that of the first failed part; the next call retries it.
+    /// [`is_fenced`](Self::is_fenced) says whether the log was closed.
     pub async fn maintain(
         &self,
         now: Now,
@@ -75,10 +76,10 @@ impl<D: Disk> Store<D> {
         failed.take().map_or(Ok(done), Err)
     }
 
-    /// With asynchronous flush, makes durable what is written, when that is due. A failure closes the log.
+    /// With asynchronous flush, syncs what is written, if due. A failure closes the log.
     ///
-    /// Call it every 100 ms, from a task of its own: a large index file or a directory that is slow to
-    /// sync must not hold up the flush.
+    /// Call it every 100 ms, from a task of its own: a large index file or a slow directory sync
+    /// must not delay the flush.
     pub async fn flush(&self, now: Moment) -> Result<(), DiskError> {
         let is_async = self.0.log.borrow().config.flush == Flush::Async;
         if !is_async || self.is_fenced() || !self.sync_is_due(now) {
@@ -87,17 +88,17 @@ impl<D: Disk> Store<D> {
         self.sync().await
     }
 
-    /// Damage that reads have found since this was last called.
+    /// Damage found by reads since the last call.
     pub fn take_damage(&self) -> Vec<Range<LogOffset>> {
         std::mem::take(&mut self.0.upkeep.borrow_mut().untold)
     }
 
-    /// Segments whose index was missing or damaged and was made again since this was last called.
+    /// Segments whose index was missing or damaged and has been rebuilt since the last call.
     pub fn take_rebuilt(&self) -> Vec<LogOffset> {
         std::mem::take(&mut self.0.upkeep.borrow_mut().rebuilt)
     }
 
-    /// Leaves a file beside the log for every hole that reads have found.
+    /// Writes a `.damaged` file for every hole that reads found.
     pub(super) async fn write_damage_notes(&self) -> Result<(), DiskError> {
         loop {
             let hole = self.0.upkeep.borrow().damage.last().cloned();
@@ -108,10 +109,10 @@ impl<D: Disk> Store<D> {
         }
     }
 
-    /// When the log has fallen idle, writes down that everything in it is on stable media. Without that,
-    /// rot in the last group would look like a write that was under way: recovery would cut the group,
-    /// intact entries as well. Where entries come from elsewhere and prove nothing about this disk, it is
-    /// done at every call.
+    /// Writes a proof of the end once the log is idle. Without it, bit rot in the last group would
+    /// look like a write that was in flight: recovery would cut the group, including its intact
+    /// entries. In a log of entries from another machine, which prove nothing about this disk, a
+    /// proof is written at every call.
     async fn prove_end(&self, now: Moment) -> Result<(), DiskError> {
         let Some(point) = self.unproven_end(now) else { return Ok(()) };
         let (number, seed) = {
@@ -126,7 +127,7 @@ impl<D: Disk> Store<D> {
         Ok(())
     }
 
-    /// How far the log is on stable media, if that should be written down.
+    /// The place up to which the log is on stable media, if a proof of that is due.
     fn unproven_end(&self, now: Moment) -> Option<SnapshotPoint> {
         let (log, mut upkeep) = (self.0.log.borrow(), self.0.upkeep.borrow_mut());
         let (end, durable) = (log.end(), log.durable());
@@ -153,7 +154,7 @@ impl<D: Disk> Store<D> {
         is_due
     }
 
-    /// Makes everything that is written now durable. A failure closes the log.
+    /// Makes everything written so far durable. A failure closes the log.
     pub async fn sync(&self) -> Result<(), DiskError> {
         let _turn = self.0.syncs.turn().await;
         let (written, files) = {
@@ -186,7 +187,8 @@ impl<D: Disk> Store<D> {
         outcome
     }
 
-    /// Finds out whether messages may be accepted, and lets a full disk be tried again.
+    /// Checks the free space: whether messages may be accepted, and whether to retry after a full
+    /// disk.
     async fn watch_space(&self, now: Moment) -> Result<(), DiskError> {
         {
             let mut upkeep = self.0.upkeep.borrow_mut();
@@ -209,10 +211,10 @@ impl<D: Disk> Store<D> {
         Ok(())
     }
 
-    /// Writes zeros ahead of need while the device is idle. True when a file has become ready.
+    /// Zeroes files ahead of need while the device is idle. True if a file became ready.
     ///
-    /// Each write is durable: zeros that piled up in the device's cache would all have to reach the
-    /// media before the first message that comes is acknowledged.
+    /// Each write is durable: otherwise zeros would pile up in the device's cache, and all would
+    /// have to reach the media before the next message is acknowledged.
     async fn write_zeros(&self) -> Result<bool, DiskError> {
         if !self.is_idle() || !self.begin_zeroing().await? {
             return Ok(false);
@@ -227,7 +229,7 @@ impl<D: Disk> Store<D> {
                 return Ok(false);
             }
             Err(error) => {
-                // The next attempt begins another one.
+                // The next attempt begins with a new file.
                 self.0.disk.remove(&unfinished).await.ok();
                 return Err(error);
             }
@@ -238,7 +240,7 @@ impl<D: Disk> Store<D> {
         Ok(true)
     }
 
-    /// True when the file holds zeros from its beginning to its end.
+    /// True once the whole file is zeroed.
     async fn go_on_zeroing(&self, zeroing: &mut Zeroing<D>) -> Result<bool, DiskError> {
         let size = zeroing.file.size();
         for _ in 0..ZERO_WRITES_MAX {
@@ -271,7 +273,8 @@ impl<D: Disk> Store<D> {
         Some(self.end()) == self.0.upkeep.borrow().end_seen
     }
 
-    /// Sees to it that a file is being zeroed, if one is wanted and there is space for it.
+    /// Begins to zero a file if one is needed and there is space. Returns whether one is being
+    /// zeroed.
     async fn begin_zeroing(&self) -> Result<bool, DiskError> {
         if self.0.upkeep.borrow().zeroing.is_some() {
             return Ok(true);
@@ -284,7 +287,7 @@ impl<D: Disk> Store<D> {
             (log.config.segment_size, log.config.reserve_bytes)
         };
         let free = self.0.disk.space().await?.free_bytes;
-        // One more segment must fit without it, or the pool would take the log's own space.
+        // Another segment must fit besides, or the pool would take space from the log itself.
         if free < reserve.saturating_add(2 * size) {
             return Ok(false);
         }
@@ -303,7 +306,7 @@ impl<D: Disk> Store<D> {
 }
 
 impl<D: Disk> Log<D> {
-    /// Takes in how much space is free. Returns the state before.
+    /// Notes the free space. Returns the previous state.
     fn note_space(&mut self, free: u64) -> SpaceState {
         let before = self.space;
         let reserve = self.config.reserve_bytes;
@@ -324,7 +327,7 @@ impl<D: Disk> Log<D> {
     }
 }
 
-/// What a part of the work has given; nothing when it failed, and then the first failure is kept.
+/// The result of a part of the work, or the default if it failed. Keeps the first failure.
 fn or_note<T: Default>(outcome: Result<T, DiskError>, failed: &mut Option<DiskError>) -> T {
     outcome.unwrap_or_else(|error| {
         failed.get_or_insert(error);

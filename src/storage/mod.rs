@@ -1,5 +1,5 @@
-//! The log of one shard: an append-only sequence of entries in segment files, and the index that finds
-//! a queue's messages in it.
+//! The log of one shard: an append-only sequence of entries in segment files, and the index that
+//! finds a queue's messages in it.
 //!
 //! ```text
 //!   append ──▶ writer ──▶ commit_step ──▶ disk ──▶ committed ──▶ acknowledged, readable

@@ -1,9 +1,10 @@
-//! Opening a log: list, read the snapshot, the proof of the end and the directories of index files, walk
-//! the entries that they do not cover ([`walk`]), cut or quarantine what does not hold, wipe what is left
-//! over behind the end ([`wipe`]). The decisions are in [`recovery`](super::recovery).
+//! Opening a log: list the files; read the snapshot, the proof of the end and the directories of
+//! index files; walk the entries that these do not cover ([`walk`]); cut or quarantine what is
+//! invalid; wipe leftovers after the end ([`wipe`]). The decisions are in
+//! [`recovery`](super::recovery).
 //!
-//! What holds when it returns: everything found is on stable media, and no file holds anything that could
-//! be taken for an entry behind the end. Where nothing was torn, no byte of the log has changed.
+//! Invariants when it returns: everything found is on stable media, and no file has anything after
+//! the end that could be taken for an entry. If nothing was torn, no byte of the log has changed.
 
 use std::collections::VecDeque;
 use std::ops::Range;
@@ -46,7 +47,7 @@ use found::Found;
 use walk::{Walk, Walked};
 use wipe::wipe;
 
-/// Most of a cut tail that is kept, bytes: more than can be in flight at once.
+/// Maximum size of the copy of a cut tail, bytes: more than can be in flight at once.
 const CUT_SIZE_MAX: u64 = 64 << 20;
 
 /// A log that is being opened.
@@ -61,12 +62,12 @@ pub struct Opening<D: Disk> {
     ready: Vec<u64>,
     next_ready: u64,
     index: Index,
-    /// Segments that have left the log and whose index files are still there.
+    /// Segments that have left the log but whose index files still exist.
     retired: Vec<LogOffset>,
     report: RecoveryReport,
-    /// How many of the damaged ranges in the report were noted by an earlier opening.
+    /// How many of the damaged ranges in the report already have a file from an earlier opening.
     noted: usize,
-    /// Where a log is cut that goes on.
+    /// Set while a running log is being cut.
     cut: Option<Cut<D>>,
 }
 
@@ -76,12 +77,14 @@ impl<D: Disk> Store<D> {
         Opening::open(disk, config).await
     }
 
-    /// Keeps the entries up to the one with this ordinal and cuts off all behind it, durably, while the
-    /// store goes on. Refused when something of that is committed. What comes back is opened like a log:
-    /// restore the state from its snapshot, then replay; when that has ended well, this store and all its
-    /// clones are the shorter log. Dropped before, or failed, it leaves the log as it is, or fences it.
+    /// Durably cuts off all entries after the one with this ordinal, while the store keeps running.
+    /// Refused if any of them is committed. Treat the result like a log that is being opened:
+    /// restore the state from its snapshot, then replay. Once that has succeeded, this store and
+    /// all its clones are the shorter log. If the result is dropped earlier or fails, the log is
+    /// unchanged or fenced.
     ///
-    /// Committers must run, for what was appended is written first. Nothing is appended meanwhile.
+    /// Committers must be running, because appended entries are written first. Appends wait
+    /// meanwhile.
     pub async fn cut_to(&self, ordinal: u64) -> Result<Opening<D>, CutError> {
         Opening::of_cut(self.hold_at(ordinal).await?).await
     }
@@ -119,7 +122,7 @@ impl<D: Disk> Opening<D> {
         Ok(opening)
     }
 
-    /// Opens what is to be left of a log.
+    /// Opens the part of a log that remains after a cut.
     async fn of_cut(cut: Cut<D>) -> Result<Self, CutError> {
         let (disk, config) = {
             let store = cut.hold.store();
@@ -131,7 +134,7 @@ impl<D: Disk> Opening<D> {
         Ok(opening)
     }
 
-    /// Up to where the log is committed, once it is open; all of it, where it commits alone.
+    /// The committed mark of the log once it is open; its end with [`CommitRule::Local`].
     pub fn committed(&self) -> LogOffset {
         match (&self.cut, self.config.commit) {
             (Some(cut), _) => cut.hold.store().committed(),
@@ -143,19 +146,19 @@ impl<D: Disk> Opening<D> {
         }
     }
 
-    /// The broker's state, as it gave it.
+    /// The broker's state, as given to the snapshot.
     pub fn snapshot(&self) -> Option<&[u8]> {
         self.snapshot.as_ref().map(|(_, payload)| &payload[..])
     }
 
-    /// To put back what the snapshot says about queues, before the replay.
+    /// For restoring the queues from the snapshot, before the replay.
     pub fn index(&mut self) -> &mut Index {
         &mut self.index
     }
 
-    /// Feeds every entry that snapshot and index files do not cover to `apply`, oldest first, and makes
-    /// the log fit to be continued. `messages_of` finds the messages again when an index file is damaged
-    /// later.
+    /// Passes every entry that the snapshot and index files do not cover to `apply`, oldest first,
+    /// and prepares the log for appends. `messages_of` is used to rebuild index files that are
+    /// found damaged later.
     pub async fn replay(
         mut self,
         messages_of: MessagesOf,
@@ -166,7 +169,7 @@ impl<D: Disk> Opening<D> {
         }
         self.take_in_retired().await?;
         let walked = self.walk(&mut apply).await?;
-        // One that is cut goes on with its epoch.
+        // After a cut the log keeps its epoch.
         let epoch = if self.cut.is_none() { self.epoch(walked.epoch)? } else { walked.epoch };
         for &offset in &self.report.snapshots_damaged {
             self.disk.remove(&FileName::Snapshot(offset).to_string()).await?;
@@ -192,7 +195,7 @@ impl<D: Disk> Opening<D> {
         for &offset in &files.snapshots {
             let name = FileName::Snapshot(offset).to_string();
             let bytes = match read_all(&self.disk.open(&name).await?).await {
-                // The older one may do, as for one that reads and is not intact.
+                // Falls back to the older snapshot, as for a damaged one.
                 Err(error) if may_be_one_block(&error) => Vec::new(),
                 bytes => bytes?,
             };
@@ -208,7 +211,7 @@ impl<D: Disk> Opening<D> {
         Ok(())
     }
 
-    /// A proof that is damaged, or cannot be read, proves nothing.
+    /// A proof that is damaged or unreadable proves nothing.
     async fn read_proof(&mut self, files: &Files) -> Result<(), DiskError> {
         if !files.has_proof {
             return Ok(());
@@ -226,7 +229,7 @@ impl<D: Disk> Opening<D> {
         Ok(())
     }
 
-    /// What is cut off was on stable media; a proof of that would make it damage.
+    /// The proof covers what is cut off, so the next start would report that as damage.
     async fn remove_proof(&mut self) -> Result<(), DiskError> {
         match self.disk.remove(&FileName::EndProof.to_string()).await {
             Err(error) if error.kind != DiskErrorKind::NotFound => return Err(error),
@@ -235,7 +238,7 @@ impl<D: Disk> Opening<D> {
         self.disk.sync_directory().await
     }
 
-    /// The epoch of what will be appended, when the newest entry has epoch `found`.
+    /// The epoch of new entries, if the newest entry has epoch `found`.
     fn epoch(&self, found: u32) -> Result<u32, OpenError> {
         match self.config.epoch {
             Epoch::Found => Ok(found.max(1)),
@@ -274,7 +277,7 @@ impl<D: Disk> Opening<D> {
         Ok(())
     }
 
-    /// An index file and its head; `None` when it is damaged.
+    /// An index file and its head; `None` if it is damaged.
     async fn open_index(
         &self,
         range: &Range<LogOffset>,
@@ -287,8 +290,8 @@ impl<D: Disk> Opening<D> {
         Ok(head.filter(is_whole).map(|head| (file, head)))
     }
 
-    /// Tells the queues what has left the log since the snapshot was taken. A directory that cannot be
-    /// read any more leaves an oldest offset too low, until a lookup comes to the place.
+    /// Updates the queues for segments that left the log after the snapshot was taken. If a
+    /// directory is unreadable, an oldest offset stays too low until a lookup gets there.
     async fn take_in_retired(&mut self) -> Result<(), DiskError> {
         let seed = self.config.checksum_seed;
         for &base in &self.retired {
@@ -300,7 +303,7 @@ impl<D: Disk> Opening<D> {
         Ok(())
     }
 
-    /// Files of the right size may become segments; others are of no use.
+    /// Files of the right size may become segments; others are removed.
     async fn take_ready(&mut self, files: &Files) -> Result<(), DiskError> {
         for &(number, size) in &files.ready {
             if size == self.config.segment_size {
@@ -353,12 +356,12 @@ impl<D: Disk> Opening<D> {
         Ok(Walked { end, next_ordinal, epoch: chain.epoch, left_over })
     }
 
-    /// Leaves a file beside the log for every range that was found damaged now.
+    /// Writes a note for every damaged range that has none yet.
     async fn note_damage(&self) -> Result<(), DiskError> {
         for hole in &self.report.damaged[self.noted..] {
             let name = FileName::Damaged(hole.clone());
             match publish_bytes(&self.disk, name, damage_note(hole).as_bytes()).await {
-                // The report says it too; a full disk must not keep the log closed.
+                // The report has it too, and a full disk must not prevent opening.
                 Err(error) if error.kind != DiskErrorKind::NoSpace => return Err(error),
                 _ => {}
             }
@@ -366,8 +369,8 @@ impl<D: Disk> Opening<D> {
         Ok(())
     }
 
-    /// Leaves a copy of a tail that is about to be cut. By the rules nobody was told of what is in it; if
-    /// that is wrong, here is what is needed to put it right.
+    /// Copies a tail that is about to be cut. By the rules, nothing in it was acknowledged; the
+    /// copy allows a repair if that is wrong.
     async fn keep_tail(
         &mut self,
         reader: &mut LogReader<D::File>,
@@ -383,18 +386,18 @@ impl<D: Disk> Opening<D> {
         Ok(())
     }
 
-    /// Makes the segment that holds `end` the last one. What lies behind holds nothing that anybody was
-    /// told about, and becomes the next segment or a ready file.
+    /// Makes the segment that contains `end` the last one. Later segments contain nothing
+    /// acknowledged, and become the next segment or ready files.
     async fn settle_end(&mut self, end: LogOffset) -> Result<(), DiskError> {
         let count = self.segments.partition_point(|found| found.segment.range.start < end);
         let count = count.max(usize::from(self.segments.first().is_some_and(|first| {
-            // What is left of a first start that was cut short is no segment yet.
+            // A first start that was interrupted left a file that is not a segment yet.
             let is_whole = first.segment.size() == self.config.segment_size;
             is_whole || first.segment.range.start > LogOffset(0)
         })));
         for found in self.segments.split_off(count) {
             let segment = found.segment;
-            // The walk has looked into it, when the log ends just in front.
+            // If the log ends just before it, the walk has told the index of it.
             self.index.forget_segment(segment.range.start);
             let name = FileName::Segment(segment.range.start).to_string();
             if segment.size() == self.config.segment_size {
@@ -415,7 +418,7 @@ impl<D: Disk> Opening<D> {
             let (index, is_covered, is_walked) = (None, false, true);
             self.segments.push(Found { segment, is_covered, index, is_walked });
         }
-        // Its messages come into memory, also when the walk has not got there.
+        // New messages go to memory, even if the walk did not reach this segment.
         let last = self.segments.last_mut().expect("there is one now");
         last.is_walked |= !last.is_covered;
         self.disk.sync_directory().await
@@ -466,7 +469,7 @@ impl<D: Disk> Opening<D> {
         damaged.iter().for_each(|hole| index.hide(hole.clone()));
         let metrics = Rc::<Metrics>::default();
         let log = Log {
-            // What was found and is now synced counts, where no others have a say.
+            // With `CommitRule::Local`, everything that was found, and is now synced, is committed.
             commit: CommitMark::new(&config, committed.min(end)),
             writer: Writer::new(start, &prefix, |size| disk.buffer(size)),
             room: SharedRoom::new(config.append_budget_bytes as u64),
@@ -510,8 +513,8 @@ impl<D: Disk> Opening<D> {
     }
 }
 
-/// Writes down that what was found is on stable media now. In a log without snapshot it also says whose
-/// log this is, before the first write can be torn.
+/// Proves that everything found is now on stable media. In a log without a snapshot, the proof also
+/// identifies the log before its first write can be torn.
 async fn prove_end<D: Disk>(
     disk: &D,
     config: &StoreConfig,
@@ -529,7 +532,7 @@ async fn prove_end<D: Disk>(
     Ok(if is_written { Some(next) } else { proof })
 }
 
-/// What the block at `end` holds so far.
+/// The content of the last, partial block before `end`.
 async fn read_prefix<F: DiskFile>(last: &Segment<F>, end: LogOffset) -> Result<Vec<u8>, DiskError> {
     let base = block_floor(end.0);
     let size = (end.0 - base) as usize;

@@ -1,13 +1,13 @@
-//! The proof of the end: a small file that says how far the log was on stable media, so that a log which
-//! fell idle proves its last entries without an entry behind them.
+//! The proof of the end: a small file that says how far the log was on stable media. It protects
+//! the last entries of an idle log, which no later entry proves durable.
 //!
 //! ```text
 //!   block 0, block 1, each:  0 magic 8 | 8 checksum u32 | 12 version u32 | 16 number u64
 //!                           24 log offset u64 | 32 next ordinal u64 | 40 epoch u32 | 44 zero u32
 //! ```
 //!
-//! The two blocks are written in turn, so one of them is intact whatever happens to the other. A
-//! missing or damaged proof proves nothing and is no error.
+//! The two blocks are written alternately, so one of them is always intact. A missing or damaged
+//! proof proves nothing and is no error.
 
 use std::mem::size_of;
 
@@ -29,13 +29,13 @@ pub struct EndProof {
     /// CRC32C of what follows this field; starts from the shard's seed.
     pub checksum: U32,
     pub version: U32,
-    /// Counts the proofs; the block is this modulo the number of blocks.
+    /// Counts the proofs. Its block is this number modulo the number of blocks.
     pub number: U64,
     /// Everything below was on stable media. An entry ends here.
     pub log_offset: U64,
-    /// Ordinal of the entry at that offset; 0 where that was not known.
+    /// Ordinal of the entry at that offset; 0 if unknown.
     pub next_ordinal: U64,
-    /// Of the newest entry then.
+    /// Epoch of the newest entry at that time.
     pub epoch: U32,
     pub reserved: U32,
 }

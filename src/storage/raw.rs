@@ -1,14 +1,14 @@
-//! Entries of another copy of this log, to be appended as they are. Pure: what is checked before any byte
-//! of them is taken.
+//! Entries of another copy of this log, to be appended as they are. Pure: the checks before any of
+//! their bytes is appended.
 //!
 //! ```text
 //!   a raw entry    header, payload, zeros up to a multiple of 8: the bytes that the other copy has
 //!   a raw filler   the header alone: what a filler covers is not part of it, and may be anything
 //! ```
 //!
-//! All copies of a log have the same entries at the same offsets, so a raw entry must begin where this log
-//! ends. What one call appends stays within one segment, because the copies have the same segments and
-//! the next one may have to be made first.
+//! All copies of a log have the same entries at the same offsets, so a raw entry must begin where
+//! this log ends. One call appends to one segment only, because all copies have the same segments
+//! and the next one may not exist yet.
 
 use zerocopy::FromBytes;
 
@@ -17,50 +17,48 @@ use crate::storage::append::AppendError;
 use crate::storage::entry::{Entry, EntryHeader, EntryKind, HEADER_SIZE, Look, look};
 use crate::storage::segment::block_floor;
 
-/// An entry that was checked.
+/// A checked entry.
 #[derive(Clone, Copy, Debug)]
 pub struct RawEntry<'a> {
     pub entry: Entry<'a>,
-    /// All of its bytes; of a filler the header.
+    /// All of its bytes; only the header of a filler.
     pub bytes: &'a [u8],
 }
 
-/// What raw entries must continue.
+/// Where raw entries must continue.
 #[derive(Clone, Copy, Debug)]
 pub struct RawStart {
     pub end: LogOffset,
-    /// Of the segment that they go to.
+    /// End of the segment that they go to.
     pub segment_end: LogOffset,
     pub next_ordinal: u64,
-    /// Of the newest entry.
+    /// Epoch of the newest entry.
     pub epoch: u32,
     pub seed: u32,
 }
 
-/// Why raw entries were not appended. None of them was.
+/// Why raw entries were not appended. It is all or none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum RawError {
     #[error(transparent)]
     Append(#[from] AppendError),
     #[error("the bytes end within the entry at {at}")]
     Cut { at: LogOffset },
-    #[error("the log goes on at {expected}, the entry is one for {found}")]
+    #[error("the log continues at {expected}, but the entry belongs at {found}")]
     Place { expected: LogOffset, found: LogOffset },
-    #[error("the entry at {at} must have ordinal {expected} and has {found}")]
+    #[error("the entry at {at} must have ordinal {expected}, but has {found}")]
     Ordinal { at: LogOffset, expected: u64, found: u64 },
-    #[error(
-        "the entry at {at} has epoch {found}, and there is one of epoch {newest} in front of it"
-    )]
+    #[error("the entry at {at} has epoch {found}, but follows an entry of epoch {newest}")]
     Epoch { at: LogOffset, newest: u32, found: u32 },
-    #[error("what is to be appended at {at} is no intact entry of this log")]
+    #[error("the bytes for {at} are not an intact entry of this log")]
     Damaged { at: LogOffset },
     #[error("the entry at {at} has version {version}; a later release wrote it")]
     Unsupported { at: LogOffset, version: u8 },
-    #[error("the entry at {at} does not fit into its segment as entries of this log do")]
+    #[error("the entry at {at} does not fit into its segment")]
     Misfit { at: LogOffset },
 }
 
-/// The entries that `bytes` consist of, if they continue `start` and all of them are in order.
+/// The entries in `bytes`, if they continue `start` and all of them are valid.
 pub fn check(bytes: &[u8], start: RawStart) -> Result<Vec<RawEntry<'_>>, RawError> {
     let mut entries = Vec::new();
     let (mut next, mut rest) = (start, bytes);
@@ -108,7 +106,7 @@ fn check_one(bytes: &[u8], start: RawStart) -> Result<(RawEntry<'_>, &[u8]), Raw
     Ok((RawEntry { entry, bytes }, rest))
 }
 
-/// An entry leaves nothing of its segment, or room for a filler. A filler ends where a block does.
+/// An entry leaves nothing of its segment, or room for a filler. A filler ends at a block boundary.
 fn fits(entry: &Entry<'_>, segment_end: LogOffset) -> bool {
     let end = entry.header.end();
     let leaves_room = end == segment_end || end.plus(HEADER_SIZE as u64) <= segment_end;
@@ -159,7 +157,7 @@ mod tests {
     }
 
     #[test]
-    fn entries_that_continue_the_log_are_taken_apart() {
+    fn entries_that_continue_the_log_are_parsed() {
         let bytes = sample();
         let entries = check(&bytes, START).unwrap();
         let sizes: Vec<usize> = entries.iter().map(|raw| raw.bytes.len()).collect();

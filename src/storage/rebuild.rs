@@ -87,7 +87,7 @@ impl<D: Disk> Store<D> {
             ImageRoom::Free => Some(Ok(())),
             ImageRoom::Later => None,
             ImageRoom::None => {
-                let why = "index files are damaged, and what was made again cannot be written";
+                let why = "index files are damaged, and rebuilt ones cannot be written";
                 Some(Err(DiskErrorKind::Io(why.into())))
             }
         };

@@ -1,21 +1,22 @@
-//! What recovery makes of the bytes it finds. Pure; [`opening`](super::opening) reads and acts.
+//! Decides what the bytes that recovery finds mean. Pure; [`opening`](super::opening) reads and
+//! acts.
 //!
 //! The log is walked entry by entry. The first place where the chain breaks is a *hole*. Either the
-//! log simply ends there, with writes that were under way when the power went (a torn tail, which
-//! nobody was told about), or something that was acknowledged is damaged. Three things tell: a
-//! snapshot, an index file or the proof of the end says that the log once reached further; an intact entry behind the hole says
-//! so through its durable lag; or neither does.
+//! log ends there with writes that were in flight when the power failed (a torn tail, never
+//! acknowledged), or acknowledged data is damaged. The evidence for damage is a snapshot, an index
+//! file or the proof of the end, which show that the log once reached further, or an intact entry
+//! after the hole, through its durable lag.
 //!
-//! | The log is known to go on at `bound` | First intact entry behind the hole | An entry there proves the hole was safe | Verdict |
+//! | The log is known to continue at `bound` | First intact entry after the hole | An entry there proves that the hole was durable | Verdict |
 //! |---|---|---|---|
 //! | yes | before `bound`  | –   | damaged up to that entry |
 //! | yes | none before     | –   | damaged up to `bound` |
 //! | no  | none            | –   | torn |
-//! | no  | some            | no  | torn: they were in flight together with the hole |
-//! | no  | some            | yes | damaged up to the first |
+//! | no  | some            | no  | torn: in flight together with the hole |
+//! | no  | some            | yes | damaged up to that entry |
 //!
-//! A torn tail is cut and reported; when it holds intact entries, a copy stays. A damaged range is kept
-//! and reported, its messages are not shown, and the log goes on behind it.
+//! A torn tail is cut and reported; if it contains intact entries, a copy is kept. A damaged range
+//! is kept and reported, its messages are skipped, and the log continues after it.
 
 use std::fmt::{self, Display};
 use std::ops::Range;
@@ -24,10 +25,10 @@ use crate::model::LogOffset;
 use crate::storage::entry::EntryHeader;
 use crate::storage::segment::FileName;
 
-/// What the entries so far say about the next one.
+/// What the entries so far imply for the next one.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Chain {
-    /// `None` where the walk has just begun.
+    /// `None` at the start of a walk.
     pub last_ordinal: Option<u64>,
     /// Whether entries are missing since `last_ordinal`.
     pub is_broken: bool,
@@ -35,8 +36,8 @@ pub struct Chain {
 }
 
 impl Chain {
-    /// Whether `header` can be the next entry. What an earlier life has left behind the end
-    /// was wiped before anything was appended.
+    /// Whether `header` can be the next entry. Leftovers of an earlier run cannot be mistaken for
+    /// it: they were wiped before anything was appended.
     pub fn accepts(&self, header: &EntryHeader) -> bool {
         let ordinal = header.ordinal.get();
         let is_next = match self.last_ordinal {
@@ -47,7 +48,7 @@ impl Chain {
         is_next && header.epoch.get() >= self.epoch
     }
 
-    /// Whether `header` can be an entry of this log further on.
+    /// Whether `header` can be a later entry of this log.
     pub fn accepts_later(&self, header: &EntryHeader) -> bool {
         Self { is_broken: true, ..*self }.accepts(header)
     }
@@ -58,16 +59,16 @@ impl Chain {
     }
 }
 
-/// What lies behind a hole.
+/// What was found after a hole.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Behind {
     /// The first entry that the chain accepts.
     pub first: Option<LogOffset>,
-    /// An entry says that everything below here was on stable media.
+    /// The highest offset below which an entry proves that everything was on stable media.
     pub proven_durable: LogOffset,
-    /// Where the last such entry ends.
+    /// End of the last such entry.
     pub last_end: LogOffset,
-    /// Up to here something names its own place and could be taken for an entry one day.
+    /// Up to here there are bytes that name their own offset and could be taken for an entry later.
     pub wipe_to: LogOffset,
 }
 
@@ -77,8 +78,8 @@ pub enum Verdict {
     Damaged { resume: LogOffset },
 }
 
-/// The table above. `bound` is a place at or behind the hole where an entry is known to have begun, or
-/// the log to have ended, once everything before it was safe.
+/// The table above. `bound` is an offset at or after the hole where an entry is known to have begun
+/// or the log to have ended, with everything before it on stable media.
 pub fn judge(hole: LogOffset, bound: Option<LogOffset>, behind: &Behind) -> Verdict {
     match (bound.filter(|&bound| bound > hole), behind.first) {
         (Some(bound), Some(first)) => Verdict::Damaged { resume: first.min(bound) },
@@ -88,27 +89,27 @@ pub fn judge(hole: LogOffset, bound: Option<LogOffset>, behind: &Behind) -> Verd
     }
 }
 
-/// What opening a log has found and done. Rendered for the operator by `Display`.
+/// What opening a log found and did. `Display` renders it for the operator.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RecoveryReport {
     pub begin: LogOffset,
-    /// Where the log was found to end; new entries follow.
+    /// End of the log; new entries follow.
     pub end: LogOffset,
-    /// The epoch of what will be appended.
+    /// The epoch of new entries.
     pub epoch: u32,
-    /// The snapshot that the state comes from.
+    /// The snapshot that was restored.
     pub snapshot: Option<LogOffset>,
-    /// Snapshots that were damaged and have been removed.
+    /// Damaged snapshots, now removed.
     pub snapshots_damaged: Vec<LogOffset>,
     pub entries_replayed: u64,
     pub bytes_scanned: u64,
-    /// Segments whose index file was missing or damaged, and is made again.
+    /// Segments whose index file was missing or damaged, and is rebuilt.
     pub indexes_rebuilt: usize,
-    /// Bytes behind the end that belonged to writes nobody was told about. Zero after an orderly stop.
+    /// Bytes after the end, of writes that were not acknowledged. Zero after an orderly stop.
     pub torn_bytes: u64,
-    /// Intact entries were among them; a copy has this offset in its name.
+    /// Set if there were intact entries among them: a copy has this offset in its name.
     pub tail_kept: Option<LogOffset>,
-    /// Acknowledged parts of the log that cannot be read, found now or earlier.
+    /// Acknowledged parts of the log that are unreadable, found now or earlier.
     pub damaged: Vec<Range<LogOffset>>,
 }
 
@@ -140,7 +141,7 @@ impl Display for RecoveryReport {
     }
 }
 
-/// What is lost in a damaged range, and what to do. Also the content of the file that marks it.
+/// Says what is lost in a damaged range and what to do. Also the content of the `.damaged` file.
 pub fn damage_note(hole: &Range<LogOffset>) -> String {
     format!(
         "DAMAGED: log offsets {} to {} ({} bytes) cannot be read. Messages stored there were \
@@ -160,10 +161,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn verdicts() {
+    fn a_hole_is_judged_by_the_evidence() {
         let at = LogOffset;
         let hole = at(100);
-        // bound, first behind, proven safe, verdict
+        // bound, first entry after, proven durable, verdict
         let rows = [
             (None, None, 0, Verdict::Torn),
             (None, Some(200), 0, Verdict::Torn),
@@ -184,7 +185,7 @@ mod tests {
     #[test]
     fn what_continues_a_chain() {
         let chain = |last_ordinal, is_broken| Chain { last_ordinal, is_broken, epoch: 3 };
-        // chain, ordinal, epoch, accepted next, accepted further on
+        // chain, ordinal, epoch, accepted next, accepted later
         let rows = [
             (chain(Some(7), false), 8, 3, true, true),
             (chain(Some(7), false), 8, 4, true, true),

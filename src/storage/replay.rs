@@ -1,11 +1,10 @@
-//! What a replay hands to the broker.
+//! What a replay passes to the broker.
 
 use crate::model::{LogOffset, QueueOffset};
 use crate::storage::entry::{Entry, EntryKind, HEADER_SIZE};
 use crate::storage::located::{Located, QueueKey};
 
-/// An entry that the broker has to take into account: every one but fillers. What it means, and whether
-/// it is to be indexed, the broker decides.
+/// Any entry but a filler. The broker decides what it means and whether to index it.
 #[derive(Clone, Copy, Debug)]
 pub struct Replayed<'a> {
     pub kind: EntryKind,
@@ -16,8 +15,8 @@ pub struct Replayed<'a> {
     /// Where the next entry begins.
     pub end: LogOffset,
     pub payload: &'a [u8],
-    /// Its effects are in the snapshot already; it only has to be indexed. Handed over where the index
-    /// file of its segment is missing or damaged.
+    /// Its effects are already in the snapshot; it only has to be indexed, because the index file
+    /// of its segment is missing or damaged.
     pub in_snapshot: bool,
 }
 
@@ -37,6 +36,6 @@ impl<'a> Replayed<'a> {
     }
 }
 
-/// Hands over the messages that an entry holds, so that the index can be made again without the broker's
-/// state. Given at opening; the broker indexes what it replays through the same function.
+/// Enumerates the messages in an entry, so that the index can be rebuilt without the broker's
+/// state. Given at opening; the broker indexes replayed entries with the same function.
 pub type MessagesOf = fn(&Replayed<'_>, &mut dyn FnMut(QueueKey, QueueOffset, Located));

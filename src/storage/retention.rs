@@ -51,7 +51,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_oldest_go_first_and_only_when_recovery_can_do_without() {
+    fn the_oldest_segments_expire_first_unless_recovery_needs_them() {
         let never = u64::MAX;
         // Segments of 100 bytes, full at 10, 20, 30, and one of which it is not known.
         let full_at = [Some(10), Some(20), Some(30), None];

@@ -9,8 +9,8 @@ use crate::model::{LogOffset, QueueId};
 use crate::storage::links::{LINK_COUNT, Link, Links};
 use crate::storage::located::QueueKey;
 
-/// A queue as the index knows it. Rows need not be of one moment: entries of the log behind the
-/// snapshot's point may be in them already, and are taken in again by the replay.
+/// A queue as the index knows it. Rows may be from different moments: they may already include
+/// entries after the snapshot's point, which the replay applies again.
 #[derive(
     Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned,
 )]
@@ -18,11 +18,11 @@ use crate::storage::located::QueueKey;
 pub struct QueueRow {
     pub topic: U32,
     pub queue: U32,
-    /// The number that the next message gets.
+    /// Queue offset of the next message.
     pub next: U64,
-    /// The log had no message below.
+    /// The log had no messages of the queue below.
     pub oldest: U64,
-    /// Log offset below which the messages of all segments are in index files that `links` lead to.
+    /// Log offset below which all messages are in index files that `links` lead to.
     pub sealed_to: U64,
     pub links: [RowLink; LINK_COUNT],
 }
@@ -34,7 +34,7 @@ pub struct QueueRow {
 #[repr(C)]
 pub struct RowLink {
     pub segment: U64,
-    /// Queue offset behind the last message there.
+    /// Queue offset after the last message there.
     pub end: U64,
 }
 

@@ -1,7 +1,7 @@
-//! Reading the log from disk entry by entry, and finding entries behind a hole.
+//! Reads the log from disk entry by entry, and finds entries after a hole.
 //!
-//! What cannot be read because a block of the disk is bad counts as a hole, block by block, and is
-//! remembered: recovery must not take the end of what it can read for the end of the log.
+//! A bad block of the disk counts as a hole and is remembered: recovery must not mistake the end of
+//! the readable part for the end of the log.
 
 use std::ops::Range;
 use std::rc::Rc;
@@ -15,7 +15,7 @@ use crate::storage::entry::{ENTRY_ALIGN, HEADER_SIZE, Look, OWN_OFFSET_AT, look}
 use crate::storage::recovery::{Behind, Chain};
 use crate::storage::segment::block_floor;
 
-/// Bytes read at a time.
+/// Bytes per read.
 pub const SCAN_SIZE: usize = 1 << 20;
 
 pub struct LogReader<F> {
@@ -23,10 +23,10 @@ pub struct LogReader<F> {
     seed: u32,
     window: Window,
     pub bytes_read: u64,
-    /// Whether what entries say was on stable media was on this disk's. It was elsewhere where entries
-    /// come from another machine.
+    /// Whether the durable lag of entries refers to this disk. That of entries from another machine
+    /// does not.
     pub trusts_lags: bool,
-    /// Blocks that could not be read, and why.
+    /// Unreadable blocks, and why.
     pub unreadable: Vec<(Range<LogOffset>, DiskError)>,
 }
 
@@ -42,7 +42,7 @@ impl Window {
         self.base + (*self.bytes).as_ref().len() as u64
     }
 
-    /// What the window holds from `at` on.
+    /// The contents of the window from `at` on.
     fn from(&self, at: LogOffset) -> &[u8] {
         let bytes = (*self.bytes).as_ref();
         let skip = at.0.checked_sub(self.base).and_then(|skip| usize::try_from(skip).ok());
@@ -57,13 +57,13 @@ impl<F: DiskFile> LogReader<F> {
         Self { segments, seed, window, bytes_read: 0, trusts_lags: true, unreadable: Vec::new() }
     }
 
-    /// What lies at `at`. Nothing lies outside all segments.
+    /// Parses what is at `at`. Outside of all segments there is nothing.
     pub async fn look(&mut self, at: LogOffset) -> Result<Look<'_>, DiskError> {
         let Some((range, _)) = self.segment(at) else {
             return Ok(Look::Nothing { claimed_size: None });
         };
         let (room, seed) = (range.end.0 - at.0, self.seed);
-        // Once for the header, and once more when that says how long the entry is.
+        // Once for the header, and again once the header gives the size.
         for _ in 0..2 {
             match look(self.window.from(at), at, room, seed) {
                 Look::Cut { needs } => self.load(at, needs).await?,
@@ -76,8 +76,8 @@ impl<F: DiskFile> LogReader<F> {
         }
     }
 
-    /// Looks at all places in `from..to` for entries that the chain accepts further on; ends early when
-    /// one proves that everything below some place behind `hole` was on stable media.
+    /// Searches everything after `hole`, up to `to`, for entries that the chain accepts later.
+    /// Stops early when one proves that a place after `hole` was on stable media.
     pub async fn search(
         &mut self,
         hole: LogOffset,
@@ -99,14 +99,14 @@ impl<F: DiskFile> LogReader<F> {
                         return Ok(behind);
                     }
                 }
-                // The last place of the window whose own-offset field lies behind it.
+                // The last place in the window whose own-offset field is outside of it.
                 at = LogOffset(window.end() - OWN_OFFSET_AT as u64);
             }
         }
         Ok(behind)
     }
 
-    /// The first place in `from..to` at which an intact entry begins.
+    /// Start of the first intact entry in `from..to`.
     pub async fn next_entry(
         &mut self,
         from: LogOffset,
@@ -132,7 +132,7 @@ impl<F: DiskFile> LogReader<F> {
         !self.unreadable.is_empty()
     }
 
-    /// The bytes at `range`; zeros for what cannot be read or is in no segment.
+    /// The bytes at `range`; zeros for what is unreadable or in no segment.
     pub async fn copy(&mut self, range: Range<LogOffset>) -> Result<Vec<u8>, DiskError> {
         let mut bytes = vec![0; (range.end.0 - range.start.0) as usize];
         let mut done = 0;
@@ -150,7 +150,7 @@ impl<F: DiskFile> LogReader<F> {
         Ok(bytes)
     }
 
-    /// Why the device gave not a single block, if that is so.
+    /// The error, if not a single block could be read.
     pub fn reads_nothing(&self) -> Option<DiskError> {
         let missing: u64 =
             self.unreadable.iter().map(|(range, _)| range.end.0 - range.start.0).sum();
@@ -187,8 +187,8 @@ impl<F: DiskFile> LogReader<F> {
         Ok(())
     }
 
-    /// Makes the window begin in the block of `at` and hold `needs` bytes from there, as far as the
-    /// segment goes.
+    /// Loads a window that begins with the block of `at` and contains at least `needs` bytes from
+    /// there, limited by the segment.
     async fn load(&mut self, at: LogOffset, needs: usize) -> Result<(), DiskError> {
         let Some((range, file)) = self.segment(at) else { return Ok(()) };
         let base = block_floor(at.0);
@@ -235,7 +235,7 @@ pub fn may_be_one_block(error: &DiskError) -> bool {
     matches!(error.kind, DiskErrorKind::Io(_) | DiskErrorKind::Short { .. })
 }
 
-/// Places in the window, from `at` on, where something names that very place as its own offset.
+/// Places in the window, from `at` on, whose own-offset field has their offset.
 fn candidates(window: &Window, at: LogOffset) -> impl Iterator<Item = LogOffset> {
     let first = at.0 + OWN_OFFSET_AT as u64;
     let bytes = window.from(LogOffset(first));

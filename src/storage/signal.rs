@@ -49,7 +49,7 @@ impl Signal {
     }
 }
 
-/// A mutex for work: whoever takes the turn gives it back.
+/// A mutex for work. A task that takes the turn must give it back.
 #[derive(Default)]
 pub struct Turns {
     is_taken: Cell<bool>,
@@ -180,7 +180,7 @@ mod tests {
     }
 
     #[test]
-    fn whoever_waits_is_woken_once_for_a_change_and_looks_again() {
+    fn a_waiter_is_woken_once_per_change_and_checks_again() {
         let (signal, is_there) = (Signal::default(), Cell::new(false));
         let count = Arc::new(Count::default());
         let mut wait = pin!(signal.wait(|| is_there.get().then_some(())));
@@ -196,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn a_wait_that_is_given_up_leaves_nothing_behind() {
+    fn a_dropped_wait_leaves_no_waker() {
         let signal = Signal::default();
         let (count, other) = (Arc::new(Count::default()), Arc::new(Count::default()));
         let mut stays = pin!(signal.wait(|| None::<()>));
@@ -217,7 +217,7 @@ mod tests {
 
     /// Waits that end in order leave gaps at the front, which do not accumulate.
     #[test]
-    fn gaps_are_bounded_by_those_who_wait() {
+    fn gaps_are_bounded_by_the_number_of_waiters() {
         let signal = Signal::default();
         let other = Arc::new(Count::default());
         let mut waits = std::collections::VecDeque::new();

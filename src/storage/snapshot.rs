@@ -1,13 +1,13 @@
-//! The snapshot file: the broker's state as of a place in the log, so that a restart replays
-//! seconds and not hours.
+//! The snapshot file: the broker's state as of an offset in the log, so that a restart replays
+//! seconds of it, not hours.
 //!
 //! ```text
 //!   0 magic 8 | 8 checksum u32 | 12 version u32 | 16 log offset u64 | 24 next ordinal u64
 //!  32 payload size u64 | 40 epoch u32 | 44 payload checksum u32 | 48 payload | zeros up to a whole block
 //! ```
 //!
-//! A snapshot is written only when the log below its offset is on stable media. That makes it a
-//! witness as well: whatever is missing below that offset was there once. Pure.
+//! A snapshot is written only once the log below its offset is on stable media. So it is evidence
+//! too: whatever is missing below that offset was once there. Pure.
 
 use std::mem::size_of;
 
@@ -18,7 +18,7 @@ use crate::model::LogOffset;
 
 pub const SNAPSHOT_MAGIC: [u8; 8] = *b"RINGMQSN";
 pub const SNAPSHOT_VERSION: u32 = 2;
-/// Snapshots that are kept: should the newest be damaged, the one before it does.
+/// Number of snapshots kept. If the newest is damaged, the one before it is used.
 pub const SNAPSHOTS_KEPT: usize = 2;
 
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
@@ -28,12 +28,12 @@ pub struct SnapshotHead {
     /// CRC32C of what follows this field in the head; starts from the shard's seed.
     pub checksum: U32,
     pub version: U32,
-    /// The state is that after all entries below this offset.
+    /// The state reflects all entries below this offset.
     pub log_offset: U64,
     /// Ordinal of the entry at that offset.
     pub next_ordinal: U64,
     pub payload_size: U64,
-    /// Of the entries just below the offset.
+    /// Epoch of the entry just below the offset.
     pub epoch: U32,
     /// CRC32C of the payload; starts from the same seed.
     pub payload_checksum: U32,
@@ -42,7 +42,7 @@ pub struct SnapshotHead {
 const _: () = assert!(size_of::<SnapshotHead>() == 48);
 const CHECKED_FROM: usize = 12;
 
-/// Where in the log a snapshot stands.
+/// The place of a snapshot in the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SnapshotPoint {
     pub offset: LogOffset,
@@ -50,7 +50,7 @@ pub struct SnapshotPoint {
     pub epoch: u32,
 }
 
-/// Adds up a payload that comes in slices.
+/// Checksums a payload that comes in slices.
 #[derive(Clone, Copy, Debug)]
 pub struct SnapshotSum {
     seed: u32,
@@ -68,7 +68,7 @@ impl SnapshotSum {
         self.size += slice.len() as u64;
     }
 
-    /// The head in front of what was added.
+    /// The head for the payload that was added.
     pub fn head(&self, point: SnapshotPoint) -> SnapshotHead {
         let mut head = SnapshotHead {
             magic: SNAPSHOT_MAGIC,
@@ -85,7 +85,7 @@ impl SnapshotSum {
     }
 }
 
-/// What a snapshot file holds, if it is intact.
+/// The contents of a snapshot file, if it is intact.
 pub fn decode(bytes: &[u8], seed: u32) -> Option<(SnapshotPoint, &[u8])> {
     let (head, rest) = SnapshotHead::read_from_prefix(bytes).ok()?;
     let is_head = head.magic == SNAPSHOT_MAGIC

@@ -1,10 +1,10 @@
-//! Taking a snapshot: first its place in the log is fixed, then the broker says its state in slices, and
-//! between two slices everybody else on the shard has a turn. So the state goes on changing meanwhile:
-//! later slices may show what was appended behind the snapshot's place. The broker's facts say what is,
-//! not what changes, so the replay from there on comes to the same end.
+//! Takes snapshots. First the offset of the snapshot is fixed, then the broker writes its state in
+//! slices. Other tasks of the shard run between slices, so the state keeps changing: later slices
+//! may include entries after the snapshot's offset. The broker's facts set values instead of
+//! changing them, so replaying from that offset gives the same state.
 //!
-//! Invariant: a snapshot has its name only once the log is on stable media and committed up to the end
-//! that it had at the last slice. Nothing that it shows can be lost or cut off.
+//! Invariant: a snapshot gets its final name only once the log is on stable media and committed up
+//! to its end at the last slice. Nothing in the snapshot can be lost or cut off.
 
 use std::rc::Rc;
 
@@ -21,12 +21,13 @@ use crate::storage::upkeep::Taken;
 
 use zerocopy::IntoBytes;
 
-/// So many times its own size of log is written before a state is written again. It bounds what
-/// snapshots add to the device's work; a restart replays at most as much.
+/// The next snapshot is due after this many times its size of log. Bounds the share of snapshots in
+/// the device's work; a restart replays at most as much.
 const LOG_PER_SNAPSHOT: u64 = 8;
 
 impl<D: Disk> Store<D> {
-    /// Takes a snapshot when one is due or wanted, and publishes one that was taken as soon as it may be.
+    /// Takes a snapshot when one is due or requested, and publishes it as soon as the invariant
+    /// allows.
     pub(super) async fn keep_snapshot(
         &self,
         is_wanted: bool,
@@ -54,8 +55,8 @@ impl<D: Disk> Store<D> {
         self.publish_snapshot(&taken).await.map(Some)
     }
 
-    /// A snapshot says what queues have lost to retention. While a segment is half out of the log, a start
-    /// could find it again.
+    /// A snapshot includes what queues have lost to retention. While a segment is partly removed, a
+    /// start could find it again.
     fn may_take_slices(&self) -> bool {
         self.0.upkeep.borrow().retiring.is_none()
     }
@@ -66,7 +67,7 @@ impl<D: Disk> Store<D> {
         let segment = log.config.segment_size;
         let interval = match log.space {
             SpaceState::Enough => segment.max(LOG_PER_SNAPSHOT * upkeep.snapshot_size),
-            // Retention cannot make space before the snapshots have moved on.
+            // Retention cannot free space before there are newer snapshots.
             SpaceState::BelowReserve | SpaceState::Full => segment,
         };
         log.end().0 - newest.0 >= interval
@@ -93,12 +94,12 @@ impl<D: Disk> Store<D> {
         Taken { point, end: self.end(), slices, sum }
     }
 
-    /// Whether the log keeps everything below `end`, whatever happens.
+    /// Whether everything below `end` can no longer be lost or cut off.
     fn is_fixed(&self, end: LogOffset) -> bool {
         !self.is_fenced() && self.durable().min(self.committed()) >= end
     }
 
-    /// Waits for what this log can do alone.
+    /// Waits for the part that this log can do alone.
     async fn wait_until_fixed(&self, end: LogOffset) -> Result<(), DiskError> {
         let commits_alone = self.0.log.borrow().config.commit == CommitRule::Local;
         self.0
@@ -124,7 +125,7 @@ impl<D: Disk> Store<D> {
         let outdated = {
             let mut upkeep = self.0.upkeep.borrow_mut();
             upkeep.taken = None;
-            // A step of the clock makes one at the same place again.
+            // After a clock step there is another one at the same offset.
             if upkeep.snapshots.last() != Some(&offset) {
                 upkeep.snapshots.push(offset);
             }

@@ -1,10 +1,11 @@
-//! The storage engine of one shard: append, commit, read. What waits for the disk is here, in
-//! [`opening`](super::opening), [`reading`](super::reading) and [`maintenance`](super::maintenance);
-//! what decides is in [`log`](super::log) and the modules it uses.
+//! The storage engine of one shard: append, commit, read. Code that waits for the disk is here, in
+//! [`opening`](super::opening), [`reading`](super::reading) and
+//! [`maintenance`](super::maintenance); decisions are in [`log`](super::log) and the modules it
+//! uses.
 //!
 //! ```text
 //!   append ──▶ writer ──▶ commit_step ──▶ disk ──▶ marks move ──▶ acknowledged, readable
-//!                          (up to 4 at once)
+//!                          (up to 8 at once)
 //! ```
 
 use std::cell::{Cell, RefCell};
@@ -25,12 +26,12 @@ use crate::storage::signal::{Signal, Turns};
 use crate::storage::ticket::Ticket;
 use crate::storage::upkeep::Upkeep;
 
-/// What one step of a committer has done.
+/// What a committer's step did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CommitStep {
-    /// A write has ended, and marks may have moved.
+    /// A write completed, and marks may have advanced.
     Written,
-    /// The next segment is there.
+    /// The next segment is ready.
     Prepared,
     /// The store was stopped and everything is written.
     Stopped,
@@ -45,7 +46,7 @@ pub struct StoreStats {
     pub written: u64,
     pub end: u64,
     pub segment_count: usize,
-    /// Files that can become segments without being written first.
+    /// Zeroed files that can become segments.
     pub ready_count: usize,
     pub queue_count: usize,
     pub tail_cache_bytes: usize,
@@ -53,18 +54,18 @@ pub struct StoreStats {
     pub writes_in_flight: usize,
     pub appends: u64,
     pub payload_bytes: u64,
-    /// Log taken up by fillers.
+    /// Bytes of the log in fillers.
     pub padding_bytes: u64,
     pub writes: u64,
-    /// Handed to the device for the log itself.
+    /// Bytes written to the device for the log itself.
     pub bytes_written: u64,
     pub syncs: u64,
     pub damaged_bytes: u64,
     pub is_disk_full: bool,
     pub is_fenced: bool,
-    /// The file system when it was last asked.
+    /// Space of the file system at the last check.
     pub disk_space: Option<Space>,
-    /// When the oldest sealed segment got its last message.
+    /// Store time of the latest message in the oldest sealed segment.
     pub oldest_stored_at: Option<Timestamp>,
 }
 
@@ -84,28 +85,28 @@ pub(super) struct Shared<D: Disk> {
     pub upkeep: RefCell<Upkeep<D>>,
     pub metrics: Rc<Metrics>,
     pub messages_of: MessagesOf,
-    /// Segments whose index is being made again.
+    /// Segments whose index is being rebuilt.
     pub rebuilding: RefCell<Vec<LogOffset>>,
-    /// That of one has been.
+    /// A rebuild has ended.
     pub rebuilt: Signal,
-    /// Maintenance and cuts, one at a time.
+    /// Serializes maintenance and cuts.
     pub background: Turns,
-    /// Syncs of the log, one at a time: a second one would find nothing left to sync, and be done before
+    /// Serializes syncs of the log: a second one would find nothing left to sync, and return before
     /// the first.
     pub syncs: Turns,
     pub is_stopping: Cell<bool>,
-    /// Something may be written, or the store stops.
+    /// There may be something to write, or the store stops.
     pub work: Signal,
-    /// A mark has moved, or a segment is there, or nothing will happen any more.
+    /// A mark advanced, a segment became available, or the log was fenced or cut.
     pub progress: Signal,
 }
 
-/// What the log says to those who wait for it.
+/// The state that waiters check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Standing {
     pub committed: LogOffset,
     pub is_fenced: bool,
-    /// How often its end was cut off since it was opened.
+    /// Number of cuts since the log was opened.
     pub cut_count: u32,
 }
 
@@ -117,8 +118,9 @@ enum Job<D: Disk> {
 }
 
 impl<D: Disk> Store<D> {
-    /// Appends an entry. `fill` gets the payload's bytes, to fill completely, and where they begin in
-    /// the log. The append may be acknowledged once [`committed`](Self::committed) has reached its end.
+    /// Appends an entry. `fill` must fill the payload completely; it also gets the payload's log
+    /// offset. The append may be acknowledged once [`committed`](Self::committed) has reached its
+    /// end.
     pub fn append(
         &self,
         append: Append,
@@ -129,16 +131,16 @@ impl<D: Disk> Store<D> {
         outcome
     }
 
-    /// Appends entries of another copy of this log as they are: all of `bytes`, or nothing. What they look
-    /// like, [`raw`](super::raw) says. Each goes to `apply`, except fillers. Only where the configuration leaves
-    /// it to the store's owner what is committed.
+    /// Appends entries of another copy of this log as they are: all of `bytes`, or nothing.
+    /// [`raw`](super::raw) documents their form. Each goes to `apply`, except fillers. Only with
+    /// [`CommitRule::Driven`](super::CommitRule::Driven).
     pub fn append_raw(
         &self,
         bytes: &[u8],
         mut apply: impl FnMut(&mut Index, Replayed<'_>),
     ) -> Result<(), RawError> {
         let outcome = self.0.log.borrow_mut().append_raw(bytes);
-        // Also for the segment that was found missing.
+        // Also on failure: a missing segment must be prepared.
         self.0.work.notify_one();
         let entries = outcome?;
         self.with_index(|index| {
@@ -156,13 +158,12 @@ impl<D: Disk> Store<D> {
         self.0.log.borrow().writer.next_ordinal() - 1
     }
 
-    /// Of what is appended here.
+    /// Epoch of new entries.
     pub fn epoch(&self) -> u32 {
         self.0.log.borrow().writer.epoch()
     }
 
-    /// What is appended here from now on has this epoch: an election has been won. Refused when the log
-    /// has entries, or was to get them, of a later one.
+    /// An election was won: new entries have this epoch. Refused if the log's epoch is later.
     pub fn begin_epoch(&self, epoch: u32) -> Result<(), EpochError> {
         self.0.log.borrow_mut().writer.begin_epoch(epoch)
     }
@@ -180,19 +181,19 @@ impl<D: Disk> Store<D> {
         self.0.log.borrow().payload_size_max()
     }
 
-    /// Bytes that may be appended before they are safe.
+    /// Maximum bytes in flight: appended and not yet written.
     pub fn append_budget(&self) -> usize {
         self.0.log.borrow().config.append_budget_bytes
     }
 
-    /// A place among those who wait for room, behind all others. Fails when too many wait.
+    /// Queues for room, after all earlier tickets. Fails if too many wait.
     pub fn ticket(&self, payload_size: usize) -> Result<Ticket, AppendError> {
         let room = self.0.log.borrow().room.clone();
         room.ticket(payload_size)
     }
 
-    /// Runs `append`, which appends `payload_size` bytes, when it is its turn and there is room; again
-    /// when it found none all the same.
+    /// Runs `append`, which appends `payload_size` bytes, when its turn has come and there is room;
+    /// again if it found none after all.
     pub async fn with_room<T>(
         &self,
         payload_size: usize,
@@ -223,15 +224,15 @@ impl<D: Disk> Store<D> {
         self.0.log.borrow().written()
     }
 
-    /// Everything below `mark` is committed, as soon as it is written as well. Only where the
-    /// configuration leaves this to the store's owner; `mark` never moves back.
+    /// Everything below `mark` is committed as soon as it is also written. `mark` never moves back.
+    /// Only with [`CommitRule::Driven`](super::CommitRule::Driven).
     pub fn commit_to(&self, mark: LogOffset) {
         self.0.log.borrow_mut().commit_to(mark);
         self.0.progress.notify();
     }
 
-    /// What was last given to [`commit_to`](Self::commit_to), or was committed when the log was opened. May
-    /// be ahead of what is written here.
+    /// The last mark given to [`commit_to`](Self::commit_to); initially the committed mark at
+    /// opening. May be ahead of what is written here.
     pub fn driven_to(&self) -> LogOffset {
         self.0.log.borrow().commit.driven_to
     }
@@ -240,7 +241,7 @@ impl<D: Disk> Store<D> {
         self.0.log.borrow().end()
     }
 
-    /// The oldest place the log still has.
+    /// The lowest offset that the log still has.
     pub fn begin(&self) -> LogOffset {
         self.0.log.borrow().begin()
     }
@@ -249,8 +250,9 @@ impl<D: Disk> Store<D> {
         self.0.log.borrow().fault.is_some()
     }
 
-    /// One step of a committer: waits until there is something to write, writes it, and moves the marks.
-    /// As many tasks as writes may be in flight loop on this. An error means that the log is closed.
+    /// One step of a committer: waits for something to write, writes it, and advances the marks.
+    /// Run it in a loop in [`WRITES_IN_FLIGHT_MAX`](super::WRITES_IN_FLIGHT_MAX) tasks. An error
+    /// means that the log is closed.
     pub async fn commit_step(&self) -> Result<CommitStep, DiskError> {
         let job = self.0.work.wait(|| self.poll_job()).await?;
         self.0.work.notify_one();
@@ -261,7 +263,7 @@ impl<D: Disk> Store<D> {
         }
     }
 
-    /// Lets the committers end when everything appended is written.
+    /// Lets the committers stop once everything appended is written.
     pub fn stop(&self) {
         self.0.is_stopping.set(true);
         self.0.work.notify();
@@ -271,7 +273,7 @@ impl<D: Disk> Store<D> {
         self.0.is_stopping.get()
     }
 
-    /// Waits until everything appended is written, or nothing will be written any more.
+    /// Waits until everything appended is written, or the log is fenced.
     pub async fn drained(&self) {
         self.0
             .progress
@@ -282,8 +284,8 @@ impl<D: Disk> Store<D> {
             .await;
     }
 
-    /// Waits until the log is committed up to `end`, where it ends now or in front of that. False when that
-    /// never comes: the log is fenced, or what lies there now is cut off.
+    /// Waits until the log is committed up to `end`, which must not lie beyond its current end.
+    /// False if that will never happen: the log is fenced, or the entry there was cut off.
     pub fn reached(&self, end: LogOffset) -> impl Future<Output = bool> {
         let awaited = Awaited { end, cut_count: self.0.log.borrow().cuts.count() };
         self.0.progress.wait(move || {
@@ -295,14 +297,14 @@ impl<D: Disk> Store<D> {
         })
     }
 
-    /// What it says to those who wait.
+    /// The state that waiters check.
     pub fn standing(&self) -> Standing {
         let log = self.0.log.borrow();
         let (committed, is_fenced) = (log.committed(), log.fault.is_some());
         Standing { committed, is_fenced, cut_count: log.cuts.count() }
     }
 
-    /// Whether an entry has been cut off that was not committed when somebody began to wait for it.
+    /// Whether the awaited entry was cut off.
     pub fn was_cut(&self, awaited: Awaited) -> bool {
         self.0.log.borrow().cuts.have_taken(awaited)
     }
@@ -314,12 +316,13 @@ impl<D: Disk> Store<D> {
         access(&mut index)
     }
 
-    /// `size` bytes at `offset` if they are committed and still in memory. They lie within one entry.
+    /// `size` bytes at `offset` if they are committed and still in memory. They lie within one
+    /// entry.
     pub fn cached(&self, offset: LogOffset, size: u32) -> Option<Chunk> {
         self.0.log.borrow().cached(offset, size)
     }
 
-    /// The registry of the shard that this is the store of.
+    /// The metrics of this shard.
     pub fn metrics(&self) -> &Rc<Metrics> {
         &self.0.metrics
     }
@@ -381,8 +384,8 @@ impl<D: Disk> Store<D> {
         outcome
     }
 
-    /// Makes the segment that continues the log. A full disk is no failure: maintenance tries again
-    /// when there is space. Nor is it one that there was no descriptor for a while.
+    /// Prepares the next segment. A full disk does not fence the log: maintenance tries again when
+    /// there is space. Nor does a temporary lack of file descriptors.
     async fn prepare(&self) -> Result<CommitStep, DiskError> {
         let made = self.0.make_segment().await;
         let outcome = match made {
@@ -405,13 +408,14 @@ impl<D: Disk> Store<D> {
 }
 
 impl<D: Disk> Shared<D> {
-    /// Something is safe, or there, that was not, or never will be: whoever waits for that goes on.
+    /// A mark advanced, a segment became available, or the log was fenced: grants room and wakes
+    /// waiters.
     pub fn moved_on(&self) {
         self.log.borrow().grant_room();
         self.progress.notify();
     }
 
-    /// Passes on what an operation gave, or fences the log if it failed.
+    /// Passes on the result of an operation, and fences the log if it failed.
     pub fn apply<T, U>(
         &self,
         outcome: Result<T, DiskError>,
@@ -427,7 +431,7 @@ impl<D: Disk> Shared<D> {
         }
     }
 
-    /// Tells the index of segments that were begun since it was last asked.
+    /// Announces new segments to the index.
     pub fn tell_index(&self, index: &mut Index) {
         let log = self.log.borrow();
         let newest = index.newest_segment();
@@ -440,8 +444,8 @@ impl<D: Disk> Shared<D> {
         }
     }
 
-    /// Makes the next segment from a ready file, or else a new one. Its name is durable before it is
-    /// used, so no entry in it can be acknowledged and then be gone with the name.
+    /// Makes the next segment from a ready file, or else creates one. Its name is durable before it
+    /// is used; otherwise an acknowledged entry could be lost with the name.
     async fn make_segment(&self) -> Result<Option<()>, DiskError> {
         let (base, size, ready, reserve) = {
             let mut log = self.log.borrow_mut();
@@ -462,7 +466,7 @@ impl<D: Disk> Shared<D> {
         Ok(Some(()))
     }
 
-    /// Takes no space from the reserve.
+    /// Never takes space from the reserve.
     async fn create_segment(
         &self,
         name: &str,

@@ -51,7 +51,7 @@ impl<B: AsRef<[u8]> + 'static> TailCache<B> {
         }
     }
 
-    /// Forgets what lies behind `place`, and what else is in the same buffer.
+    /// Drops everything after `place`, including the rest of the same buffer.
     pub fn drop_behind(&mut self, place: LogOffset) {
         self.buffers.retain(|cached| cached.range.end <= place.0);
         self.size = self.buffers.iter().map(|cached| cached.memory).sum();
@@ -112,7 +112,7 @@ mod tests {
     }
 
     #[test]
-    fn what_counts_is_the_memory_behind_a_buffer() {
+    fn the_cache_counts_allocated_memory() {
         let mut cache = TailCache::new(64 << 10);
         cache.insert(0, 0..4096, buffer(1), 33 << 10);
         assert_eq!(cache.size(), 64 << 10);

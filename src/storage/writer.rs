@@ -1,17 +1,17 @@
 //! The end of the log in memory: where entries are placed, and how buffers become writes.
 //!
-//! Entries are assembled in the open buffer, which is what the device will read from; nothing is
-//! copied on the way but the payload, once. A full buffer is sealed: a filler entry pads it to a
-//! block boundary and the next buffer begins there. When the open buffer is written before it is
-//! full, the rest of its last block is zeros and the next buffer begins with a copy of that block. So it
-//! is with entries of another copy of the log ([`raw`](super::raw)), which bring their fillers with them.
+//! Entries are assembled in the open buffer, which the device later reads from; only the payload is
+//! copied, once. A full buffer is sealed: a filler entry pads it to a block boundary, and the next
+//! buffer begins there. If the open buffer is written before it is full, the rest of its last block
+//! is zeros, and the next buffer begins with a copy of that block. The same holds for entries of
+//! another copy of the log ([`raw`](super::raw)), which bring their own fillers.
 //!
-//! What always holds: every buffer begins at a block boundary of the log; an entry lies in one
-//! buffer and one segment; behind the last entry of a buffer or segment there is either nothing or
-//! room for a filler.
+//! Invariants: every buffer begins at a block boundary of the log; an entry lies in one buffer and
+//! one segment; after the last entry of a buffer or segment there is either no space or room for a
+//! filler.
 //!
-//! No I/O here: [`store`](super::store) performs the writes. Which may run at once is
-//! [`group_commit`](super::group_commit)'s decision.
+//! No I/O here: [`store`](super::store) performs the writes. [`group_commit`](super::group_commit)
+//! decides which may run at once.
 
 use std::collections::VecDeque;
 use std::ops::Range;
@@ -28,34 +28,34 @@ use crate::storage::group_commit::{GroupCommit, Take};
 use crate::storage::raw::{RawEntry, RawStart};
 use crate::storage::segment::{block_ceil, block_floor};
 
-/// Bytes of an ordinary write buffer. Larger writes bought nothing on any disk we measured.
+/// Bytes of an ordinary write buffer. Larger writes gained nothing on any disk we measured.
 pub const WRITE_SIZE: usize = 1 << 20;
 /// A write that fills less than its buffer divided by this is copied to a smaller one, so that the
 /// tail cache does not hold a large buffer for a small write.
 const COPY_FRACTION: usize = 4;
 /// When other writes are in flight, an open buffer with at least this many new bytes is sealed
-/// rather than split: the next buffer then need not wait for it. The filler costs no more of the
-/// device than writing the shared block twice.
+/// rather than split, so that the next buffer need not wait for it. The filler costs the device no
+/// more than writing the shared block twice.
 const SEAL_EARLY_SIZE: u64 = 128 << 10;
 
-/// What to write where.
+/// A write to perform.
 pub struct Write<B> {
     /// Log offset of the buffer's first byte.
     pub base: u64,
     pub buffer: Rc<B>,
-    /// Bytes of memory that the buffer keeps from others; more than it holds when it was truncated.
+    /// Allocated memory, bytes; exceeds the contents if the buffer was truncated.
     pub memory: usize,
-    /// The part of the log that becomes written by it.
+    /// The part of the log that this write completes.
     pub range: Range<u64>,
 }
 
-/// Continues the log after what recovery found.
+/// Where the log continues after recovery.
 #[derive(Clone, Copy, Debug)]
 pub struct WriterStart {
     pub end: u64,
     pub segment_end: u64,
     pub epoch: u32,
-    /// Of the newest entry; 0 without one.
+    /// Epoch of the newest entry; 0 without one.
     pub last_epoch: u32,
     pub next_ordinal: u64,
     pub seed: u32,
@@ -63,18 +63,18 @@ pub struct WriterStart {
 
 pub struct Writer<B> {
     seed: u32,
-    /// Of what is appended here.
+    /// Epoch of new entries.
     epoch: u32,
-    /// Of the newest entry. Not above `epoch`.
+    /// Epoch of the newest entry. Not above `epoch`.
     last_epoch: u32,
     next_ordinal: u64,
-    /// The newest entry came from another copy, and so do the fillers.
+    /// The newest entry came from another copy, and so will its filler.
     is_raw: bool,
     /// Everything below is on stable media.
     durable: u64,
     segment_end: u64,
     open: OpenBuffer<B>,
-    /// In the order of the ranges that `commit` has sealed.
+    /// In the order of the sealed ranges in `commit`.
     sealed: VecDeque<Filled<B>>,
     commit: GroupCommit,
     padding_bytes: u64,
@@ -93,7 +93,7 @@ struct Filled<B> {
 }
 
 impl<B: BlockBuffer> Writer<B> {
-    /// `prefix` is what the block at the end of the log holds so far.
+    /// `prefix` is the content of the log's last, partial block.
     pub fn new(start: WriterStart, prefix: &[u8], alloc: impl Fn(usize) -> B) -> Self {
         let base = block_floor(start.end);
         assert!(prefix.len() as u64 == start.end - base && start.end <= start.segment_end);
@@ -131,17 +131,17 @@ impl<B: BlockBuffer> Writer<B> {
         self.next_ordinal
     }
 
-    /// Of what is appended here.
+    /// Epoch of new entries.
     pub fn epoch(&self) -> u32 {
         self.epoch
     }
 
-    /// Of the newest entry; 0 without one.
+    /// Epoch of the newest entry; 0 without one.
     pub fn last_epoch(&self) -> u32 {
         self.last_epoch
     }
 
-    /// What is appended here from now on has this epoch.
+    /// New entries have this epoch from now on.
     pub fn begin_epoch(&mut self, epoch: u32) -> Result<(), EpochError> {
         if epoch < self.epoch {
             return Err(EpochError { given: epoch, found: self.epoch });
@@ -150,13 +150,13 @@ impl<B: BlockBuffer> Writer<B> {
         Ok(())
     }
 
-    /// Takes over what the entries do not tell from `old`, which has lost its end.
+    /// Takes over from `old`, whose end was cut off, the state that is not in the entries.
     pub fn continue_from(&mut self, old: &Self) {
         self.epoch = old.epoch;
         self.padding_bytes = old.padding_bytes;
     }
 
-    /// What raw entries must continue, in a segment that ends at `segment_end`.
+    /// Where raw entries must continue, in a segment that ends at `segment_end`.
     pub fn raw_start(&self, segment_end: u64) -> RawStart {
         RawStart {
             end: LogOffset(self.end()),
@@ -172,7 +172,7 @@ impl<B: BlockBuffer> Writer<B> {
         self.segment_end
     }
 
-    /// Bytes of fillers and of what they cover.
+    /// Bytes of fillers, including what they cover.
     pub fn padding_bytes(&self) -> u64 {
         self.padding_bytes
     }
@@ -202,7 +202,7 @@ impl<B: BlockBuffer> Writer<B> {
         self.turn(next.start, 0, alloc);
     }
 
-    /// Appends an entry that [`segment_has_room`](Self::segment_has_room) for.
+    /// Appends an entry for which [`segment_has_room`](Self::segment_has_room).
     pub fn append(
         &mut self,
         append: Append,
@@ -223,8 +223,8 @@ impl<B: BlockBuffer> Writer<B> {
         Appended { entry_offset: new.at, payload_offset, end: LogOffset(self.open.end()) }
     }
 
-    /// Appends an entry that continues [`raw_start`](Self::raw_start). Adds nothing of its own: where it does
-    /// not fit into the open buffer, what that holds is split off inside a block.
+    /// Appends an entry that continues [`raw_start`](Self::raw_start). Adds no filler: if the entry
+    /// does not fit into the open buffer, that buffer is split off, possibly inside a block.
     pub fn append_raw(&mut self, raw: &RawEntry<'_>, alloc: impl Fn(usize) -> B) {
         let header = raw.entry.header;
         if !self.open_fits(raw.bytes.len()) {
@@ -263,7 +263,8 @@ impl<B: BlockBuffer> Writer<B> {
         Some(Write { base, buffer: Rc::new(buffer), memory, range })
     }
 
-    /// The write that covered the log from `start` has ended well. Returns whether the mark has moved.
+    /// The write of the range that begins at `start` succeeded. Returns whether the written mark
+    /// advanced.
     pub fn handle_written(&mut self, start: u64) -> bool {
         self.commit.handle_written(start)
     }
@@ -291,8 +292,8 @@ impl<B: BlockBuffer> Writer<B> {
             && ends_inside_a_block
     }
 
-    /// Seals the open buffer, with a filler up to `end` where it ends before, and opens the next one
-    /// there, with room for an entry of `size` bytes.
+    /// Seals the open buffer, padding it to `end` with a filler if it is shorter, and opens the
+    /// next one there, with room for an entry of `size` bytes.
     fn turn(&mut self, end: u64, size: usize, alloc: impl Fn(usize) -> B) {
         if self.open.end() < end {
             self.fill_up(end);
@@ -311,8 +312,8 @@ impl<B: BlockBuffer> Writer<B> {
         OpenBuffer { buffer: alloc(wanted.min(room).max(BLOCK_SIZE)), base, len: 0 }
     }
 
-    /// Takes what is in the open buffer for writing; what follows begins with a copy of its last
-    /// block unless that is full.
+    /// Takes the contents of the open buffer for a write. The next buffer begins with a copy of the
+    /// last block, unless that block is full.
     fn split(&mut self, alloc: impl Fn(usize) -> B) -> Filled<B> {
         let (base, len) = (self.open.base, self.open.len);
         let (tail, size) = (len - len % BLOCK_SIZE, len.next_multiple_of(BLOCK_SIZE));
@@ -332,7 +333,8 @@ impl<B: BlockBuffer> Writer<B> {
         spent.filled()
     }
 
-    /// Opens a buffer with room for `size` bytes that begins with a copy of the last block of this one.
+    /// Opens a buffer with room for `size` more bytes that begins with a copy of the open buffer's
+    /// last block.
     fn split_off(&mut self, size: usize, alloc: impl Fn(usize) -> B) {
         let tail = self.open.len - self.open.len % BLOCK_SIZE;
         let prefix = self.open.len - tail;
@@ -368,7 +370,7 @@ impl<B: BlockBuffer> OpenBuffer<B> {
         self.base + self.len as u64
     }
 
-    /// How far the buffer may be filled in a segment that ends at `segment_end`.
+    /// Up to where the buffer may be filled, in a segment that ends at `segment_end`.
     fn limit(&self, segment_end: u64) -> u64 {
         segment_end.min(self.base + self.buffer.as_ref().len() as u64)
     }
@@ -379,7 +381,7 @@ impl<B: BlockBuffer> OpenBuffer<B> {
         placed
     }
 
-    /// The buffer, fit to be written: whole blocks, no byte left unspecified.
+    /// The buffer, ready to write: whole blocks, every byte specified.
     fn filled(mut self) -> Filled<B> {
         let memory = self.buffer.as_ref().len();
         let size = self.len.next_multiple_of(BLOCK_SIZE);
@@ -389,7 +391,8 @@ impl<B: BlockBuffer> OpenBuffer<B> {
     }
 }
 
-/// Whether `size` bytes can go where `rest` are left, with nothing or a filler behind.
+/// Whether an entry of `size` bytes fits into `rest` bytes and leaves either nothing or room for a
+/// filler.
 fn leaves_room(size: u64, rest: u64) -> bool {
     size == rest || size + HEADER_SIZE as u64 <= rest
 }
@@ -425,7 +428,7 @@ mod tests {
         }
     }
 
-    /// Memory that shows where it was not filled.
+    /// Memory in which unfilled bytes are recognizable.
     fn alloc(size: usize) -> Memory {
         assert!(size > 0 && size.is_multiple_of(BLOCK_SIZE));
         Memory(vec![0xEE; size])
@@ -472,7 +475,7 @@ mod tests {
         writer.append(append, fill, alloc)
     }
 
-    /// Performs all writes that may begin, one after another, on `image`.
+    /// Performs all possible writes on `image`, one after another.
     fn write_all(writer: &mut Writer<Memory>, image: &mut Vec<u8>) -> Vec<usize> {
         let mut sizes = Vec::new();
         while let Some(write) = writer.poll_write(alloc) {
@@ -489,7 +492,7 @@ mod tests {
         writer.handle_written(write.range.start);
     }
 
-    /// Walks `image` from its beginning; every byte must belong to an entry or be zero.
+    /// Walks `image` from its start; every byte must belong to an entry or be zero.
     fn walk(image: &[u8], segment_end: u64) -> Vec<Entry<'_>> {
         let mut entries: Vec<Entry<'_>> = Vec::new();
         let mut at = 0;
@@ -507,7 +510,7 @@ mod tests {
     }
 
     #[test]
-    fn whatever_the_sizes_the_log_reads_back_without_gaps() {
+    fn the_log_reads_back_without_gaps_whatever_the_sizes() {
         const SEGMENT: u64 = 1 << 21;
         for seed in 0..40u64 {
             let mut random = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
@@ -544,9 +547,9 @@ mod tests {
         }
     }
 
-    /// Whatever the other log's buffers were, and whenever something is written here.
+    /// The result depends neither on the other log's buffers nor on when writes happen here.
     #[test]
-    fn a_log_of_raw_entries_has_the_same_bytes_and_can_be_gone_on_with() {
+    fn a_log_of_raw_entries_has_the_same_bytes_and_can_be_continued() {
         const SEGMENT: u64 = 1 << 21;
         for seed in 0..20 {
             let mut rng = Rng::from_seed(seed);
@@ -582,7 +585,7 @@ mod tests {
                 assert_eq!((other.written(), other.end()), (first.end(), first.end()));
                 let (found, expected) = (raw_entries(&copy, SEGMENT), raw_entries(&image, SEGMENT));
                 assert!(found == expected, "seed {seed}, turn {turn}");
-                // The other one leads from here on.
+                // The copies swap roles.
                 std::mem::swap(&mut first, &mut other);
                 std::mem::swap(&mut image, &mut copy);
             }
@@ -624,7 +627,7 @@ mod tests {
     }
 
     #[test]
-    fn a_write_beside_another_is_sealed_so_that_the_next_need_not_wait() {
+    fn a_concurrent_write_is_sealed_so_that_the_next_need_not_wait() {
         let mut writer = writer(1 << 28);
         append(&mut writer, 4096 - HEADER_SIZE);
         let first = writer.poll_write(alloc).unwrap();

@@ -1,4 +1,4 @@
-//! A log on any disk: what replicas of it rely on.
+//! A log on any disk: what its replicas rely on.
 
 use crate::model::LogOffset;
 use crate::sim::copies::{Sendable, entries_of};
@@ -30,7 +30,7 @@ fn config() -> StoreConfig {
     }
 }
 
-/// The store, and how many entries it has found.
+/// The store, and the number of entries it found.
 async fn open<D: Disk>(disk: &D) -> (Store<D>, u64) {
     let mut count = 0;
     let opening = Store::open(disk.clone(), config()).await.expect("a log that can be opened");
@@ -44,7 +44,7 @@ async fn write_all<D: Disk>(store: &Store<D>) {
     }
 }
 
-/// Appends entries of up to `size_max` bytes, and writes now and then.
+/// Appends entries of up to `size_max` bytes, writing at random times.
 async fn append<D: Disk>(store: &Store<D>, count: usize, size_max: usize, rng: &mut Rng) {
     for nth in 0..count {
         let payload_size = rng.index(size_max);
@@ -67,12 +67,12 @@ async fn take_all<D: Disk>(store: &Store<D>, entries: &[Sendable]) {
             assert_eq!(error, RawError::Append(AppendError::NoRoom), "at {}", entry.at);
             store.commit_step().await.expect("a write");
         }
-        assert_eq!(count, u64::from(!entry.is_filler()), "what is to be applied at {}", entry.at);
+        assert_eq!(count, u64::from(!entry.is_filler()), "entry to apply at {}", entry.at);
     }
     write_all(store).await;
 }
 
-/// What is cut off while the log runs is gone, at once and for good; what is behind has not changed.
+/// What is cut off a running log is gone, at once and for good; the rest is unchanged.
 pub async fn what_is_cut_off_is_gone<D: Disk>(disk: &D) {
     let mut rng = Rng::from_seed(5);
     let (mut store, _) = open(disk).await;
@@ -96,11 +96,11 @@ pub async fn what_is_cut_off_is_gone<D: Disk>(disk: &D) {
     }
     append(&store, 10, 6000, &mut rng).await;
     let end = store.end();
-    assert_eq!(open(disk).await.0.end(), end, "and it goes on");
+    assert_eq!(open(disk).await.0.end(), end, "and it continues");
 }
 
-/// A log that takes in the entries of another one has the same bytes, also when it is opened again, and
-/// both can be gone on with.
+/// A log that takes the entries of another one has the same bytes, also after it is reopened, and
+/// both can be continued.
 pub async fn copies_have_the_same_bytes<D: Disk>(disk: &D) {
     let mut rng = Rng::from_seed(3);
     let other_disk = SimDisk::new(1);
@@ -121,5 +121,5 @@ pub async fn copies_have_the_same_bytes<D: Disk>(disk: &D) {
     append(&store, 30, 6000, &mut rng).await;
     let entries = entries_of(disk, SEED).await;
     take_all(&other, &entries).await;
-    assert_eq!(entries_of(&other_disk, SEED).await, entries, "and the other way round");
+    assert_eq!(entries_of(&other_disk, SEED).await, entries, "and vice versa");
 }

@@ -108,7 +108,7 @@ impl OpenFiles {
             handle.sync().await
         };
         if let Err(error) = made.await {
-            // Nobody has the file yet; a partial one must not be found, nor take up space.
+            // No task has the file yet. A partial one must not be found later, nor take up space.
             std::fs::remove_file(self.path(name)).ok();
             return Err(error);
         }

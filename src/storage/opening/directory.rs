@@ -1,5 +1,5 @@
-//! Index files, as far as opening reads them: the head, and the whole directory where no row of the
-//! snapshot says what is in it.
+//! What opening reads of index files: the head, and the whole directory if the rows of the snapshot
+//! do not cover it.
 
 use crate::model::LogOffset;
 use crate::storage::disk::{BLOCK_SIZE, DiskError, DiskErrorKind, DiskFile};
@@ -13,7 +13,7 @@ pub async fn read_head<F: DiskFile>(file: &F, segment: LogOffset, seed: u32) -> 
     open_head((*block).as_ref(), segment, seed)
 }
 
-/// All runs of an index file; `None` when a block of them is damaged or cannot be read.
+/// All runs of an index file; `None` if one of their blocks is damaged or unreadable.
 pub async fn read_directory<F: DiskFile>(
     file: &F,
     head: &IndexHead,

@@ -1,4 +1,4 @@
-//! What lies in the directory of a shard.
+//! The files in a shard's directory.
 
 use std::ops::Range;
 
@@ -26,7 +26,7 @@ impl Files {
                 Some(FileName::Segment(base)) if size >= BLOCK_SIZE as u64 => {
                     files.segments.push((base, size));
                 }
-                // Its making was interrupted before it had a block.
+                // Its creation was interrupted before it had a block.
                 Some(name @ FileName::Segment(_)) => files.unfinished.push(name),
                 Some(FileName::Index(base)) => files.indexes.push(base),
                 Some(FileName::Snapshot(offset)) => files.snapshots.push(offset),

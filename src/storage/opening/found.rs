@@ -1,22 +1,22 @@
-//! Segments as they were found at opening.
+//! Segments as found at opening.
 
 use crate::model::Timestamp;
 use crate::storage::log::{Segment, SegmentIndex};
 use crate::storage::sealed::{IndexHead, Layout};
 
-/// A segment as it was found.
+/// A segment as found.
 pub struct Found<F> {
     pub segment: Segment<F>,
-    /// It lies below the snapshot.
+    /// It is below the snapshot.
     pub is_covered: bool,
-    /// Its index file, when it lies below the snapshot and the file's head is intact.
+    /// Its index file, if the segment is below the snapshot and the file's head is intact.
     pub index: Option<(F, IndexHead)>,
     /// Its entries were replayed: their messages are in memory.
     pub is_walked: bool,
 }
 
 impl<F> Found<F> {
-    /// The segment, as the log keeps it.
+    /// Converts it to a segment of the log.
     pub fn settled(self) -> Segment<F> {
         let mut segment = self.segment;
         segment.index = match self.index {

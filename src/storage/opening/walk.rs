@@ -1,5 +1,5 @@
-//! Walking a log that is being opened: entry by entry, past what index files cover, over holes that are
-//! damage, to the place where it ends. What a hole is, [`recovery`](crate::storage::recovery) decides.
+//! Walks a log that is being opened: entry by entry, skipping what index files cover and holes that
+//! are damage, to its end. [`recovery`](crate::storage::recovery) decides what a hole is.
 //!
 //! Invariant: everything below `at` was replayed, is covered, or is reported as damaged.
 
@@ -23,9 +23,9 @@ use crate::storage::snapshot::SnapshotPoint;
 pub struct Walked {
     pub end: LogOffset,
     pub next_ordinal: u64,
-    /// Of the newest entry; 0 without one.
+    /// Epoch of the newest entry; 0 without one.
     pub epoch: u32,
-    /// What must not be found again behind the end.
+    /// Leftovers after the end, which must be wiped.
     pub left_over: Option<Range<LogOffset>>,
 }
 
@@ -36,19 +36,19 @@ pub struct Walk<'a, F> {
     pub reader: &'a mut LogReader<F>,
     pub point: Option<SnapshotPoint>,
     pub seed: u32,
-    /// How far the log was on stable media when it was last idle.
+    /// The proof of the end, if there is one.
     pub proof: Option<SnapshotPoint>,
-    /// Where the log is to end; an entry ends there.
+    /// Where the walk must end; an entry ends there.
     pub stop_at: Option<LogOffset>,
     pub at: LogOffset,
     pub chain: Chain,
-    /// A torn tail with intact entries in it.
+    /// A torn tail that contains intact entries.
     pub tail: Option<Range<LogOffset>>,
-    /// What must not be found again behind the end.
+    /// Leftovers after the end, which must be wiped.
     pub left_over: Option<Range<LogOffset>>,
 }
 
-/// What a step of the walk has met.
+/// What a step of the walk found.
 enum Step {
     Advanced,
     Hole { claimed_size: u64 },
@@ -81,7 +81,7 @@ impl<F: DiskFile> Walk<'_, F> {
         }
     }
 
-    /// At their offsets, the snapshot and the proof know what comes next.
+    /// At their offsets, the snapshot and the proof give the next ordinal and epoch.
     fn meet_witnesses(&mut self) {
         let here = |point: &SnapshotPoint| point.offset == self.at && point.next_ordinal > 0;
         if let Some(point) = self.point.into_iter().chain(self.proof).find(here) {
@@ -139,9 +139,9 @@ impl<F: DiskFile> Walk<'_, F> {
         }
     }
 
-    /// Whether the index knows what the segment holds without its entries: from the rows of the snapshot,
-    /// or from the directory of its index file. Segments whose messages are in memory are the newest ones,
-    /// so behind one that must be walked all are.
+    /// Whether the index can do without the segment's entries, thanks to the rows of the snapshot
+    /// or the directory of its index file. Segments with messages in memory are always the newest
+    /// ones, so after one that must be walked, all are.
     async fn is_indexed(&mut self, number: usize) -> Result<bool, DiskError> {
         let found = &self.segments[number];
         if found.segment.range.end <= self.rows_cover() {
@@ -159,13 +159,13 @@ impl<F: DiskFile> Walk<'_, F> {
         Ok(runs.is_some())
     }
 
-    /// The rows of the snapshot know everything below.
+    /// The rows of the snapshot cover everything below.
     fn rows_cover(&self) -> LogOffset {
         let point = self.point.map_or(LogOffset(0), |point| point.offset);
         self.index.rows_cover().min(point)
     }
 
-    /// Judges the hole at the current place; moves behind it unless the log ends here.
+    /// Judges the hole at the current place. Continues after it unless the log ends here.
     async fn is_torn_at_hole(&mut self, claimed_size: u64) -> Result<bool, OpenError> {
         let hole = self.at;
         let bound = self.known_to_go_on();
@@ -210,7 +210,7 @@ impl<F: DiskFile> Walk<'_, F> {
         OpenError::Unreadable { at, file, position: at.0 - base.0, fault: fault.clone() }
     }
 
-    /// The first place behind the current one at which the log is known to have reached once.
+    /// The first place after the current one that the log is known to have reached.
     fn known_to_go_on(&self) -> Option<LogOffset> {
         let rows_cover = self.rows_cover();
         let is_known =

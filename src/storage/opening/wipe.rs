@@ -1,5 +1,5 @@
-//! Wiping what is left over behind the end of the log, so that it can never continue the log: neither
-//! at the next start nor after entries of the same epoch and ordinals were appended in front of it.
+//! Wipes leftovers after the end of the log, so that they can never continue the log: neither at
+//! the next start nor after entries of the same epoch and ordinals are appended before them.
 
 use std::ops::Range;
 use std::rc::Rc;
@@ -9,9 +9,9 @@ use crate::storage::disk::{BLOCK_SIZE, Disk, DiskError, DiskFile, Durability};
 use crate::storage::segment::{block_ceil, block_floor};
 use crate::storage::writer::WRITE_SIZE;
 
-/// Writes zeros from `range.start`, where the log ends, to the end of the block of `range.end`. Durable
-/// when it returns. The block in which the log ends goes first and alone: once it is written, the log
-/// ends there, whatever is still to be wiped behind.
+/// Writes zeros from `range.start`, where the log ends, to the end of the block of `range.end`.
+/// Durable when it returns. The block in which the log ends is written first and alone: once it is
+/// written, the log ends there, even if later blocks are not wiped yet.
 pub async fn wipe<D: Disk>(
     disk: &D,
     segments: impl IntoIterator<Item = (Range<LogOffset>, D::File)>,

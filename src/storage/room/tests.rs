@@ -7,7 +7,7 @@ use super::*;
 
 use SpaceClass::{Ordinary, Reserved};
 
-/// Repeatable chance.
+/// A seeded random number generator.
 struct Rng(u64);
 
 impl Rng {
@@ -25,7 +25,7 @@ impl Rng {
     }
 }
 
-/// One waiter; counts how often it is woken.
+/// Counts how often a waiter is woken.
 #[derive(Default)]
 struct Waiter(AtomicUsize);
 
@@ -35,12 +35,12 @@ impl Wake for Waiter {
     }
 }
 
-/// A room, what is in flight in it, and tickets by arrival.
+/// A room, the appends in flight, and the tickets by arrival.
 struct Scene {
     room: Room,
     in_flight: VecDeque<u64>,
     tickets: Vec<(TicketId, u64, Arc<Waiter>)>,
-    /// Those that were granted and wait again.
+    /// Tickets that were granted and wait again.
     again: Vec<TicketId>,
 }
 
@@ -81,7 +81,7 @@ impl Scene {
         is_admitted
     }
 
-    /// Wakes whom the room says, and gives how many those are.
+    /// Wakes the granted tickets. Returns their number.
     fn wake(&mut self) -> usize {
         let woken = self.room.take_woken();
         let count = woken.len();
@@ -102,7 +102,7 @@ fn small_appends_do_not_overtake_a_waiting_large_one() {
     assert!(scene.append(Ordinary, 60));
     let large = scene.take(90);
     for _ in 0..10 {
-        assert!(!scene.append(Ordinary, 1), "there is room for it, and somebody waits");
+        assert!(!scene.append(Ordinary, 1), "there is room for it, but a ticket waits");
     }
     let small = scene.take(1);
     assert!(!scene.is_granted(large) && !scene.is_granted(small));
@@ -112,7 +112,7 @@ fn small_appends_do_not_overtake_a_waiting_large_one() {
 }
 
 #[test]
-fn what_is_granted_is_held_until_it_is_spent_or_given_up() {
+fn granted_room_is_held_until_it_is_spent_or_dropped() {
     let mut scene = Scene::new(100);
     assert!(scene.append(Ordinary, 100));
     let first = scene.take(70);
@@ -122,7 +122,7 @@ fn what_is_granted_is_held_until_it_is_spent_or_given_up() {
     assert!(scene.append(Ordinary, 30));
     let second = scene.take(50);
     assert!(scene.spend(first, 40));
-    assert!(!scene.is_granted(second), "30 are in flight, 40 too, and 30 held");
+    assert!(!scene.is_granted(second), "30 and 40 are in flight, and 30 held");
     scene.room.drop_ticket(first);
     scene.commit(1);
     assert!(scene.is_granted(second));
@@ -142,7 +142,7 @@ fn one_append_always_fits_however_small_the_budget() {
 }
 
 #[test]
-fn facts_of_the_broker_pass_those_who_wait_within_their_margin() {
+fn facts_of_the_broker_pass_waiting_tickets_within_their_margin() {
     let mut scene = Scene::new(100);
     assert!(scene.append(Ordinary, 100));
     scene.take(50);
@@ -151,7 +151,7 @@ fn facts_of_the_broker_pass_those_who_wait_within_their_margin() {
 }
 
 #[test]
-fn a_ticket_that_was_of_no_use_is_again_before_those_who_came_later() {
+fn a_ticket_that_could_not_be_used_is_again_before_later_ones() {
     let mut scene = Scene::new(100);
     assert!(scene.append(Ordinary, 100));
     let (first, second) = (scene.take(10), scene.take(100));
@@ -168,7 +168,7 @@ fn a_ticket_that_was_of_no_use_is_again_before_those_who_came_later() {
 }
 
 #[test]
-fn when_waiting_cannot_help_everybody_is_let_through_with_nothing() {
+fn when_waiting_is_pointless_every_ticket_is_granted_without_room() {
     let mut scene = Scene::new(100);
     assert!(scene.append(Ordinary, 100));
     let ids: Vec<_> = (0..50).map(|_| scene.take(60)).collect();
@@ -181,7 +181,7 @@ fn when_waiting_cannot_help_everybody_is_let_through_with_nothing() {
 }
 
 #[test]
-fn too_many_who_wait_are_not_taken_in() {
+fn too_many_tickets_are_refused() {
     let mut room = Room::new(1);
     room.handle_append(1, 1);
     assert!((0..WAITING_MAX).all(|_| room.take_ticket(1).is_some()));
@@ -190,8 +190,8 @@ fn too_many_who_wait_are_not_taken_in() {
     assert!(room.take_ticket(1).is_some());
 }
 
-/// Counted, not timed: with 5,000 who wait, everything that is written wakes those it makes room for
-/// and nobody else, and each is woken once.
+/// Counted, not timed: with 5,000 waiters, a write wakes exactly those that it makes room for, each
+/// of them once.
 #[test]
 fn a_write_wakes_only_those_it_admits() {
     const WAITERS: usize = 5000;
@@ -211,15 +211,15 @@ fn a_write_wakes_only_those_it_admits() {
             assert!(scene.spend(*id, 10));
             scene.room.drop_ticket(*id);
         }
-        assert_eq!(scene.wake(), 0, "what is spent makes room for nobody");
+        assert_eq!(scene.wake(), 0, "spending makes no room");
         next += woken;
     }
     let wakes = scene.tickets.iter().map(|(.., waiter)| waiter.0.load(Ordering::Relaxed));
     assert!(wakes.eq(std::iter::repeat_n(1, WAITERS)));
 }
 
-/// Whatever is taken, spent, given up and written, in whatever order: tickets are granted in the order
-/// of their arrival, none that fits is left behind, and no more is given than there is.
+/// For any sequence of operations: tickets are granted in order of arrival, none that fits keeps
+/// waiting, and no more room is granted than there is.
 #[test]
 fn tickets_are_granted_in_order_and_none_is_lost() {
     for seed in 0..100 {
@@ -230,12 +230,12 @@ fn tickets_are_granted_in_order_and_none_is_lost() {
             step(&mut scene, &mut rng);
             check(&mut scene, budget, seed);
         }
-        // All of them are given up in any order: whoever is in front then goes on.
+        // All tickets are dropped in random order; the front one is always granted.
         scene.in_flight.clear();
         scene.room.handle_progress(0, Gate::Open);
         while !scene.tickets.is_empty() {
             let front = scene.tickets[0].0;
-            assert!(scene.is_granted(front), "seed {seed}: nothing holds the front one up");
+            assert!(scene.is_granted(front), "seed {seed}: the front one must be granted");
             let (gone, ..) = scene.tickets.remove(rng.index(scene.tickets.len()));
             scene.room.drop_ticket(gone);
         }
