@@ -5,7 +5,7 @@ use zerocopy::IntoBytes;
 use super::disk::SimDisk;
 use crate::model::LogOffset;
 use crate::storage::disk::{Disk, DiskErrorKind, DiskFile};
-use crate::storage::entry::{EntryKind, Look, look};
+use crate::storage::entry::{EntryKind, Parsed, parse};
 use crate::storage::segment::FileName;
 
 /// An entry as it is sent: its bytes, or only the header of a filler.
@@ -63,7 +63,7 @@ fn take_entries(base: LogOffset, segment: &[u8], seed: u32, entries: &mut Vec<Se
     let mut position = 0;
     while position < segment.len() {
         let (at, rest) = (base.plus(position as u64), &segment[position..]);
-        let Look::Entry(entry) = look(rest, at, rest.len() as u64, seed) else { return false };
+        let Parsed::Entry(entry) = parse(rest, at, rest.len() as u64, seed) else { return false };
         let size = entry.header.size() as usize;
         let bytes = match entry.kind {
             EntryKind::FILLER => entry.header.as_bytes().to_vec(),

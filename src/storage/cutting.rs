@@ -17,7 +17,7 @@
 use crate::model::LogOffset;
 use crate::storage::config::CommitRule;
 use crate::storage::disk::{Disk, DiskError, DiskErrorKind};
-use crate::storage::entry::Look;
+use crate::storage::entry::Parsed;
 use crate::storage::error::{CutError, ReadError};
 use crate::storage::index::Index;
 use crate::storage::log::{Log, Preparing};
@@ -67,7 +67,7 @@ impl<D: Disk> Hold<D> {
             let is_written = log.written() == log.end() && log.preparing != Preparing::Running;
             is_written.then_some(Ok(()))
         };
-        store.0.progress.wait(is_still).await?;
+        store.0.marks_changed.wait(is_still).await?;
         store.0.syncs.take().await;
         hold.holds_syncs = true;
         Ok(hold)
@@ -87,10 +87,10 @@ impl<D: Disk> Hold<D> {
         }
         let mut slices = Slices::default();
         loop {
-            let (next, behind, its_epoch) = match at == end {
+            let (next, after, its_epoch) = match at == end {
                 true => (next_ordinal, end, epoch),
-                false => match reader.look(at).await.map_err(ReadError::from)? {
-                    Look::Entry(entry) => {
+                false => match reader.parse_at(at).await.map_err(ReadError::from)? {
+                    Parsed::Entry(entry) => {
                         let header = entry.header;
                         (header.ordinal.get(), header.end(), header.epoch.get())
                     }
@@ -104,7 +104,7 @@ impl<D: Disk> Hold<D> {
             if next > ordinal {
                 return Err(CutError::Committed { ordinal, first: next });
             }
-            (at, epoch) = (behind, its_epoch);
+            (at, epoch) = (after, its_epoch);
             slices.handled(1).await;
         }
     }
@@ -154,7 +154,7 @@ impl<D: Disk> Drop for Hold<D> {
         }
         shared.background.give_back();
         shared.work.notify();
-        shared.moved_on();
+        shared.wake_waiters();
     }
 }
 

@@ -181,8 +181,8 @@ impl<D: Disk> Store<D> {
     /// a file is missing from the middle of the log.
     fn newest_segment_to(&self, place: LogOffset) -> Option<LogOffset> {
         let log = self.0.log.borrow();
-        let behind = log.segments.partition_point(|segment| segment.range.start <= place);
-        Some(log.segments[behind.checked_sub(1)?].range.start)
+        let after = log.segments.partition_point(|segment| segment.range.start <= place);
+        Some(log.segments[after.checked_sub(1)?].range.start)
     }
 
     async fn look_in_directory(
@@ -203,13 +203,13 @@ impl<D: Disk> Store<D> {
         let mut before = None;
         for block in first..run_blocks.min(first + 2) {
             let runs = self.runs(view, block).await?;
-            let behind = runs.partition_point(|run| run.place() <= (key, from));
-            before = behind.checked_sub(1).map(|index| runs[index]).or(before);
+            let after = runs.partition_point(|run| run.place() <= (key, from));
+            before = after.checked_sub(1).map(|index| runs[index]).or(before);
             let of_queue = before.filter(|run| run.key() == key);
             if let Some(run) = of_queue.filter(|run| from < run.end()) {
                 return Ok(Hit::In(run));
             }
-            if let Some(run) = runs.get(behind) {
+            if let Some(run) = runs.get(after) {
                 return Ok(match (of_queue, run.key() == key) {
                     (None, true) => Hit::Older(*run),
                     (None, false) => Hit::Absent,

@@ -172,10 +172,10 @@ pub struct Entry<'a> {
 
 /// What is found at a log offset.
 #[derive(Clone, Copy, Debug)]
-pub enum Look<'a> {
+pub enum Parsed<'a> {
     Entry(Entry<'a>),
     /// Possibly an entry; this many bytes are needed to decide.
-    Cut {
+    Truncated {
         needs: usize,
     },
     /// An intact entry in an unsupported layout.
@@ -190,10 +190,10 @@ pub enum Look<'a> {
 }
 
 /// Parses `bytes` at log offset `at`, with `room` bytes to the end of the segment.
-pub fn look(bytes: &[u8], at: LogOffset, room: u64, seed: u32) -> Look<'_> {
+pub fn parse(bytes: &[u8], at: LogOffset, room: u64, seed: u32) -> Parsed<'_> {
     let Ok((header, rest)) = EntryHeader::ref_from_prefix(bytes) else {
         let fits = room >= HEADER_SIZE as u64;
-        return if fits { Look::Cut { needs: HEADER_SIZE } } else { NOTHING };
+        return if fits { Parsed::Truncated { needs: HEADER_SIZE } } else { NOTHING };
     };
     // Versions begin at 1, so zeros at offset 0 do not look like an entry.
     if header.own_offset.get() != at.0 || header.version == 0 {
@@ -207,18 +207,18 @@ pub fn look(bytes: &[u8], at: LogOffset, room: u64, seed: u32) -> Look<'_> {
     }
     let covered = if is_filler { Some(&rest[..0]) } else { rest.get(..payload_size) };
     let Some(payload) = covered else {
-        return Look::Cut { needs: HEADER_SIZE + payload_size };
+        return Parsed::Truncated { needs: HEADER_SIZE + payload_size };
     };
     if header.checksum.get() != header.compute_checksum(payload, seed) {
-        return Look::Nothing { claimed_size: Some(size) };
+        return Parsed::Nothing { claimed_size: Some(size) };
     }
     if header.version != ENTRY_VERSION {
-        return Look::Unsupported { version: header.version };
+        return Parsed::Unsupported { version: header.version };
     }
-    Look::Entry(Entry { header: *header, kind: EntryKind(header.kind), payload })
+    Parsed::Entry(Entry { header: *header, kind: EntryKind(header.kind), payload })
 }
 
-const NOTHING: Look<'static> = Look::Nothing { claimed_size: None };
+const NOTHING: Parsed<'static> = Parsed::Nothing { claimed_size: None };
 
 #[cfg(test)]
 mod tests {
@@ -238,13 +238,13 @@ mod tests {
     }
 
     fn is_entry(bytes: &[u8], at: LogOffset, room: u64, seed: u32) -> bool {
-        matches!(look(bytes, at, room, seed), Look::Entry(_))
+        matches!(parse(bytes, at, room, seed), Parsed::Entry(_))
     }
 
     #[test]
     fn a_sealed_entry_is_found_again() {
         let bytes = sample(MESSAGES, b"hello");
-        let Look::Entry(entry) = look(&bytes, AT, 4096, SEED) else { panic!("no entry") };
+        let Parsed::Entry(entry) = parse(&bytes, AT, 4096, SEED) else { panic!("no entry") };
         assert_eq!((entry.kind, entry.payload), (MESSAGES, &b"hello"[..]));
         assert_eq!(entry.header.proves_durable(), LogOffset(4000));
         assert_eq!(entry.header.end(), AT.plus(48));
@@ -275,8 +275,11 @@ mod tests {
         let bytes = sample(MESSAGES, b"hello");
         for cut in 0..bytes.len() - 3 {
             let needs = if cut < HEADER_SIZE { HEADER_SIZE } else { HEADER_SIZE + 5 };
-            let seen = look(&bytes[..cut], AT, 4096, SEED);
-            assert!(matches!(seen, Look::Cut { needs: n } if n == needs), "cut at {cut}: {seen:?}");
+            let seen = parse(&bytes[..cut], AT, 4096, SEED);
+            assert!(
+                matches!(seen, Parsed::Truncated { needs: n } if n == needs),
+                "cut at {cut}: {seen:?}"
+            );
         }
     }
 
@@ -286,7 +289,9 @@ mod tests {
         let kind = EntryKind::FILLER;
         let new = NewEntry { kind, subject: 0, at: AT, ordinal: 1, epoch: 1, durable };
         let header = new.filler(1 << 20, SEED);
-        let Look::Entry(entry) = look(header.as_bytes(), AT, 1 << 20, SEED) else { panic!("none") };
+        let Parsed::Entry(entry) = parse(header.as_bytes(), AT, 1 << 20, SEED) else {
+            panic!("none")
+        };
         assert_eq!(entry.header.end(), AT.plus(1 << 20));
     }
 
@@ -297,7 +302,7 @@ mod tests {
         let new = NewEntry { kind, subject: 0, at, ordinal: 1, epoch: 1, durable: LogOffset(0) };
         let mut bytes = vec![0; HEADER_SIZE];
         new.seal(&mut bytes, 0, SEED);
-        let Look::Entry(entry) = look(&bytes, at, 4096, SEED) else { panic!("none") };
+        let Parsed::Entry(entry) = parse(&bytes, at, 4096, SEED) else { panic!("none") };
         assert_eq!(entry.header.proves_durable(), LogOffset(0));
     }
 
@@ -307,7 +312,7 @@ mod tests {
         bytes[offset_of!(EntryHeader, version)] = 200;
         let header = EntryHeader::read_from_prefix(&bytes).unwrap().0.sealed(b"hello", SEED);
         bytes[..HEADER_SIZE].copy_from_slice(header.as_bytes());
-        let seen = look(&bytes, AT, 4096, SEED);
-        assert!(matches!(seen, Look::Unsupported { version: 200 }), "{seen:?}");
+        let seen = parse(&bytes, AT, 4096, SEED);
+        assert!(matches!(seen, Parsed::Unsupported { version: 200 }), "{seen:?}");
     }
 }

@@ -191,8 +191,8 @@ impl<D: Disk> Log<D> {
 
     /// The segment that holds `offset`.
     pub fn segment(&mut self, offset: LogOffset) -> Option<&mut Segment<D::File>> {
-        let behind = self.segments.partition_point(|segment| segment.range.start <= offset);
-        let found = self.segments.get_mut(behind.checked_sub(1)?)?;
+        let after = self.segments.partition_point(|segment| segment.range.start <= offset);
+        let found = self.segments.get_mut(after.checked_sub(1)?)?;
         found.range.contains(&offset).then_some(found)
     }
 
@@ -353,7 +353,7 @@ impl<D: Disk> Log<D> {
         self.cuts = std::mem::take(&mut old.cuts);
         self.cuts.note(place);
         self.tail = std::mem::replace(&mut old.tail, TailCache::new(0));
-        self.tail.drop_behind(place);
+        self.tail.drop_after(place);
         self.check();
     }
 
@@ -382,7 +382,7 @@ impl<D: Disk> Log<D> {
     }
 
     /// Start of the first damaged range at or after `at`.
-    pub fn hole_behind(&self, at: LogOffset) -> LogOffset {
+    pub fn next_hole(&self, at: LogOffset) -> LogOffset {
         let starts = self.damaged.iter().map(|hole| hole.start).filter(|&start| start >= at);
         starts.min().unwrap_or(LogOffset(u64::MAX))
     }

@@ -180,7 +180,7 @@ impl<D: Disk> Store<D> {
             log.metrics.syncs.add(files.len() as u64);
             log.handle_durable(written);
         });
-        self.0.moved_on();
+        self.0.wake_waiters();
         if outcome.is_err() {
             self.0.work.notify();
         }
@@ -206,7 +206,7 @@ impl<D: Disk> Store<D> {
         };
         if before != SpaceState::Enough {
             self.0.work.notify();
-            self.0.moved_on();
+            self.0.wake_waiters();
         }
         Ok(())
     }

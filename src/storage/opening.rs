@@ -507,7 +507,7 @@ impl<D: Disk> Opening<D> {
             syncs: Turns::default(),
             is_stopping: false.into(),
             work: Signal::default(),
-            progress: Signal::default(),
+            marks_changed: Signal::default(),
         }));
         Ok((store, report))
     }

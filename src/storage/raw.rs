@@ -14,7 +14,7 @@ use zerocopy::FromBytes;
 
 use crate::model::LogOffset;
 use crate::storage::append::AppendError;
-use crate::storage::entry::{Entry, EntryHeader, EntryKind, HEADER_SIZE, Look, look};
+use crate::storage::entry::{Entry, EntryHeader, EntryKind, HEADER_SIZE, Parsed, parse};
 use crate::storage::segment::block_floor;
 
 /// A checked entry.
@@ -43,7 +43,7 @@ pub enum RawError {
     #[error(transparent)]
     Append(#[from] AppendError),
     #[error("the bytes end within the entry at {at}")]
-    Cut { at: LogOffset },
+    Truncated { at: LogOffset },
     #[error("the log continues at {expected}, but the entry belongs at {found}")]
     Place { expected: LogOffset, found: LogOffset },
     #[error("the entry at {at} must have ordinal {expected}, but has {found}")]
@@ -75,16 +75,17 @@ pub fn check(bytes: &[u8], start: RawStart) -> Result<Vec<RawEntry<'_>>, RawErro
 
 fn check_one(bytes: &[u8], start: RawStart) -> Result<(RawEntry<'_>, &[u8]), RawError> {
     let RawStart { end: at, segment_end, next_ordinal, epoch, seed } = start;
-    let (header, _) = EntryHeader::ref_from_prefix(bytes).map_err(|_| RawError::Cut { at })?;
+    let (header, _) =
+        EntryHeader::ref_from_prefix(bytes).map_err(|_| RawError::Truncated { at })?;
     let own_offset = LogOffset(header.own_offset.get());
     if own_offset != at {
         return Err(RawError::Place { expected: at, found: own_offset });
     }
-    let entry = match look(bytes, at, u64::MAX, seed) {
-        Look::Entry(entry) => entry,
-        Look::Cut { .. } => return Err(RawError::Cut { at }),
-        Look::Unsupported { version } => return Err(RawError::Unsupported { at, version }),
-        Look::Nothing { .. } => return Err(RawError::Damaged { at }),
+    let entry = match parse(bytes, at, u64::MAX, seed) {
+        Parsed::Entry(entry) => entry,
+        Parsed::Truncated { .. } => return Err(RawError::Truncated { at }),
+        Parsed::Unsupported { version } => return Err(RawError::Unsupported { at, version }),
+        Parsed::Nothing { .. } => return Err(RawError::Damaged { at }),
     };
     let (ordinal, found_epoch) = (header.ordinal.get(), header.epoch.get());
     if ordinal != next_ordinal {
@@ -98,7 +99,7 @@ fn check_one(bytes: &[u8], start: RawStart) -> Result<(RawEntry<'_>, &[u8]), Raw
     }
     let is_filler = entry.kind == EntryKind::FILLER;
     let size = if is_filler { HEADER_SIZE } else { entry.header.size() as usize };
-    let (bytes, rest) = bytes.split_at_checked(size).ok_or(RawError::Cut { at })?;
+    let (bytes, rest) = bytes.split_at_checked(size).ok_or(RawError::Truncated { at })?;
     let padding = &bytes[HEADER_SIZE + entry.payload.len()..];
     if padding.iter().any(|&byte| byte != 0) {
         return Err(RawError::Damaged { at });

@@ -8,7 +8,7 @@ use std::rc::Rc;
 
 use crate::model::{Chunk, LogOffset, QueueOffset, Timestamp};
 use crate::storage::disk::{Disk, DiskFile};
-use crate::storage::entry::{ENTRY_ALIGN, EntryKind, HEADER_SIZE, Look, look};
+use crate::storage::entry::{ENTRY_ALIGN, EntryKind, HEADER_SIZE, Parsed, parse};
 use crate::storage::error::ReadError;
 use crate::storage::index::Lookup;
 use crate::storage::located::{Located, QueueKey};
@@ -70,7 +70,7 @@ impl<D: Disk> Store<D> {
                 continue;
             }
             let at = chunks.len();
-            let hole = self.0.log.borrow().hole_behind(first.entry_offset);
+            let hole = self.0.log.borrow().next_hole(first.entry_offset);
             let count = if at < single_below { 1 } else { neighbours(&wanted[at..], hole) };
             match self.read_group(&wanted[at..at + count], &mut chunks).await {
                 Ok(()) => {}
@@ -94,10 +94,10 @@ impl<D: Disk> Store<D> {
         let mut at = self.mark_before(offset).await?;
         let mut reader = self.reader_at(offset)?;
         loop {
-            let Look::Entry(entry) = reader.look(at).await? else {
+            let Parsed::Entry(entry) = reader.parse_at(at).await? else {
                 // Damage before it does not affect it.
-                let behind = reader.next_entry(at.plus(ENTRY_ALIGN as u64), offset.plus(1)).await?;
-                at = behind.ok_or_else(|| self.damage_or_gone(at))?;
+                let after = reader.next_entry(at.plus(ENTRY_ALIGN as u64), offset.plus(1)).await?;
+                at = after.ok_or_else(|| self.damage_or_gone(at))?;
                 continue;
             };
             if offset < entry.header.end() {
@@ -125,17 +125,17 @@ impl<D: Disk> Store<D> {
     ) -> Result<QueueOffset, ReadError> {
         let is_before = |stored: Timestamp| stored < time || (upper && stored == time);
         let Range { start, end } = self.with_index(|index| index.bounds(key));
-        let (mut first, mut behind) = (start, end);
-        while first < behind {
-            let middle = first.midpoint(behind);
+        let (mut first, mut after) = (start, end);
+        while first < after {
+            let middle = first.midpoint(after);
             match self.stored_at(key, middle).await? {
                 Stored::At(stored) if is_before(stored) => first = middle + 1,
-                Stored::At(_) | Stored::Lost { next: None } => behind = middle,
+                Stored::At(_) | Stored::Lost { next: None } => after = middle,
                 // Lost messages have no time; the next one has.
-                Stored::Lost { next: Some(next) } if next >= behind => behind = middle,
+                Stored::Lost { next: Some(next) } if next >= after => after = middle,
                 Stored::Lost { next: Some(next) } => match self.stored_at(key, next).await? {
                     Stored::At(stored) if is_before(stored) => first = next + 1,
-                    _ => behind = middle,
+                    _ => after = middle,
                 },
             }
         }
@@ -193,15 +193,15 @@ impl<D: Disk> Store<D> {
     async fn check_entry(&self, span: &mut Span, at: LogOffset) -> Result<Range<u64>, ReadError> {
         let seed = self.0.log.borrow().config.checksum_seed;
         for _ in 0..3 {
-            match span.look(at, seed) {
-                Look::Entry(entry) => {
+            match span.parse(at, seed) {
+                Parsed::Entry(entry) => {
                     let start = at.0 + HEADER_SIZE as u64;
                     return Ok(start..start + u64::from(entry.header.payload_size.get()));
                 }
-                Look::Cut { needs } => {
+                Parsed::Truncated { needs } => {
                     *span = self.read_span(at..at.plus(needs as u64)).await?;
                 }
-                Look::Nothing { .. } | Look::Unsupported { .. } => break,
+                Parsed::Nothing { .. } | Parsed::Unsupported { .. } => break,
             }
         }
         Err(self.damage_or_gone(at))
@@ -247,8 +247,8 @@ impl<D: Disk> Store<D> {
         located: &Located,
     ) -> Result<bool, ReadError> {
         let payload = located.entry_offset.plus(HEADER_SIZE as u64);
-        match reader.look(located.entry_offset).await? {
-            Look::Entry(entry) => Ok(located.end() <= payload.plus(entry.payload.len() as u64)),
+        match reader.parse_at(located.entry_offset).await? {
+            Parsed::Entry(entry) => Ok(located.end() <= payload.plus(entry.payload.len() as u64)),
             _ => Ok(false),
         }
     }
@@ -303,11 +303,11 @@ impl Span {
         (*self.bytes).as_ref().len()
     }
 
-    fn look(&self, at: LogOffset, seed: u32) -> Look<'_> {
+    fn parse(&self, at: LogOffset, seed: u32) -> Parsed<'_> {
         let bytes = (*self.bytes).as_ref();
         let skip = at.0.checked_sub(self.base).and_then(|skip| usize::try_from(skip).ok());
         let bytes = skip.and_then(|skip| bytes.get(skip..)).unwrap_or_default();
-        look(bytes, at, self.segment_end.saturating_sub(at.0), seed)
+        parse(bytes, at, self.segment_end.saturating_sub(at.0), seed)
     }
 
     /// The part at `range` of the log, which is in the span.
@@ -352,6 +352,6 @@ fn let_go(chunks: &mut [Chunk], read_size: usize) {
 
 fn mark_before(marks: &[u32], base: LogOffset, offset: LogOffset) -> LogOffset {
     let position = offset.0 - base.0;
-    let behind = marks.partition_point(|&mark| u64::from(mark) <= position);
-    base.plus(behind.checked_sub(1).map_or(0, |index| u64::from(marks[index])))
+    let after = marks.partition_point(|&mark| u64::from(mark) <= position);
+    base.plus(after.checked_sub(1).map_or(0, |index| u64::from(marks[index])))
 }

@@ -8,7 +8,7 @@ use std::rc::Rc;
 
 use crate::model::{LogOffset, Timestamp};
 use crate::storage::disk::{BLOCK_SIZE, Disk, DiskError, DiskErrorKind, DiskFile};
-use crate::storage::entry::{ENTRY_ALIGN, EntryKind, Look};
+use crate::storage::entry::{ENTRY_ALIGN, EntryKind, Parsed};
 use crate::storage::error::ReadError;
 use crate::storage::images::{Image, ImageRoom};
 use crate::storage::index::Index;
@@ -110,11 +110,11 @@ impl<D: Disk> Store<D> {
         let mut slices = Slices::default();
         let mut at = range.start;
         while at < range.end {
-            let Look::Entry(entry) = reader.look(at).await? else {
-                let behind = reader.next_entry(at.plus(ENTRY_ALIGN as u64), range.end).await?;
+            let Parsed::Entry(entry) = reader.parse_at(at).await? else {
+                let after = reader.next_entry(at.plus(ENTRY_ALIGN as u64), range.end).await?;
                 // Damage is recorded when a message there is read, or at the next start.
-                match behind {
-                    Some(behind) => at = behind,
+                match after {
+                    Some(after) => at = after,
                     None => break,
                 }
                 continue;

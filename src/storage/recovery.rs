@@ -7,7 +7,7 @@
 //! file or the proof of the end, which show that the log once reached further, or an intact entry
 //! after the hole, through its durable lag.
 //!
-//! | The log is known to continue at `bound` | First intact entry after the hole | An entry there proves that the hole was durable | Verdict |
+//! | The log is known to continue at `bound` | First intact entry after the hole | An entry there proves that the hole was durable | HoleKind |
 //! |---|---|---|---|
 //! | yes | before `bound`  | –   | damaged up to that entry |
 //! | yes | none before     | –   | damaged up to `bound` |
@@ -61,7 +61,7 @@ impl Chain {
 
 /// What was found after a hole.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Behind {
+pub struct AfterHole {
     /// The first entry that the chain accepts.
     pub first: Option<LogOffset>,
     /// The highest offset below which an entry proves that everything was on stable media.
@@ -73,19 +73,19 @@ pub struct Behind {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verdict {
+pub enum HoleKind {
     Torn,
     Damaged { resume: LogOffset },
 }
 
 /// The table above. `bound` is an offset at or after the hole where an entry is known to have begun
 /// or the log to have ended, with everything before it on stable media.
-pub fn judge(hole: LogOffset, bound: Option<LogOffset>, behind: &Behind) -> Verdict {
-    match (bound.filter(|&bound| bound > hole), behind.first) {
-        (Some(bound), Some(first)) => Verdict::Damaged { resume: first.min(bound) },
-        (Some(bound), None) => Verdict::Damaged { resume: bound },
-        (None, Some(first)) if behind.proven_durable > hole => Verdict::Damaged { resume: first },
-        (None, _) => Verdict::Torn,
+pub fn classify(hole: LogOffset, bound: Option<LogOffset>, after: &AfterHole) -> HoleKind {
+    match (bound.filter(|&bound| bound > hole), after.first) {
+        (Some(bound), Some(first)) => HoleKind::Damaged { resume: first.min(bound) },
+        (Some(bound), None) => HoleKind::Damaged { resume: bound },
+        (None, Some(first)) if after.proven_durable > hole => HoleKind::Damaged { resume: first },
+        (None, _) => HoleKind::Torn,
     }
 }
 
@@ -161,24 +161,24 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_hole_is_judged_by_the_evidence() {
+    fn a_hole_is_classified_by_the_evidence() {
         let at = LogOffset;
         let hole = at(100);
-        // bound, first entry after, proven durable, verdict
+        // bound, first entry after, proven durable, kind
         let rows = [
-            (None, None, 0, Verdict::Torn),
-            (None, Some(200), 0, Verdict::Torn),
-            (None, Some(200), 100, Verdict::Torn),
-            (None, Some(200), 101, Verdict::Damaged { resume: at(200) }),
-            (Some(100), Some(200), 0, Verdict::Torn),
-            (Some(300), None, 0, Verdict::Damaged { resume: at(300) }),
-            (Some(300), Some(200), 0, Verdict::Damaged { resume: at(200) }),
-            (Some(300), Some(400), 0, Verdict::Damaged { resume: at(300) }),
+            (None, None, 0, HoleKind::Torn),
+            (None, Some(200), 0, HoleKind::Torn),
+            (None, Some(200), 100, HoleKind::Torn),
+            (None, Some(200), 101, HoleKind::Damaged { resume: at(200) }),
+            (Some(100), Some(200), 0, HoleKind::Torn),
+            (Some(300), None, 0, HoleKind::Damaged { resume: at(300) }),
+            (Some(300), Some(200), 0, HoleKind::Damaged { resume: at(200) }),
+            (Some(300), Some(400), 0, HoleKind::Damaged { resume: at(300) }),
         ];
-        for row @ (bound, first, proven, verdict) in rows {
+        for row @ (bound, first, proven, kind) in rows {
             let first = first.map(at);
-            let behind = Behind { first, proven_durable: at(proven), ..Behind::default() };
-            assert_eq!(judge(hole, bound.map(at), &behind), verdict, "{row:?}");
+            let after = AfterHole { first, proven_durable: at(proven), ..AfterHole::default() };
+            assert_eq!(classify(hole, bound.map(at), &after), kind, "{row:?}");
         }
     }
 

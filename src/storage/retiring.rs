@@ -39,9 +39,9 @@ impl<D: Disk> Store<D> {
         let ages = index.ages_mut();
         ages.observe(now);
         let newest = ages.newest();
-        let behind = log.segments.partition_point(|segment| Some(segment.range.start) <= newest);
-        let full_count = log.segments.len().saturating_sub(1 + behind);
-        for segment in log.segments.range(behind..).take(full_count) {
+        let after = log.segments.partition_point(|segment| Some(segment.range.start) <= newest);
+        let full_count = log.segments.len().saturating_sub(1 + after);
+        for segment in log.segments.range(after..).take(full_count) {
             let (base, last_stored) = (segment.range.start, segment.last_stored());
             ages.note_full(&Unaged { base, last_stored });
         }

@@ -11,8 +11,8 @@ use zerocopy::byteorder::little_endian::U64;
 
 use crate::model::LogOffset;
 use crate::storage::disk::{BLOCK_SIZE, DiskError, DiskErrorKind, DiskFile};
-use crate::storage::entry::{ENTRY_ALIGN, HEADER_SIZE, Look, OWN_OFFSET_AT, look};
-use crate::storage::recovery::{Behind, Chain};
+use crate::storage::entry::{ENTRY_ALIGN, HEADER_SIZE, OWN_OFFSET_AT, Parsed, parse};
+use crate::storage::recovery::{AfterHole, Chain};
 use crate::storage::segment::block_floor;
 
 /// Bytes per read.
@@ -58,20 +58,20 @@ impl<F: DiskFile> LogReader<F> {
     }
 
     /// Parses what is at `at`. Outside of all segments there is nothing.
-    pub async fn look(&mut self, at: LogOffset) -> Result<Look<'_>, DiskError> {
+    pub async fn parse_at(&mut self, at: LogOffset) -> Result<Parsed<'_>, DiskError> {
         let Some((range, _)) = self.segment(at) else {
-            return Ok(Look::Nothing { claimed_size: None });
+            return Ok(Parsed::Nothing { claimed_size: None });
         };
         let (room, seed) = (range.end.0 - at.0, self.seed);
         // Once for the header, and again once the header gives the size.
         for _ in 0..2 {
-            match look(self.window.from(at), at, room, seed) {
-                Look::Cut { needs } => self.load(at, needs).await?,
+            match parse(self.window.from(at), at, room, seed) {
+                Parsed::Truncated { needs } => self.load(at, needs).await?,
                 _ => break,
             }
         }
-        match look(self.window.from(at), at, room, seed) {
-            Look::Cut { .. } => Ok(Look::Nothing { claimed_size: None }),
+        match parse(self.window.from(at), at, room, seed) {
+            Parsed::Truncated { .. } => Ok(Parsed::Nothing { claimed_size: None }),
             seen => Ok(seen),
         }
     }
@@ -83,8 +83,8 @@ impl<F: DiskFile> LogReader<F> {
         hole: LogOffset,
         to: Option<LogOffset>,
         chain: &Chain,
-    ) -> Result<Behind, DiskError> {
-        let mut behind = Behind::default();
+    ) -> Result<AfterHole, DiskError> {
+        let mut after = AfterHole::default();
         let from = hole.plus(ENTRY_ALIGN as u64);
         let ranges: Vec<_> = self.segments.iter().map(|(range, _)| range.clone()).collect();
         for range in ranges {
@@ -94,16 +94,16 @@ impl<F: DiskFile> LogReader<F> {
                 self.load(at, HEADER_SIZE).await?;
                 let window = self.window.clone();
                 for place in candidates(&window, at).filter(|&place| place < end) {
-                    self.consider(place, chain, &mut behind).await?;
-                    if behind.first.is_some() && behind.proven_durable > hole {
-                        return Ok(behind);
+                    self.consider(place, chain, &mut after).await?;
+                    if after.first.is_some() && after.proven_durable > hole {
+                        return Ok(after);
                     }
                 }
                 // The last place in the window whose own-offset field is outside of it.
                 at = LogOffset(window.end() - OWN_OFFSET_AT as u64);
             }
         }
-        Ok(behind)
+        Ok(after)
     }
 
     /// Start of the first intact entry in `from..to`.
@@ -119,7 +119,7 @@ impl<F: DiskFile> LogReader<F> {
             self.load(at, HEADER_SIZE).await?;
             let window = self.window.clone();
             for place in candidates(&window, at).filter(|&place| place < to) {
-                if let Look::Entry(_) = self.look(place).await? {
+                if let Parsed::Entry(_) = self.parse_at(place).await? {
                     return Ok(Some(place));
                 }
             }
@@ -159,8 +159,8 @@ impl<F: DiskFile> LogReader<F> {
     }
 
     fn segment(&self, at: LogOffset) -> Option<&(Range<LogOffset>, F)> {
-        let behind = self.segments.partition_point(|(range, _)| range.start <= at);
-        let found = &self.segments[behind.checked_sub(1)?];
+        let after = self.segments.partition_point(|(range, _)| range.start <= at);
+        let found = &self.segments[after.checked_sub(1)?];
         found.0.contains(&at).then_some(found)
     }
 
@@ -168,22 +168,22 @@ impl<F: DiskFile> LogReader<F> {
         &mut self,
         place: LogOffset,
         chain: &Chain,
-        behind: &mut Behind,
+        after: &mut AfterHole,
     ) -> Result<(), DiskError> {
         let trusts_lags = self.trusts_lags;
-        match self.look(place).await? {
-            Look::Entry(entry) if chain.accepts_later(&entry.header) => {
-                behind.first.get_or_insert(place);
+        match self.parse_at(place).await? {
+            Parsed::Entry(entry) if chain.accepts_later(&entry.header) => {
+                after.first.get_or_insert(place);
                 if trusts_lags {
                     let proven = entry.header.proves_durable();
-                    behind.proven_durable = behind.proven_durable.max(proven);
+                    after.proven_durable = after.proven_durable.max(proven);
                 }
-                behind.last_end = behind.last_end.max(entry.header.end());
+                after.last_end = after.last_end.max(entry.header.end());
             }
-            Look::Nothing { claimed_size: None } | Look::Cut { .. } => return Ok(()),
-            Look::Entry(_) | Look::Nothing { .. } | Look::Unsupported { .. } => {}
+            Parsed::Nothing { claimed_size: None } | Parsed::Truncated { .. } => return Ok(()),
+            Parsed::Entry(_) | Parsed::Nothing { .. } | Parsed::Unsupported { .. } => {}
         }
-        behind.wipe_to = behind.wipe_to.max(place.plus(HEADER_SIZE as u64));
+        after.wipe_to = after.wipe_to.max(place.plus(HEADER_SIZE as u64));
         Ok(())
     }
 

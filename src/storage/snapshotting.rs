@@ -103,7 +103,7 @@ impl<D: Disk> Store<D> {
     async fn wait_until_fixed(&self, end: LogOffset) -> Result<(), DiskError> {
         let commits_alone = self.0.log.borrow().config.commit == CommitRule::Local;
         self.0
-            .progress
+            .marks_changed
             .wait(|| {
                 let log = self.0.log.borrow();
                 let mark = if commits_alone { log.committed() } else { log.written() };

@@ -98,7 +98,7 @@ pub(super) struct Shared<D: Disk> {
     /// There may be something to write, or the store stops.
     pub work: Signal,
     /// A mark advanced, a segment became available, or the log was fenced or cut.
-    pub progress: Signal,
+    pub marks_changed: Signal,
 }
 
 /// The state that waiters check.
@@ -228,7 +228,7 @@ impl<D: Disk> Store<D> {
     /// Only with [`CommitRule::Driven`](super::CommitRule::Driven).
     pub fn commit_to(&self, mark: LogOffset) {
         self.0.log.borrow_mut().commit_to(mark);
-        self.0.progress.notify();
+        self.0.marks_changed.notify();
     }
 
     /// The last mark given to [`commit_to`](Self::commit_to); initially the committed mark at
@@ -276,7 +276,7 @@ impl<D: Disk> Store<D> {
     /// Waits until everything appended is written, or the log is fenced.
     pub async fn drained(&self) {
         self.0
-            .progress
+            .marks_changed
             .wait(|| {
                 let log = self.0.log.borrow();
                 (log.written() == log.end() || log.fault.is_some()).then_some(())
@@ -288,7 +288,7 @@ impl<D: Disk> Store<D> {
     /// False if that will never happen: the log is fenced, or the entry there was cut off.
     pub fn reached(&self, end: LogOffset) -> impl Future<Output = bool> {
         let awaited = Awaited { end, cut_count: self.0.log.borrow().cuts.count() };
-        self.0.progress.wait(move || {
+        self.0.marks_changed.wait(move || {
             let log = self.0.log.borrow();
             if log.cuts.have_taken(awaited) {
                 return Some(false);
@@ -380,7 +380,7 @@ impl<D: Disk> Store<D> {
             CommitStep::Written
         });
         self.0.work.notify();
-        self.0.moved_on();
+        self.0.wake_waiters();
         outcome
     }
 
@@ -402,7 +402,7 @@ impl<D: Disk> Store<D> {
         self.0.log.borrow_mut().preparing = Preparing::No;
         let outcome = self.0.apply(outcome, |_| CommitStep::Prepared);
         self.0.work.notify();
-        self.0.moved_on();
+        self.0.wake_waiters();
         outcome
     }
 }
@@ -410,9 +410,9 @@ impl<D: Disk> Store<D> {
 impl<D: Disk> Shared<D> {
     /// A mark advanced, a segment became available, or the log was fenced: grants room and wakes
     /// waiters.
-    pub fn moved_on(&self) {
+    pub fn wake_waiters(&self) {
         self.log.borrow().grant_room();
-        self.progress.notify();
+        self.marks_changed.notify();
     }
 
     /// Passes on the result of an operation, and fences the log if it failed.

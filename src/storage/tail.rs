@@ -52,7 +52,7 @@ impl<B: AsRef<[u8]> + 'static> TailCache<B> {
     }
 
     /// Drops everything after `place`, including the rest of the same buffer.
-    pub fn drop_behind(&mut self, place: LogOffset) {
+    pub fn drop_after(&mut self, place: LogOffset) {
         self.buffers.retain(|cached| cached.range.end <= place.0);
         self.size = self.buffers.iter().map(|cached| cached.memory).sum();
     }

@@ -402,7 +402,7 @@ mod tests {
     use super::*;
     use crate::sim::Rng;
     use crate::storage::append::SpaceClass;
-    use crate::storage::entry::{Entry, Look, PAYLOAD_SIZE_MAX, look};
+    use crate::storage::entry::{Entry, PAYLOAD_SIZE_MAX, Parsed, parse};
     use crate::storage::raw;
 
     const SEED: u32 = 3;
@@ -498,7 +498,7 @@ mod tests {
         let mut at = 0;
         while at < image.len() {
             let room = segment_end - at as u64 % segment_end;
-            let Look::Entry(entry) = look(&image[at..], LogOffset(at as u64), room, SEED) else {
+            let Parsed::Entry(entry) = parse(&image[at..], LogOffset(at as u64), room, SEED) else {
                 assert!(image[at..].iter().all(|&byte| byte == 0), "rubbish at {at}");
                 break;
             };

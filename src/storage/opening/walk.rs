@@ -9,10 +9,10 @@ use super::directory::read_directory;
 use super::found::Found;
 use crate::model::LogOffset;
 use crate::storage::disk::{DiskError, DiskFile};
-use crate::storage::entry::{EntryKind, HEADER_SIZE, Look};
+use crate::storage::entry::{EntryKind, HEADER_SIZE, Parsed};
 use crate::storage::error::OpenError;
 use crate::storage::index::Index;
-use crate::storage::recovery::{Chain, RecoveryReport, Verdict, judge};
+use crate::storage::recovery::{Chain, HoleKind, RecoveryReport, classify};
 use crate::storage::replay::Replayed;
 use crate::storage::scan::LogReader;
 use crate::storage::segment::FileName;
@@ -96,32 +96,32 @@ impl<F: DiskFile> Walk<'_, F> {
         apply: &mut impl FnMut(&mut Index, Replayed<'_>),
     ) -> Result<Step, OpenError> {
         let at = self.at;
-        let behind = self.segments.partition_point(|found| found.segment.range.start <= at);
-        let here = behind.checked_sub(1).map(|index| &self.segments[index]);
+        let after = self.segments.partition_point(|found| found.segment.range.start <= at);
+        let here = after.checked_sub(1).map(|index| &self.segments[index]);
         let Some(found) = here.filter(|found| found.segment.range.contains(&at)) else {
-            let is_gap = behind < self.segments.len()
+            let is_gap = after < self.segments.len()
                 || self.point.into_iter().chain(self.proof).any(|point| at < point.offset);
             return Ok(if is_gap { Step::Hole { claimed_size: 0 } } else { Step::End });
         };
         let range = found.segment.range.clone();
-        if range.start == at && self.is_indexed(behind - 1).await? {
+        if range.start == at && self.is_indexed(after - 1).await? {
             self.chain.last_ordinal = None;
             self.at = range.end;
             return Ok(Step::Advanced);
         }
-        let found = &mut self.segments[behind - 1];
+        let found = &mut self.segments[after - 1];
         found.is_walked = true;
         if self.index.newest_segment() < Some(range.start) {
             self.report.indexes_rebuilt += usize::from(found.is_covered);
             self.index.begin_segment(range);
         }
         let boundary = self.point.map_or(LogOffset(0), |point| point.offset);
-        match self.reader.look(at).await? {
-            Look::Entry(entry)
+        match self.reader.parse_at(at).await? {
+            Parsed::Entry(entry)
                 if self.chain.accepts(&entry.header)
                     && (at >= boundary || entry.header.end() <= boundary) =>
             {
-                self.segments[behind - 1].segment.note_entry(at);
+                self.segments[after - 1].segment.note_entry(at);
                 self.chain.take(&entry.header);
                 self.at = entry.header.end();
                 let in_snapshot = at < boundary;
@@ -131,11 +131,11 @@ impl<F: DiskFile> Walk<'_, F> {
                 }
                 Ok(Step::Advanced)
             }
-            Look::Unsupported { version } => Err(OpenError::Unsupported { at, version }),
-            Look::Nothing { claimed_size } => {
+            Parsed::Unsupported { version } => Err(OpenError::Unsupported { at, version }),
+            Parsed::Nothing { claimed_size } => {
                 Ok(Step::Hole { claimed_size: claimed_size.unwrap_or(0) })
             }
-            Look::Entry(_) | Look::Cut { .. } => Ok(Step::Hole { claimed_size: 0 }),
+            Parsed::Entry(_) | Parsed::Truncated { .. } => Ok(Step::Hole { claimed_size: 0 }),
         }
     }
 
@@ -165,13 +165,13 @@ impl<F: DiskFile> Walk<'_, F> {
         self.index.rows_cover().min(point)
     }
 
-    /// Judges the hole at the current place. Continues after it unless the log ends here.
+    /// Classifies the hole at the current place. Continues after it unless the log ends here.
     async fn is_torn_at_hole(&mut self, claimed_size: u64) -> Result<bool, OpenError> {
         let hole = self.at;
         let bound = self.known_to_go_on();
-        let behind = self.reader.search(hole, bound, &self.chain).await?;
-        match judge(hole, bound, &behind) {
-            Verdict::Torn => {
+        let after = self.reader.search(hole, bound, &self.chain).await?;
+        match classify(hole, bound, &after) {
+            HoleKind::Torn => {
                 let mut unreadable = self.reader.unreadable.iter();
                 if let Some((block, fault)) = unreadable.find(|(block, _)| block.end > hole) {
                     return Err(self.unreadable_end(block.start, fault));
@@ -182,15 +182,15 @@ impl<F: DiskFile> Walk<'_, F> {
                 if is_untouched && claimed_size > 0 {
                     return Err(OpenError::Foreign { at: hole });
                 }
-                let end = behind.last_end.max(hole.plus(claimed_size));
+                let end = after.last_end.max(hole.plus(claimed_size));
                 self.report.torn_bytes = end.0 - hole.0;
-                self.tail = behind.first.map(|_| hole..end);
+                self.tail = after.first.map(|_| hole..end);
                 let claimed = if claimed_size > 0 { HEADER_SIZE as u64 } else { 0 };
-                let wipe_to = behind.wipe_to.max(hole.plus(claimed));
+                let wipe_to = after.wipe_to.max(hole.plus(claimed));
                 self.left_over = (wipe_to > hole).then_some(hole..wipe_to);
                 Ok(true)
             }
-            Verdict::Damaged { resume } => {
+            HoleKind::Damaged { resume } => {
                 let is_noted =
                     |noted: &Range<LogOffset>| noted.start <= hole && resume <= noted.end;
                 if !self.report.damaged.iter().any(is_noted) {
