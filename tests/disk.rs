@@ -1,4 +1,4 @@
-//! What both disks promise, and what the simulated one does to those who trust it too much.
+//! What both disks guarantee, and the faults of the simulated one.
 
 use std::future::Future;
 use std::path::{Path, PathBuf};
@@ -51,10 +51,10 @@ mod real {
         });
     }
 
-    /// Nothing else would show that durable writes are not: the flags that make them so are there,
-    /// on one descriptor of each file, for created and for opened files.
+    /// No other test would notice that durable writes are not durable: checks the flags of the
+    /// descriptors, for created and for opened files.
     #[test]
-    fn files_have_a_plain_and_a_synchronous_descriptor_when_they_need_them() {
+    fn files_have_a_plain_and_a_synchronous_descriptor_as_needed() {
         on_executor("flags", |directory| async move {
             let disk = FileDisk::open(&directory, FileDiskOptions::default()).await.unwrap();
             let path = disk.directory().join("log");
@@ -75,7 +75,7 @@ mod real {
         std::fs::read_dir("/proc/self/fd").expect("the descriptors of this process").count()
     }
 
-    /// Writes into each of many files what tells it from the others.
+    /// Writes different contents to each of many files.
     async fn many(disk: &FileDisk, count: usize) -> Vec<StoredFile> {
         let mut files = Vec::new();
         for number in 0..count {
@@ -92,7 +92,7 @@ mod real {
     }
 
     #[test]
-    fn the_number_of_descriptors_does_not_grow_with_that_of_files() {
+    fn the_number_of_descriptors_does_not_grow_with_the_number_of_files() {
         on_executor("many", |directory| async move {
             let disk = FileDisk::open(&directory, FileDiskOptions::default()).await.unwrap();
             let before = descriptor_count();
@@ -102,7 +102,7 @@ mod real {
                     assert_eq!(first_byte(file).await, number as u8, "round {round}");
                 }
             }
-            // Other tests of this process have some at the same time.
+            // Other tests in this process have descriptors open too.
             let now = descriptor_count();
             assert!(now < before + 3 * OPEN_MAX, "{before} before, {now} now");
         });
@@ -129,7 +129,7 @@ mod real {
         });
     }
 
-    /// For each descriptor of the file at `path`, all of which are direct: is it synchronous?
+    /// Whether each descriptor of the file at `path` is synchronous. All must be direct.
     fn synchronous_of(path: &Path) -> Vec<bool> {
         let mut found = Vec::new();
         for entry in std::fs::read_dir("/proc/self/fd").expect("the descriptors of this process") {
@@ -163,7 +163,7 @@ mod real {
         });
     }
 
-    /// A file whose end is not at a block, as a cut one can be.
+    /// A file that does not end at a block boundary, as after a truncation.
     #[test]
     fn odd_end_of_a_file_can_be_read() {
         on_executor("odd", |directory| async move {
@@ -176,8 +176,7 @@ mod real {
         });
     }
 
-    /// The size is beyond what any file system takes: if it were tried, it would fail without
-    /// filling the disk of whoever runs this.
+    /// No file system supports this size, so an attempt would fail without filling the disk.
     #[test]
     fn create_that_does_not_fit_is_not_tried() {
         on_executor("full", |directory| async move {
@@ -199,8 +198,8 @@ mod real {
         });
     }
 
-    /// Runs `body` on an executor of its own with an empty directory on a disk file system, and
-    /// aborts the whole test process when it does not end: an executor that hangs has no timeout.
+    /// Runs `body` on its own executor, with an empty directory on a disk file system. Aborts the
+    /// test process if it does not end, because a hanging executor has no timeout.
     fn on_executor<F: Future<Output = ()> + 'static>(
         name: &'static str,
         body: impl FnOnce(PathBuf) -> F + Send + 'static,
@@ -242,7 +241,7 @@ fn simulated_disk_conforms() {
 
 /// A power cut keeps all that was durable and any part of what was not, down to sectors.
 #[test]
-fn power_loss_takes_only_what_was_not_synced() {
+fn power_loss_takes_only_unsynced_writes() {
     let (mut kept, mut lost, mut torn) = (0, 0, 0);
     for seed in 0..300 {
         let disk = SimDisk::new(seed);
@@ -269,9 +268,10 @@ fn power_loss_takes_only_what_was_not_synced() {
     assert!(kept > 20 && lost > 20 && torn > 20, "kept {kept}, lost {lost}, torn {torn}");
 }
 
-/// Of a block written three times since the last sync any version may be found, also the synced.
+/// A block was written three times since the last sync: any version may be found, including the
+/// synced one.
 #[test]
-fn power_loss_finds_any_version_of_a_block() {
+fn power_loss_leaves_any_version_of_a_block() {
     let mut found = [0; 4];
     for seed in 0..400 {
         let disk = SimDisk::new(seed);
@@ -291,7 +291,7 @@ fn power_loss_finds_any_version_of_a_block() {
     assert!(found.iter().all(|&count| count > 10), "{found:?}");
 }
 
-/// What was in flight when power was lost had not returned, so it may be there, in part, or not.
+/// Writes in flight when power was lost had not returned, so they may be there, in part, or not.
 #[test]
 fn writes_in_flight_may_land_in_part() {
     let (mut all, mut none, mut some) = (0, 0, 0);
@@ -344,7 +344,7 @@ fn renames_are_atomic_and_volatile() {
     assert!(old > 20 && new > 20, "old {old}, new {new}");
 }
 
-/// Unsynced creating, renaming and removing are kept or lost independently; synced ones are kept.
+/// Unsynced creations, renames and removals are kept or lost independently; synced ones are kept.
 #[test]
 fn unsynced_names_are_independent() {
     let mut outcomes = std::collections::BTreeSet::new();
@@ -378,9 +378,9 @@ fn file_being_created_when_power_is_lost_may_have_any_size() {
     assert!(sizes.iter().copied().eq(expected), "{sizes:?}");
 }
 
-/// The death of the process alone takes nothing that was written, though a power cut after it may.
+/// Killing the process loses no write, though a later power cut may.
 #[test]
-fn kill_keeps_what_was_written() {
+fn a_kill_keeps_all_writes() {
     let mut lost = 0;
     for seed in 0..100 {
         let disk = SimDisk::new(seed);
@@ -478,7 +478,7 @@ fn every_operation_can_fail() {
     }
 }
 
-/// The kernel forgets what it could not write: a later sync that succeeds proves nothing.
+/// The kernel drops pages that it could not write, so a later successful sync proves nothing.
 #[test]
 fn failed_sync_is_not_repaired_by_another() {
     let mut lost = 0;
@@ -497,9 +497,10 @@ fn failed_sync_is_not_repaired_by_another() {
     assert!(lost > 10, "lost {lost}");
 }
 
-/// A sync is for what had returned before it began: a write that ends during it may still be lost.
+/// A sync covers writes that returned before it began: a write that ends during it may still be
+/// lost.
 #[test]
-fn sync_does_not_cover_what_ends_during_it() {
+fn sync_does_not_cover_writes_that_end_during_it() {
     let mut lost = 0;
     for seed in 0..100 {
         let disk = SimDisk::new(seed);
@@ -519,7 +520,7 @@ fn sync_does_not_cover_what_ends_during_it() {
     assert!(lost > 10, "lost {lost}");
 }
 
-/// While a write is in flight its blocks read as before or after it, whichever comes.
+/// While a write is in flight, its blocks read as before or after it.
 #[test]
 fn blocks_in_flight_read_as_either() {
     let mut found = std::collections::BTreeSet::new();
@@ -639,8 +640,8 @@ fn the_same_seed_gives_the_same_trace() {
     }
 }
 
-/// The mistakes a tiny log can make, and that the simulated power cut finds each of them: what
-/// does not fail here would not fail in the tests of the real log either.
+/// Planted mistakes of a tiny log. The simulated power cut must find each of them, or it would not
+/// find them in the real log either.
 mod canary {
     use super::*;
 
@@ -671,7 +672,8 @@ mod canary {
         }
     }
 
-    /// Appends numbered blocks until power is lost; every acknowledged one must be there again.
+    /// Appends numbered blocks until power is lost. Returns whether every acknowledged one is found
+    /// again.
     fn survives(mistake: Mistake, seed: u64) -> bool {
         let mut rng = Rng::from_seed(seed);
         let disk = SimDisk::new(rng.next_u64());
@@ -730,8 +732,8 @@ mod canary {
     }
 }
 
-/// Writers at random places with random durability, cut at a random step: what returned durable is
-/// there, wherever nothing else was written to the same block afterwards.
+/// Writers at random places with random durability, cut at a random step: a durable write that
+/// returned is there, unless the same block was written again.
 #[test]
 fn random_histories_keep_durable_blocks() {
     for seed in 0..500 {

@@ -1,4 +1,4 @@
-//! The tables of `docs/format.md` say what the structs say.
+//! The tables of `docs/format.md` match the structs.
 
 #![allow(clippy::unwrap_used)] // Helpers of tests are tests too.
 
@@ -23,7 +23,7 @@ use ringmq::storage::snapshot::{SNAPSHOT_MAGIC, SnapshotHead};
 
 const TEXT: &str = include_str!("../docs/format.md");
 
-/// Name, offsets of its fields, and size of a struct.
+/// Name, field offsets, and size of a struct.
 type Layout = (&'static str, Vec<(&'static str, usize)>, usize);
 
 macro_rules! layout {
@@ -156,7 +156,7 @@ fn table(name: &str) -> Vec<(usize, usize, &'static str)> {
 }
 
 #[test]
-fn every_struct_is_drawn_as_it_is() {
+fn every_struct_is_drawn_as_it_is_in_code() {
     for (name, fields, size) in layouts() {
         let drawn = table(name);
         let (last, drawn_fields) = drawn.split_last().expect("a table has rows");

@@ -1,4 +1,4 @@
-//! The architecture as a test: which module may use which, and who may know the runtime.
+//! The architecture as a test: which modules may use which, and which files may use the runtime.
 
 #![expect(clippy::unwrap_used, reason = "a test that meets what it did not expect has failed")]
 
@@ -56,7 +56,7 @@ fn sources_below(crate_root: &str, module: &str) -> Vec<(String, String)> {
     found.iter().map(|path| (name(path), code(&fs::read_to_string(path).unwrap()))).collect()
 }
 
-/// A source without its comments and without what only tests are built with.
+/// A source file without comments and without test-only items.
 fn code(source: &str) -> String {
     let is_code = |line: &&str| !line.trim_start().starts_with("//");
     let mut code = source.lines().filter(is_code).collect::<Vec<_>>().join("\n");
@@ -67,7 +67,7 @@ fn code(source: &str) -> String {
     code
 }
 
-/// Bytes of the item at the beginning of `code`: to its semicolon, or to the end of its braces.
+/// Size of the item at the start of `code`: up to its semicolon, or the end of its braces.
 fn item_size(code: &str) -> usize {
     let mut depth = 0;
     for (at, byte) in code.bytes().enumerate() {
@@ -85,7 +85,7 @@ fn item_size(code: &str) -> usize {
 }
 
 #[test]
-fn what_only_tests_use_is_left_out_and_what_stands_behind_it_is_not() {
+fn test_only_items_are_left_out_and_what_follows_them_is_not() {
     let source = "use a;\n#[cfg(test)]\nmod tests;\n// note\nuse b;\n\
                   #[cfg(test)]\nmod more { fn f() { {} } }\nuse c;\n";
     assert_eq!(code(source), "use a;\n\nuse b;\n\nuse c;");
@@ -150,7 +150,7 @@ fn only_the_edges_know_the_runtime() {
 /// Names of a module, from the crate down: `["storage", "index"]`.
 type ModulePath = Vec<String>;
 
-/// The module that a file of the crate in `crate_root` is.
+/// The module of a file of the crate in `crate_root`.
 fn module_of(crate_root: &str, path: &str) -> ModulePath {
     let path = path.trim_start_matches(crate_root).trim_start_matches('/').trim_end_matches(".rs");
     let path = path.trim_end_matches("/mod");
@@ -181,7 +181,7 @@ fn paths_in(source: &str, own: &ModulePath) -> Vec<ModulePath> {
     found
 }
 
-/// Adds the paths of a tree like `a::{b, c::D}` below `base`. Gives what stands behind it.
+/// Adds the paths of a tree like `a::{b, c::D}` below `base`. Returns the rest of the text.
 fn add_tree<'a>(base: &ModulePath, tree: &'a str, found: &mut Vec<ModulePath>) -> &'a str {
     let mut tree = tree.trim_start();
     if let Some(mut inside) = tree.strip_prefix('{') {
@@ -229,8 +229,8 @@ fn paths_are_read_as_the_compiler_reads_them() {
     }
 }
 
-/// A file may use what stands beside or below it in the same module, but no two files may need each
-/// other. What a module's own `mod.rs` re-exports counts as the module, for the files in it.
+/// A file may use files beside or below it in the same module, but no two files may depend on each
+/// other. For the files of a module, re-exports of its `mod.rs` count as the module itself.
 #[test]
 fn no_two_files_import_each_other() {
     let files = layers().into_iter().flat_map(|(module, _)| sources(module)).collect();
@@ -276,8 +276,8 @@ fn assert_no_circles(crate_root: &str, files: Vec<(String, String)>) {
     assert!(circles.is_empty(), "files that need each other:\n{}", circles.join("\n"));
 }
 
-/// A code that the manual explains and nothing raises sends readers the wrong way, and so does one that
-/// is raised and not explained.
+/// A documented code that is never raised misleads readers, and so does one that is raised but not
+/// documented.
 #[test]
 fn every_documented_refusal_is_raised_somewhere_and_every_raised_one_is_documented() {
     let refusals = include_str!("../src/model/refusal.rs");

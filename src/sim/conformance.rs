@@ -37,7 +37,7 @@ pub async fn check<D: Disk>(disk: &D, reopen: impl AsyncFn(&D) -> D) {
     free_space_is_part_of_the_total(disk.all().await).await;
     everything_survives_reopening(disk.all().await, reopen).await;
     logs::copies_have_the_same_bytes(disk.all().await).await;
-    logs::what_is_cut_off_is_gone(disk.all().await).await;
+    logs::cut_entries_are_gone(disk.all().await).await;
 }
 
 struct Cleared<'a, D>(&'a D);

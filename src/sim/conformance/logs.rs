@@ -73,7 +73,7 @@ async fn take_all<D: Disk>(store: &Store<D>, entries: &[Sendable]) {
 }
 
 /// What is cut off a running log is gone, at once and for good; the rest is unchanged.
-pub async fn what_is_cut_off_is_gone<D: Disk>(disk: &D) {
+pub async fn cut_entries_are_gone<D: Disk>(disk: &D) {
     let mut rng = Rng::from_seed(5);
     let (mut store, _) = open(disk).await;
     append(&store, 60, 6000, &mut rng).await;

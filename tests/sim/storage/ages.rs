@@ -1,4 +1,4 @@
-//! Messages expire after time that has passed, whatever the wall clock says meanwhile.
+//! Messages expire by elapsed time, whatever the wall clock says meanwhile.
 
 use ringmq::model::{Moment, Now, Timestamp};
 use ringmq::sim::{SimDisk, run};
@@ -33,7 +33,7 @@ impl Clocked {
         Now { wall: Timestamp(wall as u64), moment: Moment(self.passed_ms) }
     }
 
-    /// Maintains, and gives how many segments have left the log.
+    /// Runs maintenance. Returns the number of expired segments.
     async fn maintain(&mut self) -> usize {
         let (now, slices) = (self.now(), self.shard.slices());
         self.shard.store.maintain(now, false, slices).await.unwrap().segments_expired
@@ -55,7 +55,7 @@ impl Clocked {
 }
 
 #[test]
-fn a_jump_of_the_wall_clock_deletes_nothing_and_keeps_nothing_longer() {
+fn a_jump_of_the_wall_clock_neither_deletes_nor_extends_anything() {
     for jump_ms in [TEN_YEARS_MS, 2 * RETENTION_MS as i64, -TEN_YEARS_MS] {
         run(async move {
             let disk = SimDisk::new(11);

@@ -1,4 +1,4 @@
-//! What the engine does when nothing goes wrong.
+//! The engine without faults.
 
 use ringmq::model::LogOffset;
 use ringmq::sim::{SimDisk, run};
@@ -7,7 +7,7 @@ use ringmq::storage::{Append, EntryKind, SpaceClass, Store};
 use super::shard::{Shard, config, messages_of};
 
 #[test]
-fn what_was_appended_is_there_after_a_restart() {
+fn entries_are_there_after_a_restart() {
     let disk = SimDisk::new(1);
     run(async {
         let shard = Shard::open(&disk, config()).await.unwrap();
@@ -50,10 +50,10 @@ fn tail_cache_and_cold_read_give_the_same_bytes() {
     });
 }
 
-/// Storage knows no kind but the filler: whatever the broker writes comes back, also from below the
-/// snapshot when there is no index file that covers it.
+/// Storage knows only the filler: every other kind is replayed, even from below the snapshot if no
+/// index file covers it.
 #[test]
-fn every_kind_of_the_broker_comes_back() {
+fn every_kind_of_entry_is_replayed() {
     let disk = SimDisk::new(3);
     run(async {
         let (store, _) = Store::open(disk.clone(), config())

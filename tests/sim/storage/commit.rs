@@ -1,4 +1,4 @@
-//! Logs whose owner says what is committed, because copies elsewhere count as well.
+//! Logs whose owner advances the committed mark, because copies elsewhere count too.
 
 use ringmq::model::LogOffset;
 use ringmq::sim::{SimDisk, run};
@@ -10,7 +10,7 @@ fn driven(flush: Flush) -> StoreConfig {
     StoreConfig { commit: CommitRule::Driven, flush, ..config() }
 }
 
-/// Whether the first message can be had from memory, and from the disk.
+/// Whether the first message can be read from memory, and from disk.
 async fn readable(shard: &Shard) -> [bool; 2] {
     let sent = shard.sent.borrow()[0];
     let at = LogOffset(sent.end.0 - 1000);
@@ -40,9 +40,9 @@ fn nothing_is_readable_or_acknowledged_before_it_is_committed() {
     }
 }
 
-/// Enough others may have an entry before this disk does.
+/// A majority may have an entry before this disk does.
 #[test]
-fn what_is_committed_elsewhere_counts_here_once_it_is_written() {
+fn entries_committed_elsewhere_are_committed_here_once_written() {
     run(async {
         let shard = Shard::open(&SimDisk::new(1), driven(Flush::Sync)).await.unwrap();
         let sent = shard.send(0, &[1000]).unwrap();
@@ -55,7 +55,7 @@ fn what_is_committed_elsewhere_counts_here_once_it_is_written() {
 }
 
 #[test]
-fn after_a_restart_what_is_behind_the_snapshot_waits_for_its_owner() {
+fn after_a_restart_entries_after_the_snapshot_wait_for_the_owner() {
     run(async {
         let disk = SimDisk::new(1);
         let shard = Shard::open(&disk, driven(Flush::Sync)).await.unwrap();

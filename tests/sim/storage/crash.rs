@@ -1,7 +1,7 @@
-//! Power cuts at every step, several in a row, also while recovering from the last one.
+//! Power cuts at every step, several in a row, including during recovery.
 //!
-//! Whatever happens: what was below the committed mark is there and readable, and what is found is a prefix
-//! of what was appended.
+//! After every crash, everything below the committed mark is there and readable, and the log is a
+//! prefix of what was appended.
 
 use ringmq::model::LogOffset;
 use ringmq::sim::{Rng, SimDisk, Tasks, pause, run};
@@ -13,11 +13,11 @@ use super::shard::{Sent, Shard, config, key};
 
 const QUEUES: u32 = 3;
 
-/// What was appended over all lives and not lost, in log order.
+/// Everything appended in all lives and not lost, in log order.
 #[derive(Default)]
 struct Model {
     sent: Vec<Sent>,
-    /// Ends of entries of consumer offsets.
+    /// Ends of the entries of consumer offsets.
     offsets: Vec<LogOffset>,
     /// Everything below was acknowledged.
     committed: LogOffset,
@@ -30,16 +30,16 @@ struct Model {
 enum End {
     PowerCut,
     Kill,
-    /// One or the other.
+    /// Either, at random.
     Either,
 }
 
-/// Sizes of what is appended.
+/// Sizes of the entries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Sizes {
     Any,
-    /// Entries of one or two whole blocks: what an earlier life has left behind a torn tail begins just
-    /// where the next life's entries end, with the ordinal that comes next.
+    /// Entries of one or two whole blocks, so that leftovers of an earlier life after a torn tail
+    /// begin exactly where the next life's entries end, with the next ordinal.
     Blocks,
     /// The same, in a log whose end is also cut off while it runs.
     BlocksAndCuts,
@@ -76,7 +76,7 @@ async fn live(
                 }
             }
             6 => {
-                // Failures show in the next appends.
+                // The next appends show failures.
                 let force = rng.chance(1, 4);
                 shard.maintain(force).await.ok();
             }
@@ -87,7 +87,7 @@ async fn live(
     }
 }
 
-/// Commits a part of what is not committed, and cuts off a part of the rest.
+/// Commits some of the uncommitted entries, and cuts off some of the rest.
 async fn cut(shard: &Shard, rng: &mut Rng, model: &mut Model, offsets: &mut Vec<LogOffset>) {
     let ends = |model: &Model| {
         let sent: Vec<LogOffset> =
@@ -108,7 +108,7 @@ async fn cut(shard: &Shard, rng: &mut Rng, model: &mut Model, offsets: &mut Vec<
     }
 }
 
-/// One life: opens the log, checks it against the model, works until power is lost.
+/// One life: opens the log, checks it against the model, and works until power is lost.
 fn one_life(
     disk: &SimDisk,
     config: &StoreConfig,
@@ -120,7 +120,7 @@ fn one_life(
     disk.lose_power_after(u64::MAX);
     run(check(&shard, model));
     if config.commit == CommitRule::Driven {
-        // Whoever decides that does not forget it with the process.
+        // The owner's mark outlives the process.
         shard.store.commit_to(model.committed.max(shard.store.driven_to()));
     }
     let mut offsets = Vec::new();
@@ -136,7 +136,7 @@ fn one_life(
     Ok(())
 }
 
-/// What was acknowledged is there; what is there is a prefix of what was sent, and reads back.
+/// Everything acknowledged is there; the log is a prefix of what was sent, and is readable.
 async fn check(shard: &Shard, model: &mut Model) {
     assert_eq!(shard.report.damaged, [], "nothing is taken for damage");
     let next = |queue| shard.store.with_index(|index| index.next_offset(key(queue)).0);
@@ -219,7 +219,7 @@ fn acknowledged_entries_survive_power_cuts() {
     for_seeds(500, config(), End::PowerCut);
 }
 
-/// What a killed process has written may still be in the device's cache when the next one finds it.
+/// Writes of a killed process may still be in the device's cache when the next one finds them.
 #[test]
 fn acknowledged_entries_survive_kills_and_power_cuts_in_turn() {
     for_seeds(500, config(), End::Either);
@@ -241,15 +241,16 @@ fn acknowledged_entries_survive_when_segments_change_their_size() {
     for_seeds_with(500, config(), End::Either, Sizes::Any, &sizes);
 }
 
-/// All lives have the same epoch, and half of all recoveries, with their wiping, are interrupted.
+/// All lives have the same epoch, and half of all recoveries, including their wiping, are
+/// interrupted.
 #[test]
-fn nothing_that_was_cut_comes_back() {
+fn entries_that_were_cut_never_come_back() {
     for_seeds_with(700, config(), End::Either, Sizes::Blocks, &[]);
 }
 
-/// The same where the end is cut off at run time as well, with the same epoch before and after.
+/// The same with cuts of the running log, without a new epoch.
 #[test]
-fn nothing_that_was_cut_at_run_time_comes_back() {
+fn entries_that_were_cut_at_run_time_never_come_back() {
     let config = StoreConfig { commit: CommitRule::Driven, ..config() };
     for_seeds_with(700, config, End::Either, Sizes::BlocksAndCuts, &[]);
 }

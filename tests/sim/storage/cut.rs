@@ -1,4 +1,4 @@
-//! Cutting off the end of a log that goes on.
+//! Cuts off the end of a running log.
 
 use std::cell::Cell;
 
@@ -17,8 +17,8 @@ fn driven() -> StoreConfig {
     StoreConfig { commit: CommitRule::Driven, retention_bytes: 256 << 10, ..config() }
 }
 
-/// A shard with some segments, snapshots and index files behind it, and a tail of up to `tail` entries that
-/// is not committed. All of it is written.
+/// A shard with several segments, snapshots and index files, and an uncommitted tail of up to
+/// `tail` entries. Everything is written.
 async fn grown(shard: &Shard, tail: usize, rng: &mut Rng) {
     let (body, tail) = (20 + rng.index(60), 1 + rng.index(tail));
     for nth in 0..body + tail {
@@ -42,12 +42,12 @@ async fn grown(shard: &Shard, tail: usize, rng: &mut Rng) {
     }
     shard.commit().await;
     if rng.coin() {
-        // Says that the tail is on stable media.
+        // Proves that the tail is on stable media.
         shard.maintain(false).await.unwrap();
     }
 }
 
-/// What lies on the disk from the first segment that is left on.
+/// The entries on disk from the oldest segment on.
 fn entries(disk: &SimDisk, shard: &Shard) -> Vec<Sendable> {
     let mut entries = entries_on(disk, SEED);
     if shard.store.begin() > LogOffset(0) {
@@ -60,7 +60,7 @@ fn entries_from(disk: &SimDisk, begin: LogOffset) -> Vec<Sendable> {
     ringmq::sim::copies::entries_from(disk, begin, SEED)
 }
 
-/// An ordinal that may be cut to, and where that is: behind what is committed.
+/// An ordinal after the committed mark to cut to, and its place.
 fn choose(shard: &Shard, entries: &[Sendable], rng: &mut Rng) -> (u64, LogOffset) {
     let committed = shard.store.driven_to();
     let first = entries.partition_point(|entry| entry.end <= committed);
@@ -76,14 +76,14 @@ fn bounds(shard: &Shard) -> Vec<std::ops::Range<u64>> {
     (0..QUEUES).map(|queue| shard.store.with_index(|index| index.bounds(key(queue)))).collect()
 }
 
-/// What the queues hold by the log alone.
+/// The bounds of the queues according to the log alone.
 async fn expected_bounds(disk: &SimDisk, rng: &mut Rng) -> (Vec<std::ops::Range<u64>>, u64) {
     let found = Shard::open(&disk.after_kill(rng.next_u64()), driven()).await.unwrap();
     (bounds(&found), found.offsets.get())
 }
 
 #[test]
-fn what_is_cut_off_is_gone_and_the_log_goes_on() {
+fn cut_entries_are_gone_and_the_log_continues() {
     let (mut cut_somewhere, mut segments_given_up) = (0, 0);
     for seed in 0..150 {
         let (disk, mut rng) = (SimDisk::new(seed), Rng::from_seed(seed));
@@ -118,10 +118,10 @@ fn what_is_cut_off_is_gone_and_the_log_goes_on() {
     assert!(cut_somewhere > 300 && segments_given_up > 100, "{cut_somewhere} {segments_given_up}");
 }
 
-/// The power goes at every step of a cut. What a restart finds ends at the cut or behind it, and whatever
-/// is appended then, nothing of the rest comes back.
+/// Power is lost at every step of a cut. After a restart the log ends at the cut or after it, and
+/// whatever is appended then, the rest never comes back.
 #[test]
-fn a_cut_that_is_interrupted_leaves_a_prefix() {
+fn an_interrupted_cut_leaves_a_prefix() {
     let (mut whole, mut shorter) = (0, 0);
     for seed in 0..16 {
         let mut steps = 0;
@@ -160,8 +160,8 @@ fn a_cut_that_is_interrupted_leaves_a_prefix() {
     assert!(whole > 50 && shorter > 50, "{whole} {shorter}");
 }
 
-/// Appends entries of one or two blocks, so that what was cut could follow just where they end; they are
-/// all that is found behind what was there.
+/// Appends entries of one or two blocks, so that cut entries could follow exactly where they end.
+/// Nothing else may be found after the old entries.
 fn go_on_with(shard: &Shard, disk: &SimDisk, before: &[Sendable], rng: &mut Rng) {
     run(async {
         let to_block = (BLOCK_SIZE as u64 - shard.store.end().0 % BLOCK_SIZE as u64) as usize;
@@ -182,7 +182,7 @@ fn go_on_with(shard: &Shard, disk: &SimDisk, before: &[Sendable], rng: &mut Rng)
 }
 
 #[test]
-fn what_is_committed_is_never_cut_and_a_refusal_changes_nothing() {
+fn committed_entries_are_never_cut_and_a_refusal_changes_nothing() {
     run(async {
         let disk = SimDisk::new(1);
         let shard = Shard::open(&disk, driven()).await.unwrap();
@@ -199,7 +199,7 @@ fn what_is_committed_is_never_cut_and_a_refusal_changes_nothing() {
             let refused = shard.cut_to(ordinal).await.unwrap_err();
             assert_eq!(refused, CutError::Beyond { ordinal, newest: 5 });
         }
-        // An opening that is not gone on with.
+        // An opening that is abandoned.
         drop(shard.store.cut_to(3).await.unwrap());
         assert_eq!(disk.contents(&FileName::Segment(LogOffset(0)).to_string()), before);
         assert_eq!((shard.store.end(), shard.store.is_fenced()), (sent[4].end, false));
@@ -210,9 +210,10 @@ fn what_is_committed_is_never_cut_and_a_refusal_changes_nothing() {
     });
 }
 
-/// It was taken and waited for what it shows to be committed; the log gets as far with other entries.
+/// The snapshot waits until its entries are committed, but the log reaches that place with other
+/// entries.
 #[test]
-fn a_snapshot_that_shows_what_was_cut_is_never_published() {
+fn a_snapshot_that_includes_cut_entries_is_never_published() {
     run(async {
         let disk = SimDisk::new(1);
         let shard = Shard::open(&disk, driven()).await.unwrap();
@@ -234,9 +235,9 @@ fn a_snapshot_that_shows_what_was_cut_is_never_published() {
     });
 }
 
-/// Whoever waited for an entry that is gone is told so, also when others have come to its place since.
+/// A waiter for an entry that was cut off is told so, even if another entry is at its offset now.
 #[test]
-fn waits_for_what_was_cut_end_without_success() {
+fn waits_for_cut_entries_fail() {
     let shard = run(Shard::open(&SimDisk::new(1), driven())).unwrap();
     let told = [Cell::new(None), Cell::new(None)];
     let tasks = Tasks::new(1);
@@ -264,9 +265,9 @@ fn waits_for_what_was_cut_end_without_success() {
     assert_eq!(told.each_ref().map(Cell::get), [Some(true), Some(false)]);
 }
 
-/// Appends, reads, maintenance, flushes and a second cut go on beside a cut, or wait for its end.
+/// Appends, reads, maintenance, flushes and a second cut continue during a cut or wait for its end.
 #[test]
-fn everything_else_goes_on_beside_a_cut_or_waits() {
+fn everything_else_continues_or_waits_during_a_cut() {
     for seed in 0..60 {
         let (disk, mut rng) = (SimDisk::new(seed), Rng::from_seed(seed));
         let shard = run(Shard::open(&disk, driven())).unwrap();
@@ -278,7 +279,7 @@ fn everything_else_goes_on_beside_a_cut_or_waits() {
         let tasks = Tasks::new(seed);
         shard.spawn_committers(&tasks);
         tasks.spawn("appends", async {
-            // Nothing of it before the log is held, or it would be cut as well.
+            // Not before the log is held, or these would be cut too.
             while shard.store.has_room(8) && shard.store.standing().cut_count == 0 {
                 pause().await;
             }
@@ -328,7 +329,7 @@ fn everything_else_goes_on_beside_a_cut_or_waits() {
     }
 }
 
-/// A cut that fails on the way closes the log, which a restart finds cut or whole.
+/// A cut that fails half-way closes the log. A restart finds it cut or whole.
 #[test]
 fn a_cut_that_fails_half_way_fences_the_log() {
     run(async {

@@ -1,4 +1,4 @@
-//! Damage found by reads, and what it must leave alone: every message that it does not touch.
+//! Damage found by reads. It must not affect any message that it does not touch.
 
 use std::ops::Range;
 
@@ -16,12 +16,12 @@ fn segment() -> String {
     FileName::Segment(LogOffset(0)).to_string()
 }
 
-/// Nothing is read from memory.
+/// A configuration in which nothing is read from memory.
 fn cold() -> StoreConfig {
     StoreConfig { tail_cache_bytes: 0, ..config() }
 }
 
-/// Sends `count` messages of 1000 bytes, in turn to each of two queues.
+/// Sends `count` messages of 1000 bytes, alternately to two queues.
 async fn send_in_turn(shard: &Shard, count: u32) {
     for number in 0..count {
         shard.send(number % 2, &[1000]).unwrap();
@@ -29,7 +29,7 @@ async fn send_in_turn(shard: &Shard, count: u32) {
     }
 }
 
-/// The entry of the message that was sent as number `index`.
+/// The entry of message number `index`.
 fn entry_of(shard: &Shard, index: usize) -> Range<LogOffset> {
     let end = shard.sent.borrow()[index].end;
     LogOffset(end.0 - 1000 - HEADER)..end
@@ -69,7 +69,7 @@ enum Decay {
 }
 
 impl Decay {
-    /// Gives the places that are lost.
+    /// Returns the offsets that are lost.
     fn strike(self, disk: &SimDisk, entry: &Range<LogOffset>) -> Range<u64> {
         let at = entry.end.0 - 500;
         match self {
@@ -86,10 +86,10 @@ impl Decay {
     }
 }
 
-/// A message decays while the log is open. Reads give what stands in front of it; the message itself is
-/// lost, as it is to recovery, and a reader goes on behind it.
+/// A message rots while the log is open. Reads return the messages before it; the message itself is
+/// lost, as it is for recovery, and readers continue after it.
 #[test]
-fn what_decays_while_the_log_is_open_is_skipped_noted_and_known_after_a_restart() {
+fn rot_in_an_open_log_is_skipped_noted_and_known_after_a_restart() {
     for decay in [Decay::Rot, Decay::BadBlock] {
         run(async move {
             let disk = SimDisk::new(2);
@@ -148,7 +148,7 @@ fn what_decays_while_the_log_is_open_is_skipped_noted_and_known_after_a_restart(
 }
 
 #[test]
-fn a_segment_that_its_index_file_covers_shows_nothing_of_a_hole_found_later() {
+fn messages_in_a_hole_found_later_disappear_despite_their_index_file() {
     run(async {
         let disk = SimDisk::new(3);
         let shard = Shard::open(&disk, cold()).await.unwrap();
@@ -177,11 +177,11 @@ fn a_segment_that_its_index_file_covers_shows_nothing_of_a_hole_found_later() {
 }
 
 #[test]
-fn a_bad_block_behind_a_message_does_not_concern_it() {
+fn a_bad_block_after_a_message_does_not_affect_it() {
     run(async {
         let disk = SimDisk::new(4);
         let shard = Shard::open(&disk, cold()).await.unwrap();
-        // Two records in one entry, so that the read must go on to the entry's end.
+        // Two records in one entry, so that the read must continue to the entry's end.
         shard.send(0, &[3000, 3000]).unwrap();
         shard.commit().await;
         send_in_turn(&shard, 20).await;
@@ -194,13 +194,13 @@ fn a_bad_block_behind_a_message_does_not_concern_it() {
     });
 }
 
-/// Where the payload of message `index` begins, when all are of 1000 bytes.
+/// Start of the payload of message `index`, if all have 1000 bytes.
 fn payload_of(index: u64) -> LogOffset {
     LogOffset(index * (1000 + HEADER) + HEADER)
 }
 
 #[test]
-fn a_message_behind_damage_is_found_by_its_place() {
+fn a_message_after_damage_is_found_by_its_offset() {
     run(async {
         let disk = SimDisk::new(5);
         let shard = Shard::open(&disk, cold()).await.unwrap();
@@ -217,7 +217,7 @@ fn a_message_behind_damage_is_found_by_its_place() {
 
 /// A queue that gets one message in a hundred.
 #[test]
-fn what_is_read_of_a_sparse_queue_holds_little_more_than_it_says() {
+fn reads_of_a_sparse_queue_hold_little_more_memory_than_their_messages() {
     for (others, size) in [(99, 1024), (20, 1024), (0, 100)] {
         run(async move {
             let disk = SimDisk::new(7);
@@ -242,9 +242,9 @@ fn what_is_read_of_a_sparse_queue_holds_little_more_than_it_says() {
     }
 }
 
-/// A device that reads nothing at all has lost nothing yet.
+/// A device on which no read works has not lost anything yet.
 #[test]
-fn a_device_that_is_away_for_a_while_damages_nothing() {
+fn a_device_that_fails_temporarily_damages_nothing() {
     run(async {
         let disk = SimDisk::new(6);
         let shard = Shard::open(&disk, cold()).await.unwrap();
@@ -256,7 +256,7 @@ fn a_device_that_is_away_for_a_while_damages_nothing() {
         let failed = numbers_read(&shard, &wanted).await;
         assert!(matches!(failed, Err(ReadError::Fault(_))), "{failed:?}");
         while disk.faults_left() > 0 {
-            // The device may come back in the middle.
+            // The device may recover during these reads.
             numbers_read(&shard, &wanted).await.ok();
         }
         assert_eq!(numbers_read(&shard, &wanted).await, Ok(vec![0, 1, 2]));

@@ -30,9 +30,9 @@ fn a_failing_write_closes_the_log_and_nothing_more_is_committed() {
     });
 }
 
-/// Others in flight end well after one has failed; what they wrote is not acknowledged.
+/// Other writes in flight succeed after one has failed; their entries are not acknowledged.
 #[test]
-fn writes_beside_a_failed_one_do_not_count() {
+fn writes_concurrent_with_a_failed_one_do_not_count() {
     for seed in 0..50 {
         let disk = SimDisk::new(seed);
         let mut large = config();
@@ -68,9 +68,9 @@ fn a_failing_background_flush_closes_the_log() {
     });
 }
 
-/// With asynchronous flush a power cut may take the last half second and nothing before.
+/// With asynchronous flush, a power cut may lose the last half second and nothing earlier.
 #[test]
-fn what_was_flushed_in_the_background_survives_power_cuts() {
+fn background_flushes_survive_power_cuts() {
     for seed in 0..100 {
         let disk = SimDisk::new(seed);
         let config = StoreConfig { flush: Flush::Async, ..config() };
@@ -96,8 +96,8 @@ fn what_was_flushed_in_the_background_survives_power_cuts() {
     }
 }
 
-/// Looks for what is due come every 100 ms, some of them late. A message that is acknowledged right after
-/// a flush has begun is on stable media with the fourth look, and has time left to get there.
+/// `flush` is called every 100 ms, sometimes late. A message that is acknowledged just after a
+/// flush began is flushed by the fourth call, with time to spare.
 #[test]
 fn a_flush_follows_an_acknowledgement_within_400_ms() {
     for lateness in [0, 2, 50, 99] {
@@ -120,7 +120,7 @@ fn a_flush_follows_an_acknowledgement_within_400_ms() {
     }
 }
 
-/// An index file is slow to be made. Meanwhile the log is flushed.
+/// Writing an index file is slow. Meanwhile the log is flushed.
 #[test]
 fn the_flush_waits_for_no_other_background_work() {
     let disk = SimDisk::new(8);
@@ -153,9 +153,9 @@ fn the_flush_waits_for_no_other_background_work() {
     assert_eq!(found.report.end, shard.store.end());
 }
 
-/// A snapshot finds the log being flushed, and must not take that for flushed.
+/// A snapshot during a flush must not take the log for flushed.
 #[test]
-fn a_snapshot_beside_a_flush_knows_of_nothing_that_a_power_cut_takes() {
+fn a_snapshot_during_a_flush_includes_nothing_that_a_power_cut_can_lose() {
     for seed in 0..200 {
         let disk = SimDisk::new(seed);
         let config = StoreConfig { flush: Flush::Async, ..config() };
@@ -179,9 +179,9 @@ fn a_snapshot_beside_a_flush_knows_of_nothing_that_a_power_cut_takes() {
     }
 }
 
-/// One part of the background work fails; the others are done all the same.
+/// One part of the background work fails; the others still run.
 #[test]
-fn background_work_goes_on_behind_a_part_that_fails() {
+fn background_work_continues_after_a_part_that_fails() {
     let operations = [Operation::Space, Operation::Rename, Operation::SyncDirectory];
     for (operation, fails) in operations.into_iter().zip(["space", "rename", "sync directory"]) {
         run(async move {
@@ -206,7 +206,7 @@ fn background_work_goes_on_behind_a_part_that_fails() {
     }
 }
 
-/// An index file outlives a power cut at once; what it points to does so only when it was flushed.
+/// An index file survives a power cut at once; the messages that it points to only after a flush.
 #[test]
 fn no_index_file_is_written_before_its_segment_is_on_stable_media() {
     run(async {
@@ -281,8 +281,8 @@ fn below_the_reserve_messages_are_refused_before_the_disk_is_full() {
     });
 }
 
-/// A disk that acknowledges a write and has lost it, or put it elsewhere. What can be noticed is
-/// noticed, and nothing wrong is ever served as right.
+/// A disk that acknowledges a write but loses or misplaces it. Detectable faults are detected, and
+/// wrong bytes are never served.
 #[test]
 fn lost_and_misdirected_writes_never_give_wrong_bytes() {
     for seed in 0..300 {
@@ -329,7 +329,7 @@ fn lost_and_misdirected_writes_never_give_wrong_bytes() {
 }
 
 #[test]
-fn committers_end_when_the_store_is_stopped_and_all_is_written() {
+fn committers_stop_once_the_store_is_stopped_and_everything_is_written() {
     let disk = SimDisk::new(6);
     disk.slow(5);
     let shard = run(Shard::open(&disk, config())).unwrap();
@@ -357,10 +357,10 @@ fn too_large_entries_are_refused() {
     assert_eq!(shard.store.end(), LogOffset(0));
 }
 
-/// Some become free again, so it is no fault of the disk: the next segment is tried for until there
-/// is one, and everything is committed.
+/// Descriptors become free again, so it is no disk fault: the next segment is retried until it
+/// exists, and everything is committed.
 #[test]
-fn a_lack_of_descriptors_closes_no_log() {
+fn a_lack_of_descriptors_does_not_close_the_log() {
     run(async {
         for missing in [1, 5] {
             let disk = SimDisk::new(missing);

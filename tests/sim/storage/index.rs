@@ -1,5 +1,5 @@
-//! Index files: whatever becomes of them, every message of the log is found, and what is gone is known
-//! to be gone.
+//! Index files: whatever happens to them, every message in the log is found, and lost messages are
+//! known to be lost.
 
 use std::collections::BTreeMap;
 
@@ -12,7 +12,7 @@ use ringmq::storage::{Lookup, StoreConfig};
 
 use super::shard::{Shard, config, key};
 
-/// One page of index files in memory: whatever is needed next has just left it.
+/// Only one page of index files in memory: the next one needed has always just been evicted.
 fn one_page() -> StoreConfig {
     StoreConfig { tail_cache_bytes: 0, index_cache_bytes: 0, ..config() }
 }
@@ -32,8 +32,8 @@ fn many_queues_config() -> StoreConfig {
     StoreConfig { segment_size: SEGMENT, ..one_page() }
 }
 
-/// Two segments with index files, a snapshot behind them, and a bit of the next one. An index file takes
-/// several pages, and its directory has fences.
+/// Two segments with index files, a snapshot after them, and part of the next segment. An index
+/// file takes several pages, and its directory has fences.
 async fn many_queues(disk: &SimDisk) -> Shard {
     let shard = Shard::open(disk, many_queues_config()).await.unwrap();
     let mut queue = 0;
@@ -54,7 +54,7 @@ async fn read_everything(shard: &Shard) -> u64 {
 }
 
 #[test]
-fn every_page_of_an_index_file_may_rot() {
+fn any_page_of_an_index_file_may_rot() {
     run(async {
         let pristine = SimDisk::new(6);
         let shard = many_queues(&pristine).await;
@@ -86,7 +86,7 @@ fn every_page_of_an_index_file_may_rot() {
 }
 
 #[test]
-fn an_index_file_that_was_made_again_is_what_it_was() {
+fn a_rebuilt_index_file_equals_the_original() {
     run(async {
         let disk = SimDisk::new(7);
         let shard = many_queues(&disk).await;
@@ -101,7 +101,7 @@ fn an_index_file_that_was_made_again_is_what_it_was() {
 }
 
 #[test]
-fn whoever_needs_an_index_that_is_being_made_again_waits_for_it() {
+fn lookups_wait_for_an_index_that_is_being_rebuilt() {
     for seed in 0..20 {
         let disk = SimDisk::new(seed);
         let shard = run(many_queues(&disk));
@@ -123,9 +123,9 @@ fn whoever_needs_an_index_that_is_being_made_again_waits_for_it() {
     }
 }
 
-/// While the file is written, and while it is taken in, queue by queue.
+/// While the file is written, and while the queues are updated one by one.
 #[test]
-fn sealing_disturbs_nobody() {
+fn sealing_does_not_disturb_lookups_or_appends() {
     for seed in 0..20 {
         let disk = SimDisk::new(seed);
         let small_cache = StoreConfig { segment_size: 256 << 10, ..one_page() };
@@ -166,7 +166,8 @@ fn sealing_disturbs_nobody() {
     }
 }
 
-/// A consumer a hundred segments behind, with next to no cache, for a queue that is in some of them only.
+/// A consumer a hundred segments behind, with almost no cache, on a queue that only some of them
+/// have messages of.
 #[test]
 fn a_consumer_far_behind_reads_forward() {
     run(async {
@@ -192,7 +193,7 @@ fn a_consumer_far_behind_reads_forward() {
 }
 
 #[test]
-fn a_start_reads_the_directory_of_no_index_file_that_rows_cover() {
+fn a_start_reads_no_directory_that_rows_cover() {
     run(async {
         let disk = SimDisk::new(9);
         many_queues(&disk).await;
@@ -204,7 +205,7 @@ fn a_start_reads_the_directory_of_no_index_file_that_rows_cover() {
     });
 }
 
-/// What the log should have: numbers and entries of the messages of every queue.
+/// The expected log: numbers and entries of the messages of every queue.
 #[derive(Default)]
 struct Model {
     queues: BTreeMap<u32, Vec<(u64, LogOffset)>>,
@@ -230,7 +231,7 @@ impl World {
         Self { disk: SimDisk::new(seed), config, rng, model: Model::default() }
     }
 
-    /// Some queues get messages all the time, others once in a while.
+    /// Some queues get messages all the time, others rarely.
     async fn work(&mut self, shard: &Shard, count: usize) {
         for _ in 0..count {
             let range = *self.rng.pick(&[2, 2, 30, 400]);
@@ -263,7 +264,7 @@ impl World {
         let force = self.rng.chance(1, 4);
         let outcome = shard.maintain(force).await;
         assert!(fails || outcome.is_ok(), "{outcome:?}");
-        // It strikes now at the latest: a failing segment would close the log.
+        // The fault must strike by now: striking a segment later would close the log.
         while self.disk.faults_left() > 0 {
             self.disk.rename("none", "none").await.ok();
             self.disk.remove("none").await.ok();
@@ -272,7 +273,7 @@ impl World {
         shard.commit().await;
     }
 
-    /// Bytes change, a block cannot be read any more, or the file is gone.
+    /// Changes bytes, makes a block unreadable, or removes the file.
     async fn rot_an_index_file(&mut self) {
         let files = self.disk.list().await.unwrap();
         let is_index = |name: &String| matches!(FileName::parse(name), Some(FileName::Index(_)));
@@ -305,7 +306,7 @@ impl World {
             return;
         }
         let oldest = self.oldest(shard, queue);
-        // A consumer comes to the oldest message, also where rot took what a start should have known.
+        // A consumer finds the oldest message, even if rot destroyed what a start needs to know it.
         let mut at = number;
         while at < oldest {
             match shard.locate(queue, at).await.unwrap() {
@@ -352,7 +353,7 @@ async fn story(seed: u64) {
 }
 
 #[test]
-fn the_index_says_what_a_plain_map_says() {
+fn the_index_agrees_with_a_plain_map() {
     for seed in 0..60 {
         let outcome = std::panic::catch_unwind(|| run(story(seed)));
         assert!(outcome.is_ok(), "seed {seed}");

@@ -1,7 +1,7 @@
 //! The storage engine on a simulated disk.
 //!
-//! [`shard`] plays the broker: it appends records whose content follows from their queue and number,
-//! so whatever is found can be checked against what was sent.
+//! [`shard`] plays the broker: it appends records whose content follows from their queue and
+//! number, so everything found can be checked against what was sent.
 
 mod ages;
 mod basics;

@@ -1,4 +1,4 @@
-//! Logs that take in the entries of another copy as they are.
+//! Logs that take entries of another copy as they are.
 
 use ringmq::model::LogOffset;
 use ringmq::sim::copies::{Sendable, entries_on};
@@ -13,7 +13,7 @@ fn driven() -> StoreConfig {
     StoreConfig { commit: CommitRule::Driven, ..config() }
 }
 
-/// A shard with committers of its own.
+/// A shard with its own committers.
 struct Node {
     shard: Shard,
     disk: SimDisk,
@@ -93,7 +93,7 @@ fn leaders_entries(seed: u64) -> Vec<Sendable> {
     entries
 }
 
-/// Some of the entries that come next: whole ones of one segment.
+/// Some of the next entries: whole ones, in one segment.
 fn next_piece<'a>(entries: &'a [Sendable], end: LogOffset, rng: &mut Rng) -> &'a [Sendable] {
     let rest = &entries[entries.partition_point(|entry| entry.at < end)..];
     let segment = |entry: &Sendable| entry.at.0 / config().segment_size;
@@ -105,7 +105,7 @@ fn joined(entries: &[Sendable]) -> Vec<u8> {
     entries.iter().flat_map(|entry| &entry.bytes).copied().collect()
 }
 
-/// Feeds `entries` from where the shard's log ends, as far as there is power.
+/// Appends `entries` from the end of the shard's log on, until power is lost.
 async fn follow(shard: &Shard, disk: &SimDisk, entries: &[Sendable], rng: &mut Rng) {
     while disk.has_power() && !shard.store.is_fenced() {
         let piece = next_piece(entries, shard.store.end(), rng);
@@ -131,7 +131,7 @@ async fn follow(shard: &Shard, disk: &SimDisk, entries: &[Sendable], rng: &mut R
     }
 }
 
-/// The shard has a prefix of `entries`, at least up to `safe`, and the state that follows from it.
+/// Checks that the shard has a prefix of `entries`, at least up to `safe`, and the resulting state.
 fn check(shard: &Shard, disk: &SimDisk, entries: &[Sendable], safe: LogOffset) {
     assert_eq!(shard.report.damaged, []);
     let end = shard.report.end;
@@ -168,7 +168,7 @@ fn a_follower_has_the_leaders_bytes_and_survives_power_cuts_with_a_prefix() {
                 tasks.run_until(follow(&shard, &disk, entries, &mut rng));
                 safe = shard.store.committed();
             }
-            // What was written and not flushed survives the process alone.
+            // Unflushed writes survive only a kill of the process.
             let is_kill = flush == Flush::Async || rng.coin();
             let seed = rng.next_u64();
             disk = if is_kill { disk.after_kill(seed) } else { disk.after_crash(seed) };
@@ -191,7 +191,7 @@ fn a_follower_has_the_leaders_bytes_and_survives_power_cuts_with_a_prefix() {
     assert!(resumed > 80, "{resumed}");
 }
 
-/// Each leads for a while under an epoch of its own, and the other one follows.
+/// The copies lead in turn, each time with a new epoch, and the other one follows.
 #[test]
 fn copies_take_turns_in_leading() {
     for seed in 0..20 {
@@ -220,9 +220,10 @@ fn copies_take_turns_in_leading() {
     }
 }
 
-/// The leader is ahead of the other one when that is elected: what only it has goes, and it follows.
+/// The leader is ahead when the other copy is elected: it gives up the entries that only it has,
+/// and follows.
 #[test]
-fn a_leader_that_is_deposed_gives_up_what_only_it_has() {
+fn a_deposed_leader_gives_up_entries_that_only_it_has() {
     let mut given_up = 0;
     for seed in 0..30 {
         let mut rng = Rng::from_seed(seed);
@@ -268,7 +269,7 @@ fn a_leader_that_is_deposed_gives_up_what_only_it_has() {
 
 /// The snapshot and the proof name the epoch of the newest entry, not the one that comes next.
 #[test]
-fn an_epoch_that_nothing_was_appended_under_does_not_keep_entries_of_earlier_ones_out() {
+fn an_epoch_without_entries_does_not_exclude_entries_of_earlier_epochs() {
     let entries = leaders_entries(3);
     run(async {
         for is_forced in [true, false] {
@@ -287,7 +288,7 @@ fn an_epoch_that_nothing_was_appended_under_does_not_keep_entries_of_earlier_one
 }
 
 #[test]
-fn nothing_is_appended_unless_all_of_it_is_in_order() {
+fn raw_entries_are_appended_only_if_all_of_them_are_valid() {
     let entries = leaders_entries(4);
     run(async {
         let disk = SimDisk::new(1);
@@ -308,7 +309,7 @@ fn nothing_is_appended_unless_all_of_it_is_in_order() {
     });
 }
 
-/// Whoever brings entries waits for the next segment like everybody else.
+/// Raw appends wait for the next segment like any others.
 #[test]
 fn raw_entries_wait_for_the_next_segment() {
     let entries = leaders_entries(5);

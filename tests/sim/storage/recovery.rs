@@ -1,4 +1,4 @@
-//! What recovery makes of particular things it finds.
+//! Recovery in particular cases.
 
 use ringmq::model::LogOffset;
 use ringmq::sim::{SimDisk, run};
@@ -30,10 +30,10 @@ async fn names(disk: &SimDisk) -> Vec<String> {
     names
 }
 
-/// A message behind a torn one is left on disk when the log is cut. The next life happens to write up
-/// to exactly where it begins, with fitting ordinals. It must not come back.
+/// A message after a torn one is left on disk when the log is cut. The next life happens to write
+/// up to exactly its start, with matching ordinals. The message must not come back.
 #[test]
-fn an_entry_of_an_earlier_life_never_joins_the_chain() {
+fn an_entry_of_an_earlier_life_never_continues_the_log() {
     run(async {
         let disk = SimDisk::new(1);
         let shard = Shard::open(&disk, config()).await.unwrap();
@@ -63,11 +63,11 @@ fn an_entry_of_an_earlier_life_never_joins_the_chain() {
     });
 }
 
-/// A device that loses the newest write of one block shows what an earlier life had put there. The entry
-/// there is intact, names its place and even has the right number, and the entry behind it follows in
-/// place; only that entry's own number tells that others are missing between them.
+/// A device that loses the newest write of a block returns what an earlier life wrote there. That
+/// entry is intact, has its own offset and even the right ordinal, and the next entry follows in
+/// place. Only the next entry's ordinal shows that entries are missing in between.
 #[test]
-fn a_block_that_went_back_to_an_earlier_life_is_noticed_by_the_next_number() {
+fn the_next_ordinal_reveals_a_block_that_reverted_to_an_earlier_life() {
     const BLOCK: u64 = BLOCK_SIZE as u64;
     let filling = |entries: usize| BLOCK_SIZE - entries * HEADER as usize;
     run(async {
@@ -127,7 +127,7 @@ fn rot_in_the_middle_is_quarantined_and_the_rest_is_served() {
         assert!(matches!(missing, Err(ReadError::Damaged(_))), "{missing:?}");
         assert_eq!(shard.store.stats().damaged_bytes, hole.end.0 - hole.start.0);
 
-        // It is still known when a snapshot spares the replay, and the bytes are still there.
+        // It is still known when a snapshot saves the replay, and the bytes are kept.
         shard.maintain(true).await.unwrap();
         send_each(&shard, 1, 1000).await;
         let again = Shard::open(&disk, config()).await.unwrap();
@@ -136,9 +136,9 @@ fn rot_in_the_middle_is_quarantined_and_the_rest_is_served() {
     });
 }
 
-/// The last message was acknowledged, and a snapshot knows it, but nothing behind it proves it.
+/// The last message was acknowledged. A snapshot proves it, but no later entry does.
 #[test]
-fn a_snapshot_proves_what_nothing_behind_can() {
+fn a_snapshot_proves_the_last_message_durable() {
     run(async {
         let disk = SimDisk::new(3);
         let shard = Shard::open(&disk, config()).await.unwrap();
@@ -167,7 +167,7 @@ fn rot_of_the_last_entry_is_a_torn_tail_of_that_many_bytes() {
     });
 }
 
-/// Lets so much time pass as the background work would be called for, every 100 ms.
+/// Lets `ms` pass, with background work every 100 ms.
 async fn pass_ms(shard: &Shard, ms: u64) {
     for _ in 0..ms / 100 {
         shard.now.set(shard.now.get() + 100);
@@ -176,8 +176,8 @@ async fn pass_ms(shard: &Shard, ms: u64) {
     }
 }
 
-/// Twenty messages share one group commit and are all acknowledged. When the log has been idle, one that
-/// rots is damage, as it is in the middle of the log, and takes none of the others with it.
+/// Twenty messages share one group commit and are all acknowledged. Once the log was idle, a rotten
+/// one is damage, as in the middle of the log, and affects none of the others.
 #[test]
 fn rot_in_the_last_group_is_damage_once_the_log_was_idle() {
     for flush in [Flush::Sync, Flush::Async] {
@@ -202,9 +202,9 @@ fn rot_in_the_last_group_is_damage_once_the_log_was_idle() {
     }
 }
 
-/// Nothing proves that the group was acknowledged, so it is cut; what was intact in it can be had.
+/// Nothing proves that the group was acknowledged, so it is cut; its intact entries are kept.
 #[test]
-fn a_tail_that_is_cut_with_intact_entries_in_it_is_kept_beside_the_log() {
+fn a_cut_tail_with_intact_entries_is_kept_beside_the_log() {
     run(async {
         let disk = SimDisk::new(25);
         let shard = Shard::open(&disk, config()).await.unwrap();
@@ -229,7 +229,7 @@ fn a_tail_that_is_cut_with_intact_entries_in_it_is_kept_beside_the_log() {
     });
 }
 
-/// Neither a start, nor a stop, nor time that passes leaves anything in the log.
+/// Neither a start nor a stop nor the passing of time adds anything to the log.
 #[test]
 fn a_log_without_appends_keeps_every_byte() {
     run(async {
@@ -337,9 +337,9 @@ fn a_log_is_not_opened_with_a_lower_epoch() {
     });
 }
 
-/// The copies of a log have the same segments, so none may be one that was never finished.
+/// All copies of a log have the same segments, so an incomplete file must not become one.
 #[test]
-fn a_first_segment_whose_making_was_cut_short_is_made_again() {
+fn an_incomplete_first_segment_is_replaced() {
     run(async {
         let disk = SimDisk::new(15);
         disk.create(&segment(0), 5 * BLOCK_SIZE as u64).await.unwrap();
@@ -350,7 +350,7 @@ fn a_first_segment_whose_making_was_cut_short_is_made_again() {
     });
 }
 
-/// Fills three segments and a bit, with index files and snapshots.
+/// Fills a little more than three segments, with index files and snapshots.
 async fn several_segments(disk: &SimDisk) -> Shard {
     let shard = Shard::open(disk, config()).await.unwrap();
     while shard.store.end().0 < 200_000 {
@@ -374,7 +374,7 @@ async fn read_everything(shard: &Shard) -> u64 {
 }
 
 #[test]
-fn lost_and_damaged_index_files_are_made_again() {
+fn lost_and_damaged_index_files_are_rebuilt() {
     run(async {
         let disk = SimDisk::new(5);
         let shard = several_segments(&disk).await;
@@ -387,7 +387,7 @@ fn lost_and_damaged_index_files_are_made_again() {
         disk.damage(&index(65_536), 100, &[0xFF; 8]);
         disk.damage(&index(131_072), 4096 + 50, &[0xFF; 8]);
         let rebuilt = Shard::open(&disk, config()).await.unwrap();
-        // That the directory of the third is damaged, whoever reads it finds out.
+        // Damage to the directory of the third is found when it is read.
         assert_eq!((rebuilt.report.indexes_rebuilt, read_everything(&rebuilt).await), (2, count));
         assert_eq!(rebuilt.store.take_rebuilt().len(), 3);
         assert_eq!(rebuilt.maintain(false).await.unwrap().indexes_written, 3);
@@ -398,7 +398,7 @@ fn lost_and_damaged_index_files_are_made_again() {
 }
 
 #[test]
-fn an_older_snapshot_stands_in_for_a_damaged_or_unreadable_one() {
+fn an_older_snapshot_replaces_a_damaged_or_unreadable_one() {
     run(async {
         let disk = SimDisk::new(7);
         let shard = several_segments(&disk).await;
@@ -460,7 +460,7 @@ fn a_missing_segment_is_damage() {
 }
 
 #[test]
-fn a_log_of_another_shard_is_refused_and_left_alone() {
+fn a_log_of_another_shard_is_refused_and_not_changed() {
     run(async {
         let disk = SimDisk::new(10);
         let shard = Shard::open(&disk, config()).await.unwrap();
@@ -487,7 +487,7 @@ fn an_unreadable_block_is_a_hole_and_never_the_end_of_the_log() {
         let disk = SimDisk::new(11);
         let shard = Shard::open(&disk, config()).await.unwrap();
         send_each(&shard, 3, 1000).await;
-        // The device gives up on the block at the end, also when it is asked for that block alone.
+        // The device cannot read the last block, not even alone.
         for skip in 0..2 {
             let on = On { operation: Operation::Read, name_start: "0000000", skip };
             disk.inject(on, Fault::io_error());
@@ -500,9 +500,9 @@ fn an_unreadable_block_is_a_hole_and_never_the_end_of_the_log() {
     });
 }
 
-/// The last block of the log cannot be read. The operator is told how to give it up.
+/// The last block of the log is unreadable. The operator is told how to give it up.
 #[test]
-fn a_log_whose_last_block_cannot_be_read_opens_when_that_is_written_over() {
+fn a_log_whose_last_block_is_unreadable_opens_once_it_is_overwritten() {
     run(async {
         let disk = SimDisk::new(14);
         let shard = Shard::open(&disk, config()).await.unwrap();
@@ -525,7 +525,7 @@ fn a_log_whose_last_block_cannot_be_read_opens_when_that_is_written_over() {
 }
 
 #[test]
-fn an_entry_is_found_by_any_place_in_it() {
+fn an_entry_is_found_by_any_offset_in_it() {
     run(async {
         let disk = SimDisk::new(12);
         let shard = several_segments(&disk).await;

@@ -1,4 +1,4 @@
-//! Old segments leave, are used again, and nothing of them comes back.
+//! Old segments expire and are recycled, and none of their contents comes back.
 
 use ringmq::model::{LogOffset, QueueOffset, Timestamp};
 use ringmq::sim::{Fault, On, Operation, SimDisk, run};
@@ -81,10 +81,10 @@ fn messages_expire_by_age_in_whole_segments() {
     });
 }
 
-/// The same file holds first one piece of the log and then another; a restart in the middle of the
-/// second must not see the first.
+/// A file holds one part of the log and then another; a restart in the middle of the second must
+/// not see the first.
 #[test]
-fn a_recycled_file_shows_nothing_of_its_earlier_content() {
+fn a_recycled_file_shows_none_of_its_earlier_contents() {
     run(async {
         let disk = SimDisk::new(3);
         let shard = Shard::open(&disk, bounded()).await.unwrap();
@@ -102,7 +102,7 @@ fn a_recycled_file_shows_nothing_of_its_earlier_content() {
     });
 }
 
-/// Several segments leave in one call, and power goes at any step of it: no gap, nothing twice.
+/// Several segments expire in one call, and power is lost at any step of it: no gap, nothing twice.
 #[test]
 fn retention_can_be_interrupted_anywhere() {
     run(async {
@@ -128,7 +128,7 @@ fn retention_can_be_interrupted_anywhere() {
     });
 }
 
-/// Taking segments out fails once, at any of its operations; the later ones wait for the one that failed.
+/// Removing segments fails once, at any of its operations; later segments wait for the failed one.
 #[test]
 fn retention_can_fail_anywhere_and_leaves_no_gap() {
     run(async {
@@ -182,7 +182,7 @@ fn a_segment_without_its_index_file_expires() {
 }
 
 #[test]
-fn files_are_written_ahead_of_need_only_while_nothing_is_appended() {
+fn files_are_zeroed_ahead_of_need_only_while_the_log_is_idle() {
     run(async {
         let disk = SimDisk::new(4);
         let shard = Shard::open(&disk, config()).await.unwrap();
@@ -198,7 +198,7 @@ fn files_are_written_ahead_of_need_only_while_nothing_is_appended() {
 }
 
 #[test]
-fn the_first_message_waits_for_no_zeros_in_the_devices_cache() {
+fn the_first_message_does_not_wait_for_zeros_in_the_devices_cache() {
     const WRITES: u64 = 8;
     let large = || StoreConfig { segment_size: WRITES << 20, ..config() };
     for steps in 0..2 * WRITES {
@@ -214,7 +214,7 @@ fn the_first_message_waits_for_no_zeros_in_the_devices_cache() {
 }
 
 #[test]
-fn a_damaged_segment_leaves_the_log_and_stays_on_disk() {
+fn a_damaged_segment_expires_but_stays_on_disk() {
     run(async {
         let disk = SimDisk::new(5);
         let shard = Shard::open(&disk, bounded()).await.unwrap();
@@ -235,7 +235,7 @@ fn a_damaged_segment_leaves_the_log_and_stays_on_disk() {
 }
 
 #[test]
-fn a_place_in_a_queue_is_found_by_time() {
+fn an_offset_in_a_queue_is_found_by_time() {
     run(async {
         let disk = SimDisk::new(6);
         let shard = Shard::open(&disk, config()).await.unwrap();

@@ -1,4 +1,4 @@
-//! Who waits for room in the log, while segments end and appends are given up.
+//! Waiting for room in the log, while segments end and appends are dropped.
 
 use std::cell::{Cell, RefCell};
 
@@ -7,10 +7,10 @@ use ringmq::storage::AppendError;
 
 use super::shard::{Shard, config};
 
-/// Every producer gets its turn, in whatever order the disk ends writes, across many segments, while
-/// others give up their tickets before or after they were granted.
+/// Every producer gets its turn, in whatever order writes end, across many segments, while others
+/// drop their tickets before or after they are granted.
 #[test]
-fn everybody_who_waits_gets_a_turn() {
+fn every_waiting_producer_gets_its_turn() {
     for seed in 0..30 {
         let disk = SimDisk::new(seed);
         disk.slow(6);
@@ -43,12 +43,11 @@ fn everybody_who_waits_gets_a_turn() {
     }
 }
 
-/// Small appends that come one after another for ever leave a large one its turn: none passes that
-/// came later.
+/// An endless stream of small appends does not starve a large one: none overtakes it.
 #[test]
 fn a_large_append_is_admitted_under_a_stream_of_small_ones() {
     const SMALL: usize = 200;
-    /// Nothing fits beside it.
+    /// Nothing else fits while it is in flight.
     const LARGE: usize = 32_500;
     let disk = SimDisk::new(1);
     disk.slow(6);
@@ -60,7 +59,7 @@ fn a_large_append_is_admitted_under_a_stream_of_small_ones() {
         let (shard, is_over) = (&shard, &is_over);
         tasks.spawn(format!("small {queue}"), async move {
             while !is_over.get() {
-                // It does not wait, so it appends whenever somebody finds room without a ticket.
+                // It takes no ticket, so it appends whenever there is room without one.
                 match shard.send(queue, &[500]) {
                     Ok(_) | Err(AppendError::NoRoom) => pause().await,
                     Err(refusal) => panic!("{refusal}"),

@@ -1,5 +1,5 @@
-//! Rot anywhere in a log that has lived for a while, also where its upkeep failed on the way. Every
-//! message that the rot does not touch can be read, now and after every restart.
+//! Bit rot anywhere in a log with a history, including failed maintenance. Every message that the
+//! rot does not touch is readable, now and after every restart.
 
 use std::ops::Range;
 
@@ -13,7 +13,7 @@ use super::shard::{Shard, config, key, read_record};
 
 const BLOCK: u64 = BLOCK_SIZE as u64;
 
-/// A message and the entry that holds it.
+/// A message and its entry.
 #[derive(Clone, Debug)]
 struct Placed {
     queue: u32,
@@ -26,7 +26,7 @@ struct World {
     config: StoreConfig,
     rng: Rng,
     placed: Vec<Placed>,
-    /// Parts of the log that have rotted.
+    /// Rotten parts of the log.
     rotten: Vec<Range<u64>>,
 }
 
@@ -72,7 +72,7 @@ impl World {
         shard.commit().await;
     }
 
-    /// Upkeep at some later time, with a failure now and then.
+    /// Maintenance at some later time, sometimes with a failure.
     async fn maintain(&mut self, shard: &Shard) {
         shard.now.set(shard.now.get() + self.rng.below(200));
         let force = self.rng.chance(1, 8);
@@ -81,7 +81,7 @@ impl World {
             let on = On::nth(*self.rng.pick(&operations), self.rng.below(4));
             self.disk.inject(on, Fault::io_error());
             shard.maintain(force).await.ok();
-            // It strikes now at the latest: a failing segment would close the log.
+            // The fault must strike by now: striking a segment later would close the log.
             while self.disk.faults_left() > 0 {
                 self.disk.rename("none", "none").await.ok();
                 self.disk.remove("none").await.ok();
@@ -93,7 +93,7 @@ impl World {
         shard.commit().await;
     }
 
-    /// One byte changes, one block is lost, or one block cannot be read any more.
+    /// Changes a byte, loses a block, or makes a block unreadable.
     fn rot(&mut self, log: Range<u64>) {
         let at = log.start + self.rng.below(log.end - log.start);
         let base = at - at % self.config.segment_size;
@@ -145,10 +145,10 @@ async fn story(seed: u64) {
     }
     let mut shard = world.open().await.unwrap();
     world.work(&shard, 2).await;
-    // Behind this, nothing proves that a message was acknowledged.
+    // After this, nothing proves that a message was acknowledged.
     let proven = world.placed[world.placed.len() - 8].entry.start.min(shard.store.committed().0);
     for _ in 0..3 {
-        // It is found by reading, or by the next start.
+        // A read or the next start finds it.
         world.rot(shard.store.begin().0..proven);
         if world.rng.coin() {
             world.check(&shard).await;
@@ -157,7 +157,7 @@ async fn story(seed: u64) {
         }
         shard = match world.open().await {
             Ok(shard) => shard,
-            // All that is left of a log that was short; nothing was cut.
+            // The log was short, and nothing of it is left; nothing was cut.
             Err(OpenError::Foreign { .. } | OpenError::Unreadable { .. }) => return,
             Err(other) => panic!("{other}"),
         };

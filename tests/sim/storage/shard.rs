@@ -1,4 +1,4 @@
-//! A broker in fifty lines: queues, records that can be checked, and a state that is just a count.
+//! A minimal broker: queues, records that can be checked, and a state that is only a count.
 
 use std::cell::{Cell, RefCell};
 
@@ -38,7 +38,7 @@ pub fn key(queue: u32) -> QueueKey {
     QueueKey { topic: TOPIC, queue: QueueId(queue) }
 }
 
-/// A record: size, queue, number in the queue, time of storing, then a body that follows from them.
+/// A record: size, queue, number in the queue, store time, then a body derived from them.
 const HEAD: usize = 24;
 
 pub fn write_record(out: &mut [u8], queue: u32, number: u64, stored: u64) {
@@ -79,7 +79,7 @@ pub fn read_record(bytes: &[u8]) -> Record {
     record
 }
 
-/// A sent message, and its mark.
+/// A sent message, and where its entry ends.
 #[derive(Clone, Copy, Debug)]
 pub struct Sent {
     pub queue: u32,
@@ -91,7 +91,7 @@ pub struct Shard {
     pub store: Store<SimDisk>,
     pub report: RecoveryReport,
     pub now: Cell<u64>,
-    /// All messages since the log began, as far as this life knows, in log order.
+    /// All messages that this life knows of, in log order.
     pub sent: RefCell<Vec<Sent>>,
     /// The state: how many entries of kind [`OFFSETS`] there were. Each says how many.
     pub offsets: Cell<u64>,
@@ -162,7 +162,7 @@ impl Shard {
         Ok(appended)
     }
 
-    /// Cuts off what is behind the entry with this ordinal.
+    /// Cuts off everything after the entry with this ordinal.
     pub async fn cut_to(&self, ordinal: u64) -> Result<RecoveryReport, CutError> {
         let mut opening = self.store.cut_to(ordinal).await?;
         let mut offsets = restore(&mut opening);
@@ -176,7 +176,7 @@ impl Shard {
         Ok(report)
     }
 
-    /// Takes in entries of another copy of the log.
+    /// Appends entries of another copy of the log.
     pub fn take_raw(&self, bytes: &[u8]) -> Result<(), RawError> {
         let (sent, mut offsets) = (&mut *self.sent.borrow_mut(), self.offsets.get());
         self.store.append_raw(bytes, |index, entry| replay(index, &entry, sent, &mut offsets))?;
@@ -184,7 +184,7 @@ impl Shard {
         Ok(())
     }
 
-    /// The state for a snapshot, in slices: the count, then queues as they are when their turn comes.
+    /// The state for a snapshot, in slices: the count, then the queues, each as of its slice.
     pub fn slices(&self) -> impl FnMut() -> Vec<u8> {
         let mut next = None;
         move || match next {
@@ -200,7 +200,7 @@ impl Shard {
         }
     }
 
-    /// This shard's time on both clocks, which are the same here.
+    /// This shard's time; both clocks show the same.
     pub fn now(&self) -> Now {
         Now { wall: Timestamp(self.now.get()), moment: Moment(self.now.get()) }
     }
@@ -214,7 +214,7 @@ impl Shard {
         self.store.maintain(now, force, self.slices()).await
     }
 
-    /// Looks a message up, loading what is needed for it.
+    /// Looks up a message, loading index pages as needed.
     pub async fn locate(&self, queue: u32, number: u64) -> Result<Lookup, ReadError> {
         loop {
             let found =
@@ -238,7 +238,7 @@ impl Shard {
         Ok(chunk)
     }
 
-    /// Reads all messages of `queue` that the log still has and checks them. Returns how many.
+    /// Reads and checks all messages of `queue` that the log still has. Returns their number.
     pub async fn read_all(&self, queue: u32) -> Result<u64, ReadError> {
         let bounds = self.store.with_index(|index| index.bounds(key(queue)));
         let mut number = bounds.start;
@@ -256,7 +256,7 @@ impl Shard {
         Ok(bounds.end - bounds.start)
     }
 
-    /// Writes everything that was appended, one write after another.
+    /// Writes everything appended, one write at a time.
     pub async fn commit(&self) {
         while self.store.written() < self.store.end() {
             self.store.commit_step().await.expect("no fault is planned");

@@ -1,4 +1,4 @@
-//! Snapshots are made in slices while the shard goes on.
+//! Snapshots are taken in slices while the shard keeps running.
 
 use std::cell::Cell;
 
@@ -8,10 +8,10 @@ use ringmq::storage::{CommitRule, Flush, StoreConfig};
 
 use super::shard::{Shard, config};
 
-/// Between any two slices others have a turn, and what they append is there after a restart whether
-/// the snapshot shows it or not.
+/// Other tasks run between slices. Their appends are there after a restart, whether in the snapshot
+/// or not.
 #[test]
-fn the_shard_goes_on_between_two_slices() {
+fn the_shard_keeps_running_between_slices() {
     for seed in 0..200 {
         let mut rng = Rng::from_seed(seed);
         let flush = if rng.coin() { Flush::Sync } else { Flush::Async };
@@ -58,9 +58,9 @@ fn the_shard_goes_on_between_two_slices() {
     }
 }
 
-/// A state that is large against a segment is not written once for every segment.
+/// A state that is large compared to a segment is not written for every segment.
 #[test]
-fn a_large_state_is_written_seldom() {
+fn a_large_state_is_written_rarely() {
     run(async {
         let shard = Shard::open(&SimDisk::new(1), config()).await.unwrap();
         let mut taken = Vec::new();
@@ -83,9 +83,9 @@ fn a_large_state_is_written_seldom() {
     });
 }
 
-/// What is not committed may still be cut off, and no snapshot may know of it.
+/// Uncommitted entries may still be cut off, so no snapshot may include them.
 #[test]
-fn a_snapshot_gets_its_name_when_all_it_shows_is_committed() {
+fn a_snapshot_gets_its_name_once_all_it_includes_is_committed() {
     run(async {
         let disk = SimDisk::new(1);
         let config = StoreConfig { commit: CommitRule::Driven, ..config() };
