@@ -1,12 +1,12 @@
-//! What a shard's log takes from its disk: appends through the storage engine, and beside them, in the
-//! same run, what the device gives to plain writes.
+//! How much of its disk a shard's log uses: appends through the storage engine, compared in the
+//! same run to plain writes to the device.
 //!
-//! Ratios are what counts: of the log's rate to the best raw rate at the same durability, and to that of
-//! the same writers without a log (measured once beside each case, not on both sides of it), of a lone
-//! writer's latency to a lone block's, of many writers' rate to one's, and of bytes that went to the
-//! device to bytes of payload. Disks change their pace from minute to minute, so the run goes in rounds,
-//! every case is measured between two measurements of what it is held against, and what is printed is
-//! the median of the rounds' ratios with the least and the greatest.
+//! The results are ratios: the log's rate to the best raw rate at the same durability, and to the
+//! rate of the same writers without a log (measured once per case, not before and after it); the
+//! latency of a single writer to that of a single block; the rate of many writers to that of one;
+//! and bytes written to the device to bytes of payload. Disks vary from minute to minute, so the
+//! run has rounds. Each case is measured between two measurements of its reference, and the table
+//! shows the median, minimum and maximum of the rounds' ratios.
 //!
 //! ```text
 //! cargo bench --bench append -- --seconds 5 --directory /data/scratch
@@ -49,7 +49,7 @@ struct Options {
     #[arg(long, default_value_t = 2.0, value_name = "S")]
     seconds: f64,
 
-    /// How many times everything is measured.
+    /// Number of rounds.
     #[arg(long, default_value_t = 3, value_name = "N")]
     rounds: usize,
 
@@ -61,7 +61,7 @@ struct Options {
     place: Place,
 }
 
-/// How large the files are and how long things take.
+/// File sizes and durations.
 #[derive(Clone, Copy)]
 struct Scale {
     rounds: usize,
@@ -152,7 +152,7 @@ async fn measure(directory: &Path, options: &Options, pulse: Pulse) -> Result<()
 
 // ---- The device alone ----
 
-/// What the device gives to every shape of large plain writes.
+/// The device's rate for every shape of large plain writes.
 struct Survey(Vec<(Shape, f64)>);
 
 impl Survey {
@@ -160,7 +160,7 @@ impl Survey {
     const IN_FLIGHT: [usize; 3] = [1, 4, 8];
     const KINDS: [Kind; 3] = [Kind::Written, Kind::Flushed, Kind::Durable];
 
-    /// The median of the rounds for each; a round goes through all shapes.
+    /// The median of the rounds for each shape. A round goes through all shapes.
     async fn take(device: &Device, scale: Scale) -> Result<Self, DiskError> {
         let kinds = Self::KINDS.into_iter();
         let rows = kinds.flat_map(|kind| Self::BLOCK_SIZES.map(|block_size| (kind, block_size)));
@@ -183,7 +183,7 @@ impl Survey {
         *of_kind.max_by(|a, b| a.1.total_cmp(&b.1)).expect("measured")
     }
 
-    /// The way of writing that a case is measured between.
+    /// The reference shape of a case, measured before and after it.
     fn held_against(&self, case: Case) -> Shape {
         let kind = match case.flush {
             Flush::Sync => Kind::Durable,
@@ -221,14 +221,14 @@ struct Load {
     name: &'static str,
     writers: usize,
     payload_size: usize,
-    /// Only so long that no flush is due, and none is made: what the log itself costs when the device's
-    /// cache takes everything, as it does for plain writes that nobody flushes.
+    /// So short that no flush is due: shows what the log itself costs while the device's cache
+    /// absorbs everything, as for plain writes without flushes.
     is_burst: bool,
 }
 
 impl Scale {
-    /// A change of segments syncs the directory, and with it all that the device's cache holds: a burst
-    /// must do with one segment, and with less than half of it, where the next is made ready.
+    /// Beginning a segment syncs the directory, and with it everything in the device's cache. So a
+    /// burst must fit into less than half of one segment; at half, the next one is prepared.
     fn fit_for(self, load: Load) -> Self {
         let is_whole = self.duration >= BURST;
         match load.is_burst && is_whole {
@@ -244,7 +244,7 @@ impl Load {
     }
 }
 
-/// Half of the largest segment must last for it.
+/// Must fit into half of the largest segment.
 const BURST: Duration = Duration::from_millis(250);
 
 const LOADS: [Load; 4] = [
@@ -270,7 +270,8 @@ impl Display for Case {
 }
 
 impl Case {
-    /// What the same writers do when each writes its payload itself, new bytes and a checksum included.
+    /// The same writers without a log: each writes its payload itself, with new bytes and a
+    /// checksum.
     fn without_log(self, kind: Kind) -> Shape {
         let Load { writers, payload_size, .. } = self.load;
         let block_size = payload_size.next_multiple_of(4096);
@@ -278,18 +279,18 @@ impl Case {
     }
 }
 
-/// What the log gave in one case and round.
+/// The log's result in one case and round.
 struct Appends {
     per_s: f64,
     mb_per_s: f64,
     p50_us: f64,
     p99_us: f64,
-    /// Bytes that went to the device per byte of payload.
+    /// Bytes written to the device per byte of payload.
     device_bytes: f64,
     writes_per_s: f64,
 }
 
-/// Runs a case in a directory of its own, which goes with it.
+/// Runs a case in its own directory, which is then removed.
 async fn measure_log(
     directory: &Path,
     scale: Scale,
@@ -305,7 +306,7 @@ async fn measure_log(
     }
     let appends = measure_appends(open(disk, scale, case.flush).await, scale, case.load, pulse);
     let appends = appends.await?;
-    fs::remove_dir_all(&log).expect("nobody uses it any more");
+    fs::remove_dir_all(&log).expect("it is no longer in use");
     Ok(appends)
 }
 
@@ -349,7 +350,7 @@ async fn measure_appends(
     })
 }
 
-/// Files that were written before, as retention leaves them.
+/// Makes written files, like those that retention recycles.
 async fn make_ready(disk: &FileDisk, scale: Scale) -> Result<(), DiskError> {
     for number in 0..scale.recycled_count {
         let name = FileName::Ready(number).to_string();
@@ -391,7 +392,7 @@ fn spawn_committers(store: &Store<FileDisk>, pulse: &Pulse) -> Vec<Helper> {
         .collect()
 }
 
-/// The tasks that flush and look after the store every 100 ms, as a broker does.
+/// The tasks that flush and maintain the store every 100 ms, as in a broker.
 fn spawn_background(store: &Store<FileDisk>) -> [Helper; 2] {
     let is_over = |store: &Store<FileDisk>| store.is_stopping() || store.is_fenced();
     let begin = Instant::now();
@@ -416,7 +417,7 @@ fn spawn_background(store: &Store<FileDisk>) -> [Helper; 2] {
     [flush, maintain]
 }
 
-/// Appends, waits for the commit, appends the next.
+/// Appends, waits for the commit, and appends the next.
 async fn write_until(
     store: Store<FileDisk>,
     queue: u32,
@@ -459,25 +460,25 @@ async fn write_until(
 
 struct Round {
     log: Appends,
-    /// What the case is held against, before it and after it.
+    /// The reference, before and after the case.
     raw: [Measured; 2],
     /// The same writers without the log.
     bare: Measured,
 }
 
 impl Round {
-    /// Of the log's rate to the device's.
+    /// Ratio of the log's rate to the device's.
     fn of_raw(&self) -> f64 {
         let raw = self.raw.iter().map(Measured::mb_per_s).sum::<f64>() / 2.0;
         self.log.mb_per_s / raw
     }
 
-    /// Of the log's rate to that of the same writers without it.
+    /// Ratio of the log's rate to that of the same writers without it.
     fn of_bare(&self) -> f64 {
         self.log.per_s / self.bare.per_s()
     }
 
-    /// Of the log's median latency to the device's.
+    /// Ratio of the log's median latency to the device's.
     fn of_raw_p50(&self) -> f64 {
         let raw = self.raw.iter().map(Measured::p50_us).sum::<f64>() / 2.0;
         self.log.p50_us / raw
@@ -505,7 +506,7 @@ fn print_table(table: &[(Case, Vec<Round>)], survey: &Survey) {
     }
 }
 
-/// What the case is for, in words.
+/// The ratio that the case is about, as text.
 fn ratio(case: Case, rounds: &[Round], table: &[(Case, Vec<Round>)], survey: &Survey) -> String {
     let of = |of: fn(&Round) -> f64| spread(rounds.iter().map(of).collect());
     let of_bare = of(Round::of_bare) + " of the same writers without a log";
@@ -534,7 +535,7 @@ fn ratio(case: Case, rounds: &[Round], table: &[(Case, Vec<Round>)], survey: &Su
     }
 }
 
-/// The median, and between what.
+/// The median, with minimum and maximum.
 fn spread(values: Vec<f64>) -> String {
     let least = values.iter().copied().fold(f64::INFINITY, f64::min);
     let greatest = values.iter().copied().fold(0.0, f64::max);
@@ -563,7 +564,7 @@ fn record(latency: &mut Histogram<u64>, started: Instant) {
     latency.saturating_record(started.elapsed().as_nanos() as u64);
 }
 
-/// What this process has sent to block devices so far.
+/// Bytes that this process has written to block devices so far.
 fn device_bytes_written() -> u64 {
     let text = fs::read_to_string("/proc/self/io").unwrap_or_default();
     let line = text.lines().find_map(|line| line.strip_prefix("write_bytes: "));

@@ -1,11 +1,12 @@
-//! Raw write rates of a device: what no log on it can beat.
+//! Raw write rates of a device: an upper bound for any log on it.
 //!
 //! ```text
 //! cargo bench --bench device -- [--test] [DIRECTORY]
 //! ```
 //!
-//! Overwrites a written file with direct I/O: without and with a flush beside it, and with O_DSYNC. Every cell is the median of
-//! some rounds, which go through all shapes in turn so that noise does not stick to one of them.
+//! Overwrites a written file with direct I/O: without flush, with concurrent flushes, and with
+//! O_DSYNC. Every cell is the median of several rounds. A round goes through all shapes, so that
+//! noise does not hit only one of them.
 
 #[path = "nudged.rs"]
 mod nudged;
@@ -26,7 +27,7 @@ const KINDS: [Kind; 3] = [Kind::Written, Kind::Flushed, Kind::Durable];
 const SMALL: Shape =
     Shape { block_size: 4096, in_flight: 1, kind: Kind::Durable, content: Content::Same };
 
-/// How long and how large.
+/// Durations and sizes.
 #[derive(Clone, Copy)]
 struct Effort {
     file_size: u64,
@@ -38,7 +39,7 @@ const FULL: Effort = Effort { file_size: 1 << 30, cell: Duration::from_millis(1_
 const TEST: Effort = Effort { file_size: 8 << 20, cell: Duration::from_millis(2), rounds: 1 };
 
 fn main() {
-    // Cargo adds `--bench` itself.
+    // Cargo adds `--bench`.
     let arguments: Vec<String> = std::env::args().skip(1).filter(|a| a != "--bench").collect();
     let effort = if arguments.iter().any(|a| a == "--test") { TEST } else { FULL };
     let directory = arguments.iter().find(|a| !a.starts_with("--"));
@@ -74,7 +75,7 @@ async fn run(directory: PathBuf, effort: Effort, pulse: Pulse) -> Result<(), Dis
     Ok(())
 }
 
-/// In the order of the table: row by row, and in a row written, flushed, durable.
+/// In table order: by row, and in a row written, flushed, durable.
 fn shapes() -> Vec<Shape> {
     let rows = BLOCK_SIZES.into_iter().flat_map(|size| KINDS.map(|kind| (size, kind)));
     rows.flat_map(|(block_size, kind)| {

@@ -1,12 +1,12 @@
-//! What framing, decoding and answering cost per request, in nanoseconds. One table.
+//! The cost of framing, decoding and replying per request, in nanoseconds. One table.
 //!
 //! ```text
 //! cargo bench --bench frame            # some seconds
 //! cargo bench --bench frame -- --test  # milliseconds, to show that it still works
 //! ```
 //!
-//! Frames lie back to back in one receive buffer, as they do under load. Filling the buffer is not
-//! measured; taking frames off it, decoding and dropping what was decoded is.
+//! Frames are back to back in one receive buffer, as under load. Measured are framing, decoding and
+//! dropping the decoded request, but not filling the buffer.
 
 use std::hint::black_box;
 use std::net::{Ipv4Addr, SocketAddrV4};
@@ -27,7 +27,7 @@ use smallvec::smallvec;
 
 const BODY_SIZE: usize = 1024;
 const BATCH_COUNT: usize = 100;
-/// Bytes the receive buffer holds at a time.
+/// Size of the receive buffer, bytes.
 const BUFFER_SIZE: usize = 256 << 10;
 
 const PROPERTIES: &str = "UNIQ_KEY\u{1}7F0000010000A1B2C3D4E5F600000001\u{2}WAIT\u{1}true\u{2}\
@@ -63,8 +63,8 @@ fn report(name: &str, ns: f64, messages: usize) {
     println!("{name:<44} {ns:>10.0} {:>12.1}", ns / messages as f64);
 }
 
-/// Time per operation of the best sample. A sample is far shorter than a time slice, so whatever
-/// else the machine does falls on others.
+/// Time per operation in the best sample. A sample is far shorter than a time slice, so some are
+/// free of interference.
 fn best(samples: impl Iterator<Item = (Duration, usize)>) -> f64 {
     let ns = |(elapsed, count): (Duration, usize)| elapsed.as_nanos() as f64 / count as f64;
     samples.map(ns).fold(f64::INFINITY, f64::min)
@@ -140,7 +140,7 @@ fn found() -> Result<Reply, Refusal> {
     }))
 }
 
-/// The header that a Java 4.9 client sends, letter names or long ones.
+/// The header of a Java 4.9 client, with short or long field names.
 fn json_send(code: i32) -> String {
     let properties = PROPERTIES.replace('\u{1}', "\\u0001").replace('\u{2}', "\\u0002");
     let fields = [

@@ -1,9 +1,9 @@
-//! What very many queues cost: the rate of appends, and the longest time for which sealing segments,
-//! retiring them and taking snapshots keep everybody else on the shard waiting.
+//! The cost of very many queues: the append rate, and the longest time for which sealing segments,
+//! retiring them and taking snapshots block the other tasks of the shard.
 //!
-//! Rounds with few and with many queues alternate; the table shows medians. The longest slice is CPU time of the
-//! shard's thread, with the least of all rounds beside it: other processes slow a slice down, and nothing
-//! speeds it up.
+//! Rounds with few and with many queues alternate; the table shows medians. The longest slice is
+//! CPU time of the shard's thread, shown with the minimum of all rounds: other processes can only
+//! slow a slice down.
 //!
 //! ```text
 //! cargo bench --bench index -- --directory /data/scratch
@@ -40,9 +40,9 @@ use self::place::Place;
 
 const QUEUES_PER_TOPIC: u32 = 8;
 const WRITERS: usize = 16;
-/// Appends of a writer before it waits until they are committed.
+/// Appends per writer before it waits for their commit.
 const BATCH: usize = 64;
-/// Rows in one slice of a snapshot, as the broker makes them.
+/// Rows per slice of a snapshot, as in the broker.
 const ROWS_PER_SLICE: usize = 2000;
 
 #[derive(Clone, Debug, Parser)]
@@ -55,7 +55,7 @@ struct Options {
     #[arg(long, default_value_t = 3, value_name = "N")]
     rounds: usize,
 
-    /// Numbers of queues that are compared.
+    /// Numbers of queues to compare.
     #[arg(long, default_values_t = [10, 100_000], num_args = 1.., value_name = "N")]
     queues: Vec<u32>,
 
@@ -71,7 +71,7 @@ struct Options {
     place: Place,
 }
 
-/// What one round gave.
+/// The result of a round.
 struct Round {
     per_s: f64,
     longest_slice_ms: f64,
@@ -163,7 +163,7 @@ async fn measure_round(
         committer.await?;
     }
     drop(store);
-    fs::remove_dir_all(&log).expect("nobody uses it any more");
+    fs::remove_dir_all(&log).expect("it is no longer in use");
     let (longest, indexes_written) = *upkeep.borrow();
     let longest_slice_ms = longest.as_secs_f64() * 1e3;
     Ok(Round { per_s, longest_slice_ms, indexes_written, bytes_per_queue })
@@ -195,7 +195,7 @@ async fn commit(store: Store<FileDisk>, pulse: Pulse) -> Result<(), DiskError> {
     Ok(())
 }
 
-/// Looks after the store as a broker does, and times every slice of it.
+/// Maintains the store as a broker does, and times every slice.
 async fn maintain(
     store: Store<FileDisk>,
     upkeep: Rc<RefCell<(Duration, usize)>>,
@@ -231,13 +231,13 @@ async fn maintain(
     Ok(())
 }
 
-/// CPU time of this thread: what others make it wait for is not part of a slice.
+/// CPU time of this thread, which excludes time spent waiting for others.
 fn cpu_time() -> Duration {
     let now = clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID).expect("every thread has this clock");
     now.into()
 }
 
-/// Appends to one queue after another until the deadline. Returns how many messages.
+/// Appends to the queues in turn until the deadline. Returns the number of messages.
 async fn write(
     store: Store<FileDisk>,
     first: u32,
@@ -270,7 +270,7 @@ async fn append(store: &Store<FileDisk>, key: QueueKey, message: &[u8]) -> LogOf
         Err(AppendError::NoRoom) => store.with_room(payload_size, once).await,
         outcome => outcome,
     };
-    let appended = appended.expect("the log goes on");
+    let appended = appended.expect("the log has room");
     let located = Located {
         offset: appended.payload_offset,
         size: payload_size as u32,

@@ -1,5 +1,5 @@
-//! Where a bench that needs a disk puts its files, and the switches that cargo gives. Others include this
-//! file as a module and flatten [`Place`] into their options.
+//! Where a bench that needs a disk puts its files, and the options that cargo passes. Others
+//! include this file as a module and flatten [`Place`] into their options.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -8,20 +8,20 @@ use clap::Args;
 
 #[derive(Clone, Debug, Args)]
 pub struct Place {
-    /// Where to put the files; on the disk that is to be measured. What the run makes is removed.
+    /// Where to put the files; on the disk that is to be measured. They are removed afterwards.
     #[arg(long, default_value = env!("CARGO_TARGET_TMPDIR"), value_name = "DIR")]
     directory: PathBuf,
 
-    /// Run everything once, very briefly, and print nothing that means anything.
+    /// Run everything once, very briefly. The figures mean nothing.
     #[arg(long)]
     pub test: bool,
 
-    /// Given by cargo.
+    /// Passed by cargo.
     #[arg(long, hide = true)]
     bench: bool,
 }
 
-/// A directory of this run, removed when this is dropped.
+/// A directory of this run, removed on drop.
 pub struct Scratch(PathBuf);
 
 impl Place {

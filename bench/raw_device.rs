@@ -1,5 +1,5 @@
-//! What the device itself can do, through the same direct I/O as the log but without the log: the
-//! denominator of every append rate. Other benches include this file as a module.
+//! The device alone, through the same direct I/O as the log but without the log: the denominator of
+//! every append rate. Other benches include this file as a module.
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
@@ -17,8 +17,8 @@ use ringmq::storage::file::{FileDisk, StoredFile};
 const FILE_NAME: &str = "raw-device";
 /// Size of the writes that prepare the file.
 const FILL_SIZE: usize = 1 << 20;
-/// How often everything is flushed beside writes of [`Kind::Flushed`]: as often as a log with
-/// asynchronous flush does it at the soonest, when there is little to flush.
+/// Interval of the flushes of [`Kind::Flushed`]: the shortest interval of a log with asynchronous
+/// flush, which it has when there is little to flush.
 const FLUSH_INTERVAL: Duration = Duration::from_millis(300);
 
 /// What a plain write waits for.
@@ -26,8 +26,8 @@ const FLUSH_INTERVAL: Duration = Duration::from_millis(300);
 pub enum Kind {
     /// The device's cache.
     Written,
-    /// The same, with a flush of all of it beside it now and then: what asynchronous flush can be held
-    /// against for long, since no cache takes more than the media.
+    /// The device's cache, with periodic concurrent flushes: the reference for sustained
+    /// asynchronous flush, since no cache can absorb more than the media for long.
     Flushed,
     /// Stable media.
     Durable,
@@ -46,16 +46,15 @@ impl Kind {
 /// Where the bytes of a write come from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Content {
-    /// From one buffer, the same for every write and soon in every cache on the way: the most that the
-    /// device takes.
+    /// From one buffer, the same for every write and soon in every cache: the device's maximum.
     Same,
-    /// Copied from elsewhere and checksummed before each write, in buffers that go round as the
-    /// [`ROUND_BYTES`] before them are written: what a writer of new bytes can be held against where
-    /// the device is as fast as the memory.
+    /// Copied from elsewhere and checksummed before each write, in buffers that are reused after
+    /// [`ROUND_BYTES`]: the reference for a writer of new bytes if the device is as fast as the
+    /// memory.
     New,
 }
 
-/// Memory that new bytes go through, as much as the log's tail cache has.
+/// Memory for new bytes, as much as the log's tail cache.
 const ROUND_BYTES: usize = 64 << 20;
 
 /// One way of writing.
@@ -67,7 +66,7 @@ pub struct Shape {
     pub content: Content,
 }
 
-/// What writing in one shape for a while gave.
+/// The result of writing in one shape.
 pub struct Measured {
     bytes: u64,
     elapsed: Duration,
@@ -83,7 +82,7 @@ impl Measured {
         self.latency_us.len() as f64 / self.elapsed.as_secs_f64()
     }
 
-    /// Microseconds within which half of the writes ended.
+    /// Median latency of the writes, microseconds.
     pub fn p50_us(&self) -> f64 {
         self.latency_us.value_at_quantile(0.5) as f64
     }
@@ -104,11 +103,11 @@ impl fmt::Display for Measured {
 
 type Buffer = Rc<<FileDisk as Disk>::Buffer>;
 
-/// What one measurement writes.
+/// The data that one measurement writes.
 struct Source {
     content: Content,
     bytes: Vec<u8>,
-    /// Those that no write uses; the one that has waited longest first.
+    /// Unused buffers, the longest unused first.
     idle: RefCell<VecDeque<Buffer>>,
 }
 
@@ -145,7 +144,7 @@ impl Source {
     }
 }
 
-/// A file whose every block has been written, so that writing it again needs no metadata.
+/// A file with all blocks written, so that overwriting it changes no metadata.
 pub struct Device {
     disk: FileDisk,
     file: StoredFile,
@@ -153,7 +152,7 @@ pub struct Device {
 }
 
 impl Device {
-    /// Makes the file; `size` is a multiple of a mebibyte.
+    /// Creates the file; `size` is a multiple of a mebibyte.
     pub async fn prepare(disk: &FileDisk, size: u64, pulse: Pulse) -> Result<Self, DiskError> {
         if disk.list().await?.iter().any(|(name, _)| name == FILE_NAME) {
             disk.remove(FILE_NAME).await?;
@@ -162,8 +161,8 @@ impl Device {
         Ok(Self { disk: disk.clone(), file, pulse })
     }
 
-    /// Overwrites the file from its beginning, round and round, for as long as `lasts`; every writer
-    /// writes at least once.
+    /// Overwrites the file cyclically from its beginning for `lasts`; every writer writes at least
+    /// once.
     pub async fn write(&self, shape: Shape, lasts: Duration) -> Result<Measured, DiskError> {
         let source = Source::new(&self.disk, shape);
         let next_offset = Cell::new(0);
@@ -197,7 +196,7 @@ impl Device {
         Ok(Measured { bytes, elapsed, latency_us })
     }
 
-    /// One writer, at the offsets that `next` gives. Returns the latency of each write, microseconds.
+    /// One writer, at the offsets from `next`. Returns the latency of each write, microseconds.
     async fn write_until(
         &self,
         deadline: Instant,
@@ -243,7 +242,7 @@ pub async fn write_over(disk: &FileDisk, file: StoredFile) -> Result<StoredFile,
 
 fn filled(disk: &FileDisk, size: usize) -> Buffer {
     let mut buffer = disk.buffer(size);
-    // Not one repeated byte, which some devices do not store.
+    // Not a repeated byte: some devices do not store that.
     for (index, byte) in buffer.as_bytes_mut().iter_mut().enumerate() {
         *byte = (index.wrapping_mul(2_654_435_761) >> 7) as u8;
     }

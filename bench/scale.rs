@@ -1,13 +1,14 @@
-//! What a broker with very many queues and committed offsets costs its producers, and how fast it is back
-//! after kill -9. Starts the release builds of `ringmq` and `loadgen` as they are, the broker on one core and
-//! the generator on another.
+//! What very many queues and committed offsets cost the producers of a broker, and how fast it
+//! restarts after kill -9. Runs the release builds of `ringmq` and `loadgen`, the broker on one
+//! core and the generator on another.
 //!
 //! ```text
 //! cargo build --release --workspace && cargo bench --bench scale
 //! cargo bench --bench scale -- --only restart --log 10GiB
 //! ```
 //!
-//! Rounds with few and with many alternate; the table shows medians, and the ratio of many to few.
+//! Rounds with few and with many queues alternate; the table shows medians, and the ratio of many
+//! to few.
 
 #[path = "place.rs"]
 mod place;
@@ -30,13 +31,13 @@ use self::place::Place;
 const BROKER: &str = "127.0.0.1:20911";
 const NAMESERVER: &str = "127.0.0.1:20876";
 const TOPICS: u32 = 10;
-/// Bytes of commits given to the socket at a time.
+/// Bytes of commits per write to the socket.
 const CHUNK: usize = 256 << 10;
 const PATIENCE: Duration = Duration::from_secs(60);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum What {
-    /// Rate flat out, with 10 queues and with very many.
+    /// Maximum rate, with 10 queues and with very many.
     Rate,
     /// p99.9 of producers while segments are sealed and snapshots taken.
     Sealing,
@@ -82,12 +83,12 @@ struct Options {
     place: Place,
 }
 
-/// A broker of which this run wants something.
+/// A broker of this run.
 struct Broker {
     child: Child,
 }
 
-/// How many queues and groups.
+/// Numbers of queues and groups.
 #[derive(Clone, Copy)]
 struct Size {
     queues: u32,
@@ -138,7 +139,7 @@ fn rate(options: &Options, directory: &Path, size: Size) -> f64 {
     let data = directory.join("data");
     let more = ["--segment-size", "256MiB", "--ready-segments", "6", "--retention-size", "1GiB"];
     let broker = Broker::start(options, &data, &more);
-    // Without offsets: what is compared is the number of queues.
+    // Without offsets: this compares numbers of queues.
     prepare(Size { groups: 0, ..size });
     let report = load(options, directory, size, "\"max\"");
     broker.stop();
@@ -182,7 +183,7 @@ fn restart(options: &Options, directory: &Path) {
     );
 }
 
-/// Bytes of whole segments.
+/// Size of the segment files, bytes.
 fn size_of_log(data: &Path) -> u64 {
     let files = fs::read_dir(data.join("shard-00")).expect("the shard has begun");
     let files = files.filter_map(|file| file.ok());
@@ -205,7 +206,7 @@ impl Broker {
             let size = lines.read_line(&mut line).expect("its output is text");
             assert!(size > 0, "the broker ended before it was ready");
         }
-        // What it prints from here on is read, so that it never waits for that.
+        // Keeps reading its output, so that it never blocks on that.
         std::thread::spawn(move || lines.read_to_end(&mut Vec::new()));
         Self { child }
     }
@@ -247,7 +248,7 @@ fn topic(number: u32) -> String {
     format!("scale-{number}")
 }
 
-/// Makes the topics, and commits an offset of every group for every queue.
+/// Creates the topics, and commits an offset of every group for every queue.
 fn prepare(size: Size) {
     for number in 0..TOPICS {
         let queues = size.queues.to_string();
@@ -274,7 +275,7 @@ fn prepare(size: Size) {
             }
         }
     }
-    // The answer comes when everything before has been handled.
+    // The reply comes once everything before it has been handled.
     encode_request(&mut bytes, HeaderEncoding::Json, 2, false, &Request::RuntimeInfo)
         .expect("JSON has a form for it");
     stream.write_all(&bytes).expect("the broker reads");
@@ -282,7 +283,7 @@ fn prepare(size: Size) {
     stream.read_exact(&mut [0; 4]).expect("the broker answers");
 }
 
-/// Sends to the topics for a while; gives the report.
+/// Sends to the topics for a while. Returns the report.
 fn load(options: &Options, directory: &Path, size: Size, rate: &str) -> Value {
     let (seconds, queues) = (options.seconds, size.queues);
     let workload = format!(
@@ -297,8 +298,8 @@ fn load(options: &Options, directory: &Path, size: Size, rate: &str) -> Value {
     command.arg("run").arg(&file).args(["--namesrv", NAMESERVER, "--out"]).arg(&out);
     let output = command.output().expect("loadgen starts");
     let code = output.status.code();
-    // 3 and 6: the generator was late; 5: what is sent flat out may be refused. The ratios say what that is
-    // worth.
+    // 3 and 6: the generator was late; 5: messages may be refused at the maximum rate. The ratios
+    // remain meaningful.
     assert!(matches!(code, Some(0 | 3 | 5 | 6)), "{}", String::from_utf8_lossy(&output.stdout));
     let report = fs::read(out.join("report.json")).expect("loadgen writes it");
     serde_json::from_slice(&report).expect("it is JSON")

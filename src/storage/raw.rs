@@ -194,7 +194,10 @@ mod tests {
             }
         }
         assert!(check(&entry(8192, 5, 3, 8192 - 40), START).is_ok(), "it fills the segment");
-        assert!(check(&entry(8192, 5, 3, 8192 - 80), START).is_ok(), "a filler has room behind");
+        assert!(
+            check(&entry(8192, 5, 3, 8192 - 80), START).is_ok(),
+            "there is room for a filler after it"
+        );
     }
 
     #[test]

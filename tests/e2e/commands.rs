@@ -1,4 +1,4 @@
-//! What scripts rely on: forms of the output, exit codes, the file, completions, pipes.
+//! What scripts rely on: output formats, exit codes, the configuration file, completions, pipes.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -15,7 +15,7 @@ fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
-/// Runs a command that must succeed, and reads the JSON that it prints.
+/// Runs a command that must succeed. Parses its JSON output.
 fn parsed(args: &[&str]) -> Value {
     let output = run(&[args, &["-o", "json"]].concat());
     assert!(output.status.success(), "{args:?}: {}", text(&output.stderr));
@@ -88,7 +88,7 @@ fn json_as_printed() {
     }
     assert_eq!(ask(&["msg", "send", "orders", "never", "--repeat", "0"]), json!([]));
 
-    // Stock clients are told an id, by which the message can be had.
+    // Stock clients get an id by which the message can be read.
     let ext = r#""a":"g","b":"orders","c":"TBW102","d":"4","e":"0","f":"0","g":"1","h":"0","i":"","j":"0","k":"false","m":"false""#;
     let mut stream = connect(ports);
     stream.write_all(&frame(&header(310, 1, 0, ext), b"by hand")).unwrap();
@@ -108,9 +108,9 @@ fn json_as_printed() {
     assert!(server.terminate().success());
 }
 
-/// Nobody is there, or a broker is known and does not answer.
+/// Nothing listens there, or a registered broker does not answer.
 #[test]
-fn what_cannot_be_reached_has_an_exit_code_of_its_own() {
+fn unreachable_servers_have_their_own_exit_code() {
     let scratch = Scratch::new("unreachable");
     let ports = Ports::free();
     let namesrv = ports.nameserver_address().to_string();
@@ -129,7 +129,7 @@ fn what_cannot_be_reached_has_an_exit_code_of_its_own() {
 
     let nameserver = nameserver(&scratch.0, ports);
     let (data, listen) = (scratch.0.join("data"), ports.broker_address().to_string());
-    // It listens on one address and is looked for at another.
+    // It listens on one address and advertises another.
     let args = ["broker", "--namesrv", &namesrv, "--listen", &listen, "--advertise", "127.0.0.2"];
     let more = ["--auto-create-topics", "--shards", "1", "--data", data.to_str().unwrap()];
     let broker = Server::start(&[&args[..], &more[..]].concat(), &scratch.0.join("broker.log"));
@@ -149,13 +149,13 @@ fn what_cannot_be_reached_has_an_exit_code_of_its_own() {
     assert!(nameserver.terminate().success());
 }
 
-/// Waits until a command has ended by itself, and gives its exit code and what it complained of.
+/// Waits until a command has ended. Returns its exit code and stderr.
 fn ended(mut child: Child) -> (Option<i32>, String) {
     let deadline = Instant::now() + PATIENCE;
     while child.try_wait().unwrap().is_none() {
         if Instant::now() > deadline {
             child.kill().unwrap();
-            panic!("it goes on for ever");
+            panic!("the command does not end");
         }
         std::thread::sleep(Duration::from_millis(5));
     }
@@ -163,9 +163,9 @@ fn ended(mut child: Child) -> (Option<i32>, String) {
     (output.status.code(), text(&output.stderr))
 }
 
-/// As in `ringmq msg tail T | head -n 1`: whether more comes or not.
+/// As in `ringmq msg tail T | head -n 1`, with and without further messages.
 #[test]
-fn a_tail_ends_quietly_when_nobody_reads_it_any_more() {
+fn a_tail_ends_quietly_when_its_reader_is_gone() {
     let scratch = Scratch::new("pipe");
     let ports = Ports::free();
     let server = Server::dev(&scratch.0.join("data"), ports, 1);
@@ -212,9 +212,9 @@ fn completions_load_in_bash() {
     }
 }
 
-/// The file gives what the environment leaves open, the environment what the command line does.
+/// The environment applies if the command line has no value, and the file if neither has one.
 #[test]
-fn commands_below_a_command_have_their_options_from_its_section() {
+fn subcommands_take_their_options_from_the_section_of_their_command() {
     let scratch = Scratch::new("section");
     let ports = Ports::free();
     let server = Server::dev(&scratch.0.join("data"), ports, 1);
@@ -251,9 +251,9 @@ fn commands_below_a_command_have_their_options_from_its_section() {
     assert!(server.terminate().success());
 }
 
-/// Nothing is made or started for options that cannot be meant.
+/// Invalid options create and start nothing.
 #[test]
-fn options_that_cannot_be_meant_are_refused_at_start_as_wrong_usage() {
+fn invalid_options_are_refused_at_start_as_usage_errors() {
     let scratch = Scratch::new("meant");
     let data = scratch.0.join("data");
     let ports = Ports::free();

@@ -1,4 +1,4 @@
-//! What one connection may ask for at once, and what it must not do to the others.
+//! What one connection may request at once, and how others are protected from it.
 
 use std::fs;
 use std::io::Write;
@@ -43,9 +43,9 @@ fn has_index_file(data: &Path) -> bool {
     names.any(|name| name.ends_with(".index"))
 }
 
-/// One of them must read an index file before it can wait; the other can wait at once.
+/// One of them must read an index file before it is held; the other is held at once.
 #[test]
-fn pulls_that_wait_on_one_connection_get_their_own_answers() {
+fn pulls_held_on_one_connection_get_their_own_replies() {
     let scratch = Scratch::new("own-answers");
     let (ports, data) = (Ports::free(), scratch.0.join("data"));
     let (listen, namesrv) = (ports.broker_address(), ports.nameserver_address());
@@ -63,7 +63,7 @@ fn pulls_that_wait_on_one_connection_get_their_own_answers() {
     wait_until("a sealed segment has its index file", every, PATIENCE, is_indexed);
 
     let mut reader = connect(ports);
-    // Whoever is answered to knows that what it sent before has been taken up.
+    // A reply to this shows that the earlier requests were received.
     let witness = header(28, 300, 0, "");
     let pulls = [pull(100, 0, "B", 4096), pull(200, 1, "*", 4096), frame(&witness, b"")];
     reader.write_all(&pulls.concat()).unwrap();
@@ -77,7 +77,7 @@ fn pulls_that_wait_on_one_connection_get_their_own_answers() {
 }
 
 #[test]
-fn committing_what_is_committed_already_is_answered_though_nothing_else_happens() {
+fn committing_a_committed_offset_again_gets_a_reply_on_an_idle_broker() {
     let scratch = Scratch::new("commit-twice");
     let ports = Ports::free();
     let server = Server::dev(&scratch.0.join("data"), ports, 1);
@@ -91,7 +91,7 @@ fn committing_what_is_committed_already_is_answered_though_nothing_else_happens(
     assert!(server.terminate().success());
 }
 
-/// A little of the budget is left, enough for a body and too little for its properties.
+/// The rest of the budget is enough for the body but not for the properties.
 #[test]
 fn a_message_with_long_properties_waits_for_room_like_any_other() {
     const COUNT: i32 = 4000;
@@ -115,7 +115,7 @@ fn a_message_with_long_properties_waits_for_room_like_any_other() {
     assert!(server.terminate().success());
 }
 
-/// Watches a broker's memory and its other connections while somebody misuses one.
+/// Watches a broker's memory and another connection while one is misused.
 struct Watch {
     server: Server,
     ports: Ports,
@@ -128,8 +128,8 @@ impl Watch {
         Self { server, ports, before }
     }
 
-    /// Memory stays within `limit` bytes of what it was, for as long as it can still grow, and another
-    /// connection is served.
+    /// Checks that memory stays within `limit` bytes of its start value for as long as it can grow,
+    /// and that another connection is served.
     fn end(self, limit: u64) {
         let mut witness = connect(self.ports);
         let mut greatest = 0;
@@ -144,14 +144,14 @@ impl Watch {
     }
 }
 
-/// Sends as much as the other side takes within a while; it need not take all.
+/// Sends as much as the other side accepts within a limited time.
 fn push(stream: &mut TcpStream, bytes: &[u8]) {
     stream.set_write_timeout(Some(Duration::from_millis(500))).unwrap();
     let _ = stream.write_all(bytes);
 }
 
 #[test]
-fn answers_that_nobody_reads_do_not_fill_the_memory() {
+fn unread_replies_do_not_fill_memory() {
     let scratch = Scratch::new("unread");
     let ports = Ports::free();
     let server = Server::dev(&scratch.0.join("data"), ports, 1);
@@ -160,7 +160,7 @@ fn answers_that_nobody_reads_do_not_fill_the_memory() {
     assert!(created.status.success(), "{created:?}");
     let watch = Watch::begin(server, ports);
     let mut stream = connect(ports);
-    // The receive buffer grows to take these, and then takes hundreds of small requests at once.
+    // The receive buffer grows for these, and then holds hundreds of small requests at once.
     for opaque in 0..3 {
         stream.write_all(&frame(&header(28, opaque, 0, ""), &[0; 250 << 10])).unwrap();
         assert!(is_answer_to(&answer(&mut stream), opaque));
@@ -171,7 +171,7 @@ fn answers_that_nobody_reads_do_not_fill_the_memory() {
 }
 
 #[test]
-fn old_messages_that_nobody_reads_are_not_read_from_the_disk_either() {
+fn a_client_that_does_not_read_causes_no_cold_reads() {
     let scratch = Scratch::new("unread-cold");
     let ports = Ports::free();
     let server = Server::dev(&scratch.0.join("data"), ports, 1);
@@ -185,7 +185,7 @@ fn old_messages_that_nobody_reads_are_not_read_from_the_disk_either() {
     watch.end(96 * MIB);
 }
 
-/// They are in the middle of large requests and do not go on; others still get large ones through.
+/// They stop in the middle of large requests; others can still send large ones.
 #[test]
 fn large_requests_that_never_end_leave_room_for_others() {
     let scratch = Scratch::new("endless");
@@ -202,9 +202,10 @@ fn large_requests_that_never_end_leave_room_for_others() {
     watch.end(400 * MIB);
 }
 
-/// Commits wait up to a second for the entry that they share; here more of them than a shard has place for.
+/// Commits wait up to a second for their shared entry. Here there are more of them than a shard
+/// admits.
 #[test]
-fn a_shard_has_a_bounded_number_of_operations_under_way() {
+fn a_shard_has_a_bounded_number_of_operations_in_flight() {
     const CONNECTIONS: usize = 400;
     const EACH: usize = 64;
     const BOUND: usize = 16_384;
@@ -215,7 +216,7 @@ fn a_shard_has_a_bounded_number_of_operations_under_way() {
     store(&mut first, 0, "", b"x");
     let mut streams: Vec<TcpStream> = (0..CONNECTIONS).map(|_| connect(ports)).collect();
     let (mut done, mut busy) = (0, 0);
-    // On a slow machine the entry may be written before enough of them have come.
+    // On a slow machine the entry may be written before enough of them have arrived.
     for offset in 1..=10 {
         (done, busy) = (0, 0);
         for (nth, stream) in streams.iter_mut().enumerate() {

@@ -1,4 +1,4 @@
-//! kill -9 under load: nothing that was acknowledged may be missing, out of place or invented.
+//! kill -9 under load: no acknowledged message may be missing or misplaced, and none invented.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -15,13 +15,13 @@ use crate::server::{PATIENCE, Ports, Scratch, Server, run};
 
 const ROUNDS: u64 = 20;
 const PRODUCERS: u32 = 3;
-/// Messages one producer has under way.
+/// Messages in flight per producer.
 const UNDER_WAY: usize = 64;
 
 /// Where a message was acknowledged.
 type Place = (String, u32, u64);
 
-/// What producers and the test tell each other.
+/// Shared by the producers and the test.
 #[derive(Default)]
 struct Progress {
     is_over: AtomicBool,
@@ -29,7 +29,7 @@ struct Progress {
 }
 
 impl Progress {
-    /// Waits until every producer has been acknowledged something new.
+    /// Waits until every producer has got a new acknowledgement.
     fn wait_for_more(&self) {
         let now = || self.acknowledged.each_ref().map(|one| one.load(Ordering::Relaxed));
         let (before, deadline) = (now(), Instant::now() + PATIENCE);
@@ -40,7 +40,7 @@ impl Progress {
     }
 }
 
-/// What one producer did.
+/// The history of one producer.
 #[derive(Default)]
 struct History {
     sent: u64,
@@ -56,7 +56,8 @@ pub fn client(ports: Ports, name: &str) -> ClientOptions {
     ClientOptions { client_id: name.to_owned(), ..options }
 }
 
-/// Sends numbered messages to one queue until told to stop, whatever happens to the broker.
+/// Sends numbered messages to one queue until told to stop, regardless of what happens to the
+/// broker.
 fn produce(ports: Ports, producer: u32, progress: &Progress) -> History {
     let group = GroupName::new("crashers").unwrap();
     let options = ProducerOptions::new(client(ports, &format!("p{producer}")), group);
@@ -70,7 +71,7 @@ fn produce(ports: Ports, producer: u32, progress: &Progress) -> History {
             let mut body = format!("{producer} {number} ").into_bytes();
             body.resize(body.len() + (number * 7919 % 3000) as usize, b'x');
             let message = Message { target: target.clone(), ..Message::new(topic(), body) };
-            // Refused while the broker is away: nothing was sent.
+            // Refused while the broker is down: nothing was sent.
             let Ok(ticket) = sender.send(message) else { break };
             history.sent += 1;
             numbers.insert(ticket, number);
@@ -142,7 +143,7 @@ fn every_acknowledged_message_survives_kill_9() {
     let mut rng = Rng::from_seed(0x11_11);
     for _ in 0..ROUNDS {
         progress.wait_for_more();
-        // Not a wait for a state: the moment of the kill is what is random here.
+        // Not a wait for a state: this makes the moment of the kill random.
         std::thread::sleep(Duration::from_micros(rng.below(100_000)));
         server.kill();
         server = Server::dev(&data, ports, 1);

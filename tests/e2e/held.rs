@@ -1,22 +1,22 @@
-//! Pulls that wait in the broker, more of them than one client may have.
+//! More held pulls than one client may have.
 
 use std::io::Write;
 
 use crate::server::{Ports, Scratch, Server, run};
 use crate::wire::{answer, connect, frame, header};
 
-/// Pulls of one connection that a shard holds.
+/// Maximum number of held pulls per connection.
 const OF_CONNECTION: i32 = 16_384;
 const TOO_MANY: i32 = 100;
 
-/// A pull of what comes next in queue 0, to be held for a minute.
+/// A pull at the end of queue 0, to be held for a minute.
 fn pull(opaque: i32) -> Vec<u8> {
     let ext = r#""consumerGroup":"waiters","topic":"quiet","queueId":"0","queueOffset":"0","maxMsgNums":"32","sysFlag":"6","commitOffset":"0","suspendTimeoutMillis":"60000","subscription":"*","subVersion":"0","expressionType":"TAG""#;
     frame(&header(11, opaque, 0, ext), b"")
 }
 
 #[test]
-fn a_client_that_asks_for_ever_more_leaves_room_for_others_and_goes_quietly() {
+fn a_client_with_too_many_held_pulls_leaves_room_for_others() {
     let scratch = Scratch::new("held");
     let ports = Ports::free();
     let server = Server::dev(&scratch.0.join("data"), ports, 1);
@@ -40,7 +40,7 @@ fn a_client_that_asks_for_ever_more_leaves_room_for_others_and_goes_quietly() {
 
     let mut other = connect(ports);
     other.write_all(&pull(7)).unwrap();
-    // The answer to this comes second only if the pull before it was refused.
+    // The reply to this comes second only if the previous pull was refused.
     other.write_all(&frame(&header(28, 8, 0, ""), b"")).unwrap();
     assert!(answer(&mut other).contains(r#""opaque":8"#), "its pull is held");
     drop(greedy);

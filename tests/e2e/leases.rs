@@ -1,5 +1,5 @@
-//! What happens only after two minutes: ends of leases, and of connections whose replies nobody takes.
-//! Left out of a plain test run for how long that takes.
+//! Timeouts of two minutes: of leases, and of connections whose client does not read. Not part of a
+//! plain test run, because they take that long.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
@@ -10,7 +10,7 @@ use nix::sys::signal::Signal;
 use crate::server::{Ports, Scratch, Server, broker, nameserver, run, wait_until};
 use crate::wire::{answer, connect, connect_to, frame, header};
 
-/// Neither a lease nor such a connection ends sooner.
+/// Neither a lease nor such a connection ends earlier.
 const LEAST: Duration = Duration::from_secs(115);
 /// Both have ended by then.
 const PATIENCE: Duration = Duration::from_secs(170);
@@ -21,7 +21,7 @@ fn time_until(what: &str, is_so: impl FnMut() -> bool) -> Duration {
 
 #[test]
 #[ignore = "takes two minutes"]
-fn a_broker_that_hangs_leaves_the_routes_and_returns_when_it_goes_on() {
+fn a_broker_that_hangs_leaves_the_routes_and_returns_when_it_resumes() {
     let scratch = Scratch::new("lease");
     let ports = Ports::free();
     let namesrv = ports.nameserver_address().to_string();
@@ -41,7 +41,7 @@ fn a_broker_that_hangs_leaves_the_routes_and_returns_when_it_goes_on() {
     assert!(has_route());
     broker.signal(Signal::SIGSTOP);
     let lasted = time_until("the route goes", || !has_route());
-    // The newest registration may be half a minute old already.
+    // The newest registration may already be half a minute old.
     assert!(lasted + Duration::from_secs(30) > LEAST, "gone after {lasted:?}");
     broker.signal(Signal::SIGCONT);
     time_until("the route returns", has_route);
@@ -51,7 +51,7 @@ fn a_broker_that_hangs_leaves_the_routes_and_returns_when_it_goes_on() {
 
 #[test]
 #[ignore = "takes two minutes"]
-fn a_connection_whose_replies_nobody_takes_is_closed() {
+fn a_connection_whose_client_does_not_read_is_closed() {
     let scratch = Scratch::new("unread-closed");
     let ports = Ports::free();
     let server = Server::dev(&scratch.0.join("data"), ports, 1);
@@ -61,7 +61,7 @@ fn a_connection_whose_replies_nobody_takes_is_closed() {
     let mut stream = connect(ports);
     stream.set_write_timeout(Some(Duration::from_millis(500))).unwrap();
     let ask = frame(&header(202, 1, 0, r#""topic":"t""#), b"");
-    // The broker stops reading when enough waits, so this ends with the timeout.
+    // The broker stops reading once enough replies wait, so this ends with a timeout.
     let _ = stream.write_all(&ask.repeat(20_000));
 
     let is_told = || server.log().contains("closed: ");
@@ -71,7 +71,7 @@ fn a_connection_whose_replies_nobody_takes_is_closed() {
     assert!(server.terminate().success());
 }
 
-/// Whether the other side has closed it behind what it sent before.
+/// Whether the other side has closed it after what it sent.
 fn ends(stream: &mut TcpStream) -> bool {
     let mut taken = vec![0; 1 << 20];
     stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();

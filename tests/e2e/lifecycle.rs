@@ -1,4 +1,5 @@
-//! From start to stop: where a broker runs, on which ports, and what it still answers at the end.
+//! From start to stop: where a broker runs, on which ports, and what it still replies to at the
+//! end.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -16,7 +17,7 @@ use nix::sys::statfs::{TMPFS_MAGIC, statfs};
 use crate::server::{PATIENCE, Ports, Scratch, Server, nameserver, run};
 use crate::wire::{answer, connect, frame, header};
 
-/// How long a server is left alone to show what it does by itself.
+/// How long a server is left idle to show what it does by itself.
 const IDLE: Duration = Duration::from_secs(10);
 
 fn at(ports: Ports) -> [String; 2] {
@@ -44,7 +45,7 @@ fn keeps_messages(data: &Path, ports: Ports, says: &str) {
     assert!(server.terminate().success());
 }
 
-/// A directory in memory, gone in the end.
+/// A directory in memory, removed at the end.
 struct InMemory(PathBuf);
 
 impl Drop for InMemory {
@@ -95,7 +96,7 @@ fn a_damaged_description_of_the_directory_is_repaired_or_refused_with_what_to_do
     }
 }
 
-/// What the files below `path` take up on the disk, bytes.
+/// Space used by the files below `path`, bytes.
 fn disk_usage(path: &Path) -> u64 {
     let metadata = fs::symlink_metadata(path).unwrap();
     let own = metadata.blocks() * 512;
@@ -107,7 +108,7 @@ fn disk_usage(path: &Path) -> u64 {
     }
 }
 
-/// Ready segments are written while the shards are idle, so it is looked at for a while.
+/// Ready segments are written while the shards are idle, so this watches for a while.
 #[test]
 fn an_empty_directory_of_dev_is_small() {
     let scratch = Scratch::new("small");
@@ -128,10 +129,10 @@ fn an_empty_directory_of_dev_is_small() {
     assert!(server.terminate().success());
 }
 
-/// Messages that are sent, one to a segment or two.
+/// Messages to send, one or two per segment.
 const SEGMENTS: i32 = 400;
 
-/// Every segment of a log that was read kept its descriptors open, and a log of some size met the limit.
+/// If every segment that was read kept its descriptors open, a large log would hit the limit.
 #[test]
 fn a_log_of_hundreds_of_segments_is_read_with_few_descriptors() {
     let scratch = Scratch::new("descriptors");
@@ -140,7 +141,7 @@ fn a_log_of_hundreds_of_segments_is_read_with_few_descriptors() {
     let (listen, namesrv) = (listen.to_string(), namesrv.to_string());
     let place = ["--data", data.to_str().unwrap(), "--listen", &listen];
     let args = ["dev", "--namesrv-listen", &namesrv, "--shards", "1", "--segment-size", "64KiB"];
-    // Less than the log has segments, each with an index.
+    // Fewer than the log has segments, each with an index.
     let start = || {
         Server::start_limited("-n 180", &[&args[..], &place].concat(), &data.with_extension("log"))
     };
@@ -167,7 +168,7 @@ fn a_log_of_hundreds_of_segments_is_read_with_few_descriptors() {
     assert!(server.terminate().success());
 }
 
-/// A file system that refuses direct I/O.
+/// A file system without direct I/O.
 struct Buffered(PathBuf);
 
 impl Buffered {
@@ -186,13 +187,13 @@ impl Buffered {
 
 impl Drop for Buffered {
     fn drop(&mut self) {
-        // Lazily, because a test that failed may have left a broker on it.
+        // Lazily, because a failed test may have left a broker on it.
         let _ = Command::new("umount").arg("-l").arg(&self.0).status();
     }
 }
 
 #[test]
-fn where_direct_io_is_refused_dev_says_so_and_a_broker_wants_to_be_told() {
+fn without_direct_io_dev_warns_and_a_broker_needs_an_option() {
     let scratch = Scratch::new("buffered");
     let place = match Buffered::new(&scratch.0) {
         Ok(place) => place,
@@ -220,9 +221,9 @@ fn where_direct_io_is_refused_dev_says_so_and_a_broker_wants_to_be_told() {
     assert!(server.terminate().success());
 }
 
-/// Old clients send to the port two below the one that they are told of.
+/// Old clients send to the port two below the advertised one.
 #[test]
-fn old_clients_are_answered_two_ports_below() {
+fn old_clients_are_served_two_ports_below() {
     let scratch = Scratch::new("vip");
     let ports = Ports::free();
     let server = Server::dev(&scratch.0.join("data"), ports, 2);
@@ -251,13 +252,13 @@ fn send_header(opaque: i32, topic: &str, queue: u32) -> String {
     header(310, opaque, 0, &ext)
 }
 
-/// Connections that send at the same time, each to a queue of its own.
+/// Connections that send concurrently, each to its own queue.
 const CONNECTIONS: u32 = 4;
 /// Requests that a connection writes at a time.
 const BURST: i32 = 200;
 
-/// Sends without a pause and reads every answer until the broker hangs up; gives the queue offsets of
-/// all that it was told is stored.
+/// Sends continuously and reads every reply until the broker closes the connection. Returns the
+/// queue offsets of all messages acknowledged as stored.
 fn press(ports: Ports, queue: u32, answered: &AtomicU64) -> BTreeSet<u64> {
     let mut stream = connect(ports);
     let mut sending = stream.try_clone().unwrap();
@@ -279,7 +280,7 @@ fn press(ports: Ports, queue: u32, answered: &AtomicU64) -> BTreeSet<u64> {
     stored
 }
 
-/// The header of the next answer; none when the broker has hung up.
+/// The header of the next reply; `None` once the broker has closed the connection.
 fn try_answer(stream: &mut TcpStream) -> Option<String> {
     let mut word = [0; 8];
     stream.read_exact(&mut word).ok()?;
@@ -291,10 +292,10 @@ fn try_answer(stream: &mut TcpStream) -> Option<String> {
     Some(String::from_utf8(rest).unwrap())
 }
 
-/// Whatever was taken in is answered before the connection ends: nothing is stored of which the
-/// sender does not know.
+/// Every accepted request is replied to before the connection ends: nothing is stored without the
+/// sender's knowledge.
 #[test]
-fn an_orderly_stop_under_load_answers_every_message_that_it_stores() {
+fn an_orderly_stop_under_load_acknowledges_every_message_that_it_stores() {
     let scratch = Scratch::new("stop");
     let data = scratch.0.join("data");
     let ports = Ports::free();

@@ -1,7 +1,7 @@
-//! Real processes, real sockets, a real disk: what must hold for whoever runs the binary.
+//! Real processes, real sockets, a real disk: what must hold for users of the binary.
 //!
-//! Each test has servers of its own on ports of its own and ends them by their process id. Nothing
-//! sleeps to wait for a state: it is polled for, with a deadline.
+//! Each test starts its own servers on its own ports and ends them by process id. No test sleeps to
+//! wait for a state: states are polled for, with a deadline.
 
 #![expect(clippy::unwrap_used, reason = "a test that meets what it did not expect has failed")]
 

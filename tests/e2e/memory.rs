@@ -1,7 +1,8 @@
-//! What strangers send decides neither how much memory a server takes nor how long others wait.
+//! Requests from strangers determine neither how much memory a server uses nor how long others
+//! wait.
 //!
-//! Every attack here is a few megabytes of requests that once took a hundred times as much, or
-//! seconds, or that would take whatever there is if they were only repeated.
+//! Every attack here is a few megabytes of requests that once used a hundred times as much memory,
+//! or seconds, or that would use all memory if repeated.
 
 use std::io::Write;
 use std::net::SocketAddr;
@@ -16,20 +17,20 @@ use ringmq::shard::run::io_memory;
 use crate::server::{Ports, Scratch, Server, TAIL_CACHE};
 use crate::wire::{answer, connect_to, frame, header};
 
-/// What a broker of one shard and a NameServer may take beyond their I/O memory while they are under
-/// attack: what the attackers can put into their tables, which is at most some 110 MB, and the frames
-/// of all attackers with what they are read into.
+/// What a broker of one shard and a NameServer may use beyond their I/O memory under attack: what
+/// the attackers can put into their tables, at most about 110 MB, and the frames of all attackers
+/// with their buffers.
 const BUDGET: u64 = 384 << 20;
-/// How long an attack goes on.
+/// How long an attack lasts.
 const ATTACK: Duration = Duration::from_secs(10);
-/// Bytes of requests that are sent before their answers are read.
+/// Bytes of requests sent before their replies are read.
 const TOGETHER: usize = 256 << 10;
-/// How long another client may wait. It waits for what is under way on its shard, which takes
-/// milliseconds, a tenth of a second for a table of 100,000 topics; in a debug build, on a machine
-/// with other things to do, some hundred times that.
+/// How long another client may wait. It waits for the current work of its shard, which takes
+/// milliseconds, or a tenth of a second for a table of 100,000 topics; in a debug build on a busy
+/// machine, about a hundred times that.
 const PROMPT: Duration = Duration::from_secs(20);
 
-/// Requests that are sent over and over, some at a time.
+/// Requests that are sent repeatedly, several at a time.
 type Attack = Vec<(Target, Vec<u8>)>;
 
 #[derive(Clone, Copy)]
@@ -39,7 +40,7 @@ enum Target {
 }
 use Target::{Broker, NameServer};
 
-/// What it is called, and how it is made.
+/// Name and constructor.
 type Named = (&'static str, fn() -> Attack);
 
 const ATTACKS: [Named; 7] = [
@@ -68,7 +69,8 @@ fn quoted() -> Attack {
     ]
 }
 
-/// A client that is too long, and as many as there may be, each in as many groups as it may be.
+/// A client id that is too long, and the maximum number of clients, each in the maximum number of
+/// groups.
 fn groups() -> Attack {
     let heartbeat = |client: &str, first: usize, count: usize| {
         let groups: Vec<String> = (first..first + count)
@@ -102,7 +104,7 @@ fn subscriptions() -> Attack {
 const REGISTER: &str =
     r#""brokerAddr":"10.0.0.1:10911","clusterName":"c","brokerId":"0","compressed":"true""#;
 
-/// Four million topics in a few hundred kilobytes: for a NameServer, and for one who is none.
+/// Four million topics in a few hundred kilobytes, to a NameServer and to a broker.
 fn bombs() -> Attack {
     let ext = format!(r#""brokerName":"bomb",{REGISTER}"#);
     let thousand = b"\0\0\0\x07a 8 8 6".repeat(1000);
@@ -110,7 +112,7 @@ fn bombs() -> Attack {
     [Broker, NameServer].map(|to| (to, frame(&header(103, 1, 0, &ext), &body))).into()
 }
 
-/// Brokers with as many topics as one may have.
+/// Brokers with the maximum number of topics.
 fn registrations() -> Attack {
     const COUNT: usize = 100_000;
     let lines = (0..COUNT).map(|topic| {
@@ -125,7 +127,7 @@ fn registrations() -> Attack {
     (0..3).map(register).collect()
 }
 
-/// A body of a registration that says it has `count` topics.
+/// The body of a registration that claims `count` topics.
 fn compressed_table(count: usize, lines: impl Iterator<Item = Vec<u8>>) -> Vec<u8> {
     let version = r#"{"counter":1,"stateVersion":0,"timestamp":1}"#;
     let mut body = ZlibEncoder::new(Vec::new(), Compression::fast());
@@ -164,8 +166,8 @@ fn address(ports: Ports, target: Target) -> SocketAddr {
     }
 }
 
-/// Attacks until the time is over; gives the number of requests. Small requests travel together, as
-/// from someone who does not wait for answers.
+/// Attacks until the time is over. Returns the number of requests. Small requests are pipelined, as
+/// from a client that does not wait for replies.
 fn attack(ports: Ports, attack: &Attack) -> usize {
     let begun = Instant::now();
     let mut streams = [Broker, NameServer].map(|target| connect_to(address(ports, target)));
@@ -187,7 +189,7 @@ fn attack(ports: Ports, attack: &Attack) -> usize {
     count
 }
 
-/// Asks one thing after the other until all is over; gives the longest time an answer took.
+/// Sends one request after another until the attack is over. Returns the longest time to a reply.
 fn witness(ports: Ports, target: Target, code: i32, is_over: &AtomicBool) -> Duration {
     let mut stream = connect_to(address(ports, target));
     let mut longest = Duration::ZERO;
@@ -215,7 +217,7 @@ fn under_attack_memory_stays_within_its_budget_and_others_are_served() {
         let attackers =
             attacks.each_ref().map(|(name, each)| (name, scope.spawn(move || attack(ports, each))));
         for (name, attacker) in attackers {
-            // An attacker that failed must not leave the witnesses asking.
+            // A failed attacker must not leave the witnesses running.
             let count = attacker.join();
             is_over.fetch_or(count.is_err(), Ordering::Relaxed);
             eprintln!("{name}: {} requests", count.expect("an attacker is answered"));

@@ -1,11 +1,11 @@
-//! NameServers that hang, and brokers that get into each other's way there.
+//! NameServers that hang, and brokers that conflict there.
 
 use std::net::{Ipv4Addr, TcpListener};
 use std::time::{Duration, Instant};
 
 use crate::server::{PATIENCE, Ports, Scratch, Server, broker, nameserver, run};
 
-/// Waits until the log of `server` says `text`, and counts how often it does.
+/// Waits until the log of `server` contains `text`. Returns how often it does.
 fn count(server: &Server, text: &str) -> usize {
     let deadline = Instant::now() + PATIENCE;
     loop {
@@ -18,14 +18,14 @@ fn count(server: &Server, text: &str) -> usize {
     }
 }
 
-/// The machine is there and its NameServer answers nothing: changes go on at the other one, within
-/// the time that a client allows.
+/// The machine is up but its NameServer does not reply: changes succeed at the other one, within
+/// the client's timeout.
 #[test]
 fn topics_are_created_and_deleted_in_time_while_one_nameserver_hangs() {
     let scratch = Scratch::new("hanging");
     let (ports, other) = (Ports::free(), Ports::free());
     let _nameserver = nameserver(&scratch.0, ports);
-    // The kernel takes connections, and nobody ever reads from them.
+    // The kernel accepts connections, and no process ever reads from them.
     let _hanging = TcpListener::bind((Ipv4Addr::LOCALHOST, other.nameserver)).unwrap();
     let namesrv = ports.nameserver_address().to_string();
     let both = format!("{namesrv};{}", other.nameserver_address());
@@ -44,7 +44,7 @@ fn topics_are_created_and_deleted_in_time_while_one_nameserver_hangs() {
 }
 
 #[test]
-fn brokers_of_one_name_are_told_of_by_the_nameserver_and_by_the_newcomer() {
+fn brokers_of_one_name_are_reported_by_the_nameserver_and_the_newcomer() {
     let scratch = Scratch::new("rivals");
     let (ports, other) = (Ports::free(), Ports::free());
     let nameserver = nameserver(&scratch.0, ports);

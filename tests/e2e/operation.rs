@@ -8,7 +8,7 @@ fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
-/// Runs a command that must succeed, and gives what it printed.
+/// Runs a command that must succeed. Returns its output.
 fn output(args: &[&str]) -> String {
     let output = run(args);
     assert!(output.status.success(), "{args:?}: {}", text(&output.stderr));
@@ -16,7 +16,7 @@ fn output(args: &[&str]) -> String {
 }
 
 #[test]
-fn a_message_goes_in_and_comes_out_and_is_there_after_a_restart() {
+fn a_message_is_delivered_and_survives_a_restart() {
     let scratch = Scratch::new("restart");
     let data = scratch.0.join("data");
     let ports = Ports::free();
@@ -44,7 +44,7 @@ fn a_message_goes_in_and_comes_out_and_is_there_after_a_restart() {
 }
 
 #[test]
-fn what_cannot_start_says_why_and_what_to_do() {
+fn a_failed_start_says_why_and_what_to_do() {
     let scratch = Scratch::new("refused");
     let data = scratch.0.join("data");
     let ports = Ports::free();
@@ -112,7 +112,7 @@ fn a_broker_registers_with_every_nameserver_and_outlives_one() {
 }
 
 #[test]
-fn a_closed_pipe_is_no_failure_and_help_is_help() {
+fn a_closed_pipe_and_a_mistyped_command_end_with_exit_codes() {
     let mut child =
         ringmq(&["help", "broker"]).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
     drop(child.stdout.take());
@@ -125,7 +125,7 @@ fn a_closed_pipe_is_no_failure_and_help_is_help() {
     assert!(text(&check.stdout).contains("\"kernel\""), "{}", text(&check.stdout));
 }
 
-/// A limit that the process cannot raise by itself is said before anything is started.
+/// A limit that the process cannot raise itself is reported before anything starts.
 #[test]
 fn a_start_without_lockable_memory_is_refused_with_the_remedy() {
     let scratch = Scratch::new("memlock");
@@ -148,7 +148,7 @@ fn a_start_without_lockable_memory_is_refused_with_the_remedy() {
     }
 }
 
-/// Changing this text is changing the product.
+/// A change of this text is a change of the product.
 #[test]
 fn help_as_printed() {
     let commands = [

@@ -1,6 +1,6 @@
-//! A broker with too little: of time, of disk.
+//! A broker with too little time or disk.
 //!
-//! Requests are written by hand, so that nothing repeats what was refused.
+//! Requests are written by hand, so that no client repeats a refused one.
 
 use std::fs;
 use std::io::Write;
@@ -20,7 +20,7 @@ use crate::wire::{answer, connect, frame, header};
 
 const TOPIC: &str = "pressed";
 
-/// A send to queue 0, in short names as Java clients use them.
+/// A send to queue 0, with the short names that Java clients use.
 fn send(opaque: i32, body: &[u8]) -> Vec<u8> {
     let ext = format!(
         r#""a":"pressers","b":"{TOPIC}","c":"TBW102","d":"4","e":"0","f":"0","g":"1","h":"0","i":"","j":"0","k":"false","m":"false""#
@@ -34,15 +34,15 @@ fn create_topic(ports: Ports) {
     assert!(created.status.success(), "{created:?}");
 }
 
-/// The number behind `name` in a header or remark.
+/// The number after `name` in a header or remark.
 fn number(text: &str, name: &str) -> Option<u64> {
     let rest = &text[text.find(name)? + name.len()..];
     let digits = rest.trim_start_matches(['"', ':', '=']);
     digits.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok()
 }
 
-/// With a budget of one byte every message waits until the one before it is on the disk, so those at the
-/// end of one large read have waited too long, however fast the disk is.
+/// With a budget of one byte, every message waits until the previous one is on disk, so those at
+/// the end of a large read have waited too long, however fast the disk is.
 #[test]
 fn a_request_that_waited_too_long_is_refused_as_busy_and_not_stored() {
     const COUNT_MAX: u64 = 100_000;
@@ -51,7 +51,7 @@ fn a_request_that_waited_too_long_is_refused_as_busy_and_not_stored() {
     let server = Server::dev_with(&scratch.0.join("data"), ports, 1, &["--append-budget", "1"]);
     create_topic(ports);
     let mut stream = connect(ports);
-    // The broker's receive buffer grows to take this, and then takes thousands of small ones at once.
+    // The broker's receive buffer grows for this, and then holds thousands of small ones at once.
     stream.write_all(&send(0, &[b'x'; 2 << 20])).unwrap();
     assert!(answer(&mut stream).contains(r#""code":0"#));
 
@@ -92,7 +92,7 @@ fn a_request_that_waited_too_long_is_refused_as_busy_and_not_stored() {
     assert!(server.terminate().success());
 }
 
-/// The shard has counted the same, and timed each stage.
+/// The shard counted the same, and timed each stage.
 fn check_metrics(ports: Ports, stored: u64, busy: u64) {
     let mut admin = Admin::new(client(ports, "metrics")).unwrap();
     let table = admin.runtime_info(&ports.broker_address().to_string()).unwrap();
@@ -123,13 +123,13 @@ fn take_answer(stream: &mut TcpStream, stored: &mut u64, busy: &mut Vec<String>)
     }
 }
 
-/// A small file system of its own, in a file.
+/// A small file system in a file.
 struct SmallDisk {
     mount: PathBuf,
 }
 
 impl SmallDisk {
-    /// Why there is none, where this user or this machine cannot have one.
+    /// The error says why this user or machine cannot have one.
     fn new(scratch: &Path, size: u64) -> Result<Self, String> {
         let (image, mount) = (scratch.join("image"), scratch.join("mount"));
         let made = fs::File::create(&image).and_then(|file| file.set_len(size));
@@ -143,7 +143,7 @@ impl SmallDisk {
 
 impl Drop for SmallDisk {
     fn drop(&mut self) {
-        // Lazily, because a test that failed may have left a broker on it.
+        // Lazily, because a failed test may have left a broker on it.
         if let Err(error) = command("umount", &["-l", self.mount.to_str().unwrap()]) {
             eprintln!("{error}");
         }
@@ -158,7 +158,7 @@ fn command(program: &str, args: &[&str]) -> Result<(), String> {
 }
 
 #[test]
-fn a_full_disk_refuses_producers_keeps_what_it_has_and_goes_on_when_there_is_room() {
+fn a_full_disk_refuses_producers_keeps_its_messages_and_recovers_with_space() {
     let scratch = Scratch::new("full");
     let disk = match SmallDisk::new(&scratch.0, 256 << 20) {
         Ok(disk) => disk,
@@ -205,7 +205,7 @@ fn a_full_disk_refuses_producers_keeps_what_it_has_and_goes_on_when_there_is_roo
     assert!(server.terminate().success());
 }
 
-/// Sends message `number` and waits; the header of the answer when it was refused.
+/// Sends message `number` and waits. The error is the header of the refusal.
 fn store(stream: &mut TcpStream, number: u64) -> Result<(), String> {
     let mut body = format!("0 {number} ").into_bytes();
     body.resize(256 << 10, b'x');
@@ -214,7 +214,7 @@ fn store(stream: &mut TcpStream, number: u64) -> Result<(), String> {
     if header.contains(r#""code":0"#) { Ok(()) } else { Err(header) }
 }
 
-/// How many messages there are. They must be numbered 0, 1, 2, …
+/// The number of messages. They must be numbered 0, 1, 2, …
 fn read_all(ports: Ports) -> u64 {
     let mut consumer = Consumer::new(ConsumerOptions::new(client(ports, "auditor"))).unwrap();
     let topic = TopicName::new(TOPIC).unwrap();
@@ -224,7 +224,7 @@ fn read_all(ports: Ports) -> u64 {
     found.len() as u64
 }
 
-/// A file system on which nothing is written, until this is dropped.
+/// A file system that writes nothing until this is dropped.
 struct Frozen<'a>(&'a SmallDisk);
 
 impl<'a> Frozen<'a> {
@@ -242,18 +242,18 @@ impl Drop for Frozen<'_> {
     }
 }
 
-/// While the device stalls, requests that need no room are answered behind those that wait for it; what
-/// waits is refused in time, though nothing is written that would wake it; and what was taken before is
-/// acknowledged when the device goes on.
+/// While the device stalls, requests that need no room are replied to after those that wait for
+/// room. Waiting requests are refused in time, although no write completes that would wake them.
+/// Messages accepted earlier are acknowledged when the device resumes.
 #[test]
-fn a_stalled_device_holds_up_only_what_must_be_written() {
+fn a_stalled_device_delays_only_requests_that_must_be_written() {
     const SENT: usize = 100;
     let scratch = Scratch::new("stalled");
     let disk = match SmallDisk::new(&scratch.0, 256 << 20) {
         Ok(disk) => disk,
         Err(why) => return eprintln!("skipped: no file system of its own: {why}"),
     };
-    // Through a link, so that the broker's own output is not on the frozen file system.
+    // Through a link, so that the broker's output is not on the frozen file system.
     let data = scratch.0.join("data");
     fs::create_dir(disk.mount.join("data")).unwrap();
     std::os::unix::fs::symlink(disk.mount.join("data"), &data).unwrap();

@@ -1,4 +1,4 @@
-//! Starts `ringmq` as a user would, and ends it.
+//! Starts and ends `ringmq` as a user would.
 
 use std::io::{BufRead, BufReader, Read};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
@@ -10,13 +10,13 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-/// How long anything here may take before a test says that it hangs.
+/// How long anything may take before a test reports that it hangs.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Tail cache of servers that are started here, bytes.
+/// Tail cache of the servers started here, bytes.
 pub const TAIL_CACHE: u64 = 4 << 20;
 
-/// A directory of this test's own, removed in the end.
+/// A directory of the test, removed at the end.
 pub struct Scratch(pub PathBuf);
 
 impl Scratch {
@@ -44,8 +44,8 @@ pub struct Ports {
 }
 
 impl Ports {
-    /// Sixteen ports that nobody uses, away from those that the kernel hands out by itself: a client
-    /// that connects to such a port while its server is down may reach itself.
+    /// Sixteen free ports outside of the kernel's ephemeral range: a client that connects to an
+    /// ephemeral port while its server is down may reach itself.
     pub fn free() -> Self {
         static NEXT: AtomicU16 = AtomicU16::new(0);
         let begin = 3_000 + (std::process::id() % 300) as u16 * 32;
@@ -74,13 +74,12 @@ pub fn ringmq(args: &[&str]) -> Command {
     command
 }
 
-/// Runs a command to its end.
+/// Runs a command to completion.
 pub fn run(args: &[&str]) -> Output {
     ringmq(args).stdin(Stdio::null()).output().unwrap()
 }
 
-/// Asks again after every pause of `every` until it holds, for `patience` at most, and says how long that
-/// took.
+/// Polls every `every` until it holds, for at most `patience`. Returns how long that took.
 pub fn wait_until(
     what: &str,
     every: Duration,
@@ -95,13 +94,13 @@ pub fn wait_until(
     begin.elapsed()
 }
 
-/// A NameServer in a process of its own.
+/// A NameServer in its own process.
 pub fn nameserver(scratch: &Path, ports: Ports) -> Server {
     let listen = ports.nameserver_address().to_string();
     Server::start(&["nameserver", "--listen", &listen], &scratch.join("nameserver.log"))
 }
 
-/// A broker in a process of its own.
+/// A broker in its own process.
 pub fn broker(scratch: &Path, name: &str, ports: Ports, namesrv: &str, shards: &str) -> Server {
     let (data, listen) = (scratch.join(name), ports.broker_address().to_string());
     let place = ["--data", data.to_str().unwrap(), "--listen", &listen];
@@ -109,7 +108,7 @@ pub fn broker(scratch: &Path, name: &str, ports: Ports, namesrv: &str, shards: &
     Server::start(&args, &data.with_extension("log"))
 }
 
-/// What the kernel's status of a process or a thread says behind `name`, unless it has ended.
+/// The value of `name` in the kernel's status of a process or thread, unless it has ended.
 fn status(of: &Path, name: &str) -> Option<String> {
     let status = std::fs::read_to_string(of.join("status")).ok()?;
     status.lines().find_map(|line| line.strip_prefix(name)).map(|value| value.trim().to_owned())
@@ -122,12 +121,12 @@ pub struct Server {
 }
 
 impl Server {
-    /// Starts a server and waits until it says that it is ready.
+    /// Starts a server and waits until it reports that it is ready.
     pub fn start(args: &[&str], log: &Path) -> Self {
         Self::launch(ringmq(args), log)
     }
 
-    /// The same, where the shell has set a limit before, such as `-n 200`.
+    /// Like [`Self::start`], after the shell has set a limit such as `-n 200`.
     pub fn start_limited(limit: &str, args: &[&str], log: &Path) -> Self {
         let mut command = Command::new("sh");
         let limited = format!("ulimit {limit} && exec \"$0\" \"$@\"");
@@ -164,7 +163,7 @@ impl Server {
         Self::dev_with(data, ports, shards, &[])
     }
 
-    /// The same with `more` options.
+    /// Like [`Self::dev`], with `more` options.
     pub fn dev_with(data: &Path, ports: Ports, shards: u16, more: &[&str]) -> Self {
         let (listen, namesrv) = (ports.broker_address(), ports.nameserver_address());
         let args = [
@@ -185,19 +184,19 @@ impl Server {
         Self::start(&[&args, more].concat(), &data.with_extension("log"))
     }
 
-    /// Most memory the process has had resident, bytes.
+    /// Peak resident memory of the process, bytes.
     pub fn memory_peak(&self) -> u64 {
         self.memory("VmHWM:")
     }
 
-    /// A line about memory of the kernel's status of the process, bytes.
+    /// A memory value in the kernel's status of the process, bytes.
     fn memory(&self, name: &str) -> u64 {
         let own = PathBuf::from(format!("/proc/{}", self.child.id()));
         let size = status(&own, name).unwrap();
         size.trim_end_matches(" kB").parse::<u64>().unwrap() << 10
     }
 
-    /// What each thread waits for in the kernel, for who has to find out why it hangs.
+    /// What each thread waits for in the kernel, for diagnosing a hang.
     fn threads(&self) -> String {
         let Ok(threads) = std::fs::read_dir(format!("/proc/{}/task", self.child.id())) else {
             return "it has ended".into();
@@ -216,7 +215,7 @@ impl Server {
         text
     }
 
-    /// Bytes of memory that the process has now.
+    /// Resident memory of the process, bytes.
     pub fn resident_bytes(&self) -> u64 {
         self.memory("VmRSS:")
     }
@@ -227,13 +226,13 @@ impl Server {
         self.child.wait().unwrap();
     }
 
-    /// SIGTERM, and what came of it.
+    /// Sends SIGTERM. Returns the exit status.
     pub fn terminate(self) -> ExitStatus {
         self.signal(Signal::SIGTERM);
         self.ended()
     }
 
-    /// SIGINT, as Ctrl-C sends it, and what came of it.
+    /// Sends SIGINT, like Ctrl-C. Returns the exit status.
     pub fn interrupt(self) -> ExitStatus {
         self.signal(Signal::SIGINT);
         self.ended()
@@ -243,7 +242,7 @@ impl Server {
         kill(Pid::from_raw(self.child.id() as i32), signal).unwrap();
     }
 
-    /// Waits until it has ended by itself.
+    /// Waits until it has ended.
     pub fn ended(mut self) -> ExitStatus {
         let deadline = Instant::now() + PATIENCE;
         loop {
@@ -262,7 +261,7 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        // A test that failed leaves its server behind.
+        // A failed test leaves its server running.
         if self.child.try_wait().is_ok_and(|status| status.is_none()) {
             let _ = self.child.kill();
             let _ = self.child.wait();

@@ -1,4 +1,4 @@
-//! What comes over the wire without having been asked for.
+//! Malformed and unsolicited frames.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -33,7 +33,7 @@ pub fn connect_to(address: SocketAddr) -> TcpStream {
     stream
 }
 
-/// The header of the next answer.
+/// The header of the next reply.
 pub fn answer(stream: &mut TcpStream) -> String {
     let mut word = [0; 4];
     stream.read_exact(&mut word).unwrap();
@@ -53,7 +53,7 @@ fn is_closed(stream: &mut TcpStream) -> bool {
 }
 
 #[test]
-fn bad_requests_are_answered_and_lost_framing_closes_only_its_own_connection() {
+fn bad_requests_are_refused_and_lost_framing_closes_only_its_connection() {
     let scratch = Scratch::new("hostile");
     let ports = Ports::free();
     let server = Server::dev(&scratch.0.join("data"), ports, 1);
@@ -62,7 +62,7 @@ fn bad_requests_are_answered_and_lost_framing_closes_only_its_own_connection() {
     requests.extend(frame(&header(9999, 1, 0, ""), b""));
     requests.extend(frame(&header(11, 2, 0, r#""topic":"t""#), b""));
     requests.extend(frame(&header(106, 7, 0, ""), b""));
-    // One-way requests are never answered, wrong ones neither.
+    // One-way requests never get a reply, not even bad ones.
     requests.extend(frame(&header(9999, 3, 2, ""), b""));
     requests.extend(frame(&header(30, 4, 0, r#""topic":"no such","queueId":"0""#), b""));
     requests.extend(frame(&header(30, 5, 0, r#""topic":"unknown","queueId":"0""#), b""));
@@ -100,7 +100,7 @@ fn bad_requests_are_answered_and_lost_framing_closes_only_its_own_connection() {
             let at = rng.below(bytes.len() as u64) as usize;
             bytes[at] = rng.below(256) as u8;
         }
-        // The broker may close before all of it is taken.
+        // The broker may close the connection before it has read everything.
         let _ = stream.write_all(&bytes);
     }
     witness.write_all(&frame(&header(9998, 6, 0, ""), b"")).unwrap();
@@ -110,10 +110,10 @@ fn bad_requests_are_answered_and_lost_framing_closes_only_its_own_connection() {
     assert!(server.terminate().success());
 }
 
-/// A character that takes six times its size in an answer, three million times where a number belongs,
-/// and in a name.
+/// Three million copies of a character that takes six times its size in a reply, as a number and as
+/// a name.
 #[test]
-fn a_refusal_of_megabytes_is_short_and_ends_no_server() {
+fn refusing_megabytes_gives_a_short_reply_and_no_crash() {
     let scratch = Scratch::new("remark");
     let ports = Ports::free();
     let server = Server::dev(&scratch.0.join("data"), ports, 1);
@@ -133,15 +133,16 @@ fn a_refusal_of_megabytes_is_short_and_ends_no_server() {
     assert!(server.terminate().success());
 }
 
-/// What comes next on `stream`: request or answer, its code and its number.
+/// Whether the next frame on `stream` is a request, and its header.
 fn next_head(stream: &mut TcpStream) -> (bool, String) {
     let header = answer(stream);
     (header.contains(r#""flag":1"#), header)
 }
 
-/// Remoting reference, 5.23. A consumer whose group changes need not wait for its own timer.
+/// Remoting reference, 5.23. Consumers learn of a change of their group without waiting for their
+/// own timer.
 #[test]
-fn members_of_a_group_hear_at_once_of_who_comes_and_goes() {
+fn members_of_a_group_learn_of_changes_at_once() {
     let scratch = Scratch::new("members");
     let ports = Ports::free();
     let server = Server::dev(&scratch.0.join("data"), ports, 1);

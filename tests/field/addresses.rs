@@ -1,8 +1,8 @@
-//! Addresses that clients cannot reach, and host names that are not taken.
+//! Addresses that clients cannot reach, and host names that are not accepted.
 //!
-//! Kind of report: "clients in other containers connect to 127.0.0.1:10911" (brokerIP1, the most frequent
-//! question about Docker), "namesrvAddr with the name of a Kubernetes service is refused", "brokers do
-//! not come back after the NameServer's pod got another address".
+//! Kind of report: "clients in other containers connect to 127.0.0.1:10911" (brokerIP1, the most
+//! frequent question about Docker), "namesrvAddr with the name of a Kubernetes service is refused",
+//! "brokers do not come back after the NameServer's pod got another address".
 
 use std::net::{Ipv4Addr, SocketAddr};
 
@@ -13,7 +13,7 @@ use crate::server::{
     Scratch, Server, build_library, dev, free_ports, local, ringmq, run, wait_until,
 };
 
-/// Where the NameServer at `nameserver` says that a broker's shard is.
+/// The address of a broker's shard, according to the NameServer at `nameserver`.
 fn advertised(nameserver: SocketAddr, topic: &str) -> Option<SocketAddr> {
     let said = Client::connect(nameserver).ask(ROUTE, &json!({"topic": topic}), b"");
     if said.code != 0 {
@@ -35,7 +35,7 @@ fn nameserver(scratch: &Scratch, listen: &str) -> Server {
     Server::start(ringmq(&["nameserver", "--listen", listen]), &log)
 }
 
-/// Clients on other machines must be able to reach it, or the operator must be told.
+/// Clients on other machines must be able to reach it, or the operator must be warned.
 fn check_reachable(address: SocketAddr, server: &Server) {
     if address.ip().is_loopback() {
         let log = server.log();
@@ -46,7 +46,7 @@ fn check_reachable(address: SocketAddr, server: &Server) {
 }
 
 #[test]
-fn a_broker_for_everybody_does_not_advertise_the_loopback() {
+fn a_broker_on_all_interfaces_does_not_advertise_the_loopback() {
     let scratch = Scratch::new("advertised");
     let port = free_ports();
     let _nameserver = nameserver(&scratch, &local(port).to_string());
@@ -64,7 +64,7 @@ fn a_broker_for_everybody_does_not_advertise_the_loopback() {
 }
 
 #[test]
-fn dev_advertises_what_it_is_told_to() {
+fn dev_advertises_the_given_address() {
     let scratch = Scratch::new("dev-advertise");
     let port = free_ports();
     let server =
@@ -83,7 +83,7 @@ fn every_address_may_be_a_name() {
     let listen = format!("localhost:{}", port + 3);
     let server = broker(&scratch, &namesrv, &["--listen", &listen, "--advertise", "localhost"]);
     assert_eq!(advertised(local(port), "DefaultCluster"), Some(local(port + 3)));
-    // Of several NameServers the first is not there.
+    // The first of several NameServers does not exist.
     let list = format!("localhost:{},{namesrv}", port + 1);
     for args in [
         &["topic", "create", "named"][..],
@@ -107,7 +107,7 @@ fn every_address_may_be_a_name() {
     assert!(server.stop().success());
 }
 
-/// Looks `ns.field` up in a file.
+/// Resolves `ns.field` from a file.
 const SHIM: &str = r#"
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -131,7 +131,7 @@ int getaddrinfo(const char *node, const char *service, const struct addrinfo *hi
 }
 "#;
 
-/// The old NameServer goes on to answer, as a pod does that is about to be stopped.
+/// The old NameServer keeps replying, like a pod that is about to be stopped.
 #[test]
 fn a_broker_follows_a_nameserver_to_another_address() {
     let scratch = Scratch::new("moved");

@@ -9,7 +9,7 @@ use crate::client::{Client, HEARTBEAT, MEMBERS, REGISTER, ROUTE};
 use crate::server::{Scratch, Server, free_ports, local};
 
 #[test]
-fn good_groups_of_a_heartbeat_are_taken_and_the_bad_one_is_told_once() {
+fn good_groups_of_a_heartbeat_take_effect_and_the_bad_one_is_logged_once() {
     let scratch = Scratch::new("bad-group");
     let port = free_ports();
     let server = Server::dev(&scratch, port, &[]);
@@ -49,7 +49,7 @@ fn good_groups_of_a_heartbeat_are_taken_and_the_bad_one_is_told_once() {
 }
 
 #[test]
-fn good_topics_of_a_registration_are_routed_and_the_bad_one_is_told_once() {
+fn good_topics_of_a_registration_take_effect_and_the_bad_one_is_logged_once() {
     let scratch = Scratch::new("bad-topic");
     let port = free_ports();
     let server = Server::dev(&scratch, port, &[]);

@@ -1,16 +1,16 @@
-//! One frame that cannot be decoded, among others: a proxy, a client of another language or a scanner sends a
-//! header that is no JSON, that is longer than its frame, or in an unknown encoding, and everything else on
-//! the connection is lost with it.
+//! One frame that cannot be decoded, among others: a proxy, a client in another language or a
+//! scanner sends a header that is not JSON, is longer than its frame, or has an unknown encoding,
+//! and everything else on the connection is lost with it.
 //!
-//! Kind of report: "connection reset, all in-flight messages fail" after one malformed request (clients
-//! that escape a character wrongly in a property).
+//! Kind of report: "connection reset, all in-flight messages fail" after one malformed request
+//! (clients that escape a character wrongly in a property).
 
 use serde_json::json;
 
 use crate::client::{Client, MIN_OFFSET, SEND, frame, header, send_fields};
 use crate::server::{Scratch, Server, free_ports, local};
 
-/// A frame with RocketMQ's binary header whose fields end in the middle of one.
+/// A frame with RocketMQ's binary header, truncated within a field.
 fn cut_binary(opaque: i32) -> Vec<u8> {
     let mut head = vec![1, 54, 0, 1, 153];
     head.extend_from_slice(&opaque.to_be_bytes());
@@ -28,13 +28,13 @@ fn with_prefix(encoding: u8, header_size: u32, header: &[u8], body: &[u8]) -> Ve
 }
 
 #[test]
-fn frames_before_and_after_it_are_answered_and_stored() {
+fn frames_before_and_after_a_bad_one_are_handled() {
     let scratch = Scratch::new("bad-frame");
     let port = free_ports();
     let server = Server::dev(&scratch, port, &[]);
     let mut client = Client::connect(local(port + 3));
     assert_eq!(client.set_topic("mixed", 1, 6).code, 0);
-    // Bytes, and the number by which the refusal is found.
+    // Bytes, and the opaque of the refusal.
     let json = |opaque| header(SEND, opaque, &send_fields("mixed", 0));
     let one_way = br#"{"code":310,"flag":2,"opaque":912}"#;
     let bad: [(Vec<u8>, Option<i64>); 18] = [
@@ -47,7 +47,7 @@ fn frames_before_and_after_it_are_answered_and_stored() {
             frame(b"{\"code\":310,\"extFields\":{\"b\":\"\xff\"},\"flag\":0,\"opaque\":903}", b""),
             Some(903),
         ),
-        // Nobody waits for these.
+        // No client waits for these.
         (frame(br#"{"code":310,"flag":2,"opaque":904,"#, b""), None),
         (frame(br#"{"code":0,"flag":1,"opaque":905,"#, b""), None),
         (cut_binary(906), Some(906)),
@@ -89,11 +89,11 @@ fn frames_before_and_after_it_are_answered_and_stored() {
     let queue = json!({"topic": "mixed", "queueId": "0"});
     assert_eq!(client.ask(30, &queue, b"").number("offset"), 19, "all good ones are stored");
     assert_eq!(client.ask(MIN_OFFSET, &queue, b"").number("offset"), 0);
-    assert_eq!(server.log().matches("a frame was refused").count(), 1, "it is told once");
+    assert_eq!(server.log().matches("a frame was refused").count(), 1, "it is logged once");
     assert!(server.stop().success());
 }
 
-/// Where the next frame begins is unknown then.
+/// The start of the next frame is unknown then.
 #[test]
 fn a_frame_of_an_impossible_size_closes_the_connection() {
     let scratch = Scratch::new("bad-size");

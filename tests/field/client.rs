@@ -1,4 +1,4 @@
-//! A client of the remoting protocol in a few lines: frames over a socket, headers as JSON.
+//! A minimal client of the remoting protocol: frames over a socket, headers as JSON.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -29,7 +29,7 @@ pub struct Client {
     opaque: i32,
 }
 
-/// What a server says: the answer to a request, or a request of its own.
+/// A frame from the server: the reply to a request, or its own request.
 #[derive(Debug)]
 pub struct Said {
     pub code: i64,
@@ -41,7 +41,7 @@ pub struct Said {
 }
 
 impl Said {
-    /// A named field, which is a text on the wire.
+    /// An extension field; all of them are strings on the wire.
     pub fn field(&self, name: &str) -> &str {
         self.fields[name].as_str().unwrap_or_else(|| panic!("no field {name} in {self:?}"))
     }
@@ -63,7 +63,7 @@ impl Client {
         Self { stream, opaque: 0 }
     }
 
-    /// Asks, and takes the answer; requests of the server that come first are passed over.
+    /// Sends a request and returns its reply. Skips requests of the server that come first.
     pub fn ask(&mut self, code: i32, fields: &Value, body: &[u8]) -> Said {
         let opaque = self.say(code, fields, body);
         loop {
@@ -75,7 +75,7 @@ impl Client {
         }
     }
 
-    /// Sends a request; gives its number.
+    /// Sends a request. Returns its opaque.
     pub fn say(&mut self, code: i32, fields: &Value, body: &[u8]) -> i32 {
         self.opaque += 1;
         self.write(&frame(&header(code, self.opaque, fields), body));
@@ -86,7 +86,7 @@ impl Client {
         self.stream.write_all(bytes).unwrap();
     }
 
-    /// The next thing that the server says.
+    /// The next frame from the server.
     pub fn hear(&mut self) -> Said {
         let mut word = [0; 4];
         self.stream.read_exact(&mut word).unwrap();
@@ -108,12 +108,12 @@ impl Client {
         }
     }
 
-    /// Whether the server closes the connection without saying more.
+    /// Whether the server closes the connection without another frame.
     pub fn is_at_end(&mut self) -> bool {
         self.stream.read(&mut [0]).unwrap() == 0
     }
 
-    /// Creates a topic, or sets it, on the broker.
+    /// Creates or updates a topic on the broker.
     pub fn set_topic(&mut self, topic: &str, queues: u32, perm: u32) -> Said {
         let fields = json!({
             "topic": topic, "defaultTopic": "TBW102", "readQueueNums": queues.to_string(),
@@ -128,7 +128,8 @@ impl Client {
         self.ask(SEND, &send_fields(topic, queue), body)
     }
 
-    /// Pulls up to 32 messages from `offset` on, and lets the broker hold the request for `hold_ms`.
+    /// Pulls up to 32 messages from `offset` on, and lets the broker hold the request for
+    /// `hold_ms`.
     pub fn pull_fields(topic: &str, queue: u32, offset: i64, hold_ms: u64) -> Value {
         json!({
             "consumerGroup": "field", "topic": topic, "queueId": queue.to_string(),
@@ -140,8 +141,8 @@ impl Client {
     }
 }
 
-/// An answer with the binary header, but for its named fields: code i16, language u8, version i16, opaque
-/// i32, flag i32, size of the remark i32, remark.
+/// A reply with the binary header, without its extension fields: code i16, language u8, version
+/// i16, opaque i32, flag i32, size of the remark i32, remark.
 fn of_binary(header: &[u8], body: Vec<u8>) -> Said {
     let number = |at: usize| i32::from_be_bytes(header[at..at + 4].try_into().unwrap());
     let remark = &header[17..17 + number(13) as usize];
@@ -155,7 +156,7 @@ fn of_binary(header: &[u8], body: Vec<u8>) -> Said {
     }
 }
 
-/// Named fields of a message, with the short names of the protocol's second version.
+/// Extension fields of a send, with the short names of version 2 (310).
 pub fn send_fields(topic: &str, queue: u32) -> Value {
     json!({
         "a": "field", "b": topic, "c": "TBW102", "d": "4", "e": queue.to_string(), "f": "0",

@@ -1,7 +1,8 @@
 //! The wall clock jumps by years and back, and messages that should be kept for days are deleted.
 //!
-//! Kind of report: "all messages disappeared after the VM was resumed", "NTP was broken for a moment and
-//! the commit log was cleaned" (issue trackers of brokers that delete by the time of day).
+//! Kind of report: "all messages disappeared after the VM was resumed", "NTP was broken for a
+//! moment and the commit log was cleaned" (issue trackers of brokers that delete by the time of
+//! day).
 
 use std::path::Path;
 
@@ -10,7 +11,7 @@ use serde_json::json;
 use crate::client::{Client, MIN_OFFSET};
 use crate::server::{Scratch, Server, build_library, dev, free_ports, local, wait_until};
 
-/// Adds the seconds that a file holds to what the process sees as the time of day.
+/// Adds the number of seconds in a file to the wall clock of the process.
 const SHIM: &str = r#"
 #define _GNU_SOURCE
 #include <fcntl.h>
@@ -43,7 +44,7 @@ fn set_ahead(path: &str, seconds: u64) {
 }
 
 #[test]
-fn ten_years_ahead_and_back_delete_nothing() {
+fn a_jump_of_ten_years_and_back_deletes_nothing() {
     const TEN_YEARS_S: u64 = 10 * 365 * 86_400;
     let scratch = Scratch::new("clock-jump");
     let (shim, ahead) = (build_library(&scratch, "clock", SHIM), scratch.path("ahead"));
@@ -65,14 +66,15 @@ fn ten_years_ahead_and_back_delete_nothing() {
     send(150);
     set_ahead(&ahead, TEN_YEARS_S);
     let says = |text: &str| server.log().contains(text);
-    wait_until("the step is told", || {
+    wait_until("the step is logged", || {
         says(&format!("set by +{TEN_YEARS_S}.")) || says("+315359999.")
     });
     send(50);
     set_ahead(&ahead, 0);
-    wait_until("the step back is told", || says("set by -315"));
+    wait_until("the step back is logged", || says("set by -315"));
     send(100);
-    // Retention has had its say many times: a snapshot for every few megabytes, ten looks a second.
+    // Lets retention run many times: it runs ten times a second, with a snapshot every few
+    // megabytes.
     std::thread::sleep(std::time::Duration::from_secs(1));
     let said = client.ask(MIN_OFFSET, &json!({"topic": "kept", "queueId": "0"}), b"");
     assert_eq!(said.number("offset"), 0, "all 300 messages are there\n{}", server.log());

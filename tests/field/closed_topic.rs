@@ -1,7 +1,7 @@
-//! A topic whose permission was set to 0 cannot be opened again: tools look for its route first.
+//! A topic whose permission was set to 0 cannot be opened again: tools request its route first.
 //!
-//! Kind of report: "updateTopicPerm fails with 'No topic route info' after the permission was set to 0"
-//! (issues about mqadmin and dashboards).
+//! Kind of report: "updateTopicPerm fails with 'No topic route info' after the permission was set
+//! to 0" (issues about mqadmin and dashboards).
 
 use serde_json::json;
 
@@ -9,7 +9,7 @@ use crate::client::{Client, ROUTE};
 use crate::server::{Scratch, Server, free_ports, local};
 
 #[test]
-fn a_closed_topic_has_a_route_and_is_opened_again() {
+fn a_closed_topic_has_a_route_and_can_be_reopened() {
     let scratch = Scratch::new("closed");
     let port = free_ports();
     let server = Server::dev(&scratch, port, &[]);

@@ -1,7 +1,7 @@
-//! Creating a topic that exists changes it: queues with messages are no longer offered.
+//! Creating an existing topic modifies it: queues with messages disappear from its route.
 //!
 //! Kind of report: "half of the queues are gone after the deployment script ran updateTopic again"
-//! (creating and changing are one command in the tools that everybody copies scripts for).
+//! (creating and updating are one command in the stock tools).
 
 use serde_json::{Value, json};
 
@@ -14,7 +14,7 @@ fn queue_data(port: u16) -> Value {
 }
 
 #[test]
-fn create_refuses_what_exists_and_update_changes_it() {
+fn create_refuses_an_existing_topic_and_update_changes_it() {
     let scratch = Scratch::new("create");
     let port = free_ports();
     let server = Server::dev(&scratch, port, &[]);
@@ -34,7 +34,7 @@ fn create_refuses_what_exists_and_update_changes_it() {
         assert!(error.contains(part), "{error}");
     }
     assert_eq!(queue_data(port), before);
-    // Another client may have created it after the tool looked: the broker itself refuses.
+    // Another client may have created it after the tool's check: the broker itself refuses.
     let fields = json!({
         "topic": "orders", "readQueueNums": "8", "writeQueueNums": "8", "perm": "6",
         "createOnly": "true",
@@ -52,7 +52,7 @@ fn create_refuses_what_exists_and_update_changes_it() {
     assert_eq!(topic(&["create", "orders", "--queues", "20"]).0, 0, "it is as it was asked for");
     assert_eq!(topic(&["update", "orders"]).0, 2, "nothing was named");
     assert_eq!(topic(&["update", "nowhere", "--queues", "2"]).0, 1);
-    // The tools' own command goes on to change.
+    // The stock command still updates.
     assert_eq!(broker.set_topic("orders", 3, 6).code, 0);
     assert_eq!(queue_data(port)["writeQueueNums"], 3);
     assert!(server.stop().success());

@@ -1,7 +1,8 @@
 //! A wait whose target has gone ends at its deadline, not at once.
 //!
-//! Kind of report: "consumer keeps polling a deleted topic", "pull hangs 15 seconds after deleteTopic", and
-//! offset commits that time out while an operator removes a topic (issues of clients and dashboards).
+//! Kind of report: "consumer keeps polling a deleted topic", "pull hangs 15 seconds after
+//! deleteTopic", and offset commits that time out while an operator removes a topic (issues of
+//! clients and dashboards).
 
 use std::time::{Duration, Instant};
 
@@ -10,11 +11,11 @@ use serde_json::json;
 use crate::client::{COMMIT_OFFSET, Client, DELETE_TOPIC, PULL, Said};
 use crate::server::{Scratch, Server, free_ports, local};
 
-/// Held pulls may wait this long.
+/// How long the pulls may be held.
 const HOLD_MS: u64 = 20_000;
 
-/// Holds a pull on queue 1 of a topic with two queues, changes the topic, and gives what the consumer hears
-/// then and how long after.
+/// Has a pull held on queue 1 of a topic with two queues, then changes the topic. Returns the
+/// consumer's next frame and how long after it came.
 fn heard_after(change: impl Fn(&mut Client)) -> (Said, Duration) {
     let scratch = Scratch::new("gone");
     let port = free_ports();
@@ -23,7 +24,7 @@ fn heard_after(change: impl Fn(&mut Client)) -> (Said, Duration) {
     assert_eq!(operator.set_topic("t", 2, 6).code, 0);
     let mut consumer = Client::connect(local(port + 3));
     let waiting = consumer.say(PULL, &Client::pull_fields("t", 1, 0, HOLD_MS), b"");
-    // Answered behind the pull, so that one is held.
+    // The reply to this shows that the pull is held.
     assert_eq!(consumer.send("t", 0, b"x").code, 0);
     let began = Instant::now();
     change(&mut operator);
@@ -43,7 +44,7 @@ fn a_change_ends_the_wait(change: impl Fn(&mut Client), code: i64, text: &str) {
 }
 
 #[test]
-fn a_pull_held_on_a_deleted_topic_is_told_so() {
+fn a_held_pull_on_a_deleted_topic_ends_at_once() {
     let delete = |operator: &mut Client| {
         assert_eq!(operator.ask(DELETE_TOPIC, &json!({"topic": "t"}), b"").code, 0);
     };
@@ -51,20 +52,20 @@ fn a_pull_held_on_a_deleted_topic_is_told_so() {
 }
 
 #[test]
-fn a_pull_held_on_a_queue_that_is_taken_away_is_told_so() {
+fn a_held_pull_on_a_removed_queue_ends_at_once() {
     let shrink = |operator: &mut Client| assert_eq!(operator.set_topic("t", 1, 6).code, 0);
     a_change_ends_the_wait(shrink, 17, "RINGMQ-1006");
 }
 
 #[test]
-fn a_pull_held_on_a_topic_that_is_closed_to_readers_is_told_so() {
+fn a_held_pull_on_a_topic_closed_to_readers_ends_at_once() {
     let close = |operator: &mut Client| assert_eq!(operator.set_topic("t", 2, 2).code, 0);
     a_change_ends_the_wait(close, 16, "RINGMQ-1007");
 }
 
 /// A topic that gains a queue keeps its held pulls.
 #[test]
-fn a_pull_held_on_a_topic_that_only_grows_goes_on_waiting() {
+fn a_held_pull_on_a_topic_that_grows_stays_held() {
     let (said, _) = heard_after(|operator| {
         assert_eq!(operator.set_topic("t", 3, 6).code, 0);
         assert_eq!(operator.send("t", 1, b"it waits for this").code, 0);
@@ -72,9 +73,9 @@ fn a_pull_held_on_a_topic_that_only_grows_goes_on_waiting() {
     assert_eq!(said.code, 0, "{said:?}");
 }
 
-/// Commits share an entry a second, so this one waits when its topic goes.
+/// Commits share one entry per second, so this one is waiting when its topic is deleted.
 #[test]
-fn a_commit_that_waits_on_a_deleted_topic_is_told_so() {
+fn a_waiting_commit_on_a_deleted_topic_ends_at_once() {
     let scratch = Scratch::new("commit-gone");
     let port = free_ports();
     let server = Server::dev(&scratch, port, &[]);

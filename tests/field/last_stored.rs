@@ -1,27 +1,27 @@
 //! "Last updated: never" for a topic that has messages, once it has been idle for a while.
 //!
-//! Kind of report: "topicStatus shows 1970 as the last update time" (dashboards, and cleaners that delete
-//! what was never used).
+//! Kind of report: "topicStatus shows 1970 as the last update time" (dashboards, and cleaners that
+//! delete what was never used).
 
 use serde_json::{Value, json};
 
 use crate::client::{Client, PULL, TOPIC_STATS};
 use crate::server::{Scratch, Server, free_ports, local, run, wait_until};
 
-/// When the newest message of the topic's first queue was stored, as the broker says.
+/// The store time of the newest message in the topic's first queue, according to the broker.
 fn last_update(client: &mut Client, topic: &str) -> i64 {
     let said = client.ask(TOPIC_STATS, &json!({"topic": topic}), b"");
     assert_eq!(said.code, 0, "{said:?}");
     let text = String::from_utf8(said.body).unwrap();
     let queue = r#""queueId":0"#;
-    // The map is keyed by objects, which is no JSON, so it is searched.
+    // The map has objects as keys, which is not JSON, so this searches the text.
     let (_, row) = text.split_once(queue).unwrap();
     let (_, value) = row.split_once(r#""lastUpdateTimestamp":"#).unwrap();
     value.split(',').next().unwrap().parse().unwrap()
 }
 
 #[test]
-fn the_time_of_the_newest_message_stays_when_its_segment_is_sealed_and_after_a_restart() {
+fn the_time_of_the_newest_message_survives_sealing_and_restarts() {
     let scratch = Scratch::new("last-stored");
     let port = free_ports();
     let more = ["--segment-size", "1MiB"];

@@ -1,9 +1,9 @@
-//! Field cases: one file for each kind of report that users of RocketMQ, its clients and its tools have
-//! made in public, as they would meet it here.
+//! Field cases: one file for each kind of public report about RocketMQ, its clients and its tools,
+//! as users would meet it here.
 //!
-//! Each file begins with what was reported and where reports of that kind are found. A case starts real
-//! servers and talks to them with a client of its own ([`client`]), which shares no code with ours: what
-//! both sides of a shared codec get wrong would go unnoticed.
+//! Each file begins with the symptom and where such reports are found. A case starts real servers
+//! and talks to them with a separate client ([`client`]) that shares no code with ours, because a
+//! mistake in a shared codec would go unnoticed.
 
 #![expect(clippy::unwrap_used, reason = "a test that meets what it did not expect has failed")]
 

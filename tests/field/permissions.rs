@@ -1,17 +1,17 @@
-//! A permission that only clients check: whoever sends to the broker directly is not stopped by it.
+//! A permission that only clients check does not stop requests sent directly to the broker.
 //!
-//! Kind of report: "messages are still stored after the topic was set to read-only" (the route reaches
-//! clients half a minute late, and some never ask for it).
+//! Kind of report: "messages are still stored after the topic was set to read-only" (the route
+//! reaches clients half a minute late, and some never ask for it).
 
 use crate::client::{Client, PULL, SEND, SEND_BATCH, batch_item, send_fields};
 use crate::server::{Scratch, Server, free_ports, local};
 
 #[test]
-fn the_broker_itself_refuses_what_the_permission_forbids() {
+fn the_broker_itself_enforces_permissions() {
     let scratch = Scratch::new("permissions");
     let port = free_ports();
     let server = Server::dev(&scratch, port, &[]);
-    // The second port is that for old clients.
+    // The second port is the one for old clients.
     for port in [port + 3, port + 1] {
         let mut client = Client::connect(local(port));
         for perm in [6, 4, 2, 0] {

@@ -1,8 +1,8 @@
-//! A topic with the name of something that every broker has: it takes the place of a route by which
-//! clients find the brokers, and deleting it takes that route away for good.
+//! A topic with the name of a built-in one: it shadows a route that clients use to find brokers,
+//! and deleting it removes that route for good.
 //!
-//! Kind of report: "created a topic called DefaultCluster, now updateTopic -c fails", "deleted TBW102 in
-//! the dashboard, automatic creation has stopped".
+//! Kind of report: "created a topic called DefaultCluster, now updateTopic -c fails", "deleted
+//! TBW102 in the dashboard, automatic creation has stopped".
 
 use serde_json::json;
 
@@ -38,7 +38,7 @@ fn built_in_names_are_refused_however_they_are_created_or_deleted() {
             nameserver.ask(DELETE_ROUTE, &topic, b""),
         ];
         for (nth, said) in said.iter().enumerate() {
-            // The NameServer knows nothing of the name of a shard that is not there.
+            // The NameServer does not know the name of a shard that does not exist.
             let is_unknown = nth == 3 && ["s01-broker-a"].contains(&name);
             assert_eq!(said.code, if is_unknown { 0 } else { 16 }, "{name} {nth}: {said:?}");
             assert!(is_unknown || said.remark.contains("RINGMQ-1004"), "{name}: {said:?}");

@@ -1,7 +1,7 @@
-//! Tools that take a broker's figures apart end in an exception where one is missing.
+//! Tools that parse a broker's figures end with an exception if one is missing.
 //!
-//! Kind of report: "NullPointerException in clusterList" with a broker of the other release line: 4.x reads
-//! `getTransferedTps`, 5.x `getTransferredTps` (mqadmin, exporters).
+//! Kind of report: "NullPointerException in clusterList" with a broker of the other release line:
+//! 4.x reads `getTransferedTps`, 5.x `getTransferredTps` (mqadmin, exporters).
 
 use serde_json::json;
 
@@ -9,7 +9,7 @@ use crate::client::{Client, RUNTIME_INFO};
 use crate::server::{Scratch, Server, free_ports, local};
 
 #[test]
-fn figures_of_both_release_lines_are_there_and_can_be_read() {
+fn figures_of_both_release_lines_are_present_and_parse() {
     let scratch = Scratch::new("runtime");
     let port = free_ports();
     let server = Server::dev(&scratch, port, &[]);
@@ -18,7 +18,7 @@ fn figures_of_both_release_lines_are_there_and_can_be_read() {
     let table = said.json()["table"].take();
     let text =
         |name: &str| table[name].as_str().unwrap_or_else(|| panic!("{name} is missing")).to_owned();
-    // Three decimals with blanks between them: over 10, 60 and 600 seconds.
+    // Three decimals separated by spaces: over 10, 60 and 600 seconds.
     for name in [
         "putTps",
         "getTransferedTps",

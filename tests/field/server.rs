@@ -1,4 +1,4 @@
-//! Starts servers as a user would, on free ports, and ends them by their process id.
+//! Starts servers as a user would, on free ports, and ends them by process id.
 
 use std::io::{BufRead, BufReader};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
@@ -10,10 +10,10 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-/// How long anything may take before a case says that it hangs.
+/// How long anything may take before a case reports that it hangs.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
-/// A directory of the case's own, removed in the end.
+/// A directory of the case, removed at the end.
 pub struct Scratch(PathBuf);
 
 impl Scratch {
@@ -38,7 +38,7 @@ impl Drop for Scratch {
     }
 }
 
-/// The first of sixteen free ports, below those that the kernel hands out by itself.
+/// The first of sixteen free ports, below the kernel's ephemeral range.
 pub fn free_ports() -> u16 {
     static NEXT: AtomicU16 = AtomicU16::new(0);
     let begin = 13_000 + (std::process::id() % 300) as u16 * 32;
@@ -56,7 +56,7 @@ pub fn local(port: u16) -> SocketAddr {
     (Ipv4Addr::LOCALHOST, port).into()
 }
 
-/// The program; another build of it when RINGMQ_BIN names one.
+/// The program, or the build that RINGMQ_BIN names.
 pub fn ringmq(args: &[&str]) -> Command {
     let built = env!("CARGO_BIN_EXE_ringmq").to_owned();
     let mut command = Command::new(std::env::var("RINGMQ_BIN").unwrap_or(built));
@@ -64,12 +64,12 @@ pub fn ringmq(args: &[&str]) -> Command {
     command
 }
 
-/// Runs a command to its end.
+/// Runs a command to completion.
 pub fn run(args: &[&str]) -> Output {
     ringmq(args).output().unwrap()
 }
 
-/// Builds a library of C that a server can be started with, to change what the system tells it.
+/// Builds a C library to preload into a server, which changes what the system tells it.
 pub fn build_library(scratch: &Scratch, name: &str, source: &str) -> String {
     let (file, library) = (scratch.path(&format!("{name}.c")), scratch.path(&format!("{name}.so")));
     std::fs::write(&file, source).unwrap();
@@ -79,7 +79,7 @@ pub fn build_library(scratch: &Scratch, name: &str, source: &str) -> String {
     library
 }
 
-/// Asks again and again until it holds, and says how long that took.
+/// Polls until it holds. Returns how long that took.
 pub fn wait_until(what: &str, mut holds: impl FnMut() -> bool) -> Duration {
     let begin = Instant::now();
     while !holds() {
@@ -93,12 +93,12 @@ pub fn wait_until(what: &str, mut holds: impl FnMut() -> bool) -> Duration {
 pub struct Server {
     child: Child,
     log: PathBuf,
-    /// What it said when it was ready.
+    /// Its output when it became ready.
     pub ready: String,
 }
 
 impl Server {
-    /// Starts a server and waits until it says that it is ready.
+    /// Starts a server and waits until it reports that it is ready.
     pub fn start(mut command: Command, log: &str) -> Self {
         let log = PathBuf::from(log);
         let errors = std::fs::File::options().create(true).append(true).open(&log).unwrap();
@@ -119,7 +119,7 @@ impl Server {
         std::fs::read_to_string(&self.log).unwrap()
     }
 
-    /// SIGTERM, and what came of it.
+    /// Sends SIGTERM. Returns the exit status.
     pub fn stop(mut self) -> ExitStatus {
         kill(Pid::from_raw(self.child.id() as i32), Signal::SIGTERM).unwrap();
         self.child.wait().unwrap()
@@ -128,7 +128,7 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        // A case that failed leaves its server behind.
+        // A failed case leaves its server running.
         if self.child.try_wait().is_ok_and(|status| status.is_none()) {
             let _ = self.child.kill();
             let _ = self.child.wait();

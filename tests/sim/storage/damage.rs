@@ -171,7 +171,7 @@ fn messages_in_a_hole_found_later_disappear_despite_their_index_file() {
             let before = located(shard, 0, 0).await;
             assert_eq!(numbers_read(shard, &before).await, Ok((0..7).collect()));
             let at = shard.store.offset_by_time(super::shard::key(0), Default::default(), false);
-            assert_eq!(at.await, Ok(QueueOffset(0)), "the hole does not hide what is in front");
+            assert_eq!(at.await, Ok(QueueOffset(0)), "the hole does not hide earlier messages");
         }
     });
 }

@@ -18,7 +18,7 @@ fn a_failing_write_closes_the_log_and_nothing_more_is_committed() {
         disk.inject(On::nth(Operation::Write, 0), Fault::io_error());
         shard.send(0, &[1000]).unwrap();
         let fault = shard.store.commit_step().await.unwrap_err();
-        assert_eq!(shard.store.commit_step().await, Err(fault), "told to every committer");
+        assert_eq!(shard.store.commit_step().await, Err(fault), "every committer gets the fault");
         assert_eq!(shard.send(0, &[10]), Err(AppendError::Fenced));
         assert_eq!(shard.store.committed(), committed);
         assert!(shard.store.is_fenced() && shard.store.stats().is_fenced);
@@ -249,7 +249,7 @@ fn a_full_disk_refuses_messages_and_recovers_by_itself() {
         assert!(shard.store.stats().is_disk_full && !shard.store.is_fenced());
         let waited = shard.store.with_room(1000, || shard.send(0, &[1000])).await;
         assert_eq!(waited, Err(AppendError::DiskFull));
-        shard.note_offsets().expect("consumers go on");
+        shard.note_offsets().expect("consumers continue");
         shard.commit().await;
         shard.read_all(0).await.unwrap();
 

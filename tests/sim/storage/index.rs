@@ -74,7 +74,7 @@ fn any_page_of_an_index_file_may_rot() {
                 let what = format!("block {block}, readable: {is_readable}");
                 assert_eq!(read_everything(&shard).await, count, "{what}");
                 let rebuilt = shard.store.take_rebuilt();
-                assert!(rebuilt.len() <= 1, "{what}: it is told once");
+                assert!(rebuilt.len() <= 1, "{what}: reported more than once");
                 let written = shard.maintain(false).await.unwrap().indexes_written;
                 assert_eq!(written, rebuilt.len(), "{what}");
                 let shard = Shard::open(&disk, many_queues_config()).await.unwrap();
