@@ -14,12 +14,12 @@ use ringmq::broker::operation::Context;
 use ringmq::broker::{Answer, Broker, BrokerConfig, CutError, Origin, Outcome, Released};
 use ringmq::client::session::Session;
 use ringmq::model::batch::BatchItem;
-use ringmq::model::client::{BrokerQueue, ResetOffsets};
+use ringmq::model::client::ResetOffsets;
 use ringmq::model::record::{NewRecord, RecordView, property};
 use ringmq::model::reply::{PullStatus, Pulled};
 use ringmq::model::request::{
-    ConsumeType, ConsumerData, Expression, Heartbeat, MessageModel, Produce, ProduceRecords, Pull,
-    QueueOf, SubscriptionData,
+    BrokerQueue, ConsumeType, ConsumerData, Expression, Heartbeat, MessageModel, Produce,
+    ProduceRecords, Pull, QueueOf, SubscriptionData,
 };
 use ringmq::model::topic::TopicChange;
 use ringmq::model::{

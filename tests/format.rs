@@ -5,8 +5,8 @@
 use std::mem::{offset_of, size_of};
 
 use ringmq::broker::layout::{
-    DelayState, DelayedHead, DelayedItem, FactHead, GroupHead, GroupRemoved, GroupSet, OffsetRow,
-    TopicRemoved, TopicSet, TopicTable,
+    DelayState, DelayedHead, DelayedItem, FactHead, GroupHead, GroupRemoved, GroupSet, LockHead,
+    LockRow, OffsetRow, TopicRemoved, TopicSet, TopicTable,
 };
 use ringmq::storage::EntryKind;
 use ringmq::storage::ages::{AgesHead, SegmentAge};
@@ -36,7 +36,7 @@ macro_rules! layout {
     };
 }
 
-fn layouts() -> [Layout; 24] {
+fn layouts() -> [Layout; 26] {
     [
         layout!(FactHead { size, subject, kind, reserved }),
         layout!(TopicSet {
@@ -88,6 +88,8 @@ fn layouts() -> [Layout; 24] {
         }),
         layout!(DelayedHead { clock_ms, wall_ms, stored_count, stored_bytes }),
         layout!(DelayedItem { due_ms }),
+        layout!(LockHead { group_size, client_size, row_count }),
+        layout!(LockRow { topic, queue }),
         layout!(EntryHeader {
             checksum,
             payload_size,

@@ -4,5 +4,7 @@
 
 #[path = "sim/delay.rs"]
 mod delay;
+#[path = "sim/locks.rs"]
+mod locks;
 #[path = "sim/storage/mod.rs"]
 mod storage;

@@ -51,6 +51,7 @@ impl State {
         let before = std::mem::replace(&mut self.durable, durable);
         let topics = &mut self.durable.topics;
         topics.succeed(&before.topics, now);
+        self.durable.locks.succeed(&before.locks);
         self.created.retain(|config| topics.number(&config.name).is_some());
         let (held, gone): (Vec<_>, Vec<_>) = self
             .held

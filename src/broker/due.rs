@@ -18,6 +18,8 @@ pub enum Due {
     Deliver,
     /// Sweep the groups after this one, or from the beginning if there is none.
     Sweep(Option<GroupName>),
+    /// The same for queue locks.
+    SweepLocks(Option<GroupName>),
 }
 
 impl From<HeldId> for Due {

@@ -44,6 +44,8 @@ pub const DELAYS: EntryKind = EntryKind(8);
 pub const DELAYED: EntryKind = EntryKind(9);
 /// The configuration of a consumer group ([`group_configs`](super::group_configs)).
 pub const GROUP: EntryKind = EntryKind(10);
+/// Owners of queues ([`locks`](super::locks)).
+pub const LOCKS: EntryKind = EntryKind(12);
 
 /// Precedes each of several facts.
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]

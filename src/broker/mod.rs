@@ -12,10 +12,9 @@
 //!
 //! Start reading at [`Broker::handle`]. `produce` and `pull` are the two main paths, and never
 //! wait; everything else is an [`operation`]. `state` is derived from the log and has the table of
-//! its parts: `topics`, `offsets`, `group_configs`, `messages`, `delays`; `facts` is how changes are stored
-//! in the log.
-//! `groups` and `held` live as long as a connection. None of these does I/O. `upkeep` is the work
-//! driven by time.
+//! its parts: `topics`, `offsets`, `group_configs`, `locks`, `messages`, `delays`; `facts` is how
+//! changes are stored in the log. `groups` and `held` live as long as a connection. None of these does
+//! I/O. `upkeep` is the work driven by time.
 //!
 //! Invariants:
 //! - Durable state changes only where facts are applied, and a fact is in the log before it is applied,
@@ -38,6 +37,8 @@ mod group_configs;
 mod group_requests;
 mod groups;
 mod held;
+mod lock_requests;
+mod locks;
 mod lookup;
 mod messages;
 pub mod metrics;
@@ -83,6 +84,7 @@ pub mod layout {
     pub use super::delays::{DelayState, DelayedHead, DelayedItem};
     pub use super::facts::FactHead;
     pub use super::group_configs::{GroupRemoved, GroupSet};
+    pub use super::locks::{LockHead, LockRow};
     pub use super::offsets::{GroupHead, OffsetRow};
     pub use super::topics::{TopicRemoved, TopicSet, TopicTable};
 }
@@ -226,7 +228,7 @@ struct State {
     clients: Clients,
     /// Groups whose members have not been notified of a change yet.
     to_tell: BTreeSet<GroupName>,
-    /// Clients whose invalid heartbeat elements have been logged.
+    /// Clients whose invalid list elements have been logged.
     told_skipped: BTreeSet<ClientId>,
     /// Whether it has been logged that an offset could not be committed because the table is full.
     has_told_full: Cell<bool>,

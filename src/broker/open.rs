@@ -50,6 +50,7 @@ impl<D: Disk> Broker<D> {
         let opening = Store::open(disk, store).await?;
         let Restored { store, mut durable, unseen, recovery } = restore(opening).await?;
         durable.topics.change(config.started.wall);
+        durable.locks.start(config.started.moment);
         store.note_time(config.started);
         let delivery = Delivery::begin(config.started, &durable.delays);
         let deadlines = first_deadlines();

@@ -25,8 +25,8 @@ use crate::model::{ClientId, ClientRequest, LogOffset, Now, Refusal, Reply, Requ
 use crate::storage::AppendError;
 use crate::storage::disk::Disk;
 
-/// Maximum number of clients whose invalid heartbeat elements are logged; those of further clients
-/// are not.
+/// Maximum number of clients whose invalid list elements are logged; those of further clients are
+/// not.
 const TOLD_MAX: usize = 1_000;
 
 /// What an operation needs from its caller. Two implementations: a connection, and the process
@@ -76,10 +76,18 @@ impl<D: Disk> Broker<D> {
             }
             Request::Heartbeat(heartbeat) => self.heartbeat(heartbeat, context).await?,
             Request::Unregister { client, producer, consumer } => {
-                let groups = &mut self.state.borrow_mut().groups;
-                groups.unregister(client, producer.as_ref(), consumer.as_ref());
+                {
+                    let groups = &mut self.state.borrow_mut().groups;
+                    groups.unregister(client, producer.as_ref(), consumer.as_ref());
+                }
+                self.schedule_telling(context.now().moment);
+                if let Some(group) = consumer {
+                    self.release_locks(client, group, context).await?;
+                }
                 Reply::Done
             }
+            Request::LockQueues(request) => self.lock_queues(request, context).await?,
+            Request::UnlockQueues(request) => self.unlock_queues(request, context).await?,
             Request::GroupMembers { group } => {
                 Reply::Members(self.state.borrow().groups.members(group)?)
             }
@@ -119,9 +127,7 @@ impl<D: Disk> Broker<D> {
         heartbeat: &Heartbeat,
         context: &impl Context,
     ) -> Result<Reply, Refusal> {
-        if let Some(first) = heartbeat.skipped.first() {
-            self.tell_skipped(&heartbeat.client, first);
-        }
+        self.tell_skipped("a heartbeat", &heartbeat.client, &heartbeat.skipped);
         let missing = self.missing_groups_of(heartbeat);
         // Members of a group that cannot be created join it all the same: they have messages to consume
         // while the disk is full.
@@ -146,13 +152,13 @@ impl<D: Disk> Broker<D> {
         taken.map(|()| Reply::HeartbeatTaken)
     }
 
-    /// Logs, once per client, that its heartbeats contain invalid elements.
-    #[cold]
-    fn tell_skipped(&self, client: &ClientId, first: &str) {
+    /// Logs, once per client, that a list in its request contains invalid elements.
+    pub(super) fn tell_skipped(&self, request: &str, client: &ClientId, skipped: &[String]) {
+        let Some(first) = skipped.first() else { return };
         let told = &mut self.state.borrow_mut().told_skipped;
         if told.len() < TOLD_MAX && told.insert(ClientId::from(&**client)) {
             let shard = self.config.shard.0;
-            tracing::warn!(shard, %client, "skipped invalid elements of a heartbeat: {first}");
+            tracing::warn!(shard, %client, "skipped invalid elements of {request}: {first}");
         }
     }
 

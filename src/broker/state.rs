@@ -12,6 +12,7 @@ use super::ages::{self, AllAges};
 use super::delays::{self, Delays};
 use super::facts::{self, Fact, FactError, Facts, unreadable};
 use super::group_configs::{AllGroups, GroupConfigs};
+use super::locks::{AllLocks, Locks};
 use super::messages::{self, AllQueues};
 use super::offsets::{AllOffsets, Offsets};
 use super::topics::{AllTopics, Topics};
@@ -24,6 +25,7 @@ pub struct Durable {
     pub offsets: Offsets,
     pub groups: GroupConfigs,
     pub delays: Delays,
+    pub locks: Locks,
 }
 
 /// A kind of fact.
@@ -46,7 +48,7 @@ struct Row {
 type Section = Box<dyn FnMut(&Durable, &Index, &mut Facts) -> bool>;
 
 /// Every kind of fact, in snapshot order.
-const TABLE: [Row; 8] = [
+const TABLE: [Row; 9] = [
     Row {
         kind: facts::TOPIC,
         name: "a topic",
@@ -122,6 +124,16 @@ const TABLE: [Row; 8] = [
         snapshot: None,
     },
     Row {
+        kind: facts::LOCKS,
+        name: "queue locks",
+        apply: |durable, _, fact| durable.locks.apply(fact),
+        is_indexed: false,
+        snapshot: Some(|| {
+            let mut all = AllLocks::default();
+            Box::new(move |durable, _, facts| all.add(&durable.locks, facts))
+        }),
+    },
+    Row {
         kind: facts::MESSAGES,
         name: "messages",
         apply: |_, index, fact| messages::apply(index, fact),
@@ -150,8 +162,8 @@ impl Durable {
         })
     }
 
-    /// Removes everything that belongs to a deleted topic. Its consume offsets are unreachable, and
-    /// go with the next sweep.
+    /// Removes everything that belongs to a deleted topic. Its consume offsets and queue locks are
+    /// unreachable, and go with the next sweeps.
     fn forget_topic(&mut self, index: &mut Index, number: u32) {
         index.remove_topic(number);
     }
@@ -200,10 +212,12 @@ impl Snapshot {
 mod tests {
     use super::*;
     use crate::broker::facts::{ITEMS_PER_SLICE, MESSAGES, SLICE_SIZE};
+    use crate::broker::locks::Asker;
     use crate::broker::{group_configs, offsets, topics};
     use crate::model::record::{Host, NewRecord, Placement};
     use crate::model::{
-        GroupConfig, GroupName, LogOffset, QueueId, QueueOffset, Timestamp, TopicConfig, TopicName,
+        ClientId, GroupConfig, GroupName, LogOffset, Moment, QueueId, QueueOffset, Timestamp,
+        TopicConfig, TopicName,
     };
     use crate::sim::Rng;
     use crate::storage::QueueKey;
@@ -252,6 +266,7 @@ mod tests {
             let name = TopicName::new(format!("t{}", rng.below(6))).unwrap();
             let known = topics.number(&name);
             let mut facts = match (known, rng.below(8)) {
+                (Some(_), _) if rng.below(5) == 0 => self.lock(rng),
                 (Some(number), 0) => topics::removed(number, now),
                 (Some(number), 1..5) => self.message(number, &name, rng),
                 (Some(_), 5..7) => {
@@ -298,6 +313,23 @@ mod tests {
             }
         }
 
+        /// One client locks some queues, or gives up all of its locks.
+        fn lock(&self, rng: &mut Rng) -> Facts {
+            let (topics, locks) = (&self.durable.topics, &self.durable.locks);
+            let group = GroupName::new(format!("g{}", rng.below(5))).unwrap();
+            let client = ClientId::from(format!("c{}", rng.below(3)));
+            let asker = Asker { group: &group, client: &client, connection: 1 };
+            if rng.below(4) == 0 {
+                return locks.released(&group, &client, &locks.claims(asker, None));
+            }
+            let queue = |_| QueueKey {
+                topic: rng.below(u64::from(topics.next_number())) as u32,
+                queue: QueueId(rng.below(50) as u32),
+            };
+            let queues: Vec<QueueKey> = (0..10).map(queue).collect();
+            locks.granted(asker, &queues, Moment(0))
+        }
+
         fn message(&self, topic: u32, name: &TopicName, rng: &mut Rng) -> Facts {
             let queue_count = self.durable.topics.topic(topic).unwrap().queues.len() as u64;
             let queue = QueueId(rng.below(queue_count) as u32);
@@ -328,7 +360,7 @@ mod tests {
 
         /// Everything that requests can observe of the durable state.
         fn seen(&self) -> Vec<String> {
-            let Durable { topics, offsets, groups, .. } = &self.durable;
+            let Durable { topics, offsets, groups, locks, .. } = &self.durable;
             let mut seen = vec![format!("next topic {}", topics.next_number())];
             seen.extend(groups.iter().map(|group| format!("{group:?}")));
             for number in 0..topics.next_number() {
@@ -340,6 +372,8 @@ mod tests {
                     for group in 0..5 {
                         let group = GroupName::new(format!("g{group}")).unwrap();
                         seen.push(format!("{group} at {:?}", offsets.find(&group, key)));
+                        let owns = |client: &str| locks.is_owner(&group, &client.into(), key);
+                        seen.push(format!("owned by {:?}", ["c0", "c1", "c2"].map(owns)));
                     }
                 }
             }

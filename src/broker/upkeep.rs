@@ -10,6 +10,7 @@
 //! | clients without heartbeats are removed | every [`FORGET_EVERY_MS`] |
 //! | delayed messages are delivered ([`delivery`](super::delivery)) | when the first one is due |
 //! | offsets of unused groups are deleted | every [`SWEEP_EVERY_MS`], in small steps |
+//! | expired queue locks are released | every [`SWEEP_LOCKS_EVERY_MS`], in small steps |
 //!
 //! Nothing here waits: if the log has no room, the work is retried later.
 
@@ -18,6 +19,7 @@ use super::due::Due;
 use super::facts::Facts;
 use super::held::HeldId;
 use super::offsets::{self, SweepRule, Swept};
+use super::state::Durable;
 use super::{Broker, Outcome, Released};
 use crate::model::deadlines::Deadlines;
 use crate::model::{GroupName, LogOffset, Moment, Now, Refusal, Timestamp};
@@ -39,12 +41,15 @@ const FORGET_EVERY_MS: u64 = 10_000;
 /// Interval of checks for unused groups, and pause between two steps of a check.
 const SWEEP_EVERY_MS: u64 = 60_000;
 const SWEEP_STEP_MS: u64 = 20;
+/// Interval of checks for expired queue locks. Another client need not wait for it.
+const SWEEP_LOCKS_EVERY_MS: u64 = 60_000;
 
 /// The deadlines of a newly opened broker.
 pub fn first_deadlines() -> Deadlines<Due> {
     let mut deadlines = Deadlines::default();
     deadlines.insert(Moment(FORGET_EVERY_MS), Due::ForgetClients);
     deadlines.insert(Moment(SWEEP_EVERY_MS), Due::Sweep(None));
+    deadlines.insert(Moment(SWEEP_LOCKS_EVERY_MS), Due::SweepLocks(None));
     deadlines
 }
 
@@ -83,6 +88,7 @@ impl<D: Disk> Broker<D> {
                 }
                 Some(Due::Sweep(after)) => self.sweep_some(after, now.moment),
                 Some(Due::Deliver) => self.wake_delivery(),
+                Some(Due::SweepLocks(after)) => self.sweep_locks(after, now.moment),
             }
         }
     }
@@ -194,6 +200,22 @@ impl<D: Disk> Broker<D> {
         let pause_ms = if after.is_some() { SWEEP_STEP_MS } else { SWEEP_EVERY_MS };
         self.at(now.plus_ms(pause_ms), Due::Sweep(after));
         self.schedule_flush(now);
+    }
+
+    fn sweep_locks(&self, after: Option<GroupName>, now: Moment) {
+        let swept = {
+            let Durable { topics, locks, .. } = &mut self.state.borrow_mut().durable;
+            locks.sweep(after.as_ref(), now, |number| topics.topic(number).is_some())
+        };
+        if !swept.released.is_empty()
+            && let Err(error) = self.record(&swept.released)
+        {
+            // The next sweep finds them again.
+            let shard = self.config.shard.0;
+            tracing::warn!(shard, "cannot release expired queue locks: {error}");
+        }
+        let pause_ms = if swept.after.is_some() { SWEEP_STEP_MS } else { SWEEP_LOCKS_EVERY_MS };
+        self.at(now.plus_ms(pause_ms), Due::SweepLocks(swept.after));
     }
 
     fn forget_groups(&self, expired: &[GroupName], now: Moment) {

@@ -1,10 +1,8 @@
 //! Requests from a server to a client, and the client's replies (remoting reference, 3.10). Request
 //! codes in brackets are those of the remoting reference.
 
-use bytestring::ByteString;
-
 use crate::model::ids::{GroupName, Timestamp, TopicName};
-use crate::model::request::QueueOf;
+use crate::model::request::BrokerQueue;
 
 /// A request that a server sends to a client over the client's own connection.
 #[derive(Clone, Debug, PartialEq)]
@@ -41,11 +39,4 @@ pub struct ResetOffsets {
 pub enum ClientReply {
     /// Next offset to consume, for each queue that the client reads.
     ConsumerStatus(Vec<(BrokerQueue, i64)>),
-}
-
-/// A message queue, and the broker that has it (`MessageQueue` of the reference).
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct BrokerQueue {
-    pub broker_name: ByteString,
-    pub queue: QueueOf,
 }

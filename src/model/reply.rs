@@ -6,7 +6,7 @@ use smallvec::SmallVec;
 use crate::model::group::GroupConfig;
 use crate::model::ids::{ClientId, LogOffset, QueueId, QueueOffset, Timestamp};
 use crate::model::record::Host;
-use crate::model::request::QueueOf;
+use crate::model::request::{BrokerQueue, QueueOf};
 use crate::model::topic::TopicConfig;
 
 /// A reply without the messages of a pull, which travel separately, as chunks of the log.
@@ -22,6 +22,8 @@ pub enum Reply {
     StoreTime(Option<Timestamp>),
     HeartbeatTaken,
     Members(Vec<ClientId>),
+    /// The queues that the client owns.
+    Locked(Vec<BrokerQueue>),
     TopicStats(Vec<QueueStats>),
     TopicConfig(TopicConfig),
     /// Names and values, all strings (remoting reference, 3.13).

@@ -52,6 +52,10 @@ pub enum Request {
     GroupMembers {
         group: GroupName,
     },
+    /// [41]
+    LockQueues(LockQueues),
+    /// [42]
+    UnlockQueues(LockQueues),
     /// [33]
     MessageByOffset {
         offset: LogOffset,
@@ -131,6 +135,23 @@ impl Request {
 pub struct QueueOf {
     pub topic: TopicName,
     pub queue: QueueId,
+}
+
+/// A message queue, and the broker that has it (`MessageQueue` of the reference).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BrokerQueue {
+    pub broker_name: ByteString,
+    pub queue: QueueOf,
+}
+
+/// Queues of which a client of an ordered group is to be the owner, or no longer.
+#[derive(Clone, Debug, PartialEq)]
+pub struct LockQueues {
+    pub group: GroupName,
+    pub client: ClientId,
+    pub queues: Vec<BrokerQueue>,
+    /// Invalid queues that were skipped, and why.
+    pub skipped: Vec<String>,
 }
 
 /// Stores one message, or a batch in the reference's encoding [10, 310, 320].

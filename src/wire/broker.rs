@@ -15,10 +15,11 @@ use crate::wire::group_config::{GroupBody, GroupsBody};
 use crate::wire::header::fixed;
 use crate::wire::header::head::{Fields, ReplyTo};
 use crate::wire::json::ser;
+use crate::wire::lock::{LockBody, LockedBody};
 use crate::wire::registration::TopicBody;
 use crate::wire::reply::{EncodeReply, NewReply};
 use crate::wire::request::{DecodeRequest, EncodeRequest, NewRequest, served};
-use crate::wire::{admin, group, group_config, message};
+use crate::wire::{admin, group, group_config, lock, message};
 
 impl DecodeRequest for Request {
     served! {
@@ -37,6 +38,8 @@ impl DecodeRequest for Request {
         HEART_BEAT => group::decode_heartbeat;
         UNREGISTER_CLIENT => group::decode_unregister;
         GET_CONSUMER_LIST_BY_GROUP => group::decode_members;
+        LOCK_BATCH_MQ => lock::decode_lock;
+        UNLOCK_BATCH_MQ => lock::decode_unlock;
         UPDATE_AND_CREATE_SUBSCRIPTIONGROUP => group_config::decode_update_group;
         GET_ALL_SUBSCRIPTIONGROUP_CONFIG => group_config::decode_groups;
         GET_TOPIC_STATS_INFO => admin::decode_topic_stats;
@@ -105,6 +108,8 @@ fn encode_named(to: NewRequest<'_>, request: &Request) -> bool {
             to.fields(UNREGISTER_CLIENT, |f| group::encode_unregister(f, client, producer.as_ref(), consumer.as_ref()));
         }
         Request::GroupMembers { group } => to.fields(GET_CONSUMER_LIST_BY_GROUP, |f| f.text("consumerGroup", group.as_str())),
+        Request::LockQueues(lock) => to.whole(LOCK_BATCH_MQ, |_| {}, |out| ser::push(out, &LockBody::of(lock))),
+        Request::UnlockQueues(lock) => to.whole(UNLOCK_BATCH_MQ, |_| {}, |out| ser::push(out, &LockBody::of(lock))),
         Request::MessageByOffset { offset } => to.fields(VIEW_MESSAGE_BY_ID, |f| f.number("offset", offset.0)),
         Request::QueryMessages { topic, key, count_max } => {
             to.fields(QUERY_MESSAGE, |f| message::encode_query(f, topic, key, *count_max));
@@ -152,6 +157,7 @@ impl EncodeReply for Reply {
             }
             Reply::HeartbeatTaken => to.fields(|fields| fields.text(group::CAPABILITY_FIXED, "1")),
             Reply::Members(members) => to.json(&MembersBody::of(members)),
+            Reply::Locked(queues) => to.json(&LockedBody::of(queues)),
             Reply::TopicStats(queues) => to.json(&TopicStatsBody::of(queues)),
             Reply::TopicConfig(topic) => to.json(&TopicBody::of(topic)),
             Reply::RuntimeInfo(table) => to.json(&TableBody::of(table)),

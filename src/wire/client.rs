@@ -9,7 +9,8 @@ use bytes::Bytes;
 use serde::de::{MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use crate::model::client::{BrokerQueue, ResetOffsets};
+use crate::model::client::ResetOffsets;
+use crate::model::request::BrokerQueue;
 use crate::model::{ClientReply, ClientRequest, GroupName, Refusal, Timestamp, TopicName};
 use crate::wire::body;
 use crate::wire::codes::request::{

@@ -116,11 +116,11 @@ pub fn decode_heartbeat(_: &mut Fields<'_>, body: &Bytes) -> Result<Request, Ref
 
 /// What was skipped, and why.
 #[derive(Default)]
-struct Skipped(Vec<String>);
+pub struct Skipped(pub Vec<String>);
 
 impl Skipped {
     /// The valid ones of `elements`.
-    fn read<T, U>(
+    pub fn read<T, U>(
         &mut self,
         what: &str,
         elements: Vec<Element<T>>,

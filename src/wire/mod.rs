@@ -7,7 +7,7 @@
 //! ```
 //!
 //! Start reading here, then `broker`, `nameserver` and `client`: their tables list every supported
-//! command and the function that decodes it. [`message`], [`group`], [`route`], [`admin`] and
+//! command and the function that decodes it. [`message`], [`group`], [`lock`], [`route`], [`admin`] and
 //! [`registration`] contain the commands, one function per direction; [`codes`] the numbers;
 //! [`header`] the encodings; [`json`] the JSON dialect of headers and bodies. `docs/wire.md`
 //! documents all of it.
@@ -28,6 +28,7 @@ pub mod group;
 pub mod group_config;
 pub mod header;
 pub mod json;
+pub mod lock;
 pub mod message;
 mod nameserver;
 mod queue;

@@ -8,9 +8,9 @@ use bytestring::ByteString;
 use serde::de::DeserializeOwned;
 
 use crate::model::batch::Records;
-use crate::model::client::BrokerQueue;
 use crate::model::nameserver::{ClusterInfo, Route};
 use crate::model::reply::{Pulled, QueueStats};
+use crate::model::request::BrokerQueue;
 use crate::model::{
     ClientId, DataVersion, GroupConfig, LogOffset, QueueId, QueueOffset, Timestamp, excerpt,
 };

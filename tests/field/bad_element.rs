@@ -5,7 +5,7 @@
 
 use serde_json::json;
 
-use crate::client::{Client, HEARTBEAT, MEMBERS, REGISTER, ROUTE};
+use crate::client::{Client, HEARTBEAT, LOCK, MEMBERS, REGISTER, ROUTE};
 use crate::server::{Scratch, Server, free_ports, local};
 
 #[test]
@@ -42,6 +42,39 @@ fn good_groups_of_a_heartbeat_take_effect_and_the_bad_one_is_logged_once() {
         }
         let said = client.ask(MEMBERS, &json!({"consumerGroup": "good"}), b"");
         assert_eq!(said.json()["consumerIdList"], json!([client_id]), "{bad}");
+        let told = server.log().matches(&format!("client={client_id}\n")).count();
+        assert_eq!(told, 1, "{bad}\n{}", server.log());
+    }
+    assert!(server.stop().success());
+}
+
+#[test]
+fn good_queues_of_a_lock_request_are_locked_and_the_bad_one_is_logged_once() {
+    let scratch = Scratch::new("bad-queue");
+    let port = free_ports();
+    let server = Server::dev(&scratch, port, &[]);
+    let mut client = Client::connect(local(port + 3));
+    assert_eq!(client.set_topic("ordered", 2, 6).code, 0);
+    let queue = |queue| json!({"brokerName": "", "queueId": queue, "topic": "ordered"});
+    let bad = [
+        queue(json!(-1)),
+        queue(json!("first")),
+        json!({"queueId": 1, "topic": "com.acme.order"}),
+        json!({"queueId": 1, "topic": "x".repeat(300)}),
+        json!({"topic": "ordered"}),
+        json!(null),
+    ];
+    for (nth, bad) in bad.iter().enumerate() {
+        let client_id = format!("client-{nth}");
+        let group = format!("group-{nth}");
+        let body = json!({"clientId": client_id, "consumerGroup": group,
+            "mqSet": [queue(json!(0)), bad, queue(json!(1))]});
+        for _ in 0..2 {
+            let said = client.ask(LOCK, &json!({}), body.to_string().as_bytes());
+            assert_eq!(said.code, 0, "{bad}: {said:?}");
+            let locked = said.json()["lockOKMQSet"].as_array().unwrap().len();
+            assert_eq!(locked, 2, "{bad}: {said:?}");
+        }
         let told = server.log().matches(&format!("client={client_id}\n")).count();
         assert_eq!(told, 1, "{bad}\n{}", server.log());
     }

@@ -16,6 +16,7 @@ pub const MIN_OFFSET: i32 = 31;
 pub const TOPIC_STATS: i32 = 202;
 pub const HEARTBEAT: i32 = 34;
 pub const MEMBERS: i32 = 38;
+pub const LOCK: i32 = 41;
 pub const REGISTER: i32 = 103;
 pub const ROUTE: i32 = 105;
 pub const DELETE_TOPIC: i32 = 215;

@@ -1,7 +1,8 @@
 //! Requests that servers send to clients, byte by byte as the remoting reference has them (3.10).
 
 use super::*;
-use crate::model::client::{BrokerQueue, ResetOffsets};
+use crate::model::client::ResetOffsets;
+use crate::model::request::BrokerQueue;
 use crate::model::request::QueueOf;
 use crate::model::{ClientReply, ClientRequest, GroupName, QueueId, Timestamp, TopicName};
 use crate::wire::{Dialect, Language, encode_client_request};

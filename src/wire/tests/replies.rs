@@ -7,7 +7,7 @@ use crate::model::TopicConfig;
 use crate::model::nameserver::*;
 use crate::model::record::Host;
 use crate::model::reply::*;
-use crate::model::request::QueueOf;
+use crate::model::request::{BrokerQueue, QueueOf};
 use crate::model::{
     DataVersion, GroupConfig, GroupName, LogOffset, NameServerReply, QueueId, QueueOffset,
     Timestamp, TopicName,
@@ -196,6 +196,15 @@ fn bodies_as_tools_read_them() {
             ),
         ),
         (28, Reply::RuntimeInfo(table), r#"{"table":{"bootTimestamp":"1","x":"a\"b"}}"#),
+        (
+            41,
+            Reply::Locked(vec![BrokerQueue {
+                broker_name: "b".into(),
+                queue: QueueOf { topic: TopicName::new("T").unwrap(), queue: QueueId(3) },
+            }]),
+            r#"{"lockOKMQSet":[{"brokerName":"b","queueId":3,"topic":"T"}]}"#,
+        ),
+        (41, Reply::Locked(vec![]), r#"{"lockOKMQSet":[]}"#),
         (38, Reply::Members(vec!["c@1".into()]), r#"{"consumerIdList":["c@1"]}"#),
         (352, Reply::GroupConfig(config.clone()), GROUP),
     ];

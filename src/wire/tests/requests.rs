@@ -322,7 +322,7 @@ fn requests_that_are_not_served_are_refused_by_code() {
     let table = codes::request::TABLE;
     assert!(table.is_sorted_by(|a, b| a.code < b.code));
     assert!(Request::SERVED.iter().all(|code| !NameServerRequest::SERVED.contains(code)));
-    for code in [0, 13, 36, 37, 41, 324, 1001, 9999, -1] {
+    for code in [0, 13, 36, 37, 39, 324, 1001, 9999, -1] {
         for frame in both(code, &[], b"") {
             let refusal = Refusal::UnknownRequest { code };
             assert_eq!(request(&frame), Err(refusal.clone()), "{code}");
@@ -493,6 +493,35 @@ fn requests_for_another_kind_of_server_are_refused_unread() {
     }
     check::<NameServerRequest, Request>(&[103, 322]);
     check::<Request, NameServerRequest>(&[34, 310, 17]);
+}
+
+#[test]
+fn bad_queues_of_a_lock_request_are_skipped() {
+    let body = br#"{"clientId":"c@1","consumerGroup":"g","mqSet":[
+        {"brokerName":"b","queueId":0,"topic":"T"},{"queueId":-1,"topic":"T"},{"topic":"T"},7,
+        {"brokerName":"b","queueId":2,"topic":" "},{"queueId":3,"topic":"U"}],"onlyThisBroker":false}"#;
+    let queue = |broker: &'static str, topic_name, id| BrokerQueue {
+        broker_name: broker.into(),
+        queue: QueueOf { topic: topic(topic_name), queue: QueueId(id) },
+    };
+    let decoded = |code| {
+        both(code, &[], body).map(|frame| match request(&frame) {
+            Ok(Request::LockQueues(lock) | Request::UnlockQueues(lock)) => lock,
+            other => panic!("{other:?}"),
+        })
+    };
+    for lock in [decoded(41), decoded(42)].into_iter().flatten() {
+        assert_eq!((lock.group, lock.client), (group("g"), "c@1".into()));
+        assert_eq!(lock.queues, [queue("b", "T", 0), queue("", "U", 3)]);
+        assert_eq!(lock.skipped.len(), 4, "{:?}", lock.skipped);
+    }
+    for (body, what) in [
+        (&br#"{"consumerGroup":"g"}"#[..], "field clientId is missing"),
+        (br#"{"clientId":"c","consumerGroup":"a b"}"#, "contains ' '"),
+    ] {
+        let refusal = request(&both(41, &[], body)[0]).unwrap_err().to_string();
+        assert!(refusal.contains(what), "{refusal}");
+    }
 }
 
 fn assert_heartbeat(body: &[u8], expected: Result<Heartbeat, Refusal>) {

@@ -89,6 +89,11 @@ fn registration() -> Registration {
     }
 }
 
+fn lock() -> LockQueues {
+    let queues = vec![BrokerQueue { broker_name: "b".into(), queue: queue() }];
+    LockQueues { group: group(), client: "c".into(), queues, skipped: Vec::new() }
+}
+
 /// One of every kind that RocketMQ's header can carry.
 fn requests() -> Vec<Request> {
     let (at, boundary) = (Timestamp(9), Boundary::Upper);
@@ -112,6 +117,8 @@ fn requests() -> Vec<Request> {
         Request::Heartbeat(heartbeat()),
         Request::Unregister { client: "c".into(), producer: None, consumer: Some(group()) },
         Request::GroupMembers { group: group() },
+        Request::LockQueues(lock()),
+        Request::UnlockQueues(lock()),
         Request::MessageByOffset { offset: LogOffset(9) },
         Request::QueryMessages { topic: topic(), key: "k\"".into(), count_max: 3 },
         Request::CreateTopic(TopicConfig::new(topic(), 4)),
