@@ -30,6 +30,10 @@ type report struct {
 }
 
 func (r *report) check(name string, body func() (string, error)) {
+	r.checkWithin(caseDeadline, name, body)
+}
+
+func (r *report) checkWithin(limit time.Duration, name string, body func() (string, error)) {
 	type outcome struct {
 		detail string
 		err    error
@@ -43,8 +47,8 @@ func (r *report) check(name string, body func() (string, error)) {
 	var got outcome
 	select {
 	case got = <-done:
-	case <-time.After(caseDeadline):
-		got.err = fmt.Errorf("no result within %v", caseDeadline)
+	case <-time.After(limit):
+		got.err = fmt.Errorf("no result within %v", limit)
 	}
 	verdict, detail := "PASS", got.detail
 	if got.err != nil {
@@ -65,11 +69,30 @@ func main() {
 	read := flag.String("read", "", "what others sent: NAME=FILE,...")
 	failover := flag.String("failover", "", "send to PREFIX_go_failover until this file exists; no send may fail")
 	senders := flag.Int("senders", 1, "how many send at the same time, with -failover")
+	ordered := flag.String("ordered", "", "run a group of orderly consumers on this topic")
+	orderedConsume := flag.String("ordered-consume", "", "be one of them, in -group")
+	group := flag.String("group", "", "for -ordered-consume")
 	flag.Parse()
 	rlog.SetLogLevel("fatal")
 
 	t := target{strings.Split(*namesrv, ";"), *prefix}
 	r := &report{label: *label}
+	if *orderedConsume != "" {
+		if err := consumeOrdered(t, *orderedConsume, *group); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(2)
+		}
+		return
+	}
+	if *ordered != "" {
+		r.checkWithin(orderedDeadline, "orderly consumers: in order, one leaves, one is killed", func() (string, error) {
+			return runOrdered(t, *ordered, t.prefix+"_go_ordered_group")
+		})
+		if r.failed > 0 {
+			os.Exit(1)
+		}
+		return
+	}
 	if *failover != "" {
 		r.check("no send fails while a machine dies", func() (string, error) {
 			return sendUntil(t, *failover, *manifest, *senders)

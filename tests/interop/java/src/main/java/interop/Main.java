@@ -18,6 +18,8 @@ import org.apache.rocketmq.common.message.Message;
  * suite       all cases of producer and consumer
  * routes      the part of it about routes and topics
  * admin       mqadmin's commands
+ * ordered     a group of orderly consumers
+ * ordered-consume  one of them, in its own process        topic=NAME group=NAME
  * topics      creates topics for the other languages        names=a,b
  * send        sends a mixture for others to read            manifest=FILE
  * verify      reads back what others sent                   manifests=NAME=FILE,...
@@ -62,6 +64,8 @@ public final class Main {
                 new Offsets(target).run(report);
             }
             case "admin" -> new Admin(target).run(report);
+            case "ordered" -> new Ordered(target, target.newTopic("ordered"), target.unique("ordered")).run(report);
+            case "ordered-consume" -> Ordered.consume(target, options.get("topic"), options.get("group"));
             case "routes" -> new Topics(target).run(report);
             case "topics" -> createTopics(target, options.get("names"));
             case "send" -> send(target, Path.of(options.get("manifest")));

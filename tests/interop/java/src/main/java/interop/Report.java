@@ -27,8 +27,12 @@ final class Report {
     }
 
     void check(String name, Case body) {
+        check(name, (int) CASE_DEADLINE.toSeconds(), body);
+    }
+
+    void check(String name, int seconds, Case body) {
         var began = System.nanoTime();
-        var outcome = outcome(body);
+        var outcome = outcome(seconds, body);
         var took = Duration.ofNanos(System.nanoTime() - began).toMillis();
         var verdict = outcome.failure == null ? "PASS" : "FAIL";
         failed += outcome.failure == null ? 0 : 1;
@@ -40,17 +44,17 @@ final class Report {
     private record Outcome(String detail, String failure) {
     }
 
-    private static Outcome outcome(Case body) {
+    private static Outcome outcome(int seconds, Case body) {
         var task = new FutureTask<>(body::run);
         var thread = new Thread(task, "case");
         thread.setDaemon(true);
         thread.start();
         try {
-            var detail = task.get(CASE_DEADLINE.toMillis(), TimeUnit.MILLISECONDS);
+            var detail = task.get(seconds, TimeUnit.SECONDS);
             return new Outcome(detail == null ? "" : detail, null);
         } catch (TimeoutException e) {
             thread.interrupt();
-            return new Outcome("", "no result within " + CASE_DEADLINE.toSeconds() + " s");
+            return new Outcome("", "no result within " + seconds + " s");
         } catch (ExecutionException e) {
             return new Outcome("", reason(e.getCause()));
         } catch (InterruptedException e) {
