@@ -326,6 +326,32 @@ fn a_filter_passes_its_tags_and_moves_on_over_the_others() {
     });
 }
 
+/// A consumer that pulls by an expression from its heartbeat is told why it gets nothing.
+#[test]
+fn filters_that_are_not_supported_are_refused_wherever_they_come_from() {
+    sim::run(async {
+        let broker = open(&SimDisk::new(62)).await;
+        send(&broker, produce("t", 0, "A", b"one")).await.unwrap();
+        let sql = Expression { kind: "SQL92".into(), text: "a > 1".into() };
+        let no_tag = Expression { kind: "TAG".into(), text: "||".into() };
+        let refusals = [
+            (&sql, Refusal::UnsupportedFilter("SQL92".into())),
+            (&no_tag, Refusal::BadSubscription("no tag in \"||\"".into())),
+        ];
+        for (expression, refusal) in refusals {
+            let check = Request::CheckFilter(expression.clone());
+            assert_eq!(answer(&broker, check).await.reply, Err(refusal.clone()));
+            let Request::Heartbeat(mut heartbeat) = heartbeat("a", &["t"]) else { unreachable!() };
+            heartbeat.consumers[0].subscriptions[0].expression = expression.clone();
+            assert!(answer(&broker, Request::Heartbeat(heartbeat)).await.reply.is_ok());
+            let request = Request::Pull(Pull { subscription: None, ..pull("t", 0, 0) });
+            assert_eq!(answer(&broker, request).await.reply, Err(refusal));
+        }
+        let tags = Expression { kind: "TAG".into(), text: "A || B".into() };
+        assert_eq!(answer(&broker, Request::CheckFilter(tags)).await.reply, Ok(Reply::Done));
+    });
+}
+
 #[test]
 fn a_held_pull_is_answered_by_the_first_match_or_by_its_deadline() {
     sim::run(async {

@@ -94,7 +94,8 @@ struct Member {
 /// A group's subscription to one topic.
 #[derive(Clone, Debug)]
 struct Subscription {
-    filter: TagFilter,
+    /// Or why the group's pulls are refused.
+    filter: Result<TagFilter, Refusal>,
     /// Creation time by the client's clock (remoting reference, 5.5).
     version: i64,
     /// The member that sent it, which may have left since.
@@ -110,6 +111,10 @@ impl Subscription {
         other.version > self.version
             || other.owner == self.owner
             || !members.contains_key(&self.owner)
+    }
+
+    fn tag_count(&self) -> usize {
+        self.filter.as_ref().map_or(0, TagFilter::tag_count)
     }
 }
 
@@ -252,7 +257,7 @@ impl Groups {
         if subscription.version < version {
             return Err(Refusal::SubscriptionOutdated(group.detached()));
         }
-        Ok(subscription.filter.clone())
+        subscription.filter.clone()
     }
 }
 
@@ -339,12 +344,10 @@ impl Group {
     ) -> Result<bool, Refusal> {
         let mut wanted = BTreeMap::new();
         for SubscriptionData { topic, expression, version } in &consumer.subscriptions {
-            // An invalid expression is refused when the group pulls; until then it must not fail
-            // the heartbeat.
-            if let Ok(filter) = TagFilter::parse(expression) {
-                let (version, owner) = (*version, client.clone());
-                wanted.insert(topic, Subscription { filter, version, owner });
-            }
+            // An invalid expression is refused when the group pulls, and must not fail the heartbeat.
+            let filter = TagFilter::parse(expression);
+            let (version, owner) = (*version, client.clone());
+            wanted.insert(topic, Subscription { filter, version, owner });
         }
         let is_dropped = |topic: &TopicName, known: &Subscription| {
             let is_mine = known.owner == *client || !self.members.contains_key(&known.owner);
@@ -377,8 +380,8 @@ impl Group {
         if known.is_some_and(|known| !known.yields_to(&wanted, &self.members)) {
             return Ok(());
         }
-        let (known_count, known_tags) = known.map_or((0, 0), |known| (1, known.filter.tag_count()));
-        let tag_count = wanted.filter.tag_count();
+        let (known_count, known_tags) = known.map_or((0, 0), |known| (1, known.tag_count()));
+        let tag_count = wanted.tag_count();
         if ledger.subscriptions + 1 - known_count > SUBSCRIPTIONS_MAX {
             return full("subscriptions", SUBSCRIPTIONS_MAX);
         }
@@ -394,12 +397,12 @@ impl Group {
     fn remove(&mut self, topic: &TopicName, ledger: &mut Ledger) {
         if let Some(known) = self.subscriptions.remove(topic) {
             ledger.subscriptions -= 1;
-            ledger.tags -= known.filter.tag_count();
+            ledger.tags -= known.tag_count();
         }
     }
 
     fn tag_count(&self) -> usize {
-        self.subscriptions.values().map(|one| one.filter.tag_count()).sum()
+        self.subscriptions.values().map(Subscription::tag_count).sum()
     }
 }
 
@@ -493,7 +496,7 @@ mod tests {
     fn subscribed(groups: &Groups, topic: &str) -> Option<(TagFilter, i64)> {
         let group = groups.consumers.groups.get(&group())?;
         let known = group.subscriptions.get(&TopicName::new(topic.to_owned()).unwrap())?;
-        Some((known.filter.clone(), known.version))
+        Some((known.filter.clone().unwrap(), known.version))
     }
 
     fn only(tag: &str, version: i64) -> Option<(TagFilter, i64)> {

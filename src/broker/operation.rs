@@ -18,6 +18,7 @@
 use std::cell::Cell;
 
 use super::facts::Facts;
+use super::filter::TagFilter;
 use super::state::Durable;
 use super::{Answer, Broker, Origin, Outcome};
 use crate::model::request::{Boundary, Heartbeat};
@@ -85,6 +86,9 @@ impl<D: Disk> Broker<D> {
                     self.release_locks(client, group, context).await?;
                 }
                 Reply::Done
+            }
+            Request::CheckFilter(expression) => {
+                TagFilter::parse(expression).map(|_| Reply::Done)?
             }
             Request::LockQueues(request) => self.lock_queues(request, context).await?,
             Request::UnlockQueues(request) => self.unlock_queues(request, context).await?,

@@ -84,7 +84,7 @@ pub enum Refusal {
     SubscriptionOutdated(GroupName),
     #[error("subscription refused: {0}")]
     BadSubscription(String),
-    #[error("this broker does not support consuming by {0}")]
+    #[error("the broker does not support consumer to filter message by {0}; filter by tags")]
     UnsupportedFilter(String),
     #[error("group {0} may not consume; its configuration says so")]
     NotConsumable(GroupName),

@@ -52,6 +52,8 @@ pub enum Request {
     GroupMembers {
         group: GroupName,
     },
+    /// Whether the broker can filter by this expression [46].
+    CheckFilter(Expression),
     /// [41]
     LockQueues(LockQueues),
     /// [42]

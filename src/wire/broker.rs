@@ -10,7 +10,7 @@ use crate::wire::codes::pull_code;
 use crate::wire::codes::request::*;
 use crate::wire::codes::response::SUCCESS;
 use crate::wire::frame::{Frame, HeaderEncoding};
-use crate::wire::group::{HeartbeatBody, MembersBody};
+use crate::wire::group::{CheckBody, HeartbeatBody, MembersBody};
 use crate::wire::group_config::{GroupBody, GroupsBody};
 use crate::wire::header::fixed;
 use crate::wire::header::head::{Fields, ReplyTo};
@@ -40,6 +40,7 @@ impl DecodeRequest for Request {
         GET_CONSUMER_LIST_BY_GROUP => group::decode_members;
         LOCK_BATCH_MQ => lock::decode_lock;
         UNLOCK_BATCH_MQ => lock::decode_unlock;
+        CHECK_CLIENT_CONFIG => group::decode_check_filter;
         UPDATE_AND_CREATE_SUBSCRIPTIONGROUP => group_config::decode_update_group;
         GET_ALL_SUBSCRIPTIONGROUP_CONFIG => group_config::decode_groups;
         GET_TOPIC_STATS_INFO => admin::decode_topic_stats;
@@ -108,6 +109,9 @@ fn encode_named(to: NewRequest<'_>, request: &Request) -> bool {
             to.fields(UNREGISTER_CLIENT, |f| group::encode_unregister(f, client, producer.as_ref(), consumer.as_ref()));
         }
         Request::GroupMembers { group } => to.fields(GET_CONSUMER_LIST_BY_GROUP, |f| f.text("consumerGroup", group.as_str())),
+        Request::CheckFilter(expression) => {
+            to.whole(CHECK_CLIENT_CONFIG, |_| {}, |out| ser::push(out, &CheckBody::of(expression)));
+        }
         Request::LockQueues(lock) => to.whole(LOCK_BATCH_MQ, |_| {}, |out| ser::push(out, &LockBody::of(lock))),
         Request::UnlockQueues(lock) => to.whole(UNLOCK_BATCH_MQ, |_| {}, |out| ser::push(out, &LockBody::of(lock))),
         Request::MessageByOffset { offset } => to.fields(VIEW_MESSAGE_BY_ID, |f| f.number("offset", offset.0)),

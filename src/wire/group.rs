@@ -198,15 +198,41 @@ impl<'a> SubscriptionBody<'a> {
         }
     }
 
-    fn read(self) -> Result<SubscriptionData, NameError> {
-        let or = |value: Cow<'_, str>, otherwise: &str| {
-            if value.is_empty() { otherwise.to_owned() } else { value.into_owned() }
+    fn expression(&self) -> Expression {
+        let or = |value: &str, otherwise: &str| {
+            if value.is_empty() { otherwise.to_owned() } else { value.to_owned() }
         };
-        let kind = or(self.expression_type, FILTER_KIND_DEFAULT);
-        let expression = Expression { kind, text: or(self.sub_string, FILTER_ALL) };
+        let kind = or(&self.expression_type, FILTER_KIND_DEFAULT);
+        Expression { kind, text: or(&self.sub_string, FILTER_ALL) }
+    }
+
+    fn read(self) -> Result<SubscriptionData, NameError> {
+        let expression = self.expression();
         let topic = TopicName::new(self.topic.into_owned())?;
         Ok(SubscriptionData { topic, expression, version: self.sub_version })
     }
+}
+
+/// Body of CHECK_CLIENT_CONFIG, sent before a consumer starts whose filter is no tag expression.
+#[derive(Debug, Default, Serialize, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct CheckBody<'a> {
+    subscription_data: SubscriptionBody<'a>,
+}
+
+impl<'a> CheckBody<'a> {
+    pub fn of(Expression { kind, text }: &'a Expression) -> Self {
+        let (expression_type, sub_string) = (kind.into(), text.into());
+        let subscription_data =
+            SubscriptionBody { expression_type, sub_string, ..Default::default() };
+        Self { subscription_data }
+    }
+}
+
+/// CHECK_CLIENT_CONFIG. Group and topic do not matter.
+pub fn decode_check_filter(_: &mut Fields<'_>, body: &Bytes) -> Result<Request, Refusal> {
+    let body: CheckBody<'_> = body::decode("CHECK_CLIENT_CONFIG", body)?;
+    Ok(Request::CheckFilter(body.subscription_data.expression()))
 }
 
 /// UNREGISTER_CLIENT.

@@ -379,7 +379,7 @@ fn refusals_as_clients_see_them() {
         (24, Refusal::NotSubscribed { group: group(), topic: topic() }, "RINGMQ-3005 group g has not subscribed to T on this shard yet; send a heartbeat first"),
         (25, Refusal::SubscriptionOutdated(group()), "RINGMQ-3006 group g has a newer subscription than this shard knows; send a heartbeat first"),
         (23, Refusal::BadSubscription("x".into()), "RINGMQ-3007 subscription refused: x"),
-        (1, Refusal::UnsupportedFilter("SQL92".into()), "RINGMQ-3008 this broker does not support consuming by SQL92"),
+        (1, Refusal::UnsupportedFilter("SQL92".into()), "RINGMQ-3008 the broker does not support consumer to filter message by SQL92; filter by tags"),
         (16, Refusal::NotConsumable(group()), "RINGMQ-3009 group g may not consume; its configuration says so"),
         (16, Refusal::NotBroadcast(group()), "RINGMQ-3010 group g may not consume by broadcasting; its configuration says so"),
         (26, Refusal::UnknownGroup(group()), "RINGMQ-3011 group g does not exist on this shard"),

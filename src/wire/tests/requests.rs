@@ -496,6 +496,17 @@ fn requests_for_another_kind_of_server_are_refused_unread() {
 }
 
 #[test]
+fn filters_to_check() {
+    let body = br#"{"clientId":"c@1","group":"g","namespace":"","subscriptionData":{
+        "classFilterMode":false,"codeSet":[],"expressionType":"SQL92","subString":"a > 1",
+        "subVersion":1,"tagsSet":[],"topic":"T"}}"#;
+    let expression = Expression { kind: "SQL92".into(), text: "a > 1".into() };
+    for frame in both(46, &[], body) {
+        assert_eq!(request(&frame), Ok(Request::CheckFilter(expression.clone())));
+    }
+}
+
+#[test]
 fn bad_queues_of_a_lock_request_are_skipped() {
     let body = br#"{"clientId":"c@1","consumerGroup":"g","mqSet":[
         {"brokerName":"b","queueId":0,"topic":"T"},{"queueId":-1,"topic":"T"},{"topic":"T"},7,
