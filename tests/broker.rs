@@ -1,5 +1,5 @@
-//! The broker's promises on a simulated disk: what stock semantics say a pull answers, and what
-//! survives when power is lost at any moment. No runtime, no socket, no clock.
+//! The broker's guarantees on a simulated disk: stock semantics of requests, and what survives a
+//! power cut at any moment. No runtime, no socket, no clock.
 
 #![expect(clippy::unwrap_used, reason = "a test that meets what it did not expect has failed")]
 
@@ -147,7 +147,7 @@ async fn send_request(broker: &Broker<SimDisk>, request: Request) -> Result<Queu
     }
 }
 
-/// Where the requests of these tests come from: no connection, and no wait for a turn to read.
+/// The context of requests here: no connection, and cold reads need not wait.
 struct Here;
 
 impl Context for Here {
@@ -164,7 +164,7 @@ impl Context for Here {
     async fn cold_read(&self, _size_max: usize) {}
 }
 
-/// The answer of a request of any kind, however much must be written, read or waited for before.
+/// The answer to any request, after all writes, reads and waits that it needs.
 async fn answer(broker: &Broker<SimDisk>, request: Request) -> Answer {
     answer_to(broker, request, &Here).await
 }
@@ -197,7 +197,7 @@ async fn poll_once<F: Future + Unpin>(future: &mut F) -> Option<F::Output> {
     poll_fn(poll).await
 }
 
-/// Time passes until something is due, and the disk does what there is to do.
+/// Lets time pass until something is due, then commits everything.
 async fn go_on(broker: &Broker<SimDisk>) {
     if broker.store().committed() == broker.store().end() {
         let moment = broker.next_deadline().unwrap();
@@ -269,7 +269,7 @@ fn messages_come_back_as_they_were_sent_and_only_when_they_are_committed() {
 
 /// Remoting reference, 5.3: the rows of its table, for a queue that holds offsets 0 to 3.
 #[test]
-fn pulls_outside_a_queue_are_told_where_it_is() {
+fn pulls_outside_a_queue_learn_its_bounds() {
     sim::run(async {
         let broker = open(&SimDisk::new(2)).await;
         for nth in 0..4u8 {
@@ -303,7 +303,7 @@ fn pulls_outside_a_queue_are_told_where_it_is() {
 }
 
 #[test]
-fn a_filter_passes_its_tags_and_moves_on_over_the_others() {
+fn a_filter_passes_its_tags_and_skips_the_others() {
     sim::run(async {
         let broker = open(&SimDisk::new(3)).await;
         for tag in ["A", "B", "A", "C"] {
@@ -389,7 +389,7 @@ fn a_held_pull_is_answered_by_the_first_match_or_by_its_deadline() {
 
 /// Remoting reference, 5.6.
 #[test]
-fn a_new_group_begins_at_the_first_message_and_a_known_one_where_it_was() {
+fn a_new_group_begins_at_the_first_message_and_a_known_one_at_its_offset() {
     sim::run(async {
         let broker = open(&SimDisk::new(5)).await;
         send(&broker, produce("t", 0, "A", b"one")).await.unwrap();
@@ -411,7 +411,7 @@ fn a_new_group_begins_at_the_first_message_and_a_known_one_where_it_was() {
 }
 
 #[test]
-fn what_may_not_be_stored_is_refused_and_leaves_no_trace() {
+fn invalid_messages_are_refused_and_leave_no_trace() {
     sim::run(async {
         let disk = SimDisk::new(6);
         let broker = Broker::open(disk, store_config(), broker_config(false)).await.unwrap().0;
@@ -437,9 +437,9 @@ fn what_may_not_be_stored_is_refused_and_leaves_no_trace() {
     });
 }
 
-/// Permissions are checked where they are used: whoever writes needs the 2, whoever reads the 4.
+/// The broker checks permissions: writing needs bit 2, reading bit 4.
 #[test]
-fn a_topic_is_written_and_read_as_its_permission_says() {
+fn permissions_of_a_topic_are_enforced() {
     sim::run(async {
         for (perm, may_write, may_read) in
             [(0, false, false), (2, true, false), (4, false, true), (6, true, true)]
@@ -469,7 +469,7 @@ fn a_topic_is_written_and_read_as_its_permission_says() {
     });
 }
 
-/// `request` as a client with the fixed header sends it.
+/// The body of `request` as a client with the fixed header sends it.
 fn records(request: &Produce) -> ProduceRecords {
     let queue = request.queue.unwrap();
     let mut batch = RecordBatch::new(queue, 1 << 20);
@@ -488,12 +488,12 @@ fn records(request: &Produce) -> ProduceRecords {
     batch.finish()
 }
 
-/// What a run has been promised, and everything it ever tried.
+/// Everything that a run was promised, and everything that it tried.
 #[derive(Default)]
 struct Promised {
     /// Acknowledged bodies, by queue and offset.
     messages: BTreeMap<(String, u32, u64), Vec<u8>>,
-    /// The last acknowledged offset, then those that were tried after it.
+    /// The last acknowledged offset, then the ones tried after it.
     offsets: BTreeMap<(String, u32), Vec<i64>>,
     acknowledged_offsets: BTreeSet<(String, u32)>,
     sent: Vec<Vec<u8>>,
@@ -547,7 +547,7 @@ async fn run_until_power_is_lost(disk: &SimDisk, rng: &mut Rng, promised: &mut P
             promised.messages.insert((name.to_owned(), queue_id, offset), body);
         }
         for (mut operation, name, queue_id, offset) in commits {
-            // One that is not answered is given up, as when its connection ends.
+            // An unanswered one is dropped, as when its connection ends.
             if poll_once(&mut operation).await != Some(Ok(Reply::Done)) {
                 continue;
             }
@@ -598,11 +598,11 @@ async fn check(disk: &SimDisk, promised: &Promised, seed: u64) {
     }
 }
 
-/// Three lives, each ended by a power cut at a random step, on a disk whose writes are really under
-/// way at the same time. Everything acknowledged in any of them is there in the end, in its place;
-/// nothing is there that was never sent.
+/// Three lives, each ended by a power cut at a random step, on a disk with concurrent writes. In
+/// the end, everything acknowledged in any of them is in its place, and nothing is there that was
+/// never sent.
 #[test]
-fn what_was_acknowledged_survives_power_cuts() {
+fn acknowledged_changes_survive_power_cuts() {
     for seed in 0..500 {
         let mut rng = Rng::from_seed(seed);
         let mut disk = SimDisk::new(seed);
@@ -618,9 +618,9 @@ fn what_was_acknowledged_survives_power_cuts() {
     }
 }
 
-/// How a record is laid out is the broker's affair: a client that calls its host IPv6 changes nothing.
+/// The broker decides the layout of a record: a client that claims an IPv6 host changes nothing.
 #[test]
-fn no_system_flag_of_a_client_changes_how_a_record_is_read() {
+fn system_flags_of_clients_do_not_change_how_a_record_is_read() {
     sim::run(async {
         let disk = SimDisk::new(21);
         let broker = open(&disk).await;
@@ -637,7 +637,7 @@ fn no_system_flag_of_a_client_changes_how_a_record_is_read() {
     });
 }
 
-/// What becomes of a message that is sent.
+/// What happens to a sent message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Fate {
     Visible,
@@ -645,7 +645,7 @@ enum Fate {
     Refused(u16),
 }
 
-/// Half of a transaction would be seen too early; what is to come later must not be seen yet.
+/// A half message of a transaction must not become visible, and a delayed one not yet.
 #[test]
 fn what_consumers_must_not_see_yet_is_delayed_or_refused() {
     use Fate::{Delayed, Refused, Visible};
@@ -695,7 +695,7 @@ fn what_consumers_must_not_see_yet_is_delayed_or_refused() {
     });
 }
 
-/// The end of a pair is put between a message's own properties and those of its batch.
+/// A separator is added between a message's own properties and those of its batch.
 #[test]
 fn a_batch_whose_properties_just_do_not_fit_is_refused() {
     sim::run(async {
@@ -740,7 +740,7 @@ fn a_pull_that_filters_more_index_pages_than_the_cache_holds_is_answered() {
 }
 
 #[test]
-fn messages_of_a_queue_that_was_taken_away_come_back_with_it() {
+fn messages_of_a_removed_queue_return_with_it() {
     sim::run(async {
         let disk = SimDisk::new(26);
         let broker = open(&disk).await;
@@ -757,10 +757,10 @@ fn messages_of_a_queue_that_was_taken_away_come_back_with_it() {
     });
 }
 
-/// Whoever is told that a topic is there, or is gone, may rely on it, also when another client asked
-/// for the same a moment ago.
+/// A reply that a topic exists, or is deleted, is reliable even if another client requested the
+/// same a moment ago.
 #[test]
-fn topics_that_are_set_or_deleted_again_are_answered_when_that_is_durable() {
+fn repeated_changes_of_a_topic_are_acknowledged_when_durable() {
     sim::run(async {
         let broker = open(&SimDisk::new(27)).await;
         let set = Request::UpdateTopic(TopicConfig::new(topic("t"), 4));
@@ -770,7 +770,7 @@ fn topics_that_are_set_or_deleted_again_are_answered_when_that_is_durable() {
                 (pin!(broker.operate(&request, &Here)), pin!(broker.operate(&request, &Here)));
             let is_new = poll_once(&mut first).await.is_none();
             assert_eq!(is_new, broker.store().committed() < broker.store().end());
-            // The entry that made it so may not be committed yet.
+            // The entry with that change may not be committed yet.
             let early = poll_once(&mut again).await;
             assert_eq!(early.is_none(), is_new);
             commit(&broker).await;
@@ -782,10 +782,10 @@ fn topics_that_are_set_or_deleted_again_are_answered_when_that_is_durable() {
     });
 }
 
-/// A message decays while the broker runs. What stands in front of it comes, then the consumer is told to
-/// go on behind it.
+/// A message rots while the broker runs. The consumer gets the messages before it, then continues
+/// after it.
 #[test]
-fn a_consumer_gets_past_a_message_that_has_decayed() {
+fn a_consumer_gets_past_a_rotten_message() {
     sim::run(async {
         let disk = SimDisk::new(4);
         let store = StoreConfig { tail_cache_bytes: 0, ..store_config() };
@@ -811,15 +811,15 @@ fn a_consumer_gets_past_a_message_that_has_decayed() {
     });
 }
 
-/// What is wrong with the disk is not the client's fault, and says so; reading goes on afterwards.
+/// A disk error is a system error, not the client's mistake; reads work again afterwards.
 #[test]
-fn a_disk_that_cannot_be_read_is_not_the_clients_mistake() {
+fn a_disk_error_is_not_the_clients_mistake() {
     sim::run(async {
         let disk = SimDisk::new(5);
         let store = StoreConfig { tail_cache_bytes: 0, ..store_config() };
         let broker = Broker::open(disk.clone(), store, broker_config(true)).await.unwrap().0;
         send(&broker, produce("t", 0, "A", &[7; 4000])).await.unwrap();
-        // The read that was asked for, and those that look whether it is only one block.
+        // Fails the requested read, and those that check whether it is only one block.
         for skip in 0..1_000 {
             disk.inject(On::nth(Operation::Read, skip), Fault::io_error());
         }
@@ -833,9 +833,9 @@ fn a_disk_that_cannot_be_read_is_not_the_clients_mistake() {
     });
 }
 
-/// The figures that stock tools ask for come from the registry, and all of it comes with them.
+/// The figures that stock tools request come from the metrics, and include all of them.
 #[test]
-fn what_a_shard_has_done_is_counted_and_told() {
+fn the_work_of_a_shard_is_counted_and_reported() {
     sim::run(async {
         let broker = open(&SimDisk::new(64)).await;
         for body in [b"one", b"two"] {
@@ -867,8 +867,8 @@ fn what_a_shard_has_done_is_counted_and_told() {
     });
 }
 
-/// However often groups commit, the log gets one entry about it a second, and who waits for an answer
-/// gets it with that entry.
+/// However often groups commit, the log gets one entry per second for that, and waiting commits are
+/// acknowledged with it.
 #[test]
 fn commits_of_a_second_share_one_entry() {
     sim::run(async {
@@ -907,9 +907,9 @@ fn commits_of_a_second_share_one_entry() {
     });
 }
 
-/// A consumer gets its messages although the table of offsets takes no further group.
+/// A consumer gets its messages although the offset table is full.
 #[test]
-fn a_full_table_of_offsets_keeps_no_message_from_a_consumer() {
+fn a_full_offset_table_does_not_keep_messages_from_consumers() {
     sim::run(async {
         let broker = open(&SimDisk::new(64)).await;
         send(&broker, produce("t", 0, "A", b"one")).await.unwrap();
@@ -950,7 +950,7 @@ fn heartbeat(client: &str, topics: &[&str]) -> Request {
     })
 }
 
-/// Connections to which the broker sends something, in order.
+/// The connections that the broker notifies, in order.
 fn told(broker: &Broker<SimDisk>) -> Vec<u64> {
     let outgoing = std::iter::from_fn(|| broker.take_outgoing());
     let connection = |one: Outgoing| {
@@ -960,10 +960,10 @@ fn told(broker: &Broker<SimDisk>) -> Vec<u64> {
     outgoing.map(connection).collect()
 }
 
-/// Remoting reference, 5.23: a newcomer is told before it is answered, the others a moment later; a
-/// change of tags alone is no news, one of topics is.
+/// Remoting reference, 5.23: a newcomer is notified before its reply, the others a moment later. A
+/// change of topics is notified, a change of only tags is not.
 #[test]
-fn members_are_told_when_their_group_changes() {
+fn members_are_notified_when_their_group_changes() {
     sim::run(async {
         let broker = open(&SimDisk::new(65)).await;
         let beat = async |connection: u64, client: &str, topics: &[&str]| {
@@ -986,7 +986,7 @@ fn members_are_told_when_their_group_changes() {
     });
 }
 
-/// A request from a connection of its own.
+/// The context of a request from this connection.
 struct From(u64);
 
 impl Context for From {
@@ -1003,10 +1003,10 @@ impl Context for From {
     async fn cold_read(&self, _size_max: usize) {}
 }
 
-/// What the broker sends reaches the user of our own client as it was meant, and a reply comes back to
-/// the operation that waits for it.
+/// The broker's requests reach the user of our client unchanged, and a reply reaches the operation
+/// that waits for it.
 #[test]
-fn our_own_client_understands_what_the_broker_asks() {
+fn our_own_client_understands_requests_of_the_broker() {
     sim::run(async {
         let broker = open(&SimDisk::new(66)).await;
         let mut client = Session::default();
@@ -1059,9 +1059,9 @@ fn our_own_client_understands_what_the_broker_asks() {
     });
 }
 
-/// A commit that cannot be written is refused, and does not wait for one that can.
+/// A commit that cannot be written is refused at once, instead of waiting for one that can.
 #[test]
-fn a_commit_that_the_log_does_not_take_is_refused() {
+fn a_commit_that_cannot_be_logged_is_refused() {
     sim::run(async {
         let disk = SimDisk::new(67);
         let broker = open(&disk).await;
@@ -1076,7 +1076,7 @@ fn a_commit_that_the_log_does_not_take_is_refused() {
     });
 }
 
-/// Opens a broker whose log is committed by whoever owns it.
+/// Opens a broker whose log is committed by its owner.
 async fn open_driven(disk: &SimDisk) -> Broker<SimDisk> {
     let store = StoreConfig { commit: CommitRule::Driven, ..store_config() };
     Broker::open(disk.clone(), store, broker_config(true)).await.unwrap().0
@@ -1088,14 +1088,14 @@ async fn write_all(broker: &Broker<SimDisk>) {
     }
 }
 
-/// Everything in the log is committed.
+/// Commits everything in the log.
 async fn commit_all(broker: &Broker<SimDisk>) -> Vec<Released> {
     write_all(broker).await;
     broker.store().commit_to(broker.store().end());
     broker.advance()
 }
 
-/// Appends a message, which nobody sees yet.
+/// Appends a message that is not visible yet.
 async fn put(broker: &Broker<SimDisk>, name: &str, queue: u32) -> LogOffset {
     let request = Request::Produce(produce(name, queue, "a", name.as_bytes()));
     loop {
@@ -1107,7 +1107,7 @@ async fn put(broker: &Broker<SimDisk>, name: &str, queue: u32) -> LogOffset {
     }
 }
 
-/// Carries out an operation, and commits what it appends.
+/// Runs an operation and commits its entries.
 async fn operate(broker: &Broker<SimDisk>, request: Request) -> Result<Reply, Refusal> {
     let mut operation = pin!(broker.operate(&request, &Here));
     loop {
@@ -1120,7 +1120,7 @@ async fn operate(broker: &Broker<SimDisk>, request: Request) -> Result<Reply, Re
     }
 }
 
-/// All that clients could find out.
+/// Everything that clients can observe.
 async fn seen(broker: &Broker<SimDisk>) -> Vec<String> {
     let mut seen = Vec::new();
     for config in broker.published_topics().1 {
@@ -1149,7 +1149,7 @@ fn commit_offset(name: &str, offset: i64) -> Request {
 }
 
 #[test]
-fn after_a_cut_a_broker_is_one_that_never_saw_what_was_cut() {
+fn after_a_cut_a_broker_has_never_seen_the_cut_entries() {
     sim::run(async {
         let disks = [SimDisk::new(1), SimDisk::new(2)];
         let brokers = [open_driven(&disks[0]).await, open_driven(&disks[1]).await];
@@ -1218,7 +1218,7 @@ fn after_a_cut_a_broker_is_one_that_never_saw_what_was_cut() {
     });
 }
 
-/// What is found at a start, and is not committed yet, becomes visible when it is.
+/// Uncommitted entries found at a start become visible once they are committed.
 #[test]
 fn an_opened_broker_shows_what_is_committed() {
     sim::run(async {

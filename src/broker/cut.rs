@@ -1,8 +1,8 @@
-//! Cutting off the end of the shard's log while it runs: the broker becomes one that never saw what was
-//! there.
+//! Cuts off the end of the shard's running log. Afterwards the broker's state is as if the cut
+//! entries had never been there.
 //!
-//! What lasts as long as a connection stays: clients, members of groups, calls. Pulls that were held are
-//! tried again. Consume offsets that were committed and not in the log yet are gone, as after a crash.
+//! State that belongs to connections is kept: clients, members of groups, calls. Held pulls are
+//! tried again. Consume offsets that were not in the log yet are lost, as after a crash.
 
 use super::held::PullTask;
 use super::open::{OpenError, Restored, restore};
@@ -11,7 +11,7 @@ use crate::model::{Refusal, Timestamp};
 use crate::storage::CutError as StoreCutError;
 use crate::storage::disk::Disk;
 
-/// Why the log was not cut. Unless it is fenced since, nothing has changed.
+/// Why the log was not cut. Unless it is fenced now, nothing has changed.
 #[derive(Debug, thiserror::Error)]
 pub enum CutError {
     #[error(transparent)]
@@ -21,17 +21,17 @@ pub enum CutError {
 }
 
 impl<D: Disk> Broker<D> {
-    /// Keeps the entries up to the one with this ordinal and forgets all behind it; gives the pulls that are
-    /// answered by it. Refused when something of that is committed. NameServers are to be told what has
-    /// changed ([`take_topic_changes`](Self::take_topic_changes)), and answers that wait for an entry which
-    /// is gone become [`Refusal::OutcomeUnknown`].
+    /// Cuts off all entries after the one with this ordinal. Returns the pulls that this releases.
+    /// Refused if any of these entries is committed. Afterwards, pass the changes to NameServers
+    /// ([`take_topic_changes`](Self::take_topic_changes)). Replies that wait for a cut entry become
+    /// [`Refusal::OutcomeUnknown`].
     pub async fn cut_to(&self, ordinal: u64, now: Timestamp) -> Result<Vec<Released>, CutError> {
         let opening = self.store.cut_to(ordinal).await?;
         let restored = match restore(opening).await {
             Err(error @ OpenError::Fact(_)) => panic!("entries that were applied before: {error}"),
             restored => restored?,
         };
-        // Nothing waits between the new log and the new state.
+        // There is no await between replacing the log and the state.
         let (held, mut released) = self.state.borrow_mut().take_over(restored, now);
         self.flushes.notify();
         self.deliveries.notify();
@@ -41,7 +41,7 @@ impl<D: Disk> Broker<D> {
 }
 
 impl State {
-    /// Gives the pulls that are to be tried again, and answers of those whose topic is gone.
+    /// Returns the pulls to try again, and the outcomes of those whose topic is gone.
     fn take_over<D: Disk>(
         &mut self,
         restored: Restored<D>,

@@ -1,5 +1,6 @@
-//! Waits whose target has gone. A pull that is held at a queue which a change of its topic takes away is
-//! refused as soon as that change is committed, not at its deadline; so is a commit of an offset there.
+//! Waits whose target is gone. If a change of its topic removes a queue, pulls held on it are
+//! refused as soon as that change is committed, not at their deadlines; so are waiting commits of
+//! offsets there.
 
 use super::{Answer, Broker, Outcome, Released, State};
 use crate::model::{LogOffset, Refusal, TopicName};
@@ -9,13 +10,13 @@ use crate::storage::disk::Disk;
 /// A held pull that ends with a change of its topic.
 #[derive(Debug)]
 pub struct Ended {
-    /// The change is committed from here on.
+    /// The change is committed at this mark.
     mark: LogOffset,
     released: Released,
 }
 
 impl<D: Disk> Broker<D> {
-    /// The pulls that ended with a change which is committed now.
+    /// The pulls ended by changes that are committed now.
     pub(super) fn take_ended(&self) -> Vec<Released> {
         let (committed, is_fenced) = (self.store.committed(), self.store.is_fenced());
         let ended = &mut self.state.borrow_mut().ended;
@@ -25,7 +26,7 @@ impl<D: Disk> Broker<D> {
 }
 
 impl State {
-    /// Topic `number`, which was called `name`, has changed with the entry that ends at `mark`.
+    /// Topic `number`, which was called `name`, was changed by the entry that ends at `mark`.
     pub(super) fn end_holds(&mut self, name: &TopicName, number: u32, mark: LogOffset) {
         for queue in self.held.queues_of(number) {
             let found = self.durable.topics.find(name);

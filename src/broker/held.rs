@@ -221,7 +221,7 @@ mod tests {
 
     /// Neither the order of removal nor the number of waiting pulls may matter.
     #[test]
-    fn to_let_go_of_a_pull_costs_the_same_however_many_are_held() {
+    fn removing_a_pull_costs_the_same_however_many_are_held() {
         const COUNT: u64 = 10_000;
         /// A few look-ups in hash tables, and two in ordered sets: about twelve levels of two
         /// nodes.

@@ -1,7 +1,7 @@
 //! Messages as facts. Their state is the storage engine's index.
 //!
 //! ```text
-//!   MESSAGES   message records of one topic, one behind the other      subject: the topic's number
+//!   MESSAGES   message records of one topic, one after the other      subject: the topic's number
 //!   QUEUES     what the index knows of queues: rows of its own         in snapshots only
 //! ```
 

@@ -43,7 +43,7 @@ const GAUGES: [Gauge; 15] = [
     gauge("ringmq_segments_ready", "segments", "Files written ahead to become segments.", |s| {
         s.ready_count as u64
     }),
-    gauge("ringmq_writes_in_flight", "writes", "Writes of the log under way.", |s| {
+    gauge("ringmq_writes_in_flight", "writes", "Writes of the log in flight.", |s| {
         s.writes_in_flight as u64
     }),
     gauge("ringmq_queues", "queues", "Message queues in the index.", |s| s.queue_count as u64),
@@ -53,9 +53,12 @@ const GAUGES: [Gauge; 15] = [
     gauge("ringmq_index_cache_bytes", "bytes", "Memory of cached index pages.", |s| {
         s.index_cache_bytes as u64
     }),
-    gauge("ringmq_disk_full", "flag", "1 while messages are refused for want of space.", |s| {
-        u64::from(s.is_disk_full)
-    }),
+    gauge(
+        "ringmq_disk_full",
+        "flag",
+        "1 while messages are refused because the disk is full.",
+        |s| u64::from(s.is_disk_full),
+    ),
     gauge("ringmq_fenced", "flag", "1 once a storage fault has closed the shard.", |s| {
         u64::from(s.is_fenced)
     }),

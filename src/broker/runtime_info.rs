@@ -4,8 +4,8 @@ use super::{Broker, metrics};
 use crate::model::{Moment, Reply};
 use crate::storage::disk::{Disk, Space};
 
-/// Keys of both release lines for what this broker does not have: thread pools, a page cache, delayed
-/// messages. Tools of either line dereference them (remoting reference, 3.13).
+/// Keys of both release lines for what this broker does not have: thread pools, a page cache,
+/// delayed messages. Tools of either line dereference them (remoting reference, 3.13).
 const ZEROS: [&str; 44] = [
     "msgPutTotalYesterdayMorning",
     "msgPutTotalTodayMorning",

@@ -11,7 +11,7 @@ use crate::storage::{AppendError, Lookup, QueueKey};
 
 impl<D: Disk> Broker<D> {
     /// Sets a topic's configuration for an operator or another shard. Setting an unchanged
-    /// configuration writes nothing, so every shard may be told repeatedly. An existing topic that
+    /// configuration writes nothing, so every shard may get it repeatedly. An existing topic that
     /// differs is changed only if that is allowed.
     pub(super) async fn update_topic(
         &self,
@@ -67,7 +67,7 @@ impl<D: Disk> Broker<D> {
         Ok(number)
     }
 
-    /// Reads index files where the newest message of a queue is not in memory any more.
+    /// Reads index files if the newest message of a queue is no longer in memory.
     pub(super) async fn topic_stats(
         &self,
         name: &TopicName,
@@ -100,7 +100,7 @@ impl<D: Disk> Broker<D> {
         (min, self.visible(queue))
     }
 
-    /// When the newest message of a queue was stored; `None` without one, or where that cannot be read.
+    /// Store time of the newest message of a queue; `None` without one, or if it is unreadable.
     async fn last_stored_at(&self, queue: QueueKey, context: &impl Context) -> Option<Timestamp> {
         loop {
             let (min, max) = self.visible_bounds(queue);

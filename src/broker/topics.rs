@@ -401,8 +401,8 @@ impl Topics {
         changed.into_iter().map(change).collect()
     }
 
-    /// Takes the place of `before`, of whose changes some never were: whoever knows that table is told what
-    /// is another now.
+    /// Replaces `before`, some of whose changes were cut off. NameServers that know that table are
+    /// notified of the differences.
     pub fn succeed(&mut self, before: &Self, now: Timestamp) {
         self.version.counter = self.version.counter.max(before.version.counter);
         self.change(now);
@@ -505,7 +505,7 @@ mod tests {
     }
 
     #[test]
-    fn changes_are_taken_once_and_not_before_somebody_listens() {
+    fn changes_are_taken_once_and_not_before_there_is_a_listener() {
         let mut topics = Topics::default();
         let config = |text: &str| TopicConfig::new(name(text), 4);
         topics.set(0, config("a"), Timestamp(1));
@@ -543,7 +543,7 @@ mod tests {
     }
 
     #[test]
-    fn topics_that_come_and_go_leave_nothing_behind() {
+    fn created_and_deleted_topics_leave_nothing_behind() {
         let mut topics = Topics::default();
         for number in 0..1000 {
             assert_eq!(topics.next_number(), number);

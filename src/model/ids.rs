@@ -108,11 +108,13 @@ pub enum NameError {
     BadCharacter(char),
 }
 
-/// Longest name of an ordinary topic in bytes: a record of version 1 stores its length in one signed byte.
+/// Longest name of an ordinary topic in bytes: a record of version 1 stores its length in one
+/// signed byte.
 pub const TOPIC_NAME_SIZE_MAX: usize = 127;
 /// Longest group name in bytes.
 pub const GROUP_NAME_SIZE_MAX: usize = 255;
-/// What the name of a group's retry topic begins with; the group's name follows (remoting reference, 5.8).
+/// What the name of a group's retry topic begins with; the group's name follows (remoting
+/// reference, 5.8).
 pub const RETRY_TOPIC_PREFIX: &str = "%RETRY%";
 /// What the name of a group's dead letter topic begins with.
 pub const DEAD_LETTER_TOPIC_PREFIX: &str = "%DLQ%";

@@ -8,9 +8,9 @@
 //!  84 body size u32 | 88 body | topic size u8 | topic | properties size u16 | properties
 //! ```
 //!
-//! This is version 1. Only the topics of groups have names for which a topic size of one byte is too
-//! small; their records are of version 2, with another magic and a topic size of two bytes. Clients that
-//! do not know it meet it only if they use such a group.
+//! This is version 1. Only the topics of groups have names for which a topic size of one byte is
+//! too small; their records are of version 2, with another magic and a topic size of two bytes.
+//! Clients that do not know it meet it only if they use such a group.
 //!
 //! Hosts are IPv4 in every record we write: two stock clients misparse records with longer ones
 //! (remoting reference, 4.2). The reader also accepts the longer form.
@@ -32,8 +32,8 @@ pub const MAGIC_V2: u32 = 0xDAA3_20AB;
 
 /// Body is compressed by the client (remoting reference, 4.3).
 pub const SYSTEM_FLAG_COMPRESSED: i32 = 1;
-/// One half of a transaction, or one that was rolled back: of the two bits 4 and 8 that tell the kinds
-/// apart, the one that plain and committed messages lack (remoting reference, 4.3).
+/// One half of a transaction, or one that was rolled back: of the two bits 4 and 8 that tell the
+/// kinds apart, the one that plain and committed messages lack (remoting reference, 4.3).
 pub const SYSTEM_FLAG_PREPARED: i32 = 4;
 /// Born host has 16 address bytes.
 pub const SYSTEM_FLAG_BORN_HOST_V6: i32 = 16;

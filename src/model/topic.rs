@@ -14,13 +14,13 @@ pub const PERM_INHERIT: u32 = 1;
 /// The topic that automatic creation copies (remoting reference, 2.6).
 pub const AUTO_CREATE_TEMPLATE: &str = "TBW102";
 
-/// The topics of messages that are not due yet: those of a delay level, one queue per level, and those of
-/// an arbitrary time (remoting reference, 5.9 and 5.10).
+/// The topics of messages that are not due yet: those of a delay level, one queue per level, and
+/// those of an arbitrary time (remoting reference, 5.9 and 5.10).
 pub const DELAY_LEVEL_TOPIC: &str = "SCHEDULE_TOPIC_XXXX";
 pub const TIMER_TOPIC: &str = "rmq_sys_wheel_timer";
 
-/// Topics of the reference's own machinery (remoting reference, 5.11): clients may neither create, write
-/// nor delete them.
+/// Topics of the reference's own machinery (remoting reference, 5.11): clients may neither create,
+/// write nor delete them.
 const BUILT_IN: [&str; 5] = [
     AUTO_CREATE_TEMPLATE,
     DELAY_LEVEL_TOPIC,
@@ -42,7 +42,8 @@ pub fn is_built_in(name: &str) -> bool {
 }
 
 /// Whether the brokers of a cluster have topics of this name for themselves: one is called like the
-/// cluster, by whose route clients find the brokers on which to create a topic (remoting reference, 5.11).
+/// cluster, by whose route clients find the brokers on which to create a topic (remoting reference,
+/// 5.11).
 pub fn is_of_cluster(name: &str, cluster: &str) -> bool {
     name.strip_prefix(cluster).is_some_and(|rest| rest.is_empty() || rest == REPLY_TOPIC_SUFFIX)
 }
@@ -65,8 +66,8 @@ pub const QUEUES_MAX: usize = 1_000_000;
 /// two templates and [`WHOLE_TABLE_MARK`]; a stock broker has about ten of its own).
 pub const REGISTERED_TOPICS_MAX: usize = TOPICS_MAX + 100;
 
-/// Maximum size of a list of topics: of each its name, two quotes and a comma. Names of ordinary topics
-/// always fit; retry topics of groups with long names may be too many.
+/// Maximum size of a list of topics: of each its name, two quotes and a comma. Names of ordinary
+/// topics always fit; retry topics of groups with long names may be too many.
 pub const TOPIC_LIST_SIZE_MAX: usize = 15 << 20;
 
 /// Maximum number of queues of a topic per shard. 1024 is the reference's own maximum.

@@ -388,7 +388,8 @@ impl Routes {
         NameServerReply::DataVersion { is_changed, known: Some(member.version) }
     }
 
-    /// Where a topic is, whoever may use it: tools that change a permission look here first.
+    /// The route of a topic, whatever its permission: tools request it before they change the
+    /// permission.
     fn route(&self, topic: &str) -> Result<Route, Refusal> {
         let unknown = || Refusal::UnknownRoute(excerpt(topic, GROUP_TOPIC_NAME_SIZE_MAX));
         let names = self.topics.get(topic).ok_or_else(unknown)?;

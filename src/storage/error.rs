@@ -51,7 +51,7 @@ pub struct EpochError {
     pub found: u32,
 }
 
-/// Why the end of a log was not cut off. Unless the log is fenced since, nothing has changed.
+/// Why the end of a log was not cut off. Unless the log is fenced now, nothing has changed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CutError {
     #[error("cannot cut the log after entry {ordinal}: entry {first} is already committed")]

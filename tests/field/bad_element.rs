@@ -1,7 +1,8 @@
 //! One bad element of a list, and all the others are lost with it.
 //!
-//! Kind of report: "consumer never gets messages because another group of the same application has a dot
-//! in its name", "one topic with a broken configuration and the whole broker is not registered".
+//! Kind of report: "consumer never gets messages because another group of the same application has
+//! a dot in its name", "one topic with a broken configuration and the whole broker is not
+//! registered".
 
 use serde_json::json;
 

@@ -3,7 +3,7 @@ use crate::model::topic::{PERM_READ, PERM_WRITE};
 
 const MINUTE_MS: u64 = 60_000;
 
-/// A NameServer, and the words to talk to it.
+/// A NameServer, with helpers for requests.
 #[derive(Default)]
 struct World {
     routes: Routes,
@@ -66,7 +66,7 @@ impl World {
         assert_eq!(reply, Ok(NameServerReply::Done));
     }
 
-    /// The invariants of the module, checked the slow way.
+    /// Checks the invariants of the module by brute force.
     fn check(&self) {
         let Routes { brokers, topics, entry_count, .. } = &self.routes;
         let by_broker: BTreeSet<(&TopicName, &Arc<str>)> = brokers
@@ -101,14 +101,14 @@ fn version(counter: i64) -> DataVersion {
     DataVersion { counter, ..DataVersion::default() }
 }
 
-/// What a stock broker says.
+/// A stock broker's registration.
 fn says(broker: BrokerId, counter: i64, topics: &[&str]) -> Registration {
     let topics = topics.iter().map(|name| topic(name)).collect();
     let (version, ha_address) = (version(counter), String::new());
     Registration { broker, ha_address, lease_ms: None, version, topics, skipped: Vec::new() }
 }
 
-/// What a broker of ours says.
+/// Our broker's registration.
 fn says_all(broker: BrokerId, counter: i64, topics: &[&str]) -> Registration {
     let mut registration = says(broker, counter, topics);
     registration.topics.push(mark());
@@ -173,9 +173,9 @@ fn a_closed_topic_is_routed_and_one_without_a_master_is_unknown() {
     assert_eq!(world.topics(), ["Closed", "Open"], "the mark is no topic");
 }
 
-/// One row: what is registered in turn, and which topics are routed in the end.
+/// A row: the registrations in order, and the topics that are routed at the end.
 #[test]
-fn topics_leave_only_with_a_table_that_is_certainly_whole() {
+fn only_a_certainly_complete_table_removes_topics() {
     let rows: [(&str, Vec<Registration>, &[&str]); 7] = [
         ("first is whole", vec![says(a(), 1, &["T", "U"])], &["T", "U"]),
         (
@@ -216,7 +216,7 @@ fn topics_leave_only_with_a_table_that_is_certainly_whole() {
 }
 
 #[test]
-fn a_single_topic_is_no_first_word_unless_it_is_marked_as_all() {
+fn a_single_topic_is_no_first_registration_unless_marked_as_all() {
     let mut world = World::default();
     let refused = world.register(1, says(a(), 1, &["T"]));
     assert!(matches!(refused, Err(Refusal::Registration(_))), "{refused:?}");
@@ -306,7 +306,7 @@ fn a_lease_ends_unless_it_is_renewed() {
 }
 
 #[test]
-fn a_broker_may_ask_for_a_lease_of_its_own() {
+fn a_broker_may_request_its_own_lease() {
     let rows = [(Some(10_000), 10_000), (Some(0), 1_000), (Some(u64::MAX), 3_600_000)];
     for (lease_ms, lasts_ms) in rows {
         let mut world = World::default();
@@ -317,7 +317,7 @@ fn a_broker_may_ask_for_a_lease_of_its_own() {
 }
 
 #[test]
-fn a_closed_connection_takes_its_brokers_along() {
+fn a_closed_connection_removes_its_brokers() {
     let mut world = World::default();
     world.register(1, says_all(a(), 1, &["T"])).unwrap();
     world.register(1, says_all(b(), 1, &["T"])).unwrap();
@@ -381,7 +381,7 @@ fn versions_are_compared_with_what_was_applied() {
 }
 
 #[test]
-fn what_exceeds_a_bound_is_refused_and_the_rest_stays() {
+fn what_exceeds_a_limit_is_refused_and_the_rest_stays() {
     let mut world = World::with(Limits { members_max: 1, entries_max: 2, ..Limits::default() });
     world.register(1, says_all(a(), 1, &["T", "U"])).unwrap();
     assert!(world.register(2, says_all(b(), 1, &[])).is_err(), "one broker too many");
@@ -394,9 +394,9 @@ fn what_exceeds_a_bound_is_refused_and_the_rest_stays() {
     world.check();
 }
 
-/// Brokers share topics, so what counts is how many different ones there are.
+/// Brokers share topics, so the number of different ones counts.
 #[test]
-fn a_topic_too_many_is_refused_whoever_brings_it() {
+fn a_topic_beyond_the_limit_is_refused_from_any_broker() {
     let mut world = World::with(Limits { topics_max: 2, ..Limits::default() });
     world.register(1, says_all(a(), 1, &["T", "U"])).unwrap();
     world.register(2, says_all(b(), 1, &["U", "T"])).unwrap();
