@@ -196,10 +196,10 @@ impl<B: BlockBuffer> Writer<B> {
     pub fn roll(&mut self, next: Range<u64>, alloc: impl Fn(usize) -> B) {
         assert!(next.start == self.segment_end && self.open.end() <= self.segment_end);
         if self.open.end() < self.segment_end && !self.open_fits(HEADER_SIZE) {
-            self.turn(self.sealed_end(), 0, &alloc);
+            self.seal_and_open(self.sealed_end(), 0, &alloc);
         }
         self.segment_end = next.end;
-        self.turn(next.start, 0, alloc);
+        self.seal_and_open(next.start, 0, alloc);
     }
 
     /// Appends an entry for which [`segment_has_room`](Self::segment_has_room).
@@ -212,7 +212,7 @@ impl<B: BlockBuffer> Writer<B> {
         let Append { kind, subject, payload_size, .. } = append;
         let size = entry_size(payload_size);
         if !self.open_fits(size) {
-            self.turn(self.sealed_end(), size, alloc);
+            self.seal_and_open(self.sealed_end(), size, alloc);
         }
         let new = self.new_entry(kind, subject);
         let payload_offset = new.at.plus(HEADER_SIZE as u64);
@@ -251,7 +251,7 @@ impl<B: BlockBuffer> Writer<B> {
         if let Some(Take::Open(range)) = self.commit.peek_write()
             && self.should_seal_early(&range)
         {
-            self.turn(self.sealed_end(), 0, &alloc);
+            self.seal_and_open(self.sealed_end(), 0, &alloc);
         }
         let (filled, range) = match self.commit.poll_write()? {
             Take::Sealed(index, range) => {
@@ -294,7 +294,7 @@ impl<B: BlockBuffer> Writer<B> {
 
     /// Seals the open buffer, padding it to `end` with a filler if it is shorter, and opens the
     /// next one there, with room for an entry of `size` bytes.
-    fn turn(&mut self, end: u64, size: usize, alloc: impl Fn(usize) -> B) {
+    fn seal_and_open(&mut self, end: u64, size: usize, alloc: impl Fn(usize) -> B) {
         if self.open.end() < end {
             self.fill_up(end);
         }
