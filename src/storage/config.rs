@@ -33,8 +33,8 @@ pub enum Epoch {
 pub struct StoreConfig {
     /// Bytes of a segment file, a multiple of the block size.
     pub segment_size: u64,
-    /// Number of zeroed files kept ahead of need. More of them sustain full speed through a longer
-    /// flood.
+    /// Number of prewritten files kept ahead of need. More of them sustain full speed through a
+    /// longer flood.
     pub ready_segments: usize,
     /// Memory for the most recent part of the log, bytes.
     pub tail_cache_bytes: usize,

@@ -43,7 +43,7 @@ pub enum OpenError {
 /// Why nothing may be appended with an epoch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "cannot append with epoch {given}: the log has entries of epoch {found}, so it has had another \
+    "cannot append with epoch {given}: the log is at epoch {found}, so it has had another \
      owner since"
 )]
 pub struct EpochError {

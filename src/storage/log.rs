@@ -57,7 +57,8 @@ pub(super) struct Log<D: Disk> {
     pub disk_space: Option<Space>,
     /// Parts of the log that recovery or a read found damaged, in no order.
     pub damaged: Vec<Range<LogOffset>>,
-    /// Numbers of the ready files: zeroed, and renamed when they become segments.
+    /// Numbers of the ready files: fully written, new or recycled, and renamed when they become
+    /// segments.
     pub ready: Vec<u64>,
     /// Number of the next ready file.
     pub next_ready: u64,

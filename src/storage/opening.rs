@@ -418,7 +418,7 @@ impl<D: Disk> Opening<D> {
             let (index, is_covered, is_walked) = (None, false, true);
             self.segments.push(Found { segment, is_covered, index, is_walked });
         }
-        // New messages go to memory, even if the walk did not reach this segment.
+        // Its messages go to memory, even if the walk did not reach it.
         let last = self.segments.last_mut().expect("there is one now");
         last.is_walked |= !last.is_covered;
         self.disk.sync_directory().await

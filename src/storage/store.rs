@@ -46,7 +46,7 @@ pub struct StoreStats {
     pub written: u64,
     pub end: u64,
     pub segment_count: usize,
-    /// Zeroed files that can become segments.
+    /// Prewritten files that can become segments.
     pub ready_count: usize,
     pub queue_count: usize,
     pub tail_cache_bytes: usize,
