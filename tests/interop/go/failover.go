@@ -27,7 +27,7 @@ type outcomes struct {
 	reasons      []string
 }
 
-// Sends with the settings that a producer has by itself, while one of several machines dies.
+// Sends with a producer's default settings, while one of several machines dies.
 func sendUntil(t target, stop, manifest string, senders int) (string, error) {
 	file, err := os.Create(manifest)
 	if err != nil {

@@ -60,7 +60,7 @@ func byTopic(sent []sentMessage) map[string][]sentMessage {
 	return topics
 }
 
-// Without `assigned` the consumer polls nothing by itself: queues are pulled one by one.
+// Without `assigned` the consumer polls nothing itself: queues are pulled one by one.
 func newConsumer(t target, group, instance, topic string, assigned ...*primitive.MessageQueue) (rocketmq.PullConsumer, []*primitive.MessageQueue, error) {
 	c, err := rocketmq.NewPullConsumer(consumer.WithNameServer(t.namesrv), consumer.WithGroupName(group), consumer.WithInstance(instance))
 	if err != nil {

@@ -36,7 +36,7 @@ func unplaced(m *primitive.Message, properties map[string]string) sentMessage {
 	}
 }
 
-// The message at `index` of what was sent with one result: 0, unless it is a batch.
+// The message at `index` of those sent with one result: 0, unless it is a batch.
 func (s sentMessage) placed(result *primitive.SendResult, index int) (sentMessage, error) {
 	if result.Status != primitive.SendOK {
 		return s, fmt.Errorf("send status %d of %s", result.Status, s.keys)

@@ -17,9 +17,9 @@ import org.apache.rocketmq.client.producer.DefaultMQProducer;
 import org.apache.rocketmq.common.message.Message;
 
 /**
- * Sends while somebody kills the broker, and shows afterwards that nothing acknowledged is lost.
- * The manifest gets a line for each acknowledgement, at once; unlike everywhere else the producer
- * retries, as users have it, so there may be more messages than acknowledgements.
+ * Sends while the broker is killed, and then checks that no acknowledged message is lost. Each
+ * acknowledgement is written to the manifest at once. Unlike elsewhere, the producer retries, as by
+ * default, so there may be more messages than acknowledgements.
  */
 final class Crash {
     private static final int THREADS = 4;
@@ -90,7 +90,7 @@ final class Crash {
         }
     }
 
-    /** Every acknowledged message is where the acknowledgement said, whole; queues have no holes. */
+    /** Every acknowledged message is intact and at its acknowledged offset; queues have no holes. */
     String verify(Path manifest) throws Exception {
         List<Sent> sent = Sent.readManifest(manifest);
         require(!sent.isEmpty(), "nothing was acknowledged");

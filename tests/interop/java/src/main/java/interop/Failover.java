@@ -17,14 +17,14 @@ import org.apache.rocketmq.client.producer.DefaultMQProducer;
 import org.apache.rocketmq.common.message.Message;
 
 /**
- * Sends while one of several machines dies, with the settings that a producer has by itself: two
- * retries, 3 s for all attempts, routes that are asked for every 30 s. Not one send may fail. The
- * manifest gets a line for each acknowledgement, at once.
+ * Sends while one of several machines dies, with a producer's default settings: two retries, 3 s for
+ * all attempts, routes requested every 30 s. No send may fail. Each acknowledgement is written to the
+ * manifest at once.
  *
- * <p>Each thread has a producer, and with it connections, of its own. Of threads that share a
- * connection, one that opens it anew before the client has noticed that it broke keeps the client
- * from failing what the others have in flight on it (NettyRemotingClient.closeChannel, 5.3.3); they
- * wait out their 3 s, and no time is left for another attempt.
+ * <p>Each thread has its own producer and connections. If one of the threads that share a connection
+ * reopens it before the client has noticed that it broke, the client does not fail the requests that
+ * the others have in flight (NettyRemotingClient.closeChannel, 5.3.3). They wait for their 3 s, and no
+ * time is left for another attempt.
  */
 final class Failover {
     private static final int SEND_DEADLINE_S = 40;
@@ -39,7 +39,7 @@ final class Failover {
         this.target = target;
     }
 
-    /** Sends with so many producers until `stop` exists. */
+    /** Sends with this many producers until `stop` exists. */
     String run(String topic, int producerCount, Path manifest, Path stop) throws Exception {
         var producers = new ArrayList<DefaultMQProducer>();
         for (var i = 0; i < producerCount; i++) {

@@ -59,7 +59,7 @@ final class Offsets {
         return target.producer.fetchPublishMessageQueues(target.newTopic(name, 1)).get(0);
     }
 
-    /** One pull after the other: what is handed over is next in the queue, each time. */
+    /** One pull after the other: each returns the next messages of the queue. */
     private String longQueue() throws Exception {
         var queue = newQueue("long");
         var sent = fill(queue, LONG_QUEUE);
@@ -187,8 +187,8 @@ final class Offsets {
     }
 
     /**
-     * A seek interrupts the queue's waiting pull, and an interrupted pull of this client closes the
-     * connection under whatever else is being asked on it: then the next seek has to be tried again.
+     * A seek interrupts the queue's held pull, and an interrupted pull of this client closes the
+     * connection, even with other requests in flight on it: then the next seek must be retried.
      */
     private static void seek(List<MessageQueue> queues, Seek seek) throws Exception {
         for (var queue : queues) {
@@ -297,7 +297,7 @@ final class Offsets {
         return "";
     }
 
-    /** A `next` of -1: anywhere between the offset asked for and the end. */
+    /** A `next` of -1: anywhere between the requested offset and the end. */
     private static void pull(DefaultMQPullConsumer consumer, MessageQueue queue, String expression, long offset, int countMax,
                              PullStatus status, long next, int count) throws Exception {
         var result = consumer.pull(queue, expression, offset, countMax);

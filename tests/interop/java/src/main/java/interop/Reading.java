@@ -24,9 +24,9 @@ import org.apache.rocketmq.common.message.MessageQueue;
 final class Reading {
     private static final int READ_DEADLINE_S = 30;
     private static final int POLL_MS = 100;
-    /** A pull at the end of a queue holds a thread of the client for 20 s; of its own it has 20 of them. */
+    /** A pull at the end of a queue blocks a thread of the client for 20 s; by default it has 20 of them. */
     private static final int PULL_THREADS = 64;
-    /** Properties that client or broker add to what the user set. */
+    /** Properties that client or broker add to the user's. */
     private static final Set<String> SYSTEM_PROPERTIES = Set.of("UNIQ_KEY", "KEYS", "TAGS", "WAIT", "CLUSTER",
         "MSG_REGION", "TRACE_ON", "MIN_OFFSET", "MAX_OFFSET", "INSTANCE_ID", "BORN_TIMESTAMP");
 
@@ -40,8 +40,8 @@ final class Reading {
     }
 
     /**
-     * A new group begins at the beginning of each queue. Not by seeking: a seek under running pulls makes
-     * this client lose a batch or the connection now and then.
+     * A new group begins at the start of each queue. Not by seeking: with a seek during pulls, this client
+     * sometimes loses a batch or the connection.
      */
     static DefaultLitePullConsumer configured(Target target, String group) {
         var consumer = new DefaultLitePullConsumer(group);
@@ -68,7 +68,7 @@ final class Reading {
         }
     }
 
-    /** How many messages the queues hold by the brokers' own account. */
+    /** How many messages the queues have according to the brokers. */
     static long storedCount(Target target, Collection<MessageQueue> queues) throws MQClientException {
         var count = 0L;
         for (var queue : queues) {
@@ -77,7 +77,7 @@ final class Reading {
         return count;
     }
 
-    /** Polls until messages of `count` places came; the order is that of the places. */
+    /** Polls until messages at `count` offsets have arrived; ordered by offset. */
     static List<MessageExt> pollMessages(DefaultLitePullConsumer consumer, long count) {
         var byPlace = new TreeMap<Place, MessageExt>();
         var deadline = System.nanoTime() + TimeUnit.SECONDS.toNanos(READ_DEADLINE_S);
@@ -105,7 +105,7 @@ final class Reading {
         return message.getBrokerName() + "/" + message.getQueueId() + "/" + message.getQueueOffset();
     }
 
-    /** Reads the topic of `sent` and demands exactly these messages, byte for byte, in their places. */
+    /** Reads the topic of `sent` and requires exactly these messages, byte for byte, at their offsets. */
     static String requireExactly(Target target, List<Sent> sent) throws Exception {
         var topic = sent.get(0).topic();
         var read = readTopic(target, topic, sent.size());
@@ -115,13 +115,13 @@ final class Reading {
         return read.size() + " messages";
     }
 
-    /** The same, and `sent` was sent one after the other. */
+    /** The same; `sent` was sent sequentially. */
     static String requireExactlyInOrder(Target target, List<Sent> sent) throws Exception {
         requireSendOrder(sent);
         return requireExactly(target, sent);
     }
 
-    /** Each sent message is among `read` once and is what was sent. Others may be there, too. */
+    /** Each sent message is in `read` exactly once, unchanged. There may be others. */
     static void requireAll(List<Sent> sent, List<MessageExt> read) {
         var byKeys = new HashMap<String, MessageExt>();
         var byPlace = new HashMap<String, MessageExt>();
@@ -183,7 +183,7 @@ final class Reading {
         }
     }
 
-    /** Messages that were sent one after the other got rising offsets in each queue. */
+    /** Messages that were sent sequentially have ascending offsets in each queue. */
     static void requireSendOrder(List<Sent> sent) {
         var last = new HashMap<String, Sent>();
         for (var one : sent) {

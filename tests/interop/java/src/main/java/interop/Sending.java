@@ -19,7 +19,7 @@ import org.apache.rocketmq.client.producer.SendStatus;
 import org.apache.rocketmq.common.message.Message;
 import org.apache.rocketmq.common.message.MessageQueue;
 
-/** Every way the Java producer sends; each case reads back what it sent. */
+/** Every way in which the Java producer sends; each case reads back its messages. */
 final class Sending {
     static final int RESPONSE_TOPIC_NOT_EXIST = 17;
     static final int RESPONSE_MESSAGE_ILLEGAL = 13;
@@ -168,9 +168,9 @@ final class Sending {
     }
 
     /**
-     * A batch answers with the members' own ids. A 5.x client gives the batch itself an id as well, in
-     * the request's properties; the reference broker appends those to each member's, and the last one
-     * counts when they are parsed. Both are in use, a mixture is not.
+     * A batch returns the members' own ids. A 5.x client also gives the batch itself an id, in the
+     * request's properties; the reference broker appends those to each member's, and parsers use the
+     * last one. Either is correct, a mixture is not.
      */
     private String batchIds() throws Exception {
         var topic = target.newTopic("batchids");

@@ -17,16 +17,16 @@ import org.apache.rocketmq.client.producer.SendResult;
 import org.apache.rocketmq.common.message.Message;
 
 /**
- * What one message must look like when it is read back, whoever sent it. A list of these is a
- * manifest; its file form (one line each, columns parted by tabs, every column percent-encoded) is
- * how the programs of the three languages tell each other what they sent. README.md lists the columns.
+ * What one message must look like when it is read back, whichever program sent it. A list of these is
+ * a manifest. Its file form (one line each, columns separated by tabs, each column percent-encoded)
+ * is how the programs of the three languages exchange what they sent. README.md lists the columns.
  *
- * <p>Unknown is empty for texts and -1 for numbers: a one-way send learns neither place nor id.
+ * <p>Unknown is empty for texts and -1 for numbers: a one-way send gets neither offset nor id.
  */
 record Sent(String topic, String broker, int queue, long offset, String msgId, String offsetMsgId,
             String tags, String keys, Map<String, String> properties, int bodySize, String bodySha256) {
 
-    /** Before the send: the place is not known yet. `properties` are the user's own. */
+    /** Before the send: the offset is not known yet. `properties` are the user's own. */
     static Sent unplaced(Message message, Map<String, String> properties) {
         return new Sent(message.getTopic(), "", -1, -1, "", "", text(message.getTags()), text(message.getKeys()),
             new TreeMap<>(properties), message.getBody().length, sha256(message.getBody()));

@@ -10,8 +10,8 @@ import org.apache.rocketmq.client.producer.DefaultMQProducer;
 import org.apache.rocketmq.common.TopicConfig;
 
 /**
- * The servers under test as the cases see them: their NameServers, what is expected of them, and the
- * administration that cases need (topics exist at every broker and are known to every NameServer).
+ * The servers under test as the cases see them: their NameServers, their expected behaviour, and the
+ * administration that cases need (topics exist on every broker and are known to every NameServer).
  *
  * <p>Protocol classes live in other packages in 4.9 than in 5.x, so they are never named here: `var`.
  */
@@ -20,12 +20,12 @@ final class Target implements AutoCloseable {
     static final int QUEUES_PER_BROKER = 4;
 
     final String namesrv;
-    /** Begins the name of every topic and group, so that several runs can share the servers. */
+    /** Prefix of every topic and group, so that several runs can share the servers. */
     final String prefix;
     final boolean autoCreate;
     final int brokerCount;
     final DefaultMQProducer producer;
-    /** One client per NameServer: a route must be asked of each of them. */
+    /** One client per NameServer: routes must be requested from each of them. */
     private final List<DefaultMQProducer> perNamesrv = new ArrayList<>();
     private final List<AutoCloseable> toClose = new ArrayList<>();
     private int names;
@@ -45,7 +45,7 @@ final class Target implements AutoCloseable {
         return newProducer(namesrv);
     }
 
-    /** Never sends twice by itself: then every surplus message is the server's doing. */
+    /** Never retries by itself, so every surplus message is a mistake of the server. */
     private DefaultMQProducer newProducer(String addresses) throws MQClientException {
         var made = configured(addresses);
         made.start();
@@ -66,7 +66,7 @@ final class Target implements AutoCloseable {
         return prefix + "_" + what + "_" + names++;
     }
 
-    /** A topic with as many queues at every broker, known to every NameServer. */
+    /** A topic with the same number of queues on every broker, known to every NameServer. */
     String newTopic(String name, int queuesPerBroker) throws Exception {
         var topic = prefix + "_" + name;
         var config = new TopicConfig(topic);
@@ -91,7 +91,7 @@ final class Target implements AutoCloseable {
         }
     }
 
-    /** How many brokers the NameServer of `client` names for the topic; 0 when it does not know it. */
+    /** How many brokers the NameServer of `client` has for the topic; 0 if it does not know it. */
     private static int routedBrokers(DefaultMQProducer client, String topic) throws Exception {
         try {
             return api(client).getTopicRouteInfoFromNameServer(topic, ADMIN_TIMEOUT_MS).getQueueDatas().size();

@@ -10,7 +10,7 @@ import org.apache.rocketmq.client.exception.MQClientException;
 import org.apache.rocketmq.common.message.Message;
 import org.apache.rocketmq.common.message.MessageQueue;
 
-/** Routes, and how topics come into being: by the administrator, by themselves, or not at all. */
+/** Routes, and how topics are created: by the administrator, automatically, or not at all. */
 final class Topics {
     private final Target target;
 
