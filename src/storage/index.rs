@@ -164,9 +164,7 @@ impl Index {
         let known_end = self.run(known.newest).map_or(known.links.end(), |(_, run)| run.end());
         assert!(known_end <= first, "{key:?} has {first} already");
         let segment = segment_of(&mut self.segments, at);
-        let slot = u32::try_from(segment.runs.len()).expect("a segment has fewer messages");
-        let newest = RunId { segment: segment.number, slot };
-        segment.runs.push(MemoryRun { key, first, older: known.newest, messages: Vec::new() });
+        let newest = segment.begin_run(key, first, known.newest);
         let queue = self.queues.slot(key);
         queue.begin_run(first, first + 1);
         queue.newest = newest;

@@ -315,9 +315,7 @@ mod tests {
             for number in 0..count as u32 {
                 let queue = QueueId(number.wrapping_mul(2_654_435_761) >> 18);
                 let key = QueueKey { topic: number % 7, queue };
-                let first = u64::from(number);
-                let (older, messages) = (Default::default(), Vec::new());
-                segment.runs.push(MemoryRun { key, first, older, messages });
+                segment.begin_run(key, u64::from(number), Default::default());
             }
             let mut sort = ChunkSort::default();
             let mut steps = 0;

@@ -2,6 +2,8 @@
 
 use std::ops::Range;
 
+use smallvec::SmallVec;
+
 use crate::model::LogOffset;
 use crate::storage::located::{IndexMessage, QueueKey};
 
@@ -17,6 +19,12 @@ pub struct MemorySegment {
     pub stored_ms: Option<(u64, u64)>,
 }
 
+/// A run's messages that need no allocation of their own. With very many queues, few runs have more.
+const MESSAGES_INLINE: usize = 2;
+
+/// Runs for which a segment gets memory at once.
+const RUNS_MIN: usize = 16;
+
 /// Messages of one queue with consecutive queue offsets.
 #[derive(Debug)]
 pub struct MemoryRun {
@@ -24,7 +32,7 @@ pub struct MemoryRun {
     pub first: u64,
     /// The queue's previous run, whose segment may have left memory.
     pub older: RunId,
-    pub messages: Vec<IndexMessage>,
+    pub messages: SmallVec<[IndexMessage; MESSAGES_INLINE]>,
 }
 
 /// A run in memory: number of its segment, index in it.
@@ -49,13 +57,25 @@ impl MemorySegment {
         self.stored_ms = Some((first.min(stored_ms), last.max(stored_ms)));
     }
 
+    /// Adds a run without messages.
+    pub fn begin_run(&mut self, key: QueueKey, first: u64, older: RunId) -> RunId {
+        let slot = u32::try_from(self.runs.len()).expect("a segment has fewer messages");
+        if self.runs.len() == self.runs.capacity() {
+            // Not doubled: with very many queues this is most of their memory.
+            self.runs.reserve_exact((self.runs.len() / 4).max(RUNS_MIN));
+        }
+        self.runs.push(MemoryRun { key, first, older, messages: SmallVec::new() });
+        RunId { segment: self.number, slot }
+    }
+
     pub fn run(&self, slot: u32) -> &MemoryRun {
         &self.runs[slot as usize]
     }
 
     /// Memory by capacity, bytes.
     pub fn memory_size(&self) -> usize {
-        let messages: usize = self.runs.iter().map(|run| run.messages.capacity()).sum();
+        let spilled = self.runs.iter().filter(|run| run.messages.spilled());
+        let messages: usize = spilled.map(|run| run.messages.capacity()).sum();
         self.runs.capacity() * size_of::<MemoryRun>() + messages * size_of::<IndexMessage>()
     }
 }
@@ -66,11 +86,7 @@ impl MemoryRun {
         self.first + self.messages.len() as u64
     }
 
-    /// Grows from capacity 1 by doubling: with very many queues, most runs hold one message.
     pub fn push(&mut self, message: IndexMessage) {
-        if self.messages.len() == self.messages.capacity() {
-            self.messages.reserve_exact(self.messages.len().max(1));
-        }
         self.messages.push(message);
     }
 }
