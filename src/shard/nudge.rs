@@ -11,7 +11,8 @@
 //! ```
 //!
 //! Start reading at [`Nudger`]; `Watch::decide` holds the rules. Invariants:
-//! - A shard that made progress is nudged within a tick, so a stranded one resumes within a tick.
+//! - A shard whose progress stops is nudged at the next tick, so a stranded one resumes within two
+//!   ticks. One that makes progress at every tick is awake, and a nudge would only cost it a pass.
 //! - An idle shard is nudged once a second, which costs almost nothing and still shows that it is
 //!   alive.
 //! - A shard that opens or closes is nudged every tick: it makes no countable progress, and someone
@@ -35,8 +36,6 @@ use std::time::{Duration, Instant};
 const TICK_MS: u64 = 20;
 /// Tick while a shard has work: stranded work then adds to a request's latency.
 const BUSY_TICK_MS: u64 = 2;
-/// A shard without progress for this long before a nudge counts as silent.
-const SILENCE_MS: u64 = 1;
 /// Ticks without progress anywhere after which the shards count as idle.
 const QUIET_TICKS: u32 = 50;
 /// Every shard is nudged this often, whatever its counters say.
@@ -65,7 +64,7 @@ struct Shared {
     /// The newest nudge that the shard has seen.
     seen: AtomicU64,
     strandings: AtomicU64,
-    /// The shard was silent when it was nudged.
+    /// The shard had made no progress for a tick when it was nudged.
     was_silent: AtomicBool,
     /// The shard is neither opening nor closing, so it may be idle.
     serves: AtomicBool,
@@ -86,7 +85,7 @@ enum Listener {
 pub struct NudgeStats {
     pub beats: u64,
     pub nudges_sent: u64,
-    /// Nudges after which a shard that had been silent for [`SILENCE_MS`] made progress in the same
+    /// Nudges after which a shard that had been silent for a tick made progress in the same
     /// pass: it was stranded or, rarely, work arrived at that very moment. Counted only while the
     /// shard serves.
     pub strandings: u64,
@@ -238,19 +237,14 @@ fn nudge_until(stop: &AtomicBool, shards: &[Arc<Shared>]) {
     let total = || shards.iter().map(|shard| shard.stats().beats).sum::<u64>();
     let (mut seen, mut quiet_ticks) = (0, QUIET_TICKS);
     while !stop.load(Ordering::Acquire) {
-        let is_busy = quiet_ticks < QUIET_TICKS;
-        let tick_ms = if is_busy { BUSY_TICK_MS } else { TICK_MS };
-        std::thread::sleep(Duration::from_millis(tick_ms - SILENCE_MS));
-        let halfway: Vec<u64> = shards.iter().map(|shard| shard.stats().beats).collect();
-        if is_busy || total() != seen {
-            std::thread::sleep(Duration::from_millis(SILENCE_MS));
-        }
+        let tick_ms = if quiet_ticks < QUIET_TICKS { BUSY_TICK_MS } else { TICK_MS };
+        std::thread::sleep(Duration::from_millis(tick_ms));
         let before = std::mem::replace(&mut seen, total());
         quiet_ticks = if seen == before { quiet_ticks.saturating_add(1) } else { 0 };
         let now_ms = started.elapsed().as_millis() as u64;
         for (index, shard) in shards.iter().enumerate() {
             if shard.listens() {
-                watches[index].tick(now_ms, index, shard, halfway[index]);
+                watches[index].tick(now_ms, index, shard);
             }
         }
     }
@@ -260,6 +254,8 @@ fn nudge_until(stop: &AtomicBool, shards: &[Arc<Shared>]) {
 #[derive(Debug, Default)]
 struct Watch {
     beats: u64,
+    /// It made progress at the last tick.
+    was_moving: bool,
     nudged_at_ms: u64,
     /// Since when nudges have been unseen.
     unseen_since_ms: Option<u64>,
@@ -285,30 +281,32 @@ struct Decision {
 }
 
 impl Watch {
-    fn tick(&mut self, now_ms: u64, index: usize, shard: &Shared, halfway: u64) {
+    fn tick(&mut self, now_ms: u64, index: usize, shard: &Shared) {
         let sample = Sample {
             beats: shard.beats.load(Ordering::Relaxed),
             sent: shard.sent.load(Ordering::Relaxed),
             seen: shard.seen.load(Ordering::Acquire),
             serves: shard.serves.load(Ordering::Acquire),
         };
+        let was_silent = sample.beats == self.beats;
         let decision = self.decide(now_ms, sample);
         if let Some(unresponsive_ms) = decision.unresponsive_ms {
             let Sample { beats, sent, seen, .. } = sample;
             tracing::error!(shard = index, unresponsive_ms, beats, sent, seen, "shard hangs");
         }
         if decision.nudge {
-            shard.nudge(sample.beats == halfway);
+            shard.nudge(was_silent);
         }
     }
 
     fn decide(&mut self, now_ms: u64, sample: Sample) -> Decision {
-        let moved = sample.beats != self.beats;
+        let is_moving = sample.beats != self.beats;
+        let has_stopped = std::mem::replace(&mut self.was_moving, is_moving) && !is_moving;
         let unseen = sample.seen != sample.sent;
         let idle = now_ms.saturating_sub(self.nudged_at_ms) >= IDLE_NUDGE_MS;
         self.beats = sample.beats;
         let unresponsive_ms = self.unresponsive(now_ms, unseen);
-        let nudge = (moved || unseen || idle || !sample.serves) && self.unseen < UNSEEN_MAX;
+        let nudge = (has_stopped || unseen || idle || !sample.serves) && self.unseen < UNSEEN_MAX;
         if nudge {
             self.nudged_at_ms = now_ms;
             self.unseen += 1;
@@ -341,14 +339,16 @@ mod tests {
     fn who_is_nudged() {
         let quiet = Sample { beats: 5, sent: 3, seen: 3, serves: true };
         let cases = [
-            ("nothing happened", 500, quiet, false),
-            ("progress", 500, Sample { beats: 6, ..quiet }, true),
-            ("the last nudge was not seen", 500, Sample { sent: 4, ..quiet }, true),
-            ("a second has passed", 1_000, quiet, true),
-            ("it is not open yet", 500, Sample { serves: false, ..quiet }, true),
+            ("nothing happened", false, 500, quiet, false),
+            ("progress began", false, 500, Sample { beats: 6, ..quiet }, false),
+            ("progress goes on", true, 500, Sample { beats: 6, ..quiet }, false),
+            ("progress stopped", true, 500, quiet, true),
+            ("the last nudge was not seen", false, 500, Sample { sent: 4, ..quiet }, true),
+            ("a second has passed", false, 1_000, quiet, true),
+            ("it is not open yet", false, 500, Sample { serves: false, ..quiet }, true),
         ];
-        for (name, now_ms, sample, nudge) in cases {
-            let mut watch = Watch { beats: 5, ..Watch::default() };
+        for (name, was_moving, now_ms, sample, nudge) in cases {
+            let mut watch = Watch { beats: 5, was_moving, ..Watch::default() };
             assert_eq!(watch.decide(now_ms, sample).nudge, nudge, "{name}");
         }
     }
@@ -386,7 +386,7 @@ mod tests {
     fn busy_shard_keeps_going() {
         let (gap, stats) = longest_gap_of_busy_shard(Duration::from_secs(3));
         assert!(gap < Duration::from_millis(1_500), "stood still for {gap:?}, {stats:?}");
-        assert!(stats.nudges_sent > 50, "{stats:?}");
+        assert!(stats.nudges_sent >= 2, "{stats:?}");
     }
 
     /// An idle shard is nudged about once a second and no more often.
