@@ -21,7 +21,7 @@ const fn gauge(
     Gauge { about: Description { name, unit, help }, of }
 }
 
-const GAUGES: [Gauge; 15] = [
+const GAUGES: [Gauge; 16] = [
     gauge("ringmq_log_begin", "bytes", "Oldest log offset that is kept.", |s| s.begin),
     gauge("ringmq_log_durable", "bytes", "Log offset below which all is on stable media.", |s| {
         s.durable
@@ -45,6 +45,9 @@ const GAUGES: [Gauge; 15] = [
     }),
     gauge("ringmq_writes_in_flight", "writes", "Writes of the log in flight.", |s| {
         s.writes_in_flight as u64
+    }),
+    gauge("ringmq_in_flight_max_bytes", "bytes", "Bytes that appends may have in flight.", |s| {
+        s.in_flight_max
     }),
     gauge("ringmq_queues", "queues", "Message queues in the index.", |s| s.queue_count as u64),
     gauge("ringmq_tail_cache_bytes", "bytes", "Memory of the newest part of the log.", |s| {

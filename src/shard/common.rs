@@ -7,6 +7,7 @@ use glommio::sync::{Permit, Semaphore};
 
 use super::budget::Budget;
 use super::nudge::Pulse;
+use super::patience::Patience;
 use super::service::Service;
 use crate::model::{Metrics, Moment, ShardId};
 
@@ -37,6 +38,8 @@ pub struct Common<S: Service> {
     pub input_budget: Budget,
     /// Requests that wait for room in the log.
     pub parked_budget: Budget,
+    /// How long a request may wait for room in the log.
+    pub patience: Patience,
     pub is_stopping: Cell<bool>,
     /// At most [`OPERATIONS_MAX`].
     pub operations: Cell<usize>,
@@ -73,6 +76,7 @@ impl<S: Service> Common<S> {
             output_budget: Budget::new(OUTPUT_BYTES_MAX),
             input_budget: Budget::new(INPUT_BYTES_MAX),
             parked_budget: Budget::new(PARKED_BYTES_MAX),
+            patience: Patience::default(),
             is_stopping: Cell::new(false),
             operations: Cell::new(0),
         }

@@ -41,6 +41,7 @@ pub mod nudge;
 mod output;
 mod parked;
 mod parting;
+mod patience;
 mod plan;
 pub mod preflight;
 mod replies;

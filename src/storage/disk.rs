@@ -81,8 +81,7 @@ pub trait Disk: Clone + 'static {
 
     async fn sync_directory(&self) -> Result<(), DiskError>;
 
-    /// A monotonic clock for timing operations, nanoseconds. For metrics only; nothing is decided
-    /// by it.
+    /// A monotonic clock for timing operations, nanoseconds.
     fn clock_ns(&self) -> u64;
 
     /// Free and total bytes of the file system.

@@ -307,7 +307,8 @@ impl<D: Disk> Log<D> {
         Some(WriteJob { file: segment.file.clone(), position, buffer, range, durability })
     }
 
-    pub fn handle_written(&mut self, job: &WriteJob<D>) {
+    /// `job` was written at `now_ns` on the disk's clock.
+    pub fn handle_written(&mut self, job: &WriteJob<D>, now_ns: u64) {
         self.metrics.writes.add(1);
         self.metrics.bytes_written.add((*job.buffer).as_ref().len() as u64);
         if job.durability == Durability::Written
@@ -316,6 +317,7 @@ impl<D: Disk> Log<D> {
             segment.is_unsynced = true;
         }
         self.writer.handle_written(job.range.start);
+        self.room.handle_written(now_ns, self.written().0, self.in_flight());
         let mut durable = self.durable();
         if job.durability == Durability::Durable && self.config.flush == Flush::Sync {
             durable = self.written();

@@ -47,6 +47,7 @@ pub mod located;
 mod log;
 pub mod maintenance;
 pub mod opening;
+mod pace;
 pub mod proof;
 mod publish;
 pub mod raw;

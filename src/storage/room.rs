@@ -22,6 +22,7 @@ use rustc_hash::FxHashMap;
 use smallvec::SmallVec;
 
 use crate::storage::append::SpaceClass;
+use crate::storage::pace::Pace;
 
 /// Maximum number of waiting tickets. Each is a connection with requests that found no room, or an
 /// operation of the broker; beyond the limit, requests are refused as if they had waited too long.
@@ -34,10 +35,12 @@ const RESERVED_MARGIN: u64 = 1 << 20;
 /// - `held` is the sum of the room held by granted tickets.
 /// - `in_flight + held <= budget`, except for [`RESERVED_MARGIN`], and for a single append that is
 ///   larger than the budget and gets all of it.
+/// - While the device is the bottleneck, ordinary appends get only what [`Pace`] allows of the budget.
 /// - The front ticket waits only while it does not fit, or while there is no segment to append to.
 #[derive(Debug)]
 pub struct Room {
     budget: u64,
+    pace: Pace,
     /// Bytes appended and not yet committed.
     in_flight: u64,
     held: u64,
@@ -80,6 +83,7 @@ impl Room {
     pub fn new(budget: u64) -> Self {
         Self {
             budget,
+            pace: Pace::default(),
             in_flight: 0,
             held: 0,
             gate: Gate::Open,
@@ -96,7 +100,8 @@ impl Room {
         match class {
             SpaceClass::Reserved => self.fits(size, self.budget.saturating_add(RESERVED_MARGIN)),
             SpaceClass::Ordinary => {
-                size <= self.own() || self.waiting.is_empty() && self.fits(size, self.budget)
+                size <= self.own()
+                    || self.waiting.is_empty() && self.fits(size, self.in_flight_max())
             }
         }
     }
@@ -109,6 +114,17 @@ impl Room {
             self.held -= used;
         }
         self.in_flight = in_flight;
+    }
+
+    /// At `now_ns` on a monotonic clock, everything up to log offset `written` is written;
+    /// `in_flight` is the new total. [`handle_progress`](Self::handle_progress) must follow.
+    pub fn handle_written(&mut self, now_ns: u64, written: u64, in_flight: u64) {
+        self.pace.handle_written(now_ns, written, in_flight, !self.waiting.is_empty());
+    }
+
+    /// The most bytes that ordinary appends may have in flight at present.
+    pub fn in_flight_max(&self) -> u64 {
+        self.pace.in_flight_max(self.budget)
     }
 
     /// The state has changed: `in_flight` is the new total, and `gate` the state of the log.
@@ -188,9 +204,10 @@ impl Room {
 
     /// Grants the front tickets that fit.
     fn grant(&mut self) {
+        let in_flight_max = self.in_flight_max();
         while let Some((&id, front)) = self.waiting.first_key_value() {
             let size = match self.gate {
-                Gate::Open if self.fits(front.size, self.budget) => front.size,
+                Gate::Open if self.fits(front.size, in_flight_max) => front.size,
                 Gate::Over => 0,
                 Gate::Open | Gate::NoSegment => break,
             };

@@ -52,6 +52,8 @@ pub struct StoreStats {
     pub tail_cache_bytes: usize,
     pub index_cache_bytes: usize,
     pub writes_in_flight: usize,
+    /// The append budget, or less while the device does not keep up.
+    pub in_flight_max: u64,
     pub appends: u64,
     pub payload_bytes: u64,
     /// Bytes of the log in fillers.
@@ -341,6 +343,7 @@ impl<D: Disk> Store<D> {
             tail_cache_bytes: log.tail.size(),
             index_cache_bytes: index.cached_bytes(),
             writes_in_flight: log.writer.commit().in_flight_count(),
+            in_flight_max: log.room.in_flight_max(),
             appends: log.metrics.appends.get(),
             payload_bytes: log.metrics.payload_bytes.get(),
             padding_bytes: log.writer.padding_bytes(),
@@ -374,9 +377,10 @@ impl<D: Disk> Store<D> {
     async fn write(&self, job: WriteJob<D>) -> Result<CommitStep, DiskError> {
         let began = self.0.disk.clock_ns();
         let outcome = job.file.write(job.position, job.buffer.clone(), job.durability).await;
-        self.0.metrics.write.record(self.0.disk.clock_ns() - began);
+        let ended = self.0.disk.clock_ns();
+        self.0.metrics.write.record(ended - began);
         let outcome = self.0.apply(outcome, |log| {
-            log.handle_written(&job);
+            log.handle_written(&job, ended);
             CommitStep::Written
         });
         self.0.work.notify();

@@ -33,6 +33,14 @@ impl SharedRoom {
         self.0.borrow_mut().handle_append(size as u64, in_flight);
     }
 
+    pub fn handle_written(&self, now_ns: u64, written: u64, in_flight: u64) {
+        self.0.borrow_mut().handle_written(now_ns, written, in_flight);
+    }
+
+    pub fn in_flight_max(&self) -> u64 {
+        self.0.borrow().in_flight_max()
+    }
+
     pub fn handle_no_segment(&self) {
         self.0.borrow_mut().handle_no_segment();
     }

@@ -17,10 +17,6 @@ use crate::shard::parked::{Parked, ParkedRequest};
 use crate::shard::service::Service;
 use crate::storage::Ticket;
 
-/// A produce request that has waited for room longer than this is refused, as the reference does
-/// (remoting reference, 5.16).
-const BUSY_AFTER_MS: u64 = 200;
-
 impl<S: Service> Connection<S> {
     /// Executes a request, or parks it if it must wait for room in the log. `memory` is the size of
     /// its read buffer.
@@ -31,12 +27,17 @@ impl<S: Service> Connection<S> {
         arrival: Arrival,
         memory: usize,
     ) {
-        let must_wait = S::stores(&request) && !self.may_append(asked.size);
-        let append_size = match must_wait {
+        let stores = S::stores(&request);
+        let append_size = match stores && !self.may_append(asked.size) {
             true => Some(asked.size),
             false => self.carry_out(asked, &request, arrival),
         };
-        let Some(append_size) = append_size else { return };
+        let Some(append_size) = append_size else {
+            if stores {
+                self.common.patience.note_no_wait();
+            }
+            return;
+        };
         let Arrival { read_at, read, .. } = arrival;
         let (size, request) = (asked.size, (asked, request));
         let had_deadline = {
@@ -48,7 +49,8 @@ impl<S: Service> Connection<S> {
             std::mem::replace(&mut parked.has_deadline, true)
         };
         if !had_deadline {
-            self.owner.clone().set_deadline(read_at.plus_ms(BUSY_AFTER_MS), self.id);
+            let deadline = read_at.plus_ms(self.common.patience.wait_max_ms());
+            self.owner.clone().set_deadline(deadline, self.id);
         }
     }
 
@@ -60,7 +62,7 @@ impl<S: Service> Connection<S> {
         request: &S::Request,
         arrival: Arrival,
     ) -> Option<usize> {
-        if arrival.waited_ms() >= BUSY_AFTER_MS && S::stores(request) {
+        if arrival.waited_ms() >= self.common.patience.wait_max_ms() && S::stores(request) {
             self.refuse_late(asked, arrival.waited_ms());
             return None;
         }
@@ -151,8 +153,9 @@ impl<S: Service> Connection<S> {
                 break;
             }
             done += waiting.append_size;
-            if arrival.waited_ms() < BUSY_AFTER_MS {
+            if arrival.waited_ms() < self.common.patience.wait_max_ms() {
                 self.note_admission(asked.read_at, instant);
+                self.common.patience.note_wait(arrival.waited_ms(), now.moment);
             }
         }
         self.parked_share.set(self.parked.borrow().memory());
@@ -173,7 +176,8 @@ impl<S: Service> Connection<S> {
     pub fn refuse_overdue(self: &Rc<Self>, now: Moment) {
         let next = {
             let parked = &mut *self.parked.borrow_mut();
-            let due = |parked: &Parked<_>| Some(parked.front()?.read_at.plus_ms(BUSY_AFTER_MS));
+            let wait_max_ms = self.common.patience.wait_max_ms();
+            let due = |parked: &Parked<_>| Some(parked.front()?.read_at.plus_ms(wait_max_ms));
             while due(parked).is_some_and(|due| due <= now) {
                 self.refuse_parked(parked, now);
             }

@@ -167,6 +167,29 @@ fn a_ticket_that_could_not_be_used_is_again_before_later_ones() {
     assert!(scene.spend(first, 20));
 }
 
+/// One MiB in 20 ms is 2.5 MiB in 50 ms.
+#[test]
+fn while_the_device_is_behind_the_rest_of_the_budget_is_not_given() {
+    const MIB: u64 = 1 << 20;
+    let mut scene = Scene::new(64 * MIB);
+    assert!((0..64).all(|_| scene.append(Ordinary, MIB)));
+    for nth in 0..3 {
+        scene.room.handle_written(nth * 20_000_000, nth * MIB, scene.total());
+        scene.commit(1);
+    }
+    assert_eq!(scene.room.in_flight_max(), 5 * MIB / 2);
+    let waiting = scene.take(MIB);
+    scene.commit(59);
+    assert!(!scene.is_granted(waiting), "2 MiB are in flight");
+    assert!(scene.append(Reserved, 3 * MIB), "facts of the broker have all of it");
+    scene.commit(4);
+    assert!(scene.is_granted(waiting));
+    assert!(scene.spend(waiting, MIB));
+    scene.room.drop_ticket(waiting);
+    scene.room.handle_written(61_000_000, 64 * MIB, 0);
+    assert_eq!(scene.room.in_flight_max(), 64 * MIB, "it has caught up");
+}
+
 #[test]
 fn when_waiting_is_pointless_every_ticket_is_granted_without_room() {
     let mut scene = Scene::new(100);
