@@ -298,6 +298,32 @@ impl<D: Disk> Store<D> {
         Ok(())
     }
 
+    /// Whether the sealed segment has messages of a queue that is not below `from`.
+    pub async fn has_queues_from(
+        &self,
+        segment: LogOffset,
+        from: QueueKey,
+    ) -> Result<bool, ReadError> {
+        loop {
+            match self.last_queue(segment).await {
+                Err(Stop::Changed) if segment < self.begin() => {
+                    return Err(ReadError::Gone(segment));
+                }
+                Err(Stop::Changed) => {}
+                Err(Stop::Failed(error)) => return Err(error),
+                Ok(last) => return Ok(last.is_some_and(|last| last >= from)),
+            }
+        }
+    }
+
+    /// Runs are in the order of their queues.
+    async fn last_queue(&self, segment: LogOffset) -> Result<Option<QueueKey>, Stop> {
+        let view = self.index_view(segment).await?;
+        let Some(block) = view.layout.run_blocks().checked_sub(1) else { return Ok(None) };
+        let runs = self.runs(&view, block).await?;
+        Ok(runs.last().map(IndexRun::key))
+    }
+
     /// Version of the index file of the segment at `place`.
     pub(super) fn index_version(&self, place: LogOffset) -> Option<u32> {
         let mut log = self.0.log.borrow_mut();

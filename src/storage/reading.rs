@@ -13,8 +13,10 @@ use crate::storage::error::ReadError;
 use crate::storage::index::Lookup;
 use crate::storage::located::{Located, QueueKey};
 use crate::storage::log::SegmentIndex;
+use crate::storage::replay::Replayed;
 use crate::storage::scan::LogReader;
 use crate::storage::segment::{block_ceil, block_floor};
+use crate::storage::slice::Slices;
 use crate::storage::store::Store;
 
 /// Maximum bytes per read, unless a single entry is larger.
@@ -112,6 +114,37 @@ impl<D: Disk> Store<D> {
                 return Ok(EntryAt { kind, subject, entry_offset: at, rest });
             }
             at = entry.header.end();
+        }
+    }
+
+    /// Gives the entries of one segment from `from` on to `take`, until it returns false or `to` is
+    /// reached. Damaged ones are left out. Returns where the next call continues.
+    pub async fn read_entries(
+        &self,
+        from: LogOffset,
+        to: LogOffset,
+        mut take: impl FnMut(&Replayed<'_>) -> bool,
+    ) -> Result<LogOffset, ReadError> {
+        let mut reader = self.reader_at(from)?;
+        let mut slices = Slices::default();
+        let mut at = from;
+        while at < to {
+            let Parsed::Entry(entry) = reader.parse_at(at).await? else {
+                match reader.next_entry(at.plus(ENTRY_ALIGN as u64), to).await? {
+                    Some(after) => at = after,
+                    None => break,
+                }
+                continue;
+            };
+            at = entry.header.end();
+            if entry.kind != EntryKind::FILLER && !take(&Replayed::new(&entry, true)) {
+                return Ok(at);
+            }
+            slices.handled(1).await;
+        }
+        match reader.reads_nothing() {
+            Some(fault) => Err(fault.into()),
+            None => Ok(to),
         }
     }
 

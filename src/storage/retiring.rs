@@ -7,7 +7,7 @@
 
 use std::ops::Range;
 
-use crate::model::{Moment, Now, Timestamp};
+use crate::model::{LogOffset, Moment, Now, Timestamp};
 use crate::storage::ages::{ClockStep, Unaged};
 use crate::storage::disk::{Disk, DiskError, DiskErrorKind};
 use crate::storage::log::{Segment, SegmentIndex};
@@ -23,7 +23,9 @@ impl<D: Disk> Store<D> {
     pub(super) async fn expire(&self, now: Now) -> Result<usize, DiskError> {
         self.note_time(now);
         self.finish_retiring().await?;
-        let count = self.expired_count(self.elapsed(now.moment));
+        let free_to = self.0.upkeep.borrow().free_to;
+        let expired = self.expired(now);
+        let count = expired.iter().take_while(|segment| segment.end <= free_to).count();
         for _ in 0..count {
             // If this fails to update the queues, a lookup notices when it reaches the segment.
             self.move_oldest(self.begin()).await.ok();
@@ -31,6 +33,20 @@ impl<D: Disk> Store<D> {
             self.finish_retiring().await?;
         }
         Ok(count)
+    }
+
+    /// The segments that retention does not keep any more, oldest first, whether
+    /// [`free_to`](Self::free_to) lets it delete them or not.
+    pub fn expired(&self, now: Now) -> Vec<Range<LogOffset>> {
+        let count = self.expired_count(self.elapsed(now.moment));
+        let log = self.0.log.borrow();
+        log.segments.iter().take(count).map(|segment| segment.range.clone()).collect()
+    }
+
+    /// Retention deletes no segment that ends above `end`, until this is called again. Without a
+    /// call it may delete all.
+    pub fn free_to(&self, end: LogOffset) {
+        self.0.upkeep.borrow_mut().free_to = end;
     }
 
     /// Updates the clocks, and the list of full segments.

@@ -27,6 +27,8 @@ pub struct Upkeep<D: Disk> {
     pub end_seen: Option<LogOffset>,
     pub zeroing: Option<Zeroing<D>>,
     pub retiring: Option<Retiring>,
+    /// Retention deletes no segment that ends above.
+    pub free_to: LogOffset,
     /// Segments that have left the log but whose index files still exist, each with the end of the
     /// log at that time. Until every snapshot that a start may fall back on is newer, a start needs
     /// them to know which messages its queues have lost.
@@ -76,6 +78,7 @@ impl<D: Disk> Upkeep<D> {
             end_seen: None,
             zeroing: None,
             retiring: None,
+            free_to: LogOffset(u64::MAX),
             retired: Vec::new(),
             damage: Vec::new(),
             untold: Vec::new(),
@@ -87,6 +90,7 @@ impl<D: Disk> Upkeep<D> {
     pub fn continue_from(&mut self, old: &mut Self, place: LogOffset) {
         // A snapshot may show what was cut off, and the log may get as far again with other entries.
         self.taken = old.taken.take().filter(|taken| taken.end <= place);
+        self.free_to = old.free_to;
         (self.synced_at, self.space_checked_at) = (old.synced_at, old.space_checked_at);
         self.damage = std::mem::take(&mut old.damage);
         self.untold = std::mem::take(&mut old.untold);
