@@ -649,7 +649,7 @@ enum Fate {
 #[test]
 fn what_consumers_must_not_see_yet_is_delayed_or_refused() {
     use Fate::{Delayed, Refused, Visible};
-    let rows: [(i32, &[u8], Fate); 25] = [
+    let rows: [(i32, &[u8], Fate); 26] = [
         (0, b"TAGS\x01A\x02", Visible),
         (0, b"TRAN_MSG\x01true\x02PGROUP\x01g\x02", Refused(1012)),
         (0, b"UNIQ_KEY\x01u\x02TRAN_MSG\x01TRUE", Refused(1012)),
@@ -674,6 +674,7 @@ fn what_consumers_must_not_see_yet_is_delayed_or_refused() {
         (0, b"TIMER_DELAY_SEC\x019223372036854775807", Refused(1015)),
         (0, b"TIMER_DELAY_SEC\x010\x02TIMER_DELAY_MS\x0110", Visible),
         (0, b"DELAY\x011\x02TIMER_DELAY_SEC\x01x", Delayed),
+        (0, b"TIMER_DELAY_SEC\x015\x02TIMER_DEL_UNIQKEY\x01t+u", Refused(1015)),
         (0, b"DELAYED\x013\x02TIMER\x011\x02", Visible),
     ];
     sim::run(async move {

@@ -187,3 +187,78 @@ impl Current {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::broker::delays::located;
+    use crate::model::{LogOffset, Timestamp};
+    use crate::sim::Rng;
+
+    /// An index with a message for each due time, in this order of arrival.
+    fn index_of(due_ms: &[u64]) -> (Index, Vec<Key>) {
+        let mut index = Index::new(0);
+        index.begin_segment(LogOffset(0)..LogOffset(1 << 30));
+        let mut keys = Vec::new();
+        for (at, &due_ms) in (0..).step_by(100).map(LogOffset).zip(due_ms) {
+            let queue = Bucket::of(due_ms).queue();
+            let offset = index.next_offset(queue);
+            index.push(queue, offset, located(due_ms, at, 100, Timestamp(0), at));
+            keys.push(Key { due_ms, offset: offset.0 });
+        }
+        (index, keys)
+    }
+
+    fn take_due(agenda: &mut Agenda, index: &Index, now_ms: u64) -> (Vec<Key>, Step) {
+        let (delays, mut keys) = (Delays::default(), Vec::new());
+        loop {
+            match agenda.step(&delays, index, now_ms) {
+                Step::Due(key, _) => keys.push(key),
+                Step::Scanned => {}
+                step => return (keys, step),
+            }
+        }
+    }
+
+    #[test]
+    fn messages_are_taken_by_due_time_and_arrival_however_few_keys_fit() {
+        for seed in 0..60 {
+            let mut rng = Rng::from_seed(seed);
+            let due_ms: Vec<u64> = (0..300).map(|_| 7_000_000 + rng.below(4_000)).collect();
+            let (index, mut expected) = index_of(&due_ms);
+            expected.sort_unstable();
+            for keys_max in [2, 7, 1_000] {
+                let mut agenda = Agenda { keys_max, ..Agenda::default() };
+                let (mut taken, mut now_ms) = (Vec::new(), 6_999_999);
+                while taken.len() < expected.len() {
+                    let (keys, _) = take_due(&mut agenda, &index, now_ms);
+                    assert!(keys.iter().all(|key| key.due_ms <= now_ms), "seed {seed}: early");
+                    taken.extend(keys);
+                    now_ms += 1 + rng.below(700);
+                }
+                assert_eq!(taken, expected, "seed {seed}, {keys_max} keys");
+            }
+        }
+    }
+
+    #[test]
+    fn an_agenda_says_when_to_look_again_and_finds_what_has_arrived() {
+        let (mut index, _) = index_of(&[5_300, 9_000_100]);
+        let mut agenda = Agenda::default();
+        let later = |step: Step| match step {
+            Step::Later(due_ms) => due_ms,
+            step => panic!("{step:?}"),
+        };
+        // The bucket, then the message in it, then the next bucket.
+        assert_eq!(later(take_due(&mut agenda, &index, 100).1), 5_000);
+        assert_eq!(later(take_due(&mut agenda, &index, 5_000).1), 5_300);
+        let (taken, step) = take_due(&mut agenda, &index, 5_300);
+        assert_eq!((taken.len(), later(step)), (1, 9_000_000));
+        let (queue, at) = (Bucket::of(5_300).queue(), LogOffset(5_000));
+        index.push(queue, QueueOffset(1), located(5_310, at, 100, Timestamp(0), at));
+        assert_eq!(later(take_due(&mut agenda, &index, 5_305).1), 5_310);
+        assert_eq!(take_due(&mut agenda, &index, 20_000).0, [Key { due_ms: 5_310, offset: 1 }]);
+        assert_eq!(take_due(&mut agenda, &index, 9_000_100).0.len(), 1);
+        assert!(matches!(take_due(&mut agenda, &index, 9_001_000).1, Step::Empty));
+    }
+}

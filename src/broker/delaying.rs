@@ -6,23 +6,25 @@
 
 use std::mem::size_of;
 
+use rustc_hash::FxHashMap;
 use zerocopy::IntoBytes;
 
 use super::delays::{Amount, Bucket, DUE_MAX_MS, DelayedHead, DelayedItem, located};
-use super::delivery::OVERHEAD_MAX;
-use super::facts::DELAYED;
+use super::delivery::{OVERHEAD_MAX, Recorded};
+use super::facts::{DELAYED, Facts, MESSAGES};
 use super::operation::Context;
-use super::{Broker, Outcome};
+use super::{Broker, Outcome, Pending};
 use crate::model::record::{
     NewRecord, PROPERTIES_SIZE_MAX, PROPERTY_DELAY, PROPERTY_END, PROPERTY_NAME_END,
-    PROPERTY_REAL_QUEUE, PROPERTY_REAL_TOPIC, PROPERTY_TIMER_DELAY_MS, PROPERTY_TIMER_DELAY_SEC,
-    PROPERTY_TIMER_DELIVER_MS, PROPERTY_TIMER_OUT_MS, Placement, has_name, pairs, property,
+    PROPERTY_REAL_QUEUE, PROPERTY_REAL_TOPIC, PROPERTY_TIMER_CANCEL, PROPERTY_TIMER_DELAY_MS,
+    PROPERTY_TIMER_DELAY_SEC, PROPERTY_TIMER_DELIVER_MS, PROPERTY_TIMER_OUT_MS, Placement,
+    has_name, pairs, property,
 };
 use crate::model::reply::Produced;
 use crate::model::topic::{DELAY_LEVEL_TOPIC, TIMER_TOPIC};
 use crate::model::{LogOffset, Now, QueueId, QueueOffset, Refusal, Reply, Timestamp};
 use crate::storage::disk::Disk;
-use crate::storage::{Append, AppendError, Appended, SpaceClass};
+use crate::storage::{Append, AppendError, Appended, QueueKey, SpaceClass};
 
 /// Maximum delay that is not a level's (remoting reference, 5.10, `timerMaxDelaySec`). It bounds the
 /// number of buckets, and so the memory for them: 72 bytes for each of its seconds.
@@ -76,6 +78,9 @@ impl Delay {
         } else {
             return Ok(None);
         };
+        if property(properties, PROPERTY_TIMER_CANCEL).is_some() {
+            return Err(Refusal::BadDelay("cancelling a delayed message is not supported".into()));
+        }
         let Some(ms) = u64::try_from(delay_ms).ok().filter(|ms| *ms > 0) else { return Ok(None) };
         if ms > DELAY_MAX_MS {
             return Err(Refusal::BadDelay(format!(
@@ -188,6 +193,102 @@ impl<D: Disk> Broker<D> {
         Ok(Outcome::Committed { mark, reply: Reply::Produced(produced) })
     }
 
+    /// Stores a batch of which some messages are delayed, as one entry.
+    pub(super) fn produce_mixed(
+        &self,
+        queue: QueueKey,
+        batch: &[(NewRecord<'_>, Option<Delay>)],
+        now: Now,
+    ) -> Result<Outcome, Refusal> {
+        let Mixed { facts, records, first_due_ms, next } = self.mixed(queue, batch, now)?;
+        let size = facts.size();
+        let first = self.store.with_index(|index| index.next_offset(queue));
+        let Recorded { end, positions } =
+            match self.record_with_records(facts, &records, SpaceClass::Ordinary) {
+                Ok(recorded) => recorded,
+                Err(AppendError::NoRoom) => return Ok(Outcome::NoRoom { size }),
+                Err(error) => return Err(self.refuse_append(error, size)),
+            };
+        let state = &mut *self.state.borrow_mut();
+        if let Some(due_ms) = first_due_ms {
+            state.wake_delivery_at(due_ms);
+        }
+        if next > first {
+            state.pending.push_back(Pending { end, queue, next });
+        }
+        let metrics = self.store.metrics();
+        metrics.messages_stored.add(records.len() as u64);
+        metrics.stored_bytes.add(size as u64);
+        let store_host = self.config.store_host;
+        let produced = Produced { queue: queue.queue, queue_offset: first, positions, store_host };
+        Ok(Outcome::Committed { mark: end, reply: Reply::Produced(produced) })
+    }
+
+    fn mixed(
+        &self,
+        queue: QueueKey,
+        batch: &[(NewRecord<'_>, Option<Delay>)],
+        now: Now,
+    ) -> Result<Mixed, Refusal> {
+        let state = self.state.borrow();
+        let mut mixed = Mixed {
+            facts: Facts::default(),
+            records: vec![0; batch.len()],
+            first_due_ms: None,
+            next: self.store.with_index(|index| index.next_offset(queue)),
+        };
+        let (mut pending, mut more) = (Vec::new(), Amount::default());
+        for (nth, (record, delay)) in batch.iter().enumerate() {
+            let Some(delay) = *delay else { continue };
+            let properties = PendingProperties::of(record, delay)?;
+            let size = size_of_pending(&properties.record(record, delay));
+            more = more.plus(Amount { count: 1, bytes: (size - HEADS_SIZE) as u64 });
+            if size + OVERHEAD_MAX > self.store.payload_size_max() {
+                return Err(self.refuse_append(AppendError::TooLarge, size));
+            }
+            pending.push((nth, record, delay, properties));
+        }
+        let head = state.durable.delays.head(more, state.delivery.clock().reading(now));
+        let mut placement = Placement {
+            queue_offset: mixed.next,
+            physical_offset: LogOffset(0),
+            stored_at: now.wall,
+            store_host: self.config.store_host,
+        };
+        let mut offsets = FxHashMap::<QueueKey, QueueOffset>::default();
+        let Mixed { facts, records, first_due_ms, next } = &mut mixed;
+        // Due times may also be in the past.
+        let write_pending = |out: &mut Vec<u8>| {
+            out.extend_from_slice(head.as_bytes());
+            for (nth, record, delay, properties) in &pending {
+                let due_ms = state.delivery.due_ms(now.moment, delay.ms() + ROUNDING_MS);
+                let due_ms = due_ms.min(DUE_MAX_MS);
+                let bucket = Bucket::of(due_ms).queue();
+                let stored = || self.store.with_index(|index| index.next_offset(bucket));
+                let offset = offsets.entry(bucket).or_insert_with(stored);
+                out.extend_from_slice(DelayedItem { due_ms: due_ms.into() }.as_bytes());
+                let placement = Placement { queue_offset: *offset, ..placement };
+                records[*nth] = write_record(&properties.record(record, *delay), &placement, out);
+                *offset = offset.plus(1);
+                *first_due_ms = Some(first_due_ms.map_or(due_ms, |first| first.min(due_ms)));
+            }
+        };
+        if !pending.is_empty() {
+            facts.push(DELAYED, 0, write_pending);
+        }
+        if pending.len() < batch.len() {
+            facts.push(MESSAGES, queue.topic, |out| {
+                for (nth, (record, _)) in batch.iter().enumerate().filter(|(_, of)| of.1.is_none())
+                {
+                    records[nth] = write_record(record, &placement, out);
+                    placement.queue_offset = placement.queue_offset.plus(1);
+                }
+            });
+        }
+        *next = placement.queue_offset;
+        Ok(mixed)
+    }
+
     fn append_pending(
         &self,
         pending: &NewRecord<'_>,
@@ -235,6 +336,24 @@ impl<D: Disk> Broker<D> {
         metrics.stored_bytes.add(pending.size() as u64);
         Ok(Scheduled { mark: end, position, queue_offset })
     }
+}
+
+/// The facts of a batch of which some messages are delayed.
+struct Mixed {
+    facts: Facts,
+    /// Where the records begin, in the order of the batch.
+    records: Vec<usize>,
+    first_due_ms: Option<u64>,
+    /// The next offset of the batch's queue.
+    next: QueueOffset,
+}
+
+/// Adds a record; returns where it begins.
+fn write_record(record: &NewRecord<'_>, placement: &Placement, out: &mut Vec<u8>) -> usize {
+    let begin = out.len();
+    out.resize(begin + record.size(), 0);
+    record.write(placement, &mut out[begin..]);
+    begin
 }
 
 /// What precedes the record of a single pending message.

@@ -161,7 +161,7 @@ pub fn is_group(topic: u32) -> bool {
     topic >= FIRST_GROUP
 }
 
-#[derive(Debug, Default)]
+#[derive(Clone, Copy, Debug, Default)]
 pub struct Delays {
     cursor: Key,
     carried_to: LogOffset,
@@ -172,6 +172,11 @@ pub struct Delays {
 }
 
 impl Delays {
+    /// Whether there never was a delayed message.
+    pub fn is_unused(&self) -> bool {
+        self.clock.is_none()
+    }
+
     pub fn cursor(&self) -> Key {
         self.cursor
     }
@@ -220,6 +225,12 @@ impl Delays {
             clock_ms: U64::new(now.clock_ms),
             wall_ms: U64::new(now.wall.0),
         }
+    }
+
+    /// The fact after all that is pending below `carried_to`, `moved`, has been stored again.
+    pub fn moved(&self, carried_to: LogOffset, moved: Amount, now: ClockReading) -> DelayState {
+        let after = Self { stored: self.stored.plus(moved), ..*self };
+        after.state_after(self.cursor, carried_to, moved, now)
     }
 
     /// The head of a fact that stores `more` messages.
@@ -355,5 +366,51 @@ impl DelayClock {
     /// When it will show `due_ms`; in the past if it has.
     pub fn moment_of(&self, due_ms: u64) -> Moment {
         self.since.plus_ms(due_ms.saturating_sub(self.reading_ms))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(wall_ms: u64, moment_ms: u64) -> Now {
+        Now { wall: Timestamp(wall_ms), moment: Moment(moment_ms) }
+    }
+
+    #[test]
+    fn the_clock_of_due_times_runs_on_whatever_happens_to_the_wall_clock() {
+        let mut delays = Delays::default();
+        let clock = DelayClock::begin(at(1_000_000, 50), &delays);
+        assert_eq!((clock.at(Moment(50)), clock.at(Moment(80))), (1_000_000, 1_000_030));
+        assert_eq!(clock.moment_of(1_000_030), Moment(80));
+        // The wall clock has been set forward by an hour when the last fact is written.
+        delays.clock = Some(clock.reading(at(4_600_100, 150)));
+        // How long the broker was stopped, and what its clock then shows.
+        let rows = [
+            (4_600_100, 1_000_100),
+            (4_602_100, 1_002_100),
+            // Set back to what is right: that time has passed is all that is known.
+            (1_002_100, 1_000_100),
+        ];
+        for (wall_ms, expected) in rows {
+            assert_eq!(DelayClock::begin(at(wall_ms, 7), &delays).at(Moment(7)), expected);
+        }
+        delays.cursor.due_ms = 1_005_000;
+        assert_eq!(DelayClock::begin(at(4_602_100, 7), &delays).at(Moment(7)), 1_005_000);
+    }
+
+    #[test]
+    fn a_bucket_is_a_queue_of_its_own_and_groups_are_in_order() {
+        let mut last = None;
+        for due_ms in [0, 999, 1_000, 1_023_999, 1_024_000, 1_700_000_000_000, DUE_MAX_MS] {
+            let bucket = Bucket::of(due_ms);
+            assert_eq!(Bucket::of_queue(bucket.queue()), bucket);
+            assert!(bucket.start_ms() <= due_ms && due_ms < bucket.end_ms());
+            assert!(is_group(bucket.queue().topic) && last <= Some(bucket.queue()));
+            let located = located(due_ms, LogOffset(0), 1, Timestamp(0), LogOffset(0));
+            let key = bucket.key(QueueOffset(3), &located);
+            assert_eq!(key, Key { due_ms, offset: 3 });
+            last = Some(bucket.queue());
+        }
     }
 }

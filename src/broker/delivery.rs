@@ -14,12 +14,13 @@
 //! after a slice never skips one.
 
 use rustc_hash::FxHashMap;
+use smallvec::SmallVec;
 use zerocopy::FromBytes;
 
 use super::agenda::{Agenda, Step};
 use super::delays::{Amount, DelayClock, Delays, Key, push_state};
 use super::due::Due;
-use super::facts::{Fact, Facts, MESSAGES};
+use super::facts::{Fact, FactHead, Facts, MESSAGES, SEVERAL};
 use super::operation::Context;
 use super::state::Durable;
 use super::{Broker, Pending, State};
@@ -79,6 +80,11 @@ impl Delivery {
         self.clock.at(now).saturating_add(delay_ms).max(self.horizon_ms)
     }
 
+    /// The due time of a message that was pending in another place.
+    pub fn due_ms_from(&self, due_ms: u64) -> u64 {
+        due_ms.max(self.horizon_ms)
+    }
+
     /// Pending messages may be others than before: looks at all of them again.
     pub fn begin_again(&mut self) {
         self.agenda = Agenda::default();
@@ -90,6 +96,13 @@ impl Delivery {
 type Plan = Vec<(Key, Located)>;
 /// The same with their records. A record that is lost is missing.
 type Read = Vec<(Key, Located, Chunk)>;
+
+/// Facts with records that have been appended.
+pub struct Recorded {
+    pub end: LogOffset,
+    /// Where the records are in the log.
+    pub positions: SmallVec<[LogOffset; 1]>,
+}
 
 /// Why delivery pauses.
 enum Paused {
@@ -260,7 +273,7 @@ impl<D: Disk> Broker<D> {
 
     /// Appends delivered messages, with the fact that they are pending no longer.
     fn append_due(&self, slice: &[(Key, Located, Chunk)], now: Now) -> Result<(), AppendError> {
-        let mut delivered = {
+        let delivered = {
             let state = self.state.borrow();
             let mut delivered = Delivered::begin(&state, slice, now);
             self.store.with_index(|index| {
@@ -271,34 +284,45 @@ impl<D: Disk> Broker<D> {
             });
             delivered
         };
-        if delivered.records.is_empty() {
-            return self.record(&delivered.facts).map(|_| ());
-        }
-        let (kind, subject, payload) = delivered.facts.entry();
+        let Delivered { facts, records, next, .. } = delivered;
+        let end = self.record_with_records(facts, &records, SpaceClass::Ordinary)?.end;
+        let next = next.into_iter().map(|(queue, next)| Pending { end, queue, next });
+        self.state.borrow_mut().pending.extend(next);
+        self.store.metrics().messages_stored.add(records.len() as u64);
+        Ok(())
+    }
+
+    /// Appends facts as one entry and applies them. `records` are the places among their bytes at
+    /// which a message's record begins; it contains its own log offset, known only now. Returns the
+    /// log offsets of the records as well.
+    pub(super) fn record_with_records(
+        &self,
+        mut facts: Facts,
+        records: &[usize],
+        space: SpaceClass,
+    ) -> Result<Recorded, AppendError> {
+        let (kind, subject, payload) = facts.entry();
+        // A single fact is in the log without its head.
+        let skip = if kind == SEVERAL { 0 } else { size_of::<FactHead>() };
         let payload_size = payload.len();
-        let append = Append { kind, subject, payload_size, space: SpaceClass::Ordinary };
-        let Appended { entry_offset, payload_offset, end } = {
-            let Delivered { facts, records, .. } = &mut delivered;
+        let append = Append { kind, subject, payload_size, space };
+        let Appended { entry_offset, payload_offset, end } =
             self.store.append(append, |out, begin| {
                 let bytes = facts.bytes_mut();
-                for &at in &*records {
+                for &at in records {
                     let (head, _) = RecordHead::mut_from_prefix(&mut bytes[at..])
                         .expect("a whole record was written there");
-                    head.physical_offset.set(begin.plus(at as u64).0);
+                    head.physical_offset.set(begin.plus((at - skip) as u64).0);
                 }
-                out.copy_from_slice(bytes);
-            })?
-        };
-        let (kind, subject, payload) = delivered.facts.entry();
+                out.copy_from_slice(&bytes[skip..skip + payload_size]);
+            })?;
+        let (kind, subject, payload) = facts.entry();
         let fact = Fact { kind, subject, entry_offset, payload_offset, payload };
         let state = &mut *self.state.borrow_mut();
         let applied = self.store.with_index(|index| state.durable.apply(index, fact));
         applied.expect("a broker reads what it writes");
-        let next = delivered.next.into_iter();
-        state.pending.extend(next.map(|(queue, next)| Pending { end, queue, next }));
-        let metrics = self.store.metrics();
-        metrics.messages_stored.add(delivered.records.len() as u64);
-        Ok(())
+        let positions = records.iter().map(|at| payload_offset.plus((at - skip) as u64)).collect();
+        Ok(Recorded { end, positions })
     }
 
     fn placement(&self, now: Now) -> Placement {

@@ -24,6 +24,7 @@
 
 mod agenda;
 mod ages;
+mod carry;
 pub mod clients;
 mod cut;
 mod delaying;
@@ -253,7 +254,7 @@ impl<D: Disk> Broker<D> {
     pub fn handle(&self, request: &Request, origin: Origin, now: Now) -> Outcome {
         let outcome = match request {
             Request::Produce(produce) => self.produce(produce, origin, now),
-            Request::ProduceRecords(records) => self.produce_records(records, origin, now.wall),
+            Request::ProduceRecords(records) => self.produce_records(records, origin, now),
             Request::Pull(pull) => self.pull(pull, origin, now.moment),
             _ => Ok(Outcome::Operation),
         };
@@ -325,12 +326,14 @@ impl<D: Disk> Broker<D> {
 
     /// Background work of the store; `force_snapshot` at shutdown.
     pub async fn maintain(&self, now: Now, force_snapshot: bool) -> Result<(), DiskError> {
+        let carried = self.carry_forward(now).await;
         let mut snapshot = Snapshot::default();
         let next_slice = || {
             let state = self.state.borrow();
             self.store.with_index(|index| snapshot.next_slice(&state.durable, index))
         };
-        self.store.maintain(now, force_snapshot, next_slice).await.map(|_| ())
+        let maintained = self.store.maintain(now, force_snapshot, next_slice).await;
+        carried.and(maintained.map(|_| ()))
     }
 
     /// Appends facts as one entry and applies them: the only way in which requests change durable

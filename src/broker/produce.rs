@@ -59,13 +59,13 @@ impl<D: Disk> Broker<D> {
                 single.write(&placements.at(0), out);
             });
         }
-        check_ordinary(withheld)?;
+        let mut is_delayed = is_delayed_by(withheld)?;
         let mut sizes = Sizes::new();
         for next in BatchItems::new(&request.body) {
             let next = next?;
             let item = record.item(next);
             check_sizes(&item)?;
-            check_ordinary(withheld_by(request.system_flag, next.properties))?;
+            is_delayed |= is_delayed_by(withheld_by(request.system_flag, next.properties))?;
             if sizes.len() == BATCH_COUNT_MAX {
                 return Err(Refusal::BadBatch(format!("more than {BATCH_COUNT_MAX} messages")));
             }
@@ -73,6 +73,11 @@ impl<D: Disk> Broker<D> {
         }
         if sizes.is_empty() {
             return Err(Refusal::BadBatch("it holds no message".into()));
+        }
+        if is_delayed {
+            let items = BatchItems::new(&request.body);
+            let records = items.map(|item| record.item(item.expect("the items were read above")));
+            return self.produce_mixed(key, &self.with_delays(records, now)?, now);
         }
         self.append(key, sizes, now.wall, |placements, mut out| {
             let mut position = 0;
@@ -93,15 +98,19 @@ impl<D: Disk> Broker<D> {
         &self,
         request: &ProduceRecords,
         origin: Origin,
-        now: Timestamp,
+        now: Now,
     ) -> Result<Outcome, Refusal> {
         if crc32c::crc32c(&request.records) != request.checksum {
             return Err(Refusal::BadBatch("the checksum over its records does not match".into()));
         }
-        let (topic, sizes) = check_records(request)?;
+        let CheckedRecords { topic, sizes, is_delayed } = check_records(request)?;
         let topic = TopicName::new(topic.to_owned())?;
         let key = self.writable_queue(&topic, request.queue)?;
-        self.append(key, sizes, now, |placements, out| {
+        if is_delayed {
+            let records = records_of(&request.records, origin.host);
+            return self.produce_mixed(key, &self.with_delays(records, now)?, now);
+        }
+        self.append(key, sizes, now.wall, |placements, out| {
             out.copy_from_slice(&request.records);
             let mut position = 0;
             while position < out.len() {
@@ -128,6 +137,24 @@ impl<D: Disk> Broker<D> {
                 Delay::of_properties(properties, &self.config.delay_levels_ms, now.wall)
             }
         }
+    }
+
+    /// The messages of a batch, each with its delay.
+    fn with_delays<'a>(
+        &self,
+        records: impl Iterator<Item = NewRecord<'a>>,
+        now: Now,
+    ) -> Result<Vec<(NewRecord<'a>, Option<Delay>)>, Refusal> {
+        let levels_ms = &self.config.delay_levels_ms;
+        let with_delay = |record: NewRecord<'a>| {
+            for properties in record.properties {
+                if let Some(delay) = Delay::of_properties(properties, levels_ms, now.wall)? {
+                    return Ok((record, Some(delay)));
+                }
+            }
+            Ok((record, None))
+        };
+        records.map(with_delay).collect()
     }
 
     /// The queue of a message. Creates its topic if that is allowed; `None` while the log has no
@@ -347,21 +374,47 @@ fn check_parts(body: &[u8], properties_size: usize) -> Result<(), Refusal> {
     Ok(())
 }
 
-/// Refuses messages in a batch that consumers must not see as soon as they are stored.
-fn check_ordinary(withheld: Option<Withheld>) -> Result<(), Refusal> {
+/// Whether a message of a batch may be delayed. One that is withheld for another reason is refused.
+fn is_delayed_by(withheld: Option<Withheld>) -> Result<bool, Refusal> {
     match withheld {
-        None => Ok(()),
         Some(Withheld::Transaction) => Err(Refusal::NotOffered("transactions")),
-        Some(Withheld::Delay) => Err(Refusal::BadBatch("it holds a delayed message".into())),
+        withheld => Ok(withheld == Some(Withheld::Delay)),
     }
+}
+
+/// The records of a fixed-header batch, which have been checked.
+fn records_of(mut bytes: &[u8], born_host: Host) -> impl Iterator<Item = NewRecord<'_>> {
+    std::iter::from_fn(move || {
+        let record = RecordView::parse(bytes).ok()?;
+        bytes = &bytes[record.size..];
+        Some(NewRecord {
+            topic: record.topic,
+            queue: record.queue,
+            flag: record.flag,
+            system_flag: record.system_flag,
+            born_at: record.born_at,
+            born_host,
+            reconsume_times: record.reconsume_times,
+            body: record.body,
+            properties: [record.properties, &[]],
+        })
+    })
+}
+
+/// What a fixed-header batch holds.
+struct CheckedRecords<'a> {
+    topic: &'a str,
+    sizes: Sizes,
+    /// Whether a message may be delayed.
+    is_delayed: bool,
 }
 
 /// Iterates over the records of a fixed-header batch: whole records of one topic and one queue, as
 /// many as announced.
-fn check_records(request: &ProduceRecords) -> Result<(&str, Sizes), Refusal> {
+fn check_records(request: &ProduceRecords) -> Result<CheckedRecords<'_>, Refusal> {
     let bad = |what: String| Refusal::BadBatch(what);
     let mut sizes = Sizes::with_capacity((request.count as usize).min(BATCH_COUNT_MAX));
-    let mut topic = None;
+    let (mut topic, mut is_delayed) = (None, false);
     let mut rest = &request.records[..];
     while !rest.is_empty() {
         let record = RecordView::parse(rest).map_err(|error| bad(error.to_string()))?;
@@ -369,7 +422,7 @@ fn check_records(request: &ProduceRecords) -> Result<(&str, Sizes), Refusal> {
             return Err(bad("a record with IPv6 hosts".into()));
         }
         check_parts(record.body, record.properties.len())?;
-        check_ordinary(withheld_by(record.system_flag, record.properties))?;
+        is_delayed |= is_delayed_by(withheld_by(record.system_flag, record.properties))?;
         if record.system_flag & SYSTEM_FLAGS_OF_LAYOUT != 0 {
             return Err(bad("a record that holds several messages".into()));
         }
@@ -385,5 +438,6 @@ fn check_records(request: &ProduceRecords) -> Result<(&str, Sizes), Refusal> {
     if sizes.len() != request.count as usize {
         return Err(bad(format!("{} records, {} announced", sizes.len(), request.count)));
     }
-    topic.map(|topic| (topic, sizes)).ok_or_else(|| bad("no messages".into()))
+    let topic = topic.ok_or_else(|| bad("no messages".into()))?;
+    Ok(CheckedRecords { topic, sizes, is_delayed })
 }

@@ -210,7 +210,10 @@ impl Snapshot {
 
 #[cfg(test)]
 mod tests {
+    use zerocopy::IntoBytes;
+
     use super::*;
+    use crate::broker::delays::{Amount, Bucket, ClockReading, DelayedItem, Key};
     use crate::broker::facts::{ITEMS_PER_SLICE, MESSAGES, SLICE_SIZE};
     use crate::broker::locks::Asker;
     use crate::broker::{group_configs, offsets, topics};
@@ -265,8 +268,10 @@ mod tests {
             let topics = &self.durable.topics;
             let name = TopicName::new(format!("t{}", rng.below(6))).unwrap();
             let known = topics.number(&name);
-            let mut facts = match (known, rng.below(8)) {
+            let mut facts = match (known, rng.below(12)) {
                 (Some(_), _) if rng.below(5) == 0 => self.lock(rng),
+                (_, 7..10) => self.delayed(rng),
+                (_, 10) => self.settled(rng),
                 (Some(number), 0) => topics::removed(number, now),
                 (Some(number), 1..5) => self.message(number, &name, rng),
                 (Some(_), 5..7) => {
@@ -330,6 +335,52 @@ mod tests {
             locks.granted(asker, &queues, Moment(0))
         }
 
+        /// A delayed message, due in one of the next hours.
+        fn delayed(&self, rng: &mut Rng) -> Facts {
+            let delays = &self.durable.delays;
+            let due_ms = delays.cursor().due_ms + rng.below(5_000_000);
+            let host = Host { address: [0; 4], port: 0.into() };
+            let record = NewRecord {
+                topic: "SCHEDULE_TOPIC_XXXX",
+                queue: QueueId(0),
+                flag: 0,
+                system_flag: 0,
+                born_at: Timestamp(0),
+                born_host: host,
+                reconsume_times: 0,
+                body: b"x",
+                properties: [b"", b""],
+            };
+            let placement = Placement {
+                queue_offset: self.index.next_offset(Bucket::of(due_ms).queue()),
+                physical_offset: LogOffset(0),
+                stored_at: Timestamp(1),
+                store_host: host,
+            };
+            let amount = Amount { count: 1, bytes: record.size() as u64 };
+            let now = ClockReading { clock_ms: delays.cursor().due_ms, wall: Timestamp(3) };
+            Facts::one(facts::DELAYED, 0, |out| {
+                out.extend_from_slice(delays.head(amount, now).as_bytes());
+                out.extend_from_slice(DelayedItem { due_ms: due_ms.into() }.as_bytes());
+                let begin = out.len();
+                out.resize(begin + record.size(), 0);
+                record.write(&placement, &mut out[begin..]);
+            })
+        }
+
+        /// Time has passed, and what was due has been delivered.
+        fn settled(&self, rng: &mut Rng) -> Facts {
+            let delays = &self.durable.delays;
+            let due_ms = delays.cursor().due_ms + rng.below(700_000);
+            let now = ClockReading { clock_ms: due_ms, wall: Timestamp(4) };
+            let cursor = Key { due_ms, offset: rng.below(3) };
+            let mut facts = Facts::default();
+            let settled = Amount { count: 1, bytes: 10 };
+            let place = LogOffset(rng.below(1 << 20));
+            delays::push_state(&mut facts, &delays.state_after(cursor, place, settled, now));
+            facts
+        }
+
         fn message(&self, topic: u32, name: &TopicName, rng: &mut Rng) -> Facts {
             let queue_count = self.durable.topics.topic(topic).unwrap().queues.len() as u64;
             let queue = QueueId(rng.below(queue_count) as u32);
@@ -360,9 +411,15 @@ mod tests {
 
         /// Everything that requests can observe of the durable state.
         fn seen(&self) -> Vec<String> {
-            let Durable { topics, offsets, groups, locks, .. } = &self.durable;
-            let mut seen = vec![format!("next topic {}", topics.next_number())];
+            let Durable { topics, offsets, groups, delays, locks, .. } = &self.durable;
+            let mut seen = vec![format!("next topic {}, {delays:?}", topics.next_number())];
             seen.extend(groups.iter().map(|group| format!("{group:?}")));
+            let mut from = Bucket::of(0);
+            while let Some(bucket) = delays.first_bucket(&self.index, from) {
+                let next = self.index.next_offset(bucket.queue());
+                seen.push(format!("{bucket:?}: next {next}"));
+                from = bucket.successor();
+            }
             for number in 0..topics.next_number() {
                 let Some(topic) = topics.topic(number) else { continue };
                 seen.push(format!("{number}: {:?}", topic.config));

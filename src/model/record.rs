@@ -441,6 +441,8 @@ pub const PROPERTY_TIMER_DELAY_MS: &str = "TIMER_DELAY_MS";
 pub const PROPERTY_TIMER_DELIVER_MS: &str = "TIMER_DELIVER_MS";
 const TIMER_PROPERTIES: [&str; 3] =
     [PROPERTY_TIMER_DELAY_SEC, PROPERTY_TIMER_DELAY_MS, PROPERTY_TIMER_DELIVER_MS];
+/// Name of the property by which a delayed message cancels another one.
+pub const PROPERTY_TIMER_CANCEL: &str = "TIMER_DEL_UNIQKEY";
 /// Names of the properties of a delayed message that say where and when it is to be delivered.
 pub const PROPERTY_REAL_TOPIC: &str = "REAL_TOPIC";
 pub const PROPERTY_REAL_QUEUE: &str = "REAL_QID";

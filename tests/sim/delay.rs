@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use ringmq::broker::operation::Context;
 use ringmq::broker::{Broker, BrokerConfig, Delay, Origin, Outcome};
+use ringmq::model::batch::BatchItem;
 use ringmq::model::record::{Host, NewRecord, RecordView, property};
 use ringmq::model::reply::PullStatus;
 use ringmq::model::request::{Expression, Produce, Pull, QueueOf};
@@ -65,9 +66,16 @@ struct World {
     sent: RefCell<Vec<Sent>>,
     /// By queue and queue offset: the number of the message.
     seen: RefCell<BTreeMap<(u32, u64), usize>>,
+    /// Bytes of the log that retention has deleted.
+    deleted: Cell<u64>,
 }
 
 impl World {
+    fn new() -> Self {
+        let (sent, seen, deleted) = Default::default();
+        Self { now: Cell::new(BEGIN), sent, seen, deleted }
+    }
+
     fn pass(&self, ms: u64) {
         let Now { wall, moment } = self.now.get();
         self.now.set(Now { wall: wall.plus_ms(ms), moment: moment.plus_ms(ms) });
@@ -111,8 +119,8 @@ struct Life<'a> {
 }
 
 impl Life<'_> {
-    fn send(&mut self, rng: &mut Rng) {
-        let now = self.world.now.get();
+    /// A message's properties, and by how much they delay it.
+    fn properties(rng: &mut Rng, now: Now) -> (String, u64) {
         let level =
             |level: u64| (format!("DELAY\x01{level}\x02"), LEVELS_MS[level.min(3) as usize - 1]);
         let ms = match rng.below(4) {
@@ -121,15 +129,36 @@ impl Life<'_> {
             2 => rng.below(60_000),
             _ => rng.below(3_000_000),
         };
-        let (properties, delay_ms) = match rng.below(6) {
+        match rng.below(6) {
             0 => level(1 + rng.below(4)),
             1 => (format!("TIMER_DELAY_SEC\x01{}\x02", ms / 1_000), ms / 1_000 * 1_000),
             2 => (format!("TIMER_DELAY_MS\x01{ms}\x02"), ms),
             3 => (format!("TIMER_DELIVER_MS\x01{}\x02", now.wall.0 + ms), ms),
             4 => (format!("TIMER_DELIVER_MS\x01{}\x02", now.wall.0 - ms), 0),
             _ => ("TAGS\x01a\x02".into(), 0),
+        }
+    }
+
+    /// Sends one message, or a few as a batch.
+    fn send(&mut self, rng: &mut Rng) {
+        let now = self.world.now.get();
+        let first = self.world.sent.borrow().len();
+        let count = if rng.below(5) == 0 { 1 + rng.below(4) as usize } else { 0 };
+        let text = |number, rng: &mut Rng| {
+            format!("{number} {}", "x".repeat(rng.below(900) as usize)).into_bytes()
         };
-        let number = self.world.sent.borrow().len();
+        let (mut body, mut properties, mut delays_ms) = (Vec::new(), String::new(), Vec::new());
+        for number in first..first + count {
+            let (properties, delay_ms) = Self::properties(rng, now);
+            delays_ms.push(delay_ms);
+            let text = text(number, rng);
+            BatchItem { flag: 5, body: &text, properties: properties.as_bytes() }.write(&mut body);
+        }
+        if count == 0 {
+            let delay_ms;
+            (properties, delay_ms) = Self::properties(rng, now);
+            (body, delays_ms) = (text(first, rng), vec![delay_ms]);
+        }
         let request = Request::Produce(Produce {
             group: "senders".into(),
             topic: TopicName::new("orders").unwrap(),
@@ -141,15 +170,17 @@ impl Life<'_> {
             flag: 5,
             properties: Bytes::from(properties),
             reconsume_times: 0,
-            is_batch: false,
-            body: Bytes::from(format!("{number} {}", "x".repeat(rng.below(900) as usize))),
+            is_batch: count > 0,
+            body: Bytes::from(body),
         });
         if let Outcome::Committed { mark, .. } =
             self.broker.handle(&request, Origin::default(), now)
         {
-            let due = now.wall.plus_ms(delay_ms);
-            self.world.sent.borrow_mut().push(Sent { due, is_acknowledged: false });
-            self.waiting.push((mark, number));
+            for (number, delay_ms) in (first..).zip(delays_ms) {
+                let due = now.wall.plus_ms(delay_ms);
+                self.world.sent.borrow_mut().push(Sent { due, is_acknowledged: false });
+                self.waiting.push((mark, number));
+            }
         }
     }
 
@@ -201,6 +232,7 @@ impl Life<'_> {
                 rest = &rest[record.size..];
             }
         }
+        assert!(pulled.status != PullStatus::OffsetMoved, "deleted before it was seen");
         pulled.status == PullStatus::Found
     }
 
@@ -219,6 +251,14 @@ impl Life<'_> {
         assert_eq!(before, None, "a consumer saw {place:?} twice");
     }
 
+    async fn maintain(&self, force_snapshot: bool) {
+        // Consumers are faster than retention.
+        self.pull_all().await;
+        self.broker.maintain(self.world.now.get(), force_snapshot).await.ok();
+        let begin = self.broker.store().begin().0;
+        self.world.deleted.set(begin.max(self.world.deleted.get()));
+    }
+
     /// Lets time pass until nothing is pending.
     async fn finish(&mut self) {
         while let Some(at) = self.broker.next_deadline()
@@ -230,6 +270,7 @@ impl Life<'_> {
             for _ in 0..40 {
                 sim::pause().await;
             }
+            self.maintain(true).await;
         }
         self.acknowledge();
         self.pull_all().await;
@@ -272,7 +313,7 @@ fn live(seed: u64, world: &World, disk: &SimDisk, is_last: bool, config: &StoreC
                 }
                 7 => life.acknowledge(),
                 8 => life.pull_all().await,
-                _ => drop(broker.maintain(world.now.get(), rng.below(4) == 0).await),
+                _ => life.maintain(rng.below(4) == 0).await,
             }
             sim::pause().await;
         }
@@ -285,8 +326,9 @@ fn live(seed: u64, world: &World, disk: &SimDisk, is_last: bool, config: &StoreC
     });
 }
 
-fn lives(seed: u64, config: &StoreConfig) -> usize {
-    let world = World { now: Cell::new(BEGIN), sent: RefCell::default(), seen: RefCell::default() };
+/// Returns how many messages were seen, and how many bytes of the log were deleted.
+fn lives(seed: u64, config: &StoreConfig) -> (usize, u64) {
+    let world = World::new();
     let mut rng = Rng::from_seed(seed);
     let mut disk = SimDisk::new(seed);
     disk.slow(2);
@@ -302,19 +344,32 @@ fn lives(seed: u64, config: &StoreConfig) -> usize {
         world.now.set(Now { moment: Moment(rng.below(100)), ..world.now.get() });
         disk = disk.after_crash(seed * 3 + life);
     }
-    world.seen.into_inner().len()
+    (world.seen.into_inner().len(), world.deleted.get())
 }
 
 #[test]
 fn delayed_messages_survive_power_cuts_and_are_delivered_once_and_not_early() {
-    let seen: usize = (0..60).map(|seed| lives(seed, &store_config())).sum();
-    assert!(seen > 5_000, "only {seen} messages were delivered");
+    let seen: usize = (0..40).map(|seed| lives(seed, &store_config()).0).sum();
+    assert!(seen > 4_000, "only {seen} messages were delivered");
+}
+
+/// Segments go while messages in them are pending; those are carried forward.
+#[test]
+fn retention_deletes_segments_and_no_pending_message() {
+    let config = StoreConfig { retention_bytes: 128 << 10, ..store_config() };
+    let (mut seen, mut deleted) = (0, 0);
+    for seed in 100..140 {
+        let (of_seed, deleted_of_seed) = lives(seed, &config);
+        (seen, deleted) = (seen + of_seed, deleted + deleted_of_seed);
+    }
+    assert!(seen > 4_000, "only {seen} messages were delivered");
+    assert!(deleted > 40 * (128 << 10), "only {deleted} bytes were deleted");
 }
 
 /// A record that the broker itself delays, as for a consumer's retry.
 #[test]
 fn a_record_is_scheduled_for_its_own_topic_and_queue() {
-    let world = World { now: Cell::new(BEGIN), sent: RefCell::default(), seen: RefCell::default() };
+    let world = World::new();
     let disk = SimDisk::new(1);
     let opened = sim::run(Broker::open(disk, store_config(), broker_config(BEGIN)));
     let (broker, _) = opened.unwrap();

@@ -1,0 +1,248 @@
+//! Keeps delayed messages for longer than retention keeps the log: what is pending in a segment that
+//! would be deleted is stored again at the end of the log.
+//!
+//! ```text
+//!   a segment is to go ─▶ nothing pending in it ──────────────────────────────▶ it may go
+//!                     └─▶ read it ─▶ append copies, and up to where, in slices ─▶ committed ─▶ it may go
+//! ```
+//!
+//! An entry carries copies and the fact that everything before a place of the log is pending no
+//! longer, so each message is pending in exactly one place, whenever the power fails.
+//!
+//! Copying pays only if it frees more than it writes. So it waits until what is to go is twice as
+//! large as all that is pending. The log then takes at most what retention allows, twice what is
+//! pending, and a segment.
+
+use std::mem::size_of;
+use std::ops::Range;
+
+use zerocopy::{FromBytes, IntoBytes};
+
+use super::delays::{
+    Amount, Bucket, DUE_MAX_MS, DelayedHead, DelayedItem, Delays, Key, push_state,
+};
+use super::facts::{DELAYED, Fact, Facts};
+use super::{Broker, State};
+use crate::model::record::{RecordHead, RecordView};
+use crate::model::{LogOffset, Now, QueueOffset};
+use crate::storage::disk::{Disk, DiskError};
+use crate::storage::{AppendError, QueueKey, ReadError, SpaceClass};
+
+/// Bytes of records read before they are appended, unless a single one is larger.
+const BATCH_BYTES_MAX: usize = 1 << 20;
+/// Bytes of records in one entry, unless a single one is larger.
+const SLICE_BYTES_MAX: usize = 128 << 10;
+/// What a copy needs in an entry beyond its record.
+const OVERHEAD_MAX: usize = 256;
+
+/// A pending message of a segment that is to go.
+struct Found {
+    key: Key,
+    /// Where its record ends.
+    end: LogOffset,
+    record: Vec<u8>,
+}
+
+impl<D: Disk> Broker<D> {
+    /// Lets retention delete the segments in which nothing is pending, after storing again what is
+    /// pending in those that it does not keep any more.
+    pub(super) async fn carry_forward(&self, now: Now) -> Result<(), DiskError> {
+        if self.state.borrow().durable.delays.is_unused() {
+            self.store.free_to(LogOffset(u64::MAX));
+            return Ok(());
+        }
+        // Nothing goes unless all of this succeeds.
+        self.store.free_to(LogOffset(0));
+        self.store.note_time(now);
+        let expired = self.store.expired(now);
+        let expired_bytes: u64 =
+            expired.iter().map(|segment| segment.end.0 - segment.start.0).sum();
+        let mut free_to = LogOffset(0);
+        for segment in expired {
+            if self.has_pending(&segment).await? {
+                let pending_bytes = self.state.borrow().durable.delays.pending().bytes;
+                if expired_bytes < 2 * pending_bytes || !self.carry(&segment, now).await? {
+                    break;
+                }
+            }
+            free_to = segment.end;
+        }
+        self.store.free_to(free_to);
+        Ok(())
+    }
+
+    /// Whether something in a sealed segment may be pending.
+    async fn has_pending(&self, segment: &Range<LogOffset>) -> Result<bool, DiskError> {
+        let first = {
+            let delays = &self.state.borrow().durable.delays;
+            if segment.end <= delays.carried_to() {
+                return Ok(false);
+            }
+            Bucket::of(delays.cursor().due_ms).queue()
+        };
+        match self.store.has_queues_from(segment.start, first).await {
+            // The segment itself tells.
+            Err(ReadError::Damaged(_)) => Ok(true),
+            read => unless_gone(read, false),
+        }
+    }
+
+    /// Stores what is pending in a segment again. False if there is no room for it.
+    async fn carry(&self, segment: &Range<LogOffset>, now: Now) -> Result<bool, DiskError> {
+        let mut at = segment.start.max(self.state.borrow().durable.delays.carried_to());
+        while at < segment.end {
+            let (mut found, mut bytes) = (Vec::new(), 0);
+            let read = self.store.read_entries(at, segment.end, |entry| {
+                let state = self.state.borrow();
+                for fact in Fact::of_entry(entry).each().flatten() {
+                    if fact.kind == DELAYED {
+                        bytes += find_pending(&state.durable.delays, &fact, &mut found);
+                    }
+                }
+                bytes < BATCH_BYTES_MAX
+            });
+            let next = unless_gone(read.await, segment.end)?;
+            let mut rest = &found[..];
+            while !rest.is_empty() {
+                let (slice, behind) = rest.split_at(slice_count(rest, self.slice_bytes_max()));
+                // What follows the slice in the segment is still pending there.
+                let carried_to = slice.last().expect("a slice is not empty").end;
+                let size = slice.iter().map(|found| found.record.len() + OVERHEAD_MAX).sum();
+                let append = || self.append_copies(slice, carried_to, now);
+                match self.store.with_room(size, append).await {
+                    Ok(mark) if self.store.reached(mark).await => {}
+                    Ok(_) => return Ok(false),
+                    Err(error) => {
+                        let shard = self.config.shard.0;
+                        tracing::warn!(shard, "delayed messages keep an old segment: {error}");
+                        return Ok(false);
+                    }
+                }
+                rest = behind;
+            }
+            at = next;
+        }
+        Ok(true)
+    }
+
+    fn slice_bytes_max(&self) -> usize {
+        self.store.payload_size_max().min(SLICE_BYTES_MAX)
+    }
+
+    fn append_copies(
+        &self,
+        slice: &[Found],
+        carried_to: LogOffset,
+        now: Now,
+    ) -> Result<LogOffset, AppendError> {
+        let copies = {
+            let state = self.state.borrow();
+            // Others have been delivered since they were found.
+            let cursor = state.durable.delays.cursor();
+            let pending = slice.iter().filter(|found| found.key >= cursor);
+            self.store.with_index(|index| {
+                Copies::of(&state, pending, carried_to, now, |queue| index.next_offset(queue))
+            })
+        };
+        let Copies { facts, records, first_due_ms } = copies;
+        let end = self.record_with_records(facts, &records, SpaceClass::Reserved)?.end;
+        if let Some(due_ms) = first_due_ms {
+            self.state.borrow_mut().wake_delivery_at(due_ms);
+        }
+        Ok(end)
+    }
+}
+
+/// The facts that store pending messages again.
+struct Copies {
+    facts: Facts,
+    /// Where the records begin in them.
+    records: Vec<usize>,
+    first_due_ms: Option<u64>,
+}
+
+impl Copies {
+    fn of<'a>(
+        state: &State,
+        found: impl Iterator<Item = &'a Found> + Clone,
+        carried_to: LogOffset,
+        now: Now,
+        next: impl Fn(QueueKey) -> QueueOffset,
+    ) -> Self {
+        let delays = &state.durable.delays;
+        let reading = state.delivery.clock().reading(now);
+        let bytes = found.clone().map(|found| found.record.len() as u64).sum();
+        let moved = Amount { count: found.clone().count() as u64, bytes };
+        let mut facts = Facts::default();
+        let mut copies = Self { facts: Facts::default(), records: Vec::new(), first_due_ms: None };
+        let mut offsets = rustc_hash::FxHashMap::<QueueKey, QueueOffset>::default();
+        if moved.count > 0 {
+            facts.push(DELAYED, 0, |out| {
+                out.extend_from_slice(delays.head(moved, reading).as_bytes());
+                for Found { key, record, .. } in found {
+                    // As for new messages: above all that are planned to be delivered.
+                    let due_ms = state.delivery.due_ms_from(key.due_ms);
+                    let queue = Bucket::of(due_ms).queue();
+                    let offset = offsets.entry(queue).or_insert_with(|| next(queue));
+                    let item = DelayedItem { due_ms: due_ms.into() };
+                    out.extend_from_slice(item.as_bytes());
+                    let begin = out.len();
+                    copies.records.push(begin);
+                    out.extend_from_slice(record);
+                    let (head, _) = RecordHead::mut_from_prefix(&mut out[begin..])
+                        .expect("a whole record was found");
+                    head.queue_offset.set(offset.0);
+                    *offset = offset.plus(1);
+                    let first = copies.first_due_ms.unwrap_or(due_ms);
+                    copies.first_due_ms = Some(first.min(due_ms));
+                }
+            });
+        }
+        // Applied after the copies, so it counts them as stored.
+        let after = delays.moved(carried_to, moved, reading);
+        push_state(&mut facts, &after);
+        copies.facts = facts;
+        copies
+    }
+}
+
+/// Adds the pending messages of a fact; returns the bytes of their records.
+fn find_pending(delays: &Delays, fact: &Fact<'_>, found: &mut Vec<Found>) -> usize {
+    let mut bytes = 0;
+    let mut position = size_of::<DelayedHead>();
+    while let Some(part) = fact.payload.get(position..)
+        && let Ok((item, rest)) = DelayedItem::ref_from_prefix(part)
+        && let Ok(record) = RecordView::parse(rest)
+    {
+        position += size_of::<DelayedItem>();
+        let due_ms = item.due_ms.get().min(DUE_MAX_MS);
+        let key = Key { due_ms, offset: record.queue_offset.0 };
+        let offset = fact.payload_offset.plus(position as u64);
+        let end = offset.plus(record.size as u64);
+        if key >= delays.cursor() && offset >= delays.carried_to() {
+            found.push(Found { key, end, record: rest[..record.size].to_vec() });
+            bytes += record.size;
+        }
+        position += record.size;
+    }
+    bytes
+}
+
+/// How many of `found`, at least one, go into one entry.
+fn slice_count(found: &[Found], bytes_max: usize) -> usize {
+    let mut bytes = 0;
+    let fits = |found: &&Found| {
+        bytes += found.record.len() + OVERHEAD_MAX;
+        bytes <= bytes_max
+    };
+    found.iter().take_while(fits).count().max(1)
+}
+
+/// A segment that has gone meanwhile, or a part of it that is damaged, has nothing more to carry.
+fn unless_gone<T>(read: Result<T, ReadError>, otherwise: T) -> Result<T, DiskError> {
+    match read {
+        Ok(read) => Ok(read),
+        Err(ReadError::Fault(fault)) => Err(fault),
+        Err(ReadError::Gone(_) | ReadError::Damaged(_)) => Ok(otherwise),
+    }
+}
