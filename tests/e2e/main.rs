@@ -8,6 +8,7 @@
 mod commands;
 mod connections;
 mod crash;
+mod delay;
 mod groups;
 mod held;
 mod leases;

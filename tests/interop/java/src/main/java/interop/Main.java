@@ -62,6 +62,7 @@ public final class Main {
                 new Topics(target).run(report);
                 new Sending(target).run(report);
                 new Offsets(target).run(report);
+                new Delayed(target).run(report);
             }
             case "admin" -> new Admin(target).run(report);
             case "ordered" -> new Ordered(target, target.newTopic("ordered"), target.unique("ordered")).run(report);
