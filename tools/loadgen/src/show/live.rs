@@ -1,60 +1,58 @@
-//! What can be seen while a run is under way, on standard error: a block of a few lines that is
-//! redrawn in place on a terminal, one plain line per second elsewhere.
-//!
-//! What is shown is text made from a [`View`], which knows no terminal. It fits 80 columns.
+//! Progress of a run on standard error: a bar with a few lines below it on a terminal, one plain line
+//! per second elsewhere. The text comes from a [`View`], which knows no terminal.
 
 use std::io::{IsTerminal, Write, stderr};
 
+use indicatif::{ProgressBar, ProgressFinish, ProgressStyle};
+
 use crate::engine::histogram::Percentiles;
 use crate::engine::measure::{Counters, Interval};
+use crate::findings::text::labelled;
 use crate::plan::scenario::{Phase, Scenario};
 use crate::units::grouped;
 
-/// Columns of a line at most.
-const WIDTH: usize = 80;
-/// Cells of the progress bar.
-const BAR_WIDTH: usize = 40;
-/// Lines for backlogs at most, and room for the number of groups that do not fit.
-const BACKLOG_LINES_MAX: usize = 2;
-const MORE_WIDTH: usize = "  + 64 more".len();
-/// What comes behind the last phase: nothing is due any more.
+/// Groups whose backlog is shown: those furthest behind.
+const BACKLOGS_MAX: usize = 8;
+/// The name of the time after the last phase, when nothing is due any more.
 const DRAIN: &str = "drain";
 
 pub struct Live {
-    is_terminal: bool,
     view: View,
-    /// Lines of the block that stands on the terminal.
-    standing: usize,
+    /// `None`: standard error is no terminal.
+    bar: Option<ProgressBar>,
 }
 
 impl Live {
     pub fn new(scenario: &Scenario) -> Self {
-        Self { is_terminal: stderr().is_terminal(), view: View::of(scenario), standing: 0 }
+        let bar = stderr().is_terminal().then(|| bar(scenario));
+        Self { view: View::of(scenario), bar }
     }
 
     /// Shows a second that is over, by track.
     pub fn show(&mut self, second: u64, tracks: &[Interval]) {
         self.view.take(second, tracks);
-        let lines = if self.is_terminal { self.view.block() } else { vec![self.view.line()] };
-        self.print(&lines);
-    }
-
-    fn print(&mut self, lines: &[String]) {
-        let mut text = String::new();
-        if self.standing > 0 {
-            // Up to the first line of the block, and clear all below.
-            text += &format!("\x1b[{}A\r\x1b[J", self.standing);
+        match &self.bar {
+            Some(bar) => {
+                bar.set_message(self.view.block());
+                bar.set_position(second + 1);
+            }
+            // A closed standard error must not end a run.
+            None => drop(writeln!(stderr(), "{}", self.view.line())),
         }
-        lines.iter().for_each(|line| text += &format!("{line}\n"));
-        // A closed standard error must not end a run.
-        let _ = stderr().write_all(text.as_bytes());
-        self.standing = if self.is_terminal { lines.len() } else { 0 };
     }
 }
 
-/// What is known of a run under way.
+fn bar(scenario: &Scenario) -> ProgressBar {
+    const TEMPLATE: &str = "{prefix} [{bar:40}] {pos}/{len} s {msg}";
+    let style = ProgressStyle::with_template(TEMPLATE).expect("the template is well formed");
+    ProgressBar::new(scenario.end_ns().div_ceil(1_000_000_000))
+        .with_style(style.progress_chars("=>."))
+        .with_prefix(scenario.name.clone())
+        .with_finish(ProgressFinish::Abandon)
+}
+
+/// What is known of a run so far.
 struct View {
-    name: String,
     phases: Vec<Phase>,
     streams: usize,
     groups: Vec<Behind>,
@@ -88,7 +86,6 @@ impl View {
             received: 0,
         });
         Self {
-            name: scenario.name.clone(),
             phases: scenario.phases.clone(),
             streams: scenario.streams.len(),
             groups: groups.collect(),
@@ -119,21 +116,15 @@ impl View {
         phase.map_or(DRAIN, |phase| &phase.name)
     }
 
-    /// For a terminal.
-    fn block(&self) -> Vec<String> {
+    /// The phase, which goes behind the bar, and the lines below.
+    fn block(&self) -> String {
         let (Counters { due, sent, acknowledged, received, .. }, total) =
             (self.last.counters, &self.total);
         let [due, sent, acknowledged, received] = [due, sent, acknowledged, received].map(grouped);
         let p = Percentiles::of(&self.last.latency);
         let [p50, p99, p99_9, max] = [p.p50, p.p99, p.p99_9, p.max].map(milliseconds);
-        let mut lines = vec![
-            self.progress(),
-            format!("per s    due {due}  sent {sent}  acked {acknowledged}  consumed {received}"),
-            format!("ms       p50 {p50}  p99 {p99}  p99.9 {p99_9}  max {max}"),
-        ];
-        if !self.groups.is_empty() {
-            lines.extend(self.backlogs());
-        }
+        let rates = format!("due {due}  sent {sent}  acked {acknowledged}  consumed {received}");
+        let latencies = format!("p50 {p50}  p99 {p99}  p99.9 {p99_9}  max {max}");
         let errors = [
             ("refused", total.refused),
             ("unknown", total.unknown),
@@ -141,44 +132,26 @@ impl View {
             ("retried", total.retried),
         ];
         let errors = errors.map(|(what, count)| format!("{what} {}", grouped(count)));
-        lines.push(format!("errors   {}", errors.join("  ")));
-        lines.iter().map(|line| line.chars().take(WIDTH).collect()).collect()
+        let mut block = format!("{}\n", self.phase());
+        block += &labelled("per s", &rates);
+        block += &labelled("ms", &latencies);
+        if !self.groups.is_empty() {
+            block += &labelled("backlog", &self.backlogs());
+        }
+        block += &labelled("errors", &errors.join("  "));
+        block.trim_end().to_owned()
     }
 
-    /// A bar with a mark where each phase begins, the time, and the phase.
-    fn progress(&self) -> String {
-        let end_ns = self.phases.last().map_or(1, |phase| phase.end_ns.max(1));
-        let cell = |ns: u64| (ns as f64 / end_ns as f64 * BAR_WIDTH as f64) as usize;
-        let reached = cell((self.second + 1) * 1_000_000_000).min(BAR_WIDTH);
-        let mut bar: Vec<char> =
-            (0..BAR_WIDTH).map(|at| if at < reached { '=' } else { '.' }).collect();
-        for phase in self.phases.iter().skip(1) {
-            bar[cell(phase.start_ns).min(BAR_WIDTH - 1)] = '|';
+    fn backlogs(&self) -> String {
+        let mut groups: Vec<&Behind> = self.groups.iter().collect();
+        groups.sort_by_key(|group| std::cmp::Reverse(group.messages()));
+        let shown = groups.iter().take(BACKLOGS_MAX);
+        let mut backlogs: Vec<String> =
+            shown.map(|group| format!("{} {}", group.name, grouped(group.messages()))).collect();
+        if groups.len() > BACKLOGS_MAX {
+            backlogs.push(format!("+ {} more", groups.len() - BACKLOGS_MAX));
         }
-        let bar: String = bar.into_iter().collect();
-        let end_s = end_ns.div_ceil(1_000_000_000);
-        format!("{} [{bar}] {}/{end_s} s {}", self.name, self.second + 1, self.phase())
-    }
-
-    /// As many groups as fit.
-    fn backlogs(&self) -> Vec<String> {
-        let mut lines = vec!["backlog".to_owned()];
-        for (index, group) in self.groups.iter().enumerate() {
-            let text = format!("  {} {}", group.name, grouped(group.messages()));
-            let left = self.groups.len() - index;
-            let is_last_line = lines.len() == BACKLOG_LINES_MAX;
-            let room = if is_last_line && left > 1 { WIDTH - MORE_WIDTH } else { WIDTH };
-            let line = lines.last_mut().expect("there is a first line");
-            if line.len() + text.len() <= room {
-                *line += &text;
-            } else if is_last_line {
-                *line += &format!("  + {left} more");
-                return lines;
-            } else {
-                lines.push(format!("{:<7}{text}", ""));
-            }
-        }
-        lines
+        backlogs.join("  ")
     }
 
     /// For everything that is no terminal.
@@ -293,42 +266,35 @@ mod tests {
         view.take(14, &orders_only(9_900, [9_900, 0, 0, 0, 0]));
         view.take(15, &orders_only(9_900, [9_800, 100, 5_000, 0, 0]));
         let expected = "\
-double11 pulse [==|=||=|..|.........|..............|....] 16/81 s payment wave
-per s    due 10,000  sent 9,998  acked 9,900  consumed 9,800
-ms       p50 1.00  p99 1.00  p99.9 1.00  max 1.00
-backlog  fulfilment 100  logistics 19,700  analytics 14,800  cache-1 0
-         cache-2 0
-errors   refused 4  unknown 0  not sent 0  retried 0";
-        assert_eq!(view.block().join("\n"), expected);
+payment wave
+per s      due 10,000  sent 9,998  acked 9,900  consumed 9,800
+ms         p50 1.00  p99 1.00  p99.9 1.00  max 1.00
+backlog    logistics 19,700  analytics 14,800  fulfilment 100  cache-1 0
+           cache-2 0
+errors     refused 4  unknown 0  not sent 0  retried 0";
+        assert_eq!(view.block(), expected);
     }
 
-    /// Behind the last phase the bar is full and what is shown is the drain.
     #[test]
     fn after_the_last_phase_comes_the_drain() {
         let mut view = View::of(&night());
         view.take(200, &orders_only(0, [0, 500, 0, 0, 0]));
-        let progress = view.progress();
-        assert!(progress.ends_with("=] 201/81 s drain"), "{progress}");
+        assert_eq!(view.phase(), "drain");
         assert_eq!(view.groups[1].messages(), 0, "more received than acknowledged is no debt");
     }
 
     #[test]
-    fn whatever_the_figures_and_names_a_block_fits_80_columns() {
+    fn of_many_groups_those_furthest_behind_are_shown() {
         let mut scenario = night();
         for number in 0..40 {
             let mut group = scenario.groups[1].clone();
             group.name = format!("a-group-with-a-long-name-{number}");
             scenario.groups.push(group);
         }
-        scenario.phases[11].name = "a phase of which the name is far too long for any line".into();
         let mut view = View::of(&scenario);
-        let mut huge = sent(u64::MAX / 1_000);
-        huge.counters.due = u64::MAX / 1_000;
-        view.take(4_000_000_000, &[huge.clone(), huge]);
-        let block = view.block();
-        assert!(block.iter().all(|line| line.chars().count() <= WIDTH), "{block:#?}");
-        assert!(block[4].ends_with(" more"), "{}", block[4]);
-        assert_eq!(block.len(), 6);
+        view.take(4, &orders_only(9_900, [9_900, 0, 100, 0, 0]));
+        assert!(view.backlogs().starts_with("logistics 9,900  "), "{}", view.backlogs());
+        assert!(view.backlogs().ends_with("  + 37 more"), "{}", view.backlogs());
     }
 
     #[test]
@@ -337,6 +303,6 @@ errors   refused 4  unknown 0  not sent 0  retried 0";
         scenario.groups.clear();
         let mut view = View::of(&scenario);
         view.take(0, &[sent(10)]);
-        assert_eq!(view.block().len(), 4);
+        assert!(!view.block().contains("backlog"));
     }
 }

@@ -1,10 +1,12 @@
 // Looks at a page as a browser has laid it out and lists what a reader would stumble over. The test
-// puts it at the end of a copy of each page; the pages themselves have no scripts.
+// puts it at the end of a copy of each page.
 "use strict";
 
 const problems = [];
-const counts = { texts: 0, cells: 0, figures: 0, sections: 0 };
+const counts = { texts: 0, cells: 0, figures: 0, plots: 0, sections: 0 };
 const short = (element) => (element.textContent || element.tagName).trim().slice(0, 50);
+// Scripts are taken out of some pages, to see what is left.
+const hasPlots = document.querySelector(".plot script") !== null;
 const isVisible = (element) => element.getClientRects().length > 0;
 
 // More than a pixel in both directions: rounding makes neighbours touch.
@@ -56,21 +58,42 @@ function checkWidth() {
   }
 }
 
-function checkPlot(svg) {
-  const title = svg.getAttribute("aria-label") || "";
-  if (svg.getAttribute("role") !== "img" || title.length < 5) problems.push("a plot without a name");
-  const texts = [...svg.querySelectorAll("text")];
-  noneOverlap(texts, boxOf, `plot ${title.slice(0, 40)}`);
-  const frame = boxOf(svg);
-  for (const text of texts.filter(isVisible)) {
-    counts.texts++;
-    const box = boxOf(text);
-    if (box.left < frame.left - 1 || box.right > frame.right + 1 || box.top < frame.top - 1) {
-      problems.push(`"${short(text)}" is cut off in ${title.slice(0, 40)}`);
-    }
-    const size = parseFloat(getComputedStyle(text).fontSize) * text.getScreenCTM().a;
-    if (size < 9) problems.push(`"${short(text)}" is ${size.toFixed(1)} px high in ${title}`);
-  }
+// The canvas has something on it, fits the screen, and says what is under the cursor.
+function checkPlot(element) {
+  const title = element.getAttribute("aria-label") || "";
+  if (element.getAttribute("role") !== "img" || title.length < 5) problems.push("a plot without a name");
+  const u = shown.get(element);
+  if (!u) return problems.push(`nothing is drawn: ${title}`);
+  counts.plots++;
+  const { width, height } = u.ctx.canvas;
+  const pixels = u.ctx.getImageData(0, 0, width, height).data;
+  if (!pixels.some((value) => value > 0)) problems.push(`an empty canvas: ${title}`);
+  if (u.width > element.clientWidth) problems.push(`${u.width} px wide: ${title}`);
+  u.setCursor({ left: u.over.clientWidth / 2, top: 20 });
+  const values = [...element.querySelectorAll(".u-value")].map((value) => value.textContent);
+  if (values.length !== u.series.length) problems.push(`${values.length} values: ${title}`);
+  if (!/[0-9]/.test(values[0])) problems.push(`the cursor says ${values[0]}: ${title}`);
+}
+
+// Dragging over one plot over time zooms all of them; a double click shows everything again.
+async function checkZoom() {
+  const plots = [...shown.values()].filter((u) => u.cursor.sync.key === "time");
+  if (plots.length < 2) return;
+  const [first, second] = plots;
+  const box = boxOf(first.over);
+  const mouse = (type, part) => {
+    const place = { clientX: box.left + box.width * part, clientY: box.top + 20, movementX: 9 };
+    first.over.dispatchEvent(new MouseEvent(type, { ...place, bubbles: true }));
+  };
+  const widthOf = (u) => u.scales.x.max - u.scales.x.min;
+  const drawn = () => new Promise((resolve) => setTimeout(resolve));
+  const whole = widthOf(second);
+  [["mousemove", 0.2], ["mousedown", 0.2], ["mousemove", 0.5], ["mouseup", 0.5]].forEach((it) => mouse(...it));
+  await drawn();
+  if (widthOf(first) > 0.5 * whole || widthOf(second) > 0.5 * whole) problems.push("plots do not zoom together");
+  mouse("dblclick", 0.5);
+  await drawn();
+  if (widthOf(second) < 0.99 * whole) problems.push("a double click does not show everything again");
 }
 
 function checkTable(table) {
@@ -89,6 +112,7 @@ function checkTable(table) {
 function checkText() {
   for (const element of document.querySelectorAll("p, li, td, th, dd, dt, figcaption, small")) {
     const size = parseFloat(getComputedStyle(element).fontSize);
+    if (isVisible(element)) counts.texts++;
     if (isVisible(element) && size < 11) problems.push(`"${short(element)}" is ${size} px high`);
   }
 }
@@ -115,11 +139,10 @@ function groundOf(element) {
 }
 
 function checkContrast() {
-  for (const element of document.querySelectorAll("p, li, td, th, dd, dt, text, small, span, summary")) {
+  for (const element of document.querySelectorAll("p, li, td, th, dd, dt, small, span, summary")) {
     if (!isVisible(element) || !element.textContent.trim()) continue;
     const style = getComputedStyle(element);
-    const colour = element.tagName === "text" ? style.fill : style.color;
-    const [a, b] = [luminance(colour), luminance(groundOf(element))].sort((a, b) => b - a);
+    const [a, b] = [luminance(style.color), luminance(groundOf(element))].sort((a, b) => b - a);
     const contrast = (a + 0.05) / (b + 0.05);
     if (contrast < 4.5) problems.push(`"${short(element)}": contrast of ${contrast.toFixed(1)}`);
   }
@@ -136,20 +159,23 @@ function checkVerdict() {
   if (innerWidth < 800 || !document.querySelector("section")) return;
   const numbers = document.querySelector(".numbers");
   if (!numbers || boxOf(numbers).bottom > innerHeight / 2) problems.push("six numbers are not at the top");
-  const curve = document.querySelector("figure svg.wide");
-  if (!curve || boxOf(curve).bottom > innerHeight) problems.push("the curve is not on the first screen");
+  const curve = document.querySelector("figure canvas");
+  if (hasPlots && (!curve || boxOf(curve).bottom > innerHeight)) problems.push("the curve is not on the first screen");
 }
 
-function check() {
+async function check() {
   // A comparison judges nobody.
   if (!window.name.startsWith("compare")) checkVerdict();
   document.querySelectorAll("details").forEach((details) => (details.open = true));
   checkWidth();
-  document.querySelectorAll("svg").forEach((svg) => isVisible(svg) && checkPlot(svg));
+  if (hasPlots) {
+    document.querySelectorAll(".plot").forEach(checkPlot);
+    await checkZoom();
+  }
   document.querySelectorAll("table").forEach(checkTable);
   for (const figure of document.querySelectorAll("figure")) {
     counts.figures++;
-    const parts = [...figure.querySelectorAll("figcaption, li, svg, p")];
+    const parts = [...figure.querySelectorAll("figcaption, .u-wrap, .u-series > *, p")];
     noneOverlap(parts, boxOf, `figure ${short(figure.querySelector("figcaption"))}`);
   }
   const blocks = [...document.querySelectorAll("body > *, section > *")];
@@ -159,9 +185,9 @@ function check() {
   checkContrast();
 }
 
-addEventListener("load", () => {
+addEventListener("load", async () => {
   try {
-    check();
+    await check();
   } catch (error) {
     problems.push(`the check itself: ${error}`);
   }

@@ -35,6 +35,7 @@ pub struct Counts {
     pub texts: usize,
     pub cells: usize,
     pub figures: usize,
+    pub plots: usize,
     pub sections: usize,
 }
 
@@ -65,7 +66,8 @@ impl Browser {
     ) -> Seen {
         fs::create_dir_all(scratch).unwrap();
         for (name, page) in pages {
-            let checked = page.replace("</body>", &format!("<script>{CHECK}</script></body>"));
+            let check = format!("<script>(() => {{{CHECK}}})()</script></body>");
+            let checked = page.replace("</body>", &check);
             assert_ne!(&checked, page, "{name} has a body");
             fs::write(scratch.join(format!("{name}.html")), checked).unwrap();
         }

@@ -7,8 +7,7 @@ use crate::engine::measure::Counters;
 use crate::findings::report::{Report, Sample};
 use crate::show::page::timeline::{Point, ROWS_PER_DECADE, Timeline};
 use crate::show::page::words::seconds;
-use crate::show::plot::axis::Marks;
-use crate::show::plot::{Axis, Cell, Line, Look, Plot, Scale};
+use crate::show::plot::{Axis, Cell, Line, Marks, Plot, Scale, Stroke};
 use crate::units::ms;
 
 /// Messages per second: asked for, and what became of them.
@@ -19,7 +18,7 @@ pub fn rates(report: &Report, timeline: &Timeline) -> Plot {
     };
     let mut plot = timeline.plot("Messages per second", Axis::new("msg/s", Scale::Linear));
     plot.lines = vec![
-        of("due", 7, |counters| counters.due).looking(Look::Dashed),
+        of("due", 7, |counters| counters.due).with(Stroke::Dashed),
         of("sent", 4, |counters| counters.sent),
         of("acknowledged", 0, |counters| counters.acknowledged),
         of("sent, no answer asked", 6, |counters| counters.one_way),
@@ -132,24 +131,14 @@ pub fn ms_axis() -> Axis {
 
 /// 0, 90, 99, 99.9 … per cent at equal distances.
 pub fn percentile_axis() -> Axis {
-    let mark = |nines: i32| {
-        let text = match nines {
-            0 => "0 %".to_owned(),
-            1 => "90 %".to_owned(),
-            2 => "99 %".to_owned(),
-            _ => format!("99.{} %", "9".repeat(nines as usize - 2)),
-        };
-        (10f64.powi(nines), text)
-    };
-    let marks = Marks::Given((0..=9).map(mark).collect());
-    Axis { marks, ..Axis::new("of messages took no longer", Scale::Logarithmic) }
+    Axis { marks: Marks::Nines, ..Axis::new("of messages took no longer", Scale::Linear) }
 }
 
 pub fn spectrum_line(name: &str, colour: usize, histogram: &Histogram<u64>) -> Line {
     let least = 1.0 / histogram.len().max(1) as f64;
     let values = histogram.iter_quantiles(10).map(|value| {
         let rarer = (1.0 - value.quantile_iterated_to()).max(least);
-        (1.0 / rarer, Some(ms(value.value_iterated_to())))
+        (-rarer.log10(), Some(ms(value.value_iterated_to())))
     });
     Line::new(name, colour, values.collect())
 }
@@ -174,8 +163,8 @@ pub fn resources(report: &Report, timeline: &Timeline) -> Vec<Plot> {
     let memory = level("resident", 6, move |sample| sample.rss_bytes as f64 / f64::from(1 << 20));
     let largest = samples.iter().map(|sample| mib(sample.rss_bytes)).fold(0.0, f64::max);
     let mut plots = vec![
-        plot("Processor time of the broker", "cores", vec![cores.looking(Look::Filled)]),
-        plot("Memory of the broker", "MiB", vec![memory.looking(Look::Filled)]),
+        plot("Processor time of the broker", "cores", vec![cores.with(Stroke::Filled)]),
+        plot("Memory of the broker", "MiB", vec![memory.with(Stroke::Filled)]),
         plot("Disk traffic of the broker", "MB/s", vec![written, read]),
     ];
     plots[1].note = format!("At most {largest:.0} MiB.");
@@ -234,6 +223,6 @@ mod tests {
         record(&mut histogram, 50_000_000, 1);
         let line = spectrum_line("x", 0, &histogram);
         let last = line.points.last().unwrap();
-        assert!((last.0 - 1_000.0).abs() < 1e-6 && last.1.unwrap() >= 50.0);
+        assert!((last.0 - 3.0).abs() < 1e-6 && last.1.unwrap() >= 50.0);
     }
 }

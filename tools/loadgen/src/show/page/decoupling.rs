@@ -15,11 +15,9 @@ use crate::show::page::html::{Table, heading, number, paragraph, word};
 use crate::show::page::story;
 use crate::show::page::timeline::{Timeline, merged};
 use crate::show::page::words::{
-    capital, counted, listed, ms as ms_text, ns_at, percentile, rate, seconds, spoken,
+    capital, clock, counted, listed, ms as ms_text, ns_at, percentile, rate, seconds, spoken,
 };
-use crate::show::plot::backdrop::Mark;
-use crate::show::plot::text::clock;
-use crate::show::plot::{Axis, Look, Plot, Scale};
+use crate::show::plot::{Axis, Line, Mark, Plot, Scale, Stroke};
 use crate::units::{grouped, ms};
 
 /// A p99 that grew by no more than this counts as untouched.
@@ -194,7 +192,6 @@ impl Outage<'_> {
         plot.backdrop.faults.push(Mark {
             at: self.pause.from_ns as f64 / 1e9,
             until: self.pause.to_ns as f64 / 1e9,
-            number: None,
             text: format!("{} gone", self.name),
         });
         plot
@@ -215,23 +212,18 @@ impl Outage<'_> {
     fn backlog(&self, timeline: &Timeline) -> Plot {
         let title = format!("Messages waiting for {}", self.name);
         let mut plot = self.plot(timeline, title, Axis::new("msg", Scale::Linear));
-        plot.lines = vec![backlog_line(timeline, self.flow, "backlog", 6).looking(Look::Filled)];
+        plot.lines = vec![backlog_line(timeline, self.flow, "backlog", 6).with(Stroke::Filled)];
         plot
     }
 }
 
 /// The backlog at the end of each point's stretch.
-pub fn backlog_line(
-    timeline: &Timeline,
-    flow: &Flow,
-    name: &str,
-    colour: usize,
-) -> crate::show::plot::Line {
+pub fn backlog_line(timeline: &Timeline, flow: &Flow, name: &str, colour: usize) -> Line {
     let pool = timeline.pool as usize;
     let at_end = flow.seconds.chunks(pool).enumerate().map(|(index, seconds)| {
         let end_s = ((index * pool + seconds.len()) as f64).min(timeline.end_s);
         (end_s, seconds.last().map(|second| second.backlog as f64))
     });
     let points = std::iter::once((0.0, Some(0.0))).chain(at_end);
-    crate::show::plot::Line::new(name, colour, points.collect())
+    Line::new(name, colour, points.collect())
 }

@@ -1,11 +1,14 @@
-//! The parts that pages are made of: tables, lists, sections. All text that comes in is escaped
-//! here.
+//! The parts that pages are made of: tables, lists, sections, as HTML text. All text that comes in is
+//! escaped.
 
 use std::fmt::Display;
 
+use maud::{DOCTYPE, Markup, PreEscaped, html};
+
 use crate::findings::verdict::Verdict;
-use crate::show::page::style::STYLE;
-use crate::show::plot::text::escaped;
+use crate::show::plot::{SCRIPTS, UPLOT_STYLE};
+
+const STYLE: &str = include_str!("style.css");
 
 /// One cell of a table.
 #[derive(Clone, Debug, PartialEq)]
@@ -33,13 +36,13 @@ pub fn number(text: impl Display) -> Cell {
 }
 
 impl Cell {
-    fn html(&self) -> String {
-        match self {
-            Self::Text(text) => format!("<td class=\"text\">{}</td>", escaped(text)),
-            Self::Word(text) => format!("<td class=\"word\">{}</td>", escaped(text)),
-            Self::Number(text) => format!("<td class=\"num\">{}</td>", escaped(text)),
-            Self::Badge(text, class) => {
-                format!("<td><span class=\"badge {class}\">{}</span></td>", escaped(text))
+    fn html(&self) -> Markup {
+        html! {
+            @match self {
+                Self::Text(text) => td.text { (text) },
+                Self::Word(text) => td.word { (text) },
+                Self::Number(text) => td.num { (text) },
+                Self::Badge(text, class) => td { span.badge.(*class) { (text) } },
             }
         }
     }
@@ -49,148 +52,205 @@ impl Cell {
 #[derive(Clone, Debug, Default)]
 pub struct Table {
     caption: String,
-    head: Vec<String>,
-    body: String,
-    is_open: bool,
+    columns: Vec<String>,
+    parts: Vec<Part>,
+}
+
+/// Rows that belong together, with their name if they have one.
+#[derive(Clone, Debug, Default)]
+struct Part {
+    name: Option<String>,
+    /// Cells, and whether they sum up the others.
+    rows: Vec<(Vec<Cell>, bool)>,
 }
 
 impl Table {
     /// Columns whose name begins with `>` hold figures.
     pub fn new(caption: &str, columns: &[&str]) -> Self {
-        let head = columns.iter().map(|column| match column.strip_prefix('>') {
-            Some(name) => format!("<th scope=\"col\" class=\"num\">{}</th>", escaped(name)),
-            None => format!("<th scope=\"col\">{}</th>", escaped(column)),
-        });
-        Self { caption: caption.to_owned(), head: head.collect(), ..Self::default() }
+        let columns = columns.iter().map(|&column| column.to_owned()).collect();
+        Self { caption: caption.to_owned(), columns, parts: Vec::new() }
     }
 
     /// Further rows belong to `name`.
     pub fn part(&mut self, name: &str) {
-        self.close();
-        self.body.push_str(&format!(
-            "<tbody class=\"part\"><tr><th scope=\"rowgroup\" colspan=\"{}\">{}</th></tr>\n",
-            self.head.len(),
-            escaped(name),
-        ));
-        self.is_open = true;
+        self.parts.push(Part { name: Some(name.to_owned()), rows: Vec::new() });
     }
 
     pub fn row(&mut self, cells: &[Cell]) {
-        self.push_row("", cells);
+        self.push_row(cells, false);
     }
 
     /// A row that sums up the others.
     pub fn sum(&mut self, cells: &[Cell]) {
-        self.push_row(" class=\"all\"", cells);
+        self.push_row(cells, true);
     }
 
-    fn push_row(&mut self, class: &str, cells: &[Cell]) {
-        if !self.is_open {
-            self.body.push_str("<tbody>\n");
-            self.is_open = true;
+    fn push_row(&mut self, cells: &[Cell], is_sum: bool) {
+        if self.parts.is_empty() {
+            self.parts.push(Part::default());
         }
-        let cells: String = cells.iter().map(Cell::html).collect();
-        self.body.push_str(&format!("<tr{class}>{cells}</tr>\n"));
+        let part = self.parts.last_mut().expect("there is a part now");
+        part.rows.push((cells.to_vec(), is_sum));
     }
 
-    fn close(&mut self) {
-        if self.is_open {
-            self.body.push_str("</tbody>\n");
-        }
-        self.is_open = false;
-    }
-
-    pub fn html(mut self) -> String {
-        self.close();
-        let caption = match self.caption.as_str() {
-            "" => String::new(),
-            text => format!("<caption>{}</caption>", escaped(text)),
+    pub fn html(self) -> String {
+        let head = |column: &str| match column.strip_prefix('>') {
+            Some(name) => html! { th.num scope="col" { (name) } },
+            None => html! { th scope="col" { (column) } },
         };
-        let head: String = self.head.concat();
-        format!(
-            "<div class=\"scroll\" tabindex=\"0\"><table>{caption}<thead><tr>{head}</tr></thead>\n{}\
-             </table></div>\n",
-            self.body
-        )
+        let body = |part: &Part| {
+            html! {
+                tbody.part[part.name.is_some()] {
+                    @if let Some(name) = &part.name {
+                        tr { th scope="rowgroup" colspan=(self.columns.len()) { (name) } }
+                    }
+                    @for (cells, is_sum) in &part.rows {
+                        tr.all[*is_sum] { @for cell in cells { (cell.html()) } }
+                    }
+                }
+            }
+        };
+        let table = html! {
+            div.scroll tabindex="0" {
+                table {
+                    @if !self.caption.is_empty() { caption { (self.caption) } }
+                    thead { tr { @for column in &self.columns { (head(column)) } } }
+                    @for part in &self.parts { (body(part)) }
+                }
+            }
+        };
+        text_of(table)
     }
+}
+
+/// A horizontal bar with its name before it and its value behind it.
+pub struct Bar {
+    pub name: String,
+    pub value: f64,
+    /// The value as it is written.
+    pub text: String,
+    /// Index of its colour.
+    pub colour: usize,
+}
+
+/// All bars on one scale that begins at zero.
+pub fn bars(title: &str, bars: &[Bar]) -> String {
+    let largest = bars.iter().map(|bar| bar.value).fold(f64::MIN_POSITIVE, f64::max);
+    let width =
+        |bar: &Bar| format!("width:{:.1}%", (bar.value / largest * 100.0).clamp(0.0, 100.0));
+    text_of(html! {
+        table.bars {
+            caption { (title) }
+            tbody {
+                @for bar in bars {
+                    tr {
+                        th scope="row" { (bar.name) }
+                        td.bar { span class={ "b" (bar.colour) } style=(width(bar)) {} }
+                        td.num { (bar.text) }
+                    }
+                }
+            }
+        }
+    })
 }
 
 /// A chapter of the page; nothing when it has nothing to say.
 pub fn section(title: &str, content: &str) -> String {
     match content {
         "" => String::new(),
-        content => format!("<section>\n<h2>{}</h2>\n{content}</section>\n", escaped(title)),
+        content => text_of(html! { section { h2 { (title) } (PreEscaped(content)) } }),
     }
 }
 
 pub fn title(text: &str) -> String {
-    format!("<h1>{}</h1>\n", escaped(text))
+    text_of(html! { h1 { (text) } })
 }
 
 pub fn heading(text: &str) -> String {
-    format!("<h3>{}</h3>\n", escaped(text))
+    text_of(html! { h3 { (text) } })
 }
 
 pub fn paragraph(text: &str) -> String {
-    format!("<p>{}</p>\n", escaped(text))
+    text_of(html! { p { (text) } })
 }
 
 pub fn note(text: &str) -> String {
-    format!("<p class=\"note\">{}</p>\n", escaped(text))
+    text_of(html! { p.note { (text) } })
 }
 
 /// Nothing for an empty list.
 pub fn list(items: &[String]) -> String {
-    let items: Vec<String> =
-        items.iter().map(|item| format!("<li>{}</li>\n", escaped(item))).collect();
     match items.is_empty() {
         true => String::new(),
-        false => format!("<ul class=\"plain\">\n{}</ul>\n", items.concat()),
+        false => text_of(html! { ul.plain { @for item in items { li { (item) } } } }),
     }
 }
 
 /// Large figures, each below its name, side by side where there is room.
 pub fn numbers(rows: &[(String, String)]) -> String {
-    let row = |(name, value): &(String, String)| {
-        format!("<div><dt>{}</dt><dd>{}</dd></div>", escaped(name), escaped(value))
-    };
-    format!("<dl class=\"numbers\">{}</dl>\n", rows.iter().map(row).collect::<String>())
+    text_of(html! {
+        dl.numbers { @for (name, value) in rows { div { dt { (name) } dd { (value) } } } }
+    })
 }
 
 /// Names with what they say, in two columns where there is room.
 pub fn facts(rows: &[(&str, String)]) -> String {
-    let row = |(name, value): &(&str, String)| {
-        format!("<dt>{}</dt><dd>{}</dd>\n", escaped(name), escaped(value))
-    };
-    format!("<dl class=\"facts\">\n{}</dl>\n", rows.iter().map(row).collect::<String>())
+    text_of(html! {
+        dl.facts { @for (name, value) in rows { dt { (name) } dd { (value) } } }
+    })
 }
 
-/// Text as it is, which can be opened.
-pub fn details(title: &str, text: &str) -> String {
-    let (title, text) = (escaped(title), escaped(text));
-    format!(
-        "<details><summary>{title}</summary><div class=\"scroll\" tabindex=\"0\"><pre>{text}</pre>\
-         </div></details>\n"
-    )
+/// Names with what they do, and particulars in small print.
+pub fn parts<'a>(rows: impl Iterator<Item = (&'a str, (String, String))>) -> String {
+    text_of(html! {
+        dl.parts {
+            @for (name, (role, small)) in rows { dt { (name) } dd { (role) " " small { (small) } } }
+        }
+    })
 }
 
-/// What is seen first.
+/// Content that can be opened, which is HTML.
+pub fn details(title: &str, content: &str) -> String {
+    text_of(html! { details { summary { (title) } (PreEscaped(content)) } })
+}
+
+/// Text as it is.
+pub fn plain(text: &str) -> String {
+    text_of(html! { div.scroll tabindex="0" { pre { (text) } } })
+}
+
+/// The first line of a page.
 pub fn verdict_line(verdict: Verdict, text: &str) -> String {
-    format!(
-        "<p class=\"verdict {verdict}\" role=\"status\"><strong>{verdict}</strong><span>{}</span></p>\n",
-        escaped(text)
-    )
+    let verdict = verdict.to_string();
+    text_of(html! {
+        p.verdict.(verdict) role="status" { strong { (verdict) } span { (text) } }
+    })
 }
 
 /// A whole page around `body`, which is HTML.
 pub fn page(title: &str, body: &str) -> String {
-    format!(
-        "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">\
-         <meta name=\"viewport\" content=\"width=device-width,initial-scale=1\">\
-         <title>{}</title><link rel=\"icon\" href=\"data:,\"><style>{STYLE}</style></head><body>\n\
-         {body}</body></html>\n",
-        escaped(title)
-    )
+    let has_plots = body.contains("<div class=\"plot\"");
+    text_of(html! {
+        (DOCTYPE)
+        html lang="en" {
+            head {
+                meta charset="utf-8";
+                meta name="viewport" content="width=device-width,initial-scale=1";
+                title { (title) }
+                link rel="icon" href="data:,";
+                @if has_plots { style { (PreEscaped(UPLOT_STYLE)) } }
+                style { (PreEscaped(STYLE)) }
+            }
+            body {
+                (PreEscaped(body))
+                @if has_plots { @for script in SCRIPTS { script { (PreEscaped(script)) } } }
+            }
+        }
+    })
+}
+
+fn text_of(markup: Markup) -> String {
+    markup.into_string() + "\n"
 }
 
 #[cfg(test)]
@@ -207,7 +267,17 @@ mod tests {
         assert!(html.starts_with("<div class=\"scroll\"") && html.contains("a &amp; b"));
         assert!(html.contains("&lt;x&gt;") && html.contains("<tr class=\"all\">"));
         assert_eq!(html.matches("<tbody").count(), 2);
-        assert_eq!(html.matches("</tbody>").count(), 2);
+    }
+
+    #[test]
+    fn bars_share_a_scale_from_zero() {
+        let bar =
+            |value: f64| Bar { name: "a&b".to_owned(), value, text: format!("{value}"), colour: 0 };
+        let table = bars("rates", &[bar(50.0), bar(100.0), bar(0.0)]);
+        for width in ["width:50.0%", "width:100.0%", "width:0.0%"] {
+            assert!(table.contains(width), "{table}");
+        }
+        assert!(table.contains("a&amp;b") && !bars("none", &[bar(0.0)]).contains("NaN"));
     }
 
     #[test]

@@ -6,9 +6,8 @@ use crate::show::page::decoupling::backlog_line;
 use crate::show::page::html::{heading, paragraph};
 use crate::show::page::story;
 use crate::show::page::timeline::Timeline;
-use crate::show::page::words::{capital, counted, rate, seconds};
-use crate::show::plot::text::clock;
-use crate::show::plot::{Axis, Look, Plot, Scale};
+use crate::show::page::words::{capital, clock, counted, rate, seconds};
+use crate::show::plot::{Axis, Plot, Scale, Stroke};
 
 /// A peak is one that exceeds a group's pace by this factor.
 const PEAK: f64 = 1.05;
@@ -75,7 +74,7 @@ fn rates(timeline: &Timeline, name: &str, index: usize, facts: &GroupFacts) -> P
     let title = format!("What was due for {name}, and what it took");
     let mut plot = timeline.plot(&title, Axis::new("msg/s", Scale::Linear));
     plot.lines = vec![
-        timeline.rate("due", 7, |point| point.sum(&facts.streams, |c| c.due)).looking(Look::Filled),
+        timeline.rate("due", 7, |point| point.sum(&facts.streams, |c| c.due)).with(Stroke::Filled),
         timeline.rate("acknowledged to the senders", 0, |point| {
             point.sum(&facts.streams, |counters| counters.acknowledged + counters.one_way)
         }),
@@ -87,6 +86,6 @@ fn rates(timeline: &Timeline, name: &str, index: usize, facts: &GroupFacts) -> P
 fn backlog(timeline: &Timeline, name: &str, flow: &Flow) -> Plot {
     let title = format!("Messages waiting for {name}");
     let mut plot = timeline.plot(&title, Axis::new("msg", Scale::Linear));
-    plot.lines = vec![backlog_line(timeline, flow, "backlog", 1).looking(Look::Filled)];
+    plot.lines = vec![backlog_line(timeline, flow, "backlog", 1).with(Stroke::Filled)];
     plot
 }

@@ -3,9 +3,8 @@
 use crate::findings::flow::Flow;
 use crate::findings::report::{GroupFacts, Report, StreamFacts, Track};
 use crate::plan::scenario::Pause;
-use crate::show::page::html::{heading, paragraph};
-use crate::show::page::words::{counted, listed, rate, seconds, sentence, spoken};
-use crate::show::plot::text::{clock, escaped};
+use crate::show::page::html::{heading, paragraph, parts};
+use crate::show::page::words::{clock, counted, listed, rate, seconds, sentence, spoken};
 use crate::units::grouped;
 
 /// Who sent what to whom, and what became of it.
@@ -25,14 +24,6 @@ pub fn what_happened(report: &Report) -> String {
         out.push_str(&parts(groups));
     }
     out
-}
-
-fn parts<'a>(rows: impl Iterator<Item = (&'a str, (String, String))>) -> String {
-    let row = |(name, (role, small)): (&str, (String, String))| {
-        let (name, role, small) = (escaped(name), escaped(&role), escaped(&small));
-        format!("<dt>{name}</dt><dd>{role} <small>{small}</small></dd>\n")
-    };
-    format!("<dl class=\"parts\">\n{}</dl>\n", rows.map(row).collect::<String>())
 }
 
 fn opening(report: &Report) -> String {

@@ -3,10 +3,8 @@
 use crate::engine::audit::Audit;
 use crate::engine::measure::{Interval, Kind};
 use crate::findings::report::Report;
-use crate::show::page::html::{Cell, Table, note, number, text, word};
-use crate::show::page::words::{counted, ms, ns_at, percentile, spoken};
-use crate::show::plot::bars::{Bar, bars};
-use crate::show::plot::text::clock;
+use crate::show::page::html::{Bar, Cell, Table, bars, details, note, number, text, word};
+use crate::show::page::words::{clock, counted, ms, ns_at, percentile, spoken};
 use crate::units::grouped;
 
 /// What was asked and what was found.
@@ -92,7 +90,7 @@ fn by_phase_and_stream(report: &Report) -> String {
         }
         table.sum(&send_row("all", &report.phase_total(index)));
     }
-    format!("<details><summary>Every phase and stream</summary>\n{}</details>\n", table.html())
+    details("Every phase and stream", &table.html())
 }
 
 fn send_row(name: &str, interval: &Interval) -> Vec<Cell> {

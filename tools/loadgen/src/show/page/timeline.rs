@@ -13,9 +13,7 @@ use crate::engine::histogram::{self, Percentiles};
 use crate::engine::measure::{Counters, Interval, Kind, Second};
 use crate::findings::report::{FaultMark, Report};
 use crate::show::page::words::{ns_at, seconds};
-use crate::show::plot::backdrop::{Backdrop, Band, Mark};
-use crate::show::plot::text::shortened;
-use crate::show::plot::{Axis, Line, Plot};
+use crate::show::plot::{Axis, Backdrop, Band, Line, Mark, Plot};
 
 /// Points along the time axis at most.
 pub const POINTS_MAX: usize = 300;
@@ -187,8 +185,7 @@ fn backdrop(report: &Report) -> Backdrop {
         at: s(fault.at_ns),
         // What lasted to the end would colour the whole plot; its line says when it began.
         until: s(fault.until_ns.unwrap_or(fault.at_ns)),
-        number: Some(index + 1),
-        text: short_text(&fault.text),
+        text: format!("{} {}", index + 1, short_text(&fault.text)),
     };
     let happened = |it: &(usize, &FaultMark)| it.1.failed.is_none();
     // A name over the only phase says nothing.
@@ -199,9 +196,9 @@ fn backdrop(report: &Report) -> Backdrop {
 }
 
 /// The beginning of what was done, which is what fits beside a line.
-fn short_text(text: &str) -> String {
+fn short_text(text: &str) -> &str {
     let ends = [",", ";", ":", "(", " for ", " to "].into_iter().filter_map(|end| text.find(end));
-    shortened(text[..ends.min().unwrap_or(text.len())].trim_end(), 24)
+    text[..ends.min().unwrap_or(text.len())].trim_end()
 }
 
 #[cfg(test)]

@@ -37,6 +37,16 @@ pub fn seconds(seconds: f64) -> String {
     }
 }
 
+/// A moment of a run in seconds, as a clock that started with it: `0:05`, `12:30`, `1:02:03`.
+pub fn clock(seconds: f64) -> String {
+    let whole = seconds.max(0.0).round() as u64;
+    let (hours, minutes, seconds) = (whole / 3600, whole / 60 % 60, whole % 60);
+    match hours {
+        0 => format!("{minutes}:{seconds:02}"),
+        _ => format!("{hours}:{minutes:02}:{seconds:02}"),
+    }
+}
+
 /// A percentile, or a dash where fewer messages were counted than it takes to have one: the p99.99
 /// of 500 messages is their maximum under another name.
 pub fn percentile(histogram: &Histogram<u64>, quantile: f64) -> String {
@@ -104,6 +114,10 @@ mod tests {
         assert_eq!(
             [seconds(94.0), seconds(12.44), seconds(7_260.0)],
             ["1 min 34 s", "12.4 s", "2 h 1 min"]
+        );
+        assert_eq!(
+            [clock(0.0), clock(59.6), clock(725.0), clock(3_723.0)],
+            ["0:00", "1:00", "12:05", "1:02:03"]
         );
         assert_eq!([rate(12_345.6), rate(999.9), rate(7.2)], ["12,300", "1,000", "7"]);
         assert_eq!(listed(&["a".to_owned(), "b".to_owned(), "c".to_owned()]), "a, b and c");
