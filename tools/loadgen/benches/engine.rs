@@ -17,7 +17,7 @@ use loadgen::clock::RunClock;
 use loadgen::engine::histogram::Percentiles;
 use loadgen::engine::measure::{Collector, PhaseEnds, Recorder};
 use loadgen::engine::payload::Identity;
-use loadgen::engine::producer::{Job, JobTopic, Post, Producer, WAITING_MAX};
+use loadgen::engine::producer::{Job, JobTopic, Post, Producer, UNSENT_MAX};
 use loadgen::engine::template::{NewRequest, Template, TemplateOptions};
 use loadgen::engine::worker::{Worker, WorkerOptions};
 use loadgen::plan::curve::RateCurve;
@@ -78,7 +78,7 @@ fn main() {
         let ns = encoding_ns(encoding, batch, length / 4);
         println!("  {encoding:?}, batch {batch}: {ns:.0}");
     }
-    println!("\n{:<28}{:>12}{:>10}{:>10}{:>11}", "case", "msg/s", "MB/s", "CPU ns", "slip p99");
+    println!("\n{:<28}{:>12}{:>10}{:>10}{:>11}", "case", "msg/s", "MB/s", "CPU ns", "late p99");
     for case in &CASES {
         run(case, address, length);
     }
@@ -109,7 +109,7 @@ fn run(case: &Case, address: SocketAddr, length: Duration) {
         schedule,
         end_ns: length.as_nanos() as u64,
         spin: false,
-        progress: Arc::default(),
+        last_ack: Arc::default(),
         routes: Arc::new(Routes::new(vec![Broker { name: "sink".to_owned(), address }])),
         stop: Arc::new(AtomicBool::new(false)),
     };
@@ -132,7 +132,7 @@ fn run(case: &Case, address: SocketAddr, length: Duration) {
         case.name,
         rate * MESSAGE_SIZE as f64 / 1e6,
         cpu.as_nanos() as f64 / acknowledged as f64,
-        Percentiles::of(&total.slip).p99 as f64 / 1e6,
+        Percentiles::of(&total.lateness).p99 as f64 / 1e6,
     );
 }
 
@@ -147,7 +147,7 @@ fn job(case: &Case, clock: RunClock) -> Arc<Job> {
         is_ordered: false,
         is_one_way: false,
         retries: 0,
-        waiting_max: WAITING_MAX as usize,
+        unsent_max: UNSENT_MAX as usize,
         sizes: Sizes::fixed(MESSAGE_SIZE),
         choice: QueueChoice::new(&Keys::None, &[QUEUES]),
         topics: vec![topic],

@@ -1,18 +1,18 @@
-//! A thread beside a run that goes on until it is told that the run is over.
+//! A background thread that runs until the end of a run.
 
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
 
-/// The thread, and what it has to tell at its end.
+/// The thread, which returns a value at its end.
 pub struct Background<T> {
     thread: JoinHandle<T>,
     is_over: Arc<AtomicBool>,
 }
 
 impl<T: Send + 'static> Background<T> {
-    /// `run` looks at the flag it is given and returns soon after that is set.
+    /// `run` checks the flag it is given and returns soon after the flag is set.
     pub fn start(
         name: &str,
         run: impl FnOnce(&AtomicBool) -> T + Send + 'static,
@@ -23,8 +23,8 @@ impl<T: Send + 'static> Background<T> {
         Ok(Self { thread, is_over })
     }
 
-    /// Tells the thread, and waits for what it has to tell.
-    pub fn finish(self) -> T {
+    /// Sets the flag and waits for the thread's value.
+    pub fn stop(self) -> T {
         self.is_over.store(true, Ordering::Relaxed);
         self.thread.join().expect("a thread that panics has said why")
     }

@@ -14,13 +14,13 @@ pub struct RunClock {
 
 impl RunClock {
     /// A clock that reads 0 until it is [started](Self::start).
-    pub fn waiting() -> Self {
+    pub fn unset() -> Self {
         Self::default()
     }
 
     /// A clock that reads 0 until `zero`, which may lie ahead.
     pub fn starting_at(zero: Instant) -> Self {
-        let clock = Self::waiting();
+        let clock = Self::unset();
         clock.start(zero);
         clock
     }

@@ -1,4 +1,4 @@
-//! Ctrl-C: the first ends the sending and leaves a partial report, the second ends everything.
+//! Ctrl-C: the first stops sending and leads to a partial report, the second ends the program.
 
 use std::io;
 use std::process;

@@ -1,5 +1,5 @@
-//! The load generator: sends by a schedule that was fixed beforehand, consumes what it sent, and
-//! reconciles every acknowledgement with what arrived.
+//! The load generator: sends according to a fixed schedule, consumes what it sent, and reconciles every
+//! acknowledgement with what arrived.
 //!
 //! ```text
 //!   options ─▶ commands ─▶ plan::scenario          (what will be due when, who takes it, what breaks)
@@ -12,14 +12,13 @@
 //!                    findings::report ─▶ show: text, page, comparison
 //! ```
 //!
-//! Each part uses what stands above it in this list: [`units`], [`clock`], [`progress`],
+//! Each part uses what stands above it in this list: [`units`], [`clock`], [`last_ack`],
 //! [`background`]; [`options`]; [`plan`]; [`target`]; [`engine`]; [`findings`]; [`show`]; [`commands`].
-//! (What a message holds at least, and marks of faults and samples, are values of parts below that
-//! parts above name.) Start reading at [`commands::run`]. What holds at all times:
+//! (The minimum message size, and the marks of faults and samples, are plain values that are also used
+//! above their part.) Start reading at [`commands::run`]. Invariants:
 //! - The schedule does not depend on the target: latency counts from the moment a message was due.
-//! - Every due message ends in exactly one way: acknowledged, refused, unknown (sent and not
-//!   answered), not sent, or sent without asking for an answer; nothing is dropped without being
-//!   counted.
+//! - Every due message has exactly one outcome: acknowledged, refused, unknown (sent, but not
+//!   answered), not sent, or one-way. Nothing is dropped without being counted.
 //! - An acknowledgement is one bit in [`engine::audit`], and so is an arrival; the audit compares all
 //!   bits.
 //!
@@ -34,9 +33,9 @@ pub mod findings;
 #[cfg(test)]
 mod golden;
 pub mod interrupt;
+pub mod last_ack;
 pub mod options;
 pub mod plan;
-pub mod progress;
 pub mod show;
 pub mod target;
 pub mod units;

@@ -44,34 +44,35 @@ pub struct Options {
 
 #[derive(Clone, Debug, Subcommand)]
 pub enum Command {
-    /// Sends at one rate for a while.
+    /// Sends at a constant rate.
     Steady(SteadyOptions),
     /// Searches for the highest rate that the target sustains.
     ///
-    /// Runs of --duration each, from --rate on: doubled while sustained, then narrowed down to
-    /// 5 %; a rate that is not sustained is tried once more. Sustained means: all acknowledged in time, none refused, the latency's p99 within
-    /// --p99-max, and consumed no later than 1 s after the sending. The report is that of the best
-    /// run, and its latencies must be valid; a lost message ends the search at once.
+    /// Each run takes --duration. The rate starts at --rate and doubles while it is sustained; then
+    /// the search narrows it down to 5 %. A rate that is not sustained is tried twice. Sustained
+    /// means: everything is acknowledged in time, nothing refused, the p99 of latency at most
+    /// --p99-max, and everything consumed within 1 s of the last send. The report is that of the best
+    /// run, whose latencies must be valid. A lost message ends the search.
     Ramp(RampOptions),
-    /// Plays the night of a big sale: a shop's order system around midnight.
+    /// Simulates the night of a big sale: the order system of a shop around midnight.
     ///
     /// Six streams of messages (orders, payments, inventory, marketing, timeouts, logs) rise
-    /// twentyfold within one second, and five groups take them, each at its own pace. Times of the
-    /// night are in seconds around midnight; --compress shortens them, but not that one second. What
-    /// is assumed about the shop because nothing is on record is listed in the report.
+    /// twentyfold within one second. Five consumer groups receive them at different rates. Times are
+    /// in seconds from midnight; --compress shortens everything but that one second. The report
+    /// lists the assumptions, because no such shop has published its traffic.
     Double11(Double11Options),
-    /// Carries out a workload file.
+    /// Runs a workload file.
     ///
-    /// YAML with the field names of OpenMessaging Benchmark's workloads, or TOML with the same
-    /// names; streams, groups, phases and faults are additions. The file decides what is sent, these
-    /// options where it goes. producerRate 0 searches for the highest rate that is sustained.
+    /// The file is YAML with the field names of OpenMessaging Benchmark, or TOML with the same names;
+    /// streams, groups, phases and faults are additions. The file says what is sent, the options
+    /// where. producerRate 0 searches for the highest rate that the target sustains.
     Run(RunOptions),
-    /// Puts the reports of several runs side by side, on the same scales.
+    /// Compares the reports of several runs.
     ///
-    /// Runs with the same target and workload are repeats of each other, whatever their seeds: six or
-    /// more of them give confidence intervals. Latencies that are not valid are left out.
+    /// Runs with the same target and workload are repeats, whatever their seeds. Six or more repeats
+    /// give confidence intervals. Latencies that are not valid are left out.
     Compare(CompareOptions),
-    /// Joins the reports of all parts (--part) of one run into the report of that run.
+    /// Merges the reports of all parts (--part) of a run.
     Merge(MergeOptions),
 }
 
@@ -83,8 +84,8 @@ pub struct SteadyOptions {
     #[command(flatten)]
     pub load: LoadOptions,
 
-    /// When the first message may be due, so that all parts of a run begin together: RFC 3339 in
-    /// UTC, such as `2026-11-10T16:00:00Z`, or seconds since 1970. Without it, at once.
+    /// When the first message may be due, so that all parts of a run start together: RFC 3339 in
+    /// UTC, such as `2026-11-10T16:00:00Z`, or seconds since 1970. Without it, immediately.
     #[arg(long, value_name = "TIME", value_parser = parse_start, help_heading = "Load")]
     pub start_at: Option<SystemTime>,
 
@@ -100,7 +101,7 @@ pub struct RampOptions {
     #[command(flatten)]
     pub load: LoadOptions,
 
-    /// Latency p99, counted from the due time, above which a rate is not sustained.
+    /// A rate whose p99 of latency, counted from the due time, is higher is not sustained.
     #[arg(long, value_name = "TIME", default_value = "100ms", help_heading = "Search")]
     #[arg(value_parser = units::parse_duration)]
     pub p99_max: Duration,
@@ -111,7 +112,7 @@ pub struct RampOptions {
 
 #[derive(Args, Clone, Debug)]
 pub struct Double11Options {
-    /// Which of four nights.
+    /// What the run tests.
     #[arg(value_name = "NIGHT", value_enum, default_value_t = Night::Pulse)]
     pub night: Night,
 
@@ -131,13 +132,13 @@ pub struct Double11Options {
 /// What a run is to show; after the four load tests that Alibaba holds before its own sale.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Night {
-    /// The night as it comes: does the broker take the step at midnight, and lose nothing?
+    /// The whole night: does the broker absorb the step at midnight without losing anything?
     Pulse,
-    /// No night, but a search: how much of this mixture of messages does the target sustain?
+    /// A search without the night: what rate of this mixture of messages does the target sustain?
     Ceiling,
-    /// Twice the peak: is the excess refused rather than queued, and is nothing else harmed?
+    /// Twice the peak: is the excess refused rather than queued, and does the rest keep its latency?
     Limits,
-    /// The night with faults around midnight: is what was acknowledged still there?
+    /// The night with faults around midnight: does everything acknowledged survive?
     Break,
 }
 
@@ -145,40 +146,40 @@ pub enum Night {
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Profile")]
 pub struct ProfileOptions {
-    /// Messages per second at the peak, 26 s after midnight: `50000`, `50k`, `1.5M`. Without it and
-    /// without --base, the peak is 80 % of a ceiling that is searched for first.
+    /// Messages per second at the peak, 26 s after midnight: `50000`, `50k`, `1.5M`. Without --peak
+    /// and --base, a search finds the ceiling first, and the peak is 80 % of it.
     #[arg(long, value_name = "RATE", value_parser = parse_rate_per_s)]
     pub peak: Option<f64>,
 
-    /// Messages per second before the sale; the peak is 25 times as much.
+    /// Messages per second before the sale. The peak is 25 times as high.
     #[arg(long, value_name = "RATE", value_parser = parse_rate_per_s, conflicts_with = "peak")]
     pub base: Option<f64>,
 
     /// Divides all times of the night, except the second after midnight in which the load rises
-    /// twentyfold. 1: 80 minutes; 60: 81 seconds. A short night has fewer messages in each phase, so
-    /// its highest percentiles say less.
+    /// twentyfold. With 1 the night takes 80 minutes, with 60 81 seconds. A short night has fewer
+    /// messages per phase, so its highest percentiles mean less.
     #[arg(long, value_name = "N", default_value_t = 1)]
     #[arg(value_parser = clap::value_parser!(u32).range(1..=600))]
     pub compress: u32,
 
-    /// Producers of the whole run, a connection each: one in ten from the beginning on, the others
-    /// join in the last minute before midnight. More of them spread the same messages over more
-    /// sends, which costs generator and broker processor time.
+    /// Producers of the whole run, one connection each. One in ten connects at the start, the others
+    /// in the last minute before midnight. More producers mean more system calls for the same
+    /// messages, and so more CPU in generator and broker.
     #[arg(long, value_name = "N", default_value_t = 1_000)]
     #[arg(value_parser = clap::value_parser!(u32).range(20..=50_000))]
     pub connections: u32,
 
-    /// Queues of each of the six topics on each broker (shard). Topics that exist must have as many.
+    /// Queues of each of the six topics on each broker (shard). Existing topics must have this number.
     #[arg(long, value_name = "N", default_value_t = 8)]
     #[arg(value_parser = clap::value_parser!(u32).range(1..=16_384))]
     pub queues: u32,
 
-    /// Header encoding: `json` and `binary` are RocketMQ's own, `fixed` is RingMQ's.
+    /// Header encoding: `json` and `binary` are RocketMQ's, `fixed` is RingMQ's.
     #[arg(long, value_enum, default_value_t = Header::Json)]
     pub header: Header,
 
-    /// How requests are spread within the rate: `poisson`, `uniform` (evenly), or `burst:K` (K of
-    /// one producer at once).
+    /// Arrival process: `poisson`, `uniform` (evenly spaced), or `burst:K` (K requests of a producer
+    /// at once).
     #[arg(long, value_name = "KIND", default_value = "poisson", value_parser = parse_arrivals)]
     pub arrivals: Arrivals,
 
@@ -186,8 +187,8 @@ pub struct ProfileOptions {
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub seed: u64,
 
-    /// Latency p99, counted from the due time, above which the search for the ceiling takes a rate
-    /// as not sustained.
+    /// In the search for the ceiling, a rate whose p99 of latency, counted from the due time, is
+    /// higher is not sustained.
     #[arg(long, value_name = "TIME", default_value = "100ms")]
     #[arg(value_parser = units::parse_duration)]
     pub p99_max: Duration,
@@ -197,29 +198,29 @@ pub struct ProfileOptions {
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Process")]
 pub struct ProcessOptions {
-    /// Takes share I of N of the producers (I from 1 to N), so that N processes with the same
-    /// options make up one run. Their reports are joined by `loadgen merge`.
+    /// Runs part I of N (I from 1 to N) of the producers. N processes with the same options make up
+    /// one run; `loadgen merge` merges their reports.
     #[arg(long, value_name = "I/N", default_value = "1/1", value_parser = parse_part)]
     pub part: Part,
 
-    /// When the run begins, so that all its parts begin together: RFC 3339 in UTC, such as
-    /// `2026-11-10T16:00:00Z`, or seconds since 1970. Without it, at once.
+    /// When the run starts, so that all its parts start together: RFC 3339 in UTC, such as
+    /// `2026-11-10T16:00:00Z`, or seconds since 1970. Without it, immediately.
     #[arg(long, value_name = "TIME", value_parser = parse_start)]
     pub start_at: Option<SystemTime>,
 
-    /// Threads that send; the connections are divided among them.
+    /// Sending threads. The connections are divided among them.
     #[arg(long, value_name = "N", default_value_t = 1)]
     #[arg(value_parser = clap::value_parser!(u32).range(1..=256))]
     pub threads: u32,
 
-    /// Never sleep between messages: less lateness, for machines with a core to spare per thread.
+    /// Never sleep between messages: less lateness, but every sending thread uses a whole core.
     #[arg(long)]
     pub spin: bool,
 }
 
 #[derive(Args, Clone, Debug)]
 pub struct RunOptions {
-    /// Workload: `.yaml`, `.yml` or `.toml`.
+    /// The workload: a `.yaml`, `.yml` or `.toml` file.
     #[arg(value_name = "FILE")]
     pub file: PathBuf,
 
@@ -229,8 +230,8 @@ pub struct RunOptions {
     #[command(flatten)]
     pub process: ProcessOptions,
 
-    /// Latency p99, counted from the due time, above which the search for a rate (producerRate 0)
-    /// takes a rate as not sustained.
+    /// In the search for a rate (producerRate 0), a rate whose p99 of latency, counted from the due
+    /// time, is higher is not sustained.
     #[arg(long, value_name = "TIME", default_value = "100ms", help_heading = "Search")]
     #[arg(value_parser = units::parse_duration)]
     pub p99_max: Duration,
@@ -241,19 +242,19 @@ pub struct RunOptions {
 
 #[derive(Args, Clone, Debug)]
 pub struct CompareOptions {
-    /// Two or more files `report.json`, each alone or as `NAME=FILE`: runs of one name are repeats of
-    /// each other, whatever address they went to.
+    /// Two or more `report.json` files, as `FILE` or `NAME=FILE`. Runs with the same name are repeats,
+    /// whatever their target.
     #[arg(value_name = "REPORT", required = true, num_args = 2..)]
     pub reports: Vec<String>,
 
-    /// Directory for compare.html; created when missing.
+    /// Directory for compare.html. Created if missing.
     #[arg(long, value_name = "DIR", help_heading = "Report")]
     pub out: Option<PathBuf>,
 }
 
 #[derive(Args, Clone, Debug)]
 pub struct MergeOptions {
-    /// The files `report.json` of all parts of one run.
+    /// The `report.json` files of all parts of a run.
     #[arg(value_name = "REPORT", required = true, num_args = 2..)]
     pub reports: Vec<PathBuf>,
 
@@ -265,20 +266,20 @@ pub struct MergeOptions {
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Report")]
 pub struct ReportOptions {
-    /// Directory for report.json, report.html, latency.hlog and latency.hgrm; created when missing.
+    /// Directory for report.json, report.html, latency.hlog and latency.hgrm. Created if missing.
     #[arg(long, value_name = "DIR")]
     pub out: Option<PathBuf>,
 
-    /// Ends with exit code 3 when the latencies are not valid because the generator was late. `ramp`
+    /// Exits with code 3 if the latencies are not valid because the generator was late, as `ramp`
     /// always does.
     #[arg(long)]
     pub strict: bool,
 
-    /// Ends with exit code 6 when a figure is beyond a limit: `p99>20ms`, `rate<50k`, `refused>1%`;
-    /// may be given several times. Figures: p50, p90, p99, p99.9, p99.99 and max of the latency, the
-    /// same with `e2e-` in front for the time from due to consumed; rate, acknowledged messages per
-    /// second; refused, not-sent and unanswered, parts of what was due. The latencies must be valid,
-    /// as with --strict.
+    /// Exits with code 6 if a figure is beyond a limit: `p99>20ms`, `rate<50k`, `refused>1%`. May be
+    /// given several times. Figures: p50, p90, p99, p99.9, p99.99 and max of latency; the same with
+    /// the prefix `e2e-` for the time from due to consumed; rate, the acknowledged messages per
+    /// second; refused, not-sent and unanswered, as shares of the messages due. Requires valid
+    /// latencies, as --strict does.
     #[arg(long, value_name = "LIMIT", value_parser = Threshold::parse)]
     pub fail_if: Vec<Threshold>,
 }
@@ -289,7 +290,7 @@ pub struct ReportOptions {
 pub struct TargetOptions {
     /// Starts `ringmq dev` for the run and stops it afterwards. The default.
     ///
-    /// The program is $RINGMQ_BIN when that is set, else the broker that loadgen itself contains.
+    /// The program is $RINGMQ_BIN if that is set, otherwise the broker built into loadgen.
     #[arg(long, conflicts_with = "namesrv")]
     pub embedded: bool,
 
@@ -298,28 +299,30 @@ pub struct TargetOptions {
     #[arg(value_parser = clap::value_parser!(u16).range(1..=99))]
     pub shards: u16,
 
-    /// Data directory of the embedded broker; kept. Without it a temporary one is used and removed.
+    /// Data directory of the embedded broker, which is kept. Without it, a temporary directory is used
+    /// and removed.
     #[arg(long, value_name = "DIR", conflicts_with = "namesrv")]
     pub data: Option<PathBuf>,
 
-    /// What the embedded broker waits for before it acknowledges: `sync`, stable media; `async`,
-    /// the device has taken the write.
+    /// When the embedded broker acknowledges: `sync`, once the message is on stable media; `async`,
+    /// once the device has accepted the write.
     #[arg(long, value_enum, default_value_t = Flush::Sync, conflicts_with = "namesrv")]
     pub flush: Flush,
 
-    /// NameServers of the embedded broker, each a process of its own. 0: one, inside the broker's
-    /// process. From 2 on, one may die without the other.
+    /// NameServers of the embedded broker, each in its own process. 0: one, inside the broker's
+    /// process. With 2 or more, a fault can kill one.
     #[arg(long, value_name = "N", default_value_t = 0, conflicts_with = "namesrv")]
     #[arg(value_parser = clap::value_parser!(u16).range(0..=9))]
     pub nameservers: u16,
 
-    /// Puts the data directory of the embedded broker on a file system of its own, an ext4 image of
-    /// this size, `2GiB`, so that a full disk and a slow disk can be tried. Needs root.
+    /// Puts the data directory of the embedded broker on its own file system, an ext4 image of this
+    /// size, such as `2GiB`. Faults can then fill or slow down that disk. Needs root.
     #[arg(long, value_name = "SIZE", value_parser = units::parse_size, conflicts_with = "namesrv")]
     pub disk_image: Option<usize>,
 
-    /// NameServers of a running cluster, `ip:port` joined by `;`. Anything that speaks RocketMQ.
-    #[arg(long, value_name = "ADDRS")]
+    /// NameServers of a running cluster, `HOST:PORT`; separate several with `,` or `;`. Anything that
+    /// speaks the RocketMQ protocol.
+    #[arg(long, value_name = "HOST:PORT[,HOST:PORT]")]
     pub namesrv: Option<String>,
 }
 
@@ -341,8 +344,8 @@ pub enum Flush {
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Load")]
 pub struct LoadOptions {
-    /// Topic to use. Created on every broker unless it exists; an existing one must have the queues
-    /// of --queues, and be readable and writable, because loadgen changes no topic.
+    /// Topic to use. Created on every broker unless it exists. An existing topic must have the number
+    /// of queues given by --queues and be readable and writable: loadgen changes no topic.
     #[arg(long, default_value = "loadgen", value_name = "NAME", value_parser = parse_topic)]
     pub topic: TopicName,
 
@@ -351,47 +354,47 @@ pub struct LoadOptions {
     #[arg(value_parser = clap::value_parser!(u32).range(1..=16_384))]
     pub queues: u32,
 
-    /// Messages per second of the whole run, all parts together: `50000`, `50k`, `1.5M`; or `max`,
-    /// as is everything from 10M on: every connection keeps its window full, and a message is due the moment it is sent.
+    /// Messages per second, all parts together: `50000`, `50k`, `1.5M`; or `max`, which every rate
+    /// from 10M means: each connection keeps its window full, and a message is due when it is sent.
     #[arg(long, value_name = "RATE", default_value = "10k", value_parser = parse_rate)]
     pub rate: Rate,
 
-    /// How long messages are due, the warm-up before it not included: `500ms`, `20s`, `5m`, `1h`.
+    /// How long to send, after the warm-up: `500ms`, `20s`, `5m`, `1h`.
     #[arg(long, value_name = "TIME", default_value = "20s", value_parser = units::parse_duration)]
     pub duration: Duration,
 
-    /// How long the same load is sent before, in no figure of the report: `2s`; `0` for none. Without
-    /// it, 10 % of the duration, at most 30 s.
+    /// Warm-up: how long the same load is sent first, excluded from all figures: `2s`; `0` for none.
+    /// Without it, 10 % of the duration, at most 30 s.
     #[arg(long, value_name = "TIME", value_parser = parse_warm_up)]
     pub warmup: Option<Duration>,
 
-    /// Size of a message body: `128`, `1KiB`, `64KiB`. Half of it is compressible.
+    /// Size of a message body: `128`, `1KiB`, `64KiB`. Bodies are half compressible.
     #[arg(long, value_name = "SIZE", default_value = "1KiB", value_parser = parse_message_size)]
     pub message_size: usize,
 
-    /// Messages per request; all of a batch are due at the same moment and go to the same queue.
+    /// Messages per request. All messages of a batch are due at the same time and go to the same queue.
     #[arg(long, value_name = "N", default_value_t = 1)]
     #[arg(value_parser = clap::value_parser!(u32).range(1..=10_000))]
     pub batch: u32,
 
-    /// Producers of the whole run, a connection each. Producer P sends to broker P mod brokers.
+    /// Producers of the whole run, one connection each. They are divided evenly among the brokers.
     #[arg(long, value_name = "N", default_value_t = 16)]
     #[arg(value_parser = clap::value_parser!(u32).range(1..=50_000))]
     pub connections: u32,
 
-    /// Requests a connection may have unanswered. A due message that finds the window full waits
-    /// on the generator's side, and its wait counts; after 3 s it is given up as not sent. With 1
-    /// the order of each producer's messages is part of the verdict.
+    /// Requests that a connection may have in flight. A message that is due while the window is full
+    /// waits in the generator, and the wait counts as latency; after 3 s it is given up as not sent.
+    /// With 1, the order of each producer's messages is part of the verdict.
     #[arg(long, value_name = "N", default_value_t = 64)]
     #[arg(value_parser = clap::value_parser!(u32).range(1..=65_536))]
     pub in_flight: u32,
 
-    /// Header encoding: `json` and `binary` are RocketMQ's own, `fixed` is RingMQ's.
+    /// Header encoding: `json` and `binary` are RocketMQ's, `fixed` is RingMQ's.
     #[arg(long, value_enum, default_value_t = Header::Json)]
     pub header: Header,
 
-    /// How requests are spread within the rate: `poisson`, `uniform` (evenly), or `burst:K` (K of
-    /// one producer at once).
+    /// Arrival process: `poisson`, `uniform` (evenly spaced), or `burst:K` (K requests of a producer
+    /// at once).
     #[arg(long, value_name = "KIND", default_value = "poisson", value_parser = parse_arrivals)]
     pub arrivals: Arrivals,
 
@@ -399,21 +402,21 @@ pub struct LoadOptions {
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub seed: u64,
 
-    /// Takes share I of N of the producers (I from 1 to N), so that N processes with the same
-    /// options make up one run. Their reports are joined by `loadgen merge`.
+    /// Runs part I of N (I from 1 to N) of the producers. N processes with the same options make up
+    /// one run; `loadgen merge` merges their reports.
     #[arg(long, value_name = "I/N", default_value = "1/1", value_parser = parse_part)]
     pub part: Part,
 
-    /// Sends only. Nothing is consumed, so losses cannot be found.
+    /// Sends only. Nothing is consumed, so losses are not detected.
     #[arg(long)]
     pub no_consume: bool,
 
-    /// Threads that send; the connections are divided among them.
+    /// Sending threads. The connections are divided among them.
     #[arg(long, value_name = "N", default_value_t = 1)]
     #[arg(value_parser = clap::value_parser!(u32).range(1..=256))]
     pub threads: u32,
 
-    /// Never sleep between messages: less lateness, for machines with a core to spare per thread.
+    /// Never sleep between messages: less lateness, but every sending thread uses a whole core.
     #[arg(long)]
     pub spin: bool,
 }

@@ -72,7 +72,7 @@ fn runs_are_compared_as_text_and_on_a_page() {
     assert_eq!(cells(&ended.out, "lost, msg, max"), ["0", "0"]);
     assert!(ended.out.contains("95 % confidence interval"), "{}", ended.out);
     let page = fs::read_to_string(out.join("compare.html")).unwrap();
-    assert!(page.starts_with("<!doctype html>") && page.ends_with("</html>\n"));
+    assert!(page.starts_with("<!DOCTYPE html>") && page.ends_with("</html>\n"));
     assert!(page.contains(&format!("<td class=\"num\">{times}").replace('x', " ×")), "{times}");
 }
 

@@ -1,4 +1,4 @@
-//! One run: a scenario carried out on a target, audited, and reported.
+//! One run: executes a scenario on a target, audits it, and reports.
 //!
 //! ```text
 //!   assign ─▶ workers (threads) ─▶ brokers ─▶ consumers (a thread per group)
@@ -30,19 +30,19 @@ use crate::engine::audit::{Arrived, Outcomes};
 use crate::engine::consumer::{Consumed, Consumer, ConsumerOptions, GROUP_PREFIX};
 use crate::engine::measure::{Collector, PhaseEnds, Recorder, Report as Measured};
 use crate::engine::pace::Pace;
-use crate::engine::producer::{Job, JobTopic, Post, Producer, WAITING_MAX};
+use crate::engine::producer::{Job, JobTopic, Post, Producer, UNSENT_MAX};
 use crate::engine::template::{Template, TemplateError, TemplateOptions};
 use crate::engine::worker::{Worker, WorkerOptions};
 use crate::findings::merge::MergeError;
 use crate::findings::report::Report;
 use crate::findings::verdict::Verdict;
 use crate::interrupt::Interrupt;
+use crate::last_ack::LastAck;
 use crate::options::TargetOptions;
 use crate::plan::keys::QueueChoice;
 use crate::plan::scenario::Scenario;
 use crate::plan::schedule::Schedule;
 use crate::plan::workload::WorkloadError;
-use crate::progress::Progress;
 use crate::show::compare::CompareError;
 use crate::show::files::{FileError, write_files};
 use crate::show::live::Live;
@@ -51,10 +51,10 @@ use crate::target::faults;
 use crate::target::routes::{self, Routes};
 use crate::target::samples;
 
-/// Time for all threads to be at their posts before the first message is due.
+/// Time for all threads to start before the first message is due.
 const LEAD: Duration = Duration::from_millis(50);
 
-/// What stands between the command and a report.
+/// Why a command has no report.
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
     #[error(transparent)]
@@ -92,14 +92,14 @@ impl RunError {
     }
 }
 
-/// Makes everything ready for runs: the directory and the brokers.
+/// Prepares for runs: creates the directory, finds or starts the brokers.
 pub fn prepare(
     options: &TargetOptions,
     out: Option<&Path>,
     interrupt: &Interrupt,
 ) -> Result<Target, RunError> {
     if let Some(directory) = out {
-        // A run whose files cannot be written is not worth starting.
+        // Fail before the run if its files cannot be written.
         fs::create_dir_all(directory).map_err(|cause| files(directory, cause))?;
     }
     let target = Target::find(options)?;
@@ -109,8 +109,8 @@ pub fn prepare(
     Ok(target)
 }
 
-/// Writes the report's files, if there is a directory for them. What took hours to find out is not
-/// lost when they cannot be written: then it is at least printed.
+/// Writes the report's files, if there is a directory for them. If they cannot be written, the report
+/// is printed, so that the result of a long run is not lost.
 pub fn save(report: &Report, out: Option<&Path>) -> Result<(), RunError> {
     let Some(directory) = out else { return Ok(()) };
     write_files(report, directory).map_err(|FileError { path, cause }| {
@@ -123,7 +123,7 @@ fn files(path: &Path, cause: io::Error) -> RunError {
     RunError::Files { path: path.display().to_string(), cause }
 }
 
-/// Carries out `scenario` and audits it.
+/// Executes `scenario` and audits it.
 pub fn execute(
     scenario: &Scenario,
     target: &mut Target,
@@ -143,7 +143,7 @@ struct Run<'a> {
     interrupt: &'a Interrupt,
     clock: RunClock,
     phases: PhaseEnds,
-    progress: Arc<Progress>,
+    last_ack: Arc<LastAck>,
     routes: Arc<Routes>,
     jobs: Vec<Arc<Job>>,
     /// The producers of this part.
@@ -182,7 +182,7 @@ impl<'a> Run<'a> {
         let queues =
             if scenario.groups.is_empty() { Vec::new() } else { target.queue_ends(&topics)? };
         let id = unix_ns(SystemTime::now()).unwrap_or_default() ^ u64::from(process::id()) << 48;
-        let clock = RunClock::waiting();
+        let clock = RunClock::unset();
         let jobs = (0..scenario.streams.len())
             .map(|stream| {
                 let choice = choices[stream].clone();
@@ -190,7 +190,7 @@ impl<'a> Run<'a> {
             })
             .collect::<Result<_, _>>()?;
         let phases = PhaseEnds::new(scenario.phases.iter().map(|phase| phase.end_ns));
-        let progress = Arc::default();
+        let last_ack = Arc::default();
         let routes = Arc::new(Routes::new(target.brokers.clone()));
         Ok(Self {
             scenario,
@@ -198,7 +198,7 @@ impl<'a> Run<'a> {
             interrupt,
             clock,
             phases,
-            progress,
+            last_ack,
             routes,
             jobs,
             mine,
@@ -234,7 +234,7 @@ impl<'a> Run<'a> {
             scenario.faults.clone(),
             self.target.embedded(),
             self.clock.clone(),
-            self.progress.clone(),
+            self.last_ack.clone(),
             self.interrupt.flag(),
         );
         let faults = faults.map_err(RunError::Generator)?;
@@ -251,11 +251,11 @@ impl<'a> Run<'a> {
         for thread in sending {
             sent.add(join(thread)?);
         }
-        // What was taken away is given back, so that what it holds can be read.
-        let marks = faults.finish();
+        // Undo the faults, so that the consumers can read everything.
+        let marks = faults.stop();
         let outcomes: Arc<[Outcomes]> = mem::take(&mut sent.outcomes).into();
         for (_, hand_over) in &consuming {
-            // A consumer that failed is heard of when it is joined.
+            // A consumer that failed reports its error when it is joined.
             let _ = hand_over.send(outcomes.clone());
         }
         let are_done = || consuming.iter().all(|(thread, _)| thread.is_finished());
@@ -266,7 +266,7 @@ impl<'a> Run<'a> {
             collector.take(report);
         }
         while collector.next_complete().is_some() {}
-        watch_routes.finish();
+        watch_routes.stop();
         Ok(conclude(Ended {
             scenario,
             target: self.target,
@@ -277,7 +277,7 @@ impl<'a> Run<'a> {
             outcomes: &outcomes,
             sent: &sent,
             faults: marks,
-            samples: samples.map_or(Vec::new(), Background::finish),
+            samples: samples.map_or(Vec::new(), Background::stop),
             consumed,
         }))
     }
@@ -306,7 +306,7 @@ impl<'a> Run<'a> {
             schedule,
             end_ns: self.scenario.end_ns(),
             spin: self.scenario.spin,
-            progress: self.progress.clone(),
+            last_ack: self.last_ack.clone(),
             routes: self.routes.clone(),
             stop: self.interrupt.flag(),
         };
@@ -386,7 +386,7 @@ fn job(
         is_ordered: of.is_ordered,
         is_one_way: of.is_one_way,
         retries: of.retries,
-        waiting_max: (WAITING_MAX / scenario.connection_count().max(1)) as usize,
+        unsent_max: (UNSENT_MAX / scenario.connection_count().max(1)) as usize,
         sizes: of.sizes.clone(),
         choice,
         topics: of.topics.iter().map(topic).collect::<Result<_, _>>()?,

@@ -1,12 +1,10 @@
-//! A non-blocking socket with what was read and not yet understood, and what is to be sent and not
-//! yet taken by the kernel.
+//! A non-blocking socket with its input and output buffers.
 //!
-//! The kernel stamps what arrives, so a reply that the generator reads late is known as such: its wait
-//! in the socket is the generator's lateness, not the broker's latency.
+//! The kernel timestamps what arrives. So the time that a reply waits in the socket counts as the
+//! generator's lateness, not as the broker's latency.
 //!
-//! Frames are looked at where they were read: a generator takes in a million answers a second and
-//! needs two numbers of each. What is not an ordinary success goes through `ringmq::wire` as an
-//! owned frame.
+//! Frames are parsed in the input buffer: a generator reads a million replies a second and needs two
+//! numbers of each. Anything but an ordinary success is copied and decoded by `ringmq::wire`.
 
 use std::io::{self, ErrorKind, IoSliceMut, Write};
 use std::net::{SocketAddr, TcpStream};

@@ -1,10 +1,10 @@
-//! Makes lost connections anew, on a thread of its own: a connect can take its time, and a
-//! generator has none to spare.
+//! Re-establishes lost connections on a separate thread, because a connect may take long and a sending
+//! thread must not wait.
 //!
-//! Orders wait by address. As long as an address does not answer it is tried by one connect at a
-//! time, one every 100 ms, however many orders wait: a thousand producers do not storm a broker that
-//! is down. When that connect succeeds the others follow, many at a time. Connects do not block, so
-//! an address that swallows them keeps no other waiting.
+//! Orders are queued by address. While an address does not answer, there is one connect at a time,
+//! every 100 ms, however many orders are queued: a thousand producers do not storm a broker that is
+//! down. Once that connect succeeds, the others follow, many at a time. Connects do not block, so an
+//! address that drops packets delays no other.
 
 use std::cell::Cell;
 use std::collections::{BTreeMap, VecDeque};
@@ -25,9 +25,9 @@ use crate::engine::connection::Connection;
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 /// Pause after a failed connect, before the next to the same address.
 const PAUSE: Duration = Duration::from_millis(100);
-/// Connects under way to an address that answers.
-const UNDER_WAY_MAX: usize = 64;
-/// New orders are looked for this often while connects are under way, ms.
+/// Connects in flight to an address that answers.
+const IN_FLIGHT_MAX: usize = 64;
+/// New orders are looked for this often while connects are in flight, ms.
 const POLL_MS: u8 = 5;
 
 /// Takes orders under the caller's numbers. At most one order per number may be open.
@@ -73,8 +73,8 @@ impl Connector {
 /// Orders for one address, and how often it may be tried. Knows no sockets.
 #[derive(Debug)]
 struct Orders {
-    waiting: VecDeque<u32>,
-    under_way: usize,
+    queued: VecDeque<u32>,
+    in_flight: usize,
     /// Whether the last connect that ended succeeded.
     is_up: bool,
     not_before: Instant,
@@ -82,34 +82,34 @@ struct Orders {
 
 impl Orders {
     fn new(now: Instant) -> Self {
-        Self { waiting: VecDeque::new(), under_way: 0, is_up: false, not_before: now }
+        Self { queued: VecDeque::new(), in_flight: 0, is_up: false, not_before: now }
     }
 
-    /// The order to try now, which counts as under way from then on.
+    /// The order to try now, which counts as in flight from then on.
     fn next_try(&mut self, now: Instant) -> Option<u32> {
-        let under_way_max = if self.is_up { UNDER_WAY_MAX } else { 1 };
-        if self.under_way >= under_way_max || now < self.not_before {
+        let in_flight_max = if self.is_up { IN_FLIGHT_MAX } else { 1 };
+        if self.in_flight >= in_flight_max || now < self.not_before {
             return None;
         }
-        let number = self.waiting.pop_front()?;
-        self.under_way += 1;
+        let number = self.queued.pop_front()?;
+        self.in_flight += 1;
         Some(number)
     }
 
     fn handle_made(&mut self) {
-        self.under_way -= 1;
+        self.in_flight -= 1;
         self.is_up = true;
     }
 
     fn handle_failed(&mut self, number: u32, now: Instant) {
-        self.under_way -= 1;
+        self.in_flight -= 1;
         self.is_up = false;
         self.not_before = now + PAUSE;
-        self.waiting.push_front(number);
+        self.queued.push_front(number);
     }
 }
 
-/// A connect under way.
+/// A connect in flight.
 struct Attempt {
     number: u32,
     socket: OwnedFd,
@@ -125,7 +125,7 @@ impl Work {
     fn run(mut self, orders: &flume::Receiver<(u32, SocketAddr)>) {
         loop {
             let order = match self.wake_at() {
-                _ if self.is_any_under_way() => orders.try_recv().ok(),
+                _ if self.is_any_in_flight() => orders.try_recv().ok(),
                 None => orders.recv().ok(),
                 Some(wake_at) => orders.recv_deadline(wake_at).ok(),
             };
@@ -134,7 +134,7 @@ impl Work {
             }
             order.into_iter().chain(orders.try_iter()).for_each(|order| self.take(order));
             self.try_next();
-            if self.is_any_under_way() && (!self.wait() || !self.finish()) {
+            if self.is_any_in_flight() && (!self.wait() || !self.complete()) {
                 return;
             }
         }
@@ -142,17 +142,17 @@ impl Work {
 
     fn take(&mut self, (number, address): (u32, SocketAddr)) {
         let new = || (Orders::new(Instant::now()), Vec::new());
-        self.by_address.entry(address).or_insert_with(new).0.waiting.push_back(number);
+        self.by_address.entry(address).or_insert_with(new).0.queued.push_back(number);
     }
 
-    fn is_any_under_way(&self) -> bool {
+    fn is_any_in_flight(&self) -> bool {
         self.by_address.values().any(|(_, attempts)| !attempts.is_empty())
     }
 
     /// When the first address may be tried again.
     fn wake_at(&self) -> Option<Instant> {
-        let waiting = self.by_address.values().filter(|(orders, _)| !orders.waiting.is_empty());
-        waiting.map(|(orders, _)| orders.not_before).min()
+        let queued = self.by_address.values().filter(|(orders, _)| !orders.queued.is_empty());
+        queued.map(|(orders, _)| orders.not_before).min()
     }
 
     /// Begins what may be begun.
@@ -182,8 +182,8 @@ impl Work {
         }
     }
 
-    /// Hands over what is made. `false`: nobody takes it any more.
-    fn finish(&mut self) -> bool {
+    /// Delivers the established connections. `false`: the receiver is gone.
+    fn complete(&mut self) -> bool {
         for (orders, attempts) in self.by_address.values_mut() {
             for attempt in std::mem::take(attempts) {
                 let now = Instant::now();
@@ -239,7 +239,7 @@ mod tests {
     fn an_address_that_does_not_answer_is_tried_once_per_pause() {
         let begin = Instant::now();
         let mut orders = Orders::new(begin);
-        orders.waiting.extend(0..1_000);
+        orders.queued.extend(0..1_000);
         let mut tries = 0;
         for ms in 0..1_000 {
             let now = begin + Duration::from_millis(ms);
@@ -249,20 +249,20 @@ mod tests {
             }
         }
         assert_eq!(tries, 10);
-        assert_eq!(orders.waiting.len(), 1_000, "no order is lost");
-        assert_eq!(orders.waiting.front(), Some(&0), "nor overtaken");
+        assert_eq!(orders.queued.len(), 1_000, "no order is lost");
+        assert_eq!(orders.queued.front(), Some(&0), "nor overtaken");
     }
 
     #[test]
     fn an_address_that_answers_takes_many_at_a_time() {
         let now = Instant::now();
         let mut orders = Orders::new(now);
-        orders.waiting.extend(0..1_000);
+        orders.queued.extend(0..1_000);
         assert_eq!((orders.next_try(now), orders.next_try(now)), (Some(0), None));
         orders.handle_made();
-        assert_eq!(std::iter::from_fn(|| orders.next_try(now)).count(), UNDER_WAY_MAX);
+        assert_eq!(std::iter::from_fn(|| orders.next_try(now)).count(), IN_FLIGHT_MAX);
         orders.handle_failed(7, now);
-        assert_eq!(orders.next_try(now + PAUSE), None, "those under way must end first");
+        assert_eq!(orders.next_try(now + PAUSE), None, "those in flight must end first");
     }
 
     /// All orders, or those of `count` different numbers that were made in time.

@@ -1,15 +1,15 @@
-//! The consuming side of one group: a thread that pulls every queue of the group's topics from where
-//! it stood when the run began, at the group's pace, checks each message, and feeds the audit.
+//! The consumer of a group: a thread that pulls all queues of the group's topics from their end at the
+//! start of the run, at the group's rate, checks each message, and records it for the audit.
 //!
-//! Each queue has at most one pull under way, held by the broker while there is nothing new. After
-//! the sending is over the consumer is told every outcome and its pace is no longer held back; it
-//! ends when each acknowledged message has arrived and all queues are read to their end, or when
-//! nothing has come for [`QUIET_MAX`], which is [`GONE_MAX`] while a broker is gone. Where a message is
-//! missing, a queue counts as read to its end only when the broker has answered a pull that was sent
-//! after the sending was over: a broker that stops to answer has lost nothing yet.
+//! Each queue has at most one pull in flight; the broker holds it while there is nothing new. Once
+//! sending is over, the consumer gets the outcomes of all messages and drops its rate limit. It ends
+//! when every acknowledged message has arrived and all queues are read to their end, or when nothing
+//! has arrived for [`QUIET_MAX`], or [`GONE_MAX`] while a broker is unreachable. If a message is
+//! missing, a queue counts as read to its end only if the broker answered a pull that was sent after
+//! the end of sending: a broker that stops answering has not lost anything.
 //!
-//! A group that is down has no connections; it goes on where it stopped, as one that committed its
-//! offsets. Offsets are committed at the broker along with the pulls, for whoever looks there.
+//! A group that is down has no connections. It resumes where it stopped, like one that has committed
+//! its offsets. Pulls also commit the offsets at the broker, where tools can see them.
 //!
 //! Not here: the pace itself ([`crate::engine::pace`]).
 
@@ -50,7 +50,7 @@ pub const QUIET_MAX: Duration = Duration::from_millis(3 * HOLD_MS);
 pub const GONE_MAX: Duration = Duration::from_secs(30);
 /// After the sending: silence after which a complete audit is believed to be final.
 const QUIET_COMPLETE_NS: u64 = 300_000_000;
-/// Rare things are looked at this often, ns.
+/// Period of the checks in `round`, ns.
 const ROUND_NS: u64 = 50_000_000;
 /// Pause before a pull that failed is tried again, ns.
 const RETRY_NS: u64 = 100_000_000;
@@ -70,14 +70,14 @@ pub struct ConsumerOptions {
     pub broker_of: Arc<FxHashMap<u32, usize>>,
 }
 
-/// What the consumer has to tell at its end.
+/// The result of a consumer.
 pub struct Consumed {
     /// By stream.
     pub audits: BTreeMap<u16, Audit>,
     pub corrupted: u64,
     pub foreign: u64,
     pub last_arrival_ns: u64,
-    /// The last answer to a pull that said no, and how many there were.
+    /// The last refusal of a pull, and the number of refusals.
     pub refused_pulls: Option<(String, u64)>,
     pub disconnects: u64,
     /// Brokers that could not be reached at the end.
@@ -104,7 +104,7 @@ pub struct Consumer {
     broker_of: Arc<FxHashMap<u32, usize>>,
     /// Messages that had arrived when the missing were last counted, and how many those were.
     counted: Option<(u64, u64)>,
-    /// Silence counts from here at the earliest, ns.
+    /// Earliest start of the silence that ends the consumer, ns.
     quiet_from_ns: u64,
     is_sending_over: bool,
     /// Index of the queue that is asked first in the next turn, so that a slow group serves all.
@@ -126,7 +126,7 @@ struct Queue {
     next_offset: u64,
     /// End of the queue as last heard; unknown while its broker has not answered since it was away.
     max_offset: Option<u64>,
-    /// The pull under way was sent after the sending was over.
+    /// The pull in flight was sent after the end of sending.
     is_asked_at_end: bool,
     /// Such a pull was answered, and there was nothing left.
     is_at_end: bool,
@@ -137,7 +137,7 @@ struct Queue {
 enum QueueState {
     /// A pull is due.
     Idle,
-    /// A pull is under way, with this number, for so many messages.
+    /// A pull is in flight, with this number, for so many messages.
     Asked {
         number: i32,
         count: u32,
@@ -146,7 +146,7 @@ enum QueueState {
 }
 
 impl Queue {
-    /// The connection is gone, and with it the pull under way. What the queue holds when it is back
+    /// The connection is gone, and with it the pull in flight. What the queue holds when it is back
     /// must be heard anew: it may be more than was acknowledged. Tells how many messages were asked
     /// for.
     fn forget(&mut self) -> i64 {
@@ -233,7 +233,7 @@ impl Consumer {
         })
     }
 
-    /// Consumes until everything has arrived, or nothing more will.
+    /// Consumes until everything has arrived, or nothing more arrives.
     pub fn run(mut self) -> io::Result<Consumed> {
         let mut events = Vec::new();
         let mut outcomes: Option<Arc<[Outcomes]>> = None;
@@ -298,7 +298,7 @@ impl Consumer {
 
     fn finish(self, outcomes: &[Outcomes], cpu: f64) -> Consumed {
         let notebook = self.notebook;
-        notebook.recorder.finish();
+        notebook.recorder.close();
         let (corrupted, foreign) = notebook.arrived.unattributed();
         let is_whole = notebook.arrived.missing(outcomes) == 0;
         let is_read = |queue: &&Queue| queue.is_at_end || is_whole && queue.has_no_more();

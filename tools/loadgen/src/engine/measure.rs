@@ -1,9 +1,9 @@
-//! What threads measure, second by second and phase by phase, and how it adds up.
+//! Measurements of the threads, by second and by phase.
 //!
-//! A thread owns one [`Recorder`]. It never shares a counter: once a second it hands over the
-//! finished [`Interval`]s and starts new ones. What happened is kept twice: by the second in which
-//! it happened, for plots, and by the phase in which the message was due, for tables. A wait that
-//! began in one phase and ended in the next belongs to the one that caused it.
+//! Each thread owns a [`Recorder`] and shares no counter. Once a second it sends its [`Interval`]s to
+//! the [`Collector`] and starts new ones. Events are counted twice: in the second in which they
+//! happened, for plots, and in the phase in which the message was due, for tables. So a wait that
+//! starts in one phase and ends in the next counts in the phase that caused it.
 //!
 //! Streams and groups are *tracks*, numbered streams first ([`crate::plan::scenario`]).
 
@@ -55,10 +55,10 @@ pub struct Interval {
     /// From the send call to acknowledged.
     #[serde(with = "histogram::text")]
     pub service: Histogram<u64>,
-    /// The generator's own lateness: from when it could have sent to when it did, and from when the
-    /// answer was there to when it was read.
+    /// The generator's own lateness: from when it could have sent to when it did, and from when a
+    /// reply was in the socket to when it was read.
     #[serde(with = "histogram::text")]
-    pub slip: Histogram<u64>,
+    pub lateness: Histogram<u64>,
     /// From due to consumed.
     #[serde(with = "histogram::text")]
     pub end_to_end: Histogram<u64>,
@@ -76,7 +76,7 @@ impl Default for Interval {
             counters: Counters::default(),
             latency: histogram::empty(),
             service: histogram::empty(),
-            slip: histogram::empty(),
+            lateness: histogram::empty(),
             end_to_end: histogram::empty(),
             refused: histogram::empty(),
             given_up: histogram::empty(),
@@ -90,22 +90,30 @@ impl Default for Interval {
 pub enum Kind {
     Latency,
     Service,
-    Slip,
+    /// Files call it `slip`.
+    #[serde(rename = "slip")]
+    Lateness,
     EndToEnd,
     Refused,
     GivenUp,
 }
 
 impl Kind {
-    pub const ALL: [Self; 6] =
-        [Self::Latency, Self::Service, Self::Slip, Self::EndToEnd, Self::Refused, Self::GivenUp];
+    pub const ALL: [Self; 6] = [
+        Self::Latency,
+        Self::Service,
+        Self::Lateness,
+        Self::EndToEnd,
+        Self::Refused,
+        Self::GivenUp,
+    ];
 
     /// As it is called in files.
     pub fn name(self) -> &'static str {
         match self {
             Self::Latency => "latency",
             Self::Service => "service",
-            Self::Slip => "slip",
+            Self::Lateness => "slip",
             Self::EndToEnd => "end_to_end",
             Self::Refused => "refused",
             Self::GivenUp => "given_up",
@@ -125,7 +133,7 @@ impl Interval {
         match kind {
             Kind::Latency => &self.latency,
             Kind::Service => &self.service,
-            Kind::Slip => &self.slip,
+            Kind::Lateness => &self.lateness,
             Kind::EndToEnd => &self.end_to_end,
             Kind::Refused => &self.refused,
             Kind::GivenUp => &self.given_up,
@@ -136,7 +144,7 @@ impl Interval {
         match kind {
             Kind::Latency => &mut self.latency,
             Kind::Service => &mut self.service,
-            Kind::Slip => &mut self.slip,
+            Kind::Lateness => &mut self.lateness,
             Kind::EndToEnd => &mut self.end_to_end,
             Kind::Refused => &mut self.refused,
             Kind::GivenUp => &mut self.given_up,
@@ -238,8 +246,8 @@ impl PhaseEnds {
     }
 }
 
-/// What is measured of one track, from its first value on: an interval takes 98 KiB or more, and a
-/// thread has to do with few of all tracks and phases.
+/// What is measured of one track, allocated with its first value: an interval takes 98 KiB or more,
+/// and a thread uses few of the tracks and phases.
 type Begun = Option<Box<Interval>>;
 
 /// One thread's measurements.
@@ -255,7 +263,7 @@ pub struct Recorder {
     reports: flume::Sender<Report>,
 }
 
-/// What thread number `thread` tells the collector.
+/// What thread number `thread` reports to the collector.
 pub struct Report {
     thread: usize,
     content: Content,
@@ -263,7 +271,7 @@ pub struct Report {
 
 enum Content {
     Second(u64, Vec<(usize, Interval)>),
-    /// This thread will report no more; what it measured by phase and track.
+    /// The thread's last report: what it measured by phase and track.
     Done(Vec<Vec<Begun>>),
 }
 
@@ -316,7 +324,7 @@ impl Recorder {
         (self.second + 1) * SECOND_NS
     }
 
-    pub fn finish(mut self) {
+    pub fn close(mut self) {
         self.hand_over();
         let by_phase = std::mem::take(&mut self.by_phase);
         self.send(Content::Done(by_phase));
@@ -329,16 +337,16 @@ impl Recorder {
     }
 
     fn send(&self, content: Content) {
-        // The collector may be gone after an interruption; then nobody needs the figures.
+        // After an interruption the collector may be gone, and the figures are not needed.
         let _ = self.reports.send(Report { thread: self.thread, content });
     }
 }
 
-/// Puts the threads' seconds and phases together.
+/// Merges the threads' seconds and phases.
 pub struct Collector {
     tracks: usize,
     /// The first second that each thread may still report.
-    progress: Vec<u64>,
+    reported: Vec<u64>,
     /// Seconds not yet reported by all threads, by track.
     open: BTreeMap<u64, Vec<Interval>>,
     pub seconds: Vec<Second>,
@@ -350,7 +358,7 @@ impl Collector {
     pub fn new(threads: usize, tracks: usize, phases: &PhaseEnds) -> Self {
         Self {
             tracks,
-            progress: vec![0; threads],
+            reported: vec![0; threads],
             open: BTreeMap::new(),
             seconds: Vec::new(),
             totals: vec![vec![Interval::default(); tracks]; phases.count()],
@@ -360,7 +368,7 @@ impl Collector {
     pub fn take(&mut self, report: Report) {
         match report.content {
             Content::Done(by_phase) => {
-                self.progress[report.thread] = u64::MAX;
+                self.reported[report.thread] = u64::MAX;
                 for (into, from) in self.totals.iter_mut().zip(by_phase) {
                     for (into, from) in into.iter_mut().zip(from) {
                         from.iter().for_each(|from| into.add(from));
@@ -368,7 +376,7 @@ impl Collector {
                 }
             }
             Content::Second(second, intervals) => {
-                self.progress[report.thread] = second + 1;
+                self.reported[report.thread] = second + 1;
                 let empty = || vec![Interval::default(); self.tracks];
                 let open = self.open.entry(second).or_insert_with(empty);
                 for (track, interval) in &intervals {
@@ -384,7 +392,7 @@ impl Collector {
     /// The next second that no thread can add to any more, oldest first, by track.
     pub fn next_complete(&mut self) -> Option<(u64, Vec<Interval>)> {
         let (&second, _) = self.open.first_key_value()?;
-        if self.progress.iter().any(|&progress| progress <= second) {
+        if self.reported.iter().any(|&next| next <= second) {
             return None;
         }
         let intervals = self.open.remove(&second)?;
@@ -394,7 +402,7 @@ impl Collector {
     }
 
     pub fn is_finished(&self) -> bool {
-        self.progress.iter().all(|&progress| progress == u64::MAX)
+        self.reported.iter().all(|&next| next == u64::MAX)
     }
 }
 
@@ -450,7 +458,7 @@ mod tests {
         assert_eq!((second.number, *track, unpacked.counters), (3, 2, interval.counters));
         assert_eq!(unpacked.latency, interval.latency);
         assert_eq!(unpacked.end_to_end, interval.end_to_end);
-        assert!(unpacked.slip.is_empty());
+        assert!(unpacked.lateness.is_empty());
     }
 
     #[test]
@@ -464,7 +472,7 @@ mod tests {
         assert!(matches!(&receiver.recv().unwrap().content,
             Content::Second(0, sum) if sum.len() == 1 && sum[0].1.counters.sent == 1));
         assert_eq!(recorder.next_tick_ns(), 4_000_000_000);
-        recorder.finish();
+        recorder.close();
         assert!(matches!(receiver.recv().unwrap().content, Content::Second(3, _)));
         assert!(matches!(receiver.recv().unwrap().content, Content::Done(_)));
     }
@@ -495,7 +503,7 @@ mod tests {
             recorder.record(0, due_ns, Kind::Latency, 50, 1);
             recorder.count(0, due_ns, |counters| counters.acknowledged += 1);
         }
-        recorder.finish();
+        recorder.close();
         let mut collector = Collector::new(1, 1, &phases);
         receiver.try_iter().for_each(|report| collector.take(report));
         let found: Vec<_> = collector.totals.iter().map(|phase| phase[0].latency.len()).collect();

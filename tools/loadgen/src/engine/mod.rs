@@ -1,12 +1,12 @@
-//! Carries out a scenario: producers, consumers, and what they measure and know of each message.
+//! Executes a scenario: producers, consumers, measurements, and both sides of the audit.
 //!
 //! ```text
 //!   schedule ─▶ worker (a thread, many producers) ─▶ sockets ─▶ consumer (a thread for each group)
 //!                  └──── measure, once a second ────▶ collector      └─▶ audit
 //! ```
 //!
-//! Threads share nothing but two small values. Start reading at [`worker`] and [`consumer`]. Not here: what the
-//! figures mean ([`crate::findings`]).
+//! Threads share only the time of the last acknowledgement and the routes. Start reading at [`worker`]
+//! and [`consumer`]. Not here: what the figures mean ([`crate::findings`]).
 
 pub mod assignment;
 pub mod audit;

@@ -1,5 +1,4 @@
-//! How fast a group takes messages, and when it takes none: a pure function of what it took and the
-//! time.
+//! The rate limit and the pauses of a group: a token bucket without a clock of its own.
 
 use crate::plan::scenario::Pause;
 

@@ -1,16 +1,16 @@
-//! One producer: its connection, its requests under way, and what waits for them.
+//! A producer: its connection, its requests in flight, and its requests not yet sent.
 //!
-//! What always holds:
-//! - A request is in exactly one place: waiting, held back behind its lane, in the window, waiting to
-//!   be tried again, or counted with its outcome.
-//! - Sequences are given when a request is first sent, so those `0..sent` exist and no others.
-//! - What a request holds (size, queue, lane) is drawn when it is due, in that order, from a
-//!   generator of the producer's own: it does not depend on the target.
-//! - In a stream that asks for order a lane has at most one request under way. An order's events
-//!   share a lane and a queue, and follow each other; this is what RocketMQ promises order for.
-//! - What waits to be sent, in whatever place, is given up after [`PATIENCE`]. So it is bounded by the
-//!   rate: 40 bytes per request. A refused request is tried again when the server says
-//!   (`retry_after_ms`), and not at all when that is behind its deadline.
+//! Invariants:
+//! - A request is in exactly one place: unsent, blocked by its lane, in the window, waiting for a retry,
+//!   or counted with its outcome.
+//! - A request gets its sequence when it is first sent, so exactly the sequences `0..sent` exist.
+//! - Size, queue and lane of a request are drawn, in that order, when it is due, from the producer's own
+//!   random numbers. They do not depend on the target.
+//! - In an ordered stream a lane has at most one request in flight. The events of an order share a lane
+//!   and a queue, and follow each other; this is the order that RocketMQ promises.
+//! - A request that is not sent within [`PATIENCE`] is given up. That bounds the unsent ones by the
+//!   rate: 40 bytes per request. A refused request is retried when the server says
+//!   (`retry_after_ms`), but not after its deadline.
 //!
 //! Not here: when to send (`schedule`), when to wait (`worker`).
 
@@ -25,33 +25,33 @@ use crate::engine::audit::Outcomes;
 use crate::engine::connection::Connection;
 use crate::engine::measure::{Kind, Recorder};
 use crate::engine::payload::Identity;
-use crate::engine::reply::{self, Answer, Outcome};
+use crate::engine::reply::{self, Outcome, Reply};
 use crate::engine::template::{NewRequest, Template};
 use crate::engine::window::{InFlight, Message, Window};
 use crate::plan::keys::QueueChoice;
 use crate::plan::schedule::SplitMix64;
 use crate::plan::sizes::Sizes;
 
-/// A message that could not be sent for this long is given up; what a stock client waits.
+/// A message that cannot be sent for this long is given up. Stock clients wait as long.
 pub const PATIENCE: Duration = Duration::from_secs(3);
-/// When a refused request is tried again that the server gave no `retry_after_ms` for, ns.
+/// When to retry a refused request without `retry_after_ms`, ns.
 const RETRY_AFTER_NS: u64 = 50_000_000;
-/// Requests of the whole run that may wait to be sent, in the generator's memory: 160 MiB of them.
-pub const WAITING_MAX: u32 = 1 << 22;
-/// The same of one producer or lane, at least.
-const WAITING_MIN: usize = 16;
+/// Unsent requests of the whole run that the generator keeps: 160 MiB.
+pub const UNSENT_MAX: u32 = 1 << 22;
+/// Those of one producer or lane, at least.
+const UNSENT_MIN: usize = 16;
 /// Frames are handed to the kernel in pieces of about this size, bytes.
 const OUTPUT_SIZE: usize = 256 << 10;
 /// Events of one order: created, confirmed, packed.
 const EVENTS_PER_ORDER: u64 = 3;
-/// Different reasons of refusals that are told apart per thread; further ones count as one.
+/// Distinct reasons for refusals per thread; all others count as one.
 const REASONS_MAX: usize = 64;
 /// Number of requests that nobody answers.
 const ONE_WAY_NUMBER: i32 = 1_000_000_000;
-/// Makes the generator of contents another one than that of the schedule.
+/// Makes the random numbers for contents differ from those of the schedule.
 const CONTENT_SEED: u64 = 0x636F_6E74_656E_7473;
 
-/// What all producers of a stream share.
+/// Shared by all producers of a stream.
 pub struct Job {
     pub run: u64,
     /// Index of the stream, and its track.
@@ -62,8 +62,8 @@ pub struct Job {
     pub is_ordered: bool,
     pub is_one_way: bool,
     pub retries: u32,
-    /// Requests of one producer that may wait to be sent.
-    pub waiting_max: usize,
+    /// Unsent requests that one producer keeps.
+    pub unsent_max: usize,
     pub sizes: Sizes,
     /// Where the keys of the stream lead.
     pub choice: QueueChoice,
@@ -78,7 +78,7 @@ pub struct JobTopic {
     pub queue_count: u32,
 }
 
-/// Who a producer is.
+/// The identity of a producer.
 #[derive(Clone, Copy, Debug)]
 pub struct Post {
     /// Unique in the run.
@@ -88,10 +88,10 @@ pub struct Post {
     pub broker: usize,
 }
 
-/// What sending led to.
+/// The outcome of a send.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Sent {
-    /// Nothing more can or needs to be sent until something happens.
+    /// Nothing more can or need be sent for now.
     AllThatGoes,
     /// The kernel took only a part: go on when the socket has room.
     SocketFull,
@@ -104,15 +104,15 @@ pub struct Producer {
     job: Arc<Job>,
     connection: Option<Connection>,
     window: Window,
-    /// Requests that wait for window, socket or connection.
-    waiting: VecDeque<Message>,
-    /// Refused requests, by when they are tried again and by sequence.
+    /// Requests that need room in the window or socket, or a connection.
+    unsent: VecDeque<Message>,
+    /// Refused requests, by the time of their retry and by sequence.
     again: BTreeMap<(u64, u64), Message>,
     /// The earliest time for which [`retry`](Self::retry) is announced.
     alarm_ns: Option<u64>,
-    /// One per request that may be under way; empty where no order is asked for.
+    /// One per request that may be in flight; empty in an unordered stream.
     lanes: Vec<Lane>,
-    /// Since when a due request could have been sent at once.
+    /// Since when a due request could have been sent immediately.
     open_since_ns: u64,
     /// Requests drawn so far, and the queue of the order they are at.
     drawn: u64,
@@ -132,7 +132,7 @@ struct Lane {
 /// Why requests of a stream did not succeed: stream, code, reason.
 pub type Refusal = (u16, i32, String);
 
-/// What a thread writes down while its producers run.
+/// What a thread records while its producers run.
 pub struct Notebook {
     pub recorder: Recorder,
     /// Requests per refusal.
@@ -160,15 +160,14 @@ impl Notebook {
         self.give_up(job, due_ns, now_ns);
     }
 
-    /// How late the generator was with a request that was sent and has ended, and with reading its
-    /// answer.
+    /// How late the generator sent a request that has ended, and how late it read the reply.
     fn record_lateness(&mut self, job: &Job, message: &Message, read_late_ns: u64) {
         let late_ns = u64::from(message.late_us) * 1_000 + read_late_ns;
-        self.recorder.record(job.track(), message.due_ns, Kind::Slip, late_ns, job.count());
+        self.recorder.record(job.track(), message.due_ns, Kind::Lateness, late_ns, job.count());
     }
 
-    /// A message without an acknowledgement is kept with the time it has waited: otherwise the worst
-    /// waits would be missing from the figures.
+    /// Records how long a message without an acknowledgement has waited. Otherwise the worst waits would
+    /// be missing from the figures (coordinated omission).
     fn give_up(&mut self, job: &Job, due_ns: u64, now_ns: u64) {
         let waited_ns = now_ns.saturating_sub(due_ns);
         self.recorder.record(job.track(), due_ns, Kind::GivenUp, waited_ns, job.count());
@@ -193,7 +192,7 @@ impl Producer {
             post,
             connection: None,
             window: Window::new(job.in_flight),
-            waiting: VecDeque::new(),
+            unsent: VecDeque::new(),
             again: BTreeMap::new(),
             alarm_ns: None,
             lanes: (0..lanes).map(|_| Lane::default()).collect(),
@@ -224,13 +223,13 @@ impl Producer {
         self.shed(due_ns, notebook);
     }
 
-    /// Gives up the oldest of what waits where there is more of it than memory is meant for.
+    /// Gives up the oldest unsent requests if there are too many.
     fn shed(&mut self, now_ns: u64, notebook: &mut Notebook) {
-        while self.waiting.len() > self.job.waiting_max.max(WAITING_MIN) {
-            let Some(oldest) = self.waiting.pop_front() else { return };
+        while self.unsent.len() > self.job.unsent_max.max(UNSENT_MIN) {
+            let Some(oldest) = self.unsent.pop_front() else { return };
             self.give_up(oldest, now_ns, notebook);
         }
-        let of_lane = (self.job.waiting_max / self.lanes.len().max(1)).max(WAITING_MIN);
+        let of_lane = (self.job.unsent_max / self.lanes.len().max(1)).max(UNSENT_MIN);
         for lane in &mut self.lanes {
             while lane.held_back.len() > of_lane {
                 let Some(oldest) = lane.held_back.pop_front() else { return };
@@ -239,7 +238,7 @@ impl Producer {
         }
     }
 
-    /// A request has waited for too long, or in vain.
+    /// Gives up a request that waited too long.
     fn give_up(&mut self, message: Message, now_ns: u64, notebook: &mut Notebook) {
         let (track, count) = (self.job.track(), self.job.count());
         match message.first {
@@ -254,15 +253,15 @@ impl Producer {
         self.release(message.lane, now_ns);
     }
 
-    /// Something could go out, if window and socket have room.
-    pub fn is_waiting(&self) -> bool {
-        !self.waiting.is_empty()
+    /// Whether something would be sent if window and socket had room.
+    pub fn has_unsent(&self) -> bool {
+        !self.unsent.is_empty()
     }
 
-    /// Neither waits for anything nor has unanswered requests.
+    /// Whether it has neither unsent nor unanswered requests.
     pub fn is_idle(&self) -> bool {
-        let is_nothing_waiting = self.waiting.is_empty() && self.again.is_empty();
-        is_nothing_waiting
+        let is_nothing_unsent = self.unsent.is_empty() && self.again.is_empty();
+        is_nothing_unsent
             && self.window.is_empty()
             && self.lanes.iter().all(|lane| lane.held_back.is_empty())
     }
@@ -290,15 +289,15 @@ impl Producer {
         }
     }
 
-    /// Lets a new request wait for its turn.
+    /// Queues a new request.
     fn queue_up(&mut self, message: Message) {
         match self.lanes.get_mut(usize::from(message.lane)) {
             Some(lane) if lane.is_taken => lane.held_back.push_back(message),
             Some(lane) => {
                 lane.is_taken = true;
-                self.waiting.push_back(message);
+                self.unsent.push_back(message);
             }
-            None => self.waiting.push_back(message),
+            None => self.unsent.push_back(message),
         }
     }
 
@@ -307,7 +306,7 @@ impl Producer {
         if let Some(lane) = self.lanes.get_mut(usize::from(lane)) {
             lane.free_since_ns = now_ns;
             match lane.held_back.pop_front() {
-                Some(next) => self.waiting.push_back(next),
+                Some(next) => self.unsent.push_back(next),
                 None => lane.is_taken = false,
             }
         }
@@ -320,13 +319,13 @@ impl Producer {
         now_ns: u64,
         notebook: &mut Notebook,
     ) -> Option<Message> {
-        if self.waiting.is_empty() && is_endless {
+        if self.unsent.is_empty() && is_endless {
             let is_held_back = self.lanes.iter().any(|lane| !lane.held_back.is_empty());
             if !is_held_back {
                 self.take_due(now_ns, notebook);
             }
         }
-        self.waiting.pop_front()
+        self.unsent.pop_front()
     }
 
     /// Sends what is due, as far as window and socket allow.
@@ -361,7 +360,7 @@ impl Producer {
         let first = message.first.unwrap_or(self.outcomes.sent);
         let is_new = message.first.is_none();
         if is_new {
-            // Waiting for the turn within its order is the target's doing.
+            // The wait for its turn within the order is due to the target.
             let lane = self.lanes.get(usize::from(message.lane));
             let turn_ns = lane.map_or(0, |lane| lane.free_since_ns);
             let could_ns = message.due_ns.max(self.open_since_ns).max(turn_ns);
@@ -412,7 +411,7 @@ impl Producer {
         Ok(is_out)
     }
 
-    /// Reads answers and counts them. Tells how many acknowledged something.
+    /// Reads replies and counts them. Returns how many acknowledged something.
     pub fn take_answers(&mut self, notebook: &mut Notebook) -> io::Result<u64> {
         let Some(mut connection) = self.connection.take() else { return Ok(0) };
         let taken = self.take_from(&mut connection, notebook);
@@ -447,7 +446,7 @@ impl Producer {
     fn count_answer(
         &mut self,
         request: InFlight,
-        answer: Answer,
+        answer: Reply,
         now_ns: u64,
         read_ns: u64,
         notebook: &mut Notebook,
@@ -492,25 +491,25 @@ impl Producer {
         self.release(message.lane, now_ns);
     }
 
-    /// When to call [`retry`](Self::retry), unless that was told before.
+    /// When to call [`retry`](Self::retry), if that has changed.
     pub fn next_alarm_ns(&mut self) -> Option<u64> {
         let (next_ns, _) = *self.again.first_key_value()?.0;
         let is_new = self.alarm_ns.is_none_or(|alarm_ns| next_ns < alarm_ns);
         is_new.then(|| *self.alarm_ns.insert(next_ns))
     }
 
-    /// Refused requests whose time has come may be sent once more.
+    /// Requeues refused requests whose time has come.
     pub fn retry(&mut self, now_ns: u64, notebook: &mut Notebook) {
         let (track, count) = (self.job.track(), self.job.count());
         self.alarm_ns = None;
         while let Some(again) = self.again.first_entry().filter(|it| it.key().0 <= now_ns) {
             let message = again.remove();
             notebook.recorder.count(track, message.due_ns, |counters| counters.retried += count);
-            self.waiting.push_back(message);
+            self.unsent.push_back(message);
         }
     }
 
-    /// The connection is gone: what was under way is unknown from now on.
+    /// The connection is lost: the outcome of requests in flight is unknown.
     pub fn disconnect(&mut self, now_ns: u64, notebook: &mut Notebook) {
         self.connection = None;
         let (track, count) = (self.job.track(), self.job.count());
@@ -523,10 +522,10 @@ impl Producer {
         }
     }
 
-    /// Gives up what has waited since before `due_before_ns` without being sent, be it for room or
-    /// for its turn in its lane.
+    /// Gives up requests due before `due_before_ns` that are still unsent, including those blocked by
+    /// their lane.
     pub fn expire(&mut self, due_before_ns: u64, now_ns: u64, notebook: &mut Notebook) {
-        while let Some(message) = self.waiting.pop_front_if(|it| it.due_ns < due_before_ns) {
+        while let Some(message) = self.unsent.pop_front_if(|it| it.due_ns < due_before_ns) {
             self.give_up(message, now_ns, notebook);
         }
         for lane in &mut self.lanes {
@@ -536,9 +535,9 @@ impl Producer {
         }
     }
 
-    /// Ends the run for this producer, whatever is still open.
-    pub fn finish(mut self, now_ns: u64, notebook: &mut Notebook) -> Outcomes {
-        self.waiting.extend(mem::take(&mut self.again).into_values());
+    /// Ends the run for this producer. What is still open is given up.
+    pub fn into_outcomes(mut self, now_ns: u64, notebook: &mut Notebook) -> Outcomes {
+        self.unsent.extend(mem::take(&mut self.again).into_values());
         self.disconnect(now_ns, notebook);
         self.expire(u64::MAX, now_ns, notebook);
         self.outcomes
@@ -577,7 +576,7 @@ mod tests {
             is_ordered,
             is_one_way: false,
             retries,
-            waiting_max: 200,
+            unsent_max: 200,
             sizes: Sizes::mixed(&[(100, 1.0), (200, 1.0)]),
             choice: QueueChoice::new(&Keys::None, &[4]),
             topics: vec![topic],
@@ -591,13 +590,13 @@ mod tests {
         Notebook::new(Recorder::new(0, 1, PhaseEnds::new([1]), flume::unbounded().0))
     }
 
-    fn answer(outcome: Outcome) -> Answer {
-        Answer { number: 0, outcome, reason: "busy".to_owned(), retry_after_ms: None }
+    fn answer(outcome: Outcome) -> Reply {
+        Reply { number: 0, outcome, reason: "busy".to_owned(), retry_after_ms: None }
     }
 
     /// Pretends to send the next request that may go.
     fn sent(producer: &mut Producer) -> Option<InFlight> {
-        let message = producer.waiting.pop_front()?;
+        let message = producer.unsent.pop_front()?;
         let first = message.first.unwrap_or(producer.outcomes.sent);
         producer.outcomes.sent += u64::from(message.first.is_none());
         Some(InFlight { message, sent_ns: 0, first })
@@ -613,11 +612,11 @@ mod tests {
             troubled.take_due(due_ns, &mut notebook);
             troubled.expire(due_ns / 2, due_ns, &mut notebook);
         }
-        let rest = troubled.waiting.len();
+        let rest = troubled.unsent.len();
         assert!(rest < 100);
-        assert!(troubled.waiting.iter().eq(calm.waiting.iter().skip(100 - rest)));
-        assert!(calm.waiting.iter().any(|it| it.size == 0));
-        assert!(calm.waiting.iter().any(|it| it.size == 1));
+        assert!(troubled.unsent.iter().eq(calm.unsent.iter().skip(100 - rest)));
+        assert!(calm.unsent.iter().any(|it| it.size == 0));
+        assert!(calm.unsent.iter().any(|it| it.size == 1));
     }
 
     /// However answers come, an order's events are sent one after the other and to one queue.
@@ -668,7 +667,7 @@ mod tests {
     fn a_refused_request_comes_again_when_the_server_says_and_not_after_its_deadline() {
         const MS: u64 = 1_000_000;
         let (mut producer, mut notebook) = (producer(false, 4, 9), notebook());
-        let refused = |after_ms| Answer { retry_after_ms: after_ms, ..answer(Outcome::Refused(2)) };
+        let refused = |after_ms| Reply { retry_after_ms: after_ms, ..answer(Outcome::Refused(2)) };
         (0..3).for_each(|_| producer.take_due(0, &mut notebook));
         for (after_ms, now_ns) in [(Some(200), 10 * MS), (Some(30), 10 * MS), (None, 10 * MS)] {
             let request = sent(&mut producer).unwrap();
@@ -680,7 +679,7 @@ mod tests {
             assert_eq!(producer.next_alarm_ns(), None, "told once");
             now_ns = alarm_ns;
             producer.retry(now_ns, &mut notebook);
-            told.push((alarm_ns / MS, producer.waiting.len()));
+            told.push((alarm_ns / MS, producer.unsent.len()));
         }
         assert_eq!(told, [(40, 1), (60, 2), (210, 3)]);
         for after_ms in [Some(2_780), Some(u64::MAX)] {
@@ -722,11 +721,12 @@ mod tests {
         let (arrived_ns, read_ns) = (3_000_000, 53_000_000);
         let acknowledged = answer(Outcome::Acknowledged);
         producer.count_answer(request, acknowledged, arrived_ns, read_ns, &mut notebook);
-        notebook.recorder.finish();
+        notebook.recorder.close();
         let mut collector = Collector::new(1, 1, &phases);
         receiver.try_iter().for_each(|report| collector.take(report));
         let total = &collector.totals[0][0];
-        let found = [&total.latency, &total.service, &total.slip].map(|it| it.max() / 1_000_000);
+        let found =
+            [&total.latency, &total.service, &total.lateness].map(|it| it.max() / 1_000_000);
         assert_eq!(found, [3, 3, 52]);
     }
 
@@ -736,11 +736,11 @@ mod tests {
             let (mut producer, mut notebook) = (producer(is_ordered, 4, 0), notebook());
             (0..10_000).for_each(|due_ns| producer.take_due(due_ns, &mut notebook));
             let held_back = producer.lanes.iter().map(|lane| lane.held_back.len()).sum::<usize>();
-            let waiting = producer.waiting.len() + held_back;
+            let waiting = producer.unsent.len() + held_back;
             assert!((150..=204).contains(&waiting), "{waiting}");
             assert_eq!(producer.drawn, 10_000, "the schedule goes on");
             let newest =
-                producer.waiting.iter().chain(producer.lanes.iter().flat_map(|it| &it.held_back));
+                producer.unsent.iter().chain(producer.lanes.iter().flat_map(|it| &it.held_back));
             assert_eq!(newest.map(|it| it.due_ns).max(), Some(9_999), "the oldest are given up");
         }
     }

@@ -1,7 +1,7 @@
-//! What the answer to a produce request says.
+//! Replies to produce requests.
 //!
-//! A plain success is recognised in place, as stock brokers and RingMQ write it; everything else is
-//! decoded by `ringmq::wire`.
+//! A plain success, as stock brokers and RingMQ write it, is recognised in the input buffer. All other
+//! replies are decoded by `ringmq::wire`.
 
 use std::io;
 
@@ -38,7 +38,7 @@ impl Outcome {
 
 /// An answer to a produce request.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Answer {
+pub struct Reply {
     /// Of the request.
     pub number: i32,
     pub outcome: Outcome,
@@ -53,7 +53,7 @@ pub struct Answer {
 const RETRY_AFTER: &str = "retry_after_ms=";
 
 /// `None`: the frame is a request of the server's own, or an answer nobody can read.
-pub fn read(frame: &FrameView<'_>) -> io::Result<Option<Answer>> {
+pub fn read(frame: &FrameView<'_>) -> io::Result<Option<Reply>> {
     let plain = match frame.encoding {
         HeaderEncoding::Json => plain_json(frame.header),
         HeaderEncoding::Binary => plain_binary(frame.header),
@@ -61,7 +61,7 @@ pub fn read(frame: &FrameView<'_>) -> io::Result<Option<Answer>> {
     };
     if let Some(number) = plain {
         let (outcome, reason) = (Outcome::Acknowledged, String::new());
-        return Ok(Some(Answer { number, outcome, reason, retry_after_ms: None }));
+        return Ok(Some(Reply { number, outcome, reason, retry_after_ms: None }));
     }
     let reply = wire::decode_reply(&frame.header_only());
     let reply = reply.map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
@@ -74,7 +74,7 @@ pub fn read(frame: &FrameView<'_>) -> io::Result<Option<Answer>> {
         };
         let hint = remark.split_whitespace().find_map(|word| word.strip_prefix(RETRY_AFTER));
         let retry_after_ms = hint.and_then(|hint| hint.parse().ok());
-        Answer { number: reply.opaque, outcome, reason, retry_after_ms }
+        Reply { number: reply.opaque, outcome, reason, retry_after_ms }
     }))
 }
 

@@ -1,10 +1,10 @@
-//! Produce requests, encoded once and then only touched up.
+//! Produce requests that are encoded once and then patched.
 //!
-//! A request differs from the one before it in its number, queue, size, born time and in the stamps
-//! of its messages. So each queue has one encoded header, made by `ringmq::wire`, and each size of
-//! message one body; a new request is a copy of both with a few numbers written over. Where a number
-//! lies is found by encoding one that occurs nowhere else, so nothing here knows a header's layout
-//! beyond the frame's length in front of it.
+//! Requests differ in their number, queue, size, born time, and in the stamps of their messages. So
+//! there is one encoded header per queue, made by `ringmq::wire`, and one body per message size. A
+//! request is a copy of both with a few numbers overwritten. The position of a number is found by
+//! encoding a value that occurs nowhere else, so this module knows nothing of a header's layout but
+//! the length prefix.
 
 use bytes::Bytes;
 use bytestring::ByteString;

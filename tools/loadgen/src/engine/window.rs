@@ -6,7 +6,7 @@ const NUMBER_MIN: i32 = 1_000_000_000;
 /// Request numbers that are used, then used again.
 const NUMBERS: u64 = 1_000_000_000;
 
-/// A request under way.
+/// A request in flight.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct InFlight {
     pub message: Message,
@@ -32,7 +32,7 @@ pub struct Message {
     pub first: Option<u64>,
 }
 
-/// At most `size` requests under way, found by the number their answers carry.
+/// At most `size` requests in flight, found by the number their answers carry.
 #[derive(Debug)]
 pub struct Window {
     /// Number and content per slot; a free slot has number 0.
@@ -83,7 +83,7 @@ impl Window {
         Some(request)
     }
 
-    /// Gives up all requests under way.
+    /// Gives up all requests in flight.
     pub fn close_all(&mut self) -> Vec<InFlight> {
         let mut given_up = Vec::new();
         for (slot, (number, request)) in self.slots.iter_mut().enumerate() {

@@ -1,15 +1,14 @@
-//! One generator thread: sends what its producers have due and takes in the answers.
+//! A sending thread: sends what its producers have due, and reads the replies.
 //!
 //! ```text
 //!   due ──▶ ready producers ──▶ encode and send ──▶ wait for sockets or the next due time
 //!    ▲                                                            │
-//!    └──────────────── answers, room, new connections ◀───────────┘
+//!    └──────────────── replies, room, new connections ◀───────────┘
 //! ```
 //!
-//! Everything that is due goes out in one send per connection, so the later the thread is, the
-//! larger its sends become: it catches up by itself. It shares nothing with other threads but the
-//! time of the last acknowledgement; what it measured it hands over once a second, and what became
-//! of each message at its end.
+//! One system call sends everything that is due on a connection. So a thread that is late sends more
+//! per call, and catches up. Threads share only the time of the last acknowledgement and the routes.
+//! A thread reports its measurements once a second, and the outcome of each message at its end.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
@@ -27,26 +26,26 @@ use crate::engine::connector::{CONNECT_TIMEOUT, Connector};
 use crate::engine::measure::Recorder;
 use crate::engine::poller::{Interest, Poller, Ready};
 use crate::engine::producer::{Notebook, PATIENCE, Producer, Refusal, Sent};
+use crate::last_ack::LastAck;
 use crate::plan::schedule::Schedule;
-use crate::progress::Progress;
 use crate::target::routes::Routes;
 
-/// How long answers are waited for after the last message was due, ns.
+/// How long to wait for replies after the last message was due, ns.
 const ANSWER_WAIT_NS: u64 = 10_000_000_000;
 /// The same when the run is cut short.
 const ANSWER_WAIT_CUT_SHORT_NS: u64 = 1_000_000_000;
-/// Rare things are looked at this often, ns: patience, routes, the end.
+/// Period of the checks in [`Worker::round`], ns.
 const ROUND_NS: u64 = 50_000_000;
-/// A connection that is being made is looked for this often, ns: messages may be due on it already, and
-/// what they wait for the look would count against the broker.
+/// While a connection is being established, the thread checks for it this often, ns. Messages may already
+/// be due on it, and their wait for this check would count against the broker.
 const CONNECTION_LOOK_NS: u64 = 500_000;
-/// Without `--spin` no sleep is shorter, ns: the messages due meanwhile share one send. The price
-/// is in the slip that the report shows.
+/// Shortest sleep without `--spin`, ns. The messages that become due meanwhile share a system call; the
+/// cost is lateness, which the report shows.
 const SLEEP_MIN_NS: u64 = 50_000;
 
 pub struct WorkerOptions {
     pub clock: RunClock,
-    /// With when they connect, ns.
+    /// The producers, and when each connects, ns.
     pub producers: Vec<(Producer, u64)>,
     /// When requests are due; its sources are the producers, in their order. `None`: whenever a
     /// window has room.
@@ -54,13 +53,13 @@ pub struct WorkerOptions {
     /// When the last message may be due.
     pub end_ns: u64,
     pub spin: bool,
-    pub progress: Arc<Progress>,
+    pub last_ack: Arc<LastAck>,
     pub routes: Arc<Routes>,
     /// Set from outside to cut the run short.
     pub stop: Arc<AtomicBool>,
 }
 
-/// What a thread has to tell at its end.
+/// The result of a thread.
 pub struct Finished {
     pub outcomes: Vec<Outcomes>,
     pub refusals: BTreeMap<Refusal, u64>,
@@ -76,29 +75,29 @@ pub struct Worker {
     schedule: Option<Schedule>,
     /// No more messages are due: the run was cut short.
     is_stopped: bool,
-    /// `end_ns <= deadline_ns`: the last due time, and when answers are no longer waited for.
+    /// `end_ns <= deadline_ns`: the last due time, and until when to wait for replies.
     end_ns: u64,
     deadline_ns: u64,
     spin: bool,
-    progress: Arc<Progress>,
+    last_ack: Arc<LastAck>,
     routes: Arc<Routes>,
-    /// Changes of the routes that were taken in.
+    /// Number of route changes that were processed.
     changes: u64,
     stop: Arc<AtomicBool>,
     poller: Poller,
     notebook: Notebook,
     ready: ReadyList,
     connector: Connector,
-    /// Who connects later, and when, the next one last.
+    /// Producers that connect later, and when; the next one is last.
     joining: Vec<(u64, u32)>,
-    /// When which producer has refused requests to send again.
+    /// When to retry refused requests, and of which producer.
     alarms: BinaryHeap<Reverse<(u64, u32)>>,
     next_round_ns: u64,
     disconnects: u64,
 }
 
 impl Worker {
-    /// Connects all producers that are there from the start.
+    /// Connects all producers that connect at the start.
     pub fn new(options: WorkerOptions, recorder: Recorder) -> io::Result<Self> {
         let poller = Poller::new()?;
         let mut producers = Vec::with_capacity(options.producers.len());
@@ -124,7 +123,7 @@ impl Worker {
             end_ns: options.end_ns,
             deadline_ns: options.end_ns + ANSWER_WAIT_NS,
             spin: options.spin,
-            progress: options.progress,
+            last_ack: options.last_ack,
             changes: options.routes.changes(),
             routes: options.routes,
             stop: options.stop,
@@ -139,7 +138,7 @@ impl Worker {
         })
     }
 
-    /// Runs until all is answered or given up.
+    /// Runs until everything is answered or given up.
     pub fn run(mut self) -> io::Result<Finished> {
         let mut events = Vec::new();
         let mut now_ns = self.wait_for_the_beginning();
@@ -209,7 +208,7 @@ impl Worker {
             .map_or(Ok(()), |connection| self.poller.change(connection, u64::from(index), interest))
     }
 
-    /// How long to sleep when nothing happens.
+    /// How long to sleep if nothing happens.
     fn sleep_at(&self, now_ns: u64) -> Duration {
         if self.spin || !self.ready.is_empty() {
             return Duration::ZERO;
@@ -241,7 +240,7 @@ impl Worker {
         if ready.is_readable {
             match self.producers[index as usize].take_answers(&mut self.notebook) {
                 Ok(0) => {}
-                Ok(_) => self.progress.acknowledged(self.notebook.last_answer_ns),
+                Ok(_) => self.last_ack.record(self.notebook.last_answer_ns),
                 Err(_) => self.disconnect(index),
             }
         }
@@ -255,7 +254,7 @@ impl Worker {
         self.alarms.extend(alarm_ns.map(|at_ns| Reverse((at_ns, index))));
     }
 
-    /// Lets refused requests go again whose time has come.
+    /// Retries refused requests whose time has come.
     fn retry(&mut self, now_ns: u64) {
         while let Some(&Reverse((at_ns, index))) = self.alarms.peek()
             && at_ns <= now_ns
@@ -278,7 +277,7 @@ impl Worker {
         }
     }
 
-    /// Connects who joins now, and takes the connections that were made.
+    /// Orders connections for producers that join now, and takes established ones.
     fn connect(&mut self, now_ns: u64) -> io::Result<()> {
         while let Some((_, index)) = self.joining.pop_if(|(joins_ns, _)| *joins_ns <= now_ns) {
             let broker = self.producers[index as usize].post.broker;
@@ -286,7 +285,7 @@ impl Worker {
         }
         while let Some((index, connection)) = self.connector.next_made() {
             let producer = &mut self.producers[index as usize];
-            // After a change of the route one producer may get two; the first will do.
+            // After a route change a producer may get two connections. It uses the first.
             if producer.connection().is_none() {
                 self.poller.add(producer.connect(connection, now_ns), u64::from(index))?;
                 self.ready.add(index);
@@ -295,7 +294,7 @@ impl Worker {
         Ok(())
     }
 
-    /// What needs to be looked at only now and then.
+    /// Periodic checks: routes, messages to give up, the end of the run.
     fn round(&mut self, now_ns: u64) -> io::Result<()> {
         self.next_round_ns = now_ns + ROUND_NS;
         self.follow_routes();
@@ -307,15 +306,15 @@ impl Worker {
         }
         for (index, producer) in (0..).zip(&mut self.producers) {
             producer.expire(due_before_ns, now_ns, &mut self.notebook);
-            if producer.is_waiting() {
+            if producer.has_unsent() {
                 self.ready.add(index);
             }
         }
         Ok(())
     }
 
-    /// A broker that is elsewhere now will not answer where it was: producers that wait for a
-    /// connection try the new place as well.
+    /// A broker that has moved does not answer at its old address, so producers that wait for a
+    /// connection try the new one as well.
     fn follow_routes(&mut self) {
         let changes = self.routes.changes();
         if changes == mem::replace(&mut self.changes, changes) {
@@ -339,9 +338,9 @@ impl Worker {
 
     fn finish(self, now_ns: u64, cpu: f64) -> Finished {
         let Self { producers, mut notebook, disconnects, .. } = self;
-        let finish = |producer: Producer| producer.finish(now_ns, &mut notebook);
-        let outcomes = producers.into_iter().map(finish).collect();
-        notebook.recorder.finish();
+        let outcomes = |producer: Producer| producer.into_outcomes(now_ns, &mut notebook);
+        let outcomes = producers.into_iter().map(outcomes).collect();
+        notebook.recorder.close();
         let (refusals, last_answer_ns) = (notebook.refusals, notebook.last_answer_ns);
         Finished { outcomes, refusals, last_answer_ns, disconnects, cpu }
     }

@@ -107,7 +107,7 @@ impl Document {
                 censored: total.given_up.len(),
                 latency_ns: Percentiles::of(total.waits().all()),
                 service_ns: Percentiles::of(&total.service),
-                slip_ns: Percentiles::of(&total.slip),
+                slip_ns: Percentiles::of(&total.lateness),
                 refused_ns: Percentiles::of(&total.refused),
             },
             end_to_end: EndToEnd {

@@ -51,7 +51,7 @@ pub struct Recovery {
 
 /// A group is behind when it has this many seconds of production to take, on average.
 const BEHIND_S: f64 = 1.0;
-/// A backlog counts as drained when this part of its highest is left: messages that are under way
+/// A backlog counts as drained when this part of its highest is left: messages that are in flight
 /// never sum up to nothing while others are produced.
 const DRAINED: f64 = 0.02;
 

@@ -22,10 +22,10 @@ use crate::options::Part;
 use crate::plan::scenario::{Asked, Pause, Phase};
 use crate::units::grouped;
 
-/// What was run on what.
+/// The workload and the target.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Subject {
-    /// What was asked for, such as `steady` or `double11 pulse`.
+    /// The scenario's name, such as `steady` or `double11 pulse`.
     pub name: String,
     /// One line: what was sent.
     pub load: String,
@@ -43,7 +43,7 @@ pub struct Subject {
     pub assumptions: Vec<String>,
 }
 
-/// Whose messages, or whose consuming, is measured apart.
+/// A stream or group, which is measured separately.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Track {
     pub name: String,
@@ -90,7 +90,7 @@ pub struct Finding {
     pub audit: Audit,
 }
 
-/// What one group received that cannot be told whose it was.
+/// What one group received that cannot be attributed to a stream.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Unattributed {
     /// Track of the group.
@@ -101,7 +101,7 @@ pub struct Unattributed {
     pub foreign: u64,
 }
 
-/// Requests of one stream that were answered with a code other than success.
+/// Replies to one stream with the same code, other than success.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Answered {
     pub stream: usize,
@@ -209,7 +209,7 @@ pub struct Report {
     pub incomplete: Vec<String>,
     /// Why the figures are not valid, as far as the run itself knows.
     pub not_valid: Vec<String>,
-    /// What the reader should know before believing the figures.
+    /// What a reader should know about the figures.
     pub notes: Vec<String>,
 }
 
@@ -409,7 +409,7 @@ impl Report {
 
     /// Whether the latencies describe the target or the generator.
     pub fn figures(&self) -> Figures {
-        let late = lateness(&self.total_of(Kind::Slip), &self.total_of(Kind::Latency));
+        let late = lateness(&self.total_of(Kind::Lateness), &self.total_of(Kind::Latency));
         let is_busy = |it: &&ThreadCpu| it.must_keep_up && it.share > SENDER_SHARE_MAX;
         let busy = self.threads.iter().filter(is_busy);
         let busy = busy.map(|it| format!("{} used {:.0} % of a core", it.name, it.share * 100.0));
@@ -487,7 +487,7 @@ pub mod tests {
         sent.record(Kind::Latency, 412_000, 199_000);
         sent.record(Kind::Latency, 9_000_000, 1_000);
         sent.record(Kind::Service, 380_000, 199_900);
-        sent.record(Kind::Slip, 20_000, 199_990);
+        sent.record(Kind::Lateness, 20_000, 199_990);
         let counters = Counters { received: 199_905, ..Counters::default() };
         let mut received = Interval { counters, ..Interval::default() };
         received.record(Kind::EndToEnd, 900_000, 199_905);
@@ -626,7 +626,7 @@ pub mod tests {
                 5,
             ),
             ("1 % not sent", |r| of_stream(r).counters.acknowledged = 198_000, Verdict::Pass, 0),
-            ("late", |r| of_stream(r).record(Kind::Slip, 9_000_000, 9_000), Verdict::Pass, 0),
+            ("late", |r| of_stream(r).record(Kind::Lateness, 9_000_000, 9_000), Verdict::Pass, 0),
             ("not audited", forget_groups, Verdict::Pass, 0),
         ];
         for (case, change, verdict, code) in rows {
@@ -650,7 +650,7 @@ pub mod tests {
     fn figures_are_valid_or_not_whatever_the_verdict() {
         for (slip_ns, lost) in [(0, 0), (0, 1), (9_000_000, 0), (9_000_000, 1)] {
             let mut report = example();
-            of_stream(&mut report).record(Kind::Slip, slip_ns, 9_000);
+            of_stream(&mut report).record(Kind::Lateness, slip_ns, 9_000);
             report.findings[0].audit.lost = lost;
             let figures = report.figures();
             assert_eq!((figures.valid, figures.reasons.is_empty()), (slip_ns == 0, slip_ns == 0));

@@ -352,7 +352,7 @@ mod tests {
         report.totals[0][0].record(Kind::GivenUp, 3_010_000_000, 5_000);
         let asked = Asked::FailIf(Threshold::parse("p99>4s").unwrap());
         assert_eq!(judged(asked, &report), ("≥ 3 s".to_owned(), Some(false)));
-        report.totals[0][0].record(Kind::Slip, 40 * MS, 90_000);
+        report.totals[0][0].record(Kind::Lateness, 40 * MS, 90_000);
         assert_eq!(judged(asked, &report), ("latencies not valid".to_owned(), None));
     }
 
@@ -361,7 +361,7 @@ mod tests {
     fn a_limit_of_ones_own_needs_valid_figures() {
         let codes = |limits: &[&str], slip_ns| {
             let mut report = example();
-            report.totals[0][0].record(Kind::Slip, slip_ns, 90_000);
+            report.totals[0][0].record(Kind::Lateness, slip_ns, 90_000);
             let fail_if = limits.iter().map(|text| Threshold::parse(text).unwrap()).collect();
             ask(&mut report, &ReportOptions { out: None, strict: false, fail_if });
             (report.exit_code(), report.missed().count())
@@ -379,7 +379,7 @@ mod tests {
         let asked = Asked::AnsweredWithin { phase: 0, part: 0.99, within };
         let mut report = report(50, 1);
         assert_eq!(judged(asked, &report).1, Some(false));
-        report.totals[0][0].record(Kind::Slip, 40 * MS, 2_000);
+        report.totals[0][0].record(Kind::Lateness, 40 * MS, 2_000);
         assert_eq!(judged(asked, &report), ("latencies not valid".to_owned(), None));
         assert_eq!(judged(Asked::Refused { part_max: 0.001 }, &report).1, Some(true));
     }

@@ -258,7 +258,7 @@ fn percentiles(total: &Interval, is_valid: bool) -> String {
     let nothing = histogram::empty();
     let kinds = [
         ("latency", &total.latency, &total.given_up),
-        ("lateness", &total.slip, &nothing),
+        ("lateness", &total.lateness, &nothing),
         ("service time", &total.service, &nothing),
         ("refused", &total.refused, &nothing),
         ("end to end", &total.end_to_end, &nothing),
@@ -354,7 +354,7 @@ mod tests {
         let received = Counters { received: 2 * due, ..Counters::default() };
         let of_phase = vec![
             interval(sent, Kind::Latency, 4),
-            interval(Counters { one_way: 12, ..Counters::default() }, Kind::Slip, 0),
+            interval(Counters { one_way: 12, ..Counters::default() }, Kind::Lateness, 0),
             interval(received, Kind::EndToEnd, 9),
             interval(received, Kind::EndToEnd, 5_000),
         ];
@@ -470,7 +470,10 @@ mod tests {
             (finding.audit.lost, finding.audit.never_sent) = (0, 0);
         }
         let mut slow = late.clone();
-        slow.totals.iter_mut().flatten().for_each(|it| it.record(Kind::Slip, u64::MAX / 4, 9_000));
+        slow.totals
+            .iter_mut()
+            .flatten()
+            .for_each(|it| it.record(Kind::Lateness, u64::MAX / 4, 9_000));
         for (report, verdict) in [(lossy, "FAILED"), (late, "INCOMPLETE"), (slow, "INCOMPLETE")] {
             let text = report.to_string();
             assert_fits(&text);
@@ -511,7 +514,7 @@ FAILED  lost 7 of 199,900; 7 acknowledged, then lost; 2 more above
     #[test]
     fn latencies_that_are_not_valid_are_marked() {
         let mut report = example();
-        report.totals[0][0].record(Kind::Slip, 7_000_000, 9_000);
+        report.totals[0][0].record(Kind::Lateness, 7_000_000, 9_000);
         let text = report.to_string();
         assert!(text.contains("The latencies below are not valid") && text.contains("lateness "));
         assert!(
@@ -526,7 +529,7 @@ PASS  lost 0 of 199,900 (latencies not valid: lateness 7.0 of 0.4 ms at p99)
         );
         report.not_valid =
             vec!["a part of the run began 1.5 s after --start-at, too late".to_owned()];
-        report.totals[0][0].slip.reset();
+        report.totals[0][0].lateness.reset();
         let text = report.to_string();
         assert!(
             text.ends_with(

@@ -1,7 +1,7 @@
 //! Tables and labelled text of at most 80 columns. Nothing is cut off: what is too long is wrapped.
 
 use comfy_table::{CellAlignment, ColumnConstraint, ContentArrangement, Table, presets};
-use textwrap::Options;
+use textwrap::{Options, WordSplitter};
 
 pub const COLUMNS: usize = 80;
 const LABEL: usize = 11;
@@ -35,6 +35,10 @@ fn table(header: &[&str], rows: impl IntoIterator<Item = Vec<String>>) -> Table 
 /// Text with a label before it, wrapped beside the label.
 pub fn labelled(label: &str, text: &str) -> String {
     let (first, others) = (format!("{label:<LABEL$}"), " ".repeat(LABEL));
-    let options = Options::new(COLUMNS).initial_indent(&first).subsequent_indent(&others);
+    let options = Options::new(COLUMNS)
+        .initial_indent(&first)
+        .subsequent_indent(&others)
+        // Names with hyphens stay whole.
+        .word_splitter(WordSplitter::NoHyphenation);
     textwrap::fill(text, options) + "\n"
 }

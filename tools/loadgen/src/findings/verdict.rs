@@ -89,8 +89,8 @@ impl Conclusion {
     }
 }
 
-/// Why latencies describe the generator rather than the broker, judged by its lateness (`slip`).
-pub fn lateness(slip: &Histogram<u64>, latency: &Histogram<u64>) -> Vec<String> {
+/// Why latencies describe the generator rather than the broker, judged by its lateness.
+pub fn lateness(generator: &Histogram<u64>, latency: &Histogram<u64>) -> Vec<String> {
     /// Lateness of less than this is never a material part of a latency.
     const LATE_NS: u64 = 1_000_000;
     /// The part of a latency above which lateness is material.
@@ -99,10 +99,10 @@ pub fn lateness(slip: &Histogram<u64>, latency: &Histogram<u64>) -> Vec<String> 
     const SENT_LATE_NS: u64 = 5_000_000;
     const SENT_LATE_PART_MAX: f64 = 0.001;
     // Without a latency there is none that could be wrong.
-    if slip.is_empty() || latency.is_empty() {
+    if generator.is_empty() || latency.is_empty() {
         return Vec::new();
     }
-    let (late, all) = (Percentiles::of(slip), Percentiles::of(latency));
+    let (late, all) = (Percentiles::of(generator), Percentiles::of(latency));
     let rows =
         [("p50", late.p50, all.p50), ("p99", late.p99, all.p99), ("p99.9", late.p99_9, all.p99_9)];
     let is_material = |(_, late, all): &(&str, u64, u64)| *late > LATE_NS && *late > all / PART_MAX;
@@ -111,8 +111,8 @@ pub fn lateness(slip: &Histogram<u64>, latency: &Histogram<u64>) -> Vec<String> 
     };
     let mut reasons: Vec<String> = rows.into_iter().filter(is_material).map(reason).collect();
     let limit_ns = SENT_LATE_NS.max(all.p99_9 / PART_MAX);
-    let in_time = slip.count_between(0, limit_ns).min(slip.len());
-    let part = (slip.len() - in_time) as f64 / slip.len() as f64;
+    let in_time = generator.count_between(0, limit_ns).min(generator.len());
+    let part = (generator.len() - in_time) as f64 / generator.len() as f64;
     if part > SENT_LATE_PART_MAX {
         reasons.push(format!("{:.1} % sent over {:.0} ms late", part * 100.0, ms(limit_ns)));
     }
@@ -178,11 +178,11 @@ mod tests {
             values.iter().for_each(|(ms, count)| record(&mut histogram, (ms * 1e6) as u64, *count));
             histogram
         };
-        for (slip, latency, wanted) in rows {
-            let reasons = lateness(&histogram(slip), &histogram(latency));
+        for (generator, latency, wanted) in rows {
+            let reasons = lateness(&histogram(generator), &histogram(latency));
             let are_there =
                 reasons.iter().zip(wanted).all(|(found, wanted)| found.ends_with(wanted));
-            assert!(reasons.len() == wanted.len() && are_there, "{slip:?}: {reasons:?}");
+            assert!(reasons.len() == wanted.len() && are_there, "{generator:?}: {reasons:?}");
         }
     }
 }

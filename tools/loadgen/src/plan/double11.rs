@@ -15,7 +15,7 @@
 //! in `break`. What is on record about such nights are the two peaks and their times; all other
 //! figures here are assumptions, named as such in the report.
 //!
-//! Rates are messages per second. Not here: how a run is carried out ([`crate::commands::run`]).
+//! Rates are messages per second. Not here: how a run is executed ([`crate::commands::run`]).
 
 pub mod faults;
 pub mod timeline;
@@ -56,15 +56,15 @@ const INVENTORY_PRODUCERS: f64 = 0.2;
 const MARKETING_PRODUCERS: f64 = 0.1;
 const TIMEOUT_PRODUCERS: f64 = 0.05;
 const LOG_PRODUCERS: f64 = 0.1;
-/// Producers that are there from the beginning, and of the others those that join in the last
-/// minute; the rest joins in the last seconds.
+/// Share of the producers that connect at the start, and share of the others that join in the last
+/// minute; the rest join in the last seconds.
 const EARLY: f64 = 0.1;
 const LAST_MINUTE: f64 = 0.8;
 const LAST_MINUTE_S: (f64, f64) = (-60.0, -5.0);
 
-/// Requests that a producer may have unanswered: about 64 KiB of the shop's messages.
+/// Requests that a producer may have in flight: about 64 KiB of the shop's messages.
 const IN_FLIGHT: u32 = 16;
-/// How often a stock client tries a refused message again.
+/// How often a stock client retries a refused message.
 const RETRIES: u32 = 2;
 /// Log lines per request, and their sizes with weights: the largest batch has 128 KiB.
 const LOG_BATCH: u32 = 32;
@@ -391,7 +391,7 @@ fn late(connections: u32, brokers: u32, timeline: Timeline) -> Option<LateJoin> 
     (late > 0).then(|| LateJoin { joins_ns, loaded_from_ns: timeline.at(0.0) })
 }
 
-/// The pass figures, as far as the night has what they are about.
+/// The thresholds that apply to this night.
 fn asked(night: Night, phases: &[Phase], groups: &[Group], faults: &[Fault]) -> Vec<Asked> {
     let phase = |name| phases.iter().position(|phase| phase.name == name).unwrap_or(0);
     let logistics = groups.iter().position(|group| group.name == "logistics").unwrap_or(0);
@@ -416,7 +416,7 @@ fn asked(night: Night, phases: &[Phase], groups: &[Group], faults: &[Fault]) -> 
     asked
 }
 
-/// What a reader could take for a fact.
+/// Assumptions that a reader could take for facts.
 fn assumptions(options: &Double11Options) -> Vec<String> {
     let mut all = vec![
         "on record: orders peak 26 s after midnight (2020), payments after 322 s (2017)",

@@ -1,11 +1,10 @@
-//! Which queue a message goes to: in turn, or by a key of which some are far more popular than
-//! others.
+//! Which queue a message goes to: round-robin, or by key with a skewed popularity.
 //!
-//! A key belongs to one queue of one broker, whatever its producer. Producers here are connected to
-//! one broker each, so instead of drawing a key and looking for a producer, the keys' popularity is
-//! added up per queue beforehand: a broker's producers get the part of the load that its keys have,
-//! and draw among its queues by theirs. Splitting a Poisson stream by key gives Poisson streams, so
-//! the outcome is the same, and any producer can be left out (`--part`) without changing another.
+//! A key belongs to one queue of one broker, whatever its producer. Each producer is connected to one
+//! broker. So instead of drawing a key and looking for a producer, the popularity of the keys is
+//! summed per queue in advance: the producers of a broker get the share of its keys, and draw a queue
+//! by the share of its keys. Splitting a Poisson stream by key gives Poisson streams, so the load is
+//! the same, and removing a producer (`--part`) does not change the others.
 
 use crate::plan::schedule::SplitMix64;
 

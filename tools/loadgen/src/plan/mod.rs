@@ -1,4 +1,4 @@
-//! What one run does, fixed before it begins: scenarios, and what they are made of.
+//! What a run does, fixed before it starts: scenarios and their parts.
 //!
 //! Plain values and pure functions: nothing here knows a target, a socket or a clock. Start reading at
 //! [`scenario`].

@@ -1,9 +1,9 @@
-//! What one run does, whole and fixed before it begins: who sends what when, who consumes it at
-//! which pace, and what goes wrong at which moment.
+//! The plan of a run, fixed before it starts: who sends what and when, who consumes it at which rate,
+//! and which faults occur when.
 //!
-//! A scenario is a plain value. `steady` makes one with a single stream and a single group, a
-//! profile or a workload file one with many; [`run`](crate::commands::run) carries out either. Nothing in it
-//! depends on the target, so all parts of a run on several machines work from the same one.
+//! A scenario is a plain value. `steady` makes one with a single stream and group, a profile or a
+//! workload file one with many; [`run`](crate::commands::run) executes both. It does not depend on
+//! the target, so all parts of a run on several machines use the same scenario.
 //!
 //! Times are nanoseconds since the beginning of the run, rates are messages per second.
 
@@ -23,14 +23,14 @@ use crate::plan::schedule::Arrivals;
 use crate::plan::sizes::Sizes;
 use crate::plan::threshold::Threshold;
 
-/// Streams and groups together, at most: what is measured is indexed by them.
+/// Maximum number of streams and groups together.
 pub const TRACKS_MAX: usize = 64;
-/// Requests one producer may have under way, at most.
+/// Maximum number of requests that one producer may have in flight.
 pub const IN_FLIGHT_MAX: u32 = 65_536;
 
 #[derive(Clone, Debug)]
 pub struct Scenario {
-    /// What was asked for, such as `steady` or `double11 pulse`.
+    /// Name, such as `steady` or `double11 pulse`.
     pub name: String,
     /// One line of at most 69 columns for reports.
     pub text: String,
@@ -53,11 +53,11 @@ pub struct Scenario {
     pub threads: u32,
     /// Never sleep between messages.
     pub spin: bool,
-    /// What is assumed where nothing is on record, and what stands in for what: for the report.
+    /// Assumptions about the workload, and which messages substitute for a broker feature.
     pub assumptions: Vec<String>,
     /// The thresholds, judged by [`crate::findings::rows`].
     pub asked: Vec<Asked>,
-    /// More is offered on purpose than the target is to take.
+    /// The load exceeds the target's capacity on purpose.
     pub is_overload: bool,
 }
 
@@ -67,7 +67,7 @@ pub struct Phase {
     pub name: String,
     pub start_ns: u64,
     pub end_ns: u64,
-    /// `false` for a warm-up: plotted, and left out of what is judged.
+    /// `false` for a warm-up, which is plotted but excluded from all figures.
     pub counts: bool,
     /// What this phase proves, for the report.
     pub proves: String,
@@ -82,7 +82,7 @@ pub struct Stream {
     pub role: String,
     /// At least one. Producer I of the stream uses topic I mod topics.
     pub topics: Vec<TopicName>,
-    /// Queues per broker when a topic is created.
+    /// Queues of each topic on each broker.
     pub queues: u32,
     pub header: HeaderEncoding,
     /// Of all producers together; `None`: as many as windows allow.
@@ -94,19 +94,19 @@ pub struct Stream {
     pub connections: u32,
     /// How many of them join late, and when: those with the highest numbers.
     pub late: Option<LateJoin>,
-    /// Requests a producer may have unanswered.
+    /// Requests that a producer may have in flight.
     pub in_flight: u32,
     /// Which queue a message goes to.
     pub keys: Keys,
     /// Events of one order follow each other to one queue, one in flight at a time, and their order
     /// is part of the verdict. With more than one in flight per producer, a producer has several
-    /// orders under way.
+    /// orders in flight.
     pub is_ordered: bool,
-    /// No answer is asked for; a loss is counted and is no failure.
+    /// One-way: no reply is requested. A loss is counted, but is no failure.
     pub is_one_way: bool,
-    /// How often a refused request is tried again.
+    /// How often a refused request is retried.
     pub retries: u32,
-    /// The broker feature that these messages stand in for, which is not used.
+    /// The broker feature that these messages substitute for.
     pub stands_in_for: Option<String>,
 }
 
@@ -137,11 +137,11 @@ pub struct Group {
 pub struct Pause {
     pub from_ns: u64,
     pub to_ns: u64,
-    /// The consumer is gone, with its connections, rather than only slow.
+    /// The consumers are down and have no connections; otherwise they only pause.
     pub is_down: bool,
 }
 
-/// Something that goes wrong on purpose.
+/// An injected fault.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Fault {
     pub at_ns: u64,
@@ -175,7 +175,7 @@ impl FaultKind {
     }
 }
 
-/// A figure that a run is asked to reach, in words that [`crate::findings::rows`] can judge.
+/// A threshold, judged by [`crate::findings::rows`].
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Asked {
     /// Nothing acknowledged is lost, corrupted, or out of order where order was asked for.
@@ -193,11 +193,11 @@ pub enum Asked {
     BackWithin { fault: usize, within: Duration },
     /// Less than this part of what was due was refused or could not be sent.
     Refused { part_max: f64 },
-    /// A limit that was asked for by whoever runs it.
+    /// A limit from the command line or the workload file.
     FailIf(Threshold),
 }
 
-/// How long a broker may take to serve again once it is let.
+/// How long a broker may take to serve again once the fault is over.
 const RETURN_MAX: Duration = Duration::from_secs(3);
 
 /// What is asked of faults that take a broker away.
@@ -221,7 +221,7 @@ pub fn nameservers(faults: &[Fault]) -> u16 {
 }
 
 impl Scenario {
-    /// What the parts of a run are put into: nothing of it yet but what holds for all of them.
+    /// A scenario without streams and groups.
     pub fn frame(process: &ProcessOptions, seed: u64, arrivals: Arrivals) -> Self {
         Self {
             name: String::new(),
@@ -247,7 +247,7 @@ impl Scenario {
         self.phases.last().map_or(0, |phase| phase.end_ns)
     }
 
-    /// What is measured apart: streams first, then groups.
+    /// Number of tracks: streams, then groups.
     pub fn track_count(&self) -> usize {
         self.streams.len() + self.groups.len()
     }

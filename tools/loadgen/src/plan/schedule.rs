@@ -1,9 +1,9 @@
-//! What is due when: fixed by the options and the seed before anything is sent, and blind to what
-//! the target does.
+//! The schedule: which message is due when. Options and seed determine it before anything is sent; the
+//! target cannot change it.
 //!
-//! Every producer has arrivals of its own, drawn from its own generator, so the schedule of a part
-//! (`--part I/N`, one process of several) or of one thread is the whole schedule with the other
-//! producers left out: parts are disjoint and their union is the whole.
+//! Every producer draws its arrivals from its own random numbers. So the schedule of a part (`--part
+//! I/N`, one process of several) or of a thread is the whole schedule without the other producers:
+//! parts are disjoint, and together they are the whole.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;

@@ -1,7 +1,7 @@
-//! How large messages are: a mixture of a few fixed sizes.
+//! Message sizes: a mixture of a few fixed sizes.
 //!
-//! Requests are made from templates, one per size, so a continuous distribution is stood in for by
-//! the middles of equally likely pieces of it.
+//! There is one request template per size, so a continuous distribution is approximated by the medians
+//! of equally likely pieces.
 
 use crate::engine::payload::MESSAGE_SIZE_MIN;
 use crate::plan::schedule::SplitMix64;

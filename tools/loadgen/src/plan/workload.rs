@@ -6,9 +6,9 @@
 //!           (lines)   (names)   (values)  (given a rate and the number of brokers)
 //! ```
 //!
-//! Start reading at [`read`]. What holds at all times:
-//! - Whatever is wrong with a file is named with its line; nothing panics.
-//! - A field that is accepted and not carried out as written is named in the report.
+//! Start reading at [`read`]. Invariants:
+//! - Every error in a file is reported with its line; nothing panics.
+//! - The report names every field that is accepted but has no effect, or a different one.
 //!
 //! The fields are described in `tools/loadgen/workloads/README.md`.
 
@@ -35,7 +35,7 @@ use crate::plan::workload::stream::{Load, StreamSpec};
 use crate::plan::workload::tree::Wrong;
 use crate::units::grouped;
 
-/// A file is a page or two; a larger one is something else.
+/// A larger file is no workload.
 const FILE_SIZE_MAX: u64 = 1 << 20;
 
 #[derive(Debug, thiserror::Error)]

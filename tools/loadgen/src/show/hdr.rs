@@ -95,7 +95,7 @@ mod tests {
     fn an_interval_log_can_be_read_back() {
         let mut interval = Interval::default();
         record(&mut interval.latency, 1_500_000, 7);
-        record(&mut interval.slip, 2_000, 3);
+        record(&mut interval.lateness, 2_000, 3);
         let mut text = Vec::new();
         let begin = SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000);
         let seconds =

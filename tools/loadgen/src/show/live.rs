@@ -171,7 +171,7 @@ impl View {
             self.second + 1
         );
         let furthest = self.groups.iter().max_by_key(|group| group.messages());
-        // What is under way all the time is not worth a word, nor are a few one-way messages lost.
+        // Messages in flight are no backlog, nor are a few lost one-way messages.
         let is_behind = |group: &&Behind| group.messages() > counters.acknowledged;
         let is_said = |group: &&Behind| self.groups.len() > 1 && is_behind(group);
         if let Some(group) = furthest.filter(is_said) {

@@ -1,8 +1,8 @@
 //! The file system and the device under a directory, and how fast they make a write durable: raw
 //! figures beside those of a broker that writes there.
 //!
-//! What the kernel tells is read from `/proc/self/mountinfo` and `/sys`; what it does not tell is
-//! left out, never guessed.
+//! Facts come from `/proc/self/mountinfo` and `/sys`. What the kernel does not report is left out, never
+//! guessed.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};

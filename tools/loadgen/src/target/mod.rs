@@ -1,5 +1,5 @@
-//! What a run goes to: brokers that are there, or servers of our own with the faults, samples and facts
-//! that only those have. Start reading at [`cluster`].
+//! The target of a run: existing brokers, or embedded servers, which alone have faults, samples and
+//! facts about their machine. Start reading at [`cluster`].
 
 pub mod cluster;
 pub mod device;

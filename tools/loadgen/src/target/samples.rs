@@ -1,4 +1,4 @@
-//! What the embedded broker's process uses, once a second while a run is under way.
+//! What the embedded broker's process uses, once a second during a run.
 //!
 //! A broker that was killed and started again is a new process whose counts begin at zero; here they
 //! go on where those of the old one were last seen. What that one used in its last part of a second

@@ -386,7 +386,7 @@ fn sent_interval(random: &mut SplitMix64, due: u64, acknowledged: u64, slow: f64
         let slip_ns = (8_000.0 + 60_000.0 * random.fraction()) as u64;
         let queued_ns = (slow * 20_000.0 * random.fraction()) as u64;
         interval.record(Kind::Service, service_ns, count);
-        interval.record(Kind::Slip, slip_ns, count);
+        interval.record(Kind::Lateness, slip_ns, count);
         interval.record(Kind::Latency, service_ns + slip_ns + queued_ns, count);
     });
     interval

@@ -24,7 +24,7 @@ fn part(index: u32) -> Report {
     };
     let mut sent = Interval { counters, ..Interval::default() };
     sent.record(Kind::Latency, 100_000 * scale, 990 * scale);
-    sent.record(Kind::Slip, 10_000, 1_000 * scale);
+    sent.record(Kind::Lateness, 10_000, 1_000 * scale);
     let counters = Counters { received: 990 * scale, ..Counters::default() };
     let mut received = Interval { counters, ..Interval::default() };
     received.record(Kind::EndToEnd, 200_000 * scale, 990 * scale);
@@ -143,7 +143,7 @@ fn what_fits_badly_is_said() {
         ),
         (|parts| parts[1].not_valid.push("odd".to_owned()), Verdict::Pass, "part 2: odd"),
         (
-            |parts| parts[0].totals[0][0].record(Kind::Slip, 5_000_000, 900),
+            |parts| parts[0].totals[0][0].record(Kind::Lateness, 5_000_000, 900),
             Verdict::Pass,
             "part 1: lateness 5.0 of 0.1 ms at p99",
         ),

@@ -1,4 +1,4 @@
-//! The fields of a table, each read once as what it should be, with the line of what is wrong.
+//! Reads the fields of a table; errors have the line.
 
 use std::cell::RefCell;
 

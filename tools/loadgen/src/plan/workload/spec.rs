@@ -1,5 +1,4 @@
-//! From the fields of a file to what it asks for, with everything checked that can be checked
-//! without a target.
+//! Converts the fields of a file into a checked workload. No check needs a target.
 
 use std::collections::HashSet;
 
@@ -82,7 +81,7 @@ pub struct Spec {
     pub fail_if: Vec<Threshold>,
     /// Consumers wait first, and the drain of what has come meanwhile is what counts.
     pub has_backlog: bool,
-    /// What is accepted and not, or not exactly, carried out.
+    /// Fields that are accepted but have no effect, or a different one.
     pub notes: Vec<String>,
 }
 

@@ -1,8 +1,7 @@
-//! A workload file as a tree that remembers its lines, whichever language it was written in.
+//! A workload file, YAML or TOML, as a tree with line numbers.
 //!
-//! Everything has a bound: the size of a file, and how deep things are nested. YAML's anchors and
-//! aliases are refused, because ten lines of them can stand for a billion values, and no workload
-//! needs them.
+//! The size of a file and the depth of nesting are bounded. YAML anchors and aliases are refused,
+//! because ten lines of them can expand to a billion values, and no workload needs them.
 
 use std::borrow::Cow;
 

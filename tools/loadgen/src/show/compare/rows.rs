@@ -132,7 +132,7 @@ const FIGURES: [Figure; 14] = [
     }),
     ("broker CPU", "us/msg", false, Of::Kept, cpu_per_message),
     ("generator lateness p99", "ms", false, Of::Kept, |it| {
-        Some(ms(Percentiles::of(&it.total_of(Kind::Slip)).p99))
+        Some(ms(Percentiles::of(&it.total_of(Kind::Lateness)).p99))
     }),
     ("lost", "msg, max", false, Of::All, |it| it.is_audited().then(|| it.audit().lost as f64)),
     ("out of order", "msg, max", false, Of::All, |it| {
@@ -276,7 +276,7 @@ mod tests {
     fn latencies_that_are_not_valid_are_left_out() {
         let late = |ms: u64| {
             let mut run = taking("a", ms);
-            run.totals[0][0].record(Kind::Slip, ms * 1_000_000, 100_000);
+            run.totals[0][0].record(Kind::Lateness, ms * 1_000_000, 100_000);
             run
         };
         let rows = |runs| rows(&candidates(runs));

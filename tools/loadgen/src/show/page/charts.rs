@@ -113,7 +113,7 @@ pub fn spectrum(report: &Report) -> Plot {
     let all = [
         ("latency: from due to acknowledged", &total.latency),
         ("service time: from sent to acknowledged", &total.service),
-        ("lateness of the generator", &total.slip),
+        ("lateness of the generator", &total.lateness),
         ("end to end: from due to received", &total.end_to_end),
     ];
     let mut plot = Plot::new("Percentiles of the whole run", percentile_axis(), ms_axis());

@@ -1,7 +1,7 @@
-//! What speaks against a run, and what its figures do not say.
+//! Why the figures are not valid, and what they do not show.
 //!
-//! A report knows why its figures are not valid. What is found here leaves them standing and limits what may be concluded from them: the objections that a reader of benchmarks would
-//! raise, as far as a report shows that they apply.
+//! The report itself decides whether figures are valid. This chapter adds the objections that readers
+//! of benchmarks raise, where they apply: they limit the conclusions, not the figures.
 
 use crate::engine::histogram::Percentiles;
 use crate::engine::measure::Kind;
@@ -15,8 +15,8 @@ const RATE_CLAIM_H: f64 = 1.0;
 const TAIL_CLAIM_H: f64 = 12.0;
 /// A phase with fewer messages has no p99.9 to speak of.
 const TAIL_COUNT_MIN: u64 = 1_000;
-/// A generator whose p99 of slip is this part of the p50 of latency is seen in the figures.
-const SLIP_SEEN: f64 = 0.1;
+/// A generator whose p99 of lateness is this part of the p50 of latency is seen in the figures.
+const LATENESS_SEEN: f64 = 0.1;
 
 /// What is not valid, limits and notes.
 pub fn section(report: &Report) -> String {
@@ -39,7 +39,8 @@ pub fn section(report: &Report) -> String {
 
 fn limits(report: &Report) -> Vec<String> {
     let limits = [length(report), place(report), governor(report), part(report), unaudited(report)];
-    let counted = [not_sent(report), slip(report), thin_phases(report), stand_ins(report)];
+    let counted =
+        [not_sent(report), late_generator(report), thin_phases(report), stand_ins(report)];
     limits.into_iter().chain(counted).flatten().collect()
 }
 
@@ -97,14 +98,14 @@ fn not_sent(report: &Report) -> Option<String> {
     })
 }
 
-fn slip(report: &Report) -> Option<String> {
-    let slip = Percentiles::of(&report.total_of(Kind::Slip)).p99;
+fn late_generator(report: &Report) -> Option<String> {
+    let p99 = Percentiles::of(&report.total_of(Kind::Lateness)).p99;
     let latency = Percentiles::of(&report.total_of(Kind::Latency)).p50;
-    (slip as f64 > SLIP_SEEN * latency as f64 && latency > 0).then(|| {
+    (p99 as f64 > LATENESS_SEEN * latency as f64 && latency > 0).then(|| {
         format!(
             "The generator's own lateness (p99 {}) is part of every latency, and not small beside \
              the median of {}.",
-            spoken(slip),
+            spoken(p99),
             spoken(latency)
         )
     })

@@ -55,7 +55,7 @@ pub fn send_percentiles(report: &Report) -> String {
         table.part("in all");
     }
     table.sum(&send_row("latency", &total));
-    table.row(&duration_row("lateness of the generator", &total, Kind::Slip));
+    table.row(&duration_row("lateness of the generator", &total, Kind::Lateness));
     table.row(&duration_row("service time", &total, Kind::Service));
     if !total.refused.is_empty() {
         table.row(&duration_row("until refused", &total, Kind::Refused));

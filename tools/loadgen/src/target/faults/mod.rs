@@ -4,11 +4,11 @@
 //! ```text
 //!   scenario's faults ──▶ plan ──▶ thread ──▶ embedded::Handle, Filler, Limit
 //!                                    │
-//!        progress (workers write) ───┴──▶ marks: what was done when, and when the broker was back
+//!        last_ack (workers write) ───┴──▶ marks: what was done when, and when the broker was back
 //! ```
 //!
 //! What always holds: every fault has one mark, in the order of the list, also one that could not be
-//! carried out; and when [`Background::finish`] returns nothing is in force any more, except a
+//! carried out; and when [`Background::stop`] returns nothing is in force any more, except a
 //! NameServer that was to stay dead. Start reading at [`start`].
 //!
 //! Not here: what is done to a process ([`crate::target::embedded`]); which faults a run has
@@ -26,8 +26,8 @@ use std::time::Duration;
 use crate::background::Background;
 use crate::clock::RunClock;
 use crate::findings::report::FaultMark;
+use crate::last_ack::LastAck;
 use crate::plan::scenario::{Fault, FaultKind};
-use crate::progress::Progress;
 use crate::target::embedded::{Handle, Launch};
 use crate::units::grouped;
 use filler::Filler;
@@ -45,13 +45,13 @@ pub fn start(
     faults: Vec<Fault>,
     embedded: Option<Handle>,
     clock: RunClock,
-    progress: Arc<Progress>,
+    last_ack: Arc<LastAck>,
     stop: Arc<AtomicBool>,
 ) -> io::Result<Background<Vec<FaultMark>>> {
     Background::start("faults", move |is_over| {
         let actions = plan(&faults);
         let courses = faults.iter().map(Course::of).collect();
-        Run { faults, actions, courses, embedded, clock, progress, stop, is_over }.run()
+        Run { faults, actions, courses, embedded, clock, last_ack, stop, is_over }.run()
     })
 }
 
@@ -178,7 +178,7 @@ struct Run<'a> {
     courses: Vec<Course>,
     embedded: Option<Handle>,
     clock: RunClock,
-    progress: Arc<Progress>,
+    last_ack: Arc<LastAck>,
     stop: Arc<AtomicBool>,
     is_over: &'a AtomicBool,
 }
@@ -226,7 +226,7 @@ impl Run<'_> {
     }
 
     fn watch(&mut self, now_ns: u64) {
-        let acknowledged_ns = self.progress.last_acknowledged_ns();
+        let acknowledged_ns = self.last_ack.at_ns();
         for course in &mut self.courses {
             if course.back_from_ns.is_some_and(|from_ns| acknowledged_ns >= from_ns) {
                 course.mark.back_after_ns = Some(acknowledged_ns - course.mark.at_ns);
@@ -399,7 +399,7 @@ mod tests {
         while clock.now_ns() < SECOND_NS / 10 && Instant::now() < deadline {
             thread::sleep(Duration::from_millis(1));
         }
-        let marks = faults.finish();
+        let marks = faults.stop();
         let why: Vec<_> = marks.iter().map(|mark| mark.failed.clone().unwrap()).collect();
         assert!(why[0].contains("not embedded"), "{why:?}");
         assert_eq!(why[1], "the run ended before");
