@@ -71,6 +71,7 @@ func main() {
 	senders := flag.Int("senders", 1, "how many send at the same time, with -failover")
 	ordered := flag.String("ordered", "", "run a group of orderly consumers on this topic")
 	orderedConsume := flag.String("ordered-consume", "", "be one of them, in -group")
+	sql := flag.String("sql", "", "subscribe to this topic with SQL92")
 	group := flag.String("group", "", "for -ordered-consume")
 	flag.Parse()
 	rlog.SetLogLevel("fatal")
@@ -81,6 +82,13 @@ func main() {
 		if err := consumeOrdered(t, *orderedConsume, *group); err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			os.Exit(2)
+		}
+		return
+	}
+	if *sql != "" {
+		r.check("a consumer with SQL92 gets an error at once", func() (string, error) { return refuseSQL(t, *sql) })
+		if r.failed > 0 {
+			os.Exit(1)
 		}
 		return
 	}

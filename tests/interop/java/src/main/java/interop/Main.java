@@ -18,6 +18,7 @@ import org.apache.rocketmq.common.message.Message;
  * suite       all cases of producer and consumer
  * routes      the part of it about routes and topics
  * admin       mqadmin's commands
+ * features    filters, namespaces, traces
  * ordered     a group of orderly consumers
  * ordered-consume  one of them, in its own process        topic=NAME group=NAME
  * topics      creates topics for the other languages        names=a,b
@@ -65,6 +66,7 @@ public final class Main {
                 new Delayed(target).run(report);
             }
             case "admin" -> new Admin(target).run(report);
+            case "features" -> new Features(target).run(report);
             case "ordered" -> new Ordered(target, target.newTopic("ordered"), target.unique("ordered")).run(report);
             case "ordered-consume" -> Ordered.consume(target, options.get("topic"), options.get("group"));
             case "routes" -> new Topics(target).run(report);

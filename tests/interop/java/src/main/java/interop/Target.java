@@ -69,6 +69,12 @@ final class Target implements AutoCloseable {
     /** A topic with the same number of queues on every broker, known to every NameServer. */
     String newTopic(String name, int queuesPerBroker) throws Exception {
         var topic = prefix + "_" + name;
+        createTopic(topic, queuesPerBroker);
+        return topic;
+    }
+
+    /** Creates the topic with this very name. */
+    void createTopic(String topic, int queuesPerBroker) throws Exception {
         var config = new TopicConfig(topic);
         config.setReadQueueNums(queuesPerBroker);
         config.setWriteQueueNums(queuesPerBroker);
@@ -77,7 +83,6 @@ final class Target implements AutoCloseable {
             api(producer).createTopic(address, producer.getCreateTopicKey(), config, ADMIN_TIMEOUT_MS);
         }
         awaitRoute(topic, brokerCount);
-        return topic;
     }
 
     String newTopic(String name) throws Exception {
