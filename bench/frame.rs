@@ -187,6 +187,7 @@ fn send() -> Request {
         flag: 0,
         properties: PROPERTIES.into(),
         reconsume_times: 0,
+        retry_count_max: None,
         is_batch: false,
         body: vec![b'x'; BODY_SIZE].into(),
     })

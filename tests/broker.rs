@@ -93,6 +93,7 @@ fn produce(name: &str, queue: u32, tag: &str, body: &[u8]) -> Produce {
         flag: 5,
         properties: Bytes::from(format!("TAGS\x01{tag}\x02KEYS\x01k\x02")),
         reconsume_times: 0,
+        retry_count_max: None,
         is_batch: false,
         body: Bytes::copy_from_slice(body),
     }

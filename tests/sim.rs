@@ -6,5 +6,7 @@
 mod delay;
 #[path = "sim/locks.rs"]
 mod locks;
+#[path = "sim/retry.rs"]
+mod retry;
 #[path = "sim/storage/mod.rs"]
 mod storage;

@@ -22,6 +22,7 @@ impl<D: Disk> Broker<D> {
     pub fn missing_groups(&self, request: &Request) -> Vec<GroupName> {
         match request {
             Request::Heartbeat(heartbeat) => self.missing_groups_of(heartbeat),
+            Request::SendBack(back) => self.missing(std::iter::once(&back.group)),
             _ => Vec::new(),
         }
     }

@@ -130,6 +130,12 @@ impl Locks {
         self.row(group, queue).is_some_and(|row| row.owner == *client)
     }
 
+    /// Whether a group owns any queue, so it consumes in order.
+    pub fn has_owner(&self, group: &GroupName, now: Moment) -> bool {
+        let rows = self.groups.get(group).into_iter().flat_map(|rows| rows.values());
+        rows.into_iter().any(|row| !self.is_expired(row, now))
+    }
+
     fn is_expired(&self, row: &Row, now: Moment) -> bool {
         now.ms_since(row.renewed_at.max(self.started)) > LOCK_LEASE_MS
     }

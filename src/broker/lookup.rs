@@ -4,7 +4,7 @@ use super::facts::{DELAYED, MESSAGES, SEVERAL};
 use super::operation::Context;
 use super::{Answer, Broker};
 use crate::model::record::{RECORD_SIZE_MAX, RecordView};
-use crate::model::{LogOffset, Refusal, Reply};
+use crate::model::{Chunk, LogOffset, Refusal, Reply};
 use crate::storage::EntryKind;
 use crate::storage::disk::Disk;
 
@@ -17,12 +17,17 @@ impl<D: Disk> Broker<D> {
         context: &impl Context,
     ) -> Result<Answer, Refusal> {
         let _permit = context.cold_read(RECORD_SIZE_MAX).await;
+        let chunks = vec![self.record_at(offset).await?];
+        Ok(Answer { reply: Ok(Reply::Message), chunks })
+    }
+
+    /// The record itself. The caller has the permission to read the disk.
+    pub(super) async fn record_at(&self, offset: LogOffset) -> Result<Chunk, Refusal> {
         let entry = self.store.read_entry_at(offset).await;
         let entry = entry.map_err(|error| self.refuse_read(error))?;
         match RecordView::parse(&entry.rest) {
             Ok(record) if holds_records(entry.kind) && record.physical_offset == offset => {
-                let chunks = vec![entry.rest.slice(0..record.size)];
-                Ok(Answer { reply: Ok(Reply::Message), chunks })
+                Ok(entry.rest.slice(0..record.size))
             }
             _ => Err(Refusal::NoMessage(offset)),
         }

@@ -36,6 +36,7 @@ mod filter;
 mod gone;
 mod group_configs;
 mod group_requests;
+mod group_stats;
 mod groups;
 mod held;
 mod lock_requests;
@@ -49,6 +50,8 @@ mod open;
 pub mod operation;
 mod produce;
 mod pull;
+mod resets;
+mod retry;
 mod runtime_info;
 mod state;
 mod topic_requests;
@@ -67,10 +70,12 @@ use self::facts::{Fact, Facts};
 use self::gone::Ended;
 use self::groups::Groups;
 use self::held::Held;
+use self::resets::Resets;
 use self::state::{Durable, Snapshot};
 use self::upkeep::Flush;
 use crate::model::deadlines::Deadlines;
 use crate::model::record::Host;
+use crate::model::request::{Heartbeat, Presence};
 use crate::model::topic::{TopicChange, is_built_in, is_of_cluster};
 use crate::model::{
     Chunk, ClientId, DataVersion, GroupName, LogOffset, Moment, Now, Principal, QueueOffset,
@@ -216,6 +221,7 @@ struct State {
     /// Changed only by applying facts.
     durable: Durable,
     groups: Groups,
+    resets: Resets,
     held: Held,
     pending: VecDeque<Pending>,
     /// Held pulls that ended because their topic changed, in log order.
@@ -231,6 +237,8 @@ struct State {
     to_tell: BTreeSet<GroupName>,
     /// Clients whose invalid list elements have been logged.
     told_skipped: BTreeSet<ClientId>,
+    /// Clients whose id two processes have, as has been logged.
+    told_shared: BTreeSet<ClientId>,
     /// Whether it has been logged that an offset could not be committed because the table is full.
     has_told_full: Cell<bool>,
 }
@@ -294,6 +302,17 @@ impl<D: Disk> Broker<D> {
         for queue in state.held.connection_closed(connection, &mut state.deadlines) {
             state.release(queue);
         }
+    }
+
+    /// What the other shards have to be told of the client of this heartbeat.
+    pub fn take_presence(&self, heartbeat: &Heartbeat) -> Option<Presence> {
+        let Heartbeat { client, consumers, .. } = heartbeat;
+        self.state.borrow_mut().groups.take_presence(self.config.shard, client, consumers)
+    }
+
+    /// What the other shards have to be told of all clients.
+    pub fn take_presences(&self) -> Vec<Presence> {
+        self.state.borrow_mut().groups.take_presences(self.config.shard)
     }
 
     /// Topics that producers created since the last call, for the other shards and the NameServers.
@@ -367,6 +386,13 @@ impl<D: Disk> Broker<D> {
 }
 
 impl State {
+    /// Whether a group was ever heard of and not deleted since.
+    fn knows_group(&self, group: &GroupName) -> bool {
+        self.durable.groups.find(group).is_some()
+            || self.durable.offsets.has(group)
+            || self.groups.has_members(group)
+    }
+
     /// Makes messages below `committed` visible; returns the pulls that waited for them.
     fn become_visible(&mut self, committed: LogOffset) -> Vec<PullTask> {
         let mut woken = Vec::new();

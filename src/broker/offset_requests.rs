@@ -4,9 +4,16 @@
 use super::operation::Context;
 use super::{Broker, refuse_read};
 use crate::model::request::QueueOf;
-use crate::model::{GroupName, Moment, QueueOffset, Refusal, Reply, Timestamp};
+use crate::model::{GroupName, Moment, QueueOffset, Refusal, Reply, Timestamp, TopicName};
 use crate::storage::disk::Disk;
 use crate::storage::{Lookup, QueueKey, ReadError};
+
+/// A flush of offsets that is waited for.
+#[derive(Clone, Copy)]
+pub struct FlushBegun {
+    count: u64,
+    cut_count: u32,
+}
 
 impl<D: Disk> Broker<D> {
     pub(super) fn max_offset(&self, queue: &QueueOf) -> Result<Reply, Refusal> {
@@ -29,10 +36,20 @@ impl<D: Disk> Broker<D> {
         context: &impl Context,
     ) -> Result<Reply, Refusal> {
         let key = self.queue(queue)?;
+        self.offset_at(key, at, is_upper, context).await.map(Reply::Offset)
+    }
+
+    pub(super) async fn offset_at(
+        &self,
+        key: QueueKey,
+        at: Timestamp,
+        is_upper: bool,
+        context: &impl Context,
+    ) -> Result<QueueOffset, Refusal> {
         let _permit = context.cold_read(0).await;
         let found = self.store.offset_by_time(key, at, is_upper).await;
         let found = found.map_err(|error| self.refuse_read(error))?;
-        Ok(Reply::Offset(found.min(self.visible(key))))
+        Ok(found.min(self.visible(key)))
     }
 
     pub(super) async fn earliest_store_time(
@@ -69,33 +86,51 @@ impl<D: Disk> Broker<D> {
         context: &impl Context,
     ) -> Result<Reply, Refusal> {
         let key = self.queue(queue)?;
-        let before = self.state.borrow().flush.count;
-        let cut_count = self.store.standing().cut_count;
+        let flush = self.begin_flush();
         self.commit(group, key, offset, context.now().moment)?;
-        if !context.origin().wants_answer {
-            return Ok(Reply::Done);
+        if context.origin().wants_answer {
+            self.flushed_since(flush, group, &queue.topic, &[key]).await?;
         }
-        let flushed = || {
-            let state = self.state.borrow();
-            if let Err(gone) = state.check_still_there(&queue.topic, key) {
-                return Some(Err(gone));
-            }
-            if !state.durable.offsets.is_changed(group, key) {
-                return Some(Ok(()));
-            }
-            (state.flush.count > before).then(|| state.flush.failed.clone().map_or(Ok(()), Err))
-        };
-        self.flushes.wait(flushed).await?;
-        if self.store.standing().cut_count != cut_count {
-            return Err(Refusal::OutcomeUnknown);
-        }
-        // Another request may just have written the same offset.
-        self.committed(self.store.end()).await?;
         Ok(Reply::Done)
     }
 
+    /// To be called before offsets are changed whose flush is waited for.
+    pub(super) fn begin_flush(&self) -> FlushBegun {
+        let count = self.state.borrow().flush.count;
+        FlushBegun { count, cut_count: self.store.standing().cut_count }
+    }
+
+    /// Waits until a group's offsets in some queues of a topic are committed to the log.
+    pub(super) async fn flushed_since(
+        &self,
+        begun: FlushBegun,
+        group: &GroupName,
+        topic: &TopicName,
+        keys: &[QueueKey],
+    ) -> Result<(), Refusal> {
+        let flushed = || {
+            let state = self.state.borrow();
+            let gone = keys.iter().find_map(|key| state.check_still_there(topic, *key).err());
+            if let Some(gone) = gone {
+                return Some(Err(gone));
+            }
+            if !keys.iter().any(|key| state.durable.offsets.is_changed(group, *key)) {
+                return Some(Ok(()));
+            }
+            let is_over = state.flush.count > begun.count;
+            is_over.then(|| state.flush.failed.clone().map_or(Ok(()), Err))
+        };
+        self.flushes.wait(flushed).await?;
+        if self.store.standing().cut_count != begun.cut_count {
+            return Err(Refusal::OutcomeUnknown);
+        }
+        // Another request may just have written the same offset.
+        self.committed(self.store.end()).await
+    }
+
     /// Commits an offset; a deadline makes sure that it soon reaches the log. One stock client
-    /// sends negative offsets when it has none (remoting reference, 5.6).
+    /// sends negative offsets when it has none (remoting reference, 5.6). A member that has not noticed a
+    /// reset does not undo it (5.7).
     pub(super) fn commit(
         &self,
         group: &GroupName,
@@ -104,7 +139,13 @@ impl<D: Disk> Broker<D> {
         now: Moment,
     ) -> Result<(), Refusal> {
         let Ok(offset) = u64::try_from(offset) else { return Ok(()) };
-        self.state.borrow_mut().durable.offsets.commit(group, queue, QueueOffset(offset))?;
+        {
+            let state = &mut *self.state.borrow_mut();
+            if state.resets.is_pending(group, queue) {
+                return Ok(());
+            }
+            state.durable.offsets.commit(group, queue, QueueOffset(offset))?;
+        }
         self.schedule_flush(now);
         Ok(())
     }

@@ -85,6 +85,8 @@ struct Group {
     rows: BTreeMap<QueueKey, Row>,
     /// When a fact last mentioned it.
     used_at: Timestamp,
+    /// When a fact last mentioned one of its offsets; in a snapshot as `used_at`.
+    committed_at: Option<Timestamp>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -135,6 +137,28 @@ impl Offsets {
     /// Whether the group has any offset.
     pub fn has(&self, group: &GroupName) -> bool {
         self.groups.contains_key(group)
+    }
+
+    /// When a group last committed an offset.
+    pub fn committed_at(&self, group: &GroupName) -> Option<Timestamp> {
+        self.groups.get(group)?.committed_at
+    }
+
+    /// Numbers of the topics for which a group has offsets.
+    pub fn topics_of(&self, group: &GroupName) -> Vec<u32> {
+        let rows = self.groups.get(group).into_iter().flat_map(|group| group.rows.keys());
+        let mut topics: Vec<u32> = rows.map(|queue| queue.topic).collect();
+        topics.dedup();
+        topics
+    }
+
+    /// Groups that have offsets for a topic.
+    pub fn groups_of(&self, topic: u32) -> impl Iterator<Item = &GroupName> {
+        let first = QueueKey { topic, queue: QueueId(0) };
+        let is_of = move |group: &Group| {
+            group.rows.range(first..).next().is_some_and(|(queue, _)| queue.topic == topic)
+        };
+        self.groups.iter().filter(move |(_, group)| is_of(group)).map(|(name, _)| name)
     }
 
     /// Whether the current offset of this pair is not in the log.
@@ -334,6 +358,9 @@ impl Offsets {
         self.touched.remove(&name);
         let group = self.groups.entry(name).or_default();
         group.used_at = group.used_at.max(used_at);
+        if !rows.is_empty() {
+            group.committed_at = group.committed_at.max(Some(used_at));
+        }
     }
 
     fn forget(&mut self, name: &GroupName) {

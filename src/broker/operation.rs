@@ -16,13 +16,16 @@
 //! - The caller bounds how many run at a time: the shard does so per connection and in total.
 
 use std::cell::Cell;
+use std::net::SocketAddrV4;
 
 use super::facts::Facts;
 use super::filter::TagFilter;
+use super::groups::{Note, Sender};
 use super::state::Durable;
 use super::{Answer, Broker, Origin, Outcome};
+use crate::model::Peer;
 use crate::model::request::{Boundary, Heartbeat};
-use crate::model::{ClientId, ClientRequest, LogOffset, Now, Refusal, Reply, Request};
+use crate::model::{ClientId, ClientRequest, GroupName, LogOffset, Now, Refusal, Reply, Request};
 use crate::storage::AppendError;
 use crate::storage::disk::Disk;
 
@@ -40,6 +43,11 @@ pub trait Context {
         Self: 'a;
 
     fn origin(&self) -> Origin;
+
+    /// The client's end of the connection.
+    fn peer(&self) -> Peer {
+        Peer { host: self.origin().host, language: 0, version: 0 }
+    }
 
     /// The current time, later than before the last wait.
     fn now(&self) -> Now;
@@ -77,14 +85,17 @@ impl<D: Disk> Broker<D> {
             }
             Request::Heartbeat(heartbeat) => self.heartbeat(heartbeat, context).await?,
             Request::Unregister { client, producer, consumer } => {
-                {
-                    let groups = &mut self.state.borrow_mut().groups;
-                    groups.unregister(client, producer.as_ref(), consumer.as_ref());
-                }
+                let left =
+                    self.unregister(client, producer.as_ref(), consumer.as_ref(), context.origin());
                 self.schedule_telling(context.now().moment);
                 if let Some(group) = consumer {
                     self.release_locks(client, group, context).await?;
                 }
+                left
+            }
+            Request::SendBack(back) => self.send_back(back, context).await?,
+            Request::Presence(presence) => {
+                self.state.borrow_mut().groups.learn(presence)?;
                 Reply::Done
             }
             Request::CheckFilter(expression) => {
@@ -114,12 +125,20 @@ impl<D: Disk> Broker<D> {
                 self.delete_group(group, *with_offsets, context).await?
             }
             Request::GroupConfig { group } => self.group_config(group)?,
+            Request::Consumers { group } => self.consumers(group)?,
+            Request::Producers { group } => self.producers(group)?,
+            Request::GroupsOf { topic } => self.groups_of(topic)?,
+            Request::GroupProgress { group, topic } => {
+                self.progress(group, topic.as_ref(), context).await?
+            }
+            Request::ResetGroup(reset) => self.reset_group(reset, context).await?,
             Request::GroupConfigs { first, count_max } => self.group_configs(*first, *count_max)?,
             Request::Produce(_) | Request::ProduceRecords(_) | Request::Pull(_) => {
                 panic!("producing and pulling are no operations")
             }
         };
         self.schedule_telling(context.now().moment);
+        self.log_notes();
         Ok(Answer { reply: Ok(reply), chunks: Vec::new() })
     }
 
@@ -139,7 +158,7 @@ impl<D: Disk> Broker<D> {
         let (connection, now) = (context.origin().connection, context.now().moment);
         let taken = {
             let groups = &mut self.state.borrow_mut().groups;
-            groups.heartbeat(heartbeat, connection, now)
+            groups.heartbeat(heartbeat, Sender { connection, peer: context.peer(), now })
         };
         let taken = created.map(drop).and(taken);
         for group in heartbeat.consumers.iter().map(|consumer| &consumer.group) {
@@ -163,6 +182,49 @@ impl<D: Disk> Broker<D> {
         if told.len() < TOLD_MAX && told.insert(ClientId::from(&**client)) {
             let shard = self.config.shard.0;
             tracing::warn!(shard, %client, "skipped invalid elements of {request}: {first}");
+        }
+    }
+
+    fn unregister(
+        &self,
+        client: &ClientId,
+        producer: Option<&GroupName>,
+        consumer: Option<&GroupName>,
+        origin: Origin,
+    ) -> Reply {
+        // Requests of other shards come over no connection.
+        let connection = (origin.connection != 0).then_some(origin.connection);
+        let groups = &mut self.state.borrow_mut().groups;
+        match groups.unregister(client, producer, consumer, connection) {
+            true => Reply::Unregistered,
+            false => Reply::Done,
+        }
+    }
+
+    /// All shards see the same groups, so the first one speaks for the process.
+    fn log_notes(&self) {
+        let state = &mut *self.state.borrow_mut();
+        let notes = state.groups.take_notes();
+        for note in notes.into_iter().filter(|_| self.config.shard.0 == 0) {
+            match note {
+                Note::Differ { group, members: [first, second], topic } => tracing::warn!(
+                    "members of group {group} subscribe to different topics or tags: {first} \
+                     subscribes to {topic}, {second} does not, or differently; of each topic the \
+                     newest subscription counts for all"
+                ),
+                Note::Shared { client, peers } => {
+                    let told = &mut state.told_shared;
+                    if told.len() < TOLD_MAX && told.insert(client.clone()) {
+                        let hosts: Vec<SocketAddrV4> =
+                            peers.iter().map(|peer| peer.host.into()).collect();
+                        tracing::warn!(
+                            %client, ?hosts,
+                            "two processes have the same client id, so each gets only part of \
+                             its queues; give them different instance names"
+                        );
+                    }
+                }
+            }
         }
     }
 

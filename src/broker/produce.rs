@@ -10,30 +10,48 @@ use super::delaying::Delay;
 use super::facts::MESSAGES;
 use super::{Broker, Origin, Outcome, Pending, messages};
 use crate::model::batch::{BatchItem, BatchItems};
+use crate::model::ids::TOPIC_NAME_SIZE_MAX;
 use crate::model::record::{
-    BODY_SIZE_MAX, Host, NewRecord, PROPERTIES_SIZE_MAX, PROPERTY_END, PROPERTY_NAME_END,
+    BODY_SIZE_MAX, Host, MAGIC_V2, NewRecord, PROPERTIES_SIZE_MAX, PROPERTY_END, PROPERTY_NAME_END,
     PROPERTY_UNIQUE_KEY, Placement, RecordHead, RecordView, SYSTEM_FLAGS_OF_LAYOUT, Withheld,
     tag_hash_of, withheld_by,
 };
 use crate::model::reply::Produced;
 use crate::model::request::{Produce, ProduceRecords};
-use crate::model::{LogOffset, Now, QueueId, QueueOffset, Refusal, Reply, Timestamp, TopicName};
+use crate::model::{
+    LogOffset, Now, QueueId, QueueOffset, Refusal, Reply, Timestamp, TopicConfig, TopicName,
+};
 use crate::storage::disk::Disk;
 use crate::storage::{
     Append, AppendError, Appended, Located, PAYLOAD_SIZE_MAX, QueueKey, SpaceClass,
 };
 
+/// The names of retry topics begin with it, and of few others.
+const GROUP_TOPIC_SIGN: char = '%';
 /// Maximum size of the fact of a new topic, bytes.
 const TOPIC_FACT_SIZE: usize = 512;
 /// Maximum number of messages in a batch.
 pub const BATCH_COUNT_MAX: usize = 65_536;
 
 /// What the index stores for each message of an append: its size and the hash of its tag.
-type Sizes = SmallVec<[(u32, i32); 1]>;
+pub type Sizes = SmallVec<[(u32, i32); 1]>;
 
 impl<D: Disk> Broker<D> {
     /// Stores one message or one batch in the reference's encoding (remoting reference, 5.11).
     pub(super) fn produce(
+        &self,
+        request: &Produce,
+        origin: Origin,
+        now: Now,
+    ) -> Result<Outcome, Refusal> {
+        match request.topic.as_str().starts_with(GROUP_TOPIC_SIGN) {
+            true => self.produce_retry(request, origin, now),
+            false => self.produce_here(request, origin, now),
+        }
+    }
+
+    /// Stores it in the topic and queue that the request names.
+    pub(super) fn produce_here(
         &self,
         request: &Produce,
         origin: Origin,
@@ -105,6 +123,9 @@ impl<D: Disk> Broker<D> {
         }
         let CheckedRecords { topic, sizes, is_delayed } = check_records(request)?;
         let topic = TopicName::new(topic.to_owned())?;
+        if topic.retrying_group().is_some() {
+            return Err(Refusal::BadBatch("a retry topic takes single messages only".into()));
+        }
         let key = self.writable_queue(&topic, request.queue)?;
         if is_delayed {
             let records = records_of(&request.records, origin.host);
@@ -187,6 +208,11 @@ impl<D: Disk> Broker<D> {
             request.default_queue_count,
             self.config.auto_create_topics,
         )?;
+        self.create_now(config, now)
+    }
+
+    /// Creates a topic that a producer needs; `None` while the log has no room for that.
+    fn create_now(&self, config: TopicConfig, now: Timestamp) -> Result<Option<u32>, Refusal> {
         let number = match self.create_topic(&config, now) {
             Ok(number) => number,
             Err(AppendError::NoRoom) => return Ok(None),
@@ -194,6 +220,19 @@ impl<D: Disk> Broker<D> {
         };
         self.state.borrow_mut().created.push(config);
         Ok(Some(number))
+    }
+
+    /// Creates a topic of a group; gives the outcome if the log has no room for that.
+    pub(super) fn create_of_group(
+        &self,
+        config: TopicConfig,
+        now: Timestamp,
+    ) -> Result<Option<Outcome>, Refusal> {
+        self.state.borrow().durable.topics.check(&config)?;
+        Ok(match self.create_now(config, now)? {
+            Some(_) => None,
+            None => Some(Outcome::NoRoom { size: TOPIC_FACT_SIZE }),
+        })
     }
 
     fn writable_queue(&self, topic: &TopicName, queue: QueueId) -> Result<QueueKey, Refusal> {
@@ -205,7 +244,7 @@ impl<D: Disk> Broker<D> {
     }
 
     /// Appends one entry with a record for each of `sizes`, and indexes them.
-    fn append(
+    pub(super) fn append(
         &self,
         queue: QueueKey,
         sizes: Sizes,
@@ -286,7 +325,7 @@ impl<D: Disk> Broker<D> {
 }
 
 /// The common parts of one append's records, and the write position.
-struct Placements {
+pub struct Placements {
     begin: LogOffset,
     queue_offset: QueueOffset,
     stored_at: Timestamp,
@@ -294,7 +333,7 @@ struct Placements {
 }
 
 impl Placements {
-    fn at(&self, position: u64) -> Placement {
+    pub fn at(&self, position: u64) -> Placement {
         Placement {
             queue_offset: self.queue_offset,
             physical_offset: self.begin.plus(position),
@@ -355,7 +394,7 @@ fn shared_properties(request: &Produce) -> Vec<u8> {
 }
 
 /// What [`NewRecord::write`] relies on.
-fn check_sizes(record: &NewRecord<'_>) -> Result<(), Refusal> {
+pub fn check_sizes(record: &NewRecord<'_>) -> Result<(), Refusal> {
     check_parts(record.body, record.properties_size())
 }
 
@@ -420,6 +459,9 @@ fn check_records(request: &ProduceRecords) -> Result<CheckedRecords<'_>, Refusal
         let record = RecordView::parse(rest).map_err(|error| bad(error.to_string()))?;
         if record.born_host.is_none() || record.store_host.is_none() {
             return Err(bad("a record with IPv6 hosts".into()));
+        }
+        if (record.magic == MAGIC_V2) != (record.topic.len() > TOPIC_NAME_SIZE_MAX) {
+            return Err(bad("a record of the wrong version for its topic".into()));
         }
         check_parts(record.body, record.properties.len())?;
         is_delayed |= is_delayed_by(withheld_by(record.system_flag, record.properties))?;

@@ -83,6 +83,7 @@ impl<D: Disk> Broker<D> {
         if let (Some(group), Some(offset)) = (&request.group, request.commit) {
             self.commit_on_the_way(group, queue, offset, now);
         }
+        let reset = self.end_reset(request, queue);
         let asked = u64::try_from(request.offset).unwrap_or(0);
         let task = PullTask {
             origin,
@@ -94,6 +95,10 @@ impl<D: Disk> Broker<D> {
             filter,
             hold_until: request.hold_ms.map(|ms| now.plus_ms(ms.min(HOLD_MS_MAX))),
         };
+        if let Some(offset) = reset {
+            let moved = self.answer(&task, PullStatus::OffsetMoved, offset, 0, Vec::new());
+            return Ok(Outcome::Now(moved));
+        }
         if request.offset < 0 {
             // Below all messages, even if there are none (remoting reference, 5.3).
             let min = QueueOffset(self.store.with_index(|index| index.bounds(queue).start));
@@ -101,6 +106,17 @@ impl<D: Disk> Broker<D> {
             return Ok(Outcome::Now(moved));
         }
         Ok(self.try_pull(task))
+    }
+
+    /// Where the group must go on instead, if its offset was reset since its last pull of the queue.
+    fn end_reset(&self, request: &Pull, queue: QueueKey) -> Option<QueueOffset> {
+        let resets = &mut self.state.borrow_mut().resets;
+        if resets.is_empty() {
+            return None;
+        }
+        // An offset below all messages is never the one that was asked for.
+        let asked = QueueOffset(u64::try_from(request.offset).unwrap_or(u64::MAX));
+        resets.end(request.group.as_ref()?, queue, asked)
     }
 
     /// A full offset table must not keep messages from a consumer; an explicit commit reports the

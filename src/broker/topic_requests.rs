@@ -7,7 +7,7 @@ use crate::model::reply::QueueStats;
 use crate::model::request::QueueOf;
 use crate::model::{QueueId, QueueOffset, Refusal, Reply, Timestamp, TopicConfig, TopicName};
 use crate::storage::disk::Disk;
-use crate::storage::{AppendError, Lookup, QueueKey};
+use crate::storage::{AppendError, QueueKey};
 
 impl<D: Disk> Broker<D> {
     /// Sets a topic's configuration for an operator or another shard. Setting an unchanged
@@ -95,26 +95,14 @@ impl<D: Disk> Broker<D> {
         Ok(Reply::TopicStats(stats))
     }
 
-    fn visible_bounds(&self, queue: QueueKey) -> (QueueOffset, QueueOffset) {
+    pub(super) fn visible_bounds(&self, queue: QueueKey) -> (QueueOffset, QueueOffset) {
         let min = QueueOffset(self.store.with_index(|index| index.bounds(queue).start));
         (min, self.visible(queue))
     }
 
     /// Store time of the newest message of a queue; `None` without one, or if it is unreadable.
     async fn last_stored_at(&self, queue: QueueKey, context: &impl Context) -> Option<Timestamp> {
-        loop {
-            let (min, max) = self.visible_bounds(queue);
-            let last = QueueOffset(max.0.checked_sub(1)?);
-            if last < min {
-                return None;
-            }
-            let page = match self.store.with_index(|index| index.lookup(queue, last, 1)) {
-                Lookup::Here(entries) => return entries.first().map(|located| located.stored_at),
-                Lookup::Sealed(page) => page,
-                Lookup::Lost { .. } | Lookup::Nothing => return None,
-            };
-            let _permit = context.cold_read(0).await;
-            self.store.load_index(page).await.ok()?;
-        }
+        let (_, end) = self.visible_bounds(queue);
+        self.stored_at(queue, QueueOffset(end.0.checked_sub(1)?), context).await
     }
 }

@@ -82,7 +82,7 @@ impl<D: Disk> Broker<D> {
                 Some(Due::FlushOffsets) => self.flush_some(now.moment),
                 Some(Due::TellMembers) => self.tell_all_members(),
                 Some(Due::ForgetClients) => {
-                    self.state.borrow_mut().groups.expire(now.moment);
+                    self.forget_clients(now.moment);
                     self.schedule_telling(now.moment);
                     self.at(now.moment.plus_ms(FORGET_EVERY_MS), Due::ForgetClients);
                 }
@@ -91,6 +91,16 @@ impl<D: Disk> Broker<D> {
                 Some(Due::SweepLocks(after)) => self.sweep_locks(after, now.moment),
             }
         }
+    }
+
+    fn forget_clients(&self, now: Moment) {
+        let state = &mut *self.state.borrow_mut();
+        state.groups.expire(now);
+        let (durable, groups) = (&state.durable, &state.groups);
+        state.resets.retain(|group, queue| {
+            durable.topics.topic(queue.topic).is_some()
+                && (durable.offsets.has(group) || groups.has_members(group))
+        });
     }
 
     fn at(&self, moment: Moment, due: Due) {

@@ -13,14 +13,13 @@ use crate::client::ask::Ask;
 use crate::client::error::{Attempts, ClientError};
 use crate::client::remote::{ClientOptions, Remote, master_address, refused};
 use crate::model::nameserver::{ClusterInfo, Route, RouteBroker, RouteQueues};
-use crate::model::record::{RecordError, RecordView};
+use crate::model::record::{RecordError, RecordView, push_offset_id};
 use crate::model::reply::QueueStats;
 use crate::model::topic::PERM_INHERIT;
 use crate::model::{
     LogOffset, NameServerRequest, Refusal, Request, Timestamp, TopicConfig, TopicName,
 };
 use crate::wire::codes::response::TOPIC_NOT_EXIST;
-use crate::wire::message::push_offset_id;
 use crate::wire::{ReplyError, Response};
 
 /// Poll interval while waiting for a route, ms.

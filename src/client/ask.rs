@@ -33,7 +33,15 @@ impl Ask for Request {
             Self::RuntimeInfo => "tell its state",
             Self::UpdateGroup(_) | Self::CreateGroups { .. } => "configure a group",
             Self::DeleteGroup { .. } => "delete a group",
-            Self::GroupConfig { .. } | Self::GroupConfigs { .. } => "list groups",
+            Self::GroupConfig { .. } | Self::GroupConfigs { .. } | Self::GroupsOf { .. } => {
+                "list groups"
+            }
+            Self::Consumers { .. } | Self::Producers { .. } | Self::Presence(_) => {
+                "list the clients of a group"
+            }
+            Self::SendBack(_) => "take a message back",
+            Self::GroupProgress { .. } => "tell the progress of a group",
+            Self::ResetGroup(_) => "reset offsets",
         }
     }
 }

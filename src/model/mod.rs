@@ -13,6 +13,7 @@ pub mod group;
 pub mod ids;
 pub mod metrics;
 pub mod nameserver;
+pub mod peer;
 pub mod principal;
 pub mod record;
 pub mod refusal;
@@ -31,6 +32,7 @@ pub use ids::{
 };
 pub use metrics::Metrics;
 pub use nameserver::{NameServerReply, NameServerRequest};
+pub use peer::Peer;
 pub use principal::Principal;
 pub use refusal::Refusal;
 pub use reply::Reply;

@@ -240,6 +240,7 @@ pub enum RecordError {
 #[derive(Clone, Copy, Debug)]
 pub struct RecordView<'a> {
     pub size: usize,
+    pub magic: u32,
     pub body_checksum: u32,
     pub queue: QueueId,
     pub flag: i32,
@@ -299,6 +300,7 @@ impl<'a> RecordView<'a> {
         }
         Ok(Self {
             size,
+            magic,
             body_checksum,
             queue,
             flag,
@@ -356,6 +358,21 @@ impl<'a> Reader<'a> {
         let bytes = self.take(size_of::<Host>())?;
         Ok(Some(*Host::ref_from_bytes(bytes).expect("eight bytes were taken")))
     }
+}
+
+/// The message id that stock tools use: host, port and log offset in upper-case hex (remoting
+/// reference, 4.6).
+pub fn push_offset_id(out: &mut Vec<u8>, host: Host, position: LogOffset) {
+    let address = u64::from(u32::from_be_bytes(host.address));
+    push_hex(out, address << 32 | u64::from(host.port.get()));
+    push_hex(out, position.0);
+}
+
+fn push_hex(out: &mut Vec<u8>, number: u64) {
+    const DIGITS: &[u8; 16] = b"0123456789ABCDEF";
+    let digits: [u8; 16] =
+        std::array::from_fn(|index| DIGITS[(number >> (60 - 4 * index) & 0xF) as usize]);
+    out.extend_from_slice(&digits);
 }
 
 /// The body's checksum as stock clients compute it: CRC-32 without its top bit, 0 for no body
@@ -447,6 +464,10 @@ pub const PROPERTY_TIMER_CANCEL: &str = "TIMER_DEL_UNIQKEY";
 pub const PROPERTY_REAL_TOPIC: &str = "REAL_TOPIC";
 pub const PROPERTY_REAL_QUEUE: &str = "REAL_QID";
 pub const PROPERTY_TIMER_OUT_MS: &str = "TIMER_OUT_MS";
+/// Names of the properties of a message that comes back to its group: the topic and the message id that it had
+/// first.
+pub const PROPERTY_RETRY_TOPIC: &str = "RETRY_TOPIC";
+pub const PROPERTY_ORIGIN_MESSAGE_ID: &str = "ORIGIN_MESSAGE_ID";
 
 /// Name of the tag property.
 pub const PROPERTY_TAGS: &str = "TAGS";

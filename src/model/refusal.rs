@@ -92,6 +92,10 @@ pub enum Refusal {
     NotBroadcast(GroupName),
     #[error("group {0} does not exist on this shard")]
     UnknownGroup(GroupName),
+    #[error("group {0} has no consumer online")]
+    NotOnline(GroupName),
+    #[error("group {0} has no producer online on this shard")]
+    NoProducer(GroupName),
     #[error("No topic route info in name server for the topic: {0}")]
     UnknownRoute(String),
     #[error("registration refused: {0}")]
@@ -157,6 +161,8 @@ impl Refusal {
             Self::NotConsumable(_) => 3009,
             Self::NotBroadcast(_) => 3010,
             Self::UnknownGroup(_) => 3011,
+            Self::NotOnline(_) => 3012,
+            Self::NoProducer(_) => 3013,
             Self::UnknownRoute(_) => 4001,
             Self::Registration(_) => 4002,
         }

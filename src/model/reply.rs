@@ -4,9 +4,10 @@ use bytestring::ByteString;
 use smallvec::SmallVec;
 
 use crate::model::group::GroupConfig;
-use crate::model::ids::{ClientId, LogOffset, QueueId, QueueOffset, Timestamp};
+use crate::model::ids::{ClientId, GroupName, LogOffset, QueueId, QueueOffset, Timestamp};
+use crate::model::peer::Peer;
 use crate::model::record::Host;
-use crate::model::request::{BrokerQueue, QueueOf};
+use crate::model::request::{BrokerQueue, ConsumeType, MessageModel, QueueOf, SubscriptionData};
 use crate::model::topic::TopicConfig;
 
 /// A reply without the messages of a pull, which travel separately, as chunks of the log.
@@ -21,6 +22,8 @@ pub enum Reply {
     Offset(QueueOffset),
     StoreTime(Option<Timestamp>),
     HeartbeatTaken,
+    /// The client has left, over whichever connections it had; the other shards are to forget it too.
+    Unregistered,
     Members(Vec<ClientId>),
     /// The queues that the client owns.
     Locked(Vec<BrokerQueue>),
@@ -29,6 +32,11 @@ pub enum Reply {
     /// Names and values, all strings (remoting reference, 3.13).
     RuntimeInfo(Vec<(String, String)>),
     GroupConfig(GroupConfig),
+    Consumers(GroupConnections),
+    Producers(Vec<MemberConnections>),
+    Groups(Vec<GroupName>),
+    Progress(GroupProgress),
+    OffsetsReset(Vec<(BrokerQueue, i64)>),
     /// Some of the groups, and the number of all.
     GroupConfigs {
         configs: Vec<GroupConfig>,
@@ -77,4 +85,51 @@ pub struct QueueStats {
     pub last_stored_at: Option<Timestamp>,
     /// Broker name, part of a queue's external name.
     pub broker_name: ByteString,
+}
+
+/// The members of a consumer group.
+#[derive(Clone, Debug, PartialEq)]
+pub struct GroupConnections {
+    pub members: Vec<MemberConnections>,
+    pub consume_type: ConsumeType,
+    pub model: MessageModel,
+    pub subscriptions: Vec<SubscriptionData>,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct MemberConnections {
+    pub client: ClientId,
+    /// Several only if two processes have the client id.
+    pub peers: Vec<Peer>,
+    pub is_shared: bool,
+}
+
+impl MemberConnections {
+    /// Adds what another broker knows of the same client.
+    pub fn add(&mut self, other: Self) {
+        self.is_shared |= other.is_shared;
+        let new = other.peers.into_iter().filter(|peer| !self.peers.contains(peer));
+        let new: Vec<Peer> = new.collect();
+        self.peers.extend(new);
+    }
+}
+
+/// How far a group is.
+#[derive(Clone, Debug, PartialEq)]
+pub struct GroupProgress {
+    pub queues: Vec<QueueProgress>,
+    /// When it last committed an offset.
+    pub committed_at: Option<Timestamp>,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct QueueProgress {
+    pub queue: BrokerQueue,
+    pub committed: Option<QueueOffset>,
+    /// Offset of the queue's next message.
+    pub end: QueueOffset,
+    /// When the last consumed message was stored.
+    pub last_at: Option<Timestamp>,
+    /// When the first message that is not consumed was stored.
+    pub waiting_since: Option<Timestamp>,
 }

@@ -6,7 +6,10 @@ use bytestring::ByteString;
 use serde::{Deserialize, Serialize};
 
 use crate::model::group::GroupConfig;
-use crate::model::ids::{ClientId, GroupName, LogOffset, QueueId, Timestamp, TopicName};
+use crate::model::ids::{
+    ClientId, GroupName, LogOffset, QueueId, QueueOffset, ShardId, Timestamp, TopicName,
+};
+use crate::model::peer::Peer;
 use crate::model::topic::TopicConfig;
 
 /// A request to a broker, independent of its encoding. Strings and bodies may point into the
@@ -86,6 +89,8 @@ pub enum Request {
     },
     /// [28]
     RuntimeInfo,
+    /// A consumer could not process a message; it is to come back [36].
+    SendBack(SendBack),
     /// Makes a consumer group, or changes it [200].
     UpdateGroup(GroupConfig),
     /// Makes the groups that do not exist, with the default configuration, and the retry topics that they
@@ -98,6 +103,27 @@ pub enum Request {
         group: GroupName,
         with_offsets: bool,
     },
+    /// What another shard of the process knows of a client.
+    Presence(Presence),
+    /// The members of a consumer group [203].
+    Consumers {
+        group: GroupName,
+    },
+    /// The members of a producer group [204].
+    Producers {
+        group: GroupName,
+    },
+    /// Groups that consume a topic [300].
+    GroupsOf {
+        topic: TopicName,
+    },
+    /// How far a group is [208].
+    GroupProgress {
+        group: GroupName,
+        topic: Option<TopicName>,
+    },
+    /// Has a group go on at other offsets [222].
+    ResetGroup(ResetGroup),
     /// The configuration of a group [352].
     GroupConfig {
         group: GroupName,
@@ -172,9 +198,23 @@ pub struct Produce {
     pub flag: i32,
     pub properties: Bytes,
     pub reconsume_times: i32,
+    /// For a message that comes back to its group: how often it may, if the client says so.
+    pub retry_count_max: Option<i32>,
     /// The body holds several messages (remoting reference, 4.5).
     pub is_batch: bool,
     pub body: Bytes,
+}
+
+/// A message that a consumer could not process.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SendBack {
+    /// Of the message's record.
+    pub offset: LogOffset,
+    pub group: GroupName,
+    /// 0: chosen by the broker. Negative: it becomes a dead letter at once.
+    pub delay_level: i32,
+    /// How often it may come back, instead of what the group's configuration says.
+    pub retry_count_max: Option<i32>,
 }
 
 /// Stores a batch encoded as message records, with the server's fields zero (fixed header only).
@@ -243,6 +283,42 @@ pub struct ConsumerData {
     pub consume_type: ConsumeType,
     pub model: MessageModel,
     pub subscriptions: Vec<SubscriptionData>,
+}
+
+/// What a shard knows of a client that has connections to it, for the other shards of its process.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Presence {
+    pub shard: ShardId,
+    /// Grows with each that the shard tells.
+    pub sequence: u64,
+    pub client: ClientId,
+    /// All groups that it consumes for, sorted.
+    pub groups: Vec<GroupName>,
+    pub peers: Vec<Peer>,
+    /// Two processes have this client id.
+    pub is_shared: bool,
+    /// What its heartbeat said, if that is new.
+    pub consumers: Vec<ConsumerData>,
+}
+
+/// Where a group is to go on in the queues of a topic.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ResetGroup {
+    pub group: GroupName,
+    pub topic: TopicName,
+    /// All queues if there is none.
+    pub queue: Option<QueueId>,
+    pub to: ResetTo,
+    /// Also to a later offset than the committed one.
+    pub is_forced: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ResetTo {
+    Offset(QueueOffset),
+    /// The first message stored at or after this time.
+    Time(Timestamp),
+    End,
 }
 
 /// Variants are named as in the protocol, which also allows their index.

@@ -19,7 +19,7 @@ use crate::broker::{Answer, Broker, Origin, Outcome, PullTask};
 use crate::client::registrar::Receipt;
 use crate::client::remote::CALL_TIMEOUT_MS;
 use crate::model::request::Scope;
-use crate::model::{ClientReply, GroupName, Metrics, Now, Refusal, Reply, Request};
+use crate::model::{ClientReply, Metrics, Now, Refusal, Reply, Request};
 use crate::storage::disk::Disk;
 use crate::storage::recovery::damage_note;
 use crate::storage::{AppendError, Awaited, CommitStep, Standing, Ticket, WRITES_IN_FLIGHT_MAX};
@@ -67,14 +67,17 @@ impl<D: Disk> BrokerService<D> {
         Ok(reply)
     }
 
-    /// Creates groups that are new here on the other shards too, and tells the NameServers of their
-    /// topics.
-    async fn spread_groups(&self, groups: Vec<GroupName>) {
-        let (shard, request) = (self.broker.config().shard, Request::CreateGroups { groups });
-        if let Err(refusal) = self.mesh.ask_others(shard, &request).await {
-            tracing::warn!(shard = shard.0, "group not created on all shards: {refusal}");
+    /// Has the other shards do what has been done here.
+    async fn spread(&self, request: Request) {
+        let shard = self.broker.config().shard;
+        match self.mesh.ask_others(shard, &request).await {
+            // The process ends.
+            Ok(()) | Err(Refusal::ShuttingDown) => {}
+            Err(refusal) => tracing::warn!(
+                shard = shard.0,
+                "the shards know different groups or members: {refusal}"
+            ),
         }
-        wait_delivered(self.announce()).await;
     }
 
     /// Publishes topic changes to the NameServers. A caller that answers a client waits on the
@@ -125,9 +128,19 @@ impl<D: Disk> Service for BrokerService<D> {
             return Answer { reply, chunks: Vec::new() };
         }
         let missing = self.broker.missing_groups(&request);
-        let answer = self.broker.operate(&request, context).await;
+        let mut answer = self.broker.operate(&request, context).await;
+        if let Request::Heartbeat(heartbeat) = &request
+            && let Some(presence) = self.broker.take_presence(heartbeat)
+        {
+            self.spread(Request::Presence(presence)).await;
+        }
+        if let Ok(Reply::Unregistered) = answer.reply {
+            self.spread(request).await;
+            answer.reply = Ok(Reply::Done);
+        }
         if !missing.is_empty() {
-            self.spread_groups(missing).await;
+            self.spread(Request::CreateGroups { groups: missing }).await;
+            wait_delivered(self.announce()).await;
         }
         answer
     }
@@ -310,6 +323,7 @@ impl<D: Disk> Shard<BrokerService<D>> {
             self.take_nudges();
             self.act();
             self.announce_leftovers();
+            self.spread_presences();
             if sweep_at.elapsed() >= SWEEP_EVERY {
                 sweep_at = Instant::now();
                 self.close_idle(sweep_at);
@@ -322,6 +336,21 @@ impl<D: Disk> Shard<BrokerService<D>> {
         if self.service.broker.has_topic_changes() {
             self.service.announce();
         }
+    }
+
+    /// Tells the other shards which clients have left or changed, other than by a heartbeat.
+    fn spread_presences(self: &Rc<Self>) {
+        let presences = self.service.broker.take_presences();
+        if presences.is_empty() {
+            return;
+        }
+        let shard = self.clone();
+        glommio::spawn_local(async move {
+            for presence in presences {
+                shard.service.spread(Request::Presence(presence)).await;
+            }
+        })
+        .detach();
     }
 
     /// Sends the broker's requests to clients, until the shard stops.

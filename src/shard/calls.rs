@@ -8,7 +8,7 @@ use std::collections::HashMap;
 
 use crate::broker::clients::{CallError, CallId, Outgoing};
 use crate::model::{ClientReply, excerpt};
-use crate::wire::header::head::{Dialect, Head};
+use crate::wire::header::head::{Dialect, Head, Language};
 use crate::wire::{self, Response};
 
 /// Maximum number of calls in flight to one client; further ones are refused.
@@ -28,6 +28,11 @@ pub struct Calls {
 impl Calls {
     pub fn note_dialect(&mut self, dialect: Dialect) {
         self.dialect = dialect;
+    }
+
+    /// The client's language, as in its last request.
+    pub fn language(&self) -> Language {
+        self.dialect.language
     }
 
     /// Encodes a request to the client. Returns the call if it cannot be sent.

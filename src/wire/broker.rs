@@ -6,12 +6,14 @@ use bytes::Bytes;
 use crate::model::request::Pull;
 use crate::model::{Refusal, Reply, Request};
 use crate::wire::admin::{TableBody, TopicStatsBody};
+use crate::wire::client::OffsetTable;
 use crate::wire::codes::pull_code;
 use crate::wire::codes::request::*;
 use crate::wire::codes::response::SUCCESS;
 use crate::wire::frame::{Frame, HeaderEncoding};
 use crate::wire::group::{CheckBody, HeartbeatBody, MembersBody};
 use crate::wire::group_config::{GroupBody, GroupsBody};
+use crate::wire::group_stats::{ConsumersBody, GroupListBody, ProducersBody, ProgressBody};
 use crate::wire::header::fixed;
 use crate::wire::header::head::{Fields, ReplyTo};
 use crate::wire::json::ser;
@@ -19,7 +21,7 @@ use crate::wire::lock::{LockBody, LockedBody};
 use crate::wire::registration::TopicBody;
 use crate::wire::reply::{EncodeReply, NewReply};
 use crate::wire::request::{DecodeRequest, EncodeRequest, NewRequest, served};
-use crate::wire::{admin, group, group_config, lock, message};
+use crate::wire::{admin, group, group_config, group_stats, lock, message};
 
 impl DecodeRequest for Request {
     served! {
@@ -37,6 +39,7 @@ impl DecodeRequest for Request {
         VIEW_MESSAGE_BY_ID => message::decode_message_by_offset;
         HEART_BEAT => group::decode_heartbeat;
         UNREGISTER_CLIENT => group::decode_unregister;
+        CONSUMER_SEND_MSG_BACK => message::decode_send_back;
         GET_CONSUMER_LIST_BY_GROUP => group::decode_members;
         LOCK_BATCH_MQ => lock::decode_lock;
         UNLOCK_BATCH_MQ => lock::decode_unlock;
@@ -44,8 +47,13 @@ impl DecodeRequest for Request {
         UPDATE_AND_CREATE_SUBSCRIPTIONGROUP => group_config::decode_update_group;
         GET_ALL_SUBSCRIPTIONGROUP_CONFIG => group_config::decode_groups;
         GET_TOPIC_STATS_INFO => admin::decode_topic_stats;
+        GET_CONSUMER_CONNECTION_LIST => group_stats::decode_consumers;
+        GET_PRODUCER_CONNECTION_LIST => group_stats::decode_producers;
         DELETE_SUBSCRIPTIONGROUP => group_config::decode_delete_group;
+        GET_CONSUME_STATS => group_stats::decode_progress;
         DELETE_TOPIC_IN_BROKER => admin::decode_delete_topic;
+        INVOKE_BROKER_TO_RESET_OFFSET => group_stats::decode_reset;
+        QUERY_TOPIC_CONSUME_BY_WHO => group_stats::decode_groups_of;
         SEND_MESSAGE_V2 => message::decode_send_v2;
         SEND_BATCH_MESSAGE => message::decode_send_v2;
         GET_TOPIC_CONFIG => admin::decode_topic_config;
@@ -90,7 +98,7 @@ fn encode_named(to: NewRequest<'_>, request: &Request) -> bool {
             let code = if produce.is_batch { SEND_BATCH_MESSAGE } else { SEND_MESSAGE_V2 };
             to.whole(code, |f| message::encode_send(f, produce), |out| out.extend_from_slice(&produce.body));
         }
-        Request::ProduceRecords(_) | Request::Pull(Pull { group: None, .. }) | Request::CreateGroups { .. } => return false,
+        Request::ProduceRecords(_) | Request::Pull(Pull { group: None, .. }) | Request::CreateGroups { .. } | Request::Presence(_) => return false,
         Request::Pull(pull @ Pull { group: Some(group), .. }) => to.fields(PULL_MESSAGE, |f| message::encode_pull(f, pull, group)),
         Request::MaxOffset(queue) => to.fields(GET_MAX_OFFSET, |f| message::encode_queue(f, queue)),
         Request::MinOffset(queue) => to.fields(GET_MIN_OFFSET, |f| message::encode_queue(f, queue)),
@@ -128,6 +136,14 @@ fn encode_named(to: NewRequest<'_>, request: &Request) -> bool {
         Request::DeleteGroup { group, with_offsets } => {
             to.fields(DELETE_SUBSCRIPTIONGROUP, |f| group_config::encode_delete_group(f, group, *with_offsets));
         }
+        Request::SendBack(back) => to.fields(CONSUMER_SEND_MSG_BACK, |f| message::encode_send_back(f, back)),
+        Request::Consumers { group } => to.fields(GET_CONSUMER_CONNECTION_LIST, |f| f.text("consumerGroup", group.as_str())),
+        Request::Producers { group } => to.fields(GET_PRODUCER_CONNECTION_LIST, |f| f.text("producerGroup", group.as_str())),
+        Request::GroupsOf { topic } => to.fields(QUERY_TOPIC_CONSUME_BY_WHO, |f| f.text("topic", topic.as_str())),
+        Request::GroupProgress { group, topic } => {
+            to.fields(GET_CONSUME_STATS, |f| group_stats::encode_progress(f, group, topic.as_ref()));
+        }
+        Request::ResetGroup(reset) => to.fields(INVOKE_BROKER_TO_RESET_OFFSET, |f| group_stats::encode_reset(f, reset)),
         Request::GroupConfig { group } => to.fields(GET_SUBSCRIPTIONGROUP_CONFIG, |f| f.text("group", group.as_str())),
         Request::GroupConfigs { first, count_max } => {
             to.fields(GET_ALL_SUBSCRIPTIONGROUP_CONFIG, |f| group_config::encode_groups(f, *first, *count_max));
@@ -143,7 +159,7 @@ impl EncodeReply for Reply {
             return fixed::encode_reply(to.out, code as u8, opaque, self, to.chunk_bytes);
         }
         match self {
-            Reply::Done => to.fields(|_| {}),
+            Reply::Done | Reply::Unregistered => to.fields(|_| {}),
             Reply::Produced(produced) => to.fields(|fields| {
                 message::encode_traced(fields);
                 message::encode_produced(fields, produced);
@@ -165,6 +181,11 @@ impl EncodeReply for Reply {
             Reply::TopicStats(queues) => to.json(&TopicStatsBody::of(queues)),
             Reply::TopicConfig(topic) => to.json(&TopicBody::of(topic)),
             Reply::RuntimeInfo(table) => to.json(&TableBody::of(table)),
+            Reply::Consumers(group) => to.json(&ConsumersBody::of(group)),
+            Reply::Producers(members) => to.json(&ProducersBody::of(members)),
+            Reply::Groups(groups) => to.json(&GroupListBody::of(groups)),
+            Reply::Progress(progress) => to.json(&ProgressBody::of(progress)),
+            Reply::OffsetsReset(offsets) => to.json(&OffsetTable::of(offsets)),
             Reply::GroupConfig(config) => to.json(&GroupBody::of(config)),
             Reply::GroupConfigs { configs, count } => to.whole(
                 SUCCESS,

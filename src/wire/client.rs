@@ -92,7 +92,7 @@ fn decode_reset_offsets(fields: &mut Fields<'_>, body: &Bytes) -> Result<ClientR
         group: GroupName::new(fields.needed("group")?)?,
         at: u64::try_from(at_ms).ok().map(Timestamp),
         is_forced: fields.boolean("isForce").unwrap_or(false),
-        offsets: offsets(table.offset_table.0)?,
+        offsets: table.read()?,
     }))
 }
 
@@ -109,8 +109,7 @@ fn write_reset_offsets(out: &mut Vec<u8>, language: Language, offsets: &[(Broker
         let offset_table = items.collect();
         return ser::push(out, &OffsetList { offset_table });
     }
-    let offset_table = Offsets(offsets.iter().map(entry).collect());
-    ser::push(out, &OffsetTable { offset_table });
+    ser::push(out, &OffsetTable::of(offsets));
 }
 
 /// GET_CONSUMER_STATUS_FROM_CLIENT.
@@ -159,11 +158,21 @@ impl Limit for Queues {
     const COUNT_MAX: usize = 100_000;
 }
 
-/// Body of request 220.
+/// Body of request 220, and of the reply to request 222.
 #[derive(Debug, Default, Serialize, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
-struct OffsetTable<'a> {
+pub struct OffsetTable<'a> {
     offset_table: Offsets<'a>,
+}
+
+impl<'a> OffsetTable<'a> {
+    pub fn of(table: &'a [(BrokerQueue, i64)]) -> Self {
+        Self { offset_table: Offsets(table.iter().map(entry).collect()) }
+    }
+
+    pub fn read(self) -> Result<Vec<(BrokerQueue, i64)>, Refusal> {
+        offsets(self.offset_table.0)
+    }
 }
 
 /// The same for clients that cannot parse objects as keys.

@@ -210,6 +210,7 @@ pub mod response {
     pub const SUBSCRIPTION_NOT_LATEST: i32 = 25;
     pub const SUBSCRIPTION_GROUP_NOT_EXIST: i32 = 26;
     pub const INVALID_PARAMETER: i32 = 29;
+    pub const CONSUMER_NOT_ONLINE: i32 = 206;
 }
 
 /// Code and status word of a pull reply (remoting reference, 5.3).
@@ -246,6 +247,7 @@ pub fn refusal_code(refusal: &Refusal) -> i32 {
         | Refusal::NotConsumable(_)
         | Refusal::NotBroadcast(_) => NO_PERMISSION,
         Refusal::UnknownGroup(_) => SUBSCRIPTION_GROUP_NOT_EXIST,
+        Refusal::NotOnline(_) => CONSUMER_NOT_ONLINE,
         Refusal::TopicExists { .. } => TOPIC_EXIST_ALREADY,
         Refusal::TooLarge { .. }
         | Refusal::EmptyBody
@@ -263,6 +265,7 @@ pub fn refusal_code(refusal: &Refusal) -> i32 {
         | Refusal::Damaged(_)
         | Refusal::DiskFault { .. }
         | Refusal::NoConsumer(_)
+        | Refusal::NoProducer(_)
         | Refusal::NoMessage(_)
         | Refusal::UnsupportedFilter(_)
         | Refusal::Registration(_) => SYSTEM_ERROR,

@@ -7,9 +7,9 @@ use std::str::FromStr;
 use bytes::Bytes;
 use bytestring::ByteString;
 
-use crate::model::record::Host;
+use crate::model::record::push_offset_id;
 use crate::model::reply::{Produced, Pulled};
-use crate::model::request::{Boundary, Expression, Produce, Pull, QueueOf};
+use crate::model::request::{Boundary, Expression, Produce, Pull, QueueOf, SendBack};
 use crate::model::{GroupName, LogOffset, QueueId, Refusal, Request, Timestamp, TopicName};
 use crate::wire::header::fields::FieldWriter;
 use crate::wire::header::head::{Fields, Header, missing, number};
@@ -57,7 +57,8 @@ enum SendField {
     Properties,
     ReconsumeTimes,
     UnitMode,
-    Batch = 12,
+    RetryCountMax,
+    Batch,
 }
 
 const _: () = assert!(SendField::Batch as usize + 1 == SEND_FIELDS.len());
@@ -141,6 +142,7 @@ fn decode_produce(mut send: SendFields<'_>, body: &Bytes) -> Result<Request, Ref
         flag: send.needed_number(SendField::Flag)?,
         properties: send.properties(),
         reconsume_times: send.optional_number(SendField::ReconsumeTimes)?.unwrap_or(0),
+        retry_count_max: send.optional_number(SendField::RetryCountMax)?,
         is_batch: send.take(SendField::Batch).is_some_and(|value| value == "true"),
         body: body.clone(),
     }))
@@ -159,6 +161,9 @@ pub fn encode_send(fields: &mut FieldWriter<'_>, produce: &Produce) {
     fields.text(name(SendField::Properties), &String::from_utf8_lossy(&produce.properties));
     fields.number(name(SendField::ReconsumeTimes), produce.reconsume_times);
     fields.boolean(name(SendField::UnitMode), false);
+    if let Some(count_max) = produce.retry_count_max {
+        fields.number(name(SendField::RetryCountMax), count_max);
+    }
     fields.boolean(name(SendField::Batch), produce.is_batch);
 }
 
@@ -180,21 +185,6 @@ pub fn encode_produced(fields: &mut FieldWriter<'_>, produced: &Produced) {
 pub fn encode_traced(fields: &mut FieldWriter<'_>) {
     fields.plain("MSG_REGION", |out| out.extend_from_slice(b"DefaultRegion"));
     fields.plain("TRACE_ON", |out| out.extend_from_slice(b"true"));
-}
-
-/// The message id that stock tools use: host, port and log offset in upper-case hex (remoting
-/// reference, 4.6).
-pub fn push_offset_id(out: &mut Vec<u8>, host: Host, position: LogOffset) {
-    let address = u64::from(u32::from_be_bytes(host.address));
-    push_hex(out, address << 32 | u64::from(host.port.get()));
-    push_hex(out, position.0);
-}
-
-fn push_hex(out: &mut Vec<u8>, number: u64) {
-    const DIGITS: &[u8; 16] = b"0123456789ABCDEF";
-    let digits: [u8; 16] =
-        std::array::from_fn(|index| DIGITS[(number >> (60 - 4 * index) & 0xF) as usize]);
-    out.extend_from_slice(&digits);
 }
 
 /// PULL_MESSAGE and LITE_PULL_MESSAGE.
@@ -353,6 +343,25 @@ pub fn encode_commit_offset(
     fields.text("consumerGroup", group.as_str());
     encode_queue(fields, queue);
     fields.number("commitOffset", offset);
+}
+
+/// CONSUMER_SEND_MSG_BACK.
+pub fn decode_send_back(fields: &mut Fields<'_>, _: &Bytes) -> Result<Request, Refusal> {
+    Ok(Request::SendBack(SendBack {
+        offset: LogOffset(fields.needed_number("offset")?),
+        group: GroupName::new(fields.needed("group")?)?,
+        delay_level: fields.needed_number("delayLevel")?,
+        retry_count_max: fields.optional_number("maxReconsumeTimes")?,
+    }))
+}
+
+pub fn encode_send_back(fields: &mut FieldWriter<'_>, back: &SendBack) {
+    fields.number("offset", back.offset.0);
+    fields.text("group", back.group.as_str());
+    fields.number("delayLevel", back.delay_level);
+    if let Some(count_max) = back.retry_count_max {
+        fields.number("maxReconsumeTimes", count_max);
+    }
 }
 
 /// VIEW_MESSAGE_BY_ID.

@@ -26,6 +26,7 @@ pub mod codes;
 pub mod frame;
 pub mod group;
 pub mod group_config;
+pub mod group_stats;
 pub mod header;
 pub mod json;
 pub mod lock;

@@ -9,13 +9,14 @@ use serde::de::DeserializeOwned;
 
 use crate::model::batch::Records;
 use crate::model::nameserver::{ClusterInfo, Route};
-use crate::model::reply::{Pulled, QueueStats};
+use crate::model::reply::{GroupConnections, GroupProgress, MemberConnections, Pulled, QueueStats};
 use crate::model::request::BrokerQueue;
 use crate::model::{
-    ClientId, DataVersion, GroupConfig, LogOffset, QueueId, QueueOffset, Timestamp, excerpt,
+    ClientId, DataVersion, GroupConfig, GroupName, LogOffset, QueueId, QueueOffset, Timestamp,
+    excerpt,
 };
 use crate::wire::admin::{TableBody, TopicStatsBody};
-use crate::wire::client;
+use crate::wire::client::{self, OffsetTable};
 use crate::wire::codes::pull_status;
 use crate::wire::codes::response::{
     FLUSH_DISK_TIMEOUT, FLUSH_SLAVE_TIMEOUT, SLAVE_NOT_AVAILABLE, SUCCESS,
@@ -23,6 +24,7 @@ use crate::wire::codes::response::{
 use crate::wire::frame::{Frame, FrameError, HeaderEncoding};
 use crate::wire::group::{self, MembersBody};
 use crate::wire::group_config::{GroupBody, GroupsBody};
+use crate::wire::group_stats::{ConsumersBody, GroupListBody, ProducersBody, ProgressBody};
 use crate::wire::header::head::Head;
 use crate::wire::header::{decode_head, fields, fixed};
 use crate::wire::json::de;
@@ -210,6 +212,30 @@ impl Response {
 
     pub fn runtime_info(&self) -> Result<Vec<(String, String)>, ReplyError> {
         self.json().map(TableBody::read)
+    }
+
+    pub fn consumers(&self) -> Result<GroupConnections, ReplyError> {
+        let body: ConsumersBody<'_> = self.json()?;
+        body.read().map_err(|error| unreadable(&error.to_string()))
+    }
+
+    pub fn producers(&self) -> Result<Vec<MemberConnections>, ReplyError> {
+        self.json().map(ProducersBody::read)
+    }
+
+    pub fn groups(&self) -> Result<Vec<GroupName>, ReplyError> {
+        let body: GroupListBody<'_> = self.json()?;
+        body.read().map_err(|error| unreadable(&error.to_string()))
+    }
+
+    pub fn progress(&self) -> Result<GroupProgress, ReplyError> {
+        let body: ProgressBody<'_> = self.json()?;
+        body.read().map_err(|error| unreadable(&error.to_string()))
+    }
+
+    pub fn offsets_reset(&self) -> Result<Vec<(BrokerQueue, i64)>, ReplyError> {
+        let body: OffsetTable<'_> = self.json()?;
+        body.read().map_err(|error| unreadable(&error.to_string()))
     }
 
     pub fn group_config(&self) -> Result<GroupConfig, ReplyError> {

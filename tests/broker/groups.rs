@@ -1,6 +1,7 @@
 //! Consumer groups: how they come into being, are configured and deleted.
 
 use ringmq::model::GroupConfig;
+use ringmq::model::request::{ResetGroup, ResetTo};
 
 use super::*;
 
@@ -147,5 +148,120 @@ fn a_deleted_group_is_gone_with_its_offsets_if_so_wished_and_may_return() {
         let all = answer(&broker, Request::GroupConfigs { first: 0, count_max: usize::MAX }).await;
         let configs = vec![GroupConfig::new(group())];
         assert_eq!(all.reply, Ok(Reply::GroupConfigs { configs, count: 1 }));
+    });
+}
+
+fn reset(to: ResetTo) -> ResetGroup {
+    ResetGroup { group: group(), topic: topic("t"), queue: None, to, is_forced: true }
+}
+
+async fn committed(broker: &Broker<SimDisk>) -> Result<Reply, Refusal> {
+    let request =
+        Request::CommittedOffset { group: group(), queue: queue("t", 0), zero_if_missing: false };
+    answer(broker, request).await.reply
+}
+
+/// Remoting reference, 5.7: a member that goes on where it was is sent back once, and does not undo the reset.
+#[test]
+fn a_reset_holds_online_and_offline_and_after_a_crash() {
+    sim::run(async {
+        let disk = SimDisk::new(85);
+        let broker = open(&disk).await;
+        set_topic(&broker, TopicConfig::new(topic("t"), 1)).await;
+        for number in 0..6 {
+            send(&broker, produce("t", 0, "A", &[number])).await.unwrap();
+        }
+        let refused = async |reset| answer(&broker, Request::ResetGroup(reset)).await.reply;
+        let unknown = Err(Refusal::UnknownGroup(group()));
+        assert_eq!(refused(reset(ResetTo::End)).await, unknown);
+        answer_to(&broker, heartbeat("a", &["t"]), &From(1)).await.reply.unwrap();
+        let _ = told(&broker);
+        done(&broker, Request::CommitOffset { group: group(), queue: queue("t", 0), offset: 4 })
+            .await;
+        let beyond = reset(ResetTo::Offset(QueueOffset(7)));
+        assert!(matches!(refused(beyond).await, Err(Refusal::Malformed(_))));
+
+        let mut expected = 4;
+        let rows = [
+            (ResetTo::Offset(QueueOffset(2)), true, 2),
+            (ResetTo::End, false, 2),
+            (ResetTo::End, true, 6),
+            (ResetTo::Time(Timestamp(0)), false, 0),
+        ];
+        for (to, is_forced, target) in rows {
+            let request = Request::ResetGroup(ResetGroup { is_forced, ..reset(to) });
+            let named = vec![(
+                BrokerQueue { broker_name: "s00-broker-a".into(), queue: queue("t", 0) },
+                target as i64,
+            )];
+            let reply = answer(&broker, request).await.reply;
+            assert_eq!(reply, Ok(Reply::OffsetsReset(named.clone())), "{to:?}");
+            let outgoing = std::iter::from_fn(|| broker.take_outgoing());
+            let sent: Vec<_> = outgoing
+                .filter_map(|outgoing| match outgoing.request {
+                    ClientRequest::ResetOffsets(reset) => {
+                        Some((outgoing.connection, reset.offsets))
+                    }
+                    _ => None,
+                })
+                .collect();
+            assert_eq!(sent, [(1, named)]);
+            // The member has not noticed yet.
+            let commit = Request::CommitOffset { group: group(), queue: queue("t", 0), offset: 5 };
+            done(&broker, commit).await;
+            assert_eq!(committed(&broker).await, Ok(Reply::Offset(QueueOffset(target))));
+            let pulled = answer(&broker, Request::Pull(pull("t", 0, expected))).await.reply;
+            let Ok(Reply::Pulled(pulled)) = pulled else { panic!("{pulled:?}") };
+            if expected as u64 != target {
+                assert_eq!(pulled.status, PullStatus::OffsetMoved, "{to:?}");
+                assert_eq!(pulled.next_offset, QueueOffset(target));
+            }
+            let pulled = answer(&broker, Request::Pull(pull("t", 0, target as i64))).await.reply;
+            let Ok(Reply::Pulled(pulled)) = pulled else { panic!("{pulled:?}") };
+            assert_ne!(pulled.status, PullStatus::OffsetMoved, "only once");
+            expected = target as i64;
+        }
+        done(&broker, Request::CommitOffset { group: group(), queue: queue("t", 0), offset: 5 })
+            .await;
+        assert_eq!(committed(&broker).await, Ok(Reply::Offset(QueueOffset(5))));
+        broker.connection_closed(1, NOW.moment);
+        let offline = Request::ResetGroup(reset(ResetTo::Offset(QueueOffset(3))));
+        assert!(answer(&broker, offline).await.reply.is_ok());
+        drop(broker);
+        let broker = open(&disk.after_crash(2)).await;
+        assert_eq!(committed(&broker).await, Ok(Reply::Offset(QueueOffset(3))));
+    });
+}
+
+#[test]
+fn operators_see_members_and_progress() {
+    sim::run(async {
+        let broker = open(&SimDisk::new(86)).await;
+        set_topic(&broker, TopicConfig::new(topic("t"), 2)).await;
+        for number in 0..5 {
+            send(&broker, produce("t", 0, "A", &[number])).await.unwrap();
+        }
+        let consumers = Request::Consumers { group: group() };
+        assert_eq!(
+            answer(&broker, consumers.clone()).await.reply,
+            Err(Refusal::NotOnline(group()))
+        );
+        answer_to(&broker, heartbeat("a", &["t"]), &From(1)).await.reply.unwrap();
+        let Ok(Reply::Consumers(found)) = answer(&broker, consumers).await.reply else { panic!() };
+        assert_eq!((&*found.members[0].client, found.subscriptions.len()), ("a", 1));
+        done(&broker, Request::CommitOffset { group: group(), queue: queue("t", 0), offset: 2 })
+            .await;
+        let groups = Request::GroupsOf { topic: topic("t") };
+        assert_eq!(answer(&broker, groups).await.reply, Ok(Reply::Groups(vec![group()])));
+        let progress = Request::GroupProgress { group: group(), topic: None };
+        let reply = answer(&broker, progress).await.reply;
+        let Ok(Reply::Progress(progress)) = reply else { panic!("{reply:?}") };
+        assert!(progress.committed_at.is_some());
+        let of = |queue: usize| {
+            let of = &progress.queues[queue];
+            (of.committed.map(|offset| offset.0), of.end.0, of.last_at, of.waiting_since)
+        };
+        assert_eq!(of(0), (Some(2), 5, Some(NOW.wall), Some(NOW.wall)));
+        assert_eq!(of(1), (None, 0, None, None));
     });
 }

@@ -1,13 +1,15 @@
 //! Consumer groups of a broker with several shards, through our own client's connections.
 
+use std::time::Duration;
+
 use ringmq::client::blocking::Connections;
 use ringmq::model::request::{
     ConsumeType, ConsumerData, Expression, Heartbeat, MessageModel, SubscriptionData,
 };
-use ringmq::model::{GroupName, NameServerRequest, Request, TopicName};
+use ringmq::model::{ClientRequest, GroupName, NameServerRequest, Request, TopicName};
 use ringmq::wire::{HeaderEncoding, Response};
 
-use crate::server::{Ports, Scratch, Server};
+use crate::server::{Ports, Scratch, Server, wait_until};
 
 const TIMEOUT_MS: u64 = 10_000;
 
@@ -29,6 +31,29 @@ impl Client {
 
     fn beat(&mut self, shard: u16, client: &str, group: &GroupName) {
         self.ask(shard, &heartbeat(client, group)).done().unwrap();
+    }
+
+    /// The members that each shard lists.
+    fn members(&mut self, group: &GroupName) -> Vec<Vec<String>> {
+        let members = |shard| {
+            let response = self.ask(shard, &Request::GroupMembers { group: group.clone() });
+            response.members().unwrap_or_default().iter().map(ToString::to_string).collect()
+        };
+        (0..3).map(members).collect()
+    }
+
+    /// Waits until all shards list these members.
+    fn await_members(&mut self, group: &GroupName, expected: &[&str]) -> Duration {
+        let patience = Duration::from_secs(5);
+        wait_until("the members", Duration::from_millis(20), patience, || {
+            self.members(group) == vec![expected.to_vec(); 3]
+        })
+    }
+
+    /// Number of notifications of a change that have arrived.
+    fn told(&mut self) -> usize {
+        let told = std::iter::from_fn(|| self.connections.poll_server_request());
+        told.filter(|(_, of)| matches!(of.request, ClientRequest::MembersChanged { .. })).count()
     }
 }
 
@@ -76,5 +101,61 @@ fn a_group_and_its_retry_topic_are_everywhere_before_the_first_heartbeat_is_answ
             assert_eq!(config.group_config().unwrap().name, group);
         }
     }
+    assert!(server.terminate().success());
+}
+
+/// A member that is connected to one shard is listed by all, as soon as its heartbeat is answered; the others
+/// hear of it, and of its end, well within a second.
+#[test]
+fn all_shards_list_the_same_members_at_once() {
+    let scratch = Scratch::new("groups-members");
+    let ports = Ports::free();
+    let server = Server::dev(&scratch.0.join("data"), ports, 3);
+    let group = group("readers");
+    let (mut first, mut second) = (Client::new(ports), Client::new(ports));
+    first.beat(2, "a@1", &group);
+    assert!(first.told() > 0, "before the reply");
+    assert_eq!(first.members(&group), [["a@1"]; 3]);
+    first.beat(0, "a@1", &group);
+    first.told();
+    second.beat(1, "b@2", &group);
+    assert_eq!(second.members(&group), [["a@1", "b@2"]; 3]);
+    assert!(second.told() > 0);
+    let told = wait_until("told", Duration::from_millis(10), Duration::from_secs(5), || {
+        first.members(&group);
+        first.told() > 0
+    });
+    assert!(told < Duration::from_secs(1), "{told:?}");
+
+    let address = |shard: u16| format!("127.0.0.1:{}", ports.broker + 4 * shard);
+    first.connections.close(&address(2), "one of two");
+    // Only what the other shard knows keeps it in the group.
+    second.connections.close(&address(1), "its only one");
+    let took = first.await_members(&group, &["a@1"]);
+    assert!(took < Duration::from_secs(1), "{took:?}");
+    second.beat(1, "b@2", &group);
+    second.beat(0, "b@2", &group);
+    let leave =
+        Request::Unregister { client: "b@2".into(), producer: None, consumer: Some(group.clone()) };
+    second.ask(0, &leave).done().unwrap();
+    assert_eq!(first.members(&group), [["a@1"]; 3], "signed off at one shard");
+
+    // A second process with the same client id.
+    let mut twin = Client::new(ports);
+    for client in [&mut twin, &mut first] {
+        client.beat(0, "a@1", &group);
+        client.beat(1, "a@1", &group);
+    }
+    let logged = || server.log().matches("two processes have the same client id").count();
+    let patience = Duration::from_secs(5);
+    wait_until("the warning", Duration::from_millis(20), patience, || logged() > 0);
+    let found = first.ask(2, &Request::Consumers { group: group.clone() }).consumers().unwrap();
+    assert!(found.members[0].is_shared, "{found:?}");
+    drop(twin);
+    for _ in 0..5 {
+        assert_eq!(first.members(&group), [["a@1"]; 3], "the other process stays");
+    }
+    first.beat(0, "a@1", &group);
+    assert_eq!(logged(), 1, "{}", server.log());
     assert!(server.terminate().success());
 }

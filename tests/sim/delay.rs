@@ -170,6 +170,7 @@ impl Life<'_> {
             flag: 5,
             properties: Bytes::from(properties),
             reconsume_times: 0,
+            retry_count_max: None,
             is_batch: count > 0,
             body: Bytes::from(body),
         });

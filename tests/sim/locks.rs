@@ -378,6 +378,7 @@ impl World {
             flag: 0,
             properties: Default::default(),
             reconsume_times: 0,
+            retry_count_max: None,
             is_batch: false,
             body: vec![7; 5_000].into(),
         };

@@ -122,6 +122,7 @@ pub(super) fn encode_batch(
         flag: 0,
         properties,
         reconsume_times: 0,
+        retry_count_max: None,
         is_batch,
         body,
     })

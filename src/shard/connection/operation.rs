@@ -11,6 +11,7 @@ use super::Connection;
 use crate::broker::operation::Context;
 use crate::broker::{Origin, Outcome, PullTask};
 use crate::model::Now;
+use crate::model::Peer;
 use crate::shard::asked::Asked;
 use crate::shard::clock;
 use crate::shard::common::OPERATIONS_MAX;
@@ -102,6 +103,14 @@ impl<S: Service> Context for OperationContext<S> {
 
     fn origin(&self) -> Origin {
         self.connection.origin(self.asked)
+    }
+
+    fn peer(&self) -> Peer {
+        Peer {
+            host: self.connection.peer,
+            language: self.connection.calls.borrow().language() as u8,
+            version: self.asked.to.map_or(0, |to| to.version),
+        }
     }
 
     fn now(&self) -> Now {

@@ -21,43 +21,55 @@ pub const FIELD_COUNT_MAX: usize = 128;
 /// Maximum number of characters shown of an invalid value.
 const SHOWN_MAX: usize = 40;
 
-/// The sender's language: a name in JSON, a number in binary (remoting reference, 1.2). Only
-/// languages that we treat differently have a variant.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Language {
-    /// The language that every server reports.
-    Java = 0,
-    /// Expects its own form of the body of request 220 (remoting reference, 3.10).
-    Cpp = 1,
-    /// Our client, and all others. Old servers know this name, and one of them refuses names it
-    /// does not know.
-    Other = 7,
+/// The languages of the protocol (remoting reference, 1.2), and the one of senders that give another.
+macro_rules! languages {
+    ($($variant:ident = $number:literal, $name:literal;)*) => {
+        /// The sender's language: a name in JSON, a number in binary.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub enum Language {
+            $($variant = $number,)*
+        }
+
+        impl Language {
+            pub fn of_name(name: &str) -> Self {
+                match name {
+                    $($name => Self::$variant,)*
+                    _ => Self::Other,
+                }
+            }
+
+            pub fn of_number(number: u8) -> Self {
+                match number {
+                    $($number => Self::$variant,)*
+                    _ => Self::Other,
+                }
+            }
+
+            pub fn name(self) -> &'static str {
+                match self {
+                    $(Self::$variant => $name,)*
+                }
+            }
+        }
+    };
 }
 
-impl Language {
-    pub fn of_name(name: &str) -> Self {
-        match name {
-            "JAVA" => Self::Java,
-            "CPP" => Self::Cpp,
-            _ => Self::Other,
-        }
-    }
-
-    pub fn of_number(number: u8) -> Self {
-        match number {
-            0 => Self::Java,
-            1 => Self::Cpp,
-            _ => Self::Other,
-        }
-    }
-
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Java => "JAVA",
-            Self::Cpp => "CPP",
-            Self::Other => "OTHER",
-        }
-    }
+// Every server reports the first one. The second expects its own form of the body of request 220 (remoting
+// reference, 3.10). Old servers and tools know these names only, so newer ones are passed on as `OTHER`.
+languages! {
+    Java = 0, "JAVA";
+    Cpp = 1, "CPP";
+    DotNet = 2, "DOTNET";
+    Python = 3, "PYTHON";
+    Delphi = 4, "DELPHI";
+    Erlang = 5, "ERLANG";
+    Ruby = 6, "RUBY";
+    Other = 7, "OTHER";
+    Http = 8, "HTTP";
+    Go = 9, "GO";
+    Php = 10, "PHP";
+    Oms = 11, "OMS";
+    Rust = 12, "RUST";
 }
 
 /// How the peer encodes, as shown by its last request.

@@ -3,11 +3,14 @@
 use smallvec::smallvec;
 
 use super::*;
+use crate::model::Peer;
 use crate::model::TopicConfig;
 use crate::model::nameserver::*;
 use crate::model::record::Host;
 use crate::model::reply::*;
-use crate::model::request::{BrokerQueue, QueueOf};
+use crate::model::request::{
+    BrokerQueue, ConsumeType, Expression, MessageModel, QueueOf, SubscriptionData,
+};
 use crate::model::{
     DataVersion, GroupConfig, GroupName, LogOffset, NameServerReply, QueueId, QueueOffset,
     Timestamp, TopicName,
@@ -170,6 +173,64 @@ fn queue_stats(queue: u32, stored_at: Option<u64>) -> QueueStats {
 
 const GROUP: &str = r#"{"brokerId":0,"consumeBroadcastEnable":true,"consumeEnable":true,"consumeFromMinEnable":true,"consumeMessageOrderly":false,"consumeTimeoutMinute":15,"groupName":"g","groupSysFlag":0,"notifyConsumerIdsChangedEnable":true,"retryMaxTimes":16,"retryQueueNums":1,"whichBrokerWhenConsumeSlowly":1}"#;
 
+fn broker_queue() -> BrokerQueue {
+    let queue = QueueOf { topic: TopicName::new("T").unwrap(), queue: QueueId(1) };
+    BrokerQueue { broker_name: "b".into(), queue }
+}
+
+fn consumers() -> GroupConnections {
+    let peer = |port: u32| Peer {
+        host: Host { address: [10, 0, 0, 9], port: port.into() },
+        language: 9,
+        version: 317,
+    };
+    let expression = Expression { kind: "TAG".into(), text: "A || B".into() };
+    let topic = TopicName::new("T").unwrap();
+    GroupConnections {
+        members: vec![MemberConnections {
+            client: "c@1".into(),
+            peers: vec![peer(1), peer(2)],
+            is_shared: true,
+        }],
+        consume_type: ConsumeType::Actively,
+        model: MessageModel::Broadcasting,
+        subscriptions: vec![SubscriptionData { topic, expression, version: 7 }],
+    }
+}
+
+const CONSUMERS: &str = r#"{"connectionSet":[{"clientAddr":"10.0.0.9:1","clientId":"c@1","language":"GO","version":317,"isShared":true},{"clientAddr":"10.0.0.9:2","clientId":"c@1","language":"GO","version":317,"isShared":true}],"consumeFromWhere":"CONSUME_FROM_LAST_OFFSET","consumeType":"CONSUME_ACTIVELY","messageModel":"BROADCASTING","subscriptionTable":{"T":{"classFilterMode":false,"expressionType":"TAG","subString":"A || B","subVersion":7,"topic":"T"}}}"#;
+
+fn progress() -> GroupProgress {
+    let queue = QueueProgress {
+        queue: broker_queue(),
+        committed: Some(QueueOffset(3)),
+        end: QueueOffset(9),
+        last_at: Some(Timestamp(5)),
+        waiting_since: Some(Timestamp(6)),
+    };
+    GroupProgress { queues: vec![queue], committed_at: Some(Timestamp(8)) }
+}
+
+const PROGRESS: &str = r#"{"consumeTps":0.0,"offsetTable":{{"brokerName":"b","queueId":1,"topic":"T"}:{"brokerOffset":9,"consumerOffset":3,"lastTimestamp":5,"pullOffset":3,"isCommitted":true,"waitingSince":6}},"lastCommitTimestamp":8}"#;
+
+#[test]
+fn what_a_broker_says_of_groups_is_read_back() {
+    let to = |code| reply_to(HeaderEncoding::Json, code);
+    let read = response(to(203), Ok(Reply::Consumers(consumers())));
+    assert_eq!(read.consumers(), Ok(consumers()));
+    let members = consumers().members;
+    let read = response(to(204), Ok(Reply::Producers(members.clone())));
+    assert_eq!(read.producers(), Ok(members));
+    let read = response(to(208), Ok(Reply::Progress(progress())));
+    assert_eq!(read.progress(), Ok(progress()));
+    let offsets = vec![(broker_queue(), 41)];
+    let read = response(to(222), Ok(Reply::OffsetsReset(offsets.clone())));
+    assert_eq!(read.offsets_reset(), Ok(offsets));
+    let groups = vec![GroupName::new("g").unwrap()];
+    let read = response(to(300), Ok(Reply::Groups(groups.clone())));
+    assert_eq!(read.groups(), Ok(groups));
+}
+
 #[test]
 fn bodies_as_tools_read_them() {
     let config = GroupConfig::new(GroupName::new("g").unwrap());
@@ -207,6 +268,14 @@ fn bodies_as_tools_read_them() {
         (41, Reply::Locked(vec![]), r#"{"lockOKMQSet":[]}"#),
         (38, Reply::Members(vec!["c@1".into()]), r#"{"consumerIdList":["c@1"]}"#),
         (352, Reply::GroupConfig(config.clone()), GROUP),
+        (203, Reply::Consumers(consumers()), CONSUMERS),
+        (300, Reply::Groups(vec![config.name.clone()]), r#"{"groupList":["g"]}"#),
+        (208, Reply::Progress(progress()), PROGRESS),
+        (
+            222,
+            Reply::OffsetsReset(vec![(broker_queue(), 41)]),
+            r#"{"offsetTable":{{"brokerName":"b","queueId":1,"topic":"T"}:41}}"#,
+        ),
     ];
     for (code, reply, expected) in rows {
         assert_eq!(json_body(code, reply), expected);
@@ -349,7 +418,7 @@ fn refusals_as_clients_see_them() {
     #[rustfmt::skip]
     let rows = [
         (3, Refusal::UnknownRequest { code: 9999 }, "RINGMQ-1001 request type 9999 not supported"),
-        (3, Refusal::UnknownRequest { code: 36 }, "RINGMQ-1001 request type 36 not supported (CONSUMER_SEND_MSG_BACK)"),
+        (3, Refusal::UnknownRequest { code: 37 }, "RINGMQ-1001 request type 37 not supported (END_TRANSACTION)"),
         (1, Refusal::Malformed("header field x is missing".into()), "RINGMQ-1002 header field x is missing"),
         (29, Refusal::IllegalName(TopicName::new("").unwrap_err()), "RINGMQ-1003 illegal name: the name is empty"),
         (16, Refusal::ReservedTopic(topic()), "RINGMQ-1004 topic T is reserved for internal use"),
@@ -383,6 +452,8 @@ fn refusals_as_clients_see_them() {
         (16, Refusal::NotConsumable(group()), "RINGMQ-3009 group g may not consume; its configuration says so"),
         (16, Refusal::NotBroadcast(group()), "RINGMQ-3010 group g may not consume by broadcasting; its configuration says so"),
         (26, Refusal::UnknownGroup(group()), "RINGMQ-3011 group g does not exist on this shard"),
+        (206, Refusal::NotOnline(group()), "RINGMQ-3012 group g has no consumer online"),
+        (1, Refusal::NoProducer(group()), "RINGMQ-3013 group g has no producer online on this shard"),
         (17, Refusal::UnknownRoute("X".into()), "RINGMQ-4001 No topic route info in name server for the topic: X"),
         (1, Refusal::Registration("x".into()), "RINGMQ-4002 registration refused: x"),
     ];

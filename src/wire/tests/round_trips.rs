@@ -7,7 +7,8 @@ use super::*;
 use crate::model::nameserver::*;
 use crate::model::request::*;
 use crate::model::{
-    DataVersion, GroupConfig, GroupName, LogOffset, QueueId, Timestamp, TopicConfig, TopicName,
+    DataVersion, GroupConfig, GroupName, LogOffset, QueueId, QueueOffset, Timestamp, TopicConfig,
+    TopicName,
 };
 use crate::wire::{EncodeRequest, encode_request};
 
@@ -43,6 +44,7 @@ fn produce() -> Produce {
         flag: -1,
         properties: "TAGS\u{1}\u{4e3b}\u{2}".into(),
         reconsume_times: 1,
+        retry_count_max: Some(3),
         is_batch: false,
         body: Bytes::from_static(b"\x00\xffbody"),
     }
@@ -132,7 +134,28 @@ fn requests() -> Vec<Request> {
         Request::DeleteGroup { group: group(), with_offsets: true },
         Request::GroupConfig { group: group() },
         Request::GroupConfigs { first: 3, count_max: 10 },
+        send_back(None),
+        send_back(Some(-1)),
+        Request::Consumers { group: group() },
+        Request::Producers { group: group() },
+        Request::GroupsOf { topic: topic() },
+        Request::GroupProgress { group: group(), topic: None },
+        Request::GroupProgress { group: group(), topic: Some(topic()) },
+        reset(None, ResetTo::End),
+        reset(None, ResetTo::Time(Timestamp(9))),
+        reset(Some(QueueId(3)), ResetTo::Time(Timestamp(0))),
+        reset(Some(QueueId(3)), ResetTo::Offset(QueueOffset(7))),
     ]
+}
+
+fn send_back(retry_count_max: Option<i32>) -> Request {
+    let (offset, group) = (LogOffset(1234), group());
+    Request::SendBack(SendBack { offset, group, delay_level: -1, retry_count_max })
+}
+
+fn reset(queue: Option<QueueId>, to: ResetTo) -> Request {
+    let (group, topic) = (group(), topic());
+    Request::ResetGroup(ResetGroup { group, topic, queue, to, is_forced: queue.is_some() })
 }
 
 /// Differs from the default in every field.
@@ -220,7 +243,7 @@ fn what_stock_servers_read() {
     let (header, body) = json(&Request::Produce(Produce { body: "b".into(), ..produce() }));
     let expected = concat!(
         r#"{"code":310,"extFields":{"a":"g","b":"T","c":"TBW102","d":"4","e":"-1","f":"1","#,
-        r#""g":"9","h":"-1","i":"TAGS\u0001主\u0002","j":"1","k":"false","m":"false"},"flag":0,"#,
+        r#""g":"9","h":"-1","i":"TAGS\u0001主\u0002","j":"1","k":"false","l":"3","m":"false"},"flag":0,"#,
         r#""language":"OTHER","opaque":7,"serializeTypeCurrentRPC":"JSON","version":453}"#,
     );
     assert_eq!((header.as_str(), body.as_str()), (expected, "b"));

@@ -4,9 +4,9 @@ use std::net::{Ipv4Addr, SocketAddrV4};
 
 use super::*;
 use crate::model::record::Host;
+use crate::model::record::push_offset_id;
 use crate::model::request::Heartbeat;
 use crate::model::{LogOffset, QueueOffset};
-use crate::wire::message::push_offset_id;
 
 #[test]
 fn json_request() {

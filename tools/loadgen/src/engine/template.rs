@@ -178,6 +178,7 @@ fn stand_in_request(options: &TemplateOptions<'_>, queue: QueueId, body: &[u8]) 
         flag: 0,
         properties: Bytes::new(),
         reconsume_times: 0,
+        retry_count_max: None,
         is_batch: options.batch > 1,
         body,
     })

@@ -1,0 +1,216 @@
+//! Messages that a consumer could not process: they come back to its group after a while, and become dead
+//! letters when that has not helped often enough (remoting reference, 3.6, 5.8).
+//!
+//! ```text
+//!   send back [36] ─▶ read the message ─┬─ attempts left ─▶ %RETRY%group, after a delay ─▶ consumed again
+//!                                       └─ none ─▶ %DLQ%group, at once
+//!   send to %RETRY%group ───────────────┴─ the same decision, with the message and the delay in the request
+//! ```
+//!
+//! Both count attempts in the message itself. A message is stored in its new place before the request is
+//! answered, and only then does the consumer commit its offset: none is lost, and one may come back twice.
+
+use smallvec::smallvec;
+
+use super::delaying::Delay;
+use super::operation::Context;
+use super::produce::check_sizes;
+use super::{Broker, Origin, Outcome};
+use crate::model::record::{
+    Host, NewRecord, PROPERTY_DELAY, PROPERTY_END, PROPERTY_NAME_END, PROPERTY_ORIGIN_MESSAGE_ID,
+    PROPERTY_RETRY_TOPIC, PROPERTY_TIMER_DELAY_MS, PROPERTY_TIMER_DELAY_SEC,
+    PROPERTY_TIMER_DELIVER_MS, RecordView, SYSTEM_FLAGS_OF_LAYOUT, has_name, pairs, property,
+    push_offset_id, tag_hash_of,
+};
+use crate::model::request::{Produce, SendBack};
+use crate::model::{GroupName, Now, QueueId, Refusal, Reply, TopicConfig, TopicName};
+use crate::storage::disk::Disk;
+use crate::storage::{AppendError, QueueKey};
+
+/// The level of the first delay, if the consumer asks for none; each further one is a level higher.
+const FIRST_LEVEL: i32 = 3;
+/// While a message larger than this is stored again, its request occupies a turn to read the disk, so
+/// that few are in memory at a time.
+const SMALL_SIZE_MAX: usize = 16 << 10;
+
+/// Properties that decide when a message is delivered. The new message has its own delay.
+const TIMES: [&str; 4] =
+    [PROPERTY_DELAY, PROPERTY_TIMER_DELAY_SEC, PROPERTY_TIMER_DELAY_MS, PROPERTY_TIMER_DELIVER_MS];
+
+impl<D: Disk> Broker<D> {
+    /// A consumer of `group` could not process the message at a log offset.
+    pub(super) async fn send_back(
+        &self,
+        request: &SendBack,
+        context: &impl Context,
+    ) -> Result<Reply, Refusal> {
+        let SendBack { offset, group, delay_level, retry_count_max } = request;
+        self.create_groups(std::slice::from_ref(group), context).await?;
+        let config = self.state.borrow().durable.groups.of(group);
+        if config.retry_queue_count == 0 {
+            return Ok(Reply::Done);
+        }
+        let permit = context.cold_read(0).await;
+        let bytes = self.record_at(*offset).await?;
+        let known = RecordView::parse(&bytes).map_err(|_| Refusal::NoMessage(*offset))?;
+        let _permit = (known.size > SMALL_SIZE_MAX).then_some(permit);
+        let count_max = retry_count_max.unwrap_or(config.retry_count_max);
+        let is_dead = known.reconsume_times >= count_max || *delay_level < 0;
+        let properties = returned_properties(&known);
+        let topic = match is_dead {
+            true => self.dead_letter_topic(group, context).await?,
+            false => TopicName::retry_of(group),
+        };
+        let record = NewRecord {
+            topic: topic.as_str(),
+            queue: QueueId(0),
+            flag: known.flag,
+            system_flag: known.system_flag & !SYSTEM_FLAGS_OF_LAYOUT,
+            born_at: known.born_at,
+            born_host: known.born_host.unwrap_or(Host { address: [0; 4], port: 0.into() }),
+            reconsume_times: known.reconsume_times.saturating_add(1),
+            body: known.body,
+            properties: [&properties, &[]],
+        };
+        check_sizes(&record)?;
+        let level = match *delay_level {
+            0 => known.reconsume_times.saturating_add(FIRST_LEVEL),
+            level => level,
+        };
+        match Delay::of_level(level, &self.config.delay_levels_ms).filter(|_| !is_dead) {
+            None => self.store_one(&topic, &record, context).await?,
+            Some(delay) => {
+                let queue = self.next_queue(&topic)?.queue;
+                self.schedule(&NewRecord { queue, ..record }, delay, context).await?;
+            }
+        }
+        Ok(Reply::Done)
+    }
+
+    /// Stores a message at once in the next queue of a topic.
+    async fn store_one(
+        &self,
+        topic: &TopicName,
+        record: &NewRecord<'_>,
+        context: &impl Context,
+    ) -> Result<(), Refusal> {
+        let attempt = || {
+            let stored = self.next_queue(topic).and_then(|key| {
+                let record = NewRecord { queue: key.queue, ..*record };
+                let sizes = smallvec![(record.size() as u32, tag_hash_of(record.properties[0]))];
+                self.append(key, sizes, context.now().wall, |placements, out| {
+                    record.write(&placements.at(0), out);
+                })
+            });
+            match stored {
+                Ok(Outcome::NoRoom { .. }) => Err(AppendError::NoRoom),
+                stored => Ok(stored),
+            }
+        };
+        let size = record.size();
+        let attempted = match attempt() {
+            Err(AppendError::NoRoom) => self.store.with_room(size, attempt).await,
+            attempted => attempted,
+        };
+        match attempted.map_err(|error| self.refuse_append(error, size))?? {
+            Outcome::Committed { mark, .. } => self.committed(mark).await,
+            other => panic!("an append is committed later, or refused: {other:?}"),
+        }
+    }
+
+    fn next_queue(&self, topic: &TopicName) -> Result<QueueKey, Refusal> {
+        let state = &mut *self.state.borrow_mut();
+        let (number, _) = state.durable.topics.find(topic)?;
+        let topic = state.durable.topics.topic_mut(number).expect("a numbered topic has a slot");
+        topic.check_writable()?;
+        Ok(QueueKey { topic: number, queue: topic.choose_queue(None)? })
+    }
+
+    /// The topic of a group's dead letters, which is created if it does not exist.
+    async fn dead_letter_topic(
+        &self,
+        group: &GroupName,
+        context: &impl Context,
+    ) -> Result<TopicName, Refusal> {
+        let topic = TopicName::dead_letters_of(group);
+        if self.state.borrow().durable.topics.number(&topic).is_none() {
+            let config = TopicConfig::new(topic.clone(), 1);
+            match self.update_topic(&config, false, context).await {
+                Ok(_) => self.state.borrow_mut().created.push(config),
+                // Somebody else was faster.
+                Err(Refusal::TopicExists { .. }) => {}
+                Err(refusal) => return Err(refusal),
+            }
+        }
+        Ok(topic)
+    }
+
+    /// A message that a client sends to the retry topic of a group itself, because sending it back has
+    /// failed or the group consumes in order. `topic` is that of the request.
+    #[cold]
+    pub(super) fn produce_retry(
+        &self,
+        request: &Produce,
+        origin: Origin,
+        now: Now,
+    ) -> Result<Outcome, Refusal> {
+        let Some(group) = request.topic.retrying_group() else {
+            return self.produce_here(request, origin, now);
+        };
+        if request.is_batch {
+            return Err(Refusal::BadBatch("a retry topic takes single messages only".into()));
+        }
+        let config = self.state.borrow().durable.groups.of(&group);
+        let count_max = request.retry_count_max.unwrap_or(config.retry_count_max);
+        // Consumers in order have made all their attempts before they send a message here.
+        let is_orderly = self.state.borrow().durable.locks.has_owner(&group, now.moment);
+        let is_dead = request.reconsume_times > count_max || is_orderly;
+        let (topic, queue_count) = match is_dead {
+            true => (TopicName::dead_letters_of(&group), 1),
+            false => (request.topic.clone(), config.retry_queue_count.max(1)),
+        };
+        if self.state.borrow().durable.topics.number(&topic).is_none() {
+            let config = TopicConfig::new(topic.detached(), queue_count);
+            if let Some(no_room) = self.create_of_group(config, now.wall)? {
+                return Ok(no_room);
+            }
+        }
+        if !is_dead {
+            return self.produce_here(request, origin, now);
+        }
+        let properties = without_times(&request.properties).into();
+        let dead = Produce { topic, queue: None, properties, ..request.clone() };
+        self.produce_here(&dead, origin, now)
+    }
+}
+
+/// The properties of a message that comes back: where it was first, and nothing of an earlier delay.
+fn returned_properties(known: &RecordView<'_>) -> Vec<u8> {
+    let mut all = without_times(known.properties);
+    let mut push = |name: &str, value: &[u8]| {
+        all.extend_from_slice(name.as_bytes());
+        all.push(PROPERTY_NAME_END);
+        all.extend_from_slice(value);
+        all.push(PROPERTY_END);
+    };
+    if property(known.properties, PROPERTY_RETRY_TOPIC).is_none() {
+        push(PROPERTY_RETRY_TOPIC, known.topic.as_bytes());
+    }
+    if property(known.properties, PROPERTY_ORIGIN_MESSAGE_ID).is_none()
+        && let Some(host) = known.store_host
+    {
+        let mut id = Vec::with_capacity(32);
+        push_offset_id(&mut id, host, known.physical_offset);
+        push(PROPERTY_ORIGIN_MESSAGE_ID, &id);
+    }
+    all
+}
+
+fn without_times(properties: &[u8]) -> Vec<u8> {
+    let mut rest = Vec::with_capacity(properties.len() + 128);
+    for pair in pairs(properties).filter(|pair| !pair.is_empty() && !has_name(pair, &TIMES)) {
+        rest.extend_from_slice(pair);
+        rest.push(PROPERTY_END);
+    }
+    rest
+}
