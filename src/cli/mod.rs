@@ -7,6 +7,7 @@ mod check;
 mod cluster;
 mod completions;
 mod file;
+mod group;
 mod msg;
 mod output;
 mod server;
@@ -42,6 +43,7 @@ enum Command {
     Nameserver(NameServerOptions),
     Broker(BrokerOptions),
     Topic(topic::TopicArgs),
+    Group(group::GroupArgs),
     Msg(msg::MsgArgs),
     Cluster(cluster::ClusterArgs),
     Check(check::CheckArgs),
@@ -87,6 +89,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Nameserver(options) => server::nameserver(options),
         Command::Broker(options) => server::broker(options),
         Command::Topic(args) => topic::run(args),
+        Command::Group(args) => group::run(args),
         Command::Msg(args) => msg::run(args),
         Command::Cluster(args) => cluster::run(args),
         Command::Check(args) => check::run(args),

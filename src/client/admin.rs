@@ -352,5 +352,6 @@ impl Outcomes {
     }
 }
 
+pub mod groups;
 #[cfg(test)]
 mod tests;

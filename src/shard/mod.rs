@@ -26,7 +26,7 @@ mod asked;
 mod broker;
 mod budget;
 mod calls;
-mod clock;
+pub mod clock;
 mod common;
 mod connection;
 mod data;
