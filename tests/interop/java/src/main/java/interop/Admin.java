@@ -138,7 +138,7 @@ final class Admin {
     }
 
     /** Runs one command; what it prints. */
-    private String mqadmin(String command, String... options) throws Exception {
+    String mqadmin(String command, String... options) throws Exception {
         var line = new ArrayList<>(List.of(command, "-n", target.namesrv));
         line.addAll(Arrays.asList(options));
         var out = new ByteArrayOutputStream();

@@ -1,0 +1,281 @@
+package interop;
+
+import static interop.Report.await;
+import static interop.Report.require;
+
+import java.nio.charset.StandardCharsets;
+import java.util.ArrayList;
+import java.util.Collection;
+import java.util.HashSet;
+import java.util.List;
+import java.util.Map;
+import java.util.Queue;
+import java.util.Set;
+import java.util.concurrent.ConcurrentHashMap;
+import java.util.concurrent.ConcurrentLinkedQueue;
+import java.util.concurrent.atomic.AtomicBoolean;
+import java.util.function.Predicate;
+import org.apache.rocketmq.client.consumer.DefaultLitePullConsumer;
+import org.apache.rocketmq.client.consumer.DefaultMQPushConsumer;
+import org.apache.rocketmq.client.consumer.listener.ConsumeConcurrentlyStatus;
+import org.apache.rocketmq.client.consumer.listener.MessageListenerConcurrently;
+import org.apache.rocketmq.common.consumer.ConsumeFromWhere;
+import org.apache.rocketmq.common.message.Message;
+import org.apache.rocketmq.common.message.MessageConst;
+import org.apache.rocketmq.common.message.MessageExt;
+
+/** Push consumers: groups that change, messages that cannot be processed, offsets that are reset. */
+final class Push {
+    private static final int RETRIES = 2;
+    private static final int MESSAGES = 60;
+
+    private final Target target;
+    private final Admin admin;
+
+    Push(Target target) throws Exception {
+        this.target = target;
+        admin = new Admin(target);
+    }
+
+    void run(Report report) {
+        report.check("rebalances from 1 to 4 to 2 consumers while messages arrive", 120, this::rebalance);
+        report.check("a poison message goes through all retries to the dead letters", 120, this::poison);
+        report.check("mqadmin resetOffsetByTime moves a running group back", 120, this::resetOnline);
+        report.check("mqadmin consumerConnection and consumerProgress", this::consumerConnection);
+        report.check("mqadmin updateSubGroup and deleteSubGroup", this::subGroup);
+    }
+
+    /** A consumer and what it has consumed. */
+    private final class Consumer implements AutoCloseable {
+        final Queue<MessageExt> consumed = new ConcurrentLinkedQueue<>();
+        private final DefaultMQPushConsumer consumer;
+
+        Consumer(String group, String topic, Predicate<MessageExt> succeeds) throws Exception {
+            consumer = new DefaultMQPushConsumer(group);
+            consumer.setNamesrvAddr(target.namesrv);
+            consumer.setInstanceName(target.unique("instance"));
+            consumer.setConsumeFromWhere(ConsumeFromWhere.CONSUME_FROM_FIRST_OFFSET);
+            consumer.setMaxReconsumeTimes(RETRIES);
+            consumer.subscribe(topic, "*");
+            consumer.registerMessageListener((MessageListenerConcurrently) (messages, context) -> {
+                var allDone = true;
+                for (var message : messages) {
+                    consumed.add(message);
+                    allDone &= succeeds.test(message);
+                }
+                return allDone ? ConsumeConcurrentlyStatus.CONSUME_SUCCESS : ConsumeConcurrentlyStatus.RECONSUME_LATER;
+            });
+            consumer.start();
+        }
+
+        /** Queues of the topic that are assigned to it. */
+        int queueCount(String topic) {
+            var queues = consumer.getDefaultMQPushConsumerImpl().getRebalanceImpl().getProcessQueueTable().keySet();
+            return (int) queues.stream().filter(queue -> queue.getTopic().equals(topic)).count();
+        }
+
+        @Override
+        public void close() {
+            consumer.shutdown();
+        }
+    }
+
+    private String rebalance() throws Exception {
+        var topic = target.newTopic(target.unique("rebalance"), Target.QUEUES_PER_BROKER);
+        var group = target.unique("rebalance");
+        var queueCount = Target.QUEUES_PER_BROKER * target.brokerCount;
+        Set<String> sent = ConcurrentHashMap.newKeySet();
+        var ends = new AtomicBoolean();
+        var sender = new Thread(() -> {
+            try {
+                for (var i = 0; !ends.get(); i++) {
+                    target.producer.send(new Message(topic, "", "k" + i, Bodies.text("k" + i)));
+                    sent.add("k" + i);
+                    Thread.sleep(5);
+                }
+            } catch (Exception failed) {
+                throw new IllegalStateException(failed);
+            }
+        });
+        var all = new ArrayList<Consumer>();
+        var times = new ArrayList<Long>();
+        try {
+            sender.start();
+            for (var count : new int[] {1, 4, 2}) {
+                var begin = System.nanoTime();
+                while (all.stream().filter(one -> one != null).count() < count) {
+                    all.add(new Consumer(group, topic, message -> true));
+                }
+                var active = new ArrayList<>(all.subList(all.size() - count, all.size()));
+                for (var one : all.subList(0, all.size() - count)) {
+                    one.close();
+                }
+                await(30, count + " consumers share " + queueCount + " queues", () -> {
+                    var queues = active.stream().mapToInt(one -> one.queueCount(topic)).toArray();
+                    var sum = 0;
+                    for (var number : queues) {
+                        sum += number;
+                        if (Math.abs(number * count - queueCount) >= count) {
+                            return false;
+                        }
+                    }
+                    return sum == queueCount;
+                });
+                times.add((System.nanoTime() - begin) / 1_000_000);
+            }
+            ends.set(true);
+            sender.join();
+            await(30, "everything is consumed", () -> keys(all).containsAll(sent));
+        } finally {
+            ends.set(true);
+            all.forEach(Consumer::close);
+        }
+        var deliveries = all.stream().mapToInt(one -> one.consumed.size()).sum();
+        return sent.size() + " messages, " + (deliveries - sent.size()) + " twice, rebalanced in ms " + times;
+    }
+
+    private static Set<String> keys(Collection<Consumer> consumers) {
+        var keys = new HashSet<String>();
+        consumers.forEach(one -> one.consumed.forEach(message -> keys.add(message.getKeys())));
+        return keys;
+    }
+
+    /** The first delays are 10 s and 30 s, unless the server is told otherwise. */
+    private String poison() throws Exception {
+        var topic = target.newTopic(target.unique("poison"), Target.QUEUES_PER_BROKER);
+        var group = target.unique("poison");
+        var good = new HashSet<String>();
+        String id = null;
+        try (var consumer = new Consumer(group, topic, message -> !message.getKeys().equals("poison"))) {
+            for (var i = 0; i < 20; i++) {
+                var key = i == 10 ? "poison" : "good" + i;
+                var result = target.producer.send(new Message(topic, "tag", key, Bodies.text(key)));
+                if (i == 10) {
+                    id = result.getOffsetMsgId();
+                } else {
+                    good.add(key);
+                }
+            }
+            await(120, "all attempts", () -> attempts(consumer, "poison").size() == RETRIES + 1);
+            await(10, "the others", () -> keys(List.of(consumer)).containsAll(good));
+            var attempts = attempts(consumer, "poison");
+            for (var i = 0; i <= RETRIES; i++) {
+                var attempt = attempts.get(i);
+                require(attempt.getReconsumeTimes() == i, "attempt %d says it is %d", i, attempt.getReconsumeTimes());
+                require(attempt.getTopic().equals(topic), "attempt %d is of topic %s", i, attempt.getTopic());
+                var original = attempt.getProperty(MessageConst.PROPERTY_ORIGIN_MESSAGE_ID);
+                require(i == 0 ? original == null : original.equals(id), "attempt %d was first %s, not %s", i, original, id);
+            }
+            for (var key : good) {
+                require(attempts(consumer, key).size() == 1, "%s was consumed %d times", key, attempts(consumer, key).size());
+            }
+            var dead = deadLetters("%DLQ%" + group);
+            require(dead.size() == 1, "dead letters: %s", dead);
+            var letter = dead.get(0);
+            var body = new String(letter.getBody(), StandardCharsets.UTF_8);
+            require(body.equals("poison") && letter.getKeys().equals("poison") && letter.getTags().equals("tag"), "it is %s", letter);
+            var expected = Map.of(MessageConst.PROPERTY_RETRY_TOPIC, topic, MessageConst.PROPERTY_ORIGIN_MESSAGE_ID, id);
+            expected.forEach((name, value) -> require(value.equals(letter.getProperty(name)), "%s is %s", name, letter.getProperty(name)));
+            require(letter.getReconsumeTimes() == RETRIES + 1, "attempts: %d", letter.getReconsumeTimes());
+            require(letter.getProperty(MessageConst.PROPERTY_DELAY_TIME_LEVEL) == null, "it has a delay: %s", letter);
+            require(attempts(consumer, "poison").size() == RETRIES + 1, "it was consumed again");
+        }
+        return RETRIES + 1 + " attempts";
+    }
+
+    private static List<MessageExt> attempts(Consumer consumer, String key) {
+        return consumer.consumed.stream().filter(message -> message.getKeys().equals(key)).toList();
+    }
+
+    /** All messages of a topic that does not exist at first. */
+    private List<MessageExt> deadLetters(String topic) throws Exception {
+        var reader = new DefaultLitePullConsumer(target.unique("dead"));
+        reader.setNamesrvAddr(target.namesrv);
+        reader.setConsumeFromWhere(ConsumeFromWhere.CONSUME_FROM_FIRST_OFFSET);
+        reader.start();
+        try {
+            await(20, "a route of " + topic, () -> {
+                try {
+                    return !reader.fetchMessageQueues(topic).isEmpty();
+                } catch (Exception notYet) {
+                    return false;
+                }
+            });
+            reader.assign(reader.fetchMessageQueues(topic));
+            var found = new ArrayList<MessageExt>();
+            await(20, "a message in " + topic, () -> {
+                found.addAll(reader.poll(200));
+                return !found.isEmpty();
+            });
+            found.addAll(reader.poll(1000));
+            return found;
+        } finally {
+            reader.shutdown();
+        }
+    }
+
+    private String resetOnline() throws Exception {
+        var topic = target.newTopic(target.unique("reset"), Target.QUEUES_PER_BROKER);
+        var group = target.unique("reset");
+        try (var consumer = new Consumer(group, topic, message -> true)) {
+            send(topic, "before", MESSAGES);
+            await(30, "the first half", () -> consumer.consumed.size() >= MESSAGES);
+            Thread.sleep(50);
+            var between = System.currentTimeMillis();
+            Thread.sleep(50);
+            send(topic, "after", MESSAGES);
+            await(30, "the second half", () -> consumer.consumed.size() >= 2 * MESSAGES);
+            // The client commits every 5 s; a reset must not be undone by what it commits meanwhile.
+            admin.mqadmin("resetOffsetByTime", "-g", group, "-t", topic, "-s", "" + between);
+            await(60, "the second half again", () -> count(consumer, "after") >= 2 * MESSAGES);
+            require(count(consumer, "before") == MESSAGES, "the first half came %d times", count(consumer, "before"));
+        }
+        return "";
+    }
+
+    private void send(String topic, String tag, int count) throws Exception {
+        for (var i = 0; i < count; i++) {
+            target.producer.send(new Message(topic, tag, tag + i, Bodies.text(tag + i)));
+        }
+    }
+
+    private static long count(Consumer consumer, String tag) {
+        return consumer.consumed.stream().filter(message -> tag.equals(message.getTags())).count();
+    }
+
+    private String consumerConnection() throws Exception {
+        var topic = target.newTopic(target.unique("connection"), Target.QUEUES_PER_BROKER);
+        var group = target.unique("connection");
+        try (var consumer = new Consumer(group, topic, message -> true)) {
+            send(topic, "t", MESSAGES);
+            await(30, "everything is consumed", () -> consumer.consumed.size() >= MESSAGES);
+            var said = admin.mqadmin("consumerConnection", "-g", group);
+            for (var part : List.of(consumer.consumer.buildMQClientId(), "JAVA", topic, "CLUSTERING", "CONSUME_PASSIVELY")) {
+                require(said.contains(part), "no %s: %s", part, said);
+            }
+            await(30, "no lag once the offsets are committed", () -> {
+                var progress = admin.mqadmin("consumerProgress", "-g", group);
+                return progress.contains(topic) && progress.contains("Consume Diff Total: 0")
+                    || progress.contains(topic) && progress.matches("(?s).*Diff Total: 0\\b.*");
+            });
+        }
+        return "";
+    }
+
+    private String subGroup() throws Exception {
+        var group = target.unique("configured");
+        var cluster = target.clusterName();
+        var said = admin.mqadmin("updateSubGroup", "-c", cluster, "-g", group, "-r", "3", "-q", "2");
+        require(said.contains("success"), "not configured: %s", said);
+        target.awaitRoute("%RETRY%" + group, target.brokerCount);
+        try {
+            said = admin.mqadmin("deleteSubGroup", "-c", cluster, "-g", group, "-r", "true");
+            require(said.contains("success"), "not deleted: %s", said);
+        } catch (Report.Mismatch complaint) {
+            // 5.x also removes an entry of the NameServer's key-value store, which ours does not have.
+            require(complaint.getMessage().contains("DELETE_KV_CONFIG"), "%s", complaint.getMessage());
+        }
+        await(10, "its topics are gone", () -> !admin.mqadmin("topicList").contains(group));
+        return "";
+    }
+}
