@@ -84,7 +84,7 @@ fn bad_requests_are_refused_and_lost_framing_closes_only_its_connection() {
     let lost: [&[u8]; 3] = [
         b"GET / HTTP/1.1\r\nHost: broker\r\n\r\n",
         &[0x7F, 0xFF, 0xFF, 0xFF, 0, 0, 0, 8],
-        &[0, 0, 0, 12, 0, 0, 0, 200, b'{', b'}', 0, 0, 0, 0, 0, 0],
+        &[0, 0, 0, 3, 0, 0, 0, 0],
     ];
     for bytes in lost {
         let mut stream = connect(ports);
