@@ -4,8 +4,8 @@ use super::{Broker, metrics};
 use crate::model::{Moment, Reply};
 use crate::storage::disk::{Disk, Space};
 
-/// Keys of both release lines for what this broker does not have: thread pools, a page cache,
-/// delayed messages. Tools of either line dereference them (remoting reference, 3.13).
+/// Keys of both release lines for what this broker does not have: thread pools, a page cache, a
+/// timer wheel. Tools of either line dereference them (remoting reference, 3.13).
 const ZEROS: [&str; 44] = [
     "msgPutTotalYesterdayMorning",
     "msgPutTotalTodayMorning",
@@ -52,8 +52,6 @@ const ZEROS: [&str; 44] = [
     "heartbeatThreadPoolQueueSize",
     "replyThreadPoolQueueSize",
 ];
-/// Delay levels, each of which has a key.
-const DELAY_LEVELS: u32 = 18;
 
 impl<D: Disk> Broker<D> {
     /// The values shown by `clusterList` and `brokerStatus` (remoting reference, 3.13), followed by
@@ -87,7 +85,8 @@ impl<D: Disk> Broker<D> {
             counted.stored_bytes.get() as f64 / counted.messages_stored.get().max(1) as f64;
         add("putMessageAverageSize", format!("{average:.1}"));
         add("putMessageDistributeTime", "[<=0ms]:0".into());
-        for level in 1..=DELAY_LEVELS {
+        // Tools expect a queue for each level; here, messages of all levels are stored by due time.
+        for level in 1..=self.config.delay_levels_ms.len() {
             add(&format!("scheduleMessageOffset_{level}"), "0,0".into());
         }
         add("commitLogMinOffset", self.store.begin().0.to_string());
