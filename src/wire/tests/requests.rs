@@ -149,7 +149,7 @@ fn sends() {
         ("batch field, long", 10, with(LONG, &[("batch", "true")]), batch()),
         ("any queue", 310, with(SHORT, &[("e", "-1")]), Ok(Request::Produce(Produce { queue: None, ..produce() }))),
         ("no optional fields", 310, SHORT[..8].to_vec(),
-            Ok(Request::Produce(Produce { properties: "".into(), reconsume_times: 0, ..produce() }))),
+            Ok(Request::Produce(Produce { properties: "".into(), reconsume_times: 0, retry_count_max: None, ..produce() }))),
         ("last one counts", 310, [SHORT, &[("h", "6")]].concat(), Ok(Request::Produce(Produce { flag: 6, ..produce() }))),
     ];
     check(rows, b"hello");
@@ -385,7 +385,7 @@ fn numbers_in_fields_are_read_as_their_text() {
         \"remark\":null,\"extFields\":{\"a\":\"g\",\"b\":\"T\",\"c\":\"TBW102\",\"d\":4,\"e\":3,\"f\":8,\
         \"g\":1700000000000,\"h\":-5,\"i\":\"TAGS\\u0001TagA\\u0002\",\"j\":2,\"k\":false,\"l\":null,\
         \"m\":true,\"Signature\":\"\"}}\n";
-    let expected = Produce { is_batch: true, ..produce() };
+    let expected = Produce { retry_count_max: None, is_batch: true, ..produce() };
     assert_eq!(request(&json_frame(header, b"hello")), Ok(Request::Produce(expected)));
 }
 
