@@ -486,7 +486,7 @@ fn queues_are_free_at_once_when_their_owner_unlocks_them_or_leaves() {
         let unlock = Request::UnlockQueues(lock_request(0, &[0]));
         assert_eq!(process.answer(1, unlock).await, Reply::Done);
         assert_eq!(process.lock(2, 1, &[0, 1, 2]).await, [0]);
-        assert_eq!(process.answer(1, leave_request(0)).await, Reply::Done);
+        assert_eq!(process.answer(1, leave_request(0)).await, Reply::Unregistered);
         assert_eq!(process.lock(2, 1, &[0, 1, 2]).await, [0, 1, 2]);
         // Nobody else can give them up.
         let unlock = Request::UnlockQueues(lock_request(0, &[0]));
