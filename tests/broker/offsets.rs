@@ -1,0 +1,107 @@
+//! Consume offsets: where groups begin, and how commits are logged.
+
+use super::*;
+
+/// Remoting reference, 5.6.
+#[test]
+fn a_new_group_begins_at_the_first_message_and_a_known_one_at_its_offset() {
+    sim::run(async {
+        let broker = open(&SimDisk::new(5)).await;
+        send(&broker, produce("t", 0, "A", b"one")).await.unwrap();
+        let query = |zero_if_missing| Request::CommittedOffset {
+            group: group(),
+            queue: queue("t", 0),
+            zero_if_missing,
+        };
+        let missing = Err(Refusal::NoOffset(group()));
+        assert_eq!(answer(&broker, query(true)).await.reply, Ok(Reply::Offset(QueueOffset(0))));
+        assert_eq!(answer(&broker, query(false)).await.reply, missing);
+        for (offset, expected) in [(1, 1), (-1, 1), (0, 0)] {
+            let request = Request::CommitOffset { group: group(), queue: queue("t", 0), offset };
+            assert_eq!(answer(&broker, request).await.reply, Ok(Reply::Done));
+            let found = answer(&broker, query(false)).await.reply;
+            assert_eq!(found, Ok(Reply::Offset(QueueOffset(expected))), "after {offset}");
+        }
+    });
+}
+
+/// However often groups commit, the log gets one entry per second for that, and waiting commits are
+/// acknowledged with it.
+#[test]
+fn commits_of_a_second_share_one_entry() {
+    sim::run(async {
+        let broker = open(&SimDisk::new(63)).await;
+        send(&broker, produce("t", 0, "A", b"one")).await.unwrap();
+        let appends = || broker.store().stats().appends;
+        let before = appends();
+        let at = |ms| Now { moment: NOW.moment.plus_ms(ms), ..NOW };
+        let requests: Vec<Request> = (0..30)
+            .map(|nth: i64| {
+                let group = GroupName::new(format!("g{}", nth % 10)).unwrap();
+                Request::CommitOffset { group, queue: queue("t", 0), offset: nth + 1 }
+            })
+            .collect();
+        let mut waiting: Vec<_> =
+            requests.iter().map(|one| Box::pin(broker.operate(one, &Here))).collect();
+        // The first is written at once, the others with the next entry.
+        assert!(poll_once(&mut waiting[0]).await.is_none());
+        assert_eq!(appends() - before, 1);
+        for operation in &mut waiting[1..] {
+            assert!(poll_once(operation).await.is_none());
+        }
+        broker.act(at(999));
+        commit(&broker).await;
+        assert_eq!(appends() - before, 1);
+        assert!(poll_once(&mut waiting[0]).await.is_some());
+        assert!(poll_once(&mut waiting[1]).await.is_none(), "it is not in the log");
+        broker.act(at(1000));
+        commit(&broker).await;
+        assert_eq!(appends() - before, 2);
+        for operation in &mut waiting[1..] {
+            assert_eq!(poll_once(operation).await.unwrap().reply, Ok(Reply::Done));
+        }
+        broker.act(at(5000));
+        assert_eq!(appends() - before, 2, "nothing has changed since");
+    });
+}
+
+/// A consumer gets its messages although the offset table is full.
+#[test]
+fn a_full_offset_table_does_not_keep_messages_from_consumers() {
+    sim::run(async {
+        let broker = open(&SimDisk::new(64)).await;
+        send(&broker, produce("t", 0, "A", b"one")).await.unwrap();
+        let pull_of = |group: usize| {
+            let group = Some(GroupName::new(format!("g{group}")).unwrap());
+            Request::Pull(Pull { group, commit: Some(1), ..pull("t", 0, 0) })
+        };
+        for group in 0..100_001 {
+            let outcome = ask(&broker, pull_of(group));
+            let Outcome::Now(Answer { reply: Ok(Reply::Pulled(pulled)), .. }) = outcome else {
+                panic!("group {group}: {outcome:?}")
+            };
+            assert_eq!(pulled.count, 1);
+        }
+        let group = GroupName::new("g100000").unwrap();
+        let explicit = Request::CommitOffset { group, queue: queue("t", 0), offset: 1 };
+        let refused = answer(&broker, explicit).await.reply;
+        assert!(matches!(refused, Err(Refusal::Full { .. })), "{refused:?}");
+    });
+}
+
+/// A commit that cannot be written is refused at once, instead of waiting for one that can.
+#[test]
+fn a_commit_that_cannot_be_logged_is_refused() {
+    sim::run(async {
+        let disk = SimDisk::new(67);
+        let broker = open(&disk).await;
+        send(&broker, produce("t", 0, "A", b"one")).await.unwrap();
+        disk.inject(On::nth(Operation::Write, 0), Fault::io_error());
+        let stored = ask(&broker, Request::Produce(produce("t", 0, "A", b"two")));
+        assert!(matches!(stored, Outcome::Committed { .. }));
+        broker.store().commit_step().await.unwrap_err();
+        let request = Request::CommitOffset { group: group(), queue: queue("t", 0), offset: 1 };
+        let refused = answer(&broker, request).await.reply;
+        assert_eq!(refused, Err(Refusal::Fenced));
+    });
+}

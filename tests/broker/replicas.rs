@@ -1,0 +1,168 @@
+//! Brokers whose log is committed by its owner: cuts, and what a start shows.
+
+use super::*;
+
+/// Opens a broker whose log is committed by its owner.
+async fn open_driven(disk: &SimDisk) -> Broker<SimDisk> {
+    let store = StoreConfig { commit: CommitRule::Driven, ..store_config() };
+    Broker::open(disk.clone(), store, broker_config(true)).await.unwrap().0
+}
+
+async fn write_all(broker: &Broker<SimDisk>) {
+    while broker.store().written() < broker.store().end() {
+        broker.store().commit_step().await.unwrap();
+    }
+}
+
+/// Commits everything in the log.
+async fn commit_all(broker: &Broker<SimDisk>) -> Vec<Released> {
+    write_all(broker).await;
+    broker.store().commit_to(broker.store().end());
+    broker.advance()
+}
+
+/// Appends a message that is not visible yet.
+async fn put(broker: &Broker<SimDisk>, name: &str, queue: u32) -> LogOffset {
+    let request = Request::Produce(produce(name, queue, "a", name.as_bytes()));
+    loop {
+        match ask(broker, request.clone()) {
+            Outcome::Committed { mark, .. } => return mark,
+            Outcome::NoRoom { .. } => _ = broker.store().commit_step().await.unwrap(),
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+/// Runs an operation and commits its entries.
+async fn operate(broker: &Broker<SimDisk>, request: Request) -> Result<Reply, Refusal> {
+    let mut operation = pin!(broker.operate(&request, &Here));
+    loop {
+        if let Some(answer) = poll_once(&mut operation).await {
+            return answer.reply;
+        }
+        let moment = broker.next_deadline().unwrap();
+        assert!(broker.act(Now { moment, ..NOW }).is_empty(), "nothing is held meanwhile");
+        commit_all(broker).await;
+    }
+}
+
+/// Everything that clients can observe.
+async fn seen(broker: &Broker<SimDisk>) -> Vec<String> {
+    let mut seen = Vec::new();
+    for config in broker.published_topics().1 {
+        seen.push(format!("{config:?}"));
+        for id in 0..config.read_queue_count {
+            let of = queue(config.name.as_str(), id);
+            for request in [
+                Request::MinOffset(of.clone()),
+                Request::MaxOffset(of.clone()),
+                Request::CommittedOffset { group: group(), queue: of, zero_if_missing: false },
+            ] {
+                seen.push(format!("{:?}", broker.operate(&request, &Here).await.reply));
+            }
+            if let Outcome::Now(answer) =
+                ask(broker, Request::Pull(pull(config.name.as_str(), id, 0)))
+            {
+                seen.push(format!("{:?}", answer.reply));
+            }
+        }
+    }
+    seen
+}
+
+fn commit_offset(name: &str, offset: i64) -> Request {
+    Request::CommitOffset { group: group(), queue: queue(name, 0), offset }
+}
+
+#[test]
+fn after_a_cut_a_broker_has_never_seen_the_cut_entries() {
+    sim::run(async {
+        let disks = [SimDisk::new(1), SimDisk::new(2)];
+        let brokers = [open_driven(&disks[0]).await, open_driven(&disks[1]).await];
+        let [broker, other] = &brokers;
+        for broker in &brokers {
+            for nth in 0..60 {
+                put(broker, ["t0", "t1", "t2"][nth % 3], nth as u32 % 4).await;
+            }
+            assert_eq!(operate(broker, commit_offset("t0", 3)).await, Ok(Reply::Done));
+            commit_all(broker).await;
+            broker.maintain(NOW, true).await.unwrap();
+            put(broker, "t2", 0).await;
+            commit_all(broker).await;
+            broker.published_topics();
+        }
+        let kept = broker.store().newest_ordinal();
+        let held_pull = |name: &str, offset| {
+            let pull = Pull { hold_ms: Some(60_000), ..pull(name, 0, offset) };
+            assert!(matches!(ask(broker, Request::Pull(pull)), Outcome::Held));
+        };
+        held_pull("t0", 5);
+        for name in ["t0", "t3", "t2", "t0"] {
+            put(broker, name, 0).await;
+        }
+        held_pull("t3", 0);
+        let deletion = Request::DeleteTopic { topic: topic("t1") };
+        let mut deletion = pin!(broker.operate(&deletion, &Here));
+        assert!(poll_once(&mut deletion).await.is_none());
+        let offset = commit_offset("t0", 4);
+        let mut offset = pin!(broker.operate(&offset, &Here));
+        assert!(poll_once(&mut offset).await.is_none());
+        write_all(broker).await;
+        assert!(broker.advance().is_empty(), "nothing of that is committed");
+
+        let released = broker.cut_to(kept, NOW.wall).await.unwrap();
+        let [Released { outcome: Outcome::Now(answer), .. }] = &released[..] else {
+            panic!("{released:?}")
+        };
+        assert_eq!(answer.reply, Err(Refusal::UnknownTopic(topic("t3"))));
+        let (_, changes) = broker.take_topic_changes();
+        let t1 = broker.published_topics().1.into_iter().find(|config| config.name == topic("t1"));
+        let expected = [TopicChange::Set(t1.unwrap()), TopicChange::Removed(topic("t3"))];
+        assert_eq!(changes, expected);
+        for waiting in [poll_once(&mut deletion).await, poll_once(&mut offset).await] {
+            assert_eq!(waiting.unwrap().reply, Err(Refusal::OutcomeUnknown));
+        }
+        assert_eq!(seen(broker).await, seen(other).await);
+
+        let mut answered = 0;
+        for broker in &brokers {
+            for name in ["t1", "t0", "t4"] {
+                put(broker, name, 0).await;
+            }
+            answered += commit_all(broker).await.len();
+        }
+        assert_eq!(answered, 1, "the pull that was held before");
+        assert_eq!(seen(broker).await, seen(other).await);
+        let refused = broker.cut_to(kept, NOW.wall).await.unwrap_err();
+        assert!(matches!(refused, CutError::Store(_)), "{refused}");
+        let again = [open_driven(&disks[0]).await, open_driven(&disks[1]).await];
+        for broker in &again {
+            broker.store().commit_to(broker.store().end());
+            broker.advance();
+        }
+        assert_eq!(seen(&again[0]).await, seen(&again[1]).await);
+    });
+}
+
+/// Uncommitted entries found at a start become visible once they are committed.
+#[test]
+fn an_opened_broker_shows_what_is_committed() {
+    sim::run(async {
+        let disk = SimDisk::new(1);
+        let broker = open_driven(&disk).await;
+        put(&broker, "t", 0).await;
+        commit_all(&broker).await;
+        broker.maintain(NOW, true).await.unwrap();
+        let marks = [put(&broker, "t", 0).await, put(&broker, "t", 0).await];
+        write_all(&broker).await;
+        let broker = open_driven(&disk).await;
+        let max = async || broker.operate(&Request::MaxOffset(queue("t", 0)), &Here).await.reply;
+        let offset = |offset| Ok(Reply::Offset(QueueOffset(offset)));
+        assert_eq!(max().await, offset(1));
+        for (mark, visible) in marks.into_iter().zip(2..) {
+            broker.store().commit_to(mark);
+            broker.advance();
+            assert_eq!(max().await, offset(visible));
+        }
+    });
+}
