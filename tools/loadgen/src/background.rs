@@ -5,14 +5,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
 
-/// The thread, which returns a value at its end.
+/// The thread. It returns a value when it ends.
 pub struct Background<T> {
     thread: JoinHandle<T>,
     is_over: Arc<AtomicBool>,
 }
 
 impl<T: Send + 'static> Background<T> {
-    /// `run` checks the flag it is given and returns soon after the flag is set.
+    /// `run` must check the flag it is given, and return soon after the flag is set.
     pub fn start(
         name: &str,
         run: impl FnOnce(&AtomicBool) -> T + Send + 'static,
@@ -23,7 +23,7 @@ impl<T: Send + 'static> Background<T> {
         Ok(Self { thread, is_over })
     }
 
-    /// Sets the flag and waits for the thread's value.
+    /// Sets the flag, waits for the thread, and returns its value.
     pub fn stop(self) -> T {
         self.is_over.store(true, Ordering::Relaxed);
         self.thread.join().expect("a thread that panics has said why")

@@ -5,10 +5,11 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use nix::time::{ClockId, clock_gettime};
 
-/// Counts nanoseconds from the moment the first message may be due. A copy is the same clock.
+/// Counts nanoseconds from the moment at which the first message may be due. Clones share one
+/// clock.
 #[derive(Clone, Debug, Default)]
 pub struct RunClock {
-    /// The zero, and the same in nanoseconds since 1970; unset until all is ready.
+    /// The zero, also in nanoseconds since 1970; unset until everything is ready.
     zero: Arc<OnceLock<(Instant, u64)>>,
 }
 
@@ -18,14 +19,14 @@ impl RunClock {
         Self::default()
     }
 
-    /// A clock that reads 0 until `zero`, which may lie ahead.
+    /// A clock that reads 0 until `zero`, which may be in the future.
     pub fn starting_at(zero: Instant) -> Self {
         let clock = Self::unset();
         clock.start(zero);
         clock
     }
 
-    /// Sets the zero, which may lie ahead; only the first call does.
+    /// Sets the zero, which may be in the future. Only the first call has an effect.
     pub fn start(&self, zero: Instant) {
         let until_zero = zero.saturating_duration_since(Instant::now());
         let unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
@@ -49,7 +50,7 @@ impl RunClock {
     }
 }
 
-/// How much of a core one thread uses over a stretch of the run.
+/// Measures the share of a core that one thread uses in an interval of the run.
 #[derive(Clone, Copy, Debug)]
 pub struct CpuMeter {
     from_ns: u64,
@@ -57,12 +58,12 @@ pub struct CpuMeter {
 }
 
 impl CpuMeter {
-    /// Starts to watch the calling thread.
+    /// Starts to measure the calling thread.
     pub fn start(now_ns: u64) -> Self {
         Self { from_ns: now_ns, cpu_from: cpu_of_this_thread() }
     }
 
-    /// Part of a core used since the start; to be called by the same thread.
+    /// Share of a core used since the start. Must be called on the same thread.
     pub fn share(&self, now_ns: u64) -> f64 {
         let used = cpu_of_this_thread().saturating_sub(self.cpu_from);
         let length_ns = now_ns.saturating_sub(self.from_ns).max(1);
@@ -74,12 +75,12 @@ fn cpu_of_this_thread() -> Duration {
     clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID).map_or(Duration::ZERO, Duration::from)
 }
 
-/// Nanoseconds since 1970 at `time`; `None` for an earlier one.
+/// Nanoseconds since 1970 at `time`; `None` for times before 1970.
 pub fn unix_ns(time: SystemTime) -> Option<u64> {
     time.duration_since(UNIX_EPOCH).ok().map(|since| since.as_nanos() as u64)
 }
 
-/// `2026-11-25T01:16:00Z` of seconds since 1970, by the civil calendar of 400-year eras.
+/// `2026-11-25T01:16:00Z` for seconds since 1970, by the civil calendar of 400-year eras.
 pub fn rfc3339(unix_s: u64) -> String {
     let (days, second) = (unix_s / 86_400, unix_s % 86_400);
     let day_of_era = (days + 719_468) % 146_097;

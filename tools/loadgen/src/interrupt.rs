@@ -1,4 +1,4 @@
-//! Ctrl-C: the first stops sending and leads to a partial report, the second ends the program.
+//! Ctrl-C: the first stops sending and leads to a partial report, the second ends the process.
 
 use std::io;
 use std::process;
@@ -12,16 +12,16 @@ use signal_hook::iterator::Signals;
 use crate::findings::verdict::Verdict;
 use crate::target::embedded::Handle;
 
-/// A copy is the same interrupt.
+/// Clones share one interrupt.
 #[derive(Clone, Default)]
 pub struct Interrupt {
     is_raised: Arc<AtomicBool>,
-    /// Servers to take along when there is no time to stop them in order.
+    /// Servers to kill when there is no time to stop them gracefully.
     servers: Arc<Mutex<Option<Handle>>>,
 }
 
 impl Interrupt {
-    /// Listens to SIGINT and SIGTERM from now on.
+    /// Handles SIGINT and SIGTERM from now on.
     pub fn on_signals() -> io::Result<Self> {
         let interrupt = Self::default();
         let raised = interrupt.clone();
@@ -40,12 +40,12 @@ impl Interrupt {
         self.is_raised.load(Ordering::Relaxed)
     }
 
-    /// The flag itself, for threads that watch it.
+    /// The flag, for threads that poll it.
     pub fn flag(&self) -> Arc<AtomicBool> {
         self.is_raised.clone()
     }
 
-    /// Ends `servers`, whichever processes they are by then, with this program.
+    /// On a second Ctrl-C, kills the processes that `servers` has at that time.
     pub fn take_along(&self, servers: Handle) {
         *self.servers.lock().expect("no thread panics while it holds the servers") = Some(servers);
     }

@@ -1,5 +1,5 @@
-//! When a message was last acknowledged: shared by the sending threads, which write it, and the faults
-//! thread, which waits for a broker to be back.
+//! The time of the last acknowledgement. The sending threads write it; the fault injection thread
+//! reads it to see when a broker is back.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -13,7 +13,7 @@ impl LastAck {
         self.at_ns.fetch_max(now_ns, Ordering::Relaxed);
     }
 
-    /// Time of the last acknowledgement, ns of the run; 0 before the first.
+    /// Time of the last acknowledgement, ns since the start of the run; 0 before the first.
     pub fn at_ns(&self) -> u64 {
         self.at_ns.load(Ordering::Relaxed)
     }

@@ -1,5 +1,5 @@
-//! The load generator: sends according to a fixed schedule, consumes what it sent, and reconciles every
-//! acknowledgement with what arrived.
+//! The load generator: sends according to a fixed schedule, consumes what it sent, and reconciles
+//! every acknowledgement with what arrived.
 //!
 //! ```text
 //!   options ─▶ commands ─▶ plan::scenario          (what will be due when, who takes it, what breaks)
@@ -12,17 +12,18 @@
 //!                    findings::report ─▶ show: text, page, comparison
 //! ```
 //!
-//! Each part uses what stands above it in this list: [`units`], [`clock`], [`last_ack`],
-//! [`background`]; [`options`]; [`plan`]; [`target`]; [`engine`]; [`findings`]; [`show`]; [`commands`].
-//! (The minimum message size, and the marks of faults and samples, are plain values that are also used
-//! above their part.) Start reading at [`commands::run`]. Invariants:
-//! - The schedule does not depend on the target: latency counts from the moment a message was due.
+//! Each part uses only what comes before it in this list: [`units`], [`clock`], [`last_ack`],
+//! [`background`]; [`options`]; [`plan`]; [`target`]; [`engine`]; [`findings`]; [`show`];
+//! [`commands`]. (Exceptions are plain values: the minimum message size, and the marks of faults
+//! and samples.) Start reading at [`commands::run`]. Invariants:
+//! - The schedule does not depend on the target: latency counts from the moment at which a message
+//!   was due, so there is no coordinated omission.
 //! - Every due message has exactly one outcome: acknowledged, refused, unknown (sent, but not
 //!   answered), not sent, or one-way. Nothing is dropped without being counted.
 //! - An acknowledgement is one bit in [`engine::audit`], and so is an arrival; the audit compares all
 //!   bits.
 //!
-//! Times are nanoseconds since the beginning of the run ([`clock::RunClock`]) unless a name says
+//! Times are nanoseconds since the start of the run ([`clock::RunClock`]) unless a name says
 //! otherwise.
 
 pub mod background;

@@ -1,4 +1,4 @@
-//! `loadgen`: reads the options, runs one command, prints its report.
+//! `loadgen`: parses the options, runs one command, prints its report.
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -19,7 +19,7 @@ fn main() -> ExitCode {
     if args.get(1).is_some_and(|arg| arg == SERVER_COMMAND) {
         return ringmq::cli::run(args.into_iter().skip(1));
     }
-    // Wrong usage ends here, with code 2.
+    // On wrong usage, `parse` exits with code 2.
     let options = Options::parse();
     match run(&options) {
         Ok(code) => code.into(),
@@ -30,9 +30,9 @@ fn main() -> ExitCode {
     }
 }
 
-/// The exit code follows from the verdict; a run that did not come about is an error.
+/// The exit code follows from the verdict. A run that could not take place is an error.
 fn run(options: &Options) -> Result<u8, RunError> {
-    // Every connection is a descriptor.
+    // Every connection needs a file descriptor.
     raise_limits();
     let interrupt = Interrupt::on_signals().map_err(RunError::Generator)?;
     let report = match &options.command {
@@ -47,7 +47,7 @@ fn run(options: &Options) -> Result<u8, RunError> {
             report
         }
         Command::Compare(options) => {
-            // A comparison judges nobody.
+            // A comparison has no verdict, so it exits with 0.
             print!("{}", compare::run(&options.reports, options.out.as_deref())?);
             return Ok(0);
         }

@@ -18,7 +18,7 @@ use crate::plan::schedule::Arrivals;
 use crate::plan::threshold::Threshold;
 use crate::units::{self, grouped};
 
-/// The peak of the profile, in base rates.
+/// Peak rate of the profile, as a multiple of the base rate.
 pub const PEAK_OF_BASE: f64 = 25.0;
 
 /// Open-loop load generator for RocketMQ and RingMQ that audits every acknowledgement.
@@ -327,7 +327,8 @@ pub struct TargetOptions {
 }
 
 impl TargetOptions {
-    /// With at least `count` NameServers in processes of their own, where the servers are ours.
+    /// The same options with at least `count` NameServers in their own processes, if the target is
+    /// embedded.
     pub fn with_nameservers(&self, count: u16) -> Self {
         let wanted = if self.namesrv.is_some() { 0 } else { count };
         Self { nameservers: self.nameservers.max(wanted), ..self.clone() }
@@ -445,7 +446,7 @@ impl From<Header> for HeaderEncoding {
     }
 }
 
-/// A header encoding as it is called on the command line.
+/// Name of a header encoding on the command line.
 pub fn header_name(header: HeaderEncoding) -> &'static str {
     match header {
         HeaderEncoding::Json => "json",
@@ -484,7 +485,7 @@ impl LoadOptions {
 }
 
 impl ProfileOptions {
-    /// The peak rate as far as it is given, in messages per second.
+    /// The peak rate in messages per second, if it is given.
     pub fn peak(&self) -> Option<f64> {
         self.peak.or(self.base.map(|base| base * PEAK_OF_BASE))
     }
@@ -613,7 +614,7 @@ mod tests {
         }
     }
 
-    /// Changing these texts is changing the product.
+    /// To change these texts is to change the product.
     #[test]
     fn help_as_printed() {
         for command in ["steady", "ramp", "double11", "run", "compare", "merge"] {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use ringmq::config::Size;
 
-/// `1024`, `1KiB`, `4MiB`, `1KB`: bytes, as RingMQ's own options.
+/// Bytes: `1024`, `1KiB`, `4MiB`, `1KB`, as in RingMQ's own options.
 pub fn parse_size(text: &str) -> Result<usize, String> {
     let Size(bytes) = text.parse()?;
     usize::try_from(bytes).map_err(|_| format!("{text:?} is too large"))
@@ -16,8 +16,8 @@ pub fn parse_duration(text: &str) -> Result<Duration, String> {
     if duration.is_zero() { Err("a duration is longer than 0".to_owned()) } else { Ok(duration) }
 }
 
-/// Messages per second from which on a rate means "as fast as possible": that is how OpenMessaging
-/// Benchmark's stock files spell it, and no generator keeps a schedule of it.
+/// From this rate on, messages per second, a rate means "as fast as possible". OpenMessaging
+/// Benchmark's stock files express it like this, and no generator can keep such a schedule.
 pub const FLAT_OUT: f64 = 10_000_000.0;
 
 /// `50000`, `50k`, `1.5M`: messages per second.
@@ -45,8 +45,8 @@ pub fn grouped(number: u64) -> String {
     out
 }
 
-/// As [`grouped`], or in thousands, millions and so on where that is wider than `width`: 12345678 in
-/// nine columns is `12,346k`. Any number fits seven.
+/// As [`grouped`], or in thousands, millions and so on if that is wider than `width`: 12345678 in
+/// nine columns is `12,346k`. Any number fits in seven columns.
 pub fn fitted(number: u64, width: usize) -> String {
     const UNITS: [&str; 7] = ["", "k", "M", "G", "T", "P", "E"];
     let in_unit = |(unit, name): (u32, &&str)| {
@@ -58,7 +58,8 @@ pub fn fitted(number: u64, width: usize) -> String {
     fits.unwrap_or_else(|| in_unit((6, &"E")))
 }
 
-/// `value`, which is not negative, with as many of `digits` decimal places as `width` has room for.
+/// `value`, which must not be negative, with up to `digits` decimal places, as far as they fit in
+/// `width`.
 pub fn fitted_decimal(value: f64, digits: usize, width: usize) -> String {
     let mut texts = (1..=digits).rev().map(|digits| format!("{value:.digits$}"));
     let fits = texts.find(|text| text.len() <= width);

@@ -1,4 +1,4 @@
-//! From what the threads of a run have told to its report.
+//! Builds the report from the results of a run's threads.
 
 use std::collections::BTreeMap;
 
@@ -20,14 +20,14 @@ use crate::plan::scenario::{Asked, Group, Scenario, Stream};
 use crate::target::cluster::Target;
 use crate::target::environment;
 
-/// What all sending threads have told.
+/// The combined results of all sending threads.
 #[derive(Default)]
 pub struct Sums {
     pub outcomes: Vec<Outcomes>,
     pub refusals: BTreeMap<Refusal, u64>,
     pub last_answer_ns: u64,
     pub disconnects: u64,
-    /// Part of a core that each thread used, in their order.
+    /// Share of a core that each thread used, by thread.
     pub cpu: Vec<f64>,
 }
 
@@ -56,7 +56,7 @@ pub struct Ended<'a> {
     pub sent: &'a Sums,
     pub faults: Vec<FaultMark>,
     pub samples: Vec<Sample>,
-    /// By group.
+    /// Indexed by group.
     pub consumed: Vec<Consumed>,
 }
 
@@ -95,7 +95,8 @@ pub fn conclude(ended: Ended<'_>) -> Report {
     report
 }
 
-/// A thread that never sleeps, or sends as much as it can, uses all of its core and need not be late.
+/// A thread that never sleeps, or sends as fast as it can, uses its whole core and need not be
+/// late.
 fn threads(ended: &Ended<'_>) -> Vec<ThreadCpu> {
     let scenario = ended.scenario;
     let is_scheduled = scenario.streams.iter().all(|stream| stream.curve.is_some());
@@ -112,7 +113,7 @@ fn threads(ended: &Ended<'_>) -> Vec<ThreadCpu> {
     sending.chain(groups).collect()
 }
 
-/// Why nothing can be said about loss, as far as the counts do not tell.
+/// Why losses cannot be ruled out, beyond what the counts show.
 fn incomplete(ended: &Ended<'_>) -> Vec<String> {
     let gone = ended.consumed.iter().map(|group| group.gone).max().unwrap_or(0);
     let count = ended.target.brokers.len();
@@ -125,7 +126,7 @@ fn incomplete(ended: &Ended<'_>) -> Vec<String> {
     [cut_short, gone, unread].into_iter().flatten().collect()
 }
 
-/// A part that began after the moment agreed on does not fit the others.
+/// A part that started after the agreed time does not match the others.
 fn late_start(scenario: &Scenario, clock: &RunClock) -> Option<String> {
     const TOLERANCE_NS: u64 = 100_000_000;
     let late_ns = clock.zero_unix_ns().checked_sub(scenario.start_unix_ns?)?;
@@ -221,7 +222,7 @@ fn broker_shares(
     shares.map(|(name, acknowledged)| BrokerShare { name, acknowledged }).collect()
 }
 
-/// What the reader should know before believing the figures.
+/// What a reader should know before relying on the figures.
 fn notes(ended: &Ended<'_>) -> Vec<String> {
     let mut notes = Vec::new();
     for ((_, code, reason), requests) in &ended.sent.refusals {
@@ -247,7 +248,8 @@ fn notes(ended: &Ended<'_>) -> Vec<String> {
     notes
 }
 
-/// To one part of several, the messages of the others are foreign, which is no news.
+/// If the run has several parts, each sees the messages of the others as foreign. That is not
+/// reported.
 fn group_notes(group: &Group, consumed: &Consumed, is_whole: bool, notes: &mut Vec<String>) {
     let name = &group.name;
     if consumed.disconnects > 0 {

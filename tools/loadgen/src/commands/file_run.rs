@@ -1,4 +1,4 @@
-//! `loadgen run FILE`: carries out a workload file, at a rate of its own or one that is searched for.
+//! `loadgen run FILE`: executes a workload file, at its own rate or at one that is searched for.
 
 use std::time::Duration;
 
@@ -13,9 +13,9 @@ use crate::plan::workload::{self, Workload};
 use crate::target::cluster::Target;
 use crate::units::grouped;
 
-/// Rate at which a search begins, messages per second: that of OpenMessaging Benchmark.
+/// Rate at which a search starts, messages per second: that of OpenMessaging Benchmark.
 const FIRST_PROBE: f64 = 10_000.0;
-/// How long it tries each rate.
+/// Duration of each step of the search.
 const PROBE: Duration = Duration::from_secs(5);
 
 pub fn run(options: &RunOptions, interrupt: &Interrupt) -> Result<Report, RunError> {
@@ -45,7 +45,7 @@ fn carry_out(
     }
     let probe = |rate| workload.probe(&options.process, rate, PROBE, brokers);
     let found = ramp::search(FIRST_PROBE, options.p99_max, probe, target, interrupt)?;
-    // Without a rate there is nothing to carry out; what the search saw says why.
+    // Without a rate there is no run; the report of the search says why.
     let Some(rate) = found.rate else { return Ok(found.report) };
     let scenario = workload.scenario(&options.process, Some(rate), brokers);
     let mut report = execute(&scenario, target, interrupt)?;

@@ -1,4 +1,4 @@
-//! One file for each command; what they share is a [`run`].
+//! One file per command. They share [`run`].
 
 pub mod conclusion;
 pub mod file_run;

@@ -1,4 +1,4 @@
-//! `loadgen double11`: finds the peak unless it is given, then plays the night.
+//! `loadgen double11`: searches for the peak unless it is given, then runs the night.
 
 use crate::commands::ramp::{self, Found};
 use crate::commands::run::{RunError, execute, prepare, save};
@@ -10,7 +10,7 @@ use crate::plan::double11::{self, PEAK_OF_CEILING, PROBE};
 use crate::target::cluster::Target;
 use crate::units::grouped;
 
-/// Rate at which the search for the ceiling begins, messages per second.
+/// Rate at which the search for the ceiling starts, messages per second.
 const FIRST_PROBE: f64 = 8_000.0;
 
 pub fn run(options: &Double11Options, interrupt: &Interrupt) -> Result<Report, RunError> {
@@ -49,7 +49,7 @@ fn night(
         Some(peak) => peak,
         None => {
             let found = ceiling(options, target, interrupt)?;
-            // Without a ceiling there is no night; what the search saw says why.
+            // Without a ceiling there is no night; the report of the search says why.
             let Some(rate) = found.rate else { return Ok(found.report) };
             found_by_search = Some(rate);
             rate * PEAK_OF_CEILING

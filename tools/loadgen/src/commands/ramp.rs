@@ -1,9 +1,9 @@
 //! `loadgen ramp`: the highest rate that a target sustains.
 //!
-//! A sequence of steady runs on one target, each audited like any other. The rate is doubled until a
-//! run is not sustained, then the gap between the best and the worst is halved, in the logarithm,
-//! until it is small. What the runs say decides, never what a run at full speed reaches: a flooded
-//! broker shows its throughput and hides its latency.
+//! A sequence of steady runs on one target, each audited like any other. The rate is doubled until
+//! a run is not sustained. Then the gap between the highest sustained rate and the lowest other one
+//! is halved, on a logarithmic scale, until it is small. Only these runs decide, never the
+//! throughput of a run at full speed: a flooded broker shows its throughput and hides its latency.
 
 use std::time::Duration;
 
@@ -21,14 +21,15 @@ use crate::plan::scenario::{self, Scenario};
 use crate::target::cluster::Target;
 use crate::units::grouped;
 
-/// A rate counts as found when the next one that is not sustained is at most this much higher.
+/// The search ends when the lowest rate that is not sustained is at most this factor above the
+/// highest that is.
 const PRECISION: f64 = 1.05;
-/// Runs at most: ten doublings or halvings, then halvings of the gap to five per cent, those that are
-/// not sustained twice, and some more.
+/// Maximum number of runs: ten doublings or halvings, halvings of the gap to five per cent, the
+/// second tries of rates that are not sustained, and a margin.
 const STEPS_MAX: usize = 48;
-/// Part of what was due that must be acknowledged within a run's own time.
+/// Minimum share of the due messages that must be acknowledged within the run.
 const KEPT_MIN: f64 = 0.99;
-/// How much later than the sending the consuming may end.
+/// Maximum time from the end of sending to the end of consuming.
 const BACKLOG_MAX: Duration = Duration::from_secs(1);
 
 pub fn run(options: &RampOptions, interrupt: &Interrupt) -> Result<Report, RunError> {
@@ -45,15 +46,15 @@ pub fn run(options: &RampOptions, interrupt: &Interrupt) -> Result<Report, RunEr
     Ok(found.report)
 }
 
-/// What a search ended with.
+/// The result of a search.
 pub struct Found {
     /// Highest rate that was sustained, messages per second.
     pub rate: Option<f64>,
-    /// Of the best run, or of the last when none was sustained.
+    /// The report of the best run, or of the last if no rate was sustained.
     pub report: Report,
 }
 
-/// Looks for the highest rate, from `first` on, at which `scenario` is sustained.
+/// Searches for the highest rate at which `scenario` is sustained, starting with `first`.
 pub fn search(
     first: f64,
     p99_max: Duration,
@@ -70,7 +71,7 @@ pub fn search(
         let step = Step::of(&report, rate, &scenario, p99_max);
         eprintln!("{}", step.line());
         search.tell(step.trouble.is_none());
-        // A broken promise is the answer, whatever the rate; an interrupted run has none.
+        // A broken promise is a result at any rate; an interrupted run has none.
         if report.verdict() == Verdict::Failed || interrupt.is_raised() {
             (best, other) = (None, Some(report));
             steps.push(step);
@@ -83,7 +84,7 @@ pub fn search(
     Ok(Found { rate, report: conclude(best, other, &search, &steps)? })
 }
 
-/// The report of the best run, with what the others said.
+/// The report of the best run, with a summary of the others.
 fn conclude(
     best: Option<Report>,
     other: Option<Report>,
@@ -111,13 +112,13 @@ fn conclude(
         notes.push(format!("{} msg/s is not: {trouble}", grouped(step.rate as u64)));
     }
     report.notes.splice(0..0, notes);
-    // The rate that was found is the generator's own limit when it was late.
+    // If the generator was late, the rate found may be its own limit.
     report.needs_valid_figures = true;
     report.subject.environment.insert("ramp".to_owned(), json!(steps));
     Ok(report)
 }
 
-/// One run of the search.
+/// One step of the search.
 #[derive(Clone, Debug, Serialize)]
 struct Step {
     rate: f64,
@@ -162,10 +163,10 @@ impl Step {
     }
 }
 
-/// Which rate to try next. Knows nothing of how a rate is tried.
+/// Decides which rate to try next. Does not know how a rate is tried.
 #[derive(Clone, Copy, Debug)]
 struct Search {
-    /// Highest rate that was sustained; 0 while there is none.
+    /// Highest rate that was sustained; 0 if there is none yet.
     sustained: f64,
     /// Lowest rate that was not sustained.
     refused: Option<f64>,
@@ -179,16 +180,16 @@ impl Search {
         Self { sustained: 0.0, refused: None, next: rate, is_second_try: false }
     }
 
-    /// `None`: the answer is known as well as it needs to be.
+    /// `None`: the result is precise enough.
     fn next_rate(&self) -> Option<f64> {
         let is_found = self.refused.is_some_and(|refused| refused <= self.sustained * PRECISION);
         (!is_found && self.next >= 1.0).then_some(self.next)
     }
 
-    /// Tells whether [`next_rate`](Self::next_rate) was sustained.
+    /// Records whether [`next_rate`](Self::next_rate) was sustained.
     ///
-    /// A rate is given up only when it was not sustained twice: machines pause now and then, and one
-    /// pause at a low rate would end the search far below the limit.
+    /// A rate is given up only when it was not sustained twice: machines stall now and then, and
+    /// one stall at a low rate would end the search far below the limit.
     fn tell(&mut self, is_sustained: bool) {
         self.is_second_try = !is_sustained && !self.is_second_try;
         if self.is_second_try {
@@ -211,7 +212,7 @@ impl Search {
 mod tests {
     use super::*;
 
-    /// However far the limit is from the first guess, the search ends within its precision.
+    /// However far the limit is from the first rate, the search converges to its precision.
     #[test]
     fn the_search_ends_just_below_the_limit() {
         for limit in [10.0, 900.0, 10_000.0, 123_456.0, 1e6] {

@@ -5,8 +5,9 @@
 //!                  └───── outcomes ────────────▶ audit ─▶ report
 //! ```
 //!
-//! Every mode is one or more of these on the same target: [`steady`](crate::commands::steady) is one,
-//! [`ramp`](crate::commands::ramp) as many as its search takes.
+//! Every command that sends consists of such runs on one target:
+//! [`steady`](crate::commands::steady) of one, [`ramp`](crate::commands::ramp) of as many as its
+//! search takes.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -51,7 +52,7 @@ use crate::target::faults;
 use crate::target::routes::{self, Routes};
 use crate::target::samples;
 
-/// Time for all threads to start before the first message is due.
+/// Time for all threads to start before the first message may be due.
 const LEAD: Duration = Duration::from_millis(50);
 
 /// Why a command has no report.
@@ -85,14 +86,14 @@ impl RunError {
             Self::Usage(_) | Self::Template(_) | Self::EmptyPart { .. } | Self::Files { .. } => 2,
             Self::Workload(_) | Self::Merge(_) | Self::Compare(_) => 2,
             Self::Target(error) if error.is_usage() => 2,
-            // The run came to no end, so it says nothing about the target.
+            // The run did not complete, so it says nothing about the target.
             Self::Generator(_) => Verdict::Incomplete.exit_code(),
             Self::Target(_) | Self::Connect { .. } => 4,
         }
     }
 }
 
-/// Prepares for runs: creates the directory, finds or starts the brokers.
+/// Prepares for runs: creates the output directory, finds or starts the brokers.
 pub fn prepare(
     options: &TargetOptions,
     out: Option<&Path>,
@@ -109,8 +110,8 @@ pub fn prepare(
     Ok(target)
 }
 
-/// Writes the report's files, if there is a directory for them. If they cannot be written, the report
-/// is printed, so that the result of a long run is not lost.
+/// Writes the result files, if there is a directory for them. If they cannot be written, prints the
+/// report, so that the result of a long run is not lost.
 pub fn save(report: &Report, out: Option<&Path>) -> Result<(), RunError> {
     let Some(directory) = out else { return Ok(()) };
     write_files(report, directory).map_err(|FileError { path, cause }| {
@@ -136,7 +137,7 @@ pub fn execute(
     Run::new(scenario, target, interrupt)?.execute()
 }
 
-/// What the parts of a run share while it goes on.
+/// State that the threads of a run share.
 struct Run<'a> {
     scenario: &'a Scenario,
     target: &'a Target,
@@ -148,9 +149,9 @@ struct Run<'a> {
     jobs: Vec<Arc<Job>>,
     /// The producers of this part.
     mine: Vec<Assigned>,
-    /// Broker of each of them, by number.
+    /// The broker of each of these producers, by producer number.
     broker_of: Arc<FxHashMap<u32, usize>>,
-    /// Where the run's messages begin in the queues of all topics; empty when nothing is consumed.
+    /// Start of the run's messages in the queues of all topics; empty if nothing is consumed.
     queues: Vec<QueueStart>,
     id: u64,
 }
@@ -240,7 +241,7 @@ impl<'a> Run<'a> {
         let faults = faults.map_err(RunError::Generator)?;
         let samples = self.target.embedded().map(|it| samples::start(it, self.clock.clone()));
         let samples = samples.transpose().map_err(RunError::Generator)?;
-        // Nothing is due before all threads and connections exist.
+        // No message is due before all threads and connections exist.
         self.clock.start(begin(scenario));
 
         let all = threads + consuming.len();
@@ -282,7 +283,7 @@ impl<'a> Run<'a> {
         }))
     }
 
-    /// Thread number `thread` of `threads`, with every `threads`-th producer.
+    /// Sending thread number `thread` of `threads`, with every `threads`-th producer.
     fn worker(
         &self,
         thread: usize,
@@ -347,7 +348,7 @@ impl<'a> Run<'a> {
     }
 }
 
-/// When the first message is due: as agreed with the other parts, or at once.
+/// When the first message may be due: at the time agreed with the other parts, or now.
 fn begin(scenario: &Scenario) -> Instant {
     let agreed_ns = scenario.start_unix_ns;
     let until_ns = agreed_ns.and_then(|agreed| agreed.checked_sub(unix_ns(SystemTime::now())?));
@@ -400,7 +401,7 @@ fn addresses(target: &Target) -> String {
     addresses.join(", ")
 }
 
-/// Shows a line for every second that is complete, until `is_done`.
+/// Shows each complete second, until `is_done`.
 fn watch(
     measured: &flume::Receiver<Measured>,
     collector: &mut Collector,

@@ -11,7 +11,7 @@ use crate::options::Rate;
 use crate::plan::schedule::Arrivals;
 use crate::units;
 
-/// One of several processes that make up a run. People count parts from 1, the index is from 0.
+/// One of several processes that make up a run. Text counts parts from 1, `index` from 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Part {
     pub index: u32,
@@ -22,7 +22,7 @@ impl Part {
     pub const WHOLE: Self = Self { index: 0, count: 1 };
 }
 
-/// As in the option.
+/// In the form of the option.
 impl Display for Part {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}/{}", self.index + 1, self.count)
@@ -49,12 +49,12 @@ pub fn parse_rate(text: &str) -> Result<Rate, String> {
     Ok(if rate >= units::FLAT_OUT { Rate::Max } else { Rate::PerSecond(rate) })
 }
 
-/// Where `max` would have no meaning.
+/// A rate, where `max` would have no meaning.
 pub fn parse_rate_per_s(text: &str) -> Result<f64, String> {
     units::parse_rate(text).map_err(|_| "a rate is a positive number, `50k` or `1.5M`".to_owned())
 }
 
-/// A duration, or none.
+/// A duration, or zero.
 pub fn parse_warm_up(text: &str) -> Result<Duration, String> {
     match text {
         "0" | "0s" => Ok(Duration::ZERO),
@@ -62,7 +62,7 @@ pub fn parse_warm_up(text: &str) -> Result<Duration, String> {
     }
 }
 
-/// A batch must fit a frame, which is checked when the target is known; one message must fit here.
+/// One message must fit a frame; whether a batch does is checked when the target is known.
 pub fn parse_message_size(text: &str) -> Result<usize, String> {
     let size = units::parse_size(text)?;
     let legal = MESSAGE_SIZE_MIN..=ringmq::model::record::BODY_SIZE_MAX;
@@ -85,7 +85,7 @@ pub fn parse_arrivals(text: &str) -> Result<Arrivals, String> {
     }
 }
 
-/// A moment: RFC 3339 in UTC, or seconds since 1970.
+/// A time: RFC 3339 in UTC, or seconds since 1970.
 pub fn parse_start(text: &str) -> Result<SystemTime, String> {
     if let Ok(seconds) = text.parse::<u64>() {
         let time = UNIX_EPOCH.checked_add(Duration::from_secs(seconds));

@@ -1,11 +1,12 @@
-//! How many messages per second a run asks for, over its time.
+//! The rate of a run as a function of time.
 
 use std::time::Duration;
 
 /// A piecewise linear rate, and the number of events due up to any time.
 ///
-/// Arrivals are drawn on the axis of that number ("after 1, 2.3, 3.1 … expected events") and mapped
-/// back to time, so one generator of arrivals serves constant rates, ramps and whole profiles.
+/// Arrivals are drawn in units of expected events ("after 1, 2.3, 3.1 … expected events") and
+/// mapped back to time. So one generator of arrivals serves constant rates, ramps and whole
+/// profiles.
 #[derive(Clone, Debug)]
 pub struct RateCurve {
     segments: Vec<Segment>,
@@ -23,7 +24,8 @@ struct Segment {
     before: f64,
 }
 
-/// Where a stretch of the curve leads: after `length` the rate is `to`, per second.
+/// One stretch of the curve: the rate changes linearly from `from` to `to`, per second, over
+/// `length`.
 #[derive(Clone, Copy, Debug)]
 pub struct Stretch {
     pub length: Duration,
@@ -37,7 +39,7 @@ impl RateCurve {
     }
 
     /// # Panics
-    /// When a rate is negative or not a number: options are checked before.
+    /// If a rate is negative or not a number. Options are validated before.
     pub fn new(stretches: &[Stretch]) -> Self {
         let mut segments = Vec::with_capacity(stretches.len());
         let (mut start_s, mut before, mut end_ns) = (0.0, 0.0, 0);
@@ -53,11 +55,11 @@ impl RateCurve {
         Self { segments, end_ns, total: before }
     }
 
-    /// Straight lines through points of time, ns, and rate. The first is at 0, times do not fall; two
-    /// points at one time are a jump.
+    /// A polyline through points of time, ns, and rate. The first time is 0, and times do not
+    /// decrease; two points at the same time are a jump.
     ///
     /// # Panics
-    /// As [`new`](Self::new), or when times fall.
+    /// As [`new`](Self::new), or if times decrease.
     pub fn through(points: &[(u64, f64)]) -> Self {
         assert!(points.first().is_none_or(|(ns, _)| *ns == 0), "a curve begins at 0");
         assert!(points.is_sorted_by_key(|(ns, _)| *ns), "time does not fall");
@@ -68,7 +70,7 @@ impl RateCurve {
         Self::new(&points.windows(2).map(stretch).collect::<Vec<_>>())
     }
 
-    /// The same curve times a factor that changes at these times, ns, the first at 0.
+    /// The same curve multiplied by a factor that changes at these times, ns; the first is 0.
     pub fn times(&self, factors: &[(u64, f64)]) -> Self {
         let at = |second: f64| {
             let ns = (second * 1e9).round() as u64;
@@ -105,7 +107,7 @@ impl RateCurve {
         self.end_ns
     }
 
-    /// Messages per second at `ns`; behind a jump the new rate, and 0 behind the end.
+    /// Messages per second at `ns`: at a jump the new rate, after the end 0.
     pub fn rate_at(&self, ns: u64) -> f64 {
         self.segment_at(ns)
             .map_or(0.0, |(segment, within_s)| (segment.rate + segment.slope * within_s).max(0.0))
@@ -124,7 +126,7 @@ impl RateCurve {
         highest(&[self])
     }
 
-    /// The segment that `ns` lies in, and how far.
+    /// The segment that contains `ns`, and the offset in it.
     fn segment_at(&self, ns: u64) -> Option<(&Segment, f64)> {
         if ns >= self.end_ns {
             return None;
@@ -135,14 +137,14 @@ impl RateCurve {
         Some((segment, at_s - segment.start_s))
     }
 
-    /// Where segments meet, ns, from both sides.
+    /// The points where segments meet, ns, each with its two neighbours; and the last ns.
     fn bends(&self) -> impl Iterator<Item = u64> {
         let starts = self.segments.iter().map(|segment| (segment.start_s * 1e9).round() as u64);
         let both = starts.flat_map(|ns| [ns.saturating_sub(1), ns, ns + 1]);
         both.chain([self.end_ns.saturating_sub(1)])
     }
 
-    /// When the event number `count` (fractions count) is due; `None` behind the end.
+    /// When event number `count` (which may be fractional) is due; `None` after the end.
     pub fn time_of(&self, count: f64) -> Option<u64> {
         if count >= self.total {
             return None;
@@ -157,8 +159,8 @@ impl RateCurve {
     }
 }
 
-/// The highest rate of all curves together, to a few nanoseconds: a sum of straight lines is
-/// highest where one of them bends.
+/// The highest rate of the sum of all curves, to within a few nanoseconds. A sum of piecewise
+/// linear curves is highest where one of them bends.
 pub fn highest(curves: &[&RateCurve]) -> f64 {
     let rate = |ns| curves.iter().map(|curve| curve.rate_at(ns)).sum::<f64>();
     curves.iter().flat_map(|curve| curve.bends()).map(rate).fold(0.0, f64::max)
@@ -182,7 +184,7 @@ mod tests {
 
     #[test]
     fn a_ramp_is_the_area_under_the_line() {
-        // 0 to 100/s in one second: 50 events, the first 12.5 in the first half.
+        // 0 to 100/s in one second: 50 events, 12.5 of them in the first half.
         let ramp = Stretch { length: SECOND, from: 0.0, to: 100.0 };
         let flat = Stretch { length: SECOND, from: 100.0, to: 100.0 };
         let curve = RateCurve::new(&[ramp, flat]);
@@ -230,7 +232,7 @@ mod tests {
         assert!((curve.peak() - 20.0).abs() < 1e-6, "before the jump: {}", curve.peak());
     }
 
-    /// What is due before the time at which event number N is due is N.
+    /// The number of events due before the time of event number N is N.
     #[test]
     fn time_and_count_are_inverse() {
         let second = 1_000_000_000;

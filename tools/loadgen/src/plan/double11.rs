@@ -1,4 +1,4 @@
-//! The night of a big sale (Double-Eleven, 11 November, Alibaba): a shop's order system as streams
+//! The night of a big sale (Double Eleven, 11 November, Alibaba): a shop's order system as streams
 //! and groups, with the load of the hours around midnight.
 //!
 //! ```text
@@ -11,9 +11,9 @@
 //!       -600    -10 0 26 60    322   622      1800       3600     seconds around midnight
 //! ```
 //!
-//! Start reading at [`scenario`]. [`timeline`] has the times and curves, [`faults`] what goes wrong
-//! in `break`. What is on record about such nights are the two peaks and their times; all other
-//! figures here are assumptions, named as such in the report.
+//! Start reading at [`scenario`]. [`timeline`] has the times and curves, [`faults`] the faults of
+//! `break`. Only the two peaks and their times are on record; all other figures here are
+//! assumptions, and the report names them as such.
 //!
 //! Rates are messages per second. Not here: how a run is executed ([`crate::commands::run`]).
 
@@ -35,22 +35,22 @@ use crate::plan::scenario::{
 use crate::plan::sizes::Sizes;
 use crate::units::grouped;
 
-/// The peak of a night, as a part of the ceiling that was searched for.
+/// Peak rate of the night as a share of the ceiling that was found.
 pub const PEAK_OF_CEILING: f64 = 0.8;
-/// How long the search tries each rate.
+/// Duration of each step of the search.
 pub const PROBE: Duration = Duration::from_secs(5);
-/// In `limits` the load is this many times the peak that was given.
+/// `limits` offers this many times the given peak.
 const LIMITS_FACTOR: f64 = 2.0;
 
-/// What visitors cause, by stream: parts of the load that add up to 1.
+/// Shares of the load by stream; they add up to 1.
 const ORDERS: f64 = 0.4;
 const INVENTORY: f64 = 0.3;
 const MARKETING: f64 = 0.1;
 const LOGS: f64 = 0.2;
-/// Orders that are not paid within half an hour.
+/// Share of the orders that are not paid within half an hour.
 const UNPAID: f64 = 0.15;
 
-/// Parts of all producers; orders have the rest.
+/// Shares of the producers by stream; orders have the rest.
 const PAYMENT_PRODUCERS: f64 = 0.25;
 const INVENTORY_PRODUCERS: f64 = 0.2;
 const MARKETING_PRODUCERS: f64 = 0.1;
@@ -62,32 +62,32 @@ const EARLY: f64 = 0.1;
 const LAST_MINUTE: f64 = 0.8;
 const LAST_MINUTE_S: (f64, f64) = (-60.0, -5.0);
 
-/// Requests that a producer may have in flight: about 64 KiB of the shop's messages.
+/// Maximum number of requests that a producer has in flight: about 64 KiB of the shop's messages.
 const IN_FLIGHT: u32 = 16;
-/// How often a stock client retries a refused message.
+/// Number of times that a stock client retries a refused message.
 const RETRIES: u32 = 2;
-/// Log lines per request, and their sizes with weights: the largest batch has 128 KiB.
+/// Log lines per request, and their sizes with weights. The largest batch has 128 KiB.
 const LOG_BATCH: u32 = 32;
 const LOG_SIZES: [(usize, f64); 3] = [(128, 60.0), (512, 30.0), (4096, 10.0)];
 
-/// Sellers and items, and how unevenly they are loved.
+/// Number of sellers and of items, and the skew of their popularity.
 const KEYS: u32 = 1_000_000;
 const USUAL_EXPONENT: f64 = 1.0;
 const FLASH_EXPONENT: f64 = 1.3;
 
-/// What a subscriber can take, as a part of the peak of its streams.
+/// Receive rates of slow groups, as multiples of the peak of their streams.
 const FULFILMENT_PACE: f64 = 1.2;
 const LOGISTICS_PACE: f64 = 0.4;
-/// The analytics subscriber takes nothing for so long, once in so long.
+/// The analytics group stops receiving for this long, once per period.
 const BURST_PAUSE_S: f64 = 10.0;
 const BURST_EVERY_S: f64 = 60.0;
 
-/// Streams in the order in which they are numbered.
+/// Names of the streams, by stream number.
 const STREAMS: [&str; 6] = ["orders", "payments", "inventory", "marketing", "timeouts", "logs"];
 
-/// The night with `peak` messages per second at its highest, for a target of `brokers` brokers.
+/// The night with a peak of `peak` messages per second, for a target of `brokers` brokers.
 ///
-/// A search for the ceiling is no night: that is [`mixture`].
+/// Not for `ceiling`, which has no night: see [`mixture`].
 pub fn scenario(options: &Double11Options, peak: f64, brokers: u32) -> Scenario {
     let factor = if options.night == Night::Limits { LIMITS_FACTOR } else { 1.0 };
     let shop = Shop::new(options, factor * peak / PEAK_OF_BASE, brokers);
@@ -115,8 +115,8 @@ pub fn scenario(options: &Double11Options, peak: f64, brokers: u32) -> Scenario 
     }
 }
 
-/// What visitors cause at the peak, at one rate of all streams together: for finding out how much
-/// of it a target sustains. Nobody is slow, and all producers are there from the beginning.
+/// The mixture of messages at the peak, at a constant total rate, for the search for the highest
+/// sustained rate. No group is slow, and all producers connect at the start.
 pub fn mixture(options: &Double11Options, rate: f64, length: Duration, brokers: u32) -> Scenario {
     let shop = Shop::new(options, rate, brokers);
     let constant = |part: f64| RateCurve::constant(rate * part, length);
@@ -128,7 +128,7 @@ pub fn mixture(options: &Double11Options, rate: f64, length: Duration, brokers: 
         stream.curve = Some(Arc::new(constant(part)));
     }
     let mut groups = shop.groups(&streams, 1.0);
-    // Payments and timeouts have their waves later: streams without messages are left out.
+    // Payments and timeouts come in later waves; streams without messages are left out.
     let kept: Vec<usize> = (0..streams.len()).filter(|&stream| parts[stream] > 0.0).collect();
     for group in &mut groups {
         (group.rate, group.pauses) = (None, Vec::new());
@@ -159,7 +159,7 @@ pub fn mixture(options: &Double11Options, rate: f64, length: Duration, brokers: 
 }
 
 impl Double11Options {
-    /// The target as this night needs it: where a NameServer dies, another one is there.
+    /// The target with what this night needs: if a NameServer dies, there is another one.
     pub fn target(&self) -> TargetOptions {
         self.target.with_nameservers(nameservers(&self.faults()))
     }
@@ -184,7 +184,7 @@ impl Night {
     }
 }
 
-/// The shop at one base rate.
+/// The shop at a given base rate.
 struct Shop<'a> {
     options: &'a Double11Options,
     timeline: Timeline,
@@ -279,7 +279,7 @@ impl<'a> Shop<'a> {
         }
     }
 
-    /// A stream before anything is said about it.
+    /// A stream with defaults.
     fn stream(&self, name: &str, connections: u32) -> Stream {
         let topic = TopicName::new(format!("double11-{name}")).expect("the name is legal");
         let is_retried = matches!(self.options.night, Night::Pulse | Night::Break);
@@ -307,13 +307,13 @@ impl<'a> Shop<'a> {
         Some(Arc::new(self.timeline.visitors(self.base * part)))
     }
 
-    /// Each broker has a producer of each stream, else its queues would get nothing.
+    /// Each broker has a producer of each stream; otherwise its queues would stay empty.
     fn producers(&self, part: f64) -> u32 {
         let all = f64::from(self.options.profile.connections);
         ((all * part).round() as u32).max(self.brokers)
     }
 
-    /// Subscribers whose pace is `factor` times that for the load of `streams`.
+    /// The groups. `factor` scales the receive rates that the load of `streams` implies.
     fn groups(&self, streams: &[Stream], factor: f64) -> Vec<Group> {
         let indexes = |names: &[&str]| -> Vec<usize> {
             let index = |name: &&str| STREAMS.iter().position(|stream| stream == name);
@@ -374,8 +374,8 @@ impl<'a> Shop<'a> {
     }
 }
 
-/// The storm of clients before midnight: who of `connections` producers joins when. Each broker has
-/// a producer from the beginning.
+/// The connection storm before midnight: when each of the late ones among `connections` producers
+/// joins. Each broker has a producer from the start.
 fn late(connections: u32, brokers: u32, timeline: Timeline) -> Option<LateJoin> {
     let early = ((f64::from(connections) * EARLY).ceil() as u32).max(brokers);
     let late = connections.saturating_sub(early);
@@ -391,7 +391,7 @@ fn late(connections: u32, brokers: u32, timeline: Timeline) -> Option<LateJoin> 
     (late > 0).then(|| LateJoin { joins_ns, loaded_from_ns: timeline.at(0.0) })
 }
 
-/// The thresholds that apply to this night.
+/// The thresholds of this night.
 fn asked(night: Night, phases: &[Phase], groups: &[Group], faults: &[Fault]) -> Vec<Asked> {
     let phase = |name| phases.iter().position(|phase| phase.name == name).unwrap_or(0);
     let logistics = groups.iter().position(|group| group.name == "logistics").unwrap_or(0);
@@ -416,7 +416,7 @@ fn asked(night: Night, phases: &[Phase], groups: &[Group], faults: &[Fault]) -> 
     asked
 }
 
-/// Assumptions that a reader could take for facts.
+/// Assumptions that a reader could mistake for facts.
 fn assumptions(options: &Double11Options) -> Vec<String> {
     let mut all = vec![
         "on record: orders peak 26 s after midnight (2020), payments after 322 s (2017)",

@@ -1,35 +1,36 @@
-//! Which queue a message goes to: round-robin, or by key with a skewed popularity.
+//! How a stream chooses queues: round-robin, or by key with a skewed popularity.
 //!
-//! A key belongs to one queue of one broker, whatever its producer. Each producer is connected to one
-//! broker. So instead of drawing a key and looking for a producer, the popularity of the keys is
-//! summed per queue in advance: the producers of a broker get the share of its keys, and draw a queue
-//! by the share of its keys. Splitting a Poisson stream by key gives Poisson streams, so the load is
-//! the same, and removing a producer (`--part`) does not change the others.
+//! A key belongs to one queue of one broker, whatever its producer, and each producer is connected
+//! to one broker. So the generator does not draw a key and look for a producer. It sums the
+//! popularity of the keys per queue in advance: the producers of a broker get the share of its
+//! keys, and draw a queue by the share of that queue's keys. Splitting a Poisson process by key
+//! gives Poisson processes, so the load is the same, and removing a producer (`--part`) does not
+//! change the others.
 
 use crate::plan::schedule::SplitMix64;
 
-/// How popular keys are.
+/// The popularity of keys.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum KeySpace {
-    /// Key number K (from 1) of `count` is as popular as 1 / K^`exponent`.
+    /// Key number K (from 1) of `count` has a popularity proportional to 1 / K^`exponent`.
     Zipf { exponent: f64, count: u32 },
-    /// All of `count` alike.
+    /// All `count` keys are equally popular.
     Uniform { count: u32 },
-    /// `hot` keys share the part `share`; all others of `count` share the rest.
+    /// `hot` keys get the share `share`; all others of `count` get the rest.
     Hot { hot: u32, share: f64, count: u32 },
 }
 
 /// How a stream chooses queues.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Keys {
-    /// Each producer uses the queues of its broker in turn.
+    /// Each producer uses the queues of its broker round-robin.
     None,
     /// By key; the popularity changes at these times, the first at 0.
     Drawn(Vec<(u64, KeySpace)>),
 }
 
 impl KeySpace {
-    /// The popularity of key number `key`, from 0; not scaled.
+    /// The popularity of key number `key` (from 0), not normalized.
     fn weight(&self, key: u32) -> f64 {
         match *self {
             Self::Zipf { exponent, .. } => f64::from(key + 1).powf(-exponent),
@@ -45,17 +46,17 @@ impl KeySpace {
         }
     }
 
-    /// The part of all messages that the most popular key has.
+    /// The share of all messages that the most popular key gets.
     pub fn top_share(&self) -> f64 {
         let total: f64 = (0..self.count()).map(|key| self.weight(key)).sum();
         self.weight(0) / total
     }
 
-    /// The part of all messages that each of `queues` queues gets.
+    /// The share of all messages that each of `queues` queues gets.
     fn by_queue(&self, queues: usize) -> Vec<f64> {
         let mut sums = vec![0.0; queues];
         for key in 0..self.count() {
-            // Any fixed mixing will do; a client would hash the key's text.
+            // Any fixed hash will do; a client would hash the text of the key.
             let place = SplitMix64::of(0, key).number() % queues as u64;
             sums[place as usize] += self.weight(key);
         }
@@ -68,8 +69,8 @@ impl KeySpace {
 /// [`Keys`] applied to the queues that exist.
 #[derive(Clone, Debug)]
 pub struct QueueChoice {
-    /// From when on, and for each broker its part of the load and its queues' parts of that, added
-    /// up. Empty: queues in turn.
+    /// For each start time: each broker's share of the load, and the cumulative shares of its
+    /// queues. Empty: round-robin.
     tables: Vec<(u64, Vec<BrokerKeys>)>,
 }
 
@@ -80,7 +81,7 @@ struct BrokerKeys {
 }
 
 impl QueueChoice {
-    /// For brokers with this many queues each.
+    /// `queue_counts` are the numbers of queues, by broker.
     pub fn new(keys: &Keys, queue_counts: &[u32]) -> Self {
         let Keys::Drawn(spaces) = keys else { return Self { tables: Vec::new() } };
         let all = queue_counts.iter().map(|count| *count as usize).sum();
@@ -96,7 +97,7 @@ impl QueueChoice {
         Self { tables: spaces.iter().map(table).collect() }
     }
 
-    /// The part of the load that goes to `broker` of `brokers`, and from when on.
+    /// The share of the load for `broker` of `brokers`, by start time.
     pub fn parts(&self, broker: usize, brokers: usize) -> Vec<(u64, f64)> {
         if self.tables.is_empty() {
             return vec![(0, 1.0 / brokers as f64)];
@@ -104,7 +105,7 @@ impl QueueChoice {
         self.tables.iter().map(|(from_ns, all)| (*from_ns, all[broker].part)).collect()
     }
 
-    /// The queue of a message that is due at `due_ns`; `None`: the next in turn.
+    /// The queue of a message that is due at `due_ns`; `None`: round-robin.
     pub fn draw(&self, broker: usize, due_ns: u64, random: &mut SplitMix64) -> Option<u32> {
         let after = self.tables.partition_point(|(from_ns, _)| *from_ns <= due_ns);
         let (_, brokers) = self.tables.get(after.checked_sub(1)?)?;
@@ -143,7 +144,7 @@ mod tests {
         assert!((even.top_share() - 0.01).abs() < 1e-9);
     }
 
-    /// Parts of the brokers add up, and draws follow the keys.
+    /// The shares of the brokers add up to 1, and draws follow the keys.
     #[test]
     fn queues_are_drawn_as_their_keys_weigh() {
         let space = KeySpace::Hot { hot: 1, share: 0.5, count: 10_000 };

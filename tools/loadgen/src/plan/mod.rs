@@ -1,6 +1,6 @@
 //! What a run does, fixed before it starts: scenarios and their parts.
 //!
-//! Plain values and pure functions: nothing here knows a target, a socket or a clock. Start reading at
+//! Plain values and pure functions, without targets, sockets or clocks. Start reading at
 //! [`scenario`].
 
 pub mod curve;

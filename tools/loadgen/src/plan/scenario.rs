@@ -1,11 +1,11 @@
-//! The plan of a run, fixed before it starts: who sends what and when, who consumes it at which rate,
-//! and which faults occur when.
+//! The plan of a run, fixed before it starts: who sends what and when, who consumes it at which
+//! rate, and which faults occur when.
 //!
 //! A scenario is a plain value. `steady` makes one with a single stream and group, a profile or a
 //! workload file one with many; [`run`](crate::commands::run) executes both. It does not depend on
 //! the target, so all parts of a run on several machines use the same scenario.
 //!
-//! Times are nanoseconds since the beginning of the run, rates are messages per second.
+//! Times are nanoseconds since the start of the run, rates are messages per second.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -34,22 +34,22 @@ pub struct Scenario {
     pub name: String,
     /// One line of at most 69 columns for reports.
     pub text: String,
-    /// Without gaps, from 0 on; at least one.
+    /// Contiguous, from 0 on; at least one.
     pub phases: Vec<Phase>,
     /// At least one.
     pub streams: Vec<Stream>,
-    /// Empty: nothing is consumed, so losses cannot be found. The first takes every stream, and its
-    /// delays stand for the run's.
+    /// Empty: nothing is consumed, so losses cannot be detected. The first group receives every
+    /// stream, and its end-to-end latencies are those of the run.
     pub groups: Vec<Group>,
-    /// In the order of their times.
+    /// In ascending order of time.
     pub faults: Vec<Fault>,
     pub seed: u64,
     pub arrivals: Arrivals,
     pub part: Part,
-    /// When the run begins, ns since 1970, so that parts on several machines begin together;
-    /// `None`: as soon as all is ready.
+    /// When the run starts, ns since 1970, so that parts on several machines start together;
+    /// `None`: as soon as everything is ready.
     pub start_unix_ns: Option<u64>,
-    /// Threads that send.
+    /// Number of sending threads.
     pub threads: u32,
     /// Never sleep between messages.
     pub spin: bool,
@@ -61,7 +61,7 @@ pub struct Scenario {
     pub is_overload: bool,
 }
 
-/// A stretch of the run with a name.
+/// A named stretch of the run.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Phase {
     pub name: String,
@@ -85,24 +85,24 @@ pub struct Stream {
     /// Queues of each topic on each broker.
     pub queues: u32,
     pub header: HeaderEncoding,
-    /// Of all producers together; `None`: as many as windows allow.
+    /// Rate of all producers together; `None`: as much as the windows allow.
     pub curve: Option<Arc<RateCurve>>,
     pub sizes: Sizes,
     /// Messages per request.
     pub batch: u32,
-    /// Producers, a connection each.
+    /// Number of producers, with one connection each.
     pub connections: u32,
-    /// How many of them join late, and when: those with the highest numbers.
+    /// The producers that join late, and when: those with the highest numbers.
     pub late: Option<LateJoin>,
     /// Requests that a producer may have in flight.
     pub in_flight: u32,
     /// Which queue a message goes to.
     pub keys: Keys,
-    /// Events of one order follow each other to one queue, one in flight at a time, and their order
-    /// is part of the verdict. With more than one in flight per producer, a producer has several
-    /// orders in flight.
+    /// The events of one order are sent one after another to one queue, one in flight at a time,
+    /// and their order is part of the verdict. If a producer may have several requests in flight,
+    /// it has that many orders in flight.
     pub is_ordered: bool,
-    /// One-way: no reply is requested. A loss is counted, but is no failure.
+    /// One-way: no reply is requested. A loss is counted, but is not a failure.
     pub is_one_way: bool,
     /// How often a refused request is retried.
     pub retries: u32,
@@ -113,23 +113,23 @@ pub struct Stream {
 /// Producers that connect shortly before the peak and carry load only from then on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LateJoin {
-    /// When each connects, ascending: the last `joins.len()` producers of the stream.
+    /// When each connects, ascending; these are the last `joins.len()` producers of the stream.
     pub joins_ns: Vec<u64>,
-    /// From when on they share the load.
+    /// When they begin to share the load.
     pub loaded_from_ns: u64,
 }
 
 /// Consumers that together receive every message of their streams once.
 #[derive(Clone, Debug)]
 pub struct Group {
-    /// One word; a tag in files, and the group's name at the broker behind `loadgen-`.
+    /// One word; a tag in files, and, with the prefix `loadgen-`, the group's name at the broker.
     pub name: String,
     pub role: String,
-    /// Indexes of its streams.
+    /// Indexes of the streams that it receives.
     pub streams: Vec<usize>,
-    /// Messages per second it takes until the last message is due; `None`: all it can.
+    /// Messages per second it receives until the last message is due; `None`: all it can.
     pub rate: Option<f64>,
-    /// When it takes nothing.
+    /// When it receives nothing.
     pub pauses: Vec<Pause>,
 }
 
@@ -150,20 +150,20 @@ pub struct Fault {
 
 #[derive(Clone, Debug, PartialEq)]
 pub enum FaultKind {
-    /// kill -9, and a start again after a while.
+    /// SIGKILL; restarted after `down`.
     KillBroker { down: Duration },
-    /// kill -9 of the NameServer with this index; `None`: it stays dead.
+    /// SIGKILL of the NameServer with this index, restarted after `down`; `None`: it stays dead.
     KillNameServer { index: usize, down: Option<Duration> },
-    /// SIGSTOP, and SIGCONT after a while.
+    /// SIGSTOP; SIGCONT after `length`.
     FreezeBroker { length: Duration },
-    /// The file system of the data directory is filled up to this part of its size, for a while.
+    /// Fills the file system of the data directory to the share `to` of its size, for `length`.
     FillDisk { to: f64, length: Duration },
-    /// The device of the data directory gives this many writes and bytes per second, for a while.
+    /// Limits the device of the data directory to these rates, for `length`.
     SlowDisk { writes_per_s: u64, bytes_per_s: u64, length: Duration },
 }
 
 impl FaultKind {
-    /// How long it lasts; `None`: to the end.
+    /// How long it lasts; `None`: to the end of the run.
     pub fn length(&self) -> Option<Duration> {
         match self {
             Self::KillBroker { down } => Some(*down),
@@ -178,29 +178,30 @@ impl FaultKind {
 /// A threshold, judged by [`crate::findings::rows`].
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Asked {
-    /// Nothing acknowledged is lost, corrupted, or out of order where order was asked for.
+    /// No acknowledged message is lost, corrupted, or out of order where order is required.
     NothingLost,
     /// p99.9 during phase `phase` is at most `factor` times that of phase `beside`.
     TailWithin { phase: usize, beside: usize, factor: f64 },
     /// p99.9 is back to `factor` times that of phase `beside` within `within` after `after` ends.
     TailBack { after: usize, beside: usize, factor: f64, within: Duration },
-    /// In phase `phase` the part `part` of the acknowledgements came `within` this time.
+    /// In phase `phase`, the share `part` of the acknowledgements came within the time `within`.
     AnsweredWithin { phase: usize, part: f64, within: Duration },
     /// The backlog of group `group` is drained at `factor` times the mean rate of production.
     Drain { group: usize, factor: f64 },
-    /// The first acknowledgement behind fault number `fault`, which took a broker away, comes this
-    /// long after it, the time included in which the broker is kept away.
+    /// After fault number `fault`, which took a broker away, the next acknowledgement comes within
+    /// `within` of the start of the fault, so this includes the time in which the broker is kept
+    /// away.
     BackWithin { fault: usize, within: Duration },
-    /// Less than this part of what was due was refused or could not be sent.
+    /// Less than this share of the due messages was refused or not sent.
     Refused { part_max: f64 },
     /// A limit from the command line or the workload file.
     FailIf(Threshold),
 }
 
-/// How long a broker may take to serve again once the fault is over.
+/// Maximum time until a broker serves again after the fault has ended.
 const RETURN_MAX: Duration = Duration::from_secs(3);
 
-/// What is asked of faults that take a broker away.
+/// The thresholds for faults that take a broker away.
 pub fn asked_of_faults(faults: &[Fault]) -> Vec<Asked> {
     let asked = faults.iter().enumerate().filter_map(|(fault, Fault { kind, .. })| match kind {
         FaultKind::KillBroker { down: away } | FaultKind::FreezeBroker { length: away } => {
@@ -211,7 +212,7 @@ pub fn asked_of_faults(faults: &[Fault]) -> Vec<Asked> {
     asked.collect()
 }
 
-/// NameServers in processes of their own that `faults` need: one more than can die.
+/// Number of NameServer processes that `faults` need: one more than can die.
 pub fn nameservers(faults: &[Fault]) -> u16 {
     let index = |fault: &Fault| match fault.kind {
         FaultKind::KillNameServer { index, .. } => Some(index as u16),
@@ -274,7 +275,7 @@ impl Scenario {
         first..first + self.streams[stream].connections
     }
 
-    /// The same for all parts of a run, and different for different schedules.
+    /// Equal for all parts of a run, and different for different schedules.
     pub fn schedule_id(&self) -> String {
         let whole = Self {
             part: Part { index: 0, count: 1 },
@@ -286,7 +287,7 @@ impl Scenario {
         format!("{:08x}", crc32c::crc32c(format!("{whole:?}").as_bytes()))
     }
 
-    /// The same for runs that differ only in their seed, or in what is asked of them.
+    /// Equal for runs that differ only in their seed or their thresholds.
     pub fn workload_id(&self) -> String {
         Self { seed: 0, asked: Vec::new(), ..self.clone() }.schedule_id()
     }
@@ -297,7 +298,7 @@ impl Scenario {
     }
 }
 
-/// One stream of `load`, one group that takes all of it, one phase.
+/// One stream of `load`, one group that receives it, one phase.
 pub fn steady(load: &LoadOptions) -> Scenario {
     let curve = match load.rate {
         Rate::PerSecond(rate) => Some(RateCurve::constant(rate, load.warm_up() + load.duration)),

@@ -1,9 +1,9 @@
-//! The schedule: which message is due when. Options and seed determine it before anything is sent; the
-//! target cannot change it.
+//! The schedule: which message is due when. Options and seed determine it before anything is sent,
+//! and the target cannot change it: that is what prevents coordinated omission.
 //!
-//! Every producer draws its arrivals from its own random numbers. So the schedule of a part (`--part
-//! I/N`, one process of several) or of a thread is the whole schedule without the other producers:
-//! parts are disjoint, and together they are the whole.
+//! Every producer draws its arrivals from its own random number generator. So the schedule of a
+//! part (`--part I/N`, one process of several) or of a thread is the whole schedule without the
+//! other producers: parts are disjoint, and together they are the whole.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -11,33 +11,33 @@ use std::sync::Arc;
 
 use crate::plan::curve::RateCurve;
 
-/// How requests are spread within the rate.
+/// The arrival process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Arrivals {
-    /// Independent of each other, as many customers are.
+    /// Independent arrivals, as those of many customers are.
     Poisson,
     /// Evenly spaced over all producers.
     Uniform,
-    /// This many of one producer at the same instant, then a pause.
+    /// This many requests of one producer at the same time, then a pause.
     Burst(u32),
 }
 
-/// One request is due.
+/// One due request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Arrival {
     pub due_ns: u64,
-    /// Index of its producer among those of the schedule.
+    /// Index of its producer in the schedule.
     pub source: u32,
 }
 
-/// A producer as the schedule sees it.
+/// The producer's input to the schedule.
 #[derive(Clone, Debug)]
 pub struct Source {
-    /// Unique in the run; seeds its generator.
+    /// Unique in the run; seeds its random number generator.
     pub number: u32,
-    /// Requests per second of all that share this curve.
+    /// Requests per second of all producers that share this curve.
     pub curve: Arc<RateCurve>,
-    /// Which of them it is, `index < count`.
+    /// Its index among them, `index < count`.
     pub index: u32,
     pub count: u32,
 }
@@ -47,16 +47,16 @@ pub struct Source {
 pub struct Schedule {
     arrivals: Arrivals,
     producers: Vec<Producer>,
-    /// Next arrival of each producer that still has one, with its index in `producers`.
+    /// Next arrival of each producer that has one, with the producer's index.
     next: BinaryHeap<Reverse<(u64, u32)>>,
 }
 
 #[derive(Debug)]
 struct Producer {
     source: Source,
-    /// Requests drawn so far.
+    /// Number of requests drawn so far.
     drawn: u64,
-    /// Place on the curve's axis of expected requests.
+    /// Position on the curve, in expected requests.
     at: f64,
     random: SplitMix64,
 }
@@ -99,8 +99,8 @@ impl Iterator for Schedule {
 }
 
 impl Producer {
-    /// Place of this producer's next request on the axis of expected requests of all that share its
-    /// curve.
+    /// Position of this producer's next request, in expected requests of all producers that share
+    /// its curve.
     fn advance(&mut self, arrivals: Arrivals) -> f64 {
         let (drawn, count) = (self.drawn as f64, f64::from(self.source.count));
         let index = f64::from(self.source.index);
@@ -119,13 +119,13 @@ impl Producer {
     }
 }
 
-/// SplitMix64 (Steele, Lea and Flood, 2014). Written out because a schedule must be the same in
-/// every version and on every machine that takes part in a run.
+/// SplitMix64 (Steele, Lea and Flood, 2014). Implemented here because a schedule must be the same
+/// in every version and on every machine that takes part in a run.
 #[derive(Clone, Debug)]
 pub struct SplitMix64(u64);
 
 impl SplitMix64 {
-    /// A generator of its own for each producer of a seed.
+    /// A separate generator for each producer of a seed.
     pub fn of(seed: u64, number: u32) -> Self {
         let mut mixer = Self(seed ^ (u64::from(number) << 32 | u64::from(number)));
         Self(mixer.number())
@@ -153,7 +153,7 @@ mod tests {
 
     const KINDS: [Arrivals; 3] = [Arrivals::Poisson, Arrivals::Uniform, Arrivals::Burst(8)];
 
-    /// Arrivals as due time and producer number.
+    /// The arrivals as (due time, producer number).
     fn schedule(arrivals: Arrivals, seed: u64, numbers: &[u32]) -> Vec<(u64, u32)> {
         let curve = Arc::new(RateCurve::constant(10_000.0, Duration::from_secs(2)));
         let source =
@@ -186,7 +186,7 @@ mod tests {
         }
     }
 
-    /// 20,000 expected; a Poisson count stays within five standard deviations of it.
+    /// 20,000 are expected; a Poisson count is within five standard deviations of that.
     #[test]
     fn the_rate_is_the_one_asked_for() {
         let all: Vec<u32> = (0..12).collect();
@@ -206,7 +206,7 @@ mod tests {
         }
     }
 
-    /// Gaps of a Poisson stream are exponential: their mean equals their deviation.
+    /// Gaps of a Poisson process are exponential: their mean equals their standard deviation.
     #[test]
     fn poisson_gaps_are_exponential() {
         let arrivals = schedule(Arrivals::Poisson, 3, &(0..12).collect::<Vec<_>>());

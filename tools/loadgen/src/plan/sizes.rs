@@ -1,18 +1,19 @@
 //! Message sizes: a mixture of a few fixed sizes.
 //!
-//! There is one request template per size, so a continuous distribution is approximated by the medians
-//! of equally likely pieces.
+//! There is one request template per size, so a continuous distribution is approximated by the
+//! medians of equally likely pieces.
 
 use crate::engine::payload::MESSAGE_SIZE_MIN;
 use crate::plan::schedule::SplitMix64;
 
-/// Sizes of a mixture, at most: each has a template per topic.
+/// Maximum number of sizes in a mixture: each has a template per topic.
 pub const CLASSES_MAX: usize = 64;
 
 /// A mixture of message sizes, bytes.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Sizes {
-    /// Size, and the part of all messages up to and with this class; ascending to 1.
+    /// Size, and the cumulative share of the messages up to and including this class; ascending to
+    /// 1.
     classes: Vec<(usize, f64)>,
 }
 
@@ -21,12 +22,12 @@ impl Sizes {
         Self { classes: vec![(size, 1.0)] }
     }
 
-    /// Sizes with their weights, which need not add up to 1. Sizes too small for the stamp are
-    /// raised to it.
+    /// Sizes with weights, which need not add up to 1. Sizes too small for the stamp are raised to
+    /// its size.
     ///
     /// # Panics
-    /// When there is none, when there are more than [`CLASSES_MAX`], or when a weight is not
-    /// positive: files are checked before.
+    /// If there are no sizes, or more than [`CLASSES_MAX`], or if a weight is not positive. Files
+    /// are validated before.
     pub fn mixed(weighted: &[(usize, f64)]) -> Self {
         assert!((1..=CLASSES_MAX).contains(&weighted.len()), "some sizes, and not too many");
         assert!(weighted.iter().all(|(_, weight)| *weight > 0.0), "weights are positive");
@@ -39,12 +40,12 @@ impl Sizes {
         Self { classes: weighted.iter().map(class).collect() }
     }
 
-    /// What a shop sends, as assumed where nothing is on record: 35 % of 128 B, 45 % log-normal
-    /// around 1 KiB, 15 % of 4 KiB, 4.9 % of 16 to 64 KiB, 0.1 % of 256 KiB to 1 MiB.
+    /// The assumed sizes of a shop's messages, since none are on record: 35 % of 128 B, 45 %
+    /// log-normal around 1 KiB, 15 % of 4 KiB, 4.9 % of 16 to 64 KiB, 0.1 % of 256 KiB to 1 MiB.
     pub fn shop() -> Self {
-        // Middles of eight equally likely pieces of a normal distribution, in deviations.
+        // Medians of eight equally likely pieces of a normal distribution, in standard deviations.
         const MIDDLES: [f64; 8] = [-1.534, -0.887, -0.489, -0.157, 0.157, 0.489, 0.887, 1.534];
-        // The logarithm's deviation: one message in twenty of this part is above 2.8 KiB.
+        // Standard deviation of the logarithm: one in twenty of these messages is above 2.8 KiB.
         const DEVIATION: f64 = 0.6;
         let around_1k = MIDDLES.map(|at| ((1024.0 * (at * DEVIATION).exp()) as usize, 45.0 / 8.0));
         let large = [16, 24, 32, 48, 64].map(|kib| (kib << 10, 4.9 / 5.0));
@@ -57,7 +58,7 @@ impl Sizes {
         self.classes.iter().map(|(size, _)| *size)
     }
 
-    /// Bytes of a message on average.
+    /// Mean message size, bytes.
     pub fn mean(&self) -> f64 {
         let mut below = 0.0;
         let part = |&(size, up_to): &(usize, f64)| {
@@ -68,7 +69,7 @@ impl Sizes {
         self.classes.iter().map(part).sum()
     }
 
-    /// The class of the next message.
+    /// Draws the class of the next message.
     pub fn draw(&self, random: &mut SplitMix64) -> usize {
         if self.classes.len() == 1 {
             return 0;

@@ -1,4 +1,5 @@
-//! A limit on one figure of a run: `p99>20ms` says when the run has failed.
+//! A threshold for one figure of a run, such as `p99>20ms`. It is written as the condition for
+//! failure.
 
 use std::fmt::{self, Display};
 
@@ -9,21 +10,21 @@ use crate::units::{grouped, parse_rate};
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Threshold {
     pub figure: Figure,
-    /// The figure must not be above the limit; else not below.
+    /// The figure must not exceed the limit; otherwise it must not be below the limit.
     pub is_maximum: bool,
-    /// Nanoseconds, messages per second, or a part of what was due.
+    /// Nanoseconds, messages per second, or a share of the messages due.
     pub limit: f64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Figure {
-    /// This quantile, from due to acknowledged.
+    /// A quantile of the time from due to acknowledged.
     Latency(f64),
-    /// The same from due to consumed.
+    /// A quantile of the time from due to consumed.
     EndToEnd(f64),
     /// Messages acknowledged per second.
     Rate,
-    /// Parts of what was due.
+    /// Shares of the messages due.
     Refused,
     NotSent,
     Unanswered,
@@ -37,7 +38,7 @@ const OTHERS: [(&str, Figure); 4] = [
     ("not-sent", Figure::NotSent),
     ("unanswered", Figure::Unanswered),
 ];
-/// In front of a quantile.
+/// Prefix of end-to-end quantiles.
 const END_TO_END: &str = "e2e-";
 
 impl Threshold {
@@ -60,7 +61,7 @@ impl Threshold {
         Ok(Self { figure, is_maximum: text.as_bytes()[at] == b'>', limit })
     }
 
-    /// The limit, as it is to be kept.
+    /// The condition to be met.
     pub fn wanted(&self) -> String {
         let sign = if self.is_maximum { "<=" } else { ">=" };
         format!("{sign} {}", self.figure.shown(self.limit))
@@ -83,7 +84,7 @@ impl Figure {
         })
     }
 
-    /// A value of it, with its unit.
+    /// Formats a value of the figure, with its unit.
     pub fn shown(&self, value: f64) -> String {
         match self {
             Self::Latency(_) | Self::EndToEnd(_) if value < 1e9 => format!("{} ms", value / 1e6),

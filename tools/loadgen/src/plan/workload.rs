@@ -1,5 +1,5 @@
 //! Workload files: YAML with the field names of OpenMessaging Benchmark's workloads, or TOML with
-//! the same names. `streams`, `groups`, `phases`, `faults` and some smaller fields are ours.
+//! the same names. `streams`, `groups`, `phases`, `faults` and some smaller fields are additions.
 //!
 //! ```text
 //!   text ──▶ tree ──▶ fields ──▶ spec ──▶ Scenario
@@ -35,7 +35,7 @@ use crate::plan::workload::stream::{Load, StreamSpec};
 use crate::plan::workload::tree::Wrong;
 use crate::units::grouped;
 
-/// A larger file is no workload.
+/// Maximum size of a file, bytes.
 const FILE_SIZE_MAX: u64 = 1 << 20;
 
 #[derive(Debug, thiserror::Error)]
@@ -48,7 +48,7 @@ pub enum WorkloadError {
     Wrong { path: PathBuf, wrong: Wrong },
 }
 
-/// A checked file.
+/// A validated file.
 #[derive(Clone, Debug)]
 pub struct Workload {
     spec: Spec,
@@ -60,7 +60,7 @@ enum Language {
     Toml,
 }
 
-/// Reads and checks the file.
+/// Reads and validates the file.
 pub fn read(path: &Path) -> Result<Workload, WorkloadError> {
     let failed = |cause| WorkloadError::Read { path: path.to_owned(), cause };
     let language = match path.extension().and_then(|extension| extension.to_str()) {
@@ -93,13 +93,13 @@ impl Workload {
         &self.spec.faults
     }
 
-    /// Whether the highest sustainable rate is to be searched for, with [`probe`](Self::probe).
+    /// Whether the highest sustained rate must be searched for, with [`probe`](Self::probe).
     pub fn is_search(&self) -> bool {
         self.spec.streams.iter().any(|stream| stream.load == Load::Searched)
     }
 
-    /// The whole run for a target of `brokers` brokers. `found` is the rate that a search has found,
-    /// messages per second.
+    /// The whole run for a target of `brokers` brokers. `found` is the rate from a search, messages
+    /// per second.
     pub fn scenario(&self, process: &ProcessOptions, found: Option<f64>, brokers: u32) -> Scenario {
         let spec = &self.spec;
         let end_ns = spec.phases.last().map_or(0, |phase| phase.end_ns);
@@ -117,7 +117,7 @@ impl Workload {
         }
     }
 
-    /// One step of a search: `rate` for a while, without warm-up, pauses and faults.
+    /// One step of a search: a run at `rate`, without warm-up, pauses and faults.
     pub fn probe(
         &self,
         process: &ProcessOptions,
@@ -206,7 +206,7 @@ impl Workload {
     }
 }
 
-/// The curve up to the end of the run; `None`: as many as windows allow.
+/// The curve up to the end of the run; `None`: as much as the windows allow.
 fn curve(load: &Load, end_ns: u64, found: Option<f64>) -> Option<RateCurve> {
     let constant = |rate| RateCurve::constant(rate, Duration::from_nanos(end_ns));
     match load {
@@ -217,7 +217,8 @@ fn curve(load: &Load, end_ns: u64, found: Option<f64>) -> Option<RateCurve> {
     }
 }
 
-/// Points from 0 to `end_ns`: the first and the last rate hold, and what lies behind is cut off.
+/// Points from 0 to `end_ns`: the first and the last rate are extended, and what is after the end
+/// is cut off.
 fn until(points: &[(u64, f64)], end_ns: u64) -> Vec<(u64, f64)> {
     let (first, last) =
         (points.first().map_or(0.0, |it| it.1), points.last().map_or(0.0, |it| it.1));

@@ -1,4 +1,4 @@
-//! Finds the brokers, or starts some, and makes sure that the topics of a run exist on all of them.
+//! Finds or starts the brokers, and ensures that the topics of a run exist on all of them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -18,7 +18,7 @@ use crate::options::TargetOptions;
 use crate::plan::scenario::Scenario;
 use crate::target::embedded::{Embedded, EmbeddedError, Handle};
 
-/// How long a cluster may take to know its brokers, and a new topic to show in the route.
+/// Maximum time until the cluster knows its brokers, and until a new topic appears in the route.
 const ROUTE_WAIT: Duration = Duration::from_secs(30);
 const ROUTE_POLL: Duration = Duration::from_millis(50);
 
@@ -26,7 +26,8 @@ const ROUTE_POLL: Duration = Duration::from_millis(50);
 pub enum TargetError {
     #[error(transparent)]
     Client(#[from] ClientError),
-    /// The run would change what others rely on, or measure another number of queues than it states.
+    /// The run would change a topic that others use, or measure a different number of queues than
+    /// it states.
     #[error(
         "{0}; loadgen changes no topic: request the same number of queues, or use another topic"
     )]
@@ -42,13 +43,13 @@ pub enum TargetError {
 }
 
 impl TargetError {
-    /// Whether the command line is wrong, not the target.
+    /// Whether the command line is wrong rather than the target.
     pub fn is_usage(&self) -> bool {
         matches!(self, Self::NoFixedHeader(_) | Self::Client(ClientError::NameServerList { .. }))
     }
 }
 
-/// A master broker, which for RingMQ is a shard.
+/// A master broker; for RingMQ, a shard.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Broker {
     pub name: String,
@@ -65,11 +66,11 @@ pub struct QueueStart {
     pub offset: u64,
 }
 
-/// The cluster that a run goes to. It may be used for many runs.
+/// The cluster under test. Several runs may use it.
 pub struct Target {
     pub namesrv: String,
     pub brokers: Vec<Broker>,
-    /// Queues per broker of each topic that exists for sure.
+    /// Queues per broker, for each topic that is known to exist.
     queue_counts: BTreeMap<TopicName, u32>,
     embedded: Option<Embedded>,
 }
@@ -90,8 +91,8 @@ impl Target {
         Ok(Self { namesrv, brokers, queue_counts: BTreeMap::new(), embedded })
     }
 
-    /// Creates the topics of `scenario`. Those that exist must be as the scenario declares them, and
-    /// are not changed.
+    /// Creates the topics of `scenario`. Existing topics are not changed, and must be as the
+    /// scenario declares them.
     pub fn ensure_topics(&mut self, scenario: &Scenario) -> Result<(), TargetError> {
         let mut admin = Admin::new(client_options(&self.namesrv))?;
         for (topic, queue_count) in scenario.topics() {
@@ -109,12 +110,13 @@ impl Target {
         Ok(())
     }
 
-    /// Queues of `topic` on each broker, once [`ensure_topics`](Self::ensure_topics) has seen it.
+    /// Queues of `topic` on each broker. [`ensure_topics`](Self::ensure_topics) must have seen the
+    /// topic.
     pub fn queue_count(&self, topic: &TopicName) -> u32 {
         self.queue_counts.get(topic).copied().unwrap_or(0)
     }
 
-    /// Fails unless every broker speaks RingMQ's own header.
+    /// Fails unless every broker supports RingMQ's own header.
     pub fn require_fixed_header(&self) -> Result<(), TargetError> {
         let mut remote = Remote::new(client_options(&self.namesrv))?;
         let group = GroupName::new(PRODUCER_GROUP).expect("the group's name is legal");
@@ -132,7 +134,7 @@ impl Target {
         Ok(())
     }
 
-    /// The end of each queue of these topics, where the run's messages will begin.
+    /// The end offset of each queue of these topics, where the run's messages will start.
     pub fn queue_ends(
         &self,
         topics: &BTreeSet<&TopicName>,
@@ -173,7 +175,7 @@ impl Target {
     }
 }
 
-/// How loadgen appears to the servers.
+/// The identity of loadgen's administrative client.
 pub fn client_options(namesrv: &str) -> ClientOptions {
     let client_id = format!("loadgen@{}", process::id());
     ClientOptions { client_id, ..ClientOptions::new(namesrv) }
@@ -208,7 +210,7 @@ fn master_of(broker: &RouteBroker) -> Option<Result<Broker, TargetError>> {
     Some(resolve(address).map(|address| Broker { name, address }))
 }
 
-/// The first address that `text` (`host:port`) stands for.
+/// The first address that `text` (`host:port`) resolves to.
 fn resolve(text: &str) -> Result<SocketAddr, TargetError> {
     let unresolved = |cause| TargetError::Unresolved { address: text.to_owned(), cause };
     let mut addresses = text.to_socket_addrs().map_err(unresolved)?;

@@ -1,8 +1,8 @@
-//! The file system and the device under a directory, and how fast they make a write durable: raw
-//! figures beside those of a broker that writes there.
+//! The file system and device under a directory, and the latency of a durable write there: raw
+//! figures to set beside those of a broker on the same device.
 //!
-//! Facts come from `/proc/self/mountinfo` and `/sys`. What the kernel does not report is left out, never
-//! guessed.
+//! Facts come from `/proc/self/mountinfo` and `/sys`. What the kernel does not report is left out,
+//! never guessed.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
@@ -17,13 +17,13 @@ use serde_json::{Map, Value, json};
 
 use crate::engine::histogram::{self, Percentiles};
 
-/// Writes that are measured, each of this size, bytes.
+/// Number of measured writes, and the size of each, bytes.
 const WRITES: u64 = 200;
 const WRITE_SIZE: usize = 4 << 10;
-/// The file they go to is written before, so that none of them has to grow it.
+/// The probe file is filled first, so that no measured write extends it.
 const PROBE_SIZE: u64 = 1 << 20;
 const PROBE_NAME: &str = "loadgen-flush-probe";
-/// Settings of a block device's queue that decide how it behaves.
+/// Queue settings of a block device that affect its latency.
 const QUEUE_SETTINGS: [&str; 6] = [
     "rotational",
     "scheduler",
@@ -38,24 +38,25 @@ const QUEUE_SETTINGS: [&str; 6] = [
 pub struct Mount {
     pub point: PathBuf,
     pub kind: String,
-    /// Device or name that is mounted.
+    /// The device or name that is mounted.
     pub source: String,
-    /// Of the mount, then of the file system, joined by commas.
+    /// Mount options, then file system options, separated by commas.
     pub options: String,
     /// `major:minor`.
     pub device: String,
 }
 
-/// The file system that holds `path`, which must exist.
+/// The file system that contains `path`, which must exist.
 pub fn mount_of(path: &Path) -> io::Result<Mount> {
     let path = path.canonicalize()?;
     let mounts = mounts()?;
-    // Of two mounts at one place the later hides the earlier.
+    // Of two mounts at one mount point, the later hides the earlier.
     let holding = mounts.into_iter().filter(|mount| path.starts_with(&mount.point));
     let mut mount = holding
         .max_by_key(|mount| mount.point.as_os_str().len())
         .ok_or_else(|| io::Error::other("no file system holds it"))?;
-    // Some file systems have a number of their own; what counts is their device's.
+    // Some file systems report a device number of their own; the number of the block device is
+    // needed.
     if let Ok(source) = fs::metadata(&mount.source)
         && source.rdev() != 0
     {
@@ -64,13 +65,13 @@ pub fn mount_of(path: &Path) -> io::Result<Mount> {
     Ok(mount)
 }
 
-/// All mounted file systems, in the order in which they were mounted.
+/// All mounted file systems, in mount order.
 pub fn mounts() -> io::Result<Vec<Mount>> {
     let text = fs::read_to_string("/proc/self/mountinfo")?;
     Ok(text.lines().filter_map(parse_mount).collect())
 }
 
-/// `36 35 98:0 / /mnt rw,noatime master:1 - ext3 /dev/root rw,errors=continue`, after proc(5).
+/// `36 35 98:0 / /mnt rw,noatime master:1 - ext3 /dev/root rw,errors=continue`, see proc(5).
 fn parse_mount(line: &str) -> Option<Mount> {
     let (here, there) = line.split_once(" - ")?;
     let mut here = here.split(' ').skip(2);
@@ -86,7 +87,7 @@ fn parse_mount(line: &str) -> Option<Mount> {
     })
 }
 
-/// Spaces and their like are written as `\040`.
+/// Decodes octal escapes: a space is written as `\040`.
 fn unescape(text: &str) -> String {
     let mut out = String::new();
     let mut rest = text;
@@ -100,12 +101,12 @@ fn unescape(text: &str) -> String {
 }
 
 impl Mount {
-    /// Whether it is a file that is mounted, so that nobody else needs the space in it.
+    /// Whether a file is mounted here, so that nobody else needs the space in it.
     pub fn is_loop(&self) -> bool {
         self.source.starts_with("/dev/loop")
     }
 
-    /// The disk under it, as `/sys` knows it: a partition's whole disk.
+    /// The disk under it in `/sys`; for a partition, the whole disk.
     fn disk(&self) -> Option<PathBuf> {
         let block = fs::canonicalize(format!("/sys/dev/block/{}", self.device)).ok()?;
         match block.join("partition").exists() {
@@ -114,13 +115,13 @@ impl Mount {
         }
     }
 
-    /// `major:minor` of the disk under it; none for file systems without one.
+    /// `major:minor` of the disk under it; `None` for a file system without a disk.
     pub fn disk_number(&self) -> Option<String> {
         self.disk().map(|disk| first_line(&disk.join("dev"))).filter(|number| !number.is_empty())
     }
 }
 
-/// File system and device of the directory `data`, by name.
+/// File system and device of the directory `data`, by key.
 pub fn describe(data: &Path) -> Map<String, Value> {
     let mut facts = Map::new();
     let mut add = |name: &str, value: Value| drop(facts.insert(name.to_owned(), value));
@@ -144,26 +145,26 @@ pub fn describe(data: &Path) -> Map<String, Value> {
     facts
 }
 
-/// The first line of a file, or nothing.
+/// The first line of a file; empty if there is none.
 pub fn first_line(path: &Path) -> String {
     let text = fs::read_to_string(path).unwrap_or_default();
     text.lines().next().unwrap_or_default().trim().to_owned()
 }
 
-/// How long small writes took to be durable, ns.
+/// Latencies of small durable writes, ns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct FlushLatency {
     pub writes: u64,
     pub write_bytes: usize,
-    /// Past the page cache, as the broker writes; `false` where the file system refuses that.
+    /// Direct I/O, as the broker uses; `false` where the file system refuses it.
     pub is_direct: bool,
     pub p50_ns: u64,
     pub p99_ns: u64,
     pub max_ns: u64,
 }
 
-/// Writes 4 KiB at a time, each durable when it returns, to a written file in `directory` that is
-/// removed again.
+/// Measures writes of 4 KiB, each durable when it returns, to a preallocated file in `directory`.
+/// Removes the file afterwards.
 pub fn measure_flush(directory: &Path) -> io::Result<FlushLatency> {
     let path = directory.join(PROBE_NAME);
     let measured = prepare(&path).and_then(|()| match probe(&path, O_DIRECT | O_DSYNC) {
@@ -182,7 +183,7 @@ fn prepare(path: &Path) -> io::Result<()> {
 
 fn probe(path: &Path, flags: i32) -> io::Result<FlushLatency> {
     let file = OpenOptions::new().write(true).custom_flags(flags).open(path)?;
-    // A device reads direct writes from where they lie, which must be aligned for that.
+    // Direct I/O requires aligned memory.
     let memory = vec![0xa5_u8; 2 * WRITE_SIZE];
     let start = memory.as_ptr().align_offset(WRITE_SIZE);
     let block = &memory[start..start + WRITE_SIZE];
@@ -204,7 +205,7 @@ fn probe(path: &Path, flags: i32) -> io::Result<FlushLatency> {
     })
 }
 
-/// The broker's command, and the file system and device under its data with their own speed, which
+/// The broker's command, and the file system, device and flush latency under its data. The latency
 /// must be measured while the broker does not write.
 pub fn of_ground(data: &Path, broker_command: &str) -> Map<String, Value> {
     let mut facts = describe(data);
@@ -233,7 +234,7 @@ mod tests {
         };
         assert_eq!(parse_mount(line), Some(mount.clone()));
         assert!(mount.is_loop());
-        // No optional fields, and a back-slash that is one.
+        // No optional fields, and a backslash that is not an escape.
         let line = r"1 0 0:5 / /a\b rw - tmpfs tmpfs rw";
         let mount = parse_mount(line).unwrap();
         assert_eq!((mount.point.to_str(), mount.is_loop()), (Some(r"/a\b"), false));
@@ -260,7 +261,7 @@ mod tests {
         assert!(measure_flush(&directory).is_err());
     }
 
-    /// A report without these cannot be repeated.
+    /// A report without these facts cannot be repeated.
     #[test]
     fn the_device_under_the_data_is_named() {
         let directory = std::env::temp_dir().join(format!("loadgen-ground-{}", std::process::id()));

@@ -1,5 +1,5 @@
-//! What a run was made on and with, for whoever repeats it: the machine as far as it tells, the
-//! versions, and the configuration. Not here: servers of our own, with the device under them
+//! What is needed to repeat a run: the machine as far as it can be read, the versions, and the
+//! configuration. Not here: the embedded servers and their device
 //! ([`crate::target::device::of_ground`]).
 
 use std::env;
@@ -27,7 +27,7 @@ pub fn describe() -> Map<String, Value> {
     ])
 }
 
-/// The run whole, under one name.
+/// The whole scenario, under one key.
 pub fn of_scenario(scenario: &Scenario) -> Map<String, Value> {
     let faults: Vec<Value> = scenario
         .faults
@@ -99,7 +99,7 @@ fn field(path: &str, name: &str) -> String {
 mod tests {
     use super::*;
 
-    /// A report without these cannot be repeated.
+    /// A report without these facts cannot be repeated.
     #[test]
     fn the_machine_is_named() {
         let machine = describe();

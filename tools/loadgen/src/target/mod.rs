@@ -1,5 +1,5 @@
-//! The target of a run: existing brokers, or embedded servers, which alone have faults, samples and
-//! facts about their machine. Start reading at [`cluster`].
+//! The target of a run: existing brokers, or embedded servers. Faults, samples and facts about the
+//! machine exist for embedded servers only. Start reading at [`cluster`].
 
 pub mod cluster;
 pub mod device;

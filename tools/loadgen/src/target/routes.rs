@@ -1,8 +1,9 @@
-//! Where the brokers are during a run: a broker that comes back at another address is found again.
+//! Addresses of the brokers during a run, so that a broker that comes back at another address is
+//! found.
 //!
-//! A thread asks the NameServers once a second, and keeps an address per broker and a count of
-//! changes. A thread that has lost a connection looks there. A NameServer that does not answer, or no
-//! longer knows a broker, changes nothing.
+//! A thread queries the NameServers once a second. It keeps one address per broker and a count of
+//! changes; threads that lose a connection look there. If a NameServer does not answer, or no
+//! longer knows a broker, the address is kept.
 
 use std::io;
 use std::net::SocketAddr;
@@ -16,7 +17,7 @@ use ringmq::client::Remote;
 use crate::background::Background;
 use crate::target::cluster::{self, Broker, client_options};
 
-/// Time between two requests, and how often in it the thread checks whether the run is over.
+/// Time between two queries, and how often meanwhile the thread checks whether the run is over.
 const PERIOD: Duration = Duration::from_secs(1);
 const STEPS: u32 = 20;
 
@@ -32,7 +33,7 @@ impl Routes {
         Self { brokers: Mutex::new(brokers), changes: AtomicU64::new(0) }
     }
 
-    /// Grows with each address that has changed.
+    /// Incremented by each change of an address.
     pub fn changes(&self) -> u64 {
         self.changes.load(Ordering::Acquire)
     }
@@ -41,7 +42,7 @@ impl Routes {
         self.brokers.lock().expect("no thread panics while it holds the routes")[broker].address
     }
 
-    /// Takes in what a NameServer knows.
+    /// Takes over what a NameServer knows.
     fn learn(&self, known: &[Broker]) {
         let mut brokers = self.brokers.lock().expect("no thread panics while it holds the routes");
         for broker in brokers.iter_mut() {

@@ -1,8 +1,8 @@
-//! What the embedded broker's process uses, once a second during a run.
+//! Resource usage of the embedded broker's process, sampled once a second during a run.
 //!
-//! A broker that was killed and started again is a new process whose counts begin at zero; here they
-//! go on where those of the old one were last seen. What that one used in its last part of a second
-//! is not seen by anybody.
+//! A broker that was killed and restarted is a new process whose counters start at zero. Here the
+//! counters continue from the last sample of the old process. What the old process used after that
+//! sample is not counted.
 
 use std::fs;
 use std::io;
@@ -19,10 +19,10 @@ use crate::findings::report::Sample;
 use crate::target::embedded::Handle;
 
 const EVERY_NS: u64 = 1_000_000_000;
-/// How soon the end of the run is noticed.
+/// How often the thread checks whether the run is over.
 const POLL: Duration = Duration::from_millis(20);
 
-/// Takes a sample at every full second of the run until it is over.
+/// Takes a sample at each full second until the run is over.
 pub fn start(servers: Handle, clock: RunClock) -> io::Result<Background<Vec<Sample>>> {
     Background::start("samples", move |is_over| {
         let mut meter = Meter::default();
@@ -42,7 +42,7 @@ pub fn start(servers: Handle, clock: RunClock) -> io::Result<Background<Vec<Samp
     })
 }
 
-/// What one process has used since it began, and holds now.
+/// What one process has used since it started, and what it holds now.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Used {
     cpu_ns: u64,
@@ -66,20 +66,20 @@ impl Used {
     }
 }
 
-/// The number behind `name` at the beginning of a line; 0 without such a line.
+/// The number after `name` at the start of a line; 0 if there is no such line.
 fn value(text: &str, name: &str) -> u64 {
     let mut rest = text.lines().filter_map(|line| line.strip_prefix(name));
     let number = rest.next().and_then(|rest| rest.split_whitespace().next()?.parse().ok());
     number.unwrap_or(0)
 }
 
-/// Adds up what one process after the other has used.
+/// Sums the usage of successive processes.
 #[derive(Debug, Default)]
 struct Meter {
     pid: u32,
-    /// Of this process when last seen.
+    /// The last sample of the current process.
     last: Used,
-    /// Of all processes before it.
+    /// The total of all earlier processes.
     before: Used,
 }
 
@@ -132,7 +132,7 @@ mod tests {
         assert!(own.cpu_ns > 0 && own.rss_bytes > 1 << 20, "{own:?}");
         assert_eq!(value("a: 1\nVmRSS:\t  1536 kB\n", "VmRSS:"), 1536);
         assert_eq!(value("rchar: 5\nread_bytes: 7\n", "write_bytes:"), 0);
-        // No process has this number.
+        // No process has this id.
         assert!(Used::of(i32::MAX as u32).is_err());
     }
 }

@@ -1,24 +1,24 @@
-//! What goes wrong in the night of `double11 break`, around midnight.
+//! The faults of `double11 break`, around midnight.
 
 use std::time::Duration;
 
 use crate::plan::double11::timeline::Timeline;
 use crate::plan::scenario::{Fault, FaultKind};
 
-/// However short the night, a fault lasts at least this long, so that it can be seen in figures
-/// that are kept by the second.
+/// Minimum duration of a fault, however short the night, so that it shows in figures per second.
 const LENGTH_MIN_S: f64 = 1.0;
-/// And the next one begins no sooner than this after it is over: by then a broker that was killed has
-/// read its log and serves, or the next fault would hit that instead of the load.
+/// Minimum time from the end of a fault to the start of the next. By then, a broker that was killed
+/// has recovered its log and serves; otherwise the next fault would hit the recovery instead of the
+/// load.
 const APART_NS: u64 = 4_000_000_000;
-/// A slow disk: 50 ms for each write.
+/// A slow disk takes 50 ms per write.
 const SLOW_WRITES_PER_S: u64 = 20;
 const SLOW_BYTES_PER_S: u64 = 8 << 20;
-/// How full a full disk is.
+/// How full a full disk is, as a share of its size.
 const FULL: f64 = 0.95;
 
-/// The faults in the order of the profile, moved back as far as they would overlap. Only the
-/// NameServer, which stays dead, overlaps with all others.
+/// The faults in the order of the profile, delayed as needed to avoid overlap. Only the NameServer,
+/// which stays dead, overlaps with the others.
 pub fn around_midnight(timeline: Timeline, compress: u32) -> Vec<Fault> {
     let length =
         |real_s: f64| Duration::from_secs_f64((real_s / f64::from(compress)).max(LENGTH_MIN_S));

@@ -1,4 +1,4 @@
-//! The night as a value: proportions, totals, who joins when, who takes what.
+//! The night as a value: proportions, totals, when producers join, which group receives what.
 
 use clap::Parser;
 
@@ -42,7 +42,7 @@ fn all_streams_together_reach_the_peak_once() {
         let curves: Vec<&RateCurve> =
             scenario.streams.iter().filter_map(|stream| stream.curve.as_deref()).collect();
         assert!(highest(&curves) <= PEAK * 1.000_001, "{line}: {}", highest(&curves));
-        // Payments at their highest, on top of what is left of the first rush.
+        // The payment peak, on top of the orders that are still coming in.
         let payments = curve(&scenario, "payments").rate_at(timeline.at(322.0));
         assert!((payments / (PEAK * 12.0 / 25.0) - 1.0).abs() < 1e-6, "{line}: {payments}");
     }
@@ -60,7 +60,7 @@ fn streams_have_their_parts_of_the_load() {
     assert_eq!(STREAMS.to_vec(), scenario.streams.iter().map(|s| &s.name).collect::<Vec<_>>());
 }
 
-/// 0 to 1 base rate in 300 s, 1 to 3 in 290 s and so on: the area under the visitors' curve.
+/// 0 to 1 base rate in 300 s, 1 to 3 in 290 s and so on: the area under the curve of the visitors.
 #[test]
 fn totals_are_the_area_under_the_curves() {
     let base = PEAK / 25.0;
@@ -95,7 +95,7 @@ fn nine_of_ten_clients_join_in_the_last_minute() {
     }
 }
 
-/// However few the connections, each broker has one of every stream from the beginning.
+/// However few the connections, each broker has a producer of every stream from the start.
 #[test]
 fn every_broker_has_a_producer_of_every_stream() {
     for (line, brokers) in [("--connections 20", 4), ("--connections 20", 1), ("", 16)] {
@@ -107,8 +107,8 @@ fn every_broker_has_a_producer_of_every_stream() {
     }
 }
 
-/// The slow subscriber falls behind, is down during the payments, and has caught up in time: its
-/// backlog, worked out second by second.
+/// The slow group falls behind, is down during the payments, and has caught up in time. The backlog
+/// is computed second by second.
 #[test]
 fn logistics_falls_behind_and_catches_up_before_the_small_hours() {
     for line in ["", "--compress 60", "--compress 600", "limits --compress 60"] {
@@ -144,7 +144,7 @@ fn logistics_falls_behind_and_catches_up_before_the_small_hours() {
     }
 }
 
-/// 40 % of the highest rate of orders and payments together, which is in the payment wave.
+/// 40 % of the highest sum of orders and payments, which is in the payment wave.
 #[test]
 fn logistics_is_slower_than_its_peak() {
     let scenario = night("");
@@ -227,7 +227,7 @@ fn lines_of_the_report_fit() {
     }
 }
 
-/// A phase that a row is about exists under that name.
+/// Each phase that a row refers to exists under that name.
 #[test]
 fn rows_ask_about_phases_that_exist() {
     let scenario = night("break");
@@ -235,7 +235,7 @@ fn rows_ask_about_phases_that_exist() {
     let step = scenario.phases.iter().position(|phase| phase.name == "step").unwrap();
     let tail = Asked::TailWithin { phase: step, beside: steady, factor: 10.0 };
     assert!(scenario.asked.contains(&tail), "{:?}", scenario.asked);
-    // Killed for 5 s and frozen for 10 s.
+    // Killed for 5 s, frozen for 10 s.
     for (fault, within) in [(1, 8), (2, 13)] {
         let back = Asked::BackWithin { fault, within: Duration::from_secs(within) };
         assert!(scenario.asked.contains(&back), "{:?}", scenario.asked);

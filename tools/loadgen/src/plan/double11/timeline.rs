@@ -1,25 +1,25 @@
-//! The night's times and curves.
+//! Times and curves of the night.
 //!
 //! Times of the night are real seconds around midnight, T = 0; rates are multiples of the base
-//! rate. A [`Timeline`] maps the night's times to nanoseconds of the run, which `--compress`
-//! shortens. The second in which the load steps up is never shortened, because a step that is
-//! spread over a millisecond is no other step than one without any spread.
+//! rate. A [`Timeline`] maps these times to nanoseconds of the run, which `--compress` shortens.
+//! The second in which the load steps up is never shortened: a step within a millisecond would be
+//! the same as an instantaneous one.
 
 use std::f64::consts::PI;
 
 use crate::plan::curve::RateCurve;
 use crate::plan::scenario::Phase;
 
-/// Begin and end of the night.
+/// Start and end of the night.
 pub const START_S: f64 = -600.0;
 pub const END_S: f64 = 4_200.0;
-/// Length of the step at midnight, in the night and in the run.
+/// Duration of the step at midnight, in the night and in the run.
 const STEP_S: f64 = 1.0;
-/// When the payment wave begins, is highest (after the year 2017) and ends.
+/// Start, peak (after the year 2017) and end of the payment wave.
 pub const PAYMENTS_S: (f64, f64, f64) = (202.0, 322.0, 622.0);
-/// How long an order may stay unpaid.
+/// Time after which an unpaid order times out.
 pub const UNPAID_S: f64 = 1_800.0;
-/// The first minute of orders, whose timeouts come back as one block.
+/// The first minute of orders, whose timeouts come as one block.
 pub const FIRST_MINUTE_S: (f64, f64) = (0.0, 60.0);
 
 /// Rates of the night in base rates, before the load decays.
@@ -34,22 +34,22 @@ const RISE: [(f64, f64); 8] = [
     (60.0, PLATEAU),
 ];
 const PLATEAU: f64 = 20.0;
-/// What the load decays to, and how fast.
+/// The rate to which the load decays, and the time constant.
 const SETTLED: f64 = 3.0;
 const DECAY_S: f64 = 180.0;
-/// The wave of the morning: reached within a minute, and held.
+/// The wave of the morning: it rises within a minute and then stays.
 const MORNING: [(f64, f64); 3] = [(3_600.0, SETTLED), (3_660.0, 6.0), (END_S, 6.0)];
-/// The payment wave at its highest.
+/// The peak of the payment wave.
 const PAYMENTS_PEAK: f64 = 12.0;
-/// Straight pieces of each flank of the payment wave, and of the decay.
+/// Number of linear pieces of each flank of the payment wave, and of the decay.
 const FLANK_PIECES: u32 = 24;
 const DECAY_PIECE_S: f64 = 10.0;
 const DECAY_UNTIL_S: f64 = 1_800.0;
 
-/// Name, begin, whether it counts, and what it proves.
+/// Name, start, whether it counts, and what it proves.
 type PhaseRow = (&'static str, f64, bool, &'static str);
 
-/// Where one wave overlaps the tail of another, the stretch has the name of the newer.
+/// Where two waves overlap, the phase has the name of the later one.
 const PHASES: [PhaseRow; 12] = [
     ("warm-up", START_S, false, "fills caches; left out of the verdict"),
     ("gathering", -300.0, true, "takes a storm of new connections"),
@@ -65,7 +65,7 @@ const PHASES: [PhaseRow; 12] = [
     ("morning wave", MORNING[0].0, true, "recovered completely, takes the next wave"),
 ];
 
-/// Maps the night to the run.
+/// Maps the time of the night to that of the run.
 #[derive(Clone, Copy, Debug)]
 pub struct Timeline {
     compress: f64,
@@ -95,13 +95,13 @@ impl Timeline {
         PHASES.iter().zip(ends).map(phase).collect()
     }
 
-    /// The curve through points of the night, times `factor`.
+    /// The curve through points of the night, multiplied by `factor`.
     fn curve(&self, points: &[(f64, f64)], factor: f64) -> RateCurve {
         let point = |&(real_s, rate): &(f64, f64)| (self.at(real_s), rate * factor);
         RateCurve::through(&points.iter().map(point).collect::<Vec<_>>())
     }
 
-    /// What the shop's visitors cause, at `factor` messages per second for a base rate of 1.
+    /// The load from the shop's visitors; `factor` is the base rate in messages per second.
     pub fn visitors(&self, factor: f64) -> RateCurve {
         self.curve(&visitors(), factor)
     }
@@ -110,9 +110,9 @@ impl Timeline {
         self.curve(&payments(), factor)
     }
 
-    /// The part `part` of what `orders` has due comes back half an hour later: the first minute
-    /// evenly over a minute, because that minute of orders is not shortened as others are; the later
-    /// ones as they came.
+    /// The share `part` of what `orders` has due comes back half an hour later. The orders of the
+    /// first minute come back evenly over a minute, because that minute is not shortened as others
+    /// are; the later ones come back in the shape in which they were due.
     pub fn timeouts(&self, orders: &RateCurve, part: f64) -> RateCurve {
         let (from_s, to_s) = FIRST_MINUTE_S;
         let first = orders.due_before(self.at(to_s)) - orders.due_before(self.at(from_s));
@@ -156,7 +156,7 @@ fn payments() -> Vec<(f64, f64)> {
     [(START_S, 0.0)].into_iter().chain(rise).chain(fall).chain([(END_S, 0.0)]).collect()
 }
 
-/// Half a cosine from 0 to the payments' peak.
+/// Half a cosine from 0 to the payment peak.
 fn swell(part: f64) -> f64 {
     PAYMENTS_PEAK * (1.0 - (PI * part).cos()) / 2.0
 }
@@ -171,7 +171,8 @@ mod tests {
         timeline.at(real_s) as f64 / 1e9
     }
 
-    /// Anchors of the profile: the peak 26 s after midnight (2020), payments at 322 s (2017).
+    /// Reference points of the profile: the peak 26 s after midnight (2020), payments at 322 s
+    /// (2017).
     #[test]
     fn the_night_is_shortened_except_for_its_step() {
         for (compress, midnight_s, peak_s, payments_s, end_s) in
@@ -242,7 +243,7 @@ mod tests {
         }
     }
 
-    /// Straight pieces stand for the exponential and for the cosine.
+    /// Linear pieces approximate the exponential and the cosine.
     #[test]
     fn straight_pieces_are_within_half_a_percent_of_their_curves() {
         let timeline = Timeline::new(1);
@@ -263,7 +264,7 @@ mod tests {
         assert!((payments.total() / (12.0 * 420.0 / 2.0) - 1.0).abs() < 1e-3);
     }
 
-    /// Whatever was ordered half an hour before the end or earlier, and not paid, comes back.
+    /// Every unpaid order from at least half an hour before the end comes back.
     #[test]
     fn unpaid_orders_come_back_once() {
         for timeline in FACTORS.map(Timeline::new) {

@@ -1,4 +1,4 @@
-//! How a run of a file goes: its phases, the backlog it may begin with, and its faults.
+//! The course of a run: its phases, the backlog that it starts with, and its faults.
 
 use std::time::Duration;
 
@@ -41,7 +41,7 @@ pub fn phases(fields: &Fields<'_>) -> Result<Vec<Phase>, Wrong> {
     Ok(phases)
 }
 
-/// A warm-up, of one minute unless something else is said, and the test.
+/// A warm-up, one minute by default, and the test.
 fn test_phases(fields: &Fields<'_>) -> Result<Vec<Phase>, Wrong> {
     const MINUTES_MAX: f64 = 7.0 * 24.0 * 60.0;
     let length = |text_name: &'static str, minutes_name: &'static str| {
@@ -71,7 +71,7 @@ fn test_phases(fields: &Fields<'_>) -> Result<Vec<Phase>, Wrong> {
     Ok(phases)
 }
 
-/// A phase behind `phases`.
+/// A phase that follows `phases`.
 fn follow(phases: &[Phase], name: &str, length: Duration) -> Phase {
     let start_ns = phases.last().map_or(0, |phase| phase.end_ns);
     Phase {
@@ -83,7 +83,7 @@ fn follow(phases: &[Phase], name: &str, length: Duration) -> Phase {
     }
 }
 
-/// Consumers wait in front of the test until a backlog of the size asked for is due.
+/// Pauses the consumers before the test until a backlog of the given size is due.
 pub fn backlog(
     fields: &Fields<'_>,
     streams: &[StreamSpec],
@@ -141,7 +141,7 @@ pub fn faults(fields: &Fields<'_>, end_ns: u64) -> Result<Vec<Fault>, Wrong> {
     Ok(faults)
 }
 
-/// Each kind has fields of its own; those of another kind are a mistake.
+/// Each kind has its own fields; those of another kind are an error.
 fn fault_kind(fields: &Fields<'_>) -> Result<FaultKind, Wrong> {
     const KINDS: [(&str, (&str, &[&str])); 5] = [
         ("killBroker", ("killBroker", &["duration"])),

@@ -1,15 +1,15 @@
-//! Reads the fields of a table; errors have the line.
+//! Reads the fields of a table. Errors include the line.
 
 use std::cell::RefCell;
 
 use crate::plan::workload::tree::{Entry, Node, Value, Wrong};
 
-/// A table whose fields all have names that are known.
+/// A table in which all names of fields are known.
 #[derive(Debug)]
 pub struct Fields<'a> {
     pub line: usize,
     entries: &'a [Entry],
-    /// Where these fields are looked for when they are not here.
+    /// Where fields with these names are looked up if they are missing here.
     defaults: Option<(&'a Fields<'a>, &'static [&'static str])>,
     known: Vec<&'static str>,
     /// Names of the fields that were read, for tests.
@@ -17,7 +17,7 @@ pub struct Fields<'a> {
 }
 
 impl<'a> Fields<'a> {
-    /// The fields of `node`, which stands for `what`. All names must be among `known`, once each.
+    /// The fields of `node`, which is a `what`. Each name must be in `known` and occur once.
     pub fn of(
         node: &'a Node,
         what: &str,
@@ -44,7 +44,8 @@ impl<'a> Fields<'a> {
         Ok(Self { line: node.line, entries, defaults, known, asked: RefCell::default() })
     }
 
-    /// `None` where the field is not there. `read` says what is wrong with its value.
+    /// `None` if the field is missing. `read` parses the value, and its error says what is wrong
+    /// with it.
     pub fn optional<T>(
         &self,
         name: &'static str,
@@ -73,7 +74,7 @@ impl<'a> Fields<'a> {
         self.optional(name, read)?.ok_or_else(missing)
     }
 
-    /// The items of a list; none where the field is not there.
+    /// The items of a list; none if the field is missing.
     pub fn list(&self, name: &'static str) -> Result<&'a [Node], Wrong> {
         match self.entry(name).map(|entry| (&entry.node.value, &entry.node)) {
             None => Ok(&[]),
@@ -85,12 +86,12 @@ impl<'a> Fields<'a> {
         }
     }
 
-    /// Whether the field is here, and not only among the defaults.
+    /// Whether the field is in this table, not just in the defaults.
     pub fn has(&self, name: &'static str) -> bool {
         self.own(name).is_some()
     }
 
-    /// Where the field is, or should be.
+    /// The line of the field, or the line where it should be.
     pub fn line_of(&self, name: &'static str) -> usize {
         self.entry(name).map_or(self.line, |entry| entry.line)
     }
@@ -110,7 +111,7 @@ impl<'a> Fields<'a> {
         mine.filter(|entry| entry.node.value != Value::Nothing)
     }
 
-    /// Known fields that nobody has asked for.
+    /// Known fields that were never read.
     #[cfg(test)]
     pub fn never_read(&self) -> Vec<&'static str> {
         let asked = self.asked.borrow();
@@ -118,13 +119,13 @@ impl<'a> Fields<'a> {
     }
 }
 
-/// The nearest of `known`, if one is near enough to have been meant.
+/// The most similar of `known`, if it is similar enough to be what was meant.
 pub fn did_you_mean(name: &str, known: &[&str]) -> String {
     const DISTANCE_MAX: usize = 3;
     let lower = name.to_lowercase();
     let distance = |known: &str| strsim::damerau_levenshtein(&known.to_lowercase(), &lower);
     let nearest = known.iter().map(|known| (distance(known), known)).min();
-    // Half of the word or more must be right: three letters are not a typing error of `to`.
+    // At least half of the word must match: any three-letter word is within three edits of `to`.
     let nearest = nearest.filter(|(distance, known)| {
         *distance <= DISTANCE_MAX && distance * 2 <= known.chars().count()
     });

@@ -1,4 +1,4 @@
-//! Converts the fields of a file into a checked workload. No check needs a target.
+//! Converts the fields of a file into a validated workload. No check needs a target.
 
 use std::collections::HashSet;
 
@@ -20,7 +20,8 @@ use crate::plan::workload::values::{
 };
 use crate::units::{FLAT_OUT, grouped, parse_size};
 
-/// Fields of a stream. At the top of a file they are the only stream's, or the defaults of all.
+/// Fields of a stream. At the top level of a file, they describe the only stream, or are defaults
+/// for all.
 pub const STREAM_FIELDS: &[&str] = &[
     "topics",
     "partitionsPerTopic",
@@ -64,11 +65,11 @@ pub const RUN_FIELDS: &[&str] = &[
 const GROUP_FIELDS: &[&str] = &["name", "role", "streams", "rate", "pauses"];
 const PAUSE_FIELDS: &[&str] = &["from", "to", "down"];
 
-/// Topics, and producers, of all streams at most.
+/// Maximum number of topics, and of producers, of all streams together.
 const TOPICS_MAX: u32 = 10_000;
 const CONNECTIONS_MAX: u32 = 50_000;
 
-/// What a file asks for.
+/// The content of a file.
 #[derive(Clone, Debug)]
 pub struct Spec {
     pub name: String,
@@ -79,7 +80,7 @@ pub struct Spec {
     pub seed: u64,
     pub arrivals: Arrivals,
     pub fail_if: Vec<Threshold>,
-    /// Consumers wait first, and the drain of what has come meanwhile is what counts.
+    /// Consumers pause at first, and the figures are those of the drain.
     pub has_backlog: bool,
     /// Fields that are accepted but have no effect, or a different one.
     pub notes: Vec<String>,
@@ -168,14 +169,14 @@ fn streams(fields: &Fields<'_>, notes: &mut Vec<String>) -> Result<Vec<StreamSpe
         }
         streams.push(stream);
     }
-    // Several streams have the same to say.
+    // Several streams may cause the same note.
     notes.sort();
     notes.dedup();
     Ok(streams)
 }
 
-/// A topic that `stream` has in common with one of `others`, and the name of that one. Two streams
-/// do not begin their names alike either, even where one has no number behind it.
+/// A topic that `stream` shares with one of `others`, and the name of that stream. Equal prefixes
+/// are refused even if one of the streams has a single topic without a number.
 fn shared_topic<'a>(stream: &StreamSpec, others: &'a [StreamSpec]) -> Option<(String, &'a str)> {
     let own: HashSet<String> = stream.topic_names().collect();
     others.iter().find_map(|other| {
@@ -198,7 +199,7 @@ fn stream(
     payload_notes(fields, notes)?;
     let topic = |node: &Node| {
         let topic = text(node)?;
-        // With the longest number that may follow.
+        // With the longest number that may be appended.
         parse_topic(&format!("{topic}-{TOPICS_MAX}")).map(|_| topic)
     };
     let topics = fields.or("topics", 1, number(1..=TOPICS_MAX))?;
@@ -239,7 +240,7 @@ fn message_size(node: &Node) -> Result<usize, String> {
     legal.contains(&size).then_some(size).ok_or_else(wrong)
 }
 
-/// Bodies are always made by the generator, because they carry the stamp that the audit needs.
+/// The generator always makes the bodies, because they carry the stamp that the audit needs.
 fn payload_notes(fields: &Fields<'_>, notes: &mut Vec<String>) -> Result<(), Wrong> {
     let is_random = fields.or("useRandomizedPayloads", false, boolean)?;
     let ratio = fields.optional("randomBytesRatio", number(0.0..=1.0))?;
@@ -294,7 +295,7 @@ fn load(fields: &Fields<'_>, is_only: bool, notes: &mut Vec<String>) -> Result<L
     }
 }
 
-/// `[[time, rate], …]`, straight lines in between.
+/// `[[time, rate], …]`, with linear interpolation.
 fn curve(node: &Node) -> Result<Vec<(u64, f64)>, String> {
     let point = |item: &Node| {
         let [at, rate] = items_of(item, "[time, rate]")?;
@@ -303,7 +304,7 @@ fn curve(node: &Node) -> Result<Vec<(u64, f64)>, String> {
     ascending(list_of(node, "[[time, rate], ...]")?.iter().map(point).collect())
 }
 
-/// `[[hour, minute, rate], …]` of the AutoMQ fork: a rate holds until the next.
+/// `[[hour, minute, rate], …]` of the AutoMQ fork: a rate holds until the next point.
 fn steps(node: &Node) -> Result<Vec<(u64, f64)>, String> {
     const MINUTE_NS: u64 = 60_000_000_000;
     let step = |item: &Node| {

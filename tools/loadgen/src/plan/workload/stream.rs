@@ -1,4 +1,4 @@
-//! What a file says of one stream.
+//! The fields of one stream.
 
 use crate::options::Header;
 use crate::plan::keys::Keys;
@@ -8,7 +8,7 @@ use crate::plan::sizes::Sizes;
 pub struct StreamSpec {
     pub name: String,
     pub role: String,
-    /// Name of its topic, or the beginning of the names of several.
+    /// Name of its topic, or prefix of the names of several.
     pub topic: String,
     pub topics: u32,
     /// Of all brokers together.
@@ -28,12 +28,12 @@ pub struct StreamSpec {
 /// Messages per second of a stream.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Load {
-    /// To be searched for.
+    /// To be found by a search.
     Searched,
-    /// As many as windows allow.
+    /// As much as the windows allow.
     Max,
     Constant(f64),
-    /// Straight lines through these points, ns; the last rate holds to the end.
+    /// Linear interpolation between these points, ns; the last rate holds to the end.
     Points(Vec<(u64, f64)>),
 }
 

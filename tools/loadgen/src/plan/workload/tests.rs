@@ -1,4 +1,4 @@
-//! Files as people write them: right ones, wrong ones, and broken ones.
+//! Files as people write them: valid, invalid, and damaged.
 
 use super::*;
 use crate::options::Part;
@@ -79,7 +79,7 @@ fn partitions_are_those_of_all_brokers_together() {
     assert_eq!([of(1), of(2), of(4), of(16)], [(10, 0), (5, 0), (3, 1), (1, 1)]);
 }
 
-/// 10 GiB of 1 KiB at 100,000 per second: 105 s in which nobody consumes.
+/// 10 GiB of 1 KiB at 100,000 per second: nothing is consumed for 105 s.
 #[test]
 fn a_backlog_is_a_phase_in_which_nobody_consumes() {
     let scenario = shipped("omb-backlog.yaml").scenario(&process(), None, 1);
@@ -148,7 +148,7 @@ fn process_options_are_not_the_files_business() {
     assert_eq!(scenario.arrivals, Arrivals::Poisson);
 }
 
-/// Nothing that is accepted is dropped in silence.
+/// Fields without effect are reported.
 #[test]
 fn what_is_not_carried_out_as_written_is_named() {
     let rows = [
@@ -167,7 +167,7 @@ fn what_is_not_carried_out_as_written_is_named() {
     assert!(scenario(SIMPLE).assumptions.is_empty());
 }
 
-/// Every name in the tables of fields is read by somebody.
+/// Every name in the tables of fields is read somewhere.
 #[test]
 fn no_known_field_is_forgotten() {
     let root = tree::from_yaml(SIMPLE).unwrap();
@@ -281,7 +281,7 @@ fn a_wrong_file_is_refused_with_the_line_and_the_nearest_name() {
     }
 }
 
-/// Numbers behind a name are those of its own topics, and of no more than it has.
+/// Numbers after a name are those of its own topics, and of no more than it has.
 #[test]
 fn topics_that_only_look_alike_are_different() {
     let text = "testDuration: 1m\nproducerRate: 7\nstreams:\n  - name: x\n    topic: a\n    \
@@ -305,7 +305,7 @@ fn values_at_the_top_are_defaults_of_streams() {
     assert_eq!(streams, [(3, 7.0), (4, 5.0)]);
 }
 
-/// Points behind the end are cut off where the line crosses it.
+/// Points after the end are cut off where the line crosses it.
 #[test]
 fn a_curve_ends_with_the_run() {
     assert_eq!(until(&[(0, 0.0), (100, 10.0)], 50), [(0, 0.0), (0, 0.0), (50, 5.0)]);
@@ -330,7 +330,7 @@ fn files_are_named_in_what_is_wrong_with_them() {
     assert!(missing.starts_with("/no/such/workload.yaml: "), "{missing}");
 }
 
-/// Whatever is done to a file, it is read or refused, and what is read makes a scenario.
+/// Any mutation of a file is either read or refused, and what is read makes a scenario.
 #[test]
 fn broken_files_never_panic() {
     let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("workloads");

@@ -23,10 +23,10 @@ impl Wrong {
     }
 }
 
-/// Lists and tables within each other, at most.
+/// Maximum nesting depth of lists and tables.
 const DEPTH_MAX: usize = 16;
 
-/// A value, and the line it begins on, from 1.
+/// A value, and the line on which it starts, from 1.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Node {
     pub line: usize,
@@ -35,9 +35,9 @@ pub struct Node {
 
 #[derive(Clone, Debug, PartialEq)]
 pub enum Value {
-    /// Not even an empty text: as if the key were not there.
+    /// No value, not even an empty text: as if the key were missing.
     Nothing,
-    /// A number, a truth value or a text: whoever reads it knows which it should be.
+    /// A number, a boolean or a text. The reader of the field decides which it must be.
     Scalar(String),
     List(Vec<Node>),
     Table(Vec<Entry>),
@@ -51,7 +51,7 @@ pub struct Entry {
 }
 
 impl Node {
-    /// For messages.
+    /// For error messages.
     pub fn describe(&self) -> String {
         const LENGTH_MAX: usize = 40;
         match &self.value {
@@ -66,10 +66,10 @@ impl Node {
     }
 }
 
-/// What is open while YAML is read.
+/// Lists and tables that are open while YAML is parsed.
 enum Open {
     List(usize, Vec<Node>),
-    /// With the key that still waits for its value.
+    /// With the key that still needs its value.
     Table(usize, Vec<Entry>, Option<(usize, String)>),
 }
 
@@ -173,13 +173,13 @@ fn toml_table(table: &DeTable<'_>, lines: &Lines, depth: usize) -> Result<Value,
     Ok(Value::Table(entries))
 }
 
-/// In decimal, however it was written.
+/// In decimal, whatever the notation.
 fn toml_integer(number: &DeInteger<'_>) -> String {
     let text = number.as_str().replace('_', "");
     i128::from_str_radix(&text, number.radix()).map_or(text, |number| number.to_string())
 }
 
-/// Where lines begin.
+/// Offsets at which the lines start.
 struct Lines(Vec<usize>);
 
 impl Lines {
@@ -205,7 +205,7 @@ mod tests {
         Value::Scalar(text.to_owned())
     }
 
-    /// Both languages say the same about the same workload, lines included.
+    /// Both formats give the same tree for the same workload, including line numbers.
     #[test]
     fn yaml_and_toml_become_the_same_tree() {
         let yaml = "name: \"a b\"\n\nbatch: 10\nlist:\n  - {of: 1.5}\n  - {of: true}\n";
@@ -266,7 +266,7 @@ mod tests {
         }
     }
 
-    /// Whoever reads recursively is stopped before the stack is.
+    /// Deep nesting is refused before recursion can overflow the stack.
     #[test]
     fn depth_is_bounded() {
         for depth in [DEPTH_MAX + 1, 100_000] {

@@ -1,4 +1,5 @@
-//! What values of workload files mean. Each function takes a value and says what is wrong with it.
+//! Parses the values of workload files. Each function takes a value, and its error says what is
+//! wrong with it.
 
 use std::fmt::Display;
 use std::ops::RangeInclusive;
@@ -11,20 +12,20 @@ use crate::plan::workload::fields::did_you_mean;
 use crate::plan::workload::tree::{Node, Value};
 use crate::units;
 
-/// No run is longer.
+/// Maximum length of a run.
 pub const LENGTH_MAX: Duration = Duration::from_secs(7 * 24 * 3600);
-/// Messages per second, at most.
+/// Maximum rate, messages per second.
 pub const RATE_MAX: f64 = 1e9;
-/// Keys of a stream, at most: their weights are added up before a run.
+/// Maximum number of keys of a stream: their weights are summed before a run.
 const KEYS_MAX: u32 = 10_000_000;
-/// Keys that OpenMessaging Benchmark uses in turn.
+/// Number of keys that OpenMessaging Benchmark uses round-robin.
 const ROUND_ROBIN_KEYS: u32 = 10_000;
 
 pub fn text(node: &Node) -> Result<String, String> {
     scalar(node, "a text").map(str::to_owned)
 }
 
-/// A name in files and topics.
+/// A name, for files and topics.
 pub fn word(node: &Node) -> Result<String, String> {
     const LENGTH_MAX: usize = 40;
     let text = scalar(node, "a word")?;
@@ -67,7 +68,7 @@ pub fn choice<T: Copy>(choices: &[(&'static str, T)]) -> impl Fn(&Node) -> Resul
     }
 }
 
-/// Through a function that options use too.
+/// Applies the parser of an option.
 pub fn parsed<T>(parse: fn(&str) -> Result<T, String>) -> impl Fn(&Node) -> Result<T, String> {
     move |node| {
         let text = scalar(node, "a value")?;
@@ -90,7 +91,7 @@ pub fn duration(node: &Node) -> Result<Duration, String> {
     }
 }
 
-/// A moment of the run, ns: a duration since its beginning, `0s` included.
+/// A time in the run, ns: a duration since its start, `0s` included.
 pub fn moment(node: &Node) -> Result<u64, String> {
     match scalar(node, "a time")? {
         "0" | "0s" => Ok(0),
@@ -112,7 +113,7 @@ fn parse_part(text: &str) -> Option<f64> {
     (0.0..=1.0).contains(&part).then_some(part)
 }
 
-/// OpenMessaging Benchmark's names, and ours: `uniform:N`, `zipf:EXPONENT:N`, `hot:K:PART:N`.
+/// OpenMessaging Benchmark's names, and our own: `uniform:N`, `zipf:EXPONENT:N`, `hot:K:PART:N`.
 pub fn keys(node: &Node) -> Result<Keys, String> {
     const OMB: [(&str, Option<u32>); 3] = [
         ("NO_KEY", None),
@@ -150,7 +151,7 @@ fn key_space(text: &str) -> Option<KeySpace> {
     }
 }
 
-/// `shop`, one size, or a list of sizes with their weights.
+/// `shop`, one size, or a list of sizes with weights.
 pub fn sizes(node: &Node, one: impl Fn(&Node) -> Result<usize, String>) -> Result<Sizes, String> {
     let items = match &node.value {
         Value::Scalar(text) if text == "shop" => return Ok(Sizes::shop()),

@@ -1,5 +1,5 @@
-//! Where an embedded broker keeps its data: a directory that was named, a temporary one, or a file
-//! system of its own in an image file.
+//! Where an embedded broker keeps its data: a given directory, a temporary one, or a file system of
+//! its own in an image file.
 
 use std::env;
 use std::fs::{self, File};
@@ -15,31 +15,31 @@ use nix::unistd::geteuid;
 use super::EmbeddedError;
 use crate::options::TargetOptions;
 
-/// A file system on which the broker still has room for segments, bytes.
+/// Smallest image on which the broker still has room for segments, bytes.
 pub const IMAGE_SIZE_MIN: usize = 512 << 20;
-/// A device that was just in use can be busy for a moment.
+/// A device that was just in use may be busy for a moment.
 const UNMOUNT_TRIES: usize = 50;
 const UNMOUNT_PAUSE: Duration = Duration::from_millis(100);
 
 pub struct Ground {
     data: PathBuf,
-    /// What is taken away at the end; emptied by it.
+    /// What is removed at the end; removal empties it.
     own: Mutex<Own>,
     is_image: bool,
 }
 
-/// What exists for this run only.
+/// What exists only for this run.
 #[derive(Default)]
 struct Own {
-    /// Removed with everything in it.
+    /// Removed with all its content.
     scratch: Option<PathBuf>,
-    /// Unmounted before.
+    /// Unmounted before that.
     mount: Option<PathBuf>,
 }
 
 impl Ground {
-    /// Makes the directory, and the file system under it when `options` ask for one. What was made
-    /// is gone again after an error.
+    /// Creates the directory, and the file system under it if `options` ask for one. After an
+    /// error, everything that was created is removed.
     pub fn prepare(options: &TargetOptions) -> Result<Self, EmbeddedError> {
         let scratch = format!("loadgen-{}", process::id());
         match (&options.data, options.disk_image) {
@@ -61,7 +61,7 @@ impl Ground {
         }
     }
 
-    /// A file of `size` bytes in `scratch`, as sparse as what is in it, that is a file system.
+    /// Mounts a sparse file of `size` bytes in `scratch` as a file system.
     fn on_image(scratch: &Path, size: usize) -> Result<Self, EmbeddedError> {
         if !geteuid().is_root() {
             return Err(EmbeddedError::NotRoot);
@@ -73,12 +73,12 @@ impl Ground {
         let mount = scratch.join("disk");
         make(&mount)?;
         let own = Own { scratch: Some(scratch.to_owned()), mount: None };
-        // Dropped, and so undone, when a step fails.
+        // If a step fails, this is dropped, which undoes the earlier steps.
         let ground = Self { data: mount.join("data"), own: Mutex::new(own), is_image: true };
         let image = scratch.join("image.ext4");
         let reserve = |file: File| file.set_len(size as u64);
         File::create(&image).and_then(reserve).map_err(|cause| directory(&image, cause))?;
-        // No blocks kept back for root: what `statvfs` calls free is what the broker may fill.
+        // No blocks reserved for root, so that the broker can use all that `statvfs` calls free.
         run(Command::new("mkfs.ext4").args(["-q", "-F", "-m", "0"]).arg(&image))?;
         run(Command::new("mount").args(["-o", "loop"]).arg(&image).arg(&mount))?;
         ground.own().mount = Some(mount);
@@ -94,7 +94,7 @@ impl Ground {
         self.is_image
     }
 
-    /// Takes away what exists for this run only. Left-overs are no reason to fail.
+    /// Removes what exists only for this run. Leftovers are not an error.
     pub fn remove(&self) {
         let mut own = self.own();
         if let Some(mount) = own.mount.take() {
@@ -116,7 +116,7 @@ impl Drop for Ground {
     }
 }
 
-/// The loop device goes with the mount: `mount` has set it to.
+/// Unmounting also releases the loop device: `mount` has set it up so.
 fn unmount(mount: &Path) {
     for _ in 0..UNMOUNT_TRIES {
         if umount2(mount, MntFlags::empty()).is_ok() {
@@ -124,7 +124,7 @@ fn unmount(mount: &Path) {
         }
         std::thread::sleep(UNMOUNT_PAUSE);
     }
-    // Out of sight now, gone when the last file in it is closed.
+    // Detached now, and released when the last open file in it is closed.
     let _ = umount2(mount, MntFlags::MNT_DETACH);
 }
 
@@ -136,7 +136,7 @@ fn directory(path: &Path, cause: io::Error) -> EmbeddedError {
     EmbeddedError::Directory { path: path.display().to_string(), cause }
 }
 
-/// Runs `command` to its end.
+/// Runs `command` and waits for it.
 fn run(command: &mut Command) -> Result<(), EmbeddedError> {
     let program = command.get_program().display().to_string();
     let output = command

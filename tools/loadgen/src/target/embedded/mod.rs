@@ -1,5 +1,5 @@
-//! Servers of our own as child processes, for the length of a run: they can be taken away and
-//! brought back while it goes on.
+//! Embedded servers: child processes that exist for the length of a run and can be killed and
+//! restarted meanwhile.
 //!
 //! ```text
 //!   Embedded (owns; its end is theirs)
@@ -8,10 +8,13 @@
 //!                 └─ Ground: data directory, and the disk image under it
 //! ```
 //!
-//! What always holds: a server that comes back has the arguments, ports and data it had before;
-//! once [`Embedded`] is gone nothing comes back any more, no process runs, and what was temporary
-//! is removed. Start reading at [`Embedded::start`]; one process is in [`server`], the directories
-//! are in [`ground`]. Not here: when something is taken away ([`crate::target::faults`]).
+//! Invariants:
+//! - A restarted server has the arguments, ports and data that it had before.
+//! - Once [`Embedded`] is dropped, nothing is restarted, no process runs, and temporary files are
+//!   removed.
+//!
+//! Start reading at [`Embedded::start`]. One process is in [`server`], the directories are in
+//! [`ground`]. Not here: when a server is killed or frozen ([`crate::target::faults`]).
 
 mod ground;
 mod server;
@@ -31,16 +34,16 @@ use ground::Ground;
 use server::Server;
 pub use server::{Launch, PROGRAM_VARIABLE, SERVER_COMMAND};
 
-/// A shard also listens two ports below its own, for old clients.
+/// A shard also listens on two ports below its own, for old clients.
 const PORTS_BELOW: u16 = 2;
-/// Tries to find free ports before giving up.
+/// Maximum number of attempts to find free ports.
 const PORT_TRIES: usize = 100;
-/// Free space below which a broker refuses producers, when its file system is an image: this part
-/// of it. The broker's own default may be more than the image holds.
+/// Free space below which a broker on an image refuses producers: the image's size divided by this.
+/// The broker's own default may be more than the image holds.
 const IMAGE_RESERVE_PART: u64 = 20;
-/// Segment size on an image, so that a small one holds some.
+/// Segment size on an image, so that even a small one holds several segments.
 const IMAGE_SEGMENT_SIZE: &str = "64MiB";
-/// Segment size and ready segments elsewhere: those of `ringmq broker`.
+/// Segment size and ready segments elsewhere: the defaults of `ringmq broker`.
 const SEGMENT_SIZE: &str = "256MiB";
 const READY_SEGMENTS: &str = "2";
 
@@ -60,28 +63,28 @@ pub enum EmbeddedError {
     Image(String),
 }
 
-/// The servers of one run. They end with it.
+/// Owns the servers of one run, which stop when it is dropped.
 pub struct Embedded {
     handle: Handle,
 }
 
-/// The same servers for whoever looks at them or takes them away. A copy is the same handle.
+/// A cloneable handle to the same servers, for sampling and fault injection.
 #[derive(Clone)]
 pub struct Handle(Arc<Servers>);
 
 struct Servers {
     broker: Server,
-    /// Empty when the broker's process is the NameServer too.
+    /// Empty if the broker's process is also the NameServer.
     nameservers: Vec<Server>,
-    /// Addresses joined by `;`.
+    /// Addresses separated by `;`.
     namesrv: String,
     ground: Ground,
     facts: Map<String, Value>,
 }
 
 impl Embedded {
-    /// Starts the servers and waits until they serve: `ringmq dev`, or with `--nameservers` that many
-    /// NameServers and a broker that registers with all of them.
+    /// Starts the servers and waits until they are ready: `ringmq dev`, or with `--nameservers`
+    /// that many NameServers and a broker that registers with all of them.
     pub fn start(options: &TargetOptions) -> Result<Self, EmbeddedError> {
         let nameservers = options.nameservers;
         let ground = Ground::prepare(options)?;
@@ -112,7 +115,7 @@ impl Embedded {
             ground,
             facts,
         };
-        // From here on whatever has been started ends with `embedded`.
+        // From here on, an error drops `embedded`, which stops what was started.
         let embedded = Self { handle: Handle(Arc::new(servers)) };
         let servers = &embedded.handle.0;
         for nameserver in &servers.nameservers {
@@ -137,7 +140,7 @@ impl Drop for Embedded {
 }
 
 impl Handle {
-    /// NameServer addresses joined by `;`.
+    /// NameServer addresses separated by `;`.
     pub fn namesrv(&self) -> &str {
         &self.0.namesrv
     }
@@ -147,27 +150,28 @@ impl Handle {
         self.0.ground.data()
     }
 
-    /// Whether the data lies on a file system that exists for this run only.
+    /// Whether the data is on a file system that exists only for this run.
     pub fn is_on_image(&self) -> bool {
         self.0.ground.is_image()
     }
 
-    /// Its command, and the device under its data with the device's own speed, for the report.
+    /// For the report: the broker's command, the device under its data, and that device's measured
+    /// speed.
     pub fn facts(&self) -> &Map<String, Value> {
         &self.0.facts
     }
 
-    /// The broker's process, when it runs.
+    /// Process id of the broker, if it runs.
     pub fn broker_pid(&self) -> Option<u32> {
         self.0.broker.pid()
     }
 
-    /// kill -9, and waits until it is gone.
+    /// Sends SIGKILL and waits until the process is gone.
     pub fn kill_broker(&self) -> io::Result<()> {
         self.0.broker.kill()
     }
 
-    /// Starts the broker as it was before, without waiting until it serves.
+    /// Restarts the broker as it was, without waiting until it is ready.
     pub fn launch_broker(&self) -> Result<Launch, EmbeddedError> {
         self.0.broker.launch()
     }
@@ -180,12 +184,12 @@ impl Handle {
         self.0.broker.thaw()
     }
 
-    /// kill -9 of NameServer number `index`, and waits until it is gone.
+    /// Sends SIGKILL to NameServer number `index`, and waits until it is gone.
     pub fn kill_nameserver(&self, index: usize) -> io::Result<()> {
         self.nameserver(index)?.kill()
     }
 
-    /// Starts it as it was before, without waiting until it serves.
+    /// Restarts a NameServer as it was, without waiting until it is ready.
     pub fn launch_nameserver(&self, index: usize) -> Result<Launch, EmbeddedError> {
         let gone = |cause| EmbeddedError::Start { program: "NameServer".to_owned(), cause };
         self.nameserver(index).map_err(gone)?.launch()
@@ -196,19 +200,19 @@ impl Handle {
         self.0.nameservers.get(index).ok_or_else(none)
     }
 
-    /// Ends everything at once, without order, when there is no time for it.
+    /// Kills everything immediately, when there is no time for a graceful stop.
     pub fn give_up(&self) {
         let Servers { broker, nameservers, ground, .. } = &*self.0;
         for server in nameservers.iter().chain([broker]) {
             server.forbid();
-            // One that is gone already needs no signal.
+            // A process that is gone needs no signal.
             let _ = server.kill();
         }
         ground.remove();
     }
 }
 
-/// What `ringmq dev` and `ringmq broker` have in common.
+/// Arguments that `ringmq dev` and `ringmq broker` have in common.
 fn engine_arguments(options: &TargetOptions, listen: SocketAddr, ground: &Ground) -> Vec<OsString> {
     let flush = if options.flush == Flush::Sync { "sync" } else { "async" };
     let shards = options.shards.to_string();
@@ -216,7 +220,7 @@ fn engine_arguments(options: &TargetOptions, listen: SocketAddr, ground: &Ground
     let mut arguments: Vec<OsString> =
         ["--listen", &listen, "--shards", &shards, "--flush", flush].map(OsString::from).into();
     arguments.extend(["--data".into(), ground.data().into()]);
-    // What is measured is a broker, not the small files of `dev`.
+    // A broker is measured, so it gets a broker's segments, not the small ones of `dev`.
     let segment_size = options.disk_image.map_or(SEGMENT_SIZE, |_| IMAGE_SEGMENT_SIZE);
     let segments = ["--segment-size", segment_size, "--ready-segments", READY_SEGMENTS];
     arguments.extend(segments.map(OsString::from));
@@ -227,7 +231,7 @@ fn engine_arguments(options: &TargetOptions, listen: SocketAddr, ground: &Ground
     arguments
 }
 
-/// The first of `count` consecutive ports that are free on loopback now.
+/// The first of `count` consecutive ports that are free on loopback at present.
 fn free_ports(count: u16) -> Result<SocketAddr, EmbeddedError> {
     let bind = |port| TcpListener::bind((Ipv4Addr::LOCALHOST, port));
     for _ in 0..PORT_TRIES {

@@ -1,4 +1,4 @@
-//! One server as a child process that can be ended, stopped for a while, and started again.
+//! One server as a child process that can be killed, frozen and restarted.
 
 use std::collections::VecDeque;
 use std::env;
@@ -17,20 +17,20 @@ use super::EmbeddedError;
 
 /// Environment variable that names the broker's program.
 pub const PROGRAM_VARIABLE: &str = "RINGMQ_BIN";
-/// First argument that makes loadgen the program `ringmq`, with the arguments behind it.
+/// First argument that makes loadgen act as the program `ringmq`; ringmq's own arguments follow it.
 pub const SERVER_COMMAND: &str = "ringmq";
-/// How the line begins with which a server says that it serves.
+/// Prefix of the line that a server prints when it is ready.
 const READY: &str = "ringmq ready";
-/// How long a server may take to serve, and to end.
+/// Maximum time for a server to become ready, and to stop.
 const START_WAIT: Duration = Duration::from_secs(60);
 const STOP_WAIT: Duration = Duration::from_secs(20);
-/// Last lines of the child's standard error that are kept.
+/// Number of last lines of the child's standard error to keep.
 const LINES_KEPT: usize = 20;
 
 type Lines = Arc<Mutex<VecDeque<String>>>;
 
 /// A program with its arguments, and the process that runs it now. All methods may be called from
-/// any thread; none keeps another waiting for longer than a process takes to die.
+/// any thread. None holds the lock for longer than a process takes to die.
 pub struct Server {
     /// For messages: `broker`, `NameServer 1`.
     what: String,
@@ -43,11 +43,11 @@ pub struct Server {
 #[derive(Default)]
 struct State {
     child: Option<Child>,
-    /// Nothing is started any more.
+    /// Nothing may be started any more.
     is_closed: bool,
 }
 
-/// A server on its way up.
+/// A server that is starting.
 pub struct Launch {
     what: String,
     lines: flume::Receiver<String>,
@@ -56,7 +56,7 @@ pub struct Launch {
 }
 
 impl Launch {
-    /// Whether it serves by now; an error when it ended, or took too long.
+    /// Whether the server is ready; an error if it ended or took too long.
     pub fn is_ready(&self) -> Result<bool, EmbeddedError> {
         loop {
             match self.lines.try_recv() {
@@ -70,7 +70,7 @@ impl Launch {
         }
     }
 
-    /// Waits until it serves.
+    /// Waits until the server is ready.
     pub fn wait(self) -> Result<(), EmbeddedError> {
         while let Ok(line) = self.lines.recv_deadline(self.deadline) {
             if line.starts_with(READY) {
@@ -86,7 +86,7 @@ impl Launch {
 }
 
 impl Server {
-    /// The server that `arguments` of `ringmq` make.
+    /// A server that runs `ringmq` with these arguments.
     pub fn new(what: String, arguments: Vec<OsString>) -> Self {
         let mut words = program();
         words.extend(arguments);
@@ -97,7 +97,7 @@ impl Server {
         Self { what, words, state: Mutex::default(), last_lines: Lines::default() }
     }
 
-    /// Program and arguments in one line.
+    /// The command line.
     pub fn describe(&self) -> String {
         let words: Vec<_> = self.words.iter().map(|word| word.to_string_lossy()).collect();
         words.join(" ")
@@ -107,15 +107,16 @@ impl Server {
         self.state().child.as_ref().map(Child::id)
     }
 
-    /// Starts it and waits until it serves.
+    /// Starts the server and waits until it is ready.
     pub fn start(&self) -> Result<(), EmbeddedError> {
         self.launch()?.wait()
     }
 
-    /// Starts it, if it does not run.
+    /// Starts the server, unless it runs.
     pub fn launch(&self) -> Result<Launch, EmbeddedError> {
         let mut command = Command::new(&self.words[0]);
-        // A group of its own: Ctrl-C ends the sending first, then the audit, then the servers.
+        // A process group of its own, so that Ctrl-C does not reach it: sending ends first, then
+        // the audit, then the servers.
         command.args(&self.words[1..]).process_group(0);
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let failed = |cause| {
@@ -145,7 +146,7 @@ impl Server {
         Ok(Launch { what, lines, deadline: Instant::now() + START_WAIT, last_lines })
     }
 
-    /// kill -9, and waits until it is gone.
+    /// Sends SIGKILL and waits until the process is gone.
     pub fn kill(&self) -> io::Result<()> {
         let mut state = self.state();
         let mut child = state.child.take().ok_or_else(|| self.not_running())?;
@@ -164,15 +165,15 @@ impl Server {
         self.signal(Signal::SIGCONT)
     }
 
-    /// Nothing is started any more.
+    /// Prevents any further start.
     pub fn forbid(&self) {
         self.state().is_closed = true;
     }
 
-    /// Ends it in order, however it stands, for good.
+    /// Stops the server for good, gracefully if possible, whatever its state.
     pub fn close(&self) {
         self.forbid();
-        // One that is gone already needs no signal; one that is stopped takes it when it goes on.
+        // A process that is gone needs no signal; a frozen one handles SIGTERM once it continues.
         let _ = self.signal(Signal::SIGTERM);
         let _ = self.signal(Signal::SIGCONT);
         let deadline = Instant::now() + STOP_WAIT;
@@ -192,7 +193,8 @@ impl Server {
 
     fn signal(&self, signal: Signal) -> io::Result<()> {
         let mut state = self.state();
-        // A process that ended and was not waited for still has its number; nobody else has.
+        // Until it is waited for, a process that has ended keeps its id, so no other process can be
+        // hit.
         let child = state.child.as_mut().ok_or_else(|| self.not_running())?;
         if child.try_wait()?.is_some() {
             return Err(self.not_running());
@@ -209,8 +211,8 @@ impl Server {
     }
 }
 
-/// The broker's program: named by the environment, or this very program, which holds the broker too
-/// (see `main`), so that a load run needs nothing but itself.
+/// The broker's program: from the environment, or this executable, which contains the broker (see
+/// `main`), so that a run needs no other program.
 fn program() -> Vec<OsString> {
     if let Some(program) = env::var_os(PROGRAM_VARIABLE) {
         return vec![program];
@@ -242,15 +244,15 @@ mod tests {
 
     use super::*;
 
-    /// A server that is a line of shell.
+    /// A server that is a shell script.
     fn server(script: &str) -> Server {
         Server::running("stand-in".to_owned(), ["/bin/sh", "-c", script].map(Into::into).into())
     }
 
-    /// Says that it serves, and would go on for a minute.
+    /// Becomes ready, and then runs for a minute.
     const SERVES: &str = "echo hello; echo ringmq ready; exec sleep 60";
 
-    /// The letter with which the kernel says what a process does: `S` sleeps, `T` is stopped.
+    /// The kernel's letter for the state of a process: `S` sleeping, `T` stopped.
     fn state_of(pid: u32) -> char {
         let text = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
         text.rsplit_once(") ").unwrap().1.chars().next().unwrap()
@@ -309,7 +311,7 @@ mod tests {
         };
         assert!(error.to_string().contains("stand-in did not say"), "{error}");
         wait_until("last words", || text_of(&server.last_lines).contains("no disk"));
-        // It ended, so there is nothing in the way of another try.
+        // The failed process is gone, so the server can be started again.
         assert!(server.start().is_err());
         let missing = Server::running("none".to_owned(), vec!["/no/such/program".into()]);
         assert!(missing.start().unwrap_err().to_string().contains("/no/such/program"));

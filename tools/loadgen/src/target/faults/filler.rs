@@ -1,5 +1,5 @@
-//! A file that leaves a file system with little room. Only where nobody else needs the room: on a
-//! mounted image.
+//! A file that takes nearly all space of a file system. Only for a mounted image, where nobody else
+//! needs the space.
 
 use std::fs::{self, File};
 use std::io::{self, Write};
@@ -13,18 +13,18 @@ use nix::sys::statvfs::statvfs;
 use crate::target::device::mount_of;
 
 const NAME: &str = "loadgen-filler";
-/// Written at once where space cannot be reserved, bytes.
+/// Size of one write where space cannot be reserved, bytes.
 const PIECE_SIZE: usize = 1 << 20;
 
-/// Removed with its space when dropped.
+/// On drop, the file is removed and its space is free again.
 #[derive(Debug)]
 pub struct Filler {
     path: PathBuf,
 }
 
 impl Filler {
-    /// Fills the file system of the directory `data` up to the part `to` of its size. Does not fill
-    /// one that others use, unless it exists for this run only (`is_own`).
+    /// Fills the file system of the directory `data` up to the share `to` of its size. Refuses a
+    /// file system that others use, unless it exists only for this run (`is_own`).
     pub fn fill(data: &Path, to: f64, is_own: bool) -> io::Result<Self> {
         let mount = mount_of(data)?;
         if !is_own && !mount.is_loop() {
@@ -36,7 +36,7 @@ impl Filler {
         let block = system.fragment_size();
         let missing = size_of_filler(system.blocks(), system.blocks_available(), to) * block;
         let filler = Self { path: beside(data)?.join(NAME) };
-        // An error drops the filler, and with it what was written.
+        // An error drops the filler, which removes what was written.
         reserve(&mut File::create(&filler.path)?, missing)?;
         Ok(filler)
     }
@@ -48,13 +48,13 @@ impl Drop for Filler {
     }
 }
 
-/// Blocks to take, so that the part `to` of all `blocks` is not available any more.
+/// Blocks to take so that the share `to` of all `blocks` is unavailable.
 fn size_of_filler(blocks: u64, available: u64, to: f64) -> u64 {
     let left = (blocks as f64 * (1.0 - to.clamp(0.0, 1.0))) as u64;
     available.saturating_sub(left)
 }
 
-/// The directory above `data`, which is the broker's, if it is on the same file system.
+/// The parent of the broker's directory `data`, if it is on the same file system.
 fn beside(data: &Path) -> io::Result<PathBuf> {
     let data = data.canonicalize()?;
     let above = data.parent().unwrap_or(&data);

@@ -1,10 +1,10 @@
-//! A slow disk: a limit on what one process may write to it, in a control group of our own that is
-//! removed afterwards.
+//! A slow disk: limits what one process may write, with a control group of our own that is removed
+//! afterwards.
 //!
-//! The kernel has two generations of control groups, and a machine may have either for its block
-//! devices: version 2 with `io.max`, version 1 with `blkio.throttle.*`. Both hold back the writes of
-//! the processes in a group, direct ones included; a flush that the file system does for them is not
-//! theirs.
+//! The kernel has two versions of control groups, and a machine may use either for its block
+//! devices: version 2 with `io.max`, version 1 with `blkio.throttle.*`. Both throttle the writes of
+//! the processes in a group, direct ones included. Flushes that the file system does on their
+//! behalf are not throttled.
 
 use std::fs;
 use std::io;
@@ -13,22 +13,23 @@ use std::process;
 
 use crate::target::device::{Mount, first_line, mount_of, mounts};
 
-/// Where a version 2 group says which controllers those below it have.
+/// File of a version 2 group that lists the controllers enabled for its child groups.
 const SUBTREE_CONTROL: &str = "cgroup.subtree_control";
 const PROCESSES: &str = "cgroup.procs";
 
-/// Lifted when dropped.
+/// Lifted on drop.
 #[derive(Debug)]
 pub struct Limit {
     group: PathBuf,
-    /// `cgroup.procs` of the group in which the process was before.
+    /// `cgroup.procs` of the group that the process was in before.
     back: PathBuf,
     pid: u32,
-    /// File in which the controller was switched on for us.
+    /// The file in which we enabled the controller; `None` if it was enabled already, or in version
+    /// 1.
     switched_on: Option<PathBuf>,
 }
 
-/// Rates, per second; 0 for none.
+/// Rates per second; 0: no limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rates {
     pub writes: u64,
@@ -77,7 +78,7 @@ impl Drop for Limit {
 }
 
 impl Hierarchy {
-    /// Version 2 where its `io` controller is to be had, else version 1.
+    /// Version 2 if its `io` controller is available, else version 1.
     fn find(mounts: &[Mount], controllers: impl Fn(&Path) -> String) -> io::Result<Self> {
         let v2 = mounts.iter().find(|mount| {
             mount.kind == "cgroup2" && controllers(&mount.point).split(' ').any(|it| it == "io")
@@ -102,7 +103,8 @@ impl Hierarchy {
         }
     }
 
-    /// Lets groups below the root have the controller; gives the file if it was not so before.
+    /// Enables the controller for groups below the root. Returns the file that was written, if it
+    /// was not enabled already.
     fn switch_on(&self) -> io::Result<Option<PathBuf>> {
         let Self::V2(root) = self else { return Ok(None) };
         let file = root.join(SUBTREE_CONTROL);
@@ -113,7 +115,7 @@ impl Hierarchy {
         Ok(Some(file))
     }
 
-    /// Files of a group, and what to write into them.
+    /// The settings files of a group, with their content.
     fn settings(&self, disk: &str, rates: Rates) -> Vec<(&'static str, String)> {
         let shown = |rate: u64| if rate == 0 { "max".to_owned() } else { rate.to_string() };
         match self {
@@ -121,7 +123,7 @@ impl Hierarchy {
                 let (bytes, writes) = (shown(rates.bytes), shown(rates.writes));
                 vec![("io.max", format!("{disk} wbps={bytes} wiops={writes}"))]
             }
-            // In version 1 a rate of 0 takes a limit away.
+            // In version 1, a rate of 0 removes the limit.
             Self::V1(_) => vec![
                 ("blkio.throttle.write_bps_device", format!("{disk} {}", rates.bytes)),
                 ("blkio.throttle.write_iops_device", format!("{disk} {}", rates.writes)),
@@ -129,7 +131,7 @@ impl Hierarchy {
         }
     }
 
-    /// The group in `/proc/PID/cgroup` that is of this hierarchy.
+    /// The group of this hierarchy in the text of `/proc/PID/cgroup`.
     fn group_in(&self, text: &str) -> Option<String> {
         let mut lines = text.lines().filter_map(|line| {
             let (number, rest) = line.split_once(':')?;

@@ -1,5 +1,5 @@
-//! Things that go wrong on purpose, at their times: a thread takes servers, disk space and disk
-//! speed away and gives them back.
+//! Fault injection: a thread takes away servers, disk space and disk speed at scheduled times, and
+//! restores them.
 //!
 //! ```text
 //!   scenario's faults ──▶ plan ──▶ thread ──▶ embedded::Handle, Filler, Limit
@@ -7,12 +7,13 @@
 //!        last_ack (workers write) ───┴──▶ marks: what was done when, and when the broker was back
 //! ```
 //!
-//! What always holds: every fault has one mark, in the order of the list, also one that could not be
-//! carried out; and when [`Background::stop`] returns nothing is in force any more, except a
-//! NameServer that was to stay dead. Start reading at [`start`].
+//! Invariants:
+//! - Every fault has one mark, in the order of the list, even if it could not be carried out.
+//! - When [`Background::stop`] returns, no fault is in force, except a NameServer that was to stay
+//!   dead.
 //!
-//! Not here: what is done to a process ([`crate::target::embedded`]); which faults a run has
-//! ([`crate::plan::scenario`]).
+//! Start reading at [`start`]. Not here: how a process is killed or frozen
+//! ([`crate::target::embedded`]); which faults a run has ([`crate::plan::scenario`]).
 
 mod filler;
 mod limit;
@@ -33,14 +34,15 @@ use crate::units::grouped;
 use filler::Filler;
 use limit::{Limit, Rates};
 
-/// How exactly the first acknowledgement after a fault is timed, and a server that is back.
+/// Polling interval while a server restarts, or while the first acknowledgement after a fault is
+/// awaited. It bounds the error of both times.
 const WATCH: Duration = Duration::from_micros(500);
-/// How soon the end of the run is noticed otherwise.
+/// Polling interval otherwise.
 const POLL: Duration = Duration::from_millis(10);
 
-/// Carries out `faults` on servers of our own by the clock of the run, until that is over or `stop`
-/// is set; then undoes what is still in force, waits until the servers serve again, and tells what
-/// was done. Without servers each fault has a mark that says so.
+/// Injects `faults` into the embedded servers by the clock of the run, until the run is over or
+/// `stop` is set. Then undoes the faults in force, waits until the servers serve again, and returns
+/// the marks. Without embedded servers, each mark says so.
 pub fn start(
     faults: Vec<Fault>,
     embedded: Option<Handle>,
@@ -64,15 +66,15 @@ struct Action {
     step: Step,
 }
 
-/// In the order in which they are taken when their times are the same: what comes back at the
-/// moment in which something else goes has been there.
+/// Declared in the order in which simultaneous steps are taken: a fault that ends at the moment in
+/// which another begins is over by then.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Step {
     End,
     Begin,
 }
 
-/// What is to be done when, in order.
+/// All steps, in order of time.
 fn plan(faults: &[Fault]) -> Vec<Action> {
     let mut actions = Vec::new();
     for (index, fault) in faults.iter().enumerate() {
@@ -82,12 +84,12 @@ fn plan(faults: &[Fault]) -> Vec<Action> {
             actions.push(Action { at_ns, fault: index, step: Step::End });
         }
     }
-    // Stable: of the same kind at the same time, in the order of the list.
+    // The sort is stable: steps of the same kind at the same time keep the order of the list.
     actions.sort_by_key(|action| (action.at_ns, action.step));
     actions
 }
 
-/// What a fault is, in a few words.
+/// Describes a fault in a few words.
 pub fn describe(kind: &FaultKind) -> String {
     let seconds = |time: &Duration| format!("{} s", time.as_secs_f64());
     match kind {
@@ -114,25 +116,25 @@ pub fn describe(kind: &FaultKind) -> String {
     }
 }
 
-/// Where a fault stands.
+/// Progress of one fault.
 struct Course {
     mark: FaultMark,
     state: State,
-    /// The first acknowledgement from this time on means that the broker is back, ns.
+    /// The first acknowledgement at or after this time means that the broker is back, ns.
     back_from_ns: Option<u64>,
 }
 
 enum State {
-    /// Its time has not come.
+    /// Not begun.
     Ahead,
     InForce(InForce),
-    /// A server is on its way up.
+    /// The server is starting.
     Returning(Launch),
-    /// Undone, or never done.
+    /// Undone, or never carried out.
     Over,
 }
 
-/// What is to be undone.
+/// A fault in force, as far as it must be undone.
 enum InForce {
     Broker,
     NameServer(usize),
@@ -158,7 +160,7 @@ impl Course {
         self.state = State::Over;
     }
 
-    /// The server has come up, or has failed to.
+    /// The server is ready, or has failed to start.
     fn returned(&mut self, outcome: Result<(), impl ToString>, now_ns: u64) {
         match outcome {
             Ok(()) => {
@@ -170,11 +172,11 @@ impl Course {
     }
 }
 
-/// The thread's own.
+/// State of the thread.
 struct Run<'a> {
     faults: Vec<Fault>,
     actions: Vec<Action>,
-    /// By fault.
+    /// Indexed by fault.
     courses: Vec<Course>,
     embedded: Option<Handle>,
     clock: RunClock,
@@ -204,7 +206,8 @@ impl Run<'_> {
         self.is_over.load(Ordering::Relaxed) || self.stop.load(Ordering::Relaxed)
     }
 
-    /// Watches what is on its way until `at_ns`, or until the run has ended.
+    /// Watches restarting servers and awaited acknowledgements until `at_ns`, or until the run has
+    /// ended.
     fn wait_until(&mut self, at_ns: u64) {
         while !self.is_ended() {
             let now_ns = self.clock.now_ns();
@@ -258,14 +261,15 @@ impl Run<'_> {
         }
     }
 
-    /// Nothing to do for a fault that was not carried out.
+    /// Does nothing for a fault that was not carried out.
     fn end(&mut self, index: usize) {
         let (now_ns, course) = (self.clock.now_ns(), &mut self.courses[index]);
         let State::InForce(in_force) = std::mem::replace(&mut course.state, State::Over) else {
             return;
         };
         let Some(embedded) = &self.embedded else { return };
-        // What was acknowledged before and is still on its way here is no sign of life.
+        // An acknowledgement from before the fault that is recorded only now does not mean that the
+        // broker is back.
         if matches!(in_force, InForce::Broker | InForce::Frozen) {
             course.back_from_ns = Some(now_ns);
         }
@@ -288,7 +292,7 @@ impl Run<'_> {
         }
     }
 
-    /// Brings back what is away, and waits for it.
+    /// Undoes all faults in force, and waits for the servers.
     fn undo_all(&mut self) {
         self.watch(self.clock.now_ns());
         for index in 0..self.courses.len() {
@@ -343,7 +347,7 @@ mod tests {
     fn faults_begin_and_end_in_the_order_of_time() {
         let length = Duration::from_secs(3);
         let faults = [
-            // Begins at the moment in which the next is over.
+            // Begins when the next one ends.
             kill(15, 1),
             kill(10, 5),
             Fault { at_ns: 12 * SECOND_NS, kind: FaultKind::FillDisk { to: 0.95, length } },
