@@ -1,7 +1,7 @@
-//! The content of `report.json`: a contract with scripts, versioned by [`SCHEMA`].
+//! The content of `report.json`: an interface for scripts, versioned by [`SCHEMA`].
 //!
-//! What scripts read comes first, with durations in nanoseconds and rates per second; `detail` is
-//! the whole [`Report`], from which pages, comparisons and joined reports are made. The keys are
+//! The keys that scripts read come first; durations are in nanoseconds, rates per second. `detail`
+//! is the whole [`Report`], from which pages, comparisons and merged reports are made. The keys are
 //! described in `tools/loadgen/README.md`.
 
 use serde::{Deserialize, Serialize};
@@ -12,10 +12,10 @@ use crate::engine::histogram::Percentiles;
 use crate::findings::report::{Report, rate};
 use crate::findings::verdict::{Figures, Verdict};
 
-/// Grows when a key changes its meaning. New keys do not change it.
+/// Incremented when a key changes its meaning. New keys do not change it.
 pub const SCHEMA: u32 = 2;
 
-/// Everything, in the order in which it is written.
+/// The whole file. Fields are written in this order.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Document {
     pub schema: u32,
@@ -34,7 +34,7 @@ pub struct Document {
     pub detail: Report,
 }
 
-/// Counts of messages, and durations of those sent.
+/// Message counts, and durations of the messages sent.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Send {
     pub due: u64,
@@ -46,13 +46,13 @@ pub struct Send {
     pub one_way: u64,
     pub rate_per_s: f64,
     pub bytes_per_s: f64,
-    /// Messages without a latency of their own: not sent, or never answered. In the percentiles they
-    /// count with the time that they had waited, which is a lower bound.
+    /// Messages without a latency: not sent, or never answered. The percentiles count them with the
+    /// time that they had waited, which is a lower bound.
     pub censored: u64,
     pub latency_ns: Percentiles,
     pub service_ns: Percentiles,
     pub slip_ns: Percentiles,
-    /// From due to refused, each time.
+    /// From due to each refusal.
     pub refused_ns: Percentiles,
 }
 
@@ -63,7 +63,7 @@ pub struct EndToEnd {
     pub latency_ns: Percentiles,
 }
 
-/// `null` where nothing was consumed, so nothing could be compared.
+/// `null` if nothing was consumed, so that nothing could be compared.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Reconciled {
     pub acknowledged: u64,
@@ -76,7 +76,7 @@ pub struct Reconciled {
 }
 
 impl Document {
-    /// When a run began: RFC 3339, UTC.
+    /// When the run began: RFC 3339, UTC.
     pub fn of_started(report: &Report) -> String {
         rfc3339(report.started_unix_ns / 1_000_000_000)
     }
@@ -143,7 +143,7 @@ mod tests {
     use super::*;
     use crate::findings::report::tests::example;
 
-    /// The keys in front of `detail`, as scripts find them.
+    /// The keys before `detail`, in the form that scripts read.
     #[test]
     fn a_report_as_json() {
         let mut document = serde_json::to_value(Document::of(&example())).unwrap();

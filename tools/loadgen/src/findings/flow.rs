@@ -1,16 +1,17 @@
-//! What there was for a group of consumers, what it took, and what waited, second by second.
+//! Messages stored for a group of consumers, messages that it received, and its backlog, second by
+//! second.
 //!
-//! The *backlog* is what had been stored of the group's streams at the end of a second (acknowledged,
-//! or sent without asking) less what the group had received. It is read off counters alone, so a run
-//! of hours is cheap to go through. What a second cannot resolve is not claimed: times are whole
-//! seconds.
+//! The *backlog* at the end of a second is the number of messages stored in the group's streams
+//! (acknowledged, or sent one-way) minus the number that the group has received. It needs only
+//! counters, so even a run of hours is cheap to analyse. The resolution is one second, so all times
+//! are whole seconds.
 
 use crate::findings::report::Report;
 
-/// The seconds of one group from the first of the run to the last in which anything happened.
+/// Seconds of one group, from the first of the run to the last with any activity.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Flow {
-    /// By number of the second.
+    /// Indexed by second.
     pub seconds: Vec<FlowSecond>,
     /// The second in which the last message was due.
     last_due: usize,
@@ -26,37 +27,38 @@ pub struct FlowSecond {
     pub backlog: u64,
 }
 
-/// The end of a run: what waited when the last message had been due, and how fast it went.
+/// The drain at the end of a run: the backlog when the last message had been due, and how fast it
+/// was received.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Drain {
     pub messages: u64,
     /// Whole seconds; at least one.
     pub seconds: u64,
-    /// Messages per second received meanwhile.
+    /// Messages received per second meanwhile.
     pub rate: f64,
 }
 
-/// How the highest backlog went down, wherever in the run that was.
+/// How the highest backlog was drained, wherever in the run it occurred.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Recovery {
     /// Messages.
     pub highest: u64,
-    /// Second at whose end it was highest.
+    /// The second at whose end it was highest.
     pub from_s: u64,
-    /// How long it took; `None`: it was not drained by the end.
+    /// How long the drain took; `None`: it was not complete by the end.
     pub length_s: Option<u64>,
-    /// What was received meanwhile, per second, in mean rates of production.
+    /// Receive rate meanwhile, as a multiple of the mean rate of production.
     pub times_production: f64,
 }
 
-/// A group is behind when it has this many seconds of production to take, on average.
+/// A group is behind if its backlog is at least this many seconds of mean production.
 const BEHIND_S: f64 = 1.0;
-/// A backlog counts as drained when this part of its highest is left: messages that are in flight
-/// never sum up to nothing while others are produced.
+/// A backlog counts as drained when this share of its maximum is left: while messages are produced,
+/// some are in flight, so it never reaches zero.
 const DRAINED: f64 = 0.02;
 
 impl Flow {
-    /// Of the group with this track; empty when it is none.
+    /// The flow of the group with this track; empty if the track is not a group.
     pub fn of(report: &Report, group: usize) -> Self {
         let facts = report.tracks.get(group).and_then(|track| track.group());
         let (Some(facts), Some(last)) = (facts, report.seconds.last()) else {
@@ -85,15 +87,15 @@ impl Flow {
         Self { seconds, last_due }
     }
 
-    /// The largest backlog, and the second at the end of which it was reached.
+    /// The largest backlog, and the second at whose end it was reached.
     pub fn largest(&self) -> (usize, u64) {
         let backlogs = self.seconds.iter().map(|second| second.backlog).enumerate();
-        // The first of equals.
+        // Of equal ones, the first.
         backlogs.rev().max_by_key(|(_, backlog)| *backlog).unwrap_or((0, 0))
     }
 
-    /// The first second from `from` on after which no more waits than is stored in a second, or
-    /// than waited before `before`; `None` when it never came to that.
+    /// The first second from `from` on at whose end the backlog is at most what was stored in that
+    /// second, or what it was before `before`; `None` if it never was.
     pub fn caught_up(&self, before: usize, from: usize) -> Option<usize> {
         let usual = before.checked_sub(1).and_then(|index| self.seconds.get(index));
         let usual = usual.map_or(0, |second| second.backlog);
@@ -102,7 +104,7 @@ impl Flow {
         later.into_iter().find(|(_, second)| is_level(second)).map(|(index, _)| index)
     }
 
-    /// `None` when nothing waited at the end.
+    /// `None` if there was no backlog to drain.
     pub fn drain(&self) -> Option<Drain> {
         let messages = self.seconds.get(self.last_due)?.backlog;
         let rest = self.seconds.last()?.backlog;
@@ -112,7 +114,7 @@ impl Flow {
         (messages > rest).then(|| Drain { messages, seconds, rate: taken as f64 / seconds as f64 })
     }
 
-    /// How the highest backlog was drained; `None` where the group never fell behind.
+    /// How the highest backlog was drained; `None` if the group never fell behind.
     pub fn recovery(&self) -> Option<Recovery> {
         let highest = self.seconds.iter().map(|second| second.backlog).max()?;
         let per_s = self.stored_per_s();
@@ -132,14 +134,15 @@ impl Flow {
         })
     }
 
-    /// While messages were stored, on average.
+    /// Mean rate until the last second in which messages were stored.
     fn stored_per_s(&self) -> f64 {
         let last = self.seconds.iter().rposition(|second| second.stored > 0);
         let length = last.map_or(0, |last| last + 1).max(1);
         self.seconds.iter().map(|second| second.stored).sum::<u64>() as f64 / length as f64
     }
 
-    /// What was due at most in one second, and what was taken at most while messages were due.
+    /// The highest number of messages due in one second, and the highest received in one while
+    /// messages were due.
     pub fn peaks(&self) -> (u64, u64) {
         let while_due = &self.seconds[..(self.last_due + 1).min(self.seconds.len())];
         let due = while_due.iter().map(|second| second.due).max();
@@ -147,7 +150,7 @@ impl Flow {
         (due.unwrap_or(0), taken.unwrap_or(0))
     }
 
-    /// Sums over these seconds.
+    /// Sums `of` over these seconds.
     pub fn sum(&self, seconds: std::ops::Range<usize>, of: fn(&FlowSecond) -> u64) -> u64 {
         let end = seconds.end.min(self.seconds.len());
         self.seconds[seconds.start.min(end)..end].iter().map(of).sum()
@@ -160,7 +163,7 @@ mod tests {
     use crate::engine::measure::{Counters, Interval, Second};
     use crate::findings::report::tests::example;
 
-    /// Seconds as (stored, taken); a pause in which nothing is stored or taken is not reported.
+    /// Seconds as (stored, received). Seconds without either are not reported.
     fn flow(seconds: &[(u64, u64)]) -> Flow {
         let interval = |counters| Interval { counters, ..Interval::default() };
         let mut report = example();
@@ -191,7 +194,7 @@ mod tests {
         assert_eq!(self::flow(&[(100, 0), (100, 0), (0, 10)]).caught_up(0, 1), None);
     }
 
-    /// What was lost waits for ever, and is no reason to say that draining never ended.
+    /// Lost messages stay in the backlog for ever, and must not keep the drain from ending.
     #[test]
     fn a_drain_ends_with_what_is_left() {
         let flow = flow(&[(100, 0), (0, 60), (0, 30), (0, 0), (0, 0), (0, 1)]);
@@ -199,7 +202,8 @@ mod tests {
         assert_eq!(self::flow(&[(100, 100)]).drain(), None);
     }
 
-    /// 100 a second for four seconds, down for the last two of them, then 200 a second.
+    /// 100 a second for four seconds; the group is down for the last two, then receives 200 a
+    /// second.
     #[test]
     fn a_recovery_is_measured_from_the_highest_backlog_on() {
         let flow = flow(&[(100, 100), (100, 100), (100, 0), (100, 0), (0, 150), (0, 50)]);

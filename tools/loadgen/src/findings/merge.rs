@@ -1,13 +1,14 @@
-//! `loadgen merge`: the reports of all parts of one run (`--part I/N`), joined into the report of
+//! `loadgen merge`: merges the reports of all parts of one run (`--part I/N`) into the report of
 //! that run.
 //!
-//! Parts have producers of their own and the schedule in common, so what they count of their own
-//! messages adds up: counters, histograms, audits. What each part sees of the whole topic does not:
-//! every part reads every message, so a corrupted one is seen by all, and those of the other parts
-//! are foreign to each.
+//! Parts share the schedule, but each has its own producers. So what a part counts of its own
+//! messages adds up: counters, histograms, audits. What it sees of the whole topic does not: every
+//! part reads every message, so all parts see each corrupted message, and to each part the messages
+//! of the others are foreign.
 //!
-//! What does not fit at all is an error: other schedules, a part twice. A part that is missing makes
-//! the run INCOMPLETE; clocks or durations that do not agree make its figures not valid.
+//! Reports that cannot belong to one run are an error: different schedules, or a part twice. A
+//! missing part makes the run INCOMPLETE. Clocks or durations that disagree make its figures not
+//! valid.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -22,9 +23,10 @@ use crate::findings::reports::{ReadError, read};
 use crate::findings::rows;
 use crate::options::Part;
 
-/// Parts that begin further apart than this were not one run, ns.
+/// Maximum difference between the starts of the parts of one run, ns.
 const START_APART_MAX_NS: u64 = 1_000_000_000;
-/// Sending that ends further apart than this, and than this part of the longest, does not fit.
+/// The durations of sending disagree if they differ by more than this and by more than this share
+/// of the longest.
 const END_APART_MAX_NS: u64 = 1_000_000_000;
 const END_APART_MAX_PART: f64 = 0.1;
 
@@ -40,13 +42,13 @@ pub enum MergeError {
     Nothing,
 }
 
-/// Joins the files `report.json` at `paths`.
+/// Merges the `report.json` files at `paths`.
 pub fn run(paths: &[PathBuf]) -> Result<Report, MergeError> {
     let read = |path: &PathBuf| Ok((path.display().to_string(), read(path)?));
     merge(paths.iter().map(read).collect::<Result<Vec<_>, MergeError>>()?)
 }
 
-/// The report of the run that `parts`, given with their names, are parts of.
+/// Merges `parts`, given with their names, into the report of their run.
 pub fn merge(mut parts: Vec<(String, Report)>) -> Result<Report, MergeError> {
     check(&parts)?;
     parts.sort_by_key(|(_, part)| part.subject.part.index);
@@ -120,7 +122,7 @@ fn check(parts: &[(String, Report)]) -> Result<(), MergeError> {
     Ok(())
 }
 
-/// By phase, then track.
+/// Indexed by phase, then track.
 fn totals(parts: &[Report]) -> Vec<Vec<Interval>> {
     let mut sums = parts[0].totals.clone();
     for part in &parts[1..] {
@@ -131,7 +133,7 @@ fn totals(parts: &[Report]) -> Vec<Vec<Interval>> {
     sums
 }
 
-/// Seconds with the same number, counted from each part's own beginning, are the same second.
+/// Seconds with the same number, each counted from the start of its part, are merged.
 fn seconds(parts: &[Report]) -> Vec<Second> {
     let mut by_number: BTreeMap<u64, Vec<&Second>> = BTreeMap::new();
     for second in parts.iter().flat_map(|part| &part.seconds) {
@@ -157,8 +159,8 @@ fn findings(parts: &[Report]) -> Vec<Finding> {
     sums.into_values().collect()
 }
 
-/// Every part sees every corrupted message. Of what is foreign to a part, the messages of the other
-/// parts are left out.
+/// All parts see the same corrupted messages, so they are counted once. Messages of the other parts
+/// are not foreign to the run.
 fn unattributed(parts: &[Report]) -> Vec<Unattributed> {
     let groups: BTreeSet<usize> =
         parts.iter().flat_map(|part| &part.unattributed).map(|it| it.group).collect();
@@ -179,7 +181,7 @@ fn unattributed(parts: &[Report]) -> Vec<Unattributed> {
     groups.into_iter().map(join).collect()
 }
 
-/// Messages of its own that a part has seen in one group, repetitions included.
+/// Messages of this part's producers that one group received, duplicates included.
 fn intact(part: &Report, group: usize) -> u64 {
     let received: u64 = part.totals.iter().map(|phase| phase[group].counters.received).sum();
     let of_group = part.findings.iter().filter(|finding| finding.group == group);
@@ -200,8 +202,8 @@ fn answers(parts: &[Report]) -> Vec<Answered> {
     sums.into_iter().map(answered).collect()
 }
 
-/// A fault is in the scenario of every part and is carried out by the one that has the servers; the
-/// others could not, which is no news then.
+/// Every part's scenario has the faults, but only the part with the servers carries them out. That
+/// the others could not is not reported.
 fn faults(parts: &[Report]) -> Vec<FaultMark> {
     let all: Vec<&FaultMark> = parts.iter().flat_map(|part| &part.faults).collect();
     let done: BTreeSet<&str> =
@@ -230,7 +232,7 @@ fn brokers(parts: &[Report]) -> Vec<BrokerShare> {
     sums.into_iter().map(share).collect()
 }
 
-/// Named by part.
+/// Labelled with their part.
 fn threads(parts: &[Report]) -> Vec<ThreadCpu> {
     let named = |part: &Report| {
         let number = part.subject.part.index + 1;
@@ -241,7 +243,7 @@ fn threads(parts: &[Report]) -> Vec<ThreadCpu> {
     parts.iter().flat_map(named).collect()
 }
 
-/// What the parts could not find out, and which are missing.
+/// What the parts could not find out, and which parts are missing.
 fn incomplete(parts: &[Report]) -> Vec<String> {
     let count = parts[0].subject.part.count;
     let present: BTreeSet<u32> = parts.iter().map(|part| part.subject.part.index).collect();
@@ -250,7 +252,7 @@ fn incomplete(parts: &[Report]) -> Vec<String> {
     missing.chain(said_by(parts, |part| part.incomplete.clone())).collect()
 }
 
-/// Why the figures of parts are not valid, and what does not fit between them.
+/// Why the figures of parts are not valid, and where the parts disagree.
 fn not_valid(parts: &[Report]) -> Vec<String> {
     let mut reasons = Vec::new();
     let apart_ns = spread(parts.iter().map(|part| part.started_unix_ns));
@@ -286,7 +288,8 @@ fn notes(parts: &[Report]) -> Vec<String> {
     notes
 }
 
-/// What parts say, each once: as it is when all say it, else with the parts that do.
+/// The texts of all parts, each once: unchanged if all parts have it, else prefixed with the
+/// numbers of those that do.
 fn said_by(parts: &[Report], said: impl Fn(&Report) -> Vec<String>) -> Vec<String> {
     let mut by_text: BTreeMap<String, BTreeSet<u32>> = BTreeMap::new();
     let mut order = Vec::new();

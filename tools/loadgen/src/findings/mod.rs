@@ -1,4 +1,5 @@
-//! What a run found: one value, its verdict, and what is read off it. Start reading at [`report`].
+//! The findings of a run: one value, its verdict, and what is derived from it. Start reading at
+//! [`report`].
 
 pub mod document;
 pub mod flow;

@@ -1,10 +1,9 @@
-//! What a run found: a plain value that is written whole into `report.json`, so that a page, a
-//! comparison and the joining of parts need nothing else.
+//! The findings of a run: a plain value that `report.json` contains whole, so that pages,
+//! comparisons and merging need nothing else.
 //!
-//! The verdict is worked out here and nowhere else, and so is whether the figures are valid
-//! ([`crate::findings::verdict`] says what they are). Not here: the text
-//! ([`crate::findings::summary`]), the page ([`crate::show::page`]), the keys that scripts read
-//! ([`crate::findings::document`]).
+//! Only this module decides the verdict and whether the figures are valid;
+//! [`crate::findings::verdict`] defines them. Not here: the text ([`crate::findings::summary`]),
+//! the page ([`crate::show::page`]), the keys that scripts read ([`crate::findings::document`]).
 
 use std::time::Duration;
 
@@ -27,23 +26,24 @@ use crate::units::grouped;
 pub struct Subject {
     /// The scenario's name, such as `steady` or `double11 pulse`.
     pub name: String,
-    /// One line: what was sent.
+    /// What was sent, in one line.
     pub load: String,
-    /// One line: where it went.
+    /// The target, in one line.
     pub target: String,
     pub seed: u64,
     pub part: Part,
-    /// The same for all parts of one run, and for runs with the same schedule.
+    /// Equal for all parts of one run, and for runs with the same schedule.
     pub schedule: String,
-    /// The same for runs that differ only in their seed: repeats of each other.
+    /// Equal for runs that differ only in their seed, which are repeats of each other.
     pub workload: String,
-    /// Machine, versions and options, for whoever repeats the run.
+    /// Machine, versions and options, so that the run can be repeated.
     pub environment: Map<String, Value>,
-    /// What is assumed where nothing is on record, and what stands in for what.
+    /// What is assumed because nothing is on record, and which messages substitute for a broker
+    /// feature.
     pub assumptions: Vec<String>,
 }
 
-/// A stream or group, which is measured separately.
+/// A stream or a group. Each is measured separately.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Track {
     pub name: String,
@@ -74,9 +74,9 @@ pub struct StreamFacts {
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct GroupFacts {
-    /// Tracks of the streams it takes.
+    /// Tracks of the streams that it receives.
     pub streams: Vec<usize>,
-    /// Messages per second it takes while messages are due; `None`: all it can.
+    /// Messages per second that it receives while messages are due; `None`: all it can.
     pub rate: Option<f64>,
     pub pauses: Vec<Pause>,
 }
@@ -97,7 +97,7 @@ pub struct Unattributed {
     pub group: usize,
     /// Messages of a load generator with a wrong checksum.
     pub corrupted: u64,
-    /// Messages of others, and of other runs.
+    /// Messages of other applications and other runs.
     pub foreign: u64,
 }
 
@@ -106,7 +106,7 @@ pub struct Unattributed {
 pub struct Answered {
     pub stream: usize,
     pub code: i32,
-    /// The remark, as far as it is the same for many answers.
+    /// The remark, without what differs from reply to reply.
     pub reason: String,
     pub requests: u64,
 }
@@ -115,24 +115,25 @@ pub struct Answered {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct FaultMark {
     pub at_ns: u64,
-    /// When it was over; `None`: it lasted to the end.
+    /// When it ended; `None`: it lasted to the end of the run.
     pub until_ns: Option<u64>,
     /// What was done, in a few words.
     pub text: String,
     /// Why it could not be carried out.
     pub failed: Option<String>,
-    /// From the fault to the next acknowledgement, where it took the broker away.
+    /// For faults that take the broker away: from the fault to the next acknowledgement.
     pub back_after_ns: Option<u64>,
 }
 
-/// What one broker, which for RingMQ is a shard, acknowledged.
+/// Messages acknowledged by one broker; for RingMQ, a shard.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct BrokerShare {
     pub name: String,
     pub acknowledged: u64,
 }
 
-/// The embedded broker's process, once a second. Values count from its start.
+/// Resource usage of the embedded broker's process, once a second. Counters are totals since the
+/// broker's first start.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Sample {
     pub at_ns: u64,
@@ -142,29 +143,29 @@ pub struct Sample {
     pub read_bytes: u64,
 }
 
-/// How much of a core a thread of the generator used while messages were due.
+/// Share of a core that a thread of the generator used while messages were due.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ThreadCpu {
     pub name: String,
     pub share: f64,
-    /// It sends by a schedule and sleeps in between, so that it is late when it has no core to spare.
+    /// It sends by a schedule and sleeps in between, so without headroom on its core it is late.
     pub must_keep_up: bool,
 }
 
-/// A threshold beside what was found: one line of a table.
+/// A threshold and the value that was found: one row of a table.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Row {
     /// What is judged, in a few words.
     pub what: String,
     pub wanted: String,
     pub found: String,
-    /// `None`: it could not be judged, and `found` says why.
+    /// `None`: it could not be judged; `found` says why.
     pub is_met: Option<bool>,
 }
 
 impl Row {
-    /// What was found and whether it is met, as far as a run with this verdict says so: one that
-    /// broke its promises shows no figures, and nothing in it counts as met.
+    /// The value found, and whether the threshold is met, as far as this verdict allows: a run that
+    /// broke its promises shows no figures, and meets no threshold.
     pub fn shown(&self, verdict: Verdict) -> (Option<&str>, Option<bool>) {
         match verdict {
             Verdict::Failed => (None, self.is_met.filter(|is_met| !is_met)),
@@ -173,20 +174,20 @@ impl Row {
     }
 }
 
-/// All that is known of one run.
+/// Everything known about one run.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Report {
     pub subject: Subject,
     pub started_unix_ns: u64,
-    /// From the first due time to the last answer, and to the last arrival.
+    /// From the first due time to the last reply, and to the last arrival.
     pub sending_ns: u64,
     pub consuming_ns: u64,
     pub phases: Vec<Phase>,
     /// Streams, then groups.
     pub tracks: Vec<Track>,
-    /// By phase in which messages were due, then by track.
+    /// By the phase in which messages were due, then by track.
     pub totals: Vec<Vec<Interval>>,
-    /// By second in which things happened.
+    /// By the second in which events occurred.
     pub seconds: Vec<Second>,
     /// Empty: nothing was consumed, so only acknowledgements were counted.
     pub findings: Vec<Finding>,
@@ -195,17 +196,17 @@ pub struct Report {
     pub faults: Vec<FaultMark>,
     pub brokers: Vec<BrokerShare>,
     pub samples: Vec<Sample>,
-    /// Of the generator; of all parts.
+    /// Threads of the generator, of all parts.
     pub threads: Vec<ThreadCpu>,
-    /// The run's thresholds, for whoever joins parts and judges the whole.
+    /// The thresholds of the run, so that merged parts can be judged as a whole.
     pub asked: Vec<Asked>,
-    /// The thresholds, and whether they were met.
+    /// The thresholds, and whether each was met.
     pub rows: Vec<Row>,
-    /// The profile is meant to offer more than the target takes.
+    /// The profile exceeds the target's capacity on purpose.
     pub is_overload: bool,
-    /// The run is worth nothing unless its figures are valid.
+    /// The run needs valid figures: without them it exits with code 3.
     pub needs_valid_figures: bool,
-    /// Why nothing can be said about loss, as far as the run itself knows.
+    /// Why losses cannot be ruled out, as far as the run itself knows.
     pub incomplete: Vec<String>,
     /// Why the figures are not valid, as far as the run itself knows.
     pub not_valid: Vec<String>,
@@ -247,19 +248,20 @@ impl Report {
         &self.totals[phase][track]
     }
 
-    /// The tracks that stand for the run: all streams, and the first group, which takes them all.
+    /// The tracks that make up the run's totals: all streams, and the first group, which receives
+    /// them all.
     fn whole(&self) -> impl Iterator<Item = usize> {
         let streams = self.streams().map(|(track, ..)| track);
         streams.chain(self.groups().next().map(|(track, ..)| track))
     }
 
-    /// The phases that count, which a warm-up does not: no headline figure has anything of it.
+    /// The phases that count. A warm-up does not, so it is in no headline figure.
     fn counted(&self) -> impl Iterator<Item = &Vec<Interval>> {
         let phases = self.phases.iter().zip(&self.totals);
         phases.filter(|(phase, _)| phase.counts).map(|(_, tracks)| tracks)
     }
 
-    /// Length of the phases that do not count.
+    /// Total length of the phases that do not count.
     pub fn warm_up(&self) -> Duration {
         let idle = self.phases.iter().filter(|phase| !phase.counts);
         Duration::from_nanos(idle.map(|phase| phase.end_ns - phase.start_ns).sum())
@@ -279,7 +281,7 @@ impl Report {
         sum
     }
 
-    /// The run in one, as far as it counts: all streams, and what the first group received of them.
+    /// Totals over the phases that count: all streams, and what the first group received of them.
     pub fn total(&self) -> Interval {
         let mut sum = Interval::default();
         for phase in self.counted() {
@@ -288,7 +290,7 @@ impl Report {
         sum
     }
 
-    /// One histogram of [`total`](Self::total): merging all of them takes many times as long.
+    /// One histogram of [`total`](Self::total). Merging all of them takes many times as long.
     pub fn total_of(&self, kind: Kind) -> Histogram<u64> {
         let mut sum = histogram::empty();
         for phase in self.counted() {
@@ -297,7 +299,7 @@ impl Report {
         sum
     }
 
-    /// Latencies of [`total`](Self::total), with what was given up.
+    /// Latencies of [`total`](Self::total), including messages that were given up.
     pub fn waits(&self) -> Waits {
         Waits::of(&self.total_of(Kind::Latency), &self.total_of(Kind::GivenUp))
     }
@@ -320,8 +322,8 @@ impl Report {
         self.groups().next().is_some()
     }
 
-    /// The audit in one: for each stream that of the group with the worst findings, added up.
-    /// One-way messages are left out of what is unknown.
+    /// The audit as a whole: for each stream that of the group with the worst findings, added up.
+    /// One-way messages do not count as unknown.
     pub fn audit(&self) -> Audit {
         let mut sum = Audit::default();
         for (stream, _, facts) in self.streams() {
@@ -345,7 +347,7 @@ impl Report {
         sum
     }
 
-    /// Messages out of order in streams that asked for order.
+    /// Messages out of order in streams that require order.
     pub fn disorder(&self) -> u64 {
         let is_ordered =
             |stream: usize| self.tracks[stream].stream().is_some_and(|facts| facts.is_ordered);
@@ -353,7 +355,7 @@ impl Report {
         findings.map(|finding| finding.audit.out_of_order).sum()
     }
 
-    /// What the run says about the target's promises.
+    /// Whether the target kept its promises.
     pub fn verdict(&self) -> Verdict {
         if self.failures().next().is_some() {
             Verdict::Failed
@@ -379,7 +381,7 @@ impl Report {
         found.map(|(count, what)| format!("{} {what}", grouped(count)))
     }
 
-    /// Why nothing can be said about loss.
+    /// Why losses cannot be ruled out.
     pub fn gaps(&self) -> impl Iterator<Item = String> {
         let idle = (self.counters().due == 0).then(|| "nothing was due".to_owned());
         let unread = self.audit().unread;
@@ -388,7 +390,7 @@ impl Report {
         self.incomplete.iter().cloned().chain(unread).chain(idle)
     }
 
-    /// Says how little of the load was acknowledged, if it was too little.
+    /// The reason for OVERLOADED, if too little of the load was acknowledged.
     fn undelivered(&self) -> Option<String> {
         let counters = self.counters();
         let delivered = counters.acknowledged + counters.one_way;
@@ -440,7 +442,7 @@ impl Report {
         conclusion.exit_code()
     }
 
-    /// From the first due time that counts to the last answer.
+    /// From the first due time that counts to the last reply.
     pub fn sending(&self) -> Duration {
         Duration::from_nanos(self.sending_ns).saturating_sub(self.warm_up())
     }
@@ -450,7 +452,7 @@ impl Report {
         Duration::from_nanos(self.consuming_ns).saturating_sub(self.warm_up())
     }
 
-    /// Bytes of bodies that were acknowledged, per second.
+    /// Acknowledged body bytes per second.
     pub fn bytes_per_s(&self) -> f64 {
         let bytes = self.streams().map(|(track, _, facts)| {
             self.track_counters(track).acknowledged as f64 * facts.message_size_mean
@@ -459,7 +461,7 @@ impl Report {
     }
 }
 
-/// `count` per second of `time`; 0 where no time has passed.
+/// `count` per second of `time`; 0 if no time has passed.
 pub fn rate(count: u64, time: Duration) -> f64 {
     let seconds = time.as_secs_f64();
     if seconds > 0.0 { count as f64 / seconds } else { 0.0 }
@@ -645,7 +647,7 @@ pub mod tests {
         assert_eq!(both.audit().lost, 7);
     }
 
-    /// A clean audit does not validate latencies that the generator caused, and the other way round.
+    /// A clean audit does not validate latencies that the generator caused, nor the reverse.
     #[test]
     fn figures_are_valid_or_not_whatever_the_verdict() {
         for (slip_ns, lost) in [(0, 0), (0, 1), (9_000_000, 0), (9_000_000, 1)] {
@@ -692,7 +694,7 @@ pub mod tests {
         );
     }
 
-    /// A message that one of two groups missed is lost, however often the other saw it.
+    /// A message that one of two groups missed is lost, however often the other received it.
     #[test]
     fn each_group_must_receive_everything() {
         let mut report = example();
@@ -704,7 +706,7 @@ pub mod tests {
         assert_eq!(report.verdict(), Verdict::Failed);
     }
 
-    /// Whoever needs only a part of the total finds in it what the whole total says.
+    /// The shortcuts for parts of the total agree with the total.
     #[test]
     fn a_part_of_the_total_is_that_of_the_whole() {
         let mut report = example();
@@ -723,7 +725,7 @@ pub mod tests {
         }
     }
 
-    /// Slow, refused and late in the warm-up: no headline figure shows any of it.
+    /// The warm-up is slow, has refusals and is late: no headline figure shows it.
     #[test]
     fn a_warm_up_is_in_no_headline_figure() {
         let without = example();

@@ -1,7 +1,8 @@
-//! Reads `report.json` of earlier runs, for whoever joins or compares them.
+//! Reads the `report.json` of earlier runs, for merging and comparison.
 //!
-//! A report that was read is a whole one: whatever is wrong with a file is said here, with its name
-//! and what to do about it, and [`shape`] says what holds of the others.
+//! A report that was read is complete and consistent: [`shape`] states what holds of it. Every
+//! other file is rejected here, with an error that gives its name, what is wrong, and what to do
+//! about it.
 
 use std::fs;
 use std::io;
@@ -36,7 +37,7 @@ pub enum ReadError {
     Shape { path: String, what: String },
 }
 
-/// The whole report in the file at `path`.
+/// Reads the whole report from the file at `path`.
 pub fn read(path: &Path) -> Result<Report, ReadError> {
     let shown = path.display().to_string();
     if path.is_dir() {
@@ -48,7 +49,7 @@ pub fn read(path: &Path) -> Result<Report, ReadError> {
     }
 }
 
-/// The whole report in `text`, which stands in the file `path`.
+/// Parses the whole report from `text`, the content of the file `path`.
 fn parse(text: &[u8], path: String) -> Result<Report, ReadError> {
     #[derive(Deserialize)]
     struct Head {

@@ -1,8 +1,8 @@
 //! Judges a run's thresholds.
 //!
-//! A threshold that is missed does not change the verdict, which is about promises kept; it has an
-//! exit code of its own. Latencies that are not valid neither meet nor miss a threshold, and one that
-//! cannot be judged says why.
+//! A missed threshold does not change the verdict, which is about promises; it has its own exit
+//! code. Latencies that are not valid neither meet nor miss a threshold. A threshold that cannot be
+//! judged gives the reason.
 
 use std::time::Duration;
 
@@ -15,13 +15,13 @@ use crate::plan::scenario::Asked;
 use crate::plan::threshold::{Figure, Threshold};
 use crate::units::grouped;
 
-/// Fewer messages have no p99.9 to speak of.
+/// With fewer messages, p99.9 is meaningless.
 const TAIL_COUNT_MIN: u64 = 1_000;
 
-/// What was found, or why nothing was.
+/// The value found and whether it meets the threshold, or why it cannot be judged.
 type Found = Result<(String, bool), String>;
 
-/// Adds what the command line asks of a finished run.
+/// Adds the thresholds of the command line to a finished run.
 pub fn ask(report: &mut Report, options: &ReportOptions) {
     report.needs_valid_figures |= options.strict || !options.fail_if.is_empty();
     let asked: Vec<Asked> = options.fail_if.iter().copied().map(Asked::FailIf).collect();
@@ -29,7 +29,7 @@ pub fn ask(report: &mut Report, options: &ReportOptions) {
     report.asked.extend(asked);
 }
 
-/// Judges a finished run, whose `rows` are not yet filled in.
+/// Judges a finished run, whose `rows` are still empty.
 pub fn judge(asked: &[Asked], report: &Report) -> Vec<Row> {
     asked.iter().map(|asked| row(asked, report)).collect()
 }
@@ -115,8 +115,8 @@ fn tail_within(report: &Report, phase: usize, beside: usize, factor: f64) -> Fou
     Ok((beside_text(found_ns, times), times <= factor))
 }
 
-/// The first whole second behind the phase whose tail is short enough says when it was back: how
-/// many whole seconds passed before it.
+/// The tail is back in the first whole second after the phase whose p99.9 is low enough. The result
+/// is the number of whole seconds before it.
 fn tail_back(report: &Report, after: usize, beside: usize, factor: f64, within: Duration) -> Found {
     const SECOND_NS: u64 = 1_000_000_000;
     let beside_ns = tail_ns(report, beside)?.max(1);
@@ -147,7 +147,7 @@ fn tail_back(report: &Report, after: usize, beside: usize, factor: f64, within: 
 fn answered_within(report: &Report, phase: usize, part: f64, within: Duration) -> Found {
     let interval = of_phase(report, phase)?;
     let count = interval.latency.len() + interval.given_up.len();
-    // One that is late must be allowed, or chance decides.
+    // There must be enough messages that one late one is allowed; otherwise chance decides.
     let count_min = (1.0 / (1.0 - part).max(1e-9)).round() as u64;
     if count < count_min {
         return Err(format!("too few messages: {}", grouped(count)));
@@ -193,7 +193,8 @@ fn refused(report: &Report, part_max: f64) -> Found {
     Ok((format!("{} of {}", percent(part), grouped(due)), part < part_max))
 }
 
-/// A percentile among messages that were given up is beyond every maximum: nobody knows how far.
+/// A percentile among messages that were given up exceeds every maximum: it is only known to be
+/// longer than they had waited.
 fn fail_if(report: &Report, threshold: Threshold) -> Found {
     let counters = report.counters();
     let of_waits = |waits: Waits, quantile| {
@@ -227,7 +228,7 @@ fn of_phase(report: &Report, phase: usize) -> Result<Interval, String> {
     exists.then(|| report.phase_total(phase)).ok_or_else(|| "there is no such phase".to_owned())
 }
 
-/// p99.9 of all streams together.
+/// p99.9 over all streams.
 fn tail_ns(report: &Report, phase: usize) -> Result<u64, String> {
     let waits = of_phase(report, phase)?.waits();
     match waits.all().len() {
@@ -240,7 +241,7 @@ fn phase_name(report: &Report, phase: usize) -> &str {
     report.phases.get(phase).map_or("?", |phase| &phase.name)
 }
 
-/// What was done, without for how long.
+/// The description of a fault without its duration.
 fn fault_name(report: &Report, fault: usize) -> &str {
     let text = report.faults.get(fault).map_or("?", |fault| &fault.text);
     let end = [", ", " for "].iter().filter_map(|end| text.find(end)).min();
@@ -266,7 +267,7 @@ fn seconds(time: Duration) -> String {
     format!("{} s", time.as_secs_f64())
 }
 
-/// A part as a percentage, with as many digits as it takes to tell it from 100 and from 0.
+/// A share as a percentage, with enough digits to distinguish it from 100 and from 0.
 fn percent(part: f64) -> String {
     const DIGITS_MAX: usize = 9;
     let is_whole = |text: &String| text.trim_end_matches('0') == "100." || text.parse() == Ok(0.0);
@@ -287,7 +288,7 @@ mod tests {
     const MS: u64 = 1_000_000;
     const SECOND_NS: u64 = 1_000_000_000;
 
-    /// Phases `calm` and `storm` of ten seconds each, with 2,000 answers each.
+    /// Phases `calm` and `storm` of ten seconds, with 2,000 acknowledgements each.
     fn report(calm_ms: u64, storm_ms: u64) -> Report {
         let mut report = example();
         let phase = |name: &str, start_s: u64| Phase {
@@ -348,7 +349,7 @@ mod tests {
             let asked = Asked::FailIf(Threshold::parse(text).unwrap());
             assert_eq!(judged(asked, &report), (found.to_owned(), is_met), "{text}");
         }
-        // Nobody knows how long the others would have taken.
+        // How long the others would have taken is unknown.
         report.totals[0][0].record(Kind::GivenUp, 3_010_000_000, 5_000);
         let asked = Asked::FailIf(Threshold::parse("p99>4s").unwrap());
         assert_eq!(judged(asked, &report), ("≥ 3 s".to_owned(), Some(false)));
@@ -356,7 +357,7 @@ mod tests {
         assert_eq!(judged(asked, &report), ("latencies not valid".to_owned(), None));
     }
 
-    /// Six if it is missed, three if nobody can tell.
+    /// Exit code 6 if the threshold is missed, 3 if it cannot be judged.
     #[test]
     fn a_limit_of_ones_own_needs_valid_figures() {
         let codes = |limits: &[&str], slip_ns| {
@@ -372,7 +373,7 @@ mod tests {
         assert_eq!(codes(&[], 40 * MS), (0, 0));
     }
 
-    /// A generator that is late makes latencies longer, so they say nothing about the broker.
+    /// A late generator lengthens the latencies, so they do not describe the broker.
     #[test]
     fn latencies_that_are_not_valid_neither_meet_nor_miss_a_threshold() {
         let within = Duration::from_millis(10);

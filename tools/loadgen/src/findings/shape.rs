@@ -1,16 +1,16 @@
-//! What holds of every report that was read from a file, beyond the names and types of its keys.
+//! Checks a report that was read from a file, beyond the names and types of its keys.
 //!
-//! A report is indexed by phases and tracks, and its counts and times are added up and subtracted
-//! all over. It is checked here once, so that whoever has it may do so:
-//! - `totals` has an interval for every phase and track; whatever names a track names one, of the
-//!   right kind.
-//! - Phases follow each other without gaps from 0 on; seconds are ascending and within the run.
+//! Code everywhere indexes a report by phase and track, and adds and subtracts its counts and
+//! times. The check here is the only one, and establishes:
+//! - `totals` has an interval for every phase and track; every reference to a track is to an
+//!   existing one of the right kind.
+//! - Phases are contiguous from 0 on; seconds are ascending and within the run.
 //! - All counts together are below [`COUNT_MAX`], so that no sum of them overflows; times are below
 //!   [`TIME_MAX_NS`].
-//! - What is packed reads as a histogram, and names can be tags of files.
+//! - Packed data decodes as a histogram, and names can be tags in files.
 //!
-//! Not here: whether the figures are plausible. A report that contradicts itself in them is one that
-//! somebody made up.
+//! Not here: whether the figures are plausible. Figures that contradict each other come from a
+//! forged report.
 
 use crate::engine::audit::Audit;
 use crate::engine::histogram::try_unpack;
@@ -22,17 +22,17 @@ use crate::plan::scenario::{Asked, TRACKS_MAX};
 
 /// Exact as a floating-point number, and thousands of times what a week at full speed counts.
 const COUNT_MAX: u64 = 1 << 53;
-/// A hundred days: no run is longer, and an array with an entry per second still fits in memory.
+/// A hundred days: no run is longer, and an array with one entry per second still fits in memory.
 const TIME_MAX_NS: u64 = 100 * 86_400 * SECOND_NS;
 const SECOND_NS: u64 = 1_000_000_000;
 /// Seconds are reported until the last thread has ended, which may be after the last arrival.
 const SECONDS_BEHIND_MAX: u64 = 3_600;
 /// Rates, mean sizes, factors.
 const NUMBER_MAX: f64 = 1e15;
-/// Processes that make up one run, far beyond what anybody has.
+/// Maximum number of parts of a run, far beyond actual use.
 const PARTS_MAX: u32 = 10_000;
 
-/// What is wrong, naming the key.
+/// The error says what is wrong, and names the key.
 type Checked = Result<(), String>;
 
 pub fn check(document: &Document) -> Checked {
@@ -52,7 +52,7 @@ fn need(is_so: bool, what: impl FnOnce() -> String) -> Checked {
     if is_so { Ok(()) } else { Err(what()) }
 }
 
-/// Every number that is no whole one.
+/// Checks every floating-point number.
 fn numbers(document: &Document) -> Checked {
     let (send, end_to_end) = (&document.send, &document.end_to_end);
     let mut all = vec![
@@ -101,7 +101,7 @@ fn phases(report: &Report) -> Checked {
     Ok(())
 }
 
-/// Streams, then groups that take some of them.
+/// Streams must come first, then groups that receive some of them.
 fn tracks(report: &Report) -> Checked {
     let streams = report.streams().count();
     need(streams > 0, || "`tracks` has no stream".to_owned())?;
@@ -159,7 +159,7 @@ fn times(report: &Report) -> Checked {
     wrong.next().map_or(Ok(()), |(key, ns)| Err(format!("`{key}` cannot be {ns}")))
 }
 
-/// Ascending, of tracks that there are, with histograms that read as such.
+/// Seconds must be ascending, refer to existing tracks, and hold valid histograms.
 fn seconds(report: &Report) -> Checked {
     let phases_ns = report.phases.last().map_or(0, |phase| phase.end_ns);
     let end_ns = phases_ns.max(report.sending_ns).max(report.consuming_ns);
@@ -190,7 +190,7 @@ fn packed(second: &Second, tracks: usize) -> Checked {
     Ok(())
 }
 
-/// What names a stream names one, and so with groups.
+/// References to streams must be to streams, and those to groups to groups.
 fn references(report: &Report) -> Checked {
     let is_stream = |track: usize| report.tracks.get(track).is_some_and(|it| it.stream().is_some());
     let is_group = |track: usize| report.tracks.get(track).is_some_and(|it| it.group().is_some());
@@ -204,7 +204,7 @@ fn references(report: &Report) -> Checked {
     wrong.map_or(Ok(()), |(key, _)| Err(format!("`{key}` names a stream or group there is not")))
 }
 
-/// All counts together, each of which is part of some sum.
+/// Checks the sum of all counts, because each count is part of some sum.
 fn counts(report: &Report) -> Checked {
     let totals = report.totals.iter().flatten().map(|interval| &interval.counters);
     let seconds = report.seconds.iter().flat_map(|second| &second.tracks);
@@ -218,7 +218,7 @@ fn counts(report: &Report) -> Checked {
     need(sum < COUNT_MAX, || format!("its counts add up to {COUNT_MAX} or more"))
 }
 
-/// A counter that is added is missing here until the compiler says so.
+/// Exhaustive, so that a new counter does not compile until it is added here.
 fn of_counters(counters: &Counters) -> [u64; 9] {
     let Counters {
         due,
@@ -234,7 +234,7 @@ fn of_counters(counters: &Counters) -> [u64; 9] {
     [due, sent, acknowledged, refused, unknown, not_sent, one_way, retried, received]
 }
 
-/// As [`of_counters`].
+/// Exhaustive, as [`of_counters`].
 fn of_audit(audit: &Audit) -> [u64; 11] {
     let Audit {
         acknowledged,

@@ -1,8 +1,8 @@
-//! A report as text of at most 80 columns, the last line of which is the verdict.
+//! A report as text of at most 80 columns. The last line is the verdict.
 //!
-//! A run of one stream in one phase is a few lines; a night has tables by stream, phase and group.
-//! Where something acknowledged was lost or corrupted no durations are printed: how fast a broker
-//! loses messages is of no interest.
+//! A run of one stream in one phase is a few lines; a larger one has tables by stream, phase and
+//! group. If an acknowledged message was lost or corrupted, no durations are printed: how fast a
+//! broker loses messages is of no interest.
 
 use std::fmt::{self, Display};
 
@@ -14,7 +14,7 @@ use crate::findings::text::{COLUMNS, figures, labelled, texts};
 use crate::findings::verdict::{Figures, Verdict};
 use crate::units::{fitted, fitted_decimal, grouped, ms};
 
-/// Sections, with an empty line between them.
+/// Sections are separated by an empty line.
 impl Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let total = self.total();
@@ -169,7 +169,7 @@ impl Report {
         figures(&header, rows)
     }
 
-    /// CPU of the generator's threads, the busiest first.
+    /// CPU usage of the generator's threads, highest first.
     fn cpu(&self) -> String {
         const SHOWN_MAX: usize = 8;
         let mut threads: Vec<_> = self.threads.iter().collect();
@@ -202,9 +202,9 @@ impl Report {
         }
     }
 
-    /// The last line starts with the verdict, names what was lost and says whether the latencies are
-    /// valid: scripts rely on it. Reasons follow, most important first; those that do not fit stand
-    /// above it.
+    /// The last line starts with the verdict, states what was lost and whether the latencies are
+    /// valid; scripts rely on it. Reasons follow, most important first. Those that do not fit are
+    /// printed above it.
     fn verdict_text(&self, judged: &Figures) -> String {
         let audit = self.audit();
         let lost = match self.is_audited() {
@@ -241,14 +241,14 @@ impl Report {
     }
 }
 
-/// Room on the last line for the number of reasons that stand above it.
+/// Space on the last line for the number of reasons printed above it.
 const MORE_WIDTH: usize = "; 9 more above".len();
 
 fn more_above(count: usize) -> String {
     format!("; {count} more above")
 }
 
-/// A number of messages, in a table with few columns.
+/// A message count, for a narrow column.
 fn count(of: u64) -> String {
     fitted(of, 11)
 }
@@ -316,7 +316,7 @@ mod tests {
         interval
     }
 
-    /// Two streams, two groups, two phases, with something in every table.
+    /// Two streams, two groups and two phases, so that every table has rows.
     fn night() -> Report {
         let mut report = example();
         let phase = |name: &str, from_s: u64, to_s: u64| Phase {
@@ -407,7 +407,7 @@ mod tests {
         assert_fits(&text);
     }
 
-    /// Every number as large as it can be, and every text longer than any line.
+    /// Every number is as large as possible, and every text longer than a line.
     fn extreme() -> Report {
         const MOST: u64 = u64::MAX / 16;
         let mut report = night();
@@ -480,7 +480,7 @@ mod tests {
             let last = text.lines().last().unwrap();
             assert!(last.starts_with(&format!("{verdict}  lost ")), "{text}");
             assert!(last.ends_with(" more above"), "{text}");
-            // Figures are never wrapped, and stand apart.
+            // Figures are never wrapped, and stay separated.
             let last_of = |begins: &str| {
                 let header = text.lines().position(|line| line.starts_with(begins)).unwrap();
                 let row = text.lines().nth(header + 1).unwrap();
@@ -492,7 +492,7 @@ mod tests {
         }
     }
 
-    /// All reasons are said, and those that fit on the last line.
+    /// All reasons are printed, and those that fit are on the last line.
     #[test]
     fn reasons_that_do_not_fit_stand_above_the_verdict() {
         let mut report = example();
@@ -510,7 +510,7 @@ FAILED  lost 7 of 199,900; 7 acknowledged, then lost; 2 more above
         assert!(text.ends_with(end), "{text}");
     }
 
-    /// They are printed all the same, and marked where they stand and on the last line.
+    /// They are printed nevertheless, marked in place and on the last line.
     #[test]
     fn latencies_that_are_not_valid_are_marked() {
         let mut report = example();

@@ -1,4 +1,5 @@
-//! Tables and labelled text of at most 80 columns. Nothing is cut off: what is too long is wrapped.
+//! Tables and labelled text of at most 80 columns. Nothing is truncated: text that is too long is
+//! wrapped.
 
 use comfy_table::{CellAlignment, ColumnConstraint, ContentArrangement, Table, presets};
 use textwrap::{Options, WordSplitter};
@@ -6,7 +7,7 @@ use textwrap::{Options, WordSplitter};
 pub const COLUMNS: usize = 80;
 const LABEL: usize = 11;
 
-/// A table of names and, right-aligned, figures. Only the names are wrapped, so figures must fit.
+/// A table of names and right-aligned figures. Only the names are wrapped, so the figures must fit.
 pub fn figures(header: &[&str], rows: impl IntoIterator<Item = Vec<String>>) -> String {
     let mut table = table(header, rows);
     for column in table.column_iter_mut().skip(1) {
@@ -16,7 +17,7 @@ pub fn figures(header: &[&str], rows: impl IntoIterator<Item = Vec<String>>) -> 
     table.trim_fmt() + "\n"
 }
 
-/// A table of texts.
+/// A table of text.
 pub fn texts(header: &[&str], rows: impl IntoIterator<Item = Vec<String>>) -> String {
     table(header, rows).trim_fmt() + "\n"
 }
@@ -32,13 +33,13 @@ fn table(header: &[&str], rows: impl IntoIterator<Item = Vec<String>>) -> Table 
     table
 }
 
-/// Text with a label before it, wrapped beside the label.
+/// Text after a label; continuation lines are indented to the text.
 pub fn labelled(label: &str, text: &str) -> String {
     let (first, others) = (format!("{label:<LABEL$}"), " ".repeat(LABEL));
     let options = Options::new(COLUMNS)
         .initial_indent(&first)
         .subsequent_indent(&others)
-        // Names with hyphens stay whole.
+        // Never splits a name at a hyphen.
         .word_splitter(WordSplitter::NoHyphenation);
     textwrap::fill(text, options) + "\n"
 }

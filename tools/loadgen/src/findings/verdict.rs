@@ -1,9 +1,9 @@
-//! What a run comes to, in two halves that never mix: the *verdict* covers the broker's promises,
-//! the *figures* cover the generator.
+//! The result of a run in two independent halves: the *verdict* is about the broker's promises, the
+//! *figures* are about the generator.
 //!
 //! A busy laptop must not turn a correct broker into a failure, and a clean audit must not validate
-//! latencies that the generator caused. Which reasons lead to which verdict is decided in
-//! [`crate::findings::report`].
+//! latencies that the generator caused. [`crate::findings::report`] decides which reasons lead to
+//! which verdict.
 
 use std::fmt::{self, Display};
 
@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use crate::engine::histogram::Percentiles;
 use crate::units::ms;
 
-/// In the order in which they take precedence, the last first.
+/// In ascending order of precedence.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "UPPERCASE")]
 pub enum Verdict {
@@ -23,14 +23,15 @@ pub enum Verdict {
     Overloaded,
     /// Nothing can be said about loss: the run was cut short, or queues were not read to their end.
     Incomplete,
-    /// An acknowledged message was lost or corrupted, or came out of order where order was asked for.
+    /// An acknowledged message was lost or corrupted, or came out of order in a stream that
+    /// requires order.
     Failed,
 }
 
-/// Part of what was due that must be acknowledged.
+/// Minimum share of the due messages that must be acknowledged.
 pub const DELIVERED_MIN: f64 = 0.99;
 
-/// A sending thread that uses more of its core has none to spare for being on time.
+/// A sending thread that uses more than this share of its core has no headroom to send on time.
 pub const SENDER_SHARE_MAX: f64 = 0.9;
 
 /// Exit code of a run that needs valid figures and has none.
@@ -46,12 +47,12 @@ pub struct Figures {
     pub reasons: Vec<String>,
 }
 
-/// What an exit code follows from.
+/// What determines the exit code.
 #[derive(Clone, Copy, Debug)]
 pub struct Conclusion {
     pub verdict: Verdict,
     pub has_valid_figures: bool,
-    /// `--strict`, a threshold that was asked for, or a search.
+    /// The run has `--strict` or a requested threshold, or is a search.
     pub needs_valid_figures: bool,
     pub misses_a_threshold: bool,
 }
@@ -79,7 +80,7 @@ impl Display for Verdict {
 }
 
 impl Conclusion {
-    /// The broker's broken promises first, then what the run cannot say, then what it says.
+    /// Precedence: broken promises of the broker, then what the run cannot say, then what it says.
     pub fn exit_code(self) -> u8 {
         match self.verdict {
             Verdict::Pass if self.needs_valid_figures && !self.has_valid_figures => EXIT_NOT_VALID,
@@ -89,16 +90,16 @@ impl Conclusion {
     }
 }
 
-/// Why latencies describe the generator rather than the broker, judged by its lateness.
+/// Reasons why the generator's lateness makes the latencies not valid.
 pub fn lateness(generator: &Histogram<u64>, latency: &Histogram<u64>) -> Vec<String> {
-    /// Lateness of less than this is never a material part of a latency.
+    /// Lateness below this is never a material part of a latency.
     const LATE_NS: u64 = 1_000_000;
-    /// The part of a latency above which lateness is material.
+    /// Lateness above the latency divided by this is material.
     const PART_MAX: u64 = 4;
-    /// Messages that are this late count as sent late, however long the tail of the latency.
+    /// Messages later than this count as sent late, unless the tail of the latency is long.
     const SENT_LATE_NS: u64 = 5_000_000;
     const SENT_LATE_PART_MAX: f64 = 0.001;
-    // Without a latency there is none that could be wrong.
+    // Without latencies, none can be wrong.
     if generator.is_empty() || latency.is_empty() {
         return Vec::new();
     }
@@ -157,20 +158,20 @@ mod tests {
         let rows: [(Values, Values, &[&str]); 9] = [
             (&[(9.0, 1_000)], &[], &[]),
             (&[(0.02, 1_000)], &[(0.4, 1_000)], &[]),
-            // Large beside the latency, and still nothing.
+            // A large share of the latency, but too small to matter.
             (&[(0.9, 1_000)], &[(1.0, 1_000)], &[]),
-            // Two milliseconds of eight are a quarter, of seven more than one.
+            // Two of eight milliseconds are one quarter; two of seven are more.
             (&[(1.9, 1_000)], &[(8.0, 1_000)], &[]),
             (&[(2.0, 1_000)], &[(7.0, 1_000)], &["lateness 2.0 of 7.0 ms at p50", "p99", "p99.9"]),
             (&[(0.1, 980), (3.0, 20)], &[(0.4, 980), (4.0, 20)], &["at p99", "at p99.9"]),
             (&[(0.1, 9_980), (3.0, 20)], &[(0.4, 9_980), (4.0, 20)], &["at p99.9"]),
-            // A single stall of the generator, seen in the latencies as well.
+            // One stall of the generator, visible in the latencies too.
             (
                 &[(0.1, 9_980), (150.0, 20)],
                 &[(0.4, 9_980), (150.0, 20)],
                 &["at p99.9", "0.2 % sent over 38 ms late"],
             ),
-            // Late, and hardly seen in what is slower by far.
+            // Late, but latencies that are much longer hardly show it.
             (&[(0.1, 9_980), (20.0, 20)], &[(500.0, 10_000)], &[]),
         ];
         let histogram = |values: Values| {

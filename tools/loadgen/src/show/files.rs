@@ -1,4 +1,4 @@
-//! The files that a run leaves in a directory.
+//! Writes the result files of a run.
 
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
@@ -19,8 +19,8 @@ pub struct FileError {
     pub cause: io::Error,
 }
 
-/// Writes `report.json`, `report.html`, `latency.hlog` and `latency.hgrm` into `directory`, made
-/// when missing.
+/// Writes `report.json`, `report.html`, `latency.hlog` and `latency.hgrm` into `directory`, which
+/// is created if missing.
 pub fn write_files(report: &Report, directory: &Path) -> Result<(), FileError> {
     let failed = |cause| FileError { path: directory.to_owned(), cause };
     fs::create_dir_all(directory).map_err(failed)?;

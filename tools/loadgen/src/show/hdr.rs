@@ -1,4 +1,4 @@
-//! The files that HdrHistogram's own tools read.
+//! Files in the formats of HdrHistogram's own tools.
 
 use std::io::{self, Write};
 use std::time::{Duration, SystemTime};
@@ -9,12 +9,12 @@ use hdrhistogram::serialization::interval_log::{IntervalLogWriterBuilder, Tag};
 
 use crate::engine::measure::Second;
 
-/// The files show milliseconds; what they hold is nanoseconds.
+/// The formats display milliseconds; the values are nanoseconds.
 const NS_PER_SHOWN: f64 = 1e6;
 
 /// Writes one histogram per second, track and kind as an HdrHistogram interval log, version 1.3:
-/// one line each, tagged `TRACK.KIND`, compressed V2 inside. A run with one stream has no track in
-/// its tags.
+/// one line each, compressed V2, tagged `TRACK.KIND`. If the run has one stream, tags have no
+/// track.
 pub fn write_interval_log(
     out: &mut impl Write,
     begin: SystemTime,
@@ -44,10 +44,10 @@ pub fn write_interval_log(
     Ok(())
 }
 
-/// Writes the percentile distribution as HdrHistogram's plotters expect it, in milliseconds, five
-/// steps per halving of the distance to 100 %.
+/// Writes the percentile distribution for HdrHistogram's plotters, in milliseconds, with five steps
+/// per halving of the distance to 100 %.
 ///
-/// Messages that were given up have no latency; how many they are stands at the end.
+/// Messages that were given up have no latency; their number is at the end.
 pub fn write_distribution(
     out: &mut impl Write,
     histogram: &Histogram<u64>,
@@ -90,7 +90,7 @@ mod tests {
     use crate::engine::histogram::{empty, record};
     use crate::engine::measure::Interval;
 
-    /// The log is read back with the library's own reader: values, seconds and tags survive.
+    /// The library's own reader reads the log back: values, seconds and tags are preserved.
     #[test]
     fn an_interval_log_can_be_read_back() {
         let mut interval = Interval::default();

@@ -1,5 +1,5 @@
-//! Progress of a run on standard error: a bar with a few lines below it on a terminal, one plain line
-//! per second elsewhere. The text comes from a [`View`], which knows no terminal.
+//! Live progress of a run on standard error: on a terminal, a bar with a few lines below it;
+//! elsewhere, one plain line per second. [`View`] makes the text, and knows no terminal.
 
 use std::io::{IsTerminal, Write, stderr};
 
@@ -11,14 +11,14 @@ use crate::findings::text::labelled;
 use crate::plan::scenario::{Phase, Scenario};
 use crate::units::grouped;
 
-/// Groups whose backlog is shown: those furthest behind.
+/// Maximum number of groups whose backlog is shown; the largest come first.
 const BACKLOGS_MAX: usize = 8;
-/// The name of the time after the last phase, when nothing is due any more.
+/// Name of the time after the last phase, when no message is due any more.
 const DRAIN: &str = "drain";
 
 pub struct Live {
     view: View,
-    /// `None`: standard error is no terminal.
+    /// `None` if standard error is not a terminal.
     bar: Option<ProgressBar>,
 }
 
@@ -28,7 +28,7 @@ impl Live {
         Self { view: View::of(scenario), bar }
     }
 
-    /// Shows a second that is over, by track.
+    /// Shows a complete second, by track.
     pub fn show(&mut self, second: u64, tracks: &[Interval]) {
         self.view.take(second, tracks);
         match &self.bar {
@@ -51,19 +51,19 @@ fn bar(scenario: &Scenario) -> ProgressBar {
         .with_finish(ProgressFinish::Abandon)
 }
 
-/// What is known of a run so far.
+/// The state of a run so far.
 struct View {
     phases: Vec<Phase>,
     streams: usize,
     groups: Vec<Behind>,
     second: u64,
-    /// Of the last second: all streams, and what the first group received.
+    /// The last second: all streams, and what the first group received.
     last: Interval,
-    /// Of all seconds.
+    /// Over all seconds.
     total: Counters,
 }
 
-/// How far a group is behind.
+/// The backlog of a group.
 struct Behind {
     name: String,
     streams: Vec<usize>,
@@ -116,7 +116,7 @@ impl View {
         phase.map_or(DRAIN, |phase| &phase.name)
     }
 
-    /// The phase, which goes behind the bar, and the lines below.
+    /// The phase, shown beside the bar, and the lines below it.
     fn block(&self) -> String {
         let (Counters { due, sent, acknowledged, received, .. }, total) =
             (self.last.counters, &self.total);
@@ -154,7 +154,7 @@ impl View {
         backlogs.join("  ")
     }
 
-    /// For everything that is no terminal.
+    /// For outputs that are not terminals.
     fn line(&self) -> String {
         let counters = &self.last.counters;
         let [due, sent, acknowledged, received] =
@@ -171,7 +171,7 @@ impl View {
             self.second + 1
         );
         let furthest = self.groups.iter().max_by_key(|group| group.messages());
-        // Messages in flight are no backlog, nor are a few lost one-way messages.
+        // Messages in flight do not count as backlog, and neither do a few lost one-way messages.
         let is_behind = |group: &&Behind| group.messages() > counters.acknowledged;
         let is_said = |group: &&Behind| self.groups.len() > 1 && is_behind(group);
         if let Some(group) = furthest.filter(is_said) {

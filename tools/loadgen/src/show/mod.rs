@@ -1,4 +1,4 @@
-//! Findings for people: while the run goes on, as a page, and side by side.
+//! Presents the findings to people: live during the run, as a page, and side by side.
 
 pub mod compare;
 pub mod files;

@@ -1,18 +1,18 @@
 //! Plots: lines over axes, and heat maps. Nothing here knows what is plotted.
 //!
-//! A plot is a figure that contains its data as JSON. `plot/plot.js` draws it with uPlot, which is
-//! part of the page (`plot/uplot`, MIT licence): pages load nothing. Without scripts a figure has its
-//! title and note; verdict and tables do not need any.
+//! A plot is a `<figure>` that contains its data as JSON. `plot/plot.js` draws it with uPlot, which
+//! is embedded in the page (`plot/uplot`, MIT licence), because pages load nothing. Without
+//! JavaScript, a figure has its title and note; verdict and tables do not need any.
 //!
-//! Colours are numbers here. The style sheet of the page defines them for light and dark mode.
+//! Here, colours are numbers. The style sheet of the page defines them for light and dark mode.
 
 use maud::{PreEscaped, html};
 use serde::{Serialize, Serializer};
 
-/// Colours that the style sheet has for lines; further lines begin again, dashed.
+/// Number of line colours in the style sheet; further lines reuse them, dashed.
 pub const COLOURS: usize = 8;
 
-/// What a page with plots contains besides them.
+/// Style sheet of uPlot, to be embedded in pages with plots.
 pub const UPLOT_STYLE: &str = include_str!("plot/uplot/uPlot.min.css");
 pub const SCRIPTS: [&str; 4] = [
     concat!("/*\n", include_str!("plot/uplot/LICENSE"), "\n*/"),
@@ -29,12 +29,12 @@ pub enum Scale {
     Logarithmic,
 }
 
-/// How the values along an axis are written.
+/// How the values along an axis are formatted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Marks {
     Numbers,
-    /// Seconds since the beginning, as a clock.
+    /// Seconds since the start, as a clock.
     Clock,
     /// 0, 1, 2, 3 … as 0 %, 90 %, 99 %, 99.9 % …
     Nines,
@@ -46,7 +46,7 @@ pub struct Axis {
     pub label: String,
     pub scale: Scale,
     pub marks: Marks,
-    /// Values it spans at least; more when there are larger or smaller ones.
+    /// Minimum range of the axis; it grows with the values.
     pub spans: Option<(f64, f64)>,
 }
 
@@ -55,7 +55,7 @@ impl Axis {
         Self { label: label.to_owned(), scale, marks: Marks::Numbers, spans: None }
     }
 
-    /// The time of a run from its beginning to `end_s`: the same for all plots of a run.
+    /// The time of a run from its start to `end_s`: the same axis for all plots of a run.
     pub fn time(end_s: f64) -> Self {
         let label = if end_s >= 3600.0 { "h:min:s" } else { "min:s" };
         let spans = Some((0.0, end_s.max(1.0)));
@@ -63,14 +63,14 @@ impl Axis {
     }
 }
 
-/// A way of drawing a line.
+/// How a line is drawn.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Stroke {
     #[default]
     Solid,
     Dashed,
-    /// With the area down to the axis.
+    /// With the area below it filled.
     Filled,
 }
 
@@ -80,7 +80,7 @@ pub struct Line {
     /// Index of its colour.
     pub colour: usize,
     pub stroke: Stroke,
-    /// Without a value there is a gap: nothing was measured, which is not the same as zero.
+    /// `None` leaves a gap: nothing was measured, which is not the same as zero.
     #[serde(serialize_with = "columns")]
     pub points: Vec<(f64, Option<f64>)>,
 }
@@ -95,8 +95,8 @@ impl Line {
         Self { stroke, ..self }
     }
 
-    /// Without the zeros that have no other value beside them: rare events would otherwise hide the
-    /// axis.
+    /// Drops zeros that have no other value beside them: they would hide the axis below rare
+    /// events.
     pub fn sparse(self) -> Self {
         let is_some = |index: usize| {
             let value = self.points.get(index).and_then(|point| point.1);
@@ -111,7 +111,7 @@ impl Line {
     }
 }
 
-/// One rectangle of a heat map, in the values of the axes.
+/// One rectangle of a heat map, in axis values.
 #[derive(Clone, Copy, Debug)]
 pub struct Cell {
     pub left: f64,
@@ -128,7 +128,7 @@ impl Serialize for Cell {
     }
 }
 
-/// A phase of the run, behind the lines. Times are in seconds.
+/// A phase in the background. Times are in seconds.
 #[derive(Clone, Debug, Serialize)]
 pub struct Band {
     pub from: f64,
@@ -136,17 +136,17 @@ pub struct Band {
     pub name: String,
 }
 
-/// Something that was broken on purpose.
+/// An injected fault.
 #[derive(Clone, Debug, Serialize)]
 pub struct Mark {
     pub at: f64,
-    /// When it was over; the same as `at` where it had no length.
+    /// When it ended; equal to `at` if it had no duration.
     pub until: f64,
-    /// Its number, if it has one, and a few words.
+    /// Its number, if it has one, and a short description.
     pub text: String,
 }
 
-/// What lies behind the lines of a plot over time.
+/// The background of a plot over time.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct Backdrop {
     pub phases: Vec<Band>,
@@ -157,7 +157,7 @@ pub struct Backdrop {
 pub struct Plot {
     #[serde(skip)]
     pub title: String,
-    /// What the plot shows in a sentence, for those who cannot see it and for those who can.
+    /// A caption and text alternative: what the plot shows, in one sentence.
     #[serde(skip)]
     pub note: String,
     pub x: Axis,
@@ -175,16 +175,16 @@ impl Plot {
         Self { title, note, x, y, lines, cells, backdrop: Backdrop::default() }
     }
 
-    /// Whether there is nothing to see: no value that is not zero.
+    /// Whether there is nothing to see: all values are zero or missing.
     pub fn is_blank(&self) -> bool {
         let mut values = self.lines.iter().flat_map(|line| &line.points);
         !values.any(|point| point.1.is_some_and(|value| value > 0.0)) && self.cells.is_empty()
     }
 
-    /// A `<figure>` of its own.
+    /// The plot as a `<figure>`.
     pub fn figure(&self) -> String {
         let data = serde_json::to_string(self).expect("names and numbers are JSON");
-        // Nothing in it may end the element that contains it.
+        // The data must not close the element that contains it.
         let data = data.replace('<', "\\u003c");
         let label = format!("{}, {}. {}", self.title, self.y.label, self.note);
         let figure = html! {
@@ -207,7 +207,7 @@ fn columns<S: Serializer>(points: &[(f64, Option<f64>)], serializer: S) -> Resul
     (xs, ys).serialize(serializer)
 }
 
-/// Six digits, which is more than a screen shows.
+/// Six significant digits, more than a screen shows.
 fn rounded(value: f64) -> f64 {
     format!("{value:.5e}").parse().unwrap_or(value)
 }
@@ -236,7 +236,7 @@ mod tests {
         assert_eq!(data(&figure)["x"]["spans"], json!([0.0, 10.0]));
     }
 
-    /// A line through a gap would claim what was not measured.
+    /// A line across a gap would claim what was not measured.
     #[test]
     fn a_gap_is_null_and_no_text_ends_the_data() {
         let points = vec![(0.0, Some(1.0)), (1.0, None), (2.0, Some(1.0 / 3.0))];

@@ -9,7 +9,7 @@ use crate::show::files::write_files;
 
 const COUNT: u32 = 3;
 
-/// Part number `index` of a run of three, with figures of its own.
+/// Part number `index` of a run of three. Its figures differ from those of the others.
 fn part(index: u32) -> Report {
     let mut report = example();
     report.subject.part = Part { index, count: COUNT };
@@ -28,7 +28,7 @@ fn part(index: u32) -> Report {
     let counters = Counters { received: 990 * scale, ..Counters::default() };
     let mut received = Interval { counters, ..Interval::default() };
     received.record(Kind::EndToEnd, 200_000 * scale, 990 * scale);
-    // The first two parts have a second in common, and each a last one of its own.
+    // The parts share one second, and each has a last second of its own.
     report.seconds = vec![
         Second::pack(1, &[(0, sent.clone())]),
         Second::pack(5 + scale, &[(1, received.clone())]),
@@ -36,7 +36,7 @@ fn part(index: u32) -> Report {
     report.totals = vec![vec![sent, received]];
     report.findings[0].audit =
         Audit { acknowledged: 990 * scale, duplicated: scale, ..Audit::default() };
-    // What the other parts sent, and five messages of somebody else; 6 = 1 + 2 + 3.
+    // The messages of the other parts, and five of another application; 6 = 1 + 2 + 3.
     report.unattributed[0].foreign = (990 + 1) * (6 - scale) + 5;
     report.brokers = vec![
         BrokerShare { name: "a".to_owned(), acknowledged: 500 * scale },
@@ -82,7 +82,7 @@ fn seconds_add_up_where_they_are_the_same() {
     assert_eq!((track, interval.counters.sent, interval.latency.len()), (0, 6_000, 5_940));
 }
 
-/// A corrupted message is seen by all parts, for each reads the whole topic.
+/// All parts see the same corrupted message, because each reads the whole topic.
 #[test]
 fn a_broken_promise_of_one_part_breaks_the_whole() {
     let mut broken = part(1);
@@ -158,14 +158,15 @@ fn what_fits_badly_is_said() {
         let mut said = whole.reasons().into_iter().chain(figures.reasons);
         assert!(said.any(|it| it == reason), "{reason}: {:?}", whole.figures());
     }
-    // Answers that come late are no sign of another run.
+    // Late replies do not mean that the parts belong to different runs.
     let mut parts: Vec<_> = (0..COUNT).map(part).collect();
     parts[0].sending_ns += 900_000_000;
     parts[1].started_unix_ns += 900_000_000;
     assert_eq!(merged(parts).unwrap().verdict(), Verdict::Pass);
 }
 
-/// Of three parts one has the servers; what the two others could not do is not told.
+/// One of three parts has the servers. That the other two could not carry out the fault is not
+/// reported.
 #[test]
 fn a_fault_is_told_once_and_by_whom_it_was_carried_out() {
     let mark = |failed: Option<&str>, at_ns| FaultMark {

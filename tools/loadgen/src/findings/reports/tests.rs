@@ -16,7 +16,7 @@ use crate::plan::scenario::{Asked, Pause};
 use crate::show::compare::Comparison;
 use crate::show::page::render;
 
-/// The first of two parts of a run with something in every list: two streams, two groups.
+/// The first of two parts of a run that fills every list: two streams, two groups.
 fn whole() -> Report {
     let mut report = example();
     let [stream, group] = [report.tracks[0].clone(), report.tracks[1].clone()];
@@ -77,7 +77,7 @@ fn parsed(value: &Value) -> Result<Report, String> {
     parse(&text, "a/report.json".to_owned()).map_err(|error| error.to_string())
 }
 
-/// JSON pointers of everything in `value`, which stands at `at`.
+/// Collects the JSON pointers of everything in `value`, which is at `at`.
 fn places(value: &Value, at: &str, found: &mut Vec<String>) {
     let children: Vec<(String, &Value)> = match value {
         Value::Object(map) => map.iter().map(|(key, value)| (key.clone(), value)).collect(),
@@ -102,7 +102,7 @@ fn take_out(value: &mut Value, place: &str) {
     }
 }
 
-/// Does all that is done to reports.
+/// Calls everything that a report is used for.
 fn use_it(report: Report) {
     let whole = whole();
     drop((report.to_string(), render(&report)));
@@ -116,8 +116,8 @@ fn use_it(report: Report) {
     }
 }
 
-/// Whether a report without the key at `place` is a report all the same: earlier versions did not
-/// write all of them, some may be unknown, and a histogram that holds nothing is left out.
+/// Whether a report without the key at `place` is still valid: earlier versions did not write all
+/// keys, some values may be unknown, and empty histograms are left out.
 fn may_lack(place: &str) -> bool {
     const KEYS: [&str; 9] = [
         "unread",
@@ -136,8 +136,8 @@ fn may_lack(place: &str) -> bool {
     is_optional || parent == "/audit" || parent.ends_with("/histograms")
 }
 
-/// Everything in a report is taken out once, and replaced by what does not belong there. What is
-/// not refused can be used like any other.
+/// Each value in a report is removed once, and replaced once by a wrong one. Whatever is accepted
+/// can be used like any other report.
 #[test]
 fn whatever_is_wrong_with_a_report_is_refused_or_harmless() {
     let whole = value();
@@ -164,7 +164,7 @@ fn whatever_is_wrong_with_a_report_is_refused_or_harmless() {
                 "null" => is_number && !may_lack(place),
                 _ => false,
             };
-            // What scripts read is not read back.
+            // The keys for scripts are not read back.
             let is_used = place.starts_with("/detail");
             let used = catch_unwind(AssertUnwindSafe(|| {
                 parsed(&changed).map(|report| is_used.then(|| use_it(report)))
@@ -181,12 +181,12 @@ fn whatever_is_wrong_with_a_report_is_refused_or_harmless() {
     assert!(wrong.is_empty(), "{} of {}:\n{}", wrong.len(), 7 * all.len(), wrong.join("\n"));
 }
 
-/// Names the file, and says what to do.
+/// Whether the error names the file and says what to do.
 fn is_helpful(error: &str) -> bool {
     error.starts_with("a/report.json") && (error.contains("repeat") || error.contains("name the"))
 }
 
-/// What would be found out by a panic, or by a machine without memory.
+/// Without the check, these would cause a panic or exhaust memory.
 #[test]
 fn what_is_wrong_is_said() {
     type Change = fn(&mut Report);

@@ -1,28 +1,28 @@
-//! Which runs are repeats of one thing.
+//! Groups runs into candidates: which runs are repeats of each other.
 
 use crate::findings::report::Report;
 use crate::show::compare::CANDIDATE;
 
-/// One thing that was run, with its repeats.
+/// What is compared: one target and workload, with the repeats.
 pub struct Candidate {
     /// `A`, `B`, …
     pub label: String,
-    /// What it is, in a few words.
+    /// A short description.
     pub name: String,
     /// At least one.
     pub runs: Vec<Report>,
 }
 
 impl Candidate {
-    /// Its runs whose latencies are valid.
+    /// Its runs with valid latencies.
     pub fn valid(&self) -> impl Iterator<Item = &Report> {
         self.runs.iter().filter(|run| run.figures().valid)
     }
 }
 
-/// Groups reports into candidates, in the order of their first runs. Runs are repeats of each other
-/// when they have the same name and workload, whatever their seeds, and went to the same kind of target: the same text
-/// without its addresses, and the same broker's command without its ports and directories.
+/// Groups reports into candidates, in the order of their first runs. Runs are repeats if they have
+/// the same name and workload, whatever their seeds, and the same kind of target: the same text
+/// without addresses, and the same broker command without ports and directories.
 pub fn candidates(reports: Vec<Report>) -> Vec<Candidate> {
     let mut found: Vec<(String, Candidate)> = Vec::new();
     for report in reports {
@@ -48,7 +48,7 @@ fn label(index: usize) -> String {
     }
 }
 
-/// What a run went to, without what differs from one start to the next.
+/// The target of a run, without what differs between two starts of it.
 fn kind_of(report: &Report) -> String {
     let given = report.subject.environment.get(CANDIDATE).and_then(|value| value.as_str());
     if let Some(name) = given {
@@ -81,7 +81,7 @@ fn is_address(word: &str) -> bool {
     })
 }
 
-/// A target that somebody else started is known by where it is.
+/// A target that somebody else started is identified by its address.
 fn addresses(target: &str) -> &str {
     let word = target.split(' ').find(|word| is_address(word));
     word.map_or(target, |word| word.trim_end_matches(':'))

@@ -1,13 +1,13 @@
-//! How sure a median of a few repeats is, and the ratio of two.
+//! Confidence intervals for the median of a few repeats, and for the ratio of two medians.
 //!
-//! Few repeats have no interval of 95 %: then it is what was found, from the lowest to the highest.
+//! There is no 95 % interval for very few repeats. They get the range of the values found.
 
 use crate::plan::schedule::SplitMix64;
 
-/// Repeats from which on there is an interval of 95 %: of five all are on one side of the true
-/// median once in sixteen times.
+/// From this number of repeats on, there is a 95 % interval: five values are all on one side of the
+/// true median in one case of sixteen.
 pub const REPEATS_MIN: usize = 6;
-/// Samples drawn for a ratio; with a fixed seed, so that the same files give the same text.
+/// Bootstrap samples for a ratio. The seed is fixed, so that the same files give the same text.
 const RESAMPLES: usize = 2_000;
 const SEED: u64 = 11;
 
@@ -22,16 +22,17 @@ pub fn median(values: &[f64]) -> f64 {
     }
 }
 
-/// The narrowest pair of values, as far from both ends, that holds the true median in 95 % of all
-/// cases (by the binomial distribution); of fewer than [`REPEATS_MIN`] values the lowest and the
-/// highest. `None` for a single value.
+/// The narrowest pair of values, equally far from both ends, that contains the true median in 95 %
+/// of all cases (by the binomial distribution); of fewer than [`REPEATS_MIN`] values, the lowest
+/// and the highest. `None` for a single value.
 pub fn interval(values: &[f64]) -> Option<(f64, f64)> {
     let sorted = sorted(values.to_vec());
     let count = sorted.len();
     if count < 2 {
         return None;
     }
-    // How likely exactly `below` values are below the true median, and so few or fewer.
+    // Probability that exactly `below` values are below the true median, and that at most so many
+    // are.
     let mut likely = 0.5f64.powi(count as i32);
     let (mut sum, mut below) = (likely, 0);
     let is_enough = count >= REPEATS_MIN;
@@ -46,8 +47,8 @@ pub fn interval(values: &[f64]) -> Option<(f64, f64)> {
     Some((sorted[below], sorted[count - 1 - below]))
 }
 
-/// Of the ratio of the medians of `values` and `first`: the 95 % bootstrap interval (percentile
-/// method, Efron 1979), or from the lowest to the highest ratio that any two runs have.
+/// For the ratio of the medians of `values` and `first`: the 95 % bootstrap interval (percentile
+/// method, Efron 1979), or for few repeats the lowest and the highest ratio of any two runs.
 pub fn ratio_interval(values: &[f64], first: &[f64]) -> Option<(f64, f64)> {
     if values.len().max(first.len()) < 2 || first.iter().any(|value| *value <= 0.0) {
         return None;
@@ -83,7 +84,7 @@ mod tests {
         assert_eq!(median(&[1.0, 2.0, 10.0, 4.0]), 3.0);
     }
 
-    /// Ranks from tables of the binomial distribution.
+    /// Ranks from published tables of the binomial distribution.
     #[test]
     fn an_interval_is_as_wide_as_the_number_of_runs_makes_it() {
         for (count, below) in [(2, 0), (5, 0), (6, 0), (8, 0), (9, 1), (12, 2), (20, 5), (100, 39)]

@@ -5,8 +5,8 @@
 //!          └─▶ doubts: what makes the comparison unfair
 //! ```
 //!
-//! It judges nobody: every row is printed, whoever is better in it. Start reading at [`run`]. What a
-//! row is made of is in [`rows`], how sure a median is in [`certainty`].
+//! A comparison names no winner: every row is printed, whoever is better in it. Start reading at
+//! [`run`]. The rows are in [`rows`], the confidence intervals in [`certainty`].
 
 mod candidates;
 mod certainty;
@@ -25,7 +25,7 @@ use crate::findings::verdict::Verdict;
 use crate::show::compare::candidates::{Candidate, candidates};
 use crate::show::compare::rows::Row;
 
-/// Durations that differ by more than this part are not the same run.
+/// Runs whose durations differ by more than this share are not comparable.
 const LENGTH_APART: f64 = 0.05;
 
 #[derive(Debug, thiserror::Error)]
@@ -36,17 +36,17 @@ pub enum CompareError {
     Files { path: String, cause: io::Error },
 }
 
-/// What was found out about some runs; its text has at most 80 columns.
+/// The result of a comparison. Its text has at most 80 columns.
 pub struct Comparison {
     candidates: Vec<Candidate>,
     rows: Vec<Row>,
     doubts: Vec<String>,
 }
 
-/// Under this key a report's environment names its candidate.
+/// Key in a report's environment that names its candidate.
 const CANDIDATE: &str = "candidate";
 
-/// Compares the runs in these files, `FILE` or `NAME=FILE`, and writes `compare.html` to `out`.
+/// Compares the runs in `files`, each `FILE` or `NAME=FILE`, and writes `compare.html` to `out`.
 pub fn run(files: &[String], out: Option<&Path>) -> Result<Comparison, CompareError> {
     let reports = files.iter().map(|file| named(file)).collect::<Result<Vec<_>, _>>()?;
     let comparison = Comparison::of(reports);
@@ -59,7 +59,8 @@ pub fn run(files: &[String], out: Option<&Path>) -> Result<Comparison, CompareEr
     Ok(comparison)
 }
 
-/// The report in `FILE` or `NAME=FILE`. A file whose path holds `=` is meant as it is.
+/// Reads the report from `FILE` or `NAME=FILE`. An existing file whose path contains `=` takes
+/// precedence.
 fn named(file: &str) -> Result<Report, ReadError> {
     match file.split_once('=').filter(|_| !Path::new(file).exists()) {
         None => read(Path::new(file)),
@@ -72,7 +73,7 @@ fn named(file: &str) -> Result<Report, ReadError> {
 }
 
 impl Comparison {
-    /// Of reports in the order in which they were named.
+    /// Compares reports in the order in which they were named.
     pub fn of(reports: Vec<Report>) -> Self {
         let doubts = doubts(&reports);
         let candidates = candidates(reports);
@@ -81,7 +82,7 @@ impl Comparison {
     }
 }
 
-/// What makes the comparison unfair, or its figures worthless.
+/// What makes the comparison unfair, or its figures meaningless.
 fn doubts(reports: &[Report]) -> Vec<String> {
     let mut doubts = Vec::new();
     let differ = |what: &str, of: &dyn Fn(&Report) -> String| {
@@ -129,7 +130,7 @@ mod tests {
     use crate::engine::measure::Kind;
     use crate::findings::report::tests::example;
 
-    /// A run of `target` whose messages took about `ms`.
+    /// A run of `target` with latencies of about `ms`.
     pub fn taking(target: &str, ms: u64) -> Report {
         let mut report = example();
         target.clone_into(&mut report.subject.target);

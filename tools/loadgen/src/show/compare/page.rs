@@ -1,4 +1,4 @@
-//! A comparison as one HTML page: the same tables and plots for every candidate, on the same scales.
+//! A comparison as one HTML page: the same tables and plots for all candidates, on the same scales.
 
 use crate::engine::measure::{Counters, Kind};
 use crate::findings::report::Report;
@@ -82,7 +82,7 @@ impl Comparison {
         table.html() + &note(&self.certainty()) + &self.failures()
     }
 
-    /// A candidate that broke a promise has no figures.
+    /// Candidates that broke a promise; they have no figures.
     fn failures(&self) -> String {
         let mut table = Table::new("Runs that broke a promise", &["", "what was broken"]);
         let mut is_any = false;
@@ -116,7 +116,7 @@ impl Comparison {
         rows.map(figure).collect()
     }
 
-    /// Candidates that kept their promises, with their numbers.
+    /// Candidates that kept their promises, with their indexes.
     fn kept(&self) -> impl Iterator<Item = (usize, &Candidate)> {
         let has_kept = |candidate: &Candidate| {
             candidate.runs.iter().all(|run| run.verdict() != Verdict::Failed)
@@ -139,9 +139,9 @@ impl Comparison {
         if plot.is_blank() { String::new() } else { plot.figure() }
     }
 
-    /// One run of each, on the same scales.
+    /// Plots of one run of each candidate, on the same scales.
     fn over_time<'a>(&'a self) -> String {
-        // A late generator shows in latencies, so a run with valid ones is preferred.
+        // Lateness of the generator shows in latencies, so a run with valid ones is preferred.
         let run = |(_, candidate): (usize, &'a Candidate)| {
             let run = candidate.valid().next().unwrap_or(&candidate.runs[0]);
             (candidate, run, Timeline::of(run))
@@ -203,7 +203,7 @@ fn tails(candidate: &Candidate, run: &Report, timeline: &Timeline) -> Plot {
     plot
 }
 
-/// Makes all plots span the same time and the same values.
+/// Gives all plots the same time axis and the same value range.
 fn share_scales(plots: &mut [Plot], end_s: f64) {
     let values = |line: &Line| line.points.iter().filter_map(|point| point.1).collect::<Vec<_>>();
     let all: Vec<f64> = plots.iter().flat_map(|plot| plot.lines.iter().flat_map(values)).collect();

@@ -1,4 +1,4 @@
-//! The figures that are compared.
+//! The rows of a comparison.
 
 use crate::engine::histogram::Percentiles;
 use crate::engine::measure::Kind;
@@ -8,36 +8,37 @@ use crate::show::compare::candidates::Candidate;
 use crate::show::compare::certainty::{interval, median, ratio_interval};
 use crate::units::{grouped, ms};
 
-/// One figure of all candidates.
+/// One figure for all candidates.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Row {
     pub name: String,
     pub unit: &'static str,
     /// More is better; else less.
     pub is_more_better: bool,
-    /// By candidate.
+    /// Indexed by candidate.
     pub cells: Vec<Cell>,
-    /// Of the ratio to the first candidate, by candidate.
+    /// Confidence intervals of the ratio to the first candidate, indexed by candidate.
     pub ratios: Vec<Option<(f64, f64)>>,
 }
 
-/// What a candidate has of one figure.
+/// The value of one figure for one candidate.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Cell {
     Value(Value),
-    /// There is no such figure of it.
+    /// The candidate has no such figure.
     Absent,
-    /// A run of it broke a promise, so its figure is of no interest.
+    /// One of its runs broke a promise, so the figure is of no interest.
     Failed,
-    /// The latencies of none of its runs are valid.
+    /// No run of the candidate has valid latencies.
     NotValid,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Value {
-    /// Of the repeats; for what must not happen the worst of them, which a median would hide.
+    /// Over the repeats. For what must not happen, the worst of them instead, which a median would
+    /// hide.
     pub median: f64,
-    /// Of the repeats, as [`interval`] says.
+    /// Over the repeats, see [`interval`].
     pub interval: Option<(f64, f64)>,
 }
 
@@ -50,9 +51,9 @@ impl Cell {
     }
 }
 
-/// The words of a table, the same as text and on the page.
+/// Formatting, common to text and page.
 impl Row {
-    /// The figure of candidate number `index`, or what stands in its place.
+    /// The value for candidate number `index`, or the reason why there is none.
     pub fn figure(&self, index: usize) -> String {
         match self.cells[index] {
             Cell::Value(value) => number(value.median),
@@ -62,20 +63,20 @@ impl Row {
         }
     }
 
-    /// The ends of its interval.
+    /// The ends of its confidence interval.
     pub fn interval(&self, index: usize) -> Option<(String, String)> {
         let (low, high) = self.cells[index].value()?.interval?;
         Some((number(low), number(high)))
     }
 
-    /// The ends of the interval of [`times`](Self::times).
+    /// The ends of the confidence interval of [`times`](Self::times).
     pub fn times_interval(&self, index: usize) -> Option<(String, String)> {
         self.times(index)?;
         let (low, high) = self.ratios[index]?;
         Some((times(low), times(high)))
     }
 
-    /// How many times the first candidate's figure it is, which says nothing of the first itself.
+    /// The ratio to the first candidate's value; `None` for the first itself.
     pub fn times(&self, index: usize) -> Option<String> {
         let (first, own) = (self.cells[0].value()?.median, self.cells[index].value()?.median);
         if index == 0 || first <= 0.0 {
@@ -89,7 +90,7 @@ fn times(ratio: f64) -> String {
     if ratio < 9.995 { format!("{ratio:.2}") } else { number(ratio) }
 }
 
-/// Three digits that mean something.
+/// Three significant digits.
 pub fn number(value: f64) -> String {
     match value.abs() {
         size if size >= 1_000.0 => grouped(value.round() as u64),
@@ -103,15 +104,15 @@ pub fn number(value: f64) -> String {
 /// Which runs have a figure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Of {
-    /// All, those that broke a promise included.
+    /// All runs, including those that broke a promise.
     All,
-    /// Those that broke none.
+    /// Runs that kept their promises.
     Kept,
-    /// Of those, the ones whose latencies are valid.
+    /// Of those, the runs with valid latencies.
     Valid,
 }
 
-/// Name, unit, whether more is better, which runs have it, and where it is found.
+/// Name, unit, whether more is better, which runs have it, and how to read it.
 type Figure = (&'static str, &'static str, bool, Of, fn(&Report) -> Option<f64>);
 
 const FIGURES: [Figure; 14] = [
@@ -143,7 +144,7 @@ const FIGURES: [Figure; 14] = [
     }),
 ];
 
-/// All figures, then the tail by phase.
+/// All figures, then p99.9 by phase.
 pub fn rows(candidates: &[Candidate]) -> Vec<Row> {
     let mut rows: Vec<Row> = FIGURES.iter().map(|figure| of_figure(figure, candidates)).collect();
     rows.extend(by_phase(candidates));
@@ -170,7 +171,7 @@ fn row(
     Row { name, unit, is_more_better, cells, ratios }
 }
 
-/// p99.9 of sending in each phase that all candidates have.
+/// p99.9 of send latency in each phase that all candidates have.
 fn by_phase(candidates: &[Candidate]) -> Vec<Row> {
     let Some(first) = candidates.first().map(|candidate| &candidate.runs[0]) else {
         return Vec::new();
@@ -190,8 +191,8 @@ fn by_phase(candidates: &[Candidate]) -> Vec<Row> {
     first.phases.iter().enumerate().map(of_phase).collect()
 }
 
-/// The median over repeats, and the values it is of. A candidate that failed has no figures but those
-/// of its failure, and of those every candidate has the worst.
+/// The cell, and the values of the repeats behind it. A failed candidate has no figures but those
+/// of its failure. For those, every candidate gets its worst value.
 fn cell(candidate: &Candidate, which: Of, of: impl Fn(&Report) -> Option<f64>) -> (Cell, Vec<f64>) {
     let values = |runs: &[&Report]| runs.iter().filter_map(|run| of(run)).collect::<Vec<f64>>();
     let none = |cell| (cell, Vec::new());
@@ -219,7 +220,7 @@ fn end_to_end(report: &Report) -> Option<Percentiles> {
     (!total.is_empty()).then(|| Percentiles::of(&total))
 }
 
-/// Of brokers whose process was watched. A process that was started anew counts from zero.
+/// Only for brokers whose process was sampled. A restarted process counts from zero.
 fn cpu_per_message(report: &Report) -> Option<f64> {
     let counters = report.counters();
     let messages = counters.acknowledged + counters.one_way;
@@ -271,7 +272,8 @@ mod tests {
         assert_eq!(cpu, None, "of neither was a process watched");
     }
 
-    /// Repeats with a late generator do not shift the median, and rates need no valid latencies.
+    /// Repeats with a late generator do not shift the median, and rates do not need valid
+    /// latencies.
     #[test]
     fn latencies_that_are_not_valid_are_left_out() {
         let late = |ms: u64| {
@@ -292,7 +294,7 @@ mod tests {
         "FAILED".to_owned()
     }
 
-    /// Whoever looks for latencies is told why there are none.
+    /// The cell says why there are no latencies.
     #[test]
     fn a_row_stays_where_all_have_failed() {
         let mut lossy = taking("b", 1);
@@ -326,7 +328,7 @@ mod tests {
         }
     }
 
-    /// The median of five runs, one of which lost something, is that nothing was lost.
+    /// A median of five runs, one of which lost messages, would be zero losses.
     #[test]
     fn one_run_that_lost_something_is_not_outvoted() {
         let mut runs: Vec<Report> = (0..5).map(|_| taking("a", 3)).collect();

@@ -8,7 +8,7 @@ use crate::show::compare::Comparison;
 use crate::show::compare::certainty::REPEATS_MIN;
 use crate::show::compare::rows::Row;
 
-/// Candidates beside each other; more get tables of their own.
+/// Number of candidates side by side; further ones get tables of their own.
 const BESIDE: usize = 3;
 
 impl Display for Comparison {
@@ -33,7 +33,7 @@ impl Display for Comparison {
 }
 
 impl Comparison {
-    /// The first candidate is what the others are measured by.
+    /// The first candidate is the baseline of the others.
     fn text_table(&self, which: Range<usize>) -> String {
         let labels = self.candidates[which.clone()].iter().map(|it| it.label.as_str());
         let header: Vec<&str> = [""].into_iter().chain(labels).collect();
@@ -44,7 +44,7 @@ impl Comparison {
         texts(&header, rows)
     }
 
-    /// How sure the medians are.
+    /// Explains how certain the medians are.
     pub fn certainty(&self) -> String {
         let repeats = self.candidates.iter().map(|candidate| candidate.runs.len());
         match repeats.min().unwrap_or(0) {
@@ -56,7 +56,7 @@ impl Comparison {
     }
 }
 
-/// The figure, how many times that of the first candidate it is, and below them their intervals.
+/// The value, its ratio to that of the first candidate, and below them their intervals.
 fn cell(row: &Row, index: usize) -> String {
     let mut text = row.figure(index);
     if let Some(times) = row.times(index) {
@@ -91,7 +91,7 @@ mod tests {
         assert!(width <= 80, "{width} columns");
     }
 
-    /// The same words as on the page, and the figures of the failure.
+    /// The same words as on the page, and the counts of the failure.
     #[test]
     fn a_candidate_that_lost_something_is_said_to_have_failed() {
         let mut lossy = taking("b", 1);

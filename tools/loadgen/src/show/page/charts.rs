@@ -1,4 +1,4 @@
-//! The plots over the run's time, all on one axis, and the distributions of the whole run.
+//! The plots over the run's time, all on one axis, and the distributions over the whole run.
 
 use hdrhistogram::Histogram;
 
@@ -10,7 +10,7 @@ use crate::show::page::words::seconds;
 use crate::show::plot::{Axis, Cell, Line, Marks, Plot, Scale, Stroke};
 use crate::units::ms;
 
-/// Messages per second: asked for, and what became of them.
+/// Messages per second: due, and by outcome.
 pub fn rates(report: &Report, timeline: &Timeline) -> Plot {
     let streams: Vec<usize> = report.streams().map(|(track, ..)| track).collect();
     let of = |name: &str, colour, of: fn(&Counters) -> u64| {
@@ -54,7 +54,7 @@ pub fn latencies(timeline: &Timeline) -> Plot {
     plot
 }
 
-/// The p99 of each stream, where there are several.
+/// The p99 of each stream, if there are several.
 pub fn latency_by_stream(report: &Report, timeline: &Timeline) -> Plot {
     let title = "p99 of latency by stream";
     let mut plot = timeline.plot(title, Axis::new("ms", Scale::Logarithmic));
@@ -87,7 +87,7 @@ pub fn delays(report: &Report, timeline: &Timeline) -> Plot {
     plot
 }
 
-/// How many messages took how long, second by second.
+/// The distribution of latency, second by second.
 pub fn heat_map(timeline: &Timeline) -> Plot {
     let title = "Latency from due to acknowledged: how many messages took how long";
     let mut plot = timeline.plot(title, Axis::new("ms", Scale::Logarithmic));
@@ -107,7 +107,7 @@ pub fn heat_map(timeline: &Timeline) -> Plot {
     plot
 }
 
-/// All percentiles of the whole run; the further right, the rarer.
+/// All percentiles of the whole run; the scale expands towards the rare ones.
 pub fn spectrum(report: &Report) -> Plot {
     let total = report.total();
     let all = [
@@ -143,7 +143,7 @@ pub fn spectrum_line(name: &str, colour: usize, histogram: &Histogram<u64>) -> L
     Line::new(name, colour, values.collect())
 }
 
-/// The embedded broker's process: processor, memory, disk.
+/// The embedded broker's process: CPU, memory, disk.
 pub fn resources(report: &Report, timeline: &Timeline) -> Vec<Plot> {
     let step = report.samples.len().div_ceil(crate::show::page::timeline::POINTS_MAX).max(1);
     let samples: Vec<Sample> = report.samples.iter().copied().step_by(step).collect();
@@ -172,7 +172,7 @@ pub fn resources(report: &Report, timeline: &Timeline) -> Vec<Plot> {
     plots
 }
 
-/// The growth of a value per second. A gap where it shrank: the process was another one.
+/// Increase per second of a counter. A decrease means a new process, and leaves a gap.
 fn per_second(name: &str, colour: usize, samples: &[Sample], of: fn(&Sample) -> f64) -> Line {
     let growth = samples.windows(2).map(|pair| {
         let length_s = pair[1].at_ns.saturating_sub(pair[0].at_ns) as f64 / 1e9;
@@ -183,7 +183,7 @@ fn per_second(name: &str, colour: usize, samples: &[Sample], of: fn(&Sample) -> 
     Line::new(name, colour, growth.collect())
 }
 
-/// What one plot's reader should know about another run's length.
+/// Says that all plots over time span the same length.
 pub fn length_note(timeline: &Timeline) -> String {
     format!("All plots over time span the same {}, draining included.", seconds(timeline.end_s))
 }

@@ -1,9 +1,9 @@
-//! Decoupling: a group of consumers was gone for a while. Did its senders notice, and what did it
-//! miss?
+//! Decoupling: a group of consumers was down for a while. Did its producers notice, and did it miss
+//! anything?
 //!
-//! The claim is made from figures or not at all: p99 of the group's own streams as long before the
-//! outage as during it, with the rate beside it, because a tail that grew with the load says
-//! nothing about the outage.
+//! The answer is derived from figures only. It compares p99 of the group's own streams for as long
+//! before the outage as it lasted with p99 during it. The rate is shown beside it, because a tail
+//! that grew with the load says nothing about the outage.
 
 use crate::engine::measure::Kind;
 use crate::findings::flow::Flow;
@@ -20,10 +20,10 @@ use crate::show::page::words::{
 use crate::show::plot::{Axis, Line, Mark, Plot, Scale, Stroke};
 use crate::units::{grouped, ms};
 
-/// A p99 that grew by no more than this counts as untouched.
+/// Growth of p99 up to this factor counts as unchanged.
 const UNTOUCHED: f64 = 1.5;
 
-/// One part for each group that was gone; nothing when none was.
+/// One section for each outage of a group; empty without outages.
 pub fn section(report: &Report, timeline: &Timeline) -> String {
     let mut out = String::new();
     for (index, track, facts) in report.groups() {
@@ -52,11 +52,12 @@ struct Outage<'a> {
     flow: &'a Flow,
 }
 
-/// Whole seconds `from..to` of the run, and what they are.
+/// A name, and the whole seconds `from..to` of the run.
 type Window = (&'static str, u64, u64);
 
 impl Outage<'_> {
-    /// As long before the outage as it lasted, and after it, as far as the run goes.
+    /// Before, during and after the outage; before and after are as long as the outage, as far as
+    /// the run extends.
     fn windows(&self) -> [Window; 3] {
         let from = self.pause.from_ns.div_ceil(1_000_000_000);
         let to = (self.pause.to_ns / 1_000_000_000).max(from + 1);
@@ -103,7 +104,7 @@ impl Outage<'_> {
         )
     }
 
-    /// Whether the senders noticed.
+    /// Whether the producers noticed.
     fn tail(&self) -> String {
         let [(_, begin, from), (_, _, to), _] = self.windows();
         let [before, gone, _] =
@@ -129,7 +130,7 @@ impl Outage<'_> {
         )
     }
 
-    /// Faults that fell into the seconds which are compared.
+    /// Faults within the seconds that are compared.
     fn disturbances(&self, from: u64, to: u64) -> String {
         let (from_ns, to_ns) = (from * 1_000_000_000, to * 1_000_000_000);
         let fell = self.report.faults.iter().enumerate().filter(|(_, fault)| {
@@ -217,7 +218,7 @@ impl Outage<'_> {
     }
 }
 
-/// The backlog at the end of each point's stretch.
+/// The backlog at the end of each pooled interval.
 pub fn backlog_line(timeline: &Timeline, flow: &Flow, name: &str, colour: usize) -> Line {
     let pool = timeline.pool as usize;
     let at_end = flow.seconds.chunks(pool).enumerate().map(|(index, seconds)| {

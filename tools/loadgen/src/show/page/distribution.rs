@@ -1,4 +1,4 @@
-//! Distribution: every group gets every message of its streams once, each at its own pace.
+//! Distribution: every group receives every message of its streams once, at its own rate.
 
 use crate::findings::report::{Finding, Report};
 use crate::show::page::decoupling::backlog_line;
@@ -9,7 +9,7 @@ use crate::show::page::words::{counted, listed};
 use crate::show::plot::{Axis, Plot, Scale};
 use crate::units::grouped;
 
-/// Nothing where there is one group only.
+/// Empty if there is only one group.
 pub fn section(report: &Report, timeline: &Timeline) -> String {
     if report.groups().count() < 2 {
         return String::new();
@@ -24,7 +24,7 @@ pub fn section(report: &Report, timeline: &Timeline) -> String {
     out
 }
 
-/// The sum of a count over a group's findings.
+/// Sums `of` over the findings of a group.
 fn sum(report: &Report, group: usize, of: fn(&Finding) -> u64) -> u64 {
     report.findings.iter().filter(|finding| finding.group == group).map(of).sum()
 }
@@ -86,7 +86,7 @@ fn received(report: &Report, timeline: &Timeline) -> Plot {
     plot
 }
 
-/// What waits for each group.
+/// The backlog of each group.
 pub fn backlogs(report: &Report, timeline: &Timeline) -> Plot {
     let title = "Backlog: messages stored and not yet received, by group";
     let mut plot = timeline.plot(title, Axis::new("msg", Scale::Linear));

@@ -1,7 +1,7 @@
 //! Why the figures are not valid, and what they do not show.
 //!
-//! The report itself decides whether figures are valid. This chapter adds the objections that readers
-//! of benchmarks raise, where they apply: they limit the conclusions, not the figures.
+//! The report itself decides whether figures are valid. This chapter adds the usual objections to
+//! benchmarks, where they apply: they limit the conclusions, not the figures.
 
 use crate::engine::histogram::Percentiles;
 use crate::engine::measure::Kind;
@@ -10,15 +10,15 @@ use crate::show::page::html::{heading, list, paragraph};
 use crate::show::page::words::{counted, listed, seconds, spoken};
 use crate::units::grouped;
 
-/// What a claim about a rate takes, and one about a tail, in hours.
+/// Minimum length of a run for claims about rates and about tails, hours.
 const RATE_CLAIM_H: f64 = 1.0;
 const TAIL_CLAIM_H: f64 = 12.0;
-/// A phase with fewer messages has no p99.9 to speak of.
+/// In a phase with fewer messages, p99.9 is meaningless.
 const TAIL_COUNT_MIN: u64 = 1_000;
-/// A generator whose p99 of lateness is this part of the p50 of latency is seen in the figures.
+/// Lateness affects the figures visibly if its p99 exceeds this share of the p50 of latency.
 const LATENESS_SEEN: f64 = 0.1;
 
-/// What is not valid, limits and notes.
+/// Invalid figures, limits and notes.
 pub fn section(report: &Report) -> String {
     let figures = report.figures();
     let mut out = match figures.valid {
@@ -140,7 +140,7 @@ mod tests {
     use crate::findings::report::TrackKind;
     use crate::findings::report::tests::example;
 
-    /// Each limit is said where it applies, and nowhere else.
+    /// Each limit is stated where it applies, and nowhere else.
     #[test]
     fn a_limit_is_said_where_it_applies() {
         fn faultless() -> Report {

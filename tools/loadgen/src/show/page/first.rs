@@ -17,7 +17,7 @@ pub fn screen(report: &Report, timeline: &Timeline) -> String {
         + &plots.iter().map(Plot::figure).collect::<String>()
 }
 
-/// Six of them, each with its name; a run that broke its promises has no latencies.
+/// Six numbers with their names. A run that broke its promises has no latencies.
 fn numbers(report: &Report, has_figures: bool) -> Vec<(String, String)> {
     let per_s = rate(report.counters().acknowledged, report.sending());
     let waits = report.waits();
@@ -46,7 +46,7 @@ fn numbers(report: &Report, has_figures: bool) -> Vec<(String, String)> {
     numbers
 }
 
-/// Messages due in the second with the most, and per second in the quietest phase that counts.
+/// Messages due in the busiest second, and per second in the quietest phase that counts.
 fn peak_and_base(report: &Report) -> (f64, f64) {
     let streams: Vec<usize> = report.streams().map(|(track, ..)| track).collect();
     let due = |second: &crate::engine::measure::Second| {

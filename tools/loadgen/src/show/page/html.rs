@@ -1,5 +1,4 @@
-//! The parts that pages are made of: tables, lists, sections, as HTML text. All text that comes in is
-//! escaped.
+//! Building blocks of pages as HTML text: tables, lists, sections. All text passed in is escaped.
 
 use std::fmt::Display;
 
@@ -15,11 +14,11 @@ const STYLE: &str = include_str!("style.css");
 pub enum Cell {
     /// Running text, which may wrap.
     Text(String),
-    /// A word or a name, which may not.
+    /// A word or a name, which may not wrap.
     Word(String),
-    /// A figure, aligned to the right.
+    /// A right-aligned figure.
     Number(String),
-    /// A judgement: its text and its class in the style sheet.
+    /// A rating: its text and its class in the style sheet.
     Badge(&'static str, &'static str),
 }
 
@@ -48,7 +47,7 @@ impl Cell {
     }
 }
 
-/// A table in a box of its own that scrolls where the screen is too narrow for it.
+/// A table that scrolls in a box of its own where the screen is too narrow.
 #[derive(Clone, Debug, Default)]
 pub struct Table {
     caption: String,
@@ -56,22 +55,22 @@ pub struct Table {
     parts: Vec<Part>,
 }
 
-/// Rows that belong together, with their name if they have one.
+/// A group of rows, with its name if it has one.
 #[derive(Clone, Debug, Default)]
 struct Part {
     name: Option<String>,
-    /// Cells, and whether they sum up the others.
+    /// Cells, and whether the row is a total.
     rows: Vec<(Vec<Cell>, bool)>,
 }
 
 impl Table {
-    /// Columns whose name begins with `>` hold figures.
+    /// Columns whose names begin with `>` hold figures.
     pub fn new(caption: &str, columns: &[&str]) -> Self {
         let columns = columns.iter().map(|&column| column.to_owned()).collect();
         Self { caption: caption.to_owned(), columns, parts: Vec::new() }
     }
 
-    /// Further rows belong to `name`.
+    /// Starts the group `name`, to which the following rows belong.
     pub fn part(&mut self, name: &str) {
         self.parts.push(Part { name: Some(name.to_owned()), rows: Vec::new() });
     }
@@ -80,7 +79,7 @@ impl Table {
         self.push_row(cells, false);
     }
 
-    /// A row that sums up the others.
+    /// A row with totals.
     pub fn sum(&mut self, cells: &[Cell]) {
         self.push_row(cells, true);
     }
@@ -123,17 +122,17 @@ impl Table {
     }
 }
 
-/// A horizontal bar with its name before it and its value behind it.
+/// A horizontal bar, between its name and its value.
 pub struct Bar {
     pub name: String,
     pub value: f64,
-    /// The value as it is written.
+    /// The formatted value.
     pub text: String,
     /// Index of its colour.
     pub colour: usize,
 }
 
-/// All bars on one scale that begins at zero.
+/// All bars share one scale that begins at zero.
 pub fn bars(title: &str, bars: &[Bar]) -> String {
     let largest = bars.iter().map(|bar| bar.value).fold(f64::MIN_POSITIVE, f64::max);
     let width =
@@ -154,7 +153,7 @@ pub fn bars(title: &str, bars: &[Bar]) -> String {
     })
 }
 
-/// A chapter of the page; nothing when it has nothing to say.
+/// A chapter of the page; empty if it has no content.
 pub fn section(title: &str, content: &str) -> String {
     match content {
         "" => String::new(),
@@ -178,7 +177,7 @@ pub fn note(text: &str) -> String {
     text_of(html! { p.note { (text) } })
 }
 
-/// Nothing for an empty list.
+/// Empty for an empty list.
 pub fn list(items: &[String]) -> String {
     match items.is_empty() {
         true => String::new(),
@@ -186,21 +185,21 @@ pub fn list(items: &[String]) -> String {
     }
 }
 
-/// Large figures, each below its name, side by side where there is room.
+/// Large figures below their names, side by side where there is space.
 pub fn numbers(rows: &[(String, String)]) -> String {
     text_of(html! {
         dl.numbers { @for (name, value) in rows { div { dt { (name) } dd { (value) } } } }
     })
 }
 
-/// Names with what they say, in two columns where there is room.
+/// Names and their values, in two columns where there is space.
 pub fn facts(rows: &[(&str, String)]) -> String {
     text_of(html! {
         dl.facts { @for (name, value) in rows { dt { (name) } dd { (value) } } }
     })
 }
 
-/// Names with what they do, and particulars in small print.
+/// Names with a description, and details in small print.
 pub fn parts<'a>(rows: impl Iterator<Item = (&'a str, (String, String))>) -> String {
     text_of(html! {
         dl.parts {
@@ -209,12 +208,12 @@ pub fn parts<'a>(rows: impl Iterator<Item = (&'a str, (String, String))>) -> Str
     })
 }
 
-/// Content that can be opened, which is HTML.
+/// A collapsible block. `content` is HTML.
 pub fn details(title: &str, content: &str) -> String {
     text_of(html! { details { summary { (title) } (PreEscaped(content)) } })
 }
 
-/// Text as it is.
+/// Preformatted text.
 pub fn plain(text: &str) -> String {
     text_of(html! { div.scroll tabindex="0" { pre { (text) } } })
 }

@@ -1,16 +1,16 @@
-//! The report as one HTML page that loads nothing and is below 5 MB. Without scripts it lacks only its
-//! plots.
+//! The report as one HTML page below 5 MB that loads nothing. Without JavaScript, only the plots
+//! are missing.
 //!
 //! ```text
 //!   report ─▶ timeline (pooled seconds) ─▶ charts ─┐
 //!          └─▶ story, tables, three uses ──────────┴─▶ html ─▶ page
 //! ```
 //!
-//! Start reading at [`render`]. The first screen is for whoever sees nothing else: the verdict, six
-//! numbers, and the curve of the load with its latency. Then the order is that of a reader's questions:
-//! what happened, how good was it, what is a broker for, what happened when, and what speaks against
-//! believing all this. What has nothing to say is left out. A failed run shows what failed in the
-//! place of durations.
+//! Start reading at [`render`]. The first screen is enough for a reader who stops there: the
+//! verdict, six numbers, and the curve of the load with its latency. The rest follows a reader's
+//! questions: what happened, how good was it, what is a broker for, what happened when, and why the
+//! result may mislead. Sections without content are left out. A failed run shows what failed
+//! instead of durations.
 
 pub mod charts;
 mod decoupling;
@@ -64,7 +64,7 @@ pub fn render(report: &Report) -> String {
     page(&format!("{verdict}: {}", report.subject.name), &body)
 }
 
-/// Name and verdict, with what is behind it.
+/// Name and verdict, with the reasons for it.
 fn head(report: &Report) -> String {
     let audit = report.audit();
     let lost = match report.is_audited() {
@@ -95,7 +95,7 @@ fn head(report: &Report) -> String {
     out
 }
 
-/// The run in a few facts.
+/// The main facts of the run.
 fn subject(report: &Report) -> String {
     let subject = &report.subject;
     facts(&[
@@ -111,7 +111,7 @@ fn durations(report: &Report) -> String {
     tables::send_percentiles(report) + &tables::end_to_end_percentiles(report)
 }
 
-/// The three things a broker is for, as far as this run shows them.
+/// The three uses of a broker, as far as this run shows them.
 fn uses(report: &Report, timeline: &Timeline, has_figures: bool) -> String {
     let shaving = || shaving::section(report, timeline);
     let uses = [
@@ -141,7 +141,7 @@ fn over_time(report: &Report, timeline: &Timeline, has_figures: bool) -> String 
     note(&charts::length_note(timeline)) + &figures
 }
 
-/// Everything that is known of the machine and the configuration; nested values as indented text.
+/// All facts about the machine and the configuration; nested values as indented text.
 fn environment(report: &Report) -> String {
     let mut simple = Vec::new();
     let mut nested = String::new();

@@ -1,4 +1,5 @@
-//! Peak shaving: the senders' peak is stored at once, and a slow group takes it at its own pace.
+//! Peak shaving: the producers' peak is stored at once, and a slow group receives it at its own
+//! rate.
 
 use crate::findings::flow::Flow;
 use crate::findings::report::{GroupFacts, Report};
@@ -9,10 +10,10 @@ use crate::show::page::timeline::Timeline;
 use crate::show::page::words::{capital, clock, counted, rate, seconds};
 use crate::show::plot::{Axis, Plot, Scale, Stroke};
 
-/// A peak is one that exceeds a group's pace by this factor.
+/// A peak must exceed the group's rate by this factor.
 const PEAK: f64 = 1.05;
 
-/// One part for each group with a pace below its peak; nothing when none has one.
+/// One section for each group with a rate below the peak of its streams; empty without such groups.
 pub fn section(report: &Report, timeline: &Timeline) -> String {
     let mut out = String::new();
     for (index, track, facts) in report.groups() {
@@ -63,7 +64,7 @@ fn words(name: &str, limit: f64, facts: &GroupFacts, flow: &Flow) -> String {
     format!("{kept}{drained}")
 }
 
-/// Whether the group was gone in this second.
+/// Whether the group was down in this second.
 fn was_gone(facts: &GroupFacts, second: usize) -> bool {
     let at_ns = second as u64 * 1_000_000_000;
     let mut outages = facts.pauses.iter().filter(|pause| pause.is_down);

@@ -7,7 +7,7 @@ use crate::show::page::html::{heading, paragraph, parts};
 use crate::show::page::words::{clock, counted, listed, rate, seconds, sentence, spoken};
 use crate::units::grouped;
 
-/// Who sent what to whom, and what became of it.
+/// Who sent what to whom, and with what outcome.
 pub fn what_happened(report: &Report) -> String {
     let mut out = paragraph(&opening(report));
     out.push_str(&paragraph(&outcome(report)));
@@ -88,7 +88,7 @@ fn outcome(report: &Report) -> String {
     format!("{}.{warm_up}{faults}{checked}", listed(&said))
 }
 
-/// The role, and the particulars in small print.
+/// The role of a stream, and details in small print.
 fn stream_words(
     report: &Report,
     index: usize,
@@ -131,7 +131,8 @@ fn group_words(report: &Report, track: &Track, facts: &GroupFacts) -> (String, S
     (sentence(&track.role), sentence(&format!("takes {streams}; {}", pace(facts))))
 }
 
-/// When an acknowledgement was given, as far as the report knows, and what the device takes for that.
+/// When messages were acknowledged, as far as the report knows, and how long the device alone
+/// takes.
 pub fn durability(report: &Report) -> String {
     let environment = &report.subject.environment;
     let command = environment.get("broker").and_then(|command| command.as_str());
@@ -151,7 +152,7 @@ pub fn durability(report: &Report) -> String {
     }
 }
 
-/// Each broken promise: who missed what.
+/// Each broken promise: which group missed what.
 pub fn failures(report: &Report) -> Vec<String> {
     let name = |track: usize| report.tracks.get(track).map_or("?", |track| track.name.as_str());
     let mut said = Vec::new();
@@ -189,7 +190,7 @@ pub fn failures(report: &Report) -> Vec<String> {
     said
 }
 
-/// How fast a group takes messages, by its own decision.
+/// The rate at which a group chooses to receive.
 pub fn pace(facts: &GroupFacts) -> String {
     let mut said = vec![match facts.rate {
         Some(per_s) => format!("at most {} a second", rate(per_s)),
@@ -214,7 +215,7 @@ pub fn pace(facts: &GroupFacts) -> String {
     said.join(", ")
 }
 
-/// The group's flow, when anything was seen of it.
+/// The group's flow, unless nothing was recorded for it.
 pub fn flow(report: &Report, group: usize) -> Option<Flow> {
     let flow = Flow::of(report, group);
     flow.seconds.iter().any(|second| second.stored + second.taken > 0).then_some(flow)

@@ -1,4 +1,4 @@
-//! The tables: what was asked, percentiles, what became of the messages, errors, faults, phases.
+//! The tables: thresholds, percentiles, outcomes of messages, errors, faults, phases.
 
 use crate::engine::audit::Audit;
 use crate::engine::measure::{Interval, Kind};
@@ -7,7 +7,7 @@ use crate::show::page::html::{Bar, Cell, Table, bars, details, note, number, tex
 use crate::show::page::words::{clock, counted, ms, ns_at, percentile, spoken};
 use crate::units::grouped;
 
-/// What was asked and what was found.
+/// The thresholds, and the values found.
 pub fn asked(report: &Report) -> String {
     if report.rows.is_empty() {
         return String::new();
@@ -34,7 +34,7 @@ pub fn asked(report: &Report) -> String {
 const COLUMNS: [&str; 9] =
     ["", ">due", ">acked", ">p50", ">p90", ">p99", ">p99.9", ">p99.99", ">max"];
 
-/// Latency of sending: by phase, by stream, and both.
+/// Send latency: by phase, by stream, and both.
 pub fn send_percentiles(report: &Report) -> String {
     let total = report.total();
     let mut out = String::new();
@@ -196,7 +196,7 @@ pub fn audit(report: &Report) -> String {
     out
 }
 
-/// Answers other than success, by code and reason.
+/// Replies other than success, by code and reason.
 pub fn errors(report: &Report) -> String {
     if report.answers.is_empty() {
         return String::new();
@@ -214,7 +214,7 @@ pub fn errors(report: &Report) -> String {
     table.html()
 }
 
-/// The faults by the numbers they have in the plots.
+/// The faults, by the numbers that they have in the plots.
 pub fn faults(report: &Report) -> String {
     if report.faults.is_empty() {
         return String::new();
@@ -241,7 +241,7 @@ pub fn faults(report: &Report) -> String {
     table.html()
 }
 
-/// When the phases were, and what each is there to prove.
+/// When each phase was, and what it tests.
 pub fn phases(report: &Report) -> String {
     if report.phases.len() < 2 {
         return String::new();
@@ -257,7 +257,7 @@ pub fn phases(report: &Report) -> String {
     table.html()
 }
 
-/// How evenly the brokers, which for RingMQ are its shards, were loaded.
+/// How evenly the load was distributed over the brokers; for RingMQ, its shards.
 pub fn skew(report: &Report) -> String {
     let total: u64 = report.brokers.iter().map(|broker| broker.acknowledged).sum();
     if report.brokers.len() < 2 || total == 0 {

@@ -1,8 +1,8 @@
-//! A run along its time: what every plot on the common axis is drawn from.
+//! A run over time: the data behind every plot on the common time axis.
 //!
 //! Seconds are pooled into at most [`POINTS_MAX`] points, so that a page stays below 5 MB however
-//! long the run was. A second in which nothing happened was not reported; here it is a point like
-//! any other, with nothing in it.
+//! long the run was. Reports omit seconds without events; here each is a point like any other, with
+//! nothing in it.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -15,36 +15,36 @@ use crate::findings::report::{FaultMark, Report};
 use crate::show::page::words::{ns_at, seconds};
 use crate::show::plot::{Axis, Backdrop, Band, Line, Mark, Plot};
 
-/// Points along the time axis at most.
+/// Maximum number of points along the time axis.
 pub const POINTS_MAX: usize = 300;
-/// Rows of the heat map per factor of ten.
+/// Rows of the heat map per decade of latency.
 pub const ROWS_PER_DECADE: f64 = 8.0;
 
 pub struct Timeline {
-    /// The end of everything, draining included, in seconds.
+    /// End of the run, drain included, in seconds.
     pub end_s: f64,
-    /// Seconds that share a point.
+    /// Seconds per point.
     pub pool: u64,
     pub points: Vec<Point>,
     backdrop: Backdrop,
 }
 
-/// A stretch of the run.
+/// One pooled interval of the run.
 pub struct Point {
     pub at_s: f64,
     /// By track.
     pub tracks: Vec<TrackPoint>,
-    /// Of all streams; `None` when nothing was recorded.
+    /// Over all streams; `None` if nothing was recorded.
     pub latency: Option<Percentiles>,
-    /// Messages by row of the heat map.
+    /// Message counts by row of the heat map.
     pub rows: BTreeMap<i64, u64>,
 }
 
-/// What one track did in a stretch.
+/// One track in one pooled interval.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct TrackPoint {
     pub counters: Counters,
-    /// Of the latency of a stream, or the delay of a group: p50 and p99, or the maximum where there
+    /// Latency of a stream, or end-to-end latency of a group: p50 and p99, or the maximum if there
     /// were too few messages for a p99.
     pub p50: Option<u64>,
     pub p99: Option<u64>,
@@ -66,14 +66,14 @@ impl Timeline {
         Self { end_s, pool, points, backdrop: backdrop(report) }
     }
 
-    /// An empty plot over the run's time, with its phases and faults behind it.
+    /// An empty plot over the run's time, with its phases and faults in the background.
     pub fn plot(&self, title: &str, y: Axis) -> Plot {
         let mut plot = Plot::new(title, Axis::time(self.end_s), y);
         plot.backdrop = self.backdrop.clone();
         plot
     }
 
-    /// A line of one value per point, at the middle of its stretch.
+    /// A line with one value per point, in the middle of its interval.
     pub fn line(&self, name: &str, colour: usize, of: impl Fn(&Point) -> Option<f64>) -> Line {
         let half = self.pool as f64 / 2.0;
         let at = |point: &Point| (point.at_s + half).min(self.end_s);
@@ -86,7 +86,7 @@ impl Timeline {
         self.line(name, colour, |point| Some(of(point) as f64 / self.pool as f64))
     }
 
-    /// How points came about, where it is not plain.
+    /// Says how many seconds share a point, if more than one.
     pub fn pooled_note(&self) -> String {
         match self.pool {
             1 => "One point per second.".to_owned(),
@@ -158,19 +158,19 @@ pub fn merged(
     sum
 }
 
-/// Those of `seconds`, ascending, with numbers in `range`.
+/// The elements of `seconds`, which is ascending, with numbers in `range`.
 fn in_range(seconds: &[Second], range: Range<u64>) -> &[Second] {
     let from = seconds.partition_point(|second| second.number < range.start);
     let to = seconds.partition_point(|second| second.number < range.end);
     &seconds[from..to.max(from)]
 }
 
-/// When everything was over.
+/// When the run ended.
 fn end_s(report: &Report) -> f64 {
     let phases_ns = report.phases.last().map_or(0, |phase| phase.end_ns);
     let ns = phases_ns.max(report.sending_ns).max(report.consuming_ns);
     let seconds = report.seconds.last().map_or(0, |second| second.number + 1);
-    // The last second is seldom whole; what is in it must be on the axis all the same.
+    // The last second is rarely a full one; its events must be on the axis nevertheless.
     (ns as f64 / 1e9).max(seconds as f64)
 }
 
@@ -183,19 +183,19 @@ fn backdrop(report: &Report) -> Backdrop {
     };
     let mark = |(index, fault): (usize, &FaultMark)| Mark {
         at: s(fault.at_ns),
-        // What lasted to the end would colour the whole plot; its line says when it began.
+        // A fault that lasted to the end would colour the whole plot; its line marks when it began.
         until: s(fault.until_ns.unwrap_or(fault.at_ns)),
         text: format!("{} {}", index + 1, short_text(&fault.text)),
     };
     let happened = |it: &(usize, &FaultMark)| it.1.failed.is_none();
-    // A name over the only phase says nothing.
+    // The name of the only phase says nothing.
     let phases =
         if report.phases.len() > 1 { report.phases.iter().map(band).collect() } else { Vec::new() };
     let faults = report.faults.iter().enumerate().filter(happened).map(mark).collect();
     Backdrop { phases, faults }
 }
 
-/// The beginning of what was done, which is what fits beside a line.
+/// The start of the fault's description, short enough for a label.
 fn short_text(text: &str) -> &str {
     let ends = [",", ";", ":", "(", " for ", " to "].into_iter().filter_map(|end| text.find(end));
     text[..ends.min().unwrap_or(text.len())].trim_end()
@@ -226,7 +226,7 @@ mod tests {
         assert_eq!(due, 2_000_000);
     }
 
-    /// The collector reports no second in which nothing happened; the plot must not join over it.
+    /// Reports omit seconds without events; the line must not bridge such a gap.
     #[test]
     fn a_silent_second_is_a_gap_and_a_rate_of_zero() {
         let timeline = Timeline::of(&report([0, 1, 3].into_iter()));

@@ -1,10 +1,10 @@
-//! Figures in running text and tables.
+//! Formats figures for text and tables.
 
 use hdrhistogram::Histogram;
 
 use crate::units::grouped;
 
-/// A duration in milliseconds with three or four digits that mean something, without the unit.
+/// A duration in milliseconds with three or four significant digits, without the unit.
 pub fn ms(ns: u64) -> String {
     let ms = ns as f64 / 1e6;
     match ms {
@@ -15,7 +15,7 @@ pub fn ms(ns: u64) -> String {
     }
 }
 
-/// The same in running text, in the unit in which people say it.
+/// A duration for running text, in its usual unit.
 pub fn spoken(ns: u64) -> String {
     match ns {
         0..1_000_000 => format!("{} µs", ns / 1_000),
@@ -37,7 +37,7 @@ pub fn seconds(seconds: f64) -> String {
     }
 }
 
-/// A moment of a run in seconds, as a clock that started with it: `0:05`, `12:30`, `1:02:03`.
+/// Seconds since the start of a run, as a clock: `0:05`, `12:30`, `1:02:03`.
 pub fn clock(seconds: f64) -> String {
     let whole = seconds.max(0.0).round() as u64;
     let (hours, minutes, seconds) = (whole / 3600, whole / 60 % 60, whole % 60);
@@ -47,8 +47,8 @@ pub fn clock(seconds: f64) -> String {
     }
 }
 
-/// A percentile, or a dash where fewer messages were counted than it takes to have one: the p99.99
-/// of 500 messages is their maximum under another name.
+/// A percentile, or a dash if there were too few messages for it: p99.99 of 500 messages would be
+/// their maximum.
 pub fn percentile(histogram: &Histogram<u64>, quantile: f64) -> String {
     match ns_at(histogram, quantile) {
         Some(ns) => ms(ns),
@@ -78,14 +78,14 @@ pub fn counted(count: u64, thing: &str) -> String {
     format!("{} {thing}{plural}", grouped(count))
 }
 
-/// `per_s` rounded to three digits: more would claim a precision that no run has.
+/// `per_s` rounded to three digits: more would suggest a precision that no run has.
 pub fn rate(per_s: f64) -> String {
     let digits = per_s.abs().max(1.0).log10().floor() as i32 - 2;
     let step = 10f64.powi(digits.max(0));
     grouped(((per_s / step).round() * step) as u64)
 }
 
-/// A sentence begins with a capital and ends with a full stop.
+/// Adds a capital at the start and a full stop at the end.
 pub fn sentence(text: &str) -> String {
     match text.trim_end_matches('.') {
         "" => String::new(),

@@ -1,4 +1,4 @@
-// What uPlot does not draw by itself: phases and faults behind the lines, the cells of a heat map.
+// What uPlot does not draw: phases and faults in the background, and the cells of a heat map.
 "use strict";
 
 const LABEL_ROWS = 3;
@@ -7,7 +7,7 @@ const FONT = "12px system-ui, 'DejaVu Sans', sans-serif";
 
 const colourOf = (name) => getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim();
 
-// Room above the plotted area for the names of phases, and of faults.
+// Space above the plotted area for the names of phases and faults.
 function headRoom(plot) {
   return 10 + (plot.phases.length ? ROW_HEIGHT : 0) + (plot.faults.length ? LABEL_ROWS * ROW_HEIGHT : 0);
 }
@@ -28,8 +28,8 @@ function paint(u, draw) {
   ctx.restore();
 }
 
-// Every second phase is a grey band. A name that does not fit above its band is left out; the table of
-// phases has it.
+// Every second phase is a grey band. A name that does not fit above its band is left out; the table
+// of phases has it.
 function drawPhases(plot, u) {
   paint(u, (ctx, area, x) => {
     plot.phases.forEach((phase, index) => {
@@ -43,8 +43,8 @@ function drawPhases(plot, u) {
   });
 }
 
-// A line where a fault began, a tint while it lasted. Labels take the first row with room; without
-// room only the number before the text is left.
+// A line where a fault began, and a tint while it lasted. A label takes the first row with space;
+// if there is none, only its number is drawn.
 function drawFaults(plot, u) {
   const labelled = plot.phases.length ? ROW_HEIGHT : 0;
   paint(u, (ctx, area, x) => {
@@ -76,7 +76,7 @@ function drawFaults(plot, u) {
   });
 }
 
-// The more a cell holds, the darker it is, in the logarithm.
+// The opacity of a cell grows with the logarithm of its count.
 function drawCells(plot, u) {
   const largest = Math.max(2, ...plot.cells.map(([, count]) => count));
   paint(u, (ctx, area, x, y) => {

@@ -1,8 +1,8 @@
-// Makes a uPlot of every figure. Plots over time share their cursor and their zoom: drag to zoom,
-// double-click to see everything again, click on a name to hide its line.
+// Draws every figure with uPlot. Plots over time share their cursor and their zoom: drag to zoom,
+// double-click to reset the zoom, click on a name to hide its line.
 "use strict";
 
-// 1500000 as 1.5M, 0.001 as it is.
+// 1500000 as 1.5M; 0.001 unchanged.
 function short(value) {
   for (const [size, unit] of [[1e9, "G"], [1e6, "M"], [1e3, "k"]]) {
     if (Math.abs(value) >= size) return `${Math.round((value / size) * 100) / 100}${unit}`;
@@ -10,7 +10,7 @@ function short(value) {
   return String(Number(value.toPrecision(4)));
 }
 
-// Seconds of a run as a clock that started with it: 0:05, 12:30, 1:02:03.
+// Seconds since the start of a run as a clock: 0:05, 12:30, 1:02:03.
 function clock(seconds) {
   const whole = Math.max(0, Math.round(seconds));
   const two = (number) => String(number).padStart(2, "0");
@@ -44,7 +44,7 @@ function look() {
   return { stroke: colourOf("text"), font: FONT, labelFont: FONT, labelSize: 18, grid: line, ticks: line };
 }
 
-// All values, or what was zoomed to.
+// The zoomed range, or all values.
 function xRange(plot) {
   const [least, most] = plot.x.spans ?? [Infinity, -Infinity];
   return (u, min, max) => {
@@ -54,7 +54,7 @@ function xRange(plot) {
   };
 }
 
-// Lines are read against zero: a plot that hides it exaggerates.
+// The range includes zero: an axis without it exaggerates differences.
 function yRange(plot) {
   return (u, min, max) => {
     const values = [min, max, ...(plot.y.spans ?? []), ...plot.cells.flatMap(([edges]) => edges.slice(2))];
@@ -66,7 +66,7 @@ function yRange(plot) {
   };
 }
 
-// A value between two gaps is no line, so it is drawn as a dot.
+// A value between two gaps has no line, so it is drawn as a dot.
 function lonely(u, index) {
   const values = u.data[index];
   const isGap = (at) => values[at] === null;
@@ -87,7 +87,7 @@ function series(plot, line) {
   };
 }
 
-// One column of x for all lines, which need not have the same.
+// One column of x values for all lines, which may have different ones.
 function columns(plot) {
   const isShown = (y) => y !== null && (y > 0 || plot.y.scale === "linear");
   const of = ({ points: [xs, ys] }) => [xs, ys.map((y) => (isShown(y) ? y : null))];
