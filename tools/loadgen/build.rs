@@ -1,5 +1,5 @@
-//! Tells the program which commit it is built from, when it is built from a checkout: a report
-//! names it. Asks nobody but the local git.
+//! Passes the commit to the compiler, for reports, if the program is built from a checkout. Only
+//! the local git is used.
 
 use std::path::Path;
 use std::process::Command;
@@ -13,7 +13,7 @@ fn main() {
         (None, _) => "unknown".to_owned(),
     };
     println!("cargo:rustc-env=LOADGEN_COMMIT={commit}");
-    // The log of HEAD grows with every commit and every checkout.
+    // The reflog of HEAD grows with every commit and every checkout.
     let log = git(&["rev-parse", "--git-path", "logs/HEAD"]);
     let sources = ["build.rs", "src", "../../src"].map(str::to_owned);
     for path in log.into_iter().chain(sources).filter(|path| Path::new(path).exists()) {
@@ -21,7 +21,7 @@ fn main() {
     }
 }
 
-/// What git prints, unless there is no git or no checkout.
+/// The output of git; `None` without git or without a checkout.
 fn git(arguments: &[&str]) -> Option<String> {
     let output = Command::new("git").args(arguments).output().ok()?;
     let text = String::from_utf8(output.stdout).ok()?;

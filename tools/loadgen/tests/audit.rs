@@ -1,4 +1,4 @@
-//! A million messages through the audit itself: it finds what was planted.
+//! The audit on its own, with a million messages: it finds all planted faults.
 
 #[path = "support/audit_load.rs"]
 mod audit_load;

@@ -1,9 +1,9 @@
 //! The program as scripts see it: exit codes, last line, files.
 //!
-//! The runs are flat out: a generator that shares its cores with a test suite falls behind any
-//! schedule, and its latencies are not valid.
+//! The runs use `--rate max`: a generator that shares its cores with a test suite falls behind any
+//! schedule, so its latencies would not be valid.
 
-// In a test, a value that is missing is a failure like any other.
+// In a test, a missing value is a failure like any other.
 #![allow(clippy::unwrap_used)]
 
 #[path = "support/broker.rs"]
@@ -28,7 +28,7 @@ fn loadgen(arguments: &str) -> Command {
     command
 }
 
-/// A short run against `address`, with more options.
+/// A short run against `address`, with additional options.
 fn steady(address: SocketAddr, more: &str) -> Command {
     loadgen(&format!(
         "steady --namesrv {address} --rate max --duration 300ms --warmup 0 --message-size 200 \
@@ -96,7 +96,7 @@ fn a_clean_run_passes_and_leaves_its_files() {
     }
 }
 
-/// Each broken promise is found, counted, and decides the exit code.
+/// Each broken promise is detected, counted, and determines the exit code.
 #[test]
 fn broken_promises_are_found() {
     let rows = [
@@ -121,7 +121,8 @@ fn broken_promises_are_found() {
     }
 }
 
-/// Neither a refusal nor silence is a failure: the one is counted, the other stays unknown.
+/// Neither a refusal nor a missing reply is a failure: a refused message is counted, one without a
+/// reply is unknown.
 #[test]
 fn refusals_and_silence_are_no_failures() {
     let rows = [(Fault::Refuse, "refused", "lost"), (Fault::Silence, "unknown", "unknown_present")];
@@ -136,7 +137,7 @@ fn refusals_and_silence_are_no_failures() {
     }
 }
 
-/// Nothing is lost where nothing was taken, and still this is no pass.
+/// If no message was accepted, nothing is lost, but the run does not pass.
 #[test]
 fn a_broker_that_refuses_everything_is_overloaded() {
     let out = Scratch::new("refuse-all");
@@ -150,7 +151,7 @@ fn a_broker_that_refuses_everything_is_overloaded() {
     assert!(report["send"]["refused"].as_u64().unwrap() > 100);
 }
 
-/// What nobody could look for is neither lost nor found.
+/// Messages that could not be read back are neither lost nor found.
 #[test]
 fn a_broker_that_stops_to_answer_pulls_has_lost_nothing_yet() {
     let out = Scratch::new("no-pulls");
@@ -163,8 +164,8 @@ fn a_broker_that_stops_to_answer_pulls_has_lost_nothing_yet() {
     assert!(reasons.contains("queues not read to their end"), "{reasons}");
 }
 
-/// A broker that stalls for longer than any test is late shows in the latencies, which are the
-/// broker's own: they stay valid, and a threshold is missed by them.
+/// The broker stalls for longer than any test is late. The stall shows in the latencies and belongs
+/// to the broker: they stay valid, and a threshold is missed.
 #[test]
 fn a_broker_that_stalls_is_not_taken_for_a_late_generator() {
     for (more, code, ends) in [
@@ -187,7 +188,7 @@ fn a_broker_that_stalls_is_not_taken_for_a_late_generator() {
     }
 }
 
-/// Message 50 is refused in the warm-up, which is audited like the rest and counts nowhere else.
+/// Message 50 is refused in the warm-up, which is audited like the rest but is in no other figure.
 #[test]
 fn a_warm_up_is_sent_and_audited_and_does_not_count() {
     let out = Scratch::new("warm-up");
@@ -210,8 +211,9 @@ fn a_warm_up_is_sent_and_audited_and_does_not_count() {
     assert!(report["duration_s"].as_f64().unwrap() < 1.5, "{}", report["duration_s"]);
 }
 
-/// Stopped and let go on: what was due meanwhile is sent late, by the generator's doing. The verdict is that of the broker; only a run that needs its
-/// latencies has failed.
+/// The generator is stopped and continued, so messages due meanwhile are sent late by the
+/// generator's fault. The verdict on the broker does not change; only a run that needs valid
+/// latencies fails.
 #[test]
 fn a_generator_that_is_late_says_so_and_blames_nobody() {
     const STOP: Duration = Duration::from_millis(800);
@@ -241,9 +243,8 @@ fn a_generator_that_is_late_says_so_and_blames_nobody() {
     }
 }
 
-/// What was under way on a lost connection is unknown; the producer goes on over a new one.
-/// The NameServer's answer changes in the middle of the run, and nobody answers where the broker
-/// was.
+/// Requests in flight on a lost connection are unknown; the producer continues over a new one. The
+/// NameServer's answer changes during the run, and nothing listens at the broker's old address.
 #[test]
 fn a_broker_that_comes_back_elsewhere_is_found() {
     let out = Scratch::new("moved");
@@ -312,14 +313,14 @@ fn a_target_that_cannot_be_reached_ends_with_4() {
     let mut embedded = loadgen("steady");
     let output = embedded.env("RINGMQ_BIN", "/no/such/program").output().unwrap();
     assert_eq!(output.status.code(), Some(4));
-    // A program that ends without saying that it serves.
+    // A program that ends without becoming ready.
     let mut embedded = loadgen("steady");
     let output = embedded.env("RINGMQ_BIN", Path::new("/bin/false")).output().unwrap();
     assert_eq!(output.status.code(), Some(4));
     assert!(String::from_utf8_lossy(&output.stderr).contains("did not say that it is ready"));
 }
 
-/// It is not opened, and its queues are not changed.
+/// Its permission and its queues are not changed.
 #[test]
 fn an_existing_topic_is_used_as_it_is_or_refused() {
     let refused = |address, more, differs: [&str; 2]| {
@@ -338,10 +339,10 @@ fn an_existing_topic_is_used_as_it_is_or_refused() {
     passes("--topic another");
 }
 
-/// Arguments of the embedded broker, when this test program stands in for it.
+/// Arguments of the embedded broker, when this test program acts as the broker.
 const STAND_IN: &str = "LOADGEN_TEST_EMBEDDED";
 
-/// Not a test of its own: what `ringmq dev` is in the test below.
+/// Not a test: this is `ringmq dev` in the test below.
 #[test]
 fn stand_in_for_the_embedded_broker() {
     let Ok(arguments) = std::env::var(STAND_IN) else { return };
@@ -400,7 +401,7 @@ fn an_interrupted_run_reports_what_it_has_and_is_incomplete() {
     assert!(String::from_utf8_lossy(&output.stdout).contains("the run was cut short"));
 }
 
-/// A search on a target that takes what it gets ends at the first broken promise.
+/// A search on a target that accepts any rate ends at the first broken promise.
 #[test]
 fn a_ramp_ends_at_once_when_a_message_is_lost() {
     let out = Scratch::new("ramp");
@@ -416,8 +417,8 @@ fn a_ramp_ends_at_once_when_a_message_is_lost() {
     assert_eq!(loadgen("ramp --rate max").output().unwrap().status.code(), Some(2));
 }
 
-/// Two streams in a file, consumed by two groups; the same file with a mistake is refused with its
-/// line, before anything is started.
+/// Two streams in a file, consumed by two groups. The same file with a mistake is refused with the
+/// line number, before anything is started.
 #[test]
 fn a_workload_file_is_carried_out_or_refused() {
     let directory = Scratch::new("workload");

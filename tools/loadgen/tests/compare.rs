@@ -1,6 +1,6 @@
-//! `loadgen compare` and `loadgen merge` as scripts see them, on reports that other runs left.
+//! `loadgen compare` and `loadgen merge` as scripts see them, on the reports of earlier runs.
 
-// In a test, a value that is missing is a failure like any other.
+// In a test, a missing value is a failure like any other.
 #![allow(clippy::unwrap_used)]
 
 #[path = "support/program.rs"]
@@ -20,7 +20,7 @@ use serde_json::{Value, json};
 const OURS: &str = "embedded 127.0.0.1:9876: 1 broker, topic loadgen, 8 queues";
 const THEIRS: &str = "10.0.0.1:9876: 1 broker, topic loadgen, 8 queues";
 
-/// Leaves `report` in a directory of its own, and gives the path of its `report.json`.
+/// Writes `report` to a directory of its own, and returns the path of its `report.json`.
 fn left(scratch: &Scratch, name: &str, report: &Report) -> String {
     let directory = scratch.0.join(name);
     write_files(report, &directory).unwrap();
@@ -31,7 +31,7 @@ fn run(scratch: &Scratch, arguments: &str) -> Ended {
     Running::start(&mut loadgen(arguments), &scratch.0).end()
 }
 
-/// The words behind `name` in the line that begins with it.
+/// The words after `name` in the line that starts with it.
 fn cells(text: &str, name: &str) -> Vec<String> {
     let line = text.lines().find_map(|line| line.strip_prefix(name));
     let line = line.unwrap_or_else(|| panic!("no line {name}:\n{text}"));
@@ -76,7 +76,7 @@ fn runs_are_compared_as_text_and_on_a_page() {
     assert!(page.contains(&format!("<td class=\"num\">{times}").replace('x', " ×")), "{times}");
 }
 
-/// The good one keeps its figures, the other has FAILED in their place, as text and on the page.
+/// The good candidate keeps its figures; the other has FAILED instead, in the text and on the page.
 #[test]
 fn a_failed_run_beside_a_good_one_has_no_figures() {
     let scratch = Scratch::new("compare-failed");
@@ -100,7 +100,7 @@ fn a_failed_run_beside_a_good_one_has_no_figures() {
     assert!(page.contains("<td class=\"num\">FAILED</td>"));
 }
 
-/// Nothing is written, and the message names the file, what is wrong and what to do.
+/// Nothing is written, and the message names the file, what is wrong with it and what to do.
 #[test]
 fn a_file_that_is_no_whole_report_ends_with_2() {
     let scratch = Scratch::new("compare-wrong");

@@ -1,11 +1,11 @@
-//! What a run survives: a broker that is killed, frozen, or gone; a NameServer that dies; disks that
-//! are slow or full, the broker's and its own; and Ctrl-C.
+//! Runs with faults: a broker that is killed, frozen, or gone; a NameServer that dies; disks that
+//! are slow or full, the broker's and loadgen's own; and Ctrl-C.
 //!
-//! Every run here is against real servers of this program. None of them asks for a verdict of PASS:
-//! a fault costs a part of the load, and on a busy machine more of it. What must hold on any machine
-//! is what is counted.
+//! Every run here uses real servers of this program. None of them requires the verdict PASS: a
+//! fault costs a part of the load, more of it on a busy machine. The assertions hold on any
+//! machine.
 
-// In a test, a value that is missing is a failure like any other.
+// In a test, a missing value is a failure like any other.
 #![allow(clippy::unwrap_used)]
 
 #[path = "support/program.rs"]
@@ -26,7 +26,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use program::{Ended, PATIENCE, Running, Scratch, Server, loadgen};
 
-/// A few hundred messages a second for some seconds, with these faults.
+/// A few hundred messages per second for some seconds, with these faults.
 fn workload(seconds: u32, faults: &str) -> String {
     format!(
         "name: faults\nproducerRate: 300\ntestDuration: {seconds}s\nwarmupDurationMinutes: 0\n\
@@ -34,7 +34,7 @@ fn workload(seconds: u32, faults: &str) -> String {
     )
 }
 
-/// Starts `loadgen run` with servers of its own; what is temporary is below `scratch`.
+/// Starts `loadgen run` with embedded servers; temporary files are below `scratch`.
 fn start(scratch: &Scratch, workload: &str, more: &str) -> Running {
     let file = scratch.0.join("workload.yaml");
     fs::write(&file, workload).unwrap();
@@ -49,10 +49,11 @@ fn document(scratch: &Scratch) -> Document {
     serde_json::from_slice(&fs::read(scratch.0.join("out/report.json")).unwrap()).unwrap()
 }
 
-/// Nothing acknowledged was lost, and what was not answered was looked for.
+/// No acknowledged message was lost, and for every unknown one the audit found whether it was
+/// stored.
 fn assert_audited(ended: &Ended, document: &Document) {
     let said = format!("{}\n{}", ended.out, ended.errors);
-    // A part of the load was not delivered, or a threshold missed.
+    // A part of the load was not delivered, or a threshold was missed.
     assert!(matches!(ended.code, Some(0 | 5 | 6)), "{said}");
     assert_eq!(document.audit.lost, Some(0), "{said}");
     assert!(document.send.acknowledged > 0, "{said}");
@@ -60,7 +61,7 @@ fn assert_audited(ended: &Ended, document: &Document) {
     assert_eq!(unknown, document.send.unknown, "{said}");
 }
 
-/// The only mark, of a fault that was carried out.
+/// The only mark, which must be of a fault that was carried out.
 fn mark(document: &Document) -> FaultMark {
     let [mark] = &document.detail.faults[..] else { panic!("{:?}", document.detail.faults) };
     assert_eq!(mark.failed, None, "{mark:?}");
@@ -77,15 +78,15 @@ fn a_broker_that_is_killed_and_comes_back_has_lost_nothing() {
     let mark = mark(&document);
     let down_ns = mark.until_ns.unwrap() - mark.at_ns;
     assert!(mark.at_ns >= 1_000_000_000 && down_ns >= 400_000_000, "{mark:?}");
-    // It acknowledges when it is back, and not before it was started.
+    // The first acknowledgement comes after the restart, not before.
     assert!(mark.back_after_ns.unwrap() >= 400_000_000, "{mark:?}");
     let samples = &document.detail.samples;
     assert!(!samples.is_empty(), "the process was watched");
     assert!(samples.is_sorted_by_key(|sample| sample.cpu_ns), "values go on: {samples:?}");
 }
 
-/// It comes back when the sending is over, and is read to its end all the same: what was stored and
-/// not answered is found.
+/// The broker comes back after the end of sending, and its queues are read to their end
+/// nevertheless: messages that were stored but not answered are found.
 #[test]
 fn a_broker_that_is_killed_at_the_very_end_is_audited_when_it_is_back() {
     let scratch = Scratch::new("late");
@@ -109,7 +110,7 @@ fn a_frozen_broker_answers_late_and_everything() {
     let mark = mark(&document);
     assert!(mark.back_after_ns.unwrap() >= 700_000_000, "{mark:?}");
     assert_eq!(document.send.unknown, 0, "no connection was lost");
-    // Latency counts from when a message was due, so the stall shows in full.
+    // Latency counts from when a message was due, so the whole stall shows.
     assert!(document.send.latency_ns.max > 500_000_000, "{:?}", document.send.latency_ns);
 }
 
@@ -125,7 +126,7 @@ fn a_nameserver_that_stays_dead_stops_nobody() {
     assert!(document.target.contains(';'), "two NameServers: {}", document.target);
 }
 
-/// Others need the space on a shared file system, so nothing is done, and the report says why.
+/// A shared file system is left alone, because others need the space. The report says why.
 #[test]
 fn a_shared_disk_is_not_filled() {
     let scratch = Scratch::new("shared");
@@ -137,7 +138,7 @@ fn a_shared_disk_is_not_filled() {
     assert!(why.contains("--disk-image"), "{why}");
 }
 
-/// Needs root for its mount, and says so where it has none.
+/// Mounting needs root; without root, the test says so.
 #[test]
 fn a_disk_that_is_slow_and_then_full_costs_no_acknowledged_message() {
     let scratch = Scratch::new("disk");
@@ -152,7 +153,7 @@ fn a_disk_that_is_slow_and_then_full_costs_no_acknowledged_message() {
     let document = document(&scratch);
     assert_audited(&ended, &document);
     let [slow, full] = &document.detail.faults[..] else { panic!("two faults") };
-    // Control groups may be out of reach even for root; then the mark says why.
+    // Even root may not have access to control groups; then the mark says why.
     assert!(slow.failed.as_ref().is_none_or(|why| !why.is_empty()), "{slow:?}");
     assert_eq!(full.failed, None, "{full:?}");
     assert!(full.until_ns.unwrap() - full.at_ns >= 1_300_000_000, "{full:?}");
@@ -164,7 +165,7 @@ fn a_disk_that_is_slow_and_then_full_costs_no_acknowledged_message() {
 #[test]
 fn a_broker_that_is_gone_before_the_run_ends_it_at_once() {
     let server = Server::start();
-    // The NameServer knows a broker, and nobody listens where it is said to be.
+    // The NameServer knows a broker, but nothing listens at its address.
     let nobody = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let namesrv = proxy::start_routes(server.namesrv, server.broker, nobody);
     let scratch = Scratch::new("gone-before");
@@ -174,8 +175,8 @@ fn a_broker_that_is_gone_before_the_run_ends_it_at_once() {
     assert!(ended.errors.contains(&nobody.to_string()), "{}", ended.errors);
 }
 
-/// What such a broker has acknowledged nobody can look for: it is neither lost nor found, and the
-/// run is INCOMPLETE.
+/// What such a broker has acknowledged cannot be read back, so it is neither lost nor found, and
+/// the run is INCOMPLETE.
 #[test]
 fn a_broker_that_is_gone_for_good_ends_the_run_in_bounded_time() {
     let server = Server::start();
@@ -198,7 +199,7 @@ fn a_broker_that_is_gone_for_good_ends_the_run_in_bounded_time() {
     assert_eq!(ended, send.due, "every due message ended in one way: {send:?}");
 }
 
-/// Every byte written to `/dev/full` is one too many.
+/// Every write to `/dev/full` fails because the device is full.
 #[test]
 fn a_full_output_directory_is_named_and_the_result_is_not_lost() {
     let server = Server::start();
@@ -220,7 +221,7 @@ fn a_full_output_directory_is_named_and_the_result_is_not_lost() {
     }
 }
 
-/// Processes whose parent is `parent`.
+/// Child processes of `parent`.
 fn children_of(parent: u32) -> Vec<u32> {
     let processes = fs::read_dir("/proc").unwrap().filter_map(|entry| {
         let pid: u32 = entry.ok()?.file_name().to_str()?.parse().ok()?;
@@ -231,7 +232,7 @@ fn children_of(parent: u32) -> Vec<u32> {
     processes.collect()
 }
 
-/// Whether a process runs; one that has ended and was not yet waited for by anybody does not.
+/// Whether a process runs. A zombie does not.
 fn runs(pid: u32) -> bool {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     stat.rsplit_once(") ").is_some_and(|(_, state)| !state.starts_with(['Z', 'X']))
@@ -248,7 +249,7 @@ fn assert_all_end(pids: &[u32]) {
 #[test]
 fn an_interrupted_run_leaves_a_marked_report_and_no_process() {
     let scratch = Scratch::new("interrupted");
-    // The broker is frozen when the run is interrupted, and would be for a long time.
+    // The broker is frozen when the run is interrupted, and the fault would last much longer.
     let faults = "  - {at: 1s, kind: freezeBroker, duration: 10m}\n";
     let running = start(&scratch, &workload(900, faults), "--nameservers 2");
     running.wait_for("   2 s");
@@ -278,7 +279,7 @@ fn a_second_interrupt_takes_every_server_along() {
     assert_eq!(children.len(), 3);
     for _ in 0..2 {
         kill(Pid::from_raw(pid as i32), Signal::SIGINT).unwrap();
-        // Two signals at the same moment are one.
+        // Two signals at the same moment would be merged into one.
         thread::sleep(Duration::from_millis(50));
     }
     assert_eq!(running.end().code, Some(7));

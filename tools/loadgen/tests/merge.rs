@@ -1,7 +1,7 @@
-//! Three processes make up one run: what `merge` says of their parts is what one process with the
-//! same schedule says.
+//! Three processes make up one run: `merge` reports for their parts what one process reports for
+//! the same schedule.
 
-// In a test, a value that is missing is a failure like any other.
+// In a test, a missing value is a failure like any other.
 #![allow(clippy::unwrap_used)]
 
 #[path = "support/program.rs"]
@@ -13,7 +13,7 @@ use loadgen::findings::document::Document;
 use program::{Running, Scratch, Server, loadgen};
 
 const PARTS: u32 = 3;
-/// Six producers, 3,000 messages; the rate is far below what any machine takes.
+/// Six producers, 3,000 messages, at a rate that any machine sustains.
 fn steady(server: &Server, more: &str) -> String {
     format!(
         "steady --namesrv {} --rate 600 --duration 5s --warmup 0 --message-size 200 --connections 6 \
@@ -22,7 +22,7 @@ fn steady(server: &Server, more: &str) -> String {
     )
 }
 
-/// Runs the parts together, and gives the files of their reports, joined by spaces.
+/// Runs all parts at once, and returns the paths of their reports, separated by spaces.
 fn run_parts(server: &Server, scratch: &Scratch) -> String {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
     let start_at = (now + Duration::from_secs(3)).as_secs();
@@ -44,9 +44,8 @@ fn run_parts(server: &Server, scratch: &Scratch) -> String {
     (1..=PARTS).map(file).collect::<Vec<_>>().join(" ")
 }
 
-/// The merged percentile lies between those of the parts, whatever the machine did meanwhile. How far
-/// it is from another run, at another time, is printed: that is the noise between runs, and no test's
-/// business.
+/// The merged percentile must lie between those of the parts, whatever the load of the machine. The
+/// distance to the percentile of a separate run is only printed, because it is noise between runs.
 fn assert_between(
     what: &str,
     quantile: f64,
@@ -98,7 +97,7 @@ fn the_parts_make_the_whole() {
     }
 }
 
-/// Two files that are the same part, and a part that is missing.
+/// The same part twice, and a missing part.
 #[test]
 fn what_is_no_whole_run_is_not_called_one() {
     let server = Server::start();

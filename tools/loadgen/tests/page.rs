@@ -1,10 +1,10 @@
-//! Pages as a reader sees them: in a real browser, on a desk and on a telephone, by day and night.
+//! Pages as a reader sees them: in a real browser, at the widths of a desktop and a phone, in light
+//! and dark mode.
 //!
-//! Without a Chromium the tests say so and do nothing, unless the environment has REQUIRED; then
-//! they fail. `tests/browser/install` brings one. With PAGES=DIR the pages are left in DIR to be
-//! looked at.
+//! Without Chromium the tests print that they are skipped, or fail if the environment has REQUIRED.
+//! `tests/browser/install` installs it. With PAGES=DIR, the pages are kept in DIR.
 
-// In a test, a value that is missing is a failure like any other.
+// In a test, a missing value is a failure like any other.
 #![allow(clippy::unwrap_used)]
 
 #[path = "support/browser.rs"]
@@ -37,7 +37,7 @@ impl Drop for Scratch {
     }
 }
 
-/// `None`, with a word why, where there is no browser and none is required.
+/// `None` if there is no browser and none is required; prints the reason.
 fn browser() -> Option<Browser> {
     let browser = Browser::find();
     if browser.is_none() {
@@ -47,7 +47,7 @@ fn browser() -> Option<Browser> {
     browser
 }
 
-/// Every kind of page there is.
+/// One page of every kind.
 fn pages() -> Vec<(&'static str, String)> {
     let (night, failed) = (reports::night(), reports::failed_night());
     let steady = |slow, seed| reports::steady(target(slow), slow, seed);
@@ -89,7 +89,7 @@ fn assert_readable(found: &[Found], console: &[String]) {
     let problems: Vec<String> = found.iter().flat_map::<Vec<String>, _>(say).collect();
     assert!(problems.is_empty(), "{} problems:\n{}", problems.len(), problems.join("\n"));
     assert!(console.is_empty(), "the console is not empty:\n{}", console.join("\n"));
-    // A check that has looked at nothing has found nothing.
+    // A check that looked at nothing proves nothing.
     for it in found {
         let is_whole = it.counts.texts > 20 && it.counts.cells > 20 && it.counts.figures > 0;
         let has_plots = it.counts.plots == it.counts.figures;
@@ -124,7 +124,7 @@ fn pages_are_readable_at_night() {
     assert_readable(&seen.found, &seen.console);
 }
 
-/// The words are made from the run's own figures.
+/// The text is made from the run's own figures.
 #[test]
 fn a_night_is_told_in_words() {
     let page = render(&reports::night());
@@ -152,7 +152,7 @@ fn a_night_is_told_in_words() {
     }
 }
 
-/// What the check is there to find, it finds.
+/// The check detects the faults that it is there for.
 #[test]
 fn an_ugly_page_is_found_out() {
     let Some(browser) = browser() else { return };

@@ -1,7 +1,7 @@
-//! Does the audit find everything? A proxy between generator and broker plants losses, duplicates,
-//! swaps and flipped bits, 1,000 of each in one run, and the report must count exactly that many.
+//! Does the audit find every fault? A proxy between generator and broker plants 1,000 losses,
+//! duplicates, swaps and flipped bits each in one run, and the report must count exactly that many.
 
-// In a test, a value that is missing is a failure like any other.
+// In a test, a missing value is a failure like any other.
 #![allow(clippy::unwrap_used)]
 
 #[path = "support/program.rs"]
@@ -14,15 +14,15 @@ use proxy::{Planted, Proxy};
 
 const OF_EACH: usize = 1_000;
 
-/// All kinds in turn; the flipped bits are spread over the whole body, its stamp included.
+/// All kinds in turn. The flipped bits are spread over the whole body, including its stamp.
 fn plan() -> Vec<Planted> {
     let of_round =
         |round| [Planted::Loss, Planted::Duplicate, Planted::Swap, Planted::BitFlip(round * 7_919)];
     (0..OF_EACH).flat_map(of_round).collect()
 }
 
-/// One queue, so that two messages of a producer that change places do so in it. Flat out, for a
-/// number of messages that any machine reaches; the proxy says if it was not enough.
+/// One queue, so that swapped messages of a producer are in the same queue. At full speed, for a
+/// number of messages that any machine reaches; the proxy reports if it was not enough.
 fn run(header: &str) {
     let server = Server::start();
     let proxy = Proxy::start(server.namesrv, server.broker, plan());
@@ -39,7 +39,7 @@ fn run(header: &str) {
     let report = out.report();
     let count = |of: &str| report["audit"][of].as_u64().unwrap() as usize;
     assert_eq!(count("corrupted"), OF_EACH);
-    // A message that arrived with a flipped bit is not the one that was acknowledged.
+    // An acknowledged message that arrives with a flipped bit is lost.
     assert_eq!(count("lost"), 2 * OF_EACH);
     assert_eq!(count("duplicated"), OF_EACH);
     assert_eq!(count("out_of_order"), OF_EACH);

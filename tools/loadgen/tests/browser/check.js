@@ -1,15 +1,15 @@
-// Looks at a page as a browser has laid it out and lists what a reader would stumble over. The test
-// puts it at the end of a copy of each page.
+// Checks the layout of a page in the browser, and lists what a reader would stumble over. The test
+// appends this script to a copy of each page.
 "use strict";
 
 const problems = [];
 const counts = { texts: 0, cells: 0, figures: 0, plots: 0, sections: 0 };
 const short = (element) => (element.textContent || element.tagName).trim().slice(0, 50);
-// Scripts are taken out of some pages, to see what is left.
+// Some pages are tested without their scripts.
 const hasPlots = document.querySelector(".plot script") !== null;
 const isVisible = (element) => element.getClientRects().length > 0;
 
-// More than a pixel in both directions: rounding makes neighbours touch.
+// More than a pixel in both directions, because rounding makes neighbours touch.
 function overlap(a, b) {
   const width = Math.min(a.right, b.right) - Math.max(a.left, b.left);
   const height = Math.min(a.bottom, b.bottom) - Math.max(a.top, b.top);
@@ -29,14 +29,14 @@ function noneOverlap(elements, rectOf, where) {
 
 const boxOf = (element) => element.getBoundingClientRect();
 
-// What is written in an element, which may be smaller or larger than the element.
+// The bounds of an element's text, which may be smaller or larger than the element.
 function textOf(element) {
   const range = document.createRange();
   range.selectNodeContents(element);
   return range.getBoundingClientRect();
 }
 
-// An element that scrolls, or hides what does not fit, may hold more than the screen is wide.
+// An element that scrolls or clips its content may hold more than the width of the screen.
 function scrolls(element) {
   for (let parent = element.parentElement; parent; parent = parent.parentElement) {
     if (["auto", "scroll"].includes(getComputedStyle(parent).overflowX)) return true;
@@ -58,7 +58,7 @@ function checkWidth() {
   }
 }
 
-// The canvas has something on it, fits the screen, and says what is under the cursor.
+// The canvas must not be blank, must fit the screen, and must show the value under the cursor.
 function checkPlot(element) {
   const title = element.getAttribute("aria-label") || "";
   if (element.getAttribute("role") !== "img" || title.length < 5) problems.push("a plot without a name");
@@ -75,7 +75,7 @@ function checkPlot(element) {
   if (!/[0-9]/.test(values[0])) problems.push(`the cursor says ${values[0]}: ${title}`);
 }
 
-// Dragging over one plot over time zooms all of them; a double click shows everything again.
+// Dragging in one plot over time must zoom all of them; a double click must reset the zoom.
 async function checkZoom() {
   const plots = [...shown.values()].filter((u) => u.cursor.sync.key === "time");
   if (plots.length < 2) return;
@@ -117,7 +117,7 @@ function checkText() {
   }
 }
 
-// Contrast after WCAG 2: text of less than 4.5 is hard to read.
+// Contrast as defined by WCAG 2: text below 4.5 is hard to read.
 function channels(colour) {
   return colour.match(/[\d.]+/g).map(Number);
 }
@@ -148,7 +148,7 @@ function checkContrast() {
   }
 }
 
-// The first thing one sees, on the first screen, with nothing over it.
+// The verdict must be at the top of the first screen, and not covered.
 function checkVerdict() {
   const verdict = document.querySelector(".verdict");
   if (!verdict) return problems.push("no verdict");
@@ -164,7 +164,7 @@ function checkVerdict() {
 }
 
 async function check() {
-  // A comparison judges nobody.
+  // A comparison has no verdict.
   if (!window.name.startsWith("compare")) checkVerdict();
   document.querySelectorAll("details").forEach((details) => (details.open = true));
   checkWidth();

@@ -1,7 +1,7 @@
-//! A run as the audit sees it, without a broker: producers whose messages are acknowledged, groups
-//! that see them, and messages planted in each group that are missing or come twice.
+//! The audit's view of a run, without a broker: producers whose messages are acknowledged, groups
+//! that receive them, and planted losses and duplicates in each group.
 //!
-//! Used by a test with few messages and by a bench with many.
+//! Used by a test with few messages and by a benchmark with many.
 
 use std::iter::Peekable;
 
@@ -10,23 +10,23 @@ use loadgen::engine::payload::Identity;
 use loadgen::plan::schedule::SplitMix64;
 
 const RUN: u64 = 1;
-/// Messages of one producer that follow each other; they are acknowledged in reverse.
+/// Consecutive messages of one producer; they are acknowledged in reverse order.
 const WINDOW: u64 = 64;
 
 pub struct Load {
-    /// A multiple of the window times the producers.
+    /// A multiple of the window size times the number of producers.
     pub messages: u64,
     pub producers: u32,
     pub groups: u32,
-    /// Lost messages, and repeated ones, of each group.
+    /// Number of losses, and of duplicates, in each group.
     pub planted: u64,
-    /// Every so manieth message is never answered and never arrives, so that no chunk of any set
-    /// is of one kind; even. `None`: all are answered.
+    /// One message in this many is never answered and never arrives, so that every chunk of every
+    /// set is mixed. Must be even. `None`: all are answered.
     pub gap_every: Option<u64>,
 }
 
 impl Load {
-    /// What each group must find.
+    /// The expected audit of each group.
     pub fn expected(&self) -> Audit {
         let gaps = self.gap_every.map_or(0, |every| self.messages.div_ceil(every));
         Audit {
@@ -38,7 +38,7 @@ impl Load {
         }
     }
 
-    /// Carries it out; gives what each group found.
+    /// Runs the load through the audit; returns what each group found.
     pub fn carry_out(&self) -> Vec<Audit> {
         let numbers: Vec<(u16, u32)> = (0..self.producers).map(|number| (0, number)).collect();
         let mut outcomes: Vec<Outcomes> =
@@ -65,15 +65,15 @@ impl Load {
         self.gap_every.is_some_and(|every| message.is_multiple_of(every))
     }
 
-    /// Producer and sequence of a message of the run.
+    /// Producer and sequence number of a message of the run.
     fn place(&self, message: u64) -> (u32, u64) {
         let (window, at) = (message / WINDOW, message % WINDOW);
         let producers = u64::from(self.producers);
         ((window % producers) as u32, window / producers * WINDOW + at)
     }
 
-    /// Messages that something happens to, ascending: one in a half of each stretch of the run, and
-    /// none that is a gap.
+    /// Planted messages, ascending: one in the given half of each stretch of the run, never one
+    /// that is a gap.
     fn planted(&self, seed: u32, is_second_half: bool) -> impl Iterator<Item = u64> + use<> {
         let stretch = self.messages / self.planted;
         let half = stretch / 2;
@@ -90,7 +90,7 @@ type Planted = Peekable<Box<dyn Iterator<Item = u64>>>;
 struct Group {
     arrived: Arrived,
     lost: Planted,
-    /// Come again when the run has gone on for a while.
+    /// Duplicates, which arrive again later in the run.
     repeated: Planted,
 }
 

@@ -1,5 +1,5 @@
-//! NameServer and broker in one, in memory, on one port: slow, complete enough for a whole run, and
-//! able to break exactly one promise, or to be of no use at all.
+//! NameServer and broker in one, in memory, on one port: slow, but complete enough for a whole run.
+//! It can break exactly one promise, or refuse to work at all.
 
 use std::collections::HashMap;
 use std::io::{self, Read, Write};
@@ -25,30 +25,30 @@ const NAME: &str = "broken-promises";
 /// Messages per pull.
 const COUNT_MAX: usize = 100;
 
-/// What happens to message number 50 of all that come.
+/// What happens to message number 50, counting all messages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
     None,
     Lose,
     Flip,
     Repeat,
-    /// It lands behind the next message of its queue.
+    /// It is stored after the next message of its queue.
     Swap,
     /// Its request is refused.
     Refuse,
-    /// Its request is stored and never answered.
+    /// Its request is stored, but never answered.
     Silence,
     /// Its request is stored and the connection closed.
     HangUp,
-    /// The same, and from then on the broker is found at its last address.
+    /// The same, and from then on the broker is at its last address.
     Move,
-    /// It and everything else waits for [`STALL`].
+    /// Everything stalls for [`STALL`], starting with it.
     Stall,
     /// From then on no pull is answered.
     NoPulls,
-    /// Its topic is closed for messages.
+    /// Its topic does not accept messages.
     Closed,
-    /// Every request is refused, this one and all others.
+    /// Every request is refused, not only this one.
     RefuseAll,
 }
 
@@ -60,21 +60,21 @@ const FAULTY: u64 = 50;
 struct State {
     fault: Fault,
     address: SocketAddr,
-    /// Where it is found after a move.
+    /// Where the broker is found after a move.
     last_address: SocketAddr,
     count: u64,
     topics: HashMap<String, TopicConfig>,
-    /// Records by queue, in the order in which they are consumed.
+    /// Records by queue, in the order of consumption.
     queues: HashMap<u32, Vec<Vec<u8>>>,
     held_back: Option<(u32, Vec<u8>)>,
 }
 
-/// Serves on loopback for the rest of the process.
+/// Serves on loopback until the process ends.
 pub fn start(fault: Fault) -> SocketAddr {
     start_on([TcpListener::bind("127.0.0.1:0").unwrap()], fault)
 }
 
-/// The same on given sockets, of which the first is the broker's in the route.
+/// The same on given sockets; the route names the first one as the broker.
 pub fn start_on<const N: usize>(listeners: [TcpListener; N], fault: Fault) -> SocketAddr {
     let address = listeners[0].local_addr().unwrap();
     let last_address = listeners[N - 1].local_addr().unwrap();
@@ -89,7 +89,7 @@ pub fn start_on<const N: usize>(listeners: [TcpListener; N], fault: Fault) -> So
                     return;
                 }
                 let state = state.clone();
-                // A client that goes away is nothing to report.
+                // A client that disconnects is not an error.
                 thread::spawn(move || drop(serve(stream, &state)));
             }
         });
@@ -121,7 +121,7 @@ fn serve(mut stream: TcpStream, state: &Mutex<State>) -> io::Result<()> {
     }
 }
 
-/// The reply to one frame, records included.
+/// The encoded reply to one frame, including records.
 fn answer(frame: &Frame, state: &Mutex<State>) -> io::Result<Option<Vec<u8>>> {
     let mut head = Head::of(frame);
     wire::decode_head(&mut head).map_err(io::Error::other)?;
@@ -142,7 +142,7 @@ fn answer(frame: &Frame, state: &Mutex<State>) -> io::Result<Option<Vec<u8>>> {
     }))
 }
 
-/// What it answers as a NameServer.
+/// Replies as a NameServer.
 fn direct(request: &NameServerRequest, state: &Mutex<State>) -> Result<NameServerReply, Refusal> {
     let state = state.lock().unwrap();
     match request {
@@ -165,7 +165,7 @@ fn direct(request: &NameServerRequest, state: &Mutex<State>) -> Result<NameServe
 
 type Answer = (Result<Reply, Refusal>, Vec<u8>);
 
-/// `None`: no answer.
+/// `None`: no reply.
 fn handle(request: &Request, state: &Mutex<State>) -> Option<Answer> {
     let mut locked = state.lock().unwrap();
     let reply = match request {
@@ -211,7 +211,7 @@ impl State {
         matches!(self.fault, Fault::HangUp | Fault::Move)
     }
 
-    /// The connection was made to an address that the broker has left.
+    /// Whether the connection was made to an address that the broker has left.
     fn is_left(&self, stream: &TcpStream) -> bool {
         let is_moved = self.fault == Fault::Move && self.address == self.last_address;
         is_moved && stream.local_addr().is_ok_and(|address| address != self.last_address)
@@ -242,7 +242,7 @@ impl State {
         let count = bodies.len();
         let is_faulty = (self.count..self.count + count as u64).contains(&FAULTY);
         if is_faulty && self.fault == Fault::Stall {
-            // The state is locked meanwhile.
+            // While the state is locked, so everything stalls.
             thread::sleep(STALL);
         }
         if is_faulty && self.fault == Fault::Refuse || self.fault == Fault::RefuseAll {

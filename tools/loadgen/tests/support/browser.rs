@@ -1,7 +1,7 @@
-//! A real browser without a window that lays pages out and says what is wrong with them.
+//! A headless browser that lays out pages and reports what is wrong with them.
 //!
 //! All pages are opened at once, each in a frame of a given width, because a headless browser does
-//! not make its window as narrow as a telephone. `tests/browser/check.js` does the looking.
+//! not make its window as narrow as a phone. `tests/browser/check.js` does the checks.
 
 use std::env;
 use std::fs;
@@ -14,10 +14,10 @@ use serde::Deserialize;
 
 const CHECK: &str = include_str!("../browser/check.js");
 const NAMES: [&str; 3] = ["chromium", "chromium-browser", "google-chrome"];
-/// A busy machine takes a while to start a browser.
+/// Starting a browser may take a while on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(120);
 
-/// What was found on one page at one width.
+/// The findings for one page at one width.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Found {
@@ -29,7 +29,7 @@ pub struct Found {
     pub counts: Counts,
 }
 
-/// Things that were looked at.
+/// Numbers of items that were checked.
 #[derive(Debug, Deserialize)]
 pub struct Counts {
     pub texts: usize,
@@ -42,21 +42,21 @@ pub struct Counts {
 #[derive(Debug)]
 pub struct Seen {
     pub found: Vec<Found>,
-    /// Lines that the browser wrote to its console.
+    /// Lines in the browser's console.
     pub console: Vec<String>,
 }
 
 pub struct Browser(PathBuf);
 
 impl Browser {
-    /// `None` when this machine has none.
+    /// `None` if this machine has no browser.
     pub fn find() -> Option<Self> {
         let directories: Vec<PathBuf> = env::split_paths(&env::var_os("PATH")?).collect();
         let paths = NAMES.iter().flat_map(|name| directories.iter().map(move |it| it.join(name)));
         paths.into_iter().find(|path| path.is_file()).map(Self)
     }
 
-    /// Opens every page at each width, in files below `scratch`.
+    /// Checks every page at each width, in files below `scratch`.
     pub fn look(
         &self,
         scratch: &Path,
@@ -85,7 +85,7 @@ impl Browser {
         Seen { found, console: console.collect() }
     }
 
-    /// The document at `page` after its scripts have run, and what the browser logged.
+    /// The document at `page` after its scripts have run, and the browser's log.
     fn dump(&self, scratch: &Path, page: &Path, is_dark: bool) -> (String, String) {
         let file = |name: &str| scratch.join(name);
         let create = |name: &str| Stdio::from(fs::File::create(file(name)).unwrap());
@@ -116,7 +116,7 @@ impl Browser {
     }
 }
 
-/// A page with a frame for each page and width, which collects what they report.
+/// A page with a frame for each page and width, which collects their findings.
 fn outer_page(frames: &[(&str, u32)]) -> String {
     let frame = |(name, width): &(&str, u32)| {
         format!(

@@ -1,4 +1,4 @@
-//! The program under test, a broker of the same program, and directories that go with the test.
+//! The program under test, a broker of the same program, and temporary directories.
 
 #![allow(dead_code, reason = "each test binary uses a part of this")]
 
@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use loadgen::findings::document::Document;
 use serde_json::Value;
 
-/// Nothing a test waits for takes longer.
+/// Maximum time for anything that a test waits for.
 pub const PATIENCE: Duration = Duration::from_secs(90);
 
 pub fn loadgen(arguments: &str) -> Command {
@@ -23,7 +23,7 @@ pub fn loadgen(arguments: &str) -> Command {
     command
 }
 
-/// A directory of the test's own, removed with it.
+/// A directory of the test, removed on drop.
 pub struct Scratch(pub PathBuf);
 
 impl Scratch {
@@ -88,7 +88,7 @@ impl Drop for Server {
     }
 }
 
-/// A port of loopback that is free, and so is the one two below it, which a broker needs too.
+/// A free port on loopback. The port two below it, which a broker needs too, is also free.
 fn free_port() -> SocketAddr {
     let bind = |port: u16| TcpListener::bind(("127.0.0.1", port));
     loop {
@@ -99,13 +99,13 @@ fn free_port() -> SocketAddr {
     }
 }
 
-/// A program whose output goes to files, so that no full pipe holds it up.
+/// A program whose output goes to files, so that a full pipe cannot block it.
 pub struct Running {
     child: Child,
     directory: PathBuf,
 }
 
-/// How a program ended and what it said.
+/// Exit code and output of a program.
 pub struct Ended {
     pub code: Option<i32>,
     pub out: String,
@@ -113,7 +113,7 @@ pub struct Ended {
 }
 
 impl Running {
-    /// Starts `command`; what it says goes to `directory`.
+    /// Starts `command`; its output goes to `directory`.
     pub fn start(command: &mut Command, directory: &Path) -> Self {
         let file = |name| fs::File::create(directory.join(name)).unwrap();
         let child = command.stdout(file("stdout")).stderr(file("stderr")).spawn().unwrap();
@@ -124,12 +124,12 @@ impl Running {
         self.child.id()
     }
 
-    /// What it has said so far on standard error.
+    /// Its standard error so far.
     pub fn errors(&self) -> String {
         fs::read_to_string(self.directory.join("stderr")).unwrap()
     }
 
-    /// Waits until it says `text` on standard error.
+    /// Waits until `text` is on its standard error.
     pub fn wait_for(&self, text: &str) {
         let begin = Instant::now();
         while !self.errors().contains(text) {
@@ -138,7 +138,7 @@ impl Running {
         }
     }
 
-    /// Waits for its end, which must come in time.
+    /// Waits until it ends, which must not take too long.
     pub fn end(mut self) -> Ended {
         let begin = Instant::now();
         let code = loop {
@@ -162,8 +162,8 @@ impl Ended {
         self.out.lines().last().unwrap_or_default()
     }
 
-    /// Panics with all that was said unless it ended with `code` and a last line, the one with the
-    /// verdict, that begins with `begins`.
+    /// Panics with the whole output unless the exit code is `code` and the last line, which has the
+    /// verdict, starts with `begins`.
     pub fn assert(&self, code: i32, begins: &str) {
         let is_so = self.code == Some(code) && self.last_line().starts_with(begins);
         let Self { code: found, out, errors } = self;

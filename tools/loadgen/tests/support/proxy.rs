@@ -1,8 +1,8 @@
-//! Stands between a load generator and a broker, hands on what both say, and breaks promises on
-//! purpose: an exact number of each kind.
+//! A proxy between load generator and broker that breaks promises on purpose: an exact number of
+//! each kind.
 //!
-//! The generator is led here by the routes of the NameServer, in which the broker's address is
-//! replaced. Requests to produce are read with `ringmq::wire`; all else is handed on frame by frame.
+//! It replaces the broker's address in the routes of the NameServer, so that the generator connects
+//! to it. Produce requests are decoded with `ringmq::wire`; all else is forwarded frame by frame.
 
 #![allow(dead_code, reason = "each test binary uses a part of this")]
 
@@ -23,30 +23,30 @@ use zerocopy::byteorder::big_endian::U32;
 /// What happens to a message on its way to the broker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Planted {
-    /// It is acknowledged and not handed on.
+    /// It is acknowledged but not forwarded.
     Loss,
-    /// It is handed on twice.
+    /// It is forwarded twice.
     Duplicate,
-    /// It is handed on behind the next one of its producer.
+    /// It is forwarded after the next one of its producer.
     Swap,
-    /// This bit of its body, counted modulo their number, is another when it is handed on.
+    /// This bit of its body, modulo the number of bits, is flipped.
     BitFlip(usize),
 }
 
-/// One of so many messages of a connection is harmed.
+/// One message in this many on a connection gets a fault.
 const EVERY: u64 = 4;
 
 pub struct Proxy {
-    /// Where the generator finds its routes.
+    /// The NameServer address for the generator.
     pub namesrv: SocketAddr,
     plan: Arc<Plan>,
 }
 
-/// What is still to be planted, in order.
+/// The faults still to be planted, in order.
 struct Plan(Mutex<VecDeque<Planted>>);
 
 impl Proxy {
-    /// Serves for the rest of the process.
+    /// Serves until the process ends.
     pub fn start(namesrv: SocketAddr, broker: SocketAddr, plan: Vec<Planted>) -> Self {
         let plan = Arc::new(Plan(Mutex::new(plan.into())));
         let of_broker = plan.clone();
@@ -57,13 +57,13 @@ impl Proxy {
         Self { namesrv: start_routes(namesrv, broker, here), plan }
     }
 
-    /// How many promises are still to be broken.
+    /// Number of faults still to be planted.
     pub fn unplanted(&self) -> usize {
         self.plan.0.lock().unwrap().len()
     }
 }
 
-/// A NameServer that says of the broker that it is `there`, for the rest of the process.
+/// A NameServer that gives `there` as the broker's address, until the process ends.
 pub fn start_routes(namesrv: SocketAddr, broker: SocketAddr, there: SocketAddr) -> SocketAddr {
     serve(move |client| {
         let server = TcpStream::connect(namesrv)?;
@@ -77,14 +77,14 @@ fn serve(handle: impl Fn(TcpStream) -> io::Result<()> + Clone + Send + 'static) 
     thread::spawn(move || {
         for client in listener.incoming().map_while(Result::ok) {
             let handle = handle.clone();
-            // A peer that goes away is nothing to report.
+            // A peer that disconnects is not an error.
             thread::spawn(move || drop(handle(client)));
         }
     });
     address
 }
 
-/// Frames of a stream, whole and as they are.
+/// Complete frames of a stream, not decoded.
 struct Frames(TcpStream);
 
 impl Frames {
@@ -98,12 +98,12 @@ impl Frames {
     }
 }
 
-/// Where a frame's body begins.
+/// Offset of a frame's body.
 fn body_start(frame: &[u8]) -> usize {
     8 + u32::from_be_bytes([0, frame[5], frame[6], frame[7]]) as usize
 }
 
-/// Hands on questions and answers, with `there` instead of `here` in what NameServers answer.
+/// Forwards requests and replies, and replaces `here` by `there` in the NameServer's replies.
 fn relay_routes(client: TcpStream, server: TcpStream, here: &str, there: &str) -> io::Result<()> {
     let (mut to_server, mut to_client) = (server.try_clone()?, client.try_clone()?);
     let mut questions = Frames(client);
@@ -128,7 +128,7 @@ fn relay_routes(client: TcpStream, server: TcpStream, here: &str, there: &str) -
 fn relay(client: TcpStream, server: TcpStream, plan: Arc<Plan>) -> io::Result<()> {
     client.set_nodelay(true)?;
     server.set_nodelay(true)?;
-    // Answers of the broker and our own must not mix within a frame.
+    // Frames of the broker and of the proxy must not interleave.
     let to_client = Arc::new(Mutex::new(client.try_clone()?));
     let answer_to = to_client.clone();
     let mut answers = Frames(server.try_clone()?);
@@ -148,12 +148,12 @@ fn relay(client: TcpStream, server: TcpStream, plan: Arc<Plan>) -> io::Result<()
     harm.to_server.shutdown(std::net::Shutdown::Both)
 }
 
-/// One connection of the generator.
+/// State of one connection of the generator.
 struct Harm {
     plan: Arc<Plan>,
     to_client: Arc<Mutex<TcpStream>>,
     to_server: TcpStream,
-    /// Waits for the next message to overtake it.
+    /// Waits until the next message has overtaken it.
     held_back: Option<Vec<u8>>,
     produced: u64,
 }
@@ -184,7 +184,7 @@ impl Harm {
                 self.to_client.lock().unwrap().write_all(&out)
             }
             Some(Planted::Duplicate) => {
-                // The second of them asks for no answer.
+                // The second copy requests no reply.
                 let (encoding, number) = (incoming.reply_to.encoding, incoming.reply_to.opaque);
                 let request = Request::Produce(produce.clone());
                 wire::encode_request(&mut frame, encoding, number, true, &request)

@@ -1,9 +1,9 @@
-//! Reports of runs that never were, for tests of what is made of reports: a night of a shop with
-//! everything in it, an even run, and one that lost messages. The same seed gives the same report.
+//! Synthetic reports for tests of everything that is made of reports: a night of a shop with all
+//! features, a steady run, and one that lost messages. The same seed gives the same report.
 //!
-//! A night is played second by second: streams follow a curve, the broker is away for two seconds,
-//! groups take what waits at their own pace. So rates, backlogs and audits fit together as those of
-//! a real run do.
+//! A night is simulated second by second: streams follow a curve, the broker is down for two
+//! seconds, groups receive their backlog at their own rate. So rates, backlogs and audits are
+//! consistent, as in the report of a real run.
 
 use std::ops::Range;
 
@@ -19,7 +19,7 @@ use loadgen::plan::schedule::SplitMix64;
 use serde_json::{Map, Value, json};
 
 const S: u64 = 1_000_000_000;
-/// Streams of the night: name, messages per second in base rates, whether it is one-way.
+/// Streams of the night: name, role, messages per second in base rates.
 const STREAMS: [(&str, &str, f64); 6] = [
     ("orders", "what buyers order; the events of one order must stay in their order", 0.3),
     ("payments", "what buyers pay, a wave after the orders", 0.15),
@@ -37,15 +37,15 @@ const GROUPS: [(&str, &str, &[usize]); 5] = [
     ("cache-1", "keeps a shop window up to date", &[2]),
     ("cache-2", "keeps another one up to date", &[2]),
 ];
-/// Seconds in which the broker of the night is away.
+/// Seconds in which the broker is down.
 const AWAY: Range<u64> = 30..32;
-/// Seconds in which logistics is gone.
+/// Seconds in which logistics is down.
 const GONE: Range<u64> = 44..54;
 const LOGISTICS_PER_S: f64 = 1_500.0;
 const BASE: f64 = 600.0;
 const NIGHT_S: u64 = 84;
 
-/// Begin of each phase of the night, in seconds, with its name and whether it counts.
+/// Name of each phase of the night, its start in seconds, and whether it counts.
 const PHASES: [(&str, u64, bool); 8] = [
     ("warm-up", 0, false),
     ("gathering", 10, true),
@@ -69,7 +69,7 @@ pub fn night() -> Report {
     play.report()
 }
 
-/// The night, but logistics never saw some of the orders.
+/// The night, but logistics missed some of the orders.
 pub fn failed_night() -> Report {
     let mut report = night();
     let lost = |finding: &&mut Finding| finding.stream == 0 && finding.group == STREAMS.len() + 1;
@@ -78,8 +78,8 @@ pub fn failed_night() -> Report {
     report
 }
 
-/// One stream and one group at an even rate for 20 seconds, on `target`; `slow` is how many times
-/// as long as usual everything takes.
+/// One stream and one group at a constant rate for 20 seconds, on `target`; `slow` multiplies all
+/// durations.
 pub fn steady(target: &str, slow: f64, seed: u64) -> Report {
     let mut random = SplitMix64::of(seed, 1);
     let mut sums = [Interval::default(), Interval::default()];
@@ -113,7 +113,7 @@ pub fn steady(target: &str, slow: f64, seed: u64) -> Report {
     }
 }
 
-/// A report with nothing measured in it.
+/// A report without measurements.
 fn frame(name: &str, load: &str, target: &str) -> Report {
     Report {
         subject: Subject {
@@ -195,17 +195,17 @@ fn group_track(name: &str, role: &str, facts: GroupFacts) -> Track {
     Track { name: name.to_owned(), role: role.to_owned(), kind: TrackKind::Group(facts) }
 }
 
-/// The state of a night while it is played.
+/// State of the simulation.
 struct Play {
     random: SplitMix64,
-    /// By group, then stream: stored and not yet received.
+    /// By group, then stream: stored, but not yet received.
     waiting: Vec<[u64; STREAMS.len()]>,
-    /// By stream: sent while the broker is away.
+    /// By stream: sent while the broker is down.
     held: [u64; STREAMS.len()],
     seconds: Vec<Second>,
     totals: Vec<Vec<Interval>>,
     samples: Vec<Sample>,
-    /// Since the broker began.
+    /// Totals since the broker's start.
     used: Sample,
 }
 
@@ -250,7 +250,8 @@ impl Play {
         self.sample(second, stored.iter().sum());
     }
 
-    /// The more load, the longer; what is sent while the broker is away is acknowledged when it is back.
+    /// Latency grows with the load. Messages sent while the broker is down are acknowledged after
+    /// it is back.
     fn send(&mut self, stream: usize, second: u64, due: u64, due_in_all: f64) -> Interval {
         if AWAY.contains(&second) {
             let unknown = due.min(40);
@@ -292,7 +293,7 @@ impl Play {
         received_interval(&mut self.random, taken, 1.0 + behind_s * 1_000.0)
     }
 
-    /// A broker that was killed counts from its new start.
+    /// A broker that was killed counts from its restart.
     fn sample(&mut self, second: u64, stored: u64) {
         if second == AWAY.start {
             self.used.cpu_ns = 0;
@@ -355,7 +356,7 @@ impl Play {
     }
 }
 
-/// Messages of a stream due in a second, of the night.
+/// Messages of a stream of the night that are due in a second.
 fn due(stream: usize, second: u64) -> f64 {
     let t = second as f64;
     let visitors = match t {
@@ -377,7 +378,7 @@ fn due(stream: usize, second: u64) -> f64 {
     factor * BASE * STREAMS[stream].2
 }
 
-/// `acknowledged` of `due` messages with the tail of a log that waits for a disk.
+/// `acknowledged` of `due` messages, with a tail as of a log that waits for a disk.
 fn sent_interval(random: &mut SplitMix64, due: u64, acknowledged: u64, slow: f64) -> Interval {
     let counters = Counters { due, sent: due, acknowledged, ..Counters::default() };
     let mut interval = Interval { counters, ..Interval::default() };
@@ -401,7 +402,7 @@ fn received_interval(random: &mut SplitMix64, received: u64, slow: f64) -> Inter
     interval
 }
 
-/// Calls `take` with counts that add up to `count`: small ones, so that tails have a shape.
+/// Calls `take` with small counts that add up to `count`, so that tails have a shape.
 fn each(random: &mut SplitMix64, count: u64, mut take: impl FnMut(&mut SplitMix64, u64)) {
     let step = (count / 150).max(1);
     let mut rest = count;
@@ -454,7 +455,7 @@ fn tracks() -> Vec<Track> {
     streams.chain(groups).collect()
 }
 
-/// Everything arrived, some of it twice after the broker came back.
+/// Everything arrived; some messages were duplicated after the broker came back.
 fn findings(totals: &[Vec<Interval>]) -> Vec<Finding> {
     let stored = |stream: usize| -> u64 {
         totals.iter().map(|phase| phase[stream].counters.acknowledged).sum()
