@@ -15,10 +15,10 @@ use super::facts::{DELAYED, Facts, MESSAGES};
 use super::operation::Context;
 use super::{Broker, Outcome, Pending};
 use crate::model::record::{
-    NewRecord, PROPERTIES_SIZE_MAX, PROPERTY_DELAY, PROPERTY_END, PROPERTY_NAME_END,
-    PROPERTY_REAL_QUEUE, PROPERTY_REAL_TOPIC, PROPERTY_TIMER_CANCEL, PROPERTY_TIMER_DELAY_MS,
-    PROPERTY_TIMER_DELAY_SEC, PROPERTY_TIMER_DELIVER_MS, PROPERTY_TIMER_OUT_MS, Placement,
-    has_name, pairs, property,
+    NewRecord, PROPERTIES_SIZE_MAX, PROPERTY_DELAY, PROPERTY_REAL_QUEUE, PROPERTY_REAL_TOPIC,
+    PROPERTY_TIMER_CANCEL, PROPERTY_TIMER_DELAY_MS, PROPERTY_TIMER_DELAY_SEC,
+    PROPERTY_TIMER_DELIVER_MS, PROPERTY_TIMER_OUT_MS, Placement, property, push_property,
+    push_without,
 };
 use crate::model::reply::Produced;
 use crate::model::topic::{DELAY_LEVEL_TOPIC, TIMER_TOPIC};
@@ -114,15 +114,13 @@ impl PendingProperties {
     /// Those of `record`, and where it is to be delivered.
     fn of(record: &NewRecord<'_>, delay: Delay) -> Result<Self, Refusal> {
         let mut all = Vec::with_capacity(record.properties_size() + record.topic.len() + 64);
-        let own = record.properties.into_iter().flat_map(pairs);
-        for pair in own.filter(|pair| !pair.is_empty() && !has_name(pair, &SET_HERE)) {
-            all.extend_from_slice(pair);
-            all.push(PROPERTY_END);
+        for properties in record.properties {
+            push_without(&mut all, properties, &SET_HERE);
         }
-        push(&mut all, PROPERTY_REAL_TOPIC, record.topic);
-        push(&mut all, PROPERTY_REAL_QUEUE, &record.queue.0.to_string());
+        push_property(&mut all, PROPERTY_REAL_TOPIC, record.topic.as_bytes());
+        push_property(&mut all, PROPERTY_REAL_QUEUE, record.queue.0.to_string().as_bytes());
         if let Delay::Timer { at, .. } = delay {
-            push(&mut all, PROPERTY_TIMER_OUT_MS, &at.0.to_string());
+            push_property(&mut all, PROPERTY_TIMER_OUT_MS, at.0.to_string().as_bytes());
         }
         let (what, size, size_max) = ("message properties", all.len(), PROPERTIES_SIZE_MAX);
         if size > size_max {
@@ -142,13 +140,6 @@ impl PendingProperties {
 
 /// Properties that a pending message gets here. It may have them from an earlier delay.
 const SET_HERE: [&str; 3] = [PROPERTY_REAL_TOPIC, PROPERTY_REAL_QUEUE, PROPERTY_TIMER_OUT_MS];
-
-fn push(properties: &mut Vec<u8>, name: &str, value: &str) {
-    properties.extend_from_slice(name.as_bytes());
-    properties.push(PROPERTY_NAME_END);
-    properties.extend_from_slice(value.as_bytes());
-    properties.push(PROPERTY_END);
-}
 
 impl<D: Disk> Broker<D> {
     /// Stores a message that becomes visible in the topic and queue of `record` after `delay`.

@@ -26,9 +26,8 @@ use super::state::Durable;
 use super::{Broker, Pending, State};
 use crate::model::deadlines::DeadlineId;
 use crate::model::record::{
-    NewRecord, PROPERTY_DELAY, PROPERTY_END, PROPERTY_REAL_QUEUE, PROPERTY_REAL_TOPIC,
-    PROPERTY_TIMER_DELAY_MS, PROPERTY_TIMER_DELAY_SEC, PROPERTY_TIMER_DELIVER_MS, Placement,
-    RecordHead, RecordView, has_name, pairs, property,
+    DELAY_PROPERTIES, NewRecord, PROPERTY_REAL_QUEUE, PROPERTY_REAL_TOPIC, Placement, RecordHead,
+    RecordView, property, push_without,
 };
 use crate::model::{Chunk, LogOffset, Moment, Now, QueueId, QueueOffset, TopicName};
 use crate::storage::disk::Disk;
@@ -47,10 +46,6 @@ const SLICE_BYTES_MAX: usize = 128 << 10;
 pub const OVERHEAD_MAX: usize = 512;
 /// Pause after a failure, for instance on a full disk.
 const RETRY_MS: u64 = 1_000;
-
-/// Properties that have had their effect when a message is delivered (remoting reference, 5.9).
-const SPENT: [&str; 4] =
-    [PROPERTY_DELAY, PROPERTY_TIMER_DELAY_SEC, PROPERTY_TIMER_DELAY_MS, PROPERTY_TIMER_DELIVER_MS];
 
 /// The state of delivery besides what is durable.
 #[derive(Debug, Default)]
@@ -379,10 +374,8 @@ impl Delivered {
         let pending = RecordView::parse(pending).expect("a record was indexed");
         let Some((queue, name)) = destination(durable, &pending) else { return };
         self.properties.clear();
-        for pair in pairs(pending.properties).filter(|pair| !has_name(pair, &SPENT)) {
-            self.properties.extend_from_slice(pair);
-            self.properties.push(PROPERTY_END);
-        }
+        // They have had their effect (remoting reference, 5.9).
+        push_without(&mut self.properties, pending.properties, &DELAY_PROPERTIES);
         let offset = self.next.entry(queue).or_insert_with(|| next(queue));
         let placement = Placement { queue_offset: *offset, ..placement };
         *offset = offset.plus(1);

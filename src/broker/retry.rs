@@ -17,10 +17,9 @@ use super::operation::Context;
 use super::produce::check_sizes;
 use super::{Broker, Origin, Outcome};
 use crate::model::record::{
-    Host, NewRecord, PROPERTY_DELAY, PROPERTY_END, PROPERTY_NAME_END, PROPERTY_ORIGIN_MESSAGE_ID,
-    PROPERTY_RETRY_TOPIC, PROPERTY_TIMER_DELAY_MS, PROPERTY_TIMER_DELAY_SEC,
-    PROPERTY_TIMER_DELIVER_MS, RecordView, SYSTEM_FLAGS_OF_LAYOUT, has_name, pairs, property,
-    push_offset_id, tag_hash_of,
+    DELAY_PROPERTIES, Host, NewRecord, PROPERTY_ORIGIN_MESSAGE_ID, PROPERTY_RETRY_TOPIC,
+    RecordView, SYSTEM_FLAGS_OF_LAYOUT, property, push_offset_id, push_property, push_without,
+    tag_hash_of,
 };
 use crate::model::request::{Produce, SendBack};
 use crate::model::{GroupName, Now, QueueId, Refusal, Reply, TopicConfig, TopicName};
@@ -33,10 +32,6 @@ const FIRST_LEVEL: i32 = 3;
 /// that few are in memory at a time.
 const SMALL_SIZE_MAX: usize = 16 << 10;
 
-/// Properties that decide when a message is delivered. The new message has its own delay.
-const TIMES: [&str; 4] =
-    [PROPERTY_DELAY, PROPERTY_TIMER_DELAY_SEC, PROPERTY_TIMER_DELAY_MS, PROPERTY_TIMER_DELIVER_MS];
-
 impl<D: Disk> Broker<D> {
     /// A consumer of `group` could not process the message at a log offset.
     pub(super) async fn send_back(
@@ -45,7 +40,7 @@ impl<D: Disk> Broker<D> {
         context: &impl Context,
     ) -> Result<Reply, Refusal> {
         let SendBack { offset, group, delay_level, retry_count_max } = request;
-        self.create_groups(std::slice::from_ref(group), context).await?;
+        self.create_groups(std::iter::once(group), context).await?;
         let config = self.state.borrow().durable.groups.of(group);
         if config.retry_queue_count == 0 {
             return Ok(Reply::Done);
@@ -187,30 +182,22 @@ impl<D: Disk> Broker<D> {
 /// The properties of a message that comes back: where it was first, and nothing of an earlier delay.
 fn returned_properties(known: &RecordView<'_>) -> Vec<u8> {
     let mut all = without_times(known.properties);
-    let mut push = |name: &str, value: &[u8]| {
-        all.extend_from_slice(name.as_bytes());
-        all.push(PROPERTY_NAME_END);
-        all.extend_from_slice(value);
-        all.push(PROPERTY_END);
-    };
     if property(known.properties, PROPERTY_RETRY_TOPIC).is_none() {
-        push(PROPERTY_RETRY_TOPIC, known.topic.as_bytes());
+        push_property(&mut all, PROPERTY_RETRY_TOPIC, known.topic.as_bytes());
     }
     if property(known.properties, PROPERTY_ORIGIN_MESSAGE_ID).is_none()
         && let Some(host) = known.store_host
     {
         let mut id = Vec::with_capacity(32);
         push_offset_id(&mut id, host, known.physical_offset);
-        push(PROPERTY_ORIGIN_MESSAGE_ID, &id);
+        push_property(&mut all, PROPERTY_ORIGIN_MESSAGE_ID, &id);
     }
     all
 }
 
+/// The new message has its own delay.
 fn without_times(properties: &[u8]) -> Vec<u8> {
     let mut rest = Vec::with_capacity(properties.len() + 128);
-    for pair in pairs(properties).filter(|pair| !pair.is_empty() && !has_name(pair, &TIMES)) {
-        rest.extend_from_slice(pair);
-        rest.push(PROPERTY_END);
-    }
+    push_without(&mut rest, properties, &DELAY_PROPERTIES);
     rest
 }

@@ -404,8 +404,24 @@ pub fn pairs(mut rest: &[u8]) -> impl Iterator<Item = &[u8]> {
     })
 }
 
+/// Appends a property.
+pub fn push_property(out: &mut Vec<u8>, name: &str, value: &[u8]) {
+    out.extend_from_slice(name.as_bytes());
+    out.push(PROPERTY_NAME_END);
+    out.extend_from_slice(value);
+    out.push(PROPERTY_END);
+}
+
+/// Appends `properties` without those of these names.
+pub fn push_without(out: &mut Vec<u8>, properties: &[u8], names: &[&str]) {
+    for pair in pairs(properties).filter(|pair| !pair.is_empty() && !has_name(pair, names)) {
+        out.extend_from_slice(pair);
+        out.push(PROPERTY_END);
+    }
+}
+
 /// Whether a name and value, as they stand between the separators, have one of these names.
-pub fn has_name(pair: &[u8], names: &[&str]) -> bool {
+fn has_name(pair: &[u8], names: &[&str]) -> bool {
     let size = memchr::memchr(PROPERTY_NAME_END, pair).unwrap_or(pair.len());
     names.iter().any(|name| name.as_bytes() == &pair[..size])
 }
@@ -458,6 +474,9 @@ pub const PROPERTY_TIMER_DELAY_MS: &str = "TIMER_DELAY_MS";
 pub const PROPERTY_TIMER_DELIVER_MS: &str = "TIMER_DELIVER_MS";
 const TIMER_PROPERTIES: [&str; 3] =
     [PROPERTY_TIMER_DELAY_SEC, PROPERTY_TIMER_DELAY_MS, PROPERTY_TIMER_DELIVER_MS];
+/// All of them.
+pub const DELAY_PROPERTIES: [&str; 4] =
+    [PROPERTY_DELAY, PROPERTY_TIMER_DELAY_SEC, PROPERTY_TIMER_DELAY_MS, PROPERTY_TIMER_DELIVER_MS];
 /// Name of the property by which a delayed message cancels another one.
 pub const PROPERTY_TIMER_CANCEL: &str = "TIMER_DEL_UNIQKEY";
 /// Names of the properties of a delayed message that say where and when it is to be delivered.

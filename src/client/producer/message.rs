@@ -6,7 +6,7 @@ use super::outbox::Queued;
 use crate::client::error::ClientError;
 use crate::model::batch::BatchItem;
 use crate::model::record::{
-    BODY_SIZE_MAX, Host, NewRecord, PROPERTIES_SIZE_MAX, PROPERTY_END, PROPERTY_NAME_END,
+    self, BODY_SIZE_MAX, Host, NewRecord, PROPERTIES_SIZE_MAX, PROPERTY_END, PROPERTY_NAME_END,
     PROPERTY_TAGS,
 };
 use crate::model::request::Produce;
@@ -87,10 +87,7 @@ fn push_property(out: &mut Vec<u8>, name: &str, value: &str) -> Result<(), Clien
             "property {name:?} is empty, or holds one of the bytes 1 and 2 that end properties"
         )));
     }
-    out.extend_from_slice(name.as_bytes());
-    out.push(PROPERTY_NAME_END);
-    out.extend_from_slice(value.as_bytes());
-    out.push(PROPERTY_END);
+    record::push_property(out, name, value.as_bytes());
     Ok(())
 }
 
