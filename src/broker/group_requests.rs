@@ -10,7 +10,6 @@ use super::operation::Context;
 use super::state::Durable;
 use super::{Broker, offsets, topics};
 use crate::model::group::LISTED_GROUPS_MAX;
-use crate::model::request::Heartbeat;
 use crate::model::{
     GroupConfig, GroupName, Refusal, Reply, Request, Timestamp, TopicConfig, TopicName,
 };
@@ -21,14 +20,10 @@ impl<D: Disk> Broker<D> {
     /// the request creates them on all shards.
     pub fn missing_groups(&self, request: &Request) -> Vec<GroupName> {
         match request {
-            Request::Heartbeat(heartbeat) => self.missing_groups_of(heartbeat),
+            Request::Heartbeat(heartbeat) => self.missing(heartbeat.joined_groups()),
             Request::SendBack(back) => self.missing(std::iter::once(&back.group)),
             _ => Vec::new(),
         }
-    }
-
-    pub(super) fn missing_groups_of(&self, heartbeat: &Heartbeat) -> Vec<GroupName> {
-        self.missing(heartbeat.consumers.iter().map(|consumer| &consumer.group))
     }
 
     fn missing<'a>(&self, groups: impl Iterator<Item = &'a GroupName>) -> Vec<GroupName> {
@@ -39,10 +34,10 @@ impl<D: Disk> Broker<D> {
     /// Creates what is missing of `groups`. What does not fit is refused after the rest has been created.
     pub(super) async fn create_groups(
         &self,
-        groups: &[GroupName],
+        groups: impl Iterator<Item = &GroupName>,
         context: &impl Context,
     ) -> Result<Reply, Refusal> {
-        let missing = self.missing(groups.iter());
+        let missing = self.missing(groups);
         if missing.is_empty() {
             return Ok(Reply::Done);
         }

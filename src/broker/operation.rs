@@ -120,7 +120,7 @@ impl<D: Disk> Broker<D> {
             }
             Request::RuntimeInfo => self.runtime_info(context.now().moment),
             Request::UpdateGroup(config) => self.update_group(config, context).await?,
-            Request::CreateGroups { groups } => self.create_groups(groups, context).await?,
+            Request::CreateGroups { groups } => self.create_groups(groups.iter(), context).await?,
             Request::DeleteGroup { group, with_offsets } => {
                 self.delete_group(group, *with_offsets, context).await?
             }
@@ -151,17 +151,16 @@ impl<D: Disk> Broker<D> {
         context: &impl Context,
     ) -> Result<Reply, Refusal> {
         self.tell_skipped("a heartbeat", &heartbeat.client, &heartbeat.skipped);
-        let missing = self.missing_groups_of(heartbeat);
         // Members of a group that cannot be created join it all the same: they have messages to consume
         // while the disk is full.
-        let created = self.create_groups(&missing, context).await;
+        let created = self.create_groups(heartbeat.joined_groups(), context).await;
         let (connection, now) = (context.origin().connection, context.now().moment);
         let taken = {
             let groups = &mut self.state.borrow_mut().groups;
             groups.heartbeat(heartbeat, Sender { connection, peer: context.peer(), now })
         };
         let taken = created.map(drop).and(taken);
-        for group in heartbeat.consumers.iter().map(|consumer| &consumer.group) {
+        for group in heartbeat.joined_groups() {
             let state = self.state.borrow();
             let is_told = state.groups.has_changed(group)
                 && state.groups.connections_to_tell(group).contains(&connection);

@@ -277,6 +277,13 @@ pub struct Heartbeat {
     pub skipped: Vec<String>,
 }
 
+impl Heartbeat {
+    /// The groups in which the client consumes.
+    pub fn joined_groups(&self) -> impl Iterator<Item = &GroupName> {
+        self.consumers.iter().map(|consumer| &consumer.group)
+    }
+}
+
 #[derive(Clone, Debug, PartialEq)]
 pub struct ConsumerData {
     pub group: GroupName,
