@@ -8,5 +8,7 @@ mod delay;
 mod locks;
 #[path = "sim/retry.rs"]
 mod retry;
+#[path = "sim/shard.rs"]
+mod shard;
 #[path = "sim/storage/mod.rs"]
 mod storage;

@@ -6,52 +6,21 @@ use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use ringmq::broker::operation::Context;
-use ringmq::broker::{Broker, BrokerConfig, Delay, Origin, Outcome};
+use ringmq::broker::{Broker, Delay, Origin, Outcome};
 use ringmq::model::batch::BatchItem;
 use ringmq::model::record::{Host, NewRecord, RecordView, property};
 use ringmq::model::reply::PullStatus;
-use ringmq::model::request::{Expression, Produce, Pull, QueueOf};
+use ringmq::model::request::Produce;
 use ringmq::model::{
-    GroupName, LogOffset, Moment, Now, QueueId, Reply, Request, ShardId, Timestamp, TopicConfig,
-    TopicName,
+    GroupName, LogOffset, Moment, Now, QueueId, Reply, Request, Timestamp, TopicConfig, TopicName,
 };
 use ringmq::sim::{self, Rng, SimDisk, Tasks};
-use ringmq::storage::{CommitRule, CommitStep, Epoch, Flush, StoreConfig};
+use ringmq::storage::StoreConfig;
 
-const BEGIN: Now = Now { wall: Timestamp(1_700_000_000_123), moment: Moment(50) };
+use super::shard::{Clock, broker_config, commit, pull, store_config};
+
 const QUEUES: u32 = 3;
 const LEVELS_MS: [u64; 3] = [100, 1_000, 20_000];
-
-fn store_config() -> StoreConfig {
-    StoreConfig {
-        segment_size: 64 << 10,
-        ready_segments: 1,
-        tail_cache_bytes: 8 << 10,
-        append_budget_bytes: 32 << 10,
-        index_cache_bytes: 64 << 10,
-        flush: Flush::Sync,
-        commit: CommitRule::Local,
-        epoch: Epoch::Found,
-        retention_age_ms: u64::MAX,
-        retention_bytes: u64::MAX,
-        reserve_bytes: 0,
-        checksum_seed: 7,
-    }
-}
-
-fn broker_config(started: Now) -> BrokerConfig {
-    BrokerConfig {
-        cluster: "DefaultCluster".into(),
-        broker_name: "s00-broker-a".into(),
-        shard: ShardId(0),
-        store_host: Host { address: [127, 0, 0, 1], port: 10_911.into() },
-        auto_create_topics: true,
-        started,
-        offset_retention_ms: u64::MAX,
-        delay_levels_ms: LEVELS_MS.to_vec(),
-    }
-}
 
 /// What was sent: when it may be seen, and whether it was acknowledged.
 #[derive(Debug)]
@@ -62,7 +31,7 @@ struct Sent {
 
 /// What is true whatever happens to the broker.
 struct World {
-    now: Cell<Now>,
+    now: Clock,
     sent: RefCell<Vec<Sent>>,
     /// By queue and queue offset: the number of the message.
     seen: RefCell<BTreeMap<(u32, u64), usize>>,
@@ -73,12 +42,7 @@ struct World {
 impl World {
     fn new() -> Self {
         let (sent, seen, deleted) = Default::default();
-        Self { now: Cell::new(BEGIN), sent, seen, deleted }
-    }
-
-    fn pass(&self, ms: u64) {
-        let Now { wall, moment } = self.now.get();
-        self.now.set(Now { wall: wall.plus_ms(ms), moment: moment.plus_ms(ms) });
+        Self { now: Clock::new(), sent, seen, deleted }
     }
 
     fn check(&self, seed: u64, is_complete: bool) {
@@ -91,23 +55,6 @@ impl World {
             assert!(!is_lost, "seed {seed}: {number} is lost: {sent:?}");
         }
     }
-}
-
-impl Context for &World {
-    type ColdRead<'a>
-        = ()
-    where
-        Self: 'a;
-
-    fn origin(&self) -> Origin {
-        Origin::default()
-    }
-
-    fn now(&self) -> Now {
-        self.now.get()
-    }
-
-    async fn cold_read(&self, _size_max: usize) {}
 }
 
 /// One life of a broker.
@@ -208,19 +155,11 @@ impl Life<'_> {
             let last = seen.range((queue, 0)..(queue + 1, 0)).next_back();
             last.map_or(0, |((_, offset), _)| offset + 1)
         };
-        let request = Request::Pull(Pull {
-            group: Some(GroupName::new("readers").unwrap()),
-            queue: QueueOf { topic: TopicName::new("orders").unwrap(), queue: QueueId(queue) },
-            offset: offset as i64,
-            count_max: 32,
-            bytes_max: None,
-            commit: None,
-            hold_ms: None,
-            subscription: Some(Expression { kind: "TAG".into(), text: "*".into() }),
-            subscription_version: 0,
-        });
+        let (group, topic) = ("readers", "orders");
+        let (group, topic) = (GroupName::new(group).unwrap(), TopicName::new(topic).unwrap());
+        let request = pull(group, topic, queue, offset, 32);
         let outcome = match self.broker.handle(&request, Origin::default(), self.world.now.get()) {
-            Outcome::Cold(task) => self.broker.pull_cold(task, &self.world).await,
+            Outcome::Cold(task) => self.broker.pull_cold(task, &self.world.now).await,
             outcome => outcome,
         };
         let Outcome::Now(answer) = outcome else { panic!("{outcome:?}") };
@@ -266,7 +205,7 @@ impl Life<'_> {
             && self.world.now.get().moment < Moment(3_300_000)
         {
             let now = self.world.now.get();
-            self.world.pass(at.ms_since(now.moment).clamp(1, 40_000));
+            self.world.now.pass(at.ms_since(now.moment).clamp(1, 40_000));
             self.broker.act(self.world.now.get());
             for _ in 0..40 {
                 sim::pause().await;
@@ -278,19 +217,13 @@ impl Life<'_> {
     }
 }
 
-async fn commit(broker: &Broker<SimDisk>) {
-    while let Ok(step) = broker.store().commit_step().await {
-        broker.advance();
-        if step == CommitStep::Stopped {
-            return;
-        }
-    }
-}
-
 fn live(seed: u64, world: &World, disk: &SimDisk, is_last: bool, config: &StoreConfig) {
     let mut rng = Rng::from_seed(seed);
-    let opened =
-        sim::run(Broker::open(disk.clone(), config.clone(), broker_config(world.now.get())));
+    let opened = sim::run(Broker::open(
+        disk.clone(),
+        config.clone(),
+        broker_config(world.now.get(), &LEVELS_MS),
+    ));
     let Ok((broker, _)) = opened else {
         assert!(!disk.has_power(), "{:?}", opened.err());
         return;
@@ -299,7 +232,7 @@ fn live(seed: u64, world: &World, disk: &SimDisk, is_last: bool, config: &StoreC
     for _ in 0..3 {
         tasks.spawn("committer", commit(&broker));
     }
-    tasks.spawn("delivery", async { broker.deliver(&world).await });
+    tasks.spawn("delivery", async { broker.deliver(&world.now).await });
     tasks.run_until(async {
         let mut life = Life { world, broker: &broker, waiting: Vec::new() };
         for _ in 0..if is_last { 0 } else { 400 } {
@@ -309,7 +242,7 @@ fn live(seed: u64, world: &World, disk: &SimDisk, is_last: bool, config: &StoreC
             match rng.below(10) {
                 0..5 => life.send(&mut rng),
                 5..7 => {
-                    world.pass(rng.below(300));
+                    world.now.pass(rng.below(300));
                     broker.act(world.now.get());
                 }
                 7 => life.acknowledge(),
@@ -340,9 +273,9 @@ fn lives(seed: u64, config: &StoreConfig) -> (usize, u64) {
         }
         live(seed * 10 + life, &world, &disk, is_last, config);
         world.check(seed, is_last);
-        world.pass(rng.below(2_000));
+        world.now.pass(rng.below(2_000));
         // The monotonic clock begins again.
-        world.now.set(Now { moment: Moment(rng.below(100)), ..world.now.get() });
+        world.now.restart(Moment(rng.below(100)));
         disk = disk.after_crash(seed * 3 + life);
     }
     (world.seen.into_inner().len(), world.deleted.get())
@@ -372,20 +305,21 @@ fn retention_deletes_segments_and_no_pending_message() {
 fn a_record_is_scheduled_for_its_own_topic_and_queue() {
     let world = World::new();
     let disk = SimDisk::new(1);
-    let opened = sim::run(Broker::open(disk, store_config(), broker_config(BEGIN)));
+    let opened =
+        sim::run(Broker::open(disk, store_config(), broker_config(Clock::BEGIN, &LEVELS_MS)));
     let (broker, _) = opened.unwrap();
     let tasks = Tasks::new(1);
     tasks.spawn("committer", commit(&broker));
-    tasks.spawn("delivery", async { broker.deliver(&&world).await });
+    tasks.spawn("delivery", async { broker.deliver(&world.now).await });
     tasks.run_until(async {
         let config = TopicConfig::new(TopicName::new("orders").unwrap(), QUEUES);
-        broker.operate(&Request::CreateTopic(config), &&world).await.reply.unwrap();
+        broker.operate(&Request::CreateTopic(config), &world.now).await.reply.unwrap();
         let record = NewRecord {
             topic: "orders",
             queue: QueueId(2),
             flag: 5,
             system_flag: 0,
-            born_at: BEGIN.wall,
+            born_at: Clock::BEGIN.wall,
             born_host: Host { address: [1, 2, 3, 4], port: 5.into() },
             reconsume_times: 3,
             body: b"0 ",
@@ -393,8 +327,8 @@ fn a_record_is_scheduled_for_its_own_topic_and_queue() {
         };
         assert_eq!(Delay::of_level(0, &LEVELS_MS), None);
         let delay = Delay::of_level(9, &LEVELS_MS).unwrap();
-        broker.schedule(&record, delay, &&world).await.unwrap();
-        let due = BEGIN.wall.plus_ms(20_000);
+        broker.schedule(&record, delay, &world.now).await.unwrap();
+        let due = Clock::BEGIN.wall.plus_ms(20_000);
         world.sent.borrow_mut().push(Sent { due, is_acknowledged: true });
         let mut life = Life { world: &world, broker: &broker, waiting: Vec::new() };
         life.finish().await;

@@ -10,13 +10,14 @@ use std::task::Poll;
 
 use ringmq::broker::operation::Context;
 use ringmq::broker::{Answer, Broker, BrokerConfig, Origin};
-use ringmq::model::record::Host;
 use ringmq::model::request::{BrokerQueue, LockQueues, Produce, QueueOf};
 use ringmq::model::{
-    GroupName, Moment, Now, QueueId, Reply, Request, ShardId, Timestamp, TopicConfig, TopicName,
+    GroupName, Moment, Now, QueueId, Reply, Request, Timestamp, TopicConfig, TopicName,
 };
 use ringmq::sim::{self, Rng, SimDisk};
-use ringmq::storage::{CommitRule, Epoch, Flush, StoreConfig};
+use ringmq::storage::StoreConfig;
+
+use super::shard;
 
 /// How long a client believes that it owns a queue after a successful lock request, ms (remoting
 /// reference, 5.14).
@@ -35,17 +36,9 @@ const BROKER: &str = "s00-broker-a";
 fn store_config() -> StoreConfig {
     StoreConfig {
         segment_size: 256 << 10,
-        ready_segments: 1,
         tail_cache_bytes: 32 << 10,
         append_budget_bytes: 16 << 10,
-        index_cache_bytes: 64 << 10,
-        flush: Flush::Sync,
-        commit: CommitRule::Local,
-        epoch: Epoch::Found,
-        retention_age_ms: u64::MAX,
-        retention_bytes: u64::MAX,
-        reserve_bytes: 0,
-        checksum_seed: 7,
+        ..shard::store_config()
     }
 }
 
@@ -117,14 +110,9 @@ impl Process {
     async fn start(disk: SimDisk, world: &Rc<Cell<u64>>) -> Self {
         let clock = Clock { world: world.clone(), born_at: world.get() };
         let config = BrokerConfig {
-            cluster: "DefaultCluster".into(),
             broker_name: BROKER.into(),
-            shard: ShardId(0),
-            store_host: Host { address: [127, 0, 0, 1], port: 10_911.into() },
             auto_create_topics: false,
-            started: clock.now(),
-            offset_retention_ms: u64::MAX,
-            delay_levels_ms: vec![1_000],
+            ..shard::broker_config(clock.now(), &[1_000])
         };
         let opened = Broker::open(disk.clone(), store_config(), config).await;
         Self { disk, broker: Rc::new(opened.unwrap().0), clock }

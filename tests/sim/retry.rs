@@ -4,59 +4,25 @@
 //! The oracle decides beforehand how often each message fails. Without a power cut everything happens exactly
 //! once; a power cut may make a message come back that the consumer has already returned.
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::pin::pin;
 
 use bytes::Bytes;
 use futures_util::future::{Either, select};
-use ringmq::broker::operation::Context;
-use ringmq::broker::{Broker, BrokerConfig, Origin, Outcome};
-use ringmq::model::record::{Host, RecordView, property};
-use ringmq::model::request::{Expression, Produce, Pull, QueueOf, SendBack};
-use ringmq::model::{
-    GroupConfig, GroupName, Moment, Now, QueueId, Refusal, Reply, Request, ShardId, Timestamp,
-    TopicName,
-};
+use ringmq::broker::{Broker, Origin, Outcome};
+use ringmq::model::record::{RecordView, property};
+use ringmq::model::request::{Produce, SendBack};
+use ringmq::model::{GroupConfig, GroupName, Moment, QueueId, Refusal, Reply, Request, TopicName};
 use ringmq::sim::{self, Rng, SimDisk, Tasks};
-use ringmq::storage::{CommitRule, CommitStep, Epoch, Flush, StoreConfig};
 
-const BEGIN: Now = Now { wall: Timestamp(1_700_000_000_123), moment: Moment(50) };
+use super::shard::{Clock, broker_config, commit, pull, store_config};
+
 const LEVELS_MS: [u64; 3] = [10, 100, 1_000];
 const RETRIES: i32 = 2;
 const MESSAGES: usize = 25;
 /// More than any topic here has.
 const QUEUES: u32 = 4;
-
-fn store_config() -> StoreConfig {
-    StoreConfig {
-        segment_size: 64 << 10,
-        ready_segments: 1,
-        tail_cache_bytes: 8 << 10,
-        append_budget_bytes: 32 << 10,
-        index_cache_bytes: 64 << 10,
-        flush: Flush::Sync,
-        commit: CommitRule::Local,
-        epoch: Epoch::Found,
-        retention_age_ms: u64::MAX,
-        retention_bytes: u64::MAX,
-        reserve_bytes: 0,
-        checksum_seed: 7,
-    }
-}
-
-fn broker_config(started: Now) -> BrokerConfig {
-    BrokerConfig {
-        cluster: "DefaultCluster".into(),
-        broker_name: "s00-broker-a".into(),
-        shard: ShardId(0),
-        store_host: Host { address: [127, 0, 0, 1], port: 10_911.into() },
-        auto_create_topics: true,
-        started,
-        offset_retention_ms: u64::MAX,
-        delay_levels_ms: LEVELS_MS.to_vec(),
-    }
-}
 
 fn group() -> GroupName {
     GroupName::new("readers").unwrap()
@@ -80,35 +46,13 @@ struct Message {
 
 /// What is true whatever happens to the broker: the oracle, and the consumer with its offsets.
 struct World {
-    now: Cell<Now>,
+    now: Clock,
     messages: RefCell<Vec<Message>>,
     offsets: RefCell<BTreeMap<(TopicName, u32), u64>>,
     disk: SimDisk,
 }
 
-impl Context for &World {
-    type ColdRead<'a>
-        = ()
-    where
-        Self: 'a;
-
-    fn origin(&self) -> Origin {
-        Origin::default()
-    }
-
-    fn now(&self) -> Now {
-        self.now.get()
-    }
-
-    async fn cold_read(&self, _size_max: usize) {}
-}
-
 impl World {
-    fn pass(&self, ms: u64) {
-        let Now { wall, moment } = self.now.get();
-        self.now.set(Now { wall: wall.plus_ms(ms), moment: moment.plus_ms(ms) });
-    }
-
     fn is_settled(&self) -> bool {
         let messages = self.messages.borrow();
         messages.iter().all(|of| !of.is_sent || of.is_done || of.dead > 0)
@@ -151,7 +95,7 @@ impl Life<'_> {
                 Some(Ok(reply))
             }
             Outcome::Operation => {
-                let operation = pin!(self.broker.operate(&request, &self.world));
+                let operation = pin!(self.broker.operate(&request, &self.world.now));
                 match select(operation, pin!(self.power_fails())).await {
                     Either::Left((answer, _)) => Some(answer.reply),
                     Either::Right(_) => None,
@@ -219,21 +163,11 @@ impl Life<'_> {
         loop {
             let place = (topic.clone(), queue);
             let offset = self.world.offsets.borrow().get(&place).copied().unwrap_or(0);
-            let request = Request::Pull(Pull {
-                group: Some(group()),
-                queue: QueueOf { topic: topic.clone(), queue: QueueId(queue) },
-                offset: offset as i64,
-                count_max: 1,
-                bytes_max: None,
-                commit: None,
-                hold_ms: None,
-                subscription: Some(Expression { kind: "TAG".into(), text: "*".into() }),
-                subscription_version: 0,
-            });
+            let request = pull(group(), topic.clone(), queue, offset, 1);
             let now = self.world.now.get();
             let outcome = match self.broker.handle(&request, Origin::default(), now) {
                 Outcome::Cold(task) => {
-                    let read = pin!(self.broker.pull_cold(task, &self.world));
+                    let read = pin!(self.broker.pull_cold(task, &self.world.now));
                     match select(read, pin!(self.power_fails())).await {
                         Either::Left((outcome, _)) => outcome,
                         Either::Right(_) => return None,
@@ -302,7 +236,7 @@ impl Life<'_> {
             if self.world.is_settled() {
                 return;
             }
-            self.world.pass(200);
+            self.world.now.pass(200);
             self.broker.act(self.world.now.get());
             for _ in 0..40 {
                 sim::pause().await;
@@ -354,19 +288,11 @@ fn by_sending(record: &RecordView<'_>) -> Request {
     })
 }
 
-async fn commit(broker: &Broker<SimDisk>) {
-    while let Ok(step) = broker.store().commit_step().await {
-        broker.advance();
-        if step == CommitStep::Stopped {
-            return;
-        }
-    }
-}
-
 fn live(seed: u64, world: &World, is_last: bool) {
     let mut rng = Rng::from_seed(seed);
     let disk = &world.disk;
-    let opened = Broker::open(disk.clone(), store_config(), broker_config(world.now.get()));
+    let opened =
+        Broker::open(disk.clone(), store_config(), broker_config(world.now.get(), &LEVELS_MS));
     let Ok((broker, _)) = sim::run(opened) else {
         assert!(!disk.has_power());
         return;
@@ -375,7 +301,7 @@ fn live(seed: u64, world: &World, is_last: bool) {
     for _ in 0..3 {
         tasks.spawn("committer", commit(&broker));
     }
-    tasks.spawn("delivery", async { broker.deliver(&world).await });
+    tasks.spawn("delivery", async { broker.deliver(&world.now).await });
     tasks.run_until(async {
         let life = Life { world, broker: &broker };
         life.configure(&mut rng).await;
@@ -384,7 +310,7 @@ fn live(seed: u64, world: &World, is_last: bool) {
                 0..4 => life.send((step / 2) % MESSAGES, &mut rng).await,
                 4 => life.configure(&mut rng).await,
                 5 => {
-                    world.pass(rng.below(300));
+                    world.now.pass(rng.below(300));
                     broker.act(world.now.get());
                 }
                 6 => drop(broker.maintain(world.now.get(), rng.below(4) == 0).await),
@@ -410,16 +336,16 @@ fn lives(seed: u64, cuts: u64) -> (usize, usize) {
     let disk = SimDisk::new(seed);
     disk.slow(2);
     let offsets = RefCell::default();
-    let mut world = World { now: Cell::new(BEGIN), messages, offsets, disk };
+    let mut world = World { now: Clock::new(), messages, offsets, disk };
     for life in 0..=cuts {
         let is_last = life == cuts;
         if !is_last {
             world.disk.lose_power_after(20 + rng.below(300));
         }
         live(seed * 10 + life, &world, is_last);
-        world.pass(rng.below(2_000));
+        world.now.pass(rng.below(2_000));
         // The monotonic clock begins again.
-        world.now.set(Now { moment: Moment(rng.below(100)), ..world.now.get() });
+        world.now.restart(Moment(rng.below(100)));
         world.disk = world.disk.after_crash(seed * 3 + life);
     }
     world.check(seed, cuts > 0);

@@ -1,0 +1,112 @@
+//! What the simulations of a broker share: a small shard, a clock, and a pull of everything.
+
+use std::cell::Cell;
+
+use ringmq::broker::operation::Context;
+use ringmq::broker::{Broker, BrokerConfig, Origin};
+use ringmq::model::record::Host;
+use ringmq::model::request::{Expression, Pull, QueueOf};
+use ringmq::model::{GroupName, Moment, Now, QueueId, Request, ShardId, Timestamp, TopicName};
+use ringmq::sim::SimDisk;
+use ringmq::storage::{CommitRule, CommitStep, Epoch, Flush, StoreConfig};
+
+/// Segments of a few dozen messages.
+pub fn store_config() -> StoreConfig {
+    StoreConfig {
+        segment_size: 64 << 10,
+        ready_segments: 1,
+        tail_cache_bytes: 8 << 10,
+        append_budget_bytes: 32 << 10,
+        index_cache_bytes: 64 << 10,
+        flush: Flush::Sync,
+        commit: CommitRule::Local,
+        epoch: Epoch::Found,
+        retention_age_ms: u64::MAX,
+        retention_bytes: u64::MAX,
+        reserve_bytes: 0,
+        checksum_seed: 7,
+    }
+}
+
+pub fn broker_config(started: Now, delay_levels_ms: &[u64]) -> BrokerConfig {
+    BrokerConfig {
+        cluster: "DefaultCluster".into(),
+        broker_name: "s00-broker-a".into(),
+        shard: ShardId(0),
+        store_host: Host { address: [127, 0, 0, 1], port: 10_911.into() },
+        auto_create_topics: true,
+        started,
+        offset_retention_ms: u64::MAX,
+        delay_levels_ms: delay_levels_ms.to_vec(),
+    }
+}
+
+/// A pull that matches everything and is not held.
+pub fn pull(
+    group: GroupName,
+    topic: TopicName,
+    queue: u32,
+    offset: u64,
+    count_max: u32,
+) -> Request {
+    Request::Pull(Pull {
+        group: Some(group),
+        queue: QueueOf { topic, queue: QueueId(queue) },
+        offset: offset as i64,
+        count_max,
+        bytes_max: None,
+        commit: None,
+        hold_ms: None,
+        subscription: Some(Expression { kind: "TAG".into(), text: "*".into() }),
+        subscription_version: 0,
+    })
+}
+
+/// The clocks, which outlast a broker. Requests come from no connection in particular.
+pub struct Clock(Cell<Now>);
+
+impl Clock {
+    pub const BEGIN: Now = Now { wall: Timestamp(1_700_000_000_123), moment: Moment(50) };
+
+    pub fn new() -> Self {
+        Self(Cell::new(Self::BEGIN))
+    }
+
+    pub fn get(&self) -> Now {
+        self.0.get()
+    }
+
+    pub fn pass(&self, ms: u64) {
+        let Now { wall, moment } = self.get();
+        self.0.set(Now { wall: wall.plus_ms(ms), moment: moment.plus_ms(ms) });
+    }
+
+    /// The next process counts its moments from another origin.
+    pub fn restart(&self, moment: Moment) {
+        self.0.set(Now { moment, ..self.get() });
+    }
+}
+
+impl Context for Clock {
+    type ColdRead<'a> = ();
+
+    fn origin(&self) -> Origin {
+        Origin::default()
+    }
+
+    fn now(&self) -> Now {
+        self.get()
+    }
+
+    async fn cold_read(&self, _size_max: usize) {}
+}
+
+/// One committer.
+pub async fn commit(broker: &Broker<SimDisk>) {
+    while let Ok(step) = broker.store().commit_step().await {
+        broker.advance();
+        if step == CommitStep::Stopped {
+            return;
+        }
+    }
+}
