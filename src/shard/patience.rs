@@ -3,8 +3,10 @@
 //! In arrival order, every request waits as long as the queue is. A burst passes, and whoever waits a
 //! moment is served. A queue that *stands* does not pass: more arrives than is written, and the only
 //! choice is how long each request waits before some of them are refused. Then a shorter wait gives
-//! the same rate at a lower latency. So once every admission for [`STANDING_AFTER_MS`] has had to
-//! wait, the limit falls; an admission without a notable wait restores it.
+//! the same rate at a lower latency. So the limit falls once every admission for
+//! [`STANDING_AFTER_MS`] has had to wait, or once one request has waited as long as the limit. It
+//! returns when nothing has had to wait for [`GONE_AFTER_MS`]: refusals empty the queue for a moment,
+//! and the next request then finds room at once, although no less arrives.
 //!
 //! Pure: the caller passes in the time.
 
@@ -19,31 +21,40 @@ const STANDING_WAIT_MAX_MS: u64 = 50;
 /// A shorter wait means that the queue has been worked off.
 const NOTABLE_MS: u64 = 20;
 const STANDING_AFTER_MS: u64 = 200;
+const GONE_AFTER_MS: u64 = 200;
 
 #[derive(Debug, Default)]
 pub struct Patience {
-    /// Since when every admission has had to wait.
-    waiting_since: Cell<Option<Moment>>,
+    /// The present waits, without an admission at once between them.
+    waits: Cell<Option<Waits>>,
     is_standing: Cell<bool>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Waits {
+    first: Moment,
+    last: Moment,
 }
 
 impl Patience {
     /// A request was admitted, or refused, at `now` after `waited_ms`.
     pub fn note_wait(&self, waited_ms: u64, now: Moment) {
         if waited_ms < NOTABLE_MS {
-            self.waiting_since.set(None);
-            self.is_standing.set(false);
-            return;
+            return self.note_no_wait(now);
         }
-        let since = self.waiting_since.get().unwrap_or(now);
-        self.waiting_since.set(Some(since));
-        self.is_standing.set(now.ms_since(since) >= STANDING_AFTER_MS);
+        let first = self.waits.get().map_or(now, |waits| waits.first);
+        self.waits.set(Some(Waits { first, last: now }));
+        if now.ms_since(first) >= STANDING_AFTER_MS || waited_ms >= WAIT_MAX_MS {
+            self.is_standing.set(true);
+        }
     }
 
-    /// A request was admitted at once.
-    pub fn note_no_wait(&self) {
-        if self.waiting_since.get().is_some() {
-            self.note_wait(0, Moment(0));
+    /// A request was admitted at once, at `now`.
+    pub fn note_no_wait(&self, now: Moment) {
+        let Some(Waits { last, .. }) = self.waits.get() else { return };
+        if !self.is_standing.get() || now.ms_since(last) >= GONE_AFTER_MS {
+            self.waits.set(None);
+            self.is_standing.set(false);
         }
     }
 
@@ -73,24 +84,21 @@ mod tests {
         assert_eq!(limit_after(vec![150; 201]), STANDING_WAIT_MAX_MS);
         let interrupted = (0..400).map(|nth| if nth % 100 == 0 { 0 } else { 150 });
         assert_eq!(limit_after(interrupted), WAIT_MAX_MS, "worked off in between");
+        assert_eq!(limit_after([WAIT_MAX_MS]), STANDING_WAIT_MAX_MS, "refused");
     }
 
     #[test]
-    fn the_limit_is_restored_once_the_queue_is_gone() {
-        assert_eq!(limit_after([vec![150; 300], vec![10]].concat()), WAIT_MAX_MS);
-        let patience = Patience::default();
-        for now in [1000, 1200] {
-            patience.note_wait(60, Moment(now));
-        }
-        assert_eq!(patience.wait_max_ms(), STANDING_WAIT_MAX_MS);
-        patience.note_no_wait();
-        assert_eq!(patience.wait_max_ms(), WAIT_MAX_MS);
+    fn the_limit_is_restored_once_the_queue_has_been_gone_for_a_while() {
+        let gone_for = |ms: usize| limit_after([vec![150; 300], vec![0; ms]].concat());
+        assert_eq!(gone_for(GONE_AFTER_MS as usize - 1), STANDING_WAIT_MAX_MS);
+        assert_eq!(gone_for(GONE_AFTER_MS as usize), WAIT_MAX_MS);
     }
 
-    /// With the short limit nobody waits longer than that, which must not look like a short queue.
+    /// What the short limit refuses leaves room for a few requests, ten times a second here.
     #[test]
     fn the_short_limit_does_not_end_the_state_that_it_is_for() {
-        let waits = [vec![150; 300], vec![STANDING_WAIT_MAX_MS; 1000]].concat();
+        let round = [vec![STANDING_WAIT_MAX_MS; 90], vec![0; 10]].concat();
+        let waits = [vec![150; 300], round.repeat(10)].concat();
         assert_eq!(limit_after(waits), STANDING_WAIT_MAX_MS);
     }
 }

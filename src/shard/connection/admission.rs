@@ -34,7 +34,7 @@ impl<S: Service> Connection<S> {
         };
         let Some(append_size) = append_size else {
             if stores {
-                self.common.patience.note_no_wait();
+                self.common.patience.note_no_wait(arrival.now.moment);
             }
             return;
         };
@@ -63,7 +63,7 @@ impl<S: Service> Connection<S> {
         arrival: Arrival,
     ) -> Option<usize> {
         if arrival.waited_ms() >= self.common.patience.wait_max_ms() && S::stores(request) {
-            self.refuse_late(asked, arrival.waited_ms());
+            self.refuse_late(asked, arrival.waited_ms(), arrival.now.moment);
             return None;
         }
         match self.common.service.handle(request, self.origin(asked), arrival.now) {
@@ -194,13 +194,14 @@ impl<S: Service> Connection<S> {
 
     fn refuse_parked(&self, parked: &mut Parked<(Asked, S::Request)>, now: Moment) {
         let waiting = parked.pop().expect("there is a front");
-        self.refuse_late(waiting.request.0, now.ms_since(waiting.read_at));
+        self.refuse_late(waiting.request.0, now.ms_since(waiting.read_at), now);
     }
 
     /// Refuses a produce request that has waited for room too long: its client is about to give up,
     /// and storing it would only lengthen the queue.
-    fn refuse_late(&self, asked: Asked, wait_ms: u64) {
+    fn refuse_late(&self, asked: Asked, wait_ms: u64, now: Moment) {
         self.note_admission(asked.read_at, Instant::now());
+        self.common.patience.note_wait(wait_ms, now);
         self.refuse_busy(asked, "append_queue", wait_ms);
     }
 
