@@ -59,7 +59,7 @@ use crate::wire::FrameError;
 /// A connection without traffic for this long is closed (remoting reference, 1.7).
 pub const IDLE_MAX: Duration = Duration::from_secs(120);
 /// How long a closing connection waits for replies in flight.
-const FINISH_MAX: Duration = Duration::from_secs(10);
+const GRACEFUL_CLOSE_MAX: Duration = Duration::from_secs(10);
 
 pub struct Connection<S: Service> {
     pub id: u64,
@@ -155,7 +155,7 @@ impl<S: Service> Connection<S> {
             Closed::ByPeer | Closed::Io(_) => tracing::debug!(id = self.id, "closed: {why}"),
             _ => tracing::warn!(id = self.id, peer = ?self.peer, "closed: {why}"),
         }
-        self.finish().await;
+        self.close_gracefully().await;
     }
 
     async fn serve(self: &Rc<Self>) -> Result<Infallible, Closed> {
@@ -211,10 +211,10 @@ impl<S: Service> Connection<S> {
     }
 
     /// Sends the replies in flight, for a limited time, then drops everything.
-    async fn finish(self: &Rc<Self>) {
+    async fn close_gracefully(self: &Rc<Self>) {
         self.beside_parked(self.moved.wait(|| self.is_unparked().then_some(()))).await;
         self.common.service.connection_closed(self.id);
-        let deadline = Instant::now() + FINISH_MAX;
+        let deadline = Instant::now() + GRACEFUL_CLOSE_MAX;
         while !self.is_closed.get() && self.has_replies_under_way() && Instant::now() < deadline {
             glommio::timer::sleep(Duration::from_millis(5)).await;
             self.flush();
