@@ -50,7 +50,7 @@ pub struct Common<S: Service> {
 /// except [`set_deadline`](Self::set_deadline).
 pub trait Owner {
     /// Replies of `connection` wait for the log: notify it when the committed mark advances.
-    fn list_waiting(&self, connection: u64);
+    fn list_uncommitted(&self, connection: u64);
 
     /// At `at`, have the connection refuse the parked requests that have waited too long. This may
     /// happen immediately, so the caller must hold no borrow.

@@ -34,7 +34,7 @@ pub struct Shard<S: Service> {
     common: Rc<Common<S>>,
     connections: RefCell<FxHashMap<u64, Rc<Connection<S>>>>,
     /// Connections with replies that wait for a commit.
-    waiting: RefCell<Vec<u64>>,
+    with_uncommitted: RefCell<Vec<u64>>,
     next_connection: Cell<u64>,
     /// Deadlines of the connections' parked requests.
     deadlines: RefCell<Deadlines<u64>>,
@@ -56,7 +56,7 @@ impl<S: Service> Shard<S> {
         Rc::new(Self {
             common: Rc::new(Common::new(id, service, pulse)),
             connections: RefCell::default(),
-            waiting: RefCell::default(),
+            with_uncommitted: RefCell::default(),
             next_connection: Cell::new(1),
             deadlines: RefCell::default(),
             is_watching: Cell::new(false),
@@ -90,10 +90,10 @@ impl<S: Service> Shard<S> {
         for Released { origin, outcome } in released {
             if let Some(connection) = self.find(origin.connection) {
                 connection.release(origin.ticket, outcome);
-                connection.list_waiting();
+                connection.list_uncommitted();
             }
         }
-        let listed = std::mem::take(&mut *self.waiting.borrow_mut());
+        let listed = std::mem::take(&mut *self.with_uncommitted.borrow_mut());
         for connection in listed.into_iter().filter_map(|id| self.find(id)) {
             connection.release_committed(moved_at);
         }
@@ -159,8 +159,8 @@ impl<S: Service> Shard<S> {
 }
 
 impl<S: Service> Owner for Shard<S> {
-    fn list_waiting(&self, connection: u64) {
-        self.waiting.borrow_mut().push(connection);
+    fn list_uncommitted(&self, connection: u64) {
+        self.with_uncommitted.borrow_mut().push(connection);
     }
 
     fn set_deadline(self: Rc<Self>, at: Moment, connection: u64) {

@@ -50,7 +50,7 @@ impl<S: Service> Connection<S> {
                 let replies = &mut *self.replies.borrow_mut();
                 replies.in_flight += size;
                 replies.uncommitted.push_back(UncommittedReply { mark, to, reply, size, read_at });
-                self.list_waiting();
+                self.list_uncommitted();
                 return;
             }
         };
@@ -97,9 +97,9 @@ impl<S: Service> Connection<S> {
     }
 
     /// Asks the owner for a notification when the committed mark advances.
-    pub fn list_waiting(&self) {
+    pub fn list_uncommitted(&self) {
         if !self.is_listed.replace(true) {
-            self.owner.list_waiting(self.id);
+            self.owner.list_uncommitted(self.id);
         }
     }
 
@@ -112,7 +112,7 @@ impl<S: Service> Connection<S> {
         let Standing { committed, is_fenced, cut_count } = self.common.service.standing();
         let is_gone =
             |mark: Awaited| mark.cut_count != cut_count && self.common.service.was_cut(mark);
-        let still_waiting = {
+        let has_uncommitted = {
             let replies = &mut *self.replies.borrow_mut();
             let is_over = |waiting: &mut UncommittedReply<_>| {
                 waiting.mark.end <= committed || is_fenced || is_gone(waiting.mark)
@@ -132,8 +132,8 @@ impl<S: Service> Connection<S> {
             self.output_share.set(replies.output.held());
             !replies.uncommitted.is_empty()
         };
-        if still_waiting {
-            self.list_waiting();
+        if has_uncommitted {
+            self.list_uncommitted();
         }
         let count = times.end();
         if self.flush() > 0 {
