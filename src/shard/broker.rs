@@ -242,7 +242,7 @@ impl<D: Disk> Shard<BrokerService<D>> {
     async fn commit(self: Rc<Self>) {
         loop {
             let step = self.service.broker.store().commit_step().await;
-            self.moved_on();
+            self.handle_commit();
             match step {
                 Ok(CommitStep::Stopped) => return,
                 Ok(_) => {}
@@ -259,7 +259,7 @@ impl<D: Disk> Shard<BrokerService<D>> {
 
     /// The committed mark has advanced, or the shard is fenced: wakes everything that waits for
     /// that.
-    fn moved_on(self: &Rc<Self>) {
+    fn handle_commit(self: &Rc<Self>) {
         let released = self.service.broker.advance();
         self.release(released);
         self.spread_created();
