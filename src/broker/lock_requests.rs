@@ -20,7 +20,7 @@ impl<D: Disk> Broker<D> {
         context: &impl Context,
     ) -> Result<Reply, Refusal> {
         let LockQueues { group, client, skipped, .. } = request;
-        self.tell_skipped("a lock request", client, skipped);
+        self.log_skipped("a lock request", client, skipped);
         let connection = context.origin().connection;
         let asker = Asker { group, client, connection };
         let (known, keys) = self.queues_here(&request.queues);
@@ -44,7 +44,7 @@ impl<D: Disk> Broker<D> {
         context: &impl Context,
     ) -> Result<Reply, Refusal> {
         let LockQueues { group, client, skipped, .. } = request;
-        self.tell_skipped("an unlock request", client, skipped);
+        self.log_skipped("an unlock request", client, skipped);
         let connection = context.origin().connection;
         let (_, keys) = self.queues_here(&request.queues);
         let asker = Asker { group, client, connection };

@@ -236,11 +236,11 @@ struct State {
     /// Groups whose members have not been notified of a change yet.
     to_tell: BTreeSet<GroupName>,
     /// Clients whose invalid list elements have been logged.
-    told_skipped: BTreeSet<ClientId>,
+    logged_skipped: BTreeSet<ClientId>,
     /// Clients whose id two processes have, as has been logged.
-    told_shared: BTreeSet<ClientId>,
+    logged_shared: BTreeSet<ClientId>,
     /// Whether it has been logged that an offset could not be committed because the table is full.
-    has_told_full: Cell<bool>,
+    has_logged_full: Cell<bool>,
 }
 
 pub struct Broker<D: Disk> {

@@ -31,7 +31,7 @@ use crate::storage::disk::Disk;
 
 /// Maximum number of clients whose invalid list elements are logged; those of further clients are
 /// not.
-const TOLD_MAX: usize = 1_000;
+const LOGGED_MAX: usize = 1_000;
 
 /// What an operation needs from its caller. Two implementations: a connection, and the process
 /// itself, for requests between shards.
@@ -150,7 +150,7 @@ impl<D: Disk> Broker<D> {
         heartbeat: &Heartbeat,
         context: &impl Context,
     ) -> Result<Reply, Refusal> {
-        self.tell_skipped("a heartbeat", &heartbeat.client, &heartbeat.skipped);
+        self.log_skipped("a heartbeat", &heartbeat.client, &heartbeat.skipped);
         // Members of a group that cannot be created join it all the same: they have messages to consume
         // while the disk is full.
         let created = self.create_groups(heartbeat.joined_groups(), context).await;
@@ -175,10 +175,10 @@ impl<D: Disk> Broker<D> {
     }
 
     /// Logs, once per client, that a list in its request contains invalid elements.
-    pub(super) fn tell_skipped(&self, request: &str, client: &ClientId, skipped: &[String]) {
+    pub(super) fn log_skipped(&self, request: &str, client: &ClientId, skipped: &[String]) {
         let Some(first) = skipped.first() else { return };
-        let told = &mut self.state.borrow_mut().told_skipped;
-        if told.len() < TOLD_MAX && told.insert(ClientId::from(&**client)) {
+        let logged = &mut self.state.borrow_mut().logged_skipped;
+        if logged.len() < LOGGED_MAX && logged.insert(ClientId::from(&**client)) {
             let shard = self.config.shard.0;
             tracing::warn!(shard, %client, "skipped invalid elements of {request}: {first}");
         }
@@ -212,8 +212,8 @@ impl<D: Disk> Broker<D> {
                      newest subscription counts for all"
                 ),
                 Note::Shared { client, peers } => {
-                    let told = &mut state.told_shared;
-                    if told.len() < TOLD_MAX && told.insert(client.clone()) {
+                    let logged = &mut state.logged_shared;
+                    if logged.len() < LOGGED_MAX && logged.insert(client.clone()) {
                         let hosts: Vec<SocketAddrV4> =
                             peers.iter().map(|peer| peer.host.into()).collect();
                         tracing::warn!(

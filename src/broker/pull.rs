@@ -123,7 +123,7 @@ impl<D: Disk> Broker<D> {
     /// error.
     fn commit_on_the_way(&self, group: &GroupName, queue: QueueKey, offset: i64, now: Moment) {
         if let Err(refusal) = self.commit(group, queue, offset, now)
-            && !self.state.borrow_mut().has_told_full.replace(true)
+            && !self.state.borrow_mut().has_logged_full.replace(true)
         {
             let shard = self.config.shard.0;
             tracing::warn!(shard, "cannot commit an offset of {group}: {refusal}");

@@ -244,17 +244,17 @@ impl KnownFile {
         if which == Which::Plain {
             self.is_dirty.set(true);
         }
-        let mut is_told = false;
+        let mut is_logged = false;
         loop {
             match self.handle(which).await {
                 Err(error) if is_out_of_descriptors(&error) => {
-                    if !is_told {
+                    if !is_logged {
                         tracing::error!(
                             "open {} to write: {error}; retrying until a descriptor is free",
                             self.name()
                         );
                     }
-                    is_told = true;
+                    is_logged = true;
                     glommio::timer::sleep(RETRY).await;
                 }
                 outcome => return outcome,
