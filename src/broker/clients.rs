@@ -173,8 +173,8 @@ impl<D: Disk> Broker<D> {
     /// Notifies the members of a group that its members or topics have changed (remoting reference,
     /// 5.23). Clients also check every 20 s on their own, so a missed notification only delays
     /// them.
-    pub(super) fn tell_members(&self, group: &GroupName) {
-        let connections = self.state.borrow().groups.connections_to_tell(group);
+    pub(super) fn notify_members(&self, group: &GroupName) {
+        let connections = self.state.borrow().groups.connections_to_notify(group);
         for connection in connections {
             let request = ClientRequest::MembersChanged { group: group.clone() };
             if !self.notify_client(connection, request) {

@@ -12,7 +12,7 @@ pub enum Due {
     /// A call to a client times out.
     Call(CallId),
     FlushOffsets,
-    TellMembers,
+    NotifyMembers,
     ForgetClients,
     /// Delayed messages are due.
     Deliver,

@@ -119,8 +119,8 @@ impl<D: Disk> Broker<D> {
         }
     }
 
-    /// Has a group go on at other offsets, online or offline. Members are told, and what they commit before
-    /// they know is ignored ([`resets`](super::resets)).
+    /// Resets a group's offsets, with or without members online. Members are notified; offsets that they
+    /// commit before they have received the notification are ignored ([`resets`](super::resets)).
     pub(super) async fn reset_group(
         &self,
         request: &ResetGroup,
@@ -153,7 +153,7 @@ impl<D: Disk> Broker<D> {
         };
         let (topic, group) = (topic.detached(), group.detached());
         let reset = ResetOffsets { topic, at, is_forced: true, offsets: offsets.clone(), group };
-        self.tell_reset(reset);
+        self.notify_reset(reset);
         Ok(Reply::OffsetsReset(offsets))
     }
 
@@ -206,7 +206,7 @@ impl<D: Disk> Broker<D> {
         targets.iter().map(named).collect()
     }
 
-    fn tell_reset(&self, reset: ResetOffsets) {
+    fn notify_reset(&self, reset: ResetOffsets) {
         let connections = self.state.borrow().groups.connections_of(&reset.group);
         for connection in connections {
             if !self.notify_client(connection, ClientRequest::ResetOffsets(reset.clone())) {

@@ -307,7 +307,7 @@ impl Groups {
 
     /// Connections to notify of a change of a group. Members of a broadcasting group share nothing,
     /// so none (remoting reference, 5.23).
-    pub fn connections_to_tell(&self, group: &GroupName) -> BTreeSet<u64> {
+    pub fn connections_to_notify(&self, group: &GroupName) -> BTreeSet<u64> {
         let group = self.consumers.groups.get(group).filter(|group| !group.is_broadcasting());
         let members = group.into_iter().flat_map(|group| group.members.values());
         members.flat_map(|member| member.lines()).map(|line| line.connection).collect()

@@ -234,7 +234,7 @@ struct State {
     delivery: Delivery,
     clients: Clients,
     /// Groups whose members have not been notified of a change yet.
-    to_tell: BTreeSet<GroupName>,
+    to_notify: BTreeSet<GroupName>,
     /// Clients whose invalid list elements have been logged.
     logged_skipped: BTreeSet<ClientId>,
     /// Clients whose id two processes have, as has been logged.
@@ -292,7 +292,7 @@ impl<D: Disk> Broker<D> {
     pub fn connection_closed(&self, connection: u64, now: Moment) {
         self.forget_connection(connection);
         self.replies.notify();
-        self.schedule_telling(now);
+        self.schedule_notifications(now);
     }
 
     fn forget_connection(&self, connection: u64) {

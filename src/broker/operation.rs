@@ -87,7 +87,7 @@ impl<D: Disk> Broker<D> {
             Request::Unregister { client, producer, consumer } => {
                 let left =
                     self.unregister(client, producer.as_ref(), consumer.as_ref(), context.origin());
-                self.schedule_telling(context.now().moment);
+                self.schedule_notifications(context.now().moment);
                 if let Some(group) = consumer {
                     self.release_locks(client, group, context).await?;
                 }
@@ -137,7 +137,7 @@ impl<D: Disk> Broker<D> {
                 panic!("producing and pulling are no operations")
             }
         };
-        self.schedule_telling(context.now().moment);
+        self.schedule_notifications(context.now().moment);
         self.log_notes();
         Ok(Answer { reply: Ok(reply), chunks: Vec::new() })
     }
@@ -162,15 +162,15 @@ impl<D: Disk> Broker<D> {
         let taken = created.map(drop).and(taken);
         for group in heartbeat.joined_groups() {
             let state = self.state.borrow();
-            let is_told = state.groups.has_changed(group)
-                && state.groups.connections_to_tell(group).contains(&connection);
+            let is_notified = state.groups.has_changed(group)
+                && state.groups.connections_to_notify(group).contains(&connection);
             drop(state);
-            if is_told {
+            if is_notified {
                 let group = group.detached();
                 self.notify_client(connection, ClientRequest::MembersChanged { group });
             }
         }
-        self.schedule_telling(now);
+        self.schedule_notifications(now);
         taken.map(|()| Reply::HeartbeatTaken)
     }
 

@@ -229,7 +229,7 @@ impl<D: Disk> Broker<D> {
         let held = self.state.borrow_mut().hold(task, until);
         match held {
             Ok(()) => Outcome::Held,
-            // The queue went while the disk was read for this pull; the client's next one is told.
+            // The queue was deleted during the disk read; the client's next pull is refused.
             Err(task) => Outcome::Now(self.nothing(&task)),
         }
     }

@@ -5,7 +5,7 @@
 //! |---|---|
 //! | a held pull times out | at its own deadline |
 //! | committed offsets are written to the log | at once, but at most every [`FLUSH_EVERY_MS`] |
-//! | members of a group are notified of a change | within [`TELL_AFTER_MS`], once for all changes until then |
+//! | members of a group are notified of a change | within [`NOTIFY_AFTER_MS`], once for all changes until then |
 //! | a request to a client times out | at its own deadline |
 //! | clients without heartbeats are removed | every [`FORGET_EVERY_MS`] |
 //! | delayed messages are delivered ([`delivery`](super::delivery)) | when the first one is due |
@@ -35,7 +35,7 @@ const FACTS_PER_FLUSH: usize = 4;
 const SOON_MS: u64 = 1;
 const RETRY_MS: u64 = 50;
 /// Delay before members of a group are notified of a change. A new member is notified at once.
-const TELL_AFTER_MS: u64 = 100;
+const NOTIFY_AFTER_MS: u64 = 100;
 /// Interval of checks for silent clients.
 const FORGET_EVERY_MS: u64 = 10_000;
 /// Interval of checks for unused groups, and pause between two steps of a check.
@@ -80,10 +80,10 @@ impl<D: Disk> Broker<D> {
                 Some(Due::Pull(id)) => released.extend(self.end_hold(id)),
                 Some(Due::Call(id)) => self.reply_arrived(id, Err(CallError::TimedOut)),
                 Some(Due::FlushOffsets) => self.flush_some(now.moment),
-                Some(Due::TellMembers) => self.tell_all_members(),
+                Some(Due::NotifyMembers) => self.notify_changed_groups(),
                 Some(Due::ForgetClients) => {
                     self.forget_clients(now.moment);
-                    self.schedule_telling(now.moment);
+                    self.schedule_notifications(now.moment);
                     self.at(now.moment.plus_ms(FORGET_EVERY_MS), Due::ForgetClients);
                 }
                 Some(Due::Sweep(after)) => self.sweep_some(after, now.moment),
@@ -136,18 +136,18 @@ impl<D: Disk> Broker<D> {
 
     /// Schedules the notification of members of changed groups: together, because many come and go
     /// at once when an application restarts.
-    pub(super) fn schedule_telling(&self, now: Moment) {
+    pub(super) fn schedule_notifications(&self, now: Moment) {
         let state = &mut *self.state.borrow_mut();
         let changed = state.groups.take_changed();
-        if !changed.is_empty() && state.to_tell.is_empty() {
-            state.deadlines.insert(now.plus_ms(TELL_AFTER_MS), Due::TellMembers);
+        if !changed.is_empty() && state.to_notify.is_empty() {
+            state.deadlines.insert(now.plus_ms(NOTIFY_AFTER_MS), Due::NotifyMembers);
         }
-        state.to_tell.extend(changed);
+        state.to_notify.extend(changed);
     }
 
-    fn tell_all_members(&self) {
-        let groups = std::mem::take(&mut self.state.borrow_mut().to_tell);
-        groups.iter().for_each(|group| self.tell_members(group));
+    fn notify_changed_groups(&self) {
+        let groups = std::mem::take(&mut self.state.borrow_mut().to_notify);
+        groups.iter().for_each(|group| self.notify_members(group));
     }
 
     fn flush_some(&self, now: Moment) {

@@ -354,7 +354,7 @@ impl<D: Disk> Shard<BrokerService<D>> {
     }
 
     /// Sends the broker's requests to clients, until the shard stops.
-    pub async fn tell_clients(self: Rc<Self>) {
+    pub async fn send_to_clients(self: Rc<Self>) {
         while !self.is_stopping.get() {
             self.service.broker.has_outgoing().await;
             self.send_requests();

@@ -76,7 +76,7 @@ impl OpenShard {
             glommio::spawn_local(listener::accept_all(listener, shard.clone())).detach();
         }
         glommio::spawn_local(shard.clone().tick()).detach();
-        glommio::spawn_local(shard.clone().tell_clients()).detach();
+        glommio::spawn_local(shard.clone().send_to_clients()).detach();
         let maintenance = glommio::spawn_local_into(shard.clone().maintain(), queues.background)
             .expect("the queue lives as long as the executor");
         let delivery = glommio::spawn_local(shard.clone().deliver());
