@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 
 use crate::model::LogOffset;
 
-/// Number of cuts remembered. After more cuts than this, a waiter is told that its entry is gone.
+/// Number of cuts remembered. After more cuts than this, a waiter learns that its entry is gone.
 const CUTS_KEPT: usize = 64;
 
 /// The end of an append that is waited for.
@@ -65,7 +65,7 @@ mod tests {
     }
 
     #[test]
-    fn after_too_many_cuts_a_waiter_is_told_that_its_entry_is_gone() {
+    fn after_too_many_cuts_a_waiter_learns_that_its_entry_is_gone() {
         let mut cuts = Cuts::default();
         let awaited = Awaited { end: LogOffset(10), cut_count: 0 };
         for _ in 0..CUTS_KEPT {

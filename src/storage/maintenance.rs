@@ -90,7 +90,7 @@ impl<D: Disk> Store<D> {
 
     /// Damage found by reads since the last call.
     pub fn take_damage(&self) -> Vec<Range<LogOffset>> {
-        std::mem::take(&mut self.0.upkeep.borrow_mut().untold)
+        std::mem::take(&mut self.0.upkeep.borrow_mut().unreported)
     }
 
     /// Segments whose index was missing or damaged and has been rebuilt since the last call.

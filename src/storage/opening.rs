@@ -397,7 +397,7 @@ impl<D: Disk> Opening<D> {
         })));
         for found in self.segments.split_off(count) {
             let segment = found.segment;
-            // If the log ends just before it, the walk has told the index of it.
+            // If the log ends just before it, the walk has added it to the index.
             self.index.forget_segment(segment.range.start);
             let name = FileName::Segment(segment.range.start).to_string();
             if segment.size() == self.config.segment_size {

@@ -314,7 +314,7 @@ impl<D: Disk> Store<D> {
     /// Access to the index. Do not append inside `access`.
     pub fn with_index<T>(&self, access: impl FnOnce(&mut Index) -> T) -> T {
         let mut index = self.0.index.borrow_mut();
-        self.0.tell_index(&mut index);
+        self.0.index_new_segments(&mut index);
         access(&mut index)
     }
 
@@ -435,8 +435,8 @@ impl<D: Disk> Shared<D> {
         }
     }
 
-    /// Announces new segments to the index.
-    pub fn tell_index(&self, index: &mut Index) {
+    /// Adds new segments to the index.
+    pub fn index_new_segments(&self, index: &mut Index) {
         let log = self.log.borrow();
         let newest = index.newest_segment();
         let is_new = |segment: &&Segment<D::File>| {

@@ -36,7 +36,7 @@ pub struct Upkeep<D: Disk> {
     /// Damage found by reads that has no file yet.
     pub damage: Vec<Range<LogOffset>>,
     /// Damage found by reads that has not been reported.
-    pub untold: Vec<Range<LogOffset>>,
+    pub unreported: Vec<Range<LogOffset>>,
     /// Segments with a rebuilt index that has not been reported.
     pub rebuilt: Vec<LogOffset>,
 }
@@ -81,7 +81,7 @@ impl<D: Disk> Upkeep<D> {
             free_to: LogOffset(u64::MAX),
             retired: Vec::new(),
             damage: Vec::new(),
-            untold: Vec::new(),
+            unreported: Vec::new(),
             rebuilt: Vec::new(),
         }
     }
@@ -93,13 +93,13 @@ impl<D: Disk> Upkeep<D> {
         self.free_to = old.free_to;
         (self.synced_at, self.space_checked_at) = (old.synced_at, old.space_checked_at);
         self.damage = std::mem::take(&mut old.damage);
-        self.untold = std::mem::take(&mut old.untold);
+        self.unreported = std::mem::take(&mut old.unreported);
         self.rebuilt = std::mem::take(&mut old.rebuilt);
     }
 
     /// A read has found `hole`.
     pub fn note_damage(&mut self, hole: Range<LogOffset>) {
         self.damage.push(hole.clone());
-        self.untold.push(hole);
+        self.unreported.push(hole);
     }
 }
