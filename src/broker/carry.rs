@@ -81,7 +81,7 @@ impl<D: Disk> Broker<D> {
             Bucket::of(delays.cursor().due_ms).queue()
         };
         match self.store.has_queues_from(segment.start, first).await {
-            // The segment itself tells.
+            // The index cannot answer, so the segment is read.
             Err(ReadError::Damaged(_)) => Ok(true),
             read => unless_gone(read, false),
         }

@@ -4,7 +4,7 @@
 //! [`CLIENT_LEASE_MS`] (remoting reference, 5.23). Nothing here is durable: clients send it again.
 //!
 //! A process has one membership: a consumer that is connected to any of its shards is a member of its groups
-//! on all of them. Each shard tells the others which clients are members by connections of its own
+//! on all of them. Each shard reports its own connected clients to the others
 //! ([`presence`]), and a client leaves a group when the last shard no longer knows it.
 //!
 //! ```text
@@ -51,11 +51,11 @@ pub struct Groups {
     ledger: Ledger,
     /// The consumer groups of each client that is connected to this shard.
     here: BTreeMap<ClientId, BTreeSet<GroupName>>,
-    /// What the other shards have told last of each client.
-    told: BTreeMap<(ShardId, ClientId), Told>,
-    /// Clients that the other shards have to be told of.
-    untold: BTreeSet<ClientId>,
-    /// Number of times that the others were told of a client.
+    /// The latest report of each other shard about each client.
+    remote: BTreeMap<(ShardId, ClientId), RemoteClient>,
+    /// Clients with changes that the other shards have not received yet.
+    unreported: BTreeSet<ClientId>,
+    /// Number of reports sent to the other shards.
     sequence: u64,
     /// Consumer groups whose members or topics have changed since the last call of
     /// [`Groups::take_changed`].
@@ -63,9 +63,9 @@ pub struct Groups {
     notes: Vec<Note>,
 }
 
-/// What another shard has told of a client.
+/// A client as another shard last reported it.
 #[derive(Debug)]
-struct Told {
+struct RemoteClient {
     sequence: u64,
     groups: BTreeSet<GroupName>,
 }
@@ -95,8 +95,8 @@ impl Default for Groups {
             producers: table(Role::Producer),
             ledger: Ledger::default(),
             here: BTreeMap::new(),
-            told: BTreeMap::new(),
-            untold: BTreeSet::new(),
+            remote: BTreeMap::new(),
+            unreported: BTreeSet::new(),
             sequence: 0,
             changed: BTreeSet::new(),
             notes: Vec::new(),
@@ -136,9 +136,9 @@ impl Groups {
         sender: Sender,
     ) -> Result<(), Refusal> {
         let beaten = self.consumers.beat(&consumer.group, client, sender, &mut self.ledger)?;
-        let Beaten { name, is_new_member, is_untold } = beaten;
-        if is_untold {
-            self.untold.insert(client.clone());
+        let Beaten { name, is_new_member, is_unreported } = beaten;
+        if is_unreported {
+            self.unreported.insert(client.clone());
             self.here.entry(client.clone()).or_default().insert(name.clone());
             self.note_shared(&name, client);
         }
@@ -163,7 +163,7 @@ impl Groups {
             self.changed.insert(name.clone());
         }
         if any {
-            self.untold.insert(client.clone());
+            self.unreported.insert(client.clone());
         }
         if let Some((other, topic)) = subscribed?.differs {
             let members = [other, client.clone()];
@@ -212,7 +212,7 @@ impl Groups {
             } else if role == Role::Consumer {
                 is_gone = false;
                 // Another shard may just have forgotten that it is here.
-                self.untold.insert(client.clone());
+                self.unreported.insert(client.clone());
             }
             ending.into_iter().for_each(|connection| self.leave(&membership, connection));
         }
@@ -264,7 +264,7 @@ impl Groups {
         self.ledger.disconnected(connection, membership);
         if membership.role == Role::Consumer {
             let Membership { group, client, .. } = membership;
-            self.untold.insert(client.clone());
+            self.unreported.insert(client.clone());
             if !is_here && let Some(groups) = self.here.get_mut(client) {
                 groups.remove(group);
                 if groups.is_empty() {
@@ -394,7 +394,7 @@ struct Beaten {
     name: GroupName,
     is_new_member: bool,
     /// The other shards do not know that it is connected like this.
-    is_untold: bool,
+    is_unreported: bool,
 }
 
 impl Table {
@@ -409,12 +409,12 @@ impl Table {
         let (name, member, is_new_member) = self.join(name, client, ledger)?;
         let Sender { connection, peer, now } = sender;
         let is_new_line = member.lines().iter().all(|line| line.connection != connection);
-        let is_untold = member.beat(connection, peer, now);
+        let is_unreported = member.beat(connection, peer, now);
         if is_new_line {
             let membership = Membership { role, group: name.clone(), client: client.clone() };
             ledger.connected(connection, membership);
         }
-        Ok(Beaten { name, is_new_member, is_untold })
+        Ok(Beaten { name, is_new_member, is_unreported })
     }
 
     /// Makes `client` a member of group `name`, creating the group for its first member; the caller connects

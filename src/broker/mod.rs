@@ -304,13 +304,13 @@ impl<D: Disk> Broker<D> {
         }
     }
 
-    /// What the other shards have to be told of the client of this heartbeat.
+    /// The changes by this heartbeat that the other shards need.
     pub fn take_presence(&self, heartbeat: &Heartbeat) -> Option<Presence> {
         let Heartbeat { client, consumers, .. } = heartbeat;
         self.state.borrow_mut().groups.take_presence(self.config.shard, client, consumers)
     }
 
-    /// What the other shards have to be told of all clients.
+    /// The changes of all clients that the other shards need.
     pub fn take_presences(&self) -> Vec<Presence> {
         self.state.borrow_mut().groups.take_presences(self.config.shard)
     }

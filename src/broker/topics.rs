@@ -220,8 +220,8 @@ pub struct Topics {
     /// Number of queues of all topics, including those that a topic no longer offers.
     queue_count: usize,
     version: DataVersion,
-    /// Topics that have changed since NameServers were last notified; `None` until they have been
-    /// told of all topics.
+    /// Topics that have changed since NameServers were last notified; `None` until they have
+    /// received all topics.
     changed: Option<BTreeSet<TopicName>>,
 }
 

@@ -292,11 +292,11 @@ pub struct ConsumerData {
     pub subscriptions: Vec<SubscriptionData>,
 }
 
-/// What a shard knows of a client that has connections to it, for the other shards of its process.
+/// A shard's report on a client that is connected to it, for the other shards of its process.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Presence {
     pub shard: ShardId,
-    /// Grows with each that the shard tells.
+    /// Grows with each report of the shard.
     pub sequence: u64,
     pub client: ClientId,
     /// All groups that it consumes for, sorted.

@@ -101,9 +101,9 @@ impl<D: Disk> BrokerService<D> {
 async fn wait_delivered(receipt: Option<Receipt>) {
     let Some(receipt) = receipt else { return };
     let is_late = {
-        let told = pin!(receipt.delivered());
+        let delivered = pin!(receipt.delivered());
         let deadline = pin!(glommio::timer::sleep(ANNOUNCE_MAX));
-        matches!(futures_util::future::select(told, deadline).await, Either::Right(_))
+        matches!(futures_util::future::select(delivered, deadline).await, Either::Right(_))
     };
     if is_late {
         receipt.give_up();
@@ -287,7 +287,7 @@ impl<D: Disk> Shard<BrokerService<D>> {
         .detach();
     }
 
-    /// Serves requests of other shards until it is told to stop.
+    /// Serves requests of other shards until one of them stops it.
     pub async fn take_asks(self: &Rc<Self>, inbox: Inbox) {
         while let Ok(envelope) = inbox.recv_async().await {
             self.beat();
@@ -338,7 +338,7 @@ impl<D: Disk> Shard<BrokerService<D>> {
         }
     }
 
-    /// Tells the other shards which clients have left or changed, other than by a heartbeat.
+    /// Reports to the other shards which clients have left or changed, other than by a heartbeat.
     fn spread_presences(self: &Rc<Self>) {
         let presences = self.service.broker.take_presences();
         if presences.is_empty() {

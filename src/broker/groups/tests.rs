@@ -1,4 +1,4 @@
-//! Members and subscriptions of one shard, and of several that tell each other.
+//! Members and subscriptions of one shard, and of several that report to each other.
 
 use super::ledger::{SUBSCRIPTIONS_MAX, TAGS_MAX};
 use super::*;
@@ -290,12 +290,12 @@ impl Shards {
         beats(&mut self.0[shard], &heartbeat(client, 1), connection, at).unwrap();
     }
 
-    /// What shard `shard` has to tell the others.
+    /// What shard `shard` has not reported yet.
     fn news(&mut self, shard: usize) -> Vec<Presence> {
         self.0[shard].take_presences(ShardId(shard as u16))
     }
 
-    /// Delivers all that there is to tell.
+    /// Delivers all reports.
     fn settle(&mut self) {
         for from in 0..self.0.len() {
             for news in self.news(from) {
@@ -306,7 +306,7 @@ impl Shards {
         }
         for (shard, groups) in self.0.iter().enumerate() {
             assert_eq!(groups.ledger, counted(groups), "shard {shard}");
-            assert!(groups.untold.is_empty(), "shard {shard} tells what it was told");
+            assert!(groups.unreported.is_empty(), "shard {shard} repeats another shard's report");
         }
     }
 
@@ -339,12 +339,12 @@ fn a_heartbeat_to_any_shard_counts_for_all_until_the_last_one_forgets_the_client
     assert!(shards.0.iter().all(|groups| groups.has_changed(&group())));
     shards.0[2].connection_closed(1);
     shards.settle();
-    assert!(shards.0.iter().all(|groups| groups.told.is_empty() && groups.here.is_empty()));
+    assert!(shards.0.iter().all(|groups| groups.remote.is_empty() && groups.here.is_empty()));
     assert!(shards.members().concat().is_empty());
 }
 
 #[test]
-fn only_what_is_new_is_told_and_what_arrives_late_is_ignored() {
+fn only_changes_are_reported_and_late_reports_are_ignored() {
     let mut shards = Shards::new(2);
     shards.beat(0, "a", 1, 0);
     let first = shards.news(0);
