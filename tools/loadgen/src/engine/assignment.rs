@@ -1,9 +1,9 @@
-//! Which producer sends to which broker, when it joins, and which part of its stream's load it has.
+//! Assigns each producer a broker, a time to join, and a share of its stream's load.
 //!
-//! Producers of a stream that are alike (same broker, from the start or joining late) share one
-//! curve. What the curves of a stream add up to is the stream's curve at every moment, whoever is
-//! there to carry it. The assignment covers the producers of all parts, so that it is the same in
-//! each of them.
+//! Producers of a stream of the same kind (same broker, both early or both late) share one load
+//! curve. The curves of a stream's producers always add up to the stream's curve, whichever producers
+//! have joined. Every process of a run computes the assignment of all producers, so all processes
+//! get the same one.
 
 use std::sync::Arc;
 
@@ -23,7 +23,7 @@ pub struct Assigned {
     pub broker: usize,
     /// When it connects.
     pub joins_ns: u64,
-    /// `None`: it sends whenever it can.
+    /// `None`: closed loop, it sends whenever its window has room.
     pub source: Option<Source>,
 }
 
@@ -68,7 +68,7 @@ fn members(stream: &Stream, brokers: usize) -> Vec<Member> {
         let is_late = index >= first_late;
         Member {
             topic: index % topics,
-            // Producers of one topic are spread over the brokers, and so are the first of each.
+            // Spreads the producers of each topic over the brokers, and so the first ones of all topics.
             broker: (index % topics + index / topics) % brokers,
             joins_ns: if is_late { joins[index - first_late] } else { 0 },
             is_late,
@@ -113,7 +113,7 @@ struct Shares<'a> {
     counts: Vec<[usize; 2]>,
     loaded_from_ns: u64,
     keys: &'a Keys,
-    /// Part of each broker by its keys, and from when on.
+    /// Share of each broker by its keys, and the start of its validity.
     parts: Vec<Vec<(u64, f64)>>,
 }
 
@@ -129,7 +129,7 @@ impl<'a> Shares<'a> {
         }
     }
 
-    /// Part of the stream's requests for the producers of one kind.
+    /// Share of the stream's requests for the producers of one kind.
     fn over_time(&self, broker: usize, is_late: bool, batch: f64) -> Vec<(u64, f64)> {
         let changes = self.parts[broker].iter().map(|(from_ns, _)| *from_ns);
         let mut times: Vec<u64> = changes.chain([0, self.loaded_from_ns]).collect();
@@ -146,7 +146,7 @@ impl<'a> Shares<'a> {
         if is_late && at_ns < self.loaded_from_ns || carriers(broker) == 0 {
             return 0.0;
         }
-        // A broker without anybody to send to it leaves its part to the others.
+        // The share of a broker without producers goes to the other brokers.
         let weight = |broker: usize| match self.keys {
             Keys::None => carriers(broker) as f64,
             Keys::Drawn(_) if carriers(broker) == 0 => 0.0,
@@ -236,7 +236,7 @@ mod tests {
         assert!((by_broker[1] / 1_200.0 - 0.75).abs() < 0.03, "{by_broker:?}");
     }
 
-    /// With fewer producers than brokers, nothing of the load is lost.
+    /// No load is lost with fewer producers than brokers.
     #[test]
     fn a_broker_without_producers_leaves_its_part_to_the_others() {
         let mut scenario = scenario(1, 1);

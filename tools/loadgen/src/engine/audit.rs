@@ -1,11 +1,10 @@
-//! Every acknowledgement, reconciled with what arrived.
+//! Reconciles every acknowledgement with the messages that arrived.
 //!
-//! The generators keep, per producer, one bit for each message that was acknowledged and one for
-//! each that was refused; each group of consumers keeps one bit for each that arrived. Sequences
-//! have no gaps, so two bits per message and one per group that takes it say everything. Where all
-//! was acknowledged and has arrived they take next to nothing ([`crate::engine::bitmap`]); the worst
-//! case is a bit per message and set, 90 MB for 100 million messages and five groups. Only here, after
-//! the run, do the two sides meet.
+//! Per producer, the sending side keeps one bit for each acknowledged message and one for each refused
+//! message; each consumer group keeps one bit for each message that arrived. Sequences have no gaps, so
+//! these bits are complete. Full and empty ranges take almost no memory ([`crate::engine::bitmap`]);
+//! the worst case is one bit per message and set, 90 MB for 100 million messages and five groups. The
+//! two sides are compared here only, after the run.
 //!
 //! Not here: what the findings mean for the verdict (`report`).
 
@@ -18,24 +17,24 @@ use serde::{Deserialize, Serialize};
 use crate::engine::bitmap::{Bitmap, CHUNK, Chunk, WORDS};
 use crate::engine::payload::Identity;
 
-/// A sequence that lies this far behind all that arrived of its producer is none that was given:
-/// taking it for one would cost memory for all in between.
+/// A sequence this far beyond all others of its producer cannot be genuine. Accepting it would
+/// allocate memory for all sequences in between.
 const REACH_MAX: u64 = 1 << 32;
 
-/// What the sending side knows of one producer's messages `0..sent`.
+/// Outcomes of one producer's messages `0..sent`, as known to the sending side.
 #[derive(Debug)]
 pub struct Outcomes {
     pub stream: u16,
     pub producer: u32,
-    /// Messages handed to the socket. Those neither acknowledged nor refused are unknown: the
-    /// answer never came, so they may or may not be stored.
+    /// Messages handed to the socket. Those neither acknowledged nor refused have an unknown
+    /// outcome: no reply came, so they may or may not be stored.
     pub sent: u64,
     acknowledged: Bitmap,
     refused: Bitmap,
 }
 
 impl Outcomes {
-    /// Of a producer that has sent nothing yet.
+    /// The outcomes of a producer that has sent nothing yet.
     pub fn of(stream: u16, producer: u32) -> Self {
         let (acknowledged, refused) = Default::default();
         Self { stream, producer, sent: 0, acknowledged, refused }
@@ -54,14 +53,14 @@ impl Outcomes {
     }
 }
 
-/// What one group has seen.
+/// The messages that one group has received.
 #[derive(Debug)]
 pub struct Arrived {
     run: u64,
     /// Index in `seen` by producer number.
     producers: FxHashMap<u32, usize>,
     seen: Vec<Bitmap>,
-    /// Highest sequence seen per queue, producer and lane. Bounded by what the run has of each.
+    /// Highest sequence seen per queue, producer and lane. Bounded by their numbers in the run.
     newest: FxHashMap<(u32, u32, u16), u64>,
     streams: BTreeMap<u16, StreamSeen>,
     count: u64,
@@ -75,20 +74,20 @@ struct StreamSeen {
     out_of_order: u64,
 }
 
-/// What became of one arrival.
+/// The classification of one arrival.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Arrival {
     First,
     Again,
-    /// Of another run, or of a producer of another part of this one.
+    /// From another run, or from a producer of another process of this run.
     Foreign,
-    /// Under a number that cannot have been given.
+    /// Its sequence cannot have been sent.
     Impossible,
 }
 
 impl Arrived {
-    /// Takes in messages of `run` from these producers, given with their streams; all others are
-    /// foreign.
+    /// Expects messages of `run` from these producers, listed with their streams. All other messages
+    /// are foreign.
     pub fn new(run: u64, producers: &[(u16, u32)]) -> Self {
         let streams = producers.iter().map(|(stream, _)| (*stream, StreamSeen::default()));
         let numbers = producers.iter().map(|(_, number)| *number);
@@ -104,7 +103,7 @@ impl Arrived {
         }
     }
 
-    /// An intact message arrived from queue number `queue`, in the order of calls.
+    /// Records an intact message of queue number `queue`. Calls follow the order of arrival.
     pub fn take(&mut self, queue: u32, identity: &Identity) -> Arrival {
         let index = (identity.run == self.run).then(|| self.producers.get(&identity.producer));
         let stream = self.streams.get_mut(&identity.stream);
@@ -131,30 +130,30 @@ impl Arrived {
         Arrival::First
     }
 
-    /// A message of a load generator arrived that is not what was sent. It cannot be told whose it
-    /// was, so if it was acknowledged and no good copy arrives, it counts as lost as well.
+    /// Records a corrupted message of a load generator. Its producer is unknown, so if it was
+    /// acknowledged and no intact copy arrives, it also counts as lost.
     pub fn take_corrupted(&mut self) {
         self.corrupted += 1;
     }
 
-    /// A message of somebody else arrived.
+    /// Records a message that no load generator sent.
     pub fn take_foreign(&mut self) {
         self.foreign += 1;
     }
 
-    /// Different intact messages of this run.
+    /// Number of distinct intact messages of this run.
     pub fn count(&self) -> u64 {
         self.count
     }
 
-    /// How many acknowledged messages have not arrived so far.
+    /// Number of acknowledged messages that have not arrived yet.
     pub fn missing(&self, outcomes: &[Outcomes]) -> u64 {
         let mine = outcomes.iter().filter(|sent| self.streams.contains_key(&sent.stream));
         mine.map(|sent| self.compare(sent).lost).sum()
     }
 
-    /// What became of each stream's messages. Of producers for whose broker `is_readable` is false
-    /// nobody can tell: what is missing of theirs is unread, not lost.
+    /// The audit of each stream. Where `is_readable` is false for a producer's broker, its missing
+    /// messages count as unread, not as lost.
     pub fn reconcile(
         &self,
         outcomes: &[Outcomes],
@@ -176,7 +175,7 @@ impl Arrived {
         audits
     }
 
-    /// Messages of a load generator with a wrong checksum, and messages of others.
+    /// Number of corrupted messages, and of messages that no load generator sent.
     pub fn unattributed(&self) -> (u64, u64) {
         (self.corrupted, self.foreign)
     }
@@ -199,49 +198,50 @@ impl Arrived {
     }
 }
 
-/// What the sending side knows of the messages of one chunk.
+/// Outcomes of the messages of one chunk, as known to the sending side.
 struct SentChunks<'a> {
-    /// How many of its messages exist; more than a chunk has where there are later chunks.
+    /// Number of messages sent from the start of this chunk on; more than a chunk holds if later chunks
+    /// exist.
     sent: u64,
     acknowledged: &'a Chunk,
     refused: &'a Chunk,
 }
 
-/// The lowest `count` bits, all of them from 64 on.
+/// A mask of the lowest `count` bits; all bits if `count` is 64 or more.
 fn bits_below(count: u64) -> u64 {
     if count >= 64 { u64::MAX } else { (1 << count) - 1 }
 }
 
-/// What the reconciliation found.
+/// The result of the reconciliation.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Audit {
     pub acknowledged: u64,
-    /// Acknowledged and never seen.
+    /// Acknowledged and never received.
     pub lost: u64,
-    /// Acknowledged and not seen, by a broker with queues that were not read to their end.
+    /// Acknowledged and not received, on a broker with queues that were not read to their end.
     #[serde(default)]
     pub unread: u64,
-    /// Seen more than once; counted once per repetition.
+    /// Received more than once; counts each repetition.
     pub duplicated: u64,
-    /// Seen in a queue after a later message of the same producer, or in a stream that asks for order
-    /// of the same lane ([`crate::engine::producer`]).
+    /// Received in a queue after a later message of the same producer or, in an ordered stream, of the
+    /// same lane ([`crate::engine::producer`]).
     pub out_of_order: u64,
     /// Arrived with a wrong checksum.
     pub corrupted: u64,
-    /// Sent, never answered, and arrived all the same.
+    /// Sent without a reply, and received.
     pub unknown_present: u64,
-    /// Sent, never answered, never seen.
+    /// Sent without a reply, and not received.
     pub unknown_absent: u64,
-    /// Refused, and arrived all the same.
+    /// Refused, but received.
     pub refused_present: u64,
-    /// Arrived intact under a number that was never sent.
+    /// Received intact, with a sequence that was never sent.
     pub never_sent: u64,
     /// Messages of other runs in the same topic.
     pub foreign: u64,
 }
 
 impl Audit {
-    /// Adds what became of one chunk.
+    /// Adds the outcomes of one chunk.
     fn compare(&mut self, sent: &SentChunks<'_>, arrived: &Chunk) {
         let count = |bits: u64| u64::from(bits.count_ones());
         for index in 0..WORDS {
@@ -324,7 +324,7 @@ mod tests {
         assert_eq!(audit, Audit { acknowledged: 3 * COUNT, ..Audit::default() });
     }
 
-    /// Every planted fault is found, one at a time, wherever it is.
+    /// Every injected fault is found, wherever it is. One fault at a time.
     #[test]
     fn every_planted_loss_duplicate_and_swap_is_found() {
         let (outcomes, whole) = (all_acknowledged(), stream());
@@ -392,7 +392,7 @@ mod tests {
         assert_eq!((audit.duplicated, audit.out_of_order), (3, 0));
     }
 
-    /// Nobody can say of a broker that is gone what it has lost.
+    /// Messages on an unreachable broker do not count as lost.
     #[test]
     fn what_cannot_be_read_is_not_lost() {
         let (outcomes, mut stream) = (all_acknowledged(), stream());
@@ -405,7 +405,7 @@ mod tests {
         assert_eq!((audit.lost, audit.unread), (2, 1));
     }
 
-    /// Streams are reconciled apart, and a group knows nothing of streams it does not take.
+    /// Streams are reconciled separately, and a group ignores streams that it does not consume.
     #[test]
     fn each_stream_has_its_own_audit() {
         let mut arrived = Arrived::new(RUN, &[(0, 1), (2, 5)]);
@@ -426,7 +426,7 @@ mod tests {
         assert_eq!((arrived.missing(&outcomes), arrived.unattributed()), (2, (0, 1)));
     }
 
-    /// Orders of different lanes may overtake each other; those of one lane may not.
+    /// Messages of different lanes may overtake each other; those of one lane may not.
     #[test]
     fn order_is_that_of_a_lane() {
         let of = |lane, sequence| Identity { lane, ..identity(1, sequence) };
@@ -438,7 +438,7 @@ mod tests {
         }
     }
 
-    /// A number out of reach would make a set as large as the number.
+    /// Accepting an impossible sequence would make the set as large as the sequence.
     #[test]
     fn a_number_that_cannot_have_been_given_costs_nothing() {
         let mut arrived = arrived();

@@ -140,7 +140,7 @@ mod tests {
     /// Numbers of the sets under test: a little more than ten chunks.
     const END: u64 = 10 * CHUNK + 77;
 
-    /// The set as one truth value per number.
+    /// The set as one `bool` per number.
     fn plain(bitmap: &Bitmap) -> Vec<bool> {
         let of_word = |chunk: &Chunk, word| {
             let bits = chunk.word(word);
@@ -151,12 +151,12 @@ mod tests {
         bitmap.chunks.iter().flat_map(of_chunk).collect()
     }
 
-    /// How many chunks have bits of their own.
+    /// Number of chunks that store bits.
     fn mixed_count(bitmap: &Bitmap) -> usize {
         bitmap.chunks.iter().filter(|chunk| matches!(chunk, Chunk::Mixed { .. })).count()
     }
 
-    /// How many numbers a set and its model differ in.
+    /// Number of differences between a set and its model.
     fn differences(bitmap: &Bitmap, model: &[bool]) -> usize {
         let mut plain = plain(bitmap);
         assert!(plain.len() <= model.len().next_multiple_of(CHUNK as usize));

@@ -1,10 +1,11 @@
 //! A non-blocking socket with its input and output buffers.
 //!
-//! The kernel timestamps what arrives. So the time that a reply waits in the socket counts as the
+//! The kernel timestamps incoming data, so the time that a reply waits in the socket counts as the
 //! generator's lateness, not as the broker's latency.
 //!
-//! Frames are parsed in the input buffer: a generator reads a million replies a second and needs two
-//! numbers of each. Anything but an ordinary success is copied and decoded by `ringmq::wire`.
+//! Frames are parsed in place in the input buffer: a generator reads a million replies a second and
+//! needs two numbers from each. Replies other than a plain success are copied and decoded by
+//! `ringmq::wire`.
 
 use std::io::{self, ErrorKind, IoSliceMut, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -19,9 +20,9 @@ use ringmq::wire::{Frame, HeaderEncoding};
 use zerocopy::byteorder::big_endian::U32;
 use zerocopy::{FromBytes, Immutable, KnownLayout, Unaligned};
 
-/// First size of the input buffer, bytes: beyond it the reads fall out of the second-level cache.
+/// Initial size of the input buffer, bytes. Reads into a larger one miss the L2 cache.
 const INPUT_SIZE: usize = 64 << 10;
-/// Largest frame taken, bytes; the limit of the protocol.
+/// Maximum frame size, bytes; the limit of the protocol.
 const FRAME_SIZE_MAX: usize = 16 << 20;
 
 pub struct Connection {
@@ -33,7 +34,7 @@ pub struct Connection {
     /// Frames to send; the first `written` bytes are sent.
     output: Vec<u8>,
     written: usize,
-    /// Room for a time stamp.
+    /// Control message buffer for a timestamp.
     control: Vec<u8>,
 }
 
@@ -56,7 +57,7 @@ pub struct FrameView<'a> {
 }
 
 impl FrameView<'_> {
-    /// The same frame with a header of its own and no body.
+    /// An owned copy of the frame without its body.
     pub fn header_only(&self) -> Frame {
         let header = Bytes::copy_from_slice(self.header);
         Frame::new(self.encoding, header, Bytes::new())
@@ -68,7 +69,7 @@ impl Connection {
         Self::from_stream(TcpStream::connect_timeout(&address, timeout)?)
     }
 
-    /// The same for a connection that somebody else has made.
+    /// Wraps a socket that is already connected.
     pub fn from_stream(stream: TcpStream) -> io::Result<Self> {
         stream.set_nodelay(true)?;
         stream.set_nonblocking(true)?;
@@ -84,8 +85,8 @@ impl Connection {
         })
     }
 
-    /// Reads once, and tells for how long what was read had waited in the socket, ns; of several
-    /// pieces the last. `None`: nothing was there. An error also when the peer has closed.
+    /// Reads once. Returns how long the data had waited in the socket, ns; if several segments were
+    /// read, of the last one. `None` if there was no data. End of stream is an error.
     pub fn receive(&mut self) -> io::Result<Option<u64>> {
         self.make_room();
         let mut room = [IoSliceMut::new(&mut self.input[self.tail..])];
@@ -110,7 +111,7 @@ impl Connection {
         }
     }
 
-    /// Moves a half-read frame to the front, and grows the buffer when it holds nothing else.
+    /// Moves a partial frame to the front; grows the buffer if the frame fills it.
     fn make_room(&mut self) {
         if self.head == self.tail {
             (self.head, self.tail) = (0, 0);
@@ -126,7 +127,7 @@ impl Connection {
         }
     }
 
-    /// The next whole frame among what was read. After an error the stream has lost its framing.
+    /// The next complete frame in the buffer. An error means that framing is lost.
     pub fn next_frame(&mut self) -> io::Result<Option<FrameView<'_>>> {
         let lost = |what: &str| io::Error::new(ErrorKind::InvalidData, what);
         let unread = &self.input[self.head..self.tail];
@@ -150,7 +151,7 @@ impl Connection {
         Ok(Some(FrameView { encoding, header, body }))
     }
 
-    /// Where frames to be sent are appended.
+    /// The output buffer. Append frames to it, then flush.
     pub fn output(&mut self) -> &mut Vec<u8> {
         &mut self.output
     }
@@ -159,7 +160,7 @@ impl Connection {
         self.output.len() - self.written
     }
 
-    /// Sends what the kernel takes. `true`: all of it.
+    /// Sends as much as the socket accepts. Returns whether the output is empty.
     pub fn flush(&mut self) -> io::Result<bool> {
         while self.written < self.output.len() {
             match self.stream.write(&self.output[self.written..]) {
@@ -194,7 +195,7 @@ mod tests {
         (connection, listener.accept().unwrap().0)
     }
 
-    /// Reads until `count` frames have come, and gives their bodies' sizes.
+    /// Reads until `count` frames have arrived, and returns the sizes of their bodies.
     fn bodies(connection: &mut Connection, count: usize) -> Vec<usize> {
         let mut sizes = Vec::new();
         while sizes.len() < count {
@@ -233,7 +234,7 @@ mod tests {
         const WAIT: Duration = Duration::from_millis(30);
         let (mut connection, mut peer) = pair();
         assert_eq!(connection.receive().unwrap(), None);
-        // The kernel starts to stamp a moment after the first socket has asked for it.
+        // The kernel starts timestamping a moment after the first socket enables it.
         let mut waited_ns = (0..100).map(|_| {
             peer.write_all(&frame(1)).unwrap();
             std::thread::sleep(WAIT);

@@ -1,5 +1,5 @@
-//! Re-establishes lost connections on a separate thread, because a connect may take long and a sending
-//! thread must not wait.
+//! Re-establishes lost connections on a separate thread, so that a slow connect never blocks a sending
+//! thread.
 //!
 //! Orders are queued by address. While an address does not answer, there is one connect at a time,
 //! every 100 ms, however many orders are queued: a thousand producers do not storm a broker that is
@@ -27,19 +27,19 @@ pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 const PAUSE: Duration = Duration::from_millis(100);
 /// Connects in flight to an address that answers.
 const IN_FLIGHT_MAX: usize = 64;
-/// New orders are looked for this often while connects are in flight, ms.
+/// Interval of checks for new orders while connects are in flight, ms.
 const POLL_MS: u8 = 5;
 
-/// Takes orders under the caller's numbers. At most one order per number may be open.
+/// Takes orders identified by the caller's numbers. At most one order per number may be open.
 pub struct Connector {
     orders: flume::Sender<(u32, SocketAddr)>,
     made: flume::Receiver<(u32, Connection)>,
-    /// Orders whose connection was not taken yet.
+    /// Orders whose connection has not been taken yet.
     open: Cell<usize>,
 }
 
 impl Connector {
-    /// The thread ends when the connector is dropped.
+    /// Starts the thread, which ends when the connector is dropped.
     pub fn start() -> io::Result<Self> {
         let (orders, to_make) = flume::unbounded();
         let (hand_over, made) = flume::unbounded();
@@ -48,13 +48,13 @@ impl Connector {
         Ok(Self { orders, made, open: Cell::new(0) })
     }
 
-    /// A connection to `address` will come, as soon as there can be one.
+    /// Orders a connection to `address`.
     pub fn order(&self, number: u32, address: SocketAddr) {
         self.open.set(self.open.get() + 1);
         self.orders.send((number, address)).expect("the thread lives as long as its connector");
     }
 
-    /// The next connection that was made. Costs nothing when none was ordered.
+    /// Takes the next established connection. Costs nothing when none is ordered.
     pub fn next_made(&self) -> Option<(u32, Connection)> {
         if !self.has_open_orders() {
             return None;
@@ -64,18 +64,18 @@ impl Connector {
         Some(made)
     }
 
-    /// Whether any order has not led to a connection that was taken.
+    /// Whether any order is open.
     pub fn has_open_orders(&self) -> bool {
         self.open.get() > 0
     }
 }
 
-/// Orders for one address, and how often it may be tried. Knows no sockets.
+/// Orders for one address, and when it may be tried. Does no I/O.
 #[derive(Debug)]
 struct Orders {
     queued: VecDeque<u32>,
     in_flight: usize,
-    /// Whether the last connect that ended succeeded.
+    /// Whether the last completed connect succeeded.
     is_up: bool,
     not_before: Instant,
 }
@@ -85,7 +85,7 @@ impl Orders {
         Self { queued: VecDeque::new(), in_flight: 0, is_up: false, not_before: now }
     }
 
-    /// The order to try now, which counts as in flight from then on.
+    /// The order to try now. It counts as in flight from then on.
     fn next_try(&mut self, now: Instant) -> Option<u32> {
         let in_flight_max = if self.is_up { IN_FLIGHT_MAX } else { 1 };
         if self.in_flight >= in_flight_max || now < self.not_before {
@@ -155,7 +155,7 @@ impl Work {
         queued.map(|(orders, _)| orders.not_before).min()
     }
 
-    /// Begins what may be begun.
+    /// Starts all connects that are allowed now.
     fn try_next(&mut self) {
         for (address, (orders, attempts)) in &mut self.by_address {
             let now = Instant::now();
@@ -171,7 +171,7 @@ impl Work {
         }
     }
 
-    /// Waits until a connect may have ended. `false`: the machine gives up on us.
+    /// Waits until a connect may have completed. `false` if polling fails.
     fn wait(&self) -> bool {
         let attempts = self.by_address.values().flat_map(|(_, attempts)| attempts);
         let mut sockets: Vec<PollFd<'_>> =
@@ -182,7 +182,7 @@ impl Work {
         }
     }
 
-    /// Delivers the established connections. `false`: the receiver is gone.
+    /// Delivers the established connections. `false` if the receiver is gone.
     fn complete(&mut self) -> bool {
         for (orders, attempts) in self.by_address.values_mut() {
             for attempt in std::mem::take(attempts) {
@@ -206,7 +206,7 @@ impl Work {
     }
 }
 
-/// Begins a connect that does not block.
+/// Starts a non-blocking connect.
 fn begin(address: SocketAddr) -> io::Result<OwnedFd> {
     let family = if address.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
     let flags = SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC;
@@ -217,7 +217,7 @@ fn begin(address: SocketAddr) -> io::Result<OwnedFd> {
     }
 }
 
-/// Whether a connect has succeeded; an error when it failed.
+/// Whether a connect has completed; an error if it failed.
 fn state_of(socket: &OwnedFd) -> io::Result<bool> {
     let mut sockets = [PollFd::new(socket.as_fd(), PollFlags::POLLOUT)];
     if poll(&mut sockets, PollTimeout::ZERO)? == 0 {
@@ -265,7 +265,7 @@ mod tests {
         assert_eq!(orders.next_try(now + PAUSE), None, "those in flight must end first");
     }
 
-    /// All orders, or those of `count` different numbers that were made in time.
+    /// Waits for `count` connections with different numbers, for a limited time.
     fn made(connector: &Connector, count: usize) -> Vec<(u32, Connection)> {
         let deadline = Instant::now() + Duration::from_secs(20);
         let mut made = Vec::new();
@@ -279,7 +279,7 @@ mod tests {
         made
     }
 
-    /// The port is taken first and listens later, as that of a broker that comes back.
+    /// Reserves the port first and listens later, like a broker that restarts.
     #[test]
     fn all_come_back_when_the_broker_is_back() {
         const COUNT: u32 = 300;
@@ -303,7 +303,7 @@ mod tests {
         assert!(!connector.has_open_orders());
     }
 
-    /// The address is reserved for documentation: nothing answers there, not even with a refusal.
+    /// The address is reserved for documentation: packets to it get no reply, not even a reset.
     #[test]
     fn an_address_that_swallows_connects_keeps_no_other_waiting() {
         let silent = "192.0.2.1:9".parse().unwrap();

@@ -36,23 +36,24 @@ use crate::engine::poller::{Interest, Poller, Ready};
 use crate::target::cluster::QueueStart;
 use crate::target::routes::Routes;
 
-/// What groups are called at the broker, in front of their own name.
+/// Prefix of group names at the broker.
 pub const GROUP_PREFIX: &str = "loadgen-";
 /// How long a broker may hold a pull that finds nothing.
 const HOLD_MS: u64 = 2_000;
-/// Messages and bytes wanted per pull; brokers have limits of their own.
+/// Maximum messages and bytes per pull; brokers have their own limits.
 const COUNT_MAX: u32 = 4_096;
 const BYTES_MAX: u32 = 1 << 20;
-/// After the sending: silence after which nothing more is expected; long enough for every queue to be
-/// asked once more and to answer.
+/// How long after the last arrival a consumer gives up, once sending is over. Long enough for one more
+/// pull of every queue.
 pub const QUIET_MAX: Duration = Duration::from_millis(3 * HOLD_MS);
-/// The same while a broker cannot be reached that something is missing of: it may be starting.
+/// The same while a broker is unreachable: it may be restarting.
 pub const GONE_MAX: Duration = Duration::from_secs(30);
-/// After the sending: silence after which a complete audit is believed to be final.
+/// How long after the last arrival a complete audit counts as final, once sending is over. Until then
+/// duplicates may still arrive.
 const QUIET_COMPLETE_NS: u64 = 300_000_000;
 /// Period of the checks in `round`, ns.
 const ROUND_NS: u64 = 50_000_000;
-/// Pause before a pull that failed is tried again, ns.
+/// Pause before a failed pull is retried, ns.
 const RETRY_NS: u64 = 100_000_000;
 
 pub struct ConsumerOptions {
@@ -80,12 +81,12 @@ pub struct Consumed {
     /// The last refusal of a pull, and the number of refusals.
     pub refused_pulls: Option<(String, u64)>,
     pub disconnects: u64,
-    /// Brokers that could not be reached at the end.
+    /// Number of brokers that were unreachable at the end.
     pub gone: usize,
-    /// Queues that were not read to their end, and all queues.
+    /// Number of queues that were not read to their end, and of all queues.
     pub unread_queues: usize,
     pub queues: usize,
-    /// Part of a core that the thread used until the sending was over.
+    /// CPU use of the thread until sending was over, as a fraction of a core.
     pub cpu: f64,
 }
 
@@ -102,12 +103,13 @@ pub struct Consumer {
     notebook: Notebook,
     outcomes: flume::Receiver<Arc<[Outcomes]>>,
     broker_of: Arc<FxHashMap<u32, usize>>,
-    /// Messages that had arrived when the missing were last counted, and how many those were.
+    /// Cached count of missing messages, with the number of arrivals when it was computed.
     counted: Option<(u64, u64)>,
-    /// Earliest start of the silence that ends the consumer, ns.
+    /// The wait for late messages starts at the last arrival, but not before this, ns.
     quiet_from_ns: u64,
     is_sending_over: bool,
-    /// Index of the queue that is asked first in the next turn, so that a slow group serves all.
+    /// Index of the queue that is pulled first in the next turn. Round robin: with a low rate, no queue
+    /// starves.
     next_queue: usize,
     next_round_ns: u64,
 }
@@ -115,7 +117,7 @@ pub struct Consumer {
 #[derive(Default)]
 struct Broker {
     connection: Option<Connection>,
-    /// Where a new connection is being made to.
+    /// Address of the connection that is being established.
     ordered: Option<SocketAddr>,
 }
 
@@ -124,11 +126,11 @@ struct Queue {
     topic: TopicName,
     id: QueueId,
     next_offset: u64,
-    /// End of the queue as last heard; unknown while its broker has not answered since it was away.
+    /// End of the queue in the broker's last reply; unknown from a disconnect until the next reply.
     max_offset: Option<u64>,
-    /// The pull in flight was sent after the end of sending.
+    /// The pull in flight was sent after sending was over.
     is_asked_at_end: bool,
-    /// Such a pull was answered, and there was nothing left.
+    /// The reply to such a pull showed that the queue was read to its end.
     is_at_end: bool,
     state: QueueState,
 }
@@ -137,7 +139,7 @@ struct Queue {
 enum QueueState {
     /// A pull is due.
     Idle,
-    /// A pull is in flight, with this number, for so many messages.
+    /// A pull for `count` messages is in flight.
     Asked {
         number: i32,
         count: u32,
@@ -146,9 +148,9 @@ enum QueueState {
 }
 
 impl Queue {
-    /// The connection is gone, and with it the pull in flight. What the queue holds when it is back
-    /// must be heard anew: it may be more than was acknowledged. Tells how many messages were asked
-    /// for.
+    /// The connection is lost, and with it the pull in flight. The end of the queue is unknown until the
+    /// broker replies again: it may be beyond the acknowledged messages. Returns the number of messages
+    /// that the pull requested.
     fn forget(&mut self) -> i64 {
         let asked = match self.state {
             QueueState::Asked { count, .. } => i64::from(count),
@@ -160,7 +162,7 @@ impl Queue {
         asked
     }
 
-    /// As far as its broker has said.
+    /// Whether everything up to the end in the broker's last reply has been read.
     fn has_no_more(&self) -> bool {
         self.max_offset.is_some_and(|end| self.next_offset >= end)
     }
@@ -169,7 +171,7 @@ impl Queue {
 struct Notebook {
     recorder: Recorder,
     track: usize,
-    /// Messages that were asked for and did not come; negative when more came.
+    /// Messages requested minus messages received, not yet returned to the pace.
     unused: i64,
     arrived: Arrived,
     last_arrival_ns: u64,
@@ -233,7 +235,7 @@ impl Consumer {
         })
     }
 
-    /// Consumes until everything has arrived, or nothing more arrives.
+    /// Consumes until everything has arrived, or nothing arrives any more.
     pub fn run(mut self) -> io::Result<Consumed> {
         let mut events = Vec::new();
         let mut outcomes: Option<Arc<[Outcomes]>> = None;
@@ -248,13 +250,13 @@ impl Consumer {
             if now_ns >= self.next_round_ns {
                 self.round(now_ns)?;
                 if outcomes.is_none()
-                    && let Ok(told) = self.outcomes.try_recv()
+                    && let Ok(received) = self.outcomes.try_recv()
                 {
                     self.pace.open();
                     self.quiet_from_ns = now_ns;
                     self.is_sending_over = true;
                     cpu = meter.map_or(0.0, |meter: CpuMeter| meter.share(now_ns));
-                    outcomes = Some(told);
+                    outcomes = Some(received);
                 }
                 if let Some(outcomes) = &outcomes
                     && self.is_over(now_ns, outcomes)
@@ -286,7 +288,7 @@ impl Consumer {
         is_complete || quiet_ns >= quiet_max.as_nanos() as u64
     }
 
-    /// Counted anew only when something has arrived since: it looks at every bit of the audit.
+    /// Number of missing messages. Scans the whole audit, so the result is cached until the next arrival.
     fn missing(&mut self, outcomes: &[Outcomes]) -> u64 {
         let arrived = &self.notebook.arrived;
         let known = self.counted.filter(|(count, _)| *count == arrived.count());
@@ -352,13 +354,13 @@ impl Consumer {
         Ok(())
     }
 
-    /// Closes all connections; [`round`](Self::round) makes them anew when the group is back.
+    /// Closes all connections; [`round`](Self::round) reconnects when the group is up again.
     fn leave(&mut self) {
         self.brokers.iter_mut().for_each(|broker| broker.connection = None);
         self.notebook.unused += self.queues.iter_mut().map(Queue::forget).sum::<i64>();
     }
 
-    /// Sends a pull for every queue that has none, as far as the pace allows.
+    /// Sends a pull for every queue without one, as far as the pace allows.
     fn pull_idle(&mut self, now_ns: u64) -> io::Result<()> {
         self.pace.give_back(std::mem::take(&mut self.notebook.unused));
         let count = self.queues.len();
@@ -378,7 +380,7 @@ impl Consumer {
         let queue_count = self.queues.len() as u32;
         let queue = &mut self.queues[index];
         let Some(connection) = &mut self.brokers[queue.broker].connection else { return Ok(()) };
-        // The queue's index is part of the number, so an answer finds its queue.
+        // The request number encodes the queue's index, so a reply can be matched to its queue.
         let round = self.notebook.pulls % (i32::MAX as u32 / queue_count);
         let number = (round * queue_count + index as u32) as i32;
         self.notebook.pulls = self.notebook.pulls.wrapping_add(1);
@@ -457,7 +459,7 @@ fn pull_request(
         count_max,
         bytes_max: Some(BYTES_MAX),
         commit: (!is_fixed).then_some(queue.next_offset as i64),
-        // Where the end of the queue is not known, it is asked for.
+        // Without a hold the broker replies at once, with the end of the queue.
         hold_ms: queue.max_offset.map(|_| HOLD_MS),
         subscription: (!is_fixed).then_some(everything),
         subscription_version: 0,

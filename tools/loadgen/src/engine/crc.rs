@@ -1,11 +1,11 @@
-//! Checksums of buffers that end in bytes which never change.
+//! Checksums of buffers with a constant tail.
 //!
-//! A message is a small head that differs each time and a tail that is always the same. Checksums
+//! A message is a small head that varies and a tail that is constant. Checksums
 //! are linear: appending a fixed tail to bytes with checksum `c` gives `shift(c) ^ tail`, where
 //! `shift` depends on the tail's size only. With `shift` as four tables, the tail costs 2 ns
 //! instead of one pass over it.
 
-/// What appending one fixed tail does to a checksum.
+/// The effect of one fixed tail on a checksum.
 #[derive(Clone)]
 pub struct FixedTail {
     shift: Box<[[u32; 256]; 4]>,

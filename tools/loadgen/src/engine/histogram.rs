@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 /// Significant decimal digits kept.
 const DIGITS: u8 = 3;
 
-/// An empty histogram that never clips a value. Small at first: it grows with what it takes.
+/// An empty histogram that never clips a value. It starts small and grows with the recorded values.
 pub fn empty() -> Histogram<u64> {
     Histogram::new(DIGITS).expect("a legal number of digits")
 }
@@ -20,18 +20,18 @@ pub fn pack(histogram: &Histogram<u64>) -> Vec<u8> {
     bytes
 }
 
-/// A packed histogram, a few hundred bytes where an open one takes a hundred thousand.
+/// Packs a histogram: a few hundred bytes instead of a hundred thousand.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Packed(pub Vec<u8>);
 
-/// `None` when `bytes` are not from [`pack`].
+/// `None` if `bytes` are not from [`pack`].
 pub fn try_unpack(mut bytes: &[u8]) -> Option<Histogram<u64>> {
     let mut histogram: Histogram<u64> = Deserializer::new().deserialize(&mut bytes).ok()?;
     histogram.auto(true);
     Some(histogram)
 }
 
-/// Adds `count` values. Growing can fail only beyond 2^63 ns, which no clock here reaches.
+/// Adds `count` values. Growing fails only beyond 2^63 ns, which no clock here reaches.
 pub fn record(histogram: &mut Histogram<u64>, value_ns: u64, count: u64) {
     histogram.record_n(value_ns, count).expect("a histogram that grows takes every duration");
 }
@@ -81,7 +81,7 @@ pub mod text {
     }
 }
 
-/// What a report says of a histogram, ns.
+/// A histogram's summary in a report, ns.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Percentiles {
     pub p50: u64,
@@ -108,8 +108,8 @@ impl Percentiles {
     }
 }
 
-/// How long messages waited. Those that were given up are *censored*: each waited at least as long
-/// as it had by then, and nobody knows how much longer it would have.
+/// How long messages waited. Messages that were given up are *censored*: the wait until then is only a
+/// lower bound.
 pub struct Waits {
     all: Histogram<u64>,
     given_up: Histogram<u64>,
@@ -143,7 +143,7 @@ impl Waits {
 }
 
 impl Wait {
-    /// The time as `format` writes it; whole seconds where it is no more than a lower bound.
+    /// The time as `format` writes it; whole seconds if it is only a lower bound.
     pub fn shown(self, format: impl Fn(u64) -> String) -> String {
         const SECOND_NS: u64 = 1_000_000_000;
         match self.ns {
@@ -180,7 +180,7 @@ mod tests {
             [0.5, 0.98, 0.99, 1.0].map(shown)
         };
         assert_eq!(shown(&Waits::of(&measured, &given_up)), ["2.0", "2.0", "≥ 3 s", "≥ 3 s"]);
-        // Of a connection that broke at once nobody knows how long the answers would have taken.
+        // The connection broke at once, so the latency of its replies is unknown.
         record(&mut given_up, 1_000_000, 1);
         assert_eq!(shown(&Waits::of(&measured, &given_up))[0], "≥ 2.0");
     }
