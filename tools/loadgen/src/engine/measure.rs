@@ -1,4 +1,4 @@
-//! Measurements of the threads, by second and by phase.
+//! Measurements of all threads, by second and by phase.
 //!
 //! Each thread owns a [`Recorder`] and shares no counter. Once a second it sends its [`Interval`]s to
 //! the [`Collector`] and starts new ones. Events are counted twice: in the second in which they
@@ -24,9 +24,9 @@ pub struct Counters {
     pub refused: u64,
     pub unknown: u64,
     pub not_sent: u64,
-    /// Sent without asking for an answer.
+    /// Sent one-way, without a reply.
     pub one_way: u64,
-    /// Requests tried again after a refusal.
+    /// Requests retried after a refusal.
     pub retried: u64,
     pub received: u64,
 }
@@ -45,7 +45,7 @@ impl Counters {
     }
 }
 
-/// What is measured of one track in one second, or in many when added up.
+/// The measurements of one track in one second, or the sum of several seconds.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Interval {
     pub counters: Counters,
@@ -55,17 +55,17 @@ pub struct Interval {
     /// From the send call to acknowledged.
     #[serde(with = "histogram::text")]
     pub service: Histogram<u64>,
-    /// The generator's own lateness: from when it could have sent to when it did, and from when a
-    /// reply was in the socket to when it was read.
+    /// The generator's own lateness: from when a message could have been sent until it was sent, and
+    /// from when a reply was in the socket until it was read.
     #[serde(with = "histogram::text")]
     pub lateness: Histogram<u64>,
     /// From due to consumed.
     #[serde(with = "histogram::text")]
     pub end_to_end: Histogram<u64>,
-    /// From due to refused, each time.
+    /// From due to refused, for each refusal.
     #[serde(with = "histogram::text", default = "histogram::empty")]
     pub refused: Histogram<u64>,
-    /// From due to given up: no answer, or not sent. A lower bound of its latency.
+    /// From due to given up, without a reply or unsent. A lower bound of the latency.
     #[serde(with = "histogram::text", default = "histogram::empty")]
     pub given_up: Histogram<u64>,
 }
@@ -108,7 +108,7 @@ impl Kind {
         Self::GivenUp,
     ];
 
-    /// As it is called in files.
+    /// Its name in files.
     pub fn name(self) -> &'static str {
         match self {
             Self::Latency => "latency",
@@ -151,7 +151,7 @@ impl Interval {
         }
     }
 
-    /// Latencies, and of messages that were given up how long they had waited.
+    /// Latencies, and the waits of messages that were given up.
     pub fn waits(&self) -> Waits {
         Waits::of(&self.latency, &self.given_up)
     }
@@ -161,7 +161,7 @@ impl Interval {
         histogram::record(self.of_mut(kind), value_ns, count);
     }
 
-    /// The histograms that hold anything, by the names they have in files.
+    /// The non-empty histograms, by their names in files.
     pub fn histograms(&self) -> impl Iterator<Item = (&'static str, &Histogram<u64>)> {
         let all = Kind::ALL.into_iter().map(|kind| (kind.name(), self.of(kind)));
         all.filter(|(_, histogram)| !histogram.is_empty())
@@ -177,7 +177,7 @@ impl Interval {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Second {
     pub number: u64,
-    /// Tracks on which anything happened, ascending.
+    /// Tracks with measurements, ascending.
     pub tracks: Vec<PackedInterval>,
 }
 
@@ -185,7 +185,7 @@ pub struct Second {
 pub struct PackedInterval {
     pub track: usize,
     pub counters: Counters,
-    /// The histograms that hold anything.
+    /// The non-empty histograms.
     pub histograms: BTreeMap<Kind, Packed>,
 }
 
@@ -210,7 +210,7 @@ impl Second {
 }
 
 impl PackedInterval {
-    /// What does not read as a histogram is left out: files are checked when they are read.
+    /// Skips invalid histograms: files are validated when they are read.
     pub fn unpack(&self) -> Interval {
         let mut interval = Interval { counters: self.counters, ..Interval::default() };
         for (kind, packed) in &self.histograms {
@@ -224,13 +224,13 @@ impl PackedInterval {
 
 const SECOND_NS: u64 = 1_000_000_000;
 
-/// When phases end, ns, ascending; what is due later belongs to the last.
+/// Ends of the phases, ns, ascending. Anything due later belongs to the last phase.
 #[derive(Clone, Debug)]
 pub struct PhaseEnds(Arc<[u64]>);
 
 impl PhaseEnds {
     /// # Panics
-    /// Without any phase.
+    /// If there are no phases.
     pub fn new(ends_ns: impl IntoIterator<Item = u64>) -> Self {
         let ends: Arc<[u64]> = ends_ns.into_iter().collect();
         assert!(!ends.is_empty(), "a run has a phase");
@@ -246,24 +246,24 @@ impl PhaseEnds {
     }
 }
 
-/// What is measured of one track, allocated with its first value: an interval takes 98 KiB or more,
-/// and a thread uses few of the tracks and phases.
+/// The measurements of one track, allocated on the first value: an interval takes 98 KiB or more, and a
+/// thread uses few of the tracks and phases.
 type Begun = Option<Box<Interval>>;
 
 /// One thread's measurements.
 pub struct Recorder {
     thread: usize,
     second: u64,
-    /// Of the running second, by track.
+    /// The current second, by track.
     now: Vec<Begun>,
     phases: PhaseEnds,
-    /// Of the whole run, by phase, then track. Empty when there is one phase only: then the seconds
-    /// add up to the same.
+    /// The whole run, by phase, then track. Empty if there is only one phase: its figures are the sum of
+    /// the seconds.
     by_phase: Vec<Vec<Begun>>,
     reports: flume::Sender<Report>,
 }
 
-/// What thread number `thread` reports to the collector.
+/// A report of thread number `thread` to the collector.
 pub struct Report {
     thread: usize,
     content: Content,
@@ -271,7 +271,7 @@ pub struct Report {
 
 enum Content {
     Second(u64, Vec<(usize, Interval)>),
-    /// The thread's last report: what it measured by phase and track.
+    /// The thread's last report: its measurements by phase and track.
     Done(Vec<Vec<Begun>>),
 }
 
@@ -291,7 +291,7 @@ impl Recorder {
         Self { thread, second: 0, now: empty(), phases, by_phase, reports }
     }
 
-    /// Counts something that happened now to a message due at `due_ns`.
+    /// Counts an event of now, for a message due at `due_ns`.
     pub fn count(&mut self, track: usize, due_ns: u64, count: impl Fn(&mut Counters)) {
         count(&mut self.now[track].get_or_insert_default().counters);
         if !self.by_phase.is_empty() {
@@ -300,7 +300,7 @@ impl Recorder {
         }
     }
 
-    /// Records how long something took for `count` messages due at `due_ns`.
+    /// Records a duration for `count` messages due at `due_ns`.
     pub fn record(&mut self, track: usize, due_ns: u64, kind: Kind, value_ns: u64, count: u64) {
         self.now[track].get_or_insert_default().record(kind, value_ns, count);
         if !self.by_phase.is_empty() {
@@ -310,7 +310,7 @@ impl Recorder {
         }
     }
 
-    /// Hands over what belongs to an earlier second than `now_ns`.
+    /// Sends the seconds before that of `now_ns` to the collector.
     pub fn tick(&mut self, now_ns: u64) {
         let second = now_ns / SECOND_NS;
         if second > self.second {
@@ -319,7 +319,7 @@ impl Recorder {
         }
     }
 
-    /// When [`tick`](Self::tick) has something to do.
+    /// When [`tick`](Self::tick) is due next.
     pub fn next_tick_ns(&self) -> u64 {
         (self.second + 1) * SECOND_NS
     }
@@ -337,7 +337,7 @@ impl Recorder {
     }
 
     fn send(&self, content: Content) {
-        // After an interruption the collector may be gone, and the figures are not needed.
+        // After an interrupt the collector may be gone, and the figures are not needed.
         let _ = self.reports.send(Report { thread: self.thread, content });
     }
 }
@@ -350,7 +350,7 @@ pub struct Collector {
     /// Seconds not yet reported by all threads, by track.
     open: BTreeMap<u64, Vec<Interval>>,
     pub seconds: Vec<Second>,
-    /// By phase, then track.
+    /// Indexed by phase, then by track.
     pub totals: Vec<Vec<Interval>>,
 }
 
@@ -389,7 +389,7 @@ impl Collector {
         }
     }
 
-    /// The next second that no thread can add to any more, oldest first, by track.
+    /// The oldest second that all threads have reported, by track.
     pub fn next_complete(&mut self) -> Option<(u64, Vec<Interval>)> {
         let (&second, _) = self.open.first_key_value()?;
         if self.reported.iter().any(|&next| next <= second) {
@@ -477,7 +477,7 @@ mod tests {
         assert!(matches!(receiver.recv().unwrap().content, Content::Done(_)));
     }
 
-    /// Sixty groups of a night would take gigabytes for what they never measure.
+    /// Otherwise sixty groups in a run of hours would take gigabytes for empty histograms.
     #[test]
     fn a_thread_holds_only_what_it_measures() {
         let phases = PhaseEnds::new([1_000, 2_000, 3_000]);
@@ -493,7 +493,7 @@ mod tests {
         assert_eq!(begun(&recorder), 1);
     }
 
-    /// A message counts for the phase in which it was due, whenever its answer came.
+    /// A message counts in the phase in which it was due, whenever its reply arrives.
     #[test]
     fn waits_belong_to_the_phase_that_caused_them() {
         let phases = PhaseEnds::new([1_000, 2_000, 3_000]);

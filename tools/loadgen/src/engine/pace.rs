@@ -1,24 +1,24 @@
-//! The rate limit and the pauses of a group: a token bucket without a clock of its own.
+//! The rate limit and the pauses of a group: a token bucket that gets the time as an argument.
 
 use crate::plan::scenario::Pause;
 
-/// A group without a rate may ask for any number.
+/// The allowance of a group without a rate limit.
 const UNLIMITED: u32 = u32::MAX;
-/// Messages a slow group may take at once are those of this time, ns.
+/// Burst size of the bucket, as time at the group's rate, ns.
 const BURST_NS: u64 = 100_000_000;
-/// It asks again when it may take those of this time, ns: fewer, fuller pulls.
+/// Smallest allowance, as time at the group's rate, ns. Makes pulls fewer and larger.
 const STEP_NS: u64 = 10_000_000;
 
 /// The pace of one group: a bucket that fills at the group's rate, and pauses.
 #[derive(Clone, Debug)]
 pub struct Pace {
-    /// Messages per second; `None`: as they come.
+    /// Messages per second; `None` if unlimited.
     rate: Option<f64>,
     pauses: Vec<Pause>,
-    /// Messages that may be taken now; negative when more came than was asked for.
+    /// Messages that may be requested now; negative if pulls returned more than requested.
     level: f64,
     filled_ns: u64,
-    /// Queues that are asked.
+    /// Number of queues that share the bucket.
     queues: usize,
     is_open: bool,
 }
@@ -28,38 +28,39 @@ impl Pace {
         Self { rate, pauses, level: 0.0, filled_ns: 0, queues: 1, is_open: false }
     }
 
-    /// The same for a group that asks this many queues. A queue that has nothing keeps what it was
-    /// asked for until it answers, so none is asked for more than its share.
+    /// The same for a group with this many queues. A pull of an empty queue holds its tokens until the
+    /// broker replies, so each pull is limited to its queue's share.
     pub fn shared_by(self, queues: usize) -> Self {
         Self { queues: queues.max(1), ..self }
     }
 
-    /// Nothing is held back any more: what is left is drained.
+    /// Removes the limit and the pauses, to drain the backlog.
     pub fn open(&mut self) {
         self.is_open = true;
     }
 
-    /// `count` messages are asked for.
+    /// Takes the tokens of a pull for `count` messages.
     pub fn take(&mut self, count: u32) {
         if self.rate.is_some() {
             self.level -= f64::from(count);
         }
     }
 
-    /// `count` of the messages that were asked for did not come; negative when more came.
+    /// Returns the tokens of `count` requested messages that were not received; negative if more were
+    /// received than requested.
     pub fn give_back(&mut self, count: i64) {
         if self.rate.is_some() {
             self.level += count as f64;
         }
     }
 
-    /// How many messages may be asked for at `now_ns`; `None`: none yet.
+    /// How many messages may be requested at `now_ns`; `None` if none yet.
     pub fn allowance(&mut self, now_ns: u64) -> Option<u32> {
         if self.is_open {
             return Some(UNLIMITED);
         }
         if self.pause_at(now_ns).is_some() {
-            // What was not taken during a pause is not made up for afterwards.
+            // The bucket does not fill during a pause, so the group does not catch up afterwards.
             self.filled_ns = now_ns;
             return None;
         }
@@ -73,7 +74,7 @@ impl Pace {
         (self.level >= step).then_some(self.level.min(share) as u32)
     }
 
-    /// When to ask again if nothing else happens.
+    /// When to call [`allowance`](Self::allowance) again.
     pub fn next_ns(&self, now_ns: u64) -> u64 {
         if self.is_open {
             return u64::MAX;
@@ -85,7 +86,7 @@ impl Pace {
         }
     }
 
-    /// The group is gone, with its connections.
+    /// Whether the group is down, without connections.
     pub fn is_down(&self, now_ns: u64) -> bool {
         !self.is_open && self.pause_at(now_ns).is_some_and(|pause| pause.is_down)
     }
@@ -101,7 +102,7 @@ mod tests {
 
     const SECOND: u64 = 1_000_000_000;
 
-    /// Takes all it may, every `step_ns`, until `to_ns`.
+    /// Takes the whole allowance every `step_ns`, until `to_ns`.
     fn taken(pace: &mut Pace, from_ns: u64, to_ns: u64, step_ns: u64) -> u64 {
         let mut sum = 0;
         for now_ns in (from_ns..to_ns).step_by(step_ns as usize) {
@@ -136,7 +137,7 @@ mod tests {
         assert!(taken(&mut pace, 5 * SECOND, 6 * SECOND, 1_000_000) > 900);
     }
 
-    /// Half of what is asked for does not come: it may be asked for again.
+    /// Pulls return half of the requested messages; the other half may be requested again.
     #[test]
     fn what_does_not_come_is_not_counted() {
         let mut pace = Pace::new(Some(1_000.0), Vec::new());
@@ -151,7 +152,7 @@ mod tests {
         assert!(come.abs_diff(10_000) < 400, "{come}");
     }
 
-    /// However many queues have nothing and keep what they were asked for, the others go on.
+    /// Queues with messages progress, however many empty queues hold tokens.
     #[test]
     fn empty_queues_do_not_keep_the_others_waiting() {
         let mut pace = Pace::new(Some(10_000.0), Vec::new()).shared_by(100);

@@ -1,8 +1,8 @@
-//! What a message body says about itself.
+//! The layout of a message body.
 //!
 //! ```text
-//!   0 magic u32 | 4 CRC32C of all that follows u32 | 8 run u64 | 16 sequence u64
-//!  24 due u64, ns | 32 stream u16 | 34 lane u16 | 36 producer u32 | 40 filler, the same in every message
+//!   0 magic u32 | 4 CRC32C of the rest u32 | 8 run u64 | 16 sequence u64
+//!  24 due u64, ns | 32 stream u16 | 34 lane u16 | 36 producer u32 | 40 filler, identical in all messages
 //! ```
 //!
 //! The filler is half-compressible: 64 random bytes, 64 equal ones, and so on.
@@ -13,10 +13,10 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 use crate::engine::crc::FixedTail;
 use crate::plan::schedule::SplitMix64;
 
-/// Smallest message: the stamp alone.
+/// Minimum message size: the stamp alone.
 pub const MESSAGE_SIZE_MIN: usize = size_of::<Stamp>();
 const MAGIC: u32 = 0x4C47_0001;
-/// Bytes in front of what the checksum covers.
+/// Bytes before the range that the checksum covers.
 const UNCHECKED_SIZE: usize = 8;
 
 /// The fixed head of a message body.
@@ -40,14 +40,14 @@ const _: () = assert!(size_of::<Stamp>() == 40);
 pub struct Identity {
     pub run: u64,
     pub stream: u16,
-    /// Messages of one lane of a producer keep their order; 0 where no order is asked for.
+    /// Messages of one lane of a producer keep their order; 0 in an unordered stream.
     pub lane: u16,
     pub producer: u32,
     pub sequence: u64,
     pub due_ns: u64,
 }
 
-/// Makes the bodies of one size.
+/// Builds bodies of one size.
 #[derive(Clone)]
 pub struct PayloadMaker {
     filler: Vec<u8>,
@@ -68,12 +68,12 @@ impl PayloadMaker {
         Self { filler, filler_crc }
     }
 
-    /// What follows the stamp in every body.
+    /// The bytes after the stamp, identical in all bodies.
     pub fn filler(&self) -> &[u8] {
         &self.filler
     }
 
-    /// The head of the body of message `identity`; behind it the filler follows.
+    /// The stamp of message `identity`; the filler follows it.
     pub fn stamp(&self, identity: &Identity) -> Stamp {
         let mut stamp = Stamp {
             magic: U32::new(MAGIC),
@@ -91,12 +91,12 @@ impl PayloadMaker {
     }
 }
 
-/// Why a body is not one of ours.
+/// Why a body is invalid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BodyError {
-    /// Nothing of a load generator.
+    /// No load generator sent it.
     Foreign,
-    /// Ours by its magic, and not what was sent.
+    /// A load generator sent it, and it has changed since.
     Corrupted,
 }
 
@@ -105,7 +105,7 @@ pub fn read(body: &[u8]) -> Result<Identity, BodyError> {
     let Ok((stamp, _)) = Stamp::ref_from_prefix(body) else { return Err(BodyError::Foreign) };
     let is_intact = stamp.checksum.get() == crc32c::crc32c(&body[UNCHECKED_SIZE..]);
     if stamp.magic.get() != MAGIC {
-        // A flipped bit in the magic alone leaves the rest of the message recognisable.
+        // A message with a flipped bit in the magic alone is still recognisable.
         return Err(if is_intact { BodyError::Corrupted } else { BodyError::Foreign });
     }
     if !is_intact {

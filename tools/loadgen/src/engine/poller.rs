@@ -8,27 +8,27 @@ use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTime
 use nix::sys::time::{TimeSpec, TimeValLike};
 use nix::sys::timerfd::{ClockId, Expiration, TimerFd, TimerFlags, TimerSetTimeFlags};
 
-/// Events taken in per wait.
+/// Maximum events per wait.
 const EVENTS_MAX: usize = 256;
 /// Token of the timer; sockets use the numbers below.
 const TIMER: u64 = u64::MAX;
 
-/// Sockets under numbers of the caller's choice, and one timer. Level-triggered.
+/// Polls sockets, identified by the caller's numbers, and one timer. Level-triggered.
 pub struct Poller {
     epoll: Epoll,
     timer: TimerFd,
     events: Vec<EpollEvent>,
 }
 
-/// What a socket is waited for.
+/// The readiness that a caller waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Interest {
     Read,
-    /// Also for room to send.
+    /// Readable, or writable.
     ReadWrite,
 }
 
-/// A socket that is ready; errors and hang-ups show as readable.
+/// A ready socket. Errors and hang-ups count as readable.
 #[derive(Clone, Copy, Debug)]
 pub struct Ready {
     pub token: u64,
@@ -59,7 +59,7 @@ impl Poller {
         Ok(self.epoll.modify(socket, &mut EpollEvent::new(flags, token))?)
     }
 
-    /// Waits for a socket, at most for `wait`; then calls `handle` for each that is ready.
+    /// Waits for a ready socket, at most for `wait`; then calls `handle` for each ready one.
     pub fn wait(&mut self, wait: Duration, mut handle: impl FnMut(Ready)) -> io::Result<()> {
         let timeout = if wait.is_zero() {
             EpollTimeout::ZERO
@@ -74,7 +74,7 @@ impl Poller {
             Err(error) => return Err(error.into()),
         };
         for event in &self.events[..count] {
-            // A timer that fired stays ready until it is set anew, which every longer wait does.
+            // A timer that has fired stays ready until it is set again, which every longer wait does.
             if event.data() == TIMER {
                 continue;
             }

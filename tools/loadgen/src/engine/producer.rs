@@ -8,9 +8,9 @@
 //!   random numbers. They do not depend on the target.
 //! - In an ordered stream a lane has at most one request in flight. The events of an order share a lane
 //!   and a queue, and follow each other; this is the order that RocketMQ promises.
-//! - A request that is not sent within [`PATIENCE`] is given up. That bounds the unsent ones by the
-//!   rate: 40 bytes per request. A refused request is retried when the server says
-//!   (`retry_after_ms`), but not after its deadline.
+//! - A request that is not sent within [`PATIENCE`] is given up. So the rate bounds the memory of unsent
+//!   requests, at 40 bytes each. A refused request is retried after the server's `retry_after_ms`, but
+//!   not after its deadline.
 //!
 //! Not here: when to send (`schedule`), when to wait (`worker`).
 
@@ -32,23 +32,23 @@ use crate::plan::keys::QueueChoice;
 use crate::plan::schedule::SplitMix64;
 use crate::plan::sizes::Sizes;
 
-/// A message that cannot be sent for this long is given up. Stock clients wait as long.
+/// A message that cannot be sent for this long is given up, as stock clients do.
 pub const PATIENCE: Duration = Duration::from_secs(3);
-/// When to retry a refused request without `retry_after_ms`, ns.
+/// Delay before a refused request without `retry_after_ms` is retried, ns.
 const RETRY_AFTER_NS: u64 = 50_000_000;
-/// Unsent requests of the whole run that the generator keeps: 160 MiB.
+/// Maximum number of unsent requests in the run: 160 MiB.
 pub const UNSENT_MAX: u32 = 1 << 22;
-/// Those of one producer or lane, at least.
+/// Minimum share of one producer or lane in that.
 const UNSENT_MIN: usize = 16;
-/// Frames are handed to the kernel in pieces of about this size, bytes.
+/// Output is flushed when it reaches this size, bytes.
 const OUTPUT_SIZE: usize = 256 << 10;
 /// Events of one order: created, confirmed, packed.
 const EVENTS_PER_ORDER: u64 = 3;
-/// Distinct reasons for refusals per thread; all others count as one.
+/// Maximum number of distinct refusal reasons per thread; all further ones count as one.
 const REASONS_MAX: usize = 64;
-/// Number of requests that nobody answers.
+/// Request number of one-way requests.
 const ONE_WAY_NUMBER: i32 = 1_000_000_000;
-/// Makes the random numbers for contents differ from those of the schedule.
+/// Separates the random numbers for contents from those of the schedule.
 const CONTENT_SEED: u64 = 0x636F_6E74_656E_7473;
 
 /// Shared by all producers of a stream.
@@ -62,19 +62,19 @@ pub struct Job {
     pub is_ordered: bool,
     pub is_one_way: bool,
     pub retries: u32,
-    /// Unsent requests that one producer keeps.
+    /// Maximum number of unsent requests per producer.
     pub unsent_max: usize,
     pub sizes: Sizes,
-    /// Where the keys of the stream lead.
+    /// Maps the stream's keys to queues.
     pub choice: QueueChoice,
     pub topics: Vec<JobTopic>,
     pub clock: RunClock,
 }
 
-/// One topic of a stream on the brokers that exist.
+/// One topic of a stream, on all brokers.
 pub struct JobTopic {
     pub template: Template,
-    /// Queues on each broker.
+    /// Number of queues on each broker.
     pub queue_count: u32,
 }
 
@@ -91,11 +91,11 @@ pub struct Post {
 /// The outcome of a send.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Sent {
-    /// Nothing more can or need be sent for now.
+    /// Nothing more can or must be sent for now.
     AllThatGoes,
-    /// The kernel took only a part: go on when the socket has room.
+    /// The socket buffer is full: continue when the socket is writable.
     SocketFull,
-    /// Enough for one turn; there is more.
+    /// The limit of one turn is reached; there is more to send.
     More,
 }
 
@@ -104,15 +104,15 @@ pub struct Producer {
     job: Arc<Job>,
     connection: Option<Connection>,
     window: Window,
-    /// Requests that need room in the window or socket, or a connection.
+    /// Requests that wait for the window, the socket or a connection.
     unsent: VecDeque<Message>,
     /// Refused requests, by the time of their retry and by sequence.
     again: BTreeMap<(u64, u64), Message>,
-    /// The earliest time for which [`retry`](Self::retry) is announced.
+    /// The earliest time for which a call of [`retry`](Self::retry) is scheduled.
     alarm_ns: Option<u64>,
-    /// One per request that may be in flight; empty in an unordered stream.
+    /// As many as requests may be in flight; empty in an unordered stream.
     lanes: Vec<Lane>,
-    /// Since when a due request could have been sent immediately.
+    /// Since when a due request could have been sent at once.
     open_since_ns: u64,
     /// Requests drawn so far, and the queue of the order they are at.
     drawn: u64,
@@ -124,18 +124,18 @@ pub struct Producer {
 #[derive(Debug, Default)]
 struct Lane {
     is_taken: bool,
-    /// When its last request ended, so that the next could go.
+    /// When its last request ended; the next could be sent from then on.
     free_since_ns: u64,
     held_back: VecDeque<Message>,
 }
 
-/// Why requests of a stream did not succeed: stream, code, reason.
+/// Why requests of a stream failed: stream, code, reason.
 pub type Refusal = (u16, i32, String);
 
-/// What a thread records while its producers run.
+/// The records of a thread while its producers run.
 pub struct Notebook {
     pub recorder: Recorder,
-    /// Requests per refusal.
+    /// Number of requests per reason.
     pub refusals: BTreeMap<Refusal, u64>,
     pub last_answer_ns: u64,
 }
@@ -153,21 +153,21 @@ impl Notebook {
         *self.refusals.entry(refusal).or_default() += 1;
     }
 
-    /// A request was never sent.
+    /// Records a request that was never sent.
     fn count_not_sent(&mut self, job: &Job, due_ns: u64, now_ns: u64) {
         let (track, count) = (job.track(), job.count());
         self.recorder.count(track, due_ns, |counters| counters.not_sent += count);
         self.give_up(job, due_ns, now_ns);
     }
 
-    /// How late the generator sent a request that has ended, and how late it read the reply.
+    /// Records how late the generator sent a completed request, and how late it read the reply.
     fn record_lateness(&mut self, job: &Job, message: &Message, read_late_ns: u64) {
         let late_ns = u64::from(message.late_us) * 1_000 + read_late_ns;
         self.recorder.record(job.track(), message.due_ns, Kind::Lateness, late_ns, job.count());
     }
 
-    /// Records how long a message without an acknowledgement has waited. Otherwise the worst waits would
-    /// be missing from the figures (coordinated omission).
+    /// Records the wait of a message that was not acknowledged. Otherwise the figures would lack the worst
+    /// waits (coordinated omission).
     fn give_up(&mut self, job: &Job, due_ns: u64, now_ns: u64) {
         let waited_ns = now_ns.saturating_sub(due_ns);
         self.recorder.record(job.track(), due_ns, Kind::GivenUp, waited_ns, job.count());
@@ -214,7 +214,7 @@ impl Producer {
         self.connection.as_ref()
     }
 
-    /// A request is due.
+    /// Queues a request that is due.
     pub fn take_due(&mut self, due_ns: u64, notebook: &mut Notebook) {
         let (track, count) = (self.job.track(), self.job.count());
         notebook.recorder.count(track, due_ns, |counters| counters.due += count);
@@ -242,7 +242,7 @@ impl Producer {
     fn give_up(&mut self, message: Message, now_ns: u64, notebook: &mut Notebook) {
         let (track, count) = (self.job.track(), self.job.count());
         match message.first {
-            // It was sent and refused, and its turn to be tried again did not come.
+            // It was sent and refused, and never retried.
             Some(first) => {
                 self.outcomes.refuse(first..first + count);
                 notebook.recorder.count(track, message.due_ns, |it| it.refused += count);
@@ -253,12 +253,12 @@ impl Producer {
         self.release(message.lane, now_ns);
     }
 
-    /// Whether something would be sent if window and socket had room.
+    /// Whether there is a request to send, given room in window and socket.
     pub fn has_unsent(&self) -> bool {
         !self.unsent.is_empty()
     }
 
-    /// Whether it has neither unsent nor unanswered requests.
+    /// Whether it has no requests unsent or in flight.
     pub fn is_idle(&self) -> bool {
         let is_nothing_unsent = self.unsent.is_empty() && self.again.is_empty();
         is_nothing_unsent
@@ -266,7 +266,7 @@ impl Producer {
             && self.lanes.iter().all(|lane| lane.held_back.is_empty())
     }
 
-    /// What the next request holds.
+    /// Draws the contents of the next request.
     fn draw(&mut self, due_ns: u64) -> Message {
         let topic = &self.job.topics[self.post.topic];
         let queue_count = u64::from(topic.queue_count.max(1));
@@ -301,7 +301,7 @@ impl Producer {
         }
     }
 
-    /// A request of this lane has ended; the next may go.
+    /// A request of this lane has ended: the next one is ready.
     fn release(&mut self, lane: u16, now_ns: u64) {
         if let Some(lane) = self.lanes.get_mut(usize::from(lane)) {
             lane.free_since_ns = now_ns;
@@ -312,7 +312,7 @@ impl Producer {
         }
     }
 
-    /// The next request to send. With `is_endless`, one is due whenever its lane is free.
+    /// The next request to send. With `is_endless`, one is due whenever a lane is free.
     fn next_message(
         &mut self,
         is_endless: bool,
@@ -328,7 +328,7 @@ impl Producer {
         self.unsent.pop_front()
     }
 
-    /// Sends what is due, as far as window and socket allow.
+    /// Sends due requests, as far as window and socket allow.
     pub fn send(&mut self, is_endless: bool, notebook: &mut Notebook) -> io::Result<Sent> {
         let Some(connection) = &self.connection else { return Ok(Sent::AllThatGoes) };
         if connection.unsent_size() > 0 {
@@ -352,7 +352,7 @@ impl Producer {
         })
     }
 
-    /// Puts a request into the connection's output, and into the window if it will be answered.
+    /// Appends a request to the connection's output, and to the window unless it is one-way.
     fn append(&mut self, mut message: Message, now_ns: u64, notebook: &mut Notebook) {
         let Some(connection) = &mut self.connection else { return };
         let job = &self.job;
@@ -360,7 +360,7 @@ impl Producer {
         let first = message.first.unwrap_or(self.outcomes.sent);
         let is_new = message.first.is_none();
         if is_new {
-            // The wait for its turn within the order is due to the target.
+            // The target, not the generator, caused the wait for the lane.
             let lane = self.lanes.get(usize::from(message.lane));
             let turn_ns = lane.map_or(0, |lane| lane.free_since_ns);
             let could_ns = message.due_ns.max(self.open_since_ns).max(turn_ns);
@@ -401,7 +401,7 @@ impl Producer {
         }
     }
 
-    /// The socket has room again. `true`: everything is out.
+    /// The socket is writable again. Returns whether the output is empty.
     pub fn flush(&mut self, now_ns: u64) -> io::Result<bool> {
         let Some(connection) = &mut self.connection else { return Ok(false) };
         let is_out = connection.flush()?;
@@ -411,7 +411,7 @@ impl Producer {
         Ok(is_out)
     }
 
-    /// Reads replies and counts them. Returns how many acknowledged something.
+    /// Reads and counts replies. Returns the number of acknowledgements.
     pub fn take_answers(&mut self, notebook: &mut Notebook) -> io::Result<u64> {
         let Some(mut connection) = self.connection.take() else { return Ok(0) };
         let taken = self.take_from(&mut connection, notebook);
@@ -426,7 +426,7 @@ impl Producer {
     ) -> io::Result<u64> {
         let Some(waited_ns) = connection.receive()? else { return Ok(0) };
         let read_ns = self.job.clock.now_ns();
-        // What was read is answered since it arrived.
+        // These replies count from their arrival in the socket.
         let now_ns = read_ns.saturating_sub(waited_ns);
         let was_full = !self.window.has_room();
         let mut acknowledged = 0;
@@ -491,14 +491,14 @@ impl Producer {
         self.release(message.lane, now_ns);
     }
 
-    /// When to call [`retry`](Self::retry), if that has changed.
+    /// When to call [`retry`](Self::retry), if this has changed.
     pub fn next_alarm_ns(&mut self) -> Option<u64> {
         let (next_ns, _) = *self.again.first_key_value()?.0;
         let is_new = self.alarm_ns.is_none_or(|alarm_ns| next_ns < alarm_ns);
         is_new.then(|| *self.alarm_ns.insert(next_ns))
     }
 
-    /// Requeues refused requests whose time has come.
+    /// Requeues refused requests that are due for a retry.
     pub fn retry(&mut self, now_ns: u64, notebook: &mut Notebook) {
         let (track, count) = (self.job.track(), self.job.count());
         self.alarm_ns = None;
@@ -535,7 +535,7 @@ impl Producer {
         }
     }
 
-    /// Ends the run for this producer. What is still open is given up.
+    /// Ends the run for this producer, and gives up all open requests.
     pub fn into_outcomes(mut self, now_ns: u64, notebook: &mut Notebook) -> Outcomes {
         self.unsent.extend(mem::take(&mut self.again).into_values());
         self.disconnect(now_ns, notebook);
@@ -594,7 +594,7 @@ mod tests {
         Reply { number: 0, outcome, reason: "busy".to_owned(), retry_after_ms: None }
     }
 
-    /// Pretends to send the next request that may go.
+    /// Takes the next request as if it were sent.
     fn sent(producer: &mut Producer) -> Option<InFlight> {
         let message = producer.unsent.pop_front()?;
         let first = message.first.unwrap_or(producer.outcomes.sent);
@@ -619,7 +619,7 @@ mod tests {
         assert!(calm.unsent.iter().any(|it| it.size == 1));
     }
 
-    /// However answers come, an order's events are sent one after the other and to one queue.
+    /// The events of an order are sent one after the other and to one queue, whatever the order of replies.
     #[test]
     fn an_order_has_one_event_under_way() {
         let (mut producer, mut notebook) = (producer(true, 4, 0), notebook());
@@ -695,8 +695,8 @@ mod tests {
         assert_eq!(producer.next_alarm_ns(), None, "three seconds after it was due nobody waits");
     }
 
-    /// A target that answers nothing and breaks no connection must not make a lane grow for as long
-    /// as it is silent.
+    /// A target that sends no replies and keeps the connection open must not make a lane grow without
+    /// bound.
     #[test]
     fn what_is_held_back_behind_a_lane_is_given_up_like_all_that_waits() {
         let (mut producer, mut notebook) = (producer(true, 1, 0), notebook());
@@ -708,7 +708,7 @@ mod tests {
         assert_eq!(sent(&mut producer).map(|it| it.message.due_ns), Some(50));
     }
 
-    /// A reply that waits in the socket until the generator reads it is late by the generator's doing.
+    /// The time that a reply waits in the socket is the generator's lateness.
     #[test]
     fn what_a_reply_waits_to_be_read_is_lateness_and_not_latency() {
         let (sender, receiver) = flume::unbounded();

@@ -11,18 +11,18 @@ use zerocopy::byteorder::big_endian::{I16, I32};
 
 use crate::engine::connection::FrameView;
 
-/// Codes with which nothing was stored, for sure (remoting reference, 5.1, 5.11, 5.16). Every other
-/// code but 0 leaves the outcome open: 10, 11 and 12 say stored but not as safely as asked for, 1
+/// Codes that guarantee that nothing was stored (remoting reference, 5.1, 5.11, 5.16). With all other
+/// codes but 0 the outcome is unknown: 10, 11 and 12 mean stored, but not as durably as requested; 1
 /// may mean anything.
 const REFUSED: [i32; 9] = [2, 3, 13, 14, 16, 17, 26, 29, 215];
 
-/// What became of a produce request.
+/// The outcome of a produce request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
     Acknowledged,
-    /// Nothing was stored; the code says why.
+    /// Nothing was stored; the code gives the reason.
     Refused(i32),
-    /// It may or may not be stored; the code says why.
+    /// It may or may not be stored; the code gives the reason.
     Unknown(i32),
 }
 
@@ -36,23 +36,23 @@ impl Outcome {
     }
 }
 
-/// An answer to a produce request.
+/// A reply to a produce request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Reply {
-    /// Of the request.
+    /// The request's number.
     pub number: i32,
     pub outcome: Outcome,
-    /// What the server says of a request that did not succeed, without what differs from one to the
-    /// next; empty otherwise.
+    /// The server's reason for a failure, without the parts that vary between requests; empty on
+    /// success.
     pub reason: String,
-    /// When a refused request may come again, as the server says.
+    /// Delay before a retry that the server requests with a refusal.
     pub retry_after_ms: Option<u64>,
 }
 
-/// In front of the milliseconds in a remark of RingMQ's (docs/errors.md).
+/// Precedes the milliseconds in RingMQ's remarks (docs/errors.md).
 const RETRY_AFTER: &str = "retry_after_ms=";
 
-/// `None`: the frame is a request of the server's own, or an answer nobody can read.
+/// `None` if the frame is a request by the server, or cannot be decoded.
 pub fn read(frame: &FrameView<'_>) -> io::Result<Option<Reply>> {
     let plain = match frame.encoding {
         HeaderEncoding::Json => plain_json(frame.header),
@@ -78,8 +78,8 @@ pub fn read(frame: &FrameView<'_>) -> io::Result<Option<Reply>> {
     }))
 }
 
-/// The part of a remark that many answers share: what stands in brackets at its beginning
-/// (remoting reference, 5.1), or its first words with every number as `#`.
+/// The part of a remark that similar replies have in common: the text in brackets at its beginning
+/// (remoting reference, 5.1), or its first words with every number replaced by `#`.
 fn reason(remark: &str) -> String {
     const LENGTH_MAX: usize = 60;
     if let Some((bracketed, _)) = remark.split_once(']').filter(|_| remark.starts_with('[')) {
@@ -106,8 +106,8 @@ fn plain_json(header: &[u8]) -> Option<i32> {
     std::str::from_utf8(&digits[..count]).ok()?.parse().ok()
 }
 
-/// Code, language, version, number, flag (remoting reference, 1.4). The flag's lowest bit marks an
-/// answer.
+/// Code, language, version, number, flag (remoting reference, 1.4). The flag's lowest bit marks a
+/// reply.
 fn plain_binary(header: &[u8]) -> Option<i32> {
     let (code, rest) = I16::ref_from_prefix(header).ok()?;
     let (number, rest) = I32::ref_from_prefix(rest.get(3..)?).ok()?;

@@ -1,10 +1,9 @@
-//! Produce requests that are encoded once and then patched.
+//! Produce requests, encoded once and then patched.
 //!
-//! Requests differ in their number, queue, size, born time, and in the stamps of their messages. So
-//! there is one encoded header per queue, made by `ringmq::wire`, and one body per message size. A
-//! request is a copy of both with a few numbers overwritten. The position of a number is found by
-//! encoding a value that occurs nowhere else, so this module knows nothing of a header's layout but
-//! the length prefix.
+//! Requests differ in number, queue, size, born time and the stamps of their messages. So there is one
+//! header per queue, encoded by `ringmq::wire`, and one body per message size. A request is a copy of
+//! both with a few numbers overwritten. A number's position is found by encoding a value that occurs
+//! nowhere else, so this module depends on nothing of a header's layout but the length prefix.
 
 use bytes::Bytes;
 use bytestring::ByteString;
@@ -20,17 +19,17 @@ use zerocopy::{FromBytes, IntoBytes};
 use crate::engine::crc::FixedTail;
 use crate::engine::payload::{Identity, MESSAGE_SIZE_MIN, PayloadMaker};
 
-/// Group the generator produces as.
+/// The generator's producer group.
 pub const PRODUCER_GROUP: &str = "loadgen-producer";
 
-/// Stand-ins that are found again in an encoded header.
+/// Placeholders that are unique in an encoded header.
 const NUMBER_STAND_IN: i32 = 1_987_654_321;
 const BORN_STAND_IN: Timestamp = Timestamp(1_234_567_890_987);
 const CHECKSUM_STAND_IN: u32 = 0xA5C3_96E7;
-/// Bytes of the length in front of a frame, which counts what follows it.
+/// Size of the length prefix of a frame. The length excludes the prefix.
 const FRAME_SIZE_FIELD: usize = size_of::<u32>();
 
-/// What distinguishes one request from the next.
+/// The fields in which requests differ.
 #[derive(Clone, Copy, Debug)]
 pub struct NewRequest {
     pub number: i32,
@@ -38,24 +37,24 @@ pub struct NewRequest {
     /// Index of the messages' size.
     pub size: usize,
     pub born_ms: u64,
-    /// Of the first message; the others of the batch follow in sequence.
+    /// The first message; the others of the batch have the following sequences.
     pub first: Identity,
 }
 
-/// Everything a template depends on.
+/// The parameters of a template.
 #[derive(Clone, Debug)]
 pub struct TemplateOptions<'a> {
     pub encoding: HeaderEncoding,
     pub topic: &'a TopicName,
     pub queue_count: u32,
-    /// Sizes of messages, at least one. All of a batch have the same.
+    /// Message sizes, at least one. All messages of a batch have the same size.
     pub sizes: &'a [usize],
     pub batch: u32,
-    /// No answer is wanted.
+    /// No reply is requested.
     pub is_one_way: bool,
 }
 
-/// Why such requests cannot be made.
+/// Why a template cannot be built.
 #[derive(Debug, thiserror::Error)]
 pub enum TemplateError {
     #[error("a batch of {size} bytes exceeds the limit of {size_max}: fewer or smaller messages")]
@@ -69,7 +68,7 @@ pub struct Template {
     bodies: Vec<Body>,
 }
 
-/// Prefix and header of the requests to one queue.
+/// Prefix and header of requests to one queue.
 struct Head {
     bytes: Vec<u8>,
     number: Spot,
@@ -77,18 +76,18 @@ struct Head {
     checksum: Option<Spot>,
 }
 
-/// The messages of a request, all alike but for their stamps.
+/// The messages of a request. They differ only in their stamps.
 struct Body {
     image: Vec<u8>,
     payload: PayloadMaker,
-    /// Where the first stamp lies, and how far the next ones are apart.
+    /// Position of the first stamp, and distance between stamps.
     stamp_at: usize,
     stride: usize,
-    /// Messages are records, which carry checksums of their own.
+    /// Set if messages are records, which have their own checksums.
     records: Option<RecordTails>,
 }
 
-/// Checksums over what never changes behind a record's stamp.
+/// Checksums of the constant bytes after a record's stamp.
 struct RecordTails {
     /// The rest of the body, for the checksum in the record.
     body: FixedTail,
@@ -98,7 +97,7 @@ struct RecordTails {
 
 impl Template {
     /// # Panics
-    /// Without any size.
+    /// If there are no sizes.
     pub fn new(options: &TemplateOptions<'_>) -> Result<Self, TemplateError> {
         let bodies: Vec<Body> =
             options.sizes.iter().map(|size| Body::new(options, *size)).collect();
@@ -131,7 +130,7 @@ impl Template {
         }
     }
 
-    /// Bytes of one request on the wire, of the first size.
+    /// Size of a request on the wire, with messages of the first size.
     pub fn request_size(&self) -> usize {
         self.heads[0].bytes.len() + self.bodies[0].image.len()
     }
@@ -207,7 +206,7 @@ impl Body {
         Self { image, payload, stamp_at, stride: one.len(), records }
     }
 
-    /// Writes the stamps, and returns the checksum over all records, if these are records.
+    /// Writes the stamps. Returns the checksum over all records, if the messages are records.
     fn fill(&self, body: &mut [u8], request: &NewRequest) -> u32 {
         let mut identity = request.first;
         let mut checksum = 0;
@@ -229,7 +228,7 @@ impl Body {
     }
 }
 
-/// A record with the server's fields zero.
+/// A record whose server-assigned fields are zero.
 fn record(topic: &TopicName, body: &[u8]) -> Vec<u8> {
     let nobody = Host { address: [0; 4], port: U32::ZERO };
     let record = NewRecord {
@@ -254,10 +253,10 @@ fn record(topic: &TopicName, body: &[u8]) -> Vec<u8> {
     out
 }
 
-/// Where in a header a number stands, and in which form.
+/// Position and format of a number in a header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Spot {
-    /// As this many decimal digits.
+    /// That many decimal digits.
     Digits {
         at: usize,
         count: usize,
@@ -269,12 +268,12 @@ enum Spot {
 }
 
 impl Spot {
-    /// The only place where `value` stands in `header`; `None` when it does not.
+    /// The only occurrence of `value` in `header`; `None` if there is none.
     fn find(header: &[u8], value: u64) -> Option<Self> {
         let at = |bytes: &[u8]| memchr::memmem::find(header, bytes);
         let digits = value.to_string();
         let count = digits.len();
-        // The wider forms first: they contain the narrower ones.
+        // Wider formats first: they contain the narrower ones.
         None.or_else(|| at(digits.as_bytes()).map(|at| Self::Digits { at, count }))
             .or_else(|| at(&value.to_be_bytes()).map(Self::Big64))
             .or_else(|| at(&value.to_le_bytes()).map(Self::Little64))
@@ -282,7 +281,7 @@ impl Spot {
             .or_else(|| at(&u32::try_from(value).ok()?.to_le_bytes()).map(Self::Little32))
     }
 
-    /// Writes `value`, which has as many digits as the one that was found.
+    /// Writes `value`, which must have as many digits as the placeholder.
     fn write(self, header: &mut [u8], value: u64) {
         match self {
             Self::Digits { at, count } => {
@@ -313,7 +312,7 @@ mod tests {
     const QUEUES: u32 = 12;
     const SIZES: [usize; 3] = [300, 64, 2_000];
 
-    /// The size that the requests to a queue use.
+    /// The message size of requests to a queue.
     fn size_of_queue(queue: u32) -> usize {
         queue as usize % SIZES.len()
     }
@@ -322,7 +321,7 @@ mod tests {
         Identity { run: 77, stream: 2, lane: 0, producer: 5, sequence, due_ns: 123_456 }
     }
 
-    /// Builds requests, and gives back what a server decodes from them.
+    /// Builds requests, and returns them as a server decodes them.
     fn decoded(encoding: HeaderEncoding, batch: u32) -> Vec<(i32, Request)> {
         let topic = TopicName::new("some_topic").unwrap();
         let options = TemplateOptions {

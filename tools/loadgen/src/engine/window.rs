@@ -1,9 +1,9 @@
-//! The requests of one connection that have no answer yet.
+//! The requests in flight on one connection.
 
-/// Smallest request number. From here up to `i32::MAX` all have ten digits, so a request can be
-/// made from an earlier one by writing over its number, in every encoding.
+/// Smallest request number. All numbers from here to `i32::MAX` have ten digits, so a request can be
+/// built from an earlier one by overwriting its number, in every encoding.
 const NUMBER_MIN: i32 = 1_000_000_000;
-/// Request numbers that are used, then used again.
+/// Number of request numbers before they repeat.
 const NUMBERS: u64 = 1_000_000_000;
 
 /// A request in flight.
@@ -15,30 +15,30 @@ pub struct InFlight {
     pub first: u64,
 }
 
-/// A request as it was due, whether it is sent once, again, or never.
+/// A request as it was due. It is sent once, several times, or never.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Message {
     pub due_ns: u64,
     pub queue: u32,
-    /// Class of its size.
+    /// Index of its message size.
     pub size: u16,
-    /// Requests of one lane follow each other.
+    /// Requests of one lane are sent one after the other.
     pub lane: u16,
-    /// How often it was refused so far.
+    /// Number of refusals so far.
     pub refusals: u32,
-    /// How late it was first sent, by the generator's own doing, µs.
+    /// The generator's lateness when it was first sent, µs.
     pub late_us: u32,
     /// Sequence of its first message, once it was sent.
     pub first: Option<u64>,
 }
 
-/// At most `size` requests in flight, found by the number their answers carry.
+/// At most `size` requests in flight, looked up by the number in their replies.
 #[derive(Debug)]
 pub struct Window {
     /// Number and content per slot; a free slot has number 0.
     slots: Vec<(i32, InFlight)>,
     free: Vec<u32>,
-    /// How often slots were used, which makes numbers of late answers distinct from new ones.
+    /// How often slots were used. Part of the number, so a late reply does not match a new request.
     rounds: u64,
 }
 
@@ -56,10 +56,10 @@ impl Window {
         self.free.len() == self.slots.len()
     }
 
-    /// Takes a place for `request` and gives its number.
+    /// Reserves a slot for `request` and returns its number.
     ///
     /// # Panics
-    /// When there is no room.
+    /// If the window is full.
     pub fn open(&mut self, request: InFlight) -> i32 {
         let slot = self.free.pop().expect("the caller has seen room");
         let size = self.slots.len() as u64;
@@ -70,7 +70,7 @@ impl Window {
         number
     }
 
-    /// The request that `number` was given to, if it has no answer yet.
+    /// Removes the request with this number, if it is in flight.
     pub fn close(&mut self, number: i32) -> Option<InFlight> {
         let offset = number.checked_sub(NUMBER_MIN).filter(|&offset| offset >= 0)?;
         let slot = offset as usize % self.slots.len();

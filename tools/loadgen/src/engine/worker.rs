@@ -1,4 +1,4 @@
-//! A sending thread: sends what its producers have due, and reads the replies.
+//! A sending thread: sends the due requests of its producers, and reads the replies.
 //!
 //! ```text
 //!   due ──▶ ready producers ──▶ encode and send ──▶ wait for sockets or the next due time
@@ -6,8 +6,8 @@
 //!    └──────────────── replies, room, new connections ◀───────────┘
 //! ```
 //!
-//! One system call sends everything that is due on a connection. So a thread that is late sends more
-//! per call, and catches up. Threads share only the time of the last acknowledgement and the routes.
+//! One system call sends everything that is due on a connection, so a late thread sends more per call
+//! and catches up. Threads share only the time of the last acknowledgement and the routes.
 //! A thread reports its measurements once a second, and the outcome of each message at its end.
 
 use std::cmp::Reverse;
@@ -36,21 +36,21 @@ const ANSWER_WAIT_NS: u64 = 10_000_000_000;
 const ANSWER_WAIT_CUT_SHORT_NS: u64 = 1_000_000_000;
 /// Period of the checks in [`Worker::round`], ns.
 const ROUND_NS: u64 = 50_000_000;
-/// While a connection is being established, the thread checks for it this often, ns. Messages may already
-/// be due on it, and their wait for this check would count against the broker.
+/// Interval of checks for a connection that is being established, ns. Messages may already be due on it,
+/// and their wait for this check counts as the broker's latency.
 const CONNECTION_LOOK_NS: u64 = 500_000;
-/// Shortest sleep without `--spin`, ns. The messages that become due meanwhile share a system call; the
-/// cost is lateness, which the report shows.
+/// Minimum sleep without `--spin`, ns. Messages that become due meanwhile share a system call, at the cost
+/// of lateness, which the report shows.
 const SLEEP_MIN_NS: u64 = 50_000;
 
 pub struct WorkerOptions {
     pub clock: RunClock,
     /// The producers, and when each connects, ns.
     pub producers: Vec<(Producer, u64)>,
-    /// When requests are due; its sources are the producers, in their order. `None`: whenever a
+    /// When requests are due; its sources are the producers, in order. `None`: closed loop, whenever a
     /// window has room.
     pub schedule: Option<Schedule>,
-    /// When the last message may be due.
+    /// Latest time at which a message may be due.
     pub end_ns: u64,
     pub spin: bool,
     pub last_ack: Arc<LastAck>,
@@ -65,7 +65,7 @@ pub struct Finished {
     pub refusals: BTreeMap<Refusal, u64>,
     pub last_answer_ns: u64,
     pub disconnects: u64,
-    /// Part of a core that the thread used while messages were due.
+    /// CPU use of the thread while messages were due, as a fraction of a core.
     pub cpu: f64,
 }
 
@@ -73,15 +73,15 @@ pub struct Worker {
     clock: RunClock,
     producers: Vec<Producer>,
     schedule: Option<Schedule>,
-    /// No more messages are due: the run was cut short.
+    /// The run was cut short, so no more messages are due.
     is_stopped: bool,
-    /// `end_ns <= deadline_ns`: the last due time, and until when to wait for replies.
+    /// `end_ns <= deadline_ns`: the last due time, and the end of the wait for replies.
     end_ns: u64,
     deadline_ns: u64,
     spin: bool,
     last_ack: Arc<LastAck>,
     routes: Arc<Routes>,
-    /// Number of route changes that were processed.
+    /// Number of processed route changes.
     changes: u64,
     stop: Arc<AtomicBool>,
     poller: Poller,
@@ -138,7 +138,7 @@ impl Worker {
         })
     }
 
-    /// Runs until everything is answered or given up.
+    /// Runs until every request is answered or given up.
     pub fn run(mut self) -> io::Result<Finished> {
         let mut events = Vec::new();
         let mut now_ns = self.wait_for_the_beginning();
@@ -208,7 +208,7 @@ impl Worker {
             .map_or(Ok(()), |connection| self.poller.change(connection, u64::from(index), interest))
     }
 
-    /// How long to sleep if nothing happens.
+    /// How long to sleep if no socket is ready.
     fn sleep_at(&self, now_ns: u64) -> Duration {
         if self.spin || !self.ready.is_empty() {
             return Duration::ZERO;
@@ -254,7 +254,7 @@ impl Worker {
         self.alarms.extend(alarm_ns.map(|at_ns| Reverse((at_ns, index))));
     }
 
-    /// Retries refused requests whose time has come.
+    /// Retries refused requests that are due for a retry.
     fn retry(&mut self, now_ns: u64) {
         while let Some(&Reverse((at_ns, index))) = self.alarms.peek()
             && at_ns <= now_ns
@@ -277,7 +277,7 @@ impl Worker {
         }
     }
 
-    /// Orders connections for producers that join now, and takes established ones.
+    /// Orders connections for producers that join now, and takes established connections.
     fn connect(&mut self, now_ns: u64) -> io::Result<()> {
         while let Some((_, index)) = self.joining.pop_if(|(joins_ns, _)| *joins_ns <= now_ns) {
             let broker = self.producers[index as usize].post.broker;
