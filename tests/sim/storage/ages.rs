@@ -1,4 +1,4 @@
-//! Messages expire by elapsed time, whatever the wall clock says meanwhile.
+//! Messages expire by elapsed time, independent of steps of the wall clock.
 
 use ringmq::model::{Moment, Now, Timestamp};
 use ringmq::sim::{SimDisk, run};
@@ -72,7 +72,7 @@ fn a_jump_of_the_wall_clock_neither_deletes_nor_extends_anything() {
             clocked.passed_ms = RETENTION_MS - 1_000;
             assert_eq!(clocked.maintain().await, 0, "a minute has not passed");
             clocked.passed_ms += 10_000;
-            assert!(clocked.maintain().await >= 6, "those of before and of the jump");
+            assert!(clocked.maintain().await >= 6, "segments from before and after the clock step");
             assert!(clocked.shard.store.take_clock_steps().is_empty());
             clocked.shard.read_all(0).await.unwrap();
         });

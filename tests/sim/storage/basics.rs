@@ -50,8 +50,8 @@ fn tail_cache_and_cold_read_give_the_same_bytes() {
     });
 }
 
-/// Storage knows only the filler: every other kind is replayed, even from below the snapshot if no
-/// index file covers it.
+/// Storage interprets only the filler. It replays all other kinds, even from below the snapshot if no
+/// index file covers them.
 #[test]
 fn every_kind_of_entry_is_replayed() {
     let disk = SimDisk::new(3);

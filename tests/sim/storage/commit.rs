@@ -1,4 +1,4 @@
-//! Logs whose owner advances the committed mark, because copies elsewhere count too.
+//! Logs whose owner advances the committed mark, because other copies also count.
 
 use ringmq::model::LogOffset;
 use ringmq::sim::{SimDisk, run};
@@ -40,7 +40,7 @@ fn nothing_is_readable_or_acknowledged_before_it_is_committed() {
     }
 }
 
-/// A majority may have an entry before this disk does.
+/// A majority may store an entry before this disk does.
 #[test]
 fn entries_committed_elsewhere_are_committed_here_once_written() {
     run(async {
@@ -70,7 +70,7 @@ fn after_a_restart_entries_after_the_snapshot_wait_for_the_owner() {
         let found = Shard::open(&disk, driven(Flush::Sync)).await.unwrap();
         assert_eq!(found.store.committed(), first.end);
         assert!(found.store.durable() > first.end);
-        assert_eq!(found.sent.borrow().len(), 2, "replayed all the same");
+        assert_eq!(found.sent.borrow().len(), 2, "uncommitted entries are replayed too");
         found.store.commit_to(found.store.end());
         found.read(0, 1).await.unwrap();
     });

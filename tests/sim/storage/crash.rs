@@ -1,7 +1,7 @@
 //! Power cuts at every step, several in a row, including during recovery.
 //!
-//! After every crash, everything below the committed mark is there and readable, and the log is a
-//! prefix of what was appended.
+//! Invariants after every crash: everything below the committed mark exists and is readable, and the
+//! log is a prefix of the appended entries.
 
 use ringmq::model::LogOffset;
 use ringmq::sim::{Rng, SimDisk, Tasks, pause, run};
@@ -13,15 +13,15 @@ use super::shard::{Sent, Shard, config, key};
 
 const QUEUES: u32 = 3;
 
-/// Everything appended in all lives and not lost, in log order.
+/// The model: everything appended in all lives and not lost, in log order.
 #[derive(Default)]
 struct Model {
     sent: Vec<Sent>,
     /// Ends of the entries of consumer offsets.
     offsets: Vec<LogOffset>,
-    /// Everything below was acknowledged.
+    /// Everything below this offset was acknowledged.
     committed: LogOffset,
-    /// Hash of everything that happened.
+    /// Hash of all events.
     trace: u64,
 }
 
@@ -45,7 +45,7 @@ enum Sizes {
     BlocksAndCuts,
 }
 
-/// Appends, commits, maintains, in random order, until the disk is dead.
+/// Appends, commits and maintains in random order, until the disk has no power.
 async fn live(
     shard: &Shard,
     disk: &SimDisk,
@@ -76,7 +76,7 @@ async fn live(
                 }
             }
             6 => {
-                // The next appends show failures.
+                // The next appends return any failure.
                 let force = rng.chance(1, 4);
                 shard.maintain(force).await.ok();
             }
@@ -120,7 +120,7 @@ fn one_life(
     disk.lose_power_after(u64::MAX);
     run(check(&shard, model));
     if config.commit == CommitRule::Driven {
-        // The owner's mark outlives the process.
+        // The owner's committed mark survives the process.
         shard.store.commit_to(model.committed.max(shard.store.driven_to()));
     }
     let mut offsets = Vec::new();
@@ -136,9 +136,10 @@ fn one_life(
     Ok(())
 }
 
-/// Everything acknowledged is there; the log is a prefix of what was sent, and is readable.
+/// Checks that everything acknowledged exists, and that the log is readable and a prefix of what was
+/// sent.
 async fn check(shard: &Shard, model: &mut Model) {
-    assert_eq!(shard.report.damaged, [], "nothing is taken for damage");
+    assert_eq!(shard.report.damaged, [], "a torn tail is not damage");
     let next = |queue| shard.store.with_index(|index| index.next_offset(key(queue)).0);
     let is_there = |sent: &Sent| sent.number < next(sent.queue);
     let found = model.sent.iter().take_while(|sent| is_there(sent)).count();
@@ -154,7 +155,7 @@ async fn check(shard: &Shard, model: &mut Model) {
     model.sent.truncate(found);
     for queue in 0..QUEUES {
         let count = model.sent.iter().filter(|sent| sent.queue == queue).count() as u64;
-        assert_eq!(next(queue), count, "nothing of queue {queue} comes back that was cut");
+        assert_eq!(next(queue), count, "cut messages of queue {queue} do not reappear");
         if shard.store.committed() == shard.store.end() {
             shard.read_all(queue).await.expect("what is there can be read");
         }
@@ -170,7 +171,7 @@ async fn check(shard: &Shard, model: &mut Model) {
     model.offsets.truncate(offsets as usize);
 }
 
-/// Several lives from one seed. Returns a hash of all that happened.
+/// Several lives from one seed. Returns the hash of all events.
 fn lives(seed: u64, config: &StoreConfig, end: End, sizes: Sizes, segment_sizes: &[u64]) -> u64 {
     let mut rng = Rng::from_seed(seed);
     let mut disk = SimDisk::new(rng.next_u64());
@@ -206,7 +207,7 @@ fn for_seeds(count: u64, config: StoreConfig, end: End) {
     for_seeds_with(count, config, end, Sizes::Any, &[]);
 }
 
-/// Every life has one of `segment_sizes`, if there are any.
+/// Every life uses one of `segment_sizes`, if there are any.
 fn for_seeds_with(count: u64, config: StoreConfig, end: End, sizes: Sizes, segment_sizes: &[u64]) {
     for seed in 0..count {
         let outcome = std::panic::catch_unwind(|| lives(seed, &config, end, sizes, segment_sizes));

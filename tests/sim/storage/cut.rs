@@ -18,7 +18,7 @@ fn driven() -> StoreConfig {
 }
 
 /// A shard with several segments, snapshots and index files, and an uncommitted tail of up to
-/// `tail` entries. Everything is written.
+/// `tail` entries, all written.
 async fn grown(shard: &Shard, tail: usize, rng: &mut Rng) {
     let (body, tail) = (20 + rng.index(60), 1 + rng.index(tail));
     for nth in 0..body + tail {
@@ -42,7 +42,7 @@ async fn grown(shard: &Shard, tail: usize, rng: &mut Rng) {
     }
     shard.commit().await;
     if rng.coin() {
-        // Proves that the tail is on stable media.
+        // Writes a proof that the tail is on stable media.
         shard.maintain(false).await.unwrap();
     }
 }
@@ -60,7 +60,7 @@ fn entries_from(disk: &SimDisk, begin: LogOffset) -> Vec<Sendable> {
     ringmq::sim::copies::entries_from(disk, begin, SEED)
 }
 
-/// An ordinal after the committed mark to cut to, and its place.
+/// A random ordinal after the committed mark to cut to, and its offset.
 fn choose(shard: &Shard, entries: &[Sendable], rng: &mut Rng) -> (u64, LogOffset) {
     let committed = shard.store.driven_to();
     let first = entries.partition_point(|entry| entry.end <= committed);
@@ -76,7 +76,7 @@ fn bounds(shard: &Shard) -> Vec<std::ops::Range<u64>> {
     (0..QUEUES).map(|queue| shard.store.with_index(|index| index.bounds(key(queue)))).collect()
 }
 
-/// The bounds of the queues according to the log alone.
+/// The bounds of the queues, computed from the log alone.
 async fn expected_bounds(disk: &SimDisk, rng: &mut Rng) -> (Vec<std::ops::Range<u64>>, u64) {
     let found = Shard::open(&disk.after_kill(rng.next_u64()), driven()).await.unwrap();
     (bounds(&found), found.offsets.get())
@@ -118,8 +118,8 @@ fn cut_entries_are_gone_and_the_log_continues() {
     assert!(cut_somewhere > 300 && segments_given_up > 100, "{cut_somewhere} {segments_given_up}");
 }
 
-/// Power is lost at every step of a cut. After a restart the log ends at the cut or after it, and
-/// whatever is appended then, the rest never comes back.
+/// Power is lost at every step of a cut. After a restart the log ends at or after the cut, and what was
+/// cut never reappears, whatever is appended next.
 #[test]
 fn an_interrupted_cut_leaves_a_prefix() {
     let (mut whole, mut shorter) = (0, 0);
@@ -160,8 +160,8 @@ fn an_interrupted_cut_leaves_a_prefix() {
     assert!(whole > 50 && shorter > 50, "{whole} {shorter}");
 }
 
-/// Appends entries of one or two blocks, so that cut entries could follow exactly where they end.
-/// Nothing else may be found after the old entries.
+/// Appends entries of one or two blocks, so that leftovers of cut entries begin exactly where the new
+/// ones end. Recovery must not find them.
 fn go_on_with(shard: &Shard, disk: &SimDisk, before: &[Sendable], rng: &mut Rng) {
     run(async {
         let to_block = (BLOCK_SIZE as u64 - shard.store.end().0 % BLOCK_SIZE as u64) as usize;
@@ -175,7 +175,7 @@ fn go_on_with(shard: &Shard, disk: &SimDisk, before: &[Sendable], rng: &mut Rng)
         }
         let end = shard.store.end();
         let found = Shard::open(&disk.after_kill(rng.next_u64()), driven()).await.unwrap();
-        assert_eq!(found.report.end, end, "nothing comes back");
+        assert_eq!(found.report.end, end, "cut entries do not reappear");
         assert_eq!(found.report.damaged, []);
         assert!(entries(disk, shard)[..before.len()] == *before);
     });
@@ -199,7 +199,7 @@ fn committed_entries_are_never_cut_and_a_refusal_changes_nothing() {
             let refused = shard.cut_to(ordinal).await.unwrap_err();
             assert_eq!(refused, CutError::Beyond { ordinal, newest: 5 });
         }
-        // An opening that is abandoned.
+        // This opening is abandoned.
         drop(shard.store.cut_to(3).await.unwrap());
         assert_eq!(disk.contents(&FileName::Segment(LogOffset(0)).to_string()), before);
         assert_eq!((shard.store.end(), shard.store.is_fenced()), (sent[4].end, false));
@@ -210,8 +210,8 @@ fn committed_entries_are_never_cut_and_a_refusal_changes_nothing() {
     });
 }
 
-/// The snapshot waits until its entries are committed, but the log reaches that place with other
-/// entries.
+/// A snapshot waits until its entries are committed. They are cut off, and other entries are committed
+/// at the same offset.
 #[test]
 fn a_snapshot_that_includes_cut_entries_is_never_published() {
     run(async {
@@ -235,7 +235,7 @@ fn a_snapshot_that_includes_cut_entries_is_never_published() {
     });
 }
 
-/// A waiter for an entry that was cut off is told so, even if another entry is at its offset now.
+/// A waiter for an entry that was cut off gets an error, even if another entry is at its offset now.
 #[test]
 fn waits_for_cut_entries_fail() {
     let shard = run(Shard::open(&SimDisk::new(1), driven())).unwrap();
@@ -279,7 +279,7 @@ fn everything_else_continues_or_waits_during_a_cut() {
         let tasks = Tasks::new(seed);
         shard.spawn_committers(&tasks);
         tasks.spawn("appends", async {
-            // Not before the log is held, or these would be cut too.
+            // Only once the cut holds the log; earlier appends would be cut too.
             while shard.store.has_room(8) && shard.store.standing().cut_count == 0 {
                 pause().await;
             }

@@ -1,4 +1,4 @@
-//! Damage found by reads. It must not affect any message that it does not touch.
+//! Damage found by reads. It must not affect any other message.
 
 use std::ops::Range;
 
@@ -61,7 +61,7 @@ fn damage_in_one_queue_leaves_the_messages_of_others_around_it_readable() {
     });
 }
 
-/// What happens to a message while the store runs.
+/// Damage to a message while the store runs.
 #[derive(Clone, Copy, Debug)]
 enum Decay {
     Rot,
@@ -69,7 +69,7 @@ enum Decay {
 }
 
 impl Decay {
-    /// Returns the offsets that are lost.
+    /// Applies the damage. Returns the lost offsets.
     fn strike(self, disk: &SimDisk, entry: &Range<LogOffset>) -> Range<u64> {
         let at = entry.end.0 - 500;
         match self {
@@ -87,7 +87,7 @@ impl Decay {
 }
 
 /// A message rots while the log is open. Reads return the messages before it; the message itself is
-/// lost, as it is for recovery, and readers continue after it.
+/// lost, as in recovery, and readers continue after it.
 #[test]
 fn rot_in_an_open_log_is_skipped_noted_and_known_after_a_restart() {
     for decay in [Decay::Rot, Decay::BadBlock] {
@@ -194,7 +194,7 @@ fn a_bad_block_after_a_message_does_not_affect_it() {
     });
 }
 
-/// Start of the payload of message `index`, if all have 1000 bytes.
+/// Start of the payload of message `index`, if all messages have 1000 bytes.
 fn payload_of(index: u64) -> LogOffset {
     LogOffset(index * (1000 + HEADER) + HEADER)
 }
@@ -234,15 +234,15 @@ fn reads_of_a_sparse_queue_hold_little_more_memory_than_their_messages() {
             let found = located(&shard, 0, 0).await;
             let chunks = shard.store.read(&found).await.unwrap();
             assert_eq!(chunks.len(), 32);
-            let said: usize = chunks.iter().map(|chunk| chunk.len()).sum();
+            let wanted: usize = chunks.iter().map(|chunk| chunk.len()).sum();
             for chunk in &chunks {
-                assert!(chunk.buffer_size() <= 4 * said, "{} of {said}", chunk.buffer_size());
+                assert!(chunk.buffer_size() <= 4 * wanted, "{} of {wanted}", chunk.buffer_size());
             }
         });
     }
 }
 
-/// A device on which no read works has not lost anything yet.
+/// A device on which all reads fail has not lost any data yet.
 #[test]
 fn a_device_that_fails_temporarily_damages_nothing() {
     run(async {

@@ -1,4 +1,4 @@
-//! Disks that fail, lie and fill up.
+//! Disks that fail, lose acknowledged writes, and fill up.
 
 use ringmq::model::{LogOffset, Moment};
 use ringmq::sim::{Fault, On, Operation, Rng, SimDisk, Tasks, pause, run};
@@ -68,7 +68,7 @@ fn a_failing_background_flush_closes_the_log() {
     });
 }
 
-/// With asynchronous flush, a power cut may lose the last half second and nothing earlier.
+/// With asynchronous flush, a power cut loses at most the last half second.
 #[test]
 fn background_flushes_survive_power_cuts() {
     for seed in 0..100 {
@@ -92,7 +92,7 @@ fn background_flushes_survive_power_cuts() {
         let found = run(Shard::open(&disk.after_crash(seed), config)).unwrap();
         let count = found.sent.borrow().len();
         assert!((flushed..=flushed + lost).contains(&count), "seed {seed}: {count}");
-        assert_eq!(found.report.damaged, [], "seed {seed}: lost is not damaged");
+        assert_eq!(found.report.damaged, [], "seed {seed}: unflushed messages are not damage");
     }
 }
 
@@ -120,7 +120,7 @@ fn a_flush_follows_an_acknowledgement_within_400_ms() {
     }
 }
 
-/// Writing an index file is slow. Meanwhile the log is flushed.
+/// The log is flushed while an index file is written slowly.
 #[test]
 fn the_flush_waits_for_no_other_background_work() {
     let disk = SimDisk::new(8);
@@ -153,7 +153,7 @@ fn the_flush_waits_for_no_other_background_work() {
     assert_eq!(found.report.end, shard.store.end());
 }
 
-/// A snapshot during a flush must not take the log for flushed.
+/// A snapshot during a flush must not treat the log as flushed.
 #[test]
 fn a_snapshot_during_a_flush_includes_nothing_that_a_power_cut_can_lose() {
     for seed in 0..200 {
@@ -179,7 +179,7 @@ fn a_snapshot_during_a_flush_includes_nothing_that_a_power_cut_can_lose() {
     }
 }
 
-/// One part of the background work fails; the others still run.
+/// If one kind of background work fails, the others still run.
 #[test]
 fn background_work_continues_after_a_part_that_fails() {
     let operations = [Operation::Space, Operation::Rename, Operation::SyncDirectory];
@@ -206,7 +206,7 @@ fn background_work_continues_after_a_part_that_fails() {
     }
 }
 
-/// An index file survives a power cut at once; the messages that it points to only after a flush.
+/// An index file survives a power cut at once, but the messages that it points to only after a flush.
 #[test]
 fn no_index_file_is_written_before_its_segment_is_on_stable_media() {
     run(async {
@@ -322,8 +322,8 @@ fn lost_and_misdirected_writes_never_give_wrong_bytes() {
                 }
             }
             let report = &shard.report;
-            let is_told = !report.damaged.is_empty() || report.torn_bytes > 0 || missing <= 2;
-            assert!(is_told, "seed {seed}, {fault:?}: {missing} missing, {report}");
+            let is_reported = !report.damaged.is_empty() || report.torn_bytes > 0 || missing <= 2;
+            assert!(is_reported, "seed {seed}, {fault:?}: {missing} missing, {report}");
         });
     }
 }
@@ -357,8 +357,8 @@ fn too_large_entries_are_refused() {
     assert_eq!(shard.store.end(), LogOffset(0));
 }
 
-/// Descriptors become free again, so it is no disk fault: the next segment is retried until it
-/// exists, and everything is committed.
+/// Running out of descriptors is not a disk fault, because they become free again: creating the next
+/// segment is retried until it succeeds, and everything is committed.
 #[test]
 fn a_lack_of_descriptors_does_not_close_the_log() {
     run(async {

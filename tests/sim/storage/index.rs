@@ -1,5 +1,5 @@
-//! Index files: whatever happens to them, every message in the log is found, and lost messages are
-//! known to be lost.
+//! Damage to index files: every message in the log is still found, and lost messages are reported as
+//! lost.
 
 use std::collections::BTreeMap;
 
@@ -12,7 +12,7 @@ use ringmq::storage::{Lookup, StoreConfig};
 
 use super::shard::{Shard, config, key};
 
-/// Only one page of index files in memory: the next one needed has always just been evicted.
+/// A cache of one index page: each new page evicts the previous one.
 fn one_page() -> StoreConfig {
     StoreConfig { tail_cache_bytes: 0, index_cache_bytes: 0, ..config() }
 }
@@ -123,7 +123,7 @@ fn lookups_wait_for_an_index_that_is_being_rebuilt() {
     }
 }
 
-/// While the file is written, and while the queues are updated one by one.
+/// Reads run while the file is written, and while the queues are updated one by one.
 #[test]
 fn sealing_does_not_disturb_lookups_or_appends() {
     for seed in 0..20 {
@@ -166,8 +166,8 @@ fn sealing_does_not_disturb_lookups_or_appends() {
     }
 }
 
-/// A consumer a hundred segments behind, with almost no cache, on a queue that only some of them
-/// have messages of.
+/// A consumer is a hundred segments behind, with almost no cache, on a queue with messages in only some
+/// of the segments.
 #[test]
 fn a_consumer_far_behind_reads_forward() {
     run(async {
@@ -264,7 +264,7 @@ impl World {
         let force = self.rng.chance(1, 4);
         let outcome = shard.maintain(force).await;
         assert!(fails || outcome.is_ok(), "{outcome:?}");
-        // The fault must strike by now: striking a segment later would close the log.
+        // Clears a fault that has not fired: in a later segment it would close the log.
         while self.disk.faults_left() > 0 {
             self.disk.rename("none", "none").await.ok();
             self.disk.remove("none").await.ok();
@@ -306,7 +306,7 @@ impl World {
             return;
         }
         let oldest = self.oldest(shard, queue);
-        // A consumer finds the oldest message, even if rot destroyed what a start needs to know it.
+        // A consumer finds the oldest message, even if rot destroyed the data that a start needs to find it.
         let mut at = number;
         while at < oldest {
             match shard.locate(queue, at).await.unwrap() {

@@ -1,7 +1,7 @@
 //! The storage engine on a simulated disk.
 //!
-//! [`shard`] plays the broker: it appends records whose content follows from their queue and
-//! number, so everything found can be checked against what was sent.
+//! [`shard`] stands in for the broker. It derives the content of a record from its queue and number, so
+//! every record can be verified when it is read.
 
 mod ages;
 mod basics;

@@ -1,4 +1,4 @@
-//! Logs that take entries of another copy as they are.
+//! Logs that append entries of another copy unchanged.
 
 use ringmq::model::LogOffset;
 use ringmq::sim::copies::{Sendable, entries_on};
@@ -39,7 +39,7 @@ impl Node {
         entries_on(&self.disk, SEED)
     }
 
-    /// Appends entries of any size under a new epoch, with several writes in flight.
+    /// Appends entries of random sizes in a new epoch, with several writes in flight.
     fn lead(&self, count: usize, rng: &mut Rng) {
         let Self { shard, tasks, .. } = self;
         shard.store.begin_epoch(shard.store.epoch() + 1).unwrap();
@@ -80,7 +80,7 @@ impl Node {
     }
 }
 
-/// Entries of a leader: several segments over three epochs.
+/// Entries of a leader: several segments and three epochs.
 fn leaders_entries(seed: u64) -> Vec<Sendable> {
     let (node, mut rng) = (Node::open(SimDisk::new(seed), seed), Rng::from_seed(seed));
     for _ in 0..3 {
@@ -93,7 +93,7 @@ fn leaders_entries(seed: u64) -> Vec<Sendable> {
     entries
 }
 
-/// Some of the next entries: whole ones, in one segment.
+/// Some of the next entries, whole and within one segment.
 fn next_piece<'a>(entries: &'a [Sendable], end: LogOffset, rng: &mut Rng) -> &'a [Sendable] {
     let rest = &entries[entries.partition_point(|entry| entry.at < end)..];
     let segment = |entry: &Sendable| entry.at.0 / config().segment_size;
@@ -105,7 +105,7 @@ fn joined(entries: &[Sendable]) -> Vec<u8> {
     entries.iter().flat_map(|entry| &entry.bytes).copied().collect()
 }
 
-/// Appends `entries` from the end of the shard's log on, until power is lost.
+/// Appends `entries` after the end of the shard's log, until power is lost.
 async fn follow(shard: &Shard, disk: &SimDisk, entries: &[Sendable], rng: &mut Rng) {
     while disk.has_power() && !shard.store.is_fenced() {
         let piece = next_piece(entries, shard.store.end(), rng);
@@ -131,14 +131,14 @@ async fn follow(shard: &Shard, disk: &SimDisk, entries: &[Sendable], rng: &mut R
     }
 }
 
-/// Checks that the shard has a prefix of `entries`, at least up to `safe`, and the resulting state.
+/// Checks that the shard has a prefix of `entries`, at least up to `safe`, and the state of that prefix.
 fn check(shard: &Shard, disk: &SimDisk, entries: &[Sendable], safe: LogOffset) {
     assert_eq!(shard.report.damaged, []);
     let end = shard.report.end;
     assert!(end >= safe, "{end} is the end, and {safe} was committed");
     let found = entries_on(disk, SEED);
     let known = entries.partition_point(|entry| entry.end <= end);
-    assert!(found[..] == entries[..known], "not the same bytes up to {end}");
+    assert!(found[..] == entries[..known], "different bytes before {end}");
     assert_eq!(found.last().map_or(LogOffset(0), |entry| entry.end), end);
 }
 
@@ -191,7 +191,7 @@ fn a_follower_has_the_leaders_bytes_and_survives_power_cuts_with_a_prefix() {
     assert!(resumed > 80, "{resumed}");
 }
 
-/// The copies lead in turn, each time with a new epoch, and the other one follows.
+/// The copies take turns as leader, each time in a new epoch, and the other one follows.
 #[test]
 fn copies_take_turns_in_leading() {
     for seed in 0..20 {
@@ -220,8 +220,8 @@ fn copies_take_turns_in_leading() {
     }
 }
 
-/// The leader is ahead when the other copy is elected: it gives up the entries that only it has,
-/// and follows.
+/// The leader is ahead when the other copy is elected: it discards the entries that only it has, and
+/// follows.
 #[test]
 fn a_deposed_leader_gives_up_entries_that_only_it_has() {
     let mut given_up = 0;
@@ -267,7 +267,7 @@ fn a_deposed_leader_gives_up_entries_that_only_it_has() {
     assert!(given_up > 300, "{given_up}");
 }
 
-/// The snapshot and the proof name the epoch of the newest entry, not the one that comes next.
+/// The snapshot and the proof contain the epoch of the newest entry, not the next one.
 #[test]
 fn an_epoch_without_entries_does_not_exclude_entries_of_earlier_epochs() {
     let entries = leaders_entries(3);
@@ -309,7 +309,7 @@ fn raw_entries_are_appended_only_if_all_of_them_are_valid() {
     });
 }
 
-/// Raw appends wait for the next segment like any others.
+/// Raw appends wait for the next segment like all others.
 #[test]
 fn raw_entries_wait_for_the_next_segment() {
     let entries = leaders_entries(5);

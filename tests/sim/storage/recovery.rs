@@ -1,4 +1,4 @@
-//! Recovery in particular cases.
+//! Single cases of recovery.
 
 use ringmq::model::LogOffset;
 use ringmq::sim::{SimDisk, run};
@@ -30,8 +30,8 @@ async fn names(disk: &SimDisk) -> Vec<String> {
     names
 }
 
-/// A message after a torn one is left on disk when the log is cut. The next life happens to write
-/// up to exactly its start, with matching ordinals. The message must not come back.
+/// A message after a torn one stays on disk when the log is cut. The next life writes exactly up to its
+/// start, with matching ordinals. The message must not reappear.
 #[test]
 fn an_entry_of_an_earlier_life_never_continues_the_log() {
     run(async {
@@ -51,7 +51,7 @@ fn an_entry_of_an_earlier_life_never_continues_the_log() {
         assert_eq!(second.report.damaged, []);
         assert_eq!(second.report.end, LogOffset(BLOCK_SIZE as u64));
         assert_eq!(second.report.torn_bytes, left_over.end.0 - BLOCK_SIZE as u64);
-        // Two other entries of the same epoch fill the second block again.
+        // Two new entries of the same epoch fill the second block again.
         second.send(0, &[504]).unwrap();
         let filled = second.send(0, &[BLOCK_SIZE - 504 - 2 * HEADER as usize]).unwrap();
         assert_eq!(filled.end, left_over.entry_offset);
@@ -63,9 +63,9 @@ fn an_entry_of_an_earlier_life_never_continues_the_log() {
     });
 }
 
-/// A device that loses the newest write of a block returns what an earlier life wrote there. That
-/// entry is intact, has its own offset and even the right ordinal, and the next entry follows in
-/// place. Only the next entry's ordinal shows that entries are missing in between.
+/// A device that loses the newest write of a block returns the entry of an earlier life. That entry is
+/// intact, has the right offset and even the right ordinal, and the next entry follows it directly. Only
+/// the next entry's ordinal shows that entries are missing in between.
 #[test]
 fn the_next_ordinal_reveals_a_block_that_reverted_to_an_earlier_life() {
     const BLOCK: u64 = BLOCK_SIZE as u64;
@@ -89,7 +89,7 @@ fn the_next_ordinal_reveals_a_block_that_reverted_to_an_earlier_life() {
 
         let third = Shard::open(&disk, config()).await.unwrap();
         let gap = LogOffset(2 * BLOCK)..LogOffset(2 * BLOCK + entry_size(500) as u64);
-        assert_eq!(third.report.damaged, [gap], "acknowledged messages are gone, and it is said");
+        assert_eq!(third.report.damaged, [gap], "lost acknowledged messages are reported");
         assert_eq!(third.report.end, second.store.end());
     });
 }
@@ -127,7 +127,7 @@ fn rot_in_the_middle_is_quarantined_and_the_rest_is_served() {
         assert!(matches!(missing, Err(ReadError::Damaged(_))), "{missing:?}");
         assert_eq!(shard.store.stats().damaged_bytes, hole.end.0 - hole.start.0);
 
-        // It is still known when a snapshot saves the replay, and the bytes are kept.
+        // A later start that skips the replay thanks to a snapshot still reports it. Its bytes are kept.
         shard.maintain(true).await.unwrap();
         send_each(&shard, 1, 1000).await;
         let again = Shard::open(&disk, config()).await.unwrap();
@@ -150,7 +150,7 @@ fn a_snapshot_proves_the_last_message_durable() {
         assert_eq!(found.report.damaged, [LogOffset(end.0 - 1040)..end]);
         assert_eq!(found.report.end, end);
         let next = found.store.with_index(|index| index.next_offset(key(0)));
-        assert_eq!(next.0, 3, "the number of the lost message is not given again");
+        assert_eq!(next.0, 3, "the number of the lost message is not reused");
         send_each(&found, 2, 1000).await;
         let again = Shard::open(&disk, config()).await.unwrap();
         again.read(0, 4).await.unwrap();
@@ -176,8 +176,8 @@ async fn pass_ms(shard: &Shard, ms: u64) {
     }
 }
 
-/// Twenty messages share one group commit and are all acknowledged. Once the log was idle, a rotten
-/// one is damage, as in the middle of the log, and affects none of the others.
+/// Twenty messages share one group commit and are all acknowledged. After the log was idle, a rotten one
+/// counts as damage, as in the middle of the log, and does not affect the others.
 #[test]
 fn rot_in_the_last_group_is_damage_once_the_log_was_idle() {
     for flush in [Flush::Sync, Flush::Async] {
@@ -202,7 +202,7 @@ fn rot_in_the_last_group_is_damage_once_the_log_was_idle() {
     }
 }
 
-/// Nothing proves that the group was acknowledged, so it is cut; its intact entries are kept.
+/// Without proof that the group was acknowledged it is cut; its intact entries are kept in a file.
 #[test]
 fn a_cut_tail_with_intact_entries_is_kept_beside_the_log() {
     run(async {
@@ -222,14 +222,14 @@ fn a_cut_tail_with_intact_entries_is_kept_beside_the_log() {
         assert_eq!(super::shard::read_record(&copy[third..]).number, 4);
 
         let again = Shard::open(&disk, config()).await.unwrap();
-        assert_eq!(again.report.tail_kept, None, "and it is no business of the next start");
+        assert_eq!(again.report.tail_kept, None, "the next start does not report it again");
         let torn = SimDisk::new(26);
         let (rotten, _) = rot(&torn, 19).await;
         assert_eq!(rotten.report.tail_kept, None, "nothing of that tail is intact");
     });
 }
 
-/// Neither a start nor a stop nor the passing of time adds anything to the log.
+/// Starts, stops and idle time add nothing to the log.
 #[test]
 fn a_log_without_appends_keeps_every_byte() {
     run(async {
@@ -275,7 +275,7 @@ fn an_idle_log_is_proved_once() {
         let proof = || disk.contents(&FileName::EndProof.to_string()).unwrap();
         let opened = proof();
         pass_ms(&shard, 1000).await;
-        assert_eq!(proof(), opened, "opening has proved what is there");
+        assert_eq!(proof(), opened, "opening has written a proof of the log");
         for _ in 0..3 {
             let before = proof();
             send_each(&shard, 1, 1000).await;
@@ -285,7 +285,7 @@ fn an_idle_log_is_proved_once() {
                 let block = block * BLOCK_SIZE..(block + 1) * BLOCK_SIZE;
                 idle[block.clone()] != before[block]
             });
-            assert_eq!(changed.count(), 1, "the other one stays, should this one be torn");
+            assert_eq!(changed.count(), 1, "the other copy stays intact if this write is torn");
             pass_ms(&shard, 60_000).await;
             assert_eq!(proof(), idle);
         }
@@ -436,7 +436,7 @@ fn a_log_without_its_beginning_or_without_segments_is_refused() {
 
         disk.remove(&segment(0)).await.unwrap();
         let beheaded = Shard::open(&disk, config()).await.unwrap();
-        assert_eq!(beheaded.report.damaged, [], "that is what retention does as well");
+        assert_eq!(beheaded.report.damaged, [], "retention also removes the oldest segments");
         for name in names(&disk).await.into_iter().filter(|name| name.ends_with(".snapshot")) {
             disk.remove(&name).await.unwrap();
         }
@@ -475,7 +475,7 @@ fn a_log_of_another_shard_is_refused_and_not_changed() {
             let refused = Shard::open(&disk, other.clone()).await.map(|_| ()).unwrap_err();
             assert_eq!(refused, OpenError::Foreign { at: LogOffset(0) });
         }
-        assert_eq!(disk.contents(&segment(0)), before, "and left alone");
+        assert_eq!(disk.contents(&segment(0)), before, "the file is unchanged");
         assert!(Shard::open(&disk, config()).await.unwrap().report.snapshot.is_some());
     });
 }
@@ -487,7 +487,7 @@ fn an_unreadable_block_is_a_hole_and_never_the_end_of_the_log() {
         let disk = SimDisk::new(11);
         let shard = Shard::open(&disk, config()).await.unwrap();
         send_each(&shard, 3, 1000).await;
-        // The device cannot read the last block, not even alone.
+        // The last block is unreadable, even in a read of its own.
         for skip in 0..2 {
             let on = On { operation: Operation::Read, name_start: "0000000", skip };
             disk.inject(on, Fault::io_error());
@@ -500,7 +500,7 @@ fn an_unreadable_block_is_a_hole_and_never_the_end_of_the_log() {
     });
 }
 
-/// The last block of the log is unreadable. The operator is told how to give it up.
+/// The last block of the log is unreadable. The error tells the operator how to discard it.
 #[test]
 fn a_log_whose_last_block_is_unreadable_opens_once_it_is_overwritten() {
     run(async {

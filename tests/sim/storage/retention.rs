@@ -1,4 +1,4 @@
-//! Old segments expire and are recycled, and none of their contents comes back.
+//! Old segments expire and are recycled, and their contents never reappear.
 
 use ringmq::model::{LogOffset, QueueOffset, Timestamp};
 use ringmq::sim::{Fault, On, Operation, SimDisk, run};
@@ -54,7 +54,7 @@ fn the_log_stays_below_its_limit_and_recycles_its_files() {
         assert_eq!(reopened.report.damaged, []);
         assert_eq!(reopened.store.begin(), shard.store.begin());
         let next = reopened.store.with_index(|index| index.next_offset(key(9)));
-        assert_eq!(next, QueueOffset(2), "numbers are not given twice");
+        assert_eq!(next, QueueOffset(2), "numbers are not reused");
     });
 }
 
@@ -72,7 +72,7 @@ fn messages_expire_by_age_in_whole_segments() {
         shard.maintain(true).await.unwrap();
         send(&shard, 0, &[1000]).await;
         shard.maintain(true).await.unwrap();
-        // The newest message of the first segment is about 600 ms younger than its first.
+        // The last message of the first segment is about 600 ms newer than its first one.
         shard.now.set(1000 + 5000 + 100);
         assert_eq!(shard.maintain(false).await.unwrap().segments_expired, 0);
         shard.now.set(1000 + 5000 + 700);
@@ -81,8 +81,8 @@ fn messages_expire_by_age_in_whole_segments() {
     });
 }
 
-/// A file holds one part of the log and then another; a restart in the middle of the second must
-/// not see the first.
+/// A recycled file holds a second segment; a restart in the middle of the second must not find the
+/// first.
 #[test]
 fn a_recycled_file_shows_none_of_its_earlier_contents() {
     run(async {
@@ -102,7 +102,7 @@ fn a_recycled_file_shows_none_of_its_earlier_contents() {
     });
 }
 
-/// Several segments expire in one call, and power is lost at any step of it: no gap, nothing twice.
+/// Several segments expire in one call, and power is lost at any step of it: no gaps, no duplicates.
 #[test]
 fn retention_can_be_interrupted_anywhere() {
     run(async {
@@ -128,7 +128,7 @@ fn retention_can_be_interrupted_anywhere() {
     });
 }
 
-/// Removing segments fails once, at any of its operations; later segments wait for the failed one.
+/// Removing segments fails once, at each of its operations; later segments wait for the failed one.
 #[test]
 fn retention_can_fail_anywhere_and_leaves_no_gap() {
     run(async {

@@ -1,4 +1,4 @@
-//! Waiting for room in the log, while segments end and appends are dropped.
+//! Waits for room in the log, while segments end and appends are dropped.
 
 use std::cell::{Cell, RefCell};
 
@@ -7,8 +7,8 @@ use ringmq::storage::AppendError;
 
 use super::shard::{Shard, config};
 
-/// Every producer gets its turn, in whatever order writes end, across many segments, while others
-/// drop their tickets before or after they are granted.
+/// Every producer gets room, whatever the order in which writes complete, across many segments, while
+/// others drop their tickets before or after the grant.
 #[test]
 fn every_waiting_producer_gets_its_turn() {
     for seed in 0..30 {
@@ -43,7 +43,7 @@ fn every_waiting_producer_gets_its_turn() {
     }
 }
 
-/// An endless stream of small appends does not starve a large one: none overtakes it.
+/// An endless stream of small appends does not starve a large one: they do not overtake it.
 #[test]
 fn a_large_append_is_admitted_under_a_stream_of_small_ones() {
     const SMALL: usize = 200;
@@ -59,7 +59,7 @@ fn a_large_append_is_admitted_under_a_stream_of_small_ones() {
         let (shard, is_over) = (&shard, &is_over);
         tasks.spawn(format!("small {queue}"), async move {
             while !is_over.get() {
-                // It takes no ticket, so it appends whenever there is room without one.
+                // It takes no ticket, so it appends whenever there is room for it.
                 match shard.send(queue, &[500]) {
                     Ok(_) | Err(AppendError::NoRoom) => pause().await,
                     Err(refusal) => panic!("{refusal}"),

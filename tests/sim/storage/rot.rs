@@ -1,5 +1,5 @@
-//! Bit rot anywhere in a log with a history, including failed maintenance. Every message that the
-//! rot does not touch is readable, now and after every restart.
+//! Bit rot anywhere in a log with several lives and failed maintenance. Every message without rot is
+//! readable, at once and after every restart.
 
 use std::ops::Range;
 
@@ -72,7 +72,7 @@ impl World {
         shard.commit().await;
     }
 
-    /// Maintenance at some later time, sometimes with a failure.
+    /// Runs maintenance at a later time, sometimes with a failure.
     async fn maintain(&mut self, shard: &Shard) {
         shard.now.set(shard.now.get() + self.rng.below(200));
         let force = self.rng.chance(1, 8);
@@ -81,7 +81,7 @@ impl World {
             let on = On::nth(*self.rng.pick(&operations), self.rng.below(4));
             self.disk.inject(on, Fault::io_error());
             shard.maintain(force).await.ok();
-            // The fault must strike by now: striking a segment later would close the log.
+            // Clears a fault that has not fired: in a later segment it would close the log.
             while self.disk.faults_left() > 0 {
                 self.disk.rename("none", "none").await.ok();
                 self.disk.remove("none").await.ok();
@@ -157,7 +157,7 @@ async fn story(seed: u64) {
         }
         shard = match world.open().await {
             Ok(shard) => shard,
-            // The log was short, and nothing of it is left; nothing was cut.
+            // The log was short and nothing of it is left, so nothing was cut.
             Err(OpenError::Foreign { .. } | OpenError::Unreadable { .. }) => return,
             Err(other) => panic!("{other}"),
         };

@@ -1,4 +1,4 @@
-//! A minimal broker: queues, records that can be checked, and a state that is only a count.
+//! A minimal broker: queues, verifiable records, and a count as its state.
 
 use std::cell::{Cell, RefCell};
 
@@ -91,9 +91,9 @@ pub struct Shard {
     pub store: Store<SimDisk>,
     pub report: RecoveryReport,
     pub now: Cell<u64>,
-    /// All messages that this life knows of, in log order.
+    /// All messages found or sent in this life, in log order.
     pub sent: RefCell<Vec<Sent>>,
-    /// The state: how many entries of kind [`OFFSETS`] there were. Each says how many.
+    /// The state: the number of entries of kind [`OFFSETS`]. Each entry contains the number so far.
     pub offsets: Cell<u64>,
 }
 
@@ -200,7 +200,7 @@ impl Shard {
         }
     }
 
-    /// This shard's time; both clocks show the same.
+    /// This shard's time; both clocks agree.
     pub fn now(&self) -> Now {
         Now { wall: Timestamp(self.now.get()), moment: Moment(self.now.get()) }
     }

@@ -8,8 +8,7 @@ use ringmq::storage::{CommitRule, Flush, StoreConfig};
 
 use super::shard::{Shard, config};
 
-/// Other tasks run between slices. Their appends are there after a restart, whether in the snapshot
-/// or not.
+/// Other tasks run between slices. A restart finds their appends, in the snapshot or in the log.
 #[test]
 fn the_shard_keeps_running_between_slices() {
     for seed in 0..200 {
@@ -40,7 +39,7 @@ fn the_shard_keeps_running_between_slices() {
             source()
         }));
         let point = taken.unwrap().snapshot;
-        assert_eq!(point, first_end.get(), "where the log ended when the first slice was made");
+        assert_eq!(point, first_end.get(), "the end of the log at the first slice");
         assert!(turns.get() > 0, "seed {seed}");
         shard.store.stop();
         tasks.run_until(shard.store.drained());
