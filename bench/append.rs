@@ -1,17 +1,21 @@
-//! How much of its disk a shard's log uses: appends through the storage engine, compared in the
-//! same run to plain writes to the device.
+//! Compares appends to a shard's log with plain writes to the same device, in the same run.
 //!
-//! The results are ratios: the log's rate to the best raw rate at the same durability, and to the
-//! rate of the same writers without a log (measured once per case, not before and after it); the
-//! latency of a single writer to that of a single block; the rate of many writers to that of one;
-//! and bytes written to the device to bytes of payload. Disks vary from minute to minute, so the
-//! run has rounds. Each case is measured between two measurements of its reference, and the table
-//! shows the median, minimum and maximum of the rounds' ratios.
+//! The results are ratios:
+//!
+//! - the log's rate to the best raw rate at the same durability, and to the rate of the same writers
+//!   without a log (measured once per case, not before and after it);
+//! - the latency of a single writer to that of a single block;
+//! - the rate of many writers to that of one;
+//! - bytes written to the device to bytes of payload.
+//!
+//! Disks vary from minute to minute, so the run has rounds. Each case is measured between two
+//! measurements of its reference, and the table shows the median, minimum and maximum of the rounds'
+//! ratios.
 //!
 //! ```text
 //! cargo bench --bench append -- --seconds 5 --directory /data/scratch
 //! cargo bench --bench append -- --only 'async recycled 256'     one case, for a profiler
-//! cargo bench --bench append -- --test                          a few milliseconds, to keep it alive
+//! cargo bench --bench append -- --test                          a smoke test of a few milliseconds
 //! ```
 
 #[path = "nudged.rs"]
@@ -65,9 +69,9 @@ struct Options {
 #[derive(Clone, Copy)]
 struct Scale {
     rounds: usize,
-    /// Of a case.
+    /// Duration of a case.
     duration: Duration,
-    /// Of a measurement of the device alone.
+    /// Duration of a measurement of the device alone.
     raw_duration: Duration,
     segment_size: u64,
     raw_file_size: u64,
@@ -152,7 +156,7 @@ async fn measure(directory: &Path, options: &Options, pulse: Pulse) -> Result<()
 
 // ---- The device alone ----
 
-/// The device's rate for every shape of large plain writes.
+/// The device's rates for large plain writes of all shapes.
 struct Survey(Vec<(Shape, f64)>);
 
 impl Survey {
@@ -160,7 +164,7 @@ impl Survey {
     const IN_FLIGHT: [usize; 3] = [1, 4, 8];
     const KINDS: [Kind; 3] = [Kind::Written, Kind::Flushed, Kind::Durable];
 
-    /// The median of the rounds for each shape. A round goes through all shapes.
+    /// The median of the rounds for each shape. A round measures all shapes.
     async fn take(device: &Device, scale: Scale) -> Result<Self, DiskError> {
         let kinds = Self::KINDS.into_iter();
         let rows = kinds.flat_map(|kind| Self::BLOCK_SIZES.map(|block_size| (kind, block_size)));
@@ -221,14 +225,14 @@ struct Load {
     name: &'static str,
     writers: usize,
     payload_size: usize,
-    /// So short that no flush is due: shows what the log itself costs while the device's cache
-    /// absorbs everything, as for plain writes without flushes.
+    /// Ends before a flush is due. Shows the cost of the log itself while the device's cache absorbs
+    /// all writes, as for plain writes without flushes.
     is_burst: bool,
 }
 
 impl Scale {
-    /// Beginning a segment syncs the directory, and with it everything in the device's cache. So a
-    /// burst must fit into less than half of one segment; at half, the next one is prepared.
+    /// Starting a segment syncs the directory, which also flushes the device's cache. The next segment
+    /// is prepared when one is half full, so a burst must fit in less than half a segment.
     fn fit_for(self, load: Load) -> Self {
         let is_whole = self.duration >= BURST;
         match load.is_burst && is_whole {
@@ -244,7 +248,7 @@ impl Load {
     }
 }
 
-/// Must fit into half of the largest segment.
+/// Must fit in half of the largest segment.
 const BURST: Duration = Duration::from_millis(250);
 
 const LOADS: [Load; 4] = [
@@ -290,7 +294,7 @@ struct Appends {
     writes_per_s: f64,
 }
 
-/// Runs a case in its own directory, which is then removed.
+/// Runs a case in its own directory, and removes the directory.
 async fn measure_log(
     directory: &Path,
     scale: Scale,
@@ -350,7 +354,7 @@ async fn measure_appends(
     })
 }
 
-/// Makes written files, like those that retention recycles.
+/// Creates fully written files, like those that retention recycles.
 async fn make_ready(disk: &FileDisk, scale: Scale) -> Result<(), DiskError> {
     for number in 0..scale.recycled_count {
         let name = FileName::Ready(number).to_string();
@@ -417,7 +421,7 @@ fn spawn_background(store: &Store<FileDisk>) -> [Helper; 2] {
     [flush, maintain]
 }
 
-/// Appends, waits for the commit, and appends the next.
+/// Appends one message at a time, and waits for each commit.
 async fn write_until(
     store: Store<FileDisk>,
     queue: u32,
@@ -460,9 +464,9 @@ async fn write_until(
 
 struct Round {
     log: Appends,
-    /// The reference, before and after the case.
+    /// The reference, measured before and after the case.
     raw: [Measured; 2],
-    /// The same writers without the log.
+    /// The same writers without a log.
     bare: Measured,
 }
 
@@ -473,7 +477,7 @@ impl Round {
         self.log.mb_per_s / raw
     }
 
-    /// Ratio of the log's rate to that of the same writers without it.
+    /// Ratio of the log's rate to that of the same writers without a log.
     fn of_bare(&self) -> f64 {
         self.log.per_s / self.bare.per_s()
     }
@@ -506,7 +510,7 @@ fn print_table(table: &[(Case, Vec<Round>)], survey: &Survey) {
     }
 }
 
-/// The ratio that the case is about, as text.
+/// The result of a case as text.
 fn ratio(case: Case, rounds: &[Round], table: &[(Case, Vec<Round>)], survey: &Survey) -> String {
     let of = |of: fn(&Round) -> f64| spread(rounds.iter().map(of).collect());
     let of_bare = of(Round::of_bare) + " of the same writers without a log";
@@ -549,7 +553,7 @@ fn median(mut values: Vec<f64>) -> f64 {
 
 // ---- Helpers ----
 
-#[expect(clippy::disallowed_methods, reason = "a bench is an edge")]
+#[expect(clippy::disallowed_methods, reason = "a bench may read the clock")]
 fn wall() -> Timestamp {
     let since_epoch = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
     Timestamp(since_epoch.expect("a clock after 1970").as_millis() as u64)

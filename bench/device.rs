@@ -1,12 +1,12 @@
-//! Raw write rates of a device: an upper bound for any log on it.
+//! Raw write rates of a device, the upper bound for a log on it.
 //!
 //! ```text
 //! cargo bench --bench device -- [--test] [DIRECTORY]
 //! ```
 //!
 //! Overwrites a written file with direct I/O: without flush, with concurrent flushes, and with
-//! O_DSYNC. Every cell is the median of several rounds. A round goes through all shapes, so that
-//! noise does not hit only one of them.
+//! O_DSYNC. Every cell is the median of several rounds. Each round measures all shapes, so
+//! that noise affects all of them.
 
 #[path = "nudged.rs"]
 mod nudged;
@@ -75,7 +75,7 @@ async fn run(directory: PathBuf, effort: Effort, pulse: Pulse) -> Result<(), Dis
     Ok(())
 }
 
-/// In table order: by row, and in a row written, flushed, durable.
+/// In table order: by block size, then kind, then writes in flight.
 fn shapes() -> Vec<Shape> {
     let rows = BLOCK_SIZES.into_iter().flat_map(|size| KINDS.map(|kind| (size, kind)));
     rows.flat_map(|(block_size, kind)| {

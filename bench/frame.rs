@@ -1,12 +1,12 @@
 //! The cost of framing, decoding and replying per request, in nanoseconds. One table.
 //!
 //! ```text
-//! cargo bench --bench frame            # some seconds
-//! cargo bench --bench frame -- --test  # milliseconds, to show that it still works
+//! cargo bench --bench frame            # a few seconds
+//! cargo bench --bench frame -- --test  # a smoke test of milliseconds
 //! ```
 //!
-//! Frames are back to back in one receive buffer, as under load. Measured are framing, decoding and
-//! dropping the decoded request, but not filling the buffer.
+//! Frames are back to back in one receive buffer, as under load. The times include framing, decoding
+//! and dropping the decoded request, but not filling the buffer.
 
 use std::hint::black_box;
 use std::net::{Ipv4Addr, SocketAddrV4};
@@ -63,8 +63,8 @@ fn report(name: &str, ns: f64, messages: usize) {
     println!("{name:<44} {ns:>10.0} {:>12.1}", ns / messages as f64);
 }
 
-/// Time per operation in the best sample. A sample is far shorter than a time slice, so some are
-/// free of interference.
+/// Time per operation in the best sample. A sample is far shorter than a time slice of the scheduler, so
+/// some samples run without interruption.
 fn best(samples: impl Iterator<Item = (Duration, usize)>) -> f64 {
     let ns = |(elapsed, count): (Duration, usize)| elapsed.as_nanos() as f64 / count as f64;
     samples.map(ns).fold(f64::INFINITY, f64::min)

@@ -1,5 +1,5 @@
-//! The cost of very many queues: the append rate, and the longest time for which sealing segments,
-//! retiring them and taking snapshots block the other tasks of the shard.
+//! The cost of very many queues: the append rate, and the longest time that sealing and retiring
+//! segments or taking snapshots blocks the other tasks of the shard.
 //!
 //! Rounds with few and with many queues alternate; the table shows medians. The longest slice is
 //! CPU time of the shard's thread, shown with the minimum of all rounds: other processes can only
@@ -7,7 +7,7 @@
 //!
 //! ```text
 //! cargo bench --bench index -- --directory /data/scratch
-//! cargo bench --bench index -- --test            a few milliseconds, to keep it alive
+//! cargo bench --bench index -- --test            a smoke test of a few milliseconds
 //! ```
 
 #[path = "nudged.rs"]
@@ -40,7 +40,7 @@ use self::place::Place;
 
 const QUEUES_PER_TOPIC: u32 = 8;
 const WRITERS: usize = 16;
-/// Appends per writer before it waits for their commit.
+/// Appends per writer between two waits for a commit.
 const BATCH: usize = 64;
 /// Rows per slice of a snapshot, as in the broker.
 const ROWS_PER_SLICE: usize = 2000;

@@ -1,6 +1,6 @@
-//! An executor for measurements and tests, nudged as a broker's shards are. Without nudges it
-//! sometimes sleeps although there is work (`shard::nudge` says why), and the rate of a single
-//! writer then shows how long it slept. Others include this file as a module.
+//! An executor for measurements and tests, nudged like a broker's shards. Without nudges it sometimes
+//! sleeps although there is work (see `shard::nudge`), and the rate of a single writer would measure
+//! that sleep. Other benches include this file as a module.
 
 use std::future::Future;
 
@@ -8,7 +8,7 @@ use glommio::{LocalExecutorBuilder, Placement, PoolPlacement};
 use ringmq::shard::executor;
 use ringmq::shard::nudge::{Nudger, Pulse};
 
-/// Runs `measure` to completion. It must beat the pulse whenever it makes progress.
+/// Runs `measure` to completion. `measure` must beat the pulse whenever it makes progress.
 pub fn run<F, T>(io_memory: usize, measure: impl FnOnce(Pulse) -> F + Send + 'static) -> T
 where
     F: Future<Output = T> + 'static,

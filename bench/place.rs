@@ -1,4 +1,4 @@
-//! Where a bench that needs a disk puts its files, and the options that cargo passes. Others
+//! The directory of a bench that writes to disk, and the options that cargo passes. Other benches
 //! include this file as a module and flatten [`Place`] into their options.
 
 use std::fs;
@@ -21,7 +21,7 @@ pub struct Place {
     bench: bool,
 }
 
-/// A directory of this run, removed on drop.
+/// The directory of this run, removed on drop.
 pub struct Scratch(PathBuf);
 
 impl Place {

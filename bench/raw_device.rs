@@ -1,5 +1,5 @@
-//! The device alone, through the same direct I/O as the log but without the log: the denominator of
-//! every append rate. Other benches include this file as a module.
+//! Measures the device alone, with the same direct I/O as the log: the reference for all append rates.
+//! Other benches include this file as a module.
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
@@ -17,8 +17,8 @@ use ringmq::storage::file::{FileDisk, StoredFile};
 const FILE_NAME: &str = "raw-device";
 /// Size of the writes that prepare the file.
 const FILL_SIZE: usize = 1 << 20;
-/// Interval of the flushes of [`Kind::Flushed`]: the shortest interval of a log with asynchronous
-/// flush, which it has when there is little to flush.
+/// Flush interval of [`Kind::Flushed`]: the shortest interval of a log with asynchronous flush, which
+/// it uses while there is little to flush.
 const FLUSH_INTERVAL: Duration = Duration::from_millis(300);
 
 /// What a plain write waits for.
@@ -46,15 +46,14 @@ impl Kind {
 /// Where the bytes of a write come from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Content {
-    /// From one buffer, the same for every write and soon in every cache: the device's maximum.
+    /// From one buffer for all writes, so that it stays in the CPU's cache: the device's maximum.
     Same,
-    /// Copied from elsewhere and checksummed before each write, in buffers that are reused after
-    /// [`ROUND_BYTES`]: the reference for a writer of new bytes if the device is as fast as the
-    /// memory.
+    /// Copied and checksummed before each write, in buffers that are reused after [`ROUND_BYTES`]: the
+    /// reference for a writer of new bytes on a device as fast as memory.
     New,
 }
 
-/// Memory for new bytes, as much as the log's tail cache.
+/// Total size of the buffers for new bytes, the same as the log's tail cache.
 const ROUND_BYTES: usize = 64 << 20;
 
 /// One way of writing.
@@ -107,7 +106,7 @@ type Buffer = Rc<<FileDisk as Disk>::Buffer>;
 struct Source {
     content: Content,
     bytes: Vec<u8>,
-    /// Unused buffers, the longest unused first.
+    /// Idle buffers, the least recently used first.
     idle: RefCell<VecDeque<Buffer>>,
 }
 
@@ -144,7 +143,7 @@ impl Source {
     }
 }
 
-/// A file with all blocks written, so that overwriting it changes no metadata.
+/// A fully written file, so that overwriting it changes no metadata.
 pub struct Device {
     disk: FileDisk,
     file: StoredFile,
@@ -230,7 +229,7 @@ impl Device {
     }
 }
 
-/// Writes every block of a file once and makes that durable.
+/// Writes every block of a file once, and syncs it.
 pub async fn write_over(disk: &FileDisk, file: StoredFile) -> Result<StoredFile, DiskError> {
     let buffer = filled(disk, FILL_SIZE);
     for offset in (0..file.size()).step_by(FILL_SIZE) {
@@ -242,7 +241,7 @@ pub async fn write_over(disk: &FileDisk, file: StoredFile) -> Result<StoredFile,
 
 fn filled(disk: &FileDisk, size: usize) -> Buffer {
     let mut buffer = disk.buffer(size);
-    // Not a repeated byte: some devices do not store that.
+    // Not a repeated byte, which some devices compress away.
     for (index, byte) in buffer.as_bytes_mut().iter_mut().enumerate() {
         *byte = (index.wrapping_mul(2_654_435_761) >> 7) as u8;
     }

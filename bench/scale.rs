@@ -1,6 +1,6 @@
-//! What very many queues and committed offsets cost the producers of a broker, and how fast it
-//! restarts after kill -9. Runs the release builds of `ringmq` and `loadgen`, the broker on one
-//! core and the generator on another.
+//! The cost of very many queues and committed offsets for the producers of a broker, and the time of a
+//! restart after kill -9. Runs the release builds of `ringmq` and `loadgen`, the broker on one core and
+//! the generator on another.
 //!
 //! ```text
 //! cargo build --release --workspace && cargo bench --bench scale
@@ -31,7 +31,7 @@ use self::place::Place;
 const BROKER: &str = "127.0.0.1:20911";
 const NAMESERVER: &str = "127.0.0.1:20876";
 const TOPICS: u32 = 10;
-/// Bytes of commits per write to the socket.
+/// Bytes of offset commits per write to the socket.
 const CHUNK: usize = 256 << 10;
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -41,7 +41,7 @@ enum What {
     Rate,
     /// p99.9 of producers while segments are sealed and snapshots taken.
     Sealing,
-    /// From kill -9 to ready, with very many queues and offsets.
+    /// Time from kill -9 to ready, with very many queues and offsets.
     Restart,
 }
 
@@ -83,7 +83,7 @@ struct Options {
     place: Place,
 }
 
-/// A broker of this run.
+/// A running broker.
 struct Broker {
     child: Child,
 }
@@ -115,7 +115,7 @@ fn main() {
     }
 }
 
-/// Few and many alternate.
+/// Rounds with few and with many queues alternate.
 fn compare(options: &Options, what: &str, measure: impl Fn(Size) -> f64) {
     let few = Size { queues: 1, groups: 0 };
     let many = Size { queues: options.queues, groups: options.groups };
@@ -139,7 +139,7 @@ fn rate(options: &Options, directory: &Path, size: Size) -> f64 {
     let data = directory.join("data");
     let more = ["--segment-size", "256MiB", "--ready-segments", "6", "--retention-size", "1GiB"];
     let broker = Broker::start(options, &data, &more);
-    // Without offsets: this compares numbers of queues.
+    // No offsets: this compares only numbers of queues.
     prepare(Size { groups: 0, ..size });
     let report = load(options, directory, size, "\"max\"");
     broker.stop();
@@ -206,7 +206,7 @@ impl Broker {
             let size = lines.read_line(&mut line).expect("its output is text");
             assert!(size > 0, "the broker ended before it was ready");
         }
-        // Keeps reading its output, so that it never blocks on that.
+        // Keeps reading the broker's output, so that the broker never blocks on a full pipe.
         std::thread::spawn(move || lines.read_to_end(&mut Vec::new()));
         Self { child }
     }
@@ -215,7 +215,7 @@ impl Broker {
         let pid = nix::unistd::Pid::from_raw(self.child.id() as i32);
         nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM).expect("it runs");
         let deadline = Instant::now() + PATIENCE;
-        while self.child.try_wait().expect("it is ours").is_none() {
+        while self.child.try_wait().expect("it is our child").is_none() {
             assert!(Instant::now() < deadline, "the broker does not stop");
             std::thread::sleep(Duration::from_millis(10));
         }
@@ -229,7 +229,7 @@ impl Drop for Broker {
     }
 }
 
-/// One of our programs, from beside this one.
+/// The path of one of our programs, in the directory above this one's.
 fn program(name: &str) -> PathBuf {
     let own = std::env::current_exe().expect("a program has a path");
     let profile = own.parent().and_then(Path::parent).expect("cargo builds it two levels deep");
@@ -248,7 +248,7 @@ fn topic(number: u32) -> String {
     format!("scale-{number}")
 }
 
-/// Creates the topics, and commits an offset of every group for every queue.
+/// Creates the topics, and commits an offset for every group and queue.
 fn prepare(size: Size) {
     for number in 0..TOPICS {
         let queues = size.queues.to_string();
@@ -275,7 +275,7 @@ fn prepare(size: Size) {
             }
         }
     }
-    // The reply comes once everything before it has been handled.
+    // The reply arrives once all previous requests have been handled.
     encode_request(&mut bytes, HeaderEncoding::Json, 2, false, &Request::RuntimeInfo)
         .expect("JSON has a form for it");
     stream.write_all(&bytes).expect("the broker reads");
