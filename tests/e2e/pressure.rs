@@ -297,7 +297,9 @@ fn a_stalled_device_delays_only_requests_that_must_be_written() {
         for part in ["RINGMQ-2001", "reason=append_queue"] {
             assert!(header.contains(part), "{header} does not say {part}");
         }
-        assert!(number(&header, "wait_ms").unwrap() >= 200, "{header}");
+        // One that has waited so long shows that the queue stands; then the limit is lower.
+        let limit_ms = if refused.is_empty() { 200 } else { 50 };
+        assert!(number(&header, "wait_ms").unwrap() >= limit_ms, "{header}");
         refused.push(opaque(&header));
     }
     assert!(began.elapsed() < Duration::from_millis(300), "refused {:?} late", began.elapsed());
