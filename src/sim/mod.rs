@@ -22,8 +22,10 @@ mod machine;
 mod platter;
 pub mod rng;
 pub mod run;
+pub mod store;
 
 pub use disk::SimDisk;
 pub use fault::{Fault, On, Operation};
 pub use rng::Rng;
 pub use run::{Tasks, pause, run};
+pub use store::small_store;

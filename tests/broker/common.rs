@@ -7,17 +7,10 @@ pub const NOW: Now = Now { wall: Timestamp(1_700_000_000_000), moment: Moment(7)
 pub fn store_config() -> StoreConfig {
     StoreConfig {
         segment_size: 256 << 10,
-        ready_segments: 1,
         tail_cache_bytes: 128 << 10,
         append_budget_bytes: 8 << 20,
         index_cache_bytes: 1 << 20,
-        flush: Flush::Sync,
-        commit: CommitRule::Local,
-        epoch: Epoch::Found,
-        retention_age_ms: u64::MAX,
-        retention_bytes: u64::MAX,
-        reserve_bytes: 0,
-        checksum_seed: 7,
+        ..sim::small_store()
     }
 }
 

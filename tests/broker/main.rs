@@ -36,7 +36,7 @@ use ringmq::model::{
     Reply, Request, ShardId, Timestamp, TopicConfig, TopicName,
 };
 use ringmq::sim::{self, Fault, On, Operation, Rng, SimDisk};
-use ringmq::storage::{CommitRule, Epoch, Flush, StoreConfig};
+use ringmq::storage::{CommitRule, StoreConfig};
 use ringmq::wire::{self, RecordBatch};
 
 use common::*;

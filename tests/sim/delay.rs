@@ -14,10 +14,10 @@ use ringmq::model::request::Produce;
 use ringmq::model::{
     GroupName, LogOffset, Moment, Now, QueueId, Reply, Request, Timestamp, TopicConfig, TopicName,
 };
-use ringmq::sim::{self, Rng, SimDisk, Tasks};
+use ringmq::sim::{self, Rng, SimDisk, Tasks, small_store};
 use ringmq::storage::StoreConfig;
 
-use super::shard::{Clock, broker_config, commit, pull, store_config};
+use super::shard::{Clock, broker_config, commit, pull};
 
 const QUEUES: u32 = 3;
 const LEVELS_MS: [u64; 3] = [100, 1_000, 20_000];
@@ -283,14 +283,14 @@ fn lives(seed: u64, config: &StoreConfig) -> (usize, u64) {
 
 #[test]
 fn delayed_messages_survive_power_cuts_and_are_delivered_once_and_not_early() {
-    let seen: usize = (0..40).map(|seed| lives(seed, &store_config()).0).sum();
+    let seen: usize = (0..40).map(|seed| lives(seed, &small_store()).0).sum();
     assert!(seen > 4_000, "only {seen} messages were delivered");
 }
 
 /// Segments go while messages in them are pending; those are carried forward.
 #[test]
 fn retention_deletes_segments_and_no_pending_message() {
-    let config = StoreConfig { retention_bytes: 128 << 10, ..store_config() };
+    let config = StoreConfig { retention_bytes: 128 << 10, ..small_store() };
     let (mut seen, mut deleted) = (0, 0);
     for seed in 100..140 {
         let (of_seed, deleted_of_seed) = lives(seed, &config);
@@ -306,7 +306,7 @@ fn a_record_is_scheduled_for_its_own_topic_and_queue() {
     let world = World::new();
     let disk = SimDisk::new(1);
     let opened =
-        sim::run(Broker::open(disk, store_config(), broker_config(Clock::BEGIN, &LEVELS_MS)));
+        sim::run(Broker::open(disk, small_store(), broker_config(Clock::BEGIN, &LEVELS_MS)));
     let (broker, _) = opened.unwrap();
     let tasks = Tasks::new(1);
     tasks.spawn("committer", commit(&broker));

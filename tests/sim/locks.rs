@@ -14,7 +14,7 @@ use ringmq::model::request::{BrokerQueue, LockQueues, Produce, QueueOf};
 use ringmq::model::{
     GroupName, Moment, Now, QueueId, Reply, Request, Timestamp, TopicConfig, TopicName,
 };
-use ringmq::sim::{self, Rng, SimDisk};
+use ringmq::sim::{self, Rng, SimDisk, small_store};
 use ringmq::storage::StoreConfig;
 
 use super::shard;
@@ -38,7 +38,7 @@ fn store_config() -> StoreConfig {
         segment_size: 256 << 10,
         tail_cache_bytes: 32 << 10,
         append_budget_bytes: 16 << 10,
-        ..shard::store_config()
+        ..small_store()
     }
 }
 

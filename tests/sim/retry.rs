@@ -14,9 +14,9 @@ use ringmq::broker::{Broker, Origin, Outcome};
 use ringmq::model::record::{RecordView, property};
 use ringmq::model::request::{Produce, SendBack};
 use ringmq::model::{GroupConfig, GroupName, Moment, QueueId, Refusal, Reply, Request, TopicName};
-use ringmq::sim::{self, Rng, SimDisk, Tasks};
+use ringmq::sim::{self, Rng, SimDisk, Tasks, small_store};
 
-use super::shard::{Clock, broker_config, commit, pull, store_config};
+use super::shard::{Clock, broker_config, commit, pull};
 
 const LEVELS_MS: [u64; 3] = [10, 100, 1_000];
 const RETRIES: i32 = 2;
@@ -292,7 +292,7 @@ fn live(seed: u64, world: &World, is_last: bool) {
     let mut rng = Rng::from_seed(seed);
     let disk = &world.disk;
     let opened =
-        Broker::open(disk.clone(), store_config(), broker_config(world.now.get(), &LEVELS_MS));
+        Broker::open(disk.clone(), small_store(), broker_config(world.now.get(), &LEVELS_MS));
     let Ok((broker, _)) = sim::run(opened) else {
         assert!(!disk.has_power());
         return;

@@ -1,4 +1,4 @@
-//! What the simulations of a broker share: a small shard, a clock, and a pull of everything.
+//! What the simulations of a broker share: a configuration, a clock, and a pull of everything.
 
 use std::cell::Cell;
 
@@ -8,25 +8,7 @@ use ringmq::model::record::Host;
 use ringmq::model::request::{Expression, Pull, QueueOf};
 use ringmq::model::{GroupName, Moment, Now, QueueId, Request, ShardId, Timestamp, TopicName};
 use ringmq::sim::SimDisk;
-use ringmq::storage::{CommitRule, CommitStep, Epoch, Flush, StoreConfig};
-
-/// Segments of a few dozen messages.
-pub fn store_config() -> StoreConfig {
-    StoreConfig {
-        segment_size: 64 << 10,
-        ready_segments: 1,
-        tail_cache_bytes: 8 << 10,
-        append_budget_bytes: 32 << 10,
-        index_cache_bytes: 64 << 10,
-        flush: Flush::Sync,
-        commit: CommitRule::Local,
-        epoch: Epoch::Found,
-        retention_age_ms: u64::MAX,
-        retention_bytes: u64::MAX,
-        reserve_bytes: 0,
-        checksum_seed: 7,
-    }
-}
+use ringmq::storage::CommitStep;
 
 pub fn broker_config(started: Now, delay_levels_ms: &[u64]) -> BrokerConfig {
     BrokerConfig {

@@ -4,10 +4,10 @@ use crate::model::LogOffset;
 use crate::sim::copies::{Sendable, entries_of};
 use crate::sim::disk::SimDisk;
 use crate::sim::rng::Rng;
+use crate::sim::store::small_store;
 use crate::storage::disk::Disk;
 use crate::storage::{
-    Append, AppendError, CommitRule, EntryKind, Epoch, Flush, RawError, SpaceClass, Store,
-    StoreConfig,
+    Append, AppendError, CommitRule, EntryKind, RawError, SpaceClass, Store, StoreConfig,
 };
 
 const SEED: u32 = 0xFEED;
@@ -15,18 +15,12 @@ const KIND: EntryKind = EntryKind(3);
 
 fn config() -> StoreConfig {
     StoreConfig {
-        segment_size: 64 << 10,
         ready_segments: 0,
         tail_cache_bytes: 64 << 10,
         append_budget_bytes: 128 << 10,
-        index_cache_bytes: 64 << 10,
-        flush: Flush::Sync,
         commit: CommitRule::Driven,
-        epoch: Epoch::Found,
-        retention_age_ms: u64::MAX,
-        retention_bytes: u64::MAX,
-        reserve_bytes: 0,
         checksum_seed: SEED,
+        ..small_store()
     }
 }
 

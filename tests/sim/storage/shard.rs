@@ -3,11 +3,11 @@
 use std::cell::{Cell, RefCell};
 
 use ringmq::model::{Chunk, LogOffset, Moment, Now, QueueId, QueueOffset, Timestamp};
-use ringmq::sim::{SimDisk, Tasks};
+use ringmq::sim::{self, SimDisk, Tasks};
 use ringmq::storage::{
-    Append, AppendError, Appended, CommitRule, CutError, EntryKind, Epoch, Flush, Index, Located,
-    Lookup, OpenError, Opening, QueueKey, QueueRow, RawError, ReadError, RecoveryReport, Replayed,
-    SpaceClass, Store, StoreConfig, WRITES_IN_FLIGHT_MAX,
+    Append, AppendError, Appended, CutError, EntryKind, Index, Located, Lookup, OpenError, Opening,
+    QueueKey, QueueRow, RawError, ReadError, RecoveryReport, Replayed, SpaceClass, Store,
+    StoreConfig, WRITES_IN_FLIGHT_MAX,
 };
 
 use zerocopy::{FromBytes, IntoBytes};
@@ -19,18 +19,10 @@ pub const SEED: u32 = 0xC0FFEE;
 
 pub fn config() -> StoreConfig {
     StoreConfig {
-        segment_size: 64 << 10,
-        ready_segments: 1,
         tail_cache_bytes: 64 << 10,
-        append_budget_bytes: 32 << 10,
         index_cache_bytes: 256 << 10,
-        flush: Flush::Sync,
-        commit: CommitRule::Local,
-        epoch: Epoch::Found,
-        retention_age_ms: u64::MAX,
-        retention_bytes: u64::MAX,
-        reserve_bytes: 0,
         checksum_seed: SEED,
+        ..sim::small_store()
     }
 }
 
