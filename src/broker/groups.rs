@@ -44,6 +44,9 @@ const GROUP_MEMBERS_MAX: usize = 10_000;
 /// Maximum number of notes kept until they are taken.
 const NOTES_MAX: usize = 16;
 
+/// The producer group of every Java client.
+const INNER_PRODUCER: &str = "CLIENT_INNER_PRODUCER";
+
 #[derive(Debug)]
 pub struct Groups {
     consumers: Table,
@@ -327,6 +330,14 @@ impl Groups {
 
     pub fn has_members(&self, group: &GroupName) -> bool {
         self.consumers.groups.contains_key(group)
+    }
+
+    /// The connection of a client that is a producer.
+    pub fn producer_connection(&self, client: &str) -> Option<u64> {
+        // Every Java client is in this group, so the others are rarely searched.
+        let first = self.producers.groups.get(INNER_PRODUCER);
+        let mut groups = first.into_iter().chain(self.producers.groups.values());
+        groups.find_map(|group| Some(group.members.get(client)?.lines().last()?.connection))
     }
 
     pub fn members(&self, group: &GroupName) -> Result<Vec<ClientId>, Refusal> {

@@ -50,6 +50,7 @@ mod open;
 pub mod operation;
 mod produce;
 mod pull;
+mod request_reply;
 mod resets;
 mod retry;
 mod runtime_info;

@@ -98,6 +98,7 @@ impl<D: Disk> Broker<D> {
                 self.state.borrow_mut().groups.learn(presence)?;
                 Reply::Done
             }
+            Request::SendReply(message) => self.send_reply(message, context).await?,
             Request::CheckFilter(expression) => {
                 TagFilter::parse(expression).map(|_| Reply::Done)?
             }

@@ -12,9 +12,9 @@ use super::{Broker, Origin, Outcome, Pending, messages};
 use crate::model::batch::{BatchItem, BatchItems};
 use crate::model::ids::TOPIC_NAME_SIZE_MAX;
 use crate::model::record::{
-    BODY_SIZE_MAX, Host, MAGIC_V2, NewRecord, PROPERTIES_SIZE_MAX, PROPERTY_END, PROPERTY_NAME_END,
-    PROPERTY_UNIQUE_KEY, Placement, RecordHead, RecordView, SYSTEM_FLAGS_OF_LAYOUT, Withheld,
-    tag_hash_of, withheld_by,
+    BODY_SIZE_MAX, Handling, Host, MAGIC_V2, NewRecord, PROPERTIES_SIZE_MAX, PROPERTY_END,
+    PROPERTY_NAME_END, PROPERTY_UNIQUE_KEY, Placement, RecordHead, RecordView,
+    SYSTEM_FLAGS_OF_LAYOUT, handling_of, tag_hash_of,
 };
 use crate::model::reply::Produced;
 use crate::model::request::{Produce, ProduceRecords};
@@ -60,15 +60,18 @@ impl<D: Disk> Broker<D> {
         let Some(key) = self.admit(request, now.wall)? else {
             return Ok(Outcome::NoRoom { size: TOPIC_FACT_SIZE });
         };
-        let shared = shared_properties(request);
+        let handling = handling_of(request.system_flag, &request.properties);
+        let shared = match handling {
+            Some(_) if !request.is_batch => self.added_to_request(&request.properties),
+            _ => shared_properties(request),
+        };
         let record =
             Template { request, queue: key.queue, born_host: origin.host, shared: &shared };
-        let withheld = withheld_by(request.system_flag, &request.properties);
         if !request.is_batch {
             let single = record.single();
             check_sizes(&single)?;
-            if let Some(why) = withheld
-                && let Some(delay) = self.delay_of(why, &request.properties, now)?
+            if let Some(handling) = handling
+                && let Some(delay) = self.delay_of(handling, &request.properties, now)?
             {
                 return self.produce_delayed(&single, delay, now);
             }
@@ -77,13 +80,13 @@ impl<D: Disk> Broker<D> {
                 single.write(&placements.at(0), out);
             });
         }
-        let mut is_delayed = is_delayed_by(withheld)?;
+        let mut is_delayed = is_delayed_by(handling)?;
         let mut sizes = Sizes::new();
         for next in BatchItems::new(&request.body) {
             let next = next?;
             let item = record.item(next);
             check_sizes(&item)?;
-            is_delayed |= is_delayed_by(withheld_by(request.system_flag, next.properties))?;
+            is_delayed |= is_delayed_by(handling_of(request.system_flag, next.properties))?;
             if sizes.len() == BATCH_COUNT_MAX {
                 return Err(Refusal::BadBatch(format!("more than {BATCH_COUNT_MAX} messages")));
             }
@@ -145,16 +148,17 @@ impl<D: Disk> Broker<D> {
         })
     }
 
-    /// When a message that must be withheld may be seen; none if that is at once.
+    /// When the message may be seen; none if that is at once.
     fn delay_of(
         &self,
-        why: Withheld,
+        handling: Handling,
         properties: &[u8],
         now: Now,
     ) -> Result<Option<Delay>, Refusal> {
-        match why {
-            Withheld::Transaction => Err(Refusal::NotOffered("transactions")),
-            Withheld::Delay => {
+        match handling {
+            Handling::Request => Ok(None),
+            Handling::Transaction => Err(Refusal::NotOffered("transactions")),
+            Handling::Delay => {
                 Delay::of_properties(properties, &self.config.delay_levels_ms, now.wall)
             }
         }
@@ -348,13 +352,13 @@ struct Template<'a> {
     request: &'a Produce,
     queue: QueueId,
     born_host: Host,
-    /// Properties that every message of a batch gets in addition to its own.
+    /// Properties that every message gets in addition to its own.
     shared: &'a [u8],
 }
 
 impl<'a> Template<'a> {
     fn single(&self) -> NewRecord<'a> {
-        self.record(self.request.flag, &self.request.body, [&self.request.properties, &[]])
+        self.record(self.request.flag, &self.request.body, [&self.request.properties, self.shared])
     }
 
     /// One message of a batch: the batch's own properties follow the message's (remoting
@@ -413,11 +417,11 @@ fn check_parts(body: &[u8], properties_size: usize) -> Result<(), Refusal> {
     Ok(())
 }
 
-/// Whether a message of a batch may be delayed. One that is withheld for another reason is refused.
-fn is_delayed_by(withheld: Option<Withheld>) -> Result<bool, Refusal> {
-    match withheld {
-        Some(Withheld::Transaction) => Err(Refusal::NotOffered("transactions")),
-        withheld => Ok(withheld == Some(Withheld::Delay)),
+/// Whether a message of a batch may be delayed. Half messages are refused.
+fn is_delayed_by(handling: Option<Handling>) -> Result<bool, Refusal> {
+    match handling {
+        Some(Handling::Transaction) => Err(Refusal::NotOffered("transactions")),
+        handling => Ok(handling == Some(Handling::Delay)),
     }
 }
 
@@ -464,7 +468,7 @@ fn check_records(request: &ProduceRecords) -> Result<CheckedRecords<'_>, Refusal
             return Err(bad("a record of the wrong version for its topic".into()));
         }
         check_parts(record.body, record.properties.len())?;
-        is_delayed |= is_delayed_by(withheld_by(record.system_flag, record.properties))?;
+        is_delayed |= is_delayed_by(handling_of(record.system_flag, record.properties))?;
         if record.system_flag & SYSTEM_FLAGS_OF_LAYOUT != 0 {
             return Err(bad("a record that holds several messages".into()));
         }

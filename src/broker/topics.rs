@@ -23,13 +23,15 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 use super::facts::{Fact, Facts, ITEMS_PER_SLICE, TOPIC};
 use crate::model::topic::{
     AUTO_CREATE_TEMPLATE, PERM_INHERIT, PERM_READ, PERM_WRITE, QUEUES_MAX, QUEUES_PER_TOPIC_MAX,
-    TOPICS_MAX,
+    TOPICS_MAX, reply_topic,
 };
 use crate::model::topic::{DataVersion, TopicChange};
 use crate::model::{QueueId, QueueOffset, Refusal, Timestamp, TopicConfig, TopicName};
 
 /// Queues of the template topic (remoting reference, 5.11).
 const TEMPLATE_QUEUE_COUNT: u32 = 8;
+/// Queues of the topic for replies, in which nothing is stored.
+const REPLY_QUEUE_COUNT: u32 = 1;
 /// The kinds of topic facts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
@@ -381,6 +383,9 @@ impl Topics {
             let Ok(name) = TopicName::new(name.to_owned()) else { continue };
             let perm = PERM_READ | PERM_WRITE | PERM_INHERIT;
             topics.push(TopicConfig { perm, ..TopicConfig::new(name, TEMPLATE_QUEUE_COUNT) });
+        }
+        if let Ok(name) = TopicName::new(reply_topic(cluster)) {
+            topics.push(TopicConfig::new(name, REPLY_QUEUE_COUNT));
         }
         topics.sort_by(|a, b| a.name.cmp(&b.name));
         topics

@@ -22,6 +22,7 @@ impl Ask for Request {
             Self::CommitOffset { .. } => "commit an offset",
             Self::Heartbeat(_) => "take a heartbeat",
             Self::Unregister { .. } => "sign a client off",
+            Self::SendReply(_) => "hand on a reply",
             Self::CheckFilter(_) => "check a filter",
             Self::LockQueues(_) | Self::UnlockQueues(_) => "lock queues",
             Self::GroupMembers { .. } => "list a group's members",

@@ -2,7 +2,8 @@
 //! codes in brackets are those of the remoting reference.
 
 use crate::model::ids::{GroupName, Timestamp, TopicName};
-use crate::model::request::BrokerQueue;
+use crate::model::record::Host;
+use crate::model::request::{BrokerQueue, Produce};
 
 /// A request that a server sends to a client over the client's own connection.
 #[derive(Clone, Debug, PartialEq)]
@@ -11,6 +12,8 @@ pub enum ClientRequest {
     MembersChanged { group: GroupName },
     /// Continue at other offsets. One-way [220].
     ResetOffsets(ResetOffsets),
+    /// A consumer's reply to a request of this client [326].
+    PushReply(Box<PushedReply>),
     /// The queues of a topic that the client reads, and its offsets [221].
     ConsumerStatus { topic: TopicName, group: GroupName },
 }
@@ -18,8 +21,18 @@ pub enum ClientRequest {
 impl ClientRequest {
     /// Whether it is one-way.
     pub fn is_one_way(&self) -> bool {
-        !matches!(self, Self::ConsumerStatus { .. })
+        !matches!(self, Self::PushReply(_) | Self::ConsumerStatus { .. })
     }
+}
+
+/// A reply on its way from a consumer to the client that sent the request.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PushedReply {
+    pub message: Produce,
+    /// The consumer's address.
+    pub born_host: Host,
+    pub store_host: Host,
+    pub stored_at: Timestamp,
 }
 
 /// The offsets from which a group continues to consume a topic.
@@ -39,4 +52,6 @@ pub struct ResetOffsets {
 pub enum ClientReply {
     /// Next offset to consume, for each queue that the client reads.
     ConsumerStatus(Vec<(BrokerQueue, i64)>),
+    /// Success without data.
+    Done,
 }

@@ -431,39 +431,49 @@ fn value_of<'a>(pair: &'a [u8], name: &str) -> Option<&'a [u8]> {
     (!value.is_empty()).then_some(value)
 }
 
-/// What must happen before consumers may see the message, if anything: it is a transaction's half
-/// message (remoting reference, 5.13), or has a delivery delay (5.9, 5.10).
-pub fn withheld_by(system_flag: i32, properties: &[u8]) -> Option<Withheld> {
+/// How a message is handled if it is a transaction's half message (remoting reference, 5.13), has a
+/// delivery delay (5.9, 5.10), or asks for a reply (3.9).
+pub fn handling_of(system_flag: i32, properties: &[u8]) -> Option<Handling> {
     // Of the four kinds, plain and committed messages are visible to all.
     if system_flag & SYSTEM_FLAG_PREPARED != 0 {
-        return Some(Withheld::Transaction);
+        return Some(Handling::Transaction);
     }
-    pairs(properties).find_map(|pair| match pair.first()? {
+    let mut is_request = false;
+    let needed = pairs(properties).find_map(|pair| match pair.first()? {
         b'T' => {
             let is_half =
                 || value_of(pair, "TRAN_MSG")?.eq_ignore_ascii_case(b"true").then_some(());
             match is_half() {
-                Some(()) => Some(Withheld::Transaction),
+                Some(()) => Some(Handling::Transaction),
                 None => {
                     let is_timed =
                         TIMER_PROPERTIES.iter().any(|name| value_of(pair, name).is_some());
-                    is_timed.then_some(Withheld::Delay)
+                    is_timed.then_some(Handling::Delay)
                 }
             }
         }
+        b'R' => {
+            is_request |= value_of(pair, PROPERTY_REPLY_TO).is_some();
+            None
+        }
         b'D' => {
             let level = std::str::from_utf8(value_of(pair, PROPERTY_DELAY)?).ok()?;
-            level.parse::<i32>().map_or(true, |level| level > 0).then_some(Withheld::Delay)
+            level.parse::<i32>().map_or(true, |level| level > 0).then_some(Handling::Delay)
         }
         _ => None,
-    })
+    });
+    needed.or(is_request.then_some(Handling::Request))
 }
 
-/// Why consumers must not see a message yet.
+/// How a message is handled, if not simply stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Withheld {
+pub enum Handling {
+    /// Consumers must not see it before the transaction is committed.
     Transaction,
+    /// Consumers may have to see it later.
     Delay,
+    /// Consumers need the cluster's name in it to reply (remoting reference, 3.9).
+    Request,
 }
 
 /// Names of the properties that delay a message (remoting reference, 5.9 and 5.10): by a level, by
@@ -488,6 +498,10 @@ pub const PROPERTY_TIMER_OUT_MS: &str = "TIMER_OUT_MS";
 pub const PROPERTY_RETRY_TOPIC: &str = "RETRY_TOPIC";
 pub const PROPERTY_ORIGIN_MESSAGE_ID: &str = "ORIGIN_MESSAGE_ID";
 
+/// Name of the property with the id of the client that waits for a reply.
+pub const PROPERTY_REPLY_TO: &str = "REPLY_TO_CLIENT";
+/// Name of the property with the cluster's name.
+pub const PROPERTY_CLUSTER: &str = "CLUSTER";
 /// Name of the tag property.
 pub const PROPERTY_TAGS: &str = "TAGS";
 /// Name of the property with a message's unique key.
@@ -517,6 +531,18 @@ mod tests {
         let digits: Vec<u8> = text.bytes().filter(u8::is_ascii_hexdigit).collect();
         let pair = |pair: &[u8]| std::str::from_utf8(pair).unwrap().to_owned();
         digits.chunks(2).map(|two| u8::from_str_radix(&pair(two), 16).unwrap()).collect()
+    }
+
+    #[test]
+    fn a_request_for_a_reply_may_still_be_delayed() {
+        let request = b"REPLY_TO_CLIENT\x01c\x02".as_slice();
+        assert_eq!(handling_of(0, request), Some(Handling::Request));
+        assert_eq!(handling_of(0, b"REPLY_TO_CLIENT\x01\x02RETRY_TOPIC\x01t\x02"), None);
+        for delay in [b"DELAY\x013\x02".as_slice(), b"TIMER_DELAY_MS\x015\x02"] {
+            for properties in [[request, delay].concat(), [delay, request].concat()] {
+                assert_eq!(handling_of(0, &properties), Some(Handling::Delay));
+            }
+        }
     }
 
     #[test]

@@ -72,6 +72,8 @@ pub enum Refusal {
     NoConsumer(GroupName),
     #[error("group {0} has no committed offset for this queue")]
     NoOffset(GroupName),
+    #[error("the reply could not be handed to client {client}: {why}")]
+    NoRequester { client: String, why: String },
     #[error("no message at offset {0}")]
     NoMessage(LogOffset),
     #[error("no message found")]
@@ -163,6 +165,7 @@ impl Refusal {
             Self::UnknownGroup(_) => 3011,
             Self::NotOnline(_) => 3012,
             Self::NoProducer(_) => 3013,
+            Self::NoRequester { .. } => 3014,
             Self::UnknownRoute(_) => 4001,
             Self::Registration(_) => 4002,
         }

@@ -25,6 +25,8 @@ pub enum Reply {
     /// The client has left, over whichever connections it had; the other shards are to forget it too.
     Unregistered,
     Members(Vec<ClientId>),
+    /// The client that waits for a reply has got it.
+    ReplyPushed(QueueId),
     /// The queues that the client owns.
     Locked(Vec<BrokerQueue>),
     TopicStats(Vec<QueueStats>),

@@ -55,6 +55,8 @@ pub enum Request {
     GroupMembers {
         group: GroupName,
     },
+    /// Hands a consumer's reply to the client that sent the request; in the form of a message [324, 325].
+    SendReply(Produce),
     /// Whether the broker can filter by this expression [46].
     CheckFilter(Expression),
     /// [41]

@@ -48,6 +48,16 @@ pub fn is_of_cluster(name: &str, cluster: &str) -> bool {
     name.strip_prefix(cluster).is_some_and(|rest| rest.is_empty() || rest == REPLY_TOPIC_SUFFIX)
 }
 
+/// Whether the name is that of a topic for replies, of any cluster.
+pub fn is_reply_topic(name: &str) -> bool {
+    name.ends_with(REPLY_TOPIC_SUFFIX)
+}
+
+/// The topic by whose route consumers find a broker that hands on their replies (remoting reference, 3.9).
+pub fn reply_topic(cluster: &str) -> String {
+    format!("{cluster}{REPLY_TOPIC_SUFFIX}")
+}
+
 /// Our brokers add this topic, without permissions, to every table that they register. It means
 /// that the table is complete, so topics that it does not list are gone (a stock broker also sends
 /// tables that hold only changes). It also keeps the table from having exactly one topic, which a

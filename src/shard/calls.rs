@@ -73,10 +73,13 @@ impl Calls {
     }
 }
 
-/// The only request with a reply asks where a consumer is.
+/// Of the two requests with a reply, only the one that asks where a consumer is has a body in it.
 fn read_reply(response: &Response) -> Result<ClientReply, CallError> {
-    let status = response.consumer_status().map(ClientReply::ConsumerStatus);
-    status.map_err(|error| CallError::Refused {
+    let reply = match response.body.is_empty() {
+        true => response.done().map(|()| ClientReply::Done),
+        false => response.consumer_status().map(ClientReply::ConsumerStatus),
+    };
+    reply.map_err(|error| CallError::Refused {
         code: error.code,
         remark: excerpt(error.remark, REMARK_SIZE_MAX),
     })

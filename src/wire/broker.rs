@@ -56,6 +56,8 @@ impl DecodeRequest for Request {
         QUERY_TOPIC_CONSUME_BY_WHO => group_stats::decode_groups_of;
         SEND_MESSAGE_V2 => message::decode_send_v2;
         SEND_BATCH_MESSAGE => message::decode_send_v2;
+        SEND_REPLY_MESSAGE => message::decode_reply;
+        SEND_REPLY_MESSAGE_V2 => message::decode_reply_v2;
         GET_TOPIC_CONFIG => admin::decode_topic_config;
         GET_SUBSCRIPTIONGROUP_CONFIG => group_config::decode_group;
         LITE_PULL_MESSAGE => message::decode_pull;
@@ -117,6 +119,11 @@ fn encode_named(to: NewRequest<'_>, request: &Request) -> bool {
             to.fields(UNREGISTER_CLIENT, |f| group::encode_unregister(f, client, producer.as_ref(), consumer.as_ref()));
         }
         Request::GroupMembers { group } => to.fields(GET_CONSUMER_LIST_BY_GROUP, |f| f.text("consumerGroup", group.as_str())),
+        Request::SendReply(reply) => to.whole(
+            SEND_REPLY_MESSAGE_V2,
+            |f| message::encode_send(f, reply),
+            |out| out.extend_from_slice(&reply.body),
+        ),
         Request::CheckFilter(expression) => {
             to.whole(CHECK_CLIENT_CONFIG, |_| {}, |out| ser::push(out, &CheckBody::of(expression)));
         }
@@ -177,6 +184,10 @@ impl EncodeReply for Reply {
             }
             Reply::HeartbeatTaken => to.fields(|fields| fields.text(group::CAPABILITY_FIXED, "1")),
             Reply::Members(members) => to.json(&MembersBody::of(members)),
+            Reply::ReplyPushed(queue) => to.fields(|fields| {
+                message::encode_traced(fields);
+                message::encode_pushed(fields, *queue);
+            }),
             Reply::Locked(queues) => to.json(&LockedBody::of(queues)),
             Reply::TopicStats(queues) => to.json(&TopicStatsBody::of(queues)),
             Reply::TopicConfig(topic) => to.json(&TopicBody::of(topic)),

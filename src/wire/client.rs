@@ -4,23 +4,27 @@
 
 use std::borrow::Cow;
 use std::fmt;
+use std::net::SocketAddrV4;
 
 use bytes::Bytes;
 use serde::de::{MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use crate::model::client::ResetOffsets;
+use crate::model::client::{PushedReply, ResetOffsets};
+use crate::model::record::Host;
 use crate::model::request::BrokerQueue;
-use crate::model::{ClientReply, ClientRequest, GroupName, Refusal, Timestamp, TopicName};
+use crate::model::{ClientReply, ClientRequest, GroupName, Refusal, Request, Timestamp, TopicName};
 use crate::wire::body;
 use crate::wire::codes::request::{
-    GET_CONSUMER_STATUS_FROM_CLIENT, NOTIFY_CONSUMER_IDS_CHANGED, RESET_CONSUMER_CLIENT_OFFSET,
+    GET_CONSUMER_STATUS_FROM_CLIENT, NOTIFY_CONSUMER_IDS_CHANGED, PUSH_REPLY_MESSAGE_TO_CLIENT,
+    RESET_CONSUMER_CLIENT_OFFSET,
 };
 use crate::wire::frame::{FRAME_SIZE_MAX, HeaderEncoding};
 use crate::wire::header::fields::FieldWriter;
 use crate::wire::header::head::{Dialect, Fields, Language};
 use crate::wire::json::ser;
 use crate::wire::json::types::{Limit, ObjectKey};
+use crate::wire::message;
 use crate::wire::queue::MessageQueue;
 use crate::wire::reply::{EncodeReply, NewReply};
 use crate::wire::request::{DecodeRequest, EncodeError, NewRequest, served};
@@ -31,6 +35,7 @@ impl DecodeRequest for ClientRequest {
         NOTIFY_CONSUMER_IDS_CHANGED => decode_members_changed;
         RESET_CONSUMER_CLIENT_OFFSET => decode_reset_offsets;
         GET_CONSUMER_STATUS_FROM_CLIENT => decode_consumer_status;
+        PUSH_REPLY_MESSAGE_TO_CLIENT => decode_push_reply;
     }
 }
 
@@ -61,6 +66,11 @@ pub fn encode_client_request(
             RESET_CONSUMER_CLIENT_OFFSET,
             |fields| encode_reset_offsets(fields, reset),
             |out| write_reset_offsets(out, language, &reset.offsets),
+        ),
+        ClientRequest::PushReply(pushed) => to.whole(
+            PUSH_REPLY_MESSAGE_TO_CLIENT,
+            |fields| encode_push_reply(fields, pushed),
+            |out| out.extend_from_slice(&pushed.message.body),
         ),
         ClientRequest::ConsumerStatus { topic, group } => {
             to.fields(GET_CONSUMER_STATUS_FROM_CLIENT, |fields| {
@@ -120,9 +130,43 @@ fn decode_consumer_status(fields: &mut Fields<'_>, _: &Bytes) -> Result<ClientRe
     })
 }
 
+/// PUSH_REPLY_MESSAGE_TO_CLIENT.
+fn decode_push_reply(fields: &mut Fields<'_>, body: &Bytes) -> Result<ClientRequest, Refusal> {
+    let host = |name: &str| -> Result<Host, Refusal> {
+        let address: Result<SocketAddrV4, _> = fields.needed(name)?.parse();
+        let wrong = |_| Refusal::Malformed(format!("header field {name} is no IPv4 address"));
+        let address = address.map_err(wrong)?;
+        Ok(Host { address: address.ip().octets(), port: u32::from(address.port()).into() })
+    };
+    let (born_host, store_host) = (host("bornHost")?, host("storeHost")?);
+    let stored_at = Timestamp(fields.needed_number("storeTimestamp")?);
+    let Request::Produce(message) = message::decode_send(fields, body)? else {
+        unreachable!("it decodes nothing else")
+    };
+    Ok(ClientRequest::PushReply(Box::new(PushedReply {
+        message,
+        born_host,
+        store_host,
+        stored_at,
+    })))
+}
+
+fn encode_push_reply(fields: &mut FieldWriter<'_>, pushed: &PushedReply) {
+    let PushedReply { message, born_host, store_host, stored_at } = pushed;
+    message::encode_send_long(fields, message);
+    let host = |host: &Host| {
+        let port = host.port.get() as u16;
+        SocketAddrV4::new(host.address.into(), port).to_string()
+    };
+    fields.text("bornHost", &host(born_host));
+    fields.text("storeHost", &host(store_host));
+    fields.number("storeTimestamp", stored_at.0);
+}
+
 impl EncodeReply for ClientReply {
     fn encode(&self, to: NewReply<'_>) {
         match self {
+            Self::Done => to.fields(|_| {}),
             Self::ConsumerStatus(offsets) => {
                 let message_queue_table = Offsets(offsets.iter().map(entry).collect());
                 to.json(&ConsumerStatus { consumer_table: Nothing {}, message_queue_table });

@@ -266,6 +266,7 @@ pub fn refusal_code(refusal: &Refusal) -> i32 {
         | Refusal::DiskFault { .. }
         | Refusal::NoConsumer(_)
         | Refusal::NoProducer(_)
+        | Refusal::NoRequester { .. }
         | Refusal::NoMessage(_)
         | Refusal::UnsupportedFilter(_)
         | Refusal::Registration(_) => SYSTEM_ERROR,

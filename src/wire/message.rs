@@ -129,6 +129,23 @@ pub fn decode_send_v2(fields: &mut Fields<'_>, body: &Bytes) -> Result<Request, 
     decode_produce(SendFields::collect(fields, index_of, |index| SEND_FIELDS[index].1), body)
 }
 
+/// SEND_REPLY_MESSAGE: as SEND_MESSAGE.
+pub fn decode_reply(fields: &mut Fields<'_>, body: &Bytes) -> Result<Request, Refusal> {
+    decode_send(fields, body).map(as_reply)
+}
+
+/// SEND_REPLY_MESSAGE_V2: as SEND_MESSAGE_V2.
+pub fn decode_reply_v2(fields: &mut Fields<'_>, body: &Bytes) -> Result<Request, Refusal> {
+    decode_send_v2(fields, body).map(as_reply)
+}
+
+fn as_reply(request: Request) -> Request {
+    match request {
+        Request::Produce(produce) => Request::SendReply(produce),
+        request => request,
+    }
+}
+
 /// A field, not the code, says whether the body is a batch.
 fn decode_produce(mut send: SendFields<'_>, body: &Bytes) -> Result<Request, Refusal> {
     Ok(Request::Produce(Produce {
@@ -149,7 +166,19 @@ fn decode_produce(mut send: SendFields<'_>, body: &Bytes) -> Result<Request, Ref
 }
 
 pub fn encode_send(fields: &mut FieldWriter<'_>, produce: &Produce) {
-    let name = |field: SendField| SEND_FIELDS[field as usize].1;
+    encode_send_as(fields, produce, |field| SEND_FIELDS[field as usize].1);
+}
+
+/// With the long names.
+pub fn encode_send_long(fields: &mut FieldWriter<'_>, produce: &Produce) {
+    encode_send_as(fields, produce, |field| SEND_FIELDS[field as usize].0);
+}
+
+fn encode_send_as(
+    fields: &mut FieldWriter<'_>,
+    produce: &Produce,
+    name: fn(SendField) -> &'static str,
+) {
     fields.text(name(SendField::Group), &produce.group);
     fields.text(name(SendField::Topic), produce.topic.as_str());
     fields.text(name(SendField::DefaultTopic), &produce.default_topic);
@@ -179,6 +208,13 @@ pub fn encode_produced(fields: &mut FieldWriter<'_>, produced: &Produced) {
     });
     fields.number("queueId", produced.queue.0);
     fields.number("queueOffset", produced.queue_offset.0);
+}
+
+/// The same for a reply to another client's request, which is not stored.
+pub fn encode_pushed(fields: &mut FieldWriter<'_>, queue: QueueId) {
+    fields.text("msgId", "0");
+    fields.number("queueId", queue.0);
+    fields.number("queueOffset", 0);
 }
 
 /// Fields of every send reply, even a refusal: Java clients read them unconditionally.

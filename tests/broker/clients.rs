@@ -83,3 +83,47 @@ fn our_own_client_understands_requests_of_the_broker() {
         assert_eq!(poll_once(&mut late).await, Some(Err(CallError::TimedOut)));
     });
 }
+
+/// Remoting reference, 3.9.
+#[test]
+fn a_reply_is_handed_to_the_client_that_waits_for_it() {
+    sim::run(async {
+        let broker = open(&SimDisk::new(63)).await;
+        let waiting = Produce {
+            properties: Bytes::from_static(b"REPLY_TO_CLIENT\x01asker\x02CORRELATION_ID\x017\x02"),
+            ..produce("t", 0, "A", b"question")
+        };
+        send(&broker, waiting.clone()).await.unwrap();
+        let stored = answer(&broker, Request::Pull(pull("t", 0, 0))).await;
+        let record = RecordView::parse(&stored.chunks[0]).unwrap();
+        assert_eq!(property(record.properties, "CLUSTER"), Some(&b"DefaultCluster"[..]));
+        let reply_topic = topic("DefaultCluster_REPLY_TOPIC");
+        let routed = broker.published_topics().1.into_iter().find(|one| one.name == reply_topic);
+        assert_eq!(routed, Some(TopicConfig::new(reply_topic.clone(), 1)));
+
+        let reply = Request::SendReply(Produce { topic: reply_topic, ..waiting });
+        let refused = answer(&broker, reply.clone()).await.reply;
+        assert!(matches!(refused, Err(Refusal::NoRequester { .. })), "{refused:?}");
+        let beat = Heartbeat {
+            client: "asker".into(),
+            producers: vec![GroupName::new("askers").unwrap()],
+            ..Heartbeat::default()
+        };
+        broker.operate(&Request::Heartbeat(beat), &From(9)).await.reply.unwrap();
+        for (confirmation, is_taken) in
+            [(Ok(ClientReply::Done), true), (Err(CallError::TimedOut), false)]
+        {
+            let mut sent = pin!(broker.operate(&reply, &Here));
+            assert!(poll_once(&mut sent).await.is_none());
+            let outgoing = broker.take_outgoing().unwrap();
+            assert_eq!(outgoing.connection, 9);
+            let ClientRequest::PushReply(pushed) = outgoing.request else { panic!() };
+            let properties = &pushed.message.properties;
+            assert!(property(properties, "PUSH_REPLY_TIME").is_some());
+            assert_eq!(property(properties, "CORRELATION_ID"), Some(&b"7"[..]));
+            broker.reply_arrived(outgoing.call.unwrap(), confirmation);
+            let answered = poll_once(&mut sent).await.unwrap().reply;
+            assert_eq!(answered.is_ok(), is_taken, "{answered:?}");
+        }
+    });
+}

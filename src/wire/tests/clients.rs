@@ -1,9 +1,10 @@
 //! Requests that servers send to clients, byte by byte as the remoting reference has them (3.10).
 
 use super::*;
-use crate::model::client::ResetOffsets;
-use crate::model::request::BrokerQueue;
+use crate::model::client::{PushedReply, ResetOffsets};
+use crate::model::record::Host;
 use crate::model::request::QueueOf;
+use crate::model::request::{BrokerQueue, Produce};
 use crate::model::{ClientReply, ClientRequest, GroupName, QueueId, Timestamp, TopicName};
 use crate::wire::{Dialect, Language, encode_client_request};
 
@@ -127,6 +128,46 @@ fn broken_reset_offsets_are_refused() {
             let refusal = asked::<ClientRequest>(&frame).unwrap_err();
             assert!(refusal.to_string().len() < 400, "{refusal}");
         }
+    }
+}
+
+/// The fields of a message by their long names, and where it came from.
+#[test]
+fn a_pushed_reply_and_its_confirmation() {
+    let host = |last, port: u32| Host { address: [10, 0, 0, last], port: port.into() };
+    let message = Produce {
+        group: "g".into(),
+        topic: topic(),
+        default_topic: "TBW102".into(),
+        default_queue_count: 4,
+        queue: Some(QueueId(0)),
+        system_flag: 0,
+        born_at: Timestamp(5),
+        flag: 0,
+        properties: "CORRELATION_ID\u{1}7\u{2}".into(),
+        reconsume_times: 0,
+        retry_count_max: None,
+        is_batch: false,
+        body: "answer".into(),
+    };
+    let (born_host, store_host) = (host(1, 40_000), host(2, 10_911));
+    let pushed = PushedReply { message, born_host, store_host, stored_at: Timestamp(9) };
+    let request = ClientRequest::PushReply(Box::new(pushed));
+    let (header, body) = json(Language::Java, &request);
+    for part in [
+        r#""code":326"#,
+        r#""properties":"CORRELATION_ID\u00017\u0002""#,
+        r#""bornHost":"10.0.0.1:40000""#,
+        r#""storeHost":"10.0.0.2:10911""#,
+        r#""storeTimestamp":"9""#,
+    ] {
+        assert!(header.contains(part), "{part}: {header}");
+    }
+    assert_eq!(body, "answer");
+    for encoding in [HeaderEncoding::Json, HeaderEncoding::Binary] {
+        assert_eq!(asked(&encoded(Language::Java, encoding, &request)), Ok(request.clone()));
+        let confirmed = response(reply_to(encoding, 326), Ok::<_, Refusal>(ClientReply::Done));
+        assert_eq!((confirmed.done(), confirmed.body.len()), (Ok(()), 0));
     }
 }
 

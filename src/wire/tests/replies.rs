@@ -454,6 +454,7 @@ fn refusals_as_clients_see_them() {
         (26, Refusal::UnknownGroup(group()), "RINGMQ-3011 group g does not exist on this shard"),
         (206, Refusal::NotOnline(group()), "RINGMQ-3012 group g has no consumer online"),
         (1, Refusal::NoProducer(group()), "RINGMQ-3013 group g has no producer online on this shard"),
+        (1, Refusal::NoRequester { client: "c@1".into(), why: "x".into() }, "RINGMQ-3014 the reply could not be handed to client c@1: x"),
         (17, Refusal::UnknownRoute("X".into()), "RINGMQ-4001 No topic route info in name server for the topic: X"),
         (1, Refusal::Registration("x".into()), "RINGMQ-4002 registration refused: x"),
     ];

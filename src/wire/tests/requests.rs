@@ -330,7 +330,7 @@ fn requests_that_are_not_served_are_refused_by_code() {
     let table = codes::request::TABLE;
     assert!(table.is_sorted_by(|a, b| a.code < b.code));
     assert!(Request::SERVED.iter().all(|code| !NameServerRequest::SERVED.contains(code)));
-    for code in [0, 13, 37, 39, 324, 1001, 9999, -1] {
+    for code in [0, 13, 37, 39, 323, 1001, 9999, -1] {
         for frame in both(code, &[], b"") {
             let refusal = Refusal::UnknownRequest { code };
             assert_eq!(request(&frame), Err(refusal.clone()), "{code}");
@@ -501,6 +501,19 @@ fn requests_for_another_kind_of_server_are_refused_unread() {
     }
     check::<NameServerRequest, Request>(&[103, 322]);
     check::<Request, NameServerRequest>(&[34, 310, 17]);
+}
+
+/// A reply has the fields of a message; only the code differs.
+#[test]
+fn replies_to_requests_of_clients() {
+    for (codes, fields) in [([10, 324], LONG), ([310, 325], SHORT)] {
+        let [as_message, as_reply] =
+            codes.map(|code| both(code, fields, b"body").map(|frame| request(&frame).unwrap()));
+        for (message, reply) in as_message.into_iter().zip(as_reply) {
+            let Request::Produce(message) = message else { panic!("{message:?}") };
+            assert_eq!(reply, Request::SendReply(message));
+        }
+    }
 }
 
 #[test]

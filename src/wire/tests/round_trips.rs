@@ -119,6 +119,7 @@ fn requests() -> Vec<Request> {
         Request::Heartbeat(heartbeat()),
         Request::Unregister { client: "c".into(), producer: None, consumer: Some(group()) },
         Request::GroupMembers { group: group() },
+        Request::SendReply(produce()),
         Request::CheckFilter(Expression { kind: "SQL92".into(), text: "a > 1".into() }),
         Request::LockQueues(lock()),
         Request::UnlockQueues(lock()),
