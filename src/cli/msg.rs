@@ -240,6 +240,8 @@ fn tail(topic: &str, from: From, count: Option<u64>, target: &Target) -> Result<
                         queue.broker, queue.queue.0
                     );
                 }
+                // It reads everything.
+                Event::Passed { .. } => {}
                 Event::Trouble { queue, error } => {
                     // Printed once per queue until the queue answers again.
                     if troubled.insert(queue) {

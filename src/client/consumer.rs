@@ -1,9 +1,12 @@
 //! Reads the queues assigned to it, from the given offsets.
 //!
 //! There is no group membership and no rebalancing: whoever assigns queues decides which consumer
-//! reads them. Offsets may be committed to a group anyway. One request per assigned queue is in
-//! flight, held by the broker until there is a message, so [`Consumer::fetch`] waits for all queues
-//! at once, and at most one reply per queue is buffered.
+//! reads them, as [`group_consumer`](crate::client::group_consumer) does for the members of a group.
+//! One request per assigned queue is in flight, held by the broker until there is a message, so
+//! [`Consumer::fetch`] waits for all queues at once, and at most one reply per queue is buffered.
+//!
+//! A consumer with a group uses RocketMQ's own requests, because the fixed header names no group: so
+//! the broker applies the group's permissions, resets and filters, and each pull commits an offset.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -14,6 +17,7 @@ use crate::client::error::ClientError;
 use crate::client::remote::{ClientOptions, Dialect, Remote, master_address};
 use crate::client::session::CallResult;
 use crate::model::batch::Records;
+use crate::model::nameserver::{Route, RouteQueues};
 use crate::model::reply::{PullStatus, Pulled};
 use crate::model::request::{Boundary, Expression, Pull, QueueOf};
 use crate::model::topic::PERM_READ;
@@ -30,7 +34,7 @@ const BACKOFF_MAX_MS: u64 = 3_000;
 #[derive(Clone, Debug)]
 pub struct ConsumerOptions {
     pub client: ClientOptions,
-    /// The group for which offsets are committed.
+    /// The group for which it reads.
     pub group: Option<GroupName>,
     /// Maximum number of messages per reply.
     pub count_max: u32,
@@ -64,6 +68,11 @@ pub enum Event {
         from: QueueOffset,
         to: QueueOffset,
     },
+    /// No message of the queue up to `to` matches the filter.
+    Passed {
+        queue: QueueRef,
+        to: QueueOffset,
+    },
     /// The queue could not be read; it is retried automatically.
     Trouble {
         queue: QueueRef,
@@ -92,6 +101,8 @@ pub struct Consumer {
     options: ConsumerOptions,
     remote: Remote,
     assigned: BTreeMap<QueueRef, Reading>,
+    /// Filters by topic; everything is read of a topic without one.
+    filters: BTreeMap<TopicName, Expression>,
     calls: HashMap<Call, QueueRef>,
     events: Vec<Event>,
 }
@@ -99,6 +110,9 @@ pub struct Consumer {
 #[derive(Debug)]
 struct Reading {
     offset: QueueOffset,
+    /// What pulls commit for the group.
+    commit: Option<QueueOffset>,
+    is_paused: bool,
     call: Option<Call>,
     failures: u32,
     not_before: Timestamp,
@@ -107,23 +121,14 @@ struct Reading {
 impl Consumer {
     pub fn new(options: ConsumerOptions) -> Result<Self, ClientError> {
         let remote = Remote::new(options.client.clone())?;
-        let (assigned, calls, events) = Default::default();
-        Ok(Self { options, remote, assigned, calls, events })
+        let (assigned, filters, calls, events) = Default::default();
+        Ok(Self { options, remote, assigned, filters, calls, events })
     }
 
     /// All readable queues of `topic`.
     pub fn queues(&mut self, topic: &TopicName) -> Result<Vec<QueueRef>, ClientError> {
         let route = self.remote.fetch_route(topic.as_str())?;
-        let readable = route.queues.iter().filter(|queues| queues.perm & PERM_READ != 0);
-        let of_broker = |queues: &crate::model::nameserver::RouteQueues| {
-            let broker = queues.broker_name.clone();
-            (0..queues.read_queue_count).map(move |queue| QueueRef {
-                topic: topic.clone(),
-                broker: broker.clone(),
-                queue: QueueId(queue),
-            })
-        };
-        let queues: Vec<QueueRef> = readable.flat_map(of_broker).collect();
+        let queues = queues_of(topic, &route);
         if queues.is_empty() {
             return Err(ClientError::NoQueue { topic: topic.to_string(), used: "read" });
         }
@@ -133,8 +138,26 @@ impl Consumer {
     /// Reads `queue` from `offset` on; also seeks in a queue that is being read.
     pub fn assign(&mut self, queue: QueueRef, offset: QueueOffset) {
         // A reply to an earlier request matches no reader and is dropped.
-        let reading = Reading { offset, call: None, failures: 0, not_before: Timestamp(0) };
+        let (not_before, commit, is_paused) = (Timestamp(0), None, false);
+        let reading = Reading { offset, commit, is_paused, call: None, failures: 0, not_before };
         self.assigned.insert(queue, reading);
+    }
+
+    /// Which messages of `topic` to read, for a consumer with a group.
+    pub(super) fn filter(&mut self, topic: TopicName, expression: Expression) {
+        self.filters.insert(topic, expression);
+    }
+
+    /// What further pulls of `queue` commit, and whether there are any for now.
+    pub(super) fn direct(&mut self, queue: &QueueRef, commit: QueueOffset, is_paused: bool) {
+        if let Some(reading) = self.assigned.get_mut(queue) {
+            reading.commit = Some(commit);
+            reading.is_paused = is_paused;
+        }
+    }
+
+    pub(super) fn remote(&mut self) -> &mut Remote {
+        &mut self.remote
     }
 
     pub fn unassign(&mut self, queue: &QueueRef) {
@@ -150,15 +173,33 @@ impl Consumer {
     pub fn fetch(&mut self, wait_ms: u64) -> Vec<Event> {
         let until = self.remote.now().plus_ms(wait_ms);
         loop {
-            self.start_due();
-            self.remote.turn(self.next_due().map_or(until, |due| due.min(until)));
-            while let Some((call, result)) = self.remote.poll_finished().0 {
-                self.handle_finished(call, result);
-            }
+            self.turn(until);
+            while self.poll_finished().is_some() {}
             if !self.events.is_empty() || self.remote.now() >= until {
-                return std::mem::take(&mut self.events);
+                return self.take_events();
             }
         }
+    }
+
+    /// Sends due pulls and waits until `until` for something to happen.
+    pub(super) fn turn(&mut self, until: Timestamp) {
+        self.start_due();
+        self.remote.turn(self.next_due().map_or(until, |due| due.min(until)));
+    }
+
+    /// Handles the results of pulls; returns those of requests that others have started.
+    pub(super) fn poll_finished(&mut self) -> Option<(Call, CallResult)> {
+        loop {
+            let (call, result) = self.remote.poll_finished().0?;
+            match self.calls.remove(&call) {
+                Some(queue) => self.handle_finished(queue, call, result),
+                None => return Some((call, result)),
+            }
+        }
+    }
+
+    pub(super) fn take_events(&mut self) -> Vec<Event> {
+        std::mem::take(&mut self.events)
     }
 
     /// First retained offset.
@@ -220,7 +261,8 @@ impl Consumer {
         self.remote.ask(&address, &request(of), read)
     }
 
-    fn address(&mut self, queue: &QueueRef) -> Result<String, ClientError> {
+    /// The address of a queue's broker.
+    pub(super) fn address(&mut self, queue: &QueueRef) -> Result<String, ClientError> {
         let route = self.remote.route(queue.topic.as_str())?;
         let address = master_address(&route, &queue.broker).map(str::to_owned);
         address.ok_or_else(|| {
@@ -234,22 +276,24 @@ impl Consumer {
     /// for a reply, not for the time.
     fn next_due(&self) -> Option<Timestamp> {
         let now = self.remote.now();
-        let idle = self.assigned.values().filter(|reading| reading.call.is_none());
+        let idle = self.assigned.values().filter(|one| one.call.is_none() && !one.is_paused);
         idle.map(|reading| reading.not_before).filter(|due| *due > now).min()
     }
 
     /// Sends a request for every queue without one in flight.
     fn start_due(&mut self) {
         let now = self.remote.now();
-        let is_due = |reading: &Reading| reading.call.is_none() && reading.not_before <= now;
-        let due: Vec<(QueueRef, QueueOffset)> = self
+        let is_due = |reading: &Reading| {
+            reading.call.is_none() && !reading.is_paused && reading.not_before <= now
+        };
+        let due: Vec<QueueRef> = self
             .assigned
             .iter()
             .filter(|(_, reading)| is_due(reading))
-            .map(|(queue, reading)| (queue.clone(), reading.offset))
+            .map(|(queue, _)| queue.clone())
             .collect();
-        for (queue, offset) in due {
-            match self.start_pull(&queue, offset) {
+        for queue in due {
+            match self.start_pull(&queue) {
                 Ok(None) => {}
                 Ok(Some(call)) => {
                     let reading = self.assigned.get_mut(&queue).expect("it was just found");
@@ -262,47 +306,53 @@ impl Consumer {
     }
 
     /// `None`: not now; retry after the next turn.
-    fn start_pull(
-        &mut self,
-        queue: &QueueRef,
-        offset: QueueOffset,
-    ) -> Result<Option<Call>, ClientError> {
+    fn start_pull(&mut self, queue: &QueueRef) -> Result<Option<Call>, ClientError> {
         let address = self.address(queue)?;
-        let encoding = match self.remote.dialect(&address, None) {
-            Dialect::Known(encoding) => encoding,
-            Dialect::Asking => return Ok(None),
-            Dialect::Unreachable(why) => {
-                let what = "read messages".to_owned();
-                return Err(ClientError::NotReached { what, address, why });
-            }
-        };
+        let Some(encoding) = self.encoding(&address)? else { return Ok(None) };
         if !self.remote.has_room(&address) {
             return Ok(None);
         }
-        let request = Request::Pull(self.pull(queue, offset, encoding));
+        let request = Request::Pull(self.pull(queue, encoding));
         let hold_ms = self.options.hold_ms;
         self.remote.start_held(&address, encoding, &request, hold_ms).map(Some)
     }
 
-    fn pull(&self, queue: &QueueRef, offset: QueueOffset, encoding: HeaderEncoding) -> Pull {
+    /// The encoding of a pull; `None` if it is not known yet.
+    fn encoding(&mut self, address: &str) -> Result<Option<HeaderEncoding>, ClientError> {
+        if self.options.group.is_some() {
+            return Ok(Some(HeaderEncoding::Json));
+        }
+        match self.remote.dialect(address, None) {
+            Dialect::Known(encoding) => Ok(Some(encoding)),
+            Dialect::Asking => Ok(None),
+            Dialect::Unreachable(why) => {
+                let (what, address) = ("read messages".to_owned(), address.to_owned());
+                Err(ClientError::NotReached { what, address, why })
+            }
+        }
+    }
+
+    fn pull(&self, queue: &QueueRef, encoding: HeaderEncoding) -> Pull {
         let is_named = encoding != HeaderEncoding::Fixed;
         let nameless = || GroupName::new(NAMELESS_GROUP).expect("it is a legal name");
         let everything = || Expression { kind: "TAG".to_owned(), text: "*".to_owned() };
+        let filter = || self.filters.get(&queue.topic).cloned().unwrap_or_else(everything);
+        let signed = |offset: QueueOffset| i64::try_from(offset.0).unwrap_or(i64::MAX);
+        let reading = &self.assigned[queue];
         Pull {
             group: is_named.then(|| self.options.group.clone().unwrap_or_else(nameless)),
             queue: QueueOf { topic: queue.topic.clone(), queue: queue.queue },
-            offset: i64::try_from(offset.0).unwrap_or(i64::MAX),
+            offset: signed(reading.offset),
             count_max: self.options.count_max,
             bytes_max: Some(self.options.bytes_max),
-            commit: None,
+            commit: reading.commit.map(signed),
             hold_ms: Some(self.options.hold_ms),
-            subscription: is_named.then(everything),
+            subscription: is_named.then(filter),
             subscription_version: 0,
         }
     }
 
-    fn handle_finished(&mut self, call: Call, result: CallResult) {
-        let Some(queue) = self.calls.remove(&call) else { return };
+    fn handle_finished(&mut self, queue: QueueRef, call: Call, result: CallResult) {
         let reading = self.assigned.get_mut(&queue);
         let Some(reading) = reading.filter(|reading| reading.call == Some(call)) else { return };
         reading.call = None;
@@ -337,6 +387,9 @@ impl Consumer {
             PullStatus::OffsetMoved => {
                 self.events.push(Event::Moved { queue, from, to: next_offset });
             }
+            PullStatus::NothingNew | PullStatus::NothingMatched if next_offset > from => {
+                self.events.push(Event::Passed { queue, to: next_offset });
+            }
             PullStatus::NothingNew | PullStatus::NothingMatched => {}
         }
     }
@@ -351,6 +404,20 @@ impl Consumer {
         self.remote.doubt_route(queue.topic.as_str());
         self.events.push(Event::Trouble { queue: queue.clone(), error });
     }
+}
+
+/// All readable queues of `topic`.
+pub(super) fn queues_of(topic: &TopicName, route: &Route) -> Vec<QueueRef> {
+    let readable = route.queues.iter().filter(|queues| queues.perm & PERM_READ != 0);
+    let of_broker = |queues: &RouteQueues| {
+        let broker = queues.broker_name.clone();
+        (0..queues.read_queue_count).map(move |queue| QueueRef {
+            topic: topic.clone(),
+            broker: broker.clone(),
+            queue: QueueId(queue),
+        })
+    };
+    readable.flat_map(of_broker).collect()
 }
 
 #[cfg(test)]

@@ -2,6 +2,8 @@
 //! itself, and for programs that send and receive at high rates.
 //!
 //! ```text
+//!              group_consumer
+//!                   │
 //!   producer   consumer   admin   registrar         what one wants to do
 //!        └────────┴─────┬────┴────────┘
 //!                    remote                          NameServers, routes, who speaks what
@@ -9,9 +11,9 @@
 //!                    session                         one connection: bytes <-> answers
 //! ```
 //!
-//! Start reading at [`producer`] or [`consumer`] to use it, at [`session`] to understand it.
-//! [`session`], [`route_cache`], [`nameservers`] and the producer's [`outbox`](producer::outbox) do
-//! no I/O; only [`blocking`] has sockets, only [`registrar`] has threads. Another runtime needs
+//! Start reading at [`producer`], [`group_consumer`] or [`consumer`] to use it, at [`session`] to
+//! understand it. [`session`], [`route_cache`], [`nameservers`], the producer's
+//! [`outbox`](producer::outbox) and a group's [`membership`](group_consumer::membership) do no I/O; only [`blocking`] has sockets, only [`registrar`] has threads. Another runtime needs
 //! another [`blocking`], not another client.
 //!
 //! Servers send requests too: `poll_server_request` of [`session`], [`blocking`] and [`remote`]
@@ -20,14 +22,14 @@
 //! Invariant: every request ends as exactly one of *answered*, *not sent* and *unanswered*, and an
 //! unknown outcome is never reported as success or failure.
 //!
-//! Not here: how requests are encoded (`wire`), and group membership: a consumer is told which
-//! queues to read.
+//! Not here: how requests are encoded (`wire`).
 
 pub mod admin;
 pub mod ask;
 pub mod blocking;
 pub mod consumer;
 pub mod error;
+pub mod group_consumer;
 pub mod nameservers;
 pub mod producer;
 pub mod registrar;
@@ -38,6 +40,7 @@ pub mod session;
 pub use admin::Admin;
 pub use consumer::Consumer;
 pub use error::ClientError;
+pub use group_consumer::GroupConsumer;
 pub use producer::Producer;
 pub use registrar::Registrar;
 pub use remote::{ClientOptions, Remote};

@@ -7,6 +7,7 @@
 //! A client that has its routes keeps working while all NameServers are down.
 
 use std::collections::HashMap;
+use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::Arc;
 
 use crate::client::ask::Ask;
@@ -46,11 +47,17 @@ impl ClientOptions {
     pub fn new(nameservers: impl Into<String>) -> Self {
         Self {
             nameservers: nameservers.into(),
-            client_id: format!("ringmq@{}", std::process::id()),
+            client_id: new_client_id(),
             connect_timeout_ms: 3_000,
             call_timeout_ms: CALL_TIMEOUT_MS,
         }
     }
+}
+
+/// Two clients with one id would be one member of a group, also on different machines.
+fn new_client_id() -> String {
+    let random = RandomState::new().build_hasher().finish();
+    format!("ringmq@{}#{random:016x}", std::process::id())
 }
 
 pub struct Remote {
@@ -282,19 +289,30 @@ impl Remote {
             producer: Some(group.clone()),
             consumer: None,
         };
-        let addresses: Vec<String> = self.peers.keys().cloned().collect();
+        let is_open = |(address, peer): &(&String, &Peer)| {
+            self.connections.line_to(address) == Some(peer.line)
+        };
+        let greeted = self.peers.iter().filter(is_open).map(|(address, _)| address.clone());
+        let greeted = greeted.collect();
+        self.tell_all(greeted, &request);
+    }
+
+    /// Sends a last request to each of these brokers, and waits a moment for their replies.
+    pub(super) fn tell_all(&mut self, addresses: Vec<String>, request: &Request) {
+        let timeout_ms = SIGN_OFF_TIMEOUT_MS.min(self.options.call_timeout_ms);
         let mut calls = Vec::new();
         for address in addresses {
-            let known = self.peers[&address].line;
-            if self.connections.line_to(&address) == Some(known) {
-                let timeout_ms = SIGN_OFF_TIMEOUT_MS.min(self.options.call_timeout_ms);
-                let encoding = HeaderEncoding::Json;
-                calls.extend(self.connections.start(&address, encoding, &request, timeout_ms));
-            }
+            let encoding = HeaderEncoding::Json;
+            calls.extend(self.connections.start(&address, encoding, request, timeout_ms));
         }
         for call in calls {
             let _ = self.connections.wait_for(call);
         }
+    }
+
+    /// The number of the connection to `address`, if there is one.
+    pub(super) fn line_to(&self, address: &str) -> Option<u64> {
+        self.connections.line_to(address)
     }
 
     fn greet(

@@ -19,6 +19,8 @@ pub const TOPICS_MAX: usize = 10_000;
 #[derive(Debug, Default)]
 pub struct RouteCache {
     routes: HashMap<String, Known>,
+    /// When NameServers were asked about topics that are not known, at most [`TOPICS_MAX`].
+    missing: HashMap<String, Timestamp>,
 }
 
 #[derive(Debug)]
@@ -36,7 +38,9 @@ impl RouteCache {
 
     /// Whether a NameServer should be asked about `topic` now.
     pub fn is_due(&self, topic: &str, now: Timestamp) -> bool {
-        let Some(known) = self.routes.get(topic) else { return true };
+        let Some(known) = self.routes.get(topic) else {
+            return self.missing.get(topic).is_none_or(|at| now.ms_since(*at) >= RETRY_MS);
+        };
         let is_old = known.is_doubtful || now.ms_since(known.heard_at) >= FRESH_MS;
         is_old && now.ms_since(known.asked_at) >= RETRY_MS
     }
@@ -45,6 +49,7 @@ impl RouteCache {
         if !self.routes.contains_key(topic) && self.routes.len() >= TOPICS_MAX {
             self.forget_oldest();
         }
+        self.missing.remove(topic);
         let route = Arc::new(route);
         let known =
             Known { route: route.clone(), heard_at: now, asked_at: now, is_doubtful: false };
@@ -56,7 +61,12 @@ impl RouteCache {
     pub fn handle_no_answer(&mut self, topic: &str, now: Timestamp) {
         if let Some(known) = self.routes.get_mut(topic) {
             known.asked_at = now;
+            return;
         }
+        if self.missing.len() >= TOPICS_MAX {
+            self.missing.clear();
+        }
+        self.missing.insert(topic.to_owned(), now);
     }
 
     /// A broker contradicts the cached route, or is unreachable.
@@ -99,6 +109,16 @@ mod tests {
         cache.doubt("T");
         assert!(!cache.is_due("T", Timestamp(FRESH_MS + 2 * RETRY_MS - 1)));
         assert!(cache.is_due("T", Timestamp(FRESH_MS + 2 * RETRY_MS)));
+    }
+
+    #[test]
+    fn an_unknown_topic_is_not_asked_for_in_a_loop() {
+        let mut cache = RouteCache::default();
+        cache.handle_no_answer("T", Timestamp(1_000));
+        assert!(!cache.is_due("T", Timestamp(1_000 + RETRY_MS - 1)));
+        assert!(cache.is_due("T", Timestamp(1_000 + RETRY_MS)));
+        cache.handle_route("T", Route::default(), Timestamp(2_000));
+        assert!(!cache.is_due("T", Timestamp(2_000 + RETRY_MS)), "it is known");
     }
 
     #[test]

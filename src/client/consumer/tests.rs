@@ -148,6 +148,7 @@ fn read(consumer: &mut Consumer, count: usize) -> (Vec<String>, Vec<String>) {
                     assert_eq!(messages.len(), count);
                 }
                 Event::Moved { from, to, .. } => others.push(format!("moved {from} to {to}")),
+                Event::Passed { queue, .. } => panic!("{queue:?} has no filter"),
                 Event::Trouble { error, .. } => others.push(error.to_string()),
             }
         }
