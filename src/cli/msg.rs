@@ -2,9 +2,12 @@
 
 use std::collections::BTreeSet;
 use std::io::Read;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use clap::{Args, Subcommand, ValueEnum};
 use serde::Serialize;
+use signal_hook::consts::{SIGINT, SIGTERM};
 
 use super::output::{Format, Reader};
 use super::target::Target;
@@ -12,8 +15,9 @@ use super::topic::parse_name;
 use super::{Failure, output};
 use crate::client::admin::MessageId;
 use crate::client::consumer::{ConsumerOptions, Event};
+use crate::client::group_consumer::{Batch, GroupEvent, GroupOptions, StartAt};
 use crate::client::producer::{Delivery, Message, Outcome, ProducerOptions};
-use crate::client::{Admin, Consumer, Producer};
+use crate::client::{Admin, Consumer, GroupConsumer, Producer};
 use crate::model::record::{PROPERTY_TAGS, RecordView, property};
 use crate::model::{GroupName, QueueOffset, TopicName};
 
@@ -61,7 +65,17 @@ enum MsgCommand {
         /// Topic to follow.
         topic: String,
 
-        /// Where to start.
+        /// Consume as a member of this group, whose members divide the queues among them. What was printed
+        /// is committed every 5 s and on Ctrl-C; the group goes on behind it.
+        #[arg(long, value_name = "GROUP")]
+        group: Option<String>,
+
+        /// Tags to consume, such as `new || changed`.
+        #[arg(long, value_name = "TAGS", requires = "group")]
+        tag: Option<String>,
+
+        /// Where to start. A group goes on where it was, and begins a new queue with its first message as
+        /// long as the queue has that.
         #[arg(long, default_value = "last", value_name = "WHERE")]
         from: From,
 
@@ -116,7 +130,19 @@ pub fn run(args: MsgArgs) -> Result<(), Failure> {
         MsgCommand::Send { topic, body, tag, keys, repeat, target } => {
             send(&topic, body, tag, keys, repeat, &target)
         }
-        MsgCommand::Tail { topic, from, count, target } => tail(&topic, from, count, &target),
+        MsgCommand::Tail { topic, group: None, from, count, target, .. } => {
+            tail(&topic, from, count, &target)
+        }
+        MsgCommand::Tail { topic, group: Some(group), tag, from, count, target } => {
+            let tags = tag.as_deref().unwrap_or("*");
+            let start_at = match from {
+                From::First => StartAt::First,
+                From::Last => StartAt::Last,
+            };
+            let group = GroupName::new(group).map_err(Failure::usage)?;
+            let options = GroupOptions { start_at, ..GroupOptions::new(target.client(), group) };
+            consume(options.subscribe(parse_name(&topic)?, tags), count, &target)
+        }
         MsgCommand::Get { id, target } => get(&id, &target),
     }
 }
@@ -252,6 +278,69 @@ fn tail(topic: &str, from: From, count: Option<u64>, target: &Target) -> Result<
         }
     }
     Ok(())
+}
+
+/// Prints what the group receives, until it is stopped. Only what was printed is committed.
+fn consume(options: GroupOptions, count: Option<u64>, target: &Target) -> Result<(), Failure> {
+    let stopped = Arc::new(AtomicBool::new(false));
+    for signal in [SIGINT, SIGTERM] {
+        signal_hook::flag::register(signal, stopped.clone()).map_err(Failure::failed)?;
+    }
+    let mut consumer = GroupConsumer::join(options)?;
+    let mut left = count.unwrap_or(u64::MAX);
+    let mut troubles = BTreeSet::new();
+    let is_wanted = |left| left > 0 && !stopped.load(Ordering::Relaxed);
+    while is_wanted(left) && output::reader() == Reader::There {
+        for event in consumer.poll(FETCH_WAIT_MS) {
+            match event {
+                GroupEvent::Messages(batch) => {
+                    troubles.clear();
+                    if print_batch(&mut consumer, &batch, &mut left, target)? == Reader::Gone {
+                        left = 0;
+                    }
+                }
+                GroupEvent::Moved { queue, to } => {
+                    eprintln!(
+                        "ringmq: {} queue {}: continuing at {to}",
+                        queue.broker, queue.queue.0
+                    );
+                }
+                GroupEvent::Trouble(error) => {
+                    // Printed once until messages arrive again.
+                    let error = error.to_string();
+                    if !troubles.contains(&error) {
+                        eprintln!("ringmq: {error}; retrying");
+                        troubles.insert(error);
+                    }
+                }
+            }
+        }
+    }
+    consumer.close().map_err(Failure::from)
+}
+
+/// Prints up to `left` messages of a batch, and acknowledges those.
+fn print_batch(
+    consumer: &mut GroupConsumer,
+    batch: &Batch,
+    left: &mut u64,
+    target: &Target,
+) -> Result<Reader, Failure> {
+    for message in batch.messages() {
+        let record = message.map_err(Failure::failed)?;
+        if *left == 0 {
+            consumer.acknowledge_before(batch, record.queue_offset);
+            return Ok(Reader::There);
+        }
+        let row = row_of(&record, &batch.queue().broker, record.queue_offset);
+        if show(&row, target)? == Reader::Gone {
+            consumer.acknowledge_before(batch, record.queue_offset);
+            return Ok(Reader::Gone);
+        }
+        *left -= 1;
+    }
+    consumer.acknowledge(batch);
+    Ok(Reader::There)
 }
 
 fn get(id: &str, target: &Target) -> Result<(), Failure> {

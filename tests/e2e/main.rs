@@ -18,4 +18,5 @@ mod nameservers;
 mod operation;
 mod pressure;
 mod server;
+mod tails;
 mod wire;
