@@ -154,13 +154,22 @@ impl<D: Disk> Broker<D> {
         request: ClientRequest,
         until: Moment,
     ) -> Result<ClientReply, CallError> {
+        self.begin_call(connection, request, until)?.reply().await
+    }
+
+    /// The same in two steps, for calls to several clients at once.
+    pub(super) fn begin_call(
+        &self,
+        connection: u64,
+        request: ClientRequest,
+        until: Moment,
+    ) -> Result<PendingCall<'_, D>, CallError> {
         let id = {
             let state = &mut *self.state.borrow_mut();
             state.clients.begin_call(connection, request, until, &mut state.deadlines)?
         };
         self.outgoing.notify();
-        let call = PendingCall { broker: self, id };
-        self.replies.wait(|| self.state.borrow_mut().clients.take_ended(call.id)).await
+        Ok(PendingCall { broker: self, id })
     }
 
     /// The client has answered or refused a call. Ignored if the call has already ended.
@@ -185,9 +194,16 @@ impl<D: Disk> Broker<D> {
 }
 
 /// A call whose caller waits.
-struct PendingCall<'a, D: Disk> {
+pub(super) struct PendingCall<'a, D: Disk> {
     broker: &'a Broker<D>,
     id: CallId,
+}
+
+impl<D: Disk> PendingCall<'_, D> {
+    pub async fn reply(self) -> Result<ClientReply, CallError> {
+        let take_ended = || self.broker.state.borrow_mut().clients.take_ended(self.id);
+        self.broker.replies.wait(take_ended).await
+    }
 }
 
 impl<D: Disk> Drop for PendingCall<'_, D> {

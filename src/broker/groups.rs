@@ -340,6 +340,14 @@ impl Groups {
         groups.find_map(|group| Some(group.members.get(client)?.lines().last()?.connection))
     }
 
+    /// The members of a consumer group that are connected to this shard, each with its latest connection.
+    pub fn members_here(&self, group: &GroupName) -> impl Iterator<Item = (&ClientId, u64)> {
+        let members = self.consumers.groups.get(group).map(|group| group.members.iter());
+        members.into_iter().flatten().filter_map(|(client, member)| {
+            member.lines().last().map(|line| (client, line.connection))
+        })
+    }
+
     pub fn members(&self, group: &GroupName) -> Result<Vec<ClientId>, Refusal> {
         match self.consumers.groups.get(group) {
             Some(group) => Ok(group.members.keys().cloned().collect()),

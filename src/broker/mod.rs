@@ -50,6 +50,7 @@ mod open;
 pub mod operation;
 mod produce;
 mod pull;
+mod relay;
 mod request_reply;
 mod resets;
 mod retry;

@@ -132,6 +132,11 @@ impl<D: Disk> Broker<D> {
             Request::GroupProgress { group, topic } => {
                 self.progress(group, topic.as_ref(), context).await?
             }
+            Request::ConsumerStatus { topic, group, client } => {
+                self.consumer_status(topic, group, client.as_ref(), context).await?
+            }
+            Request::RunningInfo(info) => self.running_info(info, context).await?,
+            Request::ConsumeDirectly(what) => self.consume_directly(what, context).await?,
             Request::ResetGroup(reset) => self.reset_group(reset, context).await?,
             Request::GroupConfigs { first, count_max } => self.group_configs(*first, *count_max)?,
             Request::Produce(_) | Request::ProduceRecords(_) | Request::Pull(_) => {

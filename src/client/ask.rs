@@ -43,6 +43,8 @@ impl Ask for Request {
             Self::SendBack(_) => "take a message back",
             Self::GroupProgress { .. } => "tell the progress of a group",
             Self::ResetGroup(_) => "reset offsets",
+            Self::ConsumerStatus { .. } | Self::RunningInfo(_) => "ask a consumer for its state",
+            Self::ConsumeDirectly(_) => "have a message consumed",
         }
     }
 }

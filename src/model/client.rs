@@ -1,9 +1,12 @@
 //! Requests from a server to a client, and the client's replies (remoting reference, 3.10). Request
 //! codes in brackets are those of the remoting reference.
 
+use bytes::Bytes;
+use bytestring::ByteString;
+
 use crate::model::ids::{GroupName, Timestamp, TopicName};
 use crate::model::record::Host;
-use crate::model::request::{BrokerQueue, Produce};
+use crate::model::request::{BrokerQueue, ConsumeDirectly, Produce, RunningInfo};
 
 /// A request that a server sends to a client over the client's own connection.
 #[derive(Clone, Debug, PartialEq)]
@@ -16,12 +19,16 @@ pub enum ClientRequest {
     PushReply(Box<PushedReply>),
     /// The queues of a topic that the client reads, and its offsets [221].
     ConsumerStatus { topic: TopicName, group: GroupName },
+    /// [307]
+    RunningInfo(RunningInfo),
+    /// [309]
+    ConsumeDirectly { what: ConsumeDirectly, broker_name: ByteString, record: Bytes },
 }
 
 impl ClientRequest {
     /// Whether it is one-way.
     pub fn is_one_way(&self) -> bool {
-        !matches!(self, Self::PushReply(_) | Self::ConsumerStatus { .. })
+        matches!(self, Self::MembersChanged { .. } | Self::ResetOffsets(_))
     }
 }
 
@@ -54,4 +61,6 @@ pub enum ClientReply {
     ConsumerStatus(Vec<(BrokerQueue, i64)>),
     /// Success without data.
     Done,
+    /// The body of the reply, unread.
+    Relayed(Bytes),
 }

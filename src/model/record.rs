@@ -368,6 +368,12 @@ pub fn push_offset_id(out: &mut Vec<u8>, host: Host, position: LogOffset) {
     push_hex(out, position.0);
 }
 
+/// The log offset in such an id.
+pub fn position_in_id(id: &str) -> Option<LogOffset> {
+    let digits = id.get(id.len().checked_sub(2 * size_of::<u64>())?..)?;
+    u64::from_str_radix(digits, 16).ok().map(LogOffset)
+}
+
 fn push_hex(out: &mut Vec<u8>, number: u64) {
     const DIGITS: &[u8; 16] = b"0123456789ABCDEF";
     let digits: [u8; 16] =

@@ -74,6 +74,10 @@ pub enum Refusal {
     NoOffset(GroupName),
     #[error("the reply could not be handed to client {client}: {why}")]
     NoRequester { client: String, why: String },
+    #[error("client {client} did not answer: {why}")]
+    Unanswered { client: String, why: String },
+    #[error("client {client} did not answer within {ms} ms")]
+    AnswerTimedOut { client: String, ms: u64 },
     #[error("no message at offset {0}")]
     NoMessage(LogOffset),
     #[error("no message found")]
@@ -166,6 +170,8 @@ impl Refusal {
             Self::NotOnline(_) => 3012,
             Self::NoProducer(_) => 3013,
             Self::NoRequester { .. } => 3014,
+            Self::Unanswered { .. } => 3015,
+            Self::AnswerTimedOut { .. } => 3016,
             Self::UnknownRoute(_) => 4001,
             Self::Registration(_) => 4002,
         }

@@ -1,5 +1,6 @@
 //! A broker's reply to a request that was executed.
 
+use bytes::Bytes;
 use bytestring::ByteString;
 use smallvec::SmallVec;
 
@@ -39,6 +40,10 @@ pub enum Reply {
     Groups(Vec<GroupName>),
     Progress(GroupProgress),
     OffsetsReset(Vec<(BrokerQueue, i64)>),
+    /// Next offset to consume, for each queue that a client reads.
+    ConsumerStatus(Vec<(ClientId, Vec<(BrokerQueue, i64)>)>),
+    /// The body of a client's reply, unread.
+    Relayed(Bytes),
     /// Some of the groups, and the number of all.
     GroupConfigs {
         configs: Vec<GroupConfig>,

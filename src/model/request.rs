@@ -126,6 +126,16 @@ pub enum Request {
     },
     /// Has a group go on at other offsets [222].
     ResetGroup(ResetGroup),
+    /// Where the members of a group are in a topic, as they say themselves; of one member, or of all [223].
+    ConsumerStatus {
+        topic: TopicName,
+        group: GroupName,
+        client: Option<ClientId>,
+    },
+    /// What a consumer says about itself [307].
+    RunningInfo(RunningInfo),
+    /// Has a consumer process one message at once [309].
+    ConsumeDirectly(ConsumeDirectly),
     /// The configuration of a group [352].
     GroupConfig {
         group: GroupName,
@@ -328,6 +338,26 @@ pub enum ResetTo {
     /// The first message stored at or after this time.
     Time(Timestamp),
     End,
+}
+
+/// Asks a consumer for its state.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RunningInfo {
+    pub group: GroupName,
+    pub client: ClientId,
+    /// Including the stacks of its threads.
+    pub with_stacks: bool,
+}
+
+/// A message for a consumer to process at once, outside of its queues.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ConsumeDirectly {
+    pub group: GroupName,
+    pub client: ClientId,
+    /// Host and log offset of the message's record (remoting reference, 4.6).
+    pub message_id: ByteString,
+    /// The log offset in it.
+    pub offset: LogOffset,
 }
 
 /// Variants are named as in the protocol, which also allows their index.

@@ -7,19 +7,22 @@
 use std::collections::HashMap;
 
 use crate::broker::clients::{CallError, CallId, Outgoing};
-use crate::model::{ClientReply, excerpt};
+use crate::model::{ClientReply, ClientRequest, excerpt};
 use crate::wire::header::head::{Dialect, Head, Language};
-use crate::wire::{self, Response};
+use crate::wire::{self, ReplyError, Response};
 
 /// Maximum number of calls in flight to one client; further ones are refused.
 const CALLS_MAX: usize = 1_000;
 /// Maximum number of characters kept of a client's remark.
 const REMARK_SIZE_MAX: usize = 200;
 
+/// How the reply to a call is read.
+type ReadReply = fn(&Response) -> Result<ClientReply, ReplyError>;
+
 /// The calls in flight on one connection.
 #[derive(Default)]
 pub struct Calls {
-    in_flight: HashMap<i32, CallId>,
+    in_flight: HashMap<i32, (CallId, ReadReply)>,
     last_opaque: i32,
     /// The header encoding of the client's last request, used for requests to it.
     dialect: Dialect,
@@ -46,7 +49,7 @@ impl Calls {
             |error| (outgoing.call, CallError::Refused { code: 0, remark: error.to_string() }),
         )?;
         if let Some(call) = outgoing.call {
-            self.in_flight.insert(opaque, call);
+            self.in_flight.insert(opaque, (call, reader(&outgoing.request)));
         }
         Ok(frame)
     }
@@ -58,8 +61,12 @@ impl Calls {
         head: Head<'_>,
     ) -> Option<(CallId, Result<ClientReply, CallError>)> {
         let response = Response::of(head).ok()?;
-        let call = self.in_flight.remove(&response.opaque)?;
-        Some((call, read_reply(&response)))
+        let (call, read) = self.in_flight.remove(&response.opaque)?;
+        let refused = |error: ReplyError| CallError::Refused {
+            code: error.code,
+            remark: excerpt(error.remark, REMARK_SIZE_MAX),
+        };
+        Some((call, read(&response).map_err(refused)))
     }
 
     /// A number that no call in flight has. Positive, because one stock client treats 0 as none.
@@ -73,14 +80,16 @@ impl Calls {
     }
 }
 
-/// Of the two requests with a reply, only the one that asks where a consumer is has a body in it.
-fn read_reply(response: &Response) -> Result<ClientReply, CallError> {
-    let reply = match response.body.is_empty() {
-        true => response.done().map(|()| ClientReply::Done),
-        false => response.consumer_status().map(ClientReply::ConsumerStatus),
-    };
-    reply.map_err(|error| CallError::Refused {
-        code: error.code,
-        remark: excerpt(error.remark, REMARK_SIZE_MAX),
-    })
+fn reader(request: &ClientRequest) -> ReadReply {
+    match request {
+        ClientRequest::MembersChanged { .. }
+        | ClientRequest::ResetOffsets(_)
+        | ClientRequest::PushReply(_) => |reply| reply.done().map(|()| ClientReply::Done),
+        ClientRequest::ConsumerStatus { .. } => {
+            |reply| reply.consumer_status().map(ClientReply::ConsumerStatus)
+        }
+        ClientRequest::RunningInfo(_) | ClientRequest::ConsumeDirectly { .. } => {
+            |reply| reply.relayed().map(ClientReply::Relayed)
+        }
+    }
 }

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use crate::model::request::Pull;
 use crate::model::{Refusal, Reply, Request};
 use crate::wire::admin::{TableBody, TopicStatsBody};
-use crate::wire::client::OffsetTable;
+use crate::wire::client::{ConsumerStatuses, OffsetTable};
 use crate::wire::codes::pull_code;
 use crate::wire::codes::request::*;
 use crate::wire::codes::response::SUCCESS;
@@ -21,7 +21,7 @@ use crate::wire::lock::{LockBody, LockedBody};
 use crate::wire::registration::TopicBody;
 use crate::wire::reply::{EncodeReply, NewReply};
 use crate::wire::request::{DecodeRequest, EncodeRequest, NewRequest, served};
-use crate::wire::{admin, group, group_config, group_stats, lock, message};
+use crate::wire::{admin, group, group_config, group_stats, lock, message, relay};
 
 impl DecodeRequest for Request {
     served! {
@@ -53,7 +53,10 @@ impl DecodeRequest for Request {
         GET_CONSUME_STATS => group_stats::decode_progress;
         DELETE_TOPIC_IN_BROKER => admin::decode_delete_topic;
         INVOKE_BROKER_TO_RESET_OFFSET => group_stats::decode_reset;
+        INVOKE_BROKER_TO_GET_CONSUMER_STATUS => relay::decode_consumer_status;
         QUERY_TOPIC_CONSUME_BY_WHO => group_stats::decode_groups_of;
+        GET_CONSUMER_RUNNING_INFO => relay::decode_running_info;
+        CONSUME_MESSAGE_DIRECTLY => relay::decode_consume_directly;
         SEND_MESSAGE_V2 => message::decode_send_v2;
         SEND_BATCH_MESSAGE => message::decode_send_v2;
         SEND_REPLY_MESSAGE => message::decode_reply;
@@ -151,6 +154,11 @@ fn encode_named(to: NewRequest<'_>, request: &Request) -> bool {
             to.fields(GET_CONSUME_STATS, |f| group_stats::encode_progress(f, group, topic.as_ref()));
         }
         Request::ResetGroup(reset) => to.fields(INVOKE_BROKER_TO_RESET_OFFSET, |f| group_stats::encode_reset(f, reset)),
+        Request::ConsumerStatus { topic, group, client } => {
+            to.fields(INVOKE_BROKER_TO_GET_CONSUMER_STATUS, |f| relay::encode_consumer_status(f, topic, group, client.as_ref()));
+        }
+        Request::RunningInfo(info) => to.fields(GET_CONSUMER_RUNNING_INFO, |f| relay::encode_running_info(f, info)),
+        Request::ConsumeDirectly(what) => to.fields(CONSUME_MESSAGE_DIRECTLY, |f| relay::encode_consume_directly(f, what)),
         Request::GroupConfig { group } => to.fields(GET_SUBSCRIPTIONGROUP_CONFIG, |f| f.text("group", group.as_str())),
         Request::GroupConfigs { first, count_max } => {
             to.fields(GET_ALL_SUBSCRIPTIONGROUP_CONFIG, |f| group_config::encode_groups(f, *first, *count_max));
@@ -197,6 +205,8 @@ impl EncodeReply for Reply {
             Reply::Groups(groups) => to.json(&GroupListBody::of(groups)),
             Reply::Progress(progress) => to.json(&ProgressBody::of(progress)),
             Reply::OffsetsReset(offsets) => to.json(&OffsetTable::of(offsets)),
+            Reply::ConsumerStatus(statuses) => to.json(&ConsumerStatuses::of(statuses)),
+            Reply::Relayed(body) => to.body(body),
             Reply::GroupConfig(config) => to.json(&GroupBody::of(config)),
             Reply::GroupConfigs { configs, count } => to.whole(
                 SUCCESS,

@@ -13,19 +13,22 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use crate::model::client::{PushedReply, ResetOffsets};
 use crate::model::record::Host;
 use crate::model::request::BrokerQueue;
-use crate::model::{ClientReply, ClientRequest, GroupName, Refusal, Request, Timestamp, TopicName};
+use crate::model::{
+    ClientId, ClientReply, ClientRequest, GroupName, Refusal, Request, Timestamp, TopicName,
+};
 use crate::wire::body;
 use crate::wire::codes::request::{
-    GET_CONSUMER_STATUS_FROM_CLIENT, NOTIFY_CONSUMER_IDS_CHANGED, PUSH_REPLY_MESSAGE_TO_CLIENT,
-    RESET_CONSUMER_CLIENT_OFFSET,
+    CONSUME_MESSAGE_DIRECTLY, GET_CONSUMER_RUNNING_INFO, GET_CONSUMER_STATUS_FROM_CLIENT,
+    NOTIFY_CONSUMER_IDS_CHANGED, PUSH_REPLY_MESSAGE_TO_CLIENT, RESET_CONSUMER_CLIENT_OFFSET,
 };
 use crate::wire::frame::{FRAME_SIZE_MAX, HeaderEncoding};
 use crate::wire::header::fields::FieldWriter;
 use crate::wire::header::head::{Dialect, Fields, Language};
 use crate::wire::json::ser;
-use crate::wire::json::types::{Limit, ObjectKey};
+use crate::wire::json::types::{Entries, Limit, ObjectKey};
 use crate::wire::message;
 use crate::wire::queue::MessageQueue;
+use crate::wire::relay;
 use crate::wire::reply::{EncodeReply, NewReply};
 use crate::wire::request::{DecodeRequest, EncodeError, NewRequest, served};
 use crate::wire::route::Nothing;
@@ -35,6 +38,8 @@ impl DecodeRequest for ClientRequest {
         NOTIFY_CONSUMER_IDS_CHANGED => decode_members_changed;
         RESET_CONSUMER_CLIENT_OFFSET => decode_reset_offsets;
         GET_CONSUMER_STATUS_FROM_CLIENT => decode_consumer_status;
+        GET_CONSUMER_RUNNING_INFO => relay::decode_running_info_here;
+        CONSUME_MESSAGE_DIRECTLY => relay::decode_consume_directly_here;
         PUSH_REPLY_MESSAGE_TO_CLIENT => decode_push_reply;
     }
 }
@@ -78,6 +83,17 @@ pub fn encode_client_request(
                 fields.text("group", group.as_str());
             });
         }
+        ClientRequest::RunningInfo(info) => {
+            to.fields(GET_CONSUMER_RUNNING_INFO, |f| relay::encode_running_info(f, info));
+        }
+        ClientRequest::ConsumeDirectly { what, broker_name, record } => to.whole(
+            CONSUME_MESSAGE_DIRECTLY,
+            |fields| {
+                relay::encode_consume_directly(fields, what);
+                fields.text("brokerName", broker_name);
+            },
+            |out| out.extend_from_slice(record),
+        ),
     }
     let size = out.len() - start;
     if size > FRAME_SIZE_MAX {
@@ -167,6 +183,7 @@ impl EncodeReply for ClientReply {
     fn encode(&self, to: NewReply<'_>) {
         match self {
             Self::Done => to.fields(|_| {}),
+            Self::Relayed(body) => to.body(body),
             Self::ConsumerStatus(offsets) => {
                 let message_queue_table = Offsets(offsets.iter().map(entry).collect());
                 to.json(&ConsumerStatus { consumer_table: Nothing {}, message_queue_table });
@@ -233,6 +250,26 @@ pub struct ConsumerStatus<'a> {
     #[serde(skip_deserializing)]
     consumer_table: Nothing,
     message_queue_table: Offsets<'a>,
+}
+
+/// Body of the reply to request 223: the same of several clients.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ConsumerStatuses<'a> {
+    consumer_table: Entries<&'a str, Offsets<'a>>,
+    message_queue_table: Nothing,
+}
+
+impl<'a> ConsumerStatuses<'a> {
+    pub fn of(statuses: &'a [(ClientId, Vec<(BrokerQueue, i64)>)]) -> Self {
+        let status = |(client, offsets): &'a (ClientId, Vec<_>)| {
+            (&**client, Offsets(offsets.iter().map(entry).collect()))
+        };
+        Self {
+            consumer_table: statuses.iter().map(status).collect(),
+            message_queue_table: Nothing {},
+        }
+    }
 }
 
 #[derive(Debug, Serialize, Deserialize)]

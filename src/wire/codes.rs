@@ -211,6 +211,7 @@ pub mod response {
     pub const SUBSCRIPTION_GROUP_NOT_EXIST: i32 = 26;
     pub const INVALID_PARAMETER: i32 = 29;
     pub const CONSUMER_NOT_ONLINE: i32 = 206;
+    pub const CONSUME_MSG_TIMEOUT: i32 = 207;
 }
 
 /// Code and status word of a pull reply (remoting reference, 5.3).
@@ -248,6 +249,7 @@ pub fn refusal_code(refusal: &Refusal) -> i32 {
         | Refusal::NotBroadcast(_) => NO_PERMISSION,
         Refusal::UnknownGroup(_) => SUBSCRIPTION_GROUP_NOT_EXIST,
         Refusal::NotOnline(_) => CONSUMER_NOT_ONLINE,
+        Refusal::AnswerTimedOut { .. } => CONSUME_MSG_TIMEOUT,
         Refusal::TopicExists { .. } => TOPIC_EXIST_ALREADY,
         Refusal::TooLarge { .. }
         | Refusal::EmptyBody
@@ -267,6 +269,7 @@ pub fn refusal_code(refusal: &Refusal) -> i32 {
         | Refusal::NoConsumer(_)
         | Refusal::NoProducer(_)
         | Refusal::NoRequester { .. }
+        | Refusal::Unanswered { .. }
         | Refusal::NoMessage(_)
         | Refusal::UnsupportedFilter(_)
         | Refusal::Registration(_) => SYSTEM_ERROR,

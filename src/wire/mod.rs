@@ -7,8 +7,8 @@
 //! ```
 //!
 //! Start reading here, then `broker`, `nameserver` and `client`: their tables list every supported
-//! command and the function that decodes it. [`message`], [`group`], [`lock`], [`route`], [`admin`] and
-//! [`registration`] contain the commands, one function per direction; [`codes`] the numbers;
+//! command and the function that decodes it. [`message`], [`group`], [`lock`], [`relay`], [`route`], [`admin`]
+//! and [`registration`] contain the commands, one function per direction; [`codes`] the numbers;
 //! [`header`] the encodings; [`json`] the JSON dialect of headers and bodies. `docs/wire.md`
 //! documents all of it.
 //!
@@ -35,6 +35,7 @@ mod nameserver;
 mod queue;
 pub mod records;
 pub mod registration;
+mod relay;
 mod reply;
 mod request;
 pub mod response;

@@ -66,6 +66,11 @@ impl NewReply<'_> {
         self.whole(response::SUCCESS, None, |_| {}, |out| ser::push(out, body));
     }
 
+    /// Encodes a reply that has only a body, which is already encoded.
+    pub fn body(self, body: &[u8]) {
+        self.whole(response::SUCCESS, None, |_| {}, |out| out.extend_from_slice(body));
+    }
+
     pub fn whole(
         self,
         code: i32,

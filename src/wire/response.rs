@@ -9,6 +9,7 @@ use serde::de::DeserializeOwned;
 
 use crate::model::batch::Records;
 use crate::model::nameserver::{ClusterInfo, Route};
+use crate::model::record::position_in_id;
 use crate::model::reply::{GroupConnections, GroupProgress, MemberConnections, Pulled, QueueStats};
 use crate::model::request::BrokerQueue;
 use crate::model::{
@@ -158,7 +159,7 @@ impl Response {
         }
         let message_ids = self.field("msgId").cloned().unwrap_or_default();
         let mut ids = message_ids.split(',');
-        let position = ids.next().and_then(position_of);
+        let position = ids.next().and_then(position_in_id);
         Ok(Stored {
             queue: QueueId(self.number("queueId")?),
             queue_offset: QueueOffset(self.number("queueOffset")?),
@@ -275,7 +276,13 @@ impl Response {
         client::status_offsets(self.json()?).map_err(|error| unreadable(&error.to_string()))
     }
 
-    /// The body, if the request succeeded.
+    /// The body as it is, if the request succeeded.
+    pub fn relayed(&self) -> Result<Bytes, ReplyError> {
+        self.done()?;
+        Ok(self.body.clone())
+    }
+
+    /// The decoded body, if the request succeeded.
     fn json<T: DeserializeOwned>(&self) -> Result<T, ReplyError> {
         self.done()?;
         de::parse(&self.body).map_err(|error| unreadable(&error.to_string()))
@@ -292,12 +299,6 @@ impl Response {
         let remark = self.remark.as_deref().unwrap_or_default().to_owned();
         ReplyError { code: self.code, remark }
     }
-}
-
-/// The log offset in a message id: its last sixteen digits.
-fn position_of(id: &str) -> Option<LogOffset> {
-    let digits = id.get(id.len().checked_sub(16)?..)?;
-    u64::from_str_radix(digits, 16).ok().map(LogOffset)
 }
 
 #[cold]

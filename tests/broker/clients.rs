@@ -127,3 +127,106 @@ fn a_reply_is_handed_to_the_client_that_waits_for_it() {
         }
     });
 }
+
+/// The next request that expects a reply.
+fn next_call(broker: &Broker<SimDisk>) -> Option<Outgoing> {
+    std::iter::from_fn(|| broker.take_outgoing()).find(|outgoing| outgoing.call.is_some())
+}
+
+/// Remoting reference, 3.12: 307 and 309.
+#[test]
+fn an_operator_asks_the_members_of_a_group() {
+    sim::run(async {
+        let broker = open(&SimDisk::new(67)).await;
+        for (connection, client) in [(1, "a"), (2, "b"), (3, "b")] {
+            answer_to(&broker, heartbeat(client, &["t"]), &From(connection)).await.reply.unwrap();
+        }
+        let info = |client: &str| RunningInfo {
+            group: group(),
+            client: client.to_owned().into(),
+            with_stacks: false,
+        };
+        let asked = Request::RunningInfo(info("b"));
+        let said = Bytes::from_static(b"{of: b}");
+        let refused = CallError::Refused { code: 1, remark: "no".into() };
+        for (reply, expected) in [
+            (Some(Ok(ClientReply::Relayed(said.clone()))), Ok(Reply::Relayed(said))),
+            (Some(Err(refused)), Err(3015)),
+            (None, Err(3016)),
+        ] {
+            let mut asking = pin!(broker.operate(&asked, &Here));
+            assert!(poll_once(&mut asking).await.is_none());
+            let outgoing = next_call(&broker).unwrap();
+            assert_eq!(outgoing.connection, 3, "its latest");
+            assert_eq!(outgoing.request, ClientRequest::RunningInfo(info("b")));
+            match reply {
+                Some(reply) => broker.reply_arrived(outgoing.call.unwrap(), reply),
+                None => _ = broker.act(Now { moment: NOW.moment.plus_ms(10_000), ..NOW }),
+            }
+            let reply = poll_once(&mut asking).await.unwrap().reply;
+            assert_eq!(reply.map_err(|refusal| refusal.number()), expected);
+        }
+        let absent = answer(&broker, Request::RunningInfo(info("c"))).await.reply;
+        assert_eq!(absent.unwrap_err().number(), 3015);
+
+        send(&broker, produce("t", 0, "A", b"consume me")).await.unwrap();
+        let stored = answer(&broker, Request::Pull(pull("t", 0, 0))).await;
+        let record = Bytes::copy_from_slice(&stored.chunks[0]);
+        let what = |offset| ConsumeDirectly {
+            group: group(),
+            client: "a".into(),
+            message_id: "id".into(),
+            offset,
+        };
+        let none = answer(&broker, Request::ConsumeDirectly(what(LogOffset(1)))).await.reply;
+        assert_eq!(none, Err(Refusal::NoMessage(LogOffset(1))));
+        let what = what(RecordView::parse(&record).unwrap().physical_offset);
+        let asked = Request::ConsumeDirectly(what.clone());
+        let mut consuming = pin!(broker.operate(&asked, &Here));
+        let outgoing = loop {
+            assert!(poll_once(&mut consuming).await.is_none());
+            if let Some(outgoing) = next_call(&broker) {
+                break outgoing;
+            }
+        };
+        let broker_name = "s00-broker-a".into();
+        let expected = ClientRequest::ConsumeDirectly { what, broker_name, record };
+        assert_eq!((outgoing.connection, outgoing.request), (1, expected));
+    });
+}
+
+/// They are asked at once, and one that does not answer does not keep the others from being heard.
+#[test]
+fn members_that_do_not_say_where_they_are_are_left_out() {
+    sim::run(async {
+        let broker = open(&SimDisk::new(68)).await;
+        let asked = |client| Request::ConsumerStatus { topic: topic("t"), group: group(), client };
+        let nobody = answer(&broker, asked(None)).await.reply;
+        assert_eq!(nobody, Err(Refusal::NoConsumer(group())));
+        for (connection, client) in [(1, "a"), (2, "b"), (3, "c")] {
+            answer_to(&broker, heartbeat(client, &["t"]), &From(connection)).await.reply.unwrap();
+        }
+        let at = BrokerQueue { broker_name: "s00-broker-a".into(), queue: queue("t", 1) };
+        let offsets = vec![(at, 41)];
+        let question = ClientRequest::ConsumerStatus { topic: topic("t"), group: group() };
+        for (client, connections) in [(None, vec![1, 2, 3]), (Some("b".into()), vec![2])] {
+            let request = asked(client);
+            let mut asking = pin!(broker.operate(&request, &Here));
+            assert!(poll_once(&mut asking).await.is_none());
+            let sent: Vec<Outgoing> = std::iter::from_fn(|| next_call(&broker)).collect();
+            let to: Vec<u64> = sent.iter().map(|outgoing| outgoing.connection).collect();
+            assert_eq!(to, connections);
+            for outgoing in sent.into_iter().filter(|outgoing| outgoing.connection > 1) {
+                assert_eq!(outgoing.request, question);
+                let reply = ClientReply::ConsumerStatus(offsets.clone());
+                broker.reply_arrived(outgoing.call.unwrap(), Ok(reply));
+            }
+            broker.act(Now { moment: NOW.moment.plus_ms(3_000), ..NOW });
+            let reply = poll_once(&mut asking).await.unwrap().reply;
+            let heard = |client: &&str| connections.len() > 1 || *client == "b";
+            let of = |client: &str| (client.to_owned().into(), offsets.clone());
+            let expected = ["b", "c"].iter().copied().filter(heard).map(of).collect();
+            assert_eq!(reply, Ok(Reply::ConsumerStatus(expected)));
+        }
+    });
+}

@@ -27,8 +27,8 @@ use ringmq::model::client::ResetOffsets;
 use ringmq::model::record::{NewRecord, RecordView, property};
 use ringmq::model::reply::{PullStatus, Pulled};
 use ringmq::model::request::{
-    BrokerQueue, ConsumeType, ConsumerData, Expression, Heartbeat, MessageModel, Produce,
-    ProduceRecords, Pull, QueueOf, SubscriptionData,
+    BrokerQueue, ConsumeDirectly, ConsumeType, ConsumerData, Expression, Heartbeat, MessageModel,
+    Produce, ProduceRecords, Pull, QueueOf, RunningInfo, SubscriptionData,
 };
 use ringmq::model::topic::TopicChange;
 use ringmq::model::{

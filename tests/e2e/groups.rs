@@ -2,12 +2,15 @@
 
 use std::time::Duration;
 
-use ringmq::client::blocking::Connections;
+use ringmq::client::blocking::{Caller, Connections};
 use ringmq::model::request::{
-    ConsumeType, ConsumerData, Expression, Heartbeat, MessageModel, SubscriptionData,
+    BrokerQueue, ConsumeType, ConsumerData, Expression, Heartbeat, MessageModel, QueueOf,
+    RunningInfo, SubscriptionData,
 };
-use ringmq::model::{ClientRequest, GroupName, NameServerRequest, Request, TopicName};
-use ringmq::wire::{HeaderEncoding, Response};
+use ringmq::model::{
+    ClientReply, ClientRequest, GroupName, NameServerRequest, QueueId, Refusal, Request, TopicName,
+};
+use ringmq::wire::{HeaderEncoding, ReplyTo, Response};
 
 use crate::server::{Ports, Scratch, Server, wait_until};
 
@@ -48,6 +51,18 @@ impl Client {
         wait_until("the members", Duration::from_millis(20), patience, || {
             self.members(group) == vec![expected.to_vec(); 3]
         })
+    }
+
+    /// The next request of a server that expects a reply.
+    fn await_request(&mut self) -> (Caller, ReplyTo, ClientRequest) {
+        let mut asked = None;
+        wait_until("a request", Duration::from_millis(1), Duration::from_secs(5), || {
+            self.connections.turn(self.connections.now().plus_ms(10));
+            asked = std::iter::from_fn(|| self.connections.poll_server_request())
+                .find_map(|(caller, of)| Some((caller, of.reply_to?, of.request)));
+            asked.is_some()
+        });
+        asked.unwrap()
     }
 
     /// Number of notifications of a change that have arrived.
@@ -157,5 +172,52 @@ fn all_shards_list_the_same_members_at_once() {
     }
     first.beat(0, "a@1", &group);
     assert_eq!(logged(), 1, "{}", server.log());
+    assert!(server.terminate().success());
+}
+
+/// What an operator asks a consumer reaches it over its connection to the same shard, and its answer comes
+/// back as it is.
+#[test]
+fn an_operator_asks_consumers_through_the_broker() {
+    let scratch = Scratch::new("groups-asked");
+    let ports = Ports::free();
+    let server = Server::dev(&scratch.0.join("data"), ports, 2);
+    let (group, topic) = (group("readers"), TopicName::new("t").unwrap());
+    let (mut consumer, mut operator) = (Client::new(ports), Client::new(ports));
+    consumer.beat(1, "c@1", &group);
+    let info = |client: &str| {
+        let (group, client) = (group.clone(), client.to_owned().into());
+        Request::RunningInfo(RunningInfo { group, client, with_stacks: false })
+    };
+    for (shard, client) in [(0, "c@1"), (1, "c@2")] {
+        let absent = operator.ask(shard, &info(client)).done().unwrap_err();
+        assert!(absent.remark.contains("RINGMQ-3015"), "{absent}");
+    }
+    let info = info("c@1");
+
+    let address = format!("127.0.0.1:{}", ports.broker + 4);
+    let queue = QueueOf { topic: topic.clone(), queue: QueueId(3) };
+    let queue = BrokerQueue { broker_name: "b".into(), queue };
+    let status = Request::ConsumerStatus { topic, group: group.clone(), client: None };
+    let statuses = concat!(
+        r#"{"consumerTable":{"c@1":{{"brokerName":"b","queueId":3,"topic":"t"}:7}},"#,
+        r#""messageQueueTable":{}}"#,
+    );
+    let refusal = Refusal::Malformed("not now".into());
+    for (request, reply, expected) in [
+        (&info, Ok(ClientReply::Relayed("{said}".into())), (0, "{said}")),
+        (&info, Err(refusal.clone()), (1, "")),
+        (&status, Ok(ClientReply::ConsumerStatus(vec![(queue, 7)])), (0, statuses)),
+        (&status, Err(refusal), (0, r#"{"consumerTable":{},"messageQueueTable":{}}"#)),
+    ] {
+        let connections = &mut operator.connections;
+        let call = connections.start(&address, HeaderEncoding::Json, request, TIMEOUT_MS).unwrap();
+        let (caller, reply_to, _) = consumer.await_request();
+        consumer.connections.reply(&caller, reply_to, &reply);
+        consumer.connections.turn(consumer.connections.now());
+        let response = operator.connections.wait_for(call).unwrap();
+        let body = String::from_utf8_lossy(&response.body);
+        assert_eq!((response.code, &*body), expected, "{:?}", response.remark);
+    }
     assert!(server.terminate().success());
 }

@@ -39,7 +39,6 @@ use crate::model::request::{
 use crate::model::{
     ClientReply, ClientRequest, GroupName, QueueOffset, Refusal, Request, Timestamp, TopicName,
 };
-use crate::wire::codes::request::PUSH_REPLY_MESSAGE_TO_CLIENT;
 use crate::wire::codes::response::{QUERY_NOT_FOUND, SYSTEM_ERROR};
 use crate::wire::{HeaderEncoding, ReplyError, Response};
 
@@ -476,9 +475,11 @@ impl GroupConsumer {
                     self.reset(reset);
                 }
                 ClientRequest::MembersChanged { .. } | ClientRequest::ResetOffsets(_) => {}
-                ClientRequest::PushReply(_) => {
-                    let refusal = Refusal::UnknownRequest { code: PUSH_REPLY_MESSAGE_TO_CLIENT };
+                ClientRequest::PushReply(_)
+                | ClientRequest::RunningInfo(_)
+                | ClientRequest::ConsumeDirectly { .. } => {
                     if let Some(to) = reply_to {
+                        let refusal = Refusal::UnknownRequest { code: to.code };
                         self.reader.remote().reply(&caller, to, &Err(refusal));
                     }
                 }

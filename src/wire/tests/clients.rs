@@ -4,8 +4,10 @@ use super::*;
 use crate::model::client::{PushedReply, ResetOffsets};
 use crate::model::record::Host;
 use crate::model::request::QueueOf;
-use crate::model::request::{BrokerQueue, Produce};
-use crate::model::{ClientReply, ClientRequest, GroupName, QueueId, Timestamp, TopicName};
+use crate::model::request::{BrokerQueue, ConsumeDirectly, Produce, RunningInfo};
+use crate::model::{
+    ClientReply, ClientRequest, GroupName, LogOffset, QueueId, Timestamp, TopicName,
+};
 use crate::wire::{Dialect, Language, encode_client_request};
 
 fn topic() -> TopicName {
@@ -169,6 +171,51 @@ fn a_pushed_reply_and_its_confirmation() {
         let confirmed = response(reply_to(encoding, 326), Ok::<_, Refusal>(ClientReply::Done));
         assert_eq!((confirmed.done(), confirmed.body.len()), (Ok(()), 0));
     }
+}
+
+/// As the operator's requests, with the same codes, and the reply's body as it is.
+#[test]
+fn questions_of_an_operator() {
+    let info = RunningInfo { group: group(), client: "c@1".into(), with_stacks: true };
+    let what = ConsumeDirectly {
+        group: group(),
+        client: "c@1".into(),
+        message_id: "7F00000100002A9F00000000000004D2".into(),
+        offset: LogOffset(1234),
+    };
+    let (broker_name, record) = ("b".into(), Bytes::from_static(b"record"));
+    let rows = [
+        (
+            ClientRequest::RunningInfo(info),
+            header(307, r#""consumerGroup":"g","clientId":"c@1","jstackEnable":"true""#, 0),
+            "",
+        ),
+        (
+            ClientRequest::ConsumeDirectly { what, broker_name, record },
+            header(
+                309,
+                concat!(
+                    r#""consumerGroup":"g","clientId":"c@1","#,
+                    r#""msgId":"7F00000100002A9F00000000000004D2","brokerName":"b""#,
+                ),
+                0,
+            ),
+            "record",
+        ),
+    ];
+    for (request, header, body) in rows {
+        assert_eq!(json(Language::Java, &request), (header, body.to_owned()));
+        for encoding in [HeaderEncoding::Json, HeaderEncoding::Binary] {
+            assert_eq!(asked(&encoded(Language::Java, encoding, &request)), Ok(request.clone()));
+        }
+    }
+    let said = Bytes::from_static(b"{not: read}");
+    let reply = ClientReply::Relayed(said.clone());
+    let relayed = response(reply_to(HeaderEncoding::Json, 307), Ok::<_, Refusal>(reply));
+    assert_eq!(relayed.relayed(), Ok(said));
+    let fields: Named<'_> = &[("consumerGroup", "g"), ("clientId", "c"), ("msgId", "x")];
+    let refusal = asked::<Request>(&both(309, fields, b"")[0]).unwrap_err();
+    assert_eq!(refusal.to_string(), "header field msgId is no message id");
 }
 
 #[test]

@@ -455,6 +455,8 @@ fn refusals_as_clients_see_them() {
         (206, Refusal::NotOnline(group()), "RINGMQ-3012 group g has no consumer online"),
         (1, Refusal::NoProducer(group()), "RINGMQ-3013 group g has no producer online on this shard"),
         (1, Refusal::NoRequester { client: "c@1".into(), why: "x".into() }, "RINGMQ-3014 the reply could not be handed to client c@1: x"),
+        (1, Refusal::Unanswered { client: "c@1".into(), why: "x".into() }, "RINGMQ-3015 client c@1 did not answer: x"),
+        (207, Refusal::AnswerTimedOut { client: "c@1".into(), ms: 5 }, "RINGMQ-3016 client c@1 did not answer within 5 ms"),
         (17, Refusal::UnknownRoute("X".into()), "RINGMQ-4001 No topic route info in name server for the topic: X"),
         (1, Refusal::Registration("x".into()), "RINGMQ-4002 registration refused: x"),
     ];

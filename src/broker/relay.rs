@@ -1,0 +1,117 @@
+//! What an operator asks of consumers, through the broker to which they are connected (remoting reference,
+//! 3.12).
+
+use super::Broker;
+use super::clients::CallError;
+use super::operation::Context;
+use crate::model::record::RECORD_SIZE_MAX;
+use crate::model::request::{BrokerQueue, ConsumeDirectly, RunningInfo};
+use crate::model::{ClientId, ClientReply, ClientRequest, GroupName, Refusal, Reply, TopicName};
+use crate::storage::disk::Disk;
+
+/// How long a client may take to answer, ms (remoting reference, 3.10).
+const ANSWER_MS_MAX: u64 = 10_000;
+/// The same if several clients are asked: their answers arrive before stock tools give up, which is after
+/// 5 s, even if one of them does not answer.
+const STATUS_MS_MAX: u64 = 3_000;
+/// Maximum size of all answers together, roughly, bytes. They are sent in one reply.
+const STATUS_SIZE_MAX: usize = 8 << 20;
+/// Bytes of a queue in a reply besides its names, roughly.
+const QUEUE_SIZE: usize = 80;
+
+impl<D: Disk> Broker<D> {
+    pub(super) async fn running_info(
+        &self,
+        info: &RunningInfo,
+        context: &impl Context,
+    ) -> Result<Reply, Refusal> {
+        let connection = self.member_connection(&info.group, &info.client)?;
+        let request = ClientRequest::RunningInfo(info.clone());
+        self.relay(&info.client, connection, request, context).await
+    }
+
+    pub(super) async fn consume_directly(
+        &self,
+        what: &ConsumeDirectly,
+        context: &impl Context,
+    ) -> Result<Reply, Refusal> {
+        let connection = self.member_connection(&what.group, &what.client)?;
+        let record = {
+            let _permit = context.cold_read(RECORD_SIZE_MAX).await;
+            self.record_at(what.offset).await?.to_vec().into()
+        };
+        let broker_name = self.config.broker_name.clone();
+        let request = ClientRequest::ConsumeDirectly { what: what.clone(), broker_name, record };
+        self.relay(&what.client, connection, request, context).await
+    }
+
+    fn member_connection(&self, group: &GroupName, client: &ClientId) -> Result<u64, Refusal> {
+        let state = self.state.borrow();
+        let member = state.groups.members_here(group).find(|(member, _)| *member == client);
+        member.map(|(_, connection)| connection).ok_or_else(|| Refusal::Unanswered {
+            client: client.to_string(),
+            why: format!("it is no member of group {group} that is connected to this shard"),
+        })
+    }
+
+    /// Sends a request to a client and answers with its reply, unread.
+    async fn relay(
+        &self,
+        client: &ClientId,
+        connection: u64,
+        request: ClientRequest,
+        context: &impl Context,
+    ) -> Result<Reply, Refusal> {
+        let until = context.now().moment.plus_ms(ANSWER_MS_MAX);
+        let client = || client.to_string();
+        match self.call_client(connection, request, until).await {
+            Ok(ClientReply::Relayed(body)) => Ok(Reply::Relayed(body)),
+            Ok(other) => unreachable!("{other:?} is no reply to what was asked"),
+            Err(CallError::TimedOut) => {
+                Err(Refusal::AnswerTimedOut { client: client(), ms: ANSWER_MS_MAX })
+            }
+            Err(error) => Err(Refusal::Unanswered { client: client(), why: error.to_string() }),
+        }
+    }
+
+    /// Asks the group's members that are connected to this shard. Those that do not answer are left out.
+    pub(super) async fn consumer_status(
+        &self,
+        topic: &TopicName,
+        group: &GroupName,
+        client: Option<&ClientId>,
+        context: &impl Context,
+    ) -> Result<Reply, Refusal> {
+        let members: Vec<(ClientId, u64)> = {
+            let state = self.state.borrow();
+            let asked =
+                |(member, _): &(&ClientId, u64)| client.is_none_or(|client| client == *member);
+            let members = state.groups.members_here(group).filter(asked);
+            members.map(|(member, connection)| (member.clone(), connection)).collect()
+        };
+        if members.is_empty() {
+            return Err(Refusal::NoConsumer(group.detached()));
+        }
+        let until = context.now().moment.plus_ms(STATUS_MS_MAX);
+        let request = ClientRequest::ConsumerStatus { topic: topic.clone(), group: group.clone() };
+        let call = |(client, connection)| {
+            Some((client, self.begin_call(connection, request.clone(), until).ok()?))
+        };
+        let calls: Vec<_> = members.into_iter().filter_map(call).collect();
+        let (mut statuses, mut size) = (Vec::new(), 0);
+        for (client, call) in calls {
+            let Ok(ClientReply::ConsumerStatus(offsets)) = call.reply().await else { continue };
+            size += client.len() + offsets.iter().map(size_of_queue).sum::<usize>();
+            if size > STATUS_SIZE_MAX {
+                let (what, size_max) = ("status of the group's members", STATUS_SIZE_MAX);
+                return Err(Refusal::TooLarge { what, size, size_max });
+            }
+            statuses.push((client, offsets));
+        }
+        Ok(Reply::ConsumerStatus(statuses))
+    }
+}
+
+fn size_of_queue((queue, _): &(BrokerQueue, i64)) -> usize {
+    QUEUE_SIZE + queue.broker_name.len() + queue.queue.topic.as_str().len()
+}
