@@ -15,6 +15,7 @@ import java.util.concurrent.ConcurrentHashMap;
 import java.util.concurrent.ConcurrentLinkedQueue;
 import java.util.concurrent.atomic.AtomicBoolean;
 import java.util.function.Predicate;
+import org.apache.commons.cli.Options;
 import org.apache.rocketmq.client.consumer.DefaultLitePullConsumer;
 import org.apache.rocketmq.client.consumer.DefaultMQPushConsumer;
 import org.apache.rocketmq.client.consumer.listener.ConsumeConcurrentlyStatus;
@@ -23,6 +24,8 @@ import org.apache.rocketmq.common.consumer.ConsumeFromWhere;
 import org.apache.rocketmq.common.message.Message;
 import org.apache.rocketmq.common.message.MessageConst;
 import org.apache.rocketmq.common.message.MessageExt;
+import org.apache.rocketmq.tools.admin.DefaultMQAdminExt;
+import org.apache.rocketmq.tools.command.message.QueryMsgByIdSubCommand;
 
 /** Push consumers: groups that change, messages that cannot be processed, offsets that are reset. */
 final class Push {
@@ -42,6 +45,7 @@ final class Push {
         report.check("a poison message goes through all retries to the dead letters", 120, this::poison);
         report.check("mqadmin resetOffsetByTime moves a running group back", 120, this::resetOnline);
         report.check("mqadmin consumerConnection and consumerProgress", this::consumerConnection);
+        report.check("mqadmin consumerStatus, queryMsgById -d and getConsumeStatus reach the consumer", this::consumerStatus);
         report.check("mqadmin updateSubGroup and deleteSubGroup", this::subGroup);
     }
 
@@ -258,6 +262,41 @@ final class Push {
                 return progress.contains(topic) && progress.contains("Consume Diff Total: 0")
                     || progress.contains(topic) && progress.matches("(?s).*Diff Total: 0\\b.*");
             });
+        }
+        return "";
+    }
+
+    /** What an operator asks one consumer, which the broker relays. */
+    private String consumerStatus() throws Exception {
+        var topic = target.newTopic(target.unique("status"), Target.QUEUES_PER_BROKER);
+        var group = target.unique("status");
+        try (var consumer = new Consumer(group, topic, message -> true)) {
+            var sent = target.producer.send(new Message(topic, "tag", "direct", Bodies.text("direct")));
+            await(30, "it is consumed", () -> consumer.consumed.size() == 1);
+            var client = consumer.consumer.buildMQClientId();
+            var said = admin.mqadmin("consumerStatus", "-g", group, "-i", client);
+            for (var part : List.of("#Consumer Properties#", "PROP_CONSUMER_START_TIMESTAMP", "#Consumer Subscription#", topic)) {
+                require(said.contains(part), "no %s: %s", part, said);
+            }
+            var options = new ArrayList<>(List.of("-i", sent.getOffsetMsgId(), "-g", group, "-d", client));
+            // 5.x needs the topic, 4.9 refuses it.
+            if (new QueryMsgByIdSubCommand().buildCommandlineOptions(new Options()).hasOption("t")) {
+                options.addAll(List.of("-t", topic));
+            }
+            said = admin.mqadmin("queryMsgById", options.toArray(String[]::new));
+            require(said.contains("CR_SUCCESS"), "not consumed: %s", said);
+            require(attempts(consumer, "direct").size() == 2, "consumed %d times", attempts(consumer, "direct").size());
+            var tools = new DefaultMQAdminExt();
+            tools.setNamesrvAddr(target.namesrv);
+            tools.start();
+            try {
+                var status = tools.getConsumeStatus(topic, group, "");
+                require(status.keySet().equals(Set.of(client)), "the status is of %s", status.keySet());
+                var consumed = status.get(client).values().stream().mapToLong(offset -> offset).sum();
+                require(consumed == 1, "offsets: %s", status);
+            } finally {
+                tools.shutdown();
+            }
         }
         return "";
     }
