@@ -4,6 +4,8 @@
 //! The retry topic is written to as many queues as the group is configured with, and offers every queue that
 //! it ever had, so messages in queues that are no longer written to are consumed all the same.
 
+use std::collections::BTreeMap;
+
 use super::facts::Facts;
 use super::group_configs;
 use super::operation::Context;
@@ -43,30 +45,30 @@ impl<D: Disk> Broker<D> {
         }
         let mut refused = Ok(());
         self.transact(|durable| {
-            let mut creating = Creating::begin(durable);
-            refused = missing.iter().try_for_each(|group| creating.add(group, context.now().wall));
-            Ok(creating.facts)
+            let mut setting = Setting::begin(durable);
+            let now = context.now().wall;
+            refused = missing.iter().try_for_each(|group| setting.create(group, now));
+            Ok(setting.facts)
         })
         .await?;
         refused.map(|()| Reply::Done)
     }
 
-    pub(super) async fn update_group(
+    /// Creates or changes groups, all or none. Of several configurations of one group the last one counts.
+    pub(super) async fn update_groups(
         &self,
-        config: &GroupConfig,
+        configs: &[GroupConfig],
         context: &impl Context,
     ) -> Result<Reply, Refusal> {
-        let config = GroupConfig { name: config.name.detached(), ..config.clone() };
+        let detached = |config: &GroupConfig| {
+            let name = config.name.detached();
+            (name.clone(), GroupConfig { name, ..config.clone() })
+        };
+        let configs: BTreeMap<GroupName, GroupConfig> = configs.iter().map(detached).collect();
         self.transact(|durable| {
-            durable.groups.check(&config, 0)?;
-            let (mut facts, now) = (Facts::default(), context.now().wall);
-            if durable.groups.find(&config.name) != Some(&config) {
-                group_configs::add_set(&mut facts, &config, now);
-            }
-            if let Some((number, topic)) = retry_topic(durable, &config)? {
-                topics::add_set(&mut facts, number, &topic, now);
-            }
-            Ok(facts)
+            let mut setting = Setting::begin(durable);
+            configs.values().try_for_each(|config| setting.set(config, context.now().wall))?;
+            Ok(setting.facts)
         })
         .await?;
         Ok(Reply::Done)
@@ -124,34 +126,54 @@ fn is_complete(durable: &Durable, group: &GroupName) -> bool {
     })
 }
 
-/// Groups that are created together, and what they add to the tables.
-struct Creating<'a> {
+/// Groups that are created or changed together, and what they add to the tables.
+struct Setting<'a> {
     durable: &'a Durable,
     facts: Facts,
     group_count: usize,
     topic_count: u32,
 }
 
-impl<'a> Creating<'a> {
+impl<'a> Setting<'a> {
     fn begin(durable: &'a Durable) -> Self {
         Self { durable, facts: Facts::default(), group_count: 0, topic_count: 0 }
     }
 
-    fn add(&mut self, group: &GroupName, now: Timestamp) -> Result<(), Refusal> {
+    /// Creates what is missing of a group. No two calls may be about the same group.
+    fn create(&mut self, group: &GroupName, now: Timestamp) -> Result<(), Refusal> {
         let config = self.durable.groups.of(group);
-        self.durable.groups.check(&config, self.group_count)?;
-        let topic = match self.durable.topics.number(&TopicName::retry_of(group)) {
-            Some(_) => None,
-            None => retry_topic(self.durable, &config)?,
-        };
-        if self.durable.groups.find(group).is_none() {
-            group_configs::add_set(&mut self.facts, &config, now);
-            self.group_count += 1;
+        let has_topic = self.durable.topics.number(&TopicName::retry_of(group)).is_some();
+        self.add(&config, !has_topic, now)
+    }
+
+    /// Creates a group or changes it. No two calls may be about the same group.
+    fn set(&mut self, config: &GroupConfig, now: Timestamp) -> Result<(), Refusal> {
+        self.add(config, true, now)
+    }
+
+    /// Adds nothing if it is refused.
+    fn add(
+        &mut self,
+        config: &GroupConfig,
+        with_topic: bool,
+        now: Timestamp,
+    ) -> Result<(), Refusal> {
+        let Self { durable, facts, group_count, topic_count } = self;
+        durable.groups.check(config, *group_count)?;
+        let topic = if with_topic { retry_topic(durable, config)? } else { None };
+        let is_new = |number| number == durable.topics.next_number();
+        if topic.as_ref().is_some_and(|(number, _)| is_new(*number)) {
+            durable.topics.check_more(*topic_count as usize)?;
+        }
+        let known = durable.groups.find(&config.name);
+        if known != Some(config) {
+            group_configs::add_set(facts, config, now);
+            *group_count += usize::from(known.is_none());
         }
         if let Some((number, topic)) = topic {
-            self.durable.topics.check_more(self.topic_count as usize)?;
-            topics::add_set(&mut self.facts, number + self.topic_count, &topic, now);
-            self.topic_count += 1;
+            let more = if is_new(number) { *topic_count } else { 0 };
+            topics::add_set(facts, number + more, &topic, now);
+            *topic_count += u32::from(is_new(number));
         }
         Ok(())
     }

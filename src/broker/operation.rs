@@ -120,7 +120,10 @@ impl<D: Disk> Broker<D> {
                 Reply::TopicConfig(state.durable.topics.find(topic)?.1.config.clone())
             }
             Request::RuntimeInfo => self.runtime_info(context.now().moment),
-            Request::UpdateGroup(config) => self.update_group(config, context).await?,
+            Request::UpdateGroup(config) => {
+                self.update_groups(std::slice::from_ref(config), context).await?
+            }
+            Request::UpdateGroups(configs) => self.update_groups(configs, context).await?,
             Request::CreateGroups { groups } => self.create_groups(groups.iter(), context).await?,
             Request::DeleteGroup { group, with_offsets } => {
                 self.delete_group(group, *with_offsets, context).await?

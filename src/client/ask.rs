@@ -32,7 +32,9 @@ impl Ask for Request {
             Self::DeleteTopic { .. } => "delete a topic",
             Self::TopicStats { .. } | Self::TopicConfig { .. } => "describe a topic",
             Self::RuntimeInfo => "tell its state",
-            Self::UpdateGroup(_) | Self::CreateGroups { .. } => "configure a group",
+            Self::UpdateGroup(_) | Self::UpdateGroups(_) | Self::CreateGroups { .. } => {
+                "configure a group"
+            }
             Self::DeleteGroup { .. } => "delete a group",
             Self::GroupConfig { .. } | Self::GroupConfigs { .. } | Self::GroupsOf { .. } => {
                 "list groups"

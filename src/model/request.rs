@@ -95,6 +95,8 @@ pub enum Request {
     SendBack(SendBack),
     /// Makes a consumer group, or changes it [200].
     UpdateGroup(GroupConfig),
+    /// The same for several, all or none [225].
+    UpdateGroups(Vec<GroupConfig>),
     /// Makes the groups that do not exist, with the default configuration, and the retry topics that they
     /// lack. Between the shards of a process only: heartbeats and messages that come back imply it.
     CreateGroups {
@@ -163,6 +165,7 @@ impl Request {
             | Self::CreateTopic(_)
             | Self::DeleteTopic { .. }
             | Self::UpdateGroup(_)
+            | Self::UpdateGroups(_)
             | Self::CreateGroups { .. }
             | Self::DeleteGroup { .. } => Scope::EveryShard,
             _ => Scope::ThisShard,

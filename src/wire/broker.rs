@@ -12,7 +12,7 @@ use crate::wire::codes::request::*;
 use crate::wire::codes::response::SUCCESS;
 use crate::wire::frame::{Frame, HeaderEncoding};
 use crate::wire::group::{CheckBody, HeartbeatBody, MembersBody};
-use crate::wire::group_config::{GroupBody, GroupsBody};
+use crate::wire::group_config::{GroupBody, GroupConfigsBody, GroupsBody};
 use crate::wire::group_stats::{ConsumersBody, GroupListBody, ProducersBody, ProgressBody};
 use crate::wire::header::fixed;
 use crate::wire::header::head::{Fields, ReplyTo};
@@ -54,6 +54,7 @@ impl DecodeRequest for Request {
         DELETE_TOPIC_IN_BROKER => admin::decode_delete_topic;
         INVOKE_BROKER_TO_RESET_OFFSET => group_stats::decode_reset;
         INVOKE_BROKER_TO_GET_CONSUMER_STATUS => relay::decode_consumer_status;
+        UPDATE_AND_CREATE_SUBSCRIPTIONGROUP_LIST => group_config::decode_update_groups;
         QUERY_TOPIC_CONSUME_BY_WHO => group_stats::decode_groups_of;
         GET_CONSUMER_RUNNING_INFO => relay::decode_running_info;
         CONSUME_MESSAGE_DIRECTLY => relay::decode_consume_directly;
@@ -143,6 +144,9 @@ fn encode_named(to: NewRequest<'_>, request: &Request) -> bool {
         Request::TopicConfig { topic } => to.fields(GET_TOPIC_CONFIG, |f| f.text("topic", topic.as_str())),
         Request::RuntimeInfo => to.fields(GET_BROKER_RUNTIME_INFO, |_| {}),
         Request::UpdateGroup(config) => to.whole(UPDATE_AND_CREATE_SUBSCRIPTIONGROUP, |_| {}, |out| ser::push(out, &GroupBody::of(config))),
+        Request::UpdateGroups(configs) => {
+            to.whole(UPDATE_AND_CREATE_SUBSCRIPTIONGROUP_LIST, |_| {}, |out| ser::push(out, &GroupConfigsBody::of(configs)));
+        }
         Request::DeleteGroup { group, with_offsets } => {
             to.fields(DELETE_SUBSCRIPTIONGROUP, |f| group_config::encode_delete_group(f, group, *with_offsets));
         }

@@ -9,7 +9,7 @@ use crate::model::{DataVersion, GroupConfig, GroupName, NameError, Refusal, Requ
 use crate::wire::body;
 use crate::wire::header::fields::FieldWriter;
 use crate::wire::header::head::Fields;
-use crate::wire::json::types::Entries;
+use crate::wire::json::types::{Entries, List};
 use crate::wire::route::Nothing;
 
 /// `SubscriptionGroupConfig` of the reference. What is missing has the reference's default.
@@ -99,10 +99,32 @@ impl<'a> GroupsBody<'a> {
     }
 }
 
+/// `SubscriptionGroupList` of the reference.
+#[derive(Debug, Default, Serialize, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct GroupConfigsBody<'a> {
+    group_config_list: List<GroupBody<'a>>,
+}
+
+impl<'a> GroupConfigsBody<'a> {
+    pub fn of(configs: &'a [GroupConfig]) -> Self {
+        Self { group_config_list: configs.iter().map(GroupBody::of).collect() }
+    }
+}
+
 /// UPDATE_AND_CREATE_SUBSCRIPTIONGROUP.
 pub fn decode_update_group(_: &mut Fields<'_>, body: &Bytes) -> Result<Request, Refusal> {
     let body: GroupBody<'_> = body::decode("UPDATE_AND_CREATE_SUBSCRIPTIONGROUP", body)?;
     Ok(Request::UpdateGroup(body.read()?))
+}
+
+/// UPDATE_AND_CREATE_SUBSCRIPTIONGROUP_LIST.
+pub fn decode_update_groups(_: &mut Fields<'_>, body: &Bytes) -> Result<Request, Refusal> {
+    let body: GroupConfigsBody<'_> =
+        body::decode("UPDATE_AND_CREATE_SUBSCRIPTIONGROUP_LIST", body)?;
+    let configs: Result<_, NameError> =
+        body.group_config_list.0.into_iter().map(GroupBody::read).collect();
+    Ok(Request::UpdateGroups(configs?))
 }
 
 /// DELETE_SUBSCRIPTIONGROUP. Tools of 4.9 have another name for the second field.

@@ -93,6 +93,36 @@ fn fewer_retry_queues_take_no_queue_away_from_consumers() {
 }
 
 #[test]
+fn several_groups_are_configured_together_or_not_at_all() {
+    sim::run(async {
+        let broker = open(&SimDisk::new(84)).await;
+        let config = |name: &str, retry_queue_count| GroupConfig {
+            retry_queue_count,
+            ..GroupConfig::new(GroupName::new(name.to_owned()).unwrap())
+        };
+        broker.published_topics();
+        done(&broker, Request::UpdateGroup(config("b", 1))).await;
+        broker.take_topic_changes();
+        let retry = |name: &str| TopicName::retry_of(&config(name, 1).name);
+        let groups = vec![config("a", 2), config("b", 3), config("c", 1), config("c", 4)];
+        done(&broker, Request::UpdateGroups(groups)).await;
+        for (name, count) in [("a", 2), ("b", 3), ("c", 4)] {
+            let known = group_config(&broker, &config(name, 1).name).await;
+            assert_eq!(known, Ok(config(name, count)), "the last one counts");
+        }
+        let topics = [("a", 2), ("b", 3), ("c", 4)]
+            .map(|(name, count)| TopicChange::Set(TopicConfig::new(retry(name), count)));
+        assert_eq!(broker.take_topic_changes().1, topics);
+
+        let end = broker.store().end();
+        let groups = vec![config("d", 1), config("e", u32::MAX)];
+        let refused = answer(&broker, Request::UpdateGroups(groups)).await.reply;
+        assert!(matches!(refused, Err(Refusal::Malformed(_))), "{refused:?}");
+        assert_eq!(broker.store().end(), end);
+    });
+}
+
+#[test]
 fn a_group_may_be_forbidden_to_consume() {
     sim::run(async {
         let broker = open(&SimDisk::new(83)).await;

@@ -155,6 +155,7 @@ fn requests() -> Vec<Request> {
             message_id: "7F00000100002A9F00000000000004D2".into(),
             offset: LogOffset(1234),
         }),
+        Request::UpdateGroups(vec![group_config(), GroupConfig::new(group())]),
         reset(None, ResetTo::End),
         reset(None, ResetTo::Time(Timestamp(9))),
         reset(Some(QueueId(3)), ResetTo::Time(Timestamp(0))),
