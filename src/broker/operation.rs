@@ -111,6 +111,8 @@ impl<D: Disk> Broker<D> {
                 return self.message_at(*offset, context).await;
             }
             Request::QueryMessages { .. } => return Err(Refusal::NothingFound),
+            // As the reference by default (remoting reference, 5.10); sends return no handles.
+            Request::Recall { .. } => return Err(Refusal::NoRecall),
             Request::UpdateTopic(config) => self.update_topic(config, true, context).await?,
             Request::CreateTopic(config) => self.update_topic(config, false, context).await?,
             Request::DeleteTopic { topic } => self.delete_topic(topic, context).await?,

@@ -42,6 +42,7 @@ impl Ask for Request {
             Self::Consumers { .. } | Self::Producers { .. } | Self::Presence(_) => {
                 "list the clients of a group"
             }
+            Self::Recall { .. } => "recall a message",
             Self::SendBack(_) => "take a message back",
             Self::GroupProgress { .. } => "tell the progress of a group",
             Self::ResetGroup(_) => "reset offsets",

@@ -81,6 +81,11 @@ pub enum Request {
     DeleteTopic {
         topic: TopicName,
     },
+    /// Takes a delayed message back before it is delivered; `handle` says which [370].
+    Recall {
+        topic: TopicName,
+        handle: ByteString,
+    },
     /// [202]
     TopicStats {
         topic: TopicName,

@@ -65,6 +65,7 @@ impl DecodeRequest for Request {
         GET_TOPIC_CONFIG => admin::decode_topic_config;
         GET_SUBSCRIPTIONGROUP_CONFIG => group_config::decode_group;
         LITE_PULL_MESSAGE => message::decode_pull;
+        RECALL_MESSAGE => message::decode_recall;
     }
 
     fn decode_fixed(_kind: i32, frame: &Frame) -> Result<Self, Refusal> {
@@ -137,6 +138,7 @@ fn encode_named(to: NewRequest<'_>, request: &Request) -> bool {
         Request::QueryMessages { topic, key, count_max } => {
             to.fields(QUERY_MESSAGE, |f| message::encode_query(f, topic, key, *count_max));
         }
+        Request::Recall { topic, handle } => to.fields(RECALL_MESSAGE, |f| message::encode_recall(f, topic, handle)),
         Request::UpdateTopic(topic) => to.fields(UPDATE_AND_CREATE_TOPIC, |f| admin::encode_update_topic(f, topic)),
         Request::CreateTopic(topic) => to.fields(UPDATE_AND_CREATE_TOPIC, |f| admin::encode_create_topic(f, topic)),
         Request::DeleteTopic { topic } => to.fields(DELETE_TOPIC_IN_BROKER, |f| f.text("topic", topic.as_str())),

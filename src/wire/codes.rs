@@ -245,6 +245,7 @@ pub fn refusal_code(refusal: &Refusal) -> i32 {
         Refusal::ReservedTopic(_)
         | Refusal::NotReadable(_)
         | Refusal::NotWritable(_)
+        | Refusal::NoRecall
         | Refusal::NotConsumable(_)
         | Refusal::NotBroadcast(_) => NO_PERMISSION,
         Refusal::UnknownGroup(_) => SUBSCRIPTION_GROUP_NOT_EXIST,

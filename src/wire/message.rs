@@ -223,6 +223,17 @@ pub fn encode_traced(fields: &mut FieldWriter<'_>) {
     fields.plain("TRACE_ON", |out| out.extend_from_slice(b"true"));
 }
 
+/// RECALL_MESSAGE.
+pub fn decode_recall(fields: &mut Fields<'_>, _: &Bytes) -> Result<Request, Refusal> {
+    let topic = TopicName::new(fields.needed("topic")?)?;
+    Ok(Request::Recall { topic, handle: fields.needed("recallHandle")? })
+}
+
+pub fn encode_recall(fields: &mut FieldWriter<'_>, topic: &TopicName, handle: &str) {
+    fields.text("topic", topic.as_str());
+    fields.text("recallHandle", handle);
+}
+
 /// PULL_MESSAGE and LITE_PULL_MESSAGE.
 pub fn decode_pull(fields: &mut Fields<'_>, _: &Bytes) -> Result<Request, Refusal> {
     let flag: i32 = fields.needed_number("sysFlag")?;

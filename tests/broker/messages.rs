@@ -243,6 +243,8 @@ fn what_consumers_must_not_see_yet_is_delayed_or_refused() {
             };
             assert_eq!(fate, expected, "{what}");
         }
+        let recall = Request::Recall { topic: topic("t"), handle: "djEg".into() };
+        assert_eq!(answer(&broker, recall).await.reply, Err(Refusal::NoRecall));
     });
 }
 

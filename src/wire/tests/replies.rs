@@ -433,6 +433,7 @@ fn refusals_as_clients_see_them() {
         (29, Refusal::TooMany { what: "groups", count_max: 8 }, "RINGMQ-1013 more than 8 groups in one request"),
         (18, exists, "RINGMQ-1014 topic T with 4 queues and perm 6 exists, but T with 2 queues and perm 6 was requested; nothing was changed, use `ringmq topic update` to change it"),
         (13, Refusal::BadDelay("x".into()), "RINGMQ-1015 delay refused: x"),
+        (16, Refusal::NoRecall, "RINGMQ-1016 delayed messages cannot be recalled"),
         (2, Refusal::Busy { reason: "append_queue", wait_ms: 210, retry_after_ms: 50, shard: 3 }, "RINGMQ-2001 reason=append_queue wait_ms=210 retry_after_ms=50 shard=3"),
         (14, Refusal::ShuttingDown, "RINGMQ-2002 the broker is shutting down"),
         (14, Refusal::DiskFull, "RINGMQ-2003 disk full: writes are refused, reads continue; free up space or lower retention"),

@@ -128,6 +128,7 @@ fn requests() -> Vec<Request> {
         Request::CreateTopic(TopicConfig::new(topic(), 4)),
         Request::UpdateTopic(TopicConfig { perm: 4, order: true, ..TopicConfig::new(topic(), 4) }),
         Request::DeleteTopic { topic: topic() },
+        Request::Recall { topic: topic(), handle: "djEg".into() },
         Request::TopicStats { topic: topic() },
         Request::TopicConfig { topic: topic() },
         Request::RuntimeInfo,
