@@ -3,7 +3,8 @@
 //! The oracle remembers what was sent and what was acknowledged, and collects what consumers see.
 
 use std::cell::{Cell, RefCell};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::{Add, Range};
 
 use bytes::Bytes;
 use ringmq::broker::{Broker, Delay, Origin, Outcome};
@@ -19,6 +20,13 @@ use ringmq::storage::StoreConfig;
 
 use super::shard::{Clock, broker_config, commit, pull};
 
+/// Of each life but the last one.
+const STEPS: usize = 50;
+const LIVES: u64 = 3;
+/// Of each of the two tests with many lives.
+const SEEDS: u64 = 500;
+/// When the last message is due at the latest, in moments of the last life.
+const LATEST_MS: u64 = 3_300_000;
 const QUEUES: u32 = 3;
 const LEVELS_MS: [u64; 3] = [100, 1_000, 20_000];
 
@@ -43,6 +51,13 @@ impl World {
     fn new() -> Self {
         let (sent, seen, deleted) = Default::default();
         Self { now: Clock::new(), sent, seen, deleted }
+    }
+
+    /// Whether everything that was acknowledged has been seen.
+    fn is_complete(&self) -> bool {
+        let (sent, seen) = (self.sent.borrow(), self.seen.borrow());
+        let numbers: BTreeSet<usize> = seen.values().copied().collect();
+        sent.iter().enumerate().all(|(number, of)| !of.is_acknowledged || numbers.contains(&number))
     }
 
     fn check(&self, seed: u64, is_complete: bool) {
@@ -199,18 +214,22 @@ impl Life<'_> {
         self.world.deleted.set(begin.max(self.world.deleted.get()));
     }
 
-    /// Lets time pass until nothing is pending.
-    async fn finish(&mut self) {
-        while let Some(at) = self.broker.next_deadline()
-            && self.world.now.get().moment < Moment(3_300_000)
-        {
+    /// Lets time pass until nothing can be pending any more.
+    async fn finish(&mut self, rng: &mut Rng) {
+        while self.world.now.get().moment < Moment(LATEST_MS) {
             let now = self.world.now.get();
-            self.world.now.pass(at.ms_since(now.moment).clamp(1, 40_000));
+            let next = self.broker.next_deadline().map_or(0, |at| at.ms_since(now.moment));
+            // The later, the fewer messages are due, and what is late is due as well.
+            let least = match self.world.is_complete() {
+                true => LATEST_MS / 8,
+                false => rng.below(1 + now.moment.0),
+            };
+            self.world.now.pass(next.clamp(1, 40_000).max(least));
             self.broker.act(self.world.now.get());
             for _ in 0..40 {
                 sim::pause().await;
             }
-            self.maintain(true).await;
+            self.maintain(rng.coin()).await;
         }
         self.acknowledge();
         self.pull_all().await;
@@ -235,7 +254,7 @@ fn live(seed: u64, world: &World, disk: &SimDisk, is_last: bool, config: &StoreC
     tasks.spawn("delivery", async { broker.deliver(&world.now).await });
     tasks.run_until(async {
         let mut life = Life { world, broker: &broker, waiting: Vec::new() };
-        for _ in 0..if is_last { 0 } else { 400 } {
+        for _ in 0..if is_last { 0 } else { STEPS } {
             if !disk.has_power() {
                 return;
             }
@@ -252,7 +271,7 @@ fn live(seed: u64, world: &World, disk: &SimDisk, is_last: bool, config: &StoreC
             sim::pause().await;
         }
         if is_last {
-            life.finish().await;
+            life.finish(&mut rng).await;
         }
         life.acknowledge();
         broker.stop_delivery();
@@ -260,44 +279,68 @@ fn live(seed: u64, world: &World, disk: &SimDisk, is_last: bool, config: &StoreC
     });
 }
 
-/// Returns how many messages were seen, and how many bytes of the log were deleted.
-fn lives(seed: u64, config: &StoreConfig) -> (usize, u64) {
+/// What happened in the lives of one seed.
+#[derive(Clone, Copy, Debug, Default)]
+struct Tally {
+    seen: usize,
+    /// Bytes of the log that retention has deleted.
+    deleted: u64,
+    /// Power cuts that interrupted something.
+    cuts: usize,
+}
+
+impl Add for Tally {
+    type Output = Self;
+
+    fn add(self, other: Self) -> Self {
+        Self {
+            seen: self.seen + other.seen,
+            deleted: self.deleted + other.deleted,
+            cuts: self.cuts + other.cuts,
+        }
+    }
+}
+
+fn lives(seed: u64, config: &StoreConfig) -> Tally {
     let world = World::new();
     let mut rng = Rng::from_seed(seed);
     let mut disk = SimDisk::new(seed);
+    let mut cuts = 0;
     disk.slow(2);
-    for life in 0..4 {
-        let is_last = life == 3;
+    for life in 0..LIVES {
+        let is_last = life + 1 == LIVES;
         if !is_last {
-            disk.lose_power_after(5 + rng.below(400));
+            disk.lose_power_after(3 + rng.below(70));
         }
         live(seed * 10 + life, &world, &disk, is_last, config);
+        cuts += usize::from(!disk.has_power());
         world.check(seed, is_last);
         world.now.pass(rng.below(2_000));
         // The monotonic clock begins again.
         world.now.restart(Moment(rng.below(100)));
         disk = disk.after_crash(seed * 3 + life);
     }
-    (world.seen.into_inner().len(), world.deleted.get())
+    Tally { seen: world.seen.into_inner().len(), deleted: world.deleted.get(), cuts }
+}
+
+fn all_lives(seeds: Range<u64>, config: &StoreConfig) -> Tally {
+    seeds.map(|seed| lives(seed, config)).fold(Tally::default(), Add::add)
 }
 
 #[test]
 fn delayed_messages_survive_power_cuts_and_are_delivered_once_and_not_early() {
-    let seen: usize = (0..40).map(|seed| lives(seed, &small_store()).0).sum();
-    assert!(seen > 4_000, "only {seen} messages were delivered");
+    let tally = all_lives(0..SEEDS, &small_store());
+    assert!(tally.seen as u64 > 30 * SEEDS && tally.cuts as u64 > SEEDS / 2, "{tally:?}");
 }
 
 /// Segments go while messages in them are pending; those are carried forward.
 #[test]
 fn retention_deletes_segments_and_no_pending_message() {
-    let config = StoreConfig { retention_bytes: 128 << 10, ..small_store() };
-    let (mut seen, mut deleted) = (0, 0);
-    for seed in 100..140 {
-        let (of_seed, deleted_of_seed) = lives(seed, &config);
-        (seen, deleted) = (seen + of_seed, deleted + deleted_of_seed);
-    }
-    assert!(seen > 4_000, "only {seen} messages were delivered");
-    assert!(deleted > 40 * (128 << 10), "only {deleted} bytes were deleted");
+    let (segment_size, retention_bytes) = (16 << 10, 16 << 10);
+    let config = StoreConfig { segment_size, retention_bytes, ..small_store() };
+    let tally = all_lives(SEEDS..2 * SEEDS, &config);
+    assert!(tally.seen as u64 > 30 * SEEDS && tally.cuts as u64 > SEEDS / 2, "{tally:?}");
+    assert!(tally.deleted > SEEDS * retention_bytes, "{tally:?}");
 }
 
 /// A record that the broker itself delays, as for a consumer's retry.
@@ -331,7 +374,7 @@ fn a_record_is_scheduled_for_its_own_topic_and_queue() {
         let due = Clock::BEGIN.wall.plus_ms(20_000);
         world.sent.borrow_mut().push(Sent { due, is_acknowledged: true });
         let mut life = Life { world: &world, broker: &broker, waiting: Vec::new() };
-        life.finish().await;
+        life.finish(&mut Rng::from_seed(1)).await;
         world.check(1, true);
         assert_eq!(world.seen.borrow().get(&(2, 0)), Some(&0));
         broker.stop_delivery();
