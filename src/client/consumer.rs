@@ -103,8 +103,20 @@ pub struct Consumer {
     assigned: BTreeMap<QueueRef, Reading>,
     /// Filters by topic; everything is read of a topic without one.
     filters: BTreeMap<TopicName, Expression>,
-    calls: HashMap<Call, QueueRef>,
+    /// Pulls in flight: their queue, and how many messages they request.
+    calls: HashMap<Call, (QueueRef, u32)>,
     events: Vec<Event>,
+    /// Maximum number of messages that further pulls request; 0: there are none for now.
+    request_max: u32,
+    requested: Requested,
+}
+
+/// How many messages all pulls have requested so far.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Requested {
+    pub all: u64,
+    /// Of those, by pulls that have ended.
+    pub ended: u64,
 }
 
 #[derive(Debug)]
@@ -121,8 +133,9 @@ struct Reading {
 impl Consumer {
     pub fn new(options: ConsumerOptions) -> Result<Self, ClientError> {
         let remote = Remote::new(options.client.clone())?;
-        let (assigned, filters, calls, events) = Default::default();
-        Ok(Self { options, remote, assigned, filters, calls, events })
+        let (assigned, filters, calls, events, requested) = Default::default();
+        let request_max = options.count_max;
+        Ok(Self { options, remote, assigned, filters, calls, events, request_max, requested })
     }
 
     /// All readable queues of `topic`.
@@ -154,6 +167,15 @@ impl Consumer {
             reading.commit = Some(commit);
             reading.is_paused = is_paused;
         }
+    }
+
+    /// Limits the number of messages that each further pull requests; with 0 there are none.
+    pub(super) fn limit(&mut self, request_max: u32) {
+        self.request_max = request_max.min(self.options.count_max);
+    }
+
+    pub(super) fn requested(&self) -> Requested {
+        self.requested
     }
 
     pub(super) fn remote(&mut self) -> &mut Remote {
@@ -192,7 +214,10 @@ impl Consumer {
         loop {
             let (call, result) = self.remote.poll_finished().0?;
             match self.calls.remove(&call) {
-                Some(queue) => self.handle_finished(queue, call, result),
+                Some((queue, count)) => {
+                    self.requested.ended += u64::from(count);
+                    self.handle_finished(queue, call, result);
+                }
                 None => return Some((call, result)),
             }
         }
@@ -275,6 +300,9 @@ impl Consumer {
     /// When the next queue is to be retried. A queue that is due but was not requested is waiting
     /// for a reply, not for the time.
     fn next_due(&self) -> Option<Timestamp> {
+        if self.request_max == 0 {
+            return None;
+        }
         let now = self.remote.now();
         let idle = self.assigned.values().filter(|one| one.call.is_none() && !one.is_paused);
         idle.map(|reading| reading.not_before).filter(|due| *due > now).min()
@@ -282,6 +310,9 @@ impl Consumer {
 
     /// Sends a request for every queue without one in flight.
     fn start_due(&mut self) {
+        if self.request_max == 0 {
+            return;
+        }
         let now = self.remote.now();
         let is_due = |reading: &Reading| {
             reading.call.is_none() && !reading.is_paused && reading.not_before <= now
@@ -298,7 +329,8 @@ impl Consumer {
                 Ok(Some(call)) => {
                     let reading = self.assigned.get_mut(&queue).expect("it was just found");
                     reading.call = Some(call);
-                    self.calls.insert(call, queue);
+                    self.requested.all += u64::from(self.request_max);
+                    self.calls.insert(call, (queue, self.request_max));
                 }
                 Err(error) => self.handle_failure(&queue, error),
             }
@@ -343,7 +375,7 @@ impl Consumer {
             group: is_named.then(|| self.options.group.clone().unwrap_or_else(nameless)),
             queue: QueueOf { topic: queue.topic.clone(), queue: queue.queue },
             offset: signed(reading.offset),
-            count_max: self.options.count_max,
+            count_max: self.request_max,
             bytes_max: Some(self.options.bytes_max),
             commit: reading.commit.map(signed),
             hold_ms: Some(self.options.hold_ms),

@@ -25,7 +25,9 @@ pub use batch::Batch;
 use self::batch::Tags;
 use self::membership::{Action, Membership};
 use crate::client::blocking::Call;
-use crate::client::consumer::{Consumer, ConsumerOptions, Event, Fetched, QueueRef, queues_of};
+use crate::client::consumer::{
+    Consumer, ConsumerOptions, Event, Fetched, QueueRef, Requested, queues_of,
+};
 use crate::client::error::ClientError;
 use crate::client::remote::{ClientOptions, master_address};
 use crate::client::session::{CallResult, ServerRequest};
@@ -207,6 +209,17 @@ impl GroupConsumer {
         let (offset, group) = (message.physical_offset, self.group.clone());
         let back = SendBack { offset, group, delay_level, retry_count_max: None };
         self.reader.remote().ask(&address, &Request::SendBack(back), Response::done)
+    }
+
+    /// Limits the number of messages that each further pull requests, for a user with a rate of its own;
+    /// with 0 there are none until the next call.
+    pub fn limit(&mut self, request_max: u32) {
+        self.reader.limit(request_max);
+    }
+
+    /// How many messages its pulls have requested so far.
+    pub fn requested(&self) -> Requested {
+        self.reader.requested()
     }
 
     /// The queues that this member reads, and the offset up to which each was handed out.

@@ -326,3 +326,30 @@ fn a_topic_that_does_not_exist_is_an_error_at_once() {
     let error = GroupConsumer::join(options).err().unwrap();
     assert_eq!(error, ClientError::UnknownTopic("absent".to_owned()));
 }
+
+#[test]
+fn a_user_with_a_rate_of_its_own_decides_how_much_is_requested() {
+    let many: Vec<(&str, &str)> = vec![("x", "m"); 5];
+    let broker = Broker::of(&many);
+    let server = broker.serve();
+    let nameserver = nameserver(&server.address);
+    let mut consumer = GroupConsumer::join(options(&nameserver, "*")).unwrap();
+    consumer.limit(0);
+    let deadline = consumer.now().plus_ms(20_000);
+    while consumer.owned().count() < 2 {
+        assert!(consumer.now() < deadline);
+        assert_eq!(consumer.poll(20).len(), 0);
+    }
+    assert_eq!(consumer.requested(), Requested::default(), "it is a member that does not pull");
+    consumer.limit(1);
+    let received = receive(&mut consumer, 5, |consumer, batch| {
+        assert_eq!(batch.messages().count(), 1);
+        consumer.acknowledge(batch);
+    });
+    let Requested { all, ended } = consumer.requested();
+    assert!(received.len() as u64 <= ended && ended <= all, "{ended} of {all}");
+    consumer.limit(0);
+    while consumer.requested().ended < all {
+        consumer.poll(20);
+    }
+}
