@@ -174,6 +174,13 @@ pub struct ProfileOptions {
     #[arg(value_parser = clap::value_parser!(u32).range(1..=16_384))]
     pub queues: u32,
 
+    /// Consumers of each of the five groups. With one, it reads all queues. Several are members of a
+    /// consumer group as stock consumers are: they divide the queues among them, and each has a thread of
+    /// its own.
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..=256))]
+    pub consumers: u32,
+
     /// Header encoding: `json` and `binary` are RocketMQ's, `fixed` is RingMQ's.
     #[arg(long, value_enum, default_value_t = Header::Json)]
     pub header: Header,
@@ -407,6 +414,13 @@ pub struct LoadOptions {
     /// one run; `loadgen merge` merges their reports.
     #[arg(long, value_name = "I/N", default_value = "1/1", value_parser = parse_part)]
     pub part: Part,
+
+    /// Consumers of the group. With one, it reads all queues. Several are members of a consumer group as
+    /// stock consumers are: they divide the queues among them, and each has a thread of its own. They read
+    /// with RocketMQ's header whatever --header says.
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..=256))]
+    pub consumers: u32,
 
     /// Sends only. Nothing is consumed, so losses are not detected.
     #[arg(long)]

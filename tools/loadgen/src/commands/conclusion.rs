@@ -170,7 +170,8 @@ fn tracks(scenario: &Scenario) -> Vec<Track> {
     };
     let group = |group: &Group| {
         let (streams, rate) = (group.streams.clone(), group.rate);
-        let facts = GroupFacts { streams, rate, pauses: group.pauses.clone() };
+        let (pauses, members) = (group.pauses.clone(), group.members);
+        let facts = GroupFacts { streams, rate, pauses, members };
         let (name, role) = (group.name.clone(), group.role.clone());
         Track { name, role, kind: TrackKind::Group(facts) }
     };

@@ -1,6 +1,7 @@
 //! One file per command. They share [`run`].
 
 pub mod conclusion;
+mod consuming;
 pub mod file_run;
 pub mod night;
 pub mod ramp;

@@ -1,7 +1,7 @@
 //! One run: executes a scenario on a target, audits it, and reports.
 //!
 //! ```text
-//!   assign ─▶ workers (threads) ─▶ brokers ─▶ consumers (a thread per group)
+//!   assign ─▶ workers (threads) ─▶ brokers ─▶ consumers (a thread per member of a group)
 //!                  └───── outcomes ────────────▶ audit ─▶ report
 //! ```
 //!
@@ -19,6 +19,7 @@ use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant, SystemTime};
 
+use ringmq::client::consumer::QueueRef;
 use ringmq::model::{GroupName, TopicName};
 use ringmq::wire::HeaderEncoding;
 use rustc_hash::FxHashMap;
@@ -26,10 +27,12 @@ use rustc_hash::FxHashMap;
 use crate::background::Background;
 use crate::clock::{RunClock, unix_ns};
 use crate::commands::conclusion::{Ended, Sums, conclude};
+use crate::commands::consuming::{Consuming, join_thread};
 use crate::engine::assignment::{Assigned, assign};
 use crate::engine::audit::{Arrived, Outcomes};
-use crate::engine::consumer::{Consumed, Consumer, ConsumerOptions, GROUP_PREFIX};
+use crate::engine::consumer::{Consumed, Consumer, ConsumerOptions, GONE_MAX, GROUP_PREFIX};
 use crate::engine::measure::{Collector, PhaseEnds, Recorder, Report as Measured};
+use crate::engine::members::{Member, Team, TeamOptions};
 use crate::engine::pace::Pace;
 use crate::engine::producer::{Job, JobTopic, Post, Producer, UNSENT_MAX};
 use crate::engine::template::{Template, TemplateError, TemplateOptions};
@@ -54,6 +57,8 @@ use crate::target::samples;
 
 /// Time for all threads to start before the first message may be due.
 const LEAD: Duration = Duration::from_millis(50);
+/// How often to look whether threads are done, and whether brokers answer again.
+const POLL: Duration = Duration::from_millis(20);
 
 /// Why a command has no report.
 #[derive(Debug, thiserror::Error)]
@@ -217,12 +222,16 @@ impl<'a> Run<'a> {
             let tracks = scenario.track_count();
             Recorder::new(thread, tracks, self.phases.clone(), reports.clone())
         };
-        let mut consuming = Vec::new();
+        let mut consuming: Vec<Consuming> = Vec::new();
+        let mut consumers = 0;
         for group in 0..scenario.groups.len() {
-            let (hand_over, outcomes) = flume::bounded(1);
-            let consumer = self.consumer(group, recorder(threads + group), outcomes)?;
-            consuming.push((spawn(&format!("group-{group}"), move || consumer.run())?, hand_over));
+            consuming.push(self.consume(group, || {
+                consumers += 1;
+                recorder(threads + consumers - 1)
+            })?);
         }
+        let divided = consuming.iter().try_for_each(Consuming::await_members);
+        divided.map_err(RunError::Generator)?;
         let mut sending = Vec::new();
         for thread in 0..threads {
             let worker = self.worker(thread, threads, recorder(thread))?;
@@ -244,7 +253,7 @@ impl<'a> Run<'a> {
         // No message is due before all threads and connections exist.
         self.clock.start(begin(scenario));
 
-        let all = threads + consuming.len();
+        let all = threads + consumers;
         let mut collector = Collector::new(all, scenario.track_count(), &self.phases);
         let mut live = Live::new(scenario);
         watch(&measured, &mut collector, &mut live, || sending.iter().all(JoinHandle::is_finished));
@@ -255,14 +264,15 @@ impl<'a> Run<'a> {
         // Undo the faults, so that the consumers can read everything.
         let marks = faults.stop();
         let outcomes: Arc<[Outcomes]> = mem::take(&mut sent.outcomes).into();
-        for (_, hand_over) in &consuming {
-            // A consumer that failed reports its error when it is joined.
-            let _ = hand_over.send(outcomes.clone());
+        let ends = self.ends(&consuming);
+        for group in &consuming {
+            group.hand_over(&outcomes, ends.as_deref());
         }
-        let are_done = || consuming.iter().all(|(thread, _)| thread.is_finished());
+        let are_done = || consuming.iter().all(Consuming::is_finished);
         watch(&measured, &mut collector, &mut live, are_done);
-        let consumed = consuming.into_iter().map(|(thread, _)| join(thread));
-        let consumed = consumed.collect::<Result<Vec<Consumed>, _>>()?;
+        let consumed = consuming.into_iter().map(Consuming::join);
+        let consumed = consumed.collect::<io::Result<Vec<Consumed>>>();
+        let consumed = consumed.map_err(RunError::Generator)?;
         while let Ok(report) = measured.try_recv() {
             collector.take(report);
         }
@@ -315,6 +325,103 @@ impl<'a> Run<'a> {
         Worker::new(options, recorder).map_err(connect)
     }
 
+    /// The ends of all queues after sending, if a group has to know them: once the brokers can be asked,
+    /// which a fault may have taken away.
+    fn ends(&self, consuming: &[Consuming]) -> Option<Vec<QueueStart>> {
+        if !consuming.iter().any(|group| matches!(group, Consuming::Team { .. })) {
+            return None;
+        }
+        let topics = self.scenario.topics().map(|(topic, _)| topic).collect();
+        let deadline = Instant::now() + GONE_MAX;
+        loop {
+            match self.target.queue_ends(&topics) {
+                Ok(ends) => return Some(ends),
+                Err(_) if self.interrupt.is_raised() || Instant::now() >= deadline => return None,
+                Err(_) => thread::sleep(POLL),
+            }
+        }
+    }
+
+    /// Starts the consumers of a group.
+    fn consume(
+        &self,
+        number: usize,
+        mut recorder: impl FnMut() -> Recorder,
+    ) -> Result<Consuming, RunError> {
+        if self.scenario.groups[number].members == 1 {
+            let (hand_over, outcomes) = flume::bounded(1);
+            let consumer = self.consumer(number, recorder(), outcomes)?;
+            let thread = spawn(&format!("group-{number}"), move || consumer.run())?;
+            return Ok(Consuming::One { thread, hand_over });
+        }
+        let team = self.team(number)?;
+        let queues = self.queues_of(number).map(|(place, _)| place).collect();
+        let start = |member| {
+            let of_team = Member::new(team.clone(), member, recorder());
+            spawn(&format!("group-{number}-{member}"), move || of_team.run())
+        };
+        let members = 0..self.scenario.groups[number].members as usize;
+        let threads = members.map(start).collect::<Result<_, _>>()?;
+        Ok(Consuming::Team { team, threads, queues, stop: self.interrupt.flag() })
+    }
+
+    /// The queues of a group's topics, with their places among all queues.
+    fn queues_of(&self, number: usize) -> impl Iterator<Item = (usize, &QueueStart)> {
+        let topics = self.topics_of(number);
+        self.queues.iter().enumerate().filter(move |(_, queue)| topics.contains(&queue.topic))
+    }
+
+    fn topics_of(&self, number: usize) -> BTreeSet<&TopicName> {
+        let streams = self.scenario.groups[number].streams.iter();
+        streams.flat_map(|stream| &self.scenario.streams[*stream].topics).collect()
+    }
+
+    /// The messages that a group is to receive.
+    fn arrived(&self, number: usize) -> Arrived {
+        let streams = &self.scenario.groups[number].streams;
+        let taken = self.mine.iter().filter(|assigned| streams.contains(&assigned.stream));
+        let producers: Vec<(u16, u32)> =
+            taken.map(|assigned| (assigned.stream as u16, assigned.number)).collect();
+        Arrived::new(self.id, &producers)
+    }
+
+    /// The name of a group at the broker. Each part of a run with several members has a group of its
+    /// own, or they would divide the messages among them.
+    fn group_name(&self, number: usize) -> Result<GroupName, RunError> {
+        let (group, part) = (&self.scenario.groups[number], self.scenario.part);
+        let suffix = match group.members > 1 && part.count > 1 {
+            true => format!("-part-{}", part.index + 1),
+            false => String::new(),
+        };
+        let name = format!("{GROUP_PREFIX}{}{suffix}", group.name);
+        GroupName::new(name).map_err(|error| RunError::Usage(error.to_string()))
+    }
+
+    /// A group with several members, whose offsets are where the run begins.
+    fn team(&self, number: usize) -> Result<Arc<Team>, RunError> {
+        let (group, name) = (&self.scenario.groups[number], self.group_name(number)?);
+        let starts: Vec<QueueStart> = self.queues_of(number).map(|(_, at)| at.clone()).collect();
+        self.target.commit(&name, &starts)?;
+        let queue = |start: QueueStart| {
+            let broker = self.target.brokers[start.broker].name.clone();
+            let (topic, queue) = (start.topic, start.queue);
+            (QueueRef { topic, broker, queue }, start.broker, start.offset)
+        };
+        let pace = Pace::new(group.rate, group.pauses.clone());
+        Ok(Team::new(TeamOptions {
+            clock: self.clock.clone(),
+            namesrv: self.target.namesrv.clone(),
+            group: name,
+            topics: self.topics_of(number).into_iter().cloned().collect(),
+            count: group.members as usize,
+            track: self.scenario.group_track(number),
+            pace: pace.divided_by(group.members),
+            queues: starts.into_iter().map(queue).collect(),
+            arrived: self.arrived(number),
+            broker_of: self.broker_of.clone(),
+        }))
+    }
+
     fn consumer(
         &self,
         number: usize,
@@ -322,25 +429,17 @@ impl<'a> Run<'a> {
         outcomes: flume::Receiver<Arc<[Outcomes]>>,
     ) -> Result<Consumer, RunError> {
         let group = &self.scenario.groups[number];
-        let streams = group.streams.iter().map(|stream| &self.scenario.streams[*stream]);
-        let topics: BTreeSet<&TopicName> = streams.flat_map(|stream| &stream.topics).collect();
-        let queues = self.queues.iter().filter(|queue| topics.contains(&queue.topic));
-        let is_taken = |assigned: &&Assigned| group.streams.contains(&assigned.stream);
-        let taken = self.mine.iter().filter(is_taken);
-        let producers: Vec<(u16, u32)> =
-            taken.map(|assigned| (assigned.stream as u16, assigned.number)).collect();
-        let name = format!("{GROUP_PREFIX}{}", group.name);
         let encoding = self.scenario.streams[group.streams[0]].header;
         let options = ConsumerOptions {
             clock: self.clock.clone(),
-            group: GroupName::new(name).map_err(|error| RunError::Usage(error.to_string()))?,
+            group: self.group_name(number)?,
             track: self.scenario.group_track(number),
             pace: Pace::new(group.rate, group.pauses.clone()),
             encoding,
             broker_count: self.target.brokers.len(),
             routes: self.routes.clone(),
-            queues: queues.cloned().collect(),
-            arrived: Arrived::new(self.id, &producers),
+            queues: self.queues_of(number).map(|(_, at)| at.clone()).collect(),
+            arrived: self.arrived(number),
             broker_of: self.broker_of.clone(),
         };
         let connect = |cause| RunError::Connect { address: addresses(self.target), cause };
@@ -408,7 +507,6 @@ fn watch(
     live: &mut Live,
     is_done: impl Fn() -> bool,
 ) {
-    const POLL: Duration = Duration::from_millis(20);
     while !is_done() {
         match measured.recv_timeout(POLL) {
             Ok(report) => collector.take(report),
@@ -429,5 +527,5 @@ fn spawn<T: Send + 'static>(
 }
 
 fn join<T>(thread: JoinHandle<io::Result<T>>) -> Result<T, RunError> {
-    thread.join().expect("a thread that panics has said why").map_err(RunError::Generator)
+    join_thread(thread).map_err(RunError::Generator)
 }

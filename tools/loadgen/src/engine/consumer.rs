@@ -1,4 +1,4 @@
-//! The consumer of a group: a thread that pulls all queues of the group's topics from their end at the
+//! The only consumer of a group ([`crate::engine::members`] is about several): a thread that pulls all queues of the group's topics from their end at the
 //! start of the run, at the group's rate, checks each message, and records it for the audit.
 //!
 //! Each queue has at most one pull in flight; the broker holds it while there is nothing new. Once
@@ -41,7 +41,7 @@ pub const GROUP_PREFIX: &str = "loadgen-";
 /// How long a broker may hold a pull that finds nothing.
 const HOLD_MS: u64 = 2_000;
 /// Maximum messages and bytes per pull; brokers have their own limits.
-const COUNT_MAX: u32 = 4_096;
+pub const COUNT_MAX: u32 = 4_096;
 const BYTES_MAX: u32 = 1 << 20;
 /// How long after the last arrival a consumer gives up, once sending is over. Long enough for one more
 /// pull of every queue.
@@ -50,7 +50,7 @@ pub const QUIET_MAX: Duration = Duration::from_millis(3 * HOLD_MS);
 pub const GONE_MAX: Duration = Duration::from_secs(30);
 /// How long after the last arrival a complete audit counts as final, once sending is over. Until then
 /// duplicates may still arrive.
-const QUIET_COMPLETE_NS: u64 = 300_000_000;
+pub const QUIET_COMPLETE_NS: u64 = 300_000_000;
 /// Period of the checks in `round`, ns.
 const ROUND_NS: u64 = 50_000_000;
 /// Pause before a failed pull is retried, ns.

@@ -17,6 +17,7 @@ pub mod consumer;
 pub mod crc;
 pub mod histogram;
 pub mod measure;
+pub mod members;
 pub mod pace;
 pub mod payload;
 pub mod poller;

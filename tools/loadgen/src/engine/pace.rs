@@ -34,6 +34,11 @@ impl Pace {
         Self { queues: queues.max(1), ..self }
     }
 
+    /// The same for one of `count` members of a group.
+    pub fn divided_by(self, count: u32) -> Self {
+        Self { rate: self.rate.map(|rate| rate / f64::from(count)), ..self }
+    }
+
     /// Removes the limit and the pauses, to drain the backlog.
     pub fn open(&mut self) {
         self.is_open = true;

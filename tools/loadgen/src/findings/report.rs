@@ -79,6 +79,14 @@ pub struct GroupFacts {
     /// Messages per second that it receives while messages are due; `None`: all it can.
     pub rate: Option<f64>,
     pub pauses: Vec<Pause>,
+    /// Number of consumers that divide the queues among them.
+    #[serde(default = "one")]
+    pub members: u32,
+}
+
+/// Reports of earlier versions do not say it.
+fn one() -> u32 {
+    1
 }
 
 /// What one group received of one stream, reconciled with what was sent.
@@ -572,7 +580,7 @@ pub mod tests {
     }
 
     fn group_track() -> Track {
-        let facts = GroupFacts { streams: vec![0], rate: None, pauses: Vec::new() };
+        let facts = GroupFacts { streams: vec![0], rate: None, pauses: Vec::new(), members: 1 };
         Track {
             name: "consumer".to_owned(),
             role: "takes everything as it comes".to_owned(),

@@ -329,6 +329,7 @@ impl<'a> Shop<'a> {
             streams: indexes(&["inventory"]),
             rate: None,
             pauses: Vec::new(),
+            members: self.options.profile.consumers,
         };
         let (all, shipped) = (indexes(&STREAMS), indexes(&["orders", "payments"]));
         vec![
@@ -339,6 +340,7 @@ impl<'a> Shop<'a> {
                 rate: pace(FULFILMENT_PACE, &all),
                 streams: all,
                 pauses: Vec::new(),
+                members: self.options.profile.consumers,
             },
             Group {
                 name: "logistics".to_owned(),
@@ -346,6 +348,7 @@ impl<'a> Shop<'a> {
                 rate: pace(LOGISTICS_PACE, &shipped),
                 streams: shipped,
                 pauses: vec![self.pause(PAYMENTS_S.0, PAYMENTS_S.2, true)],
+                members: self.options.profile.consumers,
             },
             Group {
                 name: "analytics".to_owned(),
@@ -354,6 +357,7 @@ impl<'a> Shop<'a> {
                 streams: indexes(&["orders", "payments", "inventory"]),
                 rate: None,
                 pauses: self.bursts(),
+                members: self.options.profile.consumers,
             },
             cache(1),
             cache(2),

@@ -25,6 +25,8 @@ use crate::plan::threshold::Threshold;
 
 /// Maximum number of streams and groups together.
 pub const TRACKS_MAX: usize = 64;
+/// Maximum number of members of a group.
+pub const MEMBERS_MAX: u32 = 256;
 /// Maximum number of requests that one producer may have in flight.
 pub const IN_FLIGHT_MAX: u32 = 65_536;
 
@@ -131,6 +133,8 @@ pub struct Group {
     pub rate: Option<f64>,
     /// When it receives nothing.
     pub pauses: Vec<Pause>,
+    /// Number of consumers that divide the queues among them.
+    pub members: u32,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -328,6 +332,7 @@ pub fn steady(load: &LoadOptions) -> Scenario {
         streams: vec![0],
         rate: None,
         pauses: Vec::new(),
+        members: load.consumers,
     };
     let begin_ns = load.warm_up().as_nanos() as u64;
     let steady = Phase {

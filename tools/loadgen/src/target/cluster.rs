@@ -7,11 +7,12 @@ use std::process;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use ringmq::client::blocking::Call;
 use ringmq::client::{Admin, ClientError, ClientOptions, Remote};
 use ringmq::model::nameserver::RouteBroker;
 use ringmq::model::request::{Heartbeat, QueueOf};
 use ringmq::model::{GroupName, QueueId, Request, TopicConfig, TopicName};
-use ringmq::wire::Response;
+use ringmq::wire::{HeaderEncoding, ReplyError, Response};
 
 use crate::engine::template::PRODUCER_GROUP;
 use crate::options::TargetOptions;
@@ -155,6 +156,28 @@ impl Target {
         Ok(ends)
     }
 
+    /// Commits the offset of each of these queues for `group`, where its members will begin.
+    pub fn commit(&self, group: &GroupName, queues: &[QueueStart]) -> Result<(), TargetError> {
+        let mut remote = Remote::new(client_options(&self.namesrv))?;
+        let mut calls = BTreeMap::new();
+        for start in queues {
+            let address = self.brokers[start.broker].address.to_string();
+            let queue = QueueOf { topic: start.topic.clone(), queue: start.queue };
+            let (group, offset) = (group.clone(), start.offset as i64);
+            let request = Request::CommitOffset { group, queue, offset };
+            // Brokers write the offsets of many requests together.
+            while !remote.has_room(&address) {
+                take_done(&mut remote, &mut calls)?;
+            }
+            let call = remote.start(&address, HeaderEncoding::Json, &request)?;
+            calls.insert(call, address);
+        }
+        while !calls.is_empty() {
+            take_done(&mut remote, &mut calls)?;
+        }
+        Ok(())
+    }
+
     /// One line for the report.
     pub fn describe(&self) -> String {
         let kind = if self.embedded.is_some() { "embedded " } else { "" };
@@ -173,6 +196,27 @@ impl Target {
     pub fn embedded(&self) -> Option<Handle> {
         self.embedded.as_ref().map(Embedded::handle)
     }
+}
+
+/// Waits for the end of at least one of `calls`, unless none comes for a while.
+fn take_done(remote: &mut Remote, calls: &mut BTreeMap<Call, String>) -> Result<(), TargetError> {
+    let until = remote.now().plus_ms(ROUTE_POLL.as_millis() as u64);
+    remote.turn(until);
+    while let (Some((call, result)), _) = remote.poll_finished() {
+        let address = calls.remove(&call).expect("nothing else was started");
+        let what = "commit an offset".to_owned();
+        let response = result.map_err(|error| {
+            let (what, address, why) = (what.clone(), address.clone(), error.to_string());
+            ClientError::Unanswered { what, address, why }
+        })?;
+        response.done().map_err(|ReplyError { code, remark }| ClientError::Refused {
+            what,
+            address,
+            code,
+            remark,
+        })?;
+    }
+    Ok(())
 }
 
 /// The identity of loadgen's administrative client.

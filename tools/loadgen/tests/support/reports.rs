@@ -101,7 +101,7 @@ pub fn steady(target: &str, slow: f64, seed: u64) -> Report {
         proves: "one rate for a while".to_owned(),
     };
     let stream = stream_track("load", "messages of one kind at one rate", false, None);
-    let group = GroupFacts { streams: vec![0], rate: None, pauses: Vec::new() };
+    let group = GroupFacts { streams: vec![0], rate: None, pauses: Vec::new(), members: 1 };
     Report {
         phases: vec![phase],
         tracks: vec![stream, group_track("consumer", "takes everything as it comes", group)],
@@ -450,7 +450,7 @@ fn tracks() -> Vec<Track> {
             2 => (None, vec![pause(24..27, false)]),
             _ => (None, Vec::new()),
         };
-        group_track(name, role, GroupFacts { streams: streams.to_vec(), rate, pauses })
+        group_track(name, role, GroupFacts { streams: streams.to_vec(), rate, pauses, members: 1 })
     });
     streams.chain(groups).collect()
 }

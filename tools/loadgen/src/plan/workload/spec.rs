@@ -6,7 +6,7 @@ use crate::engine::payload::MESSAGE_SIZE_MIN;
 use crate::options::Header;
 use crate::options::values::{parse_arrivals, parse_topic};
 use crate::plan::keys::Keys;
-use crate::plan::scenario::{Fault, Group, IN_FLIGHT_MAX, Pause, Phase, TRACKS_MAX};
+use crate::plan::scenario::{Fault, Group, IN_FLIGHT_MAX, MEMBERS_MAX, Pause, Phase, TRACKS_MAX};
 use crate::plan::schedule::Arrivals;
 use crate::plan::sizes::Sizes;
 use crate::plan::threshold::Threshold;
@@ -62,7 +62,7 @@ pub const RUN_FIELDS: &[&str] = &[
     "faults",
     "failIf",
 ];
-const GROUP_FIELDS: &[&str] = &["name", "role", "streams", "rate", "pauses"];
+const GROUP_FIELDS: &[&str] = &["name", "role", "streams", "rate", "pauses", "consumers"];
 const PAUSE_FIELDS: &[&str] = &["from", "to", "down"];
 
 /// Maximum number of topics, and of producers, of all streams together.
@@ -94,7 +94,7 @@ pub fn spec(root: &Node) -> Result<Spec, Wrong> {
 pub fn read(fields: &Fields<'_>) -> Result<Spec, Wrong> {
     let mut notes = Vec::new();
     let streams = streams(fields, &mut notes)?;
-    let mut groups = groups(fields, &streams, &mut notes)?;
+    let mut groups = groups(fields, &streams)?;
     let mut phases = phases(fields)?;
     let has_backlog = backlog(fields, &streams, &mut groups, &mut phases, &mut notes)?;
     let end_ns = phases.last().map_or(0, |phase| phase.end_ns);
@@ -340,17 +340,9 @@ fn ascending(points: Result<Vec<(u64, f64)>, String>) -> Result<Vec<(u64, f64)>,
     }
 }
 
-fn groups(
-    fields: &Fields<'_>,
-    streams: &[StreamSpec],
-    notes: &mut Vec<String>,
-) -> Result<Vec<Group>, Wrong> {
+fn groups(fields: &Fields<'_>, streams: &[StreamSpec]) -> Result<Vec<Group>, Wrong> {
     let count = fields.or("subscriptionsPerTopic", 1, number(0..=TRACKS_MAX as u32))?;
-    let consumers = fields.or("consumerPerSubscription", 1, number(1..=CONNECTIONS_MAX))?;
-    if consumers > 1 {
-        let text = "consumerPerSubscription: one consumer with all queues takes all instead";
-        notes.push(text.to_owned());
-    }
+    let members = fields.or("consumerPerSubscription", 1, number(1..=MEMBERS_MAX))?;
     let items = fields.list("groups")?;
     if items.is_empty() {
         let group = |number: u32| Group {
@@ -359,6 +351,7 @@ fn groups(
             streams: (0..streams.len()).collect(),
             rate: None,
             pauses: Vec::new(),
+            members,
         };
         return Ok((1..=count).map(group).collect());
     }
@@ -369,7 +362,7 @@ fn groups(
     let mut groups: Vec<Group> = Vec::new();
     for item in items {
         let fields = Fields::of(item, "a group", &[GROUP_FIELDS], None)?;
-        let group = group(&fields, streams)?;
+        let group = group(&fields, streams, members)?;
         if groups.iter().any(|other| other.name == group.name) {
             let text = format!("there is a group `{}` already", group.name);
             return Err(Wrong::new(fields.line_of("name"), text));
@@ -383,7 +376,7 @@ fn groups(
     Ok(groups)
 }
 
-fn group(fields: &Fields<'_>, streams: &[StreamSpec]) -> Result<Group, Wrong> {
+fn group(fields: &Fields<'_>, streams: &[StreamSpec], members: u32) -> Result<Group, Wrong> {
     let names: Vec<&str> = streams.iter().map(|stream| stream.name.as_str()).collect();
     let mut indexes = Vec::new();
     for item in fields.list("streams")? {
@@ -421,5 +414,6 @@ fn group(fields: &Fields<'_>, streams: &[StreamSpec]) -> Result<Group, Wrong> {
         streams: indexes,
         rate: fields.optional("rate", rate)?,
         pauses,
+        members: fields.or("consumers", members, number(1..=MEMBERS_MAX))?,
     })
 }

@@ -156,7 +156,6 @@ fn what_is_not_carried_out_as_written_is_named() {
         ("randomBytesRatio: 0.5\n", "randomized payloads"),
         ("randomizedPayloadPoolSize: 100\n", "randomized payloads"),
         ("payloadFile: payload/1kb.data\n", "payloadFile payload/1kb.data"),
-        ("consumerPerSubscription: 2\n", "consumerPerSubscription"),
         ("keyDistributor: RANDOM_NANO\n", "keyDistributor"),
         ("backlogDrainRatio: 0.5\n", "backlogDrainRatio"),
     ];
@@ -165,6 +164,17 @@ fn what_is_not_carried_out_as_written_is_named() {
         assert!(notes.iter().any(|text| text.starts_with(note)), "{line}: {notes:?}");
     }
     assert!(scenario(SIMPLE).assumptions.is_empty());
+}
+
+#[test]
+fn a_group_has_as_many_members_as_the_file_says() {
+    let members = |text: &str| -> Vec<u32> {
+        scenario(&format!("{SIMPLE}{text}")).groups.iter().map(|group| group.members).collect()
+    };
+    assert_eq!(members(""), [1]);
+    assert_eq!(members("consumerPerSubscription: 3\nsubscriptionsPerTopic: 2\n"), [3, 3]);
+    let groups = "groups:\n  - name: a\n  - name: b\n    consumers: 4\n";
+    assert_eq!(members(&format!("consumerPerSubscription: 2\n{groups}")), [2, 4]);
 }
 
 /// Every name in the tables of fields is read somewhere.

@@ -128,7 +128,11 @@ fn group_words(report: &Report, track: &Track, facts: &GroupFacts) -> (String, S
     } else {
         listed(&names)
     };
-    (sentence(&track.role), sentence(&format!("takes {streams}; {}", pace(facts))))
+    let members = match facts.members {
+        1 => String::new(),
+        count => format!(" with {count} consumers"),
+    };
+    (sentence(&track.role), sentence(&format!("takes {streams}{members}; {}", pace(facts))))
 }
 
 /// When messages were acknowledged, as far as the report knows, and how long the device alone
@@ -278,7 +282,7 @@ mod tests {
             to_ns: to_s * 1_000_000_000,
             is_down,
         };
-        let facts = |rate, pauses| GroupFacts { streams: vec![0], rate, pauses };
+        let facts = |rate, pauses| GroupFacts { streams: vec![0], rate, pauses, members: 1 };
         assert_eq!(pace(&facts(None, Vec::new())), "as fast as it can");
         let both = facts(Some(4_000.0), vec![pause(20, 35, true), pause(50, 51, false)]);
         let text = "at most 4,000 a second, gone from 0:20 to 0:35, pauses at 0:50 for 1 s";
