@@ -19,6 +19,7 @@
 //! below `carried_to`.
 
 use std::mem::size_of;
+use std::ops::Range;
 
 use zerocopy::byteorder::little_endian::U64;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
@@ -183,6 +184,12 @@ impl Delays {
 
     pub fn carried_to(&self) -> LogOffset {
         self.carried_to
+    }
+
+    /// Numbers of messages: that are not pending any more, and that were ever stored as pending. A message
+    /// that was carried forward counts again.
+    pub fn counts(&self) -> Range<u64> {
+        self.settled.count..self.stored.count.max(self.settled.count)
     }
 
     /// What is pending, without regard to messages lost to damage.

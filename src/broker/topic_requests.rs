@@ -1,10 +1,13 @@
 //! Topic requests of operators and other shards: set, delete, describe (remoting reference, 3.12).
 
+use std::ops::Range;
+
 use super::facts::Facts;
 use super::operation::Context;
 use super::{Broker, topics};
 use crate::model::reply::QueueStats;
 use crate::model::request::QueueOf;
+use crate::model::topic::DELAY_LEVEL_TOPIC;
 use crate::model::{QueueId, QueueOffset, Refusal, Reply, Timestamp, TopicConfig, TopicName};
 use crate::storage::disk::Disk;
 use crate::storage::{AppendError, QueueKey};
@@ -73,6 +76,9 @@ impl<D: Disk> Broker<D> {
         name: &TopicName,
         context: &impl Context,
     ) -> Result<Reply, Refusal> {
+        if name.as_str() == DELAY_LEVEL_TOPIC {
+            return Ok(Reply::TopicStats(vec![self.delay_stats(name)]));
+        }
         let (number, count) = {
             let state = self.state.borrow();
             let (number, topic) = state.durable.topics.find(name)?;
@@ -93,6 +99,19 @@ impl<D: Disk> Broker<D> {
             });
         }
         Ok(Reply::TopicStats(stats))
+    }
+
+    /// The messages that are not due yet, of all topics, as one queue: from the first offset to the next one
+    /// there are as many as are pending.
+    fn delay_stats(&self, name: &TopicName) -> QueueStats {
+        let Range { start, end } = self.state.borrow().durable.delays.counts();
+        QueueStats {
+            queue: QueueOf { topic: name.detached(), queue: QueueId(0) },
+            min_offset: QueueOffset(start),
+            max_offset: QueueOffset(end),
+            last_stored_at: None,
+            broker_name: self.config.broker_name.clone(),
+        }
     }
 
     pub(super) fn visible_bounds(&self, queue: QueueKey) -> (QueueOffset, QueueOffset) {

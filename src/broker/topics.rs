@@ -22,8 +22,8 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 use super::facts::{Fact, Facts, ITEMS_PER_SLICE, TOPIC};
 use crate::model::topic::{
-    AUTO_CREATE_TEMPLATE, PERM_INHERIT, PERM_READ, PERM_WRITE, QUEUES_MAX, QUEUES_PER_TOPIC_MAX,
-    TOPICS_MAX, reply_topic,
+    AUTO_CREATE_TEMPLATE, DELAY_LEVEL_TOPIC, PERM_INHERIT, PERM_READ, PERM_WRITE, QUEUES_MAX,
+    QUEUES_PER_TOPIC_MAX, TOPICS_MAX, reply_topic,
 };
 use crate::model::topic::{DataVersion, TopicChange};
 use crate::model::{QueueId, QueueOffset, Refusal, Timestamp, TopicConfig, TopicName};
@@ -32,6 +32,8 @@ use crate::model::{QueueId, QueueOffset, Refusal, Timestamp, TopicConfig, TopicN
 const TEMPLATE_QUEUE_COUNT: u32 = 8;
 /// Queues of the topic for replies, in which nothing is stored.
 const REPLY_QUEUE_COUNT: u32 = 1;
+/// Queues of the topic of delayed messages, which are not in queues.
+const DELAY_QUEUE_COUNT: u32 = 1;
 /// The kinds of topic facts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
@@ -371,9 +373,10 @@ impl Topics {
         self.version = version;
     }
 
-    /// All topics to register with NameServers. They include two without messages: the template for
-    /// automatic creation, if enabled, and one named after the cluster, whose route clients use to
-    /// find the brokers on which to create a topic (remoting reference, 5.11).
+    /// All topics to register with NameServers. They include four without messages: the template for
+    /// automatic creation, if enabled; one named after the cluster, whose route clients use to
+    /// find the brokers on which to create a topic (remoting reference, 5.11); that for replies; and
+    /// that of delayed messages.
     pub fn published(&self, cluster: &str, auto_create: bool) -> Vec<TopicConfig> {
         let mut topics: Vec<TopicConfig> =
             self.iter().map(|(_, topic)| topic.config.clone()).collect();
@@ -386,6 +389,10 @@ impl Topics {
         }
         if let Ok(name) = TopicName::new(reply_topic(cluster)) {
             topics.push(TopicConfig::new(name, REPLY_QUEUE_COUNT));
+        }
+        // For operators only: it shows how many messages are not due yet.
+        if let Ok(name) = TopicName::new(DELAY_LEVEL_TOPIC) {
+            topics.push(TopicConfig { perm: 0, ..TopicConfig::new(name, DELAY_QUEUE_COUNT) });
         }
         topics.sort_by(|a, b| a.name.cmp(&b.name));
         topics

@@ -53,6 +53,9 @@ enum TopicCommand {
         target: Target,
     },
     /// Shows the queues of a topic and their offsets.
+    ///
+    /// The topic `SCHEDULE_TOPIC_XXXX` has, on each shard, the messages of all topics that are delayed and not
+    /// due yet.
     Describe {
         /// Name of the topic.
         name: String,

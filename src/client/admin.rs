@@ -15,7 +15,7 @@ use crate::client::remote::{ClientOptions, Remote, master_address, refused};
 use crate::model::nameserver::{ClusterInfo, Route, RouteBroker, RouteQueues};
 use crate::model::record::{RecordError, RecordView, push_offset_id};
 use crate::model::reply::QueueStats;
-use crate::model::topic::{PERM_INHERIT, is_reply_topic};
+use crate::model::topic::{PERM_INHERIT, is_built_in, is_reply_topic};
 use crate::model::{
     LogOffset, NameServerRequest, Refusal, Request, Timestamp, TopicConfig, TopicName,
 };
@@ -114,7 +114,9 @@ impl Admin {
         // Stock brokers do not know of creating without changing, so the routes are asked before.
         let is_other = |known: &&TopicConfig| {
             // What is built in is the broker's to refuse.
-            let is_built_in = known.perm & PERM_INHERIT != 0 || is_reply_topic(known.name.as_str());
+            let name = known.name.as_str();
+            let is_built_in =
+                known.perm & PERM_INHERIT != 0 || is_reply_topic(name) || is_built_in(name);
             *known != topic && !is_built_in
         };
         if let Some(known) = self.known_topic(&topic.name)?.iter().find(is_other) {

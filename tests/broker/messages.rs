@@ -243,6 +243,17 @@ fn what_consumers_must_not_see_yet_is_delayed_or_refused() {
             };
             assert_eq!(fate, expected, "{what}");
         }
+        let delays = topic("SCHEDULE_TOPIC_XXXX");
+        let published = broker.published_topics().1;
+        let known = published.into_iter().find(|config| config.name == delays).unwrap();
+        assert_eq!((known.perm, known.queue_count()), (0, 1), "for operators only");
+        let Ok(Reply::TopicStats(stats)) =
+            answer(&broker, Request::TopicStats { topic: delays }).await.reply
+        else {
+            panic!()
+        };
+        let delayed = rows.iter().filter(|row| row.2 == Delayed).count() as u64;
+        assert_eq!((stats[0].min_offset.0, stats[0].max_offset.0), (0, delayed));
         let recall = Request::Recall { topic: topic("t"), handle: "djEg".into() };
         assert_eq!(answer(&broker, recall).await.reply, Err(Refusal::NoRecall));
     });
