@@ -97,6 +97,17 @@ fn a_reply_is_handed_to_the_client_that_waits_for_it() {
         let stored = answer(&broker, Request::Pull(pull("t", 0, 0))).await;
         let record = RecordView::parse(&stored.chunks[0]).unwrap();
         assert_eq!(property(record.properties, "CLUSTER"), Some(&b"DefaultCluster"[..]));
+        let properties = [&waiting.properties[..], b"DELAY\x011\x02"].concat().into();
+        let delayed = Request::Produce(Produce { properties, ..waiting.clone() });
+        let Outcome::Committed { reply: Reply::Produced(produced), .. } = ask(&broker, delayed)
+        else {
+            panic!()
+        };
+        commit(&broker).await;
+        let pending = Request::MessageByOffset { offset: produced.positions[0] };
+        let pending = answer(&broker, pending).await;
+        let record = RecordView::parse(&pending.chunks[0]).unwrap();
+        assert_eq!(property(record.properties, "CLUSTER"), Some(&b"DefaultCluster"[..]));
         let reply_topic = topic("DefaultCluster_REPLY_TOPIC");
         let routed = broker.published_topics().1.into_iter().find(|one| one.name == reply_topic);
         assert_eq!(routed, Some(TopicConfig::new(reply_topic.clone(), 1)));
