@@ -164,6 +164,7 @@ fn template(encoding: HeaderEncoding, batch: u32) -> Template {
         sizes: &[MESSAGE_SIZE],
         batch,
         is_one_way: false,
+        delay_ms: 0,
     };
     Template::new(&options).expect("a legal request")
 }

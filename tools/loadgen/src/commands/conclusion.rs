@@ -163,6 +163,7 @@ fn tracks(scenario: &Scenario) -> Vec<Track> {
             in_flight: stream.in_flight,
             is_ordered: stream.is_ordered,
             is_one_way: stream.is_one_way,
+            delay_ms: stream.delay_ms,
             stands_in_for: stream.stands_in_for.clone(),
         };
         let (name, role) = (stream.name.clone(), stream.role.clone());

@@ -264,6 +264,12 @@ impl<'a> Run<'a> {
         // Undo the faults, so that the consumers can read everything.
         let marks = faults.stop();
         let outcomes: Arc<[Outcomes]> = mem::take(&mut sent.outcomes).into();
+        // Delayed messages are still to come.
+        let last_ns = scenario.last_arrival_ns();
+        if last_ns > scenario.end_ns() && !consuming.is_empty() {
+            let is_due = || self.clock.now_ns() >= last_ns || self.interrupt.is_raised();
+            watch(&measured, &mut collector, &mut live, is_due);
+        }
         let ends = self.ends(&consuming);
         for group in &consuming {
             group.hand_over(&outcomes, ends.as_deref());
@@ -382,7 +388,7 @@ impl<'a> Run<'a> {
         let taken = self.mine.iter().filter(|assigned| streams.contains(&assigned.stream));
         let producers: Vec<(u16, u32)> =
             taken.map(|assigned| (assigned.stream as u16, assigned.number)).collect();
-        Arrived::new(self.id, &producers)
+        Arrived::new(self.id, &producers).with_delays(self.scenario.delays_ns())
     }
 
     /// The name of a group at the broker. Each part of a run with several members has a group of its
@@ -473,6 +479,7 @@ fn job(
             sizes: &sizes,
             batch: of.batch,
             is_one_way: of.is_one_way,
+            delay_ms: of.delay_ms,
         };
         let template = Template::new(&options)?;
         Ok::<_, TemplateError>(JobTopic { template, queue_count })

@@ -20,6 +20,9 @@ use crate::engine::payload::Identity;
 /// A sequence this far beyond all others of its producer cannot be genuine. Accepting it would
 /// allocate memory for all sequences in between.
 const REACH_MAX: u64 = 1 << 32;
+/// A delayed message that arrives this much before it is due, ns, is not early: brokers count in whole
+/// milliseconds, from when they receive it.
+const EARLY_MIN_NS: u64 = 2_000_000;
 
 /// Outcomes of one producer's messages `0..sent`, as known to the sending side.
 #[derive(Debug)]
@@ -63,6 +66,8 @@ pub struct Arrived {
     /// Highest sequence seen per queue, producer and lane. Bounded by their numbers in the run.
     newest: FxHashMap<(u32, u32, u16), u64>,
     streams: BTreeMap<u16, StreamSeen>,
+    /// By stream; streams beyond the end have none.
+    delays_ns: Vec<u64>,
     count: u64,
     corrupted: u64,
     foreign: u64,
@@ -72,6 +77,7 @@ pub struct Arrived {
 struct StreamSeen {
     duplicated: u64,
     out_of_order: u64,
+    early: u64,
 }
 
 /// The classification of one arrival.
@@ -97,10 +103,30 @@ impl Arrived {
             seen: producers.iter().map(|_| Bitmap::default()).collect(),
             producers: numbers.zip(0..).collect(),
             newest: FxHashMap::default(),
+            delays_ns: Vec::new(),
             count: 0,
             corrupted: 0,
             foreign: 0,
         }
+    }
+
+    /// The same for streams with these delays.
+    pub fn with_delays(self, delays_ns: Vec<u64>) -> Self {
+        Self { delays_ns, ..self }
+    }
+
+    /// When a message was due here that arrived at `now_ns`, for the first time. Counts it if it was
+    /// delayed and is early.
+    pub fn due_ns(&mut self, identity: &Identity, now_ns: u64) -> u64 {
+        let delay_ns = self.delays_ns.get(usize::from(identity.stream)).copied().unwrap_or(0);
+        let due_ns = identity.due_ns.saturating_add(delay_ns);
+        if delay_ns > 0
+            && now_ns.saturating_add(EARLY_MIN_NS) < due_ns
+            && let Some(stream) = self.streams.get_mut(&identity.stream)
+        {
+            stream.early += 1;
+        }
+        due_ns
     }
 
     /// Records an intact message of queue number `queue`. Calls follow the order of arrival.
@@ -160,8 +186,8 @@ impl Arrived {
         is_readable: impl Fn(u32) -> bool,
     ) -> BTreeMap<u16, Audit> {
         let audit_of = |(stream, seen): (&u16, &StreamSeen)| {
-            let StreamSeen { duplicated, out_of_order } = *seen;
-            (*stream, Audit { duplicated, out_of_order, ..Audit::default() })
+            let StreamSeen { duplicated, out_of_order, early } = *seen;
+            (*stream, Audit { duplicated, out_of_order, early, ..Audit::default() })
         };
         let mut audits: BTreeMap<u16, Audit> = self.streams.iter().map(audit_of).collect();
         for sent in outcomes {
@@ -226,6 +252,9 @@ pub struct Audit {
     /// Received in a queue after a later message of the same producer or, in an ordered stream, of the
     /// same lane ([`crate::engine::producer`]).
     pub out_of_order: u64,
+    /// Delayed, and received before it was due.
+    #[serde(default)]
+    pub early: u64,
     /// Arrived with a wrong checksum.
     pub corrupted: u64,
     /// Sent without a reply, and received.
@@ -265,6 +294,7 @@ impl Audit {
         self.unread += other.unread;
         self.duplicated += other.duplicated;
         self.out_of_order += other.out_of_order;
+        self.early += other.early;
         self.corrupted += other.corrupted;
         self.unknown_present += other.unknown_present;
         self.unknown_absent += other.unknown_absent;
@@ -390,6 +420,19 @@ mod tests {
         }
         let audit = arrived.reconcile(&[], |_| true)[&0];
         assert_eq!((audit.duplicated, audit.out_of_order), (3, 0));
+    }
+
+    /// Latency counts from when a delayed message is due, not from when it was sent.
+    #[test]
+    fn a_delayed_message_is_due_later_and_must_not_come_before() {
+        let mut arrived = arrived().with_delays(vec![5_000_000_000]);
+        let rows = [(0, 5_000_000_000, 0), (1, 4_999_000_000, 0), (2, 4_990_000_000, 1)];
+        for (sequence, now_ns, early) in rows {
+            let identity = identity(1, sequence);
+            assert_eq!(arrived.take(0, &identity), Arrival::First);
+            assert_eq!(arrived.due_ns(&identity, now_ns), 5_000_000_000);
+            assert_eq!(arrived.reconcile(&[], |_| true)[&0].early, early);
+        }
     }
 
     /// Messages on an unreachable broker do not count as lost.

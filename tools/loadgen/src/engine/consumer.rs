@@ -509,7 +509,8 @@ fn take_records(
             Ok(identity) => {
                 notebook.unused -= 1;
                 if notebook.arrived.take(queue, &identity) == Arrival::First {
-                    let (track, due_ns) = (notebook.track, identity.due_ns);
+                    let track = notebook.track;
+                    let due_ns = notebook.arrived.due_ns(&identity, now_ns);
                     notebook.recorder.count(track, due_ns, |counters| counters.received += 1);
                     let latency_ns = now_ns.saturating_sub(due_ns);
                     notebook.recorder.record(track, due_ns, Kind::EndToEnd, latency_ns, 1);

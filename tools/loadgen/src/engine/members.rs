@@ -320,7 +320,8 @@ impl Member {
             match body {
                 Ok(identity) => {
                     if shared.arrived.take(number, identity) == Arrival::First {
-                        let (track, due_ns) = (self.team.track, identity.due_ns);
+                        let track = self.team.track;
+                        let due_ns = shared.arrived.due_ns(identity, now_ns);
                         self.recorder.count(track, due_ns, |counters| counters.received += 1);
                         let latency_ns = now_ns.saturating_sub(due_ns);
                         self.recorder.record(track, due_ns, Kind::EndToEnd, latency_ns, 1);

@@ -565,6 +565,7 @@ mod tests {
             sizes: &[100, 200],
             batch: 1,
             is_one_way: false,
+            delay_ms: 0,
         };
         let topic = JobTopic { template: Template::new(&options).unwrap(), queue_count: 4 };
         let job = Job {

@@ -8,7 +8,9 @@
 use bytes::Bytes;
 use bytestring::ByteString;
 use ringmq::model::batch::BatchItem;
-use ringmq::model::record::{BODY_SIZE_MAX, Host, NewRecord, Placement, RecordHead};
+use ringmq::model::record::{
+    BODY_SIZE_MAX, Host, NewRecord, PROPERTY_TIMER_DELAY_MS, Placement, RecordHead, push_property,
+};
 use ringmq::model::request::{Produce, ProduceRecords};
 use ringmq::model::topic::AUTO_CREATE_TEMPLATE;
 use ringmq::model::{LogOffset, QueueId, QueueOffset, Request, Timestamp, TopicName};
@@ -52,6 +54,20 @@ pub struct TemplateOptions<'a> {
     pub batch: u32,
     /// No reply is requested.
     pub is_one_way: bool,
+    /// How long after it was sent the broker is to deliver a message, ms; 0: at once.
+    pub delay_ms: u64,
+}
+
+impl TemplateOptions<'_> {
+    /// The properties of each message.
+    fn properties(&self) -> Vec<u8> {
+        let mut properties = Vec::new();
+        if self.delay_ms > 0 {
+            let delay = self.delay_ms.to_string();
+            push_property(&mut properties, PROPERTY_TIMER_DELAY_MS, delay.as_bytes());
+        }
+        properties
+    }
 }
 
 /// Why a template cannot be built.
@@ -175,7 +191,7 @@ fn stand_in_request(options: &TemplateOptions<'_>, queue: QueueId, body: &[u8]) 
         system_flag: 0,
         born_at: BORN_STAND_IN,
         flag: 0,
-        properties: Bytes::new(),
+        properties: if options.batch > 1 { Bytes::new() } else { options.properties().into() },
         reconsume_times: 0,
         retry_count_max: None,
         is_batch: options.batch > 1,
@@ -191,14 +207,15 @@ impl Body {
         let mut stamp_at = 0;
         let mut records = None;
         if options.encoding == HeaderEncoding::Fixed {
-            one = record(options.topic, &message);
+            one = record(options.topic, &message, &options.properties());
             stamp_at = size_of::<RecordHead>();
             let body = FixedTail::crc32(payload.filler());
             let record = FixedTail::crc32c(&one[stamp_at + MESSAGE_SIZE_MIN..]);
             records = Some(RecordTails { body, record });
         } else if options.batch > 1 {
-            BatchItem { flag: 0, body: &message, properties: b"" }.write(&mut one);
-            stamp_at = one.len() - size_of::<u16>() - message.len();
+            let properties = options.properties();
+            BatchItem { flag: 0, body: &message, properties: &properties }.write(&mut one);
+            stamp_at = one.len() - properties.len() - size_of::<u16>() - message.len();
         } else {
             one = message;
         }
@@ -229,7 +246,7 @@ impl Body {
 }
 
 /// A record whose server-assigned fields are zero.
-fn record(topic: &TopicName, body: &[u8]) -> Vec<u8> {
+fn record(topic: &TopicName, body: &[u8], properties: &[u8]) -> Vec<u8> {
     let nobody = Host { address: [0; 4], port: U32::ZERO };
     let record = NewRecord {
         topic: topic.as_str(),
@@ -240,7 +257,7 @@ fn record(topic: &TopicName, body: &[u8]) -> Vec<u8> {
         born_host: nobody,
         reconsume_times: 0,
         body,
-        properties: [b"", b""],
+        properties: [properties, b""],
     };
     let nowhere = Placement {
         queue_offset: QueueOffset(0),
@@ -323,6 +340,10 @@ mod tests {
 
     /// Builds requests, and returns them as a server decodes them.
     fn decoded(encoding: HeaderEncoding, batch: u32) -> Vec<(i32, Request)> {
+        delayed(encoding, batch, 0)
+    }
+
+    fn delayed(encoding: HeaderEncoding, batch: u32, delay_ms: u64) -> Vec<(i32, Request)> {
         let topic = TopicName::new("some_topic").unwrap();
         let options = TemplateOptions {
             encoding,
@@ -331,6 +352,7 @@ mod tests {
             sizes: &SIZES,
             batch,
             is_one_way: false,
+            delay_ms,
         };
         let template = Template::new(&options).unwrap();
         let mut out = Vec::new();
@@ -385,6 +407,36 @@ mod tests {
     }
 
     #[test]
+    fn every_message_of_a_delayed_stream_says_so() {
+        const DELAY: &[u8] = b"TIMER_DELAY_MS\x011500\x02";
+        for encoding in [HeaderEncoding::Json, HeaderEncoding::Binary] {
+            for (queue, (_, request)) in (0..).zip(delayed(encoding, 1, 1_500)) {
+                let Request::Produce(produce) = request else { panic!("{request:?}") };
+                assert_eq!(&produce.properties[..], DELAY);
+                check_body(&produce.body, queue, u64::from(queue));
+            }
+            for (queue, (_, request)) in (0..).zip(delayed(encoding, 2, 1_500)) {
+                let Request::Produce(produce) = request else { panic!("{request:?}") };
+                let items: Vec<_> = BatchItems::new(&produce.body).map(Result::unwrap).collect();
+                for (sequence, item) in (u64::from(queue * 2)..).zip(items) {
+                    assert_eq!(item.properties, DELAY);
+                    check_body(item.body, queue, sequence);
+                }
+            }
+        }
+        for (queue, (_, request)) in (0..).zip(delayed(HeaderEncoding::Fixed, 2, 1_500)) {
+            let Request::ProduceRecords(produce) = request else { panic!("{request:?}") };
+            assert_eq!(produce.checksum, crc32c::crc32c(&produce.records));
+            for (sequence, record) in (u64::from(queue * 2)..).zip(Records::new(&produce.records)) {
+                let record = record.unwrap();
+                assert_eq!(record.properties, DELAY);
+                assert_eq!(record.body_checksum, body_checksum(record.body));
+                check_body(record.body, queue, sequence);
+            }
+        }
+    }
+
+    #[test]
     fn records_carry_right_checksums() {
         for (queue, (number, request)) in (0..).zip(decoded(HeaderEncoding::Fixed, 3)) {
             let Request::ProduceRecords(produce) = request else { panic!("{request:?}") };
@@ -412,6 +464,7 @@ mod tests {
             sizes: &[100, 64 << 10],
             batch: 64,
             is_one_way: false,
+            delay_ms: 0,
         };
         assert!(matches!(Template::new(&options), Err(TemplateError::BatchTooLarge { .. })));
     }

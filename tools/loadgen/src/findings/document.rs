@@ -71,6 +71,9 @@ pub struct Reconciled {
     pub duplicated: Option<u64>,
     pub out_of_order: Option<u64>,
     pub corrupted: Option<u64>,
+    /// Delayed messages that arrived before they were due.
+    #[serde(default)]
+    pub early: Option<u64>,
     pub unknown_present: Option<u64>,
     pub unknown_absent: Option<u64>,
 }
@@ -121,6 +124,7 @@ impl Document {
                 duplicated: checked(audit.duplicated),
                 out_of_order: checked(audit.out_of_order),
                 corrupted: checked(audit.corrupted + audit.never_sent),
+                early: checked(audit.early),
                 unknown_present: checked(audit.unknown_present),
                 unknown_absent: checked(audit.unknown_absent),
             },

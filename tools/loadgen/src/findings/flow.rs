@@ -2,7 +2,7 @@
 //! second.
 //!
 //! The *backlog* at the end of a second is the number of messages stored in the group's streams
-//! (acknowledged, or sent one-way) minus the number that the group has received. It needs only
+//! (acknowledged, or sent one-way; delayed messages from when they are due) minus the number that the group has received. It needs only
 //! counters, so even a run of hours is cheap to analyse. The resolution is one second, so all times
 //! are whole seconds.
 
@@ -57,6 +57,12 @@ const BEHIND_S: f64 = 1.0;
 /// some are in flight, so it never reaches zero.
 const DRAINED: f64 = 0.02;
 
+/// The delay of a stream's messages, in whole seconds.
+fn delay_s(report: &Report, track: usize) -> usize {
+    let facts = report.tracks.get(track).and_then(|track| track.stream());
+    facts.map_or(0, |facts| (facts.delay_ms / 1_000) as usize)
+}
+
 impl Flow {
     /// The flow of the group with this track; empty if the track is not a group.
     pub fn of(report: &Report, group: usize) -> Self {
@@ -64,16 +70,20 @@ impl Flow {
         let (Some(facts), Some(last)) = (facts, report.seconds.last()) else {
             return Self::default();
         };
-        let mut seconds = vec![FlowSecond::default(); last.number as usize + 1];
+        let last = last.number as usize;
+        let mut seconds = vec![FlowSecond::default(); last + 1];
         for second in &report.seconds {
-            let flow = &mut seconds[second.number as usize];
+            let now = second.number as usize;
             for packed in &second.tracks {
                 let counters = &packed.counters;
                 if facts.streams.contains(&packed.track) {
+                    // A delayed message is there for the group when it is due.
+                    let delay_s = delay_s(report, packed.track);
+                    let flow = &mut seconds[now.saturating_add(delay_s).min(last)];
                     flow.due += counters.due;
                     flow.stored += counters.acknowledged + counters.one_way;
                 } else if packed.track == group {
-                    flow.taken += counters.received;
+                    seconds[now].taken += counters.received;
                 }
             }
         }

@@ -69,6 +69,9 @@ pub struct StreamFacts {
     pub in_flight: u32,
     pub is_ordered: bool,
     pub is_one_way: bool,
+    /// How long after it was sent the broker was to deliver a message, ms; 0: at once.
+    #[serde(default)]
+    pub delay_ms: u64,
     pub stands_in_for: Option<String>,
 }
 
@@ -343,6 +346,7 @@ impl Report {
             sum.unread += worst(|audit| audit.unread);
             sum.duplicated += worst(|audit| audit.duplicated);
             sum.out_of_order += worst(|audit| audit.out_of_order);
+            sum.early += worst(|audit| audit.early);
             sum.refused_present += worst(|audit| audit.refused_present);
             sum.never_sent += worst(|audit| audit.never_sent);
             if !facts.is_one_way {
@@ -383,6 +387,7 @@ impl Report {
             (audit.lost, "acknowledged, then lost"),
             (audit.corrupted, "arrived corrupted"),
             (audit.never_sent, "arrived and were never sent"),
+            (audit.early, "arrived before they were due"),
             (self.disorder(), "out of order with one request in flight"),
         ];
         let found = found.into_iter().filter(|(count, _)| *count > 0);
@@ -574,6 +579,7 @@ pub mod tests {
                 in_flight: 64,
                 is_ordered: false,
                 is_one_way: false,
+                delay_ms: 0,
                 stands_in_for: None,
             }),
         }

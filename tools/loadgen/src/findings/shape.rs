@@ -235,13 +235,14 @@ fn of_counters(counters: &Counters) -> [u64; 9] {
 }
 
 /// Exhaustive, as [`of_counters`].
-fn of_audit(audit: &Audit) -> [u64; 11] {
+fn of_audit(audit: &Audit) -> [u64; 12] {
     let Audit {
         acknowledged,
         lost,
         unread,
         duplicated,
         out_of_order,
+        early,
         corrupted,
         unknown_present,
         unknown_absent,
@@ -255,6 +256,7 @@ fn of_audit(audit: &Audit) -> [u64; 11] {
         unread,
         duplicated,
         out_of_order,
+        early,
         corrupted,
         unknown_present,
         unknown_absent,

@@ -47,6 +47,13 @@ impl Display for Report {
     }
 }
 
+/// Only a run with delayed messages can have early ones.
+fn early_text(report: &Report, early: u64) -> String {
+    let is_any_delayed = report.streams().any(|(.., facts)| facts.delay_ms > 0);
+    let text = format!("before they were due {}", grouped(early));
+    if is_any_delayed { labelled("", &text) } else { String::new() }
+}
+
 impl Report {
     fn subject_text(&self) -> String {
         labelled("load", &self.subject.load) + &labelled("target", &self.subject.target)
@@ -101,6 +108,7 @@ impl Report {
             "audit",
             &format!("acknowledged {acknowledged}: lost {lost}, corrupted {corrupted}"),
         ) + &labelled("", &format!("duplicated {duplicated}, out of order {disorder}"))
+            + &early_text(self, audit.early)
             + &labelled("", &format!("unanswered: {present} stored all the same, {absent} not"))
     }
 

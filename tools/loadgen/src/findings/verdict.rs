@@ -24,7 +24,7 @@ pub enum Verdict {
     /// Nothing can be said about loss: the run was cut short, or queues were not read to their end.
     Incomplete,
     /// An acknowledged message was lost or corrupted, or came out of order in a stream that
-    /// requires order.
+    /// requires order, or a delayed one came before it was due.
     Failed,
 }
 

@@ -43,7 +43,8 @@ pub const PROBE: Duration = Duration::from_secs(5);
 const LIMITS_FACTOR: f64 = 2.0;
 
 /// Shares of the load by stream; they add up to 1.
-const ORDERS: f64 = 0.4;
+const ORDERS_AND_TIMEOUTS: f64 = 0.4;
+const ORDERS: f64 = ORDERS_AND_TIMEOUTS / (1.0 + UNPAID);
 const INVENTORY: f64 = 0.3;
 const MARKETING: f64 = 0.1;
 const LOGS: f64 = 0.2;
@@ -120,7 +121,7 @@ pub fn scenario(options: &Double11Options, peak: f64, brokers: u32) -> Scenario 
 pub fn mixture(options: &Double11Options, rate: f64, length: Duration, brokers: u32) -> Scenario {
     let shop = Shop::new(options, rate, brokers);
     let constant = |part: f64| RateCurve::constant(rate * part, length);
-    let parts = [ORDERS, 0.0, INVENTORY, MARKETING, 0.0, LOGS];
+    let parts = [ORDERS_AND_TIMEOUTS, 0.0, INVENTORY, MARKETING, 0.0, LOGS];
     let mut streams = shop.streams();
     for (stream, part) in streams.iter_mut().zip(parts) {
         stream.late = None;
@@ -128,7 +129,8 @@ pub fn mixture(options: &Double11Options, rate: f64, length: Duration, brokers: 
         stream.curve = Some(Arc::new(constant(part)));
     }
     let mut groups = shop.groups(&streams, 1.0);
-    // Payments and timeouts come in later waves; streams without messages are left out.
+    // Payments come in a later wave, and a search does not wait for timeouts, so orders stand in for both;
+    // streams without messages are left out.
     let kept: Vec<usize> = (0..streams.len()).filter(|&stream| parts[stream] > 0.0).collect();
     for group in &mut groups {
         (group.rate, group.pauses) = (None, Vec::new());
@@ -263,8 +265,8 @@ impl<'a> Shop<'a> {
         let orders = orders.curve.as_ref().expect("orders have a curve");
         Stream {
             role: "orders not paid within half an hour, which are to be cancelled".to_owned(),
-            curve: Some(Arc::new(self.timeline.timeouts(orders, UNPAID))),
-            stands_in_for: Some("delay messages, due 30 minutes after the order".to_owned()),
+            curve: Some(Arc::new(self.timeline.unpaid(orders, UNPAID))),
+            delay_ms: self.timeline.unpaid_ms(),
             ..self.stream("timeouts", self.producers(TIMEOUT_PRODUCERS))
         }
     }
@@ -299,6 +301,7 @@ impl<'a> Shop<'a> {
             is_ordered: false,
             is_one_way: false,
             retries: if is_retried { RETRIES } else { 0 },
+            delay_ms: 0,
             stands_in_for: None,
         }
     }
@@ -425,12 +428,12 @@ fn assumptions(options: &Double11Options) -> Vec<String> {
     let mut all = vec![
         "on record: orders peak 26 s after midnight (2020), payments after 322 s (2017)",
         "assumed: all other rates and times of the night, as multiples of a base rate",
-        "assumed: 40 % orders, 30 % inventory, 20 % logs, 10 % marketing of visitors' load",
+        "assumed: 40 % orders and their timeouts, 30 % inventory, 20 % logs, 10 % marketing",
         "assumed: sellers by Zipf 1.0, items by Zipf 1.3 in the first minute, of 1,000,000 each",
         "assumed: sizes from 128 B to 1 MiB, 3 KiB on average, half compressible",
         "assumed: 15 % of the orders are not paid within half an hour",
         "payments are ordinary messages in the place of half-message transactions",
-        "timeouts are ordinary messages in the place of delay messages",
+        "timeouts are sent with their orders, and the broker delays them by half an hour",
         "the two caches are groups of their own in the place of a broadcasting group",
     ];
     if options.profile.compress > 1 {

@@ -108,6 +108,8 @@ pub struct Stream {
     pub is_one_way: bool,
     /// How often a refused request is retried.
     pub retries: u32,
+    /// How long after it was sent the broker is to deliver a message, ms; 0: at once.
+    pub delay_ms: u64,
     /// The broker feature that these messages substitute for.
     pub stands_in_for: Option<String>,
 }
@@ -252,6 +254,16 @@ impl Scenario {
         self.phases.last().map_or(0, |phase| phase.end_ns)
     }
 
+    /// When the last message may be due at its consumers.
+    pub fn last_arrival_ns(&self) -> u64 {
+        self.end_ns() + self.delays_ns().into_iter().max().unwrap_or(0)
+    }
+
+    /// The delay of each stream.
+    pub fn delays_ns(&self) -> Vec<u64> {
+        self.streams.iter().map(|stream| stream.delay_ms * 1_000_000).collect()
+    }
+
     /// Number of tracks: streams, then groups.
     pub fn track_count(&self) -> usize {
         self.streams.len() + self.groups.len()
@@ -324,6 +336,7 @@ pub fn steady(load: &LoadOptions) -> Scenario {
         is_ordered: load.in_flight == 1,
         is_one_way: false,
         retries: 0,
+        delay_ms: 0,
         stands_in_for: None,
     };
     let group = Group {

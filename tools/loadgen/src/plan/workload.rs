@@ -254,6 +254,7 @@ fn stream(of: &StreamSpec, curve: Option<RateCurve>, brokers: u32) -> Stream {
         is_ordered: of.is_ordered,
         is_one_way: of.is_one_way,
         retries: of.retries,
+        delay_ms: of.delay_ms,
         stands_in_for: None,
     }
 }

@@ -67,6 +67,7 @@ fn stream(stream: &Stream) -> Value {
         "is_ordered": stream.is_ordered,
         "is_one_way": stream.is_one_way,
         "retries": stream.retries,
+        "delay_ms": stream.delay_ms,
         "stands_in_for": stream.stands_in_for,
     })
 }

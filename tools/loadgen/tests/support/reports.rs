@@ -185,6 +185,7 @@ fn stream_track(name: &str, role: &str, is_one_way: bool, stands_in_for: Option<
         in_flight: 64,
         is_ordered: name == "orders",
         is_one_way,
+        delay_ms: 0,
         stands_in_for: stands_in_for.map(str::to_owned),
     };
     let kind = TrackKind::Stream(facts);

@@ -119,7 +119,7 @@ fn use_it(report: Report) {
 /// Whether a report without the key at `place` is still valid: earlier versions did not write all
 /// keys, some values may be unknown, and empty histograms are left out.
 fn may_lack(place: &str) -> bool {
-    const KEYS: [&str; 10] = [
+    const KEYS: [&str; 12] = [
         "unread",
         "given_up",
         "refused",
@@ -130,6 +130,8 @@ fn may_lack(place: &str) -> bool {
         "is_met",
         "rate",
         "members",
+        "early",
+        "delay_ms",
     ];
     let (parent, key) = place.rsplit_once('/').unwrap();
     let is_counter = parent.ends_with("counters") || parent.ends_with("send");

@@ -110,22 +110,23 @@ impl Timeline {
         self.curve(&payments(), factor)
     }
 
-    /// The share `part` of what `orders` has due comes back half an hour later. The orders of the
-    /// first minute come back evenly over a minute, because that minute is not shortened as others
-    /// are; the later ones come back in the shape in which they were due.
-    pub fn timeouts(&self, orders: &RateCurve, part: f64) -> RateCurve {
-        let (from_s, to_s) = FIRST_MINUTE_S;
-        let first = orders.due_before(self.at(to_s)) - orders.due_before(self.at(from_s));
-        let block = (self.at(UNPAID_S + from_s), self.at(UNPAID_S + to_s));
-        let rate = part * first * 1e9 / (block.1 - block.0) as f64;
-        let mut points = vec![(0, 0.0), (block.0, 0.0), (block.0, rate), (block.1, rate)];
-        let ordered = visitors().into_iter().map(|(real_s, _)| real_s).chain([END_S - UNPAID_S]);
-        let mut later: Vec<f64> =
-            ordered.filter(|real_s| (to_s..=END_S - UNPAID_S).contains(real_s)).collect();
-        later.sort_by(f64::total_cmp);
-        let echo = |real_s| (self.at(real_s + UNPAID_S), part * orders.rate_at(self.at(real_s)));
-        points.extend(later.into_iter().map(echo));
+    /// The share `part` of the orders: their timeouts, when they are sent. Those that would be due after
+    /// the night are left out.
+    pub fn unpaid(&self, orders: &RateCurve, part: f64) -> RateCurve {
+        let last_s = END_S - UNPAID_S;
+        let bends = visitors().into_iter().map(|(real_s, _)| real_s).chain([last_s]);
+        let mut bends: Vec<f64> = bends.filter(|real_s| *real_s <= last_s).collect();
+        bends.sort_by(f64::total_cmp);
+        bends.dedup();
+        let point = |real_s| (self.at(real_s), part * orders.rate_at(self.at(real_s)));
+        let mut points: Vec<(u64, f64)> = bends.into_iter().map(point).collect();
+        points.extend([(self.at(last_s), 0.0), (self.at(END_S), 0.0)]);
         RateCurve::through(&points)
+    }
+
+    /// Time after which an unpaid order times out, in the run, ms.
+    pub fn unpaid_ms(&self) -> u64 {
+        (self.at(FIRST_MINUTE_S.1 + UNPAID_S) - self.at(FIRST_MINUTE_S.1)) / 1_000_000
     }
 }
 
@@ -264,21 +265,21 @@ mod tests {
         assert!((payments.total() / (12.0 * 420.0 / 2.0) - 1.0).abs() < 1e-3);
     }
 
-    /// Every unpaid order from at least half an hour before the end comes back.
+    /// Every unpaid order from at least half an hour before the end times out within the night.
     #[test]
-    fn unpaid_orders_come_back_once() {
+    fn unpaid_orders_time_out_once() {
         for timeline in FACTORS.map(Timeline::new) {
             let orders = timeline.visitors(40.0);
-            let timeouts = timeline.timeouts(&orders, 0.15);
-            assert_eq!(timeouts.end_ns(), timeline.at(END_S));
-            assert_eq!(timeouts.due_before(timeline.at(UNPAID_S)), 0.0);
-            let due = |from_s, to_s| {
-                orders.due_before(timeline.at(to_s)) - orders.due_before(timeline.at(from_s))
-            };
-            let all = due(0.0, END_S - UNPAID_S) * 0.15;
-            assert!((timeouts.total() / all - 1.0).abs() < 1e-6, "{timeline:?}");
-            let first = timeouts.due_before(timeline.at(UNPAID_S + 60.0));
-            assert!((first / (due(0.0, 60.0) * 0.15) - 1.0).abs() < 1e-6, "{timeline:?}");
+            let unpaid = timeline.unpaid(&orders, 0.15);
+            assert_eq!(unpaid.end_ns(), timeline.at(END_S));
+            let last_ns = timeline.at(END_S - UNPAID_S) + timeline.unpaid_ms() * 1_000_000;
+            assert!(last_ns <= timeline.at(END_S), "{timeline:?}");
+            for to_s in [-10.0, 1.0, 60.0, 600.0, END_S - UNPAID_S, END_S] {
+                let until_s = to_s.min(END_S - UNPAID_S);
+                let ordered = orders.due_before(timeline.at(until_s));
+                let found = unpaid.due_before(timeline.at(to_s)) / (0.15 * ordered);
+                assert!((found - 1.0).abs() < 1e-6, "{timeline:?}, T+{to_s}: {found}");
+            }
         }
     }
 }

@@ -41,6 +41,7 @@ pub const STREAM_FIELDS: &[&str] = &[
     "retries",
     "ordered",
     "oneWay",
+    "delay",
 ];
 const NAME_FIELDS: &[&str] = &["name", "role", "topic"];
 pub const RUN_FIELDS: &[&str] = &[
@@ -210,6 +211,17 @@ fn stream(
         notes.push("keyDistributor: keys are drawn evenly from a fixed number of them".to_owned());
     }
     let in_flight = fields.or("inFlight", 64, number(1..=IN_FLIGHT_MAX))?;
+    let delay_ms = fields.or("delay", 0, |node| moment(node).map(|ns| ns / 1_000_000))?;
+    let is_ordered = fields.or("ordered", in_flight == 1 && delay_ms == 0, boolean)?;
+    if is_ordered && delay_ms > 0 {
+        let text = "delay: the order of delayed messages cannot be asked for";
+        return Err(Wrong::new(fields.line_of("delay"), text));
+    }
+    let load = load(fields, is_only, notes)?;
+    if load == Load::Searched && delay_ms > 0 {
+        let text = "delay: a rate is searched for only without a delay";
+        return Err(Wrong::new(fields.line_of("delay"), text));
+    }
     Ok(StreamSpec {
         topic: fields.or("topic", format!("loadgen-{name}"), topic)?,
         name,
@@ -217,13 +229,14 @@ fn stream(
         topics,
         partitions: fields.or("partitionsPerTopic", 8, number(1..=16_384))?,
         header: fields.or("header", Header::Json, choice(&HEADERS))?,
-        load: load(fields, is_only, notes)?,
+        load,
         sizes: fields.or("messageSize", Sizes::fixed(1024), |node| sizes(node, message_size))?,
         batch: fields.or("batch", 1, number(1..=10_000))?,
         producers: producers.saturating_mul(topics),
         in_flight,
         keys,
-        is_ordered: fields.or("ordered", in_flight == 1, boolean)?,
+        is_ordered,
+        delay_ms,
         is_one_way: fields.or("oneWay", false, boolean)?,
         retries: fields.or("retries", 0, number(0..=100))?,
     })

@@ -23,6 +23,7 @@ pub struct StreamSpec {
     pub is_ordered: bool,
     pub is_one_way: bool,
     pub retries: u32,
+    pub delay_ms: u64,
 }
 
 /// Messages per second of a stream.

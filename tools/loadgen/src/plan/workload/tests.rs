@@ -167,6 +167,15 @@ fn what_is_not_carried_out_as_written_is_named() {
 }
 
 #[test]
+fn a_stream_is_delayed_as_the_file_says() {
+    let delays = |text: &str| scenario(&format!("{SIMPLE}{text}")).delays_ns();
+    assert_eq!(delays(""), [0]);
+    assert_eq!(delays("delay: 1500ms\ninFlight: 1\n"), [1_500_000_000]);
+    let scenario = scenario(&format!("{SIMPLE}delay: 90s\n"));
+    assert_eq!(scenario.last_arrival_ns(), scenario.end_ns() + 90_000_000_000);
+}
+
+#[test]
 fn a_group_has_as_many_members_as_the_file_says() {
     let members = |text: &str| -> Vec<u32> {
         scenario(&format!("{SIMPLE}{text}")).groups.iter().map(|group| group.members).collect()
@@ -208,6 +217,8 @@ fn a_wrong_file_is_refused_with_the_line_and_the_nearest_name() {
         ("header: jsno\n", 3, "did you mean `json`?"),
         ("keyDistributor: NO_KEYS\n", 3, "did you mean `NO_KEY`?"),
         ("keyDistributor: zipf:x:5\n", 3, "`zipf:1.0:1000`"),
+        ("delay: 5\n", 3, "time unit needed"),
+        ("delay: 5s\nordered: true\n", 3, "the order of delayed messages"),
         ("oneWay: yes\n", 3, "true or false is wanted, not `yes`"),
         ("arrivals: often\n", 3, "arrivals are `poisson`"),
         ("warmupDuration: 90\n", 3, "`90`: time unit needed"),

@@ -111,6 +111,10 @@ fn stream_words(
     if facts.is_one_way {
         small.push("no answer is asked for, so a loss is counted and is no failure".to_owned());
     }
+    if facts.delay_ms > 0 {
+        let delay = seconds(facts.delay_ms as f64 / 1e3);
+        small.push(format!("the broker is to deliver each {delay} after it was sent"));
+    }
     let mut small = sentence(&small.join("; "));
     if let Some(feature) = &facts.stands_in_for {
         small.push_str(&format!(
@@ -177,6 +181,13 @@ pub fn failures(report: &Report) -> Vec<String> {
             (
                 audit.never_sent > 0,
                 format!("{group} received {never_sent} of {stream} that nobody had sent"),
+            ),
+            (
+                audit.early > 0,
+                format!(
+                    "{group} received {} of {stream} before they were due",
+                    counted(audit.early, "message")
+                ),
             ),
             (
                 is_ordered && audit.out_of_order > 0,
