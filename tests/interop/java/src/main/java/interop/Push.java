@@ -4,6 +4,8 @@ import static interop.Report.await;
 import static interop.Report.require;
 
 import java.nio.charset.StandardCharsets;
+import java.nio.file.Files;
+import java.nio.file.Path;
 import java.util.ArrayList;
 import java.util.Collection;
 import java.util.HashSet;
@@ -13,8 +15,10 @@ import java.util.Queue;
 import java.util.Set;
 import java.util.concurrent.ConcurrentHashMap;
 import java.util.concurrent.ConcurrentLinkedQueue;
+import java.util.concurrent.TimeUnit;
 import java.util.concurrent.atomic.AtomicBoolean;
 import java.util.function.Predicate;
+import java.util.regex.Pattern;
 import org.apache.commons.cli.Options;
 import org.apache.rocketmq.client.consumer.DefaultLitePullConsumer;
 import org.apache.rocketmq.client.consumer.DefaultMQPushConsumer;
@@ -31,6 +35,7 @@ import org.apache.rocketmq.tools.command.message.QueryMsgByIdSubCommand;
 final class Push {
     private static final int RETRIES = 2;
     private static final int MESSAGES = 60;
+    private static final Pattern BODY = Pattern.compile("\"body\":\"([^\"]*)\"");
 
     private final Target target;
     private final Admin admin;
@@ -42,6 +47,10 @@ final class Push {
 
     void run(Report report) {
         report.check("rebalances from 1 to 4 to 2 consumers while messages arrive", 120, this::rebalance);
+        var ours = System.getenv("RINGMQ_BIN");
+        if (ours != null) {
+            report.check("shares a group with `ringmq msg tail --group`", 120, () -> shareWith(ours));
+        }
         report.check("a poison message goes through all retries to the dead letters", 120, this::poison);
         report.check("mqadmin resetOffsetByTime moves a running group back", 120, this::resetOnline);
         report.check("mqadmin consumerConnection and consumerProgress", this::consumerConnection);
@@ -136,6 +145,66 @@ final class Push {
         }
         var deliveries = all.stream().mapToInt(one -> one.consumed.size()).sum();
         return sent.size() + " messages, " + (deliveries - sent.size()) + " twice, rebalanced in ms " + times;
+    }
+
+    /** RingMQ's own consumer divides the queues by the same rule, and takes over from a stock one. */
+    private String shareWith(String program) throws Exception {
+        var topic = target.newTopic(target.unique("mixed"), Target.QUEUES_PER_BROKER);
+        var group = target.unique("mixed");
+        var queueCount = Target.QUEUES_PER_BROKER * target.brokerCount;
+        var printed = Files.createTempFile("ringmq-tail", ".json");
+        Process ours = null;
+        try (var consumer = new Consumer(group, topic, message -> true)) {
+            await(30, "the stock consumer has all queues", () -> consumer.queueCount(topic) == queueCount);
+            ours = new ProcessBuilder(
+                    program, "msg", "tail", topic, "--group", group, "--namesrv", target.namesrv, "-o", "json")
+                .redirectOutput(printed.toFile()).redirectError(ProcessBuilder.Redirect.INHERIT).start();
+            await(30, "the stock consumer has half of the queues", () -> consumer.queueCount(topic) == queueCount / 2);
+            var sent = new HashSet<String>();
+            send(topic, "both", sent);
+            await(30, "everything is consumed", () -> {
+                var all = keys(List.of(consumer));
+                all.addAll(bodies(printed));
+                return all.containsAll(sent);
+            });
+            var byOurs = bodies(printed);
+            var byStock = keys(List.of(consumer));
+            require(!byOurs.isEmpty() && !byStock.isEmpty(), "ours has %d, stock has %d", byOurs.size(), byStock.size());
+            ours.destroy();
+            require(ours.waitFor(15, TimeUnit.SECONDS) && ours.exitValue() == 0, "ours did not end well");
+            await(30, "the stock consumer has all queues again", () -> consumer.queueCount(topic) == queueCount);
+            send(topic, "alone", sent);
+            await(30, "the rest is consumed", () -> {
+                var all = keys(List.of(consumer));
+                all.addAll(bodies(printed));
+                return all.containsAll(sent);
+            });
+            return byOurs.size() + " by ours, " + byStock.size() + " by the stock consumer";
+        } finally {
+            if (ours != null) {
+                ours.destroyForcibly();
+            }
+            Files.deleteIfExists(printed);
+        }
+    }
+
+    private void send(String topic, String name, Set<String> sent) throws Exception {
+        for (var i = 0; i < MESSAGES; i++) {
+            target.producer.send(new Message(topic, "", name + i, Bodies.text(name + i)));
+            sent.add(name + i);
+        }
+    }
+
+    /** The bodies that `ringmq msg tail` has printed, which are the keys. */
+    private static Set<String> bodies(Path printed) throws Exception {
+        var bodies = new HashSet<String>();
+        for (var line : Files.readAllLines(printed)) {
+            var body = BODY.matcher(line);
+            if (body.find()) {
+                bodies.add(body.group(1));
+            }
+        }
+        return bodies;
     }
 
     private static Set<String> keys(Collection<Consumer> consumers) {
