@@ -196,9 +196,14 @@ fn a_lost_queue_is_committed_and_what_comes_later_does_not_count() {
     membership.handle_notified(ms(20));
     membership.poll(ms(20));
     assert_eq!(divide(&mut membership, &["b"], ms(20)), [read(0, 100)]);
+    // The same messages are out again.
+    let again = membership.handle_fetched(&queue(0), at(110)).unwrap();
     membership.handle_acknowledged(&receipt, at(110));
     let (committed, _) = commits(membership.poll(ms(COMMIT_PERIOD_MS)));
     assert_eq!(committed, [], "it was handed out under an earlier assignment");
+    membership.handle_acknowledged(&again, at(110));
+    let (committed, _) = commits(membership.poll(ms(2 * COMMIT_PERIOD_MS)));
+    assert_eq!(committed, [(0, 110)]);
 }
 
 #[test]
