@@ -21,7 +21,10 @@ pub mod nameserver;
 /// The client side of the protocol.
 pub mod client;
 
-/// A simulated disk that loses power, and a seeded executor.
+/// Replicated shards: what the consensus engine needs, without sockets.
+pub mod replication;
+
+/// A disk that loses power, a network that breaks, and a seeded executor with virtual time.
 pub mod sim;
 
 /// Options of the servers.

@@ -13,10 +13,11 @@ const LAYERS: &str = "
     broker:     model storage
     nameserver: model
     client:     model wire
+    replication: model storage broker
     config:
-    sim:        model wire storage broker nameserver client
-    shard:      model wire storage broker nameserver client config
-    cli:        model wire storage broker nameserver client config shard
+    sim:        model wire storage broker nameserver client replication
+    shard:      model wire storage broker nameserver client replication config
+    cli:        model wire storage broker nameserver client replication config shard
 ";
 
 /// Names of the runtime and of the operating system, and the only files that may use them.

@@ -189,6 +189,29 @@ pub fn settings_of_tests(quantum: Duration) -> LocalExecutorBuilder {
         .blocking_thread_pool_placement(PoolPlacement::Unbound(1))
 }
 
+/// Runs `test`, which makes its own executors, in a thread whose sleeps are interrupted. So its
+/// executors need no nudger. Panics if it panics, or takes longer than [`BEGIN_MAX`].
+#[cfg(test)]
+pub fn in_interrupted_thread(test: impl FnOnce() + Send + 'static) {
+    handle_interrupt().unwrap();
+    let run = move || {
+        allow_interrupt();
+        test();
+        Ok(())
+    };
+    let thread = Builder::new().name("interrupted".into()).spawn(run).unwrap();
+    let executor = Executor { name: "interrupted".into(), thread };
+    let started = Instant::now();
+    while !executor.thread.is_finished() {
+        assert!(started.elapsed() < BEGIN_MAX, "the test hangs");
+        executor.interrupt();
+        std::thread::sleep(INTERRUPT_EVERY);
+    }
+    if let Err(error) = executor.join() {
+        panic!("{error}");
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use glommio::Placement;

@@ -11,7 +11,7 @@
 //! Start reading at [`run`], then `connection`, which shows the life of a request. `shard` owns all
 //! connections of one thread, `common` is what they share. [`executor`] starts threads reliably,
 //! [`nudge`] wakes executors that parked with work left, and [`preflight`] checks the machine
-//! before anything starts.
+//! before anything starts. [`raft_runtime`] is what the consensus engine runs on.
 //!
 //! Invariants:
 //! - A connection stays on the shard that accepted it. Threads exchange only requests that concern
@@ -44,6 +44,7 @@ mod parting;
 mod patience;
 mod plan;
 pub mod preflight;
+pub mod raft_runtime;
 mod replies;
 pub mod run;
 mod seat;

@@ -2,21 +2,30 @@
 //!
 //! [`run`] drives one future; [`Tasks`] several. A task is polled only after it was woken, so code
 //! that loses a wake-up gets stuck here exactly as on a shard. Getting stuck is a panic that names
-//! the blocked tasks. There is no time: code that waits for a deadline takes `now` as an argument.
+//! the blocked tasks. Time is virtual ([`super::clock`]): it passes only while no task can run.
+//!
+//! Tasks that stop together, such as those of one process of a cluster, form a [`Group`]: what a
+//! task spawns joins its group. A group can be paused, like a process by SIGSTOP, and killed.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::future::Future;
 use std::pin::{Pin, pin};
+use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, Wake, Waker};
 
-use super::rng::Rng;
+use smallvec::SmallVec;
+
+use super::clock::Clock;
+use super::rng::{Rng, mix};
 
 pub use crate::storage::slice::yield_now as pause;
 
-/// Number of polls after which a run counts as a livelock.
+/// Number of polls at one instant after which a run counts as a livelock.
 const POLLS_MAX: u64 = 50_000_000;
+/// The same while a timer is set: something waits for time to pass, and it does not.
+const POLLS_BEFORE_TIMER_MAX: u64 = 100_000;
 
 /// Drives `future` to completion. Panics if it waits for something that cannot happen.
 #[track_caller]
@@ -29,29 +38,72 @@ pub fn run<T>(future: impl Future<Output = T>) -> T {
 /// All methods take `&self`, so a task that holds a reference (or an `Rc`) can spawn others.
 pub struct Tasks<'a> {
     rng: RefCell<Rng>,
+    clock: Rc<Clock>,
     tasks: RefCell<Vec<Task<'a>>>,
     /// Spawned since the last poll.
     arrivals: RefCell<Vec<Task<'a>>>,
+    spawned: Cell<u64>,
+    groups: RefCell<Vec<GroupState>>,
+    /// The group of the task that is being polled.
+    current: Cell<Group>,
+    /// Since time last passed.
+    polls: Cell<u64>,
+    trace: Cell<u64>,
 }
 
 struct Task<'a> {
     name: String,
+    number: u64,
+    group: Group,
     woken: Arc<Woken>,
     future: Pin<Box<dyn Future<Output = ()> + 'a>>,
+}
+
+/// Tasks that are paused and killed together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Group(usize);
+
+/// Of tasks that were spawned outside of every other group. It is neither paused nor killed.
+const ROOT: Group = Group(0);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum GroupState {
+    Runs,
+    Paused,
+    Killed,
 }
 
 impl<'a> Tasks<'a> {
     pub fn new(seed: u64) -> Self {
         Self {
             rng: RefCell::new(Rng::from_seed(seed)),
+            clock: Rc::default(),
             tasks: RefCell::default(),
             arrivals: RefCell::default(),
+            spawned: Cell::new(0),
+            groups: RefCell::new(vec![GroupState::Runs]),
+            current: Cell::new(ROOT),
+            polls: Cell::new(0),
+            trace: Cell::new(seed),
         }
     }
 
-    /// Adds a task; it is polled for the first time in a later turn.
+    /// Adds a task to the group of the current task. It is polled for the first time in a later
+    /// turn.
     pub fn spawn(&self, name: impl Into<String>, future: impl Future<Output = ()> + 'a) {
-        let task = Task { name: name.into(), woken: Woken::yes(), future: Box::pin(future) };
+        self.spawn_in(self.current.get(), name, future);
+    }
+
+    /// Adds a task to `group`.
+    pub fn spawn_in(
+        &self,
+        group: Group,
+        name: impl Into<String>,
+        future: impl Future<Output = ()> + 'a,
+    ) {
+        self.spawned.set(self.spawned.get() + 1);
+        let (number, woken) = (self.spawned.get(), Woken::yes());
+        let task = Task { name: name.into(), number, group, woken, future: Box::pin(future) };
         self.arrivals.borrow_mut().push(task);
     }
 
@@ -65,10 +117,9 @@ impl<'a> Tasks<'a> {
 
     /// Runs until no task can run: all are done, or wait for an external event.
     pub fn run_while_possible(&self) {
-        let mut polls = 0;
-        while self.turn() {
-            polls += 1;
-            self.check_progress(polls);
+        self.polls.set(0);
+        while self.turn() || self.let_time_pass() {
+            self.check_progress();
         }
     }
 
@@ -78,17 +129,16 @@ impl<'a> Tasks<'a> {
         let mut main = pin!(main);
         let woken = Woken::yes();
         let waker = Waker::from(woken.clone());
-        let mut polls = 0;
+        self.polls.set(0);
         loop {
-            polls += 1;
-            self.check_progress(polls);
+            self.check_progress();
             let main_may_run = woken.is_set();
             if main_may_run && (!self.may_go_on() || self.rng.borrow_mut().coin()) {
                 woken.take();
                 if let Poll::Ready(value) = main.as_mut().poll(&mut Context::from_waker(&waker)) {
                     return value;
                 }
-            } else if !self.turn() && !main_may_run {
+            } else if !self.turn() && !main_may_run && !self.let_time_pass() {
                 let blocked = self.blocked();
                 panic!("stuck: nothing will wake the main task; also blocked: {blocked:?}");
             }
@@ -101,41 +151,134 @@ impl<'a> Tasks<'a> {
         self.tasks.borrow().iter().map(|task| task.name.clone()).collect()
     }
 
+    pub fn clock(&self) -> &Rc<Clock> {
+        &self.clock
+    }
+
+    /// A generator of its own, which depends on the seed and on what has happened so far.
+    pub fn fork_rng(&self) -> Rng {
+        self.rng.borrow_mut().fork()
+    }
+
+    /// Depends on every poll so far: which task, and when. Equal runs have equal traces.
+    pub fn trace(&self) -> u64 {
+        self.trace.get()
+    }
+
+    pub fn group(&self) -> Group {
+        let mut groups = self.groups.borrow_mut();
+        groups.push(GroupState::Runs);
+        Group(groups.len() - 1)
+    }
+
+    /// From now on none of its tasks is polled. Time passes, and wakes are kept.
+    pub fn pause(&self, group: Group) {
+        self.change(group, GroupState::Paused);
+    }
+
+    pub fn resume(&self, group: Group) {
+        self.change(group, GroupState::Runs);
+    }
+
+    /// Drops all of its tasks, and those that are spawned in it from now on. The current task, if
+    /// it is one of them, is dropped when it yields.
+    pub fn kill(&self, group: Group) {
+        self.change(group, GroupState::Killed);
+        self.admit();
+        let _killed: Vec<Task<'a>> =
+            self.tasks.borrow_mut().extract_if(.., |task| task.group == group).collect();
+    }
+
+    fn change(&self, group: Group, state: GroupState) {
+        assert!(group != ROOT, "the tasks without a group");
+        let before = std::mem::replace(&mut self.groups.borrow_mut()[group.0], state);
+        assert!(before != GroupState::Killed, "{group:?} was killed");
+    }
+
+    fn state(&self, group: Group) -> GroupState {
+        self.groups.borrow()[group.0]
+    }
+
+    /// Drops all tasks.
+    pub fn clear(&self) {
+        loop {
+            let dropped = (self.tasks.take(), self.arrivals.take());
+            if dropped.0.is_empty() && dropped.1.is_empty() {
+                return;
+            }
+        }
+    }
+
     /// Polls one woken task. Returns false if there is none.
     fn turn(&self) -> bool {
         let Some(mut task) = self.take_woken() else { return false };
+        self.trace.set(mix(self.trace.get() ^ task.number) ^ self.clock.now().as_nanos() as u64);
         task.woken.take();
         let waker = Waker::from(task.woken.clone());
+        self.current.set(task.group);
         let outcome = task.future.as_mut().poll(&mut Context::from_waker(&waker));
-        if outcome.is_pending() {
+        if outcome.is_pending() && self.state(task.group) != GroupState::Killed {
             self.tasks.borrow_mut().push(task);
         }
+        self.current.set(ROOT);
         true
     }
 
     fn take_woken(&self) -> Option<Task<'a>> {
         self.admit();
-        let mut tasks = self.tasks.borrow_mut();
-        let count = tasks.iter().filter(|task| task.woken.is_set()).count();
-        if count == 0 {
+        let (mut tasks, groups) = (self.tasks.borrow_mut(), self.groups.borrow());
+        let mut woken = SmallVec::<[usize; 64]>::new();
+        for (index, task) in tasks.iter().enumerate() {
+            if task.may_run(&groups) {
+                woken.push(index);
+            }
+        }
+        if woken.is_empty() {
             return None;
         }
-        let chosen = self.rng.borrow_mut().index(count);
-        let (index, _) = tasks.iter().enumerate().filter(|(_, t)| t.woken.is_set()).nth(chosen)?;
-        Some(tasks.remove(index))
+        let index = *self.rng.borrow_mut().pick(&woken);
+        Some(tasks.swap_remove(index))
     }
 
     fn may_go_on(&self) -> bool {
         self.admit();
-        self.tasks.borrow().iter().any(|task| task.woken.is_set())
+        let groups = self.groups.borrow();
+        self.tasks.borrow().iter().any(|task| task.may_run(&groups))
     }
 
     fn admit(&self) {
-        self.tasks.borrow_mut().append(&mut self.arrivals.borrow_mut());
+        let arrivals = self.arrivals.take();
+        if arrivals.is_empty() {
+            return;
+        }
+        let is_killed = |task: &Task<'a>| self.state(task.group) == GroupState::Killed;
+        let (killed, mut admitted): (Vec<_>, Vec<_>) = arrivals.into_iter().partition(is_killed);
+        self.tasks.borrow_mut().append(&mut admitted);
+        drop(killed);
     }
 
-    fn check_progress(&self, polls: u64) {
-        assert!(polls < POLLS_MAX, "livelock, not done: {}", self.blocked().join(", "));
+    fn let_time_pass(&self) -> bool {
+        let has_passed = self.clock.jump();
+        if has_passed {
+            self.polls.set(0);
+        }
+        has_passed
+    }
+
+    fn check_progress(&self) {
+        let polls = self.polls.get() + 1;
+        self.polls.set(polls);
+        let is_over = polls >= POLLS_MAX;
+        if is_over || (polls >= POLLS_BEFORE_TIMER_MAX && self.clock.has_timers()) {
+            let at = self.clock.now();
+            panic!("livelock at {at:?}, not done: {}", self.blocked().join(", "));
+        }
+    }
+}
+
+impl Task<'_> {
+    fn may_run(&self, groups: &[GroupState]) -> bool {
+        self.woken.is_set() && groups[self.group.0] == GroupState::Runs
     }
 }
 
@@ -163,9 +306,11 @@ impl Wake for Woken {
 
 #[cfg(test)]
 mod tests {
-    use std::cell::Cell;
+    use std::time::Duration;
 
     use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
 
     #[test]
     fn order_depends_on_the_seed_alone() {
@@ -231,5 +376,116 @@ mod tests {
     #[should_panic(expected = "nothing will wake the main task")]
     fn a_main_future_that_is_never_woken_is_an_error() {
         run(std::future::pending::<()>());
+    }
+
+    #[test]
+    #[should_panic(expected = "livelock at 1s, not done: sleeps, spins")]
+    fn a_task_that_spins_while_another_waits_for_time_is_named() {
+        let tasks = Tasks::new(1);
+        let clock = tasks.clock().clone();
+        tasks.spawn("sleeps", clock.sleep(2 * SECOND));
+        tasks.spawn("spins", async move {
+            clock.sleep(SECOND).await;
+            loop {
+                pause().await;
+            }
+        });
+        tasks.run();
+    }
+
+    #[test]
+    fn equal_runs_have_equal_traces() {
+        let trace = |seed, ms| {
+            let tasks = Tasks::new(seed);
+            for number in 0..4 {
+                let clock = tasks.clock().clone();
+                tasks.spawn(number.to_string(), async move {
+                    clock.sleep(Duration::from_millis(ms)).await;
+                    pause().await;
+                });
+            }
+            tasks.run();
+            tasks.trace()
+        };
+        assert_eq!(trace(1, 5), trace(1, 5));
+        assert_ne!(trace(1, 5), trace(2, 5));
+        assert_ne!(trace(1, 5), trace(1, 6));
+    }
+
+    /// A task of a group of its own that counts seconds, and what it has spawned.
+    fn count_seconds(tasks: &Rc<Tasks<'static>>, seconds: &Rc<Cell<u64>>) -> Group {
+        let (group, spawner) = (tasks.group(), tasks.clone());
+        let (clock, seconds) = (tasks.clock().clone(), seconds.clone());
+        tasks.spawn_in(group, "parent", async move {
+            spawner.spawn("child", async move {
+                loop {
+                    clock.sleep(SECOND).await;
+                    seconds.set(seconds.get() + 1);
+                }
+            });
+        });
+        group
+    }
+
+    #[test]
+    fn a_paused_group_stands_still_while_time_passes() {
+        let seconds = Rc::new(Cell::new(0));
+        let tasks = Rc::new(Tasks::new(1));
+        tasks.run_until(async {
+            let group = count_seconds(&tasks, &seconds);
+            tasks.clock().sleep(SECOND * 7 / 2).await;
+            assert_eq!(seconds.get(), 3);
+            tasks.pause(group);
+            tasks.clock().sleep(SECOND * 10).await;
+            assert_eq!(seconds.get(), 3);
+            tasks.resume(group);
+            tasks.clock().sleep(SECOND * 2).await;
+            assert_eq!(seconds.get(), 5, "the timer that was due, and one more");
+        });
+    }
+
+    #[test]
+    fn a_killed_group_drops_its_tasks_and_what_they_spawn() {
+        struct SpawnsWhenDropped(Rc<Tasks<'static>>, Group, Rc<()>);
+        impl Drop for SpawnsWhenDropped {
+            fn drop(&mut self) {
+                let held = self.2.clone();
+                self.0.spawn_in(self.1, "late", async move {
+                    drop(held);
+                    panic!("a task of a killed group runs");
+                });
+            }
+        }
+        let (seconds, held) = (Rc::new(Cell::new(0)), Rc::new(()));
+        let tasks = Rc::new(Tasks::new(1));
+        tasks.run_until(async {
+            let group = count_seconds(&tasks, &seconds);
+            let bomb = SpawnsWhenDropped(tasks.clone(), group, held.clone());
+            tasks.spawn_in(group, "held", async move {
+                let _bomb = bomb;
+                std::future::pending::<()>().await;
+            });
+            tasks.clock().sleep(SECOND * 3 / 2).await;
+            tasks.kill(group);
+            tasks.clock().sleep(SECOND * 5).await;
+            assert_eq!(seconds.get(), 1);
+            assert_eq!(Rc::strong_count(&held), 1);
+        });
+        assert!(tasks.blocked().is_empty());
+    }
+
+    #[test]
+    fn a_task_that_kills_its_own_group_ends_when_it_yields() {
+        let tasks = Rc::new(Tasks::new(1));
+        tasks.run_until(async {
+            let (group, killer) = (tasks.group(), tasks.clone());
+            tasks.spawn_in(group, "kills itself", async move {
+                killer.kill(group);
+                pause().await;
+                panic!("it was killed");
+            });
+            tasks.clock().sleep(SECOND).await;
+        });
+        assert!(tasks.blocked().is_empty());
     }
 }
