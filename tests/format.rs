@@ -6,7 +6,7 @@ use std::mem::{offset_of, size_of};
 
 use ringmq::broker::layout::{
     DelayState, DelayedHead, DelayedItem, FactHead, GroupHead, GroupRemoved, GroupSet, LockHead,
-    LockRow, OffsetRow, TopicRemoved, TopicSet, TopicTable,
+    LockRow, OffsetRow, RaftEntryHead, RaftPlaceRow, TopicRemoved, TopicSet, TopicTable,
 };
 use ringmq::storage::EntryKind;
 use ringmq::storage::ages::{AgesHead, SegmentAge};
@@ -20,6 +20,7 @@ use ringmq::storage::sealed::{
     MARKS_PER_BLOCK, MESSAGES_PER_BLOCK, RUNS_PER_BLOCK,
 };
 use ringmq::storage::snapshot::{SNAPSHOT_MAGIC, SnapshotHead};
+use ringmq::storage::vote::VoteRecord;
 
 const TEXT: &str = include_str!("../docs/format.md");
 
@@ -36,7 +37,7 @@ macro_rules! layout {
     };
 }
 
-fn layouts() -> [Layout; 26] {
+fn layouts() -> [Layout; 29] {
     [
         layout!(FactHead { size, subject, kind, reserved }),
         layout!(TopicSet {
@@ -90,6 +91,9 @@ fn layouts() -> [Layout; 26] {
         layout!(DelayedItem { due_ms }),
         layout!(LockHead { group_size, client_size, row_count }),
         layout!(LockRow { topic, queue }),
+        layout!(RaftPlaceRow { index, term, end }),
+        layout!(RaftEntryHead { place, kind, reserved }),
+        layout!(VoteRecord { checksum, version, term, voted_for, is_committed }),
         layout!(EntryHeader {
             checksum,
             payload_size,

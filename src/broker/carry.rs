@@ -61,7 +61,8 @@ impl<D: Disk> Broker<D> {
         for segment in expired {
             if self.has_pending(&segment).await? {
                 let pending_bytes = self.state.borrow().durable.delays.pending().bytes;
-                if expired_bytes < 2 * pending_bytes || !self.carry(&segment, now).await? {
+                let pays = expired_bytes >= 2 * pending_bytes;
+                if !self.leads() || !pays || !self.carry(&segment, now).await? {
                     break;
                 }
             }

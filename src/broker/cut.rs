@@ -7,9 +7,9 @@
 use super::held::PullTask;
 use super::open::{OpenError, Restored, restore};
 use super::{Answer, Broker, Outcome, Released, State};
-use crate::model::{Refusal, Timestamp};
-use crate::storage::CutError as StoreCutError;
+use crate::model::{LogOffset, Refusal, Timestamp};
 use crate::storage::disk::Disk;
+use crate::storage::{CutError as StoreCutError, Opening};
 
 /// Why the log was not cut. Unless it is fenced now, nothing has changed.
 #[derive(Debug, thiserror::Error)]
@@ -26,7 +26,23 @@ impl<D: Disk> Broker<D> {
     /// ([`take_topic_changes`](Self::take_topic_changes)). Replies that wait for a cut entry become
     /// [`Refusal::OutcomeUnknown`].
     pub async fn cut_to(&self, ordinal: u64, now: Timestamp) -> Result<Vec<Released>, CutError> {
-        let opening = self.store.cut_to(ordinal).await?;
+        self.continue_from(self.store.cut_to(ordinal).await?, now).await
+    }
+
+    /// The same for everything from `offset` on.
+    pub async fn cut_at(
+        &self,
+        offset: LogOffset,
+        now: Timestamp,
+    ) -> Result<Vec<Released>, CutError> {
+        self.continue_from(self.store.cut_at(offset).await?, now).await
+    }
+
+    async fn continue_from(
+        &self,
+        opening: Opening<D>,
+        now: Timestamp,
+    ) -> Result<Vec<Released>, CutError> {
         let restored = match restore(opening).await {
             Err(error @ OpenError::Fact(_)) => panic!("entries that were applied before: {error}"),
             restored => restored?,

@@ -80,6 +80,13 @@ impl Delivery {
         due_ms.max(self.horizon_ms)
     }
 
+    /// This copy delivers from now on. The clock continues from what the previous leader has
+    /// stored, so that nothing becomes due too early.
+    pub fn take_over(&mut self, now: Now, delays: &Delays) {
+        self.clock = DelayClock::begin(now, delays);
+        self.begin_again();
+    }
+
     /// Pending messages may be others than before: looks at all of them again.
     pub fn begin_again(&mut self) {
         self.agenda = Agenda::default();
@@ -115,7 +122,7 @@ impl<D: Disk> Broker<D> {
         loop {
             let look = || {
                 let delivery = &mut self.state.borrow_mut().delivery;
-                let is_due = std::mem::take(&mut delivery.is_due);
+                let is_due = self.leads() && std::mem::take(&mut delivery.is_due);
                 (is_due || delivery.is_stopping).then_some(())
             };
             self.deliveries.wait(look).await;
@@ -259,6 +266,7 @@ impl<D: Disk> Broker<D> {
         match self.store.with_room(size, attempt).await {
             Ok(delivered) => delivered,
             Err(AppendError::Fenced) => Err(Paused::Fenced),
+            Err(AppendError::NotLeader) => Err(Paused::Failed),
             Err(error) => {
                 tracing::warn!(shard = self.config.shard.0, "delayed messages wait: {error}");
                 Err(Paused::Failed)

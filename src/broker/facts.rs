@@ -3,7 +3,7 @@
 //! ```text
 //!   request ──▶ decide ──▶ facts ──▶ one entry of the log ──▶ apply ──▶ state
 //!                                                              ▲
-//!   replay at start, a snapshot, (later) a replica ────────────┘
+//!   replay at start, a snapshot, a replica ────────────────────┘
 //! ```
 //!
 //! An entry carries one fact and has that fact's kind, or it carries several ([`SEVERAL`]), which
@@ -44,6 +44,8 @@ pub const DELAYS: EntryKind = EntryKind(8);
 pub const DELAYED: EntryKind = EntryKind(9);
 /// The configuration of a consumer group ([`group_configs`](super::group_configs)).
 pub const GROUP: EntryKind = EntryKind(10);
+/// The end of an entry of the consensus engine ([`raft_entries`](super::raft_entries)).
+pub const RAFT_ENTRY: EntryKind = EntryKind(11);
 /// Owners of queues ([`locks`](super::locks)).
 pub const LOCKS: EntryKind = EntryKind(12);
 

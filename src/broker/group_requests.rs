@@ -28,7 +28,11 @@ impl<D: Disk> Broker<D> {
         }
     }
 
+    /// A copy that does not lead creates no groups; its leader does.
     fn missing<'a>(&self, groups: impl Iterator<Item = &'a GroupName>) -> Vec<GroupName> {
+        if !self.leads() {
+            return Vec::new();
+        }
         let durable = &self.state.borrow().durable;
         groups.filter(|group| !is_complete(durable, group)).map(GroupName::detached).collect()
     }

@@ -50,7 +50,9 @@ mod open;
 pub mod operation;
 mod produce;
 mod pull;
+pub mod raft_entries;
 mod relay;
+mod replica;
 mod request_reply;
 mod resets;
 mod retry;
@@ -94,6 +96,7 @@ pub mod layout {
     pub use super::group_configs::{GroupRemoved, GroupSet};
     pub use super::locks::{LockHead, LockRow};
     pub use super::offsets::{GroupHead, OffsetRow};
+    pub use super::raft_entries::{RaftEntryHead, RaftPlaceRow};
     pub use super::topics::{TopicRemoved, TopicSet, TopicTable};
 }
 
@@ -102,6 +105,7 @@ pub use self::delaying::Delay;
 pub use self::facts::FactError;
 pub use self::held::PullTask;
 pub use self::open::{OpenError, OpenReport};
+pub use self::replica::RawError;
 
 /// How long a refused producer is asked to wait before it retries, ms.
 pub const RETRY_AFTER_MS: u64 = 50;

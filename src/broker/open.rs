@@ -105,7 +105,7 @@ pub struct Unseen {
 }
 
 impl Unseen {
-    fn note(&mut self, entry: &Replayed<'_>) {
+    pub fn note(&mut self, entry: &Replayed<'_>) {
         messages_of(entry, &mut |queue, offset, _| {
             if delays::is_group(queue.topic) {
                 return;
@@ -117,6 +117,13 @@ impl Unseen {
                 None => self.pending.push_back(Pending { end, queue, next }),
             }
         });
+    }
+}
+
+impl Unseen {
+    /// Appends that are not visible yet, in log order.
+    pub fn into_pending(self) -> VecDeque<Pending> {
+        self.pending
     }
 }
 

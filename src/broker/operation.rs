@@ -69,6 +69,7 @@ impl<D: Disk> Broker<D> {
         request: &Request,
         context: &impl Context,
     ) -> Result<Answer, Refusal> {
+        self.check_leads(request)?;
         let reply = match request {
             Request::MaxOffset(queue) => self.max_offset(queue)?,
             Request::MinOffset(queue) => self.min_offset(queue)?,
@@ -88,7 +89,9 @@ impl<D: Disk> Broker<D> {
                 let left =
                     self.unregister(client, producer.as_ref(), consumer.as_ref(), context.origin());
                 self.schedule_notifications(context.now().moment);
-                if let Some(group) = consumer {
+                if let Some(group) = consumer
+                    && self.leads()
+                {
                     self.release_locks(client, group, context).await?;
                 }
                 left
@@ -156,6 +159,14 @@ impl<D: Disk> Broker<D> {
     /// Handles a heartbeat. A new group is created for its first member. A new member of a group is
     /// notified of the group's change before the reply, as stock brokers do (remoting reference, 5.23);
     /// the other members a moment later.
+    /// Refuses what only the leader may execute, before it changes anything.
+    fn check_leads(&self, request: &Request) -> Result<(), Refusal> {
+        match request.needs_leader() && !self.leads() {
+            true => Err(Refusal::NotLeader { shard: self.config.shard.0 }),
+            false => Ok(()),
+        }
+    }
+
     async fn heartbeat(
         &self,
         heartbeat: &Heartbeat,

@@ -321,6 +321,7 @@ impl<D: Disk> Broker<D> {
             },
             AppendError::DiskFull => Refusal::DiskFull,
             AppendError::Fenced => Refusal::Fenced,
+            AppendError::NotLeader => Refusal::NotLeader { shard: self.config.shard.0 },
             AppendError::TooLarge => {
                 Refusal::TooLarge { what: "batch", size, size_max: PAYLOAD_SIZE_MAX }
             }

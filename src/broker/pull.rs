@@ -120,8 +120,11 @@ impl<D: Disk> Broker<D> {
     }
 
     /// A full offset table must not keep messages from a consumer; an explicit commit reports the
-    /// error.
+    /// error. Nor must a copy that does not lead.
     fn commit_on_the_way(&self, group: &GroupName, queue: QueueKey, offset: i64, now: Moment) {
+        if !self.leads() {
+            return;
+        }
         if let Err(refusal) = self.commit(group, queue, offset, now)
             && !self.state.borrow_mut().has_logged_full.replace(true)
         {

@@ -15,6 +15,7 @@ use super::group_configs::{AllGroups, GroupConfigs};
 use super::locks::{AllLocks, Locks};
 use super::messages::{self, AllQueues};
 use super::offsets::{AllOffsets, Offsets};
+use super::raft_entries::{AllRaftEntries, RaftEntries};
 use super::topics::{AllTopics, Topics};
 use crate::storage::{EntryKind, Index};
 
@@ -26,6 +27,7 @@ pub struct Durable {
     pub groups: GroupConfigs,
     pub delays: Delays,
     pub locks: Locks,
+    pub raft: RaftEntries,
 }
 
 /// A kind of fact.
@@ -48,7 +50,7 @@ struct Row {
 type Section = Box<dyn FnMut(&Durable, &Index, &mut Facts) -> bool>;
 
 /// Every kind of fact, in snapshot order.
-const TABLE: [Row; 9] = [
+const TABLE: [Row; 10] = [
     Row {
         kind: facts::TOPIC,
         name: "a topic",
@@ -122,6 +124,16 @@ const TABLE: [Row; 9] = [
         apply: |durable, index, fact| durable.delays.apply_messages(index, fact),
         is_indexed: true,
         snapshot: None,
+    },
+    Row {
+        kind: facts::RAFT_ENTRY,
+        name: "an entry of the consensus engine",
+        apply: |durable, _, fact| durable.raft.apply(fact),
+        is_indexed: false,
+        snapshot: Some(|| {
+            let mut all = AllRaftEntries::default();
+            Box::new(move |durable, _, facts| all.add(&durable.raft, facts))
+        }),
     },
     Row {
         kind: facts::LOCKS,

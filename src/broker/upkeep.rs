@@ -158,6 +158,11 @@ impl<D: Disk> Broker<D> {
                 Err(AppendError::NoRoom) => {
                     return self.at(now.plus_ms(RETRY_MS), Due::FlushOffsets);
                 }
+                // The new leader has its own.
+                Err(AppendError::NotLeader) => {
+                    let shard = self.config.shard.0;
+                    return self.flushed(now, Some(Refusal::NotLeader { shard }));
+                }
                 Err(error) => {
                     let refusal = self.refuse_append(error, 0);
                     tracing::warn!(shard = self.config.shard.0, "cannot write offsets: {refusal}");
@@ -194,6 +199,9 @@ impl<D: Disk> Broker<D> {
     }
 
     fn sweep_some(&self, after: Option<GroupName>, now: Moment) {
+        if !self.leads() {
+            return self.at(now.plus_ms(SWEEP_EVERY_MS), Due::Sweep(None));
+        }
         let swept = {
             let state = &mut *self.state.borrow_mut();
             let (topics, groups) = (&state.durable.topics, &state.groups);
@@ -213,6 +221,9 @@ impl<D: Disk> Broker<D> {
     }
 
     fn sweep_locks(&self, after: Option<GroupName>, now: Moment) {
+        if !self.leads() {
+            return self.at(now.plus_ms(SWEEP_LOCKS_EVERY_MS), Due::SweepLocks(None));
+        }
         let swept = {
             let Durable { topics, locks, .. } = &mut self.state.borrow_mut().durable;
             locks.sweep(after.as_ref(), now, |number| topics.topic(number).is_some())

@@ -70,6 +70,9 @@ pub enum Refusal {
     DiskFault { shard: u16 },
     #[error("this shard has reached its limit of {count_max} {what}")]
     Full { what: &'static str, count_max: usize },
+    /// The shard is a standby. Clients find the leader by refreshing their routes.
+    #[error("shard {shard} is a standby here; refresh the route and send to the leader")]
+    NotLeader { shard: u16 },
     #[error("no consumer for group {0} on this shard")]
     NoConsumer(GroupName),
     #[error("group {0} has no committed offset for this queue")]
@@ -159,6 +162,7 @@ impl Refusal {
             Self::Damaged(_) => 2006,
             Self::Full { .. } => 2007,
             Self::DiskFault { .. } => 2008,
+            Self::NotLeader { .. } => 2009,
             Self::NoConsumer(_) => 3001,
             Self::NoOffset(_) => 3002,
             Self::NoMessage(_) => 3003,

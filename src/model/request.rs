@@ -176,6 +176,28 @@ impl Request {
             _ => Scope::ThisShard,
         }
     }
+
+    /// Whether only the leader among the copies of a shard may execute it, because it changes
+    /// durable state. A heartbeat and a pull do more on the leader, but not only there.
+    pub fn needs_leader(&self) -> bool {
+        matches!(
+            self,
+            Self::Produce(_)
+                | Self::ProduceRecords(_)
+                | Self::CommitOffset { .. }
+                | Self::LockQueues(_)
+                | Self::UnlockQueues(_)
+                | Self::UpdateTopic(_)
+                | Self::CreateTopic(_)
+                | Self::DeleteTopic { .. }
+                | Self::SendBack(_)
+                | Self::UpdateGroup(_)
+                | Self::UpdateGroups(_)
+                | Self::CreateGroups { .. }
+                | Self::DeleteGroup { .. }
+                | Self::ResetGroup(_)
+        )
+    }
 }
 
 /// A queue, as named by a client.

@@ -40,6 +40,9 @@ pub enum AppendError {
     DiskFull,
     #[error("a write has failed; the log is closed")]
     Fenced,
+    /// Only the leader among the copies of a log appends entries of its own.
+    #[error("another copy of the log leads")]
+    NotLeader,
     #[error("the entry exceeds the size limit")]
     TooLarge,
 }

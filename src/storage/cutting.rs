@@ -44,6 +44,13 @@ enum Stage {
     Done,
 }
 
+/// What stays: everything up to an entry, or everything below a place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum CutAfter {
+    Ordinal(u64),
+    Offset(LogOffset),
+}
+
 /// Where a log is cut.
 pub(super) struct Cut<D: Disk> {
     pub hold: Hold<D>,
@@ -59,6 +66,8 @@ impl<D: Disk> Hold<D> {
         store.0.background.take().await;
         let mut hold = Self { store: store.clone(), stage: Stage::Unchanged, holds_syncs: false };
         store.0.log.borrow_mut().is_held = true;
+        // What belongs to a group that has not ended may be written now.
+        store.0.work.notify();
         let is_still = || {
             let log = store.0.log.borrow();
             if log.fault.is_some() {
@@ -73,8 +82,8 @@ impl<D: Disk> Hold<D> {
         Ok(hold)
     }
 
-    /// The place of the cut that keeps the entries up to `ordinal`.
-    pub async fn find(self, ordinal: u64) -> Result<Cut<D>, CutError> {
+    /// The place of the cut that keeps what `after` says.
+    pub async fn find(self, after: CutAfter) -> Result<Cut<D>, CutError> {
         let (mut at, end, next_ordinal, mut epoch, mut reader) = {
             let log = self.store.0.log.borrow();
             let segments =
@@ -82,12 +91,18 @@ impl<D: Disk> Hold<D> {
             let reader = LogReader::new(segments.collect(), log.config.checksum_seed);
             (log.commit.driven_to, log.end(), log.writer.next_ordinal(), 0, reader)
         };
-        if ordinal >= next_ordinal {
-            return Err(CutError::Beyond { ordinal, newest: next_ordinal - 1 });
+        match after {
+            CutAfter::Ordinal(ordinal) if ordinal >= next_ordinal => {
+                return Err(CutError::Beyond { ordinal, newest: next_ordinal - 1 });
+            }
+            CutAfter::Offset(offset) if offset < at || offset > end => {
+                return Err(ReadError::Gone(offset).into());
+            }
+            _ => {}
         }
         let mut slices = Slices::default();
         loop {
-            let (next, after, its_epoch) = match at == end {
+            let (next, behind, its_epoch) = match at == end {
                 true => (next_ordinal, end, epoch),
                 false => match reader.parse_at(at).await.map_err(ReadError::from)? {
                     Parsed::Entry(entry) => {
@@ -97,14 +112,21 @@ impl<D: Disk> Hold<D> {
                     _ => return Err(ReadError::Damaged(at).into()),
                 },
             };
-            if next == ordinal + 1 {
+            let is_place = match after {
+                CutAfter::Ordinal(ordinal) if next > ordinal + 1 => {
+                    return Err(CutError::Committed { ordinal, first: next });
+                }
+                CutAfter::Ordinal(ordinal) => next == ordinal + 1,
+                CutAfter::Offset(offset) if at > offset => {
+                    return Err(ReadError::Gone(offset).into());
+                }
+                CutAfter::Offset(offset) => at == offset,
+            };
+            if is_place {
                 let point = SnapshotPoint { offset: at, next_ordinal: next, epoch };
                 return Ok(Cut { hold: self, point, end });
             }
-            if next > ordinal {
-                return Err(CutError::Committed { ordinal, first: next });
-            }
-            (at, epoch) = (after, its_epoch);
+            (at, epoch) = (behind, its_epoch);
             slices.handled(1).await;
         }
     }
@@ -159,13 +181,13 @@ impl<D: Disk> Drop for Hold<D> {
 }
 
 impl<D: Disk> Store<D> {
-    /// Holds the log and finds the place after the entry with this ordinal.
-    pub(super) async fn hold_at(&self, ordinal: u64) -> Result<Cut<D>, CutError> {
+    /// Holds the log and finds the place of the cut.
+    pub(super) async fn hold_at(&self, after: CutAfter) -> Result<Cut<D>, CutError> {
         assert!(
             self.0.log.borrow().config.commit == CommitRule::Driven,
             "a log that commits alone is never cut"
         );
-        let cut = Hold::begin(self).await?.find(ordinal).await?;
+        let cut = Hold::begin(self).await?.find(after).await?;
         // An opening reads the notes from disk.
         self.write_damage_notes().await?;
         self.finish_retiring().await?;

@@ -27,6 +27,7 @@ use crate::storage::cuts::Cuts;
 use crate::storage::disk::{Disk, DiskError, Durability, Space};
 use crate::storage::entry::{HEADER_SIZE, PAYLOAD_SIZE_MAX, entry_size};
 use crate::storage::error::ReadError;
+use crate::storage::group_commit::Take;
 use crate::storage::raw::{self, RawEntry, RawError};
 use crate::storage::room::Gate;
 use crate::storage::sealed::{Layout, note_mark};
@@ -51,6 +52,12 @@ pub(super) struct Log<D: Disk> {
     pub fault: Option<DiskError>,
     /// Its end is being cut off: no appends, no new segments.
     pub is_held: bool,
+    /// Another copy of the log leads: only that one's entries are appended.
+    pub is_following: bool,
+    /// Where the last group of entries that is replicated as a whole ends; `None` if entries are
+    /// not grouped. What follows it is not written before its group has ended, because the write
+    /// that ends it would have to wait for that of the same block.
+    pub group_end: Option<LogOffset>,
     pub cuts: Cuts,
     pub space: SpaceState,
     /// Space of the file system at the last check; `None` before the first one.
@@ -295,8 +302,34 @@ impl<D: Disk> Log<D> {
             }
     }
 
+    /// The entries so far form a group that is replicated as a whole. It can be written now, by
+    /// itself: what follows must not delay it.
+    pub fn end_group(&mut self) {
+        self.group_end = Some(self.end());
+        if !self.is_following {
+            self.writer.split_open(|size| self.disk.buffer(size));
+        }
+    }
+
+    /// Whether this copy of the log leads and may append entries of its own. Appends that wait for
+    /// room find out at once.
+    pub fn set_following(&mut self, is_following: bool) {
+        self.is_following = is_following;
+        if is_following {
+            self.room.handle_progress(self.in_flight(), Gate::Over);
+        }
+    }
+
     /// The next write that may begin now.
     pub fn poll_write(&mut self) -> Option<WriteJob<D>> {
+        if let Some(group_end) = self.group_end
+            && !self.is_held
+            && !self.is_following
+            && let Some(Take::Open(range)) = self.writer.commit().peek_write()
+            && group_end.0 < range.end
+        {
+            return None;
+        }
         let Write { base, buffer, memory, range } =
             self.writer.poll_write(|size| self.disk.buffer(size))?;
         self.tail.insert(base, range.clone(), buffer.clone(), memory);
@@ -352,6 +385,8 @@ impl<D: Disk> Log<D> {
         self.room = old.room.clone();
         (self.space, self.disk_space) = (old.space, old.disk_space);
         self.metrics = old.metrics.clone();
+        self.is_following = old.is_following;
+        self.group_end = old.group_end.map(|end| end.min(place));
         self.writer.continue_from(&old.writer);
         self.cuts = std::mem::take(&mut old.cuts);
         self.cuts.note(place);
@@ -395,6 +430,9 @@ impl<D: Disk> Log<D> {
         let size = entry_size(payload_size);
         if self.fault.is_some() {
             return Err(AppendError::Fenced);
+        }
+        if self.is_following {
+            return Err(AppendError::NotLeader);
         }
         if payload_size > self.payload_size_max() {
             return Err(AppendError::TooLarge);

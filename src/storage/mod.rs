@@ -11,10 +11,10 @@
 //!
 //! Start reading at [`store`], the interface; [`log`] is the state behind it. Parameters and
 //! results: [`append`], [`replay`], [`config`], [`error`]. Byte layouts: [`entry`], [`segment`],
-//! [`sealed`] (index files), [`snapshot`], [`proof`] (of the end); documented in `docs/format.md`.
+//! [`sealed`] (index files), [`snapshot`], [`proof`] (of the end), [`vote`]; documented in `docs/format.md`.
 //! Decisions without I/O: [`group_commit`], [`writer`], [`raw`] (entries of another copy), [`room`]
 //! (admission), [`index`], [`recovery`], [`ages`], [`retention`], [`cuts`]. Disk access: [`store`],
-//! [`ticket`], [`opening`], [`cutting`] (cuts off the end of a running log), [`scan`], [`reading`],
+//! [`ticket`], [`shipping`] (to other copies), [`opening`], [`cutting`] (cuts off the end of a running log), [`scan`], [`reading`],
 //! [`maintenance`] and [`snapshotting`] (their state is [`upkeep`]), [`publish`]. Only [`file`]
 //! knows the kernel.
 //!
@@ -63,6 +63,7 @@ mod scan;
 pub mod sealed;
 mod sealing;
 pub mod segment;
+mod shipping;
 pub mod signal;
 pub mod slice;
 pub mod snapshot;
@@ -71,6 +72,7 @@ pub mod store;
 pub mod tail;
 mod ticket;
 mod upkeep;
+pub mod vote;
 pub mod writer;
 
 pub use ages::{Ages, ClockStep};
@@ -89,5 +91,7 @@ pub use reading::EntryAt;
 pub use recovery::RecoveryReport;
 pub use replay::{MessagesOf, Replayed};
 pub use row::QueueRow;
+pub use shipping::split_at_segment;
 pub use store::{CommitStep, Standing, Store, StoreStats};
 pub use ticket::Ticket;
+pub use vote::StoredVote;

@@ -13,7 +13,7 @@ use std::rc::Rc;
 use crate::model::{LogOffset, Metrics};
 use crate::storage::config::{CommitRule, Epoch, StoreConfig};
 use crate::storage::cuts::Cuts;
-use crate::storage::cutting::Cut;
+use crate::storage::cutting::{Cut, CutAfter};
 use crate::storage::disk::{BLOCK_SIZE, Disk, DiskError, DiskErrorKind, DiskFile};
 use crate::storage::error::{CutError, EpochError, OpenError};
 use crate::storage::index::Index;
@@ -86,7 +86,12 @@ impl<D: Disk> Store<D> {
     /// Committers must be running, because appended entries are written first. Appends wait
     /// meanwhile.
     pub async fn cut_to(&self, ordinal: u64) -> Result<Opening<D>, CutError> {
-        Opening::of_cut(self.hold_at(ordinal).await?).await
+        Opening::of_cut(self.hold_at(CutAfter::Ordinal(ordinal)).await?).await
+    }
+
+    /// The same for everything from `offset` on, a place between two entries.
+    pub async fn cut_at(&self, offset: LogOffset) -> Result<Opening<D>, CutError> {
+        Opening::of_cut(self.hold_at(CutAfter::Offset(offset)).await?).await
     }
 }
 
@@ -480,6 +485,8 @@ impl<D: Disk> Opening<D> {
             preparing: Preparing::No,
             fault: None,
             is_held: false,
+            is_following: false,
+            group_end: None,
             cuts: Cuts::default(),
             space: SpaceState::Enough,
             disk_space: None,
@@ -507,6 +514,7 @@ impl<D: Disk> Opening<D> {
             syncs: Turns::default(),
             is_stopping: false.into(),
             work: Signal::default(),
+            group_grows: Signal::default(),
             marks_changed: Signal::default(),
         }));
         Ok((store, report))

@@ -43,6 +43,8 @@ pub enum FileName {
     Cut(LogOffset),
     /// Records how far the log was on stable media when it was last idle.
     EndProof,
+    /// The vote of this copy of the log in the election of a leader.
+    Vote,
     /// Incomplete; removed at a restart.
     Unfinished(Box<FileName>),
 }
@@ -53,8 +55,10 @@ impl FileName {
         if let Some(finished) = name.strip_suffix(".tmp") {
             return Some(Self::Unfinished(Box::new(Self::parse(finished)?)));
         }
-        if name == END_PROOF {
-            return Some(Self::EndProof);
+        match name {
+            END_PROOF => return Some(Self::EndProof),
+            VOTE => return Some(Self::Vote),
+            _ => {}
         }
         let Some((number, kind)) = name.split_once('.') else {
             return parse_number(name).map(LogOffset).map(Self::Segment);
@@ -82,6 +86,7 @@ impl FileName {
 
 const DIGITS: usize = 20;
 const END_PROOF: &str = "end.proof";
+const VOTE: &str = "election.vote";
 
 fn parse_number(digits: &str) -> Option<u64> {
     let is_ours = digits.len() == DIGITS && digits.bytes().all(|b| b.is_ascii_digit());
@@ -101,6 +106,7 @@ impl Display for FileName {
             Self::Kept(base) => write!(f, "{:0DIGITS$}.kept", base.0),
             Self::Cut(offset) => write!(f, "{:0DIGITS$}.cut", offset.0),
             Self::EndProof => f.write_str(END_PROOF),
+            Self::Vote => f.write_str(VOTE),
             Self::Unfinished(name) => write!(f, "{name}.tmp"),
         }
     }
@@ -126,6 +132,7 @@ mod tests {
             ("00000000000268435456.kept", FileName::Kept(at)),
             ("00000000000268435456.cut", FileName::Cut(at)),
             ("end.proof", FileName::EndProof),
+            ("election.vote", FileName::Vote),
         ];
         for (text, name) in rows {
             assert_eq!(FileName::parse(text), Some(name.clone()), "{text}");

@@ -4,8 +4,11 @@
 //! changing them, so replaying from that offset gives the same state.
 //!
 //! Invariant: a snapshot gets its final name only once the log is on stable media and committed up
-//! to its end at the last slice. Nothing in the snapshot can be lost or cut off.
+//! to its end at the last slice. Nothing in the snapshot can be lost or cut off. In a log that is
+//! committed in groups, that group must be whole on stable media: after a start, part of a group is
+//! cut off.
 
+use std::cell::Cell;
 use std::rc::Rc;
 
 use crate::model::LogOffset;
@@ -49,7 +52,7 @@ impl<D: Disk> Store<D> {
         if is_wanted {
             self.wait_until_fixed(taken.end).await?;
         }
-        if !self.is_fixed(taken.end) {
+        if !self.is_fixed(&taken) {
             return Ok(None);
         }
         self.publish_snapshot(&taken).await.map(Some)
@@ -91,12 +94,21 @@ impl<D: Disk> Store<D> {
             slices.push(slice);
             yield_now().await;
         }
-        Taken { point, end: self.end(), slices, sum }
+        Taken { point, end: self.end(), fixed_by: Cell::default(), slices, sum }
     }
 
-    /// Whether everything below `end` can no longer be lost or cut off.
-    fn is_fixed(&self, end: LogOffset) -> bool {
-        !self.is_fenced() && self.durable().min(self.committed()) >= end
+    /// Whether nothing in the snapshot can be lost or cut off any more.
+    fn is_fixed(&self, taken: &Taken) -> bool {
+        let log = self.0.log.borrow();
+        if log.fault.is_some() || log.committed() < taken.end {
+            return false;
+        }
+        let by = taken.fixed_by.get().unwrap_or(match log.config.commit {
+            CommitRule::Local => taken.end,
+            CommitRule::Driven => log.commit.driven_to,
+        });
+        taken.fixed_by.set(Some(by));
+        log.durable() >= by
     }
 
     /// Waits for the part that this log can do alone.

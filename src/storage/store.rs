@@ -13,6 +13,7 @@ use std::rc::Rc;
 
 use crate::model::{Chunk, LogOffset, Metrics, Timestamp};
 use crate::storage::append::{Append, AppendError, Appended};
+use crate::storage::config::Flush;
 use crate::storage::cuts::Awaited;
 use crate::storage::disk::{Disk, DiskError, DiskErrorKind, DiskFile, Space};
 use crate::storage::entry::EntryKind;
@@ -99,6 +100,8 @@ pub(super) struct Shared<D: Disk> {
     pub is_stopping: Cell<bool>,
     /// There may be something to write, or the store stops.
     pub work: Signal,
+    /// See [`Store::group_grows`].
+    pub group_grows: Signal,
     /// A mark advanced, a segment became available, or the log was fenced or cut.
     pub marks_changed: Signal,
 }
@@ -128,8 +131,14 @@ impl<D: Disk> Store<D> {
         append: Append,
         fill: impl FnOnce(&mut [u8], LogOffset),
     ) -> Result<Appended, AppendError> {
-        let outcome = self.0.log.borrow_mut().append(append, fill);
+        let (outcome, is_grouped) = {
+            let log = &mut *self.0.log.borrow_mut();
+            (log.append(append, fill), log.group_end.is_some())
+        };
         self.0.work.notify_one();
+        if is_grouped {
+            self.0.group_grows.notify();
+        }
         outcome
     }
 
@@ -153,6 +162,39 @@ impl<D: Disk> Store<D> {
             }
         });
         Ok(())
+    }
+
+    /// The entries so far form a group that is replicated as a whole; it can be written now. From
+    /// the first call on, nothing of a group that has not ended is written, except full buffers.
+    pub fn end_group(&self) {
+        self.0.log.borrow_mut().end_group();
+        self.0.work.notify_one();
+        self.0.group_grows.notify();
+    }
+
+    /// Notified when something is appended to a group, a group ends, or another copy leads.
+    pub fn group_grows(&self) -> &Signal {
+        &self.0.group_grows
+    }
+
+    /// Whether another copy of this log leads. Then only [`append_raw`](Self::append_raw) appends.
+    pub fn set_following(&self, is_following: bool) {
+        self.0.log.borrow_mut().set_following(is_following);
+        // A group that has not ended is written now.
+        self.0.work.notify();
+        self.0.marks_changed.notify();
+        self.0.group_grows.notify();
+    }
+
+    pub fn is_following(&self) -> bool {
+        self.0.log.borrow().is_following
+    }
+
+    /// Where the segment of the next entry ends.
+    pub fn segment_end(&self) -> LogOffset {
+        let log = self.0.log.borrow();
+        let end = LogOffset(log.writer.segment_end());
+        if end > log.end() { end } else { end.plus(log.config.segment_size) }
     }
 
     /// Ordinal of the newest entry; 0 without one.
@@ -296,6 +338,23 @@ impl<D: Disk> Store<D> {
                 return Some(false);
             }
             (log.committed() >= end || log.fault.is_some()).then(|| log.committed() >= end)
+        })
+    }
+
+    /// Waits until everything below `end` is on stable media, or on the device with asynchronous
+    /// flush. False if that will never happen: the log is fenced, or the entry there was cut off.
+    pub fn stored(&self, end: LogOffset) -> impl Future<Output = bool> {
+        let awaited = Awaited { end, cut_count: self.0.log.borrow().cuts.count() };
+        self.0.marks_changed.wait(move || {
+            let log = self.0.log.borrow();
+            if log.cuts.have_taken(awaited) {
+                return Some(false);
+            }
+            let mark = match log.config.flush {
+                Flush::Sync => log.durable(),
+                Flush::Async => log.written(),
+            };
+            (mark >= end || log.fault.is_some()).then_some(mark >= end)
         })
     }
 

@@ -57,6 +57,15 @@ impl<B: AsRef<[u8]> + 'static> TailCache<B> {
         self.size = self.buffers.iter().map(|cached| cached.memory).sum();
     }
 
+    /// What the buffer that was the first to contain `offset` has from there on.
+    pub fn peek(&self, offset: LogOffset) -> Option<&[u8]> {
+        let index = self.buffers.partition_point(|cached| cached.range.start <= offset.0);
+        let cached = self.buffers.get(index.checked_sub(1)?)?;
+        let (start, end) = (offset.0 - cached.base, cached.range.end - cached.base);
+        let is_held = offset.0 < cached.range.end;
+        is_held.then(|| (*cached.buffer).as_ref().get(start as usize..end as usize))?
+    }
+
     /// `size` bytes at `offset`, which lie within one entry.
     pub fn find(&self, offset: LogOffset, size: usize) -> Option<Chunk> {
         let index = self.buffers.partition_point(|cached| cached.range.start <= offset.0);

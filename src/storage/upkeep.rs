@@ -1,5 +1,6 @@
 //! The state of maintenance between calls.
 
+use std::cell::Cell;
 use std::ops::Range;
 use std::rc::Rc;
 
@@ -46,6 +47,9 @@ pub struct Taken {
     pub point: SnapshotPoint,
     /// End of the log when the last slice was taken.
     pub end: LogOffset,
+    /// The place up to which everything was committed when the log was first known to be committed
+    /// up to `end`. In a driven log, a group ends there.
+    pub fixed_by: Cell<Option<LogOffset>>,
     pub slices: Vec<Vec<u8>>,
     pub sum: SnapshotSum,
 }

@@ -187,6 +187,17 @@ impl<B: BlockBuffer> Writer<B> {
         self.durable = self.durable.max(mark);
     }
 
+    /// What has not been taken for a write yet, from `at` to the end of its buffer. A buffer may end
+    /// with zeros in place of what the next one has, so the newest counts.
+    pub fn peek(&self, at: LogOffset) -> Option<&[u8]> {
+        let open = (self.open.base, &self.open.buffer.as_ref()[..self.open.len]);
+        let sealed = self.sealed.iter().map(|filled| (filled.base, filled.buffer.as_ref()));
+        [open].into_iter().chain(sealed.rev()).find_map(|(base, bytes)| {
+            let skip = usize::try_from(at.0.checked_sub(base)?).ok()?;
+            bytes.get(skip..).filter(|rest| !rest.is_empty())
+        })
+    }
+
     /// Whether an entry of `size` bytes fits into the current segment.
     pub fn segment_has_room(&self, size: usize) -> bool {
         self.open_fits(size) || leaves_room(size as u64, self.segment_end - self.sealed_end())
@@ -310,6 +321,15 @@ impl<B: BlockBuffer> Writer<B> {
         let room = usize::try_from(self.segment_end - base).unwrap_or(usize::MAX);
         let wanted = (size + HEADER_SIZE).next_multiple_of(BLOCK_SIZE).max(WRITE_SIZE);
         OpenBuffer { buffer: alloc(wanted.min(room).max(BLOCK_SIZE)), base, len: 0 }
+    }
+
+    /// Lets the contents of the open buffer be written without what follows.
+    pub fn split_open(&mut self, alloc: impl Fn(usize) -> B) {
+        if self.commit.has_open() {
+            let filled = self.split(alloc);
+            self.commit.handle_split();
+            self.sealed.push_back(filled);
+        }
     }
 
     /// Takes the contents of the open buffer for a write. The next buffer begins with a copy of the

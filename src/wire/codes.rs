@@ -258,7 +258,9 @@ pub fn refusal_code(refusal: &Refusal) -> i32 {
         | Refusal::BadDelay(_) => MESSAGE_ILLEGAL,
         Refusal::NotOffered(_) => REQUEST_CODE_NOT_SUPPORTED,
         Refusal::Busy { .. } | Refusal::Full { .. } => SYSTEM_BUSY,
-        Refusal::DiskFull | Refusal::ShuttingDown | Refusal::Fenced => SERVICE_NOT_AVAILABLE,
+        Refusal::DiskFull | Refusal::ShuttingDown | Refusal::Fenced | Refusal::NotLeader { .. } => {
+            SERVICE_NOT_AVAILABLE
+        }
         Refusal::NoOffset(_) | Refusal::NothingFound => QUERY_NOT_FOUND,
         Refusal::NotSubscribed { .. } => SUBSCRIPTION_NOT_EXIST,
         Refusal::SubscriptionOutdated(_) => SUBSCRIPTION_NOT_LATEST,

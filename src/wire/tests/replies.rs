@@ -442,6 +442,7 @@ fn refusals_as_clients_see_them() {
         (1, Refusal::Damaged(LogOffset(7)), "RINGMQ-2006 the log is damaged at 7: this part is quarantined and not served"),
         (2, Refusal::Full { what: "topics", count_max: 8 }, "RINGMQ-2007 this shard has reached its limit of 8 topics"),
         (1, Refusal::DiskFault { shard: 3 }, "RINGMQ-2008 a disk read failed; see the log of shard 3"),
+        (14, Refusal::NotLeader { shard: 3 }, "RINGMQ-2009 shard 3 is a standby here; refresh the route and send to the leader"),
         (1, Refusal::NoConsumer(group()), "RINGMQ-3001 no consumer for group g on this shard"),
         (22, Refusal::NoOffset(group()), "RINGMQ-3002 group g has no committed offset for this queue"),
         (1, Refusal::NoMessage(LogOffset(7)), "RINGMQ-3003 no message at offset 7"),

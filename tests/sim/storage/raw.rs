@@ -3,7 +3,9 @@
 use ringmq::model::LogOffset;
 use ringmq::sim::copies::{Sendable, entries_on};
 use ringmq::sim::{Rng, SimDisk, Tasks, pause, run};
-use ringmq::storage::{AppendError, CommitRule, EpochError, Flush, RawError, StoreConfig};
+use ringmq::storage::{
+    AppendError, CommitRule, EpochError, Flush, RawError, StoreConfig, split_at_segment,
+};
 
 use super::shard::{SEED, Shard, config, key};
 
@@ -329,4 +331,106 @@ fn raw_entries_wait_for_the_next_segment() {
         let found = shard.store.epoch();
         assert_eq!(shard.store.begin_epoch(0), Err(EpochError { given: 0, found }));
     });
+}
+
+/// Ships what `leader` has after the follower's end, in raw form, while the leader writes.
+async fn ship(leader: &Shard, follower: &Node, rng: &mut Rng) {
+    let Node { shard, tasks, .. } = follower;
+    let (from, to) = (shard.store.end(), leader.store.end());
+    let mut bytes = Vec::new();
+    leader.store.read_raw(from, to, &mut bytes).await.unwrap();
+    tasks.run_until(async {
+        let mut rest = &bytes[..];
+        while !rest.is_empty() {
+            let (here, behind) = split_at_segment(rest, shard.store.segment_end());
+            match shard.take_raw(here) {
+                Ok(()) => rest = behind,
+                Err(RawError::Append(AppendError::NoRoom)) => pause().await,
+                Err(error) => panic!("{error}"),
+            }
+            if rng.coin() {
+                pause().await;
+            }
+        }
+    });
+}
+
+/// Groups are shipped when they end, most of them before they are written: from the open buffer,
+/// sealed ones, buffers that are being written, the tail cache, and the disk.
+#[test]
+fn a_follower_gets_the_leaders_bytes_from_wherever_they_are() {
+    for seed in 0..60 {
+        let mut rng = Rng::from_seed(seed);
+        let (leader, follower) =
+            (Node::open(SimDisk::new(seed), seed), Node::open(SimDisk::new(seed + 1000), seed + 1));
+        let store = &leader.shard.store;
+        store.begin_epoch(2).unwrap();
+        store.end_group();
+        let lags = rng.chance(1, 3);
+        leader.tasks.run_until(async {
+            for nth in 0..60 {
+                let size_max = if rng.chance(1, 10) { 15_000 } else { 3000 };
+                let sizes: Vec<usize> =
+                    (0..1 + rng.index(3)).map(|_| 24 + rng.index(size_max)).collect();
+                let queue = rng.below(u64::from(QUEUES)) as u32;
+                while let Err(AppendError::NoRoom) = leader.shard.send(queue, &sizes) {
+                    store.end_group();
+                    pause().await;
+                }
+                if rng.chance(1, 3) {
+                    store.end_group();
+                    if rng.coin() {
+                        pause().await;
+                    }
+                    if !lags || nth == 59 {
+                        ship(&leader.shard, &follower, &mut rng).await;
+                    }
+                }
+            }
+            store.end_group();
+            store.drained().await;
+        });
+        leader.tasks.run_until(ship(&leader.shard, &follower, &mut rng));
+        follower.tasks.run_until(follower.shard.store.drained());
+        assert!(follower.entries() == leader.entries(), "seed {seed}: the copies differ");
+        follower.check_messages();
+    }
+}
+
+/// A write that ends a group does not wait for what follows, and nothing of a group is written
+/// before its end, except full buffers.
+#[test]
+fn a_group_is_written_when_it_has_ended_and_alone() {
+    let node = Node::open(SimDisk::new(1), 1);
+    let store = &node.shard.store;
+    store.end_group();
+    node.tasks.run_until(async {
+        node.shard.send(0, &[100]).unwrap();
+        for _ in 0..20 {
+            pause().await;
+        }
+        assert_eq!(store.written(), LogOffset(0), "the group has not ended");
+        store.end_group();
+        let end = store.end();
+        node.shard.send(0, &[100]).unwrap();
+        store.stored(end).await;
+        assert_eq!(store.written(), end);
+        for _ in 0..20 {
+            pause().await;
+        }
+        assert_eq!(store.written(), end, "the next group has not ended");
+        store.end_group();
+        store.drained().await;
+    });
+}
+
+#[test]
+fn a_copy_that_does_not_lead_appends_nothing_of_its_own() {
+    let node = Node::open(SimDisk::new(1), 1);
+    node.shard.send(0, &[100]).unwrap();
+    node.shard.store.set_following(true);
+    assert_eq!(node.shard.send(0, &[100]).unwrap_err(), AppendError::NotLeader);
+    node.tasks.run_until(node.shard.store.drained());
+    node.shard.store.set_following(false);
+    node.shard.send(0, &[100]).unwrap();
 }

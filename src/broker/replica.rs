@@ -1,0 +1,124 @@
+//! A shard of which other machines have copies. One copy leads: it alone takes requests that change
+//! anything. The others append its entries as they are, and apply the same facts.
+//!
+//! Who leads, what is committed, and who gets which entries is decided elsewhere
+//! ([`replication`](crate::replication)). This is what the broker does about it.
+//!
+//! ```text
+//!   leader:    requests ─▶ entries ─▶ end_raft_entry ─▶ written, and shipped to the others
+//!   follower:  append_raw ─▶ written, and applied to the state; visible once committed
+//! ```
+
+use super::open::Unseen;
+use super::raft_entries::{self, RaftContent, RaftPlace};
+use super::{Broker, Fact, FactError};
+use crate::model::{LogOffset, Now};
+use crate::storage::disk::Disk;
+use crate::storage::{AppendError, EpochError, RawError as StoreRawError, split_at_segment};
+
+/// Why entries of the leader were not appended.
+#[derive(Debug, thiserror::Error)]
+pub enum RawError {
+    #[error(transparent)]
+    Store(#[from] StoreRawError),
+    #[error(transparent)]
+    Fact(#[from] FactError),
+    #[error("there is no room in the log: {0}")]
+    NoRoom(AppendError),
+}
+
+impl<D: Disk> Broker<D> {
+    /// This copy leads from now on; its entries have this epoch. Every queue lock counts as just
+    /// renewed, because its owner may have renewed it with the previous leader. The clock of delayed
+    /// messages continues from what the previous leader has stored.
+    pub fn lead(&self, epoch: u32, now: Now) -> Result<(), EpochError> {
+        self.store.begin_epoch(epoch)?;
+        if self.store.is_following() {
+            self.store.set_following(false);
+            let state = &mut *self.state.borrow_mut();
+            state.durable.locks.start(now.moment);
+            state.delivery.take_over(now, &state.durable.delays);
+        }
+        self.deliveries.notify();
+        Ok(())
+    }
+
+    /// Another copy leads, or none does.
+    pub fn follow(&self) {
+        self.store.set_following(true);
+    }
+
+    pub fn leads(&self) -> bool {
+        !self.store.is_following()
+    }
+
+    /// Ends an entry of the consensus engine: everything appended since the previous one belongs to
+    /// it. Returns its place.
+    pub fn end_raft_entry(
+        &self,
+        index: u64,
+        term: u64,
+        content: &RaftContent,
+    ) -> Result<RaftPlace, AppendError> {
+        let end = self.record(&raft_entries::ended(index, term, content))?;
+        self.store.end_group();
+        Ok(RaftPlace { index, term, end })
+    }
+
+    /// Appends entries of the leader, which end with that of the consensus engine. Waits for room
+    /// and for a segment. Afterwards their messages become visible when they are committed.
+    pub async fn append_raw(&self, bytes: &[u8]) -> Result<(), RawError> {
+        let mut rest = bytes;
+        while !rest.is_empty() {
+            let (here, behind) = split_at_segment(rest, self.store.segment_end());
+            self.append_raw_here(here).await?;
+            rest = behind;
+        }
+        self.store.end_group();
+        Ok(())
+    }
+
+    async fn append_raw_here(&self, bytes: &[u8]) -> Result<(), RawError> {
+        let (mut unseen, mut broken) = (Unseen::default(), None);
+        let mut append = || {
+            let state = &mut *self.state.borrow_mut();
+            self.store.append_raw(bytes, |index, entry| {
+                if let Err(error) = state.durable.apply(index, Fact::of_entry(&entry)) {
+                    broken.get_or_insert(error);
+                }
+                unseen.note(&entry);
+            })
+        };
+        let mut outcome = append();
+        if let Err(StoreRawError::Append(AppendError::NoRoom)) = outcome {
+            let attempt = || match append() {
+                Err(StoreRawError::Append(error)) => Err(error),
+                outcome => Ok(outcome),
+            };
+            outcome = self.store.with_room(bytes.len(), attempt).await.map_err(RawError::NoRoom)?;
+        }
+        outcome?;
+        match broken {
+            Some(error) => Err(error.into()),
+            None => {
+                self.state.borrow_mut().pending.extend(unseen.into_pending());
+                Ok(())
+            }
+        }
+    }
+
+    /// The newest entry of the consensus engine in the log.
+    pub fn last_raft_entry(&self) -> Option<RaftPlace> {
+        self.state.borrow().durable.raft.last()
+    }
+
+    /// Reads the places of the engine's entries.
+    pub fn with_raft_entries<T>(&self, read: impl FnOnce(&raft_entries::RaftEntries) -> T) -> T {
+        read(&self.state.borrow().durable.raft)
+    }
+
+    /// Where the part of the log ends that the engine knows.
+    pub fn raft_end(&self) -> LogOffset {
+        self.last_raft_entry().map_or(LogOffset(0), |place| place.end)
+    }
+}

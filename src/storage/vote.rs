@@ -1,0 +1,126 @@
+//! The vote of this copy of the log in the election of a leader: a file beside the log. It must be
+//! durable before it is answered, because a copy that forgets it could help to elect two leaders.
+//!
+//! ```text
+//!   0 checksum u32 | 4 version u32 | 8 term u64 | 16 voted for u64 | 24 committed u64
+//! ```
+
+use std::mem::size_of;
+
+use zerocopy::byteorder::little_endian::{U32, U64};
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
+
+use crate::storage::disk::{Disk, DiskError, DiskErrorKind};
+use crate::storage::publish::{publish_bytes, read_all};
+use crate::storage::segment::FileName;
+use crate::storage::store::Store;
+
+/// The only supported version of the layout.
+pub const VOTE_VERSION: u32 = 1;
+
+/// The layout of the file.
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+pub struct VoteRecord {
+    /// CRC32C of the rest; starts from the shard's seed.
+    pub checksum: U32,
+    pub version: U32,
+    pub term: U64,
+    pub voted_for: U64,
+    /// 1 if the copy voted for leads.
+    pub is_committed: U64,
+}
+
+const _: () = assert!(size_of::<VoteRecord>() == 32);
+
+/// A vote.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StoredVote {
+    pub term: u64,
+    /// Number of a copy.
+    pub voted_for: u64,
+    /// Whether that copy is known to lead.
+    pub is_committed: bool,
+}
+
+/// Why a vote could not be read.
+#[derive(Debug, thiserror::Error)]
+pub enum VoteError {
+    #[error(transparent)]
+    Disk(#[from] DiskError),
+    #[error(
+        "{0} is damaged: without it, this copy could vote twice. To repair it, replace this copy: \
+         remove its data directory and add it to the set under a new number"
+    )]
+    Damaged(FileName),
+}
+
+impl StoredVote {
+    fn encode(self, seed: u32) -> VoteRecord {
+        let mut record = VoteRecord {
+            checksum: U32::ZERO,
+            version: U32::new(VOTE_VERSION),
+            term: U64::new(self.term),
+            voted_for: U64::new(self.voted_for),
+            is_committed: U64::new(u64::from(self.is_committed)),
+        };
+        record.checksum.set(record.compute_checksum(seed));
+        record
+    }
+
+    fn decode(bytes: &[u8], seed: u32) -> Option<Self> {
+        let (record, _) = VoteRecord::ref_from_prefix(bytes).ok()?;
+        let is_intact = record.checksum.get() == record.compute_checksum(seed)
+            && record.version.get() == VOTE_VERSION;
+        is_intact.then(|| Self {
+            term: record.term.get(),
+            voted_for: record.voted_for.get(),
+            is_committed: record.is_committed.get() != 0,
+        })
+    }
+}
+
+impl VoteRecord {
+    fn compute_checksum(&self, seed: u32) -> u32 {
+        crc32c::crc32c_append(seed, &self.as_bytes()[size_of::<U32>()..])
+    }
+}
+
+impl<D: Disk> Store<D> {
+    /// Makes a vote durable. A failure fences the log.
+    pub async fn write_vote(&self, vote: StoredVote) -> Result<(), DiskError> {
+        let seed = self.0.log.borrow().config.checksum_seed;
+        let record = vote.encode(seed);
+        let written = publish_bytes(&self.0.disk, FileName::Vote, record.as_bytes()).await;
+        self.0.apply(written, |_| ())
+    }
+
+    /// The last vote; `None` if there never was one.
+    pub async fn read_vote(&self) -> Result<Option<StoredVote>, VoteError> {
+        let file = match self.0.disk.open(&FileName::Vote.to_string()).await {
+            Err(error) if error.kind == DiskErrorKind::NotFound => return Ok(None),
+            file => file?,
+        };
+        let seed = self.0.log.borrow().config.checksum_seed;
+        let vote = StoredVote::decode(&read_all(&file).await?, seed);
+        vote.map(Some).ok_or(VoteError::Damaged(FileName::Vote))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_bit_of_a_vote_may_change() {
+        let vote = StoredVote { term: 7, voted_for: 3, is_committed: true };
+        let record = vote.encode(5);
+        assert_eq!(StoredVote::decode(record.as_bytes(), 5), Some(vote));
+        assert_eq!(StoredVote::decode(record.as_bytes(), 6), None);
+        for bit in 0..size_of::<VoteRecord>() * 8 {
+            let mut bytes = record.as_bytes().to_vec();
+            bytes[bit / 8] ^= 1 << (bit % 8);
+            assert_eq!(StoredVote::decode(&bytes, 5), None, "bit {bit}");
+        }
+    }
+}
