@@ -1,12 +1,39 @@
-//! Replicated shards: a Raft group per shard, whose log is the shard's log.
+//! Copies of a shard on several machines: a Raft group per shard, whose log is the shard's log. One
+//! copy leads; what it stores is committed when most copies have it on stable media.
+//!
+//! ```text
+//!   clients ─▶ broker of the leader ─▶ its log ─┬─▶ written ─▶ flushed ──────────────┐
+//!                                               └─▶ followers: appended ─▶ flushed ──┤
+//!              replies, visible messages ◀── the committed mark ◀── engine: by most ◀┘
+//! ```
 //!
 //! The consensus engine is `openraft`, built for one thread. It reaches its surroundings through
 //! traits; this module implements those that need neither sockets nor a runtime, so replication
-//! runs unchanged in a simulation.
+//! runs unchanged in a simulation. Start reading at [`replica`]; then [`log`] and [`machine`], the
+//! two sides of the shard that the engine sees, and [`network`] with [`wire`], its way to the other
+//! copies. [`host`] is what all this needs of the shard. [`types`] names the engine's types,
+//! [`members`] encodes who has a copy. [`channel`] connects the tasks of the engine. What a task
+//! is, and what time is, the runtime decides: `shard::raft_runtime` on a shard, `sim::raft_runtime`
+//! in a simulation.
 //!
-//! Start reading at [`channel`], which connects the tasks of the engine. What a task is, and what
-//! time is, the runtime decides: `shard::raft_runtime` on a shard, `sim::raft_runtime` in a
-//! simulation.
+//! Invariants:
+//! - An entry of the engine is a group of entries of the log that ends with the fact that says so
+//!   (`broker::raft_entries`); its term is their epoch. So the logs of all copies are the same,
+//!   byte for byte, up to the committed mark.
+//! - A vote is durable before anyone learns of it.
+//! - Whether this copy leads follows from the vote alone. A copy that led restores its state from
+//!   the log before it follows.
+//!
+//! Not here: who registers with NameServers, and sockets (`shard::replication`). Not supported:
+//! changing the members, and copies that lack what retention has deleted at the leader.
 
 pub mod channel;
+pub mod host;
+pub mod log;
+pub mod machine;
+pub mod members;
+pub mod network;
+pub mod replica;
 pub mod timeout;
+pub mod types;
+pub mod wire;

@@ -1,0 +1,425 @@
+//! The shard's log as the log of the consensus engine.
+//!
+//! ```text
+//!   append:  a leader's own entry ends what its broker has appended; a follower's is appended raw
+//!   flushed: reported in order, when the log is on stable media up to the entry's end
+//!   vote:    a file beside the log, durable before it is answered
+//! ```
+//!
+//! Invariant: on a follower the log ends with an entry of the engine. What a leader appended after
+//! its last entry is cut off before anything of another leader is appended, and with it the state
+//! that was not in the log (offsets that clients had committed a moment before).
+
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+use std::fmt::Debug;
+use std::io;
+use std::ops::{Bound, RangeBounds};
+use std::rc::Rc;
+
+use openraft::entry::RaftPayload;
+use openraft::storage::{IOFlushed, RaftLogStorage};
+use openraft::{EntryPayload, LogState, RaftLogReader};
+
+use super::host::{Host, Role};
+use super::members;
+use super::types::{
+    Body, Entry, LogId, Payload, Proposal, ReplicaId, Runtime, Types, Vote, log_id_of, term_of,
+};
+use crate::broker::raft_entries::{RaftContent, RaftPlace, ended_by};
+use crate::model::LogOffset;
+use crate::storage::disk::Disk;
+use crate::storage::signal::Signal;
+use crate::storage::{AppendError, ReadError, StoredVote};
+
+/// Bytes of the log in one answer of the reader, unless a single entry is larger.
+const READ_BYTES_MAX: u64 = 1 << 20;
+/// Bytes in the log of the fact that ends an entry, with room for a set of members.
+const END_SIZE_MAX: usize = 1 << 10;
+
+/// A handle on the log; clones share it.
+pub struct RaftLog<H: Host, R: Runtime>(Rc<Shared<H, R>>);
+
+struct Shared<H: Host, R: Runtime> {
+    host: H,
+    id: ReplicaId,
+    vote: Cell<Option<Vote>>,
+    purged: Cell<Option<LogId>>,
+    /// The term in which this copy leads.
+    leads_in: Cell<Option<u64>>,
+    /// This copy has led since its state was last restored from the log.
+    has_led: Cell<bool>,
+    flushes: RefCell<VecDeque<(LogOffset, IOFlushed<Types<R>>)>>,
+    flush_wanted: Signal,
+}
+
+impl<H: Host, R: Runtime> Clone for RaftLog<H, R> {
+    fn clone(&self) -> Self {
+        Self(self.0.clone())
+    }
+}
+
+fn failed(error: impl ToString) -> io::Error {
+    io::Error::other(error.to_string())
+}
+
+impl<H: Host, R: Runtime> RaftLog<H, R> {
+    /// Takes the log as it was found at the start: cuts off what no entry of the engine ends.
+    pub async fn open(host: H, id: ReplicaId) -> io::Result<Self> {
+        let store = host.broker().store();
+        host.broker().follow();
+        let vote = store.read_vote().await.map_err(failed)?;
+        let vote = vote.map(|StoredVote { term, voted_for, is_committed }| match is_committed {
+            true => Vote::new_committed(term, voted_for),
+            false => Vote::new(term, voted_for),
+        });
+        let begin = store.begin();
+        let purged = host.broker().with_raft_entries(|entries| {
+            (begin > LogOffset(0)).then(|| entries.first_from(begin)).flatten()
+        });
+        let log = Self(Rc::new(Shared {
+            id,
+            vote: Cell::new(vote),
+            purged: Cell::new(purged.map(log_id_of)),
+            leads_in: Cell::new(None),
+            // So that the first entry of another leader finds a log without a rest.
+            has_led: Cell::new(true),
+            flushes: RefCell::default(),
+            flush_wanted: Signal::default(),
+            host,
+        }));
+        log.0.settle().await?;
+        log.0.store().end_group();
+        Ok(log)
+    }
+
+    /// Reports flushed entries to the engine, in order, for as long as the shard runs.
+    pub async fn report_flushes(&self) {
+        let shared = &self.0;
+        loop {
+            let next = || shared.flushes.borrow().front().map(|(end, _)| *end);
+            let end = shared.flush_wanted.wait(next).await;
+            let store = shared.host.broker().store();
+            let is_stored = store.stored(end).await;
+            let Some((_, callback)) = shared.flushes.borrow_mut().pop_front() else { continue };
+            match is_stored {
+                true => callback.io_completed(Ok(())),
+                false if store.is_fenced() => {
+                    callback.io_completed(Err(failed("the shard is fenced")));
+                }
+                // The entry was cut off; a later one counts.
+                false => {}
+            }
+            store.group_grows().notify();
+        }
+    }
+
+    /// Whether most copies have answered this leader lately. Without them, another one may lead
+    /// already, and nothing new would be committed.
+    pub fn set_current(&self, is_current: bool) {
+        let (shared, broker) = (&self.0, self.0.host.broker());
+        let Some(term) = shared.leads_in.get() else { return };
+        if broker.leads() && !is_current {
+            tracing::warn!(
+                "the leader of term {term} does not reach most replicas, and refuses requests until it \
+                 does"
+            );
+            broker.follow();
+        } else if !broker.leads() && is_current {
+            broker.store().set_following(false);
+        }
+    }
+
+    /// Number of the engine's appends that are not on stable media yet.
+    pub fn unflushed(&self) -> usize {
+        self.0.flushes.borrow().len()
+    }
+
+    pub fn host(&self) -> &H {
+        &self.0.host
+    }
+}
+
+impl<H: Host, R: Runtime> Shared<H, R> {
+    fn store(&self) -> &crate::storage::Store<H::Disk> {
+        self.host.broker().store()
+    }
+
+    /// Before an entry of another leader is appended: what this copy did as a leader and never
+    /// became an entry is undone.
+    async fn settle(&self) -> io::Result<()> {
+        self.follow();
+        let broker = self.host.broker();
+        if self.has_led.replace(false) || broker.store().end() != broker.raft_end() {
+            self.cut_at(broker.raft_end()).await?;
+        }
+        Ok(())
+    }
+
+    async fn cut_at(&self, end: LogOffset) -> io::Result<()> {
+        let cut = self.host.broker().cut_at(end, self.host.now().wall).await;
+        self.host.release(cut.map_err(failed)?);
+        Ok(())
+    }
+
+    fn follow(&self) {
+        if self.leads_in.take().is_some() {
+            self.host.broker().follow();
+            self.host.handle_role(Role::Follower);
+        }
+    }
+
+    fn lead(&self, term: u64) -> io::Result<()> {
+        let epoch = u32::try_from(term).map_err(failed)?;
+        self.host.broker().lead(epoch, self.host.now()).map_err(failed)?;
+        self.has_led.set(true);
+        if self.leads_in.replace(Some(term)) != Some(term) {
+            self.host.handle_role(Role::Leader { term });
+        }
+        Ok(())
+    }
+
+    /// Ends an entry of this leader.
+    async fn end_entry(&self, log_id: &LogId, payload: &Payload) -> io::Result<()> {
+        let broker = self.host.broker();
+        let content = match payload {
+            EntryPayload::Blank => RaftContent::Blank,
+            EntryPayload::Normal(Proposal) => RaftContent::Group,
+            EntryPayload::Membership(members) => RaftContent::Members(members::encode(members)),
+        };
+        // The first entry, which says who the members are, is appended by every copy alike, before
+        // there is a leader. And a leader that takes no requests goes on with its own entries.
+        let follows = !broker.leads();
+        if follows {
+            broker.store().set_following(false);
+        }
+        let end = || broker.end_raft_entry(log_id.index, term_of(log_id), &content);
+        let outcome = match end() {
+            Err(AppendError::NoRoom) => broker.store().with_room(END_SIZE_MAX, end).await,
+            outcome => outcome,
+        };
+        if follows {
+            broker.store().set_following(true);
+        }
+        outcome.map(drop).map_err(failed)
+    }
+
+    async fn append_received(&self, log_id: &LogId, bytes: &[u8]) -> io::Result<()> {
+        self.settle().await?;
+        let broker = self.host.broker();
+        broker.append_raw(bytes).await.map_err(failed)?;
+        let last = broker.last_raft_entry();
+        match last.map(log_id_of) == Some(*log_id) && broker.store().end() == broker.raft_end() {
+            true => Ok(()),
+            false => Err(failed(format!("the leader's entry {log_id} does not end as {last:?}"))),
+        }
+    }
+
+    /// The entries with indexes in `from..to`, at least one if there is any, and no more than
+    /// `bytes_max` otherwise.
+    async fn read(&self, from: u64, to: u64, bytes_max: u64) -> io::Result<Vec<Entry>> {
+        let broker = self.host.broker();
+        let mut entries = Vec::new();
+        let mut bytes = 0;
+        let mut index = from;
+        while index < to {
+            let found = broker.with_raft_entries(|entries| {
+                let start = match index {
+                    0 => Some(LogOffset(0)),
+                    _ => entries.place(index - 1).map(|place| place.end),
+                };
+                let place = entries.place(index)?;
+                Some((place, start?, entries.members_at(index).map(<[u8]>::to_vec)))
+            });
+            let Some((place, start, members)) = found else {
+                let missing = self.read_old(index, to, bytes_max - bytes).await?;
+                if missing.is_empty() {
+                    return Ok(entries);
+                }
+                for entry in missing {
+                    bytes += size_of(&entry);
+                    index = entry.log_id.index + 1;
+                    entries.push(entry);
+                }
+                if bytes >= bytes_max {
+                    return Ok(entries);
+                }
+                continue;
+            };
+            bytes += place.end.0 - start.0;
+            if bytes > bytes_max && !entries.is_empty() {
+                return Ok(entries);
+            }
+            let members = members.as_deref().map(decode_members).transpose()?;
+            entries.push(stored(place, start, members));
+            index += 1;
+        }
+        Ok(entries)
+    }
+
+    /// Entries whose places are not in memory, read from the log from the last mark on.
+    async fn read_old(&self, from: u64, to: u64, bytes_max: u64) -> io::Result<Vec<Entry>> {
+        let (mark, last) = self.host.broker().with_raft_entries(|entries| {
+            let mark = from.checked_sub(1).and_then(|before| entries.place_before(before));
+            (mark, entries.last())
+        });
+        let Some(last) = last.filter(|last| last.index >= from) else { return Ok(Vec::new()) };
+        let mut start = mark.map_or(LogOffset(0), |mark| mark.end);
+        let (mut found, mut bytes, mut broken) = (Vec::new(), 0, None);
+        let walked = self.store().walk_entries(start, last.end, |header, kind, payload| {
+            let Some((place, members)) = ended_by(header, kind, payload) else { return true };
+            let range_start = std::mem::replace(&mut start, place.end);
+            if place.index < from {
+                return true;
+            }
+            match members.map(decode_members).transpose() {
+                Ok(members) => {
+                    bytes += place.end.0 - range_start.0;
+                    found.push(stored(place, range_start, members));
+                    place.index + 1 < to && bytes < bytes_max
+                }
+                Err(error) => {
+                    broken = Some(error);
+                    false
+                }
+            }
+        });
+        walked.await.map_err(failed)?;
+        match broken {
+            Some(error) => Err(error),
+            None => Ok(found),
+        }
+    }
+}
+
+fn size_of(entry: &Entry) -> u64 {
+    match &entry.body {
+        Body::Stored(range) => range.end.0 - range.start.0,
+        Body::New | Body::Received(_) => 0,
+    }
+}
+
+fn stored(place: RaftPlace, start: LogOffset, members: Option<super::types::Members>) -> Entry {
+    let payload = match members {
+        Some(members) => Payload::membership(members),
+        None => EntryPayload::Normal(Proposal),
+    };
+    Entry { log_id: log_id_of(place), payload, body: Body::Stored(start..place.end) }
+}
+
+fn decode_members(bytes: &[u8]) -> io::Result<super::types::Members> {
+    members::decode(bytes).ok_or_else(|| failed("the members in the log cannot be read"))
+}
+
+/// Bytes of a stored entry, as another copy appends them.
+pub async fn read_body<D: Disk>(
+    store: &crate::storage::Store<D>,
+    body: &Body,
+    out: &mut Vec<u8>,
+) -> Result<(), ReadError> {
+    match body {
+        Body::Stored(range) => store.read_raw(range.start, range.end, out).await,
+        Body::Received(bytes) => {
+            out.extend_from_slice(bytes);
+            Ok(())
+        }
+        Body::New => unreachable!("entries are read from the log after they were appended"),
+    }
+}
+
+impl<H: Host, R: Runtime> RaftLogReader<Types<R>> for RaftLog<H, R> {
+    async fn try_get_log_entries<B: RangeBounds<u64> + Clone + Debug>(
+        &mut self,
+        range: B,
+    ) -> io::Result<Vec<Entry>> {
+        let from = match range.start_bound() {
+            Bound::Included(from) => *from,
+            Bound::Excluded(before) => before + 1,
+            Bound::Unbounded => 0,
+        };
+        let to = match range.end_bound() {
+            Bound::Included(last) => last + 1,
+            Bound::Excluded(to) => *to,
+            Bound::Unbounded => u64::MAX,
+        };
+        self.0.read(from, to, u64::MAX).await
+    }
+
+    async fn limited_get_log_entries(&mut self, from: u64, to: u64) -> io::Result<Vec<Entry>> {
+        self.0.read(from, to, READ_BYTES_MAX).await
+    }
+
+    async fn read_vote(&mut self) -> io::Result<Option<Vote>> {
+        Ok(self.0.vote.get())
+    }
+}
+
+impl<H: Host, R: Runtime> RaftLogStorage<Types<R>> for RaftLog<H, R> {
+    type LogReader = Self;
+
+    async fn get_log_state(&mut self) -> io::Result<LogState<Types<R>>> {
+        let last_log_id = self.0.host.broker().last_raft_entry().map(log_id_of);
+        Ok(LogState { last_purged_log_id: self.0.purged.get(), last_log_id })
+    }
+
+    async fn get_log_reader(&mut self) -> Self {
+        self.clone()
+    }
+
+    /// Whoever has this vote leads, once it is committed.
+    async fn save_vote(&mut self, vote: &Vote) -> io::Result<()> {
+        let leads = vote.committed && vote.leader_id.voted_for == self.0.id;
+        if !leads {
+            self.0.follow();
+        }
+        let stored = StoredVote {
+            term: vote.leader_id.term,
+            voted_for: vote.leader_id.voted_for,
+            is_committed: vote.committed,
+        };
+        // The engine takes completions for a mark: with the vote, everything appended before it counts
+        // as flushed, and is acknowledged to the leader that sent it.
+        if !self.0.store().stored(self.0.host.broker().raft_end()).await {
+            return Err(failed("the shard is fenced"));
+        }
+        self.0.store().write_vote(stored).await.map_err(failed)?;
+        self.0.vote.set(Some(*vote));
+        if leads { self.0.lead(vote.leader_id.term) } else { Ok(()) }
+    }
+
+    async fn append<I>(&mut self, entries: I, callback: IOFlushed<Types<R>>) -> io::Result<()>
+    where
+        I: IntoIterator<Item = Entry>,
+    {
+        for Entry { log_id, payload, body } in entries {
+            match body {
+                Body::New => self.0.end_entry(&log_id, &payload).await?,
+                Body::Received(bytes) => self.0.append_received(&log_id, &bytes).await?,
+                Body::Stored(_) => unreachable!("the engine never appends what it has read"),
+            }
+        }
+        let end = self.0.host.broker().raft_end();
+        self.0.flushes.borrow_mut().push_back((end, callback));
+        self.0.flush_wanted.notify();
+        Ok(())
+    }
+
+    async fn truncate_after(&mut self, last: Option<LogId>) -> io::Result<()> {
+        self.0.follow();
+        let end = match last {
+            None => LogOffset(0),
+            Some(last) => {
+                let place = self.0.host.broker().with_raft_entries(|all| all.place(last.index));
+                place.ok_or_else(|| failed(format!("the place of {last} is not known")))?.end
+            }
+        };
+        self.0.has_led.set(false);
+        self.0.cut_at(end).await
+    }
+
+    /// The log is the shard's data: retention deletes it, the engine does not.
+    async fn purge(&mut self, log_id: LogId) -> io::Result<()> {
+        self.0.purged.set(Some(log_id));
+        Ok(())
+    }
+}

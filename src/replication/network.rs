@@ -1,0 +1,477 @@
+//! The consensus engine's calls to the other copies, over any transport of frames.
+//!
+//! ```text
+//!   engine ─▶ requests ─▶ window in bytes ─▶ frames ──────────────▶ serve ─▶ engine of the other copy
+//!          ◀─ answers in order ◀─ reader task ◀── frames ◀──────────┘
+//! ```
+//!
+//! A connection is made after the engine has the first request: its pauses after failures are part
+//! of its stream of requests. Dropping a [`Link`] closes the connection, which ends its reader.
+
+use std::collections::VecDeque;
+use std::future::Future;
+use std::io;
+use std::pin::pin;
+use std::rc::Rc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::future::{Either, select};
+use futures_util::{Stream, StreamExt, stream};
+use openraft::base::{BoxFuture, BoxStream};
+use openraft::errors::{NetworkError, RPCError, ReplicationClosed, StreamingError, Unreachable};
+use openraft::network::RPCOption;
+use openraft::raft::{
+    AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, StreamAppendResult,
+    TransferLeaderRequest, TransferLeaderResponse, VoteRequest, VoteResponse,
+};
+use openraft::storage::Snapshot;
+use openraft::type_config::TypeConfigExt;
+use openraft::{AnyError, EmptyNode, Raft, RaftNetworkFactory, RaftNetworkV2};
+
+use super::host::Host;
+use super::log::{RaftLog, read_body};
+use super::machine::Machine;
+use super::types::{CommittedLeaderId, LogId, ReplicaId, Runtime, Types, Vote};
+use super::wire::{self, Frame, FrameKind, HelloRow, WIRE_VERSION};
+
+/// Bytes of entries sent to a copy and not answered yet, unless a single request is larger.
+const WINDOW_BYTES: usize = 8 << 20;
+/// How long an answer may take before the connection counts as lost.
+const ANSWER_MAX: Duration = Duration::from_secs(3);
+/// Requests of one connection that are handed to the engine and not answered.
+const REQUESTS_MAX: usize = 64;
+
+/// Connections that carry frames.
+pub trait Transport: Clone + 'static {
+    type Sender: FrameSender;
+    type Receiver: FrameReceiver;
+
+    fn connect(
+        &self,
+        target: ReplicaId,
+    ) -> impl Future<Output = io::Result<(Self::Sender, Self::Receiver)>>;
+}
+
+pub trait FrameSender: 'static {
+    fn send(&mut self, frame: Vec<u8>) -> impl Future<Output = io::Result<()>>;
+
+    /// Closes the connection in both directions.
+    fn close(&self);
+}
+
+pub trait FrameReceiver: 'static {
+    fn receive(&mut self) -> impl Future<Output = io::Result<Frame>>;
+}
+
+/// Who this copy is, and what all copies of its shard have in common.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Identity {
+    pub id: ReplicaId,
+    pub seed: u32,
+    pub segment_size: u64,
+}
+
+/// Makes the engine's clients.
+pub struct Network<H: Host, R: Runtime, T> {
+    log: RaftLog<H, R>,
+    transport: T,
+    identity: Identity,
+}
+
+impl<H: Host, R: Runtime, T: Transport> Network<H, R, T> {
+    pub fn new(log: RaftLog<H, R>, transport: T, identity: Identity) -> Self {
+        Self { log, transport, identity }
+    }
+}
+
+impl<H: Host, R: Runtime, T: Transport> RaftNetworkFactory<Types<R>> for Network<H, R, T> {
+    type Network = Peer<H, R, T>;
+
+    async fn new_client(&mut self, target: ReplicaId, _node: &EmptyNode) -> Peer<H, R, T> {
+        Peer {
+            log: self.log.clone(),
+            transport: self.transport.clone(),
+            identity: self.identity,
+            target,
+            stream: None,
+            calls: None,
+        }
+    }
+}
+
+/// Another copy, as one of the engine's tasks sees it. Connections are kept between calls.
+pub struct Peer<H: Host, R: Runtime, T: Transport> {
+    log: RaftLog<H, R>,
+    transport: T,
+    identity: Identity,
+    target: ReplicaId,
+    stream: Option<Link<T::Sender>>,
+    calls: Option<Link<T::Sender>>,
+}
+
+/// An open connection. Its reader task passes frames on until it is closed.
+struct Link<S: FrameSender> {
+    sender: S,
+    frames: flume::Receiver<Frame>,
+}
+
+impl<S: FrameSender> Drop for Link<S> {
+    fn drop(&mut self) {
+        self.sender.close();
+    }
+}
+
+impl<S: FrameSender> Link<S> {
+    async fn answer<R: Runtime>(&self) -> io::Result<Frame> {
+        let frame = pin!(self.frames.recv_async());
+        match select(frame, pin!(Types::<R>::sleep(ANSWER_MAX))).await {
+            Either::Left((frame, _)) => frame.map_err(|_| io::ErrorKind::ConnectionReset.into()),
+            Either::Right(_) => Err(io::ErrorKind::TimedOut.into()),
+        }
+    }
+
+    async fn call<R: Runtime>(&mut self, frame: Vec<u8>) -> io::Result<Frame> {
+        self.sender.send(frame).await?;
+        self.answer::<R>().await
+    }
+}
+
+fn broken(error: impl ToString) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, error.to_string())
+}
+
+impl<H: Host, R: Runtime, T: Transport> Peer<H, R, T> {
+    async fn connect(&self, is_stream: bool) -> io::Result<Link<T::Sender>> {
+        let connecting = pin!(self.transport.connect(self.target));
+        let (sender, mut receiver) =
+            match select(connecting, pin!(Types::<R>::sleep(ANSWER_MAX))).await {
+                Either::Left((connected, _)) => connected?,
+                Either::Right(_) => return Err(io::ErrorKind::TimedOut.into()),
+            };
+        let (put, frames) = flume::unbounded();
+        drop(Types::<R>::spawn(async move {
+            while let Ok(frame) = receiver.receive().await {
+                if put.send(frame).is_err() {
+                    break;
+                }
+            }
+        }));
+        let mut link = Link { sender, frames };
+        let hello = wire::hello(&self.identity.hello(self.target, is_stream));
+        let answer = link.call::<R>(hello).await?;
+        let other = answer.hello().map_err(broken)?;
+        match other == self.identity.answer(self.target, is_stream) {
+            true => Ok(link),
+            false => Err(broken("it is not a copy of this shard")),
+        }
+    }
+
+    async fn call(&mut self, frame: Vec<u8>) -> Result<Frame, RPCError<Types<R>>> {
+        let mut link = match self.calls.take() {
+            Some(link) => link,
+            None => self.connect(false).await.map_err(unreachable)?,
+        };
+        let answer = link.call::<R>(frame).await.map_err(lost)?;
+        self.calls = Some(link);
+        Ok(answer)
+    }
+
+    async fn encode(&self, request: &AppendEntriesRequest<Types<R>>) -> io::Result<Vec<u8>> {
+        let store = self.log.host().broker().store();
+        let (mut bodies, mut sizes) = (Vec::new(), Vec::with_capacity(request.entries.len()));
+        for entry in &request.entries {
+            let before = bodies.len();
+            read_body(store, &entry.body, &mut bodies).await.map_err(broken)?;
+            sizes.push(bodies.len() - before);
+        }
+        Ok(wire::append(request, &sizes, &bodies))
+    }
+}
+
+fn unreachable<R: Runtime>(error: io::Error) -> RPCError<Types<R>> {
+    RPCError::Unreachable(Unreachable::new(&error))
+}
+
+fn lost<R: Runtime>(error: io::Error) -> RPCError<Types<R>> {
+    RPCError::Network(NetworkError::new(&error))
+}
+
+impl Identity {
+    fn hello(self, to: ReplicaId, is_stream: bool) -> HelloRow {
+        HelloRow {
+            version: WIRE_VERSION.into(),
+            seed: self.seed.into(),
+            segment_size: self.segment_size.into(),
+            from: self.id.into(),
+            to: to.into(),
+            is_stream: u64::from(is_stream).into(),
+        }
+    }
+
+    /// The hello that the other copy answers with.
+    fn answer(self, from: ReplicaId, is_stream: bool) -> HelloRow {
+        let other = Self { id: from, ..self };
+        other.hello(self.id, is_stream)
+    }
+}
+
+impl PartialEq for HelloRow {
+    fn eq(&self, other: &Self) -> bool {
+        zerocopy::IntoBytes::as_bytes(self) == zerocopy::IntoBytes::as_bytes(other)
+    }
+}
+
+/// A stream of appends in progress.
+struct Flow<'s, H: Host, R: Runtime, T: Transport, S> {
+    peer: &'s mut Peer<H, R, T>,
+    link: Link<T::Sender>,
+    input: S,
+    /// The first request, until it is sent.
+    first: Option<AppendEntriesRequest<Types<R>>>,
+    /// Sizes of the requests that are not answered.
+    in_flight: VecDeque<usize>,
+    has_ended: bool,
+}
+
+enum Event<R: Runtime> {
+    Request(AppendEntriesRequest<Types<R>>),
+    Answer(Frame),
+    /// No more requests.
+    Ended,
+    /// No more requests, and all are answered.
+    Done,
+}
+
+impl<H, R, T, S> Flow<'_, H, R, T, S>
+where
+    H: Host,
+    R: Runtime,
+    T: Transport,
+    S: Stream<Item = AppendEntriesRequest<Types<R>>> + Unpin,
+{
+    async fn next(&mut self) -> io::Result<Option<StreamAppendResult<Types<R>>>> {
+        loop {
+            match self.event().await? {
+                Event::Request(request) => {
+                    let frame = self.peer.encode(&request).await?;
+                    self.in_flight.push_back(frame.len());
+                    self.link.sender.send(frame).await?;
+                }
+                Event::Answer(frame) => {
+                    self.in_flight.pop_front();
+                    return frame.appended::<R>().map(Some).map_err(broken);
+                }
+                Event::Ended => self.has_ended = true,
+                Event::Done => return Ok(None),
+            }
+        }
+    }
+
+    async fn event(&mut self) -> io::Result<Event<R>> {
+        if let Some(first) = self.first.take() {
+            return Ok(Event::Request(first));
+        }
+        if self.has_ended && self.in_flight.is_empty() {
+            return Ok(Event::Done);
+        }
+        let is_full = self.in_flight.iter().sum::<usize>() >= WINDOW_BYTES;
+        if self.has_ended || is_full {
+            return self.link.answer::<R>().await.map(Event::Answer);
+        }
+        let next = |request: Option<_>| request.map_or(Event::Ended, Event::Request);
+        if self.in_flight.is_empty() {
+            return Ok(next(self.input.next().await));
+        }
+        let answer = pin!(self.link.answer::<R>());
+        match select(answer, self.input.next()).await {
+            Either::Left((answer, _)) => answer.map(Event::Answer),
+            Either::Right((request, _)) => Ok(next(request)),
+        }
+    }
+}
+
+type NoSnapshot = Snapshot<CommittedLeaderId, ReplicaId, EmptyNode, ()>;
+
+impl<H: Host, R: Runtime, T: Transport> RaftNetworkV2<Types<R>> for Peer<H, R, T> {
+    type SnapshotData = ();
+
+    async fn append_entries(
+        &mut self,
+        request: AppendEntriesRequest<Types<R>>,
+        option: RPCOption,
+    ) -> Result<AppendEntriesResponse<Types<R>>, RPCError<Types<R>>> {
+        let mut answers = self.stream_append(stream::iter([request]), option).await?;
+        match answers.next().await {
+            Some(answer) => answer.map(AppendEntriesResponse::from),
+            None => Err(lost(io::ErrorKind::ConnectionReset.into())),
+        }
+    }
+
+    fn stream_append<'s, S>(
+        &'s mut self,
+        mut input: S,
+        _option: RPCOption,
+    ) -> BoxFuture<
+        's,
+        Result<
+            BoxStream<'s, Result<StreamAppendResult<Types<R>>, RPCError<Types<R>>>>,
+            RPCError<Types<R>>,
+        >,
+    >
+    where
+        S: Stream<Item = AppendEntriesRequest<Types<R>>> + Unpin + 'static,
+    {
+        Box::pin(async move {
+            let Some(first) = input.next().await else {
+                return Ok(Box::pin(stream::empty()) as BoxStream<'s, _>);
+            };
+            let link = match self.stream.take() {
+                Some(link) => link,
+                None => self.connect(true).await.map_err(unreachable)?,
+            };
+            let (first, in_flight) = (Some(first), VecDeque::new());
+            let flow = Flow { peer: self, link, input, first, in_flight, has_ended: false };
+            let answers = stream::unfold(Some(flow), |flow| async move {
+                let mut flow = flow?;
+                match flow.next().await {
+                    Ok(Some(answer)) if answer.is_ok() => Some((Ok(answer), Some(flow))),
+                    // The other copy ends the stream after that.
+                    Ok(Some(answer)) => Some((Ok(answer), None)),
+                    Ok(None) => {
+                        flow.peer.stream = Some(flow.link);
+                        None
+                    }
+                    Err(error) => Some((Err(lost(error)), None)),
+                }
+            });
+            Ok(Box::pin(answers) as BoxStream<'s, _>)
+        })
+    }
+
+    async fn vote(
+        &mut self,
+        request: VoteRequest<Types<R>>,
+        _option: RPCOption,
+    ) -> Result<VoteResponse<Types<R>>, RPCError<Types<R>>> {
+        let answer = self.call(wire::ask_vote(&request, false)).await?;
+        answer.voted().map_err(|error| lost(broken(error)))
+    }
+
+    async fn pre_vote(
+        &mut self,
+        request: VoteRequest<Types<R>>,
+        _option: RPCOption,
+    ) -> Result<VoteResponse<Types<R>>, RPCError<Types<R>>> {
+        let answer = self.call(wire::ask_vote(&request, true)).await?;
+        answer.voted().map_err(|error| lost(broken(error)))
+    }
+
+    /// A copy that is behind the beginning of the leader's log cannot be served.
+    async fn full_snapshot(
+        &mut self,
+        _vote: Vote,
+        _snapshot: NoSnapshot,
+        _cancel: impl Future<Output = ReplicationClosed> + 'static,
+        _option: RPCOption,
+    ) -> Result<SnapshotResponse<Types<R>>, StreamingError<Types<R>>> {
+        let target = self.target;
+        tracing::error!(
+            "replica {target} lacks messages that retention has deleted here, so it cannot catch up; \
+             stop it and give it a copy of the data directory of a replica that is also stopped"
+        );
+        let why = AnyError::error("it is behind the beginning of the log");
+        Err(StreamingError::Unreachable(Unreachable::new(&why)))
+    }
+
+    async fn transfer_leader(
+        &mut self,
+        request: TransferLeaderRequest<Types<R>>,
+        _option: RPCOption,
+    ) -> Result<TransferLeaderResponse<Types<R>>, RPCError<Types<R>>> {
+        let answer = self.call(wire::transfer(&request)).await?;
+        answer.transferred(&request).map_err(|error| lost(broken(error)))
+    }
+}
+
+/// The engine of a copy.
+pub type Engine<H, R> = Raft<Types<R>, Machine<H, R>>;
+
+/// Serves a connection from another copy until it closes or breaks.
+pub async fn serve<H: Host, R: Runtime>(
+    engine: Rc<Engine<H, R>>,
+    identity: Identity,
+    mut sender: impl FrameSender,
+    mut receiver: impl FrameReceiver,
+) -> io::Result<()> {
+    let hello = receiver.receive().await?.hello().map_err(broken)?;
+    let is_stream = hello.is_stream.get() != 0;
+    // The answer says who this is; the other side compares.
+    sender.send(wire::hello(&identity.hello(hello.from.get(), is_stream))).await?;
+    if hello != identity.answer(hello.from.get(), is_stream) {
+        return Err(broken(format!("replica {} is not a copy of this shard", hello.from.get())));
+    }
+    match is_stream {
+        true => serve_stream(engine, sender, receiver).await,
+        false => serve_calls(engine, sender, receiver).await,
+    }
+}
+
+async fn serve_stream<H: Host, R: Runtime>(
+    engine: Rc<Engine<H, R>>,
+    mut sender: impl FrameSender,
+    mut receiver: impl FrameReceiver,
+) -> io::Result<()> {
+    let (put, requests) = flume::bounded(REQUESTS_MAX);
+    drop(Types::<R>::spawn(async move {
+        while let Ok(frame) = receiver.receive().await {
+            let request = match frame.append::<R>() {
+                Ok(request) => request,
+                Err(error) => return tracing::error!("from another copy: {error}"),
+            };
+            if put.send_async(request).await.is_err() {
+                return;
+            }
+        }
+    }));
+    let mut answers = pin!(engine.stream_append(requests.into_stream()));
+    while let Some(answer) = answers.next().await {
+        let answer: Result<Option<LogId>, _> = answer.map_err(broken)?;
+        sender.send(wire::appended::<R>(&answer)).await?;
+        if answer.is_err() {
+            break;
+        }
+    }
+    sender.close();
+    Ok(())
+}
+
+async fn serve_calls<H: Host, R: Runtime>(
+    engine: Rc<Engine<H, R>>,
+    mut sender: impl FrameSender,
+    mut receiver: impl FrameReceiver,
+) -> io::Result<()> {
+    loop {
+        let frame = receiver.receive().await?;
+        let answer = match frame.kind {
+            kind if kind == FrameKind::Vote as u8 => {
+                let request = frame.ask_vote().map_err(broken)?;
+                wire::voted(&engine.vote(request).await.map_err(broken)?)
+            }
+            kind if kind == FrameKind::PreVote as u8 => {
+                let request = frame.ask_vote().map_err(broken)?;
+                wire::voted(&engine.pre_vote(request).await.map_err(broken)?)
+            }
+            _ => {
+                let request = frame.transfer().map_err(broken)?;
+                wire::transferred(&engine.handle_transfer_leader(request).await.map_err(broken)?)
+            }
+        };
+        sender.send(answer).await?;
+    }
+}
+
+/// Bytes of a frame that has been received.
+pub fn frame_of(head: &wire::FrameHead, rest: Bytes) -> io::Result<Frame> {
+    Frame::parse(head, rest).map_err(broken)
+}

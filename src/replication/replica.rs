@@ -1,0 +1,171 @@
+//! One copy of a shard: the consensus engine, and the tasks that connect it with the shard.
+//!
+//! ```text
+//!   broker appends ─▶ propose ─▶ engine ─▶ RaftLog::append (the entry ends) ─▶ written and shipped
+//!                                  │                                             │
+//!                                  └◀──────────── flushed here, and there ◀──────┘
+//!                                  └─▶ Machine::apply: the committed mark moves
+//! ```
+//!
+//! There is one proposal at a time on its way to the engine. What is appended meanwhile belongs to
+//! the same entry, so entries grow with the load.
+
+use std::collections::BTreeSet;
+use std::io;
+use std::pin::pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::{Either, select};
+use openraft::async_runtime::WatchReceiver;
+use openraft::type_config::TypeConfigExt;
+use openraft::{Config, Instant, Raft, SnapshotPolicy};
+
+use super::host::Host;
+use super::log::RaftLog;
+use super::machine::Machine;
+use super::network::{Engine, FrameReceiver, FrameSender, Identity, Network, Transport, serve};
+use super::types::{Proposal, ReplicaId, Runtime, Types};
+
+/// How often a leader shows that it is alive, ms.
+const HEARTBEAT_MS: u64 = 100;
+/// After so long without it, others become candidates, ms. Each adds a part of its own.
+const ELECTION_MIN_MS: u64 = 500;
+const ELECTION_MAX_MS: u64 = 1_000;
+/// A copy counts as having caught up when it lacks fewer entries, ms.
+const LAG_MAX: u64 = 100;
+/// Number of entries on their way to stable media before no further one is proposed.
+const UNFLUSHED_MAX: usize = 4;
+/// Pause after the engine has refused a proposal.
+const REFUSED_PAUSE: Duration = Duration::from_millis(20);
+
+/// A handle; clones share it.
+pub struct Replica<H: Host, R: Runtime> {
+    engine: Rc<Engine<H, R>>,
+    log: RaftLog<H, R>,
+    identity: Identity,
+}
+
+impl<H: Host, R: Runtime> Clone for Replica<H, R> {
+    fn clone(&self) -> Self {
+        let (engine, log) = (self.engine.clone(), self.log.clone());
+        Self { engine, log, identity: self.identity }
+    }
+}
+
+fn failed(error: impl ToString) -> io::Error {
+    io::Error::other(error.to_string())
+}
+
+fn config(name: String) -> io::Result<Arc<Config>> {
+    let config = Config {
+        cluster_name: name,
+        heartbeat_interval: HEARTBEAT_MS,
+        election_timeout_min: ELECTION_MIN_MS,
+        election_timeout_max: ELECTION_MAX_MS,
+        replication_lag_threshold: LAG_MAX,
+        // Retention decides what is kept.
+        snapshot_policy: SnapshotPolicy::Never,
+        enable_pre_vote: Some(true),
+        // A term is one run of a leader.
+        enable_leader_restore: Some(false),
+        ..Config::default()
+    };
+    config.validate().map(Arc::new).map_err(failed)
+}
+
+impl<H: Host, R: Runtime> Replica<H, R> {
+    /// Starts this copy of the shard. The first start of a set makes `members` its members; each of
+    /// them does the same. Committers must be running. Its tasks belong to the task queue that this
+    /// runs in.
+    pub async fn start(
+        host: H,
+        name: String,
+        identity: Identity,
+        members: &BTreeSet<ReplicaId>,
+        transport: impl Transport,
+    ) -> io::Result<Self> {
+        let log = RaftLog::open(host, identity.id).await?;
+        let network = Network::new(log.clone(), transport, identity);
+        let machine = Machine::new(log.clone());
+        let engine = Raft::new(identity.id, config(name)?, network, log.clone(), machine);
+        let engine = Rc::new(engine.await.map_err(failed)?);
+        let replica = Self { engine, log, identity };
+        let flushes = replica.log.clone();
+        drop(Types::<R>::spawn(async move { flushes.report_flushes().await }));
+        if !replica.engine.is_initialized().await.map_err(failed)? {
+            replica.engine.initialize(members.clone()).await.map_err(failed)?;
+        }
+        let proposer = replica.clone();
+        drop(Types::<R>::spawn(async move { proposer.propose().await }));
+        Ok(replica)
+    }
+
+    /// Runs while the engine does. A leader that most others have not answered for as long as it
+    /// takes to elect another one takes no more requests until they do. Returns why the engine has
+    /// ended.
+    pub async fn watch(&self) -> String {
+        let metrics = self.engine.metrics();
+        loop {
+            Types::<R>::sleep(Duration::from_millis(HEARTBEAT_MS)).await;
+            if let Err(why) = self.engine.is_initialized().await {
+                return why.to_string();
+            }
+            let acknowledged_at = {
+                let metrics = metrics.borrow_watched();
+                metrics.last_quorum_acked.map(|at| *at)
+            };
+            // A new leader has not been answered yet.
+            let is_current = acknowledged_at.is_none_or(|at| {
+                let age = Types::<R>::now().saturating_duration_since(at);
+                age < Duration::from_millis(ELECTION_MAX_MS)
+            });
+            self.log.set_current(is_current);
+        }
+    }
+
+    /// Serves a connection from another copy until it closes.
+    pub async fn serve(&self, sender: impl FrameSender, receiver: impl FrameReceiver) {
+        if let Err(error) = serve(self.engine.clone(), self.identity, sender, receiver).await {
+            tracing::debug!("a connection from another replica has ended: {error}");
+        }
+    }
+
+    pub fn engine(&self) -> &Engine<H, R> {
+        &self.engine
+    }
+
+    /// Ends the engine; other copies elect another leader.
+    pub async fn stop(&self) {
+        // It has failed before if this fails, and has said so.
+        let _ = self.engine.shutdown().await;
+    }
+
+    /// Proposes what the broker appends, for as long as the engine runs.
+    async fn propose(&self) {
+        let broker = || self.log.host().broker();
+        loop {
+            let has_more = || {
+                let store = broker().store();
+                let is_due = broker().leads()
+                    && store.end() > broker().raft_end()
+                    && self.log.unflushed() < UNFLUSHED_MAX;
+                is_due.then(|| broker().raft_end())
+            };
+            let before = broker().store().group_grows().wait(has_more).await;
+            let (responder, answer) = openraft::impls::OneshotResponder::new_pair();
+            if self.engine.client_write_ff(Proposal, Some(responder)).await.is_err() {
+                return;
+            }
+            let has_ended = || {
+                let is_over = broker().raft_end() > before || !broker().leads();
+                is_over.then_some(())
+            };
+            let ended = pin!(broker().store().group_grows().wait(has_ended));
+            if let Either::Right((Ok(Err(_)) | Err(_), _)) = select(ended, answer).await {
+                Types::<R>::sleep(REFUSED_PAUSE).await;
+            }
+        }
+    }
+}

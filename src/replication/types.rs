@@ -1,0 +1,162 @@
+//! The types that the consensus engine is used with.
+
+use std::cmp::Ordering;
+use std::fmt::{self, Debug, Display};
+use std::marker::PhantomData;
+use std::ops::Range;
+
+use bytes::Bytes;
+use openraft::impls::leader_id_std;
+use openraft::impls::{BoxedErrorSource, EmptyNode, InlineBatch, OneshotResponder};
+use openraft::vote::RaftLeaderId;
+use openraft::{AsyncRuntime, EntryPayload, Membership, RaftTypeConfig, entry};
+
+use crate::broker::raft_entries::RaftPlace;
+use crate::model::LogOffset;
+
+/// Number of a copy of a shard, from 1.
+pub type ReplicaId = u64;
+pub type LeaderId = leader_id_std::LeaderId<u64, ReplicaId>;
+pub type CommittedLeaderId = <LeaderId as RaftLeaderId>::Committed;
+pub type LogId = openraft::LogId<CommittedLeaderId>;
+pub type Vote = openraft::Vote<LeaderId>;
+pub type Members = Membership<ReplicaId, EmptyNode>;
+pub type Payload = EntryPayload<Proposal, ReplicaId, EmptyNode>;
+
+/// An asynchronous runtime for the engine.
+pub trait Runtime: AsyncRuntime {}
+impl<R: AsyncRuntime> Runtime for R {}
+
+/// The configuration of the engine's types, on a runtime. Has no values that differ.
+pub struct Types<R>(PhantomData<fn() -> R>);
+
+impl<R> Clone for Types<R> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<R> Copy for Types<R> {}
+
+impl<R> Default for Types<R> {
+    fn default() -> Self {
+        Self(PhantomData)
+    }
+}
+
+impl<R> Debug for Types<R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Types")
+    }
+}
+
+impl<R> PartialEq for Types<R> {
+    fn eq(&self, _other: &Self) -> bool {
+        true
+    }
+}
+
+impl<R> Eq for Types<R> {}
+
+impl<R> PartialOrd for Types<R> {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl<R> Ord for Types<R> {
+    fn cmp(&self, _other: &Self) -> Ordering {
+        Ordering::Equal
+    }
+}
+
+impl<R: Runtime> RaftTypeConfig for Types<R> {
+    type D = Proposal;
+    type R = ();
+    type NodeId = ReplicaId;
+    type Node = EmptyNode;
+    type Term = u64;
+    type LeaderId = LeaderId;
+    type Vote = Vote;
+    type Payload = Payload;
+    type Entry = Entry;
+    type AsyncRuntime = R;
+    type Responder<T>
+        = OneshotResponder<Self, T>
+    where
+        T: 'static;
+    type Batch<T>
+        = InlineBatch<T>
+    where
+        T: 'static;
+    type ErrorSource = BoxedErrorSource;
+}
+
+/// Proposes what has been appended to the log since the last entry. Carries nothing: the entry ends
+/// where the log ends when the engine appends it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Proposal;
+
+impl Display for Proposal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a group")
+    }
+}
+
+/// An entry of the engine: a group of entries of the log.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Entry {
+    pub log_id: LogId,
+    pub payload: Payload,
+    pub body: Body,
+}
+
+/// The part of the log that an entry is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Body {
+    /// What the log has after the previous entry; it ends when the engine appends it.
+    New,
+    /// In the log.
+    Stored(Range<LogOffset>),
+    /// From the leader, in raw form.
+    Received(Bytes),
+}
+
+impl Display for Entry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.log_id, self.payload)
+    }
+}
+
+impl entry::RaftEntry for Entry {
+    type CommittedLeaderId = CommittedLeaderId;
+    type Payload = Payload;
+
+    fn new(log_id: LogId, payload: Payload) -> Self {
+        Self { log_id, payload, body: Body::New }
+    }
+
+    fn log_id_parts(&self) -> (&CommittedLeaderId, u64) {
+        (&self.log_id.leader_id, self.log_id.index)
+    }
+
+    fn set_log_id(&mut self, new: LogId) {
+        self.log_id = new;
+    }
+
+    fn get_membership(&self) -> Option<Members> {
+        entry::RaftPayload::get_membership(&self.payload)
+    }
+}
+
+pub fn log_id(term: u64, index: u64) -> LogId {
+    LogId::new(LeaderId::new(term, 0).to_committed(), index)
+}
+
+pub fn log_id_of(place: RaftPlace) -> LogId {
+    log_id(place.term, place.index)
+}
+
+pub fn term_of(log_id: &LogId) -> u64 {
+    *log_id.leader_id
+}

@@ -1,0 +1,548 @@
+//! The frames between the copies of a shard.
+//!
+//! ```text
+//!   frame:    size u32 | checksum u32 | kind u8, zeros | head, rows | entries in raw form
+//!             size counts what follows the checksum; the checksum covers everything up to the entries,
+//!             which have checksums of their own
+//! ```
+//!
+//! A connection begins with a [`Hello`] that says whose set and shard it is for, and what it is used
+//! for: a stream of appends with answers in order, or calls, one at a time. All numbers are
+//! little-endian. Pure: bytes to messages and back.
+
+use std::mem::size_of;
+
+use bytes::Bytes;
+use zerocopy::byteorder::little_endian::{U32, U64};
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
+
+use super::members;
+use super::types::{
+    Body, Entry, LogId, Payload, Proposal, ReplicaId, Runtime, Types, Vote, log_id, term_of,
+};
+use crate::broker::raft_entries::members_of_raw;
+use openraft::EntryPayload;
+use openraft::entry::RaftPayload;
+use openraft::raft::{
+    AppendEntriesRequest, StreamAppendError, TransferLeaderError, TransferLeaderRequest,
+    TransferLeaderResponse, VoteRequest, VoteResponse,
+};
+
+/// Version of the frames; any other is refused.
+pub const WIRE_VERSION: u32 = 1;
+/// Maximum size of a frame, bytes: entries for one append, and their rows.
+pub const FRAME_SIZE_MAX: usize = 64 << 20;
+
+/// Precedes every frame.
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+pub struct FrameHead {
+    /// Bytes after `checksum`.
+    pub size: U32,
+    /// CRC32C of kind, head and rows.
+    pub checksum: U32,
+    pub kind: u8,
+    pub reserved: [u8; 3],
+    /// Bytes of head and rows.
+    pub head_size: U32,
+}
+
+/// What a frame is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum FrameKind {
+    Hello = 1,
+    Append = 2,
+    Appended = 3,
+    Vote = 4,
+    PreVote = 5,
+    Voted = 6,
+    Transfer = 7,
+    Transferred = 8,
+}
+
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+pub struct HelloRow {
+    pub version: U32,
+    /// Seed of the checksums of the shard's log: the same in all copies.
+    pub seed: U32,
+    pub segment_size: U64,
+    pub from: U64,
+    pub to: U64,
+    /// 1 for appends, 0 for calls.
+    pub is_stream: U64,
+}
+
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+pub struct VoteRow {
+    pub term: U64,
+    pub voted_for: U64,
+    pub is_committed: U64,
+}
+
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+pub struct LogIdRow {
+    /// 0 if there is no entry.
+    pub is_some: U64,
+    pub term: U64,
+    pub index: U64,
+}
+
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+pub struct AppendRow {
+    pub vote: VoteRow,
+    pub previous: LogIdRow,
+    pub committed: LogIdRow,
+    pub entry_count: U64,
+}
+
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+pub struct EntryRow {
+    pub term: U64,
+    pub index: U64,
+    /// Bytes in raw form.
+    pub size: U32,
+    /// 1 if it changes the members.
+    pub has_members: U32,
+}
+
+/// The answer to an append, or to a transfer.
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+pub struct AppendedRow {
+    /// 0: stored up to `log_id`, or taken over; 1: `log_id` is not what this copy has, or is all
+    /// that it has; 2: `vote` is higher, or another.
+    pub outcome: U64,
+    pub log_id: LogIdRow,
+    pub vote: VoteRow,
+}
+
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+pub struct AskVoteRow {
+    pub vote: VoteRow,
+    pub last: LogIdRow,
+    pub is_transfer: U64,
+}
+
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+pub struct VotedRow {
+    pub vote: VoteRow,
+    pub last: LogIdRow,
+    pub is_granted: U64,
+}
+
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+pub struct TransferRow {
+    pub from: VoteRow,
+    pub to: U64,
+    pub last: LogIdRow,
+}
+
+const _: () = {
+    assert!(size_of::<FrameHead>() == 16);
+    assert!(size_of::<HelloRow>() == 40);
+    assert!(size_of::<AppendRow>() == 80);
+    assert!(size_of::<EntryRow>() == 24);
+    assert!(size_of::<AppendedRow>() == 56);
+    assert!(size_of::<AskVoteRow>() == 56);
+    assert!(size_of::<VotedRow>() == 56);
+    assert!(size_of::<TransferRow>() == 56);
+};
+
+/// Bytes that precede kind and head.
+const PREFIX_SIZE: usize = 2 * size_of::<U32>();
+
+/// Why bytes are not a frame of ours.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum FrameError {
+    #[error("a frame of {0} bytes exceeds the limit")]
+    TooLarge(usize),
+    #[error("a frame is damaged")]
+    Damaged,
+    #[error("a frame of kind {0} was not expected")]
+    Unexpected(u8),
+}
+
+/// The number of bytes that follow the first [`FrameHead`]; they are to be received before
+/// [`decode`].
+pub fn rest_size(head: &FrameHead) -> Result<usize, FrameError> {
+    let size = head.size.get() as usize + PREFIX_SIZE;
+    let rest = size.checked_sub(size_of::<FrameHead>()).ok_or(FrameError::Damaged)?;
+    if size > FRAME_SIZE_MAX { Err(FrameError::TooLarge(size)) } else { Ok(rest) }
+}
+
+/// A received frame: its kind, its head with rows, and the entries.
+pub struct Frame {
+    pub kind: u8,
+    head: Bytes,
+    entries: Bytes,
+}
+
+impl Frame {
+    /// Checks what follows `head`.
+    pub fn parse(head: &FrameHead, rest: Bytes) -> Result<Self, FrameError> {
+        let head_size = head.head_size.get() as usize;
+        if rest.len() < head_size {
+            return Err(FrameError::Damaged);
+        }
+        let covered = crc32c::crc32c(&head.as_bytes()[PREFIX_SIZE..]);
+        if crc32c::crc32c_append(covered, &rest[..head_size]) != head.checksum.get() {
+            return Err(FrameError::Damaged);
+        }
+        let (kind, entries) = (head.kind, rest.slice(head_size..));
+        Ok(Self { kind, head: rest.slice(..head_size), entries })
+    }
+
+    fn head<T: FromBytes + KnownLayout + Immutable + Unaligned>(
+        &self,
+        kind: FrameKind,
+    ) -> Result<&T, FrameError> {
+        if self.kind != kind as u8 {
+            return Err(FrameError::Unexpected(self.kind));
+        }
+        T::ref_from_prefix(&self.head).map(|(head, _)| head).map_err(|_| FrameError::Damaged)
+    }
+
+    pub fn hello(&self) -> Result<HelloRow, FrameError> {
+        self.head::<HelloRow>(FrameKind::Hello).copied()
+    }
+
+    pub fn append<R: Runtime>(&self) -> Result<AppendEntriesRequest<Types<R>>, FrameError> {
+        let row = self.head::<AppendRow>(FrameKind::Append)?;
+        let rows = <[EntryRow]>::ref_from_bytes(&self.head[size_of::<AppendRow>()..])
+            .map_err(|_| FrameError::Damaged)?;
+        if rows.len() as u64 != row.entry_count.get() {
+            return Err(FrameError::Damaged);
+        }
+        let (mut at, mut entries) = (0, Vec::with_capacity(rows.len()));
+        for entry in rows {
+            let end = at + entry.size.get() as usize;
+            if end > self.entries.len() {
+                return Err(FrameError::Damaged);
+            }
+            let bytes = self.entries.slice(at..end);
+            let payload = match entry.has_members.get() {
+                0 => EntryPayload::Normal(Proposal),
+                _ => {
+                    let members = members_of_raw(&bytes).and_then(members::decode);
+                    Payload::membership(members.ok_or(FrameError::Damaged)?)
+                }
+            };
+            let log_id = log_id(entry.term.get(), entry.index.get());
+            entries.push(Entry { log_id, payload, body: Body::Received(bytes) });
+            at = end;
+        }
+        Ok(AppendEntriesRequest {
+            vote: row.vote.get(),
+            prev_log_id: row.previous.get(),
+            entries,
+            leader_commit: row.committed.get(),
+        })
+    }
+
+    pub fn appended<R: Runtime>(
+        &self,
+    ) -> Result<Result<Option<LogId>, StreamAppendError<Types<R>>>, FrameError> {
+        let row = self.head::<AppendedRow>(FrameKind::Appended)?;
+        match (row.outcome.get(), row.log_id.get()) {
+            (0, log_id) => Ok(Ok(log_id)),
+            (1, Some(log_id)) => Ok(Err(StreamAppendError::Conflict(log_id))),
+            (2, _) => Ok(Err(StreamAppendError::HigherVote(row.vote.get()))),
+            _ => Err(FrameError::Damaged),
+        }
+    }
+
+    /// A request for a vote, or for what the vote would be.
+    pub fn ask_vote<R: Runtime>(&self) -> Result<VoteRequest<Types<R>>, FrameError> {
+        let is_pre = self.kind == FrameKind::PreVote as u8;
+        let kind = if is_pre { FrameKind::PreVote } else { FrameKind::Vote };
+        let row = self.head::<AskVoteRow>(kind)?;
+        let mut request = VoteRequest::new(row.vote.get(), row.last.get());
+        request.leadership_transfer = row.is_transfer.get() != 0;
+        Ok(request)
+    }
+
+    pub fn voted<R: Runtime>(&self) -> Result<VoteResponse<Types<R>>, FrameError> {
+        let row = self.head::<VotedRow>(FrameKind::Voted)?;
+        Ok(VoteResponse::new(row.vote.get(), row.last.get(), row.is_granted.get() != 0))
+    }
+
+    pub fn transfer<R: Runtime>(&self) -> Result<TransferLeaderRequest<Types<R>>, FrameError> {
+        let row = self.head::<TransferRow>(FrameKind::Transfer)?;
+        Ok(TransferLeaderRequest::new(row.from.get(), row.to.get(), row.last.get()))
+    }
+
+    /// The answer to `request`.
+    pub fn transferred<R: Runtime>(
+        &self,
+        request: &TransferLeaderRequest<Types<R>>,
+    ) -> Result<TransferLeaderResponse<Types<R>>, FrameError> {
+        let row = self.head::<AppendedRow>(FrameKind::Transferred)?;
+        Ok(match row.outcome.get() {
+            0 => Ok(()),
+            1 => Err(TransferLeaderError::LogNotFlushed {
+                expected: request.last_log_id().copied(),
+                actual: row.log_id.get(),
+            }),
+            _ => Err(TransferLeaderError::VoteChanged {
+                expected: *request.from_leader(),
+                actual: row.vote.get(),
+            }),
+        })
+    }
+}
+
+/// A frame with `head`, to which rows and then entries may be added before it is sealed.
+struct NewFrame(Vec<u8>);
+
+impl NewFrame {
+    fn new(kind: FrameKind, head: &(impl IntoBytes + Immutable)) -> Self {
+        let frame = FrameHead {
+            size: U32::ZERO,
+            checksum: U32::ZERO,
+            kind: kind as u8,
+            reserved: [0; 3],
+            head_size: U32::ZERO,
+        };
+        let mut bytes = frame.as_bytes().to_vec();
+        bytes.extend_from_slice(head.as_bytes());
+        Self(bytes)
+    }
+
+    /// Fills in sizes and checksum; the last `entries_size` bytes are entries.
+    fn sealed(mut self, entries_size: usize) -> Vec<u8> {
+        let size = self.0.len();
+        let head_end = size - entries_size;
+        let head_size = U32::new((head_end - size_of::<FrameHead>()) as u32);
+        let (head, _) = FrameHead::mut_from_prefix(&mut self.0).expect("it begins with its head");
+        head.size = U32::new((size - PREFIX_SIZE) as u32);
+        head.head_size = head_size;
+        let checksum = crc32c::crc32c(&self.0[PREFIX_SIZE..head_end]);
+        self.0[size_of::<U32>()..PREFIX_SIZE].copy_from_slice(&checksum.to_le_bytes());
+        self.0
+    }
+}
+
+pub fn hello(row: &HelloRow) -> Vec<u8> {
+    NewFrame::new(FrameKind::Hello, row).sealed(0)
+}
+
+/// An append whose entries in raw form are `bodies`, one after the other.
+pub fn append<R: Runtime>(
+    request: &AppendEntriesRequest<Types<R>>,
+    sizes: &[usize],
+    bodies: &[u8],
+) -> Vec<u8> {
+    let row = AppendRow {
+        vote: VoteRow::of(&request.vote),
+        previous: LogIdRow::of(request.prev_log_id.as_ref()),
+        committed: LogIdRow::of(request.leader_commit.as_ref()),
+        entry_count: U64::new(request.entries.len() as u64),
+    };
+    let mut frame = NewFrame::new(FrameKind::Append, &row);
+    for (entry, size) in request.entries.iter().zip(sizes) {
+        let row = EntryRow {
+            term: U64::new(term_of(&entry.log_id)),
+            index: U64::new(entry.log_id.index),
+            size: U32::new(u32::try_from(*size).expect("an entry is smaller than a segment")),
+            has_members: U32::new(u32::from(entry.payload.get_membership().is_some())),
+        };
+        frame.0.extend_from_slice(row.as_bytes());
+    }
+    frame.0.extend_from_slice(bodies);
+    frame.sealed(bodies.len())
+}
+
+pub fn appended<R: Runtime>(
+    outcome: &Result<Option<LogId>, StreamAppendError<Types<R>>>,
+) -> Vec<u8> {
+    let none = Vote::new(0, 0);
+    let (outcome, log_id, vote) = match outcome {
+        Ok(log_id) => (0, *log_id, none),
+        Err(StreamAppendError::Conflict(log_id)) => (1, Some(*log_id), none),
+        Err(StreamAppendError::HigherVote(vote)) => (2, None, *vote),
+    };
+    let row = AppendedRow {
+        outcome: U64::new(outcome),
+        log_id: LogIdRow::of(log_id.as_ref()),
+        vote: VoteRow::of(&vote),
+    };
+    NewFrame::new(FrameKind::Appended, &row).sealed(0)
+}
+
+pub fn ask_vote<R: Runtime>(request: &VoteRequest<Types<R>>, is_pre: bool) -> Vec<u8> {
+    let row = AskVoteRow {
+        vote: VoteRow::of(&request.vote),
+        last: LogIdRow::of(request.last_log_id.as_ref()),
+        is_transfer: U64::new(u64::from(request.leadership_transfer)),
+    };
+    let kind = if is_pre { FrameKind::PreVote } else { FrameKind::Vote };
+    NewFrame::new(kind, &row).sealed(0)
+}
+
+pub fn voted<R: Runtime>(response: &VoteResponse<Types<R>>) -> Vec<u8> {
+    let row = VotedRow {
+        vote: VoteRow::of(&response.vote),
+        last: LogIdRow::of(response.last_log_id.as_ref()),
+        is_granted: U64::new(u64::from(response.vote_granted)),
+    };
+    NewFrame::new(FrameKind::Voted, &row).sealed(0)
+}
+
+pub fn transfer<R: Runtime>(request: &TransferLeaderRequest<Types<R>>) -> Vec<u8> {
+    let row = TransferRow {
+        from: VoteRow::of(request.from_leader()),
+        to: U64::new(*request.to_node_id()),
+        last: LogIdRow::of(request.last_log_id()),
+    };
+    NewFrame::new(FrameKind::Transfer, &row).sealed(0)
+}
+
+pub fn transferred<R: Runtime>(response: &TransferLeaderResponse<Types<R>>) -> Vec<u8> {
+    let none = Vote::new(0, 0);
+    let (outcome, log_id, vote) = match response {
+        Ok(()) => (0, None, none),
+        Err(TransferLeaderError::LogNotFlushed { actual, .. }) => (1, *actual, none),
+        Err(TransferLeaderError::VoteChanged { actual, .. }) => (2, None, *actual),
+    };
+    let row = AppendedRow {
+        outcome: U64::new(outcome),
+        log_id: LogIdRow::of(log_id.as_ref()),
+        vote: VoteRow::of(&vote),
+    };
+    NewFrame::new(FrameKind::Transferred, &row).sealed(0)
+}
+
+impl VoteRow {
+    fn of(vote: &Vote) -> Self {
+        Self {
+            term: U64::new(vote.leader_id.term),
+            voted_for: U64::new(vote.leader_id.voted_for),
+            is_committed: U64::new(u64::from(vote.committed)),
+        }
+    }
+
+    fn get(&self) -> Vote {
+        let (term, voted_for): (u64, ReplicaId) = (self.term.get(), self.voted_for.get());
+        match self.is_committed.get() {
+            0 => Vote::new(term, voted_for),
+            _ => Vote::new_committed(term, voted_for),
+        }
+    }
+}
+
+impl LogIdRow {
+    fn of(log_id: Option<&LogId>) -> Self {
+        let (is_some, term, index) = log_id.map_or((0, 0, 0), |id| (1, term_of(id), id.index));
+        Self { is_some: U64::new(is_some), term: U64::new(term), index: U64::new(index) }
+    }
+
+    fn get(&self) -> Option<LogId> {
+        (self.is_some.get() != 0).then(|| log_id(self.term.get(), self.index.get()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fmt::Debug;
+
+    use super::*;
+    use crate::sim::raft_runtime::SimRuntime;
+
+    type T = Types<SimRuntime>;
+
+    fn parse(bytes: &[u8]) -> Result<Frame, FrameError> {
+        let (head, rest) = FrameHead::read_from_prefix(bytes).map_err(|_| FrameError::Damaged)?;
+        if rest_size(&head)? != rest.len() {
+            return Err(FrameError::Damaged);
+        }
+        Frame::parse(&head, Bytes::copy_from_slice(rest))
+    }
+
+    /// No bit of a frame without entries may change.
+    fn check<M: PartialEq + Debug>(
+        frame: &[u8],
+        decode: impl Fn(&Frame) -> Result<M, FrameError>,
+        expected: &M,
+    ) {
+        assert_eq!(decode(&parse(frame).unwrap()).as_ref(), Ok(expected));
+        for bit in 0..frame.len() * 8 {
+            let mut bad = frame.to_vec();
+            bad[bit / 8] ^= 1 << (bit % 8);
+            assert!(parse(&bad).is_err(), "bit {bit}");
+        }
+    }
+
+    #[test]
+    fn calls_and_answers_are_read_as_they_are_written() {
+        let (vote, last) = (Vote::new_committed(7, 3), Some(log_id(6, 1 << 40)));
+        let mut request = VoteRequest::<T>::new(Vote::new(8, 2), last);
+        request.leadership_transfer = true;
+        for is_pre in [false, true] {
+            check(&ask_vote(&request, is_pre), Frame::ask_vote, &request);
+        }
+        let response = VoteResponse::<T>::new(vote, None, true);
+        check(&voted(&response), Frame::voted, &response);
+        for outcome in [
+            Ok(None),
+            Ok(last),
+            Err(StreamAppendError::Conflict(log_id(1, 2))),
+            Err(StreamAppendError::HigherVote(vote)),
+        ] {
+            check(&appended::<SimRuntime>(&outcome), Frame::appended, &outcome);
+        }
+        let request = TransferLeaderRequest::<T>::new(vote, 2, last);
+        check(&transfer(&request), Frame::transfer, &request);
+        let refusals = [
+            Ok(()),
+            Err(TransferLeaderError::LogNotFlushed { expected: last, actual: None }),
+            Err(TransferLeaderError::VoteChanged { expected: vote, actual: Vote::new(9, 1) }),
+        ];
+        for outcome in refusals {
+            check(
+                &transferred::<SimRuntime>(&outcome),
+                |frame| frame.transferred(&request),
+                &outcome,
+            );
+        }
+    }
+
+    #[test]
+    fn an_append_carries_its_entries_and_every_length_is_checked() {
+        let entry = |index, bytes: &'static [u8]| Entry {
+            log_id: log_id(7, index),
+            payload: EntryPayload::Normal(Proposal),
+            body: Body::Received(Bytes::from_static(bytes)),
+        };
+        let request = AppendEntriesRequest::<T> {
+            vote: Vote::new_committed(7, 3),
+            prev_log_id: Some(log_id(6, 4)),
+            entries: vec![entry(5, b"first"), entry(6, b"another")],
+            leader_commit: Some(log_id(6, 3)),
+        };
+        let frame = append(&request, &[5, 7], b"firstanother");
+        let read = parse(&frame).unwrap().append::<SimRuntime>().unwrap();
+        assert_eq!(read.entries, request.entries);
+        assert_eq!(
+            (read.vote, read.prev_log_id, read.leader_commit),
+            (request.vote, request.prev_log_id, request.leader_commit)
+        );
+        let short = append(&request, &[5, 8], b"firstanother");
+        let read = parse(&short).unwrap().append::<SimRuntime>();
+        assert!(matches!(read, Err(FrameError::Damaged)));
+        let other = voted(&VoteResponse::<T>::new(request.vote, None, true));
+        let read = parse(&other).unwrap().append::<SimRuntime>();
+        assert!(matches!(read, Err(FrameError::Unexpected(6))));
+        let mut large = frame;
+        large[..4].copy_from_slice(&u32::MAX.to_le_bytes());
+        assert!(matches!(parse(&large), Err(FrameError::TooLarge(_))));
+    }
+}
