@@ -31,6 +31,7 @@ use crate::wire::response::{ReplyError, Response};
 
 mod tables;
 
+pub use tables::Role;
 use tables::{News, Position, Table};
 
 /// Maximum number of unread reports; further ones are dropped, because each replaces the one
@@ -239,6 +240,15 @@ impl Publisher {
         self.tell()
     }
 
+    /// Registers a shard under another id, because it leads now or does not lead any more. Nothing
+    /// before the tables are published.
+    pub fn set_role(&self, shard: usize, role: Role) -> Receipt {
+        if let Some(table) = newest(&self.tables).get(shard) {
+            table.set_role(role);
+        }
+        self.tell()
+    }
+
     fn tell(&self) -> Receipt {
         let tell = |slot: &Slot| {
             let (waiting, done) = flume::bounded(1);
@@ -381,7 +391,7 @@ impl Keeper {
     }
 
     fn brokers(&self) -> Vec<BrokerId> {
-        self.tables.iter().map(|table| table.broker.clone()).collect()
+        self.tables.iter().map(Table::broker).collect()
     }
 
     /// What was sent may not have been applied; sends everything again.
@@ -480,7 +490,7 @@ impl Keeper {
 
     fn warn_of(&self, Rival { name, address }: &Rival) {
         let nameserver = &self.address;
-        match self.tables.iter().any(|shard| shard.broker.name == *name) {
+        match self.tables.iter().any(|shard| shard.broker().name == *name) {
             true => tracing::warn!(
                 nameserver,
                 "{name} is also the name of a broker at {address}: if that one is still running, the \
@@ -516,7 +526,7 @@ impl Keeper {
             let request = match news {
                 News::Part(table) | News::Whole(table) => NameServerRequest::RegisterBroker(table),
                 News::Nothing if is_due => NameServerRequest::QueryDataVersion {
-                    broker: table.broker.clone(),
+                    broker: table.broker(),
                     version: table.version(),
                 },
                 News::Nothing => return None,
@@ -589,11 +599,14 @@ impl Keeper {
 /// Brokers registered under the name of one of `shards` but at another address, or at its address
 /// under a foreign name.
 fn rivals(shards: &[Table], info: &ClusterInfo) -> BTreeSet<Rival> {
-    let by_name: BTreeMap<&str, &BrokerId> =
-        shards.iter().map(|shard| (shard.broker.name.as_str(), &shard.broker)).collect();
-    let addresses: BTreeSet<&str> = by_name.values().map(|own| own.address.as_str()).collect();
+    let own: Vec<(BrokerId, bool)> =
+        shards.iter().map(|shard| (shard.broker(), shard.is_replicated())).collect();
+    let by_name: BTreeMap<&str, &(BrokerId, bool)> =
+        own.iter().map(|shard| (shard.0.name.as_str(), shard)).collect();
+    let addresses: BTreeSet<&str> = own.iter().map(|(own, _)| own.address.as_str()).collect();
     let is_rival = |name: &str, id: u64, address: &str| match by_name.get(name) {
-        Some(own) => own.id == id && own.address != address,
+        // The previous leader is at another address.
+        Some((own, is_replicated)) => !is_replicated && own.id == id && own.address != address,
         None => addresses.contains(address),
     };
     let registered = info.brokers.iter().flat_map(|broker| {

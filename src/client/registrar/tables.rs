@@ -30,7 +30,7 @@ pub type Position = u64;
 
 #[derive(Debug)]
 pub struct Table {
-    pub broker: BrokerId,
+    broker: BrokerId,
     ha_address: String,
     lease_ms: Option<u64>,
     state: Mutex<State>,
@@ -39,12 +39,24 @@ pub struct Table {
 #[derive(Debug)]
 struct State {
     version: DataVersion,
+    /// What this copy of a replicated shard is.
+    role: Option<Role>,
     topics: BTreeMap<TopicName, TopicConfig>,
     /// Topics of the newest changes, oldest first.
     changed: VecDeque<TopicName>,
     position: Position,
     /// After the newest removal.
     removed_at: Position,
+}
+
+/// What a copy of a replicated shard registers as.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Role {
+    /// 0 for the leader.
+    pub id: u64,
+    /// The epoch of the leader. A NameServer lets a later one take the name over from an earlier
+    /// one, and not the other way round (remoting reference, 2.3).
+    pub epoch: i64,
 }
 
 /// What to send to a NameServer. A stock one never removes a topic from a broker's routes because a
@@ -64,6 +76,7 @@ impl Table {
         let named = |topic: TopicConfig| (topic.name.clone(), topic);
         let state = State {
             version,
+            role: None,
             topics: topics.into_iter().filter(is_topic).map(named).collect(),
             changed: VecDeque::new(),
             position: 0,
@@ -81,7 +94,25 @@ impl Table {
     }
 
     pub fn version(&self) -> DataVersion {
-        self.state().version
+        self.state().version()
+    }
+
+    /// Every NameServer gets the whole table again, under the new id.
+    pub fn set_role(&self, role: Role) {
+        let mut state = self.state();
+        state.role = Some(role);
+        state.position += 1;
+        state.removed_at = state.position;
+        state.changed.clear();
+    }
+
+    pub fn is_replicated(&self) -> bool {
+        self.state().role.is_some()
+    }
+
+    pub fn broker(&self) -> BrokerId {
+        let id = self.state().role.map_or(self.broker.id, |role| role.id);
+        BrokerId { id, ..self.broker.clone() }
     }
 
     /// What to send to one that has the table up to `known`, and up to where it then has it.
@@ -97,14 +128,16 @@ impl Table {
             return (News::Nothing, position);
         }
         let topics = names.iter().filter_map(|name| state.topics.get(*name)).cloned().collect();
-        (News::Part(self.registration(state.version, topics)), position)
+        let version = state.version();
+        drop(state);
+        (News::Part(self.registration(version, topics)), position)
     }
 
     /// A copy, made in slices. Concurrent changes may be in it or not, and are sent again after it.
     fn whole(&self) -> (News, Position) {
         let (version, position) = {
             let state = self.state();
-            (state.version, state.position)
+            (state.version(), state.position)
         };
         let mut topics: Vec<TopicConfig> = Vec::new();
         loop {
@@ -127,8 +160,8 @@ impl Table {
     }
 
     fn registration(&self, version: DataVersion, topics: Vec<TopicConfig>) -> Registration {
-        let Self { broker, ha_address, lease_ms, .. } = self;
-        let (broker, ha_address, lease_ms) = (broker.clone(), ha_address.clone(), *lease_ms);
+        let (broker, ha_address, lease_ms) =
+            (self.broker(), self.ha_address.clone(), self.lease_ms);
         Registration { broker, ha_address, lease_ms, version, topics, skipped: Vec::new() }
     }
 
@@ -138,6 +171,11 @@ impl Table {
 }
 
 impl State {
+    fn version(&self) -> DataVersion {
+        let state_version = self.role.map_or(self.version.state_version, |role| role.epoch);
+        DataVersion { state_version, ..self.version }
+    }
+
     fn apply(&mut self, change: TopicChange) {
         self.position += 1;
         let name = match change {
@@ -235,6 +273,22 @@ mod tests {
         assert_eq!(told(&news), "=b,c,t000000,t000001,SELF_TEST_TOPIC");
         table.apply(version(4), vec![set("d")]);
         assert_eq!(told(&table.news(Some(newest)).0), "+d");
+    }
+
+    /// Who leads is news even if no topic has changed.
+    #[test]
+    fn a_new_role_is_registered_with_the_whole_table() {
+        let table = table(1);
+        table.apply(version(7), vec![]);
+        let known = table.news(None).1;
+        for (id, epoch) in [(2, 0), (0, 5)] {
+            table.set_role(Role { id, epoch });
+            let (News::Whole(whole), _) = table.news(Some(known)) else { panic!("all of it") };
+            assert_eq!(whole.broker.id, id);
+            assert_eq!((whole.version.state_version, whole.version.counter), (epoch, 7));
+        }
+        let (_, known) = table.news(None);
+        assert_eq!(table.news(Some(known)).0, News::Nothing);
     }
 
     #[test]
