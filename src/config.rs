@@ -4,6 +4,7 @@
 //! with `--config`, the default. The file is TOML with one section per command; its keys are the
 //! long option names. `cli::file` passes it through the same parser, so both are validated alike.
 
+use std::collections::BTreeMap;
 use std::fmt::{self, Display};
 use std::net::Ipv6Addr;
 use std::path::PathBuf;
@@ -16,6 +17,9 @@ use clap::{Args, ValueEnum};
 pub const SHARDS_MAX: u16 = 64;
 /// Ports from one shard to the next: stock clients derive ports two below and one above.
 pub const PORTS_PER_SHARD: u16 = 4;
+
+/// Largest number of a replica.
+pub const REPLICAS_MAX: u64 = 99;
 
 /// Longest name of a host, bytes (RFC 1035).
 const HOST_SIZE_MAX: usize = 253;
@@ -50,6 +54,23 @@ pub struct BrokerOptions {
     /// Name of this broker, unique to each machine. Shard N is advertised as s0N-NAME.
     #[arg(long, env = "RINGMQ_BROKER_NAME", default_value = "broker-a", value_name = "NAME")]
     pub name: String,
+
+    /// Number of this replica in `--replicas`. The same command line on every machine, except for
+    /// this number, makes a set of replicas that elect a leader for each shard.
+    #[arg(long, env = "RINGMQ_BROKER_REPLICA", value_name = "N", requires = "replicas")]
+    #[arg(value_parser = clap::value_parser!(u64).range(1..=REPLICAS_MAX))]
+    pub replica: Option<u64>,
+
+    /// All replicas of this broker: their numbers, and the address that each one listens on, such
+    /// as `1=host1:10911,2=host2:10911,3=host3:10911`. A message is acknowledged when most of them
+    /// have it on stable media. Replicas reach each other at the ports above those of the shards.
+    #[arg(
+        long,
+        env = "RINGMQ_BROKER_REPLICAS",
+        value_name = "N=HOST:PORT,...",
+        requires = "replica"
+    )]
+    pub replicas: Option<Replicas>,
 
     /// Lets producers create topics by sending to them.
     #[arg(long, env = "RINGMQ_BROKER_AUTO_CREATE_TOPICS")]
@@ -258,6 +279,34 @@ impl FromStr for NameServers {
             return Err("no address given".into());
         }
         Ok(Self(addresses))
+    }
+}
+
+/// The replicas of a broker, by number.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Replicas(pub BTreeMap<u64, Address>);
+
+impl FromStr for Replicas {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let mut replicas = BTreeMap::new();
+        for part in text.split(',').map(str::trim).filter(|part| !part.is_empty()) {
+            let (number, address) =
+                part.split_once('=').ok_or_else(|| format!("{part}: expected N=HOST:PORT"))?;
+            let number: u64 =
+                number.trim().parse().map_err(|_| format!("{part}: {number} is not a number"))?;
+            if !(1..=REPLICAS_MAX).contains(&number) {
+                return Err(format!("{part}: replicas have numbers from 1 to {REPLICAS_MAX}"));
+            }
+            if replicas.insert(number, address.trim().parse::<Address>()?).is_some() {
+                return Err(format!("replica {number} is given twice"));
+            }
+        }
+        match replicas.len() {
+            0..=2 => Err("give at least three: of two, neither could be lost".into()),
+            _ => Ok(Self(replicas)),
+        }
     }
 }
 

@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used)] // Helpers of tests are tests too.
 
+#[path = "sim/cluster/mod.rs"]
+mod cluster;
 #[path = "sim/delay.rs"]
 mod delay;
 #[path = "sim/locks.rs"]

@@ -30,7 +30,8 @@ impl From<RunError> for Failure {
 
 /// RINGMQ_LOG sets the level and filter, such as `info` or `ringmq::storage=debug`.
 fn log_to_standard_error() {
-    let filter = EnvFilter::try_from_env("RINGMQ_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
+    let filter = EnvFilter::try_from_env("RINGMQ_LOG")
+        .unwrap_or_else(|_| EnvFilter::new("info,openraft=error"));
     let subscriber = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)

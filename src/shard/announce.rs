@@ -6,7 +6,7 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use crate::client::registrar::{Publisher, Receipt};
+use crate::client::registrar::{Publisher, Receipt, Role};
 use crate::model::nameserver::{BrokerId, Registration};
 use crate::model::topic::TopicChange;
 use crate::model::{DataVersion, ShardId, TopicConfig};
@@ -23,14 +23,27 @@ struct Starting {
     broker: BrokerId,
     /// `None` until the shard has introduced its table.
     topics: Option<(DataVersion, Vec<TopicConfig>)>,
+    role: Option<Role>,
 }
 
 impl Announcer {
     /// For shards called `brokers`, in the order of their numbers.
     pub fn new(brokers: Vec<BrokerId>, publisher: Publisher) -> Self {
-        let starting =
-            brokers.into_iter().map(|broker| Starting { broker, topics: None }).collect();
+        let starting = brokers
+            .into_iter()
+            .map(|broker| Starting { broker, topics: None, role: None })
+            .collect();
         Self { starting: Arc::new(Mutex::new(starting)), publisher }
+    }
+
+    /// Registers a shard as leader, or not any more. Before all shards have introduced their tables,
+    /// it is registered with them.
+    pub fn set_role(&self, shard: ShardId, role: Role) {
+        let mut starting = self.starting.lock().unwrap_or_else(PoisonError::into_inner);
+        match starting.get_mut(usize::from(shard.0)) {
+            None => drop(self.publisher.set_role(usize::from(shard.0), role)),
+            Some(starting) => starting.role = Some(role),
+        }
     }
 
     /// Introduces the whole table of a starting shard, once, and publishes all tables when it is
@@ -46,10 +59,17 @@ impl Announcer {
         if starting.iter().any(|shard| shard.topics.is_none()) {
             return None;
         }
+        let roles: Vec<Option<Role>> = starting.iter().map(|shard| shard.role).collect();
         let tables = starting.drain(..).map(Starting::registration).collect();
         // Published under the lock, so that a shard that finds the list empty also finds the tables
         // published.
-        Some(self.publisher.publish(tables))
+        let mut receipt = self.publisher.publish(tables);
+        for (shard, role) in roles.into_iter().enumerate() {
+            if let Some(role) = role {
+                receipt = self.publisher.set_role(shard, role);
+            }
+        }
+        Some(receipt)
     }
 
     /// Publishes a change of a shard's topics. `None` while shards are still starting; the change

@@ -259,7 +259,7 @@ impl<D: Disk> Shard<BrokerService<D>> {
 
     /// The committed mark has advanced, or the shard is fenced: wakes everything that waits for
     /// that.
-    fn handle_commit(self: &Rc<Self>) {
+    pub fn handle_commit(self: &Rc<Self>) {
         let released = self.service.broker.advance();
         self.release(released);
         self.spread_created();
@@ -296,7 +296,12 @@ impl<D: Disk> Shard<BrokerService<D>> {
                 Envelope::Ask { request, answer } => {
                     let shard = self.clone();
                     glommio::spawn_local(async move {
-                        let reply = shard.service.carry_out(&request, &Inside).await;
+                        let broker = &shard.service.broker;
+                        let reply = match request.needs_leader() && !broker.leads() {
+                            // Its leader is in another process, which is asked too.
+                            true => Ok(Reply::Done),
+                            false => shard.service.carry_out(&request, &Inside).await,
+                        };
                         if reply.is_ok() {
                             // The shard that asked waits for the NameServers, once for all shards.
                             shard.service.announce();

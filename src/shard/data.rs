@@ -41,19 +41,86 @@ pub enum DataError {
         path.display()
     )]
     ShardMissing { path: PathBuf },
+    #[error(
+        "{} belongs to a broker without replicas. Replicas begin with empty directories: start with \
+         another --data directory, or without --replicas",
+        path.display()
+    )]
+    NotReplicated { path: PathBuf },
+    #[error(
+        "{} belongs to replica {has} of a broker. Alone it could contradict the others: start it \
+         with its --replicas and --replica {has}",
+        path.display()
+    )]
+    Replicated { path: PathBuf, has: u64 },
+    #[error(
+        "{} belongs to replica {has} and cannot run as replica {wanted}: the others would count it \
+         twice. Start with --replica {has}, or with another --data directory",
+        path.display()
+    )]
+    OtherReplica { path: PathBuf, has: u64, wanted: u64 },
+    #[error(
+        "{} does not belong to the broker {wanted}: cluster and name must be those that it was \
+         created with",
+        path.display()
+    )]
+    OtherSet { path: PathBuf, wanted: String },
+}
+
+/// Which replica of which broker a directory belongs to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SetIdentity {
+    /// Cluster and broker name: what the replicas have in common, and no other broker has.
+    pub set: String,
+    /// Number of the replica.
+    pub replica: u64,
+}
+
+impl SetIdentity {
+    /// Replicas have the same bytes in their logs, so they have the same seed.
+    fn seed(&self) -> u32 {
+        crc32c::crc32c(self.set.as_bytes())
+    }
+}
+
+/// A directory of another replica, of another set, or of a broker without replicas does not fit.
+fn check_identity(
+    path: &Path,
+    manifest: Manifest,
+    identity: Option<&SetIdentity>,
+) -> Result<(), DataError> {
+    let path = path.to_owned();
+    match (manifest.replica, identity) {
+        (0, None) => Ok(()),
+        (0, Some(_)) => Err(DataError::NotReplicated { path }),
+        (has, None) => Err(DataError::Replicated { path, has }),
+        (has, Some(SetIdentity { replica, .. })) if has != *replica => {
+            Err(DataError::OtherReplica { path, has, wanted: *replica })
+        }
+        (_, Some(identity)) if manifest.seed != identity.seed() => {
+            Err(DataError::OtherSet { path, wanted: identity.set.clone() })
+        }
+        _ => Ok(()),
+    }
 }
 
 impl DataDirectory {
     /// Locks the directory at `path`, creating it if necessary: with `wanted` shards or, if that is
     /// not given, with `default`.
-    pub fn open(path: &Path, wanted: Option<u16>, default: u16) -> Result<Self, DataError> {
+    pub fn open(
+        path: &Path,
+        wanted: Option<u16>,
+        default: u16,
+        identity: Option<SetIdentity>,
+    ) -> Result<Self, DataError> {
         let io_error = |error| DataError::Io { path: path.to_owned(), error };
         fs::create_dir_all(path).map_err(io_error)?;
         let lock = lock_directory(path)?;
         let manifest = match Manifest::load(path)? {
             Some(manifest) => manifest,
-            None => make(path, wanted.unwrap_or(default))?,
+            None => make(path, wanted.unwrap_or(default), identity.as_ref())?,
         };
+        check_identity(path, manifest, identity.as_ref())?;
         if let Some(wanted) = wanted.filter(|wanted| *wanted != manifest.shards) {
             let (path, has) = (path.to_owned(), manifest.shards);
             return Err(DataError::ShardCount { path, has, wanted });
@@ -84,13 +151,16 @@ impl DataDirectory {
 }
 
 /// Creates the shards' directories, and then the manifest.
-fn make(path: &Path, shards: u16) -> Result<Manifest, DataError> {
+fn make(path: &Path, shards: u16, identity: Option<&SetIdentity>) -> Result<Manifest, DataError> {
     let io_error = |error| DataError::Io { path: path.to_owned(), error };
     for shard in 0..shards {
         fs::create_dir_all(shard_path(path, shard)).map_err(io_error)?;
     }
     File::open(path).and_then(|path| path.sync_all()).map_err(io_error)?;
-    let manifest = Manifest { shards, seed: draw_seed().map_err(io_error)? };
+    let manifest = match identity {
+        None => Manifest { shards, seed: draw_seed().map_err(io_error)?, replica: 0 },
+        Some(identity) => Manifest { shards, seed: identity.seed(), replica: identity.replica },
+    };
     manifest.store(path)?;
     Ok(manifest)
 }
@@ -118,13 +188,13 @@ mod tests {
     #[test]
     fn a_directory_keeps_its_shard_count_and_its_seed() {
         let path = scratch("data");
-        let made = DataDirectory::open(&path, None, 3).unwrap();
+        let made = DataDirectory::open(&path, None, 3, None).unwrap();
         let seed = made.checksum_seed(1);
         assert_ne!(seed, made.checksum_seed(2));
         drop(made);
-        let error = DataDirectory::open(&path, Some(2), 3).unwrap_err();
+        let error = DataDirectory::open(&path, Some(2), 3, None).unwrap_err();
         assert!(error.to_string().contains("--shards 3"), "{error}");
-        let again = DataDirectory::open(&path, None, 8).unwrap();
+        let again = DataDirectory::open(&path, None, 8, None).unwrap();
         assert_eq!((again.shard_count(), again.checksum_seed(1)), (3, seed));
         drop(again);
         fs::remove_dir_all(&path).unwrap();
@@ -133,10 +203,10 @@ mod tests {
     #[test]
     fn two_brokers_cannot_share_a_directory() {
         let path = scratch("lock");
-        let first = DataDirectory::open(&path, None, 1).unwrap();
-        assert!(matches!(DataDirectory::open(&path, None, 1), Err(DataError::Lock(_))));
+        let first = DataDirectory::open(&path, None, 1, None).unwrap();
+        assert!(matches!(DataDirectory::open(&path, None, 1, None), Err(DataError::Lock(_))));
         drop(first);
-        assert!(DataDirectory::open(&path, None, 1).is_ok());
+        assert!(DataDirectory::open(&path, None, 1, None).is_ok());
         fs::remove_dir_all(&path).unwrap();
     }
 
@@ -144,9 +214,9 @@ mod tests {
     #[test]
     fn a_shard_without_its_directory_is_refused() {
         let path = scratch("unmounted");
-        drop(DataDirectory::open(&path, None, 2).unwrap());
+        drop(DataDirectory::open(&path, None, 2, None).unwrap());
         fs::remove_dir(path.join("shard-01")).unwrap();
-        let error = DataDirectory::open(&path, None, 2).unwrap_err();
+        let error = DataDirectory::open(&path, None, 2, None).unwrap_err();
         assert!(error.to_string().contains("shard-01 is missing"), "{error}");
         fs::remove_dir_all(&path).unwrap();
     }

@@ -27,6 +27,8 @@ pub struct Manifest {
     /// Random, drawn when the directory is created: entries of another directory never pass the
     /// checksum here.
     pub seed: u32,
+    /// Number of the replica that the directory belongs to; 0 without replicas.
+    pub replica: u64,
 }
 
 /// A copy as stored in its file.
@@ -35,6 +37,9 @@ struct Stored {
     version: u32,
     shards: u16,
     seed: u32,
+    /// Left out if it is 0.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    replica: u64,
     /// CRC32C of the preceding fields.
     checksum: u32,
 }
@@ -71,6 +76,10 @@ pub enum ManifestError {
         path.display()
     )]
     Differ { path: PathBuf },
+}
+
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 /// The state of one copy.
@@ -129,8 +138,9 @@ impl Manifest {
     }
 
     fn encoded(self) -> Vec<u8> {
-        let Self { shards, seed } = self;
-        let stored = Stored { version: LAYOUT_VERSION, shards, seed, checksum: self.checksum() };
+        let Self { shards, seed, replica } = self;
+        let (version, checksum) = (LAYOUT_VERSION, self.checksum());
+        let stored = Stored { version, shards, seed, replica, checksum };
         let mut text = serde_json::to_vec(&stored).expect("a plain struct always encodes");
         text.push(b'\n');
         text
@@ -139,7 +149,11 @@ impl Manifest {
     fn checksum(self) -> u32 {
         let fields = crc32c::crc32c(&LAYOUT_VERSION.to_le_bytes());
         let fields = crc32c::crc32c_append(fields, &self.shards.to_le_bytes());
-        crc32c::crc32c_append(fields, &self.seed.to_le_bytes())
+        let fields = crc32c::crc32c_append(fields, &self.seed.to_le_bytes());
+        match self.replica {
+            0 => fields,
+            replica => crc32c::crc32c_append(fields, &replica.to_le_bytes()),
+        }
     }
 }
 
@@ -160,8 +174,8 @@ impl Copy {
             Err(error) => return Self::Damaged(error.to_string()),
         }
         match serde_json::from_slice(bytes) {
-            Ok(Stored { shards, seed, .. }) => {
-                let manifest = Manifest { shards, seed };
+            Ok(Stored { shards, seed, replica, .. }) => {
+                let manifest = Manifest { shards, seed, replica };
                 match manifest.encoded() == bytes {
                     true => Self::Whole(manifest),
                     false => Self::Damaged("its checksum is wrong".into()),
@@ -223,7 +237,7 @@ fn io_error(path: &Path, error: io::Error) -> ManifestError {
 mod tests {
     use super::*;
 
-    const MANIFEST: Manifest = Manifest { shards: 3, seed: 0x1234_5678 };
+    const MANIFEST: Manifest = Manifest { shards: 3, seed: 0x1234_5678, replica: 0 };
 
     /// A directory with both copies and a log.
     struct Scratch(PathBuf);

@@ -8,6 +8,7 @@
 //! *name* in sorted order, and adjacent names are then on different machines
 //! (`docs/decisions/0003-each-shard-is-a-broker.md`).
 
+use std::collections::BTreeMap;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4, ToSocketAddrs, UdpSocket};
 
@@ -36,6 +37,37 @@ pub struct Plan {
     pub auto_create_topics: bool,
     pub allow_buffered: bool,
     pub engine: EngineOptions,
+    /// `None` without `--replicas`.
+    pub replication: Option<Replication>,
+}
+
+/// The replicas of a broker.
+#[derive(Clone, Debug)]
+pub struct Replication {
+    /// Number of this one.
+    pub id: u64,
+    pub members: BTreeMap<u64, Address>,
+}
+
+impl Replication {
+    pub fn new(id: u64, members: BTreeMap<u64, Address>) -> Result<Self, RunError> {
+        match members.contains_key(&id) {
+            true => Ok(Self { id, members }),
+            false => Err(RunError::usage(format!(
+                "--replica {id} is not one of --replicas; they must list this one too"
+            ))),
+        }
+    }
+
+    /// Addresses at which the replicas of a shard reach each other.
+    pub fn peers(&self, shard: u16) -> BTreeMap<u64, Address> {
+        let offset = shard * PORTS_PER_SHARD + 1;
+        let peer = |(id, address): (&u64, &Address)| {
+            let port = address.port.saturating_add(offset);
+            (*id, Address { host: address.host.clone(), port })
+        };
+        self.members.iter().map(peer).collect()
+    }
 }
 
 impl Plan {
@@ -79,7 +111,10 @@ impl Plan {
                 FlushMode::Sync => Flush::Sync,
                 FlushMode::Async => Flush::Async,
             },
-            commit: CommitRule::Local,
+            commit: match self.replication {
+                None => CommitRule::Local,
+                Some(_) => CommitRule::Driven,
+            },
             epoch: Epoch::Found,
             retention_age_ms: engine.retention.0.as_millis() as u64,
             retention_bytes: match engine.retention_size.0 {

@@ -13,13 +13,13 @@ use std::net::{SocketAddr, SocketAddrV4};
 use std::time::{Duration, Instant};
 
 use super::announce::Announcer;
-use super::data::DataDirectory;
+use super::data::{DataDirectory, SetIdentity};
 use super::error::RunError;
 use super::executor::{self, Executor, Starting};
 use super::mesh::{Envelope, Inbox, Mesh};
 use super::nameserver::NameService;
 use super::nudge::{Nudger, Pulse};
-use super::plan::{Plan, advertised_address, check_names, listen_address, reachable};
+use super::plan::{Plan, Replication, advertised_address, check_names, listen_address, reachable};
 use super::preflight::{Needs, State};
 use super::seat::Seat;
 use super::shard::Shard;
@@ -88,7 +88,16 @@ pub fn run_broker(options: &BrokerOptions) -> Result<(), RunError> {
     let namesrv = options.namesrv.0.clone();
     let advertised = advertised_address(listen.ip(), options.advertise.as_deref(), &namesrv)?;
     let signals = Signals::catch().map_err(failed)?;
-    let machine = Machine::claim(&options.engine, options.allow_buffered_io, SHARDS_MAX)?;
+    let replication = match (options.replica, &options.replicas) {
+        (Some(id), Some(members)) => Some(Replication::new(id, members.0.clone())?),
+        _ => None,
+    };
+    let identity = replication.as_ref().map(|replication| SetIdentity {
+        set: format!("{}/{}", options.engine.cluster, options.name),
+        replica: replication.id,
+    });
+    let allow_buffered = options.allow_buffered_io;
+    let machine = Machine::claim(&options.engine, identity, allow_buffered, SHARDS_MAX)?;
     let nudger = Nudger::start(machine.shard_count()).map_err(failed)?;
     let plan = Plan {
         listen,
@@ -96,8 +105,9 @@ pub fn run_broker(options: &BrokerOptions) -> Result<(), RunError> {
         name: options.name.clone(),
         namesrv,
         auto_create_topics: options.auto_create_topics,
-        allow_buffered: options.allow_buffered_io,
+        allow_buffered,
         engine: options.engine.clone(),
+        replication,
     };
     let process = Process::start(plan, machine, &nudger)?;
     say_ready(&process.describe())?;
@@ -112,7 +122,7 @@ pub fn run_dev(options: &DevOptions) -> Result<(), RunError> {
     let advertised = advertised_address(listen.ip(), options.advertise.as_deref(), &namesrv)?;
     check_names(&options.engine.cluster, &options.name)?;
     let signals = Signals::catch().map_err(failed)?;
-    let machine = Machine::claim(&options.engine, true, DEV_SHARDS_MAX)?;
+    let machine = Machine::claim(&options.engine, None, true, DEV_SHARDS_MAX)?;
     let shards = machine.shard_count();
     let nudger = Nudger::start(shards + 1).map_err(failed)?;
     let server = NameServer::start(namesrv_listen, nudger.pulse(shards))?;
@@ -124,6 +134,7 @@ pub fn run_dev(options: &DevOptions) -> Result<(), RunError> {
         auto_create_topics: true,
         allow_buffered: true,
         engine: options.engine.clone(),
+        replication: None,
     };
     let process = Process::start(plan, machine, &nudger)?;
     say_ready(&format!("{} namesrv={namesrv_listen}", process.describe()))?;
@@ -237,6 +248,7 @@ impl Machine {
     /// A new directory gets one shard per CPU, at most `shards_max`, unless a number is given.
     fn claim(
         engine: &EngineOptions,
+        identity: Option<SetIdentity>,
         allow_buffered: bool,
         shards_max: u16,
     ) -> Result<Self, RunError> {
@@ -246,7 +258,8 @@ impl Machine {
             None => preflight::allowed_cpus(),
         };
         let default = cpus.len().clamp(1, usize::from(shards_max)) as u16;
-        let data = DataDirectory::open(&engine.data, engine.shards, default).map_err(failed)?;
+        let data =
+            DataDirectory::open(&engine.data, engine.shards, default, identity).map_err(failed)?;
         require(&Needs {
             shard_count: usize::from(data.shard_count()),
             io_memory_bytes: io_memory(engine.tail_cache) as u64,
@@ -326,6 +339,7 @@ impl Process {
             allow_buffered: plan.allow_buffered,
             mesh: self.mesh.clone(),
             announcer: self.announcer.clone(),
+            replication: plan.replication.clone(),
         };
         let name = plan.broker_name(shard);
         let serve = async move |pulse: Pulse| {

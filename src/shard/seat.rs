@@ -4,9 +4,11 @@ use std::fmt::Display;
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::pin::pin;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
+use futures_util::future::select;
 use glommio::net::TcpListener;
 use glommio::{Latency, Shares, TaskQueueHandle};
 
@@ -16,14 +18,21 @@ use super::error::RunError;
 use super::listener;
 use super::mesh::{Inbox, Mesh};
 use super::nudge::Pulse;
+use super::plan::Replication;
+use super::replication::Seating;
 use super::shard::Shard;
 use crate::broker::{Broker, BrokerConfig};
 use crate::model::ShardId;
+use crate::replication::network::Identity;
 use crate::storage::StoreConfig;
 use crate::storage::file::{FileDisk, FileDiskOptions, Mode};
 
 /// Maximum latency of a woken committer.
 const COMMIT_LATENCY: Duration = Duration::from_millis(1);
+
+const DAMAGED_REPLICA: &str = "its log has lost entries that it had on stable media (see the .damaged \
+    files), so this replica could help to elect a leader that lacks acknowledged messages. Stop it, \
+    and give it a copy of the data directory of another replica that is stopped too";
 
 /// What a shard needs to start.
 pub struct Seat {
@@ -35,6 +44,7 @@ pub struct Seat {
     pub allow_buffered: bool,
     pub mesh: Mesh,
     pub announcer: Announcer,
+    pub replication: Option<Replication>,
 }
 
 /// A shard that has recovered its log and is listening.
@@ -42,6 +52,7 @@ pub struct OpenShard {
     shard: Rc<Shard<BrokerService<FileDisk>>>,
     listeners: Vec<TcpListener>,
     queues: Queues,
+    replica: Option<Seating>,
 }
 
 impl Seat {
@@ -52,26 +63,63 @@ impl Seat {
         let disk = FileDisk::open(&self.directory, options).await.map_err(|e| in_shard(&e))?;
         say_mode(self.shard, &disk);
         let started = Instant::now();
+        let identity = self.replication.as_ref().map(|replication| Identity {
+            id: replication.id,
+            seed: self.store.checksum_seed,
+            segment_size: self.store.segment_size,
+        });
+        let name = self.broker.broker_name.to_string();
         let opened = Broker::open(disk, self.store, self.broker).await;
         let (broker, report) = opened.map_err(|e| in_shard(&e))?;
         tracing::info!(shard = self.shard, took_ms = started.elapsed().as_millis(), "{report}");
+        if self.replication.is_some() && !report.recovery.damaged.is_empty() {
+            return Err(in_shard(&DAMAGED_REPLICA));
+        }
         let listeners = listen(self.address).await.map_err(|e| in_shard(&e))?;
         let queues = Queues {
             commit: task_queue("commit", 1000, Latency::Matters(COMMIT_LATENCY)),
             background: task_queue("background", 50, Latency::NotImportant),
         };
-        let service = BrokerService::new(broker, self.mesh, self.announcer);
+        let service = BrokerService::new(broker, self.mesh, self.announcer.clone());
         let shard = Shard::new(ShardId(self.shard), service, pulse);
+        let mut replica = None;
+        if let (Some(replication), Some(identity)) = (self.replication, identity) {
+            let port = self.address.port().saturating_add(1);
+            let listener = listener::bind(SocketAddr::new(self.address.ip(), port)).await;
+            let seating = Seating {
+                name,
+                identity,
+                peers: replication.peers(self.shard),
+                listener: listener
+                    .map_err(|error| RunError::new(format!("shard {}: {error}", self.shard)))?,
+                announcer: self.announcer,
+            };
+            shard.service.broker.follow();
+            seating.begin_as_follower(shard.id);
+            replica = Some(seating);
+        }
         shard.service.introduce().await;
-        Ok(OpenShard { shard, listeners, queues })
+        Ok(OpenShard { shard, listeners, queues, replica })
     }
 }
 
 impl OpenShard {
     pub async fn serve(self, inbox: Inbox) {
-        let Self { shard, listeners, queues } = self;
+        let Self { shard, listeners, queues, replica } = self;
         shard.start_serving();
         shard.start_committers(queues);
+        let replica = match replica {
+            None => None,
+            Some(seating) => match seating.start(shard.clone(), queues.commit).await {
+                Ok(replica) => Some(replica),
+                Err(error) => {
+                    return tracing::error!(
+                        shard = shard.id.0,
+                        "replication did not start: {error}"
+                    );
+                }
+            },
+        };
         for listener in listeners {
             glommio::spawn_local(listener::accept_all(listener, shard.clone())).detach();
         }
@@ -80,11 +128,20 @@ impl OpenShard {
         let maintenance = glommio::spawn_local_into(shard.clone().maintain(), queues.background)
             .expect("the queue lives as long as the executor");
         let delivery = glommio::spawn_local(shard.clone().deliver());
-        shard.take_asks(inbox).await;
+        match &replica {
+            None => shard.take_asks(inbox).await,
+            Some(replica) => {
+                let asks = pin!(shard.take_asks(inbox));
+                select(asks, pin!(shard.watch_replica(replica))).await;
+            }
+        }
         shard.is_stopping.set(true);
         shard.service.broker.stop_delivery();
         delivery.await;
         maintenance.await;
+        if let Some(replica) = replica {
+            shard.leave(&replica).await;
+        }
         shard.stop().await;
     }
 }

@@ -17,6 +17,7 @@ mod memory;
 mod nameservers;
 mod operation;
 mod pressure;
+mod replicas;
 mod server;
 mod tails;
 mod wire;

@@ -1,0 +1,229 @@
+//! Replication of a shard on this runtime: its place in the shard, TCP connections between the
+//! replicas, and its start and end.
+//!
+//! Replicas of shard N listen on the shard's port + 1, the port that RocketMQ uses for replication.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::os::fd::{AsRawFd, RawFd};
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use futures_util::io::{AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf};
+use glommio::TaskQueueHandle;
+use glommio::net::{TcpListener, TcpStream};
+use nix::sys::socket;
+use zerocopy::{FromZeros, IntoBytes};
+
+use super::announce::Announcer;
+use super::broker::BrokerService;
+use super::clock;
+use super::raft_runtime::GlommioRuntime;
+use super::shard::Shard;
+use crate::broker::{Broker, Released};
+use crate::client::registrar;
+use crate::config::Address;
+use crate::model::{Now, ShardId};
+use crate::replication::host::{Host, Role};
+use crate::replication::network::{FrameReceiver, FrameSender, Identity, Transport, frame_of};
+use crate::replication::replica::Replica;
+use crate::replication::wire::{Frame, FrameHead, rest_size};
+use crate::storage::disk::Disk;
+use crate::storage::file::FileDisk;
+
+/// Pause after a failed accept.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(10);
+/// How long a stopping leader waits until its last entries are committed.
+const LEAVE_MAX: Duration = Duration::from_secs(2);
+
+pub type ShardReplica = Replica<ShardHost<FileDisk>, GlommioRuntime>;
+
+/// What replication of a shard needs to start.
+pub struct Seating {
+    pub name: String,
+    pub identity: Identity,
+    pub peers: BTreeMap<u64, Address>,
+    pub listener: TcpListener,
+    pub announcer: Announcer,
+}
+
+impl Seating {
+    /// What this replica registers as before a leader is elected.
+    pub fn begin_as_follower(&self, shard: ShardId) {
+        let id = self.identity.id;
+        self.announcer.set_role(shard, registrar::Role { id, epoch: 0 });
+    }
+
+    /// Starts the engine in a task queue. The committers run.
+    pub async fn start(
+        self,
+        shard: Rc<Shard<BrokerService<FileDisk>>>,
+        queue: TaskQueueHandle,
+    ) -> io::Result<ShardReplica> {
+        let Self { name, identity, peers, listener, announcer } = self;
+        let host = ShardHost { shard: shard.clone(), announcer, id: identity.id };
+        let members = peers.keys().copied().collect();
+        let transport = Tcp(Rc::new(peers));
+        let start = async move {
+            let replica = Replica::start(host, name, identity, &members, transport).await?;
+            glommio::spawn_local(accept_all(listener, shard, replica.clone())).detach();
+            Ok(replica)
+        };
+        let started = glommio::spawn_local_into(start, queue);
+        started.map_err(|error| io::Error::other(error.to_string()))?.await
+    }
+}
+
+/// A shard, for its replica.
+pub struct ShardHost<D: Disk> {
+    shard: Rc<Shard<BrokerService<D>>>,
+    announcer: Announcer,
+    id: u64,
+}
+
+impl<D: Disk> Clone for ShardHost<D> {
+    fn clone(&self) -> Self {
+        Self { shard: self.shard.clone(), announcer: self.announcer.clone(), id: self.id }
+    }
+}
+
+impl<D: Disk> Host for ShardHost<D> {
+    type Disk = D;
+
+    fn broker(&self) -> &Broker<D> {
+        &self.shard.service.broker
+    }
+
+    fn now(&self) -> Now {
+        clock::now()
+    }
+
+    fn handle_commit(&self) {
+        self.shard.handle_commit();
+    }
+
+    fn release(&self, released: Vec<Released>) {
+        self.shard.release(released);
+        // Replies that waited for what was cut off.
+        self.shard.handle_commit();
+    }
+
+    fn handle_role(&self, role: Role) {
+        let shard = self.shard.id;
+        let role = match role {
+            Role::Leader { term } => {
+                tracing::info!(shard = shard.0, "replica {} leads in term {term}", self.id);
+                registrar::Role { id: 0, epoch: i64::try_from(term).unwrap_or(i64::MAX) }
+            }
+            Role::Follower => {
+                tracing::info!(shard = shard.0, "replica {} follows", self.id);
+                registrar::Role { id: self.id, epoch: 0 }
+            }
+        };
+        self.announcer.set_role(shard, role);
+        // Requests that wait for room find out who leads.
+        self.shard.handle_commit();
+    }
+}
+
+impl Shard<BrokerService<FileDisk>> {
+    /// Returns if the engine ends although the shard could go on: then the process must not. A fenced
+    /// shard refuses everything, and the others have elected another leader.
+    pub async fn watch_replica(&self, replica: &ShardReplica) {
+        let why = replica.watch().await;
+        self.service.broker.follow();
+        tracing::error!(shard = self.id.0, "replication has ended: {why}");
+        if self.service.broker.store().is_fenced() {
+            std::future::pending::<()>().await;
+        }
+    }
+
+    /// Ends the replica: what clients have stored is committed if that is still possible, then the
+    /// others elect a leader.
+    pub async fn leave(&self, replica: &ShardReplica) {
+        let broker = &self.service.broker;
+        if broker.leads() {
+            // A refusal means that there is no leader here any more.
+            let _ = broker.flush_offsets(clock::moment());
+            let end = broker.store().end();
+            let deadline = Instant::now() + LEAVE_MAX;
+            while broker.store().committed() < end && Instant::now() < deadline {
+                glommio::timer::sleep(Duration::from_millis(5)).await;
+            }
+        }
+        replica.stop().await;
+        broker.follow();
+    }
+}
+
+async fn accept_all(
+    listener: TcpListener,
+    shard: Rc<Shard<BrokerService<FileDisk>>>,
+    replica: ShardReplica,
+) {
+    while !shard.is_stopping.get() {
+        match listener.accept().await.map_err(io::Error::from).and_then(halves) {
+            Ok((sender, receiver)) => {
+                let replica = replica.clone();
+                glommio::spawn_local(async move { replica.serve(sender, receiver).await }).detach();
+            }
+            Err(error) => {
+                tracing::warn!(shard = shard.id.0, "accept failed: {error}");
+                glommio::timer::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
+/// TCP connections to the other replicas.
+#[derive(Clone)]
+struct Tcp(Rc<BTreeMap<u64, Address>>);
+
+impl Transport for Tcp {
+    type Sender = TcpSender;
+    type Receiver = TcpReceiver;
+
+    async fn connect(&self, target: u64) -> io::Result<(TcpSender, TcpReceiver)> {
+        let address = self.0.get(&target).ok_or(io::ErrorKind::AddrNotAvailable)?;
+        let stream = TcpStream::connect((address.host.as_str(), address.port)).await?;
+        halves(stream)
+    }
+}
+
+struct TcpSender {
+    stream: WriteHalf<TcpStream>,
+    descriptor: RawFd,
+}
+
+struct TcpReceiver(ReadHalf<TcpStream>);
+
+fn halves(stream: TcpStream) -> io::Result<(TcpSender, TcpReceiver)> {
+    stream.set_nodelay(true)?;
+    let descriptor = stream.as_raw_fd();
+    let (receiver, stream) = stream.split();
+    Ok((TcpSender { stream, descriptor }, TcpReceiver(receiver)))
+}
+
+impl FrameSender for TcpSender {
+    async fn send(&mut self, frame: Vec<u8>) -> io::Result<()> {
+        self.stream.write_all(&frame).await
+    }
+
+    fn close(&self) {
+        // The descriptor is open as long as this half is. It may be shut down already.
+        let _ = socket::shutdown(self.descriptor, socket::Shutdown::Both);
+    }
+}
+
+impl FrameReceiver for TcpReceiver {
+    async fn receive(&mut self) -> io::Result<Frame> {
+        let mut head = FrameHead::new_zeroed();
+        self.0.read_exact(head.as_mut_bytes()).await?;
+        let size = rest_size(&head)
+            .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error.to_string()))?;
+        let mut rest = vec![0; size];
+        self.0.read_exact(&mut rest).await?;
+        frame_of(&head, Bytes::from(rest))
+    }
+}

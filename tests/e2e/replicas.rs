@@ -1,0 +1,271 @@
+//! A broker with three replicas: leaders that are killed, hang, or stand alone.
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::Signal;
+
+use crate::server::{PATIENCE, Ports, Scratch, Server, nameserver, run, wait_until};
+
+const REPLICAS: usize = 3;
+/// How soon another leader must have acknowledged a message. The elections take two seconds; the
+/// rest is for a machine that is busy with other tests.
+const FAILOVER_MAX: Duration = Duration::from_secs(20);
+const LOOK_EVERY: Duration = Duration::from_millis(50);
+
+/// Three replicas of one broker with one shard, and their NameServer.
+struct Cluster {
+    scratch: Scratch,
+    ports: Vec<Ports>,
+    replicas: Vec<Option<Server>>,
+    nameserver: Server,
+    namesrv: String,
+}
+
+impl Cluster {
+    fn start(name: &str) -> Self {
+        let scratch = Scratch::new(name);
+        let ports: Vec<Ports> = (0..REPLICAS).map(|_| Ports::free()).collect();
+        let nameserver = nameserver(&scratch.0, ports[0]);
+        let namesrv = ports[0].nameserver_address().to_string();
+        let replicas = (0..REPLICAS).map(|_| None).collect();
+        let mut cluster = Self { scratch, ports, replicas, nameserver, namesrv };
+        (0..REPLICAS).for_each(|replica| cluster.begin(replica));
+        cluster.leader();
+        cluster
+    }
+
+    /// Starts a replica, by its position.
+    fn begin(&mut self, replica: usize) {
+        let args = self.args(replica, replica + 1);
+        let args: Vec<&str> = args.iter().map(String::as_str).collect();
+        let log = self.data(replica).with_extension("log");
+        self.replicas[replica] = Some(Server::start(&args, &log));
+    }
+
+    /// The command line of replica `number` on the directory of another one or its own.
+    fn args(&self, directory: usize, number: usize) -> Vec<String> {
+        let address = |replica: usize| self.ports[replica].broker_address();
+        let all: Vec<String> =
+            (0..REPLICAS).map(|replica| format!("{}={}", replica + 1, address(replica))).collect();
+        let data = self.data(directory);
+        let options = [
+            ("--namesrv", self.namesrv.clone()),
+            ("--name", "broker-r".into()),
+            ("--shards", "1".into()),
+            ("--segment-size", "16MiB".into()),
+            ("--ready-segments", "1".into()),
+            ("--tail-cache", "4MiB".into()),
+            ("--disk-reserve", "64MiB".into()),
+            ("--data", data.to_str().unwrap().into()),
+            ("--listen", address(number - 1).to_string()),
+            ("--replica", number.to_string()),
+            ("--replicas", all.join(",")),
+        ];
+        let options = options.into_iter().flat_map(|(name, value)| [name.to_owned(), value]);
+        std::iter::once("broker".to_owned()).chain(options).collect()
+    }
+
+    fn data(&self, replica: usize) -> std::path::PathBuf {
+        self.scratch.0.join(format!("replica-{}", replica + 1))
+    }
+
+    /// Rows of `ringmq cluster`: id, address, and the end of the log.
+    fn rows(&self) -> Vec<(u64, SocketAddr, Option<u64>)> {
+        let output = run(&["cluster", "--namesrv", &self.namesrv]);
+        let text = String::from_utf8(output.stdout).unwrap();
+        let row = |line: &str| {
+            let cells: Vec<&str> = line.split_whitespace().collect();
+            let end = cells.last()?.parse().ok();
+            Some((cells.get(2)?.parse().ok()?, cells.get(3)?.parse().ok()?, end))
+        };
+        text.lines().filter_map(row).collect()
+    }
+
+    /// Waits until there is a leader; returns its position.
+    fn leader(&self) -> usize {
+        let mut leader = None;
+        wait_until("a leader", LOOK_EVERY, PATIENCE, || {
+            let rows = self.rows();
+            let address = rows.iter().find(|(id, ..)| *id == 0).map(|(_, address, _)| *address);
+            let is_it = |ports: &Ports| Some(ports.broker_address()) == address;
+            leader = self.ports.iter().position(is_it);
+            leader.is_some()
+        });
+        leader.unwrap()
+    }
+
+    /// Waits until a replica other than `old` leads.
+    fn successor(&self, old: usize) -> usize {
+        let mut leader = old;
+        wait_until("another leader", LOOK_EVERY, FAILOVER_MAX, || {
+            leader = self.leader();
+            leader != old
+        });
+        leader
+    }
+
+    fn create_topic(&self) {
+        let output =
+            run(&["topic", "create", "orders", "--queues", "1", "--namesrv", &self.namesrv]);
+        assert!(output.status.success(), "{output:?}");
+    }
+
+    /// Sends a message once. Whether it was acknowledged.
+    fn send(&self, body: &str) -> bool {
+        run(&["msg", "send", "orders", body, "--namesrv", &self.namesrv]).status.success()
+    }
+
+    /// Sends a message until it is acknowledged.
+    fn send_until(&self, body: &str) -> Duration {
+        wait_until("an acknowledgement", LOOK_EVERY, FAILOVER_MAX, || self.send(body))
+    }
+
+    /// Waits until all replicas have logs of the same length; returns it.
+    fn caught_up(&self) -> u64 {
+        let mut end = 0;
+        wait_until("equal logs", LOOK_EVERY, PATIENCE, || {
+            let ends: Vec<Option<u64>> = self.rows().into_iter().map(|(.., end)| end).collect();
+            end = ends.first().copied().flatten().unwrap_or(0);
+            ends.len() == REPLICAS && end > 0 && ends.iter().all(|other| *other == Some(end))
+        });
+        end
+    }
+
+    /// Bodies of all messages, from the oldest on, as a consumer gets them.
+    fn bodies(&self, count: usize) -> Vec<String> {
+        let count = count.to_string();
+        let args = [
+            "msg",
+            "tail",
+            "orders",
+            "--from",
+            "first",
+            "--count",
+            &count,
+            "--namesrv",
+            &self.namesrv,
+        ];
+        let output = run(&args);
+        assert!(output.status.success(), "{output:?}");
+        let text = String::from_utf8(output.stdout).unwrap();
+        text.lines().filter_map(|line| line.split_whitespace().last()).map(str::to_owned).collect()
+    }
+
+    fn stop(self) {
+        for server in self.replicas.into_iter().flatten() {
+            assert!(server.terminate().success());
+        }
+        assert!(self.nameserver.terminate().success());
+    }
+}
+
+/// The first `size` bytes of a replica's log, which is one segment.
+fn log_bytes(data: &Path, size: u64) -> Vec<u8> {
+    let mut bytes = std::fs::read(data.join("shard-00/00000000000000000000")).unwrap();
+    bytes.truncate(usize::try_from(size).unwrap());
+    bytes
+}
+
+#[test]
+fn a_leader_that_is_killed_takes_no_acknowledged_message_with_it() {
+    let mut cluster = Cluster::start("killed-leader");
+    cluster.create_topic();
+    let mut acknowledged = Vec::new();
+    for round in 0..3 {
+        for nth in 0..5 {
+            let body = format!("m-{round}-{nth}");
+            cluster.send_until(&body);
+            acknowledged.push(body);
+        }
+        let leader = cluster.leader();
+        cluster.replicas[leader].take().unwrap().kill();
+        let body = format!("m-{round}-after");
+        let gap = cluster.send_until(&body);
+        acknowledged.push(body);
+        println!("round {round}: acknowledged again after {gap:?}");
+        assert_ne!(cluster.successor(leader), leader);
+        cluster.begin(leader);
+    }
+    let end = cluster.caught_up();
+    let bodies = cluster.bodies(acknowledged.len());
+    for body in &acknowledged {
+        assert!(bodies.contains(body), "{body} is lost: {bodies:?}");
+    }
+    let data: Vec<_> = (0..REPLICAS).map(|replica| cluster.data(replica)).collect();
+    let first = log_bytes(&data[0], end);
+    for other in &data[1..] {
+        assert!(log_bytes(other, end) == first, "the logs differ");
+    }
+    cluster.stop();
+}
+
+/// It wakes up after another one was elected: nothing that it has not yet sent to others counts, and
+/// it follows.
+#[test]
+fn a_leader_that_hangs_is_replaced_and_follows_afterwards() {
+    let cluster = Cluster::start("hanging-leader");
+    cluster.create_topic();
+    cluster.send_until("before");
+    let leader = cluster.leader();
+    let server = cluster.replicas[leader].as_ref().unwrap();
+    server.signal(Signal::SIGSTOP);
+    let begin = Instant::now();
+    wait_until("an acknowledgement", LOOK_EVERY, FAILOVER_MAX, || cluster.send("meanwhile"));
+    println!("acknowledged again after {:?}", begin.elapsed());
+    let next = cluster.successor(leader);
+    server.signal(Signal::SIGCONT);
+    cluster.send_until("after");
+    cluster.caught_up();
+    assert_ne!(cluster.leader(), leader, "replica {} leads", next + 1);
+    let bodies = cluster.bodies(3);
+    for body in ["before", "meanwhile", "after"] {
+        assert!(bodies.iter().any(|found| found == body), "{bodies:?}");
+    }
+    cluster.stop();
+}
+
+/// One replica of three may not acknowledge, or two halves of a network could contradict each other.
+#[test]
+fn a_replica_that_stands_alone_acknowledges_nothing_until_another_one_is_back() {
+    let mut cluster = Cluster::start("lone-replica");
+    cluster.create_topic();
+    cluster.send_until("before");
+    let leader = cluster.leader();
+    let others: Vec<usize> = (0..REPLICAS).filter(|replica| *replica != leader).collect();
+    for &other in &others {
+        cluster.replicas[other].take().unwrap().kill();
+    }
+    assert!(!cluster.send("alone"), "acknowledged by one replica of three");
+    cluster.begin(others[0]);
+    cluster.send_until("together");
+    cluster.begin(others[1]);
+    cluster.caught_up();
+    let bodies = cluster.bodies(2);
+    assert!(bodies.iter().any(|body| body == "before"), "{bodies:?}");
+    cluster.stop();
+}
+
+#[test]
+fn a_data_directory_runs_only_as_the_replica_that_it_belongs_to() {
+    let mut cluster = Cluster::start("wrong-directory");
+    for replica in &mut cluster.replicas {
+        assert!(replica.take().unwrap().terminate().success());
+    }
+    let fails = |args: &[String], reason: &str| {
+        let args: Vec<&str> = args.iter().map(String::as_str).collect();
+        let output = run(&args);
+        let text = String::from_utf8(output.stderr).unwrap();
+        assert!(!output.status.success() && text.contains(reason), "{text}");
+    };
+    fails(&cluster.args(0, 2), "belongs to replica 1 and cannot run as replica 2");
+    let mut alone = cluster.args(0, 1);
+    alone.truncate(alone.len() - 4);
+    fails(&alone, "Alone it could contradict the others");
+    let mut renamed = cluster.args(0, 1);
+    let name = renamed.iter().position(|arg| arg == "broker-r").unwrap();
+    renamed[name] = "broker-x".into();
+    fails(&renamed, "does not belong to the broker DefaultCluster/broker-x");
+    cluster.stop();
+}

@@ -1,0 +1,103 @@
+//! Producers and consumers of a cluster. They send to whichever replica they think leads, and go on
+//! with another one when that refuses or does not answer.
+
+use std::cell::Cell;
+use std::rc::Rc;
+
+use bytes::Bytes;
+use ringmq::model::reply::{PullStatus, Pulled};
+use ringmq::model::request::{Produce, QueueOf};
+use ringmq::model::{GroupName, QueueId, Reply, Request, Timestamp, TopicName};
+
+use super::super::shard::pull;
+use super::world::World;
+
+pub const QUEUES: u32 = 3;
+const TOPIC: &str = "orders";
+
+pub fn queue_of(queue: u32) -> QueueOf {
+    QueueOf { topic: TopicName::new(TOPIC).unwrap(), queue: QueueId(queue) }
+}
+
+pub fn group_name(group: &str) -> GroupName {
+    GroupName::new(group.to_owned()).unwrap()
+}
+
+pub fn pull_from(group: &str, queue: u32, offset: u64, count_max: u32) -> Request {
+    pull(group_name(group), TopicName::new(TOPIC).unwrap(), queue, offset, count_max)
+}
+
+fn produce(queue: u32, body: String) -> Request {
+    Request::Produce(Produce {
+        group: "senders".into(),
+        topic: TopicName::new(TOPIC).unwrap(),
+        default_topic: "TBW102".into(),
+        default_queue_count: QUEUES,
+        queue: Some(QueueId(queue)),
+        system_flag: 0,
+        born_at: Timestamp(1_700_000_000_000),
+        flag: 0,
+        properties: Bytes::new(),
+        reconsume_times: 0,
+        retry_count_max: None,
+        is_batch: false,
+        body: Bytes::from(body),
+    })
+}
+
+/// Sends messages, each once, until it is told to stop.
+pub async fn produce_all(world: Rc<World>, name: u32, stops: Rc<Cell<bool>>) {
+    let mut target = world.pick_id();
+    let size_max = [100, 2_000, 12_000][world.below(3) as usize];
+    for number in 0.. {
+        if stops.get() {
+            return;
+        }
+        let queue = world.below(u64::from(QUEUES)) as u32;
+        let filler = "x".repeat(world.below(size_max) as usize);
+        let request = produce(queue, format!("{name}-{number} {filler}"));
+        match world.ask(target, request).await.map(|answer| answer.reply) {
+            Some(Ok(_)) => world.sleep_ms(world.below(100)).await,
+            _ => {
+                target = world.pick_id();
+                world.sleep_ms(1 + world.below(60)).await;
+            }
+        }
+    }
+}
+
+/// Reads all queues from any replica, and commits how far it is to the leader.
+pub async fn consume_all(world: Rc<World>, name: u32, stops: Rc<Cell<bool>>) {
+    let group = format!("group-{name}");
+    let mut leader = world.pick_id();
+    let mut source = world.pick_id();
+    let mut next = [0; QUEUES as usize];
+    while !stops.get() {
+        let queue = world.below(u64::from(QUEUES)) as u32;
+        let at = &mut next[queue as usize];
+        let is_again = world.below(10) == 0;
+        let offset = if is_again { world.below(*at + 1) } else { *at };
+        let mut request = pull_from(&group, queue, offset, 1 + world.below(32) as u32);
+        if let Request::Pull(pull) = &mut request {
+            pull.hold_ms = (world.below(3) == 0).then_some(200);
+        }
+        match world.ask(source, request).await.map(|answer| answer.reply) {
+            Some(Ok(Reply::Pulled(Pulled { status: PullStatus::Found, next_offset, .. }))) => {
+                *at = next_offset.0.max(*at);
+            }
+            _ => {
+                source = world.pick_id();
+                world.sleep_ms(world.below(100)).await;
+            }
+        }
+        if world.below(3) == 0 && *at > 0 {
+            world.oracle.ask_commit(&group, queue, *at);
+            let (name, queue) = (group_name(&group), queue_of(queue));
+            let request = Request::CommitOffset { group: name, queue, offset: *at as i64 };
+            if !matches!(world.ask(leader, request).await, Some(answer) if answer.reply.is_ok()) {
+                leader = world.pick_id();
+            }
+        }
+        world.sleep_ms(world.below(60)).await;
+    }
+}

@@ -1,0 +1,151 @@
+//! What must be true of a cluster whatever happens to its machines.
+//!
+//! - Every acknowledged message is readable, with the same bytes, at its queue offset, on every
+//!   replica: checked against all that consumers see, and at the end against all of every replica.
+//! - Two leaders never acknowledge different messages at one queue offset.
+//! - What a consumer has seen never changes and never disappears. Consumers see no gaps.
+//! - A message is stored at one place only. (Clients here never send one twice.)
+//! - An offset whose commit was acknowledged is never lower later, on any replica; nor is it one
+//!   that nobody has committed.
+//! - A term has one leader, and is one run of it.
+//! - The n-th entry of the engine is the same on all replicas that count it as committed, and so
+//!   are the bytes of their logs up to it.
+
+use std::borrow::Cow;
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::fmt::Display;
+
+use ringmq::broker::raft_entries::RaftPlace;
+use ringmq::model::LogOffset;
+use ringmq::replication::types::ReplicaId;
+use ringmq::sim::copies::Sendable;
+
+/// A queue and an offset in it.
+pub type Place = (u32, u64);
+
+/// A consumer group's offset in a queue.
+#[derive(Clone, Copy, Debug, Default)]
+struct Progress {
+    /// The highest that was sent to a leader.
+    asked: u64,
+    /// The highest whose commit was acknowledged.
+    acknowledged: u64,
+}
+
+#[derive(Default)]
+pub struct Oracle(RefCell<Known>);
+
+#[derive(Default)]
+struct Known {
+    acknowledged: BTreeMap<Place, Vec<u8>>,
+    seen: BTreeMap<Place, Vec<u8>>,
+    /// Where each message is, as seen or acknowledged.
+    places: BTreeMap<Vec<u8>, Place>,
+    progress: BTreeMap<(String, u32), Progress>,
+    /// The machine and the life of it that leads in a term.
+    leaders: BTreeMap<u64, (ReplicaId, u64)>,
+    /// The engine's committed entries, by index.
+    entries: BTreeMap<u64, RaftPlace>,
+    /// The committed entries of the log, by where they begin.
+    log: BTreeMap<LogOffset, Sendable>,
+}
+
+impl Known {
+    fn place(&mut self, place: Place, body: &[u8], who: &dyn Display) {
+        let before = *self.places.entry(body.to_vec()).or_insert(place);
+        assert_eq!(before, place, "{who}: {} is in two places", text(body));
+        for known in [&self.acknowledged, &self.seen] {
+            if let Some(known) = known.get(&place) {
+                let (before, found) = (text(known), text(body));
+                assert!(known == body, "{who}: at {place:?} was {before}, and is {found}");
+            }
+        }
+    }
+}
+
+/// The part of a message that tells it from others.
+fn text(body: &[u8]) -> Cow<'_, str> {
+    String::from_utf8_lossy(&body[..body.len().min(12)])
+}
+
+impl Oracle {
+    pub fn acknowledge(&self, place: Place, body: &[u8], who: &dyn Display) {
+        let known = &mut *self.0.borrow_mut();
+        known.place(place, body, who);
+        known.acknowledged.insert(place, body.to_vec());
+    }
+
+    pub fn see(&self, place: Place, body: &[u8], who: &dyn Display) {
+        let known = &mut *self.0.borrow_mut();
+        known.place(place, body, who);
+        known.seen.insert(place, body.to_vec());
+    }
+
+    pub fn ask_commit(&self, group: &str, queue: u32, offset: u64) {
+        let known = &mut *self.0.borrow_mut();
+        let progress = known.progress.entry((group.into(), queue)).or_default();
+        progress.asked = progress.asked.max(offset);
+    }
+
+    pub fn acknowledge_commit(&self, group: &str, queue: u32, offset: u64) {
+        let known = &mut *self.0.borrow_mut();
+        let progress = known.progress.entry((group.into(), queue)).or_default();
+        progress.acknowledged = progress.acknowledged.max(offset);
+    }
+
+    pub fn lead(&self, term: u64, leader: (ReplicaId, u64)) {
+        let before = *self.0.borrow_mut().leaders.entry(term).or_insert(leader);
+        assert_eq!(before, leader, "term {term} has two leaders, or two runs of one");
+    }
+
+    pub fn commit_entry(&self, place: RaftPlace, who: &dyn Display) {
+        let before = *self.0.borrow_mut().entries.entry(place.index).or_insert(place);
+        assert_eq!(before, place, "{who}: another entry is committed");
+    }
+
+    /// `entries` is the log of a replica up to its committed mark.
+    pub fn compare_log(&self, entries: impl Iterator<Item = Sendable>, who: &dyn Display) {
+        let known = &mut *self.0.borrow_mut();
+        let mut end = LogOffset(0);
+        for entry in entries {
+            assert_eq!(entry.at, end, "{who}: a gap in the log");
+            end = entry.end;
+            let before = known.log.entry(entry.at).or_insert_with(|| entry.clone());
+            assert!(*before == entry, "{who}: its log differs: {before:?}, {entry:?}");
+        }
+    }
+
+    pub fn groups(&self) -> Vec<(String, u32)> {
+        self.0.borrow().progress.keys().cloned().collect()
+    }
+
+    /// The offset of a group on a replica that has everything.
+    pub fn check_progress(&self, group: &(String, u32), found: Option<u64>, who: &dyn Display) {
+        let progress = self.0.borrow().progress[group];
+        let range = progress.acknowledged..=progress.asked;
+        assert!(
+            range.contains(&found.unwrap_or(0)),
+            "{who}: {group:?} is at {found:?}: {progress:?}"
+        );
+    }
+
+    /// `counts` are the numbers of messages in all queues of a replica that has everything, and
+    /// that have been passed to [`see`](Self::see).
+    pub fn check_all(&self, counts: &[u64], who: &dyn Display) {
+        let known = self.0.borrow();
+        for place in known.seen.keys().chain(known.acknowledged.keys()) {
+            assert!(place.1 < counts[place.0 as usize], "{who}: {place:?} is lost");
+        }
+        let total: u64 = counts.iter().sum();
+        assert_eq!(known.seen.len() as u64, total, "{who}: messages that were seen");
+    }
+
+    pub fn acknowledged_count(&self) -> usize {
+        self.0.borrow().acknowledged.len()
+    }
+
+    pub fn leader_count(&self) -> usize {
+        self.0.borrow().leaders.len()
+    }
+}

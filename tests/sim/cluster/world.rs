@@ -1,0 +1,529 @@
+//! The machines, the network between them, and the lives of the processes on them.
+
+use std::cell::{Cell, RefCell};
+use std::collections::{BTreeMap, BTreeSet};
+use std::pin::pin;
+use std::rc::Rc;
+use std::time::Duration;
+
+use futures_util::future::{Either, select};
+use openraft::async_runtime::{Oneshot, OneshotSender};
+use ringmq::broker::operation::Context;
+use ringmq::broker::{Answer, Broker, BrokerConfig, Origin, Outcome, Released};
+use ringmq::model::record::RecordView;
+use ringmq::model::reply::PullStatus;
+use ringmq::model::{Moment, Now, Refusal, Reply, Request, Timestamp};
+use ringmq::replication::channel;
+use ringmq::replication::host::{Host, Role};
+use ringmq::replication::network::Identity;
+use ringmq::replication::replica::Replica;
+use ringmq::replication::types::ReplicaId;
+use ringmq::sim::copies::entries_on;
+use ringmq::sim::network::{Address, Conditions, Network, Node};
+use ringmq::sim::run::{Group, Tasks};
+use ringmq::sim::{Clock, Rng, SimDisk, SimRuntime, small_store};
+use ringmq::storage::{CommitRule, CommitStep, StoreConfig, WRITES_IN_FLIGHT_MAX};
+
+use super::super::shard::broker_config;
+use super::machine::{Edge, PORT, SimTransport, TimedDisk, halves};
+use super::oracle::Oracle;
+
+/// The replicas are on the machines with these numbers.
+pub const IDS: [ReplicaId; 3] = [1, 2, 3];
+/// Time of a usual operation of a disk, and of one on a slow disk, at most, µs.
+const DISK_MICROS: u64 = 300;
+const SLOW_DISK_MICROS: u64 = 60_000;
+/// How long a client waits for an answer.
+const ANSWER_MAX: Duration = Duration::from_secs(2);
+const DELAY_LEVELS_MS: [u64; 1] = [1_000];
+
+pub type SimReplica = Replica<SimHost, SimRuntime>;
+
+pub fn store_config() -> StoreConfig {
+    StoreConfig { commit: CommitRule::Driven, ..small_store() }
+}
+
+/// How a process ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Crash {
+    /// Its machine loses power.
+    Power,
+    /// It is killed; its machine goes on.
+    Kill,
+}
+
+pub struct World {
+    pub seed: u64,
+    pub tasks: Rc<Tasks<'static>>,
+    pub clock: Rc<Clock>,
+    pub network: Network<Vec<u8>>,
+    pub oracle: Oracle,
+    pub rng: RefCell<Rng>,
+    machines: [Machine; 3],
+    /// How many reasons there are to block a link.
+    blocks: RefCell<BTreeMap<(ReplicaId, ReplicaId), usize>>,
+    pub crashes: Cell<usize>,
+    /// Number of faults that will be repaired.
+    pub repairs: Cell<usize>,
+}
+
+struct Machine {
+    disk: RefCell<SimDisk>,
+    is_slow: Cell<bool>,
+    is_cut_off: Cell<bool>,
+    is_paused: Cell<bool>,
+    lives: Cell<u64>,
+    life: RefCell<Option<Life>>,
+}
+
+/// A process.
+struct Life {
+    group: Group,
+    edge: Rc<Edge>,
+    process: Option<Rc<Process>>,
+}
+
+/// A process whose broker is open.
+pub struct Process {
+    pub world: Rc<World>,
+    pub id: ReplicaId,
+    pub life: u64,
+    pub broker: Broker<TimedDisk>,
+    pub replica: RefCell<Option<SimReplica>>,
+    /// Pulls that wait.
+    held: RefCell<BTreeMap<u64, <channel::Oneshot as Oneshot>::Sender<Outcome>>>,
+    tickets: Cell<u64>,
+    /// The engine's entries below this index are known to the oracle.
+    compared: Cell<u64>,
+}
+
+impl World {
+    pub fn new(seed: u64, tasks: &Rc<Tasks<'static>>) -> Rc<Self> {
+        let mut rng = Rng::from_seed(seed);
+        let conditions =
+            Conditions { breaks_per_million: *rng.pick(&[0, 100, 5_000]), ..Conditions::default() };
+        let machines = IDS.map(|_| {
+            let disk = SimDisk::new(rng.next_u64());
+            disk.slow(2);
+            Machine {
+                disk: RefCell::new(disk),
+                is_slow: Cell::default(),
+                is_cut_off: Cell::default(),
+                is_paused: Cell::default(),
+                lives: Cell::default(),
+                life: RefCell::default(),
+            }
+        });
+        Rc::new(Self {
+            seed,
+            clock: tasks.clock().clone(),
+            network: Network::new(tasks.clock(), rng.next_u64(), conditions),
+            tasks: tasks.clone(),
+            oracle: Oracle::default(),
+            rng: RefCell::new(rng),
+            machines,
+            blocks: RefCell::default(),
+            crashes: Cell::default(),
+            repairs: Cell::default(),
+        })
+    }
+
+    fn machine(&self, id: ReplicaId) -> &Machine {
+        &self.machines[id as usize - 1]
+    }
+
+    pub fn below(&self, bound: u64) -> u64 {
+        self.rng.borrow_mut().below(bound)
+    }
+
+    pub fn pick_id(&self) -> ReplicaId {
+        *self.rng.borrow_mut().pick(&IDS)
+    }
+
+    pub async fn sleep_ms(&self, ms: u64) {
+        self.clock.sleep(Duration::from_millis(ms)).await;
+    }
+
+    pub fn draw_disk_micros(&self, id: ReplicaId) -> u64 {
+        let micros = if self.machine(id).is_slow.get() { SLOW_DISK_MICROS } else { DISK_MICROS };
+        self.below(micros)
+    }
+
+    pub fn set_slow(&self, id: ReplicaId, is_slow: bool) {
+        self.machine(id).is_slow.set(is_slow);
+    }
+
+    pub fn block(&self, from: ReplicaId, to: ReplicaId) {
+        let reasons = &mut *self.blocks.borrow_mut();
+        *reasons.entry((from, to)).or_default() += 1;
+        self.network.block(Node(from), Node(to));
+    }
+
+    pub fn unblock(&self, from: ReplicaId, to: ReplicaId) {
+        let left = {
+            let reasons = &mut *self.blocks.borrow_mut();
+            let left = reasons.get_mut(&(from, to)).unwrap();
+            *left -= 1;
+            *left
+        };
+        if left == 0 {
+            self.network.unblock(Node(from), Node(to));
+        }
+    }
+
+    /// All links from and to a machine.
+    pub fn links_of(id: ReplicaId) -> Vec<(ReplicaId, ReplicaId)> {
+        IDS.into_iter().filter(|&other| other != id).flat_map(|o| [(id, o), (o, id)]).collect()
+    }
+
+    pub fn process(&self, id: ReplicaId) -> Option<Rc<Process>> {
+        self.machine(id).life.borrow().as_ref().and_then(|life| life.process.clone())
+    }
+
+    /// The process ends at one of its next steps.
+    pub fn crash_after(&self, id: ReplicaId, steps: u64, how: Crash) {
+        if let Some(life) = &*self.machine(id).life.borrow() {
+            life.edge.fuse.set(Some((steps, how)));
+        }
+    }
+
+    pub fn disarm(&self, id: ReplicaId) {
+        if let Some(life) = &*self.machine(id).life.borrow() {
+            life.edge.fuse.set(None);
+        }
+    }
+
+    /// The process ends now, if there is one.
+    pub fn crash(&self, id: ReplicaId, how: Crash) {
+        let machine = self.machine(id);
+        let Some(life) = machine.life.take() else { return };
+        self.crashes.set(self.crashes.get() + 1);
+        if how == Crash::Power {
+            machine.is_cut_off.set(true);
+            Self::links_of(id).into_iter().for_each(|(from, to)| self.block(from, to));
+        }
+        self.tasks.kill(life.group);
+        machine.is_paused.set(false);
+        if let Some(process) = &life.process {
+            self.compare_log(process);
+        }
+        let seed = self.rng.borrow_mut().next_u64();
+        let left = {
+            let disk = machine.disk.borrow();
+            match how {
+                Crash::Power => disk.after_crash(seed),
+                Crash::Kill => disk.after_kill(seed),
+            }
+        };
+        machine.disk.replace(left);
+    }
+
+    /// Compares the committed part of a log, as it is on the disk, with that of others.
+    pub fn compare_log(&self, process: &Process) {
+        let committed = process.broker.store().committed();
+        let entries = entries_on(&self.machine(process.id).disk.borrow(), 7);
+        let end = entries.last().map_or(0, |entry| entry.end.0);
+        assert!(end >= committed.0, "{process}: the log ends at {end}, committed {committed}");
+        let committed = entries.into_iter().filter(|entry| entry.end <= committed);
+        self.oracle.compare_log(committed, process);
+    }
+
+    pub fn pause(&self, id: ReplicaId) {
+        if let Some(life) = &*self.machine(id).life.borrow()
+            && !self.machine(id).is_paused.replace(true)
+        {
+            self.tasks.pause(life.group);
+        }
+    }
+
+    pub fn resume(&self, id: ReplicaId) {
+        if let Some(life) = &*self.machine(id).life.borrow()
+            && self.machine(id).is_paused.replace(false)
+        {
+            self.tasks.resume(life.group);
+        }
+    }
+
+    /// Starts a process on a machine that has none.
+    pub fn start(self: &Rc<Self>, id: ReplicaId) {
+        let machine = self.machine(id);
+        if machine.life.borrow().is_some() {
+            return;
+        }
+        if machine.is_cut_off.replace(false) {
+            self.network.break_streams(Node(id));
+            Self::links_of(id).into_iter().for_each(|(from, to)| self.unblock(from, to));
+        }
+        machine.lives.set(machine.lives.get() + 1);
+        let group = self.tasks.group();
+        let edge = Rc::new(Edge { world: self.clone(), id, fuse: Cell::default() });
+        machine.life.replace(Some(Life { group, edge: edge.clone(), process: None }));
+        let life = machine.lives.get();
+        let disk = TimedDisk { inner: machine.disk.borrow().clone(), edge: edge.clone() };
+        let world = self.clone();
+        self.tasks.spawn_in(group, format!("replica {id}"), async move {
+            world.live(id, life, disk, edge).await;
+        });
+    }
+
+    async fn live(self: Rc<Self>, id: ReplicaId, life: u64, disk: TimedDisk, edge: Rc<Edge>) {
+        let config: BrokerConfig = broker_config(self.now(id, life), &DELAY_LEVELS_MS);
+        let opened = Broker::open(disk, store_config(), config).await;
+        let (broker, _) = opened.unwrap_or_else(|error| panic!("replica {id}: {error}"));
+        broker.follow();
+        let process = Rc::new(Process {
+            world: self.clone(),
+            id,
+            life,
+            broker,
+            replica: RefCell::default(),
+            held: RefCell::default(),
+            tickets: Cell::default(),
+            compared: Cell::default(),
+        });
+        for _ in 0..WRITES_IN_FLIGHT_MAX {
+            self.tasks.spawn(format!("committer of {id}"), process.clone().commit());
+        }
+        self.machine(id).life.borrow_mut().as_mut().unwrap().process = Some(process.clone());
+        let (host, name) = (SimHost(process.clone()), "s00-broker-a".into());
+        let identity = Identity { id, seed: 7, segment_size: store_config().segment_size };
+        let members = BTreeSet::from(IDS);
+        let transport = SimTransport(edge.clone());
+        let started = Replica::start(host, name, identity, &members, transport).await;
+        let replica = started.unwrap_or_else(|error| panic!("{process}: {error}"));
+        process.replica.replace(Some(replica.clone()));
+        self.tasks.spawn(format!("tick of {id}"), process.clone().tick());
+        self.tasks.spawn(format!("maintenance of {id}"), process.clone().maintain());
+        let (watched, who) = (replica.clone(), process.to_string());
+        self.tasks.spawn(format!("watch of {id}"), async move {
+            panic!("{who}: the engine has ended: {}", watched.watch().await);
+        });
+        let mut listener = self.network.listen(Address { node: Node(id), port: PORT });
+        loop {
+            let incoming = listener.accept().await;
+            let (sender, receiver) = halves(&edge, incoming.send, incoming.recv);
+            let replica = replica.clone();
+            self.tasks.spawn(format!("connection of {id}"), async move {
+                replica.serve(sender, receiver).await;
+            });
+        }
+    }
+
+    /// The clocks of machines differ, and moments begin anew in each process.
+    fn now(&self, id: ReplicaId, life: u64) -> Now {
+        let ms = self.clock.now().as_millis() as u64;
+        Now {
+            wall: Timestamp(1_700_000_000_123 + ms + id * 700),
+            moment: Moment(ms + life * 10_000),
+        }
+    }
+
+    /// Asks the process on a machine. None if there is no answer.
+    pub async fn ask(self: &Rc<Self>, id: ReplicaId, request: Request) -> Option<Answer> {
+        let (group, process) = {
+            let life = self.machine(id).life.borrow();
+            let life = life.as_ref()?;
+            (life.group, life.process.clone()?)
+        };
+        let (give, answer) = channel::Oneshot::channel();
+        self.tasks.spawn_in(group, "request", async move {
+            give.send(process.serve(request).await).ok();
+        });
+        match select(answer, pin!(self.clock.sleep(ANSWER_MAX))).await {
+            Either::Left((answer, _)) => answer.ok(),
+            Either::Right(_) => None,
+        }
+    }
+
+    /// Depends on everything that has happened.
+    pub fn trace(&self) -> u64 {
+        let disks = self.machines.iter().map(|machine| machine.disk.borrow().trace());
+        disks.fold(self.tasks.trace(), |trace, disk| trace.rotate_left(9) ^ disk)
+    }
+
+    pub fn describe(&self) -> String {
+        let describe = |&id: &ReplicaId| match self.process(id) {
+            None => format!("{id}: down\n"),
+            Some(process) => {
+                let (broker, store) = (&process.broker, process.broker.store());
+                format!(
+                    "{process}: leads {}, last {:?}, committed {}, written {}, end {}\n",
+                    broker.leads(),
+                    broker.last_raft_entry(),
+                    store.committed(),
+                    store.written(),
+                    store.end(),
+                )
+            }
+        };
+        IDS.iter().map(describe).collect()
+    }
+}
+
+impl std::fmt::Display for Process {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "seed {}, replica {} in life {}", self.world.seed, self.id, self.life)
+    }
+}
+
+impl Process {
+    async fn commit(self: Rc<Self>) {
+        loop {
+            let step = self.broker.store().commit_step().await;
+            self.handle_commit();
+            match step {
+                Ok(CommitStep::Stopped) => return,
+                Ok(_) => {}
+                Err(fault) => panic!("{self}: {fault}"),
+            }
+        }
+    }
+
+    async fn tick(self: Rc<Self>) {
+        loop {
+            self.world.sleep_ms(50).await;
+            let now = self.now();
+            if self.broker.next_deadline().is_some_and(|due| due <= now.moment) {
+                let released = self.broker.act(now);
+                self.release(released);
+            }
+        }
+    }
+
+    async fn maintain(self: Rc<Self>) {
+        loop {
+            self.world.sleep_ms(100).await;
+            if let Err(error) = self.broker.maintain(self.now(), false).await {
+                panic!("{self}: {error}");
+            }
+        }
+    }
+
+    fn handle_commit(&self) {
+        let released = self.broker.advance();
+        self.release(released);
+        let committed = self.broker.store().committed();
+        loop {
+            let index = self.compared.get();
+            let place = self.broker.with_raft_entries(|entries| entries.place(index));
+            let Some(place) = place.filter(|place| place.end <= committed) else { return };
+            self.world.oracle.commit_entry(place, self);
+            self.compared.set(index + 1);
+        }
+    }
+
+    fn release(&self, released: Vec<Released>) {
+        for Released { origin, outcome } in released {
+            // Its client may have gone.
+            if let Some(give) = self.held.borrow_mut().remove(&origin.ticket) {
+                give.send(outcome).ok();
+            }
+        }
+    }
+
+    async fn serve(&self, request: Request) -> Answer {
+        self.tickets.set(self.tickets.get() + 1);
+        let ticket = self.tickets.get();
+        let origin = Origin { connection: 1, ticket, ..Origin::default() };
+        let (give, mut released) = channel::Oneshot::channel();
+        self.held.borrow_mut().insert(ticket, give);
+        let mut outcome = self.broker.handle(&request, origin, self.now());
+        let answer = loop {
+            outcome = match outcome {
+                Outcome::Now(answer) => break answer,
+                Outcome::NoRoom { .. } => break Answer::refused(Refusal::OutcomeUnknown),
+                Outcome::Committed { mark, reply } => {
+                    match self.broker.store().reached(mark).await {
+                        true => break Answer { reply: Ok(reply), chunks: Vec::new() },
+                        false => break Answer::refused(Refusal::OutcomeUnknown),
+                    }
+                }
+                Outcome::Held => match (&mut released).await {
+                    Ok(outcome) => outcome,
+                    Err(_) => panic!("{self}: a pull was forgotten"),
+                },
+                Outcome::Cold(task) => self.broker.pull_cold(task, self).await,
+                Outcome::Operation => break self.broker.operate(&request, self).await,
+            };
+        };
+        self.held.borrow_mut().remove(&ticket);
+        self.note(&request, &answer);
+        answer
+    }
+
+    /// What the client is about to learn.
+    fn note(&self, request: &Request, answer: &Answer) {
+        let (oracle, who) = (&self.world.oracle, self);
+        match (request, &answer.reply) {
+            (Request::Produce(produce), Ok(Reply::Produced(produced))) => {
+                let place = (produced.queue.0, produced.queue_offset.0);
+                oracle.acknowledge(place, &produce.body, who);
+            }
+            (Request::CommitOffset { group, queue, offset }, Ok(_)) => {
+                oracle.acknowledge_commit(group.as_str(), queue.queue.0, *offset as u64);
+            }
+            (Request::Pull(pull), Ok(Reply::Pulled(pulled))) => {
+                let mut expected = pull.offset as u64;
+                for chunk in &answer.chunks {
+                    let mut rest: &[u8] = chunk;
+                    while !rest.is_empty() {
+                        let record = RecordView::parse(rest).unwrap();
+                        rest = &rest[record.size..];
+                        assert_eq!(record.queue_offset.0, expected, "{who}: a gap in the queue");
+                        oracle.see((record.queue.0, record.queue_offset.0), record.body, who);
+                        expected += 1;
+                    }
+                }
+                if pulled.status == PullStatus::Found {
+                    assert_eq!(pulled.next_offset.0, expected, "{who}");
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
+impl Context for Process {
+    type ColdRead<'a> = ();
+
+    fn origin(&self) -> Origin {
+        Origin::default()
+    }
+
+    fn now(&self) -> Now {
+        self.world.now(self.id, self.life)
+    }
+
+    async fn cold_read(&self, _size_max: usize) {}
+}
+
+/// A process, for its replica.
+#[derive(Clone)]
+pub struct SimHost(Rc<Process>);
+
+impl Host for SimHost {
+    type Disk = TimedDisk;
+
+    fn broker(&self) -> &Broker<TimedDisk> {
+        &self.0.broker
+    }
+
+    fn now(&self) -> Now {
+        Context::now(&*self.0)
+    }
+
+    fn handle_commit(&self) {
+        self.0.handle_commit();
+    }
+
+    fn release(&self, released: Vec<Released>) {
+        self.0.release(released);
+        self.0.handle_commit();
+    }
+
+    fn handle_role(&self, role: Role) {
+        if let Role::Leader { term } = role {
+            self.0.world.oracle.lead(term, (self.0.id, self.0.life));
+        }
+    }
+}
