@@ -30,7 +30,7 @@ use crate::broker::raft_entries::{RaftContent, RaftPlace, ended_by};
 use crate::model::LogOffset;
 use crate::storage::disk::Disk;
 use crate::storage::signal::Signal;
-use crate::storage::{AppendError, ReadError, StoredVote};
+use crate::storage::{AppendError, Awaited, ReadError, StoredVote};
 
 /// Bytes of the log in one answer of the reader, unless a single entry is larger.
 const READ_BYTES_MAX: u64 = 1 << 20;
@@ -49,7 +49,9 @@ struct Shared<H: Host, R: Runtime> {
     leads_in: Cell<Option<u64>>,
     /// This copy has led since its state was last restored from the log.
     has_led: Cell<bool>,
-    flushes: RefCell<VecDeque<(LogOffset, IOFlushed<Types<R>>)>>,
+    /// Each with its end, awaited since it was appended: it may be cut off while earlier ones are
+    /// reported.
+    flushes: RefCell<VecDeque<(Awaited, IOFlushed<Types<R>>)>>,
     flush_wanted: Signal,
 }
 
@@ -97,10 +99,10 @@ impl<H: Host, R: Runtime> RaftLog<H, R> {
     pub async fn report_flushes(&self) {
         let shared = &self.0;
         loop {
-            let next = || shared.flushes.borrow().front().map(|(end, _)| *end);
-            let end = shared.flush_wanted.wait(next).await;
+            let next = || shared.flushes.borrow().front().map(|(awaited, _)| *awaited);
+            let awaited = shared.flush_wanted.wait(next).await;
             let store = shared.host.broker().store();
-            let is_stored = store.stored(end).await;
+            let is_stored = store.stored(awaited).await;
             let Some((_, callback)) = shared.flushes.borrow_mut().pop_front() else { continue };
             match is_stored {
                 true => callback.io_completed(Ok(())),
@@ -379,7 +381,8 @@ impl<H: Host, R: Runtime> RaftLogStorage<Types<R>> for RaftLog<H, R> {
         };
         // The engine takes completions for a mark: with the vote, everything appended before it counts
         // as flushed, and is acknowledged to the leader that sent it.
-        if !self.0.store().stored(self.0.host.broker().raft_end()).await {
+        let before = self.0.store().awaited(self.0.host.broker().raft_end());
+        if !self.0.store().stored(before).await {
             return Err(failed("the shard is fenced"));
         }
         self.0.store().write_vote(stored).await.map_err(failed)?;
@@ -398,7 +401,7 @@ impl<H: Host, R: Runtime> RaftLogStorage<Types<R>> for RaftLog<H, R> {
                 Body::Stored(_) => unreachable!("the engine never appends what it has read"),
             }
         }
-        let end = self.0.host.broker().raft_end();
+        let end = self.0.store().awaited(self.0.host.broker().raft_end());
         self.0.flushes.borrow_mut().push_back((end, callback));
         self.0.flush_wanted.notify();
         Ok(())

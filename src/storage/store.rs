@@ -253,6 +253,15 @@ impl<D: Disk> Store<D> {
         }
     }
 
+    /// Waits until there is space for another segment, or the log is fenced.
+    pub async fn can_grow(&self) {
+        let look = || {
+            let log = self.0.log.borrow();
+            (log.space != SpaceState::Full || log.fault.is_some()).then_some(())
+        };
+        self.0.marks_changed.wait(look).await;
+    }
+
     /// Everything below may be acknowledged and read.
     pub fn committed(&self) -> LogOffset {
         self.0.log.borrow().committed()
@@ -341,10 +350,15 @@ impl<D: Disk> Store<D> {
         })
     }
 
-    /// Waits until everything below `end` is on stable media, or on the device with asynchronous
-    /// flush. False if that will never happen: the log is fenced, or the entry there was cut off.
-    pub fn stored(&self, end: LogOffset) -> impl Future<Output = bool> {
-        let awaited = Awaited { end, cut_count: self.0.log.borrow().cuts.count() };
+    /// The end of an append, to be waited for from now on: whoever waits later learns if it was cut
+    /// off meanwhile.
+    pub fn awaited(&self, end: LogOffset) -> Awaited {
+        Awaited { end, cut_count: self.0.log.borrow().cuts.count() }
+    }
+
+    /// Waits until everything up to an append is on stable media, or on the device with
+    /// asynchronous flush. False if that will never happen: the log is fenced, or it was cut off.
+    pub fn stored(&self, awaited: Awaited) -> impl Future<Output = bool> {
         self.0.marks_changed.wait(move || {
             let log = self.0.log.borrow();
             if log.cuts.have_taken(awaited) {
@@ -354,7 +368,8 @@ impl<D: Disk> Store<D> {
                 Flush::Sync => log.durable(),
                 Flush::Async => log.written(),
             };
-            (mark >= end || log.fault.is_some()).then_some(mark >= end)
+            let is_stored = mark >= awaited.end;
+            (is_stored || log.fault.is_some()).then_some(is_stored)
         })
     }
 

@@ -413,7 +413,7 @@ fn a_group_is_written_when_it_has_ended_and_alone() {
         store.end_group();
         let end = store.end();
         node.shard.send(0, &[100]).unwrap();
-        store.stored(end).await;
+        store.stored(store.awaited(end)).await;
         assert_eq!(store.written(), end);
         for _ in 0..20 {
             pause().await;
