@@ -27,6 +27,13 @@ pub enum RawError {
     NoRoom(AppendError),
 }
 
+impl RawError {
+    fn is_disk_full(&self) -> bool {
+        let full = AppendError::DiskFull;
+        matches!(self, Self::Store(StoreRawError::Append(error)) | Self::NoRoom(error) if *error == full)
+    }
+}
+
 impl<D: Disk> Broker<D> {
     /// This copy leads from now on; its entries have this epoch. Every queue lock counts as just
     /// renewed, because its owner may have renewed it with the previous leader. The clock of delayed
@@ -65,14 +72,23 @@ impl<D: Disk> Broker<D> {
         Ok(RaftPlace { index, term, end })
     }
 
-    /// Appends entries of the leader, which end with that of the consensus engine. Waits for room
-    /// and for a segment. Afterwards their messages become visible when they are committed.
+    /// Appends entries of the leader, which end with that of the consensus engine. Waits for room,
+    /// for a segment and, if the disk is full, for space. Afterwards their messages become visible when they are committed.
     pub async fn append_raw(&self, bytes: &[u8]) -> Result<(), RawError> {
         let mut rest = bytes;
         while !rest.is_empty() {
             let (here, behind) = split_at_segment(rest, self.store.segment_end());
-            self.append_raw_here(here).await?;
-            rest = behind;
+            match self.append_raw_here(here).await {
+                Err(error) if error.is_disk_full() => {
+                    let shard = self.config.shard.0;
+                    tracing::error!(shard, "this replica falls behind until its disk has space");
+                    self.store.can_grow().await;
+                }
+                outcome => {
+                    outcome?;
+                    rest = behind;
+                }
+            }
         }
         self.store.end_group();
         Ok(())
