@@ -135,6 +135,15 @@ impl Cluster {
 
     /// Bodies of all messages, from the oldest on, as a consumer gets them.
     fn bodies(&self, count: usize) -> Vec<String> {
+        self.tail(count, &[])
+    }
+
+    /// Bodies of the next messages of a group, which commits them.
+    fn consumed(&self, count: usize) -> Vec<String> {
+        self.tail(count, &["--group", "shop"])
+    }
+
+    fn tail(&self, count: usize, more: &[&str]) -> Vec<String> {
         let count = count.to_string();
         let args = [
             "msg",
@@ -147,7 +156,7 @@ impl Cluster {
             "--namesrv",
             &self.namesrv,
         ];
-        let output = run(&args);
+        let output = run(&[&args[..], more].concat());
         assert!(output.status.success(), "{output:?}");
         let text = String::from_utf8(output.stdout).unwrap();
         text.lines().filter_map(|line| line.split_whitespace().last()).map(str::to_owned).collect()
@@ -179,6 +188,9 @@ fn a_leader_that_is_killed_takes_no_acknowledged_message_with_it() {
             cluster.send_until(&body);
             acknowledged.push(body);
         }
+        if round == 0 {
+            assert_eq!(cluster.consumed(5), acknowledged);
+        }
         let leader = cluster.leader();
         cluster.replicas[leader].take().unwrap().kill();
         let body = format!("m-{round}-after");
@@ -193,6 +205,8 @@ fn a_leader_that_is_killed_takes_no_acknowledged_message_with_it() {
     for body in &acknowledged {
         assert!(bodies.contains(body), "{body} is lost: {bodies:?}");
     }
+    let rest = cluster.consumed(bodies.len() - 5);
+    assert_eq!(rest, bodies[5..], "the group continues where it was");
     let data: Vec<_> = (0..REPLICAS).map(|replica| cluster.data(replica)).collect();
     let first = log_bytes(&data[0], end);
     for other in &data[1..] {
