@@ -84,8 +84,7 @@ impl<H: Host, R: Runtime> RaftLog<H, R> {
             vote: Cell::new(vote),
             purged: Cell::new(purged.map(log_id_of)),
             leads_in: Cell::new(None),
-            // So that the first entry of another leader finds a log without a rest.
-            has_led: Cell::new(true),
+            has_led: Cell::new(false),
             flushes: RefCell::default(),
             flush_wanted: Signal::default(),
             host,
