@@ -33,7 +33,7 @@ use super::host::Host;
 use super::log::{RaftLog, read_body};
 use super::machine::Machine;
 use super::types::{CommittedLeaderId, LogId, ReplicaId, Runtime, Types, Vote};
-use super::wire::{self, Frame, FrameKind, HelloRow, WIRE_VERSION};
+use super::wire::{self, FRAME_SIZE_MAX, Frame, FrameKind, HELLO_SIZE_MAX, HelloRow, WIRE_VERSION};
 
 /// Bytes of entries sent to a copy and not answered yet, unless a single request is larger.
 const WINDOW_BYTES: usize = 8 << 20;
@@ -61,7 +61,8 @@ pub trait FrameSender: 'static {
 }
 
 pub trait FrameReceiver: 'static {
-    fn receive(&mut self) -> impl Future<Output = io::Result<Frame>>;
+    /// Receives a frame of at most `size_max` bytes; a larger one is an error, and takes no memory.
+    fn receive(&mut self, size_max: usize) -> impl Future<Output = io::Result<Frame>>;
 }
 
 /// Who this copy is, and what all copies of its shard have in common.
@@ -151,7 +152,7 @@ impl<H: Host, R: Runtime, T: Transport> Peer<H, R, T> {
             };
         let (put, frames) = flume::unbounded();
         drop(Types::<R>::spawn(async move {
-            while let Ok(frame) = receiver.receive().await {
+            while let Ok(frame) = receiver.receive(FRAME_SIZE_MAX).await {
                 if put.send(frame).is_err() {
                     break;
                 }
@@ -404,7 +405,14 @@ pub async fn serve<H: Host, R: Runtime>(
     mut sender: impl FrameSender,
     mut receiver: impl FrameReceiver,
 ) -> io::Result<()> {
-    let hello = receiver.receive().await?.hello().map_err(broken)?;
+    // Until it has said that it is a copy of this shard, anyone may have connected.
+    let hello = {
+        let hello = pin!(receiver.receive(HELLO_SIZE_MAX));
+        match select(hello, pin!(Types::<R>::sleep(ANSWER_MAX))).await {
+            Either::Left((hello, _)) => hello?.hello().map_err(broken)?,
+            Either::Right(_) => return Err(io::ErrorKind::TimedOut.into()),
+        }
+    };
     let is_stream = hello.is_stream.get() != 0;
     // The answer says who this is; the other side compares.
     sender.send(wire::hello(&identity.hello(hello.from.get(), is_stream))).await?;
@@ -424,7 +432,7 @@ async fn serve_stream<H: Host, R: Runtime>(
 ) -> io::Result<()> {
     let (put, requests) = flume::bounded(REQUESTS_MAX);
     drop(Types::<R>::spawn(async move {
-        while let Ok(frame) = receiver.receive().await {
+        while let Ok(frame) = receiver.receive(FRAME_SIZE_MAX).await {
             let request = match frame.append::<R>() {
                 Ok(request) => request,
                 Err(error) => return tracing::error!("from another copy: {error}"),
@@ -452,7 +460,7 @@ async fn serve_calls<H: Host, R: Runtime>(
     mut receiver: impl FrameReceiver,
 ) -> io::Result<()> {
     loop {
-        let frame = receiver.receive().await?;
+        let frame = receiver.receive(FRAME_SIZE_MAX).await?;
         let answer = match frame.kind {
             kind if kind == FrameKind::Vote as u8 => {
                 let request = frame.ask_vote().map_err(broken)?;

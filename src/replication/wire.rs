@@ -33,6 +33,9 @@ pub const WIRE_VERSION: u32 = 1;
 /// Maximum size of a frame, bytes: entries for one append, and their rows.
 pub const FRAME_SIZE_MAX: usize = 64 << 20;
 
+/// Maximum size of the first frame of a connection.
+pub const HELLO_SIZE_MAX: usize = 256;
+
 /// Precedes every frame.
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
@@ -172,11 +175,11 @@ pub enum FrameError {
 }
 
 /// The number of bytes that follow the first [`FrameHead`]; they are to be received before
-/// [`decode`].
-pub fn rest_size(head: &FrameHead) -> Result<usize, FrameError> {
+/// [`Frame::parse`]. Refuses a frame of more than `size_max` bytes.
+pub fn rest_size(head: &FrameHead, size_max: usize) -> Result<usize, FrameError> {
     let size = head.size.get() as usize + PREFIX_SIZE;
     let rest = size.checked_sub(size_of::<FrameHead>()).ok_or(FrameError::Damaged)?;
-    if size > FRAME_SIZE_MAX { Err(FrameError::TooLarge(size)) } else { Ok(rest) }
+    if size > size_max { Err(FrameError::TooLarge(size)) } else { Ok(rest) }
 }
 
 /// A received frame: its kind, its head with rows, and the entries.
@@ -461,7 +464,7 @@ mod tests {
 
     fn parse(bytes: &[u8]) -> Result<Frame, FrameError> {
         let (head, rest) = FrameHead::read_from_prefix(bytes).map_err(|_| FrameError::Damaged)?;
-        if rest_size(&head)? != rest.len() {
+        if rest_size(&head, FRAME_SIZE_MAX)? != rest.len() {
             return Err(FrameError::Damaged);
         }
         Frame::parse(&head, Bytes::copy_from_slice(rest))

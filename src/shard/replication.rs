@@ -217,10 +217,10 @@ impl FrameSender for TcpSender {
 }
 
 impl FrameReceiver for TcpReceiver {
-    async fn receive(&mut self) -> io::Result<Frame> {
+    async fn receive(&mut self, size_max: usize) -> io::Result<Frame> {
         let mut head = FrameHead::new_zeroed();
         self.0.read_exact(head.as_mut_bytes()).await?;
-        let size = rest_size(&head)
+        let size = rest_size(&head, size_max)
             .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error.to_string()))?;
         let mut rest = vec![0; size];
         self.0.read_exact(&mut rest).await?;

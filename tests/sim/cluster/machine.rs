@@ -191,11 +191,11 @@ impl FrameSender for Sender {
 }
 
 impl FrameReceiver for Receiver {
-    async fn receive(&mut self) -> io::Result<Frame> {
+    async fn receive(&mut self, size_max: usize) -> io::Result<Frame> {
         let bytes = self.half.recv().await?.ok_or(ErrorKind::UnexpectedEof)?;
         self.edge.step().await;
         let (head, rest) = FrameHead::read_from_prefix(&bytes).unwrap();
-        assert_eq!(rest_size(&head), Ok(rest.len()));
+        assert_eq!(rest_size(&head, size_max), Ok(rest.len()));
         frame_of(&head, Bytes::copy_from_slice(rest))
     }
 }
