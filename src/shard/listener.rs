@@ -1,11 +1,11 @@
 //! Accepts connections for a shard.
 
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
+use std::net::{self, IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use glommio::net::TcpListener;
+use glommio::net::{TcpListener, TcpStream};
 
 use super::service::Service;
 use super::shard::Shard;
@@ -53,16 +53,25 @@ fn is_served(address: SocketAddr) -> bool {
     };
     let target = SocketAddr::new(host, address.port());
     // If the kernel chose this very port as the socket's local port, it connects to itself.
-    let is_other = |stream: TcpStream| stream.local_addr().is_ok_and(|own| own != target);
-    TcpStream::connect_timeout(&target, ANSWER_MAX).is_ok_and(is_other)
+    let is_other = |stream: net::TcpStream| stream.local_addr().is_ok_and(|own| own != target);
+    net::TcpStream::connect_timeout(&target, ANSWER_MAX).is_ok_and(is_other)
 }
 
-/// Accepts until the shard stops.
+/// Accepts connections of clients until the shard stops.
 pub async fn accept_all<S: Service>(listener: TcpListener, shard: Rc<Shard<S>>) {
+    accept_each(listener, &shard, |stream| shard.accept(stream)).await;
+}
+
+/// Passes each connection to `accept`, until the shard stops.
+pub async fn accept_each<S: Service>(
+    listener: TcpListener,
+    shard: &Shard<S>,
+    accept: impl Fn(TcpStream) -> io::Result<()>,
+) {
     while !shard.is_stopping.get() {
         match listener.accept().await {
             Ok(stream) => {
-                if let Err(error) = shard.accept(stream) {
+                if let Err(error) = accept(stream) {
                     tracing::warn!(shard = shard.id.0, "connection refused: {error}");
                 }
             }

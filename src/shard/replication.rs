@@ -19,6 +19,7 @@ use zerocopy::{FromZeros, IntoBytes};
 use super::announce::Announcer;
 use super::broker::BrokerService;
 use super::clock;
+use super::listener;
 use super::raft_runtime::GlommioRuntime;
 use super::shard::Shard;
 use crate::broker::{Broker, Released};
@@ -32,8 +33,6 @@ use crate::replication::wire::{Frame, FrameHead, rest_size};
 use crate::storage::disk::Disk;
 use crate::storage::file::FileDisk;
 
-/// Pause after a failed accept.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(10);
 /// How long a stopping leader waits until its last entries are committed.
 const LEAVE_MAX: Duration = Duration::from_secs(2);
 
@@ -67,7 +66,15 @@ impl Seating {
         let transport = Tcp(Rc::new(peers));
         let start = async move {
             let replica = Replica::start(host, name, identity, &members, transport).await?;
-            glommio::spawn_local(accept_all(listener, shard, replica.clone())).detach();
+            let serving = replica.clone();
+            let accept = move |stream| {
+                let (sender, receiver) = halves(stream)?;
+                let replica = serving.clone();
+                glommio::spawn_local(async move { replica.serve(sender, receiver).await }).detach();
+                Ok(())
+            };
+            let accept_all = async move { listener::accept_each(listener, &shard, accept).await };
+            glommio::spawn_local(accept_all).detach();
             Ok(replica)
         };
         let started = glommio::spawn_local_into(start, queue);
@@ -154,25 +161,6 @@ impl Shard<BrokerService<FileDisk>> {
         }
         replica.stop().await;
         broker.follow();
-    }
-}
-
-async fn accept_all(
-    listener: TcpListener,
-    shard: Rc<Shard<BrokerService<FileDisk>>>,
-    replica: ShardReplica,
-) {
-    while !shard.is_stopping.get() {
-        match listener.accept().await.map_err(io::Error::from).and_then(halves) {
-            Ok((sender, receiver)) => {
-                let replica = replica.clone();
-                glommio::spawn_local(async move { replica.serve(sender, receiver).await }).detach();
-            }
-            Err(error) => {
-                tracing::warn!(shard = shard.id.0, "accept failed: {error}");
-                glommio::timer::sleep(ACCEPT_PAUSE).await;
-            }
-        }
     }
 }
 
