@@ -105,6 +105,20 @@ impl RaftEntries {
         self.recent.get(usize::try_from(index.checked_sub(first)?).ok()?).copied()
     }
 
+    /// Where the entry with this index begins, if that is in memory.
+    pub fn start(&self, index: u64) -> Option<LogOffset> {
+        match index.checked_sub(1) {
+            None => Some(LogOffset(0)),
+            Some(before) => self.place(before).map(|place| place.end),
+        }
+    }
+
+    /// The first index from which on it is in memory where entries begin and end.
+    pub fn first_recent(&self) -> Option<u64> {
+        let first = self.recent.front()?.index;
+        Some(if first == 0 { 0 } else { first + 1 })
+    }
+
     /// The last place in memory at or before that of the entry with this index. `None` for what
     /// precedes all of them.
     pub fn place_before(&self, index: u64) -> Option<RaftPlace> {

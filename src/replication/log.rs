@@ -24,13 +24,14 @@ use openraft::{EntryPayload, LogState, RaftLogReader};
 use super::host::{Host, Role};
 use super::members;
 use super::types::{
-    Body, Entry, LogId, Payload, Proposal, ReplicaId, Runtime, Types, Vote, log_id_of, term_of,
+    Body, Entry, LogId, Members, Payload, Proposal, ReplicaId, Runtime, Types, Vote, failed,
+    log_id_of, term_of, vote,
 };
-use crate::broker::raft_entries::{RaftContent, RaftPlace, ended_by};
+use crate::broker::raft_entries::{RaftContent, RaftEntries, RaftPlace, ended_by};
 use crate::model::LogOffset;
 use crate::storage::disk::Disk;
 use crate::storage::signal::Signal;
-use crate::storage::{AppendError, Awaited, ReadError, StoredVote};
+use crate::storage::{AppendError, Awaited, ReadError, Store, StoredVote};
 
 /// Bytes of the log in one answer of the reader, unless a single entry is larger.
 const READ_BYTES_MAX: u64 = 1 << 20;
@@ -61,19 +62,14 @@ impl<H: Host, R: Runtime> Clone for RaftLog<H, R> {
     }
 }
 
-fn failed(error: impl ToString) -> io::Error {
-    io::Error::other(error.to_string())
-}
-
 impl<H: Host, R: Runtime> RaftLog<H, R> {
     /// Takes the log as it was found at the start: cuts off what no entry of the engine ends.
     pub async fn open(host: H, id: ReplicaId) -> io::Result<Self> {
         let store = host.broker().store();
         host.broker().follow();
-        let vote = store.read_vote().await.map_err(failed)?;
-        let vote = vote.map(|StoredVote { term, voted_for, is_committed }| match is_committed {
-            true => Vote::new_committed(term, voted_for),
-            false => Vote::new(term, voted_for),
+        let last_vote = store.read_vote().await.map_err(failed)?;
+        let last_vote = last_vote.map(|StoredVote { term, voted_for, is_committed }| {
+            vote(term, voted_for, is_committed)
         });
         let begin = store.begin();
         let purged = host.broker().with_raft_entries(|entries| {
@@ -81,7 +77,7 @@ impl<H: Host, R: Runtime> RaftLog<H, R> {
         });
         let log = Self(Rc::new(Shared {
             id,
-            vote: Cell::new(vote),
+            vote: Cell::new(last_vote),
             purged: Cell::new(purged.map(log_id_of)),
             leads_in: Cell::new(None),
             has_led: Cell::new(false),
@@ -142,7 +138,7 @@ impl<H: Host, R: Runtime> RaftLog<H, R> {
 }
 
 impl<H: Host, R: Runtime> Shared<H, R> {
-    fn store(&self) -> &crate::storage::Store<H::Disk> {
+    fn store(&self) -> &Store<H::Disk> {
         self.host.broker().store()
     }
 
@@ -219,61 +215,51 @@ impl<H: Host, R: Runtime> Shared<H, R> {
     /// The entries with indexes in `from..to`, at least one if there is any, and no more than
     /// `bytes_max` otherwise.
     async fn read(&self, from: u64, to: u64, bytes_max: u64) -> io::Result<Vec<Entry>> {
-        let broker = self.host.broker();
-        let mut entries = Vec::new();
-        let mut bytes = 0;
-        let mut index = from;
-        while index < to {
-            let found = broker.with_raft_entries(|entries| {
-                let start = match index {
-                    0 => Some(LogOffset(0)),
-                    _ => entries.place(index - 1).map(|place| place.end),
-                };
-                let place = entries.place(index)?;
-                Some((place, start?, entries.members_at(index).map(<[u8]>::to_vec)))
-            });
-            let Some((place, start, members)) = found else {
-                let missing = self.read_old(index, to, bytes_max - bytes).await?;
-                if missing.is_empty() {
-                    return Ok(entries);
-                }
-                for entry in missing {
-                    bytes += size_of(&entry);
-                    index = entry.log_id.index + 1;
-                    entries.push(entry);
-                }
-                if bytes >= bytes_max {
-                    return Ok(entries);
-                }
-                continue;
-            };
-            bytes += place.end.0 - start.0;
-            if bytes > bytes_max && !entries.is_empty() {
-                return Ok(entries);
+        let recent = self.host.broker().with_raft_entries(RaftEntries::first_recent);
+        let mut entries = match recent {
+            Some(recent) if from < recent => {
+                self.read_old(from, to.min(recent), recent, bytes_max).await?
             }
-            let members = members.as_deref().map(decode_members).transpose()?;
-            entries.push(stored(place, start, members));
-            index += 1;
-        }
-        Ok(entries)
+            _ => Vec::new(),
+        };
+        let mut bytes: u64 = entries.iter().map(size_of).sum();
+        let behind_old = from + entries.len() as u64;
+        self.host.broker().with_raft_entries(|all| {
+            for index in behind_old..to {
+                let Some((place, start)) = all.place(index).zip(all.start(index)) else { break };
+                bytes += place.end.0 - start.0;
+                if bytes > bytes_max && !entries.is_empty() {
+                    break;
+                }
+                let members = all.members_at(index).map(members::read).transpose()?;
+                entries.push(stored(place, start, members));
+            }
+            Ok(entries)
+        })
     }
 
-    /// Entries whose places are not in memory, read from the log from the last mark on.
-    async fn read_old(&self, from: u64, to: u64, bytes_max: u64) -> io::Result<Vec<Entry>> {
-        let (mark, last) = self.host.broker().with_raft_entries(|entries| {
-            let mark = from.checked_sub(1).and_then(|before| entries.place_before(before));
-            (mark, entries.last())
+    /// Entries whose places are not in memory, read from the log from the last mark on, up to the
+    /// first one that is: what follows may not be written yet.
+    async fn read_old(
+        &self,
+        from: u64,
+        to: u64,
+        recent: u64,
+        bytes_max: u64,
+    ) -> io::Result<Vec<Entry>> {
+        let (mark, end) = self.host.broker().with_raft_entries(|all| {
+            let mark = from.checked_sub(1).and_then(|before| all.place_before(before));
+            (mark, all.start(recent).expect("it is in memory where it begins"))
         });
-        let Some(last) = last.filter(|last| last.index >= from) else { return Ok(Vec::new()) };
         let mut start = mark.map_or(LogOffset(0), |mark| mark.end);
         let (mut found, mut bytes, mut broken) = (Vec::new(), 0, None);
-        let walked = self.store().walk_entries(start, last.end, |header, kind, payload| {
+        let walked = self.store().walk_entries(start, end, |header, kind, payload| {
             let Some((place, members)) = ended_by(header, kind, payload) else { return true };
             let range_start = std::mem::replace(&mut start, place.end);
             if place.index < from {
                 return true;
             }
-            match members.map(decode_members).transpose() {
+            match members.map(members::read).transpose() {
                 Ok(members) => {
                     bytes += place.end.0 - range_start.0;
                     found.push(stored(place, range_start, members));
@@ -286,10 +272,7 @@ impl<H: Host, R: Runtime> Shared<H, R> {
             }
         });
         walked.await.map_err(failed)?;
-        match broken {
-            Some(error) => Err(error),
-            None => Ok(found),
-        }
+        broken.map_or(Ok(found), Err)
     }
 }
 
@@ -300,7 +283,7 @@ fn size_of(entry: &Entry) -> u64 {
     }
 }
 
-fn stored(place: RaftPlace, start: LogOffset, members: Option<super::types::Members>) -> Entry {
+fn stored(place: RaftPlace, start: LogOffset, members: Option<Members>) -> Entry {
     let payload = match members {
         Some(members) => Payload::membership(members),
         None => EntryPayload::Normal(Proposal),
@@ -308,13 +291,9 @@ fn stored(place: RaftPlace, start: LogOffset, members: Option<super::types::Memb
     Entry { log_id: log_id_of(place), payload, body: Body::Stored(start..place.end) }
 }
 
-fn decode_members(bytes: &[u8]) -> io::Result<super::types::Members> {
-    members::decode(bytes).ok_or_else(|| failed("the members in the log cannot be read"))
-}
-
 /// Bytes of a stored entry, as another copy appends them.
 pub async fn read_body<D: Disk>(
-    store: &crate::storage::Store<D>,
+    store: &Store<D>,
     body: &Body,
     out: &mut Vec<u8>,
 ) -> Result<(), ReadError> {

@@ -40,9 +40,7 @@ impl<H: Host, R: Runtime> Machine<H, R> {
             let Some((place, bytes)) = entries.members_by(applied.index) else {
                 return Ok(StoredMembers::default());
             };
-            let members = members::decode(bytes)
-                .ok_or_else(|| io::Error::other("the members in the log cannot be read"))?;
-            Ok(StoredMembers::new(Some(log_id_of(place)), members))
+            Ok(StoredMembers::new(Some(log_id_of(place)), members::read(bytes)?))
         })
     }
 

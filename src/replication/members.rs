@@ -7,8 +7,9 @@
 //! All numbers are little-endian and have 64 bits.
 
 use std::collections::BTreeSet;
+use std::io;
 
-use super::types::{Members, ReplicaId};
+use super::types::{Members, ReplicaId, failed};
 
 pub fn encode(members: &Members) -> Vec<u8> {
     let configs = members.get_joint_config();
@@ -34,6 +35,11 @@ pub fn decode(bytes: &[u8]) -> Option<Members> {
     let configs: Vec<_> = (0..config_count).map(|_| list()).collect::<Option<_>>()?;
     let learners = list()?;
     numbers.next().is_none().then(|| Members::new_with_defaults(configs, learners))
+}
+
+/// Members that are in the log.
+pub fn read(bytes: &[u8]) -> io::Result<Members> {
+    decode(bytes).ok_or_else(|| failed("the members in the log cannot be read"))
 }
 
 #[cfg(test)]

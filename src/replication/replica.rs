@@ -26,7 +26,7 @@ use super::host::Host;
 use super::log::RaftLog;
 use super::machine::Machine;
 use super::network::{Engine, FrameReceiver, FrameSender, Identity, Network, Transport, serve};
-use super::types::{Proposal, ReplicaId, Runtime, Types};
+use super::types::{Proposal, ReplicaId, Runtime, Types, failed};
 
 /// How often a leader shows that it is alive, ms.
 const HEARTBEAT_MS: u64 = 100;
@@ -52,10 +52,6 @@ impl<H: Host, R: Runtime> Clone for Replica<H, R> {
         let (engine, log) = (self.engine.clone(), self.log.clone());
         Self { engine, log, identity: self.identity }
     }
-}
-
-fn failed(error: impl ToString) -> io::Error {
-    io::Error::other(error.to_string())
 }
 
 fn config(name: String) -> io::Result<Arc<Config>> {
@@ -109,11 +105,11 @@ impl<H: Host, R: Runtime> Replica<H, R> {
         let metrics = self.engine.metrics();
         loop {
             Types::<R>::sleep(Duration::from_millis(HEARTBEAT_MS)).await;
-            if let Err(why) = self.engine.is_initialized().await {
-                return why.to_string();
-            }
             let acknowledged_at = {
                 let metrics = metrics.borrow_watched();
+                if let Err(why) = &metrics.running_state {
+                    return why.to_string();
+                }
                 metrics.last_quorum_acked.map(|at| *at)
             };
             // A new leader has not been answered yet.

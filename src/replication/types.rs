@@ -2,6 +2,7 @@
 
 use std::cmp::Ordering;
 use std::fmt::{self, Debug, Display};
+use std::io;
 use std::marker::PhantomData;
 use std::ops::Range;
 
@@ -159,4 +160,14 @@ pub fn log_id_of(place: RaftPlace) -> LogId {
 
 pub fn term_of(log_id: &LogId) -> u64 {
     *log_id.leader_id
+}
+
+/// A vote of these parts, as files and frames have them.
+pub fn vote(term: u64, voted_for: ReplicaId, is_committed: bool) -> Vote {
+    Vote { leader_id: LeaderId::new(term, voted_for), committed: is_committed }
+}
+
+/// An error for the engine, which takes only this type; those of the shard cannot leave its thread.
+pub fn failed(error: impl ToString) -> io::Error {
+    io::Error::other(error.to_string())
 }

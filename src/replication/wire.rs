@@ -18,7 +18,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 use super::members;
 use super::types::{
-    Body, Entry, LogId, Payload, Proposal, ReplicaId, Runtime, Types, Vote, log_id, term_of,
+    Body, Entry, LogId, Payload, Proposal, Runtime, Types, Vote, log_id, term_of, vote,
 };
 use crate::broker::raft_entries::members_of_raw;
 use openraft::EntryPayload;
@@ -434,11 +434,7 @@ impl VoteRow {
     }
 
     fn get(&self) -> Vote {
-        let (term, voted_for): (u64, ReplicaId) = (self.term.get(), self.voted_for.get());
-        match self.is_committed.get() {
-            0 => Vote::new(term, voted_for),
-            _ => Vote::new_committed(term, voted_for),
-        }
+        vote(self.term.get(), self.voted_for.get(), self.is_committed.get() != 0)
     }
 }
 
