@@ -178,15 +178,25 @@ impl<H: Host, R: Runtime, T: Transport> Peer<H, R, T> {
         Ok(answer)
     }
 
+    /// Asks for a vote, or for what it would be.
+    async fn ask_vote(
+        &mut self,
+        request: &VoteRequest<Types<R>>,
+        is_pre: bool,
+    ) -> Result<VoteResponse<Types<R>>, RPCError<Types<R>>> {
+        let answer = self.call(wire::ask_vote(request, is_pre)).await?;
+        answer.voted().map_err(|error| lost(broken(error)))
+    }
+
     async fn encode(&self, request: &AppendEntriesRequest<Types<R>>) -> io::Result<Vec<u8>> {
         let store = self.log.host().broker().store();
-        let (mut bodies, mut sizes) = (Vec::new(), Vec::with_capacity(request.entries.len()));
+        let mut append = wire::NewAppend::new(request);
         for entry in &request.entries {
-            let before = bodies.len();
-            read_body(store, &entry.body, &mut bodies).await.map_err(broken)?;
-            sizes.push(bodies.len() - before);
+            let before = append.bytes().len();
+            read_body(store, &entry.body, append.bytes()).await.map_err(broken)?;
+            append.end_entry(before);
         }
-        Ok(wire::append(request, &sizes, &bodies))
+        Ok(append.sealed())
     }
 }
 
@@ -355,8 +365,7 @@ impl<H: Host, R: Runtime, T: Transport> RaftNetworkV2<Types<R>> for Peer<H, R, T
         request: VoteRequest<Types<R>>,
         _option: RPCOption,
     ) -> Result<VoteResponse<Types<R>>, RPCError<Types<R>>> {
-        let answer = self.call(wire::ask_vote(&request, false)).await?;
-        answer.voted().map_err(|error| lost(broken(error)))
+        self.ask_vote(&request, false).await
     }
 
     async fn pre_vote(
@@ -364,8 +373,7 @@ impl<H: Host, R: Runtime, T: Transport> RaftNetworkV2<Types<R>> for Peer<H, R, T
         request: VoteRequest<Types<R>>,
         _option: RPCOption,
     ) -> Result<VoteResponse<Types<R>>, RPCError<Types<R>>> {
-        let answer = self.call(wire::ask_vote(&request, true)).await?;
-        answer.voted().map_err(|error| lost(broken(error)))
+        self.ask_vote(&request, true).await
     }
 
     /// A copy that is behind the beginning of the leader's log cannot be served.
@@ -461,19 +469,16 @@ async fn serve_calls<H: Host, R: Runtime>(
 ) -> io::Result<()> {
     loop {
         let frame = receiver.receive(FRAME_SIZE_MAX).await?;
-        let answer = match frame.kind {
-            kind if kind == FrameKind::Vote as u8 => {
-                let request = frame.ask_vote().map_err(broken)?;
-                wire::voted(&engine.vote(request).await.map_err(broken)?)
-            }
-            kind if kind == FrameKind::PreVote as u8 => {
-                let request = frame.ask_vote().map_err(broken)?;
-                wire::voted(&engine.pre_vote(request).await.map_err(broken)?)
-            }
-            _ => {
-                let request = frame.transfer().map_err(broken)?;
-                wire::transferred(&engine.handle_transfer_leader(request).await.map_err(broken)?)
-            }
+        let answer = if frame.kind == FrameKind::Transfer as u8 {
+            let request = frame.transfer().map_err(broken)?;
+            wire::transferred(&engine.handle_transfer_leader(request).await.map_err(broken)?)
+        } else {
+            let request = frame.ask_vote().map_err(broken)?;
+            let response = match frame.kind == FrameKind::PreVote as u8 {
+                true => engine.pre_vote(request).await,
+                false => engine.vote(request).await,
+            };
+            wire::voted(&response.map_err(broken)?)
         };
         sender.send(answer).await?;
     }

@@ -338,30 +338,57 @@ pub fn hello(row: &HelloRow) -> Vec<u8> {
     NewFrame::new(FrameKind::Hello, row).sealed(0)
 }
 
-/// An append whose entries in raw form are `bodies`, one after the other.
-pub fn append<R: Runtime>(
-    request: &AppendEntriesRequest<Types<R>>,
-    sizes: &[usize],
-    bodies: &[u8],
-) -> Vec<u8> {
-    let row = AppendRow {
-        vote: VoteRow::of(&request.vote),
-        previous: LogIdRow::of(request.prev_log_id.as_ref()),
-        committed: LogIdRow::of(request.leader_commit.as_ref()),
-        entry_count: U64::new(request.entries.len() as u64),
-    };
-    let mut frame = NewFrame::new(FrameKind::Append, &row);
-    for (entry, size) in request.entries.iter().zip(sizes) {
-        let row = EntryRow {
-            term: U64::new(term_of(&entry.log_id)),
-            index: U64::new(entry.log_id.index),
-            size: U32::new(u32::try_from(*size).expect("an entry is smaller than a segment")),
-            has_members: U32::new(u32::from(entry.payload.get_membership().is_some())),
+/// An append in the making: its head, a row for each entry, and the entries in raw form, which are
+/// read into it.
+pub struct NewAppend {
+    frame: NewFrame,
+    /// Where the entries begin.
+    begin: usize,
+    /// How many rows have their size.
+    measured: usize,
+}
+
+impl NewAppend {
+    pub fn new<R: Runtime>(request: &AppendEntriesRequest<Types<R>>) -> Self {
+        let row = AppendRow {
+            vote: VoteRow::of(&request.vote),
+            previous: LogIdRow::of(request.prev_log_id.as_ref()),
+            committed: LogIdRow::of(request.leader_commit.as_ref()),
+            entry_count: U64::new(request.entries.len() as u64),
         };
-        frame.0.extend_from_slice(row.as_bytes());
+        let mut frame = NewFrame::new(FrameKind::Append, &row);
+        for entry in &request.entries {
+            let row = EntryRow {
+                term: U64::new(term_of(&entry.log_id)),
+                index: U64::new(entry.log_id.index),
+                size: U32::ZERO,
+                has_members: U32::new(u32::from(entry.payload.get_membership().is_some())),
+            };
+            frame.0.extend_from_slice(row.as_bytes());
+        }
+        let begin = frame.0.len();
+        Self { frame, begin, measured: 0 }
     }
-    frame.0.extend_from_slice(bodies);
-    frame.sealed(bodies.len())
+
+    /// The bytes so far; the next entry follows them.
+    pub fn bytes(&mut self) -> &mut Vec<u8> {
+        &mut self.frame.0
+    }
+
+    /// The next entry is complete; it began when the bytes had this size.
+    pub fn end_entry(&mut self, size_before: usize) {
+        let size = u32::try_from(self.frame.0.len() - size_before);
+        let size = U32::new(size.expect("an entry is smaller than a segment"));
+        let rows = size_of::<FrameHead>() + size_of::<AppendRow>()..self.begin;
+        let rows = <[EntryRow]>::mut_from_bytes(&mut self.frame.0[rows]).expect("whole rows");
+        rows[self.measured].size = size;
+        self.measured += 1;
+    }
+
+    pub fn sealed(self) -> Vec<u8> {
+        let entries_size = self.frame.0.len() - self.begin;
+        self.frame.sealed(entries_size)
+    }
 }
 
 pub fn appended<R: Runtime>(
@@ -527,14 +554,28 @@ mod tests {
             entries: vec![entry(5, b"first"), entry(6, b"another")],
             leader_commit: Some(log_id(6, 3)),
         };
-        let frame = append(&request, &[5, 7], b"firstanother");
+        let append = |sizes: &[usize], bodies: &[u8]| {
+            let (mut append, mut rest) = (NewAppend::new(&request), bodies);
+            for size in sizes {
+                let before = append.bytes().len();
+                let (body, behind) = rest.split_at((*size).min(rest.len()));
+                append.bytes().extend_from_slice(body);
+                rest = behind;
+                append.end_entry(before);
+            }
+            append.sealed()
+        };
+        let frame = append(&[5, 7], b"firstanother");
         let read = parse(&frame).unwrap().append::<SimRuntime>().unwrap();
         assert_eq!(read.entries, request.entries);
         assert_eq!(
             (read.vote, read.prev_log_id, read.leader_commit),
             (request.vote, request.prev_log_id, request.leader_commit)
         );
-        let short = append(&request, &[5, 8], b"firstanother");
+        let mut short = append(&[5, 7], b"firstanother");
+        short.truncate(short.len() - 1);
+        let size = u32::from_le_bytes(*short.first_chunk().unwrap()) - 1;
+        short[..4].copy_from_slice(&size.to_le_bytes());
         let read = parse(&short).unwrap().append::<SimRuntime>();
         assert!(matches!(read, Err(FrameError::Damaged)));
         let other = voted(&VoteResponse::<T>::new(request.vote, None, true));
