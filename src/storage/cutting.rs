@@ -21,7 +21,6 @@ use crate::storage::entry::Parsed;
 use crate::storage::error::{CutError, ReadError};
 use crate::storage::index::Index;
 use crate::storage::log::{Log, Preparing};
-use crate::storage::scan::LogReader;
 use crate::storage::segment::FileName;
 use crate::storage::slice::Slices;
 use crate::storage::snapshot::SnapshotPoint;
@@ -86,10 +85,7 @@ impl<D: Disk> Hold<D> {
     pub async fn find(self, after: CutAfter) -> Result<Cut<D>, CutError> {
         let (mut at, end, next_ordinal, mut epoch, mut reader) = {
             let log = self.store.0.log.borrow();
-            let segments =
-                log.segments.iter().map(|segment| (segment.range.clone(), segment.file.clone()));
-            let reader = LogReader::new(segments.collect(), log.config.checksum_seed);
-            (log.commit.driven_to, log.end(), log.writer.next_ordinal(), 0, reader)
+            (log.commit.driven_to, log.end(), log.writer.next_ordinal(), 0, log.reader())
         };
         match after {
             CutAfter::Ordinal(ordinal) if ordinal >= next_ordinal => {

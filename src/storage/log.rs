@@ -30,6 +30,7 @@ use crate::storage::error::ReadError;
 use crate::storage::group_commit::Take;
 use crate::storage::raw::{self, RawEntry, RawError};
 use crate::storage::room::Gate;
+use crate::storage::scan::LogReader;
 use crate::storage::sealed::{Layout, note_mark};
 use crate::storage::tail::TailCache;
 use crate::storage::ticket::SharedRoom;
@@ -202,6 +203,13 @@ impl<D: Disk> Log<D> {
         let after = self.segments.partition_point(|segment| segment.range.start <= offset);
         let found = self.segments.get_mut(after.checked_sub(1)?)?;
         found.range.contains(&offset).then_some(found)
+    }
+
+    /// Reads the whole log from disk, also what is not committed.
+    pub fn reader(&self) -> LogReader<D::File> {
+        let segments =
+            self.segments.iter().map(|segment| (segment.range.clone(), segment.file.clone()));
+        LogReader::new(segments.collect(), self.config.checksum_seed)
     }
 
     fn active(&mut self) -> &mut Segment<D::File> {

@@ -28,22 +28,25 @@ impl<D: Disk> Store<D> {
         if at == to {
             return Ok(());
         }
-        let mut reader = self.raw_reader(at)?;
-        let mut slices = Slices::default();
+        let mut reader = self.reader_from(at)?;
+        let (mut slices, mut is_fresh) = (Slices::default(), true);
         while at < to {
             // It may be on its way to the disk, and in no cache any more.
             if !self.is_written_past(at).await {
                 return Err(ReadError::Gone(at));
             }
-            if !matches!(reader.parse_at(at).await?, Parsed::Entry(_)) {
-                // What it has read in advance may have been written since.
-                reader = self.raw_reader(at)?;
+            match reader.parse_at(at).await? {
+                Parsed::Entry(entry) => {
+                    push_raw(&entry.header, entry.payload, out);
+                    (at, is_fresh) = (entry.header.end(), false);
+                }
+                _ if is_fresh => return Err(ReadError::Damaged(at)),
+                _ => {
+                    // What it has read in advance may have been written since.
+                    (reader, is_fresh) = (self.reader_from(at)?, true);
+                    continue;
+                }
             }
-            let Parsed::Entry(entry) = reader.parse_at(at).await? else {
-                return Err(ReadError::Damaged(at));
-            };
-            push_raw(&entry.header, entry.payload, out);
-            at = entry.header.end();
             slices.handled(1).await;
             // The rest may have reached memory's part of the log.
             at = self.0.log.borrow().copy_raw(at, to, out);
@@ -51,30 +54,28 @@ impl<D: Disk> Store<D> {
         Ok(())
     }
 
-    /// Passes the entries from `from` to `to` to `take`, until it returns false. Returns where it
-    /// stopped.
+    /// Passes the entries from `from` to `to` to `take`, until it returns false. Both are places
+    /// between written entries.
     pub async fn walk_entries(
         &self,
         from: LogOffset,
         to: LogOffset,
         mut take: impl FnMut(&EntryHeader, EntryKind, &[u8]) -> bool,
-    ) -> Result<LogOffset, ReadError> {
-        let mut reader = self.raw_reader(from)?;
+    ) -> Result<(), ReadError> {
+        let mut reader = self.reader_from(from)?;
         let mut slices = Slices::default();
         let mut at = from;
         while at < to {
             let Parsed::Entry(entry) = reader.parse_at(at).await? else {
                 return Err(ReadError::Damaged(at));
             };
-            let (next, goes_on) =
-                (entry.header.end(), take(&entry.header, entry.kind, entry.payload));
-            at = next;
-            if !goes_on {
+            at = entry.header.end();
+            if !take(&entry.header, entry.kind, entry.payload) {
                 break;
             }
             slices.handled(1).await;
         }
-        Ok(at)
+        Ok(())
     }
 
     /// Waits until the entry at `at` is written; false if that will never happen.
@@ -86,14 +87,9 @@ impl<D: Disk> Store<D> {
         self.0.marks_changed.wait(look).await
     }
 
-    fn raw_reader(&self, from: LogOffset) -> Result<LogReader<D::File>, ReadError> {
+    fn reader_from(&self, from: LogOffset) -> Result<LogReader<D::File>, ReadError> {
         let log = self.0.log.borrow();
-        if from < log.begin() {
-            return Err(ReadError::Gone(from));
-        }
-        let segments =
-            log.segments.iter().map(|segment| (segment.range.clone(), segment.file.clone()));
-        Ok(LogReader::new(segments.collect(), log.config.checksum_seed))
+        if from < log.begin() { Err(ReadError::Gone(from)) } else { Ok(log.reader()) }
     }
 }
 
