@@ -364,9 +364,12 @@ impl<D: Disk> Broker<D> {
     /// Appends facts as one entry and applies them: the only way in which requests change durable
     /// state. Returns the mark at which they are committed.
     fn record(&self, facts: &Facts) -> Result<LogOffset, AppendError> {
+        self.record_in(facts, SpaceClass::Reserved)
+    }
+
+    fn record_in(&self, facts: &Facts, space: SpaceClass) -> Result<LogOffset, AppendError> {
         let (kind, subject, payload) = facts.entry();
-        let append =
-            Append { kind, subject, payload_size: payload.len(), space: SpaceClass::Reserved };
+        let append = Append { kind, subject, payload_size: payload.len(), space };
         let appended = self.store.append(append, |out, _| out.copy_from_slice(payload))?;
         let Appended { entry_offset, payload_offset, end } = appended;
         let fact = Fact { kind, subject, entry_offset, payload_offset, payload };

@@ -14,7 +14,9 @@ use super::raft_entries::{self, RaftContent, RaftPlace};
 use super::{Broker, Fact, FactError};
 use crate::model::{LogOffset, Now};
 use crate::storage::disk::Disk;
-use crate::storage::{AppendError, EpochError, RawError as StoreRawError, split_at_segment};
+use crate::storage::{
+    AppendError, EpochError, RawError as StoreRawError, SpaceClass, split_at_segment,
+};
 
 /// Why entries of the leader were not appended.
 #[derive(Debug, thiserror::Error)]
@@ -60,14 +62,17 @@ impl<D: Disk> Broker<D> {
     }
 
     /// Ends an entry of the consensus engine: everything appended since the previous one belongs to
-    /// it. Returns its place.
+    /// it. Returns its place. Also in a copy that does not lead: the first entry, which says who the
+    /// members are, is appended by every copy alike, and a leader that takes no requests goes on with
+    /// its own entries.
     pub fn end_raft_entry(
         &self,
         index: u64,
         term: u64,
         content: &RaftContent,
     ) -> Result<RaftPlace, AppendError> {
-        let end = self.record(&raft_entries::ended(index, term, content))?;
+        let facts = raft_entries::ended(index, term, content);
+        let end = self.record_in(&facts, SpaceClass::Engine)?;
         self.store.end_group();
         Ok(RaftPlace { index, term, end })
     }

@@ -184,20 +184,11 @@ impl<H: Host, R: Runtime> Shared<H, R> {
             EntryPayload::Normal(Proposal) => RaftContent::Group,
             EntryPayload::Membership(members) => RaftContent::Members(members::encode(members)),
         };
-        // The first entry, which says who the members are, is appended by every copy alike, before
-        // there is a leader. And a leader that takes no requests goes on with its own entries.
-        let follows = !broker.leads();
-        if follows {
-            broker.store().set_following(false);
-        }
         let end = || broker.end_raft_entry(log_id.index, term_of(log_id), &content);
         let outcome = match end() {
             Err(AppendError::NoRoom) => broker.store().with_room(END_SIZE_MAX, end).await,
             outcome => outcome,
         };
-        if follows {
-            broker.store().set_following(true);
-        }
         outcome.map(drop).map_err(failed)
     }
 

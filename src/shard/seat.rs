@@ -94,7 +94,6 @@ impl Seat {
                     .map_err(|error| RunError::new(format!("shard {}: {error}", self.shard)))?,
                 announcer: self.announcer,
             };
-            shard.service.broker.follow();
             seating.begin_as_follower(shard.id);
             replica = Some(seating);
         }

@@ -20,6 +20,9 @@ pub enum SpaceClass {
     Ordinary,
     /// The reserve as well. For small facts that keep the broker working, and free space again.
     Reserved,
+    /// The same, and also if another copy of the log leads: the consensus engine has entries of its
+    /// own then.
+    Engine,
 }
 
 /// Where an append went.

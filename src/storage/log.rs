@@ -439,7 +439,7 @@ impl<D: Disk> Log<D> {
         if self.fault.is_some() {
             return Err(AppendError::Fenced);
         }
-        if self.is_following {
+        if self.is_following && space != SpaceClass::Engine {
             return Err(AppendError::NotLeader);
         }
         if payload_size > self.payload_size_max() {

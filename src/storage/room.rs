@@ -98,7 +98,9 @@ impl Room {
     /// Whether an append of `size` bytes may take place now.
     pub fn admits(&self, class: SpaceClass, size: u64) -> bool {
         match class {
-            SpaceClass::Reserved => self.fits(size, self.budget.saturating_add(RESERVED_MARGIN)),
+            SpaceClass::Reserved | SpaceClass::Engine => {
+                self.fits(size, self.budget.saturating_add(RESERVED_MARGIN))
+            }
             SpaceClass::Ordinary => {
                 size <= self.own()
                     || self.waiting.is_empty() && self.fits(size, self.in_flight_max())
