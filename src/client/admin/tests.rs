@@ -1,8 +1,7 @@
 use std::sync::{Arc, Mutex};
 
 use super::*;
-use crate::client::blocking::testing::{Scripted, Server, dead_address};
-use crate::model::nameserver::RouteQueues;
+use crate::client::blocking::testing::{Scripted, Server, dead_address, route_to};
 use crate::model::record::{Host, NewRecord, Placement};
 use crate::model::request::QueueOf;
 use crate::model::{NameServerReply, QueueId, QueueOffset, Refusal, Reply};
@@ -79,19 +78,8 @@ fn message(offset: LogOffset) -> Scripted {
 fn nameserver(masters: &[&str]) -> (Server, Told) {
     let told = Told::default();
     let noted = told.clone();
-    let mut route = Route::default();
-    for (index, address) in masters.iter().enumerate() {
-        let name = format!("b{index}");
-        let (cluster, addresses) = ("c".to_owned(), vec![(0, (*address).to_owned())]);
-        route.brokers.push(RouteBroker { cluster, name: name.clone(), addresses });
-        route.queues.push(RouteQueues {
-            broker_name: name,
-            read_queue_count: 1,
-            write_queue_count: 1,
-            perm: 6,
-            system_flag: 0,
-        });
-    }
+    let named = masters.iter().enumerate();
+    let route = route_to(named.map(|(index, address)| (format!("b{index}"), *address)), 1, 6);
     let server = Server::start_nameserver(move |request| {
         Scripted::Give(match request {
             NameServerRequest::Route { topic } if topic == "T" => {

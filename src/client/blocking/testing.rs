@@ -10,11 +10,68 @@ use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
 
-use crate::model::{NameServerReply, NameServerRequest, Refusal, Reply, Request};
+use crate::model::nameserver::{Route, RouteBroker, RouteQueues};
+use crate::model::record::{Host, NewRecord, Placement};
+use crate::model::{
+    LogOffset, NameServerReply, NameServerRequest, QueueId, QueueOffset, Refusal, Reply, Request,
+    Timestamp,
+};
 use crate::wire::{
     DecodeRequest, EncodeReply, FRAME_SIZE_MAX, Frame, HeaderEncoding, decode_request,
     encode_reply, next_frame,
 };
+
+/// A route to brokers with these names and addresses, each with so many queues.
+pub fn route_to<'a>(
+    brokers: impl IntoIterator<Item = (String, &'a str)>,
+    queue_count: u32,
+    perm: u32,
+) -> Route {
+    let mut route = Route::default();
+    for (name, address) in brokers {
+        route.queues.push(RouteQueues {
+            broker_name: name.clone(),
+            read_queue_count: queue_count,
+            write_queue_count: queue_count,
+            perm,
+            system_flag: 0,
+        });
+        let (cluster, addresses) = ("c".to_owned(), vec![(0, address.to_owned())]);
+        route.brokers.push(RouteBroker { cluster, name, addresses });
+    }
+    route
+}
+
+/// A stored message, as a broker returns it.
+pub fn record(
+    topic: &str,
+    queue: QueueId,
+    queue_offset: QueueOffset,
+    properties: &[u8],
+    body: &[u8],
+) -> Vec<u8> {
+    let host = Host { address: [127, 0, 0, 1], port: 1.into() };
+    let record = NewRecord {
+        topic,
+        queue,
+        flag: 0,
+        system_flag: 0,
+        born_at: Timestamp(1),
+        born_host: host,
+        reconsume_times: 0,
+        body,
+        properties: [properties, b""],
+    };
+    let placement = Placement {
+        queue_offset,
+        physical_offset: LogOffset(queue_offset.0),
+        stored_at: Timestamp(2),
+        store_host: host,
+    };
+    let mut out = vec![0; record.size()];
+    record.write(&placement, &mut out);
+    out
+}
 
 /// A server's scripted reaction to a request.
 pub enum Scripted<R = Reply> {

@@ -1,11 +1,9 @@
 use std::sync::{Arc, Mutex};
 
 use super::*;
-use crate::client::blocking::testing::{Scripted, Server};
+use crate::client::blocking::testing::{Scripted, Server, record, route_to};
 use crate::client::remote;
-use crate::model::nameserver::{Route, RouteBroker, RouteQueues};
-use crate::model::record::{Host, NewRecord, Placement};
-use crate::model::{LogOffset, NameServerReply, Refusal, Reply};
+use crate::model::{NameServerReply, Refusal, Reply};
 
 /// A broker with two queues that hold what `bodies` says, of which the first `gone` are not retained.
 #[derive(Clone, Default)]
@@ -80,41 +78,14 @@ impl Log {
     }
 
     fn record(&self, pull: &Pull, offset: u64) -> Vec<u8> {
-        let host = Host { address: [127, 0, 0, 1], port: 1.into() };
-        let record = NewRecord {
-            topic: pull.queue.topic.as_str(),
-            queue: pull.queue.queue,
-            flag: 0,
-            system_flag: 0,
-            born_at: Timestamp(1),
-            born_host: host,
-            reconsume_times: 0,
-            body: &self.bodies.lock().unwrap()[offset as usize].clone(),
-            properties: [b"", b""],
-        };
-        let placement = Placement {
-            queue_offset: QueueOffset(offset),
-            physical_offset: LogOffset(0),
-            stored_at: Timestamp(2),
-            store_host: host,
-        };
-        let mut out = vec![0; record.size()];
-        record.write(&placement, &mut out);
-        out
+        let (Pull { queue, .. }, bodies) = (pull, self.bodies.lock().unwrap());
+        let body = &bodies[offset as usize];
+        record(queue.topic.as_str(), queue.queue, QueueOffset(offset), b"", body)
     }
 }
 
 fn nameserver(broker: &str) -> Server {
-    let queues = RouteQueues {
-        broker_name: "b".to_owned(),
-        read_queue_count: 2,
-        write_queue_count: 2,
-        perm: 6,
-        system_flag: 0,
-    };
-    let (cluster, name) = ("c".to_owned(), "b".to_owned());
-    let broker = RouteBroker { cluster, name, addresses: vec![(0, broker.to_owned())] };
-    let route = Route { queues: vec![queues], brokers: vec![broker] };
+    let route = route_to([("b".to_owned(), broker)], 2, 6);
     Server::start_nameserver(move |_| Scripted::Give(Ok(NameServerReply::Route(route.clone()))))
 }
 

@@ -4,14 +4,11 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
 use super::*;
-use crate::client::blocking::testing::{Scripted, Server};
-use crate::model::nameserver::{RouteBroker, RouteQueues};
-use crate::model::record::{
-    Host, NewRecord, PROPERTY_RETRY_TOPIC, PROPERTY_TAGS, Placement, push_property,
-};
+use crate::client::blocking::testing::{Scripted, Server, record, route_to};
+use crate::model::record::{PROPERTY_RETRY_TOPIC, PROPERTY_TAGS, push_property};
 use crate::model::reply::{PullStatus, Pulled};
 use crate::model::request::Pull;
-use crate::model::{ClientId, LogOffset, NameServerReply, NameServerRequest, Refusal, Reply};
+use crate::model::{ClientId, NameServerReply, NameServerRequest, Refusal, Reply};
 
 /// What a broker with one queue of topic `T` and one of the retry topic has seen.
 #[derive(Clone, Default)]
@@ -124,41 +121,13 @@ impl State {
                 body
             }
         };
-        let host = Host { address: [127, 0, 0, 1], port: 1.into() };
-        let record = NewRecord {
-            topic: pull.queue.topic.as_str(),
-            queue: pull.queue.queue,
-            flag: 0,
-            system_flag: 0,
-            born_at: Timestamp(1),
-            born_host: host,
-            reconsume_times: 0,
-            body: body.as_bytes(),
-            properties: [&properties, b""],
-        };
-        let placement = Placement {
-            queue_offset: QueueOffset(offset),
-            physical_offset: LogOffset(offset),
-            stored_at: Timestamp(2),
-            store_host: host,
-        };
-        let mut out = vec![0; record.size()];
-        record.write(&placement, &mut out);
-        out
+        let Pull { queue, .. } = pull;
+        record(queue.topic.as_str(), queue.queue, QueueOffset(offset), &properties, body.as_bytes())
     }
 }
 
 fn nameserver(broker: &str) -> Server {
-    let queues = RouteQueues {
-        broker_name: "b".to_owned(),
-        read_queue_count: 1,
-        write_queue_count: 1,
-        perm: 6,
-        system_flag: 0,
-    };
-    let (cluster, name) = ("c".to_owned(), "b".to_owned());
-    let broker = RouteBroker { cluster, name, addresses: vec![(0, broker.to_owned())] };
-    let route = Route { queues: vec![queues], brokers: vec![broker] };
+    let route = route_to([("b".to_owned(), broker)], 1, 6);
     Server::start_nameserver(move |request| match request {
         NameServerRequest::Route { topic } if topic == "absent" => {
             Scripted::Give(Err(Refusal::UnknownRoute(topic.to_string())))

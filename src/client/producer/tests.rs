@@ -2,9 +2,8 @@ use std::collections::BTreeMap;
 use std::sync::Mutex;
 
 use super::*;
-use crate::client::blocking::testing::{Scripted, Server, dead_address};
+use crate::client::blocking::testing::{Scripted, Server, dead_address, route_to};
 use crate::model::batch::{BatchItems, Records};
-use crate::model::nameserver::RouteBroker;
 use crate::model::record::Host;
 use crate::model::reply::Produced;
 use crate::model::{LogOffset, NameServerReply, NameServerRequest, QueueOffset, Reply, Request};
@@ -100,20 +99,8 @@ fn busy() -> Refusal {
 
 /// A route to brokers at these addresses, four queues each; they are called `b0`, `b1`, ….
 fn route(addresses: &[&str], perm: u32) -> Route {
-    let mut route = Route::default();
-    for (index, address) in addresses.iter().enumerate() {
-        let name = format!("b{index}");
-        route.queues.push(RouteQueues {
-            broker_name: name.clone(),
-            read_queue_count: 4,
-            write_queue_count: 4,
-            perm,
-            system_flag: 0,
-        });
-        let (cluster, addresses) = ("c".to_owned(), vec![(0, (*address).to_owned())]);
-        route.brokers.push(RouteBroker { cluster, name, addresses });
-    }
-    route
+    let named = addresses.iter().enumerate();
+    route_to(named.map(|(index, address)| (format!("b{index}"), *address)), 4, perm)
 }
 
 fn nameserver(topic: &'static str, addresses: &[&str]) -> Server {
