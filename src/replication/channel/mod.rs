@@ -11,6 +11,7 @@
 //! - Nothing is borrowed while a waker or a message is dropped, because either may run code that
 //!   uses the same channel.
 
+mod handles;
 mod mpsc;
 mod mutex;
 mod oneshot;

@@ -9,6 +9,7 @@ use std::task::{Context, Poll, Waker};
 use openraft::rt;
 use openraft::rt::{SendError, TryRecvError};
 
+use super::handles::Handles;
 use super::waiters::Waiters;
 
 /// The kind of channel, for the engine.
@@ -26,7 +27,7 @@ struct Shared<T> {
     /// At most `capacity` messages; later senders wait.
     queue: RefCell<VecDeque<T>>,
     capacity: usize,
-    senders: Cell<usize>,
+    senders: Handles,
     receiver: Cell<Option<Waker>>,
     is_receiver_gone: Cell<bool>,
     without_room: Waiters,
@@ -42,7 +43,7 @@ impl rt::Mpsc for Mpsc {
         let shared = Rc::new(Shared {
             queue: RefCell::default(),
             capacity,
-            senders: Cell::new(1),
+            senders: Handles::new(1),
             receiver: Cell::new(None),
             is_receiver_gone: Cell::new(false),
             without_room: Waiters::default(),
@@ -89,16 +90,14 @@ impl<T> Shared<T> {
 
 impl<T> Clone for Sender<T> {
     fn clone(&self) -> Self {
-        self.0.senders.set(self.0.senders.get() + 1);
+        self.0.senders.add();
         Self(self.0.clone())
     }
 }
 
 impl<T> Drop for Sender<T> {
     fn drop(&mut self) {
-        let left = self.0.senders.get() - 1;
-        self.0.senders.set(left);
-        if left == 0 {
+        if self.0.senders.remove() {
             self.0.wake_receiver();
         }
     }
@@ -106,8 +105,8 @@ impl<T> Drop for Sender<T> {
 
 impl<T> rt::MpscWeakSender<Mpsc, T> for WeakSender<T> {
     fn upgrade(&self) -> Option<Sender<T>> {
-        let shared = self.0.upgrade().filter(|shared| shared.senders.get() > 0)?;
-        shared.senders.set(shared.senders.get() + 1);
+        let shared = self.0.upgrade().filter(|shared| shared.senders.count() > 0)?;
+        shared.senders.add();
         Some(Sender(shared))
     }
 }
@@ -130,7 +129,7 @@ impl<T> rt::MpscReceiver<T> for Receiver<T> {
                 self.0.without_room.wake_all();
                 Ok(message)
             }
-            None if self.0.senders.get() == 0 => Err(TryRecvError::Disconnected),
+            None if self.0.senders.count() == 0 => Err(TryRecvError::Disconnected),
             None => Err(TryRecvError::Empty),
         }
     }
@@ -223,7 +222,7 @@ mod tests {
         let (sender, receiver) = Mpsc::channel(1);
         assert!(now(sender.send(Message(sender.clone()))).is_ok());
         drop(receiver);
-        assert_eq!(sender.0.senders.get(), 1);
+        assert_eq!(sender.0.senders.count(), 1);
     }
 
     #[test]

@@ -6,6 +6,7 @@ use std::rc::Rc;
 use openraft::rt;
 use openraft::rt::watch::{RecvError, SendError};
 
+use super::handles::Handles;
 use super::waiters::Waiters;
 
 /// The kind of channel, for the engine.
@@ -27,8 +28,8 @@ struct Shared<T> {
     value: RefCell<T>,
     /// Counts the changes. `seen <= version` for every receiver.
     version: Cell<u64>,
-    senders: Cell<usize>,
-    receivers: Cell<usize>,
+    senders: Handles,
+    receivers: Handles,
     unchanged: Waiters,
 }
 
@@ -42,8 +43,8 @@ impl rt::Watch for Watch {
         let shared = Rc::new(Shared {
             value: RefCell::new(first),
             version: Cell::new(0),
-            senders: Cell::new(1),
-            receivers: Cell::new(0),
+            senders: Handles::new(1),
+            receivers: Handles::new(0),
             unchanged: Waiters::default(),
         });
         let receiver = Receiver::new(&shared, 0);
@@ -53,7 +54,7 @@ impl rt::Watch for Watch {
 
 impl<T> rt::WatchSender<Watch, T> for Sender<T> {
     fn send(&self, value: T) -> Result<(), SendError<T>> {
-        if self.0.receivers.get() == 0 {
+        if self.0.receivers.count() == 0 {
             return Err(SendError(value));
         }
         let _replaced = self.0.value.replace(value);
@@ -87,16 +88,14 @@ impl<T> Shared<T> {
 
 impl<T> Clone for Sender<T> {
     fn clone(&self) -> Self {
-        self.0.senders.set(self.0.senders.get() + 1);
+        self.0.senders.add();
         Self(self.0.clone())
     }
 }
 
 impl<T> Drop for Sender<T> {
     fn drop(&mut self) {
-        let left = self.0.senders.get() - 1;
-        self.0.senders.set(left);
-        if left == 0 {
+        if self.0.senders.remove() {
             self.0.unchanged.wake_all();
         }
     }
@@ -107,7 +106,7 @@ impl<T> rt::WatchReceiver<Watch, T> for Receiver<T> {
         let (shared, seen) = (&self.shared, self.seen);
         let is_over = || match shared.version.get() {
             version if version != seen => Some(Ok(version)),
-            _ if shared.senders.get() == 0 => Some(Err(RecvError(()))),
+            _ if shared.senders.count() == 0 => Some(Err(RecvError(()))),
             _ => None,
         };
         self.seen = shared.unchanged.wait_until(is_over).await?;
@@ -126,7 +125,7 @@ impl<T> rt::WatchReceiver<Watch, T> for Receiver<T> {
 
 impl<T> Receiver<T> {
     fn new(shared: &Rc<Shared<T>>, seen: u64) -> Self {
-        shared.receivers.set(shared.receivers.get() + 1);
+        shared.receivers.add();
         Self { shared: shared.clone(), seen }
     }
 }
@@ -139,7 +138,7 @@ impl<T> Clone for Receiver<T> {
 
 impl<T> Drop for Receiver<T> {
     fn drop(&mut self) {
-        self.shared.receivers.set(self.shared.receivers.get() - 1);
+        self.shared.receivers.remove();
     }
 }
 

@@ -1,0 +1,26 @@
+//! How many handles of one kind a channel has.
+
+use std::cell::Cell;
+
+#[derive(Debug)]
+pub struct Handles(Cell<usize>);
+
+impl Handles {
+    pub fn new(count: usize) -> Self {
+        Self(Cell::new(count))
+    }
+
+    pub fn count(&self) -> usize {
+        self.0.get()
+    }
+
+    pub fn add(&self) {
+        self.0.set(self.0.get() + 1);
+    }
+
+    /// One is dropped. Returns whether it was the last.
+    pub fn remove(&self) -> bool {
+        self.0.set(self.0.get() - 1);
+        self.0.get() == 0
+    }
+}
