@@ -61,9 +61,8 @@ impl Replication {
 
     /// Addresses at which the replicas of a shard reach each other.
     pub fn peers(&self, shard: u16) -> BTreeMap<u64, Address> {
-        let offset = shard * PORTS_PER_SHARD + 1;
         let peer = |(id, address): (&u64, &Address)| {
-            let port = address.port.saturating_add(offset);
+            let port = replication_port(address.port.saturating_add(shard * PORTS_PER_SHARD));
             (*id, Address { host: address.host.clone(), port })
         };
         self.members.iter().map(peer).collect()
@@ -138,6 +137,12 @@ impl Plan {
             delay_levels_ms: self.engine.delay_levels.0.clone(),
         })
     }
+}
+
+/// Where a shard that clients reach at this port listens for its replicas: at the port that RocketMQ
+/// uses for replication.
+pub fn replication_port(port: u16) -> u16 {
+    port.saturating_add(1)
 }
 
 /// The configured port is advertised to clients, so it must be the one that is listened on.

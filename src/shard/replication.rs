@@ -1,7 +1,7 @@
 //! Replication of a shard on this runtime: its place in the shard, TCP connections between the
 //! replicas, and its start and end.
 //!
-//! Replicas of shard N listen on the shard's port + 1, the port that RocketMQ uses for replication.
+//! Replicas listen one port above the shard's (`plan::replication_port`).
 
 use std::collections::BTreeMap;
 use std::io;

@@ -18,7 +18,7 @@ use super::error::RunError;
 use super::listener;
 use super::mesh::{Inbox, Mesh};
 use super::nudge::Pulse;
-use super::plan::Replication;
+use super::plan::{Replication, replication_port};
 use super::replication::Seating;
 use super::shard::Shard;
 use crate::broker::{Broker, BrokerConfig};
@@ -84,14 +84,12 @@ impl Seat {
         let shard = Shard::new(ShardId(self.shard), service, pulse);
         let mut replica = None;
         if let (Some(replication), Some(identity)) = (self.replication, identity) {
-            let port = self.address.port().saturating_add(1);
-            let listener = listener::bind(SocketAddr::new(self.address.ip(), port)).await;
+            let address = SocketAddr::new(self.address.ip(), replication_port(self.address.port()));
             let seating = Seating {
                 name,
                 identity,
                 peers: replication.peers(self.shard),
-                listener: listener
-                    .map_err(|error| RunError::new(format!("shard {}: {error}", self.shard)))?,
+                listener: listener::bind(address).await.map_err(|e| in_shard(&e))?,
                 announcer: self.announcer,
             };
             seating.begin_as_follower(shard.id);
