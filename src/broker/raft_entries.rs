@@ -290,8 +290,7 @@ pub fn members_of_raw(bytes: &[u8]) -> Option<&[u8]> {
     let mut rest = bytes;
     loop {
         let (header, _) = EntryHeader::ref_from_prefix(rest).ok()?;
-        let is_filler = header.kind == EntryKind::FILLER.0;
-        let size = if is_filler { HEADER_SIZE } else { usize::try_from(header.size()).ok()? };
+        let size = header.raw_size();
         if size < rest.len() {
             rest = &rest[size..];
             continue;

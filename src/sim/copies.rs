@@ -1,7 +1,5 @@
 //! What one copy of a log sends to another, read from disk.
 
-use zerocopy::IntoBytes;
-
 use super::disk::SimDisk;
 use crate::model::LogOffset;
 use crate::storage::disk::{Disk, DiskErrorKind, DiskFile};
@@ -65,10 +63,7 @@ fn take_entries(base: LogOffset, segment: &[u8], seed: u32, entries: &mut Vec<Se
         let (at, rest) = (base.plus(position as u64), &segment[position..]);
         let Parsed::Entry(entry) = parse(rest, at, rest.len() as u64, seed) else { return false };
         let size = entry.header.size() as usize;
-        let bytes = match entry.kind {
-            EntryKind::FILLER => entry.header.as_bytes().to_vec(),
-            _ => rest[..size].to_vec(),
-        };
+        let bytes = rest[..entry.header.raw_size()].to_vec();
         let (end, ordinal) = (entry.header.end(), entry.header.ordinal.get());
         entries.push(Sendable { at, end, ordinal, kind: entry.kind, bytes });
         position += size;

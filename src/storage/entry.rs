@@ -156,6 +156,14 @@ impl EntryHeader {
         entry_size(self.payload_size.get() as usize) as u64
     }
 
+    /// Bytes of the entry in raw form ([`raw`](super::raw)).
+    pub fn raw_size(&self) -> usize {
+        match self.kind == EntryKind::FILLER.0 {
+            true => HEADER_SIZE,
+            false => entry_size(self.payload_size.get() as usize),
+        }
+    }
+
     pub fn end(&self) -> LogOffset {
         LogOffset(self.own_offset.get()).plus(self.size())
     }

@@ -97,9 +97,8 @@ fn check_one(bytes: &[u8], start: RawStart) -> Result<(RawEntry<'_>, &[u8]), Raw
     if !fits(&entry, segment_end) {
         return Err(RawError::Misfit { at });
     }
-    let is_filler = entry.kind == EntryKind::FILLER;
-    let size = if is_filler { HEADER_SIZE } else { entry.header.size() as usize };
-    let (bytes, rest) = bytes.split_at_checked(size).ok_or(RawError::Truncated { at })?;
+    let (bytes, rest) =
+        bytes.split_at_checked(entry.header.raw_size()).ok_or(RawError::Truncated { at })?;
     let padding = &bytes[HEADER_SIZE + entry.payload.len()..];
     if padding.iter().any(|&byte| byte != 0) {
         return Err(RawError::Damaged { at });

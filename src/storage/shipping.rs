@@ -8,7 +8,7 @@ use zerocopy::{FromBytes, IntoBytes};
 
 use crate::model::LogOffset;
 use crate::storage::disk::Disk;
-use crate::storage::entry::{EntryHeader, EntryKind, HEADER_SIZE, Parsed};
+use crate::storage::entry::{EntryHeader, EntryKind, Parsed};
 use crate::storage::error::ReadError;
 use crate::storage::log::Log;
 use crate::storage::scan::LogReader;
@@ -100,28 +100,24 @@ impl<D: Disk> Log<D> {
         let mut at = from;
         while at < to {
             let Some(bytes) = self.writer.peek(at).or_else(|| self.tail.peek(at)) else { break };
-            let Ok((header, rest)) = EntryHeader::ref_from_prefix(bytes) else { break };
+            let Ok((header, _)) = EntryHeader::ref_from_prefix(bytes) else { break };
             if header.own_offset.get() != at.0 {
                 break;
             }
-            let is_filler = header.kind == EntryKind::FILLER.0;
-            let size = header.size() as usize - HEADER_SIZE;
-            let Some(rest) = rest.get(..if is_filler { 0 } else { size }) else { break };
-            out.extend_from_slice(header.as_bytes());
-            out.extend_from_slice(rest);
+            let Some(entry) = bytes.get(..header.raw_size()) else { break };
+            out.extend_from_slice(entry);
             at = header.end();
         }
         at
     }
 }
 
+/// The payload of a filler is empty.
 fn push_raw(header: &EntryHeader, payload: &[u8], out: &mut Vec<u8>) {
+    let end = out.len() + header.raw_size();
     out.extend_from_slice(header.as_bytes());
-    if header.kind != EntryKind::FILLER.0 {
-        out.extend_from_slice(payload);
-        let padding = header.size() as usize - HEADER_SIZE - payload.len();
-        out.resize(out.len() + padding, 0);
-    }
+    out.extend_from_slice(payload);
+    out.resize(end, 0);
 }
 
 /// Splits raw entries where the segment ends: one append goes to one segment only. The bytes are
@@ -132,8 +128,7 @@ pub fn split_at_segment(bytes: &[u8], segment_end: LogOffset) -> (&[u8], &[u8]) 
         if header.own_offset.get() >= segment_end.0 {
             break;
         }
-        let is_filler = header.kind == EntryKind::FILLER.0;
-        size += if is_filler { HEADER_SIZE } else { header.size() as usize };
+        size += header.raw_size();
         if size >= bytes.len() {
             break;
         }
