@@ -137,6 +137,7 @@ fn found() -> Result<Reply, Refusal> {
         min_offset: QueueOffset(0),
         max_offset: QueueOffset(234_567),
         count: 32,
+        read_from: 0,
     }))
 }
 

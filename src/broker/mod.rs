@@ -11,7 +11,8 @@
 //! ```
 //!
 //! Start reading at [`Broker::handle`]. `produce` and `pull` are the two main paths, and never
-//! wait; everything else is an [`operation`]. `state` is derived from the log and has the table of
+//! wait; everything else is an [`operation`]. `leading` says whether a copy of a replicated shard knows
+//! what is newest. `state` is derived from the log and has the table of
 //! its parts: `topics`, `offsets`, `group_configs`, `locks`, `messages`, `delays`; `facts` is how
 //! changes are stored in the log. `groups` and `held` live as long as a connection. None of these does
 //! I/O. `upkeep` is the work driven by time.
@@ -39,6 +40,7 @@ mod group_requests;
 mod group_stats;
 mod groups;
 mod held;
+mod leading;
 mod lock_requests;
 mod locks;
 mod lookup;
@@ -74,6 +76,7 @@ use self::facts::{Fact, Facts};
 use self::gone::Ended;
 use self::groups::Groups;
 use self::held::Held;
+use self::leading::Leading;
 use self::resets::Resets;
 use self::state::{Durable, Snapshot};
 use self::upkeep::Flush;
@@ -104,6 +107,7 @@ pub use self::cut::CutError;
 pub use self::delaying::Delay;
 pub use self::facts::FactError;
 pub use self::held::PullTask;
+pub use self::leading::{Leadership, Standing};
 pub use self::open::{OpenError, OpenReport};
 pub use self::replica::RawError;
 
@@ -230,6 +234,8 @@ struct State {
     resets: Resets,
     held: Held,
     pending: VecDeque<Pending>,
+    /// Committed messages below this are visible.
+    visible_to: LogOffset,
     /// Held pulls that ended because their topic changed, in log order.
     ended: VecDeque<Ended>,
     /// Topics created by producers since the shard last asked.
@@ -261,6 +267,7 @@ pub struct Broker<D: Disk> {
     replies: Signal,
     /// Delayed messages are due, or no more are to be delivered.
     deliveries: Signal,
+    leading: Leading,
 }
 
 impl<D: Disk> Broker<D> {
@@ -405,6 +412,7 @@ impl State {
     /// Makes messages below `committed` visible; returns the pulls that waited for them.
     fn become_visible(&mut self, committed: LogOffset) -> Vec<PullTask> {
         let mut woken = Vec::new();
+        self.visible_to = committed;
         while let Some(pending) = self.pending.pop_front_if(|pending| pending.end <= committed) {
             let key = pending.queue;
             if let Some(queue) = self.durable.topics.queue_mut(key.topic, key.queue) {

@@ -58,8 +58,8 @@ impl<D: Disk> Broker<D> {
         state.see(&store, unseen);
         let topic_count = state.durable.topics.count();
         let state = RefCell::new(state);
-        let (flushes, outgoing, replies, deliveries) = Default::default();
-        let broker = Self { config, store, state, flushes, outgoing, replies, deliveries };
+        let (flushes, outgoing, replies, deliveries, leading) = Default::default();
+        let broker = Self { config, store, state, flushes, outgoing, replies, deliveries, leading };
         Ok((broker, OpenReport { recovery, topic_count }))
     }
 }

@@ -70,6 +70,7 @@ impl<D: Disk> Broker<D> {
         context: &impl Context,
     ) -> Result<Answer, Refusal> {
         self.check_leads(request)?;
+        self.becomes_newest(request, context).await?;
         let reply = match request {
             Request::MaxOffset(queue) => self.max_offset(queue)?,
             Request::MinOffset(queue) => self.min_offset(queue)?,
@@ -151,6 +152,7 @@ impl<D: Disk> Broker<D> {
                 panic!("producing and pulling are no operations")
             }
         };
+        self.check_newest(request)?;
         self.schedule_notifications(context.now().moment);
         self.log_notes();
         Ok(Answer { reply: Ok(reply), chunks: Vec::new() })

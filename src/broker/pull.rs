@@ -8,6 +8,11 @@
 //! ```
 //!
 //! Only committed messages are visible: a search stops at the queue's visible end.
+//!
+//! Every copy of a replicated shard answers with messages. That there is nothing new, only its leader
+//! says; from other copies a client gets what stock slaves answer (remoting reference, 5.15): nothing
+//! matched up to here, and where to read next. Such a pull is held as long as any other, so a client
+//! with an old route gets messages without asking in a loop.
 
 use super::filter::TagFilter;
 use super::held::PullTask;
@@ -208,7 +213,7 @@ impl<D: Disk> Broker<D> {
                 task.from = next;
                 self.store.metrics().pulls_missed.add(1);
                 Tried::Ended(match task.hold_until {
-                    Some(until) if next == self.visible(task.queue) => self.hold(task, until),
+                    Some(until) if next >= self.visible(task.queue) => self.hold(task, until),
                     _ => Outcome::Now(self.nothing(&task)),
                 })
             }
@@ -218,8 +223,16 @@ impl<D: Disk> Broker<D> {
     /// The reply to a pull that ends without messages.
     pub(super) fn nothing(&self, task: &PullTask) -> Answer {
         let is_advanced = task.from > task.asked;
-        let status = if is_advanced { PullStatus::NothingMatched } else { PullStatus::NothingNew };
-        self.answer(task, status, task.from, 0, Vec::new())
+        let is_newest = self.is_newest();
+        let status = match is_newest && !is_advanced {
+            true => PullStatus::NothingNew,
+            false => PullStatus::NothingMatched,
+        };
+        let mut answer = self.answer(task, status, task.from, 0, Vec::new());
+        if let (false, Ok(Reply::Pulled(pulled))) = (is_newest, &mut answer.reply) {
+            pulled.read_from = self.read_from();
+        }
+        answer
     }
 
     fn hold(&self, task: PullTask, until: Moment) -> Outcome {
@@ -240,9 +253,15 @@ impl<D: Disk> Broker<D> {
     fn search(&self, task: &PullTask) -> Search {
         let min = QueueOffset(self.store.with_index(|index| index.bounds(task.queue).start));
         let visible = self.visible(task.queue);
-        if task.from < min || task.from > visible {
-            let correct = if task.from < min { min } else { visible };
-            return Search::Outside { correct };
+        if task.from < min {
+            return Search::Outside { correct: min };
+        }
+        if task.from > visible {
+            // Another copy may have more than this one.
+            return match self.is_newest() {
+                true => Search::Outside { correct: visible },
+                false => Search::Nothing { next: task.from },
+            };
         }
         let mut chosen = Chosen::new();
         let mut bytes = 0;
@@ -328,6 +347,7 @@ impl<D: Disk> Broker<D> {
             min_offset: QueueOffset(min),
             max_offset: self.visible(task.queue),
             count,
+            read_from: 0,
         };
         Answer { reply: Ok(Reply::Pulled(pulled)), chunks }
     }

@@ -406,7 +406,7 @@ impl Consumer {
         let reading = self.assigned.get_mut(&queue).expect("its answer was waited for");
         reading.failures = 0;
         let from = std::mem::replace(&mut reading.offset, pulled.next_offset);
-        let Pulled { status, next_offset, min_offset, max_offset, count } = pulled;
+        let Pulled { status, next_offset, min_offset, max_offset, count, .. } = pulled;
         match status {
             PullStatus::Found => self.events.push(Event::Messages(Fetched {
                 queue,

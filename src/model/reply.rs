@@ -71,6 +71,8 @@ pub struct Pulled {
     pub max_offset: QueueOffset,
     /// Number of messages, which travel separately.
     pub count: u32,
+    /// Broker id from which to read next; 0 is the leader. Always 0 in the fixed header.
+    pub read_from: u64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -198,6 +198,14 @@ impl Request {
                 | Self::ResetGroup(_)
         )
     }
+
+    /// Whether the answer says what is newest, which only the leader knows.
+    pub fn reads_newest(&self) -> bool {
+        matches!(
+            self,
+            Self::MaxOffset(_) | Self::OffsetByTime { .. } | Self::CommittedOffset { .. }
+        )
+    }
 }
 
 /// A queue, as named by a client.

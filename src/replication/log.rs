@@ -15,10 +15,14 @@ use std::collections::VecDeque;
 use std::fmt::Debug;
 use std::io;
 use std::ops::{Bound, RangeBounds};
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
+use std::time::Duration;
 
 use openraft::entry::RaftPayload;
+use openraft::raft::VoteResponse;
 use openraft::storage::{IOFlushed, RaftLogStorage};
+use openraft::type_config::TypeConfigExt;
+use openraft::type_config::alias::InstantOf;
 use openraft::{EntryPayload, LogState, RaftLogReader};
 
 use super::host::{Host, Role};
@@ -38,16 +42,28 @@ const READ_BYTES_MAX: u64 = 1 << 20;
 /// Bytes in the log of the fact that ends an entry, with room for a set of members.
 const END_SIZE_MAX: usize = 1 << 10;
 
-/// A handle on the log; clones share it.
-pub struct RaftLog<H: Host, R: Runtime>(Rc<Shared<H, R>>);
+/// For so long after it has heard of a leader a copy grants no vote, ms. The engine's rule: it is the
+/// longest election timeout.
+pub const PROMISE_MS: u64 = 1_000;
 
-struct Shared<H: Host, R: Runtime> {
+/// A handle on the log; clones share it.
+pub struct RaftLog<H: Host, R: Runtime>(pub(super) Rc<Shared<H, R>>);
+
+pub(super) struct Shared<H: Host, R: Runtime> {
     host: H,
     id: ReplicaId,
     vote: Cell<Option<Vote>>,
     purged: Cell<Option<LogId>>,
     /// The term in which this copy leads.
     leads_in: Cell<Option<u64>>,
+    /// Where the first entry of that term ends, once it has been appended.
+    first_end: Cell<Option<LogOffset>>,
+    /// The last term whose lease this leader has given up.
+    given_up_in: Cell<Option<u64>>,
+    /// When a leader was last heard.
+    heard_at: Cell<Option<InstantOf<Types<R>>>>,
+    /// Until then this copy takes no part in elections: it may have promised that before it restarted.
+    promised_until: Cell<Option<InstantOf<Types<R>>>>,
     /// This copy has led since its state was last restored from the log.
     has_led: Cell<bool>,
     /// Each with its end, awaited since it was appended: it may be cut off while earlier ones are
@@ -80,6 +96,10 @@ impl<H: Host, R: Runtime> RaftLog<H, R> {
             vote: Cell::new(last_vote),
             purged: Cell::new(purged.map(log_id_of)),
             leads_in: Cell::new(None),
+            first_end: Cell::new(None),
+            given_up_in: Cell::new(None),
+            heard_at: Cell::new(None),
+            promised_until: Cell::new(None),
             has_led: Cell::new(false),
             flushes: RefCell::default(),
             flush_wanted: Signal::default(),
@@ -127,6 +147,67 @@ impl<H: Host, R: Runtime> RaftLog<H, R> {
         }
     }
 
+    /// A leader may have had this copy's promise when it stopped. Then it takes no part in elections for
+    /// as long as a promise lasts. Returns whether that is so.
+    pub fn promise_again(&self) -> bool {
+        let has_promised = |vote: Vote| vote.committed && vote.leader_id.voted_for != self.0.id;
+        if !self.0.vote.get().is_some_and(has_promised) {
+            return false;
+        }
+        self.0.promised_until.set(Some(Types::<R>::now() + Duration::from_millis(PROMISE_MS)));
+        true
+    }
+
+    pub fn has_promised(&self) -> bool {
+        self.0.promised_until.get().is_some_and(|until| Types::<R>::now() < until)
+    }
+
+    /// What this copy answers when it is asked for its vote and has promised not to give it.
+    pub fn refused_vote(&self) -> VoteResponse<Types<R>> {
+        let last = self.0.host.broker().last_raft_entry().map(log_id_of);
+        VoteResponse::new(self.0.vote.get().unwrap_or_else(|| vote(0, 0, false)), last, false)
+    }
+
+    /// Something of a leader has come.
+    pub fn hear_leader(&self) {
+        self.0.heard_at.set(Some(Types::<R>::now()));
+    }
+
+    /// Whether a leader was heard lately.
+    pub fn hears_leader(&self) -> bool {
+        let is_recent = |at| Types::<R>::now() < at + Duration::from_millis(PROMISE_MS);
+        self.0.heard_at.get().is_some_and(is_recent)
+    }
+
+    /// Another copy may be elected from now on although this one leads.
+    pub fn give_up_lease(&self) {
+        self.0.given_up_in.set(self.0.leads_in.get());
+    }
+
+    pub fn has_given_up(&self) -> bool {
+        self.0.leads_in.get().is_some() && self.0.given_up_in.get() == self.0.leads_in.get()
+    }
+
+    /// The term in which this copy leads.
+    pub fn leads_in(&self) -> Option<u64> {
+        self.0.leads_in.get()
+    }
+
+    /// Whether this leader has committed an entry of its own, and with it everything that an earlier
+    /// leader has committed.
+    pub fn knows_all(&self) -> bool {
+        let committed = self.0.store().committed();
+        self.0.first_end.get().is_some_and(|end| end <= committed)
+    }
+
+    pub fn id(&self) -> ReplicaId {
+        self.0.id
+    }
+
+    pub(super) fn downgrade(&self) -> Weak<Shared<H, R>> {
+        Rc::downgrade(&self.0)
+    }
+
     /// Number of the engine's appends that are not on stable media yet.
     pub fn unflushed(&self) -> usize {
         self.0.flushes.borrow().len()
@@ -171,6 +252,7 @@ impl<H: Host, R: Runtime> Shared<H, R> {
         self.host.broker().lead(epoch, self.host.now()).map_err(failed)?;
         self.has_led.set(true);
         if self.leads_in.replace(Some(term)) != Some(term) {
+            self.first_end.set(None);
             self.host.handle_role(Role::Leader { term });
         }
         Ok(())
@@ -189,7 +271,11 @@ impl<H: Host, R: Runtime> Shared<H, R> {
             Err(AppendError::NoRoom) => broker.store().with_room(END_SIZE_MAX, end).await,
             outcome => outcome,
         };
-        outcome.map(drop).map_err(failed)
+        let place = outcome.map_err(failed)?;
+        if self.leads_in.get() == Some(place.term) && self.first_end.get().is_none() {
+            self.first_end.set(Some(place.end));
+        }
+        Ok(())
     }
 
     async fn append_received(&self, log_id: &LogId, bytes: &[u8]) -> io::Result<()> {

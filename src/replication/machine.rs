@@ -71,6 +71,7 @@ impl<H: Host, R: Runtime> RaftStateMachine<Types<R>> for Machine<H, R> {
             }
         }
         self.log.host().handle_commit();
+        self.log.host().broker().leadership_moved();
         Ok(())
     }
 

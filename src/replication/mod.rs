@@ -12,7 +12,7 @@
 //! runs unchanged in a simulation. Start reading at [`replica`]; then [`log`] and [`machine`], the
 //! two sides of the shard that the engine sees, and [`network`] with [`wire`], its way to the other
 //! copies. [`host`] is what all this needs of the shard. [`types`] names the engine's types,
-//! [`members`] encodes who has a copy. [`channel`] connects the tasks of the engine. What a task
+//! [`members`] encodes who has a copy, [`lease`] says for how long a leader is the only one. [`channel`] connects the tasks of the engine. What a task
 //! is, and what time is, the runtime decides: `shard::raft_runtime` on a shard, `sim::raft_runtime`
 //! in a simulation.
 //!
@@ -29,7 +29,8 @@
 
 pub mod channel;
 pub mod host;
-pub mod log;
+mod lease;
+mod log;
 pub mod machine;
 pub mod members;
 pub mod network;

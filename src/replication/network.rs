@@ -398,6 +398,7 @@ impl<H: Host, R: Runtime, T: Transport> RaftNetworkV2<Types<R>> for Peer<H, R, T
         request: TransferLeaderRequest<Types<R>>,
         _option: RPCOption,
     ) -> Result<TransferLeaderResponse<Types<R>>, RPCError<Types<R>>> {
+        self.log.give_up_lease();
         let answer = self.call(wire::transfer(&request)).await?;
         answer.transferred(&request).map_err(|error| lost(broken(error)))
     }
@@ -409,6 +410,7 @@ pub type Engine<H, R> = Raft<Types<R>, Machine<H, R>>;
 /// Serves a connection from another copy until it closes or breaks.
 pub async fn serve<H: Host, R: Runtime>(
     engine: Rc<Engine<H, R>>,
+    log: RaftLog<H, R>,
     identity: Identity,
     mut sender: impl FrameSender,
     mut receiver: impl FrameReceiver,
@@ -428,13 +430,14 @@ pub async fn serve<H: Host, R: Runtime>(
         return Err(broken(format!("replica {} is not a copy of this shard", hello.from.get())));
     }
     match is_stream {
-        true => serve_stream(engine, sender, receiver).await,
-        false => serve_calls(engine, sender, receiver).await,
+        true => serve_stream(engine, log, sender, receiver).await,
+        false => serve_calls(engine, log, sender, receiver).await,
     }
 }
 
 async fn serve_stream<H: Host, R: Runtime>(
     engine: Rc<Engine<H, R>>,
+    log: RaftLog<H, R>,
     mut sender: impl FrameSender,
     mut receiver: impl FrameReceiver,
 ) -> io::Result<()> {
@@ -453,6 +456,9 @@ async fn serve_stream<H: Host, R: Runtime>(
     let mut answers = pin!(engine.stream_append(requests.into_stream()));
     while let Some(answer) = answers.next().await {
         let answer: Result<Option<LogId>, _> = answer.map_err(broken)?;
+        if answer.is_ok() {
+            log.hear_leader();
+        }
         sender.send(wire::appended::<R>(&answer)).await?;
         if answer.is_err() {
             break;
@@ -464,6 +470,7 @@ async fn serve_stream<H: Host, R: Runtime>(
 
 async fn serve_calls<H: Host, R: Runtime>(
     engine: Rc<Engine<H, R>>,
+    log: RaftLog<H, R>,
     mut sender: impl FrameSender,
     mut receiver: impl FrameReceiver,
 ) -> io::Result<()> {
@@ -475,6 +482,7 @@ async fn serve_calls<H: Host, R: Runtime>(
         } else {
             let request = frame.ask_vote().map_err(broken)?;
             let response = match frame.kind == FrameKind::PreVote as u8 {
+                _ if log.has_promised() && !request.leadership_transfer => Ok(log.refused_vote()),
                 true => engine.pre_vote(request).await,
                 false => engine.vote(request).await,
             };

@@ -20,10 +20,11 @@ use std::time::Duration;
 use futures_util::future::{Either, select};
 use openraft::async_runtime::WatchReceiver;
 use openraft::type_config::TypeConfigExt;
-use openraft::{Config, Instant, Raft, SnapshotPolicy};
+use openraft::{Config, Raft, SnapshotPolicy};
 
 use super::host::Host;
-use super::log::RaftLog;
+use super::lease::Lease;
+use super::log::{PROMISE_MS, RaftLog};
 use super::machine::Machine;
 use super::network::{Engine, FrameReceiver, FrameSender, Identity, Network, Transport, serve};
 use super::types::{Proposal, ReplicaId, Runtime, Types, failed};
@@ -32,7 +33,7 @@ use super::types::{Proposal, ReplicaId, Runtime, Types, failed};
 const HEARTBEAT_MS: u64 = 100;
 /// After so long without it, others become candidates, ms. Each adds a part of its own.
 const ELECTION_MIN_MS: u64 = 500;
-const ELECTION_MAX_MS: u64 = 1_000;
+const ELECTION_MAX_MS: u64 = PROMISE_MS;
 /// A copy counts as having caught up when it lacks fewer entries, ms.
 const LAG_MAX: u64 = 100;
 /// Number of entries on their way to stable media before no further one is proposed.
@@ -44,17 +45,18 @@ const REFUSED_PAUSE: Duration = Duration::from_millis(20);
 pub struct Replica<H: Host, R: Runtime> {
     engine: Rc<Engine<H, R>>,
     log: RaftLog<H, R>,
+    lease: Rc<Lease<H, R>>,
     identity: Identity,
 }
 
 impl<H: Host, R: Runtime> Clone for Replica<H, R> {
     fn clone(&self) -> Self {
-        let (engine, log) = (self.engine.clone(), self.log.clone());
-        Self { engine, log, identity: self.identity }
+        let (engine, log, lease) = (self.engine.clone(), self.log.clone(), self.lease.clone());
+        Self { engine, log, lease, identity: self.identity }
     }
 }
 
-fn config(name: String) -> io::Result<Arc<Config>> {
+fn config(name: String, is_candidate: bool) -> io::Result<Arc<Config>> {
     let config = Config {
         cluster_name: name,
         heartbeat_interval: HEARTBEAT_MS,
@@ -64,6 +66,7 @@ fn config(name: String) -> io::Result<Arc<Config>> {
         // Retention decides what is kept.
         snapshot_policy: SnapshotPolicy::Never,
         enable_pre_vote: Some(true),
+        enable_elect: is_candidate,
         // A term is one run of a leader.
         enable_leader_restore: Some(false),
         ..Config::default()
@@ -83,11 +86,23 @@ impl<H: Host, R: Runtime> Replica<H, R> {
         transport: impl Transport,
     ) -> io::Result<Self> {
         let log = RaftLog::open(host, identity.id).await?;
+        let has_promised = log.promise_again();
         let network = Network::new(log.clone(), transport, identity);
         let machine = Machine::new(log.clone());
-        let engine = Raft::new(identity.id, config(name)?, network, log.clone(), machine);
+        let engine =
+            Raft::new(identity.id, config(name, !has_promised)?, network, log.clone(), machine);
         let engine = Rc::new(engine.await.map_err(failed)?);
-        let replica = Self { engine, log, identity };
+        let lease = Rc::new(Lease::new(&log, engine.metrics()));
+        let leadership = Lease::new(&log, engine.metrics());
+        log.host().broker().set_leadership(Box::new(leadership));
+        let replica = Self { engine, log, lease, identity };
+        if has_promised {
+            let engine = replica.engine.clone();
+            drop(Types::<R>::spawn(async move {
+                Types::<R>::sleep(Duration::from_millis(PROMISE_MS)).await;
+                engine.runtime_config().elect(true);
+            }));
+        }
         let flushes = replica.log.clone();
         drop(Types::<R>::spawn(async move { flushes.report_flushes().await }));
         if !replica.engine.is_initialized().await.map_err(failed)? {
@@ -98,32 +113,26 @@ impl<H: Host, R: Runtime> Replica<H, R> {
         Ok(replica)
     }
 
-    /// Runs while the engine does. A leader that most others have not answered for as long as it
-    /// takes to elect another one takes no more requests until they do. Returns why the engine has
-    /// ended.
+    /// Runs while the engine does. A leader without a lease takes no more requests until it has one.
+    /// Returns why the engine has ended.
     pub async fn watch(&self) -> String {
         let metrics = self.engine.metrics();
         loop {
             Types::<R>::sleep(Duration::from_millis(HEARTBEAT_MS)).await;
-            let acknowledged_at = {
-                let metrics = metrics.borrow_watched();
-                if let Err(why) = &metrics.running_state {
-                    return why.to_string();
-                }
-                metrics.last_quorum_acked.map(|at| *at)
-            };
+            if let Err(why) = &metrics.borrow_watched().running_state {
+                return why.to_string();
+            }
             // A new leader has not been answered yet.
-            let is_current = acknowledged_at.is_none_or(|at| {
-                let age = Types::<R>::now().saturating_duration_since(at);
-                age < Duration::from_millis(ELECTION_MAX_MS)
-            });
-            self.log.set_current(is_current);
+            self.log.set_current(self.lease.is_valid().unwrap_or(true));
+            self.log.host().broker().leadership_moved();
         }
     }
 
     /// Serves a connection from another copy until it closes.
     pub async fn serve(&self, sender: impl FrameSender, receiver: impl FrameReceiver) {
-        if let Err(error) = serve(self.engine.clone(), self.identity, sender, receiver).await {
+        if let Err(error) =
+            serve(self.engine.clone(), self.log.clone(), self.identity, sender, receiver).await
+        {
             tracing::debug!("a connection from another replica has ended: {error}");
         }
     }

@@ -292,7 +292,7 @@ pub fn encode_pulled(fields: &mut FieldWriter<'_>, pulled: &Pulled) {
     fields.number("maxOffset", pulled.max_offset.0);
     fields.number("minOffset", pulled.min_offset.0);
     fields.number("nextBeginOffset", pulled.next_offset.0);
-    fields.number("suggestWhichBrokerId", 0);
+    fields.number("suggestWhichBrokerId", pulled.read_from);
 }
 
 /// Topic and number of a queue, common to all requests about one queue.

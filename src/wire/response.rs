@@ -182,6 +182,7 @@ impl Response {
             min_offset: QueueOffset(self.number("minOffset")?),
             max_offset: QueueOffset(self.number("maxOffset")?),
             count: self.records().count() as u32,
+            read_from: self.number("suggestWhichBrokerId")?,
         })
     }
 

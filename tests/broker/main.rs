@@ -12,15 +12,19 @@ mod offsets;
 mod replicas;
 mod topics;
 
+use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::poll_fn;
 use std::pin::{Pin, pin};
+use std::rc::Rc;
 use std::task::Poll;
 
 use bytes::Bytes;
 use ringmq::broker::clients::{CallError, Outgoing};
 use ringmq::broker::operation::Context;
-use ringmq::broker::{Answer, Broker, BrokerConfig, CutError, Origin, Outcome, Released};
+use ringmq::broker::{
+    Answer, Broker, BrokerConfig, CutError, Leadership, Origin, Outcome, Released, Standing,
+};
 use ringmq::client::session::Session;
 use ringmq::model::batch::BatchItem;
 use ringmq::model::client::ResetOffsets;

@@ -166,3 +166,99 @@ fn an_opened_broker_shows_what_is_committed() {
         }
     });
 }
+
+/// A leadership that the test decides.
+struct Decided(Rc<Cell<Standing>>);
+
+impl Leadership for Decided {
+    fn standing(&self) -> Standing {
+        self.0.get()
+    }
+
+    fn read_from(&self) -> u64 {
+        2
+    }
+}
+
+/// Status, next offset and where to read next.
+fn pulled(outcome: Outcome) -> (PullStatus, u64, u64) {
+    match outcome {
+        Outcome::Now(Answer { reply: Ok(Reply::Pulled(pulled)), .. }) => {
+            (pulled.status, pulled.next_offset.0, pulled.read_from)
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn only_a_leader_with_a_lease_says_what_is_newest() {
+    sim::run(async {
+        let broker = open_driven(&SimDisk::new(1)).await;
+        for _ in 0..2 {
+            put(&broker, "t", 0).await;
+        }
+        commit_all(&broker).await;
+        let standing = Rc::new(Cell::new(Standing::Leads));
+        broker.set_leadership(Box::new(Decided(standing.clone())));
+        let at = |offset| pulled(ask(&broker, Request::Pull(pull("t", 0, offset))));
+        let max = Request::MaxOffset(queue("t", 0));
+        assert_eq!(at(0), (PullStatus::Found, 2, 0));
+        assert_eq!(at(2), (PullStatus::NothingNew, 2, 0));
+        assert_eq!(at(5), (PullStatus::OffsetMoved, 2, 0));
+        assert_eq!(broker.operate(&max, &Here).await.reply, Ok(Reply::Offset(QueueOffset(2))));
+        let refused = Err(Refusal::NotLeader { shard: 0 });
+        for other in [Standing::Elected, Standing::Follows] {
+            standing.set(other);
+            assert_eq!(at(0), (PullStatus::Found, 2, 0), "messages are messages");
+            assert_eq!(at(2), (PullStatus::NothingMatched, 2, 2));
+            assert_eq!(at(5), (PullStatus::NothingMatched, 5, 2), "another copy may have it");
+        }
+        assert_eq!(broker.operate(&max, &Here).await.reply, refused);
+        // It waits for the lease of a leader that was just elected.
+        standing.set(Standing::Elected);
+        let mut waiting = pin!(broker.operate(&max, &Here));
+        assert!(poll_once(&mut waiting).await.is_none());
+        standing.set(Standing::Leads);
+        broker.leadership_moved();
+        let answer = poll_once(&mut waiting).await.unwrap();
+        assert_eq!(answer.reply, Ok(Reply::Offset(QueueOffset(2))));
+        // What is committed but not visible yet makes it wait as well.
+        put(&broker, "t", 0).await;
+        write_all(&broker).await;
+        broker.store().commit_to(broker.store().end());
+        assert_eq!(at(2), (PullStatus::NothingMatched, 2, 2));
+        broker.advance();
+        assert_eq!(at(2), (PullStatus::Found, 3, 0));
+    });
+}
+
+/// A pull is held for what this copy does not have yet, and a lost lease is noticed when it ends.
+#[test]
+fn a_held_pull_ends_with_what_the_copy_is_then() {
+    sim::run(async {
+        let broker = open_driven(&SimDisk::new(1)).await;
+        put(&broker, "t", 0).await;
+        commit_all(&broker).await;
+        let standing = Rc::new(Cell::new(Standing::Leads));
+        broker.set_leadership(Box::new(Decided(standing.clone())));
+        let hold = |offset| {
+            let pull = Pull { hold_ms: Some(1_000), ..pull("t", 0, offset) };
+            assert!(matches!(ask(&broker, Request::Pull(pull)), Outcome::Held));
+        };
+        let later = |ms| Now { moment: NOW.moment.plus_ms(ms), ..NOW };
+        let end = |ms| broker.act(later(ms)).into_iter().map(|one| pulled(one.outcome));
+        hold(1);
+        standing.set(Standing::Elected);
+        assert_eq!(end(1_000).collect::<Vec<_>>(), [(PullStatus::NothingMatched, 1, 2)]);
+        standing.set(Standing::Follows);
+        hold(2);
+        put(&broker, "t", 0).await;
+        assert!(commit_all(&broker).await.is_empty(), "that is before what it asks for");
+        put(&broker, "t", 0).await;
+        let released = commit_all(&broker).await;
+        let [Released { outcome: Outcome::Now(answer), .. }] = &released[..] else {
+            panic!("{released:?}")
+        };
+        assert!(matches!(&answer.reply, Ok(Reply::Pulled(pulled)) if pulled.count == 1));
+    });
+}

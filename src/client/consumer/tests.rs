@@ -72,6 +72,7 @@ impl Log {
             min_offset: QueueOffset(self.gone),
             max_offset: end,
             count: range.clone().count() as u32,
+            read_from: 0,
         };
         let records = range.flat_map(|offset| self.record(pull, offset)).collect();
         Scripted::GiveWith(Reply::Pulled(pulled), records)

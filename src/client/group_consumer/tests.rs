@@ -104,6 +104,7 @@ impl State {
             min_offset: QueueOffset(self.begin),
             max_offset: QueueOffset(end),
             count: (next - from) as u32,
+            read_from: 0,
         };
         Scripted::GiveWith(Reply::Pulled(pulled), records)
     }

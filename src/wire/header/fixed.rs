@@ -343,6 +343,7 @@ pub fn decode_reply(header: &Bytes) -> Result<DecodedReply, FrameError> {
                 min_offset: QueueOffset(reply.min_offset.get()),
                 max_offset: QueueOffset(reply.max_offset.get()),
                 count: reply.count.get(),
+                read_from: 0,
             })
         }
         _ => return Err(wrong()),

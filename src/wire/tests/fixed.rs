@@ -118,6 +118,7 @@ fn pulled(status: PullStatus) -> Pulled {
         min_offset: QueueOffset(1),
         max_offset: QueueOffset(9),
         count: 1,
+        read_from: 0,
     }
 }
 

@@ -37,6 +37,7 @@ fn pulled(status: PullStatus) -> Reply {
         min_offset: QueueOffset(1),
         max_offset: QueueOffset(9),
         count: 0,
+        read_from: 0,
     })
 }
 

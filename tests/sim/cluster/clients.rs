@@ -98,6 +98,14 @@ pub async fn consume_all(world: Rc<World>, name: u32, stops: Rc<Cell<bool>>) {
                 leader = world.pick_id();
             }
         }
+        if world.below(4) == 0 {
+            let (group, of) = (group_name(&group), queue_of(queue));
+            let request = match world.below(2) {
+                0 => Request::MaxOffset(of),
+                _ => Request::CommittedOffset { group, queue: of, zero_if_missing: true },
+            };
+            world.ask(source, request).await;
+        }
         world.sleep_ms(world.below(60)).await;
     }
 }

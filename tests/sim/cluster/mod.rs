@@ -17,6 +17,7 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use openraft::async_runtime::AsyncRuntime;
+use ringmq::model::reply::QueueProgress;
 use ringmq::model::{Reply, Request};
 use ringmq::sim::SimRuntime;
 
@@ -144,13 +145,15 @@ async fn check(world: &Rc<World>) {
         }
         world.oracle.check_all(&counts, &who);
         for group in world.oracle.groups() {
-            let request = Request::CommittedOffset {
-                group: group_name(&group.0),
-                queue: queue_of(group.1),
-                zero_if_missing: false,
-            };
+            // What this replica knows, whether it leads or not.
+            let topic = Some(queue_of(group.1).topic);
+            let request = Request::GroupProgress { group: group_name(&group.0), topic };
             let found = match world.ask(id, request).await.map(|answer| answer.reply) {
-                Some(Ok(Reply::Offset(offset))) => Some(offset.0),
+                Some(Ok(Reply::Progress(progress))) => {
+                    let of = |queue: &QueueProgress| queue.queue.queue.queue.0 == group.1;
+                    let queue = progress.queues.into_iter().find(of);
+                    queue.and_then(|queue| queue.committed).map(|offset| offset.0)
+                }
                 _ => None,
             };
             world.oracle.check_progress(&group, found, &who);

@@ -7,6 +7,8 @@
 //! - A message is stored at one place only. (Clients here never send one twice.)
 //! - An offset whose commit was acknowledged is never lower later, on any replica; nor is it one
 //!   that nobody has committed.
+//! - Who says that there is nothing new, or what the end of a queue or the offset of a group is, knows of
+//!   everything that was acknowledged before it was asked.
 //! - A term has one leader, and is one run of it.
 //! - The n-th entry of the engine is the same on all replicas that count it as committed, and so
 //!   are the bytes of their logs up to it.
@@ -31,6 +33,14 @@ struct Progress {
     asked: u64,
     /// The highest whose commit was acknowledged.
     acknowledged: u64,
+}
+
+/// What was acknowledged of a queue.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Newest {
+    pub end: u64,
+    /// The offset of one group.
+    pub committed: u64,
 }
 
 #[derive(Default)]
@@ -92,6 +102,17 @@ impl Oracle {
         let known = &mut *self.0.borrow_mut();
         let progress = known.progress.entry((group.into(), queue)).or_default();
         progress.acknowledged = progress.acknowledged.max(offset);
+    }
+
+    /// Where a queue ends at least, and where a group is at least.
+    pub fn known(&self, queue: u32, group: Option<&str>) -> Newest {
+        let known = self.0.borrow();
+        let last = known.acknowledged.range((queue, 0)..(queue + 1, 0)).next_back();
+        let progress = group.and_then(|group| known.progress.get(&(group.to_owned(), queue)));
+        Newest {
+            end: last.map_or(0, |(place, _)| place.1 + 1),
+            committed: progress.map_or(0, |progress| progress.acknowledged),
+        }
     }
 
     pub fn lead(&self, term: u64, leader: (ReplicaId, u64)) {

@@ -26,7 +26,7 @@ use ringmq::storage::{CommitRule, CommitStep, StoreConfig, WRITES_IN_FLIGHT_MAX}
 
 use super::super::shard::broker_config;
 use super::machine::{Edge, PORT, SimTransport, TimedDisk, halves};
-use super::oracle::Oracle;
+use super::oracle::{Newest, Oracle};
 
 /// The replicas are on the machines with these numbers.
 pub const IDS: [ReplicaId; 3] = [1, 2, 3];
@@ -326,12 +326,25 @@ impl World {
             (life.group, life.process.clone()?)
         };
         let (give, answer) = channel::Oneshot::channel();
+        let newest = self.newest(&request);
         self.tasks.spawn_in(group, "request", async move {
-            give.send(process.serve(request).await).ok();
+            give.send(process.serve(request, newest).await).ok();
         });
         match select(answer, pin!(self.clock.sleep(ANSWER_MAX))).await {
             Either::Left((answer, _)) => answer.ok(),
             Either::Right(_) => None,
+        }
+    }
+
+    /// What a request for what is newest must know of at least.
+    fn newest(&self, request: &Request) -> Newest {
+        match request {
+            Request::Pull(pull) => self.oracle.known(pull.queue.queue.0, None),
+            Request::MaxOffset(queue) => self.oracle.known(queue.queue.0, None),
+            Request::CommittedOffset { group, queue, .. } => {
+                self.oracle.known(queue.queue.0, Some(group.as_str()))
+            }
+            _ => Newest::default(),
         }
     }
 
@@ -421,7 +434,7 @@ impl Process {
         }
     }
 
-    async fn serve(&self, request: Request) -> Answer {
+    async fn serve(&self, request: Request, newest: Newest) -> Answer {
         self.tickets.set(self.tickets.get() + 1);
         let ticket = self.tickets.get();
         let origin = Origin { connection: 1, ticket, ..Origin::default() };
@@ -447,12 +460,14 @@ impl Process {
             };
         };
         self.held.borrow_mut().remove(&ticket);
-        self.note(&request, &answer);
+        // What is acknowledged is visible.
+        self.handle_commit();
+        self.note(&request, &answer, newest);
         answer
     }
 
     /// What the client is about to learn.
-    fn note(&self, request: &Request, answer: &Answer) {
+    fn note(&self, request: &Request, answer: &Answer, newest: Newest) {
         let (oracle, who) = (&self.world.oracle, self);
         match (request, &answer.reply) {
             (Request::Produce(produce), Ok(Reply::Produced(produced))) => {
@@ -474,9 +489,22 @@ impl Process {
                         expected += 1;
                     }
                 }
-                if pulled.status == PullStatus::Found {
-                    assert_eq!(pulled.next_offset.0, expected, "{who}");
+                let next = pulled.next_offset.0;
+                match pulled.status {
+                    PullStatus::Found => assert_eq!(next, expected, "{who}"),
+                    PullStatus::NothingMatched => assert_eq!(next, expected, "{who}"),
+                    // It begins later.
+                    PullStatus::OffsetMoved if next > expected => {}
+                    PullStatus::NothingNew | PullStatus::OffsetMoved => {
+                        assert!(next >= newest.end, "{who}: ends at {next}, but {newest:?}");
+                    }
                 }
+            }
+            (Request::MaxOffset(_), Ok(Reply::Offset(end))) => {
+                assert!(end.0 >= newest.end, "{who}: ends at {end}, but {newest:?}");
+            }
+            (Request::CommittedOffset { .. }, Ok(Reply::Offset(offset))) => {
+                assert!(offset.0 >= newest.committed, "{who}: at {offset}, but {newest:?}");
             }
             _ => {}
         }

@@ -297,6 +297,7 @@ impl State {
             min_offset: QueueOffset(0),
             max_offset: QueueOffset(records.len() as u64),
             count: found.len() as u32,
+            read_from: 0,
         };
         (Ok(Reply::Pulled(pulled)), found.concat())
     }

@@ -1,0 +1,98 @@
+//! Whether this copy of the shard is the leader at this very moment, which every answer depends on
+//! that says what is newest: nothing new, the end of a queue, a group's offset.
+//!
+//! What such an answer says is read first, and the leader's lease is checked afterwards, in the same
+//! synchronous step. So the answer was true at some moment while its request was under way, even if
+//! the process is stopped before it has sent the answer. The other order could answer from before a
+//! stop of the process.
+
+use std::cell::OnceCell;
+
+use super::Broker;
+use super::operation::Context;
+use crate::model::{Moment, Refusal, Request};
+use crate::storage::disk::Disk;
+use crate::storage::signal::Signal;
+
+/// How long a request waits until a new leader has its lease, ms.
+const WAIT_MAX_MS: u64 = 1_000;
+
+/// What a copy is at the moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// It leads, nobody else can, and it knows of every message that was ever acknowledged.
+    Leads,
+    /// It was elected, and either has no lease or has not committed an entry of its own yet.
+    Elected,
+    Follows,
+}
+
+/// Knows what this copy is. There is none for a shard without replicas.
+pub trait Leadership {
+    /// Reads the clock.
+    fn standing(&self) -> Standing;
+
+    /// The broker id from which a client of this copy should read next: 0 is the leader.
+    fn read_from(&self) -> u64;
+}
+
+/// The shard's leadership, if it has replicas.
+#[derive(Default)]
+pub struct Leading {
+    of: OnceCell<Box<dyn Leadership>>,
+    /// This copy may have got its lease.
+    changed: Signal,
+}
+
+impl<D: Disk> Broker<D> {
+    /// From now on `leadership` says whether this copy leads. Called once.
+    pub fn set_leadership(&self, leadership: Box<dyn Leadership>) {
+        assert!(self.leading.of.set(leadership).is_ok(), "a shard has one leadership");
+    }
+
+    /// The lease may have been renewed, or an entry committed.
+    pub fn leadership_moved(&self) {
+        self.leading.changed.notify();
+    }
+
+    /// Whether what this copy has committed is all there is. To be called after reading it.
+    pub(super) fn is_newest(&self) -> bool {
+        // A replica that has just started follows, and its leadership is not known yet.
+        let Some(of) = self.leading.of.get() else { return self.leads() };
+        let is_visible = self.state.borrow().visible_to >= self.store.committed();
+        is_visible && of.standing() == Standing::Leads
+    }
+
+    /// Where a client that has found nothing here should read next, as a broker id.
+    pub(super) fn read_from(&self) -> u64 {
+        self.leading.of.get().map_or(0, |of| of.read_from())
+    }
+
+    /// Waits until this copy can say what is newest, if it has just been elected. Refused if another
+    /// copy leads.
+    pub(super) async fn becomes_newest(
+        &self,
+        request: &Request,
+        context: &impl Context,
+    ) -> Result<(), Refusal> {
+        let Some(leadership) = self.leading.of.get().filter(|_| request.reads_newest()) else {
+            return Ok(());
+        };
+        let refused = || Refusal::NotLeader { shard: self.config.shard.0 };
+        let deadline: Moment = context.now().moment.plus_ms(WAIT_MAX_MS);
+        let look = || match leadership.standing() {
+            Standing::Leads => Some(Ok(())),
+            Standing::Elected if context.now().moment < deadline => None,
+            Standing::Elected | Standing::Follows => Some(Err(refused())),
+        };
+        self.leading.changed.wait(look).await
+    }
+
+    /// Checks an answer to such a request, after what it says was read.
+    pub(super) fn check_newest(&self, request: &Request) -> Result<(), Refusal> {
+        match request.reads_newest() && !self.is_newest() {
+            true => Err(Refusal::NotLeader { shard: self.config.shard.0 }),
+            false => Ok(()),
+        }
+    }
+}
