@@ -10,6 +10,7 @@ use ringmq::broker::layout::{
 };
 use ringmq::storage::EntryKind;
 use ringmq::storage::ages::{AgesHead, SegmentAge};
+use ringmq::storage::copy::{CopyHead, CopyRow};
 use ringmq::storage::entry::{ENTRY_VERSION, EntryHeader};
 use ringmq::storage::links::IndexLink;
 use ringmq::storage::located::IndexMessage;
@@ -37,7 +38,7 @@ macro_rules! layout {
     };
 }
 
-fn layouts() -> [Layout; 29] {
+fn layouts() -> [Layout; 31] {
     [
         layout!(FactHead { size, subject, kind, reserved }),
         layout!(TopicSet {
@@ -135,6 +136,8 @@ fn layouts() -> [Layout; 29] {
             epoch,
             reserved,
         }),
+        layout!(CopyHead { checksum, version, end, file_count }),
+        layout!(CopyRow { part, place, size }),
         layout!(SnapshotHead {
             magic,
             checksum,

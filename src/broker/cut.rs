@@ -1,5 +1,6 @@
-//! Cuts off the end of the shard's running log. Afterwards the broker's state is as if the cut
-//! entries had never been there.
+//! Cuts off the end of the shard's running log, or replaces it by a copy of another replica's.
+//! Afterwards the broker's state is as if the cut entries had never been there, or is that of the
+//! copy.
 //!
 //! State that belongs to connections is kept: clients, members of groups, calls. Held pulls are
 //! tried again. Consume offsets that were not in the log yet are lost, as after a crash.
@@ -7,9 +8,9 @@
 use super::held::PullTask;
 use super::open::{OpenError, Restored, restore};
 use super::{Answer, Broker, Outcome, Released, State};
-use crate::model::{LogOffset, Refusal, Timestamp};
+use crate::model::{LogOffset, Now, Refusal, Timestamp};
 use crate::storage::disk::Disk;
-use crate::storage::{CutError as StoreCutError, Opening};
+use crate::storage::{CutError as StoreCutError, LogCopy, Opening};
 
 /// Why the log was not cut. Unless it is fenced now, nothing has changed.
 #[derive(Debug, thiserror::Error)]
@@ -18,6 +19,8 @@ pub enum CutError {
     Store(#[from] StoreCutError),
     #[error(transparent)]
     Open(#[from] OpenError),
+    #[error("a copy of the log was damaged after it had arrived, at {0}: is the disk failing?")]
+    CopyDamaged(LogOffset),
 }
 
 impl<D: Disk> Broker<D> {
@@ -27,6 +30,14 @@ impl<D: Disk> Broker<D> {
     /// [`Refusal::OutcomeUnknown`].
     pub async fn cut_to(&self, ordinal: u64, now: Timestamp) -> Result<Vec<Released>, CutError> {
         self.continue_from(self.store.cut_to(ordinal).await?, now).await
+    }
+
+    /// Replaces the log by a copy of another replica's, which has arrived completely, and the state
+    /// by that of the copy. Returns the pulls that this releases.
+    pub async fn take_over(&self, copy: &LogCopy, now: Now) -> Result<Vec<Released>, CutError> {
+        let released = self.continue_from(self.store.take_over(copy).await?, now.wall).await?;
+        self.store.note_time(now);
+        Ok(released)
     }
 
     /// The same for everything from `offset` on.
@@ -47,12 +58,13 @@ impl<D: Disk> Broker<D> {
             Err(error @ OpenError::Fact(_)) => panic!("entries that were applied before: {error}"),
             restored => restored?,
         };
+        let damaged = restored.recovery.damaged.first().map(|hole| hole.start);
         // There is no await between replacing the log and the state.
         let (held, mut released) = self.state.borrow_mut().take_over(restored, now);
         self.flushes.notify();
         self.deliveries.notify();
         released.extend(self.retry(held));
-        Ok(released)
+        damaged.map_or(Ok(released), |at| Err(CutError::CopyDamaged(at)))
     }
 }
 

@@ -129,6 +129,14 @@ impl RaftEntries {
         self.marks.get(after.checked_sub(1)?).copied()
     }
 
+    /// The first place in memory at or after that of the entry with this index.
+    pub fn place_after(&self, index: u64) -> Option<RaftPlace> {
+        let first_from = |places: &VecDeque<RaftPlace>| {
+            places.get(places.partition_point(|place| place.index < index)).copied()
+        };
+        first_from(&self.marks).or_else(|| first_from(&self.recent))
+    }
+
     /// The first entry that ends at or after `offset`, as far as places are in memory.
     pub fn first_from(&self, offset: LogOffset) -> Option<RaftPlace> {
         self.places().find(|place| place.end >= offset).copied()

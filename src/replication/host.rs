@@ -7,6 +7,10 @@ use crate::storage::disk::Disk;
 /// The shard. A clone is a second handle.
 pub trait Host: Clone + 'static {
     type Disk: Disk;
+    /// Permission to read the disk, until it is dropped.
+    type ColdRead<'a>
+    where
+        Self: 'a;
 
     fn broker(&self) -> &Broker<Self::Disk>;
 
@@ -20,6 +24,12 @@ pub trait Host: Clone + 'static {
 
     /// This copy leads in this term from now on, or it does not lead any more.
     fn handle_role(&self, role: Role);
+
+    /// Runs a task with less importance than everything else.
+    fn spawn_background(&self, task: impl Future<Output = ()> + 'static);
+
+    /// Waits until it is the caller's turn to read the disk, among consumers of old messages.
+    fn cold_read(&self) -> impl Future<Output = Self::ColdRead<'_>>;
 }
 
 /// What a copy is.

@@ -25,6 +25,7 @@ use openraft::type_config::TypeConfigExt;
 use openraft::type_config::alias::InstantOf;
 use openraft::{EntryPayload, LogState, RaftLogReader};
 
+use super::arrivals::Arrivals;
 use super::host::{Host, Role};
 use super::members;
 use super::types::{
@@ -70,6 +71,7 @@ pub(super) struct Shared<H: Host, R: Runtime> {
     /// reported.
     flushes: RefCell<VecDeque<(Awaited, IOFlushed<Types<R>>)>>,
     flush_wanted: Signal,
+    arrivals: Arrivals,
 }
 
 impl<H: Host, R: Runtime> Clone for RaftLog<H, R> {
@@ -87,14 +89,11 @@ impl<H: Host, R: Runtime> RaftLog<H, R> {
         let last_vote = last_vote.map(|StoredVote { term, voted_for, is_committed }| {
             vote(term, voted_for, is_committed)
         });
-        let begin = store.begin();
-        let purged = host.broker().with_raft_entries(|entries| {
-            (begin > LogOffset(0)).then(|| entries.first_from(begin)).flatten()
-        });
+        let has_leftovers = store.staging().has_any().await.map_err(failed)?;
         let log = Self(Rc::new(Shared {
             id,
             vote: Cell::new(last_vote),
-            purged: Cell::new(purged.map(log_id_of)),
+            purged: Cell::new(None),
             leads_in: Cell::new(None),
             first_end: Cell::new(None),
             given_up_in: Cell::new(None),
@@ -103,8 +102,10 @@ impl<H: Host, R: Runtime> RaftLog<H, R> {
             has_led: Cell::new(false),
             flushes: RefCell::default(),
             flush_wanted: Signal::default(),
+            arrivals: Arrivals::new(has_leftovers),
             host,
         }));
+        log.0.purged.set(log.last_deleted());
         log.0.settle().await?;
         log.0.store().end_group();
         Ok(log)
@@ -216,6 +217,47 @@ impl<H: Host, R: Runtime> RaftLog<H, R> {
     pub fn host(&self) -> &H {
         &self.0.host
     }
+
+    /// The last vote.
+    pub fn vote(&self) -> Option<Vote> {
+        self.0.vote.get()
+    }
+
+    /// Copies of other logs that arrive here.
+    pub fn arrivals(&self) -> &Arrivals {
+        &self.0.arrivals
+    }
+
+    /// Where the entry with this id ends; `None` if the log does not have it.
+    pub async fn end_of(&self, log_id: LogId) -> io::Result<Option<LogOffset>> {
+        if self.0.host.broker().last_raft_entry().is_none_or(|last| last.index < log_id.index) {
+            return Ok(None);
+        }
+        let found = self.0.read(log_id.index, log_id.index + 1, u64::MAX).await.map_err(failed)?;
+        let end = |entry: &Entry| match &entry.body {
+            Body::Stored(range) if entry.log_id == log_id => Some(range.end),
+            _ => None,
+        };
+        Ok(found.first().and_then(end))
+    }
+
+    /// A copy has replaced the log.
+    pub fn handle_replaced(&self) {
+        self.0.has_led.set(false);
+        self.0.arrivals.handle_used();
+    }
+
+    /// The last entry that ends where retention has deleted the log, or just after.
+    pub fn last_deleted(&self) -> Option<LogId> {
+        let broker = self.0.host.broker();
+        let begin = broker.store().begin();
+        let last = broker.with_raft_entries(|entries| entries.first_from(begin));
+        last.filter(|_| begin > LogOffset(0)).map(log_id_of)
+    }
+
+    pub fn purged(&self) -> Option<LogId> {
+        self.0.purged.get()
+    }
 }
 
 impl<H: Host, R: Runtime> Shared<H, R> {
@@ -282,6 +324,7 @@ impl<H: Host, R: Runtime> Shared<H, R> {
         self.settle().await?;
         let broker = self.host.broker();
         broker.append_raw(bytes).await.map_err(failed)?;
+        self.arrivals.discard_leftovers(&self.host);
         let last = broker.last_raft_entry();
         match last.map(log_id_of) == Some(*log_id) && broker.store().end() == broker.raft_end() {
             true => Ok(()),
@@ -291,7 +334,7 @@ impl<H: Host, R: Runtime> Shared<H, R> {
 
     /// The entries with indexes in `from..to`, at least one if there is any, and no more than
     /// `bytes_max` otherwise.
-    async fn read(&self, from: u64, to: u64, bytes_max: u64) -> io::Result<Vec<Entry>> {
+    async fn read(&self, from: u64, to: u64, bytes_max: u64) -> Result<Vec<Entry>, LookError> {
         let recent = self.host.broker().with_raft_entries(RaftEntries::first_recent);
         let mut entries = match recent {
             Some(recent) if from < recent => {
@@ -323,7 +366,7 @@ impl<H: Host, R: Runtime> Shared<H, R> {
         to: u64,
         recent: u64,
         bytes_max: u64,
-    ) -> io::Result<Vec<Entry>> {
+    ) -> Result<Vec<Entry>, LookError> {
         let (mark, end) = self.host.broker().with_raft_entries(|all| {
             let mark = from.checked_sub(1).and_then(|before| all.place_before(before));
             (mark, all.start(recent).expect("it is in memory where it begins"))
@@ -348,15 +391,32 @@ impl<H: Host, R: Runtime> Shared<H, R> {
                 }
             }
         });
-        walked.await.map_err(failed)?;
-        broken.map_or(Ok(found), Err)
+        walked.await?;
+        broken.map_or(Ok(found), |error| Err(error.into()))
     }
+
+    /// The entry with this index, which retention has deleted. Its term may be later than it was.
+    fn gone(&self, index: u64) -> Entry {
+        let after = self.host.broker().with_raft_entries(|all| all.place_after(index));
+        let place = RaftPlace { index, ..after.expect("the newest entry is not deleted") };
+        let (log_id, payload) = (log_id_of(place), EntryPayload::Normal(Proposal));
+        Entry { log_id, payload, body: Body::Gone }
+    }
+}
+
+/// Why entries were not read.
+#[derive(Debug, thiserror::Error)]
+enum LookError {
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    #[error(transparent)]
+    Members(#[from] io::Error),
 }
 
 fn size_of(entry: &Entry) -> u64 {
     match &entry.body {
         Body::Stored(range) => range.end.0 - range.start.0,
-        Body::New | Body::Received(_) => 0,
+        Body::New | Body::Received(_) | Body::Gone => 0,
     }
 }
 
@@ -380,6 +440,7 @@ pub async fn read_body<D: Disk>(
             out.extend_from_slice(bytes);
             Ok(())
         }
+        Body::Gone => Err(ReadError::Gone(store.begin())),
         Body::New => unreachable!("entries are read from the log after they were appended"),
     }
 }
@@ -399,11 +460,15 @@ impl<H: Host, R: Runtime> RaftLogReader<Types<R>> for RaftLog<H, R> {
             Bound::Excluded(to) => *to,
             Bound::Unbounded => u64::MAX,
         };
-        self.0.read(from, to, u64::MAX).await
+        self.0.read(from, to, u64::MAX).await.map_err(failed)
     }
 
+    /// For other replicas. What retention has deleted is no error of this one: sending it fails.
     async fn limited_get_log_entries(&mut self, from: u64, to: u64) -> io::Result<Vec<Entry>> {
-        self.0.read(from, to, READ_BYTES_MAX).await
+        match self.0.read(from, to, READ_BYTES_MAX).await {
+            Err(LookError::Read(ReadError::Gone(_))) => Ok(vec![self.0.gone(from)]),
+            read => read.map_err(failed),
+        }
     }
 
     async fn read_vote(&mut self) -> io::Result<Option<Vote>> {
@@ -453,7 +518,9 @@ impl<H: Host, R: Runtime> RaftLogStorage<Types<R>> for RaftLog<H, R> {
             match body {
                 Body::New => self.0.end_entry(&log_id, &payload).await?,
                 Body::Received(bytes) => self.0.append_received(&log_id, &bytes).await?,
-                Body::Stored(_) => unreachable!("the engine never appends what it has read"),
+                Body::Stored(_) | Body::Gone => {
+                    unreachable!("the engine never appends what it has read")
+                }
             }
         }
         let end = self.0.store().awaited(self.0.host.broker().raft_end());

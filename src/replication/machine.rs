@@ -2,22 +2,23 @@
 //!
 //! The broker applies an entry when it appends it, so that a leader can answer the next request.
 //! What the engine calls "apply" moves the committed mark, up to which replies are sent and
-//! consumers see messages.
+//! consumers see messages. What it calls a snapshot is a copy of the log: the log is the data.
 
 use std::io;
 
 use futures_util::{Stream, StreamExt};
-use openraft::storage::{EntryResponder, RaftStateMachine, Snapshot, SnapshotMeta};
-use openraft::{EmptyNode, RaftSnapshotBuilder, StoredMembership};
+use openraft::storage::{EntryResponder, RaftStateMachine};
+use openraft::{Raft, RaftSnapshotBuilder};
 
 use super::host::Host;
 use super::log::RaftLog;
 use super::members;
-use super::types::{Body, CommittedLeaderId, LogId, ReplicaId, Runtime, Types, log_id_of};
+use super::types::{
+    Body, CopyData, CopyMeta, LogId, Runtime, StoredMembers, Types, WholeCopy, failed, log_id_of,
+};
 
-type StoredMembers = StoredMembership<CommittedLeaderId, ReplicaId, EmptyNode>;
-type NoSnapshot = Snapshot<CommittedLeaderId, ReplicaId, EmptyNode, ()>;
-type Meta = SnapshotMeta<CommittedLeaderId, ReplicaId, EmptyNode>;
+/// The engine of a copy.
+pub type Engine<H, R> = Raft<Types<R>, Machine<H, R>>;
 
 /// A handle; clones share it.
 pub struct Machine<H: Host, R: Runtime> {
@@ -44,13 +45,16 @@ impl<H: Host, R: Runtime> Machine<H, R> {
         })
     }
 
-    fn meta(&self) -> io::Result<Meta> {
-        Ok(Meta { last_log_id: self.applied, last_membership: self.members()? })
+    /// A copy of what is committed now.
+    fn copy(&self) -> io::Result<WholeCopy> {
+        let meta = CopyMeta { last_log_id: self.applied, last_membership: self.members()? };
+        let snapshot = self.log.host().broker().store().newest_snapshot();
+        Ok(WholeCopy { meta, snapshot: CopyData::Here { snapshot } })
     }
 }
 
 impl<H: Host, R: Runtime> RaftStateMachine<Types<R>> for Machine<H, R> {
-    type SnapshotData = ();
+    type SnapshotData = CopyData;
     type SnapshotBuilder = Builder;
 
     async fn applied_state(&mut self) -> io::Result<(Option<LogId>, StoredMembers)> {
@@ -76,29 +80,45 @@ impl<H: Host, R: Runtime> RaftStateMachine<Types<R>> for Machine<H, R> {
     }
 
     async fn get_snapshot_builder(&mut self) -> Builder {
-        Builder(self.meta().map_err(|error| error.to_string()))
+        Builder(self.copy().map_err(|error| error.to_string()))
     }
 
-    async fn install_snapshot(&mut self, _meta: &Meta, _snapshot: ()) -> io::Result<()> {
-        Err(io::Error::other("a copy cannot be made from the state of another one"))
-    }
-
-    async fn get_current_snapshot(&mut self) -> io::Result<Option<NoSnapshot>> {
-        match self.applied {
-            None => Ok(None),
-            Some(_) => Ok(Some(Snapshot { meta: self.meta()?, snapshot: () })),
+    /// The engine appends nothing meanwhile. A log that has the copy's last entry has all of it.
+    async fn install_snapshot(&mut self, meta: &CopyMeta, snapshot: CopyData) -> io::Result<()> {
+        let (CopyData::Arrived(copy), Some(last)) = (snapshot, meta.last_log_id) else {
+            return Err(failed("a copy of this log cannot replace it"));
+        };
+        let host = self.log.host();
+        match self.log.end_of(last).await? {
+            Some(end) => host.broker().store().commit_to(end),
+            None => {
+                tracing::info!("a copy of the log up to {last} has arrived and replaces this log");
+                let released = host.broker().take_over(&copy, host.now()).await.map_err(failed)?;
+                host.release(released);
+                let found = host.broker().last_raft_entry().map(log_id_of);
+                if found != Some(last) {
+                    return Err(failed(format!("a copy up to {last} ends with {found:?}")));
+                }
+                self.log.handle_replaced();
+            }
         }
+        self.applied = Some(last);
+        self.log.host().handle_commit();
+        Ok(())
+    }
+
+    async fn get_current_snapshot(&mut self) -> io::Result<Option<WholeCopy>> {
+        self.applied.map(|_| self.copy()).transpose()
     }
 }
 
-/// Says up to where the state is that a copy could be made of.
-pub struct Builder(Result<Meta, String>);
+/// Says up to where the log is that a copy could be made of.
+pub struct Builder(Result<WholeCopy, String>);
 
 impl<R: Runtime> RaftSnapshotBuilder<Types<R>> for Builder {
-    type SnapshotData = ();
+    type SnapshotData = CopyData;
 
-    async fn build_snapshot(&mut self) -> io::Result<NoSnapshot> {
-        let meta = self.0.clone().map_err(io::Error::other)?;
-        Ok(Snapshot { meta, snapshot: () })
+    async fn build_snapshot(&mut self) -> io::Result<WholeCopy> {
+        self.0.clone().map_err(io::Error::other)
     }
 }

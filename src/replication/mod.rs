@@ -10,9 +10,11 @@
 //! The consensus engine is `openraft`, built for one thread. It reaches its surroundings through
 //! traits; this module implements those that need neither sockets nor a runtime, so replication
 //! runs unchanged in a simulation. Start reading at [`replica`]; then [`log`] and [`machine`], the
-//! two sides of the shard that the engine sees, and [`network`] with [`wire`], its way to the other
-//! copies. [`host`] is what all this needs of the shard. [`types`] names the engine's types,
-//! [`members`] encodes who has a copy, [`lease`] says for how long a leader is the only one. [`channel`] connects the tasks of the engine. What a task
+//! two sides of the shard that the engine sees, and [`network`] with [`link`] and [`wire`], its way
+//! to the other copies. [`copying`] sends and receives a whole log, and [`arrivals`] is what a
+//! receiver has of one. [`host`] is what all this needs of the shard. [`types`] names the engine's
+//! types, [`members`] encodes who has a copy, [`lease`] says for how long a leader is the only one.
+//! [`channel`] connects the tasks of the engine. What a task
 //! is, and what time is, the runtime decides: `shard::raft_runtime` on a shard, `sim::raft_runtime`
 //! in a simulation.
 //!
@@ -25,11 +27,14 @@
 //!   the log before it follows.
 //!
 //! Not here: who registers with NameServers, and sockets (`shard::replication`). Not supported:
-//! changing the members, and copies that lack what retention has deleted at the leader.
+//! changing the members.
 
+pub mod arrivals;
 pub mod channel;
+pub mod copying;
 pub mod host;
 mod lease;
+pub mod link;
 mod log;
 pub mod machine;
 pub mod members;

@@ -13,9 +13,7 @@ use std::future::Future;
 use std::io;
 use std::pin::pin;
 use std::rc::Rc;
-use std::time::Duration;
 
-use bytes::Bytes;
 use futures_util::future::{Either, select};
 use futures_util::{Stream, StreamExt, stream};
 use openraft::base::{BoxFuture, BoxStream};
@@ -25,53 +23,23 @@ use openraft::raft::{
     AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, StreamAppendResult,
     TransferLeaderRequest, TransferLeaderResponse, VoteRequest, VoteResponse,
 };
-use openraft::storage::Snapshot;
 use openraft::type_config::TypeConfigExt;
-use openraft::{AnyError, EmptyNode, Raft, RaftNetworkFactory, RaftNetworkV2};
+use openraft::{EmptyNode, RaftNetworkFactory, RaftNetworkV2};
 
+use super::copying::{self, CopySender};
 use super::host::Host;
+use super::link::{
+    self, ANSWER_MAX, FrameReceiver, FrameSender, Identity, Link, Transport, broken,
+};
 use super::log::{RaftLog, read_body};
-use super::machine::Machine;
-use super::types::{CommittedLeaderId, LogId, ReplicaId, Runtime, Types, Vote};
-use super::wire::{self, FRAME_SIZE_MAX, Frame, FrameKind, HELLO_SIZE_MAX, HelloRow, WIRE_VERSION};
+use super::machine::Engine;
+use super::types::{CopyData, LogId, ReplicaId, Runtime, Types, Vote, WholeCopy};
+use super::wire::{self, FRAME_SIZE_MAX, Frame, FrameKind, HELLO_SIZE_MAX, Purpose};
 
 /// Bytes of entries sent to a copy and not answered yet, unless a single request is larger.
 const WINDOW_BYTES: usize = 8 << 20;
-/// How long an answer may take before the connection counts as lost.
-const ANSWER_MAX: Duration = Duration::from_secs(3);
 /// Requests of one connection that are handed to the engine and not answered.
 const REQUESTS_MAX: usize = 64;
-
-/// Connections that carry frames.
-pub trait Transport: Clone + 'static {
-    type Sender: FrameSender;
-    type Receiver: FrameReceiver;
-
-    fn connect(
-        &self,
-        target: ReplicaId,
-    ) -> impl Future<Output = io::Result<(Self::Sender, Self::Receiver)>>;
-}
-
-pub trait FrameSender: 'static {
-    fn send(&mut self, frame: Vec<u8>) -> impl Future<Output = io::Result<()>>;
-
-    /// Closes the connection in both directions.
-    fn close(&self);
-}
-
-pub trait FrameReceiver: 'static {
-    /// Receives a frame of at most `size_max` bytes; a larger one is an error, and takes no memory.
-    fn receive(&mut self, size_max: usize) -> impl Future<Output = io::Result<Frame>>;
-}
-
-/// Who this copy is, and what all copies of its shard have in common.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Identity {
-    pub id: ReplicaId,
-    pub seed: u32,
-    pub segment_size: u64,
-}
 
 /// Makes the engine's clients.
 pub struct Network<H: Host, R: Runtime, T> {
@@ -111,67 +79,15 @@ pub struct Peer<H: Host, R: Runtime, T: Transport> {
     calls: Option<Link<T::Sender>>,
 }
 
-/// An open connection. Its reader task passes frames on until it is closed.
-struct Link<S: FrameSender> {
-    sender: S,
-    frames: flume::Receiver<Frame>,
-}
-
-impl<S: FrameSender> Drop for Link<S> {
-    fn drop(&mut self) {
-        self.sender.close();
-    }
-}
-
-impl<S: FrameSender> Link<S> {
-    async fn answer<R: Runtime>(&self) -> io::Result<Frame> {
-        let frame = pin!(self.frames.recv_async());
-        match select(frame, pin!(Types::<R>::sleep(ANSWER_MAX))).await {
-            Either::Left((frame, _)) => frame.map_err(|_| io::ErrorKind::ConnectionReset.into()),
-            Either::Right(_) => Err(io::ErrorKind::TimedOut.into()),
-        }
-    }
-
-    async fn call<R: Runtime>(&mut self, frame: Vec<u8>) -> io::Result<Frame> {
-        self.sender.send(frame).await?;
-        self.answer::<R>().await
-    }
-}
-
-fn broken(error: impl ToString) -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidData, error.to_string())
-}
-
 impl<H: Host, R: Runtime, T: Transport> Peer<H, R, T> {
-    async fn connect(&self, is_stream: bool) -> io::Result<Link<T::Sender>> {
-        let connecting = pin!(self.transport.connect(self.target));
-        let (sender, mut receiver) =
-            match select(connecting, pin!(Types::<R>::sleep(ANSWER_MAX))).await {
-                Either::Left((connected, _)) => connected?,
-                Either::Right(_) => return Err(io::ErrorKind::TimedOut.into()),
-            };
-        let (put, frames) = flume::unbounded();
-        drop(Types::<R>::spawn(async move {
-            while let Ok(frame) = receiver.receive(FRAME_SIZE_MAX).await {
-                if put.send(frame).is_err() {
-                    break;
-                }
-            }
-        }));
-        let mut link = Link { sender, frames };
-        let hello = wire::hello(&self.identity.hello(self.target, is_stream));
-        let answer = link.call::<R>(hello).await?;
-        let other = answer.hello().map_err(broken)?;
-        match other == self.identity.answer(self.target, is_stream) {
-            true => Ok(link),
-            false => Err(broken("it is not a copy of this shard")),
-        }
+    async fn connect(&self, purpose: Purpose) -> io::Result<Link<T::Sender>> {
+        link::connect::<R, T>(&self.transport, self.identity, self.target, purpose).await
     }
 
     async fn call(&mut self, frame: Vec<u8>) -> Result<Frame, RPCError<Types<R>>> {
         let mut link = match self.calls.take() {
             Some(link) => link,
-            None => self.connect(false).await.map_err(unreachable)?,
+            None => self.connect(Purpose::Calls).await.map_err(unreachable)?,
         };
         let answer = link.call::<R>(frame).await.map_err(lost)?;
         self.calls = Some(link);
@@ -206,31 +122,6 @@ fn unreachable<R: Runtime>(error: io::Error) -> RPCError<Types<R>> {
 
 fn lost<R: Runtime>(error: io::Error) -> RPCError<Types<R>> {
     RPCError::Network(NetworkError::new(&error))
-}
-
-impl Identity {
-    fn hello(self, to: ReplicaId, is_stream: bool) -> HelloRow {
-        HelloRow {
-            version: WIRE_VERSION.into(),
-            seed: self.seed.into(),
-            segment_size: self.segment_size.into(),
-            from: self.id.into(),
-            to: to.into(),
-            is_stream: u64::from(is_stream).into(),
-        }
-    }
-
-    /// The hello that the other copy answers with.
-    fn answer(self, from: ReplicaId, is_stream: bool) -> HelloRow {
-        let other = Self { id: from, ..self };
-        other.hello(self.id, is_stream)
-    }
-}
-
-impl PartialEq for HelloRow {
-    fn eq(&self, other: &Self) -> bool {
-        zerocopy::IntoBytes::as_bytes(self) == zerocopy::IntoBytes::as_bytes(other)
-    }
 }
 
 /// A stream of appends in progress.
@@ -302,10 +193,8 @@ where
     }
 }
 
-type NoSnapshot = Snapshot<CommittedLeaderId, ReplicaId, EmptyNode, ()>;
-
 impl<H: Host, R: Runtime, T: Transport> RaftNetworkV2<Types<R>> for Peer<H, R, T> {
-    type SnapshotData = ();
+    type SnapshotData = CopyData;
 
     async fn append_entries(
         &mut self,
@@ -339,7 +228,7 @@ impl<H: Host, R: Runtime, T: Transport> RaftNetworkV2<Types<R>> for Peer<H, R, T
             };
             let link = match self.stream.take() {
                 Some(link) => link,
-                None => self.connect(true).await.map_err(unreachable)?,
+                None => self.connect(Purpose::Appends).await.map_err(unreachable)?,
             };
             let (first, in_flight) = (Some(first), VecDeque::new());
             let flow = Flow { peer: self, link, input, first, in_flight, has_ended: false };
@@ -376,21 +265,26 @@ impl<H: Host, R: Runtime, T: Transport> RaftNetworkV2<Types<R>> for Peer<H, R, T
         self.ask_vote(&request, true).await
     }
 
-    /// A copy that is behind the beginning of the leader's log cannot be served.
+    /// The other replica lacks what retention has deleted here: it gets a copy of the log.
     async fn full_snapshot(
         &mut self,
-        _vote: Vote,
-        _snapshot: NoSnapshot,
-        _cancel: impl Future<Output = ReplicationClosed> + 'static,
+        vote: Vote,
+        snapshot: WholeCopy,
+        cancel: impl Future<Output = ReplicationClosed> + 'static,
         _option: RPCOption,
     ) -> Result<SnapshotResponse<Types<R>>, StreamingError<Types<R>>> {
-        let target = self.target;
-        tracing::error!(
-            "replica {target} lacks messages that retention has deleted here, so it cannot catch up; \
-             stop it and give it a copy of the data directory of a replica that is also stopped"
-        );
-        let why = AnyError::error("it is behind the beginning of the log");
-        Err(StreamingError::Unreachable(Unreachable::new(&why)))
+        let (log, transport) = (self.log.clone(), self.transport.clone());
+        let sender = CopySender { log, transport, identity: self.identity, target: self.target };
+        let sending = pin!(sender.send(vote, snapshot));
+        match select(sending, pin!(cancel)).await {
+            Either::Left((Ok(vote), _)) => Ok(SnapshotResponse::new(vote)),
+            Either::Left((Err(error), _)) => {
+                let target = self.target;
+                tracing::warn!("replica {target} has not got a copy of the log, and will: {error}");
+                Err(StreamingError::Unreachable(Unreachable::new(&error)))
+            }
+            Either::Right((closed, _)) => Err(StreamingError::Closed(closed)),
+        }
     }
 
     async fn transfer_leader(
@@ -403,9 +297,6 @@ impl<H: Host, R: Runtime, T: Transport> RaftNetworkV2<Types<R>> for Peer<H, R, T
         answer.transferred(&request).map_err(|error| lost(broken(error)))
     }
 }
-
-/// The engine of a copy.
-pub type Engine<H, R> = Raft<Types<R>, Machine<H, R>>;
 
 /// Serves a connection from another copy until it closes or breaks.
 pub async fn serve<H: Host, R: Runtime>(
@@ -423,15 +314,30 @@ pub async fn serve<H: Host, R: Runtime>(
             Either::Right(_) => return Err(io::ErrorKind::TimedOut.into()),
         }
     };
-    let is_stream = hello.is_stream.get() != 0;
+    let purpose = match hello.purpose.get() {
+        0 => Purpose::Calls,
+        1 => Purpose::Appends,
+        _ => Purpose::Copy,
+    };
     // The answer says who this is; the other side compares.
-    sender.send(wire::hello(&identity.hello(hello.from.get(), is_stream))).await?;
-    if hello != identity.answer(hello.from.get(), is_stream) {
+    sender.send(wire::hello(&identity.hello(hello.from.get(), purpose))).await?;
+    if hello != identity.answer(hello.from.get(), purpose) {
         return Err(broken(format!("replica {} is not a copy of this shard", hello.from.get())));
     }
-    match is_stream {
-        true => serve_stream(engine, log, sender, receiver).await,
-        false => serve_calls(engine, log, sender, receiver).await,
+    match purpose {
+        Purpose::Appends => serve_stream(engine, log, sender, receiver).await,
+        Purpose::Calls => serve_calls(engine, log, sender, receiver).await,
+        Purpose::Copy => {
+            let host = log.host().clone();
+            host.spawn_background(copying::receive(
+                engine,
+                log,
+                hello.from.get(),
+                sender,
+                receiver,
+            ));
+            Ok(())
+        }
     }
 }
 
@@ -490,9 +396,4 @@ async fn serve_calls<H: Host, R: Runtime>(
         };
         sender.send(answer).await?;
     }
-}
-
-/// Bytes of a frame that has been received.
-pub fn frame_of(head: &wire::FrameHead, rest: Bytes) -> io::Result<Frame> {
-    Frame::parse(head, rest).map_err(broken)
 }

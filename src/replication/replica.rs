@@ -24,9 +24,10 @@ use openraft::{Config, Raft, SnapshotPolicy};
 
 use super::host::Host;
 use super::lease::Lease;
+use super::link::{FrameReceiver, FrameSender, Identity, Transport};
 use super::log::{PROMISE_MS, RaftLog};
-use super::machine::Machine;
-use super::network::{Engine, FrameReceiver, FrameSender, Identity, Network, Transport, serve};
+use super::machine::{Engine, Machine};
+use super::network::{Network, serve};
 use super::types::{Proposal, ReplicaId, Runtime, Types, failed};
 
 /// How often a leader shows that it is alive, ms.
@@ -65,6 +66,7 @@ fn config(name: String, is_candidate: bool) -> io::Result<Arc<Config>> {
         replication_lag_threshold: LAG_MAX,
         // Retention decides what is kept.
         snapshot_policy: SnapshotPolicy::Never,
+        max_in_snapshot_log_to_keep: u64::MAX,
         enable_pre_vote: Some(true),
         enable_elect: is_candidate,
         // A term is one run of a leader.
@@ -117,15 +119,34 @@ impl<H: Host, R: Runtime> Replica<H, R> {
     /// Returns why the engine has ended.
     pub async fn watch(&self) -> String {
         let metrics = self.engine.metrics();
+        let (mut begin, mut is_purging) = (None, false);
         loop {
             Types::<R>::sleep(Duration::from_millis(HEARTBEAT_MS)).await;
             if let Err(why) = &metrics.borrow_watched().running_state {
                 return why.to_string();
             }
+            let now = self.log.host().broker().store().begin();
+            if begin.replace(now) != Some(now) || is_purging {
+                is_purging = self.purge().await;
+            }
             // A new leader has not been answered yet.
             self.log.set_current(self.lease.is_valid().unwrap_or(true));
             self.log.host().broker().leadership_moved();
         }
+    }
+
+    /// Tells the engine what retention has deleted, so that replicas that need it get a copy of the log
+    /// instead. Returns whether that is to be repeated: the engine must know first that such a copy
+    /// can be made, and does not give up what it is sending.
+    async fn purge(&self) -> bool {
+        let Some(deleted) = self.log.last_deleted() else { return false };
+        if self.log.purged() >= Some(deleted) {
+            return false;
+        }
+        // An error means that the engine has ended, which is noticed soon.
+        let _ = self.engine.trigger().snapshot().await;
+        let _ = self.engine.trigger().purge_log(deleted.index).await;
+        true
     }
 
     /// Serves a connection from another copy until it closes.
@@ -143,6 +164,7 @@ impl<H: Host, R: Runtime> Replica<H, R> {
 
     /// Ends the engine; other copies elect another leader.
     pub async fn stop(&self) {
+        self.log.arrivals().stop().await;
         // It has failed before if this fails, and has said so.
         let _ = self.engine.shutdown().await;
     }

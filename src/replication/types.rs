@@ -9,11 +9,13 @@ use std::ops::Range;
 use bytes::Bytes;
 use openraft::impls::leader_id_std;
 use openraft::impls::{BoxedErrorSource, EmptyNode, InlineBatch, OneshotResponder};
+use openraft::storage::{Snapshot, SnapshotMeta};
 use openraft::vote::RaftLeaderId;
-use openraft::{AsyncRuntime, EntryPayload, Membership, RaftTypeConfig, entry};
+use openraft::{AsyncRuntime, EntryPayload, Membership, RaftTypeConfig, StoredMembership, entry};
 
 use crate::broker::raft_entries::RaftPlace;
 use crate::model::LogOffset;
+use crate::storage::LogCopy;
 
 /// Number of a copy of a shard, from 1.
 pub type ReplicaId = u64;
@@ -22,6 +24,9 @@ pub type CommittedLeaderId = <LeaderId as RaftLeaderId>::Committed;
 pub type LogId = openraft::LogId<CommittedLeaderId>;
 pub type Vote = openraft::Vote<LeaderId>;
 pub type Members = Membership<ReplicaId, EmptyNode>;
+pub type StoredMembers = StoredMembership<CommittedLeaderId, ReplicaId, EmptyNode>;
+pub type CopyMeta = SnapshotMeta<CommittedLeaderId, ReplicaId, EmptyNode>;
+pub type WholeCopy = Snapshot<CommittedLeaderId, ReplicaId, EmptyNode, CopyData>;
 pub type Payload = EntryPayload<Proposal, ReplicaId, EmptyNode>;
 
 /// An asynchronous runtime for the engine.
@@ -121,6 +126,17 @@ pub enum Body {
     Stored(Range<LogOffset>),
     /// From the leader, in raw form.
     Received(Bytes),
+    /// Retention has deleted it. It cannot be sent: the other replica needs a copy of the log.
+    Gone,
+}
+
+/// What the engine calls the data of a snapshot: a copy of the log, which contains the state.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CopyData {
+    /// Of this log. It begins with the snapshot of the state at this offset, if there is one.
+    Here { snapshot: Option<LogOffset> },
+    /// Of another replica's log, which has arrived completely.
+    Arrived(LogCopy),
 }
 
 impl Display for Entry {

@@ -6,9 +6,10 @@
 //!             which have checksums of their own
 //! ```
 //!
-//! A connection begins with a [`Hello`] that says whose set and shard it is for, and what it is used
-//! for: a stream of appends with answers in order, or calls, one at a time. All numbers are
-//! little-endian. Pure: bytes to messages and back.
+//! A connection begins with a [`HelloRow`] that says whose set and shard it is for, and its
+//! [`Purpose`]: calls, one at a time; a stream of appends with answers in order; or a copy of the log,
+//! whose receiver fetches its files piece by piece. All numbers are little-endian. Pure: bytes to
+//! messages and back.
 
 use std::mem::size_of;
 
@@ -18,9 +19,13 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 use super::members;
 use super::types::{
-    Body, Entry, LogId, Payload, Proposal, Runtime, Types, Vote, log_id, term_of, vote,
+    Body, CopyMeta, Entry, LogId, Payload, Proposal, Runtime, StoredMembers, Types, Vote, log_id,
+    term_of, vote,
 };
 use crate::broker::raft_entries::members_of_raw;
+use crate::model::LogOffset;
+use crate::storage::copy::CopyRow;
+use crate::storage::{CopyFile, LogCopy};
 use openraft::EntryPayload;
 use openraft::entry::RaftPayload;
 use openraft::raft::{
@@ -62,6 +67,21 @@ pub enum FrameKind {
     Voted = 6,
     Transfer = 7,
     Transferred = 8,
+    /// A copy of the log can be fetched.
+    Offer = 9,
+    Fetch = 10,
+    Piece = 11,
+    /// The copy has replaced the log, or will not.
+    Taken = 12,
+}
+
+/// What a connection is used for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u64)]
+pub enum Purpose {
+    Calls = 0,
+    Appends = 1,
+    Copy = 2,
 }
 
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
@@ -73,8 +93,8 @@ pub struct HelloRow {
     pub segment_size: U64,
     pub from: U64,
     pub to: U64,
-    /// 1 for appends, 0 for calls.
-    pub is_stream: U64,
+    /// A [`Purpose`].
+    pub purpose: U64,
 }
 
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
@@ -149,7 +169,55 @@ pub struct TransferRow {
     pub last: LogIdRow,
 }
 
+/// A copy of the log. [`CopyRow`]s follow, and then the members.
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+pub struct OfferRow {
+    pub vote: VoteRow,
+    /// The copy's last entry.
+    pub last: LogIdRow,
+    /// The entry that has made the members what they are.
+    pub members_at: LogIdRow,
+    /// Log offset at which the copy ends.
+    pub end: U64,
+    pub file_count: U64,
+}
+
+/// Asks for a part of a file.
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+pub struct FetchRow {
+    /// Its position in the list of files.
+    pub file: U64,
+    pub position: U64,
+    pub size: U64,
+}
+
+/// The answer; the bytes follow.
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+pub struct PieceRow {
+    pub file: U64,
+    pub position: U64,
+    /// 1 if retention has deleted the file.
+    pub is_gone: U32,
+    /// CRC32C of the bytes.
+    pub checksum: U32,
+}
+
+/// The end of a copy. If it was refused, the reason follows.
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+pub struct TakenRow {
+    pub vote: VoteRow,
+    pub is_refused: U64,
+}
+
 const _: () = {
+    assert!(size_of::<OfferRow>() == 88);
+    assert!(size_of::<FetchRow>() == 24);
+    assert!(size_of::<PieceRow>() == 24);
+    assert!(size_of::<TakenRow>() == 32);
     assert!(size_of::<FrameHead>() == 16);
     assert!(size_of::<HelloRow>() == 40);
     assert!(size_of::<AppendRow>() == 80);
@@ -303,6 +371,55 @@ impl Frame {
     }
 }
 
+/// A copy of the log that the leader offers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Offer {
+    pub vote: Vote,
+    pub meta: CopyMeta,
+    pub copy: LogCopy,
+}
+
+impl Frame {
+    pub fn offer(&self) -> Result<Offer, FrameError> {
+        let row = self.head::<OfferRow>(FrameKind::Offer)?;
+        let count = usize::try_from(row.file_count.get()).map_err(|_| FrameError::Damaged)?;
+        let rest = &self.head[size_of::<OfferRow>()..];
+        let rows = <[CopyRow]>::ref_from_prefix_with_elems(rest, count);
+        let (rows, members) = rows.map_err(|_| FrameError::Damaged)?;
+        let files = rows.iter().map(CopyFile::of).collect::<Option<_>>();
+        let members = members::decode(members).ok_or(FrameError::Damaged)?;
+        let meta = CopyMeta {
+            last_log_id: row.last.get(),
+            last_membership: StoredMembers::new(row.members_at.get(), members),
+        };
+        let (end, files) = (LogOffset(row.end.get()), files.ok_or(FrameError::Damaged)?);
+        Ok(Offer { vote: row.vote.get(), meta, copy: LogCopy { end, files } })
+    }
+
+    pub fn fetch(&self) -> Result<FetchRow, FrameError> {
+        self.head::<FetchRow>(FrameKind::Fetch).copied()
+    }
+
+    /// A piece and its bytes, which are intact.
+    pub fn piece(&self) -> Result<(PieceRow, &[u8]), FrameError> {
+        let row = *self.head::<PieceRow>(FrameKind::Piece)?;
+        match crc32c::crc32c(&self.entries) == row.checksum.get() {
+            true => Ok((row, &self.entries)),
+            false => Err(FrameError::Damaged),
+        }
+    }
+
+    /// The vote of the other copy, or the reason why it did not take the copy over.
+    pub fn taken(&self) -> Result<Result<Vote, String>, FrameError> {
+        let row = self.head::<TakenRow>(FrameKind::Taken)?;
+        let reason = &self.head[size_of::<TakenRow>()..];
+        Ok(match row.is_refused.get() {
+            0 => Ok(row.vote.get()),
+            _ => Err(String::from_utf8_lossy(reason).into_owned()),
+        })
+    }
+}
+
 /// A frame with `head`, to which rows and then entries may be added before it is sealed.
 struct NewFrame(Vec<u8>);
 
@@ -336,6 +453,53 @@ impl NewFrame {
 
 pub fn hello(row: &HelloRow) -> Vec<u8> {
     NewFrame::new(FrameKind::Hello, row).sealed(0)
+}
+
+pub fn offer(offer: &Offer) -> Vec<u8> {
+    let row = OfferRow {
+        vote: VoteRow::of(&offer.vote),
+        last: LogIdRow::of(offer.meta.last_log_id.as_ref()),
+        members_at: LogIdRow::of(offer.meta.last_membership.log_id().as_ref()),
+        end: U64::new(offer.copy.end.0),
+        file_count: U64::new(offer.copy.files.len() as u64),
+    };
+    let mut frame = NewFrame::new(FrameKind::Offer, &row);
+    frame.0.extend_from_slice(offer.copy.rows().as_bytes());
+    frame.0.extend_from_slice(&members::encode(offer.meta.last_membership.membership()));
+    frame.sealed(0)
+}
+
+pub fn fetch(file: usize, position: u64, size: usize) -> Vec<u8> {
+    let row = FetchRow {
+        file: U64::new(file as u64),
+        position: U64::new(position),
+        size: U64::new(size as u64),
+    };
+    NewFrame::new(FrameKind::Fetch, &row).sealed(0)
+}
+
+/// The answer to `asked`; without bytes if the file was deleted.
+pub fn piece(asked: &FetchRow, bytes: Option<&[u8]>) -> Vec<u8> {
+    let row = PieceRow {
+        file: asked.file,
+        position: asked.position,
+        is_gone: U32::new(u32::from(bytes.is_none())),
+        checksum: U32::new(crc32c::crc32c(bytes.unwrap_or_default())),
+    };
+    let mut frame = NewFrame::new(FrameKind::Piece, &row);
+    frame.0.extend_from_slice(bytes.unwrap_or_default());
+    frame.sealed(bytes.map_or(0, <[u8]>::len))
+}
+
+pub fn taken(outcome: Result<&Vote, &str>) -> Vec<u8> {
+    let vote = outcome.copied().unwrap_or(Vote::new(0, 0));
+    let is_refused = U64::new(u64::from(outcome.is_err()));
+    let mut frame =
+        NewFrame::new(FrameKind::Taken, &TakenRow { vote: VoteRow::of(&vote), is_refused });
+    if let Err(reason) = outcome {
+        frame.0.extend_from_slice(reason.as_bytes());
+    }
+    frame.sealed(0)
 }
 
 /// An append in the making: its head, a row for each entry, and the entries in raw form, which are
@@ -478,10 +642,13 @@ impl LogIdRow {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
     use std::fmt::Debug;
 
     use super::*;
+    use crate::replication::types::Members;
     use crate::sim::raft_runtime::SimRuntime;
+    use crate::storage::CopyPart;
 
     type T = Types<SimRuntime>;
 
@@ -538,6 +705,39 @@ mod tests {
                 |frame| frame.transferred(&request),
                 &outcome,
             );
+        }
+    }
+
+    #[test]
+    fn frames_of_a_copy_are_read_as_they_are_written() {
+        let file = |part, place| CopyFile { part, place: LogOffset(place), size: 1 << 33 };
+        let files = vec![file(CopyPart::Snapshot, 77), file(CopyPart::Segment, 0)];
+        let voters = [BTreeSet::from([1, 2, 3])];
+        let members = Members::new_with_defaults(voters.to_vec(), [4]);
+        let offer = Offer {
+            vote: Vote::new_committed(7, 3),
+            meta: CopyMeta {
+                last_log_id: Some(log_id(6, 4)),
+                last_membership: StoredMembers::new(Some(log_id(2, 1)), members),
+            },
+            copy: LogCopy { end: LogOffset(1 << 34), files },
+        };
+        check(&super::offer(&offer), Frame::offer, &offer);
+        let row = |frame: &Frame| frame.fetch().map(|row| (row.file.get(), row.position.get()));
+        check(&fetch(3, 1 << 40, 4096), row, &(3, 1 << 40));
+        check(&taken(Ok(&offer.vote)), Frame::taken, &Ok(offer.vote));
+        let reason = "the disk is full";
+        check(&taken(Err(reason)), Frame::taken, &Err(reason.to_owned()));
+        let asked = parse(&fetch(3, 8192, 4096)).unwrap().fetch().unwrap();
+        let bytes =
+            |frame: &Frame| frame.piece().map(|(row, bytes)| (row.is_gone.get(), bytes.to_vec()));
+        check(&piece(&asked, None), bytes, &(1, vec![]));
+        let frame = piece(&asked, Some(b"some bytes"));
+        assert_eq!(bytes(&parse(&frame).unwrap()), Ok((0, b"some bytes".to_vec())));
+        for bit in 0..frame.len() * 8 {
+            let mut bad = frame.clone();
+            bad[bit / 8] ^= 1 << (bit % 8);
+            assert!(!parse(&bad).is_ok_and(|frame| frame.piece().is_ok()), "bit {bit}");
         }
     }
 

@@ -13,11 +13,12 @@ use bytes::Bytes;
 use futures_util::io::{AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf};
 use glommio::TaskQueueHandle;
 use glommio::net::{TcpListener, TcpStream};
+use glommio::sync::Permit;
 use nix::sys::socket;
 use zerocopy::{FromZeros, IntoBytes};
 
 use super::announce::Announcer;
-use super::broker::BrokerService;
+use super::broker::{BrokerService, Queues};
 use super::clock;
 use super::listener;
 use super::raft_runtime::GlommioRuntime;
@@ -27,7 +28,7 @@ use crate::client::registrar;
 use crate::config::Address;
 use crate::model::{Now, ShardId};
 use crate::replication::host::{Host, Role};
-use crate::replication::network::{FrameReceiver, FrameSender, Identity, Transport, frame_of};
+use crate::replication::link::{FrameReceiver, FrameSender, Identity, Transport, frame_of};
 use crate::replication::replica::Replica;
 use crate::replication::wire::{Frame, FrameHead, rest_size};
 use crate::storage::disk::Disk;
@@ -54,14 +55,15 @@ impl Seating {
         self.announcer.set_role(shard, registrar::Role { id, epoch: 0 });
     }
 
-    /// Starts the engine in a task queue. The committers run.
+    /// Starts the engine. The committers run.
     pub async fn start(
         self,
         shard: Rc<Shard<BrokerService<FileDisk>>>,
-        queue: TaskQueueHandle,
+        queues: Queues,
     ) -> io::Result<ShardReplica> {
         let Self { name, identity, peers, listener, announcer } = self;
-        let host = ShardHost { shard: shard.clone(), announcer, id: identity.id };
+        let background = queues.background;
+        let host = ShardHost { shard: shard.clone(), announcer, id: identity.id, background };
         let members = peers.keys().copied().collect();
         let transport = Tcp(Rc::new(peers));
         let start = async move {
@@ -77,7 +79,7 @@ impl Seating {
             glommio::spawn_local(accept_all).detach();
             Ok(replica)
         };
-        let started = glommio::spawn_local_into(start, queue);
+        let started = glommio::spawn_local_into(start, queues.commit);
         started.map_err(|error| io::Error::other(error.to_string()))?.await
     }
 }
@@ -87,16 +89,19 @@ pub struct ShardHost<D: Disk> {
     shard: Rc<Shard<BrokerService<D>>>,
     announcer: Announcer,
     id: u64,
+    background: TaskQueueHandle,
 }
 
 impl<D: Disk> Clone for ShardHost<D> {
     fn clone(&self) -> Self {
-        Self { shard: self.shard.clone(), announcer: self.announcer.clone(), id: self.id }
+        let (shard, announcer) = (self.shard.clone(), self.announcer.clone());
+        Self { shard, announcer, ..*self }
     }
 }
 
 impl<D: Disk> Host for ShardHost<D> {
     type Disk = D;
+    type ColdRead<'a> = Permit<'a>;
 
     fn broker(&self) -> &Broker<D> {
         &self.shard.service.broker
@@ -131,6 +136,16 @@ impl<D: Disk> Host for ShardHost<D> {
         self.announcer.set_role(shard, role);
         // Requests that wait for room find out who leads.
         self.shard.handle_commit();
+    }
+
+    fn spawn_background(&self, task: impl Future<Output = ()> + 'static) {
+        glommio::spawn_local_into(task, self.background)
+            .expect("the queue lives as long as the executor")
+            .detach();
+    }
+
+    async fn cold_read(&self) -> Permit<'_> {
+        self.shard.cold_permit().await
     }
 }
 

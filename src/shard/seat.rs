@@ -23,7 +23,7 @@ use super::replication::Seating;
 use super::shard::Shard;
 use crate::broker::{Broker, BrokerConfig};
 use crate::model::ShardId;
-use crate::replication::network::Identity;
+use crate::replication::link::Identity;
 use crate::storage::StoreConfig;
 use crate::storage::file::{FileDisk, FileDiskOptions, Mode};
 
@@ -107,7 +107,7 @@ impl OpenShard {
         shard.start_committers(queues);
         let replica = match replica {
             None => None,
-            Some(seating) => match seating.start(shard.clone(), queues.commit).await {
+            Some(seating) => match seating.start(shard.clone(), queues).await {
                 Ok(replica) => Some(replica),
                 Err(error) => {
                     return tracing::error!(

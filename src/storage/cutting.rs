@@ -135,12 +135,18 @@ impl<D: Disk> Hold<D> {
     pub fn begin_changing(&mut self) {
         self.stage = Stage::Changing;
     }
+
+    /// The new log is in place.
+    pub fn end(mut self) -> Store<D> {
+        self.stage = Stage::Done;
+        self.store.clone()
+    }
 }
 
 impl<D: Disk> Cut<D> {
     /// Replaces the old log by the new one. There is no await between this and the caller's own
     /// changes, so no task sees one without the other.
-    pub fn replace(mut self, mut log: Log<D>, mut index: Index, mut upkeep: Upkeep<D>) -> Store<D> {
+    pub fn replace(self, mut log: Log<D>, mut index: Index, mut upkeep: Upkeep<D>) -> Store<D> {
         let shared = &self.hold.store.0;
         let active = log.segments.back().expect("a log has a segment").range.start;
         index.continue_from(&mut shared.index.borrow_mut(), active);
@@ -149,8 +155,7 @@ impl<D: Disk> Cut<D> {
         *shared.log.borrow_mut() = log;
         *shared.index.borrow_mut() = index;
         *shared.upkeep.borrow_mut() = upkeep;
-        self.hold.stage = Stage::Done;
-        self.hold.store.clone()
+        self.hold.end()
     }
 }
 

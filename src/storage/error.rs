@@ -2,6 +2,7 @@
 
 use crate::model::LogOffset;
 use crate::storage::disk::DiskError;
+use crate::storage::segment::FileName;
 
 /// Why a log could not be opened. No data worth keeping has been changed on disk.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -34,6 +35,16 @@ pub enum OpenError {
          oflag=seek_bytes seek={position}), and start again"
     )]
     Unreadable { at: LogOffset, file: String, position: u64, fault: DiskError },
+    #[error(
+        "copy.taken is damaged, so it is unknown which files belong to the log. To repair it, replace \
+         this replica: remove its data directory and add it to the set under a new number"
+    )]
+    TakeoverDamaged,
+    #[error(
+        "{0} is missing although a copy of the log has arrived completely. To repair it, replace this \
+         replica: remove its data directory and add it to the set under a new number"
+    )]
+    TakeoverIncomplete(FileName),
     #[error(transparent)]
     Epoch(#[from] EpochError),
     #[error("opening the log: {0}")]

@@ -389,18 +389,23 @@ impl<D: Disk> Log<D> {
     /// left of `old` below `place`.
     pub fn continue_from(&mut self, old: &mut Self, place: LogOffset) {
         assert!(old.commit.driven_to <= place, "what is committed is never cut");
+        self.take_from(old);
         self.commit = old.commit;
-        self.room = old.room.clone();
-        (self.space, self.disk_space) = (old.space, old.disk_space);
-        self.metrics = old.metrics.clone();
-        self.is_following = old.is_following;
         self.group_end = old.group_end.map(|end| end.min(place));
-        self.writer.continue_from(&old.writer);
-        self.cuts = std::mem::take(&mut old.cuts);
         self.cuts.note(place);
         self.tail = std::mem::replace(&mut old.tail, TailCache::new(0));
         self.tail.drop_after(place);
         self.check();
+    }
+
+    /// Takes over from `old` what does not depend on its entries.
+    pub fn take_from(&mut self, old: &mut Self) {
+        self.room = old.room.clone();
+        (self.space, self.disk_space) = (old.space, old.disk_space);
+        self.metrics = old.metrics.clone();
+        self.is_following = old.is_following;
+        self.writer.continue_from(&old.writer);
+        self.cuts = std::mem::take(&mut old.cuts);
     }
 
     /// Closes the log for good. The first failure is the one that is kept.

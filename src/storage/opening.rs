@@ -12,8 +12,9 @@ use std::rc::Rc;
 
 use crate::model::{LogOffset, Metrics};
 use crate::storage::config::{CommitRule, Epoch, StoreConfig};
+use crate::storage::copy::LogCopy;
 use crate::storage::cuts::Cuts;
-use crate::storage::cutting::{Cut, CutAfter};
+use crate::storage::cutting::{Cut, CutAfter, Hold};
 use crate::storage::disk::{BLOCK_SIZE, Disk, DiskError, DiskErrorKind, DiskFile};
 use crate::storage::error::{CutError, EpochError, OpenError};
 use crate::storage::index::Index;
@@ -31,12 +32,13 @@ use crate::storage::signal::{Signal, Turns};
 use crate::storage::snapshot::{SnapshotPoint, decode};
 use crate::storage::store::{Shared, Store};
 use crate::storage::tail::TailCache;
+use crate::storage::takeover::finish_takeover;
 use crate::storage::ticket::SharedRoom;
 use crate::storage::upkeep::Upkeep;
 use crate::storage::writer::{Writer, WriterStart};
 
 mod directory;
-mod files;
+pub(super) mod files;
 mod found;
 mod walk;
 mod wipe;
@@ -67,8 +69,32 @@ pub struct Opening<D: Disk> {
     report: RecoveryReport,
     /// How many of the damaged ranges in the report already have a file from an earlier opening.
     noted: usize,
-    /// Set while a running log is being cut.
-    cut: Option<Cut<D>>,
+    /// The running log that this one replaces.
+    running: Option<Running<D>>,
+}
+
+/// A running log that is replaced by one that is being opened.
+enum Running<D: Disk> {
+    /// By what remains of it.
+    Cut(Cut<D>),
+    /// By a copy of another replica's log.
+    Replaced(Hold<D>),
+}
+
+impl<D: Disk> Running<D> {
+    fn cut(&self) -> Option<&Cut<D>> {
+        match self {
+            Self::Cut(cut) => Some(cut),
+            Self::Replaced(_) => None,
+        }
+    }
+
+    fn replace(self, log: Log<D>, index: Index, upkeep: Upkeep<D>) -> Store<D> {
+        match self {
+            Self::Cut(cut) => cut.replace(log, index, upkeep),
+            Self::Replaced(hold) => hold.replace(log, index, upkeep),
+        }
+    }
 }
 
 impl<D: Disk> Store<D> {
@@ -93,11 +119,22 @@ impl<D: Disk> Store<D> {
     pub async fn cut_at(&self, offset: LogOffset) -> Result<Opening<D>, CutError> {
         Opening::of_cut(self.hold_at(CutAfter::Offset(offset)).await?).await
     }
+
+    /// Durably replaces the log by a copy, all of whose files are staged, while the store keeps
+    /// running. Treat the result like a log that is being opened: restore the state from its
+    /// snapshot, then replay. Once that has succeeded, this store and all its clones are the copy,
+    /// which is committed to its end. If it fails, the log is unchanged or fenced.
+    ///
+    /// Committers must be running. Appends wait meanwhile.
+    pub async fn take_over(&self, copy: &LogCopy) -> Result<Opening<D>, CutError> {
+        Opening::of_copy(self.begin_takeover(copy).await?).await
+    }
 }
 
 impl<D: Disk> Opening<D> {
     async fn open(disk: D, config: StoreConfig) -> Result<Self, OpenError> {
         check_segment_size(config.segment_size)?;
+        finish_takeover(&disk, config.checksum_seed).await?;
         let files = Files::list(&disk).await?;
         for name in &files.unfinished {
             disk.remove(&name.to_string()).await?;
@@ -117,7 +154,7 @@ impl<D: Disk> Opening<D> {
             retired: Vec::new(),
             report,
             noted: files.damaged.len(),
-            cut: None,
+            running: None,
         };
         opening.read_snapshots(&files).await?;
         opening.read_proof(&files).await?;
@@ -129,21 +166,33 @@ impl<D: Disk> Opening<D> {
 
     /// Opens the part of a log that remains after a cut.
     async fn of_cut(cut: Cut<D>) -> Result<Self, CutError> {
-        let (disk, config) = {
-            let store = cut.hold.store();
-            let config = store.0.log.borrow().config.clone();
-            (store.0.disk.clone(), config)
-        };
-        let mut opening = Self::open(disk, config).await?;
-        opening.cut = Some(cut);
+        let mut opening = Self::reopen(&cut.hold).await?;
+        opening.running = Some(Running::Cut(cut));
         Ok(opening)
+    }
+
+    /// Opens a copy that is about to replace a log.
+    async fn of_copy(hold: Hold<D>) -> Result<Self, CutError> {
+        let mut opening = Self::reopen(&hold).await?;
+        opening.running = Some(Running::Replaced(hold));
+        Ok(opening)
+    }
+
+    async fn reopen(hold: &Hold<D>) -> Result<Self, CutError> {
+        let store = hold.store();
+        let config = store.0.log.borrow().config.clone();
+        Ok(Self::open(store.0.disk.clone(), config).await?)
+    }
+
+    fn cut(&self) -> Option<&Cut<D>> {
+        self.running.as_ref().and_then(Running::cut)
     }
 
     /// The committed mark of the log once it is open; its end with [`CommitRule::Local`].
     pub fn committed(&self) -> LogOffset {
-        match (&self.cut, self.config.commit) {
-            (Some(cut), _) => cut.hold.store().committed(),
-            (None, CommitRule::Local) => LogOffset(u64::MAX),
+        match (&self.running, self.config.commit) {
+            (Some(Running::Cut(cut)), _) => cut.hold.store().committed(),
+            (Some(Running::Replaced(_)), _) | (None, CommitRule::Local) => LogOffset(u64::MAX),
             (None, CommitRule::Driven) => {
                 let begin = self.segments.first().map(|found| found.segment.range.start);
                 self.snapshots.last().copied().or(begin).unwrap_or_default()
@@ -174,8 +223,8 @@ impl<D: Disk> Opening<D> {
         }
         self.take_in_retired().await?;
         let walked = self.walk(&mut apply).await?;
-        // After a cut the log keeps its epoch.
-        let epoch = if self.cut.is_none() { self.epoch(walked.epoch)? } else { walked.epoch };
+        // A running log keeps its epoch.
+        let epoch = if self.running.is_none() { self.epoch(walked.epoch)? } else { walked.epoch };
         for &offset in &self.report.snapshots_damaged {
             self.disk.remove(&FileName::Snapshot(offset).to_string()).await?;
         }
@@ -183,7 +232,7 @@ impl<D: Disk> Opening<D> {
         for found in self.segments.iter().filter(|found| found.is_walked || !found.is_covered) {
             found.segment.file.sync().await?;
         }
-        if let Some(cut) = &mut self.cut {
+        if let Some(Running::Cut(cut)) = &mut self.running {
             cut.hold.begin_changing();
             self.remove_proof().await?;
         }
@@ -332,7 +381,7 @@ impl<D: Disk> Opening<D> {
         reader.trusts_lags = self.config.commit == CommitRule::Local;
         let point = self.snapshot.as_ref().map(|(point, _)| *point);
         let proof = self.proof.as_ref().map(EndProof::point);
-        let cut = self.cut.as_ref().map(|cut| (cut.point, cut.end));
+        let cut = self.cut().map(|cut| (cut.point, cut.end));
         let mut walk = Walk {
             segments: &mut self.segments,
             index: &mut self.index,
@@ -448,7 +497,7 @@ impl<D: Disk> Opening<D> {
             mut index,
             mut report,
             retired,
-            cut,
+            running,
             ..
         } = self;
         let segments: VecDeque<_> = segments.into_iter().map(Found::settled).collect();
@@ -498,8 +547,8 @@ impl<D: Disk> Opening<D> {
         };
         let mut upkeep = Upkeep::new(snapshots, snapshot_size, proof);
         upkeep.retired = retired.into_iter().map(|base| (base, end)).collect();
-        if let Some(cut) = cut {
-            return Ok((cut.replace(log, index, upkeep), report));
+        if let Some(running) = running {
+            return Ok((running.replace(log, index, upkeep), report));
         }
         let store = Store(Rc::new(Shared {
             disk,

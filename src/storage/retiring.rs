@@ -23,7 +23,7 @@ impl<D: Disk> Store<D> {
     pub(super) async fn expire(&self, now: Now) -> Result<usize, DiskError> {
         self.note_time(now);
         self.finish_retiring().await?;
-        let free_to = self.0.upkeep.borrow().free_to;
+        let free_to = self.0.upkeep.borrow().free_to.min(self.held_by_copies());
         let expired = self.expired(now);
         let count = expired.iter().take_while(|segment| segment.end <= free_to).count();
         for _ in 0..count {

@@ -45,6 +45,12 @@ pub enum FileName {
     EndProof,
     /// The vote of this copy of the log in the election of a leader.
     Vote,
+    /// The files of a copy of another replica's log that is arriving.
+    CopyList,
+    /// The files of a copy that replaces this log.
+    CopyTaken,
+    /// A complete file of a copy that is arriving.
+    Staged(Box<FileName>),
     /// Incomplete; removed at a restart.
     Unfinished(Box<FileName>),
 }
@@ -55,9 +61,14 @@ impl FileName {
         if let Some(finished) = name.strip_suffix(".tmp") {
             return Some(Self::Unfinished(Box::new(Self::parse(finished)?)));
         }
+        if let Some(staged) = name.strip_suffix(".staged") {
+            return Some(Self::Staged(Box::new(Self::parse(staged)?)));
+        }
         match name {
             END_PROOF => return Some(Self::EndProof),
             VOTE => return Some(Self::Vote),
+            COPY_LIST => return Some(Self::CopyList),
+            COPY_TAKEN => return Some(Self::CopyTaken),
             _ => {}
         }
         let Some((number, kind)) = name.split_once('.') else {
@@ -82,11 +93,17 @@ impl FileName {
     pub fn unfinished(self) -> Self {
         Self::Unfinished(Box::new(self))
     }
+
+    pub fn staged(self) -> Self {
+        Self::Staged(Box::new(self))
+    }
 }
 
 const DIGITS: usize = 20;
 const END_PROOF: &str = "end.proof";
 const VOTE: &str = "election.vote";
+const COPY_LIST: &str = "copy.list";
+const COPY_TAKEN: &str = "copy.taken";
 
 fn parse_number(digits: &str) -> Option<u64> {
     let is_ours = digits.len() == DIGITS && digits.bytes().all(|b| b.is_ascii_digit());
@@ -107,6 +124,9 @@ impl Display for FileName {
             Self::Cut(offset) => write!(f, "{:0DIGITS$}.cut", offset.0),
             Self::EndProof => f.write_str(END_PROOF),
             Self::Vote => f.write_str(VOTE),
+            Self::CopyList => f.write_str(COPY_LIST),
+            Self::CopyTaken => f.write_str(COPY_TAKEN),
+            Self::Staged(name) => write!(f, "{name}.staged"),
             Self::Unfinished(name) => write!(f, "{name}.tmp"),
         }
     }
@@ -133,6 +153,10 @@ mod tests {
             ("00000000000268435456.cut", FileName::Cut(at)),
             ("end.proof", FileName::EndProof),
             ("election.vote", FileName::Vote),
+            ("copy.list", FileName::CopyList),
+            ("copy.taken", FileName::CopyTaken),
+            ("00000000000268435456.index.staged", FileName::Index(at).staged()),
+            ("00000000000268435456.staged.tmp", FileName::Segment(at).staged().unfinished()),
         ];
         for (text, name) in rows {
             assert_eq!(FileName::parse(text), Some(name.clone()), "{text}");

@@ -5,6 +5,7 @@ use std::ops::Range;
 use std::rc::Rc;
 
 use crate::model::{LogOffset, Moment};
+use crate::storage::copy_holds::CopyHolds;
 use crate::storage::disk::Disk;
 use crate::storage::proof::EndProof;
 use crate::storage::segment::FileName;
@@ -30,6 +31,9 @@ pub struct Upkeep<D: Disk> {
     pub retiring: Option<Retiring>,
     /// Retention deletes no segment that ends above.
     pub free_to: LogOffset,
+    /// Copies of the log that are being sent to other replicas: retention deletes none of what they
+    /// still need.
+    pub copies: CopyHolds,
     /// Segments that have left the log but whose index files still exist, each with the end of the
     /// log at that time. Until every snapshot that a start may fall back on is newer, a start needs
     /// them to know which messages its queues have lost.
@@ -83,6 +87,7 @@ impl<D: Disk> Upkeep<D> {
             zeroing: None,
             retiring: None,
             free_to: LogOffset(u64::MAX),
+            copies: CopyHolds::default(),
             retired: Vec::new(),
             damage: Vec::new(),
             unreported: Vec::new(),
@@ -95,10 +100,18 @@ impl<D: Disk> Upkeep<D> {
         // A snapshot may show what was cut off, and the log may get as far again with other entries.
         self.taken = old.taken.take().filter(|taken| taken.end <= place);
         self.free_to = old.free_to;
+        self.copies = std::mem::take(&mut old.copies);
         (self.synced_at, self.space_checked_at) = (old.synced_at, old.space_checked_at);
         self.damage = std::mem::take(&mut old.damage);
         self.unreported = std::mem::take(&mut old.unreported);
         self.rebuilt = std::mem::take(&mut old.rebuilt);
+    }
+
+    /// Takes over from `old`, whose log was replaced, what does not depend on its entries.
+    pub fn succeed(&mut self, old: &mut Self) {
+        self.free_to = old.free_to;
+        (self.synced_at, self.space_checked_at) = (old.synced_at, old.space_checked_at);
+        self.copies = std::mem::take(&mut old.copies);
     }
 
     /// A read has found `hole`.

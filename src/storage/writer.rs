@@ -150,9 +150,10 @@ impl<B: BlockBuffer> Writer<B> {
         Ok(())
     }
 
-    /// Takes over from `old`, whose end was cut off, the state that is not in the entries.
+    /// Takes over from `old`, whose end was cut off or which was replaced, the state that is not in
+    /// the entries.
     pub fn continue_from(&mut self, old: &Self) {
-        self.epoch = old.epoch;
+        self.epoch = self.epoch.max(old.epoch);
         self.padding_bytes = old.padding_bytes;
     }
 

@@ -21,16 +21,22 @@ struct Cluster {
     replicas: Vec<Option<Server>>,
     nameserver: Server,
     namesrv: String,
+    /// Options of all replicas that differ from the usual ones.
+    options: &'static [(&'static str, &'static str)],
 }
 
 impl Cluster {
     fn start(name: &str) -> Self {
+        Self::start_with(name, &[])
+    }
+
+    fn start_with(name: &str, options: &'static [(&'static str, &'static str)]) -> Self {
         let scratch = Scratch::new(name);
         let ports: Vec<Ports> = (0..REPLICAS).map(|_| Ports::free()).collect();
         let nameserver = nameserver(&scratch.0, ports[0]);
         let namesrv = ports[0].nameserver_address().to_string();
         let replicas = (0..REPLICAS).map(|_| None).collect();
-        let mut cluster = Self { scratch, ports, replicas, nameserver, namesrv };
+        let mut cluster = Self { scratch, ports, replicas, nameserver, namesrv, options };
         (0..REPLICAS).for_each(|replica| cluster.begin(replica));
         cluster.leader();
         cluster
@@ -63,7 +69,10 @@ impl Cluster {
             ("--replica", number.to_string()),
             ("--replicas", all.join(",")),
         ];
-        let options = options.into_iter().flat_map(|(name, value)| [name.to_owned(), value]);
+        let set = |name: &str| self.options.iter().find(|(other, _)| *other == name);
+        let own = options.into_iter().filter(|(name, _)| set(name).is_none());
+        let more = self.options.iter().map(|(name, value)| (*name, (*value).to_owned()));
+        let options = more.chain(own).flat_map(|(name, value)| [name.to_owned(), value]);
         std::iter::once("broker".to_owned()).chain(options).collect()
     }
 
@@ -115,6 +124,14 @@ impl Cluster {
     /// Sends a message once. Whether it was acknowledged.
     fn send(&self, body: &str) -> bool {
         run(&["msg", "send", "orders", body, "--namesrv", &self.namesrv]).status.success()
+    }
+
+    /// Sends a large message many times.
+    fn send_many(&self, count: usize) {
+        let (body, count) = ("x".repeat(100_000), count.to_string());
+        let args = ["msg", "send", "orders", &body, "--repeat", &count, "--namesrv", &self.namesrv];
+        let output = run(&args);
+        assert!(output.status.success(), "{output:?}");
     }
 
     /// Sends a message until it is acknowledged.
@@ -175,6 +192,56 @@ fn log_bytes(data: &Path, size: u64) -> Vec<u8> {
     let mut bytes = std::fs::read(data.join("shard-00/00000000000000000000")).unwrap();
     bytes.truncate(usize::try_from(size).unwrap());
     bytes
+}
+
+/// Names of the segments of a replica's log, in order.
+fn segments(data: &Path) -> Vec<String> {
+    let names = std::fs::read_dir(data.join("shard-00")).unwrap();
+    let names = names.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    let mut names: Vec<String> = names.filter(|name| name.parse::<u64>().is_ok()).collect();
+    names.sort();
+    names
+}
+
+/// It misses what retention deletes meanwhile. It is killed once more while the copy arrives.
+#[test]
+fn a_replica_that_missed_more_than_what_is_kept_gets_a_copy() {
+    let options = &[("--segment-size", "1MiB"), ("--retention-size", "6MiB")];
+    let mut cluster = Cluster::start_with("copied-log", options);
+    cluster.create_topic();
+    cluster.send_until("before");
+    let leader = cluster.leader();
+    let away = (leader + 1) % REPLICAS;
+    cluster.replicas[away].take().unwrap().kill();
+    let newest = segments(&cluster.data(away)).pop().unwrap();
+    wait_until("deleted segments", LOOK_EVERY, PATIENCE, || {
+        cluster.send_many(20);
+        segments(&cluster.data(leader))[0] > newest
+    });
+    cluster.begin(away);
+    std::thread::sleep(Duration::from_millis(1_200));
+    cluster.replicas[away].take().unwrap().kill();
+    cluster.begin(away);
+    cluster.send_until("after");
+    cluster.caught_up();
+    let [ours, theirs] = [away, leader].map(|replica| segments(&cluster.data(replica)));
+    assert!(ours[0] > newest, "{ours:?} after {newest}");
+    let sealed = ours.iter().take_while(|name| Some(*name) != theirs.last());
+    for name in sealed.filter(|name| theirs.contains(name)) {
+        let [ours, theirs] = [away, leader].map(|replica| {
+            std::fs::read(cluster.data(replica).join("shard-00").join(name)).unwrap()
+        });
+        assert!(ours == theirs, "segment {name} differs");
+    }
+    // It can lead with what it has got.
+    let third = (leader + 2) % REPLICAS;
+    cluster.replicas[leader].take().unwrap().kill();
+    cluster.successor(leader);
+    cluster.send_until("led");
+    cluster.begin(leader);
+    cluster.caught_up();
+    assert!(cluster.replicas[third].is_some());
+    cluster.stop();
 }
 
 #[test]

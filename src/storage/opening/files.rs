@@ -34,7 +34,15 @@ impl Files {
                 Some(FileName::Damaged(range)) => files.damaged.push(range),
                 Some(FileName::EndProof) => files.has_proof = true,
                 Some(name @ FileName::Unfinished(_)) => files.unfinished.push(name),
-                Some(FileName::Kept(_) | FileName::Cut(_) | FileName::Vote) | None => {}
+                Some(
+                    FileName::Kept(_)
+                    | FileName::Cut(_)
+                    | FileName::Vote
+                    | FileName::CopyList
+                    | FileName::CopyTaken
+                    | FileName::Staged(_),
+                )
+                | None => {}
             }
         }
         files.segments.sort_unstable();

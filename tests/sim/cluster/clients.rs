@@ -82,9 +82,11 @@ pub async fn consume_all(world: Rc<World>, name: u32, stops: Rc<Cell<bool>>) {
             pull.hold_ms = (world.below(3) == 0).then_some(200);
         }
         match world.ask(source, request).await.map(|answer| answer.reply) {
-            Some(Ok(Reply::Pulled(Pulled { status: PullStatus::Found, next_offset, .. }))) => {
-                *at = next_offset.0.max(*at);
-            }
+            Some(Ok(Reply::Pulled(Pulled {
+                status: PullStatus::Found | PullStatus::OffsetMoved,
+                next_offset,
+                ..
+            }))) => *at = next_offset.0.max(*at),
             _ => {
                 source = world.pick_id();
                 world.sleep_ms(world.below(100)).await;

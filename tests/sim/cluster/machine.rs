@@ -8,7 +8,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use ringmq::replication::network::{FrameReceiver, FrameSender, Transport, frame_of};
+use ringmq::replication::link::{FrameReceiver, FrameSender, Transport, frame_of};
 use ringmq::replication::types::ReplicaId;
 use ringmq::replication::wire::{Frame, FrameHead, rest_size};
 use ringmq::sim::SimDisk;

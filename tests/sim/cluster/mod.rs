@@ -6,6 +6,7 @@
 //! repeats it. `RINGMQ_SEEDS=A..B` runs other seeds.
 
 mod clients;
+mod copies;
 mod faults;
 mod machine;
 mod oracle;
@@ -22,7 +23,7 @@ use ringmq::model::{Reply, Request};
 use ringmq::sim::SimRuntime;
 
 use clients::{QUEUES, consume_all, group_name, produce_all, pull_from, queue_of};
-use world::{Crash, IDS, World};
+use world::{Crash, IDS, World, store_config};
 
 /// Within this time after all faults, everything works.
 const REPAIRED_MAX: Duration = Duration::from_secs(30);
@@ -39,21 +40,21 @@ struct Summary {
 }
 
 /// Says how to repeat a run that panics.
-struct Repeats(u64);
+struct Repeats(u64, &'static str);
 
 impl Drop for Repeats {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            let (seed, next) = (self.0, self.0 + 1);
-            eprintln!("repeat: RINGMQ_SEEDS={seed}..{next} cargo test --test sim cluster::seeds");
+            let (seed, next, tests) = (self.0, self.0 + 1, self.1);
+            eprintln!("repeat: RINGMQ_SEEDS={seed}..{next} cargo test --test sim {tests}");
         }
     }
 }
 
 fn simulate(seed: u64) -> Summary {
     let mut runtime = SimRuntime::from_seed(seed);
-    let world = World::new(seed, runtime.tasks());
-    let _repeats = Repeats(seed);
+    let world = World::new(seed, runtime.tasks(), store_config());
+    let _repeats = Repeats(seed, "cluster::seeds");
     runtime.block_on(run(world.clone()));
     Summary {
         acknowledged: world.oracle.acknowledged_count(),
@@ -64,6 +65,13 @@ fn simulate(seed: u64) -> Summary {
 }
 
 async fn run(world: Rc<World>) {
+    let stops = begin(&world);
+    faults::strike(&world).await;
+    end(&world, stops).await;
+}
+
+/// Starts replicas and clients.
+fn begin(world: &Rc<World>) -> Rc<Cell<bool>> {
     let stops = Rc::new(Cell::new(false));
     IDS.into_iter().for_each(|id| world.start(id));
     for name in 0..PRODUCERS {
@@ -74,24 +82,28 @@ async fn run(world: Rc<World>) {
         let consumer = consume_all(world.clone(), name, stops.clone());
         world.tasks.spawn(format!("consumer {name}"), consumer);
     }
-    faults::strike(&world).await;
-    faults::heal(&world).await;
-    agree(&world).await;
+    stops
+}
+
+/// Repairs everything, ends the clients, and checks what every replica has.
+async fn end(world: &Rc<World>, stops: Rc<Cell<bool>>) {
+    faults::heal(world).await;
+    agree(world).await;
     // It works again.
     let before = world.oracle.acknowledged_count();
     let works = || world.oracle.acknowledged_count() > before;
-    wait_for(&world, "a message is acknowledged", works).await;
+    wait_for(world, "a message is acknowledged", works).await;
     stops.set(true);
     // Clients have handles on it until they have stopped.
     while Rc::strong_count(&stops) > 1 {
         world.sleep_ms(20).await;
     }
-    agree(&world).await;
-    check(&world).await;
+    agree(world).await;
+    check(world).await;
     IDS.into_iter().for_each(|id| world.crash(id, Crash::Power));
     IDS.into_iter().for_each(|id| world.start(id));
-    agree(&world).await;
-    check(&world).await;
+    agree(world).await;
+    check(world).await;
     IDS.into_iter().for_each(|id| world.crash(id, Crash::Kill));
 }
 
@@ -128,10 +140,15 @@ async fn wait_for(world: &World, what: &str, is_so: impl Fn() -> bool) {
 async fn check(world: &Rc<World>) {
     for id in IDS {
         let who = format!("seed {}, replica {id}", world.seed);
-        let mut counts = [0; QUEUES as usize];
+        let mut queues = [const { 0..0 }; QUEUES as usize];
         for queue in 0..QUEUES {
+            let oldest = world.ask(id, Request::MinOffset(queue_of(queue))).await;
+            let Some(Ok(Reply::Offset(oldest))) = oldest.map(|answer| answer.reply) else {
+                panic!("{who}: no oldest offset");
+            };
+            queues[queue as usize] = oldest.0..oldest.0;
             loop {
-                let at = counts[queue as usize];
+                let at = queues[queue as usize].end;
                 let answer = world.ask(id, pull_from("checkers", queue, at, 32)).await;
                 let Some(Ok(Reply::Pulled(pulled))) = answer.as_ref().map(|answer| &answer.reply)
                 else {
@@ -140,10 +157,10 @@ async fn check(world: &Rc<World>) {
                 if pulled.count == 0 {
                     break;
                 }
-                counts[queue as usize] += u64::from(pulled.count);
+                queues[queue as usize].end += u64::from(pulled.count);
             }
         }
-        world.oracle.check_all(&counts, &who);
+        world.oracle.check_all(&queues, &who);
         for group in world.oracle.groups() {
             // What this replica knows, whether it leads or not.
             let topic = Some(queue_of(group.1).topic);

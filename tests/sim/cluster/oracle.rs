@@ -17,6 +17,7 @@ use std::borrow::Cow;
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::fmt::Display;
+use std::ops::Range;
 
 use ringmq::broker::raft_entries::RaftPlace;
 use ringmq::model::LogOffset;
@@ -128,10 +129,10 @@ impl Oracle {
     /// `entries` is the log of a replica up to its committed mark.
     pub fn compare_log(&self, entries: impl Iterator<Item = Sendable>, who: &dyn Display) {
         let known = &mut *self.0.borrow_mut();
-        let mut end = LogOffset(0);
+        let mut end = None;
         for entry in entries {
-            assert_eq!(entry.at, end, "{who}: a gap in the log");
-            end = entry.end;
+            let begin = end.replace(entry.end).unwrap_or(entry.at);
+            assert_eq!(entry.at, begin, "{who}: a gap in the log");
             let before = known.log.entry(entry.at).or_insert_with(|| entry.clone());
             assert!(*before == entry, "{who}: its log differs: {before:?}, {entry:?}");
         }
@@ -151,15 +152,17 @@ impl Oracle {
         );
     }
 
-    /// `counts` are the numbers of messages in all queues of a replica that has everything, and
-    /// that have been passed to [`see`](Self::see).
-    pub fn check_all(&self, counts: &[u64], who: &dyn Display) {
+    /// `queues` are the offsets of the messages in all queues of a replica that has everything but
+    /// what retention has deleted. They have been passed to [`see`](Self::see).
+    pub fn check_all(&self, queues: &[Range<u64>], who: &dyn Display) {
         let known = self.0.borrow();
         for place in known.seen.keys().chain(known.acknowledged.keys()) {
-            assert!(place.1 < counts[place.0 as usize], "{who}: {place:?} is lost");
+            assert!(place.1 < queues[place.0 as usize].end, "{who}: {place:?} is lost");
         }
-        let total: u64 = counts.iter().sum();
-        assert_eq!(known.seen.len() as u64, total, "{who}: messages that were seen");
+        let total: u64 = queues.iter().map(|queue| queue.end - queue.start).sum();
+        let is_kept = |place: &&Place| place.1 >= queues[place.0 as usize].start;
+        let seen = known.seen.keys().filter(is_kept).count();
+        assert_eq!(seen as u64, total, "{who}: messages that were seen");
     }
 
     pub fn acknowledged_count(&self) -> usize {

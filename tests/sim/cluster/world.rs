@@ -15,13 +15,14 @@ use ringmq::model::reply::PullStatus;
 use ringmq::model::{Moment, Now, Refusal, Reply, Request, Timestamp};
 use ringmq::replication::channel;
 use ringmq::replication::host::{Host, Role};
-use ringmq::replication::network::Identity;
+use ringmq::replication::link::Identity;
 use ringmq::replication::replica::Replica;
 use ringmq::replication::types::ReplicaId;
-use ringmq::sim::copies::entries_on;
+use ringmq::sim::copies::entries_from;
 use ringmq::sim::network::{Address, Conditions, Network, Node};
 use ringmq::sim::run::{Group, Tasks};
 use ringmq::sim::{Clock, Rng, SimDisk, SimRuntime, small_store};
+use ringmq::storage::segment::FileName;
 use ringmq::storage::{CommitRule, CommitStep, StoreConfig, WRITES_IN_FLIGHT_MAX};
 
 use super::super::shard::broker_config;
@@ -54,6 +55,7 @@ pub enum Crash {
 
 pub struct World {
     pub seed: u64,
+    store: StoreConfig,
     pub tasks: Rc<Tasks<'static>>,
     pub clock: Rc<Clock>,
     pub network: Network<Vec<u8>>,
@@ -98,7 +100,7 @@ pub struct Process {
 }
 
 impl World {
-    pub fn new(seed: u64, tasks: &Rc<Tasks<'static>>) -> Rc<Self> {
+    pub fn new(seed: u64, tasks: &Rc<Tasks<'static>>, store: StoreConfig) -> Rc<Self> {
         let mut rng = Rng::from_seed(seed);
         let conditions =
             Conditions { breaks_per_million: *rng.pick(&[0, 100, 5_000]), ..Conditions::default() };
@@ -116,6 +118,7 @@ impl World {
         });
         Rc::new(Self {
             seed,
+            store,
             clock: tasks.clock().clone(),
             network: Network::new(tasks.clock(), rng.next_u64(), conditions),
             tasks: tasks.clone(),
@@ -220,9 +223,18 @@ impl World {
 
     /// Compares the committed part of a log, as it is on the disk, with that of others.
     pub fn compare_log(&self, process: &Process) {
-        let committed = process.broker.store().committed();
-        let entries = entries_on(&self.machine(process.id).disk.borrow(), 7);
-        let end = entries.last().map_or(0, |entry| entry.end.0);
+        let disk = self.machine(process.id).disk.borrow();
+        let store = process.broker.store();
+        let (taken, first) = (FileName::CopyTaken, FileName::Segment(store.begin()));
+        if disk.contents(&taken.to_string()).is_some()
+            || disk.contents(&first.to_string()).is_none()
+        {
+            // A copy is replacing the log.
+            return;
+        }
+        let committed = store.committed();
+        let entries = entries_from(&disk, store.begin(), 7);
+        let end = entries.last().map_or(store.begin().0, |entry| entry.end.0);
         assert!(end >= committed.0, "{process}: the log ends at {end}, committed {committed}");
         let committed = entries.into_iter().filter(|entry| entry.end <= committed);
         self.oracle.compare_log(committed, process);
@@ -268,7 +280,7 @@ impl World {
 
     async fn live(self: Rc<Self>, id: ReplicaId, life: u64, disk: TimedDisk, edge: Rc<Edge>) {
         let config: BrokerConfig = broker_config(self.now(id, life), &DELAY_LEVELS_MS);
-        let opened = Broker::open(disk, store_config(), config).await;
+        let opened = Broker::open(disk, self.store.clone(), config).await;
         let (broker, _) = opened.unwrap_or_else(|error| panic!("replica {id}: {error}"));
         broker.follow();
         let process = Rc::new(Process {
@@ -286,7 +298,7 @@ impl World {
         }
         self.machine(id).life.borrow_mut().as_mut().unwrap().process = Some(process.clone());
         let (host, name) = (SimHost(process.clone()), "s00-broker-a".into());
-        let identity = Identity { id, seed: 7, segment_size: store_config().segment_size };
+        let identity = Identity { id, seed: 7, segment_size: self.store.segment_size };
         let members = BTreeSet::from(IDS);
         let transport = SimTransport(edge.clone());
         let started = Replica::start(host, name, identity, &members, transport).await;
@@ -418,10 +430,12 @@ impl Process {
         let committed = self.broker.store().committed();
         loop {
             let index = self.compared.get();
-            let place = self.broker.with_raft_entries(|entries| entries.place(index));
+            let place = self.broker.with_raft_entries(|entries| {
+                entries.place(index.max(entries.first_recent().unwrap_or(0)))
+            });
             let Some(place) = place.filter(|place| place.end <= committed) else { return };
             self.world.oracle.commit_entry(place, self);
-            self.compared.set(index + 1);
+            self.compared.set(place.index + 1);
         }
     }
 
@@ -531,6 +545,7 @@ pub struct SimHost(Rc<Process>);
 
 impl Host for SimHost {
     type Disk = TimedDisk;
+    type ColdRead<'a> = ();
 
     fn broker(&self) -> &Broker<TimedDisk> {
         &self.0.broker
@@ -554,4 +569,10 @@ impl Host for SimHost {
             self.0.world.oracle.lead(term, (self.0.id, self.0.life));
         }
     }
+
+    fn spawn_background(&self, task: impl Future<Output = ()> + 'static) {
+        self.0.world.tasks.spawn(format!("background of {}", self.0.id), task);
+    }
+
+    async fn cold_read(&self) {}
 }

@@ -6,6 +6,7 @@
 mod ages;
 mod basics;
 mod commit;
+mod copies;
 mod crash;
 mod cut;
 mod damage;

@@ -5,8 +5,8 @@ use std::cell::{Cell, RefCell};
 use ringmq::model::{Chunk, LogOffset, Moment, Now, QueueId, QueueOffset, Timestamp};
 use ringmq::sim::{self, SimDisk, Tasks};
 use ringmq::storage::{
-    Append, AppendError, Appended, CutError, EntryKind, Index, Located, Lookup, OpenError, Opening,
-    QueueKey, QueueRow, RawError, ReadError, RecoveryReport, Replayed, SpaceClass, Store,
+    Append, AppendError, Appended, CutError, EntryKind, Index, Located, LogCopy, Lookup, OpenError,
+    Opening, QueueKey, QueueRow, RawError, ReadError, RecoveryReport, Replayed, SpaceClass, Store,
     StoreConfig, WRITES_IN_FLIGHT_MAX,
 };
 
@@ -80,6 +80,7 @@ pub struct Sent {
 }
 
 pub struct Shard {
+    disk: SimDisk,
     pub store: Store<SimDisk>,
     pub report: RecoveryReport,
     pub now: Cell<u64>,
@@ -103,7 +104,12 @@ impl Shard {
             })
             .await?;
         let sent = sent.into();
-        Ok(Self { store, report, now: Cell::new(1000), sent, offsets: Cell::new(offsets) })
+        let (disk, now, offsets) = (disk.clone(), Cell::new(1000), Cell::new(offsets));
+        Ok(Self { disk, store, report, now, sent, offsets })
+    }
+
+    pub fn disk(&self) -> &SimDisk {
+        &self.disk
     }
 
     /// Appends `sizes.len()` messages as one entry.
@@ -164,6 +170,20 @@ impl Shard {
         });
         let (_, report) = replayed.await?;
         self.sent.borrow_mut().retain(|sent| sent.end <= report.end);
+        self.offsets.set(offsets);
+        Ok(report)
+    }
+
+    /// Replaces the log by a copy of another one that has arrived.
+    pub async fn take_over(&self, copy: &LogCopy) -> Result<RecoveryReport, CutError> {
+        let mut opening = self.store.take_over(copy).await?;
+        let mut offsets = restore(&mut opening);
+        let mut found = Vec::new();
+        let replayed = opening.replay(messages_of, |index, entry| {
+            replay(index, &entry, &mut found, &mut offsets);
+        });
+        let (_, report) = replayed.await?;
+        self.sent.replace(found);
         self.offsets.set(offsets);
         Ok(report)
     }
