@@ -55,6 +55,7 @@ mod pull;
 pub mod raft_entries;
 mod relay;
 mod replica;
+mod replicas;
 mod request_reply;
 mod resets;
 mod retry;
@@ -77,6 +78,7 @@ use self::gone::Ended;
 use self::groups::Groups;
 use self::held::Held;
 use self::leading::Leading;
+use self::replicas::Replicas;
 use self::resets::Resets;
 use self::state::{Durable, Snapshot};
 use self::upkeep::Flush;
@@ -268,6 +270,7 @@ pub struct Broker<D: Disk> {
     /// Delayed messages are due, or no more are to be delivered.
     deliveries: Signal,
     leading: Leading,
+    replicas: Replicas,
 }
 
 impl<D: Disk> Broker<D> {

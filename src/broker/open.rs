@@ -59,7 +59,18 @@ impl<D: Disk> Broker<D> {
         let topic_count = state.durable.topics.count();
         let state = RefCell::new(state);
         let (flushes, outgoing, replies, deliveries, leading) = Default::default();
-        let broker = Self { config, store, state, flushes, outgoing, replies, deliveries, leading };
+        let replicas = Default::default();
+        let broker = Self {
+            config,
+            store,
+            state,
+            flushes,
+            outgoing,
+            replies,
+            deliveries,
+            leading,
+            replicas,
+        };
         Ok((broker, OpenReport { recovery, topic_count }))
     }
 }

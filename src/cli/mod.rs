@@ -10,6 +10,7 @@ mod file;
 mod group;
 mod msg;
 mod output;
+mod replica;
 mod server;
 mod target;
 mod topic;
@@ -46,6 +47,7 @@ enum Command {
     Group(group::GroupArgs),
     Msg(msg::MsgArgs),
     Cluster(cluster::ClusterArgs),
+    Replica(replica::ReplicaArgs),
     Check(check::CheckArgs),
     Completions(completions::CompletionsArgs),
 }
@@ -92,6 +94,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Group(args) => group::run(args),
         Command::Msg(args) => msg::run(args),
         Command::Cluster(args) => cluster::run(args),
+        Command::Replica(args) => replica::run(args),
         Command::Check(args) => check::run(args),
         Command::Completions(args) => completions::run(args),
     };

@@ -356,5 +356,6 @@ impl Outcomes {
 }
 
 pub mod groups;
+mod replicas;
 #[cfg(test)]
 mod tests;

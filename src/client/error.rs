@@ -33,6 +33,8 @@ pub enum ClientError {
     UnknownTopic(String),
     #[error("cluster {0} has no live broker; `ringmq cluster` lists those that have")]
     UnknownCluster(String),
+    #[error("no leader of a broker or shard named {0} is known; `ringmq cluster` lists the names")]
+    UnknownBrokerName(String),
     #[error("topic {topic} has no queue that may be {used}; change the topic's permission")]
     NoQueue { topic: String, used: &'static str },
     #[error("topic {topic} has no broker named {broker}; its route may have changed")]

@@ -17,6 +17,7 @@ pub mod peer;
 pub mod principal;
 pub mod record;
 pub mod refusal;
+pub mod replicas;
 pub mod reply;
 pub mod request;
 pub mod topic;

@@ -94,3 +94,11 @@ pub struct RouteBroker {
 pub struct ClusterInfo {
     pub brokers: Vec<RouteBroker>,
 }
+
+/// The name without the prefix of a shard, such as `broker-a` for `s00-broker-a`; `None` if it does
+/// not have one.
+pub fn machine_of_shard(name: &str) -> Option<&str> {
+    let (number, machine) = name.strip_prefix('s')?.split_once('-')?;
+    let is_number = number.len() == 2 && number.bytes().all(|byte| byte.is_ascii_digit());
+    is_number.then_some(machine)
+}

@@ -73,6 +73,16 @@ pub enum Refusal {
     /// The shard is a standby. Clients find the leader by refreshing their routes.
     #[error("shard {shard} is a standby here; refresh the route and send to the leader")]
     NotLeader { shard: u16 },
+    #[error("shard {shard} has no replicas; start the brokers with --replicas")]
+    NotReplicated { shard: u16 },
+    #[error("there is no replica {replica}; the voters are {voters:?}")]
+    UnknownReplica { replica: u64, voters: Vec<u64> },
+    /// Nothing has changed.
+    #[error("replica {replica} cannot lead: {why}")]
+    NotReady { replica: u64, why: String },
+    /// The leader has stepped down all the same.
+    #[error("replica {replica} has not taken over within {ms} ms; the replicas elect a leader")]
+    NotTakenOver { replica: u64, ms: u64 },
     #[error("no consumer for group {0} on this shard")]
     NoConsumer(GroupName),
     #[error("group {0} has no committed offset for this queue")]
@@ -163,6 +173,10 @@ impl Refusal {
             Self::Full { .. } => 2007,
             Self::DiskFault { .. } => 2008,
             Self::NotLeader { .. } => 2009,
+            Self::NotReplicated { .. } => 2010,
+            Self::UnknownReplica { .. } => 2011,
+            Self::NotReady { .. } => 2012,
+            Self::NotTakenOver { .. } => 2013,
             Self::NoConsumer(_) => 3001,
             Self::NoOffset(_) => 3002,
             Self::NoMessage(_) => 3003,

@@ -8,6 +8,7 @@ use crate::model::group::GroupConfig;
 use crate::model::ids::{ClientId, GroupName, LogOffset, QueueId, QueueOffset, Timestamp};
 use crate::model::peer::Peer;
 use crate::model::record::Host;
+use crate::model::replicas::ReplicaSet;
 use crate::model::request::{BrokerQueue, ConsumeType, MessageModel, QueueOf, SubscriptionData};
 use crate::model::topic::TopicConfig;
 
@@ -49,6 +50,7 @@ pub enum Reply {
         configs: Vec<GroupConfig>,
         count: usize,
     },
+    Replicas(ReplicaSet),
 }
 
 /// The positions of stored messages.

@@ -10,6 +10,7 @@ use crate::model::ids::{
     ClientId, GroupName, LogOffset, QueueId, QueueOffset, ShardId, Timestamp, TopicName,
 };
 use crate::model::peer::Peer;
+use crate::model::replicas::ReplicaOrder;
 use crate::model::topic::TopicConfig;
 
 /// A request to a broker, independent of its encoding. Strings and bodies may point into the
@@ -152,6 +153,10 @@ pub enum Request {
         first: usize,
         count_max: usize,
     },
+    /// How the replicas of this shard are [30001].
+    Replicas,
+    /// Changes who leads this shard, or who has a copy of it [30001].
+    ChangeReplicas(ReplicaOrder),
 }
 
 /// Which shards of a process a request concerns.
@@ -196,6 +201,7 @@ impl Request {
                 | Self::CreateGroups { .. }
                 | Self::DeleteGroup { .. }
                 | Self::ResetGroup(_)
+                | Self::ChangeReplicas(_)
         )
     }
 

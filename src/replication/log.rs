@@ -28,6 +28,7 @@ use openraft::{EntryPayload, LogState, RaftLogReader};
 use super::arrivals::Arrivals;
 use super::host::{Host, Role};
 use super::members;
+use super::preference::HandOver;
 use super::types::{
     Body, Entry, LogId, Members, Payload, Proposal, ReplicaId, Runtime, Types, Vote, failed,
     log_id_of, term_of, vote,
@@ -65,6 +66,11 @@ pub(super) struct Shared<H: Host, R: Runtime> {
     heard_at: Cell<Option<InstantOf<Types<R>>>>,
     /// Until then this copy takes no part in elections: it may have promised that before it restarted.
     promised_until: Cell<Option<InstantOf<Types<R>>>>,
+    /// The leadership is being handed over: no requests are taken, and what they have appended is
+    /// proposed.
+    hand_over: Cell<Option<HandOver>>,
+    /// The term of the leader that has handed over to this copy because an operator ordered it.
+    chosen_after: Cell<Option<u64>>,
     /// This copy has led since its state was last restored from the log.
     has_led: Cell<bool>,
     /// Each with its end, awaited since it was appended: it may be cut off while earlier ones are
@@ -99,6 +105,8 @@ impl<H: Host, R: Runtime> RaftLog<H, R> {
             given_up_in: Cell::new(None),
             heard_at: Cell::new(None),
             promised_until: Cell::new(None),
+            hand_over: Cell::new(None),
+            chosen_after: Cell::new(None),
             has_led: Cell::new(false),
             flushes: RefCell::default(),
             flush_wanted: Signal::default(),
@@ -137,6 +145,9 @@ impl<H: Host, R: Runtime> RaftLog<H, R> {
     pub fn set_current(&self, is_current: bool) {
         let (shared, broker) = (&self.0, self.0.host.broker());
         let Some(term) = shared.leads_in.get() else { return };
+        if shared.hand_over.get().is_some() {
+            return;
+        }
         if broker.leads() && !is_current {
             tracing::warn!(
                 "the leader of term {term} does not reach most replicas, and refuses requests until it \
@@ -189,7 +200,7 @@ impl<H: Host, R: Runtime> RaftLog<H, R> {
         self.0.leads_in.get().is_some() && self.0.given_up_in.get() == self.0.leads_in.get()
     }
 
-    /// The term in which this copy leads.
+    /// The term in which this copy leads, even if it takes no requests at the moment.
     pub fn leads_in(&self) -> Option<u64> {
         self.0.leads_in.get()
     }
@@ -207,6 +218,41 @@ impl<H: Host, R: Runtime> RaftLog<H, R> {
 
     pub(super) fn downgrade(&self) -> Weak<Shared<H, R>> {
         Rc::downgrade(&self.0)
+    }
+
+    /// Whether what the broker has appended is to be proposed.
+    pub fn proposes(&self) -> bool {
+        self.0.host.broker().leads() || self.0.hand_over.get().is_some()
+    }
+
+    /// This leader takes no more requests.
+    pub fn begin_hand_over(&self, reason: HandOver) {
+        self.0.hand_over.set(Some(reason));
+        self.0.host.broker().follow();
+        self.0.store().group_grows().notify();
+    }
+
+    /// This leader takes requests again.
+    pub fn cancel_hand_over(&self) {
+        if self.0.hand_over.take().is_some() && self.0.leads_in.get().is_some() {
+            self.0.store().set_following(false);
+        }
+    }
+
+    /// Why this leader is handing over.
+    pub fn hand_over(&self) -> Option<HandOver> {
+        self.0.hand_over.get()
+    }
+
+    /// The leader of `term` hands over to this copy by an operator's order.
+    pub fn choose(&self, term: u64) {
+        self.0.chosen_after.set(Some(term));
+    }
+
+    /// Whether this copy leads because an operator ordered it.
+    pub fn is_chosen(&self) -> bool {
+        let term = self.0.leads_in.get().and_then(|term| term.checked_sub(1));
+        term.is_some() && self.0.chosen_after.get() == term
     }
 
     /// Number of the engine's appends that are not on stable media yet.
@@ -284,6 +330,7 @@ impl<H: Host, R: Runtime> Shared<H, R> {
 
     fn follow(&self) {
         if self.leads_in.take().is_some() {
+            self.hand_over.set(None);
             self.host.broker().follow();
             self.host.handle_role(Role::Follower);
         }

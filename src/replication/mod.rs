@@ -32,6 +32,8 @@
 pub mod arrivals;
 pub mod channel;
 pub mod copying;
+pub mod ends;
+pub mod hand_over;
 pub mod host;
 mod lease;
 pub mod link;
@@ -39,7 +41,9 @@ mod log;
 pub mod machine;
 pub mod members;
 pub mod network;
+pub mod preference;
 pub mod replica;
+pub mod survey;
 pub mod timeout;
 pub mod types;
 pub mod wire;

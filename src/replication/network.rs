@@ -33,6 +33,7 @@ use super::link::{
 };
 use super::log::{RaftLog, read_body};
 use super::machine::Engine;
+use super::preference::HandOver;
 use super::types::{CopyData, LogId, ReplicaId, Runtime, Types, Vote, WholeCopy};
 use super::wire::{self, FRAME_SIZE_MAX, Frame, FrameKind, HELLO_SIZE_MAX, Purpose};
 
@@ -293,7 +294,8 @@ impl<H: Host, R: Runtime, T: Transport> RaftNetworkV2<Types<R>> for Peer<H, R, T
         _option: RPCOption,
     ) -> Result<TransferLeaderResponse<Types<R>>, RPCError<Types<R>>> {
         self.log.give_up_lease();
-        let answer = self.call(wire::transfer(&request)).await?;
+        let is_ordered = self.log.hand_over() == Some(HandOver::Ordered);
+        let answer = self.call(wire::transfer(&request, is_ordered)).await?;
         answer.transferred(&request).map_err(|error| lost(broken(error)))
     }
 }
@@ -383,7 +385,10 @@ async fn serve_calls<H: Host, R: Runtime>(
     loop {
         let frame = receiver.receive(FRAME_SIZE_MAX).await?;
         let answer = if frame.kind == FrameKind::Transfer as u8 {
-            let request = frame.transfer().map_err(broken)?;
+            let (request, is_ordered) = frame.transfer().map_err(broken)?;
+            if is_ordered && *request.to_node_id() == log.id() {
+                log.choose(request.from_leader().leader_id.term);
+            }
             wire::transferred(&engine.handle_transfer_leader(request).await.map_err(broken)?)
         } else {
             let request = frame.ask_vote().map_err(broken)?;

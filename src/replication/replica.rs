@@ -10,6 +10,7 @@
 //! There is one proposal at a time on its way to the engine. What is appended meanwhile belongs to
 //! the same entry, so entries grow with the load.
 
+use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::io;
 use std::pin::pin;
@@ -22,12 +23,14 @@ use openraft::async_runtime::WatchReceiver;
 use openraft::type_config::TypeConfigExt;
 use openraft::{Config, Raft, SnapshotPolicy};
 
+use super::ends::Ends;
 use super::host::Host;
 use super::lease::Lease;
 use super::link::{FrameReceiver, FrameSender, Identity, Transport};
 use super::log::{PROMISE_MS, RaftLog};
 use super::machine::{Engine, Machine};
 use super::network::{Network, serve};
+use super::preference::{HandOver, Preference};
 use super::types::{Proposal, ReplicaId, Runtime, Types, failed};
 
 /// How often a leader shows that it is alive, ms.
@@ -48,12 +51,13 @@ pub struct Replica<H: Host, R: Runtime> {
     log: RaftLog<H, R>,
     lease: Rc<Lease<H, R>>,
     identity: Identity,
+    ends: Rc<RefCell<Ends>>,
 }
 
 impl<H: Host, R: Runtime> Clone for Replica<H, R> {
     fn clone(&self) -> Self {
         let (engine, log, lease) = (self.engine.clone(), self.log.clone(), self.lease.clone());
-        Self { engine, log, lease, identity: self.identity }
+        Self { engine, log, lease, identity: self.identity, ends: self.ends.clone() }
     }
 }
 
@@ -97,7 +101,7 @@ impl<H: Host, R: Runtime> Replica<H, R> {
         let lease = Rc::new(Lease::new(&log, engine.metrics()));
         let leadership = Lease::new(&log, engine.metrics());
         log.host().broker().set_leadership(Box::new(leadership));
-        let replica = Self { engine, log, lease, identity };
+        let replica = Self { engine, log, lease, identity, ends: Rc::default() };
         if has_promised {
             let engine = replica.engine.clone();
             drop(Types::<R>::spawn(async move {
@@ -112,14 +116,17 @@ impl<H: Host, R: Runtime> Replica<H, R> {
         }
         let proposer = replica.clone();
         drop(Types::<R>::spawn(async move { proposer.propose().await }));
+        let clerk = replica.clone();
+        drop(Types::<R>::spawn(async move { clerk.carry_out_orders().await }));
         Ok(replica)
     }
 
-    /// Runs while the engine does. A leader without a lease takes no more requests until it has one.
-    /// Returns why the engine has ended.
+    /// Runs while the engine does. A leader without a lease takes no more requests until it has one. A
+    /// leader that another replica is preferred to hands over. Returns why the engine has ended.
     pub async fn watch(&self) -> String {
         let metrics = self.engine.metrics();
         let (mut begin, mut is_purging) = (None, false);
+        let mut preference = Preference::default();
         loop {
             Types::<R>::sleep(Duration::from_millis(HEARTBEAT_MS)).await;
             if let Err(why) = &metrics.borrow_watched().running_state {
@@ -132,6 +139,16 @@ impl<H: Host, R: Runtime> Replica<H, R> {
             // A new leader has not been answered yet.
             self.log.set_current(self.lease.is_valid().unwrap_or(true));
             self.log.host().broker().leadership_moved();
+            let (broker, now) = (self.log.host().broker(), self.log.host().now().moment);
+            let set = self.survey();
+            let is_chosen = self.log.is_chosen();
+            let to = preference.handle(broker.config().shard, &set, now).filter(|_| !is_chosen);
+            broker.set_replicas(set);
+            if let Some(to) = to
+                && let Err(refusal) = self.hand_over(to, HandOver::Preferred).await
+            {
+                tracing::warn!("the leadership stays here: {refusal}");
+            }
         }
     }
 
@@ -158,6 +175,18 @@ impl<H: Host, R: Runtime> Replica<H, R> {
         }
     }
 
+    pub fn id(&self) -> ReplicaId {
+        self.identity.id
+    }
+
+    pub fn log(&self) -> &RaftLog<H, R> {
+        &self.log
+    }
+
+    pub(super) fn ends(&self) -> &RefCell<Ends> {
+        &self.ends
+    }
+
     pub fn engine(&self) -> &Engine<H, R> {
         &self.engine
     }
@@ -175,7 +204,7 @@ impl<H: Host, R: Runtime> Replica<H, R> {
         loop {
             let has_more = || {
                 let store = broker().store();
-                let is_due = broker().leads()
+                let is_due = self.log.proposes()
                     && store.end() > broker().raft_end()
                     && self.log.unflushed() < UNFLUSHED_MAX;
                 is_due.then(|| broker().raft_end())
@@ -186,7 +215,7 @@ impl<H: Host, R: Runtime> Replica<H, R> {
                 return;
             }
             let has_ended = || {
-                let is_over = broker().raft_end() > before || !broker().leads();
+                let is_over = broker().raft_end() > before || !self.log.proposes();
                 is_over.then_some(())
             };
             let ended = pin!(broker().store().group_grows().wait(has_ended));

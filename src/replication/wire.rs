@@ -34,7 +34,7 @@ use openraft::raft::{
 };
 
 /// Version of the frames; any other is refused.
-pub const WIRE_VERSION: u32 = 1;
+pub const WIRE_VERSION: u32 = 2;
 /// Maximum size of a frame, bytes: entries for one append, and their rows.
 pub const FRAME_SIZE_MAX: usize = 64 << 20;
 
@@ -167,6 +167,8 @@ pub struct TransferRow {
     pub from: VoteRow,
     pub to: U64,
     pub last: LogIdRow,
+    /// 1 if an operator ordered it.
+    pub is_ordered: U64,
 }
 
 /// A copy of the log. [`CopyRow`]s follow, and then the members.
@@ -225,7 +227,7 @@ const _: () = {
     assert!(size_of::<AppendedRow>() == 56);
     assert!(size_of::<AskVoteRow>() == 56);
     assert!(size_of::<VotedRow>() == 56);
-    assert!(size_of::<TransferRow>() == 56);
+    assert!(size_of::<TransferRow>() == 64);
 };
 
 /// Bytes that precede kind and head.
@@ -346,9 +348,13 @@ impl Frame {
         Ok(VoteResponse::new(row.vote.get(), row.last.get(), row.is_granted.get() != 0))
     }
 
-    pub fn transfer<R: Runtime>(&self) -> Result<TransferLeaderRequest<Types<R>>, FrameError> {
+    /// A hand-over, and whether an operator ordered it.
+    pub fn transfer<R: Runtime>(
+        &self,
+    ) -> Result<(TransferLeaderRequest<Types<R>>, bool), FrameError> {
         let row = self.head::<TransferRow>(FrameKind::Transfer)?;
-        Ok(TransferLeaderRequest::new(row.from.get(), row.to.get(), row.last.get()))
+        let request = TransferLeaderRequest::new(row.from.get(), row.to.get(), row.last.get());
+        Ok((request, row.is_ordered.get() != 0))
     }
 
     /// The answer to `request`.
@@ -591,11 +597,15 @@ pub fn voted<R: Runtime>(response: &VoteResponse<Types<R>>) -> Vec<u8> {
     NewFrame::new(FrameKind::Voted, &row).sealed(0)
 }
 
-pub fn transfer<R: Runtime>(request: &TransferLeaderRequest<Types<R>>) -> Vec<u8> {
+pub fn transfer<R: Runtime>(
+    request: &TransferLeaderRequest<Types<R>>,
+    is_ordered: bool,
+) -> Vec<u8> {
     let row = TransferRow {
         from: VoteRow::of(request.from_leader()),
         to: U64::new(*request.to_node_id()),
         last: LogIdRow::of(request.last_log_id()),
+        is_ordered: U64::new(u64::from(is_ordered)),
     };
     NewFrame::new(FrameKind::Transfer, &row).sealed(0)
 }
@@ -693,7 +703,10 @@ mod tests {
             check(&appended::<SimRuntime>(&outcome), Frame::appended, &outcome);
         }
         let request = TransferLeaderRequest::<T>::new(vote, 2, last);
-        check(&transfer(&request), Frame::transfer, &request);
+        for is_ordered in [false, true] {
+            let frame = transfer(&request, is_ordered);
+            check(&frame, Frame::transfer, &(request.clone(), is_ordered));
+        }
         let refusals = [
             Ok(()),
             Err(TransferLeaderError::LogNotFlushed { expected: last, actual: None }),

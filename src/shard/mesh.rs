@@ -5,6 +5,8 @@
 //! owned data. A request is executed without calling another shard, so two shards can never wait
 //! for each other.
 
+use std::time::{Duration, Instant};
+
 use crate::model::{Refusal, Reply, Request, ShardId};
 
 /// Requests queued at one shard. A further one waits on its sender's thread.
@@ -49,6 +51,22 @@ impl Mesh {
             answered.recv_async().await.map_err(|_| Refusal::ShuttingDown)??;
         }
         Ok(())
+    }
+
+    /// Has all shards execute `request`, and waits for at most `patience`. Returns the refusals.
+    pub fn ask_all(&self, request: &Request, patience: Duration) -> Vec<Refusal> {
+        let deadline = Instant::now() + patience;
+        let ask = |line: &flume::Sender<Envelope>| {
+            let (answer, answered) = flume::bounded(1);
+            let envelope = Envelope::Ask { request: Box::new(request.clone()), answer };
+            line.send_deadline(envelope, deadline).map(|()| answered)
+        };
+        let asked: Vec<_> = self.lines.iter().map(ask).collect();
+        let answers = asked.into_iter().map(|answered| match answered {
+            Ok(answered) => answered.recv_deadline(deadline).unwrap_or(Err(Refusal::ShuttingDown)),
+            Err(_) => Err(Refusal::ShuttingDown),
+        });
+        answers.filter_map(Result::err).collect()
     }
 
     /// Tells all shards to stop; some may have stopped already.

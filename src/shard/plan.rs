@@ -20,7 +20,7 @@ use super::data::DataDirectory;
 use super::error::RunError;
 use crate::broker::BrokerConfig;
 use crate::config::{Address, EngineOptions, FlushMode, PORTS_PER_SHARD, SHARDS_MAX};
-use crate::model::nameserver::{BrokerId, Registration};
+use crate::model::nameserver::{BrokerId, Registration, machine_of_shard};
 use crate::model::record::Host;
 use crate::model::topic::is_built_in;
 use crate::model::{DataVersion, NameServerRequest, ShardId};
@@ -159,7 +159,7 @@ fn check_port(option: &str, address: &Address) -> Result<(), RunError> {
 /// Refuses a name that starts like a shard's, and names that every NameServer would refuse: it
 /// registers with an empty route table to find out.
 pub fn check_names(cluster: &str, name: &str) -> Result<(), RunError> {
-    if let Some(rest) = after_shard_number(name) {
+    if let Some(rest) = machine_of_shard(name) {
         return Err(RunError::usage(format!(
             "--name {name} starts like the name of a shard; the prefix s00-, s01-, … is added \
              automatically, so use --name {rest}"
@@ -192,12 +192,6 @@ pub fn check_names(cluster: &str, name: &str) -> Result<(), RunError> {
 /// The broker name of a shard, as NameServers and clients see it.
 fn broker_name(name: &str, shard: u16) -> String {
     format!("s{shard:02}-{name}")
-}
-
-/// The rest of a name that starts with `s00-` or the like.
-fn after_shard_number(name: &str) -> Option<&str> {
-    let (number, rest) = name.strip_prefix('s')?.split_once('-')?;
-    (number.len() == 2 && number.bytes().all(|byte| byte.is_ascii_digit())).then_some(rest)
 }
 
 /// The address that a server listens on.

@@ -3,6 +3,7 @@
 //!
 //! Replicas listen one port above the shard's (`plan::replication_port`).
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::{AsRawFd, RawFd};
@@ -36,6 +37,8 @@ use crate::storage::file::FileDisk;
 
 /// How long a stopping leader waits until its last entries are committed.
 const LEAVE_MAX: Duration = Duration::from_secs(2);
+/// How soon another leader is expected after this one has handed over.
+const TAKE_OVER_EXPECTED: Duration = Duration::from_secs(1);
 
 pub type ShardReplica = Replica<ShardHost<FileDisk>, GlommioRuntime>;
 
@@ -62,8 +65,8 @@ impl Seating {
         queues: Queues,
     ) -> io::Result<ShardReplica> {
         let Self { name, identity, peers, listener, announcer } = self;
-        let background = queues.background;
-        let host = ShardHost { shard: shard.clone(), announcer, id: identity.id, background };
+        let (id, background, role_changes) = (identity.id, queues.background, Rc::default());
+        let host = ShardHost { shard: shard.clone(), announcer, id, background, role_changes };
         let members = peers.keys().copied().collect();
         let transport = Tcp(Rc::new(peers));
         let start = async move {
@@ -90,12 +93,15 @@ pub struct ShardHost<D: Disk> {
     announcer: Announcer,
     id: u64,
     background: TaskQueueHandle,
+    /// How often the role has changed.
+    role_changes: Rc<Cell<u64>>,
 }
 
 impl<D: Disk> Clone for ShardHost<D> {
     fn clone(&self) -> Self {
         let (shard, announcer) = (self.shard.clone(), self.announcer.clone());
-        Self { shard, announcer, ..*self }
+        let role_changes = self.role_changes.clone();
+        Self { shard, announcer, id: self.id, background: self.background, role_changes }
     }
 }
 
@@ -123,17 +129,18 @@ impl<D: Disk> Host for ShardHost<D> {
 
     fn handle_role(&self, role: Role) {
         let shard = self.shard.id;
-        let role = match role {
+        self.role_changes.set(self.role_changes.get() + 1);
+        match role {
             Role::Leader { term } => {
                 tracing::info!(shard = shard.0, "replica {} leads in term {term}", self.id);
-                registrar::Role { id: 0, epoch: i64::try_from(term).unwrap_or(i64::MAX) }
+                let epoch = i64::try_from(term).unwrap_or(i64::MAX);
+                self.announcer.set_role(shard, registrar::Role { id: 0, epoch });
             }
             Role::Follower => {
                 tracing::info!(shard = shard.0, "replica {} follows", self.id);
-                registrar::Role { id: self.id, epoch: 0 }
+                self.announce_follower();
             }
-        };
-        self.announcer.set_role(shard, role);
+        }
         // Requests that wait for room find out who leads.
         self.shard.handle_commit();
     }
@@ -149,6 +156,23 @@ impl<D: Disk> Host for ShardHost<D> {
     }
 }
 
+impl<D: Disk> ShardHost<D> {
+    /// Registers as a follower, once the next leader has had time to take the name over. Without a
+    /// leader, NameServers would tell clients that there is no queue to send to.
+    fn announce_follower(&self) {
+        let host = self.clone();
+        let change = self.role_changes.get();
+        glommio::spawn_local(async move {
+            glommio::timer::sleep(TAKE_OVER_EXPECTED).await;
+            if host.role_changes.get() == change {
+                let role = registrar::Role { id: host.id, epoch: 0 };
+                host.announcer.set_role(host.shard.id, role);
+            }
+        })
+        .detach();
+    }
+}
+
 impl Shard<BrokerService<FileDisk>> {
     /// Returns if the engine ends although the shard could go on: then the process must not. A fenced
     /// shard refuses everything, and the others have elected another leader.
@@ -161,8 +185,8 @@ impl Shard<BrokerService<FileDisk>> {
         }
     }
 
-    /// Ends the replica: what clients have stored is committed if that is still possible, then the
-    /// others elect a leader.
+    /// Ends the replica. If it still leads, what clients have stored is committed if possible, and the
+    /// others elect a leader once they miss this one.
     pub async fn leave(&self, replica: &ShardReplica) {
         let broker = &self.service.broker;
         if broker.leads() {

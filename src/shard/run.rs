@@ -4,7 +4,7 @@
 //! shard (recover its log, listen last), register, report ready. If a shard fails to start, the
 //! process exits with the reason.
 //!
-//! Stop, on SIGTERM or SIGINT: unregister from the NameServers, so that clients go elsewhere, then
+//! Stop, on SIGTERM or SIGINT: have other replicas take over, if there are any, unregister from the NameServers, so that clients go elsewhere, then
 //! stop every shard: no new connections, no new requests, all replies sent, offsets and snapshot
 //! written. A second signal exits immediately, which is as safe as kill -9.
 
@@ -29,7 +29,8 @@ use crate::client::registrar::{Registrar, RegistrarOptions};
 use crate::config::{
     BrokerOptions, DEV_SHARDS_MAX, DevOptions, EngineOptions, NameServerOptions, SHARDS_MAX, Size,
 };
-use crate::model::ShardId;
+use crate::model::replicas::ReplicaOrder;
+use crate::model::{Request, ShardId};
 use flume::RecvTimeoutError;
 use glommio::net::TcpListener;
 use glommio::{LocalExecutorBuilder, Placement, PoolPlacement};
@@ -53,6 +54,8 @@ const START_MAX: Duration = Duration::from_secs(600);
 const SAY_AGAIN: Duration = Duration::from_secs(5);
 /// How long the broker waits for the first registration before it serves without it, ms.
 const REGISTER_MAX_MS: u64 = 5_000;
+/// How long a stopping broker waits until other replicas lead its shards.
+const STEP_DOWN_MAX: Duration = Duration::from_secs(5);
 
 /// Reports once whether a server has opened.
 type IsReady = flume::Receiver<Result<(), RunError>>;
@@ -384,6 +387,9 @@ impl Process {
         let fallen = signals.wait(&self.ended);
         tracing::info!("shutting down");
         nudger.expect_close();
+        if self.plan.replication.is_some() {
+            self.step_down();
+        }
         self.registrar.stop();
         self.mesh.stop_all();
         for thread in self.threads {
@@ -392,6 +398,16 @@ impl Process {
         match fallen {
             Some(shard) => Err(failed(format!("shard {} ended by itself", shard.0))),
             None => Ok(()),
+        }
+    }
+}
+
+impl Process {
+    /// Has other replicas take over what this one leads, while clients can still reach it.
+    fn step_down(&self) {
+        let request = Request::ChangeReplicas(ReplicaOrder::StepDown);
+        for refusal in self.mesh.ask_all(&request, STEP_DOWN_MAX) {
+            tracing::warn!("a leader stops before another one takes over: {refusal}");
         }
     }
 }

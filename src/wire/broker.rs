@@ -3,6 +3,7 @@
 
 use bytes::Bytes;
 
+use crate::model::replicas::ReplicaOrder;
 use crate::model::request::Pull;
 use crate::model::{Refusal, Reply, Request};
 use crate::wire::admin::{TableBody, TopicStatsBody};
@@ -21,7 +22,7 @@ use crate::wire::lock::{LockBody, LockedBody};
 use crate::wire::registration::TopicBody;
 use crate::wire::reply::{EncodeReply, NewReply};
 use crate::wire::request::{DecodeRequest, EncodeRequest, NewRequest, served};
-use crate::wire::{admin, group, group_config, group_stats, lock, message, relay};
+use crate::wire::{admin, group, group_config, group_stats, lock, message, relay, replicas};
 
 impl DecodeRequest for Request {
     served! {
@@ -66,6 +67,7 @@ impl DecodeRequest for Request {
         GET_SUBSCRIPTIONGROUP_CONFIG => group_config::decode_group;
         LITE_PULL_MESSAGE => message::decode_pull;
         RECALL_MESSAGE => message::decode_recall;
+        REPLICAS => replicas::decode;
     }
 
     fn decode_fixed(_kind: i32, frame: &Frame) -> Result<Self, Refusal> {
@@ -105,7 +107,7 @@ fn encode_named(to: NewRequest<'_>, request: &Request) -> bool {
             let code = if produce.is_batch { SEND_BATCH_MESSAGE } else { SEND_MESSAGE_V2 };
             to.whole(code, |f| message::encode_send(f, produce), |out| out.extend_from_slice(&produce.body));
         }
-        Request::ProduceRecords(_) | Request::Pull(Pull { group: None, .. }) | Request::CreateGroups { .. } | Request::Presence(_) => return false,
+        Request::ProduceRecords(_) | Request::Pull(Pull { group: None, .. }) | Request::CreateGroups { .. } | Request::Presence(_) | Request::ChangeReplicas(ReplicaOrder::StepDown) => return false,
         Request::Pull(pull @ Pull { group: Some(group), .. }) => to.fields(PULL_MESSAGE, |f| message::encode_pull(f, pull, group)),
         Request::MaxOffset(queue) => to.fields(GET_MAX_OFFSET, |f| message::encode_queue(f, queue)),
         Request::MinOffset(queue) => to.fields(GET_MIN_OFFSET, |f| message::encode_queue(f, queue)),
@@ -169,6 +171,8 @@ fn encode_named(to: NewRequest<'_>, request: &Request) -> bool {
         Request::GroupConfigs { first, count_max } => {
             to.fields(GET_ALL_SUBSCRIPTIONGROUP_CONFIG, |f| group_config::encode_groups(f, *first, *count_max));
         }
+        Request::Replicas => to.fields(REPLICAS, replicas::encode_show),
+        Request::ChangeReplicas(order) => to.fields(REPLICAS, |f| replicas::encode_order(f, order)),
     }
     true
 }
@@ -213,6 +217,7 @@ impl EncodeReply for Reply {
             Reply::OffsetsReset(offsets) => to.json(&OffsetTable::of(offsets)),
             Reply::ConsumerStatus(statuses) => to.json(&ConsumerStatuses::of(statuses)),
             Reply::Relayed(body) => to.body(body),
+            Reply::Replicas(set) => to.json(set),
             Reply::GroupConfig(config) => to.json(&GroupBody::of(config)),
             Reply::GroupConfigs { configs, count } => to.whole(
                 SUCCESS,

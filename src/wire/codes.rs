@@ -176,6 +176,8 @@ pub mod request {
         AUTH_DELETE_ACL = 3008;
         AUTH_GET_ACL = 3009;
         AUTH_LIST_ACL = 3010;
+        // Ours.
+        REPLICAS = 30001;
         POP_MESSAGE = 200050;
         ACK_MESSAGE = 200051;
         PEEK_MESSAGE = 200052;
@@ -237,7 +239,9 @@ pub fn refusal_code(refusal: &Refusal) -> i32 {
     use response::*;
     match refusal {
         Refusal::UnknownRequest { .. } => REQUEST_CODE_NOT_SUPPORTED,
-        Refusal::IllegalName(_) | Refusal::TooMany { .. } => INVALID_PARAMETER,
+        Refusal::IllegalName(_) | Refusal::TooMany { .. } | Refusal::UnknownReplica { .. } => {
+            INVALID_PARAMETER
+        }
         // Makes clients refresh their routes, as needed when a queue has moved.
         Refusal::UnknownTopic(_) | Refusal::UnknownQueue { .. } | Refusal::UnknownRoute(_) => {
             TOPIC_NOT_EXIST
@@ -275,6 +279,9 @@ pub fn refusal_code(refusal: &Refusal) -> i32 {
         | Refusal::Unanswered { .. }
         | Refusal::NoMessage(_)
         | Refusal::UnsupportedFilter(_)
+        | Refusal::NotReplicated { .. }
+        | Refusal::NotReady { .. }
+        | Refusal::NotTakenOver { .. }
         | Refusal::Registration(_) => SYSTEM_ERROR,
     }
 }

@@ -36,6 +36,7 @@ mod queue;
 pub mod records;
 pub mod registration;
 mod relay;
+mod replicas;
 mod reply;
 mod request;
 pub mod response;

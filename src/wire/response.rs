@@ -10,6 +10,7 @@ use serde::de::DeserializeOwned;
 use crate::model::batch::Records;
 use crate::model::nameserver::{ClusterInfo, Route};
 use crate::model::record::position_in_id;
+use crate::model::replicas::ReplicaSet;
 use crate::model::reply::{GroupConnections, GroupProgress, MemberConnections, Pulled, QueueStats};
 use crate::model::request::BrokerQueue;
 use crate::model::{
@@ -248,6 +249,10 @@ impl Response {
     pub fn group_configs(&self) -> Result<Vec<GroupConfig>, ReplyError> {
         let body: GroupsBody<'_> = self.json()?;
         body.read().map_err(|error| unreadable(&error.to_string()))
+    }
+
+    pub fn replicas(&self) -> Result<ReplicaSet, ReplyError> {
+        self.json()
     }
 
     pub fn route(&self) -> Result<Route, ReplyError> {

@@ -2,6 +2,9 @@
 
 use std::net::SocketAddr;
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
@@ -187,6 +190,42 @@ impl Cluster {
     }
 }
 
+/// Sends messages one after another, each of which must be acknowledged.
+struct Sender {
+    sent: Arc<AtomicUsize>,
+    is_over: Arc<AtomicBool>,
+    thread: JoinHandle<()>,
+}
+
+impl Sender {
+    fn start(namesrv: &str) -> Self {
+        let (sent, is_over) = (Arc::<AtomicUsize>::default(), Arc::<AtomicBool>::default());
+        let (count, stops, namesrv) = (sent.clone(), is_over.clone(), namesrv.to_owned());
+        let thread = std::thread::spawn(move || {
+            while !stops.load(Ordering::Relaxed) {
+                let output = run(&["msg", "send", "orders", "a", "--namesrv", &namesrv]);
+                assert!(output.status.success(), "{output:?}");
+                count.fetch_add(1, Ordering::Relaxed);
+            }
+        });
+        Self { sent, is_over, thread }
+    }
+
+    /// Waits until some more messages are acknowledged.
+    fn wait_for_more(&self) {
+        let before = self.sent.load(Ordering::Relaxed);
+        wait_until("acknowledgements", LOOK_EVERY, PATIENCE, || {
+            assert!(!self.thread.is_finished(), "a message was not acknowledged");
+            self.sent.load(Ordering::Relaxed) >= before + 5
+        });
+    }
+
+    fn stop(self) {
+        self.is_over.store(true, Ordering::Relaxed);
+        self.thread.join().unwrap();
+    }
+}
+
 /// The first `size` bytes of a replica's log, which is one segment.
 fn log_bytes(data: &Path, size: u64) -> Vec<u8> {
     let mut bytes = std::fs::read(data.join("shard-00/00000000000000000000")).unwrap();
@@ -325,6 +364,35 @@ fn a_replica_that_stands_alone_acknowledges_nothing_until_another_one_is_back() 
     cluster.caught_up();
     let bodies = cluster.bodies(2);
     assert!(bodies.iter().any(|body| body == "before"), "{bodies:?}");
+    cluster.stop();
+}
+
+/// While it is sent to: an operator moves it, then the machine that leads is stopped.
+#[test]
+fn leadership_moves_without_a_failed_request() {
+    let mut cluster = Cluster::start("moved-leader");
+    cluster.create_topic();
+    let leader = cluster.leader();
+    let sender = Sender::start(&cluster.namesrv);
+    let to = (leader + 1) % REPLICAS;
+    let transfer = |to: usize| {
+        let number = (to + 1).to_string();
+        let args = ["replica", "transfer", "broker-r", "--to", &number];
+        run(&[&args[..], &["--namesrv", &cluster.namesrv]].concat())
+    };
+    let moved = transfer(to);
+    assert!(moved.status.success(), "{moved:?}");
+    wait_until("the new leader's registration", LOOK_EVERY, PATIENCE, || cluster.leader() == to);
+    let refused = transfer(REPLICAS);
+    let text = String::from_utf8(refused.stderr).unwrap();
+    assert!(text.contains("RINGMQ-2011"), "{text}");
+    sender.wait_for_more();
+    assert!(cluster.replicas[to].take().unwrap().terminate().success());
+    sender.wait_for_more();
+    let absent = transfer(to);
+    let text = String::from_utf8(absent.stderr).unwrap();
+    assert!(text.contains("RINGMQ-2012"), "{text}");
+    sender.stop();
     cluster.stop();
 }
 

@@ -5,6 +5,7 @@ use std::fmt::Debug;
 
 use super::*;
 use crate::model::nameserver::*;
+use crate::model::replicas::ReplicaOrder;
 use crate::model::request::*;
 use crate::model::{
     DataVersion, GroupConfig, GroupName, LogOffset, QueueId, QueueOffset, Timestamp, TopicConfig,
@@ -136,6 +137,8 @@ fn requests() -> Vec<Request> {
         Request::DeleteGroup { group: group(), with_offsets: true },
         Request::GroupConfig { group: group() },
         Request::GroupConfigs { first: 3, count_max: 10 },
+        Request::Replicas,
+        Request::ChangeReplicas(ReplicaOrder::Transfer { to: 2 }),
         send_back(None),
         send_back(Some(-1)),
         Request::Consumers { group: group() },

@@ -27,7 +27,7 @@ pub fn pull_from(group: &str, queue: u32, offset: u64, count_max: u32) -> Reques
     pull(group_name(group), TopicName::new(TOPIC).unwrap(), queue, offset, count_max)
 }
 
-fn produce(queue: u32, body: String) -> Request {
+pub fn produce(queue: u32, body: String) -> Request {
     Request::Produce(Produce {
         group: "senders".into(),
         topic: TopicName::new(TOPIC).unwrap(),

@@ -2,6 +2,7 @@
 
 use std::rc::Rc;
 
+use ringmq::replication::preference::HandOver;
 use ringmq::replication::types::ReplicaId;
 use ringmq::sim::network::Node;
 
@@ -69,9 +70,13 @@ fn transfer(world: &Rc<World>, to: ReplicaId) {
     let Some(leader) = leader(world).filter(|leader| *leader != to) else { return };
     let replica = world.process(leader).and_then(|process| process.replica.borrow().clone());
     let Some(replica) = replica else { return };
+    let is_orderly = world.below(2) == 0;
     world.tasks.spawn("transfer", async move {
-        // An error means that its process has ended.
-        replica.engine().trigger().transfer_leader(to).await.ok();
+        // A refusal means that it cannot be done, or that its process has ended.
+        match is_orderly {
+            true => drop(replica.hand_over(to, HandOver::Ordered).await),
+            false => drop(replica.engine().trigger().transfer_leader(to).await),
+        }
     });
 }
 

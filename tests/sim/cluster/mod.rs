@@ -10,6 +10,7 @@ mod copies;
 mod faults;
 mod machine;
 mod oracle;
+mod returning;
 mod world;
 
 use std::cell::Cell;

@@ -1,0 +1,39 @@
+//! Administration of the replicas of shards.
+
+use super::{Admin, Outcomes};
+use crate::client::ask::Ask;
+use crate::client::error::ClientError;
+use crate::model::Request;
+use crate::model::nameserver::machine_of_shard;
+use crate::model::replicas::{ReplicaOrder, ReplicaSet};
+use crate::wire::Response;
+
+impl Admin {
+    /// How the replicas of a shard are, as the broker at `address` sees them.
+    pub fn replicas(&mut self, address: &str) -> Result<ReplicaSet, ClientError> {
+        self.remote.ask(address, &Request::Replicas, Response::replicas)
+    }
+
+    /// Gives an order to the leader of the shard `name`, or of all shards of the broker `name`.
+    /// Returns the names of the shards.
+    pub fn change_replicas(
+        &mut self,
+        name: &str,
+        order: &ReplicaOrder,
+    ) -> Result<Vec<String>, ClientError> {
+        let leaders = self.masters(None)?;
+        let is_meant =
+            |(shard, _): &(String, String)| shard == name || machine_of_shard(shard) == Some(name);
+        let leaders: Vec<_> = leaders.into_iter().filter(is_meant).collect();
+        if leaders.is_empty() {
+            return Err(ClientError::UnknownBrokerName(name.to_owned()));
+        }
+        let request = Request::ChangeReplicas(order.clone());
+        let mut outcomes = Outcomes::default();
+        for (shard, address) in leaders {
+            let outcome = self.remote.ask(&address, &request, Response::done);
+            outcomes.note(&shard, &address, outcome);
+        }
+        outcomes.conclude(request.what())
+    }
+}

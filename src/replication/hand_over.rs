@@ -1,0 +1,129 @@
+//! Handing the leadership over to another replica, without losing a request.
+//!
+//! ```text
+//!   no more requests ─▶ all that was appended is committed, and the other has it ─▶ it is elected
+//!                   └─ not in time: requests again
+//! ```
+//!
+//! Requests that were in flight are answered before the other replica leads; later ones are refused
+//! like those of any follower, so that clients look for the leader. The last step cannot be undone
+//! (the engine proposes nothing more once it has begun), so the target is looked at before.
+
+use std::time::Duration;
+
+use openraft::async_runtime::WatchReceiver;
+use openraft::type_config::TypeConfigExt;
+
+use super::host::Host;
+use super::preference::{HandOver, preferred, readiness};
+use super::replica::Replica;
+use super::types::{ReplicaId, Runtime, Types, log_id_of};
+use crate::model::Refusal;
+use crate::model::replicas::ReplicaOrder;
+
+/// How long the leader takes no requests while the target gets what it lacks.
+const SETTLE_MAX: Duration = Duration::from_millis(1_000);
+/// How long the target may take to be elected. If it is not, others have become candidates.
+const TAKE_OVER_MAX: Duration = Duration::from_millis(3_000);
+const LOOK_EVERY: Duration = Duration::from_millis(1);
+
+impl<H: Host, R: Runtime> Replica<H, R> {
+    /// Carries out what operators order, for as long as the engine runs.
+    pub async fn carry_out_orders(&self) {
+        loop {
+            let broker = self.log().host().broker();
+            let outcome = match broker.next_order().await {
+                ReplicaOrder::Transfer { to } => self.hand_over(to, HandOver::Ordered).await,
+                ReplicaOrder::StepDown => self.step_down().await,
+            };
+            broker.finish_order(outcome);
+        }
+    }
+
+    /// Makes another replica the leader. Only a leader can; nothing happens if `to` leads already.
+    pub async fn hand_over(&self, to: ReplicaId, reason: HandOver) -> Result<(), Refusal> {
+        let broker = self.log().host().broker();
+        let shard = broker.config().shard;
+        let not_leader = Refusal::NotLeader { shard: shard.0 };
+        let Some(term) = self.log().leads_in().filter(|_| broker.leads()) else {
+            return Err(not_leader);
+        };
+        let set = self.survey();
+        let target = set.replica(to).filter(|target| target.is_voter);
+        let Some(target) = target else {
+            return Err(Refusal::UnknownReplica { replica: to, voters: set.voters() });
+        };
+        if to == self.id() {
+            return Ok(());
+        }
+        readiness(target).map_err(|why| Refusal::NotReady { replica: to, why })?;
+        self.log().begin_hand_over(reason);
+        let leads = || self.log().leads_in() == Some(term);
+        let settled = until::<R>(SETTLE_MAX, || self.is_settled(to) || !leads()).await;
+        if !leads() {
+            return Err(not_leader);
+        }
+        if !settled {
+            self.log().cancel_hand_over();
+            let why = format!("it did not get what it lacks within {SETTLE_MAX:?}");
+            return Err(Refusal::NotReady { replica: to, why });
+        }
+        tracing::info!(shard = shard.0, "handing the leadership over to replica {to}");
+        self.log().give_up_lease();
+        let triggered = self.engine().trigger().transfer_leader(to).await;
+        match triggered.is_ok() && until::<R>(TAKE_OVER_MAX, || !leads()).await {
+            true => Ok(()),
+            false => {
+                let ms = TAKE_OVER_MAX.as_millis() as u64;
+                Err(Refusal::NotTakenOver { replica: to, ms })
+            }
+        }
+    }
+
+    /// Before this process ends: another replica takes over at once, instead of after a while in
+    /// which the others miss this one.
+    pub async fn step_down(&self) -> Result<(), Refusal> {
+        match self.successor() {
+            Some(to) => self.hand_over(to, HandOver::Stopping).await,
+            None => Ok(()),
+        }
+    }
+
+    /// The replica that should lead instead of this one: the first that could, from the preferred
+    /// one on.
+    fn successor(&self) -> Option<ReplicaId> {
+        let (set, shard) = (self.survey(), self.log().host().broker().config().shard);
+        let voters = set.voters();
+        let start = preferred(shard, &voters)?;
+        let from_start = voters.iter().cycle().skip_while(|id| **id != start).take(voters.len());
+        let could_lead = |id: &&ReplicaId| {
+            let replica = set.replica(**id).filter(|one| one.id != self.id());
+            replica.is_some_and(|replica| readiness(replica).is_ok())
+        };
+        from_start.copied().collect::<Vec<_>>().iter().find(could_lead).copied()
+    }
+
+    /// Whether this leader has committed everything, and a replica has it.
+    fn is_settled(&self, id: ReplicaId) -> bool {
+        let broker = self.log().host().broker();
+        let (store, last) = (broker.store(), broker.last_raft_entry().map(log_id_of));
+        let metrics = self.engine().metrics();
+        let metrics = metrics.borrow_watched();
+        let matched = metrics.replication.as_ref().and_then(|all| all.get(&id)).copied();
+        broker.raft_end() == store.end()
+            && store.committed() == store.end()
+            && matched == Some(last)
+    }
+}
+
+/// Waits until it holds, for a limited time. Whether it does.
+async fn until<R: Runtime>(time: Duration, holds: impl Fn() -> bool) -> bool {
+    let deadline = Types::<R>::now() + time;
+    while !holds() {
+        if Types::<R>::now() >= deadline {
+            return false;
+        }
+        Types::<R>::sleep(LOOK_EVERY).await;
+    }
+    true
+}

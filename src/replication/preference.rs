@@ -1,0 +1,149 @@
+//! Which replica should lead, and when it is to: leaders are spread over the machines, and return
+//! to them after a failure.
+//!
+//! Shard k prefers the voter with the index k modulo their number, in the order of their numbers. A
+//! leader that another replica is preferred to hands over once that one has had everything for
+//! [`STEADY_MS`] without a break. A leader that an operator has chosen stays.
+
+use super::types::ReplicaId;
+use crate::model::replicas::{ReplicaSet, ReplicaState};
+use crate::model::{Moment, ShardId};
+
+/// For so long, the preferred replica has answered and lacked little. Long enough for one that
+/// starts, falls behind or fails again to show it, so that the leadership does not go to and fro.
+pub const STEADY_MS: u64 = 10_000;
+/// After an attempt, the next one is made this much later.
+const RETRY_MS: u64 = 30_000;
+/// A replica that lacks less may become leader: it gets the rest while the leader waits for it.
+pub const LACK_MAX: u64 = 4 << 20;
+
+/// Why a leader hands over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HandOver {
+    /// An operator ordered it. The next leader stays.
+    Ordered,
+    /// The other replica is preferred.
+    Preferred,
+    /// This one stops.
+    Stopping,
+}
+
+#[derive(Debug, Default)]
+pub struct Preference {
+    /// The preferred replica, and since when it could have led.
+    steady: Option<(ReplicaId, Moment)>,
+    pause_until: Option<Moment>,
+}
+
+/// The replica that should lead a shard.
+pub fn preferred(shard: ShardId, voters: &[ReplicaId]) -> Option<ReplicaId> {
+    voters.get(usize::from(shard.0) % voters.len().max(1)).copied()
+}
+
+/// Whether a replica could lead now, and if not, why.
+pub fn readiness(replica: &ReplicaState) -> Result<(), String> {
+    let Some(lag) = replica.lag else { return Err("this is not the leader".into()) };
+    match lag.silent_ms {
+        None => Err("it has not answered the leader yet".into()),
+        Some(ms) if !lag.is_reachable() => Err(format!("it has not answered for {ms} ms")),
+        _ if lag.bytes > LACK_MAX => Err(format!("it lacks {} bytes of the log", lag.bytes)),
+        _ => Ok(()),
+    }
+}
+
+impl Preference {
+    /// Looks at the replicas as the leader sees them. Returns the replica to hand over to, if any.
+    pub fn handle(&mut self, shard: ShardId, set: &ReplicaSet, now: Moment) -> Option<ReplicaId> {
+        let preferred = preferred(shard, &set.voters()).filter(|id| set.leads() && *id != set.id);
+        let could_lead =
+            preferred.and_then(|id| set.replica(id)).is_some_and(|one| readiness(one).is_ok());
+        let Some(preferred) = preferred.filter(|_| could_lead) else {
+            self.steady = None;
+            return None;
+        };
+        let since = match self.steady {
+            Some((id, since)) if id == preferred => since,
+            _ => now,
+        };
+        self.steady = Some((preferred, since));
+        let is_steady = now.ms_since(since) >= STEADY_MS;
+        let is_paused = self.pause_until.is_some_and(|until| now < until);
+        (is_steady && !is_paused).then(|| {
+            self.pause_until = Some(now.plus_ms(RETRY_MS));
+            preferred
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::replicas::ReplicaLag;
+
+    const READY: ReplicaLag = ReplicaLag { bytes: 0, ms: 0, silent_ms: Some(20) };
+
+    /// A set with these lags of replicas 1, 2, …; `id` leads.
+    fn set(id: ReplicaId, lags: &[ReplicaLag]) -> ReplicaSet {
+        let state = |(id, lag): (ReplicaId, &ReplicaLag)| {
+            let lag = Some(*lag);
+            ReplicaState { id, is_voter: true, lag }
+        };
+        let replicas = (1..).zip(lags).map(state).collect();
+        ReplicaSet { id, leader: Some(id), term: 3, replicas }
+    }
+
+    /// The time after which the leader hands over, and to whom, if it always looks the same.
+    fn handed_over(shard: u16, set: &ReplicaSet) -> Option<(u64, ReplicaId)> {
+        let mut preference = Preference::default();
+        let look = |at| Some((at, preference.handle(ShardId(shard), set, Moment(at))?));
+        (0..=2 * STEADY_MS).step_by(100).find_map(look)
+    }
+
+    #[test]
+    fn shards_prefer_the_replicas_in_turn() {
+        let voters = [1, 4, 7];
+        let found: Vec<_> = (0..5).filter_map(|k| preferred(ShardId(k), &voters)).collect();
+        assert_eq!(found, [1, 4, 7, 1, 4]);
+        assert_eq!(preferred(ShardId(3), &[]), None);
+    }
+
+    #[test]
+    fn a_leader_hands_over_to_the_preferred_replica_once_that_is_steady() {
+        let silent = ReplicaLag { silent_ms: Some(1_000), ..READY };
+        let new = ReplicaLag { silent_ms: None, ..READY };
+        let behind = ReplicaLag { bytes: LACK_MAX + 1, ..READY };
+        let all = [READY; 3];
+        let cases = [
+            ("another one leads", 0, set(2, &all), Some((STEADY_MS, 1))),
+            ("of another shard", 1, set(1, &all), Some((STEADY_MS, 2))),
+            ("the preferred one leads", 1, set(2, &all), None),
+            ("it is silent", 0, set(2, &[silent, READY, READY]), None),
+            ("it has not answered", 0, set(2, &[new, READY, READY]), None),
+            ("it is behind", 0, set(2, &[behind, READY, READY]), None),
+            ("a third one is silent", 0, set(2, &[READY, READY, silent]), Some((STEADY_MS, 1))),
+        ];
+        for (what, shard, set, expected) in cases {
+            assert_eq!(handed_over(shard, &set), expected, "{what}");
+        }
+        let follower = ReplicaSet { leader: Some(1), ..set(2, &all) };
+        assert_eq!(handed_over(0, &follower), None, "it does not lead");
+        let mut learner = set(2, &all);
+        learner.replicas[0].is_voter = false;
+        assert_eq!(handed_over(0, &learner), None, "replica 2 is the first voter");
+    }
+
+    #[test]
+    fn a_break_begins_the_wait_anew_and_attempts_are_rare() {
+        let (all, silent) = ([READY; 3], ReplicaLag { silent_ms: Some(5_000), ..READY });
+        let mut preference = Preference::default();
+        let mut look = |at, lags: &[ReplicaLag]| {
+            preference.handle(ShardId(0), &set(2, lags), Moment(at)).is_some()
+        };
+        assert!(!look(0, &all));
+        assert!(!look(STEADY_MS - 1, &[silent, READY, READY]));
+        assert!(!look(STEADY_MS, &all));
+        assert!(look(2 * STEADY_MS, &all));
+        assert!(!look(2 * STEADY_MS + RETRY_MS - 1, &all));
+        assert!(look(2 * STEADY_MS + RETRY_MS, &all));
+    }
+}

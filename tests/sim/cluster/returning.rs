@@ -1,0 +1,83 @@
+//! A leader that is replaced returns, while clients send, and each of their requests is answered.
+
+use std::cell::Cell;
+use std::rc::Rc;
+
+use openraft::AsyncRuntime;
+use ringmq::model::Refusal;
+use ringmq::replication::preference::{HandOver, STEADY_MS};
+use ringmq::replication::types::ReplicaId;
+use ringmq::sim::SimRuntime;
+
+use super::clients::produce;
+use super::world::{Crash, IDS, World, store_config};
+use super::{Repeats, agree, check, seeds, wait_for};
+
+/// The replica that is preferred to lead the first shard.
+const PREFERRED: ReplicaId = 1;
+
+fn leader(world: &World) -> Option<ReplicaId> {
+    IDS.into_iter().find(|&id| world.process(id).is_some_and(|process| process.broker.leads()))
+}
+
+/// Sends to whichever replica leads, one message after another.
+async fn send_all(world: Rc<World>, name: u32, stops: Rc<Cell<bool>>) {
+    let mut target = leader(&world).unwrap();
+    for number in 0.. {
+        if stops.get() {
+            return;
+        }
+        let request = produce(0, format!("{name}-{number}"));
+        match world.ask(target, request).await.map(|answer| answer.reply) {
+            Some(Ok(_)) => world.sleep_ms(20).await,
+            Some(Err(Refusal::NotLeader { .. })) => {
+                target = leader(&world).unwrap_or(target);
+                world.sleep_ms(1).await;
+            }
+            other => panic!("seed {}: replica {target} answers {other:?}", world.seed),
+        }
+    }
+}
+
+async fn run(world: Rc<World>) {
+    IDS.into_iter().for_each(|id| world.start(id));
+    agree(&world).await;
+    world.crash(PREFERRED, Crash::Kill);
+    wait_for(&world, "another one leads", || leader(&world).is_some()).await;
+    let stops = Rc::new(Cell::new(false));
+    for name in 0..3 {
+        let sender = send_all(world.clone(), name, stops.clone());
+        world.tasks.spawn(format!("sender {name}"), sender);
+    }
+    world.start(PREFERRED);
+    wait_for(&world, "it leads again", || leader(&world) == Some(PREFERRED)).await;
+    // An operator moves it, and it stays.
+    let replica = world.process(PREFERRED).and_then(|process| process.replica.borrow().clone());
+    let to = 2 + world.below(2);
+    let replica = replica.unwrap();
+    while let Err(refusal) = replica.hand_over(to, HandOver::Ordered).await {
+        // It has just become leader.
+        assert!(matches!(refusal, Refusal::NotReady { .. }), "seed {}: {refusal}", world.seed);
+        world.sleep_ms(100).await;
+    }
+    wait_for(&world, "the chosen one leads", || leader(&world) == Some(to)).await;
+    world.sleep_ms(STEADY_MS + 2_000).await;
+    assert_eq!(leader(&world), Some(to), "seed {}", world.seed);
+    stops.set(true);
+    while Rc::strong_count(&stops) > 1 {
+        world.sleep_ms(20).await;
+    }
+    agree(&world).await;
+    check(&world).await;
+}
+
+#[test]
+fn a_leader_returns_and_every_request_is_answered_meanwhile() {
+    for seed in seeds(0..1) {
+        let mut runtime = SimRuntime::from_seed(seed);
+        let world = World::new(seed, runtime.tasks(), store_config());
+        let _repeats = Repeats(seed, "cluster::returning");
+        runtime.block_on(run(world.clone()));
+        assert!(world.oracle.acknowledged_count() > 500, "seed {seed}");
+    }
+}
