@@ -3,6 +3,7 @@
 
 use super::Broker;
 use crate::model::metrics::{Description, Sample, Value};
+use crate::model::replicas::ReplicaSet;
 use crate::storage::StoreStats;
 use crate::storage::disk::Disk;
 
@@ -77,6 +78,47 @@ const DELAYED: [Description; 2] = [
     Description { name: "ringmq_delayed_bytes", unit: "bytes", help: "Their records in the log." },
 ];
 
+/// Gauges of a shard with replicas.
+const EPOCH: Description =
+    Description { name: "ringmq_epoch", unit: "elections", help: "The epoch of the leader." };
+const LEADS: Description =
+    Description { name: "ringmq_leads", unit: "flag", help: "1 while this replica leads." };
+/// Gauges of each replica, at the leader.
+const LAG_BYTES: Description = Description {
+    name: "ringmq_replica_lag_bytes",
+    unit: "bytes",
+    help: "What a replica lacks of the leader's log.",
+};
+const LAG: Description = Description {
+    name: "ringmq_replica_lag",
+    unit: "ns",
+    help: "Age of the oldest part that a replica lacks.",
+};
+const REACHABLE: Description = Description {
+    name: "ringmq_replica_reachable",
+    unit: "flag",
+    help: "1 while a replica answers the leader.",
+};
+
+fn replica_samples(set: &ReplicaSet) -> Vec<Sample> {
+    let value = Value::Gauge;
+    let plain = |about, value| Sample { about, labels: Vec::new(), value };
+    let mut samples =
+        vec![plain(EPOCH, value(set.term)), plain(LEADS, value(u64::from(set.leads())))];
+    for replica in &set.replicas {
+        let Some(lag) = replica.lag else { continue };
+        let of = |about, value| Sample {
+            about,
+            labels: vec![("replica", replica.id.to_string())],
+            value,
+        };
+        samples.push(of(LAG_BYTES, value(lag.bytes)));
+        samples.push(of(LAG, value(lag.ms.saturating_mul(1_000_000))));
+        samples.push(of(REACHABLE, value(u64::from(lag.is_reachable()))));
+    }
+    samples
+}
+
 impl<D: Disk> Broker<D> {
     /// All metrics of this shard with their current values.
     pub fn samples(&self) -> Vec<Sample> {
@@ -90,6 +132,7 @@ impl<D: Disk> Broker<D> {
         for (about, value) in DELAYED.into_iter().zip([pending.count, pending.bytes]) {
             samples.push(Sample { about, labels: Vec::new(), value: Value::Gauge(value) });
         }
+        samples.extend(self.replicas().iter().flat_map(replica_samples));
         samples
     }
 }

@@ -20,6 +20,8 @@ pub struct ReplicaSet {
 #[serde(rename_all = "camelCase")]
 pub struct ReplicaState {
     pub id: u64,
+    /// `host:port` at which clients reach it, if that is known.
+    pub address: Option<String>,
     /// It counts for the majority.
     pub is_voter: bool,
     /// `None` if this is not the leader's view.

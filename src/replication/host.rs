@@ -1,5 +1,6 @@
 //! What replication needs of the shard that it runs in.
 
+use super::types::ReplicaId;
 use crate::broker::{Broker, Released};
 use crate::model::Now;
 use crate::storage::disk::Disk;
@@ -21,6 +22,9 @@ pub trait Host: Clone + 'static {
 
     /// Pulls that a cut has released.
     fn release(&self, released: Vec<Released>);
+
+    /// `host:port` at which clients reach a replica, if that is known.
+    fn address_of(&self, replica: ReplicaId) -> Option<String>;
 
     /// This copy leads in this term from now on, or it does not lead any more.
     fn handle_role(&self, role: Role);

@@ -14,7 +14,8 @@
 //! to the other copies. [`copying`] sends and receives a whole log, and [`arrivals`] is what a
 //! receiver has of one. [`host`] is what all this needs of the shard. [`types`] names the engine's
 //! types, [`members`] encodes who has a copy, [`lease`] says for how long a leader is the only one.
-//! [`channel`] connects the tasks of the engine. What a task
+//! [`survey`] is what a leader knows of the others, [`preference`] decides who should
+//! lead, and [`hand_over`] makes it so. [`channel`] connects the tasks of the engine. What a task
 //! is, and what time is, the runtime decides: `shard::raft_runtime` on a shard, `sim::raft_runtime`
 //! in a simulation.
 //!

@@ -86,7 +86,7 @@ mod tests {
     fn set(id: ReplicaId, lags: &[ReplicaLag]) -> ReplicaSet {
         let state = |(id, lag): (ReplicaId, &ReplicaLag)| {
             let lag = Some(*lag);
-            ReplicaState { id, is_voter: true, lag }
+            ReplicaState { id, address: None, is_voter: true, lag }
         };
         let replicas = (1..).zip(lags).map(state).collect();
         ReplicaSet { id, leader: Some(id), term: 3, replicas }

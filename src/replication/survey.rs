@@ -50,7 +50,8 @@ impl<H: Host, R: Runtime> Replica<H, R> {
                 (true, true) => Some(own),
                 (true, false) => lag_of(id).or(Some(ReplicaLag::default())),
             };
-            ReplicaState { id, is_voter: voters.contains(&id), lag }
+            let address = self.log().host().address_of(id);
+            ReplicaState { id, address, is_voter: voters.contains(&id), lag }
         };
         let replicas: Vec<ReplicaState> = ids.into_iter().map(state).collect();
         ends.forget_below(lowest);

@@ -145,6 +145,11 @@ pub fn replication_port(port: u16) -> u16 {
     port.saturating_add(1)
 }
 
+/// The reverse of [`replication_port`].
+pub fn client_port(port: u16) -> u16 {
+    port.saturating_sub(1)
+}
+
 /// The configured port is advertised to clients, so it must be the one that is listened on.
 fn check_port(option: &str, address: &Address) -> Result<(), RunError> {
     match address.port {

@@ -22,6 +22,7 @@ use super::announce::Announcer;
 use super::broker::{BrokerService, Queues};
 use super::clock;
 use super::listener;
+use super::plan::client_port;
 use super::raft_runtime::GlommioRuntime;
 use super::shard::Shard;
 use crate::broker::{Broker, Released};
@@ -65,10 +66,12 @@ impl Seating {
         queues: Queues,
     ) -> io::Result<ShardReplica> {
         let Self { name, identity, peers, listener, announcer } = self;
-        let (id, background, role_changes) = (identity.id, queues.background, Rc::default());
-        let host = ShardHost { shard: shard.clone(), announcer, id, background, role_changes };
         let members = peers.keys().copied().collect();
-        let transport = Tcp(Rc::new(peers));
+        let (id, peers, background) = (identity.id, Rc::new(peers), queues.background);
+        let transport = Tcp(peers.clone());
+        let role_changes = Rc::default();
+        let host =
+            ShardHost { shard: shard.clone(), announcer, id, background, peers, role_changes };
         let start = async move {
             let replica = Replica::start(host, name, identity, &members, transport).await?;
             let serving = replica.clone();
@@ -93,6 +96,8 @@ pub struct ShardHost<D: Disk> {
     announcer: Announcer,
     id: u64,
     background: TaskQueueHandle,
+    /// Where the replicas reach each other.
+    peers: Rc<BTreeMap<u64, Address>>,
     /// How often the role has changed.
     role_changes: Rc<Cell<u64>>,
 }
@@ -100,8 +105,8 @@ pub struct ShardHost<D: Disk> {
 impl<D: Disk> Clone for ShardHost<D> {
     fn clone(&self) -> Self {
         let (shard, announcer) = (self.shard.clone(), self.announcer.clone());
-        let role_changes = self.role_changes.clone();
-        Self { shard, announcer, id: self.id, background: self.background, role_changes }
+        let (peers, role_changes) = (self.peers.clone(), self.role_changes.clone());
+        Self { shard, announcer, id: self.id, background: self.background, peers, role_changes }
     }
 }
 
@@ -125,6 +130,12 @@ impl<D: Disk> Host for ShardHost<D> {
         self.shard.release(released);
         // Replies that waited for what was cut off.
         self.shard.handle_commit();
+    }
+
+    fn address_of(&self, replica: u64) -> Option<String> {
+        let Address { host, port } = self.peers.get(&replica)?;
+        let address = Address { host: host.clone(), port: client_port(*port) };
+        Some(address.to_string())
     }
 
     fn handle_role(&self, role: Role) {

@@ -564,6 +564,10 @@ impl Host for SimHost {
         self.0.handle_commit();
     }
 
+    fn address_of(&self, _replica: ReplicaId) -> Option<String> {
+        None
+    }
+
     fn handle_role(&self, role: Role) {
         if let Role::Leader { term } = role {
             self.0.world.oracle.lead(term, (self.0.id, self.0.life));
