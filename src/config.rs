@@ -116,6 +116,53 @@ pub struct DevOptions {
     /// Name of the broker. Shard N is advertised as s0N-NAME.
     #[arg(long, env = "RINGMQ_DEV_NAME", default_value = "broker-a", value_name = "NAME")]
     pub name: String,
+
+    /// Runs this many brokers with replicas of the same shards, at least three, and two NameServers,
+    /// each in a process of its own, to try what happens when one is killed. The ports of the
+    /// processes follow each other: one for a NameServer, 4 for each shard of a broker. A process
+    /// that ends is started again after 10 s. Default of `--shards`: 3.
+    #[arg(long, env = "RINGMQ_DEV_REPLICAS", value_name = "N")]
+    #[arg(value_parser = clap::value_parser!(u16).range(3..=9))]
+    pub replicas: Option<u16>,
+
+    /// Which process of `--replicas` this is, and the one that has started it.
+    #[arg(long, hide = true, requires_all = ["replicas", "parent"])]
+    pub process: Option<DevProcess>,
+
+    /// Id of the process that has started this one.
+    #[arg(long, hide = true, requires = "process")]
+    pub parent: Option<i32>,
+}
+
+/// A process of `ringmq dev --replicas`, by its number from 1 on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DevProcess {
+    NameServer(u16),
+    Broker(u16),
+}
+
+impl Display for DevProcess {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NameServer(number) => write!(f, "nameserver-{number}"),
+            Self::Broker(number) => write!(f, "broker-{number}"),
+        }
+    }
+}
+
+impl FromStr for DevProcess {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let bad = || format!("{text:?} is not a process such as broker-1");
+        let (kind, number) = text.rsplit_once('-').ok_or_else(bad)?;
+        let number = number.parse().map_err(|_| bad())?;
+        match kind {
+            "nameserver" => Ok(Self::NameServer(number)),
+            "broker" => Ok(Self::Broker(number)),
+            _ => Err(bad()),
+        }
+    }
 }
 
 /// Runs a NameServer.

@@ -5,11 +5,15 @@ use tracing_subscriber::EnvFilter;
 use super::Failure;
 use crate::config::{BrokerOptions, DevOptions, NameServerOptions};
 use crate::shard::error::RunError;
-use crate::shard::run;
+use crate::shard::{run, tree};
 
 pub fn dev(options: DevOptions) -> Result<(), Failure> {
     log_to_standard_error();
-    run::run_dev(&options).map_err(Failure::from)
+    match options.replicas {
+        None => run::run_dev(&options),
+        Some(replicas) => tree::run(&options, replicas),
+    }
+    .map_err(Failure::from)
 }
 
 pub fn nameserver(options: NameServerOptions) -> Result<(), Failure> {

@@ -11,7 +11,7 @@
 //! Start reading at [`run`], then `connection`, which shows the life of a request. `shard` owns all
 //! connections of one thread, `common` is what they share. [`executor`] starts threads reliably,
 //! [`nudge`] wakes executors that parked with work left, and [`preflight`] checks the machine
-//! before anything starts. [`raft_runtime`] is what the consensus engine runs on.
+//! before anything starts. [`tree`] runs several brokers on one machine. [`raft_runtime`] is what the consensus engine runs on.
 //!
 //! Invariants:
 //! - A connection stays on the shard that accepted it. Threads exchange only requests that concern
@@ -53,4 +53,5 @@ mod service;
 #[allow(clippy::module_inception)] // The module is the runtime of shards, the type is one of them.
 mod shard;
 mod signals;
+pub mod tree;
 mod turn;

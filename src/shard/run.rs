@@ -195,7 +195,7 @@ pub fn io_memory(tail_cache: Size) -> usize {
 }
 
 /// The line that scripts wait for.
-fn say_ready(what: &str) -> Result<(), RunError> {
+pub fn say_ready(what: &str) -> Result<(), RunError> {
     let mut out = std::io::stdout().lock();
     writeln!(out, "ringmq ready {what}").and_then(|()| out.flush()).map_err(failed)
 }

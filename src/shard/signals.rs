@@ -1,12 +1,15 @@
 //! SIGTERM and SIGINT as messages to the thread that waits for the end of the process.
 
+use std::cell::Cell;
 use std::io;
+use std::time::Duration;
 
 use crate::model::ShardId;
 
 /// A second signal exits immediately.
 pub struct Signals {
     received: flume::Receiver<()>,
+    has_come: Cell<bool>,
 }
 
 impl Signals {
@@ -25,7 +28,15 @@ impl Signals {
             }
         };
         std::thread::Builder::new().name("signals".into()).spawn(take)?;
-        Ok(Self { received })
+        Ok(Self { received, has_come: Cell::default() })
+    }
+
+    /// Waits for a signal, for a limited time. Whether there has been one.
+    pub fn come_within(&self, time: Duration) -> bool {
+        if !self.has_come.get() {
+            self.has_come.set(self.received.recv_timeout(time).is_ok());
+        }
+        self.has_come.get()
     }
 
     /// Waits for a signal, or for a shard to stop unexpectedly, which is then named.

@@ -20,4 +20,5 @@ mod pressure;
 mod replicas;
 mod server;
 mod tails;
+mod tree;
 mod wire;

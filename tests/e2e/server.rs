@@ -118,6 +118,7 @@ fn status(of: &Path, name: &str) -> Option<String> {
 pub struct Server {
     child: Child,
     log: PathBuf,
+    lines: flume::Receiver<String>,
 }
 
 impl Server {
@@ -146,8 +147,8 @@ impl Server {
                 let _ = send.send(line);
             }
         });
-        let mut server = Self { child, log: log.to_owned() };
-        match lines.recv_timeout(PATIENCE) {
+        let mut server = Self { child, log: log.to_owned(), lines };
+        match server.lines.recv_timeout(PATIENCE) {
             Ok(line) => assert!(line.starts_with("ringmq ready"), "{line}"),
             Err(error) => {
                 let threads = server.threads();
@@ -182,6 +183,11 @@ impl Server {
             &TAIL_CACHE.to_string(),
         ];
         Self::start(&[&args, more].concat(), &data.with_extension("log"))
+    }
+
+    /// Further lines that it has printed, after the one that says that it is ready.
+    pub fn next_line(&self) -> Option<String> {
+        self.lines.recv_timeout(PATIENCE).ok()
     }
 
     /// Peak resident memory of the process, bytes.
