@@ -27,6 +27,7 @@ mod agenda;
 mod ages;
 mod carry;
 pub mod clients;
+mod controller;
 mod cut;
 mod delaying;
 mod delays;

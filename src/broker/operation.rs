@@ -148,6 +148,7 @@ impl<D: Disk> Broker<D> {
             Request::ConsumeDirectly(what) => self.consume_directly(what, context).await?,
             Request::ResetGroup(reset) => self.reset_group(reset, context).await?,
             Request::GroupConfigs { first, count_max } => self.group_configs(*first, *count_max)?,
+            Request::Controller(request) => self.answer_controller(request).await?,
             Request::Replicas => self.show_replicas()?,
             Request::ChangeReplicas(order) => self.change_replicas(order.clone()).await?,
             Request::Produce(_) | Request::ProduceRecords(_) | Request::Pull(_) => {

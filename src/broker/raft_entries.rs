@@ -114,6 +114,19 @@ impl RaftEntries {
     }
 
     /// The first index from which on it is in memory where entries begin and end.
+    /// The terms in the log, and where each begins, as far as the places in memory tell; of the older
+    /// ones, those that lasted long.
+    pub fn terms(&self) -> Vec<(u64, u64)> {
+        let (mut terms, mut end): (Vec<(u64, u64)>, u64) = (Vec::new(), 0);
+        for place in self.marks.iter().chain(&self.recent) {
+            if terms.last().is_none_or(|(term, _)| *term < place.term) {
+                terms.push((place.term, end));
+            }
+            end = place.end.0;
+        }
+        terms
+    }
+
     pub fn first_recent(&self) -> Option<u64> {
         let first = self.recent.front()?.index;
         Some(if first == 0 { 0 } else { first + 1 })

@@ -48,7 +48,7 @@ impl Ask for Request {
             Self::ResetGroup(_) => "reset offsets",
             Self::ConsumerStatus { .. } | Self::RunningInfo(_) => "ask a consumer for its state",
             Self::ConsumeDirectly(_) => "have a message consumed",
-            Self::Replicas => "tell how its replicas are",
+            Self::Replicas | Self::Controller(_) => "tell how its replicas are",
             Self::ChangeReplicas(_) => "change its replicas",
         }
     }

@@ -7,6 +7,7 @@
 pub mod batch;
 pub mod chunk;
 pub mod client;
+pub mod controller;
 pub mod deadlines;
 pub mod excerpt;
 pub mod group;

@@ -4,6 +4,7 @@ use bytes::Bytes;
 use bytestring::ByteString;
 use smallvec::SmallVec;
 
+use crate::model::controller::{ControllerAnswer, ControllerView};
 use crate::model::group::GroupConfig;
 use crate::model::ids::{ClientId, GroupName, LogOffset, QueueId, QueueOffset, Timestamp};
 use crate::model::peer::Peer;
@@ -51,6 +52,7 @@ pub enum Reply {
         count: usize,
     },
     Replicas(ReplicaSet),
+    Controller(ControllerAnswer, Box<ControllerView>),
 }
 
 /// The positions of stored messages.

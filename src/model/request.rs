@@ -5,6 +5,7 @@ use bytes::Bytes;
 use bytestring::ByteString;
 use serde::{Deserialize, Serialize};
 
+use crate::model::controller::ControllerRequest;
 use crate::model::group::GroupConfig;
 use crate::model::ids::{
     ClientId, GroupName, LogOffset, QueueId, QueueOffset, ShardId, Timestamp, TopicName,
@@ -153,6 +154,8 @@ pub enum Request {
         first: usize,
         count_max: usize,
     },
+    /// Of stock tools, about replicas.
+    Controller(ControllerRequest),
     /// How the replicas of this shard are [30001].
     Replicas,
     /// Changes who leads this shard, or who has a copy of it [30001].

@@ -22,7 +22,9 @@ use crate::wire::lock::{LockBody, LockedBody};
 use crate::wire::registration::TopicBody;
 use crate::wire::reply::{EncodeReply, NewReply};
 use crate::wire::request::{DecodeRequest, EncodeRequest, NewRequest, served};
-use crate::wire::{admin, group, group_config, group_stats, lock, message, relay, replicas};
+use crate::wire::{
+    admin, controller, group, group_config, group_stats, lock, message, relay, replicas,
+};
 
 impl DecodeRequest for Request {
     served! {
@@ -67,6 +69,11 @@ impl DecodeRequest for Request {
         GET_SUBSCRIPTIONGROUP_CONFIG => group_config::decode_group;
         LITE_PULL_MESSAGE => message::decode_pull;
         RECALL_MESSAGE => message::decode_recall;
+        GET_BROKER_HA_STATUS => controller::decode_ha_status;
+        CONTROLLER_ELECT_MASTER => controller::decode_elect;
+        CONTROLLER_GET_METADATA_INFO => controller::decode_metadata;
+        CONTROLLER_GET_SYNC_STATE_DATA => controller::decode_sync_state;
+        GET_BROKER_EPOCH_CACHE => controller::decode_epochs;
         REPLICAS => replicas::decode;
     }
 
@@ -107,7 +114,7 @@ fn encode_named(to: NewRequest<'_>, request: &Request) -> bool {
             let code = if produce.is_batch { SEND_BATCH_MESSAGE } else { SEND_MESSAGE_V2 };
             to.whole(code, |f| message::encode_send(f, produce), |out| out.extend_from_slice(&produce.body));
         }
-        Request::ProduceRecords(_) | Request::Pull(Pull { group: None, .. }) | Request::CreateGroups { .. } | Request::Presence(_) | Request::ChangeReplicas(ReplicaOrder::StepDown) => return false,
+        Request::ProduceRecords(_) | Request::Pull(Pull { group: None, .. }) | Request::CreateGroups { .. } | Request::Presence(_) | Request::Controller(_) | Request::ChangeReplicas(ReplicaOrder::StepDown) => return false,
         Request::Pull(pull @ Pull { group: Some(group), .. }) => to.fields(PULL_MESSAGE, |f| message::encode_pull(f, pull, group)),
         Request::MaxOffset(queue) => to.fields(GET_MAX_OFFSET, |f| message::encode_queue(f, queue)),
         Request::MinOffset(queue) => to.fields(GET_MIN_OFFSET, |f| message::encode_queue(f, queue)),
@@ -218,6 +225,7 @@ impl EncodeReply for Reply {
             Reply::ConsumerStatus(statuses) => to.json(&ConsumerStatuses::of(statuses)),
             Reply::Relayed(body) => to.body(body),
             Reply::Replicas(set) => to.json(set),
+            Reply::Controller(answer, view) => controller::encode(to, *answer, view),
             Reply::GroupConfig(config) => to.json(&GroupBody::of(config)),
             Reply::GroupConfigs { configs, count } => to.whole(
                 SUCCESS,

@@ -23,6 +23,7 @@ pub mod body;
 mod broker;
 mod client;
 pub mod codes;
+mod controller;
 pub mod frame;
 pub mod group;
 pub mod group_config;

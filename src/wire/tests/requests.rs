@@ -3,6 +3,7 @@
 use std::fmt::Debug;
 
 use super::*;
+use crate::model::controller::ControllerRequest;
 use crate::model::nameserver::*;
 use crate::model::request::*;
 use crate::model::{
@@ -233,6 +234,9 @@ fn groups_and_topics() {
         ("topicSysFlag", "2"),
         ("order", "true"),
     ];
+    let elect = |replica| {
+        Request::Controller(ControllerRequest::Elect { broker_name: "b".into(), replica })
+    };
     #[rustfmt::skip]
     let rows: Vec<Row<'_>> = vec![
         ("goodbye", 35, vec![("clientID", "c@1"), ("producerGroup", "p"), ("consumerGroup", "g")],
@@ -245,6 +249,9 @@ fn groups_and_topics() {
         ("topic stats", 202, vec![("topic", "T")], Ok(Request::TopicStats { topic: topic("T") })),
         ("topic config", 351, vec![("topic", "T"), ("lo", "true")], Ok(Request::TopicConfig { topic: topic("T") })),
         ("runtime info", 28, vec![], Ok(Request::RuntimeInfo)),
+        ("ha status", 907, vec![], Ok(Request::Controller(ControllerRequest::HaStatus))),
+        ("election", 1002, vec![("clusterName", "c"), ("brokerName", "b"), ("brokerId", "3")], Ok(elect(Some(3)))),
+        ("any election", 1002, vec![("brokerName", "b"), ("brokerId", "-1")], Ok(elect(None))),
         ("delete group", 207, vec![("groupName", "g"), ("cleanOffset", "true")],
             Ok(Request::DeleteGroup { group: group("g"), with_offsets: true })),
         ("delete group as 4.9 does", 207, vec![("groupName", "g"), ("removeOffset", "true")],

@@ -52,6 +52,54 @@ final class Admin {
         report.check("mqadmin deleteTopic", this::deleteTopic);
     }
 
+    /** Of a broker with three replicas. Its replicas answer what a controller answers elsewhere. */
+    void runReplicas(Report report) {
+        report.check("mqadmin haStatus", this::haStatus);
+        report.check("mqadmin getSyncStateSet", this::syncStateSet);
+        report.check("mqadmin getBrokerEpoch", this::brokerEpoch);
+        report.check("mqadmin electMaster", this::electMaster);
+    }
+
+    private String haStatus() throws Exception {
+        var master = master();
+        await(20, "two slaves in sync", () -> mqadmin("haStatus", "-b", master).contains("#InSyncSlaveNum\t2"));
+        var rows = mqadmin("haStatus", "-b", master).lines().filter(row -> row.matches("\\S+:\\d+\\s.*\\sOK\\s.*")).toList();
+        require(rows.size() == 2, "rows of two slaves: %s", rows);
+        return "";
+    }
+
+    private String syncStateSet() throws Exception {
+        var name = brokerName();
+        var said = mqadmin("getSyncStateSet", "-a", master(), "-b", name);
+        require(said.contains("#brokerName\t" + name) && said.contains("#SyncStateSetNums\t3"), "the set: %s", said);
+        require(said.contains("#MasterAddr\t" + master()), "the master: %s", said);
+        return "";
+    }
+
+    private String brokerEpoch() throws Exception {
+        var said = mqadmin("getBrokerEpoch", "-b", brokerName());
+        require(count(said, "#Epoch: ") >= 3, "an epoch of each replica: %s", said);
+        return "";
+    }
+
+    /** The number of another replica is the one under which it is registered. */
+    private String electMaster() throws Exception {
+        var before = master();
+        var other = target.onlyBroker().getValue().entrySet().stream().filter(one -> one.getKey() > 0).findFirst().orElseThrow();
+        var said = mqadmin("electMaster", "-a", before, "-b", "" + other.getKey(), "-bn", brokerName(), "-c", cluster);
+        require(said.contains("#BrokerMasterAddr\t" + other.getValue()), "the new master: %s", said);
+        await(20, other.getValue() + " is the master", () -> master().equals(other.getValue()));
+        return before + " to " + other.getValue();
+    }
+
+    private String brokerName() throws Exception {
+        return target.onlyBroker().getKey();
+    }
+
+    private String master() throws Exception {
+        return target.onlyBroker().getValue().getOrDefault(0L, "none");
+    }
+
     private String clusterList() throws Exception {
         var rows = rows(mqadmin("clusterList"), cluster);
         require(rows.size() == target.brokerCount, "rows of %d broker(s): %s", target.brokerCount, rows);

@@ -18,6 +18,7 @@ import org.apache.rocketmq.common.message.Message;
  * suite       all cases of producer and consumer
  * routes      the part of it about routes and topics
  * admin       mqadmin's commands
+ * replicas    those about replicas (5.x only)
  * features    filters, namespaces, traces
  * ordered     a group of orderly consumers
  * ordered-consume  one of them, in its own process        topic=NAME group=NAME
@@ -67,6 +68,7 @@ public final class Main {
                 new Delayed(target).run(report);
             }
             case "admin" -> new Admin(target).run(report);
+            case "replicas" -> new Admin(target).runReplicas(report);
             case "features" -> new Features(target).run(report);
             case "ordered" -> new Ordered(target, target.newTopic("ordered"), target.unique("ordered")).run(report);
             case "ordered-consume" -> Ordered.consume(target, options.get("topic"), options.get("group"));

@@ -4,6 +4,7 @@ import static interop.Report.await;
 
 import java.util.ArrayList;
 import java.util.List;
+import java.util.Map;
 import java.util.TreeSet;
 import org.apache.rocketmq.client.exception.MQClientException;
 import org.apache.rocketmq.client.producer.DefaultMQProducer;
@@ -125,6 +126,12 @@ final class Target implements AutoCloseable {
             addresses.add(broker.getBrokerAddrs().get(0L));
         }
         return addresses;
+    }
+
+    /** The only broker: its name, and the addresses of its master and slaves by their numbers. */
+    Map.Entry<String, Map<Long, String>> onlyBroker() throws Exception {
+        var broker = api(producer).getBrokerClusterInfo(ADMIN_TIMEOUT_MS).getBrokerAddrTable().values().iterator().next();
+        return Map.entry(broker.getBrokerName(), broker.getBrokerAddrs());
     }
 
     String clusterName() throws Exception {
