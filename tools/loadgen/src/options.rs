@@ -11,9 +11,10 @@ use ringmq::wire::HeaderEncoding;
 
 pub use crate::options::values::Part;
 use crate::options::values::{
-    parse_arrivals, parse_message_size, parse_part, parse_rate, parse_rate_per_s, parse_start,
-    parse_topic, parse_warm_up,
+    parse_arrivals, parse_fault, parse_message_size, parse_part, parse_rate, parse_rate_per_s,
+    parse_start, parse_topic, parse_warm_up,
 };
+use crate::plan::fault::{Fault, has_partition, nameservers};
 use crate::plan::schedule::Arrivals;
 use crate::plan::threshold::Threshold;
 use crate::units::{self, grouped};
@@ -327,6 +328,25 @@ pub struct TargetOptions {
     #[arg(long, value_name = "SIZE", value_parser = units::parse_size, conflicts_with = "namesrv")]
     pub disk_image: Option<usize>,
 
+    /// Runs the embedded broker as this many replicas, each a process of its own that stands for a
+    /// machine, with two NameServers. A message is acknowledged when most replicas have it.
+    #[arg(long, value_name = "N", conflicts_with = "namesrv")]
+    #[arg(value_parser = clap::value_parser!(u16).range(3..=9))]
+    pub replicas: Option<u16>,
+
+    /// Takes away the machine that leads the first shard, `KIND@TIME+LENGTH` such as
+    /// `kill-machine@20s+5s`; TIME counts from the start of the run, warm-up included. May be given
+    /// several times. kill-machine: kill -9, started again after LENGTH. pause-machine: SIGSTOP.
+    /// partition: it and the other replicas do not reach each other; partition-out: they do not hear
+    /// it; partition-in: it does not hear them. The report says for how long each shard acknowledged
+    /// nothing.
+    #[arg(long = "fault", value_name = "FAULT", value_parser = parse_fault, requires = "replicas")]
+    pub faults: Vec<Fault>,
+
+    /// Replicas reach each other through relays, because the run has a partition.
+    #[arg(skip)]
+    pub has_relays: bool,
+
     /// NameServers of a running cluster, `HOST:PORT`; separate several with `,` or `;`. Anything that
     /// speaks the RocketMQ protocol.
     #[arg(long, value_name = "HOST:PORT[,HOST:PORT]")]
@@ -334,11 +354,12 @@ pub struct TargetOptions {
 }
 
 impl TargetOptions {
-    /// The same options with at least `count` NameServers in their own processes, if the target is
-    /// embedded.
-    pub fn with_nameservers(&self, count: u16) -> Self {
-        let wanted = if self.namesrv.is_some() { 0 } else { count };
-        Self { nameservers: self.nameservers.max(wanted), ..self.clone() }
+    /// The same options with what these faults and those of the command line need, if the target is
+    /// embedded: NameServers in processes of their own, and relays.
+    pub fn with_faults(&self, faults: &[Fault]) -> Self {
+        let wanted = if self.namesrv.is_some() { 0 } else { nameservers(faults) };
+        let has_relays = has_partition(faults) || has_partition(&self.faults);
+        Self { nameservers: self.nameservers.max(wanted), has_relays, ..self.clone() }
     }
 }
 
@@ -511,6 +532,7 @@ mod tests {
 
     use super::*;
     use crate::golden::assert_golden;
+    use crate::plan::fault::{FaultKind, Heard};
     use crate::plan::scenario::steady;
 
     fn parse(line: &str) -> Result<LoadOptions, clap::Error> {
@@ -565,6 +587,32 @@ mod tests {
             assert_eq!(scenario.end_ns(), (load.duration.as_nanos() + ms * 1_000_000) as u64);
             let counted: Vec<bool> = scenario.phases.iter().map(|phase| phase.counts).collect();
             assert_eq!(counted, if ms == 0 { vec![true] } else { vec![false, true] }, "{line}");
+        }
+    }
+
+    #[test]
+    fn faults_of_machines_are_given_with_their_times() {
+        let load = "steady --replicas 3 --fault partition-out@1500ms+2s --fault kill-machine@0+1s";
+        let options = Options::try_parse_from(format!("loadgen {load}").split(' ')).unwrap();
+        let Command::Steady(SteadyOptions { target, .. }) = options.command else { panic!() };
+        let length = Duration::from_secs(2);
+        let expected = [
+            Fault {
+                at_ns: 1_500_000_000,
+                kind: FaultKind::Partition { heard: Heard::Others, length },
+            },
+            Fault { at_ns: 0, kind: FaultKind::KillMachine { down: Duration::from_secs(1) } },
+        ];
+        assert_eq!(target.faults, expected);
+        assert!(target.with_faults(&[]).has_relays);
+        for wrong in [
+            "steady --fault kill-machine@1s+1s",
+            "steady --replicas 3 --fault kill-machine@1s",
+            "steady --replicas 3 --fault kill-broker@1s+1s",
+            "steady --replicas 2",
+            "steady --replicas 3 --namesrv a:1",
+        ] {
+            assert!(Options::try_parse_from(format!("loadgen {wrong}").split(' ')).is_err());
         }
     }
 

@@ -114,6 +114,30 @@ fn a_frozen_broker_answers_late_and_everything() {
     assert!(document.send.latency_ns.max > 500_000_000, "{:?}", document.send.latency_ns);
 }
 
+/// Three replicas. Whatever happens to the machine that leads, the others go on, and nothing is lost;
+/// the report says for how long nothing was acknowledged.
+#[test]
+fn machines_that_are_taken_away_one_after_another_take_nothing_with_them() {
+    let scratch = Scratch::new("machines");
+    let faults = "  - {at: 1500ms, kind: killMachine, duration: 1s}\n  \
+                  - {at: 6s, kind: pauseMachine, duration: 3s}\n  \
+                  - {at: 11s, kind: partition, heard: others, duration: 3s}\n";
+    let ended = start(&scratch, &workload(15, faults), "--replicas 3").end();
+    let document = document(&scratch);
+    assert_audited(&ended, &document);
+    let marks = &document.detail.faults;
+    assert_eq!(marks.len(), 3);
+    for mark in marks {
+        assert_eq!(mark.failed, None, "{mark:?}");
+        assert!(mark.text.contains("leads s00-broker-a"), "{mark:?}");
+        let gap = &mark.gaps[0];
+        assert!(gap.broker == "s00-broker-a" && gap.length_ns > 300_000_000, "{mark:?}");
+        assert_eq!(mark.back_after_ns, Some(gap.length_ns));
+    }
+    assert!(ended.out.contains("no acknowledgement from s00-broker-a"), "{}", ended.out);
+    assert!(ended.out.contains("3 replicas"), "{}", ended.out);
+}
+
 #[test]
 fn a_nameserver_that_stays_dead_stops_nobody() {
     let scratch = Scratch::new("nameserver");

@@ -8,7 +8,7 @@ use crate::findings::report::Report;
 use crate::findings::rows;
 use crate::interrupt::Interrupt;
 use crate::options::{Part, RunOptions};
-use crate::plan::scenario::nameservers;
+use crate::plan::scenario::{Asked, Scenario, asked_of_faults};
 use crate::plan::workload::{self, Workload};
 use crate::target::cluster::Target;
 use crate::units::grouped;
@@ -24,7 +24,7 @@ pub fn run(options: &RunOptions, interrupt: &Interrupt) -> Result<Report, RunErr
         let text = "a part cannot search for a rate alone: give the file a producerRate";
         return Err(RunError::Usage(text.to_owned()));
     }
-    let target = options.target.with_nameservers(nameservers(workload.faults()));
+    let target = options.target.with_faults(workload.faults());
     let mut target = prepare(&target, options.report.out.as_deref(), interrupt)?;
     let mut report = carry_out(&workload, options, &mut target, interrupt)?;
     rows::ask(&mut report, &options.report);
@@ -40,7 +40,7 @@ fn carry_out(
 ) -> Result<Report, RunError> {
     let brokers = target.brokers.len() as u32;
     if !workload.is_search() {
-        let scenario = workload.scenario(&options.process, None, brokers);
+        let scenario = with_faults(workload.scenario(&options.process, None, brokers), options);
         return execute(&scenario, target, interrupt);
     }
     let probe = |rate| workload.probe(&options.process, rate, PROBE, brokers);
@@ -48,7 +48,19 @@ fn carry_out(
     // Without a rate there is no run; the report of the search says why.
     let Some(rate) = found.rate else { return Ok(found.report) };
     let scenario = workload.scenario(&options.process, Some(rate), brokers);
+    let scenario = with_faults(scenario, options);
     let mut report = execute(&scenario, target, interrupt)?;
     report.notes.insert(0, format!("{} msg/s were found by a search", grouped(rate as u64)));
     Ok(report)
+}
+
+/// With the faults of the command line in addition.
+fn with_faults(mut scenario: Scenario, options: &RunOptions) -> Scenario {
+    if !options.target.faults.is_empty() {
+        scenario.faults.extend(options.target.faults.iter().cloned());
+        scenario.faults.sort_by_key(|fault| fault.at_ns);
+        scenario.asked.retain(|asked| !matches!(asked, Asked::BackWithin { .. }));
+        scenario.asked.extend(asked_of_faults(&scenario.faults));
+    }
+    scenario
 }

@@ -36,6 +36,9 @@ pub fn run(options: &RampOptions, interrupt: &Interrupt) -> Result<Report, RunEr
     let Rate::PerSecond(first) = options.load.rate else {
         return Err(RunError::Usage("a ramp begins at a rate, not at max".to_owned()));
     };
+    if !options.target.faults.is_empty() {
+        return Err(RunError::Usage("a ramp has no faults".to_owned()));
+    }
     let mut target = prepare(&options.target, options.report.out.as_deref(), interrupt)?;
     let scenario = |rate: f64| {
         scenario::steady(&LoadOptions { rate: Rate::PerSecond(rate), ..options.load.clone() })

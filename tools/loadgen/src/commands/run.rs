@@ -196,7 +196,7 @@ impl<'a> Run<'a> {
             })
             .collect::<Result<_, _>>()?;
         let phases = PhaseEnds::new(scenario.phases.iter().map(|phase| phase.end_ns));
-        let last_ack = Arc::default();
+        let last_ack = Arc::new(LastAck::of_brokers(target.brokers.len()));
         let routes = Arc::new(Routes::new(target.brokers.clone()));
         Ok(Self {
             scenario,
@@ -240,9 +240,11 @@ impl<'a> Run<'a> {
         drop(reports);
         let watch_routes = routes::watch(self.routes.clone(), self.target.namesrv.clone())
             .map_err(RunError::Generator)?;
+        let brokers = self.target.brokers.iter().map(|broker| broker.name.clone()).collect();
+        let servers = self.target.embedded().map(|embedded| faults::Servers { embedded, brokers });
         let faults = faults::start(
             scenario.faults.clone(),
-            self.target.embedded(),
+            servers,
             self.clock.clone(),
             self.last_ack.clone(),
             self.interrupt.flag(),

@@ -6,12 +6,16 @@ use crate::findings::report::Report;
 use crate::findings::rows;
 use crate::interrupt::Interrupt;
 use crate::options::SteadyOptions;
-use crate::plan::scenario::{self, Scenario};
+use crate::plan::scenario::{self, Scenario, asked_of_faults};
 
 pub fn run(options: &SteadyOptions, interrupt: &Interrupt) -> Result<Report, RunError> {
-    let mut target = prepare(&options.target, options.report.out.as_deref(), interrupt)?;
+    let mut target =
+        prepare(&options.target.with_faults(&[]), options.report.out.as_deref(), interrupt)?;
     let start_unix_ns = options.start_at.and_then(unix_ns);
-    let scenario = Scenario { start_unix_ns, ..scenario::steady(&options.load) };
+    let mut faults = options.target.faults.clone();
+    faults.sort_by_key(|fault| fault.at_ns);
+    let asked = asked_of_faults(&faults);
+    let scenario = Scenario { start_unix_ns, faults, asked, ..scenario::steady(&options.load) };
     let mut report = execute(&scenario, &mut target, interrupt)?;
     rows::ask(&mut report, &options.report);
     save(&report, options.report.out.as_deref())?;

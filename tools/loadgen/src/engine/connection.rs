@@ -27,6 +27,7 @@ const FRAME_SIZE_MAX: usize = 16 << 20;
 
 pub struct Connection {
     stream: TcpStream,
+    peer: SocketAddr,
     /// `head <= tail <= input.len()`; unread frames lie between head and tail.
     input: Vec<u8>,
     head: usize,
@@ -75,6 +76,7 @@ impl Connection {
         stream.set_nonblocking(true)?;
         setsockopt(&stream, ReceiveTimestampns, &true)?;
         Ok(Self {
+            peer: stream.peer_addr()?,
             stream,
             input: vec![0; INPUT_SIZE],
             head: 0,
@@ -83,6 +85,11 @@ impl Connection {
             written: 0,
             control: nix::cmsg_space!(TimeSpec),
         })
+    }
+
+    /// The address that it leads to.
+    pub fn peer(&self) -> SocketAddr {
+        self.peer
     }
 
     /// Reads once. Returns how long the data had waited in the socket, ns; if several segments were

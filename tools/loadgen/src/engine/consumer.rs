@@ -336,12 +336,20 @@ impl Consumer {
             }
         }
         while let Some((index, connection)) = self.connector.next_made() {
+            let address = self.routes.address(index as usize);
             let broker = &mut self.brokers[index as usize];
             broker.ordered = None;
-            if broker.connection.is_none() {
+            if broker.connection.is_none() && connection.peer() == address {
                 self.poller.add(&connection, u64::from(index))?;
                 broker.connection = Some(connection);
                 self.quiet_from_ns = now_ns;
+            }
+        }
+        // Another replica leads the broker now.
+        for index in 0..self.brokers.len() {
+            let peer = self.brokers[index].connection.as_ref().map(Connection::peer);
+            if peer.is_some_and(|peer| peer != self.routes.address(index)) {
+                self.disconnect(index);
             }
         }
         for (index, broker) in self.brokers.iter_mut().enumerate() {

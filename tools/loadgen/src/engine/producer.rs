@@ -472,8 +472,9 @@ impl Producer {
                 let hint_ns = answer.retry_after_ms.map(|ms| ms.saturating_mul(1_000_000));
                 let again_ns = read_ns.saturating_add(hint_ns.unwrap_or(RETRY_AFTER_NS));
                 let is_in_time = again_ns < due_ns + PATIENCE.as_nanos() as u64;
-                if message.refusals < self.job.retries && is_in_time {
-                    let refusals = message.refusals + 1;
+                // As a client that follows the leader: that costs none of its attempts.
+                if (answer.is_elsewhere || message.refusals < self.job.retries) && is_in_time {
+                    let refusals = message.refusals + u32::from(!answer.is_elsewhere);
                     let again = Message { refusals, first: Some(request.first), ..message };
                     self.again.insert((again_ns, request.first), again);
                     return;
@@ -592,7 +593,13 @@ mod tests {
     }
 
     fn answer(outcome: Outcome) -> Reply {
-        Reply { number: 0, outcome, reason: "busy".to_owned(), retry_after_ms: None }
+        Reply {
+            number: 0,
+            outcome,
+            reason: "busy".to_owned(),
+            retry_after_ms: None,
+            is_elsewhere: false,
+        }
     }
 
     /// Takes the next request as if it were sent.

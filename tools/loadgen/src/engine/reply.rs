@@ -47,10 +47,14 @@ pub struct Reply {
     pub reason: String,
     /// Delay before a retry that the server requests with a refusal.
     pub retry_after_ms: Option<u64>,
+    /// Another replica leads; the request is to be sent to that one.
+    pub is_elsewhere: bool,
 }
 
 /// Precedes the milliseconds in RingMQ's remarks (docs/errors.md).
 const RETRY_AFTER: &str = "retry_after_ms=";
+/// RingMQ's remark of a replica that does not lead.
+const NOT_LEADER: &str = "RINGMQ-2009 ";
 
 /// `None` if the frame is a request by the server, or cannot be decoded.
 pub fn read(frame: &FrameView<'_>) -> io::Result<Option<Reply>> {
@@ -61,7 +65,8 @@ pub fn read(frame: &FrameView<'_>) -> io::Result<Option<Reply>> {
     };
     if let Some(number) = plain {
         let (outcome, reason) = (Outcome::Acknowledged, String::new());
-        return Ok(Some(Reply { number, outcome, reason, retry_after_ms: None }));
+        let (retry_after_ms, is_elsewhere) = (None, false);
+        return Ok(Some(Reply { number, outcome, reason, retry_after_ms, is_elsewhere }));
     }
     let reply = wire::decode_reply(&frame.header_only());
     let reply = reply.map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
@@ -74,7 +79,8 @@ pub fn read(frame: &FrameView<'_>) -> io::Result<Option<Reply>> {
         };
         let hint = remark.split_whitespace().find_map(|word| word.strip_prefix(RETRY_AFTER));
         let retry_after_ms = hint.and_then(|hint| hint.parse().ok());
-        Reply { number: reply.opaque, outcome, reason, retry_after_ms }
+        let is_elsewhere = remark.starts_with(NOT_LEADER);
+        Reply { number: reply.opaque, outcome, reason, retry_after_ms, is_elsewhere }
     }))
 }
 

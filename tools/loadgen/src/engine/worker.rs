@@ -240,7 +240,10 @@ impl Worker {
         if ready.is_readable {
             match self.producers[index as usize].take_answers(&mut self.notebook) {
                 Ok(0) => {}
-                Ok(_) => self.last_ack.record(self.notebook.last_answer_ns),
+                Ok(_) => {
+                    let broker = self.producers[index as usize].post.broker;
+                    self.last_ack.record(broker, self.notebook.last_answer_ns);
+                }
                 Err(_) => self.disconnect(index),
             }
         }
@@ -285,8 +288,10 @@ impl Worker {
         }
         while let Some((index, connection)) = self.connector.next_made() {
             let producer = &mut self.producers[index as usize];
-            // After a route change a producer may get two connections. It uses the first.
-            if producer.connection().is_none() {
+            // After a route change a producer may get two connections. It uses the first one to where
+            // its broker is now.
+            let address = self.routes.address(producer.post.broker);
+            if producer.connection().is_none() && connection.peer() == address {
                 self.poller.add(producer.connect(connection, now_ns), u64::from(index))?;
                 self.ready.add(index);
             }
@@ -313,19 +318,25 @@ impl Worker {
         Ok(())
     }
 
-    /// A broker that has moved does not answer at its old address, so producers that wait for a
-    /// connection try the new one as well.
+    /// A broker that has moved does not answer at its old address, or another replica leads it now and
+    /// the old one refuses requests. So producers that wait for a connection try the new address as
+    /// well, and the others leave the old one.
     fn follow_routes(&mut self) {
         let changes = self.routes.changes();
         if changes == mem::replace(&mut self.changes, changes) {
             return;
         }
         let is_joining = |index| self.joining.iter().any(|(_, joining)| *joining == index);
+        let mut moved = Vec::new();
         for (index, producer) in (0..).zip(&self.producers) {
-            if producer.connection().is_none() && !is_joining(index) {
-                self.connector.order(index, self.routes.address(producer.post.broker));
+            let address = self.routes.address(producer.post.broker);
+            match producer.connection() {
+                None if !is_joining(index) => self.connector.order(index, address),
+                Some(connection) if connection.peer() != address => moved.push(index),
+                _ => {}
             }
         }
+        moved.into_iter().for_each(|index| self.disconnect(index));
     }
 
     fn is_over(&self, now_ns: u64) -> bool {

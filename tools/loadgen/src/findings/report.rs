@@ -132,8 +132,22 @@ pub struct FaultMark {
     pub text: String,
     /// Why it could not be carried out.
     pub failed: Option<String>,
-    /// For faults that take the broker away: from the fault to the next acknowledgement.
+    /// For faults that take the broker away: from the fault to the next acknowledgement. For those of
+    /// a machine with replicas: the longest of the gaps.
     pub back_after_ns: Option<u64>,
+    /// For faults of a machine with replicas: how long each shard acknowledged nothing, the longest
+    /// first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub gaps: Vec<Gap>,
+}
+
+/// A time in which a broker acknowledged nothing; for RingMQ, a shard.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Gap {
+    pub broker: String,
+    /// When the last acknowledgement before it came.
+    pub from_ns: u64,
+    pub length_ns: u64,
 }
 
 /// Messages acknowledged by one broker; for RingMQ, a shard.

@@ -468,6 +468,7 @@ mod tests {
             text: "kill -9 of the broker, down 1 s".to_owned(),
             failed: failed.map(str::to_owned),
             back_after_ns: back_ms.map(|back_ms| back_ms * MS),
+            gaps: Vec::new(),
         };
         let mut report = example();
         report.faults =

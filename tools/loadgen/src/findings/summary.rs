@@ -9,7 +9,7 @@ use std::fmt::{self, Display};
 use crate::engine::histogram::{self, Percentiles, Wait, Waits};
 use crate::engine::measure::Interval;
 use crate::findings::flow::Flow;
-use crate::findings::report::{FaultMark, Report, rate};
+use crate::findings::report::{FaultMark, Gap, Report, rate};
 use crate::findings::text::{COLUMNS, figures, labelled, texts};
 use crate::findings::verdict::{Figures, Verdict};
 use crate::units::{fitted, fitted_decimal, grouped, ms};
@@ -292,6 +292,10 @@ fn percentiles(total: &Interval, is_valid: bool) -> String {
     text
 }
 
+/// Shards that acknowledged nothing for so long are named, up to so many.
+const GAP_SHOWN_NS: u64 = 300_000_000;
+const GAPS_SHOWN_MAX: usize = 4;
+
 fn fault_text(fault: &FaultMark) -> String {
     let at_s = fault.at_ns as f64 / 1e9;
     let then = match (&fault.failed, fault.back_after_ns) {
@@ -299,7 +303,24 @@ fn fault_text(fault: &FaultMark) -> String {
         (None, Some(back)) => format!("; back after {:.2} s", back as f64 / 1e9),
         (None, None) => String::new(),
     };
-    labelled("fault", &format!("at {at_s:.1} s {}{then}", fault.text))
+    let mut text = labelled("fault", &format!("at {at_s:.1} s {}{then}", fault.text));
+    if !fault.gaps.is_empty() {
+        text += &labelled("gap", &gaps_text(&fault.gaps));
+    }
+    text
+}
+
+/// The shards that were silent for long, then the longest silence of the others.
+fn gaps_text(gaps: &[Gap]) -> String {
+    let seconds = |gap: &Gap| format!("{:.2} s", gap.length_ns as f64 / 1e9);
+    let count = gaps.iter().filter(|gap| gap.length_ns >= GAP_SHOWN_NS).count();
+    let (long, short) = gaps.split_at(count.clamp(1, GAPS_SHOWN_MAX));
+    let mut parts: Vec<String> =
+        long.iter().map(|gap| format!("{} {}", gap.broker, seconds(gap))).collect();
+    if let Some(longest) = short.first() {
+        parts.push(format!("others at most {}", seconds(longest)));
+    }
+    format!("no acknowledgement from {}", parts.join(", "))
 }
 
 #[cfg(test)]
@@ -400,6 +421,7 @@ mod tests {
             text: text.to_owned(),
             failed: failed.map(str::to_owned),
             back_after_ns,
+            gaps: Vec::new(),
         };
         report.faults = vec![
             fault("kill -9 of the broker, down 1 s", None, Some(1_287_801_610)),

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::engine::payload::MESSAGE_SIZE_MIN;
 use crate::options::Rate;
+use crate::plan::fault::{Fault, FaultKind, Heard};
 use crate::plan::schedule::Arrivals;
 use crate::units;
 
@@ -35,6 +36,29 @@ pub fn parse_part(text: &str) -> Result<Part, String> {
     let number: u32 = number.parse().map_err(|_| wrong())?;
     let count: u32 = count.parse().map_err(|_| wrong())?;
     if (1..=count).contains(&number) { Ok(Part { index: number - 1, count }) } else { Err(wrong()) }
+}
+
+/// `kill-machine@20s+5s`.
+pub fn parse_fault(text: &str) -> Result<Fault, String> {
+    let form = || "a fault is KIND@TIME+LENGTH, such as kill-machine@20s+5s".to_owned();
+    let (kind, times) = text.split_once('@').ok_or_else(form)?;
+    let (at, length) = times.split_once('+').ok_or_else(form)?;
+    let at = parse_warm_up(at)?;
+    let length = units::parse_duration(length)?;
+    let partition = |heard| FaultKind::Partition { heard, length };
+    let kind = match kind {
+        "kill-machine" => FaultKind::KillMachine { down: length },
+        "pause-machine" => FaultKind::PauseMachine { length },
+        "partition" => partition(Heard::Nothing),
+        "partition-out" => partition(Heard::Others),
+        "partition-in" => partition(Heard::Itself),
+        _ => {
+            return Err(format!(
+                "{kind} is none of kill-machine, pause-machine, partition, partition-out, partition-in"
+            ));
+        }
+    };
+    Ok(Fault { at_ns: at.as_nanos() as u64, kind })
 }
 
 pub fn parse_topic(text: &str) -> Result<TopicName, String> {

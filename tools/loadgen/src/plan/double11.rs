@@ -30,7 +30,7 @@ use crate::plan::curve::{RateCurve, highest};
 use crate::plan::double11::timeline::{END_S, FIRST_MINUTE_S, PAYMENTS_S, START_S, Timeline};
 use crate::plan::keys::{KeySpace, Keys};
 use crate::plan::scenario::{
-    Asked, Fault, Group, LateJoin, Pause, Phase, Scenario, Stream, asked_of_faults, nameservers,
+    Asked, Fault, Group, LateJoin, Pause, Phase, Scenario, Stream, asked_of_faults,
 };
 use crate::plan::sizes::Sizes;
 use crate::units::grouped;
@@ -163,15 +163,21 @@ pub fn mixture(options: &Double11Options, rate: f64, length: Duration, brokers: 
 impl Double11Options {
     /// The target with what this night needs: if a NameServer dies, there is another one.
     pub fn target(&self) -> TargetOptions {
-        self.target.with_nameservers(nameservers(&self.faults()))
+        self.target.with_faults(&self.faults())
     }
 
     fn faults(&self) -> Vec<Fault> {
         let compress = self.profile.compress;
-        match self.night {
-            Night::Break => faults::around_midnight(Timeline::new(compress), compress),
+        let mut faults = match self.night {
+            Night::Break => {
+                let is_replicated = self.target.replicas.is_some();
+                faults::around_midnight(Timeline::new(compress), compress, is_replicated)
+            }
             Night::Pulse | Night::Ceiling | Night::Limits => Vec::new(),
-        }
+        };
+        faults.extend(self.target.faults.iter().cloned());
+        faults.sort_by_key(|fault| fault.at_ns);
+        faults
     }
 }
 

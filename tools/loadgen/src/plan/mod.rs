@@ -5,6 +5,7 @@
 
 pub mod curve;
 pub mod double11;
+pub mod fault;
 pub mod keys;
 pub mod scenario;
 pub mod schedule;

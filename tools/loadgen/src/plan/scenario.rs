@@ -18,6 +18,7 @@ use serde::{Deserialize, Serialize};
 use crate::clock::unix_ns;
 use crate::options::{LoadOptions, Part, ProcessOptions, Rate};
 use crate::plan::curve::RateCurve;
+pub use crate::plan::fault::{Fault, FaultKind, Heard};
 use crate::plan::keys::Keys;
 use crate::plan::schedule::Arrivals;
 use crate::plan::sizes::Sizes;
@@ -147,40 +148,6 @@ pub struct Pause {
     pub is_down: bool,
 }
 
-/// An injected fault.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Fault {
-    pub at_ns: u64,
-    pub kind: FaultKind,
-}
-
-#[derive(Clone, Debug, PartialEq)]
-pub enum FaultKind {
-    /// SIGKILL; restarted after `down`.
-    KillBroker { down: Duration },
-    /// SIGKILL of the NameServer with this index, restarted after `down`; `None`: it stays dead.
-    KillNameServer { index: usize, down: Option<Duration> },
-    /// SIGSTOP; SIGCONT after `length`.
-    FreezeBroker { length: Duration },
-    /// Fills the file system of the data directory to the share `to` of its size, for `length`.
-    FillDisk { to: f64, length: Duration },
-    /// Limits the device of the data directory to these rates, for `length`.
-    SlowDisk { writes_per_s: u64, bytes_per_s: u64, length: Duration },
-}
-
-impl FaultKind {
-    /// How long it lasts; `None`: to the end of the run.
-    pub fn length(&self) -> Option<Duration> {
-        match self {
-            Self::KillBroker { down } => Some(*down),
-            Self::KillNameServer { down, .. } => *down,
-            Self::FreezeBroker { length }
-            | Self::FillDisk { length, .. }
-            | Self::SlowDisk { length, .. } => Some(*length),
-        }
-    }
-}
-
 /// A threshold, judged by [`crate::findings::rows`].
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Asked {
@@ -196,7 +163,7 @@ pub enum Asked {
     Drain { group: usize, factor: f64 },
     /// After fault number `fault`, which took a broker away, the next acknowledgement comes within
     /// `within` of the start of the fault, so this includes the time in which the broker is kept
-    /// away.
+    /// away. Of a machine whose work others take over: no shard is without acknowledgements for longer.
     BackWithin { fault: usize, within: Duration },
     /// Less than this share of the due messages was refused or not sent.
     Refused { part_max: f64 },
@@ -207,24 +174,19 @@ pub enum Asked {
 /// Maximum time until a broker serves again after the fault has ended.
 const RETURN_MAX: Duration = Duration::from_secs(3);
 
+/// Maximum time until another replica acknowledges after its leader was taken away.
+const TAKE_OVER_MAX: Duration = Duration::from_secs(5);
+
 /// The thresholds for faults that take a broker away.
 pub fn asked_of_faults(faults: &[Fault]) -> Vec<Asked> {
     let asked = faults.iter().enumerate().filter_map(|(fault, Fault { kind, .. })| match kind {
         FaultKind::KillBroker { down: away } | FaultKind::FreezeBroker { length: away } => {
             Some(Asked::BackWithin { fault, within: *away + RETURN_MAX })
         }
+        _ if kind.is_of_machine() => Some(Asked::BackWithin { fault, within: TAKE_OVER_MAX }),
         _ => None,
     });
     asked.collect()
-}
-
-/// Number of NameServer processes that `faults` need: one more than can die.
-pub fn nameservers(faults: &[Fault]) -> u16 {
-    let index = |fault: &Fault| match fault.kind {
-        FaultKind::KillNameServer { index, .. } => Some(index as u16),
-        _ => None,
-    };
-    faults.iter().filter_map(index).max().map_or(0, |highest| highest + 2)
 }
 
 impl Scenario {

@@ -180,7 +180,12 @@ impl Target {
 
     /// One line for the report.
     pub fn describe(&self) -> String {
-        let kind = if self.embedded.is_some() { "embedded " } else { "" };
+        let machines = self.embedded().map_or(1, |embedded| embedded.machines());
+        let kind = match &self.embedded {
+            None => String::new(),
+            Some(_) if machines > 1 => format!("embedded, {machines} replicas, "),
+            Some(_) => "embedded ".to_owned(),
+        };
         let (brokers, topics) = (self.brokers.len(), self.queue_counts.len());
         let queues = self.queue_counts.values().sum::<u32>() as usize * brokers;
         let plural = |count: usize| if count == 1 { "" } else { "s" };

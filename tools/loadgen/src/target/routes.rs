@@ -1,7 +1,7 @@
 //! Addresses of the brokers during a run, so that a broker that comes back at another address is
 //! found.
 //!
-//! A thread queries the NameServers once a second. It keeps one address per broker and a count of
+//! A thread queries the NameServers four times a second, so that it follows a leader soon. It keeps one address per broker and a count of
 //! changes; threads that lose a connection look there. If a NameServer does not answer, or no
 //! longer knows a broker, the address is kept.
 
@@ -18,8 +18,8 @@ use crate::background::Background;
 use crate::target::cluster::{self, Broker, client_options};
 
 /// Time between two queries, and how often meanwhile the thread checks whether the run is over.
-const PERIOD: Duration = Duration::from_secs(1);
-const STEPS: u32 = 20;
+const PERIOD: Duration = Duration::from_millis(250);
+const STEPS: u32 = 5;
 
 /// The brokers of a run, by index. Shared by all threads.
 #[derive(Debug)]

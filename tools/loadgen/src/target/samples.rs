@@ -1,4 +1,5 @@
-//! Resource usage of the embedded broker's process, sampled once a second during a run.
+//! Resource usage of the embedded broker's process, or of those of all replicas together, sampled once
+//! a second during a run.
 //!
 //! A broker that was killed and restarted is a new process whose counters start at zero. Here the
 //! counters continue from the last sample of the old process. What the old process used after that
@@ -25,21 +26,36 @@ const POLL: Duration = Duration::from_millis(20);
 /// Takes a sample at each full second until the run is over.
 pub fn start(servers: Handle, clock: RunClock) -> io::Result<Background<Vec<Sample>>> {
     Background::start("samples", move |is_over| {
-        let mut meter = Meter::default();
+        let mut meters: Vec<Meter> = (0..servers.machines()).map(|_| Meter::default()).collect();
         let mut samples = Vec::new();
         let mut next_ns = EVERY_NS;
         while !is_over.load(Ordering::Relaxed) {
             let now_ns = clock.now_ns();
             if now_ns >= next_ns {
                 next_ns = (now_ns / EVERY_NS + 1) * EVERY_NS;
-                let pid = servers.broker_pid();
-                let used = pid.and_then(|pid| Some((pid, Used::of(pid).ok()?)));
-                samples.push(meter.take(now_ns, used));
+                let take = |(machine, meter): (usize, &mut Meter)| {
+                    let pid = servers.broker_pid(machine);
+                    let used = pid.and_then(|pid| Some((pid, Used::of(pid).ok()?)));
+                    meter.take(now_ns, used)
+                };
+                let taken = meters.iter_mut().enumerate().map(take);
+                samples.extend(taken.reduce(sum));
             }
             thread::sleep(POLL.min(Duration::from_nanos(next_ns.saturating_sub(now_ns).max(1))));
         }
         samples
     })
+}
+
+/// Of two machines.
+fn sum(one: Sample, other: Sample) -> Sample {
+    Sample {
+        at_ns: one.at_ns,
+        cpu_ns: one.cpu_ns + other.cpu_ns,
+        rss_bytes: one.rss_bytes + other.rss_bytes,
+        written_bytes: one.written_bytes + other.written_bytes,
+        read_bytes: one.read_bytes + other.read_bytes,
+    }
 }
 
 /// What one process has used since it started, and what it holds now.

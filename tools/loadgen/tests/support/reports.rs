@@ -485,6 +485,7 @@ fn faults() -> Vec<FaultMark> {
         text: text.to_owned(),
         failed: None,
         back_after_ns: None,
+        gaps: Vec::new(),
     };
     vec![
         fault(19, None, "kill -9 of NameServer 1, for good"),

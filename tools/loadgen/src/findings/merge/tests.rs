@@ -175,6 +175,7 @@ fn a_fault_is_told_once_and_by_whom_it_was_carried_out() {
         text: "kill -9 of the broker, down 1 s".to_owned(),
         failed: failed.map(str::to_owned),
         back_after_ns: None,
+        gaps: Vec::new(),
     };
     let with = |marks: [FaultMark; 3]| {
         let parts =

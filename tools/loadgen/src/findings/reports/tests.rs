@@ -43,6 +43,7 @@ fn whole() -> Report {
         text: "kill -9 of the broker, down 1 s".to_owned(),
         failed: None,
         back_after_ns: Some(SECOND_NS),
+        gaps: Vec::new(),
     }];
     report.brokers =
         ["a", "b"].map(|name| BrokerShare { name: name.to_owned(), acknowledged: 99_950 }).into();

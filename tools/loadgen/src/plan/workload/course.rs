@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::plan::scenario::{Fault, FaultKind, Group, Pause, Phase};
+use crate::plan::scenario::{Fault, FaultKind, Group, Heard, Pause, Phase};
 use crate::plan::workload::fields::Fields;
 use crate::plan::workload::stream::{Load, StreamSpec};
 use crate::plan::workload::tree::Node;
@@ -15,7 +15,7 @@ use crate::units::parse_size;
 const GIB: f64 = (1u64 << 30) as f64;
 const PHASE_FIELDS: &[&str] = &["name", "duration", "counts", "proves"];
 const FAULT_FIELDS: &[&str] =
-    &["at", "kind", "duration", "index", "to", "writesPerSecond", "bytesPerSecond"];
+    &["at", "kind", "duration", "index", "to", "writesPerSecond", "bytesPerSecond", "heard"];
 
 pub fn phases(fields: &Fields<'_>) -> Result<Vec<Phase>, Wrong> {
     let items = fields.list("phases")?;
@@ -141,13 +141,20 @@ pub fn faults(fields: &Fields<'_>, end_ns: u64) -> Result<Vec<Fault>, Wrong> {
     Ok(faults)
 }
 
+/// What the machine and the others hear of each other during a partition.
+const HEARD: [(&str, Heard); 3] =
+    [("nothing", Heard::Nothing), ("others", Heard::Others), ("itself", Heard::Itself)];
+
 /// Each kind has its own fields; those of another kind are an error.
 fn fault_kind(fields: &Fields<'_>) -> Result<FaultKind, Wrong> {
-    const KINDS: [(&str, (&str, &[&str])); 5] = [
+    const KINDS: [(&str, (&str, &[&str])); 8] = [
         ("killBroker", ("killBroker", &["duration"])),
         ("killNameServer", ("killNameServer", &["duration", "index"])),
         ("freezeBroker", ("freezeBroker", &["duration"])),
         ("fillDisk", ("fillDisk", &["duration", "to"])),
+        ("killMachine", ("killMachine", &["duration"])),
+        ("pauseMachine", ("pauseMachine", &["duration"])),
+        ("partition", ("partition", &["duration", "heard"])),
         ("slowDisk", ("slowDisk", &["duration", "writesPerSecond", "bytesPerSecond"])),
     ];
     let (kind, allowed) = fields.required("kind", choice(&KINDS))?;
@@ -164,6 +171,12 @@ fn fault_kind(fields: &Fields<'_>) -> Result<FaultKind, Wrong> {
             down: fields.optional("duration", duration)?,
         },
         "freezeBroker" => FaultKind::FreezeBroker { length: length()? },
+        "killMachine" => FaultKind::KillMachine { down: length()? },
+        "pauseMachine" => FaultKind::PauseMachine { length: length()? },
+        "partition" => FaultKind::Partition {
+            heard: fields.or("heard", Heard::Nothing, choice(&HEARD))?,
+            length: length()?,
+        },
         "fillDisk" => FaultKind::FillDisk { to: fields.or("to", 0.95, part)?, length: length()? },
         _ => FaultKind::SlowDisk {
             writes_per_s: fields.or("writesPerSecond", 20, number(1..=1_000_000))?,

@@ -191,7 +191,14 @@ fn backdrop(report: &Report) -> Backdrop {
     // The name of the only phase says nothing.
     let phases =
         if report.phases.len() > 1 { report.phases.iter().map(band).collect() } else { Vec::new() };
-    let faults = report.faults.iter().enumerate().filter(happened).map(mark).collect();
+    let gap = |(index, fault): (usize, &FaultMark)| {
+        let longest = fault.gaps.first()?;
+        let (from, length) = (s(longest.from_ns), s(longest.length_ns));
+        let text = format!("{} {} silent {length:.1} s", index + 1, longest.broker);
+        Some(Mark { at: from, until: from + length, text })
+    };
+    let marks = report.faults.iter().enumerate().filter(happened);
+    let faults = marks.clone().map(mark).chain(marks.filter_map(gap)).collect();
     Backdrop { phases, faults }
 }
 

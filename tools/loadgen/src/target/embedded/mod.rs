@@ -3,8 +3,10 @@
 //!
 //! ```text
 //!   Embedded (owns; its end is theirs)
-//!      └─ Handle ─┬─ broker: `ringmq dev`, or `ringmq broker` when NameServers are apart
-//!        (cloned) ├─ NameServers: `ringmq nameserver` each, or none
+//!      └─ Handle ─┬─ brokers: `ringmq dev`, or `ringmq broker` when NameServers are apart; several
+//!        (cloned) │  with `--replicas`, each of which stands for a machine
+//!                 ├─ NameServers: `ringmq nameserver` each, or none
+//!                 ├─ Network: relays between the replicas, if the run has partitions
 //!                 └─ Ground: data directory, and the disk image under it
 //! ```
 //!
@@ -17,6 +19,7 @@
 //! [`ground`]. Not here: when a server is killed or frozen ([`crate::target::faults`]).
 
 mod ground;
+mod relay;
 mod server;
 
 use std::ffi::OsString;
@@ -31,6 +34,8 @@ use serde_json::{Map, Value};
 use crate::options::{Flush, TargetOptions};
 use crate::target::device;
 use ground::Ground;
+pub use relay::Cut;
+use relay::{Network, local};
 use server::Server;
 pub use server::{Launch, PROGRAM_VARIABLE, SERVER_COMMAND};
 
@@ -41,8 +46,8 @@ const PORT_TRIES: usize = 100;
 /// Free space below which a broker on an image refuses producers: the image's size divided by this.
 /// The broker's own default may be more than the image holds.
 const IMAGE_RESERVE_PART: u64 = 20;
-/// Segment size on an image, so that even a small one holds several segments.
-const IMAGE_SEGMENT_SIZE: &str = "64MiB";
+/// Segment size on an image, so that even a small one holds several segments, and of replicas.
+const SMALL_SEGMENT_SIZE: &str = "64MiB";
 /// Segment size and ready segments elsewhere: the defaults of `ringmq broker`.
 const SEGMENT_SIZE: &str = "256MiB";
 const READY_SEGMENTS: &str = "2";
@@ -55,6 +60,8 @@ pub enum EmbeddedError {
     NotReady { what: String, said: String },
     #[error("no {count} free ports in a row on loopback")]
     Ports { count: u16 },
+    #[error("no relay at {listen}: {cause}")]
+    Relay { listen: SocketAddr, cause: io::Error },
     #[error("{path}: {cause}")]
     Directory { path: String, cause: io::Error },
     #[error("--disk-image mounts a file system, which only root may do")]
@@ -73,7 +80,10 @@ pub struct Embedded {
 pub struct Handle(Arc<Servers>);
 
 struct Servers {
-    broker: Server,
+    /// One, or one for each replica.
+    brokers: Vec<Broker>,
+    /// Not empty if the run has partitions.
+    network: Network,
     /// Empty if the broker's process is also the NameServer.
     nameservers: Vec<Server>,
     /// Addresses separated by `;`.
@@ -82,14 +92,31 @@ struct Servers {
     facts: Map<String, Value>,
 }
 
+struct Broker {
+    server: Server,
+    /// Of its first shard.
+    port: u16,
+    shards: u16,
+}
+
+impl Broker {
+    fn has(&self, address: SocketAddr) -> bool {
+        let behind = address.port().checked_sub(self.port);
+        behind.is_some_and(|behind| behind < self.shards * PORTS_PER_SHARD)
+    }
+}
+
 impl Embedded {
     /// Starts the servers and waits until they are ready: `ringmq dev`, or with `--nameservers`
     /// that many NameServers and a broker that registers with all of them.
     pub fn start(options: &TargetOptions) -> Result<Self, EmbeddedError> {
-        let nameservers = options.nameservers;
+        let replicas = options.replicas.unwrap_or(1);
+        // A set of replicas outlives a NameServer.
+        let nameservers =
+            if replicas > 1 { options.nameservers.max(2) } else { options.nameservers };
         let ground = Ground::prepare(options)?;
-        let broker_first = free_ports(PORTS_BELOW + options.shards * PORTS_PER_SHARD)?;
-        let listen = SocketAddr::new(broker_first.ip(), broker_first.port() + PORTS_BELOW);
+        let ports: Vec<u16> =
+            (0..replicas).map(|_| broker_port(options.shards)).collect::<Result<_, _>>()?;
         let addresses: Result<Vec<_>, _> = (0..nameservers.max(1)).map(|_| free_ports(1)).collect();
         let addresses: Vec<String> = addresses?.iter().map(SocketAddr::to_string).collect();
         let namesrv = addresses.join(";");
@@ -99,29 +126,42 @@ impl Embedded {
             Server::new(format!("NameServer {number}"), arguments.into())
         };
         let apart = addresses.iter().enumerate().take(usize::from(nameservers));
-        let mut arguments: Vec<OsString> = match nameservers {
+        let mut base: Vec<OsString> = match nameservers {
             0 => ["dev", "--namesrv-listen", &namesrv].map(OsString::from).into(),
             _ => {
                 ["broker", "--namesrv", &namesrv, "--allow-buffered-io"].map(OsString::from).into()
             }
         };
-        arguments.extend(engine_arguments(options, listen, &ground));
-        let broker = Server::new("broker".to_owned(), arguments);
-        let facts = device::of_ground(ground.data(), &broker.describe());
-        let servers = Servers {
-            broker,
-            nameservers: apart.map(nameserver).collect(),
-            namesrv,
-            ground,
-            facts,
-        };
+        base.extend(engine_arguments(options));
+        let mut network = Network::default();
+        let mut brokers = Vec::new();
+        for (index, &port) in ports.iter().enumerate() {
+            let (mut arguments, mut data) = (base.clone(), ground.data().to_owned());
+            let mut what = "broker".to_owned();
+            if replicas > 1 {
+                let number = (index + 1).to_string();
+                data = data.join(format!("replica-{number}"));
+                what = format!("machine {number}");
+                let seen = seen_by(index, &ports, options, &mut network)?;
+                arguments.extend(["--replica", &number, "--replicas", &seen].map(OsString::from));
+            }
+            arguments.extend(["--listen".into(), local(port).to_string().into()]);
+            arguments.extend(["--data".into(), data.into()]);
+            let server = Server::new(what, arguments);
+            brokers.push(Broker { server, port, shards: options.shards });
+        }
+        let facts = device::of_ground(ground.data(), &brokers[0].server.describe());
+        let nameservers = apart.map(nameserver).collect();
+        let servers = Servers { brokers, network, nameservers, namesrv, ground, facts };
         // From here on, an error drops `embedded`, which stops what was started.
         let embedded = Self { handle: Handle(Arc::new(servers)) };
         let servers = &embedded.handle.0;
         for nameserver in &servers.nameservers {
             nameserver.start()?;
         }
-        servers.broker.start()?;
+        let starting: Vec<Launch> =
+            servers.brokers.iter().map(|it| it.server.launch()).collect::<Result<_, _>>()?;
+        starting.into_iter().try_for_each(Launch::wait)?;
         Ok(embedded)
     }
 
@@ -132,8 +172,8 @@ impl Embedded {
 
 impl Drop for Embedded {
     fn drop(&mut self) {
-        let Servers { broker, nameservers, ground, .. } = &*self.handle.0;
-        broker.close();
+        let Servers { brokers, nameservers, ground, .. } = &*self.handle.0;
+        brokers.iter().for_each(|broker| broker.server.close());
         nameservers.iter().for_each(Server::close);
         ground.remove();
     }
@@ -161,27 +201,48 @@ impl Handle {
         &self.0.facts
     }
 
-    /// Process id of the broker, if it runs.
-    pub fn broker_pid(&self) -> Option<u32> {
-        self.0.broker.pid()
+    /// Number of machines: one, or one for each replica.
+    pub fn machines(&self) -> usize {
+        self.0.brokers.len()
+    }
+
+    /// The machine whose broker has this address.
+    pub fn machine_of(&self, address: SocketAddr) -> Option<usize> {
+        self.0.brokers.iter().position(|broker| broker.has(address))
+    }
+
+    /// Process id of the broker on a machine, if it runs.
+    pub fn broker_pid(&self, machine: usize) -> Option<u32> {
+        self.broker(machine).ok()?.pid()
     }
 
     /// Sends SIGKILL and waits until the process is gone.
-    pub fn kill_broker(&self) -> io::Result<()> {
-        self.0.broker.kill()
+    pub fn kill_broker(&self, machine: usize) -> io::Result<()> {
+        self.broker(machine)?.kill()
     }
 
     /// Restarts the broker as it was, without waiting until it is ready.
-    pub fn launch_broker(&self) -> Result<Launch, EmbeddedError> {
-        self.0.broker.launch()
+    pub fn launch_broker(&self, machine: usize) -> Result<Launch, EmbeddedError> {
+        let gone = |cause| EmbeddedError::Start { program: "broker".to_owned(), cause };
+        self.broker(machine).map_err(gone)?.launch()
     }
 
-    pub fn freeze_broker(&self) -> io::Result<()> {
-        self.0.broker.freeze()
+    pub fn freeze_broker(&self, machine: usize) -> io::Result<()> {
+        self.broker(machine)?.freeze()
     }
 
-    pub fn thaw_broker(&self) -> io::Result<()> {
-        self.0.broker.thaw()
+    pub fn thaw_broker(&self, machine: usize) -> io::Result<()> {
+        self.broker(machine)?.thaw()
+    }
+
+    /// Cuts a machine off from the others, or ends that.
+    pub fn cut(&self, machine: usize, cut: Cut, is_cut: bool) {
+        self.0.network.set(machine, cut, is_cut);
+    }
+
+    fn broker(&self, machine: usize) -> io::Result<&Server> {
+        let none = || io::Error::other(format!("there is no machine {}", machine + 1));
+        self.0.brokers.get(machine).map(|broker| &broker.server).ok_or_else(none)
     }
 
     /// Sends SIGKILL to NameServer number `index`, and waits until it is gone.
@@ -202,8 +263,9 @@ impl Handle {
 
     /// Kills everything immediately, when there is no time for a graceful stop.
     pub fn give_up(&self) {
-        let Servers { broker, nameservers, ground, .. } = &*self.0;
-        for server in nameservers.iter().chain([broker]) {
+        let Servers { brokers, nameservers, ground, .. } = &*self.0;
+        let brokers = brokers.iter().map(|broker| &broker.server);
+        for server in nameservers.iter().chain(brokers) {
             server.forbid();
             // A process that is gone needs no signal.
             let _ = server.kill();
@@ -212,16 +274,49 @@ impl Handle {
     }
 }
 
+/// A port for the first of `shards` shards.
+fn broker_port(shards: u16) -> Result<u16, EmbeddedError> {
+    let first = free_ports(PORTS_BELOW + shards * PORTS_PER_SHARD)?;
+    Ok(first.port() + PORTS_BELOW)
+}
+
+/// The list of replicas for one of them, in which the others are behind relays if the run has
+/// partitions.
+fn seen_by(
+    own: usize,
+    ports: &[u16],
+    options: &TargetOptions,
+    network: &mut Network,
+) -> Result<String, EmbeddedError> {
+    let mut all = Vec::new();
+    for (index, &port) in ports.iter().enumerate() {
+        let mut seen = port;
+        if index != own && options.has_relays {
+            seen = broker_port(options.shards)?;
+            for shard in 0..options.shards {
+                // Replicas reach each other at the ports above those of the shards.
+                let above = shard * PORTS_PER_SHARD + 1;
+                let (listen, target) = (local(seen + above), local(port + above));
+                network
+                    .add((own, index), listen, target)
+                    .map_err(|cause| EmbeddedError::Relay { listen, cause })?;
+            }
+        }
+        all.push(format!("{}={}", index + 1, local(seen)));
+    }
+    Ok(all.join(","))
+}
+
 /// Arguments that `ringmq dev` and `ringmq broker` have in common.
-fn engine_arguments(options: &TargetOptions, listen: SocketAddr, ground: &Ground) -> Vec<OsString> {
+fn engine_arguments(options: &TargetOptions) -> Vec<OsString> {
     let flush = if options.flush == Flush::Sync { "sync" } else { "async" };
     let shards = options.shards.to_string();
-    let listen = listen.to_string();
     let mut arguments: Vec<OsString> =
-        ["--listen", &listen, "--shards", &shards, "--flush", flush].map(OsString::from).into();
-    arguments.extend(["--data".into(), ground.data().into()]);
+        ["--shards", &shards, "--flush", flush].map(OsString::from).into();
     // A broker is measured, so it gets a broker's segments, not the small ones of `dev`.
-    let segment_size = options.disk_image.map_or(SEGMENT_SIZE, |_| IMAGE_SEGMENT_SIZE);
+    // Several on one disk get smaller ones.
+    let is_small = options.disk_image.is_some() || options.replicas.is_some();
+    let segment_size = if is_small { SMALL_SEGMENT_SIZE } else { SEGMENT_SIZE };
     let segments = ["--segment-size", segment_size, "--ready-segments", READY_SEGMENTS];
     arguments.extend(segments.map(OsString::from));
     if let Some(size) = options.disk_image {

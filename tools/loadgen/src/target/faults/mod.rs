@@ -17,6 +17,7 @@
 
 mod filler;
 mod limit;
+mod silence;
 
 use std::io;
 use std::sync::Arc;
@@ -28,11 +29,14 @@ use crate::background::Background;
 use crate::clock::RunClock;
 use crate::findings::report::FaultMark;
 use crate::last_ack::LastAck;
-use crate::plan::scenario::{Fault, FaultKind};
-use crate::target::embedded::{Handle, Launch};
+use crate::plan::scenario::{Fault, FaultKind, Heard};
+use crate::target::cluster::{self, Broker, client_options};
+use crate::target::embedded::{Cut, Handle, Launch};
 use crate::units::grouped;
 use filler::Filler;
 use limit::{Limit, Rates};
+use ringmq::client::Remote;
+use silence::Silences;
 
 /// Polling interval while a server restarts, or while the first acknowledgement after a fault is
 /// awaited. It bounds the error of both times.
@@ -45,7 +49,7 @@ const POLL: Duration = Duration::from_millis(10);
 /// the marks. Without embedded servers, each mark says so.
 pub fn start(
     faults: Vec<Fault>,
-    embedded: Option<Handle>,
+    servers: Option<Servers>,
     clock: RunClock,
     last_ack: Arc<LastAck>,
     stop: Arc<AtomicBool>,
@@ -53,8 +57,33 @@ pub fn start(
     Background::start("faults", move |is_over| {
         let actions = plan(&faults);
         let courses = faults.iter().map(Course::of).collect();
-        Run { faults, actions, courses, embedded, clock, last_ack, stop, is_over }.run()
+        let silences = None;
+        Run { faults, actions, courses, servers, clock, last_ack, stop, is_over, silences }.run()
     })
+}
+
+/// The servers of a run.
+pub struct Servers {
+    pub embedded: Handle,
+    /// Names of the brokers, by index.
+    pub brokers: Vec<String>,
+}
+
+impl Servers {
+    /// The machine that leads the first broker, and the names of all brokers that it leads. Not known:
+    /// the first machine.
+    fn leader(&self) -> (usize, Vec<String>) {
+        let found = || {
+            let options = client_options(self.embedded.namesrv());
+            let masters = cluster::masters(&mut Remote::new(options).ok()?).ok()?;
+            let machine = |broker: &Broker| self.embedded.machine_of(broker.address);
+            let first = masters.iter().find(|it| Some(&it.name) == self.brokers.first())?;
+            let leader = machine(first)?;
+            let led = masters.iter().filter(|broker| machine(broker) == Some(leader));
+            Some((leader, led.map(|broker| broker.name.clone()).collect()))
+        };
+        found().unwrap_or_default()
+    }
 }
 
 /// One step of one fault.
@@ -103,6 +132,20 @@ pub fn describe(kind: &FaultKind) -> String {
         FaultKind::FreezeBroker { length } => {
             format!("SIGSTOP of the broker for {}", seconds(length))
         }
+        FaultKind::KillMachine { down } => {
+            format!("kill -9 of a leader's machine, down {}", seconds(down))
+        }
+        FaultKind::PauseMachine { length } => {
+            format!("SIGSTOP of a leader's machine for {}", seconds(length))
+        }
+        FaultKind::Partition { heard, length } => {
+            let what = match heard {
+                Heard::Nothing => "partition of a leader's machine",
+                Heard::Others => "nobody hears a leader's machine",
+                Heard::Itself => "a leader's machine hears nobody",
+            };
+            format!("{what} for {}", seconds(length))
+        }
         FaultKind::FillDisk { to, length } => {
             format!("disk filled to {} % for {}", (to * 1e4).round() / 1e2, seconds(length))
         }
@@ -136,9 +179,11 @@ enum State {
 
 /// A fault in force, as far as it must be undone.
 enum InForce {
-    Broker,
+    /// The broker of this machine is down.
+    Broker(usize),
     NameServer(usize),
-    Frozen,
+    Frozen(usize),
+    Cut(usize, Cut),
     Filled(Filler),
     Slowed(Limit),
 }
@@ -151,6 +196,7 @@ impl Course {
             text: describe(&fault.kind),
             failed: None,
             back_after_ns: None,
+            gaps: Vec::new(),
         };
         Self { mark, state: State::Ahead, back_from_ns: None }
     }
@@ -178,11 +224,13 @@ struct Run<'a> {
     actions: Vec<Action>,
     /// Indexed by fault.
     courses: Vec<Course>,
-    embedded: Option<Handle>,
+    servers: Option<Servers>,
     clock: RunClock,
     last_ack: Arc<LastAck>,
     stop: Arc<AtomicBool>,
     is_over: &'a AtomicBool,
+    /// The last fault that took a machine away, and the brokers' silences since then.
+    silences: Option<(usize, Silences)>,
 }
 
 impl Run<'_> {
@@ -199,6 +247,7 @@ impl Run<'_> {
         }
         self.wait_until(u64::MAX);
         self.undo_all();
+        self.note_gaps();
         self.courses.into_iter().map(|course| course.mark).collect()
     }
 
@@ -225,11 +274,24 @@ impl Run<'_> {
         let is_watched = |course: &Course| {
             matches!(course.state, State::Returning(_)) || course.back_from_ns.is_some()
         };
-        self.courses.iter().any(is_watched)
+        self.silences.is_some() || self.courses.iter().any(is_watched)
+    }
+
+    /// The silences since the last fault of a machine are its gaps.
+    fn note_gaps(&mut self) {
+        let (Some((fault, silences)), Some(servers)) = (self.silences.take(), &self.servers) else {
+            return;
+        };
+        let mark = &mut self.courses[fault].mark;
+        mark.gaps = silences.into_gaps(&servers.brokers);
+        mark.back_after_ns = mark.gaps.first().map(|gap| gap.length_ns);
     }
 
     fn watch(&mut self, now_ns: u64) {
         let acknowledged_ns = self.last_ack.at_ns();
+        if let Some((_, silences)) = &mut self.silences {
+            silences.note(self.last_ack.by_broker());
+        }
         for course in &mut self.courses {
             if course.back_from_ns.is_some_and(|from_ns| acknowledged_ns >= from_ns) {
                 course.mark.back_after_ns = Some(acknowledged_ns - course.mark.at_ns);
@@ -246,9 +308,20 @@ impl Run<'_> {
     }
 
     fn begin(&mut self, index: usize) {
+        let kind = self.faults[index].kind.clone();
+        // Looked up before, because that takes a moment.
+        let (machine, led) = self.servers.as_ref().map(Servers::leader).unwrap_or_default();
+        if kind.is_of_machine() {
+            self.note_gaps();
+            let silences = Silences::from(self.last_ack.by_broker());
+            self.silences = Some((index, silences));
+            let led = if led.is_empty() { "nothing".to_owned() } else { led.join(", ") };
+            let text = format!("{} (machine {} leads {led})", describe(&kind), machine + 1);
+            self.courses[index].mark.text = text;
+        }
         let at_ns = self.clock.now_ns();
-        let outcome = match &self.embedded {
-            Some(embedded) => take_away(&self.faults[index].kind, embedded),
+        let outcome = match &self.servers {
+            Some(servers) => take_away(&kind, &servers.embedded, machine),
             None => Err(io::Error::other(
                 "the target is not embedded; faults need a broker that the run started (--embedded)",
             )),
@@ -267,16 +340,23 @@ impl Run<'_> {
         let State::InForce(in_force) = std::mem::replace(&mut course.state, State::Over) else {
             return;
         };
-        let Some(embedded) = &self.embedded else { return };
+        let Some(Servers { embedded, .. }) = &self.servers else { return };
+        let is_of_machine = self.faults[index].kind.is_of_machine();
         // An acknowledgement from before the fault that is recorded only now does not mean that the
         // broker is back.
-        if matches!(in_force, InForce::Broker | InForce::Frozen) {
+        if matches!(in_force, InForce::Broker(_) | InForce::Frozen(_)) && !is_of_machine {
             course.back_from_ns = Some(now_ns);
         }
         let launched = match in_force {
-            InForce::Broker => embedded.launch_broker(),
+            InForce::Broker(machine) => embedded.launch_broker(machine),
             InForce::NameServer(index) => embedded.launch_nameserver(index),
-            InForce::Frozen => return course.returned(embedded.thaw_broker(), now_ns),
+            InForce::Frozen(machine) => {
+                return course.returned(embedded.thaw_broker(machine), now_ns);
+            }
+            InForce::Cut(machine, cut) => {
+                embedded.cut(machine, cut, false);
+                return course.returned(Ok::<_, String>(()), now_ns);
+            }
             InForce::Filled(filler) => {
                 drop(filler);
                 return course.returned(Ok::<_, String>(()), self.clock.now_ns());
@@ -311,18 +391,35 @@ impl Run<'_> {
     }
 }
 
-fn take_away(kind: &FaultKind, embedded: &Handle) -> io::Result<InForce> {
+/// Faults of a machine hit `machine`; others the first one.
+fn take_away(kind: &FaultKind, embedded: &Handle, machine: usize) -> io::Result<InForce> {
+    let kill = |machine| embedded.kill_broker(machine).map(|()| InForce::Broker(machine));
+    let freeze = |machine| embedded.freeze_broker(machine).map(|()| InForce::Frozen(machine));
     match kind {
-        FaultKind::KillBroker { .. } => embedded.kill_broker().map(|()| InForce::Broker),
+        FaultKind::KillBroker { .. } => kill(0),
+        FaultKind::KillMachine { .. } => kill(machine),
         FaultKind::KillNameServer { index, .. } => {
             embedded.kill_nameserver(*index).map(|()| InForce::NameServer(*index))
         }
-        FaultKind::FreezeBroker { .. } => embedded.freeze_broker().map(|()| InForce::Frozen),
+        FaultKind::FreezeBroker { .. } => freeze(0),
+        FaultKind::PauseMachine { .. } => freeze(machine),
+        FaultKind::Partition { .. } if embedded.machines() == 1 => {
+            Err(io::Error::other("a partition needs --replicas"))
+        }
+        FaultKind::Partition { heard, .. } => {
+            let cut = match heard {
+                Heard::Nothing => Cut::Both,
+                Heard::Others => Cut::Out,
+                Heard::Itself => Cut::In,
+            };
+            embedded.cut(machine, cut, true);
+            Ok(InForce::Cut(machine, cut))
+        }
         FaultKind::FillDisk { to, .. } => {
             Filler::fill(embedded.data(), *to, embedded.is_on_image()).map(InForce::Filled)
         }
         FaultKind::SlowDisk { writes_per_s, bytes_per_s, .. } => {
-            let pid = embedded.broker_pid();
+            let pid = embedded.broker_pid(machine);
             let pid = pid.ok_or_else(|| io::Error::other("the broker does not run"))?;
             let rates = Rates { writes: *writes_per_s, bytes: *bytes_per_s };
             Limit::set(pid, embedded.data(), rates).map(InForce::Slowed)
@@ -381,6 +478,20 @@ mod tests {
                 "kill -9 of NameServer 1, for good",
             ),
             (FaultKind::FreezeBroker { length }, "SIGSTOP of the broker for 1.5 s"),
+            (FaultKind::KillMachine { down: length }, "kill -9 of a leader's machine, down 1.5 s"),
+            (FaultKind::PauseMachine { length }, "SIGSTOP of a leader's machine for 1.5 s"),
+            (
+                FaultKind::Partition { heard: Heard::Nothing, length },
+                "partition of a leader's machine for 1.5 s",
+            ),
+            (
+                FaultKind::Partition { heard: Heard::Others, length },
+                "nobody hears a leader's machine for 1.5 s",
+            ),
+            (
+                FaultKind::Partition { heard: Heard::Itself, length },
+                "a leader's machine hears nobody for 1.5 s",
+            ),
             (FaultKind::FillDisk { to: 0.95, length }, "disk filled to 95 % for 1.5 s"),
             (
                 FaultKind::SlowDisk { writes_per_s: 2_000, bytes_per_s: 0, length },
