@@ -57,6 +57,9 @@ impl<H: Host, R: Runtime> Replica<H, R> {
             return Ok(());
         }
         readiness(target).map_err(|why| Refusal::NotReady { replica: to, why })?;
+        // What consumers have committed a moment ago goes on with the next leader. A refusal means that
+        // it cannot, and they consume a little again.
+        let _ = broker.flush_offsets(self.log().host().now().moment);
         self.log().begin_hand_over(reason);
         let leads = || self.log().leads_in() == Some(term);
         let settled = until::<R>(SETTLE_MAX, || self.is_settled(to) || !leads()).await;

@@ -338,7 +338,9 @@ fn a_leader_that_hangs_is_replaced_and_follows_afterwards() {
     server.signal(Signal::SIGCONT);
     cluster.send_until("after");
     cluster.caught_up();
-    assert_ne!(cluster.leader(), leader, "replica {} leads", next + 1);
+    println!("replica {} led meanwhile", next + 1);
+    let follows = format!("replica {} follows", leader + 1);
+    wait_until("it to follow", LOOK_EVERY, PATIENCE, || server.log().contains(&follows));
     let bodies = cluster.bodies(3);
     for body in ["before", "meanwhile", "after"] {
         assert!(bodies.iter().any(|found| found == body), "{bodies:?}");
