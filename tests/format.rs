@@ -12,6 +12,7 @@ use ringmq::storage::EntryKind;
 use ringmq::storage::ages::{AgesHead, SegmentAge};
 use ringmq::storage::copy::{CopyHead, CopyRow};
 use ringmq::storage::entry::{ENTRY_VERSION, EntryHeader};
+use ringmq::storage::identity::{IdentityHead, PeerRow};
 use ringmq::storage::links::IndexLink;
 use ringmq::storage::located::IndexMessage;
 use ringmq::storage::proof::{EndProof, PROOF_MAGIC};
@@ -38,7 +39,7 @@ macro_rules! layout {
     };
 }
 
-fn layouts() -> [Layout; 31] {
+fn layouts() -> [Layout; 33] {
     [
         layout!(FactHead { size, subject, kind, reserved }),
         layout!(TopicSet {
@@ -136,6 +137,8 @@ fn layouts() -> [Layout; 31] {
             epoch,
             reserved,
         }),
+        layout!(IdentityHead { checksum, version, replica, directory, starts, joined, peer_count }),
+        layout!(PeerRow { replica, directory, starts, term, index }),
         layout!(CopyHead { checksum, version, end, file_count }),
         layout!(CopyRow { part, place, size }),
         layout!(SnapshotHead {

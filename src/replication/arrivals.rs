@@ -57,6 +57,10 @@ impl Arrivals {
         self.0.turn.take().await;
     }
 
+    pub fn is_stopping(&self) -> bool {
+        self.0.is_stopping.get()
+    }
+
     /// What had arrived is the log now.
     pub fn handle_used(&self) {
         self.0.has_leftovers.set(false);

@@ -81,7 +81,7 @@ impl<H: Host, R: Runtime, T: Transport> CopySender<H, R, T> {
         let end = place.ok_or_else(|| failed("its last entry is too old"))?.end;
         let mut source = host.broker().store().begin_copy(snapshot, end).await.map_err(failed)?;
         let (identity, purpose) = (self.identity, Purpose::Copy);
-        let mut link = link::connect::<R, T>(&self.transport, identity, target, purpose).await?;
+        let mut link = link::connect(&self.log, &self.transport, identity, target, purpose).await?;
         let offer = Offer { vote, meta: copy.meta, copy: source.copy().clone() };
         let bytes: u64 = offer.copy.files.iter().map(|file| file.size).sum();
         tracing::info!("replica {target} lacks what was deleted here; it can copy {bytes} bytes");

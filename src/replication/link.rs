@@ -8,9 +8,13 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::future::{Either, select};
 use openraft::type_config::TypeConfigExt;
+use zerocopy::IntoBytes;
 
+use super::host::Host;
+use super::log::RaftLog;
 use super::types::{ReplicaId, Runtime, Types};
-use super::wire::{self, FRAME_SIZE_MAX, Frame, HelloRow, Purpose, WIRE_VERSION};
+use super::wire::{self, FRAME_SIZE_MAX, Frame, HelloRow, MarkRow, Purpose, WIRE_VERSION};
+use crate::storage::Mark;
 
 /// How long an answer may take before the connection counts as lost.
 pub const ANSWER_MAX: Duration = Duration::from_secs(3);
@@ -82,8 +86,10 @@ pub fn broken(error: impl ToString) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, error.to_string())
 }
 
-/// Connects with another copy, and checks that it is one.
-pub async fn connect<R: Runtime, T: Transport>(
+/// Connects with another copy. Both sides say who they are, and check that the other one is what it
+/// was.
+pub async fn connect<H: Host, R: Runtime, T: Transport>(
+    log: &RaftLog<H, R>,
     transport: &T,
     identity: Identity,
     target: ReplicaId,
@@ -104,17 +110,51 @@ pub async fn connect<R: Runtime, T: Transport>(
         }
     }));
     let mut link = Link { sender, frames };
-    let hello = wire::hello(&identity.hello(target, purpose));
-    let answer = link.call::<R>(hello).await?;
-    let other = answer.hello().map_err(broken)?;
-    match other == identity.answer(target, purpose) {
-        true => Ok(link),
-        false => Err(broken("it is not a copy of this shard")),
+    let (own, known) = (log.own_mark(), log.acquaintance().known(target));
+    let hello = identity.hello(target, purpose, &own, &known);
+    let answer = link.call::<R>(wire::hello(&hello)).await?.hello().map_err(broken)?;
+    if !identity.is_from(&answer, target, purpose) {
+        return Err(broken("it is not a copy of this shard"));
     }
+    meet(log, target, &answer).await?;
+    Ok(link)
+}
+
+/// What this replica is now counts, not what it was when it sent its own hello: the other one may have
+/// learned more on another connection. In a task of its own: it writes a file, and the engine may stop waiting for a connection.
+async fn meet<H: Host, R: Runtime>(
+    log: &RaftLog<H, R>,
+    other: ReplicaId,
+    hello: &HelloRow,
+) -> io::Result<()> {
+    let (acquaintance, own) = (log.acquaintance().clone(), log.own_mark());
+    let (theirs, known) = (hello.own.get(), hello.known.get());
+    let task = async move { acquaintance.meet(other, &theirs, &own, &known).await };
+    Types::<R>::spawn(task).await.map_err(broken)?
+}
+
+/// Answers the hello of another copy. Both sides check that the other one is what it was.
+pub async fn answer_hello<H: Host, R: Runtime>(
+    log: &RaftLog<H, R>,
+    identity: Identity,
+    hello: &HelloRow,
+    sender: &mut impl FrameSender,
+) -> io::Result<Purpose> {
+    let from = hello.from.get();
+    let purpose = Purpose::of(hello.purpose.get()).map_err(broken)?;
+    let own = log.own_mark();
+    let met = match identity.is_from(hello, from, purpose) {
+        false => Err(broken(format!("replica {from} is not a copy of this shard"))),
+        true => meet(log, from, hello).await,
+    };
+    // Also if it is refused: it learns why.
+    let answer = identity.hello(from, purpose, &own, &log.acquaintance().known(from));
+    sender.send(wire::hello(&answer)).await?;
+    met.map(|()| purpose)
 }
 
 impl Identity {
-    pub fn hello(self, to: ReplicaId, purpose: Purpose) -> HelloRow {
+    fn hello(self, to: ReplicaId, purpose: Purpose, own: &Mark, known: &Mark) -> HelloRow {
         HelloRow {
             version: WIRE_VERSION.into(),
             seed: self.seed.into(),
@@ -122,19 +162,16 @@ impl Identity {
             from: self.id.into(),
             to: to.into(),
             purpose: (purpose as u64).into(),
+            own: MarkRow::of(own),
+            known: MarkRow::of(known),
         }
     }
 
-    /// The hello that the other copy answers with.
-    pub fn answer(self, from: ReplicaId, purpose: Purpose) -> HelloRow {
+    /// Whether `hello` is from a copy of this shard with this number, and for this one.
+    fn is_from(self, hello: &HelloRow, from: ReplicaId, purpose: Purpose) -> bool {
         let other = Self { id: from, ..self };
-        other.hello(self.id, purpose)
-    }
-}
-
-impl PartialEq for HelloRow {
-    fn eq(&self, other: &Self) -> bool {
-        zerocopy::IntoBytes::as_bytes(self) == zerocopy::IntoBytes::as_bytes(other)
+        let expected = other.hello(self.id, purpose, &hello.own.get(), &hello.known.get());
+        hello.as_bytes() == expected.as_bytes()
     }
 }
 

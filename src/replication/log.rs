@@ -25,6 +25,7 @@ use openraft::type_config::TypeConfigExt;
 use openraft::type_config::alias::InstantOf;
 use openraft::{EntryPayload, LogState, RaftLogReader};
 
+use super::acquaintance::Acquaintance;
 use super::arrivals::Arrivals;
 use super::host::{Host, Role};
 use super::members;
@@ -37,7 +38,7 @@ use crate::broker::raft_entries::{RaftContent, RaftEntries, RaftPlace, ended_by}
 use crate::model::LogOffset;
 use crate::storage::disk::Disk;
 use crate::storage::signal::Signal;
-use crate::storage::{AppendError, Awaited, ReadError, Store, StoredVote};
+use crate::storage::{AppendError, Awaited, Mark, ReadError, Store, StoredVote};
 
 /// Bytes of the log in one answer of the reader, unless a single entry is larger.
 const READ_BYTES_MAX: u64 = 1 << 20;
@@ -78,6 +79,7 @@ pub(super) struct Shared<H: Host, R: Runtime> {
     flushes: RefCell<VecDeque<(Awaited, IOFlushed<Types<R>>)>>,
     flush_wanted: Signal,
     arrivals: Arrivals,
+    acquaintance: Acquaintance<H::Disk>,
 }
 
 impl<H: Host, R: Runtime> Clone for RaftLog<H, R> {
@@ -88,13 +90,17 @@ impl<H: Host, R: Runtime> Clone for RaftLog<H, R> {
 
 impl<H: Host, R: Runtime> RaftLog<H, R> {
     /// Takes the log as it was found at the start: cuts off what no entry of the engine ends.
-    pub async fn open(host: H, id: ReplicaId) -> io::Result<Self> {
+    /// `directory` is random, and becomes the identity of a directory that has none.
+    pub async fn open(host: H, id: ReplicaId, directory: u64) -> io::Result<Self> {
         let store = host.broker().store();
         host.broker().follow();
         let last_vote = store.read_vote().await.map_err(failed)?;
         let last_vote = last_vote.map(|StoredVote { term, voted_for, is_committed }| {
             vote(term, voted_for, is_committed)
         });
+        let is_used = last_vote.is_some() || store.end() > LogOffset(0);
+        let opening = Acquaintance::open(store.clone(), id, directory, is_used);
+        let acquaintance = opening.await?;
         let has_leftovers = store.staging().has_any().await.map_err(failed)?;
         let log = Self(Rc::new(Shared {
             id,
@@ -111,6 +117,7 @@ impl<H: Host, R: Runtime> RaftLog<H, R> {
             flushes: RefCell::default(),
             flush_wanted: Signal::default(),
             arrivals: Arrivals::new(has_leftovers),
+            acquaintance,
             host,
         }));
         log.0.purged.set(log.last_deleted());
@@ -267,6 +274,17 @@ impl<H: Host, R: Runtime> RaftLog<H, R> {
     /// The last vote.
     pub fn vote(&self) -> Option<Vote> {
         self.0.vote.get()
+    }
+
+    pub fn acquaintance(&self) -> &Acquaintance<H::Disk> {
+        &self.0.acquaintance
+    }
+
+    /// What this replica is now, for others.
+    pub fn own_mark(&self) -> Mark {
+        let term = self.vote().map_or(0, |vote| vote.leader_id.term);
+        let last = self.0.host.broker().last_raft_entry();
+        self.0.acquaintance.own(term, last.map_or(0, |last| last.index + 1))
     }
 
     /// Copies of other logs that arrive here.

@@ -12,10 +12,11 @@
 //! runs unchanged in a simulation. Start reading at [`replica`]; then [`log`] and [`machine`], the
 //! two sides of the shard that the engine sees, and [`network`] with [`link`] and [`wire`], its way
 //! to the other copies. [`copying`] sends and receives a whole log, and [`arrivals`] is what a
-//! receiver has of one. [`host`] is what all this needs of the shard. [`types`] names the engine's
-//! types, [`members`] encodes who has a copy, [`lease`] says for how long a leader is the only one.
-//! [`survey`] is what a leader knows of the others, [`preference`] decides who should
-//! lead, and [`hand_over`] makes it so. [`channel`] connects the tasks of the engine. What a task
+//! receiver has of one. [`acquaintance`] recognizes directories that are not what they were. [`host`]
+//! is what all this needs of the shard. [`types`] names the engine's types, [`members`] encodes who
+//! has a copy, [`lease`] says for how long a leader is the only one. [`survey`] is what a leader knows
+//! of the others, [`preference`] decides who should lead, and [`hand_over`] makes it so. [`channel`]
+//! connects the tasks of the engine. What a task
 //! is, and what time is, the runtime decides: `shard::raft_runtime` on a shard, `sim::raft_runtime`
 //! in a simulation.
 //!
@@ -23,13 +24,15 @@
 //! - An entry of the engine is a group of entries of the log that ends with the fact that says so
 //!   (`broker::raft_entries`); its term is their epoch. So the logs of all copies are the same,
 //!   byte for byte, up to the committed mark.
-//! - A vote is durable before anyone learns of it.
+//! - A vote is durable before anyone learns of it. So is the identity of a directory, and that of the
+//!   others.
 //! - Whether this copy leads follows from the vote alone. A copy that led restores its state from
 //!   the log before it follows.
 //!
 //! Not here: who registers with NameServers, and sockets (`shard::replication`). Not supported:
 //! changing the members.
 
+pub mod acquaintance;
 pub mod arrivals;
 pub mod channel;
 pub mod copying;

@@ -82,7 +82,7 @@ pub struct Peer<H: Host, R: Runtime, T: Transport> {
 
 impl<H: Host, R: Runtime, T: Transport> Peer<H, R, T> {
     async fn connect(&self, purpose: Purpose) -> io::Result<Link<T::Sender>> {
-        link::connect::<R, T>(&self.transport, self.identity, self.target, purpose).await
+        link::connect(&self.log, &self.transport, self.identity, self.target, purpose).await
     }
 
     async fn call(&mut self, frame: Vec<u8>) -> Result<Frame, RPCError<Types<R>>> {
@@ -300,9 +300,10 @@ impl<H: Host, R: Runtime, T: Transport> RaftNetworkV2<Types<R>> for Peer<H, R, T
     }
 }
 
-/// Serves a connection from another copy until it closes or breaks.
+/// Serves a connection from another copy until it closes or breaks. Before the engine runs, both
+/// only learn who the other is.
 pub async fn serve<H: Host, R: Runtime>(
-    engine: Rc<Engine<H, R>>,
+    engine: Option<Rc<Engine<H, R>>>,
     log: RaftLog<H, R>,
     identity: Identity,
     mut sender: impl FrameSender,
@@ -316,16 +317,8 @@ pub async fn serve<H: Host, R: Runtime>(
             Either::Right(_) => return Err(io::ErrorKind::TimedOut.into()),
         }
     };
-    let purpose = match hello.purpose.get() {
-        0 => Purpose::Calls,
-        1 => Purpose::Appends,
-        _ => Purpose::Copy,
-    };
-    // The answer says who this is; the other side compares.
-    sender.send(wire::hello(&identity.hello(hello.from.get(), purpose))).await?;
-    if hello != identity.answer(hello.from.get(), purpose) {
-        return Err(broken(format!("replica {} is not a copy of this shard", hello.from.get())));
-    }
+    let purpose = link::answer_hello(&log, identity, &hello, &mut sender).await?;
+    let Some(engine) = engine else { return Ok(()) };
     match purpose {
         Purpose::Appends => serve_stream(engine, log, sender, receiver).await,
         Purpose::Calls => serve_calls(engine, log, sender, receiver).await,

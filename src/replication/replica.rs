@@ -10,7 +10,7 @@
 //! There is one proposal at a time on its way to the engine. What is appended meanwhile belongs to
 //! the same entry, so entries grow with the load.
 
-use std::cell::RefCell;
+use std::cell::{OnceCell, RefCell};
 use std::collections::BTreeSet;
 use std::io;
 use std::pin::pin;
@@ -21,17 +21,20 @@ use std::time::Duration;
 use futures_util::future::{Either, select};
 use openraft::async_runtime::WatchReceiver;
 use openraft::type_config::TypeConfigExt;
-use openraft::{Config, Raft, SnapshotPolicy};
+use openraft::{Config, Instant, Raft, SnapshotPolicy};
+use rand::RngExt;
 
 use super::ends::Ends;
 use super::host::Host;
 use super::lease::Lease;
-use super::link::{FrameReceiver, FrameSender, Identity, Transport};
+use super::link::{self, FrameReceiver, FrameSender, Identity, Transport};
 use super::log::{PROMISE_MS, RaftLog};
 use super::machine::{Engine, Machine};
 use super::network::{Network, serve};
 use super::preference::{HandOver, Preference};
-use super::types::{Proposal, ReplicaId, Runtime, Types, failed};
+use super::types::{LogId, Proposal, ReplicaId, Runtime, Types, failed};
+use super::wire::Purpose;
+use crate::storage::{Joined, Mark};
 
 /// How often a leader shows that it is alive, ms.
 const HEARTBEAT_MS: u64 = 100;
@@ -44,20 +47,23 @@ const LAG_MAX: u64 = 100;
 const UNFLUSHED_MAX: usize = 4;
 /// Pause after the engine has refused a proposal.
 const REFUSED_PAUSE: Duration = Duration::from_millis(20);
+/// Pause between attempts to have a new directory confirmed.
+const JOIN_PAUSE: Duration = Duration::from_millis(200);
+/// How often replicas remember how far others are, at most.
+const REMEMBER_EVERY: Duration = Duration::from_secs(10);
 
 /// A handle; clones share it.
 pub struct Replica<H: Host, R: Runtime> {
-    engine: Rc<Engine<H, R>>,
+    engine: Rc<OnceCell<Rc<Engine<H, R>>>>,
     log: RaftLog<H, R>,
-    lease: Rc<Lease<H, R>>,
     identity: Identity,
     ends: Rc<RefCell<Ends>>,
 }
 
 impl<H: Host, R: Runtime> Clone for Replica<H, R> {
     fn clone(&self) -> Self {
-        let (engine, log, lease) = (self.engine.clone(), self.log.clone(), self.lease.clone());
-        Self { engine, log, lease, identity: self.identity, ends: self.ends.clone() }
+        let (engine, log) = (self.engine.clone(), self.log.clone());
+        Self { engine, log, identity: self.identity, ends: self.ends.clone() }
     }
 }
 
@@ -81,63 +87,120 @@ fn config(name: String, is_candidate: bool) -> io::Result<Arc<Config>> {
 }
 
 impl<H: Host, R: Runtime> Replica<H, R> {
-    /// Starts this copy of the shard. The first start of a set makes `members` its members; each of
-    /// them does the same. Committers must be running. Its tasks belong to the task queue that this
-    /// runs in.
+    /// Opens this copy of the shard: its log, and what it knows of the others. It can serve them, but
+    /// takes no part before [`start`](Self::start). Committers must be running.
+    pub async fn open(host: H, identity: Identity) -> io::Result<Self> {
+        let directory = R::thread_rng().random();
+        let log = RaftLog::open(host, identity.id, directory).await?;
+        Ok(Self { engine: Rc::default(), log, identity, ends: Rc::default() })
+    }
+
+    /// Starts the engine. A directory that was never used waits first until all others have confirmed
+    /// that. The first start of a set makes `members` its members; each of them does the same. Its
+    /// tasks belong to the task queue that this runs in.
     pub async fn start(
-        host: H,
+        &self,
         name: String,
-        identity: Identity,
         members: &BTreeSet<ReplicaId>,
         transport: impl Transport,
-    ) -> io::Result<Self> {
-        let log = RaftLog::open(host, identity.id).await?;
+    ) -> io::Result<()> {
+        self.join(members, &transport).await?;
+        let (log, id) = (self.log.clone(), self.identity.id);
         let has_promised = log.promise_again();
-        let network = Network::new(log.clone(), transport, identity);
+        let network = Network::new(log.clone(), transport, self.identity);
         let machine = Machine::new(log.clone());
-        let engine =
-            Raft::new(identity.id, config(name, !has_promised)?, network, log.clone(), machine);
+        let engine = Raft::new(id, config(name, !has_promised)?, network, log, machine);
         let engine = Rc::new(engine.await.map_err(failed)?);
-        let lease = Rc::new(Lease::new(&log, engine.metrics()));
-        let leadership = Lease::new(&log, engine.metrics());
-        log.host().broker().set_leadership(Box::new(leadership));
-        let replica = Self { engine, log, lease, identity, ends: Rc::default() };
+        let leadership = Lease::new(&self.log, engine.metrics());
+        self.log.host().broker().set_leadership(Box::new(leadership));
         if has_promised {
-            let engine = replica.engine.clone();
+            let engine = engine.clone();
             drop(Types::<R>::spawn(async move {
                 Types::<R>::sleep(Duration::from_millis(PROMISE_MS)).await;
                 engine.runtime_config().elect(true);
             }));
         }
-        let flushes = replica.log.clone();
+        let engine = self.engine.get_or_init(|| engine);
+        let flushes = self.log.clone();
         drop(Types::<R>::spawn(async move { flushes.report_flushes().await }));
-        if !replica.engine.is_initialized().await.map_err(failed)? {
-            replica.engine.initialize(members.clone()).await.map_err(failed)?;
+        let is_new = self.log.acquaintance().joined() == Joined::New;
+        if is_new && !engine.is_initialized().await.map_err(failed)? {
+            engine.initialize(members.clone()).await.map_err(failed)?;
         }
-        let proposer = replica.clone();
+        let proposer = self.clone();
         drop(Types::<R>::spawn(async move { proposer.propose().await }));
-        let clerk = replica.clone();
+        let clerk = self.clone();
         drop(Types::<R>::spawn(async move { clerk.carry_out_orders().await }));
-        Ok(replica)
+        Ok(())
+    }
+
+    async fn join(
+        &self,
+        members: &BTreeSet<ReplicaId>,
+        transport: &impl Transport,
+    ) -> io::Result<()> {
+        let acquaintance = self.log.acquaintance();
+        if acquaintance.joined() != Joined::Not {
+            return Ok(());
+        }
+        let others: Vec<_> = members.iter().copied().filter(|id| *id != self.identity.id).collect();
+        tracing::info!(
+            "this directory is new: waiting until replicas {others:?} have confirmed it"
+        );
+        loop {
+            for &other in &others {
+                let connecting =
+                    link::connect(&self.log, transport, self.identity, other, Purpose::Calls);
+                if !acquaintance.has_confirmed(other)
+                    && let Err(error) = connecting.await
+                {
+                    tracing::debug!("replica {other} has not confirmed this directory: {error}");
+                }
+            }
+            if let Some(fault) = acquaintance.fault() {
+                return Err(failed(fault));
+            }
+            if self.log.arrivals().is_stopping() {
+                return Err(failed("the replica stops"));
+            }
+            if others.iter().all(|other| acquaintance.has_confirmed(*other)) {
+                return acquaintance.join().await;
+            }
+            Types::<R>::sleep(JOIN_PAUSE).await;
+        }
     }
 
     /// Runs while the engine does. A leader without a lease takes no more requests until it has one. A
     /// leader that another replica is preferred to hands over. Returns why the engine has ended.
     pub async fn watch(&self) -> String {
-        let metrics = self.engine.metrics();
+        let metrics = self.engine().metrics();
+        let lease = Lease::new(&self.log, self.engine().metrics());
         let (mut begin, mut is_purging) = (None, false);
+        let (mut remembered_at, mut committed) = (Types::<R>::now(), None);
         let mut preference = Preference::default();
         loop {
             Types::<R>::sleep(Duration::from_millis(HEARTBEAT_MS)).await;
             if let Err(why) = &metrics.borrow_watched().running_state {
                 return why.to_string();
             }
+            if let Some(fault) = self.log.acquaintance().fault() {
+                return fault.to_string();
+            }
+            if Types::<R>::now().saturating_duration_since(remembered_at) >= REMEMBER_EVERY {
+                remembered_at = Types::<R>::now();
+                match self.remember(committed).await {
+                    Ok(now) => committed = now,
+                    Err(error) => {
+                        tracing::warn!("cannot remember how far other replicas are: {error}");
+                    }
+                }
+            }
             let now = self.log.host().broker().store().begin();
             if begin.replace(now) != Some(now) || is_purging {
                 is_purging = self.purge().await;
             }
             // A new leader has not been answered yet.
-            self.log.set_current(self.lease.is_valid().unwrap_or(true));
+            self.log.set_current(lease.is_valid().unwrap_or(true));
             self.log.host().broker().leadership_moved();
             let (broker, now) = (self.log.host().broker(), self.log.host().now().moment);
             let set = self.survey();
@@ -152,6 +215,33 @@ impl<H: Host, R: Runtime> Replica<H, R> {
         }
     }
 
+    /// A leader remembers how far the others are, and they how far it is: whoever comes back with less
+    /// has an older copy of its directory. Of its leader, a follower only knows what is committed; that
+    /// the leader has it on stable media counts as certain at the next call. Returns what is committed.
+    async fn remember(&self, before: Option<LogId>) -> io::Result<Option<LogId>> {
+        let (marks, committed) = {
+            let metrics = self.engine().metrics();
+            let metrics = metrics.borrow_watched();
+            let (term, committed) = (metrics.current_term, metrics.last_applied);
+            let mark = |id: ReplicaId, has: Option<LogId>| {
+                let known = self.log.acquaintance().known(id);
+                let is_known = known.directory != 0 && id != self.identity.id;
+                is_known.then_some((id, Mark { term, index: has?.index + 1, ..known }))
+            };
+            let marks: Vec<(ReplicaId, Mark)> = match &metrics.replication {
+                Some(all) => {
+                    all.iter().filter_map(|(id, has)| mark(*id, (*has).min(committed))).collect()
+                }
+                None => {
+                    metrics.current_leader.and_then(|id| mark(id, before)).into_iter().collect()
+                }
+            };
+            (marks, committed)
+        };
+        self.log.acquaintance().note(&marks).await?;
+        Ok(committed)
+    }
+
     /// Tells the engine what retention has deleted, so that replicas that need it get a copy of the log
     /// instead. Returns whether that is to be repeated: the engine must know first that such a copy
     /// can be made, and does not give up what it is sending.
@@ -161,15 +251,16 @@ impl<H: Host, R: Runtime> Replica<H, R> {
             return false;
         }
         // An error means that the engine has ended, which is noticed soon.
-        let _ = self.engine.trigger().snapshot().await;
-        let _ = self.engine.trigger().purge_log(deleted.index).await;
+        let _ = self.engine().trigger().snapshot().await;
+        let _ = self.engine().trigger().purge_log(deleted.index).await;
         true
     }
 
     /// Serves a connection from another copy until it closes.
     pub async fn serve(&self, sender: impl FrameSender, receiver: impl FrameReceiver) {
         if let Err(error) =
-            serve(self.engine.clone(), self.log.clone(), self.identity, sender, receiver).await
+            serve(self.engine.get().cloned(), self.log.clone(), self.identity, sender, receiver)
+                .await
         {
             tracing::debug!("a connection from another replica has ended: {error}");
         }
@@ -187,15 +278,18 @@ impl<H: Host, R: Runtime> Replica<H, R> {
         &self.ends
     }
 
+    /// The engine, which runs once [`start`](Self::start) has returned.
     pub fn engine(&self) -> &Engine<H, R> {
-        &self.engine
+        self.engine.get().expect("the replica was started")
     }
 
     /// Ends the engine; other copies elect another leader.
     pub async fn stop(&self) {
         self.log.arrivals().stop().await;
         // It has failed before if this fails, and has said so.
-        let _ = self.engine.shutdown().await;
+        if let Some(engine) = self.engine.get() {
+            let _ = engine.shutdown().await;
+        }
     }
 
     /// Proposes what the broker appends, for as long as the engine runs.
@@ -211,7 +305,7 @@ impl<H: Host, R: Runtime> Replica<H, R> {
             };
             let before = broker().store().group_grows().wait(has_more).await;
             let (responder, answer) = openraft::impls::OneshotResponder::new_pair();
-            if self.engine.client_write_ff(Proposal, Some(responder)).await.is_err() {
+            if self.engine().client_write_ff(Proposal, Some(responder)).await.is_err() {
                 return;
             }
             let has_ended = || {

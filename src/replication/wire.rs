@@ -25,7 +25,7 @@ use super::types::{
 use crate::broker::raft_entries::members_of_raw;
 use crate::model::LogOffset;
 use crate::storage::copy::CopyRow;
-use crate::storage::{CopyFile, LogCopy};
+use crate::storage::{CopyFile, LogCopy, Mark};
 use openraft::EntryPayload;
 use openraft::entry::RaftPayload;
 use openraft::raft::{
@@ -84,6 +84,14 @@ pub enum Purpose {
     Copy = 2,
 }
 
+impl Purpose {
+    pub fn of(number: u64) -> Result<Self, FrameError> {
+        let all = [Self::Calls, Self::Appends, Self::Copy];
+        let found = all.into_iter().find(|purpose| *purpose as u64 == number);
+        found.ok_or(FrameError::Damaged)
+    }
+}
+
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
 pub struct HelloRow {
@@ -95,6 +103,20 @@ pub struct HelloRow {
     pub to: U64,
     /// A [`Purpose`].
     pub purpose: U64,
+    /// What the sender is.
+    pub own: MarkRow,
+    /// What it knows of the receiver.
+    pub known: MarkRow,
+}
+
+/// A directory, and how far it has got.
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+pub struct MarkRow {
+    pub directory: U64,
+    pub starts: U64,
+    pub term: U64,
+    pub index: U64,
 }
 
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
@@ -221,7 +243,7 @@ const _: () = {
     assert!(size_of::<PieceRow>() == 24);
     assert!(size_of::<TakenRow>() == 32);
     assert!(size_of::<FrameHead>() == 16);
-    assert!(size_of::<HelloRow>() == 40);
+    assert!(size_of::<HelloRow>() == 104);
     assert!(size_of::<AppendRow>() == 80);
     assert!(size_of::<EntryRow>() == 24);
     assert!(size_of::<AppendedRow>() == 56);
@@ -623,6 +645,26 @@ pub fn transferred<R: Runtime>(response: &TransferLeaderResponse<Types<R>>) -> V
         vote: VoteRow::of(&vote),
     };
     NewFrame::new(FrameKind::Transferred, &row).sealed(0)
+}
+
+impl MarkRow {
+    pub fn of(mark: &Mark) -> Self {
+        Self {
+            directory: U64::new(mark.directory),
+            starts: U64::new(mark.starts),
+            term: U64::new(mark.term),
+            index: U64::new(mark.index),
+        }
+    }
+
+    pub fn get(&self) -> Mark {
+        Mark {
+            directory: self.directory.get(),
+            starts: self.starts.get(),
+            term: self.term.get(),
+            index: self.index.get(),
+        }
+    }
 }
 
 impl VoteRow {

@@ -59,35 +59,65 @@ impl Seating {
         self.announcer.set_role(shard, registrar::Role { id, epoch: 0 });
     }
 
-    /// Starts the engine. The committers run.
-    pub async fn start(
+    /// Opens the replica, and serves connections of others. The committers run.
+    pub async fn open(
         self,
         shard: Rc<Shard<BrokerService<FileDisk>>>,
         queues: Queues,
-    ) -> io::Result<ShardReplica> {
+    ) -> io::Result<Seated> {
         let Self { name, identity, peers, listener, announcer } = self;
-        let members = peers.keys().copied().collect();
         let (id, peers, background) = (identity.id, Rc::new(peers), queues.background);
-        let transport = Tcp(peers.clone());
-        let role_changes = Rc::default();
-        let host =
-            ShardHost { shard: shard.clone(), announcer, id, background, peers, role_changes };
-        let start = async move {
-            let replica = Replica::start(host, name, identity, &members, transport).await?;
-            let serving = replica.clone();
-            let accept = move |stream| {
-                let (sender, receiver) = halves(stream)?;
-                let replica = serving.clone();
-                glommio::spawn_local(async move { replica.serve(sender, receiver).await }).detach();
-                Ok(())
-            };
-            let accept_all = async move { listener::accept_each(listener, &shard, accept).await };
-            glommio::spawn_local(accept_all).detach();
-            Ok(replica)
+        let (shared, role_changes) = (peers.clone(), Rc::default());
+        let host = ShardHost {
+            shard: shard.clone(),
+            announcer,
+            id,
+            background,
+            peers: shared,
+            role_changes,
         };
-        let started = glommio::spawn_local_into(start, queues.commit);
-        started.map_err(|error| io::Error::other(error.to_string()))?.await
+        let replica = in_queue(Replica::open(host, identity), queues.commit).await?;
+        let serving = replica.clone();
+        let accept = move |stream| {
+            let (sender, receiver) = halves(stream)?;
+            let replica = serving.clone();
+            glommio::spawn_local(async move { replica.serve(sender, receiver).await }).detach();
+            Ok(())
+        };
+        let accept_all = async move { listener::accept_each(listener, &shard, accept).await };
+        glommio::spawn_local_into(accept_all, queues.commit)
+            .expect("the queue lives as long as the executor")
+            .detach();
+        Ok(Seated { replica, name, peers, queue: queues.commit })
     }
+}
+
+/// A replica that may take part.
+pub struct Seated {
+    pub replica: ShardReplica,
+    name: String,
+    peers: Rc<BTreeMap<u64, Address>>,
+    queue: TaskQueueHandle,
+}
+
+impl Seated {
+    /// Starts the engine, in the queue of the committers. A new directory waits for the others first.
+    async fn start(&self) -> io::Result<()> {
+        let (replica, name) = (self.replica.clone(), self.name.clone());
+        let members = self.peers.keys().copied().collect();
+        let transport = Tcp(self.peers.clone());
+        let start = async move { replica.start(name, &members, transport).await };
+        in_queue(start, self.queue).await
+    }
+}
+
+async fn in_queue<T: 'static>(
+    task: impl Future<Output = io::Result<T>> + 'static,
+    queue: TaskQueueHandle,
+) -> io::Result<T> {
+    let started = glommio::spawn_local_into(task, queue);
+    let started = started.map_err(|error| io::Error::other(error.to_string()))?.detach();
+    started.await.unwrap_or_else(|| Err(io::Error::other("the executor has ended")))
 }
 
 /// A shard, for its replica.
@@ -185,10 +215,13 @@ impl<D: Disk> ShardHost<D> {
 }
 
 impl Shard<BrokerService<FileDisk>> {
-    /// Returns if the engine ends although the shard could go on: then the process must not. A fenced
-    /// shard refuses everything, and the others have elected another leader.
-    pub async fn watch_replica(&self, replica: &ShardReplica) {
-        let why = replica.watch().await;
+    /// Runs the engine. Returns if it ends although the shard could go on: then the process must not. A
+    /// fenced shard refuses everything, and the others have elected another leader.
+    pub async fn run_replica(&self, seated: &Seated) {
+        let why = match seated.start().await {
+            Ok(()) => seated.replica.watch().await,
+            Err(error) => error.to_string(),
+        };
         self.service.broker.follow();
         tracing::error!(shard = self.id.0, "replication has ended: {why}");
         if self.service.broker.store().is_fenced() {

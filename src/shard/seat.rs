@@ -107,8 +107,8 @@ impl OpenShard {
         shard.start_committers(queues);
         let replica = match replica {
             None => None,
-            Some(seating) => match seating.start(shard.clone(), queues).await {
-                Ok(replica) => Some(replica),
+            Some(seating) => match seating.open(shard.clone(), queues).await {
+                Ok(seated) => Some(seated),
                 Err(error) => {
                     return tracing::error!(
                         shard = shard.id.0,
@@ -129,7 +129,7 @@ impl OpenShard {
             None => shard.take_asks(inbox).await,
             Some(replica) => {
                 let asks = pin!(shard.take_asks(inbox));
-                select(asks, pin!(shard.watch_replica(replica))).await;
+                select(asks, pin!(shard.run_replica(replica))).await;
             }
         }
         shard.is_stopping.set(true);
@@ -137,7 +137,7 @@ impl OpenShard {
         delivery.await;
         maintenance.await;
         if let Some(replica) = replica {
-            shard.leave(&replica).await;
+            shard.leave(&replica.replica).await;
         }
         shard.stop().await;
     }

@@ -11,10 +11,11 @@
 //!
 //! Start reading at [`store`], the interface; [`log`] is the state behind it. Parameters and
 //! results: [`append`], [`replay`], [`config`], [`error`]. Byte layouts: [`entry`], [`segment`],
-//! [`sealed`] (index files), [`snapshot`], [`proof`] (of the end), [`vote`]; documented in `docs/format.md`.
+//! [`sealed`] (index files), [`snapshot`], [`proof`] (of the end), [`vote`], [`identity`], [`copy`]; documented in `docs/format.md`.
 //! Decisions without I/O: [`group_commit`], [`writer`], [`raw`] (entries of another copy), [`room`]
 //! (admission), [`index`], [`recovery`], [`ages`], [`retention`], [`cuts`]. Disk access: [`store`],
-//! [`ticket`], [`shipping`] (to other copies), [`opening`], [`cutting`] (cuts off the end of a running log), [`scan`], [`reading`],
+//! [`ticket`], [`shipping`] (to other copies), [`opening`], [`cutting`] (cuts off the end of a running log),
+//! [`copy_source`], [`staging`] and [`takeover`] (a copy of the whole log), [`scan`], [`reading`],
 //! [`maintenance`] and [`snapshotting`] (their state is [`upkeep`]), [`publish`]. Only [`file`]
 //! knows the kernel.
 //!
@@ -43,6 +44,7 @@ pub mod entry;
 mod error;
 pub mod file;
 pub mod group_commit;
+pub mod identity;
 mod images;
 pub mod index;
 pub mod links;
@@ -89,6 +91,7 @@ pub use cuts::Awaited;
 pub use entry::{EntryKind, PAYLOAD_SIZE_MAX};
 pub use error::{CutError, EpochError, OpenError, ReadError};
 pub use group_commit::WRITES_IN_FLIGHT_MAX;
+pub use identity::{Joined, Mark, StoredIdentity};
 pub use index::{Index, IndexPage, Lookup};
 pub use located::{Located, QueueKey};
 pub use maintenance::Maintained;

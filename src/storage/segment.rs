@@ -45,6 +45,8 @@ pub enum FileName {
     EndProof,
     /// The vote of this copy of the log in the election of a leader.
     Vote,
+    /// Which directory this is, and which ones other replicas have.
+    Identity,
     /// The files of a copy of another replica's log that is arriving.
     CopyList,
     /// The files of a copy that replaces this log.
@@ -67,6 +69,7 @@ impl FileName {
         match name {
             END_PROOF => return Some(Self::EndProof),
             VOTE => return Some(Self::Vote),
+            IDENTITY => return Some(Self::Identity),
             COPY_LIST => return Some(Self::CopyList),
             COPY_TAKEN => return Some(Self::CopyTaken),
             _ => {}
@@ -102,6 +105,7 @@ impl FileName {
 const DIGITS: usize = 20;
 const END_PROOF: &str = "end.proof";
 const VOTE: &str = "election.vote";
+const IDENTITY: &str = "replica.identity";
 const COPY_LIST: &str = "copy.list";
 const COPY_TAKEN: &str = "copy.taken";
 
@@ -124,6 +128,7 @@ impl Display for FileName {
             Self::Cut(offset) => write!(f, "{:0DIGITS$}.cut", offset.0),
             Self::EndProof => f.write_str(END_PROOF),
             Self::Vote => f.write_str(VOTE),
+            Self::Identity => f.write_str(IDENTITY),
             Self::CopyList => f.write_str(COPY_LIST),
             Self::CopyTaken => f.write_str(COPY_TAKEN),
             Self::Staged(name) => write!(f, "{name}.staged"),
@@ -153,6 +158,7 @@ mod tests {
             ("00000000000268435456.cut", FileName::Cut(at)),
             ("end.proof", FileName::EndProof),
             ("election.vote", FileName::Vote),
+            ("replica.identity", FileName::Identity),
             ("copy.list", FileName::CopyList),
             ("copy.taken", FileName::CopyTaken),
             ("00000000000268435456.index.staged", FileName::Index(at).staged()),

@@ -398,6 +398,31 @@ fn leadership_moves_without_a_failed_request() {
     cluster.stop();
 }
 
+/// It has forgotten its votes and what it has acknowledged. The others go on without it.
+#[test]
+fn an_emptied_directory_is_refused() {
+    let mut cluster = Cluster::start("emptied-directory");
+    cluster.create_topic();
+    cluster.send_until("before");
+    let emptied = (cluster.leader() + 1) % REPLICAS;
+    cluster.replicas[emptied].take().unwrap().kill();
+    let data = cluster.data(emptied);
+    std::fs::rename(&data, data.with_extension("own")).unwrap();
+    cluster.begin(emptied);
+    let log = data.with_extension("log");
+    wait_until("the refusal", LOOK_EVERY, PATIENCE, || {
+        std::fs::read_to_string(&log).is_ok_and(|text| text.contains("RINGMQ-5003"))
+    });
+    cluster.send_until("without it");
+    cluster.replicas[emptied].take().unwrap().kill();
+    std::fs::remove_dir_all(&data).unwrap();
+    std::fs::rename(data.with_extension("own"), &data).unwrap();
+    cluster.begin(emptied);
+    cluster.send_until("after");
+    cluster.caught_up();
+    cluster.stop();
+}
+
 #[test]
 fn a_data_directory_runs_only_as_the_replica_that_it_belongs_to() {
     let mut cluster = Cluster::start("wrong-directory");

@@ -38,6 +38,7 @@ impl Files {
                     FileName::Kept(_)
                     | FileName::Cut(_)
                     | FileName::Vote
+                    | FileName::Identity
                     | FileName::CopyList
                     | FileName::CopyTaken
                     | FileName::Staged(_),

@@ -8,6 +8,7 @@
 mod clients;
 mod copies;
 mod faults;
+mod identity;
 mod machine;
 mod oracle;
 mod returning;

@@ -67,6 +67,8 @@ pub struct World {
     pub crashes: Cell<usize>,
     /// Number of faults that will be repaired.
     pub repairs: Cell<usize>,
+    /// Replicas that must not run, and why.
+    pub refused: RefCell<BTreeMap<ReplicaId, String>>,
 }
 
 struct Machine {
@@ -128,7 +130,19 @@ impl World {
             blocks: RefCell::default(),
             crashes: Cell::default(),
             repairs: Cell::default(),
+            refused: RefCell::default(),
         })
+    }
+
+    /// Its disk becomes another one. It must not run.
+    pub fn swap_disk(&self, id: ReplicaId, disk: SimDisk) -> SimDisk {
+        self.machine(id).disk.replace(disk)
+    }
+
+    /// What its disk has now. It must not run.
+    pub fn copy_of_disk(&self, id: ReplicaId) -> SimDisk {
+        let seed = self.rng.borrow_mut().next_u64();
+        self.machine(id).disk.borrow().after_kill(seed)
     }
 
     fn machine(&self, id: ReplicaId) -> &Machine {
@@ -301,15 +315,31 @@ impl World {
         let identity = Identity { id, seed: 7, segment_size: self.store.segment_size };
         let members = BTreeSet::from(IDS);
         let transport = SimTransport(edge.clone());
-        let started = Replica::start(host, name, identity, &members, transport).await;
-        let replica = started.unwrap_or_else(|error| panic!("{process}: {error}"));
+        let replica = match Replica::open(host, identity).await {
+            Ok(replica) => replica,
+            Err(error) => return self.refuse(&process, error.to_string()),
+        };
+        let serving = self.clone().serve(id, edge.clone(), replica.clone());
+        self.tasks.spawn(format!("connections of {id}"), serving);
+        if let Err(error) = replica.start(name, &members, transport).await {
+            return self.refuse(&process, error.to_string());
+        }
         process.replica.replace(Some(replica.clone()));
         self.tasks.spawn(format!("tick of {id}"), process.clone().tick());
         self.tasks.spawn(format!("maintenance of {id}"), process.clone().maintain());
-        let (watched, who) = (replica.clone(), process.to_string());
-        self.tasks.spawn(format!("watch of {id}"), async move {
-            panic!("{who}: the engine has ended: {}", watched.watch().await);
-        });
+        let why = replica.watch().await;
+        self.refuse(&process, why);
+    }
+
+    /// A replica that was told that it is not what it claims to be does nothing any more. Anything else
+    /// is a bug.
+    fn refuse(&self, process: &Process, why: String) {
+        assert!(why.starts_with("RINGMQ-"), "{process}: the engine has ended: {why}");
+        self.refused.borrow_mut().insert(process.id, why);
+        self.crash_after(process.id, 0, Crash::Kill);
+    }
+
+    async fn serve(self: Rc<Self>, id: ReplicaId, edge: Rc<Edge>, replica: SimReplica) {
         let mut listener = self.network.listen(Address { node: Node(id), port: PORT });
         loop {
             let incoming = listener.accept().await;
