@@ -83,6 +83,17 @@ pub enum Refusal {
     /// The leader has stepped down all the same.
     #[error("replica {replica} has not taken over within {ms} ms; the replicas elect a leader")]
     NotTakenOver { replica: u64, ms: u64 },
+    /// It is a member that does not count yet; the same request succeeds later.
+    #[error("replica {replica} is being added and does not count yet: {why}")]
+    CatchingUp { replica: u64, why: String },
+    /// Nothing has changed.
+    #[error("without replica {replica} the others could not go on: {why}")]
+    LosesMajority { replica: u64, why: String },
+    /// Nothing has changed.
+    #[error(
+        "replica {replica} leads this shard, so it cannot be removed; let another one lead first"
+    )]
+    LeaderStays { replica: u64 },
     #[error("no consumer for group {0} on this shard")]
     NoConsumer(GroupName),
     #[error("group {0} has no committed offset for this queue")]
@@ -177,6 +188,9 @@ impl Refusal {
             Self::UnknownReplica { .. } => 2011,
             Self::NotReady { .. } => 2012,
             Self::NotTakenOver { .. } => 2013,
+            Self::CatchingUp { .. } => 2014,
+            Self::LosesMajority { .. } => 2015,
+            Self::LeaderStays { .. } => 2016,
             Self::NoConsumer(_) => 3001,
             Self::NoOffset(_) => 3002,
             Self::NoMessage(_) => 3003,

@@ -68,6 +68,11 @@ impl ReplicaSet {
 pub enum ReplicaOrder {
     /// Hands the leadership over to this replica, which keeps it.
     Transfer { to: u64 },
+    /// Makes a replica, which is reached at this address by the others, a member. Repeated until it has
+    /// caught up and counts for the majority.
+    Add { replica: u64, address: String },
+    /// Removes a replica from the members, even if too few others answer if that is forced.
+    Remove { replica: u64, is_forced: bool },
     /// Hands it over to any other one, because this process stops. Inside of a process only.
     StepDown,
 }

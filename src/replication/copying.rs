@@ -22,7 +22,7 @@ use openraft::type_config::TypeConfigExt;
 
 use super::arrivals::Arrival;
 use super::host::Host;
-use super::link::{self, FrameReceiver, FrameSender, Identity, Transport, broken};
+use super::link::{self, FrameReceiver, FrameSender, Identity, Target, Transport, broken};
 use super::log::RaftLog;
 use super::machine::Engine;
 use super::types::{CopyData, ReplicaId, Runtime, Types, Vote, WholeCopy, failed, term_of};
@@ -44,7 +44,7 @@ pub struct CopySender<H: Host, R: Runtime, T> {
     pub log: RaftLog<H, R>,
     pub transport: T,
     pub identity: Identity,
-    pub target: ReplicaId,
+    pub target: Target,
 }
 
 impl<H: Host, R: Runtime, T: Transport> CopySender<H, R, T> {
@@ -67,7 +67,7 @@ impl<H: Host, R: Runtime, T: Transport> CopySender<H, R, T> {
         copy: WholeCopy,
         is_over: impl Fn() -> bool,
     ) -> io::Result<Vote> {
-        let (host, target) = (self.log.host(), self.target);
+        let (host, target) = (self.log.host(), self.target.id);
         let (CopyData::Here { snapshot: Some(snapshot) }, Some(last)) =
             (copy.snapshot, copy.meta.last_log_id)
         else {
@@ -81,7 +81,8 @@ impl<H: Host, R: Runtime, T: Transport> CopySender<H, R, T> {
         let end = place.ok_or_else(|| failed("its last entry is too old"))?.end;
         let mut source = host.broker().store().begin_copy(snapshot, end).await.map_err(failed)?;
         let (identity, purpose) = (self.identity, Purpose::Copy);
-        let mut link = link::connect(&self.log, &self.transport, identity, target, purpose).await?;
+        let mut link =
+            link::connect(&self.log, &self.transport, identity, &self.target, purpose).await?;
         let offer = Offer { vote, meta: copy.meta, copy: source.copy().clone() };
         let bytes: u64 = offer.copy.files.iter().map(|file| file.size).sum();
         tracing::info!("replica {target} lacks what was deleted here; it can copy {bytes} bytes");

@@ -17,7 +17,7 @@ use openraft::type_config::TypeConfigExt;
 use super::host::Host;
 use super::preference::{HandOver, preferred, readiness};
 use super::replica::Replica;
-use super::types::{ReplicaId, Runtime, Types, log_id_of};
+use super::types::{Place, ReplicaId, Runtime, Types, log_id_of};
 use crate::model::Refusal;
 use crate::model::replicas::ReplicaOrder;
 
@@ -35,6 +35,16 @@ impl<H: Host, R: Runtime> Replica<H, R> {
             let outcome = match broker.next_order().await {
                 ReplicaOrder::Transfer { to } => self.hand_over(to, HandOver::Ordered).await,
                 ReplicaOrder::StepDown => self.step_down().await,
+                ReplicaOrder::Add { replica, address } => {
+                    let shard = broker.config().shard;
+                    let added = self.add(replica, Place(address)).await;
+                    added.map_err(|error| error.refusal(shard))
+                }
+                ReplicaOrder::Remove { replica, is_forced } => {
+                    let shard = broker.config().shard;
+                    let removed = self.remove(replica, is_forced).await;
+                    removed.map_err(|error| error.refusal(shard))
+                }
             };
             broker.finish_order(outcome);
         }

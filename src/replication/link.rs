@@ -12,7 +12,7 @@ use zerocopy::IntoBytes;
 
 use super::host::Host;
 use super::log::RaftLog;
-use super::types::{ReplicaId, Runtime, Types};
+use super::types::{Place, ReplicaId, Runtime, Types};
 use super::wire::{self, FRAME_SIZE_MAX, Frame, HelloRow, MarkRow, Purpose, WIRE_VERSION};
 use crate::storage::Mark;
 
@@ -26,8 +26,15 @@ pub trait Transport: Clone + 'static {
 
     fn connect(
         &self,
-        target: ReplicaId,
+        target: &Target,
     ) -> impl Future<Output = io::Result<(Self::Sender, Self::Receiver)>>;
+}
+
+/// Another copy, and where it is if that is in the log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Target {
+    pub id: ReplicaId,
+    pub place: Place,
 }
 
 pub trait FrameSender: 'static {
@@ -92,7 +99,7 @@ pub async fn connect<H: Host, R: Runtime, T: Transport>(
     log: &RaftLog<H, R>,
     transport: &T,
     identity: Identity,
-    target: ReplicaId,
+    target: &Target,
     purpose: Purpose,
 ) -> io::Result<Link<T::Sender>> {
     let connecting = pin!(transport.connect(target));
@@ -110,13 +117,14 @@ pub async fn connect<H: Host, R: Runtime, T: Transport>(
         }
     }));
     let mut link = Link { sender, frames };
-    let (own, known) = (log.own_mark(), log.acquaintance().known(target));
-    let hello = identity.hello(target, purpose, &own, &known);
+    let id = target.id;
+    let (own, known) = (log.own_mark(), log.acquaintance().known(id));
+    let hello = identity.hello(id, purpose, &own, &known);
     let answer = link.call::<R>(wire::hello(&hello)).await?.hello().map_err(broken)?;
-    if !identity.is_from(&answer, target, purpose) {
+    if !identity.is_from(&answer, id, purpose) {
         return Err(broken("it is not a copy of this shard"));
     }
-    meet(log, target, &answer).await?;
+    meet(log, id, &answer).await?;
     Ok(link)
 }
 

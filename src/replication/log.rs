@@ -43,7 +43,7 @@ use crate::storage::{AppendError, Awaited, Mark, ReadError, Store, StoredVote};
 /// Bytes of the log in one answer of the reader, unless a single entry is larger.
 const READ_BYTES_MAX: u64 = 1 << 20;
 /// Bytes in the log of the fact that ends an entry, with room for a set of members.
-const END_SIZE_MAX: usize = 1 << 10;
+const END_SIZE_MAX: usize = 16 << 10;
 
 /// For so long after it has heard of a leader a copy grants no vote, ms. The engine's rule: it is the
 /// longest election timeout.

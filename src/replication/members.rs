@@ -2,14 +2,16 @@
 //!
 //! ```text
 //!   number of configurations | each: number of voters, their ids | number of learners, their ids
+//!   number of places | each: id, size, bytes, zeros up to a multiple of 8
 //! ```
 //!
-//! All numbers are little-endian and have 64 bits.
+//! All numbers are little-endian and have 64 bits. A member without a place is one of the first
+//! ones, which all know from their own configuration.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 
-use super::types::{Members, ReplicaId, failed};
+use super::types::{Members, Place, ReplicaId, failed};
 
 pub fn encode(members: &Members) -> Vec<u8> {
     let configs = members.get_joint_config();
@@ -20,21 +22,47 @@ pub fn encode(members: &Members) -> Vec<u8> {
     };
     configs.iter().for_each(|voters| list(voters.iter().copied().collect()));
     list(members.learner_ids().collect());
-    numbers.into_iter().flat_map(u64::to_le_bytes).collect()
+    let places: Vec<_> = members.nodes().filter(|(_, place)| !place.0.is_empty()).collect();
+    numbers.push(places.len() as u64);
+    let mut bytes: Vec<u8> = numbers.into_iter().flat_map(u64::to_le_bytes).collect();
+    for (id, place) in places {
+        bytes.extend_from_slice(&id.to_le_bytes());
+        bytes.extend_from_slice(&(place.0.len() as u64).to_le_bytes());
+        bytes.extend_from_slice(place.0.as_bytes());
+        bytes.resize(bytes.len().next_multiple_of(8), 0);
+    }
+    bytes
 }
 
 /// `None` if the bytes are not what [`encode`] writes.
 pub fn decode(bytes: &[u8]) -> Option<Members> {
-    let (numbers, rest) = bytes.as_chunks::<8>();
-    let mut numbers = numbers.iter().map(|bytes| u64::from_le_bytes(*bytes));
-    let config_count = numbers.next().filter(|_| rest.is_empty())?;
-    let mut list = || -> Option<BTreeSet<ReplicaId>> {
-        let count = numbers.next()?;
-        (0..count).map(|_| numbers.next()).collect()
-    };
-    let configs: Vec<_> = (0..config_count).map(|_| list()).collect::<Option<_>>()?;
-    let learners = list()?;
-    numbers.next().is_none().then(|| Members::new_with_defaults(configs, learners))
+    let mut rest = bytes;
+    let configs: Vec<_> =
+        (0..number(&mut rest)?).map(|_| list(&mut rest)).collect::<Option<_>>()?;
+    let learners = list(&mut rest)?;
+    let ids = configs.iter().flatten().chain(&learners);
+    let mut places: BTreeMap<_, _> = ids.map(|id| (*id, Place::default())).collect();
+    for _ in 0..number(&mut rest)? {
+        let place = places.get_mut(&number(&mut rest)?)?;
+        let size = usize::try_from(number(&mut rest)?).ok()?;
+        let (padded, behind) = rest.split_at_checked(size.checked_next_multiple_of(8)?)?;
+        let (text, zeros) = padded.split_at(size);
+        *place = Place(str::from_utf8(text).ok().filter(|_| zeros.iter().all(|b| *b == 0))?.into());
+        rest = behind;
+    }
+    let members = Members::new(configs, places).ok()?;
+    rest.is_empty().then_some(members)
+}
+
+fn number(rest: &mut &[u8]) -> Option<u64> {
+    let (number, behind) = rest.split_first_chunk::<8>()?;
+    *rest = behind;
+    Some(u64::from_le_bytes(*number))
+}
+
+fn list(rest: &mut &[u8]) -> Option<BTreeSet<ReplicaId>> {
+    let count = number(rest)?;
+    (0..count).map(|_| number(rest)).collect()
 }
 
 /// Members that are in the log.
@@ -49,7 +77,11 @@ mod tests {
     #[test]
     fn members_are_read_as_they_are_written() {
         let set = |ids: &[u64]| ids.iter().copied().collect::<BTreeSet<_>>();
+        let placed = |text: &str| Place(text.into());
+        let places =
+            BTreeMap::from([(1, placed("")), (2, placed("10.0.0.7:10912")), (9, placed("b"))]);
         let cases = [
+            Members::new(vec![set(&[1, 2])], places).unwrap(),
             Members::new_with_defaults(vec![set(&[1])], []),
             Members::new_with_defaults(vec![set(&[1, 2, 3])], [4]),
             Members::new_with_defaults(vec![set(&[1, 2, 3]), set(&[2, 3, 4])], [7, 9]),

@@ -29,11 +29,11 @@
 //! - Whether this copy leads follows from the vote alone. A copy that led restores its state from
 //!   the log before it follows.
 //!
-//! Not here: who registers with NameServers, and sockets (`shard::replication`). Not supported:
-//! changing the members.
+//! Not here: who registers with NameServers, and sockets (`shard::replication`).
 
 pub mod acquaintance;
 pub mod arrivals;
+pub mod change;
 pub mod channel;
 pub mod copying;
 pub mod ends;

@@ -24,17 +24,17 @@ use openraft::raft::{
     TransferLeaderRequest, TransferLeaderResponse, VoteRequest, VoteResponse,
 };
 use openraft::type_config::TypeConfigExt;
-use openraft::{EmptyNode, RaftNetworkFactory, RaftNetworkV2};
+use openraft::{RaftNetworkFactory, RaftNetworkV2};
 
 use super::copying::{self, CopySender};
 use super::host::Host;
 use super::link::{
-    self, ANSWER_MAX, FrameReceiver, FrameSender, Identity, Link, Transport, broken,
+    self, ANSWER_MAX, FrameReceiver, FrameSender, Identity, Link, Target, Transport, broken,
 };
 use super::log::{RaftLog, read_body};
 use super::machine::Engine;
 use super::preference::HandOver;
-use super::types::{CopyData, LogId, ReplicaId, Runtime, Types, Vote, WholeCopy};
+use super::types::{CopyData, LogId, Place, ReplicaId, Runtime, Types, Vote, WholeCopy};
 use super::wire::{self, FRAME_SIZE_MAX, Frame, FrameKind, HELLO_SIZE_MAX, Purpose};
 
 /// Bytes of entries sent to a copy and not answered yet, unless a single request is larger.
@@ -58,12 +58,12 @@ impl<H: Host, R: Runtime, T: Transport> Network<H, R, T> {
 impl<H: Host, R: Runtime, T: Transport> RaftNetworkFactory<Types<R>> for Network<H, R, T> {
     type Network = Peer<H, R, T>;
 
-    async fn new_client(&mut self, target: ReplicaId, _node: &EmptyNode) -> Peer<H, R, T> {
+    async fn new_client(&mut self, target: ReplicaId, place: &Place) -> Peer<H, R, T> {
         Peer {
             log: self.log.clone(),
             transport: self.transport.clone(),
             identity: self.identity,
-            target,
+            target: Target { id: target, place: place.clone() },
             stream: None,
             calls: None,
         }
@@ -75,14 +75,14 @@ pub struct Peer<H: Host, R: Runtime, T: Transport> {
     log: RaftLog<H, R>,
     transport: T,
     identity: Identity,
-    target: ReplicaId,
+    target: Target,
     stream: Option<Link<T::Sender>>,
     calls: Option<Link<T::Sender>>,
 }
 
 impl<H: Host, R: Runtime, T: Transport> Peer<H, R, T> {
     async fn connect(&self, purpose: Purpose) -> io::Result<Link<T::Sender>> {
-        link::connect(&self.log, &self.transport, self.identity, self.target, purpose).await
+        link::connect(&self.log, &self.transport, self.identity, &self.target, purpose).await
     }
 
     async fn call(&mut self, frame: Vec<u8>) -> Result<Frame, RPCError<Types<R>>> {
@@ -275,12 +275,13 @@ impl<H: Host, R: Runtime, T: Transport> RaftNetworkV2<Types<R>> for Peer<H, R, T
         _option: RPCOption,
     ) -> Result<SnapshotResponse<Types<R>>, StreamingError<Types<R>>> {
         let (log, transport) = (self.log.clone(), self.transport.clone());
-        let sender = CopySender { log, transport, identity: self.identity, target: self.target };
+        let sender =
+            CopySender { log, transport, identity: self.identity, target: self.target.clone() };
         let sending = pin!(sender.send(vote, snapshot));
         match select(sending, pin!(cancel)).await {
             Either::Left((Ok(vote), _)) => Ok(SnapshotResponse::new(vote)),
             Either::Left((Err(error), _)) => {
-                let target = self.target;
+                let target = self.target.id;
                 tracing::warn!("replica {target} has not got a copy of the log, and will: {error}");
                 Err(StreamingError::Unreachable(Unreachable::new(&error)))
             }

@@ -11,7 +11,7 @@
 //! the same entry, so entries grow with the load.
 
 use std::cell::{OnceCell, RefCell};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::pin::pin;
 use std::rc::Rc;
@@ -27,12 +27,12 @@ use rand::RngExt;
 use super::ends::Ends;
 use super::host::Host;
 use super::lease::Lease;
-use super::link::{self, FrameReceiver, FrameSender, Identity, Transport};
+use super::link::{self, FrameReceiver, FrameSender, Identity, Target, Transport};
 use super::log::{PROMISE_MS, RaftLog};
 use super::machine::{Engine, Machine};
 use super::network::{Network, serve};
 use super::preference::{HandOver, Preference};
-use super::types::{LogId, Proposal, ReplicaId, Runtime, Types, failed};
+use super::types::{LogId, Place, Proposal, ReplicaId, Runtime, Types, failed};
 use super::wire::Purpose;
 use crate::storage::{Joined, Mark};
 
@@ -125,7 +125,9 @@ impl<H: Host, R: Runtime> Replica<H, R> {
         drop(Types::<R>::spawn(async move { flushes.report_flushes().await }));
         let is_new = self.log.acquaintance().joined() == Joined::New;
         if is_new && !engine.is_initialized().await.map_err(failed)? {
-            engine.initialize(members.clone()).await.map_err(failed)?;
+            let members: BTreeMap<_, _> =
+                members.iter().map(|id| (*id, Place::default())).collect();
+            engine.initialize(members).await.map_err(failed)?;
         }
         let proposer = self.clone();
         drop(Types::<R>::spawn(async move { proposer.propose().await }));
@@ -149,8 +151,9 @@ impl<H: Host, R: Runtime> Replica<H, R> {
         );
         loop {
             for &other in &others {
+                let target = Target { id: other, place: Place::default() };
                 let connecting =
-                    link::connect(&self.log, transport, self.identity, other, Purpose::Calls);
+                    link::connect(&self.log, transport, self.identity, &target, Purpose::Calls);
                 if !acquaintance.has_confirmed(other)
                     && let Err(error) = connecting.await
                 {

@@ -8,7 +8,7 @@ use std::ops::Range;
 
 use bytes::Bytes;
 use openraft::impls::leader_id_std;
-use openraft::impls::{BoxedErrorSource, EmptyNode, InlineBatch, OneshotResponder};
+use openraft::impls::{BoxedErrorSource, InlineBatch, OneshotResponder};
 use openraft::storage::{Snapshot, SnapshotMeta};
 use openraft::vote::RaftLeaderId;
 use openraft::{AsyncRuntime, EntryPayload, Membership, RaftTypeConfig, StoredMembership, entry};
@@ -23,11 +23,16 @@ pub type LeaderId = leader_id_std::LeaderId<u64, ReplicaId>;
 pub type CommittedLeaderId = <LeaderId as RaftLeaderId>::Committed;
 pub type LogId = openraft::LogId<CommittedLeaderId>;
 pub type Vote = openraft::Vote<LeaderId>;
-pub type Members = Membership<ReplicaId, EmptyNode>;
-pub type StoredMembers = StoredMembership<CommittedLeaderId, ReplicaId, EmptyNode>;
-pub type CopyMeta = SnapshotMeta<CommittedLeaderId, ReplicaId, EmptyNode>;
-pub type WholeCopy = Snapshot<CommittedLeaderId, ReplicaId, EmptyNode, CopyData>;
-pub type Payload = EntryPayload<Proposal, ReplicaId, EmptyNode>;
+pub type Members = Membership<ReplicaId, Place>;
+pub type StoredMembers = StoredMembership<CommittedLeaderId, ReplicaId, Place>;
+pub type CopyMeta = SnapshotMeta<CommittedLeaderId, ReplicaId, Place>;
+pub type WholeCopy = Snapshot<CommittedLeaderId, ReplicaId, Place, CopyData>;
+pub type Payload = EntryPayload<Proposal, ReplicaId, Place>;
+
+/// Where a replica that was added later can be reached, `host:port`. Empty for the first ones, which all
+/// know from their own configuration.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Place(pub String);
 
 /// An asynchronous runtime for the engine.
 pub trait Runtime: AsyncRuntime {}
@@ -80,7 +85,7 @@ impl<R: Runtime> RaftTypeConfig for Types<R> {
     type D = Proposal;
     type R = ();
     type NodeId = ReplicaId;
-    type Node = EmptyNode;
+    type Node = Place;
     type Term = u64;
     type LeaderId = LeaderId;
     type Vote = Vote;

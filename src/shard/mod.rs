@@ -55,3 +55,5 @@ mod shard;
 mod signals;
 pub mod tree;
 mod turn;
+
+pub use plan::replication_port;

@@ -30,7 +30,7 @@ use crate::client::registrar;
 use crate::config::Address;
 use crate::model::{Now, ShardId};
 use crate::replication::host::{Host, Role};
-use crate::replication::link::{FrameReceiver, FrameSender, Identity, Transport, frame_of};
+use crate::replication::link::{FrameReceiver, FrameSender, Identity, Target, Transport, frame_of};
 use crate::replication::replica::Replica;
 use crate::replication::wire::{Frame, FrameHead, rest_size};
 use crate::storage::disk::Disk;
@@ -255,9 +255,12 @@ impl Transport for Tcp {
     type Sender = TcpSender;
     type Receiver = TcpReceiver;
 
-    async fn connect(&self, target: u64) -> io::Result<(TcpSender, TcpReceiver)> {
-        let address = self.0.get(&target).ok_or(io::ErrorKind::AddrNotAvailable)?;
-        let stream = TcpStream::connect((address.host.as_str(), address.port)).await?;
+    /// What the command line says counts, because it can be changed.
+    async fn connect(&self, target: &Target) -> io::Result<(TcpSender, TcpReceiver)> {
+        let stream = match self.0.get(&target.id) {
+            Some(Address { host, port }) => TcpStream::connect((host.as_str(), *port)).await?,
+            None => TcpStream::connect(target.place.0.as_str()).await?,
+        };
         halves(stream)
     }
 }

@@ -31,8 +31,8 @@ use crate::storage::file::{FileDisk, FileDiskOptions, Mode};
 const COMMIT_LATENCY: Duration = Duration::from_millis(1);
 
 const DAMAGED_REPLICA: &str = "its log has lost entries that it had on stable media (see the .damaged \
-    files), so this replica could help to elect a leader that lacks acknowledged messages. Stop it, \
-    and give it a copy of the data directory of another replica that is stopped too";
+    files), so this replica could help to elect a leader that lacks acknowledged messages. \
+    Replace it by a replica with a new number and an empty directory (ringmq replica replace)";
 
 /// What a shard needs to start.
 pub struct Seat {

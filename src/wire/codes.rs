@@ -282,6 +282,9 @@ pub fn refusal_code(refusal: &Refusal) -> i32 {
         | Refusal::NotReplicated { .. }
         | Refusal::NotReady { .. }
         | Refusal::NotTakenOver { .. }
+        | Refusal::CatchingUp { .. }
+        | Refusal::LosesMajority { .. }
+        | Refusal::LeaderStays { .. }
         | Refusal::Registration(_) => SYSTEM_ERROR,
     }
 }

@@ -169,6 +169,9 @@ fn help_as_printed() {
         &["cluster"],
         &["replica"],
         &["replica", "transfer"],
+        &["replica", "add"],
+        &["replica", "remove"],
+        &["replica", "replace"],
         &["check"],
         &["completions"],
     ];

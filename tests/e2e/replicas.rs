@@ -398,6 +398,58 @@ fn leadership_moves_without_a_failed_request() {
     cluster.stop();
 }
 
+/// A lost replica is replaced by one with a new number. Repeating the command changes nothing; what the
+/// others could not survive is refused.
+#[test]
+fn a_lost_replica_is_replaced() {
+    let mut cluster = Cluster::start("replaced-replica");
+    cluster.create_topic();
+    cluster.send_until("before");
+    let leader = cluster.leader();
+    let (lost, other) = ((leader + 1) % REPLICAS, (leader + 2) % REPLICAS);
+    cluster.replicas[lost].take().unwrap().kill();
+    let ports = Ports::free();
+    let address = ports.broker_address().to_string();
+    let new = format!("{}={address}", REPLICAS + 1);
+    let kept =
+        |replica: usize| format!("{}={}", replica + 1, cluster.ports[replica].broker_address());
+    let all = [kept(leader), kept(other), new.clone()].join(",");
+    let mut args = cluster.args(lost, lost + 1);
+    let data = cluster.scratch.0.join("replica-new");
+    let values = [
+        ("--data", data.to_str().unwrap().to_owned()),
+        ("--listen", address),
+        ("--replica", (REPLICAS + 1).to_string()),
+        ("--replicas", all),
+    ];
+    for (name, value) in values {
+        let at = args.iter().position(|arg| arg == name).unwrap();
+        args[at + 1] = value;
+    }
+    let args: Vec<&str> = args.iter().map(String::as_str).collect();
+    let added = Server::start(&args, &data.with_extension("log"));
+    let old = (lost + 1).to_string();
+    for _ in 0..2 {
+        let args = ["replica", "replace", "broker-r", "--old", &old, "--new", &new];
+        let output = run(&[&args[..], &["--namesrv", &cluster.namesrv]].concat());
+        assert!(output.status.success(), "{output:?}");
+    }
+    cluster.send_until("with-the-new-one");
+    // Of the three that are left, two can go on.
+    cluster.replicas[leader].take().unwrap().kill();
+    cluster.send_until("without-the-leader");
+    let args = ["replica", "remove", "broker-r", "--replica", &(REPLICAS + 1).to_string()];
+    let refused = run(&[&args[..], &["--namesrv", &cluster.namesrv]].concat());
+    let text = String::from_utf8(refused.stderr).unwrap();
+    assert!(!refused.status.success() && text.contains("RINGMQ-2015"), "{text}");
+    let bodies = cluster.bodies(3);
+    for body in ["before", "with-the-new-one", "without-the-leader"] {
+        assert!(bodies.iter().any(|found| found == body), "{body}: {bodies:?}");
+    }
+    assert!(added.terminate().success());
+    cluster.stop();
+}
+
 /// It has forgotten its votes and what it has acknowledged. The others go on without it.
 #[test]
 fn an_emptied_directory_is_refused() {

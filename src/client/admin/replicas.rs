@@ -21,13 +21,7 @@ impl Admin {
         name: &str,
         order: &ReplicaOrder,
     ) -> Result<Vec<String>, ClientError> {
-        let leaders = self.masters(None)?;
-        let is_meant =
-            |(shard, _): &(String, String)| shard == name || machine_of_shard(shard) == Some(name);
-        let leaders: Vec<_> = leaders.into_iter().filter(is_meant).collect();
-        if leaders.is_empty() {
-            return Err(ClientError::UnknownBrokerName(name.to_owned()));
-        }
+        let leaders = self.leaders_of(name)?;
         let request = Request::ChangeReplicas(order.clone());
         let mut outcomes = Outcomes::default();
         for (shard, address) in leaders {
@@ -35,5 +29,26 @@ impl Admin {
             outcomes.note(&shard, &address, outcome);
         }
         outcomes.conclude(request.what())
+    }
+
+    /// The leaders of the shard `name`, or of all shards of the broker `name`: shard and address.
+    pub fn leaders_of(&mut self, name: &str) -> Result<Vec<(String, String)>, ClientError> {
+        let leaders = self.masters(None)?;
+        let is_meant =
+            |(shard, _): &(String, String)| shard == name || machine_of_shard(shard) == Some(name);
+        let leaders: Vec<_> = leaders.into_iter().filter(is_meant).collect();
+        match leaders.is_empty() {
+            true => Err(ClientError::UnknownBrokerName(name.to_owned())),
+            false => Ok(leaders),
+        }
+    }
+
+    /// Gives an order to the leader of one shard.
+    pub fn order_replicas(
+        &mut self,
+        address: &str,
+        order: &ReplicaOrder,
+    ) -> Result<(), ClientError> {
+        self.remote.ask(address, &Request::ChangeReplicas(order.clone()), Response::done)
     }
 }

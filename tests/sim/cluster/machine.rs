@@ -8,7 +8,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use ringmq::replication::link::{FrameReceiver, FrameSender, Transport, frame_of};
+use ringmq::replication::link::{FrameReceiver, FrameSender, Target, Transport, frame_of};
 use ringmq::replication::types::ReplicaId;
 use ringmq::replication::wire::{Frame, FrameHead, rest_size};
 use ringmq::sim::SimDisk;
@@ -171,9 +171,9 @@ impl Transport for SimTransport {
     type Sender = Sender;
     type Receiver = Receiver;
 
-    async fn connect(&self, target: ReplicaId) -> io::Result<(Sender, Receiver)> {
+    async fn connect(&self, target: &Target) -> io::Result<(Sender, Receiver)> {
         self.0.step().await;
-        let to = Address { node: Node(target), port: PORT };
+        let to = Address { node: Node(target.id), port: PORT };
         let (send, recv) = self.0.world.network.connect(Node(self.0.id), to).await?;
         Ok(halves(&self.0, send, recv))
     }

@@ -10,6 +10,7 @@ mod copies;
 mod faults;
 mod identity;
 mod machine;
+mod members;
 mod oracle;
 mod returning;
 mod world;
