@@ -57,6 +57,13 @@ impl<D: Disk> Broker<D> {
         self.store.set_following(true);
     }
 
+    /// This copy takes requests again. It did not for a while, and no other copy has led meanwhile.
+    pub fn lead_again(&self) {
+        self.store.set_following(false);
+        // What was due meanwhile.
+        self.deliveries.notify();
+    }
+
     pub fn leads(&self) -> bool {
         !self.store.is_following()
     }

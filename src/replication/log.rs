@@ -162,7 +162,7 @@ impl<H: Host, R: Runtime> RaftLog<H, R> {
             );
             broker.follow();
         } else if !broker.leads() && is_current {
-            broker.store().set_following(false);
+            broker.lead_again();
         }
     }
 
@@ -242,7 +242,7 @@ impl<H: Host, R: Runtime> RaftLog<H, R> {
     /// This leader takes requests again.
     pub fn cancel_hand_over(&self) {
         if self.0.hand_over.take().is_some() && self.0.leads_in.get().is_some() {
-            self.0.store().set_following(false);
+            self.0.host.broker().lead_again();
         }
     }
 

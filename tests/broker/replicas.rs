@@ -1,4 +1,7 @@
-//! Brokers whose log is committed by its owner: cuts, and what a start shows.
+//! Brokers whose log is committed by its owner: cuts, what a start shows, and what operators learn of
+//! replicas and order.
+
+use ringmq::model::replicas::{ReplicaLag, ReplicaOrder, ReplicaSet, ReplicaState};
 
 use super::*;
 
@@ -260,5 +263,134 @@ fn a_held_pull_ends_with_what_the_copy_is_then() {
             panic!("{released:?}")
         };
         assert!(matches!(&answer.reply, Ok(Reply::Pulled(pulled)) if pulled.count == 1));
+    });
+}
+
+fn replica(id: u64, bytes: u64, silent_ms: u64) -> ReplicaState {
+    let lag = Some(ReplicaLag { bytes, ms: bytes / 10, silent_ms: Some(silent_ms) });
+    ReplicaState { id, address: Some(format!("10.0.0.{id}:10911")), is_voter: true, lag }
+}
+
+fn replica_set() -> ReplicaSet {
+    let replicas = vec![replica(1, 0, 0), replica(2, 70, 20), replica(3, 900_000, 5_000)];
+    ReplicaSet { id: 1, leader: Some(1), term: 4, replicas }
+}
+
+#[test]
+fn a_broker_without_replicas_takes_no_orders_about_them() {
+    sim::run(async {
+        let broker = open(&SimDisk::new(1)).await;
+        let transfer = Request::ChangeReplicas(ReplicaOrder::Transfer { to: 2 });
+        for request in [Request::Replicas, transfer] {
+            let refused = broker.operate(&request, &Here).await.reply.unwrap_err();
+            assert_eq!(refused, Refusal::NotReplicated { shard: 0 });
+        }
+    });
+}
+
+#[test]
+fn orders_are_carried_out_one_after_another_and_answered() {
+    sim::run(async {
+        let broker = open(&SimDisk::new(1)).await;
+        broker.set_replicas(replica_set());
+        let reply = broker.operate(&Request::Replicas, &Here).await.reply;
+        assert_eq!(reply, Ok(Reply::Replicas(replica_set())));
+        let request = Request::ChangeReplicas(ReplicaOrder::Transfer { to: 2 });
+        let mut first = pin!(broker.operate(&request, &Here));
+        assert!(poll_once(&mut first).await.is_none());
+        let busy = broker.operate(&request, &Here).await.reply.unwrap_err();
+        assert_eq!(busy.reason(), "replica_change");
+        assert_eq!(broker.next_order().await, ReplicaOrder::Transfer { to: 2 });
+        assert_eq!(broker.operate(&request, &Here).await.reply.unwrap_err().number(), 2001);
+        broker.finish_order(Ok(()));
+        assert_eq!(poll_once(&mut first).await.unwrap().reply, Ok(Reply::Done));
+        // One whose connection has closed is not in the way of the next.
+        {
+            let mut dropped = pin!(broker.operate(&request, &Here));
+            assert!(poll_once(&mut dropped).await.is_none());
+        }
+        broker.next_order().await;
+        broker.finish_order(Err(Refusal::ShuttingDown));
+        let mut next = pin!(broker.operate(&request, &Here));
+        assert!(poll_once(&mut next).await.is_none());
+        broker.next_order().await;
+        broker.finish_order(Ok(()));
+        assert_eq!(poll_once(&mut next).await.unwrap().reply, Ok(Reply::Done));
+    });
+}
+
+#[test]
+fn the_leaders_metrics_say_what_each_replica_lacks() {
+    sim::run(async {
+        let broker = open(&SimDisk::new(1)).await;
+        let Ok(Reply::RuntimeInfo(rows)) = broker.operate(&Request::RuntimeInfo, &Here).await.reply
+        else {
+            panic!()
+        };
+        assert!(!rows.iter().any(|(name, _)| name.starts_with("ringmq_replica")));
+        broker.set_replicas(replica_set());
+        let Ok(Reply::RuntimeInfo(rows)) = broker.operate(&Request::RuntimeInfo, &Here).await.reply
+        else {
+            panic!()
+        };
+        let value = |name: &str| rows.iter().find(|row| row.0 == name).unwrap().1.clone();
+        let expected = [
+            ("ringmq_epoch", "4"),
+            ("ringmq_leads", "1"),
+            ("ringmq_replica_lag_bytes.2", "70"),
+            ("ringmq_replica_lag.2", "7000000"),
+            ("ringmq_replica_reachable.2", "1"),
+            ("ringmq_replica_reachable.3", "0"),
+        ];
+        for (name, text) in expected {
+            assert_eq!(value(name), text, "{name}");
+        }
+    });
+}
+
+/// A context whose clock is set.
+struct At(Cell<Now>);
+
+impl Context for At {
+    type ColdRead<'a> = ();
+
+    fn origin(&self) -> Origin {
+        Origin::default()
+    }
+
+    fn now(&self) -> Now {
+        self.0.get()
+    }
+
+    async fn cold_read(&self, _size_max: usize) {}
+}
+
+/// A leader that did not reach the others for a moment.
+#[test]
+fn what_became_due_while_a_leader_took_no_requests_is_delivered_when_it_does_again() {
+    sim::run(async {
+        let broker = open(&SimDisk::new(1)).await;
+        let delayed = Produce {
+            properties: Bytes::from_static(b"DELAY\x011\x02"),
+            ..produce("t", 0, "a", b"later")
+        };
+        assert!(matches!(ask(&broker, Request::Produce(delayed)), Outcome::Committed { .. }));
+        write_all(&broker).await;
+        let context = At(Cell::new(NOW));
+        let mut delivery = pin!(broker.deliver(&context));
+        assert!(poll_once(&mut delivery).await.is_none());
+        broker.follow();
+        let moment = NOW.moment.plus_ms(3_000);
+        let later = Now { moment, wall: Timestamp(NOW.wall.0 + 3_000) };
+        context.0.set(later);
+        broker.act(later);
+        assert!(poll_once(&mut delivery).await.is_none());
+        let stored = || broker.store().metrics().messages_stored.get();
+        let before = stored();
+        broker.lead_again();
+        for _ in 0..5 {
+            assert!(poll_once(&mut delivery).await.is_none());
+        }
+        assert_eq!(stored(), before + 1);
     });
 }
