@@ -34,6 +34,8 @@ use crate::plan::sizes::Sizes;
 
 /// A message that cannot be sent for this long is given up, as stock clients do.
 pub const PATIENCE: Duration = Duration::from_secs(3);
+/// How long requests in flight are waited for when their broker is elsewhere, ns.
+const LEAVE_MAX_NS: u64 = 200_000_000;
 /// Delay before a refused request without `retry_after_ms` is retried, ns.
 const RETRY_AFTER_NS: u64 = 50_000_000;
 /// Maximum number of unsent requests in the run: 160 MiB.
@@ -103,6 +105,8 @@ pub struct Producer {
     pub post: Post,
     job: Arc<Job>,
     connection: Option<Connection>,
+    /// Its broker is elsewhere now: since when it sends nothing over this connection any more.
+    leaves_since_ns: Option<u64>,
     window: Window,
     /// Requests that wait for the window, the socket or a connection.
     unsent: VecDeque<Message>,
@@ -191,6 +195,7 @@ impl Producer {
         Self {
             post,
             connection: None,
+            leaves_since_ns: None,
             window: Window::new(job.in_flight),
             unsent: VecDeque::new(),
             again: BTreeMap::new(),
@@ -207,7 +212,20 @@ impl Producer {
 
     pub fn connect(&mut self, connection: Connection, now_ns: u64) -> &Connection {
         self.open_since_ns = now_ns;
+        self.leaves_since_ns = None;
         self.connection.insert(connection)
+    }
+
+    /// Its broker is where this connection leads to.
+    pub fn stay(&mut self) {
+        self.leaves_since_ns = None;
+    }
+
+    /// Its broker is elsewhere now, and its requests in flight are still answered. Returns whether the
+    /// connection has done its work, or has had long enough.
+    pub fn leave(&mut self, now_ns: u64) -> bool {
+        let since_ns = *self.leaves_since_ns.get_or_insert(now_ns);
+        self.window.is_empty() || now_ns - since_ns >= LEAVE_MAX_NS
     }
 
     pub fn connection(&self) -> Option<&Connection> {
@@ -331,6 +349,9 @@ impl Producer {
     /// Sends due requests, as far as window and socket allow.
     pub fn send(&mut self, is_endless: bool, notebook: &mut Notebook) -> io::Result<Sent> {
         let Some(connection) = &self.connection else { return Ok(Sent::AllThatGoes) };
+        if self.leaves_since_ns.is_some() {
+            return Ok(Sent::AllThatGoes);
+        }
         if connection.unsent_size() > 0 {
             return Ok(Sent::SocketFull);
         }
@@ -654,6 +675,36 @@ mod tests {
             assert!(of_lane.chunks(EVENTS_PER_ORDER as usize).all(is_one_queue), "lane {lane}");
         }
         assert!(producer.is_idle());
+    }
+
+    #[test]
+    fn a_request_that_another_replica_must_take_costs_no_attempt() {
+        let (mut producer, mut notebook) = (producer(false, 4, 0), notebook());
+        producer.take_due(0, &mut notebook);
+        for _ in 0..3 {
+            let request = sent(&mut producer).unwrap();
+            let elsewhere = Reply { is_elsewhere: true, ..answer(Outcome::Refused(14)) };
+            producer.count_answer(request, elsewhere, 9, 9, &mut notebook);
+            producer.retry(u64::MAX, &mut notebook);
+        }
+        let request = sent(&mut producer).unwrap();
+        assert_eq!(request.message.refusals, 0);
+        producer.count_answer(request, answer(Outcome::Acknowledged), 9, 9, &mut notebook);
+        assert!(producer.is_idle());
+    }
+
+    /// It waits a moment for the answers to what it has sent, and sends nothing more meanwhile.
+    #[test]
+    fn a_producer_leaves_when_its_requests_are_answered_or_after_a_moment() {
+        let mut producer = producer(false, 4, 0);
+        assert!(producer.leave(5), "nothing is in flight");
+        producer.stay();
+        let message = producer.draw(0);
+        let number = producer.window.open(InFlight { message, sent_ns: 0, first: 0 });
+        assert!(!producer.leave(10) && !producer.leave(9 + LEAVE_MAX_NS));
+        assert!(producer.leave(10 + LEAVE_MAX_NS));
+        producer.window.close(number);
+        assert!(producer.leave(11));
     }
 
     #[test]

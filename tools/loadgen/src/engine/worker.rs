@@ -83,6 +83,8 @@ pub struct Worker {
     routes: Arc<Routes>,
     /// Number of processed route changes.
     changes: u64,
+    /// Some producers still wait for answers from where their broker was.
+    is_moving: bool,
     stop: Arc<AtomicBool>,
     poller: Poller,
     notebook: Notebook,
@@ -125,6 +127,7 @@ impl Worker {
             spin: options.spin,
             last_ack: options.last_ack,
             changes: options.routes.changes(),
+            is_moving: false,
             routes: options.routes,
             stop: options.stop,
             poller,
@@ -302,7 +305,7 @@ impl Worker {
     /// Periodic checks: routes, messages to give up, the end of the run.
     fn round(&mut self, now_ns: u64) -> io::Result<()> {
         self.next_round_ns = now_ns + ROUND_NS;
-        self.follow_routes();
+        self.follow_routes(now_ns);
         let mut due_before_ns = now_ns.saturating_sub(PATIENCE.as_nanos() as u64);
         if self.stop.load(Ordering::Relaxed) && !mem::replace(&mut self.is_stopped, true) {
             self.end_ns = self.end_ns.min(now_ns);
@@ -321,21 +324,27 @@ impl Worker {
     /// A broker that has moved does not answer at its old address, or another replica leads it now and
     /// the old one refuses requests. So producers that wait for a connection try the new address as
     /// well, and the others leave the old one.
-    fn follow_routes(&mut self) {
+    fn follow_routes(&mut self, now_ns: u64) {
         let changes = self.routes.changes();
-        if changes == mem::replace(&mut self.changes, changes) {
+        let is_changed = changes != mem::replace(&mut self.changes, changes);
+        if !is_changed && !self.is_moving {
             return;
         }
         let is_joining = |index| self.joining.iter().any(|(_, joining)| *joining == index);
-        let mut moved = Vec::new();
-        for (index, producer) in (0..).zip(&self.producers) {
+        let (mut moved, mut is_moving) = (Vec::new(), false);
+        for (index, producer) in (0..).zip(&mut self.producers) {
             let address = self.routes.address(producer.post.broker);
-            match producer.connection() {
-                None if !is_joining(index) => self.connector.order(index, address),
-                Some(connection) if connection.peer() != address => moved.push(index),
-                _ => {}
+            match producer.connection().map(Connection::peer) {
+                None if is_changed && !is_joining(index) => self.connector.order(index, address),
+                Some(peer) if peer != address => match producer.leave(now_ns) {
+                    true => moved.push(index),
+                    false => is_moving = true,
+                },
+                Some(_) => producer.stay(),
+                None => {}
             }
         }
+        self.is_moving = is_moving;
         moved.into_iter().for_each(|index| self.disconnect(index));
     }
 

@@ -333,6 +333,26 @@ mod tests {
     use crate::plan::scenario::Phase;
 
     #[test]
+    fn gaps_in_words() {
+        let gap = |broker: &str, ms: u64| Gap {
+            broker: broker.to_owned(),
+            from_ns: 0,
+            length_ns: ms * 1_000_000,
+        };
+        let rows = [
+            (vec![gap("a", 120)], "a 0.12 s"),
+            (vec![gap("a", 1_840), gap("b", 12)], "a 1.84 s, others at most 0.01 s"),
+            (
+                vec![gap("a", 1_840), gap("b", 900), gap("c", 20), gap("d", 10)],
+                "a 1.84 s, b 0.90 s, others at most 0.02 s",
+            ),
+        ];
+        for (gaps, text) in rows {
+            assert_eq!(gaps_text(&gaps), format!("no acknowledgement from {text}"));
+        }
+    }
+
+    #[test]
     fn a_report_as_printed() {
         let text = example().to_string();
         assert_golden("report.txt", &text);

@@ -211,6 +211,7 @@ fn short_text(text: &str) -> &str {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::findings::report::Gap;
     use crate::findings::report::tests::example;
 
     fn report(numbers: impl Iterator<Item = u64>) -> Report {
@@ -253,6 +254,24 @@ mod tests {
         let report = report(0..5);
         assert_eq!(merged(&report, 1..3, &[0], Kind::Latency).len(), 2_000);
         assert_eq!(merged(&report, 1..3, &[1], Kind::Latency).len(), 0);
+    }
+
+    #[test]
+    fn a_gap_is_marked_beside_its_fault() {
+        let mut report = report(0..3);
+        let gap = Gap { broker: "s00".to_owned(), from_ns: 900_000_000, length_ns: 1_500_000_000 };
+        report.faults = vec![FaultMark {
+            at_ns: 1_000_000_000,
+            until_ns: Some(2_000_000_000),
+            text: "kill -9 of a leader's machine, down 1 s (machine 1 leads s00)".to_owned(),
+            failed: None,
+            back_after_ns: Some(gap.length_ns),
+            gaps: vec![gap],
+        }];
+        let marks = backdrop(&report).faults;
+        let texts: Vec<&str> = marks.iter().map(|mark| mark.text.as_str()).collect();
+        assert_eq!(texts, ["1 kill -9 of a leader's machine", "1 s00 silent 1.5 s"]);
+        assert_eq!((marks[1].at, marks[1].until), (0.9, 2.4));
     }
 
     #[test]
