@@ -134,8 +134,10 @@ fn rows_of(admin: &mut Admin, broker: &RouteBroker) -> Vec<Row> {
 impl Row {
     /// What the leader knows of this replica.
     fn show_lag(&mut self, state: &ReplicaState) {
-        self.lag_bytes = state.lag.map(|lag| lag.bytes);
-        self.lag_ms = state.lag.map(|lag| lag.ms);
+        // A new leader does not know what a replica has that it has not heard from.
+        let known = state.lag.filter(|lag| lag.silent_ms.is_some());
+        self.lag_bytes = known.map(|lag| lag.bytes);
+        self.lag_ms = known.map(|lag| lag.ms);
         if self.role == Some("follower") {
             self.role = match (state.lag, state.is_voter) {
                 (Some(lag), _) if !lag.is_reachable() => Some("unreachable"),
