@@ -27,7 +27,7 @@ import org.apache.rocketmq.common.message.Message;
  * time is left for another attempt.
  */
 final class Failover {
-    private static final int SEND_DEADLINE_S = 40;
+    private static final int SEND_DEADLINE_S = 150;
     private static final int REASONS_MAX = 3;
 
     private final Target target;
