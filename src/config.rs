@@ -189,6 +189,9 @@ pub const DEV_READY_SEGMENTS: &str = "1";
 /// Default of `--tail-cache`, for the servers and for `ringmq check`.
 pub const TAIL_CACHE: &str = "64MiB";
 
+/// Default of `--dedup-window` for a broker with replicas, ms.
+pub const DEDUP_WINDOW_MS: u64 = 60_000;
+
 /// Default of `--delay-levels` (remoting reference, 5.9).
 pub const DELAY_LEVELS: &str = "1s 5s 10s 30s 1m 2m 3m 4m 5m 6m 7m 8m 9m 10m 20m 30m 1h 2h";
 
@@ -258,6 +261,13 @@ pub struct EngineOptions {
     /// working, and writes resume once there is space again.
     #[arg(long, env = "RINGMQ_DISK_RESERVE", default_value = "1GiB", value_name = "SIZE")]
     pub disk_reserve: Size,
+
+    /// A message that is sent again within this time, because its producer has seen no
+    /// acknowledgement, is stored once and answered with the place of the first attempt. It is
+    /// recognized by its unique key, on the same shard. 0s: it is stored again. Default: 60s for a
+    /// broker with replicas, otherwise 0s.
+    #[arg(long, env = "RINGMQ_DEDUP_WINDOW", value_name = "DURATION")]
+    pub dedup_window: Option<Age>,
 
     /// How long an idle shard busy-polls before it sleeps, in microseconds. 20 to 50 lowers the
     /// latency of single messages, at the cost of CPU under light load.

@@ -6,7 +6,8 @@ use std::mem::{offset_of, size_of};
 
 use ringmq::broker::layout::{
     DelayState, DelayedHead, DelayedItem, FactHead, GroupHead, GroupRemoved, GroupSet, LockHead,
-    LockRow, OffsetRow, RaftEntryHead, RaftPlaceRow, TopicRemoved, TopicSet, TopicTable,
+    LockRow, OffsetRow, RaftEntryHead, RaftPlaceRow, SentHead, SentRow, TopicRemoved, TopicSet,
+    TopicTable,
 };
 use ringmq::storage::EntryKind;
 use ringmq::storage::ages::{AgesHead, SegmentAge};
@@ -39,7 +40,7 @@ macro_rules! layout {
     };
 }
 
-fn layouts() -> [Layout; 33] {
+fn layouts() -> [Layout; 35] {
     [
         layout!(FactHead { size, subject, kind, reserved }),
         layout!(TopicSet {
@@ -93,6 +94,8 @@ fn layouts() -> [Layout; 33] {
         layout!(DelayedItem { due_ms }),
         layout!(LockHead { group_size, client_size, row_count }),
         layout!(LockRow { topic, queue }),
+        layout!(SentHead { began_ms }),
+        layout!(SentRow { key, position, queue_offset, queue, body_checksum }),
         layout!(RaftPlaceRow { index, term, end }),
         layout!(RaftEntryHead { place, kind, reserved }),
         layout!(VoteRecord { checksum, version, term, voted_for, is_committed }),

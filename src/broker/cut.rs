@@ -54,7 +54,7 @@ impl<D: Disk> Broker<D> {
         opening: Opening<D>,
         now: Timestamp,
     ) -> Result<Vec<Released>, CutError> {
-        let restored = match restore(opening).await {
+        let restored = match restore(opening, self.config.dedup_window_ms).await {
             Err(error @ OpenError::Fact(_)) => panic!("entries that were applied before: {error}"),
             restored => restored?,
         };

@@ -13,12 +13,13 @@ use super::delays::{Amount, Bucket, DUE_MAX_MS, DelayedHead, DelayedItem, locate
 use super::delivery::{OVERHEAD_MAX, Recorded};
 use super::facts::{DELAYED, Facts, MESSAGES};
 use super::operation::Context;
+use super::sent::{Key, SentRow};
 use super::{Broker, Outcome, Pending};
 use crate::model::record::{
     NewRecord, PROPERTIES_SIZE_MAX, PROPERTY_DELAY, PROPERTY_REAL_QUEUE, PROPERTY_REAL_TOPIC,
     PROPERTY_TIMER_CANCEL, PROPERTY_TIMER_DELAY_MS, PROPERTY_TIMER_DELAY_SEC,
-    PROPERTY_TIMER_DELIVER_MS, PROPERTY_TIMER_OUT_MS, Placement, property, push_property,
-    push_without,
+    PROPERTY_TIMER_DELIVER_MS, PROPERTY_TIMER_OUT_MS, Placement, body_checksum, property,
+    push_property, push_without,
 };
 use crate::model::reply::Produced;
 use crate::model::topic::{DELAY_LEVEL_TOPIC, TIMER_TOPIC};
@@ -167,6 +168,7 @@ impl<D: Disk> Broker<D> {
         &self,
         record: &NewRecord<'_>,
         delay: Delay,
+        sent: Option<Key>,
         now: Now,
     ) -> Result<Outcome, Refusal> {
         let properties = PendingProperties::of(record, delay)?;
@@ -178,6 +180,10 @@ impl<D: Disk> Broker<D> {
                 Err(AppendError::NoRoom) => return Ok(Outcome::NoRoom { size }),
                 Err(error) => return Err(self.refuse_append(error, size)),
             };
+        if let Some(key) = sent {
+            let place = (position, record.queue, queue_offset);
+            self.note_sent(SentRow::new(key, place, body_checksum(record.body)), now.wall);
+        }
         let positions = smallvec::smallvec![position];
         let store_host = self.config.store_host;
         let produced = Produced { queue: record.queue, queue_offset, positions, store_host };

@@ -298,6 +298,14 @@ pub fn index_messages(index: &mut Index, fact: &Fact<'_>) -> Result<(), String> 
     messages(fact, &mut |queue, offset, located| index.push(queue, offset, located))
 }
 
+/// The message of a [`DELAYED`] fact with a single one, and its log offset.
+pub fn only_message<'a>(fact: &Fact<'a>) -> Option<(RecordView<'a>, LogOffset)> {
+    const BEGIN: usize = size_of::<DelayedHead>() + size_of::<DelayedItem>();
+    let bytes = fact.payload.get(BEGIN..)?;
+    let record = RecordView::parse(bytes).ok().filter(|record| record.size == bytes.len())?;
+    Some((record, fact.payload_offset.plus(BEGIN as u64)))
+}
+
 /// The messages of a [`DELAYED`] fact.
 pub fn messages(
     fact: &Fact<'_>,

@@ -48,6 +48,8 @@ pub const GROUP: EntryKind = EntryKind(10);
 pub const RAFT_ENTRY: EntryKind = EntryKind(11);
 /// Owners of queues ([`locks`](super::locks)).
 pub const LOCKS: EntryKind = EntryKind(12);
+/// Keys of recent messages ([`sent`](super::sent)); only in snapshots.
+pub const SENT: EntryKind = EntryKind(13);
 
 /// Precedes each of several facts.
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]

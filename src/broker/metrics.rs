@@ -68,14 +68,19 @@ const GAUGES: [Gauge; 16] = [
     }),
 ];
 
-/// Gauges of delayed messages.
-const DELAYED: [Description; 2] = [
+/// Gauges of the state.
+const OF_STATE: [Description; 3] = [
     Description {
         name: "ringmq_delayed_messages",
         unit: "messages",
         help: "Delayed messages that are not due yet.",
     },
     Description { name: "ringmq_delayed_bytes", unit: "bytes", help: "Their records in the log." },
+    Description {
+        name: "ringmq_dedup_keys",
+        unit: "keys",
+        help: "Recent messages that are recognized if they are sent again.",
+    },
 ];
 
 /// Gauges of a shard with replicas.
@@ -128,8 +133,10 @@ impl<D: Disk> Broker<D> {
             let value = Value::Gauge((gauge.of)(&stats));
             Sample { about: gauge.about, labels: Vec::new(), value }
         }));
-        let pending = self.state.borrow().durable.delays.pending();
-        for (about, value) in DELAYED.into_iter().zip([pending.count, pending.bytes]) {
+        let state = self.state.borrow();
+        let pending = state.durable.delays.pending();
+        let keys = state.durable.sent.as_ref().map_or(0, |sent| sent.count() as u64);
+        for (about, value) in OF_STATE.into_iter().zip([pending.count, pending.bytes, keys]) {
             samples.push(Sample { about, labels: Vec::new(), value: Value::Gauge(value) });
         }
         samples.extend(self.replicas().iter().flat_map(replica_samples));

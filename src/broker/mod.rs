@@ -61,6 +61,7 @@ mod request_reply;
 mod resets;
 mod retry;
 mod runtime_info;
+pub mod sent;
 mod state;
 mod topic_requests;
 mod topics;
@@ -103,6 +104,7 @@ pub mod layout {
     pub use super::locks::{LockHead, LockRow};
     pub use super::offsets::{GroupHead, OffsetRow};
     pub use super::raft_entries::{RaftEntryHead, RaftPlaceRow};
+    pub use super::sent::{SentHead, SentRow};
     pub use super::topics::{TopicRemoved, TopicSet, TopicTable};
 }
 
@@ -133,6 +135,8 @@ pub struct BrokerConfig {
     pub offset_retention_ms: u64,
     /// The delay of each level, from level 1 on, milliseconds; at least one.
     pub delay_levels_ms: Vec<u64>,
+    /// A message that is sent again within this time is stored once; 0: it is stored again.
+    pub dedup_window_ms: u64,
 }
 
 impl BrokerConfig {

@@ -48,7 +48,8 @@ impl<D: Disk> Broker<D> {
         config: BrokerConfig,
     ) -> Result<(Self, OpenReport), OpenError> {
         let opening = Store::open(disk, store).await?;
-        let Restored { store, mut durable, unseen, recovery } = restore(opening).await?;
+        let Restored { store, mut durable, unseen, recovery } =
+            restore(opening, config.dedup_window_ms).await?;
         durable.topics.change(config.started.wall);
         durable.locks.start(config.started.moment);
         store.note_time(config.started);
@@ -85,8 +86,12 @@ pub struct Restored<D: Disk> {
 
 /// Restores the snapshot, then replays the log after it. A log that is cut is restored in the same
 /// way.
-pub async fn restore<D: Disk>(mut opening: Opening<D>) -> Result<Restored<D>, OpenError> {
-    let (mut durable, mut unseen, mut broken) = (Durable::default(), Unseen::default(), None);
+pub async fn restore<D: Disk>(
+    mut opening: Opening<D>,
+    dedup_window_ms: u64,
+) -> Result<Restored<D>, OpenError> {
+    let mut durable = Durable::new(dedup_window_ms);
+    let (mut unseen, mut broken) = (Unseen::default(), None);
     if let Some(snapshot) = opening.snapshot().map(<[u8]>::to_vec) {
         durable.apply(opening.index(), Fact::of_snapshot(&snapshot))?;
     }

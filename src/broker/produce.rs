@@ -8,16 +8,18 @@ use zerocopy::FromBytes;
 
 use super::delaying::Delay;
 use super::facts::MESSAGES;
+use super::sent::{self, Key, SentRow};
 use super::{Broker, Origin, Outcome, Pending, messages};
 use crate::model::batch::{BatchItem, BatchItems};
 use crate::model::ids::TOPIC_NAME_SIZE_MAX;
 use crate::model::record::{
     BODY_SIZE_MAX, Handling, Host, MAGIC_V2, NewRecord, PROPERTIES_SIZE_MAX, PROPERTY_END,
     PROPERTY_NAME_END, PROPERTY_UNIQUE_KEY, Placement, RecordHead, RecordView,
-    SYSTEM_FLAGS_OF_LAYOUT, handling_of, tag_hash_of,
+    SYSTEM_FLAGS_OF_LAYOUT, body_checksum, handling_of, tag_hash_of,
 };
 use crate::model::reply::Produced;
 use crate::model::request::{Produce, ProduceRecords};
+use crate::model::topic::GROUP_TOPIC_SIGN;
 use crate::model::{
     LogOffset, Now, QueueId, QueueOffset, Refusal, Reply, Timestamp, TopicConfig, TopicName,
 };
@@ -26,8 +28,6 @@ use crate::storage::{
     Append, AppendError, Appended, Located, PAYLOAD_SIZE_MAX, QueueKey, SpaceClass,
 };
 
-/// The names of retry topics begin with it, and of few others.
-const GROUP_TOPIC_SIGN: char = '%';
 /// Maximum size of the fact of a new topic, bytes.
 const TOPIC_FACT_SIZE: usize = 512;
 /// Maximum number of messages in a batch.
@@ -70,21 +70,28 @@ impl<D: Disk> Broker<D> {
         if !request.is_batch {
             let single = record.single();
             check_sizes(&single)?;
+            let sent = self.key_of(&request.topic, key.topic, 1, single.properties);
+            let checksum = || body_checksum(&request.body);
+            if let Some(row) = self.find_sent(sent, checksum, now.wall) {
+                return Ok(self.stored_before(&row, [single.size() as u32].into_iter()));
+            }
             if let Some(handling) = handling
                 && let Some(delay) = self.delay_of(handling, &request.properties, now)?
             {
-                return self.produce_delayed(&single, delay, now);
+                return self.produce_delayed(&single, delay, sent, now);
             }
             let sizes = smallvec![(single.size() as u32, tag_hash_of(&request.properties))];
-            return self.append(key, sizes, now.wall, |placements, out| {
+            return self.append(key, sizes, sent, now.wall, |placements, out| {
                 single.write(&placements.at(0), out);
             });
         }
         let mut is_delayed = is_delayed_by(handling)?;
         let mut sizes = Sizes::new();
+        let mut first = None;
         for next in BatchItems::new(&request.body) {
             let next = next?;
             let item = record.item(next);
+            first.get_or_insert(item);
             check_sizes(&item)?;
             is_delayed |= is_delayed_by(handling_of(request.system_flag, next.properties))?;
             if sizes.len() == BATCH_COUNT_MAX {
@@ -92,15 +99,17 @@ impl<D: Disk> Broker<D> {
             }
             sizes.push((item.size() as u32, tag_hash_of(next.properties)));
         }
-        if sizes.is_empty() {
-            return Err(Refusal::BadBatch("it holds no message".into()));
+        let first = first.ok_or_else(|| Refusal::BadBatch("it holds no message".into()))?;
+        let sent = self.key_of(&request.topic, key.topic, sizes.len(), first.properties);
+        if let Some(row) = self.find_sent(sent, || body_checksum(first.body), now.wall) {
+            return Ok(self.stored_before(&row, sizes.iter().map(|(size, _)| *size)));
         }
         if is_delayed {
             let items = BatchItems::new(&request.body);
             let records = items.map(|item| record.item(item.expect("the items were read above")));
             return self.produce_mixed(key, &self.with_delays(records, now)?, now);
         }
-        self.append(key, sizes, now.wall, |placements, mut out| {
+        self.append(key, sizes, sent, now.wall, |placements, mut out| {
             let mut position = 0;
             for next in BatchItems::new(&request.body) {
                 let record = record.item(next.expect("the items were read above"));
@@ -130,11 +139,19 @@ impl<D: Disk> Broker<D> {
             return Err(Refusal::BadBatch("a retry topic takes single messages only".into()));
         }
         let key = self.writable_queue(&topic, request.queue)?;
+        let first = || RecordView::parse(&request.records).expect("whole records were checked");
+        let sent = match self.config.dedup_window_ms {
+            0 => None,
+            _ => self.key_of(&topic, key.topic, sizes.len(), [first().properties, &[]]),
+        };
+        if let Some(row) = self.find_sent(sent, || first().body_checksum, now.wall) {
+            return Ok(self.stored_before(&row, sizes.iter().map(|(size, _)| *size)));
+        }
         if is_delayed {
             let records = records_of(&request.records, origin.host);
             return self.produce_mixed(key, &self.with_delays(records, now)?, now);
         }
-        self.append(key, sizes, now.wall, |placements, out| {
+        self.append(key, sizes, sent, now.wall, |placements, out| {
             out.copy_from_slice(&request.records);
             let mut position = 0;
             while position < out.len() {
@@ -247,21 +264,75 @@ impl<D: Disk> Broker<D> {
         Ok(QueueKey { topic: number, queue })
     }
 
-    /// Appends one entry with a record for each of `sizes`, and indexes them.
+    /// The key by which a repetition of this is recognized; none if that is not wanted.
+    fn key_of(
+        &self,
+        topic: &TopicName,
+        number: u32,
+        count: usize,
+        properties: [&[u8]; 2],
+    ) -> Option<Key> {
+        let is_covered = self.config.dedup_window_ms > 0 && sent::is_covered(topic.as_str());
+        is_covered.then(|| sent::key_of(number, count, properties)).flatten()
+    }
+
+    /// The first attempt to send this.
+    fn find_sent(
+        &self,
+        key: Option<Key>,
+        body_checksum: impl FnOnce() -> u32,
+        now: Timestamp,
+    ) -> Option<SentRow> {
+        let key = key?;
+        let row = self.state.borrow_mut().durable.sent.as_mut()?.find(&key, now)?;
+        (row.body_checksum.get() == body_checksum()).then_some(row)
+    }
+
+    /// Answers a repetition like its first attempt, which may not be committed yet.
+    #[cold]
+    fn stored_before(&self, row: &SentRow, sizes: impl Iterator<Item = u32>) -> Outcome {
+        let mut next = row.position();
+        let position_of = |size: u32| {
+            let position = next;
+            next = next.plus(u64::from(size));
+            position
+        };
+        let positions = sizes.map(position_of).collect();
+        let (queue, queue_offset) = (row.queue(), row.queue_offset());
+        let store_host = self.config.store_host;
+        self.store.metrics().messages_repeated.add(1);
+        let produced = Produced { queue, queue_offset, positions, store_host };
+        Outcome::Committed { mark: self.store.end(), reply: Reply::Produced(produced) }
+    }
+
+    /// Remembers what was appended in case it is sent again.
+    pub(super) fn note_sent(&self, row: SentRow, now: Timestamp) {
+        if let Some(sent) = &mut self.state.borrow_mut().durable.sent {
+            sent.note(row, now);
+        }
+    }
+
+    /// Appends one entry with a record for each of `sizes`, and indexes them. `sent` identifies it.
     pub(super) fn append(
         &self,
         queue: QueueKey,
         sizes: Sizes,
+        sent: Option<Key>,
         now: Timestamp,
         write: impl FnOnce(&mut Placements, &mut [u8]),
     ) -> Result<Outcome, Refusal> {
         let total: usize = sizes.iter().map(|(size, _)| *size as usize).sum();
         let first = self.store.with_index(|index| index.next_offset(queue));
         let store_host = self.config.store_host;
+        let mut body_checksum = 0;
         let fill = |out: &mut [u8], begin: LogOffset| {
             let mut placements =
                 Placements { begin, queue_offset: first, stored_at: now, store_host };
             write(&mut placements, out);
+            if sent.is_some() {
+                let (head, _) = RecordHead::ref_from_prefix(out).expect("a record was written");
+                body_checksum = head.body_checksum.get();
+            }
         };
         let append = Append {
             kind: MESSAGES,
@@ -275,6 +346,10 @@ impl<D: Disk> Broker<D> {
             Err(error) => return Err(self.refuse_append(error, total)),
         };
         let positions = self.index_messages(queue, first, &appended, &sizes, now);
+        if let Some(key) = sent {
+            let place = (appended.payload_offset, queue.queue, first);
+            self.note_sent(SentRow::new(key, place, body_checksum), now);
+        }
         let next = first.plus(sizes.len() as u64);
         self.state.borrow_mut().pending.push_back(Pending { end: appended.end, queue, next });
         let metrics = self.store.metrics();

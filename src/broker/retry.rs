@@ -93,7 +93,7 @@ impl<D: Disk> Broker<D> {
             let stored = self.next_queue(topic).and_then(|key| {
                 let record = NewRecord { queue: key.queue, ..*record };
                 let sizes = smallvec![(record.size() as u32, tag_hash_of(record.properties[0]))];
-                self.append(key, sizes, context.now().wall, |placements, out| {
+                self.append(key, sizes, None, context.now().wall, |placements, out| {
                     record.write(&placements.at(0), out);
                 })
             });

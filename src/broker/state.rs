@@ -16,7 +16,9 @@ use super::locks::{AllLocks, Locks};
 use super::messages::{self, AllQueues};
 use super::offsets::{AllOffsets, Offsets};
 use super::raft_entries::{AllRaftEntries, RaftEntries};
+use super::sent::{AllSent, SentKeys};
 use super::topics::{AllTopics, Topics};
+use crate::model::TopicName;
 use crate::storage::{EntryKind, Index};
 
 /// Everything derived from the log's entries, except the index.
@@ -28,6 +30,8 @@ pub struct Durable {
     pub delays: Delays,
     pub locks: Locks,
     pub raft: RaftEntries,
+    /// None if repeated messages are not recognized.
+    pub sent: Option<Box<SentKeys>>,
 }
 
 /// A kind of fact.
@@ -50,7 +54,7 @@ struct Row {
 type Section = Box<dyn FnMut(&Durable, &Index, &mut Facts) -> bool>;
 
 /// Every kind of fact, in snapshot order.
-const TABLE: [Row; 10] = [
+const TABLE: [Row; 11] = [
     Row {
         kind: facts::TOPIC,
         name: "a topic",
@@ -121,7 +125,10 @@ const TABLE: [Row; 10] = [
     Row {
         kind: facts::DELAYED,
         name: "delayed messages",
-        apply: |durable, index, fact| durable.delays.apply_messages(index, fact),
+        apply: |durable, index, fact| {
+            durable.note_delayed(fact);
+            durable.delays.apply_messages(index, fact)
+        },
         is_indexed: true,
         snapshot: None,
     },
@@ -146,9 +153,29 @@ const TABLE: [Row; 10] = [
         }),
     },
     Row {
+        kind: facts::SENT,
+        name: "keys of messages",
+        apply: |durable, _, fact| match &mut durable.sent {
+            Some(sent) => sent.apply(fact),
+            None => Ok(()),
+        },
+        is_indexed: false,
+        snapshot: Some(|| {
+            let mut all = AllSent::default();
+            Box::new(move |durable, _, facts| {
+                durable.sent.as_ref().is_some_and(|sent| all.add(sent, facts))
+            })
+        }),
+    },
+    Row {
         kind: facts::MESSAGES,
         name: "messages",
-        apply: |_, index, fact| messages::apply(index, fact),
+        apply: |durable, index, fact| {
+            if let Some(sent) = &mut durable.sent {
+                sent.note_messages(fact)?;
+            }
+            messages::apply(index, fact)
+        },
         is_indexed: true,
         snapshot: None,
     },
@@ -166,6 +193,21 @@ impl Row {
 }
 
 impl Durable {
+    /// Recognizes messages that are sent again within this time, if it is not 0.
+    pub fn new(dedup_window_ms: u64) -> Self {
+        let sent = (dedup_window_ms > 0).then(|| Box::new(SentKeys::new(dedup_window_ms)));
+        Self { sent, ..Self::default() }
+    }
+
+    /// A single delayed message may be sent again.
+    fn note_delayed(&mut self, fact: &Fact<'_>) {
+        let Self { sent: Some(sent), topics, .. } = self else { return };
+        if let Some((record, position)) = delays::only_message(fact) {
+            let number = |topic: &str| topics.number(&TopicName::new(topic.to_owned()).ok()?);
+            sent.note_delayed(&record, position, number);
+        }
+    }
+
     /// Applies an entry or a snapshot.
     pub fn apply(&mut self, index: &mut Index, fact: Fact<'_>) -> Result<(), FactError> {
         fact.each().try_for_each(|fact| {
@@ -232,7 +274,7 @@ mod tests {
     use crate::model::record::{Host, NewRecord, Placement};
     use crate::model::{
         ClientId, GroupConfig, GroupName, LogOffset, Moment, QueueId, QueueOffset, Timestamp,
-        TopicConfig, TopicName,
+        TopicConfig,
     };
     use crate::sim::Rng;
     use crate::storage::QueueKey;

@@ -151,6 +151,8 @@ const REFUSED: Description = Description {
 registry! {
     messages_stored: Counter, "ringmq_messages_stored_total", "messages",
         "Messages appended for producers.";
+    messages_repeated: Counter, "ringmq_messages_repeated_total", "requests",
+        "Requests whose messages had been stored before, answered with the first place.";
     stored_bytes: Counter, "ringmq_stored_bytes_total", "bytes",
         "Bytes of the records appended for producers.";
     messages_pulled: Counter, "ringmq_messages_pulled_total", "messages",

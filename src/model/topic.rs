@@ -11,6 +11,9 @@ pub const PERM_WRITE: u32 = 2;
 /// Other topics may inherit from this one.
 pub const PERM_INHERIT: u32 = 1;
 
+/// The names of the topics of groups begin with it, for retries and dead letters, and of few others.
+pub const GROUP_TOPIC_SIGN: char = '%';
+
 /// The topic that automatic creation copies (remoting reference, 2.6).
 pub const AUTO_CREATE_TEMPLATE: &str = "TBW102";
 

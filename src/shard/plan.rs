@@ -19,7 +19,9 @@ use super::clock;
 use super::data::DataDirectory;
 use super::error::RunError;
 use crate::broker::BrokerConfig;
-use crate::config::{Address, EngineOptions, FlushMode, PORTS_PER_SHARD, SHARDS_MAX};
+use crate::config::{
+    Address, DEDUP_WINDOW_MS, EngineOptions, FlushMode, PORTS_PER_SHARD, SHARDS_MAX,
+};
 use crate::model::nameserver::{BrokerId, Registration, machine_of_shard};
 use crate::model::record::Host;
 use crate::model::topic::is_built_in;
@@ -125,6 +127,13 @@ impl Plan {
         }
     }
 
+    /// By default, only messages of replicated shards are sent again although they were stored, when a
+    /// leader dies.
+    fn dedup_window_ms(&self) -> u64 {
+        let default_ms = if self.replication.is_some() { DEDUP_WINDOW_MS } else { 0 };
+        self.engine.dedup_window.map_or(default_ms, |window| window.0.as_millis() as u64)
+    }
+
     pub fn broker_config(&self, shard: u16) -> Result<BrokerConfig, RunError> {
         Ok(BrokerConfig {
             cluster: self.engine.cluster.clone(),
@@ -135,6 +144,7 @@ impl Plan {
             started: clock::now(),
             offset_retention_ms: self.engine.retention.0.as_millis() as u64,
             delay_levels_ms: self.engine.delay_levels.0.clone(),
+            dedup_window_ms: self.dedup_window_ms(),
         })
     }
 }

@@ -23,6 +23,7 @@ pub fn broker_config(auto_create_topics: bool) -> BrokerConfig {
         auto_create_topics,
         started: NOW,
         offset_retention_ms: u64::MAX,
+        dedup_window_ms: 60_000,
         delay_levels_ms: vec![1_000, 5_000],
     }
 }

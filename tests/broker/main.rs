@@ -9,6 +9,7 @@ mod crash;
 mod groups;
 mod messages;
 mod offsets;
+mod repeats;
 mod replicas;
 mod topics;
 

@@ -6,26 +6,26 @@ use ringmq::model::replicas::{ReplicaLag, ReplicaOrder, ReplicaSet, ReplicaState
 use super::*;
 
 /// Opens a broker whose log is committed by its owner.
-async fn open_driven(disk: &SimDisk) -> Broker<SimDisk> {
+pub async fn open_driven(disk: &SimDisk) -> Broker<SimDisk> {
     let store = StoreConfig { commit: CommitRule::Driven, ..store_config() };
     Broker::open(disk.clone(), store, broker_config(true)).await.unwrap().0
 }
 
-async fn write_all(broker: &Broker<SimDisk>) {
+pub async fn write_all(broker: &Broker<SimDisk>) {
     while broker.store().written() < broker.store().end() {
         broker.store().commit_step().await.unwrap();
     }
 }
 
 /// Commits everything in the log.
-async fn commit_all(broker: &Broker<SimDisk>) -> Vec<Released> {
+pub async fn commit_all(broker: &Broker<SimDisk>) -> Vec<Released> {
     write_all(broker).await;
     broker.store().commit_to(broker.store().end());
     broker.advance()
 }
 
 /// Appends a message that is not visible yet.
-async fn put(broker: &Broker<SimDisk>, name: &str, queue: u32) -> LogOffset {
+pub async fn put(broker: &Broker<SimDisk>, name: &str, queue: u32) -> LogOffset {
     let request = Request::Produce(produce(name, queue, "a", name.as_bytes()));
     loop {
         match ask(broker, request.clone()) {

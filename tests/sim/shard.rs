@@ -19,6 +19,7 @@ pub fn broker_config(started: Now, delay_levels_ms: &[u64]) -> BrokerConfig {
         auto_create_topics: true,
         started,
         offset_retention_ms: u64::MAX,
+        dedup_window_ms: 60_000,
         delay_levels_ms: delay_levels_ms.to_vec(),
     }
 }

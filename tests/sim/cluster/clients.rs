@@ -13,7 +13,7 @@ use super::super::shard::pull;
 use super::world::World;
 
 pub const QUEUES: u32 = 3;
-const TOPIC: &str = "orders";
+pub const TOPIC: &str = "orders";
 
 pub fn queue_of(queue: u32) -> QueueOf {
     QueueOf { topic: TopicName::new(TOPIC).unwrap(), queue: QueueId(queue) }
@@ -27,7 +27,8 @@ pub fn pull_from(group: &str, queue: u32, offset: u64, count_max: u32) -> Reques
     pull(group_name(group), TopicName::new(TOPIC).unwrap(), queue, offset, count_max)
 }
 
-pub fn produce(queue: u32, body: String) -> Request {
+/// A message that its producer recognizes by a name of its own.
+pub fn produce(queue: u32, name: &str, body: &str) -> Request {
     Request::Produce(Produce {
         group: "senders".into(),
         topic: TopicName::new(TOPIC).unwrap(),
@@ -37,15 +38,16 @@ pub fn produce(queue: u32, body: String) -> Request {
         system_flag: 0,
         born_at: Timestamp(1_700_000_000_000),
         flag: 0,
-        properties: Bytes::new(),
+        properties: Bytes::from(format!("UNIQ_KEY\u{1}{name}\u{2}")),
         reconsume_times: 0,
         retry_count_max: None,
         is_batch: false,
-        body: Bytes::from(body),
+        body: Bytes::copy_from_slice(body.as_bytes()),
     })
 }
 
-/// Sends messages, each once, until it is told to stop.
+/// Sends messages until it is told to stop. What is not acknowledged is often sent again, to another
+/// replica and sometimes to another queue.
 pub async fn produce_all(world: Rc<World>, name: u32, stops: Rc<Cell<bool>>) {
     let mut target = world.pick_id();
     let size_max = [100, 2_000, 12_000][world.below(3) as usize];
@@ -55,12 +57,21 @@ pub async fn produce_all(world: Rc<World>, name: u32, stops: Rc<Cell<bool>>) {
         }
         let queue = world.below(u64::from(QUEUES)) as u32;
         let filler = "x".repeat(world.below(size_max) as usize);
-        let request = produce(queue, format!("{name}-{number} {filler}"));
-        match world.ask(target, request).await.map(|answer| answer.reply) {
-            Some(Ok(_)) => world.sleep_ms(world.below(100)).await,
-            _ => {
-                target = world.pick_id();
-                world.sleep_ms(1 + world.below(60)).await;
+        let (unique, mut queue) = (format!("{name}-{number}"), queue);
+        let body = format!("{unique} {filler}");
+        loop {
+            let request = produce(queue, &unique, &body);
+            if let Some(Ok(_)) = world.ask(target, request).await.map(|answer| answer.reply) {
+                world.sleep_ms(world.below(100)).await;
+                break;
+            }
+            target = world.pick_id();
+            world.sleep_ms(1 + world.below(60)).await;
+            if stops.get() || world.below(8) == 0 {
+                break;
+            }
+            if world.below(4) == 0 {
+                queue = world.below(u64::from(QUEUES)) as u32;
             }
         }
     }

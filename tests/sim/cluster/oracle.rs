@@ -4,7 +4,7 @@
 //!   replica: checked against all that consumers see, and at the end against all of every replica.
 //! - Two leaders never acknowledge different messages at one queue offset.
 //! - What a consumer has seen never changes and never disappears. Consumers see no gaps.
-//! - A message is stored at one place only. (Clients here never send one twice.)
+//! - A message is stored at one place only, however often its producer sends it.
 //! - An offset whose commit was acknowledged is never lower later, on any replica; nor is it one
 //!   that nobody has committed.
 //! - Who says that there is nothing new, or what the end of a queue or the offset of a group is, knows of

@@ -27,7 +27,8 @@ async fn send_all(world: Rc<World>, name: u32, stops: Rc<Cell<bool>>) {
         if stops.get() {
             return;
         }
-        let request = produce(0, format!("{name}-{number}"));
+        let name = format!("{name}-{number}");
+        let request = produce(0, &name, &name);
         match world.ask(target, request).await.map(|answer| answer.reply) {
             Some(Ok(_)) => world.sleep_ms(20).await,
             Some(Err(Refusal::NotLeader { .. })) => {
