@@ -181,6 +181,11 @@ impl Connections {
         self.close_line(address, why);
     }
 
+    /// Whether nothing is in flight to `address`.
+    pub fn is_idle(&self, address: &str) -> bool {
+        self.lines.get(address).is_none_or(|line| line.session.is_idle())
+    }
+
     /// Whether another request may be sent to `address` now.
     pub fn has_room(&self, address: &str) -> bool {
         self.lines.get(address).is_none_or(|line| line.session.has_room())
@@ -212,6 +217,13 @@ impl Connections {
     pub fn turn(&mut self, until: Timestamp) {
         let until = if self.finished.is_empty() { until } else { Timestamp(0) };
         self.turn_sockets(until);
+    }
+
+    /// Sends, receives and expires requests until `until`. Their results wait.
+    pub fn pause(&mut self, until: Timestamp) {
+        while self.now() < until {
+            self.turn_sockets(until);
+        }
     }
 
     fn turn_sockets(&mut self, until: Timestamp) {

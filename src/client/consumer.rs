@@ -14,7 +14,7 @@ use bytes::Bytes;
 
 use crate::client::blocking::Call;
 use crate::client::error::ClientError;
-use crate::client::remote::{ClientOptions, Dialect, Remote, master_address};
+use crate::client::remote::{ClientOptions, Dialect, NEXT_REPLICA_MS, Remote};
 use crate::client::session::CallResult;
 use crate::model::batch::Records;
 use crate::model::nameserver::{Route, RouteQueues};
@@ -27,6 +27,8 @@ use crate::wire::{HeaderEncoding, ReplyError, Response};
 
 /// The group of a consumer without one, for brokers that require a name.
 const NAMELESS_GROUP: &str = "RINGMQ_READER";
+/// How long a request about a queue goes round the replicas of its broker, ms.
+const ASK_MAX_MS: u64 = 5_000;
 /// First delay before a failed queue is retried, ms; doubled with each further failure.
 const BACKOFF_MS: u64 = 50;
 const BACKOFF_MAX_MS: u64 = 3_000;
@@ -103,13 +105,24 @@ pub struct Consumer {
     assigned: BTreeMap<QueueRef, Reading>,
     /// Filters by topic; everything is read of a topic without one.
     filters: BTreeMap<TopicName, Expression>,
-    /// Pulls in flight: their queue, and how many messages they request.
-    calls: HashMap<Call, (QueueRef, u32)>,
+    calls: HashMap<Call, Pulling>,
     events: Vec<Event>,
     /// Maximum number of messages that further pulls request; 0: there are none for now.
     request_max: u32,
     requested: Requested,
 }
+
+/// A pull in flight.
+#[derive(Debug)]
+struct Pulling {
+    queue: QueueRef,
+    address: String,
+    /// How many messages it requests.
+    count: u32,
+}
+
+/// Why a pull was not sent, and the address that it was for, if there is one.
+type NotStarted = (ClientError, Option<String>);
 
 /// How many messages all pulls have requested so far.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -214,9 +227,9 @@ impl Consumer {
         loop {
             let (call, result) = self.remote.poll_finished().0?;
             match self.calls.remove(&call) {
-                Some((queue, count)) => {
-                    self.requested.ended += u64::from(count);
-                    self.handle_finished(queue, call, result);
+                Some(pulling) => {
+                    self.requested.ended += u64::from(pulling.count);
+                    self.handle_finished(pulling, call, result);
                 }
                 None => return Some((call, result)),
             }
@@ -275,21 +288,52 @@ impl Consumer {
         self.ask(queue, |queue| Request::CommitOffset { group, queue, offset }, Response::done)
     }
 
+    /// Asks the leader about a queue. The requests have no effect if they are repeated.
     fn ask<T>(
         &mut self,
         queue: &QueueRef,
         request: impl FnOnce(QueueOf) -> Request,
-        read: impl FnOnce(&Response) -> Result<T, ReplyError>,
+        read: impl Fn(&Response) -> Result<T, ReplyError>,
     ) -> Result<T, ClientError> {
-        let address = self.address(queue)?;
-        let of = QueueOf { topic: queue.topic.clone(), queue: queue.queue };
-        self.remote.ask(&address, &request(of), read)
+        let request = request(QueueOf { topic: queue.topic.clone(), queue: queue.queue });
+        self.ask_leader(queue, &request, read)
+    }
+
+    /// Asks the broker of a queue, and the next replica if one does not lead or does not answer. What
+    /// may have had its effect is repeated only if that is harmless.
+    pub(super) fn ask_leader<T>(
+        &mut self,
+        queue: &QueueRef,
+        request: &Request,
+        read: impl Fn(&Response) -> Result<T, ReplyError>,
+    ) -> Result<T, ClientError> {
+        let until = self.remote.now().plus_ms(ASK_MAX_MS);
+        loop {
+            let address = self.address(queue)?;
+            let error = match self.remote.ask(&address, request, &read) {
+                Ok(answer) => return Ok(answer),
+                Err(error) => error,
+            };
+            let is_safe = !matches!(
+                (&error, request),
+                (ClientError::Unanswered { .. }, Request::SendBack(_))
+            );
+            let goes_on = is_safe
+                && error.is_about_replica()
+                && self.leave_replica(queue, &address, &error)
+                && self.remote.now() < until;
+            if !goes_on {
+                return Err(error);
+            }
+            self.remote.refresh_route(queue.topic.as_str());
+            self.remote.wait_ms(NEXT_REPLICA_MS);
+        }
     }
 
     /// The address of a queue's broker.
     pub(super) fn address(&mut self, queue: &QueueRef) -> Result<String, ClientError> {
         let route = self.remote.route(queue.topic.as_str())?;
-        let address = master_address(&route, &queue.broker).map(str::to_owned);
+        let address = self.remote.leader(&route, &queue.broker).map(str::to_owned);
         address.ok_or_else(|| {
             self.remote.doubt_route(queue.topic.as_str());
             let (topic, broker) = (queue.topic.to_string(), queue.broker.clone());
@@ -326,27 +370,31 @@ impl Consumer {
         for queue in due {
             match self.start_pull(&queue) {
                 Ok(None) => {}
-                Ok(Some(call)) => {
+                Ok(Some((call, address))) => {
                     let reading = self.assigned.get_mut(&queue).expect("it was just found");
                     reading.call = Some(call);
                     self.requested.all += u64::from(self.request_max);
-                    self.calls.insert(call, (queue, self.request_max));
+                    let count = self.request_max;
+                    self.calls.insert(call, Pulling { queue, address, count });
                 }
-                Err(error) => self.handle_failure(&queue, error),
+                Err((error, address)) => self.handle_failure(&queue, address.as_deref(), error),
             }
         }
     }
 
     /// `None`: not now; retry after the next turn.
-    fn start_pull(&mut self, queue: &QueueRef) -> Result<Option<Call>, ClientError> {
-        let address = self.address(queue)?;
-        let Some(encoding) = self.encoding(&address)? else { return Ok(None) };
+    fn start_pull(&mut self, queue: &QueueRef) -> Result<Option<(Call, String)>, NotStarted> {
+        let address = self.address(queue).map_err(|error| (error, None))?;
+        let failed = |error| (error, Some(address.clone()));
+        let Some(encoding) = self.encoding(&address).map_err(failed)? else { return Ok(None) };
         if !self.remote.has_room(&address) {
             return Ok(None);
         }
         let request = Request::Pull(self.pull(queue, encoding));
         let hold_ms = self.options.hold_ms;
-        self.remote.start_held(&address, encoding, &request, hold_ms).map(Some)
+        let started = self.remote.start_held(&address, encoding, &request, hold_ms);
+        let call = started.map_err(failed)?;
+        Ok(Some((call, address)))
     }
 
     /// The encoding of a pull; `None` if it is not known yet.
@@ -384,7 +432,8 @@ impl Consumer {
         }
     }
 
-    fn handle_finished(&mut self, queue: QueueRef, call: Call, result: CallResult) {
+    fn handle_finished(&mut self, pulling: Pulling, call: Call, result: CallResult) {
+        let Pulling { queue, address: at, .. } = pulling;
         let reading = self.assigned.get_mut(&queue);
         let Some(reading) = reading.filter(|reading| reading.call == Some(call)) else { return };
         reading.call = None;
@@ -394,10 +443,12 @@ impl Consumer {
             Ok((Ok(pulled), body)) => self.handle_pulled(queue, pulled, body),
             Ok((Err(ReplyError { code, remark }), _)) => {
                 let what = what.to_owned();
-                self.handle_failure(&queue, ClientError::Refused { what, address, code, remark });
+                let refused = ClientError::Refused { what, address, code, remark };
+                self.handle_failure(&queue, Some(&at), refused);
             }
             Err(error) => {
-                self.handle_failure(&queue, ClientError::of_call(what, &address, error));
+                let failed = ClientError::of_call(what, &address, error);
+                self.handle_failure(&queue, Some(&at), failed);
             }
         }
     }
@@ -426,10 +477,24 @@ impl Consumer {
         }
     }
 
-    fn handle_failure(&mut self, queue: &QueueRef, error: ClientError) {
+    pub(super) fn leave_replica(
+        &mut self,
+        queue: &QueueRef,
+        address: &str,
+        error: &ClientError,
+    ) -> bool {
+        let (topic, is_silent) = (queue.topic.as_str(), error.is_about_reaching());
+        self.remote.leave_replica(topic, &queue.broker, address, is_silent)
+    }
+
+    /// Every replica serves pulls, so another one is tried soon.
+    fn handle_failure(&mut self, queue: &QueueRef, address: Option<&str>, error: ClientError) {
         let now = self.remote.now();
+        let is_elsewhere = error.is_about_replica()
+            && address.is_some_and(|address| self.leave_replica(queue, address, &error));
         if let Some(reading) = self.assigned.get_mut(queue) {
-            let wait_ms = (BACKOFF_MS << reading.failures.min(8)).min(BACKOFF_MAX_MS);
+            let backoff_ms = (BACKOFF_MS << reading.failures.min(8)).min(BACKOFF_MAX_MS);
+            let wait_ms = if is_elsewhere { NEXT_REPLICA_MS } else { backoff_ms };
             reading.failures += 1;
             reading.not_before = now.plus_ms(wait_ms);
         }

@@ -4,6 +4,7 @@ use std::fmt::{self, Display};
 
 use crate::client::session::CallError;
 use crate::model::Refusal;
+use crate::wire::codes::response::SERVICE_NOT_AVAILABLE;
 
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ClientError {
@@ -59,6 +60,12 @@ impl ClientError {
             CallError::NotSent(why) => Self::NotReached { what, address, why },
             CallError::Unanswered(why) => Self::Unanswered { what, address, why },
         }
+    }
+
+    /// Whether another replica of the broker may do it.
+    pub(crate) fn is_about_replica(&self) -> bool {
+        self.is_about_reaching()
+            || matches!(self, Self::Refused { code: SERVICE_NOT_AVAILABLE, .. })
     }
 
     /// Whether repeating the request at another server may help and is harmless.

@@ -12,8 +12,9 @@
 //! ```
 //!
 //! Start reading at [`producer`], [`group_consumer`] or [`consumer`] to use it, at [`session`] to
-//! understand it. [`session`], [`route_cache`], [`nameservers`], the producer's
-//! [`outbox`](producer::outbox) and a group's [`membership`](group_consumer::membership) do no I/O; only [`blocking`] has sockets, only [`registrar`] has threads. Another runtime needs
+//! understand it. [`session`], [`route_cache`], [`nameservers`], [`replicas`], the
+//! producer's [`outbox`](producer::outbox) and a group's [`membership`](group_consumer::membership)
+//! do no I/O; only [`blocking`] has sockets, only [`registrar`] has threads. Another runtime needs
 //! another [`blocking`], not another client.
 //!
 //! Servers send requests too: `poll_server_request` of [`session`], [`blocking`] and [`remote`]
@@ -34,6 +35,7 @@ pub mod nameservers;
 pub mod producer;
 pub mod registrar;
 pub mod remote;
+pub mod replicas;
 pub mod route_cache;
 pub mod session;
 

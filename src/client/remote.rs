@@ -4,7 +4,11 @@
 //! route and greeting a broker, which happen during traffic, do not: they are started here, and
 //! [`Remote::turn`] handles the replies.
 //!
-//! A client that has its routes keeps working while all NameServers are down.
+//! A client that has its routes keeps working while all NameServers are down. Of a broker with replicas
+//! it asks the one that leads, and another one as soon as that does not answer ([`replicas`]): replicas
+//! answer within [`REPLICA_ANSWER_MS`], or count as hanging.
+//!
+//! [`replicas`]: crate::client::replicas
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, Hasher, RandomState};
@@ -14,10 +18,11 @@ use crate::client::ask::Ask;
 use crate::client::blocking::{Call, Caller, Connections};
 use crate::client::error::{Attempts, ClientError};
 use crate::client::nameservers::NameServers;
+use crate::client::replicas::Replicas;
 use crate::client::route_cache::RouteCache;
 use crate::client::session::{CallResult, ServerRequest};
 use crate::model::nameserver::{ClusterInfo, Route};
-use crate::model::request::Heartbeat;
+use crate::model::request::{Expression, Heartbeat};
 use crate::model::{ClientReply, GroupName, NameServerRequest, Refusal, Request, Timestamp};
 use crate::wire::codes::response::TOPIC_NOT_EXIST;
 use crate::wire::{HeaderEncoding, ReplyError, ReplyTo, Response};
@@ -31,6 +36,16 @@ const SIGN_OFF_TIMEOUT_MS: u64 = 500;
 
 /// Request timeout, ms, that of stock clients (remoting reference, 1.7 and 6.1).
 pub const CALL_TIMEOUT_MS: u64 = 3_000;
+
+/// A replica that does not answer for this long is left for another one, ms. Brokers write offsets once a
+/// second before they answer.
+const REPLICA_ANSWER_MS: u64 = 2_000;
+/// The same for messages, greetings and probes. An election takes longer.
+const REPLICA_ANSWER_SOON_MS: u64 = 1_000;
+/// How often a replica that holds requests is asked whether it is alive, ms.
+const PROBE_PERIOD_MS: u64 = 1_000;
+/// Pause before the next replica is asked, ms: all of them may refuse while they elect a leader.
+pub const NEXT_REPLICA_MS: u64 = 50;
 
 #[derive(Clone, Debug)]
 pub struct ClientOptions {
@@ -56,8 +71,12 @@ impl ClientOptions {
 
 /// Two clients with one id would be one member of a group, also on different machines.
 fn new_client_id() -> String {
-    let random = RandomState::new().build_hasher().finish();
-    format!("ringmq@{}#{random:016x}", std::process::id())
+    format!("ringmq@{}#{:016x}", std::process::id(), random())
+}
+
+/// A number that no other client has.
+pub fn random() -> u64 {
+    RandomState::new().build_hasher().finish()
 }
 
 pub struct Remote {
@@ -65,6 +84,9 @@ pub struct Remote {
     connections: Connections,
     nameservers: NameServers,
     routes: RouteCache,
+    replicas: Replicas,
+    /// Replicas that hold requests, and when each is probed next.
+    probed: HashMap<String, Timestamp>,
     peers: HashMap<String, Peer>,
     /// Internal requests that no caller waits for.
     errands: HashMap<Call, Errand>,
@@ -73,6 +95,7 @@ pub struct Remote {
 enum Errand {
     Greeting { address: String },
     Route { topic: String, nameserver: String },
+    Probe { address: String },
 }
 
 /// A broker's state, from its replies to greetings.
@@ -82,6 +105,8 @@ struct Peer {
     line: u64,
     greeted_at: Timestamp,
     speaks_fixed: Result<Option<bool>, String>,
+    /// It once did.
+    is_ours: bool,
 }
 
 /// Whether a broker can be sent requests, and in which encoding.
@@ -97,8 +122,8 @@ impl Remote {
     pub fn new(options: ClientOptions) -> Result<Self, ClientError> {
         let nameservers = NameServers::parse(&options.nameservers)?;
         let connections = Connections::new(options.connect_timeout_ms);
-        let (routes, peers, errands) = Default::default();
-        Ok(Self { options, connections, nameservers, routes, peers, errands })
+        let (routes, replicas, probed, peers, errands) = Default::default();
+        Ok(Self { options, connections, nameservers, routes, replicas, probed, peers, errands })
     }
 
     pub fn now(&self) -> Timestamp {
@@ -120,7 +145,7 @@ impl Remote {
         request: &impl Ask,
         read: impl FnOnce(&Response) -> Result<T, ReplyError>,
     ) -> Result<T, ClientError> {
-        let timeout_ms = self.options.call_timeout_ms;
+        let timeout_ms = self.answer_ms(address);
         let response = self.connections.call(address, HeaderEncoding::Json, request, timeout_ms)?;
         read(&response).map_err(|error| refused(request, address, error))
     }
@@ -168,7 +193,10 @@ impl Remote {
     pub fn fetch_route(&mut self, topic: &str) -> Result<Arc<Route>, ClientError> {
         let request = NameServerRequest::Route { topic: topic.into() };
         match self.ask_nameserver(&request, Response::route) {
-            Ok(route) => Ok(self.routes.handle_route(topic, route, self.now())),
+            Ok(route) => {
+                self.replicas.handle_route(&route);
+                Ok(self.routes.handle_route(topic, route, self.now()))
+            }
             Err(ClientError::Refused { code: TOPIC_NOT_EXIST, .. }) => {
                 Err(ClientError::UnknownTopic(topic.to_owned()))
             }
@@ -192,6 +220,44 @@ impl Remote {
         self.routes.forget(topic);
     }
 
+    /// The replica of `broker` to ask, the leader if it is known.
+    pub fn leader<'a>(&self, route: &'a Route, broker: &str) -> Option<&'a str> {
+        self.replicas.find(route, broker, self.now())
+    }
+
+    /// The replica of `broker` at `address` does not lead or, if it `is_silent`, did not answer. Returns
+    /// whether there is another one to ask.
+    pub fn leave_replica(
+        &mut self,
+        topic: &str,
+        broker: &str,
+        address: &str,
+        is_silent: bool,
+    ) -> bool {
+        self.routes.doubt(topic);
+        let (now, route) = (self.now(), self.routes.find(topic));
+        route.is_some_and(|route| self.replicas.leave(&route, broker, address, is_silent, now))
+    }
+
+    /// Whether the broker at this address has replicas and recognizes messages that it has stored: it is
+    /// one of ours.
+    pub fn recognizes(&self, address: &str) -> bool {
+        self.replicas.are_at(address) && self.peers.get(address).is_some_and(|peer| peer.is_ours)
+    }
+
+    /// Whether this is the address of a broker with replicas.
+    pub fn is_replica(&self, address: &str) -> bool {
+        self.replicas.are_at(address)
+    }
+
+    /// How long an answer may take.
+    fn answer_ms(&self, address: &str) -> u64 {
+        match self.replicas.are_at(address) {
+            true => self.options.call_timeout_ms.min(REPLICA_ANSWER_MS),
+            false => self.options.call_timeout_ms,
+        }
+    }
+
     pub fn cluster_info(&mut self) -> Result<ClusterInfo, ClientError> {
         self.ask_nameserver(&NameServerRequest::ClusterInfo, Response::cluster)
     }
@@ -206,6 +272,20 @@ impl Remote {
         self.start_held(address, encoding, request, 0)
     }
 
+    /// Starts a request that a broker answers at once.
+    pub fn start_soon(
+        &mut self,
+        address: &str,
+        encoding: HeaderEncoding,
+        request: &impl Ask,
+    ) -> Result<Call, ClientError> {
+        let timeout_ms = match self.replicas.are_at(address) {
+            true => self.options.call_timeout_ms.min(REPLICA_ANSWER_SOON_MS),
+            false => self.options.call_timeout_ms,
+        };
+        self.connections.start(address, encoding, request, timeout_ms)
+    }
+
     /// Starts a request that the broker may hold for `hold_ms` before replying.
     pub fn start_held(
         &mut self,
@@ -214,17 +294,49 @@ impl Remote {
         request: &impl Ask,
         hold_ms: u64,
     ) -> Result<Call, ClientError> {
-        let timeout_ms = self.options.call_timeout_ms + hold_ms;
-        self.connections.start(address, encoding, request, timeout_ms)
+        let timeout_ms = self.answer_ms(address) + hold_ms;
+        let call = self.connections.start(address, encoding, request, timeout_ms)?;
+        if hold_ms > 0 && self.replicas.are_at(address) && !self.probed.contains_key(address) {
+            let at = self.now().plus_ms(PROBE_PERIOD_MS);
+            self.probed.insert(address.to_owned(), at);
+        }
+        Ok(call)
     }
 
     pub fn has_room(&self, address: &str) -> bool {
         self.connections.has_room(address)
     }
 
+    /// Waits, whatever happens meanwhile.
+    pub fn wait_ms(&mut self, ms: u64) {
+        self.connections.pause(self.now().plus_ms(ms));
+    }
+
     /// Processes events until `until` or until the first event.
     pub fn turn(&mut self, until: Timestamp) {
-        self.connections.turn(until);
+        self.probe();
+        let next = self.probed.values().min().map_or(until, |next| (*next).min(until));
+        self.connections.turn(next);
+    }
+
+    /// A replica that hangs would hold requests until they time out. One probe per connection finds
+    /// that out sooner.
+    fn probe(&mut self) {
+        let now = self.now();
+        let due = self.probed.iter().filter(|(_, at)| **at <= now);
+        let due: Vec<String> = due.map(|(address, _)| address.clone()).collect();
+        for address in due {
+            if self.connections.is_idle(&address) {
+                self.probed.remove(&address);
+                continue;
+            }
+            let everything = Expression { kind: "TAG".into(), text: "*".into() };
+            let probe = Request::CheckFilter(everything);
+            if let Ok(call) = self.start_soon(&address, HeaderEncoding::Json, &probe) {
+                self.errands.insert(call, Errand::Probe { address: address.clone() });
+            }
+            self.probed.insert(address, now.plus_ms(PROBE_PERIOD_MS));
+        }
     }
 
     /// The next result of a request started by the caller. `None` with `true`: an internal request
@@ -326,8 +438,10 @@ impl Remote {
             producers: producer.into_iter().cloned().collect(),
             ..Heartbeat::default()
         });
-        let call = self.start(address, HeaderEncoding::Json, &request)?;
-        let peer = Peer { line: call.line, greeted_at: self.now(), speaks_fixed: Ok(so_far) };
+        let call = self.start_soon(address, HeaderEncoding::Json, &request)?;
+        let is_ours = self.peers.get(address).is_some_and(|peer| peer.is_ours);
+        let (line, greeted_at) = (call.line, self.now());
+        let peer = Peer { line, greeted_at, speaks_fixed: Ok(so_far), is_ours };
         self.peers.insert(address.to_owned(), peer);
         self.errands.insert(call, Errand::Greeting { address: address.to_owned() });
         Ok(())
@@ -363,13 +477,28 @@ impl Remote {
                     Ok(response) => Ok(Some(response.speaks_fixed())),
                     Err(error) => Err(error.to_string()),
                 };
+                peer.is_ours |= peer.speaks_fixed == Ok(Some(true));
             }
             (Errand::Route { topic, nameserver }, Ok(response)) => match response.route() {
-                Ok(route) => drop(self.routes.handle_route(&topic, route, now)),
+                Ok(route) => {
+                    self.replicas.handle_route(&route);
+                    let is_guessed = self.replicas.guess_for(&route, now);
+                    self.routes.handle_route(&topic, route, now);
+                    if is_guessed {
+                        // It does not name the new leader yet.
+                        self.routes.doubt(&topic);
+                    }
+                }
                 // It may have restarted and know less than the others.
                 Err(_) => self.prefer_another(&nameserver),
             },
             (Errand::Route { nameserver, .. }, Err(_)) => self.prefer_another(&nameserver),
+            (Errand::Probe { .. }, Ok(_)) => {}
+            (Errand::Probe { address }, Err(error)) => {
+                if self.connections.line_to(&address) == Some(line) {
+                    self.connections.close(&address, &error.to_string());
+                }
+            }
         }
     }
 

@@ -2,12 +2,17 @@
 
 use std::net::SocketAddr;
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use nix::sys::signal::Signal;
+use ringmq::client::consumer::ConsumerOptions;
+use ringmq::client::group_consumer::{GroupEvent, GroupOptions, StartAt};
+use ringmq::client::producer::{Delivery, Message, ProducerOptions};
+use ringmq::client::{ClientOptions, Consumer, GroupConsumer, Producer};
+use ringmq::model::{GroupName, TopicName};
 
 use crate::server::{PATIENCE, Ports, Scratch, Server, nameserver, run, wait_until};
 
@@ -15,6 +20,8 @@ const REPLICAS: usize = 3;
 /// How soon another leader must have acknowledged a message. The elections take two seconds; the
 /// rest is for a machine that is busy with other tests.
 const FAILOVER_MAX: Duration = Duration::from_secs(20);
+/// How soon after an election our own client has found the new leader. The rest is for a busy machine.
+const FOLLOWED_MAX: Duration = Duration::from_secs(2);
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 
 /// Three replicas of one broker with one shard, and their NameServer.
@@ -471,6 +478,161 @@ fn an_emptied_directory_is_refused() {
     std::fs::rename(data.with_extension("own"), &data).unwrap();
     cluster.begin(emptied);
     cluster.send_until("after");
+    cluster.caught_up();
+    cluster.stop();
+}
+
+/// What our own clients do meanwhile.
+#[derive(Default)]
+struct Traffic {
+    is_over: AtomicBool,
+    /// Each with the time of its acknowledgement.
+    acknowledged: Mutex<Vec<(String, SystemTime)>>,
+    consumed: Mutex<Vec<String>>,
+}
+
+impl Traffic {
+    fn acknowledged_count(&self) -> usize {
+        self.acknowledged.lock().unwrap().len()
+    }
+
+    /// Sends one message after the other until told to stop. Each must be acknowledged.
+    fn produce(&self, namesrv: &str) {
+        let group = GroupName::new("followers").unwrap();
+        let options = ProducerOptions::new(ClientOptions::new(namesrv), group);
+        let mut producer = Producer::new(options).unwrap();
+        for number in 0.. {
+            if self.is_over.load(Ordering::Relaxed) {
+                break;
+            }
+            let body = format!("m-{number}");
+            producer.send(Message::new(orders(), body.clone())).unwrap();
+            let outcomes = producer.flush();
+            assert!(matches!(&outcomes[0].delivery, Delivery::Stored { .. }), "{outcomes:?}");
+            self.acknowledged.lock().unwrap().push((body, wall_clock()));
+        }
+    }
+
+    /// Consumes as the only member of a group until told to stop.
+    fn consume(&self, namesrv: &str) {
+        let group = GroupName::new("followers").unwrap();
+        let options = GroupOptions::new(ClientOptions::new(namesrv), group);
+        let options = GroupOptions { start_at: StartAt::First, ..options };
+        let mut consumer = GroupConsumer::join(options.subscribe(orders(), "*")).unwrap();
+        while !self.is_over.load(Ordering::Relaxed) {
+            for event in consumer.poll(50) {
+                let GroupEvent::Messages(batch) = event else { continue };
+                let text = |body: &[u8]| String::from_utf8_lossy(body).into_owned();
+                let bodies = batch.messages().map(|message| text(message.unwrap().body));
+                self.consumed.lock().unwrap().extend(bodies);
+                consumer.acknowledge(&batch);
+            }
+        }
+        consumer.close().unwrap();
+    }
+}
+
+fn orders() -> TopicName {
+    TopicName::new("orders").unwrap()
+}
+
+/// When a replica last became the leader, as its log says, in seconds of the day.
+fn led_at(log: &str) -> Option<f64> {
+    let line = log.lines().rev().find(|line| line.contains(" leads in term "))?;
+    let time = line.split_once('T')?.1.split_once('Z')?.0;
+    let parts: Vec<f64> = time.split(':').filter_map(|part| part.parse().ok()).collect();
+    let [hours, minutes, seconds] = parts[..] else { return None };
+    Some(hours * 3_600.0 + minutes * 60.0 + seconds)
+}
+
+#[expect(clippy::disallowed_methods, reason = "it is compared with times in logs")]
+fn wall_clock() -> SystemTime {
+    SystemTime::now()
+}
+
+fn seconds_of_day(time: SystemTime) -> f64 {
+    time.duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs_f64() % 86_400.0
+}
+
+#[test]
+fn our_client_finds_a_new_leader_at_once_and_stores_nothing_twice() {
+    let mut cluster = Cluster::start("followed-leader");
+    cluster.create_topic();
+    let traffic = Traffic::default();
+    let namesrv = cluster.namesrv.clone();
+    std::thread::scope(|scope| {
+        let producing = scope.spawn(|| traffic.produce(&namesrv));
+        let consuming = scope.spawn(|| traffic.consume(&namesrv));
+        for signal in [Signal::SIGKILL, Signal::SIGSTOP] {
+            // Leadership returns to the first replica some time after a restart.
+            wait_until("the first leader", LOOK_EVERY, PATIENCE, || cluster.leader() == 0);
+            let (before, leader) = (traffic.acknowledged_count(), 0);
+            wait_until("acknowledgements", LOOK_EVERY, PATIENCE, || {
+                traffic.acknowledged_count() > before + 20
+            });
+            let struck_at = wall_clock();
+            cluster.replicas[leader].as_ref().unwrap().signal(signal);
+            let next = cluster.successor(leader);
+            let mut again = None;
+            wait_until("an acknowledgement", LOOK_EVERY, FAILOVER_MAX, || {
+                let log = cluster.replicas[next].as_ref().unwrap().log();
+                let led_at = led_at(&log).unwrap();
+                let acknowledged = traffic.acknowledged.lock().unwrap();
+                let mut times = acknowledged.iter().map(|(_, at)| seconds_of_day(*at));
+                again = times.find(|at| *at > led_at).map(|at| (at - led_at, at));
+                again.is_some()
+            });
+            let (followed, at) = again.unwrap();
+            let gap = at - seconds_of_day(struck_at);
+            println!("{signal}: acknowledged after {gap:.2} s, {followed:.2} s after the election");
+            assert!(followed < FOLLOWED_MAX.as_secs_f64());
+            if signal == Signal::SIGSTOP {
+                cluster.replicas[leader].as_ref().unwrap().signal(Signal::SIGCONT);
+            } else {
+                cluster.replicas[leader].take().unwrap().kill();
+                cluster.begin(leader);
+                wait_until("three replicas", LOOK_EVERY, PATIENCE, || {
+                    cluster.rows().iter().filter(|(.., end)| end.is_some()).count() == REPLICAS
+                });
+            }
+        }
+        let before = traffic.acknowledged_count();
+        wait_until("acknowledgements", LOOK_EVERY, PATIENCE, || {
+            traffic.acknowledged_count() > before + 20
+        });
+        wait_until("consumption", LOOK_EVERY, PATIENCE, || {
+            traffic.consumed.lock().unwrap().len() >= before
+        });
+        traffic.is_over.store(true, Ordering::Relaxed);
+        producing.join().unwrap();
+        consuming.join().unwrap();
+    });
+    let sent: Vec<String> =
+        traffic.acknowledged.into_inner().unwrap().into_iter().map(|(body, _)| body).collect();
+    let mut consumer = Consumer::new(ConsumerOptions::new(ClientOptions::new(&namesrv))).unwrap();
+    let queues = consumer.queues(&orders()).unwrap();
+    let ends = queues.iter().map(|queue| consumer.max_offset(queue).unwrap().0);
+    assert_eq!(ends.sum::<u64>(), sent.len() as u64, "each message is stored once");
+    assert_eq!(cluster.bodies(sent.len()), sent);
+    let consumed = traffic.consumed.into_inner().unwrap();
+    assert!(consumed.len() > sent.len() / 2);
+    assert_eq!(consumed, sent[..consumed.len()], "nothing is missing, and nothing comes twice");
+    cluster.stop();
+}
+
+/// A person who sends a message while a leader dies waits for the next one.
+#[test]
+fn a_message_that_is_sent_while_the_leader_dies_is_acknowledged_by_the_next() {
+    let mut cluster = Cluster::start("dying-leader");
+    cluster.create_topic();
+    cluster.send_until("before");
+    let leader = cluster.leader();
+    cluster.replicas[leader].take().unwrap().kill();
+    let begin = Instant::now();
+    assert!(cluster.send("meanwhile"), "at the first attempt");
+    println!("sent after {:?}", begin.elapsed());
+    assert_eq!(cluster.bodies(2), ["before", "meanwhile"]);
+    cluster.begin(leader);
     cluster.caught_up();
     cluster.stop();
 }

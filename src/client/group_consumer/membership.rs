@@ -31,6 +31,8 @@ const REBALANCE_PERIOD_MS: u64 = 20_000;
 const COMMIT_PERIOD_MS: u64 = 5_000;
 /// Delay before a failed request is repeated, ms.
 const RETRY_MS: u64 = 1_000;
+/// The same for the offset of a queue, which nobody consumes meanwhile.
+const LOOK_UP_RETRY_MS: u64 = 200;
 
 /// Something to do.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -288,7 +290,7 @@ impl Membership {
                 self.actions.push_back(Action::Read { queue: queue.clone(), offset });
                 State::Reading(Ledger::new(offset, is_committed.then_some(offset)))
             }
-            Err(()) => State::LookUpAt(now.plus_ms(RETRY_MS)),
+            Err(()) => State::LookUpAt(now.plus_ms(LOOK_UP_RETRY_MS)),
         };
     }
 

@@ -29,7 +29,7 @@ use crate::client::consumer::{
     Consumer, ConsumerOptions, Event, Fetched, QueueRef, Requested, queues_of,
 };
 use crate::client::error::ClientError;
-use crate::client::remote::{ClientOptions, master_address};
+use crate::client::remote::{ClientOptions, NEXT_REPLICA_MS};
 use crate::client::session::{CallResult, ServerRequest};
 use crate::model::client::ResetOffsets;
 use crate::model::nameserver::Route;
@@ -112,6 +112,8 @@ pub struct GroupConsumer {
     calls: HashMap<Call, (String, Pending)>,
     events: Vec<GroupEvent>,
     commit_failure: Option<ClientError>,
+    /// Until when the last offsets are committed, if it leaves.
+    closes_until: Option<Timestamp>,
 }
 
 /// A request in flight.
@@ -158,7 +160,7 @@ impl GroupConsumer {
         }
         let membership = Membership::new(&client, subscriptions.keys().cloned(), now);
         let heartbeat = heartbeat(&client, &group, subscriptions, now);
-        let (routes, calls, events, commit_failure) = Default::default();
+        let (routes, calls, events, commit_failure, closes_until) = Default::default();
         let of_group = Self {
             group,
             start_at,
@@ -170,6 +172,7 @@ impl GroupConsumer {
             calls,
             events,
             commit_failure,
+            closes_until,
         };
         Ok(of_group)
     }
@@ -205,10 +208,10 @@ impl GroupConsumer {
         message: &RecordView<'_>,
         delay_level: i32,
     ) -> Result<(), ClientError> {
-        let address = self.reader.address(batch.queue())?;
         let (offset, group) = (message.physical_offset, self.group.clone());
-        let back = SendBack { offset, group, delay_level, retry_count_max: None };
-        self.reader.remote().ask(&address, &Request::SendBack(back), Response::done)
+        let back =
+            Request::SendBack(SendBack { offset, group, delay_level, retry_count_max: None });
+        self.reader.ask_leader(batch.queue(), &back, Response::done)
     }
 
     /// Limits the number of messages that each further pull requests, for a user with a rate of its own;
@@ -231,6 +234,7 @@ impl GroupConsumer {
     pub fn close(mut self) -> Result<(), ClientError> {
         let until = self.now().plus_ms(CLOSE_TIMEOUT_MS);
         self.commit_failure = None;
+        self.closes_until = Some(until);
         self.membership.leave();
         self.act();
         let is_commit =
@@ -284,8 +288,9 @@ impl GroupConsumer {
             if self.routes.get(topic).is_some_and(|known| Arc::ptr_eq(known, &route)) {
                 continue;
             }
-            let masters = route.brokers.iter().filter_map(|one| master_address(&route, &one.name));
-            let addresses = masters.map(str::to_owned).collect();
+            // Like stock consumers, it joins at all replicas, so that a new leader knows it.
+            let all = route.brokers.iter().flat_map(|one| &one.addresses);
+            let addresses = all.map(|(_, address)| address.clone()).collect();
             self.membership.handle_route(topic, queues_of(topic, &route), addresses, now);
             self.routes.insert(topic.clone(), route);
         }
@@ -326,15 +331,18 @@ impl GroupConsumer {
                 }
                 Action::Stop { queue } => self.reader.unassign(&queue),
                 Action::Commit { queue, assignment, offset } => {
-                    let group = self.group.clone();
-                    let signed = i64::try_from(offset.0).unwrap_or(i64::MAX);
-                    let of = queue_of(&queue);
-                    let request = Request::CommitOffset { group, queue: of, offset: signed };
-                    let pending = Pending::Commit { queue: queue.clone(), assignment, offset };
-                    self.start_at_queue(&queue, &request, pending);
+                    self.commit(queue, assignment, offset);
                 }
             }
         }
+    }
+
+    fn commit(&mut self, queue: QueueRef, assignment: u64, offset: QueueOffset) {
+        let (group, of) = (self.group.clone(), queue_of(&queue));
+        let signed = i64::try_from(offset.0).unwrap_or(i64::MAX);
+        let request = Request::CommitOffset { group, queue: of, offset: signed };
+        let pending = Pending::Commit { queue: queue.clone(), assignment, offset };
+        self.start_at_queue(&queue, &request, pending);
     }
 
     fn start_at_queue(&mut self, queue: &QueueRef, request: &Request, pending: Pending) {
@@ -426,18 +434,37 @@ impl GroupConsumer {
     fn handle_failure(&mut self, address: &str, pending: Pending, error: ClientError) {
         let now = self.now();
         match &pending {
-            Pending::Heartbeat => self.membership.handle_heartbeat(address, Err(()), now),
+            Pending::Heartbeat => {
+                self.membership.handle_heartbeat(address, Err(()), now);
+                // Its broker has others.
+                if error.is_about_replica() && self.reader.remote().is_replica(address) {
+                    return;
+                }
+            }
             Pending::Members(topic) => self.membership.handle_members(topic, Err(()), now),
             Pending::LookUp { queue, assignment, .. } => {
-                self.reader.remote().doubt_route(queue.topic.as_str());
+                self.leave_replica(queue, address, &error);
                 self.membership.handle_looked_up(queue, *assignment, Err(()), now);
             }
             Pending::Commit { queue, assignment, offset } => {
+                let is_left = self.leave_replica(queue, address, &error);
+                if is_left && self.closes_until.is_some_and(|until| now < until) {
+                    // There is no later commit.
+                    self.reader.remote().wait_ms(NEXT_REPLICA_MS);
+                    return self.commit(queue.clone(), *assignment, *offset);
+                }
                 self.commit_failure.get_or_insert_with(|| error.clone());
                 self.membership.handle_committed(queue, *assignment, *offset, false);
             }
         }
         self.events.push(GroupEvent::Trouble(error));
+    }
+
+    /// The replica at `address` could not do what only the leader does. Returns whether there is another
+    /// one to ask.
+    fn leave_replica(&mut self, queue: &QueueRef, address: &str, error: &ClientError) -> bool {
+        self.reader.remote().doubt_route(queue.topic.as_str());
+        error.is_about_replica() && self.reader.leave_replica(queue, address, error)
     }
 
     fn handle_read(&mut self, event: Event) {

@@ -7,7 +7,7 @@ use crate::client::error::ClientError;
 use crate::model::batch::BatchItem;
 use crate::model::record::{
     self, BODY_SIZE_MAX, Host, NewRecord, PROPERTIES_SIZE_MAX, PROPERTY_END, PROPERTY_NAME_END,
-    PROPERTY_TAGS,
+    PROPERTY_TAGS, PROPERTY_UNIQUE_KEY, property,
 };
 use crate::model::request::Produce;
 use crate::model::topic::AUTO_CREATE_TEMPLATE;
@@ -17,6 +17,10 @@ use crate::wire::{HeaderEncoding, RecordBatch};
 
 /// Name of the property with a message's keys.
 const PROPERTY_KEYS: &str = "KEYS";
+/// Bytes of a property with a unique key of 32 characters.
+const UNIQUE_KEY_SIZE: usize = PROPERTY_UNIQUE_KEY.len() + 2 + 32;
+/// Maximum size of a message's own properties: the unique key comes on top.
+const OWN_PROPERTIES_SIZE_MAX: usize = PROPERTIES_SIZE_MAX - UNIQUE_KEY_SIZE;
 /// Number of queues of a topic that is created by sending to it, as with stock clients.
 pub const AUTO_CREATE_QUEUE_COUNT: u32 = 4;
 
@@ -70,10 +74,10 @@ impl Message {
         for (name, value) in named.filter(|(_, value)| !value.is_empty()).chain(others) {
             push_property(&mut out, name, value)?;
         }
-        if out.len() > PROPERTIES_SIZE_MAX {
+        if out.len() > OWN_PROPERTIES_SIZE_MAX {
             let size = out.len();
             return bad(format!(
-                "its properties have {size} bytes, at most {PROPERTIES_SIZE_MAX} are allowed"
+                "its properties have {size} bytes, at most {OWN_PROPERTIES_SIZE_MAX} are allowed"
             ));
         }
         Ok(out.into())
@@ -91,22 +95,45 @@ fn push_property(out: &mut Vec<u8>, name: &str, value: &str) -> Result<(), Clien
     Ok(())
 }
 
+/// The properties of the first message of a batch, by whose unique key brokers recognize the batch if it
+/// is sent again. It gets one if it has none. `producer` tells producers apart.
+fn first_properties(first: &Queued, producer: u64) -> Bytes {
+    if property(&first.properties, PROPERTY_UNIQUE_KEY).is_some() {
+        return first.properties.clone();
+    }
+    let mut all = Vec::with_capacity(first.properties.len() + UNIQUE_KEY_SIZE);
+    all.extend_from_slice(&first.properties);
+    let key = format!("{producer:016X}{:016X}", first.ticket.0);
+    record::push_property(&mut all, PROPERTY_UNIQUE_KEY, key.as_bytes());
+    all.into()
+}
+
+/// Where a batch goes, and from whom.
+pub(super) struct Envelope<'a> {
+    pub group: &'a GroupName,
+    /// Tells producers apart.
+    pub producer: u64,
+    pub topic: &'a TopicName,
+    pub queue: QueueId,
+}
+
 /// `messages` as one request in `encoding`. All are for the same queue, and there is at least one.
 pub(super) fn encode_batch(
     encoding: HeaderEncoding,
-    group: &GroupName,
-    topic: &TopicName,
-    queue: QueueId,
+    envelope: &Envelope<'_>,
     messages: &[Queued],
     now: Timestamp,
 ) -> Request {
+    let Envelope { group, producer, topic, queue } = *envelope;
+    let first = messages.first().expect("a batch has a message");
+    let first = first_properties(first, producer);
     if encoding == HeaderEncoding::Fixed {
-        return encode_records(topic, queue, messages);
+        return encode_records(topic, queue, messages, &first);
     }
     let is_batch = messages.len() > 1;
     let (properties, body) = match messages {
-        [only] => (only.properties.clone(), only.body.clone()),
-        several => (Bytes::new(), encode_items(several)),
+        [only] => (first, only.body.clone()),
+        several => (Bytes::new(), encode_items(several, &first)),
     };
     Request::Produce(Produce {
         group: group.as_str().into(),
@@ -125,17 +152,31 @@ pub(super) fn encode_batch(
     })
 }
 
-fn encode_items(messages: &[Queued]) -> Bytes {
+/// Messages and their properties as they are sent.
+fn with_properties<'a>(
+    messages: &'a [Queued],
+    first: &'a Bytes,
+) -> impl Iterator<Item = (&'a Queued, &'a Bytes)> {
+    let properties = messages.iter().skip(1).map(|message| &message.properties);
+    messages.iter().zip(std::iter::once(first).chain(properties))
+}
+
+fn encode_items(messages: &[Queued], first: &Bytes) -> Bytes {
     let mut out = Vec::new();
-    for message in messages {
-        BatchItem { flag: 0, body: &message.body, properties: &message.properties }.write(&mut out);
+    for (message, properties) in with_properties(messages, first) {
+        BatchItem { flag: 0, body: &message.body, properties }.write(&mut out);
     }
     out.into()
 }
 
-fn encode_records(topic: &TopicName, queue: QueueId, messages: &[Queued]) -> Request {
+fn encode_records(
+    topic: &TopicName,
+    queue: QueueId,
+    messages: &[Queued],
+    first: &Bytes,
+) -> Request {
     let mut batch = RecordBatch::new(queue, RECORDS_SIZE_MAX);
-    for message in messages {
+    for (message, properties) in with_properties(messages, first) {
         let record = NewRecord {
             topic: topic.as_str(),
             queue,
@@ -146,7 +187,7 @@ fn encode_records(topic: &TopicName, queue: QueueId, messages: &[Queued]) -> Req
             born_host: Host { address: [0; 4], port: 0.into() },
             reconsume_times: 0,
             body: &message.body,
-            properties: [&message.properties, b""],
+            properties: [properties, b""],
         };
         batch.append(&record).expect("a batch is closed long before it fills a frame");
     }

@@ -18,14 +18,14 @@ pub use outbox::{Delivery, OutboxOptions, Outcome, Ticket};
 
 use crate::client::blocking::Call;
 use crate::client::error::ClientError;
-use crate::client::remote::{ClientOptions, Dialect, Remote, master_address};
+use crate::client::remote::{ClientOptions, Dialect, NEXT_REPLICA_MS, Remote, random};
 use crate::client::session::{CallError, CallResult};
 use crate::model::nameserver::{Route, RouteQueues};
 use crate::model::topic::{AUTO_CREATE_TEMPLATE, PERM_INHERIT, PERM_WRITE};
 use crate::model::{GroupName, QueueId, Refusal, Timestamp, TopicName};
 use crate::wire::codes::response;
 use crate::wire::{HeaderEncoding, ReplyError, Stored};
-use message::{AUTO_CREATE_QUEUE_COUNT, encode_batch};
+use message::{AUTO_CREATE_QUEUE_COUNT, Envelope, encode_batch};
 use outbox::{Attempt, Batch, LaneKey, Outbox, Queued, Retry};
 
 /// Maximum number of uncollected outcomes; at the limit, further messages are refused.
@@ -44,7 +44,8 @@ pub struct ProducerOptions {
     /// Maximum bytes of messages without an outcome; beyond it [`Producer::send`] waits.
     pub buffer_bytes_max: usize,
     /// Whether to retry messages that may have been stored. Then none are lost, and some may be
-    /// stored twice. Otherwise their outcome is [`Delivery::Unknown`].
+    /// stored twice. Otherwise their outcome is [`Delivery::Unknown`]. A RingMQ broker with replicas
+    /// recognizes what it has stored (`--dedup-window`), so there they are retried, and stored once.
     pub repeat_unknown: bool,
     /// Whether to send to a topic that does not exist, so that its brokers create it.
     pub auto_create: bool,
@@ -65,11 +66,14 @@ pub struct Producer {
     repeat_unknown: bool,
     auto_create: bool,
     outbox: Outbox,
-    in_flight: HashMap<Call, Batch>,
+    /// Batches in flight, and where to.
+    in_flight: HashMap<Call, (Batch, String)>,
     topics: HashMap<TopicName, Spread>,
     /// Brokers to avoid, and until when.
     avoided: HashMap<Arc<str>, Timestamp>,
     next_ticket: u64,
+    /// Tells producers apart.
+    number: u64,
     next_shift: usize,
 }
 
@@ -96,6 +100,7 @@ impl Producer {
             topics: HashMap::new(),
             avoided: HashMap::new(),
             next_ticket: 0,
+            number: random(),
             next_shift: 0,
         })
     }
@@ -161,7 +166,7 @@ impl Producer {
     /// The address at which `broker` accepts messages of `topic`, if the route is known.
     pub fn address_of(&self, topic: &TopicName, broker: &str) -> Option<String> {
         let route = self.remote.known_route(topic.as_str())?;
-        master_address(&route, broker).map(str::to_owned)
+        self.remote.leader(&route, broker).map(str::to_owned)
     }
 
     fn turn(&mut self, until: Timestamp) {
@@ -174,9 +179,9 @@ impl Producer {
                 self.outbox.release();
             }
             let Some((call, result)) = finished else { break };
-            if let Some(batch) = self.in_flight.remove(&call) {
-                let attempt = self.judge(&batch, result);
-                self.handle_attempt(batch, attempt);
+            if let Some((batch, address)) = self.in_flight.remove(&call) {
+                let attempt = self.judge(&batch, &address, result);
+                self.handle_attempt(batch, Some(&address), attempt);
                 // A full connection may have room again.
                 self.outbox.release();
             }
@@ -194,66 +199,80 @@ impl Producer {
         let key = self.outbox.key(batch.lane).clone();
         let Some(address) = self.address_of(&key.topic, &key.broker) else {
             let reason = format!("{} is not in the route of {}", key.broker, key.topic);
-            return self.handle_attempt(batch, not_reached(reason));
+            return self.handle_attempt(batch, None, not_reached(reason));
         };
         let encoding = match self.remote.dialect(&address, Some(&self.group)) {
             Dialect::Known(_) if self.is_assumed(&key.topic) => HeaderEncoding::Json,
             Dialect::Known(encoding) => encoding,
             Dialect::Asking => return self.outbox.hold(batch),
             Dialect::Unreachable(why) => {
-                let attempt = not_reached(self.with_place(&batch, why));
-                return self.handle_attempt(batch, attempt);
+                let attempt = not_reached(self.with_place(&batch, &address, why));
+                return self.handle_attempt(batch, Some(&address), attempt);
             }
         };
         if !self.remote.has_room(&address) {
             return self.outbox.hold(batch);
         }
         let (messages, now) = (&batch.messages, self.remote.now());
-        let request = encode_batch(encoding, &self.group, &key.topic, key.queue, messages, now);
-        match self.remote.start(&address, encoding, &request) {
-            Ok(call) => drop(self.in_flight.insert(call, batch)),
-            Err(error) => self.handle_attempt(batch, not_reached(error.to_string())),
+        let (group, producer) = (&self.group, self.number);
+        let envelope = Envelope { group, producer, topic: &key.topic, queue: key.queue };
+        let request = encode_batch(encoding, &envelope, messages, now);
+        match self.remote.start_soon(&address, encoding, &request) {
+            Ok(call) => drop(self.in_flight.insert(call, (batch, address))),
+            Err(error) => {
+                self.handle_attempt(batch, Some(&address), not_reached(error.to_string()));
+            }
         }
     }
 
     /// What a reply, or its absence, means for a batch.
-    fn judge(&self, batch: &Batch, result: CallResult) -> Attempt {
+    fn judge(&self, batch: &Batch, address: &str, result: CallResult) -> Attempt {
+        let is_repeated = self.repeat_unknown || self.remote.recognizes(address);
         match result.map(|response| response.produced()) {
             Ok(Ok(stored)) => {
                 let Stored { queue_offset: first, position, code, .. } = stored;
                 Attempt::Stored { first, position, code }
             }
-            Ok(Err(error)) => judge_refusal(error, self.repeat_unknown),
-            Err(CallError::NotSent(why)) => not_reached(self.with_place(batch, why)),
+            Ok(Err(error)) => judge_refusal(error, is_repeated),
+            Err(CallError::NotSent(why)) => not_reached(self.with_place(batch, address, why)),
             Err(CallError::Unanswered(why)) => {
-                let reason = self.with_place(batch, why);
-                Attempt::Unknown { reason, is_repeated: self.repeat_unknown }
+                let reason = self.with_place(batch, address, why);
+                Attempt::Unknown { reason, is_repeated }
             }
         }
     }
 
     /// What failed, and at which server.
-    fn with_place(&self, batch: &Batch, why: String) -> String {
-        let LaneKey { topic, broker, .. } = self.outbox.key(batch.lane);
-        match self.address_of(topic, broker) {
-            Some(address) => format!("{broker} at {address}: {why}"),
-            None => format!("{broker}: {why}"),
-        }
+    fn with_place(&self, batch: &Batch, address: &str, why: String) -> String {
+        format!("{} at {address}: {why}", self.outbox.key(batch.lane).broker)
     }
 
-    fn handle_attempt(&mut self, batch: Batch, attempt: Attempt) {
+    fn handle_attempt(&mut self, mut batch: Batch, address: Option<&str>, attempt: Attempt) {
         let now = self.remote.now();
         let lane = batch.lane;
+        let mut has_replicas = false;
         let is_final =
             matches!(attempt, Attempt::Stored { .. } | Attempt::Refused { retry: Retry::No, .. });
         if !is_final {
             let LaneKey { topic, broker, .. } = self.outbox.key(lane).clone();
+            if attempt.is_about_replica()
+                && let Some(address) = address
+                && self.remote.leave_replica(topic.as_str(), &broker, address, attempt.is_silence())
+            {
+                has_replicas = true;
+                batch.hurry(NEXT_REPLICA_MS);
+            }
             self.avoided.insert(broker, now.plus_ms(AVOID_MS));
             // The queue may have moved.
             self.remote.doubt_route(topic.as_str());
             self.remote.refresh_route(topic.as_str());
         }
         let Some(batch) = self.outbox.handle_attempt(batch, attempt, now) else { return };
+        if has_replicas && batch.is_maybe_stored() {
+            // Only this shard recognizes what it has stored.
+            let not_before = batch.not_before();
+            return self.outbox.requeue(batch, lane, not_before);
+        }
         let topic = self.outbox.key(lane).topic.clone();
         let other = self.next_lane(&topic).unwrap_or(lane);
         let is_elsewhere = self.outbox.key(other).broker != self.outbox.key(lane).broker;
@@ -426,12 +445,15 @@ fn retry_hint_ms(remark: &str) -> u64 {
     hint.and_then(|ms| ms.parse().ok()).unwrap_or(0).min(RETRY_HINT_MAX_MS)
 }
 
-/// The queues of writable brokers that have a master.
+/// The queues of writable brokers. One without a leader will have one soon, if it has replicas.
 fn writable(route: &Route) -> impl Iterator<Item = &RouteQueues> {
     route.queues.iter().filter(|queues| {
         queues.perm & PERM_WRITE != 0
             && queues.write_queue_count > 0
-            && master_address(route, &queues.broker_name).is_some()
+            && route
+                .brokers
+                .iter()
+                .any(|one| one.name == queues.broker_name && !one.addresses.is_empty())
     })
 }
 

@@ -22,6 +22,7 @@ use bytes::Bytes;
 
 use crate::client::error::ClientError;
 use crate::model::{LogOffset, QueueId, QueueOffset, Timestamp, TopicName};
+use crate::wire::codes::response::SERVICE_NOT_AVAILABLE;
 
 /// Maximum number of lanes per producer.
 const LANES_MAX: usize = 65_536;
@@ -130,6 +131,8 @@ pub struct Batch {
     last_failure: Option<(Option<i32>, String)>,
     /// Why an earlier attempt may have stored it.
     maybe_stored: Option<String>,
+    /// The longest pause before the next attempt, ms.
+    pause_max_ms: u64,
 }
 
 impl Batch {
@@ -145,7 +148,18 @@ impl Batch {
             give_up_at: now.plus_ms(options.delivery_timeout_ms),
             last_failure: None,
             maybe_stored: None,
+            pause_max_ms: u64::MAX,
         }
+    }
+
+    /// Whether an earlier attempt may have stored it.
+    pub fn is_maybe_stored(&self) -> bool {
+        self.maybe_stored.is_some()
+    }
+
+    /// The next attempt is at another replica, at the latest after this long.
+    pub fn hurry(&mut self, pause_max_ms: u64) {
+        self.pause_max_ms = pause_max_ms;
     }
 
     /// Attempts so far.
@@ -175,6 +189,20 @@ pub enum Attempt {
 }
 
 impl Attempt {
+    /// Whether another replica of the broker may store it.
+    pub fn is_about_replica(&self) -> bool {
+        match self {
+            Self::Stored { .. } => false,
+            Self::Refused { code, .. } => code.is_none_or(|code| code == SERVICE_NOT_AVAILABLE),
+            Self::Unknown { .. } => true,
+        }
+    }
+
+    /// Whether there was no answer.
+    pub fn is_silence(&self) -> bool {
+        matches!(self, Self::Unknown { .. } | Self::Refused { code: None, .. })
+    }
+
     /// Code and reason, unless it succeeded.
     fn failure(&self) -> Option<(Option<i32>, String)> {
         match self {
@@ -378,7 +406,8 @@ impl Outbox {
         self.schedule(lane);
         batch.attempts += 1;
         let wait_ms = self.wait_before_next(&mut batch, &attempt);
-        let again_at = wait_ms.map(|ms| now.plus_ms(ms.max(self.backoff_ms(batch.attempts))));
+        let pause_ms = self.backoff_ms(batch.attempts).min(batch.pause_max_ms);
+        let again_at = wait_ms.map(|ms| now.plus_ms(ms.max(pause_ms)));
         match again_at {
             Some(at) if at < batch.give_up_at => {
                 batch.not_before = at;

@@ -218,12 +218,12 @@ fn a_failed_look_up_is_repeated_and_an_outdated_one_is_ignored() {
         panic!("{look_up:?}")
     };
     membership.handle_looked_up(of, *assignment, Err(()), ms(0));
-    assert_eq!(membership.poll(ms(RETRY_MS - 1)), []);
-    assert_eq!(membership.poll(ms(RETRY_MS)), look_up);
-    membership.handle_looked_up(of, assignment + 1, Ok((at(7), true)), ms(RETRY_MS));
-    assert_eq!(membership.poll(ms(RETRY_MS)), []);
-    membership.handle_looked_up(of, *assignment, Ok((at(7), true)), ms(RETRY_MS));
-    assert_eq!(membership.poll(ms(RETRY_MS)), [read(0, 7)]);
+    assert_eq!(membership.poll(ms(LOOK_UP_RETRY_MS - 1)), []);
+    assert_eq!(membership.poll(ms(LOOK_UP_RETRY_MS)), look_up);
+    membership.handle_looked_up(of, assignment + 1, Ok((at(7), true)), ms(LOOK_UP_RETRY_MS));
+    assert_eq!(membership.poll(ms(LOOK_UP_RETRY_MS)), []);
+    membership.handle_looked_up(of, *assignment, Ok((at(7), true)), ms(LOOK_UP_RETRY_MS));
+    assert_eq!(membership.poll(ms(LOOK_UP_RETRY_MS)), [read(0, 7)]);
 }
 
 /// The broker was restarted, say. Giving up the queues at once would hand them out twice.
