@@ -208,11 +208,15 @@ impl Request {
         )
     }
 
-    /// Whether the answer says what is newest, which only the leader knows.
+    /// Whether the answer says what is newest, which only the leader knows. Locks are renewed without an
+    /// entry of the log, so a former leader would renew what another client owns by now.
     pub fn reads_newest(&self) -> bool {
         matches!(
             self,
-            Self::MaxOffset(_) | Self::OffsetByTime { .. } | Self::CommittedOffset { .. }
+            Self::MaxOffset(_)
+                | Self::OffsetByTime { .. }
+                | Self::CommittedOffset { .. }
+                | Self::LockQueues(_)
         )
     }
 }

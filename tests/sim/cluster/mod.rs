@@ -2,12 +2,13 @@
 //! thread and in virtual time. Processes are killed and lose power at any of their steps, machines
 //! are paused, links between them are blocked and break, disks are slow.
 //!
-//! [`oracle`] says what must be true. One seed decides everything; a failure prints the command that
+//! [`oracle`] says what must be true, and [`features`] for what is built on messages. One seed decides everything; a failure prints the command that
 //! repeats it. `RINGMQ_SEEDS=A..B` runs other seeds.
 
 mod clients;
 mod copies;
 mod faults;
+mod features;
 mod identity;
 mod machine;
 mod members;
@@ -21,7 +22,7 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use openraft::async_runtime::AsyncRuntime;
-use ringmq::model::reply::QueueProgress;
+use ringmq::model::reply::{PullStatus, QueueProgress};
 use ringmq::model::{Reply, Request};
 use ringmq::sim::SimRuntime;
 
@@ -39,6 +40,8 @@ struct Summary {
     acknowledged: usize,
     leaders: usize,
     crashes: usize,
+    /// Delayed messages, returned ones, and granted locks.
+    features: [usize; 3],
     trace: u64,
 }
 
@@ -63,12 +66,14 @@ fn simulate(seed: u64) -> Summary {
         acknowledged: world.oracle.acknowledged_count(),
         leaders: world.oracle.leader_count(),
         crashes: world.crashes.get(),
+        features: world.features.counts(),
         trace: world.trace(),
     }
 }
 
 async fn run(world: Rc<World>) {
     let stops = begin(&world);
+    features::start(&world, &stops);
     faults::strike(&world).await;
     end(&world, stops).await;
 }
@@ -103,10 +108,12 @@ async fn end(world: &Rc<World>, stops: Rc<Cell<bool>>) {
     }
     agree(world).await;
     check(world).await;
+    features::check(world).await;
     IDS.into_iter().for_each(|id| world.crash(id, Crash::Power));
     IDS.into_iter().for_each(|id| world.start(id));
     agree(world).await;
     check(world).await;
+    features::check(world).await;
     IDS.into_iter().for_each(|id| world.crash(id, Crash::Kill));
 }
 
@@ -157,6 +164,11 @@ async fn check(world: &Rc<World>) {
                 else {
                     panic!("{who}: {answer:?}");
                 };
+                if pulled.status == PullStatus::OffsetMoved && pulled.next_offset.0 > at {
+                    // Retention has just deleted more.
+                    queues[queue as usize] = pulled.next_offset.0..pulled.next_offset.0;
+                    continue;
+                }
                 if pulled.count == 0 {
                     break;
                 }
@@ -192,6 +204,7 @@ fn seeds(default: Range<u64>) -> Range<u64> {
 #[test]
 fn seeds_keep_every_promise() {
     let (mut acknowledged, mut leaders, mut crashes) = (0, 0, 0);
+    let mut features = [0; 3];
     let seeds = seeds(0..80);
     let began = Instant::now();
     for seed in seeds.clone() {
@@ -199,10 +212,12 @@ fn seeds_keep_every_promise() {
         acknowledged += summary.acknowledged;
         leaders += summary.leaders;
         crashes += summary.crashes;
+        features.iter_mut().zip(summary.features).for_each(|(all, one)| *all += one);
     }
     let count = (seeds.end - seeds.start) as usize;
     eprintln!(
-        "{count} seeds in {:?}: {acknowledged} acknowledged, {leaders} terms, {crashes} crashes",
+        "{count} seeds in {:?}: {acknowledged} acknowledged, {leaders} terms, {crashes} crashes, \
+         {features:?} delayed, returned, locked",
         began.elapsed()
     );
     if count < 50 {
@@ -210,6 +225,7 @@ fn seeds_keep_every_promise() {
     }
     assert!(acknowledged > 40 * count, "only {acknowledged} messages were acknowledged");
     assert!(leaders > 2 * count, "only {leaders} leaders");
+    assert!(features.iter().all(|one| *one > count / 2), "too little was used: {features:?}");
 }
 
 #[test]

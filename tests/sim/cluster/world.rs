@@ -26,6 +26,8 @@ use ringmq::storage::segment::FileName;
 use ringmq::storage::{CommitRule, CommitStep, StoreConfig, WRITES_IN_FLIGHT_MAX};
 
 use super::super::shard::broker_config;
+use super::clients::TOPIC;
+use super::features::Features;
 use super::machine::{Edge, PORT, SimTransport, TimedDisk, halves};
 use super::oracle::{Newest, Oracle};
 
@@ -36,7 +38,11 @@ const DISK_MICROS: u64 = 300;
 const SLOW_DISK_MICROS: u64 = 60_000;
 /// How long a client waits for an answer.
 const ANSWER_MAX: Duration = Duration::from_secs(2);
-const DELAY_LEVELS_MS: [u64; 1] = [1_000];
+pub const DELAY_LEVELS_MS: [u64; 2] = [1_000, 3_000];
+/// How much later the wall clock of the next machine is, ms.
+const SKEW_MS: u64 = 700;
+/// By how much the wall clocks of two machines differ at most, ms.
+pub const SKEW_MAX_MS: u64 = SKEW_MS * 2;
 
 pub type SimReplica = Replica<SimHost, SimRuntime>;
 
@@ -60,6 +66,7 @@ pub struct World {
     pub clock: Rc<Clock>,
     pub network: Network<Vec<u8>>,
     pub oracle: Oracle,
+    pub features: Features,
     pub rng: RefCell<Rng>,
     machines: [Machine; 3],
     /// How many reasons there are to block a link.
@@ -125,6 +132,7 @@ impl World {
             network: Network::new(tasks.clock(), rng.next_u64(), conditions),
             tasks: tasks.clone(),
             oracle: Oracle::default(),
+            features: Features::default(),
             rng: RefCell::new(rng),
             machines,
             blocks: RefCell::default(),
@@ -327,6 +335,7 @@ impl World {
         process.replica.replace(Some(replica.clone()));
         self.tasks.spawn(format!("tick of {id}"), process.clone().tick());
         self.tasks.spawn(format!("maintenance of {id}"), process.clone().maintain());
+        self.tasks.spawn(format!("delivery of {id}"), process.clone().deliver());
         let why = replica.watch().await;
         self.refuse(&process, why);
     }
@@ -355,7 +364,7 @@ impl World {
     fn now(&self, id: ReplicaId, life: u64) -> Now {
         let ms = self.clock.now().as_millis() as u64;
         Now {
-            wall: Timestamp(1_700_000_000_123 + ms + id * 700),
+            wall: Timestamp(1_700_000_000_123 + ms + id * SKEW_MS),
             moment: Moment(ms + life * 10_000),
         }
     }
@@ -445,6 +454,10 @@ impl Process {
         }
     }
 
+    async fn deliver(self: Rc<Self>) {
+        self.broker.deliver(&*self).await;
+    }
+
     async fn maintain(self: Rc<Self>) {
         loop {
             self.world.sleep_ms(100).await;
@@ -514,14 +527,18 @@ impl Process {
     fn note(&self, request: &Request, answer: &Answer, newest: Newest) {
         let (oracle, who) = (&self.world.oracle, self);
         match (request, &answer.reply) {
-            (Request::Produce(produce), Ok(Reply::Produced(produced))) => {
+            (Request::Produce(produce), Ok(Reply::Produced(produced)))
+                if produce.topic.as_str() == TOPIC =>
+            {
                 let place = (produced.queue.0, produced.queue_offset.0);
                 oracle.acknowledge(place, &produce.body, who);
             }
             (Request::CommitOffset { group, queue, offset }, Ok(_)) => {
                 oracle.acknowledge_commit(group.as_str(), queue.queue.0, *offset as u64);
             }
-            (Request::Pull(pull), Ok(Reply::Pulled(pulled))) => {
+            (Request::Pull(pull), Ok(Reply::Pulled(pulled)))
+                if pull.queue.topic.as_str() == TOPIC =>
+            {
                 let mut expected = pull.offset as u64;
                 for chunk in &answer.chunks {
                     let mut rest: &[u8] = chunk;

@@ -1,0 +1,285 @@
+//! Clients that use what is built on messages while leaders change, and what must be true for them:
+//!
+//! - A delayed message is delivered exactly once, whatever the number of attempts to send it, if it was
+//!   acknowledged; at most once otherwise. It is never early, except by what the wall clocks of two
+//!   leaders differ.
+//! - A message that a consumer has sent back comes again, or is among the dead letters after its last
+//!   attempt, if that was acknowledged.
+//! - Two clients never own a queue at the same time.
+//!
+//! Replies to requests between clients are not stored: there is nothing to check after a failover.
+
+use std::cell::{Cell, RefCell};
+use std::collections::{BTreeMap, BTreeSet};
+use std::rc::Rc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use ringmq::model::record::{RecordView, property};
+use ringmq::model::request::{BrokerQueue, LockQueues, Produce, QueueOf, SendBack};
+use ringmq::model::{
+    ClientId, GroupName, LogOffset, QueueId, Reply, Request, Timestamp, TopicName,
+};
+
+use super::super::shard::pull;
+use super::clients::{QUEUES, group_name};
+use super::world::{DELAY_LEVELS_MS, IDS, SKEW_MAX_MS, World};
+
+/// Where delayed messages go.
+const LATER: &str = "later";
+/// Consumers of this group send messages back.
+const FAILING: &str = "failing";
+/// After so many attempts a message is a dead letter.
+const ATTEMPTS: i32 = 2;
+/// Consumers of this group lock queues.
+const ORDERLY: &str = "orderly";
+const LOCKERS: u32 = 2;
+
+#[derive(Default)]
+pub struct Features(RefCell<Known>);
+
+#[derive(Default)]
+struct Known {
+    /// When the first attempt to send each delayed message was made, and whether one was acknowledged.
+    delayed: BTreeMap<String, (Duration, bool)>,
+    /// Keys of messages whose return was acknowledged, and of how many attempts.
+    returned: BTreeMap<String, i32>,
+    /// Who owns each queue, as its owner knows.
+    owners: BTreeMap<u32, u32>,
+    granted: usize,
+}
+
+fn produce(topic: &str, key: &str, more: &str) -> Request {
+    Request::Produce(Produce {
+        group: "senders".into(),
+        topic: TopicName::new(topic.to_owned()).unwrap(),
+        default_topic: "TBW102".into(),
+        default_queue_count: QUEUES,
+        queue: Some(QueueId(0)),
+        system_flag: 0,
+        born_at: Timestamp(1_700_000_000_000),
+        flag: 0,
+        properties: Bytes::from(format!("UNIQ_KEY\u{1}{key}\u{2}{more}")),
+        reconsume_times: 0,
+        retry_count_max: None,
+        is_batch: false,
+        body: Bytes::from(key.to_owned()),
+    })
+}
+
+/// Sends delayed messages until it is told to stop, each until it is acknowledged or given up.
+pub async fn delay_all(world: Rc<World>, stops: Rc<Cell<bool>>) {
+    let mut target = world.pick_id();
+    for number in 0.. {
+        let key = format!("later-{number}");
+        let begin = world.clock.now();
+        world.features.0.borrow_mut().delayed.insert(key.clone(), (begin, false));
+        loop {
+            let request = produce(LATER, &key, "DELAY\u{1}2\u{2}");
+            if let Some(Ok(_)) = world.ask(target, request).await.map(|answer| answer.reply) {
+                world.features.0.borrow_mut().delayed.get_mut(&key).unwrap().1 = true;
+                break;
+            }
+            target = world.pick_id();
+            world.sleep_ms(1 + world.below(60)).await;
+            if stops.get() || world.below(8) == 0 {
+                break;
+            }
+        }
+        world.sleep_ms(world.below(400)).await;
+        if stops.get() {
+            return;
+        }
+    }
+}
+
+/// Reads a topic from any replica; passes each message on with the place of its reader.
+async fn read(
+    world: &Rc<World>,
+    id: u64,
+    (topic, queue): (&TopicName, u32),
+    next: &mut u64,
+    mut take: impl FnMut(&RecordView<'_>),
+) -> bool {
+    let request = pull(group_name("readers"), topic.clone(), queue, *next, 32);
+    let Some(answer) = world.ask(id, request).await else { return false };
+    let mut is_any = false;
+    for chunk in &answer.chunks {
+        let mut rest: &[u8] = chunk;
+        while !rest.is_empty() {
+            let record = RecordView::parse(rest).unwrap();
+            rest = &rest[record.size..];
+            *next = record.queue_offset.0 + 1;
+            is_any = true;
+            take(&record);
+        }
+    }
+    is_any
+}
+
+fn key_of(record: &RecordView<'_>) -> String {
+    String::from_utf8(property(record.properties, "UNIQ_KEY").unwrap().to_vec()).unwrap()
+}
+
+/// Consumes delayed messages: none is early. Sends some of them back.
+pub async fn consume_delayed(world: Rc<World>, stops: Rc<Cell<bool>>) {
+    let topic = TopicName::new(LATER).unwrap();
+    let (mut next, mut leader) = (0, world.pick_id());
+    while !stops.get() {
+        let mut places = Vec::new();
+        let source = world.pick_id();
+        read(&world, source, (&topic, 0), &mut next, |record| {
+            let key = key_of(record);
+            let known = world.features.0.borrow();
+            let age = world.clock.now() - known.delayed[&key].0;
+            let delay = Duration::from_millis(DELAY_LEVELS_MS[1] - SKEW_MAX_MS);
+            assert!(age >= delay, "seed {}: {key} came after {age:?}", world.seed);
+            places.push((key, record.physical_offset));
+        })
+        .await;
+        for (key, offset) in places {
+            if world.below(3) == 0 {
+                give_back(&world, &mut leader, key, offset, &stops).await;
+            }
+        }
+        world.sleep_ms(world.below(150)).await;
+    }
+}
+
+/// A message could not be processed: it is to come again, with all its attempts used up or not.
+async fn give_back(
+    world: &Rc<World>,
+    leader: &mut u64,
+    key: String,
+    offset: LogOffset,
+    stops: &Cell<bool>,
+) {
+    // A negative level makes it a dead letter.
+    let (delay_level, attempts) = if world.below(2) == 0 { (1, 1) } else { (-1, ATTEMPTS) };
+    for _ in 0..6 {
+        let (group, retry_count_max) = (group_name(FAILING), Some(ATTEMPTS));
+        let back = Request::SendBack(SendBack { offset, group, delay_level, retry_count_max });
+        match world.ask(*leader, back).await.map(|answer| answer.reply) {
+            Some(Ok(_)) => {
+                world.features.0.borrow_mut().returned.insert(key, attempts);
+                return;
+            }
+            _ if stops.get() => return,
+            _ => {
+                *leader = world.pick_id();
+                world.sleep_ms(1 + world.below(60)).await;
+            }
+        }
+    }
+}
+
+/// Locks queues and gives them up, until it is told to stop.
+pub async fn lock_all(world: Rc<World>, name: u32, stops: Rc<Cell<bool>>) {
+    let mut leader = world.pick_id();
+    let queue_of = |queue: u32| BrokerQueue {
+        broker_name: "s00-broker-a".into(),
+        queue: QueueOf { topic: TopicName::new("orders").unwrap(), queue: QueueId(queue) },
+    };
+    let request = |queues: Vec<BrokerQueue>| LockQueues {
+        group: GroupName::new(ORDERLY).unwrap(),
+        client: ClientId::from(format!("client-{name}")),
+        queues,
+        skipped: Vec::new(),
+    };
+    while !stops.get() {
+        let queue = world.below(u64::from(QUEUES)) as u32;
+        let queues = vec![queue_of(queue)];
+        let is_lock = world.below(3) > 0;
+        let request = match is_lock {
+            true => Request::LockQueues(request(queues)),
+            false => {
+                // From now on another client may own it.
+                let owners = &mut world.features.0.borrow_mut().owners;
+                if owners.get(&queue) == Some(&name) {
+                    owners.remove(&queue);
+                }
+                Request::UnlockQueues(request(queues))
+            }
+        };
+        match world.ask(leader, request).await.map(|answer| answer.reply) {
+            Some(Ok(Reply::Locked(owned))) if !owned.is_empty() => {
+                let known = &mut *world.features.0.borrow_mut();
+                known.granted += 1;
+                let before = *known.owners.entry(queue).or_insert(name);
+                let seed = world.seed;
+                assert_eq!(before, name, "seed {seed}: queue {queue} has two owners");
+            }
+            Some(Ok(_)) => {}
+            Some(Err(_)) | None => leader = world.pick_id(),
+        }
+        world.sleep_ms(world.below(120)).await;
+    }
+}
+
+/// Starts all these clients.
+pub fn start(world: &Rc<World>, stops: &Rc<Cell<bool>>) {
+    world.tasks.spawn("delaying", delay_all(world.clone(), stops.clone()));
+    world.tasks.spawn("returning", consume_delayed(world.clone(), stops.clone()));
+    for name in 0..LOCKERS {
+        world.tasks.spawn(format!("locker {name}"), lock_all(world.clone(), name, stops.clone()));
+    }
+}
+
+/// Waits until everything that is due was delivered on all replicas, and checks it.
+pub async fn check(world: &Rc<World>) {
+    let later = TopicName::new(LATER).unwrap();
+    let group = GroupName::new(FAILING).unwrap();
+    let (retry, dead) = (TopicName::retry_of(&group), TopicName::dead_letters_of(&group));
+    let deadline = world.clock.now() + Duration::from_secs(30);
+    for id in IDS {
+        loop {
+            let mut delivered = BTreeMap::<String, usize>::new();
+            let (mut next, mut back) = (0, BTreeSet::new());
+            while read(world, id, (&later, 0), &mut next, |record| {
+                *delivered.entry(key_of(record)).or_default() += 1;
+            })
+            .await
+            {}
+            for topic in [&retry, &dead] {
+                let mut next = 0;
+                while read(world, id, (topic, 0), &mut next, |record| {
+                    back.insert((key_of(record), topic == &dead));
+                })
+                .await
+                {}
+            }
+            let seed = world.seed;
+            let missing = {
+                let known = world.features.0.borrow();
+                for (key, count) in &delivered {
+                    assert_eq!(*count, 1, "seed {seed}, replica {id}: {key} was delivered");
+                }
+                let is_delivered = |key: &String| delivered.contains_key(key);
+                let mut missing =
+                    known.delayed.iter().filter(|(_, (_, is_acknowledged))| *is_acknowledged);
+                let late = missing.find(|(key, _)| !is_delivered(key)).map(|(key, _)| key.clone());
+                let mut returned = known.returned.iter();
+                let lost = returned.find(|(key, attempts)| {
+                    !back.contains(&((*key).clone(), **attempts == ATTEMPTS))
+                });
+                late.or(lost.map(|(key, _)| format!("the return of {key}")))
+            };
+            let Some(missing) = missing else { break };
+            let is_late = world.clock.now() > deadline;
+            assert!(
+                !is_late,
+                "seed {seed}, replica {id}: {missing} is missing\n{}",
+                world.describe()
+            );
+            world.sleep_ms(50).await;
+        }
+    }
+}
+
+impl Features {
+    /// Numbers of delayed messages, returned ones and granted locks.
+    pub fn counts(&self) -> [usize; 3] {
+        let known = self.0.borrow();
+        [known.delayed.len(), known.returned.len(), known.granted]
+    }
+}
