@@ -1,6 +1,10 @@
 //! Brokers whose log is committed by its owner: cuts, what a start shows, and what operators learn of
 //! replicas and order.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{self, Wake, Waker};
+
 use ringmq::model::replicas::{ReplicaLag, ReplicaOrder, ReplicaSet, ReplicaState};
 
 use super::*;
@@ -365,6 +369,16 @@ impl Context for At {
     async fn cold_read(&self, _size_max: usize) {}
 }
 
+/// Whether a task has been woken.
+#[derive(Default)]
+struct Woken(AtomicBool);
+
+impl Wake for Woken {
+    fn wake(self: Arc<Self>) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 /// A leader that did not reach the others for a moment.
 #[test]
 fn what_became_due_while_a_leader_took_no_requests_is_delivered_when_it_does_again() {
@@ -384,10 +398,14 @@ fn what_became_due_while_a_leader_took_no_requests_is_delivered_when_it_does_aga
         let later = Now { moment, wall: Timestamp(NOW.wall.0 + 3_000) };
         context.0.set(later);
         broker.act(later);
-        assert!(poll_once(&mut delivery).await.is_none());
+        let is_woken = Arc::<Woken>::default();
+        let waker = Waker::from(is_woken.clone());
+        assert!(delivery.as_mut().poll(&mut task::Context::from_waker(&waker)).is_pending());
         let stored = || broker.store().metrics().messages_stored.get();
         let before = stored();
+        assert!(!is_woken.0.load(Ordering::Relaxed));
         broker.lead_again();
+        assert!(is_woken.0.load(Ordering::Relaxed), "it looks again");
         for _ in 0..5 {
             assert!(poll_once(&mut delivery).await.is_none());
         }
