@@ -11,8 +11,8 @@ use std::cell::{Cell, RefCell};
 use std::future::Future;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, Wake, Waker};
 
 use smallvec::SmallVec;
@@ -39,10 +39,9 @@ pub fn run<T>(future: impl Future<Output = T>) -> T {
 pub struct Tasks<'a> {
     rng: RefCell<Rng>,
     clock: Rc<Clock>,
-    tasks: RefCell<Vec<Task<'a>>>,
-    /// Spawned since the last poll.
-    arrivals: RefCell<Vec<Task<'a>>>,
-    spawned: Cell<u64>,
+    /// By number; none if it is done, was killed, or is being polled.
+    tasks: RefCell<Vec<Option<Task<'a>>>>,
+    woken: WokenTasks,
     groups: RefCell<Vec<GroupState>>,
     /// The group of the task that is being polled.
     current: Cell<Group>,
@@ -53,7 +52,6 @@ pub struct Tasks<'a> {
 
 struct Task<'a> {
     name: String,
-    number: u64,
     group: Group,
     woken: Arc<Woken>,
     future: Pin<Box<dyn Future<Output = ()> + 'a>>,
@@ -79,8 +77,7 @@ impl<'a> Tasks<'a> {
             rng: RefCell::new(Rng::from_seed(seed)),
             clock: Rc::default(),
             tasks: RefCell::default(),
-            arrivals: RefCell::default(),
-            spawned: Cell::new(0),
+            woken: WokenTasks::default(),
             groups: RefCell::new(vec![GroupState::Runs]),
             current: Cell::new(ROOT),
             polls: Cell::new(0),
@@ -94,17 +91,20 @@ impl<'a> Tasks<'a> {
         self.spawn_in(self.current.get(), name, future);
     }
 
-    /// Adds a task to `group`.
+    /// Adds a task to `group`. If that was killed, the task is dropped.
     pub fn spawn_in(
         &self,
         group: Group,
         name: impl Into<String>,
         future: impl Future<Output = ()> + 'a,
     ) {
-        self.spawned.set(self.spawned.get() + 1);
-        let (number, woken) = (self.spawned.get(), Woken::yes());
-        let task = Task { name: name.into(), number, group, woken, future: Box::pin(future) };
-        self.arrivals.borrow_mut().push(task);
+        if self.state(group) == GroupState::Killed {
+            return;
+        }
+        let mut tasks = self.tasks.borrow_mut();
+        let woken = Woken::new(tasks.len(), &self.woken);
+        woken.wake_by_ref();
+        tasks.push(Some(Task { name: name.into(), group, woken, future: Box::pin(future) }));
     }
 
     /// Runs until every task is done. Panics if all remaining tasks are blocked.
@@ -127,7 +127,9 @@ impl<'a> Tasks<'a> {
     #[track_caller]
     pub fn run_until<T>(&self, main: impl Future<Output = T>) -> T {
         let mut main = pin!(main);
-        let woken = Woken::yes();
+        // Woken tasks of its own: it has no group, and takes its turn differently.
+        let woken = Woken::new(0, &WokenTasks::default());
+        woken.wake_by_ref();
         let waker = Waker::from(woken.clone());
         self.polls.set(0);
         loop {
@@ -147,8 +149,7 @@ impl<'a> Tasks<'a> {
 
     /// Names of the tasks that are not done.
     pub fn blocked(&self) -> Vec<String> {
-        self.admit();
-        self.tasks.borrow().iter().map(|task| task.name.clone()).collect()
+        self.tasks.borrow().iter().flatten().map(|task| task.name.clone()).collect()
     }
 
     pub fn clock(&self) -> &Rc<Clock> {
@@ -184,9 +185,12 @@ impl<'a> Tasks<'a> {
     /// it is one of them, is dropped when it yields.
     pub fn kill(&self, group: Group) {
         self.change(group, GroupState::Killed);
-        self.admit();
-        let _killed: Vec<Task<'a>> =
-            self.tasks.borrow_mut().extract_if(.., |task| task.group == group).collect();
+        // Dropped at the end, when nothing is borrowed: that may spawn and wake others.
+        let _killed: Vec<Task<'a>> = {
+            let mut tasks = self.tasks.borrow_mut();
+            let of_group = |task: &mut Task<'a>| task.group == group;
+            tasks.iter_mut().filter_map(|task| task.take_if(of_group)).collect()
+        };
     }
 
     fn change(&self, group: Group, state: GroupState) {
@@ -202,8 +206,8 @@ impl<'a> Tasks<'a> {
     /// Drops all tasks.
     pub fn clear(&self) {
         loop {
-            let dropped = (self.tasks.take(), self.arrivals.take());
-            if dropped.0.is_empty() && dropped.1.is_empty() {
+            lock(&self.woken).clear();
+            if self.tasks.take().is_empty() {
                 return;
             }
         }
@@ -211,50 +215,42 @@ impl<'a> Tasks<'a> {
 
     /// Polls one woken task. Returns false if there is none.
     fn turn(&self) -> bool {
-        let Some(mut task) = self.take_woken() else { return false };
-        self.trace.set(mix(self.trace.get() ^ task.number) ^ self.clock.now().as_nanos() as u64);
+        let Some((number, mut task)) = self.take_woken() else { return false };
+        self.trace.set(mix(self.trace.get() ^ number as u64) ^ self.clock.now().as_nanos() as u64);
         task.woken.take();
         let waker = Waker::from(task.woken.clone());
         self.current.set(task.group);
         let outcome = task.future.as_mut().poll(&mut Context::from_waker(&waker));
         if outcome.is_pending() && self.state(task.group) != GroupState::Killed {
-            self.tasks.borrow_mut().push(task);
+            self.tasks.borrow_mut()[number] = Some(task);
         }
         self.current.set(ROOT);
         true
     }
 
-    fn take_woken(&self) -> Option<Task<'a>> {
-        self.admit();
+    fn take_woken(&self) -> Option<(usize, Task<'a>)> {
         let (mut tasks, groups) = (self.tasks.borrow_mut(), self.groups.borrow());
-        let mut woken = SmallVec::<[usize; 64]>::new();
-        for (index, task) in tasks.iter().enumerate() {
-            if task.may_run(&groups) {
-                woken.push(index);
+        let mut woken = lock(&self.woken);
+        // Others have ended.
+        woken.retain(|&number| tasks.get(number).is_some_and(Option::is_some));
+        let mut may_run = SmallVec::<[usize; 64]>::new();
+        for (index, &number) in woken.iter().enumerate() {
+            if tasks[number].as_ref().is_some_and(|task| task.may_run(&groups)) {
+                may_run.push(index);
             }
         }
-        if woken.is_empty() {
+        if may_run.is_empty() {
             return None;
         }
-        let index = *self.rng.borrow_mut().pick(&woken);
-        Some(tasks.swap_remove(index))
+        let number = woken.swap_remove(*self.rng.borrow_mut().pick(&may_run));
+        Some((number, tasks[number].take()?))
     }
 
     fn may_go_on(&self) -> bool {
-        self.admit();
-        let groups = self.groups.borrow();
-        self.tasks.borrow().iter().any(|task| task.may_run(&groups))
-    }
-
-    fn admit(&self) {
-        let arrivals = self.arrivals.take();
-        if arrivals.is_empty() {
-            return;
-        }
-        let is_killed = |task: &Task<'a>| self.state(task.group) == GroupState::Killed;
-        let (killed, mut admitted): (Vec<_>, Vec<_>) = arrivals.into_iter().partition(is_killed);
-        self.tasks.borrow_mut().append(&mut admitted);
-        drop(killed);
+        let (tasks, groups) = (self.tasks.borrow(), self.groups.borrow());
+        let may_run =
+            |&number: &usize| tasks[number].as_ref().is_some_and(|task| task.may_run(&groups));
+        lock(&self.woken).iter().any(may_run)
     }
 
     fn let_time_pass(&self) -> bool {
@@ -278,29 +274,47 @@ impl<'a> Tasks<'a> {
 
 impl Task<'_> {
     fn may_run(&self, groups: &[GroupState]) -> bool {
-        self.woken.is_set() && groups[self.group.0] == GroupState::Runs
+        groups[self.group.0] == GroupState::Runs
     }
 }
 
-struct Woken(AtomicBool);
+/// Numbers of tasks that have been woken, each once. A waker can be sent to another thread, so this
+/// is locked.
+type WokenTasks = Arc<Mutex<Vec<usize>>>;
+
+fn lock(woken: &WokenTasks) -> std::sync::MutexGuard<'_, Vec<usize>> {
+    woken.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+struct Woken {
+    is_set: AtomicBool,
+    number: usize,
+    all: WokenTasks,
+}
 
 impl Woken {
-    fn yes() -> Arc<Self> {
-        Arc::new(Self(AtomicBool::new(true)))
+    fn new(number: usize, all: &WokenTasks) -> Arc<Self> {
+        Arc::new(Self { is_set: AtomicBool::new(false), number, all: all.clone() })
     }
 
     fn is_set(&self) -> bool {
-        self.0.load(Ordering::Relaxed)
+        self.is_set.load(Ordering::Relaxed)
     }
 
     fn take(&self) {
-        self.0.store(false, Ordering::Relaxed);
+        self.is_set.store(false, Ordering::Relaxed);
     }
 }
 
 impl Wake for Woken {
     fn wake(self: Arc<Self>) {
-        self.0.store(true, Ordering::Relaxed);
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        if !self.is_set.swap(true, Ordering::Relaxed) {
+            lock(&self.all).push(self.number);
+        }
     }
 }
 
