@@ -52,7 +52,7 @@ impl Drop for Repeats {
     fn drop(&mut self) {
         if std::thread::panicking() {
             let (seed, next, tests) = (self.0, self.0 + 1, self.1);
-            eprintln!("repeat: RINGMQ_SEEDS={seed}..{next} cargo test --test sim {tests}");
+            eprintln!("repeat: RINGMQ_SEEDS={seed}..{next} cargo test --workspace --test sim {tests}");
         }
     }
 }
@@ -205,7 +205,7 @@ fn seeds(default: Range<u64>) -> Range<u64> {
 fn seeds_keep_every_promise() {
     let (mut acknowledged, mut leaders, mut crashes) = (0, 0, 0);
     let mut features = [0; 3];
-    let seeds = seeds(0..80);
+    let seeds = seeds(0..500);
     let began = Instant::now();
     for seed in seeds.clone() {
         let summary = simulate(seed);

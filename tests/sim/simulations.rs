@@ -1,16 +1,14 @@
 //! Simulations: whole parts of the system in one thread, from one seed, on a disk that fails.
+//!
+//! A package of its own, because it is compiled with optimizations: seeds then take a third of the
+//! time. While you work on a simulation, `--config profile.dev.package.simulations.opt-level=0`
+//! compiles it sooner.
 
 #![allow(clippy::unwrap_used)] // Helpers of tests are tests too.
 
-#[path = "sim/cluster/mod.rs"]
 mod cluster;
-#[path = "sim/delay.rs"]
 mod delay;
-#[path = "sim/locks.rs"]
 mod locks;
-#[path = "sim/retry.rs"]
 mod retry;
-#[path = "sim/shard.rs"]
 mod shard;
-#[path = "sim/storage/mod.rs"]
 mod storage;
