@@ -94,7 +94,7 @@ impl<H: Host, R: Runtime> RaftLog<H, R> {
     pub async fn open(host: H, id: ReplicaId, directory: u64) -> io::Result<Self> {
         let store = host.broker().store();
         host.broker().follow();
-        let last_vote = store.read_vote().await.map_err(failed)?;
+        let last_vote = store.open_votes().await.map_err(failed)?;
         let last_vote = last_vote.map(|StoredVote { term, voted_for, is_committed }| {
             vote(term, voted_for, is_committed)
         });

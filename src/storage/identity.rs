@@ -12,10 +12,10 @@ use std::mem::size_of;
 use zerocopy::byteorder::little_endian::{U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
-use crate::storage::disk::{Disk, DiskError, DiskErrorKind};
-use crate::storage::publish::{publish_bytes, read_all};
+use crate::storage::disk::{Disk, DiskError};
 use crate::storage::segment::FileName;
 use crate::storage::store::Store;
+use crate::storage::twofold::{self, Found};
 
 /// The only supported version of the layout.
 pub const IDENTITY_VERSION: u32 = 1;
@@ -168,18 +168,18 @@ impl<D: Disk> Store<D> {
     /// Makes the identity durable.
     pub async fn write_identity(&self, identity: &StoredIdentity) -> Result<(), DiskError> {
         let bytes = identity.encode(self.0.log.borrow().config.checksum_seed);
-        publish_bytes(&self.0.disk, FileName::Identity, &bytes).await
+        twofold::write(&self.0.disk, FileName::Identity, &bytes).await
     }
 
     /// `None` if the directory has none yet.
     pub async fn read_identity(&self) -> Result<Option<StoredIdentity>, IdentityError> {
-        let file = match self.0.disk.open(&FileName::Identity.to_string()).await {
-            Err(error) if error.kind == DiskErrorKind::NotFound => return Ok(None),
-            file => file?,
-        };
-        let seed = self.0.log.borrow().config.checksum_seed;
-        let identity = StoredIdentity::decode(&read_all(&file).await?, seed);
-        identity.map(Some).ok_or(IdentityError::Damaged(FileName::Identity))
+        let (name, seed) = (FileName::Identity, self.0.log.borrow().config.checksum_seed);
+        let decode = |bytes: &[u8]| StoredIdentity::decode(bytes, seed);
+        match twofold::read(&self.0.disk, name.clone(), decode).await? {
+            Found::Missing => Ok(None),
+            Found::Damaged => Err(IdentityError::Damaged(name)),
+            Found::Contents(identity) => Ok(Some(identity)),
+        }
     }
 }
 

@@ -16,7 +16,7 @@
 //! (admission), [`index`], [`recovery`], [`ages`], [`retention`], [`cuts`]. Disk access: [`store`],
 //! [`ticket`], [`shipping`] (to other copies), [`opening`], [`cutting`] (cuts off the end of a running log),
 //! [`copy_source`], [`staging`] and [`takeover`] (a copy of the whole log), [`scan`], [`reading`],
-//! [`maintenance`] and [`snapshotting`] (their state is [`upkeep`]), [`publish`]. Only [`file`]
+//! [`maintenance`] and [`snapshotting`] (their state is [`upkeep`]), [`publish`] and [`twofold`] (small files). Only [`file`]
 //! knows the kernel.
 //!
 //! Invariants:
@@ -78,6 +78,7 @@ pub mod store;
 pub mod tail;
 mod takeover;
 mod ticket;
+mod twofold;
 mod upkeep;
 pub mod vote;
 pub mod writer;

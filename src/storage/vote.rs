@@ -4,16 +4,18 @@
 //! ```text
 //!   0 checksum u32 | 4 version u32 | 8 term u64 | 16 voted for u64 | 24 committed u64
 //! ```
+//!
+//! The file is a [`twofold`] one: a full disk does not keep a copy from voting.
 
 use std::mem::size_of;
 
 use zerocopy::byteorder::little_endian::{U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
-use crate::storage::disk::{Disk, DiskError, DiskErrorKind};
-use crate::storage::publish::{publish_bytes, read_all};
+use crate::storage::disk::{Disk, DiskError};
 use crate::storage::segment::FileName;
 use crate::storage::store::Store;
+use crate::storage::twofold::{self, Found};
 
 /// The only supported version of the layout.
 pub const VOTE_VERSION: u32 = 1;
@@ -87,23 +89,27 @@ impl VoteRecord {
 }
 
 impl<D: Disk> Store<D> {
-    /// Makes a vote durable. A failure fences the log.
-    pub async fn write_vote(&self, vote: StoredVote) -> Result<(), DiskError> {
-        let seed = self.0.log.borrow().config.checksum_seed;
-        let record = vote.encode(seed);
-        let written = publish_bytes(&self.0.disk, FileName::Vote, record.as_bytes()).await;
-        self.0.apply(written, |_| ())
+    /// The last vote; `None` if there never was one. Makes room for votes, so that later ones need no
+    /// space. Call it before the first vote.
+    pub async fn open_votes(&self) -> Result<Option<StoredVote>, VoteError> {
+        let (name, seed) = (FileName::Vote, self.0.log.borrow().config.checksum_seed);
+        let decode = |bytes: &[u8]| StoredVote::decode(bytes, seed);
+        match twofold::read(&self.0.disk, name.clone(), decode).await? {
+            Found::Missing => {
+                let none = StoredVote { term: 0, voted_for: 0, is_committed: false };
+                twofold::write(&self.0.disk, name, none.encode(seed).as_bytes()).await?;
+                Ok(None)
+            }
+            Found::Damaged => Err(VoteError::Damaged(name)),
+            Found::Contents(vote) => Ok(Some(vote).filter(|vote| vote.term > 0)),
+        }
     }
 
-    /// The last vote; `None` if there never was one.
-    pub async fn read_vote(&self) -> Result<Option<StoredVote>, VoteError> {
-        let file = match self.0.disk.open(&FileName::Vote.to_string()).await {
-            Err(error) if error.kind == DiskErrorKind::NotFound => return Ok(None),
-            file => file?,
-        };
-        let seed = self.0.log.borrow().config.checksum_seed;
-        let vote = StoredVote::decode(&read_all(&file).await?, seed);
-        vote.map(Some).ok_or(VoteError::Damaged(FileName::Vote))
+    /// Makes a vote durable. A failure fences the log.
+    pub async fn write_vote(&self, vote: StoredVote) -> Result<(), DiskError> {
+        let record = vote.encode(self.0.log.borrow().config.checksum_seed);
+        let written = twofold::write(&self.0.disk, FileName::Vote, record.as_bytes()).await;
+        self.0.apply(written, |_| ())
     }
 }
 

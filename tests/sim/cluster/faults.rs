@@ -11,42 +11,110 @@ use super::world::{Crash, IDS, World};
 /// How long faults go on, ms.
 const STRIKES_MS: u64 = 4_000;
 
+/// Something that can happen to a machine.
+#[derive(Clone, Copy)]
+enum Fault {
+    Crash,
+    /// It and another one lose power, nearly at once.
+    CrashMost,
+    CrashAll,
+    Pause,
+    CutOff,
+    /// Of its links, some directions only.
+    CutOffPartly,
+    BreakStreams,
+    SlowDisk,
+    FullDisk,
+    Transfer,
+}
+
+/// How likely each is.
+const FAULTS: [(Fault, u64); 10] = [
+    (Fault::Crash, 8),
+    (Fault::CrashMost, 2),
+    (Fault::CrashAll, 1),
+    (Fault::Pause, 2),
+    (Fault::CutOff, 3),
+    (Fault::CutOffPartly, 4),
+    (Fault::BreakStreams, 1),
+    (Fault::SlowDisk, 3),
+    (Fault::FullDisk, 1),
+    (Fault::Transfer, 2),
+];
+
+/// The faults of a run. Runs differ: one has many of a kind and none of another, so that sequences
+/// occur which are rare where everything happens.
+struct Mix(Vec<(Fault, u64)>);
+
+impl Mix {
+    fn draw(world: &World) -> Self {
+        let share = |(fault, share)| (fault, share * [0, 1, 1, 6][world.below(4) as usize]);
+        let mix: Vec<_> = FAULTS.into_iter().map(share).collect();
+        match mix.iter().any(|(_, share)| *share > 0) {
+            true => Self(mix),
+            false => Self(FAULTS.to_vec()),
+        }
+    }
+
+    fn pick(&self, world: &World) -> Fault {
+        let mut at = world.below(self.0.iter().map(|(_, share)| share).sum());
+        for &(fault, share) in &self.0 {
+            match at.checked_sub(share) {
+                Some(rest) => at = rest,
+                None => return fault,
+            }
+        }
+        unreachable!("it is below the sum");
+    }
+}
+
 /// Faults until the time is over. What they have broken is repaired by [`heal`], or before.
 pub async fn strike(world: &Rc<World>) {
     let end = world.clock.now() + std::time::Duration::from_millis(STRIKES_MS);
+    let mix = Mix::draw(world);
     world.sleep_ms(world.below(2_000)).await;
     let pace = 100 + world.below(700);
     while world.clock.now() < end {
         world.sleep_ms(world.below(pace)).await;
-        strike_once(world);
+        strike_once(world, mix.pick(world));
     }
 }
 
-fn strike_once(world: &Rc<World>) {
+fn strike_once(world: &Rc<World>, fault: Fault) {
     let id = match leader(world).filter(|_| world.below(2) == 0) {
         Some(leader) => leader,
         None => world.pick_id(),
     };
-    match world.below(24) {
-        0..8 => crash(world, id),
-        8 => IDS.into_iter().for_each(|id| crash(world, id)),
-        9..11 => {
+    match fault {
+        Fault::Crash => crash(world, id),
+        Fault::CrashMost => {
+            let other = 1 + id % IDS.len() as ReplicaId;
+            for id in [id, other] {
+                world.crash_after(id, world.below(6), Crash::Power);
+                later(world, 100 + world.below(1_500), move |world| world.start(id));
+            }
+        }
+        Fault::CrashAll => IDS.into_iter().for_each(|id| crash(world, id)),
+        Fault::Pause => {
             world.pause(id);
             later(world, world.below(3_000), move |world| world.resume(id));
         }
-        11..14 => block(world, World::links_of(id)),
-        14..18 => {
-            // Some directions only.
+        Fault::CutOff => block(world, World::links_of(id)),
+        Fault::CutOffPartly => {
             let mut links = World::links_of(id);
             links.retain(|_| world.below(2) == 0);
             block(world, links);
         }
-        18 => world.network.break_streams(Node(id)),
-        19..22 => {
+        Fault::BreakStreams => world.network.break_streams(Node(id)),
+        Fault::SlowDisk => {
             world.set_slow(id, true);
             later(world, world.below(2_000), move |world| world.set_slow(id, false));
         }
-        _ => transfer(world, id),
+        Fault::FullDisk => {
+            world.set_full(id, true);
+            later(world, world.below(3_000), move |world| world.set_full(id, false));
+        }
+        Fault::Transfer => transfer(world, id),
     }
 }
 
@@ -103,6 +171,7 @@ pub async fn heal(world: &Rc<World>) {
         world.disarm(id);
         world.resume(id);
         world.set_slow(id, false);
+        world.set_full(id, false);
         world.start(id);
     }
 }

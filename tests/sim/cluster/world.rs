@@ -22,6 +22,7 @@ use ringmq::sim::copies::entries_from;
 use ringmq::sim::network::{Address, Conditions, Network, Node};
 use ringmq::sim::run::{Group, Tasks};
 use ringmq::sim::{Clock, Rng, SimDisk, SimRuntime, small_store};
+use ringmq::storage::disk::DiskErrorKind;
 use ringmq::storage::segment::FileName;
 use ringmq::storage::{CommitRule, CommitStep, StoreConfig, WRITES_IN_FLIGHT_MAX};
 
@@ -36,6 +37,8 @@ pub const IDS: [ReplicaId; 3] = [1, 2, 3];
 /// Time of a usual operation of a disk, and of one on a slow disk, at most, µs.
 const DISK_MICROS: u64 = 300;
 const SLOW_DISK_MICROS: u64 = 60_000;
+/// Size of a disk.
+const CAPACITY: u64 = 1 << 40;
 /// How long a client waits for an answer.
 const ANSWER_MAX: Duration = Duration::from_secs(2);
 pub const DELAY_LEVELS_MS: [u64; 2] = [1_000, 3_000];
@@ -176,6 +179,12 @@ impl World {
 
     pub fn set_slow(&self, id: ReplicaId, is_slow: bool) {
         self.machine(id).is_slow.set(is_slow);
+    }
+
+    /// A full disk creates no files, and takes what fits into those it has.
+    pub fn set_full(&self, id: ReplicaId, is_full: bool) {
+        let capacity = if is_full { 0 } else { CAPACITY };
+        self.machine(id).disk.borrow().limit(capacity);
     }
 
     pub fn block(&self, from: ReplicaId, to: ReplicaId) {
@@ -461,8 +470,11 @@ impl Process {
     async fn maintain(self: Rc<Self>) {
         loop {
             self.world.sleep_ms(100).await;
-            if let Err(error) = self.broker.maintain(self.now(), false).await {
-                panic!("{self}: {error}");
+            match self.broker.maintain(self.now(), false).await {
+                // It is tried again.
+                Err(error) if error.kind == DiskErrorKind::NoSpace => {}
+                Err(error) => panic!("{self}: {error}"),
+                Ok(_) => {}
             }
         }
     }

@@ -1,0 +1,59 @@
+//! Small files that are overwritten in place, so that a full disk does not keep them from changing.
+//!
+//! Such a file has two halves with the same contents. Both are overwritten, the second one once the
+//! first one is durable. So at most one half is damaged by an interruption, and the first intact one
+//! counts. Also bad blocks in one half lose nothing.
+
+use std::rc::Rc;
+
+use crate::storage::disk::{BLOCK_SIZE, Disk, DiskError, DiskErrorKind, DiskFile, Durability};
+use crate::storage::publish::{publish_parts, read_all};
+use crate::storage::segment::FileName;
+
+/// What a file contains.
+pub enum Found<T> {
+    Missing,
+    /// Neither half is intact.
+    Damaged,
+    Contents(T),
+}
+
+/// Makes `bytes` the contents of a file. Needs space only if there is no file yet, or one for fewer
+/// blocks.
+pub async fn write<D: Disk>(disk: &D, name: FileName, bytes: &[u8]) -> Result<(), DiskError> {
+    let mut half = disk.buffer(bytes.len().next_multiple_of(BLOCK_SIZE));
+    let (head, rest) = half.as_mut().split_at_mut(bytes.len());
+    head.copy_from_slice(bytes);
+    rest.fill(0);
+    let file = match disk.open(&name.to_string()).await {
+        Err(error) if error.kind != DiskErrorKind::NotFound => return Err(error),
+        file => file.ok().filter(|file| file.size() >= 2 * half.as_ref().len() as u64),
+    };
+    let Some(file) = file else {
+        return publish_parts(disk, name, &[half.as_ref(), half.as_ref()]).await;
+    };
+    let half = Rc::new(half);
+    for place in [0, file.size() / 2] {
+        file.write(place, half.clone(), Durability::Durable).await?;
+    }
+    Ok(())
+}
+
+/// Reads a file with `decode`, which returns `None` for what is not intact. What it finds is durable
+/// when this returns: a killed process may have left it, and its name, in the device's cache, and
+/// nobody may act on what a power cut can still take back.
+pub async fn read<D: Disk, T>(
+    disk: &D,
+    name: FileName,
+    decode: impl Fn(&[u8]) -> Option<T>,
+) -> Result<Found<T>, DiskError> {
+    let file = match disk.open(&name.to_string()).await {
+        Err(error) if error.kind == DiskErrorKind::NotFound => return Ok(Found::Missing),
+        file => file?,
+    };
+    file.sync().await?;
+    disk.sync_directory().await?;
+    let bytes = read_all(&file).await?;
+    let (first, second) = bytes.split_at(bytes.len() / 2);
+    Ok(decode(first).or_else(|| decode(second)).map_or(Found::Damaged, Found::Contents))
+}
