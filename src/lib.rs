@@ -6,6 +6,9 @@
 /// The shared vocabulary: names, offsets, records, requests, replies.
 pub mod model;
 
+/// Bugs that tests plant.
+pub mod planted;
+
 /// Converts between bytes and requests or replies: one frame, three header encodings.
 pub mod wire;
 

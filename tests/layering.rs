@@ -7,15 +7,16 @@ use std::path::{Path, PathBuf};
 
 /// Which module may use which, lowest first. This table is the architecture.
 const LAYERS: &str = "
+    planted:
     model:
     wire:       model
-    storage:    model
+    storage:    planted model
     broker:     model storage
     nameserver: model
     client:     model wire
-    replication: model storage broker
+    replication: planted model storage broker
     config:
-    sim:        model wire storage broker nameserver client replication
+    sim:        planted model wire storage broker nameserver client replication
     shard:      model wire storage broker nameserver client replication config
     cli:        model wire storage broker nameserver client replication config shard
 ";

@@ -30,6 +30,7 @@ use super::host::Host;
 use super::log::{PROMISE_MS, RaftLog, Shared};
 use super::types::{Runtime, Types};
 use crate::broker::{Leadership, Standing};
+use crate::planted::{self, Bug};
 
 /// For so long after most copies were sent what they have answered, a leader is the only one.
 const LEASE: Duration = Duration::from_millis(PROMISE_MS / 10 * 9);
@@ -52,7 +53,8 @@ impl<H: Host, R: Runtime> Lease<H, R> {
     /// not answered anything yet.
     pub fn is_valid(&self) -> Option<bool> {
         let metrics = self.metrics.borrow_watched();
-        if metrics.membership_config.membership().voter_ids().count() == 1 {
+        let is_alone = metrics.membership_config.membership().voter_ids().count() == 1;
+        if is_alone || planted::is(Bug::AnswersWithoutLease) {
             return Some(true);
         }
         let acknowledged_at = *metrics.last_quorum_acked?;

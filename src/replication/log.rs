@@ -36,6 +36,7 @@ use super::types::{
 };
 use crate::broker::raft_entries::{RaftContent, RaftEntries, RaftPlace, ended_by};
 use crate::model::LogOffset;
+use crate::planted::{self, Bug};
 use crate::storage::disk::Disk;
 use crate::storage::signal::Signal;
 use crate::storage::{AppendError, Awaited, Mark, ReadError, Store, StoredVote};
@@ -216,7 +217,8 @@ impl<H: Host, R: Runtime> RaftLog<H, R> {
     /// leader has committed.
     pub fn knows_all(&self) -> bool {
         let committed = self.0.store().committed();
-        self.0.first_end.get().is_some_and(|end| end <= committed)
+        let knows_all = self.0.first_end.get().is_some_and(|end| end <= committed);
+        knows_all || planted::is(Bug::AnswersBeforeItsFirstEntry)
     }
 
     pub fn id(&self) -> ReplicaId {
@@ -334,7 +336,8 @@ impl<H: Host, R: Runtime> Shared<H, R> {
     async fn settle(&self) -> io::Result<()> {
         self.follow();
         let broker = self.host.broker();
-        if self.has_led.replace(false) || broker.store().end() != broker.raft_end() {
+        let has_led = self.has_led.replace(false) && !planted::is(Bug::KeepsStateOfLeading);
+        if has_led || broker.store().end() != broker.raft_end() {
             self.cut_at(broker.raft_end()).await?;
         }
         Ok(())
@@ -555,7 +558,8 @@ impl<H: Host, R: Runtime> RaftLogStorage<Types<R>> for RaftLog<H, R> {
 
     /// Whoever has this vote leads, once it is committed.
     async fn save_vote(&mut self, vote: &Vote) -> io::Result<()> {
-        let leads = vote.committed && vote.leader_id.voted_for == self.0.id;
+        let is_elected = vote.committed || planted::is(Bug::LeadsWithoutMajority);
+        let leads = is_elected && vote.leader_id.voted_for == self.0.id;
         if !leads {
             self.0.follow();
         }
@@ -570,7 +574,11 @@ impl<H: Host, R: Runtime> RaftLogStorage<Types<R>> for RaftLog<H, R> {
         if !self.0.store().stored(before).await {
             return Err(failed("the shard is fenced"));
         }
-        self.0.store().write_vote(stored).await.map_err(failed)?;
+        let is_lost = planted::is(Bug::ForgetsVotes)
+            || (planted::is(Bug::StoresCommittedVotesOnly) && !vote.committed);
+        if !is_lost {
+            self.0.store().write_vote(stored).await.map_err(failed)?;
+        }
         self.0.vote.set(Some(*vote));
         if leads { self.0.lead(vote.leader_id.term) } else { Ok(()) }
     }
@@ -588,6 +596,10 @@ impl<H: Host, R: Runtime> RaftLogStorage<Types<R>> for RaftLog<H, R> {
                 }
             }
         }
+        if planted::is(Bug::AnswersBeforeFlush) && self.0.leads_in.get().is_none() {
+            callback.io_completed(Ok(()));
+            return Ok(());
+        }
         let end = self.0.store().awaited(self.0.host.broker().raft_end());
         self.0.flushes.borrow_mut().push_back((end, callback));
         self.0.flush_wanted.notify();
@@ -599,7 +611,12 @@ impl<H: Host, R: Runtime> RaftLogStorage<Types<R>> for RaftLog<H, R> {
         let end = match last {
             None => LogOffset(0),
             Some(last) => {
-                let place = self.0.host.broker().with_raft_entries(|all| all.place(last.index));
+                let index = match last.index {
+                    index if planted::is(Bug::CutsOneEntryTooFew) => index + 1,
+                    index if planted::is(Bug::CutsOneEntryTooMany) => index - 1,
+                    index => index,
+                };
+                let place = self.0.host.broker().with_raft_entries(|all| all.place(index));
                 place.ok_or_else(|| failed(format!("the place of {last} is not known")))?.end
             }
         };

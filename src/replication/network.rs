@@ -16,6 +16,7 @@ use std::rc::Rc;
 
 use futures_util::future::{Either, select};
 use futures_util::{Stream, StreamExt, stream};
+use openraft::async_runtime::WatchReceiver;
 use openraft::base::{BoxFuture, BoxStream};
 use openraft::errors::{NetworkError, RPCError, ReplicationClosed, StreamingError, Unreachable};
 use openraft::network::RPCOption;
@@ -36,6 +37,7 @@ use super::machine::Engine;
 use super::preference::HandOver;
 use super::types::{CopyData, LogId, Place, ReplicaId, Runtime, Types, Vote, WholeCopy};
 use super::wire::{self, FRAME_SIZE_MAX, Frame, FrameKind, HELLO_SIZE_MAX, Purpose};
+use crate::planted::{self, Bug};
 
 /// Bytes of entries sent to a copy and not answered yet, unless a single request is larger.
 const WINDOW_BYTES: usize = 8 << 20;
@@ -344,12 +346,19 @@ async fn serve_stream<H: Host, R: Runtime>(
     mut receiver: impl FrameReceiver,
 ) -> io::Result<()> {
     let (put, requests) = flume::bounded(REQUESTS_MAX);
+    let metrics = engine.metrics();
     drop(Types::<R>::spawn(async move {
         while let Ok(frame) = receiver.receive(FRAME_SIZE_MAX).await {
-            let request = match frame.append::<R>() {
+            let mut request = match frame.append::<R>() {
                 Ok(request) => request,
                 Err(error) => return tracing::error!("from another copy: {error}"),
             };
+            if planted::is(Bug::AcceptsOldTerms) {
+                let own = metrics.borrow_watched().vote;
+                if own.leader_id.term > request.vote.leader_id.term {
+                    request.vote = own;
+                }
+            }
             if put.send_async(request).await.is_err() {
                 return;
             }

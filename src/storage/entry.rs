@@ -17,6 +17,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 use crate::model::LogOffset;
 use crate::model::record::RECORD_SIZE_MAX;
+use crate::planted::{self, Bug};
 
 /// The kind of an entry. Storage knows the kinds below; every other kind belongs to the broker,
 /// which interprets its payload.
@@ -204,7 +205,8 @@ pub fn parse(bytes: &[u8], at: LogOffset, room: u64, seed: u32) -> Parsed<'_> {
         return if fits { Parsed::Truncated { needs: HEADER_SIZE } } else { NOTHING };
     };
     // Versions begin at 1, so zeros at offset 0 do not look like an entry.
-    if header.own_offset.get() != at.0 || header.version == 0 {
+    let is_own = header.own_offset.get() == at.0 || planted::is(Bug::TakesStaleEntries);
+    if !is_own || header.version == 0 {
         return NOTHING;
     }
     let payload_size = header.payload_size.get() as usize;
@@ -217,7 +219,8 @@ pub fn parse(bytes: &[u8], at: LogOffset, room: u64, seed: u32) -> Parsed<'_> {
     let Some(payload) = covered else {
         return Parsed::Truncated { needs: HEADER_SIZE + payload_size };
     };
-    if header.checksum.get() != header.compute_checksum(payload, seed) {
+    let is_intact = || header.checksum.get() == header.compute_checksum(payload, seed);
+    if !planted::is(Bug::SkipsChecksums) && !is_intact() {
         return Parsed::Nothing { claimed_size: Some(size) };
     }
     if header.version != ENTRY_VERSION {

@@ -19,6 +19,7 @@
 use std::collections::VecDeque;
 use std::ops::Range;
 
+use crate::planted::{self, Bug};
 use crate::storage::segment::{block_ceil, block_floor};
 
 /// Maximum number of writes in flight per log. The executor handles completions and submits new
@@ -148,6 +149,8 @@ impl GroupCommit {
         let before = self.written;
         let oldest_in_flight = self.in_flight.iter().map(|range| range.start).min();
         let oldest_sealed = self.sealed.front().map(|range| range.start);
+        let oldest_in_flight =
+            oldest_in_flight.filter(|_| !planted::is(Bug::CountsWritesOutOfOrder));
         let missing = [oldest_in_flight, oldest_sealed, Some(self.open_start)];
         self.written = missing.into_iter().flatten().min().expect("the open range always counts");
         self.check();
@@ -164,9 +167,11 @@ impl GroupCommit {
     fn is_permitted(&self, count: usize, range: &Range<u64>) -> bool {
         let first_block = block_floor(range.start);
         let before = count.checked_sub(1).map(|last| &self.sealed[last]);
-        self.in_flight.iter().chain(before).all(|other| {
-            block_ceil(other.end) <= first_block || range.end <= block_floor(other.start)
-        })
+        let is_shared = planted::is(Bug::SharesBlocksBetweenWrites);
+        is_shared
+            || self.in_flight.iter().chain(before).all(|other| {
+                block_ceil(other.end) <= first_block || range.end <= block_floor(other.start)
+            })
     }
 
     fn check(&self) {

@@ -21,6 +21,7 @@ use std::ops::Range;
 use std::rc::Rc;
 
 use crate::model::{Chunk, LogOffset, Metrics, Timestamp};
+use crate::planted::{self, Bug};
 use crate::storage::append::{Append, AppendError, Appended, SpaceClass};
 use crate::storage::config::{CommitRule, Flush, StoreConfig};
 use crate::storage::cuts::Cuts;
@@ -94,6 +95,7 @@ impl CommitMark {
         let mark = match (self.rule, self.flush) {
             (CommitRule::Local, Flush::Sync) => durable,
             (CommitRule::Local, Flush::Async) => written,
+            (CommitRule::Driven, _) if planted::is(Bug::ShowsUncommitted) => written,
             (CommitRule::Driven, _) => self.driven_to.min(written),
         };
         assert!(mark >= self.mark);
@@ -342,7 +344,8 @@ impl<D: Disk> Log<D> {
             self.writer.poll_write(|size| self.disk.buffer(size))?;
         self.tail.insert(base, range.clone(), buffer.clone(), memory);
         let is_durable = self.config.flush == Flush::Sync;
-        let durability = if is_durable { Durability::Durable } else { Durability::Written };
+        let is_flushed = is_durable && !planted::is(Bug::SkipsFlushes);
+        let durability = if is_flushed { Durability::Durable } else { Durability::Written };
         let segment = self.segment(LogOffset(base)).expect("writes go to segments of the log");
         let position = base - segment.range.start.0;
         Some(WriteJob { file: segment.file.clone(), position, buffer, range, durability })
@@ -360,7 +363,8 @@ impl<D: Disk> Log<D> {
         self.writer.handle_written(job.range.start);
         self.room.handle_written(now_ns, self.written().0, self.in_flight());
         let mut durable = self.durable();
-        if job.durability == Durability::Durable && self.config.flush == Flush::Sync {
+        let is_durable = job.durability == Durability::Durable || planted::is(Bug::SkipsFlushes);
+        if is_durable && self.config.flush == Flush::Sync {
             durable = self.written();
         }
         self.handle_durable(durable);
@@ -392,7 +396,9 @@ impl<D: Disk> Log<D> {
         self.take_from(old);
         self.commit = old.commit;
         self.group_end = old.group_end.map(|end| end.min(place));
-        self.cuts.note(place);
+        if !planted::is(Bug::ForgetsCuts) {
+            self.cuts.note(place);
+        }
         self.tail = std::mem::replace(&mut old.tail, TailCache::new(0));
         self.tail.drop_after(place);
         self.check();
@@ -444,7 +450,8 @@ impl<D: Disk> Log<D> {
         if self.fault.is_some() {
             return Err(AppendError::Fenced);
         }
-        if self.is_following && space != SpaceClass::Engine {
+        let takes_all = planted::is(Bug::StoresAsFollower);
+        if self.is_following && space != SpaceClass::Engine && !takes_all {
             return Err(AppendError::NotLeader);
         }
         if payload_size > self.payload_size_max() {

@@ -2,6 +2,7 @@
 
 use std::rc::Rc;
 
+use crate::planted::{self, Bug};
 use crate::storage::disk::{BLOCK_SIZE, Disk, DiskError, DiskErrorKind, DiskFile, Durability};
 use crate::storage::proof::{EndProof, PROOF_BLOCKS};
 use crate::storage::segment::FileName;
@@ -30,9 +31,14 @@ pub async fn publish<D: Disk>(
         file.write(offset as u64, Rc::new(buffer), Durability::Written).await?;
         offset += written;
     }
-    file.sync().await?;
+    if !planted::is(Bug::PublishesUnsynced) {
+        file.sync().await?;
+    }
     disk.rename(&unfinished, &name.to_string()).await?;
-    disk.sync_directory().await
+    match planted::is(Bug::ForgetsDirectories) {
+        true => Ok(()),
+        false => disk.sync_directory().await,
+    }
 }
 
 /// Publishes `parts` back to back, zero-padded to a whole block.

@@ -22,6 +22,7 @@ use std::fmt::{self, Display};
 use std::ops::Range;
 
 use crate::model::LogOffset;
+use crate::planted::{self, Bug};
 use crate::storage::entry::EntryHeader;
 use crate::storage::segment::FileName;
 
@@ -42,6 +43,8 @@ impl Chain {
         let ordinal = header.ordinal.get();
         let is_next = match self.last_ordinal {
             None => ordinal > 0,
+            Some(_) if planted::is(Bug::IgnoresOrdinals) => true,
+            Some(_) if planted::is(Bug::TakesStaleEntries) => true,
             Some(last) if self.is_broken => ordinal > last,
             Some(last) => ordinal == last + 1,
         };
@@ -84,6 +87,7 @@ pub fn classify(hole: LogOffset, bound: Option<LogOffset>, after: &AfterHole) ->
     match (bound.filter(|&bound| bound > hole), after.first) {
         (Some(bound), Some(first)) => HoleKind::Damaged { resume: first.min(bound) },
         (Some(bound), None) => HoleKind::Damaged { resume: bound },
+        (None, Some(_)) if planted::is(Bug::TakesDamageForATornTail) => HoleKind::Torn,
         (None, Some(first)) if after.proven_durable > hole => HoleKind::Damaged { resume: first },
         (None, _) => HoleKind::Torn,
     }

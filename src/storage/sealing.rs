@@ -14,6 +14,7 @@ use std::rc::Rc;
 use zerocopy::byteorder::little_endian::{U32, U64};
 
 use crate::model::{LogOffset, Timestamp};
+use crate::planted::{self, Bug};
 use crate::storage::disk::{Disk, DiskError};
 use crate::storage::index::{MemoryRun, MemorySegment};
 use crate::storage::links::{Links, encode};
@@ -111,7 +112,8 @@ impl<D: Disk> Store<D> {
     /// The segment is on stable media, and nothing in it will change.
     fn is_settled(&self, range: &Range<LogOffset>) -> bool {
         let log = self.0.log.borrow();
-        log.durable().min(log.committed()) >= range.end
+        let is_early = planted::is(Bug::IndexesUnsyncedSegments);
+        log.durable().min(log.committed()) >= range.end || is_early
     }
 
     /// The planned file exists: its messages leave memory. While the queues are updated one by one,
@@ -223,6 +225,10 @@ impl<'a, L: FnMut(QueueKey, u64) -> Links> BlockWriter<'a, L> {
         let (plan, mut at) = (self.plan, self.next_message);
         let next = || {
             while at.0 < plan.order.len() {
+                let is_last = at == (plan.order.len() - 1, plan.run(at.0).messages.len() - 1);
+                if is_last && planted::is(Bug::LosesTheLastIndexEntry) {
+                    return None;
+                }
                 let message = plan.run(at.0).messages.get(at.1);
                 at = if message.is_some() { (at.0, at.1 + 1) } else { (at.0 + 1, 0) };
                 if message.is_some() {

@@ -12,6 +12,7 @@ use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
 use crate::model::{Chunk, LogOffset, Metrics, Timestamp};
+use crate::planted::{self, Bug};
 use crate::storage::append::{Append, AppendError, Appended};
 use crate::storage::config::Flush;
 use crate::storage::cuts::Awaited;
@@ -346,7 +347,9 @@ impl<D: Disk> Store<D> {
             if log.cuts.have_taken(awaited) {
                 return Some(false);
             }
-            (log.committed() >= end || log.fault.is_some()).then(|| log.committed() >= end)
+            let is_here = planted::is(Bug::AcknowledgesOnOneCopy) && log.durable() >= end;
+            let is_reached = log.committed() >= end || is_here;
+            (is_reached || log.fault.is_some()).then_some(is_reached)
         })
     }
 
@@ -453,6 +456,8 @@ impl<D: Disk> Store<D> {
         let outcome = job.file.write(job.position, job.buffer.clone(), job.durability).await;
         let ended = self.0.disk.clock_ns();
         self.0.metrics.write.record(ended - began);
+        let goes_on = planted::is(Bug::GoesOnAfterFailedWrites);
+        let outcome = if goes_on { Ok(()) } else { outcome };
         let outcome = self.0.apply(outcome, |log| {
             log.handle_written(&job, ended);
             CommitStep::Written
@@ -538,7 +543,9 @@ impl<D: Disk> Shared<D> {
             }
             None => self.create_segment(&name, size, reserve).await?,
         };
-        self.disk.sync_directory().await?;
+        if !planted::is(Bug::ForgetsDirectories) {
+            self.disk.sync_directory().await?;
+        }
         let range = base..base.plus(file.size());
         self.log.borrow_mut().next = Some(Segment::new(range, file));
         Ok(Some(()))

@@ -9,6 +9,7 @@
 mod cluster;
 mod delay;
 mod locks;
+mod planted;
 mod retry;
 mod shard;
 mod storage;

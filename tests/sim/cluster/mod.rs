@@ -36,7 +36,7 @@ const CONSUMERS: u32 = 2;
 
 /// What a run did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Summary {
+pub struct Summary {
     acknowledged: usize,
     leaders: usize,
     crashes: usize,
@@ -52,12 +52,14 @@ impl Drop for Repeats {
     fn drop(&mut self) {
         if std::thread::panicking() {
             let (seed, next, tests) = (self.0, self.0 + 1, self.1);
-            eprintln!("repeat: RINGMQ_SEEDS={seed}..{next} cargo test --workspace --test sim {tests}");
+            eprintln!(
+                "repeat: RINGMQ_SEEDS={seed}..{next} cargo test --workspace --test sim {tests}"
+            );
         }
     }
 }
 
-fn simulate(seed: u64) -> Summary {
+pub fn simulate(seed: u64) -> Summary {
     let mut runtime = SimRuntime::from_seed(seed);
     let world = World::new(seed, runtime.tasks(), store_config());
     let _repeats = Repeats(seed, "cluster::seeds");

@@ -203,6 +203,21 @@ fn lives(seed: u64, config: &StoreConfig, end: End, sizes: Sizes, segment_sizes:
     model.trace ^ disk.trace()
 }
 
+/// For planted bugs, as are the two below: a seed of the tests that follow.
+pub fn power_cuts(seed: u64) {
+    lives(seed, &config(), End::PowerCut, Sizes::Any, &[]);
+}
+
+pub fn recycling(seed: u64) {
+    let config = StoreConfig { retention_bytes: 128 << 10, ..config() };
+    lives(seed, &config, End::Either, Sizes::Any, &[]);
+}
+
+pub fn cuts(seed: u64) {
+    let config = StoreConfig { commit: CommitRule::Driven, ..config() };
+    lives(seed, &config, End::Either, Sizes::BlocksAndCuts, &[]);
+}
+
 fn for_seeds(count: u64, config: StoreConfig, end: End) {
     for_seeds_with(count, config, end, Sizes::Any, &[]);
 }

@@ -53,7 +53,7 @@ fn writes_concurrent_with_a_failed_one_do_not_count() {
 }
 
 #[test]
-fn a_failing_background_flush_closes_the_log() {
+pub fn a_failing_background_flush_closes_the_log() {
     run(async {
         let disk = SimDisk::new(2);
         let config = StoreConfig { flush: Flush::Async, ..config() };
@@ -208,7 +208,7 @@ fn background_work_continues_after_a_part_that_fails() {
 
 /// An index file survives a power cut at once, but the messages that it points to only after a flush.
 #[test]
-fn no_index_file_is_written_before_its_segment_is_on_stable_media() {
+pub fn no_index_file_is_written_before_its_segment_is_on_stable_media() {
     run(async {
         let disk = SimDisk::new(5);
         let config = StoreConfig { flush: Flush::Async, ..config() };

@@ -67,7 +67,7 @@ fn an_entry_of_an_earlier_life_never_continues_the_log() {
 /// intact, has the right offset and even the right ordinal, and the next entry follows it directly. Only
 /// the next entry's ordinal shows that entries are missing in between.
 #[test]
-fn the_next_ordinal_reveals_a_block_that_reverted_to_an_earlier_life() {
+pub fn the_next_ordinal_reveals_a_block_that_reverted_to_an_earlier_life() {
     const BLOCK: u64 = BLOCK_SIZE as u64;
     let filling = |entries: usize| BLOCK_SIZE - entries * HEADER as usize;
     run(async {
@@ -108,7 +108,7 @@ async fn rot(disk: &SimDisk, number: usize) -> (Shard, std::ops::Range<LogOffset
 }
 
 #[test]
-fn rot_in_the_middle_is_quarantined_and_the_rest_is_served() {
+pub fn rot_in_the_middle_is_quarantined_and_the_rest_is_served() {
     run(async {
         let disk = SimDisk::new(2);
         let (shard, hole) = rot(&disk, 7).await;
@@ -398,7 +398,7 @@ fn lost_and_damaged_index_files_are_rebuilt() {
 }
 
 #[test]
-fn an_older_snapshot_replaces_a_damaged_or_unreadable_one() {
+pub fn an_older_snapshot_replaces_a_damaged_or_unreadable_one() {
     run(async {
         let disk = SimDisk::new(7);
         let shard = several_segments(&disk).await;
