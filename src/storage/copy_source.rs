@@ -4,11 +4,14 @@
 //! not older than [`HOLD_MAX_NS`]. After that, reads of what is deleted fail ([`CopyReadError::Gone`]),
 //! and the receiver begins again with a newer list, of which it has most files.
 
+use std::collections::BTreeMap;
+
 use crate::model::LogOffset;
 use crate::storage::copy::{CopyFile, CopyPart, LogCopy};
-use crate::storage::disk::{BLOCK_SIZE, Disk, DiskError, DiskErrorKind, DiskFile};
+use crate::storage::disk::{BLOCK_SIZE, Disk, DiskError, DiskFile};
 use crate::storage::log::SpaceState;
-use crate::storage::opening::files::Files;
+use crate::storage::publish::open_if_any;
+use crate::storage::segment::FileName;
 use crate::storage::store::Store;
 
 /// How long a copy holds back retention.
@@ -75,29 +78,27 @@ impl<D: Disk> CopySource<D> {
     }
 
     async fn list(&mut self, snapshot: LogOffset) -> Result<(), CopyReadError> {
-        let disk = &self.store.0.disk;
-        let sizes = disk.list().await?;
-        let size_of = |name: String| sizes.iter().find(|(found, _)| *found == name).map(|f| f.1);
-        let state = CopyFile { part: CopyPart::Snapshot, place: snapshot, size: 0 };
-        let size = size_of(state.name().to_string());
-        let size = size.ok_or_else(|| CopyReadError::Gone(state.name().to_string()))?;
-        let mut files = vec![CopyFile { size, ..state }];
-        let indexes = Files::list(disk).await?.indexes;
+        let (mut indexes, mut state) = (BTreeMap::new(), None);
+        for (name, size) in self.store.0.disk.list().await? {
+            match FileName::parse(&name) {
+                Some(FileName::Index(place)) => _ = indexes.insert(place, size),
+                Some(FileName::Snapshot(place)) if place == snapshot => state = Some(size),
+                _ => {}
+            }
+        }
+        let gone = || CopyReadError::Gone(FileName::Snapshot(snapshot).to_string());
+        let size = state.ok_or_else(gone)?;
+        let mut files = vec![CopyFile { part: CopyPart::Snapshot, place: snapshot, size }];
+        let index =
+            |(&place, &size): (&LogOffset, &u64)| CopyFile { part: CopyPart::Index, place, size };
         let log = self.store.0.log.borrow();
-        let index = |place: LogOffset| {
-            let file = CopyFile { part: CopyPart::Index, place, size: 0 };
-            let size = size_of(file.name().to_string())?;
-            Some(CopyFile { size, ..file })
-        };
         // Of segments that have left the log: a start may need them to know what queues have lost.
-        files.extend(
-            indexes.iter().filter(|place| **place < log.begin()).copied().filter_map(index),
-        );
+        files.extend(indexes.range(..log.begin()).map(index));
         for segment in log.segments.iter().filter(|segment| segment.range.start < self.copy.end) {
             let (place, end) = (segment.range.start, segment.range.end.min(self.copy.end));
             files.push(CopyFile { part: CopyPart::Segment, place, size: end.0 - place.0 });
-            if segment.range.end <= snapshot && indexes.contains(&place) {
-                files.extend(index(place));
+            if segment.range.end <= snapshot {
+                files.extend(indexes.get_key_value(&place).map(index));
             }
         }
         drop(log);
@@ -151,14 +152,10 @@ impl<D: Disk> CopySource<D> {
         {
             return Ok(open.clone());
         }
-        match self.store.0.disk.open(&name).await {
-            Ok(open) => {
-                self.open = Some((number, open.clone()));
-                Ok(open)
-            }
-            Err(error) if error.kind == DiskErrorKind::NotFound => Err(CopyReadError::Gone(name)),
-            Err(error) => Err(error.into()),
-        }
+        let found = open_if_any(&self.store.0.disk, &file.name()).await?;
+        let open = found.ok_or(CopyReadError::Gone(name))?;
+        self.open = Some((number, open.clone()));
+        Ok(open)
     }
 }
 

@@ -21,7 +21,7 @@ use crate::storage::error::{CutError, EpochError, OpenError};
 use crate::storage::index::Index;
 use crate::storage::log::{CommitMark, Log, Preparing, Segment, SpaceState};
 use crate::storage::proof::{EndProof, PROOF_BLOCKS};
-use crate::storage::publish::{publish_bytes, read_all, write_proof};
+use crate::storage::publish::{publish_bytes, read_all, remove_if_any, write_proof};
 use crate::storage::recovery::{Chain, RecoveryReport, damage_note};
 use crate::storage::replay::{MessagesOf, Replayed};
 use crate::storage::scan::{LogReader, may_be_one_block};
@@ -39,7 +39,7 @@ use crate::storage::upkeep::Upkeep;
 use crate::storage::writer::{Writer, WriterStart};
 
 mod directory;
-pub(super) mod files;
+mod files;
 mod found;
 mod walk;
 mod wipe;
@@ -292,10 +292,8 @@ impl<D: Disk> Opening<D> {
 
     /// The proof covers what is cut off, so the next start would report that as damage.
     async fn remove_proof(&mut self) -> Result<(), DiskError> {
-        match self.disk.remove(&FileName::EndProof.to_string()).await {
-            Err(error) if error.kind != DiskErrorKind::NotFound => return Err(error),
-            _ => self.proof = None,
-        }
+        remove_if_any(&self.disk, &FileName::EndProof).await?;
+        self.proof = None;
         self.disk.sync_directory().await
     }
 

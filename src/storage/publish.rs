@@ -90,13 +90,12 @@ pub async fn write_proof<D: Disk>(disk: &D, proof: &EndProof) -> Result<bool, Di
 }
 
 async fn proof_file<D: Disk>(disk: &D) -> Result<Option<D::File>, DiskError> {
-    let (name, size) = (FileName::EndProof.to_string(), PROOF_BLOCKS * BLOCK_SIZE as u64);
-    match disk.open(&name).await {
-        Ok(file) if file.size() == size => return Ok(Some(file)),
-        Err(error) if error.kind != DiskErrorKind::NotFound => return Err(error),
-        _ => {}
+    let (name, size) = (FileName::EndProof, PROOF_BLOCKS * BLOCK_SIZE as u64);
+    let found = open_if_any(disk, &name).await?.filter(|file| file.size() == size);
+    if found.is_some() {
+        return Ok(found);
     }
-    match make(disk, &name, size).await {
+    match make(disk, &name.to_string(), size).await {
         Ok(file) => {
             disk.sync_directory().await?;
             Ok(Some(file))
@@ -134,4 +133,25 @@ pub async fn read_all<F: DiskFile>(file: &F) -> Result<Vec<u8>, DiskError> {
         }
     }
     Ok(bytes)
+}
+
+/// Opens a file, if there is one with this name.
+pub async fn open_if_any<D: Disk>(disk: &D, name: &FileName) -> Result<Option<D::File>, DiskError> {
+    match disk.open(&name.to_string()).await {
+        Err(error) if error.kind == DiskErrorKind::NotFound => Ok(None),
+        file => file.map(Some),
+    }
+}
+
+/// Removes a file, if there is one with this name.
+pub async fn remove_if_any<D: Disk>(disk: &D, name: &FileName) -> Result<(), DiskError> {
+    unless_missing(disk.remove(&name.to_string()).await)
+}
+
+/// A missing file is not an error.
+pub fn unless_missing(outcome: Result<(), DiskError>) -> Result<(), DiskError> {
+    match outcome {
+        Err(error) if error.kind == DiskErrorKind::NotFound => Ok(()),
+        outcome => outcome,
+    }
 }

@@ -9,8 +9,9 @@ use std::ops::Range;
 
 use crate::model::{LogOffset, Moment, Now, Timestamp};
 use crate::storage::ages::{ClockStep, Unaged};
-use crate::storage::disk::{Disk, DiskError, DiskErrorKind};
+use crate::storage::disk::{Disk, DiskError};
 use crate::storage::log::{Segment, SegmentIndex};
+use crate::storage::publish::{remove_if_any, unless_missing};
 use crate::storage::retention::{RetentionPolicy, SegmentFacts, expired};
 use crate::storage::segment::FileName;
 use crate::storage::snapshot::SNAPSHOTS_KEPT;
@@ -160,16 +161,8 @@ impl<D: Disk> Store<D> {
                     _ => return Ok(()),
                 }
             };
-            unless_missing(self.0.disk.remove(&FileName::Index(base).to_string()).await)?;
+            remove_if_any(&self.0.disk, &FileName::Index(base)).await?;
             self.0.upkeep.borrow_mut().retired.retain(|(retired, _)| *retired != base);
         }
-    }
-}
-
-/// A missing file is not an error.
-fn unless_missing(outcome: Result<(), DiskError>) -> Result<(), DiskError> {
-    match outcome {
-        Err(error) if error.kind == DiskErrorKind::NotFound => Ok(()),
-        outcome => outcome,
     }
 }

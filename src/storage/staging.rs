@@ -15,7 +15,7 @@ use crate::model::LogOffset;
 use crate::storage::copy::{CopyFile, CopyPart, LogCopy};
 use crate::storage::disk::{BLOCK_SIZE, Disk, DiskError, DiskErrorKind, DiskFile, Durability};
 use crate::storage::entry::{EntryKind, Parsed, parse};
-use crate::storage::publish::{make, publish_bytes, read_all};
+use crate::storage::publish::{make, open_if_any, publish_bytes, read_all, remove_if_any};
 use crate::storage::recovery::Chain;
 use crate::storage::sealed::{Layout, open_block, open_head};
 use crate::storage::segment::FileName;
@@ -276,15 +276,6 @@ pub(super) async fn read_list<D: Disk>(
     name: FileName,
     seed: u32,
 ) -> Result<Option<LogCopy>, DiskError> {
-    match disk.open(&name.to_string()).await {
-        Err(error) if error.kind == DiskErrorKind::NotFound => Ok(None),
-        file => Ok(LogCopy::decode(&read_all(&file?).await?, seed)),
-    }
-}
-
-pub(super) async fn remove_if_any<D: Disk>(disk: &D, name: &FileName) -> Result<(), DiskError> {
-    match disk.remove(&name.to_string()).await {
-        Err(error) if error.kind != DiskErrorKind::NotFound => Err(error),
-        _ => Ok(()),
-    }
+    let Some(file) = open_if_any(disk, &name).await? else { return Ok(None) };
+    Ok(LogCopy::decode(&read_all(&file).await?, seed))
 }

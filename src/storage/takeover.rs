@@ -14,9 +14,9 @@ use crate::storage::disk::Disk;
 use crate::storage::error::{CutError, OpenError};
 use crate::storage::index::Index;
 use crate::storage::log::Log;
-use crate::storage::publish::publish_bytes;
+use crate::storage::publish::{publish_bytes, remove_if_any};
 use crate::storage::segment::FileName;
-use crate::storage::staging::{read_list, remove_if_any};
+use crate::storage::staging::read_list;
 use crate::storage::store::Store;
 use crate::storage::upkeep::Upkeep;
 

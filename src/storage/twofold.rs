@@ -6,8 +6,8 @@
 
 use std::rc::Rc;
 
-use crate::storage::disk::{BLOCK_SIZE, Disk, DiskError, DiskErrorKind, DiskFile, Durability};
-use crate::storage::publish::{publish_parts, read_all};
+use crate::storage::disk::{BLOCK_SIZE, Disk, DiskError, DiskFile, Durability};
+use crate::storage::publish::{open_if_any, publish_parts, read_all};
 use crate::storage::segment::FileName;
 
 /// What a file contains.
@@ -25,11 +25,8 @@ pub async fn write<D: Disk>(disk: &D, name: FileName, bytes: &[u8]) -> Result<()
     let (head, rest) = half.as_mut().split_at_mut(bytes.len());
     head.copy_from_slice(bytes);
     rest.fill(0);
-    let file = match disk.open(&name.to_string()).await {
-        Err(error) if error.kind != DiskErrorKind::NotFound => return Err(error),
-        file => file.ok().filter(|file| file.size() >= 2 * half.as_ref().len() as u64),
-    };
-    let Some(file) = file else {
+    let is_large = |file: &D::File| file.size() >= 2 * half.as_ref().len() as u64;
+    let Some(file) = open_if_any(disk, &name).await?.filter(is_large) else {
         return publish_parts(disk, name, &[half.as_ref(), half.as_ref()]).await;
     };
     let half = Rc::new(half);
@@ -47,10 +44,7 @@ pub async fn read<D: Disk, T>(
     name: FileName,
     decode: impl Fn(&[u8]) -> Option<T>,
 ) -> Result<Found<T>, DiskError> {
-    let file = match disk.open(&name.to_string()).await {
-        Err(error) if error.kind == DiskErrorKind::NotFound => return Ok(Found::Missing),
-        file => file?,
-    };
+    let Some(file) = open_if_any(disk, &name).await? else { return Ok(Found::Missing) };
     file.sync().await?;
     disk.sync_directory().await?;
     let bytes = read_all(&file).await?;

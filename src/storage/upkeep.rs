@@ -99,9 +99,7 @@ impl<D: Disk> Upkeep<D> {
     pub fn continue_from(&mut self, old: &mut Self, place: LogOffset) {
         // A snapshot may show what was cut off, and the log may get as far again with other entries.
         self.taken = old.taken.take().filter(|taken| taken.end <= place);
-        self.free_to = old.free_to;
-        self.copies = std::mem::take(&mut old.copies);
-        (self.synced_at, self.space_checked_at) = (old.synced_at, old.space_checked_at);
+        self.succeed(old);
         self.damage = std::mem::take(&mut old.damage);
         self.unreported = std::mem::take(&mut old.unreported);
         self.rebuilt = std::mem::take(&mut old.rebuilt);
