@@ -13,22 +13,19 @@ use std::pin::pin;
 use std::time::Duration;
 
 use futures_util::future::{Either, select};
+use openraft::ChangeMembers;
 use openraft::async_runtime::WatchReceiver;
 use openraft::errors::ClientWriteError;
 use openraft::type_config::TypeConfigExt;
-use openraft::{ChangeMembers, Instant};
 
 use super::host::Host;
-use super::replica::Replica;
+use super::replica::{LAG_MAX, Replica};
 use super::types::{Place, ReplicaId, Runtime, Types};
+use crate::model::replicas::{ReplicaLag, ReplicaState};
 use crate::model::{Refusal, ShardId};
 
 /// When an operator may try again, while another change is in progress, ms.
 const RETRY_AFTER_MS: u64 = 500;
-/// Entries that a replica may lack when it begins to count.
-const LAG_MAX: u64 = 100;
-/// A replica that has not answered for so long counts as unreachable.
-const SILENT_MAX: Duration = Duration::from_secs(1);
 /// How long the members may take to agree to a change.
 const AGREE_MAX: Duration = Duration::from_secs(5);
 
@@ -143,29 +140,23 @@ impl<H: Host, R: Runtime> Replica<H, R> {
 
     /// `None` if this replica does not lead.
     fn view(&self) -> Option<View> {
+        let set = self.survey();
         let metrics = self.engine().metrics();
         let metrics = metrics.borrow_watched();
-        let replicas = metrics.replication.as_ref()?;
-        let membership = metrics.membership_config.membership();
-        let members: BTreeSet<_> = membership.nodes().map(|(id, _)| *id).collect();
+        let replicas = metrics.replication.as_ref().filter(|_| set.leads())?;
         let next = metrics.last_log_index.map_or(0, |last| last + 1);
         let lacks = replicas.iter().filter_map(|(id, matching)| {
             matching.as_ref().map(|matching| (*id, next.saturating_sub(matching.index + 1)))
         });
-        let now = Types::<R>::now();
-        let answers = metrics.heartbeat.as_ref();
-        let is_silent = |id: &ReplicaId| {
-            let answered_at = answers.and_then(|all| all.get(id)).copied().flatten();
-            let is_recent =
-                answered_at.is_some_and(|at| now.saturating_duration_since(*at) < SILENT_MAX);
-            *id != self.id() && !is_recent
+        let is_silent = |one: &&ReplicaState| {
+            one.id != self.id() && !one.lag.is_some_and(ReplicaLag::is_reachable)
         };
         Some(View {
-            configs: membership.get_joint_config().len(),
-            voters: membership.voter_ids().collect(),
+            configs: metrics.membership_config.membership().get_joint_config().len(),
+            voters: set.voters().into_iter().collect(),
+            members: set.replicas.iter().map(|one| one.id).collect(),
             lacks: lacks.collect(),
-            silent: members.iter().copied().filter(is_silent).collect(),
-            members,
+            silent: set.replicas.iter().filter(is_silent).map(|one| one.id).collect(),
         })
     }
 

@@ -41,8 +41,8 @@ const HEARTBEAT_MS: u64 = 100;
 /// After so long without it, others become candidates, ms. Each adds a part of its own.
 const ELECTION_MIN_MS: u64 = 500;
 const ELECTION_MAX_MS: u64 = PROMISE_MS;
-/// A copy counts as having caught up when it lacks fewer entries, ms.
-const LAG_MAX: u64 = 100;
+/// A copy that lacks no more entries counts as having caught up.
+pub(super) const LAG_MAX: u64 = 100;
 /// Number of entries on their way to stable media before no further one is proposed.
 const UNFLUSHED_MAX: usize = 4;
 /// Pause after the engine has refused a proposal.
