@@ -85,6 +85,7 @@ use self::resets::Resets;
 use self::state::{Durable, Snapshot};
 use self::upkeep::Flush;
 use crate::model::deadlines::Deadlines;
+use crate::model::nameserver::machine_of_shard;
 use crate::model::record::Host;
 use crate::model::request::{Heartbeat, Presence};
 use crate::model::topic::{TopicChange, is_built_in, is_of_cluster};
@@ -152,11 +153,8 @@ impl BrokerConfig {
 
 /// Whether a name is that of a shard of this machine, such as `s00-broker-a` and `s01-broker-a`.
 fn is_shard_name(name: &str, shard: &str) -> bool {
-    let parts = |name: &str| {
-        let (number, machine) = name.strip_prefix('s')?.split_at_checked(2)?;
-        number.bytes().all(|byte| byte.is_ascii_digit()).then(|| machine.to_owned())
-    };
-    name == shard || parts(name).is_some_and(|machine| Some(machine) == parts(shard))
+    let machine = machine_of_shard(name);
+    name == shard || (machine.is_some() && machine == machine_of_shard(shard))
 }
 
 /// Where a reply goes.

@@ -11,6 +11,7 @@ use super::{Failure, output};
 use crate::client::error::ClientError;
 use crate::client::{Admin, ClientOptions};
 use crate::config::{Address, PORTS_PER_SHARD};
+use crate::model::nameserver::parts_of_shard;
 use crate::model::replicas::ReplicaOrder;
 use crate::shard::replication_port;
 
@@ -261,8 +262,8 @@ fn has_number(error: &ClientError, numbers: &[&str]) -> bool {
 
 /// Where the new replica of a shard listens for others.
 fn replication_address(shard: &str, base: &Address) -> Result<String, Failure> {
-    let number = shard.strip_prefix('s').and_then(|rest| rest.get(..2)?.parse::<u16>().ok());
-    let number = number.ok_or_else(|| Failure::failed(format!("{shard} has no shard number")))?;
+    let (number, _) = parts_of_shard(shard)
+        .ok_or_else(|| Failure::failed(format!("{shard} has no shard number")))?;
     let port = replication_port(base.port.saturating_add(number * PORTS_PER_SHARD));
     Ok(Address { host: base.host.clone(), port }.to_string())
 }

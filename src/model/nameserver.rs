@@ -95,10 +95,14 @@ pub struct ClusterInfo {
     pub brokers: Vec<RouteBroker>,
 }
 
-/// The name without the prefix of a shard, such as `broker-a` for `s00-broker-a`; `None` if it does
-/// not have one.
-pub fn machine_of_shard(name: &str) -> Option<&str> {
+/// The parts of a shard's name, such as 0 and `broker-a` of `s00-broker-a`; `None` if it is not one.
+pub fn parts_of_shard(name: &str) -> Option<(u16, &str)> {
     let (number, machine) = name.strip_prefix('s')?.split_once('-')?;
     let is_number = number.len() == 2 && number.bytes().all(|byte| byte.is_ascii_digit());
-    is_number.then_some(machine)
+    Some((number.parse().ok().filter(|_| is_number)?, machine))
+}
+
+/// The name without the prefix of a shard.
+pub fn machine_of_shard(name: &str) -> Option<&str> {
+    parts_of_shard(name).map(|(_, machine)| machine)
 }
