@@ -265,7 +265,9 @@ fn a_replica_that_missed_more_than_what_is_kept_gets_a_copy() {
         segments(&cluster.data(leader))[0] > newest
     });
     cluster.begin(away);
-    std::thread::sleep(Duration::from_millis(1_200));
+    wait_until("a copy that arrives", LOOK_EVERY, PATIENCE, || {
+        cluster.replicas[away].as_ref().unwrap().log().contains("a copy of the log of replica")
+    });
     cluster.replicas[away].take().unwrap().kill();
     cluster.begin(away);
     cluster.send_until("after");

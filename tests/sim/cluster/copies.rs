@@ -43,10 +43,7 @@ async fn be_away(world: &Rc<World>) {
         match world.below(4) {
             0 => world.network.break_streams(Node(id)),
             1 => {
-                let leader = super::IDS.into_iter().find(|&other| {
-                    world.process(other).is_some_and(|process| process.broker.leads())
-                });
-                if let Some(leader) = leader.filter(|leader| *leader != id) {
+                if let Some(leader) = world.leader().filter(|leader| *leader != id) {
                     world.crash(leader, Crash::Kill);
                     world.start(leader);
                 }

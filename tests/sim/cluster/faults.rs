@@ -81,7 +81,7 @@ pub async fn strike(world: &Rc<World>) {
 }
 
 fn strike_once(world: &Rc<World>, fault: Fault) {
-    let id = match leader(world).filter(|_| world.below(2) == 0) {
+    let id = match world.leader().filter(|_| world.below(2) == 0) {
         Some(leader) => leader,
         None => world.pick_id(),
     };
@@ -135,7 +135,7 @@ fn block(world: &Rc<World>, links: Vec<(ReplicaId, ReplicaId)>) {
 
 /// The leader gives its place to another replica, which may be unreachable.
 fn transfer(world: &Rc<World>, to: ReplicaId) {
-    let Some(leader) = leader(world).filter(|leader| *leader != to) else { return };
+    let Some(leader) = world.leader().filter(|leader| *leader != to) else { return };
     let replica = world.process(leader).and_then(|process| process.replica.borrow().clone());
     let Some(replica) = replica else { return };
     let is_orderly = world.below(2) == 0;
@@ -146,10 +146,6 @@ fn transfer(world: &Rc<World>, to: ReplicaId) {
             false => drop(replica.engine().trigger().transfer_leader(to).await),
         }
     });
-}
-
-fn leader(world: &World) -> Option<ReplicaId> {
-    IDS.into_iter().find(|&id| world.process(id).is_some_and(|process| process.broker.leads()))
 }
 
 fn later(world: &Rc<World>, ms: u64, repair: impl FnOnce(&Rc<World>) + 'static) {

@@ -15,8 +15,7 @@ use super::{Repeats, begin, end, wait_for};
 
 /// The replica that leads, and those that count as it sees them.
 fn leader(world: &World) -> Option<(SimReplica, BTreeSet<ReplicaId>)> {
-    let processes = IDS.into_iter().filter_map(|id| world.process(id));
-    let leader = processes.into_iter().find(|process| process.broker.leads())?;
+    let leader = world.process(world.leader()?)?;
     let replica = leader.replica.borrow().clone()?;
     let metrics = replica.engine().metrics();
     let voters = metrics.borrow_watched().membership_config.membership().voter_ids().collect();

@@ -16,13 +16,9 @@ use super::{Repeats, agree, check, seeds, wait_for};
 /// The replica that is preferred to lead the first shard.
 const PREFERRED: ReplicaId = 1;
 
-fn leader(world: &World) -> Option<ReplicaId> {
-    IDS.into_iter().find(|&id| world.process(id).is_some_and(|process| process.broker.leads()))
-}
-
 /// Sends to whichever replica leads, one message after another.
 async fn send_all(world: Rc<World>, name: u32, stops: Rc<Cell<bool>>) {
-    let mut target = leader(&world).unwrap();
+    let mut target = world.leader().unwrap();
     for number in 0.. {
         if stops.get() {
             return;
@@ -32,7 +28,7 @@ async fn send_all(world: Rc<World>, name: u32, stops: Rc<Cell<bool>>) {
         match world.ask(target, request).await.map(|answer| answer.reply) {
             Some(Ok(_)) => world.sleep_ms(20).await,
             Some(Err(Refusal::NotLeader { .. })) => {
-                target = leader(&world).unwrap_or(target);
+                target = world.leader().unwrap_or(target);
                 world.sleep_ms(1).await;
             }
             other => panic!("seed {}: replica {target} answers {other:?}", world.seed),
@@ -44,14 +40,14 @@ async fn run(world: Rc<World>) {
     IDS.into_iter().for_each(|id| world.start(id));
     agree(&world).await;
     world.crash(PREFERRED, Crash::Kill);
-    wait_for(&world, "another one leads", || leader(&world).is_some()).await;
+    wait_for(&world, "another one leads", || world.leader().is_some()).await;
     let stops = Rc::new(Cell::new(false));
     for name in 0..3 {
         let sender = send_all(world.clone(), name, stops.clone());
         world.tasks.spawn(format!("sender {name}"), sender);
     }
     world.start(PREFERRED);
-    wait_for(&world, "it leads again", || leader(&world) == Some(PREFERRED)).await;
+    wait_for(&world, "it leads again", || world.leader() == Some(PREFERRED)).await;
     // An operator moves it, and it stays.
     let replica = world.process(PREFERRED).and_then(|process| process.replica.borrow().clone());
     let to = 2 + world.below(2);
@@ -61,9 +57,9 @@ async fn run(world: Rc<World>) {
         assert!(matches!(refusal, Refusal::NotReady { .. }), "seed {}: {refusal}", world.seed);
         world.sleep_ms(100).await;
     }
-    wait_for(&world, "the chosen one leads", || leader(&world) == Some(to)).await;
+    wait_for(&world, "the chosen one leads", || world.leader() == Some(to)).await;
     world.sleep_ms(STEADY_MS + 2_000).await;
-    assert_eq!(leader(&world), Some(to), "seed {}", world.seed);
+    assert_eq!(world.leader(), Some(to), "seed {}", world.seed);
     stops.set(true);
     while Rc::strong_count(&stops) > 1 {
         world.sleep_ms(20).await;

@@ -205,6 +205,12 @@ impl World {
         }
     }
 
+    /// The replica that leads, as it sees it itself: the first, if there are two.
+    pub fn leader(&self) -> Option<ReplicaId> {
+        let leads = |&id: &ReplicaId| self.process(id).is_some_and(|one| one.broker.leads());
+        IDS.into_iter().find(leads)
+    }
+
     /// All links from and to a machine.
     pub fn links_of(id: ReplicaId) -> Vec<(ReplicaId, ReplicaId)> {
         IDS.into_iter().filter(|&other| other != id).flat_map(|o| [(id, o), (o, id)]).collect()

@@ -345,26 +345,7 @@ fn everything_else_goes_on_during_a_takeover() {
             let reached = target.store.reached(target.store.end());
             tasks.spawn("waits", async { told.set(Some(reached.await)) });
         }
-        tasks.spawn("maintains", async {
-            while !is_over.get() {
-                target.maintain(false).await.unwrap();
-                target.store.sync().await.unwrap();
-                pause().await;
-            }
-        });
-        tasks.spawn("reads", async {
-            let committed = target.store.committed();
-            while !is_over.get() {
-                for entry in old.iter().filter(|entry| entry.end <= committed).take(3) {
-                    let at = entry.at.plus(40);
-                    if at < entry.end && !entry.is_filler() && at >= target.store.begin() {
-                        let read = target.store.read_entry_at(at).await;
-                        assert!(read.is_ok() || at < target.store.begin(), "{read:?}");
-                    }
-                }
-                pause().await;
-            }
-        });
+        target.spawn_others(&tasks, &old, &is_over);
         let has_tail = target.store.end() > target.store.committed();
         tasks.run_until(async {
             target.take_over(&copy).await.unwrap();

@@ -290,26 +290,7 @@ fn everything_else_continues_or_waits_during_a_cut() {
                 pause().await;
             }
         });
-        tasks.spawn("maintains", async {
-            while !is_over.get() {
-                shard.maintain(false).await.unwrap();
-                shard.store.sync().await.unwrap();
-                pause().await;
-            }
-        });
-        tasks.spawn("reads", async {
-            let committed = shard.store.committed();
-            while !is_over.get() {
-                for entry in before.iter().filter(|entry| entry.end <= committed).take(3) {
-                    let at = entry.at.plus(40);
-                    if at < entry.end && !entry.is_filler() && at >= shard.store.begin() {
-                        let read = shard.store.read_entry_at(at).await;
-                        assert!(read.is_ok() || at < shard.store.begin(), "{read:?}");
-                    }
-                }
-                pause().await;
-            }
-        });
+        shard.spawn_others(&tasks, &before, &is_over);
         tasks.run_until(async {
             assert_eq!(shard.cut_to(ordinal).await.unwrap().end, end);
             while appended.get() < 3 {

@@ -3,7 +3,8 @@
 use std::cell::{Cell, RefCell};
 
 use ringmq::model::{Chunk, LogOffset, Moment, Now, QueueId, QueueOffset, Timestamp};
-use ringmq::sim::{self, SimDisk, Tasks};
+use ringmq::sim::copies::Sendable;
+use ringmq::sim::{self, SimDisk, Tasks, pause};
 use ringmq::storage::{
     Append, AppendError, Appended, CutError, EntryKind, Index, Located, LogCopy, Lookup, OpenError,
     Opening, QueueKey, QueueRow, RawError, ReadError, RecoveryReport, Replayed, SpaceClass, Store,
@@ -273,6 +274,35 @@ impl Shard {
         while self.store.written() < self.store.end() {
             self.store.commit_step().await.expect("no fault is planned");
         }
+    }
+
+    /// Maintenance, flushes and reads of what is committed, until it is over.
+    pub fn spawn_others<'a>(
+        &'a self,
+        tasks: &Tasks<'a>,
+        entries: &'a [Sendable],
+        is_over: &'a Cell<bool>,
+    ) {
+        tasks.spawn("maintains", async {
+            while !is_over.get() {
+                self.maintain(false).await.unwrap();
+                self.store.sync().await.unwrap();
+                pause().await;
+            }
+        });
+        tasks.spawn("reads", async {
+            let committed = self.store.committed();
+            while !is_over.get() {
+                for entry in entries.iter().filter(|entry| entry.end <= committed).take(3) {
+                    let at = entry.at.plus(40);
+                    if at < entry.end && !entry.is_filler() && at >= self.store.begin() {
+                        let read = self.store.read_entry_at(at).await;
+                        assert!(read.is_ok() || at < self.store.begin(), "{read:?}");
+                    }
+                }
+                pause().await;
+            }
+        });
     }
 
     pub fn spawn_committers(&self, tasks: &Tasks<'_>) {
