@@ -25,6 +25,9 @@ use crate::model::replicas::ReplicaOrder;
 const SETTLE_MAX: Duration = Duration::from_millis(1_000);
 /// How long the target may take to be elected. If it is not, others have become candidates.
 const TAKE_OVER_MAX: Duration = Duration::from_millis(3_000);
+/// How soon the next leader is expected to have registered. Until then NameServers go on naming the
+/// former one: without a leader they would tell clients that there is no queue to send to.
+pub const TAKE_OVER_EXPECTED: Duration = Duration::from_secs(1);
 const LOOK_EVERY: Duration = Duration::from_millis(1);
 
 impl<H: Host, R: Runtime> Replica<H, R> {
@@ -94,12 +97,12 @@ impl<H: Host, R: Runtime> Replica<H, R> {
     }
 
     /// Before this process ends: another replica takes over at once, instead of after a while in
-    /// which the others miss this one.
+    /// which the others miss this one. Returns when NameServers need not name this one any more.
     pub async fn step_down(&self) -> Result<(), Refusal> {
-        match self.successor() {
-            Some(to) => self.hand_over(to, HandOver::Stopping).await,
-            None => Ok(()),
-        }
+        let Some(to) = self.successor() else { return Ok(()) };
+        self.hand_over(to, HandOver::Stopping).await?;
+        Types::<R>::sleep(TAKE_OVER_EXPECTED).await;
+        Ok(())
     }
 
     /// The replica that should lead instead of this one: the first that could, from the preferred

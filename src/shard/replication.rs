@@ -29,6 +29,7 @@ use crate::broker::{Broker, Released};
 use crate::client::registrar;
 use crate::config::Address;
 use crate::model::{Now, ShardId};
+use crate::replication::hand_over::TAKE_OVER_EXPECTED;
 use crate::replication::host::{Host, Role};
 use crate::replication::link::{FrameReceiver, FrameSender, Identity, Target, Transport, frame_of};
 use crate::replication::replica::Replica;
@@ -38,8 +39,6 @@ use crate::storage::file::FileDisk;
 
 /// How long a stopping leader waits until its last entries are committed.
 const LEAVE_MAX: Duration = Duration::from_secs(2);
-/// How soon another leader is expected after this one has handed over.
-const TAKE_OVER_EXPECTED: Duration = Duration::from_secs(1);
 
 pub type ShardReplica = Replica<ShardHost<FileDisk>, GlommioRuntime>;
 

@@ -54,8 +54,8 @@ const START_MAX: Duration = Duration::from_secs(600);
 const SAY_AGAIN: Duration = Duration::from_secs(5);
 /// How long the broker waits for the first registration before it serves without it, ms.
 const REGISTER_MAX_MS: u64 = 5_000;
-/// How long a stopping broker waits until other replicas lead its shards.
-const STEP_DOWN_MAX: Duration = Duration::from_secs(5);
+/// How long a stopping broker waits until other replicas lead its shards and have registered.
+const STEP_DOWN_MAX: Duration = Duration::from_secs(6);
 
 /// Reports once whether a server has opened.
 type IsReady = flume::Receiver<Result<(), RunError>>;
