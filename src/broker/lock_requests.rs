@@ -35,6 +35,8 @@ impl<D: Disk> Broker<D> {
         if owned.is_empty() && !keys.is_empty() && locks.is_full() {
             return Err(Refusal::Full { what: "locked queues", count_max: LOCKS_MAX });
         }
+        let (shard, asked, owned_count) = (self.config.shard.0, keys.len(), owned.len());
+        tracing::debug!(shard, %group, %client, connection, asked, owned = owned_count, "locked");
         Ok(Reply::Locked(owned))
     }
 
@@ -49,6 +51,8 @@ impl<D: Disk> Broker<D> {
         let (_, keys) = self.queues_here(&request.queues);
         let asker = Asker { group, client, connection };
         let claims = self.state.borrow().durable.locks.claims(asker, Some(&keys));
+        let (shard, asked, released) = (self.config.shard.0, keys.len(), claims.len());
+        tracing::debug!(shard, %group, %client, connection, asked, released, "unlocks");
         self.release(group, client, &claims).await?;
         Ok(Reply::Done)
     }
@@ -62,6 +66,8 @@ impl<D: Disk> Broker<D> {
     ) -> Result<(), Refusal> {
         let asker = Asker { group, client, connection: context.origin().connection };
         let claims = self.state.borrow().durable.locks.claims(asker, None);
+        let (shard, connection, released) = (self.config.shard.0, asker.connection, claims.len());
+        tracing::debug!(shard, %group, %client, connection, released, "leaves and unlocks");
         self.release(group, client, &claims).await
     }
 

@@ -161,9 +161,6 @@ impl<D: Disk> Broker<D> {
         Ok(Answer { reply: Ok(reply), chunks: Vec::new() })
     }
 
-    /// Handles a heartbeat. A new group is created for its first member. A new member of a group is
-    /// notified of the group's change before the reply, as stock brokers do (remoting reference, 5.23);
-    /// the other members a moment later.
     /// Refuses what only the leader may execute, before it changes anything.
     fn check_leads(&self, request: &Request) -> Result<(), Refusal> {
         match request.needs_leader() && !self.leads() {
@@ -172,6 +169,9 @@ impl<D: Disk> Broker<D> {
         }
     }
 
+    /// Handles a heartbeat. A new group is created for its first member. A new member of a group is
+    /// notified of the group's change before the reply, as stock brokers do (remoting reference, 5.23);
+    /// the other members a moment later.
     async fn heartbeat(
         &self,
         heartbeat: &Heartbeat,
