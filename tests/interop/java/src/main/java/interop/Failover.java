@@ -27,7 +27,8 @@ import org.apache.rocketmq.common.message.Message;
  * time is left for another attempt.
  */
 final class Failover {
-    private static final int SEND_DEADLINE_S = 150;
+    /** A rolling restart waits for its leaders to return, three times. */
+    static final int SEND_DEADLINE_S = 200;
     private static final int REASONS_MAX = 3;
 
     private final Target target;

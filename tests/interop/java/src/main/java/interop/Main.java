@@ -79,8 +79,8 @@ public final class Main {
             case "verify" -> verify(target, report, options.get("manifests"));
             case "survive" -> report.check("sends and reads", () -> survive(target, options.get("topic")));
             case "crash-send" -> new Crash(target).send(Path.of(options.get("manifest")), Path.of(options.get("stop")));
-            case "failover" -> report.check("no send fails while a machine dies", () -> new Failover(target).run(options.get("topic"),
-                Integer.parseInt(options.get("producers")), Path.of(options.get("manifest")), Path.of(options.get("stop"))));
+            case "failover" -> report.check("no send fails while a machine dies", Failover.SEND_DEADLINE_S + 10, () -> new Failover(target)
+                .run(options.get("topic"), Integer.parseInt(options.get("producers")), Path.of(options.get("manifest")), Path.of(options.get("stop"))));
             case "crash-check" -> report.check("every acknowledged message is read back",
                 () -> new Crash(target).verify(Path.of(options.get("manifest"))));
             default -> throw new IllegalArgumentException("unknown command: " + command);
