@@ -6,16 +6,19 @@
 //! the process is stopped before it has sent the answer. The other order could answer from before a
 //! stop of the process.
 
-use std::cell::OnceCell;
+use std::cell::{Cell, OnceCell};
 
-use super::Broker;
 use super::operation::Context;
+use super::{Broker, Outcome, Released};
 use crate::model::{Moment, Refusal, Request};
 use crate::storage::disk::Disk;
 use crate::storage::signal::Signal;
 
 /// How long a request waits until a new leader has its lease, ms.
 const WAIT_MAX_MS: u64 = 1_000;
+/// How long a leader without a lease holds pulls, ms. Their clients are then sent to another copy, which
+/// may have what they wait for.
+const HOLD_WITHOUT_LEASE_MS: u64 = 1_000;
 
 /// What a copy is at the moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,6 +43,8 @@ pub trait Leadership {
 #[derive(Default)]
 pub struct Leading {
     of: OnceCell<Box<dyn Leadership>>,
+    /// Since when it has been elected without a lease, or when its pulls were last ended for that.
+    without_lease_since: Cell<Option<Moment>>,
     /// This copy may have got its lease.
     changed: Signal,
 }
@@ -53,6 +58,34 @@ impl<D: Disk> Broker<D> {
     /// The lease may have been renewed, or an entry committed.
     pub fn leadership_moved(&self) {
         self.leading.changed.notify();
+    }
+
+    /// Ends all held pulls of a leader that has had no lease for a while. To be called every so often.
+    pub fn end_holds_without_lease(&self, now: Moment) -> Vec<Released> {
+        let standing = self.leading.of.get().map(|of| of.standing());
+        let since = match standing {
+            Some(Standing::Elected) => self.leading.without_lease_since.get().unwrap_or(now),
+            _ => {
+                self.leading.without_lease_since.set(None);
+                return Vec::new();
+            }
+        };
+        let is_over = now.ms_since(since) >= HOLD_WITHOUT_LEASE_MS;
+        self.leading.without_lease_since.set(Some(if is_over { now } else { since }));
+        if !is_over {
+            return Vec::new();
+        }
+        let held = {
+            let state = &mut *self.state.borrow_mut();
+            let held = state.held.take_all(&mut state.deadlines);
+            held.iter().for_each(|task| state.release(task.queue));
+            held
+        };
+        let end = |task| {
+            let outcome = Outcome::Now(self.nothing(&task));
+            Released { origin: task.origin, outcome }
+        };
+        held.into_iter().map(end).collect()
     }
 
     /// Whether what this copy has committed is all there is. To be called after reading it.

@@ -20,7 +20,7 @@ pub trait Host: Clone + 'static {
     /// The committed mark has moved.
     fn handle_commit(&self);
 
-    /// Pulls that a cut has released.
+    /// Pulls that are answered because this copy's log was cut, or because it may lead no more.
     fn release(&self, released: Vec<Released>);
 
     /// `host:port` at which clients reach a replica, if that is known.

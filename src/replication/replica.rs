@@ -206,6 +206,10 @@ impl<H: Host, R: Runtime> Replica<H, R> {
             self.log.set_current(lease.is_valid().unwrap_or(true));
             self.log.host().broker().leadership_moved();
             let (broker, now) = (self.log.host().broker(), self.log.host().now().moment);
+            let ended = broker.end_holds_without_lease(now);
+            if !ended.is_empty() {
+                self.log.host().release(ended);
+            }
             let set = self.survey();
             let is_chosen = self.log.is_chosen();
             let to = preference.handle(broker.config().shard, &set, now).filter(|_| !is_chosen);

@@ -270,6 +270,43 @@ fn a_held_pull_ends_with_what_the_copy_is_then() {
     });
 }
 
+#[test]
+fn a_leader_without_a_lease_sends_those_who_wait_elsewhere_after_a_second() {
+    sim::run(async {
+        let broker = open_driven(&SimDisk::new(1)).await;
+        put(&broker, "t", 0).await;
+        commit_all(&broker).await;
+        let standing = Rc::new(Cell::new(Standing::Leads));
+        broker.set_leadership(Box::new(Decided(standing.clone())));
+        let hold = || {
+            let pull = Pull { hold_ms: Some(15_000), ..pull("t", 0, 1) };
+            assert!(matches!(ask(&broker, Request::Pull(pull)), Outcome::Held));
+        };
+        let end = |ms| {
+            let ended = broker.end_holds_without_lease(NOW.moment.plus_ms(ms));
+            ended.into_iter().map(|one| pulled(one.outcome)).collect::<Vec<_>>()
+        };
+        hold();
+        assert_eq!(end(0), []);
+        standing.set(Standing::Elected);
+        assert_eq!(end(100), [], "the lease may come back");
+        standing.set(Standing::Leads);
+        assert_eq!(end(1_100), []);
+        standing.set(Standing::Elected);
+        assert_eq!(end(1_200), []);
+        hold();
+        let elsewhere = (PullStatus::NothingMatched, 1, 2);
+        assert_eq!(end(2_200), [elsewhere, elsewhere]);
+        // A client that comes back all the same is not answered at once again.
+        hold();
+        assert_eq!(end(2_300), []);
+        assert_eq!(end(3_200), [elsewhere]);
+        standing.set(Standing::Follows);
+        hold();
+        assert_eq!(end(9_000), [], "a follower has its messages from its leader");
+    });
+}
+
 fn replica(id: u64, bytes: u64, silent_ms: u64) -> ReplicaState {
     let lag = Some(ReplicaLag { bytes, ms: bytes / 10, silent_ms: Some(silent_ms) });
     ReplicaState { id, address: Some(format!("10.0.0.{id}:10911")), is_voter: true, lag }
