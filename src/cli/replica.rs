@@ -157,19 +157,17 @@ fn print_changed(target: &Target, rows: &[Changed]) -> Result<(), Failure> {
 
 /// A change of the replicas of all shards of a broker, one shard after another. What is done already
 /// succeeds at once, so it can be repeated.
-struct Change<'a> {
+struct Change {
     admin: Admin,
-    name: &'a str,
-    /// The shards at the beginning: while one has no leader, it is not listed.
     shards: Vec<String>,
 }
 
-impl<'a> Change<'a> {
-    fn new(name: &'a str, target: &Target) -> Result<Self, Failure> {
+impl Change {
+    fn new(name: &str, target: &Target) -> Result<Self, Failure> {
         let client = ClientOptions { call_timeout_ms: CHANGE_MAX_MS, ..target.client() };
         let mut admin = Admin::new(client)?;
         let shards = admin.leaders_of(name)?.into_iter().map(|(shard, _)| shard).collect();
-        Ok(Self { admin, name, shards })
+        Ok(Self { admin, shards })
     }
 
     fn add(&mut self, new: &NewReplica) -> Result<Vec<Changed>, Failure> {
@@ -222,7 +220,7 @@ impl<'a> Change<'a> {
     }
 
     fn order(&mut self, shard: &str, order: &ReplicaOrder) -> Result<(), ClientError> {
-        let leaders = self.admin.leaders_of(self.name)?;
+        let leaders = self.admin.leaders_of(shard)?;
         let leader = leaders.iter().find(|(name, _)| name == shard);
         let (_, address) =
             leader.ok_or_else(|| ClientError::UnknownBrokerName(shard.to_owned()))?;
@@ -250,7 +248,8 @@ fn is_passing(error: &ClientError) -> bool {
         ClientError::Refused { .. } => has_number(error, &PASSING),
         ClientError::NotReached { .. }
         | ClientError::Unanswered { .. }
-        | ClientError::UnknownBrokerName(_) => true,
+        | ClientError::UnknownBrokerName(_)
+        | ClientError::NoLeader(_) => true,
         _ => false,
     }
 }

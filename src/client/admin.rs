@@ -2,6 +2,8 @@
 //!
 //! Changes of a topic go to the master of every broker and, if they affect routes, to every
 //! NameServer. Each of them is idempotent, and should be repeated after [`ClientError::Partly`].
+//! The master of a broker with replicas is the one that leads; while none does, or another one has just
+//! been elected, a command waits for it ([`FOLLOW_MAX_MS`]).
 
 use std::fmt;
 use std::net::{Ipv4Addr, SocketAddrV4};
@@ -24,6 +26,10 @@ use crate::wire::{ReplyError, Response};
 
 /// Poll interval while waiting for a route, ms.
 const ROUTE_POLL_MS: u64 = 20;
+/// How long a command waits for the next leader of a broker, ms. Usually there is one after two seconds.
+const FOLLOW_MAX_MS: u64 = 10_000;
+/// Pause before it asks again who leads, ms.
+const FOLLOW_PAUSE_MS: u64 = 100;
 
 pub struct Admin {
     remote: Remote,
@@ -135,14 +141,14 @@ impl Admin {
         let route = self.remote.fetch_route(topic.as_str())?;
         let mut outcomes = Outcomes::default();
         let mut what = "change a topic";
-        for queues in &route.queues {
-            let Some(address) = master_address(&route, &queues.broker_name) else { continue };
+        for (name, address) in self.masters_in(&route)? {
+            let Some(queues) = queues_at(&route, &name) else { continue };
             let mut config = config_of(topic, queues);
             change(&mut config);
             let request = Request::UpdateTopic(config);
             what = request.what();
-            let outcome = self.remote.ask(address, &request, Response::done);
-            outcomes.note(&queues.broker_name, address, outcome);
+            let outcome = self.ask_leader(&name, &address, &request, Response::done);
+            outcomes.note(&name, &address, outcome);
         }
         outcomes.conclude(what)
     }
@@ -201,9 +207,8 @@ impl Admin {
         let route = Route::clone(&*self.remote.fetch_route(topic.as_str())?);
         let request = Request::TopicStats { topic: topic.clone() };
         let mut queues = Vec::new();
-        for broker in &route.queues {
-            let Some(address) = master_address(&route, &broker.broker_name) else { continue };
-            match self.remote.ask(address, &request, Response::topic_stats) {
+        for (name, address) in self.masters_in(&route)? {
+            match self.ask_leader(&name, &address, &request, Response::topic_stats) {
                 Ok(of_broker) => queues.extend(of_broker),
                 // The topic was deleted between the two requests.
                 Err(ClientError::Refused { code: TOPIC_NOT_EXIST, .. }) => {}
@@ -245,7 +250,7 @@ impl Admin {
     ) -> Result<Vec<String>, ClientError> {
         let mut outcomes = Outcomes::default();
         for (name, address) in self.masters(cluster)? {
-            let outcome = self.remote.ask(&address, request, Response::done);
+            let outcome = self.ask_leader(&name, &address, request, Response::done);
             outcomes.note(&name, &address, outcome);
         }
         outcomes.conclude(request.what())
@@ -262,17 +267,70 @@ impl Admin {
 
     /// Name and address of the masters of `cluster`, or of all.
     fn masters(&mut self, cluster: Option<&str>) -> Result<Vec<(String, String)>, ClientError> {
-        let info = self.remote.cluster_info()?;
-        let is_meant = |broker: &&RouteBroker| cluster.is_none_or(|name| broker.cluster == name);
-        let master = |broker: &RouteBroker| {
-            let (_, address) = broker.addresses.iter().find(|(id, _)| *id == 0)?;
-            Some((broker.name.clone(), address.clone()))
-        };
-        let masters: Vec<_> = info.brokers.iter().filter(is_meant).filter_map(master).collect();
-        if masters.is_empty() {
-            return Err(ClientError::UnknownCluster(cluster.unwrap_or("(any)").to_owned()));
+        let masters =
+            self.masters_of(|broker| cluster.is_none_or(|name| broker.cluster == name))?;
+        match masters.is_empty() {
+            true => Err(ClientError::UnknownCluster(cluster.unwrap_or("(any)").to_owned())),
+            false => Ok(masters),
         }
-        Ok(masters)
+    }
+
+    /// Name and address of the masters of the brokers that have the topic of this route.
+    fn masters_in(&mut self, route: &Route) -> Result<Vec<(String, String)>, ClientError> {
+        self.masters_of(|broker| queues_at(route, &broker.name).is_some())
+    }
+
+    /// Name and address of the masters of these brokers. Waits until each has one.
+    fn masters_of(
+        &mut self,
+        is_meant: impl Fn(&RouteBroker) -> bool,
+    ) -> Result<Vec<(String, String)>, ClientError> {
+        let until = self.remote.now().plus_ms(FOLLOW_MAX_MS);
+        loop {
+            let info = self.remote.cluster_info()?;
+            let (mut masters, mut without) = (Vec::new(), None);
+            for broker in info.brokers.iter().filter(|broker| is_meant(broker)) {
+                match master_of(broker) {
+                    Some(address) => masters.push((broker.name.clone(), address.to_owned())),
+                    None => without = Some(&broker.name),
+                }
+            }
+            match without {
+                None => return Ok(masters),
+                Some(name) if self.remote.now() >= until => {
+                    return Err(ClientError::NoLeader(name.clone()));
+                }
+                Some(_) => self.remote.wait_ms(FOLLOW_PAUSE_MS),
+            }
+        }
+    }
+
+    /// Asks the master of a broker, which was at `address`. If that one does not lead any more or does not
+    /// answer, and the broker has replicas, asks the one that leads instead, once there is one.
+    fn ask_leader<T>(
+        &mut self,
+        name: &str,
+        address: &str,
+        request: &Request,
+        read: impl Fn(&Response) -> Result<T, ReplyError>,
+    ) -> Result<T, ClientError> {
+        let until = self.remote.now().plus_ms(FOLLOW_MAX_MS);
+        let mut address = address.to_owned();
+        loop {
+            let error = match self.remote.ask(&address, request, &read) {
+                Err(error) if error.is_about_replica() && self.remote.now() < until => error,
+                answer => return answer,
+            };
+            self.remote.wait_ms(FOLLOW_PAUSE_MS);
+            let info = self.remote.cluster_info()?;
+            let broker = info.brokers.iter().find(|broker| broker.name == name);
+            let Some(broker) = broker.filter(|broker| broker.addresses.len() > 1) else {
+                return Err(error);
+            };
+            if let Some(master) = master_of(broker) {
+                address = master.to_owned();
+            }
+        }
     }
 
     fn is_routed_everywhere(
@@ -304,6 +362,16 @@ impl Admin {
             self.remote.turn(until);
         }
     }
+}
+
+/// The queues that a broker has of the topic of this route.
+fn queues_at<'a>(route: &'a Route, broker: &str) -> Option<&'a RouteQueues> {
+    route.queues.iter().find(|queues| queues.broker_name == broker)
+}
+
+/// The address of a broker's master, if the NameServers know it.
+fn master_of(broker: &RouteBroker) -> Option<&str> {
+    broker.addresses.iter().find(|(id, _)| *id == 0).map(|(_, address)| address.as_str())
 }
 
 /// A topic's configuration, from a route.

@@ -36,6 +36,10 @@ pub enum ClientError {
     UnknownCluster(String),
     #[error("no leader of a broker or shard named {0} is known; `ringmq cluster` lists the names")]
     UnknownBrokerName(String),
+    #[error(
+        "no replica of broker {0} leads; repeat the command when `ringmq cluster` shows a leader"
+    )]
+    NoLeader(String),
     #[error("topic {topic} has no queue that may be {used}; change the topic's permission")]
     NoQueue { topic: String, used: &'static str },
     #[error("topic {topic} has no broker named {broker}; its route may have changed")]

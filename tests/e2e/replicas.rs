@@ -622,9 +622,9 @@ fn our_client_finds_a_new_leader_at_once_and_stores_nothing_twice() {
     cluster.stop();
 }
 
-/// A person who sends a message while a leader dies waits for the next one.
+/// A person who sends a message or changes a topic while a leader dies waits for the next one.
 #[test]
-fn a_message_that_is_sent_while_the_leader_dies_is_acknowledged_by_the_next() {
+fn what_is_asked_for_while_the_leader_dies_is_done_by_the_next() {
     let mut cluster = Cluster::start("dying-leader");
     cluster.create_topic();
     cluster.send_until("before");
@@ -634,6 +634,13 @@ fn a_message_that_is_sent_while_the_leader_dies_is_acknowledged_by_the_next() {
     assert!(cluster.send("meanwhile"), "at the first attempt");
     println!("sent after {:?}", begin.elapsed());
     assert_eq!(cluster.bodies(2), ["before", "meanwhile"]);
+    cluster.begin(leader);
+    cluster.caught_up();
+    // Commands wait as well.
+    let leader = cluster.leader();
+    cluster.replicas[leader].take().unwrap().kill();
+    let output = run(&["topic", "create", "more", "--namesrv", &cluster.namesrv]);
+    assert!(output.status.success(), "{output:?}");
     cluster.begin(leader);
     cluster.caught_up();
     cluster.stop();

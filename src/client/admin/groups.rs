@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Admin, Outcomes, master_address};
+use super::{Admin, Outcomes};
 use crate::client::ask::Ask;
 use crate::client::error::ClientError;
 use crate::model::reply::{GroupConnections, MemberConnections, QueueProgress};
@@ -33,11 +33,11 @@ impl Admin {
     pub fn groups(&mut self) -> Result<Vec<(GroupConfig, usize)>, ClientError> {
         let masters = self.masters(None)?;
         let mut configs = BTreeMap::new();
-        for (_, address) in &masters {
+        for (name, address) in &masters {
             let mut first = 0;
             loop {
                 let request = Request::GroupConfigs { first, count_max: GROUPS_AT_A_TIME };
-                let some = self.remote.ask(address, &request, Response::group_configs)?;
+                let some = self.ask_leader(name, address, &request, Response::group_configs)?;
                 first += some.len();
                 let is_last = some.len() < GROUPS_AT_A_TIME;
                 configs.extend(some.into_iter().map(|config| (config.name.clone(), config)));
@@ -49,8 +49,8 @@ impl Admin {
         let mut groups = Vec::with_capacity(configs.len());
         for (name, config) in configs {
             let mut members = BTreeSet::new();
-            for (_, address) in &masters {
-                let found = self.consumers_at(address, &name)?.map(|of| of.members);
+            for (broker, address) in &masters {
+                let found = self.consumers_at(broker, address, &name)?.map(|of| of.members);
                 let found = found.into_iter().flatten();
                 members.extend(found.map(|member: MemberConnections| member.client));
             }
@@ -63,8 +63,8 @@ impl Admin {
         let mut members: BTreeMap<ClientId, MemberConnections> = BTreeMap::new();
         let mut subscriptions = BTreeMap::new();
         let (mut queues, mut committed_at) = (Vec::new(), None);
-        for (_, address) in self.masters(None)? {
-            if let Some(found) = self.consumers_at(&address, group)? {
+        for (name, address) in self.masters(None)? {
+            if let Some(found) = self.consumers_at(&name, &address, group)? {
                 for member in found.members {
                     match members.get_mut(&member.client) {
                         Some(known) => known.add(member),
@@ -75,7 +75,7 @@ impl Admin {
                 subscriptions.extend(by_topic);
             }
             let request = Request::GroupProgress { group: group.clone(), topic: None };
-            let progress = self.remote.ask(&address, &request, Response::progress)?;
+            let progress = self.ask_leader(&name, &address, &request, Response::progress)?;
             queues.extend(progress.queues);
             committed_at = committed_at.max(progress.committed_at);
         }
@@ -92,9 +92,9 @@ impl Admin {
     /// Refused unless a broker has a configuration of the group.
     fn check_known(&mut self, group: &GroupName) -> Result<(), ClientError> {
         let mut known = Ok(());
-        for (_, address) in self.masters(None)? {
+        for (name, address) in self.masters(None)? {
             let request = Request::GroupConfig { group: group.clone() };
-            known = self.remote.ask(&address, &request, Response::done);
+            known = self.ask_leader(&name, &address, &request, Response::done);
             if known.is_ok() {
                 break;
             }
@@ -109,11 +109,9 @@ impl Admin {
     ) -> Result<Vec<(BrokerQueue, i64)>, ClientError> {
         let route = self.remote.fetch_route(reset.topic.as_str())?;
         let mut offsets = Vec::new();
-        for queues in &route.queues {
-            let name = &queues.broker_name;
-            let Some(address) = master_address(&route, name) else { continue };
-            let request = Request::ResetGroup(reset.clone());
-            match self.remote.ask(address, &request, Response::offsets_reset) {
+        let request = Request::ResetGroup(reset.clone());
+        for (name, address) in self.masters_in(&route)? {
+            match self.ask_leader(&name, &address, &request, Response::offsets_reset) {
                 Ok(of_broker) => offsets.extend(of_broker),
                 // The topic was deleted between the two requests.
                 Err(ClientError::Refused { code: TOPIC_NOT_EXIST, .. }) => {}
@@ -128,7 +126,7 @@ impl Admin {
         let request = Request::DeleteGroup { group: group.clone(), with_offsets: true };
         let mut outcomes = Outcomes::default();
         for (name, address) in self.masters(None)? {
-            let outcome = self.remote.ask(&address, &request, Response::done);
+            let outcome = self.ask_leader(&name, &address, &request, Response::done);
             outcomes.note(&name, &address, outcome);
         }
         let brokers = outcomes.conclude(request.what())?;
@@ -139,11 +137,12 @@ impl Admin {
     /// The members of a group that a broker knows; none if there are none online.
     fn consumers_at(
         &mut self,
+        broker: &str,
         address: &str,
         group: &GroupName,
     ) -> Result<Option<GroupConnections>, ClientError> {
         let request = Request::Consumers { group: group.clone() };
-        match self.remote.ask(address, &request, Response::consumers) {
+        match self.ask_leader(broker, address, &request, Response::consumers) {
             Ok(found) => Ok(Some(found)),
             Err(ClientError::Refused { code: CONSUMER_NOT_ONLINE, .. }) => Ok(None),
             Err(error) => Err(error),

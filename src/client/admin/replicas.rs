@@ -25,7 +25,7 @@ impl Admin {
         let request = Request::ChangeReplicas(order.clone());
         let mut outcomes = Outcomes::default();
         for (shard, address) in leaders {
-            let outcome = self.remote.ask(&address, &request, Response::done);
+            let outcome = self.ask_leader(&shard, &address, &request, Response::done);
             outcomes.note(&shard, &address, outcome);
         }
         outcomes.conclude(request.what())
@@ -33,10 +33,9 @@ impl Admin {
 
     /// The leaders of the shard `name`, or of all shards of the broker `name`: shard and address.
     pub fn leaders_of(&mut self, name: &str) -> Result<Vec<(String, String)>, ClientError> {
-        let leaders = self.masters(None)?;
-        let is_meant =
-            |(shard, _): &(String, String)| shard == name || machine_of_shard(shard) == Some(name);
-        let leaders: Vec<_> = leaders.into_iter().filter(is_meant).collect();
+        let leaders = self.masters_of(|broker| {
+            broker.name == name || machine_of_shard(&broker.name) == Some(name)
+        })?;
         match leaders.is_empty() {
             true => Err(ClientError::UnknownBrokerName(name.to_owned())),
             false => Ok(leaders),

@@ -145,6 +145,45 @@ fn what_was_done_in_part_is_told_in_part() {
     assert!(failed.to_string().starts_with(&format!("b1 at {} (RINGMQ-", b1.address)));
 }
 
+/// The NameServers learn of a new leader a moment after it was elected.
+#[test]
+fn a_command_follows_the_leader() {
+    let ((old, told_old), (new, told_new)) = (standby("old"), broker("new", false));
+    let (old_address, new_address) = (old.address.clone(), new.address.clone());
+    let asked = Arc::new(Mutex::new(0));
+    let nameserver = Server::start_nameserver(move |request| {
+        let NameServerRequest::ClusterInfo = request else {
+            return Scripted::Give(Err(Refusal::UnknownRoute("T".to_owned())));
+        };
+        let mut asked = asked.lock().unwrap();
+        *asked += 1;
+        let (old, new) = (old_address.clone(), new_address.clone());
+        let addresses = match *asked {
+            1 | 2 => vec![(0, old), (2, new)],
+            3 => vec![(1, old), (2, new)],
+            _ => vec![(1, old), (0, new)],
+        };
+        let broker = RouteBroker { cluster: "c".into(), name: "b0".into(), addresses };
+        Scripted::Give(Ok(NameServerReply::ClusterInfo(ClusterInfo { brokers: vec![broker] })))
+    });
+    let mut admin = admin(&[&nameserver.address]);
+    let created = admin.create_topic(&TopicConfig::new(topic(), 1), None);
+    assert_eq!(created, Ok(vec!["b0".to_owned()]));
+    assert_eq!(lines(&told_new), ["create T"]);
+    assert!(!lines(&told_old).is_empty(), "it was asked first");
+}
+
+/// A replica that does not lead.
+fn standby(name: &'static str) -> (Server, Told) {
+    let told = Told::default();
+    let noted = told.clone();
+    let server = Server::start(move |request, _| {
+        noted.lock().unwrap().push(format!("{name}: {request:?}"));
+        Scripted::Give(Err(Refusal::NotLeader { shard: 0 }))
+    });
+    (server, told)
+}
+
 #[test]
 fn a_route_that_does_not_come_is_waited_for_so_long() {
     let (nameserver, _told) = nameserver(&[]);
