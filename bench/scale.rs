@@ -12,13 +12,14 @@
 
 #[path = "place.rs"]
 mod place;
+#[path = "processes.rs"]
+mod processes;
 
 use std::fs;
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{Read, Write};
 use std::net::TcpStream;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::path::Path;
+use std::time::Instant;
 
 use clap::{Parser, ValueEnum};
 use ringmq::model::request::QueueOf;
@@ -27,13 +28,11 @@ use ringmq::wire::{HeaderEncoding, encode_request};
 use serde_json::Value;
 
 use self::place::Place;
+use self::processes::{BROKER, Broker, NAMESERVER, PATIENCE, create_topic, median, pinned};
 
-const BROKER: &str = "127.0.0.1:20911";
-const NAMESERVER: &str = "127.0.0.1:20876";
 const TOPICS: u32 = 10;
 /// Bytes of offset commits per write to the socket.
 const CHUNK: usize = 256 << 10;
-const PATIENCE: Duration = Duration::from_secs(60);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum What {
@@ -83,11 +82,6 @@ struct Options {
     place: Place,
 }
 
-/// A running broker.
-struct Broker {
-    child: Child,
-}
-
 /// Numbers of queues and groups.
 #[derive(Clone, Copy)]
 struct Size {
@@ -124,10 +118,7 @@ fn compare(options: &Options, what: &str, measure: impl Fn(Size) -> f64) {
         found[0].push(measure(few));
         found[1].push(measure(many));
     }
-    let [few, many] = found.each_mut().map(|values| {
-        values.sort_by(f64::total_cmp);
-        values[values.len() / 2]
-    });
+    let [few, many] = found.each_mut().map(|values| median(values));
     let (queues, groups) = (options.queues * TOPICS, options.groups);
     println!(
         "{what:<22} {TOPICS} queues {few:.2}; {queues} queues, {groups} groups {many:.2}; ratio {:.2}",
@@ -138,7 +129,7 @@ fn compare(options: &Options, what: &str, measure: impl Fn(Size) -> f64) {
 fn rate(options: &Options, directory: &Path, size: Size) -> f64 {
     let data = directory.join("data");
     let more = ["--segment-size", "256MiB", "--ready-segments", "6", "--retention-size", "1GiB"];
-    let broker = Broker::start(options, &data, &more);
+    let broker = Broker::start(options.cpus[0], &data, &more);
     // No offsets: this compares only numbers of queues.
     prepare(Size { groups: 0, ..size });
     let report = load(options, directory, size, "\"max\"");
@@ -150,7 +141,7 @@ fn rate(options: &Options, directory: &Path, size: Size) -> f64 {
 fn sealing(options: &Options, directory: &Path, size: Size) -> f64 {
     let data = directory.join("data");
     let more = ["--segment-size", "64MiB", "--ready-segments", "4", "--retention-size", "1GiB"];
-    let broker = Broker::start(options, &data, &more);
+    let broker = Broker::start(options.cpus[0], &data, &more);
     prepare(size);
     let report = load(options, directory, size, &options.rate.to_string());
     broker.stop();
@@ -162,7 +153,7 @@ fn restart(options: &Options, directory: &Path) {
     let data = directory.join("data");
     let more = ["--segment-size", "256MiB", "--ready-segments", "2", "--append-budget", "64MiB"];
     let many = Size { queues: options.queues, groups: options.groups };
-    let mut broker = Broker::start(options, &data, &more);
+    let mut broker = Broker::start(options.cpus[0], &data, &more);
     prepare(many);
     while size_of_log(&data) < options.log << 30 {
         load(options, directory, many, "\"max\"");
@@ -171,7 +162,7 @@ fn restart(options: &Options, directory: &Path) {
     broker.child.wait().expect("it was killed");
     let log = size_of_log(&data) as f64 / f64::from(1 << 30);
     let begin = Instant::now();
-    let broker = Broker::start(options, &data, &more);
+    let broker = Broker::start(options.cpus[0], &data, &more);
     let took = begin.elapsed();
     broker.stop();
     fs::remove_dir_all(&data).ok();
@@ -192,58 +183,6 @@ fn size_of_log(data: &Path) -> u64 {
     files.filter(is_segment).filter_map(|file| Some(file.metadata().ok()?.len())).sum()
 }
 
-impl Broker {
-    /// Starts `ringmq dev` with one shard and waits until it is ready.
-    fn start(options: &Options, data: &Path, more: &[&str]) -> Self {
-        let mut command = pinned(options.cpus[0], "ringmq");
-        command.args(["dev", "--shards", "1", "--listen", BROKER, "--namesrv-listen", NAMESERVER]);
-        command.arg("--data").arg(data).args(more).stdout(Stdio::piped()).stderr(Stdio::null());
-        let mut child = command.spawn().expect("ringmq starts");
-        let mut lines = BufReader::new(child.stdout.take().expect("it is piped"));
-        let mut line = String::new();
-        while !line.contains("ringmq ready") {
-            line.clear();
-            let size = lines.read_line(&mut line).expect("its output is text");
-            assert!(size > 0, "the broker ended before it was ready");
-        }
-        // Keeps reading the broker's output, so that the broker never blocks on a full pipe.
-        std::thread::spawn(move || lines.read_to_end(&mut Vec::new()));
-        Self { child }
-    }
-
-    fn stop(mut self) {
-        let pid = nix::unistd::Pid::from_raw(self.child.id() as i32);
-        nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM).expect("it runs");
-        let deadline = Instant::now() + PATIENCE;
-        while self.child.try_wait().expect("it is our child").is_none() {
-            assert!(Instant::now() < deadline, "the broker does not stop");
-            std::thread::sleep(Duration::from_millis(10));
-        }
-    }
-}
-
-impl Drop for Broker {
-    fn drop(&mut self) {
-        self.child.kill().ok();
-        self.child.wait().ok();
-    }
-}
-
-/// The path of one of our programs, in the directory above this one's.
-fn program(name: &str) -> PathBuf {
-    let own = std::env::current_exe().expect("a program has a path");
-    let profile = own.parent().and_then(Path::parent).expect("cargo builds it two levels deep");
-    let program = profile.join(name);
-    assert!(program.exists(), "{} is missing: build the workspace first", program.display());
-    program
-}
-
-fn pinned(cpu: u32, name: &str) -> Command {
-    let mut command = Command::new("taskset");
-    command.args(["-c", &cpu.to_string()]).arg(program(name));
-    command
-}
-
 fn topic(number: u32) -> String {
     format!("scale-{number}")
 }
@@ -251,11 +190,7 @@ fn topic(number: u32) -> String {
 /// Creates the topics, and commits an offset for every group and queue.
 fn prepare(size: Size) {
     for number in 0..TOPICS {
-        let queues = size.queues.to_string();
-        let args =
-            ["topic", "create", &topic(number), "--queues", &queues, "--namesrv", NAMESERVER];
-        let made = Command::new(program("ringmq")).args(args).output().expect("ringmq starts");
-        assert!(made.status.success(), "{made:?}");
+        create_topic(&topic(number), size.queues);
     }
     let mut stream = TcpStream::connect(BROKER).expect("the broker listens");
     let mut bytes = Vec::new();

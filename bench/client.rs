@@ -1,0 +1,169 @@
+//! A client of one connection that costs little: its requests are encoded beforehand, sent many at a time,
+//! and it waits for all their replies. `features.rs` includes this file as a module.
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+
+use bytes::{Bytes, BytesMut};
+use ringmq::model::record::{RecordView, push_property};
+use ringmq::model::request::{Expression, Produce, Pull, QueueOf};
+use ringmq::model::{GroupName, QueueId, Request, Timestamp, TopicName};
+use ringmq::wire::{
+    FRAME_SIZE_MAX, Frame, HeaderEncoding, decode_reply, encode_request, next_frame,
+};
+
+use super::processes::{BROKER, PATIENCE};
+
+/// Maximum size of one pull's reply, bytes.
+const PULL_SIZE_MAX: u32 = 1 << 20;
+const PULL_COUNT_MAX: u32 = 1024;
+const READ_SIZE: usize = 1 << 20;
+
+pub struct Client {
+    stream: TcpStream,
+    input: BytesMut,
+}
+
+/// A message to send, and where.
+#[derive(Clone, Copy)]
+pub struct Message<'a> {
+    pub topic: &'a TopicName,
+    pub queue: QueueId,
+    /// Names and values.
+    pub properties: &'a [(&'a str, &'a str)],
+    pub body: &'a Bytes,
+}
+
+/// A group's place in a queue.
+#[derive(Clone)]
+pub struct Position {
+    pub group: GroupName,
+    pub queue: QueueOf,
+    pub offset: u64,
+}
+
+impl Client {
+    pub fn connect() -> Self {
+        let stream = TcpStream::connect(BROKER).expect("the broker listens");
+        stream.set_nodelay(true).expect("a socket takes this");
+        stream.set_read_timeout(Some(PATIENCE)).expect("a socket takes this");
+        Self { stream, input: BytesMut::new() }
+    }
+
+    /// Sends encoded messages and waits until all of them are acknowledged.
+    pub fn send(&mut self, messages: &[u8], count: usize) {
+        self.exchange(messages, count, |frame| {
+            let reply = decode_reply(&frame).expect("a reply has a header");
+            reply.produced().expect("the message is stored");
+        });
+    }
+
+    fn exchange(&mut self, requests: &[u8], count: usize, mut take: impl FnMut(Frame)) {
+        self.stream.write_all(requests).expect("the broker reads");
+        let mut taken = 0;
+        let mut chunk = vec![0; READ_SIZE];
+        while taken < count {
+            while let Some(frame) = next_frame(&mut self.input, FRAME_SIZE_MAX).expect("framing") {
+                take(frame);
+                taken += 1;
+            }
+            if taken < count {
+                let size = self.stream.read(&mut chunk).expect("the broker answers in time");
+                assert!(size > 0, "the broker has closed the connection");
+                self.input.extend_from_slice(&chunk[..size]);
+            }
+        }
+    }
+
+    /// Moves all positions to the end of their queues.
+    pub fn seek_to_end(&mut self, positions: &mut [Position]) {
+        let mut requests = Vec::new();
+        for (nth, position) in positions.iter().enumerate() {
+            push_pull(&mut requests, nth, position, "*", None);
+        }
+        let count = positions.len();
+        self.exchange(&requests, count, |frame| {
+            let reply = decode_reply(&frame).expect("a reply has a header");
+            let pulled = reply.pulled().expect("a pull is answered");
+            positions[reply.opaque as usize].offset = pulled.max_offset.0;
+        });
+    }
+
+    /// Pulls from all positions at once, moves them on, and hands each record to `take`. Returns the number of
+    /// messages.
+    pub fn pull(
+        &mut self,
+        positions: &mut [Position],
+        filter: &str,
+        hold_ms: Option<u64>,
+        mut take: impl FnMut(&RecordView<'_>),
+    ) -> u64 {
+        let mut requests = Vec::new();
+        for (nth, position) in positions.iter().enumerate() {
+            push_pull(&mut requests, nth, position, filter, hold_ms);
+        }
+        let mut count = 0;
+        let position_count = positions.len();
+        self.exchange(&requests, position_count, |frame| {
+            let reply = decode_reply(&frame).expect("a reply has a header");
+            let pulled = reply.pulled().expect("a pull is answered");
+            positions[reply.opaque as usize].offset = pulled.next_offset.0;
+            let mut rest = &frame.body[..];
+            while !rest.is_empty() {
+                let record = RecordView::parse(rest).expect("the broker sends whole records");
+                take(&record);
+                count += 1;
+                rest = &rest[record.size..];
+            }
+        });
+        count
+    }
+}
+
+/// Appends an encoded message.
+pub fn push_message(out: &mut Vec<u8>, message: Message<'_>) {
+    let mut properties = Vec::new();
+    for (name, value) in message.properties {
+        push_property(&mut properties, name, value.as_bytes());
+    }
+    let produce = Produce {
+        group: "bench".into(),
+        topic: message.topic.clone(),
+        default_topic: "TBW102".into(),
+        default_queue_count: 4,
+        queue: Some(message.queue),
+        system_flag: 0,
+        born_at: Timestamp(0),
+        flag: 0,
+        properties: properties.into(),
+        reconsume_times: 0,
+        retry_count_max: None,
+        is_batch: false,
+        body: message.body.clone(),
+    };
+    let request = Request::Produce(produce);
+    encode_request(out, HeaderEncoding::Json, 0, false, &request).expect("JSON has a form for it");
+}
+
+fn push_pull(
+    out: &mut Vec<u8>,
+    nth: usize,
+    position: &Position,
+    filter: &str,
+    hold_ms: Option<u64>,
+) {
+    let pull = Pull {
+        group: Some(position.group.clone()),
+        queue: position.queue.clone(),
+        offset: position.offset as i64,
+        count_max: PULL_COUNT_MAX,
+        bytes_max: Some(PULL_SIZE_MAX),
+        commit: None,
+        hold_ms,
+        subscription: Some(Expression { kind: "TAG".to_owned(), text: filter.to_owned() }),
+        subscription_version: 0,
+    };
+    let request = Request::Pull(pull);
+    encode_request(out, HeaderEncoding::Json, nth as i32, false, &request)
+        .expect("JSON has a form for it");
+}

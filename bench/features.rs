@@ -1,0 +1,429 @@
+//! What consumer groups, filters and delays cost, each against the same work without them. Runs the release
+//! builds of `ringmq` and `loadgen`, the broker on one core, and clients on another.
+//!
+//! ```text
+//! cargo build --release --workspace && cargo bench --bench features
+//! cargo bench --bench features -- --only due --pending 10000000 --due 1000000
+//! ```
+//!
+//! Rounds with and without a feature alternate; the figures are medians.
+
+#[path = "client.rs"]
+mod client;
+#[path = "place.rs"]
+mod place;
+#[path = "processes.rs"]
+mod processes;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Child;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use bytes::Bytes;
+use clap::{Parser, ValueEnum};
+use ringmq::model::request::QueueOf;
+use ringmq::model::{GroupName, QueueId, TopicName};
+use serde_json::Value;
+
+use self::client::{Client, Message, Position, push_message};
+use self::place::Place;
+use self::processes::{Broker, NAMESERVER, PATIENCE, create_topic, median, pinned};
+
+const QUEUES: u32 = 8;
+const CONNECTIONS: usize = 8;
+/// Messages that a connection has in flight.
+const WINDOW: usize = 64;
+/// How long the broker holds a pull at the tail, ms.
+const HOLD_MS: u64 = 1_000;
+/// When messages that only have to be pending are due, seconds from now; spread over an hour.
+const PENDING_FOR_S: u64 = 10_000;
+/// Sends before the due second, in messages per second of the machine's worst: how early to begin.
+const SENT_PER_S: u64 = 40_000;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum What {
+    /// Rate of delayed messages against that of plain ones.
+    Delayed,
+    /// Rate of messages pulled with a filter that matches half of them against a pull of everything.
+    Filter,
+    /// Rate delivered to 8 groups at the tail against one, and what is read from the disk meanwhile.
+    FanOut,
+    /// Very many messages that are due in the same second, while very many others are pending.
+    Due,
+}
+
+#[derive(Clone, Debug, Parser)]
+#[command(about = "Measures what groups, filters and delays cost.")]
+struct Options {
+    /// Only this measurement.
+    #[arg(long)]
+    only: Option<What>,
+
+    #[arg(long, default_value_t = 3, value_name = "N")]
+    rounds: usize,
+
+    /// Seconds of load in one round.
+    #[arg(long, default_value_t = 5, value_name = "S")]
+    seconds: u64,
+
+    /// Messages in the topic that is read with and without a filter.
+    #[arg(long, default_value_t = 1_000_000, value_name = "N")]
+    messages: u64,
+
+    /// Messages a second for groups at the tail.
+    #[arg(long, default_value_t = 50_000, value_name = "N")]
+    rate: u32,
+
+    /// Messages that are due in the same second.
+    #[arg(long, default_value_t = 100_000, value_name = "N")]
+    due: u64,
+
+    /// Messages that are pending meanwhile.
+    #[arg(long, default_value_t = 1_000_000, value_name = "N")]
+    pending: u64,
+
+    /// CPUs of the broker and of the clients.
+    #[arg(long, default_values_t = [0, 1], num_args = 2, value_name = "CPU")]
+    cpus: Vec<u32>,
+
+    #[command(flatten)]
+    place: Place,
+}
+
+fn main() {
+    let mut options = Options::parse();
+    if options.place.test {
+        (options.rounds, options.seconds, options.messages) = (1, 1, 2_000);
+        (options.rate, options.due, options.pending) = (1_000, 1_000, 1_000);
+    }
+    stay_on(options.cpus[1]);
+    let scratch = options.place.scratch("features");
+    let directory = scratch.path();
+    let is_wanted = |what| options.only.is_none_or(|only| only == what);
+    if is_wanted(What::Delayed) {
+        delayed(&options, directory);
+    }
+    if is_wanted(What::Filter) {
+        filter(&options, directory);
+    }
+    if is_wanted(What::FanOut) {
+        fan_out(&options, directory);
+    }
+    if is_wanted(What::Due) {
+        due(&options, directory);
+    }
+}
+
+/// Runs this process on one CPU.
+fn stay_on(cpu: u32) {
+    let mut cpus = nix::sched::CpuSet::new();
+    cpus.set(cpu as usize).expect("there are not that many CPUs");
+    nix::sched::sched_setaffinity(nix::unistd::Pid::from_raw(0), &cpus).expect("the CPU exists");
+}
+
+fn started(options: &Options, directory: &Path) -> (Broker, PathBuf) {
+    let data = directory.join("data");
+    let more = ["--segment-size", "256MiB", "--ready-segments", "4", "--disk-reserve", "64MiB"];
+    (Broker::start(options.cpus[0], &data, &more), data)
+}
+
+fn stopped(broker: Broker, data: &Path) {
+    broker.stop();
+    fs::remove_dir_all(data).ok();
+}
+
+fn topic(name: &str) -> TopicName {
+    create_topic(name, QUEUES);
+    TopicName::new(name.to_owned()).expect("a topic may be called so")
+}
+
+fn now_ms() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).expect("the clock is set");
+    since.as_millis() as u64
+}
+
+// ---- delayed messages against plain ones
+
+fn delayed(options: &Options, directory: &Path) {
+    let mut rates: [Vec<f64>; 2] = Default::default();
+    for _ in 0..options.rounds {
+        for (is_delayed, rates) in [false, true].into_iter().zip(&mut rates) {
+            let (broker, data) = started(options, directory);
+            let topic = topic("delays");
+            let until = Instant::now() + Duration::from_secs(options.seconds);
+            let begin = Instant::now();
+            let sent = send_all(&topic, u64::MAX, Some(until), |nth| {
+                is_delayed.then(|| now_ms() + 1_000 * (PENDING_FOR_S + nth / 1_000 % 3_600))
+            });
+            rates.push(sent as f64 / begin.elapsed().as_secs_f64());
+            stopped(broker, &data);
+        }
+    }
+    let [plain, delayed] = rates.each_mut().map(|rates| median(rates));
+    println!(
+        "delayed        plain {plain:.0} msg/s; delayed {delayed:.0} msg/s; ratio {:.2}",
+        delayed / plain
+    );
+}
+
+/// Sends `count` messages, or until the time; `deliver_at` says when each is due, ms. Returns how many.
+fn send_all(
+    topic: &TopicName,
+    count: u64,
+    until: Option<Instant>,
+    deliver_at: impl Fn(u64) -> Option<u64> + Sync,
+) -> u64 {
+    let (next, sent) = (AtomicU64::new(0), AtomicU64::new(0));
+    let body = Bytes::from(vec![b'x'; 128]);
+    let (next, sent, body, deliver_at) = (&next, &sent, &body, &deliver_at);
+    thread::scope(|scope| {
+        for connection in 0..CONNECTIONS {
+            scope.spawn(move || {
+                let mut client = Client::connect();
+                while until.is_none_or(|until| Instant::now() < until) {
+                    let first = next.fetch_add(WINDOW as u64, Ordering::Relaxed);
+                    let size = count.saturating_sub(first).min(WINDOW as u64) as usize;
+                    if size == 0 {
+                        break;
+                    }
+                    let at = deliver_at(first).map(|at| at.to_string());
+                    let properties = at.as_ref().map(|at| ("TIMER_DELIVER_MS", at.as_str()));
+                    let mut window = Vec::new();
+                    for nth in 0..size {
+                        let queue = QueueId((connection + nth) as u32 % QUEUES);
+                        let properties = properties.as_slice();
+                        push_message(&mut window, Message { topic, queue, properties, body });
+                    }
+                    client.send(&window, size);
+                    sent.fetch_add(size as u64, Ordering::Relaxed);
+                }
+            });
+        }
+    });
+    sent.load(Ordering::Relaxed)
+}
+
+// ---- a filter that matches half against none
+
+fn filter(options: &Options, directory: &Path) {
+    let (broker, data) = started(options, directory);
+    let topic = topic("filters");
+    send_tagged(&topic, options.messages);
+    let mut rates: [Vec<f64>; 2] = Default::default();
+    for _ in 0..options.rounds {
+        for (filter, rates) in ["*", "even"].into_iter().zip(&mut rates) {
+            let wanted = if filter == "*" { options.messages } else { options.messages / 2 };
+            let begin = Instant::now();
+            assert_eq!(read_all(&topic, filter, options.messages), wanted);
+            rates.push(wanted as f64 / begin.elapsed().as_secs_f64());
+        }
+    }
+    stopped(broker, &data);
+    let [all, half] = rates.each_mut().map(|rates| median(rates));
+    println!(
+        "filter         everything {all:.0} msg/s; half of it {half:.0} msg/s; ratio to half {:.2}",
+        half / (all / 2.0)
+    );
+}
+
+/// Alternating tags, all in one connection's order.
+fn send_tagged(topic: &TopicName, count: u64) {
+    let body = Bytes::from(vec![b'x'; 1024]);
+    let mut client = Client::connect();
+    let mut window = Vec::new();
+    for nth in 0..WINDOW as u32 {
+        let tag = if nth / QUEUES % 2 == 0 { "even" } else { "odd" };
+        let (queue, properties) = (QueueId(nth % QUEUES), &[("TAGS", tag)]);
+        push_message(&mut window, Message { topic, queue, properties, body: &body });
+    }
+    for _ in 0..count / WINDOW as u64 {
+        client.send(&window, WINDOW);
+    }
+    let rest = (count % WINDOW as u64) as usize;
+    assert_eq!(rest, 0, "the number of messages must be a multiple of {WINDOW}");
+}
+
+fn positions(topic: &TopicName, group: &str) -> Vec<Position> {
+    let group = GroupName::new(group.to_owned()).expect("a group may be called so");
+    let queue = |queue| QueueOf { topic: topic.clone(), queue: QueueId(queue) };
+    let position = |nth| Position { group: group.clone(), queue: queue(nth), offset: 0 };
+    (0..QUEUES).map(position).collect()
+}
+
+/// Reads `count` messages of a topic, all that there are, and returns how many matched.
+fn read_all(topic: &TopicName, filter: &str, count: u64) -> u64 {
+    let mut client = Client::connect();
+    let mut positions = positions(topic, "reader");
+    let mut matched = 0;
+    while positions.iter().map(|position| position.offset).sum::<u64>() < count {
+        matched += client.pull(&mut positions, filter, None, |_| {});
+    }
+    matched
+}
+
+// ---- groups at the tail
+
+fn fan_out(options: &Options, directory: &Path) {
+    let mut rates: [Vec<f64>; 2] = Default::default();
+    let mut costs: [Vec<f64>; 2] = Default::default();
+    let mut read_bytes = 0;
+    for _ in 0..options.rounds {
+        for (nth, group_count) in [1, 8].into_iter().enumerate() {
+            let (broker, data) = started(options, directory);
+            let topic = topic("tail");
+            let mut load = load(options, directory, "tail", options.seconds + 2, options.rate, 100);
+            thread::sleep(Duration::from_secs(1));
+            let (cpu, read) = (cpu_ms(broker.child.id()), read_from_disk(broker.child.id()));
+            let taken = consume(&topic, group_count, Duration::from_secs(options.seconds));
+            costs[nth].push((cpu_ms(broker.child.id()) - cpu) * 1_000.0 / taken as f64);
+            read_bytes += read_from_disk(broker.child.id()) - read;
+            rates[nth].push(taken as f64 / options.seconds as f64);
+            load.wait().expect("loadgen ends");
+            stopped(broker, &data);
+        }
+    }
+    let [one, eight] = rates.each_mut().map(|rates| median(rates));
+    let [cost_one, cost_eight] = costs.each_mut().map(|costs| median(costs));
+    println!(
+        "fan-out        1 group {one:.0} msg/s, {cost_one:.2} µs of broker CPU each; 8 groups {eight:.0} msg/s, \
+         {cost_eight:.2} µs; ratio {:.2}; read from the disk: {read_bytes} bytes",
+        eight / one
+    );
+}
+
+/// Groups that read what arrives, for a while. Returns how many messages all have read.
+fn consume(topic: &TopicName, group_count: usize, duration: Duration) -> u64 {
+    let (taken, is_over) = (AtomicU64::new(0), AtomicBool::new(false));
+    let (taken, is_over) = (&taken, &is_over);
+    thread::scope(|scope| {
+        for group in 0..group_count {
+            scope.spawn(move || {
+                let mut client = Client::connect();
+                let mut positions = positions(topic, &format!("group-{group}"));
+                client.seek_to_end(&mut positions);
+                while !is_over.load(Ordering::Relaxed) {
+                    let count = client.pull(&mut positions, "*", Some(HOLD_MS), |_| {});
+                    taken.fetch_add(count, Ordering::Relaxed);
+                }
+            });
+        }
+        thread::sleep(duration);
+        let count = taken.load(Ordering::Relaxed);
+        is_over.store(true, Ordering::Relaxed);
+        count
+    })
+}
+
+/// Starts `loadgen steady`.
+fn load(
+    options: &Options,
+    directory: &Path,
+    topic: &str,
+    seconds: u64,
+    rate: u32,
+    batch: u32,
+) -> Child {
+    let mut command = pinned(options.cpus[1], "loadgen");
+    command.args(["steady", "--namesrv", NAMESERVER, "--topic", topic, "--no-consume"]);
+    command.args([
+        "--queues",
+        &QUEUES.to_string(),
+        "--header",
+        if batch > 1 { "fixed" } else { "json" },
+    ]);
+    command.args(["--rate", &rate.to_string(), "--batch", &batch.to_string(), "--warmup", "1s"]);
+    command.args(["--duration", &format!("{seconds}s"), "--out"]).arg(directory.join("report"));
+    command.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null());
+    command.spawn().expect("loadgen starts")
+}
+
+/// CPU time that a process has used, ms.
+fn cpu_ms(process: u32) -> f64 {
+    let stat = fs::read_to_string(format!("/proc/{process}/stat")).expect("it runs");
+    let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or("").split_whitespace().collect();
+    // utime and stime, in hundredths of a second (proc(5)).
+    let ticks = |nth: usize| fields[nth].parse::<f64>().expect("it is a number");
+    (ticks(11) + ticks(12)) * 10.0
+}
+
+/// The value of a line such as `read_bytes: 4096` in a file of /proc.
+fn figure(process: u32, file: &str, name: &str) -> u64 {
+    let text = fs::read_to_string(format!("/proc/{process}/{file}")).expect("it runs");
+    let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+    let value = value.and_then(|value| value.split_whitespace().next()?.parse().ok());
+    value.expect("the file has such a line")
+}
+
+fn read_from_disk(process: u32) -> u64 {
+    figure(process, "io", "read_bytes")
+}
+
+// ---- messages that are due in the same second
+
+fn due(options: &Options, directory: &Path) {
+    let (broker, data) = started(options, directory);
+    let (topic_due, _plain) = (topic("due"), topic("plain"));
+    let alone = p99_ms(options, directory, || {});
+    let memory = figure(broker.child.id(), "status", "VmRSS");
+    let begin = now_ms();
+    let later =
+        |nth: u64| Some(begin + 1_000 * (PENDING_FOR_S + nth * 3_600 / options.pending.max(1)));
+    send_all(&topic_due, options.pending, None, later);
+    let at = now_ms() / 1_000 * 1_000 + 1_000 * (8 + options.due / SENT_PER_S);
+    send_all(&topic_due, options.due, None, |nth| Some(at + nth % 1_000));
+    assert!(now_ms() + 2_000 < at, "sending took too long: they would be due before they are sent");
+    let beside = p99_ms(options, directory, || {
+        while now_ms() < at {
+            thread::sleep(Duration::from_millis(10));
+        }
+    });
+    let found = delivered(&topic_due, options.due);
+    // VmHWM is the maximum so far.
+    let added = figure(broker.child.id(), "status", "VmHWM").saturating_sub(memory) / 1_024;
+    stopped(broker, &data);
+    println!(
+        "due            {} in one second, {} pending: {} early; late p50 {} ms, p99 {} ms, max {} ms; producers' p99 \
+         {alone:.1} ms without, {beside:.1} ms meanwhile; memory at most {added} MiB more",
+        options.due, options.pending, found.early, found.late[0], found.late[1], found.late[2]
+    );
+}
+
+/// p99 of a producer beside what happens after `wait`, ms.
+fn p99_ms(options: &Options, directory: &Path, wait: impl FnOnce()) -> f64 {
+    let mut load = load(options, directory, "plain", options.seconds + 5, 5_000, 1);
+    wait();
+    load.wait().expect("loadgen ends");
+    let report = fs::read(directory.join("report/report.json")).expect("loadgen writes it");
+    let report: Value = serde_json::from_slice(&report).expect("it is JSON");
+    report["send"]["latency_ns"]["p99"].as_f64().expect("a latency") / 1e6
+}
+
+/// When messages were delivered, against when they were due, ms.
+struct Delivered {
+    early: u64,
+    /// p50, p99, max.
+    late: [u64; 3],
+}
+
+fn delivered(topic: &TopicName, count: u64) -> Delivered {
+    let mut client = Client::connect();
+    let mut positions = positions(topic, "reader");
+    let (mut early, mut late) = (0, Vec::new());
+    let deadline = Instant::now() + PATIENCE;
+    while (late.len() as u64) < count {
+        assert!(Instant::now() < deadline, "{} of {count} were delivered", late.len());
+        client.pull(&mut positions, "*", None, |record| {
+            let due = ringmq::model::record::property(record.properties, "TIMER_OUT_MS");
+            let due = due.and_then(|due| std::str::from_utf8(due).ok()?.parse::<u64>().ok());
+            let due = due.expect("it says when it was due");
+            early += u64::from(record.stored_at.0 < due);
+            late.push(record.stored_at.0.saturating_sub(due));
+        });
+    }
+    late.sort_unstable();
+    let at = |share: f64| late[((late.len() - 1) as f64 * share) as usize];
+    Delivered { early, late: [at(0.5), at(0.99), at(1.0)] }
+}

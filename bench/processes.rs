@@ -1,0 +1,83 @@
+//! The programs that a bench measures: a broker of one shard on one core, other programs on another. Other
+//! benches include this file as a module.
+
+use std::io::{BufRead, BufReader, Read};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+pub const BROKER: &str = "127.0.0.1:20911";
+pub const NAMESERVER: &str = "127.0.0.1:20876";
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A running broker.
+pub struct Broker {
+    pub child: Child,
+}
+
+impl Broker {
+    /// Starts `ringmq dev` with one shard and waits until it is ready.
+    pub fn start(cpu: u32, data: &Path, more: &[&str]) -> Self {
+        let mut command = pinned(cpu, "ringmq");
+        command.args(["dev", "--shards", "1", "--listen", BROKER, "--namesrv-listen", NAMESERVER]);
+        command.arg("--data").arg(data).args(more).stdout(Stdio::piped()).stderr(Stdio::null());
+        let mut child = command.spawn().expect("ringmq starts");
+        let mut lines = BufReader::new(child.stdout.take().expect("it is piped"));
+        let mut line = String::new();
+        while !line.contains("ringmq ready") {
+            line.clear();
+            let size = lines.read_line(&mut line).expect("its output is text");
+            assert!(size > 0, "the broker ended before it was ready");
+        }
+        // Keeps reading the broker's output, so that the broker never blocks on a full pipe.
+        std::thread::spawn(move || lines.read_to_end(&mut Vec::new()));
+        Self { child }
+    }
+
+    pub fn stop(mut self) {
+        let pid = nix::unistd::Pid::from_raw(self.child.id() as i32);
+        nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM).expect("it runs");
+        let deadline = Instant::now() + PATIENCE;
+        while self.child.try_wait().expect("it is our child").is_none() {
+            assert!(Instant::now() < deadline, "the broker does not stop");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+}
+
+impl Drop for Broker {
+    fn drop(&mut self) {
+        self.child.kill().ok();
+        self.child.wait().ok();
+    }
+}
+
+/// Creates a topic at the running broker.
+pub fn create_topic(name: &str, queue_count: u32) {
+    let queues = queue_count.to_string();
+    let args = ["topic", "create", name, "--queues", &queues, "--namesrv", NAMESERVER];
+    let made = Command::new(program("ringmq")).args(args).output().expect("ringmq starts");
+    assert!(made.status.success(), "{made:?}");
+}
+
+/// The path of one of our programs, in the directory above this one's.
+fn program(name: &str) -> PathBuf {
+    let own = std::env::current_exe().expect("a program has a path");
+    let profile = own.parent().and_then(Path::parent).expect("cargo builds it two levels deep");
+    let program = profile.join(name);
+    assert!(program.exists(), "{} is missing: build the workspace first", program.display());
+    program
+}
+
+/// One of our programs, on one CPU.
+pub fn pinned(cpu: u32, name: &str) -> Command {
+    let mut command = Command::new("taskset");
+    command.args(["-c", &cpu.to_string()]).arg(program(name));
+    command
+}
+
+/// The middle one of several values.
+pub fn median(values: &mut [f64]) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values[values.len() / 2]
+}
