@@ -45,8 +45,11 @@ fn start(scratch: &Scratch, workload: &str, more: &str) -> Running {
     Running::start(&mut command, &scratch.0)
 }
 
-fn document(scratch: &Scratch) -> Document {
-    serde_json::from_slice(&fs::read(scratch.0.join("out/report.json")).unwrap()).unwrap()
+/// The report of a run that came to its end.
+fn document(scratch: &Scratch, ended: &Ended) -> Document {
+    let report = fs::read(scratch.0.join("out/report.json"));
+    let report = report.unwrap_or_else(|error| panic!("{error}: {}\n{}", ended.out, ended.errors));
+    serde_json::from_slice(&report).unwrap()
 }
 
 /// No acknowledged message was lost, and for every unknown one the audit found whether it was
@@ -73,7 +76,7 @@ fn a_broker_that_is_killed_and_comes_back_has_lost_nothing() {
     let scratch = Scratch::new("kill");
     let faults = "  - {at: 1s, kind: killBroker, duration: 500ms}\n";
     let ended = start(&scratch, &workload(6, faults), "").end();
-    let document = document(&scratch);
+    let document = document(&scratch, &ended);
     assert_audited(&ended, &document);
     let mark = mark(&document);
     let down_ns = mark.until_ns.unwrap() - mark.at_ns;
@@ -92,7 +95,7 @@ fn a_broker_that_is_killed_at_the_very_end_is_audited_when_it_is_back() {
     let scratch = Scratch::new("late");
     let faults = "  - {at: 2800ms, kind: killBroker, duration: 10m}\n";
     let ended = start(&scratch, &workload(3, faults), "").end();
-    let document = document(&scratch);
+    let document = document(&scratch, &ended);
     assert_audited(&ended, &document);
     assert!(mark(&document).until_ns.is_some(), "it was started again for the audit");
     assert!(!ended.last_line().contains("gone at the end"), "{}", ended.last_line());
@@ -105,7 +108,7 @@ fn a_frozen_broker_answers_late_and_everything() {
     let scratch = Scratch::new("freeze");
     let faults = "  - {at: 1s, kind: freezeBroker, duration: 800ms}\n";
     let ended = start(&scratch, &workload(4, faults), "").end();
-    let document = document(&scratch);
+    let document = document(&scratch, &ended);
     assert_audited(&ended, &document);
     let mark = mark(&document);
     assert!(mark.back_after_ns.unwrap() >= 700_000_000, "{mark:?}");
@@ -123,7 +126,7 @@ fn machines_that_are_taken_away_one_after_another_take_nothing_with_them() {
                   - {at: 6s, kind: pauseMachine, duration: 3s}\n  \
                   - {at: 11s, kind: partition, heard: others, duration: 3s}\n";
     let ended = start(&scratch, &workload(15, faults), "--replicas 3").end();
-    let document = document(&scratch);
+    let document = document(&scratch, &ended);
     assert_audited(&ended, &document);
     let marks = &document.detail.faults;
     assert_eq!(marks.len(), 3);
@@ -143,7 +146,7 @@ fn a_nameserver_that_stays_dead_stops_nobody() {
     let scratch = Scratch::new("nameserver");
     let faults = "  - {at: 1s, kind: killNameServer, index: 0}\n";
     let ended = start(&scratch, &workload(4, faults), "").end();
-    let document = document(&scratch);
+    let document = document(&scratch, &ended);
     assert_audited(&ended, &document);
     assert_eq!(mark(&document).until_ns, None);
     assert_eq!(document.send.acknowledged, document.send.due);
@@ -156,7 +159,7 @@ fn a_shared_disk_is_not_filled() {
     let scratch = Scratch::new("shared");
     let faults = "  - {at: 1s, kind: fillDisk, duration: 1s}\n";
     let ended = start(&scratch, &workload(3, faults), "").end();
-    let document = document(&scratch);
+    let document = document(&scratch, &ended);
     assert_audited(&ended, &document);
     let why = document.detail.faults[0].failed.clone().unwrap();
     assert!(why.contains("--disk-image"), "{why}");
@@ -174,7 +177,7 @@ fn a_disk_that_is_slow_and_then_full_costs_no_acknowledged_message() {
         eprintln!("skipped: {}", ended.errors);
         return;
     }
-    let document = document(&scratch);
+    let document = document(&scratch, &ended);
     assert_audited(&ended, &document);
     let [slow, full] = &document.detail.faults[..] else { panic!("two faults") };
     // Even root may not have access to control groups; then the mark says why.
@@ -215,7 +218,7 @@ fn a_broker_that_is_gone_for_good_ends_the_run_in_bounded_time() {
     drop(server);
     let ended = running.end();
     ended.assert(7, "INCOMPLETE  lost 0 of ");
-    let document = document(&scratch);
+    let document = document(&scratch, &ended);
     assert_eq!(document.verdict, Verdict::Incomplete);
     let send = &document.send;
     assert!(send.acknowledged > 0 && send.unknown + send.not_sent > 0, "{send:?}");
@@ -284,7 +287,7 @@ fn an_interrupted_run_leaves_a_marked_report_and_no_process() {
     let ended = running.end();
     ended.assert(7, "INCOMPLETE  lost 0 of ");
     assert!(ended.out.contains("the run was cut short"), "{}", ended.out);
-    let document = document(&scratch);
+    let document = document(&scratch, &ended);
     assert_eq!(document.verdict, Verdict::Incomplete);
     assert!(document.send.acknowledged > 0);
     assert!(mark(&document).until_ns.is_some(), "it was thawed");
