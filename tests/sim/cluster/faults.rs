@@ -4,15 +4,16 @@ use std::rc::Rc;
 
 use ringmq::replication::preference::HandOver;
 use ringmq::replication::types::ReplicaId;
+use ringmq::sim::Rng;
 use ringmq::sim::network::Node;
 
 use super::world::{Crash, IDS, World};
 
-/// How long faults go on, ms.
+/// How long new faults come, ms.
 const STRIKES_MS: u64 = 4_000;
 
 /// Something that can happen to a machine.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 enum Fault {
     Crash,
     /// It and another one lose power, nearly at once.
@@ -42,103 +43,138 @@ const FAULTS: [(Fault, u64); 10] = [
     (Fault::Transfer, 2),
 ];
 
-/// The faults of a run. Runs differ: one has many of a kind and none of another, so that sequences
-/// occur which are rare where everything happens.
-struct Mix(Vec<(Fault, u64)>);
+/// One fault of a run.
+struct Strike {
+    /// Time since the one before, ms.
+    after_ms: u64,
+    fault: Fault,
+    /// Decides the rest about it.
+    rng: Rng,
+}
 
-impl Mix {
-    fn draw(world: &World) -> Self {
-        let share = |(fault, share)| (fault, share * [0, 1, 1, 6][world.below(4) as usize]);
-        let mix: Vec<_> = FAULTS.into_iter().map(share).collect();
-        match mix.iter().any(|(_, share)| *share > 0) {
-            true => Self(mix),
-            false => Self(FAULTS.to_vec()),
-        }
-    }
+/// The faults of a run, decided by its seed before it begins: if some of them are left out, the others stay
+/// as they are.
+struct Plan(Vec<Strike>);
 
-    fn pick(&self, world: &World) -> Fault {
-        let mut at = world.below(self.0.iter().map(|(_, share)| share).sum());
-        for &(fault, share) in &self.0 {
-            match at.checked_sub(share) {
-                Some(rest) => at = rest,
-                None => return fault,
-            }
+impl Plan {
+    fn of(seed: u64) -> Self {
+        let rng = &mut Rng::from_seed(!seed);
+        let mix = draw_mix(rng);
+        let mut at = rng.below(2_000);
+        let mut after_ms = at;
+        let pace = 100 + rng.below(700);
+        let mut strikes = Vec::new();
+        while at < STRIKES_MS {
+            let pause = rng.below(pace);
+            at += pause;
+            after_ms += pause;
+            let fault = pick(&mix, rng);
+            strikes.push(Strike { after_ms, fault, rng: rng.fork() });
+            after_ms = 0;
         }
-        unreachable!("it is below the sum");
+        Self(strikes)
     }
 }
 
-/// Faults until the time is over. What they have broken is repaired by [`heal`], or before.
+/// Number of faults of a run.
+pub fn count(seed: u64) -> usize {
+    Plan::of(seed).0.len()
+}
+
+/// Runs differ: one has many faults of a kind and none of another, so that sequences occur which are rare
+/// where everything happens.
+fn draw_mix(rng: &mut Rng) -> Vec<(Fault, u64)> {
+    let share = |(fault, share)| (fault, share * rng.pick(&[0, 1, 1, 6]));
+    let mix: Vec<_> = FAULTS.into_iter().map(share).collect();
+    match mix.iter().any(|(_, share)| *share > 0) {
+        true => mix,
+        false => FAULTS.to_vec(),
+    }
+}
+
+fn pick(mix: &[(Fault, u64)], rng: &mut Rng) -> Fault {
+    let mut at = rng.below(mix.iter().map(|(_, share)| share).sum());
+    for &(fault, share) in mix {
+        match at.checked_sub(share) {
+            Some(rest) => at = rest,
+            None => return fault,
+        }
+    }
+    unreachable!("it is below the sum");
+}
+
+/// All faults of the run, or those that are chosen. What they have broken is repaired by [`heal`], or before.
 pub async fn strike(world: &Rc<World>) {
-    let end = world.clock.now() + std::time::Duration::from_millis(STRIKES_MS);
-    let mix = Mix::draw(world);
-    world.sleep_ms(world.below(2_000)).await;
-    let pace = 100 + world.below(700);
-    while world.clock.now() < end {
-        world.sleep_ms(world.below(pace)).await;
-        strike_once(world, mix.pick(world));
+    for (nth, strike) in Plan::of(world.seed).0.into_iter().enumerate() {
+        world.sleep_ms(strike.after_ms).await;
+        if world.faults.as_ref().is_none_or(|chosen| chosen.contains(&nth)) {
+            strike_once(world, nth, strike);
+        }
     }
 }
 
-fn strike_once(world: &Rc<World>, fault: Fault) {
-    let id = match world.leader().filter(|_| world.below(2) == 0) {
-        Some(leader) => leader,
-        None => world.pick_id(),
-    };
+fn strike_once(world: &Rc<World>, nth: usize, strike: Strike) {
+    let Strike { fault, mut rng, .. } = strike;
+    let rng = &mut rng;
+    let (at_leader, any) = (rng.coin(), *rng.pick(&IDS));
+    let id = world.leader().filter(|_| at_leader).unwrap_or(any);
+    world.note(format!("fault {nth}: {fault:?} of {id}"));
     match fault {
-        Fault::Crash => crash(world, id),
+        Fault::Crash => crash(world, id, rng),
         Fault::CrashMost => {
             let other = 1 + id % IDS.len() as ReplicaId;
             for id in [id, other] {
-                world.crash_after(id, world.below(6), Crash::Power);
-                later(world, 100 + world.below(1_500), move |world| world.start(id));
+                world.crash_after(id, rng.below(6), Crash::Power);
+                later(world, 100 + rng.below(1_500), move |world| world.start(id));
             }
         }
-        Fault::CrashAll => IDS.into_iter().for_each(|id| crash(world, id)),
+        Fault::CrashAll => IDS.into_iter().for_each(|id| crash(world, id, rng)),
         Fault::Pause => {
             world.pause(id);
-            later(world, world.below(3_000), move |world| world.resume(id));
+            later(world, rng.below(3_000), move |world| world.resume(id));
         }
-        Fault::CutOff => block(world, World::links_of(id)),
+        Fault::CutOff => block(world, World::links_of(id), rng),
         Fault::CutOffPartly => {
             let mut links = World::links_of(id);
-            links.retain(|_| world.below(2) == 0);
-            block(world, links);
+            links.retain(|_| rng.coin());
+            block(world, links, rng);
         }
         Fault::BreakStreams => world.network.break_streams(Node(id)),
         Fault::SlowDisk => {
             world.set_slow(id, true);
-            later(world, world.below(2_000), move |world| world.set_slow(id, false));
+            later(world, rng.below(2_000), move |world| world.set_slow(id, false));
         }
         Fault::FullDisk => {
             world.set_full(id, true);
-            later(world, world.below(3_000), move |world| world.set_full(id, false));
+            later(world, rng.below(3_000), move |world| world.set_full(id, false));
         }
-        Fault::Transfer => transfer(world, id),
+        Fault::Transfer => transfer(world, id, rng),
     }
 }
 
 /// The process ends at one of its next steps, and another one starts later.
-fn crash(world: &Rc<World>, id: ReplicaId) {
-    let how = if world.below(3) == 0 { Crash::Kill } else { Crash::Power };
-    let steps_max = [4, 40, 400][world.below(3) as usize];
-    world.crash_after(id, world.below(steps_max), how);
-    later(world, 100 + world.below(1_500), move |world| world.start(id));
+fn crash(world: &Rc<World>, id: ReplicaId, rng: &mut Rng) {
+    let how = if rng.chance(1, 3) { Crash::Kill } else { Crash::Power };
+    let steps_max = *rng.pick(&[4, 40, 400]);
+    world.crash_after(id, rng.below(steps_max), how);
+    later(world, 100 + rng.below(1_500), move |world| world.start(id));
 }
 
-fn block(world: &Rc<World>, links: Vec<(ReplicaId, ReplicaId)>) {
+fn block(world: &Rc<World>, links: Vec<(ReplicaId, ReplicaId)>, rng: &mut Rng) {
+    world.note(format!("blocked: {links:?}"));
     links.iter().for_each(|&(from, to)| world.block(from, to));
-    later(world, 50 + world.below(2_500), move |world| {
+    later(world, 50 + rng.below(2_500), move |world| {
+        world.note(format!("not blocked any more: {links:?}"));
         links.iter().for_each(|&(from, to)| world.unblock(from, to));
     });
 }
 
 /// The leader gives its place to another replica, which may be unreachable.
-fn transfer(world: &Rc<World>, to: ReplicaId) {
+fn transfer(world: &Rc<World>, to: ReplicaId, rng: &mut Rng) {
     let Some(leader) = world.leader().filter(|leader| *leader != to) else { return };
     let replica = world.process(leader).and_then(|process| process.replica.borrow().clone());
     let Some(replica) = replica else { return };
-    let is_orderly = world.below(2) == 0;
+    let is_orderly = rng.coin();
     world.tasks.spawn("transfer", async move {
         // A refusal means that it cannot be done, or that its process has ended.
         match is_orderly {

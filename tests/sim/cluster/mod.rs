@@ -3,7 +3,9 @@
 //! are paused, links between them are blocked and break, disks are slow.
 //!
 //! [`oracle`] says what must be true, and [`features`] for what is built on messages. One seed decides everything; a failure prints the command that
-//! repeats it. `RINGMQ_SEEDS=A..B` runs other seeds.
+//! repeats it. `RINGMQ_SEEDS=A..B` runs other seeds. A seed of [`seeds_keep_every_promise`] that fails is
+//! repeated with as few faults as it needs, and what happens then is printed; `RINGMQ_FAULTS=2,9` carries out
+//! only these of a seed's faults.
 
 mod clients;
 mod copies;
@@ -14,9 +16,11 @@ mod machine;
 mod members;
 mod oracle;
 mod returning;
+pub mod shrink;
 mod world;
 
 use std::cell::Cell;
+use std::collections::BTreeSet;
 use std::ops::Range;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
@@ -24,6 +28,7 @@ use std::time::{Duration, Instant};
 use openraft::async_runtime::AsyncRuntime;
 use ringmq::model::reply::{PullStatus, QueueProgress};
 use ringmq::model::{Reply, Request};
+use ringmq::planted::{self, Bug};
 use ringmq::sim::SimRuntime;
 
 use clients::{QUEUES, consume_all, group_name, produce_all, pull_from, queue_of};
@@ -59,10 +64,26 @@ impl Drop for Repeats {
     }
 }
 
+/// Prints what has happened in a run that panics.
+struct Tells(Rc<World>);
+
+impl Drop for Tells {
+    fn drop(&mut self) {
+        if std::thread::panicking() && !shrink::is_quiet() {
+            eprint!("{}", self.0.events());
+        }
+    }
+}
+
 pub fn simulate(seed: u64) -> Summary {
+    simulate_with(seed, None)
+}
+
+/// Carries out only these of the seed's faults.
+fn simulate_with(seed: u64, faults: Option<BTreeSet<usize>>) -> Summary {
     let mut runtime = SimRuntime::from_seed(seed);
-    let world = World::new(seed, runtime.tasks(), store_config());
-    let _repeats = Repeats(seed, "cluster::seeds");
+    let world = World::with_faults(seed, runtime.tasks(), store_config(), faults);
+    let _tells = Tells(world.clone());
     runtime.block_on(run(world.clone()));
     Summary {
         acknowledged: world.oracle.acknowledged_count(),
@@ -71,6 +92,42 @@ pub fn simulate(seed: u64) -> Summary {
         features: world.features.counts(),
         trace: world.trace(),
     }
+}
+
+/// The same; if it fails, it fails again with as few faults as it needs.
+fn simulate_and_shrink(seed: u64) -> Summary {
+    if let Some(chosen) = chosen_faults() {
+        return simulate_with(seed, Some(chosen));
+    }
+    let mut summary = None;
+    if !shrink::fails(|| summary = Some(simulate(seed))) {
+        return summary.expect("it has come to its end");
+    }
+    let count = faults::count(seed);
+    eprintln!("seed {seed} fails; looking for those of its {count} faults that it needs");
+    let needed =
+        shrink::shrink(count, |left| shrink::fails(|| simulate_with(seed, Some(left.clone()))));
+    let list: Vec<String> = needed.iter().map(ToString::to_string).collect();
+    eprintln!(
+        "repeat: RINGMQ_SEEDS={seed}..{} RINGMQ_FAULTS={} cargo test --workspace --test sim cluster::seeds",
+        seed + 1,
+        list.join(",")
+    );
+    simulate_with(seed, Some(needed))
+}
+
+/// As few of the faults of a seed that fails as it needs to fail.
+fn needed_faults(seed: u64) -> BTreeSet<usize> {
+    shrink::shrink(faults::count(seed), |left| {
+        shrink::fails(|| simulate_with(seed, Some(left.clone())))
+    })
+}
+
+/// What `RINGMQ_FAULTS=2,9` says; nothing between the commas means none.
+fn chosen_faults() -> Option<BTreeSet<usize>> {
+    let given = std::env::var("RINGMQ_FAULTS").ok()?;
+    let numbers = given.split(',').filter(|number| !number.is_empty());
+    Some(numbers.map(|number| number.parse().expect("RINGMQ_FAULTS=A,B")).collect())
 }
 
 async fn run(world: Rc<World>) {
@@ -210,7 +267,7 @@ fn seeds_keep_every_promise() {
     let seeds = seeds(0..500);
     let began = Instant::now();
     for seed in seeds.clone() {
-        let summary = simulate(seed);
+        let summary = simulate_and_shrink(seed);
         acknowledged += summary.acknowledged;
         leaders += summary.leaders;
         crashes += summary.crashes;
@@ -236,4 +293,17 @@ fn the_same_seed_gives_the_same_trace() {
         assert_eq!(simulate(seed), simulate(seed));
     }
     assert_ne!(simulate(5).trace, simulate(6).trace);
+}
+
+#[test]
+fn a_failing_seed_is_repeated_with_the_faults_that_it_needs() {
+    planted::with(Bug::CutsOneEntryTooFew, || {
+        let seed = (0..100).find(|&seed| shrink::fails(|| simulate(seed)));
+        let seed = seed.expect("a seed finds the bug");
+        let needed = needed_faults(seed);
+        let count = faults::count(seed);
+        eprintln!("seed {seed}: {needed:?} of {count} faults");
+        assert!(needed.len() < count);
+        assert!(shrink::fails(|| simulate_with(seed, Some(needed))));
+    });
 }

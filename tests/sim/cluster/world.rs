@@ -79,6 +79,10 @@ pub struct World {
     pub repairs: Cell<usize>,
     /// Replicas that must not run, and why.
     pub refused: RefCell<BTreeMap<ReplicaId, String>>,
+    /// The faults that are carried out, by their numbers; `None`: all.
+    pub faults: Option<BTreeSet<usize>>,
+    /// What has happened, with the time.
+    events: RefCell<Vec<(Duration, String)>>,
 }
 
 struct Machine {
@@ -113,6 +117,16 @@ pub struct Process {
 
 impl World {
     pub fn new(seed: u64, tasks: &Rc<Tasks<'static>>, store: StoreConfig) -> Rc<Self> {
+        Self::with_faults(seed, tasks, store, None)
+    }
+
+    /// Of the run's faults only these are carried out.
+    pub fn with_faults(
+        seed: u64,
+        tasks: &Rc<Tasks<'static>>,
+        store: StoreConfig,
+        faults: Option<BTreeSet<usize>>,
+    ) -> Rc<Self> {
         let mut rng = Rng::from_seed(seed);
         let conditions =
             Conditions { breaks_per_million: *rng.pick(&[0, 100, 5_000]), ..Conditions::default() };
@@ -142,7 +156,21 @@ impl World {
             crashes: Cell::default(),
             repairs: Cell::default(),
             refused: RefCell::default(),
+            faults,
+            events: RefCell::default(),
         })
+    }
+
+    /// Keeps what has happened for the case that the run fails.
+    pub fn note(&self, event: String) {
+        self.events.borrow_mut().push((self.clock.now(), event));
+    }
+
+    /// Everything that was noted, a line for each.
+    pub fn events(&self) -> String {
+        let line =
+            |(at, event): &(Duration, String)| format!("{:8.3} s  {event}\n", at.as_secs_f64());
+        self.events.borrow().iter().map(line).collect()
     }
 
     /// Its disk becomes another one. It must not run.
@@ -238,6 +266,7 @@ impl World {
         let machine = self.machine(id);
         let Some(life) = machine.life.take() else { return };
         self.crashes.set(self.crashes.get() + 1);
+        self.note(format!("{id} ends: {how:?}"));
         if how == Crash::Power {
             machine.is_cut_off.set(true);
             Self::links_of(id).into_iter().for_each(|(from, to)| self.block(from, to));
@@ -281,6 +310,7 @@ impl World {
         if let Some(life) = &*self.machine(id).life.borrow()
             && !self.machine(id).is_paused.replace(true)
         {
+            self.note(format!("{id} is stopped"));
             self.tasks.pause(life.group);
         }
     }
@@ -289,6 +319,7 @@ impl World {
         if let Some(life) = &*self.machine(id).life.borrow()
             && self.machine(id).is_paused.replace(false)
         {
+            self.note(format!("{id} goes on"));
             self.tasks.resume(life.group);
         }
     }
@@ -304,6 +335,7 @@ impl World {
             Self::links_of(id).into_iter().for_each(|(from, to)| self.unblock(from, to));
         }
         machine.lives.set(machine.lives.get() + 1);
+        self.note(format!("{id} starts"));
         let group = self.tasks.group();
         let edge = Rc::new(Edge { world: self.clone(), id, fuse: Cell::default() });
         machine.life.replace(Some(Life { group, edge: edge.clone(), process: None }));
@@ -635,6 +667,7 @@ impl Host for SimHost {
 
     fn handle_role(&self, role: Role) {
         if let Role::Leader { term } = role {
+            self.0.world.note(format!("{} leads in term {term}", self.0.id));
             self.0.world.oracle.lead(term, (self.0.id, self.0.life));
         }
     }
