@@ -67,6 +67,8 @@ func main() {
 	label := flag.String("label", "go", "begins every line printed")
 	manifest := flag.String("manifest", "", "file to write what was sent to")
 	read := flag.String("read", "", "what others sent: NAME=FILE,...")
+	crashConsume := flag.String("crash-consume", "", "consume the topic of -manifest until this file exists and all in the manifest is consumed")
+	begun := flag.String("begun", "", "file to create when -crash-consume has consumed a message")
 	failover := flag.String("failover", "", "send to PREFIX_go_failover until this file exists; no send may fail")
 	senders := flag.Int("senders", 1, "how many send at the same time, with -failover")
 	ordered := flag.String("ordered", "", "run a group of orderly consumers on this topic")
@@ -95,6 +97,15 @@ func main() {
 	if *ordered != "" {
 		r.checkWithin(orderedDeadline, "orderly consumers: in order, one leaves, one is killed", func() (string, error) {
 			return runOrdered(t, *ordered, t.prefix+"_go_ordered_group")
+		})
+		if r.failed > 0 {
+			os.Exit(1)
+		}
+		return
+	}
+	if *crashConsume != "" {
+		r.checkWithin(crashConsumeDeadline, "a push consumer gets every acknowledged message", func() (string, error) {
+			return consumeUntil(t, *crashConsume, *begun, *manifest)
 		})
 		if r.failed > 0 {
 			os.Exit(1)

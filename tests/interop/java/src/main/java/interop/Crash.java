@@ -1,5 +1,6 @@
 package interop;
 
+import static interop.Report.await;
 import static interop.Report.require;
 
 import java.io.BufferedWriter;
@@ -10,10 +11,16 @@ import java.util.ArrayList;
 import java.util.HashSet;
 import java.util.List;
 import java.util.Map;
+import java.util.concurrent.ConcurrentHashMap;
 import java.util.concurrent.ThreadLocalRandom;
 import java.util.concurrent.TimeUnit;
 import java.util.concurrent.atomic.AtomicInteger;
+import java.util.concurrent.atomic.AtomicLong;
+import org.apache.rocketmq.client.consumer.DefaultMQPushConsumer;
+import org.apache.rocketmq.client.consumer.listener.ConsumeConcurrentlyStatus;
+import org.apache.rocketmq.client.consumer.listener.MessageListenerConcurrently;
 import org.apache.rocketmq.client.producer.DefaultMQProducer;
+import org.apache.rocketmq.common.consumer.ConsumeFromWhere;
 import org.apache.rocketmq.common.message.Message;
 
 /**
@@ -25,6 +32,8 @@ final class Crash {
     private static final int THREADS = 4;
     private static final int SEND_DEADLINE_S = 120;
     private static final int PAUSE_AFTER_FAILURE_MS = 20;
+    /** Clients request routes every 30 s. */
+    private static final int CONSUME_DEADLINE_S = 60;
 
     private final Target target;
 
@@ -88,6 +97,41 @@ final class Crash {
         } catch (InterruptedException e) {
             Thread.currentThread().interrupt();
         }
+    }
+
+    /**
+     * Consumes what {@link #send} sends, until all that it has acknowledged when `stop` exists is consumed. Creates
+     * `begun` when it has consumed the first.
+     */
+    String consume(Path manifest, Path begun, Path stop) throws Exception {
+        await(SEND_DEADLINE_S, "a first acknowledgement", () -> Files.exists(manifest) && Files.size(manifest) > 1000);
+        var topic = Sent.readManifest(manifest).get(0).topic();
+        var consumed = new ConcurrentHashMap<String, Integer>();
+        var lastAt = new AtomicLong(System.nanoTime());
+        var gap = new AtomicLong();
+        var consumer = new DefaultMQPushConsumer(target.unique("crash-consumer"));
+        consumer.setNamesrvAddr(target.namesrv);
+        consumer.setConsumeFromWhere(ConsumeFromWhere.CONSUME_FROM_FIRST_OFFSET);
+        consumer.subscribe(topic, "*");
+        consumer.registerMessageListener((MessageListenerConcurrently) (messages, context) -> {
+            var now = System.nanoTime();
+            gap.accumulateAndGet(now - lastAt.getAndSet(now), Math::max);
+            messages.forEach(message -> consumed.merge(message.getKeys(), 1, Integer::sum));
+            return ConsumeConcurrentlyStatus.CONSUME_SUCCESS;
+        });
+        consumer.start();
+        try {
+            await(CONSUME_DEADLINE_S, "a first message", () -> !consumed.isEmpty());
+            Files.createFile(begun);
+            await(SEND_DEADLINE_S, "the end of sending", () -> Files.exists(stop));
+            await(CONSUME_DEADLINE_S, "all acknowledged messages",
+                () -> Sent.readManifest(manifest).stream().allMatch(sent -> consumed.containsKey(sent.keys())));
+        } finally {
+            consumer.shutdown();
+        }
+        var again = consumed.values().stream().filter(count -> count > 1).count();
+        return consumed.size() + " consumed, " + again + " of them repeatedly, longest gap "
+            + TimeUnit.NANOSECONDS.toMillis(gap.get()) + " ms";
     }
 
     /** Every acknowledged message is intact and at its acknowledged offset; queues have no holes. */

@@ -28,6 +28,7 @@ import org.apache.rocketmq.common.message.Message;
  * verify      reads back what others sent                   manifests=NAME=FILE,...
  * survive     sends to a topic that exists and reads back   topic=NAME
  * crash-send  sends until the file exists                   manifest=FILE stop=FILE
+ * crash-consume  consumes what crash-send sends             manifest=FILE begun=FILE stop=FILE
  * failover    sends until the file exists; none may fail    topic=NAME producers=N manifest=FILE stop=FILE
  * crash-check every acknowledged message is there           manifest=FILE
  * </pre>
@@ -79,6 +80,9 @@ public final class Main {
             case "verify" -> verify(target, report, options.get("manifests"));
             case "survive" -> report.check("sends and reads", () -> survive(target, options.get("topic")));
             case "crash-send" -> new Crash(target).send(Path.of(options.get("manifest")), Path.of(options.get("stop")));
+            case "crash-consume" -> report.check("a push consumer gets every acknowledged message", 200,
+                () -> new Crash(target)
+                    .consume(Path.of(options.get("manifest")), Path.of(options.get("begun")), Path.of(options.get("stop"))));
             case "failover" -> report.check("no send fails while a machine dies", Failover.SEND_DEADLINE_S + 10, () -> new Failover(target)
                 .run(options.get("topic"), Integer.parseInt(options.get("producers")), Path.of(options.get("manifest")), Path.of(options.get("stop"))));
             case "crash-check" -> report.check("every acknowledged message is read back",
