@@ -92,10 +92,11 @@ pub async fn restore<D: Disk>(
 ) -> Result<Restored<D>, OpenError> {
     let mut durable = Durable::new(dedup_window_ms);
     let (mut unseen, mut broken) = (Unseen::default(), None);
+    let committed = opening.committed();
+    durable.raft.begin(committed);
     if let Some(snapshot) = opening.snapshot().map(<[u8]>::to_vec) {
         durable.apply(opening.index(), Fact::of_snapshot(&snapshot))?;
     }
-    let committed = opening.committed();
     let (store, recovery) = opening
         .replay(messages_of, |index, entry| {
             if let Err(error) = replay(&mut durable, index, &entry) {

@@ -92,9 +92,17 @@ pub struct RaftEntries {
     /// Without gaps in their indexes.
     recent: VecDeque<RaftPlace>,
     memberships: VecDeque<(RaftPlace, Vec<u8>)>,
+    /// What was committed when the log was opened. The last entry up to there keeps a mark, because the
+    /// engine goes on behind it.
+    opened_at: LogOffset,
 }
 
 impl RaftEntries {
+    /// The log is being opened, and is committed up to `committed`.
+    pub fn begin(&mut self, committed: LogOffset) {
+        self.opened_at = committed;
+    }
+
     pub fn last(&self) -> Option<RaftPlace> {
         self.recent.back().copied()
     }
@@ -219,7 +227,9 @@ impl RaftEntries {
             let is_far = self.marks.back().is_none_or(|mark| {
                 oldest.index - mark.index >= MARK_EVERY || oldest.end.0 - mark.end.0 >= MARK_BYTES
             });
-            if is_far {
+            let goes_beyond = |place: &RaftPlace| place.end > self.opened_at;
+            let is_kept = !goes_beyond(&oldest) && self.recent.front().is_some_and(goes_beyond);
+            if is_far || is_kept {
                 self.marks.push_back(oldest);
             }
             if self.marks.len() > MARKS_MAX {
@@ -378,6 +388,20 @@ mod tests {
         assert!(mark.index <= 40_000 && 40_000 - mark.index < MARK_EVERY, "{mark:?}");
         let newest = entries.last().unwrap().index;
         assert_eq!(entries.place_before(newest).unwrap().index, newest);
+    }
+
+    #[test]
+    fn the_last_entry_that_is_committed_at_a_start_keeps_its_place() {
+        for last in [0, 700, 20_000, RECENT_MAX as u64 + 49_000] {
+            let mut entries = RaftEntries::default();
+            let committed = LogOffset(last * 96 + 80);
+            entries.begin(committed);
+            for index in 0..RECENT_MAX as u64 + 50_000 {
+                apply(&mut entries, index, 1, index * 96 + 40, &RaftContent::Group);
+            }
+            assert_eq!(entries.ending_by(committed).unwrap().index, last);
+            assert!(entries.marks.len() <= 51, "{}", entries.marks.len());
+        }
     }
 
     #[test]

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{self, Wake, Waker};
 
+use ringmq::broker::raft_entries::RaftContent;
 use ringmq::model::replicas::{ReplicaLag, ReplicaOrder, ReplicaSet, ReplicaState};
 
 use super::*;
@@ -79,6 +80,41 @@ async fn seen(broker: &Broker<SimDisk>) -> Vec<String> {
 
 fn commit_offset(name: &str, offset: i64) -> Request {
     Request::CommitOffset { group: group(), queue: queue(name, 0), offset }
+}
+
+/// The engine applies what follows that entry, and what is committed never moves back.
+#[test]
+fn a_start_finds_the_last_committed_entry_however_many_follow_it() {
+    /// More than have their places in memory.
+    const FOLLOWING: u64 = 20_000;
+    sim::run(async {
+        let disk = SimDisk::new(1);
+        let broker = open_driven(&disk).await;
+        let end_entry = async |index| loop {
+            match broker.end_raft_entry(index, 1, &RaftContent::Blank) {
+                Ok(place) => return place,
+                Err(_) => _ = broker.store().commit_step().await.unwrap(),
+            }
+        };
+        let mut last = None;
+        for index in 0..700 {
+            last = Some(end_entry(index).await);
+        }
+        commit_all(&broker).await;
+        broker.maintain(NOW, true).await.unwrap();
+        for index in 700..700 + FOLLOWING {
+            end_entry(index).await;
+        }
+        write_all(&broker).await;
+        drop(broker);
+
+        let broker = open_driven(&disk).await;
+        let committed = broker.store().committed();
+        assert_eq!(Some(committed), last.map(|last| last.end), "there is a snapshot");
+        let found = broker.with_raft_entries(|entries| entries.ending_by(committed));
+        assert_eq!(found, last);
+        assert_eq!(broker.last_raft_entry().unwrap().index, 699 + FOLLOWING);
+    });
 }
 
 #[test]
