@@ -16,12 +16,12 @@ const (
 	crashDeadline = 120 * time.Second
 	// Clients request routes every 30 s.
 	consumeDeadline      = 60 * time.Second
-	crashConsumeDeadline = 200 * time.Second
+	failoverConsumeDeadline = 200 * time.Second
 )
 
 // Consumes what another program sends while leaders are killed, until all that is in its manifest when `stop` exists is consumed.
 // Creates `begun` when it has consumed the first.
-func consumeUntil(t target, stop, begun, manifest string) (string, error) {
+func consumeThroughFailovers(t target, stop, begun, manifest string) (string, error) {
 	if err := await(crashDeadline, "a first acknowledgement", func() bool {
 		sent, err := readManifest(manifest)
 		return err == nil && len(sent) > 0

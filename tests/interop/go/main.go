@@ -67,14 +67,18 @@ func main() {
 	label := flag.String("label", "go", "begins every line printed")
 	manifest := flag.String("manifest", "", "file to write what was sent to")
 	read := flag.String("read", "", "what others sent: NAME=FILE,...")
-	crashConsume := flag.String("crash-consume", "", "consume the topic of -manifest until this file exists and all in the manifest is consumed")
-	begun := flag.String("begun", "", "file to create when -crash-consume has consumed a message")
+	failoverConsume := flag.String("failover-consume", "", "consume the topic of -manifest until this file exists and all in the manifest is consumed")
+	begun := flag.String("begun", "", "file to create when -failover-consume has consumed a message")
 	failover := flag.String("failover", "", "send to PREFIX_go_failover until this file exists; no send may fail")
 	senders := flag.Int("senders", 1, "how many send at the same time, with -failover")
 	ordered := flag.String("ordered", "", "run a group of orderly consumers on this topic")
 	orderedConsume := flag.String("ordered-consume", "", "be one of them, in -group")
 	sql := flag.String("sql", "", "subscribe to this topic with SQL92")
-	group := flag.String("group", "", "for -ordered-consume")
+	crashConsume := flag.String("crash-consume", "", "consume this topic as -members members of -group until -stop exists; deliveries go to -deliveries")
+	members := flag.Int("members", 1, "for -crash-consume")
+	deliveries := flag.String("deliveries", "", "for -crash-consume")
+	stop := flag.String("stop", "", "for -crash-consume")
+	group := flag.String("group", "", "for -ordered-consume and -crash-consume")
 	flag.Parse()
 	rlog.SetLogLevel("fatal")
 
@@ -82,6 +86,13 @@ func main() {
 	r := &report{label: *label}
 	if *orderedConsume != "" {
 		if err := consumeOrdered(t, *orderedConsume, *group); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(2)
+		}
+		return
+	}
+	if *crashConsume != "" {
+		if err := consumeUntil(t, *crashConsume, *group, *members, *deliveries, *stop); err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			os.Exit(2)
 		}
@@ -103,9 +114,9 @@ func main() {
 		}
 		return
 	}
-	if *crashConsume != "" {
-		r.checkWithin(crashConsumeDeadline, "a push consumer gets every acknowledged message", func() (string, error) {
-			return consumeUntil(t, *crashConsume, *begun, *manifest)
+	if *failoverConsume != "" {
+		r.checkWithin(failoverConsumeDeadline, "a push consumer gets every acknowledged message", func() (string, error) {
+			return consumeThroughFailovers(t, *failoverConsume, *begun, *manifest)
 		})
 		if r.failed > 0 {
 			os.Exit(1)

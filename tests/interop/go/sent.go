@@ -36,6 +36,13 @@ func unplaced(m *primitive.Message, properties map[string]string) sentMessage {
 	}
 }
 
+// As a consumer has received it, without properties.
+func delivered(m *primitive.MessageExt) sentMessage {
+	s := unplaced(&m.Message, nil)
+	s.broker, s.queue, s.offset, s.msgID = m.Queue.BrokerName, m.Queue.QueueId, m.QueueOffset, m.MsgId
+	return s
+}
+
 // The message at `index` of those sent with one result: 0, unless it is a batch.
 func (s sentMessage) placed(result *primitive.SendResult, index int) (sentMessage, error) {
 	if result.Status != primitive.SendOK {

@@ -5,6 +5,7 @@ import static interop.Report.require;
 
 import java.io.BufferedWriter;
 import java.io.IOException;
+import java.io.UncheckedIOException;
 import java.nio.file.Files;
 import java.nio.file.Path;
 import java.util.ArrayList;
@@ -25,8 +26,8 @@ import org.apache.rocketmq.common.message.Message;
 
 /**
  * Sends while the broker is killed, and then checks that no acknowledged message is lost. Each
- * acknowledgement is written to the manifest at once. Unlike elsewhere, the producer retries, as by
- * default, so there may be more messages than acknowledgements.
+ * acknowledgement is written to the manifest at once, and each send that failed to a file beside it. Unlike
+ * elsewhere, the producer retries, as by default, so there may be more messages than acknowledgements.
  */
 final class Crash {
     private static final int THREADS = 4;
@@ -41,8 +42,13 @@ final class Crash {
         this.target = target;
     }
 
-    /** Sends until `stop` exists. */
-    void send(Path manifest, Path stop) throws Exception {
+    /** The manifest of sends that failed; their messages may be stored all the same. */
+    static Path unacknowledged(Path manifest) {
+        return manifest.resolveSibling(manifest.getFileName() + ".failed");
+    }
+
+    /** Sends until `stop` exists, from each thread with a pause after each message. */
+    void send(Path manifest, Path stop, int pauseMs) throws Exception {
         var topic = target.newTopic("crash");
         var producer = target.configured(target.namesrv);
         producer.setPollNameServerInterval(500);
@@ -52,13 +58,15 @@ final class Crash {
         var acknowledged = new AtomicInteger();
         var failed = new AtomicInteger();
         var deadline = System.nanoTime() + TimeUnit.SECONDS.toNanos(SEND_DEADLINE_S);
-        try (var acks = Files.newBufferedWriter(manifest)) {
+        try (var acks = Files.newBufferedWriter(manifest); var failures = Files.newBufferedWriter(unacknowledged(manifest))) {
             var threads = new ArrayList<Thread>();
             for (var t = 0; t < THREADS; t++) {
                 var name = "crash-" + t;
                 threads.add(new Thread(() -> {
                     for (var i = 0; !Files.exists(stop) && System.nanoTime() < deadline; i++) {
-                        sendOne(producer, topic, name + "-" + i, acks, acknowledged, failed);
+                        var isStored = sendOne(producer, topic, name + "-" + i, acks, failures);
+                        (isStored ? acknowledged : failed).incrementAndGet();
+                        pause(isStored ? pauseMs : PAUSE_AFTER_FAILURE_MS);
                     }
                 }));
             }
@@ -71,29 +79,37 @@ final class Crash {
         require(Files.exists(stop), "nobody told to stop within %d s", SEND_DEADLINE_S);
     }
 
-    private static void sendOne(DefaultMQProducer producer, String topic, String keys, BufferedWriter acks,
-                                AtomicInteger acknowledged, AtomicInteger failed) {
+    private static boolean sendOne(DefaultMQProducer producer, String topic, String keys, BufferedWriter acks, BufferedWriter failures) {
+        var body = Bodies.random(1 + ThreadLocalRandom.current().nextInt(8 * Bodies.KIB), keys.hashCode());
+        var message = new Message(topic, "crash", keys, body);
+        var unplaced = Sent.unplaced(message, Map.of());
         try {
-            var body = Bodies.random(1 + ThreadLocalRandom.current().nextInt(8 * Bodies.KIB), keys.hashCode());
-            var line = Sending.sendSync(producer, new Message(topic, "crash", keys, body), Map.of()).line();
-            synchronized (acks) {
-                acks.write(line);
-                acks.newLine();
-                acks.flush();
-            }
-            acknowledged.incrementAndGet();
-        } catch (IOException e) {
-            throw new IllegalStateException("cannot record an acknowledgement", e);
+            record(acks, Sending.sendSync(producer, message, Map.of()));
+            return true;
+        } catch (UncheckedIOException e) {
+            throw e;
         } catch (Exception e) {
-            failed.incrementAndGet();
-            pauseAfterFailure();
+            record(failures, unplaced);
+            return false;
         }
     }
 
-    /** Keeps a producer without a broker from spinning. */
-    private static void pauseAfterFailure() {
+    private static void record(BufferedWriter manifest, Sent one) {
+        synchronized (manifest) {
+            try {
+                manifest.write(one.line());
+                manifest.newLine();
+                manifest.flush();
+            } catch (IOException e) {
+                throw new UncheckedIOException(e);
+            }
+        }
+    }
+
+    /** Also keeps a producer without a broker from spinning. */
+    private static void pause(int ms) {
         try {
-            Thread.sleep(PAUSE_AFTER_FAILURE_MS);
+            Thread.sleep(ms);
         } catch (InterruptedException e) {
             Thread.currentThread().interrupt();
         }

@@ -27,10 +27,12 @@ import org.apache.rocketmq.common.message.Message;
  * send        sends a mixture for others to read            manifest=FILE
  * verify      reads back what others sent                   manifests=NAME=FILE,...
  * survive     sends to a topic that exists and reads back   topic=NAME
- * crash-send  sends until the file exists                   manifest=FILE stop=FILE
- * crash-consume  consumes what crash-send sends             manifest=FILE begun=FILE stop=FILE
+ * crash-send  sends until the file exists                   manifest=FILE stop=FILE pause-ms=N
+ * failover-consume  consumes what crash-send sends             manifest=FILE begun=FILE stop=FILE
  * failover    sends until the file exists; none may fail    topic=NAME producers=N manifest=FILE stop=FILE
  * crash-check every acknowledged message is there           manifest=FILE
+ * crash-consume   members of a group, until the file exists topic=NAME group=NAME members=N deliveries=FILE stop=FILE
+ * crash-consumed  the group has got what it must            manifest=FILE deliveries=FILE kills=N
  * </pre>
  */
 public final class Main {
@@ -79,14 +81,20 @@ public final class Main {
             case "send" -> send(target, Path.of(options.get("manifest")));
             case "verify" -> verify(target, report, options.get("manifests"));
             case "survive" -> report.check("sends and reads", () -> survive(target, options.get("topic")));
-            case "crash-send" -> new Crash(target).send(Path.of(options.get("manifest")), Path.of(options.get("stop")));
-            case "crash-consume" -> report.check("a push consumer gets every acknowledged message", 200,
+            case "crash-send" -> new Crash(target).send(Path.of(options.get("manifest")), Path.of(options.get("stop")),
+                Integer.parseInt(options.getOrDefault("pause-ms", "0")));
+            case "failover-consume" -> report.check("a push consumer gets every acknowledged message", 200,
                 () -> new Crash(target)
                     .consume(Path.of(options.get("manifest")), Path.of(options.get("begun")), Path.of(options.get("stop"))));
             case "failover" -> report.check("no send fails while a machine dies", Failover.SEND_DEADLINE_S + 10, () -> new Failover(target)
                 .run(options.get("topic"), Integer.parseInt(options.get("producers")), Path.of(options.get("manifest")), Path.of(options.get("stop"))));
             case "crash-check" -> report.check("every acknowledged message is read back",
                 () -> new Crash(target).verify(Path.of(options.get("manifest"))));
+            case "crash-consume" -> new CrashConsumers(target).consume(options.get("topic"), options.get("group"),
+                Integer.parseInt(options.get("members")), Path.of(options.get("deliveries")), Path.of(options.get("stop")));
+            case "crash-consumed" -> report.check("every acknowledged message was consumed, nothing again that was committed",
+                () -> new CrashConsumers(target).verify(Path.of(options.get("manifest")), Path.of(options.get("deliveries")),
+                    Integer.parseInt(options.get("kills"))));
             default -> throw new IllegalArgumentException("unknown command: " + command);
         }
     }

@@ -15,6 +15,7 @@ import java.util.Map;
 import java.util.TreeMap;
 import org.apache.rocketmq.client.producer.SendResult;
 import org.apache.rocketmq.common.message.Message;
+import org.apache.rocketmq.common.message.MessageExt;
 
 /**
  * What one message must look like when it is read back, whichever program sent it. A list of these is
@@ -30,6 +31,12 @@ record Sent(String topic, String broker, int queue, long offset, String msgId, S
     static Sent unplaced(Message message, Map<String, String> properties) {
         return new Sent(message.getTopic(), "", -1, -1, "", "", text(message.getTags()), text(message.getKeys()),
             new TreeMap<>(properties), message.getBody().length, sha256(message.getBody()));
+    }
+
+    /** As a consumer has received it, without properties. */
+    static Sent delivered(MessageExt message) {
+        return new Sent(message.getTopic(), message.getBrokerName(), message.getQueueId(), message.getQueueOffset(), message.getMsgId(),
+            "", text(message.getTags()), text(message.getKeys()), Map.of(), message.getBody().length, sha256(message.getBody()));
     }
 
     Sent placed(SendResult result) {
