@@ -12,8 +12,10 @@ import java.util.ArrayList;
 import java.util.Arrays;
 import java.util.List;
 import java.util.regex.Pattern;
+import org.apache.commons.cli.Options;
 import org.apache.rocketmq.common.message.Message;
 import org.apache.rocketmq.tools.command.MQAdminStartup;
+import org.apache.rocketmq.tools.command.message.QueryMsgByIdSubCommand;
 
 /**
  * `mqadmin` as its users run it: the same command lines, all in this JVM. Every command must print what it is
@@ -183,6 +185,16 @@ final class Admin {
         require(said.contains("delete topic [" + topic + "] from cluster [" + cluster + "] success."), "not deleted: %s", said);
         await(10, "the topic is gone", () -> !mqadmin("topicList").contains(topic));
         return "";
+    }
+
+    String queryMsgById(String id, String topic, String... more) throws Exception {
+        var options = new ArrayList<>(List.of("-i", id));
+        options.addAll(List.of(more));
+        // 5.x needs the topic, 4.9 refuses it.
+        if (new QueryMsgByIdSubCommand().buildCommandlineOptions(new Options()).hasOption("t")) {
+            options.addAll(List.of("-t", topic));
+        }
+        return mqadmin("queryMsgById", options.toArray(String[]::new));
     }
 
     /** Runs one command; what it prints. */

@@ -3,7 +3,6 @@ package interop;
 import static interop.Report.await;
 import static interop.Report.require;
 
-import java.nio.charset.StandardCharsets;
 import java.nio.file.Files;
 import java.nio.file.Path;
 import java.util.ArrayList;
@@ -19,21 +18,17 @@ import java.util.concurrent.TimeUnit;
 import java.util.concurrent.atomic.AtomicBoolean;
 import java.util.function.Predicate;
 import java.util.regex.Pattern;
-import org.apache.commons.cli.Options;
-import org.apache.rocketmq.client.consumer.DefaultLitePullConsumer;
 import org.apache.rocketmq.client.consumer.DefaultMQPushConsumer;
 import org.apache.rocketmq.client.consumer.listener.ConsumeConcurrentlyStatus;
 import org.apache.rocketmq.client.consumer.listener.MessageListenerConcurrently;
 import org.apache.rocketmq.common.consumer.ConsumeFromWhere;
 import org.apache.rocketmq.common.message.Message;
-import org.apache.rocketmq.common.message.MessageConst;
 import org.apache.rocketmq.common.message.MessageExt;
 import org.apache.rocketmq.tools.admin.DefaultMQAdminExt;
-import org.apache.rocketmq.tools.command.message.QueryMsgByIdSubCommand;
 
 /** Push consumers: groups that change, messages that cannot be processed, offsets that are reset. */
 final class Push {
-    private static final int RETRIES = 2;
+    static final int RETRIES = 2;
     private static final int MESSAGES = 60;
     private static final Pattern BODY = Pattern.compile("\"body\":\"([^\"]*)\"");
 
@@ -51,7 +46,7 @@ final class Push {
         if (ours != null) {
             report.check("shares a group with `ringmq msg tail --group`", 120, () -> shareWith(ours));
         }
-        report.check("a poison message goes through all retries to the dead letters", 120, this::poison);
+        new DeadLetters(target, admin).run(report);
         report.check("mqadmin resetOffsetByTime moves a running group back", 120, this::resetOnline);
         report.check("mqadmin consumerConnection and consumerProgress", this::consumerConnection);
         report.check("mqadmin consumerStatus, queryMsgById -d and getConsumeStatus reach the consumer", this::consumerStatus);
@@ -59,11 +54,13 @@ final class Push {
     }
 
     /** A consumer and what it has consumed. */
-    private final class Consumer implements AutoCloseable {
+    static final class Consumer implements AutoCloseable {
         final Queue<MessageExt> consumed = new ConcurrentLinkedQueue<>();
+        /** When it last failed to process the message with these keys. */
+        final Map<String, Long> refusedAt = new ConcurrentHashMap<>();
         private final DefaultMQPushConsumer consumer;
 
-        Consumer(String group, String topic, Predicate<MessageExt> succeeds) throws Exception {
+        Consumer(Target target, String group, String topic, Predicate<MessageExt> succeeds) throws Exception {
             consumer = new DefaultMQPushConsumer(group);
             consumer.setNamesrvAddr(target.namesrv);
             consumer.setInstanceName(target.unique("instance"));
@@ -74,7 +71,10 @@ final class Push {
                 var allDone = true;
                 for (var message : messages) {
                     consumed.add(message);
-                    allDone &= succeeds.test(message);
+                    if (!succeeds.test(message)) {
+                        refusedAt.put(message.getKeys(), System.currentTimeMillis());
+                        allDone = false;
+                    }
                 }
                 return allDone ? ConsumeConcurrentlyStatus.CONSUME_SUCCESS : ConsumeConcurrentlyStatus.RECONSUME_LATER;
             });
@@ -85,6 +85,10 @@ final class Push {
         int queueCount(String topic) {
             var queues = consumer.getDefaultMQPushConsumerImpl().getRebalanceImpl().getProcessQueueTable().keySet();
             return (int) queues.stream().filter(queue -> queue.getTopic().equals(topic)).count();
+        }
+
+        List<MessageExt> attempts(String key) {
+            return consumed.stream().filter(message -> message.getKeys().equals(key)).toList();
         }
 
         @Override
@@ -117,7 +121,7 @@ final class Push {
             for (var count : new int[] {1, 4, 2}) {
                 var begin = System.nanoTime();
                 while (all.stream().filter(one -> one != null).count() < count) {
-                    all.add(new Consumer(group, topic, message -> true));
+                    all.add(new Consumer(target, group, topic, message -> true));
                 }
                 var active = new ArrayList<>(all.subList(all.size() - count, all.size()));
                 for (var one : all.subList(0, all.size() - count)) {
@@ -154,7 +158,7 @@ final class Push {
         var queueCount = Target.QUEUES_PER_BROKER * target.brokerCount;
         var printed = Files.createTempFile("ringmq-tail", ".json");
         Process ours = null;
-        try (var consumer = new Consumer(group, topic, message -> true)) {
+        try (var consumer = new Consumer(target, group, topic, message -> true)) {
             await(30, "the stock consumer has all queues", () -> consumer.queueCount(topic) == queueCount);
             ours = new ProcessBuilder(
                     program, "msg", "tail", topic, "--group", group, "--namesrv", target.namesrv, "-o", "json")
@@ -213,84 +217,10 @@ final class Push {
         return keys;
     }
 
-    /** The first delays are 10 s and 30 s, unless the server is told otherwise. */
-    private String poison() throws Exception {
-        var topic = target.newTopic(target.unique("poison"), Target.QUEUES_PER_BROKER);
-        var group = target.unique("poison");
-        var good = new HashSet<String>();
-        String id = null;
-        try (var consumer = new Consumer(group, topic, message -> !message.getKeys().equals("poison"))) {
-            for (var i = 0; i < 20; i++) {
-                var key = i == 10 ? "poison" : "good" + i;
-                var result = target.producer.send(new Message(topic, "tag", key, Bodies.text(key)));
-                if (i == 10) {
-                    id = result.getOffsetMsgId();
-                } else {
-                    good.add(key);
-                }
-            }
-            await(120, "all attempts", () -> attempts(consumer, "poison").size() == RETRIES + 1);
-            await(10, "the others", () -> keys(List.of(consumer)).containsAll(good));
-            var attempts = attempts(consumer, "poison");
-            for (var i = 0; i <= RETRIES; i++) {
-                var attempt = attempts.get(i);
-                require(attempt.getReconsumeTimes() == i, "attempt %d says it is %d", i, attempt.getReconsumeTimes());
-                require(attempt.getTopic().equals(topic), "attempt %d is of topic %s", i, attempt.getTopic());
-                var original = attempt.getProperty(MessageConst.PROPERTY_ORIGIN_MESSAGE_ID);
-                require(i == 0 ? original == null : original.equals(id), "attempt %d was first %s, not %s", i, original, id);
-            }
-            for (var key : good) {
-                require(attempts(consumer, key).size() == 1, "%s was consumed %d times", key, attempts(consumer, key).size());
-            }
-            var dead = deadLetters("%DLQ%" + group);
-            require(dead.size() == 1, "dead letters: %s", dead);
-            var letter = dead.get(0);
-            var body = new String(letter.getBody(), StandardCharsets.UTF_8);
-            require(body.equals("poison") && letter.getKeys().equals("poison") && letter.getTags().equals("tag"), "it is %s", letter);
-            var expected = Map.of(MessageConst.PROPERTY_RETRY_TOPIC, topic, MessageConst.PROPERTY_ORIGIN_MESSAGE_ID, id);
-            expected.forEach((name, value) -> require(value.equals(letter.getProperty(name)), "%s is %s", name, letter.getProperty(name)));
-            require(letter.getReconsumeTimes() == RETRIES + 1, "attempts: %d", letter.getReconsumeTimes());
-            require(letter.getProperty(MessageConst.PROPERTY_DELAY_TIME_LEVEL) == null, "it has a delay: %s", letter);
-            require(attempts(consumer, "poison").size() == RETRIES + 1, "it was consumed again");
-        }
-        return RETRIES + 1 + " attempts";
-    }
-
-    private static List<MessageExt> attempts(Consumer consumer, String key) {
-        return consumer.consumed.stream().filter(message -> message.getKeys().equals(key)).toList();
-    }
-
-    /** All messages of a topic that does not exist at first. */
-    private List<MessageExt> deadLetters(String topic) throws Exception {
-        var reader = new DefaultLitePullConsumer(target.unique("dead"));
-        reader.setNamesrvAddr(target.namesrv);
-        reader.setConsumeFromWhere(ConsumeFromWhere.CONSUME_FROM_FIRST_OFFSET);
-        reader.start();
-        try {
-            await(20, "a route of " + topic, () -> {
-                try {
-                    return !reader.fetchMessageQueues(topic).isEmpty();
-                } catch (Exception notYet) {
-                    return false;
-                }
-            });
-            reader.assign(reader.fetchMessageQueues(topic));
-            var found = new ArrayList<MessageExt>();
-            await(20, "a message in " + topic, () -> {
-                found.addAll(reader.poll(200));
-                return !found.isEmpty();
-            });
-            found.addAll(reader.poll(1000));
-            return found;
-        } finally {
-            reader.shutdown();
-        }
-    }
-
     private String resetOnline() throws Exception {
         var topic = target.newTopic(target.unique("reset"), Target.QUEUES_PER_BROKER);
         var group = target.unique("reset");
-        try (var consumer = new Consumer(group, topic, message -> true)) {
+        try (var consumer = new Consumer(target, group, topic, message -> true)) {
             send(topic, "before", MESSAGES);
             await(30, "the first half", () -> consumer.consumed.size() >= MESSAGES);
             Thread.sleep(50);
@@ -319,7 +249,7 @@ final class Push {
     private String consumerConnection() throws Exception {
         var topic = target.newTopic(target.unique("connection"), Target.QUEUES_PER_BROKER);
         var group = target.unique("connection");
-        try (var consumer = new Consumer(group, topic, message -> true)) {
+        try (var consumer = new Consumer(target, group, topic, message -> true)) {
             send(topic, "t", MESSAGES);
             await(30, "everything is consumed", () -> consumer.consumed.size() >= MESSAGES);
             var said = admin.mqadmin("consumerConnection", "-g", group);
@@ -339,7 +269,7 @@ final class Push {
     private String consumerStatus() throws Exception {
         var topic = target.newTopic(target.unique("status"), Target.QUEUES_PER_BROKER);
         var group = target.unique("status");
-        try (var consumer = new Consumer(group, topic, message -> true)) {
+        try (var consumer = new Consumer(target, group, topic, message -> true)) {
             var sent = target.producer.send(new Message(topic, "tag", "direct", Bodies.text("direct")));
             await(30, "it is consumed", () -> consumer.consumed.size() == 1);
             var client = consumer.consumer.buildMQClientId();
@@ -347,14 +277,9 @@ final class Push {
             for (var part : List.of("#Consumer Properties#", "PROP_CONSUMER_START_TIMESTAMP", "#Consumer Subscription#", topic)) {
                 require(said.contains(part), "no %s: %s", part, said);
             }
-            var options = new ArrayList<>(List.of("-i", sent.getOffsetMsgId(), "-g", group, "-d", client));
-            // 5.x needs the topic, 4.9 refuses it.
-            if (new QueryMsgByIdSubCommand().buildCommandlineOptions(new Options()).hasOption("t")) {
-                options.addAll(List.of("-t", topic));
-            }
-            said = admin.mqadmin("queryMsgById", options.toArray(String[]::new));
+            said = admin.queryMsgById(sent.getOffsetMsgId(), topic, "-g", group, "-d", client);
             require(said.contains("CR_SUCCESS"), "not consumed: %s", said);
-            require(attempts(consumer, "direct").size() == 2, "consumed %d times", attempts(consumer, "direct").size());
+            require(consumer.attempts("direct").size() == 2, "consumed %d times", consumer.attempts("direct").size());
             var tools = new DefaultMQAdminExt();
             tools.setNamesrvAddr(target.namesrv);
             tools.start();
