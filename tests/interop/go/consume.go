@@ -15,7 +15,7 @@ import (
 const (
 	crashDeadline = 120 * time.Second
 	// Clients request routes every 30 s.
-	consumeDeadline      = 60 * time.Second
+	consumeDeadline         = 60 * time.Second
 	failoverConsumeDeadline = 200 * time.Second
 )
 
