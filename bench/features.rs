@@ -191,13 +191,16 @@ fn send_all(
                     }
                     let at = deliver_at(first).map(|at| at.to_string());
                     let properties = at.as_ref().map(|at| ("TIMER_DELIVER_MS", at.as_str()));
-                    let mut window = Vec::new();
-                    for nth in 0..size {
-                        let queue = QueueId((connection + nth) as u32 % QUEUES);
-                        let properties = properties.as_slice();
-                        push_message(&mut window, Message { topic, queue, properties, body });
+                    let mut left = size;
+                    while left > 0 {
+                        let mut window = Vec::new();
+                        for nth in 0..left {
+                            let queue = QueueId((connection + nth) as u32 % QUEUES);
+                            let properties = properties.as_slice();
+                            push_message(&mut window, Message { topic, queue, properties, body });
+                        }
+                        left -= client.send(&window, left);
                     }
-                    client.send(&window, size);
                     sent.fetch_add(size as u64, Ordering::Relaxed);
                 }
             });
@@ -240,7 +243,7 @@ fn send_tagged(topic: &TopicName, count: u64) {
         push_message(&mut window, Message { topic, queue, properties, body: &body });
     }
     for _ in 0..count / WINDOW as u64 {
-        client.send(&window, WINDOW);
+        assert_eq!(client.send(&window, WINDOW), WINDOW, "one connection is no load");
     }
     let rest = (count % WINDOW as u64) as usize;
     assert_eq!(rest, 0, "the number of messages must be a multiple of {WINDOW}");
