@@ -20,7 +20,7 @@ use std::path::{Path, PathBuf};
 use std::process::Child;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use clap::{Parser, ValueEnum};
@@ -141,8 +141,7 @@ fn topic(name: &str) -> TopicName {
 }
 
 fn now_ms() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).expect("the clock is set");
-    since.as_millis() as u64
+    ringmq::shard::clock::wall().0
 }
 
 // ---- delayed messages against plain ones
@@ -238,7 +237,7 @@ fn send_tagged(topic: &TopicName, count: u64) {
     let mut client = Client::connect();
     let mut window = Vec::new();
     for nth in 0..WINDOW as u32 {
-        let tag = if nth / QUEUES % 2 == 0 { "even" } else { "odd" };
+        let tag = if (nth / QUEUES).is_multiple_of(2) { "even" } else { "odd" };
         let (queue, properties) = (QueueId(nth % QUEUES), &[("TAGS", tag)]);
         push_message(&mut window, Message { topic, queue, properties, body: &body });
     }
