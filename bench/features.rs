@@ -37,7 +37,7 @@ const CONNECTIONS: usize = 8;
 /// Messages that a connection has in flight.
 const WINDOW: usize = 64;
 /// How long the broker holds a pull at the tail, ms.
-const HOLD_MS: u64 = 1_000;
+const HOLD_MS: u64 = 100;
 /// When messages that only have to be pending are due, seconds from now; spread over an hour.
 const PENDING_FOR_S: u64 = 10_000;
 /// Sends before the due second, in messages per second of the machine's worst: how early to begin.
@@ -96,7 +96,7 @@ struct Options {
 fn main() {
     let mut options = Options::parse();
     if options.place.test {
-        (options.rounds, options.seconds, options.messages) = (1, 1, 2_000);
+        (options.rounds, options.seconds, options.messages) = (1, 1, 2_048);
         (options.rate, options.due, options.pending) = (1_000, 1_000, 1_000);
     }
     stay_on(options.cpus[1]);
@@ -277,7 +277,6 @@ fn fan_out(options: &Options, directory: &Path) {
             let (broker, data) = started(options, directory);
             let topic = topic("tail");
             let mut load = load(options, directory, "tail", options.seconds + 2, options.rate, 100);
-            thread::sleep(Duration::from_secs(1));
             let (cpu, read) = (cpu_ms(broker.child.id()), read_from_disk(broker.child.id()));
             let taken = consume(&topic, group_count, Duration::from_secs(options.seconds));
             costs[nth].push((cpu_ms(broker.child.id()) - cpu) * 1_000.0 / taken as f64);
@@ -296,7 +295,8 @@ fn fan_out(options: &Options, directory: &Path) {
     );
 }
 
-/// Groups that read what arrives, for a while. Returns how many messages all have read.
+/// Groups that read what arrives, for a while from the first message on. Returns how many messages all have
+/// read.
 fn consume(topic: &TopicName, group_count: usize, duration: Duration) -> u64 {
     let (taken, is_over) = (AtomicU64::new(0), AtomicBool::new(false));
     let (taken, is_over) = (&taken, &is_over);
@@ -312,9 +312,16 @@ fn consume(topic: &TopicName, group_count: usize, duration: Duration) -> u64 {
                 }
             });
         }
+        let deadline = Instant::now() + PATIENCE;
+        while taken.load(Ordering::Relaxed) == 0 {
+            assert!(Instant::now() < deadline, "nothing arrives");
+            thread::sleep(Duration::from_millis(1));
+        }
+        let before = taken.load(Ordering::Relaxed);
         thread::sleep(duration);
-        let count = taken.load(Ordering::Relaxed);
+        let count = taken.load(Ordering::Relaxed) - before;
         is_over.store(true, Ordering::Relaxed);
+        assert!(count > 0, "nothing arrives any more");
         count
     })
 }
