@@ -9,7 +9,7 @@
 use std::cell::{Cell, OnceCell};
 
 use super::operation::Context;
-use super::{Broker, Outcome, Released};
+use super::{Broker, Released};
 use crate::model::{Moment, Refusal, Request};
 use crate::storage::disk::Disk;
 use crate::storage::signal::Signal;
@@ -62,30 +62,23 @@ impl<D: Disk> Broker<D> {
 
     /// Ends all held pulls of a leader that has had no lease for a while. To be called every so often.
     pub fn end_holds_without_lease(&self, now: Moment) -> Vec<Released> {
+        let without_lease_since = &self.leading.without_lease_since;
         let standing = self.leading.of.get().map(|of| of.standing());
-        let since = match standing {
-            Some(Standing::Elected) => self.leading.without_lease_since.get().unwrap_or(now),
-            _ => {
-                self.leading.without_lease_since.set(None);
-                return Vec::new();
-            }
-        };
+        if standing != Some(Standing::Elected) {
+            without_lease_since.set(None);
+            return Vec::new();
+        }
+        let since = without_lease_since.get().unwrap_or(now);
         let is_over = now.ms_since(since) >= HOLD_WITHOUT_LEASE_MS;
-        self.leading.without_lease_since.set(Some(if is_over { now } else { since }));
+        without_lease_since.set(Some(if is_over { now } else { since }));
         if !is_over {
             return Vec::new();
         }
         let held = {
             let state = &mut *self.state.borrow_mut();
-            let held = state.held.take_all(&mut state.deadlines);
-            held.iter().for_each(|task| state.release(task.queue));
-            held
+            state.held.take_all(&mut state.deadlines)
         };
-        let end = |task| {
-            let outcome = Outcome::Now(self.nothing(&task));
-            Released { origin: task.origin, outcome }
-        };
-        held.into_iter().map(end).collect()
+        held.iter().map(|task| self.end(task)).collect()
     }
 
     /// Whether what this copy has committed is all there is. To be called after reading it.

@@ -17,7 +17,7 @@
 use super::clients::CallError;
 use super::due::Due;
 use super::facts::Facts;
-use super::held::HeldId;
+use super::held::{HeldId, PullTask};
 use super::offsets::{self, SweepRule, Swept};
 use super::state::Durable;
 use super::{Broker, Outcome, Released};
@@ -111,11 +111,15 @@ impl<D: Disk> Broker<D> {
     fn end_hold(&self, id: HeldId) -> Option<Released> {
         let task = {
             let state = &mut *self.state.borrow_mut();
-            let task = state.held.take(id, &mut state.deadlines)?;
-            state.release(task.queue);
-            task
+            state.held.take(id, &mut state.deadlines)?
         };
-        Some(Released { origin: task.origin, outcome: Outcome::Now(self.nothing(&task)) })
+        Some(self.end(&task))
+    }
+
+    /// Answers a pull that is not held any more: there are no messages.
+    pub(super) fn end(&self, task: &PullTask) -> Released {
+        self.state.borrow_mut().release(task.queue);
+        Released { origin: task.origin, outcome: Outcome::Now(self.nothing(task)) }
     }
 
     /// Schedules a flush of committed offsets: at once, or some time after the last one.

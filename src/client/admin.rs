@@ -290,7 +290,7 @@ impl Admin {
             let info = self.remote.cluster_info()?;
             let (mut masters, mut without) = (Vec::new(), None);
             for broker in info.brokers.iter().filter(|broker| is_meant(broker)) {
-                match master_of(broker) {
+                match broker.master() {
                     Some(address) => masters.push((broker.name.clone(), address.to_owned())),
                     None => without = Some(&broker.name),
                 }
@@ -327,7 +327,7 @@ impl Admin {
             let Some(broker) = broker.filter(|broker| broker.addresses.len() > 1) else {
                 return Err(error);
             };
-            if let Some(master) = master_of(broker) {
+            if let Some(master) = broker.master() {
                 address = master.to_owned();
             }
         }
@@ -367,11 +367,6 @@ impl Admin {
 /// The queues that a broker has of the topic of this route.
 fn queues_at<'a>(route: &'a Route, broker: &str) -> Option<&'a RouteQueues> {
     route.queues.iter().find(|queues| queues.broker_name == broker)
-}
-
-/// The address of a broker's master, if the NameServers know it.
-fn master_of(broker: &RouteBroker) -> Option<&str> {
-    broker.addresses.iter().find(|(id, _)| *id == 0).map(|(_, address)| address.as_str())
 }
 
 /// A topic's configuration, from a route.

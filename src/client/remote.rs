@@ -512,8 +512,7 @@ impl Remote {
 
 /// Address of the master of `broker`.
 pub fn master_address<'a>(route: &'a Route, broker: &str) -> Option<&'a str> {
-    let broker = route.brokers.iter().find(|known| known.name == broker)?;
-    broker.addresses.iter().find(|(id, _)| *id == 0).map(|(_, address)| address.as_str())
+    route.brokers.iter().find(|known| known.name == broker)?.master()
 }
 
 pub(crate) fn refused(request: &impl Ask, address: &str, error: ReplyError) -> ClientError {

@@ -42,7 +42,7 @@ impl Replicas {
             if addresses(broker).nth(1).is_some() && self.addresses.len() < ADDRESSES_MAX {
                 self.addresses.extend(addresses(broker).map(str::to_owned));
             }
-            let leader = leader(broker);
+            let leader = broker.master();
             let is_new = |guess: &mut Guess| leader.is_some() && guess.left.as_deref() != leader;
             if self.guesses.get_mut(&broker.name).is_some_and(is_new) {
                 self.guesses.remove(&broker.name);
@@ -66,7 +66,7 @@ impl Replicas {
         let broker = route.brokers.iter().find(|known| known.name == broker)?;
         let guess = self.guesses.get(&broker.name).filter(|guess| now < guess.until);
         let guessed = guess.and_then(|guess| addresses(broker).find(|one| *one == guess.address));
-        guessed.or_else(|| leader(broker)).or_else(|| addresses(broker).next())
+        guessed.or_else(|| broker.master()).or_else(|| addresses(broker).next())
     }
 
     /// A replica does not lead, or, if it `is_silent`, could not be reached or did not answer. Returns
@@ -102,16 +102,12 @@ impl Replicas {
             others().find(|one| !self.silent.contains_key(**one)).or_else(|| others().next());
         let guess = Guess {
             address: (*next.expect("there are two at least")).to_owned(),
-            left: leader(of).map(str::to_owned),
+            left: of.master().map(str::to_owned),
             until: now.plus_ms(GUESS_MAX_MS),
         };
         self.guesses.insert(broker.to_owned(), guess);
         true
     }
-}
-
-fn leader(broker: &RouteBroker) -> Option<&str> {
-    broker.addresses.iter().find(|(id, _)| *id == 0).map(|(_, address)| address.as_str())
 }
 
 fn addresses(broker: &RouteBroker) -> impl Iterator<Item = &str> {

@@ -89,6 +89,13 @@ pub struct RouteBroker {
     pub addresses: Vec<(u64, String)>,
 }
 
+impl RouteBroker {
+    /// The address of the master, if it is known.
+    pub fn master(&self) -> Option<&str> {
+        self.addresses.iter().find(|(id, _)| *id == 0).map(|(_, address)| address.as_str())
+    }
+}
+
 /// All brokers (remoting reference, 2.5). Sorted by name.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ClusterInfo {
