@@ -5,6 +5,7 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 
 use bytes::{Bytes, BytesMut};
+use ringmq::model::batch::Records;
 use ringmq::model::record::{RecordView, push_property};
 use ringmq::model::request::{Expression, Produce, Pull, QueueOf};
 use ringmq::model::{GroupName, QueueId, Request, Timestamp, TopicName};
@@ -87,8 +88,7 @@ impl Client {
         let mut requests = Vec::new();
         for (nth, position) in positions.iter().enumerate() {
             let request = Request::MaxOffset(position.queue.clone());
-            encode_request(&mut requests, HeaderEncoding::Json, nth as i32, false, &request)
-                .expect("JSON has a form for it");
+            push_request(&mut requests, nth, &request);
         }
         let count = positions.len();
         self.exchange(&requests, count, |frame| {
@@ -116,12 +116,9 @@ impl Client {
             let reply = decode_reply(&frame).expect("a reply has a header");
             let pulled = reply.pulled().expect("a pull is answered");
             positions[reply.opaque as usize].offset = pulled.next_offset.0;
-            let mut rest = &frame.body[..];
-            while !rest.is_empty() {
-                let record = RecordView::parse(rest).expect("the broker sends whole records");
-                take(&record);
+            for record in Records::new(&frame.body) {
+                take(&record.expect("the broker sends whole records"));
                 count += 1;
-                rest = &rest[record.size..];
             }
         });
         count
@@ -149,8 +146,7 @@ pub fn push_message(out: &mut Vec<u8>, message: Message<'_>) {
         is_batch: false,
         body: message.body.clone(),
     };
-    let request = Request::Produce(produce);
-    encode_request(out, HeaderEncoding::Json, 0, false, &request).expect("JSON has a form for it");
+    push_request(out, 0, &Request::Produce(produce));
 }
 
 fn push_pull(
@@ -171,7 +167,11 @@ fn push_pull(
         subscription: Some(Expression { kind: "TAG".to_owned(), text: filter.to_owned() }),
         subscription_version: 0,
     };
-    let request = Request::Pull(pull);
-    encode_request(out, HeaderEncoding::Json, nth as i32, false, &request)
+    push_request(out, nth, &Request::Pull(pull));
+}
+
+/// Appends an encoded request, whose reply has its number.
+fn push_request(out: &mut Vec<u8>, nth: usize, request: &Request) {
+    encode_request(out, HeaderEncoding::Json, nth as i32, false, request)
         .expect("JSON has a form for it");
 }

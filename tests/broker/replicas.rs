@@ -223,6 +223,16 @@ impl Leadership for Decided {
     }
 }
 
+/// A broker with one message, and what it is: a leader at first.
+async fn open_led() -> (Broker<SimDisk>, Rc<Cell<Standing>>) {
+    let broker = open_driven(&SimDisk::new(1)).await;
+    put(&broker, "t", 0).await;
+    commit_all(&broker).await;
+    let standing = Rc::new(Cell::new(Standing::Leads));
+    broker.set_leadership(Box::new(Decided(standing.clone())));
+    (broker, standing)
+}
+
 /// Status, next offset and where to read next.
 fn pulled(outcome: Outcome) -> (PullStatus, u64, u64) {
     match outcome {
@@ -279,11 +289,7 @@ fn only_a_leader_with_a_lease_says_what_is_newest() {
 #[test]
 fn a_held_pull_ends_with_what_the_copy_is_then() {
     sim::run(async {
-        let broker = open_driven(&SimDisk::new(1)).await;
-        put(&broker, "t", 0).await;
-        commit_all(&broker).await;
-        let standing = Rc::new(Cell::new(Standing::Leads));
-        broker.set_leadership(Box::new(Decided(standing.clone())));
+        let (broker, standing) = open_led().await;
         let hold = |offset| {
             let pull = Pull { hold_ms: Some(1_000), ..pull("t", 0, offset) };
             assert!(matches!(ask(&broker, Request::Pull(pull)), Outcome::Held));
@@ -309,11 +315,7 @@ fn a_held_pull_ends_with_what_the_copy_is_then() {
 #[test]
 fn a_leader_without_a_lease_sends_those_who_wait_elsewhere_after_a_second() {
     sim::run(async {
-        let broker = open_driven(&SimDisk::new(1)).await;
-        put(&broker, "t", 0).await;
-        commit_all(&broker).await;
-        let standing = Rc::new(Cell::new(Standing::Leads));
-        broker.set_leadership(Box::new(Decided(standing.clone())));
+        let (broker, standing) = open_led().await;
         let hold = || {
             let pull = Pull { hold_ms: Some(15_000), ..pull("t", 0, 1) };
             assert!(matches!(ask(&broker, Request::Pull(pull)), Outcome::Held));

@@ -66,7 +66,7 @@ func consumeThroughFailovers(t target, stop, begun, manifest string) (string, er
 	if err := os.WriteFile(begun, nil, 0o644); err != nil {
 		return "", err
 	}
-	if err := await(crashDeadline, "the end of sending", func() bool { _, err := os.Stat(stop); return err == nil }); err != nil {
+	if err := await(crashDeadline, "the end of sending", func() bool { return exists(stop) }); err != nil {
 		return "", err
 	}
 	if err := await(consumeDeadline, "all acknowledged messages", func() bool {

@@ -42,7 +42,7 @@ func sendUntil(t target, stop, manifest string, senders int) (string, error) {
 		return "", err
 	}
 	defer p.Shutdown()
-	told := func() bool { _, err := os.Stat(stop); return err == nil }
+	told := func() bool { return exists(stop) }
 	deadline := time.Now().Add(failoverDeadline)
 	shared := outcomes{manifest: file}
 	var running sync.WaitGroup

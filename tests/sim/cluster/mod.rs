@@ -105,8 +105,7 @@ fn simulate_and_shrink(seed: u64) -> Summary {
     }
     let count = faults::count(seed);
     eprintln!("seed {seed} fails; looking for those of its {count} faults that it needs");
-    let needed =
-        shrink::shrink(count, |left| shrink::fails(|| simulate_with(seed, Some(left.clone()))));
+    let needed = needed_faults(seed);
     let list: Vec<String> = needed.iter().map(ToString::to_string).collect();
     eprintln!(
         "repeat: RINGMQ_SEEDS={seed}..{} RINGMQ_FAULTS={} cargo test --workspace --test sim cluster::seeds",
