@@ -329,7 +329,7 @@ async fn measure_appends(
     let writers: Vec<_> = (0..load.writers)
         .map(|number| {
             let store = store.clone();
-            glommio::spawn_local(write_until(store, number as u32, load.payload_size, deadline))
+            ringmq::reactor::spawn(write_until(store, number as u32, load.payload_size, deadline))
         })
         .collect();
     let mut latency = histogram();
@@ -382,7 +382,7 @@ async fn open(disk: FileDisk, scale: Scale, flush: Flush) -> Store<FileDisk> {
     opening.replay(|_, _| {}, |_, _| {}).await.expect("an empty log opens").0
 }
 
-type Helper = glommio::Task<Result<(), DiskError>>;
+type Helper = ringmq::reactor::Task<Result<(), DiskError>>;
 
 fn spawn_committers(store: &Store<FileDisk>, pulse: &Pulse) -> Vec<Helper> {
     let commit = |store: Store<FileDisk>, pulse: Pulse| async move {
@@ -392,7 +392,7 @@ fn spawn_committers(store: &Store<FileDisk>, pulse: &Pulse) -> Vec<Helper> {
         Ok(())
     };
     (0..WRITES_IN_FLIGHT_MAX)
-        .map(|_| glommio::spawn_local(commit(store.clone(), pulse.clone())))
+        .map(|_| ringmq::reactor::spawn(commit(store.clone(), pulse.clone())))
         .collect()
 }
 
@@ -402,17 +402,17 @@ fn spawn_background(store: &Store<FileDisk>) -> [Helper; 2] {
     let begin = Instant::now();
     let now = move || Now { wall: wall(), moment: Moment(begin.elapsed().as_millis() as u64) };
     let flushed = store.clone();
-    let flush = glommio::spawn_local(async move {
+    let flush = ringmq::reactor::spawn(async move {
         while !is_over(&flushed) {
-            glommio::timer::sleep(Duration::from_millis(100)).await;
+            ringmq::reactor::sleep(Duration::from_millis(100)).await;
             flushed.flush(now().moment).await?;
         }
         Ok(())
     });
     let maintained = store.clone();
-    let maintain = glommio::spawn_local(async move {
+    let maintain = ringmq::reactor::spawn(async move {
         while !is_over(&maintained) {
-            glommio::timer::sleep(Duration::from_millis(100)).await;
+            ringmq::reactor::sleep(Duration::from_millis(100)).await;
             let mut slices = std::iter::once(vec![0; 64]);
             maintained.maintain(now(), false, || slices.next().unwrap_or_default()).await?;
         }

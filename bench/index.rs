@@ -139,16 +139,16 @@ async fn measure_round(
     let disk = FileDisk::open(&log, FileDiskOptions::default()).await?;
     let store = open(disk, options.segment << 20).await;
     let committers: Vec<_> = (0..WRITES_IN_FLIGHT_MAX)
-        .map(|_| glommio::spawn_local(commit(store.clone(), pulse.clone())))
+        .map(|_| ringmq::reactor::spawn(commit(store.clone(), pulse.clone())))
         .collect();
     let upkeep = Rc::new(RefCell::new((Duration::ZERO, 0)));
-    let maintenance = glommio::spawn_local(maintain(store.clone(), upkeep.clone()));
+    let maintenance = ringmq::reactor::spawn(maintain(store.clone(), upkeep.clone()));
     let begin = Instant::now();
     let deadline = begin + Duration::from_secs_f64(options.seconds);
     let writers: Vec<_> = (0..WRITERS)
         .map(|number| {
             let first = queues * number as u32 / WRITERS as u32;
-            glommio::spawn_local(write(store.clone(), first, queues, options.size, deadline))
+            ringmq::reactor::spawn(write(store.clone(), first, queues, options.size, deadline))
         })
         .collect();
     let mut count = 0;
@@ -202,7 +202,7 @@ async fn maintain(
 ) -> Result<(), DiskError> {
     let begin = Instant::now();
     while !store.is_stopping() {
-        glommio::timer::sleep(Duration::from_millis(20)).await;
+        ringmq::reactor::sleep(Duration::from_millis(20)).await;
         let moment = Moment(begin.elapsed().as_millis() as u64);
         let now = Now { wall: Timestamp(1), moment };
         store.flush(moment).await?;

@@ -3,6 +3,7 @@
 //! that sleep. Other benches include this file as a module.
 
 use std::future::Future;
+use std::time::Duration;
 
 use glommio::{LocalExecutorBuilder, Placement, PoolPlacement};
 use ringmq::shard::executor;
@@ -19,7 +20,7 @@ where
     let builder = LocalExecutorBuilder::new(Placement::Unbound)
         .io_memory(io_memory)
         .blocking_thread_pool_placement(PoolPlacement::Unbound(1));
-    let starting = executor::start("measurement", builder, pulse, measure);
+    let starting = executor::start("measurement", builder, Duration::ZERO, pulse, measure);
     let executor = starting.and_then(executor::Starting::begin).expect("an executor");
     executor.join().expect("the measurement ends")
 }

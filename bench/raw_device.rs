@@ -176,7 +176,7 @@ impl Device {
         }));
         let flushes = async {
             while shape.kind == Kind::Flushed && begin.elapsed() < lasts {
-                glommio::timer::sleep(FLUSH_INTERVAL.min(lasts)).await;
+                ringmq::reactor::sleep(FLUSH_INTERVAL.min(lasts)).await;
                 self.file.sync().await?;
             }
             Ok::<_, DiskError>(())

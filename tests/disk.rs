@@ -34,15 +34,6 @@ mod real {
     }
 
     #[test]
-    fn direct_disk_without_polling_conforms() {
-        on_executor("unpolled", |directory| async move {
-            let options = FileDiskOptions { poll: false, ..FileDiskOptions::default() };
-            let disk = FileDisk::open(&directory, options).await.unwrap();
-            conformance::check(&disk, async |disk: &FileDisk| disk.clone()).await;
-        });
-    }
-
-    #[test]
     fn buffered_disk_conforms() {
         on_executor("buffered", |directory| async move {
             let disk = FileDisk::open_buffered(&directory).unwrap();

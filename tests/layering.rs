@@ -9,26 +9,34 @@ use std::path::{Path, PathBuf};
 const LAYERS: &str = "
     planted:
     model:
+    reactor:
     wire:       model
-    storage:    planted model
+    storage:    planted model reactor
     broker:     model storage
     nameserver: model
     client:     model wire
     replication: planted model storage broker
     config:
     sim:        planted model wire storage broker nameserver client replication
-    shard:      model wire storage broker nameserver client replication config
+    shard:      model reactor wire storage broker nameserver client replication config
     cli:        model wire storage broker nameserver client replication config shard
 ";
 
 /// Names of the runtime and of the operating system, and the only files that may use them.
-const EDGES: [(&str, &[&str]); 3] = [
-    ("glommio", &["src/shard/", "src/storage/file"]),
+const EDGES: [(&str, &[&str]); 4] = [
+    ("glommio", &["src/reactor/", "src/shard/", "src/storage/file"]),
     (
         "std::net::Tcp",
-        &["src/client/blocking.rs", "src/client/registrar.rs", "src/shard/listener.rs"],
+        &[
+            "src/client/blocking.rs",
+            "src/client/registrar.rs",
+            "src/reactor/net.rs",
+            "src/shard/listener.rs",
+        ],
     ),
-    ("std::thread", &["src/client/", "src/shard/", "src/storage/file", "src/cli/"]),
+    ("std::thread", &["src/client/", "src/reactor/", "src/shard/", "src/cli/"]),
+    // The workspace denies it; a file that allows it must be here.
+    ("allow(unsafe_code)", &["src/reactor/ring.rs"]),
 ];
 
 fn sources(module: &str) -> Vec<(String, String)> {

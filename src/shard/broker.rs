@@ -5,7 +5,6 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use futures_util::future::Either;
-use glommio::TaskQueueHandle;
 use glommio::sync::Permit;
 
 use super::announce::Announcer;
@@ -20,6 +19,7 @@ use crate::client::registrar::Receipt;
 use crate::client::remote::CALL_TIMEOUT_MS;
 use crate::model::request::Scope;
 use crate::model::{ClientReply, Metrics, Now, Refusal, Reply, Request};
+use crate::reactor;
 use crate::storage::disk::Disk;
 use crate::storage::recovery::damage_note;
 use crate::storage::{AppendError, Awaited, CommitStep, Standing, Ticket, WRITES_IN_FLIGHT_MAX};
@@ -101,8 +101,8 @@ impl<D: Disk> BrokerService<D> {
 async fn wait_delivered(receipt: Option<Receipt>) {
     let Some(receipt) = receipt else { return };
     let is_late = {
-        let delivered = pin!(receipt.delivered());
-        let deadline = pin!(glommio::timer::sleep(ANNOUNCE_MAX));
+        let delivered = pin!(reactor::reachable(receipt.delivered()));
+        let deadline = pin!(reactor::sleep(ANNOUNCE_MAX));
         matches!(futures_util::future::select(delivered, deadline).await, Either::Right(_))
     };
     if is_late {
@@ -221,21 +221,12 @@ impl<D: Disk> Context for Delivering<'_, D> {
     }
 }
 
-/// Task queues of one shard, by importance.
-#[derive(Clone, Copy)]
-pub struct Queues {
-    pub commit: TaskQueueHandle,
-    pub background: TaskQueueHandle,
-}
-
 impl<D: Disk> Shard<BrokerService<D>> {
     /// Starts the committers; they end when the store is stopped or fenced.
-    pub fn start_committers(self: &Rc<Self>, queues: Queues) {
+    pub fn start_committers(self: &Rc<Self>) {
         for _ in 0..WRITES_IN_FLIGHT_MAX {
             let shard = self.clone();
-            glommio::spawn_local_into(async move { shard.commit().await }, queues.commit)
-                .expect("the queue lives as long as the executor")
-                .detach();
+            reactor::spawn(shard.commit()).detach();
         }
     }
 
@@ -272,7 +263,7 @@ impl<D: Disk> Shard<BrokerService<D>> {
             return;
         }
         let shard = self.clone();
-        glommio::spawn_local(async move {
+        reactor::spawn(async move {
             for config in created {
                 let request = Request::CreateTopic(config);
                 if let Err(refusal) = shard.service.mesh.ask_others(shard.id, &request).await {
@@ -289,13 +280,13 @@ impl<D: Disk> Shard<BrokerService<D>> {
 
     /// Serves requests of other shards until one of them stops it.
     pub async fn take_asks(self: &Rc<Self>, inbox: Inbox) {
-        while let Ok(envelope) = inbox.recv_async().await {
+        while let Ok(envelope) = reactor::reachable(inbox.recv_async()).await {
             self.beat();
             match envelope {
                 Envelope::Stop => return,
                 Envelope::Ask { request, answer } => {
                     let shard = self.clone();
-                    glommio::spawn_local(async move {
+                    reactor::spawn(async move {
                         let broker = &shard.service.broker;
                         let reply = match request.needs_leader() && !broker.leads() {
                             // Its leader is in another process, which is asked too.
@@ -350,7 +341,7 @@ impl<D: Disk> Shard<BrokerService<D>> {
             return;
         }
         let shard = self.clone();
-        glommio::spawn_local(async move {
+        reactor::spawn(async move {
             for presence in presences {
                 shard.service.spread(Request::Presence(presence)).await;
             }
@@ -363,7 +354,7 @@ impl<D: Disk> Shard<BrokerService<D>> {
         while !self.is_stopping.get() {
             self.service.broker.has_outgoing().await;
             self.send_requests();
-            glommio::yield_if_needed().await;
+            reactor::pass().await;
         }
     }
 
@@ -439,7 +430,7 @@ impl<D: Disk> Shard<BrokerService<D>> {
         self.stop_reading();
         let deadline = Instant::now() + STOP_MAX;
         while self.connection_count() > 0 && Instant::now() < deadline {
-            glommio::timer::sleep(Duration::from_millis(5)).await;
+            reactor::sleep(Duration::from_millis(5)).await;
         }
         let broker = &self.service.broker;
         if !broker.store().is_fenced() {

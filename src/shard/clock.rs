@@ -4,6 +4,7 @@ use std::sync::LazyLock;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use crate::model::{Moment, Now, ShardId, Timestamp};
+use crate::reactor;
 
 /// Wall clock, for stamps.
 #[expect(clippy::disallowed_methods, reason = "the one place where the wall clock is read")]
@@ -34,7 +35,7 @@ const SHARD_PHASE: Duration = Duration::from_millis(7);
 /// Waits for the next tick of `shard`. All waiters share the same ticks, so an idle shard wakes
 /// once for all of its periodic work.
 pub async fn next_tick(shard: ShardId) {
-    glommio::timer::sleep(until_tick(shard, BEGIN.elapsed())).await;
+    reactor::sleep(until_tick(shard, BEGIN.elapsed())).await;
 }
 
 fn until_tick(shard: ShardId, elapsed: Duration) -> Duration {

@@ -40,7 +40,8 @@ use std::os::fd::{AsRawFd, RawFd};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use glommio::net::TcpStream;
+use crate::reactor;
+use crate::reactor::net::TcpStream;
 
 use super::asked::Asked;
 use super::budget::Share;
@@ -64,7 +65,7 @@ const GRACEFUL_CLOSE_MAX: Duration = Duration::from_secs(10);
 pub struct Connection<S: Service> {
     pub id: u64,
     socket: RawFd,
-    stream: RefCell<TcpStream>,
+    stream: TcpStream,
     peer: Host,
     common: Rc<Common<S>>,
     owner: Rc<dyn Owner>,
@@ -115,15 +116,15 @@ impl<S: Service> Connection<S> {
         common: Rc<Common<S>>,
         owner: Rc<dyn Owner>,
     ) -> io::Result<Rc<Self>> {
-        stream.set_nodelay(true).map_err(io::Error::from)?;
-        let peer = stream.peer_addr().map_err(io::Error::from)?;
+        stream.set_nodelay(true)?;
+        let peer = stream.peer_addr()?;
         let (output_share, input_share) =
             (common.output_budget.share(), common.input_budget.share());
         let parked_share = common.parked_budget.share();
         Ok(Rc::new(Self {
             id,
             socket: stream.as_raw_fd(),
-            stream: RefCell::new(stream),
+            stream,
             peer: host_of(peer),
             common,
             owner,
@@ -171,7 +172,9 @@ impl<S: Service> Connection<S> {
             self.last_used.set(Instant::now());
             self.take_frames(&mut input).await?;
             self.common.beat();
-            glommio::yield_if_needed().await;
+            if self.stream.has_more() {
+                reactor::pass().await;
+            }
         }
     }
 
@@ -216,7 +219,7 @@ impl<S: Service> Connection<S> {
         self.common.service.connection_closed(self.id);
         let deadline = Instant::now() + GRACEFUL_CLOSE_MAX;
         while !self.is_closed.get() && self.has_replies_under_way() && Instant::now() < deadline {
-            glommio::timer::sleep(Duration::from_millis(5)).await;
+            reactor::sleep(Duration::from_millis(5)).await;
             self.flush();
         }
         if !self.is_closed.get() {

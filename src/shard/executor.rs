@@ -29,6 +29,7 @@ use nix::sys::pthread::pthread_kill;
 use nix::sys::signal::{SigSet, Signal};
 
 use super::nudge::Pulse;
+use crate::reactor::{self, Host};
 
 /// The signal that interrupts the sleep. The kernel sends it only to processes that request it, and
 /// a process without a handler ignores it.
@@ -79,6 +80,7 @@ pub struct Executor<T> {
 pub fn start<F, T>(
     name: &str,
     builder: LocalExecutorBuilder,
+    spin: Duration,
     pulse: Pulse,
     main: impl FnOnce(Pulse) -> F + Send + 'static,
 ) -> Result<Starting<T>, ExecutorError>
@@ -92,15 +94,15 @@ where
     let of = name.to_owned();
     let run = move || {
         allow_interrupt();
-        let made = builder.make();
-        let executor =
+        let made = Host::make(builder, spin);
+        let host =
             made.map_err(|error| ExecutorError::Make { name: of, error: error.to_string() })?;
         reach.send(Stage::Made).ok();
-        Ok(executor.run(async move {
+        Ok(host.run(async move {
             reach.send(Stage::Begun).ok();
-            glommio::spawn_local(pulse.clone().listen()).detach();
+            reactor::spawn(reactor::reachable(pulse.clone().listen())).detach();
             let _leaves_in_the_end = Leaving(pulse.clone());
-            main(pulse).await
+            reactor::spawn(main(pulse)).await
         }))
     };
     let thread = Builder::new().name(name.to_owned()).spawn(run).map_err(in_thread)?;
@@ -226,7 +228,8 @@ mod tests {
         let nudger = Nudger::start(1).unwrap();
         let asleep = (0..12).flat_map(|halvings| [1024 >> halvings; 3]).find_map(|quantum_us| {
             let builder = settings_of_tests(Duration::from_micros(quantum_us));
-            let starting = start("early", builder, nudger.pulse(0), async |_| 7).unwrap();
+            let starting =
+                start("early", builder, Duration::ZERO, nudger.pulse(0), async |_| 7).unwrap();
             if is_asleep(&starting) {
                 return Some(starting);
             }
@@ -256,10 +259,11 @@ mod tests {
         let nudger = Nudger::start(1).unwrap();
         let builder = settings_of_tests(Duration::from_millis(100));
         let main = async |_| {
-            glommio::timer::sleep(Duration::from_millis(1)).await;
+            reactor::sleep(Duration::from_millis(1)).await;
             panic!("as this test wants it");
         };
-        let starting = start::<_, ()>("panics", builder, nudger.pulse(0), main).unwrap();
+        let starting =
+            start::<_, ()>("panics", builder, Duration::ZERO, nudger.pulse(0), main).unwrap();
         let error = starting.begin().unwrap().join().err().unwrap();
         assert!(matches!(error, ExecutorError::Panicked { .. }), "{error}");
         assert!(!nudger.listens(0));
@@ -269,7 +273,8 @@ mod tests {
     fn an_executor_that_cannot_be_made_says_so() {
         let nudger = Nudger::start(1).unwrap();
         let nowhere = LocalExecutorBuilder::new(Placement::Fixed(usize::MAX));
-        let starting = start("nowhere", nowhere, nudger.pulse(0), |_| async {}).unwrap();
+        let starting =
+            start("nowhere", nowhere, Duration::ZERO, nudger.pulse(0), |_| async {}).unwrap();
         let error = starting.begin().err().unwrap();
         assert!(matches!(error, ExecutorError::Make { .. }), "{error}");
     }

@@ -5,7 +5,8 @@ use std::net::{self, IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use glommio::net::{TcpListener, TcpStream};
+use crate::reactor;
+use crate::reactor::net::{TcpListener, TcpStream};
 
 use super::service::Service;
 use super::shard::Shard;
@@ -40,9 +41,9 @@ pub async fn bind(address: SocketAddr) -> io::Result<TcpListener> {
         if Instant::now() >= deadline {
             return Err(in_context(io::ErrorKind::AddrInUse.into()));
         }
-        glommio::timer::sleep(LOOK_AGAIN).await;
+        reactor::sleep(LOOK_AGAIN).await;
     }
-    TcpListener::bind(address).map_err(|error| in_context(error.into()))
+    TcpListener::bind(address).map_err(in_context)
 }
 
 fn is_served(address: SocketAddr) -> bool {
@@ -77,7 +78,7 @@ pub async fn accept_each<S: Service>(
             }
             Err(error) => {
                 tracing::warn!(shard = shard.id.0, "accept failed: {error}");
-                glommio::timer::sleep(ACCEPT_PAUSE).await;
+                reactor::sleep(ACCEPT_PAUSE).await;
             }
         }
     }

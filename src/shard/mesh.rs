@@ -8,6 +8,7 @@
 use std::time::{Duration, Instant};
 
 use crate::model::{Refusal, Reply, Request, ShardId};
+use crate::reactor;
 
 /// Requests queued at one shard. A further one waits on its sender's thread.
 const INBOX_CAPACITY: usize = 1024;
@@ -44,11 +45,13 @@ impl Mesh {
             let (answer, answered) = flume::bounded(1);
             let envelope = Envelope::Ask { request: Box::new(request.clone()), answer };
             // A shard that has stopped cannot execute it any more.
-            line.send_async(envelope).await.map_err(|_| Refusal::ShuttingDown)?;
+            let sent = reactor::reachable(line.send_async(envelope)).await;
+            sent.map_err(|_| Refusal::ShuttingDown)?;
             answers.push(answered);
         }
         for answered in answers {
-            answered.recv_async().await.map_err(|_| Refusal::ShuttingDown)??;
+            let answer = reactor::reachable(answered.recv_async()).await;
+            answer.map_err(|_| Refusal::ShuttingDown)??;
         }
         Ok(())
     }

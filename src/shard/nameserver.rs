@@ -13,6 +13,7 @@ use crate::broker::{Answer, Origin, Outcome, PullTask};
 use crate::model::nameserver::Registration;
 use crate::model::{LogOffset, Metrics, Moment, NameServerReply, NameServerRequest, Now, Refusal};
 use crate::nameserver::{ConnectionId, Routes};
+use crate::reactor;
 use crate::storage::{AppendError, Standing, Ticket};
 
 /// Interval of lease checks (remoting reference, 2.1).
@@ -136,7 +137,7 @@ impl Shard<NameService> {
     /// Expires leases until the shard stops.
     pub async fn expire(self: Rc<Self>) {
         while !self.is_stopping.get() {
-            glommio::timer::sleep(EXPIRE_EVERY).await;
+            reactor::sleep(EXPIRE_EVERY).await;
             self.service.routes.borrow_mut().expire(clock::moment());
         }
     }

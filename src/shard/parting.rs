@@ -9,6 +9,8 @@ use std::time::{Duration, Instant};
 
 use nix::sys::socket::{MsgFlags, Shutdown, SockaddrStorage, getpeername, recv, shutdown};
 
+use crate::reactor;
+
 /// How long a peer may take to close after reading the last reply.
 const PART_MAX: Duration = Duration::from_secs(1);
 /// How often to check for that.
@@ -26,7 +28,7 @@ pub async fn part(socket: RawFd) {
     // A socket has no peer once both sides have closed it or the peer has reset it.
     while getpeername::<SockaddrStorage>(socket).is_ok() && Instant::now() < deadline {
         discard(socket);
-        glommio::timer::sleep(LOOK_AGAIN).await;
+        reactor::sleep(LOOK_AGAIN).await;
     }
 }
 

@@ -27,8 +27,9 @@ use nix::unistd::Pid;
 
 use crate::storage::file::OPEN_MAX;
 
-/// Oldest kernel that has every operation the runtime submits.
-const KERNEL_MIN: (u32, u32) = (5, 8);
+/// Oldest kernel that has every operation the runtime submits, and watches a descriptor for more than
+/// one event.
+const KERNEL_MIN: (u32, u32) = (5, 13);
 /// glommio needs at least this much to create an executor.
 const MEMLOCK_MIN_BYTES: u64 = 512 << 10;
 /// glommio registers its memory with each of an executor's three rings, and the limit counts each.
@@ -340,24 +341,28 @@ fn direct_io(
 /// Creates a ring and probes it for the operations that the runtime submits.
 fn missing_operations() -> io::Result<Vec<&'static str>> {
     let needed = [
-        ("accept", opcode::Accept::CODE),
         ("close", opcode::Close::CODE),
-        ("connect", opcode::Connect::CODE),
         ("fallocate", opcode::Fallocate::CODE),
         ("fsync", opcode::Fsync::CODE),
         ("openat", opcode::OpenAt::CODE),
         ("poll", opcode::PollAdd::CODE),
         ("read", opcode::Read::CODE),
-        ("read fixed", opcode::ReadFixed::CODE),
+        ("poll remove", opcode::PollRemove::CODE),
         ("statx", opcode::Statx::CODE),
         ("timeout", opcode::Timeout::CODE),
         ("write", opcode::Write::CODE),
-        ("write fixed", opcode::WriteFixed::CODE),
     ];
     let ring = IoUring::new(8)?;
     let mut probe = Probe::new();
     ring.submitter().register_probe(&mut probe)?;
-    let missing = needed.into_iter().filter(|(_, code)| !probe.is_supported(*code));
+    let operations = needed.map(|(name, code)| (name, probe.is_supported(code)));
+    // There is no probe for watches of more than one event. They came with resource tags.
+    let parameters = ring.params();
+    let features = [
+        ("waiting with a timeout", parameters.is_feature_ext_arg()),
+        ("poll for more than one event", parameters.is_feature_resource_tagging()),
+    ];
+    let missing = operations.into_iter().chain(features).filter(|(_, is_there)| !is_there);
     Ok(missing.map(|(name, _)| name).collect())
 }
 

@@ -1,22 +1,21 @@
 //! The consensus engine's runtime on a shard: tasks, timers and the clock of the executor.
 //!
 //! Invariants:
-//! - The engine's tasks run in the task queue of the task that spawned them, and are first polled
-//!   after the spawning task has yielded. The executor's own `spawn_local` polls at once, inside
-//!   the caller, who may hold a lock.
+//! - The engine's tasks are first polled after the spawning task has yielded, because that may hold a
+//!   lock.
 //! - A panic in a task ends the process, like any bug. Nothing here catches it, so the engine never
 //!   sees a task that panicked.
 
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use glommio::timer::Timer;
-use glommio::{LocalExecutor, LocalExecutorBuilder, Placement, PoolPlacement, task};
+use glommio::{LocalExecutorBuilder, Placement, PoolPlacement};
 use openraft::rt::AsyncRuntime;
 
+use crate::reactor::{self, Host, Sleep, Task};
 use crate::replication::channel;
 use crate::replication::timeout::{TimedOut, Timeout};
 
@@ -24,8 +23,7 @@ use crate::replication::timeout::{TimedOut, Timeout};
 ///
 /// All the engine calls are associated functions, and use the executor of the current thread. A
 /// value is an executor of its own, which only the engine's conformance tests create.
-#[derive(Debug)]
-pub struct GlommioRuntime(LocalExecutor);
+pub struct GlommioRuntime(Host);
 
 /// The task ended without a result: its executor was dropped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -33,10 +31,7 @@ pub struct GlommioRuntime(LocalExecutor);
 pub struct Cancelled;
 
 /// The result of a task. Dropping this leaves the task running.
-pub struct JoinHandle<T>(task::JoinHandle<T>);
-
-#[derive(Debug)]
-pub struct Sleep(Timer);
+pub struct JoinHandle<T>(Task<T>);
 
 impl AsyncRuntime for GlommioRuntime {
     type JoinError = Cancelled;
@@ -56,17 +51,15 @@ impl AsyncRuntime for GlommioRuntime {
         F: Future + 'static,
         F::Output: 'static,
     {
-        let queue = glommio::executor().current_task_queue();
-        let task = glommio::spawn_local_into(future, queue).expect("the queue of a running task");
-        JoinHandle(task.detach())
+        JoinHandle(reactor::spawn_later(future))
     }
 
     fn sleep(duration: Duration) -> Sleep {
-        Sleep(Timer::new(duration))
+        reactor::sleep(duration)
     }
 
     fn sleep_until(deadline: Instant) -> Sleep {
-        Self::sleep(deadline.saturating_duration_since(Instant::now()))
+        reactor::sleep_until(deadline)
     }
 
     fn timeout<R, F: Future<Output = R>>(duration: Duration, future: F) -> Timeout<F, Sleep> {
@@ -90,11 +83,17 @@ impl AsyncRuntime for GlommioRuntime {
         let builder = LocalExecutorBuilder::new(Placement::Unbound)
             .io_memory(0)
             .blocking_thread_pool_placement(PoolPlacement::Unbound(1));
-        Self(builder.make().expect("an executor"))
+        Self(Host::make(builder, Duration::ZERO).expect("an executor"))
     }
 
     fn block_on<F: Future<Output = T>, T>(&mut self, future: F) -> T {
         self.0.run(future)
+    }
+}
+
+impl fmt::Debug for GlommioRuntime {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("GlommioRuntime").finish_non_exhaustive()
     }
 }
 
@@ -108,16 +107,7 @@ impl<T> Future for JoinHandle<T> {
     type Output = Result<T, Cancelled>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        let result = ready!(Pin::new(&mut self.0).poll(context));
-        Poll::Ready(result.ok_or(Cancelled))
-    }
-}
-
-impl Future for Sleep {
-    type Output = ();
-
-    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
-        Pin::new(&mut self.0).poll(context).map(drop)
+        Pin::new(&mut self.0).poll(context).map(Ok)
     }
 }
 
@@ -145,7 +135,7 @@ mod tests {
                 drop(GlommioRuntime::spawn(async move { runs.set(true) }));
                 assert!(!has_run.get());
                 while !has_run.get() {
-                    glommio::executor().yield_now().await;
+                    reactor::pass().await;
                 }
             });
         });

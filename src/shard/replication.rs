@@ -6,20 +6,20 @@
 use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::io;
-use std::os::fd::{AsRawFd, RawFd};
+use std::os::fd::AsRawFd;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
+use crate::reactor;
+use crate::reactor::net::{TcpListener, TcpStream};
 use bytes::Bytes;
-use futures_util::io::{AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf};
-use glommio::TaskQueueHandle;
-use glommio::net::{TcpListener, TcpStream};
+use futures_util::io::{AsyncReadExt, AsyncWriteExt};
 use glommio::sync::Permit;
 use nix::sys::socket;
 use zerocopy::{FromZeros, IntoBytes};
 
 use super::announce::Announcer;
-use super::broker::{BrokerService, Queues};
+use super::broker::BrokerService;
 use super::clock;
 use super::listener;
 use super::plan::client_port;
@@ -59,35 +59,22 @@ impl Seating {
     }
 
     /// Opens the replica, and serves connections of others. The committers run.
-    pub async fn open(
-        self,
-        shard: Rc<Shard<BrokerService<FileDisk>>>,
-        queues: Queues,
-    ) -> io::Result<Seated> {
+    pub async fn open(self, shard: Rc<Shard<BrokerService<FileDisk>>>) -> io::Result<Seated> {
         let Self { name, identity, peers, listener, announcer } = self;
-        let (id, peers, background) = (identity.id, Rc::new(peers), queues.background);
+        let (id, peers) = (identity.id, Rc::new(peers));
         let (shared, role_changes) = (peers.clone(), Rc::default());
-        let host = ShardHost {
-            shard: shard.clone(),
-            announcer,
-            id,
-            background,
-            peers: shared,
-            role_changes,
-        };
-        let replica = in_queue(Replica::open(host, identity), queues.commit).await?;
+        let host = ShardHost { shard: shard.clone(), announcer, id, peers: shared, role_changes };
+        let replica = Replica::open(host, identity).await?;
         let serving = replica.clone();
         let accept = move |stream| {
             let (sender, receiver) = halves(stream)?;
             let replica = serving.clone();
-            glommio::spawn_local(async move { replica.serve(sender, receiver).await }).detach();
+            reactor::spawn(async move { replica.serve(sender, receiver).await }).detach();
             Ok(())
         };
         let accept_all = async move { listener::accept_each(listener, &shard, accept).await };
-        glommio::spawn_local_into(accept_all, queues.commit)
-            .expect("the queue lives as long as the executor")
-            .detach();
-        Ok(Seated { replica, name, peers, queue: queues.commit })
+        reactor::spawn(accept_all).detach();
+        Ok(Seated { replica, name, peers })
     }
 }
 
@@ -96,27 +83,14 @@ pub struct Seated {
     pub replica: ShardReplica,
     name: String,
     peers: Rc<BTreeMap<u64, Address>>,
-    queue: TaskQueueHandle,
 }
 
 impl Seated {
-    /// Starts the engine, in the queue of the committers. A new directory waits for the others first.
+    /// Starts the engine. A new directory waits for the others first.
     async fn start(&self) -> io::Result<()> {
-        let (replica, name) = (self.replica.clone(), self.name.clone());
         let members = self.peers.keys().copied().collect();
-        let transport = Tcp(self.peers.clone());
-        let start = async move { replica.start(name, &members, transport).await };
-        in_queue(start, self.queue).await
+        self.replica.start(self.name.clone(), &members, Tcp(self.peers.clone())).await
     }
-}
-
-async fn in_queue<T: 'static>(
-    task: impl Future<Output = io::Result<T>> + 'static,
-    queue: TaskQueueHandle,
-) -> io::Result<T> {
-    let started = glommio::spawn_local_into(task, queue);
-    let started = started.map_err(|error| io::Error::other(error.to_string()))?.detach();
-    started.await.unwrap_or_else(|| Err(io::Error::other("the executor has ended")))
 }
 
 /// A shard, for its replica.
@@ -124,7 +98,6 @@ pub struct ShardHost<D: Disk> {
     shard: Rc<Shard<BrokerService<D>>>,
     announcer: Announcer,
     id: u64,
-    background: TaskQueueHandle,
     /// Where the replicas reach each other.
     peers: Rc<BTreeMap<u64, Address>>,
     /// How often the role has changed.
@@ -135,7 +108,7 @@ impl<D: Disk> Clone for ShardHost<D> {
     fn clone(&self) -> Self {
         let (shard, announcer) = (self.shard.clone(), self.announcer.clone());
         let (peers, role_changes) = (self.peers.clone(), self.role_changes.clone());
-        Self { shard, announcer, id: self.id, background: self.background, peers, role_changes }
+        Self { shard, announcer, id: self.id, peers, role_changes }
     }
 }
 
@@ -186,9 +159,7 @@ impl<D: Disk> Host for ShardHost<D> {
     }
 
     fn spawn_background(&self, task: impl Future<Output = ()> + 'static) {
-        glommio::spawn_local_into(task, self.background)
-            .expect("the queue lives as long as the executor")
-            .detach();
+        reactor::spawn(reactor::background(task)).detach();
     }
 
     async fn cold_read(&self) -> Permit<'_> {
@@ -202,8 +173,8 @@ impl<D: Disk> ShardHost<D> {
     fn announce_follower(&self) {
         let host = self.clone();
         let change = self.role_changes.get();
-        glommio::spawn_local(async move {
-            glommio::timer::sleep(TAKE_OVER_EXPECTED).await;
+        reactor::spawn(async move {
+            reactor::sleep(TAKE_OVER_EXPECTED).await;
             if host.role_changes.get() == change {
                 let role = registrar::Role { id: host.id, epoch: 0 };
                 host.announcer.set_role(host.shard.id, role);
@@ -238,7 +209,7 @@ impl Shard<BrokerService<FileDisk>> {
             let end = broker.store().end();
             let deadline = Instant::now() + LEAVE_MAX;
             while broker.store().committed() < end && Instant::now() < deadline {
-                glommio::timer::sleep(Duration::from_millis(5)).await;
+                reactor::sleep(Duration::from_millis(5)).await;
             }
         }
         replica.stop().await;
@@ -265,38 +236,36 @@ impl Transport for Tcp {
 }
 
 struct TcpSender {
-    stream: WriteHalf<TcpStream>,
-    descriptor: RawFd,
+    stream: Rc<TcpStream>,
 }
 
-struct TcpReceiver(ReadHalf<TcpStream>);
+struct TcpReceiver(Rc<TcpStream>);
 
 fn halves(stream: TcpStream) -> io::Result<(TcpSender, TcpReceiver)> {
     stream.set_nodelay(true)?;
-    let descriptor = stream.as_raw_fd();
-    let (receiver, stream) = stream.split();
-    Ok((TcpSender { stream, descriptor }, TcpReceiver(receiver)))
+    let stream = Rc::new(stream);
+    Ok((TcpSender { stream: stream.clone() }, TcpReceiver(stream)))
 }
 
 impl FrameSender for TcpSender {
     async fn send(&mut self, frame: Vec<u8>) -> io::Result<()> {
-        self.stream.write_all(&frame).await
+        (&*self.stream).write_all(&frame).await
     }
 
     fn close(&self) {
-        // The descriptor is open as long as this half is. It may be shut down already.
-        let _ = socket::shutdown(self.descriptor, socket::Shutdown::Both);
+        // It may be shut down already.
+        let _ = socket::shutdown(self.stream.as_raw_fd(), socket::Shutdown::Both);
     }
 }
 
 impl FrameReceiver for TcpReceiver {
     async fn receive(&mut self, size_max: usize) -> io::Result<Frame> {
         let mut head = FrameHead::new_zeroed();
-        self.0.read_exact(head.as_mut_bytes()).await?;
+        (&*self.0).read_exact(head.as_mut_bytes()).await?;
         let size = rest_size(&head, size_max)
             .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error.to_string()))?;
         let mut rest = vec![0; size];
-        self.0.read_exact(&mut rest).await?;
+        (&*self.0).read_exact(&mut rest).await?;
         frame_of(&head, Bytes::from(rest))
     }
 }

@@ -31,13 +31,14 @@ use crate::config::{
 };
 use crate::model::replicas::ReplicaOrder;
 use crate::model::{Request, ShardId};
+use crate::reactor;
+use crate::reactor::net::TcpListener;
 use flume::RecvTimeoutError;
-use glommio::net::TcpListener;
 use glommio::{LocalExecutorBuilder, Placement, PoolPlacement};
 
-/// Executor quantum: how often completions of disk and sockets are polled while tasks keep a shard
-/// busy. Such a short quantum relies on `nudge` and `executor`.
-const PREEMPT: Duration = Duration::from_millis(1);
+/// How often the executor makes a pass over its own rings although nothing asks for it. What a shard
+/// waits for is in the reactor's ring.
+const PREEMPT: Duration = Duration::from_millis(100);
 /// Memory that each shard registers with the kernel in addition to its tail cache: open and
 /// in-flight write buffers, and reads.
 const IO_MEMORY_SLACK: usize = 24 << 20;
@@ -218,8 +219,9 @@ impl NameServer {
                 let _ = ready.send(Err(failed(error)));
             }
         };
-        let builder = settings(Placement::Unbound, NAMESERVER_MEMORY, 0);
-        let starting = executor::start("nameserver", builder, pulse, serve).map_err(failed)?;
+        let builder = settings(Placement::Unbound, NAMESERVER_MEMORY);
+        let starting = executor::start("nameserver", builder, Duration::ZERO, pulse, serve);
+        let starting = starting.map_err(failed)?;
         let thread = starting.begin().map_err(failed)?;
         wait_ready(&is_ready, "the NameServer")?;
         Ok(Self { stop, thread })
@@ -234,9 +236,9 @@ impl NameServer {
 async fn serve_routes(listener: TcpListener, pulse: Pulse, inbox: Inbox) {
     let shard = Shard::new(ShardId(0), NameService::default(), pulse);
     shard.start_serving();
-    glommio::spawn_local(listener::accept_all(listener, shard.clone())).detach();
-    glommio::spawn_local(shard.clone().expire()).detach();
-    let _ = inbox.recv_async().await;
+    reactor::spawn(listener::accept_all(listener, shard.clone())).detach();
+    reactor::spawn(shard.clone().expire()).detach();
+    let _ = reactor::reachable(inbox.recv_async()).await;
     shard.is_stopping.set(true);
     shard.stop_reading();
 }
@@ -358,8 +360,9 @@ impl Process {
             let _ = end.send(ShardId(shard));
         };
         let memory = io_memory(plan.engine.tail_cache);
-        let builder = settings(self.machine.placement(shard), memory, plan.engine.spin_us);
-        let starting = executor::start(&name, builder, pulse, serve).map_err(failed)?;
+        let builder = settings(self.machine.placement(shard), memory);
+        let spin = Duration::from_micros(plan.engine.spin_us);
+        let starting = executor::start(&name, builder, spin, pulse, serve).map_err(failed)?;
         Ok((starting, is_ready))
     }
 
@@ -418,12 +421,11 @@ fn start_registrar(plan: &Plan) -> Result<Registrar, RunError> {
     Registrar::start(&options, Vec::new()).map_err(failed)
 }
 
-fn settings(placement: Placement, io_memory: usize, spin_us: u64) -> LocalExecutorBuilder {
+fn settings(placement: Placement, io_memory: usize) -> LocalExecutorBuilder {
     LocalExecutorBuilder::new(placement)
         .preempt_timer(PREEMPT)
         .io_memory(io_memory)
         .ring_depth(RING_DEPTH)
-        .spin_before_park(Duration::from_micros(spin_us))
         .blocking_thread_pool_placement(PoolPlacement::Unbound(1))
 }
 

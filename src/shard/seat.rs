@@ -6,14 +6,14 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::pin::pin;
 use std::rc::Rc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
+use crate::reactor;
+use crate::reactor::net::TcpListener;
 use futures_util::future::select;
-use glommio::net::TcpListener;
-use glommio::{Latency, Shares, TaskQueueHandle};
 
 use super::announce::Announcer;
-use super::broker::{BrokerService, Queues};
+use super::broker::BrokerService;
 use super::error::RunError;
 use super::listener;
 use super::mesh::{Inbox, Mesh};
@@ -26,9 +26,6 @@ use crate::model::ShardId;
 use crate::replication::link::Identity;
 use crate::storage::StoreConfig;
 use crate::storage::file::{FileDisk, FileDiskOptions, Mode};
-
-/// Maximum latency of a woken committer.
-const COMMIT_LATENCY: Duration = Duration::from_millis(1);
 
 const DAMAGED_REPLICA: &str = "its log has lost entries that it had on stable media (see the .damaged \
     files), so this replica could help to elect a leader that lacks acknowledged messages. \
@@ -51,7 +48,6 @@ pub struct Seat {
 pub struct OpenShard {
     shard: Rc<Shard<BrokerService<FileDisk>>>,
     listeners: Vec<TcpListener>,
-    queues: Queues,
     replica: Option<Seating>,
 }
 
@@ -59,7 +55,7 @@ impl Seat {
     pub async fn open(self, pulse: Pulse) -> Result<OpenShard, RunError> {
         let in_shard =
             |error: &dyn Display| RunError::new(format!("shard {}: {error}", self.shard));
-        let options = FileDiskOptions { allow_buffered: self.allow_buffered, poll: true };
+        let options = FileDiskOptions { allow_buffered: self.allow_buffered };
         let disk = FileDisk::open(&self.directory, options).await.map_err(|e| in_shard(&e))?;
         say_mode(self.shard, &disk);
         let started = Instant::now();
@@ -76,10 +72,6 @@ impl Seat {
             return Err(in_shard(&DAMAGED_REPLICA));
         }
         let listeners = listen(self.address).await.map_err(|e| in_shard(&e))?;
-        let queues = Queues {
-            commit: task_queue("commit", 1000, Latency::Matters(COMMIT_LATENCY)),
-            background: task_queue("background", 50, Latency::NotImportant),
-        };
         let service = BrokerService::new(broker, self.mesh, self.announcer.clone());
         let shard = Shard::new(ShardId(self.shard), service, pulse);
         let mut replica = None;
@@ -96,18 +88,18 @@ impl Seat {
             replica = Some(seating);
         }
         shard.service.introduce().await;
-        Ok(OpenShard { shard, listeners, queues, replica })
+        Ok(OpenShard { shard, listeners, replica })
     }
 }
 
 impl OpenShard {
     pub async fn serve(self, inbox: Inbox) {
-        let Self { shard, listeners, queues, replica } = self;
+        let Self { shard, listeners, replica } = self;
         shard.start_serving();
-        shard.start_committers(queues);
+        shard.start_committers();
         let replica = match replica {
             None => None,
-            Some(seating) => match seating.open(shard.clone(), queues).await {
+            Some(seating) => match seating.open(shard.clone()).await {
                 Ok(seated) => Some(seated),
                 Err(error) => {
                     return tracing::error!(
@@ -118,13 +110,12 @@ impl OpenShard {
             },
         };
         for listener in listeners {
-            glommio::spawn_local(listener::accept_all(listener, shard.clone())).detach();
+            reactor::spawn(listener::accept_all(listener, shard.clone())).detach();
         }
-        glommio::spawn_local(shard.clone().tick()).detach();
-        glommio::spawn_local(shard.clone().send_to_clients()).detach();
-        let maintenance = glommio::spawn_local_into(shard.clone().maintain(), queues.background)
-            .expect("the queue lives as long as the executor");
-        let delivery = glommio::spawn_local(shard.clone().deliver());
+        reactor::spawn(shard.clone().tick()).detach();
+        reactor::spawn(shard.clone().send_to_clients()).detach();
+        let maintenance = reactor::spawn(reactor::background(shard.clone().maintain()));
+        let delivery = reactor::spawn(shard.clone().deliver());
         match &replica {
             None => shard.take_asks(inbox).await,
             Some(replica) => {
@@ -165,8 +156,4 @@ fn say_mode(shard: u16, disk: &FileDisk) {
             "the data directory is on a file system in memory: nothing survives a reboot"
         ),
     }
-}
-
-fn task_queue(name: &str, shares: usize, latency: Latency) -> TaskQueueHandle {
-    glommio::executor().create_task_queue(Shares::Static(shares), latency, name)
 }

@@ -7,8 +7,9 @@ use std::pin::pin;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
+use crate::reactor;
+use crate::reactor::net::TcpStream;
 use futures_util::future::select;
-use glommio::net::TcpStream;
 use rustc_hash::FxHashMap;
 
 use super::clock;
@@ -76,7 +77,7 @@ impl<S: Service> Shard<S> {
         let connection = Connection::new(id, stream, self.common.clone(), self.clone())?;
         self.connections.borrow_mut().insert(id, connection.clone());
         self.metrics.connections_opened.add(1);
-        glommio::spawn_local(connection.run()).detach();
+        reactor::spawn(connection.run()).detach();
         Ok(())
     }
 
@@ -126,7 +127,7 @@ impl<S: Service> Shard<S> {
         while let Some(at) = next() {
             let wait = Duration::from_millis(at.ms_since(clock::moment()));
             let is_earlier = || next().is_some_and(|next| next < at).then_some(());
-            let timer = pin!(glommio::timer::sleep(wait));
+            let timer = pin!(reactor::sleep(wait));
             select(timer, self.earlier.wait(is_earlier)).await;
             let now = clock::moment();
             while let Some(id) = self.take_due(now) {
@@ -171,7 +172,7 @@ impl<S: Service> Owner for Shard<S> {
             before.is_none_or(|before| at < before)
         };
         if !self.is_watching.replace(true) {
-            glommio::spawn_local(self.watch_deadlines()).detach();
+            reactor::spawn(self.watch_deadlines()).detach();
         } else if is_earlier {
             self.earlier.notify();
         }

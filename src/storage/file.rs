@@ -29,16 +29,17 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
 
-use glommio::io::{OpenOptions, ReadResult};
+use glommio::io::OpenOptions;
 use nix::errno::Errno;
 use nix::sys::statfs::{TMPFS_MAGIC, statfs};
 use nix::sys::statvfs::statvfs;
+
+use crate::reactor::{self, blocking};
 
 use super::disk::{
     BLOCK_SIZE, BlockBuffer, Disk, DiskError, DiskErrorKind, DiskFile, Durability, Space,
@@ -63,19 +64,10 @@ const UNCOUNTED_BYTES: u64 = i64::MAX as u64;
 /// The file used to probe a directory. Not data.
 const PROBE_NAME: &str = ".probe";
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub struct FileDiskOptions {
     /// Use the page cache if direct I/O is not supported. Slower, and uses memory twice.
     pub allow_buffered: bool,
-    /// Let the kernel poll for completions if the device supports it. Lower latency, but a core
-    /// spins while I/O is in flight.
-    pub poll: bool,
-}
-
-impl Default for FileDiskOptions {
-    fn default() -> Self {
-        Self { allow_buffered: false, poll: true }
-    }
 }
 
 /// One directory of a real file system.
@@ -97,7 +89,7 @@ impl FileDisk {
     pub async fn open(directory: &Path, options: FileDiskOptions) -> Result<Self, DiskError> {
         let faulted = |error| fault("open directory", &directory.to_string_lossy(), 0, error);
         let directory: Rc<Path> = fs::canonicalize(directory).map_err(faulted)?.into();
-        let probed = probe(&directory, options.poll).await;
+        let probed = probe(&directory).await;
         let mode = choose(probed, options.allow_buffered).map_err(faulted)?;
         Self::new(directory, mode).map_err(faulted)
     }
@@ -227,7 +219,7 @@ impl DiskFile for StoredFile {
         };
         let failed = |error| fault("write", &self.0.name(), offset, error);
         let handle = self.0.handle_to_write(which).await.map_err(failed)?;
-        match handle.write(offset, buffer).await {
+        match reactor::write(handle, buffer, offset).await {
             Ok(done) if done == wanted => Ok(()),
             Ok(done) => Err(self.short("write", offset, done, wanted)),
             Err(error) => Err(failed(error)),
@@ -246,10 +238,10 @@ impl DiskFile for StoredFile {
         }
         let failed = |error| fault("read", &self.0.name(), offset, error);
         let handle = self.0.handle(Which::Plain).await.map_err(failed)?;
-        match handle.read(offset, size).await {
+        match reactor::read(handle, glommio::allocate_dma_buffer(size), offset).await {
             // A file extended by someone else returns more than requested.
-            Ok(bytes) if bytes.len() >= wanted => Ok(Rc::new(ReadBytes { bytes, size: wanted })),
-            Ok(bytes) => Err(self.short("read", offset, bytes.len(), wanted)),
+            Ok((bytes, done)) if done >= wanted => Ok(Rc::new(ReadBytes { bytes, size: wanted })),
+            Ok((_, done)) => Err(self.short("read", offset, done, wanted)),
             Err(error) => Err(failed(error)),
         }
     }
@@ -263,13 +255,13 @@ impl StoredFile {
 }
 
 struct ReadBytes {
-    bytes: ReadResult,
+    bytes: DmaBuffer,
     size: usize,
 }
 
 impl AsRef<[u8]> for ReadBytes {
     fn as_ref(&self) -> &[u8] {
-        &self.bytes[..self.size]
+        &self.bytes.as_bytes()[..self.size]
     }
 }
 
@@ -300,7 +292,7 @@ thread_local! {
 /// glommio reads a block of the first file it opens to learn whether the device can poll, and
 /// believes a file without written blocks that it can: every later read would fail. A write-only
 /// first file turns polling off instead.
-async fn probe(directory: &Path, poll: bool) -> io::Result<Mode> {
+async fn probe(directory: &Path) -> io::Result<Mode> {
     let in_memory = statfs(directory)?.filesystem_type() == TMPFS_MAGIC;
     let mode = if in_memory { Mode::Memory } else { Mode::Direct };
     let device = fs::metadata(directory)?.dev();
@@ -309,9 +301,10 @@ async fn probe(directory: &Path, poll: bool) -> io::Result<Mode> {
     }
     let path = directory.join(PROBE_NAME);
     write_probe(&path)?;
-    let opened = OpenOptions::new().read(poll).write(!poll).dma_open(&path).await.map_err(plain);
+    let opened =
+        reactor::hosted(OpenOptions::new().write(true).dma_open(&path)).await.map_err(plain);
     let closed = match opened {
-        Ok(file) => file.close().await.map_err(plain),
+        Ok(file) => reactor::hosted(file.close()).await.map_err(plain),
         Err(error) => Err(error),
     };
     fs::remove_file(&path)?;
@@ -337,17 +330,6 @@ fn list_files(directory: &Path) -> io::Result<Vec<(String, u64)>> {
         }
     }
     Ok(files)
-}
-
-/// Runs `work` on the executor's blocking thread. A panic there would hang the caller for ever.
-async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> io::Result<T> + Send + 'static,
-) -> io::Result<T> {
-    let guarded = move || catch_unwind(AssertUnwindSafe(work));
-    match glommio::executor().spawn_blocking(guarded).await {
-        Ok(outcome) => outcome,
-        Err(_) => Err(io::Error::other("panicked")),
-    }
 }
 
 /// A file system without direct I/O says "invalid argument" to it.

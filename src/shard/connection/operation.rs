@@ -12,6 +12,7 @@ use crate::broker::operation::Context;
 use crate::broker::{Origin, Outcome, PullTask};
 use crate::model::Now;
 use crate::model::Peer;
+use crate::reactor;
 use crate::shard::asked::Asked;
 use crate::shard::clock;
 use crate::shard::common::OPERATIONS_MAX;
@@ -55,7 +56,7 @@ impl<S: Service> Connection<S> {
         self.common.operations.set(under_way + 1);
         self.replies.borrow_mut().tasks += 1;
         let connection = self.clone();
-        glommio::spawn_local(async move {
+        reactor::spawn(async move {
             let outcome = {
                 let context = OperationContext { connection: connection.clone(), asked };
                 let work = pin!(work(context));

@@ -1,21 +1,19 @@
 //! Reading: splits bytes into frames and decodes requests, while another request may be accepted.
 
 use std::future::poll_fn;
-use std::pin::Pin;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
-
-use futures_util::io::AsyncRead;
 
 use super::sending::OUTPUT_LIMIT;
 use super::{Closed, Connection};
 use crate::broker::Answer;
 use crate::model::Refusal;
+use crate::reactor;
 use crate::shard::asked::{Arrival, Asked};
 use crate::shard::clock;
 use crate::shard::input::{self, Input};
 use crate::shard::service::Service;
-use crate::shard::turn::{self, Turn};
+use crate::shard::turn::Turn;
 use crate::wire::{self, Frame, FrameError, Head};
 
 /// Maximum number of requests without a written reply; held pulls have their own bound.
@@ -39,7 +37,7 @@ impl<S: Service> Connection<S> {
                 self.flush();
                 self.common.beat();
                 match is_ready {
-                    true => turn::pass().await,
+                    true => reactor::pass().await,
                     false => self.ready_to_read().await?,
                 }
                 (turn, arrival.now) = (Turn::begin(), clock::now());
@@ -124,8 +122,7 @@ impl<S: Service> Connection<S> {
     pub(super) async fn read(&self, input: &mut Input) -> Result<usize, Closed> {
         self.memory_for(input).await?;
         let room = input.room();
-        let size = poll_fn(|cx| Pin::new(&mut *self.stream.borrow_mut()).poll_read(cx, &mut *room))
-            .await?;
+        let size = poll_fn(|context| self.stream.poll_read(context, room)).await?;
         input.received(size);
         self.common.metrics.received_bytes.add(size as u64);
         Ok(size)
@@ -145,7 +142,7 @@ impl<S: Service> Connection<S> {
                 return Err(Closed::NoMemory);
             }
             self.owner.close_stalled_input();
-            glommio::timer::sleep(Duration::from_millis(5)).await;
+            reactor::sleep(Duration::from_millis(5)).await;
         }
     }
 }

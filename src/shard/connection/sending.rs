@@ -2,13 +2,11 @@
 
 use std::future::poll_fn;
 use std::io;
-use std::pin::Pin;
 use std::rc::Rc;
 use std::time::Instant;
 
-use futures_util::io::AsyncWrite;
-
 use super::Connection;
+use crate::reactor;
 use crate::shard::output::Sent;
 use crate::shard::service::Service;
 
@@ -61,7 +59,7 @@ impl<S: Service> Connection<S> {
     fn send_when_writable(self: &Rc<Self>) {
         self.is_blocked.set(true);
         let connection = self.clone();
-        glommio::spawn_local(async move {
+        reactor::spawn(async move {
             let result = connection.drain().await;
             connection.is_blocked.set(false);
             if result.is_err() {
@@ -79,9 +77,7 @@ impl<S: Service> Connection<S> {
             if bytes.is_empty() || self.is_closed.get() {
                 return Ok(());
             }
-            let size =
-                poll_fn(|cx| Pin::new(&mut *self.stream.borrow_mut()).poll_write(cx, &bytes))
-                    .await?;
+            let size = poll_fn(|context| self.stream.poll_write(context, &bytes)).await?;
             if self.is_closed.get() {
                 return Ok(()); // The output may be gone.
             }

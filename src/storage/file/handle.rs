@@ -1,12 +1,14 @@
 //! One descriptor of a file, with direct I/O or through the page cache.
 
 use std::io;
+use std::os::fd::{AsRawFd, RawFd};
 use std::path::Path;
-use std::rc::Rc;
 
 use glommio::GlommioError;
-use glommio::io::{BufferedFile, DmaBuffer, DmaFile, OpenOptions, ReadResult};
+use glommio::io::{BufferedFile, DmaFile, OpenOptions};
 use nix::errno::Errno;
+
+use crate::reactor;
 
 /// The I/O mode.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,61 +32,49 @@ impl Handle {
     pub async fn open(mode: Mode, path: &Path, options: &OpenOptions) -> io::Result<Self> {
         match mode {
             Mode::Direct | Mode::Memory => {
-                Ok(Self::Direct(options.dma_open(path).await.map_err(plain)?))
+                let opened = reactor::hosted(options.dma_open(path)).await;
+                Ok(Self::Direct(opened.map_err(plain)?))
             }
-            Mode::Buffered => Ok(Self::Buffered(options.buffered_open(path).await.map_err(plain)?)),
+            Mode::Buffered => {
+                let opened = reactor::hosted(options.buffered_open(path)).await;
+                Ok(Self::Buffered(opened.map_err(plain)?))
+            }
         }
     }
 
     /// Closes it now; a dropped handle is closed some time later.
     pub async fn close(self) -> io::Result<()> {
         let closed = match self {
-            Self::Direct(file) => file.close().await,
-            Self::Buffered(file) => file.close().await,
+            Self::Direct(file) => reactor::hosted(file.close()).await,
+            Self::Buffered(file) => reactor::hosted(file.close()).await,
         };
         closed.map_err(plain)
-    }
-
-    pub async fn write(&self, offset: u64, buffer: Rc<DmaBuffer>) -> io::Result<usize> {
-        let done = match self {
-            Self::Direct(file) => file.write_rc_at(buffer, offset).await,
-            Self::Buffered(file) => file.write_at(buffer.as_bytes().to_vec(), offset).await,
-        };
-        done.map_err(plain)
-    }
-
-    /// Never `DmaFile::read_at`: near the end of a file it returns bytes that are not there.
-    pub async fn read(&self, offset: u64, size: usize) -> io::Result<ReadResult> {
-        let found = match self {
-            Self::Direct(file) => file.read_at_aligned(offset, size).await,
-            Self::Buffered(file) => file.read_at(offset, size).await,
-        };
-        found.map_err(plain)
-    }
-
-    pub async fn sync(&self) -> io::Result<()> {
-        let synced = match self {
-            Self::Direct(file) => file.fdatasync().await,
-            Self::Buffered(file) => file.fdatasync().await,
-        };
-        synced.map_err(plain)
     }
 
     /// Reserves space and sets the size; if the file system cannot reserve, only sets the size.
     pub async fn reserve(&self, size: u64) -> io::Result<()> {
         let reserved = match self {
-            Self::Direct(file) => file.pre_allocate(size, false).await,
-            Self::Buffered(file) => file.pre_allocate(size, false).await,
+            Self::Direct(file) => reactor::hosted(file.pre_allocate(size, false)).await,
+            Self::Buffered(file) => reactor::hosted(file.pre_allocate(size, false)).await,
         };
         match reserved.map_err(plain) {
             Err(error) if is(&error, Errno::EOPNOTSUPP) => {}
             outcome => return outcome,
         }
         let extended = match self {
-            Self::Direct(file) => file.truncate(size).await,
-            Self::Buffered(file) => file.truncate(size).await,
+            Self::Direct(file) => reactor::hosted(file.truncate(size)).await,
+            Self::Buffered(file) => reactor::hosted(file.truncate(size)).await,
         };
         extended.map_err(plain)
+    }
+}
+
+impl AsRawFd for Handle {
+    fn as_raw_fd(&self) -> RawFd {
+        match self {
+            Self::Direct(file) => file.as_raw_fd(),
+            Self::Buffered(file) => file.as_raw_fd(),
+        }
     }
 }
 

@@ -25,7 +25,8 @@ use glommio::sync::{Permit, Semaphore};
 use nix::errno::Errno;
 use nix::libc::O_DSYNC;
 
-use super::handle::{Handle, Mode, is, plain, read_write};
+use super::handle::{Handle, Mode, is, read_write};
+use crate::reactor;
 
 /// Maximum number of idle descriptors per directory. A log has more segments than a process may
 /// have descriptors, but few are read or written at a time.
@@ -92,20 +93,20 @@ impl OpenFiles {
     /// retries for a second.
     pub async fn create(self: &Rc<Self>, name: &str, size: u64) -> io::Result<Rc<KnownFile>> {
         let mut tries = 0;
-        let handle = loop {
+        let handle = Rc::new(loop {
             match self.open(name, read_write().create_new(true)).await {
                 Err(error) if is_out_of_descriptors(&error) && tries < CREATE_TRIES => {
                     tries += 1;
-                    glommio::timer::sleep(RETRY).await;
+                    reactor::sleep(RETRY).await;
                 }
                 outcome => break outcome?,
             }
-        };
+        });
         let made = async {
             if size > 0 {
                 handle.reserve(size).await?;
             }
-            handle.sync().await
+            reactor::sync(handle.clone()).await
         };
         if let Err(error) = made.await {
             // No task has the file yet. A partial one must not be found later, nor take up space.
@@ -113,7 +114,7 @@ impl OpenFiles {
             return Err(error);
         }
         let file = self.known(name, size);
-        file.put(Which::Plain, Rc::new(handle));
+        file.put(Which::Plain, handle);
         Ok(file)
     }
 
@@ -137,7 +138,8 @@ impl OpenFiles {
     pub async fn rename(&self, from: &str, to: &str) -> io::Result<()> {
         let _names = self.names().await;
         self.keep_open(to).await?;
-        glommio::io::rename(self.path(from), self.path(to)).await.map_err(plain)?;
+        let (from_path, to_path) = (self.path(from), self.path(to));
+        reactor::blocking(move || std::fs::rename(from_path, to_path)).await?;
         for file in self.known_as(to) {
             file.has_name.set(false);
         }
@@ -150,7 +152,8 @@ impl OpenFiles {
     pub async fn remove(&self, name: &str) -> io::Result<()> {
         let _names = self.names().await;
         self.keep_open(name).await?;
-        glommio::io::remove(self.path(name)).await.map_err(plain)?;
+        let path = self.path(name);
+        reactor::blocking(move || std::fs::remove_file(path)).await?;
         for file in self.known_as(name) {
             file.has_name.set(false);
         }
@@ -255,7 +258,7 @@ impl KnownFile {
                         );
                     }
                     is_logged = true;
-                    glommio::timer::sleep(RETRY).await;
+                    reactor::sleep(RETRY).await;
                 }
                 outcome => return outcome,
             }
@@ -266,7 +269,7 @@ impl KnownFile {
         let handle = self.handle_to_write(Which::Plain).await?;
         // Later writes are for the next sync.
         self.is_dirty.set(false);
-        let synced = handle.sync().await;
+        let synced = reactor::sync(handle).await;
         if synced.is_err() {
             self.is_dirty.set(true);
         }

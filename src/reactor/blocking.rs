@@ -1,0 +1,23 @@
+//! Work that blocks, in a thread of its own: system calls that the ring does not know.
+
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use super::core::current;
+use super::reachable::reachable;
+
+/// Runs `work` in the helper thread. A panic there is an error here.
+pub async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> io::Result<T> + Send + 'static,
+) -> io::Result<T> {
+    let (give, outcome) = flume::bounded(1);
+    let job = move || {
+        let outcome = catch_unwind(AssertUnwindSafe(work));
+        // Nobody may wait any more.
+        let _ = give.send(outcome.unwrap_or_else(|_| Err(io::Error::other("panicked"))));
+    };
+    let jobs = current().helper.jobs()?.clone();
+    let gone = |_| io::Error::other("the helper thread has ended");
+    reachable(jobs.send_async(Box::new(job))).await.map_err(|_| gone(()))?;
+    reachable(outcome.recv_async()).await.map_err(|_| gone(()))?
+}

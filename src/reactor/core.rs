@@ -1,0 +1,171 @@
+//! The reactor of a thread: when it delivers, submits and waits.
+
+use std::cell::{Cell, RefCell, RefMut};
+use std::io;
+use std::rc::Rc;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use super::background::Background;
+use super::helper::Helper;
+use super::outside::Outside;
+use super::passes::Passes;
+use super::readiness::Readiness;
+use super::ring::Ring;
+use super::timers::Timers;
+
+thread_local! {
+    pub static CURRENT: RefCell<Option<Rc<Reactor>>> = const { RefCell::new(None) };
+}
+
+/// The reactor of this thread.
+pub fn current() -> Rc<Reactor> {
+    find().expect("a thread whose executor runs in a reactor::Host")
+}
+
+pub fn find() -> Option<Rc<Reactor>> {
+    CURRENT.try_with(|current| current.borrow().clone()).ok().flatten()
+}
+
+/// How many tasks were polled between the last two turns: between how many the time is shared.
+pub fn task_count() -> u32 {
+    current().polled_before.get()
+}
+
+/// The state of one thread.
+pub struct Reactor {
+    ring: RefCell<Ring>,
+    pub timers: RefCell<Timers>,
+    pub outside: Outside,
+    pub background: Background,
+    pub helper: Helper,
+    pub passes: Passes,
+    /// Tasks polled since the last turn, and between that and the one before.
+    pub polled: Cell<u32>,
+    polled_before: Cell<u32>,
+    /// For measurements and tests.
+    pub turns: Cell<u64>,
+    /// The last turn has left requests for this one to submit.
+    has_put_off: Cell<bool>,
+    /// How long to look for reports before sleeping.
+    spin: Duration,
+}
+
+/// What the executor does next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Turn {
+    /// Run the other tasks, then take another turn.
+    Again,
+    /// Look at its own rings.
+    Pass,
+}
+
+impl Reactor {
+    pub fn new(spin: Duration) -> io::Result<Self> {
+        Ok(Self {
+            ring: RefCell::new(Ring::new()?),
+            timers: RefCell::default(),
+            outside: Outside::new()?,
+            background: Background::default(),
+            helper: Helper::default(),
+            passes: Passes::default(),
+            polled: Cell::new(0),
+            polled_before: Cell::new(0),
+            turns: Cell::new(0),
+            has_put_off: Cell::new(false),
+            spin,
+        })
+    }
+
+    pub fn ring(&self) -> RefMut<'_, Ring> {
+        self.ring.borrow_mut()
+    }
+
+    /// Takes the readiness of a descriptor, or registers the task.
+    pub fn poll_ready(&self, readiness: &Rc<Readiness>, context: &Context<'_>) -> Poll<()> {
+        if readiness.take() {
+            return Poll::Ready(());
+        }
+        self.ring().watch(readiness);
+        readiness.register(context);
+        Poll::Pending
+    }
+
+    /// All tasks that were runnable have run: delivers what has happened, and waits if that is nothing
+    /// and no task has run since the last turn.
+    pub fn turn(&self) -> Turn {
+        self.turns.set(self.turns.get() + 1);
+        let polled = self.polled.replace(0);
+        if polled > 0 {
+            self.polled_before.set(polled);
+        }
+        let now = Instant::now();
+        if self.passes.take_due(now) {
+            return Turn::Pass;
+        }
+        let is_busy = self.deliver(now) || polled > 0;
+        if is_busy {
+            self.submit_what_waits();
+            if self.background.is_due(now) {
+                self.background.grant();
+            }
+        } else if !self.background.grant() {
+            self.wait(now);
+            self.deliver(Instant::now());
+        }
+        Turn::Again
+    }
+
+    /// Wakes the tasks for which something has happened. Returns whether there is any.
+    fn deliver(&self, now: Instant) -> bool {
+        let mut is_any = self.ring().deliver() > 0;
+        is_any |= self.outside.deliver(&self.ring);
+        loop {
+            let due = self.timers.borrow_mut().take_due(now);
+            let Some(waker) = due else { return is_any };
+            waker.wake();
+            is_any = true;
+        }
+    }
+
+    /// Requests wait for one turn, because usually the next one finds nothing else to do and submits
+    /// them by waiting.
+    fn submit_what_waits(&self) {
+        let ring = &mut *self.ring();
+        let has_waiting = ring.has_unsubmitted();
+        if ring.has_deferred() || has_waiting && self.has_put_off.get() {
+            ring.submit();
+            self.has_put_off.set(false);
+        } else {
+            self.has_put_off.set(has_waiting);
+        }
+    }
+
+    fn wait(&self, now: Instant) {
+        self.has_put_off.set(false);
+        let next = self.timers.borrow().next();
+        let deadline = [next, self.passes.next()].into_iter().flatten().min();
+        let ring = &mut *self.ring();
+        if self.spin > Duration::ZERO && Self::spin(ring, now + self.spin) {
+            return;
+        }
+        ring.wait(deadline.map(|at| at.saturating_duration_since(now)));
+    }
+
+    /// Looks for reports until `until`. Returns whether there are any.
+    fn spin(ring: &mut Ring, until: Instant) -> bool {
+        if ring.has_unsubmitted() {
+            ring.submit();
+        }
+        while Instant::now() < until {
+            if ring.has_deferred() {
+                ring.submit();
+            }
+            if ring.has_reports() {
+                return true;
+            }
+            std::hint::spin_loop();
+        }
+        false
+    }
+}

@@ -1,0 +1,26 @@
+//! The thread for work that blocks.
+
+use std::cell::OnceCell;
+use std::io;
+
+/// Jobs that may wait. Callers are few, and each waits for its result.
+const JOBS_MAX: usize = 1024;
+
+pub type Job = Box<dyn FnOnce() + Send>;
+
+/// The thread, once it is needed. It ends with the reactor.
+#[derive(Default)]
+pub struct Helper(OnceCell<flume::Sender<Job>>);
+
+impl Helper {
+    pub fn jobs(&self) -> io::Result<&flume::Sender<Job>> {
+        if let Some(jobs) = self.0.get() {
+            return Ok(jobs);
+        }
+        let (jobs, todo) = flume::bounded::<Job>(JOBS_MAX);
+        std::thread::Builder::new()
+            .name("blocking".into())
+            .spawn(move || todo.into_iter().for_each(|job| job()))?;
+        Ok(self.0.get_or_init(|| jobs))
+    }
+}

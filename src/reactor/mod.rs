@@ -1,0 +1,56 @@
+//! What a thread waits for, in one ring and one system call: sockets, transfers of files, timers, and
+//! other threads.
+//!
+//! The executor parks in `io_uring_enter` too, but each of its passes over its three rings costs seven
+//! system calls, and a message needs two passes. So here the thread does not let the executor park.
+//! One task is always runnable, and polled after all others; when it finds that no other has run since
+//! it was last polled, it waits in the kernel itself.
+//!
+//! ```text
+//!   Host::run ──▶ executor ──▶ task ─▶ task ─▶ … ─▶ turn ─┬─ others have run: deliver what is there
+//!                     ▲          ▲                  │     └─ none has: submit, and wait for a report,
+//!                     │          └──────────────────┘                  a timer or another thread
+//!                     └──────── the executor has requests of its own: it makes a pass
+//! ```
+//!
+//! Invariants:
+//! - All tasks of the thread are in one queue, first in first out, and spawned with [`spawn`]. A task
+//!   that is not counted could be runnable while the thread sleeps.
+//! - Whatever the executor itself does for a task is awaited with [`hosted`], and what another thread
+//!   completes with [`reachable`]. Both would be noticed a pass later (at most 100 ms) otherwise.
+//! - Nothing is submitted more than one turn late, however busy the tasks are.
+//! - Only `ring` is `unsafe`.
+//!
+//! Start reading at [`core::Reactor::turn`]. Not here: what the tasks do, and their fairness
+//! (`shard::turn`).
+
+mod background;
+mod blocking;
+mod completion;
+mod core;
+mod helper;
+mod host;
+mod in_background;
+pub mod net;
+mod outside;
+mod passes;
+mod reachable;
+mod readiness;
+mod ring;
+mod sleep;
+mod tasks;
+mod timers;
+mod transfer;
+
+#[cfg(test)]
+mod tests;
+
+pub use self::blocking::blocking;
+pub use self::core::task_count;
+pub use self::host::{Host, HostError};
+pub use self::in_background::background;
+pub use self::reachable::reachable;
+pub use self::ring::OpenFile;
+pub use self::sleep::{Sleep, sleep, sleep_until};
+pub use self::tasks::{Task, hosted, pass, spawn, spawn_later};
+pub use self::transfer::{read, sync, write};

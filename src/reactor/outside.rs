@@ -1,0 +1,137 @@
+//! Wake-ups from other threads.
+//!
+//! The executor notices the wake-up of a task by another thread only in a pass over its own rings. So a
+//! future that another thread completes is wrapped ([`super::reachable`]): its waker rings this thread's
+//! bell, an eventfd that the reactor watches.
+
+use std::cell::{Cell, RefCell};
+use std::io;
+use std::os::fd::AsRawFd;
+use std::rc::Rc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::task::{Wake, Waker};
+use std::thread::{self, ThreadId};
+
+use nix::libc::POLLIN;
+use nix::sys::eventfd::{EfdFlags, EventFd};
+use rustc_hash::FxHashMap;
+
+use super::readiness::Readiness;
+use super::ring::Ring;
+
+/// The bell of one thread.
+struct Bell {
+    descriptor: EventFd,
+    /// It has been rung, and the thread has not looked yet.
+    is_rung: AtomicBool,
+    /// Numbers of the futures that were woken.
+    woken: Mutex<Vec<u64>>,
+    thread: ThreadId,
+    /// Wakes the executor, should it have parked by mistake (`shard::nudge`).
+    executor: OnceLock<Waker>,
+}
+
+impl Bell {
+    fn new() -> io::Result<Arc<Self>> {
+        let flags = EfdFlags::EFD_NONBLOCK | EfdFlags::EFD_CLOEXEC;
+        let descriptor = EventFd::from_value_and_flags(0, flags)?;
+        let (is_rung, woken, executor) = Default::default();
+        let thread = thread::current().id();
+        Ok(Arc::new(Self { descriptor, is_rung, woken, thread, executor }))
+    }
+
+    fn wake(&self, number: u64) {
+        self.woken.lock().unwrap_or_else(PoisonError::into_inner).push(number);
+        let was_rung = self.is_rung.swap(true, Ordering::AcqRel);
+        // The reactor looks before it sleeps.
+        let is_own_thread = thread::current().id() == self.thread;
+        if !was_rung && !is_own_thread {
+            // Fails only if the counter is full: then it is ready already.
+            self.descriptor.write(1).ok();
+            if let Some(executor) = self.executor.get() {
+                executor.wake_by_ref();
+            }
+        }
+    }
+
+    /// `is_ready`: the descriptor may have to be read.
+    fn take_woken(&self, is_ready: bool) -> Vec<u64> {
+        if is_ready {
+            // Fails only if there is nothing to read.
+            self.descriptor.read().ok();
+        }
+        // Before looking: who is woken later rings again.
+        self.is_rung.store(false, Ordering::Release);
+        std::mem::take(&mut *self.woken.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+/// The futures of one thread that other threads may wake.
+pub struct Outside {
+    bell: Arc<Bell>,
+    readiness: Rc<Readiness>,
+    wakers: RefCell<FxHashMap<u64, Waker>>,
+    next_number: Cell<u64>,
+}
+
+impl Outside {
+    pub fn new() -> io::Result<Self> {
+        let bell = Bell::new()?;
+        let readiness = Readiness::new(bell.descriptor.as_raw_fd(), POLLIN);
+        let (wakers, next_number) = Default::default();
+        Ok(Self { bell, readiness, wakers, next_number })
+    }
+
+    /// Wakes what other threads have woken. Returns whether there was any.
+    pub fn deliver(&self, ring: &RefCell<Ring>) -> bool {
+        let is_ready = self.readiness.take();
+        if !is_ready {
+            ring.borrow_mut().watch(&self.readiness);
+        }
+        if !is_ready && !self.bell.is_rung.load(Ordering::Acquire) {
+            return false;
+        }
+        let woken = self.bell.take_woken(is_ready);
+        let wakers = self.wakers.borrow();
+        woken.iter().filter_map(|number| wakers.get(number)).for_each(Waker::wake_by_ref);
+        true
+    }
+
+    /// `waker`, of any task of the executor, even of one that has ended, wakes the executor.
+    pub fn set_executor(&self, waker: &Waker) {
+        self.bell.executor.get_or_init(|| waker.clone());
+    }
+
+    /// A waker for other threads, and its number.
+    pub fn new_waker(&self) -> (u64, Waker) {
+        let number = self.next_number.replace(self.next_number.get() + 1);
+        (number, Arc::new(Ringer { bell: self.bell.clone(), number }).into())
+    }
+
+    /// `task` is woken when the waker of this number is.
+    pub fn set_task(&self, number: u64, task: &Waker) {
+        let mut wakers = self.wakers.borrow_mut();
+        wakers.entry(number).and_modify(|kept| kept.clone_from(task)).or_insert(task.clone());
+    }
+
+    pub fn forget(&self, number: u64) {
+        self.wakers.borrow_mut().remove(&number);
+    }
+}
+
+/// The waker that other threads get.
+struct Ringer {
+    bell: Arc<Bell>,
+    number: u64,
+}
+
+impl Wake for Ringer {
+    fn wake(self: Arc<Self>) {
+        self.bell.wake(self.number);
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        self.bell.wake(self.number);
+    }
+}

@@ -1,0 +1,60 @@
+//! Futures that other threads complete.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, Waker};
+
+use pin_project_lite::pin_project;
+
+use super::core::{Reactor, current};
+
+pin_project! {
+    /// See [`reachable`].
+    #[must_use = "it does nothing unless awaited"]
+    pub struct Reachable<F> {
+        #[pin]
+        future: F,
+        registered: Registered,
+    }
+}
+
+/// Its place among those that may be woken.
+#[derive(Default)]
+struct Registered(Option<(Rc<Reactor>, u64, Waker)>);
+
+/// Makes `future` one that another thread may complete.
+pub fn reachable<F: Future>(future: F) -> Reachable<F> {
+    Reachable { future, registered: Registered::default() }
+}
+
+impl Registered {
+    /// Keeps the task's waker; returns the one for other threads.
+    fn renew(&mut self, task: &Waker) -> &Waker {
+        let (reactor, number, outside) = self.0.get_or_insert_with(|| {
+            let reactor = current();
+            let (number, waker) = reactor.outside.new_waker();
+            (reactor, number, waker)
+        });
+        reactor.outside.set_task(*number, task);
+        outside
+    }
+}
+
+impl Drop for Registered {
+    fn drop(&mut self) {
+        if let Some((reactor, number, _)) = &self.0 {
+            reactor.outside.forget(*number);
+        }
+    }
+}
+
+impl<F: Future> Future for Reachable<F> {
+    type Output = F::Output;
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<F::Output> {
+        let this = self.project();
+        let outside = this.registered.renew(context.waker());
+        this.future.poll(&mut Context::from_waker(outside))
+    }
+}

@@ -1,0 +1,107 @@
+//! Tasks, and what they await in special ways.
+
+use std::future::{Future, poll_fn};
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll};
+
+use pin_project_lite::pin_project;
+
+use super::core::{Reactor, current};
+
+/// A spawned task. Dropping this leaves it running.
+#[must_use = "awaited, it returns the task's result"]
+pub struct Task<T>(glommio::task::JoinHandle<T>);
+
+/// Spawns a task, which is polled once at once, inside the caller.
+pub fn spawn<T: 'static>(future: impl Future<Output = T> + 'static) -> Task<T> {
+    let counted = Counted { future, reactor: current() };
+    #[expect(clippy::disallowed_methods, reason = "the one place that counts tasks")]
+    let task = glommio::spawn_local(counted);
+    Task(task.detach())
+}
+
+/// Spawns a task, which is polled once the caller has yielded.
+pub fn spawn_later<T: 'static>(future: impl Future<Output = T> + 'static) -> Task<T> {
+    spawn(async move {
+        pass().await;
+        future.await
+    })
+}
+
+impl<T> Task<T> {
+    /// Nobody needs the result.
+    pub fn detach(self) {}
+}
+
+impl<T> Future for Task<T> {
+    type Output = T;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<T> {
+        let result = Pin::new(&mut self.0).poll(context);
+        result.map(|result| result.expect("tasks are never cancelled"))
+    }
+}
+
+pin_project! {
+    /// A task that says when it runs.
+    struct Counted<F> {
+        #[pin]
+        future: F,
+        reactor: Rc<Reactor>,
+    }
+}
+
+impl<F: Future> Future for Counted<F> {
+    type Output = F::Output;
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<F::Output> {
+        let this = self.project();
+        this.reactor.polled.set(this.reactor.polled.get() + 1);
+        this.future.poll(context)
+    }
+}
+
+/// Yields to all runnable tasks.
+pub async fn pass() {
+    let mut has_passed = false;
+    poll_fn(|context| {
+        if std::mem::replace(&mut has_passed, true) {
+            return Poll::Ready(());
+        }
+        context.waker().wake_by_ref();
+        Poll::Pending
+    })
+    .await;
+}
+
+/// Awaits what the executor itself does, such as opening a file.
+pub async fn hosted<T>(future: impl Future<Output = T>) -> T {
+    let request = Request::begin();
+    let mut future = std::pin::pin!(future);
+    poll_fn(|context| {
+        let outcome = future.as_mut().poll(context);
+        if outcome.is_pending() {
+            request.0.passes.ask();
+        }
+        outcome
+    })
+    .await
+}
+
+/// A request to the executor, until it is dropped.
+struct Request(Rc<Reactor>);
+
+impl Request {
+    fn begin() -> Self {
+        let reactor = current();
+        reactor.passes.begin();
+        Self(reactor)
+    }
+}
+
+impl Drop for Request {
+    fn drop(&mut self) {
+        self.0.passes.end();
+    }
+}
