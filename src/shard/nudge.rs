@@ -1,13 +1,14 @@
 //! Wakes shards that are parked although they have work, and reports those that do not respond.
 //!
-//! If the preempt timer of a glommio 0.9 executor fires between arming it and running the first
-//! task, the executor takes its queues for empty and parks. Runnable tasks then stay stranded until
-//! an unrelated event wakes the executor; without one, the shard is dead. So a separate thread
-//! wakes the shards:
+//! If the latency ring of a glommio 0.9 executor has a completion between the beginning of a pass and
+//! its first task, the executor takes its queues for empty and parks. Runnable tasks then stay stranded
+//! until an unrelated event wakes the executor; without one, the shard is dead. The reactor makes
+//! passes rare, and has a timer end the parking after most of them. For what is left, a separate
+//! thread wakes the shards, and it is their watchdog:
 //!
 //! ```text
 //!   shard:   beat() per batch ──▶ beats ────┐            ┌─▶ listen(): counts what it saw
-//!   thread:  every 2 or 20 ms ──────────────┴─ decide ───┘   (a foreign wake always gets through)
+//!   thread:  every 100 ms ──────────────────┴─ decide ───┘   (a foreign wake always gets through)
 //! ```
 //!
 //! Start reading at [`Nudger`]; `Watch::decide` holds the rules. Invariants:
@@ -31,13 +32,10 @@ use std::task::{Poll, Waker};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-/// Approximate tick while no shard has work. It causes a third of an idle process's CPU time, so it
-/// is longer than the busy tick; it can only delay the first request after a pause.
-const TICK_MS: u64 = 20;
-/// Tick while a shard has work: stranded work then adds to a request's latency.
-const BUSY_TICK_MS: u64 = 2;
-/// Ticks without progress anywhere after which the shards count as idle.
-const QUIET_TICKS: u32 = 50;
+use crate::reactor;
+
+/// Each tick wakes this thread, and often a shard.
+const TICK_MS: u64 = 100;
 /// Every shard is nudged this often, whatever its counters say.
 const IDLE_NUDGE_MS: u64 = 1_000;
 /// A nudge that has not been seen for this long is reported, and again after each further period.
@@ -186,7 +184,7 @@ impl Pulse {
     async fn look_for_stranded_work(&self) {
         let before = self.0.beats.load(Ordering::Relaxed);
         for _ in 0..TURNS_AFTER_SILENCE {
-            glommio::executor().yield_now().await;
+            reactor::pass().await;
             if self.0.beats.load(Ordering::Relaxed) != before {
                 self.0.strandings.fetch_add(1, Ordering::Relaxed);
                 return;
@@ -234,13 +232,8 @@ impl Shared {
 fn nudge_until(stop: &AtomicBool, shards: &[Arc<Shared>]) {
     let started = Instant::now();
     let mut watches: Vec<Watch> = shards.iter().map(|_| Watch::default()).collect();
-    let total = || shards.iter().map(|shard| shard.stats().beats).sum::<u64>();
-    let (mut seen, mut quiet_ticks) = (0, QUIET_TICKS);
     while !stop.load(Ordering::Acquire) {
-        let tick_ms = if quiet_ticks < QUIET_TICKS { BUSY_TICK_MS } else { TICK_MS };
-        std::thread::sleep(Duration::from_millis(tick_ms));
-        let before = std::mem::replace(&mut seen, total());
-        quiet_ticks = if seen == before { quiet_ticks.saturating_add(1) } else { 0 };
+        std::thread::sleep(Duration::from_millis(TICK_MS));
         let now_ms = started.elapsed().as_millis() as u64;
         for (index, shard) in shards.iter().enumerate() {
             if shard.listens() {
@@ -395,10 +388,10 @@ mod tests {
         let nudger = Nudger::start(1).unwrap();
         let idle = async |pulse: Pulse| {
             pulse.start_serving();
-            glommio::timer::sleep(Duration::from_millis(1_500)).await;
+            reactor::sleep(Duration::from_millis(1_500)).await;
         };
         let builder = settings_of_tests(Duration::from_millis(1));
-        let starting = start("idle", builder, nudger.pulse(0), idle);
+        let starting = start("idle", builder, Duration::ZERO, nudger.pulse(0), idle);
         starting.unwrap().begin().unwrap().join().unwrap();
         let nudges_sent = nudger.stats(0).nudges_sent;
         // More on a busy machine, which may delay seeing a nudge; a nudge every tick would make 75.
@@ -416,11 +409,11 @@ mod tests {
             pulse.start_serving();
             while !stopped.load(Ordering::Relaxed) {
                 pulse.beat();
-                glommio::executor().yield_now().await;
+                reactor::pass().await;
             }
         };
         let builder = settings_of_tests(Duration::from_micros(100));
-        let starting = start("busy", builder, nudger.pulse(0), busy);
+        let starting = start("busy", builder, Duration::ZERO, nudger.pulse(0), busy);
         let executor = starting.unwrap().begin().unwrap();
         let gap = longest_gap(&watched, lasts);
         stop.store(true, Ordering::Relaxed);

@@ -1,11 +1,16 @@
 //! How long one connection may run before the others get a turn.
 
-use std::future::poll_fn;
-use std::task::Poll;
 use std::time::{Duration, Instant};
 
+use crate::reactor;
+
+/// All tasks together should take no longer than this, because until they have run, nobody looks at
+/// what the device has written.
+const ROUND: Duration = Duration::from_millis(1);
 /// A single read can contain a thousand pulls, which may take longer than a write of the log.
 const TURN_MAX: Duration = Duration::from_micros(300);
+/// Shorter turns would cost more than they are worth to others.
+const TURN_MIN: Duration = Duration::from_micros(20);
 /// Number of frames, and bytes, between two readings of the clock.
 const LOOK_AFTER: usize = 8;
 const LOOK_AFTER_SIZE: usize = 64 << 10;
@@ -13,6 +18,7 @@ const LOOK_AFTER_SIZE: usize = 64 << 10;
 /// The turn of one connection, in which it handles requests.
 pub struct Turn {
     began_at: Instant,
+    max: Duration,
     /// Since the clock was last read.
     frames: usize,
     size: usize,
@@ -20,7 +26,8 @@ pub struct Turn {
 
 impl Turn {
     pub fn begin() -> Self {
-        Self { began_at: Instant::now(), frames: 0, size: 0 }
+        let max = share_of_round(reactor::task_count());
+        Self { began_at: Instant::now(), max, frames: 0, size: 0 }
     }
 
     /// Whether the turn is over; called for each frame, of `size` bytes.
@@ -31,21 +38,13 @@ impl Turn {
             return false;
         }
         (self.frames, self.size) = (0, 0);
-        self.began_at.elapsed() >= TURN_MAX
+        self.began_at.elapsed() >= self.max
     }
 }
 
-/// Yields to all runnable tasks.
-pub async fn pass() {
-    let mut has_passed = false;
-    poll_fn(|context| {
-        if std::mem::replace(&mut has_passed, true) {
-            return Poll::Ready(());
-        }
-        context.waker().wake_by_ref();
-        Poll::Pending
-    })
-    .await;
+/// How long each of so many tasks may run.
+fn share_of_round(task_count: u32) -> Duration {
+    (ROUND / task_count.max(1)).clamp(TURN_MIN, TURN_MAX)
 }
 
 #[cfg(test)]
@@ -54,11 +53,18 @@ mod tests {
 
     #[test]
     fn the_clock_is_looked_at_after_so_many_frames_or_bytes() {
-        let long_ago = || Turn { began_at: Instant::now() - TURN_MAX, frames: 0, size: 0 };
+        let began_at = Instant::now() - TURN_MAX;
+        let long_ago = || Turn { began_at, max: TURN_MAX, frames: 0, size: 0 };
         let frames_of = |size| {
             let mut turn = long_ago();
             (1..).find(|_| turn.is_over(size)).unwrap()
         };
         assert_eq!([100, 30_000, 1 << 20].map(frames_of), [LOOK_AFTER, 3, 1]);
+    }
+
+    #[test]
+    fn the_more_tasks_there_are_the_shorter_are_their_turns() {
+        let us = |count| share_of_round(count).as_micros();
+        assert_eq!([0, 1, 5, 10, 50, 1_000].map(us), [300, 300, 200, 100, 20, 20]);
     }
 }
