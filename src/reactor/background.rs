@@ -40,6 +40,10 @@ impl Background {
         self.waiting.borrow_mut().push_back(turn);
     }
 
+    pub fn is_waiting(&self) -> bool {
+        !self.waiting.borrow().is_empty()
+    }
+
     /// Grants a turn to the next one. Returns whether there was any.
     pub fn grant(&self) -> bool {
         let Some(turn) = self.waiting.borrow_mut().pop_front() else { return false };
@@ -52,7 +56,7 @@ impl Background {
 
     /// Whether background work has waited long enough to get a turn although the shard is busy.
     pub fn is_due(&self, now: Instant) -> bool {
-        !self.waiting.borrow().is_empty() && self.due.get().is_none_or(|due| due <= now)
+        self.is_waiting() && self.due.get().is_none_or(|due| due <= now)
     }
 
     /// A turn has ended at `now`, after `took`.

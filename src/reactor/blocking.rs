@@ -6,7 +6,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use super::core::current;
 use super::reachable::reachable;
 
-/// Runs `work` in the helper thread. A panic there is an error here.
+/// Runs `work` in the helper thread. Where panics unwind, a panic there is an error here.
 pub async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> io::Result<T> + Send + 'static,
 ) -> io::Result<T> {
@@ -16,7 +16,7 @@ pub async fn blocking<T: Send + 'static>(
         // Nobody may wait any more.
         let _ = give.send(outcome.unwrap_or_else(|_| Err(io::Error::other("panicked"))));
     };
-    let jobs = current().helper.jobs()?.clone();
+    let jobs = current().helper.jobs()?;
     let gone = |_| io::Error::other("the helper thread has ended");
     reachable(jobs.send_async(Box::new(job))).await.map_err(|_| gone(()))?;
     reachable(outcome.recv_async()).await.map_err(|_| gone(()))?

@@ -3,7 +3,7 @@
 use std::cell::{Cell, RefCell, RefMut};
 use std::io;
 use std::rc::Rc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use super::background::Background;
@@ -45,6 +45,8 @@ pub struct Reactor {
     polled_before: Cell<u32>,
     /// For measurements and tests.
     pub turns: Cell<u64>,
+    /// Tasks that have yielded until the next turn.
+    pub yielded: RefCell<Vec<Waker>>,
     /// The last turn has left requests for this one to submit.
     has_put_off: Cell<bool>,
     /// How long to look for reports before sleeping.
@@ -72,6 +74,7 @@ impl Reactor {
             polled: Cell::new(0),
             polled_before: Cell::new(0),
             turns: Cell::new(0),
+            yielded: RefCell::default(),
             has_put_off: Cell::new(false),
             spin,
         })
@@ -101,7 +104,13 @@ impl Reactor {
         }
         let now = Instant::now();
         if self.passes.take_due(now) {
+            self.submit();
+            // The pass may wake tasks, which are polled after the next turn.
+            self.polled.set(1);
             return Turn::Pass;
+        }
+        if self.ring().has_deferred() {
+            self.submit();
         }
         let is_busy = self.deliver(now) || polled > 0;
         if is_busy {
@@ -109,7 +118,10 @@ impl Reactor {
             if self.background.is_due(now) {
                 self.background.grant();
             }
-        } else if !self.background.grant() {
+        } else if self.background.is_waiting() {
+            self.submit();
+            self.background.grant();
+        } else {
             self.wait(now);
             self.deliver(Instant::now());
         }
@@ -120,6 +132,10 @@ impl Reactor {
     fn deliver(&self, now: Instant) -> bool {
         let mut is_any = self.ring().deliver() > 0;
         is_any |= self.outside.deliver(&self.ring);
+        for waker in self.yielded.take() {
+            waker.wake();
+            is_any = true;
+        }
         loop {
             let due = self.timers.borrow_mut().take_due(now);
             let Some(waker) = due else { return is_any };
@@ -131,13 +147,20 @@ impl Reactor {
     /// Requests wait for one turn, because usually the next one finds nothing else to do and submits
     /// them by waiting.
     fn submit_what_waits(&self) {
-        let ring = &mut *self.ring();
-        let has_waiting = ring.has_unsubmitted();
-        if ring.has_deferred() || has_waiting && self.has_put_off.get() {
-            ring.submit();
-            self.has_put_off.set(false);
+        let has_waiting = self.ring().has_unsubmitted();
+        if has_waiting && self.has_put_off.get() {
+            self.submit();
         } else {
             self.has_put_off.set(has_waiting);
+        }
+    }
+
+    /// Tells the kernel of all requests, and has it report.
+    fn submit(&self) {
+        self.has_put_off.set(false);
+        let ring = &mut *self.ring();
+        if ring.has_unsubmitted() || ring.has_deferred() {
+            ring.submit();
         }
     }
 
@@ -146,8 +169,13 @@ impl Reactor {
         let next = self.timers.borrow().next();
         let deadline = [next, self.passes.next()].into_iter().flatten().min();
         let ring = &mut *self.ring();
-        if self.spin > Duration::ZERO && Self::spin(ring, now + self.spin) {
-            return;
+        let mut now = now;
+        if self.spin > Duration::ZERO {
+            let until = now + self.spin;
+            if Self::spin(ring, deadline.map_or(until, |deadline| until.min(deadline))) {
+                return;
+            }
+            now = Instant::now();
         }
         ring.wait(deadline.map(|at| at.saturating_duration_since(now)));
     }

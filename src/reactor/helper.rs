@@ -1,6 +1,6 @@
 //! The thread for work that blocks.
 
-use std::cell::OnceCell;
+use std::cell::RefCell;
 use std::io;
 
 /// Jobs that may wait. Callers are few, and each waits for its result.
@@ -8,19 +8,24 @@ const JOBS_MAX: usize = 1024;
 
 pub type Job = Box<dyn FnOnce() + Send>;
 
-/// The thread, once it is needed. It ends with the reactor.
+/// The thread, once it is needed.
 #[derive(Default)]
-pub struct Helper(OnceCell<flume::Sender<Job>>);
+pub struct Helper(RefCell<Option<flume::Sender<Job>>>);
 
 impl Helper {
-    pub fn jobs(&self) -> io::Result<&flume::Sender<Job>> {
-        if let Some(jobs) = self.0.get() {
-            return Ok(jobs);
+    pub fn jobs(&self) -> io::Result<flume::Sender<Job>> {
+        if let Some(jobs) = &*self.0.borrow() {
+            return Ok(jobs.clone());
         }
         let (jobs, todo) = flume::bounded::<Job>(JOBS_MAX);
         std::thread::Builder::new()
             .name("blocking".into())
             .spawn(move || todo.into_iter().for_each(|job| job()))?;
-        Ok(self.0.get_or_init(|| jobs))
+        Ok(self.0.borrow_mut().insert(jobs).clone())
+    }
+
+    /// The thread ends when it has done what it was given.
+    pub fn end(&self) {
+        self.0.take();
     }
 }

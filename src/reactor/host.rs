@@ -5,7 +5,9 @@ use std::future::{Future, poll_fn};
 use std::io;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
-use std::task::{Context, Poll};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll, Wake};
 use std::time::Duration;
 
 use glommio::timer::Timer;
@@ -39,18 +41,24 @@ impl Host {
         Ok(Self { executor, reactor: Rc::new(Reactor::new(spin)?) })
     }
 
-    /// Runs tasks until `main` is done. `main` is polled at every turn of the reactor, so let it be a
-    /// short one that awaits a task.
+    /// Runs tasks until `main` is done.
     pub fn run<T>(&self, main: impl Future<Output = T>) -> T {
         let before = CURRENT.replace(Some(self.reactor.clone()));
         let _restore = Restore(RefCell::new(before));
         let mut main = pin!(main);
+        let woken = Arc::new(Flag(AtomicBool::new(true)));
+        let (number, waker) = self.reactor.outside.new_waker(false);
+        self.reactor.outside.set_task(number, &woken.clone().into());
+        let mut context_of_main = Context::from_waker(&waker);
         let mut limit = None;
         loop {
             let turns = poll_fn(|context| {
                 self.reactor.outside.set_executor(context.waker());
-                if let Poll::Ready(result) = main.as_mut().poll(context) {
-                    return Poll::Ready(Some(result));
+                if woken.0.swap(false, Ordering::Relaxed) {
+                    self.reactor.polled.set(self.reactor.polled.get() + 1);
+                    if let Poll::Ready(result) = main.as_mut().poll(&mut context_of_main) {
+                        return Poll::Ready(Some(result));
+                    }
                 }
                 match self.reactor.turn() {
                     Turn::Pass => {
@@ -64,6 +72,7 @@ impl Host {
                 }
             });
             if let Some(result) = self.executor.run(turns) {
+                self.reactor.outside.forget(number);
                 return result;
             }
         }
@@ -81,9 +90,19 @@ fn limit_parking(context: &mut Context<'_>) -> Timer {
 }
 
 impl Drop for Host {
-    /// Tasks that the executor leaves behind keep the reactor, so this finishes its transfers.
+    /// Tasks that the executor leaves behind keep the reactor, so this finishes its work.
     fn drop(&mut self) {
         self.reactor.ring().finish();
+        self.reactor.helper.end();
+    }
+}
+
+/// Whether the main future has been woken.
+struct Flag(AtomicBool);
+
+impl Wake for Flag {
+    fn wake(self: Arc<Self>) {
+        self.0.store(true, Ordering::Relaxed);
     }
 }
 

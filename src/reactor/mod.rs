@@ -17,7 +17,8 @@
 //! - All tasks of the thread are in one queue, first in first out, and spawned with [`spawn`]. A task
 //!   that is not counted could be runnable while the thread sleeps.
 //! - Whatever the executor itself does for a task is awaited with [`hosted`], and what another thread
-//!   completes with [`reachable`]. Both would be noticed a pass later (at most 100 ms) otherwise.
+//!   completes with [`reachable`]. Both would be noticed late otherwise: when the thread is awake and its
+//!   executor makes a pass.
 //! - Nothing is submitted more than one turn late, however busy the tasks are.
 //! - Only `ring` is `unsafe`.
 //!
@@ -49,8 +50,8 @@ pub use self::blocking::blocking;
 pub use self::core::task_count;
 pub use self::host::{Host, HostError};
 pub use self::in_background::background;
-pub use self::reachable::reachable;
-pub use self::ring::OpenFile;
+pub use self::reachable::{reachable, reachable_by_watchdog};
+pub use self::ring::{OpenFile, TransferFile};
 pub use self::sleep::{Sleep, sleep, sleep_until};
 pub use self::tasks::{Task, hosted, pass, spawn, spawn_later};
 pub use self::transfer::{read, sync, write};

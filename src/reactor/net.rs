@@ -1,7 +1,8 @@
 //! TCP sockets: readiness from the ring, bytes by direct system calls.
 //!
 //! A read goes straight into the reader's memory, so no memory is bound to connections that send
-//! nothing, and a large body can be read where it is needed.
+//! nothing, and a large body can be read where it is needed. A read that returns less than it could is taken
+//! for the last one until the kernel reports more; so urgent data, at which reads stop, is not supported.
 
 use std::future::poll_fn;
 use std::io::{self, Read, Write};

@@ -28,7 +28,7 @@ struct Bell {
     /// Numbers of the futures that were woken.
     woken: Mutex<Vec<u64>>,
     thread: ThreadId,
-    /// Wakes the executor, should it have parked by mistake (`shard::nudge`).
+    /// Wakes the executor, for the watchdog (`shard::nudge`).
     executor: OnceLock<Waker>,
 }
 
@@ -49,9 +49,6 @@ impl Bell {
         if !was_rung && !is_own_thread {
             // Fails only if the counter is full: then it is ready already.
             self.descriptor.write(1).ok();
-            if let Some(executor) = self.executor.get() {
-                executor.wake_by_ref();
-            }
         }
     }
 
@@ -104,9 +101,9 @@ impl Outside {
     }
 
     /// A waker for other threads, and its number.
-    pub fn new_waker(&self) -> (u64, Waker) {
+    pub fn new_waker(&self, is_watchdog: bool) -> (u64, Waker) {
         let number = self.next_number.replace(self.next_number.get() + 1);
-        (number, Arc::new(Ringer { bell: self.bell.clone(), number }).into())
+        (number, Arc::new(Ringer { bell: self.bell.clone(), number, is_watchdog }).into())
     }
 
     /// `task` is woken when the waker of this number is.
@@ -124,14 +121,27 @@ impl Outside {
 struct Ringer {
     bell: Arc<Bell>,
     number: u64,
+    /// It wakes the executor too, in case that has parked by mistake.
+    is_watchdog: bool,
+}
+
+impl Ringer {
+    fn ring(&self) {
+        self.bell.wake(self.number);
+        if self.is_watchdog
+            && let Some(executor) = self.bell.executor.get()
+        {
+            executor.wake_by_ref();
+        }
+    }
 }
 
 impl Wake for Ringer {
     fn wake(self: Arc<Self>) {
-        self.bell.wake(self.number);
+        self.ring();
     }
 
     fn wake_by_ref(self: &Arc<Self>) {
-        self.bell.wake(self.number);
+        self.ring();
     }
 }

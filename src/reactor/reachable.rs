@@ -21,19 +21,28 @@ pin_project! {
 
 /// Its place among those that may be woken.
 #[derive(Default)]
-struct Registered(Option<(Rc<Reactor>, u64, Waker)>);
+struct Registered {
+    is_watchdog: bool,
+    place: Option<(Rc<Reactor>, u64, Waker)>,
+}
 
 /// Makes `future` one that another thread may complete.
 pub fn reachable<F: Future>(future: F) -> Reachable<F> {
     Reachable { future, registered: Registered::default() }
 }
 
+/// The same for a thread that watches this one: its wake-ups reach the executor even if that has parked by
+/// mistake. They must be few, because the executor counts in 15 bits those that it has not seen.
+pub fn reachable_by_watchdog<F: Future>(future: F) -> Reachable<F> {
+    Reachable { future, registered: Registered { is_watchdog: true, place: None } }
+}
+
 impl Registered {
     /// Keeps the task's waker; returns the one for other threads.
     fn renew(&mut self, task: &Waker) -> &Waker {
-        let (reactor, number, outside) = self.0.get_or_insert_with(|| {
+        let (reactor, number, outside) = self.place.get_or_insert_with(|| {
             let reactor = current();
-            let (number, waker) = reactor.outside.new_waker();
+            let (number, waker) = reactor.outside.new_waker(self.is_watchdog);
             (reactor, number, waker)
         });
         reactor.outside.set_task(*number, task);
@@ -43,7 +52,7 @@ impl Registered {
 
 impl Drop for Registered {
     fn drop(&mut self) {
-        if let Some((reactor, number, _)) = &self.0 {
+        if let Some((reactor, number, _)) = &self.place {
             reactor.outside.forget(*number);
         }
     }

@@ -58,8 +58,8 @@ impl Readiness {
             self.watch.set(None);
         }
         self.is_ready.set(true);
-        // An error of the watch itself: the next read or write says what is wrong.
-        if result < 0 || result & i32::from(POLLERR | POLLHUP | POLLRDHUP) != 0 {
+        // A negative result is an error of the watch: it has ended, and the next one may succeed.
+        if result > 0 && result & i32::from(POLLERR | POLLHUP | POLLRDHUP) != 0 {
             self.is_final.set(true);
         }
         if let Some(waker) = self.waker.take() {
@@ -82,6 +82,8 @@ mod tests {
         readiness.report(i32::from(POLLIN), true);
         assert!(readiness.take() && !readiness.take());
         assert_eq!(readiness.watch.get(), Some(1), "the kernel goes on watching");
+        readiness.report(-12, false);
+        assert!(readiness.take() && !readiness.take(), "it can be watched again");
         readiness.report(i32::from(POLLIN | POLLRDHUP), false);
         assert!(readiness.take() && readiness.take());
         assert_eq!(readiness.watch.get(), None);

@@ -38,8 +38,14 @@ const COMPLETIONS: u32 = 16 * ENTRIES;
 /// Marks the report of a request whose outcome does not matter.
 const IGNORED: u64 = u64::MAX;
 
+/// A file that bytes can be transferred to and from. Dropping it must not use the ring, which happens
+/// when its last transfer is complete.
+pub trait TransferFile: AsRawFd {}
+
+impl TransferFile for std::fs::File {}
+
 /// A file that stays open while a transfer uses it.
-pub type OpenFile = Rc<dyn AsRawFd>;
+pub type OpenFile = Rc<dyn TransferFile>;
 
 pub struct Ring {
     uring: IoUring,
@@ -94,10 +100,11 @@ impl Ring {
         self.push(opcode::PollAdd::new(descriptor, events).multi(true).build(), key as u64);
     }
 
-    /// Ends the watch. The descriptor may be closed afterwards.
+    /// Ends the watch. The descriptor may be closed afterwards, although the kernel keeps the file open until
+    /// it has been told. Not by PollRemove: that does nothing if a report is under way.
     pub fn unwatch(&mut self, readiness: &Readiness) {
         if let Some(key) = readiness.watch.take() {
-            self.push(opcode::PollRemove::new(key as u64).build(), IGNORED);
+            self.push(opcode::AsyncCancel::new(key as u64).build(), IGNORED);
         }
     }
 
@@ -246,6 +253,11 @@ impl Ring {
             self.wait(None);
             self.deliver();
         }
+    }
+
+    #[cfg(test)]
+    pub fn request_count(&self) -> usize {
+        self.requests.len()
     }
 
     fn has_transfers(&self) -> bool {

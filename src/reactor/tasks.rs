@@ -62,14 +62,15 @@ impl<F: Future> Future for Counted<F> {
     }
 }
 
-/// Yields to all runnable tasks.
+/// Yields to all runnable tasks, until the reactor has taken a turn. A task that woke itself could keep the
+/// executor from making a pass.
 pub async fn pass() {
     let mut has_passed = false;
     poll_fn(|context| {
         if std::mem::replace(&mut has_passed, true) {
             return Poll::Ready(());
         }
-        context.waker().wake_by_ref();
+        current().yielded.borrow_mut().push(context.waker().clone());
         Poll::Pending
     })
     .await;

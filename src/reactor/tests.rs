@@ -4,6 +4,7 @@ use std::cell::{Cell, RefCell};
 use std::fs::File;
 use std::future::Future;
 use std::net::SocketAddr;
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::FileExt;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
@@ -11,6 +12,7 @@ use std::time::{Duration, Instant};
 use futures_util::future::Either;
 use futures_util::io::{AsyncReadExt, AsyncWriteExt};
 use glommio::{LocalExecutorBuilder, Placement, PoolPlacement};
+use nix::sys::socket;
 
 use super::core::current;
 use super::net::{TcpListener, TcpStream};
@@ -222,6 +224,32 @@ fn a_dropped_stream_ends_the_connection_although_it_was_watched() {
     });
 }
 
+/// The kernel may be about to report something about the socket that is closed.
+#[test]
+fn watches_end_with_their_streams_whatever_is_under_way() {
+    run(async {
+        sleep(Duration::from_millis(1)).await; // The bell is watched then.
+        let before = current().ring().request_count();
+        for round in 0..50 {
+            let (mine, theirs) = pair().await;
+            let reading = Box::pin(async { (&mine).read(&mut [0; 8]).await.map(drop) });
+            let _ = futures_util::future::select(reading, std::future::ready(())).await;
+            pass().await;
+            (&theirs).write_all(b"late").await.unwrap();
+            std::thread::sleep(Duration::from_millis(1));
+            if round % 2 == 0 {
+                socket::shutdown(mine.as_raw_fd(), socket::Shutdown::Both).unwrap();
+            }
+            drop(mine);
+            // The end, or a reset because something was unread.
+            assert_eq!((&theirs).read(&mut [0; 8]).await.unwrap_or(0), 0);
+        }
+        while current().ring().request_count() > before {
+            sleep(Duration::from_millis(1)).await;
+        }
+    });
+}
+
 /// What the executor does itself: opening a file takes several passes.
 #[test]
 fn the_executor_serves_its_own_requests_beside() {
@@ -234,6 +262,28 @@ fn the_executor_serves_its_own_requests_beside() {
         begin.elapsed()
     });
     // Waiting for the executor's own timer would take 100 ms for each of at least 20 requests.
+    assert!(took < Duration::from_secs(1), "{took:?}");
+}
+
+#[test]
+fn a_task_that_always_runs_does_not_keep_the_executor_from_its_requests() {
+    let took = run(async {
+        let has_ended = Rc::new(Cell::new(false));
+        let ended = has_ended.clone();
+        spawn(async move {
+            while !ended.get() {
+                pass().await;
+            }
+        })
+        .detach();
+        let begin = Instant::now();
+        for _ in 0..10 {
+            let file = hosted(glommio::io::BufferedFile::open("/proc/self/stat")).await.unwrap();
+            hosted(file.close()).await.unwrap();
+        }
+        has_ended.set(true);
+        begin.elapsed()
+    });
     assert!(took < Duration::from_secs(1), "{took:?}");
 }
 

@@ -100,7 +100,7 @@ where
         reach.send(Stage::Made).ok();
         Ok(host.run(async move {
             reach.send(Stage::Begun).ok();
-            reactor::spawn(reactor::reachable(pulse.clone().listen())).detach();
+            reactor::spawn(reactor::reachable_by_watchdog(pulse.clone().listen())).detach();
             let _leaves_in_the_end = Leaving(pulse.clone());
             reactor::spawn(main(pulse)).await
         }))

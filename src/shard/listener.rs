@@ -75,6 +75,7 @@ pub async fn accept_each<S: Service>(
                 if let Err(error) = accept(stream) {
                     tracing::warn!(shard = shard.id.0, "connection refused: {error}");
                 }
+                reactor::pass().await;
             }
             Err(error) => {
                 tracing::warn!(shard = shard.id.0, "accept failed: {error}");

@@ -341,13 +341,13 @@ fn direct_io(
 /// Creates a ring and probes it for the operations that the runtime submits.
 fn missing_operations() -> io::Result<Vec<&'static str>> {
     let needed = [
+        ("cancel", opcode::AsyncCancel::CODE),
         ("close", opcode::Close::CODE),
         ("fallocate", opcode::Fallocate::CODE),
         ("fsync", opcode::Fsync::CODE),
         ("openat", opcode::OpenAt::CODE),
         ("poll", opcode::PollAdd::CODE),
         ("read", opcode::Read::CODE),
-        ("poll remove", opcode::PollRemove::CODE),
         ("statx", opcode::Statx::CODE),
         ("timeout", opcode::Timeout::CODE),
         ("write", opcode::Write::CODE),

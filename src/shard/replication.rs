@@ -260,6 +260,9 @@ impl FrameSender for TcpSender {
 
 impl FrameReceiver for TcpReceiver {
     async fn receive(&mut self, size_max: usize) -> io::Result<Frame> {
+        if self.0.has_more() {
+            reactor::pass().await;
+        }
         let mut head = FrameHead::new_zeroed();
         (&*self.0).read_exact(head.as_mut_bytes()).await?;
         let size = rest_size(&head, size_max)

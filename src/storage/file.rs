@@ -84,8 +84,7 @@ pub struct FileDisk {
 impl FileDisk {
     /// Opens an existing directory, and probes how its file system handles direct I/O.
     ///
-    /// The first file that a thread opens on a device decides how glommio does all I/O there, so
-    /// call this before anything else opens a file on this thread.
+    /// Call this before anything else opens a file on this thread.
     pub async fn open(directory: &Path, options: FileDiskOptions) -> Result<Self, DiskError> {
         let faulted = |error| fault("open directory", &directory.to_string_lossy(), 0, error);
         let directory: Rc<Path> = fs::canonicalize(directory).map_err(faulted)?.into();
@@ -289,9 +288,8 @@ thread_local! {
 
 /// Opens a file of written blocks before any other on this device and thread.
 ///
-/// glommio reads a block of the first file it opens to learn whether the device can poll, and
-/// believes a file without written blocks that it can: every later read would fail. A write-only
-/// first file turns polling off instead.
+/// glommio reads a block of the first file it opens to learn whether the device can poll. We do not poll, but it
+/// reports an error if there is nothing to read.
 async fn probe(directory: &Path) -> io::Result<Mode> {
     let in_memory = statfs(directory)?.filesystem_type() == TMPFS_MAGIC;
     let mode = if in_memory { Mode::Memory } else { Mode::Direct };
@@ -302,7 +300,7 @@ async fn probe(directory: &Path) -> io::Result<Mode> {
     let path = directory.join(PROBE_NAME);
     write_probe(&path)?;
     let opened =
-        reactor::hosted(OpenOptions::new().write(true).dma_open(&path)).await.map_err(plain);
+        reactor::hosted(OpenOptions::new().read(true).dma_open(&path)).await.map_err(plain);
     let closed = match opened {
         Ok(file) => reactor::hosted(file.close()).await.map_err(plain),
         Err(error) => Err(error),

@@ -69,6 +69,8 @@ impl Handle {
     }
 }
 
+impl reactor::TransferFile for Handle {}
+
 impl AsRawFd for Handle {
     fn as_raw_fd(&self) -> RawFd {
         match self {

@@ -12,6 +12,7 @@ import java.util.Map;
 import java.util.concurrent.ConcurrentLinkedQueue;
 import java.util.concurrent.TimeUnit;
 import java.util.concurrent.atomic.AtomicInteger;
+import java.util.concurrent.locks.LockSupport;
 import org.apache.rocketmq.client.exception.MQClientException;
 import org.apache.rocketmq.client.producer.DefaultMQProducer;
 import org.apache.rocketmq.common.message.Message;
@@ -29,6 +30,9 @@ import org.apache.rocketmq.common.message.Message;
 final class Failover {
     /** A rolling restart waits for its leaders to return, three times. */
     static final int SEND_DEADLINE_S = 200;
+    /** Between two sends of a thread: as fast as they can, producers would keep the brokers of a small machine from
+     * their heartbeats. */
+    private static final int PAUSE_MS = 3;
     private static final int REASONS_MAX = 3;
 
     private final Target target;
@@ -72,6 +76,7 @@ final class Failover {
             threads.add(new Thread(() -> {
                 for (var i = 0; !Files.exists(stop) && System.nanoTime() < deadline; i++) {
                     sendOne(producer, topic, producer.getProducerGroup() + "-" + i, acks);
+                    LockSupport.parkNanos(TimeUnit.MILLISECONDS.toNanos(PAUSE_MS));
                 }
             }));
         }
