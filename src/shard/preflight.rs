@@ -451,9 +451,9 @@ mod tests {
     fn kernels() {
         for (release, state) in [
             ("6.18.5", State::Ok),
-            ("5.8.0-63-generic", State::Ok),
-            ("5.10-rc1", State::Ok),
-            ("5.7.19", State::Fail),
+            ("5.13.0-52-generic", State::Ok),
+            ("5.15-rc1", State::Ok),
+            ("5.10.0-33-amd64", State::Fail),
             ("4.18.0-553.el8", State::Fail),
             ("plan9", State::Warn),
             ("", State::Warn),
