@@ -154,10 +154,14 @@ impl Routes {
         (self.member_count(), self.entry_count)
     }
 
-    /// The address registered for the name and id of `broker`.
-    pub fn address_of(&self, broker: &BrokerId) -> Option<&str> {
-        let members = &self.brokers.get(broker.name.as_str())?.members;
-        members.get(&broker.id).map(|member| member.address.as_str())
+    /// The address of another broker that claims the same name and id as `registration`. One with a newer
+    /// state version does not claim them but succeeds: it has been elected.
+    pub fn contested_by(&self, registration: &Registration) -> Option<&str> {
+        let Registration { broker, version, .. } = registration;
+        let held = self.brokers.get(broker.name.as_str())?.members.get(&broker.id)?;
+        let is_contested =
+            held.address != broker.address && held.version.state_version == version.state_version;
+        is_contested.then_some(held.address.as_str())
     }
 
     fn register(

@@ -57,7 +57,7 @@ impl NameService {
     ) -> Result<NameServerReply, Refusal> {
         let broker = &registration.broker;
         let mut routes = self.routes.borrow_mut();
-        let before = routes.address_of(broker).map(str::to_owned);
+        let contested = routes.contested_by(registration).map(str::to_owned);
         let reply = routes.handle(request, connection, now)?;
         if let Some(first) = registration.skipped.first()
             && self.is_to_be_said(&format!("topics of {}", broker.name), now)
@@ -66,7 +66,7 @@ impl NameService {
         }
         // A broker that stops or falls silent loses its route first, so a broker that is replaced
         // is still running.
-        if let Some(before) = before.filter(|before| *before != broker.address)
+        if let Some(before) = contested
             && self.is_to_be_said(&broker.name, now)
         {
             tracing::warn!(

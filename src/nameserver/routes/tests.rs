@@ -261,6 +261,17 @@ fn an_older_state_version_does_not_take_a_name_over() {
 }
 
 #[test]
+fn a_leader_that_was_elected_does_not_contest_the_name() {
+    let mut world = World::default();
+    world.register(1, says_all(a(), 1, &["T"])).unwrap();
+    let mut other = says_all(broker("a", 0, "10.0.0.9:10911"), 1, &["T"]);
+    assert_eq!(world.routes.contested_by(&other), Some("10.0.0.1:10911"));
+    other.version.state_version = 1;
+    assert_eq!(world.routes.contested_by(&other), None);
+    assert_eq!(world.routes.contested_by(&says_all(a(), 2, &["T"])), None, "itself");
+}
+
+#[test]
 fn one_name_belongs_to_one_cluster() {
     let mut world = World::default();
     world.register(1, says_all(a(), 1, &["T"])).unwrap();
