@@ -17,7 +17,7 @@ pub async fn blocking<T: Send + 'static>(
         let _ = give.send(outcome.unwrap_or_else(|_| Err(io::Error::other("panicked"))));
     };
     let jobs = current().helper.jobs()?;
-    let gone = |_| io::Error::other("the helper thread has ended");
-    reachable(jobs.send_async(Box::new(job))).await.map_err(|_| gone(()))?;
-    reachable(outcome.recv_async()).await.map_err(|_| gone(()))?
+    let gone = || io::Error::other("the helper thread has ended");
+    reachable(jobs.send_async(Box::new(job))).await.map_err(|_| gone())?;
+    reachable(outcome.recv_async()).await.map_err(|_| gone())?
 }

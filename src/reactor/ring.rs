@@ -117,10 +117,9 @@ impl Ring {
         completion: Rc<Completion>,
     ) {
         let (fd, begin, size) = (Fd(file.as_raw_fd()), buffer.as_ptr(), transfer_size(&buffer));
+        let entry = opcode::Write::new(fd, begin, size).offset(offset).build();
         let memory = Memory::Shared { _buffer: buffer };
-        let request = Request::Transfer(Transfer { completion, memory, _file: file });
-        let key = self.requests.insert(request);
-        self.push(opcode::Write::new(fd, begin, size).offset(offset).build(), key as u64);
+        self.transfer(entry, Transfer { completion, memory, _file: file });
     }
 
     /// Reads into `buffer`, which the completion returns.
@@ -133,18 +132,20 @@ impl Ring {
     ) {
         let size = transfer_size(&buffer);
         let (fd, begin) = (Fd(file.as_raw_fd()), buffer.as_bytes_mut().as_mut_ptr());
+        let entry = opcode::Read::new(fd, begin, size).offset(offset).build();
         let memory = Memory::Owned(buffer);
-        let request = Request::Transfer(Transfer { completion, memory, _file: file });
-        let key = self.requests.insert(request);
-        self.push(opcode::Read::new(fd, begin, size).offset(offset).build(), key as u64);
+        self.transfer(entry, Transfer { completion, memory, _file: file });
     }
 
     /// Flushes the contents of `file`, and what is needed to find them (fdatasync).
     pub fn sync(&mut self, file: OpenFile, completion: Rc<Completion>) {
-        let fd = Fd(file.as_raw_fd());
-        let request = Transfer { completion, memory: Memory::None, _file: file };
-        let key = self.requests.insert(Request::Transfer(request));
-        let entry = opcode::Fsync::new(fd).flags(FsyncFlags::DATASYNC).build();
+        let entry = opcode::Fsync::new(Fd(file.as_raw_fd())).flags(FsyncFlags::DATASYNC).build();
+        self.transfer(entry, Transfer { completion, memory: Memory::None, _file: file });
+    }
+
+    /// `entry` points only to what `transfer` owns.
+    fn transfer(&mut self, entry: squeue::Entry, transfer: Transfer) {
+        let key = self.requests.insert(Request::Transfer(transfer));
         self.push(entry, key as u64);
     }
 
