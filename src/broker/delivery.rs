@@ -256,7 +256,7 @@ impl<D: Disk> Broker<D> {
         cut_count: u32,
         context: &impl Context,
     ) -> Result<(), Paused> {
-        let size = slice.iter().map(|(_, located, _)| located.size as usize).sum();
+        let size = slice.iter().map(size_delivered).sum();
         let attempt = || {
             if self.store.standing().cut_count != cut_count {
                 return Ok(Err(Paused::Cut));
@@ -428,6 +428,11 @@ fn destination<'a>(durable: &'a Durable, pending: &RecordView<'_>) -> Option<(Qu
     Some((QueueKey { topic: number, queue }, topic.config.name.as_str()))
 }
 
+/// The most that a delivered message takes in an entry, bytes.
+fn size_delivered((_, located, _): &(Key, Located, Chunk)) -> usize {
+    located.size as usize + OVERHEAD_MAX
+}
+
 /// Splits what is due into parts of bounded size.
 fn slices(
     mut read: &[(Key, Located, Chunk)],
@@ -435,8 +440,8 @@ fn slices(
 ) -> impl Iterator<Item = &[(Key, Located, Chunk)]> {
     std::iter::from_fn(move || {
         let mut bytes = 0;
-        let fits = |(_, located, _): &&(Key, Located, Chunk)| {
-            bytes += located.size as usize + OVERHEAD_MAX;
+        let fits = |due: &&(Key, Located, Chunk)| {
+            bytes += size_delivered(due);
             bytes <= bytes_max
         };
         let count = read.iter().take(SLICE_COUNT_MAX).take_while(fits).count().max(1);

@@ -256,9 +256,7 @@ impl<D: Disk> Log<D> {
             (true, None) => return Err(self.roll().expect_err("there is no next one").into()),
         };
         let entries = raw::check(bytes, self.writer.raw_start(segment_end))?;
-        if !self.room.admits(SpaceClass::Reserved, bytes.len()) {
-            return Err(AppendError::NoRoom.into());
-        }
+        self.room.admit(SpaceClass::Reserved, bytes.len())?;
         if is_full {
             self.roll()?;
         }
@@ -461,7 +459,8 @@ impl<D: Disk> Log<D> {
             return Err(AppendError::DiskFull);
         }
         self.check_held()?;
-        if self.room.admits(space, size) { Ok(size) } else { Err(AppendError::NoRoom) }
+        self.room.admit(space, size)?;
+        Ok(size)
     }
 
     /// Appends that waited for the end of the hold are tried again, and find out whether there is a

@@ -51,6 +51,8 @@ pub struct Room {
     granted: FxHashMap<TicketId, u64>,
     /// The ticket in use, during its append.
     spending: Option<TicketId>,
+    /// The last ticket whose append found no room all the same, and the bytes that it needed.
+    refused: Option<(TicketId, u64)>,
     next_ticket: u64,
     /// Wakers of granted tickets that have not been woken yet.
     woken: Woken,
@@ -90,6 +92,7 @@ impl Room {
             waiting: BTreeMap::new(),
             granted: FxHashMap::default(),
             spending: None,
+            refused: None,
             next_ticket: 0,
             woken: Woken::new(),
         }
@@ -105,6 +108,13 @@ impl Room {
                 size <= self.own()
                     || self.waiting.is_empty() && self.fits(size, self.in_flight_max())
             }
+        }
+    }
+
+    /// An append of `size` bytes was not admitted.
+    pub fn handle_refused(&mut self, size: u64) {
+        if let Some(id) = self.spending {
+            self.refused = Some((id, size));
         }
     }
 
@@ -152,7 +162,8 @@ impl Room {
         }
         let id = TicketId(self.next_ticket);
         self.next_ticket += 1;
-        self.wait(id, size);
+        self.waiting.insert(id, Waiting { size, waker: None });
+        self.grant();
         Some(id)
     }
 
@@ -176,11 +187,18 @@ impl Room {
         self.spending = None;
     }
 
-    /// A granted ticket that could not be used (there is no segment, or `size` exceeds what it
-    /// holds) returns to its old place, before all later ones.
+    /// A granted ticket that could not be used (there is no segment, or the append was larger than
+    /// what it holds) returns to its old place, before all later ones. It asks for at least what
+    /// was refused: otherwise the same would happen again, at once and forever.
     pub fn wait_again(&mut self, id: TicketId, size: u64) {
         self.give_back(id);
-        self.wait(id, size);
+        let refused = self.refused.take_if(|(refused, _)| *refused == id);
+        let size = refused.map_or(size, |(_, needed)| size.max(needed));
+        self.waiting.insert(id, Waiting { size, waker: None });
+        // All are granted then, and only a write in flight makes room.
+        if self.gate != Gate::Over {
+            self.grant();
+        }
     }
 
     /// Removes the ticket, and the room that it held.
@@ -193,11 +211,6 @@ impl Room {
     /// Tickets granted since the last call.
     pub fn take_woken(&mut self) -> Woken {
         std::mem::take(&mut self.woken)
-    }
-
-    fn wait(&mut self, id: TicketId, size: u64) {
-        self.waiting.insert(id, Waiting { size, waker: None });
-        self.grant();
     }
 
     fn give_back(&mut self, id: TicketId) {

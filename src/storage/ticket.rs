@@ -25,8 +25,19 @@ impl SharedRoom {
         Self(Rc::new(Room::new(budget).into()))
     }
 
+    /// Whether an append of `size` bytes could take place now.
     pub fn admits(&self, class: SpaceClass, size: usize) -> bool {
         self.0.borrow().admits(class, size as u64)
+    }
+
+    /// Admits an append that is about to be made.
+    pub fn admit(&self, class: SpaceClass, size: usize) -> Result<(), AppendError> {
+        let room = &mut *self.0.borrow_mut();
+        if room.admits(class, size as u64) {
+            return Ok(());
+        }
+        room.handle_refused(size as u64);
+        Err(AppendError::NoRoom)
     }
 
     pub fn handle_append(&self, size: usize, in_flight: u64) {
@@ -92,7 +103,8 @@ impl Ticket {
     }
 
     /// Call it if an append found no room anyway, because there was no segment or it was larger
-    /// than the room held. Waits in the old place, before all later tickets.
+    /// than the room held. Waits in the old place, before all later tickets, for at least what the
+    /// append needed.
     pub fn wait_again(&self, payload_size: usize) {
         self.room.update(|room| room.wait_again(self.id, entry_size(payload_size) as u64));
     }

@@ -58,6 +58,8 @@ impl Scene {
         if is_admitted {
             self.in_flight.push_back(size);
             self.room.handle_append(size, self.total());
+        } else {
+            self.room.handle_refused(size);
         }
         is_admitted
     }
@@ -165,6 +167,32 @@ fn a_ticket_that_could_not_be_used_is_again_before_later_ones() {
     scene.commit(0);
     assert!(scene.is_granted(first) && !scene.is_granted(second) && !scene.is_granted(third));
     assert!(scene.spend(first, 20));
+}
+
+#[test]
+fn a_ticket_whose_append_was_larger_waits_for_what_the_append_needs() {
+    let mut scene = Scene::new(100);
+    assert!(scene.append(Ordinary, 70) && scene.append(Ordinary, 30));
+    let first = scene.take(20);
+    scene.commit(1);
+    assert!(scene.is_granted(first) && !scene.spend(first, 75));
+    scene.room.wait_again(first, 20);
+    assert!(!scene.is_granted(first), "75 are needed, and 30 are in flight");
+    scene.commit(1);
+    assert!(scene.is_granted(first) && scene.spend(first, 75));
+}
+
+#[test]
+fn when_waiting_is_pointless_an_append_that_found_no_room_waits_for_a_write() {
+    let mut scene = Scene::new(100);
+    assert!(scene.append(Ordinary, 100));
+    let id = scene.take(60);
+    scene.room.handle_progress(100, Gate::Over);
+    assert!(scene.is_granted(id) && !scene.spend(id, 60));
+    scene.room.wait_again(id, 60);
+    assert!(!scene.is_granted(id), "nothing has been written since");
+    scene.commit(1);
+    assert!(scene.is_granted(id) && scene.spend(id, 60));
 }
 
 /// One MiB in 20 ms is 2.5 MiB in 50 ms.
