@@ -16,7 +16,7 @@ const COMMIT_TIME_MAX: Duration = Duration::from_millis(50);
 /// by several that were held up behind it.
 const WINDOW: Duration = Duration::from_millis(20);
 /// Always allowed in flight, bytes: less would keep a fast device waiting for the next write.
-const IN_FLIGHT_MIN: u64 = 1 << 20;
+const IN_FLIGHT_MIN: u64 = 512 << 10;
 /// With this much in flight, the device is the bottleneck even if nobody waits for admission, bytes.
 const SATURATED: u64 = 4 << 20;
 
