@@ -13,6 +13,7 @@ use super::passes::Passes;
 use super::readiness::Readiness;
 use super::ring::Ring;
 use super::timers::Timers;
+use super::urgent::Urgent;
 
 thread_local! {
     pub static CURRENT: RefCell<Option<Rc<Reactor>>> = const { RefCell::new(None) };
@@ -32,6 +33,14 @@ pub fn task_count() -> u32 {
     current().polled_before.get()
 }
 
+/// Starts what tasks have asked for, and wakes those for which something has happened, without waiting
+/// for the next turn.
+pub fn look() {
+    let reactor = current();
+    reactor.submit();
+    reactor.ring().deliver();
+}
+
 /// The state of one thread.
 pub struct Reactor {
     ring: RefCell<Ring>,
@@ -40,6 +49,9 @@ pub struct Reactor {
     pub background: Background,
     pub helper: Helper,
     pub passes: Passes,
+    pub urgent: Urgent,
+    /// How many tasks are being polled: each inside the one before, which has spawned it.
+    depth: Cell<u32>,
     /// Tasks polled since the last turn, and between that and the one before.
     pub polled: Cell<u32>,
     polled_before: Cell<u32>,
@@ -71,6 +83,8 @@ impl Reactor {
             background: Background::default(),
             helper: Helper::default(),
             passes: Passes::default(),
+            urgent: Urgent::default(),
+            depth: Cell::new(0),
             polled: Cell::new(0),
             polled_before: Cell::new(0),
             turns: Cell::new(0),
@@ -128,7 +142,31 @@ impl Reactor {
         Turn::Again
     }
 
-    /// Wakes the tasks for which something has happened. Returns whether there is any.
+    /// A task is polled, until what this returns is dropped.
+    pub fn begin_task(&self) -> impl Drop + '_ {
+        self.polled.set(self.polled.get() + 1);
+        self.depth.set(self.depth.get() + 1);
+        Inside(&self.depth)
+    }
+
+    /// A task has been polled. If the tasks have run for long, looks whether the device has done
+    /// something, and gives it more to do.
+    pub fn between_tasks(&self) {
+        if self.depth.get() > 0 {
+            return;
+        }
+        let now = Instant::now();
+        if self.urgent.is_due(now) {
+            self.submit();
+            self.ring().deliver();
+            if self.urgent.run(now) {
+                self.submit();
+            }
+        }
+    }
+
+    /// Wakes the tasks for which something has happened, and polls urgent ones. Returns whether there
+    /// is any.
     fn deliver(&self, now: Instant) -> bool {
         let mut is_any = self.ring().deliver() > 0;
         is_any |= self.outside.deliver(&self.ring);
@@ -138,10 +176,11 @@ impl Reactor {
         }
         loop {
             let due = self.timers.borrow_mut().take_due(now);
-            let Some(waker) = due else { return is_any };
+            let Some(waker) = due else { break };
             waker.wake();
             is_any = true;
         }
+        self.urgent.run(now) || is_any
     }
 
     /// Requests wait for one turn, because usually the next one finds nothing else to do and submits
@@ -195,5 +234,14 @@ impl Reactor {
             std::hint::spin_loop();
         }
         false
+    }
+}
+
+/// A task is being polled.
+struct Inside<'a>(&'a Cell<u32>);
+
+impl Drop for Inside<'_> {
+    fn drop(&mut self) {
+        self.0.set(self.0.get() - 1);
     }
 }

@@ -6,14 +6,14 @@ use std::io;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::task::{Context, Poll, Wake};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use glommio::timer::Timer;
 use glommio::{LocalExecutor, LocalExecutorBuilder};
 
 use super::core::{CURRENT, Reactor, Turn};
+use super::flag::Flag;
 
 /// How long the executor may park by mistake. Longer than the beginning of a pass takes, which would use
 /// up the timer.
@@ -46,7 +46,8 @@ impl Host {
         let before = CURRENT.replace(Some(self.reactor.clone()));
         let _restore = Restore(RefCell::new(before));
         let mut main = pin!(main);
-        let woken = Arc::new(Flag(AtomicBool::new(true)));
+        let woken = Arc::new(Flag::default());
+        woken.set();
         let (number, waker) = self.reactor.outside.new_waker(false);
         self.reactor.outside.set_task(number, &woken.clone().into());
         let mut context_of_main = Context::from_waker(&waker);
@@ -54,7 +55,7 @@ impl Host {
         loop {
             let turns = poll_fn(|context| {
                 self.reactor.outside.set_executor(context.waker());
-                if woken.0.swap(false, Ordering::Relaxed) {
+                if woken.take() {
                     self.reactor.polled.set(self.reactor.polled.get() + 1);
                     if let Poll::Ready(result) = main.as_mut().poll(&mut context_of_main) {
                         return Poll::Ready(Some(result));
@@ -94,15 +95,6 @@ impl Drop for Host {
     fn drop(&mut self) {
         self.reactor.ring().finish();
         self.reactor.helper.end();
-    }
-}
-
-/// Whether the main future has been woken.
-struct Flag(AtomicBool);
-
-impl Wake for Flag {
-    fn wake(self: Arc<Self>) {
-        self.0.store(true, Ordering::Relaxed);
     }
 }
 

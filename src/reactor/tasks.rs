@@ -29,6 +29,11 @@ pub fn spawn_later<T: 'static>(future: impl Future<Output = T> + 'static) -> Tas
     })
 }
 
+/// Spawns one of the few tasks that keep the device busy, which wait for no others ([`super::urgent`]).
+pub fn spawn_urgent(future: impl Future<Output = ()> + 'static) {
+    current().urgent.spawn(future);
+}
+
 impl<T> Task<T> {
     /// Nobody needs the result.
     pub fn detach(self) {}
@@ -57,8 +62,12 @@ impl<F: Future> Future for Counted<F> {
 
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<F::Output> {
         let this = self.project();
-        this.reactor.polled.set(this.reactor.polled.get() + 1);
-        this.future.poll(context)
+        let outcome = {
+            let _inside = this.reactor.begin_task();
+            this.future.poll(context)
+        };
+        this.reactor.between_tasks();
+        outcome
     }
 }
 

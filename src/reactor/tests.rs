@@ -348,3 +348,35 @@ fn one_thread_may_run_several_hosts_one_after_another() {
         );
     }
 }
+
+/// Two hundred tasks are runnable at once and take 40 ms together.
+#[test]
+fn urgent_tasks_run_between_others_however_many_there_are() {
+    run(async {
+        let file = scratch("urgent");
+        let (writes, tasks) = (Rc::new(Cell::new(0)), Rc::new(Cell::new(0)));
+        let count = writes.clone();
+        spawn_urgent(async move {
+            loop {
+                write(file.clone(), buffer_of(1), 0).await.unwrap();
+                count.set(count.get() + 1);
+            }
+        });
+        for _ in 0..200 {
+            let tasks = tasks.clone();
+            spawn_later(async move {
+                let begin = Instant::now();
+                while begin.elapsed() < Duration::from_micros(200) {
+                    std::hint::spin_loop();
+                }
+                tasks.set(tasks.get() + 1);
+            })
+            .detach();
+        }
+        let before = writes.get();
+        while tasks.get() < 200 {
+            pass().await;
+        }
+        assert!(writes.get() - before >= 5, "{} writes", writes.get() - before);
+    });
+}

@@ -22,10 +22,13 @@ use crate::model::{ClientReply, Metrics, Now, Refusal, Reply, Request};
 use crate::reactor;
 use crate::storage::disk::Disk;
 use crate::storage::recovery::damage_note;
+use crate::storage::slice::yield_now;
 use crate::storage::{AppendError, Awaited, CommitStep, Standing, Ticket, WRITES_IN_FLIGHT_MAX};
 
 /// One connection may use one part in this many of the append budget.
 const CONNECTION_SHARE: usize = 4;
+/// How long replies are sent before the shard looks whether the device can be given more.
+const ANSWER_TIME: Duration = Duration::from_millis(1);
 /// How often to check for idle connections.
 const SWEEP_EVERY: Duration = Duration::from_secs(10);
 /// Pause before failed background work is retried, for instance on a full disk.
@@ -225,15 +228,14 @@ impl<D: Disk> Shard<BrokerService<D>> {
     /// Starts the committers; they end when the store is stopped or fenced.
     pub fn start_committers(self: &Rc<Self>) {
         for _ in 0..WRITES_IN_FLIGHT_MAX {
-            let shard = self.clone();
-            reactor::spawn(shard.commit()).detach();
+            reactor::spawn_urgent(self.clone().commit());
         }
     }
 
     async fn commit(self: Rc<Self>) {
         loop {
             let step = self.service.broker.store().commit_step().await;
-            self.handle_commit();
+            self.answer_committed().await;
             match step {
                 Ok(CommitStep::Stopped) => return,
                 Ok(_) => {}
@@ -248,12 +250,29 @@ impl<D: Disk> Shard<BrokerService<D>> {
         }
     }
 
+    /// Sends the replies of what is committed. To thousands of connections that takes longer than a
+    /// write, so meanwhile the other committers are given what the device reports, and start the next
+    /// writes; they leave this to the first.
+    async fn answer_committed(self: &Rc<Self>) {
+        if self.is_answering.replace(true) {
+            return;
+        }
+        let mut time = Duration::ZERO;
+        while self.handle_commit(time) {
+            yield_now().await;
+            reactor::look();
+            time = ANSWER_TIME;
+        }
+        self.is_answering.set(false);
+    }
+
     /// The committed mark has advanced, or the shard is fenced: wakes everything that waits for
-    /// that.
-    pub fn handle_commit(self: &Rc<Self>) {
+    /// that. Returns whether this takes longer than `time`; the caller then calls again.
+    pub fn handle_commit(self: &Rc<Self>, time: Duration) -> bool {
         let released = self.service.broker.advance();
-        self.release(released);
+        let has_more = self.release(released, time);
         self.spread_created();
+        has_more
     }
 
     /// Announces topics that producers have created here to the other shards and the NameServers.
@@ -362,7 +381,7 @@ impl<D: Disk> Shard<BrokerService<D>> {
         let now = clock::now();
         if self.service.broker.next_deadline().is_some_and(|due| due <= now.moment) {
             let released = self.service.broker.act(now);
-            self.release(released);
+            self.release(released, Duration::MAX);
         }
     }
 

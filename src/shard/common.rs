@@ -9,7 +9,7 @@ use super::budget::Budget;
 use super::nudge::Pulse;
 use super::patience::Patience;
 use super::service::Service;
-use crate::model::{Metrics, Moment, ShardId};
+use crate::model::{LogOffset, Metrics, Moment, ShardId};
 
 /// Maximum number of cold reads in flight per shard. Others wait their turn, so a consumer that
 /// replays old messages has a bounded share of the device.
@@ -49,8 +49,8 @@ pub struct Common<S: Service> {
 /// The owner of the connections, as one of them sees it. No method calls back before it returns,
 /// except [`set_deadline`](Self::set_deadline).
 pub trait Owner {
-    /// Replies of `connection` wait for the log: notify it when the committed mark advances.
-    fn list_uncommitted(&self, connection: u64);
+    /// A reply of `connection` waits until the log is committed up to `mark`: have it sent then.
+    fn wait_for_commit(&self, connection: u64, mark: LogOffset);
 
     /// At `at`, have the connection refuse the parked requests that have waited too long. This may
     /// happen immediately, so the caller must hold no borrow.

@@ -83,8 +83,6 @@ pub struct Connection<S: Service> {
     ended: Signal,
     is_blocked: Cell<bool>,
     is_closed: Cell<bool>,
-    /// Whether it is in the owner's list of connections with replies that wait for a commit.
-    is_listed: Cell<bool>,
     /// When a byte last moved, in or out.
     last_used: Cell<Instant>,
     /// A frame whose header cannot be read has come.
@@ -137,7 +135,6 @@ impl<S: Service> Connection<S> {
             ended: Signal::default(),
             is_blocked: Cell::new(false),
             is_closed: Cell::new(false),
-            is_listed: Cell::new(false),
             last_used: Cell::new(Instant::now()),
             has_unreadable: Cell::new(false),
             output_share,

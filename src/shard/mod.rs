@@ -55,5 +55,6 @@ mod shard;
 mod signals;
 pub mod tree;
 mod turn;
+mod uncommitted;
 
 pub use plan::replication_port;

@@ -125,13 +125,13 @@ impl<D: Disk> Host for ShardHost<D> {
     }
 
     fn handle_commit(&self) {
-        self.shard.handle_commit();
+        self.shard.handle_commit(Duration::MAX);
     }
 
     fn release(&self, released: Vec<Released>) {
-        self.shard.release(released);
+        self.shard.release(released, Duration::MAX);
         // Replies that waited for what was cut off.
-        self.shard.handle_commit();
+        self.shard.handle_commit(Duration::MAX);
     }
 
     fn address_of(&self, replica: u64) -> Option<String> {
@@ -155,7 +155,7 @@ impl<D: Disk> Host for ShardHost<D> {
             }
         }
         // Requests that wait for room find out who leads.
-        self.shard.handle_commit();
+        self.shard.handle_commit(Duration::MAX);
     }
 
     fn spawn_background(&self, task: impl Future<Output = ()> + 'static) {

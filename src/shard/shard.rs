@@ -11,19 +11,25 @@ use crate::reactor;
 use crate::reactor::net::TcpStream;
 use futures_util::future::select;
 use rustc_hash::FxHashMap;
+use smallvec::SmallVec;
 
 use super::clock;
 use super::common::{Common, Owner};
 use super::connection::Connection;
 use super::nudge::Pulse;
 use super::service::Service;
+use super::turn::Turn;
+use super::uncommitted::Uncommitted;
 use crate::broker::Released;
 use crate::broker::clients::CallError;
-use crate::model::{Deadlines, Moment, ShardId};
+use crate::model::{Deadlines, LogOffset, Moment, ShardId};
+use crate::storage::Standing;
 use crate::storage::signal::Signal;
 
 /// Maximum number of requests to clients sent in one go; each is a system call.
 const REQUESTS_AT_A_TIME: usize = 64;
+/// Number of connections that are sent replies between two readings of the clock.
+const RELEASE_COUNT: usize = 16;
 /// Maximum number of connections per shard.
 const CONNECTIONS_MAX: usize = 50_000;
 /// A connection that holds memory for a large request and has received nothing for this long is
@@ -35,7 +41,11 @@ pub struct Shard<S: Service> {
     common: Rc<Common<S>>,
     connections: RefCell<FxHashMap<u64, Rc<Connection<S>>>>,
     /// Connections with replies that wait for a commit.
-    with_uncommitted: RefCell<Vec<u64>>,
+    uncommitted: RefCell<Uncommitted>,
+    /// What has been cut off the log up to the last commit.
+    cut_count: Cell<u32>,
+    /// A task sends the replies of what is committed.
+    pub is_answering: Cell<bool>,
     next_connection: Cell<u64>,
     /// Deadlines of the connections' parked requests.
     deadlines: RefCell<Deadlines<u64>>,
@@ -57,7 +67,9 @@ impl<S: Service> Shard<S> {
         Rc::new(Self {
             common: Rc::new(Common::new(id, service, pulse)),
             connections: RefCell::default(),
-            with_uncommitted: RefCell::default(),
+            uncommitted: RefCell::default(),
+            cut_count: Cell::new(0),
+            is_answering: Cell::new(false),
             next_connection: Cell::new(1),
             deadlines: RefCell::default(),
             is_watching: Cell::new(false),
@@ -85,20 +97,58 @@ impl<S: Service> Shard<S> {
         self.connections.borrow().len()
     }
 
-    /// The committed mark has advanced, or never will: sends replies.
-    pub fn release(self: &Rc<Self>, released: Vec<Released<S::Reply>>) {
+    /// The committed mark has advanced, or never will: sends replies, for about `time`. Returns
+    /// whether there are more; the caller then calls again.
+    pub fn release(self: &Rc<Self>, released: Vec<Released<S::Reply>>, time: Duration) -> bool {
         let moved_at = Instant::now();
+        let mut touched: SmallVec<[Rc<Connection<S>>; 8]> = SmallVec::new();
         for Released { origin, outcome } in released {
             if let Some(connection) = self.find(origin.connection) {
                 connection.release(origin.ticket, outcome);
-                connection.list_uncommitted();
+                touched.push(connection);
             }
         }
-        let listed = std::mem::take(&mut *self.with_uncommitted.borrow_mut());
-        for connection in listed.into_iter().filter_map(|id| self.find(id)) {
-            connection.release_committed(moved_at);
+        let Standing { committed, is_fenced, cut_count } = self.service.standing();
+        if is_fenced || self.cut_count.replace(cut_count) != cut_count {
+            self.release_all(moved_at);
         }
+        let has_more = self.release_up_to(committed, moved_at, time);
+        touched.into_iter().for_each(|connection| connection.flush_released());
         self.beat();
+        has_more
+    }
+
+    /// Marks mean nothing any longer.
+    fn release_all(self: &Rc<Self>, moved_at: Instant) {
+        let all = self.uncommitted.borrow_mut().take_all();
+        for connection in all.filter_map(|id| self.find(id)) {
+            if let Some(mark) = connection.release_committed(moved_at) {
+                self.uncommitted.borrow_mut().push(connection.id, mark);
+            }
+        }
+    }
+
+    fn release_up_to(
+        self: &Rc<Self>,
+        committed: LogOffset,
+        moved_at: Instant,
+        time: Duration,
+    ) -> bool {
+        for count in 1.. {
+            let Some(id) = self.take_committed(committed) else { break };
+            let Some(connection) = self.find(id) else { continue };
+            if let Some(mark) = connection.release_committed(moved_at) {
+                self.uncommitted.borrow_mut().put_back(id, mark);
+            }
+            if count % RELEASE_COUNT == 0 && moved_at.elapsed() >= time {
+                return true;
+            }
+        }
+        false
+    }
+
+    fn take_committed(&self, committed: LogOffset) -> Option<u64> {
+        self.uncommitted.borrow_mut().take(committed)
     }
 
     /// Sends some of the requests that the service has for clients. Returns whether there may be
@@ -129,10 +179,16 @@ impl<S: Service> Shard<S> {
             let is_earlier = || next().is_some_and(|next| next < at).then_some(());
             let timer = pin!(reactor::sleep(wait));
             select(timer, self.earlier.wait(is_earlier)).await;
-            let now = clock::moment();
-            while let Some(id) = self.take_due(now) {
+            let mut turn = Turn::begin();
+            while let Some(id) = self.take_due(clock::moment()) {
                 if let Some(connection) = self.find(id) {
-                    connection.refuse_overdue(now);
+                    connection.refuse_overdue(clock::moment());
+                }
+                // All connections may be due at once, and refusing takes as long as admitting.
+                if turn.is_over(0) {
+                    self.beat();
+                    reactor::pass().await;
+                    turn = Turn::begin();
                 }
             }
             self.beat();
@@ -160,8 +216,8 @@ impl<S: Service> Shard<S> {
 }
 
 impl<S: Service> Owner for Shard<S> {
-    fn list_uncommitted(&self, connection: u64) {
-        self.with_uncommitted.borrow_mut().push(connection);
+    fn wait_for_commit(&self, connection: u64, mark: LogOffset) {
+        self.uncommitted.borrow_mut().push(connection, mark);
     }
 
     fn set_deadline(self: Rc<Self>, at: Moment, connection: u64) {

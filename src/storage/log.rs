@@ -350,7 +350,7 @@ impl<D: Disk> Log<D> {
     }
 
     /// `job` was written at `now_ns` on the disk's clock.
-    pub fn handle_written(&mut self, job: &WriteJob<D>, now_ns: u64) {
+    pub fn handle_written(&mut self, job: &WriteJob<D>, took: Range<u64>) {
         self.metrics.writes.add(1);
         self.metrics.bytes_written.add((*job.buffer).as_ref().len() as u64);
         if job.durability == Durability::Written
@@ -359,7 +359,7 @@ impl<D: Disk> Log<D> {
             segment.is_unsynced = true;
         }
         self.writer.handle_written(job.range.start);
-        self.room.handle_written(now_ns, self.written().0, self.in_flight());
+        self.room.handle_written(took, self.written().0, self.in_flight());
         let mut durable = self.durable();
         let is_durable = job.durability == Durability::Durable || planted::is(Bug::SkipsFlushes);
         if is_durable && self.config.flush == Flush::Sync {

@@ -6,13 +6,17 @@
 //! within [`COMMIT_TIME_MAX`]. The rest waits for admission, where it can still be refused. Once the
 //! device has caught up, only the budget limits.
 //!
+//! Only the time in which the device has something to write counts. Otherwise a shard that is busy with
+//! other things would take the device to be slow, admit less, and be busy with refusing the rest.
+//!
 //! Pure: the caller passes in the time.
 
+use std::ops::Range;
 use std::time::Duration;
 
 /// How long an admitted append should wait for the device at most.
 const COMMIT_TIME_MAX: Duration = Duration::from_millis(50);
-/// Shortest time over which the rate is measured. Single writes say little: a slow one is followed
+/// Shortest time of writing over which the rate is measured. Single writes say little: a slow one is followed
 /// by several that were held up behind it.
 const WINDOW: Duration = Duration::from_millis(20);
 /// Always allowed in flight, bytes: less would keep a fast device waiting for the next write.
@@ -26,38 +30,53 @@ pub struct Pace {
     /// Bytes per second; `None` while the device keeps up.
     rate: Option<u64>,
     window: Option<Window>,
+    /// The end of the last write.
+    busy_until_ns: u64,
 }
 
 /// A measurement in progress.
 #[derive(Clone, Copy, Debug)]
 struct Window {
-    begin_ns: u64,
+    /// How long the device has been writing.
+    busy_ns: u64,
     /// Log offset up to which everything was written when it began.
     written: u64,
 }
 
 impl Pace {
-    /// At `now_ns` on a monotonic clock, everything up to log offset `written` has been written, and
-    /// `in_flight` bytes have not. `has_waiting`: appends wait for admission.
-    pub fn handle_written(&mut self, now_ns: u64, written: u64, in_flight: u64, has_waiting: bool) {
+    /// A write that took the time `took` on a monotonic clock, nanoseconds, has ended. Everything up to
+    /// log offset `written` has been written, and `in_flight` bytes have not. `has_waiting`: appends
+    /// wait for admission.
+    pub fn handle_written(
+        &mut self,
+        took: Range<u64>,
+        written: u64,
+        in_flight: u64,
+        has_waiting: bool,
+    ) {
+        // Writes may overlap.
+        let busy_ns = took.end.saturating_sub(took.start.max(self.busy_until_ns));
+        self.busy_until_ns = self.busy_until_ns.max(took.end);
         if in_flight == 0 && !has_waiting {
-            *self = Self::default();
+            (self.rate, self.window) = (None, None);
         } else if !has_waiting && in_flight < SATURATED {
             self.window = None;
+        } else if let Some(window) = &mut self.window {
+            window.busy_ns += busy_ns;
+            self.measure(written);
         } else {
-            self.measure(now_ns, written);
+            self.window = Some(Window { busy_ns: 0, written });
         }
     }
 
-    fn measure(&mut self, now_ns: u64, written: u64) {
-        let Window { begin_ns, written: before } =
-            *self.window.get_or_insert(Window { begin_ns: now_ns, written });
-        let elapsed = Duration::from_nanos(now_ns.saturating_sub(begin_ns));
-        if elapsed < WINDOW {
+    fn measure(&mut self, written: u64) {
+        let Some(Window { busy_ns, written: before }) = self.window else { return };
+        let busy = Duration::from_nanos(busy_ns);
+        if busy < WINDOW {
             return;
         }
-        self.window = Some(Window { begin_ns: now_ns, written });
-        let measured = ((written - before) as f64 / elapsed.as_secs_f64()) as u64;
+        self.window = Some(Window { busy_ns: 0, written });
+        let measured = ((written - before) as f64 / busy.as_secs_f64()) as u64;
         self.rate = Some(self.rate.map_or(measured, |rate| rate.midpoint(measured)));
     }
 
@@ -92,7 +111,8 @@ mod tests {
                 let allowed = self.pace.in_flight_max(BUDGET);
                 (self.now_ms, self.written) = (self.now_ms + 1, self.written + rate / 1000);
                 let (in_flight, has_waiting) = (demand.min(allowed), demand > allowed);
-                self.pace.handle_written(self.now_ms * MS, self.written, in_flight, has_waiting);
+                let took = (self.now_ms - 1) * MS..self.now_ms * MS;
+                self.pace.handle_written(took, self.written, in_flight, has_waiting);
             }
             self.pace.in_flight_max(BUDGET)
         }
@@ -119,6 +139,26 @@ mod tests {
         assert_eq!(device.run(20_000_000, 1000, 100_000), BUDGET);
         device.now_ms += 4000;
         assert_eq!(device.run(20_000_000, 1, 100_000), BUDGET, "a stall with little in flight");
+    }
+
+    #[test]
+    fn a_device_that_is_seldom_given_anything_is_not_slow() {
+        let mut pace = Pace::default();
+        for nth in 1..100 {
+            let (begin, written) = (nth * 10 * MS, nth * 100_000);
+            pace.handle_written(begin..begin + MS, written, 0, true);
+        }
+        assert_eq!(pace.in_flight_max(BUDGET), 5_000_000, "100 kB per millisecond of writing");
+    }
+
+    #[test]
+    fn writes_at_the_same_time_count_once() {
+        let mut pace = Pace::default();
+        for nth in 1..100 {
+            let end = nth * MS;
+            pace.handle_written(end.saturating_sub(3 * MS)..end, nth * 100_000, 0, true);
+        }
+        assert_eq!(pace.in_flight_max(BUDGET), 5_000_000);
     }
 
     #[test]

@@ -16,6 +16,7 @@
 //! is in flight.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::task::Waker;
 
 use rustc_hash::FxHashMap;
@@ -128,10 +129,11 @@ impl Room {
         self.in_flight = in_flight;
     }
 
-    /// At `now_ns` on a monotonic clock, everything up to log offset `written` is written;
-    /// `in_flight` is the new total. [`handle_progress`](Self::handle_progress) must follow.
-    pub fn handle_written(&mut self, now_ns: u64, written: u64, in_flight: u64) {
-        self.pace.handle_written(now_ns, written, in_flight, !self.waiting.is_empty());
+    /// A write that took the time `took` on a monotonic clock, nanoseconds, has ended: everything up
+    /// to log offset `written` is written, and `in_flight` is the new total.
+    /// [`handle_progress`](Self::handle_progress) must follow.
+    pub fn handle_written(&mut self, took: Range<u64>, written: u64, in_flight: u64) {
+        self.pace.handle_written(took, written, in_flight, !self.waiting.is_empty());
     }
 
     /// The most bytes that ordinary appends may have in flight at present.

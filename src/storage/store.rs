@@ -459,7 +459,7 @@ impl<D: Disk> Store<D> {
         let goes_on = planted::is(Bug::GoesOnAfterFailedWrites);
         let outcome = if goes_on { Ok(()) } else { outcome };
         let outcome = self.0.apply(outcome, |log| {
-            log.handle_written(&job, ended);
+            log.handle_written(&job, began..ended);
             CommitStep::Written
         });
         self.0.work.notify();

@@ -2,6 +2,7 @@
 
 use std::cell::RefCell;
 use std::future::poll_fn;
+use std::ops::Range;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 
@@ -44,8 +45,8 @@ impl SharedRoom {
         self.0.borrow_mut().handle_append(size as u64, in_flight);
     }
 
-    pub fn handle_written(&self, now_ns: u64, written: u64, in_flight: u64) {
-        self.0.borrow_mut().handle_written(now_ns, written, in_flight);
+    pub fn handle_written(&self, took: Range<u64>, written: u64, in_flight: u64) {
+        self.0.borrow_mut().handle_written(took, written, in_flight);
     }
 
     pub fn in_flight_max(&self) -> u64 {

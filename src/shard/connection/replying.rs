@@ -46,11 +46,11 @@ impl<S: Service> Connection<S> {
             true => Ok(reply),
             false if is_fenced => Err(Refusal::OutcomeUnknown),
             false => {
+                self.owner.wait_for_commit(self.id, mark);
                 let mark = Awaited { end: mark, cut_count };
                 let replies = &mut *self.replies.borrow_mut();
                 replies.in_flight += size;
                 replies.uncommitted.push_back(UncommittedReply { mark, to, reply, size, read_at });
-                self.list_uncommitted();
                 return;
             }
         };
@@ -87,7 +87,7 @@ impl<S: Service> Connection<S> {
         Ok(())
     }
 
-    /// Handles the reply of a held pull.
+    /// Handles the reply of a held pull. [`flush_released`](Self::flush_released) follows.
     pub fn release(self: &Rc<Self>, ticket: u64, outcome: Outcome<S::Reply>) {
         let to = self.replies.borrow_mut().held.remove(&ticket);
         // The service knows the request's origin.
@@ -96,23 +96,20 @@ impl<S: Service> Connection<S> {
         self.settle(Asked { ticket, to, principal, size: 0, read_at }, outcome);
     }
 
-    /// Asks the owner for a notification when the committed mark advances.
-    pub fn list_uncommitted(&self) {
-        if !self.is_listed.replace(true) {
-            self.owner.list_uncommitted(self.id);
-        }
+    pub fn flush_released(self: &Rc<Self>) {
+        self.flush();
+        self.moved.notify();
     }
 
-    /// Encodes and sends all replies that are now committed, which happened at `moved_at`. Called
-    /// if the connection was listed.
-    pub fn release_committed(self: &Rc<Self>, moved_at: Instant) {
-        self.is_listed.set(false);
+    /// Encodes and sends all replies that are now committed, which happened at `moved_at`. Returns
+    /// the first mark for which others wait.
+    pub fn release_committed(self: &Rc<Self>, moved_at: Instant) -> Option<LogOffset> {
         let mut times =
             CommitTimes { metrics: &self.common.metrics, moved_at, run: None, count: 0 };
         let Standing { committed, is_fenced, cut_count } = self.common.service.standing();
         let is_gone =
             |mark: Awaited| mark.cut_count != cut_count && self.common.service.was_cut(mark);
-        let has_uncommitted = {
+        let next = {
             let replies = &mut *self.replies.borrow_mut();
             let is_over = |waiting: &mut UncommittedReply<_>| {
                 waiting.mark.end <= committed || is_fenced || is_gone(waiting.mark)
@@ -130,11 +127,8 @@ impl<S: Service> Connection<S> {
                 replies.output.push(|out| wire::encode_reply(out, to, &reply, 0), Vec::new());
             }
             self.output_share.set(replies.output.held());
-            !replies.uncommitted.is_empty()
+            replies.uncommitted.front().map(|waiting| waiting.mark.end)
         };
-        if has_uncommitted {
-            self.list_uncommitted();
-        }
         let count = times.end();
         if self.flush() > 0 {
             let sent_after = self.last_used.get().saturating_duration_since(moved_at);
@@ -142,6 +136,7 @@ impl<S: Service> Connection<S> {
         }
         self.moved.notify();
         self.parked.borrow_mut().wake();
+        next
     }
 
     pub(super) fn output_max(&self) -> usize {

@@ -202,7 +202,11 @@ fn while_the_device_is_behind_the_rest_of_the_budget_is_not_given() {
     let mut scene = Scene::new(64 * MIB);
     assert!((0..64).all(|_| scene.append(Ordinary, MIB)));
     for nth in 0..3 {
-        scene.room.handle_written(nth * 20_000_000, nth * MIB, scene.total());
+        scene.room.handle_written(
+            nth * 20_000_000..(nth + 1) * 20_000_000,
+            nth * MIB,
+            scene.total(),
+        );
         scene.commit(1);
     }
     assert_eq!(scene.room.in_flight_max(), 5 * MIB / 2);
@@ -214,7 +218,7 @@ fn while_the_device_is_behind_the_rest_of_the_budget_is_not_given() {
     assert!(scene.is_granted(waiting));
     assert!(scene.spend(waiting, MIB));
     scene.room.drop_ticket(waiting);
-    scene.room.handle_written(61_000_000, 64 * MIB, 0);
+    scene.room.handle_written(60_000_000..61_000_000, 64 * MIB, 0);
     assert_eq!(scene.room.in_flight_max(), 64 * MIB, "it has caught up");
 }
 
