@@ -2,8 +2,8 @@
 //! to their real topics in the same entry that says that they are pending no longer.
 //!
 //! ```text
-//!   a deadline ─▶ plan: keys that are due ─▶ read the records ─▶ append in slices ─▶ plan …
-//!       ▲                                                                             │
+//!   a deadline ─▶ plan: keys that are due ─▶ read the records ─▶ append in slices
+//!       ▲                                     plan the next ones ─▶ read ─▶ append in slices …
 //!       └──────────────────────── the next one's deadline ◀──────────────────────────┘
 //! ```
 //!
@@ -35,7 +35,7 @@ use crate::storage::slice::yield_now;
 use crate::storage::{Append, AppendError, Appended, Located, QueueKey, ReadError, SpaceClass};
 
 /// Messages of one plan: at most this many, and bytes of their records, unless a single one is
-/// larger. They are in memory until they are delivered.
+/// larger. They are in memory until they are delivered; so is the next plan.
 const PLAN_COUNT_MAX: usize = 16_384;
 const PLAN_BYTES_MAX: u64 = 8 << 20;
 /// Messages of one entry: some hundred microseconds of the shard's time.
@@ -155,23 +155,49 @@ impl<D: Disk> Broker<D> {
         self.deliveries.notify();
     }
 
+    /// While one part is delivered, the next one is planned and read.
     async fn deliver_due(&self, context: &impl Context) -> Result<(), Paused> {
+        let cut_count = self.store.standing().cut_count;
+        let mut read = self.next_due(context).await?;
+        while !read.is_empty() && !self.state.borrow().delivery.is_stopping {
+            let delivered = self.deliver_read(&read, cut_count, context);
+            let (delivered, next) = futures_util::join!(delivered, self.next_due(context));
+            delivered?;
+            read = next?;
+        }
+        Ok(())
+    }
+
+    /// What is due next; empty if nothing is.
+    async fn next_due(&self, context: &impl Context) -> Result<Read, Paused> {
         loop {
-            let cut_count = self.store.standing().cut_count;
             let plan = self.plan(context).await?;
             if plan.is_empty() {
-                return Ok(());
+                return Ok(Read::new());
             }
             let read = self.read_planned(plan, context).await?;
-            let bytes_max = self.store.payload_size_max().min(SLICE_BYTES_MAX);
-            for slice in slices(&read, bytes_max) {
-                if self.state.borrow().delivery.is_stopping {
-                    return Ok(());
-                }
-                self.deliver_slice(slice, cut_count, context).await?;
-                yield_now().await;
+            // Unless all of its records are lost.
+            if !read.is_empty() {
+                return Ok(read);
             }
         }
+    }
+
+    async fn deliver_read(
+        &self,
+        read: &Read,
+        cut_count: u32,
+        context: &impl Context,
+    ) -> Result<(), Paused> {
+        let bytes_max = self.store.payload_size_max().min(SLICE_BYTES_MAX);
+        for slice in slices(read, bytes_max) {
+            if self.state.borrow().delivery.is_stopping {
+                return Ok(());
+            }
+            self.deliver_slice(slice, cut_count, context).await?;
+            yield_now().await;
+        }
+        Ok(())
     }
 
     /// Takes from the agenda what is due now. Without any, sets the deadline for the next.
