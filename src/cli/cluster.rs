@@ -142,6 +142,7 @@ impl Row {
             self.role = match (state.lag, state.is_voter) {
                 (Some(lag), _) if !lag.is_reachable() => Some("unreachable"),
                 (_, false) => Some("learner"),
+                _ if state.is_full => Some("follower, disk full"),
                 _ => self.role,
             };
         }

@@ -24,6 +24,9 @@ pub struct ReplicaState {
     pub address: Option<String>,
     /// It counts for the majority.
     pub is_voter: bool,
+    /// Its disk is full, as far as this replica knows.
+    #[serde(default)]
+    pub is_full: bool,
     /// `None` if this is not the leader's view.
     pub lag: Option<ReplicaLag>,
 }

@@ -15,7 +15,7 @@ use openraft::async_runtime::WatchReceiver;
 use openraft::type_config::TypeConfigExt;
 
 use super::host::Host;
-use super::preference::{HandOver, preferred, readiness};
+use super::preference::{HandOver, readiness, successor};
 use super::replica::Replica;
 use super::types::{Place, ReplicaId, Runtime, Types, log_id_of};
 use crate::model::Refusal;
@@ -99,24 +99,11 @@ impl<H: Host, R: Runtime> Replica<H, R> {
     /// Before this process ends: another replica takes over at once, instead of after a while in
     /// which the others miss this one. Returns when NameServers need not name this one any more.
     pub async fn step_down(&self) -> Result<(), Refusal> {
-        let Some(to) = self.successor() else { return Ok(()) };
+        let shard = self.log().host().broker().config().shard;
+        let Some(to) = successor(shard, &self.survey()) else { return Ok(()) };
         self.hand_over(to, HandOver::Stopping).await?;
         Types::<R>::sleep(TAKE_OVER_EXPECTED).await;
         Ok(())
-    }
-
-    /// The replica that should lead instead of this one: the first that could, from the preferred
-    /// one on.
-    fn successor(&self) -> Option<ReplicaId> {
-        let (set, shard) = (self.survey(), self.log().host().broker().config().shard);
-        let voters = set.voters();
-        let start = preferred(shard, &voters)?;
-        let from_start = voters.iter().cycle().skip_while(|id| **id != start).take(voters.len());
-        let could_lead = |id: &&ReplicaId| {
-            let replica = set.replica(**id).filter(|one| one.id != self.id());
-            replica.is_some_and(|replica| readiness(replica).is_ok())
-        };
-        from_start.copied().collect::<Vec<_>>().iter().find(could_lead).copied()
     }
 
     /// Whether this leader has committed everything, and a replica has it.

@@ -11,7 +11,7 @@
 //! that was not in the log (offsets that clients had committed a moment before).
 
 use std::cell::{Cell, RefCell};
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::fmt::Debug;
 use std::io;
 use std::ops::{Bound, RangeBounds};
@@ -73,6 +73,8 @@ pub(super) struct Shared<H: Host, R: Runtime> {
     hand_over: Cell<Option<HandOver>>,
     /// The term of the leader that has handed over to this copy because an operator ordered it.
     chosen_after: Cell<Option<u64>>,
+    /// Other copies whose disks are full, by their last answers.
+    full: RefCell<BTreeSet<ReplicaId>>,
     /// This copy has led since its state was last restored from the log.
     has_led: Cell<bool>,
     /// Each with its end, awaited since it was appended: it may be cut off while earlier ones are
@@ -114,6 +116,7 @@ impl<H: Host, R: Runtime> RaftLog<H, R> {
             promised_until: Cell::new(None),
             hand_over: Cell::new(None),
             chosen_after: Cell::new(None),
+            full: RefCell::default(),
             has_led: Cell::new(false),
             flushes: RefCell::default(),
             flush_wanted: Signal::default(),
@@ -262,6 +265,25 @@ impl<H: Host, R: Runtime> RaftLog<H, R> {
     pub fn is_chosen(&self) -> bool {
         let term = self.0.leads_in.get().and_then(|term| term.checked_sub(1));
         term.is_some() && self.0.chosen_after.get() == term
+    }
+
+    /// A copy has said whether its disk is full.
+    pub fn note_full(&self, id: ReplicaId, is_full: bool) {
+        let full = &mut *self.0.full.borrow_mut();
+        if is_full {
+            full.insert(id)
+        } else {
+            full.remove(&id)
+        };
+    }
+
+    /// Whether the disk of a copy is full, as far as is known here.
+    pub fn is_full(&self, id: ReplicaId) -> bool {
+        if id == self.id() {
+            self.0.store().is_disk_full()
+        } else {
+            self.0.full.borrow().contains(&id)
+        }
     }
 
     /// Number of the engine's appends that are not on stable media yet.

@@ -165,7 +165,9 @@ where
                 }
                 Event::Answer(frame) => {
                     self.in_flight.pop_front();
-                    return frame.appended::<R>().map(Some).map_err(broken);
+                    let (outcome, is_full) = frame.appended::<R>().map_err(broken)?;
+                    self.peer.log.note_full(self.peer.target.id, is_full);
+                    return Ok(Some(outcome));
                 }
                 Event::Ended => self.has_ended = true,
                 Event::Done => return Ok(None),
@@ -370,7 +372,8 @@ async fn serve_stream<H: Host, R: Runtime>(
         if answer.is_ok() {
             log.hear_leader();
         }
-        sender.send(wire::appended::<R>(&answer)).await?;
+        let is_full = log.host().broker().store().is_disk_full();
+        sender.send(wire::appended::<R>(&answer, is_full)).await?;
         if answer.is_err() {
             break;
         }

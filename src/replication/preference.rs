@@ -4,6 +4,8 @@
 //! Shard k prefers the voter with the index k modulo their number, in the order of their numbers. A
 //! leader that another replica is preferred to hands over once that one has had everything for
 //! [`STEADY_MS`] without a break. A leader that an operator has chosen stays.
+//!
+//! A leader whose disk is full hands over to one that can store messages, whoever is preferred or chosen.
 
 use super::types::ReplicaId;
 use crate::model::replicas::{ReplicaSet, ReplicaState};
@@ -12,6 +14,8 @@ use crate::model::{Moment, ShardId};
 /// For so long, the preferred replica has answered and lacked little. Long enough for one that
 /// starts, falls behind or fails again to show it, so that the leadership does not go to and fro.
 pub const STEADY_MS: u64 = 10_000;
+/// For so long the disk of a leader has been full. Retention may be about to make room.
+pub const FULL_MS: u64 = 1_000;
 /// After an attempt, the next one is made this much later.
 const RETRY_MS: u64 = 30_000;
 /// A replica that lacks less may become leader: it gets the rest while the leader waits for it.
@@ -24,6 +28,8 @@ pub enum HandOver {
     Ordered,
     /// The other replica is preferred.
     Preferred,
+    /// The disk of this one is full.
+    Full,
     /// This one stops.
     Stopping,
 }
@@ -32,6 +38,8 @@ pub enum HandOver {
 pub struct Preference {
     /// The preferred replica, and since when it could have led.
     steady: Option<(ReplicaId, Moment)>,
+    /// Since when the disk of this leader is full.
+    full_since: Option<Moment>,
     pause_until: Option<Moment>,
 }
 
@@ -47,17 +55,65 @@ pub fn readiness(replica: &ReplicaState) -> Result<(), String> {
         None => Err("it has not answered the leader yet".into()),
         Some(ms) if !lag.is_reachable() => Err(format!("it has not answered for {ms} ms")),
         _ if lag.bytes > LACK_MAX => Err(format!("it lacks {} bytes of the log", lag.bytes)),
+        _ if replica.is_full => Err("its disk is full".into()),
         _ => Ok(()),
     }
 }
 
+/// The replica that should lead instead of this one: the first that could, from the preferred one on.
+pub fn successor(shard: ShardId, set: &ReplicaSet) -> Option<ReplicaId> {
+    let voters = set.voters();
+    let start = voters.iter().position(|id| Some(*id) == preferred(shard, &voters))?;
+    let could_lead = |id: &ReplicaId| {
+        let replica = set.replica(*id).filter(|one| one.id != set.id);
+        replica.is_some_and(|replica| readiness(replica).is_ok())
+    };
+    voters[start..].iter().chain(&voters[..start]).copied().find(could_lead)
+}
+
 impl Preference {
-    /// Looks at the replicas as the leader sees them. Returns the replica to hand over to, if any.
-    pub fn handle(&mut self, shard: ShardId, set: &ReplicaSet, now: Moment) -> Option<ReplicaId> {
+    /// Looks at the replicas as the leader sees them. `is_chosen`: an operator has moved the leadership
+    /// here. Returns the replica to hand over to, if any, and why.
+    pub fn handle(
+        &mut self,
+        shard: ShardId,
+        set: &ReplicaSet,
+        is_chosen: bool,
+        now: Moment,
+    ) -> Option<(ReplicaId, HandOver)> {
+        let to_other = self.instead_of_full(shard, set, now).map(|id| (id, HandOver::Full));
+        let to_preferred = self.steady_preferred(shard, set, now).filter(|_| !is_chosen);
+        let to_preferred = to_preferred.map(|id| (id, HandOver::Preferred));
+        let is_paused = self.pause_until.is_some_and(|until| now < until);
+        let chosen = to_other.or(to_preferred).filter(|_| !is_paused)?;
+        self.pause_until = Some(now.plus_ms(RETRY_MS));
+        Some(chosen)
+    }
+
+    /// The disk of this leader has been full for a while, and that of another replica is not.
+    fn instead_of_full(
+        &mut self,
+        shard: ShardId,
+        set: &ReplicaSet,
+        now: Moment,
+    ) -> Option<ReplicaId> {
+        let is_full = set.leads() && set.replica(set.id).is_some_and(|own| own.is_full);
+        self.full_since = is_full.then(|| self.full_since.unwrap_or(now));
+        let since = self.full_since?;
+        (now.ms_since(since) >= FULL_MS).then(|| successor(shard, set))?
+    }
+
+    /// The preferred replica, if it is another one and could have led for a while.
+    fn steady_preferred(
+        &mut self,
+        shard: ShardId,
+        set: &ReplicaSet,
+        now: Moment,
+    ) -> Option<ReplicaId> {
         let preferred = preferred(shard, &set.voters()).filter(|id| set.leads() && *id != set.id);
         let could_lead =
-            preferred.and_then(|id| set.replica(id)).is_some_and(|one| readiness(one).is_ok());
-        let Some(preferred) = preferred.filter(|_| could_lead) else {
+            |id: &ReplicaId| set.replica(*id).is_some_and(|one| readiness(one).is_ok());
+        let Some(preferred) = preferred.filter(could_lead) else {
             self.steady = None;
             return None;
         };
@@ -66,12 +122,7 @@ impl Preference {
             _ => now,
         };
         self.steady = Some((preferred, since));
-        let is_steady = now.ms_since(since) >= STEADY_MS;
-        let is_paused = self.pause_until.is_some_and(|until| now < until);
-        (is_steady && !is_paused).then(|| {
-            self.pause_until = Some(now.plus_ms(RETRY_MS));
-            preferred
-        })
+        (now.ms_since(since) >= STEADY_MS).then_some(preferred)
     }
 }
 
@@ -86,7 +137,7 @@ mod tests {
     fn set(id: ReplicaId, lags: &[ReplicaLag]) -> ReplicaSet {
         let state = |(id, lag): (ReplicaId, &ReplicaLag)| {
             let lag = Some(*lag);
-            ReplicaState { id, address: None, is_voter: true, lag }
+            ReplicaState { id, address: None, is_voter: true, is_full: false, lag }
         };
         let replicas = (1..).zip(lags).map(state).collect();
         ReplicaSet { id, leader: Some(id), term: 3, replicas }
@@ -95,7 +146,11 @@ mod tests {
     /// The time after which the leader hands over, and to whom, if it always looks the same.
     fn handed_over(shard: u16, set: &ReplicaSet) -> Option<(u64, ReplicaId)> {
         let mut preference = Preference::default();
-        let look = |at| Some((at, preference.handle(ShardId(shard), set, Moment(at))?));
+        let look = |at| {
+            let (to, reason) = preference.handle(ShardId(shard), set, false, Moment(at))?;
+            assert_eq!(reason, HandOver::Preferred);
+            Some((at, to))
+        };
         (0..=2 * STEADY_MS).step_by(100).find_map(look)
     }
 
@@ -137,7 +192,7 @@ mod tests {
         let (all, silent) = ([READY; 3], ReplicaLag { silent_ms: Some(5_000), ..READY });
         let mut preference = Preference::default();
         let mut look = |at, lags: &[ReplicaLag]| {
-            preference.handle(ShardId(0), &set(2, lags), Moment(at)).is_some()
+            preference.handle(ShardId(0), &set(2, lags), false, Moment(at)).is_some()
         };
         assert!(!look(0, &all));
         assert!(!look(STEADY_MS - 1, &[silent, READY, READY]));
@@ -145,5 +200,36 @@ mod tests {
         assert!(look(2 * STEADY_MS, &all));
         assert!(!look(2 * STEADY_MS + RETRY_MS - 1, &all));
         assert!(look(2 * STEADY_MS + RETRY_MS, &all));
+    }
+
+    #[test]
+    fn a_leader_whose_disk_is_full_hands_over_to_one_whose_disk_is_not() {
+        let behind = ReplicaLag { bytes: LACK_MAX + 1, ..READY };
+        let cases = [
+            ("it is full", vec![1], [READY; 3], Some(2)),
+            ("the next one is full too", vec![1, 2], [READY; 3], Some(3)),
+            ("the next one is behind", vec![1], [READY, behind, READY], Some(3)),
+            ("all are full", vec![1, 2, 3], [READY; 3], None),
+            ("another one is full", vec![2], [READY; 3], None),
+        ];
+        for (what, full, lags, expected) in cases {
+            let mut set = set(1, &lags);
+            set.replicas.iter_mut().for_each(|one| one.is_full = full.contains(&one.id));
+            let mut preference = Preference::default();
+            let mut look = |at| preference.handle(ShardId(0), &set, true, Moment(at));
+            assert_eq!(look(0), None, "{what}");
+            assert_eq!(look(FULL_MS - 1), None, "{what}");
+            let expected = expected.map(|id| (id, HandOver::Full));
+            assert_eq!(look(FULL_MS), expected, "{what}: although it was chosen");
+        }
+    }
+
+    #[test]
+    fn a_full_disk_keeps_a_leader_from_returning() {
+        let mut set = set(2, &[READY; 3]);
+        set.replicas[0].is_full = true;
+        assert_eq!(handed_over(0, &set), None);
+        set.replicas[0].is_full = false;
+        assert_eq!(handed_over(0, &set), Some((STEADY_MS, 1)));
     }
 }

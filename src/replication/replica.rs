@@ -31,7 +31,7 @@ use super::link::{self, FrameReceiver, FrameSender, Identity, Target, Transport}
 use super::log::{PROMISE_MS, RaftLog};
 use super::machine::{Engine, Machine};
 use super::network::{Network, serve};
-use super::preference::{HandOver, Preference};
+use super::preference::Preference;
 use super::types::{LogId, Place, Proposal, ReplicaId, Runtime, Types, failed};
 use super::wire::Purpose;
 use crate::storage::{Joined, Mark};
@@ -212,10 +212,10 @@ impl<H: Host, R: Runtime> Replica<H, R> {
             }
             let set = self.survey();
             let is_chosen = self.log.is_chosen();
-            let to = preference.handle(broker.config().shard, &set, now).filter(|_| !is_chosen);
+            let hand_over = preference.handle(broker.config().shard, &set, is_chosen, now);
             broker.set_replicas(set);
-            if let Some(to) = to
-                && let Err(refusal) = self.hand_over(to, HandOver::Preferred).await
+            if let Some((to, reason)) = hand_over
+                && let Err(refusal) = self.hand_over(to, reason).await
             {
                 tracing::warn!("the leadership stays here: {refusal}");
             }

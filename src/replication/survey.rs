@@ -51,7 +51,8 @@ impl<H: Host, R: Runtime> Replica<H, R> {
                 (true, false) => lag_of(id).or(Some(ReplicaLag::default())),
             };
             let address = self.log().host().address_of(id);
-            ReplicaState { id, address, is_voter: voters.contains(&id), lag }
+            let (is_voter, is_full) = (voters.contains(&id), self.log().is_full(id));
+            ReplicaState { id, address, is_voter, is_full, lag }
         };
         let replicas: Vec<ReplicaState> = ids.into_iter().map(state).collect();
         ends.forget_below(lowest);

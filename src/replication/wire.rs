@@ -165,6 +165,8 @@ pub struct AppendedRow {
     pub outcome: U64,
     pub log_id: LogIdRow,
     pub vote: VoteRow,
+    /// 1 if the disk is full.
+    pub is_full: U64,
 }
 
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
@@ -246,7 +248,7 @@ const _: () = {
     assert!(size_of::<HelloRow>() == 104);
     assert!(size_of::<AppendRow>() == 80);
     assert!(size_of::<EntryRow>() == 24);
-    assert!(size_of::<AppendedRow>() == 56);
+    assert!(size_of::<AppendedRow>() == 64);
     assert!(size_of::<AskVoteRow>() == 56);
     assert!(size_of::<VotedRow>() == 56);
     assert!(size_of::<TransferRow>() == 64);
@@ -343,16 +345,16 @@ impl Frame {
         })
     }
 
-    pub fn appended<R: Runtime>(
-        &self,
-    ) -> Result<Result<Option<LogId>, StreamAppendError<Types<R>>>, FrameError> {
+    /// The outcome of an append, and whether the disk of the copy that answers is full.
+    pub fn appended<R: Runtime>(&self) -> Result<(Appended<R>, bool), FrameError> {
         let row = self.head::<AppendedRow>(FrameKind::Appended)?;
-        match (row.outcome.get(), row.log_id.get()) {
-            (0, log_id) => Ok(Ok(log_id)),
-            (1, Some(log_id)) => Ok(Err(StreamAppendError::Conflict(log_id))),
-            (2, _) => Ok(Err(StreamAppendError::HigherVote(row.vote.get()))),
-            _ => Err(FrameError::Damaged),
-        }
+        let outcome = match (row.outcome.get(), row.log_id.get()) {
+            (0, log_id) => Ok(log_id),
+            (1, Some(log_id)) => Err(StreamAppendError::Conflict(log_id)),
+            (2, _) => Err(StreamAppendError::HigherVote(row.vote.get())),
+            _ => return Err(FrameError::Damaged),
+        };
+        Ok((outcome, row.is_full.get() != 0))
     }
 
     /// A request for a vote, or for what the vote would be.
@@ -583,9 +585,10 @@ impl NewAppend {
     }
 }
 
-pub fn appended<R: Runtime>(
-    outcome: &Result<Option<LogId>, StreamAppendError<Types<R>>>,
-) -> Vec<u8> {
+/// Up to where a copy has stored what was sent, or why it has not.
+pub type Appended<R> = Result<Option<LogId>, StreamAppendError<Types<R>>>;
+
+pub fn appended<R: Runtime>(outcome: &Appended<R>, is_full: bool) -> Vec<u8> {
     let none = Vote::new(0, 0);
     let (outcome, log_id, vote) = match outcome {
         Ok(log_id) => (0, *log_id, none),
@@ -596,6 +599,7 @@ pub fn appended<R: Runtime>(
         outcome: U64::new(outcome),
         log_id: LogIdRow::of(log_id.as_ref()),
         vote: VoteRow::of(&vote),
+        is_full: U64::new(u64::from(is_full)),
     };
     NewFrame::new(FrameKind::Appended, &row).sealed(0)
 }
@@ -643,6 +647,7 @@ pub fn transferred<R: Runtime>(response: &TransferLeaderResponse<Types<R>>) -> V
         outcome: U64::new(outcome),
         log_id: LogIdRow::of(log_id.as_ref()),
         vote: VoteRow::of(&vote),
+        is_full: U64::new(0),
     };
     NewFrame::new(FrameKind::Transferred, &row).sealed(0)
 }
@@ -742,7 +747,10 @@ mod tests {
             Err(StreamAppendError::Conflict(log_id(1, 2))),
             Err(StreamAppendError::HigherVote(vote)),
         ] {
-            check(&appended::<SimRuntime>(&outcome), Frame::appended, &outcome);
+            for is_full in [false, true] {
+                let frame = appended::<SimRuntime>(&outcome, is_full);
+                check(&frame, Frame::appended, &(outcome.clone(), is_full));
+            }
         }
         let request = TransferLeaderRequest::<T>::new(vote, 2, last);
         for is_ordered in [false, true] {

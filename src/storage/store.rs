@@ -406,6 +406,11 @@ impl<D: Disk> Store<D> {
         &self.0.metrics
     }
 
+    /// Whether messages are refused because the disk is full.
+    pub fn is_disk_full(&self) -> bool {
+        self.0.log.borrow().space != SpaceState::Enough
+    }
+
     pub fn stats(&self) -> StoreStats {
         let (log, index) = (self.0.log.borrow(), self.0.index.borrow());
         StoreStats {

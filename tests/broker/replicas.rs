@@ -347,7 +347,13 @@ fn a_leader_without_a_lease_sends_those_who_wait_elsewhere_after_a_second() {
 
 fn replica(id: u64, bytes: u64, silent_ms: u64) -> ReplicaState {
     let lag = Some(ReplicaLag { bytes, ms: bytes / 10, silent_ms: Some(silent_ms) });
-    ReplicaState { id, address: Some(format!("10.0.0.{id}:10911")), is_voter: true, lag }
+    ReplicaState {
+        id,
+        address: Some(format!("10.0.0.{id}:10911")),
+        is_voter: true,
+        is_full: false,
+        lag,
+    }
 }
 
 fn replica_set() -> ReplicaSet {

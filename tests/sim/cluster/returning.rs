@@ -1,4 +1,5 @@
-//! A leader that is replaced returns, while clients send, and each of their requests is answered.
+//! A leader that is replaced returns, while clients send, and each of their requests is answered. One
+//! whose disk is full hands over.
 
 use std::cell::Cell;
 use std::rc::Rc;
@@ -27,6 +28,8 @@ async fn send_all(world: Rc<World>, name: u32, stops: Rc<Cell<bool>>) {
         let request = produce(0, &name, &name);
         match world.ask(target, request).await.map(|answer| answer.reply) {
             Some(Ok(_)) => world.sleep_ms(20).await,
+            // Until the leader has handed over.
+            Some(Err(Refusal::DiskFull)) => world.sleep_ms(20).await,
             Some(Err(Refusal::NotLeader { .. })) => {
                 target = world.leader().unwrap_or(target);
                 world.sleep_ms(1).await;
@@ -66,6 +69,42 @@ async fn run(world: Rc<World>) {
     }
     agree(&world).await;
     check(&world).await;
+}
+
+async fn run_with_full_disk(world: Rc<World>) {
+    IDS.into_iter().for_each(|id| world.start(id));
+    agree(&world).await;
+    wait_for(&world, "the preferred one leads", || world.leader() == Some(PREFERRED)).await;
+    let stops = Rc::new(Cell::new(false));
+    world.tasks.spawn("sender", send_all(world.clone(), 0, stops.clone()));
+    world.set_full(PREFERRED, true);
+    wait_for(&world, "another one leads", || {
+        world.leader().is_some_and(|leader| leader != PREFERRED)
+    })
+    .await;
+    let before = world.oracle.acknowledged_count();
+    world.sleep_ms(STEADY_MS + 2_000).await;
+    assert_ne!(world.leader(), Some(PREFERRED), "seed {}: its disk is full", world.seed);
+    let count = world.oracle.acknowledged_count() - before;
+    assert!(count > 100, "seed {}: only {count} messages were acknowledged", world.seed);
+    world.set_full(PREFERRED, false);
+    wait_for(&world, "it leads again", || world.leader() == Some(PREFERRED)).await;
+    stops.set(true);
+    while Rc::strong_count(&stops) > 1 {
+        world.sleep_ms(20).await;
+    }
+    agree(&world).await;
+    check(&world).await;
+}
+
+#[test]
+fn a_leader_whose_disk_is_full_hands_over_and_returns_when_it_has_space() {
+    for seed in seeds(0..3) {
+        let mut runtime = SimRuntime::from_seed(seed);
+        let world = World::new(seed, runtime.tasks(), store_config());
+        let _repeats = Repeats(seed, "cluster::returning");
+        runtime.block_on(run_with_full_disk(world.clone()));
+    }
 }
 
 #[test]
