@@ -36,8 +36,12 @@ use crate::storage::{Append, AppendError, Appended, Located, QueueKey, ReadError
 
 /// Messages of one plan: at most this many, and bytes of their records, unless a single one is
 /// larger. They are in memory until they are delivered; so is the next plan.
-const PLAN_COUNT_MAX: usize = 16_384;
-const PLAN_BYTES_MAX: u64 = 8 << 20;
+/// What is due in the same millisecond may have been sent in any order, so the more are read together,
+/// the more of them are neighbours.
+const PLAN_COUNT_MAX: usize = 65_536;
+const PLAN_BYTES_MAX: u64 = 24 << 20;
+/// Reads of one plan at the same time.
+const READS_MAX: usize = 4;
 /// Messages of one entry: some hundred microseconds of the shard's time.
 const SLICE_COUNT_MAX: usize = 128;
 const SLICE_BYTES_MAX: usize = 128 << 10;
@@ -58,6 +62,8 @@ pub struct Delivery {
     wake: Option<(u64, DeadlineId)>,
     /// The task shall look for what is due.
     is_due: bool,
+    /// How often the agenda has begun again: what was planned before may be planned a second time.
+    beginnings: u32,
     is_stopping: bool,
 }
 
@@ -91,7 +97,15 @@ impl Delivery {
     pub fn begin_again(&mut self) {
         self.agenda = Agenda::default();
         self.is_due = true;
+        self.beginnings += 1;
     }
+}
+
+/// What a plan is valid for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Basis {
+    cut_count: u32,
+    beginnings: u32,
 }
 
 /// Messages that are due, in the order of their keys.
@@ -112,8 +126,11 @@ enum Paused {
     Fenced,
     /// The log takes nothing, or the disk reads nothing.
     Failed,
-    /// The log was cut: what is planned may be gone.
-    Cut,
+    /// What is planned may be gone, because the log was cut, or planned again, because another copy has
+    /// led or this one leads again.
+    Outdated,
+    /// The task shall end.
+    Stopping,
 }
 
 impl<D: Disk> Broker<D> {
@@ -129,14 +146,14 @@ impl<D: Disk> Broker<D> {
             match self.deliver_due(context).await {
                 _ if self.state.borrow().delivery.is_stopping => return,
                 Ok(()) => {}
-                Err(Paused::Cut) => self.state.borrow_mut().delivery.begin_again(),
+                Err(Paused::Outdated) => self.state.borrow_mut().delivery.begin_again(),
                 Err(Paused::Failed) => {
                     let state = &mut *self.state.borrow_mut();
                     state.delivery.agenda = Agenda::default();
                     let at = context.now().moment.plus_ms(RETRY_MS);
                     state.deadlines.insert(at, Due::Deliver);
                 }
-                Err(Paused::Fenced) => return,
+                Err(Paused::Fenced | Paused::Stopping) => return,
             }
         }
     }
@@ -157,15 +174,18 @@ impl<D: Disk> Broker<D> {
 
     /// While one part is delivered, the next one is planned and read.
     async fn deliver_due(&self, context: &impl Context) -> Result<(), Paused> {
-        let cut_count = self.store.standing().cut_count;
+        let basis = self.delivery_basis();
         let mut read = self.next_due(context).await?;
-        while !read.is_empty() && !self.state.borrow().delivery.is_stopping {
-            let delivered = self.deliver_read(&read, cut_count, context);
-            let (delivered, next) = futures_util::join!(delivered, self.next_due(context));
-            delivered?;
-            read = next?;
+        while !read.is_empty() {
+            let delivered = self.deliver_read(&read, basis, context);
+            ((), read) = futures_util::try_join!(delivered, self.next_due(context))?;
         }
         Ok(())
+    }
+
+    fn delivery_basis(&self) -> Basis {
+        let beginnings = self.state.borrow().delivery.beginnings;
+        Basis { cut_count: self.store.standing().cut_count, beginnings }
     }
 
     /// What is due next; empty if nothing is.
@@ -186,15 +206,15 @@ impl<D: Disk> Broker<D> {
     async fn deliver_read(
         &self,
         read: &Read,
-        cut_count: u32,
+        basis: Basis,
         context: &impl Context,
     ) -> Result<(), Paused> {
         let bytes_max = self.store.payload_size_max().min(SLICE_BYTES_MAX);
         for slice in slices(read, bytes_max) {
             if self.state.borrow().delivery.is_stopping {
-                return Ok(());
+                return Err(Paused::Stopping);
             }
-            self.deliver_slice(slice, cut_count, context).await?;
+            self.deliver_slice(slice, basis, context).await?;
             yield_now().await;
         }
         Ok(())
@@ -243,49 +263,54 @@ impl<D: Disk> Broker<D> {
     async fn read_planned(&self, plan: Plan, context: &impl Context) -> Result<Read, Paused> {
         let end = plan.iter().map(|(_, located)| located.end()).max().expect("something is due");
         if !self.store.reached(end).await {
-            return Err(if self.store.is_fenced() { Paused::Fenced } else { Paused::Cut });
+            return Err(if self.store.is_fenced() { Paused::Fenced } else { Paused::Outdated });
         }
         let bytes: usize = plan.iter().map(|(_, located)| located.size as usize).sum();
         let _permit = context.cold_read(bytes).await;
         let mut by_place: Vec<usize> = (0..plan.len()).collect();
         by_place.sort_unstable_by_key(|&nth| plan[nth].1.offset);
         let wanted: Vec<Located> = by_place.iter().map(|&nth| plan[nth].1).collect();
+        let part = wanted.len().div_ceil(READS_MAX);
+        let parts = wanted.chunks(part).map(|part| self.read_part(part));
+        let read = futures_util::future::try_join_all(parts).await?;
         let mut chunks: Vec<Option<Chunk>> = vec![None; plan.len()];
-        let mut at = 0;
-        while at < wanted.len() {
-            match self.store.read(&wanted[at..]).await {
-                Ok(read) => {
-                    let count = read.len();
-                    for (&nth, chunk) in by_place[at..].iter().zip(read) {
-                        chunks[nth] = Some(chunk);
-                    }
-                    at += count;
-                }
+        for (nth, chunk) in by_place.into_iter().zip(read.into_iter().flatten()) {
+            chunks[nth] = chunk;
+        }
+        let whole = plan.into_iter().zip(chunks);
+        Ok(whole.filter_map(|((key, located), chunk)| Some((key, located, chunk?))).collect())
+    }
+
+    /// Reads records. One that is lost is `None`.
+    async fn read_part(&self, wanted: &[Located]) -> Result<Vec<Option<Chunk>>, Paused> {
+        let mut chunks = Vec::with_capacity(wanted.len());
+        while chunks.len() < wanted.len() {
+            match self.store.read(&wanted[chunks.len()..]).await {
+                Ok(read) => chunks.extend(read.into_iter().map(Some)),
                 Err(error @ ReadError::Fault(_)) => return Err(self.say_failed(&error)),
                 Err(error) => {
                     tracing::error!(
                         shard = self.config.shard.0,
                         "a delayed message is lost: {error}"
                     );
-                    at += 1;
+                    chunks.push(None);
                 }
             }
         }
-        let whole = plan.into_iter().zip(chunks);
-        Ok(whole.filter_map(|((key, located), chunk)| Some((key, located, chunk?))).collect())
+        Ok(chunks)
     }
 
     /// Appends one slice of what is due when it is its turn.
     async fn deliver_slice(
         &self,
         slice: &[(Key, Located, Chunk)],
-        cut_count: u32,
+        basis: Basis,
         context: &impl Context,
     ) -> Result<(), Paused> {
         let size = slice.iter().map(size_delivered).sum();
         let attempt = || {
-            if self.store.standing().cut_count != cut_count {
-                return Ok(Err(Paused::Cut));
+            if self.delivery_basis() != basis {
+                return Ok(Err(Paused::Outdated));
             }
             self.append_due(slice, context.now()).map(Ok)
         };
