@@ -18,6 +18,8 @@ pub const STEADY_MS: u64 = 10_000;
 pub const FULL_MS: u64 = 1_000;
 /// After an attempt, the next one is made this much later.
 const RETRY_MS: u64 = 30_000;
+/// The same if the disk of the leader is full: it has nothing else to do.
+const RETRY_FULL_MS: u64 = 3_000;
 /// A replica that lacks less may become leader: it gets the rest while the leader waits for it.
 pub const LACK_MAX: u64 = 4 << 20;
 
@@ -41,6 +43,7 @@ pub struct Preference {
     /// Since when the disk of this leader is full.
     full_since: Option<Moment>,
     pause_until: Option<Moment>,
+    pause_full_until: Option<Moment>,
 }
 
 /// The replica that should lead a shard.
@@ -55,20 +58,31 @@ pub fn readiness(replica: &ReplicaState) -> Result<(), String> {
         None => Err("it has not answered the leader yet".into()),
         Some(ms) if !lag.is_reachable() => Err(format!("it has not answered for {ms} ms")),
         _ if lag.bytes > LACK_MAX => Err(format!("it lacks {} bytes of the log", lag.bytes)),
-        _ if replica.is_full => Err("its disk is full".into()),
         _ => Ok(()),
     }
 }
 
-/// The replica that should lead instead of this one: the first that could, from the preferred one on.
+/// Whether it could lead, and store messages.
+fn could_store(replica: &ReplicaState) -> bool {
+    !replica.is_full && readiness(replica).is_ok()
+}
+
+/// The replica that should lead instead of this one, which stops: the first that could, from the
+/// preferred one on; one with a full disk only if there is no other.
 pub fn successor(shard: ShardId, set: &ReplicaSet) -> Option<ReplicaId> {
+    let first = |could_lead| first_other(shard, set, could_lead);
+    first(could_store).or_else(|| first(|replica| readiness(replica).is_ok()))
+}
+
+fn first_other(
+    shard: ShardId,
+    set: &ReplicaSet,
+    could_lead: fn(&ReplicaState) -> bool,
+) -> Option<ReplicaId> {
     let voters = set.voters();
     let start = voters.iter().position(|id| Some(*id) == preferred(shard, &voters))?;
-    let could_lead = |id: &ReplicaId| {
-        let replica = set.replica(*id).filter(|one| one.id != set.id);
-        replica.is_some_and(|replica| readiness(replica).is_ok())
-    };
-    voters[start..].iter().chain(&voters[..start]).copied().find(could_lead)
+    let is_wanted = |id: &ReplicaId| *id != set.id && set.replica(*id).is_some_and(could_lead);
+    voters[start..].iter().chain(&voters[..start]).copied().find(is_wanted)
 }
 
 impl Preference {
@@ -81,13 +95,16 @@ impl Preference {
         is_chosen: bool,
         now: Moment,
     ) -> Option<(ReplicaId, HandOver)> {
-        let to_other = self.instead_of_full(shard, set, now).map(|id| (id, HandOver::Full));
+        let is_over = |pause: Option<Moment>| pause.is_none_or(|until| until <= now);
+        let to_other = self.instead_of_full(shard, set, now);
         let to_preferred = self.steady_preferred(shard, set, now).filter(|_| !is_chosen);
-        let to_preferred = to_preferred.map(|id| (id, HandOver::Preferred));
-        let is_paused = self.pause_until.is_some_and(|until| now < until);
-        let chosen = to_other.or(to_preferred).filter(|_| !is_paused)?;
+        if let Some(other) = to_other.filter(|_| is_over(self.pause_full_until)) {
+            self.pause_full_until = Some(now.plus_ms(RETRY_FULL_MS));
+            return Some((other, HandOver::Full));
+        }
+        let preferred = to_preferred.filter(|_| is_over(self.pause_until))?;
         self.pause_until = Some(now.plus_ms(RETRY_MS));
-        Some(chosen)
+        Some((preferred, HandOver::Preferred))
     }
 
     /// The disk of this leader has been full for a while, and that of another replica is not.
@@ -100,7 +117,7 @@ impl Preference {
         let is_full = set.leads() && set.replica(set.id).is_some_and(|own| own.is_full);
         self.full_since = is_full.then(|| self.full_since.unwrap_or(now));
         let since = self.full_since?;
-        (now.ms_since(since) >= FULL_MS).then(|| successor(shard, set))?
+        (now.ms_since(since) >= FULL_MS).then(|| first_other(shard, set, could_store))?
     }
 
     /// The preferred replica, if it is another one and could have led for a while.
@@ -111,8 +128,7 @@ impl Preference {
         now: Moment,
     ) -> Option<ReplicaId> {
         let preferred = preferred(shard, &set.voters()).filter(|id| set.leads() && *id != set.id);
-        let could_lead =
-            |id: &ReplicaId| set.replica(*id).is_some_and(|one| readiness(one).is_ok());
+        let could_lead = |id: &ReplicaId| set.replica(*id).is_some_and(could_store);
         let Some(preferred) = preferred.filter(could_lead) else {
             self.steady = None;
             return None;
@@ -231,5 +247,25 @@ mod tests {
         assert_eq!(handed_over(0, &set), None);
         set.replicas[0].is_full = false;
         assert_eq!(handed_over(0, &set), Some((STEADY_MS, 1)));
+    }
+
+    #[test]
+    fn who_stops_hands_over_to_a_full_disk_only_if_there_is_no_other() {
+        let successor_of = |full: &[ReplicaId]| {
+            let mut set = set(1, &[READY; 3]);
+            set.replicas.iter_mut().for_each(|one| one.is_full = full.contains(&one.id));
+            successor(ShardId(0), &set)
+        };
+        assert_eq!([&[][..], &[2], &[2, 3]].map(successor_of), [Some(2), Some(3), Some(2)]);
+    }
+
+    #[test]
+    fn a_full_leader_tries_again_soon() {
+        let mut set = set(1, &[READY; 3]);
+        set.replicas[0].is_full = true;
+        let mut preference = Preference::default();
+        let mut look = |at| preference.handle(ShardId(0), &set, false, Moment(at)).is_some();
+        let again = FULL_MS + RETRY_FULL_MS;
+        assert_eq!([0, FULL_MS, again - 1, again].map(&mut look), [false, true, false, true]);
     }
 }

@@ -165,6 +165,13 @@ pub struct AppendedRow {
     pub outcome: U64,
     pub log_id: LogIdRow,
     pub vote: VoteRow,
+}
+
+/// The answer to an append. Older versions send only the first part.
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+pub struct StoredRow {
+    pub appended: AppendedRow,
     /// 1 if the disk is full.
     pub is_full: U64,
 }
@@ -248,7 +255,8 @@ const _: () = {
     assert!(size_of::<HelloRow>() == 104);
     assert!(size_of::<AppendRow>() == 80);
     assert!(size_of::<EntryRow>() == 24);
-    assert!(size_of::<AppendedRow>() == 64);
+    assert!(size_of::<AppendedRow>() == 56);
+    assert!(size_of::<StoredRow>() == 64);
     assert!(size_of::<AskVoteRow>() == 56);
     assert!(size_of::<VotedRow>() == 56);
     assert!(size_of::<TransferRow>() == 64);
@@ -354,7 +362,8 @@ impl Frame {
             (2, _) => Err(StreamAppendError::HigherVote(row.vote.get())),
             _ => return Err(FrameError::Damaged),
         };
-        Ok((outcome, row.is_full.get() != 0))
+        let row = self.head::<StoredRow>(FrameKind::Appended);
+        Ok((outcome, row.is_ok_and(|row| row.is_full.get() != 0)))
     }
 
     /// A request for a vote, or for what the vote would be.
@@ -595,12 +604,12 @@ pub fn appended<R: Runtime>(outcome: &Appended<R>, is_full: bool) -> Vec<u8> {
         Err(StreamAppendError::Conflict(log_id)) => (1, Some(*log_id), none),
         Err(StreamAppendError::HigherVote(vote)) => (2, None, *vote),
     };
-    let row = AppendedRow {
+    let appended = AppendedRow {
         outcome: U64::new(outcome),
         log_id: LogIdRow::of(log_id.as_ref()),
         vote: VoteRow::of(&vote),
-        is_full: U64::new(u64::from(is_full)),
     };
+    let row = StoredRow { appended, is_full: U64::new(u64::from(is_full)) };
     NewFrame::new(FrameKind::Appended, &row).sealed(0)
 }
 
@@ -647,7 +656,6 @@ pub fn transferred<R: Runtime>(response: &TransferLeaderResponse<Types<R>>) -> V
         outcome: U64::new(outcome),
         log_id: LogIdRow::of(log_id.as_ref()),
         vote: VoteRow::of(&vote),
-        is_full: U64::new(0),
     };
     NewFrame::new(FrameKind::Transferred, &row).sealed(0)
 }
@@ -752,6 +760,16 @@ mod tests {
                 check(&frame, Frame::appended, &(outcome.clone(), is_full));
             }
         }
+        // Of an older version.
+        let short = NewFrame::new(
+            FrameKind::Appended,
+            &AppendedRow {
+                outcome: U64::new(0),
+                log_id: LogIdRow::of(last.as_ref()),
+                vote: VoteRow::of(&vote),
+            },
+        );
+        check(&short.sealed(0), Frame::appended::<SimRuntime>, &(Ok(last), false));
         let request = TransferLeaderRequest::<T>::new(vote, 2, last);
         for is_ordered in [false, true] {
             let frame = transfer(&request, is_ordered);
