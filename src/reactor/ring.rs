@@ -187,6 +187,9 @@ impl Ring {
         for _ in 0..ENTRIES_MAX {
             let outcome = self.uring.submit();
             self.check(outcome);
+            if self.uring.submission().cq_overflow() {
+                self.collect();
+            }
             if !self.has_deferred() {
                 break;
             }

@@ -252,9 +252,10 @@ impl<D: Disk> Shard<BrokerService<D>> {
 
     /// Sends the replies of what is committed. To thousands of connections that takes longer than a
     /// write, so meanwhile the other committers are given what the device reports, and start the next
-    /// writes; they leave this to the first.
-    async fn answer_committed(self: &Rc<Self>) {
+    /// writes; they leave most of this to the first.
+    pub async fn answer_committed(self: &Rc<Self>) {
         if self.is_answering.replace(true) {
+            self.handle_commit(Duration::ZERO);
             return;
         }
         let mut time = Duration::ZERO;

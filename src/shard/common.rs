@@ -49,7 +49,8 @@ pub struct Common<S: Service> {
 /// The owner of the connections, as one of them sees it. No method calls back before it returns,
 /// except [`set_deadline`](Self::set_deadline).
 pub trait Owner {
-    /// A reply of `connection` waits until the log is committed up to `mark`: have it sent then.
+    /// The first of the waiting replies of `connection` waits until the log is committed up to `mark`:
+    /// have it sent then.
     fn wait_for_commit(&self, connection: u64, mark: LogOffset);
 
     /// At `at`, have the connection refuse the parked requests that have waited too long. This may

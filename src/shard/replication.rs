@@ -125,13 +125,16 @@ impl<D: Disk> Host for ShardHost<D> {
     }
 
     fn handle_commit(&self) {
-        self.shard.handle_commit(Duration::MAX);
+        if self.shard.handle_commit(Duration::ZERO) {
+            let shard = self.shard.clone();
+            reactor::spawn_urgent(async move { shard.answer_committed().await });
+        }
     }
 
     fn release(&self, released: Vec<Released>) {
         self.shard.release(released, Duration::MAX);
         // Replies that waited for what was cut off.
-        self.shard.handle_commit(Duration::MAX);
+        self.handle_commit();
     }
 
     fn address_of(&self, replica: u64) -> Option<String> {
@@ -155,7 +158,7 @@ impl<D: Disk> Host for ShardHost<D> {
             }
         }
         // Requests that wait for room find out who leads.
-        self.shard.handle_commit(Duration::MAX);
+        self.handle_commit();
     }
 
     fn spawn_background(&self, task: impl Future<Output = ()> + 'static) {

@@ -138,7 +138,7 @@ impl<S: Service> Shard<S> {
             let Some(id) = self.take_committed(committed) else { break };
             let Some(connection) = self.find(id) else { continue };
             if let Some(mark) = connection.release_committed(moved_at) {
-                self.uncommitted.borrow_mut().put_back(id, mark);
+                self.uncommitted.borrow_mut().push(id, mark);
             }
             if count % RELEASE_COUNT == 0 && moved_at.elapsed() >= time {
                 return true;

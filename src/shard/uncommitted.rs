@@ -1,59 +1,41 @@
 //! Which connections have replies that wait for a commit.
 //!
-//! Appends of all connections are in one order, that of the log, so a commit concerns a prefix: its cost
-//! grows with what it commits, not with the number of connections that wait.
+//! A commit visits only the connections of which something is committed: its cost grows with what it
+//! commits, not with the number of connections that wait.
 //!
 //! Pure.
 
-use std::collections::VecDeque;
+use std::collections::BTreeSet;
 
 use crate::model::LogOffset;
 
-/// Invariant: for each waiting reply there is a run of its connection, whose first mark is not higher.
-/// Runs are in the order in which their first replies began to wait. Marks hardly ever decrease in it; a
-/// reply whose mark is lower than one before it is sent with that one.
+/// Invariant: one entry for each connection with waiting replies, with the lowest mark for which one of
+/// them waits.
 #[derive(Debug, Default)]
-pub struct Uncommitted {
-    runs: VecDeque<Run>,
-}
-
-/// Replies of one connection, without any of others between them.
-#[derive(Clone, Copy, Debug)]
-struct Run {
-    first: LogOffset,
-    connection: u64,
-}
+pub struct Uncommitted(BTreeSet<(LogOffset, u64)>);
 
 impl Uncommitted {
-    /// A reply of `connection` waits for `mark`.
+    /// The first of the waiting replies of `connection` waits for `mark`.
     pub fn push(&mut self, connection: u64, mark: LogOffset) {
-        if self.runs.back().is_none_or(|last| last.connection != connection) {
-            self.runs.push_back(Run { first: mark, connection });
-        }
+        self.0.insert((mark, connection));
     }
 
-    /// A connection of which at least one reply is committed.
+    /// A connection of which at least one reply is committed. If more of them wait, [`push`](Self::push)
+    /// follows.
     pub fn take(&mut self, committed: LogOffset) -> Option<u64> {
-        self.runs.pop_front_if(|run| run.first <= committed).map(|run| run.connection)
-    }
-
-    /// The replies of the connection last [taken](Self::take) are sent, except those from `mark` on.
-    pub fn put_back(&mut self, connection: u64, mark: LogOffset) {
-        // Otherwise it has a later run.
-        if self.runs.front().is_none_or(|next| mark <= next.first) {
-            self.runs.push_front(Run { first: mark, connection });
-        }
+        let first = self.0.first().is_some_and(|(mark, _)| *mark <= committed);
+        first.then(|| self.0.pop_first())?.map(|(_, connection)| connection)
     }
 
     /// All connections, for when marks mean nothing any longer.
     pub fn take_all(&mut self) -> impl Iterator<Item = u64> + use<> {
-        std::mem::take(&mut self.runs).into_iter().map(|run| run.connection)
+        std::mem::take(&mut self.0).into_iter().map(|(_, connection)| connection)
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
+    use std::collections::{BTreeMap, VecDeque};
 
     use super::*;
 
@@ -67,27 +49,43 @@ mod tests {
 
     impl Scene {
         fn append(&mut self, connection: u64, mark: u64) {
-            self.waiting.entry(connection).or_default().push_back(LogOffset(mark));
-            self.uncommitted.push(connection, LogOffset(mark));
+            let marks = self.waiting.entry(connection).or_default();
+            if marks.is_empty() {
+                self.uncommitted.push(connection, LogOffset(mark));
+            }
+            marks.push_back(LogOffset(mark));
         }
 
         fn commit(&mut self, committed: u64) {
             let committed = LogOffset(committed);
             while let Some(connection) = self.uncommitted.take(committed) {
                 self.taken += 1;
-                let marks = self.waiting.get_mut(&connection).unwrap();
-                while marks.pop_front_if(|mark| *mark <= committed).is_some() {}
-                if let Some(next) = marks.front() {
-                    self.uncommitted.put_back(connection, *next);
-                }
+                self.send(connection, |mark| mark <= committed);
             }
             let is_over = |marks: &VecDeque<LogOffset>| marks.iter().all(|mark| *mark > committed);
             assert!(self.waiting.values().all(is_over), "{committed:?}: {:?}", self.waiting);
         }
+
+        /// What was appended beyond `end` is cut off.
+        fn cut(&mut self, end: u64) {
+            for connection in self.uncommitted.take_all().collect::<Vec<_>>() {
+                // Marks never decrease, so these are the last.
+                self.waiting.get_mut(&connection).unwrap().retain(|mark| mark.0 <= end);
+                self.send(connection, |_| false);
+            }
+        }
+
+        fn send(&mut self, connection: u64, is_over: impl Fn(LogOffset) -> bool) {
+            let marks = self.waiting.get_mut(&connection).unwrap();
+            while marks.pop_front_if(|mark| is_over(*mark)).is_some() {}
+            if let Some(next) = marks.front() {
+                self.uncommitted.push(connection, *next);
+            }
+        }
     }
 
     #[test]
-    fn a_commit_concerns_only_connections_with_something_committed() {
+    fn a_commit_visits_only_connections_with_something_committed() {
         let mut scene = Scene::default();
         (1..=1000).for_each(|nth| scene.append(nth, nth));
         scene.commit(0);
@@ -97,23 +95,13 @@ mod tests {
     }
 
     #[test]
-    fn of_a_run_that_is_partly_committed_the_rest_waits() {
-        let mut scene = Scene::default();
-        for (connection, mark) in [(1, 1), (1, 2), (1, 3), (2, 4), (1, 5)] {
-            scene.append(connection, mark);
-        }
-        (1..=5).for_each(|committed| scene.commit(committed));
-        assert!(scene.waiting.values().all(VecDeque::is_empty));
-    }
-
-    #[test]
-    fn every_reply_is_sent_at_its_commit_however_appends_alternate() {
+    fn every_reply_is_sent_at_its_commit_however_appends_alternate_and_are_cut_off() {
         let mut random = 7u64;
         let mut below = |bound: u64| {
             random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
             (random >> 33) % bound
         };
-        for _ in 0..200 {
+        for _ in 0..300 {
             let mut scene = Scene::default();
             let (mut end, mut committed) = (0, 0);
             for _ in 0..100 {
@@ -121,11 +109,15 @@ mod tests {
                     end += 1;
                     scene.append(below(4), end);
                 }
+                if below(10) == 0 {
+                    end = committed + below(end - committed + 1);
+                    scene.cut(end);
+                }
                 committed += below(end - committed + 1);
                 scene.commit(committed);
             }
             scene.commit(end);
-            assert!(scene.uncommitted.runs.is_empty());
+            assert!(scene.uncommitted.0.is_empty());
         }
     }
 }

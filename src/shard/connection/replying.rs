@@ -46,9 +46,11 @@ impl<S: Service> Connection<S> {
             true => Ok(reply),
             false if is_fenced => Err(Refusal::OutcomeUnknown),
             false => {
-                self.owner.wait_for_commit(self.id, mark);
-                let mark = Awaited { end: mark, cut_count };
                 let replies = &mut *self.replies.borrow_mut();
+                if replies.uncommitted.is_empty() {
+                    self.owner.wait_for_commit(self.id, mark);
+                }
+                let mark = Awaited { end: mark, cut_count };
                 replies.in_flight += size;
                 replies.uncommitted.push_back(UncommittedReply { mark, to, reply, size, read_at });
                 return;
