@@ -19,8 +19,8 @@ use super::flag::Flag;
 /// How long other tasks may run before urgent ones are polled.
 const LOOK_EVERY: Duration = Duration::from_millis(1);
 
-/// How often they may wake each other before others run.
-const ROUNDS_MAX: usize = 2;
+/// How long they may run, and wake each other, before others do.
+const RUN_MAX: Duration = Duration::from_millis(5);
 
 #[derive(Default)]
 pub struct Urgent {
@@ -46,25 +46,25 @@ impl Urgent {
 
     /// Polls those that can run, at `now`. Returns whether there were any.
     pub fn run(&self, now: Instant) -> bool {
-        let is_any = self.poll_woken();
+        let is_any = self.poll_woken(now + RUN_MAX);
         // Others get as much time, however long it took.
         let now = if is_any { Instant::now() } else { now };
         self.next_look.set(Some(now + LOOK_EVERY));
         is_any
     }
 
-    fn poll_woken(&self) -> bool {
+    fn poll_woken(&self, until: Instant) -> bool {
         // One of them may have spawned a task, which is polled inside it.
         let Ok(mut tasks) = self.tasks.try_borrow_mut() else { return false };
         let waker = Waker::from(self.woken.clone());
         let context = &mut Context::from_waker(&waker);
         let is_any = self.woken.is_set();
-        for _ in 0..ROUNDS_MAX {
-            if !self.woken.take() {
-                break;
-            }
+        while self.woken.take() {
             tasks.extend(self.new.take());
             while let Poll::Ready(Some(())) = tasks.poll_next_unpin(context) {}
+            if self.woken.is_set() && Instant::now() >= until {
+                break;
+            }
         }
         is_any
     }

@@ -64,6 +64,11 @@ impl<R> Parked<R> {
             || is_scarce && !self.queue.is_empty()
     }
 
+    /// Whether room is held for the front requests: they are executed when the connection has its turn.
+    pub fn is_granted(&self) -> bool {
+        self.ticket.as_ref().is_some_and(Ticket::is_granted)
+    }
+
     /// Bytes of the buffers held by these requests.
     pub fn memory(&self) -> usize {
         self.memory

@@ -179,6 +179,10 @@ impl Room {
         false
     }
 
+    pub fn is_granted(&self, id: TicketId) -> bool {
+        !self.waiting.contains_key(&id)
+    }
+
     /// Appends from here to [`end_spending`](Self::end_spending) use the room that `id` holds.
     pub fn begin_spending(&mut self, id: TicketId) {
         assert!(self.spending.is_none(), "one append at a time");

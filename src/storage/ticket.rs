@@ -88,6 +88,10 @@ impl Ticket {
         poll_fn(|context| self.poll_granted(context)).await;
     }
 
+    pub fn is_granted(&self) -> bool {
+        self.room.0.borrow().is_granted(self.id)
+    }
+
     pub fn poll_granted(&self, context: &mut Context<'_>) -> Poll<()> {
         match self.room.0.borrow_mut().poll_granted(self.id, context.waker()) {
             true => Poll::Ready(()),

@@ -17,6 +17,9 @@ use crate::shard::parked::{Parked, ParkedRequest};
 use crate::shard::service::Service;
 use crate::storage::Ticket;
 
+/// How soon to look again after requests for which room is held.
+const TURN_MS: u64 = 20;
+
 impl<S: Service> Connection<S> {
     /// Executes a request, or parks it if it must wait for room in the log. `memory` is the size of
     /// its read buffer.
@@ -28,6 +31,9 @@ impl<S: Service> Connection<S> {
         memory: usize,
     ) {
         let stores = S::stores(&request);
+        if stores && arrival.waited_ms() >= self.common.patience.wait_max_ms() {
+            return self.refuse_late(asked, arrival.waited_ms(), arrival.now.moment);
+        }
         let append_size = match stores && !self.may_append(asked.size) {
             true => Some(asked.size),
             false => self.carry_out(asked, &request, arrival),
@@ -62,10 +68,6 @@ impl<S: Service> Connection<S> {
         request: &S::Request,
         arrival: Arrival,
     ) -> Option<usize> {
-        if arrival.waited_ms() >= self.common.patience.wait_max_ms() && S::stores(request) {
-            self.refuse_late(asked, arrival.waited_ms(), arrival.now.moment);
-            return None;
-        }
         match self.common.service.handle(request, self.origin(asked), arrival.now) {
             Outcome::NoRoom { size } => return Some(size),
             Outcome::Operation => self.run_operation(asked, request.clone()),
@@ -172,12 +174,17 @@ impl<S: Service> Connection<S> {
         self.is_closed.get() || self.parked.borrow().is_empty()
     }
 
-    /// Refuses requests that have waited for room too long. Called at the deadline.
+    /// Refuses requests that have waited for room too long. Called at the deadline. Not while room is
+    /// held for them: with thousands of connections, it may take longer until this one has its turn
+    /// than they have waited, and refusing all of them costs as much time as executing them.
     pub fn refuse_overdue(self: &Rc<Self>, now: Moment) {
         let next = {
             let parked = &mut *self.parked.borrow_mut();
             let wait_max_ms = self.common.patience.wait_max_ms();
-            let due = |parked: &Parked<_>| Some(parked.front()?.read_at.plus_ms(wait_max_ms));
+            let due = |parked: &Parked<_>| match parked.is_granted() {
+                true => Some(now.plus_ms(TURN_MS)),
+                false => Some(parked.front()?.read_at.plus_ms(wait_max_ms)),
+            };
             while due(parked).is_some_and(|due| due <= now) {
                 self.refuse_parked(parked, now);
             }
