@@ -214,6 +214,13 @@ impl Life<'_> {
         self.world.deleted.set(begin.max(self.world.deleted.get()));
     }
 
+    /// As a replica would that stops leading, and is elected again before any other.
+    fn lead_again(&self) {
+        self.broker.follow();
+        let leads = |epoch| self.broker.lead(epoch, self.world.now.get()).is_ok();
+        assert!((1..1_000).any(leads), "some epoch is higher than the last");
+    }
+
     /// Lets time pass until nothing can be pending any more.
     async fn finish(&mut self, rng: &mut Rng) {
         while self.world.now.get().moment < Moment(LATEST_MS) {
@@ -227,12 +234,28 @@ impl Life<'_> {
             self.world.now.pass(next.clamp(1, 40_000).max(least));
             self.broker.act(self.world.now.get());
             for _ in 0..40 {
+                // What this interrupts is tried again later.
+                if rng.below(60) == 0 && now.moment < Moment(LATEST_MS / 2) {
+                    self.lead_again();
+                }
                 sim::pause().await;
             }
             self.maintain(rng.coin()).await;
         }
         self.acknowledge();
         self.pull_all().await;
+        // What has been interrupted is late.
+        for _ in 0..100 {
+            if self.world.is_complete() {
+                return;
+            }
+            self.world.now.pass(1_000);
+            self.broker.act(self.world.now.get());
+            for _ in 0..40 {
+                sim::pause().await;
+            }
+            self.pull_all().await;
+        }
     }
 }
 
@@ -261,7 +284,7 @@ fn live(seed: u64, world: &World, disk: &SimDisk, is_last: bool, config: &StoreC
             match rng.below(10) {
                 0..5 => life.send(&mut rng),
                 5..7 => {
-                    world.now.pass(rng.below(300));
+                    world.now.pass(rng.below(60));
                     broker.act(world.now.get());
                 }
                 7 => life.acknowledge(),
