@@ -23,6 +23,10 @@ const STAGE_NS_MAX: u64 = 60_000_000_000;
 /// Significant decimal digits of a time. Two make a histogram of about 27 KB.
 const STAGE_DIGITS: u8 = 2;
 
+/// Smaller and larger sizes are recorded as these, bytes.
+const SIZE_MIN: u64 = 512;
+const SIZE_MAX: u64 = 64 << 20;
+
 /// The static description of a metric.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Description {
@@ -92,6 +96,27 @@ impl Stage {
 impl Default for Stage {
     fn default() -> Self {
         let histogram = Histogram::new_with_bounds(STAGE_NS_MIN, STAGE_NS_MAX, STAGE_DIGITS);
+        Self(histogram.expect("the bounds are constants that fit each other").into())
+    }
+}
+
+/// The sizes of something.
+#[derive(Debug)]
+pub struct Sizes(RefCell<Histogram<u64>>);
+
+impl Sizes {
+    pub fn record(&self, bytes: u64) {
+        self.0.borrow_mut().saturating_record(bytes);
+    }
+
+    fn value(&self) -> Value {
+        Value::Histogram(self.0.borrow().clone())
+    }
+}
+
+impl Default for Sizes {
+    fn default() -> Self {
+        let histogram = Histogram::new_with_bounds(SIZE_MIN, SIZE_MAX, STAGE_DIGITS);
         Self(histogram.expect("the bounds are constants that fit each other").into())
     }
 }
@@ -171,6 +196,8 @@ registry! {
         "Writes of the log that the device has completed.";
     bytes_written: Counter, "ringmq_log_written_bytes_total", "bytes",
         "Bytes of those writes: whole blocks, the last one often repeated.";
+    write_size: Sizes, "ringmq_log_write_bytes", "bytes",
+        "Size of one write of the log: what group commit has taken together.";
     syncs: Counter, "ringmq_log_syncs_total", "syncs",
         "Flushes of segment files to stable media.";
     connections_opened: Counter, "ringmq_connections_opened_total", "connections",
@@ -216,6 +243,7 @@ mod tests {
             assert!(help.ends_with('.') && name.starts_with("ringmq_"), "{name}");
             let suffix = match value {
                 Value::Counter(_) => "_total",
+                Value::Histogram(_) if unit == "bytes" => "_bytes",
                 Value::Histogram(_) => "_ns",
                 Value::Gauge(_) => "",
             };

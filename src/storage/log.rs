@@ -352,7 +352,9 @@ impl<D: Disk> Log<D> {
     /// `job` was written at `now_ns` on the disk's clock.
     pub fn handle_written(&mut self, job: &WriteJob<D>, took: Range<u64>) {
         self.metrics.writes.add(1);
-        self.metrics.bytes_written.add((*job.buffer).as_ref().len() as u64);
+        let size = (*job.buffer).as_ref().len() as u64;
+        self.metrics.bytes_written.add(size);
+        self.metrics.write_size.record(size);
         if job.durability == Durability::Written
             && let Some(segment) = self.segment(LogOffset(job.range.start))
         {

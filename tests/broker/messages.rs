@@ -377,6 +377,7 @@ fn the_work_of_a_shard_is_counted_and_reported() {
         }
         let number = |name: &str| table[name].parse::<u64>().unwrap();
         assert_eq!(number("ringmq_log_write_ns.count"), number("ringmq_log_writes_total"));
+        assert_eq!(number("ringmq_log_write_bytes.count"), number("ringmq_log_writes_total"));
         assert!(number("ringmq_log_write_ns.p50") > 0 && number("ringmq_log_writes_total") > 0);
     });
 }
