@@ -12,6 +12,9 @@ use std::io::Write;
 use std::net::{SocketAddr, SocketAddrV4};
 use std::time::{Duration, Instant};
 
+use flume::RecvTimeoutError;
+use glommio::{LocalExecutorBuilder, Placement, PoolPlacement};
+
 use super::announce::Announcer;
 use super::data::{DataDirectory, SetIdentity};
 use super::error::RunError;
@@ -33,8 +36,6 @@ use crate::model::replicas::ReplicaOrder;
 use crate::model::{Request, ShardId};
 use crate::reactor;
 use crate::reactor::net::TcpListener;
-use flume::RecvTimeoutError;
-use glommio::{LocalExecutorBuilder, Placement, PoolPlacement};
 
 /// How often the executor makes a pass over its own rings although nothing asks for it. What a shard
 /// waits for is in the reactor's ring.

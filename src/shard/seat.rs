@@ -8,8 +8,6 @@ use std::pin::pin;
 use std::rc::Rc;
 use std::time::Instant;
 
-use crate::reactor;
-use crate::reactor::net::TcpListener;
 use futures_util::future::select;
 
 use super::announce::Announcer;
@@ -23,6 +21,8 @@ use super::replication::Seating;
 use super::shard::Shard;
 use crate::broker::{Broker, BrokerConfig};
 use crate::model::ShardId;
+use crate::reactor;
+use crate::reactor::net::TcpListener;
 use crate::replication::link::Identity;
 use crate::storage::StoreConfig;
 use crate::storage::file::{FileDisk, FileDiskOptions, Mode};

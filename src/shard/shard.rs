@@ -7,8 +7,6 @@ use std::pin::pin;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use crate::reactor;
-use crate::reactor::net::TcpStream;
 use futures_util::future::select;
 use rustc_hash::FxHashMap;
 use smallvec::SmallVec;
@@ -23,6 +21,8 @@ use super::uncommitted::Uncommitted;
 use crate::broker::Released;
 use crate::broker::clients::CallError;
 use crate::model::{Deadlines, LogOffset, Moment, ShardId};
+use crate::reactor;
+use crate::reactor::net::TcpStream;
 use crate::storage::Standing;
 use crate::storage::signal::Signal;
 
