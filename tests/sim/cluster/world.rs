@@ -275,6 +275,8 @@ impl World {
         machine.is_paused.set(false);
         if let Some(process) = &life.process {
             self.compare_log(process);
+            // It has a handle on its process, and both would stay for good.
+            process.replica.take();
         }
         let seed = self.rng.borrow_mut().next_u64();
         let left = {
