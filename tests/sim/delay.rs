@@ -284,7 +284,7 @@ fn live(seed: u64, world: &World, disk: &SimDisk, is_last: bool, config: &StoreC
             match rng.below(10) {
                 0..5 => life.send(&mut rng),
                 5..7 => {
-                    world.now.pass(rng.below(60));
+                    world.now.pass(rng.below(300));
                     broker.act(world.now.get());
                 }
                 7 => life.acknowledge(),
