@@ -36,9 +36,7 @@ pub fn task_count() -> u32 {
 /// Starts what tasks have asked for, and wakes those for which something has happened, without waiting
 /// for the next turn.
 pub fn look() {
-    let reactor = current();
-    reactor.submit();
-    reactor.ring().deliver();
+    current().look();
 }
 
 /// The state of one thread.
@@ -157,12 +155,16 @@ impl Reactor {
         }
         let now = Instant::now();
         if self.urgent.is_due(now) {
-            self.submit();
-            self.ring().deliver();
+            self.look();
             if self.urgent.run(now) {
                 self.submit();
             }
         }
+    }
+
+    fn look(&self) {
+        self.submit();
+        self.ring().deliver();
     }
 
     /// Wakes the tasks for which something has happened, and polls urgent ones. Returns whether there

@@ -121,10 +121,15 @@ impl<S: Service> Shard<S> {
     /// Marks mean nothing any longer.
     fn release_all(self: &Rc<Self>, moved_at: Instant) {
         let all = self.uncommitted.borrow_mut().take_all();
-        for connection in all.filter_map(|id| self.find(id)) {
-            if let Some(mark) = connection.release_committed(moved_at) {
-                self.uncommitted.borrow_mut().push(connection.id, mark);
-            }
+        all.for_each(|id| self.release_of(id, moved_at));
+    }
+
+    /// Sends the committed replies of a connection. The others wait on.
+    fn release_of(&self, id: u64, moved_at: Instant) {
+        if let Some(connection) = self.find(id)
+            && let Some(mark) = connection.release_committed(moved_at)
+        {
+            self.uncommitted.borrow_mut().push(id, mark);
         }
     }
 
@@ -136,10 +141,7 @@ impl<S: Service> Shard<S> {
     ) -> bool {
         for count in 1.. {
             let Some(id) = self.take_committed(committed) else { break };
-            let Some(connection) = self.find(id) else { continue };
-            if let Some(mark) = connection.release_committed(moved_at) {
-                self.uncommitted.borrow_mut().push(id, mark);
-            }
+            self.release_of(id, moved_at);
             if count % RELEASE_COUNT == 0 && moved_at.elapsed() >= time {
                 return true;
             }

@@ -349,7 +349,7 @@ impl<D: Disk> Log<D> {
         Some(WriteJob { file: segment.file.clone(), position, buffer, range, durability })
     }
 
-    /// `job` was written at `now_ns` on the disk's clock.
+    /// `job` was written, which took the time `took` on the disk's clock, nanoseconds.
     pub fn handle_written(&mut self, job: &WriteJob<D>, took: Range<u64>) {
         self.metrics.writes.add(1);
         let size = (*job.buffer).as_ref().len() as u64;

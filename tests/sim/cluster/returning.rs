@@ -39,6 +39,16 @@ async fn send_all(world: Rc<World>, name: u32, stops: Rc<Cell<bool>>) {
     }
 }
 
+/// Ends the senders, and checks what every replica has.
+async fn finish(world: &Rc<World>, stops: Rc<Cell<bool>>) {
+    stops.set(true);
+    while Rc::strong_count(&stops) > 1 {
+        world.sleep_ms(20).await;
+    }
+    agree(world).await;
+    check(world).await;
+}
+
 async fn run(world: Rc<World>) {
     IDS.into_iter().for_each(|id| world.start(id));
     agree(&world).await;
@@ -63,12 +73,7 @@ async fn run(world: Rc<World>) {
     wait_for(&world, "the chosen one leads", || world.leader() == Some(to)).await;
     world.sleep_ms(STEADY_MS + 2_000).await;
     assert_eq!(world.leader(), Some(to), "seed {}", world.seed);
-    stops.set(true);
-    while Rc::strong_count(&stops) > 1 {
-        world.sleep_ms(20).await;
-    }
-    agree(&world).await;
-    check(&world).await;
+    finish(&world, stops).await;
 }
 
 async fn run_with_full_disk(world: Rc<World>) {
@@ -89,12 +94,7 @@ async fn run_with_full_disk(world: Rc<World>) {
     assert!(count > 100, "seed {}: only {count} messages were acknowledged", world.seed);
     world.set_full(PREFERRED, false);
     wait_for(&world, "it leads again", || world.leader() == Some(PREFERRED)).await;
-    stops.set(true);
-    while Rc::strong_count(&stops) > 1 {
-        world.sleep_ms(20).await;
-    }
-    agree(&world).await;
-    check(&world).await;
+    finish(&world, stops).await;
 }
 
 #[test]
