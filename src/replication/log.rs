@@ -12,37 +12,32 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeSet, VecDeque};
-use std::fmt::Debug;
 use std::io;
-use std::ops::{Bound, RangeBounds};
 use std::rc::{Rc, Weak};
 use std::time::Duration;
 
-use openraft::entry::RaftPayload;
 use openraft::raft::VoteResponse;
 use openraft::storage::{IOFlushed, RaftLogStorage};
 use openraft::type_config::TypeConfigExt;
 use openraft::type_config::alias::InstantOf;
-use openraft::{EntryPayload, LogState, RaftLogReader};
+use openraft::{EntryPayload, LogState};
 
 use super::acquaintance::Acquaintance;
 use super::arrivals::Arrivals;
+use super::entries::EntryReader;
 use super::host::{Host, Role};
 use super::members;
 use super::preference::HandOver;
 use super::types::{
-    Body, Entry, LogId, Members, Payload, Proposal, ReplicaId, Runtime, Types, Vote, failed,
-    log_id_of, term_of, vote,
+    Body, Entry, LogId, Payload, Proposal, ReplicaId, Runtime, Types, Vote, failed, log_id_of,
+    term_of, vote,
 };
-use crate::broker::raft_entries::{RaftContent, RaftEntries, RaftPlace, ended_by};
+use crate::broker::raft_entries::RaftContent;
 use crate::model::LogOffset;
 use crate::planted::{self, Bug};
-use crate::storage::disk::Disk;
 use crate::storage::signal::Signal;
-use crate::storage::{AppendError, Awaited, Mark, ReadError, Store, StoredVote};
+use crate::storage::{AppendError, Awaited, Mark, Store, StoredVote};
 
-/// Bytes of the log in one answer of the reader, unless a single entry is larger.
-const READ_BYTES_MAX: u64 = 1 << 20;
 /// Bytes in the log of the fact that ends an entry, with room for a set of members.
 const END_SIZE_MAX: usize = 16 << 10;
 
@@ -56,7 +51,7 @@ pub struct RaftLog<H: Host, R: Runtime>(pub(super) Rc<Shared<H, R>>);
 pub(super) struct Shared<H: Host, R: Runtime> {
     host: H,
     id: ReplicaId,
-    vote: Cell<Option<Vote>>,
+    vote: Rc<Cell<Option<Vote>>>,
     purged: Cell<Option<LogId>>,
     /// The term in which this copy leads.
     leads_in: Cell<Option<u64>>,
@@ -107,7 +102,7 @@ impl<H: Host, R: Runtime> RaftLog<H, R> {
         let has_leftovers = store.staging().has_any().await.map_err(failed)?;
         let log = Self(Rc::new(Shared {
             id,
-            vote: Cell::new(last_vote),
+            vote: Rc::new(Cell::new(last_vote)),
             purged: Cell::new(None),
             leads_in: Cell::new(None),
             first_end: Cell::new(None),
@@ -316,17 +311,22 @@ impl<H: Host, R: Runtime> RaftLog<H, R> {
         &self.0.arrivals
     }
 
+    fn entries(&self) -> EntryReader<H> {
+        EntryReader::new(self.0.host.clone(), self.0.vote.clone())
+    }
+
     /// Where the entry with this id ends; `None` if the log does not have it.
     pub async fn end_of(&self, log_id: LogId) -> io::Result<Option<LogOffset>> {
         if self.0.host.broker().last_raft_entry().is_none_or(|last| last.index < log_id.index) {
             return Ok(None);
         }
-        let found = self.0.read(log_id.index, log_id.index + 1, u64::MAX).await.map_err(failed)?;
-        let end = |entry: &Entry| match &entry.body {
-            Body::Stored(range) if entry.log_id == log_id => Some(range.end),
+        let found = self.entries().entry(log_id.index).await.map_err(failed)?;
+        Ok(match found {
+            Some(Entry { log_id: known, body: Body::Stored(range), .. }) if known == log_id => {
+                Some(range.end)
+            }
             _ => None,
-        };
-        Ok(found.first().and_then(end))
+        })
     }
 
     /// A copy has replaced the log.
@@ -421,161 +421,18 @@ impl<H: Host, R: Runtime> Shared<H, R> {
             false => Err(failed(format!("the leader's entry {log_id} does not end as {last:?}"))),
         }
     }
-
-    /// The entries with indexes in `from..to`, at least one if there is any, and no more than
-    /// `bytes_max` otherwise.
-    async fn read(&self, from: u64, to: u64, bytes_max: u64) -> Result<Vec<Entry>, LookError> {
-        let recent = self.host.broker().with_raft_entries(RaftEntries::first_recent);
-        let mut entries = match recent {
-            Some(recent) if from < recent => {
-                self.read_old(from, to.min(recent), recent, bytes_max).await?
-            }
-            _ => Vec::new(),
-        };
-        let mut bytes: u64 = entries.iter().map(size_of).sum();
-        let behind_old = from + entries.len() as u64;
-        self.host.broker().with_raft_entries(|all| {
-            for index in behind_old..to {
-                let Some((place, start)) = all.place(index).zip(all.start(index)) else { break };
-                bytes += place.end.0 - start.0;
-                if bytes > bytes_max && !entries.is_empty() {
-                    break;
-                }
-                let members = all.members_at(index).map(members::read).transpose()?;
-                entries.push(stored(place, start, members));
-            }
-            Ok(entries)
-        })
-    }
-
-    /// Entries whose places are not in memory, read from the log from the last mark on, up to the
-    /// first one that is: what follows may not be written yet.
-    async fn read_old(
-        &self,
-        from: u64,
-        to: u64,
-        recent: u64,
-        bytes_max: u64,
-    ) -> Result<Vec<Entry>, LookError> {
-        let (mark, end) = self.host.broker().with_raft_entries(|all| {
-            let mark = from.checked_sub(1).and_then(|before| all.place_before(before));
-            (mark, all.start(recent).expect("it is in memory where it begins"))
-        });
-        let mut start = mark.map_or(LogOffset(0), |mark| mark.end);
-        let (mut found, mut bytes, mut broken) = (Vec::new(), 0, None);
-        let walked = self.store().walk_entries(start, end, |header, kind, payload| {
-            let Some((place, members)) = ended_by(header, kind, payload) else { return true };
-            let range_start = std::mem::replace(&mut start, place.end);
-            if place.index < from {
-                return true;
-            }
-            match members.map(members::read).transpose() {
-                Ok(members) => {
-                    bytes += place.end.0 - range_start.0;
-                    found.push(stored(place, range_start, members));
-                    place.index + 1 < to && bytes < bytes_max
-                }
-                Err(error) => {
-                    broken = Some(error);
-                    false
-                }
-            }
-        });
-        walked.await?;
-        broken.map_or(Ok(found), |error| Err(error.into()))
-    }
-
-    /// The entry with this index, which retention has deleted. Its term may be later than it was.
-    fn gone(&self, index: u64) -> Entry {
-        let after = self.host.broker().with_raft_entries(|all| all.place_after(index));
-        let place = RaftPlace { index, ..after.expect("the newest entry is not deleted") };
-        let (log_id, payload) = (log_id_of(place), EntryPayload::Normal(Proposal));
-        Entry { log_id, payload, body: Body::Gone }
-    }
-}
-
-/// Why entries were not read.
-#[derive(Debug, thiserror::Error)]
-enum LookError {
-    #[error(transparent)]
-    Read(#[from] ReadError),
-    #[error(transparent)]
-    Members(#[from] io::Error),
-}
-
-fn size_of(entry: &Entry) -> u64 {
-    match &entry.body {
-        Body::Stored(range) => range.end.0 - range.start.0,
-        Body::New | Body::Received(_) | Body::Gone => 0,
-    }
-}
-
-fn stored(place: RaftPlace, start: LogOffset, members: Option<Members>) -> Entry {
-    let payload = match members {
-        Some(members) => Payload::membership(members),
-        None => EntryPayload::Normal(Proposal),
-    };
-    Entry { log_id: log_id_of(place), payload, body: Body::Stored(start..place.end) }
-}
-
-/// Bytes of a stored entry, as another copy appends them.
-pub async fn read_body<D: Disk>(
-    store: &Store<D>,
-    body: &Body,
-    out: &mut Vec<u8>,
-) -> Result<(), ReadError> {
-    match body {
-        Body::Stored(range) => store.read_raw(range.start, range.end, out).await,
-        Body::Received(bytes) => {
-            out.extend_from_slice(bytes);
-            Ok(())
-        }
-        Body::Gone => Err(ReadError::Gone(store.begin())),
-        Body::New => unreachable!("entries are read from the log after they were appended"),
-    }
-}
-
-impl<H: Host, R: Runtime> RaftLogReader<Types<R>> for RaftLog<H, R> {
-    async fn try_get_log_entries<B: RangeBounds<u64> + Clone + Debug>(
-        &mut self,
-        range: B,
-    ) -> io::Result<Vec<Entry>> {
-        let from = match range.start_bound() {
-            Bound::Included(from) => *from,
-            Bound::Excluded(before) => before + 1,
-            Bound::Unbounded => 0,
-        };
-        let to = match range.end_bound() {
-            Bound::Included(last) => last + 1,
-            Bound::Excluded(to) => *to,
-            Bound::Unbounded => u64::MAX,
-        };
-        self.0.read(from, to, u64::MAX).await.map_err(failed)
-    }
-
-    /// For other replicas. What retention has deleted is no error of this one: sending it fails.
-    async fn limited_get_log_entries(&mut self, from: u64, to: u64) -> io::Result<Vec<Entry>> {
-        match self.0.read(from, to, READ_BYTES_MAX).await {
-            Err(LookError::Read(ReadError::Gone(_))) => Ok(vec![self.0.gone(from)]),
-            read => read.map_err(failed),
-        }
-    }
-
-    async fn read_vote(&mut self) -> io::Result<Option<Vote>> {
-        Ok(self.0.vote.get())
-    }
 }
 
 impl<H: Host, R: Runtime> RaftLogStorage<Types<R>> for RaftLog<H, R> {
-    type LogReader = Self;
+    type LogReader = EntryReader<H>;
 
     async fn get_log_state(&mut self) -> io::Result<LogState<Types<R>>> {
         let last_log_id = self.0.host.broker().last_raft_entry().map(log_id_of);
         Ok(LogState { last_purged_log_id: self.0.purged.get(), last_log_id })
     }
 
-    async fn get_log_reader(&mut self) -> Self {
-        self.clone()
+    async fn get_log_reader(&mut self) -> EntryReader<H> {
+        self.entries()
     }
 
     /// Whoever has this vote leads, once it is committed.
@@ -612,9 +469,9 @@ impl<H: Host, R: Runtime> RaftLogStorage<Types<R>> for RaftLog<H, R> {
         for Entry { log_id, payload, body } in entries {
             match body {
                 Body::New => self.0.end_entry(&log_id, &payload).await?,
-                Body::Received(bytes) => self.0.append_received(&log_id, &bytes).await?,
+                Body::Raw(bytes) => self.0.append_received(&log_id, &bytes).await?,
                 Body::Stored(_) | Body::Gone => {
-                    unreachable!("the engine never appends what it has read")
+                    unreachable!("the engine never appends what is in the log")
                 }
             }
         }

@@ -37,6 +37,7 @@ pub mod change;
 pub mod channel;
 pub mod copying;
 pub mod ends;
+mod entries;
 pub mod hand_over;
 pub mod host;
 mod lease;

@@ -32,12 +32,13 @@ use super::host::Host;
 use super::link::{
     self, ANSWER_MAX, FrameReceiver, FrameSender, Identity, Link, Target, Transport, broken,
 };
-use super::log::{RaftLog, read_body};
+use super::log::RaftLog;
 use super::machine::Engine;
 use super::preference::HandOver;
-use super::types::{CopyData, LogId, Place, ReplicaId, Runtime, Types, Vote, WholeCopy};
+use super::types::{Body, CopyData, LogId, Place, ReplicaId, Runtime, Types, Vote, WholeCopy};
 use super::wire::{self, FRAME_SIZE_MAX, Frame, FrameKind, HELLO_SIZE_MAX, Purpose};
 use crate::planted::{self, Bug};
+use crate::storage::RawReader;
 
 /// Bytes of entries sent to a copy and not answered yet, unless a single request is larger.
 const WINDOW_BYTES: usize = 8 << 20;
@@ -66,6 +67,7 @@ impl<H: Host, R: Runtime, T: Transport> RaftNetworkFactory<Types<R>> for Network
             transport: self.transport.clone(),
             identity: self.identity,
             target: Target { id: target, place: place.clone() },
+            raw: RawReader::new(self.log.host().broker().store().clone()),
             stream: None,
             calls: None,
         }
@@ -78,6 +80,7 @@ pub struct Peer<H: Host, R: Runtime, T: Transport> {
     transport: T,
     identity: Identity,
     target: Target,
+    raw: RawReader<H::Disk>,
     stream: Option<Link<T::Sender>>,
     calls: Option<Link<T::Sender>>,
 }
@@ -107,12 +110,19 @@ impl<H: Host, R: Runtime, T: Transport> Peer<H, R, T> {
         answer.voted().map_err(|error| lost(broken(error)))
     }
 
-    async fn encode(&self, request: &AppendEntriesRequest<Types<R>>) -> io::Result<Vec<u8>> {
-        let store = self.log.host().broker().store();
+    async fn encode(&mut self, request: &AppendEntriesRequest<Types<R>>) -> io::Result<Vec<u8>> {
         let mut append = wire::NewAppend::new(request);
         for entry in &request.entries {
             let before = append.bytes().len();
-            read_body(store, &entry.body, append.bytes()).await.map_err(broken)?;
+            match &entry.body {
+                Body::Stored(range) => {
+                    let read = self.raw.read(range.start, range.end, append.bytes());
+                    read.await.map_err(broken)?;
+                }
+                Body::Raw(bytes) => append.bytes().extend_from_slice(bytes),
+                Body::Gone => return Err(broken("retention has deleted it")),
+                Body::New => unreachable!("entries are read from the log after they were appended"),
+            }
             append.end_entry(before);
         }
         Ok(append.sealed())

@@ -129,8 +129,8 @@ pub enum Body {
     New,
     /// In the log.
     Stored(Range<LogOffset>),
-    /// From the leader, in raw form.
-    Received(Bytes),
+    /// In raw form: from the leader, or read from the log for another copy.
+    Raw(Bytes),
     /// Retention has deleted it. It cannot be sent: the other replica needs a copy of the log.
     Gone,
 }

@@ -342,7 +342,7 @@ impl Frame {
                 }
             };
             let log_id = log_id(entry.term.get(), entry.index.get());
-            entries.push(Entry { log_id, payload, body: Body::Received(bytes) });
+            entries.push(Entry { log_id, payload, body: Body::Raw(bytes) });
             at = end;
         }
         Ok(AppendEntriesRequest {
@@ -827,7 +827,7 @@ mod tests {
         let entry = |index, bytes: &'static [u8]| Entry {
             log_id: log_id(7, index),
             payload: EntryPayload::Normal(Proposal),
-            body: Body::Received(Bytes::from_static(bytes)),
+            body: Body::Raw(Bytes::from_static(bytes)),
         };
         let request = AppendEntriesRequest::<T> {
             vote: Vote::new_committed(7, 3),

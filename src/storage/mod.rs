@@ -102,7 +102,7 @@ pub use reading::EntryAt;
 pub use recovery::RecoveryReport;
 pub use replay::{MessagesOf, Replayed};
 pub use row::QueueRow;
-pub use shipping::split_at_segment;
+pub use shipping::{RawReader, push_raw, split_at_segment};
 pub use staging::{Arriving, Staging, StagingError};
 pub use store::{CommitStep, Standing, Store, StoreStats};
 pub use ticket::Ticket;

@@ -8,69 +8,72 @@ use zerocopy::{FromBytes, IntoBytes};
 
 use crate::model::LogOffset;
 use crate::storage::disk::Disk;
-use crate::storage::entry::{EntryHeader, EntryKind, Parsed};
+use crate::storage::entry::{Entry, EntryHeader, Parsed};
 use crate::storage::error::ReadError;
 use crate::storage::log::Log;
 use crate::storage::scan::LogReader;
 use crate::storage::slice::Slices;
 use crate::storage::store::Store;
 
-impl<D: Disk> Store<D> {
+/// Reads entries in the order in which they are in the log, and keeps what it has read from the disk in
+/// advance.
+pub struct RawReader<D: Disk> {
+    store: Store<D>,
+    ahead: Option<Ahead<D::File>>,
+}
+
+struct Ahead<F> {
+    reader: LogReader<F>,
+    /// Up to where the log was written when the reader was made. What it has read beyond that may have
+    /// been written since.
+    written: LogOffset,
+    /// Number of cuts at that time: they take back what was written.
+    cut_count: u32,
+}
+
+impl<D: Disk> RawReader<D> {
+    pub fn new(store: Store<D>) -> Self {
+        Self { store, ahead: None }
+    }
+
     /// The entries from `from` to `to` in raw form, appended to `out`. Both are places between
     /// entries of the log.
-    pub async fn read_raw(
-        &self,
+    pub async fn read(
+        &mut self,
         from: LogOffset,
         to: LogOffset,
         out: &mut Vec<u8>,
     ) -> Result<(), ReadError> {
-        let mut at = self.0.log.borrow().copy_raw(from, to, out);
-        if at == to {
-            return Ok(());
-        }
-        let mut reader = self.reader_from(at)?;
-        let (mut slices, mut is_fresh) = (Slices::default(), true);
-        while at < to {
+        let (mut at, mut slices) = (from, Slices::default());
+        loop {
+            at = self.store.0.log.borrow().copy_raw(at, to, out);
+            if at == to {
+                return Ok(());
+            }
             // It may be on its way to the disk, and in no cache any more.
-            if !self.is_written_past(at).await {
+            if !self.store.is_written_past(at).await {
                 return Err(ReadError::Gone(at));
             }
-            match reader.parse_at(at).await? {
-                Parsed::Entry(entry) => {
-                    push_raw(&entry.header, entry.payload, out);
-                    (at, is_fresh) = (entry.header.end(), false);
-                }
-                _ if is_fresh => return Err(ReadError::Damaged(at)),
-                _ => {
-                    // What it has read in advance may have been written since.
-                    (reader, is_fresh) = (self.reader_from(at)?, true);
-                    continue;
-                }
-            }
+            let entry = self.entry_at(at).await?;
+            push_raw(&entry.header, entry.payload, out);
+            at = entry.header.end();
             slices.handled(1).await;
-            // The rest may have reached memory's part of the log.
-            at = self.0.log.borrow().copy_raw(at, to, out);
         }
-        Ok(())
     }
 
     /// Passes the entries from `from` to `to` to `take`, until it returns false. Both are places
     /// between written entries.
-    pub async fn walk_entries(
-        &self,
+    pub async fn walk(
+        &mut self,
         from: LogOffset,
         to: LogOffset,
-        mut take: impl FnMut(&EntryHeader, EntryKind, &[u8]) -> bool,
+        mut take: impl FnMut(&Entry<'_>) -> bool,
     ) -> Result<(), ReadError> {
-        let mut reader = self.reader_from(from)?;
-        let mut slices = Slices::default();
-        let mut at = from;
+        let (mut at, mut slices) = (from, Slices::default());
         while at < to {
-            let Parsed::Entry(entry) = reader.parse_at(at).await? else {
-                return Err(ReadError::Damaged(at));
-            };
+            let entry = self.entry_at(at).await?;
             at = entry.header.end();
-            if !take(&entry.header, entry.kind, entry.payload) {
+            if !take(&entry) {
                 break;
             }
             slices.handled(1).await;
@@ -78,6 +81,30 @@ impl<D: Disk> Store<D> {
         Ok(())
     }
 
+    /// The entry at `at`, which is written.
+    async fn entry_at(&mut self, at: LogOffset) -> Result<Entry<'_>, ReadError> {
+        let Self { store, ahead } = self;
+        let ahead = {
+            let log = store.0.log.borrow();
+            if at < log.begin() {
+                return Err(ReadError::Gone(at));
+            }
+            let (written, cut_count) = (log.written(), log.cuts.count());
+            let is_good = |known: &Ahead<_>| at < known.written && known.cut_count == cut_count;
+            match ahead.take().filter(is_good) {
+                Some(known) => ahead.insert(known),
+                None => ahead.insert(Ahead { reader: log.reader(), written, cut_count }),
+            }
+        };
+        match ahead.reader.parse_at(at).await? {
+            Parsed::Entry(entry) => Ok(entry),
+            _ if at < store.begin() => Err(ReadError::Gone(at)),
+            _ => Err(ReadError::Damaged(at)),
+        }
+    }
+}
+
+impl<D: Disk> Store<D> {
     /// Waits until the entry at `at` is written; false if that will never happen.
     async fn is_written_past(&self, at: LogOffset) -> bool {
         let look = || {
@@ -85,11 +112,6 @@ impl<D: Disk> Store<D> {
             (log.written() > at || log.fault.is_some()).then(|| log.written() > at)
         };
         self.0.marks_changed.wait(look).await
-    }
-
-    fn reader_from(&self, from: LogOffset) -> Result<LogReader<D::File>, ReadError> {
-        let log = self.0.log.borrow();
-        if from < log.begin() { Err(ReadError::Gone(from)) } else { Ok(log.reader()) }
     }
 }
 
@@ -112,8 +134,8 @@ impl<D: Disk> Log<D> {
     }
 }
 
-/// The payload of a filler is empty.
-fn push_raw(header: &EntryHeader, payload: &[u8], out: &mut Vec<u8>) {
+/// Appends the raw form of an entry to `out`. The payload of a filler is empty.
+pub fn push_raw(header: &EntryHeader, payload: &[u8], out: &mut Vec<u8>) {
     let end = out.len() + header.raw_size();
     out.extend_from_slice(header.as_bytes());
     out.extend_from_slice(payload);

@@ -7,6 +7,7 @@
 //! repeated with as few faults as it needs, and what happens then is printed; `RINGMQ_FAULTS=2,9` carries out
 //! only these of a seed's faults.
 
+mod behind;
 mod clients;
 mod copies;
 mod faults;

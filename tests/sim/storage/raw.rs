@@ -4,7 +4,7 @@ use ringmq::model::LogOffset;
 use ringmq::sim::copies::{Sendable, entries_on};
 use ringmq::sim::{Rng, SimDisk, Tasks, pause, run};
 use ringmq::storage::{
-    AppendError, CommitRule, EpochError, Flush, RawError, StoreConfig, split_at_segment,
+    AppendError, CommitRule, EpochError, Flush, RawError, RawReader, StoreConfig, split_at_segment,
 };
 
 use super::shard::{SEED, Shard, config, key};
@@ -338,7 +338,7 @@ async fn ship(leader: &Shard, follower: &Node, rng: &mut Rng) {
     let Node { shard, tasks, .. } = follower;
     let (from, to) = (shard.store.end(), leader.store.end());
     let mut bytes = Vec::new();
-    leader.store.read_raw(from, to, &mut bytes).await.unwrap();
+    RawReader::new(leader.store.clone()).read(from, to, &mut bytes).await.unwrap();
     tasks.run_until(async {
         let mut rest = &bytes[..];
         while !rest.is_empty() {
