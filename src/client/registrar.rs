@@ -525,10 +525,13 @@ impl Keeper {
             let (news, position) = table.news(known[shard]);
             let request = match news {
                 News::Part(table) | News::Whole(table) => NameServerRequest::RegisterBroker(table),
-                News::Nothing if is_due => NameServerRequest::QueryDataVersion {
-                    broker: table.broker(),
-                    version: table.version(),
-                },
+                News::Gone(broker) => NameServerRequest::UnregisterBroker(broker),
+                News::Nothing if is_due && table.is_listed() => {
+                    NameServerRequest::QueryDataVersion {
+                        broker: table.broker(),
+                        version: table.version(),
+                    }
+                }
                 News::Nothing => return None,
             };
             let is_question = matches!(request, NameServerRequest::QueryDataVersion { .. });

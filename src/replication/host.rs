@@ -26,7 +26,7 @@ pub trait Host: Clone + 'static {
     /// `host:port` at which clients reach a replica, if that is known.
     fn address_of(&self, replica: ReplicaId) -> Option<String>;
 
-    /// This copy leads in this term from now on, or it does not lead any more.
+    /// This copy leads in this term from now on, or does not lead any more, or is not even a member.
     fn handle_role(&self, role: Role);
 
     /// Runs a task with less importance than everything else.
@@ -39,6 +39,10 @@ pub trait Host: Clone + 'static {
 /// What a copy is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
-    Leader { term: u64 },
+    Leader {
+        term: u64,
+    },
     Follower,
+    /// Not a member any more.
+    Removed,
 }

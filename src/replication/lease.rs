@@ -87,7 +87,7 @@ impl<H: Host, R: Runtime> Leadership for Lease<H, R> {
                 let next = ids.iter().find(|id| **id > log.id()).or_else(|| ids.first());
                 next.copied().filter(|id| *id != log.id()).unwrap_or(0)
             }
-            None if log.hears_leader() => 0,
+            None if log.hears_leader() || log.is_removed() => 0,
             // There is no leader to go to.
             None => log.id(),
         }

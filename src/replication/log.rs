@@ -59,6 +59,8 @@ pub(super) struct Shared<H: Host, R: Runtime> {
     first_end: Cell<Option<LogOffset>>,
     /// The last term whose lease this leader has given up.
     given_up_in: Cell<Option<u64>>,
+    /// This copy is not a member any more, as another one has said.
+    is_removed: Cell<bool>,
     /// When a leader was last heard.
     heard_at: Cell<Option<InstantOf<Types<R>>>>,
     /// Until then this copy takes no part in elections: it may have promised that before it restarted.
@@ -107,6 +109,7 @@ impl<H: Host, R: Runtime> RaftLog<H, R> {
             leads_in: Cell::new(None),
             first_end: Cell::new(None),
             given_up_in: Cell::new(None),
+            is_removed: Cell::new(false),
             heard_at: Cell::new(None),
             promised_until: Cell::new(None),
             hand_over: Cell::new(None),
@@ -189,6 +192,21 @@ impl<H: Host, R: Runtime> RaftLog<H, R> {
     /// Something of a leader has come.
     pub fn hear_leader(&self) {
         self.0.heard_at.set(Some(Types::<R>::now()));
+        if self.0.is_removed.take() {
+            self.0.host.handle_role(Role::Follower);
+        }
+    }
+
+    /// Another copy says that this one is not a member any more. It may not know yet that this one was
+    /// added again: that is so once a leader is heard.
+    pub fn note_removed(&self) {
+        if !self.hears_leader() && !self.0.is_removed.replace(true) {
+            self.0.host.handle_role(Role::Removed);
+        }
+    }
+
+    pub fn is_removed(&self) -> bool {
+        self.0.is_removed.get()
     }
 
     /// Whether a leader was heard lately.

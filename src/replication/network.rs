@@ -107,7 +107,11 @@ impl<H: Host, R: Runtime, T: Transport> Peer<H, R, T> {
         is_pre: bool,
     ) -> Result<VoteResponse<Types<R>>, RPCError<Types<R>>> {
         let answer = self.call(wire::ask_vote(request, is_pre)).await?;
-        answer.voted().map_err(|error| lost(broken(error)))
+        let (response, is_removed) = answer.voted().map_err(|error| lost(broken(error)))?;
+        if is_removed {
+            self.log.note_removed();
+        }
+        Ok(response)
     }
 
     async fn encode(&mut self, request: &AppendEntriesRequest<Types<R>>) -> io::Result<Vec<u8>> {
@@ -336,7 +340,7 @@ pub async fn serve<H: Host, R: Runtime>(
     let Some(engine) = engine else { return Ok(()) };
     match purpose {
         Purpose::Appends => serve_stream(engine, log, sender, receiver).await,
-        Purpose::Calls => serve_calls(engine, log, sender, receiver).await,
+        Purpose::Calls => serve_calls(engine, log, hello.from.get(), sender, receiver).await,
         Purpose::Copy => {
             let host = log.host().clone();
             host.spawn_background(copying::receive(
@@ -392,9 +396,19 @@ async fn serve_stream<H: Host, R: Runtime>(
     Ok(())
 }
 
+/// Whether all members know that a replica is not one of them.
+fn is_removed<H: Host, R: Runtime>(engine: &Engine<H, R>, replica: ReplicaId) -> bool {
+    let metrics = engine.metrics();
+    let metrics = metrics.borrow_watched();
+    let members = &metrics.membership_config;
+    let is_committed = members.log_id().is_some() && *members.log_id() <= metrics.last_applied;
+    is_committed && members.membership().get_node(&replica).is_none()
+}
+
 async fn serve_calls<H: Host, R: Runtime>(
     engine: Rc<Engine<H, R>>,
     log: RaftLog<H, R>,
+    from: ReplicaId,
     mut sender: impl FrameSender,
     mut receiver: impl FrameReceiver,
 ) -> io::Result<()> {
@@ -413,7 +427,7 @@ async fn serve_calls<H: Host, R: Runtime>(
                 true => engine.pre_vote(request).await,
                 false => engine.vote(request).await,
             };
-            wire::voted(&response.map_err(broken)?)
+            wire::voted(&response.map_err(broken)?, is_removed(&engine, from))
         };
         sender.send(answer).await?;
     }

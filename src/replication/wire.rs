@@ -192,6 +192,15 @@ pub struct VotedRow {
     pub is_granted: U64,
 }
 
+/// The answer to a request for a vote. Older versions send only the first part.
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+pub struct BallotRow {
+    pub voted: VotedRow,
+    /// 1 if the copy that asks is not a member any more.
+    pub is_removed: U64,
+}
+
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
 pub struct TransferRow {
@@ -259,6 +268,7 @@ const _: () = {
     assert!(size_of::<StoredRow>() == 64);
     assert!(size_of::<AskVoteRow>() == 56);
     assert!(size_of::<VotedRow>() == 56);
+    assert!(size_of::<BallotRow>() == 64);
     assert!(size_of::<TransferRow>() == 64);
 };
 
@@ -376,9 +386,12 @@ impl Frame {
         Ok(request)
     }
 
-    pub fn voted<R: Runtime>(&self) -> Result<VoteResponse<Types<R>>, FrameError> {
+    /// The answer to a request for a vote, and whether the copy that has asked is not a member any more.
+    pub fn voted<R: Runtime>(&self) -> Result<(VoteResponse<Types<R>>, bool), FrameError> {
         let row = self.head::<VotedRow>(FrameKind::Voted)?;
-        Ok(VoteResponse::new(row.vote.get(), row.last.get(), row.is_granted.get() != 0))
+        let response = VoteResponse::new(row.vote.get(), row.last.get(), row.is_granted.get() != 0);
+        let row = self.head::<BallotRow>(FrameKind::Voted);
+        Ok((response, row.is_ok_and(|row| row.is_removed.get() != 0)))
     }
 
     /// A hand-over, and whether an operator ordered it.
@@ -623,12 +636,13 @@ pub fn ask_vote<R: Runtime>(request: &VoteRequest<Types<R>>, is_pre: bool) -> Ve
     NewFrame::new(kind, &row).sealed(0)
 }
 
-pub fn voted<R: Runtime>(response: &VoteResponse<Types<R>>) -> Vec<u8> {
-    let row = VotedRow {
+pub fn voted<R: Runtime>(response: &VoteResponse<Types<R>>, is_removed: bool) -> Vec<u8> {
+    let voted = VotedRow {
         vote: VoteRow::of(&response.vote),
         last: LogIdRow::of(response.last_log_id.as_ref()),
         is_granted: U64::new(u64::from(response.vote_granted)),
     };
+    let row = BallotRow { voted, is_removed: U64::new(u64::from(is_removed)) };
     NewFrame::new(FrameKind::Voted, &row).sealed(0)
 }
 
@@ -748,7 +762,9 @@ mod tests {
             check(&ask_vote(&request, is_pre), Frame::ask_vote, &request);
         }
         let response = VoteResponse::<T>::new(vote, None, true);
-        check(&voted(&response), Frame::voted, &response);
+        for is_removed in [false, true] {
+            check(&voted(&response, is_removed), Frame::voted, &(response.clone(), is_removed));
+        }
         for outcome in [
             Ok(None),
             Ok(last),
@@ -859,7 +875,7 @@ mod tests {
         short[..4].copy_from_slice(&size.to_le_bytes());
         let read = parse(&short).unwrap().append::<SimRuntime>();
         assert!(matches!(read, Err(FrameError::Damaged)));
-        let other = voted(&VoteResponse::<T>::new(request.vote, None, true));
+        let other = voted(&VoteResponse::<T>::new(request.vote, None, true), false);
         let read = parse(&other).unwrap().append::<SimRuntime>();
         assert!(matches!(read, Err(FrameError::Unexpected(6))));
         let mut large = frame;

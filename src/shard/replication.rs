@@ -55,7 +55,7 @@ impl Seating {
     /// What this replica registers as before a leader is elected.
     pub fn begin_as_follower(&self, shard: ShardId) {
         let id = self.identity.id;
-        self.announcer.set_role(shard, registrar::Role { id, epoch: 0 });
+        self.announcer.set_role(shard, registrar::Role::Follower { id });
     }
 
     /// Opens the replica, and serves connections of others. The committers run.
@@ -150,11 +150,20 @@ impl<D: Disk> Host for ShardHost<D> {
             Role::Leader { term } => {
                 tracing::info!(shard = shard.0, "replica {} leads in term {term}", self.id);
                 let epoch = i64::try_from(term).unwrap_or(i64::MAX);
-                self.announcer.set_role(shard, registrar::Role { id: 0, epoch });
+                self.announcer.set_role(shard, registrar::Role::Leader { epoch });
             }
             Role::Follower => {
                 tracing::info!(shard = shard.0, "replica {} follows", self.id);
                 self.announce_follower();
+            }
+            Role::Removed => {
+                let id = self.id;
+                tracing::warn!(
+                    shard = shard.0,
+                    "replica {id} was removed from the set: it gets nothing new, and clients are not sent to \
+                     it. Stop it, or add it again with `ringmq replica add`"
+                );
+                self.announcer.set_role(shard, registrar::Role::Removed { id });
             }
         }
         // Requests that wait for room find out who leads.
@@ -179,8 +188,7 @@ impl<D: Disk> ShardHost<D> {
         reactor::spawn(async move {
             reactor::sleep(TAKE_OVER_EXPECTED).await;
             if host.role_changes.get() == change {
-                let role = registrar::Role { id: host.id, epoch: 0 };
-                host.announcer.set_role(host.shard.id, role);
+                host.announcer.set_role(host.shard.id, registrar::Role::Follower { id: host.id });
             }
         })
         .detach();

@@ -459,6 +459,31 @@ fn a_lost_replica_is_replaced() {
     cluster.stop();
 }
 
+/// Clients are not sent to it any more, although it runs. It can be added again, with what it has.
+#[test]
+fn a_removed_replica_is_unregistered_until_it_is_added_again() {
+    let cluster = Cluster::start("removed-replica");
+    cluster.create_topic();
+    cluster.send_until("before");
+    let removed = (cluster.leader() + 1) % REPLICAS;
+    let address = cluster.ports[removed].broker_address();
+    let is_listed = || cluster.rows().iter().any(|(_, listed, _)| *listed == address);
+    wait_until("all replicas are registered", LOOK_EVERY, PATIENCE, is_listed);
+    let number = (removed + 1).to_string();
+    let order = |args: &[&str]| {
+        let output = run(&[args, &["broker-r", "--namesrv", &cluster.namesrv]].concat());
+        assert!(output.status.success(), "{output:?}");
+    };
+    order(&["replica", "remove", "--replica", &number]);
+    wait_until("it is not registered any more", LOOK_EVERY, PATIENCE, || !is_listed());
+    let log = std::fs::read_to_string(cluster.data(removed).with_extension("log")).unwrap();
+    assert!(log.contains("was removed from the set"), "{log}");
+    cluster.send_until("without-it");
+    order(&["replica", "add", "--replica", &format!("{number}={address}")]);
+    wait_until("it is registered again", LOOK_EVERY, PATIENCE, is_listed);
+    cluster.stop();
+}
+
 /// It has forgotten its votes and what it has acknowledged. The others go on without it.
 #[test]
 fn an_emptied_directory_is_refused() {

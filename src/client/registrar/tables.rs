@@ -51,12 +51,36 @@ struct State {
 
 /// What a copy of a replicated shard registers as.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Role {
-    /// 0 for the leader.
-    pub id: u64,
-    /// The epoch of the leader. A NameServer lets a later one take the name over from an earlier
-    /// one, and not the other way round (remoting reference, 2.3).
-    pub epoch: i64,
+pub enum Role {
+    /// A NameServer lets a later epoch take the name over from an earlier one, and not the other way
+    /// round (remoting reference, 2.3).
+    Leader {
+        epoch: i64,
+    },
+    Follower {
+        id: u64,
+    },
+    /// Not a copy any more: it is unregistered.
+    Removed {
+        id: u64,
+    },
+}
+
+impl Role {
+    /// The broker id: 0 is the leader.
+    fn id(self) -> u64 {
+        match self {
+            Self::Leader { .. } => 0,
+            Self::Follower { id } | Self::Removed { id } => id,
+        }
+    }
+
+    fn epoch(self) -> i64 {
+        match self {
+            Self::Leader { epoch } => epoch,
+            Self::Follower { .. } | Self::Removed { .. } => 0,
+        }
+    }
 }
 
 /// What to send to a NameServer. A stock one never removes a topic from a broker's routes because a
@@ -67,6 +91,8 @@ pub enum News {
     Nothing,
     Part(Registration),
     Whole(Registration),
+    /// It is not to be registered.
+    Gone(BrokerId),
 }
 
 impl Table {
@@ -110,8 +136,13 @@ impl Table {
         self.state().role.is_some()
     }
 
+    /// Whether NameServers are to know it.
+    pub fn is_listed(&self) -> bool {
+        !matches!(self.state().role, Some(Role::Removed { .. }))
+    }
+
     pub fn broker(&self) -> BrokerId {
-        let id = self.state().role.map_or(self.broker.id, |role| role.id);
+        let id = self.state().role.map_or(self.broker.id, Role::id);
         BrokerId { id, ..self.broker.clone() }
     }
 
@@ -119,6 +150,10 @@ impl Table {
     pub fn news(&self, known: Option<Position>) -> (News, Position) {
         let state = self.state();
         let position = state.position;
+        if let Some(Role::Removed { id }) = state.role {
+            let gone = || News::Gone(BrokerId { id, ..self.broker.clone() });
+            return (if known == Some(position) { News::Nothing } else { gone() }, position);
+        }
         let names = known.and_then(|known| state.changed_since(known));
         let Some(names) = names else {
             drop(state);
@@ -172,7 +207,7 @@ impl Table {
 
 impl State {
     fn version(&self) -> DataVersion {
-        let state_version = self.role.map_or(self.version.state_version, |role| role.epoch);
+        let state_version = self.role.map_or(self.version.state_version, Role::epoch);
         DataVersion { state_version, ..self.version }
     }
 
@@ -246,6 +281,7 @@ mod tests {
             News::Nothing => return String::new(),
             News::Part(registration) => ('+', registration),
             News::Whole(registration) => ('=', registration),
+            News::Gone(broker) => return format!("-{}", broker.id),
         };
         let names: Vec<&str> =
             registration.topics.iter().map(|topic| topic.name.as_str()).collect();
@@ -281,14 +317,30 @@ mod tests {
         let table = table(1);
         table.apply(version(7), vec![]);
         let known = table.news(None).1;
-        for (id, epoch) in [(2, 0), (0, 5)] {
-            table.set_role(Role { id, epoch });
+        for (role, id, epoch) in
+            [(Role::Follower { id: 2 }, 2, 0), (Role::Leader { epoch: 5 }, 0, 5)]
+        {
+            table.set_role(role);
             let (News::Whole(whole), _) = table.news(Some(known)) else { panic!("all of it") };
             assert_eq!(whole.broker.id, id);
             assert_eq!((whole.version.state_version, whole.version.counter), (epoch, 7));
         }
         let (_, known) = table.news(None);
         assert_eq!(table.news(Some(known)).0, News::Nothing);
+    }
+
+    #[test]
+    fn a_removed_copy_is_unregistered_once_and_registered_when_it_is_a_copy_again() {
+        let table = table(1);
+        table.set_role(Role::Follower { id: 2 });
+        let known = table.news(None).1;
+        table.set_role(Role::Removed { id: 2 });
+        let (news, gone) = table.news(Some(known));
+        assert_eq!((told(&news).as_str(), table.is_listed()), ("-2", false));
+        assert_eq!(table.news(Some(gone)).0, News::Nothing);
+        assert_eq!(told(&table.news(None).0), "-2", "a NameServer that may have an older table");
+        table.set_role(Role::Follower { id: 2 });
+        assert_eq!(told(&table.news(Some(gone)).0), "=t000000,SELF_TEST_TOPIC");
     }
 
     #[test]

@@ -44,7 +44,7 @@ async fn change_all(world: Rc<World>, stops: Rc<Cell<bool>>, changes: Rc<Cell<us
 #[test]
 fn changes_of_the_members_lose_nothing() {
     let total = Rc::<Cell<usize>>::default();
-    for seed in super::seeds(0..16) {
+    for seed in super::seeds(0..64) {
         let mut runtime = SimRuntime::from_seed(seed);
         let world = World::new(seed, runtime.tasks(), store_config());
         let _repeats = Repeats(seed, "cluster::members");
@@ -67,7 +67,7 @@ fn changes_of_the_members_lose_nothing() {
             end(&world, stops).await;
         });
     }
-    assert!(total.get() > 16, "only {} changes", total.get());
+    assert!(total.get() > 64, "only {} changes", total.get());
 }
 
 /// Two of three cannot go on without one of them.
@@ -98,9 +98,16 @@ fn a_removal_that_would_stop_the_others_is_refused() {
         let works = || world.oracle.acknowledged_count() > before;
         wait_for(&world, "a message is acknowledged", works).await;
         world.start(others[0]);
+        let knows_it = || {
+            let process = world.process(others[0]);
+            let replica = process.and_then(|process| process.replica.borrow().clone());
+            replica.is_some_and(|replica| replica.log().is_removed())
+        };
+        wait_for(&world, "the replica has learned that it was removed", knows_it).await;
         while add(&world, others[0]).await != Some(Ok(())) {
             world.sleep_ms(20).await;
         }
+        wait_for(&world, "the replica is a member again", || !knows_it()).await;
         end(&world, stops).await;
     });
 }
