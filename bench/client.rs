@@ -1,5 +1,5 @@
 //! A client of one connection that costs little: its requests are encoded beforehand, sent many at a time,
-//! and it waits for all their replies. `features.rs` includes this file as a module.
+//! and it waits for all their replies. Other benches include this file as a module.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;

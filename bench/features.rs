@@ -14,6 +14,8 @@ mod client;
 mod place;
 #[path = "processes.rs"]
 mod processes;
+#[path = "usage.rs"]
+mod usage;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -30,7 +32,8 @@ use serde_json::Value;
 
 use self::client::{Client, Message, Position, push_message};
 use self::place::Place;
-use self::processes::{Broker, NAMESERVER, PATIENCE, create_topic, median, pinned};
+use self::processes::{NAMESERVER, PATIENCE, Server, create_topic, median, pinned};
+use self::usage::cpu;
 
 const QUEUES: u32 = 8;
 const CONNECTIONS: usize = 8;
@@ -124,13 +127,13 @@ fn stay_on(cpu: u32) {
     nix::sched::sched_setaffinity(nix::unistd::Pid::from_raw(0), &cpus).expect("the CPU exists");
 }
 
-fn started(options: &Options, directory: &Path) -> (Broker, PathBuf) {
+fn started(options: &Options, directory: &Path) -> (Server, PathBuf) {
     let data = directory.join("data");
     let more = ["--segment-size", "256MiB", "--ready-segments", "4", "--disk-reserve", "64MiB"];
-    (Broker::start(options.cpus[0], &data, &more), data)
+    (Server::dev(options.cpus[0], &data, &more), data)
 }
 
-fn stopped(broker: Broker, data: &Path) {
+fn stopped(broker: Server, data: &Path) {
     broker.stop();
     fs::remove_dir_all(data).ok();
 }
@@ -277,9 +280,10 @@ fn fan_out(options: &Options, directory: &Path) {
             let (broker, data) = started(options, directory);
             let topic = topic("tail");
             let mut load = load(options, directory, "tail", options.seconds + 2, options.rate, 100);
-            let (cpu, read) = (cpu_ms(broker.child.id()), read_from_disk(broker.child.id()));
+            let (before, read) = (cpu(broker.child.id()), read_from_disk(broker.child.id()));
             let taken = consume(&topic, group_count, Duration::from_secs(options.seconds));
-            costs[nth].push((cpu_ms(broker.child.id()) - cpu) * 1_000.0 / taken as f64);
+            let used = cpu(broker.child.id()) - before;
+            costs[nth].push(used.as_secs_f64() * 1e6 / taken as f64);
             read_bytes += read_from_disk(broker.child.id()) - read;
             rates[nth].push(taken as f64 / options.seconds as f64);
             load.wait().expect("loadgen ends");
@@ -347,15 +351,6 @@ fn load(
     command.args(["--duration", &format!("{seconds}s"), "--out"]).arg(directory.join("report"));
     command.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null());
     command.spawn().expect("loadgen starts")
-}
-
-/// CPU time that a process has used, ms.
-fn cpu_ms(process: u32) -> f64 {
-    let stat = fs::read_to_string(format!("/proc/{process}/stat")).expect("it runs");
-    let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or("").split_whitespace().collect();
-    // utime and stime, in hundredths of a second (proc(5)).
-    let ticks = |nth: usize| fields[nth].parse::<f64>().expect("it is a number");
-    (ticks(11) + ticks(12)) * 10.0
 }
 
 /// The value of a line such as `read_bytes: 4096` in a file of /proc.

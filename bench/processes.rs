@@ -1,5 +1,5 @@
-//! The programs that a bench measures: a broker of one shard on one core, other programs on another. Other
-//! benches include this file as a module.
+//! The programs that a bench measures: servers on one core, other programs on another. Other benches include
+//! this file as a module.
 
 use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
@@ -10,26 +10,32 @@ pub const BROKER: &str = "127.0.0.1:20911";
 pub const NAMESERVER: &str = "127.0.0.1:20876";
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
-/// A running broker.
-pub struct Broker {
+/// A running server, killed on drop.
+pub struct Server {
     pub child: Child,
 }
 
-impl Broker {
+impl Server {
     /// Starts `ringmq dev` with one shard and waits until it is ready.
-    pub fn start(cpu: u32, data: &Path, more: &[&str]) -> Self {
+    pub fn dev(cpu: u32, data: &Path, more: &[&str]) -> Self {
         let mut command = pinned(cpu, "ringmq");
         command.args(["dev", "--shards", "1", "--listen", BROKER, "--namesrv-listen", NAMESERVER]);
-        command.arg("--data").arg(data).args(more).stdout(Stdio::piped()).stderr(Stdio::null());
+        command.arg("--data").arg(data).args(more);
+        Self::start(command)
+    }
+
+    /// Starts a server and waits until it is ready.
+    pub fn start(mut command: Command) -> Self {
+        command.stdout(Stdio::piped()).stderr(Stdio::null());
         let mut child = command.spawn().expect("ringmq starts");
         let mut lines = BufReader::new(child.stdout.take().expect("it is piped"));
         let mut line = String::new();
         while !line.contains("ringmq ready") {
             line.clear();
             let size = lines.read_line(&mut line).expect("its output is text");
-            assert!(size > 0, "the broker ended before it was ready");
+            assert!(size > 0, "the server ended before it was ready");
         }
-        // Keeps reading the broker's output, so that the broker never blocks on a full pipe.
+        // Keeps reading its output, so that it never blocks on a full pipe.
         std::thread::spawn(move || lines.read_to_end(&mut Vec::new()));
         Self { child }
     }
@@ -39,20 +45,20 @@ impl Broker {
         nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM).expect("it runs");
         let deadline = Instant::now() + PATIENCE;
         while self.child.try_wait().expect("it is our child").is_none() {
-            assert!(Instant::now() < deadline, "the broker does not stop");
+            assert!(Instant::now() < deadline, "the server does not stop");
             std::thread::sleep(Duration::from_millis(10));
         }
     }
 }
 
-impl Drop for Broker {
+impl Drop for Server {
     fn drop(&mut self) {
         self.child.kill().ok();
         self.child.wait().ok();
     }
 }
 
-/// Creates a topic at the running broker.
+/// Creates a topic at the running brokers.
 pub fn create_topic(name: &str, queue_count: u32) {
     let queues = queue_count.to_string();
     let args = ["topic", "create", name, "--queues", &queues, "--namesrv", NAMESERVER];
