@@ -1,5 +1,6 @@
 //! What three replicas cost, and what producers notice when one of them is slow or away. Runs the release builds
-//! of `ringmq` and `loadgen`: brokers of one shard, all on one core, the NameServer and the generator on another.
+//! of `ringmq` and `loadgen`: the leader of one shard on one core; its followers, the NameServer and the
+//! generator share another one.
 //!
 //! ```text
 //! cargo build --release --workspace && cargo bench --bench replicas
@@ -86,7 +87,7 @@ struct Options {
     #[arg(long, default_value_t = 4.0, value_name = "N")]
     behind: f64,
 
-    /// CPUs of the brokers and of the generator.
+    /// CPUs of the leader and of all others.
     #[arg(long, default_values_t = [0, 1], num_args = 2, value_name = "CPU")]
     cpus: Vec<u32>,
 
@@ -157,11 +158,11 @@ impl<'a> Set<'a> {
     }
 
     fn start_replica(&self, nth: usize) -> Server {
-        self.start_with(pinned(self.options.cpus[0], "ringmq"), nth)
+        let cpu = self.options.cpus[usize::from(nth > 0)];
+        self.start_with(pinned(cpu, "ringmq"), nth)
     }
 
-    /// On the generator's core, where it yields to it. Beside the leader it would take that one's core, as
-    /// no machine of its own does.
+    /// Yields to the others on its core, as if it had a machine of its own.
     fn start_aside(&self, nth: usize) -> Server {
         let command = pinned(self.options.cpus[1], "ringmq");
         let mut nice = Command::new("nice");

@@ -35,13 +35,18 @@ use super::link::{
 use super::log::RaftLog;
 use super::machine::Engine;
 use super::preference::HandOver;
-use super::types::{Body, CopyData, LogId, Place, ReplicaId, Runtime, Types, Vote, WholeCopy};
+use super::types::{
+    Body, CopyData, Entry, LogId, Place, ReplicaId, Runtime, Types, Vote, WholeCopy,
+};
 use super::wire::{self, FRAME_SIZE_MAX, Frame, FrameKind, HELLO_SIZE_MAX, Purpose};
 use crate::planted::{self, Bug};
 use crate::storage::RawReader;
 
 /// Bytes of entries sent to a copy and not answered yet, unless a single request is larger.
 const WINDOW_BYTES: usize = 8 << 20;
+/// The same for old entries, of which there is no end: more would only make the disk of the other copy
+/// slower for everyone else.
+const OLD_WINDOW_BYTES: usize = 2 << 20;
 /// Requests of one connection that are handed to the engine and not answered.
 const REQUESTS_MAX: usize = 64;
 
@@ -150,6 +155,8 @@ struct Flow<'s, H: Host, R: Runtime, T: Transport, S> {
     first: Option<AppendEntriesRequest<Types<R>>>,
     /// Sizes of the requests that are not answered.
     in_flight: VecDeque<usize>,
+    /// The last request carries entries that were read from the disk.
+    is_behind: bool,
     has_ended: bool,
 }
 
@@ -173,6 +180,8 @@ where
         loop {
             match self.event().await? {
                 Event::Request(request) => {
+                    let is_old = |entry: &Entry| matches!(entry.body, Body::Raw(_));
+                    self.is_behind = request.entries.first().is_some_and(is_old);
                     let frame = self.peer.encode(&request).await?;
                     self.in_flight.push_back(frame.len());
                     self.link.sender.send(frame).await?;
@@ -196,7 +205,8 @@ where
         if self.has_ended && self.in_flight.is_empty() {
             return Ok(Event::Done);
         }
-        let is_full = self.in_flight.iter().sum::<usize>() >= WINDOW_BYTES;
+        let window = if self.is_behind { OLD_WINDOW_BYTES } else { WINDOW_BYTES };
+        let is_full = self.in_flight.iter().sum::<usize>() >= window;
         if self.has_ended || is_full {
             return self.link.answer::<R>().await.map(Event::Answer);
         }
@@ -250,7 +260,8 @@ impl<H: Host, R: Runtime, T: Transport> RaftNetworkV2<Types<R>> for Peer<H, R, T
                 None => self.connect(Purpose::Appends).await.map_err(unreachable)?,
             };
             let (first, in_flight) = (Some(first), VecDeque::new());
-            let flow = Flow { peer: self, link, input, first, in_flight, has_ended: false };
+            let (is_behind, has_ended) = (false, false);
+            let flow = Flow { peer: self, link, input, first, in_flight, is_behind, has_ended };
             let answers = stream::unfold(Some(flow), |flow| async move {
                 let mut flow = flow?;
                 match flow.next().await {
