@@ -269,6 +269,12 @@ pub struct EngineOptions {
     #[arg(long, env = "RINGMQ_DEDUP_WINDOW", value_name = "DURATION")]
     pub dedup_window: Option<Age>,
 
+    /// Bytes per second that each shard sends at most to replicas that lack old parts of its log, at
+    /// least 4MiB, so that producers notice less of it. 0: as fast as they take them.
+    #[arg(long, env = "RINGMQ_CATCH_UP_RATE", default_value = "0", value_name = "SIZE")]
+    #[arg(value_parser = catch_up_rate)]
+    pub catch_up_rate: Size,
+
     /// How long an idle shard busy-polls before it sleeps, in microseconds. 50 to 100 lowers the
     /// latency of single messages, at the cost of CPU under light load.
     #[arg(long, env = "RINGMQ_SPIN_US", default_value_t = 0, value_name = "US")]
@@ -336,6 +342,17 @@ impl FromStr for NameServers {
             return Err("no address given".into());
         }
         Ok(Self(addresses))
+    }
+}
+
+/// A lower rate would keep heartbeats waiting behind what is sent.
+const CATCH_UP_RATE_MIN: u64 = 4 << 20;
+
+fn catch_up_rate(text: &str) -> Result<Size, String> {
+    let rate: Size = text.parse()?;
+    match rate.0 {
+        0 | CATCH_UP_RATE_MIN.. => Ok(rate),
+        _ => Err(format!("{text}: the rate is 0, for no limit, or at least 4MiB")),
     }
 }
 

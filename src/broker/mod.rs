@@ -138,6 +138,8 @@ pub struct BrokerConfig {
     pub delay_levels_ms: Vec<u64>,
     /// A message that is sent again within this time is stored once; 0: it is stored again.
     pub dedup_window_ms: u64,
+    /// Maximum rate at which replicas get what they lack of the old log, bytes per second; 0: no limit.
+    pub catch_up_bytes_per_s: u64,
 }
 
 impl BrokerConfig {

@@ -97,9 +97,11 @@ impl<H: Host, R: Runtime, T: Transport> CopySender<H, R, T> {
             }
             let asked = frame.fetch().map_err(broken)?;
             let (file, size) = (asked.file.get() as usize, asked.size.get() as usize);
+            let size = size.min(PIECE_BYTES);
+            self.log.pace(size as u64).await;
             let read = {
                 let _turn = host.cold_read().await;
-                source.read(file, asked.position.get(), size.min(PIECE_BYTES)).await
+                source.read(file, asked.position.get(), size).await
             };
             let piece = match read {
                 Ok(bytes) => wire::piece(&asked, Some(&bytes)),

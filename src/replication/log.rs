@@ -28,6 +28,7 @@ use super::entries::EntryReader;
 use super::host::{Host, Role};
 use super::members;
 use super::preference::HandOver;
+use super::throttle::Throttle;
 use super::types::{
     Body, Entry, LogId, Payload, Proposal, ReplicaId, Runtime, Types, Vote, failed, log_id_of,
     term_of, vote,
@@ -79,6 +80,7 @@ pub(super) struct Shared<H: Host, R: Runtime> {
     flushes: RefCell<VecDeque<(Awaited, IOFlushed<Types<R>>)>>,
     flush_wanted: Signal,
     arrivals: Arrivals,
+    throttle: RefCell<Throttle>,
     acquaintance: Acquaintance<H::Disk>,
 }
 
@@ -119,6 +121,7 @@ impl<H: Host, R: Runtime> RaftLog<H, R> {
             flushes: RefCell::default(),
             flush_wanted: Signal::default(),
             arrivals: Arrivals::new(has_leftovers),
+            throttle: Throttle::new(host.broker().config().catch_up_bytes_per_s).into(),
             acquaintance,
             host,
         }));
@@ -322,6 +325,14 @@ impl<H: Host, R: Runtime> RaftLog<H, R> {
         let term = self.vote().map_or(0, |vote| vote.leader_id.term);
         let last = self.0.host.broker().last_raft_entry();
         self.0.acquaintance.own(term, last.map_or(0, |last| last.index + 1))
+    }
+
+    /// Waits until so many bytes of the old log may be sent to another copy.
+    pub async fn pace(&self, bytes: u64) {
+        let wait = self.0.throttle.borrow_mut().take(bytes, self.0.host.now().moment);
+        if !wait.is_zero() {
+            Types::<R>::sleep(wait).await;
+        }
     }
 
     /// Copies of other logs that arrive here.

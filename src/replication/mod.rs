@@ -49,6 +49,7 @@ pub mod network;
 pub mod preference;
 pub mod replica;
 pub mod survey;
+mod throttle;
 pub mod timeout;
 pub mod types;
 pub mod wire;

@@ -146,6 +146,11 @@ fn lost<R: Runtime>(error: io::Error) -> RPCError<Types<R>> {
     RPCError::Network(NetworkError::new(&error))
 }
 
+/// Bytes of an entry that was read from the disk.
+fn size_if_old(entry: &Entry) -> usize {
+    if let Body::Raw(bytes) = &entry.body { bytes.len() } else { 0 }
+}
+
 /// A stream of appends in progress.
 struct Flow<'s, H: Host, R: Runtime, T: Transport, S> {
     peer: &'s mut Peer<H, R, T>,
@@ -180,8 +185,9 @@ where
         loop {
             match self.event().await? {
                 Event::Request(request) => {
-                    let is_old = |entry: &Entry| matches!(entry.body, Body::Raw(_));
-                    self.is_behind = request.entries.first().is_some_and(is_old);
+                    let old_bytes: usize = request.entries.iter().map(size_if_old).sum();
+                    self.is_behind = old_bytes > 0;
+                    self.peer.log.pace(old_bytes as u64).await;
                     let frame = self.peer.encode(&request).await?;
                     self.in_flight.push_back(frame.len());
                     self.link.sender.send(frame).await?;

@@ -145,6 +145,7 @@ impl Plan {
             offset_retention_ms: self.engine.retention.0.as_millis() as u64,
             delay_levels_ms: self.engine.delay_levels.0.clone(),
             dedup_window_ms: self.dedup_window_ms(),
+            catch_up_bytes_per_s: self.engine.catch_up_rate.0,
         })
     }
 }

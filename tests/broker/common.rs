@@ -24,6 +24,7 @@ pub fn broker_config(auto_create_topics: bool) -> BrokerConfig {
         started: NOW,
         offset_retention_ms: u64::MAX,
         dedup_window_ms: 60_000,
+        catch_up_bytes_per_s: 0,
         delay_levels_ms: vec![1_000, 5_000],
     }
 }

@@ -20,6 +20,7 @@ pub fn broker_config(started: Now, delay_levels_ms: &[u64]) -> BrokerConfig {
         started,
         offset_retention_ms: u64::MAX,
         dedup_window_ms: 60_000,
+        catch_up_bytes_per_s: 0,
         delay_levels_ms: delay_levels_ms.to_vec(),
     }
 }
