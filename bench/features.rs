@@ -10,6 +10,8 @@
 
 #[path = "client.rs"]
 mod client;
+#[path = "dev.rs"]
+mod dev;
 #[path = "place.rs"]
 mod place;
 #[path = "processes.rs"]
@@ -31,6 +33,7 @@ use ringmq::model::{GroupName, QueueId, TopicName};
 use serde_json::Value;
 
 use self::client::{Client, Message, Position, push_message};
+use self::dev::dev;
 use self::place::Place;
 use self::processes::{NAMESERVER, PATIENCE, Server, create_topic, median, pinned};
 use self::usage::cpu;
@@ -130,7 +133,7 @@ fn stay_on(cpu: u32) {
 fn started(options: &Options, directory: &Path) -> (Server, PathBuf) {
     let data = directory.join("data");
     let more = ["--segment-size", "256MiB", "--ready-segments", "4", "--disk-reserve", "64MiB"];
-    (Server::dev(options.cpus[0], &data, &more), data)
+    (dev(options.cpus[0], &data, &more), data)
 }
 
 fn stopped(broker: Server, data: &Path) {

@@ -16,14 +16,6 @@ pub struct Server {
 }
 
 impl Server {
-    /// Starts `ringmq dev` with one shard and waits until it is ready.
-    pub fn dev(cpu: u32, data: &Path, more: &[&str]) -> Self {
-        let mut command = pinned(cpu, "ringmq");
-        command.args(["dev", "--shards", "1", "--listen", BROKER, "--namesrv-listen", NAMESERVER]);
-        command.arg("--data").arg(data).args(more);
-        Self::start(command)
-    }
-
     /// Starts a server and waits until it is ready.
     pub fn start(mut command: Command) -> Self {
         command.stdout(Stdio::piped()).stderr(Stdio::null());

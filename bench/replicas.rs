@@ -10,10 +10,14 @@
 //! Rounds with and without alternate; the figures are medians. Two cores cannot run three brokers at full
 //! speed, so costs are processor time of each process.
 
+#[path = "dev.rs"]
+mod dev;
 #[path = "place.rs"]
 mod place;
 #[path = "processes.rs"]
 mod processes;
+#[path = "report.rs"]
+mod report;
 #[path = "throttle.rs"]
 mod throttle;
 #[path = "usage.rs"]
@@ -29,10 +33,11 @@ use std::time::{Duration, Instant};
 use clap::{Parser, ValueEnum};
 use ringmq::client::{Admin, ClientOptions};
 use ringmq::model::replicas::{ReplicaLag, ReplicaSet};
-use serde_json::Value;
 
+use self::dev::dev;
 use self::place::Place;
 use self::processes::{BROKER, NAMESERVER, PATIENCE, Server, create_topic, median, pinned};
+use self::report::Report;
 use self::throttle::Throttle;
 use self::usage::cpu;
 
@@ -254,32 +259,7 @@ impl Load<'_> {
 
     fn run(self, options: &Options, directory: &Path) -> Report {
         self.start(options, directory, options.seconds).wait().expect("loadgen ends");
-        Report::read(directory)
-    }
-}
-
-/// What `loadgen` has found out.
-struct Report(Value);
-
-impl Report {
-    fn read(directory: &Path) -> Self {
-        let path = directory.join("report/report.json");
-        let report = fs::read(&path).expect("loadgen writes it");
-        fs::remove_file(path).expect("it is there");
-        Self(serde_json::from_slice(&report).expect("it is JSON"))
-    }
-
-    fn acknowledged(&self) -> f64 {
-        self.0["send"]["acknowledged"].as_f64().expect("a count")
-    }
-
-    fn ms(&self, percentile: &str) -> f64 {
-        self.0["send"]["latency_ns"][percentile].as_f64().expect("a latency") / 1e6
-    }
-
-    /// How late the generator was.
-    fn lateness_ms(&self, percentile: &str) -> f64 {
-        self.0["send"]["slip_ns"][percentile].as_f64().expect("a lateness") / 1e6
+        Report::take(&directory.join("report"))
     }
 }
 
@@ -290,10 +270,10 @@ fn single(options: &Options, directory: &Path) {
     let mut found: [Vec<f64>; 2] = Default::default();
     for _ in 0..options.rounds {
         let alone = unreplicated(options, directory);
-        found[0].push(one.run(options, directory).ms("p50"));
+        found[0].push(one.run(options, directory).ms("/send/latency_ns/p50"));
         stop(alone, directory);
         let set = Set::start(options, directory, &[]);
-        found[1].push(one.run(options, directory).ms("p50"));
+        found[1].push(one.run(options, directory).ms("/send/latency_ns/p50"));
         set.stop();
     }
     let [alone, set] = found.each_mut().map(|values| median(values));
@@ -305,7 +285,7 @@ fn single(options: &Options, directory: &Path) {
 
 fn unreplicated(options: &Options, directory: &Path) -> Server {
     let more = ["--segment-size", SEGMENT, "--ready-segments", "2"];
-    let broker = Server::dev(options.cpus[0], &directory.join("alone"), &more);
+    let broker = dev(options.cpus[0], &directory.join("alone"), &more);
     create_topic(TOPIC, QUEUES);
     broker
 }
@@ -342,7 +322,7 @@ fn cost(options: &Options, directory: &Path, load: Load) {
 
 fn us_per_message(options: &Options, directory: &Path, load: Load, processes: &[u32]) -> Vec<f64> {
     let before: Vec<_> = processes.iter().map(|pid| cpu(*pid)).collect();
-    let count = load.run(options, directory).acknowledged();
+    let count = load.run(options, directory).number("/send/acknowledged");
     let used = processes.iter().zip(before).map(|(pid, before)| cpu(*pid) - before);
     used.map(|used| used.as_secs_f64() * 1e6 / count).collect()
 }
@@ -361,9 +341,9 @@ fn slow(options: &Options, directory: &Path) {
     let set = Set::start(options, directory, &[]);
     let mut found: [Vec<f64>; 2] = Default::default();
     for _ in 0..options.rounds {
-        found[0].push(load.run(options, directory).ms("p99"));
+        found[0].push(load.run(options, directory).ms("/send/latency_ns/p99"));
         throttle.hold(set.pid(2));
-        found[1].push(load.run(options, directory).ms("p99"));
+        found[1].push(load.run(options, directory).ms("/send/latency_ns/p99"));
         throttle.release(set.pid(2));
     }
     set.stop();
@@ -403,12 +383,13 @@ fn catch_up(options: &Options, directory: &Path, kept: Option<f64>) {
     let fill = Load { rate: "max", batch: 100, connections: 8, in_flight: 4 };
     while lag_of(&set.wait_for("a leader", PATIENCE, |_| true)).bytes < lacks {
         fill.start(options, directory, options.seconds.min(3)).wait().expect("loadgen ends");
-        Report::read(directory);
+        Report::take(&directory.join("report"));
     }
     let rate = options.rate.to_string();
     let load = Load { rate: &rate, ..Load::default() };
-    let mut alone: Vec<f64> =
-        (0..options.rounds).map(|_| load.run(options, directory).ms("p99")).collect();
+    let mut alone: Vec<f64> = (0..options.rounds)
+        .map(|_| load.run(options, directory).ms("/send/latency_ns/p99"))
+        .collect();
     let device = copied_per_s(options, directory);
     let mut beside = load.start(options, directory, COPY_MAX.as_secs());
     let size = lag_of(&set.wait_for("a leader", PATIENCE, |_| true)).bytes;
@@ -420,8 +401,9 @@ fn catch_up(options: &Options, directory: &Path, kept: Option<f64>) {
     let pid = nix::unistd::Pid::from_raw(beside.id() as i32);
     nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGINT).expect("it runs");
     beside.wait().expect("loadgen ends");
-    let report = Report::read(directory);
-    let (alone, beside, late) = (median(&mut alone), report.ms("p99"), report.lateness_ms("p99"));
+    let report = Report::take(&directory.join("report"));
+    let (alone, beside, late) =
+        (median(&mut alone), report.ms("/send/latency_ns/p99"), report.ms("/send/slip_ns/p99"));
     set.stop();
     let size = kept.map_or(size, bytes);
     let per_s = size as f64 / took;

@@ -10,6 +10,8 @@
 //! Rounds with few and with many queues alternate; the table shows medians, and the ratio of many
 //! to few.
 
+#[path = "dev.rs"]
+mod dev;
 #[path = "place.rs"]
 mod place;
 #[path = "processes.rs"]
@@ -27,8 +29,9 @@ use ringmq::model::{GroupName, QueueId, Request, TopicName};
 use ringmq::wire::{HeaderEncoding, encode_request};
 use serde_json::Value;
 
+use self::dev::dev;
 use self::place::Place;
-use self::processes::{BROKER, NAMESERVER, PATIENCE, Server, create_topic, median, pinned};
+use self::processes::{BROKER, NAMESERVER, PATIENCE, create_topic, median, pinned};
 
 const TOPICS: u32 = 10;
 /// Bytes of offset commits per write to the socket.
@@ -129,7 +132,7 @@ fn compare(options: &Options, what: &str, measure: impl Fn(Size) -> f64) {
 fn rate(options: &Options, directory: &Path, size: Size) -> f64 {
     let data = directory.join("data");
     let more = ["--segment-size", "256MiB", "--ready-segments", "6", "--retention-size", "1GiB"];
-    let broker = Server::dev(options.cpus[0], &data, &more);
+    let broker = dev(options.cpus[0], &data, &more);
     // No offsets: this compares only numbers of queues.
     prepare(Size { groups: 0, ..size });
     let report = load(options, directory, size, "\"max\"");
@@ -141,7 +144,7 @@ fn rate(options: &Options, directory: &Path, size: Size) -> f64 {
 fn sealing(options: &Options, directory: &Path, size: Size) -> f64 {
     let data = directory.join("data");
     let more = ["--segment-size", "64MiB", "--ready-segments", "4", "--retention-size", "1GiB"];
-    let broker = Server::dev(options.cpus[0], &data, &more);
+    let broker = dev(options.cpus[0], &data, &more);
     prepare(size);
     let report = load(options, directory, size, &options.rate.to_string());
     broker.stop();
@@ -153,7 +156,7 @@ fn restart(options: &Options, directory: &Path) {
     let data = directory.join("data");
     let more = ["--segment-size", "256MiB", "--ready-segments", "2", "--append-budget", "64MiB"];
     let many = Size { queues: options.queues, groups: options.groups };
-    let mut broker = Server::dev(options.cpus[0], &data, &more);
+    let mut broker = dev(options.cpus[0], &data, &more);
     prepare(many);
     while size_of_log(&data) < options.log << 30 {
         load(options, directory, many, "\"max\"");
@@ -162,7 +165,7 @@ fn restart(options: &Options, directory: &Path) {
     broker.child.wait().expect("it was killed");
     let log = size_of_log(&data) as f64 / f64::from(1 << 30);
     let begin = Instant::now();
-    let broker = Server::dev(options.cpus[0], &data, &more);
+    let broker = dev(options.cpus[0], &data, &more);
     let took = begin.elapsed();
     broker.stop();
     fs::remove_dir_all(&data).ok();
