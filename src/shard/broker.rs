@@ -85,7 +85,7 @@ impl<D: Disk> BrokerService<D> {
 
     /// Publishes topic changes to the NameServers. A caller that answers a client waits on the
     /// receipt; others ignore it. `None` while shards are starting.
-    fn announce(&self) -> Option<Receipt> {
+    pub fn announce(&self) -> Option<Receipt> {
         let (version, changes) = self.broker.take_topic_changes();
         self.announcer.announce(self.broker.config().shard, version, changes)
     }

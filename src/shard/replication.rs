@@ -150,6 +150,9 @@ impl<D: Disk> Host for ShardHost<D> {
             Role::Leader { term } => {
                 tracing::info!(shard = shard.0, "replica {} leads in term {term}", self.id);
                 let epoch = i64::try_from(term).unwrap_or(i64::MAX);
+                // As the leader's, its table replaces what NameServers have: it must not lack a topic that
+                // was created a moment ago. The next tick would be too late.
+                drop(self.shard.service.announce());
                 self.announcer.set_role(shard, registrar::Role::Leader { epoch });
             }
             Role::Follower => {
