@@ -126,7 +126,11 @@ impl<H: Host> EntryReader<H> {
         // Entries are sent within one leadership, in which the log is not replaced.
         let mut fresh = RawReader::new(host.broker().store().clone());
         let reader = if wanted == Wanted::Bytes { &mut self.raw } else { &mut fresh };
-        let _turn = host.cold_read().await;
+        // What is to be committed does not wait for consumers of old messages.
+        let _turn = match wanted {
+            Wanted::Bytes => Some(host.cold_read().await),
+            Wanted::Places => None,
+        };
         let walked = reader.walk(start, end, |read| {
             if wanted == Wanted::Bytes {
                 push_raw(&read.header, read.payload, &mut raw);
