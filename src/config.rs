@@ -269,8 +269,9 @@ pub struct EngineOptions {
     #[arg(long, env = "RINGMQ_DEDUP_WINDOW", value_name = "DURATION")]
     pub dedup_window: Option<Age>,
 
-    /// Bytes per second that each shard sends at most to replicas that lack old parts of its log, at
-    /// least 4MiB, so that producers notice less of it. 0: as fast as they take them.
+    /// Maximum rate, per second, at which each shard sends old parts of its log to replicas that lack
+    /// them; not what is still among its newest 16,384 groups of messages. A lower rate disturbs
+    /// producers less. 0: no limit; otherwise at least 4MiB.
     #[arg(long, env = "RINGMQ_CATCH_UP_RATE", default_value = "0", value_name = "SIZE")]
     #[arg(value_parser = catch_up_rate)]
     pub catch_up_rate: Size,
@@ -345,7 +346,7 @@ impl FromStr for NameServers {
     }
 }
 
-/// A lower rate would keep heartbeats waiting behind what is sent.
+/// At a lower rate a replica would wait for long for what has been committed meanwhile.
 const CATCH_UP_RATE_MIN: u64 = 4 << 20;
 
 fn catch_up_rate(text: &str) -> Result<Size, String> {

@@ -123,14 +123,9 @@ impl<H: Host> EntryReader<H> {
         let mut start = begins.max().unwrap_or(LogOffset(0));
         let (mut found, mut bytes, mut broken) = (Vec::new(), 0, None);
         let (mut raw, mut last) = (Vec::new(), None);
-        // Entries are sent within one leadership, in which the log is not replaced.
+        // Entries are committed from anywhere; only those that are sent follow each other.
         let mut fresh = RawReader::new(host.broker().store().clone());
         let reader = if wanted == Wanted::Bytes { &mut self.raw } else { &mut fresh };
-        // What is to be committed does not wait for consumers of old messages.
-        let _turn = match wanted {
-            Wanted::Bytes => Some(host.cold_read().await),
-            Wanted::Places => None,
-        };
         let walked = reader.walk(start, end, |read| {
             if wanted == Wanted::Bytes {
                 push_raw(&read.header, read.payload, &mut raw);

@@ -201,9 +201,10 @@ impl<H: Host, R: Runtime> RaftLog<H, R> {
     }
 
     /// Another copy says that this one is not a member any more. It may not know yet that this one was
-    /// added again: that is so once a leader is heard.
+    /// added again: that is so once a leader is heard, or this copy leads.
     pub fn note_removed(&self) {
-        if !self.hears_leader() && !self.0.is_removed.replace(true) {
+        let is_member = self.hears_leader() || self.leads_in().is_some();
+        if !is_member && !self.0.is_removed.replace(true) {
             self.0.host.handle_role(Role::Removed);
         }
     }
@@ -413,6 +414,7 @@ impl<H: Host, R: Runtime> Shared<H, R> {
         self.host.broker().lead(epoch, self.host.now()).map_err(failed)?;
         self.has_led.set(true);
         if self.leads_in.replace(Some(term)) != Some(term) {
+            self.is_removed.set(false);
             self.first_end.set(None);
             self.host.handle_role(Role::Leader { term });
         }

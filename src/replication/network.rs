@@ -413,13 +413,19 @@ async fn serve_stream<H: Host, R: Runtime>(
     Ok(())
 }
 
-/// Whether all members know that a replica is not one of them.
-fn is_removed<H: Host, R: Runtime>(engine: &Engine<H, R>, replica: ReplicaId) -> bool {
+/// Whether most members know that a replica, whose last entry is `last`, is not one of them. This copy may not
+/// know yet that it was added again; then its log goes further.
+fn is_removed<H: Host, R: Runtime>(
+    engine: &Engine<H, R>,
+    replica: ReplicaId,
+    last: Option<LogId>,
+) -> bool {
     let metrics = engine.metrics();
     let metrics = metrics.borrow_watched();
     let members = &metrics.membership_config;
     let is_committed = members.log_id().is_some() && *members.log_id() <= metrics.last_applied;
-    is_committed && members.membership().get_node(&replica).is_none()
+    let is_new = *members.log_id() >= last;
+    is_committed && is_new && members.membership().get_node(&replica).is_none()
 }
 
 async fn serve_calls<H: Host, R: Runtime>(
@@ -438,13 +444,14 @@ async fn serve_calls<H: Host, R: Runtime>(
             }
             wire::transferred(&engine.handle_transfer_leader(request).await.map_err(broken)?)
         } else {
-            let request = frame.ask_vote().map_err(broken)?;
+            let request = frame.ask_vote::<R>().map_err(broken)?;
+            let last = request.last_log_id;
             let response = match frame.kind == FrameKind::PreVote as u8 {
                 _ if log.has_promised() && !request.leadership_transfer => Ok(log.refused_vote()),
                 true => engine.pre_vote(request).await,
                 false => engine.vote(request).await,
             };
-            wire::voted(&response.map_err(broken)?, is_removed(&engine, from))
+            wire::voted(&response.map_err(broken)?, is_removed(&engine, from, last))
         };
         sender.send(answer).await?;
     }
