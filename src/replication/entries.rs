@@ -81,7 +81,10 @@ impl<H: Host> EntryReader<H> {
             Some(recent) if from < recent => {
                 self.read_old(from, to.min(recent), recent, bytes_max, wanted).await?
             }
-            _ => Vec::new(),
+            _ => {
+                self.raw.forget();
+                Vec::new()
+            }
         };
         let mut bytes: u64 = entries.iter().map(size_of).sum();
         let behind_old = from + entries.len() as u64;

@@ -44,12 +44,12 @@ impl<D: Disk> RawReader<D> {
         to: LogOffset,
         out: &mut Vec<u8>,
     ) -> Result<(), ReadError> {
-        let (mut at, mut slices) = (from, Slices::default());
-        loop {
-            at = self.store.0.log.borrow().copy_raw(at, to, out);
-            if at == to {
-                return Ok(());
-            }
+        let mut at = self.store.0.log.borrow().copy_raw(from, to, out);
+        if at == to {
+            self.forget();
+        }
+        let mut slices = Slices::default();
+        while at < to {
             // It may be on its way to the disk, and in no cache any more.
             if !self.store.is_written_past(at).await {
                 return Err(ReadError::Gone(at));
@@ -58,7 +58,14 @@ impl<D: Disk> RawReader<D> {
             push_raw(&entry.header, entry.payload, out);
             at = entry.header.end();
             slices.handled(1).await;
+            at = self.store.0.log.borrow().copy_raw(at, to, out);
         }
+        Ok(())
+    }
+
+    /// Nothing more is read from the disk for now. While it is, files that retention deletes stay open.
+    pub fn forget(&mut self) {
+        self.ahead = None;
     }
 
     /// Passes the entries from `from` to `to` to `take`, until it returns false. Both are places
