@@ -20,8 +20,8 @@ use crate::model::refusal::Refusal;
 const STAGE_NS_MIN: u64 = 1_000;
 /// Longer times are recorded as this, ns.
 const STAGE_NS_MAX: u64 = 60_000_000_000;
-/// Significant decimal digits of a time. Two make a histogram of about 27 KB.
-const STAGE_DIGITS: u8 = 2;
+/// Significant decimal digits of a value. Two make a histogram of times of about 27 KB.
+const DIGITS: u8 = 2;
 
 /// Smaller and larger sizes are recorded as these, bytes.
 const SIZE_MIN: u64 = 512;
@@ -75,38 +75,23 @@ impl Counter {
 }
 
 /// The durations of one stage.
-#[derive(Debug)]
-pub struct Stage(RefCell<Histogram<u64>>);
-
-impl Stage {
-    pub fn record(&self, ns: u64) {
-        self.record_many(ns, 1);
-    }
-
-    /// `count` events took `ns` each.
-    pub fn record_many(&self, ns: u64, count: u64) {
-        self.0.borrow_mut().saturating_record_n(ns, count);
-    }
-
-    fn value(&self) -> Value {
-        Value::Histogram(self.0.borrow().clone())
-    }
-}
-
-impl Default for Stage {
-    fn default() -> Self {
-        let histogram = Histogram::new_with_bounds(STAGE_NS_MIN, STAGE_NS_MAX, STAGE_DIGITS);
-        Self(histogram.expect("the bounds are constants that fit each other").into())
-    }
-}
+pub type Stage = Distribution<STAGE_NS_MIN, STAGE_NS_MAX>;
 
 /// The sizes of something.
-#[derive(Debug)]
-pub struct Sizes(RefCell<Histogram<u64>>);
+pub type Sizes = Distribution<SIZE_MIN, SIZE_MAX>;
 
-impl Sizes {
-    pub fn record(&self, bytes: u64) {
-        self.0.borrow_mut().saturating_record(bytes);
+/// How often each value was seen. Smaller and larger ones count as the bounds.
+#[derive(Debug)]
+pub struct Distribution<const MIN: u64, const MAX: u64>(RefCell<Histogram<u64>>);
+
+impl<const MIN: u64, const MAX: u64> Distribution<MIN, MAX> {
+    pub fn record(&self, value: u64) {
+        self.record_many(value, 1);
+    }
+
+    /// `count` events had this value each.
+    pub fn record_many(&self, value: u64, count: u64) {
+        self.0.borrow_mut().saturating_record_n(value, count);
     }
 
     fn value(&self) -> Value {
@@ -114,9 +99,9 @@ impl Sizes {
     }
 }
 
-impl Default for Sizes {
+impl<const MIN: u64, const MAX: u64> Default for Distribution<MIN, MAX> {
     fn default() -> Self {
-        let histogram = Histogram::new_with_bounds(SIZE_MIN, SIZE_MAX, STAGE_DIGITS);
+        let histogram = Histogram::new_with_bounds(MIN, MAX, DIGITS);
         Self(histogram.expect("the bounds are constants that fit each other").into())
     }
 }

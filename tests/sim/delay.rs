@@ -80,6 +80,14 @@ struct Life<'a> {
     waiting: Vec<(LogOffset, usize)>,
 }
 
+/// Lets other tasks run for a while, and does something each time before they do.
+async fn let_run(mut before_each: impl FnMut()) {
+    for _ in 0..40 {
+        before_each();
+        sim::pause().await;
+    }
+}
+
 impl Life<'_> {
     /// A message's properties, and by how much they delay it.
     fn properties(rng: &mut Rng, now: Now) -> (String, u64) {
@@ -233,13 +241,13 @@ impl Life<'_> {
             };
             self.world.now.pass(next.clamp(1, 40_000).max(least));
             self.broker.act(self.world.now.get());
-            for _ in 0..40 {
+            let_run(|| {
                 // What this interrupts is tried again later.
                 if rng.below(60) == 0 && now.moment < Moment(LATEST_MS / 2) {
                     self.lead_again();
                 }
-                sim::pause().await;
-            }
+            })
+            .await;
             self.maintain(rng.coin()).await;
         }
         self.acknowledge();
@@ -251,9 +259,7 @@ impl Life<'_> {
             }
             self.world.now.pass(1_000);
             self.broker.act(self.world.now.get());
-            for _ in 0..40 {
-                sim::pause().await;
-            }
+            let_run(|| {}).await;
             self.pull_all().await;
         }
     }
