@@ -16,6 +16,8 @@ mod dev;
 mod place;
 #[path = "processes.rs"]
 mod processes;
+#[path = "report.rs"]
+mod report;
 #[path = "usage.rs"]
 mod usage;
 
@@ -30,12 +32,12 @@ use bytes::Bytes;
 use clap::{Parser, ValueEnum};
 use ringmq::model::request::QueueOf;
 use ringmq::model::{GroupName, QueueId, TopicName};
-use serde_json::Value;
 
 use self::client::{Client, Message, Position, push_message};
 use self::dev::dev;
 use self::place::Place;
 use self::processes::{NAMESERVER, PATIENCE, Server, create_topic, median, pinned};
+use self::report::Report;
 use self::usage::cpu;
 
 const QUEUES: u32 = 8;
@@ -403,9 +405,7 @@ fn p99_ms(options: &Options, directory: &Path, wait: impl FnOnce()) -> f64 {
     let mut load = load(options, directory, "plain", options.seconds + 5, 5_000, 1);
     wait();
     load.wait().expect("loadgen ends");
-    let report = fs::read(directory.join("report/report.json")).expect("loadgen writes it");
-    let report: Value = serde_json::from_slice(&report).expect("it is JSON");
-    report["send"]["latency_ns"]["p99"].as_f64().expect("a latency") / 1e6
+    Report::take(&directory.join("report")).ms("/send/latency_ns/p99")
 }
 
 /// When messages were delivered, against when they were due, ms.

@@ -10,6 +10,8 @@
 //! one of them for the members when it is notified, and computes its queues from their sorted list. The group
 //! has settled when all members have computed theirs from the same list: then each queue has one owner.
 
+#[path = "nameserver.rs"]
+mod nameserver;
 #[path = "place.rs"]
 mod place;
 #[path = "processes.rs"]
@@ -35,6 +37,7 @@ use ringmq::model::{GroupName, Request, TopicName};
 use ringmq::wire::codes::request::NOTIFY_CONSUMER_IDS_CHANGED;
 use ringmq::wire::{FRAME_SIZE_MAX, HeaderEncoding, decode_reply, encode_request, next_frame};
 
+use self::nameserver::nameserver;
 use self::place::Place;
 use self::processes::{BROKER, NAMESERVER, PATIENCE, Server, create_topic, median, pinned};
 use self::report::Report;
@@ -82,9 +85,7 @@ fn main() {
     }
     let scratch = options.place.scratch("members");
     let directory = scratch.path();
-    let mut command = pinned(options.cpus[1], "ringmq");
-    command.args(["nameserver", "--listen", NAMESERVER]);
-    let nameserver = Server::start(command);
+    let nameserver = nameserver(options.cpus[1]);
     let brokers: Vec<Server> =
         (0..BROKERS.len()).map(|nth| broker(&options, directory, nth)).collect();
     // As many queues on each shard as it takes for every member to have one.

@@ -12,6 +12,8 @@
 
 #[path = "dev.rs"]
 mod dev;
+#[path = "nameserver.rs"]
+mod nameserver;
 #[path = "place.rs"]
 mod place;
 #[path = "processes.rs"]
@@ -35,6 +37,7 @@ use ringmq::client::{Admin, ClientOptions};
 use ringmq::model::replicas::{ReplicaLag, ReplicaSet};
 
 use self::dev::dev;
+use self::nameserver::nameserver;
 use self::place::Place;
 use self::processes::{BROKER, NAMESERVER, PATIENCE, Server, create_topic, median, pinned};
 use self::report::Report;
@@ -141,9 +144,7 @@ struct Set<'a> {
 
 impl<'a> Set<'a> {
     fn start(options: &'a Options, directory: &Path, more: &[String]) -> Self {
-        let mut command = pinned(options.cpus[1], "ringmq");
-        command.args(["nameserver", "--listen", NAMESERVER]);
-        let nameserver = Server::start(command);
+        let nameserver = nameserver(options.cpus[1]);
         let admin = Admin::new(ClientOptions::new(NAMESERVER)).expect("it is an address");
         let mut set = Self {
             options,

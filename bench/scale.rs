@@ -16,6 +16,8 @@ mod dev;
 mod place;
 #[path = "processes.rs"]
 mod processes;
+#[path = "report.rs"]
+mod report;
 
 use std::fs;
 use std::io::{Read, Write};
@@ -27,11 +29,11 @@ use clap::{Parser, ValueEnum};
 use ringmq::model::request::QueueOf;
 use ringmq::model::{GroupName, QueueId, Request, TopicName};
 use ringmq::wire::{HeaderEncoding, encode_request};
-use serde_json::Value;
 
 use self::dev::dev;
 use self::place::Place;
 use self::processes::{BROKER, NAMESERVER, PATIENCE, create_topic, median, pinned};
+use self::report::Report;
 
 const TOPICS: u32 = 10;
 /// Bytes of offset commits per write to the socket.
@@ -138,7 +140,7 @@ fn rate(options: &Options, directory: &Path, size: Size) -> f64 {
     let report = load(options, directory, size, "\"max\"");
     broker.stop();
     fs::remove_dir_all(&data).ok();
-    report["send"]["rate_per_s"].as_f64().expect("a rate")
+    report.number("/send/rate_per_s")
 }
 
 fn sealing(options: &Options, directory: &Path, size: Size) -> f64 {
@@ -149,7 +151,7 @@ fn sealing(options: &Options, directory: &Path, size: Size) -> f64 {
     let report = load(options, directory, size, &options.rate.to_string());
     broker.stop();
     fs::remove_dir_all(&data).ok();
-    report["send"]["latency_ns"]["p99_9"].as_f64().expect("a latency") / 1e6
+    report.ms("/send/latency_ns/p99_9")
 }
 
 fn restart(options: &Options, directory: &Path) {
@@ -222,7 +224,7 @@ fn prepare(size: Size) {
 }
 
 /// Sends to the topics for a while. Returns the report.
-fn load(options: &Options, directory: &Path, size: Size, rate: &str) -> Value {
+fn load(options: &Options, directory: &Path, size: Size, rate: &str) -> Report {
     let (seconds, queues) = (options.seconds, size.queues);
     let workload = format!(
         "name = \"scale\"\nseed = 1\nsubscriptionsPerTopic = 0\ninFlight = 32\nheader = \"json\"\n\
@@ -239,6 +241,5 @@ fn load(options: &Options, directory: &Path, size: Size, rate: &str) -> Value {
     // 3 and 6: the generator was late; 5: messages may be refused at the maximum rate. The ratios
     // remain meaningful.
     assert!(matches!(code, Some(0 | 3 | 5 | 6)), "{}", String::from_utf8_lossy(&output.stdout));
-    let report = fs::read(out.join("report.json")).expect("loadgen writes it");
-    serde_json::from_slice(&report).expect("it is JSON")
+    Report::take(&out)
 }
