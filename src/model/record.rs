@@ -149,6 +149,10 @@ pub struct NewRecord<'a> {
     pub properties: [&'a [u8]; 2],
 }
 
+/// What a message in the log needs beyond the request that brought it, at most, bytes: the request names the
+/// topic, the properties and the body too.
+pub const RECORD_OVERHEAD_MAX: usize = size_of::<RecordHead>();
+
 impl NewRecord<'_> {
     /// Size of the record. At most [`RECORD_SIZE_MAX`] once the parts have been checked.
     pub fn size(&self) -> usize {

@@ -128,11 +128,11 @@ impl Reactor {
         if is_busy {
             self.submit_what_waits();
             if self.background.is_due(now) {
-                self.background.grant();
+                self.background.turns.grant();
             }
-        } else if self.background.is_waiting() {
+        } else if self.background.turns.is_waiting() {
             self.submit();
-            self.background.grant();
+            self.background.turns.grant();
         } else {
             self.wait(now);
             self.deliver(Instant::now());

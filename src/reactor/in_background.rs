@@ -3,13 +3,13 @@
 use std::future::Future;
 use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Instant;
 
 use pin_project_lite::pin_project;
 
-use super::background::Turn;
 use super::core::current;
+use super::turns::Turn;
 
 pin_project! {
     /// See [`background`].
@@ -17,14 +17,13 @@ pin_project! {
     pub struct InBackground<F> {
         #[pin]
         future: F,
-        turn: Rc<Turn>,
-        is_waiting: bool,
+        turn: Option<Rc<Turn>>,
     }
 }
 
 /// Makes each step of `future` background work.
 pub fn background<F: Future>(future: F) -> InBackground<F> {
-    InBackground { future, turn: Rc::default(), is_waiting: false }
+    InBackground { future, turn: None }
 }
 
 impl<F: Future> Future for InBackground<F> {
@@ -33,17 +32,12 @@ impl<F: Future> Future for InBackground<F> {
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<F::Output> {
         let this = self.project();
         let reactor = current();
-        if this.turn.take(context) {
-            *this.is_waiting = false;
-            let begin = Instant::now();
-            let outcome = this.future.poll(context);
-            let end = Instant::now();
-            reactor.background.note_turn(end, end - begin);
-            return outcome;
-        }
-        if !std::mem::replace(this.is_waiting, true) {
-            reactor.background.ask(this.turn.clone());
-        }
-        Poll::Pending
+        ready!(this.turn.get_or_insert_with(|| reactor.background.turns.ask()).poll(context));
+        *this.turn = None;
+        let begin = Instant::now();
+        let outcome = this.future.poll(context);
+        let end = Instant::now();
+        reactor.background.note_turn(end, end - begin);
+        outcome
     }
 }

@@ -44,6 +44,7 @@ mod sleep;
 mod tasks;
 mod timers;
 mod transfer;
+mod turns;
 mod urgent;
 
 #[cfg(test)]
@@ -58,3 +59,4 @@ pub use self::ring::{OpenFile, TransferFile};
 pub use self::sleep::{Sleep, sleep, sleep_until};
 pub use self::tasks::{Task, hosted, pass, spawn, spawn_later, spawn_urgent};
 pub use self::transfer::{read, sync, write};
+pub use self::turns::Turns;

@@ -130,6 +130,12 @@ impl TcpStream {
         self.stream.peer_addr()
     }
 
+    /// Waits until a read may find something.
+    pub async fn readable(&self) {
+        poll_fn(|context| self.reactor.poll_ready(&self.readable, context)).await;
+        self.readable.restore();
+    }
+
     /// Reads what is there, at most `buffer`. 0: the peer has closed.
     pub fn poll_read(&self, context: &Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
         loop {

@@ -172,6 +172,10 @@ impl<D: Disk> Service for BrokerService<D> {
         self.broker.store().ticket(size)
     }
 
+    fn is_backed_up(&self) -> bool {
+        self.broker.store().is_backed_up()
+    }
+
     fn connection_closed(&self, connection: u64) {
         self.broker.connection_closed(connection, clock::moment());
     }

@@ -8,6 +8,7 @@ use glommio::sync::{Permit, Semaphore};
 use super::budget::Budget;
 use super::nudge::Pulse;
 use super::patience::Patience;
+use super::readers::Readers;
 use super::service::Service;
 use crate::model::{LogOffset, Metrics, Moment, ShardId};
 
@@ -38,6 +39,8 @@ pub struct Common<S: Service> {
     pub input_budget: Budget,
     /// Requests that wait for room in the log.
     pub parked_budget: Budget,
+    /// Connections that queue for reading, because requests are backed up at the log.
+    pub readers: Readers,
     /// How long a request may wait for room in the log.
     pub patience: Patience,
     pub is_stopping: Cell<bool>,
@@ -77,6 +80,7 @@ impl<S: Service> Common<S> {
             output_budget: Budget::new(OUTPUT_BYTES_MAX),
             input_budget: Budget::new(INPUT_BYTES_MAX),
             parked_budget: Budget::new(PARKED_BYTES_MAX),
+            readers: Readers::default(),
             patience: Patience::default(),
             is_stopping: Cell::new(false),
             operations: Cell::new(0),

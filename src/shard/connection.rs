@@ -74,6 +74,8 @@ pub struct Connection<S: Service> {
     calls: RefCell<Calls>,
     /// Requests that wait for room in the log.
     parked: RefCell<Parked<(Asked, S::Request)>>,
+    /// A task executes them.
+    executes_parked: Cell<bool>,
     /// Number of reads so far, and the read of the last parked request.
     reads: Cell<u64>,
     last_parked_read: Cell<u64>,
@@ -85,6 +87,8 @@ pub struct Connection<S: Service> {
     is_closed: Cell<bool>,
     /// When a byte last moved, in or out.
     last_used: Cell<Instant>,
+    /// The last read contained a request that stores something.
+    stores: Cell<bool>,
     /// A frame whose header cannot be read has come.
     has_unreadable: Cell<bool>,
     output_share: Share,
@@ -129,6 +133,7 @@ impl<S: Service> Connection<S> {
             replies: RefCell::default(),
             calls: RefCell::default(),
             parked: RefCell::default(),
+            executes_parked: Cell::new(false),
             reads: Cell::new(0),
             last_parked_read: Cell::new(0),
             moved: Signal::default(),
@@ -136,6 +141,7 @@ impl<S: Service> Connection<S> {
             is_blocked: Cell::new(false),
             is_closed: Cell::new(false),
             last_used: Cell::new(Instant::now()),
+            stores: Cell::new(false),
             has_unreadable: Cell::new(false),
             output_share,
             input_share,
@@ -160,19 +166,25 @@ impl<S: Service> Connection<S> {
         let mut input = Input::default();
         loop {
             self.ready_to_read().await?;
-            // Reading was shut down, but the kernel keeps accepting what a busy peer sends.
-            if self.common.is_stopping.get()
-                || self.beside_parked(self.read(&mut input)).await? == 0
-            {
-                return Err(Closed::ByPeer);
-            }
-            self.last_used.set(Instant::now());
-            self.take_frames(&mut input).await?;
-            self.common.beat();
+            self.stream.readable().await;
+            self.in_turn(self.take_in(&mut input)).await?;
             if self.stream.has_more() {
                 reactor::pass().await;
             }
         }
+    }
+
+    /// Reads what is there, and handles the requests in it.
+    async fn take_in(self: &Rc<Self>, input: &mut Input) -> Result<(), Closed> {
+        // Reading was shut down, but the kernel keeps accepting what a busy peer sends.
+        if self.common.is_stopping.get() || self.read(input).await? == 0 {
+            return Err(Closed::ByPeer);
+        }
+        self.last_used.set(Instant::now());
+        self.stores.set(false);
+        self.take_frames(input).await?;
+        self.common.beat();
+        Ok(())
     }
 
     /// Since when no byte of a large frame has arrived, if this connection holds memory for one.
@@ -206,13 +218,14 @@ impl<S: Service> Connection<S> {
         if !self.is_closed.replace(true) {
             let _ = nix::sys::socket::shutdown(self.socket, nix::sys::socket::Shutdown::Both);
         }
+        self.parked.borrow_mut().wake();
         self.ended.notify();
         self.moved.notify();
     }
 
     /// Sends the replies in flight, for a limited time, then drops everything.
     async fn close_gracefully(self: &Rc<Self>) {
-        self.beside_parked(self.moved.wait(|| self.is_unparked().then_some(()))).await;
+        self.moved.wait(|| self.is_unparked().then_some(())).await;
         self.common.service.connection_closed(self.id);
         let deadline = Instant::now() + GRACEFUL_CLOSE_MAX;
         while !self.is_closed.get() && self.has_replies_under_way() && Instant::now() < deadline {

@@ -45,6 +45,7 @@ mod patience;
 mod plan;
 pub mod preflight;
 pub mod raft_runtime;
+mod readers;
 mod replication;
 mod replies;
 pub mod run;

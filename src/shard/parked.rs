@@ -25,7 +25,7 @@ pub struct Parked<R> {
     /// The ticket of the requests at the front; while there is none, they wait for the connection's
     /// own share.
     pub ticket: Option<Ticket>,
-    /// The waker of the task that executes them, while they wait for the connection's own share.
+    /// The waker of the task that executes them, while it waits.
     pub waker: Option<Waker>,
     /// The shard has a deadline for this connection.
     pub has_deadline: bool,
@@ -38,7 +38,8 @@ pub struct ParkedRequest<R> {
     pub read_at: Moment,
     /// Bytes of the request.
     pub size: usize,
-    /// Bytes it will append, as far as known.
+    /// Bytes of the log that it needs, as far as known. With less, the last request of a batch would find no
+    /// room, and wait once more.
     pub append_size: usize,
     /// Size of its read buffer; 0 if a later request shares the buffer.
     pub memory: usize,
@@ -116,7 +117,7 @@ impl<R> Parked<R> {
         size
     }
 
-    /// The connection's share may allow more now: wakes the waiting task.
+    /// The connection's share may allow more now, or there may be nothing left to wait for.
     pub fn wake(&mut self) {
         if let Some(waker) = self.waker.take() {
             waker.wake();

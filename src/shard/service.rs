@@ -56,6 +56,11 @@ pub trait Service: 'static {
     /// A ticket to wait for room in the log, for an append of `size` bytes.
     fn ticket(&self, size: usize) -> Result<Ticket, AppendError>;
 
+    /// Whether more requests wait for room in the log than can be under way at a time.
+    fn is_backed_up(&self) -> bool {
+        false
+    }
+
     fn connection_closed(&self, connection: u64);
 
     /// The next request to a client.

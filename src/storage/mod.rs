@@ -89,7 +89,7 @@ pub use config::{CommitRule, Epoch, Flush, StoreConfig};
 pub use copy::{CopyFile, CopyPart, LogCopy};
 pub use copy_source::{CopyReadError, CopySource};
 pub use cuts::Awaited;
-pub use entry::{EntryKind, PAYLOAD_SIZE_MAX};
+pub use entry::{EntryKind, PAYLOAD_SIZE_MAX, entry_size};
 pub use error::{CutError, EpochError, OpenError, ReadError};
 pub use group_commit::WRITES_IN_FLIGHT_MAX;
 pub use identity::{Joined, Mark, StoredIdentity};

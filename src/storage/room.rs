@@ -33,7 +33,7 @@ const WAITING_MAX: usize = 1 << 17;
 const RESERVED_MARGIN: u64 = 1 << 20;
 
 /// Invariants:
-/// - `held` is the sum of the room held by granted tickets.
+/// - `held` is the sum of the room held by granted tickets, `asked` that of the sizes of waiting ones.
 /// - `in_flight + held <= budget`, except for [`RESERVED_MARGIN`], and for a single append that is
 ///   larger than the budget and gets all of it.
 /// - While the device is the bottleneck, ordinary appends get only what [`Pace`] allows of the budget.
@@ -48,6 +48,8 @@ pub struct Room {
     gate: Gate,
     /// By arrival.
     waiting: BTreeMap<TicketId, Waiting>,
+    /// Bytes that they ask for.
+    asked: u64,
     /// Room that each granted ticket still holds.
     granted: FxHashMap<TicketId, u64>,
     /// The ticket in use, during its append.
@@ -91,6 +93,7 @@ impl Room {
             held: 0,
             gate: Gate::Open,
             waiting: BTreeMap::new(),
+            asked: 0,
             granted: FxHashMap::default(),
             spending: None,
             refused: None,
@@ -164,7 +167,7 @@ impl Room {
         }
         let id = TicketId(self.next_ticket);
         self.next_ticket += 1;
-        self.waiting.insert(id, Waiting { size, waker: None });
+        self.queue(id, size);
         self.grant();
         Some(id)
     }
@@ -200,7 +203,7 @@ impl Room {
         self.give_back(id);
         let refused = self.refused.take_if(|(refused, _)| *refused == id);
         let size = refused.map_or(size, |(_, needed)| size.max(needed));
-        self.waiting.insert(id, Waiting { size, waker: None });
+        self.queue(id, size);
         // All are granted then, and only a write in flight makes room.
         if self.gate != Gate::Over {
             self.grant();
@@ -209,14 +212,31 @@ impl Room {
 
     /// Removes the ticket, and the room that it held.
     pub fn drop_ticket(&mut self, id: TicketId) {
-        self.waiting.remove(&id);
+        self.unqueue(id);
         self.give_back(id);
         self.grant();
+    }
+
+    /// Whether those that wait ask for as much as may be in flight: to admit more of them would only
+    /// lengthen the line.
+    pub fn is_backed_up(&self) -> bool {
+        self.asked >= self.in_flight_max()
     }
 
     /// Tickets granted since the last call.
     pub fn take_woken(&mut self) -> Woken {
         std::mem::take(&mut self.woken)
+    }
+
+    fn queue(&mut self, id: TicketId, size: u64) {
+        self.waiting.insert(id, Waiting { size, waker: None });
+        self.asked += size;
+    }
+
+    fn unqueue(&mut self, id: TicketId) -> Option<Waiting> {
+        let waiting = self.waiting.remove(&id)?;
+        self.asked -= waiting.size;
+        Some(waiting)
     }
 
     fn give_back(&mut self, id: TicketId) {
@@ -232,7 +252,7 @@ impl Room {
                 Gate::Over => 0,
                 Gate::Open | Gate::NoSegment => break,
             };
-            let front = self.waiting.remove(&id).expect("it is the first");
+            let front = self.unqueue(id).expect("it is the first");
             self.granted.insert(id, size);
             self.held += size;
             self.woken.extend(front.waker);

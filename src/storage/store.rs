@@ -237,6 +237,11 @@ impl<D: Disk> Store<D> {
         room.ticket(payload_size)
     }
 
+    /// Whether appends that wait for room need as much as may be in flight.
+    pub fn is_backed_up(&self) -> bool {
+        self.0.log.borrow().room.is_backed_up()
+    }
+
     /// Runs `append`, which appends `payload_size` bytes, when its turn has come and there is room;
     /// again if it found none after all.
     pub async fn with_room<T>(

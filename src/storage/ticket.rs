@@ -53,6 +53,10 @@ impl SharedRoom {
         self.0.borrow().in_flight_max()
     }
 
+    pub fn is_backed_up(&self) -> bool {
+        self.0.borrow().is_backed_up()
+    }
+
     pub fn handle_no_segment(&self) {
         self.0.borrow_mut().handle_no_segment();
     }

@@ -324,3 +324,43 @@ fn a_stalled_device_delays_only_requests_that_must_be_written() {
     drop(stream);
     assert!(server.terminate().success());
 }
+
+/// Each of many connections sends its next messages once it has the replies to the last ones, so far more
+/// is always waiting than the log has room for.
+#[test]
+fn connections_that_bring_too_much_take_turns() {
+    const CONNECTIONS: usize = 100;
+    const WINDOW: usize = 16;
+    const ROUNDS: usize = 20;
+    let scratch = Scratch::new("turns");
+    let ports = Ports::free();
+    let server = Server::dev_with(&scratch.0.join("data"), ports, 1, &["--append-budget", "64KiB"]);
+    create_topic(ports);
+    let window: Vec<u8> = (0..WINDOW as i32).flat_map(|n| send(n, &[b'x'; 1024])).collect();
+    let (waiting, stored) = (AtomicU64::new(CONNECTIONS as u64), AtomicU64::new(0));
+    let rounds: Vec<usize> = std::thread::scope(|scope| {
+        let serve = || {
+            let (mut stream, mut rounds) = (connect(ports), 0);
+            let (mut accepted, mut busy) = (0, Vec::new());
+            while waiting.load(Ordering::Relaxed) > 0 {
+                stream.write_all(&window).unwrap();
+                (0..WINDOW).for_each(|_| take_answer(&mut stream, &mut accepted, &mut busy));
+                rounds += 1;
+                if rounds == ROUNDS {
+                    waiting.fetch_sub(1, Ordering::Relaxed);
+                }
+            }
+            stored.fetch_add(accepted, Ordering::Relaxed);
+            rounds
+        };
+        let connections: Vec<_> = (0..CONNECTIONS).map(|_| scope.spawn(serve)).collect();
+        connections.into_iter().map(|connection| connection.join().unwrap()).collect()
+    });
+    let most = *rounds.iter().max().unwrap();
+    assert!(most < 5 * ROUNDS, "one was served {most} times until each was served {ROUNDS} times");
+    let mut stream = connect(ports);
+    let queue = format!(r#""topic":"{TOPIC}","queueId":"0""#);
+    stream.write_all(&frame(&header(30, 2000, 0, &queue), b"")).unwrap();
+    assert_eq!(number(&answer(&mut stream), r#""offset""#), Some(stored.into_inner()));
+    assert!(server.terminate().success());
+}

@@ -3,19 +3,20 @@
 //! Requests that append do so in order of arrival. They do not delay requests that need no room.
 
 use std::future::poll_fn;
-use std::pin::pin;
 use std::rc::Rc;
-use std::task;
+use std::task::{Context, Poll};
 use std::time::Instant;
 
 use super::Connection;
 use crate::broker::{Answer, Outcome};
+use crate::model::record::RECORD_OVERHEAD_MAX;
 use crate::model::{Moment, Refusal};
+use crate::reactor;
 use crate::shard::asked::{Arrival, Asked};
 use crate::shard::clock;
 use crate::shard::parked::{Parked, ParkedRequest};
 use crate::shard::service::Service;
-use crate::storage::Ticket;
+use crate::storage::{Ticket, entry_size};
 
 /// How soon to look again after requests for which room is held.
 const TURN_MS: u64 = 20;
@@ -31,11 +32,11 @@ impl<S: Service> Connection<S> {
         memory: usize,
     ) {
         let stores = S::stores(&request);
-        if stores && arrival.waited_ms() >= self.common.patience.wait_max_ms() {
-            return self.refuse_late(asked, arrival.waited_ms(), arrival.now.moment);
+        if stores {
+            self.stores.set(true);
         }
         let append_size = match stores && !self.may_append(asked.size) {
-            true => Some(asked.size),
+            true => Some(entry_size(asked.size + RECORD_OVERHEAD_MAX)),
             false => self.carry_out(asked, &request, arrival),
         };
         let Some(append_size) = append_size else {
@@ -44,6 +45,9 @@ impl<S: Service> Connection<S> {
             }
             return;
         };
+        if stores && arrival.waited_ms() >= self.common.patience.wait_max_ms() {
+            return self.refuse_late(asked, arrival.waited_ms(), arrival.now.moment);
+        }
         let Arrival { read_at, read, .. } = arrival;
         let (size, request) = (asked.size, (asked, request));
         let had_deadline = {
@@ -54,14 +58,15 @@ impl<S: Service> Connection<S> {
             self.parked_share.set(parked.memory());
             std::mem::replace(&mut parked.has_deadline, true)
         };
+        self.execute_parked();
         if !had_deadline {
             let deadline = read_at.plus_ms(self.common.patience.wait_max_ms());
             self.owner.clone().set_deadline(deadline, self.id);
         }
     }
 
-    /// Executes a request. If it must be retried once there is room, returns the bytes it wants to
-    /// append.
+    /// Executes a request. If it must be retried once there is room, returns the bytes of the log that
+    /// it needs.
     fn carry_out(
         self: &Rc<Self>,
         asked: Asked,
@@ -69,7 +74,7 @@ impl<S: Service> Connection<S> {
         arrival: Arrival,
     ) -> Option<usize> {
         match self.common.service.handle(request, self.origin(asked), arrival.now) {
-            Outcome::NoRoom { size } => return Some(size),
+            Outcome::NoRoom { size } => return Some(entry_size(size)),
             Outcome::Operation => self.run_operation(asked, request.clone()),
             outcome => self.settle(asked, outcome),
         }
@@ -88,17 +93,29 @@ impl<S: Service> Connection<S> {
         in_flight == 0 || in_flight + size <= self.common.service.connection_budget()
     }
 
-    /// Drives `future`, and executes parked requests meanwhile as room becomes available.
-    pub(super) async fn beside_parked<T>(self: &Rc<Self>, future: impl Future<Output = T>) -> T {
-        let mut future = pin!(future);
-        poll_fn(|context| {
-            self.poll_parked(context);
-            future.as_mut().poll(context)
-        })
-        .await
+    /// Executes parked requests as room becomes available, until there are none. Urgent: while they wait
+    /// for other tasks, the room that they hold is not used, and the device idles.
+    fn execute_parked(self: &Rc<Self>) {
+        if self.executes_parked.replace(true) {
+            return;
+        }
+        let connection = self.clone();
+        reactor::spawn_urgent(async move {
+            poll_fn(|context| {
+                connection.poll_parked(context);
+                if connection.is_unparked() {
+                    return Poll::Ready(());
+                }
+                connection.parked.borrow_mut().waker = Some(context.waker().clone());
+                Poll::Pending
+            })
+            .await;
+            connection.executes_parked.set(false);
+            connection.moved.notify();
+        });
     }
 
-    fn poll_parked(self: &Rc<Self>, context: &mut task::Context<'_>) {
+    fn poll_parked(self: &Rc<Self>, context: &mut Context<'_>) {
         let mut has_moved = false;
         while let Some(ticket) = self.poll_ticket(context) {
             has_moved = true;
@@ -111,18 +128,19 @@ impl<S: Service> Connection<S> {
             }
         }
         if has_moved {
+            self.let_next_read();
             self.flush();
+            self.moved.notify();
         }
     }
 
     /// The ticket of the parked requests, once it is granted.
-    fn poll_ticket(self: &Rc<Self>, context: &mut task::Context<'_>) -> Option<Ticket> {
+    fn poll_ticket(self: &Rc<Self>, context: &mut Context<'_>) -> Option<Ticket> {
         loop {
             let parked = &mut *self.parked.borrow_mut();
             let front = parked.front()?;
             if parked.ticket.is_none() {
                 if !self.has_share(front.size) {
-                    parked.waker = Some(context.waker().clone());
                     return None;
                 }
                 match self.common.service.ticket(parked.batch_size()) {
@@ -190,6 +208,7 @@ impl<S: Service> Connection<S> {
             }
             self.parked_share.set(parked.memory());
             parked.has_deadline = !parked.is_empty();
+            parked.wake();
             due(parked)
         };
         if let Some(next) = next {

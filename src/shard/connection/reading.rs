@@ -24,6 +24,24 @@ const TASKS_MAX: usize = 64;
 const MEMORY_WAIT_MAX: Duration = Duration::from_secs(5);
 
 impl<S: Service> Connection<S> {
+    /// Drives `intake`, which reads; in turn with others if it will bring more than the log has room for.
+    pub(super) async fn in_turn(
+        &self,
+        intake: impl Future<Output = Result<(), Closed>>,
+    ) -> Result<(), Closed> {
+        match self.stores.get() {
+            true => {
+                let is_backed_up = || self.common.service.is_backed_up();
+                self.common.readers.in_turn(is_backed_up, intake).await
+            }
+            false => intake.await,
+        }
+    }
+
+    pub(super) fn let_next_read(&self) {
+        self.common.readers.let_next_read(|| self.common.service.is_backed_up());
+    }
+
     pub(super) async fn take_frames(self: &Rc<Self>, input: &mut Input) -> Result<(), Closed> {
         let (now, read_instant) = (clock::now(), self.last_used.get());
         self.reads.set(self.reads.get() + 1);
@@ -37,7 +55,13 @@ impl<S: Service> Connection<S> {
                 self.flush();
                 self.common.beat();
                 match is_ready {
-                    true => reactor::pass().await,
+                    true => {
+                        // To wait for the log is one thing, to wait for other connections another.
+                        let before = clock::moment();
+                        reactor::pass().await;
+                        let passed_ms = clock::moment().ms_since(before);
+                        arrival.read_at = arrival.read_at.plus_ms(passed_ms);
+                    }
                     false => self.ready_to_read().await?,
                 }
                 (turn, arrival.now) = (Turn::begin(), clock::now());
@@ -98,7 +122,7 @@ impl<S: Service> Connection<S> {
 
     /// Waits until another request may be accepted.
     pub(super) async fn ready_to_read(self: &Rc<Self>) -> Result<(), Closed> {
-        self.beside_parked(self.moved.wait(|| self.check_ready().transpose())).await
+        self.moved.wait(|| self.check_ready().transpose()).await
     }
 
     /// Whether another request may be accepted; `None` if not yet.
