@@ -24,13 +24,14 @@ mod presence;
 mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use self::group::Group;
 use self::ledger::{Ledger, MEMBERS_MAX, Membership, Role, full};
 use self::member::Member;
 use super::filter::TagFilter;
 use crate::model::Peer;
-use crate::model::reply::{GroupConnections, MemberConnections};
+use crate::model::reply::{GroupConnections, MemberConnections, MemberList};
 use crate::model::request::{ConsumerData, Heartbeat};
 use crate::model::{ClientId, GroupName, Moment, Refusal, ShardId, TopicName};
 
@@ -63,6 +64,8 @@ pub struct Groups {
     /// Consumer groups whose members or topics have changed since the last call of
     /// [`Groups::take_changed`].
     changed: BTreeSet<GroupName>,
+    /// The member list that was asked for last. When the members of a group change, all of them ask for it.
+    listed: Option<(GroupName, Arc<MemberList>)>,
     notes: Vec<Note>,
 }
 
@@ -102,6 +105,7 @@ impl Default for Groups {
             unreported: BTreeSet::new(),
             sequence: 0,
             changed: BTreeSet::new(),
+            listed: None,
             notes: Vec::new(),
         }
     }
@@ -146,7 +150,7 @@ impl Groups {
             self.note_shared(&name, client);
         }
         if is_new_member {
-            self.changed.insert(name.clone());
+            self.note_members_changed(&name);
         }
         self.subscribe(&name, client, consumer)
     }
@@ -280,7 +284,7 @@ impl Groups {
 
     /// Removes a member that is connected to no shard any more, and a group without members.
     fn settle(&mut self, Membership { role, group: name, client }: &Membership) {
-        let Self { consumers, producers, ledger, changed, .. } = self;
+        let Self { consumers, producers, ledger, .. } = self;
         let table = match role {
             Role::Consumer => consumers,
             Role::Producer => producers,
@@ -294,8 +298,17 @@ impl Groups {
         if group.members.is_empty() {
             group.close(ledger);
             table.groups.remove(name);
-        } else if *role == Role::Consumer {
-            changed.insert(name.clone());
+        }
+        if *role == Role::Consumer {
+            self.note_members_changed(name);
+        }
+    }
+
+    /// The members of a consumer group have changed; if none is left, nobody is notified.
+    fn note_members_changed(&mut self, group: &GroupName) {
+        self.listed.take_if(|(listed, _)| listed == group);
+        if self.has_members(group) {
+            self.changed.insert(group.clone());
         }
     }
 
@@ -348,11 +361,18 @@ impl Groups {
         })
     }
 
-    pub fn members(&self, group: &GroupName) -> Result<Vec<ClientId>, Refusal> {
-        match self.consumers.groups.get(group) {
-            Some(group) => Ok(group.members.keys().cloned().collect()),
-            None => Err(Refusal::NoConsumer(group.detached())),
+    pub fn members(&mut self, group: &GroupName) -> Result<Arc<MemberList>, Refusal> {
+        if let Some((listed, members)) = &self.listed
+            && listed == group
+        {
+            return Ok(members.clone());
         }
+        let Some((name, group)) = self.consumers.groups.get_key_value(group) else {
+            return Err(Refusal::NoConsumer(group.detached()));
+        };
+        let members = Arc::new(MemberList::new(group.members.keys().cloned().collect()));
+        self.listed = Some((name.clone(), members.clone()));
+        Ok(members)
     }
 
     /// The members of a consumer group, with their connections and subscriptions.

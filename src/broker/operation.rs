@@ -109,7 +109,7 @@ impl<D: Disk> Broker<D> {
             Request::LockQueues(request) => self.lock_queues(request, context).await?,
             Request::UnlockQueues(request) => self.unlock_queues(request, context).await?,
             Request::GroupMembers { group } => {
-                Reply::Members(self.state.borrow().groups.members(group)?)
+                Reply::Members(self.state.borrow_mut().groups.members(group)?)
             }
             Request::MessageByOffset { offset } => {
                 return self.message_at(*offset, context).await;

@@ -1,5 +1,7 @@
 //! A broker's reply to a request that was executed.
 
+use std::sync::{Arc, OnceLock};
+
 use bytes::Bytes;
 use bytestring::ByteString;
 use smallvec::SmallVec;
@@ -12,6 +14,39 @@ use crate::model::record::Host;
 use crate::model::replicas::ReplicaSet;
 use crate::model::request::{BrokerQueue, ConsumeType, MessageModel, QueueOf, SubscriptionData};
 use crate::model::topic::TopicConfig;
+
+/// The members of a consumer group. Replies to all of them share it, and are encoded once: when the members
+/// change, each member asks for the list, so a thousand of them cause a million names.
+#[derive(Debug, Default)]
+pub struct MemberList {
+    members: Vec<ClientId>,
+    encoded: OnceLock<Vec<u8>>,
+}
+
+impl MemberList {
+    pub fn new(members: Vec<ClientId>) -> Self {
+        Self { members, encoded: OnceLock::new() }
+    }
+
+    /// The result of `encode`, which is always the same.
+    pub fn encoded(&self, encode: impl FnOnce(&[ClientId]) -> Vec<u8>) -> &[u8] {
+        self.encoded.get_or_init(|| encode(&self.members))
+    }
+}
+
+impl std::ops::Deref for MemberList {
+    type Target = [ClientId];
+
+    fn deref(&self) -> &[ClientId] {
+        &self.members
+    }
+}
+
+impl PartialEq for MemberList {
+    fn eq(&self, other: &Self) -> bool {
+        self.members == other.members
+    }
+}
 
 /// A reply without the messages of a pull, which travel separately, as chunks of the log.
 #[derive(Clone, Debug, PartialEq)]
@@ -27,7 +62,7 @@ pub enum Reply {
     HeartbeatTaken,
     /// The client has left, over whichever connections it had; the other shards are to forget it too.
     Unregistered,
-    Members(Vec<ClientId>),
+    Members(Arc<MemberList>),
     /// The client that waits for a reply has got it.
     ReplyPushed(QueueId),
     /// The queues that the client owns.

@@ -208,7 +208,9 @@ impl EncodeReply for Reply {
                 to.fields(|fields| fields.number("timestamp", time_ms));
             }
             Reply::HeartbeatTaken => to.fields(|fields| fields.text(group::CAPABILITY_FIXED, "1")),
-            Reply::Members(members) => to.json(&MembersBody::of(members)),
+            Reply::Members(members) => {
+                to.body(members.encoded(|members| MembersBody::encode(members)))
+            }
             Reply::ReplyPushed(queue) => to.fields(|fields| {
                 message::encode_traced(fields);
                 message::encode_pushed(fields, *queue);

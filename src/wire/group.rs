@@ -14,6 +14,7 @@ use crate::model::{ClientId, GroupName, NameError, Refusal, Request, TopicName};
 use crate::wire::body;
 use crate::wire::header::fields::FieldWriter;
 use crate::wire::header::head::Fields;
+use crate::wire::json::ser;
 use crate::wire::json::types::{Element, Limit, List};
 use crate::wire::message::{FILTER_ALL, FILTER_KIND_DEFAULT};
 
@@ -271,8 +272,11 @@ pub struct MembersBody<'a> {
 }
 
 impl<'a> MembersBody<'a> {
-    pub fn of(members: &'a [ClientId]) -> Self {
-        Self { consumer_id_list: members.iter().map(|member| Cow::Borrowed(&**member)).collect() }
+    pub fn encode(members: &'a [ClientId]) -> Vec<u8> {
+        let consumer_id_list = members.iter().map(|member| Cow::Borrowed(&**member)).collect();
+        let mut out = Vec::new();
+        ser::push(&mut out, &Self { consumer_id_list });
+        out
     }
 
     pub fn read(self) -> Vec<ClientId> {

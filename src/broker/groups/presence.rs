@@ -61,7 +61,7 @@ impl Groups {
                     member.set_elsewhere(*shard, peers, *is_shared);
                     known.groups.insert(name.clone());
                     if is_new {
-                        self.changed.insert(name);
+                        self.note_members_changed(&name);
                     }
                 }
                 Err(refusal) => learned = learned.and(Err(refusal)),

@@ -42,8 +42,10 @@ fn beats(
     groups.heartbeat(heartbeat, Sender { connection, peer, now: Moment(at) })
 }
 
-fn members(groups: &Groups) -> Vec<String> {
+fn members(groups: &mut Groups) -> Vec<String> {
     let members = groups.members(&group()).unwrap_or_default();
+    let known = groups.consumers.groups.get(&group()).into_iter().flat_map(|of| of.members.keys());
+    assert!(members.iter().eq(known), "an outdated list");
     members.iter().map(|member| member.to_string()).collect()
 }
 
@@ -53,11 +55,11 @@ fn members_come_with_heartbeats_and_go_with_connections_and_time() {
     assert_eq!(groups.members(&group()), Err(Refusal::NoConsumer(group())));
     beats(&mut groups, &heartbeat("b", 1), 1, 0).unwrap();
     beats(&mut groups, &heartbeat("a", 1), 2, 60_000).unwrap();
-    assert_eq!(members(&groups), ["a", "b"]);
+    assert_eq!(members(&mut groups), ["a", "b"]);
     groups.expire(Moment(CLIENT_LEASE_MS));
-    assert_eq!(members(&groups), ["a"]);
+    assert_eq!(members(&mut groups), ["a"]);
     groups.connection_closed(2);
-    assert!(members(&groups).is_empty());
+    assert!(members(&mut groups).is_empty());
 }
 
 #[test]
@@ -66,7 +68,7 @@ fn a_client_that_comes_back_on_another_connection_survives_the_old_one() {
     beats(&mut groups, &heartbeat("a", 1), 1, 0).unwrap();
     beats(&mut groups, &heartbeat("a", 1), 2, 1).unwrap();
     groups.connection_closed(1);
-    assert_eq!(members(&groups), ["a"]);
+    assert_eq!(members(&mut groups), ["a"]);
 }
 
 #[test]
@@ -310,8 +312,8 @@ impl Shards {
         }
     }
 
-    fn members(&self) -> Vec<Vec<String>> {
-        self.0.iter().map(members).collect()
+    fn members(&mut self) -> Vec<Vec<String>> {
+        self.0.iter_mut().map(members).collect()
     }
 }
 
@@ -353,7 +355,7 @@ fn only_changes_are_reported_and_late_reports_are_ignored() {
     assert!(shards.news(0).is_empty(), "the same heartbeat again");
     beats(&mut shards.0[0], &heartbeat("a", 2), 1, 2).unwrap();
     assert_eq!(shards.news(0).len(), 1, "a newer subscription");
-    let of_two = |groups: &Groups| {
+    let of_two = |groups: &mut Groups| {
         let others = GroupName::new("others").unwrap();
         (members(groups).len(), groups.members(&others).map_or(0, |members| members.len()))
     };
@@ -364,11 +366,11 @@ fn only_changes_are_reported_and_late_reports_are_ignored() {
     let second = shards.news(0);
     for news in [&second, &first, &second] {
         shards.0[1].learn(&news[0]).unwrap();
-        assert_eq!(of_two(&shards.0[1]), (1, 1));
+        assert_eq!(of_two(&mut shards.0[1]), (1, 1));
     }
     shards.0[0].unregister(&"a".into(), None, Some(&group()), Some(1));
     shards.settle();
-    assert_eq!(of_two(&shards.0[1]), (0, 1));
+    assert_eq!(of_two(&mut shards.0[1]), (0, 1));
 }
 
 /// Whether the client signs off over a connection, and what remains of two connections with its id.

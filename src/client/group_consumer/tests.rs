@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use super::*;
 use crate::client::blocking::testing::{Scripted, Server, record, route_to};
 use crate::model::record::{PROPERTY_RETRY_TOPIC, PROPERTY_TAGS, push_property};
-use crate::model::reply::{PullStatus, Pulled};
+use crate::model::reply::{MemberList, PullStatus, Pulled};
 use crate::model::request::Pull;
 use crate::model::{ClientId, NameServerReply, NameServerRequest, Refusal, Reply};
 
@@ -62,7 +62,9 @@ impl State {
                 }
                 Reply::HeartbeatTaken
             }
-            Request::GroupMembers { .. } => Reply::Members(self.members.clone()),
+            Request::GroupMembers { .. } => {
+                Reply::Members(Arc::new(MemberList::new(self.members.clone())))
+            }
             Request::CommittedOffset { group, queue, .. } => {
                 match self.committed.get(queue.topic.as_str()) {
                     Some(offset) => Reply::Offset(QueueOffset(*offset as u64)),

@@ -1,5 +1,7 @@
 //! Answers, compared whole.
 
+use std::sync::Arc;
+
 use smallvec::smallvec;
 
 use super::*;
@@ -267,7 +269,11 @@ fn bodies_as_tools_read_them() {
             r#"{"lockOKMQSet":[{"brokerName":"b","queueId":3,"topic":"T"}]}"#,
         ),
         (41, Reply::Locked(vec![]), r#"{"lockOKMQSet":[]}"#),
-        (38, Reply::Members(vec!["c@1".into()]), r#"{"consumerIdList":["c@1"]}"#),
+        (
+            38,
+            Reply::Members(Arc::new(MemberList::new(vec!["c@1".into()]))),
+            r#"{"consumerIdList":["c@1"]}"#,
+        ),
         (352, Reply::GroupConfig(config.clone()), GROUP),
         (203, Reply::Consumers(consumers()), CONSUMERS),
         (300, Reply::Groups(vec![config.name.clone()]), r#"{"groupList":["g"]}"#),
@@ -357,7 +363,13 @@ fn typed_answers() {
     assert!(!response(to(34), Ok(Reply::Done)).speaks_fixed());
 
     let members = vec!["c@1".into(), "c@2".into()];
-    assert_eq!(response(to(38), Ok(Reply::Members(members.clone()))).members(), Ok(members));
+    let list = Arc::new(MemberList::new(members.clone()));
+    for _ in 0..2 {
+        assert_eq!(
+            response(to(38), Ok(Reply::Members(list.clone()))).members(),
+            Ok(members.clone())
+        );
+    }
     let stats = vec![queue_stats(0, Some(7)), queue_stats(1, None)];
     assert_eq!(response(to(202), Ok(Reply::TopicStats(stats.clone()))).topic_stats(), Ok(stats));
     let table = vec![("a".to_owned(), "1".to_owned())];
