@@ -149,8 +149,8 @@ pub struct NewRecord<'a> {
     pub properties: [&'a [u8]; 2],
 }
 
-/// What a message in the log needs beyond the request that brought it, at most, bytes: the request names the
-/// topic, the properties and the body too.
+/// What a single message needs in the log beyond the request that brings it, at most, bytes: the request names
+/// the topic, the properties and the body too. In a batch, each message needs about as much.
 pub const RECORD_OVERHEAD_MAX: usize = size_of::<RecordHead>();
 
 impl NewRecord<'_> {

@@ -1,4 +1,8 @@
 //! Work that gets what time the shard has left, and a small share of it when there is none left.
+//!
+//! There are two kinds. Work of some length is measured, and gets its share in steps of any length. Tasks
+//! that only want to begin while there is time ([`Background::spare`]) get a turn now and then; what they
+//! do in it is their own business. Neither kind waits for the other.
 
 use std::cell::Cell;
 use std::time::{Duration, Instant};
@@ -7,24 +11,51 @@ use super::turns::Turns;
 
 /// Under load, one part in this many of the time.
 const SHARE: u32 = 20;
+/// Under load, the time between two turns that are there to spare.
+const SPARE_EVERY: Duration = Duration::from_millis(1);
 
 /// When the background work that waits gets a turn.
 #[derive(Default)]
 pub struct Background {
     pub turns: Turns,
-    /// When the next turn is due although the shard is busy.
+    pub spare: Turns,
+    /// When the next turn of each kind is due although the shard is busy.
     due: Cell<Option<Instant>>,
+    spare_due: Cell<Option<Instant>>,
 }
 
 impl Background {
-    /// Whether background work has waited long enough to get a turn although the shard is busy.
-    pub fn is_due(&self, now: Instant) -> bool {
-        self.turns.is_waiting() && self.due.get().is_none_or(|due| due <= now)
+    pub fn is_waiting(&self) -> bool {
+        self.turns.is_waiting() || self.spare.is_waiting()
+    }
+
+    /// Grants a turn to the first of each kind, at `now`.
+    pub fn grant(&self, now: Instant) {
+        self.turns.grant();
+        self.grant_spare(now);
+    }
+
+    /// The same for those that have waited long enough although the shard is busy.
+    pub fn grant_due(&self, now: Instant) {
+        let is_due = |due: &Cell<Option<Instant>>| due.get().is_none_or(|due| due <= now);
+        if is_due(&self.due) {
+            self.turns.grant();
+        }
+        if is_due(&self.spare_due) {
+            self.grant_spare(now);
+        }
     }
 
     /// A turn has ended at `now`, after `took`.
     pub fn note_turn(&self, now: Instant, took: Duration) {
         self.due.set(Some(now + took * (SHARE - 1)));
+    }
+
+    fn grant_spare(&self, now: Instant) {
+        if self.spare.is_waiting() {
+            self.spare_due.set(Some(now + SPARE_EVERY));
+            self.spare.grant();
+        }
     }
 }
 
@@ -37,10 +68,32 @@ mod tests {
         let background = Background::default();
         let begin = Instant::now();
         let at = |us| begin + Duration::from_micros(us);
-        assert!(!background.is_due(at(0)), "nothing waits");
-        let _turn = background.turns.ask();
-        assert!(background.is_due(at(0)));
+        let first = background.turns.ask();
+        background.grant_due(at(0));
+        assert!(first.was_granted());
         background.note_turn(at(100), Duration::from_micros(100));
-        assert_eq!([100, 1_999, 2_000].map(|us| background.is_due(at(us))), [false, false, true]);
+        let second = background.turns.ask();
+        let is_granted = |us| {
+            background.grant_due(at(us));
+            second.was_granted()
+        };
+        assert_eq!([100, 1_999, 2_000].map(is_granted), [false, false, true]);
+    }
+
+    #[test]
+    fn a_busy_shard_has_a_turn_to_spare_every_millisecond_and_an_idle_one_always() {
+        let background = Background::default();
+        let begin = Instant::now();
+        let at = |us| begin + Duration::from_micros(us);
+        let turns = [(); 4].map(|()| background.spare.ask());
+        let granted = || turns.iter().filter(|turn| turn.was_granted()).count();
+        let is_granted = |us| {
+            background.grant_due(at(us));
+            granted()
+        };
+        assert_eq!([0, 1, 999, 1_000].map(is_granted), [1, 1, 1, 2]);
+        background.grant(at(1_001));
+        background.grant(at(1_002));
+        assert_eq!(granted(), 4);
     }
 }

@@ -127,12 +127,10 @@ impl Reactor {
         let is_busy = self.deliver(now) || polled > 0;
         if is_busy {
             self.submit_what_waits();
-            if self.background.is_due(now) {
-                self.background.turns.grant();
-            }
-        } else if self.background.turns.is_waiting() {
+            self.background.grant_due(now);
+        } else if self.background.is_waiting() {
             self.submit();
-            self.background.turns.grant();
+            self.background.grant(now);
         } else {
             self.wait(now);
             self.deliver(Instant::now());

@@ -16,7 +16,7 @@
 //! Invariants:
 //! - All tasks of the thread are in one queue, first in first out, and spawned with [`spawn`]. A task
 //!   that is not counted could be runnable while the thread sleeps. Only those of [`spawn_urgent`] are
-//!   not in it: however many tasks are runnable, they wait for a millisecond at most, or for one task.
+//!   not in it: however many tasks are runnable, they wait for a few milliseconds at most, or for one task.
 //! - Whatever the executor itself does for a task is awaited with [`hosted`], and what another thread
 //!   completes with [`reachable`]. Both would be noticed late otherwise: when the thread is awake and its
 //!   executor makes a pass.
@@ -57,6 +57,6 @@ pub use self::in_background::background;
 pub use self::reachable::{reachable, reachable_by_watchdog};
 pub use self::ring::{OpenFile, TransferFile};
 pub use self::sleep::{Sleep, sleep, sleep_until};
-pub use self::tasks::{Task, hosted, pass, spawn, spawn_later, spawn_urgent};
+pub use self::tasks::{Task, hosted, pass, spare_turn, spawn, spawn_later, spawn_urgent};
 pub use self::transfer::{read, sync, write};
-pub use self::turns::Turns;
+pub use self::turns::{Turn, Turns};

@@ -29,7 +29,7 @@ pub fn spawn_later<T: 'static>(future: impl Future<Output = T> + 'static) -> Tas
     })
 }
 
-/// Spawns one of the few tasks that keep the device busy, which wait for no others ([`super::urgent`]).
+/// Spawns a task that keeps the device busy, and waits for no others ([`super::urgent`]).
 pub fn spawn_urgent(future: impl Future<Output = ()> + 'static) {
     current().urgent.spawn(future);
 }
@@ -83,6 +83,13 @@ pub async fn pass() {
         Poll::Pending
     })
     .await;
+}
+
+/// Waits until the thread has nothing better to do; for a millisecond at most, for each task that waits, if
+/// it is busy.
+pub async fn spare_turn() {
+    let turn = current().background.spare.ask();
+    poll_fn(|context| turn.poll(context)).await;
 }
 
 /// Awaits what the executor itself does, such as opening a file.

@@ -1,18 +1,22 @@
 //! Tasks that are not in the queue with all others.
 //!
 //! With thousands of runnable connections, the turn of a task comes after a hundred milliseconds. The
-//! device would idle for as long, and everything appended meanwhile would wait for it. So the few tasks
+//! device would idle for as long, and everything appended meanwhile would wait for it. So the tasks
 //! that keep the device busy are polled at every turn of the reactor, and every [`LOOK_EVERY`] while
-//! others run.
+//! others run. These are the committers, and one for each connection with requests that wait for room in
+//! the log. There can be thousands, so they stop after [`RUN_MAX`], and others then run for as long.
 
 use std::cell::{Cell, RefCell};
 use std::future::Future;
+use std::pin::Pin;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use futures_util::future::LocalBoxFuture;
 use futures_util::stream::{FuturesUnordered, StreamExt};
+use pin_project_lite::pin_project;
 
 use super::flag::Flag;
 
@@ -20,7 +24,7 @@ use super::flag::Flag;
 const LOOK_EVERY: Duration = Duration::from_millis(1);
 
 /// How long they may run, and wake each other, before others do.
-const RUN_MAX: Duration = Duration::from_millis(5);
+const RUN_MAX: Duration = Duration::from_millis(3);
 
 #[derive(Default)]
 pub struct Urgent {
@@ -31,11 +35,35 @@ pub struct Urgent {
     /// Whether any of them can run.
     woken: Arc<Flag>,
     next_look: Cell<Option<Instant>>,
+    /// When the run that is under way is over.
+    until: Rc<Cell<Option<Instant>>>,
+}
+
+pin_project! {
+    /// An urgent task. It puts itself off once the run is over.
+    struct Bounded<F> {
+        #[pin]
+        future: F,
+        until: Rc<Cell<Option<Instant>>>,
+    }
+}
+
+impl<F: Future<Output = ()>> Future for Bounded<F> {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
+        let this = self.project();
+        if this.until.get().is_some_and(|until| until <= Instant::now()) {
+            context.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        this.future.poll(context)
+    }
 }
 
 impl Urgent {
     pub fn spawn(&self, future: impl Future<Output = ()> + 'static) {
-        self.new.borrow_mut().push(Box::pin(future));
+        self.new.borrow_mut().push(Box::pin(Bounded { future, until: self.until.clone() }));
         self.woken.set();
     }
 
@@ -47,9 +75,9 @@ impl Urgent {
     /// Polls those that can run, at `now`. Returns whether there were any.
     pub fn run(&self, now: Instant) -> bool {
         let is_any = self.poll_woken(now + RUN_MAX);
-        // Others get as much time, however long it took.
-        let now = if is_any { Instant::now() } else { now };
-        self.next_look.set(Some(now + LOOK_EVERY));
+        let end = if is_any { Instant::now() } else { now };
+        // Others get as much time.
+        self.next_look.set(Some(end + LOOK_EVERY.max(end - now)));
         is_any
     }
 
@@ -59,6 +87,7 @@ impl Urgent {
         let waker = Waker::from(self.woken.clone());
         let context = &mut Context::from_waker(&waker);
         let is_any = self.woken.is_set();
+        self.until.set(Some(until));
         while self.woken.take() {
             tasks.extend(self.new.take());
             while let Poll::Ready(Some(())) = tasks.poll_next_unpin(context) {}

@@ -172,8 +172,8 @@ impl<D: Disk> Service for BrokerService<D> {
         self.broker.store().ticket(size)
     }
 
-    fn is_backed_up(&self) -> bool {
-        self.broker.store().is_backed_up()
+    fn spare_room(&self) -> u64 {
+        self.broker.store().spare_room()
     }
 
     fn connection_closed(&self, connection: u64) {

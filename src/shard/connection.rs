@@ -19,12 +19,14 @@
 //!   enough requests are in flight (`IN_FLIGHT_MAX`, `TASKS_MAX`) and few enough are parked. Otherwise TCP
 //!   flow control holds the sender back.
 //! - Requests that append do so in order of arrival. Those that must wait are parked; requests that need
-//!   no room in the log are handled meanwhile.
+//!   no room in the log are handled meanwhile. While more is parked on all connections than can be in flight,
+//!   one that brings messages waits for its turn before it reads more of anything (`readers`).
 //! - A cold read starts only once its reply has room, so a client that does not read its replies cannot
 //!   cause disk reads.
 //! - A connection on which no byte moves for [`IDLE_MAX`] is closed, even with replies waiting.
 //! - There is no task per request, except for cold pulls and operations. The committer that commits a
-//!   request also sends its reply; only a full socket gets a task of its own.
+//!   request also sends its reply; only a full socket gets a task of its own, and so do the parked requests of
+//!   a connection.
 
 mod admission;
 mod operation;
@@ -87,8 +89,10 @@ pub struct Connection<S: Service> {
     is_closed: Cell<bool>,
     /// When a byte last moved, in or out.
     last_used: Cell<Instant>,
-    /// The last read contained a request that stores something.
+    /// The last read with whole requests contained one that stores something.
     stores: Cell<bool>,
+    /// It waits for its turn to read.
+    waits_to_read: Cell<bool>,
     /// A frame whose header cannot be read has come.
     has_unreadable: Cell<bool>,
     output_share: Share,
@@ -142,6 +146,7 @@ impl<S: Service> Connection<S> {
             is_closed: Cell::new(false),
             last_used: Cell::new(Instant::now()),
             stores: Cell::new(false),
+            waits_to_read: Cell::new(false),
             has_unreadable: Cell::new(false),
             output_share,
             input_share,
@@ -167,7 +172,9 @@ impl<S: Service> Connection<S> {
         loop {
             self.ready_to_read().await?;
             self.stream.readable().await;
-            self.in_turn(self.take_in(&mut input)).await?;
+            self.turn_to_read().await;
+            self.take_in(&mut input).await?;
+            self.let_next_read();
             if self.stream.has_more() {
                 reactor::pass().await;
             }
@@ -181,15 +188,16 @@ impl<S: Service> Connection<S> {
             return Err(Closed::ByPeer);
         }
         self.last_used.set(Instant::now());
-        self.stores.set(false);
         self.take_frames(input).await?;
         self.common.beat();
         Ok(())
     }
 
-    /// Since when no byte of a large frame has arrived, if this connection holds memory for one.
+    /// Since when no byte of a large frame has arrived, if this connection holds memory for one, and the shard
+    /// would read it.
     pub fn holds_large_input_since(&self) -> Option<Instant> {
-        (self.input_share.get() > 0).then_some(self.last_used.get())
+        let is_held_back = self.waits_to_read.get() || self.is_closed.get();
+        (self.input_share.get() > 0 && !is_held_back).then_some(self.last_used.get())
     }
 
     /// Closes the connection if it is idle. One whose replies are not read is closed at once.
@@ -243,8 +251,7 @@ impl<S: Service> Connection<S> {
             replies.in_flight = 0;
             replies.held.clear();
         }
-        self.parked.take();
-        self.parked_share.set(0);
+        self.drop_parked();
         self.output_share.set(0);
         // Requests that a task has made to the service meanwhile.
         self.common.service.connection_closed(self.id);

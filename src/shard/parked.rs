@@ -65,7 +65,7 @@ impl<R> Parked<R> {
             || is_scarce && !self.queue.is_empty()
     }
 
-    /// Whether room is held for the front requests: they are executed when the connection has its turn.
+    /// Whether room is held for the front requests.
     pub fn is_granted(&self) -> bool {
         self.ticket.as_ref().is_some_and(Ticket::is_granted)
     }

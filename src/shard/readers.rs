@@ -2,71 +2,62 @@
 //!
 //! With thousands of connections, a shard could spend all of its time on reading requests that it refuses
 //! in the end, and leave none for those that it has accepted. So connections that bring more messages
-//! then read in turn, a few at a time, and only as room becomes available. What they have not read, TCP
-//! flow control holds back.
+//! then read in turn, as room becomes available, or when the shard has nothing better to do: one that waits
+//! for its device must still refuse in time what it cannot store. What is not read, TCP flow control
+//! holds back.
 
 use std::cell::Cell;
 use std::future::poll_fn;
 use std::pin::pin;
+use std::rc::Rc;
 
-use futures_util::future::{Either, select};
+use futures_util::future::select;
 
-use crate::reactor::{self, Turns};
+use crate::reactor::{self, Turn, Turns};
 
-/// How many may read at a time. More than one, because some find little.
-const READING_MAX: u32 = 4;
+/// How much a read may bring, bytes; most bring less.
+const READ_SIZE: u64 = 256 << 10;
 
-/// The connections of a shard that queue for reading. Invariant: `reading` is the number of those that
-/// have got a turn and have not finished it.
+/// The connections of a shard that queue for reading. Invariant: `called` is the number of those that have
+/// got their turn and have not taken it.
 #[derive(Default)]
 pub struct Readers {
     turns: Turns,
-    reading: Cell<u32>,
+    called: Cell<u64>,
 }
 
 impl Readers {
-    /// Drives `intake`, which reads: at once, unless requests are backed up or others wait for their turn.
-    /// Until it is its turn, in the background: a shard that has nothing better to do reads all the same,
-    /// and refuses in time what it cannot store.
-    pub async fn in_turn<T>(
-        &self,
-        is_backed_up: impl Fn() -> bool,
-        intake: impl Future<Output = T>,
-    ) -> T {
-        let outcome = match self.turns.is_waiting() || is_backed_up() {
-            true => self.wait(intake).await,
-            false => intake.await,
-        };
-        self.let_next_read(is_backed_up);
-        outcome
-    }
-
-    async fn wait<T>(&self, intake: impl Future<Output = T>) -> T {
-        let mut intake = pin!(intake);
-        let turn = self.turns.ask();
-        let early = {
-            let granted = poll_fn(|context| turn.poll(context));
-            match select(granted, reactor::background(intake.as_mut())).await {
-                Either::Left(_) => None,
-                Either::Right((outcome, _)) => Some(outcome),
-            }
-        };
-        let outcome = match early {
-            Some(outcome) => outcome,
-            None => intake.await,
-        };
-        if turn.was_granted() {
-            self.reading.set(self.reading.get() - 1);
+    /// Waits until a connection that brings messages may read: at once, unless nothing is to `spare` or others
+    /// wait. `spare`: how many more bytes may wait for room in the log.
+    pub async fn turn(&self, spare: impl Fn() -> u64) {
+        if spare() > 0 && !self.turns.is_waiting() {
+            return;
         }
-        outcome
+        let place = Place { readers: self, turn: self.turns.ask() };
+        let called = poll_fn(|context| place.turn.poll(context));
+        select(called, pin!(reactor::spare_turn())).await;
     }
 
-    /// Some room has become available, or somebody has read: lets others read unless requests are still
-    /// backed up.
-    pub fn let_next_read(&self, is_backed_up: impl Fn() -> bool) {
-        while self.turns.is_waiting() && self.reading.get() < READING_MAX && !is_backed_up() {
-            self.reading.set(self.reading.get() + 1);
+    /// Some room has become available, or somebody has read: calls those who wait, as far as there is
+    /// something to `spare`.
+    pub fn call_next(&self, spare: impl Fn() -> u64) {
+        while self.turns.is_waiting() && self.called.get() * READ_SIZE < spare() {
+            self.called.set(self.called.get() + 1);
             self.turns.grant();
+        }
+    }
+}
+
+/// A place in the queue, until it is dropped.
+struct Place<'a> {
+    readers: &'a Readers,
+    turn: Rc<Turn>,
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        if self.turn.was_granted() {
+            self.readers.called.set(self.readers.called.get() - 1);
         }
     }
 }
@@ -74,7 +65,6 @@ impl Readers {
 #[cfg(test)]
 mod tests {
     use std::cell::RefCell;
-    use std::rc::Rc;
     use std::time::{Duration, Instant};
 
     use glommio::{LocalExecutorBuilder, Placement};
@@ -85,41 +75,31 @@ mod tests {
     #[derive(Default)]
     struct Scene {
         readers: Readers,
-        is_backed_up: Cell<bool>,
-        /// Those that have begun to read.
-        begun: RefCell<Vec<u32>>,
-        may_end: Cell<bool>,
+        spare: Cell<u64>,
+        /// Those that have read.
+        read: RefCell<Vec<u32>>,
     }
 
     impl Scene {
-        fn backed_up() -> Rc<Self> {
-            Rc::new(Self { is_backed_up: Cell::new(true), ..Self::default() })
-        }
-
         fn read(self: &Rc<Self>, nth: u32) {
             let scene = self.clone();
             reactor::spawn(async move {
-                let intake = async {
-                    scene.begun.borrow_mut().push(nth);
-                    while !scene.may_end.get() {
-                        reactor::pass().await;
-                    }
-                };
-                scene.readers.in_turn(|| scene.is_backed_up.get(), intake).await;
+                scene.readers.turn(|| scene.spare.get()).await;
+                scene.read.borrow_mut().push(nth);
             })
             .detach();
         }
 
-        fn let_next_read(&self) {
-            self.readers.let_next_read(|| self.is_backed_up.get());
+        fn call_next(&self) {
+            self.readers.call_next(|| self.spare.get());
         }
 
-        /// The shard is busy meanwhile.
-        async fn begun_after_a_while(&self) -> u32 {
-            for _ in 0..20 {
+        /// The shard is busy for a moment, shorter than it takes until somebody reads all the same.
+        async fn read_meanwhile(&self) -> Vec<u32> {
+            for _ in 0..3 {
                 reactor::pass().await;
             }
-            self.begun.borrow().len() as u32
+            self.read.borrow().clone()
         }
     }
 
@@ -128,62 +108,73 @@ mod tests {
         Host::make(builder, Duration::ZERO).unwrap().run(async { reactor::spawn(main).await });
     }
 
-    /// Background work gets no turn for a second, unless the shard is idle.
-    async fn use_up_background() {
-        let take_long = async {
-            let begin = Instant::now();
-            while begin.elapsed() < Duration::from_millis(50) {}
-        };
-        reactor::background(take_long).await;
+    /// Nobody gets a turn for a while, unless the shard is idle.
+    async fn use_spare_turn() {
+        reactor::spare_turn().await;
     }
 
     #[test]
-    fn a_few_read_at_a_time_in_order_once_nothing_is_backed_up() {
+    fn as_many_read_as_may_wait_for_room_in_order() {
         run(async {
-            use_up_background().await;
-            let scene = Scene::backed_up();
+            use_spare_turn().await;
+            let scene = Rc::new(Scene::default());
             (0..10).for_each(|nth| scene.read(nth));
-            scene.let_next_read();
-            assert_eq!(scene.begun_after_a_while().await, 0);
-            scene.is_backed_up.set(false);
-            scene.let_next_read();
-            scene.let_next_read();
-            assert_eq!(scene.begun_after_a_while().await, READING_MAX);
-            scene.may_end.set(true);
-            assert_eq!(scene.begun_after_a_while().await, 10);
-            assert!(scene.begun.borrow().is_sorted());
-            assert!(!scene.readers.turns.is_waiting() && scene.readers.reading.get() == 0);
+            scene.call_next();
+            assert!(scene.read_meanwhile().await.is_empty());
+            scene.spare.set(3 * READ_SIZE - 1);
+            scene.call_next();
+            scene.call_next();
+            assert_eq!(scene.read_meanwhile().await, [0, 1, 2]);
+            scene.spare.set(100 * READ_SIZE);
+            scene.call_next();
+            assert_eq!(scene.read_meanwhile().await, Vec::from_iter(0..10));
+            assert!(!scene.readers.turns.is_waiting() && scene.readers.called.get() == 0);
         });
     }
 
     #[test]
     fn nobody_overtakes_those_that_wait_for_their_turn() {
         run(async {
-            use_up_background().await;
-            let scene = Scene::backed_up();
-            scene.may_end.set(true);
+            use_spare_turn().await;
+            let scene = Rc::new(Scene::default());
             scene.read(0);
-            scene.is_backed_up.set(false);
+            scene.spare.set(READ_SIZE * 2);
             scene.read(1);
-            assert_eq!(scene.begun_after_a_while().await, 0);
-            scene.let_next_read();
-            assert_eq!(scene.begun_after_a_while().await, 2);
-            assert!(scene.begun.borrow().is_sorted());
+            assert!(scene.read_meanwhile().await.is_empty());
+            scene.call_next();
+            assert_eq!(scene.read_meanwhile().await, [0, 1]);
+        });
+    }
+
+    #[test]
+    fn one_that_leaves_gives_its_turn_back() {
+        run(async {
+            use_spare_turn().await;
+            let scene = Rc::new(Scene::default());
+            {
+                let leaving = pin!(scene.readers.turn(|| 0));
+                assert!(futures_util::poll!(leaving).is_pending());
+                scene.read(1);
+                scene.spare.set(1);
+                scene.call_next();
+                assert_eq!(scene.readers.called.get(), 1);
+            }
+            scene.call_next();
+            assert_eq!(scene.read_meanwhile().await, [1]);
         });
     }
 
     #[test]
     fn a_shard_with_nothing_better_to_do_reads_however_much_is_backed_up() {
         run(async {
-            let scene = Scene::backed_up();
-            scene.may_end.set(true);
+            let scene = Rc::new(Scene::default());
             (0..10).for_each(|nth| scene.read(nth));
             let deadline = Instant::now() + Duration::from_secs(10);
-            while scene.begun.borrow().len() < 10 {
+            while scene.read.borrow().len() < 10 {
                 assert!(Instant::now() < deadline);
                 reactor::sleep(Duration::from_millis(1)).await;
             }
-            assert!(scene.begun.borrow().is_sorted());
+            assert!(scene.read.borrow().is_sorted());
         });
     }
 }

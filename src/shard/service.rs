@@ -56,9 +56,10 @@ pub trait Service: 'static {
     /// A ticket to wait for room in the log, for an append of `size` bytes.
     fn ticket(&self, size: usize) -> Result<Ticket, AppendError>;
 
-    /// Whether more requests wait for room in the log than can be under way at a time.
-    fn is_backed_up(&self) -> bool {
-        false
+    /// How many more bytes of requests may wait for room in the log until more of them wait than can be in
+    /// flight.
+    fn spare_room(&self) -> u64 {
+        u64::MAX
     }
 
     fn connection_closed(&self, connection: u64);

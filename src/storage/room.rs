@@ -217,10 +217,10 @@ impl Room {
         self.grant();
     }
 
-    /// Whether those that wait ask for as much as may be in flight: to admit more of them would only
-    /// lengthen the line.
-    pub fn is_backed_up(&self) -> bool {
-        self.asked >= self.in_flight_max()
+    /// How many more bytes may be asked for until as many are as may be in flight: more would only lengthen
+    /// the queue.
+    pub fn spare(&self) -> u64 {
+        self.in_flight_max().saturating_sub(self.asked)
     }
 
     /// Tickets granted since the last call.

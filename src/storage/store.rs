@@ -237,9 +237,9 @@ impl<D: Disk> Store<D> {
         room.ticket(payload_size)
     }
 
-    /// Whether appends that wait for room need as much as may be in flight.
-    pub fn is_backed_up(&self) -> bool {
-        self.0.log.borrow().room.is_backed_up()
+    /// How many more bytes may wait for room until as many wait as may be in flight.
+    pub fn spare_room(&self) -> u64 {
+        self.0.log.borrow().room.spare()
     }
 
     /// Runs `append`, which appends `payload_size` bytes, when its turn has come and there is room;

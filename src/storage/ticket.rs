@@ -53,8 +53,8 @@ impl SharedRoom {
         self.0.borrow().in_flight_max()
     }
 
-    pub fn is_backed_up(&self) -> bool {
-        self.0.borrow().is_backed_up()
+    pub fn spare(&self) -> u64 {
+        self.0.borrow().spare()
     }
 
     pub fn handle_no_segment(&self) {

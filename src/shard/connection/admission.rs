@@ -111,27 +111,30 @@ impl<S: Service> Connection<S> {
             })
             .await;
             connection.executes_parked.set(false);
+            if connection.is_closed.get() {
+                // Nobody would use the room that is held for them.
+                connection.drop_parked();
+            }
             connection.moved.notify();
         });
     }
 
+    /// Executes those for which room is held: one batch, so that connections take turns.
     fn poll_parked(self: &Rc<Self>, context: &mut Context<'_>) {
-        let mut has_moved = false;
-        while let Some(ticket) = self.poll_ticket(context) {
-            has_moved = true;
-            match ticket.spend(|| self.carry_out_parked()) {
-                None => {}
-                Some(size) => {
-                    ticket.wait_again(size);
-                    self.parked.borrow_mut().ticket = Some(ticket);
-                }
-            }
+        let Some(ticket) = self.poll_ticket(context) else { return };
+        if let Some(size) = ticket.spend(|| self.carry_out_parked()) {
+            ticket.wait_again(size);
+            self.parked.borrow_mut().ticket = Some(ticket);
         }
-        if has_moved {
-            self.let_next_read();
-            self.flush();
-            self.moved.notify();
-        }
+        context.waker().wake_by_ref();
+        self.let_next_read();
+        self.flush();
+        self.moved.notify();
+    }
+
+    pub(super) fn drop_parked(&self) {
+        drop(self.parked.take());
+        self.parked_share.set(0);
     }
 
     /// The ticket of the parked requests, once it is granted.
@@ -193,8 +196,7 @@ impl<S: Service> Connection<S> {
     }
 
     /// Refuses requests that have waited for room too long. Called at the deadline. Not while room is
-    /// held for them: with thousands of connections, it may take longer until this one has its turn
-    /// than they have waited, and refusing all of them costs as much time as executing them.
+    /// held for them: they are about to be executed, which takes as long as refusing them.
     pub fn refuse_overdue(self: &Rc<Self>, now: Moment) {
         let next = {
             let parked = &mut *self.parked.borrow_mut();
@@ -214,6 +216,7 @@ impl<S: Service> Connection<S> {
         if let Some(next) = next {
             self.owner.clone().set_deadline(next, self.id);
         }
+        self.let_next_read();
         self.flush();
         self.moved.notify();
     }

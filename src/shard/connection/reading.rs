@@ -1,8 +1,11 @@
 //! Reading: splits bytes into frames and decodes requests, while another request may be accepted.
 
 use std::future::poll_fn;
+use std::pin::pin;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
+
+use futures_util::future::select;
 
 use super::sending::OUTPUT_LIMIT;
 use super::{Closed, Connection};
@@ -24,22 +27,20 @@ const TASKS_MAX: usize = 64;
 const MEMORY_WAIT_MAX: Duration = Duration::from_secs(5);
 
 impl<S: Service> Connection<S> {
-    /// Drives `intake`, which reads; in turn with others if it will bring more than the log has room for.
-    pub(super) async fn in_turn(
-        &self,
-        intake: impl Future<Output = Result<(), Closed>>,
-    ) -> Result<(), Closed> {
-        match self.stores.get() {
-            true => {
-                let is_backed_up = || self.common.service.is_backed_up();
-                self.common.readers.in_turn(is_backed_up, intake).await
-            }
-            false => intake.await,
+    /// Waits for the turn of a connection that brings messages, or for its end.
+    pub(super) async fn turn_to_read(&self) {
+        if !self.stores.get() {
+            return;
         }
+        self.waits_to_read.set(true);
+        let turn = pin!(self.common.readers.turn(|| self.common.service.spare_room()));
+        let ended = pin!(self.ended.wait(|| self.is_closed.get().then_some(())));
+        select(turn, ended).await;
+        self.waits_to_read.set(false);
     }
 
     pub(super) fn let_next_read(&self) {
-        self.common.readers.let_next_read(|| self.common.service.is_backed_up());
+        self.common.readers.call_next(|| self.common.service.spare_room());
     }
 
     pub(super) async fn take_frames(self: &Rc<Self>, input: &mut Input) -> Result<(), Closed> {
@@ -49,7 +50,11 @@ impl<S: Service> Connection<S> {
         let mut turn = Turn::begin();
         let memory = input.memory();
         let mut unread = input.take();
+        let mut is_first = true;
         while let Some(frame) = wire::next_frame_of(&mut unread, wire::FRAME_SIZE_MAX)? {
+            if std::mem::take(&mut is_first) {
+                self.stores.set(false);
+            }
             let is_ready = self.check_ready()?.is_some();
             if !is_ready || turn.is_over(frame.size()) {
                 self.flush();
