@@ -263,7 +263,7 @@ pub struct EngineOptions {
     pub disk_reserve: Size,
 
     /// A message that is sent again within this time, because its producer has seen no
-    /// acknowledgement, is stored once and answered with the place of the first attempt. It is
+    /// acknowledgement, is stored once and answered with the offset of the first attempt. It is
     /// recognized by its unique key, on the same shard. 0s: it is stored again. Default: 60s for a
     /// broker with replicas, otherwise 0s.
     #[arg(long, env = "RINGMQ_DEDUP_WINDOW", value_name = "DURATION")]

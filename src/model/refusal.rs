@@ -71,7 +71,7 @@ pub enum Refusal {
     #[error("this shard has reached its limit of {count_max} {what}")]
     Full { what: &'static str, count_max: usize },
     /// The shard is a standby. Clients find the leader by refreshing their routes.
-    #[error("shard {shard} is a standby here; refresh the route and send to the leader")]
+    #[error("shard {shard} is a follower here; refresh the route and send to the leader")]
     NotLeader { shard: u16 },
     #[error("shard {shard} has no replicas; start the brokers with --replicas")]
     NotReplicated { shard: u16 },

@@ -180,7 +180,13 @@ impl Reactor {
             waker.wake();
             is_any = true;
         }
-        self.urgent.run(now) || is_any
+        if self.urgent.run(now) {
+            is_any = true;
+            if self.urgent.took_long() {
+                self.submit();
+            }
+        }
+        is_any
     }
 
     /// Requests wait for one turn, because usually the next one finds nothing else to do and submits

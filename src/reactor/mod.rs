@@ -57,6 +57,8 @@ pub use self::in_background::background;
 pub use self::reachable::{reachable, reachable_by_watchdog};
 pub use self::ring::{OpenFile, TransferFile};
 pub use self::sleep::{Sleep, sleep, sleep_until};
-pub use self::tasks::{Task, hosted, pass, spare_turn, spawn, spawn_later, spawn_urgent};
+pub use self::tasks::{
+    Task, hosted, pass, spare_turn, spawn, spawn_first, spawn_later, spawn_urgent,
+};
 pub use self::transfer::{read, sync, write};
 pub use self::turns::{Turn, Turns};

@@ -29,7 +29,12 @@ pub fn spawn_later<T: 'static>(future: impl Future<Output = T> + 'static) -> Tas
     })
 }
 
-/// Spawns a task that keeps the device busy, and waits for no others ([`super::urgent`]).
+/// Spawns one of the few tasks that keep the device busy, which wait for no others ([`super::urgent`]).
+pub fn spawn_first(future: impl Future<Output = ()> + 'static) {
+    current().urgent.spawn_first(future);
+}
+
+/// Spawns a task that waits for those of [`spawn_first`] and its like, but not for ordinary ones.
 pub fn spawn_urgent(future: impl Future<Output = ()> + 'static) {
     current().urgent.spawn(future);
 }
@@ -85,8 +90,8 @@ pub async fn pass() {
     .await;
 }
 
-/// Waits until the thread has nothing better to do; for a millisecond at most, for each task that waits, if
-/// it is busy.
+/// Waits until the thread has nothing better to do. While it is busy, one of the tasks that wait gets its turn
+/// every millisecond, or once per turn of the reactor if those are longer.
 pub async fn spare_turn() {
     let turn = current().background.spare.ask();
     poll_fn(|context| turn.poll(context)).await;

@@ -3,8 +3,12 @@
 //! With thousands of runnable connections, the turn of a task comes after a hundred milliseconds. The
 //! device would idle for as long, and everything appended meanwhile would wait for it. So the tasks
 //! that keep the device busy are polled at every turn of the reactor, and every [`LOOK_EVERY`] while
-//! others run. These are the committers, and one for each connection with requests that wait for room in
-//! the log. There can be thousands, so they stop after [`RUN_MAX`], and others then run for as long.
+//! others run.
+//!
+//! A few are polled first: the committers. The others wait for no ordinary task, but for these: one for each
+//! connection with requests that wait for room in the log. As there can be thousands, they put themselves
+//! off after each [`SLICE`], for the first ones, and after [`RUN_MAX`], for ordinary tasks, which then run for
+//! as long.
 
 use std::cell::{Cell, RefCell};
 use std::future::Future;
@@ -22,25 +26,43 @@ use super::flag::Flag;
 
 /// How long other tasks may run before urgent ones are polled.
 const LOOK_EVERY: Duration = Duration::from_millis(1);
-
 /// How long they may run, and wake each other, before others do.
 const RUN_MAX: Duration = Duration::from_millis(3);
+/// How long those that are not polled first may run before the first ones are polled again.
+const SLICE: Duration = Duration::from_micros(300);
 
 #[derive(Default)]
 pub struct Urgent {
-    /// Borrowed while they are polled.
-    tasks: RefCell<FuturesUnordered<LocalBoxFuture<'static, ()>>>,
-    /// Not polled yet.
-    new: RefCell<Vec<LocalBoxFuture<'static, ()>>>,
+    first: Tasks,
+    others: Tasks,
     /// Whether any of them can run.
     woken: Arc<Flag>,
     next_look: Cell<Option<Instant>>,
-    /// When the run that is under way is over.
+    /// The last run took so long that what it submits must not wait for the next turn.
+    took_long: Cell<bool>,
+    /// When those that are not polled first put themselves off.
     until: Rc<Cell<Option<Instant>>>,
 }
 
+#[derive(Default)]
+struct Tasks {
+    /// Borrowed while they are polled.
+    polled: RefCell<FuturesUnordered<LocalBoxFuture<'static, ()>>>,
+    /// Not polled yet.
+    new: RefCell<Vec<LocalBoxFuture<'static, ()>>>,
+}
+
+impl Tasks {
+    /// Polls those that can run, until each has been polled or some have woken themselves.
+    fn poll(&self, context: &mut Context<'_>) {
+        let mut polled = self.polled.borrow_mut();
+        polled.extend(self.new.take());
+        while let Poll::Ready(Some(())) = polled.poll_next_unpin(context) {}
+    }
+}
+
 pin_project! {
-    /// An urgent task. It puts itself off once the run is over.
+    /// A task that puts itself off after `until`.
     struct Bounded<F> {
         #[pin]
         future: F,
@@ -62,8 +84,15 @@ impl<F: Future<Output = ()>> Future for Bounded<F> {
 }
 
 impl Urgent {
+    /// Spawns one of the few tasks that are polled first.
+    pub fn spawn_first(&self, future: impl Future<Output = ()> + 'static) {
+        self.first.new.borrow_mut().push(Box::pin(future));
+        self.woken.set();
+    }
+
     pub fn spawn(&self, future: impl Future<Output = ()> + 'static) {
-        self.new.borrow_mut().push(Box::pin(Bounded { future, until: self.until.clone() }));
+        let until = self.until.clone();
+        self.others.new.borrow_mut().push(Box::pin(Bounded { future, until }));
         self.woken.set();
     }
 
@@ -72,30 +101,39 @@ impl Urgent {
         self.next_look.get().is_none_or(|next| next <= now)
     }
 
-    /// Polls those that can run, at `now`. Returns whether there were any.
+    /// Polls those that can run, at `now` or somewhat later. Returns whether there were any.
     pub fn run(&self, now: Instant) -> bool {
-        let is_any = self.poll_woken(now + RUN_MAX);
-        let end = if is_any { Instant::now() } else { now };
+        let is_any = self.woken.is_set();
+        let begin = if is_any { Instant::now() } else { now };
+        self.poll_woken(begin + RUN_MAX);
+        let end = if is_any { Instant::now() } else { begin };
         // Others get as much time.
-        self.next_look.set(Some(end + LOOK_EVERY.max(end - now)));
+        self.next_look.set(Some(end + LOOK_EVERY.max(end - begin)));
+        self.took_long.set(end - begin >= LOOK_EVERY);
         is_any
     }
 
-    fn poll_woken(&self, until: Instant) -> bool {
+    pub fn took_long(&self) -> bool {
+        self.took_long.get()
+    }
+
+    fn poll_woken(&self, until: Instant) {
         // One of them may have spawned a task, which is polled inside it.
-        let Ok(mut tasks) = self.tasks.try_borrow_mut() else { return false };
+        if self.first.polled.try_borrow_mut().is_err()
+            || self.others.polled.try_borrow_mut().is_err()
+        {
+            return;
+        }
         let waker = Waker::from(self.woken.clone());
         let context = &mut Context::from_waker(&waker);
-        let is_any = self.woken.is_set();
-        self.until.set(Some(until));
         while self.woken.take() {
-            tasks.extend(self.new.take());
-            while let Poll::Ready(Some(())) = tasks.poll_next_unpin(context) {}
+            self.first.poll(context);
+            self.until.set(Some(Instant::now() + SLICE));
+            self.others.poll(context);
             if self.woken.is_set() && Instant::now() >= until {
                 break;
             }
         }
-        is_any
     }
 }
 
@@ -133,6 +171,40 @@ mod tests {
         first.wake();
         assert!(urgent.run(now));
         assert_eq!(polls.get(), 3);
+    }
+
+    /// A hundred tasks take ten milliseconds together, and each wakes the one that is polled first.
+    #[test]
+    fn the_first_ones_do_not_wait_for_all_others_and_neither_do_ordinary_tasks() {
+        let urgent = Urgent::default();
+        let (first, waker) = (Rc::new(Cell::new(0)), Rc::new(RefCell::new(None::<Waker>)));
+        urgent.spawn_first({
+            let (first, waker) = (first.clone(), waker.clone());
+            poll_fn(move |context| {
+                first.set(first.get() + 1);
+                *waker.borrow_mut() = Some(context.waker().clone());
+                Poll::<()>::Pending
+            })
+        });
+        let done = Rc::new(Cell::new(0));
+        for _ in 0..100 {
+            let (done, waker) = (done.clone(), waker.clone());
+            urgent.spawn(async move {
+                let begin = Instant::now();
+                while begin.elapsed() < Duration::from_micros(100) {}
+                done.set(done.get() + 1);
+                waker.borrow().as_ref().unwrap().wake_by_ref();
+            });
+        }
+        let mut runs = 0;
+        while done.get() < 100 {
+            runs += 1;
+            let before = done.get();
+            assert!(urgent.run(Instant::now()));
+            assert!(runs > 1 || urgent.took_long());
+            assert!(done.get() > before && done.get() - before <= 31, "3 ms of 0.1 ms each");
+        }
+        assert!(runs >= 4 && first.get() >= 20, "{runs} runs, the first one {} times", first.get());
     }
 
     #[test]

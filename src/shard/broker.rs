@@ -232,7 +232,7 @@ impl<D: Disk> Shard<BrokerService<D>> {
     /// Starts the committers; they end when the store is stopped or fenced.
     pub fn start_committers(self: &Rc<Self>) {
         for _ in 0..WRITES_IN_FLIGHT_MAX {
-            reactor::spawn_urgent(self.clone().commit());
+            reactor::spawn_first(self.clone().commit());
         }
     }
 

@@ -19,8 +19,8 @@
 //!   enough requests are in flight (`IN_FLIGHT_MAX`, `TASKS_MAX`) and few enough are parked. Otherwise TCP
 //!   flow control holds the sender back.
 //! - Requests that append do so in order of arrival. Those that must wait are parked; requests that need
-//!   no room in the log are handled meanwhile. While more is parked on all connections than can be in flight,
-//!   one that brings messages waits for its turn before it reads more of anything (`readers`).
+//!   no room in the log are handled meanwhile. While parked requests ask for as much room as may be in flight,
+//!   a connection that brings messages waits for its turn before it reads more of anything (`readers`).
 //! - A cold read starts only once its reply has room, so a client that does not read its replies cannot
 //!   cause disk reads.
 //! - A connection on which no byte moves for [`IDLE_MAX`] is closed, even with replies waiting.
@@ -83,14 +83,15 @@ pub struct Connection<S: Service> {
     last_parked_read: Cell<u64>,
     /// Notified when replies have been sent, a parked request is done, or the connection is closed.
     moved: Signal,
-    /// The connection has been closed.
+    /// The connection has been closed, or is not read any more.
     ended: Signal,
     is_blocked: Cell<bool>,
     is_closed: Cell<bool>,
     /// When a byte last moved, in or out.
     last_used: Cell<Instant>,
-    /// The last read with whole requests contained one that stores something.
-    stores: Cell<bool>,
+    /// A request that stores something has been read since the last turn. So one turn is enough for a large
+    /// request that takes many reads: the memory that it holds meanwhile is scarcer than room in the log.
+    has_stored: Cell<bool>,
     /// It waits for its turn to read.
     waits_to_read: Cell<bool>,
     /// A frame whose header cannot be read has come.
@@ -145,7 +146,7 @@ impl<S: Service> Connection<S> {
             is_blocked: Cell::new(false),
             is_closed: Cell::new(false),
             last_used: Cell::new(Instant::now()),
-            stores: Cell::new(false),
+            has_stored: Cell::new(false),
             waits_to_read: Cell::new(false),
             has_unreadable: Cell::new(false),
             output_share,
@@ -173,8 +174,9 @@ impl<S: Service> Connection<S> {
             self.ready_to_read().await?;
             self.stream.readable().await;
             self.turn_to_read().await;
-            self.take_in(&mut input).await?;
+            let taken = self.take_in(&mut input).await;
             self.let_next_read();
+            taken?;
             if self.stream.has_more() {
                 reactor::pass().await;
             }
@@ -219,6 +221,7 @@ impl<S: Service> Connection<S> {
     pub fn stop_reading(&self) {
         // An error means that the socket is gone already.
         let _ = nix::sys::socket::shutdown(self.socket, nix::sys::socket::Shutdown::Read);
+        self.ended.notify();
     }
 
     /// Closes the connection now; unsent replies are lost.
@@ -252,6 +255,7 @@ impl<S: Service> Connection<S> {
             replies.held.clear();
         }
         self.drop_parked();
+        self.let_next_read();
         self.output_share.set(0);
         // Requests that a task has made to the service meanwhile.
         self.common.service.connection_closed(self.id);

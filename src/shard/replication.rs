@@ -127,7 +127,7 @@ impl<D: Disk> Host for ShardHost<D> {
     fn handle_commit(&self) {
         if self.shard.handle_commit(Duration::ZERO) {
             let shard = self.shard.clone();
-            reactor::spawn_urgent(async move { shard.answer_committed().await });
+            reactor::spawn_first(async move { shard.answer_committed().await });
         }
     }
 

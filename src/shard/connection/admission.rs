@@ -33,7 +33,7 @@ impl<S: Service> Connection<S> {
     ) {
         let stores = S::stores(&request);
         if stores {
-            self.stores.set(true);
+            self.has_stored.set(true);
         }
         let append_size = match stores && !self.may_append(asked.size) {
             true => Some(entry_size(asked.size + RECORD_OVERHEAD_MAX)),
@@ -114,6 +114,7 @@ impl<S: Service> Connection<S> {
             if connection.is_closed.get() {
                 // Nobody would use the room that is held for them.
                 connection.drop_parked();
+                connection.let_next_read();
             }
             connection.moved.notify();
         });

@@ -29,12 +29,13 @@ const MEMORY_WAIT_MAX: Duration = Duration::from_secs(5);
 impl<S: Service> Connection<S> {
     /// Waits for the turn of a connection that brings messages, or for its end.
     pub(super) async fn turn_to_read(&self) {
-        if !self.stores.get() {
+        if !self.has_stored.replace(false) {
             return;
         }
         self.waits_to_read.set(true);
         let turn = pin!(self.common.readers.turn(|| self.common.service.spare_room()));
-        let ended = pin!(self.ended.wait(|| self.is_closed.get().then_some(())));
+        let is_over = || self.is_closed.get() || self.common.is_stopping.get();
+        let ended = pin!(self.ended.wait(|| is_over().then_some(())));
         select(turn, ended).await;
         self.waits_to_read.set(false);
     }
@@ -50,11 +51,7 @@ impl<S: Service> Connection<S> {
         let mut turn = Turn::begin();
         let memory = input.memory();
         let mut unread = input.take();
-        let mut is_first = true;
         while let Some(frame) = wire::next_frame_of(&mut unread, wire::FRAME_SIZE_MAX)? {
-            if std::mem::take(&mut is_first) {
-                self.stores.set(false);
-            }
             let is_ready = self.check_ready()?.is_some();
             if !is_ready || turn.is_over(frame.size()) {
                 self.flush();

@@ -455,7 +455,7 @@ fn refusals_as_clients_see_them() {
         (1, Refusal::Damaged(LogOffset(7)), "RINGMQ-2006 the log is damaged at 7: this part is quarantined and not served"),
         (2, Refusal::Full { what: "topics", count_max: 8 }, "RINGMQ-2007 this shard has reached its limit of 8 topics"),
         (1, Refusal::DiskFault { shard: 3 }, "RINGMQ-2008 a disk read failed; see the log of shard 3"),
-        (14, Refusal::NotLeader { shard: 3 }, "RINGMQ-2009 shard 3 is a standby here; refresh the route and send to the leader"),
+        (14, Refusal::NotLeader { shard: 3 }, "RINGMQ-2009 shard 3 is a follower here; refresh the route and send to the leader"),
         (1, Refusal::NotReplicated { shard: 3 }, "RINGMQ-2010 shard 3 has no replicas; start the brokers with --replicas"),
         (29, Refusal::UnknownReplica { replica: 4, voters: vec![1, 2, 3] }, "RINGMQ-2011 there is no replica 4; the voters are [1, 2, 3]"),
         (1, Refusal::NotReady { replica: 2, why: "x".into() }, "RINGMQ-2012 replica 2 cannot lead: x"),

@@ -100,7 +100,7 @@ pub struct Consumer {
     queues: Vec<Queue>,
     poller: Poller,
     connector: Connector,
-    notebook: Notebook,
+    stats: ConsumerStats,
     outcomes: flume::Receiver<Arc<[Outcomes]>>,
     broker_of: Arc<FxHashMap<u32, usize>>,
     /// Cached count of missing messages, with the number of arrivals when it was computed.
@@ -168,7 +168,8 @@ impl Queue {
     }
 }
 
-struct Notebook {
+/// What it has received and measured so far.
+struct ConsumerStats {
     recorder: Recorder,
     track: usize,
     /// Messages requested minus messages received, not yet returned to the pace.
@@ -215,7 +216,7 @@ impl Consumer {
             queues,
             poller,
             connector: Connector::start()?,
-            notebook: Notebook {
+            stats: ConsumerStats {
                 recorder,
                 track: options.track,
                 unused: 0,
@@ -242,7 +243,7 @@ impl Consumer {
         let (mut meter, mut cpu) = (None, 0.0);
         loop {
             let now_ns = self.clock.now_ns();
-            self.notebook.recorder.tick(now_ns);
+            self.stats.recorder.tick(now_ns);
             // The clock reads 0 until the run begins.
             if now_ns > 0 {
                 meter.get_or_insert_with(|| CpuMeter::start(now_ns));
@@ -265,7 +266,7 @@ impl Consumer {
                 }
             }
             self.pull_idle(now_ns)?;
-            let rare_ns = self.next_round_ns.min(self.notebook.recorder.next_tick_ns());
+            let rare_ns = self.next_round_ns.min(self.stats.recorder.next_tick_ns());
             let wake_ns = rare_ns.min(self.pace.next_ns(now_ns));
             let wait = Duration::from_nanos(wake_ns.saturating_sub(now_ns).max(1));
             self.poller.wait(wait, |ready| events.push(ready))?;
@@ -276,7 +277,7 @@ impl Consumer {
     }
 
     fn is_over(&mut self, now_ns: u64, outcomes: &[Outcomes]) -> bool {
-        let heard_ns = self.notebook.last_arrival_ns.max(self.quiet_from_ns);
+        let heard_ns = self.stats.last_arrival_ns.max(self.quiet_from_ns);
         let quiet_ns = now_ns.saturating_sub(heard_ns);
         if quiet_ns < QUIET_COMPLETE_NS {
             return false;
@@ -290,7 +291,7 @@ impl Consumer {
 
     /// Number of missing messages. Scans the whole audit, so the result is cached until the next arrival.
     fn missing(&mut self, outcomes: &[Outcomes]) -> u64 {
-        let arrived = &self.notebook.arrived;
+        let arrived = &self.stats.arrived;
         let known = self.counted.filter(|(count, _)| *count == arrived.count());
         let (_, missing) = *self
             .counted
@@ -299,10 +300,10 @@ impl Consumer {
     }
 
     fn finish(self, outcomes: &[Outcomes], cpu: f64) -> Consumed {
-        let notebook = self.notebook;
-        notebook.recorder.close();
-        let (corrupted, foreign) = notebook.arrived.unattributed();
-        let is_whole = notebook.arrived.missing(outcomes) == 0;
+        let stats = self.stats;
+        stats.recorder.close();
+        let (corrupted, foreign) = stats.arrived.unattributed();
+        let is_whole = stats.arrived.missing(outcomes) == 0;
         let is_read = |queue: &&Queue| queue.is_at_end || is_whole && queue.has_no_more();
         let is_readable = |producer| {
             let broker = self.broker_of.get(&producer);
@@ -311,12 +312,12 @@ impl Consumer {
         };
         let unread_queues = self.queues.iter().filter(|queue| !is_read(queue)).count();
         Consumed {
-            audits: notebook.arrived.reconcile(outcomes, is_readable),
+            audits: stats.arrived.reconcile(outcomes, is_readable),
             corrupted,
             foreign,
-            last_arrival_ns: notebook.last_arrival_ns,
-            refused_pulls: notebook.refused_pulls,
-            disconnects: notebook.disconnects,
+            last_arrival_ns: stats.last_arrival_ns,
+            refused_pulls: stats.refused_pulls,
+            disconnects: stats.disconnects,
             gone: self.brokers.iter().filter(|broker| broker.connection.is_none()).count(),
             unread_queues,
             queues: self.queues.len(),
@@ -365,12 +366,12 @@ impl Consumer {
     /// Closes all connections; [`round`](Self::round) reconnects when the group is up again.
     fn leave(&mut self) {
         self.brokers.iter_mut().for_each(|broker| broker.connection = None);
-        self.notebook.unused += self.queues.iter_mut().map(Queue::forget).sum::<i64>();
+        self.stats.unused += self.queues.iter_mut().map(Queue::forget).sum::<i64>();
     }
 
     /// Sends a pull for every queue without one, as far as the pace allows.
     fn pull_idle(&mut self, now_ns: u64) -> io::Result<()> {
-        self.pace.give_back(std::mem::take(&mut self.notebook.unused));
+        self.pace.give_back(std::mem::take(&mut self.stats.unused));
         let count = self.queues.len();
         let first = self.next_queue;
         for index in (first..count).chain(0..first) {
@@ -389,9 +390,9 @@ impl Consumer {
         let queue = &mut self.queues[index];
         let Some(connection) = &mut self.brokers[queue.broker].connection else { return Ok(()) };
         // The request number encodes the queue's index, so a reply can be matched to its queue.
-        let round = self.notebook.pulls % (i32::MAX as u32 / queue_count);
+        let round = self.stats.pulls % (i32::MAX as u32 / queue_count);
         let number = (round * queue_count + index as u32) as i32;
-        self.notebook.pulls = self.notebook.pulls.wrapping_add(1);
+        self.stats.pulls = self.stats.pulls.wrapping_add(1);
         let request = pull_request(&self.group, self.encoding, queue, count_max);
         wire::encode_request(connection.output(), self.encoding, number, false, &request)
             .map_err(io::Error::other)?;
@@ -436,7 +437,7 @@ impl Consumer {
         let Some(waited_ns) = connection.receive()? else { return Ok(()) };
         let now_ns = self.clock.now_ns().saturating_sub(waited_ns);
         while let Some(frame) = connection.next_frame()? {
-            take_answer(&mut self.queues, &frame, now_ns, &mut self.notebook)?;
+            take_answer(&mut self.queues, &frame, now_ns, &mut self.stats)?;
         }
         Ok(())
     }
@@ -446,9 +447,9 @@ impl Consumer {
         if broker.connection.take().is_none() {
             return;
         }
-        self.notebook.disconnects += 1;
+        self.stats.disconnects += 1;
         let lost = self.queues.iter_mut().filter(|queue| queue.broker == index);
-        self.notebook.unused += lost.map(Queue::forget).sum::<i64>();
+        self.stats.unused += lost.map(Queue::forget).sum::<i64>();
     }
 }
 
@@ -478,7 +479,7 @@ fn take_answer(
     queues: &mut [Queue],
     frame: &FrameView<'_>,
     now_ns: u64,
-    notebook: &mut Notebook,
+    stats: &mut ConsumerStats,
 ) -> io::Result<()> {
     let reply = wire::decode_reply(&frame.header_only()).map_err(io::Error::other)?;
     let index = reply.opaque as usize % queues.len();
@@ -487,18 +488,18 @@ fn take_answer(
         QueueState::Asked { number, count } if reply.is_reply && number == reply.opaque => count,
         _ => return Ok(()),
     };
-    notebook.unused += i64::from(asked);
+    stats.unused += i64::from(asked);
     match reply.pulled() {
         Ok(pulled) => {
-            take_records(frame.body, index as u32, now_ns, notebook)?;
+            take_records(frame.body, index as u32, now_ns, stats)?;
             queue.next_offset = pulled.next_offset.0;
             queue.max_offset = Some(pulled.max_offset.0);
             queue.is_at_end = queue.is_asked_at_end && queue.has_no_more();
             queue.state = QueueState::Idle;
         }
         Err(refused) => {
-            let count = notebook.refused_pulls.take().map_or(0, |(_, count)| count);
-            notebook.refused_pulls = Some((refused.to_string(), count + 1));
+            let count = stats.refused_pulls.take().map_or(0, |(_, count)| count);
+            stats.refused_pulls = Some((refused.to_string(), count + 1));
             queue.state = QueueState::RetryAt(now_ns + RETRY_NS);
         }
     }
@@ -509,25 +510,25 @@ fn take_records(
     records: &[u8],
     queue: u32,
     now_ns: u64,
-    notebook: &mut Notebook,
+    stats: &mut ConsumerStats,
 ) -> io::Result<()> {
     for record_read in Records::new(records) {
         let body = record_read.map_err(io::Error::other)?.body;
         match payload::read(body) {
             Ok(identity) => {
-                notebook.unused -= 1;
-                if notebook.arrived.take(queue, &identity) == Arrival::First {
-                    let track = notebook.track;
-                    let due_ns = notebook.arrived.due_ns(&identity, now_ns);
-                    notebook.recorder.count(track, due_ns, |counters| counters.received += 1);
+                stats.unused -= 1;
+                if stats.arrived.take(queue, &identity) == Arrival::First {
+                    let track = stats.track;
+                    let due_ns = stats.arrived.due_ns(&identity, now_ns);
+                    stats.recorder.count(track, due_ns, |counters| counters.received += 1);
                     let latency_ns = now_ns.saturating_sub(due_ns);
-                    notebook.recorder.record(track, due_ns, Kind::EndToEnd, latency_ns, 1);
+                    stats.recorder.record(track, due_ns, Kind::EndToEnd, latency_ns, 1);
                 }
             }
-            Err(BodyError::Corrupted) => notebook.arrived.take_corrupted(),
-            Err(BodyError::Foreign) => notebook.arrived.take_foreign(),
+            Err(BodyError::Corrupted) => stats.arrived.take_corrupted(),
+            Err(BodyError::Foreign) => stats.arrived.take_foreign(),
         }
-        notebook.last_arrival_ns = now_ns;
+        stats.last_arrival_ns = now_ns;
     }
     Ok(())
 }

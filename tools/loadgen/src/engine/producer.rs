@@ -136,15 +136,15 @@ struct Lane {
 /// Why requests of a stream failed: stream, code, reason.
 pub type Refusal = (u16, i32, String);
 
-/// The records of a thread while its producers run.
-pub struct Notebook {
+/// What the producers of a thread have measured so far.
+pub struct ProducerStats {
     pub recorder: Recorder,
     /// Number of requests per reason.
     pub refusals: BTreeMap<Refusal, u64>,
     pub last_answer_ns: u64,
 }
 
-impl Notebook {
+impl ProducerStats {
     pub fn new(recorder: Recorder) -> Self {
         Self { recorder, refusals: BTreeMap::new(), last_answer_ns: 0 }
     }
@@ -233,40 +233,40 @@ impl Producer {
     }
 
     /// Queues a request that is due.
-    pub fn take_due(&mut self, due_ns: u64, notebook: &mut Notebook) {
+    pub fn take_due(&mut self, due_ns: u64, stats: &mut ProducerStats) {
         let (track, count) = (self.job.track(), self.job.count());
-        notebook.recorder.count(track, due_ns, |counters| counters.due += count);
+        stats.recorder.count(track, due_ns, |counters| counters.due += count);
         let message = self.draw(due_ns);
         self.queue_up(message);
-        self.shed(due_ns, notebook);
+        self.shed(due_ns, stats);
     }
 
     /// Gives up the oldest unsent requests if there are too many.
-    fn shed(&mut self, now_ns: u64, notebook: &mut Notebook) {
+    fn shed(&mut self, now_ns: u64, stats: &mut ProducerStats) {
         while self.unsent.len() > self.job.unsent_max.max(UNSENT_MIN) {
             let Some(oldest) = self.unsent.pop_front() else { return };
-            self.give_up(oldest, now_ns, notebook);
+            self.give_up(oldest, now_ns, stats);
         }
         let of_lane = (self.job.unsent_max / self.lanes.len().max(1)).max(UNSENT_MIN);
         for lane in &mut self.lanes {
             while lane.held_back.len() > of_lane {
                 let Some(oldest) = lane.held_back.pop_front() else { return };
-                notebook.count_not_sent(&self.job, oldest.due_ns, now_ns);
+                stats.count_not_sent(&self.job, oldest.due_ns, now_ns);
             }
         }
     }
 
     /// Gives up a request that waited too long.
-    fn give_up(&mut self, message: Message, now_ns: u64, notebook: &mut Notebook) {
+    fn give_up(&mut self, message: Message, now_ns: u64, stats: &mut ProducerStats) {
         let (track, count) = (self.job.track(), self.job.count());
         match message.first {
             // It was sent and refused, and never retried.
             Some(first) => {
                 self.outcomes.refuse(first..first + count);
-                notebook.recorder.count(track, message.due_ns, |it| it.refused += count);
-                notebook.record_lateness(&self.job, &message, 0);
+                stats.recorder.count(track, message.due_ns, |it| it.refused += count);
+                stats.record_lateness(&self.job, &message, 0);
             }
-            None => notebook.count_not_sent(&self.job, message.due_ns, now_ns),
+            None => stats.count_not_sent(&self.job, message.due_ns, now_ns),
         }
         self.release(message.lane, now_ns);
     }
@@ -335,19 +335,19 @@ impl Producer {
         &mut self,
         is_endless: bool,
         now_ns: u64,
-        notebook: &mut Notebook,
+        stats: &mut ProducerStats,
     ) -> Option<Message> {
         if self.unsent.is_empty() && is_endless {
             let is_held_back = self.lanes.iter().any(|lane| !lane.held_back.is_empty());
             if !is_held_back {
-                self.take_due(now_ns, notebook);
+                self.take_due(now_ns, stats);
             }
         }
         self.unsent.pop_front()
     }
 
     /// Sends due requests, as far as window and socket allow.
-    pub fn send(&mut self, is_endless: bool, notebook: &mut Notebook) -> io::Result<Sent> {
+    pub fn send(&mut self, is_endless: bool, stats: &mut ProducerStats) -> io::Result<Sent> {
         let Some(connection) = &self.connection else { return Ok(Sent::AllThatGoes) };
         if self.leaves_since_ns.is_some() {
             return Ok(Sent::AllThatGoes);
@@ -362,8 +362,8 @@ impl Producer {
                 is_more = true;
                 break;
             }
-            let Some(message) = self.next_message(is_endless, now_ns, notebook) else { break };
-            self.append(message, now_ns, notebook);
+            let Some(message) = self.next_message(is_endless, now_ns, stats) else { break };
+            self.append(message, now_ns, stats);
         }
         let Some(connection) = &mut self.connection else { return Ok(Sent::AllThatGoes) };
         Ok(match (connection.flush()?, is_more) {
@@ -374,7 +374,7 @@ impl Producer {
     }
 
     /// Appends a request to the connection's output, and to the window unless it is one-way.
-    fn append(&mut self, mut message: Message, now_ns: u64, notebook: &mut Notebook) {
+    fn append(&mut self, mut message: Message, now_ns: u64, stats: &mut ProducerStats) {
         let Some(connection) = &mut self.connection else { return };
         let job = &self.job;
         let (track, count) = (job.track(), job.count());
@@ -411,13 +411,13 @@ impl Producer {
         if is_new {
             self.outcomes.sent += count;
             let is_one_way = job.is_one_way;
-            notebook.recorder.count(track, message.due_ns, |counters| {
+            stats.recorder.count(track, message.due_ns, |counters| {
                 counters.sent += count;
                 counters.one_way += if is_one_way { count } else { 0 };
             });
         }
         if job.is_one_way {
-            notebook.record_lateness(job, &message, 0);
+            stats.record_lateness(job, &message, 0);
             self.release(message.lane, now_ns);
         }
     }
@@ -433,9 +433,9 @@ impl Producer {
     }
 
     /// Reads and counts replies. Returns the number of acknowledgements.
-    pub fn take_answers(&mut self, notebook: &mut Notebook) -> io::Result<u64> {
+    pub fn take_answers(&mut self, stats: &mut ProducerStats) -> io::Result<u64> {
         let Some(mut connection) = self.connection.take() else { return Ok(0) };
-        let taken = self.take_from(&mut connection, notebook);
+        let taken = self.take_from(&mut connection, stats);
         self.connection = Some(connection);
         taken
     }
@@ -443,7 +443,7 @@ impl Producer {
     fn take_from(
         &mut self,
         connection: &mut Connection,
-        notebook: &mut Notebook,
+        stats: &mut ProducerStats,
     ) -> io::Result<u64> {
         let Some(waited_ns) = connection.receive()? else { return Ok(0) };
         let read_ns = self.job.clock.now_ns();
@@ -455,8 +455,8 @@ impl Producer {
             let Some(answer) = reply::read(&frame)? else { continue };
             let Some(request) = self.window.close(answer.number) else { continue };
             acknowledged += u64::from(answer.outcome == Outcome::Acknowledged);
-            notebook.last_answer_ns = now_ns;
-            self.count_answer(request, answer, now_ns.max(request.sent_ns), read_ns, notebook);
+            stats.last_answer_ns = now_ns;
+            self.count_answer(request, answer, now_ns.max(request.sent_ns), read_ns, stats);
         }
         if was_full && self.window.has_room() {
             self.open_since_ns = now_ns;
@@ -470,13 +470,13 @@ impl Producer {
         answer: Reply,
         now_ns: u64,
         read_ns: u64,
-        notebook: &mut Notebook,
+        stats: &mut ProducerStats,
     ) {
         let (track, count, stream) = (self.job.track(), self.job.count(), self.job.stream);
         let message = request.message;
         let due_ns = message.due_ns;
         let sequences = request.first..request.first + count;
-        let recorder = &mut notebook.recorder;
+        let recorder = &mut stats.recorder;
         match answer.outcome {
             Outcome::Acknowledged => {
                 self.outcomes.acknowledge(sequences);
@@ -489,7 +489,7 @@ impl Producer {
             Outcome::Refused(code) => {
                 let waited_ns = now_ns.saturating_sub(due_ns);
                 recorder.record(track, due_ns, Kind::Refused, waited_ns, count);
-                notebook.note(stream, code, answer.reason);
+                stats.note(stream, code, answer.reason);
                 let hint_ns = answer.retry_after_ms.map(|ms| ms.saturating_mul(1_000_000));
                 let again_ns = read_ns.saturating_add(hint_ns.unwrap_or(RETRY_AFTER_NS));
                 let is_in_time = again_ns < due_ns + PATIENCE.as_nanos() as u64;
@@ -501,15 +501,15 @@ impl Producer {
                     return;
                 }
                 self.outcomes.refuse(sequences);
-                notebook.recorder.count(track, due_ns, |counters| counters.refused += count);
+                stats.recorder.count(track, due_ns, |counters| counters.refused += count);
             }
             Outcome::Unknown(code) => {
                 recorder.count(track, due_ns, |counters| counters.unknown += count);
-                notebook.give_up(&self.job, due_ns, now_ns);
-                notebook.note(stream, code, answer.reason);
+                stats.give_up(&self.job, due_ns, now_ns);
+                stats.note(stream, code, answer.reason);
             }
         }
-        notebook.record_lateness(&self.job, &message, read_ns.saturating_sub(now_ns));
+        stats.record_lateness(&self.job, &message, read_ns.saturating_sub(now_ns));
         self.release(message.lane, now_ns);
     }
 
@@ -521,47 +521,47 @@ impl Producer {
     }
 
     /// Requeues refused requests that are due for a retry.
-    pub fn retry(&mut self, now_ns: u64, notebook: &mut Notebook) {
+    pub fn retry(&mut self, now_ns: u64, stats: &mut ProducerStats) {
         let (track, count) = (self.job.track(), self.job.count());
         self.alarm_ns = None;
         while let Some(again) = self.again.first_entry().filter(|it| it.key().0 <= now_ns) {
             let message = again.remove();
-            notebook.recorder.count(track, message.due_ns, |counters| counters.retried += count);
+            stats.recorder.count(track, message.due_ns, |counters| counters.retried += count);
             self.unsent.push_back(message);
         }
     }
 
     /// The connection is lost: the outcome of requests in flight is unknown.
-    pub fn disconnect(&mut self, now_ns: u64, notebook: &mut Notebook) {
+    pub fn disconnect(&mut self, now_ns: u64, stats: &mut ProducerStats) {
         self.connection = None;
         let (track, count) = (self.job.track(), self.job.count());
         for request in self.window.close_all() {
             let message = request.message;
-            notebook.recorder.count(track, message.due_ns, |counters| counters.unknown += count);
-            notebook.give_up(&self.job, message.due_ns, now_ns);
-            notebook.record_lateness(&self.job, &message, 0);
+            stats.recorder.count(track, message.due_ns, |counters| counters.unknown += count);
+            stats.give_up(&self.job, message.due_ns, now_ns);
+            stats.record_lateness(&self.job, &message, 0);
             self.release(message.lane, now_ns);
         }
     }
 
     /// Gives up requests due before `due_before_ns` that are still unsent, including those blocked by
     /// their lane.
-    pub fn expire(&mut self, due_before_ns: u64, now_ns: u64, notebook: &mut Notebook) {
+    pub fn expire(&mut self, due_before_ns: u64, now_ns: u64, stats: &mut ProducerStats) {
         while let Some(message) = self.unsent.pop_front_if(|it| it.due_ns < due_before_ns) {
-            self.give_up(message, now_ns, notebook);
+            self.give_up(message, now_ns, stats);
         }
         for lane in &mut self.lanes {
             while let Some(message) = lane.held_back.pop_front_if(|it| it.due_ns < due_before_ns) {
-                notebook.count_not_sent(&self.job, message.due_ns, now_ns);
+                stats.count_not_sent(&self.job, message.due_ns, now_ns);
             }
         }
     }
 
     /// Ends the run for this producer, and gives up all open requests.
-    pub fn into_outcomes(mut self, now_ns: u64, notebook: &mut Notebook) -> Outcomes {
+    pub fn into_outcomes(mut self, now_ns: u64, stats: &mut ProducerStats) -> Outcomes {
         self.unsent.extend(mem::take(&mut self.again).into_values());
-        self.disconnect(now_ns, notebook);
-        self.expire(u64::MAX, now_ns, notebook);
+        self.disconnect(now_ns, stats);
+        self.expire(u64::MAX, now_ns, stats);
         self.outcomes
     }
 }
@@ -609,8 +609,8 @@ mod tests {
         Producer::new(post, Arc::new(job))
     }
 
-    fn notebook() -> Notebook {
-        Notebook::new(Recorder::new(0, 1, PhaseEnds::new([1]), flume::unbounded().0))
+    fn stats() -> ProducerStats {
+        ProducerStats::new(Recorder::new(0, 1, PhaseEnds::new([1]), flume::unbounded().0))
     }
 
     fn answer(outcome: Outcome) -> Reply {
@@ -633,13 +633,13 @@ mod tests {
 
     #[test]
     fn contents_do_not_depend_on_what_the_target_does() {
-        let mut notebook = notebook();
+        let mut stats = stats();
         let mut calm = producer(false, 8, 0);
         let mut troubled = producer(false, 8, 0);
         for due_ns in 0..100 {
-            calm.take_due(due_ns, &mut notebook);
-            troubled.take_due(due_ns, &mut notebook);
-            troubled.expire(due_ns / 2, due_ns, &mut notebook);
+            calm.take_due(due_ns, &mut stats);
+            troubled.take_due(due_ns, &mut stats);
+            troubled.expire(due_ns / 2, due_ns, &mut stats);
         }
         let rest = troubled.unsent.len();
         assert!(rest < 100);
@@ -651,8 +651,8 @@ mod tests {
     /// The events of an order are sent one after the other and to one queue, whatever the order of replies.
     #[test]
     fn an_order_has_one_event_under_way() {
-        let (mut producer, mut notebook) = (producer(true, 4, 0), notebook());
-        (0..120).for_each(|due_ns| producer.take_due(due_ns, &mut notebook));
+        let (mut producer, mut stats) = (producer(true, 4, 0), stats());
+        (0..120).for_each(|due_ns| producer.take_due(due_ns, &mut stats));
         let mut random = SplitMix64::of(1, 1);
         let mut open: Vec<InFlight> = Vec::new();
         let mut done: Vec<InFlight> = Vec::new();
@@ -663,7 +663,7 @@ mod tests {
                 open.push(request);
             }
             let request = open.swap_remove((random.number() % open.len() as u64) as usize);
-            producer.count_answer(request, answer(Outcome::Acknowledged), 9, 9, &mut notebook);
+            producer.count_answer(request, answer(Outcome::Acknowledged), 9, 9, &mut stats);
             done.push(request);
         }
         for lane in 0..4 {
@@ -679,17 +679,17 @@ mod tests {
 
     #[test]
     fn a_request_that_another_replica_must_take_costs_no_attempt() {
-        let (mut producer, mut notebook) = (producer(false, 4, 0), notebook());
-        producer.take_due(0, &mut notebook);
+        let (mut producer, mut stats) = (producer(false, 4, 0), stats());
+        producer.take_due(0, &mut stats);
         for _ in 0..3 {
             let request = sent(&mut producer).unwrap();
             let elsewhere = Reply { is_elsewhere: true, ..answer(Outcome::Refused(14)) };
-            producer.count_answer(request, elsewhere, 9, 9, &mut notebook);
-            producer.retry(u64::MAX, &mut notebook);
+            producer.count_answer(request, elsewhere, 9, 9, &mut stats);
+            producer.retry(u64::MAX, &mut stats);
         }
         let request = sent(&mut producer).unwrap();
         assert_eq!(request.message.refusals, 0);
-        producer.count_answer(request, answer(Outcome::Acknowledged), 9, 9, &mut notebook);
+        producer.count_answer(request, answer(Outcome::Acknowledged), 9, 9, &mut stats);
         assert!(producer.is_idle());
     }
 
@@ -709,35 +709,35 @@ mod tests {
 
     #[test]
     fn refused_requests_are_tried_again_as_often_as_asked_for() {
-        let (mut producer, mut notebook) = (producer(false, 4, 2), notebook());
-        producer.take_due(0, &mut notebook);
+        let (mut producer, mut stats) = (producer(false, 4, 2), stats());
+        producer.take_due(0, &mut stats);
         for attempt in 0..3 {
             let request = sent(&mut producer).unwrap();
             assert_eq!((request.first, request.message.refusals), (0, attempt));
-            producer.count_answer(request, answer(Outcome::Refused(2)), 9, 9, &mut notebook);
-            producer.retry(u64::MAX, &mut notebook);
+            producer.count_answer(request, answer(Outcome::Refused(2)), 9, 9, &mut stats);
+            producer.retry(u64::MAX, &mut stats);
         }
         assert!(producer.is_idle(), "given up after the second retry");
-        assert_eq!(notebook.refusals[&(0, 2, "busy".to_owned())], 3);
+        assert_eq!(stats.refusals[&(0, 2, "busy".to_owned())], 3);
         assert_eq!(producer.outcomes.sent, 1);
     }
 
     #[test]
     fn a_refused_request_comes_again_when_the_server_says_and_not_after_its_deadline() {
         const MS: u64 = 1_000_000;
-        let (mut producer, mut notebook) = (producer(false, 4, 9), notebook());
+        let (mut producer, mut stats) = (producer(false, 4, 9), stats());
         let refused = |after_ms| Reply { retry_after_ms: after_ms, ..answer(Outcome::Refused(2)) };
-        (0..3).for_each(|_| producer.take_due(0, &mut notebook));
+        (0..3).for_each(|_| producer.take_due(0, &mut stats));
         for (after_ms, now_ns) in [(Some(200), 10 * MS), (Some(30), 10 * MS), (None, 10 * MS)] {
             let request = sent(&mut producer).unwrap();
-            producer.count_answer(request, refused(after_ms), now_ns, now_ns, &mut notebook);
+            producer.count_answer(request, refused(after_ms), now_ns, now_ns, &mut stats);
         }
         let mut told = Vec::new();
         let mut now_ns = 0;
         while let Some(alarm_ns) = producer.next_alarm_ns() {
             assert_eq!(producer.next_alarm_ns(), None, "told once");
             now_ns = alarm_ns;
-            producer.retry(now_ns, &mut notebook);
+            producer.retry(now_ns, &mut stats);
             told.push((alarm_ns / MS, producer.unsent.len()));
         }
         assert_eq!(told, [(40, 1), (60, 2), (210, 3)]);
@@ -748,7 +748,7 @@ mod tests {
                 refused(after_ms),
                 now_ns + 10 * MS,
                 now_ns + 10 * MS,
-                &mut notebook,
+                &mut stats,
             );
         }
         assert_eq!(producer.next_alarm_ns(), None, "three seconds after it was due nobody waits");
@@ -758,12 +758,12 @@ mod tests {
     /// bound.
     #[test]
     fn what_is_held_back_behind_a_lane_is_given_up_like_all_that_waits() {
-        let (mut producer, mut notebook) = (producer(true, 1, 0), notebook());
-        (0..100).for_each(|due_ns| producer.take_due(due_ns, &mut notebook));
+        let (mut producer, mut stats) = (producer(true, 1, 0), stats());
+        (0..100).for_each(|due_ns| producer.take_due(due_ns, &mut stats));
         let request = sent(&mut producer).unwrap();
-        producer.expire(50, 200, &mut notebook);
+        producer.expire(50, 200, &mut stats);
         assert_eq!(producer.lanes[0].held_back.len(), 50, "those due before 50 are given up");
-        producer.count_answer(request, answer(Outcome::Acknowledged), 201, 201, &mut notebook);
+        producer.count_answer(request, answer(Outcome::Acknowledged), 201, 201, &mut stats);
         assert_eq!(sent(&mut producer).map(|it| it.message.due_ns), Some(50));
     }
 
@@ -772,15 +772,15 @@ mod tests {
     fn what_a_reply_waits_to_be_read_is_lateness_and_not_latency() {
         let (sender, receiver) = flume::unbounded();
         let phases = PhaseEnds::new([1]);
-        let mut notebook = Notebook::new(Recorder::new(0, 1, phases.clone(), sender));
+        let mut stats = ProducerStats::new(Recorder::new(0, 1, phases.clone(), sender));
         let mut producer = producer(false, 4, 0);
-        producer.take_due(0, &mut notebook);
+        producer.take_due(0, &mut stats);
         let mut request = sent(&mut producer).unwrap();
         request.message.late_us = 2_000;
         let (arrived_ns, read_ns) = (3_000_000, 53_000_000);
         let acknowledged = answer(Outcome::Acknowledged);
-        producer.count_answer(request, acknowledged, arrived_ns, read_ns, &mut notebook);
-        notebook.recorder.close();
+        producer.count_answer(request, acknowledged, arrived_ns, read_ns, &mut stats);
+        stats.recorder.close();
         let mut collector = Collector::new(1, 1, &phases);
         receiver.try_iter().for_each(|report| collector.take(report));
         let total = &collector.totals[0][0];
@@ -792,8 +792,8 @@ mod tests {
     #[test]
     fn what_waits_is_bounded_whatever_the_rate() {
         for is_ordered in [false, true] {
-            let (mut producer, mut notebook) = (producer(is_ordered, 4, 0), notebook());
-            (0..10_000).for_each(|due_ns| producer.take_due(due_ns, &mut notebook));
+            let (mut producer, mut stats) = (producer(is_ordered, 4, 0), stats());
+            (0..10_000).for_each(|due_ns| producer.take_due(due_ns, &mut stats));
             let held_back = producer.lanes.iter().map(|lane| lane.held_back.len()).sum::<usize>();
             let waiting = producer.unsent.len() + held_back;
             assert!((150..=204).contains(&waiting), "{waiting}");
@@ -806,12 +806,12 @@ mod tests {
 
     #[test]
     fn reasons_are_bounded() {
-        let mut notebook = notebook();
+        let mut stats = stats();
         for round in 0..1_000 {
-            notebook.note(1, 2, format!("reason {round}"));
+            stats.note(1, 2, format!("reason {round}"));
         }
-        assert_eq!(notebook.refusals.len(), REASONS_MAX + 1);
-        let others = notebook.refusals[&(1, 2, "other".to_owned())];
+        assert_eq!(stats.refusals.len(), REASONS_MAX + 1);
+        let others = stats.refusals[&(1, 2, "other".to_owned())];
         assert_eq!(others, 1_000 - REASONS_MAX as u64);
     }
 }

@@ -25,7 +25,7 @@ use crate::engine::connection::Connection;
 use crate::engine::connector::{CONNECT_TIMEOUT, Connector};
 use crate::engine::measure::Recorder;
 use crate::engine::poller::{Interest, Poller, Ready};
-use crate::engine::producer::{Notebook, PATIENCE, Producer, Refusal, Sent};
+use crate::engine::producer::{PATIENCE, Producer, ProducerStats, Refusal, Sent};
 use crate::last_ack::LastAck;
 use crate::plan::schedule::Schedule;
 use crate::target::routes::Routes;
@@ -87,7 +87,7 @@ pub struct Worker {
     is_moving: bool,
     stop: Arc<AtomicBool>,
     poller: Poller,
-    notebook: Notebook,
+    stats: ProducerStats,
     ready: ReadyList,
     connector: Connector,
     /// Producers that connect later, and when; the next one is last.
@@ -131,7 +131,7 @@ impl Worker {
             routes: options.routes,
             stop: options.stop,
             poller,
-            notebook: Notebook::new(recorder),
+            stats: ProducerStats::new(recorder),
             ready,
             connector: Connector::start()?,
             joining,
@@ -151,7 +151,7 @@ impl Worker {
             if now_ns >= self.end_ns {
                 cpu.get_or_insert_with(|| meter.share(now_ns));
             }
-            self.notebook.recorder.tick(now_ns);
+            self.stats.recorder.tick(now_ns);
             self.take_due(now_ns);
             self.send_ready(now_ns)?;
             let wait = self.sleep_at(self.clock.now_ns());
@@ -186,7 +186,7 @@ impl Worker {
         while schedule.next_due_ns().is_some_and(|due_ns| due_ns <= now_ns) {
             let Some(arrival) = schedule.next() else { return };
             let producer = &mut self.producers[arrival.source as usize];
-            producer.take_due(arrival.due_ns, &mut self.notebook);
+            producer.take_due(arrival.due_ns, &mut self.stats);
             self.ready.add(arrival.source);
         }
     }
@@ -195,7 +195,7 @@ impl Worker {
         let is_endless = self.schedule.is_none() && !self.is_stopped && now_ns < self.end_ns;
         for index in self.ready.take() {
             let producer = &mut self.producers[index as usize];
-            match producer.send(is_endless, &mut self.notebook) {
+            match producer.send(is_endless, &mut self.stats) {
                 Ok(Sent::AllThatGoes) => {}
                 Ok(Sent::More) => self.ready.add(index),
                 Ok(Sent::SocketFull) => self.wait_for(index, Interest::ReadWrite)?,
@@ -225,7 +225,7 @@ impl Worker {
         };
         let retry_ns = self.alarms.peek().map_or(u64::MAX, |Reverse((at_ns, _))| *at_ns);
         let due_ns = due_ns.min(retry_ns);
-        let rare_ns = self.next_round_ns.min(self.notebook.recorder.next_tick_ns());
+        let rare_ns = self.next_round_ns.min(self.stats.recorder.next_tick_ns());
         let sleep_ns = due_ns.min(join_ns).min(look_ns).min(rare_ns).saturating_sub(now_ns);
         Duration::from_nanos(sleep_ns.max(SLEEP_MIN_NS))
     }
@@ -241,11 +241,11 @@ impl Worker {
             }
         }
         if ready.is_readable {
-            match self.producers[index as usize].take_answers(&mut self.notebook) {
+            match self.producers[index as usize].take_answers(&mut self.stats) {
                 Ok(0) => {}
                 Ok(_) => {
                     let broker = self.producers[index as usize].post.broker;
-                    self.last_ack.record(broker, self.notebook.last_answer_ns);
+                    self.last_ack.record(broker, self.stats.last_answer_ns);
                 }
                 Err(_) => self.disconnect(index),
             }
@@ -266,7 +266,7 @@ impl Worker {
             && at_ns <= now_ns
         {
             self.alarms.pop();
-            self.producers[index as usize].retry(now_ns, &mut self.notebook);
+            self.producers[index as usize].retry(now_ns, &mut self.stats);
             self.set_alarm(index);
             self.ready.add(index);
         }
@@ -276,7 +276,7 @@ impl Worker {
         let now_ns = self.clock.now_ns();
         let producer = &mut self.producers[index as usize];
         if producer.connection().is_some() {
-            producer.disconnect(now_ns, &mut self.notebook);
+            producer.disconnect(now_ns, &mut self.stats);
             self.disconnects += 1;
             let address = self.routes.address(producer.post.broker);
             self.connector.order(index, address);
@@ -313,7 +313,7 @@ impl Worker {
             due_before_ns = u64::MAX;
         }
         for (index, producer) in (0..).zip(&mut self.producers) {
-            producer.expire(due_before_ns, now_ns, &mut self.notebook);
+            producer.expire(due_before_ns, now_ns, &mut self.stats);
             if producer.has_unsent() {
                 self.ready.add(index);
             }
@@ -357,11 +357,11 @@ impl Worker {
     }
 
     fn finish(self, now_ns: u64, cpu: f64) -> Finished {
-        let Self { producers, mut notebook, disconnects, .. } = self;
-        let outcomes = |producer: Producer| producer.into_outcomes(now_ns, &mut notebook);
+        let Self { producers, mut stats, disconnects, .. } = self;
+        let outcomes = |producer: Producer| producer.into_outcomes(now_ns, &mut stats);
         let outcomes = producers.into_iter().map(outcomes).collect();
-        notebook.recorder.close();
-        let (refusals, last_answer_ns) = (notebook.refusals, notebook.last_answer_ns);
+        stats.recorder.close();
+        let (refusals, last_answer_ns) = (stats.refusals, stats.last_answer_ns);
         Finished { outcomes, refusals, last_answer_ns, disconnects, cpu }
     }
 }
