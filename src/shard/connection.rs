@@ -255,7 +255,6 @@ impl<S: Service> Connection<S> {
             replies.held.clear();
         }
         self.drop_parked();
-        self.let_next_read();
         self.output_share.set(0);
         // Requests that a task has made to the service meanwhile.
         self.common.service.connection_closed(self.id);

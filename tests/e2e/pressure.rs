@@ -30,6 +30,11 @@ fn send(opaque: i32, body: &[u8]) -> Vec<u8> {
     frame(&header(310, opaque, 0, &ext), body)
 }
 
+/// Asks for the end of queue 0: the number of messages stored in it.
+fn ask_end(opaque: i32) -> Vec<u8> {
+    frame(&header(30, opaque, 0, &format!(r#""topic":"{TOPIC}","queueId":"0""#)), b"")
+}
+
 fn create_topic(ports: Ports) {
     let namesrv = ports.nameserver_address().to_string();
     let created = run(&["topic", "create", TOPIC, "--queues", "1", "--namesrv", &namesrv]);
@@ -86,8 +91,7 @@ fn a_request_that_waited_too_long_is_refused_as_busy_and_not_stored() {
     assert!(number(first, "wait_ms").unwrap() >= WAIT_MAX_MS, "{first}");
     assert!(number(first, "retry_after_ms").unwrap() > 0, "{first}");
 
-    let ext = format!(r#""topic":"{TOPIC}","queueId":"0""#);
-    stream.write_all(&frame(&header(30, 2, 0, &ext), b"")).unwrap();
+    stream.write_all(&ask_end(2)).unwrap();
     let end = answer(&mut stream);
     assert_eq!(number(&end, r#""offset"#), Some(stored), "what was refused is not there: {end}");
     check_metrics(ports, stored, busy.len() as u64);
@@ -273,14 +277,13 @@ fn a_stalled_device_delays_only_requests_that_must_be_written() {
     };
     let began = Instant::now();
     let mut requests: Vec<u8> = (1..=SENT as i32).flat_map(|n| send(n, &[b'x'; 4096])).collect();
-    let queue = format!(r#""topic":"{TOPIC}","queueId":"0""#);
     let pull = format!(
         r#""consumerGroup":"g","topic":"{TOPIC}","queueId":"0","queueOffset":"0","maxMsgNums":"32","sysFlag":"4","commitOffset":"0","suspendTimeoutMillis":"0","subscription":"*","subVersion":"0","expressionType":"TAG""#
     );
     let heartbeat = br#"{"clientID":"c","producerDataSet":[{"groupName":"p"}]}"#;
     requests.extend(frame(&header(34, 1001, 0, ""), heartbeat));
     requests.extend(frame(&header(11, 1002, 0, &pull), b""));
-    requests.extend(frame(&header(30, 1003, 0, &queue), b""));
+    requests.extend(ask_end(1003));
     stream.write_all(&requests).unwrap();
     let opaque = |header: &str| number(header, r#""opaque""#).unwrap();
     for expected in [1001, 1002, 1003] {
@@ -319,7 +322,7 @@ fn a_stalled_device_delays_only_requests_that_must_be_written() {
     }
     // A connection may have a quarter of the budget: three of these.
     assert!(stored > 3 && last < refused[0], "{stored} stored, the last {last}, then {refused:?}");
-    stream.write_all(&frame(&header(30, 2000, 0, &queue), b"")).unwrap();
+    stream.write_all(&ask_end(2000)).unwrap();
     assert_eq!(number(&answer(&mut stream), r#""offset""#), Some(stored));
     drop(stream);
     assert!(server.terminate().success());
@@ -359,8 +362,7 @@ fn connections_that_bring_too_much_take_turns() {
     let most = *rounds.iter().max().unwrap();
     assert!(most < 5 * ROUNDS, "one was served {most} times until each was served {ROUNDS} times");
     let mut stream = connect(ports);
-    let queue = format!(r#""topic":"{TOPIC}","queueId":"0""#);
-    stream.write_all(&frame(&header(30, 2000, 0, &queue), b"")).unwrap();
+    stream.write_all(&ask_end(2000)).unwrap();
     assert_eq!(number(&answer(&mut stream), r#""offset""#), Some(stored.into_inner()));
     assert!(server.terminate().success());
 }

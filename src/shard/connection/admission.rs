@@ -114,7 +114,6 @@ impl<S: Service> Connection<S> {
             if connection.is_closed.get() {
                 // Nobody would use the room that is held for them.
                 connection.drop_parked();
-                connection.let_next_read();
             }
             connection.moved.notify();
         });
@@ -133,9 +132,11 @@ impl<S: Service> Connection<S> {
         self.moved.notify();
     }
 
+    /// What they asked for, others may read.
     pub(super) fn drop_parked(&self) {
         drop(self.parked.take());
         self.parked_share.set(0);
+        self.let_next_read();
     }
 
     /// The ticket of the parked requests, once it is granted.
