@@ -148,7 +148,7 @@ impl<D: Disk> Broker<D> {
         let Copies { facts, records, first_due_ms } = copies;
         let end = self.record_with_records(facts, &records, SpaceClass::Reserved)?.end;
         if let Some(due_ms) = first_due_ms {
-            self.state.borrow_mut().wake_delivery_at(due_ms);
+            self.wake_delivery_at(due_ms);
         }
         Ok(end)
     }

@@ -206,11 +206,11 @@ impl<D: Disk> Broker<D> {
                 Err(AppendError::NoRoom) => return Ok(Outcome::NoRoom { size }),
                 Err(error) => return Err(self.refuse_append(error, size)),
             };
-        let state = &mut *self.state.borrow_mut();
         if let Some(due_ms) = first_due_ms {
-            state.wake_delivery_at(due_ms);
+            self.wake_delivery_at(due_ms);
         }
         if next > first {
+            let state = &mut *self.state.borrow_mut();
             state.pending.push_back(Pending { end, queue, next });
         }
         let metrics = self.store.metrics();
@@ -295,7 +295,7 @@ impl<D: Disk> Broker<D> {
         if size_of_pending(pending) + OVERHEAD_MAX > self.store.payload_size_max() {
             return Err(AppendError::TooLarge);
         }
-        let state = &mut *self.state.borrow_mut();
+        let mut state = self.state.borrow_mut();
         let due_ms = state.delivery.due_ms(now.moment, delay.ms().saturating_add(ROUNDING_MS));
         let due_ms = due_ms.min(DUE_MAX_MS);
         let queue = Bucket::of(due_ms).queue();
@@ -327,7 +327,8 @@ impl<D: Disk> Broker<D> {
         let located = located(due_ms, position, pending.size(), now.wall, entry_offset);
         state.durable.delays.handle_stored(&head);
         self.store.with_index(|index| index.push(queue, queue_offset, located));
-        state.wake_delivery_at(due_ms);
+        drop(state);
+        self.wake_delivery_at(due_ms);
         let metrics = self.store.metrics();
         metrics.messages_stored.add(1);
         metrics.stored_bytes.add(pending.size() as u64);

@@ -19,12 +19,10 @@ use zerocopy::FromBytes;
 
 use super::agenda::{Agenda, Step};
 use super::delays::{Amount, DelayClock, Delays, Key, push_state};
-use super::due::Due;
 use super::facts::{Fact, FactHead, Facts, MESSAGES, SEVERAL};
 use super::operation::Context;
 use super::state::Durable;
 use super::{Broker, Pending, State};
-use crate::model::deadlines::DeadlineId;
 use crate::model::record::{
     DELAY_PROPERTIES, NewRecord, PROPERTY_REAL_QUEUE, PROPERTY_REAL_TOPIC, Placement, RecordHead,
     RecordView, property, push_without,
@@ -50,6 +48,9 @@ const SLICE_BYTES_MAX: usize = 128 << 10;
 pub const OVERHEAD_MAX: usize = 512;
 /// Pause after a failure, for instance on a full disk.
 const RETRY_MS: u64 = 1_000;
+/// Least time between two looks for what is due. So a message that is due alone is delivered at once,
+/// and many that are due one after the other share reads and entries.
+const PACE_MS: u64 = 10;
 
 /// The state of delivery besides what is durable.
 #[derive(Debug, Default)]
@@ -58,8 +59,9 @@ pub struct Delivery {
     agenda: Agenda,
     /// What is planned is not due after this, and what is new not before.
     horizon_ms: u64,
-    /// The deadline that is set, and its due time.
-    wake: Option<(u64, DeadlineId)>,
+    /// When the task shall look for what is due, unless that is before `rests_until`.
+    wake: Option<Moment>,
+    rests_until: Moment,
     /// The task shall look for what is due.
     is_due: bool,
     /// How often the agenda has begun again: what was planned before may be planned a second time.
@@ -91,6 +93,10 @@ impl Delivery {
     pub fn take_over(&mut self, now: Now, delays: &Delays) {
         self.clock = DelayClock::begin(now, delays);
         self.begin_again();
+    }
+
+    pub(super) fn next(&self) -> Option<Moment> {
+        Some(self.wake?.max(self.rests_until))
     }
 
     /// Pending messages may be others than before: looks at all of them again.
@@ -148,10 +154,12 @@ impl<D: Disk> Broker<D> {
                 Ok(()) => {}
                 Err(Paused::Outdated) => self.state.borrow_mut().delivery.begin_again(),
                 Err(Paused::Failed) => {
-                    let state = &mut *self.state.borrow_mut();
-                    state.delivery.agenda = Agenda::default();
-                    let at = context.now().moment.plus_ms(RETRY_MS);
-                    state.deadlines.insert(at, Due::Deliver);
+                    let delivery = &mut self.state.borrow_mut().delivery;
+                    let now = context.now().moment;
+                    delivery.agenda = Agenda::default();
+                    delivery.wake = Some(now);
+                    delivery.rests_until = now.plus_ms(RETRY_MS);
+                    self.deliveries.notify();
                 }
                 Err(Paused::Fenced | Paused::Stopping) => return,
             }
@@ -164,11 +172,45 @@ impl<D: Disk> Broker<D> {
         self.deliveries.notify();
     }
 
-    /// A deadline has been reached.
-    pub(super) fn wake_delivery(&self) {
+    /// When [`wake_delivery`](Self::wake_delivery) is due next.
+    pub fn next_delivery(&self) -> Option<Moment> {
+        self.state.borrow().delivery.next()
+    }
+
+    /// Waits until [`next_delivery`](Self::next_delivery) is no longer `next`, or delivery ends.
+    pub async fn delivery_moves(&self, next: Option<Moment>) {
+        let has_moved = || {
+            let delivery = &self.state.borrow().delivery;
+            (delivery.next() != next || delivery.is_stopping).then_some(())
+        };
+        self.deliveries.wait(has_moved).await;
+    }
+
+    /// Lets [`deliver`](Self::deliver) look for what is due, if it is time to.
+    pub fn wake_delivery(&self, now: Moment) {
         let delivery = &mut self.state.borrow_mut().delivery;
-        delivery.wake = None;
-        delivery.is_due = true;
+        if delivery.next().is_some_and(|next| next <= now) {
+            delivery.wake = None;
+            delivery.rests_until = now.plus_ms(PACE_MS);
+            delivery.is_due = true;
+            self.deliveries.notify();
+        }
+    }
+
+    /// A message that is due at `due_ms` is pending.
+    pub(super) fn wake_delivery_at(&self, due_ms: u64) {
+        let delivery = &mut self.state.borrow_mut().delivery;
+        let at = delivery.clock.moment_of(due_ms);
+        if delivery.wake.is_none_or(|wake| at < wake) {
+            delivery.wake = Some(at);
+            self.deliveries.notify();
+        }
+    }
+
+    /// Nothing is due before `due_ms`, or nothing is pending.
+    fn is_due_later(&self, due_ms: Option<u64>) {
+        let delivery = &mut self.state.borrow_mut().delivery;
+        delivery.wake = due_ms.map(|due_ms| delivery.clock.moment_of(due_ms));
         self.deliveries.notify();
     }
 
@@ -239,11 +281,11 @@ impl<D: Disk> Broker<D> {
                 }
                 Step::Later(_) | Step::Empty if !plan.is_empty() => return Ok(plan),
                 Step::Later(due_ms) => {
-                    self.state.borrow_mut().set_wake(Some(due_ms));
+                    self.is_due_later(Some(due_ms));
                     return Ok(plan);
                 }
                 Step::Empty => {
-                    self.state.borrow_mut().set_wake(None);
+                    self.is_due_later(None);
                     return Ok(plan);
                 }
             }
@@ -500,24 +542,4 @@ fn slices(
         read = rest;
         Some(slice)
     })
-}
-
-impl State {
-    /// A message that is due at `due_ms` is pending.
-    pub(super) fn wake_delivery_at(&mut self, due_ms: u64) {
-        if self.delivery.wake.is_none_or(|(wake_ms, _)| due_ms < wake_ms) {
-            self.set_wake(Some(due_ms));
-        }
-    }
-
-    /// Delivery looks again at `due_ms`.
-    fn set_wake(&mut self, due_ms: Option<u64>) {
-        if let Some((_, id)) = self.delivery.wake.take() {
-            self.deadlines.cancel(id);
-        }
-        self.delivery.wake = due_ms.map(|due_ms| {
-            let at = self.delivery.clock.moment_of(due_ms);
-            (due_ms, self.deadlines.insert(at, Due::Deliver))
-        });
-    }
 }

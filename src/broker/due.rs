@@ -14,8 +14,6 @@ pub enum Due {
     FlushOffsets,
     NotifyMembers,
     ForgetClients,
-    /// Delayed messages are due.
-    Deliver,
     /// Sweep the groups after this one, or from the beginning if there is none.
     Sweep(Option<GroupName>),
     /// The same for queue locks.

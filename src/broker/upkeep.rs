@@ -67,11 +67,13 @@ pub struct Flush {
 impl<D: Disk> Broker<D> {
     /// When [`act`](Self::act) is due next.
     pub fn next_deadline(&self) -> Option<Moment> {
-        self.state.borrow().deadlines.next()
+        let state = self.state.borrow();
+        [state.deadlines.next(), state.delivery.next()].into_iter().flatten().min()
     }
 
     /// Does what is due; returns the pulls that it answers.
     pub fn act(&self, now: Now) -> Vec<Released> {
+        self.wake_delivery(now.moment);
         let mut released = Vec::new();
         loop {
             let due = self.state.borrow_mut().deadlines.take_due(now.moment);
@@ -87,7 +89,6 @@ impl<D: Disk> Broker<D> {
                     self.at(now.moment.plus_ms(FORGET_EVERY_MS), Due::ForgetClients);
                 }
                 Some(Due::Sweep(after)) => self.sweep_some(after, now.moment),
-                Some(Due::Deliver) => self.wake_delivery(),
                 Some(Due::SweepLocks(after)) => self.sweep_locks(after, now.moment),
             }
         }

@@ -4,7 +4,7 @@ use std::pin::pin;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use futures_util::future::Either;
+use futures_util::future::{Either, select};
 use glommio::sync::Permit;
 
 use super::announce::Announcer;
@@ -332,7 +332,25 @@ impl<D: Disk> Shard<BrokerService<D>> {
 
     /// Delivers delayed messages until [`stop`](Self::stop).
     pub async fn deliver(self: Rc<Self>) {
-        self.service.broker.deliver(&Delivering(&self)).await;
+        let delivering = Delivering(&self);
+        futures_util::join!(self.service.broker.deliver(&delivering), self.wake_delivery());
+    }
+
+    /// What is due does not wait for a tick.
+    async fn wake_delivery(&self) {
+        let broker = &self.service.broker;
+        while !self.is_stopping.get() {
+            let next = broker.next_delivery();
+            let moves = pin!(broker.delivery_moves(next));
+            match next {
+                None => moves.await,
+                Some(at) => {
+                    let wait = Duration::from_millis(at.ms_since(clock::moment()));
+                    select(pin!(reactor::sleep(wait)), moves).await;
+                }
+            }
+            broker.wake_delivery(clock::moment());
+        }
     }
 
     /// Runs the broker's upkeep and checks for idle connections, until the shard stops.

@@ -410,3 +410,64 @@ fn a_record_is_scheduled_for_its_own_topic_and_queue() {
         broker.store().stop();
     });
 }
+
+#[test]
+fn a_message_that_is_due_alone_does_not_wait_and_those_that_follow_share_a_delivery() {
+    const PACE_MS: u64 = 10;
+    let world = World::new();
+    let disk = SimDisk::new(1);
+    let opened =
+        sim::run(Broker::open(disk, small_store(), broker_config(Clock::BEGIN, &LEVELS_MS)));
+    let (broker, _) = opened.unwrap();
+    let tasks = Tasks::new(1);
+    tasks.spawn("committer", commit(&broker));
+    tasks.spawn("delivery", async { broker.deliver(&world.now).await });
+    tasks.run_until(async {
+        let config = TopicConfig::new(TopicName::new("orders").unwrap(), QUEUES);
+        broker.operate(&Request::CreateTopic(config), &world.now).await.reply.unwrap();
+        let life = Life { world: &world, broker: &broker, waiting: Vec::new() };
+        let send = async |number: usize, delay_ms: u64| {
+            let body = format!("{number} ").into_bytes();
+            let record = NewRecord {
+                topic: "orders",
+                queue: QueueId(0),
+                flag: 5,
+                system_flag: 0,
+                born_at: Clock::BEGIN.wall,
+                born_host: Host { address: [1, 2, 3, 4], port: 5.into() },
+                reconsume_times: 0,
+                body: &body,
+                properties: [b"", b""],
+            };
+            let due = world.now.get().wall.plus_ms(delay_ms);
+            world.sent.borrow_mut().push(Sent { due, is_acknowledged: true });
+            let property = format!("TIMER_DELAY_MS\x01{delay_ms}\x02");
+            let delay = Delay::of_properties(property.as_bytes(), &LEVELS_MS, Clock::BEGIN.wall);
+            let delay = delay.unwrap().unwrap();
+            broker.schedule(&record, delay, &world.now).await.unwrap();
+        };
+        let seen_by = async |moment: Moment| {
+            world.now.pass(moment.ms_since(world.now.get().moment));
+            broker.wake_delivery(world.now.get().moment);
+            let_run(|| {}).await;
+            life.pull_all().await;
+            world.seen.borrow().len()
+        };
+        let begin = world.now.get().moment;
+        // A millisecond more, so that none is early.
+        let first = begin.plus_ms(501);
+        for (number, delay_ms) in [500, 502, 505].into_iter().enumerate() {
+            send(number, delay_ms).await;
+            assert_eq!(broker.next_delivery(), Some(first), "the earliest");
+        }
+        assert_eq!(seen_by(begin.plus_ms(500)).await, 0);
+        assert_eq!(seen_by(first).await, 1);
+        let second = first.plus_ms(PACE_MS);
+        assert_eq!(broker.next_delivery(), Some(second));
+        assert_eq!(seen_by(first.plus_ms(PACE_MS - 1)).await, 1, "not due yet");
+        assert_eq!(seen_by(second).await, 3);
+        assert_eq!(broker.next_delivery(), None);
+        broker.stop_delivery();
+        broker.store().stop();
+    });
+}
