@@ -52,8 +52,6 @@ const REPLICAS: [&str; 3] = [BROKER, "127.0.0.1:20921", "127.0.0.1:20931"];
 const SLOWER: f64 = 100.0;
 /// A replica that lacks less has caught up, bytes.
 const CAUGHT_UP: u64 = 4 << 20;
-/// Log of the leader that a copy is made of, in segments of this size.
-const SEGMENT: &str = "256MiB";
 /// A copy and all that is sent meanwhile take no longer.
 const COPY_MAX: Duration = Duration::from_secs(600);
 const BLOCK: usize = 4096;
@@ -95,6 +93,10 @@ struct Options {
     #[arg(long, default_value_t = 4.0, value_name = "N")]
     behind: f64,
 
+    /// MiB of a segment.
+    #[arg(long, default_value_t = 256, value_name = "N")]
+    segment: u64,
+
     /// CPUs of the leader and of all others.
     #[arg(long, default_values_t = [0, 1], num_args = 2, value_name = "CPU")]
     cpus: Vec<u32>,
@@ -103,10 +105,18 @@ struct Options {
     place: Place,
 }
 
+impl Options {
+    fn segments(&self) -> [String; 4] {
+        let size = format!("{}MiB", self.segment);
+        ["--segment-size", &size, "--ready-segments", "2"].map(str::to_owned)
+    }
+}
+
 fn main() {
     let mut options = Options::parse();
     if options.place.test {
         (options.rounds, options.seconds, options.rate, options.behind) = (1, 1, 500, 0.01);
+        options.segment = 16;
     }
     let scratch = options.place.scratch("replicas");
     let directory = scratch.path();
@@ -116,7 +126,9 @@ fn main() {
     }
     if is_wanted(What::Cost) {
         cost(&options, directory, Load { rate: "20000", ..Load::default() });
-        cost(&options, directory, Load { rate: "60000", batch: 100, ..Load::default() });
+        if !options.place.test {
+            cost(&options, directory, Load { rate: "60000", batch: 100, ..Load::default() });
+        }
     }
     if is_wanted(What::Slow) {
         slow(&options, directory);
@@ -181,7 +193,7 @@ impl<'a> Set<'a> {
         command.args(["broker", "--name", "set", "--shards", "1", "--namesrv", NAMESERVER]);
         command.args(["--listen", REPLICAS[nth], "--replica", &(nth + 1).to_string()]);
         command.args(["--replicas", &all.collect::<Vec<_>>().join(",")]).args(&self.more);
-        command.args(["--segment-size", SEGMENT, "--ready-segments", "2"]);
+        command.args(self.options.segments());
         command.arg("--data").arg(self.directory.join((nth + 1).to_string()));
         Server::start(command)
     }
@@ -217,8 +229,9 @@ impl<'a> Set<'a> {
         }
     }
 
-    fn stop(mut self) {
-        self.replicas.iter_mut().filter_map(Option::take).for_each(Server::stop);
+    /// Kills them: replicas that stop in turn would hand over leadership first.
+    fn end(mut self) {
+        self.replicas.clear();
         fs::remove_dir_all(&self.directory).ok();
     }
 }
@@ -275,7 +288,7 @@ fn single(options: &Options, directory: &Path) {
         stop(alone, directory);
         let set = Set::start(options, directory, &[]);
         found[1].push(one.run(options, directory).ms("/send/latency_ns/p50"));
-        set.stop();
+        set.end();
     }
     let [alone, set] = found.each_mut().map(|values| median(values));
     println!(
@@ -285,8 +298,9 @@ fn single(options: &Options, directory: &Path) {
 }
 
 fn unreplicated(options: &Options, directory: &Path) -> Server {
-    let more = ["--segment-size", SEGMENT, "--ready-segments", "2"];
-    let broker = dev(options.cpus[0], &directory.join("alone"), &more);
+    let segments = options.segments();
+    let segments = segments.each_ref().map(String::as_str);
+    let broker = dev(options.cpus[0], &directory.join("alone"), &segments);
     create_topic(TOPIC, QUEUES);
     broker
 }
@@ -308,7 +322,7 @@ fn cost(options: &Options, directory: &Path, load: Load) {
         let used = us_per_message(options, directory, load, &[0, 1, 2].map(|nth| set.pid(nth)));
         found[1].push(used[0]);
         found[2].extend(&used[1..]);
-        set.stop();
+        set.end();
     }
     let [alone, leader, follower] = found.each_mut().map(|values| median(values));
     println!(
@@ -347,7 +361,7 @@ fn slow(options: &Options, directory: &Path) {
         found[1].push(load.run(options, directory).ms("/send/latency_ns/p99"));
         throttle.release(set.pid(2));
     }
-    set.stop();
+    set.end();
     let [fast, slow] = found.each_mut().map(|values| median(values));
     println!(
         "slow           p99 {fast:.2} ms; while the disk of a follower takes {:.1} ms for a write instead of \
@@ -379,7 +393,8 @@ fn catch_up(options: &Options, directory: &Path, kept: Option<f64>) {
     let mut set = Set::start(options, directory, more.as_ref().map_or(&[], |more| more));
     set.kill(2);
     // What a leader deletes only counts once it has deleted the last entry that the replica has.
-    let lacks = bytes(options.behind + if kept.is_some() { 0.75 } else { 0.0 });
+    let deleted = kept.map_or(0, |_| 3 * options.segment * MIB as u64);
+    let lacks = bytes(options.behind) + deleted;
     let lag_of = |set: &ReplicaSet| set.replica(3).and_then(|one| one.lag).unwrap_or_default();
     let fill = Load { rate: "max", batch: 100, connections: 8, in_flight: 4 };
     while lag_of(&set.wait_for("a leader", PATIENCE, |_| true)).bytes < lacks {
@@ -405,7 +420,7 @@ fn catch_up(options: &Options, directory: &Path, kept: Option<f64>) {
     let report = Report::take(&directory.join("report"));
     let (alone, beside, late) =
         (median(&mut alone), report.ms("/send/latency_ns/p99"), report.ms("/send/slip_ns/p99"));
-    set.stop();
+    set.end();
     let size = kept.map_or(size, bytes);
     let per_s = size as f64 / took;
     println!(
