@@ -49,7 +49,7 @@ pub struct ResetOffsets {
     pub group: GroupName,
     /// The time that the offsets correspond to; `None` if they were not derived from a time.
     pub at: Option<Timestamp>,
-    /// Whether to apply offsets that are ahead of the consumed ones as well.
+    /// Whether to apply offsets later than the consumed ones as well.
     pub is_forced: bool,
     pub offsets: Vec<(BrokerQueue, i64)>,
 }
@@ -61,6 +61,6 @@ pub enum ClientReply {
     ConsumerStatus(Vec<(BrokerQueue, i64)>),
     /// Success without data.
     Done,
-    /// The body of the reply, unread.
+    /// The body of the reply, not decoded.
     Relayed(Bytes),
 }

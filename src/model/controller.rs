@@ -1,5 +1,5 @@
-//! What stock tools ask of replicas, and of the controller that elects their masters (remoting
-//! reference, 8.4). Here every replica answers for its own shard: there is no controller.
+//! Requests of stock tools to replicas, and to the controller that elects their masters (remoting
+//! reference, 8.4). Here every replica replies for its own shard: there is no controller.
 
 use bytestring::ByteString;
 
@@ -9,33 +9,33 @@ use crate::model::replicas::ReplicaSet;
 pub enum ControllerRequest {
     /// How far the replicas are behind [907].
     HaStatus,
-    /// Where the controller's leader is [1005]: the leader of the shard.
+    /// The controller's leader [1005]: here the leader of the shard.
     Metadata,
     /// Which replicas are in sync [1006].
     SyncState,
     /// The epochs in the log [1007].
     Epochs,
-    /// Has a replica lead a broker; any other than the leader if none is named [1002].
+    /// Makes a replica lead a broker; any but the current leader if none is named [1002].
     Elect { broker_name: ByteString, replica: Option<u64> },
 }
 
-/// What a replica answers to all of them.
+/// A replica's reply to any of these requests.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ControllerView {
     pub cluster: String,
     pub broker_name: ByteString,
-    /// `None` of a shard without replicas.
+    /// `None` for a shard without replicas.
     pub set: Option<ReplicaSet>,
     /// `host:port` of this replica.
     pub address: String,
-    /// Where its log ends, and what is committed.
+    /// The end of its log, and the committed watermark.
     pub end: u64,
     pub committed: u64,
-    /// Epochs, and where each begins in the log, ascending; only if they were asked for.
+    /// The epochs with the log offset at which each begins, ascending; only if they were requested.
     pub epochs: Vec<(u64, u64)>,
 }
 
-/// Variants of the answers.
+/// Variants of the replies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ControllerAnswer {
     HaStatus,
@@ -45,7 +45,8 @@ pub enum ControllerAnswer {
     Elected,
 }
 
-/// A replica that lacks nothing older is in sync, ms (`haMaxTimeSlaveNotCatchup` of the reference).
+/// A replica that is missing nothing older than this is in sync, ms (`haMaxTimeSlaveNotCatchup` of
+/// the reference).
 pub const IN_SYNC_MAX_MS: u64 = 15_000;
 
 impl ControllerView {

@@ -1,4 +1,4 @@
-//! Excerpts of foreign text, for messages.
+//! Excerpts of text from peers, for messages.
 
 use std::fmt::{self, Display, Write};
 

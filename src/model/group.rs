@@ -17,13 +17,13 @@ pub struct GroupConfig {
     pub may_consume: bool,
     /// Whether they may consume by broadcasting.
     pub may_broadcast: bool,
-    /// Not interpreted, as by the reference.
+    /// Not interpreted; the reference does not interpret it either.
     pub from_min: bool,
-    /// Not interpreted: members say how they consume.
+    /// Not interpreted: members specify how they consume.
     pub is_orderly: bool,
     /// Whether members are notified of changes of the group.
     pub notifies: bool,
-    /// Number of queues for messages that are to be consumed again. With 0 they are dropped.
+    /// Number of queues for messages that will be consumed again. With 0 they are dropped.
     pub retry_queue_count: u32,
     /// Number of further attempts before a message becomes a dead letter.
     pub retry_count_max: i32,
@@ -35,7 +35,7 @@ pub struct GroupConfig {
 }
 
 impl GroupConfig {
-    /// The configuration of a group that comes into being with its first member.
+    /// The configuration of a group that is created by its first member.
     pub fn new(name: GroupName) -> Self {
         Self {
             name,

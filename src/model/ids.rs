@@ -113,10 +113,9 @@ pub enum NameError {
 pub const TOPIC_NAME_SIZE_MAX: usize = 127;
 /// Longest group name in bytes.
 pub const GROUP_NAME_SIZE_MAX: usize = 255;
-/// What the name of a group's retry topic begins with; the group's name follows (remoting
-/// reference, 5.8).
+/// Prefix of the name of a group's retry topic; the group's name follows (remoting reference, 5.8).
 pub const RETRY_TOPIC_PREFIX: &str = "%RETRY%";
-/// What the name of a group's dead letter topic begins with.
+/// Prefix of the name of a group's dead letter topic.
 pub const DEAD_LETTER_TOPIC_PREFIX: &str = "%DLQ%";
 /// Longest name of any topic in bytes: the retry topic of the group with the longest name.
 pub const GROUP_TOPIC_NAME_SIZE_MAX: usize = RETRY_TOPIC_PREFIX.len() + GROUP_NAME_SIZE_MAX;
@@ -204,7 +203,7 @@ name_type!(
 );
 
 impl TopicName {
-    /// The topic from which `group` receives again the messages that it could not process.
+    /// The topic from which `group` again receives the messages that it could not process.
     pub fn retry_of(group: &GroupName) -> Self {
         Self(format!("{RETRY_TOPIC_PREFIX}{group}").into())
     }

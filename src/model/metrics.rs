@@ -6,8 +6,8 @@
 //! an addition to a cell. A sample is plain data and may leave the thread.
 //!
 //! Names, labels and units follow the conventions of Prometheus, except that durations are in
-//! nanoseconds. Gauges of values that other code owns (marks of the log, sizes of tables) are not
-//! here; their owner adds samples, as in `broker::metrics`.
+//! nanoseconds. Gauges of values that other code owns (watermarks of the log, sizes of tables) are
+//! not here; their owner adds samples, as in `broker::metrics`.
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
@@ -89,7 +89,7 @@ impl<const MIN: u64, const MAX: u64> Distribution<MIN, MAX> {
         self.record_many(value, 1);
     }
 
-    /// `count` events had this value each.
+    /// Records `count` events with this value each.
     pub fn record_many(&self, value: u64, count: u64) {
         self.0.borrow_mut().saturating_record_n(value, count);
     }

@@ -5,7 +5,7 @@ use bytestring::ByteString;
 
 use crate::model::topic::{DataVersion, TopicConfig};
 
-/// A request to a NameServer, whatever its encoding was.
+/// A request to a NameServer, independent of its encoding.
 #[derive(Clone, Debug, PartialEq)]
 pub enum NameServerRequest {
     /// [103]
@@ -61,7 +61,7 @@ pub struct Registration {
     pub lease_ms: Option<u64>,
     pub version: DataVersion,
     pub topics: Vec<TopicConfig>,
-    /// Topics that were passed over because they cannot be used, and why.
+    /// Topics that were skipped because they cannot be used, and why.
     pub skipped: Vec<String>,
 }
 
@@ -102,7 +102,8 @@ pub struct ClusterInfo {
     pub brokers: Vec<RouteBroker>,
 }
 
-/// The parts of a shard's name, such as 0 and `broker-a` of `s00-broker-a`; `None` if it is not one.
+/// The parts of a shard's name, such as 0 and `broker-a` of `s00-broker-a`; `None` if `name` is not
+/// one.
 pub fn parts_of_shard(name: &str) -> Option<(u16, &str)> {
     let (number, machine) = name.strip_prefix('s')?.split_once('-')?;
     let is_number = number.len() == 2 && number.bytes().all(|byte| byte.is_ascii_digit());

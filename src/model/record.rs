@@ -8,9 +8,9 @@
 //!  84 body size u32 | 88 body | topic size u8 | topic | properties size u16 | properties
 //! ```
 //!
-//! This is version 1. Only the topics of groups have names for which a topic size of one byte is
-//! too small; their records are of version 2, with another magic and a topic size of two bytes.
-//! Clients that do not know it meet it only if they use such a group.
+//! This is version 1. Only topics of groups can have names too long for a topic size of one byte;
+//! their records are of version 2, with another magic and a topic size of two bytes. Clients that
+//! do not know version 2 encounter it only if they use such a group.
 //!
 //! Hosts are IPv4 in every record we write: two stock clients misparse records with longer ones
 //! (remoting reference, 4.2). The reader also accepts the longer form.
@@ -32,15 +32,16 @@ pub const MAGIC_V2: u32 = 0xDAA3_20AB;
 
 /// Body is compressed by the client (remoting reference, 4.3).
 pub const SYSTEM_FLAG_COMPRESSED: i32 = 1;
-/// One half of a transaction, or one that was rolled back: of the two bits 4 and 8 that tell the
-/// kinds apart, the one that plain and committed messages lack (remoting reference, 4.3).
+/// Set for a transaction's half message and for one that was rolled back: of the two bits 4 and 8
+/// that distinguish the kinds, the one that plain and committed messages do not have (remoting
+/// reference, 4.3).
 pub const SYSTEM_FLAG_PREPARED: i32 = 4;
 /// Born host has 16 address bytes.
 pub const SYSTEM_FLAG_BORN_HOST_V6: i32 = 16;
 /// Store host has 16 address bytes.
 pub const SYSTEM_FLAG_STORE_HOST_V6: i32 = 32;
-/// Flags that describe the layout: 64 and 128 mark several messages in one. The writer of the
-/// record sets them; the client's values are not stored.
+/// Flags that describe the layout; 64 and 128 mark a message that contains several. The writer of
+/// the record sets them; the client's values are not stored.
 pub const SYSTEM_FLAGS_OF_LAYOUT: i32 =
     SYSTEM_FLAG_BORN_HOST_V6 | SYSTEM_FLAG_STORE_HOST_V6 | 64 | 128;
 
@@ -149,8 +150,9 @@ pub struct NewRecord<'a> {
     pub properties: [&'a [u8]; 2],
 }
 
-/// What a single message needs in the log beyond the request that brings it, at most, bytes: the request names
-/// the topic, the properties and the body too. In a batch, each message needs about as much.
+/// Maximum number of bytes that a single message needs in the log beyond the request that brings
+/// it, which also contains the topic, the properties and the body. In a batch, each message needs
+/// about as much.
 pub const RECORD_OVERHEAD_MAX: usize = size_of::<RecordHead>();
 
 impl NewRecord<'_> {
@@ -401,7 +403,7 @@ pub fn property<'a>(properties: &'a [u8], name: &str) -> Option<&'a [u8]> {
     pairs(properties).find_map(|pair| value_of(pair, name))
 }
 
-/// Names and values, as they stand between the separators.
+/// Iterates over name-value pairs, as they stand between the separators.
 pub fn pairs(mut rest: &[u8]) -> impl Iterator<Item = &[u8]> {
     std::iter::from_fn(move || {
         if rest.is_empty() {
@@ -422,7 +424,7 @@ pub fn push_property(out: &mut Vec<u8>, name: &str, value: &[u8]) {
     out.push(PROPERTY_END);
 }
 
-/// Appends `properties` without those of these names.
+/// Appends `properties` without those named in `names`.
 pub fn push_without(out: &mut Vec<u8>, properties: &[u8], names: &[&str]) {
     for pair in pairs(properties).filter(|pair| !pair.is_empty() && !has_name(pair, names)) {
         out.extend_from_slice(pair);
@@ -430,7 +432,7 @@ pub fn push_without(out: &mut Vec<u8>, properties: &[u8], names: &[&str]) {
     }
 }
 
-/// Whether a name and value, as they stand between the separators, have one of these names.
+/// Whether a name-value pair, as it stands between the separators, has one of these names.
 fn has_name(pair: &[u8], names: &[&str]) -> bool {
     let size = memchr::memchr(PROPERTY_NAME_END, pair).unwrap_or(pair.len());
     names.iter().any(|name| name.as_bytes() == &pair[..size])
@@ -499,12 +501,11 @@ pub const DELAY_PROPERTIES: [&str; 4] =
     [PROPERTY_DELAY, PROPERTY_TIMER_DELAY_SEC, PROPERTY_TIMER_DELAY_MS, PROPERTY_TIMER_DELIVER_MS];
 /// Name of the property by which a delayed message cancels another one.
 pub const PROPERTY_TIMER_CANCEL: &str = "TIMER_DEL_UNIQKEY";
-/// Names of the properties of a delayed message that say where and when it is to be delivered.
+/// Names of the properties of a delayed message that specify where and when to deliver it.
 pub const PROPERTY_REAL_TOPIC: &str = "REAL_TOPIC";
 pub const PROPERTY_REAL_QUEUE: &str = "REAL_QID";
 pub const PROPERTY_TIMER_OUT_MS: &str = "TIMER_OUT_MS";
-/// Names of the properties of a message that comes back to its group: the topic and the message id that it had
-/// first.
+/// Names of the properties of a message that returns to its group: its first topic and message id.
 pub const PROPERTY_RETRY_TOPIC: &str = "RETRY_TOPIC";
 pub const PROPERTY_ORIGIN_MESSAGE_ID: &str = "ORIGIN_MESSAGE_ID";
 

@@ -42,7 +42,8 @@ pub enum Refusal {
     /// A property that delays the message cannot be decoded or asks for too much.
     #[error("delay refused: {0}")]
     BadDelay(String),
-    /// The message needs more than storing; without it, it would reach consumers too early.
+    /// The message needs more than storing; if it were only stored, it would reach consumers too
+    /// early.
     #[error("{0} are not supported yet; nothing was stored")]
     NotOffered(&'static str),
     #[error("delayed messages cannot be recalled")]
@@ -70,7 +71,7 @@ pub enum Refusal {
     DiskFault { shard: u16 },
     #[error("this shard has reached its limit of {count_max} {what}")]
     Full { what: &'static str, count_max: usize },
-    /// The shard is a standby. Clients find the leader by refreshing their routes.
+    /// This replica of the shard is a follower. Clients find the leader by refreshing their routes.
     #[error("shard {shard} is a follower here; refresh the route and send to the leader")]
     NotLeader { shard: u16 },
     #[error("shard {shard} has no replicas; start the brokers with --replicas")]
@@ -80,10 +81,11 @@ pub enum Refusal {
     /// Nothing has changed.
     #[error("replica {replica} cannot lead: {why}")]
     NotReady { replica: u64, why: String },
-    /// The leader has stepped down all the same.
+    /// The leader has stepped down anyway.
     #[error("replica {replica} has not taken over within {ms} ms; the replicas elect a leader")]
     NotTakenOver { replica: u64, ms: u64 },
-    /// It is a member that does not count yet; the same request succeeds later.
+    /// It is a member that does not count towards the majority yet; the same request succeeds
+    /// later.
     #[error("replica {replica} is being added and does not count yet: {why}")]
     CatchingUp { replica: u64, why: String },
     /// Nothing has changed.
@@ -134,7 +136,7 @@ pub enum Refusal {
     Registration(String),
 }
 
-/// A topic in the words of an error.
+/// Describes a topic for an error message.
 fn described(topic: &TopicConfig) -> String {
     let TopicConfig { name, read_queue_count, write_queue_count, perm, .. } = topic;
     match read_queue_count == write_queue_count {

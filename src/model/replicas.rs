@@ -1,4 +1,4 @@
-//! The replicas of a shard: how they are, and what operators want of them.
+//! The replicas of a shard: their state, and what operators request of them.
 
 use serde::{Deserialize, Serialize};
 
@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ReplicaSet {
-    /// Number of the replica that says this.
+    /// Number of the replica whose view this is.
     pub id: u64,
     /// `None` while none is known.
     pub leader: Option<u64>,
@@ -22,7 +22,7 @@ pub struct ReplicaState {
     pub id: u64,
     /// `host:port` at which clients reach it, if that is known.
     pub address: Option<String>,
-    /// It counts for the majority.
+    /// It counts towards the majority.
     pub is_voter: bool,
     /// Its disk is full, as far as this replica knows.
     #[serde(default)]
@@ -31,18 +31,18 @@ pub struct ReplicaState {
     pub lag: Option<ReplicaLag>,
 }
 
-/// What a replica lacks of the leader's log.
+/// What a replica is missing of the leader's log.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ReplicaLag {
     pub bytes: u64,
-    /// How old the oldest part is that it lacks, ms.
+    /// Age of the oldest part that it is missing, ms.
     pub ms: u64,
-    /// Time since its last answer, ms. `None` if this leader has had none.
+    /// Time since its last reply, ms. `None` if it has not replied to this leader yet.
     pub silent_ms: Option<u64>,
 }
 
-/// A replica that has not answered for so long counts as unreachable, ms.
+/// A replica that has not replied for this long counts as unreachable, ms.
 pub const SILENT_MAX_MS: u64 = 1_000;
 
 impl ReplicaLag {
@@ -60,22 +60,23 @@ impl ReplicaSet {
         self.leader == Some(self.id)
     }
 
-    /// Numbers of those that count for the majority.
+    /// Numbers of the replicas that count towards the majority.
     pub fn voters(&self) -> Vec<u64> {
         self.replicas.iter().filter(|replica| replica.is_voter).map(|replica| replica.id).collect()
     }
 }
 
-/// What an operator wants of the replicas of a shard; for its leader.
+/// An operator's order about the replicas of a shard, for the shard's leader.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ReplicaOrder {
-    /// Hands the leadership over to this replica, which keeps it.
+    /// Transfers the leadership to this replica, which keeps it.
     Transfer { to: u64 },
-    /// Makes a replica, which is reached at this address by the others, a member. Repeated until it has
-    /// caught up and counts for the majority.
+    /// Makes a replica a member; the others reach it at this address. Repeated until it has caught
+    /// up and counts towards the majority.
     Add { replica: u64, address: String },
-    /// Removes a replica from the members, even if too few others answer if that is forced.
+    /// Removes a replica from the members; if forced, even when too few others reply.
     Remove { replica: u64, is_forced: bool },
-    /// Hands it over to any other one, because this process stops. Inside of a process only.
+    /// Transfers the leadership to any other replica, because this process is stopping. Only within
+    /// a process.
     StepDown,
 }

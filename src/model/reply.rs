@@ -15,8 +15,8 @@ use crate::model::replicas::ReplicaSet;
 use crate::model::request::{BrokerQueue, ConsumeType, MessageModel, QueueOf, SubscriptionData};
 use crate::model::topic::TopicConfig;
 
-/// The members of a consumer group. Replies to all of them share it, and are encoded once: when the members
-/// change, each member asks for the list, so a thousand of them cause a million names.
+/// The members of a consumer group. All replies share the list, and it is encoded once: when the
+/// members change, each member requests it, so a thousand members cause a million names.
 #[derive(Debug, Default)]
 pub struct MemberList {
     members: Vec<ClientId>,
@@ -28,7 +28,7 @@ impl MemberList {
         Self { members, encoded: OnceLock::new() }
     }
 
-    /// The result of `encode`, which is always the same.
+    /// The encoded list: the result of `encode`, which must always be the same.
     pub fn encoded(&self, encode: impl FnOnce(&[ClientId]) -> Vec<u8>) -> &[u8] {
         self.encoded.get_or_init(|| encode(&self.members))
     }
@@ -60,10 +60,10 @@ pub enum Reply {
     Offset(QueueOffset),
     StoreTime(Option<Timestamp>),
     HeartbeatTaken,
-    /// The client has left, over whichever connections it had; the other shards are to forget it too.
+    /// The client has left, whichever connections it had; the other shards must forget it too.
     Unregistered,
     Members(Arc<MemberList>),
-    /// The client that waits for a reply has got it.
+    /// The client that waits for a reply has received it.
     ReplyPushed(QueueId),
     /// The queues that the client owns.
     Locked(Vec<BrokerQueue>),
@@ -79,9 +79,9 @@ pub enum Reply {
     OffsetsReset(Vec<(BrokerQueue, i64)>),
     /// Next offset to consume, for each queue that a client reads.
     ConsumerStatus(Vec<(ClientId, Vec<(BrokerQueue, i64)>)>),
-    /// The body of a client's reply, unread.
+    /// The body of a client's reply, not decoded.
     Relayed(Bytes),
-    /// Some of the groups, and the number of all.
+    /// Some of the groups, and the number of all groups.
     GroupConfigs {
         configs: Vec<GroupConfig>,
         count: usize,
@@ -162,7 +162,7 @@ impl MemberConnections {
     }
 }
 
-/// How far a group is.
+/// How far a group has consumed.
 #[derive(Clone, Debug, PartialEq)]
 pub struct GroupProgress {
     pub queues: Vec<QueueProgress>,
@@ -178,6 +178,6 @@ pub struct QueueProgress {
     pub end: QueueOffset,
     /// When the last consumed message was stored.
     pub last_at: Option<Timestamp>,
-    /// When the first message that is not consumed was stored.
+    /// When the first message that is not yet consumed was stored.
     pub waiting_since: Option<Timestamp>,
 }

@@ -57,7 +57,8 @@ pub enum Request {
     GroupMembers {
         group: GroupName,
     },
-    /// Hands a consumer's reply to the client that sent the request; in the form of a message [324, 325].
+    /// Forwards a consumer's reply, in the form of a message, to the client that sent the request
+    /// [324, 325].
     SendReply(Produce),
     /// Whether the broker can filter by this expression [46].
     CheckFilter(Expression),
@@ -75,15 +76,15 @@ pub enum Request {
         key: ByteString,
         count_max: u32,
     },
-    /// Makes a topic, or changes it [17].
+    /// Creates a topic, or changes it [17].
     UpdateTopic(TopicConfig),
-    /// Makes a topic; one that is there and differs is refused [17 with a field of ours].
+    /// Creates a topic; refused if it exists and differs [17 with a field of ours].
     CreateTopic(TopicConfig),
     /// [215]
     DeleteTopic {
         topic: TopicName,
     },
-    /// Takes a delayed message back before it is delivered; `handle` says which [370].
+    /// Recalls a delayed message before it is delivered; `handle` identifies it [370].
     Recall {
         topic: TopicName,
         handle: ByteString,
@@ -98,14 +99,15 @@ pub enum Request {
     },
     /// [28]
     RuntimeInfo,
-    /// A consumer could not process a message; it is to come back [36].
+    /// A consumer could not process a message; it will be delivered again [36].
     SendBack(SendBack),
-    /// Makes a consumer group, or changes it [200].
+    /// Creates a consumer group, or changes it [200].
     UpdateGroup(GroupConfig),
-    /// The same for several, all or none [225].
+    /// The same for several groups, all or none [225].
     UpdateGroups(Vec<GroupConfig>),
-    /// Makes the groups that do not exist, with the default configuration, and the retry topics that they
-    /// lack. Between the shards of a process only: heartbeats and messages that come back imply it.
+    /// Creates the groups that do not exist, with the default configuration, and the retry topics
+    /// that they are missing. Only between the shards of a process: heartbeats and returned
+    /// messages imply it.
     CreateGroups {
         groups: Vec<GroupName>,
     },
@@ -128,22 +130,22 @@ pub enum Request {
     GroupsOf {
         topic: TopicName,
     },
-    /// How far a group is [208].
+    /// How far a group has consumed [208].
     GroupProgress {
         group: GroupName,
         topic: Option<TopicName>,
     },
-    /// Has a group go on at other offsets [222].
+    /// Makes a group continue at other offsets [222].
     ResetGroup(ResetGroup),
-    /// Where the members of a group are in a topic, as they say themselves; of one member, or of all [223].
+    /// The positions of a group's members in a topic, as reported by one member or by all [223].
     ConsumerStatus {
         topic: TopicName,
         group: GroupName,
         client: Option<ClientId>,
     },
-    /// What a consumer says about itself [307].
+    /// What a consumer reports about itself [307].
     RunningInfo(RunningInfo),
-    /// Has a consumer process one message at once [309].
+    /// Makes a consumer process one message immediately [309].
     ConsumeDirectly(ConsumeDirectly),
     /// The configuration of a group [352].
     GroupConfig {
@@ -154,11 +156,11 @@ pub enum Request {
         first: usize,
         count_max: usize,
     },
-    /// Of stock tools, about replicas.
+    /// A request of stock tools about replicas.
     Controller(ControllerRequest),
-    /// How the replicas of this shard are [30001].
+    /// The state of the replicas of this shard [30001].
     Replicas,
-    /// Changes who leads this shard, or who has a copy of it [30001].
+    /// Changes which replica leads this shard, or which replicas it has [30001].
     ChangeReplicas(ReplicaOrder),
 }
 
@@ -185,7 +187,7 @@ impl Request {
         }
     }
 
-    /// Whether only the leader among the copies of a shard may execute it, because it changes
+    /// Whether only the leader among the replicas of a shard may execute it, because it changes
     /// durable state. A heartbeat and a pull do more on the leader, but not only there.
     pub fn needs_leader(&self) -> bool {
         matches!(
@@ -208,8 +210,8 @@ impl Request {
         )
     }
 
-    /// Whether the answer says what is newest, which only the leader knows. Locks are renewed without an
-    /// entry of the log, so a former leader would renew what another client owns by now.
+    /// Whether the reply states what is newest, which only the leader knows. Locks are renewed
+    /// without a log entry, so a former leader would renew a lock that another client owns by now.
     pub fn reads_newest(&self) -> bool {
         matches!(
             self,
@@ -235,7 +237,7 @@ pub struct BrokerQueue {
     pub queue: QueueOf,
 }
 
-/// Queues of which a client of an ordered group is to be the owner, or no longer.
+/// Queues that a client of an ordered group wants to own, or to release.
 #[derive(Clone, Debug, PartialEq)]
 pub struct LockQueues {
     pub group: GroupName,
@@ -261,7 +263,8 @@ pub struct Produce {
     pub flag: i32,
     pub properties: Bytes,
     pub reconsume_times: i32,
-    /// For a message that comes back to its group: how often it may, if the client says so.
+    /// For a message that returns to its group: how often it may return, if the client specifies
+    /// that.
     pub retry_count_max: Option<i32>,
     /// The body holds several messages (remoting reference, 4.5).
     pub is_batch: bool,
@@ -271,12 +274,12 @@ pub struct Produce {
 /// A message that a consumer could not process.
 #[derive(Clone, Debug, PartialEq)]
 pub struct SendBack {
-    /// Of the message's record.
+    /// Log offset of the message's record.
     pub offset: LogOffset,
     pub group: GroupName,
-    /// 0: chosen by the broker. Negative: it becomes a dead letter at once.
+    /// 0: chosen by the broker. Negative: it becomes a dead letter immediately.
     pub delay_level: i32,
-    /// How often it may come back, instead of what the group's configuration says.
+    /// How often it may return; overrides the group's configuration.
     pub retry_count_max: Option<i32>,
 }
 
@@ -305,7 +308,7 @@ pub struct Pull {
     pub bytes_max: Option<u32>,
     /// Offset to commit with this request.
     pub commit: Option<i64>,
-    /// How long to hold the request if there is no message, ms. `None`: reply at once.
+    /// How long to hold the request if there is no message, ms. `None`: reply immediately.
     pub hold_ms: Option<u64>,
     /// The filter in the request; `None`: use the one from the group's heartbeat.
     pub subscription: Option<Expression>,
@@ -371,15 +374,15 @@ pub struct Presence {
     pub consumers: Vec<ConsumerData>,
 }
 
-/// Where a group is to go on in the queues of a topic.
+/// Where a group continues in the queues of a topic.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ResetGroup {
     pub group: GroupName,
     pub topic: TopicName,
-    /// All queues if there is none.
+    /// `None`: all queues.
     pub queue: Option<QueueId>,
     pub to: ResetTo,
-    /// Also to a later offset than the committed one.
+    /// Whether the group may also move to offsets later than the committed ones.
     pub is_forced: bool,
 }
 
@@ -400,7 +403,7 @@ pub struct RunningInfo {
     pub with_stacks: bool,
 }
 
-/// A message for a consumer to process at once, outside of its queues.
+/// A message for a consumer to process immediately, outside its queues.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ConsumeDirectly {
     pub group: GroupName,
@@ -411,7 +414,7 @@ pub struct ConsumeDirectly {
     pub offset: LogOffset,
 }
 
-/// Variants are named as in the protocol, which also allows their index.
+/// Variants are named as in the protocol, which also accepts their index.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ConsumeType {
     #[serde(rename = "CONSUME_ACTIVELY")]
@@ -423,7 +426,7 @@ pub enum ConsumeType {
     Pop,
 }
 
-/// Variants are named as in the protocol, which also allows their index.
+/// Variants are named as in the protocol, which also accepts their index.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "UPPERCASE")]
 pub enum MessageModel {

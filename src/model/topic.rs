@@ -11,7 +11,7 @@ pub const PERM_WRITE: u32 = 2;
 /// Other topics may inherit from this one.
 pub const PERM_INHERIT: u32 = 1;
 
-/// The names of the topics of groups begin with it, for retries and dead letters, and of few others.
+/// First character of the names of groups' topics, for retries and dead letters, and of few others.
 pub const GROUP_TOPIC_SIGN: char = '%';
 
 /// The topic that automatic creation copies (remoting reference, 2.6).
@@ -31,22 +31,22 @@ const BUILT_IN: [&str; 5] = [
     WHOLE_TABLE_MARK,
     "OFFSET_MOVED_EVENT",
 ];
-/// What the names of further ones begin with.
+/// Prefixes of the names of further built-in topics.
 const BUILT_IN_PREFIXES: [&str; 2] = ["RMQ_SYS_", "rmq_sys_"];
 /// Where clients send their traces: created like any other topic (remoting reference, 5.22).
 const TRACE_PREFIXES: [&str; 2] = ["RMQ_SYS_TRACE_TOPIC", "rmq_sys_TRACE_DATA_"];
-/// Behind a cluster's name: the topic by which replies to requests come back.
+/// Follows a cluster's name: the topic through which replies to requests return.
 const REPLY_TOPIC_SUFFIX: &str = "_REPLY_TOPIC";
 
-/// Whether every broker has a topic of this name that belongs to itself.
+/// Whether every broker has a topic of its own with this name.
 pub fn is_built_in(name: &str) -> bool {
     let begins = |prefixes: [&str; 2]| prefixes.iter().any(|prefix| name.starts_with(prefix));
     BUILT_IN.contains(&name) || (begins(BUILT_IN_PREFIXES) && !begins(TRACE_PREFIXES))
 }
 
-/// Whether the brokers of a cluster have topics of this name for themselves: one is called like the
-/// cluster, by whose route clients find the brokers on which to create a topic (remoting reference,
-/// 5.11).
+/// Whether the brokers of a cluster have topics of their own with this name. One is named after the
+/// cluster; clients use its route to find the brokers on which to create a topic (remoting
+/// reference, 5.11).
 pub fn is_of_cluster(name: &str, cluster: &str) -> bool {
     name.strip_prefix(cluster).is_some_and(|rest| rest.is_empty() || rest == REPLY_TOPIC_SUFFIX)
 }
@@ -56,7 +56,8 @@ pub fn is_reply_topic(name: &str) -> bool {
     name.ends_with(REPLY_TOPIC_SUFFIX)
 }
 
-/// The topic by whose route consumers find a broker that hands on their replies (remoting reference, 3.9).
+/// The topic whose route consumers use to find a broker that forwards their replies (remoting
+/// reference, 3.9).
 pub fn reply_topic(cluster: &str) -> String {
     format!("{cluster}{REPLY_TOPIC_SUFFIX}")
 }
@@ -79,8 +80,8 @@ pub const QUEUES_MAX: usize = 1_000_000;
 /// two templates and [`WHOLE_TABLE_MARK`]; a stock broker has about ten of its own).
 pub const REGISTERED_TOPICS_MAX: usize = TOPICS_MAX + 100;
 
-/// Maximum size of a list of topics: of each its name, two quotes and a comma. Names of ordinary
-/// topics always fit; retry topics of groups with long names may be too many.
+/// Maximum size of a list of topics, bytes: for each, its name, two quotes and a comma. Names of
+/// ordinary topics always fit; retry topics of groups with long names may be too many.
 pub const TOPIC_LIST_SIZE_MAX: usize = 15 << 20;
 
 /// Maximum number of queues of a topic per shard. 1024 is the reference's own maximum.

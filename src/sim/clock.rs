@@ -19,7 +19,7 @@ pub struct Clock {
     timers_made: Cell<u64>,
 }
 
-/// Ends when its time has come. Dropping this removes its timer.
+/// Ready when its time has come. Dropping this removes its timer.
 pub struct Sleep {
     clock: Rc<Clock>,
     until: Duration,
@@ -40,7 +40,8 @@ impl Clock {
         Sleep { clock: self.clone(), until, number: self.timers_made.get() }
     }
 
-    /// Jumps to the next timer, and wakes everyone whose time has come. False if there is none.
+    /// Jumps to the next timer, and wakes every task whose time has come. False if there is no
+    /// timer.
     pub(super) fn jump(&self) -> bool {
         let next = self.timers.borrow().first_key_value().map(|((until, _), _)| *until);
         let Some(next) = next else { return false };

@@ -1,4 +1,4 @@
-//! What one copy of a log sends to another, read from disk.
+//! What one replica of a log sends to another, read from disk.
 
 use super::disk::SimDisk;
 use crate::model::LogOffset;

@@ -57,13 +57,13 @@ impl SimDisk {
         self.0.borrow_mut().capacity_bytes = capacity_bytes;
     }
 
-    /// Power is lost during the operation after the next `steps` ones.
+    /// Cuts the power during the operation after the next `steps` ones.
     pub fn lose_power_after(&self, steps: u64) {
         let mut machine = self.0.borrow_mut();
         machine.last_step = machine.steps.saturating_add(steps);
     }
 
-    /// Power is lost now.
+    /// Cuts the power now.
     pub fn lose_power(&self) {
         self.0.borrow_mut().power_is_on = false;
     }

@@ -153,7 +153,7 @@ impl Machine {
         ticket
     }
 
-    /// A write ends: decides what lands and what its caller gets.
+    /// Ends a write: decides what lands and what its caller gets.
     pub fn land(
         &mut self,
         write: &InFlight,

@@ -9,7 +9,7 @@
 //! real, and that a log passes on each of them; [`copies`] is what one log sends to another.
 //!
 //! Invariants:
-//! - The same seed and the same calls give the same operations, outcomes and trace hash.
+//! - The same seed and the same calls produce the same operations, outcomes and trace hash.
 //! - Nothing here reads a clock, starts a thread or draws a number that is not from the seed.
 //!
 //! Ordinary library code rather than test code, so unit tests, simulations and bug reports can all

@@ -155,12 +155,12 @@ impl<M> Network<M> {
         }))
     }
 
-    /// Applies to frames that are sent from now on.
+    /// Sets the conditions for frames that are sent from now on.
     pub fn set_conditions(&self, conditions: Conditions) {
         self.0.conditions.set(conditions);
     }
 
-    /// Panics if the address is in use.
+    /// Listens at `address`. Panics if it is in use.
     pub fn listen(&self, address: Address) -> Listener<M> {
         let backlog = Rc::new(Backlog { waiting: RefCell::default(), arrived: Waiters::default() });
         let other = self.0.listeners.borrow_mut().insert(address, Rc::downgrade(&backlog));
@@ -174,7 +174,7 @@ impl<M> Network<M> {
         connected.unwrap_or_else(|_| Err(ErrorKind::TimedOut.into()))
     }
 
-    /// Nothing arrives in this direction from now on.
+    /// Blocks a link: nothing arrives in this direction from now on.
     pub fn block(&self, from: Node, to: Node) {
         self.0.blocked.borrow_mut().insert((from, to));
     }
@@ -255,7 +255,8 @@ impl<M> Network<M> {
         self.0.blocked.borrow().contains(&link)
     }
 
-    /// The link of `pipe` was unblocked: what was held arrives after all, or the stream breaks.
+    /// Handles the unblocking of the link of `pipe`: what was held arrives after all, or the stream
+    /// breaks.
     fn send_again(&self, pipe: &Pipe<M>) {
         let has_frames = !pipe.frames.borrow().is_empty();
         let percent = self.0.conditions.get().breaks_after_block_percent;
@@ -348,7 +349,7 @@ impl<M> SendHalf<M> {
         self.other_direction.drop_receiver();
     }
 
-    /// Whether there is room for a frame, or why there never will be; none to wait.
+    /// Whether there is room for a frame, or why there never will be; `None` to wait.
     fn room(&self) -> Option<io::Result<()>> {
         let (from, to) = self.pipe.link;
         if self.pipe.is_ended.get() {
@@ -381,8 +382,8 @@ impl<M> Drop for SendHalf<M> {
 }
 
 impl<M> RecvHalf<M> {
-    /// The next frame; none when the peer has ended the stream, or this side has closed it. May be
-    /// dropped without losing a frame.
+    /// The next frame; `None` when the peer has ended the stream, or this side has closed it. May
+    /// be dropped without losing a frame.
     pub async fn recv(&mut self) -> io::Result<Option<M>> {
         let clock = &self.network.0.clock;
         loop {
@@ -394,7 +395,7 @@ impl<M> RecvHalf<M> {
         }
     }
 
-    /// When the next frame arrives, as far as it is known; none to wait.
+    /// When the next frame arrives, as far as it is known; `None` to wait.
     fn next_arrival(&self) -> Option<io::Result<Duration>> {
         if self.pipe.is_receiver_gone.get() {
             return Some(Ok(Duration::ZERO));

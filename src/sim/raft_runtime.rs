@@ -117,7 +117,7 @@ impl AsyncRuntime for SimRuntime {
         let (result, handle) = channel::Oneshot::channel();
         let name = Location::caller().to_string();
         Self::current().spawn(name, async move {
-            // An error means that nobody wants the result.
+            // An error means that the result is no longer wanted.
             result.send(future.await).ok();
         });
         JoinHandle(handle)
@@ -139,7 +139,7 @@ impl AsyncRuntime for SimRuntime {
         Timeout::new(future, Self::sleep_until(deadline))
     }
 
-    /// A panic in a task is one of the simulation.
+    /// Always false: a panic in a task is a panic of the whole simulation.
     fn is_panic(_: &Killed) -> bool {
         false
     }
@@ -158,7 +158,7 @@ impl AsyncRuntime for SimRuntime {
         self.tasks.run_until(future)
     }
 
-    /// Runs `work` at once, in the caller.
+    /// Runs `work` immediately, in the caller.
     fn spawn_blocking<F, T>(work: F) -> impl Future<Output = Result<T, io::Error>> + Send
     where
         F: FnOnce() -> T + Send + 'static,

@@ -39,13 +39,13 @@ pub fn run<T>(future: impl Future<Output = T>) -> T {
 pub struct Tasks<'a> {
     rng: RefCell<Rng>,
     clock: Rc<Clock>,
-    /// By number; none if it is done, was killed, or is being polled.
+    /// By number; `None` if it is done, was killed, or is being polled.
     tasks: RefCell<Vec<Option<Task<'a>>>>,
     woken: WokenTasks,
     groups: RefCell<Vec<GroupState>>,
     /// The group of the task that is being polled.
     current: Cell<Group>,
-    /// Since time last passed.
+    /// Number of polls since time last passed.
     polls: Cell<u64>,
     trace: Cell<u64>,
 }
@@ -61,7 +61,7 @@ struct Task<'a> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Group(usize);
 
-/// Of tasks that were spawned outside of every other group. It is neither paused nor killed.
+/// The group of tasks that were spawned outside every other group. It is neither paused nor killed.
 const ROOT: Group = Group(0);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -172,7 +172,7 @@ impl<'a> Tasks<'a> {
         Group(groups.len() - 1)
     }
 
-    /// From now on none of its tasks is polled. Time passes, and wakes are kept.
+    /// Pauses a group: from now on none of its tasks is polled. Time passes, and wakes are kept.
     pub fn pause(&self, group: Group) {
         self.change(group, GroupState::Paused);
     }

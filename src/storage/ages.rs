@@ -36,7 +36,7 @@ const ABSENCE_MAX_MS: u64 = 90 * 86_400_000;
 /// Maximum number of unread steps; further ones are dropped.
 const STEPS_MAX: usize = 16;
 
-/// The wall clock was set.
+/// A step of the wall clock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ClockStep {
     /// Its value without the step.
@@ -203,7 +203,7 @@ impl Ages {
         self.full.back().map(|&(base, _)| base)
     }
 
-    /// Another segment is full, newer than all with an age.
+    /// Records that another segment is full, newer than all with an age.
     pub(super) fn note_full(&mut self, segment: &Unaged) {
         let Some(clock) = &self.clock else { return };
         let latest = clock.latest(clock.seen.moment);
@@ -233,12 +233,12 @@ impl Ages {
         while self.full.pop_front_if(|(base, _)| *base < begin).is_some() {}
     }
 
-    /// The log now ends in the segment at `active`, which is not full.
+    /// Drops the ages from the segment at `active` on: the log now ends there, and it is not full.
     pub(super) fn drop_from(&mut self, active: LogOffset) {
         while self.full.pop_back_if(|(base, _)| *base >= active).is_some() {}
     }
 
-    /// The head of the ages in a snapshot; nothing before the clock runs. While an absence is
+    /// The head of the ages in a snapshot; `None` before the clock runs. While an absence is
     /// pending, the next run must add it too.
     pub fn head(&self) -> Option<AgesHead> {
         let clock = self.clock?;
@@ -342,8 +342,8 @@ mod tests {
         }
     }
 
-    /// The absence makes no segment older that was filled before the crash but is in no snapshot,
-    /// or that was filled before the absence counts.
+    /// The absence does not make a segment older that was filled before the crash but is in no
+    /// snapshot, or that was filled before the absence counts.
     #[test]
     fn an_absence_makes_nothing_older_that_came_after_it() {
         let mut second = restarted(&first_run());

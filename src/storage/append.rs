@@ -13,15 +13,15 @@ pub struct Append {
     pub space: SpaceClass,
 }
 
-/// What an append may use of a nearly full disk.
+/// How much of a nearly full disk an append may use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SpaceClass {
     /// Not the reserve: refused with [`AppendError::DiskFull`] when free space is below it.
     Ordinary,
     /// The reserve as well. For small facts that keep the broker working, and free space again.
     Reserved,
-    /// The same, and also if another copy of the log leads: the consensus engine has entries of its
-    /// own then.
+    /// The same, and also while another replica leads: the consensus engine has entries of its own
+    /// then.
     Engine,
 }
 
@@ -43,7 +43,7 @@ pub enum AppendError {
     DiskFull,
     #[error("a write has failed; the log is closed")]
     Fenced,
-    /// Only the leader among the copies of a log appends entries of its own.
+    /// Only the leader among the replicas of a log appends entries of its own.
     #[error("another copy of the log leads")]
     NotLeader,
     #[error("the entry exceeds the size limit")]

@@ -9,14 +9,14 @@ pub enum Flush {
     Async,
 }
 
-/// Who advances the committed mark, below which entries are acknowledged and readable.
+/// Who advances the committed watermark, below which entries are acknowledged and readable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CommitRule {
     /// This log alone, by its [`Flush`].
     Local,
-    /// The owner, through [`Store::commit_to`](super::Store::commit_to), because copies of the log
-    /// on other machines count too. After a start, nothing after the newest snapshot is committed
-    /// until then.
+    /// The owner, through [`Store::commit_to`](super::Store::commit_to), because replicas of the
+    /// log on other machines count too. After a start, nothing after the newest snapshot is
+    /// committed until the owner says so.
     Driven,
 }
 

@@ -1,5 +1,5 @@
-//! A copy of a whole log, for a replica that lacks what the leader's log no longer has: which files
-//! it consists of. Pure.
+//! A copy of a whole log, for a replica that is missing entries which the leader's log no longer
+//! has: which files it consists of. Pure.
 //!
 //! ```text
 //!   a log      │ 0…0 │ 1…0 │ 2…0 │ 3…   ▏end        segments, the last one up to `end`
@@ -8,8 +8,8 @@
 //!   copy.list  the files of a copy that is arriving;  copy.taken  of one that replaces the log
 //! ```
 //!
-//! Everything below `end` is committed, so a log of any replica has the same bytes there. Only what
-//! fillers cover differs, which nobody reads.
+//! Everything below `end` is committed, so a log of any replica has the same bytes there. Only the
+//! bytes that fillers cover may differ; they are never read.
 
 use std::mem::size_of;
 
@@ -148,7 +148,7 @@ impl LogCopy {
         [head.as_bytes(), rows.as_bytes()].concat()
     }
 
-    /// `None` unless it is intact.
+    /// Returns `None` unless the list is intact.
     pub(super) fn decode(bytes: &[u8], seed: u32) -> Option<Self> {
         let (head, rest) = CopyHead::ref_from_prefix(bytes).ok()?;
         let count = usize::try_from(head.file_count.get()).ok().filter(|n| *n <= COPY_FILES_MAX)?;

@@ -33,7 +33,7 @@ impl CopyHolds {
         self.holds.retain(|hold| hold.id != id);
     }
 
-    /// Retention deletes nothing from here on.
+    /// The log offset from which on retention deletes nothing.
     pub fn from(&self, now_ns: u64) -> LogOffset {
         let holding = self.holds.iter().filter(|hold| now_ns < hold.until_ns);
         holding.map(|hold| hold.from).min().unwrap_or(LogOffset(u64::MAX))

@@ -1,8 +1,8 @@
-//! Sends a copy of the log: makes the list of its files and reads them, while the log goes on.
+//! Sends a copy of the log: lists its files and reads them, while the log continues to grow.
 //!
-//! Retention deletes nothing that a copy still needs, as long as the disk has space and the copy is
-//! not older than [`HOLD_MAX_NS`]. After that, reads of what is deleted fail ([`CopyReadError::Gone`]),
-//! and the receiver begins again with a newer list, of which it has most files.
+//! Retention deletes nothing that a copy still needs, while the disk has space and the copy is not
+//! older than [`HOLD_MAX_NS`]. After that, reads of what is deleted fail ([`CopyReadError::Gone`]),
+//! and the receiver starts again with a newer list, of which it already has most files.
 
 use std::collections::BTreeMap;
 
@@ -31,7 +31,7 @@ pub struct CopySource<D: Disk> {
     store: Store<D>,
     copy: LogCopy,
     hold: u64,
-    /// The file that is not a segment and was read last.
+    /// The last file read that is not a segment.
     open: Option<(usize, D::File)>,
 }
 
@@ -58,7 +58,7 @@ impl<D: Disk> Store<D> {
         Ok(source)
     }
 
-    /// Retention deletes nothing from here on.
+    /// The log offset from which on retention deletes nothing.
     pub(super) fn held_by_copies(&self) -> LogOffset {
         match self.0.log.borrow().space {
             SpaceState::Enough => self.0.upkeep.borrow().copies.from(self.0.disk.clock_ns()),
@@ -72,7 +72,7 @@ impl<D: Disk> CopySource<D> {
         &self.copy
     }
 
-    /// Retention may delete everything from now on.
+    /// Ends the hold: retention may delete everything from now on.
     pub fn release(&self) {
         self.store.0.upkeep.borrow_mut().copies.end(self.hold);
     }
@@ -92,7 +92,8 @@ impl<D: Disk> CopySource<D> {
         let index =
             |(&place, &size): (&LogOffset, &u64)| CopyFile { part: CopyPart::Index, place, size };
         let log = self.store.0.log.borrow();
-        // Of segments that have left the log: a start may need them to know what queues have lost.
+        // Includes those of segments that have left the log: a start may need them to know what
+        // queues have lost.
         files.extend(indexes.range(..log.begin()).map(index));
         for segment in log.segments.iter().filter(|segment| segment.range.start < self.copy.end) {
             let (place, end) = (segment.range.start, segment.range.end.min(self.copy.end));
@@ -106,7 +107,8 @@ impl<D: Disk> CopySource<D> {
         Ok(())
     }
 
-    /// `size` bytes at `position` of a file, both multiples of the block size; less at its end.
+    /// Reads `size` bytes at `position` of a file, both multiples of the block size; less at its
+    /// end.
     pub async fn read(
         &mut self,
         number: usize,
@@ -121,7 +123,7 @@ impl<D: Disk> CopySource<D> {
         let source = self.open(number, file).await?;
         let count = (file.size - position).min(size as u64) as usize;
         let bytes = source.read(position, count.next_multiple_of(BLOCK_SIZE)).await?;
-        // Its file may have become another one's meanwhile.
+        // The file may have become another segment's meanwhile.
         if file.part == CopyPart::Segment && file.place < self.store.begin() {
             return Err(gone());
         }

@@ -8,7 +8,7 @@ use crate::model::LogOffset;
 /// Number of cuts remembered. After more cuts than this, a waiter learns that its entry is gone.
 const CUTS_KEPT: usize = 64;
 
-/// The end of an append that is waited for.
+/// The end of an append that a task waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Awaited {
     pub end: LogOffset,
@@ -28,7 +28,7 @@ impl Cuts {
         self.count
     }
 
-    /// The log was cut at `place`.
+    /// Records that the log was cut at `place`.
     pub fn note(&mut self, place: LogOffset) {
         self.count += 1;
         self.places.push_back(place);

@@ -1,4 +1,4 @@
-//! Cuts off the end of a running log: uncommitted entries that another copy, which was elected,
+//! Cuts off the end of a running log: uncommitted entries that another replica, which was elected,
 //! does not have.
 //!
 //! ```text
@@ -43,7 +43,7 @@ enum Stage {
     Done,
 }
 
-/// What stays: everything up to an entry, or everything below a place.
+/// What a cut keeps: everything up to an entry, or everything below a place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum CutAfter {
     Ordinal(u64),
@@ -65,7 +65,7 @@ impl<D: Disk> Hold<D> {
         store.0.background.take().await;
         let mut hold = Self { store: store.clone(), stage: Stage::Unchanged, holds_syncs: false };
         store.0.log.borrow_mut().is_held = true;
-        // What belongs to a group that has not ended may be written now.
+        // Entries of a group that has not ended may be written now.
         store.0.work.notify();
         let is_still = || {
             let log = store.0.log.borrow();
@@ -81,7 +81,7 @@ impl<D: Disk> Hold<D> {
         Ok(hold)
     }
 
-    /// The place of the cut that keeps what `after` says.
+    /// Finds the place of the cut that keeps what `after` specifies.
     pub async fn find(self, after: CutAfter) -> Result<Cut<D>, CutError> {
         let (mut at, end, next_ordinal, mut epoch, mut reader) = {
             let log = self.store.0.log.borrow();
@@ -131,12 +131,12 @@ impl<D: Disk> Hold<D> {
         &self.store
     }
 
-    /// From here on, the log can no longer stay unchanged.
+    /// Called before the first change: from here on, the log can no longer be left unchanged.
     pub fn begin_changing(&mut self) {
         self.stage = Stage::Changing;
     }
 
-    /// The new log is in place.
+    /// Ends the hold: the new log is in place.
     pub fn end(mut self) -> Store<D> {
         self.stage = Stage::Done;
         self.store.clone()

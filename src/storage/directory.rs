@@ -4,7 +4,7 @@
 //! contain the message. In every segment on the way it reads one page with fences and one with
 //! runs. These stay in the cache, where consumers that read forward, and other queues, find them.
 //!
-//! A damaged part of an index file is rebuilt from the segment at once
+//! A damaged part of an index file is rebuilt from the segment immediately
 //! ([`rebuild`](super::rebuild)), and the search starts again.
 
 use std::rc::Rc;
@@ -124,8 +124,8 @@ impl<D: Disk> Store<D> {
         if self.standing().cut_count != cut_count {
             return Err(Stop::Changed);
         }
-        // Both caches at once, so that the lookup that follows finds them whatever has been evicted
-        // meanwhile.
+        // Fills both caches in one step, so that the lookup that follows finds them whatever has
+        // been evicted meanwhile.
         let mut index = self.0.index.borrow_mut();
         index.note_stretch(key, Stretch::Run(run));
         index.insert_page(page, bytes);

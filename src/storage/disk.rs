@@ -103,7 +103,7 @@ pub trait DiskFile: Clone + 'static {
     fn size(&self) -> u64;
 
     /// Writes all of `buffer` at `offset`. The future must be driven to completion, because a
-    /// submitted write takes effect even if nobody waits for it. A short write is an error.
+    /// submitted write takes effect even if nothing waits for it. A short write is an error.
     async fn write(
         &self,
         offset: u64,

@@ -57,8 +57,8 @@ pub struct EntryHeader {
     pub epoch: U32,
     /// What the entry concerns, in the broker's numbering.
     pub subject: U32,
-    /// Own offset minus the durable mark when the entry was appended; [`DURABLE_LAG_UNKNOWN`] if
-    /// that does not fit. Recovery uses it to decide whether a hole before this entry had been
+    /// Own offset minus the durable watermark when the entry was appended; [`DURABLE_LAG_UNKNOWN`]
+    /// if that does not fit. Recovery uses it to decide whether a hole before this entry had been
     /// acknowledged.
     pub durable_lag: U32,
     pub kind: u8,

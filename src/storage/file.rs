@@ -272,7 +272,7 @@ impl BlockBuffer for DmaBuffer {
 }
 
 /// The one place where alignment is checked: 4096 for offset, size and memory, whatever the device
-/// says about itself, because some say 512 and then refuse it.
+/// reports, because some report 512 and then refuse it.
 #[track_caller]
 fn whole_blocks(offset: u64, size: usize) {
     assert!(
@@ -330,7 +330,7 @@ fn list_files(directory: &Path) -> io::Result<Vec<(String, u64)>> {
     Ok(files)
 }
 
-/// A file system without direct I/O says "invalid argument" to it.
+/// A file system without direct I/O returns "invalid argument" for it.
 fn choose(probed: io::Result<Mode>, allow_buffered: bool) -> io::Result<Mode> {
     match probed {
         Err(error) if !is(&error, Errno::EINVAL) => Err(error),

@@ -13,7 +13,7 @@
 //!
 //! A sealed range ends at a block boundary, so the next one shares no block with it and both may be
 //! in flight. A write of the open range may end inside a block. So may a sealed range in a log that
-//! takes entries from another copy. The next range begins with that same block and waits. So a
+//! takes entries from another replica. The next range begins with that same block and waits. So a
 //! block is never in two writes at once, and a block that is written again keeps its prefix.
 
 use std::collections::VecDeque;
@@ -29,7 +29,7 @@ pub const WRITES_IN_FLIGHT_MAX: usize = 8;
 /// writes would only make commits smaller and each message more expensive.
 const OPEN_IN_FLIGHT_MAX: usize = 4;
 
-/// Owns the marks `written <= submitted <= end`. All numbers are log offsets.
+/// Owns the watermarks `written <= submitted <= end`. All numbers are log offsets.
 #[derive(Debug)]
 pub struct GroupCommit {
     /// The device has everything below. Never advances once the log is fenced.
@@ -55,7 +55,7 @@ pub enum Take {
 }
 
 impl GroupCommit {
-    /// Everything below `start` is written.
+    /// Starts with everything below `start` written.
     pub fn new(start: u64) -> Self {
         Self {
             written: start,
@@ -89,19 +89,19 @@ impl GroupCommit {
         self.is_fenced
     }
 
-    /// The open range now reaches to `end`.
+    /// Extends the open range to `end`.
     pub fn handle_append(&mut self, end: u64) {
         assert!(end > self.end);
         self.end = end;
     }
 
-    /// The open range is complete and ends at a block boundary.
+    /// Seals the open range, which ends at a block boundary.
     pub fn handle_seal(&mut self) {
         assert!(block_floor(self.end) == self.end);
         self.handle_split();
     }
 
-    /// The open range is complete, wherever it ends. What follows may begin in the same block.
+    /// Seals the open range, wherever it ends. What follows may begin in the same block.
     pub fn handle_split(&mut self) {
         assert!(self.open_start < self.end);
         self.sealed.push_back(self.open_start..self.end);
@@ -139,7 +139,8 @@ impl GroupCommit {
         Some(take)
     }
 
-    /// The write of the range that begins at `start` succeeded. Returns whether `written` advanced.
+    /// Records that the write of the range that begins at `start` succeeded. Returns whether
+    /// `written` advanced.
     pub fn handle_written(&mut self, start: u64) -> bool {
         let index = self.in_flight.iter().position(|range| range.start == start);
         self.in_flight.swap_remove(index.expect("only writes in flight end"));
@@ -157,7 +158,7 @@ impl GroupCommit {
         self.written > before
     }
 
-    /// A write failed: `written` no longer advances, and no write begins again.
+    /// Handles a failed write: `written` no longer advances, and no further write begins.
     pub fn fence(&mut self) {
         self.is_fenced = true;
     }

@@ -1,6 +1,6 @@
-//! Which directory this is, and which directories the other replicas of the shard had when they were
-//! last met: a file beside the log. With it, a directory that was emptied, that belongs to another
-//! replica, or that is an older copy is recognized.
+//! Which directory this is, and which directories the other replicas of the shard had when this one
+//! last met them: a file beside the log. It reveals a directory that was emptied, that belongs to
+//! another replica, or that is an older copy.
 //!
 //! ```text
 //!   head: 0 checksum u32 | 4 version u32 | 8 replica | 16 directory | 24 starts | 32 joined | 40 peers
@@ -35,13 +35,13 @@ pub struct IdentityHead {
     pub directory: U64,
     /// How often a process has started on it.
     pub starts: U64,
-    /// 0: not all other replicas have confirmed yet that they know no other directory of this one.
-    /// 1: they have, and had nothing themselves. 2: they have, and some had.
+    /// 0: not all other replicas have confirmed yet that they know no other directory of this
+    /// replica. 1: they have, and none had votes or entries. 2: they have, and some had.
     pub joined: U64,
     pub peer_count: U64,
 }
 
-/// Another replica, as it was when it was last met.
+/// Another replica, as it was when this one last met it.
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
 pub struct PeerRow {
@@ -59,7 +59,7 @@ const _: () = {
     assert!(size_of::<PeerRow>() == 40);
 };
 
-/// How far a directory has got. None of it ever goes back in the same directory.
+/// How far a directory has progressed. None of it ever decreases in the same directory.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Mark {
     /// 0 for none.
@@ -74,9 +74,9 @@ pub struct Mark {
 pub enum Joined {
     #[default]
     Not = 0,
-    /// In a set that was new then.
+    /// In a set of replicas that was new then.
     New = 1,
-    /// In one that had votes or entries.
+    /// In a set that had votes or entries.
     Old = 2,
 }
 

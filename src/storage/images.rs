@@ -1,6 +1,7 @@
-//! Index files that were rebuilt in memory and are not on disk yet. Bounded: above [`SIZE_MAX`] a
-//! further one waits until maintenance has written one. If none can be written, because the disk
-//! refuses or the segments cannot be read completely, it fails, and so does the lookup.
+//! Index files that were rebuilt in memory and are not on disk yet. Bounded: above [`SIZE_MAX`]
+//! another rebuild waits until maintenance has written an image. If none can be written, because
+//! the disk refuses or the segments cannot be read completely, the rebuild fails, and so does the
+//! lookup.
 
 use std::rc::Rc;
 
@@ -63,7 +64,7 @@ impl Images {
         }
     }
 
-    /// The log begins at `begin`.
+    /// Drops the images of segments below `begin`, where the log begins now.
     pub fn drop_before(&mut self, begin: LogOffset) {
         self.images.retain(|&segment, _| segment >= begin);
         self.size = self.images.values().map(|image| image.bytes.len()).sum();
@@ -75,7 +76,7 @@ impl Images {
         finals.next().map(|(&segment, image)| (segment, image.clone()))
     }
 
-    /// Writing one has ended.
+    /// Records the end of an attempt to write an image.
     pub fn handle_written(&mut self, segment: LogOffset, is_written: bool) {
         self.has_failed = !is_written;
         if is_written {

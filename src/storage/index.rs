@@ -213,7 +213,7 @@ impl Index {
         }
     }
 
-    /// What lies in `hole` is damaged.
+    /// Hides the messages in `hole`, which is damaged.
     pub(super) fn hide(&mut self, hole: Range<LogOffset>) {
         self.hidden.push(hole);
     }
@@ -310,12 +310,12 @@ impl Index {
         }
     }
 
-    /// A search has found this range of the queue's messages.
+    /// Caches a range of the queue's messages that a search has found.
     pub(super) fn note_stretch(&mut self, key: QueueKey, stretch: Stretch) {
         self.stretches.get_mut().insert(key, stretch);
     }
 
-    /// The log no longer has messages of the queue below `oldest`.
+    /// Records that the log no longer has messages of the queue below `oldest`.
     pub(super) fn note_oldest(&mut self, key: QueueKey, oldest: u64) {
         if let Some(queue) = self.queues.get_mut(key) {
             queue.oldest = queue.oldest.max(oldest.min(queue.next));
@@ -375,7 +375,7 @@ impl Index {
         self.rows_cover.unwrap_or_default()
     }
 
-    /// State for the snapshot that expired messages no longer provide.
+    /// State for the snapshot that can no longer be derived from expired messages.
     pub fn next_offsets(&self) -> impl Iterator<Item = (QueueKey, QueueOffset)> + '_ {
         self.queues.range(QueueKey::FIRST).map(|(key, queue)| (key, QueueOffset(queue.next)))
     }
@@ -406,7 +406,7 @@ impl Index {
         self.queues.memory_size() + segments
     }
 
-    /// From here on, messages of the segment at `range` are added.
+    /// Begins a segment: from here on, messages of the segment at `range` are added.
     pub fn begin_segment(&mut self, range: Range<LogOffset>) {
         assert!(self.newest_segment().is_none_or(|newest| newest < range.start));
         self.newest_number += 1;
@@ -438,8 +438,8 @@ impl Index {
         self.queues.get(key).map_or(Links::NONE, |queue| queue.links)
     }
 
-    /// Messages of the queue up to `end` are in the index file of the segment at `range`, and in no
-    /// later one. From now on they can be found there too.
+    /// Records that messages of the queue up to `end` are in the index file of the segment at
+    /// `range`, and in no later one. From now on they can be found there too.
     pub(super) fn note_sealed(&mut self, key: QueueKey, range: &Range<LogOffset>, end: u64) {
         // The topic may have been deleted meanwhile.
         if let Some(queue) = self.queues.get_mut(key) {
@@ -447,7 +447,8 @@ impl Index {
         }
     }
 
-    /// All queues are linked to the oldest segment's index file: its messages leave memory.
+    /// Drops the messages of the oldest segment from memory: all queues are linked to its index
+    /// file.
     pub(super) fn drop_oldest_in_memory(&mut self) -> Option<Rc<MemorySegment>> {
         self.segments.pop_front()
     }
@@ -471,7 +472,7 @@ impl Index {
         self.ages.drop_from(active);
     }
 
-    /// The log now begins at `begin`. Nothing below can be looked up.
+    /// Drops everything below `begin`, where the log begins now. It can no longer be looked up.
     pub(super) fn drop_before(&mut self, begin: LogOffset) {
         self.begin = begin;
         self.segments.retain(|segment| segment.range.start >= begin);
@@ -493,12 +494,12 @@ impl Index {
         &self.images
     }
 
-    /// Writing an image to its file has ended.
+    /// Records the end of an attempt to write an image to its file.
     pub(super) fn handle_image_written(&mut self, segment: LogOffset, is_written: bool) {
         self.images.handle_written(segment, is_written);
     }
 
-    /// The index file of the segment was rebuilt; messages may be at other positions in it.
+    /// Inserts the rebuilt index file of the segment; messages may be at other positions in it.
     pub(super) fn insert_image(&mut self, segment: LogOffset, image: Image) {
         self.stretches.get_mut().clear();
         self.images.insert(segment, image);
@@ -506,7 +507,7 @@ impl Index {
 }
 
 impl Queue {
-    /// Messages from `first` to `end` are now indexed.
+    /// Records that messages from `first` to `end` are indexed.
     fn begin_run(&mut self, first: u64, end: u64) {
         if first < self.oldest || self.oldest == self.next {
             self.oldest = first;

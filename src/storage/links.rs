@@ -63,7 +63,7 @@ impl Links {
         links
     }
 
-    /// Messages up to `end` are in a newly sealed segment.
+    /// Adds a newly sealed segment, which contains messages up to `end`.
     pub fn advance(&mut self, segment: LogOffset, segment_size: u64, end: u64) {
         let newest = self.0[0];
         if newest.end > 0 && newest.segment != segment {

@@ -1,4 +1,4 @@
-//! Which queue, and where its messages are: the words that the index and its files share.
+//! Which queue, and where its messages are: the types that the index and its files share.
 
 use std::mem::size_of;
 

@@ -5,7 +5,7 @@
 //!   begin <= durable <= written <= end      committed <= written      (offsets in the log)
 //! ```
 //!
-//! | Mark | Everything below | Owner |
+//! | Watermark | Everything below | Owner |
 //! |---|---|---|
 //! | `end` | was appended | [`GroupCommit`](super::group_commit::GroupCommit) |
 //! | `written` | the device has | the same |
@@ -54,11 +54,11 @@ pub(super) struct Log<D: Disk> {
     pub fault: Option<DiskError>,
     /// Its end is being cut off: no appends, no new segments.
     pub is_held: bool,
-    /// Another copy of the log leads: only that one's entries are appended.
+    /// Another replica leads: only its entries are appended.
     pub is_following: bool,
     /// Where the last group of entries that is replicated as a whole ends; `None` if entries are
-    /// not grouped. What follows it is not written before its group has ended, because the write
-    /// that ends it would have to wait for that of the same block.
+    /// not grouped. Entries after it are not written before their group has ended: the write that
+    /// completes the group would have to wait for an earlier write of the same block.
     pub group_end: Option<LogOffset>,
     pub cuts: Cuts,
     pub space: SpaceState,
@@ -74,18 +74,18 @@ pub(super) struct Log<D: Disk> {
     pub metrics: Rc<Metrics>,
 }
 
-/// The committed mark.
+/// The committed watermark.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct CommitMark {
     rule: CommitRule,
     flush: Flush,
     mark: LogOffset,
-    /// The mark set by the owner of a driven log. May be ahead of `written`.
+    /// The watermark set by the owner of a driven log. May be ahead of `written`.
     pub driven_to: LogOffset,
 }
 
 impl CommitMark {
-    /// Everything below `mark` is committed.
+    /// Starts with everything below `mark` committed.
     pub fn new(config: &StoreConfig, mark: LogOffset) -> Self {
         let StoreConfig { commit: rule, flush, .. } = *config;
         Self { rule, flush, mark, driven_to: mark }
@@ -183,7 +183,7 @@ impl<D: Disk> Log<D> {
         self.segments.front().expect("a log has a segment").range.start
     }
 
-    /// Everything below may be acknowledged and read.
+    /// The committed watermark: everything below it may be acknowledged and read.
     pub fn committed(&self) -> LogOffset {
         self.commit.mark
     }
@@ -207,7 +207,7 @@ impl<D: Disk> Log<D> {
         found.range.contains(&offset).then_some(found)
     }
 
-    /// Reads the whole log from disk, also what is not committed.
+    /// Returns a reader of the whole log on disk, including what is not committed.
     pub fn reader(&self) -> LogReader<D::File> {
         let segments =
             self.segments.iter().map(|segment| (segment.range.clone(), segment.file.clone()));
@@ -236,7 +236,7 @@ impl<D: Disk> Log<D> {
         Ok(appended)
     }
 
-    /// Appends entries of another copy of this log as they are: all of `bytes`, or nothing.
+    /// Appends entries of another replica of this log byte for byte: all of `bytes`, or nothing.
     pub fn append_raw<'a>(&mut self, bytes: &'a [u8]) -> Result<Vec<RawEntry<'a>>, RawError> {
         assert!(
             self.config.commit == CommitRule::Driven,
@@ -310,7 +310,7 @@ impl<D: Disk> Log<D> {
             }
     }
 
-    /// The entries so far form a group that is replicated as a whole. It can be written now, by
+    /// Ends the current group of entries, which is replicated as a whole. It can be written now, by
     /// itself: what follows must not delay it.
     pub fn end_group(&mut self) {
         self.group_end = Some(self.end());
@@ -319,8 +319,8 @@ impl<D: Disk> Log<D> {
         }
     }
 
-    /// Whether this copy of the log leads and may append entries of its own. Appends that wait for
-    /// room find out at once.
+    /// Sets whether another replica leads; if so, this one appends no entries of its own. Appends
+    /// that wait for room find out immediately.
     pub fn set_following(&mut self, is_following: bool) {
         self.is_following = is_following;
         if is_following {
@@ -349,7 +349,7 @@ impl<D: Disk> Log<D> {
         Some(WriteJob { file: segment.file.clone(), position, buffer, range, durability })
     }
 
-    /// `job` was written, which took the time `took` on the disk's clock, nanoseconds.
+    /// Records that `job` was written, during `took` on the disk's clock, nanoseconds.
     pub fn handle_written(&mut self, job: &WriteJob<D>, took: Range<u64>) {
         self.metrics.writes.add(1);
         let size = (*job.buffer).as_ref().len() as u64;
@@ -370,14 +370,14 @@ impl<D: Disk> Log<D> {
         self.handle_durable(durable);
     }
 
-    /// Everything below `mark` is on stable media.
+    /// Records that everything below `mark` is on stable media.
     pub fn handle_durable(&mut self, mark: LogOffset) {
         self.writer.handle_durable(mark.0);
         self.commit.handle_moved(self.durable(), self.written());
         self.check();
     }
 
-    /// Everything below `mark` is committed, says the owner of a driven log.
+    /// Commits everything below `mark`, as the owner of a driven log requests.
     pub fn commit_to(&mut self, mark: LogOffset) {
         assert!(self.config.commit == CommitRule::Driven, "this log commits by itself");
         assert!(
@@ -414,7 +414,7 @@ impl<D: Disk> Log<D> {
         self.cuts = std::mem::take(&mut old.cuts);
     }
 
-    /// Closes the log for good. The first failure is the one that is kept.
+    /// Closes the log for good. Only the first fault is kept.
     pub fn fence(&mut self, fault: DiskError) {
         self.writer.fence();
         self.fault.get_or_insert(fault);

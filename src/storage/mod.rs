@@ -11,20 +11,21 @@
 //!
 //! Start reading at [`store`], the interface; [`log`] is the state behind it. Parameters and
 //! results: [`append`], [`replay`], [`config`], [`error`]. Byte layouts: [`entry`], [`segment`],
-//! [`sealed`] (index files), [`snapshot`], [`proof`] (of the end), [`vote`], [`identity`], [`copy`]; documented in `docs/format.md`.
-//! Decisions without I/O: [`group_commit`], [`writer`], [`raw`] (entries of another copy), [`room`]
-//! (admission), [`index`], [`recovery`], [`ages`], [`retention`], [`cuts`]. Disk access: [`store`],
-//! [`ticket`], [`shipping`] (to other copies), [`opening`], [`cutting`] (cuts off the end of a running log),
-//! [`copy_source`], [`staging`] and [`takeover`] (a copy of the whole log), [`scan`], [`reading`],
-//! [`maintenance`] and [`snapshotting`] (their state is [`upkeep`]), [`publish`] and [`twofold`] (small files). Only [`file`]
-//! knows the kernel.
+//! [`sealed`] (index files), [`snapshot`], [`proof`] (of the end), [`vote`], [`identity`],
+//! [`copy`]; documented in `docs/format.md`. Decisions without I/O: [`group_commit`], [`writer`],
+//! [`raw`] (entries of another replica), [`room`] (admission), [`index`], [`recovery`], [`ages`],
+//! [`retention`], [`cuts`]. Disk access: [`store`], [`ticket`], [`shipping`] (to other replicas),
+//! [`opening`], [`cutting`] (cuts off the end of a running log), [`copy_source`], [`staging`] and
+//! [`takeover`] (a copy of the whole log), [`scan`], [`reading`], [`maintenance`] and
+//! [`snapshotting`] (their state is [`upkeep`]), [`publish`] and [`twofold`] (small files). Only
+//! [`file`] knows the kernel.
 //!
 //! Invariants:
 //! - An acknowledged entry is on disk, by the rules of the configured flush. Nothing at or above
 //!   `committed` has been acknowledged or shown.
 //! - Bytes below `committed` never change. The last block is rewritten with the same prefix, by one
 //!   write at a time.
-//! - After the first failed write or sync, no mark advances any more.
+//! - After the first failed write or sync, no watermark advances any more.
 //! - A log has one owner. There are no locks; no borrow is held across a wait.
 //! - Damage is reported and kept, never deleted.
 //!

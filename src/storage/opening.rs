@@ -189,7 +189,7 @@ impl<D: Disk> Opening<D> {
         self.running.as_ref().and_then(Running::cut)
     }
 
-    /// The committed mark of the log once it is open; its end with [`CommitRule::Local`].
+    /// The committed watermark of the log once it is open; its end with [`CommitRule::Local`].
     pub fn committed(&self) -> LogOffset {
         match (&self.running, self.config.commit) {
             (Some(Running::Cut(cut)), _) => cut.hold.store().committed(),
@@ -290,7 +290,7 @@ impl<D: Disk> Opening<D> {
         Ok(())
     }
 
-    /// The proof covers what is cut off, so the next start would report that as damage.
+    /// Removes the proof: it covers what is cut off, so the next start would report that as damage.
     async fn remove_proof(&mut self) -> Result<(), DiskError> {
         remove_if_any(&self.disk, &FileName::EndProof).await?;
         self.proof = None;

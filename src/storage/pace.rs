@@ -6,22 +6,24 @@
 //! within [`COMMIT_TIME_MAX`]. The rest waits for admission, where it can still be refused. Once the
 //! device has caught up, only the budget limits.
 //!
-//! Only the time in which the device has something to write counts. Otherwise a shard that is busy with
-//! other things would take the device to be slow, admit less, and be busy with refusing the rest.
+//! Only the time in which the device has something to write counts. Otherwise a shard that is busy
+//! with other things would conclude that the device is slow, admit less, and be busy refusing the
+//! rest.
 //!
 //! Pure: the caller passes in the time.
 
 use std::ops::Range;
 use std::time::Duration;
 
-/// How long an admitted append should wait for the device at most.
+/// Longest time that an admitted append should wait for the device.
 const COMMIT_TIME_MAX: Duration = Duration::from_millis(50);
 /// Shortest time of writing over which the rate is measured. Single writes say little: a slow one is followed
 /// by several that were held up behind it.
 const WINDOW: Duration = Duration::from_millis(20);
 /// Always allowed in flight, bytes: less would keep a fast device waiting for the next write.
 const IN_FLIGHT_MIN: u64 = 512 << 10;
-/// With this much in flight, the device is the bottleneck even if nobody waits for admission, bytes.
+/// With this much in flight, the device is the bottleneck even if no append waits for admission,
+/// bytes.
 const SATURATED: u64 = 4 << 20;
 
 /// The rate of the device while it is the bottleneck.
@@ -44,9 +46,9 @@ struct Window {
 }
 
 impl Pace {
-    /// A write that took the time `took` on a monotonic clock, nanoseconds, has ended. Everything up to
-    /// log offset `written` has been written, and `in_flight` bytes have not. `has_waiting`: appends
-    /// wait for admission.
+    /// Records the end of a write, which took place during `took` on a monotonic clock,
+    /// nanoseconds. Everything up to log offset `written` has been written, and `in_flight` bytes
+    /// have not. `has_waiting`: appends wait for admission.
     pub fn handle_written(
         &mut self,
         took: Range<u64>,
@@ -80,7 +82,7 @@ impl Pace {
         self.rate = Some(self.rate.map_or(measured, |rate| rate.midpoint(measured)));
     }
 
-    /// The most bytes that may be in flight, of `budget`.
+    /// Maximum bytes that may be in flight, out of `budget`.
     pub fn in_flight_max(&self, budget: u64) -> u64 {
         let Some(rate) = self.rate else { return budget };
         let in_time = (rate as f64 * COMMIT_TIME_MAX.as_secs_f64()) as u64;

@@ -7,7 +7,7 @@
 //! ```
 //!
 //! The two blocks are written alternately, so one of them is always intact. A missing or damaged
-//! proof proves nothing and is no error.
+//! proof proves nothing and is not an error.
 
 use std::mem::size_of;
 

@@ -1,13 +1,13 @@
-//! Entries of another copy of this log, to be appended as they are. Pure: the checks before any of
-//! their bytes is appended.
+//! Entries of another replica of this log, to be appended byte for byte. Pure: checks them before
+//! any of their bytes is appended.
 //!
 //! ```text
-//!   a raw entry    header, payload, zeros up to a multiple of 8: the bytes that the other copy has
+//!   a raw entry    header, payload, zeros up to a multiple of 8: the bytes the other replica has
 //!   a raw filler   the header alone: what a filler covers is not part of it, and may be anything
 //! ```
 //!
-//! All copies of a log have the same entries at the same offsets, so a raw entry must begin where
-//! this log ends. One call appends to one segment only, because all copies have the same segments
+//! All replicas of a log have the same entries at the same offsets, so a raw entry must begin where
+//! this log ends. One call appends to one segment only, because all replicas have the same segments
 //! and the next one may not exist yet.
 
 use zerocopy::FromBytes;
@@ -37,7 +37,7 @@ pub struct RawStart {
     pub seed: u32,
 }
 
-/// Why raw entries were not appended. It is all or none.
+/// Why raw entries were not appended: either all are, or none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum RawError {
     #[error(transparent)]
@@ -106,7 +106,8 @@ fn check_one(bytes: &[u8], start: RawStart) -> Result<(RawEntry<'_>, &[u8]), Raw
     Ok((RawEntry { entry, bytes }, rest))
 }
 
-/// An entry leaves nothing of its segment, or room for a filler. A filler ends at a block boundary.
+/// Whether an entry leaves either nothing of its segment, or room for a filler. A filler must end
+/// at a block boundary.
 fn fits(entry: &Entry<'_>, segment_end: LogOffset) -> bool {
     let end = entry.header.end();
     let leaves_room = end == segment_end || end.plus(HEADER_SIZE as u64) <= segment_end;

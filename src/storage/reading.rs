@@ -117,8 +117,8 @@ impl<D: Disk> Store<D> {
         }
     }
 
-    /// Gives the entries of one segment from `from` on to `take`, until it returns false or `to` is
-    /// reached. Damaged ones are left out. Returns where the next call continues.
+    /// Passes the entries of one segment from `from` on to `take`, until it returns false or `to`
+    /// is reached. Skips damaged ones. Returns where the next call continues.
     pub async fn read_entries(
         &self,
         from: LogOffset,
@@ -240,9 +240,9 @@ impl<D: Disk> Store<D> {
         Err(self.damage_or_gone(at))
     }
 
-    /// A message could not be read because of `error`. Returns if it can be read now. Otherwise, if
-    /// it is damaged, records the hole as recovery would: from the start of the entry to the next
-    /// intact one.
+    /// Handles a message that could not be read because of `error`. Returns if it can be read now.
+    /// Otherwise, if it is damaged, records the hole as recovery would: from the start of the entry
+    /// to the next intact one.
     ///
     /// An unreadable block is damage too, but only while others can be read: a device that reads
     /// nothing at all has not lost anything yet.
@@ -261,7 +261,7 @@ impl<D: Disk> Store<D> {
         if let Some(fault) = reader.reads_nothing() {
             return Err(fault.into());
         }
-        // A device that has just recovered read the rest, and would read this now.
+        // If the device has just recovered, it read the rest and can read this too.
         if reader.has_unreadable() && self.is_readable(&mut self.reader_at(at)?, located).await? {
             return Ok(());
         }

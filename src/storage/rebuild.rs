@@ -1,5 +1,5 @@
-//! Missing or damaged index files are rebuilt from their segment, at once and in memory, as an
-//! image that answers lookups like the file. Maintenance writes it to disk afterwards.
+//! Missing or damaged index files are rebuilt from their segment, immediately and in memory, as an
+//! image that serves lookups like the file. Maintenance writes it to disk afterwards.
 //!
 //! A queue's links to older segments are not in the segment. They are taken from the intact part of
 //! the old directory; a run without links searches the older segments one by one.

@@ -44,8 +44,8 @@ impl<D: Disk> Store<D> {
         log.segments.iter().take(count).map(|segment| segment.range.clone()).collect()
     }
 
-    /// Retention deletes no segment that ends above `end`, until this is called again. Without a
-    /// call it may delete all.
+    /// Sets the limit of retention: it deletes no segment that ends above `end`, until the next
+    /// call. Before the first call it may delete all.
     pub fn free_to(&self, end: LogOffset) {
         self.0.upkeep.borrow_mut().free_to = end;
     }

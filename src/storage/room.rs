@@ -1,5 +1,5 @@
-//! Admission to the log: who may append now, and in which order the others may. The append budget
-//! as a value.
+//! Admission to the log: which append may proceed now, and in which order the others follow. The
+//! append budget as a value.
 //!
 //! ```text
 //!   append that fits, nobody waits ──────────────────▶ in flight ──▶ committed
@@ -48,13 +48,13 @@ pub struct Room {
     gate: Gate,
     /// By arrival.
     waiting: BTreeMap<TicketId, Waiting>,
-    /// Bytes that they ask for.
+    /// Bytes that they request.
     asked: u64,
     /// Room that each granted ticket still holds.
     granted: FxHashMap<TicketId, u64>,
     /// The ticket in use, during its append.
     spending: Option<TicketId>,
-    /// The last ticket whose append found no room all the same, and the bytes that it needed.
+    /// The last ticket whose append found no room anyway, and the bytes that it needed.
     refused: Option<(TicketId, u64)>,
     next_ticket: u64,
     /// Wakers of granted tickets that have not been woken yet.
@@ -115,14 +115,14 @@ impl Room {
         }
     }
 
-    /// An append of `size` bytes was not admitted.
+    /// Records that an append of `size` bytes was not admitted.
     pub fn handle_refused(&mut self, size: u64) {
         if let Some(id) = self.spending {
             self.refused = Some((id, size));
         }
     }
 
-    /// An append of `size` bytes was made; `in_flight` is the new total.
+    /// Records an append of `size` bytes; `in_flight` is the new total.
     pub fn handle_append(&mut self, size: u64, in_flight: u64) {
         if let Some(own) = self.spending.and_then(|id| self.granted.get_mut(&id)) {
             let used = size.min(*own);
@@ -132,19 +132,19 @@ impl Room {
         self.in_flight = in_flight;
     }
 
-    /// A write that took the time `took` on a monotonic clock, nanoseconds, has ended: everything up
-    /// to log offset `written` is written, and `in_flight` is the new total.
-    /// [`handle_progress`](Self::handle_progress) must follow.
+    /// Records the end of a write, which took place during `took` on a monotonic clock,
+    /// nanoseconds: everything up to log offset `written` is written, and `in_flight` is the new
+    /// total. [`handle_progress`](Self::handle_progress) must follow.
     pub fn handle_written(&mut self, took: Range<u64>, written: u64, in_flight: u64) {
         self.pace.handle_written(took, written, in_flight, !self.waiting.is_empty());
     }
 
-    /// The most bytes that ordinary appends may have in flight at present.
+    /// Maximum bytes that ordinary appends may have in flight at present.
     pub fn in_flight_max(&self) -> u64 {
         self.pace.in_flight_max(self.budget)
     }
 
-    /// The state has changed: `in_flight` is the new total, and `gate` the state of the log.
+    /// Updates the state: `in_flight` is the new total, and `gate` the state of the log.
     pub fn handle_progress(&mut self, in_flight: u64, gate: Gate) {
         self.in_flight = in_flight;
         self.gate = gate;
@@ -155,7 +155,7 @@ impl Room {
         self.gate
     }
 
-    /// An append found no segment.
+    /// Records that an append found no segment.
     pub fn handle_no_segment(&mut self) {
         self.gate = Gate::NoSegment;
     }
@@ -196,15 +196,15 @@ impl Room {
         self.spending = None;
     }
 
-    /// A granted ticket that could not be used (there is no segment, or the append was larger than
-    /// what it holds) returns to its old place, before all later ones. It asks for at least what
-    /// was refused: otherwise the same would happen again, at once and forever.
+    /// Makes a granted ticket that could not be used (there is no segment, or the append was larger
+    /// than what it holds) wait again in its old place, before all later ones. It requests at least
+    /// what was refused: otherwise the same would happen again, immediately and forever.
     pub fn wait_again(&mut self, id: TicketId, size: u64) {
         self.give_back(id);
         let refused = self.refused.take_if(|(refused, _)| *refused == id);
         let size = refused.map_or(size, |(_, needed)| size.max(needed));
         self.queue(id, size);
-        // All are granted then, and only a write in flight makes room.
+        // When the gate is `Over`, all tickets are granted, and only a write in flight makes room.
         if self.gate != Gate::Over {
             self.grant();
         }
@@ -217,8 +217,8 @@ impl Room {
         self.grant();
     }
 
-    /// How many more bytes may be asked for until as many are as may be in flight: more would only lengthen
-    /// the queue.
+    /// How many more bytes may be requested before the waiting ones reach what may be in flight.
+    /// More would only lengthen the queue.
     pub fn spare(&self) -> u64 {
         self.in_flight_max().saturating_sub(self.asked)
     }

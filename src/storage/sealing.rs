@@ -109,15 +109,15 @@ impl<D: Disk> Store<D> {
         Ok(true)
     }
 
-    /// The segment is on stable media, and nothing in it will change.
+    /// Whether the segment is on stable media and nothing in it will change.
     fn is_settled(&self, range: &Range<LogOffset>) -> bool {
         let log = self.0.log.borrow();
         let is_early = planted::is(Bug::IndexesUnsyncedSegments);
         log.durable().min(log.committed()) >= range.end || is_early
     }
 
-    /// The planned file exists: its messages leave memory. While the queues are updated one by one,
-    /// lookups find the messages both in memory and in the file.
+    /// Moves messages out of memory once their planned file exists. While the queues are updated
+    /// one by one, lookups find the messages both in memory and in the file.
     async fn move_into_file(&self, plan: IndexPlan, range: Range<LogOffset>) {
         {
             let mut log = self.0.log.borrow_mut();

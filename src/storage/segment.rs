@@ -43,7 +43,7 @@ pub enum FileName {
     Cut(LogOffset),
     /// Records how far the log was on stable media when it was last idle.
     EndProof,
-    /// The vote of this copy of the log in the election of a leader.
+    /// The vote of this replica in the election of a leader.
     Vote,
     /// Which directory this is, and which ones other replicas have.
     Identity,

@@ -1,7 +1,8 @@
-//! Reads entries in the form in which another copy of this log appends them ([`raw`](super::raw)):
-//! from the buffers that are about to be written, from the tail cache, or else from disk.
+//! Reads entries in the form in which another replica of this log appends them
+//! ([`raw`](super::raw)): from the buffers that are about to be written, from the tail cache, or
+//! else from disk.
 //!
-//! Unlike consumers, other copies also get what is not committed yet: that is how it becomes
+//! Unlike consumers, other replicas also get what is not committed yet: that is how it becomes
 //! committed.
 
 use zerocopy::{FromBytes, IntoBytes};
@@ -15,8 +16,8 @@ use crate::storage::scan::LogReader;
 use crate::storage::slice::Slices;
 use crate::storage::store::Store;
 
-/// Reads entries in the order in which they are in the log, and keeps what it has read from the disk in
-/// advance.
+/// Reads entries in the order in which they are in the log, and keeps what it has read ahead from
+/// disk.
 pub struct RawReader<D: Disk> {
     store: Store<D>,
     ahead: Option<Ahead<D::File>>,
@@ -24,10 +25,10 @@ pub struct RawReader<D: Disk> {
 
 struct Ahead<F> {
     reader: LogReader<F>,
-    /// Up to where the log was written when the reader was made. What it has read beyond that may have
+    /// The written watermark when the reader was created. What it has read beyond that may have
     /// been written since.
     written: LogOffset,
-    /// Number of cuts at that time: they take back what was written.
+    /// Number of cuts at that time: a cut removes what was written.
     cut_count: u32,
 }
 
@@ -50,7 +51,7 @@ impl<D: Disk> RawReader<D> {
         }
         let mut slices = Slices::default();
         while at < to {
-            // It may be on its way to the disk, and in no cache any more.
+            // It may be on its way to the disk, and no longer in any cache.
             if !self.store.is_written_past(at).await {
                 return Err(ReadError::Gone(at));
             }
@@ -63,7 +64,8 @@ impl<D: Disk> RawReader<D> {
         Ok(())
     }
 
-    /// Nothing more is read from the disk for now. While it is, files that retention deletes stay open.
+    /// Drops what was read ahead, which keeps files open that retention deletes. For use when
+    /// nothing more is read from disk for now.
     pub fn forget(&mut self) {
         self.ahead = None;
     }

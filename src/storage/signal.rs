@@ -30,7 +30,7 @@ impl Signal {
     }
 
     pub fn notify(&self) {
-        // The list is taken first, because a woken task may run at once and wait again.
+        // The list is taken first, because a woken task may run immediately and wait again.
         let waiting = {
             let waiters = &mut *self.0.borrow_mut();
             waiters.gone = 0;

@@ -37,7 +37,7 @@ impl Default for Slices {
 }
 
 impl Slices {
-    /// `items` were processed since the last call. Hold no borrow across it.
+    /// Counts `items` that were processed since the last call. Hold no borrow across it.
     pub async fn handled(&mut self, items: usize) {
         match self.left.checked_sub(items).filter(|&left| left > 0) {
             Some(left) => self.left = left,

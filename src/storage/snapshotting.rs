@@ -1,7 +1,7 @@
 //! Takes snapshots. First the offset of the snapshot is fixed, then the broker writes its state in
 //! slices. Other tasks of the shard run between slices, so the state keeps changing: later slices
 //! may include entries after the snapshot's offset. The broker's facts set values instead of
-//! changing them, so replaying from that offset gives the same state.
+//! changing them, so replaying from that offset leads to the same state.
 //!
 //! Invariant: a snapshot gets its final name only once the log is on stable media and committed up
 //! to its end at the last slice. Nothing in the snapshot can be lost or cut off. In a log that is
@@ -26,7 +26,7 @@ use crate::storage::upkeep::Taken;
 use zerocopy::IntoBytes;
 
 /// The next snapshot is due after this many times its size of log. Bounds the share of snapshots in
-/// the device's work; a restart replays at most as much.
+/// the device's work; a restart replays at most that much.
 const LOG_PER_SNAPSHOT: u64 = 8;
 
 impl<D: Disk> Store<D> {
@@ -115,7 +115,7 @@ impl<D: Disk> Store<D> {
         log.durable() >= by
     }
 
-    /// Waits for the part that this log can do alone.
+    /// Waits until the snapshot is fixed, as far as that depends on this log alone.
     async fn wait_until_fixed(&self, end: LogOffset) -> Result<(), DiskError> {
         let commits_alone = self.0.log.borrow().config.commit == CommitRule::Local;
         self.0

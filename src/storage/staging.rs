@@ -6,8 +6,8 @@
 //! ```
 //!
 //! After an interruption, complete files that are the same in the next list are kept, whoever sends
-//! it: below the committed mark all replicas have the same bytes. Every byte is checked before its
-//! file counts as complete: segments entry by entry, index files block by block.
+//! it: below the committed watermark all replicas have the same bytes. Every byte is checked before
+//! its file counts as complete: segments entry by entry, index files block by block.
 
 use std::rc::Rc;
 
@@ -71,7 +71,7 @@ impl<D: Disk> Staging<D> {
         Ok(copy.files.iter().filter(is_missing).copied().collect())
     }
 
-    /// Removes what has arrived. It is not needed any more.
+    /// Removes what has arrived, because it is no longer needed.
     pub async fn discard(&self) -> Result<(), DiskError> {
         self.clear(|_| false).await?;
         remove_if_any(&self.disk, &FileName::CopyList).await?;
@@ -146,7 +146,7 @@ impl<D: Disk> Arriving<D> {
         Ok(())
     }
 
-    /// Everything has arrived: the file is complete, and durable.
+    /// Ends the file, all of which has arrived: it is complete, and durable.
     pub async fn finish(self) -> Result<(), StagingError> {
         self.check.finish(self.file.size).map_err(|at| self.damaged(at))?;
         self.target.sync().await?;

@@ -4,7 +4,7 @@
 //! uses.
 //!
 //! ```text
-//!   append ──▶ writer ──▶ commit_step ──▶ disk ──▶ marks move ──▶ acknowledged, readable
+//!   append ──▶ writer ──▶ commit_step ──▶ disk ──▶ watermarks ──▶ acknowledged, readable
 //!                          (up to 8 at once)
 //! ```
 
@@ -31,7 +31,7 @@ use crate::storage::upkeep::Upkeep;
 /// What a committer's step did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CommitStep {
-    /// A write completed, and marks may have advanced.
+    /// A write completed, and watermarks may have advanced.
     Written,
     /// The next segment is ready.
     Prepared,
@@ -103,7 +103,7 @@ pub(super) struct Shared<D: Disk> {
     pub work: Signal,
     /// See [`Store::group_grows`].
     pub group_grows: Signal,
-    /// A mark advanced, a segment became available, or the log was fenced or cut.
+    /// A watermark advanced, a segment became available, or the log was fenced or cut.
     pub marks_changed: Signal,
 }
 
@@ -143,7 +143,7 @@ impl<D: Disk> Store<D> {
         outcome
     }
 
-    /// Appends entries of another copy of this log as they are: all of `bytes`, or nothing.
+    /// Appends entries of another replica of this log byte for byte: all of `bytes`, or nothing.
     /// [`raw`](super::raw) documents their form. Each goes to `apply`, except fillers. Only with
     /// [`CommitRule::Driven`](super::CommitRule::Driven).
     pub fn append_raw(
@@ -165,20 +165,21 @@ impl<D: Disk> Store<D> {
         Ok(())
     }
 
-    /// The entries so far form a group that is replicated as a whole; it can be written now. From
-    /// the first call on, nothing of a group that has not ended is written, except full buffers.
+    /// Ends the current group of entries, which is replicated as a whole; it can be written now.
+    /// From the first call on, nothing of a group that has not ended is written, except full
+    /// buffers.
     pub fn end_group(&self) {
         self.0.log.borrow_mut().end_group();
         self.0.work.notify_one();
         self.0.group_grows.notify();
     }
 
-    /// Notified when something is appended to a group, a group ends, or another copy leads.
+    /// Notified when something is appended to a group, a group ends, or another replica leads.
     pub fn group_grows(&self) -> &Signal {
         &self.0.group_grows
     }
 
-    /// Whether another copy of this log leads. Then only [`append_raw`](Self::append_raw) appends.
+    /// Sets whether another replica leads. If so, only [`append_raw`](Self::append_raw) appends.
     pub fn set_following(&self, is_following: bool) {
         self.0.log.borrow_mut().set_following(is_following);
         // A group that has not ended is written now.
@@ -208,7 +209,8 @@ impl<D: Disk> Store<D> {
         self.0.log.borrow().writer.epoch()
     }
 
-    /// An election was won: new entries have this epoch. Refused if the log's epoch is later.
+    /// Begins an epoch after a won election: new entries have it. Refused if the log's epoch is
+    /// later.
     pub fn begin_epoch(&self, epoch: u32) -> Result<(), EpochError> {
         self.0.log.borrow_mut().writer.begin_epoch(epoch)
     }
@@ -237,13 +239,13 @@ impl<D: Disk> Store<D> {
         room.ticket(payload_size)
     }
 
-    /// How many more bytes may wait for room until as many wait as may be in flight.
+    /// How many more bytes may wait for room before those that wait reach what may be in flight.
     pub fn spare_room(&self) -> u64 {
         self.0.log.borrow().room.spare()
     }
 
-    /// Runs `append`, which appends `payload_size` bytes, when its turn has come and there is room;
-    /// again if it found none after all.
+    /// Runs `append`, which appends `payload_size` bytes, when it is its turn and there is room.
+    /// Runs it again if it found no room after all.
     pub async fn with_room<T>(
         &self,
         payload_size: usize,
@@ -268,30 +270,30 @@ impl<D: Disk> Store<D> {
         self.0.marks_changed.wait(look).await;
     }
 
-    /// Everything below may be acknowledged and read.
+    /// The committed watermark: everything below it may be acknowledged and read.
     pub fn committed(&self) -> LogOffset {
         self.0.log.borrow().committed()
     }
 
-    /// Everything below is on stable media.
+    /// The durable watermark: everything below it is on stable media.
     pub fn durable(&self) -> LogOffset {
         self.0.log.borrow().durable()
     }
 
-    /// The device has everything below.
+    /// The written watermark: the device has everything below it.
     pub fn written(&self) -> LogOffset {
         self.0.log.borrow().written()
     }
 
-    /// Everything below `mark` is committed as soon as it is also written. `mark` never moves back.
-    /// Only with [`CommitRule::Driven`](super::CommitRule::Driven).
+    /// Commits everything below `mark` as soon as it is also written. `mark` never decreases. Only
+    /// with [`CommitRule::Driven`](super::CommitRule::Driven).
     pub fn commit_to(&self, mark: LogOffset) {
         self.0.log.borrow_mut().commit_to(mark);
         self.0.marks_changed.notify();
     }
 
-    /// The last mark given to [`commit_to`](Self::commit_to); initially the committed mark at
-    /// opening. May be ahead of what is written here.
+    /// The last watermark passed to [`commit_to`](Self::commit_to); initially the committed
+    /// watermark at opening. May be ahead of what is written here.
     pub fn driven_to(&self) -> LogOffset {
         self.0.log.borrow().commit.driven_to
     }
@@ -309,7 +311,8 @@ impl<D: Disk> Store<D> {
         self.0.log.borrow().fault.is_some()
     }
 
-    /// One step of a committer: waits for something to write, writes it, and advances the marks.
+    /// One step of a committer: waits for something to write, writes it, and advances the
+    /// watermarks.
     /// Run it in a loop in [`WRITES_IN_FLIGHT_MAX`](super::WRITES_IN_FLIGHT_MAX) tasks. An error
     /// means that the log is closed.
     pub async fn commit_step(&self) -> Result<CommitStep, DiskError> {
@@ -358,8 +361,8 @@ impl<D: Disk> Store<D> {
         })
     }
 
-    /// The end of an append, to be waited for from now on: whoever waits later learns if it was cut
-    /// off meanwhile.
+    /// Marks the end of an append as awaited from now on, so that a later wait learns whether the
+    /// append was cut off meanwhile.
     pub fn awaited(&self, end: LogOffset) -> Awaited {
         Awaited { end, cut_count: self.0.log.borrow().cuts.count() }
     }
@@ -501,14 +504,14 @@ impl<D: Disk> Store<D> {
 }
 
 impl<D: Disk> Shared<D> {
-    /// A mark advanced, a segment became available, or the log was fenced: grants room and wakes
-    /// waiters.
+    /// Grants room and wakes waiters, after a watermark advanced, a segment became available, or
+    /// the log was fenced.
     pub fn wake_waiters(&self) {
         self.log.borrow().grant_room();
         self.marks_changed.notify();
     }
 
-    /// Passes on the result of an operation, and fences the log if it failed.
+    /// Applies `then` to the log if an operation has succeeded, and fences the log if it failed.
     pub fn apply<T, U>(
         &self,
         outcome: Result<T, DiskError>,

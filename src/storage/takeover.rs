@@ -85,8 +85,8 @@ impl<D: Disk> Hold<D> {
 }
 
 impl<D: Disk> Log<D> {
-    /// Takes over from `old`, which this copy replaces, what an opening does not find on disk.
-    /// Whoever waits for an entry of `old` that was not committed learns that it is gone.
+    /// Takes over from `old`, which this copy replaces, what an opening does not find on disk. A
+    /// task that waits for an uncommitted entry of `old` learns that it is gone.
     fn succeed(&mut self, old: &mut Self) {
         let committed = old.commit.driven_to;
         self.take_from(old);

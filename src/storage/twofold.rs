@@ -1,8 +1,8 @@
 //! Small files that are overwritten in place, so that a full disk does not keep them from changing.
 //!
 //! Such a file has two halves with the same contents. Both are overwritten, the second one once the
-//! first one is durable. So at most one half is damaged by an interruption, and the first intact one
-//! counts. Also bad blocks in one half lose nothing.
+//! first one is durable. So an interruption damages at most one half, and the first intact one
+//! counts. Bad blocks in one half lose nothing either.
 
 use std::rc::Rc;
 
@@ -36,9 +36,9 @@ pub async fn write<D: Disk>(disk: &D, name: FileName, bytes: &[u8]) -> Result<()
     Ok(())
 }
 
-/// Reads a file with `decode`, which returns `None` for what is not intact. What it finds is durable
-/// when this returns: a killed process may have left it, and its name, in the device's cache, and
-/// nobody may act on what a power cut can still take back.
+/// Reads a file with `decode`, which returns `None` for what is not intact. What it finds is
+/// durable when this returns: a killed process may have left it, and its name, in the device's
+/// cache, and nothing may depend on what a power cut can still undo.
 pub async fn read<D: Disk, T>(
     disk: &D,
     name: FileName,

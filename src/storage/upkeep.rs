@@ -20,7 +20,7 @@ pub struct Upkeep<D: Disk> {
     /// A snapshot that waits until the log is guaranteed to keep what it includes.
     pub taken: Option<Rc<Taken>>,
     pub synced_at: Moment,
-    /// The end of the log, and since when it has been that.
+    /// The end of the log, and since when it has not changed.
     pub idle_from: (LogOffset, Moment),
     /// The newest proof of the end.
     pub proof: Option<EndProof>,
@@ -29,7 +29,7 @@ pub struct Upkeep<D: Disk> {
     pub end_seen: Option<LogOffset>,
     pub zeroing: Option<Zeroing<D>>,
     pub retiring: Option<Retiring>,
-    /// Retention deletes no segment that ends above.
+    /// Retention deletes no segment that ends above this.
     pub free_to: LogOffset,
     /// Copies of the log that are being sent to other replicas: retention deletes none of what they
     /// still need.
@@ -112,7 +112,7 @@ impl<D: Disk> Upkeep<D> {
         self.copies = std::mem::take(&mut old.copies);
     }
 
-    /// A read has found `hole`.
+    /// Records a hole that a read has found.
     pub fn note_damage(&mut self, hole: Range<LogOffset>) {
         self.damage.push(hole.clone());
         self.unreported.push(hole);

@@ -1,11 +1,11 @@
-//! The vote of this copy of the log in the election of a leader: a file beside the log. It must be
-//! durable before it is answered, because a copy that forgets it could help to elect two leaders.
+//! The vote of this replica in the election of a leader: a file beside the log. It must be durable
+//! before the replica replies, because one that forgets its vote could help to elect two leaders.
 //!
 //! ```text
 //!   0 checksum u32 | 4 version u32 | 8 term u64 | 16 voted for u64 | 24 committed u64
 //! ```
 //!
-//! The file is a [`twofold`] one: a full disk does not keep a copy from voting.
+//! The file is a [`twofold`] one: a full disk does not keep a replica from voting.
 
 use std::mem::size_of;
 
@@ -29,7 +29,7 @@ pub struct VoteRecord {
     pub version: U32,
     pub term: U64,
     pub voted_for: U64,
-    /// 1 if the copy voted for leads.
+    /// 1 if the replica voted for leads.
     pub is_committed: U64,
 }
 
@@ -39,9 +39,9 @@ const _: () = assert!(size_of::<VoteRecord>() == 32);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct StoredVote {
     pub term: u64,
-    /// Number of a copy.
+    /// Number of a replica.
     pub voted_for: u64,
-    /// Whether that copy is known to lead.
+    /// Whether that replica is known to lead.
     pub is_committed: bool,
 }
 

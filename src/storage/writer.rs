@@ -4,7 +4,7 @@
 //! copied, once. A full buffer is sealed: a filler entry pads it to a block boundary, and the next
 //! buffer begins there. If the open buffer is written before it is full, the rest of its last block
 //! is zeros, and the next buffer begins with a copy of that block. The same holds for entries of
-//! another copy of the log ([`raw`](super::raw)), which bring their own fillers.
+//! another replica of the log ([`raw`](super::raw)), which bring their own fillers.
 //!
 //! Invariants: every buffer begins at a block boundary of the log; an entry lies in one buffer and
 //! one segment; after the last entry of a buffer or segment there is either no space or room for a
@@ -68,7 +68,7 @@ pub struct Writer<B> {
     /// Epoch of the newest entry. Not above `epoch`.
     last_epoch: u32,
     next_ordinal: u64,
-    /// The newest entry came from another copy, and so will its filler.
+    /// The newest entry came from another replica, and so will its filler.
     is_raw: bool,
     /// Everything below is on stable media.
     durable: u64,
@@ -141,7 +141,7 @@ impl<B: BlockBuffer> Writer<B> {
         self.last_epoch
     }
 
-    /// New entries have this epoch from now on.
+    /// Begins an epoch: new entries have it from now on.
     pub fn begin_epoch(&mut self, epoch: u32) -> Result<(), EpochError> {
         if epoch < self.epoch {
             return Err(EpochError { given: epoch, found: self.epoch });
@@ -182,7 +182,7 @@ impl<B: BlockBuffer> Writer<B> {
         &self.commit
     }
 
-    /// Everything below `mark` is on stable media.
+    /// Records that everything below `mark` is on stable media.
     pub fn handle_durable(&mut self, mark: u64) {
         assert!(mark <= self.written());
         self.durable = self.durable.max(mark);
@@ -275,8 +275,8 @@ impl<B: BlockBuffer> Writer<B> {
         Some(Write { base, buffer: Rc::new(buffer), memory, range })
     }
 
-    /// The write of the range that begins at `start` succeeded. Returns whether the written mark
-    /// advanced.
+    /// Records that the write of the range that begins at `start` succeeded. Returns whether the
+    /// written watermark advanced.
     pub fn handle_written(&mut self, start: u64) -> bool {
         self.commit.handle_written(start)
     }
@@ -606,7 +606,7 @@ mod tests {
                 assert_eq!((other.written(), other.end()), (first.end(), first.end()));
                 let (found, expected) = (raw_entries(&copy, SEGMENT), raw_entries(&image, SEGMENT));
                 assert!(found == expected, "seed {seed}, turn {turn}");
-                // The copies swap roles.
+                // The two logs swap roles.
                 std::mem::swap(&mut first, &mut other);
                 std::mem::swap(&mut image, &mut copy);
             }

@@ -66,7 +66,8 @@ async fn take_all<D: Disk>(store: &Store<D>, entries: &[Sendable]) {
     write_all(store).await;
 }
 
-/// What is cut off a running log is gone, at once and for good; the rest is unchanged.
+/// Entries that are cut off a running log are gone, immediately and for good; the rest is
+/// unchanged.
 pub async fn cut_entries_are_gone<D: Disk>(disk: &D) {
     let mut rng = Rng::from_seed(5);
     let (mut store, _) = open(disk).await;

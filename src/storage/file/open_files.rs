@@ -64,7 +64,7 @@ pub enum Which {
 pub struct KnownFile {
     files: Rc<OpenFiles>,
     name: RefCell<String>,
-    /// None if it was removed or another file took its name.
+    /// False if it was removed or another file took its name.
     has_name: Cell<bool>,
     pub size: u64,
     handles: [RefCell<Option<Rc<Handle>>>; 2],

@@ -22,7 +22,7 @@ pub struct MemorySegment {
 /// A run's messages that need no allocation of their own. With very many queues, few runs have more.
 const MESSAGES_INLINE: usize = 2;
 
-/// Runs for which a segment gets memory at once.
+/// Minimum number of runs by which a segment's memory grows.
 const RUNS_MIN: usize = 16;
 
 /// Messages of one queue with consecutive queue offsets.

@@ -27,7 +27,8 @@ pub struct Queue {
     pub links: Links,
 }
 
-/// The table that is walked per push has a place for every queue below, and no more.
+/// Maximum number of places in a topic's table, which has one for every queue up to the highest in
+/// use.
 const QUEUE_COUNT_MAX: u32 = QUEUES_PER_TOPIC_MAX;
 const _: () = assert!(size_of::<Queue>() == 72);
 

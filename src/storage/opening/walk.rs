@@ -81,7 +81,7 @@ impl<F: DiskFile> Walk<'_, F> {
         }
     }
 
-    /// At their offsets, the snapshot and the proof give the next ordinal and epoch.
+    /// At their offsets, the snapshot and the proof provide the next ordinal and epoch.
     fn meet_witnesses(&mut self) {
         let here = |point: &SnapshotPoint| point.offset == self.at && point.next_ordinal > 0;
         if let Some(point) = self.point.into_iter().chain(self.proof).find(here) {
