@@ -1,25 +1,25 @@
-//! Work that gets what time the shard has left, and a small share of it when there is none left.
+//! Work that runs when the shard is idle, and gets a small share of the time when it is busy.
 //!
-//! There are two kinds. Work of some length is measured, and gets its share in steps of any length. Tasks
-//! that only want to begin while there is time ([`Background::spare`]) get a turn now and then; what they
-//! do in it is their own business. Neither kind waits for the other.
+//! There are two kinds. Longer work is measured, and gets its share in steps of any length. Tasks
+//! that should only begin when there is time to spare ([`Background::spare`]) get a turn now and
+//! then; what they do in it is not measured. Neither kind waits for the other.
 
 use std::cell::Cell;
 use std::time::{Duration, Instant};
 
 use super::turns::Turns;
 
-/// Under load, one part in this many of the time.
+/// Under load, background work gets one part in this many of the time.
 const SHARE: u32 = 20;
-/// Under load, the time between two turns that are there to spare.
+/// Under load, the time between two spare turns.
 const SPARE_EVERY: Duration = Duration::from_millis(1);
 
-/// When the background work that waits gets a turn.
+/// Decides when waiting background work gets a turn.
 #[derive(Default)]
 pub struct Background {
     pub turns: Turns,
     pub spare: Turns,
-    /// When the next turn of each kind is due although the shard is busy.
+    /// When the next turn of each kind is due even if the shard is busy.
     due: Cell<Option<Instant>>,
     spare_due: Cell<Option<Instant>>,
 }
@@ -29,13 +29,13 @@ impl Background {
         self.turns.is_waiting() || self.spare.is_waiting()
     }
 
-    /// Grants a turn to the first of each kind, at `now`.
+    /// Grants a turn to the first waiting task of each kind, at `now`.
     pub fn grant(&self, now: Instant) {
         self.turns.grant();
         self.grant_spare(now);
     }
 
-    /// The same for those that have waited long enough although the shard is busy.
+    /// The same, for the kinds whose turn is due at `now` even though the shard is busy.
     pub fn grant_due(&self, now: Instant) {
         let is_due = |due: &Cell<Option<Instant>>| due.get().is_none_or(|due| due <= now);
         if is_due(&self.due) {
@@ -46,7 +46,7 @@ impl Background {
         }
     }
 
-    /// A turn has ended at `now`, after `took`.
+    /// Records that a turn has ended at `now`, after `took`.
     pub fn note_turn(&self, now: Instant, took: Duration) {
         self.due.set(Some(now + took * (SHARE - 1)));
     }

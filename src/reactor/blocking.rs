@@ -1,4 +1,4 @@
-//! Work that blocks, in a thread of its own: system calls that the ring does not know.
+//! Runs work that blocks in a separate thread: system calls that the ring does not support.
 
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -13,7 +13,7 @@ pub async fn blocking<T: Send + 'static>(
     let (give, outcome) = flume::bounded(1);
     let job = move || {
         let outcome = catch_unwind(AssertUnwindSafe(work));
-        // Nobody may wait any more.
+        // The caller may have stopped waiting.
         let _ = give.send(outcome.unwrap_or_else(|_| Err(io::Error::other("panicked"))));
     };
     let jobs = current().helper.jobs()?;

@@ -1,4 +1,4 @@
-//! What becomes of a transfer.
+//! The outcome of a transfer.
 
 use std::cell::Cell;
 use std::future::poll_fn;
@@ -20,7 +20,7 @@ struct Outcome {
 }
 
 impl Completion {
-    /// `result`: bytes, or a negative error.
+    /// Completes the transfer. `result`: bytes, or a negative error.
     pub fn complete(&self, result: i32, buffer: Option<DmaBuffer>) {
         self.outcome.set(Some(Outcome { result, buffer }));
         if let Some(waker) = self.waker.take() {
@@ -28,7 +28,8 @@ impl Completion {
         }
     }
 
-    /// Waits until the kernel has completed it. Returns the number of bytes.
+    /// Waits until the kernel has completed the transfer. Returns the number of bytes, and the
+    /// buffer of a read.
     pub async fn outcome(&self) -> io::Result<(usize, Option<DmaBuffer>)> {
         let Outcome { result, buffer } = poll_fn(|context| match self.outcome.take() {
             Some(outcome) => Poll::Ready(outcome),

@@ -1,4 +1,4 @@
-//! The reactor of a thread: when it delivers, submits and waits.
+//! The reactor of a thread: decides when to deliver, submit and wait.
 
 use std::cell::{Cell, RefCell, RefMut};
 use std::io;
@@ -28,18 +28,18 @@ pub fn find() -> Option<Rc<Reactor>> {
     CURRENT.try_with(|current| current.borrow().clone()).ok().flatten()
 }
 
-/// How many tasks were polled between the last two turns: between how many the time is shared.
+/// Number of tasks that were polled between the last two turns, and so share the time.
 pub fn task_count() -> u32 {
     current().polled_before.get()
 }
 
-/// Starts what tasks have asked for, and wakes those for which something has happened, without waiting
-/// for the next turn.
+/// Submits what tasks have requested, and wakes those with completions, without waiting for the
+/// next turn.
 pub fn look() {
     current().look();
 }
 
-/// The state of one thread.
+/// The reactor of one thread.
 pub struct Reactor {
     ring: RefCell<Ring>,
     pub timers: RefCell<Timers>,
@@ -48,7 +48,7 @@ pub struct Reactor {
     pub helper: Helper,
     pub passes: Passes,
     pub urgent: Urgent,
-    /// How many tasks are being polled: each inside the one before, which has spawned it.
+    /// Number of tasks that are being polled, each nested in the one that spawned it.
     depth: Cell<u32>,
     /// Tasks polled since the last turn, and between that and the one before.
     pub polled: Cell<u32>,
@@ -59,7 +59,7 @@ pub struct Reactor {
     pub yielded: RefCell<Vec<Waker>>,
     /// The last turn has left requests for this one to submit.
     has_put_off: Cell<bool>,
-    /// How long to look for reports before sleeping.
+    /// How long to spin for reports before sleeping.
     spin: Duration,
 }
 
@@ -68,7 +68,7 @@ pub struct Reactor {
 pub enum Turn {
     /// Run the other tasks, then take another turn.
     Again,
-    /// Look at its own rings.
+    /// Make a pass over its own rings.
     Pass,
 }
 
@@ -106,8 +106,8 @@ impl Reactor {
         Poll::Pending
     }
 
-    /// All tasks that were runnable have run: delivers what has happened, and waits if that is nothing
-    /// and no task has run since the last turn.
+    /// Runs after all runnable tasks: delivers what has happened, and waits if nothing has and no
+    /// task has run since the last turn.
     pub fn turn(&self) -> Turn {
         self.turns.set(self.turns.get() + 1);
         let polled = self.polled.replace(0);
@@ -138,15 +138,15 @@ impl Reactor {
         Turn::Again
     }
 
-    /// A task is polled, until what this returns is dropped.
+    /// Counts a task as being polled until the returned guard is dropped.
     pub fn begin_task(&self) -> impl Drop + '_ {
         self.polled.set(self.polled.get() + 1);
         self.depth.set(self.depth.get() + 1);
         Inside(&self.depth)
     }
 
-    /// A task has been polled. If the tasks have run for long, looks whether the device has done
-    /// something, and gives it more to do.
+    /// Called after each poll of a task. If the tasks have run for long, checks what the device has
+    /// completed, and lets urgent tasks give it more to do.
     pub fn between_tasks(&self) {
         if self.depth.get() > 0 {
             return;
@@ -165,8 +165,8 @@ impl Reactor {
         self.ring().deliver();
     }
 
-    /// Wakes the tasks for which something has happened, and polls urgent ones. Returns whether there
-    /// is any.
+    /// Wakes the tasks for which something has happened, and polls urgent ones. Returns whether
+    /// there were any.
     fn deliver(&self, now: Instant) -> bool {
         let mut is_any = self.ring().deliver() > 0;
         is_any |= self.outside.deliver(&self.ring);
@@ -189,8 +189,8 @@ impl Reactor {
         is_any
     }
 
-    /// Requests wait for one turn, because usually the next one finds nothing else to do and submits
-    /// them by waiting.
+    /// Submits requests that have waited for one turn. They wait because the next turn usually
+    /// finds nothing else to do, and submits them as part of its wait.
     fn submit_what_waits(&self) {
         let has_waiting = self.ring().has_unsubmitted();
         if has_waiting && self.has_put_off.get() {
@@ -200,7 +200,7 @@ impl Reactor {
         }
     }
 
-    /// Tells the kernel of all requests, and has it report.
+    /// Submits all requests to the kernel, and has it report.
     fn submit(&self) {
         self.has_put_off.set(false);
         let ring = &mut *self.ring();
@@ -225,7 +225,7 @@ impl Reactor {
         ring.wait(deadline.map(|at| at.saturating_duration_since(now)));
     }
 
-    /// Looks for reports until `until`. Returns whether there are any.
+    /// Spins for reports until `until`. Returns whether there are any.
     fn spin(ring: &mut Ring, until: Instant) -> bool {
         if ring.has_unsubmitted() {
             ring.submit();
@@ -243,7 +243,7 @@ impl Reactor {
     }
 }
 
-/// A task is being polled.
+/// Exists while a task is being polled.
 struct Inside<'a>(&'a Cell<u32>);
 
 impl Drop for Inside<'_> {

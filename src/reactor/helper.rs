@@ -3,12 +3,12 @@
 use std::cell::RefCell;
 use std::io;
 
-/// Jobs that may wait. Callers are few, and each waits for its result.
+/// Maximum number of jobs that wait. Callers are few, and each waits for its result.
 const JOBS_MAX: usize = 1024;
 
 pub type Job = Box<dyn FnOnce() + Send>;
 
-/// The thread, once it is needed.
+/// The helper thread, which is started when it is first needed.
 #[derive(Default)]
 pub struct Helper(RefCell<Option<flume::Sender<Job>>>);
 
@@ -24,7 +24,7 @@ impl Helper {
         Ok(self.0.borrow_mut().insert(jobs).clone())
     }
 
-    /// The thread ends when it has done what it was given.
+    /// Ends the thread once it has done its queued jobs.
     pub fn end(&self) {
         self.0.take();
     }

@@ -15,8 +15,8 @@ use glommio::{LocalExecutor, LocalExecutorBuilder};
 use super::core::{CURRENT, Reactor, Turn};
 use super::flag::Flag;
 
-/// How long the executor may park by mistake. Longer than the beginning of a pass takes, which would use
-/// up the timer.
+/// How long the executor may park by mistake. Longer than the beginning of a pass takes, because a
+/// timer that fires there is used up.
 const PARK_MAX: Duration = Duration::from_micros(100);
 
 /// An executor that runs tasks with a reactor. It belongs to the thread that made it.
@@ -35,7 +35,7 @@ pub enum HostError {
 }
 
 impl Host {
-    /// `spin`: how long to look for work before sleeping.
+    /// Creates an executor and its reactor. `spin`: how long to spin for work before sleeping.
     pub fn make(builder: LocalExecutorBuilder, spin: Duration) -> Result<Self, HostError> {
         let executor = builder.make().map_err(|error| HostError::Executor(error.to_string()))?;
         Ok(Self { executor, reactor: Rc::new(Reactor::new(spin)?) })
@@ -80,18 +80,18 @@ impl Host {
     }
 }
 
-/// The executor may park after a pass although a task is runnable (`shard::nudge`). It wakes for its own
-/// timers, so there is one.
+/// Bounds how long the executor parks if it does so after a pass although a task is runnable
+/// (`shard::nudge`). It wakes for its own timers, so it gets one.
 fn limit_parking(context: &mut Context<'_>) -> Timer {
     #[expect(clippy::disallowed_methods, reason = "a timer that is not to be relied on")]
     let mut timer = Timer::new(PARK_MAX);
-    // Ready only if that time is over already.
+    // Ready only if the time has already passed.
     let _ = Pin::new(&mut timer).poll(context);
     timer
 }
 
 impl Drop for Host {
-    /// Tasks that the executor leaves behind keep the reactor, so this finishes its work.
+    /// Finishes the work of the reactor, which tasks that the executor leaves behind keep alive.
     fn drop(&mut self) {
         self.reactor.ring().finish();
         self.reactor.helper.end();

@@ -21,7 +21,7 @@ pin_project! {
     }
 }
 
-/// Makes each step of `future` background work.
+/// Wraps `future`, so that each of its steps is background work.
 pub fn background<F: Future>(future: F) -> InBackground<F> {
     InBackground { future, turn: None }
 }

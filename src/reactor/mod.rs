@@ -1,25 +1,26 @@
-//! What a thread waits for, in one ring and one system call: sockets, transfers of files, timers, and
-//! other threads.
+//! Waits for everything that a thread waits for, in one ring and one system call: sockets, file
+//! I/O, timers, and other threads.
 //!
 //! The executor parks in `io_uring_enter` too, but each of its passes over its three rings costs seven
-//! system calls, and a message needs two passes. So here the thread does not let the executor park.
-//! One task is always runnable, and polled after all others; when it finds that no other has run since
-//! it was last polled, it waits in the kernel itself.
+//! system calls, and a message needs two passes. So here the executor never gets to park. One task
+//! is always runnable, and polled after all others; when it finds that no other has run since it
+//! was last polled, it waits in the kernel itself.
 //!
 //! ```text
-//!   Host::run ──▶ executor ──▶ task ─▶ task ─▶ … ─▶ turn ─┬─ others have run: deliver what is there
+//!   Host::run ──▶ executor ──▶ task ─▶ task ─▶ … ─▶ turn ─┬─ tasks have run: deliver what there is
 //!                     ▲          ▲                  │     └─ none has: submit, and wait for a report,
 //!                     │          └──────────────────┘                  a timer or another thread
 //!                     └──────── the executor has requests of its own: it makes a pass
 //! ```
 //!
 //! Invariants:
-//! - All tasks of the thread are in one queue, first in first out, and spawned with [`spawn`]. A task
-//!   that is not counted could be runnable while the thread sleeps. Only those of [`spawn_urgent`] are
-//!   not in it: however many tasks are runnable, they wait for a few milliseconds at most, or for one task.
-//! - Whatever the executor itself does for a task is awaited with [`hosted`], and what another thread
-//!   completes with [`reachable`]. Both would be noticed late otherwise: when the thread is awake and its
-//!   executor makes a pass.
+//! - All tasks of the thread are in one queue, first in first out, and spawned with [`spawn`]. A
+//!   task that is not counted could be runnable while the thread sleeps. Only the tasks of
+//!   [`spawn_first`] and [`spawn_urgent`] are not in it: however many tasks are runnable, they wait
+//!   for a few milliseconds at most, or for one task.
+//! - What the executor itself does for a task is awaited with [`hosted`], and what another thread
+//!   completes with [`reachable`]. Otherwise both would be noticed late: when the thread is awake
+//!   and its executor makes a pass.
 //! - Nothing is submitted more than one turn late, however busy the tasks are.
 //! - Only `ring` is `unsafe`.
 //!

@@ -1,8 +1,9 @@
 //! TCP sockets: readiness from the ring, bytes by direct system calls.
 //!
 //! A read goes straight into the reader's memory, so no memory is bound to connections that send
-//! nothing, and a large body can be read where it is needed. A read that returns less than it could is taken
-//! for the last one until the kernel reports more; so urgent data, at which reads stop, is not supported.
+//! nothing, and a large body can be read where it is needed. A read that fills only part of its
+//! buffer counts as the last one until the kernel reports more; so urgent data, at which reads
+//! stop, is not supported.
 
 use std::future::poll_fn;
 use std::io::{self, Read, Write};
@@ -22,7 +23,7 @@ use nix::sys::socket::{
 use super::core::{Reactor, current};
 use super::readiness::Readiness;
 
-/// Connections that wait for being accepted.
+/// Maximum number of connections that wait to be accepted.
 const BACKLOG: i32 = 1024;
 
 pub struct TcpListener {
@@ -32,8 +33,8 @@ pub struct TcpListener {
 }
 
 impl TcpListener {
-    /// Listens on `address`. Others may listen there too (SO_REUSEPORT): after a crash, connections of
-    /// the dead process would otherwise block the address for a minute.
+    /// Listens on `address`. Other sockets may listen there too (SO_REUSEPORT): after a crash,
+    /// connections of the dead process would otherwise block the address for a minute.
     pub fn bind(address: SocketAddr) -> io::Result<Self> {
         let socket = new_socket(address)?;
         socket::setsockopt(&socket, sockopt::ReusePort, &true)?;
@@ -136,7 +137,7 @@ impl TcpStream {
         self.readable.restore();
     }
 
-    /// Reads what is there, at most `buffer`. 0: the peer has closed.
+    /// Reads what is available, at most what fits in `buffer`. 0: the peer has closed.
     pub fn poll_read(&self, context: &Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
         loop {
             ready!(self.reactor.poll_ready(&self.readable, context));

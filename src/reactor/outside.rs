@@ -23,7 +23,7 @@ use super::ring::Ring;
 /// The bell of one thread.
 struct Bell {
     descriptor: EventFd,
-    /// It has been rung, and the thread has not looked yet.
+    /// The bell has been rung, and the thread has not checked it yet.
     is_rung: AtomicBool,
     /// Numbers of the futures that were woken.
     woken: Mutex<Vec<u64>>,
@@ -44,7 +44,7 @@ impl Bell {
     fn wake(&self, number: u64) {
         self.woken.lock().unwrap_or_else(PoisonError::into_inner).push(number);
         let was_rung = self.is_rung.swap(true, Ordering::AcqRel);
-        // The reactor looks before it sleeps.
+        // On its own thread there is no need: the reactor checks before it sleeps.
         let is_own_thread = thread::current().id() == self.thread;
         if !was_rung && !is_own_thread {
             // Fails only if the counter is full: then it is ready already.
@@ -58,7 +58,7 @@ impl Bell {
             // Fails only if there is nothing to read.
             self.descriptor.read().ok();
         }
-        // Before looking: who is woken later rings again.
+        // Cleared before `woken` is taken: a later wake rings again.
         self.is_rung.store(false, Ordering::Release);
         std::mem::take(&mut *self.woken.lock().unwrap_or_else(PoisonError::into_inner))
     }
@@ -80,7 +80,7 @@ impl Outside {
         Ok(Self { bell, readiness, wakers, next_number })
     }
 
-    /// Wakes what other threads have woken. Returns whether there was any.
+    /// Wakes the tasks of futures that other threads have woken. Returns whether there were any.
     pub fn deliver(&self, ring: &RefCell<Ring>) -> bool {
         let is_ready = self.readiness.take();
         if !is_ready {
@@ -95,18 +95,19 @@ impl Outside {
         true
     }
 
-    /// `waker`, of any task of the executor, even of one that has ended, wakes the executor.
+    /// Keeps a waker of any task of the executor. It wakes the executor even after that task has
+    /// ended.
     pub fn set_executor(&self, waker: &Waker) {
         self.bell.executor.get_or_init(|| waker.clone());
     }
 
-    /// A waker for other threads, and its number.
+    /// Creates a waker for other threads. Returns it and its number.
     pub fn new_waker(&self, is_watchdog: bool) -> (u64, Waker) {
         let number = self.next_number.replace(self.next_number.get() + 1);
         (number, Arc::new(Ringer { bell: self.bell.clone(), number, is_watchdog }).into())
     }
 
-    /// `task` is woken when the waker of this number is.
+    /// Registers `task` to be woken when the waker with this number is.
     pub fn set_task(&self, number: u64, task: &Waker) {
         let mut wakers = self.wakers.borrow_mut();
         wakers.entry(number).and_modify(|kept| kept.clone_from(task)).or_insert(task.clone());
@@ -121,7 +122,7 @@ impl Outside {
 struct Ringer {
     bell: Arc<Bell>,
     number: u64,
-    /// It wakes the executor too, in case that has parked by mistake.
+    /// The waker also wakes the executor, in case that has parked by mistake.
     is_watchdog: bool,
 }
 

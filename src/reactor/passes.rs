@@ -1,8 +1,8 @@
-//! When the executor makes a pass over its own rings.
+//! Decides when the executor makes a pass over its own rings.
 //!
-//! It does what it is asked for (opening, closing and extending files) only in passes, and does not say
-//! when something is done. These requests are rare and take long, so while there are any, it makes a
-//! pass at once when a request is new, and then every now and then.
+//! The executor carries out requests (opening, closing and extending files) only in passes, and
+//! does not signal when one is done. These requests are rare and take long, so while there are any,
+//! it makes a pass immediately when a request is new, and then every [`EVERY`].
 
 use std::cell::Cell;
 use std::time::{Duration, Instant};
@@ -13,13 +13,13 @@ const EVERY: Duration = Duration::from_micros(200);
 pub struct Passes {
     /// Requests that the executor has not completed.
     requests: Cell<u32>,
-    /// There is one that it has not seen.
+    /// There is a request that the executor has not seen.
     has_new: Cell<bool>,
     last: Cell<Option<Instant>>,
 }
 
 impl Passes {
-    /// A request begins, which [`end`](Self::end)s later.
+    /// Begins a request, which [`end`](Self::end) ends.
     pub fn begin(&self) {
         self.requests.set(self.requests.get() + 1);
     }
@@ -28,7 +28,7 @@ impl Passes {
         self.requests.set(self.requests.get() - 1);
     }
 
-    /// A request has given the executor something to do.
+    /// Notes that a request has given the executor something to do.
     pub fn ask(&self) {
         self.has_new.set(true);
     }
@@ -38,7 +38,7 @@ impl Passes {
         self.last.get().filter(|_| self.requests.get() > 0).map(|last| last + EVERY)
     }
 
-    /// Whether a pass is due at `now`; then it is made.
+    /// Returns whether a pass is due at `now`; if so, the caller makes it.
     pub fn take_due(&self, now: Instant) -> bool {
         let is_due = self.requests.get() > 0
             && (self.has_new.get() || self.last.get().is_none_or(|last| last + EVERY <= now));

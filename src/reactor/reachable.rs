@@ -19,20 +19,20 @@ pin_project! {
     }
 }
 
-/// Its place among those that may be woken.
+/// The place of a future among those that may be woken.
 #[derive(Default)]
 struct Registered {
     is_watchdog: bool,
     place: Option<(Rc<Reactor>, u64, Waker)>,
 }
 
-/// Makes `future` one that another thread may complete.
+/// Wraps `future`, so that another thread may complete it.
 pub fn reachable<F: Future>(future: F) -> Reachable<F> {
     Reachable { future, registered: Registered::default() }
 }
 
-/// The same for a thread that watches this one: its wake-ups reach the executor even if that has parked by
-/// mistake. They must be few, because the executor counts in 15 bits those that it has not seen.
+/// The same for a thread that watches this one: its wake-ups reach the executor even if that has
+/// parked by mistake. They must be few, because the executor counts unseen ones in 15 bits.
 pub fn reachable_by_watchdog<F: Future>(future: F) -> Reachable<F> {
     Reachable { future, registered: Registered { is_watchdog: true, place: None } }
 }

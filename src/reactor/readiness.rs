@@ -9,8 +9,9 @@ use nix::libc::{POLLERR, POLLHUP, POLLRDHUP};
 
 /// Reports about one descriptor, for one task at a time.
 ///
-/// The kernel reports that something has *become* ready. So whoever takes the readiness tries until
-/// the kernel says that it would block, or says that there may be more ([`restore`](Self::restore)).
+/// The kernel reports that something has *become* ready. So a task that takes the readiness tries
+/// until the kernel returns that it would block, or else states that there may be more
+/// ([`restore`](Self::restore)).
 pub struct Readiness {
     pub descriptor: RawFd,
     /// See poll(2).
@@ -38,12 +39,12 @@ impl Readiness {
         self.is_ready.get() || self.is_final.get()
     }
 
-    /// There may be more than was read or written.
+    /// States that more may be read or written.
     pub fn restore(&self) {
         self.is_ready.set(true);
     }
 
-    /// The next report wakes this task, and no other.
+    /// Has the next report wake this task, and no other.
     pub fn register(&self, context: &Context<'_>) {
         let waker = match self.waker.take() {
             Some(waker) if waker.will_wake(context.waker()) => waker,
@@ -52,7 +53,7 @@ impl Readiness {
         self.waker.set(Some(waker));
     }
 
-    /// The kernel reports `result`: events, or a negative error.
+    /// Handles a report of the kernel. `result`: events, or a negative error.
     pub fn report(&self, result: i32, has_more: bool) {
         if !has_more {
             self.watch.set(None);

@@ -1,17 +1,17 @@
-//! The io_uring of one thread: what is asked of the kernel, and what it reports.
+//! The io_uring of one thread: what is requested from the kernel, and what it reports.
 //!
 //! The only file with `unsafe` code. What makes it sound:
 //! - A transfer owns its memory and keeps its file open from before the kernel learns of it until the
-//!   kernel has completed it. It does not matter whether anyone still waits for it.
+//!   kernel has completed it. It does not matter whether a task still waits for it.
 //! - The memory does not move: a [`DmaBuffer`] points to it, and only the pointer moves.
-//! - Nobody can write to the memory of a write, because it is shared read-only, nor read or write that of
+//! - No code can write to the memory of a write, because it is shared read-only, or access that of
 //!   a read, because the transfer is its only owner.
-//! - A ring that is dropped waits for its transfers first.
+//! - Dropping a ring first waits for its transfers.
 //!
 //! Watches point to no memory.
 //!
-//! Not here: who is woken ([`super::readiness`], [`super::completion`]), and when the thread enters the
-//! kernel ([`super::core`]).
+//! Not here: which tasks are woken ([`super::readiness`], [`super::completion`]), and when the
+//! thread enters the kernel ([`super::core`]).
 
 #![allow(unsafe_code)]
 
@@ -31,17 +31,17 @@ use slab::Slab;
 use super::completion::Completion;
 use super::readiness::Readiness;
 
-/// Requests that fit before the kernel must be entered.
+/// Number of requests that fit in the ring before the kernel must be entered.
 const ENTRIES: u32 = 1024;
-/// Reports that fit before the kernel must keep them elsewhere.
+/// Number of reports that fit in the ring before the kernel must keep them elsewhere.
 const COMPLETIONS: u32 = 16 * ENTRIES;
-/// How often the kernel is entered for what it has not reported yet.
+/// How often, at most, one call enters the kernel for what it has not reported yet.
 const ENTRIES_MAX: usize = 1024;
 /// Marks the report of a request whose outcome does not matter.
 const IGNORED: u64 = u64::MAX;
 
-/// A file that bytes can be transferred to and from. Dropping it must not use the ring, which happens
-/// when its last transfer is complete.
+/// A file that bytes can be transferred to and from. It is dropped when its last transfer is
+/// complete, and that must not use the ring.
 pub trait TransferFile: AsRawFd {}
 
 impl TransferFile for std::fs::File {}
@@ -51,9 +51,10 @@ pub type OpenFile = Rc<dyn TransferFile>;
 
 pub struct Ring {
     uring: IoUring,
-    /// What the kernel knows of. A key is free again once its last report has been handled.
+    /// Requests that the kernel knows of. A key is free again once its last report has been
+    /// handled.
     requests: Slab<Request>,
-    /// Reports that were collected to make room.
+    /// Reports that were collected to make room in the ring.
     collected: VecDeque<Report>,
 }
 
@@ -70,11 +71,11 @@ struct Transfer {
 
 enum Memory {
     None,
-    /// Of a write.
+    /// The memory of a write.
     Shared {
         _buffer: Rc<DmaBuffer>,
     },
-    /// Of a read.
+    /// The memory of a read.
     Owned(DmaBuffer),
 }
 
@@ -90,7 +91,7 @@ impl Ring {
         Ok(Self { uring: build()?, requests: Slab::new(), collected: VecDeque::new() })
     }
 
-    /// Has the kernel report when the descriptor becomes ready, unless it does so already. The
+    /// Has the kernel report when the descriptor becomes ready, unless it already does. The
     /// descriptor must stay open until [`unwatch`](Self::unwatch).
     pub fn watch(&mut self, readiness: &Rc<Readiness>) {
         if readiness.watch.get().is_some() {
@@ -102,8 +103,9 @@ impl Ring {
         self.push(opcode::PollAdd::new(descriptor, events).multi(true).build(), key as u64);
     }
 
-    /// Ends the watch. The descriptor may be closed afterwards, although the kernel keeps the file open until
-    /// it has been told. Not by PollRemove: that does nothing if a report is under way.
+    /// Ends the watch. The descriptor may be closed afterwards, although the kernel keeps the file
+    /// open until it gets the request. This does not use PollRemove, which does nothing if a report
+    /// is under way.
     pub fn unwatch(&mut self, readiness: &Readiness) {
         if let Some(key) = readiness.watch.take() {
             self.push(opcode::AsyncCancel::new(key as u64).build(), IGNORED);
@@ -145,7 +147,7 @@ impl Ring {
         self.transfer(entry, Transfer { completion, memory: Memory::None, _file: file });
     }
 
-    /// `entry` points only to what `transfer` owns.
+    /// Submits a transfer. `entry` must point only to what `transfer` owns.
     fn transfer(&mut self, entry: squeue::Entry, transfer: Transfer) {
         let key = self.requests.insert(Request::Transfer(transfer));
         self.push(entry, key as u64);
@@ -163,12 +165,12 @@ impl Ring {
         }
     }
 
-    /// Whether the kernel has not been told of everything.
+    /// Whether there are requests that the kernel has not been told of.
     pub fn has_unsubmitted(&mut self) -> bool {
         !self.uring.submission().is_empty()
     }
 
-    /// Whether the kernel has something to report that it reports only when entered.
+    /// Whether the kernel has reports that it delivers only when entered.
     pub fn has_deferred(&mut self) -> bool {
         let queue = self.uring.submission();
         queue.taskrun() || queue.cq_overflow()
@@ -179,10 +181,10 @@ impl Ring {
         !self.collected.is_empty() || !self.uring.completion().is_empty()
     }
 
-    /// Tells the kernel of everything, and has it report all that it can, without waiting.
+    /// Submits all requests, and has the kernel report all that it can, without waiting.
     ///
-    /// One entry reports no more than twenty things (since Linux 6.13), first in first out. The end of a
-    /// write would come after the readiness of thousands of sockets.
+    /// Entering the kernel once makes at most twenty reports (since Linux 6.13), first in first
+    /// out. The completion of a write would come after the readiness of thousands of sockets.
     pub fn submit(&mut self) {
         for _ in 0..ENTRIES_MAX {
             let outcome = self.uring.submit();
@@ -196,7 +198,7 @@ impl Ring {
         }
     }
 
-    /// Tells the kernel of everything, and waits for a report, a signal, or `timeout`.
+    /// Submits all requests, and waits for a report, a signal, or `timeout`.
     pub fn wait(&mut self, timeout: Option<Duration>) {
         let outcome = match timeout.map(Timespec::from) {
             None => self.uring.submit_and_wait(1),
@@ -208,12 +210,12 @@ impl Ring {
         self.check(outcome);
     }
 
-    /// Anything else than these errors is a bug: the ring would be unusable.
+    /// Any other error is a bug: the ring would be unusable.
     fn check(&mut self, outcome: io::Result<usize>) {
         let Err(error) = outcome else { return };
         match error.raw_os_error().map(Errno::from_raw) {
             Some(Errno::ETIME | Errno::EINTR) => {}
-            // The kernel has too many reports, or lacks memory at the moment.
+            // The kernel has too many reports, or is short of memory.
             Some(Errno::EBUSY | Errno::EAGAIN) => self.collect(),
             _ => panic!("io_uring_enter: {error}"),
         }
@@ -224,7 +226,7 @@ impl Ring {
         self.collected.extend(reports);
     }
 
-    /// Hands all reports to those that wait for them. Returns their number.
+    /// Delivers all reports to those waiting for them. Returns their number.
     pub fn deliver(&mut self) -> usize {
         let mut count = 0;
         while let Some(report) = self.next_report() {
@@ -280,7 +282,7 @@ impl Ring {
 }
 
 impl Drop for Ring {
-    /// The kernel may still read or write the memory of transfers.
+    /// Waits, because the kernel may still read or write the memory of transfers.
     fn drop(&mut self) {
         self.finish();
     }
@@ -297,8 +299,8 @@ fn transfer_size(buffer: &DmaBuffer) -> u32 {
     u32::try_from(buffer.len()).expect("a transfer of less than 4 GiB")
 }
 
-/// With what the kernel offers to save interruptions: since 6.1 reports are made only when the thread
-/// asks for them, since 5.19 only when it enters the kernel.
+/// Creates the ring with what the kernel offers to avoid interrupts: since 6.1, it reports only
+/// when the thread asks for it; since 5.19, only when the thread enters the kernel.
 fn build() -> io::Result<IoUring> {
     let base = || {
         let mut builder = IoUring::builder();

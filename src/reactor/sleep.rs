@@ -47,7 +47,7 @@ impl Future for Sleep {
 
 impl Drop for Sleep {
     fn drop(&mut self) {
-        // Without a reactor the thread ends, and its timers with it.
+        // Without a reactor, the thread is ending, and its timers with it.
         if let Some(number) = self.number
             && let Some(reactor) = find()
         {

@@ -1,4 +1,4 @@
-//! Tasks, and what they await in special ways.
+//! Tasks, and special ways to await.
 
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
@@ -13,7 +13,7 @@ use super::core::{Reactor, current};
 #[must_use = "awaited, it returns the task's result"]
 pub struct Task<T>(glommio::task::JoinHandle<T>);
 
-/// Spawns a task, which is polled once at once, inside the caller.
+/// Spawns a task and polls it once, inside the caller.
 pub fn spawn<T: 'static>(future: impl Future<Output = T> + 'static) -> Task<T> {
     let counted = Counted { future, reactor: current() };
     #[expect(clippy::disallowed_methods, reason = "the one place that counts tasks")]
@@ -21,7 +21,7 @@ pub fn spawn<T: 'static>(future: impl Future<Output = T> + 'static) -> Task<T> {
     Task(task.detach())
 }
 
-/// Spawns a task, which is polled once the caller has yielded.
+/// Spawns a task, which is first polled after the caller has yielded.
 pub fn spawn_later<T: 'static>(future: impl Future<Output = T> + 'static) -> Task<T> {
     spawn(async move {
         pass().await;
@@ -29,18 +29,20 @@ pub fn spawn_later<T: 'static>(future: impl Future<Output = T> + 'static) -> Tas
     })
 }
 
-/// Spawns one of the few tasks that keep the device busy, which wait for no others ([`super::urgent`]).
+/// Spawns one of the few tasks that keep the device busy, which do not wait for others
+/// ([`super::urgent`]).
 pub fn spawn_first(future: impl Future<Output = ()> + 'static) {
     current().urgent.spawn_first(future);
 }
 
-/// Spawns a task that waits for those of [`spawn_first`] and its like, but not for ordinary ones.
+/// Spawns a task that waits for tasks of [`spawn_first`] and other urgent ones, but not for
+/// ordinary ones.
 pub fn spawn_urgent(future: impl Future<Output = ()> + 'static) {
     current().urgent.spawn(future);
 }
 
 impl<T> Task<T> {
-    /// Nobody needs the result.
+    /// Leaves the task running; its result is not needed.
     pub fn detach(self) {}
 }
 
@@ -54,7 +56,7 @@ impl<T> Future for Task<T> {
 }
 
 pin_project! {
-    /// A task that says when it runs.
+    /// A task that tells the reactor when it runs.
     struct Counted<F> {
         #[pin]
         future: F,
@@ -76,8 +78,8 @@ impl<F: Future> Future for Counted<F> {
     }
 }
 
-/// Yields to all runnable tasks, until the reactor has taken a turn. A task that woke itself could keep the
-/// executor from making a pass.
+/// Yields to all runnable tasks until the reactor has taken a turn. A task that woke itself instead
+/// could keep the executor from making a pass.
 pub async fn pass() {
     let mut has_passed = false;
     poll_fn(|context| {
@@ -90,8 +92,8 @@ pub async fn pass() {
     .await;
 }
 
-/// Waits until the thread has nothing better to do. While it is busy, one of the tasks that wait gets its turn
-/// every millisecond, or once per turn of the reactor if those are longer.
+/// Waits until the thread is idle. While it is busy, one of the waiting tasks gets its turn every
+/// millisecond, or once per turn of the reactor if those take longer.
 pub async fn spare_turn() {
     let turn = current().background.spare.ask();
     poll_fn(|context| turn.poll(context)).await;

@@ -174,8 +174,8 @@ fn a_stream_carries_more_than_the_sockets_hold() {
     assert!(received.iter().enumerate().all(|(index, byte)| *byte == (index % 251) as u8));
 }
 
-/// An event that is reported while nobody waits must not be lost, nor the end of a stream that comes
-/// together with its last bytes.
+/// An event that is reported while no task waits must not be lost, and neither must the end of a
+/// stream that arrives together with its last bytes.
 #[test]
 fn no_readiness_is_lost() {
     run(async {
@@ -224,7 +224,7 @@ fn a_dropped_stream_ends_the_connection_although_it_was_watched() {
     });
 }
 
-/// The kernel may be about to report something about the socket that is closed.
+/// The kernel may be about to report something about a socket that is being closed.
 #[test]
 fn watches_end_with_their_streams_whatever_is_under_way() {
     run(async {
@@ -250,7 +250,7 @@ fn watches_end_with_their_streams_whatever_is_under_way() {
     });
 }
 
-/// What the executor does itself: opening a file takes several passes.
+/// Opening a file is done by the executor itself and takes several passes.
 #[test]
 fn the_executor_serves_its_own_requests_beside() {
     let took = run(async {
@@ -349,7 +349,7 @@ fn one_thread_may_run_several_hosts_one_after_another() {
     }
 }
 
-/// Two hundred tasks are runnable at once and take 40 ms together.
+/// Two hundred tasks are runnable at the same time and together take 40 ms.
 #[test]
 fn urgent_tasks_run_between_others_however_many_there_are() {
     run(async {

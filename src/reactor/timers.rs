@@ -12,7 +12,7 @@ pub struct Timers {
 }
 
 impl Timers {
-    /// Returns the number under which the waker is kept.
+    /// Adds a waker. Returns the number under which it is kept.
     pub fn insert(&mut self, deadline: Instant, waker: Waker) -> u64 {
         let number = self.next_number;
         self.next_number += 1;

@@ -1,6 +1,6 @@
 //! Transfers between memory and files: write, read and sync, each as a future.
 //!
-//! A future may be dropped at any time; the transfer goes on.
+//! A future may be dropped at any time; the transfer continues.
 
 use std::io;
 use std::rc::Rc;

@@ -1,4 +1,4 @@
-//! A queue of tasks that wait until somebody grants them a turn.
+//! A queue of tasks that wait to be granted a turn.
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
@@ -21,7 +21,7 @@ pub struct Turn {
 }
 
 impl Turn {
-    /// Takes the turn if it has been granted. Otherwise the task is woken when it is.
+    /// Takes the turn if it has been granted. Otherwise registers the task to be woken when it is.
     pub fn poll(&self, context: &Context<'_>) -> Poll<()> {
         if self.is_granted.replace(false) {
             return Poll::Ready(());
@@ -54,7 +54,7 @@ impl Turns {
         !waiting.is_empty()
     }
 
-    /// Grants a turn to the first one that waits, if there is any.
+    /// Grants a turn to the first waiting task, if there is one.
     pub fn grant(&self) {
         let next = {
             let waiting = &mut *self.waiting.borrow_mut();

@@ -1,14 +1,14 @@
 //! Tasks that are not in the queue with all others.
 //!
-//! With thousands of runnable connections, the turn of a task comes after a hundred milliseconds. The
-//! device would idle for as long, and everything appended meanwhile would wait for it. So the tasks
-//! that keep the device busy are polled at every turn of the reactor, and every [`LOOK_EVERY`] while
-//! others run.
+//! With thousands of runnable connections, a task gets its turn only after a hundred milliseconds.
+//! The device would idle for that long, and everything appended meanwhile would wait for it. So the
+//! tasks that keep the device busy are polled at every turn of the reactor, and every
+//! [`LOOK_EVERY`] while others run.
 //!
-//! A few are polled first: the committers. The others wait for no ordinary task, but for these: one for each
-//! connection with requests that wait for room in the log. As there can be thousands, they put themselves
-//! off after each [`SLICE`], for the first ones, and after [`RUN_MAX`], for ordinary tasks, which then run for
-//! as long.
+//! A few are polled first: the committers. The others, one for each connection with requests that
+//! wait for room in the log, wait for the committers but not for ordinary tasks. As there can be
+//! thousands, they yield after each [`SLICE`] to the first ones, and after [`RUN_MAX`] to ordinary
+//! tasks, which then run for as long.
 
 use std::cell::{Cell, RefCell};
 use std::future::Future;
@@ -24,36 +24,36 @@ use pin_project_lite::pin_project;
 
 use super::flag::Flag;
 
-/// How long other tasks may run before urgent ones are polled.
+/// How long ordinary tasks may run before urgent ones are polled.
 const LOOK_EVERY: Duration = Duration::from_millis(1);
-/// How long they may run, and wake each other, before others do.
+/// How long urgent tasks may run, and wake each other, before ordinary ones do.
 const RUN_MAX: Duration = Duration::from_millis(3);
-/// How long those that are not polled first may run before the first ones are polled again.
+/// How long urgent tasks that are not polled first may run before the first ones are polled again.
 const SLICE: Duration = Duration::from_micros(300);
 
 #[derive(Default)]
 pub struct Urgent {
     first: Tasks,
     others: Tasks,
-    /// Whether any of them can run.
+    /// Set when any urgent task can run.
     woken: Arc<Flag>,
     next_look: Cell<Option<Instant>>,
     /// The last run took so long that what it submits must not wait for the next turn.
     took_long: Cell<bool>,
-    /// When those that are not polled first put themselves off.
+    /// When the tasks that are not polled first yield.
     until: Rc<Cell<Option<Instant>>>,
 }
 
 #[derive(Default)]
 struct Tasks {
-    /// Borrowed while they are polled.
+    /// Borrowed while the tasks are polled.
     polled: RefCell<FuturesUnordered<LocalBoxFuture<'static, ()>>>,
     /// Not polled yet.
     new: RefCell<Vec<LocalBoxFuture<'static, ()>>>,
 }
 
 impl Tasks {
-    /// Polls those that can run, until each has been polled or some have woken themselves.
+    /// Polls the tasks that can run, until each has been polled or some have woken themselves.
     fn poll(&self, context: &mut Context<'_>) {
         let mut polled = self.polled.borrow_mut();
         polled.extend(self.new.take());
@@ -62,7 +62,7 @@ impl Tasks {
 }
 
 pin_project! {
-    /// A task that puts itself off after `until`.
+    /// A task that yields from `until` on.
     struct Bounded<F> {
         #[pin]
         future: F,
@@ -96,18 +96,19 @@ impl Urgent {
         self.woken.set();
     }
 
-    /// Whether others have run for long enough at `now`.
+    /// Whether ordinary tasks have run for long enough at `now`.
     pub fn is_due(&self, now: Instant) -> bool {
         self.next_look.get().is_none_or(|next| next <= now)
     }
 
-    /// Polls those that can run, at `now` or somewhat later. Returns whether there were any.
+    /// Polls the urgent tasks that can run, at `now` or somewhat later. Returns whether there were
+    /// any.
     pub fn run(&self, now: Instant) -> bool {
         let is_any = self.woken.is_set();
         let begin = if is_any { Instant::now() } else { now };
         self.poll_woken(begin + RUN_MAX);
         let end = if is_any { Instant::now() } else { begin };
-        // Others get as much time.
+        // Ordinary tasks get as much time.
         self.next_look.set(Some(end + LOOK_EVERY.max(end - begin)));
         self.took_long.set(end - begin >= LOOK_EVERY);
         is_any
@@ -118,7 +119,7 @@ impl Urgent {
     }
 
     fn poll_woken(&self, until: Instant) {
-        // One of them may have spawned a task, which is polled inside it.
+        // An urgent task may have spawned a task, which is polled inside it.
         if self.first.polled.try_borrow_mut().is_err()
             || self.others.polled.try_borrow_mut().is_err()
         {
@@ -173,7 +174,7 @@ mod tests {
         assert_eq!(polls.get(), 3);
     }
 
-    /// A hundred tasks take ten milliseconds together, and each wakes the one that is polled first.
+    /// A hundred tasks together take ten milliseconds, and each wakes the one that is polled first.
     #[test]
     fn the_first_ones_do_not_wait_for_all_others_and_neither_do_ordinary_tasks() {
         let urgent = Urgent::default();

@@ -1,10 +1,10 @@
-//! Which directories the replicas of a shard have, so that an emptied one, that of another replica, or
-//! an older copy never votes or acknowledges anything.
+//! Tracks which data directories the replicas of a shard have, so that an emptied directory,
+//! another replica's, or an older copy never votes or acknowledges anything.
 //!
-//! Every connection begins with what each side is and what it knows of the other: the directory, how
-//! often it was started, the term of its last vote, and an entry that it had. None of it ever goes
-//! back. What is new is durable before it is answered. Whoever learns that the others know more of
-//! its own number than it does itself is not the replica that it claims to be, and ends.
+//! Every connection begins with what each side is and what it remembers of the other: the
+//! directory, how often it was started, the term of its last vote, and an entry that it had. None
+//! of these ever goes backwards. A side makes what is new durable before it answers. A replica that
+//! is behind what others remember of it is not the one that it claims to be, and exits.
 //!
 //! A directory that has never been used takes part once every other replica has confirmed that it
 //! knows no other directory of its number.
@@ -35,7 +35,7 @@ pub enum IdentityFault {
     OlderCopy { replica: ReplicaId, why: String },
 }
 
-/// What is wrong with a directory of which `known` is known.
+/// Checks a directory, which is `now`, against what is remembered of it, `known`.
 pub fn compare(replica: ReplicaId, known: &Mark, now: &Mark) -> Result<(), IdentityFault> {
     if known.directory == 0 {
         return Ok(());
@@ -58,7 +58,7 @@ pub fn compare(replica: ReplicaId, known: &Mark, now: &Mark) -> Result<(), Ident
     }
 }
 
-/// This replica and the others that it has met. A clone is another handle.
+/// The identity of this replica, and of the others that it has met. A clone is another handle.
 pub struct Acquaintance<D: Disk>(Rc<State<D>>);
 
 struct State<D: Disk> {
@@ -67,9 +67,9 @@ struct State<D: Disk> {
     /// Serializes writes of the file.
     writes: Turns,
     fault: RefCell<Option<IdentityFault>>,
-    /// The others that have confirmed this directory in this life.
+    /// The others that have confirmed this directory since this start.
     confirmed: RefCell<Vec<ReplicaId>>,
-    /// Another one has votes or entries.
+    /// Another replica has votes or entries.
     has_met_used: Cell<bool>,
     has_met_stranger: Cell<bool>,
 }
@@ -81,8 +81,8 @@ impl<D: Disk> Clone for Acquaintance<D> {
 }
 
 impl<D: Disk> Acquaintance<D> {
-    /// Reads the identity of the directory, or gives it one. `directory` is random. `is_used` says
-    /// that there are votes or entries.
+    /// Reads the identity of the directory, or gives it one. `directory` is random. `is_used`:
+    /// there are votes or entries.
     pub async fn open(
         store: Store<D>,
         replica: ReplicaId,
@@ -115,21 +115,22 @@ impl<D: Disk> Acquaintance<D> {
         })))
     }
 
-    /// What this replica is now, with its last vote's term and the index of its last entry.
+    /// What this replica is now, given the term of its last vote and the index of its last entry.
     pub fn own(&self, term: u64, index: u64) -> Mark {
         let stored = self.0.stored.borrow();
         Mark { directory: stored.directory, starts: stored.starts, term, index }
     }
 
-    /// What is known of another replica.
+    /// What is remembered of another replica.
     pub fn known(&self, replica: ReplicaId) -> Mark {
         let stored = self.0.stored.borrow();
         let found = stored.peers.iter().find(|(known, _)| *known == replica);
         found.map(|(_, mark)| *mark).unwrap_or_default()
     }
 
-    /// Another replica says what it is, `theirs`, and what it knows of this one, which is `own`.
-    /// Durable when it returns. Fails if one of the two is not what it was.
+    /// Handles what another replica reports: what it is, `theirs`, and what it remembers of this
+    /// one, `known_of_us`. This replica is `own`. Durable when it returns. Fails if either replica
+    /// is not what it was.
     pub async fn meet(
         &self,
         replica: ReplicaId,
@@ -143,8 +144,8 @@ impl<D: Disk> Acquaintance<D> {
             return Err(failed(fault));
         }
         if let Err(fault) = compare(replica, &self.known(replica), theirs) {
-            // A hello that was overtaken by a later one looks like an older copy. The other side knows
-            // better, and ends if it is one.
+            // A hello that was overtaken by a later one looks like an older copy. The other side
+            // can tell, and exits if it is one.
             let is_certain = matches!(fault, IdentityFault::OtherDirectory { .. });
             if is_certain && !self.0.has_met_stranger.replace(true) {
                 tracing::error!("another replica is refused: {fault}");
@@ -198,7 +199,7 @@ impl<D: Disk> Acquaintance<D> {
         self.0.stored.borrow().joined
     }
 
-    /// All others have confirmed this directory. Durable when it returns.
+    /// Records that all others have confirmed this directory. Durable when it returns.
     pub async fn join(&self) -> io::Result<()> {
         let _turn = self.0.writes.turn().await;
         let joined = if self.0.has_met_used.get() { Joined::Old } else { Joined::New };
@@ -210,7 +211,7 @@ impl<D: Disk> Acquaintance<D> {
         self.0.confirmed.borrow().contains(&other)
     }
 
-    /// Another replica has said that this one is not what it claims to be.
+    /// The fault, if another replica has reported that this one is not what it claims to be.
     pub fn fault(&self) -> Option<IdentityFault> {
         self.0.fault.borrow().clone()
     }

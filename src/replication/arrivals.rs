@@ -1,4 +1,5 @@
-//! Copies of another replica's log that arrive at this one: one at a time, and what is left of them.
+//! Tracks the copies of another replica's log that this one receives, one at a time, and what is
+//! left of incomplete ones.
 
 use std::cell::Cell;
 use std::rc::Rc;
@@ -6,19 +7,19 @@ use std::rc::Rc;
 use super::host::Host;
 use crate::storage::signal::{Signal, Turns};
 
-/// Copies that arrive at this replica, one at a time.
+/// The copies that this replica receives, one at a time.
 #[derive(Clone)]
 pub struct Arrivals(Rc<State>);
 
 struct State {
-    /// Number of the newest; it makes earlier ones end.
+    /// Number of the newest copy; earlier ones end.
     newest: Cell<u64>,
     /// The newest has changed.
     superseded: Signal,
     turn: Turns,
     is_running: Cell<bool>,
     is_stopping: Cell<bool>,
-    /// Files of a copy that was not taken over are on the disk.
+    /// The disk holds files of a copy that has not replaced the log.
     has_leftovers: Cell<bool>,
 }
 
@@ -34,8 +35,8 @@ impl Arrivals {
         }))
     }
 
-    /// Begins one: earlier ones end at their next frame, and this one waits for that. `None` if a
-    /// later one has begun meanwhile.
+    /// Begins a copy: earlier ones end at their next frame, and this one waits for that. `None` if
+    /// a later one has begun meanwhile.
     pub async fn begin(&self) -> Option<Arrival> {
         let number = self.supersede();
         self.0.turn.take().await;
@@ -61,12 +62,12 @@ impl Arrivals {
         self.0.is_stopping.get()
     }
 
-    /// What had arrived is the log now.
+    /// The copy that arrived is the log now.
     pub fn handle_used(&self) {
         self.0.has_leftovers.set(false);
     }
 
-    /// Entries arrive one by one, so a copy is not needed any more.
+    /// Discards what is left of a copy: entries arrive one by one, so it is no longer needed.
     pub fn discard_leftovers<H: Host>(&self, host: &H) {
         let State { has_leftovers, is_running, is_stopping, .. } = &*self.0;
         if !has_leftovers.get() || is_running.get() || is_stopping.get() {
@@ -84,7 +85,7 @@ impl Arrivals {
     }
 }
 
-/// A copy that is arriving.
+/// A copy that is being received.
 pub struct Arrival {
     number: u64,
     state: Rc<State>,
@@ -95,12 +96,12 @@ impl Arrival {
         self.state.newest.get() == self.number && !self.state.is_stopping.get()
     }
 
-    /// Something of it is on the disk from now on.
+    /// Notes that part of the copy is on the disk from now on.
     pub fn note_begun(&self) {
         self.state.has_leftovers.set(true);
     }
 
-    /// Waits until it must end, because a later one has begun or the replica stops.
+    /// Waits until this copy must end, because a later one has begun or the replica is stopping.
     pub async fn superseded(&self) {
         self.state.superseded.wait(|| (!self.is_current()).then_some(())).await;
     }

@@ -1,12 +1,12 @@
-//! Changes of the members of a shard's set of copies: one replica at a time.
+//! Changes the members of a shard's replica set, one replica at a time.
 //!
 //! ```text
 //!   add:     not a member ─▶ gets the log, does not count ─▶ has caught up ─▶ counts for the majority
 //!   remove:  counts ─▶ not a member
 //! ```
 //!
-//! Every arrow is one or two entries of the log, so it has happened or not, whatever stops meanwhile.
-//! Both are repeated until they succeed: what has happened is not done again.
+//! Every arrow is one or two entries of the log, so it has happened or not, no matter what stops
+//! meanwhile. Both operations are idempotent and are repeated until they succeed.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::pin::pin;
@@ -55,7 +55,7 @@ pub enum ChangeError {
 }
 
 impl ChangeError {
-    /// What the operator learns.
+    /// The refusal that the operator gets.
     pub fn refusal(self, shard: ShardId) -> Refusal {
         match self {
             Self::NotLeader => Refusal::NotLeader { shard: shard.0 },
@@ -76,19 +76,19 @@ impl ChangeError {
     }
 }
 
-/// The members, and how they are, as the leader sees them.
+/// The members and their state, as the leader sees them.
 struct View {
     configs: usize,
     voters: BTreeSet<ReplicaId>,
     members: BTreeSet<ReplicaId>,
-    /// How many entries each lacks.
+    /// How many entries each is missing.
     lacks: BTreeMap<ReplicaId, u64>,
-    /// Those that have not answered lately.
+    /// Members that have not answered recently.
     silent: BTreeSet<ReplicaId>,
 }
 
 impl<H: Host, R: Runtime> Replica<H, R> {
-    /// Makes a replica a member. Until it has caught up, it only gets the log: repeat the call.
+    /// Makes a replica a member. Until it has caught up, it only receives the log: repeat the call.
     pub async fn add(&self, id: ReplicaId, place: Place) -> Result<(), ChangeError> {
         let view = self.view().ok_or(ChangeError::NotLeader)?;
         if view.voters.contains(&id) && view.configs == 1 {
@@ -113,8 +113,8 @@ impl<H: Host, R: Runtime> Replica<H, R> {
         Err(ChangeError::CatchingUp { replica: id, why })
     }
 
-    /// Removes a replica from the members. Refused if too few of the others answer, unless that is
-    /// wanted.
+    /// Removes a replica from the members. Refused if too few of the others answer, unless
+    /// `is_forced`.
     pub async fn remove(&self, id: ReplicaId, is_forced: bool) -> Result<(), ChangeError> {
         let view = self.view().ok_or(ChangeError::NotLeader)?;
         if !view.members.contains(&id) {

@@ -1,15 +1,15 @@
-//! A replica that lacks what retention has deleted at the leader, or that is empty, gets a copy of the
-//! log, over a connection of its own.
+//! Sends a copy of the log to a replica that is empty or is missing what retention has deleted at
+//! the leader, over a separate connection.
 //!
 //! ```text
 //!   leader     offer: the list of files ─▶  ◀─ fetch … piece ─▶ … ─▶  ◀─ taken, or refused
 //!   receiver                               staged, file by file ─▶ complete: the engine installs it
 //! ```
 //!
-//! The receiver asks for what it lacks, a few pieces ahead. After an interruption, by either side, the
-//! engine begins again with a newer list, and complete files that are still in it are not sent again.
-//! Both sides work in the background, and the leader reads the disk in turn with consumers of old
-//! messages.
+//! The receiver fetches what it is missing, a few pieces ahead. After an interruption on either
+//! side, the engine begins again with a newer list, and complete files that are still in it are not
+//! sent again. Both sides work in the background, and the leader reads the disk in turn with
+//! consumers of old messages.
 
 use std::collections::VecDeque;
 use std::io;
@@ -29,17 +29,17 @@ use super::types::{CopyData, ReplicaId, Runtime, Types, Vote, WholeCopy, failed,
 use super::wire::{self, FRAME_SIZE_MAX, Frame, FrameKind, Offer, Purpose};
 use crate::storage::{CopyFile, CopyPart, CopyReadError, Staging, StagingError};
 
-/// Bytes of a file that are sent at once; a multiple of the block size.
+/// Bytes of a file in one frame; a multiple of the block size.
 const PIECE_BYTES: usize = 1 << 20;
-/// Pieces that the receiver asks for ahead.
+/// Number of pieces that the receiver requests ahead.
 const PIECES_AHEAD: usize = 4;
-/// How long the other side may take for its next frame, before the copy is given up. The receiver
-/// reads the end of the log before its last one.
+/// How long the other side may take to send its next frame before the copy is abandoned. The
+/// receiver reads the end of the log before it sends its last one.
 const FRAME_MAX: Duration = Duration::from_secs(120);
-/// How often a file is fetched that arrives damaged.
+/// How often a file that arrives damaged is fetched.
 const TRIES_MAX: usize = 2;
 
-/// What it takes to send a copy of this log.
+/// Sends a copy of this log.
 pub struct CopySender<H: Host, R: Runtime, T> {
     pub log: RaftLog<H, R>,
     pub transport: T,
@@ -48,14 +48,14 @@ pub struct CopySender<H: Host, R: Runtime, T> {
 }
 
 impl<H: Host, R: Runtime, T: Transport> CopySender<H, R, T> {
-    /// Sends it, in the background. Returns the vote of the other replica, which has replaced its log
-    /// or has a higher vote.
+    /// Sends the copy, in the background. Returns the vote of the other replica, which has replaced
+    /// its log or has a higher vote.
     pub async fn send(self, vote: Vote, copy: WholeCopy) -> io::Result<Vote> {
         let (give, sent) = flume::bounded(1);
         let host = self.log.host().clone();
         host.spawn_background(async move {
             let outcome = self.send_files(vote, copy, || give.is_disconnected()).await;
-            // Nobody waits for it if this replica has stopped leading.
+            // Nothing waits for the outcome if this replica has stopped leading.
             let _ = give.send(outcome);
         });
         sent.recv_async().await.map_err(failed)?
@@ -73,7 +73,7 @@ impl<H: Host, R: Runtime, T: Transport> CopySender<H, R, T> {
         else {
             return Err(failed("there is no snapshot of the state yet"));
         };
-        // Before that, more may be in the snapshot than is known to be committed.
+        // Before that, the snapshot may contain more than is known to be committed.
         if term_of(&last) != vote.leader_id.term {
             return Err(failed("this leader has not committed anything yet"));
         }
@@ -123,7 +123,7 @@ enum Failed {
     Connection(#[from] io::Error),
 }
 
-/// Receives a copy of the leader's log and has the engine replace this log by it.
+/// Receives a copy of the leader's log and has the engine replace this replica's log with it.
 pub async fn receive<H: Host, R: Runtime>(
     engine: Rc<Engine<H, R>>,
     log: RaftLog<H, R>,
@@ -173,7 +173,7 @@ impl<H: Host, R: Runtime, S: FrameSender, F: FrameReceiver> Session<H, R, S, F> 
         for file in missing {
             let number = copy.files.iter().position(|known| *known == file).expect("it is listed");
             if !self.fetch(&staging, number, file).await? {
-                // It is rebuilt from its segment. Positions in the list stay the same.
+                // The index file is rebuilt from its segment. Positions in the list stay the same.
                 copy.files[number].size = 0;
             }
         }
@@ -185,7 +185,7 @@ impl<H: Host, R: Runtime, S: FrameSender, F: FrameReceiver> Session<H, R, S, F> 
         Ok(())
     }
 
-    /// Fetches a file. False if it is an index file that cannot be had.
+    /// Fetches a file. Returns false if it is an index file that is not available.
     async fn fetch(
         &mut self,
         staging: &Staging<H::Disk>,
@@ -244,7 +244,7 @@ impl<H: Host, R: Runtime, S: FrameSender, F: FrameReceiver> Session<H, R, S, F> 
         }
     }
 
-    /// The next frame of the leader, unless a newer copy arrives.
+    /// The next frame from the leader, unless a newer copy arrives.
     async fn frame(&mut self) -> io::Result<Frame> {
         let (superseded, timer) =
             (pin!(self.arrival.superseded()), pin!(Types::<R>::sleep(FRAME_MAX)));

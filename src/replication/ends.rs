@@ -1,15 +1,16 @@
-//! How old is what a replica lacks: where the leader's log ended, and when it first did.
+//! The age of what a replica is missing: where the leader's log ended, and when it first did.
 
 use std::collections::VecDeque;
 
 use crate::model::{LogOffset, Moment};
 
-/// How many ends of the log are remembered; beyond that, fewer of the older ones are.
+/// Maximum number of log ends that are remembered; beyond that, older ones are thinned out.
 const ENDS_MAX: usize = 1_024;
-/// Times of older ends are known to this part of their age.
+/// Times of older ends are accurate to one part in this many of their age.
 const PRECISION: u64 = 32;
 
-/// Where the leader's log ended, and when it first did: how old is what a replica lacks.
+/// Where the leader's log ended, and when it first did: yields the age of what a replica is
+/// missing.
 #[derive(Debug, Default)]
 pub struct Ends(VecDeque<(Moment, LogOffset)>);
 
@@ -24,7 +25,7 @@ impl Ends {
         self.0.push_back((now, end));
     }
 
-    /// Forgets ends that are so close to others that their ages hardly differ.
+    /// Drops ends whose ages hardly differ from those of their neighbours.
     fn thin(&mut self, now: Moment) {
         let mut last: Option<Moment> = None;
         self.0.retain(|(at, _)| {
@@ -40,19 +41,19 @@ impl Ends {
         }
     }
 
-    /// What every replica has needs no times any more.
+    /// Drops the times of what every replica has.
     pub fn forget_below(&mut self, end: LogOffset) {
         while self.0.front().is_some_and(|(_, known)| *known <= end) {
             self.0.pop_front();
         }
     }
 
-    /// The log was cut: what comes next may be lower.
+    /// Drops everything, because the log was cut: the next end may be lower.
     pub fn clear(&mut self) {
         self.0.clear();
     }
 
-    /// How long ago the log first reached beyond `end`, as far as is known.
+    /// How long ago, in ms, the log first reached beyond `end`, as far as is known.
     pub fn age_ms(&self, end: LogOffset, now: Moment) -> u64 {
         let index = self.0.partition_point(|(_, known)| *known <= end);
         self.0.get(index).map_or(0, |(at, _)| now.ms_since(*at))

@@ -1,12 +1,12 @@
-//! Reads entries from the log for the engine: to commit them, and to send them to other copies.
+//! Reads entries from the log for the engine: to commit them, and to send them to other replicas.
 //!
 //! ```text
 //!   newest    places in memory     ──▶ Body::Stored, whose bytes are mostly in memory too
 //!   older     marks in memory only ──▶ walked from the last mark, or from where this reader has stopped
 //! ```
 //!
-//! A copy that catches up gets old entries one after the other, so each is read from the disk once: what
-//! has been walked is kept in raw form and sent.
+//! A replica that is catching up gets old entries in sequence, so each is read from the disk once:
+//! what has been walked is kept in raw form and sent.
 
 use std::cell::Cell;
 use std::fmt::Debug;
@@ -27,20 +27,20 @@ use crate::broker::raft_entries::{RaftEntries, RaftPlace, ended_by};
 use crate::model::LogOffset;
 use crate::storage::{RawReader, ReadError, push_raw};
 
-/// Bytes of the log in one answer of the reader, unless a single entry is larger.
+/// Maximum bytes of the log in one result of the reader, unless a single entry is larger.
 const READ_BYTES_MAX: u64 = 1 << 20;
 
-/// One of the engine's readers. Each has a place of its own.
+/// One of the engine's readers. Each has its own position.
 pub struct EntryReader<H: Host> {
     host: H,
-    /// The last vote of this copy.
+    /// The last vote of this replica.
     vote: Rc<Cell<Option<Vote>>>,
     raw: RawReader<H::Disk>,
-    /// The last entry that was walked, and the number of cuts before that.
+    /// The last entry that was walked, and the number of cuts at that time.
     stopped_at: Option<(RaftPlace, u32)>,
 }
 
-/// What is wanted of old entries.
+/// What the caller needs of old entries.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Wanted {
     Places,
@@ -67,8 +67,8 @@ impl<H: Host> EntryReader<H> {
         Ok(self.read(index, index + 1, u64::MAX, Wanted::Places).await?.into_iter().next())
     }
 
-    /// The entries with indexes in `from..to`, at least one if there is any, and no more than
-    /// `bytes_max` otherwise.
+    /// The entries with indexes in `from..to`: at least one if there is any, otherwise no more than
+    /// `bytes_max` bytes.
     async fn read(
         &mut self,
         from: u64,
@@ -102,8 +102,8 @@ impl<H: Host> EntryReader<H> {
         })
     }
 
-    /// Entries whose places are not in memory, up to the first one whose place is: what follows may not
-    /// be written yet.
+    /// Reads entries whose places are not in memory, up to the first one whose place is: what
+    /// follows may not be written yet.
     async fn read_old(
         &mut self,
         from: u64,
@@ -126,7 +126,7 @@ impl<H: Host> EntryReader<H> {
         let mut start = begins.max().unwrap_or(LogOffset(0));
         let (mut found, mut bytes, mut broken) = (Vec::new(), 0, None);
         let (mut raw, mut last) = (Vec::new(), None);
-        // Entries are committed from anywhere; only those that are sent follow each other.
+        // Entries are committed from any position; only those that are sent are read in sequence.
         let mut fresh = RawReader::new(host.broker().store().clone());
         let reader = if wanted == Wanted::Bytes { &mut self.raw } else { &mut fresh };
         let walked = reader.walk(start, end, |read| {
@@ -162,7 +162,8 @@ impl<H: Host> EntryReader<H> {
         broken.map_or(Ok(found), |error| Err(error.into()))
     }
 
-    /// The entry with this index, which retention has deleted. Its term may be later than it was.
+    /// The entry with this index, which retention has deleted. The returned term may be later than
+    /// the original one.
     fn gone(&self, index: u64) -> Entry {
         let after = self.host.broker().with_raft_entries(|all| all.place_after(index));
         let place = RaftPlace { index, ..after.expect("the newest entry is not deleted") };
@@ -204,7 +205,8 @@ impl<H: Host, R: Runtime> RaftLogReader<Types<R>> for EntryReader<H> {
         self.read(from, to, u64::MAX, Wanted::Places).await.map_err(failed)
     }
 
-    /// For other replicas. What retention has deleted is no error of this one: sending it fails.
+    /// Reads entries for other replicas. An entry that retention has deleted is not an error here:
+    /// sending it fails.
     async fn limited_get_log_entries(&mut self, from: u64, to: u64) -> io::Result<Vec<Entry>> {
         match self.read(from, to, READ_BYTES_MAX, Wanted::Bytes).await {
             Err(LookError::Read(ReadError::Gone(_))) => Ok(vec![self.gone(from)]),

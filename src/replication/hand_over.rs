@@ -1,13 +1,13 @@
-//! Handing the leadership over to another replica, without losing a request.
+//! Transfers the leadership to another replica without losing a request.
 //!
 //! ```text
-//!   no more requests ─▶ all that was appended is committed, and the other has it ─▶ it is elected
-//!                   └─ not in time: requests again
+//!   refuse requests ─▶ all that was appended is committed, and the target has it ─▶ it is elected
+//!                   └─ not in time: accept requests again
 //! ```
 //!
 //! Requests that were in flight are answered before the other replica leads; later ones are refused
 //! like those of any follower, so that clients look for the leader. The last step cannot be undone
-//! (the engine proposes nothing more once it has begun), so the target is looked at before.
+//! (the engine proposes nothing more once it has begun), so the target is checked first.
 
 use std::time::Duration;
 
@@ -21,17 +21,18 @@ use super::types::{Place, ReplicaId, Runtime, Types, log_id_of};
 use crate::model::Refusal;
 use crate::model::replicas::ReplicaOrder;
 
-/// How long the leader takes no requests while the target gets what it lacks.
+/// How long the leader may refuse requests while the target gets what it is missing.
 const SETTLE_MAX: Duration = Duration::from_millis(1_000);
-/// How long the target may take to be elected. If it is not, others have become candidates.
+/// How long the target may take to be elected. If it takes longer, other replicas have become
+/// candidates.
 const TAKE_OVER_MAX: Duration = Duration::from_millis(3_000);
-/// How soon the next leader is expected to have registered. Until then NameServers go on naming the
-/// former one: without a leader they would tell clients that there is no queue to send to.
+/// How soon the next leader is expected to have registered. Until then NameServers keep listing the
+/// previous one: without a leader they would tell clients that there is no queue to send to.
 pub const TAKE_OVER_EXPECTED: Duration = Duration::from_secs(1);
 const LOOK_EVERY: Duration = Duration::from_millis(1);
 
 impl<H: Host, R: Runtime> Replica<H, R> {
-    /// Carries out what operators order, for as long as the engine runs.
+    /// Carries out operators' orders while the engine runs.
     pub async fn carry_out_orders(&self) {
         loop {
             let broker = self.log().host().broker();
@@ -53,7 +54,8 @@ impl<H: Host, R: Runtime> Replica<H, R> {
         }
     }
 
-    /// Makes another replica the leader. Only a leader can; nothing happens if `to` leads already.
+    /// Transfers the leadership to another replica. Only a leader can; does nothing if `to` already
+    /// leads.
     pub async fn hand_over(&self, to: ReplicaId, reason: HandOver) -> Result<(), Refusal> {
         let broker = self.log().host().broker();
         let shard = broker.config().shard;
@@ -70,8 +72,8 @@ impl<H: Host, R: Runtime> Replica<H, R> {
             return Ok(());
         }
         readiness(target).map_err(|why| Refusal::NotReady { replica: to, why })?;
-        // What consumers have committed a moment ago goes on with the next leader. A refusal means that
-        // it cannot, and they consume a little again.
+        // Consume offsets that were committed a moment ago move to the next leader. If this is
+        // refused, consumers get a few messages again.
         let _ = broker.flush_offsets(self.log().host().now().moment);
         self.log().begin_hand_over(reason);
         let leads = || self.log().leads_in() == Some(term);
@@ -96,8 +98,9 @@ impl<H: Host, R: Runtime> Replica<H, R> {
         }
     }
 
-    /// Before this process ends: another replica takes over at once, instead of after a while in
-    /// which the others miss this one. Returns when NameServers need not name this one any more.
+    /// Transfers the leadership before this process ends, so that another replica leads immediately
+    /// instead of after an election timeout. Returns once NameServers no longer need to list this
+    /// one.
     pub async fn step_down(&self) -> Result<(), Refusal> {
         let shard = self.log().host().broker().config().shard;
         let Some(to) = successor(shard, &self.survey()) else { return Ok(()) };
@@ -106,7 +109,7 @@ impl<H: Host, R: Runtime> Replica<H, R> {
         Ok(())
     }
 
-    /// Whether this leader has committed everything, and a replica has it.
+    /// Whether this leader has committed everything, and the replica `id` has it.
     fn is_settled(&self, id: ReplicaId) -> bool {
         let broker = self.log().host().broker();
         let (store, last) = (broker.store(), broker.last_raft_entry().map(log_id_of));
@@ -119,7 +122,7 @@ impl<H: Host, R: Runtime> Replica<H, R> {
     }
 }
 
-/// Waits until it holds, for a limited time. Whether it does.
+/// Waits for a limited time until `holds` returns true. Returns whether it did.
 async fn until<R: Runtime>(time: Duration, holds: impl Fn() -> bool) -> bool {
     let deadline = Types::<R>::now() + time;
     while !holds() {

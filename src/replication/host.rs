@@ -1,4 +1,4 @@
-//! What replication needs of the shard that it runs in.
+//! What replication needs from the shard that it runs in.
 
 use super::types::ReplicaId;
 use crate::broker::{Broker, Released};
@@ -17,32 +17,34 @@ pub trait Host: Clone + 'static {
 
     fn now(&self) -> Now;
 
-    /// The committed mark has moved.
+    /// The committed watermark has moved.
     fn handle_commit(&self);
 
-    /// Pulls that are answered because this copy's log was cut, or because it may lead no more.
+    /// Answers pulls that were released because this replica's log was cut, or because it may no
+    /// longer lead.
     fn release(&self, released: Vec<Released>);
 
     /// `host:port` at which clients reach a replica, if that is known.
     fn address_of(&self, replica: ReplicaId) -> Option<String>;
 
-    /// This copy leads in this term from now on, or does not lead any more, or is not even a member.
+    /// This replica's role has changed: it leads in this term from now on, no longer leads, or is
+    /// no longer a member.
     fn handle_role(&self, role: Role);
 
-    /// Runs a task with less importance than everything else.
+    /// Runs a task at a lower priority than everything else.
     fn spawn_background(&self, task: impl Future<Output = ()> + 'static);
 
     /// Waits until it is the caller's turn to read the disk, among consumers of old messages.
     fn cold_read(&self) -> impl Future<Output = Self::ColdRead<'_>>;
 }
 
-/// What a copy is.
+/// What a replica is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
     Leader {
         term: u64,
     },
     Follower,
-    /// Not a member any more.
+    /// No longer a member.
     Removed,
 }

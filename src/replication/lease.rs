@@ -1,20 +1,20 @@
-//! The leader's lease: while it is valid, no other copy can have been elected.
+//! The leader's lease: while it is valid, no other replica can have been elected.
 //!
 //! ```text
-//!   leader:    sends at s ────────────── most have answered ──▶ leads until s + LEASE
+//!   leader:    sends at s ────────── a majority has answered ──▶ leads until s + LEASE
 //!   follower:         hears at h ≥ s ──────────────────────────▶ grants no vote until h + PROMISE
 //! ```
 //!
 //! Each measures on its own monotonic clock. `LEASE` is shorter than `PROMISE` by a tenth, so this
-//! holds as long as no clock runs more than five per cent faster or slower than true time. The clock
-//! must not stand still: a machine that is suspended as a whole, with all its clocks, is beyond this
-//! bound; a process that is stopped is not.
+//! holds if no clock runs more than five per cent faster or slower than true time. The clock must
+//! not stand still: a machine that is suspended as a whole, with all its clocks, violates this
+//! bound; a process that is stopped does not.
 //!
-//! The engine keeps the promise while a copy runs. Around that:
-//! - A copy that has restarted may have promised something, which the engine forgets: it neither grants
-//!   votes nor asks for them during a whole `PROMISE` ([`RaftLog::promise_again`]).
-//! - Votes for a copy to which the leader transfers its place are granted at once: the leader gives up
-//!   its lease for the rest of its term before it asks for that.
+//! The engine keeps the promise while a replica runs. In addition:
+//! - A replica that has restarted may have made a promise, which the engine forgets: it neither
+//!   grants votes nor asks for them for a whole `PROMISE` ([`RaftLog::promise_again`]).
+//! - Votes for a replica to which the leader transfers its leadership are granted immediately: the
+//!   leader gives up its lease for the rest of its term before it starts the transfer.
 //! - A new leader knows that it has everything only when an entry of its own term is committed.
 
 use std::rc::Weak;
@@ -32,10 +32,11 @@ use super::types::{Runtime, Types};
 use crate::broker::{Leadership, Standing};
 use crate::planted::{self, Bug};
 
-/// For so long after most copies were sent what they have answered, a leader is the only one.
+/// How long a leader is certainly the only one, counted from when it sent what a majority has
+/// answered.
 const LEASE: Duration = Duration::from_millis(PROMISE_MS / 10 * 9);
 
-/// Knows whether this copy leads. Does not keep the copy alive.
+/// Knows whether this replica leads. Does not keep the replica alive.
 pub struct Lease<H: Host, R: Runtime> {
     log: Weak<Shared<H, R>>,
     metrics: WatchReceiverOf<Types<R>, RaftMetrics<Types<R>>>,
@@ -49,8 +50,8 @@ impl<H: Host, R: Runtime> Lease<H, R> {
         Self { log: log.downgrade(), metrics }
     }
 
-    /// Whether most copies have answered what this leader sent less than a lease ago. `None`: they have
-    /// not answered anything yet.
+    /// Whether a majority has answered something that this leader sent less than a lease ago.
+    /// `None`: it has not answered anything yet.
     pub fn is_valid(&self) -> Option<bool> {
         let metrics = self.metrics.borrow_watched();
         let is_alone = metrics.membership_config.membership().voter_ids().count() == 1;
@@ -81,7 +82,7 @@ impl<H: Host, R: Runtime> Leadership for Lease<H, R> {
             ids
         };
         match log.leads_in() {
-            // Clients take this copy for the leader, and another one may have been elected.
+            // Clients take this replica for the leader, and another one may have been elected.
             Some(_) => {
                 let ids = others();
                 let next = ids.iter().find(|id| **id > log.id()).or_else(|| ids.first());

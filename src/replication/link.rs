@@ -1,4 +1,4 @@
-//! Connections between the copies of a shard: how they begin, over any transport of frames.
+//! Connections between the replicas of a shard: how they begin, over any transport of frames.
 
 use std::future::Future;
 use std::io;
@@ -16,7 +16,7 @@ use super::types::{Place, ReplicaId, Runtime, Types};
 use super::wire::{self, FRAME_SIZE_MAX, Frame, HelloRow, MarkRow, Purpose, WIRE_VERSION};
 use crate::storage::Mark;
 
-/// How long an answer may take before the connection counts as lost.
+/// How long an answer may take before the connection is considered lost.
 pub const ANSWER_MAX: Duration = Duration::from_secs(3);
 
 /// Connections that carry frames.
@@ -30,7 +30,7 @@ pub trait Transport: Clone + 'static {
     ) -> impl Future<Output = io::Result<(Self::Sender, Self::Receiver)>>;
 }
 
-/// Another copy, and where it is if that is in the log.
+/// Another replica, and its address if that is in the log.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Target {
     pub id: ReplicaId,
@@ -45,11 +45,12 @@ pub trait FrameSender: 'static {
 }
 
 pub trait FrameReceiver: 'static {
-    /// Receives a frame of at most `size_max` bytes; a larger one is an error, and takes no memory.
+    /// Receives a frame of at most `size_max` bytes; a larger one is an error and allocates
+    /// nothing.
     fn receive(&mut self, size_max: usize) -> impl Future<Output = io::Result<Frame>>;
 }
 
-/// Who this copy is, and what all copies of its shard have in common.
+/// The identity of this replica, and what all replicas of its shard have in common.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Identity {
     pub id: ReplicaId,
@@ -93,8 +94,8 @@ pub fn broken(error: impl ToString) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, error.to_string())
 }
 
-/// Connects with another copy. Both sides say who they are, and check that the other one is what it
-/// was.
+/// Connects to another replica. Both sides state their identity, and check that the other one is
+/// what it was.
 pub async fn connect<H: Host, R: Runtime, T: Transport>(
     log: &RaftLog<H, R>,
     transport: &T,
@@ -128,8 +129,9 @@ pub async fn connect<H: Host, R: Runtime, T: Transport>(
     Ok(link)
 }
 
-/// What this replica is now counts, not what it was when it sent its own hello: the other one may have
-/// learned more on another connection. In a task of its own: it writes a file, and the engine may stop waiting for a connection.
+/// Compares with what this replica is now, not with what it was when it sent its own hello: the
+/// other one may have learned more on another connection. Runs in its own task: it writes a file,
+/// and the engine may stop waiting for a connection.
 async fn meet<H: Host, R: Runtime>(
     log: &RaftLog<H, R>,
     other: ReplicaId,
@@ -141,7 +143,7 @@ async fn meet<H: Host, R: Runtime>(
     Types::<R>::spawn(task).await.map_err(broken)?
 }
 
-/// Answers the hello of another copy. Both sides check that the other one is what it was.
+/// Answers the hello of another replica. Both sides check that the other one is what it was.
 pub async fn answer_hello<H: Host, R: Runtime>(
     log: &RaftLog<H, R>,
     identity: Identity,
@@ -155,7 +157,7 @@ pub async fn answer_hello<H: Host, R: Runtime>(
         false => Err(broken(format!("replica {from} is not a copy of this shard"))),
         true => meet(log, from, hello).await,
     };
-    // Also if it is refused: it learns why.
+    // Sent even if the hello is refused, so that the other side learns why.
     let answer = identity.hello(from, purpose, &own, &log.acquaintance().known(from));
     sender.send(wire::hello(&answer)).await?;
     met.map(|()| purpose)
@@ -175,7 +177,7 @@ impl Identity {
         }
     }
 
-    /// Whether `hello` is from a copy of this shard with this number, and for this one.
+    /// Whether `hello` is from the replica `from` of this shard, and addressed to this one.
     fn is_from(self, hello: &HelloRow, from: ReplicaId, purpose: Purpose) -> bool {
         let other = Self { id: from, ..self };
         let expected = other.hello(self.id, purpose, &hello.own.get(), &hello.known.get());

@@ -1,14 +1,14 @@
-//! The shard's log as the log of the consensus engine.
+//! Presents the shard's log as the log of the consensus engine.
 //!
 //! ```text
 //!   append:  a leader's own entry ends what its broker has appended; a follower's is appended raw
 //!   flushed: reported in order, when the log is on stable media up to the entry's end
-//!   vote:    a file beside the log, durable before it is answered
+//!   vote:    a file next to the log, durable before it is answered
 //! ```
 //!
 //! Invariant: on a follower the log ends with an entry of the engine. What a leader appended after
-//! its last entry is cut off before anything of another leader is appended, and with it the state
-//! that was not in the log (offsets that clients had committed a moment before).
+//! its last entry is cut off before anything of another leader is appended, together with state
+//! that was not in the log yet (offsets that clients had committed a moment before).
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeSet, VecDeque};
@@ -39,11 +39,11 @@ use crate::planted::{self, Bug};
 use crate::storage::signal::Signal;
 use crate::storage::{AppendError, Awaited, Mark, Store, StoredVote};
 
-/// Bytes in the log of the fact that ends an entry, with room for a set of members.
+/// Maximum size in the log of the fact that ends an entry, with room for a set of members, bytes.
 const END_SIZE_MAX: usize = 16 << 10;
 
-/// For so long after it has heard of a leader a copy grants no vote, ms. The engine's rule: it is the
-/// longest election timeout.
+/// How long a replica grants no vote after it has heard from a leader, ms. The engine defines it as
+/// the longest election timeout.
 pub const PROMISE_MS: u64 = 1_000;
 
 /// A handle on the log; clones share it.
@@ -54,29 +54,31 @@ pub(super) struct Shared<H: Host, R: Runtime> {
     id: ReplicaId,
     vote: Rc<Cell<Option<Vote>>>,
     purged: Cell<Option<LogId>>,
-    /// The term in which this copy leads.
+    /// The term in which this replica leads.
     leads_in: Cell<Option<u64>>,
     /// Where the first entry of that term ends, once it has been appended.
     first_end: Cell<Option<LogOffset>>,
     /// The last term whose lease this leader has given up.
     given_up_in: Cell<Option<u64>>,
-    /// This copy is not a member any more, as another one has said.
+    /// Another replica has reported that this one is no longer a member.
     is_removed: Cell<bool>,
     /// When a leader was last heard.
     heard_at: Cell<Option<InstantOf<Types<R>>>>,
-    /// Until then this copy takes no part in elections: it may have promised that before it restarted.
+    /// Until then this replica takes no part in elections: it may have promised that before it
+    /// restarted.
     promised_until: Cell<Option<InstantOf<Types<R>>>>,
-    /// The leadership is being handed over: no requests are taken, and what they have appended is
-    /// proposed.
+    /// The leadership is being transferred: new requests are refused, and what earlier ones have
+    /// appended is proposed.
     hand_over: Cell<Option<HandOver>>,
-    /// The term of the leader that has handed over to this copy because an operator ordered it.
+    /// The term of the leader that has transferred its leadership to this replica on an operator's
+    /// order.
     chosen_after: Cell<Option<u64>>,
-    /// Other copies whose disks are full, by their last answers.
+    /// Other replicas whose disks are full, according to their last answers.
     full: RefCell<BTreeSet<ReplicaId>>,
-    /// This copy has led since its state was last restored from the log.
+    /// This replica has led since its state was last restored from the log.
     has_led: Cell<bool>,
-    /// Each with its end, awaited since it was appended: it may be cut off while earlier ones are
-    /// reported.
+    /// Each with its end, which is awaited from when it was appended: it may be cut off while
+    /// earlier ones are reported.
     flushes: RefCell<VecDeque<(Awaited, IOFlushed<Types<R>>)>>,
     flush_wanted: Signal,
     arrivals: Arrivals,
@@ -91,8 +93,8 @@ impl<H: Host, R: Runtime> Clone for RaftLog<H, R> {
 }
 
 impl<H: Host, R: Runtime> RaftLog<H, R> {
-    /// Takes the log as it was found at the start: cuts off what no entry of the engine ends.
-    /// `directory` is random, and becomes the identity of a directory that has none.
+    /// Opens the log as it was found at the start: cuts off what is after the last entry of the
+    /// engine. `directory` is random, and becomes the identity of a directory that has none.
     pub async fn open(host: H, id: ReplicaId, directory: u64) -> io::Result<Self> {
         let store = host.broker().store();
         host.broker().follow();
@@ -131,7 +133,7 @@ impl<H: Host, R: Runtime> RaftLog<H, R> {
         Ok(log)
     }
 
-    /// Reports flushed entries to the engine, in order, for as long as the shard runs.
+    /// Reports flushed entries to the engine, in order, while the shard runs.
     pub async fn report_flushes(&self) {
         let shared = &self.0;
         loop {
@@ -152,8 +154,8 @@ impl<H: Host, R: Runtime> RaftLog<H, R> {
         }
     }
 
-    /// Whether most copies have answered this leader lately. Without them, another one may lead
-    /// already, and nothing new would be committed.
+    /// Records whether a majority has answered this leader recently. If not, the leader refuses
+    /// requests: another replica may already lead, and nothing new would be committed.
     pub fn set_current(&self, is_current: bool) {
         let (shared, broker) = (&self.0, self.0.host.broker());
         let Some(term) = shared.leads_in.get() else { return };
@@ -171,8 +173,8 @@ impl<H: Host, R: Runtime> RaftLog<H, R> {
         }
     }
 
-    /// A leader may have had this copy's promise when it stopped. Then it takes no part in elections for
-    /// as long as a promise lasts. Returns whether that is so.
+    /// A leader may have had this replica's promise when it stopped. If so, the replica takes no
+    /// part in elections for as long as a promise lasts. Returns whether that is so.
     pub fn promise_again(&self) -> bool {
         let has_promised = |vote: Vote| vote.committed && vote.leader_id.voted_for != self.0.id;
         if !self.0.vote.get().is_some_and(has_promised) {
@@ -186,13 +188,13 @@ impl<H: Host, R: Runtime> RaftLog<H, R> {
         self.0.promised_until.get().is_some_and(|until| Types::<R>::now() < until)
     }
 
-    /// What this copy answers when it is asked for its vote and has promised not to give it.
+    /// The answer to a request for the vote that this replica has promised not to give.
     pub fn refused_vote(&self) -> VoteResponse<Types<R>> {
         let last = self.0.host.broker().last_raft_entry().map(log_id_of);
         VoteResponse::new(self.0.vote.get().unwrap_or_else(|| vote(0, 0, false)), last, false)
     }
 
-    /// Something of a leader has come.
+    /// Notes that something from a leader has arrived.
     pub fn hear_leader(&self) {
         self.0.heard_at.set(Some(Types::<R>::now()));
         if self.0.is_removed.take() {
@@ -200,8 +202,8 @@ impl<H: Host, R: Runtime> RaftLog<H, R> {
         }
     }
 
-    /// Another copy says that this one is not a member any more. It may not know yet that this one was
-    /// added again: that is so once a leader is heard, or this copy leads.
+    /// Another replica reports that this one is no longer a member. It may not know yet that this
+    /// one was added again, which is certain once a leader is heard or this replica leads.
     pub fn note_removed(&self) {
         let is_member = self.hears_leader() || self.leads_in().is_some();
         if !is_member && !self.0.is_removed.replace(true) {
@@ -213,13 +215,13 @@ impl<H: Host, R: Runtime> RaftLog<H, R> {
         self.0.is_removed.get()
     }
 
-    /// Whether a leader was heard lately.
+    /// Whether a leader was heard within the last [`PROMISE_MS`].
     pub fn hears_leader(&self) -> bool {
         let is_recent = |at| Types::<R>::now() < at + Duration::from_millis(PROMISE_MS);
         self.0.heard_at.get().is_some_and(is_recent)
     }
 
-    /// Another copy may be elected from now on although this one leads.
+    /// From now on another replica may be elected although this one leads.
     pub fn give_up_lease(&self) {
         self.0.given_up_in.set(self.0.leads_in.get());
     }
@@ -228,7 +230,7 @@ impl<H: Host, R: Runtime> RaftLog<H, R> {
         self.0.leads_in.get().is_some() && self.0.given_up_in.get() == self.0.leads_in.get()
     }
 
-    /// The term in which this copy leads, even if it takes no requests at the moment.
+    /// The term in which this replica leads, even if it is refusing requests at the moment.
     pub fn leads_in(&self) -> Option<u64> {
         self.0.leads_in.get()
     }
@@ -254,37 +256,37 @@ impl<H: Host, R: Runtime> RaftLog<H, R> {
         self.0.host.broker().leads() || self.0.hand_over.get().is_some()
     }
 
-    /// This leader takes no more requests.
+    /// Makes this leader refuse requests.
     pub fn begin_hand_over(&self, reason: HandOver) {
         self.0.hand_over.set(Some(reason));
         self.0.host.broker().follow();
         self.0.store().group_grows().notify();
     }
 
-    /// This leader takes requests again.
+    /// Makes this leader accept requests again.
     pub fn cancel_hand_over(&self) {
         if self.0.hand_over.take().is_some() && self.0.leads_in.get().is_some() {
             self.0.host.broker().lead_again();
         }
     }
 
-    /// Why this leader is handing over.
+    /// Why this leader is transferring its leadership, if it is.
     pub fn hand_over(&self) -> Option<HandOver> {
         self.0.hand_over.get()
     }
 
-    /// The leader of `term` hands over to this copy by an operator's order.
+    /// The leader of `term` transfers its leadership to this replica on an operator's order.
     pub fn choose(&self, term: u64) {
         self.0.chosen_after.set(Some(term));
     }
 
-    /// Whether this copy leads because an operator ordered it.
+    /// Whether this replica leads because an operator ordered it.
     pub fn is_chosen(&self) -> bool {
         let term = self.0.leads_in.get().and_then(|term| term.checked_sub(1));
         term.is_some() && self.0.chosen_after.get() == term
     }
 
-    /// A copy has said whether its disk is full.
+    /// Records whether the disk of another replica is full, as it has reported.
     pub fn note_full(&self, id: ReplicaId, is_full: bool) {
         let full = &mut *self.0.full.borrow_mut();
         if is_full {
@@ -294,7 +296,7 @@ impl<H: Host, R: Runtime> RaftLog<H, R> {
         };
     }
 
-    /// Whether the disk of a copy is full, as far as is known here.
+    /// Whether the disk of a replica is full, as far as is known here.
     pub fn is_full(&self, id: ReplicaId) -> bool {
         if id == self.id() {
             self.0.store().is_disk_full()
@@ -321,14 +323,14 @@ impl<H: Host, R: Runtime> RaftLog<H, R> {
         &self.0.acquaintance
     }
 
-    /// What this replica is now, for others.
+    /// What this replica is now, as it reports to others.
     pub fn own_mark(&self) -> Mark {
         let term = self.vote().map_or(0, |vote| vote.leader_id.term);
         let last = self.0.host.broker().last_raft_entry();
         self.0.acquaintance.own(term, last.map_or(0, |last| last.index + 1))
     }
 
-    /// Waits until so many bytes of the old log may be sent to another copy.
+    /// Waits until this many bytes of the old log may be sent to another replica.
     pub async fn pace(&self, bytes: u64) {
         let wait = self.0.throttle.borrow_mut().take(bytes, self.0.host.now().moment);
         if !wait.is_zero() {
@@ -336,7 +338,7 @@ impl<H: Host, R: Runtime> RaftLog<H, R> {
         }
     }
 
-    /// Copies of other logs that arrive here.
+    /// The copies of other replicas' logs that this one is receiving.
     pub fn arrivals(&self) -> &Arrivals {
         &self.0.arrivals
     }
@@ -365,7 +367,8 @@ impl<H: Host, R: Runtime> RaftLog<H, R> {
         self.0.arrivals.handle_used();
     }
 
-    /// The last entry that ends where retention has deleted the log, or just after.
+    /// The first entry that ends at or after the position up to which retention has deleted the
+    /// log.
     pub fn last_deleted(&self) -> Option<LogId> {
         let broker = self.0.host.broker();
         let begin = broker.store().begin();
@@ -383,8 +386,8 @@ impl<H: Host, R: Runtime> Shared<H, R> {
         self.host.broker().store()
     }
 
-    /// Before an entry of another leader is appended: what this copy did as a leader and never
-    /// became an entry is undone.
+    /// Undoes what this replica did as a leader and what never became an entry. Called before an
+    /// entry of another leader is appended.
     async fn settle(&self) -> io::Result<()> {
         self.follow();
         let broker = self.host.broker();
@@ -421,7 +424,7 @@ impl<H: Host, R: Runtime> Shared<H, R> {
         Ok(())
     }
 
-    /// Ends an entry of this leader.
+    /// Appends the fact that ends an entry of this leader.
     async fn end_entry(&self, log_id: &LogId, payload: &Payload) -> io::Result<()> {
         let broker = self.host.broker();
         let content = match payload {
@@ -466,7 +469,7 @@ impl<H: Host, R: Runtime> RaftLogStorage<Types<R>> for RaftLog<H, R> {
         self.entries()
     }
 
-    /// Whoever has this vote leads, once it is committed.
+    /// The replica that this vote is for leads once the vote is committed.
     async fn save_vote(&mut self, vote: &Vote) -> io::Result<()> {
         let is_elected = vote.committed || planted::is(Bug::LeadsWithoutMajority);
         let leads = is_elected && vote.leader_id.voted_for == self.0.id;
@@ -478,8 +481,8 @@ impl<H: Host, R: Runtime> RaftLogStorage<Types<R>> for RaftLog<H, R> {
             voted_for: vote.leader_id.voted_for,
             is_committed: vote.committed,
         };
-        // The engine takes completions for a mark: with the vote, everything appended before it counts
-        // as flushed, and is acknowledged to the leader that sent it.
+        // The engine treats completions as a watermark: with the vote, everything appended before
+        // it counts as flushed, and is acknowledged to the leader that sent it.
         let before = self.0.store().awaited(self.0.host.broker().raft_end());
         if !self.0.store().stored(before).await {
             return Err(failed("the shard is fenced"));

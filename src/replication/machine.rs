@@ -1,7 +1,7 @@
-//! The shard's state as the state machine of the consensus engine.
+//! Presents the shard's state as the state machine of the consensus engine.
 //!
 //! The broker applies an entry when it appends it, so that a leader can answer the next request.
-//! What the engine calls "apply" moves the committed mark, up to which replies are sent and
+//! What the engine calls "apply" moves the committed watermark, up to which replies are sent and
 //! consumers see messages. What it calls a snapshot is a copy of the log: the log is the data.
 
 use std::io;
@@ -17,7 +17,7 @@ use super::types::{
     Body, CopyData, CopyMeta, LogId, Runtime, StoredMembers, Types, WholeCopy, failed, log_id_of,
 };
 
-/// The engine of a copy.
+/// The engine of a replica.
 pub type Engine<H, R> = Raft<Types<R>, Machine<H, R>>;
 
 /// A handle; clones share it.
@@ -83,7 +83,8 @@ impl<H: Host, R: Runtime> RaftStateMachine<Types<R>> for Machine<H, R> {
         Builder(self.copy().map_err(|error| error.to_string()))
     }
 
-    /// The engine appends nothing meanwhile. A log that has the copy's last entry has all of it.
+    /// The engine appends nothing meanwhile. A log that has the last entry of the copy has all of
+    /// it.
     async fn install_snapshot(&mut self, meta: &CopyMeta, snapshot: CopyData) -> io::Result<()> {
         let (CopyData::Arrived(copy), Some(last)) = (snapshot, meta.last_log_id) else {
             return Err(failed("a copy of this log cannot replace it"));
@@ -112,7 +113,7 @@ impl<H: Host, R: Runtime> RaftStateMachine<Types<R>> for Machine<H, R> {
     }
 }
 
-/// Says up to where the log is that a copy could be made of.
+/// Returns how far a copy of the log, made now, would reach.
 pub struct Builder(Result<WholeCopy, String>);
 
 impl<R: Runtime> RaftSnapshotBuilder<Types<R>> for Builder {

@@ -1,4 +1,4 @@
-//! The members of a shard's set of copies, as bytes in the log.
+//! Encodes the members of a shard's replica set as bytes in the log.
 //!
 //! ```text
 //!   number of configurations | each: number of voters, their ids | number of learners, their ids
@@ -6,7 +6,7 @@
 //! ```
 //!
 //! All numbers are little-endian and have 64 bits. A member without a place is one of the first
-//! ones, which all know from their own configuration.
+//! ones, which every replica knows from its own configuration.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -34,7 +34,7 @@ pub fn encode(members: &Members) -> Vec<u8> {
     bytes
 }
 
-/// `None` if the bytes are not what [`encode`] writes.
+/// Decodes members. `None` if the bytes are not what [`encode`] writes.
 pub fn decode(bytes: &[u8]) -> Option<Members> {
     let mut rest = bytes;
     let configs: Vec<_> =
@@ -65,7 +65,7 @@ fn list(rest: &mut &[u8]) -> Option<BTreeSet<ReplicaId>> {
     (0..count).map(|_| number(rest)).collect()
 }
 
-/// Members that are in the log.
+/// Decodes members that are in the log.
 pub fn read(bytes: &[u8]) -> io::Result<Members> {
     decode(bytes).ok_or_else(|| failed("the members in the log cannot be read"))
 }

@@ -1,35 +1,35 @@
-//! Copies of a shard on several machines: a Raft group per shard, whose log is the shard's log. One
-//! copy leads; what it stores is committed when most copies have it on stable media.
+//! Replicas of a shard on several machines: a Raft group per shard, whose log is the shard's log.
+//! One replica leads; what it stores is committed once a majority has it on stable media.
 //!
 //! ```text
 //!   clients ─▶ broker of the leader ─▶ its log ─┬─▶ written ─▶ flushed ──────────────┐
 //!                                               └─▶ followers: appended ─▶ flushed ──┤
-//!              replies, visible messages ◀── the committed mark ◀── engine: by most ◀┘
+//!            replies, visible messages ◀── committed watermark ◀── engine: majority ◀┘
 //! ```
 //!
 //! The consensus engine is `openraft`, built for one thread. It reaches its surroundings through
 //! traits; this module implements those that need neither sockets nor a runtime, so replication
 //! runs unchanged in a simulation. Start reading at [`replica`]; then [`log`] and [`machine`], the
 //! two sides of the shard that the engine sees, and [`network`] with [`link`] and [`wire`], its way
-//! to the other copies. [`copying`] sends and receives a whole log, and [`arrivals`] is what a
-//! receiver has of one. [`acquaintance`] recognizes directories that are not what they were. [`host`]
-//! is what all this needs of the shard. [`types`] names the engine's types, [`members`] encodes who
-//! has a copy, [`lease`] says for how long a leader is the only one. [`survey`] is what a leader knows
-//! of the others, [`preference`] decides who should lead, and [`hand_over`] makes it so. [`channel`]
-//! connects the tasks of the engine. What a task
-//! is, and what time is, the runtime decides: `shard::raft_runtime` on a shard, `sim::raft_runtime`
-//! in a simulation.
+//! to the other replicas. [`copying`] sends and receives a whole log, and [`arrivals`] tracks the
+//! copies that a receiver is getting. [`acquaintance`] recognizes directories that are not what
+//! they were. [`host`] is what all this needs from the shard. [`types`] names the engine's types,
+//! [`members`] encodes who the members are, and [`lease`] determines for how long a leader is the
+//! only one. [`survey`] is what a leader knows about the others, [`preference`] decides which
+//! replica should lead, and [`hand_over`] transfers the leadership. [`channel`] connects the tasks
+//! of the engine. The runtime defines what a task is and what time is: `shard::raft_runtime` on a
+//! shard, `sim::raft_runtime` in a simulation.
 //!
 //! Invariants:
-//! - An entry of the engine is a group of entries of the log that ends with the fact that says so
-//!   (`broker::raft_entries`); its term is their epoch. So the logs of all copies are the same,
-//!   byte for byte, up to the committed mark.
-//! - A vote is durable before anyone learns of it. So is the identity of a directory, and that of the
-//!   others.
-//! - Whether this copy leads follows from the vote alone. A copy that led restores its state from
-//!   the log before it follows.
+//! - An entry of the engine is a group of entries of the log that ends with a fact marking its end
+//!   (`broker::raft_entries`); its term is their epoch. So the logs of all replicas are the same,
+//!   byte for byte, up to the committed watermark.
+//! - A vote is durable before any other replica learns of it. So are the identity of a directory
+//!   and those of the others.
+//! - Whether this replica leads follows from the vote alone. A replica that led restores its state
+//!   from the log before it follows.
 //!
-//! Not here: who registers with NameServers, and sockets (`shard::replication`).
+//! Not here: registration with NameServers, and sockets (`shard::replication`).
 
 pub mod acquaintance;
 pub mod arrivals;

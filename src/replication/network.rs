@@ -1,12 +1,13 @@
-//! The consensus engine's calls to the other copies, over any transport of frames.
+//! The consensus engine's calls to the other replicas, over any transport of frames.
 //!
 //! ```text
-//!   engine ─▶ requests ─▶ window in bytes ─▶ frames ──────────────▶ serve ─▶ engine of the other copy
+//!   engine ─▶ requests ─▶ window in bytes ─▶ frames ──────────────▶ serve ─▶ engine of the other replica
 //!          ◀─ answers in order ◀─ reader task ◀── frames ◀──────────┘
 //! ```
 //!
-//! A connection is made after the engine has the first request: its pauses after failures are part
-//! of its stream of requests. Dropping a [`Link`] closes the connection, which ends its reader.
+//! A connection is opened only once the engine has a first request, because the engine's pauses
+//! after failures are part of its stream of requests. Dropping a [`Link`] closes the connection,
+//! which ends its reader.
 
 use std::collections::VecDeque;
 use std::future::Future;
@@ -42,12 +43,12 @@ use super::wire::{self, FRAME_SIZE_MAX, Frame, FrameKind, HELLO_SIZE_MAX, Purpos
 use crate::planted::{self, Bug};
 use crate::storage::RawReader;
 
-/// Bytes of entries sent to a copy and not answered yet, unless a single request is larger.
+/// Maximum bytes of entries in flight to a replica, unless a single request is larger.
 const WINDOW_BYTES: usize = 8 << 20;
-/// The same for old entries, of which there is no end: more would only make the disk of the other copy
-/// slower for everyone else.
+/// The same for old entries, of which there are always more: a larger window would only make the
+/// other replica's disk slower for everyone else.
 const OLD_WINDOW_BYTES: usize = 2 << 20;
-/// Requests of one connection that are handed to the engine and not answered.
+/// Maximum requests of one connection that the engine has and has not answered.
 const REQUESTS_MAX: usize = 64;
 
 /// Makes the engine's clients.
@@ -79,7 +80,7 @@ impl<H: Host, R: Runtime, T: Transport> RaftNetworkFactory<Types<R>> for Network
     }
 }
 
-/// Another copy, as one of the engine's tasks sees it. Connections are kept between calls.
+/// Another replica, as one of the engine's tasks sees it. Connections are kept between calls.
 pub struct Peer<H: Host, R: Runtime, T: Transport> {
     log: RaftLog<H, R>,
     transport: T,
@@ -105,7 +106,7 @@ impl<H: Host, R: Runtime, T: Transport> Peer<H, R, T> {
         Ok(answer)
     }
 
-    /// Asks for a vote, or for what it would be.
+    /// Requests a vote, or asks what it would be.
     async fn ask_vote(
         &mut self,
         request: &VoteRequest<Types<R>>,
@@ -146,7 +147,7 @@ fn lost<R: Runtime>(error: io::Error) -> RPCError<Types<R>> {
     RPCError::Network(NetworkError::new(&error))
 }
 
-/// Bytes of an entry that was read from the disk.
+/// Bytes of an entry if it was read from the disk, else 0.
 fn size_if_old(entry: &Entry) -> usize {
     if let Body::Raw(bytes) = &entry.body { bytes.len() } else { 0 }
 }
@@ -158,7 +159,7 @@ struct Flow<'s, H: Host, R: Runtime, T: Transport, S> {
     input: S,
     /// The first request, until it is sent.
     first: Option<AppendEntriesRequest<Types<R>>>,
-    /// Sizes of the requests that are not answered.
+    /// Sizes of the requests in flight.
     in_flight: VecDeque<usize>,
     /// The last request carries entries that were read from the disk.
     is_behind: bool,
@@ -272,7 +273,7 @@ impl<H: Host, R: Runtime, T: Transport> RaftNetworkV2<Types<R>> for Peer<H, R, T
                 let mut flow = flow?;
                 match flow.next().await {
                     Ok(Some(answer)) if answer.is_ok() => Some((Ok(answer), Some(flow))),
-                    // The other copy ends the stream after that.
+                    // The other replica ends the stream after that.
                     Ok(Some(answer)) => Some((Ok(answer), None)),
                     Ok(None) => {
                         flow.peer.stream = Some(flow.link);
@@ -301,7 +302,8 @@ impl<H: Host, R: Runtime, T: Transport> RaftNetworkV2<Types<R>> for Peer<H, R, T
         self.ask_vote(&request, true).await
     }
 
-    /// The other replica lacks what retention has deleted here: it gets a copy of the log.
+    /// Sends the other replica a copy of the log, because it is missing what retention has deleted
+    /// here.
     async fn full_snapshot(
         &mut self,
         vote: Vote,
@@ -336,8 +338,8 @@ impl<H: Host, R: Runtime, T: Transport> RaftNetworkV2<Types<R>> for Peer<H, R, T
     }
 }
 
-/// Serves a connection from another copy until it closes or breaks. Before the engine runs, both
-/// only learn who the other is.
+/// Serves a connection from another replica until it closes or breaks. Before the engine runs, the
+/// two sides only exchange their identities.
 pub async fn serve<H: Host, R: Runtime>(
     engine: Option<Rc<Engine<H, R>>>,
     log: RaftLog<H, R>,
@@ -345,7 +347,7 @@ pub async fn serve<H: Host, R: Runtime>(
     mut sender: impl FrameSender,
     mut receiver: impl FrameReceiver,
 ) -> io::Result<()> {
-    // Until it has said that it is a copy of this shard, anyone may have connected.
+    // Until the peer has identified itself as a replica of this shard, anyone may have connected.
     let hello = {
         let hello = pin!(receiver.receive(HELLO_SIZE_MAX));
         match select(hello, pin!(Types::<R>::sleep(ANSWER_MAX))).await {
@@ -413,8 +415,8 @@ async fn serve_stream<H: Host, R: Runtime>(
     Ok(())
 }
 
-/// Whether most members know that a replica, whose last entry is `last`, is not one of them. This copy may not
-/// know yet that it was added again; then its log goes further.
+/// Whether a majority knows that a replica, whose last entry is `last`, is not a member. This
+/// replica may not know yet that it was added again; then the log of that replica extends further.
 fn is_removed<H: Host, R: Runtime>(
     engine: &Engine<H, R>,
     replica: ReplicaId,

@@ -1,38 +1,40 @@
-//! Which replica should lead, and when it is to: leaders are spread over the machines, and return
-//! to them after a failure.
+//! Decides which replica should lead, and when: leaders are spread over the machines, and return to
+//! them after a failure.
 //!
-//! Shard k prefers the voter with the index k modulo their number, in the order of their numbers. A
-//! leader that another replica is preferred to hands over once that one has had everything for
-//! [`STEADY_MS`] without a break. A leader that an operator has chosen stays.
+//! Shard k prefers the voter with index k modulo the number of voters, ordered by replica number.
+//! If another replica is preferred, the leader transfers its leadership once that replica has been
+//! ready for [`STEADY_MS`] without a break. A leader that an operator has chosen stays.
 //!
-//! A leader whose disk is full hands over to one that can store messages, whoever is preferred or chosen.
+//! A leader whose disk is full transfers to a replica that can store messages, regardless of which
+//! one is preferred or chosen.
 
 use super::types::ReplicaId;
 use crate::model::replicas::{ReplicaSet, ReplicaState};
 use crate::model::{Moment, ShardId};
 
-/// For so long, the preferred replica has answered and lacked little. Long enough for one that
-/// starts, falls behind or fails again to show it, so that the leadership does not go to and fro.
+/// How long the preferred replica must have answered without being far behind. Long enough for one
+/// that starts, falls behind or fails again to show it, so that the leadership does not flap.
 pub const STEADY_MS: u64 = 10_000;
-/// For so long the disk of a leader has been full. Retention may be about to make room.
+/// How long the disk of a leader must have been full. Retention may be about to make room.
 pub const FULL_MS: u64 = 1_000;
-/// After an attempt, the next one is made this much later.
+/// Pause between attempts.
 const RETRY_MS: u64 = 30_000;
-/// The same if the disk of the leader is full: it has nothing else to do.
+/// The same if the disk of the leader is full, so that it can do nothing else.
 const RETRY_FULL_MS: u64 = 3_000;
-/// A replica that lacks less may become leader: it gets the rest while the leader waits for it.
+/// A replica that is missing at most this many bytes may become leader: it gets the rest while the
+/// leader waits.
 pub const LACK_MAX: u64 = 4 << 20;
 
-/// Why a leader hands over.
+/// Why a leader transfers its leadership.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum HandOver {
-    /// An operator ordered it. The next leader stays.
+    /// An operator ordered it. The next leader keeps the leadership.
     Ordered,
     /// The other replica is preferred.
     Preferred,
     /// The disk of this one is full.
     Full,
-    /// This one stops.
+    /// This one is shutting down.
     Stopping,
 }
 
@@ -40,7 +42,7 @@ pub enum HandOver {
 pub struct Preference {
     /// The preferred replica, and since when it could have led.
     steady: Option<(ReplicaId, Moment)>,
-    /// Since when the disk of this leader is full.
+    /// Since when the disk of this leader has been full.
     full_since: Option<Moment>,
     pause_until: Option<Moment>,
     pause_full_until: Option<Moment>,
@@ -62,13 +64,13 @@ pub fn readiness(replica: &ReplicaState) -> Result<(), String> {
     }
 }
 
-/// Whether it could lead, and store messages.
+/// Whether the replica could lead and store messages.
 fn could_store(replica: &ReplicaState) -> bool {
     !replica.is_full && readiness(replica).is_ok()
 }
 
-/// The replica that should lead instead of this one, which stops: the first that could, from the
-/// preferred one on; one with a full disk only if there is no other.
+/// The replica that should lead when this one shuts down: the first that could, starting at the
+/// preferred one; one with a full disk only if there is no other.
 pub fn successor(shard: ShardId, set: &ReplicaSet) -> Option<ReplicaId> {
     let first = |could_lead| first_other(shard, set, could_lead);
     first(could_store).or_else(|| first(|replica| readiness(replica).is_ok()))
@@ -86,8 +88,8 @@ fn first_other(
 }
 
 impl Preference {
-    /// Looks at the replicas as the leader sees them. `is_chosen`: an operator has moved the leadership
-    /// here. Returns the replica to hand over to, if any, and why.
+    /// Evaluates the replicas as the leader sees them. `is_chosen`: an operator has moved the
+    /// leadership here. Returns the replica to transfer the leadership to, if any, and why.
     pub fn handle(
         &mut self,
         shard: ShardId,
@@ -107,7 +109,8 @@ impl Preference {
         Some((preferred, HandOver::Preferred))
     }
 
-    /// The disk of this leader has been full for a while, and that of another replica is not.
+    /// The replica to lead instead of this one, whose disk has been full for [`FULL_MS`], if there
+    /// is one with space.
     fn instead_of_full(
         &mut self,
         shard: ShardId,
@@ -159,7 +162,7 @@ mod tests {
         ReplicaSet { id, leader: Some(id), term: 3, replicas }
     }
 
-    /// The time after which the leader hands over, and to whom, if it always looks the same.
+    /// When the leader transfers its leadership, and to which replica, if the set stays as it is.
     fn handed_over(shard: u16, set: &ReplicaSet) -> Option<(u64, ReplicaId)> {
         let mut preference = Preference::default();
         let look = |at| {

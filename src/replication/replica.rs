@@ -1,14 +1,14 @@
-//! One copy of a shard: the consensus engine, and the tasks that connect it with the shard.
+//! One replica of a shard: the consensus engine, and the tasks that connect it with the shard.
 //!
 //! ```text
 //!   broker appends ─▶ propose ─▶ engine ─▶ RaftLog::append (the entry ends) ─▶ written and shipped
 //!                                  │                                             │
 //!                                  └◀──────────── flushed here, and there ◀──────┘
-//!                                  └─▶ Machine::apply: the committed mark moves
+//!                                  └─▶ Machine::apply: the committed watermark moves
 //! ```
 //!
-//! There is one proposal at a time on its way to the engine. What is appended meanwhile belongs to
-//! the same entry, so entries grow with the load.
+//! One proposal at a time is on its way to the engine. What is appended meanwhile belongs to the
+//! same entry, so entries grow with the load.
 
 use std::cell::{OnceCell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
@@ -36,23 +36,25 @@ use super::types::{LogId, Place, Proposal, ReplicaId, Runtime, Types, failed};
 use super::wire::Purpose;
 use crate::storage::{Joined, Mark};
 
-/// How often a leader shows that it is alive, ms.
+/// How often a leader sends a heartbeat, ms.
 const HEARTBEAT_MS: u64 = 100;
-/// After so long without it, others become candidates, ms. Each adds a part of its own.
+/// After this long without one, other replicas become candidates, ms. Each adds its own random
+/// part.
 const ELECTION_MIN_MS: u64 = 500;
 const ELECTION_MAX_MS: u64 = PROMISE_MS;
-/// A copy that lacks no more entries counts as having caught up.
+/// A replica that is missing at most this many entries counts as caught up.
 pub(super) const LAG_MAX: u64 = 100;
-/// Number of entries on their way to stable media before no further one is proposed.
+/// Maximum number of entries on their way to stable media; at this number no further one is
+/// proposed.
 const UNFLUSHED_MAX: usize = 4;
 /// Pause after the engine has refused a proposal.
 const REFUSED_PAUSE: Duration = Duration::from_millis(20);
 /// Pause between attempts to have a new directory confirmed.
 const JOIN_PAUSE: Duration = Duration::from_millis(200);
-/// How often replicas remember how far others are, at most.
+/// Minimum time between updates of what replicas remember of others' positions.
 const REMEMBER_EVERY: Duration = Duration::from_secs(10);
 
-/// A handle; clones share it.
+/// A handle on a replica; clones share it.
 pub struct Replica<H: Host, R: Runtime> {
     engine: Rc<OnceCell<Rc<Engine<H, R>>>>,
     log: RaftLog<H, R>,
@@ -87,17 +89,17 @@ fn config(name: String, is_candidate: bool) -> io::Result<Arc<Config>> {
 }
 
 impl<H: Host, R: Runtime> Replica<H, R> {
-    /// Opens this copy of the shard: its log, and what it knows of the others. It can serve them, but
-    /// takes no part before [`start`](Self::start). Committers must be running.
+    /// Opens this replica of the shard: its log, and what it remembers of the others. It can serve
+    /// them, but takes no part before [`start`](Self::start). Committers must be running.
     pub async fn open(host: H, identity: Identity) -> io::Result<Self> {
         let directory = R::thread_rng().random();
         let log = RaftLog::open(host, identity.id, directory).await?;
         Ok(Self { engine: Rc::default(), log, identity, ends: Rc::default() })
     }
 
-    /// Starts the engine. A directory that was never used waits first until all others have confirmed
-    /// that. The first start of a set makes `members` its members; each of them does the same. Its
-    /// tasks belong to the task queue that this runs in.
+    /// Starts the engine. A replica whose directory was never used first waits until all others
+    /// have confirmed that. The first start of a set makes `members` its members; each of them does
+    /// the same. The engine's tasks belong to the task queue that this runs in.
     pub async fn start(
         &self,
         name: String,
@@ -173,8 +175,9 @@ impl<H: Host, R: Runtime> Replica<H, R> {
         }
     }
 
-    /// Runs while the engine does. A leader without a lease takes no more requests until it has one. A
-    /// leader that another replica is preferred to hands over. Returns why the engine has ended.
+    /// Supervises the replica while the engine runs. Makes a leader without a lease refuse requests
+    /// until it has one, and transfers the leadership to the preferred replica. Returns why the
+    /// engine has ended.
     pub async fn watch(&self) -> String {
         let metrics = self.engine().metrics();
         let lease = Lease::new(&self.log, self.engine().metrics());
@@ -202,7 +205,7 @@ impl<H: Host, R: Runtime> Replica<H, R> {
             if begin.replace(now) != Some(now) || is_purging {
                 is_purging = self.purge().await;
             }
-            // A new leader has not been answered yet.
+            // No replica has answered a new leader yet.
             self.log.set_current(lease.is_valid().unwrap_or(true));
             self.log.host().broker().leadership_moved();
             let (broker, now) = (self.log.host().broker(), self.log.host().now().moment);
@@ -222,9 +225,10 @@ impl<H: Host, R: Runtime> Replica<H, R> {
         }
     }
 
-    /// A leader remembers how far the others are, and they how far it is: whoever comes back with less
-    /// has an older copy of its directory. Of its leader, a follower only knows what is committed; that
-    /// the leader has it on stable media counts as certain at the next call. Returns what is committed.
+    /// Remembers how far the other replicas are (on a follower: how far the leader is): one that
+    /// comes back with less has an older copy of its directory. Of its leader, a follower only
+    /// knows what is committed; that the leader has it on stable media counts as certain at the
+    /// next call. Returns what is committed.
     async fn remember(&self, before: Option<LogId>) -> io::Result<Option<LogId>> {
         let (marks, committed) = {
             let metrics = self.engine().metrics();
@@ -250,8 +254,8 @@ impl<H: Host, R: Runtime> Replica<H, R> {
     }
 
     /// Tells the engine what retention has deleted, so that replicas that need it get a copy of the log
-    /// instead. Returns whether that is to be repeated: the engine must know first that such a copy
-    /// can be made, and does not give up what it is sending.
+    /// instead. Returns whether the call must be repeated: the engine must first know that such a
+    /// copy can be made, and does not abandon what it is sending.
     async fn purge(&self) -> bool {
         let Some(deleted) = self.log.last_deleted() else { return false };
         if self.log.purged() >= Some(deleted) {
@@ -263,7 +267,7 @@ impl<H: Host, R: Runtime> Replica<H, R> {
         true
     }
 
-    /// Serves a connection from another copy until it closes.
+    /// Serves a connection from another replica until it closes.
     pub async fn serve(&self, sender: impl FrameSender, receiver: impl FrameReceiver) {
         if let Err(error) =
             serve(self.engine.get().cloned(), self.log.clone(), self.identity, sender, receiver)
@@ -290,16 +294,16 @@ impl<H: Host, R: Runtime> Replica<H, R> {
         self.engine.get().expect("the replica was started")
     }
 
-    /// Ends the engine; other copies elect another leader.
+    /// Stops the engine; the other replicas elect another leader.
     pub async fn stop(&self) {
         self.log.arrivals().stop().await;
-        // It has failed before if this fails, and has said so.
+        // If this fails, the engine failed earlier and has reported it.
         if let Some(engine) = self.engine.get() {
             let _ = engine.shutdown().await;
         }
     }
 
-    /// Proposes what the broker appends, for as long as the engine runs.
+    /// Proposes what the broker appends, while the engine runs.
     async fn propose(&self) {
         let broker = || self.log.host().broker();
         loop {

@@ -1,4 +1,4 @@
-//! How the replicas of a shard are, as this one sees them.
+//! The state of the replicas of a shard, as this one sees it.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use crate::model::LogOffset;
 use crate::model::replicas::{ReplicaLag, ReplicaSet, ReplicaState};
 
 impl<H: Host, R: Runtime> Replica<H, R> {
-    /// Only a leader knows how the others are.
+    /// The state of the replicas. Only a leader knows that of the others.
     pub fn survey(&self) -> ReplicaSet {
         let broker = self.log().host().broker();
         let now = self.log().host().now().moment;

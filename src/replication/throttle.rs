@@ -1,15 +1,16 @@
-//! Limits how fast the old part of a log is sent to replicas that lack it. Pure: the caller passes in the time.
+//! Limits how fast the old part of a log is sent to replicas that are missing it. Pure: the caller
+//! passes in the time.
 
 use std::time::Duration;
 
 use crate::model::Moment;
 
-/// Over any longer time no more than `bytes_per_s`.
+/// Limits the rate over any longer period to `bytes_per_s`.
 #[derive(Debug)]
 pub struct Throttle {
     /// 0: no limit.
     bytes_per_s: u64,
-    /// By then, what was sent has taken as long as it must, µs.
+    /// When what was sent has used up its share of time, µs.
     free_at_us: u64,
 }
 
@@ -18,7 +19,8 @@ impl Throttle {
         Self { bytes_per_s, free_at_us: 0 }
     }
 
-    /// How long to wait before so many bytes are sent. What is not limited, as no bytes, never waits.
+    /// How long to wait before sending this many bytes. Without a limit, or for no bytes, never
+    /// waits.
     pub fn take(&mut self, bytes: u64, now: Moment) -> Duration {
         if self.bytes_per_s == 0 || bytes == 0 {
             return Duration::ZERO;
@@ -56,7 +58,7 @@ mod tests {
         assert_eq!(throttle.take(500, Moment(10_000)), Duration::from_millis(500));
     }
 
-    /// New entries are sent in between.
+    /// New entries, which are not limited, are sent in between.
     #[test]
     fn no_bytes_do_not_wait_for_those_before_them() {
         let mut throttle = Throttle::new(1_000);

@@ -1,4 +1,4 @@
-//! A limit to how long a future may take, on any runtime's timer.
+//! Limits how long a future may take, on any runtime's timer.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -6,7 +6,7 @@ use std::task::{Context, Poll};
 
 use pin_project_lite::pin_project;
 
-/// The time was over first.
+/// The time ran out first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("timed out")]
 pub struct TimedOut;
@@ -30,7 +30,7 @@ impl<F, T> Timeout<F, T> {
 impl<F: Future, T: Future> Future for Timeout<F, T> {
     type Output = Result<F::Output, TimedOut>;
 
-    /// What is done counts, even if the time is over when this is polled.
+    /// A future that is ready wins, even if the time has run out when this is polled.
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
         if let Poll::Ready(value) = this.future.poll(context) {

@@ -17,7 +17,7 @@ use crate::broker::raft_entries::RaftPlace;
 use crate::model::LogOffset;
 use crate::storage::LogCopy;
 
-/// Number of a copy of a shard, from 1.
+/// Number of a replica of a shard, from 1.
 pub type ReplicaId = u64;
 pub type LeaderId = leader_id_std::LeaderId<u64, ReplicaId>;
 pub type CommittedLeaderId = <LeaderId as RaftLeaderId>::Committed;
@@ -29,8 +29,8 @@ pub type CopyMeta = SnapshotMeta<CommittedLeaderId, ReplicaId, Place>;
 pub type WholeCopy = Snapshot<CommittedLeaderId, ReplicaId, Place, CopyData>;
 pub type Payload = EntryPayload<Proposal, ReplicaId, Place>;
 
-/// Where a replica that was added later can be reached, `host:port`. Empty for the first ones, which all
-/// know from their own configuration.
+/// Where a replica that was added later can be reached, `host:port`. Empty for the first ones,
+/// which every replica knows from its own configuration.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Place(pub String);
 
@@ -38,7 +38,7 @@ pub struct Place(pub String);
 pub trait Runtime: AsyncRuntime {}
 impl<R: AsyncRuntime> Runtime for R {}
 
-/// The configuration of the engine's types, on a runtime. Has no values that differ.
+/// The configuration of the engine's types, on a runtime. All its values are equal.
 pub struct Types<R>(PhantomData<fn() -> R>);
 
 impl<R> Clone for Types<R> {
@@ -122,14 +122,14 @@ pub struct Entry {
     pub body: Body,
 }
 
-/// The part of the log that an entry is.
+/// The part of the log that an entry comprises.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Body {
-    /// What the log has after the previous entry; it ends when the engine appends it.
+    /// Everything in the log after the previous entry; the entry ends when the engine appends it.
     New,
     /// In the log.
     Stored(Range<LogOffset>),
-    /// In raw form: from the leader, or read from the log for another copy.
+    /// In raw form: from the leader, or read from the log for another replica.
     Raw(Bytes),
     /// Retention has deleted it. It cannot be sent: the other replica needs a copy of the log.
     Gone,
@@ -183,12 +183,13 @@ pub fn term_of(log_id: &LogId) -> u64 {
     *log_id.leader_id
 }
 
-/// A vote of these parts, as files and frames have them.
+/// A vote made of these parts, which is how files and frames store it.
 pub fn vote(term: u64, voted_for: ReplicaId, is_committed: bool) -> Vote {
     Vote { leader_id: LeaderId::new(term, voted_for), committed: is_committed }
 }
 
-/// An error for the engine, which takes only this type; those of the shard cannot leave its thread.
+/// Converts an error for the engine, which accepts only this type; errors of the shard cannot leave
+/// its thread.
 pub fn failed(error: impl ToString) -> io::Error {
     io::Error::other(error.to_string())
 }

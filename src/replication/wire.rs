@@ -1,4 +1,4 @@
-//! The frames between the copies of a shard.
+//! The frames between the replicas of a shard.
 //!
 //! ```text
 //!   frame:    size u32 | checksum u32 | kind u8, zeros | head, rows | entries in raw form
@@ -6,10 +6,10 @@
 //!             which have checksums of their own
 //! ```
 //!
-//! A connection begins with a [`HelloRow`] that says whose set and shard it is for, and its
-//! [`Purpose`]: calls, one at a time; a stream of appends with answers in order; or a copy of the log,
-//! whose receiver fetches its files piece by piece. All numbers are little-endian. Pure: bytes to
-//! messages and back.
+//! A connection begins with a [`HelloRow`] that states which replica set and shard it is for, and
+//! its [`Purpose`]: calls, one at a time; a stream of appends with answers in order; or a copy of
+//! the log, whose receiver fetches its files piece by piece. All numbers are little-endian. Pure:
+//! bytes to messages and back.
 
 use std::mem::size_of;
 
@@ -55,7 +55,7 @@ pub struct FrameHead {
     pub head_size: U32,
 }
 
-/// What a frame is.
+/// The kind of a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum FrameKind {
@@ -96,7 +96,7 @@ impl Purpose {
 #[repr(C)]
 pub struct HelloRow {
     pub version: U32,
-    /// Seed of the checksums of the shard's log: the same in all copies.
+    /// Seed of the checksums of the shard's log: the same on all replicas.
     pub seed: U32,
     pub segment_size: U64,
     pub from: U64,
@@ -105,7 +105,7 @@ pub struct HelloRow {
     pub purpose: U64,
     /// What the sender is.
     pub own: MarkRow,
-    /// What it knows of the receiver.
+    /// What it remembers of the receiver.
     pub known: MarkRow,
 }
 
@@ -156,12 +156,12 @@ pub struct EntryRow {
     pub has_members: U32,
 }
 
-/// The answer to an append, or to a transfer.
+/// The answer to an append or to a leadership transfer.
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
 pub struct AppendedRow {
-    /// 0: stored up to `log_id`, or taken over; 1: `log_id` is not what this copy has, or is all
-    /// that it has; 2: `vote` is higher, or another.
+    /// 0: stored up to `log_id`, or taken over; 1: `log_id` is not what this replica has, or is all
+    /// that it has; 2: `vote` is higher or different.
     pub outcome: U64,
     pub log_id: LogIdRow,
     pub vote: VoteRow,
@@ -197,7 +197,7 @@ pub struct VotedRow {
 #[repr(C)]
 pub struct BallotRow {
     pub voted: VotedRow,
-    /// 1 if the copy that asks is not a member any more.
+    /// 1 if the replica that asks is no longer a member.
     pub is_removed: U64,
 }
 
@@ -218,7 +218,7 @@ pub struct OfferRow {
     pub vote: VoteRow,
     /// The copy's last entry.
     pub last: LogIdRow,
-    /// The entry that has made the members what they are.
+    /// The entry that set the current members.
     pub members_at: LogIdRow,
     /// Log offset at which the copy ends.
     pub end: U64,
@@ -275,7 +275,7 @@ const _: () = {
 /// Bytes that precede kind and head.
 const PREFIX_SIZE: usize = 2 * size_of::<U32>();
 
-/// Why bytes are not a frame of ours.
+/// Why bytes are not a valid frame.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum FrameError {
     #[error("a frame of {0} bytes exceeds the limit")]
@@ -286,7 +286,7 @@ pub enum FrameError {
     Unexpected(u8),
 }
 
-/// The number of bytes that follow the first [`FrameHead`]; they are to be received before
+/// The number of bytes that follow the first [`FrameHead`]; they must be received before
 /// [`Frame::parse`]. Refuses a frame of more than `size_max` bytes.
 pub fn rest_size(head: &FrameHead, size_max: usize) -> Result<usize, FrameError> {
     let size = head.size.get() as usize + PREFIX_SIZE;
@@ -363,7 +363,7 @@ impl Frame {
         })
     }
 
-    /// The outcome of an append, and whether the disk of the copy that answers is full.
+    /// The outcome of an append, and whether the disk of the replica that answers is full.
     pub fn appended<R: Runtime>(&self) -> Result<(Appended<R>, bool), FrameError> {
         let row = self.head::<AppendedRow>(FrameKind::Appended)?;
         let outcome = match (row.outcome.get(), row.log_id.get()) {
@@ -386,7 +386,8 @@ impl Frame {
         Ok(request)
     }
 
-    /// The answer to a request for a vote, and whether the copy that has asked is not a member any more.
+    /// The answer to a request for a vote, and whether the replica that asked is no longer a
+    /// member.
     pub fn voted<R: Runtime>(&self) -> Result<(VoteResponse<Types<R>>, bool), FrameError> {
         let row = self.head::<VotedRow>(FrameKind::Voted)?;
         let response = VoteResponse::new(row.vote.get(), row.last.get(), row.is_granted.get() != 0);
@@ -394,7 +395,7 @@ impl Frame {
         Ok((response, row.is_ok_and(|row| row.is_removed.get() != 0)))
     }
 
-    /// A hand-over, and whether an operator ordered it.
+    /// A leadership transfer, and whether an operator ordered it.
     pub fn transfer<R: Runtime>(
         &self,
     ) -> Result<(TransferLeaderRequest<Types<R>>, bool), FrameError> {
@@ -461,7 +462,7 @@ impl Frame {
         }
     }
 
-    /// The vote of the other copy, or the reason why it did not take the copy over.
+    /// The vote of the other replica, or the reason why it did not replace its log with the copy.
     pub fn taken(&self) -> Result<Result<Vote, String>, FrameError> {
         let row = self.head::<TakenRow>(FrameKind::Taken)?;
         let reason = &self.head[size_of::<TakenRow>()..];
@@ -554,13 +555,13 @@ pub fn taken(outcome: Result<&Vote, &str>) -> Vec<u8> {
     frame.sealed(0)
 }
 
-/// An append in the making: its head, a row for each entry, and the entries in raw form, which are
+/// An append being built: its head, a row for each entry, and the entries in raw form, which are
 /// read into it.
 pub struct NewAppend {
     frame: NewFrame,
     /// Where the entries begin.
     begin: usize,
-    /// How many rows have their size.
+    /// How many rows have their size filled in.
     measured: usize,
 }
 
@@ -591,7 +592,7 @@ impl NewAppend {
         &mut self.frame.0
     }
 
-    /// The next entry is complete; it began when the bytes had this size.
+    /// Completes the next entry, which began when the bytes had this size.
     pub fn end_entry(&mut self, size_before: usize) {
         let size = u32::try_from(self.frame.0.len() - size_before);
         let size = U32::new(size.expect("an entry is smaller than a segment"));
@@ -607,7 +608,7 @@ impl NewAppend {
     }
 }
 
-/// Up to where a copy has stored what was sent, or why it has not.
+/// How far a replica has stored what was sent, or why it has not.
 pub type Appended<R> = Result<Option<LogId>, StreamAppendError<Types<R>>>;
 
 pub fn appended<R: Runtime>(outcome: &Appended<R>, is_full: bool) -> Vec<u8> {
@@ -776,7 +777,7 @@ mod tests {
                 check(&frame, Frame::appended, &(outcome.clone(), is_full));
             }
         }
-        // Of an older version.
+        // A frame of an older version.
         let short = NewFrame::new(
             FrameKind::Appended,
             &AppendedRow {

@@ -27,7 +27,7 @@ struct Starting {
 }
 
 impl Announcer {
-    /// For shards called `brokers`, in the order of their numbers.
+    /// Creates an announcer for shards named `brokers`, in the order of their numbers.
     pub fn new(brokers: Vec<BrokerId>, publisher: Publisher) -> Self {
         let starting = brokers
             .into_iter()
@@ -36,8 +36,8 @@ impl Announcer {
         Self { starting: Arc::new(Mutex::new(starting)), publisher }
     }
 
-    /// Registers a shard as leader, or not any more. Before all shards have introduced their tables,
-    /// it is registered with them.
+    /// Registers a shard in its new role. Until all shards have introduced their tables, the role
+    /// is kept and registered with them.
     pub fn set_role(&self, shard: ShardId, role: Role) {
         let mut starting = self.starting.lock().unwrap_or_else(PoisonError::into_inner);
         match starting.get_mut(usize::from(shard.0)) {

@@ -1,11 +1,12 @@
-//! What a connection keeps of a request besides its content.
+//! What a connection keeps about a request besides its content.
 
 use std::time::Instant;
 
 use crate::model::{Moment, Now, Principal};
 use crate::wire::ReplyTo;
 
-/// One request until it is answered: the id that the service knows it by, and where its reply goes.
+/// One request until it is answered: the id by which the service knows it, and where its reply
+/// goes.
 #[derive(Clone, Copy)]
 pub struct Asked {
     pub ticket: u64,

@@ -27,7 +27,7 @@ use crate::storage::{AppendError, Awaited, CommitStep, Standing, Ticket, WRITES_
 
 /// One connection may use one part in this many of the append budget.
 const CONNECTION_SHARE: usize = 4;
-/// How long replies are sent before the shard looks whether the device can be given more.
+/// How long replies are sent before the shard checks whether the device can be given more.
 const ANSWER_TIME: Duration = Duration::from_millis(1);
 /// How often to check for idle connections.
 const SWEEP_EVERY: Duration = Duration::from_secs(10);
@@ -35,8 +35,8 @@ const SWEEP_EVERY: Duration = Duration::from_secs(10);
 const FAILED_PAUSE: Duration = Duration::from_secs(1);
 /// How often failing background work is logged.
 const SAY_EVERY: Duration = Duration::from_secs(10);
-/// How long a topic change waits for a NameServer that does not respond. After that it is answered
-/// anyway. The client waits for this time in addition to the disk.
+/// How long a topic change waits for a NameServer that does not respond. After that the reply is
+/// sent anyway. The client waits for this in addition to the disk.
 const ANNOUNCE_MAX: Duration = Duration::from_secs(1);
 const _: () = assert!(ANNOUNCE_MAX.as_millis() * 2 < CALL_TIMEOUT_MS as u128);
 
@@ -70,11 +70,11 @@ impl<D: Disk> BrokerService<D> {
         Ok(reply)
     }
 
-    /// Has the other shards do what has been done here.
+    /// Executes `request` on the other shards after it has been executed here.
     async fn spread(&self, request: Request) {
         let shard = self.broker.config().shard;
         match self.mesh.ask_others(shard, &request).await {
-            // The process ends.
+            // The process is stopping.
             Ok(()) | Err(Refusal::ShuttingDown) => {}
             Err(refusal) => tracing::warn!(
                 shard = shard.0,
@@ -100,7 +100,7 @@ impl<D: Disk> BrokerService<D> {
 }
 
 /// Waits until the NameServers have the change. One that does not answer in time gets it with the
-/// next registration, and is not waited for until then.
+/// next registration, and later changes do not wait for it until then.
 async fn wait_delivered(receipt: Option<Receipt>) {
     let Some(receipt) = receipt else { return };
     let is_late = {
@@ -254,9 +254,9 @@ impl<D: Disk> Shard<BrokerService<D>> {
         }
     }
 
-    /// Sends the replies of what is committed. To thousands of connections that takes longer than a
-    /// write, so meanwhile the other committers are given what the device reports, and start the next
-    /// writes; they leave most of this to the first.
+    /// Sends the committed replies. With thousands of connections that takes longer than a write,
+    /// so meanwhile the other committers get the device's completions and start the next writes;
+    /// they leave most of the sending to the first.
     pub async fn answer_committed(self: &Rc<Self>) {
         if self.is_answering.replace(true) {
             self.handle_commit(Duration::ZERO);
@@ -271,8 +271,9 @@ impl<D: Disk> Shard<BrokerService<D>> {
         self.is_answering.set(false);
     }
 
-    /// The committed mark has advanced, or the shard is fenced: wakes everything that waits for
-    /// that. Returns whether this takes longer than `time`; the caller then calls again.
+    /// Wakes everything that waits for the committed watermark, which has advanced, or for the
+    /// shard, which is fenced. Returns whether this takes longer than `time`; the caller then calls
+    /// again.
     pub fn handle_commit(self: &Rc<Self>, time: Duration) -> bool {
         let released = self.service.broker.advance();
         let has_more = self.release(released, time);
@@ -302,7 +303,7 @@ impl<D: Disk> Shard<BrokerService<D>> {
         .detach();
     }
 
-    /// Serves requests of other shards until one of them stops it.
+    /// Serves requests of other shards until it is told to stop.
     pub async fn take_asks(self: &Rc<Self>, inbox: Inbox) {
         while let Ok(envelope) = reactor::reachable(inbox.recv_async()).await {
             self.beat();
@@ -313,7 +314,7 @@ impl<D: Disk> Shard<BrokerService<D>> {
                     reactor::spawn(async move {
                         let broker = &shard.service.broker;
                         let reply = match request.needs_leader() && !broker.leads() {
-                            // Its leader is in another process, which is asked too.
+                            // Its leader is in another process, which also gets the request.
                             true => Ok(Reply::Done),
                             false => shard.service.carry_out(&request, &Inside).await,
                         };
@@ -336,7 +337,7 @@ impl<D: Disk> Shard<BrokerService<D>> {
         futures_util::join!(self.service.broker.deliver(&delivering), self.wake_delivery());
     }
 
-    /// What is due does not wait for a tick.
+    /// Wakes the delivery as soon as a message is due, without waiting for a tick.
     async fn wake_delivery(&self) {
         let broker = &self.service.broker;
         while !self.is_stopping.get() {
@@ -369,7 +370,8 @@ impl<D: Disk> Shard<BrokerService<D>> {
         }
     }
 
-    /// Announces changes of topics whose requests ended with their connection before they could.
+    /// Announces topic changes whose requests were dropped with their connection before they could
+    /// do so.
     fn announce_leftovers(&self) {
         if self.service.broker.has_topic_changes() {
             self.service.announce();

@@ -10,7 +10,7 @@ pub struct Budget {
     size: usize,
 }
 
-/// The share of one connection, given back on drop.
+/// The share of one connection, returned on drop.
 pub struct Share {
     taken: Rc<Cell<usize>>,
     size: usize,

@@ -1,7 +1,7 @@
 //! Requests that a server sends over a client's connection, and the replies to them.
 //!
 //! They are sent in order with the connection's other output. A reply is matched by its opaque
-//! number, which the connection assigns. A call that the client does not answer ends with the
+//! number, which the connection assigns. A call that the client does not answer ends at the
 //! broker's deadline.
 
 use std::collections::HashMap;

@@ -13,10 +13,11 @@ pub fn wall() -> Timestamp {
     Timestamp(since_epoch.as_millis() as u64)
 }
 
-/// The origin of moments.
+/// The zero point of moments.
 static BEGIN: LazyLock<Instant> = LazyLock::new(Instant::now);
 
-/// For deadlines and leases; counts from the first call, for the whole process.
+/// The monotonic clock, for deadlines and leases; counts from the first call, for the whole
+/// process.
 pub fn moment() -> Moment {
     Moment(BEGIN.elapsed().as_millis() as u64)
 }

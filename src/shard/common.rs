@@ -39,7 +39,7 @@ pub struct Common<S: Service> {
     pub input_budget: Budget,
     /// Requests that wait for room in the log.
     pub parked_budget: Budget,
-    /// Connections that queue for reading, because requests are backed up at the log.
+    /// Connections that queue for reading while requests are backed up at the log.
     pub readers: Readers,
     /// How long a request may wait for room in the log.
     pub patience: Patience,
@@ -52,18 +52,19 @@ pub struct Common<S: Service> {
 /// The owner of the connections, as one of them sees it. No method calls back before it returns,
 /// except [`set_deadline`](Self::set_deadline).
 pub trait Owner {
-    /// The first of the waiting replies of `connection` waits until the log is committed up to `mark`:
-    /// have it sent then.
+    /// Registers that the first waiting reply of `connection` is to be sent once the log is
+    /// committed up to `mark`.
     fn wait_for_commit(&self, connection: u64, mark: LogOffset);
 
-    /// At `at`, have the connection refuse the parked requests that have waited too long. This may
+    /// Has the connection refuse, at `at`, the parked requests that have waited too long. This may
     /// happen immediately, so the caller must hold no borrow.
     fn set_deadline(self: Rc<Self>, at: Moment, connection: u64);
 
     /// Sends some of the requests that the service has for clients.
     fn send_outgoing(&self);
 
-    /// Memory is short: closes the connection whose large request has made no progress for longest.
+    /// Closes the connection whose large request has made no progress for longest, because memory
+    /// is short.
     fn close_stalled_input(&self);
 
     fn forget(&self, connection: u64);
@@ -99,7 +100,7 @@ impl<S: Service> Common<S> {
         self.metrics.strandings.set(stats.strandings);
     }
 
-    /// The shard serves, so from now on it may be idle.
+    /// Notes that the shard serves, so from now on it may be idle.
     pub fn start_serving(&self) {
         self.pulse.start_serving();
     }

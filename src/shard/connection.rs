@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   read ─▶ whole frames ─▶ service.handle ─┬─ answered now ────────────────────▶ output ─▶ one send
-//!                                           ├─ committed later: FIFO of marks ──▶ output, at the commit
+//!                                           ├─ committed later: FIFO ───────────▶ output, at the commit
 //!                                           ├─ no room: parked ─▶ handled again, when there is
 //!                                           ├─ held: ticket ────────────────────▶ output, when released
 //!                                           └─ an operation: a task ────────────▶ output, when done
@@ -12,21 +12,22 @@
 //! `reading`, `admission`, `operation`, `replying`, `sending`.
 //!
 //! Invariants:
-//! - The marks of the replies that wait for a commit never decrease, because appends are handled in
-//!   order of arrival. So the committed ones are at the front. Replies whose entries were cut off
-//!   the log are refused when they reach the front.
-//! - The connection reads another request only while there is room for its reply (`OUTPUT_MAX`), few
-//!   enough requests are in flight (`IN_FLIGHT_MAX`, `TASKS_MAX`) and few enough are parked. Otherwise TCP
-//!   flow control holds the sender back.
-//! - Requests that append do so in order of arrival. Those that must wait are parked; requests that need
-//!   no room in the log are handled meanwhile. While parked requests ask for as much room as may be in flight,
-//!   a connection that brings messages waits for its turn before it reads more of anything (`readers`).
+//! - The log offsets that replies wait for never decrease, because appends are handled in order of
+//!   arrival. So the committed replies are at the front. Replies whose entries were cut off the log
+//!   become refusals when they reach the front.
+//! - The connection reads another request only while there is room for its reply (`OUTPUT_MAX`),
+//!   few enough requests are in flight (`IN_FLIGHT_MAX`, `TASKS_MAX`) and few enough are parked.
+//!   Otherwise TCP flow control holds back the sender.
+//! - Requests that append do so in order of arrival. Those that must wait are parked; requests that
+//!   need no room in the log are handled meanwhile. While more bytes wait for room than can be in
+//!   flight, a connection that brings messages waits for its turn before it reads anything more
+//!   (`readers`).
 //! - A cold read starts only once its reply has room, so a client that does not read its replies cannot
 //!   cause disk reads.
 //! - A connection on which no byte moves for [`IDLE_MAX`] is closed, even with replies waiting.
-//! - There is no task per request, except for cold pulls and operations. The committer that commits a
-//!   request also sends its reply; only a full socket gets a task of its own, and so do the parked requests of
-//!   a connection.
+//! - There is no task per request, except for cold pulls and operations. The committer that commits
+//!   a request also sends its reply; only a full socket and the parked requests of a connection get
+//!   a task of their own.
 
 mod admission;
 mod operation;
@@ -61,7 +62,7 @@ use crate::wire::FrameError;
 
 /// A connection without traffic for this long is closed (remoting reference, 1.7).
 pub const IDLE_MAX: Duration = Duration::from_secs(120);
-/// How long a closing connection waits for replies in flight.
+/// How long a closing connection waits for its pending replies.
 const GRACEFUL_CLOSE_MAX: Duration = Duration::from_secs(10);
 
 pub struct Connection<S: Service> {
@@ -76,25 +77,26 @@ pub struct Connection<S: Service> {
     calls: RefCell<Calls>,
     /// Requests that wait for room in the log.
     parked: RefCell<Parked<(Asked, S::Request)>>,
-    /// A task executes them.
+    /// A task executes the parked requests.
     executes_parked: Cell<bool>,
     /// Number of reads so far, and the read of the last parked request.
     reads: Cell<u64>,
     last_parked_read: Cell<u64>,
     /// Notified when replies have been sent, a parked request is done, or the connection is closed.
     moved: Signal,
-    /// The connection has been closed, or is not read any more.
+    /// Notified when the connection has been closed or is no longer read.
     ended: Signal,
     is_blocked: Cell<bool>,
     is_closed: Cell<bool>,
     /// When a byte last moved, in or out.
     last_used: Cell<Instant>,
-    /// A request that stores something has been read since the last turn. So one turn is enough for a large
-    /// request that takes many reads: the memory that it holds meanwhile is scarcer than room in the log.
+    /// A request that stores something has been read since the last turn. One turn is thus enough
+    /// for a large request that takes many reads: the memory that it holds meanwhile is scarcer
+    /// than room in the log.
     has_stored: Cell<bool>,
-    /// It waits for its turn to read.
+    /// The connection waits for its turn to read.
     waits_to_read: Cell<bool>,
-    /// A frame whose header cannot be read has come.
+    /// A frame whose header cannot be decoded has arrived.
     has_unreadable: Cell<bool>,
     output_share: Share,
     input_share: Share,
@@ -183,7 +185,7 @@ impl<S: Service> Connection<S> {
         }
     }
 
-    /// Reads what is there, and handles the requests in it.
+    /// Reads what is available, and handles the requests in it.
     async fn take_in(self: &Rc<Self>, input: &mut Input) -> Result<(), Closed> {
         // Reading was shut down, but the kernel keeps accepting what a busy peer sends.
         if self.common.is_stopping.get() || self.read(input).await? == 0 {
@@ -195,14 +197,15 @@ impl<S: Service> Connection<S> {
         Ok(())
     }
 
-    /// Since when no byte of a large frame has arrived, if this connection holds memory for one, and the shard
-    /// would read it.
+    /// Since when no byte of a large frame has arrived, if this connection holds memory for one and
+    /// the shard is not holding it back.
     pub fn holds_large_input_since(&self) -> Option<Instant> {
         let is_held_back = self.waits_to_read.get() || self.is_closed.get();
         (self.input_share.get() > 0 && !is_held_back).then_some(self.last_used.get())
     }
 
-    /// Closes the connection if it is idle. One whose replies are not read is closed at once.
+    /// Closes the connection if it is idle. One whose client does not read its replies is closed
+    /// immediately.
     pub fn close_if_idle(&self, now: Instant) {
         let replies = self.replies.borrow();
         if now.duration_since(self.last_used.get()) <= IDLE_MAX || !replies.held.is_empty() {
@@ -234,7 +237,7 @@ impl<S: Service> Connection<S> {
         self.moved.notify();
     }
 
-    /// Sends the replies in flight, for a limited time, then drops everything.
+    /// Sends the pending replies, for a limited time, then drops everything.
     async fn close_gracefully(self: &Rc<Self>) {
         self.moved.wait(|| self.is_unparked().then_some(())).await;
         self.common.service.connection_closed(self.id);
@@ -256,7 +259,7 @@ impl<S: Service> Connection<S> {
         }
         self.drop_parked();
         self.output_share.set(0);
-        // Requests that a task has made to the service meanwhile.
+        // Again, for requests that a task has made to the service meanwhile.
         self.common.service.connection_closed(self.id);
         self.owner.forget(self.id);
     }

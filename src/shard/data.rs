@@ -83,7 +83,7 @@ impl SetIdentity {
     }
 }
 
-/// A directory of another replica, of another set, or of a broker without replicas does not fit.
+/// Refuses a directory of another replica, of another set, or of a broker without replicas.
 fn check_identity(
     path: &Path,
     manifest: Manifest,

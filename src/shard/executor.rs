@@ -140,7 +140,7 @@ impl<T> Starting<T> {
 }
 
 impl<T> Executor<T> {
-    /// Waits for its end.
+    /// Waits until the executor has ended.
     pub fn join(self) -> Result<T, ExecutorError> {
         let Self { name, thread } = self;
         thread.join().map_err(|_| ExecutorError::Panicked { name })?
@@ -191,8 +191,8 @@ pub fn settings_of_tests(quantum: Duration) -> LocalExecutorBuilder {
         .blocking_thread_pool_placement(PoolPlacement::Unbound(1))
 }
 
-/// Runs `test`, which makes its own executors, in a thread whose sleeps are interrupted. So its
-/// executors need no nudger. Panics if it panics, or takes longer than [`BEGIN_MAX`].
+/// Runs `test`, which makes its own executors, in a thread whose sleeps are interrupted, so its
+/// executors need no nudger. Panics if `test` panics or takes longer than [`BEGIN_MAX`].
 #[cfg(test)]
 pub fn in_interrupted_thread(test: impl FnOnce() + Send + 'static) {
     handle_interrupt().unwrap();

@@ -77,7 +77,7 @@ impl Input {
         self.taken.slice(..self.filled)
     }
 
-    /// Takes back the rest.
+    /// Takes back `rest`, the bytes that follow the frames.
     pub fn give_back(&mut self, rest: Bytes) {
         let begin = self.filled - rest.len();
         drop(rest);

@@ -13,7 +13,7 @@ use super::shard::Shard;
 
 /// How long an existing listener may take to answer.
 const ANSWER_MAX: Duration = Duration::from_millis(200);
-/// How long a dead process's listener may live on.
+/// How long the listener of a dead process may linger.
 const PREDECESSOR_MAX: Duration = Duration::from_secs(2);
 const LOOK_AGAIN: Duration = Duration::from_millis(5);
 /// Pause after a failed accept: running out of file descriptors must neither end the listener nor
@@ -23,8 +23,8 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(10);
 /// Binds `address`, or reports who may be using it.
 ///
 /// The runtime's listeners set SO_REUSEPORT, so a second broker would start without an error and
-/// take half of the connections. Connecting to the address shows whether someone already listens
-/// there. (A plain bind would not do: connections of a killed broker block it for a minute.) The
+/// take half of the connections. Connecting to the address shows whether a process already listens
+/// there. (A plain bind would not work: connections of a killed broker block it for a minute.) The
 /// kernel tears down the rings of a killed broker, and with them its listener, a little after the
 /// process is gone, so a listener that answers gets [`PREDECESSOR_MAX`] to disappear.
 pub async fn bind(address: SocketAddr) -> io::Result<TcpListener> {

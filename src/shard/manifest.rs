@@ -8,7 +8,7 @@
 //!
 //! Both are written when the directory is created and never change. If either is lost or damaged,
 //! it is restored from the other. Without the seed, entries of the logs cannot be told from foreign
-//! bytes, so a directory that has lost both copies is refused, never taken for a new one.
+//! bytes, so a directory that has lost both copies is refused and never treated as new.
 
 use std::fs::{self, File};
 use std::io::{self, Write};
@@ -217,7 +217,7 @@ fn fault_of(copy: io::Result<Copy>) -> String {
     }
 }
 
-/// Whether the directory contains files of a shard.
+/// Whether the directory contains a shard's files.
 fn has_logs(directory: &Path) -> io::Result<bool> {
     for entry in fs::read_dir(directory)? {
         let entry = entry?;
@@ -317,7 +317,7 @@ mod tests {
         }
     }
 
-    /// It would be taken for a new one, and its logs for garbage.
+    /// It would be treated as new, and its logs as garbage.
     #[test]
     fn a_directory_with_logs_and_no_copies_is_not_new() {
         let scratch = Scratch::new("removed");

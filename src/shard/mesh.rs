@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use crate::model::{Refusal, Reply, Request, ShardId};
 use crate::reactor;
 
-/// Requests queued at one shard. A further one waits on its sender's thread.
+/// Maximum requests queued at one shard. A further one waits on its sender's thread.
 const INBOX_CAPACITY: usize = 1024;
 
 #[derive(Debug)]
@@ -44,7 +44,7 @@ impl Mesh {
             }
             let (answer, answered) = flume::bounded(1);
             let envelope = Envelope::Ask { request: Box::new(request.clone()), answer };
-            // A shard that has stopped cannot execute it any more.
+            // A shard that has stopped can no longer execute it.
             let sent = reactor::reachable(line.send_async(envelope)).await;
             sent.map_err(|_| Refusal::ShuttingDown)?;
             answers.push(answered);

@@ -5,13 +5,14 @@
 //!                                          │
 //!        listener ─▶ connection ─▶ service (broker or nameserver)
 //!                        ▲              │
-//!                        └── shard ◀────┘   committers, tick, inbox move answers on
+//!                        └── shard ◀────┘   committers, tick, inbox move replies on
 //! ```
 //!
 //! Start reading at [`run`], then `connection`, which shows the life of a request. `shard` owns all
-//! connections of one thread, `common` is what they share. [`executor`] starts threads reliably,
-//! [`nudge`] wakes executors that parked with work left, and [`preflight`] checks the machine
-//! before anything starts. [`tree`] runs several brokers on one machine. [`raft_runtime`] is what the consensus engine runs on.
+//! connections of one thread, and `common` is what they share. [`executor`] starts threads
+//! reliably, [`nudge`] wakes executors that parked with work left, and [`preflight`] checks the
+//! machine before anything starts. [`tree`] runs several brokers on one machine. [`raft_runtime`]
+//! is what the consensus engine runs on.
 //!
 //! Invariants:
 //! - A connection stays on the shard that accepted it. Threads exchange only requests that concern

@@ -79,7 +79,7 @@ impl NameService {
         Ok(reply)
     }
 
-    /// Whether to log something about `name`; bounded.
+    /// Whether to log something about `name` now; the memory for this is bounded.
     fn is_to_be_said(&self, name: &str, now: Moment) -> bool {
         let mut contested = self.contested.borrow_mut();
         contested.retain(|_, said_at| now.ms_since(*said_at) < CONTEST_EVERY_MS);

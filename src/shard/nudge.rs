@@ -1,10 +1,10 @@
 //! Wakes shards that are parked although they have work, and reports those that do not respond.
 //!
-//! If the latency ring of a glommio 0.9 executor has a completion between the beginning of a pass and
-//! its first task, the executor takes its queues for empty and parks. Runnable tasks then stay stranded
-//! until an unrelated event wakes the executor; without one, the shard is dead. The reactor makes
-//! passes rare, and has a timer end the parking after most of them. For what is left, a separate
-//! thread wakes the shards, and it is their watchdog:
+//! If the latency ring of a glommio 0.9 executor gets a completion between the beginning of a pass
+//! and its first task, the executor treats its queues as empty and parks. Runnable tasks then stay
+//! stranded until an unrelated event wakes the executor; without one, the shard hangs. The reactor
+//! makes passes rare, and has a timer end the parking after most of them. For the remaining cases,
+//! a separate thread wakes the shards; it is also their watchdog:
 //!
 //! ```text
 //!   shard:   beat() per batch ──▶ beats ────┐            ┌─▶ listen(): counts what it saw
@@ -243,11 +243,11 @@ fn nudge_until(stop: &AtomicBool, shards: &[Arc<Shared>]) {
     }
 }
 
-/// The nudging thread's state of one shard.
+/// The nudging thread's view of one shard.
 #[derive(Debug, Default)]
 struct Watch {
     beats: u64,
-    /// It made progress at the last tick.
+    /// The shard had made progress at the last tick.
     was_moving: bool,
     nudged_at_ms: u64,
     /// Since when nudges have been unseen.
@@ -394,7 +394,7 @@ mod tests {
         let starting = start("idle", builder, Duration::ZERO, nudger.pulse(0), idle);
         starting.unwrap().begin().unwrap().join().unwrap();
         let nudges_sent = nudger.stats(0).nudges_sent;
-        // More on a busy machine, which may delay seeing a nudge; a nudge every tick would make 75.
+        // More on a busy machine, where a nudge may be seen late; one at every tick would make 75.
         assert!((1..=20).contains(&nudges_sent), "{nudges_sent}");
         std::thread::sleep(Duration::from_millis(1_200));
         assert_eq!(nudger.stats(0).nudges_sent, nudges_sent, "nudged after it left");

@@ -6,7 +6,7 @@
 //! A slice keeps its whole buffer alive, so the memory accounted is that of the buffers, each once,
 //! not that of the bytes to send. For a connection that keeps up, slices are sent as they are.
 //! While one does not, slices that are a small part of their buffers are copied, so a client that
-//! reads nothing holds at most [`COPY_FRACTION`] times the bytes it is owed.
+//! reads nothing holds at most [`COPY_FRACTION`] times the bytes that are to be sent to it.
 
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
@@ -125,7 +125,7 @@ impl Output {
         }
     }
 
-    /// The client does not keep up: frees buffers of which only a small part is unsent.
+    /// Frees buffers of which only a small part is unsent, because the client does not keep up.
     fn copy_small_slices(&mut self) {
         for index in 0..self.parts.len() {
             let Part::Chunk(chunk) = &self.parts[index] else { continue };
@@ -283,7 +283,7 @@ mod tests {
         assert_eq!((output.held(), Rc::strong_count(&first)), (0, 1));
     }
 
-    /// A client that reads nothing gets one message out of each of a thousand buffers.
+    /// A client that reads nothing is sent one message out of each of a thousand buffers.
     #[test]
     fn a_client_that_does_not_read_keeps_little_more_than_it_is_to_get() {
         const SIZE: usize = 1000;

@@ -2,7 +2,7 @@
 //!
 //! The connection does not wait with them: it keeps reading, and serves requests that need no room.
 //! They share one ticket, up to [`BATCH_SIZE`] bytes, so connections take turns, and one that sends
-//! more gets no more turns than others.
+//! more does not get more turns.
 
 use std::collections::VecDeque;
 use std::task::Waker;
@@ -38,8 +38,8 @@ pub struct ParkedRequest<R> {
     pub read_at: Moment,
     /// Bytes of the request.
     pub size: usize,
-    /// Bytes of the log that it needs, as far as known. With less, the last request of a batch would find no
-    /// room, and wait once more.
+    /// Bytes of the log that it needs, as far as known. If this were less, the last request of a
+    /// batch would find no room and wait once more.
     pub append_size: usize,
     /// Size of its read buffer; 0 if a later request shares the buffer.
     pub memory: usize,
@@ -117,7 +117,8 @@ impl<R> Parked<R> {
         size
     }
 
-    /// The connection's share may allow more now, or there may be nothing left to wait for.
+    /// Wakes the executing task: the connection's share may allow more now, or there may be nothing
+    /// left to wait for.
     pub fn wake(&mut self) {
         if let Some(waker) = self.waker.take() {
             waker.wake();

@@ -1,8 +1,8 @@
 //! Closes a connection whose peer may still be sending.
 //!
 //! If a socket is closed with unread bytes, or receives more later, the kernel resets the
-//! connection and discards undelivered data, including replies that the peer is entitled to. So the
-//! write side is shut down first, and incoming bytes are discarded until the peer has closed too.
+//! connection and discards undelivered data, including replies to the peer. So the write side is
+//! shut down first, and incoming bytes are discarded until the peer has closed too.
 
 use std::os::fd::RawFd;
 use std::time::{Duration, Instant};
@@ -22,7 +22,7 @@ const READS_PER_LOOK: usize = 16;
 /// Closes `socket`, whose replies have all been passed to the kernel.
 pub async fn part(socket: RawFd) {
     if shutdown(socket, Shutdown::Write).is_err() {
-        return; // It is gone already.
+        return; // The peer is gone already.
     }
     let deadline = Instant::now() + PART_MAX;
     // A socket has no peer once both sides have closed it or the peer has reset it.

@@ -1,12 +1,13 @@
 //! How long a produce request may wait for room in the log.
 //!
-//! In arrival order, every request waits as long as the queue is. A burst passes, and whoever waits a
-//! moment is served. A queue that *stands* does not pass: more arrives than is written, and the only
-//! choice is how long each request waits before some of them are refused. Then a shorter wait gives
-//! the same rate at a lower latency. So the limit falls once every admission for
-//! [`STANDING_AFTER_MS`] has had to wait, or once one request has waited as long as the limit. It
-//! returns when nothing has had to wait for [`GONE_AFTER_MS`]: refusals empty the queue for a moment,
-//! and the next request then finds room at once, although no less arrives.
+//! In arrival order, every request waits for the whole queue before it. A burst passes, and a
+//! request that waits a moment is served. A *standing* queue does not pass: more arrives than is
+//! written, and the only choice is how long each request waits before some of them are refused. A
+//! shorter wait then gives the same throughput at a lower latency. So the limit falls once every
+//! admission for [`STANDING_AFTER_MS`] has had to wait, or once one request has waited as long as
+//! the limit. It returns when nothing has had to wait for [`GONE_AFTER_MS`]: refusals empty the
+//! queue for a moment, and the next request then finds room immediately, although the load has not
+//! dropped.
 //!
 //! Pure: the caller passes in the time.
 
@@ -16,16 +17,16 @@ use crate::model::Moment;
 
 /// The limit, as in stock brokers (remoting reference, 5.16).
 const WAIT_MAX_MS: u64 = 200;
-/// The limit while a queue stands.
+/// The limit while there is a standing queue.
 const STANDING_WAIT_MAX_MS: u64 = 50;
-/// A shorter wait means that the queue has been worked off.
+/// A shorter wait means that the queue has drained.
 const NOTABLE_MS: u64 = 20;
 const STANDING_AFTER_MS: u64 = 200;
 const GONE_AFTER_MS: u64 = 200;
 
 #[derive(Debug, Default)]
 pub struct Patience {
-    /// The present waits, without an admission at once between them.
+    /// The current run of waits, without an immediate admission between them.
     waits: Cell<Option<Waits>>,
     is_standing: Cell<bool>,
 }
@@ -37,7 +38,7 @@ struct Waits {
 }
 
 impl Patience {
-    /// A request was admitted, or refused, at `now` after `waited_ms`.
+    /// Records that a request was admitted or refused at `now` after waiting for `waited_ms`.
     pub fn note_wait(&self, waited_ms: u64, now: Moment) {
         if waited_ms < NOTABLE_MS {
             return self.note_no_wait(now);
@@ -49,7 +50,7 @@ impl Patience {
         }
     }
 
-    /// A request was admitted at once, at `now`.
+    /// Records that a request was admitted immediately, at `now`.
     pub fn note_no_wait(&self, now: Moment) {
         let Some(Waits { last, .. }) = self.waits.get() else { return };
         if !self.is_standing.get() || now.ms_since(last) >= GONE_AFTER_MS {
@@ -58,7 +59,7 @@ impl Patience {
         }
     }
 
-    /// How long a request may wait at present, milliseconds.
+    /// How long a request may currently wait, milliseconds.
     pub fn wait_max_ms(&self) -> u64 {
         if self.is_standing.get() { STANDING_WAIT_MAX_MS } else { WAIT_MAX_MS }
     }
@@ -94,7 +95,7 @@ mod tests {
         assert_eq!(gone_for(GONE_AFTER_MS as usize), WAIT_MAX_MS);
     }
 
-    /// What the short limit refuses leaves room for a few requests, ten times a second here.
+    /// Refusals at the short limit leave room for a few requests, here ten times a second.
     #[test]
     fn the_short_limit_does_not_end_the_state_that_it_is_for() {
         let round = [vec![STANDING_WAIT_MAX_MS; 90], vec![0; 10]].concat();

@@ -127,8 +127,8 @@ impl Plan {
         }
     }
 
-    /// By default, only messages of replicated shards are sent again although they were stored, when a
-    /// leader dies.
+    /// By default, only replicated shards have one: when a leader dies, producers resend messages
+    /// that were already stored.
     fn dedup_window_ms(&self) -> u64 {
         let default_ms = if self.replication.is_some() { DEDUP_WINDOW_MS } else { 0 };
         self.engine.dedup_window.map_or(default_ms, |window| window.0.as_millis() as u64)
@@ -150,8 +150,8 @@ impl Plan {
     }
 }
 
-/// Where a shard that clients reach at this port listens for its replicas: at the port that RocketMQ
-/// uses for replication.
+/// The port at which a shard that clients reach at `port` listens for its replicas. RocketMQ uses
+/// it for replication too.
 pub fn replication_port(port: u16) -> u16 {
     port.saturating_add(1)
 }
@@ -161,7 +161,8 @@ pub fn client_port(port: u16) -> u16 {
     port.saturating_sub(1)
 }
 
-/// The configured port is advertised to clients, so it must be the one that is listened on.
+/// Refuses port 0. The configured port is advertised to clients, so it must be the one that the
+/// server listens on.
 fn check_port(option: &str, address: &Address) -> Result<(), RunError> {
     match address.port {
         0 => Err(RunError::usage(format!(
@@ -299,8 +300,8 @@ pub fn reachable(listen: SocketAddr) -> Address {
 mod tests {
     use super::*;
 
-    /// What a stock producer does after a failed send: it takes the next queue in the order of
-    /// broker names, skipping only the name that it tried last.
+    /// After a failed send, a stock producer takes the next queue in the order of broker names,
+    /// skipping only the name that it tried last.
     #[test]
     fn names_next_to_each_other_are_on_different_machines() {
         let machines = ["broker-a", "broker-b"];

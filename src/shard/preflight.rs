@@ -27,8 +27,8 @@ use nix::unistd::Pid;
 
 use crate::storage::file::OPEN_MAX;
 
-/// Oldest kernel that has every operation the runtime submits, and watches a descriptor for more than
-/// one event.
+/// Oldest kernel that has every operation the runtime submits, and can watch a descriptor for more
+/// than one event.
 const KERNEL_MIN: (u32, u32) = (5, 13);
 /// glommio needs at least this much to create an executor.
 const MEMLOCK_MIN_BYTES: u64 = 512 << 10;
@@ -591,7 +591,7 @@ FAIL  memlock    limit 64 KiB, at least 512 KiB are needed
         }
     }
 
-    /// The machine that runs the tests must pass, or the other tests could not run either.
+    /// The machine that runs the tests must pass, or other tests could not run either.
     #[test]
     fn this_machine_can_run_a_shard() {
         let data_directory = Some(Path::new(env!("CARGO_MANIFEST_DIR")).join("target/not/there"));

@@ -1,8 +1,8 @@
 //! The consensus engine's runtime on a shard: tasks, timers and the clock of the executor.
 //!
 //! Invariants:
-//! - The engine's tasks are first polled after the spawning task has yielded, because that may hold a
-//!   lock.
+//! - The engine's tasks are first polled after the spawning task has yielded, because the latter
+//!   may hold a lock.
 //! - A panic in a task ends the process, like any bug. Nothing here catches it, so the engine never
 //!   sees a task that panicked.
 
@@ -21,8 +21,8 @@ use crate::replication::timeout::{TimedOut, Timeout};
 
 /// The runtime, for the engine.
 ///
-/// All the engine calls are associated functions, and use the executor of the current thread. A
-/// value is an executor of its own, which only the engine's conformance tests create.
+/// Everything that the engine calls is an associated function and uses the executor of the current
+/// thread. A value is a separate executor, which only the engine's conformance tests create.
 pub struct GlommioRuntime(Host);
 
 /// The task ended without a result: its executor was dropped.

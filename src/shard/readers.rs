@@ -1,10 +1,10 @@
-//! Who reads next, while requests are backed up at the log.
+//! Decides which connection reads next while requests are backed up at the log.
 //!
-//! With thousands of connections, a shard could spend all of its time on reading requests that it refuses
-//! in the end, and leave none for those that it has accepted. So connections that bring more messages
-//! then read in turn, as room becomes available, or when the shard has nothing better to do: one that waits
-//! for its device must still refuse in time what it cannot store. What is not read, TCP flow control
-//! holds back.
+//! With thousands of connections, a shard could spend all of its time on reading requests that it
+//! refuses in the end, and have none left for those that it has accepted. So while requests are
+//! backed up, connections that bring messages read in turn, as room becomes available or when the
+//! shard is idle: a shard that waits for its device must still refuse in time what it cannot store.
+//! TCP flow control holds back what is not read.
 
 use std::cell::Cell;
 use std::future::poll_fn;
@@ -15,11 +15,11 @@ use futures_util::future::select;
 
 use crate::reactor::{self, Turn, Turns};
 
-/// How much a read may bring, bytes; most bring less.
+/// Maximum bytes that a read may bring; most bring less.
 const READ_SIZE: u64 = 256 << 10;
 
-/// The connections of a shard that queue for reading. Invariant: `called` is the number of those that have
-/// got their turn and have not taken it.
+/// The connections of a shard that queue for reading. Invariant: `called` is the number of
+/// connections that have been granted a turn and have not taken it.
 #[derive(Default)]
 pub struct Readers {
     turns: Turns,
@@ -27,8 +27,9 @@ pub struct Readers {
 }
 
 impl Readers {
-    /// Waits until a connection that brings messages may read: at once, unless nothing is to `spare` or others
-    /// wait. `spare`: how many more bytes may wait for room in the log.
+    /// Waits until a connection that brings messages may read: returns immediately unless there is
+    /// nothing to `spare` or others wait. `spare`: how many more bytes may wait for room in the
+    /// log.
     pub async fn turn(&self, spare: impl Fn() -> u64) {
         if spare() > 0 && !self.turns.is_waiting() {
             return;
@@ -38,8 +39,8 @@ impl Readers {
         select(called, pin!(reactor::spare_turn())).await;
     }
 
-    /// Some room has become available, or somebody has read: calls those who wait, as far as there is
-    /// something to `spare`.
+    /// Grants turns to waiting connections while there is something to `spare`: room has become
+    /// available, or a connection has read.
     pub fn call_next(&self, spare: impl Fn() -> u64) {
         while self.turns.is_waiting() && self.called.get() * READ_SIZE < spare() {
             self.called.set(self.called.get() + 1);
@@ -76,7 +77,7 @@ mod tests {
     struct Scene {
         readers: Readers,
         spare: Cell<u64>,
-        /// Those that have read.
+        /// Numbers of the connections that have read.
         read: RefCell<Vec<u32>>,
     }
 
@@ -94,7 +95,8 @@ mod tests {
             self.readers.call_next(|| self.spare.get());
         }
 
-        /// The shard is busy for a moment, shorter than it takes until somebody reads all the same.
+        /// Which connections have read after the shard was busy for a moment, too short for a spare
+        /// turn.
         async fn read_meanwhile(&self) -> Vec<u32> {
             for _ in 0..3 {
                 reactor::pass().await;
@@ -108,7 +110,7 @@ mod tests {
         Host::make(builder, Duration::ZERO).unwrap().run(async { reactor::spawn(main).await });
     }
 
-    /// Nobody gets a turn for a while, unless the shard is idle.
+    /// Takes the spare turn, so that no connection gets one for a while unless the shard is idle.
     async fn use_spare_turn() {
         reactor::spare_turn().await;
     }

@@ -1,5 +1,5 @@
-//! Replication of a shard on this runtime: its place in the shard, TCP connections between the
-//! replicas, and its start and end.
+//! Runs the replication of a shard on this runtime: how it connects to the shard, TCP connections
+//! between the replicas, and its start and end.
 //!
 //! Replicas listen one port above the shard's (`plan::replication_port`).
 
@@ -37,7 +37,7 @@ use crate::replication::wire::{Frame, FrameHead, rest_size};
 use crate::storage::disk::Disk;
 use crate::storage::file::FileDisk;
 
-/// How long a stopping leader waits until its last entries are committed.
+/// How long a stopping leader waits for its last entries to be committed.
 const LEAVE_MAX: Duration = Duration::from_secs(2);
 
 pub type ShardReplica = Replica<ShardHost<FileDisk>, GlommioRuntime>;
@@ -52,13 +52,13 @@ pub struct Seating {
 }
 
 impl Seating {
-    /// What this replica registers as before a leader is elected.
+    /// Makes this replica register as a follower before a leader is elected.
     pub fn begin_as_follower(&self, shard: ShardId) {
         let id = self.identity.id;
         self.announcer.set_role(shard, registrar::Role::Follower { id });
     }
 
-    /// Opens the replica, and serves connections of others. The committers run.
+    /// Opens the replica, and serves connections from others. The committers must be running.
     pub async fn open(self, shard: Rc<Shard<BrokerService<FileDisk>>>) -> io::Result<Seated> {
         let Self { name, identity, peers, listener, announcer } = self;
         let (id, peers) = (identity.id, Rc::new(peers));
@@ -78,7 +78,7 @@ impl Seating {
     }
 }
 
-/// A replica that may take part.
+/// An opened replica, ready to start.
 pub struct Seated {
     pub replica: ShardReplica,
     name: String,
@@ -93,7 +93,7 @@ impl Seated {
     }
 }
 
-/// A shard, for its replica.
+/// The shard as its replica sees it.
 pub struct ShardHost<D: Disk> {
     shard: Rc<Shard<BrokerService<D>>>,
     announcer: Announcer,
@@ -133,7 +133,7 @@ impl<D: Disk> Host for ShardHost<D> {
 
     fn release(&self, released: Vec<Released>) {
         self.shard.release(released, Duration::MAX);
-        // Replies that waited for what was cut off.
+        // Refuses replies that waited for what was cut off.
         self.handle_commit();
     }
 
@@ -150,8 +150,8 @@ impl<D: Disk> Host for ShardHost<D> {
             Role::Leader { term } => {
                 tracing::info!(shard = shard.0, "replica {} leads in term {term}", self.id);
                 let epoch = i64::try_from(term).unwrap_or(i64::MAX);
-                // As the leader's, its table replaces what NameServers have: it must not lack a topic that
-                // was created a moment ago. The next tick would be too late.
+                // The leader's table replaces what NameServers have, so it must include a topic
+                // that was created a moment ago. The next tick would be too late.
                 drop(self.shard.service.announce());
                 self.announcer.set_role(shard, registrar::Role::Leader { epoch });
             }
@@ -169,7 +169,7 @@ impl<D: Disk> Host for ShardHost<D> {
                 self.announcer.set_role(shard, registrar::Role::Removed { id });
             }
         }
-        // Requests that wait for room find out who leads.
+        // Requests that wait for room notice the new role.
         self.handle_commit();
     }
 
@@ -183,7 +183,7 @@ impl<D: Disk> Host for ShardHost<D> {
 }
 
 impl<D: Disk> ShardHost<D> {
-    /// Registers as a follower, once the next leader has had time to take the name over. Without a
+    /// Registers as a follower once the next leader has had time to take over the name. Without a
     /// leader, NameServers would tell clients that there is no queue to send to.
     fn announce_follower(&self) {
         let host = self.clone();
@@ -199,8 +199,9 @@ impl<D: Disk> ShardHost<D> {
 }
 
 impl Shard<BrokerService<FileDisk>> {
-    /// Runs the engine. Returns if it ends although the shard could go on: then the process must not. A
-    /// fenced shard refuses everything, and the others have elected another leader.
+    /// Runs the engine. Returns if it ends although the shard could continue: then the process must
+    /// exit. If the shard is fenced, this does not return: the shard refuses everything, and the
+    /// others have elected another leader.
     pub async fn run_replica(&self, seated: &Seated) {
         let why = match seated.start().await {
             Ok(()) => seated.replica.watch().await,
@@ -213,12 +214,12 @@ impl Shard<BrokerService<FileDisk>> {
         }
     }
 
-    /// Ends the replica. If it still leads, what clients have stored is committed if possible, and the
-    /// others elect a leader once they miss this one.
+    /// Stops the replica. If it still leads, what clients have stored is committed if possible, and
+    /// the others elect a leader after an election timeout.
     pub async fn leave(&self, replica: &ShardReplica) {
         let broker = &self.service.broker;
         if broker.leads() {
-            // A refusal means that there is no leader here any more.
+            // A refusal means that this replica no longer leads.
             let _ = broker.flush_offsets(clock::moment());
             let end = broker.store().end();
             let deadline = Instant::now() + LEAVE_MAX;
@@ -239,7 +240,7 @@ impl Transport for Tcp {
     type Sender = TcpSender;
     type Receiver = TcpReceiver;
 
-    /// What the command line says counts, because it can be changed.
+    /// The command line takes precedence over the log, because it can be changed.
     async fn connect(&self, target: &Target) -> io::Result<(TcpSender, TcpReceiver)> {
         let stream = match self.0.get(&target.id) {
             Some(Address { host, port }) => TcpStream::connect((host.as_str(), *port)).await?,
@@ -267,7 +268,7 @@ impl FrameSender for TcpSender {
     }
 
     fn close(&self) {
-        // It may be shut down already.
+        // The socket may be shut down already.
         let _ = socket::shutdown(self.stream.as_raw_fd(), socket::Shutdown::Both);
     }
 }

@@ -9,7 +9,7 @@ use crate::wire::ReplyTo;
 
 pub struct Replies<R> {
     pub output: Output,
-    /// By mark.
+    /// In the order of the log offsets that they wait for.
     pub uncommitted: VecDeque<UncommittedReply<R>>,
     /// Bytes of the requests that `uncommitted` answers: appended and not yet committed.
     pub in_flight: usize,
@@ -29,8 +29,8 @@ impl<R> Default for Replies<R> {
     }
 }
 
-/// A reply that may be sent once the log is committed up to `mark`, and is refused if that was cut
-/// off.
+/// A reply that may be sent once the log is committed up to `mark`, and becomes a refusal if that
+/// was cut off.
 pub struct UncommittedReply<R> {
     pub mark: Awaited,
     /// `None` for a one-way request.

@@ -4,9 +4,10 @@
 //! shard (recover its log, listen last), register, report ready. If a shard fails to start, the
 //! process exits with the reason.
 //!
-//! Stop, on SIGTERM or SIGINT: have other replicas take over, if there are any, unregister from the NameServers, so that clients go elsewhere, then
-//! stop every shard: no new connections, no new requests, all replies sent, offsets and snapshot
-//! written. A second signal exits immediately, which is as safe as kill -9.
+//! Stop, on SIGTERM or SIGINT: transfer leaderships to other replicas, if there are any, unregister
+//! from the NameServers, so that clients go elsewhere, then stop every shard: no new connections,
+//! no new requests, all replies sent, offsets and snapshot written. A second signal exits
+//! immediately, which is as safe as kill -9.
 
 use std::io::Write;
 use std::net::{SocketAddr, SocketAddrV4};
@@ -37,7 +38,7 @@ use crate::model::{Request, ShardId};
 use crate::reactor;
 use crate::reactor::net::TcpListener;
 
-/// How often the executor makes a pass over its own rings although nothing asks for it. What a shard
+/// How often the executor makes a pass over its own rings even if nothing asks for it. What a shard
 /// waits for is in the reactor's ring.
 const PREEMPT: Duration = Duration::from_millis(100);
 /// Memory that each shard registers with the kernel in addition to its tail cache: open and
@@ -47,7 +48,7 @@ const IO_MEMORY_SLACK: usize = 24 << 20;
 const RING_DEPTH: usize = 1024;
 /// Memory that the NameServer's executor registers; it writes no files.
 const NAMESERVER_MEMORY: usize = 1 << 20;
-/// Number of connections to have file descriptors for; fewer is a warning.
+/// Number of connections that there should be file descriptors for; fewer is a warning.
 const CONNECTIONS_EXPECTED: u64 = 1000;
 /// How long shards may take to start before the process reports a hang. Recovery reads at disk
 /// speed, so this is long.
@@ -56,7 +57,7 @@ const START_MAX: Duration = Duration::from_secs(600);
 const SAY_AGAIN: Duration = Duration::from_secs(5);
 /// How long the broker waits for the first registration before it serves without it, ms.
 const REGISTER_MAX_MS: u64 = 5_000;
-/// How long a stopping broker waits until other replicas lead its shards and have registered.
+/// How long a stopping broker waits for other replicas to lead its shards and register.
 const STEP_DOWN_MAX: Duration = Duration::from_secs(6);
 
 /// Reports once whether a server has opened.
@@ -196,7 +197,7 @@ pub fn io_memory(tail_cache: Size) -> usize {
     (tail_cache.0 as usize).saturating_add(IO_MEMORY_SLACK)
 }
 
-/// The line that scripts wait for.
+/// Prints the line that scripts wait for.
 pub fn say_ready(what: &str) -> Result<(), RunError> {
     let mut out = std::io::stdout().lock();
     writeln!(out, "ringmq ready {what}").and_then(|()| out.flush()).map_err(failed)
@@ -407,7 +408,7 @@ impl Process {
 }
 
 impl Process {
-    /// Has other replicas take over what this one leads, while clients can still reach it.
+    /// Transfers the leaderships of this replica to others while clients can still reach it.
     fn step_down(&self) {
         let request = Request::ChangeReplicas(ReplicaOrder::StepDown);
         for refusal in self.mesh.ask_all(&request, STEP_DOWN_MAX) {

@@ -134,8 +134,8 @@ impl OpenShard {
     }
 }
 
-/// The shard's own port, and the port two below it, which old clients send to (remoting reference,
-/// 5.21).
+/// Listens on the shard's own port, and on the port two below it, which old clients use (remoting
+/// reference, 5.21).
 async fn listen(address: SocketAddr) -> io::Result<Vec<TcpListener>> {
     let mut listeners = vec![listener::bind(address).await?];
     if let Some(port) = address.port().checked_sub(2).filter(|port| *port > 0) {

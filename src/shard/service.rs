@@ -11,7 +11,8 @@ use crate::model::{ClientReply, Metrics, Now, Principal, Refusal};
 use crate::storage::{AppendError, Awaited, Standing, Ticket};
 use crate::wire::{DecodeRequest, EncodeReply, Head};
 
-/// Two implementations: `shard::broker::BrokerService` and `shard::nameserver::NameService`.
+/// What a connection needs to execute requests. Has two implementations:
+/// `shard::broker::BrokerService` and `shard::nameserver::NameService`.
 #[allow(async_fn_in_trait)] // Futures stay on the shard that made them and need not be Send.
 pub trait Service: 'static {
     /// Supported requests; others are refused by code, before they are decoded.
@@ -24,8 +25,8 @@ pub trait Service: 'static {
         Ok(Principal::Anonymous)
     }
 
-    /// Whether this request appends a client's messages. Such a request is refused rather than kept
-    /// waiting for long.
+    /// Whether this request appends a client's messages. Such a request is refused rather than made
+    /// to wait long.
     fn stores(_request: &Self::Request) -> bool {
         false
     }
@@ -42,7 +43,7 @@ pub trait Service: 'static {
     /// The registry that the connections update too.
     fn metrics(&self) -> Rc<Metrics>;
 
-    /// The committed mark, and whether replies that are still waiting can never be sent.
+    /// The committed watermark, and whether replies that are still waiting can never be sent.
     fn standing(&self) -> Standing;
 
     /// Whether the entries that a reply waits for have been cut off the log since.
@@ -56,8 +57,8 @@ pub trait Service: 'static {
     /// A ticket to wait for room in the log, for an append of `size` bytes.
     fn ticket(&self, size: usize) -> Result<Ticket, AppendError>;
 
-    /// How many more bytes of requests may wait for room in the log until more of them wait than can be in
-    /// flight.
+    /// How many more bytes of requests may wait for room in the log before they exceed what can be
+    /// in flight.
     fn spare_room(&self) -> u64 {
         u64::MAX
     }

@@ -26,9 +26,9 @@ use crate::reactor::net::TcpStream;
 use crate::storage::Standing;
 use crate::storage::signal::Signal;
 
-/// Maximum number of requests to clients sent in one go; each is a system call.
+/// Maximum number of requests to clients sent in one step; each is a system call.
 const REQUESTS_AT_A_TIME: usize = 64;
-/// Number of connections that are sent replies between two readings of the clock.
+/// Number of connections that get replies between two readings of the clock.
 const RELEASE_COUNT: usize = 16;
 /// Maximum number of connections per shard.
 const CONNECTIONS_MAX: usize = 50_000;
@@ -36,21 +36,21 @@ const CONNECTIONS_MAX: usize = 50_000;
 /// closed if others need the memory.
 const STALLED_AFTER: Duration = Duration::from_secs(1);
 
-/// Dereferences to what its connections share.
+/// All connections of one shard. Dereferences to what they share.
 pub struct Shard<S: Service> {
     common: Rc<Common<S>>,
     connections: RefCell<FxHashMap<u64, Rc<Connection<S>>>>,
     /// Connections with replies that wait for a commit.
     uncommitted: RefCell<Uncommitted>,
-    /// What has been cut off the log up to the last commit.
+    /// Number of cuts of the log up to the last commit.
     cut_count: Cell<u32>,
-    /// A task sends the replies of what is committed.
+    /// A task is sending the committed replies.
     pub is_answering: Cell<bool>,
     next_connection: Cell<u64>,
     /// Deadlines of the connections' parked requests.
     deadlines: RefCell<Deadlines<u64>>,
     is_watching: Cell<bool>,
-    /// Notified when an earlier deadline than all others is set.
+    /// Notified when a deadline is set that is earlier than all others.
     earlier: Signal,
 }
 
@@ -97,8 +97,8 @@ impl<S: Service> Shard<S> {
         self.connections.borrow().len()
     }
 
-    /// The committed mark has advanced, or never will: sends replies, for about `time`. Returns
-    /// whether there are more; the caller then calls again.
+    /// Sends replies, for about `time`, after the committed watermark has advanced, or when it
+    /// never will again. Returns whether there are more; the caller then calls again.
     pub fn release(self: &Rc<Self>, released: Vec<Released<S::Reply>>, time: Duration) -> bool {
         let moved_at = Instant::now();
         let mut touched: SmallVec<[Rc<Connection<S>>; 8]> = SmallVec::new();
@@ -118,13 +118,14 @@ impl<S: Service> Shard<S> {
         has_more
     }
 
-    /// Marks mean nothing any longer.
+    /// Releases all connections, whatever log offsets their replies wait for: those no longer mean
+    /// anything.
     fn release_all(self: &Rc<Self>, moved_at: Instant) {
         let all = self.uncommitted.borrow_mut().take_all();
         all.for_each(|id| self.release_of(id, moved_at));
     }
 
-    /// Sends the committed replies of a connection. The others wait on.
+    /// Sends the committed replies of a connection. The others keep waiting.
     fn release_of(&self, id: u64, moved_at: Instant) {
         if let Some(connection) = self.find(id)
             && let Some(mark) = connection.release_committed(moved_at)
@@ -173,7 +174,7 @@ impl<S: Service> Shard<S> {
         self.connections.borrow().get(&connection).cloned()
     }
 
-    /// Runs while there is any deadline.
+    /// Refuses overdue requests while there is any deadline.
     async fn watch_deadlines(self: Rc<Self>) {
         let next = || self.deadlines.borrow().next();
         while let Some(at) = next() {
@@ -186,7 +187,8 @@ impl<S: Service> Shard<S> {
                 if let Some(connection) = self.find(id) {
                     connection.refuse_overdue(clock::moment());
                 }
-                // All connections may be due at once, and refusing takes as long as admitting.
+                // All connections may be due at the same time, and refusing takes as long as
+                // admitting.
                 if turn.is_over(0) {
                     self.beat();
                     reactor::pass().await;
@@ -209,7 +211,7 @@ impl<S: Service> Shard<S> {
         }
     }
 
-    /// Stops accepting requests. Replies in flight are still sent.
+    /// Stops accepting requests. Pending replies are still sent.
     pub fn stop_reading(&self) {
         for connection in self.connections.borrow().values() {
             connection.stop_reading();

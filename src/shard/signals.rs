@@ -1,4 +1,4 @@
-//! SIGTERM and SIGINT as messages to the thread that waits for the end of the process.
+//! Turns SIGTERM and SIGINT into messages to the thread that waits for the end of the process.
 
 use std::cell::Cell;
 use std::io;
@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::model::ShardId;
 
-/// A second signal exits immediately.
+/// The signals that have arrived. A second one exits immediately.
 pub struct Signals {
     received: flume::Receiver<()>,
     has_come: Cell<bool>,
@@ -31,7 +31,7 @@ impl Signals {
         Ok(Self { received, has_come: Cell::default() })
     }
 
-    /// Waits for a signal, for a limited time. Whether there has been one.
+    /// Waits for a signal, for a limited time. Returns whether there has been one.
     pub fn come_within(&self, time: Duration) -> bool {
         if !self.has_come.get() {
             self.has_come.set(self.received.recv_timeout(time).is_ok());
@@ -39,7 +39,7 @@ impl Signals {
         self.has_come.get()
     }
 
-    /// Waits for a signal, or for a shard to stop unexpectedly, which is then named.
+    /// Waits for a signal, or for a shard to stop unexpectedly, which is then returned.
     pub fn wait(&self, ended: &flume::Receiver<ShardId>) -> Option<ShardId> {
         flume::Selector::new().recv(&self.received, |_| None).recv(ended, Result::ok).wait()
     }

@@ -7,11 +7,11 @@
 //! ```
 //!
 //! Each process is this program with the same command line and `--process NAME`, so it has the same
-//! options. The parent only starts, watches and stops them. A broker that ends by itself is started
-//! again after a while; whatever ends is reported.
+//! options. The parent only starts, watches and stops them. A process that exits by itself is
+//! restarted after a while; every exit is reported.
 //!
-//! Invariant: no process outlives the parent, however that ends. Each asks the kernel for a signal
-//! at the parent's death.
+//! Invariant: no process outlives the parent, however the parent ends. Each asks the kernel for a
+//! signal at the parent's death.
 
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader};
@@ -38,18 +38,18 @@ use crate::config::{
 const NAMESERVERS: u16 = 2;
 /// Default of `--shards`: with three replicas, each leads one.
 const SHARDS_DEFAULT: u16 = 3;
-/// How long a process may take to become ready, the shards to have leaders, and a process to stop.
+/// How long a process may take to become ready, the shards to get leaders, and a process to stop.
 const READY_MAX: Duration = Duration::from_secs(60);
 const LEADERS_MAX: Duration = Duration::from_secs(30);
 const STOP_MAX: Duration = Duration::from_secs(20);
-/// After this long, a broker that has ended is started again: long enough to see that the others
-/// take over.
+/// How long after its exit a process is restarted: long enough to see that the other brokers take
+/// over.
 const START_AGAIN_AFTER: Duration = Duration::from_secs(10);
 const LOOK_EVERY: Duration = Duration::from_millis(50);
-/// Last lines of the log of a process that does not start.
+/// Number of last log lines shown for a process that does not start.
 const LINES_SHOWN: usize = 10;
 
-/// Runs the tree until a signal arrives, or is one of its processes.
+/// Runs the tree until a signal arrives, or runs as one of its processes.
 pub fn run(options: &DevOptions, replicas: u16) -> Result<(), RunError> {
     let layout = Layout::of(options, replicas)?;
     match options.process {
@@ -58,7 +58,7 @@ pub fn run(options: &DevOptions, replicas: u16) -> Result<(), RunError> {
     }
 }
 
-/// Which process has which addresses and directory.
+/// The addresses and directory of each process.
 struct Layout<'a> {
     options: &'a DevOptions,
     shards: u16,
@@ -75,7 +75,7 @@ impl<'a> Layout<'a> {
         Ok(Self { options, shards, nameservers, brokers })
     }
 
-    /// What clients use.
+    /// The NameServers that clients use.
     fn namesrv(&self) -> Result<NameServers, RunError> {
         let reached =
             |address: &Address| listen_address("--namesrv-listen", address).map(reachable);
@@ -249,18 +249,18 @@ impl Member {
         self.child.as_ref().map(Child::id)
     }
 
-    /// Says so once the process has ended.
+    /// Describes the end of the process, once it has ended.
     fn ended(&mut self) -> Option<String> {
         let status = self.child.as_mut()?.try_wait().ok()??;
         self.child = None;
         Some(status.to_string())
     }
 
-    /// Stops it, by force if it takes too long.
+    /// Stops the process, by force if it takes too long.
     fn stop(&mut self) {
         let Some(child) = &mut self.child else { return };
         let pid = Pid::from_raw(child.id() as i32);
-        // It may have ended, or be stopped by SIGSTOP.
+        // The process may have ended, or be stopped by SIGSTOP.
         let _ = kill(pid, Signal::SIGTERM);
         let _ = kill(pid, Signal::SIGCONT);
         let deadline = Instant::now() + STOP_MAX;
@@ -278,7 +278,7 @@ impl Member {
 }
 
 impl Tree<'_> {
-    /// The line that scripts wait for, and one for each process.
+    /// Prints the line that scripts wait for, and one line for each process.
     fn describe(&self) -> Result<(), RunError> {
         let layout = self.layout;
         let namesrv: Vec<String> = layout.namesrv()?.0.iter().map(ToString::to_string).collect();
@@ -297,7 +297,7 @@ impl Tree<'_> {
         say_ready(&text)
     }
 
-    /// Reports what has ended, and starts brokers again.
+    /// Reports processes that have ended, and restarts them.
     fn look_after(&mut self) -> Result<(), RunError> {
         for member in &mut self.members {
             let (process, pid) = (member.process, member.pid().unwrap_or_default());
@@ -319,14 +319,15 @@ impl Tree<'_> {
         Ok(())
     }
 
-    /// One broker after another, so that each finds one to hand over to; then the NameServers.
+    /// Stops one broker after another, so that each finds a replica to transfer its leaderships to;
+    /// then the NameServers.
     fn stop(&mut self) {
         self.members.iter_mut().rev().for_each(Member::stop);
     }
 }
 
 impl Drop for Tree<'_> {
-    /// After a failed start.
+    /// Stops the processes after a failed start.
     fn drop(&mut self) {
         self.stop();
     }

@@ -4,12 +4,12 @@ use std::time::{Duration, Instant};
 
 use crate::reactor;
 
-/// All tasks together should take no longer than this, because until they have run, nobody looks at
-/// what the device has written.
+/// All tasks together should take no longer than this, because only after that does the reactor
+/// check what the device has written.
 const ROUND: Duration = Duration::from_millis(1);
 /// A single read can contain a thousand pulls, which may take longer than a write of the log.
 const TURN_MAX: Duration = Duration::from_micros(300);
-/// Shorter turns would cost more than they are worth to others.
+/// Shorter turns would cost more than other connections gain.
 const TURN_MIN: Duration = Duration::from_micros(20);
 /// Number of frames, and bytes, between two readings of the clock.
 const LOOK_AFTER: usize = 8;
@@ -19,7 +19,7 @@ const LOOK_AFTER_SIZE: usize = 64 << 10;
 pub struct Turn {
     began_at: Instant,
     max: Duration,
-    /// Since the clock was last read.
+    /// Handled since the clock was last read.
     frames: usize,
     size: usize,
 }
@@ -42,7 +42,7 @@ impl Turn {
     }
 }
 
-/// How long each of so many tasks may run.
+/// How long each of `task_count` tasks may run.
 fn share_of_round(task_count: u32) -> Duration {
     (ROUND / task_count.max(1)).clamp(TURN_MIN, TURN_MAX)
 }

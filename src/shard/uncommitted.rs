@@ -1,33 +1,33 @@
-//! Which connections have replies that wait for a commit.
+//! Tracks which connections have replies that wait for a commit.
 //!
-//! A commit visits only the connections of which something is committed: its cost grows with what it
+//! A commit visits only the connections that have a committed reply: its cost grows with what it
 //! commits, not with the number of connections that wait.
 //!
-//! Pure.
+//! Pure: no I/O, no clock.
 
 use std::collections::BTreeSet;
 
 use crate::model::LogOffset;
 
-/// Invariant: one entry for each connection with waiting replies, with the lowest mark for which one of
-/// them waits.
+/// Invariant: one entry for each connection with waiting replies, with the lowest log offset that
+/// one of them waits for.
 #[derive(Debug, Default)]
 pub struct Uncommitted(BTreeSet<(LogOffset, u64)>);
 
 impl Uncommitted {
-    /// The first of the waiting replies of `connection` waits for `mark`.
+    /// Adds `connection`, whose first waiting reply waits for the log offset `mark`.
     pub fn push(&mut self, connection: u64, mark: LogOffset) {
         self.0.insert((mark, connection));
     }
 
-    /// A connection of which at least one reply is committed. If more of them wait, [`push`](Self::push)
-    /// follows.
+    /// Removes and returns a connection with at least one committed reply. If more of its replies
+    /// wait, the caller follows with [`push`](Self::push).
     pub fn take(&mut self, committed: LogOffset) -> Option<u64> {
         let first = self.0.first().is_some_and(|(mark, _)| *mark <= committed);
         first.then(|| self.0.pop_first())?.map(|(_, connection)| connection)
     }
 
-    /// All connections, for when marks mean nothing any longer.
+    /// Removes and returns all connections, for when log offsets no longer mean anything.
     pub fn take_all(&mut self) -> impl Iterator<Item = u64> + use<> {
         std::mem::take(&mut self.0).into_iter().map(|(_, connection)| connection)
     }
@@ -39,7 +39,7 @@ mod tests {
 
     use super::*;
 
-    /// Connections with the marks for which their replies wait.
+    /// Connections with the log offsets that their replies wait for.
     #[derive(Default)]
     struct Scene {
         uncommitted: Uncommitted,
@@ -66,10 +66,10 @@ mod tests {
             assert!(self.waiting.values().all(is_over), "{committed:?}: {:?}", self.waiting);
         }
 
-        /// What was appended beyond `end` is cut off.
+        /// Cuts off what was appended beyond `end`.
         fn cut(&mut self, end: u64) {
             for connection in self.uncommitted.take_all().collect::<Vec<_>>() {
-                // Marks never decrease, so these are the last.
+                // Log offsets never decrease, so these are the last.
                 self.waiting.get_mut(&connection).unwrap().retain(|mark| mark.0 <= end);
                 self.send(connection, |_| false);
             }

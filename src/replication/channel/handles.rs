@@ -1,4 +1,4 @@
-//! How many handles of one kind a channel has.
+//! Counts the handles of one kind that a channel has.
 
 use std::cell::Cell;
 
@@ -18,7 +18,7 @@ impl Handles {
         self.0.set(self.0.get() + 1);
     }
 
-    /// One is dropped. Returns whether it was the last.
+    /// Removes one handle. Returns whether it was the last.
     pub fn remove(&self) -> bool {
         self.0.set(self.0.get() - 1);
         self.0.get() == 0

@@ -1,4 +1,4 @@
-//! Channels between the tasks of one thread, as the consensus engine asks for them.
+//! Channels between the tasks of one thread, as the consensus engine requires them.
 //!
 //! The engine passes several messages per log entry between its tasks, and with the channels of a
 //! thread-safe library these cost as much as the rest of the engine. Everything here is an `Rc`, a

@@ -68,7 +68,8 @@ impl<T> rt::MpscSender<Mpsc, T> for Sender<T> {
 }
 
 impl<T> Shared<T> {
-    /// Sends the message if there is room. Returns whether it is sent, or none to wait.
+    /// Sends the message if there is room. Returns whether it was sent, or `None` if the sender
+    /// must wait.
     fn try_send(&self, message: &mut Option<T>) -> Option<bool> {
         if self.is_receiver_gone.get() {
             return Some(false);

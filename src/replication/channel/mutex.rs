@@ -9,8 +9,8 @@ use super::waiters::Waiters;
 
 /// Locked while a mutable borrow of `value` exists.
 ///
-/// Unlocking wakes all waiters, and whoever is polled first gets the lock. The engine has two or
-/// three tasks per lock, so this is neither unfair nor expensive there.
+/// Unlocking wakes all waiters, and the one polled first gets the lock. The engine has two or three
+/// tasks per lock, so this is neither unfair nor expensive there.
 #[derive(Debug, Default)]
 pub struct Mutex<T> {
     value: RefCell<T>,
@@ -20,7 +20,7 @@ pub struct Mutex<T> {
 /// Unlocks when it is dropped.
 #[derive(Debug)]
 pub struct Guard<'a, T> {
-    // Declared, and so dropped, before `_wakes`: whoever is woken finds the lock free.
+    // Declared, and so dropped, before `_wakes`: a task that is woken finds the lock free.
     value: RefMut<'a, T>,
     _wakes: WakesAll<'a>,
 }

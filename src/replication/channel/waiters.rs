@@ -12,7 +12,7 @@ pub struct Waiters {
     places: Cell<u64>,
 }
 
-/// A place among the waiters, which holds one waker at most. Dropping this gives it up.
+/// A place among the waiters, which holds at most one waker. Dropping it gives up the place.
 #[derive(Debug)]
 pub struct Place<'a> {
     waiters: &'a Waiters,
@@ -26,7 +26,7 @@ impl Waiters {
         poll_fn(|context| place.poll(context, &mut attempt)).await
     }
 
-    /// Wakes everyone who waits.
+    /// Wakes all waiters.
     pub fn wake_all(&self) {
         let woken = self.waiting.take();
         woken.into_iter().for_each(|(_, waker)| waker.wake());
@@ -76,7 +76,7 @@ impl Drop for Place<'_> {
     }
 }
 
-/// Test helpers of all channels.
+/// Test helpers for all channels.
 #[cfg(test)]
 pub mod testing {
     use std::pin::Pin;
@@ -86,7 +86,7 @@ pub mod testing {
 
     use super::*;
 
-    /// A waker that counts.
+    /// A waker that counts its wakes.
     #[derive(Default)]
     pub struct Wakes(AtomicUsize);
 
@@ -109,7 +109,7 @@ pub mod testing {
     }
 
     impl<'a, T> Polled<'a, T> {
-        /// Not polled yet.
+        /// A future that has not been polled yet.
         pub fn new(future: impl Future<Output = T> + 'a) -> Self {
             Self { wakes: Arc::default(), future: Box::pin(future) }
         }
@@ -119,7 +119,7 @@ pub mod testing {
             self.future.as_mut().poll(&mut Context::from_waker(&waker))
         }
 
-        /// Polled once; it must have to wait.
+        /// Polls `future` once; it must be pending.
         pub fn waiting(future: impl Future<Output = T> + 'a) -> Self {
             let mut polled = Self::new(future);
             assert!(polled.poll().is_pending(), "it does not wait");
@@ -127,7 +127,7 @@ pub mod testing {
         }
     }
 
-    /// Polls `future` once; it must not have to wait.
+    /// Polls `future` once; it must be ready.
     pub fn now<T>(future: impl Future<Output = T>) -> T {
         match Polled::new(future).poll() {
             Poll::Ready(value) => value,

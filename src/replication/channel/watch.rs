@@ -207,7 +207,7 @@ mod tests {
         assert_eq!(now(late.changed()), Ok(()));
     }
 
-    /// As in a loop that selects: the wait is begun and dropped many times between two changes.
+    /// As in a loop with a `select`: the wait is begun and dropped many times between two changes.
     #[test]
     fn waits_that_were_dropped_leave_nothing_behind() {
         let (_sender, mut receiver) = Watch::channel(0);

@@ -1,4 +1,4 @@
-//! Admission: a request is executed at once, or parked until the log has room for it.
+//! Admission: a request is executed immediately, or parked until the log has room for it.
 //!
 //! Requests that append do so in order of arrival. They do not delay requests that need no room.
 
@@ -18,7 +18,7 @@ use crate::shard::parked::{Parked, ParkedRequest};
 use crate::shard::service::Service;
 use crate::storage::{Ticket, entry_size};
 
-/// How soon to look again after requests for which room is held.
+/// How soon to check again on requests for which room is held.
 const TURN_MS: u64 = 20;
 
 impl<S: Service> Connection<S> {
@@ -93,8 +93,9 @@ impl<S: Service> Connection<S> {
         in_flight == 0 || in_flight + size <= self.common.service.connection_budget()
     }
 
-    /// Executes parked requests as room becomes available, until there are none. Urgent: while they wait
-    /// for other tasks, the room that they hold is not used, and the device idles.
+    /// Executes parked requests as room becomes available, until there are none. The task is
+    /// urgent: while it waits for other tasks, the room held for the requests is unused, and the
+    /// device idles.
     fn execute_parked(self: &Rc<Self>) {
         if self.executes_parked.replace(true) {
             return;
@@ -112,14 +113,14 @@ impl<S: Service> Connection<S> {
             .await;
             connection.executes_parked.set(false);
             if connection.is_closed.get() {
-                // Nobody would use the room that is held for them.
+                // Otherwise the room that is held for them would stay unused.
                 connection.drop_parked();
             }
             connection.moved.notify();
         });
     }
 
-    /// Executes those for which room is held: one batch, so that connections take turns.
+    /// Executes the requests for which room is held: one batch, so that connections take turns.
     fn poll_parked(self: &Rc<Self>, context: &mut Context<'_>) {
         let Some(ticket) = self.poll_ticket(context) else { return };
         if let Some(size) = ticket.spend(|| self.carry_out_parked()) {
@@ -132,7 +133,7 @@ impl<S: Service> Connection<S> {
         self.moved.notify();
     }
 
-    /// What they asked for, others may read.
+    /// Drops the parked requests, and lets other connections read in their place.
     pub(super) fn drop_parked(&self) {
         drop(self.parked.take());
         self.parked_share.set(0);
@@ -197,8 +198,8 @@ impl<S: Service> Connection<S> {
         self.is_closed.get() || self.parked.borrow().is_empty()
     }
 
-    /// Refuses requests that have waited for room too long. Called at the deadline. Not while room is
-    /// held for them: they are about to be executed, which takes as long as refusing them.
+    /// Refuses requests that have waited for room too long. Called at the deadline. Keeps those for
+    /// which room is held: they are about to be executed, which takes as long as refusing them.
     pub fn refuse_overdue(self: &Rc<Self>, now: Moment) {
         let next = {
             let parked = &mut *self.parked.borrow_mut();

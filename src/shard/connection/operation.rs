@@ -1,5 +1,5 @@
-//! Operations, and pulls that read the disk. Each has a task, which is dropped at its next await
-//! when the connection is closed.
+//! Operations, and pulls that read the disk. Each has its own task, which is dropped at its next
+//! await when the connection is closed.
 
 use std::pin::pin;
 use std::rc::Rc;
@@ -42,8 +42,8 @@ impl<S: Service> Connection<S> {
         });
     }
 
-    /// Runs an operation or cold pull in its own task. It is dropped at its current wait when the
-    /// connection is closed.
+    /// Runs an operation or cold pull in its own task, which is dropped at its current await when
+    /// the connection is closed.
     fn start(
         self: &Rc<Self>,
         asked: Asked,

@@ -27,7 +27,7 @@ const TASKS_MAX: usize = 64;
 const MEMORY_WAIT_MAX: Duration = Duration::from_secs(5);
 
 impl<S: Service> Connection<S> {
-    /// Waits for the turn of a connection that brings messages, or for its end.
+    /// If this connection brings messages, waits for its turn to read, or for its end.
     pub(super) async fn turn_to_read(&self) {
         if !self.has_stored.replace(false) {
             return;
@@ -58,7 +58,8 @@ impl<S: Service> Connection<S> {
                 self.common.beat();
                 match is_ready {
                     true => {
-                        // To wait for the log is one thing, to wait for other connections another.
+                        // Time spent waiting for other connections does not count as waiting for
+                        // the log.
                         let before = clock::moment();
                         reactor::pass().await;
                         let passed_ms = clock::moment().ms_since(before);
@@ -131,7 +132,7 @@ impl<S: Service> Connection<S> {
     fn check_ready(&self) -> Result<Option<()>, Closed> {
         let replies = self.replies.borrow();
         let held = replies.output.held();
-        // Replies that have not met a full socket yet may still be sent at once.
+        // Until the socket has been full, the replies may still be sent immediately.
         if self.is_blocked.get() && held > OUTPUT_LIMIT {
             return Err(Closed::NotReading { unsent: replies.output.unsent() });
         }

@@ -1,5 +1,5 @@
-//! Replies: sent at once, once the log is committed up to their mark, or when a held pull is
-//! released.
+//! Replies: sent immediately, once the log is committed up to the offset that they wait for, or
+//! when a held pull is released.
 
 use std::rc::Rc;
 use std::time::Instant;
@@ -15,9 +15,9 @@ use crate::storage::{Awaited, Standing};
 use crate::wire::{self, ReplyTo};
 
 /// Memory for unsent replies, including the buffers they share, at which a connection accepts no
-/// further request, bytes.
+/// further requests, bytes.
 const OUTPUT_MAX: usize = 8 << 20;
-/// The same while the shard's connections together exceed their budget.
+/// The same while the shard's connections together use more than half of their budget.
 const OUTPUT_SHARE: usize = 256 << 10;
 
 impl<S: Service> Connection<S> {
@@ -40,7 +40,7 @@ impl<S: Service> Connection<S> {
 
     fn settle_committed(self: &Rc<Self>, asked: Asked, mark: LogOffset, reply: S::Reply) {
         let Asked { to, size, read_at, .. } = asked;
-        // No further commit may follow that would send this reply.
+        // There may be no further commit that would send this reply.
         let Standing { committed, is_fenced, cut_count } = self.common.service.standing();
         let reply = match mark <= committed {
             true => Ok(reply),
@@ -104,7 +104,7 @@ impl<S: Service> Connection<S> {
     }
 
     /// Encodes and sends all replies that are now committed, which happened at `moved_at`. Returns
-    /// the first mark for which others wait.
+    /// the first log offset that others wait for.
     pub fn release_committed(self: &Rc<Self>, moved_at: Instant) -> Option<LogOffset> {
         let mut times =
             CommitTimes { metrics: &self.common.metrics, moved_at, run: None, count: 0 };
@@ -150,7 +150,7 @@ impl<S: Service> Connection<S> {
 struct CommitTimes<'a> {
     metrics: &'a Metrics,
     moved_at: Instant,
-    /// When the last ones were read, and their number.
+    /// When the latest requests were read, and their number.
     run: Option<(Instant, u64)>,
     count: u64,
 }

@@ -18,7 +18,7 @@ pub(super) const OUTPUT_LIMIT: usize = 64 << 20;
 
 impl<S: Service> Connection<S> {
     /// Sends the output. If the socket is full, a task continues. Returns the number of bytes sent
-    /// at once.
+    /// immediately.
     pub fn flush(self: &Rc<Self>) -> usize {
         if self.is_blocked.get() || self.is_closed.get() {
             self.close_if_hopeless();
@@ -49,7 +49,8 @@ impl<S: Service> Connection<S> {
         size
     }
 
-    /// Replies of held pulls arrive whether or not there is room for them.
+    /// Closes the connection if its unsent replies exceed [`OUTPUT_LIMIT`]: replies of held pulls
+    /// arrive whether or not there is room for them.
     fn close_if_hopeless(&self) {
         if self.replies.borrow().output.held() > OUTPUT_LIMIT {
             self.close();
