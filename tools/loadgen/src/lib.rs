@@ -14,8 +14,9 @@
 //!
 //! Each part uses only what comes before it in this list: [`units`], [`clock`], [`last_ack`],
 //! [`background`]; [`options`]; [`plan`]; [`target`]; [`engine`]; [`findings`]; [`show`];
-//! [`commands`]. (Exceptions are plain values: the minimum message size, and the marks of faults
-//! and samples.) Start reading at [`commands::run`]. Invariants:
+//! [`commands`]. (Exceptions: the types of [`plan`] into which options are parsed, the minimum
+//! message size, the producer group, histograms, fault marks, gaps and samples.) Start reading at
+//! [`commands::run`]. Invariants:
 //! - The schedule does not depend on the target: latency counts from the moment at which a message
 //!   was due, so there is no coordinated omission.
 //! - Every due message has exactly one outcome: acknowledged, refused, unknown (sent, but not

@@ -24,7 +24,7 @@ pub enum Consuming {
     Team {
         team: Arc<Team>,
         threads: Vec<JoinHandle<io::Result<f64>>>,
-        /// Places of the group's queues among all queues.
+        /// Indexes of the group's queues among all queues.
         queues: Vec<usize>,
         stop: Arc<AtomicBool>,
     },
@@ -52,7 +52,8 @@ impl Consuming {
         Ok(())
     }
 
-    /// Sending is over. The queues, if their ends are known, are those of all groups.
+    /// Tells the consumers that sending is over. `ends` are the queues of all groups, if their ends
+    /// are known.
     pub fn hand_over(&self, outcomes: &Arc<[Outcomes]>, ends: Option<&[QueueStart]>) {
         match self {
             // A consumer that failed reports its error when it is joined.

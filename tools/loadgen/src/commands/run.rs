@@ -57,7 +57,7 @@ use crate::target::samples;
 
 /// Time for all threads to start before the first message may be due.
 const LEAD: Duration = Duration::from_millis(50);
-/// How often to look whether threads are done, and whether brokers answer again.
+/// Interval of checks whether threads are done, and whether brokers answer again.
 const POLL: Duration = Duration::from_millis(20);
 
 /// Why a command has no report.
@@ -266,7 +266,7 @@ impl<'a> Run<'a> {
         // Undo the faults, so that the consumers can read everything.
         let marks = faults.stop();
         let outcomes: Arc<[Outcomes]> = mem::take(&mut sent.outcomes).into();
-        // Delayed messages are still to come.
+        // Delayed messages may not be due yet.
         let last_ns = scenario.last_arrival_ns();
         if last_ns > scenario.end_ns() && !consuming.is_empty() {
             let is_due = || self.clock.now_ns() >= last_ns || self.interrupt.is_raised();
@@ -333,8 +333,8 @@ impl<'a> Run<'a> {
         Worker::new(options, recorder).map_err(connect)
     }
 
-    /// The ends of all queues after sending, if a group has to know them: once the brokers can be asked,
-    /// which a fault may have taken away.
+    /// The ends of all queues after sending, if a group needs them. Waits until the brokers answer,
+    /// because a fault may have taken them away, but at most [`GONE_MAX`].
     fn ends(&self, consuming: &[Consuming]) -> Option<Vec<QueueStart>> {
         if !consuming.iter().any(|group| matches!(group, Consuming::Team { .. })) {
             return None;
@@ -373,7 +373,7 @@ impl<'a> Run<'a> {
         Ok(Consuming::Team { team, threads, queues, stop: self.interrupt.flag() })
     }
 
-    /// The queues of a group's topics, with their places among all queues.
+    /// The queues of a group's topics, with their indexes among all queues.
     fn queues_of(&self, number: usize) -> impl Iterator<Item = (usize, &QueueStart)> {
         let topics = self.topics_of(number);
         self.queues.iter().enumerate().filter(move |(_, queue)| topics.contains(&queue.topic))
@@ -393,8 +393,8 @@ impl<'a> Run<'a> {
         Arrived::new(self.id, &producers).with_delays(self.scenario.delays_ns())
     }
 
-    /// The name of a group at the broker. Each part of a run with several members has a group of its
-    /// own, or they would divide the messages among them.
+    /// The name of a group at the broker. A group with several members has a different name in each
+    /// part of a run, or the parts would divide the messages among them.
     fn group_name(&self, number: usize) -> Result<GroupName, RunError> {
         let (group, part) = (&self.scenario.groups[number], self.scenario.part);
         let suffix = match group.members > 1 && part.count > 1 {
@@ -405,7 +405,7 @@ impl<'a> Run<'a> {
         GroupName::new(name).map_err(|error| RunError::Usage(error.to_string()))
     }
 
-    /// A group with several members, whose offsets are where the run begins.
+    /// A group with several members. Commits its offsets where the run begins.
     fn team(&self, number: usize) -> Result<Arc<Team>, RunError> {
         let (group, name) = (&self.scenario.groups[number], self.group_name(number)?);
         let starts: Vec<QueueStart> = self.queues_of(number).map(|(_, at)| at.clone()).collect();

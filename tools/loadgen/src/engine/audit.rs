@@ -20,8 +20,8 @@ use crate::engine::payload::Identity;
 /// A sequence this far beyond all others of its producer cannot be genuine. Accepting it would
 /// allocate memory for all sequences in between.
 const REACH_MAX: u64 = 1 << 32;
-/// A delayed message that arrives this much before it is due, ns, is not early: brokers count in whole
-/// milliseconds, from when they receive it.
+/// A delayed message that arrives at most this long before it is due, ns, is not early: brokers
+/// count in whole milliseconds, from when they receive it.
 const EARLY_MIN_NS: u64 = 2_000_000;
 
 /// Outcomes of one producer's messages `0..sent`, as known to the sending side.
@@ -110,13 +110,13 @@ impl Arrived {
         }
     }
 
-    /// The same for streams with these delays.
+    /// Sets the delay of each stream, ns.
     pub fn with_delays(self, delays_ns: Vec<u64>) -> Self {
         Self { delays_ns, ..self }
     }
 
-    /// When a message was due here that arrived at `now_ns`, for the first time. Counts it if it was
-    /// delayed and is early.
+    /// Returns when a message was due at its consumers. It arrived at `now_ns`, for the first time.
+    /// If it was delayed and is early, it is counted.
     pub fn due_ns(&mut self, identity: &Identity, now_ns: u64) -> u64 {
         let delay_ns = self.delays_ns.get(usize::from(identity.stream)).copied().unwrap_or(0);
         let due_ns = identity.due_ns.saturating_add(delay_ns);

@@ -87,13 +87,13 @@ impl Connection {
         })
     }
 
-    /// The address that it leads to.
+    /// The address of the other end.
     pub fn peer(&self) -> SocketAddr {
         self.peer
     }
 
     /// Reads once. Returns how long the data had waited in the socket, ns; if several segments were
-    /// read, of the last one. `None` if there was no data. End of stream is an error.
+    /// read, how long the last one had. `None` if there was no data. End of stream is an error.
     pub fn receive(&mut self) -> io::Result<Option<u64>> {
         self.make_room();
         let mut room = [IoSliceMut::new(&mut self.input[self.tail..])];

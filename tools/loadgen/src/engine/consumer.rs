@@ -1,5 +1,6 @@
-//! The only consumer of a group ([`crate::engine::members`] is about several): a thread that pulls all queues of the group's topics from their end at the
-//! start of the run, at the group's rate, checks each message, and records it for the audit.
+//! The only consumer of a group; [`crate::engine::members`] has groups with several. A thread that
+//! pulls all queues of the group's topics, from their ends at the start of the run and at the
+//! group's rate, checks each message, and records it for the audit.
 //!
 //! Each queue has at most one pull in flight; the broker holds it while there is nothing new. Once
 //! sending is over, the consumer gets the outcomes of all messages and drops its rate limit. It ends
@@ -148,9 +149,9 @@ enum QueueState {
 }
 
 impl Queue {
-    /// The connection is lost, and with it the pull in flight. The end of the queue is unknown until the
-    /// broker replies again: it may be beyond the acknowledged messages. Returns the number of messages
-    /// that the pull requested.
+    /// Forgets the pull in flight, because the connection is lost. The end of the queue is unknown
+    /// until the broker replies again: it may be beyond the acknowledged messages. Returns the
+    /// number of messages that the pull requested.
     fn forget(&mut self) -> i64 {
         let asked = match self.state {
             QueueState::Asked { count, .. } => i64::from(count),
@@ -346,7 +347,7 @@ impl Consumer {
                 self.quiet_from_ns = now_ns;
             }
         }
-        // Another replica leads the broker now.
+        // Disconnects from brokers that have moved: another replica leads now.
         for index in 0..self.brokers.len() {
             let peer = self.brokers[index].connection.as_ref().map(Connection::peer);
             if peer.is_some_and(|peer| peer != self.routes.address(index)) {
@@ -468,7 +469,7 @@ fn pull_request(
         count_max,
         bytes_max: Some(BYTES_MAX),
         commit: (!is_fixed).then_some(queue.next_offset as i64),
-        // Without a hold the broker replies at once, with the end of the queue.
+        // Without a hold the broker replies immediately, with the end of the queue.
         hold_ms: queue.max_offset.map(|_| HOLD_MS),
         subscription: (!is_fixed).then_some(everything),
         subscription_version: 0,

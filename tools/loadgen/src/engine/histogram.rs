@@ -12,7 +12,7 @@ pub fn empty() -> Histogram<u64> {
     Histogram::new(DIGITS).expect("a legal number of digits")
 }
 
-/// In HdrHistogram's compressed form, version 2.
+/// Encodes a histogram in HdrHistogram's compressed form, version 2.
 pub fn pack(histogram: &Histogram<u64>) -> Vec<u8> {
     let mut bytes = Vec::new();
     let packed = V2DeflateSerializer::new().serialize(histogram, &mut bytes);
@@ -20,11 +20,11 @@ pub fn pack(histogram: &Histogram<u64>) -> Vec<u8> {
     bytes
 }
 
-/// Packs a histogram: a few hundred bytes instead of a hundred thousand.
+/// A packed histogram: a few hundred bytes instead of a hundred thousand.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Packed(pub Vec<u8>);
 
-/// `None` if `bytes` are not from [`pack`].
+/// Decodes a packed histogram; `None` if `bytes` are not from [`pack`].
 pub fn try_unpack(mut bytes: &[u8]) -> Option<Histogram<u64>> {
     let mut histogram: Histogram<u64> = Deserializer::new().deserialize(&mut bytes).ok()?;
     histogram.auto(true);
@@ -180,7 +180,7 @@ mod tests {
             [0.5, 0.98, 0.99, 1.0].map(shown)
         };
         assert_eq!(shown(&Waits::of(&measured, &given_up)), ["2.0", "2.0", "≥ 3 s", "≥ 3 s"]);
-        // The connection broke at once, so the latency of its replies is unknown.
+        // The connection broke immediately, so the latency of its replies is unknown.
         record(&mut given_up, 1_000_000, 1);
         assert_eq!(shown(&Waits::of(&measured, &given_up))[0], "≥ 2.0");
     }

@@ -276,7 +276,7 @@ enum Content {
 }
 
 impl Recorder {
-    /// For thread number `thread` and tracks `0..tracks`.
+    /// A recorder for thread number `thread` and tracks `0..tracks`.
     pub fn new(
         thread: usize,
         tracks: usize,
@@ -291,7 +291,7 @@ impl Recorder {
         Self { thread, second: 0, now: empty(), phases, by_phase, reports }
     }
 
-    /// Counts an event of now, for a message due at `due_ns`.
+    /// Counts an event that happens now, for a message due at `due_ns`.
     pub fn count(&mut self, track: usize, due_ns: u64, count: impl Fn(&mut Counters)) {
         count(&mut self.now[track].get_or_insert_default().counters);
         if !self.by_phase.is_empty() {

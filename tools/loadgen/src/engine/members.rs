@@ -1,21 +1,21 @@
-//! A group with several members. Each is a thread with a group consumer of the client library: they
-//! divide the queues as stock consumers do, commit what they have recorded, and take over from one
-//! another. What they receive is audited together.
+//! A group with several members. Each is a thread with a group consumer of the client library. They
+//! divide the queues as stock consumers do, commit the offsets of what they have recorded, and take
+//! over from one another. Their arrivals are audited together.
 //!
 //! ```text
 //!   member ─▶ poll ─▶ check the bodies ─▶ [ audit of the group ] ─▶ record ─▶ acknowledge
 //!   member ─▶ …                           (one lock per batch)
 //! ```
 //!
-//! A batch is acknowledged only after it was audited. So when a queue goes to another member, that one
-//! begins at the first message that may be missing from the audit, and every arrival that counts
-//! ([`Arrival::First`]) comes in the order of the queue.
+//! A batch is acknowledged only after it was audited. So when a queue moves to another member, that
+//! member begins at the first message that may be missing from the audit, and the arrivals that
+//! count ([`Arrival::First`]) are in the order of the queue.
 //!
 //! Before the run, the group's offset is committed at the end of each queue, and the run begins when
-//! each queue has a member. The group ends like one with a single consumer, except that where a queue
-//! ends is asked for once sending is over.
+//! each queue has a member. The group ends like one with a single consumer, except that the ends of
+//! the queues are queried once sending is over.
 //!
-//! A member reads its sockets when it polls. So latencies include the wait for the member's thread, which
+//! A member reads its sockets when it polls. So its latencies include the wait for its thread;
 //! those of a single consumer ([`crate::engine::consumer`]) do not.
 
 use std::collections::BTreeMap;
@@ -51,7 +51,7 @@ pub struct TeamOptions {
     pub count: usize,
     /// Where the group's figures are recorded.
     pub track: usize,
-    /// Of each member.
+    /// The pace of each member.
     pub pace: Pace,
     /// The group's queues, each with the index of its broker and the offset at which the run begins.
     pub queues: Vec<(QueueRef, usize, u64)>,
@@ -79,10 +79,10 @@ struct Shared {
     arrived: Arrived,
     /// Number of queues that each member reads.
     owned: Vec<usize>,
-    /// Offset behind the last message that was received, by queue number.
+    /// Offset after the last message received, by queue number.
     next: Vec<u64>,
     last_arrival_ns: u64,
-    /// The last error of a member, the number of errors, and when it occurred.
+    /// The last error of a member, the number of errors, and when the last one occurred, ns.
     trouble: Option<(String, u64, u64)>,
     ended: Option<Ended>,
     /// Cached count of missing messages, with the number of arrivals when it was computed.
@@ -93,7 +93,7 @@ struct Shared {
 struct Ended {
     at_ns: u64,
     outcomes: Arc<[Outcomes]>,
-    /// The end of each queue; `None`: the brokers did not say.
+    /// The end of each queue; `None`: the brokers could not be queried.
     ends: Option<Vec<u64>>,
 }
 
@@ -133,8 +133,8 @@ impl Team {
         &self.options.group
     }
 
-    /// Whether each queue has a member, and no member lacks queues. A group that is down at first has
-    /// no members yet.
+    /// Whether each queue has a member, and each member its share of the queues. A group that is
+    /// down at first has no members yet, and counts as ready.
     pub fn is_ready(&self) -> bool {
         let shared = self.shared();
         let least = self.numbers.len() / self.count / self.options.subscriptions.len().max(1);
@@ -143,13 +143,14 @@ impl Team {
         is_divided || self.pace.is_down(0)
     }
 
-    /// Sending is over, with these outcomes, and the queues end here.
+    /// Tells the members that sending is over, with its outcomes and the ends of the queues.
     pub fn handle_sent(&self, outcomes: Arc<[Outcomes]>, ends: Option<Vec<u64>>) {
         let at_ns = self.clock.now_ns();
         self.shared().ended = Some(Ended { at_ns, outcomes, ends });
     }
 
-    /// What the group received; the members have ended, and used at most this share of a core each.
+    /// Returns what the group received, once the members have ended. `cpu` is the highest share of
+    /// a core that one of them used.
     pub fn conclude(&self, cpu: f64) -> Consumed {
         let shared = self.shared();
         let outcomes = shared.ended.as_ref().map_or(&[][..], |ended| &ended.outcomes);
@@ -307,7 +308,7 @@ impl Member {
 
     /// Records the messages of a batch. Returns their number.
     fn receive(&mut self, batch: &Batch) -> io::Result<i64> {
-        // Checksums are computed before the others are kept waiting.
+        // Checksums are computed before the lock is taken, so other members do not wait for them.
         let read = |message: Result<ringmq::model::record::RecordView<'_>, _>| {
             Ok(payload::read(message.map_err(io::Error::other)?.body))
         };
@@ -403,7 +404,7 @@ mod tests {
         assert_eq!((audit.acknowledged, audit.lost, consumed.unread_queues), (10, 0, 0));
     }
 
-    /// Lost is only what is missing although the queues were read to their end.
+    /// A missing message is lost only if the queues were read to their end.
     #[test]
     fn what_is_missing_at_the_end_of_the_queues_is_lost_and_else_unread() {
         for (ends, lost, unread) in

@@ -1,12 +1,13 @@
 //! Executes a scenario: producers, consumers, measurements, and both sides of the audit.
 //!
 //! ```text
-//!   schedule ─▶ worker (a thread, many producers) ─▶ sockets ─▶ consumer (a thread for each group)
+//!   schedule ─▶ worker (a thread, many producers) ─▶ sockets ─▶ consumer (a thread per member)
 //!                  └──── measure, once a second ────▶ collector      └─▶ audit
 //! ```
 //!
-//! Threads share only the time of the last acknowledgement and the routes. Start reading at [`worker`]
-//! and [`consumer`]. Not here: what the figures mean ([`crate::findings`]).
+//! Threads share only the time of the last acknowledgement and the routes; the members of a group
+//! also share its audit. Start reading at [`worker`] and [`consumer`]. Not here: what the figures
+//! mean ([`crate::findings`]).
 
 pub mod assignment;
 pub mod audit;

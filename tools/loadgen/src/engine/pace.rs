@@ -28,13 +28,13 @@ impl Pace {
         Self { rate, pauses, level: 0.0, filled_ns: 0, queues: 1, is_open: false }
     }
 
-    /// The same for a group with this many queues. A pull of an empty queue holds its tokens until the
-    /// broker replies, so each pull is limited to its queue's share.
+    /// Shares the bucket among this many queues. A pull of an empty queue holds its tokens until
+    /// the broker replies, so each pull is limited to its queue's share.
     pub fn shared_by(self, queues: usize) -> Self {
         Self { queues: queues.max(1), ..self }
     }
 
-    /// The same for one of `count` members of a group.
+    /// Limits the rate to the share of one of `count` members of a group.
     pub fn divided_by(self, count: u32) -> Self {
         Self { rate: self.rate.map(|rate| rate / f64::from(count)), ..self }
     }

@@ -34,7 +34,7 @@ use crate::plan::sizes::Sizes;
 
 /// A message that cannot be sent for this long is given up, as stock clients do.
 pub const PATIENCE: Duration = Duration::from_secs(3);
-/// How long requests in flight are waited for when their broker is elsewhere, ns.
+/// How long to wait for replies from the old address of a broker that has moved, ns.
 const LEAVE_MAX_NS: u64 = 200_000_000;
 /// Delay before a refused request without `retry_after_ms` is retried, ns.
 const RETRY_AFTER_NS: u64 = 50_000_000;
@@ -105,7 +105,7 @@ pub struct Producer {
     pub post: Post,
     job: Arc<Job>,
     connection: Option<Connection>,
-    /// Its broker is elsewhere now: since when it sends nothing over this connection any more.
+    /// Since when it sends nothing over this connection, because its broker has moved.
     leaves_since_ns: Option<u64>,
     window: Window,
     /// Requests that wait for the window, the socket or a connection.
@@ -116,9 +116,9 @@ pub struct Producer {
     alarm_ns: Option<u64>,
     /// As many as requests may be in flight; empty in an unordered stream.
     lanes: Vec<Lane>,
-    /// Since when a due request could have been sent at once.
+    /// Since when a due request could have been sent immediately.
     open_since_ns: u64,
-    /// Requests drawn so far, and the queue of the order they are at.
+    /// Number of requests drawn so far, and the queue of the current order.
     drawn: u64,
     order_queue: u32,
     random: SplitMix64,
@@ -216,13 +216,13 @@ impl Producer {
         self.connection.insert(connection)
     }
 
-    /// Its broker is where this connection leads to.
+    /// Keeps using the connection: its broker is at the other end.
     pub fn stay(&mut self) {
         self.leaves_since_ns = None;
     }
 
-    /// Its broker is elsewhere now, and its requests in flight are still answered. Returns whether the
-    /// connection has done its work, or has had long enough.
+    /// Stops sending over the connection, because its broker has moved; requests in flight may
+    /// still be answered. Returns whether none is left, or `LEAVE_MAX_NS` has passed.
     pub fn leave(&mut self, now_ns: u64) -> bool {
         let since_ns = *self.leaves_since_ns.get_or_insert(now_ns);
         self.window.is_empty() || now_ns - since_ns >= LEAVE_MAX_NS
@@ -493,7 +493,8 @@ impl Producer {
                 let hint_ns = answer.retry_after_ms.map(|ms| ms.saturating_mul(1_000_000));
                 let again_ns = read_ns.saturating_add(hint_ns.unwrap_or(RETRY_AFTER_NS));
                 let is_in_time = again_ns < due_ns + PATIENCE.as_nanos() as u64;
-                // As a client that follows the leader: that costs none of its attempts.
+                // A retry at another leader does not count as one of its attempts, as in a client
+                // that follows the leader.
                 if (answer.is_elsewhere || message.refusals < self.job.retries) && is_in_time {
                     let refusals = message.refusals + u32::from(!answer.is_elsewhere);
                     let again = Message { refusals, first: Some(request.first), ..message };
@@ -648,7 +649,8 @@ mod tests {
         assert!(calm.unsent.iter().any(|it| it.size == 1));
     }
 
-    /// The events of an order are sent one after the other and to one queue, whatever the order of replies.
+    /// The events of an order are sent one after another to one queue, whatever the order of
+    /// replies.
     #[test]
     fn an_order_has_one_event_under_way() {
         let (mut producer, mut stats) = (producer(true, 4, 0), stats());
@@ -693,7 +695,7 @@ mod tests {
         assert!(producer.is_idle());
     }
 
-    /// It waits a moment for the answers to what it has sent, and sends nothing more meanwhile.
+    /// It waits a moment for the replies to what it has sent, and sends nothing meanwhile.
     #[test]
     fn a_producer_leaves_when_its_requests_are_answered_or_after_a_moment() {
         let mut producer = producer(false, 4, 0);

@@ -47,16 +47,16 @@ pub struct Reply {
     pub reason: String,
     /// Delay before a retry that the server requests with a refusal.
     pub retry_after_ms: Option<u64>,
-    /// Another replica leads; the request is to be sent to that one.
+    /// Another replica leads; the request must be sent to it.
     pub is_elsewhere: bool,
 }
 
 /// Precedes the milliseconds in RingMQ's remarks (docs/errors.md).
 const RETRY_AFTER: &str = "retry_after_ms=";
-/// RingMQ's remark of a replica that does not lead.
+/// Begins the remark of a RingMQ replica that does not lead.
 const NOT_LEADER: &str = "RINGMQ-2009 ";
 
-/// `None` if the frame is a request by the server, or cannot be decoded.
+/// Reads a reply; `None` if the frame is a request by the server, or cannot be decoded.
 pub fn read(frame: &FrameView<'_>) -> io::Result<Option<Reply>> {
     let plain = match frame.encoding {
         HeaderEncoding::Json => plain_json(frame.header),

@@ -54,7 +54,7 @@ pub struct TemplateOptions<'a> {
     pub batch: u32,
     /// No reply is requested.
     pub is_one_way: bool,
-    /// How long after it was sent the broker is to deliver a message, ms; 0: at once.
+    /// Delay of each message at the broker, counted from when it was sent, ms; 0: none.
     pub delay_ms: u64,
 }
 

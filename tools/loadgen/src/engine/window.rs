@@ -15,7 +15,7 @@ pub struct InFlight {
     pub first: u64,
 }
 
-/// A request as it was due. It is sent once, several times, or never.
+/// A due request. It is sent once, several times, or never.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Message {
     pub due_ns: u64,

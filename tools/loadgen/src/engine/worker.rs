@@ -83,7 +83,7 @@ pub struct Worker {
     routes: Arc<Routes>,
     /// Number of processed route changes.
     changes: u64,
-    /// Some producers still wait for answers from where their broker was.
+    /// Some producers still wait for replies from the old address of their broker.
     is_moving: bool,
     stop: Arc<AtomicBool>,
     poller: Poller,
@@ -291,8 +291,8 @@ impl Worker {
         }
         while let Some((index, connection)) = self.connector.next_made() {
             let producer = &mut self.producers[index as usize];
-            // After a route change a producer may get two connections. It uses the first one to where
-            // its broker is now.
+            // After a route change a producer may get two connections. It uses the first one to the
+            // current address of its broker.
             let address = self.routes.address(producer.post.broker);
             if producer.connection().is_none() && connection.peer() == address {
                 self.poller.add(producer.connect(connection, now_ns), u64::from(index))?;
@@ -321,9 +321,9 @@ impl Worker {
         Ok(())
     }
 
-    /// A broker that has moved does not answer at its old address, or another replica leads it now and
-    /// the old one refuses requests. So producers that wait for a connection try the new address as
-    /// well, and the others leave the old one.
+    /// Follows brokers that have moved. At the old address, nothing answers, or a replica that no
+    /// longer leads refuses requests. So producers that wait for a connection try the new address
+    /// as well, and the others leave the old one.
     fn follow_routes(&mut self, now_ns: u64) {
         let changes = self.routes.changes();
         let is_changed = changes != mem::replace(&mut self.changes, changes);

@@ -2,9 +2,9 @@
 //! second.
 //!
 //! The *backlog* at the end of a second is the number of messages stored in the group's streams
-//! (acknowledged, or sent one-way; delayed messages from when they are due) minus the number that the group has received. It needs only
-//! counters, so even a run of hours is cheap to analyse. The resolution is one second, so all times
-//! are whole seconds.
+//! (acknowledged, or sent one-way; delayed messages from when they are due) minus the number that
+//! the group has received. It needs only counters, so even a run of hours is cheap to analyse. The
+//! resolution is one second, so all times are whole seconds.
 
 use crate::findings::report::Report;
 
@@ -114,7 +114,7 @@ impl Flow {
         later.into_iter().find(|(_, second)| is_level(second)).map(|(index, _)| index)
     }
 
-    /// `None` if there was no backlog to drain.
+    /// The drain at the end of the run; `None` if there was no backlog to drain.
     pub fn drain(&self) -> Option<Drain> {
         let messages = self.seconds.get(self.last_due)?.backlog;
         let rest = self.seconds.last()?.backlog;

@@ -69,7 +69,7 @@ pub struct StreamFacts {
     pub in_flight: u32,
     pub is_ordered: bool,
     pub is_one_way: bool,
-    /// How long after it was sent the broker was to deliver a message, ms; 0: at once.
+    /// Delay of each message at the broker, counted from when it was sent, ms; 0: none.
     #[serde(default)]
     pub delay_ms: u64,
     pub stands_in_for: Option<String>,
@@ -87,7 +87,7 @@ pub struct GroupFacts {
     pub members: u32,
 }
 
-/// Reports of earlier versions do not say it.
+/// For reports of earlier versions, which lack the key.
 fn one() -> u32 {
     1
 }
@@ -157,8 +157,8 @@ pub struct BrokerShare {
     pub acknowledged: u64,
 }
 
-/// Resource usage of the embedded broker's process, once a second. Counters are totals since the
-/// broker's first start.
+/// Resource usage of the embedded broker's process, or of those of all replicas together, once a
+/// second. Counters are totals since the broker's first start.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Sample {
     pub at_ns: u64,

@@ -1,6 +1,6 @@
 //! Reads the `report.json` of earlier runs, for merging and comparison.
 //!
-//! A report that was read is complete and consistent: [`shape`] states what holds of it. Every
+//! A report that was read is complete and consistent: [`shape`] lists what is guaranteed. Every
 //! other file is rejected here, with an error that gives its name, what is wrong, and what to do
 //! about it.
 

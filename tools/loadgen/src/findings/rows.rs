@@ -1,8 +1,8 @@
 //! Judges a run's thresholds.
 //!
 //! A missed threshold does not change the verdict, which is about promises; it has its own exit
-//! code. Latencies that are not valid neither meet nor miss a threshold. A threshold that cannot be
-//! judged gives the reason.
+//! code. Latencies that are not valid neither meet nor miss a threshold. If a threshold cannot be
+//! judged, its row has the reason.
 
 use std::time::Duration;
 

@@ -292,7 +292,7 @@ fn percentiles(total: &Interval, is_valid: bool) -> String {
     text
 }
 
-/// Shards that acknowledged nothing for so long are named, up to so many.
+/// Shards that acknowledged nothing for at least this long are named, but at most this many.
 const GAP_SHOWN_NS: u64 = 300_000_000;
 const GAPS_SHOWN_MAX: usize = 4;
 
@@ -310,7 +310,7 @@ fn fault_text(fault: &FaultMark) -> String {
     text
 }
 
-/// The shards that were silent for long, then the longest silence of the others.
+/// The shards that were silent for long, at least one, then the longest silence of the others.
 fn gaps_text(gaps: &[Gap]) -> String {
     let seconds = |gap: &Gap| format!("{:.2} s", gap.length_ns as f64 / 1e9);
     let count = gaps.iter().filter(|gap| gap.length_ns >= GAP_SHOWN_NS).count();

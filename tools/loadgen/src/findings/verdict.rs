@@ -21,7 +21,7 @@ pub enum Verdict {
     Pass,
     /// Less of the load was acknowledged than [`DELIVERED_MIN`].
     Overloaded,
-    /// Nothing can be said about loss: the run was cut short, or queues were not read to their end.
+    /// Losses cannot be ruled out: the run was cut short, or queues were not read to their end.
     Incomplete,
     /// An acknowledged message was lost or corrupted, or came out of order in a stream that
     /// requires order, or a delayed one came before it was due.

@@ -19,10 +19,10 @@ pub enum FaultKind {
     FreezeBroker { length: Duration },
     /// SIGKILL of the broker on the machine that leads the first shard; restarted after `down`.
     KillMachine { down: Duration },
-    /// SIGSTOP of it; SIGCONT after `length`.
+    /// SIGSTOP of that broker; SIGCONT after `length`.
     PauseMachine { length: Duration },
-    /// The machine that leads the first shard and the other replicas do not hear each other, or not in
-    /// one direction, for `length`. Clients and NameServers reach all.
+    /// The machine that leads the first shard and the other replicas do not hear each other, in
+    /// both directions or in one, for `length`. Clients and NameServers still reach all of them.
     Partition { heard: Heard, length: Duration },
     /// Fills the file system of the data directory to the share `to` of its size, for `length`.
     FillDisk { to: f64, length: Duration },

@@ -109,7 +109,7 @@ pub struct Stream {
     pub is_one_way: bool,
     /// How often a refused request is retried.
     pub retries: u32,
-    /// How long after it was sent the broker is to deliver a message, ms; 0: at once.
+    /// Delay of each message at the broker, counted from when it was sent, ms; 0: none.
     pub delay_ms: u64,
     /// The broker feature that these messages substitute for.
     pub stands_in_for: Option<String>,
@@ -163,7 +163,8 @@ pub enum Asked {
     Drain { group: usize, factor: f64 },
     /// After fault number `fault`, which took a broker away, the next acknowledgement comes within
     /// `within` of the start of the fault, so this includes the time in which the broker is kept
-    /// away. Of a machine whose work others take over: no shard is without acknowledgements for longer.
+    /// away. For a machine whose work others take over: no shard goes without acknowledgements for
+    /// longer.
     BackWithin { fault: usize, within: Duration },
     /// Less than this share of the due messages was refused or not sent.
     Refused { part_max: f64 },

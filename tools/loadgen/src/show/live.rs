@@ -1,5 +1,5 @@
 //! Live progress of a run on standard error: on a terminal, a bar with a few lines below it;
-//! elsewhere, one plain line per second. [`View`] makes the text, and knows no terminal.
+//! elsewhere, one plain line per second. [`View`] formats the text, and does not use the terminal.
 
 use std::io::{IsTerminal, Write, stderr};
 

@@ -165,7 +165,7 @@ impl Target {
             let queue = QueueOf { topic: start.topic.clone(), queue: start.queue };
             let (group, offset) = (group.clone(), start.offset as i64);
             let request = Request::CommitOffset { group, queue, offset };
-            // Brokers write the offsets of many requests together.
+            // Many requests are in flight, because brokers write their offsets together.
             while !remote.has_room(&address) {
                 take_done(&mut remote, &mut calls)?;
             }
@@ -203,7 +203,7 @@ impl Target {
     }
 }
 
-/// Waits for the end of at least one of `calls`, unless none comes for a while.
+/// Waits for the next event, at most [`ROUTE_POLL`], and takes the `calls` that have completed.
 fn take_done(remote: &mut Remote, calls: &mut BTreeMap<Call, String>) -> Result<(), TargetError> {
     let until = remote.now().plus_ms(ROUTE_POLL.as_millis() as u64);
     remote.turn(until);

@@ -101,7 +101,7 @@ fn unescape(text: &str) -> String {
 }
 
 impl Mount {
-    /// Whether a file is mounted here, so that nobody else needs the space in it.
+    /// Whether a file is mounted here, so that nothing else needs the space in it.
     pub fn is_loop(&self) -> bool {
         self.source.starts_with("/dev/loop")
     }

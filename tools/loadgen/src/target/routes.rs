@@ -1,9 +1,9 @@
 //! Addresses of the brokers during a run, so that a broker that comes back at another address is
 //! found.
 //!
-//! A thread queries the NameServers four times a second, so that it follows a leader soon. It keeps one address per broker and a count of
-//! changes; threads that lose a connection look there. If a NameServer does not answer, or no
-//! longer knows a broker, the address is kept.
+//! A thread queries the NameServers four times a second, so that a new leader is found soon. It
+//! keeps one address per broker and a count of changes; threads that lose a connection look there.
+//! If a NameServer does not answer, or no longer knows a broker, the address is kept.
 
 use std::io;
 use std::net::SocketAddr;
@@ -17,7 +17,7 @@ use ringmq::client::Remote;
 use crate::background::Background;
 use crate::target::cluster::{self, Broker, client_options};
 
-/// Time between two queries, and how often meanwhile the thread checks whether the run is over.
+/// Time between two queries, and the number of checks meanwhile whether the run is over.
 const PERIOD: Duration = Duration::from_millis(250);
 const STEPS: u32 = 5;
 
@@ -42,7 +42,7 @@ impl Routes {
         self.brokers.lock().expect("no thread panics while it holds the routes")[broker].address
     }
 
-    /// Takes over what a NameServer knows.
+    /// Adopts the addresses that a NameServer knows.
     fn learn(&self, known: &[Broker]) {
         let mut brokers = self.brokers.lock().expect("no thread panics while it holds the routes");
         for broker in brokers.iter_mut() {

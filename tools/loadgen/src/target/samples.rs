@@ -47,7 +47,7 @@ pub fn start(servers: Handle, clock: RunClock) -> io::Result<Background<Vec<Samp
     })
 }
 
-/// Of two machines.
+/// Adds the samples of two machines.
 fn sum(one: Sample, other: Sample) -> Sample {
     Sample {
         at_ns: one.at_ns,

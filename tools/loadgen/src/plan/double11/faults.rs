@@ -18,8 +18,8 @@ const SLOW_BYTES_PER_S: u64 = 8 << 20;
 const FULL: f64 = 0.95;
 
 /// The faults in the order of the profile, delayed as needed to avoid overlap. Only the NameServer,
-/// which stays dead, overlaps with the others.
-/// With replicas, they hit the machine that leads the first shard at the moment.
+/// which stays dead, overlaps with the others. With replicas, they hit the machine that leads the
+/// first shard at the time.
 pub fn around_midnight(timeline: Timeline, compress: u32, is_replicated: bool) -> Vec<Fault> {
     let length =
         |real_s: f64| Duration::from_secs_f64((real_s / f64::from(compress)).max(LENGTH_MIN_S));

@@ -235,7 +235,7 @@ fn lines_of_the_report_fit() {
     }
 }
 
-/// Each phase that a row refers to exists under that name.
+/// Each phase that a threshold refers to exists under that name.
 #[test]
 fn rows_ask_about_phases_that_exist() {
     let scenario = night("break");

@@ -15,7 +15,7 @@ pub const START_S: f64 = -600.0;
 pub const END_S: f64 = 4_200.0;
 /// Duration of the step at midnight, in the night and in the run.
 const STEP_S: f64 = 1.0;
-/// Start, peak (after the year 2017) and end of the payment wave.
+/// Start, peak (as in 2017) and end of the payment wave.
 pub const PAYMENTS_S: (f64, f64, f64) = (202.0, 322.0, 622.0);
 /// Time after which an unpaid order times out.
 pub const UNPAID_S: f64 = 1_800.0;
@@ -110,8 +110,8 @@ impl Timeline {
         self.curve(&payments(), factor)
     }
 
-    /// The share `part` of the orders: their timeouts, when they are sent. Those that would be due after
-    /// the night are left out.
+    /// The rate at which timeouts are sent, for the share `part` of the orders. Those that would be
+    /// due after the night are left out.
     pub fn unpaid(&self, orders: &RateCurve, part: f64) -> RateCurve {
         let last_s = END_S - UNPAID_S;
         let bends = visitors().into_iter().map(|(real_s, _)| real_s).chain([last_s]);

@@ -5,8 +5,8 @@
 //!          └─▶ doubts: what makes the comparison unfair
 //! ```
 //!
-//! A comparison names no winner: every row is printed, whoever is better in it. Start reading at
-//! [`run`]. The rows are in [`rows`], the confidence intervals in [`certainty`].
+//! A comparison names no winner: it prints every row, whichever candidate is better. Start reading
+//! at [`run`]. The rows are in [`rows`], the confidence intervals in [`certainty`].
 
 mod candidates;
 mod certainty;

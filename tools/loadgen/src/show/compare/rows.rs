@@ -13,7 +13,7 @@ use crate::units::{grouped, ms};
 pub struct Row {
     pub name: String,
     pub unit: &'static str,
-    /// More is better; else less.
+    /// More is better; otherwise less is.
     pub is_more_better: bool,
     /// Indexed by candidate.
     pub cells: Vec<Cell>,

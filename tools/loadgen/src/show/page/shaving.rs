@@ -1,5 +1,5 @@
-//! Peak shaving: the producers' peak is stored at once, and a slow group receives it at its own
-//! rate.
+//! Peak shaving: the producers' peak is stored immediately, and a slow group receives it at its
+//! own rate.
 
 use crate::findings::flow::Flow;
 use crate::findings::report::{GroupFacts, Report};

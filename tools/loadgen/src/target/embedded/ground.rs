@@ -116,7 +116,7 @@ impl Drop for Ground {
     }
 }
 
-/// Unmounting also releases the loop device: `mount` has set it up so.
+/// Unmounting also releases the loop device, because `mount` set it up that way.
 fn unmount(mount: &Path) {
     for _ in 0..UNMOUNT_TRIES {
         if umount2(mount, MntFlags::empty()).is_ok() {

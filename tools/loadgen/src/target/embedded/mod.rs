@@ -2,8 +2,8 @@
 //! restarted meanwhile.
 //!
 //! ```text
-//!   Embedded (owns; its end is theirs)
-//!      └─ Handle ─┬─ brokers: `ringmq dev`, or `ringmq broker` when NameServers are apart; several
+//!   Embedded (owns the servers, which stop when it is dropped)
+//!      └─ Handle ─┬─ brokers: `ringmq dev`, or `ringmq broker` with separate NameServers; several
 //!        (cloned) │  with `--replicas`, each of which stands for a machine
 //!                 ├─ NameServers: `ringmq nameserver` each, or none
 //!                 ├─ Network: relays between the replicas, if the run has partitions
@@ -94,7 +94,7 @@ struct Servers {
 
 struct Broker {
     server: Server,
-    /// Of its first shard.
+    /// The port of its first shard.
     port: u16,
     shards: u16,
 }
@@ -111,7 +111,7 @@ impl Embedded {
     /// that many NameServers and a broker that registers with all of them.
     pub fn start(options: &TargetOptions) -> Result<Self, EmbeddedError> {
         let replicas = options.replicas.unwrap_or(1);
-        // A set of replicas outlives a NameServer.
+        // Replicas must survive the loss of a NameServer, so they have at least two.
         let nameservers =
             if replicas > 1 { options.nameservers.max(2) } else { options.nameservers };
         let ground = Ground::prepare(options)?;
@@ -235,7 +235,7 @@ impl Handle {
         self.broker(machine)?.thaw()
     }
 
-    /// Cuts a machine off from the others, or ends that.
+    /// Cuts a machine off from the others, or ends the cut.
     pub fn cut(&self, machine: usize, cut: Cut, is_cut: bool) {
         self.0.network.set(machine, cut, is_cut);
     }
@@ -280,8 +280,8 @@ fn broker_port(shards: u16) -> Result<u16, EmbeddedError> {
     Ok(first.port() + PORTS_BELOW)
 }
 
-/// The list of replicas for one of them, in which the others are behind relays if the run has
-/// partitions.
+/// The list of replicas as passed to replica `own`. If the run has partitions, the others are
+/// behind relays.
 fn seen_by(
     own: usize,
     ports: &[u16],

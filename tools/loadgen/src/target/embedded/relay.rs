@@ -5,9 +5,9 @@
 //!                             each direction passes bytes on, or holds them back
 //! ```
 //!
-//! Each replica is told that the others are where its relays listen. A cut holds bytes back, as a
-//! network that loses packets does: connections stay open, new ones can be made, and nothing arrives
-//! until the cut is healed.
+//! Each replica gets the addresses of its relays as those of the other replicas. A cut holds bytes
+//! back, as a network that loses packets does: connections stay open, new ones can be made, and
+//! nothing arrives until the cut is healed.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -71,7 +71,7 @@ impl Network {
         Ok(())
     }
 
-    /// Holds back what a machine sends to the others, or they to it; or passes it on again.
+    /// Starts a cut between a machine and the others, or ends it.
     pub fn set(&self, machine: usize, cut: Cut, is_cut: bool) {
         let (out, into) = (matches!(cut, Cut::Both | Cut::Out), matches!(cut, Cut::Both | Cut::In));
         for relay in &self.relays {

@@ -43,7 +43,7 @@ pub struct Server {
 #[derive(Default)]
 struct State {
     child: Option<Child>,
-    /// Nothing may be started any more.
+    /// The server must not be started again.
     is_closed: bool,
 }
 

@@ -1,5 +1,5 @@
-//! A file that takes nearly all space of a file system. Only for a mounted image, where nobody else
-//! needs the space.
+//! A file that takes nearly all space of a file system. Only for a mounted image, where nothing
+//! else needs the space.
 
 use std::fs::{self, File};
 use std::io::{self, Write};

@@ -70,8 +70,8 @@ pub struct Servers {
 }
 
 impl Servers {
-    /// The machine that leads the first broker, and the names of all brokers that it leads. Not known:
-    /// the first machine.
+    /// The machine that leads the first broker, and the names of all brokers that it leads; the
+    /// first machine if the leader is unknown.
     fn leader(&self) -> (usize, Vec<String>) {
         let found = || {
             let options = client_options(self.embedded.namesrv());
@@ -95,8 +95,8 @@ struct Action {
     step: Step,
 }
 
-/// Declared in the order in which simultaneous steps are taken: a fault that ends at the moment in
-/// which another begins is over by then.
+/// Declared in the order in which simultaneous steps are taken: a fault that ends when another
+/// begins is over before that one begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Step {
     End,
@@ -206,7 +206,7 @@ impl Course {
         self.state = State::Over;
     }
 
-    /// The server is ready, or has failed to start.
+    /// Records that the server is ready, or has failed to start.
     fn returned(&mut self, outcome: Result<(), impl ToString>, now_ns: u64) {
         match outcome {
             Ok(()) => {
@@ -277,7 +277,7 @@ impl Run<'_> {
         self.silences.is_some() || self.courses.iter().any(is_watched)
     }
 
-    /// The silences since the last fault of a machine are its gaps.
+    /// Records the silences since the last fault of a machine as the gaps of that fault.
     fn note_gaps(&mut self) {
         let (Some((fault, silences)), Some(servers)) = (self.silences.take(), &self.servers) else {
             return;
@@ -309,7 +309,7 @@ impl Run<'_> {
 
     fn begin(&mut self, index: usize) {
         let kind = self.faults[index].kind.clone();
-        // Looked up before, because that takes a moment.
+        // Looked up before the fault is timed, because the query takes a moment.
         let (machine, led) = self.servers.as_ref().map(Servers::leader).unwrap_or_default();
         if kind.is_of_machine() {
             self.note_gaps();

@@ -14,13 +14,14 @@ struct Silence {
 }
 
 impl Silences {
-    /// Begins with the times of the last acknowledgements so far.
+    /// Starts from the times of the last acknowledgements so far.
     pub fn from(last_ns: impl Iterator<Item = u64>) -> Self {
         let silence = |last_ns| Silence { last_ns, from_ns: last_ns, length_ns: 0 };
         Self(last_ns.map(silence).collect())
     }
 
-    /// The last acknowledgements now. Several since the last call count as one.
+    /// Records the current times of the last acknowledgements. Several acknowledgements of a broker
+    /// since the last call count as one.
     pub fn note(&mut self, last_ns: impl Iterator<Item = u64>) {
         for (silence, last_ns) in self.0.iter_mut().zip(last_ns) {
             let length_ns = last_ns.saturating_sub(silence.last_ns);
