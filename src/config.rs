@@ -15,7 +15,8 @@ use clap::{Args, ValueEnum};
 
 /// Shard numbers appear in broker names as two digits.
 pub const SHARDS_MAX: u16 = 64;
-/// Ports from one shard to the next: stock clients derive ports two below and one above.
+/// Distance between the ports of consecutive shards: stock clients derive ports two below and one
+/// above.
 pub const PORTS_PER_SHARD: u16 = 4;
 
 /// Largest number of a replica.
@@ -316,7 +317,7 @@ impl FromStr for Address {
     }
 }
 
-/// Whether a text may be the name of a host, or an IPv4 address.
+/// Whether a text is a valid host name or IPv4 address.
 fn is_host_name(text: &str) -> bool {
     let is_legal = |c: char| c.is_ascii_alphanumeric() || "-._".contains(c);
     !text.is_empty() && text.len() <= HOST_SIZE_MAX && text.chars().all(is_legal)
@@ -346,7 +347,7 @@ impl FromStr for NameServers {
     }
 }
 
-/// At a lower rate a replica would wait for long for what has been committed meanwhile.
+/// At a lower rate, a replica would wait too long for what has been committed meanwhile.
 const CATCH_UP_RATE_MIN: u64 = 4 << 20;
 
 fn catch_up_rate(text: &str) -> Result<Size, String> {

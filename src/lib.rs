@@ -12,7 +12,7 @@ pub mod planted;
 /// Converts between bytes and requests or replies: one frame, three header encodings.
 pub mod wire;
 
-/// What a thread waits for: sockets, transfers of files, timers, other threads.
+/// What a thread waits for: sockets, file I/O, timers, other threads.
 pub mod reactor;
 
 /// The log of one shard, on a real or simulated disk.

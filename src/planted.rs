@@ -1,63 +1,63 @@
-//! Bugs that tests plant, to see that the simulations find them.
+//! Bugs that tests plant to check that the simulations find them.
 //!
-//! Each is a condition in the code that it breaks. In a release build there is none: [`is`] is
-//! constant there. In others one bug is planted per thread, or none. `tests/sim/planted.rs` has the
-//! table of who finds which.
+//! Each bug is a condition in the code that it breaks. A release build has none: [`is`] is constant
+//! there. In other builds, a thread has at most one planted bug. `tests/sim/planted.rs` has a table
+//! of what finds each bug.
 
-/// A bug that can be planted, as what the code then does.
+/// A bug that can be planted, described by what the code then does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Bug {
     // Replication.
-    /// An acknowledgement waits for this copy only.
+    /// An acknowledgement waits for this replica only.
     AcknowledgesOnOneCopy,
-    /// Entries of a leader whose term is over are taken.
+    /// Entries of a leader whose term is over are accepted.
     AcceptsOldTerms,
     /// A vote is kept in memory only.
     ForgetsVotes,
-    /// A vote is stored once it is for a leader.
+    /// A vote is stored only once it is committed.
     StoresCommittedVotesOnly,
-    /// A candidate leads before most have voted for it.
+    /// A candidate leads before a majority has voted for it.
     LeadsWithoutMajority,
-    /// A conflict keeps one entry too many.
+    /// Resolving a conflict keeps one entry too many.
     CutsOneEntryTooFew,
-    /// A conflict cuts off one entry more than it must.
+    /// Resolving a conflict cuts off one entry too many.
     CutsOneEntryTooMany,
-    /// What was cut off is still on the disk.
+    /// Entries that were cut off remain on the disk.
     LeavesCutsOnDisk,
-    /// Those that wait for an entry are not told that it was cut off.
+    /// Requests that wait for an entry are not told that it was cut off.
     ForgetsCuts,
-    /// A follower answers when it has an entry in memory.
+    /// A follower confirms an entry that it has only in memory.
     AnswersBeforeFlush,
-    /// Messages are visible as soon as they are written here.
+    /// Messages are visible as soon as this replica has written them.
     ShowsUncommitted,
-    /// A snapshot gets its name although what it shows may still be cut off.
+    /// A snapshot is published although entries that it reflects may still be cut off.
     PublishesSnapshotsEarly,
-    /// A leader that is replaced keeps the state that never became part of the log.
+    /// A replaced leader keeps state that never became part of the log.
     KeepsStateOfLeading,
     /// A follower stores what clients send it.
     StoresAsFollower,
-    /// A leader says what is newest although another one may lead.
+    /// A leader reports what is newest although another replica may lead.
     AnswersWithoutLease,
-    /// A new leader says what is newest before it has committed an entry of its own.
+    /// A new leader reports what is newest before it has committed an entry of its own.
     AnswersBeforeItsFirstEntry,
     // Storage.
-    /// Entries are taken without looking at their checksum.
+    /// Entries are accepted without checking their checksums.
     SkipsChecksums,
-    /// What a recycled file had before passes for entries of the log.
+    /// Old contents of a recycled file pass for entries of the log.
     TakesStaleEntries,
     /// Missing entries go unnoticed.
     IgnoresOrdinals,
-    /// A new name is not made durable.
+    /// The name of a new file is not made durable.
     ForgetsDirectories,
     /// A small file gets its name before its contents are durable.
     PublishesUnsynced,
-    /// Writes are acknowledged when the device has them in its cache.
+    /// Writes are acknowledged when they are in the cache of the device.
     SkipsFlushes,
-    /// After a failed write, the log goes on.
+    /// The log continues after a failed write.
     GoesOnAfterFailedWrites,
     /// After a failed flush, the next one counts for both.
     RetriesFailedFlushes,
-    /// A write counts although an earlier one has not ended.
+    /// A write counts although an earlier one is still in flight.
     CountsWritesOutOfOrder,
     /// Two writes to the same block are in flight.
     SharesBlocksBetweenWrites,
@@ -65,13 +65,13 @@ pub enum Bug {
     TakesDamageForATornTail,
     /// What follows a torn tail stays on the disk.
     LeavesTornTails,
-    /// The last message of a queue is missing in the index file.
+    /// The last message of a queue is missing from the index file.
     LosesTheLastIndexEntry,
     /// An index file is written before its segment is durable.
     IndexesUnsyncedSegments,
     /// A damaged snapshot is used.
     SkipsSnapshotChecksums,
-    /// Retention deletes what the next start needs.
+    /// Retention deletes segments that the next start needs.
     DeletesWhatRecoveryNeeds,
 }
 
@@ -88,12 +88,12 @@ mod chosen {
         static PLANTED: Cell<Option<Bug>> = const { Cell::new(None) };
     }
 
-    /// Whether the code of this thread has this bug.
+    /// Whether this thread has this bug.
     pub fn is(bug: Bug) -> bool {
         PLANTED.get() == Some(bug)
     }
 
-    /// Calls `f` with the bug in the code of this thread. It is removed when `f` returns or panics.
+    /// Calls `f` with the bug planted in this thread. It is removed when `f` returns or panics.
     pub fn with<T>(bug: Bug, f: impl FnOnce() -> T) -> T {
         struct Remove;
         impl Drop for Remove {

@@ -6,11 +6,10 @@
 //!                          └── more have arrived, or did not fit ◀┘
 //! ```
 //!
-//! All of it is derived: forgetting it costs another scan of a bucket. No I/O: where the index must
-//! load a page first, [`Step::Load`] says so.
+//! All of it is derived state: losing it costs another scan of a bucket. It does no I/O: if the
+//! index must load a page first, the step is [`Step::Load`].
 //!
-//! New messages get a key that is above all that have been taken
-//! (`Delivery::due_ms`).
+//! New messages get keys above all that have been taken (`Delivery::due_ms`).
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -27,16 +26,16 @@ const SCAN_COUNT: usize = 1_024;
 /// Bits of a queue offset in a packed key; the rest is the millisecond in the bucket.
 const OFFSET_BITS: u32 = 48;
 
-/// What a step has found.
+/// The result of a step.
 #[derive(Debug)]
 pub enum Step {
-    /// A message is due. It is not found again.
+    /// A message is due. It is not returned again.
     Due(Key, Located),
-    /// Some progress; call again.
+    /// There was some progress; call again.
     Scanned,
     /// Load this page of the index, then call again.
     Load(IndexPage),
-    /// Nothing is due before.
+    /// Nothing is due before this time, ms.
     Later(u64),
     /// Nothing is pending.
     Empty,
@@ -44,7 +43,7 @@ pub enum Step {
 
 #[derive(Debug)]
 pub struct Agenda {
-    /// Buckets below have been taken completely.
+    /// Buckets below this one have been taken completely.
     from: Option<Bucket>,
     current: Option<Current>,
     /// The last message that was taken.
@@ -71,7 +70,7 @@ struct Current {
 }
 
 impl Agenda {
-    /// One step, with messages due by `now_ms`.
+    /// Takes one step, in which messages are due by `now_ms`.
     pub fn step(&mut self, delays: &Delays, index: &Index, now_ms: u64) -> Step {
         let Some(current) = &mut self.current else {
             return self.begin_bucket(delays, index, now_ms);
@@ -182,7 +181,7 @@ impl Current {
         let key = Key { due_ms, offset };
         match found {
             Some(located) if delays.is_pending(key, &located) => Step::Due(key, located),
-            // Carried forward, or lost to damage, since it was scanned.
+            // Carried forward, or lost to damage, since the scan.
             _ => Step::Scanned,
         }
     }

@@ -1,7 +1,7 @@
 //! The ages of segments, in snapshots.
 //!
 //! ```text
-//!   AGES       AgesHead, then what storage knows of segments: rows of its own       in snapshots only
+//!   AGES       AgesHead, then rows of storage, which describe segments       in snapshots only
 //! ```
 
 use zerocopy::{FromBytes, IntoBytes};

@@ -1,17 +1,17 @@
-//! Keeps delayed messages for longer than retention keeps the log: what is pending in a segment that
-//! would be deleted is stored again at the end of the log.
+//! Keeps delayed messages for longer than retention keeps the log: before retention deletes a
+//! segment, the messages that are still pending in it are stored again at the end of the log.
 //!
 //! ```text
-//!   a segment is to go ─▶ nothing pending in it ──────────────────────────────▶ it may go
-//!                     └─▶ read it ─▶ append copies, and up to where, in slices ─▶ committed ─▶ it may go
+//!   a segment expires ─┬─ nothing pending in it ────────────────────────────▶ delete it
+//!                      └─ read it ─▶ append copies, in slices ─▶ committed ─▶ delete it
 //! ```
 //!
-//! An entry carries copies and the fact that everything before a place of the log is pending no
-//! longer, so each message is pending in exactly one place, whenever the power fails.
+//! An entry carries copies, together with the fact that nothing before some log offset is pending
+//! any more. So each message is pending at exactly one position, whenever the power fails.
 //!
-//! Copying pays only if it frees more than it writes. So it waits until what is to go is twice as
-//! large as all that is pending. The log then takes at most what retention allows, twice what is
-//! pending, and a segment.
+//! Copying pays only if it frees more than it writes. So it waits until the expired segments are
+//! twice as large as everything that is pending. The log then takes at most what retention allows,
+//! twice what is pending, and one segment.
 
 use std::mem::size_of;
 use std::ops::Range;
@@ -28,14 +28,14 @@ use crate::model::{LogOffset, Now, QueueOffset};
 use crate::storage::disk::{Disk, DiskError};
 use crate::storage::{AppendError, QueueKey, ReadError, SpaceClass};
 
-/// Bytes of records read before they are appended, unless a single one is larger.
+/// Maximum bytes of records read before they are appended, unless a single one is larger.
 const BATCH_BYTES_MAX: usize = 1 << 20;
-/// Bytes of records in one entry, unless a single one is larger.
+/// Maximum bytes of records in one entry, unless a single one is larger.
 const SLICE_BYTES_MAX: usize = 128 << 10;
-/// What a copy needs in an entry beyond its record.
+/// Maximum bytes that a copy takes in an entry besides its record.
 const OVERHEAD_MAX: usize = 256;
 
-/// A pending message of a segment that is to go.
+/// A pending message of an expired segment.
 struct Found {
     key: Key,
     /// Where its record ends.
@@ -44,14 +44,14 @@ struct Found {
 }
 
 impl<D: Disk> Broker<D> {
-    /// Lets retention delete the segments in which nothing is pending, after storing again what is
-    /// pending in those that it does not keep any more.
+    /// Stores the pending messages of expired segments again, then lets retention delete the
+    /// segments in which nothing is pending.
     pub(super) async fn carry_forward(&self, now: Now) -> Result<(), DiskError> {
         if self.state.borrow().durable.delays.is_unused() {
             self.store.free_to(LogOffset(u64::MAX));
             return Ok(());
         }
-        // Nothing goes unless all of this succeeds.
+        // Nothing may be deleted unless all of this succeeds.
         self.store.free_to(LogOffset(0));
         self.store.note_time(now);
         let expired = self.store.expired(now);
@@ -82,13 +82,13 @@ impl<D: Disk> Broker<D> {
             Bucket::of(delays.cursor().due_ms).queue()
         };
         match self.store.has_queues_from(segment.start, first).await {
-            // The index cannot answer, so the segment is read.
+            // The index is damaged, so the segment is read.
             Err(ReadError::Damaged(_)) => Ok(true),
             read => unless_gone(read, false),
         }
     }
 
-    /// Stores what is pending in a segment again. False if there is no room for it.
+    /// Stores the pending messages of a segment again. Returns false if there is no room for them.
     async fn carry(&self, segment: &Range<LogOffset>, now: Now) -> Result<bool, DiskError> {
         let mut at = segment.start.max(self.state.borrow().durable.delays.carried_to());
         while at < segment.end {
@@ -106,7 +106,7 @@ impl<D: Disk> Broker<D> {
             let mut rest = &found[..];
             while !rest.is_empty() {
                 let (slice, behind) = rest.split_at(slice_count(rest, self.slice_bytes_max()));
-                // What follows the slice in the segment is still pending there.
+                // The messages after the slice are still pending in the segment.
                 let carried_to = slice.last().expect("a slice is not empty").end;
                 let size = slice.iter().map(|found| found.record.len() + OVERHEAD_MAX).sum();
                 let append = || self.append_copies(slice, carried_to, now);
@@ -138,7 +138,7 @@ impl<D: Disk> Broker<D> {
     ) -> Result<LogOffset, AppendError> {
         let copies = {
             let state = self.state.borrow();
-            // Others have been delivered since they were found.
+            // The others have been delivered since they were found.
             let cursor = state.durable.delays.cursor();
             let pending = slice.iter().filter(|found| found.key >= cursor);
             self.store.with_index(|index| {
@@ -181,7 +181,7 @@ impl Copies {
             facts.push(DELAYED, 0, |out| {
                 out.extend_from_slice(delays.head(moved, reading).as_bytes());
                 for Found { key, record, .. } in found {
-                    // As for new messages: above all that are planned to be delivered.
+                    // As for new messages: above all keys that are planned for delivery.
                     let due_ms = state.delivery.due_ms_from(key.due_ms);
                     let queue = Bucket::of(due_ms).queue();
                     let offset = offsets.entry(queue).or_insert_with(|| next(queue));
@@ -229,7 +229,7 @@ fn find_pending(delays: &Delays, fact: &Fact<'_>, found: &mut Vec<Found>) -> usi
     bytes
 }
 
-/// How many of `found`, at least one, go into one entry.
+/// How many of `found` fit in one entry; at least one.
 fn slice_count(found: &[Found], bytes_max: usize) -> usize {
     let mut bytes = 0;
     let fits = |found: &&Found| {
@@ -239,7 +239,8 @@ fn slice_count(found: &[Found], bytes_max: usize) -> usize {
     found.iter().take_while(fits).count().max(1)
 }
 
-/// A segment that has gone meanwhile, or a part of it that is damaged, has nothing more to carry.
+/// Maps a deleted segment, or a damaged part of one, to `otherwise`: there is nothing left to
+/// carry.
 fn unless_gone<T>(read: Result<T, ReadError>, otherwise: T) -> Result<T, DiskError> {
     match read {
         Ok(read) => Ok(read),

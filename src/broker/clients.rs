@@ -7,8 +7,8 @@
 //! ```
 //!
 //! Invariants: a call ends exactly once, by whichever of the three comes first. The queue of
-//! requests to send and the number of calls in flight are bounded; beyond the bound, a call is
-//! refused, and a notification is left to the client's own timer.
+//! requests to send and the number of calls in flight are bounded; at the bound, a call is refused
+//! and a notification is dropped, since clients also check on a timer.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -106,7 +106,7 @@ impl Clients {
         }
     }
 
-    /// The result of a call; can be taken once.
+    /// Takes the result of a call, which is available once.
     fn take_ended(&mut self, id: CallId) -> Option<Result<ClientReply, CallError>> {
         let how = self.calls.get_mut(&id)?.ended.take()?;
         self.calls.remove(&id);
@@ -157,7 +157,7 @@ impl<D: Disk> Broker<D> {
         self.begin_call(connection, request, until)?.reply().await
     }
 
-    /// The same in two steps, for calls to several clients at once.
+    /// Begins a call without waiting for it, so that calls to several clients run concurrently.
     pub(super) fn begin_call(
         &self,
         connection: u64,
@@ -172,7 +172,7 @@ impl<D: Disk> Broker<D> {
         Ok(PendingCall { broker: self, id })
     }
 
-    /// The client has answered or refused a call. Ignored if the call has already ended.
+    /// Ends a call that the client has answered or refused. Ignored if the call has already ended.
     pub fn reply_arrived(&self, call: CallId, reply: Result<ClientReply, CallError>) {
         let state = &mut *self.state.borrow_mut();
         state.clients.end_call(call, reply, &mut state.deadlines);

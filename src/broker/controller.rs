@@ -33,7 +33,7 @@ impl<D: Disk> Broker<D> {
     async fn elect(&self, replica: Option<u64>) -> Result<Reply, Refusal> {
         let mut view = self.view(ControllerAnswer::Elected)?;
         let set: &mut ReplicaSet = view.set.as_mut().expect("it has replicas");
-        // As an election would, if none is named: another one than the leader.
+        // If none is named, as in an election: any voter except the leader.
         let other = || set.voters().into_iter().find(|id| *id != set.id);
         let to = replica.or_else(other).unwrap_or(set.id);
         let is_moved = to != set.id;
@@ -43,7 +43,8 @@ impl<D: Disk> Broker<D> {
         Ok(Reply::Controller(ControllerAnswer::Elected, Box::new(view)))
     }
 
-    /// A shard without replicas is a master that has no slaves, and has no controller.
+    /// The reply's content. A shard without replicas is shown as a master without slaves, and has
+    /// no controller.
     fn view(&self, answer: ControllerAnswer) -> Result<ControllerView, Refusal> {
         let set = self.replicas();
         if set.is_none() && answer != ControllerAnswer::HaStatus {

@@ -1,9 +1,9 @@
-//! Cuts off the end of the shard's running log, or replaces it by a copy of another replica's.
-//! Afterwards the broker's state is as if the cut entries had never been there, or is that of the
-//! copy.
+//! Cuts off the end of the shard's log while it runs, or replaces the log by a copy of another
+//! replica's. Afterwards the broker's state is as if the cut entries had never existed, or is that
+//! of the copy.
 //!
 //! State that belongs to connections is kept: clients, members of groups, calls. Held pulls are
-//! tried again. Consume offsets that were not in the log yet are lost, as after a crash.
+//! retried. Consume offsets that were not in the log yet are lost, as after a crash.
 
 use super::held::PullTask;
 use super::open::{OpenError, Restored, restore};
@@ -12,7 +12,7 @@ use crate::model::{LogOffset, Now, Refusal, Timestamp};
 use crate::storage::disk::Disk;
 use crate::storage::{CutError as StoreCutError, LogCopy, Opening};
 
-/// Why the log was not cut. Unless it is fenced now, nothing has changed.
+/// Why the log was not cut. Unless it is now fenced, nothing has changed.
 #[derive(Debug, thiserror::Error)]
 pub enum CutError {
     #[error(transparent)]
@@ -25,22 +25,22 @@ pub enum CutError {
 
 impl<D: Disk> Broker<D> {
     /// Cuts off all entries after the one with this ordinal. Returns the pulls that this releases.
-    /// Refused if any of these entries is committed. Afterwards, pass the changes to NameServers
-    /// ([`take_topic_changes`](Self::take_topic_changes)). Replies that wait for a cut entry become
-    /// [`Refusal::OutcomeUnknown`].
+    /// Refused if any of these entries is committed. Afterwards, pass the topic changes to
+    /// NameServers ([`take_topic_changes`](Self::take_topic_changes)). Replies that wait for a cut
+    /// entry become [`Refusal::OutcomeUnknown`].
     pub async fn cut_to(&self, ordinal: u64, now: Timestamp) -> Result<Vec<Released>, CutError> {
         self.continue_from(self.store.cut_to(ordinal).await?, now).await
     }
 
-    /// Replaces the log by a copy of another replica's, which has arrived completely, and the state
-    /// by that of the copy. Returns the pulls that this releases.
+    /// Replaces the log by a complete copy of another replica's, and the state by that of the copy.
+    /// Returns the pulls that this releases.
     pub async fn take_over(&self, copy: &LogCopy, now: Now) -> Result<Vec<Released>, CutError> {
         let released = self.continue_from(self.store.take_over(copy).await?, now.wall).await?;
         self.store.note_time(now);
         Ok(released)
     }
 
-    /// The same for everything from `offset` on.
+    /// Like [`cut_to`](Self::cut_to), but cuts off everything from `offset` on.
     pub async fn cut_at(
         &self,
         offset: LogOffset,
@@ -69,7 +69,7 @@ impl<D: Disk> Broker<D> {
 }
 
 impl State {
-    /// Returns the pulls to try again, and the outcomes of those whose topic is gone.
+    /// Returns the pulls to retry, and the outcomes of those whose topic is gone.
     fn take_over<D: Disk>(
         &mut self,
         restored: Restored<D>,

@@ -16,7 +16,7 @@ pub enum Due {
     ForgetClients,
     /// Sweep the groups after this one, or from the beginning if there is none.
     Sweep(Option<GroupName>),
-    /// The same for queue locks.
+    /// Like `Sweep`, for queue locks.
     SweepLocks(Option<GroupName>),
 }
 

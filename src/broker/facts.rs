@@ -38,7 +38,7 @@ pub const OFFSETS: EntryKind = EntryKind(5);
 pub const QUEUES: EntryKind = EntryKind(6);
 /// The ages of segments ([`ages`](super::ages)); only in snapshots.
 pub const AGES: EntryKind = EntryKind(7);
-/// Which delayed messages are pending no longer ([`delays`](super::delays)).
+/// Which delayed messages are no longer pending ([`delays`](super::delays)).
 pub const DELAYS: EntryKind = EntryKind(8);
 /// Delayed messages ([`delays`](super::delays)).
 pub const DELAYED: EntryKind = EntryKind(9);
@@ -73,7 +73,7 @@ const _: () = {
     assert!(offset_of!(FactHead, kind) == 8);
 };
 
-/// A fact that cannot be decoded although its checksum is right, so a newer version wrote it.
+/// A fact that cannot be decoded although its checksum is correct, so a newer version wrote it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("cannot decode {what}: {why}; was it written by a newer version?")]
 pub struct FactError {
@@ -185,7 +185,7 @@ impl Facts {
         self.count == 0
     }
 
-    /// Whether a slice of a snapshot is large enough.
+    /// Whether these facts are enough for a slice of a snapshot.
     pub fn fill_a_slice(&self) -> bool {
         self.size() >= SLICE_SIZE
     }
@@ -195,7 +195,7 @@ impl Facts {
         self.bytes.len()
     }
 
-    /// The bytes so far, to fill in what is known only when they are appended.
+    /// The bytes so far, for filling in what is known only at the append.
     pub fn bytes_mut(&mut self) -> &mut [u8] {
         &mut self.bytes
     }
@@ -281,7 +281,7 @@ mod tests {
             let expected: &[bool] = match (cut, whole_first) {
                 (0, _) => &[],
                 (_, false) => &[false],
-                // At the end of the first one's padding, or before.
+                // At or before the end of the first one's padding.
                 (..=24, true) => &[true],
                 (_, true) => &[true, false],
             };

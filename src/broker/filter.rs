@@ -1,7 +1,7 @@
 //! Filters messages by the hash of their tag.
 //!
 //! The shard compares only hashes; the client then compares the tags (remoting reference, 5.5). So
-//! a false match is harmless, and a missed match is not.
+//! a false match is harmless, but a missed match is not.
 
 use smallvec::SmallVec;
 

@@ -1,22 +1,22 @@
-//! Waits whose target is gone. If a change of its topic removes a queue, pulls held on it are
-//! refused as soon as that change is committed, not at their deadlines; so are waiting commits of
-//! offsets there.
+//! Ends waits whose queue is gone. If a topic change removes a queue, pulls held on it are refused
+//! as soon as the change is committed, not at their deadlines; so are offset commits that wait
+//! there.
 
 use super::{Answer, Broker, Outcome, Released, State};
 use crate::model::{LogOffset, Refusal, TopicName};
 use crate::storage::QueueKey;
 use crate::storage::disk::Disk;
 
-/// A held pull that ends with a change of its topic.
+/// A held pull that a change of its topic ends.
 #[derive(Debug)]
 pub struct Ended {
-    /// The change is committed at this mark.
+    /// The change is committed once the log is, up to here.
     mark: LogOffset,
     released: Released,
 }
 
 impl<D: Disk> Broker<D> {
-    /// The pulls ended by changes that are committed now.
+    /// Takes the pulls ended by changes that are now committed.
     pub(super) fn take_ended(&self) -> Vec<Released> {
         let (committed, is_fenced) = (self.store.committed(), self.store.is_fenced());
         let ended = &mut self.state.borrow_mut().ended;
@@ -26,7 +26,8 @@ impl<D: Disk> Broker<D> {
 }
 
 impl State {
-    /// Topic `number`, which was called `name`, was changed by the entry that ends at `mark`.
+    /// Ends pulls on queues that are gone: topic `number`, which was called `name`, was changed by
+    /// the entry that ends at `mark`.
     pub(super) fn end_holds(&mut self, name: &TopicName, number: u32, mark: LogOffset) {
         for queue in self.held.queues_of(number) {
             let found = self.durable.topics.find(name);
@@ -43,7 +44,7 @@ impl State {
         }
     }
 
-    /// Whether a topic of this name still offers the queue, under the same number.
+    /// Checks that a topic of this name still offers the queue, under the same number.
     pub(super) fn check_still_there(
         &self,
         name: &TopicName,

@@ -4,8 +4,8 @@
 //! topic; [`group_requests`](super::group_requests) keeps the two consistent.
 //!
 //! ```text
-//!   GROUP   GroupSet, the group's name         a group is configured like this
-//!           GroupRemoved, the group's name     it is not there
+//!   GROUP   GroupSet, the group's name         the group has this configuration
+//!           GroupRemoved, the group's name     the group does not exist
 //! ```
 //!
 //! Invariant: `restricted` counts the groups that are not [unrestricted](GroupConfig::is_unrestricted).
@@ -87,13 +87,13 @@ impl GroupConfigs {
         self.groups.values()
     }
 
-    /// The configuration of `group`; the default one if it has none.
+    /// The configuration of `group`; the default if it has none.
     pub fn of(&self, group: &GroupName) -> GroupConfig {
         self.find(group).cloned().unwrap_or_else(|| GroupConfig::new(group.detached()))
     }
 
-    /// Refuses pulls of groups that may not consume (remoting reference, 5.3). Costs nothing while there
-    /// are none.
+    /// Refuses pulls of groups that may not consume (remoting reference, 5.3). Costs nothing while
+    /// no group is restricted.
     pub fn check_pull(&self, group: Option<&GroupName>) -> Result<(), Refusal> {
         match (self.restricted, group) {
             (0, _) | (_, None) => Ok(()),
@@ -106,7 +106,7 @@ impl GroupConfigs {
         }
     }
 
-    /// Refuses to consume by broadcasting where the group may not.
+    /// Refuses broadcasting consumption to a group that may not use it.
     pub fn check_broadcast(&self, group: &GroupName) -> Result<(), Refusal> {
         match self.find(group) {
             Some(config) if !config.may_broadcast => Err(Refusal::NotBroadcast(group.detached())),

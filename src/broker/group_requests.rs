@@ -1,8 +1,9 @@
 //! The life of consumer groups: created by their first member or an operator, configured, deleted (remoting
 //! reference, 3.12, 5.8, 5.23). A group's configuration and its retry topic change in one entry.
 //!
-//! The retry topic is written to as many queues as the group is configured with, and offers every queue that
-//! it ever had, so messages in queues that are no longer written to are consumed all the same.
+//! The retry topic is written to as many queues as the group's configuration says, and can be read
+//! from every queue that it ever had, so messages in queues that are no longer written to are still
+//! consumed.
 
 use std::collections::BTreeMap;
 
@@ -18,8 +19,8 @@ use crate::model::{
 use crate::storage::disk::Disk;
 
 impl<D: Disk> Broker<D> {
-    /// Groups that a request implies and that lack a configuration or a retry topic here. Whoever executes
-    /// the request creates them on all shards.
+    /// Groups that a request implies and that lack a configuration or a retry topic here. The
+    /// caller that executes the request creates them on all shards.
     pub fn missing_groups(&self, request: &Request) -> Vec<GroupName> {
         match request {
             Request::Heartbeat(heartbeat) => self.missing(heartbeat.joined_groups()),
@@ -28,7 +29,7 @@ impl<D: Disk> Broker<D> {
         }
     }
 
-    /// A copy that does not lead creates no groups; its leader does.
+    /// A replica that does not lead creates no groups; the leader does.
     fn missing<'a>(&self, groups: impl Iterator<Item = &'a GroupName>) -> Vec<GroupName> {
         if !self.leads() {
             return Vec::new();
@@ -37,7 +38,8 @@ impl<D: Disk> Broker<D> {
         groups.filter(|group| !is_complete(durable, group)).map(GroupName::detached).collect()
     }
 
-    /// Creates what is missing of `groups`. What does not fit is refused after the rest has been created.
+    /// Creates what is missing for `groups`. What does not fit is refused after the rest has been
+    /// created.
     pub(super) async fn create_groups(
         &self,
         groups: impl Iterator<Item = &GroupName>,
@@ -58,7 +60,8 @@ impl<D: Disk> Broker<D> {
         refused.map(|()| Reply::Done)
     }
 
-    /// Creates or changes groups, all or none. Of several configurations of one group the last one counts.
+    /// Creates or changes groups, all or none. Of several configurations of one group, the last one
+    /// counts.
     pub(super) async fn update_groups(
         &self,
         configs: &[GroupConfig],
@@ -143,19 +146,19 @@ impl<'a> Setting<'a> {
         Self { durable, facts: Facts::default(), group_count: 0, topic_count: 0 }
     }
 
-    /// Creates what is missing of a group. No two calls may be about the same group.
+    /// Creates what is missing for a group. No two calls may concern the same group.
     fn create(&mut self, group: &GroupName, now: Timestamp) -> Result<(), Refusal> {
         let config = self.durable.groups.of(group);
         let has_topic = self.durable.topics.number(&TopicName::retry_of(group)).is_some();
         self.add(&config, !has_topic, now)
     }
 
-    /// Creates a group or changes it. No two calls may be about the same group.
+    /// Creates a group or changes it. No two calls may concern the same group.
     fn set(&mut self, config: &GroupConfig, now: Timestamp) -> Result<(), Refusal> {
         self.add(config, true, now)
     }
 
-    /// Adds nothing if it is refused.
+    /// Adds nothing if this is refused.
     fn add(
         &mut self,
         config: &GroupConfig,
@@ -183,7 +186,8 @@ impl<'a> Setting<'a> {
     }
 }
 
-/// The number and the configuration that a group's retry topic needs; `None` if it is as needed.
+/// The number and the configuration that a group's retry topic needs; `None` if it has them
+/// already.
 fn retry_topic(
     durable: &Durable,
     config: &GroupConfig,
@@ -195,7 +199,7 @@ fn retry_topic(
     let (number, needed) = match durable.topics.find(&needed.name) {
         Err(_) => (durable.topics.next_number(), needed),
         Ok((number, known)) => {
-            // Also the queues that were offered and are no longer written to.
+            // Including queues that were offered before and are no longer written to.
             let read_queue_count = known.config.queue_count().max(needed.read_queue_count);
             let write_queue_count = needed.write_queue_count;
             (number, TopicConfig { read_queue_count, write_queue_count, ..known.config.clone() })

@@ -1,7 +1,8 @@
 //! Connected producers and consumers by group, and the subscriptions of consumer groups.
 //!
-//! Learned from heartbeats, and removed when the connection closes or no heartbeat arrives for
-//! [`CLIENT_LEASE_MS`] (remoting reference, 5.23). Nothing here is durable: clients send it again.
+//! They are learned from heartbeats, and removed when the connection closes or no heartbeat arrives
+//! for [`CLIENT_LEASE_MS`] (remoting reference, 5.23). Nothing here is durable: clients send it
+//! again.
 //!
 //! A process has one membership: a consumer that is connected to any of its shards is a member of its groups
 //! on all of them. Each shard reports its own connected clients to the others
@@ -12,9 +13,9 @@
 //!        └──▶ ledger (totals, what each connection holds)
 //! ```
 //!
-//! Invariants: no group is without members, and no member without a connection to this or another shard.
-//! The ledger counts what the groups hold and which members belong to which connection. Names are at most
-//! 255 bytes, so the counts also bound the memory: about 200 MB at the limits.
+//! Invariants: every group has a member, and every member a connection to this or another shard.
+//! The ledger counts what the groups hold and knows which members belong to which connection. Names
+//! are at most 255 bytes, so the counts also bound the memory: about 200 MB at the limits.
 
 mod group;
 mod ledger;
@@ -42,7 +43,7 @@ pub const GROUPS_MAX: usize = 20_000;
 /// Maximum number of members of a group. Their ids are sent in one reply, which must fit in a
 /// frame.
 const GROUP_MEMBERS_MAX: usize = 10_000;
-/// Maximum number of notes kept until they are taken.
+/// Maximum number of [`Note`]s kept until they are taken.
 const NOTES_MAX: usize = 16;
 
 /// The producer group of every Java client.
@@ -64,7 +65,7 @@ pub struct Groups {
     /// Consumer groups whose members or topics have changed since the last call of
     /// [`Groups::take_changed`].
     changed: BTreeSet<GroupName>,
-    /// The member list that was asked for last. When the members of a group change, all of them ask for it.
+    /// The member list requested last. When the members of a group change, all of them request it.
     listed: Option<(GroupName, Arc<MemberList>)>,
     notes: Vec<Note>,
 }
@@ -76,10 +77,10 @@ struct RemoteClient {
     groups: BTreeSet<GroupName>,
 }
 
-/// Something that an operator should know.
+/// An observation for the operator.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Note {
-    /// Two members of a group subscribe to different topics or tags; this is a topic of the first one.
+    /// Two members of a group subscribe to different topics or tags; `topic` is one of the first.
     Differ { group: GroupName, members: [ClientId; 2], topic: TopicName },
     /// Two processes use one client id.
     Shared { client: ClientId, peers: Vec<Peer> },
@@ -197,9 +198,9 @@ impl Groups {
         std::mem::take(&mut self.notes)
     }
 
-    /// Ends the memberships of a client that unregisters over `connection`, or at another shard of this
-    /// process if there is none. Returns whether that holds for the whole process: not if a second process
-    /// uses the client id here.
+    /// Ends the memberships of a client that unregisters over `connection`, or at another shard of
+    /// this process if that is `None`. Returns whether the client is gone from all shards: false if
+    /// a second process uses the client id here.
     pub fn unregister(
         &mut self,
         client: &ClientId,
@@ -218,7 +219,7 @@ impl Groups {
                 self.forget_elsewhere(&membership);
             } else if role == Role::Consumer {
                 is_gone = false;
-                // Another shard may just have forgotten that it is here.
+                // Another shard may have just forgotten that the client is connected here.
                 self.unreported.insert(client.clone());
             }
             ending.into_iter().for_each(|connection| self.leave(&membership, connection));
@@ -261,7 +262,7 @@ impl Groups {
         }
     }
 
-    /// A member no longer uses a connection; without any it leaves the group.
+    /// Removes a connection of a member; without any, the member leaves the group.
     fn leave(&mut self, membership: &Membership, connection: u64) {
         let Some(member) = self.member_mut(membership) else { return };
         if !member.drop_line(connection) {
@@ -282,7 +283,8 @@ impl Groups {
         self.settle(membership);
     }
 
-    /// Removes a member that is connected to no shard any more, and a group without members.
+    /// Removes a member that is no longer connected to any shard, and its group if that is now
+    /// empty.
     fn settle(&mut self, Membership { role, group: name, client }: &Membership) {
         let Self { consumers, producers, ledger, .. } = self;
         let table = match role {
@@ -304,7 +306,8 @@ impl Groups {
         }
     }
 
-    /// The members of a consumer group have changed; if none is left, nobody is notified.
+    /// Notes that the members of a consumer group have changed. If none is left, there is no one to
+    /// notify.
     fn note_members_changed(&mut self, group: &GroupName) {
         self.listed.take_if(|(listed, _)| listed == group);
         if self.has_members(group) {
@@ -321,8 +324,8 @@ impl Groups {
         self.changed.contains(group)
     }
 
-    /// Connections to notify of a change of a group. Members of a broadcasting group share nothing,
-    /// so none (remoting reference, 5.23).
+    /// Connections to notify of a change of a group. None if it is broadcasting, because its
+    /// members share nothing (remoting reference, 5.23).
     pub fn connections_to_notify(&self, group: &GroupName) -> BTreeSet<u64> {
         let group = self.consumers.groups.get(group).filter(|group| !group.is_broadcasting());
         let members = group.into_iter().flat_map(|group| group.members.values());
@@ -336,7 +339,7 @@ impl Groups {
         members.flat_map(|member| member.lines()).map(|line| line.connection).collect()
     }
 
-    /// Whether the group's last heartbeat said that it consumes by broadcasting.
+    /// Whether the group consumes by broadcasting, according to its last heartbeat.
     pub fn is_broadcasting(&self, group: &GroupName) -> bool {
         self.consumers.groups.get(group).is_some_and(Group::is_broadcasting)
     }
@@ -347,7 +350,7 @@ impl Groups {
 
     /// The connection of a client that is a producer.
     pub fn producer_connection(&self, client: &str) -> Option<u64> {
-        // Every Java client is in this group, so the others are rarely searched.
+        // Every Java client is in this group, so the other groups are rarely searched.
         let first = self.producers.groups.get(INNER_PRODUCER);
         let mut groups = first.into_iter().chain(self.producers.groups.values());
         groups.find_map(|group| Some(group.members.get(client)?.lines().last()?.connection))
@@ -396,7 +399,7 @@ impl Groups {
         groups.filter(|(_, group)| group.subscription(topic).is_some()).map(|(name, _)| name)
     }
 
-    /// The filter that a group's heartbeats gave for `topic`. On a refusal, stock clients send a
+    /// The filter for `topic` from a group's heartbeats. On a refusal, stock clients send a
     /// heartbeat and retry.
     pub fn filter(
         &self,
@@ -432,7 +435,7 @@ struct Beaten {
     /// The table's copy of the group's name.
     name: GroupName,
     is_new_member: bool,
-    /// The other shards do not know that it is connected like this.
+    /// The other shards do not know about this connection yet.
     is_unreported: bool,
 }
 

@@ -1,4 +1,4 @@
-//! Pulls that found no message and wait for one or for their deadline (remoting reference, 5.4).
+//! Pulls that found no message and wait for one, or for their deadline (remoting reference, 5.4).
 //!
 //! A held pull is in all three tables of [`Held`] and in the shard's deadlines, or in none of them.
 //! Removing it from each costs one look-up, however many others wait on its queue or connection, so
@@ -25,14 +25,14 @@ const HELD_PER_CONNECTION_MAX: usize = 16_384;
 pub struct PullTask {
     pub origin: Origin,
     pub queue: QueueKey,
-    /// The client's request.
+    /// The offset that the client requested.
     pub asked: QueueOffset,
     /// Where to continue the search: earlier messages were checked and did not match.
     pub from: QueueOffset,
     pub count_max: u32,
     pub bytes_max: u32,
     pub filter: TagFilter,
-    /// Its deadline; `None` once it must be answered.
+    /// Its deadline; `None` once it must be answered without waiting.
     pub hold_until: Option<Moment>,
 }
 
@@ -50,7 +50,7 @@ pub struct Held {
 }
 
 impl Held {
-    /// Why no further pull of `connection` can be held, if so.
+    /// The reason why no further pull of `connection` can be held, if there is one.
     pub fn why_full(&self, connection: u64) -> Option<&'static str> {
         let of_connection = self.by_connection.get(&connection).map_or(0, FxHashSet::len);
         if self.tasks.len() >= HELD_MAX {
@@ -81,7 +81,7 @@ impl Held {
         self.by_queue.keys().filter(|queue| queue.topic == topic).copied().collect()
     }
 
-    /// Removes all pulls of a queue, to be retried, the longest held first.
+    /// Removes all pulls of a queue, for retrying, the longest held first.
     pub fn take_queue<T>(
         &mut self,
         queue: QueueKey,
@@ -219,7 +219,7 @@ mod tests {
         assert!(held.by_queue.is_empty() && held.by_connection.is_empty());
     }
 
-    /// Neither the order of removal nor the number of waiting pulls may matter.
+    /// The cost must not depend on the order of removal or on the number of waiting pulls.
     #[test]
     fn removing_a_pull_costs_the_same_however_many_are_held() {
         const COUNT: u64 = 10_000;

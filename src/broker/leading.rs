@@ -1,10 +1,10 @@
-//! Whether this copy of the shard is the leader at this very moment, which every answer depends on
-//! that says what is newest: nothing new, the end of a queue, a group's offset.
+//! Whether this replica of the shard is the leader at this very moment. Every reply that reports
+//! what is newest depends on it: nothing new, the end of a queue, a group's offset.
 //!
-//! What such an answer says is read first, and the leader's lease is checked afterwards, in the same
-//! synchronous step. So the answer was true at some moment while its request was under way, even if
-//! the process is stopped before it has sent the answer. The other order could answer from before a
-//! stop of the process.
+//! The content of such a reply is read first, and the leader's lease is checked afterwards, in the
+//! same synchronous step. So the reply was true at some moment while its request was in flight,
+//! even if the process is suspended before it sends the reply. In the other order, the process
+//! could be suspended between check and read, and then report what is no longer the newest.
 
 use std::cell::{Cell, OnceCell};
 
@@ -16,26 +16,26 @@ use crate::storage::signal::Signal;
 
 /// How long a request waits until a new leader has its lease, ms.
 const WAIT_MAX_MS: u64 = 1_000;
-/// How long a leader without a lease holds pulls, ms. Their clients are then sent to another copy, which
-/// may have what they wait for.
+/// How long a leader without a lease holds pulls, ms. Their clients are then sent to another
+/// replica, which may have what they wait for.
 const HOLD_WITHOUT_LEASE_MS: u64 = 1_000;
 
-/// What a copy is at the moment.
+/// The role of a replica at the moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Standing {
-    /// It leads, nobody else can, and it knows of every message that was ever acknowledged.
+    /// It leads, no other replica can, and it knows every message that was ever acknowledged.
     Leads,
     /// It was elected, and either has no lease or has not committed an entry of its own yet.
     Elected,
     Follows,
 }
 
-/// Knows what this copy is. There is none for a shard without replicas.
+/// Knows the role of this replica. A shard without replicas has none.
 pub trait Leadership {
     /// Reads the clock.
     fn standing(&self) -> Standing;
 
-    /// The broker id from which a client of this copy should read next: 0 is the leader.
+    /// The broker id from which a client of this replica should read next: 0 is the leader.
     fn read_from(&self) -> u64;
 }
 
@@ -43,24 +43,25 @@ pub trait Leadership {
 #[derive(Default)]
 pub struct Leading {
     of: OnceCell<Box<dyn Leadership>>,
-    /// Since when it has been elected without a lease, or when its pulls were last ended for that.
+    /// Since when it has been elected without a lease, or when its pulls were last ended for that
+    /// reason.
     without_lease_since: Cell<Option<Moment>>,
-    /// This copy may have got its lease.
+    /// This replica may have got its lease.
     changed: Signal,
 }
 
 impl<D: Disk> Broker<D> {
-    /// From now on `leadership` says whether this copy leads. Called once.
+    /// From now on, `leadership` determines whether this replica leads. Called once.
     pub fn set_leadership(&self, leadership: Box<dyn Leadership>) {
         assert!(self.leading.of.set(leadership).is_ok(), "a shard has one leadership");
     }
 
-    /// The lease may have been renewed, or an entry committed.
+    /// To be called when the lease may have been renewed, or an entry committed.
     pub fn leadership_moved(&self) {
         self.leading.changed.notify();
     }
 
-    /// Ends all held pulls of a leader that has had no lease for a while. To be called every so often.
+    /// Ends all held pulls of a leader that has had no lease for a while. Call it periodically.
     pub fn end_holds_without_lease(&self, now: Moment) -> Vec<Released> {
         let without_lease_since = &self.leading.without_lease_since;
         let standing = self.leading.of.get().map(|of| of.standing());
@@ -81,7 +82,8 @@ impl<D: Disk> Broker<D> {
         held.iter().map(|task| self.end(task)).collect()
     }
 
-    /// Whether what this copy has committed is all there is. To be called after reading it.
+    /// Whether this replica has everything that is committed. To be called after reading what it
+    /// has.
     pub(super) fn is_newest(&self) -> bool {
         // A replica that has just started follows, and its leadership is not known yet.
         let Some(of) = self.leading.of.get() else { return self.leads() };
@@ -89,13 +91,13 @@ impl<D: Disk> Broker<D> {
         is_visible && of.standing() == Standing::Leads
     }
 
-    /// Where a client that has found nothing here should read next, as a broker id.
+    /// The broker id from which a client that has found nothing here should read next.
     pub(super) fn read_from(&self) -> u64 {
         self.leading.of.get().map_or(0, |of| of.read_from())
     }
 
-    /// Waits until this copy can say what is newest, if it has just been elected. Refused if another
-    /// copy leads.
+    /// If this replica has just been elected, waits until it may report what is newest. Refused if
+    /// another replica leads.
     pub(super) async fn becomes_newest(
         &self,
         request: &Request,
@@ -114,7 +116,7 @@ impl<D: Disk> Broker<D> {
         self.leading.changed.wait(look).await
     }
 
-    /// Checks an answer to such a request, after what it says was read.
+    /// Checks that the reply to such a request may be sent, after its content has been read.
     pub(super) fn check_newest(&self, request: &Request) -> Result<(), Refusal> {
         match request.reads_newest() && !self.is_newest() {
             true => Err(Refusal::NotLeader { shard: self.config.shard.0 }),

@@ -1,4 +1,4 @@
-//! Requests of orderly consumers to lock queues and to give them up (remoting reference, 5.14).
+//! Requests of orderly consumers to lock and unlock queues (remoting reference, 5.14).
 
 use super::Broker;
 use super::locks::{Asker, Claim, LOCKS_MAX};
@@ -8,12 +8,13 @@ use crate::model::{ClientId, GroupName, Refusal, Reply};
 use crate::storage::QueueKey;
 use crate::storage::disk::Disk;
 
-/// Maximum number of locks that are released at a time.
+/// Maximum number of locks released in one entry.
 const RELEASED_AT_A_TIME: usize = 10_000;
 
 impl<D: Disk> Broker<D> {
-    /// Makes a client the owner of the queues that no other client owns, and renews those that it
-    /// owns. The reply lists both, once they are committed. Queues that do not exist are not granted.
+    /// Makes a client the owner of the queues that no other client owns, and renews the locks that
+    /// it has. The reply lists both, once they are committed. Queues that do not exist are not
+    /// granted.
     pub(super) async fn lock_queues(
         &self,
         request: &LockQueues,
@@ -83,7 +84,7 @@ impl<D: Disk> Broker<D> {
         Ok(())
     }
 
-    /// Those of `queues` that this shard has.
+    /// The queues in `queues` that exist on this shard.
     fn queues_here(&self, queues: &[BrokerQueue]) -> (Vec<BrokerQueue>, Vec<QueueKey>) {
         let is_here = |name: &str| name.is_empty() || *name == *self.config.broker_name;
         let queues = queues.iter().filter(|queue| is_here(&queue.broker_name));

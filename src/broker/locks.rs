@@ -8,14 +8,14 @@
 //! ```
 //!
 //! A client believes that it owns a queue until 30 s after its last successful lock request. A change
-//! of owner is a fact; a renewal only sets [`Row::renewed_at`]. Which locks were renewed before a start
-//! is unknown, so every lock counts as renewed at the start: no queue is granted that another client
-//! may still believe to own. For the same reason a closed connection releases nothing, unlike an
-//! explicit leave.
+//! of owner is a fact; a renewal only sets [`Row::renewed_at`]. After a restart it is unknown which
+//! locks were renewed, so every lock counts as renewed at the start: no queue is granted while
+//! another client may still believe that it owns it. For the same reason a closed connection
+//! releases nothing, unlike an explicit leave.
 //!
-//! Requests of one client can be executed in another order than it sent them: an unlock may wait for
-//! room in the log, or arrive on an older connection that is read later. [`Row::claim`] and
-//! [`Row::connection`] detect this, and the unlock is then ignored.
+//! Requests of one client can be executed in a different order than they were sent: an unlock may
+//! wait for room in the log, or arrive on an older connection that is read later. [`Row::claim`]
+//! and [`Row::connection`] detect this, and the unlock is then ignored.
 //!
 //! ```text
 //!   LOCKS     LockHead, group, padding, client, padding, LockRow, LockRow, …    as many heads as follow
@@ -37,8 +37,8 @@ use super::facts::{self, Fact, Facts, ITEMS_PER_SLICE, LOCKS};
 use crate::model::{ClientId, GroupName, Moment, QueueId};
 use crate::storage::QueueKey;
 
-/// A lock that has not been renewed for longer may be granted to another client, ms (remoting
-/// reference, 5.14). Clients renew every 20 s.
+/// A lock that has not been renewed for longer than this may be granted to another client, ms
+/// (remoting reference, 5.14). Clients renew every 20 s.
 pub const LOCK_LEASE_MS: u64 = 60_000;
 /// Maximum number of locked queues of all groups of a shard.
 pub const LOCKS_MAX: usize = 200_000;
@@ -78,14 +78,14 @@ pub struct Locks {
     claims: u64,
     /// No lock counts as renewed before this.
     started: Moment,
-    /// When the facts that are applied next were decided.
+    /// When the facts that are applied next were produced.
     now: Cell<Moment>,
 }
 
 #[derive(Clone, Debug)]
 struct Row {
     owner: ClientId,
-    /// Not durable, like all that follows.
+    /// Not durable, like the fields below.
     renewed_at: Moment,
     /// The newest connection on which the owner has locked the queue.
     connection: u64,
@@ -93,14 +93,14 @@ struct Row {
     claim: u64,
 }
 
-/// A client's ownership of a queue when it asked to give it up.
+/// A client's ownership of a queue at the time when it requested to release it.
 #[derive(Clone, Copy, Debug)]
 pub struct Claim {
     queue: QueueKey,
     claim: u64,
 }
 
-/// Who asks for locks.
+/// The sender of a lock or unlock request.
 #[derive(Clone, Copy, Debug)]
 pub struct Asker<'a> {
     pub group: &'a GroupName,
@@ -115,8 +115,8 @@ impl Locks {
         self.started = now;
     }
 
-    /// Continues after `before`, whose log was cut: locks that are back may have been renewed at any
-    /// time since.
+    /// Continues from `before`, whose log was cut: a lock that the cut has restored may have been
+    /// renewed at any time until then.
     pub fn succeed(&mut self, before: &Self) {
         self.start(before.started.max(before.now.get()));
     }
@@ -130,7 +130,7 @@ impl Locks {
         self.row(group, queue).is_some_and(|row| row.owner == *client)
     }
 
-    /// Whether a group owns any queue, so it consumes in order.
+    /// Whether a group owns any queue, which means that it consumes in order.
     pub fn has_owner(&self, group: &GroupName, now: Moment) -> bool {
         let rows = self.groups.get(group).into_iter().flat_map(|rows| rows.values());
         rows.into_iter().any(|row| !self.is_expired(row, now))
@@ -140,7 +140,7 @@ impl Locks {
         now.ms_since(row.renewed_at.max(self.started)) > LOCK_LEASE_MS
     }
 
-    /// Renews those of `queues` that `asker` owns.
+    /// Renews the locks of `asker` on `queues`.
     pub fn renew(&mut self, asker: Asker<'_>, queues: &[QueueKey], now: Moment) {
         let Some(rows) = self.groups.get_mut(asker.group) else { return };
         self.claims += 1;
@@ -154,8 +154,8 @@ impl Locks {
         }
     }
 
-    /// The facts that make `asker` the owner of those of `queues` that no other client may still
-    /// believe to own, as many as there is room for.
+    /// The facts that make `asker` the owner of `queues`, except those that another client may
+    /// still believe it owns; as many as fit.
     pub fn granted(&self, asker: Asker<'_>, queues: &[QueueKey], now: Moment) -> Facts {
         self.now.set(self.now.get().max(now));
         let mut new_count = 0;
@@ -175,8 +175,8 @@ impl Locks {
         self.count >= LOCKS_MAX
     }
 
-    /// Those of `queues`, or of all queues of the group, that `asker` owns and has not locked again on
-    /// a newer connection.
+    /// The claims of `asker` on `queues`, or on all queues of the group, except queues that it has
+    /// locked again on a newer connection.
     pub fn claims(&self, asker: Asker<'_>, queues: Option<&[QueueKey]>) -> Vec<Claim> {
         let Some(rows) = self.groups.get(asker.group) else { return Vec::new() };
         let is_owned = |row: &Row| row.owner == *asker.client && row.connection <= asker.connection;
@@ -191,7 +191,7 @@ impl Locks {
         }
     }
 
-    /// The facts that release what `client` has not locked again since.
+    /// The facts that release the queues in `claims` that `client` has not locked again since.
     pub fn released(&self, group: &GroupName, client: &ClientId, claims: &[Claim]) -> Facts {
         let is_same = |claim: &&Claim| {
             let row = self.row(group, claim.queue);
@@ -202,7 +202,7 @@ impl Locks {
         set(group, &ClientId::default(), &queues)
     }
 
-    /// Visits some of the groups after `after`: drops rows of deleted topics, and returns facts that
+    /// Visits some groups after `after`: drops rows of deleted topics, and returns facts that
     /// release expired locks.
     pub fn sweep(
         &mut self,
@@ -289,7 +289,7 @@ pub struct Swept {
     pub after: Option<GroupName>,
 }
 
-/// The facts that give queues of a group to `owner`; an empty id means nobody.
+/// The facts that make `owner` the owner of queues of a group; an empty id releases them.
 fn set(group: &GroupName, owner: &ClientId, queues: &[QueueKey]) -> Facts {
     let mut facts = Facts::default();
     add(&mut facts, group, owner, queues);
@@ -343,7 +343,7 @@ impl AllLocks {
         true
     }
 
-    /// The next queues in a row that one client of a group owns.
+    /// The next consecutive queues that one client of a group owns.
     fn next<'a>(&self, locks: &'a Locks) -> Option<(&'a GroupName, &'a ClientId, Vec<QueueKey>)> {
         let begin =
             self.after.as_ref().map_or(Bound::Unbounded, |(group, _)| Bound::Included(group));
@@ -397,7 +397,7 @@ mod tests {
             queues.map(|queue| locks.is_owner(&group, &client, queue)),
             [true, false, false]
         );
-        // The same when the queue has been free meanwhile.
+        // The same if the queue has been free in between.
         let granted = locks.granted(on(6), &queues, Moment(3));
         write(&mut locks, &granted);
         assert!(locks.released(&group, &client, &claims).is_empty());
@@ -422,7 +422,7 @@ mod tests {
         assert!(locks.is_full());
         let owned = |nth: usize, queue| locks.is_owner(&group, &clients[nth], queue);
         assert!(owned(1, queue(0)) && !owned(1, beyond[1]) && owned(0, most[0]));
-        // Expired ones change their owner all the same.
+        // Expired locks still change their owner.
         let late = locks.granted(by(1), &most[..1], Moment(LOCK_LEASE_MS + 1));
         assert!(!late.is_empty());
     }

@@ -9,7 +9,7 @@ use crate::storage::EntryKind;
 use crate::storage::disk::Disk;
 
 impl<D: Disk> Broker<D> {
-    /// The message whose record begins at `offset`, which comes from the client and may be
+    /// Returns the message whose record begins at `offset`, which comes from the client and may be
     /// arbitrary.
     pub(super) async fn message_at(
         &self,
@@ -21,7 +21,7 @@ impl<D: Disk> Broker<D> {
         Ok(Answer { reply: Ok(Reply::Message), chunks })
     }
 
-    /// The record itself. The caller has the permission to read the disk.
+    /// Returns the record alone. The caller holds the permission to read the disk.
     pub(super) async fn record_at(&self, offset: LogOffset) -> Result<Chunk, Refusal> {
         let entry = self.store.read_entry_at(offset).await;
         let entry = entry.map_err(|error| self.refuse_read(error))?;
@@ -34,7 +34,8 @@ impl<D: Disk> Broker<D> {
     }
 }
 
-/// Whether an entry may hold records of messages: delivered ones are among several facts.
+/// Whether an entry may contain message records. Those of delivered messages are in entries with
+/// several facts.
 fn holds_records(kind: EntryKind) -> bool {
     matches!(kind, MESSAGES | DELAYED | SEVERAL)
 }

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   MESSAGES   message records of one topic, one after the other      subject: the topic's number
-//!   QUEUES     what the index knows of queues: rows of its own         in snapshots only
+//!   QUEUES     rows of the index, which describe queues               in snapshots only
 //! ```
 
 use zerocopy::{FromBytes, IntoBytes};
@@ -13,12 +13,12 @@ use crate::model::record::{RecordView, tag_hash_of};
 use crate::model::{QueueId, QueueOffset};
 use crate::storage::{Index, Located, QueueKey, QueueRow, Replayed};
 
-/// The message at queue offset `offset` has been stored at `located`.
+/// Adds the message at queue offset `offset`, which has been stored at `located`, to the index.
 pub fn stored(index: &mut Index, queue: QueueKey, offset: QueueOffset, located: Located) {
     index.push(queue, offset, located);
 }
 
-/// Adds the records of an entry to the index, as when they were stored.
+/// Adds the records of an entry to the index, as storing them did.
 pub fn apply(index: &mut Index, fact: &Fact<'_>) -> Result<(), String> {
     records(fact, &mut |queue, offset, located| stored(index, queue, offset, located))
 }

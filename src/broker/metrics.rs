@@ -144,8 +144,8 @@ impl<D: Disk> Broker<D> {
     }
 }
 
-/// A sample as rows of names and values. A histogram gives a row for its count and one for each of
-/// several quantiles.
+/// A sample as rows of names and values. A histogram becomes a row for its count and one for each
+/// of several quantiles.
 pub fn rows(sample: Sample) -> Vec<(String, String)> {
     let Sample { about, labels, value } = sample;
     let mut name = about.name.to_owned();

@@ -2,20 +2,20 @@
 //! groups and their offsets. Generic over the disk; no socket, clock, runtime or encoding.
 //!
 //! ```text
-//!   handle(request, now) ─▶ Outcome::Now        the answer
-//!                           Outcome::Committed  the answer, once the log is committed up to a mark
-//!                           Outcome::NoRoom     nothing yet: the log takes no more at the moment
+//!   handle(request, now) ─▶ Outcome::Now        the reply
+//!                           Outcome::Committed  the reply, once the log is committed up to `mark`
+//!                           Outcome::NoRoom     nothing yet: the log has no room at the moment
 //!                           Outcome::Held       a pull that waits; see `advance` and `act`
 //!                           Outcome::Cold       a pull that must read the disk: await `pull_cold`
 //!                           Outcome::Operation  await `operate`
 //! ```
 //!
 //! Start reading at [`Broker::handle`]. `produce` and `pull` are the two main paths, and never
-//! wait; everything else is an [`operation`]. `leading` says whether a copy of a replicated shard knows
-//! what is newest. `state` is derived from the log and has the table of
-//! its parts: `topics`, `offsets`, `group_configs`, `locks`, `messages`, `delays`; `facts` is how
-//! changes are stored in the log. `groups` and `held` live as long as a connection. None of these does
-//! I/O. `upkeep` is the work driven by time.
+//! wait; everything else is an [`operation`]. `leading` determines whether a replica of the shard
+//! may report what is newest. `state` is derived from the log and has the table of its parts:
+//! `topics`, `offsets`, `group_configs`, `locks`, `messages`, `delays`; `facts` is how changes are
+//! stored in the log. `groups` and `held` live as long as a connection. None of these does I/O.
+//! `upkeep` is the time-driven work.
 //!
 //! Invariants:
 //! - Durable state changes only where facts are applied, and a fact is in the log before it is applied,
@@ -132,13 +132,14 @@ pub struct BrokerConfig {
     pub auto_create_topics: bool,
     /// When the process started, on both clocks.
     pub started: Now,
-    /// Offsets of groups that have been unused for longer are deleted, milliseconds.
+    /// Offsets of groups that have been unused for longer than this are deleted, milliseconds.
     pub offset_retention_ms: u64,
     /// The delay of each level, from level 1 on, milliseconds; at least one.
     pub delay_levels_ms: Vec<u64>,
     /// A message that is sent again within this time is stored once; 0: it is stored again.
     pub dedup_window_ms: u64,
-    /// Maximum rate at which replicas get what they lack of the old log, bytes per second; 0: no limit.
+    /// Maximum rate at which replicas get the old log that they are missing, bytes per second; 0:
+    /// no limit.
     pub catch_up_bytes_per_s: u64,
 }
 
@@ -198,14 +199,13 @@ impl<R> Answer<R> {
 #[derive(Debug)]
 pub enum Outcome<R = Reply> {
     Now(Answer<R>),
-    /// To be sent once [`Broker::committed`] has reached `mark`; becomes
+    /// The reply to send once [`Broker::committed`] has reached `mark`; becomes
     /// [`Refusal::OutcomeUnknown`] if the shard is fenced before that.
     Committed {
         mark: LogOffset,
         reply: R,
     },
-    /// Nothing was done, because there is no room for an append of `size` bytes. Retry when there
-    /// is.
+    /// Nothing was done, because the log has no room for `size` bytes. Retry when it has.
     NoRoom {
         size: usize,
     },
@@ -256,7 +256,7 @@ struct State {
     to_notify: BTreeSet<GroupName>,
     /// Clients whose invalid list elements have been logged.
     logged_skipped: BTreeSet<ClientId>,
-    /// Clients whose id two processes have, as has been logged.
+    /// Clients for which it has been logged that two processes use one client id.
     logged_shared: BTreeSet<ClientId>,
     /// Whether it has been logged that an offset could not be committed because the table is full.
     has_logged_full: Cell<bool>,
@@ -325,13 +325,13 @@ impl<D: Disk> Broker<D> {
         }
     }
 
-    /// The changes by this heartbeat that the other shards need.
+    /// The changes made by this heartbeat, for the other shards.
     pub fn take_presence(&self, heartbeat: &Heartbeat) -> Option<Presence> {
         let Heartbeat { client, consumers, .. } = heartbeat;
         self.state.borrow_mut().groups.take_presence(self.config.shard, client, consumers)
     }
 
-    /// The changes of all clients that the other shards need.
+    /// The changes of all clients, for the other shards.
     pub fn take_presences(&self) -> Vec<Presence> {
         self.state.borrow_mut().groups.take_presences(self.config.shard)
     }
@@ -377,7 +377,7 @@ impl<D: Disk> Broker<D> {
     }
 
     /// Appends facts as one entry and applies them: the only way in which requests change durable
-    /// state. Returns the mark at which they are committed.
+    /// state. Returns the end of the entry: the facts are committed once the log is, up to there.
     fn record(&self, facts: &Facts) -> Result<LogOffset, AppendError> {
         self.record_in(facts, SpaceClass::Reserved)
     }
@@ -410,7 +410,7 @@ impl<D: Disk> Broker<D> {
 }
 
 impl State {
-    /// Whether a group was ever heard of and not deleted since.
+    /// Whether a group is known: it has a configuration, offsets or members.
     fn knows_group(&self, group: &GroupName) -> bool {
         self.durable.groups.find(group).is_some()
             || self.durable.offsets.has(group)
@@ -450,8 +450,8 @@ impl State {
     }
 }
 
-/// Converts a disk fault: it is logged once with its cause, and becomes a refusal that the client
-/// can use.
+/// Converts a failed read into a refusal that the client can use; a disk fault is logged once with
+/// its cause.
 fn refuse_read(shard: ShardId, error: ReadError) -> Refusal {
     match error {
         ReadError::Damaged(offset) => Refusal::Damaged(offset),

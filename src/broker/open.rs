@@ -84,8 +84,8 @@ pub struct Restored<D: Disk> {
     pub recovery: RecoveryReport,
 }
 
-/// Restores the snapshot, then replays the log after it. A log that is cut is restored in the same
-/// way.
+/// Restores the snapshot, then replays the log after it. After a cut, the state is restored the
+/// same way.
 pub async fn restore<D: Disk>(
     mut opening: Opening<D>,
     dedup_window_ms: u64,
@@ -113,11 +113,11 @@ pub async fn restore<D: Disk>(
     }
 }
 
-/// Messages that are not committed and so not visible yet.
+/// Messages that are not committed, and therefore not visible yet.
 #[derive(Default)]
 pub struct Unseen {
     pending: VecDeque<Pending>,
-    /// The first such offset of each queue.
+    /// The first uncommitted offset of each queue.
     first: FxHashMap<QueueKey, QueueOffset>,
 }
 

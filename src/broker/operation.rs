@@ -5,12 +5,12 @@
 //! ```text
 //!   Broker::operate ─▶ decide under a borrow ─▶ record ─▶ apply     in one synchronous step: transact
 //!                            ▲                    │
-//!                            └── wait for room ◀──┘─▶ wait until it is committed ─▶ the answer
+//!                            └── wait for room ◀──┘─▶ wait until it is committed ─▶ the reply
 //! ```
 //!
 //! Rules for operations:
 //! - An operation is dropped at its current wait when its connection closes, so nothing may depend
-//!   on code after an `.await`. What it has recorded stays.
+//!   on the code after an `.await`. What it has recorded stays.
 //! - It holds no borrow while it waits, and decides again afterwards, because the state may have
 //!   changed.
 //! - The caller bounds how many run at a time: the shard does so per connection and in total.
@@ -29,12 +29,12 @@ use crate::model::{ClientId, ClientRequest, GroupName, LogOffset, Now, Refusal, 
 use crate::storage::AppendError;
 use crate::storage::disk::Disk;
 
-/// Maximum number of clients whose invalid list elements are logged; those of further clients are
-/// not.
+/// Maximum number of clients logged for invalid list elements, and for shared client ids; further
+/// clients are not logged.
 const LOGGED_MAX: usize = 1_000;
 
-/// What an operation needs from its caller. Two implementations: a connection, and the process
-/// itself, for requests between shards.
+/// What an operation needs from its caller. There are two implementations: a connection, and the
+/// process itself, for requests between shards.
 #[allow(async_fn_in_trait)] // Futures stay on the shard that made them and need not be Send.
 pub trait Context {
     /// Permission to read the disk, until it is dropped.
@@ -115,7 +115,7 @@ impl<D: Disk> Broker<D> {
                 return self.message_at(*offset, context).await;
             }
             Request::QueryMessages { .. } => return Err(Refusal::NothingFound),
-            // As the reference by default (remoting reference, 5.10); sends return no handles.
+            // The reference's default (remoting reference, 5.10); sends return no recall handles.
             Request::Recall { .. } => return Err(Refusal::NoRecall),
             Request::UpdateTopic(config) => self.update_topic(config, true, context).await?,
             Request::CreateTopic(config) => self.update_topic(config, false, context).await?,
@@ -161,7 +161,7 @@ impl<D: Disk> Broker<D> {
         Ok(Answer { reply: Ok(reply), chunks: Vec::new() })
     }
 
-    /// Refuses what only the leader may execute, before it changes anything.
+    /// Refuses requests that only the leader may execute, before they change anything.
     fn check_leads(&self, request: &Request) -> Result<(), Refusal> {
         match request.needs_leader() && !self.leads() {
             true => Err(Refusal::NotLeader { shard: self.config.shard.0 }),
@@ -178,8 +178,8 @@ impl<D: Disk> Broker<D> {
         context: &impl Context,
     ) -> Result<Reply, Refusal> {
         self.log_skipped("a heartbeat", &heartbeat.client, &heartbeat.skipped);
-        // Members of a group that cannot be created join it all the same: they have messages to consume
-        // while the disk is full.
+        // Members join even a group that cannot be created: they have messages to consume while the
+        // disk is full.
         let created = self.create_groups(heartbeat.joined_groups(), context).await;
         let (connection, now) = (context.origin().connection, context.now().moment);
         let taken = {
@@ -218,7 +218,7 @@ impl<D: Disk> Broker<D> {
         consumer: Option<&GroupName>,
         origin: Origin,
     ) -> Reply {
-        // Requests of other shards come over no connection.
+        // Requests of other shards do not come over a connection.
         let connection = (origin.connection != 0).then_some(origin.connection);
         let groups = &mut self.state.borrow_mut().groups;
         match groups.unregister(client, producer, consumer, connection) {
@@ -227,7 +227,7 @@ impl<D: Disk> Broker<D> {
         }
     }
 
-    /// All shards see the same groups, so the first one speaks for the process.
+    /// Logs the notes about groups. All shards see the same groups, so only the first one logs.
     fn log_notes(&self) {
         let state = &mut *self.state.borrow_mut();
         let notes = state.groups.take_notes();

@@ -50,7 +50,7 @@ impl<D: Disk> Broker<D> {
         }
     }
 
-    /// Stores it in the topic and queue that the request names.
+    /// Stores the request in the topic and queue that it names.
     pub(super) fn produce_here(
         &self,
         request: &Produce,
@@ -165,7 +165,7 @@ impl<D: Disk> Broker<D> {
         })
     }
 
-    /// When the message may be seen; none if that is at once.
+    /// The delay after which the message becomes visible; `None` if it has none.
     fn delay_of(
         &self,
         handling: Handling,
@@ -199,8 +199,8 @@ impl<D: Disk> Broker<D> {
         records.map(with_delay).collect()
     }
 
-    /// The queue of a message. Creates its topic if that is allowed; `None` while the log has no
-    /// room for that.
+    /// Returns the queue of a message. Creates its topic if that is allowed; `None` while the log
+    /// has no room for the topic.
     fn admit(&self, request: &Produce, now: Timestamp) -> Result<Option<QueueKey>, Refusal> {
         let known = self.state.borrow().durable.topics.number(&request.topic);
         let number = match known {
@@ -232,7 +232,7 @@ impl<D: Disk> Broker<D> {
         self.create_now(config, now)
     }
 
-    /// Creates a topic that a producer needs; `None` while the log has no room for that.
+    /// Creates a topic that a producer needs; `None` while the log has no room for it.
     fn create_now(&self, config: TopicConfig, now: Timestamp) -> Result<Option<u32>, Refusal> {
         let number = match self.create_topic(&config, now) {
             Ok(number) => number,
@@ -243,7 +243,7 @@ impl<D: Disk> Broker<D> {
         Ok(Some(number))
     }
 
-    /// Creates a topic of a group; gives the outcome if the log has no room for that.
+    /// Creates a topic of a group; returns the outcome if the log has no room for it.
     pub(super) fn create_of_group(
         &self,
         config: TopicConfig,
@@ -264,7 +264,7 @@ impl<D: Disk> Broker<D> {
         Ok(QueueKey { topic: number, queue })
     }
 
-    /// The key by which a repetition of this is recognized; none if that is not wanted.
+    /// The key by which a resend of these messages is recognized; `None` if it is not to be.
     fn key_of(
         &self,
         topic: &TopicName,
@@ -276,7 +276,7 @@ impl<D: Disk> Broker<D> {
         is_covered.then(|| sent::key_of(number, count, properties)).flatten()
     }
 
-    /// The first attempt to send this.
+    /// The first attempt to send these messages, if this is a resend.
     fn find_sent(
         &self,
         key: Option<Key>,
@@ -288,7 +288,7 @@ impl<D: Disk> Broker<D> {
         (row.body_checksum.get() == body_checksum()).then_some(row)
     }
 
-    /// Answers a repetition like its first attempt, which may not be committed yet.
+    /// Replies to a resend as to the first attempt, which may not be committed yet.
     #[cold]
     fn stored_before(&self, row: &SentRow, sizes: impl Iterator<Item = u32>) -> Outcome {
         let mut next = row.position();
@@ -305,14 +305,15 @@ impl<D: Disk> Broker<D> {
         Outcome::Committed { mark: self.store.end(), reply: Reply::Produced(produced) }
     }
 
-    /// Remembers what was appended in case it is sent again.
+    /// Remembers what was appended, in case it is resent.
     pub(super) fn note_sent(&self, row: SentRow, now: Timestamp) {
         if let Some(sent) = &mut self.state.borrow_mut().durable.sent {
             sent.note(row, now);
         }
     }
 
-    /// Appends one entry with a record for each of `sizes`, and indexes them. `sent` identifies it.
+    /// Appends one entry with a record for each of `sizes`, and indexes them. A resend is
+    /// recognized by `sent`.
     pub(super) fn append(
         &self,
         queue: QueueKey,
@@ -473,7 +474,7 @@ fn shared_properties(request: &Produce) -> Vec<u8> {
     pairs.filter(|pair| !is_unique_key(pair)).flatten().copied().collect()
 }
 
-/// What [`NewRecord::write`] relies on.
+/// Checks the sizes that [`NewRecord::write`] relies on.
 pub fn check_sizes(record: &NewRecord<'_>) -> Result<(), Refusal> {
     check_parts(record.body, record.properties_size())
 }
@@ -493,7 +494,7 @@ fn check_parts(body: &[u8], properties_size: usize) -> Result<(), Refusal> {
     Ok(())
 }
 
-/// Whether a message of a batch may be delayed. Half messages are refused.
+/// Whether this handling means that a message may have a delay. Half messages are refused.
 fn is_delayed_by(handling: Option<Handling>) -> Result<bool, Refusal> {
     match handling {
         Some(Handling::Transaction) => Err(Refusal::NotOffered("transactions")),
@@ -520,16 +521,16 @@ fn records_of(mut bytes: &[u8], born_host: Host) -> impl Iterator<Item = NewReco
     })
 }
 
-/// What a fixed-header batch holds.
+/// The contents of a fixed-header batch.
 struct CheckedRecords<'a> {
     topic: &'a str,
     sizes: Sizes,
-    /// Whether a message may be delayed.
+    /// Whether any message may have a delay.
     is_delayed: bool,
 }
 
-/// Iterates over the records of a fixed-header batch: whole records of one topic and one queue, as
-/// many as announced.
+/// Checks the records of a fixed-header batch: they must be whole, of one topic and one queue, and
+/// as many as announced.
 fn check_records(request: &ProduceRecords) -> Result<CheckedRecords<'_>, Refusal> {
     let bad = |what: String| Refusal::BadBatch(what);
     let mut sizes = Sizes::with_capacity((request.count as usize).min(BATCH_COUNT_MAX));

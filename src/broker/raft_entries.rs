@@ -1,4 +1,4 @@
-//! Where the entries of the consensus engine end in the log, for a shard that has copies.
+//! Where the entries of the consensus engine end in the log of a shard with replicas.
 //!
 //! ```text
 //!   log:   message, offsets, message, RAFT ENTRY 7 │ message, RAFT ENTRY 8 │ RAFT ENTRY 9 │ …
@@ -6,11 +6,11 @@
 //! ```
 //!
 //! An entry of the engine is a group of entries of the log, replicated and committed as a whole. It
-//! ends with a fact that says so: its index, its term, and, if it changes who has a copy, the new
-//! members. So the engine's log *is* the shard's log, and the terms are its epochs.
+//! ends with a fact: its index, its term and, if it changes the members, the new members. So the
+//! engine's log *is* the shard's log, and the terms are its epochs.
 //!
-//! Places of the newest entries are all in memory; of older ones there is a mark at intervals, from
-//! which the log is read. Both are bounded.
+//! The places of the newest entries are all in memory; of the older ones, some are kept at
+//! intervals as *marks*, from which the log is read. Both are bounded.
 
 use std::collections::VecDeque;
 use std::mem::size_of;
@@ -23,14 +23,14 @@ use crate::model::LogOffset;
 use crate::storage::EntryKind;
 use crate::storage::entry::{EntryHeader, HEADER_SIZE};
 
-/// Number of newest entries whose place is in memory.
+/// Number of newest entries whose places are all in memory.
 const RECENT_MAX: usize = 16_384;
-/// Older ones have a mark at least every so many entries, or bytes of the log.
+/// Distance between marks, in entries or bytes of the log, whichever is reached first.
 const MARK_EVERY: u64 = 1_024;
 const MARK_BYTES: u64 = 4 << 20;
-/// Number of marks kept. More than a terabyte of log.
+/// Maximum number of marks: enough for more than a terabyte of log.
 const MARKS_MAX: usize = 300_000;
-/// Changes of the members that are remembered. The engine looks at the last two.
+/// Maximum number of membership changes remembered. The engine needs the last two.
 const MEMBERSHIPS_MAX: usize = 16;
 
 /// The fact that ends an entry of the engine. The members follow if `kind` is [`MEMBERS`], and
@@ -63,7 +63,7 @@ const _: () = {
 pub const BLANK: u8 = 0;
 /// What clients have stored.
 pub const GROUP: u8 = 1;
-/// Who has a copy of the shard.
+/// The members: the replicas of the shard.
 pub const MEMBERS: u8 = 2;
 /// Places of earlier entries.
 pub const PLACES: u8 = 3;
@@ -76,12 +76,12 @@ pub struct RaftPlace {
     pub end: LogOffset,
 }
 
-/// What an entry of the engine says besides what clients have stored.
+/// What an entry of the engine contains besides what clients have stored.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RaftContent {
     Blank,
     Group,
-    /// The members in the encoding of the caller.
+    /// The members, in the caller's encoding.
     Members(Vec<u8>),
 }
 
@@ -92,13 +92,13 @@ pub struct RaftEntries {
     /// Without gaps in their indexes.
     recent: VecDeque<RaftPlace>,
     memberships: VecDeque<(RaftPlace, Vec<u8>)>,
-    /// What was committed when the log was opened. The last entry up to there keeps a mark, because the
-    /// engine goes on behind it.
+    /// The committed watermark when the log was opened. The last entry up to there keeps a mark,
+    /// because the engine continues after it.
     opened_at: LogOffset,
 }
 
 impl RaftEntries {
-    /// The log is being opened, and is committed up to `committed`.
+    /// To be called when the log is opened; it is committed up to `committed`.
     pub fn begin(&mut self, committed: LogOffset) {
         self.opened_at = committed;
     }
@@ -113,7 +113,7 @@ impl RaftEntries {
         self.recent.get(usize::try_from(index.checked_sub(first)?).ok()?).copied()
     }
 
-    /// Where the entry with this index begins, if that is in memory.
+    /// Log offset at which the entry with this index begins, if that is in memory.
     pub fn start(&self, index: u64) -> Option<LogOffset> {
         match index.checked_sub(1) {
             None => Some(LogOffset(0)),
@@ -121,9 +121,8 @@ impl RaftEntries {
         }
     }
 
-    /// The first index from which on it is in memory where entries begin and end.
-    /// The terms in the log, and where each begins, as far as the places in memory tell; of the older
-    /// ones, those that lasted long.
+    /// The terms in the log and the log offset at which each begins, as far as the places in memory
+    /// show: of the older terms, those that lasted long.
     pub fn terms(&self) -> Vec<(u64, u64)> {
         let (mut terms, mut end): (Vec<(u64, u64)>, u64) = (Vec::new(), 0);
         for place in self.marks.iter().chain(&self.recent) {
@@ -135,12 +134,13 @@ impl RaftEntries {
         terms
     }
 
+    /// The first index from which on the beginnings and ends of all entries are in memory.
     pub fn first_recent(&self) -> Option<u64> {
         let first = self.recent.front()?.index;
         Some(if first == 0 { 0 } else { first + 1 })
     }
 
-    /// The last place in memory at or before that of the entry with this index. `None` for what
+    /// The last place in memory at or before that of the entry with this index. `None` if the entry
     /// precedes all of them.
     pub fn place_before(&self, index: u64) -> Option<RaftPlace> {
         if let Some(place) = self.place(index) {
@@ -178,7 +178,7 @@ impl RaftEntries {
         Some((found.0, &found.1))
     }
 
-    /// The members as said by the entry with this index.
+    /// The members set by the entry with this index, if it changes them.
     pub fn members_at(&self, index: u64) -> Option<&[u8]> {
         let found = self.memberships.iter().find(|(place, _)| place.index == index)?;
         Some(&found.1)
@@ -212,13 +212,13 @@ impl RaftEntries {
         Ok(())
     }
 
-    /// Replaying part of the log on a state that has it already changes nothing.
+    /// Ignores an entry that is known already, so replaying part of the log again changes nothing.
     fn note(&mut self, place: RaftPlace) {
         if self.last().is_some_and(|last| place.index <= last.index) {
             return;
         }
         if self.last().is_some_and(|last| place.index > last.index + 1) {
-            // A snapshot lists marks first.
+            // A snapshot lists the marks first.
             self.marks.extend(self.recent.drain(..));
         }
         self.recent.push_back(place);
@@ -272,7 +272,7 @@ fn push(out: &mut Vec<u8>, place: RaftPlace, kind: u8, rest: &[u8]) {
     out.extend_from_slice(rest);
 }
 
-/// The entry of the engine that ends with this entry of the log, if one does, and the members if it
+/// The entry of the engine that ends with this entry of the log, if any, and the members if it
 /// changes them.
 pub fn ended_by<'a>(
     header: &EntryHeader,
@@ -285,10 +285,10 @@ pub fn ended_by<'a>(
     Some((place, (head.kind == MEMBERS).then_some(rest)))
 }
 
-/// The part of a snapshot in progress: first all places, then the members.
+/// All places, then the members: the progress of adding them to a snapshot.
 #[derive(Default)]
 pub struct AllRaftEntries {
-    /// The index after which it continues.
+    /// Continues after this index.
     after: Option<u64>,
     has_places: bool,
 }
@@ -315,8 +315,8 @@ impl AllRaftEntries {
     }
 }
 
-/// The members that an entry of the engine in raw form says, if it changes them: its last entry of
-/// the log does.
+/// The members set by an entry of the engine in raw form, if it changes them. Its last entry of the
+/// log contains them.
 pub fn members_of_raw(bytes: &[u8]) -> Option<&[u8]> {
     let mut rest = bytes;
     loop {

@@ -1,5 +1,5 @@
-//! What an operator asks of consumers, through the broker to which they are connected (remoting reference,
-//! 3.12).
+//! Requests of an operator to consumers, passed on by the broker to which they are connected
+//! (remoting reference, 3.12).
 
 use super::Broker;
 use super::clients::CallError;
@@ -9,14 +9,14 @@ use crate::model::request::{BrokerQueue, ConsumeDirectly, RunningInfo};
 use crate::model::{ClientId, ClientReply, ClientRequest, GroupName, Refusal, Reply, TopicName};
 use crate::storage::disk::Disk;
 
-/// How long a client may take to answer, ms (remoting reference, 3.10).
+/// Time limit for a client's reply, ms (remoting reference, 3.10).
 const ANSWER_MS_MAX: u64 = 10_000;
-/// The same if several clients are asked: their answers arrive before stock tools give up, which is after
-/// 5 s, even if one of them does not answer.
+/// The same if several clients are asked: even if one of them does not reply, the replies of the
+/// others arrive before stock tools give up after 5 s.
 const STATUS_MS_MAX: u64 = 3_000;
-/// Maximum size of all answers together, roughly, bytes. They are sent in one reply.
+/// Approximate maximum size of all clients' replies together, bytes. They are sent in one reply.
 const STATUS_SIZE_MAX: usize = 8 << 20;
-/// Bytes of a queue in a reply besides its names, roughly.
+/// Approximate size of a queue in a reply without its names, bytes.
 const QUEUE_SIZE: usize = 80;
 
 impl<D: Disk> Broker<D> {
@@ -54,7 +54,7 @@ impl<D: Disk> Broker<D> {
         })
     }
 
-    /// Sends a request to a client and answers with its reply, unread.
+    /// Sends a request to a client and returns its reply without decoding it.
     async fn relay(
         &self,
         client: &ClientId,
@@ -74,7 +74,8 @@ impl<D: Disk> Broker<D> {
         }
     }
 
-    /// Asks the group's members that are connected to this shard. Those that do not answer are left out.
+    /// Asks the group's members that are connected to this shard. Those that do not reply are left
+    /// out.
     pub(super) async fn consumer_status(
         &self,
         topic: &TopicName,

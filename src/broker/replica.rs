@@ -1,8 +1,8 @@
-//! A shard of which other machines have copies. One copy leads: it alone takes requests that change
-//! anything. The others append its entries as they are, and apply the same facts.
+//! A shard with replicas on several machines. One replica leads: it alone accepts requests that
+//! change state. The others append its entries byte for byte, and apply the same facts.
 //!
-//! Who leads, what is committed, and who gets which entries is decided elsewhere
-//! ([`replication`](crate::replication)). This is what the broker does about it.
+//! Which replica leads, what is committed, and which replica gets which entries is decided in
+//! [`replication`](crate::replication). This is the broker's part.
 //!
 //! ```text
 //!   leader:    requests ─▶ entries ─▶ end_raft_entry ─▶ written, and shipped to the others
@@ -37,9 +37,9 @@ impl RawError {
 }
 
 impl<D: Disk> Broker<D> {
-    /// This copy leads from now on; its entries have this epoch. Every queue lock counts as just
+    /// Makes this replica the leader; its entries have this epoch. Every queue lock counts as just
     /// renewed, because its owner may have renewed it with the previous leader. The clock of delayed
-    /// messages continues from what the previous leader has stored.
+    /// messages continues from the reading that the previous leader has stored.
     pub fn lead(&self, epoch: u32, now: Now) -> Result<(), EpochError> {
         self.store.begin_epoch(epoch)?;
         if self.store.is_following() {
@@ -52,15 +52,16 @@ impl<D: Disk> Broker<D> {
         Ok(())
     }
 
-    /// Another copy leads, or none does.
+    /// Makes this replica a follower: another replica leads, or none does.
     pub fn follow(&self) {
         self.store.set_following(true);
     }
 
-    /// This copy takes requests again. It did not for a while, and no other copy has led meanwhile.
+    /// Makes this replica accept requests again after an interruption in which no other replica
+    /// led.
     pub fn lead_again(&self) {
         self.store.set_following(false);
-        // What was due meanwhile.
+        // Messages may have become due meanwhile.
         self.deliveries.notify();
     }
 
@@ -69,9 +70,9 @@ impl<D: Disk> Broker<D> {
     }
 
     /// Ends an entry of the consensus engine: everything appended since the previous one belongs to
-    /// it. Returns its place. Also in a copy that does not lead: the first entry, which says who the
-    /// members are, is appended by every copy alike, and a leader that takes no requests goes on with
-    /// its own entries.
+    /// it. Returns its place. Also called on a replica that does not lead: every replica appends
+    /// the first entry, which lists the members, and a leader that accepts no requests continues
+    /// with its own entries.
     pub fn end_raft_entry(
         &self,
         index: u64,
@@ -84,8 +85,9 @@ impl<D: Disk> Broker<D> {
         Ok(RaftPlace { index, term, end })
     }
 
-    /// Appends entries of the leader, which end with that of the consensus engine. Waits for room,
-    /// for a segment and, if the disk is full, for space. Afterwards their messages become visible when they are committed.
+    /// Appends entries of the leader, the last of which ends an entry of the consensus engine.
+    /// Waits for room, for a segment and, if the disk is full, for space. Their messages become
+    /// visible once they are committed.
     pub async fn append_raw(&self, bytes: &[u8]) -> Result<(), RawError> {
         let mut rest = bytes;
         while !rest.is_empty() {
@@ -145,7 +147,7 @@ impl<D: Disk> Broker<D> {
         read(&self.state.borrow().durable.raft)
     }
 
-    /// Where the part of the log ends that the engine knows.
+    /// The end of the part of the log that the engine knows.
     pub fn raft_end(&self) -> LogOffset {
         self.last_raft_entry().map_or(LogOffset(0), |place| place.end)
     }

@@ -1,5 +1,5 @@
-//! What operators learn of the replicas of a shard, and what they order. Replication says how the
-//! replicas are, and carries the orders out, one at a time.
+//! The state of a shard's replicas, as shown to operators, and operators' orders to change them.
+//! Replication reports the state, and carries out the orders, one at a time.
 
 use std::cell::RefCell;
 
@@ -23,22 +23,23 @@ enum Order {
     None,
     Given(ReplicaOrder),
     InProgress,
-    /// Until whoever gave the order has looked, or the next one is given.
+    /// Kept until the operation that gave the order has read it, or the next order is given.
     Done(Result<(), Refusal>),
 }
 
 impl<D: Disk> Broker<D> {
-    /// How the replicas of this shard are; from replication.
+    /// Sets the state of this shard's replicas; called by replication.
     pub fn set_replicas(&self, set: ReplicaSet) {
         self.replicas.known.replace(Some(set));
     }
 
-    /// How the replicas of this shard are; `None` if it has none.
+    /// The state of this shard's replicas; `None` if it has none.
     pub fn replicas(&self) -> Option<ReplicaSet> {
         self.replicas.known.borrow().clone()
     }
 
-    /// The next order, for replication, which calls [`finish_order`](Self::finish_order) afterwards.
+    /// Waits for the next order. Replication carries it out, then calls
+    /// [`finish_order`](Self::finish_order).
     pub async fn next_order(&self) -> ReplicaOrder {
         let take = || {
             let order = &mut *self.replicas.order.borrow_mut();
@@ -62,7 +63,7 @@ impl<D: Disk> Broker<D> {
         self.replicas().map(Reply::Replicas).ok_or_else(|| self.not_replicated())
     }
 
-    /// Has an order carried out. If its connection closes meanwhile, it is carried out all the same.
+    /// Has an order carried out; it is carried out even if its connection closes meanwhile.
     pub(super) async fn change_replicas(&self, order: ReplicaOrder) -> Result<Reply, Refusal> {
         let replicas = &self.replicas;
         if replicas.known.borrow().is_none() {

@@ -1,8 +1,8 @@
 //! Request and reply between clients (remoting reference, 3.9). The request is an ordinary message; the
-//! consumer sends its reply to the broker, which hands it to the client that waits for it.
+//! consumer sends its reply to the broker, which forwards it to the client that waits for it.
 //!
-//! A reply is not stored, unlike in the reference: nobody can read it before the requester is answered, and
-//! afterwards nobody needs it.
+//! Unlike in the reference, a reply is not stored: no one can read it before the requester gets it,
+//! and afterwards no one needs it.
 
 use bytes::Bytes;
 
@@ -17,13 +17,13 @@ use crate::model::request::Produce;
 use crate::model::{ClientRequest, QueueId, Refusal, Reply, Timestamp};
 use crate::storage::disk::Disk;
 
-/// Property that the broker adds to a reply: when it was handed on.
+/// Property that the broker adds to a reply: when it was forwarded.
 const PROPERTY_PUSHED_AT: &str = "PUSH_REPLY_TIME";
-/// How long the client may take to confirm the reply, ms.
+/// Time limit for the client to confirm the reply, ms.
 const PUSH_MS_MAX: u64 = 10_000;
 
 impl<D: Disk> Broker<D> {
-    /// Answers once the client has confirmed the reply.
+    /// Forwards a reply, and returns once the client has confirmed it.
     pub(super) async fn send_reply(
         &self,
         message: &Produce,
@@ -58,8 +58,8 @@ impl<D: Disk> Broker<D> {
         Ok(Reply::ReplyPushed(message.queue.unwrap_or(QueueId(0))))
     }
 
-    /// The property by which a request's consumers find the topic for replies. Nothing if the message
-    /// is no request.
+    /// The property by which a request's consumers find the topic for replies. Empty if the message
+    /// is not a request.
     pub(super) fn added_to_request(&self, properties: &[u8]) -> Vec<u8> {
         let mut added = Vec::new();
         if property(properties, PROPERTY_REPLY_TO).is_some() {

@@ -1,14 +1,15 @@
-//! Messages that a consumer could not process: they come back to its group after a while, and become dead
-//! letters when that has not helped often enough (remoting reference, 3.6, 5.8).
+//! Messages that a consumer could not process: they come back to its group after a delay, and
+//! become dead letters after too many attempts (remoting reference, 3.6, 5.8).
 //!
 //! ```text
 //!   send back [36] ─▶ read the message ─┬─ attempts left ─▶ %RETRY%group, after a delay ─▶ consumed again
-//!                                       └─ none ─▶ %DLQ%group, at once
+//!                                       └─ none ─▶ %DLQ%group, immediately
 //!   send to %RETRY%group ───────────────┴─ the same decision, with the message and the delay in the request
 //! ```
 //!
 //! Both count attempts in the message itself. A message is stored in its new place before the request is
-//! answered, and only then does the consumer commit its offset: none is lost, and one may come back twice.
+//! answered, and only then does the consumer commit its offset: no message is lost, but one may
+//! come back twice.
 
 use smallvec::smallvec;
 
@@ -26,14 +27,15 @@ use crate::model::{GroupName, Now, QueueId, Refusal, Reply, TopicConfig, TopicNa
 use crate::storage::disk::Disk;
 use crate::storage::{AppendError, QueueKey};
 
-/// The level of the first delay, if the consumer asks for none; each further one is a level higher.
+/// The level of the first delay if the consumer requests none; each further delay is one level
+/// higher.
 const FIRST_LEVEL: i32 = 3;
-/// While a message larger than this is stored again, its request occupies a turn to read the disk, so
-/// that few are in memory at a time.
+/// While a message larger than this is stored again, its request keeps its turn to read the disk,
+/// so that only a few such messages are in memory at a time. Bytes.
 const SMALL_SIZE_MAX: usize = 16 << 10;
 
 impl<D: Disk> Broker<D> {
-    /// A consumer of `group` could not process the message at a log offset.
+    /// Sends back the message at a log offset, which a consumer of `group` could not process.
     pub(super) async fn send_back(
         &self,
         request: &SendBack,
@@ -82,7 +84,7 @@ impl<D: Disk> Broker<D> {
         Ok(Reply::Done)
     }
 
-    /// Stores a message at once in the next queue of a topic.
+    /// Stores a message in the next queue of a topic, without a delay.
     async fn store_one(
         &self,
         topic: &TopicName,
@@ -121,7 +123,7 @@ impl<D: Disk> Broker<D> {
         Ok(QueueKey { topic: number, queue: topic.choose_queue(None)? })
     }
 
-    /// The topic of a group's dead letters, which is created if it does not exist.
+    /// Returns the topic of a group's dead letters, creating it if it does not exist.
     async fn dead_letter_topic(
         &self,
         group: &GroupName,
@@ -132,7 +134,7 @@ impl<D: Disk> Broker<D> {
             let config = TopicConfig::new(topic.clone(), 1);
             match self.update_topic(&config, false, context).await {
                 Ok(_) => self.state.borrow_mut().created.push(config),
-                // Somebody else was faster.
+                // Another request was faster.
                 Err(Refusal::TopicExists { .. }) => {}
                 Err(refusal) => return Err(refusal),
             }
@@ -140,8 +142,8 @@ impl<D: Disk> Broker<D> {
         Ok(topic)
     }
 
-    /// A message that a client sends to the retry topic of a group itself, because sending it back has
-    /// failed or the group consumes in order. `topic` is that of the request.
+    /// Stores a message that a client sends to the retry topic of a group itself, because sending
+    /// it back has failed or the group consumes in order.
     #[cold]
     pub(super) fn produce_retry(
         &self,
@@ -157,7 +159,7 @@ impl<D: Disk> Broker<D> {
         }
         let config = self.state.borrow().durable.groups.of(&group);
         let count_max = request.retry_count_max.unwrap_or(config.retry_count_max);
-        // Consumers in order have made all their attempts before they send a message here.
+        // Orderly consumers have made all their attempts before they send a message here.
         let is_orderly = self.state.borrow().durable.locks.has_owner(&group, now.moment);
         let is_dead = request.reconsume_times > count_max || is_orderly;
         let (topic, queue_count) = match is_dead {
@@ -179,7 +181,7 @@ impl<D: Disk> Broker<D> {
     }
 }
 
-/// The properties of a message that comes back: where it was first, and nothing of an earlier delay.
+/// The properties of a message that comes back: its first place is added, an earlier delay removed.
 fn returned_properties(known: &RecordView<'_>) -> Vec<u8> {
     let mut all = without_times(known.properties);
     if property(known.properties, PROPERTY_RETRY_TOPIC).is_none() {
@@ -195,7 +197,7 @@ fn returned_properties(known: &RecordView<'_>) -> Vec<u8> {
     all
 }
 
-/// The new message has its own delay.
+/// Removes the properties of an earlier delay: the new message has its own.
 fn without_times(properties: &[u8]) -> Vec<u8> {
     let mut rest = Vec::with_capacity(properties.len() + 128);
     push_without(&mut rest, properties, &DELAY_PROPERTIES);

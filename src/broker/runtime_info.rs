@@ -4,8 +4,8 @@ use super::{Broker, metrics};
 use crate::model::{Moment, Reply};
 use crate::storage::disk::{Disk, Space};
 
-/// Keys of both release lines for what this broker does not have: thread pools, a page cache, a
-/// timer wheel. Tools of either line dereference them (remoting reference, 3.13).
+/// Keys of both release lines for things that this broker does not have: thread pools, a page
+/// cache, a timer wheel. Tools of either line fail without them (remoting reference, 3.13).
 const ZEROS: [&str; 44] = [
     "msgPutTotalYesterdayMorning",
     "msgPutTotalTodayMorning",
@@ -71,7 +71,7 @@ impl<D: Disk> Broker<D> {
         add("msgPutTotalTodayNow", counted.messages_stored.get().to_string());
         add("msgGetTotalTodayNow", counted.messages_pulled.get().to_string());
         add("putTps", rate(per_second(counted.messages_stored.get())));
-        // As 5.x spells it, and as 4.x does.
+        // The spellings of 5.x and of 4.x.
         for name in ["getTransferredTps", "getTransferedTps"] {
             add(name, rate(per_second(counted.messages_pulled.get())));
         }

@@ -2,12 +2,13 @@
 //! first attempt, for instance during a failover. It is stored once; the second attempt is answered
 //! with the place of the first.
 //!
-//! A message is the same if topic, all properties and body are: the properties contain the unique key
-//! (`UNIQ_KEY`), which clients keep across attempts (remoting reference, 6.1). The key alone is not
-//! enough: who sends one message object twice, changed meanwhile, sends two messages. The order of the
-//! properties does not matter, as one stock client changes it. Of a batch, the first message counts, and
-//! the number of messages. Messages without a unique key are never the same, nor are those of retry
-//! topics, which come back with the properties of their first attempt.
+//! Two messages are the same if topic, all properties and body are equal: the properties contain
+//! the unique key (`UNIQ_KEY`), which clients keep across attempts (remoting reference, 6.1). The
+//! key alone is not enough: an application that sends one message object twice, and changes it in
+//! between, sends two messages. The order of the properties does not matter, because one stock
+//! client changes it. A batch is identified by its first message and the number of messages.
+//! Messages without a unique key are never the same, nor are those of retry topics, which come back
+//! with the properties of their first attempt.
 //!
 //! ```text
 //!   SENT   SentHead, then SentRows, in the order in which they were stored       in snapshots only
@@ -15,8 +16,8 @@
 //!
 //! Everything is derived from the messages in the log, so all replicas know the same, and a new leader
 //! recognizes what its predecessor stored. Keys are kept in two generations, each as long as the
-//! window: so a key is kept for at least a window and at most two. A generation that is full ends early,
-//! which makes the window shorter.
+//! window, so a key is kept for at least one window and at most two. A generation that is full ends
+//! early, which shortens the window.
 
 use std::mem::size_of;
 
@@ -33,11 +34,11 @@ use crate::model::record::{
 use crate::model::topic::GROUP_TOPIC_SIGN;
 use crate::model::{LogOffset, QueueId, QueueOffset, Timestamp};
 
-/// Maximum number of keys in a generation: what a hash table of 2^20 slots takes. With rows of 40 bytes
-/// and slots of 5, a shard uses at most 95 MB.
+/// Maximum number of keys in a generation: the capacity of a hash table with 2^20 slots. With rows
+/// of 40 bytes and slots of 5, a shard uses at most 95 MB.
 pub const KEYS_MAX: usize = (1 << 20) / 8 * 7;
 
-/// Begins the keys of one generation.
+/// Precedes the keys of one generation.
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
 pub struct SentHead {
@@ -57,7 +58,7 @@ pub struct SentRow {
     pub position: U64,
     pub queue_offset: U64,
     pub queue: U32,
-    /// Of the first message.
+    /// Checksum of the first message's body.
     pub body_checksum: U32,
 }
 
@@ -73,7 +74,7 @@ pub type Key = [u8; 16];
 const SET_BY_BROKER: [&str; 3] = [PROPERTY_REAL_TOPIC, PROPERTY_REAL_QUEUE, PROPERTY_TIMER_OUT_MS];
 
 /// The key of `count` messages in the topic with this number, of which the first has these properties.
-/// None without a unique key.
+/// `None` without a unique key.
 pub fn key_of(topic: u32, count: usize, properties: [&[u8]; 2]) -> Option<Key> {
     let (mut sum, mut has_unique_key) = (0_u128, false);
     for pair in properties.into_iter().flat_map(pairs) {
@@ -91,7 +92,7 @@ pub fn key_of(topic: u32, count: usize, properties: [&[u8]; 2]) -> Option<Key> {
     has_unique_key.then(|| xxh3_128(&all).to_le_bytes())
 }
 
-/// Whether messages of this topic may be recognized.
+/// Whether messages of this topic are recognized.
 pub fn is_covered(topic: &str) -> bool {
     !topic.starts_with(GROUP_TOPIC_SIGN)
 }
@@ -120,13 +121,13 @@ impl SentKeys {
         Self { window_ms, keys_max: KEYS_MAX, current, previous }
     }
 
-    /// The first attempt to send this.
+    /// The first attempt to send messages with this key.
     pub fn find(&mut self, key: &Key, now: Timestamp) -> Option<SentRow> {
         self.pass(now);
         self.current.find(key).or_else(|| self.previous.find(key)).copied()
     }
 
-    /// A message was stored. The newest one with a key counts.
+    /// Notes a stored message. Of several with one key, the newest counts.
     pub fn note(&mut self, row: SentRow, stored_at: Timestamp) {
         self.pass(stored_at);
         if self.current.rows.len() >= self.keys_max {
@@ -156,13 +157,13 @@ impl SentKeys {
         if now.0 < ended_ms + self.window_ms {
             return self.begin_generation(ended_ms);
         }
-        // Nothing was sent for so long that both have ended.
+        // Nothing was sent for so long that both generations have ended.
         (self.previous, self.current) = Default::default();
         self.current.began_ms = now.0;
     }
 
     fn begin_generation(&mut self, began_ms: u64) {
-        // The next one will be about as large, so it need not grow.
+        // The next generation will be about as large, so it need not grow.
         let expected = self.current.rows.len();
         let next = Generation {
             began_ms,
@@ -172,7 +173,7 @@ impl SentKeys {
         self.previous = std::mem::replace(&mut self.current, next);
     }
 
-    /// The messages of a fact were stored: single ones, or a batch.
+    /// Notes the stored messages of a fact: a single one, or a batch.
     pub fn note_messages(&mut self, fact: &Fact<'_>) -> Result<(), String> {
         let first = RecordView::parse(fact.payload).map_err(|error| error.to_string())?;
         if is_covered(first.topic)
@@ -186,7 +187,8 @@ impl SentKeys {
         Ok(())
     }
 
-    /// A delayed message was stored at `position`, for the topic with a number.
+    /// Notes a delayed message stored at `position`. `number_of` maps the name of its topic to a
+    /// number.
     pub fn note_delayed(
         &mut self,
         record: &RecordView<'_>,
@@ -218,7 +220,7 @@ impl SentKeys {
 }
 
 impl SentRow {
-    /// `place` is where the first message is: in the log, in its queue.
+    /// `place` is where the first message is stored: its log offset, queue and queue offset.
     pub fn new(key: Key, place: (LogOffset, QueueId, QueueOffset), body_checksum: u32) -> Self {
         let (position, queue, queue_offset) = place;
         Self {
@@ -262,7 +264,7 @@ impl Generation {
     }
 }
 
-/// A key is a hash already.
+/// The hash of a key, which is a hash already.
 fn hash_of(key: &Key) -> u64 {
     let (half, _) = key.split_first_chunk().expect("a key has 16 bytes");
     u64::from_le_bytes(*half)
@@ -278,7 +280,7 @@ fn count_records(mut rest: &[u8]) -> usize {
     count
 }
 
-/// The part of a snapshot in progress: the generation, and the next row in it.
+/// The progress of adding all keys to a snapshot: the generation, and the next row in it.
 #[derive(Default)]
 pub struct AllSent {
     began_ms: u64,

@@ -14,8 +14,8 @@ use crate::storage::{AppendError, QueueKey};
 
 impl<D: Disk> Broker<D> {
     /// Sets a topic's configuration for an operator or another shard. Setting an unchanged
-    /// configuration writes nothing, so every shard may get it repeatedly. An existing topic that
-    /// differs is changed only if that is allowed.
+    /// configuration writes nothing, so it may be repeated on every shard. An existing topic that
+    /// differs is changed only if `may_change`.
     pub(super) async fn update_topic(
         &self,
         config: &TopicConfig,
@@ -70,7 +70,8 @@ impl<D: Disk> Broker<D> {
         Ok(number)
     }
 
-    /// Reads index files if the newest message of a queue is no longer in memory.
+    /// Returns the statistics of a topic's queues. Reads index files if the newest message of a
+    /// queue is no longer in memory.
     pub(super) async fn topic_stats(
         &self,
         name: &TopicName,
@@ -101,8 +102,8 @@ impl<D: Disk> Broker<D> {
         Ok(Reply::TopicStats(stats))
     }
 
-    /// The messages that are not due yet, of all topics, as one queue: from the first offset to the next one
-    /// there are as many as are pending.
+    /// Represents the messages of all topics that are not due yet as one queue: its offsets differ
+    /// by the number of pending messages.
     fn delay_stats(&self, name: &TopicName) -> QueueStats {
         let Range { start, end } = self.state.borrow().durable.delays.counts();
         QueueStats {
@@ -119,7 +120,7 @@ impl<D: Disk> Broker<D> {
         (min, self.visible(queue))
     }
 
-    /// Store time of the newest message of a queue; `None` without one, or if it is unreadable.
+    /// Store time of the newest message of a queue; `None` if there is none or it is unreadable.
     async fn last_stored_at(&self, queue: QueueKey, context: &impl Context) -> Option<Timestamp> {
         let (_, end) = self.visible_bounds(queue);
         self.stored_at(queue, QueueOffset(end.0.checked_sub(1)?), context).await

@@ -4,9 +4,9 @@
 //! created later: log entries and index files refer to topics by number.
 //!
 //! ```text
-//!   TOPIC   TopicSet, the topic's name     a topic is as this says, and new if its number is
-//!           TopicRemoved                   it is gone, with its offsets and messages
-//!           TopicTable                     numbers below are used; in snapshots only
+//!   TOPIC   TopicSet, the topic's name     sets its configuration; a new number is a new topic
+//!           TopicRemoved                   deletes it with its offsets and messages
+//!           TopicTable                     numbers below the next one are used; in snapshots only
 //! ```
 //!
 //! Invariant of each queue: `visible <= next offset of the index`; messages below `visible` are
@@ -32,7 +32,7 @@ use crate::model::{QueueId, QueueOffset, Refusal, Timestamp, TopicConfig, TopicN
 const TEMPLATE_QUEUE_COUNT: u32 = 8;
 /// Queues of the topic for replies, in which nothing is stored.
 const REPLY_QUEUE_COUNT: u32 = 1;
-/// Queues of the topic of delayed messages, which are not in queues.
+/// Queues of the topic that represents delayed messages, which are not stored in its queues.
 const DELAY_QUEUE_COUNT: u32 = 1;
 /// The kinds of topic facts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -78,7 +78,7 @@ pub struct TopicTable {
     /// 3.
     pub says: u8,
     pub reserved: [u8; 3],
-    /// Lower numbers have been used, also by deleted topics.
+    /// Lower numbers have been used, some by deleted topics.
     pub next_number: U32,
     pub version_counter: I64,
     pub version_state: I64,
@@ -208,7 +208,7 @@ pub struct Queue {
 pub struct Topic {
     pub config: TopicConfig,
     pub queues: Vec<Queue>,
-    /// The queue for the next message that names none.
+    /// The queue for the next message that does not name one.
     next_queue: u32,
 }
 
@@ -256,7 +256,7 @@ impl Topics {
         self.by_number.iter().map(|(number, topic)| (*number, topic))
     }
 
-    /// The topic with the lowest number from `at` on.
+    /// The topic with the lowest number in the range from `at`.
     pub fn first_from(&self, at: Bound<u32>) -> Option<(u32, &Topic)> {
         let number = *self.in_order.range((at, Bound::Unbounded)).next()?;
         Some((number, self.topic(number)?))
@@ -266,7 +266,7 @@ impl Topics {
         self.numbers.len()
     }
 
-    /// The number the next new topic gets.
+    /// The number that the next new topic gets.
     pub fn next_number(&self) -> u32 {
         self.next_number
     }
@@ -302,7 +302,7 @@ impl Topics {
         Ok(())
     }
 
-    /// Whether there may be another topic besides these and `count` that are being created.
+    /// Checks that there may be another topic besides the existing ones and `count` being created.
     pub fn check_more(&self, count: usize) -> Result<(), Refusal> {
         match self.count() + count < TOPICS_MAX {
             true => Ok(()),
@@ -367,7 +367,7 @@ impl Topics {
         }
     }
 
-    /// Restores the table from a snapshot. A number that has been used stays used.
+    /// Restores the table from a snapshot. Numbers that have been used stay used.
     fn restore(&mut self, next_number: u32, version: DataVersion) {
         self.next_number = self.next_number.max(next_number);
         self.version = version;
@@ -375,8 +375,8 @@ impl Topics {
 
     /// All topics to register with NameServers. They include four without messages: the template for
     /// automatic creation, if enabled; one named after the cluster, whose route clients use to
-    /// find the brokers on which to create a topic (remoting reference, 5.11); that for replies; and
-    /// that of delayed messages.
+    /// find the brokers on which to create a topic (remoting reference, 5.11); the one for replies;
+    /// and the one that represents delayed messages.
     pub fn published(&self, cluster: &str, auto_create: bool) -> Vec<TopicConfig> {
         let mut topics: Vec<TopicConfig> =
             self.iter().map(|(_, topic)| topic.config.clone()).collect();
@@ -402,8 +402,8 @@ impl Topics {
         self.changed.as_ref().is_some_and(|changed| !changed.is_empty())
     }
 
-    /// Topic changes since the last call. Nothing at the first call, because the listener must then
-    /// get all topics.
+    /// Takes the topic changes since the last call. The first call returns none, because the caller
+    /// must publish all topics then.
     pub fn take_changes(&mut self) -> Vec<TopicChange> {
         let changed = self.changed.replace(BTreeSet::new()).unwrap_or_default();
         let change = |name: TopicName| match self.find(&name) {
@@ -436,7 +436,8 @@ impl Topics {
         }
     }
 
-    /// Makes the version new, so that a NameServer that remembers the previous run notices.
+    /// Advances the version, so that a NameServer that remembers the previous run notices the
+    /// change.
     pub fn change(&mut self, now: Timestamp) {
         self.version.counter += 1;
         self.version.timestamp = now.0 as i64;
@@ -444,7 +445,7 @@ impl Topics {
 }
 
 impl Topic {
-    /// Refuses producers where the permission says so (remoting reference, 5.11).
+    /// Refuses producers if the topic is not writable (remoting reference, 5.11).
     pub fn check_writable(&self) -> Result<(), Refusal> {
         match self.config.perm & PERM_WRITE != 0 {
             true => Ok(()),
@@ -452,7 +453,7 @@ impl Topic {
         }
     }
 
-    /// Refuses consumers where the permission says so (remoting reference, 5.3).
+    /// Refuses consumers if the topic is not readable (remoting reference, 5.3).
     pub fn check_readable(&self) -> Result<(), Refusal> {
         match self.config.perm & PERM_READ != 0 {
             true => Ok(()),
@@ -485,7 +486,8 @@ impl Topic {
         self.check_queue(queue)
     }
 
-    /// A queue with messages, even if the topic has fewer queues now: they return with the queue.
+    /// The state of a queue that has messages, even if the topic has fewer queues now: the queue
+    /// may return with them.
     pub fn queue_kept(&mut self, queue: QueueId) -> &mut Queue {
         let index = queue.0 as usize;
         if index >= self.queues.len() {
@@ -582,7 +584,7 @@ mod tests {
         assert_eq!(topics.check(&next(rest)), Ok(()));
         assert_eq!(topics.check(&next(rest + 1)), full);
         assert_eq!(topics.check(&TopicConfig::new(name("t0"), QUEUES_PER_TOPIC_MAX)), Ok(()));
-        // A topic that shrinks keeps its queues, which still count.
+        // A topic that shrinks keeps the state of its queues, so they still count.
         topics.set(0, TopicConfig::new(name("t0"), 1), Timestamp(2));
         assert_eq!(topics.check(&next(rest + 1)), full);
         topics.remove(0, Timestamp(3));

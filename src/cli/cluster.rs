@@ -29,13 +29,13 @@ struct Row {
     replica: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     role: Option<&'static str>,
-    /// Of the leader that this replica knows.
+    /// Epoch of the leader that this replica knows.
     #[serde(skip_serializing_if = "Option::is_none")]
     epoch: Option<u64>,
-    /// What it lacks of the leader's log, bytes; from the leader, like the next field.
+    /// Bytes of the leader's log that it is missing; reported by the leader, like the next field.
     #[serde(skip_serializing_if = "Option::is_none")]
     lag_bytes: Option<u64>,
-    /// How old the oldest part is that it lacks, ms.
+    /// Age of the oldest part that it is missing, ms.
     #[serde(skip_serializing_if = "Option::is_none")]
     lag_ms: Option<u64>,
     /// Reported by the broker, like the fields below; absent if it does not answer.
@@ -78,12 +78,12 @@ fn text(value: Option<impl ToString>) -> String {
     value.map_or_else(|| "-".to_owned(), |value| value.to_string())
 }
 
-/// The members of a broker that are online, then the replicas that are not.
+/// The members of a broker that are online, then its replicas that are offline.
 fn rows_of(admin: &mut Admin, broker: &RouteBroker) -> Vec<Row> {
     let mut sets: Vec<Option<ReplicaSet>> = Vec::new();
     let mut rows: Vec<Row> = Vec::new();
     for (id, address) in &broker.addresses {
-        // A broker that does not answer is listed, with what is known of it.
+        // A broker that does not answer is listed with what is known about it.
         let info = admin.runtime_info(address).unwrap_or_default();
         let value = |name: &str| {
             let found = info.iter().find(|(known, _)| known == name);
@@ -132,9 +132,9 @@ fn rows_of(admin: &mut Admin, broker: &RouteBroker) -> Vec<Row> {
 }
 
 impl Row {
-    /// What the leader knows of this replica.
+    /// Adds what the leader knows about this replica.
     fn show_lag(&mut self, state: &ReplicaState) {
-        // A new leader does not know what a replica has that it has not heard from.
+        // A new leader does not know the lag of a replica that it has not heard from yet.
         let known = state.lag.filter(|lag| lag.silent_ms.is_some());
         self.lag_bytes = known.map(|lag| lag.bytes);
         self.lag_ms = known.map(|lag| lag.ms);

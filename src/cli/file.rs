@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use clap::error::ErrorKind;
 use clap::{Arg, Command, Error};
 
-/// The file given in the arguments or the environment. Found before anything else is parsed.
+/// The file given in the arguments or the environment, determined before anything else is parsed.
 pub fn named_by(args: &[OsString]) -> Option<PathBuf> {
     let mut args = args.iter();
     while let Some(arg) = args.next() {
@@ -92,7 +92,7 @@ fn text_of(value: &toml::Value) -> Option<String> {
     }
 }
 
-/// Says what is unknown and what was probably meant.
+/// The message about an unknown name, with the name that was probably meant.
 fn unknown(what: &str, name: &str, known: &[String]) -> String {
     let distance = |known: &&String| strsim::levenshtein(known, &name.replace('_', "-"));
     match known.iter().min_by_key(distance) {

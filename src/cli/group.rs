@@ -88,7 +88,7 @@ struct MemberRow {
     address: String,
     language: &'static str,
     version: i32,
-    /// Two processes have this client id.
+    /// Whether two processes have this client id.
     shared: bool,
 }
 
@@ -103,11 +103,11 @@ struct QueueRow {
     topic: String,
     broker: String,
     queue: u32,
-    /// Nothing if the group has not committed any.
+    /// `None` if the group has not committed an offset.
     committed: Option<u64>,
     end: u64,
     lag: u64,
-    /// How long the first message that is not consumed has been there.
+    /// Age of the first message that has not been consumed.
     lag_seconds: u64,
 }
 
@@ -283,7 +283,7 @@ fn delete(name: &str, dry_run: bool, target: &Target) -> Result<(), Failure> {
     let mut admin = Admin::new(target.client())?;
     let online = match admin.describe_group(&group) {
         Ok(description) => description.members.len(),
-        // Its topic may be left from an attempt that failed half way.
+        // Its retry topic may be left over from an attempt that failed halfway.
         Err(ClientError::Refused { code: SUBSCRIPTION_GROUP_NOT_EXIST, .. }) => 0,
         Err(error) => return Err(error.into()),
     };

@@ -141,7 +141,7 @@ mod tests {
         check(&command(), "");
     }
 
-    /// An error that recommends an option which the command lacks sends the user on a search.
+    /// Errors and documents must not name an option that does not exist.
     #[test]
     fn options_that_errors_and_documents_name_are_there() {
         fn collect(command: &clap::Command, known: &mut Vec<String>) {

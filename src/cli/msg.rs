@@ -177,7 +177,8 @@ fn send(
             break;
         }
         outcomes.extend(producer.poll(0));
-        // Bounded, or messages at the end of a long queue would time out before their first attempt.
+        // Bounded; otherwise messages at the end of a long queue would time out before their first
+        // attempt.
         while producer.waiting_count() >= IN_FLIGHT_MAX {
             outcomes.extend(producer.poll(SEND_TIMEOUT_MS));
         }
@@ -266,7 +267,7 @@ fn tail(topic: &str, from: From, count: Option<u64>, target: &Target) -> Result<
                         queue.broker, queue.queue.0
                     );
                 }
-                // It reads everything.
+                // There is no filter, so this does not happen.
                 Event::Passed { .. } => {}
                 Event::Trouble { queue, error } => {
                     // Printed once per queue until the queue answers again.

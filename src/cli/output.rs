@@ -52,8 +52,8 @@ pub fn time_of_day(ms: u64) -> String {
     format!("{year}-{month:02}-{day:02} {hour:02}:{minute:02}:{:02}", second % 60)
 }
 
-/// The date that is `days` after 1970-01-01: whole eras of 400 years from March of year 0 on, so that the
-/// day that is only there in leap years comes last.
+/// The date `days` after 1970-01-01. Counts in eras of 400 years from March of year 0 on, so that a
+/// leap day is the last day of its year.
 fn date_of(days: u64) -> (u64, u64, u64) {
     let days = days + 719_468;
     let (era, of_era) = (days / 146_097, days % 146_097);

@@ -1,4 +1,4 @@
-//! `ringmq replica`: who leads the shards of a replicated broker, and who has copies of them.
+//! `ringmq replica`: transfers the leadership of a broker's shards, and changes their replicas.
 
 use std::str::FromStr;
 use std::time::{Duration, Instant};
@@ -18,7 +18,7 @@ use crate::shard::replication_port;
 /// How long a broker may take to carry out a change, ms.
 const CHANGE_MAX_MS: u64 = 10_000;
 
-/// How long a removal is repeated while leaders change, and pause between attempts.
+/// How long a removal is repeated while leaders change, and the pause between attempts.
 const SETTLE_MAX: Duration = Duration::from_secs(60);
 const PAUSE: Duration = Duration::from_millis(500);
 
@@ -155,8 +155,8 @@ fn print_changed(target: &Target, rows: &[Changed]) -> Result<(), Failure> {
     })
 }
 
-/// A change of the replicas of all shards of a broker, one shard after another. What is done already
-/// succeeds at once, so it can be repeated.
+/// A change of the replicas of all shards of a broker, one shard after another. It is idempotent:
+/// steps that are already done succeed immediately.
 struct Change {
     admin: Admin,
     shards: Vec<String>,
@@ -175,7 +175,7 @@ impl Change {
         for shard in self.shards.clone() {
             let (number, address) = (new.number, replication_address(&shard, &new.address)?);
             let order = ReplicaOrder::Add { replica: number, address };
-            // As long as it takes to send it the log.
+            // This takes as long as sending the log to the new replica.
             self.carry_out(&shard, &order, None)?;
             rows.push(Changed { shard, change: format!("replica {number} added") });
         }
@@ -192,7 +192,7 @@ impl Change {
         Ok(rows)
     }
 
-    /// Repeats an order until it is carried out, for a limited time or without a limit.
+    /// Repeats an order until it is carried out, for a limited `time` or without a limit.
     fn carry_out(
         &mut self,
         shard: &str,
@@ -228,7 +228,7 @@ impl Change {
         if let (Err(error), ReplicaOrder::Remove { replica, .. }) = (&outcome, order)
             && has_number(error, &["RINGMQ-2016"])
         {
-            // Another one leads first; then the order is repeated.
+            // Another replica must lead first; then the order is repeated.
             let voters = self.admin.replicas(address)?.voters();
             for to in voters.into_iter().filter(|voter| voter != replica) {
                 if self.admin.order_replicas(address, &ReplicaOrder::Transfer { to }).is_ok() {
@@ -259,7 +259,7 @@ fn has_number(error: &ClientError, numbers: &[&str]) -> bool {
     numbers.iter().any(|number| remark.contains(number))
 }
 
-/// Where the new replica of a shard listens for others.
+/// The address at which the new replica of a shard listens for other replicas.
 fn replication_address(shard: &str, base: &Address) -> Result<String, Failure> {
     let (number, _) = parts_of_shard(shard)
         .ok_or_else(|| Failure::failed(format!("{shard} has no shard number")))?;

@@ -2,8 +2,8 @@
 //!
 //! Changes of a topic go to the master of every broker and, if they affect routes, to every
 //! NameServer. Each of them is idempotent, and should be repeated after [`ClientError::Partly`].
-//! The master of a broker with replicas is the one that leads; while none does, or another one has just
-//! been elected, a command waits for it ([`FOLLOW_MAX_MS`]).
+//! The master of a broker with replicas is the one that leads; while none leads, or if a new one
+//! has just been elected, a command waits for the leader ([`FOLLOW_MAX_MS`]).
 
 use std::fmt;
 use std::net::{Ipv4Addr, SocketAddrV4};
@@ -28,7 +28,7 @@ use crate::wire::{ReplyError, Response};
 const ROUTE_POLL_MS: u64 = 20;
 /// How long a command waits for the next leader of a broker, ms. Usually there is one after two seconds.
 const FOLLOW_MAX_MS: u64 = 10_000;
-/// Pause before it asks again who leads, ms.
+/// Pause before a command asks again which replica leads, ms.
 const FOLLOW_PAUSE_MS: u64 = 100;
 
 pub struct Admin {
@@ -43,7 +43,7 @@ pub struct TopicDescription {
     pub queues: Vec<QueueStats>,
 }
 
-/// The message id: where the message is stored (remoting reference, 4.6).
+/// A message id: where the message is stored (remoting reference, 4.6).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MessageId {
     pub broker: SocketAddrV4,
@@ -57,7 +57,7 @@ impl MessageId {
     }
 }
 
-/// In the format of stock clients and tools.
+/// Has the format of stock clients and tools.
 impl fmt::Display for MessageId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut id = Vec::with_capacity(32);
@@ -117,9 +117,10 @@ impl Admin {
         topic: &TopicConfig,
         cluster: Option<&str>,
     ) -> Result<Vec<String>, ClientError> {
-        // Stock brokers do not know of creating without changing, so the routes are asked before.
+        // Stock brokers cannot create a topic without changing an existing one, so check the routes
+        // first.
         let is_other = |known: &&TopicConfig| {
-            // What is built in is the broker's to refuse.
+            // Built-in topics are left to the broker to refuse.
             let name = known.name.as_str();
             let is_built_in =
                 known.perm & PERM_INHERIT != 0 || is_reply_topic(name) || is_built_in(name);
@@ -132,7 +133,7 @@ impl Admin {
         self.order(cluster, &Request::CreateTopic(topic.clone()))
     }
 
-    /// Changes a topic on every broker that has it. Gives the brokers' names.
+    /// Changes a topic on every broker that has it. Returns the brokers' names.
     pub fn update_topic(
         &mut self,
         topic: &TopicName,
@@ -153,8 +154,8 @@ impl Admin {
         outcomes.conclude(what)
     }
 
-    /// How the brokers that have a topic have configured it, as far as a route tells; none when no
-    /// NameServer knows it.
+    /// The configuration of a topic on each broker that has it, as far as a route shows; empty if
+    /// no NameServer knows the topic.
     fn known_topic(&mut self, topic: &TopicName) -> Result<Vec<TopicConfig>, ClientError> {
         match self.remote.fetch_route(topic.as_str()) {
             Ok(route) => Ok(route.queues.iter().map(|queues| config_of(topic, queues)).collect()),
@@ -305,8 +306,8 @@ impl Admin {
         }
     }
 
-    /// Asks the master of a broker, which was at `address`. If that one does not lead any more or does not
-    /// answer, and the broker has replicas, asks the one that leads instead, once there is one.
+    /// Asks the master of a broker, last known at `address`. If the broker has replicas and this
+    /// one no longer leads or does not reply, asks the leader instead, once there is one.
     fn ask_leader<T>(
         &mut self,
         name: &str,
@@ -364,7 +365,7 @@ impl Admin {
     }
 }
 
-/// The queues that a broker has of the topic of this route.
+/// The queues of this route's topic on a broker.
 fn queues_at<'a>(route: &'a Route, broker: &str) -> Option<&'a RouteQueues> {
     route.queues.iter().find(|queues| queues.broker_name == broker)
 }
@@ -411,7 +412,7 @@ impl Outcomes {
         let Self { done, failed, last } = self;
         match last {
             None => Ok(done),
-            // With a single server, its own error is clearest.
+            // With a single server, its own error is the clearest.
             Some(error) if done.is_empty() && failed.0.len() == 1 => Err(error),
             Some(_) => Err(ClientError::Partly { what: what.to_owned(), done, failed }),
         }

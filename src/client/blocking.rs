@@ -19,7 +19,7 @@ use crate::client::session::{CallError, CallResult, Opaque, ServerRequest, Sessi
 use crate::model::{ClientReply, Refusal, Timestamp};
 use crate::wire::{HeaderEncoding, ReplyTo, Response};
 
-/// Bytes read from a socket at once.
+/// Maximum bytes read from a socket at a time.
 const READ_SIZE: usize = 256 << 10;
 /// Maximum number of reads from one socket before the others get a turn.
 const READS_PER_TURN: usize = 16;
@@ -81,9 +81,9 @@ struct Line {
     /// Deadline for connecting, until the connection is established.
     connecting_until: Option<Timestamp>,
     session: Session,
-    /// When something last arrived, or was requested first after an idle time.
+    /// When something last arrived, or when the first request after an idle time was sent.
     heard_at: Timestamp,
-    /// Whether a request has timed out since then.
+    /// Whether a request has timed out since `heard_at`.
     is_late: bool,
 }
 
@@ -162,13 +162,13 @@ impl Connections {
         }
     }
 
-    /// The number of the connection to `address`, if any. A different number means a different
-    /// connection, and possibly a different server.
+    /// The number of the connection to `address`, if there is one. A different number means a
+    /// different connection, and possibly a different server.
     pub fn line_to(&self, address: &str) -> Option<u64> {
         self.lines.get(address).map(|line| line.number)
     }
 
-    /// Whether the name in `address` resolves to other addresses than that of the open connection.
+    /// Whether the name in `address` no longer resolves to the address of the open connection.
     /// False if it cannot be resolved.
     pub fn has_moved(&self, address: &str) -> bool {
         let Some(line) = self.lines.get(address) else { return false };

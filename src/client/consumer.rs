@@ -1,12 +1,13 @@
-//! Reads the queues assigned to it, from the given offsets.
+//! Reads assigned queues, from given offsets.
 //!
 //! There is no group membership and no rebalancing: whoever assigns queues decides which consumer
 //! reads them, as [`group_consumer`](crate::client::group_consumer) does for the members of a group.
 //! One request per assigned queue is in flight, held by the broker until there is a message, so
 //! [`Consumer::fetch`] waits for all queues at once, and at most one reply per queue is buffered.
 //!
-//! A consumer with a group uses RocketMQ's own requests, because the fixed header names no group: so
-//! the broker applies the group's permissions, resets and filters, and each pull commits an offset.
+//! A consumer with a group uses RocketMQ's own requests, because the fixed header has no field for
+//! a group. So the broker applies the group's permissions, resets and filters, and each pull
+//! commits an offset.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -27,7 +28,7 @@ use crate::wire::{HeaderEncoding, ReplyError, Response};
 
 /// The group of a consumer without one, for brokers that require a name.
 const NAMELESS_GROUP: &str = "RINGMQ_READER";
-/// How long a request about a queue goes round the replicas of its broker, ms.
+/// How long a request about a queue is tried on the replicas of its broker in turn, ms.
 const ASK_MAX_MS: u64 = 5_000;
 /// First delay before a failed queue is retried, ms; doubled with each further failure.
 const BACKOFF_MS: u64 = 50;
@@ -103,11 +104,11 @@ pub struct Consumer {
     options: ConsumerOptions,
     remote: Remote,
     assigned: BTreeMap<QueueRef, Reading>,
-    /// Filters by topic; everything is read of a topic without one.
+    /// Filters by topic; of a topic without one, everything is read.
     filters: BTreeMap<TopicName, Expression>,
     calls: HashMap<Call, Pulling>,
     events: Vec<Event>,
-    /// Maximum number of messages that further pulls request; 0: there are none for now.
+    /// Maximum number of messages that further pulls request; 0: no pulls for now.
     request_max: u32,
     requested: Requested,
 }
@@ -117,11 +118,11 @@ pub struct Consumer {
 struct Pulling {
     queue: QueueRef,
     address: String,
-    /// How many messages it requests.
+    /// How many messages the pull requests.
     count: u32,
 }
 
-/// Why a pull was not sent, and the address that it was for, if there is one.
+/// Why a pull was not sent, and the address that it was for, if known.
 type NotStarted = (ClientError, Option<String>);
 
 /// How many messages all pulls have requested so far.
@@ -169,12 +170,12 @@ impl Consumer {
         self.assigned.insert(queue, reading);
     }
 
-    /// Which messages of `topic` to read, for a consumer with a group.
+    /// Sets which messages of `topic` to read, for a consumer with a group.
     pub(super) fn filter(&mut self, topic: TopicName, expression: Expression) {
         self.filters.insert(topic, expression);
     }
 
-    /// What further pulls of `queue` commit, and whether there are any for now.
+    /// Sets what further pulls of `queue` commit, and whether there are none for now.
     pub(super) fn direct(&mut self, queue: &QueueRef, commit: QueueOffset, is_paused: bool) {
         if let Some(reading) = self.assigned.get_mut(queue) {
             reading.commit = Some(commit);
@@ -182,7 +183,7 @@ impl Consumer {
         }
     }
 
-    /// Limits the number of messages that each further pull requests; with 0 there are none.
+    /// Limits the number of messages that each further pull requests; 0: no pulls.
     pub(super) fn limit(&mut self, request_max: u32) {
         self.request_max = request_max.min(self.options.count_max);
     }
@@ -222,7 +223,7 @@ impl Consumer {
         self.remote.turn(self.next_due().map_or(until, |due| due.min(until)));
     }
 
-    /// Handles the results of pulls; returns those of requests that others have started.
+    /// Handles the results of pulls; returns the result of a request that the caller has started.
     pub(super) fn poll_finished(&mut self) -> Option<(Call, CallResult)> {
         loop {
             let (call, result) = self.remote.poll_finished().0?;
@@ -288,7 +289,7 @@ impl Consumer {
         self.ask(queue, |queue| Request::CommitOffset { group, queue, offset }, Response::done)
     }
 
-    /// Asks the leader about a queue. The requests have no effect if they are repeated.
+    /// Asks the leader about a queue. The requests are idempotent.
     fn ask<T>(
         &mut self,
         queue: &QueueRef,
@@ -299,8 +300,8 @@ impl Consumer {
         self.ask_leader(queue, &request, read)
     }
 
-    /// Asks the broker of a queue, and the next replica if one does not lead or does not answer. What
-    /// may have had its effect is repeated only if that is harmless.
+    /// Asks the broker of a queue, and the next replica if one does not lead or does not reply. A
+    /// request that may have taken effect is repeated only if that is harmless.
     pub(super) fn ask_leader<T>(
         &mut self,
         queue: &QueueRef,
@@ -341,8 +342,8 @@ impl Consumer {
         })
     }
 
-    /// When the next queue is to be retried. A queue that is due but was not requested is waiting
-    /// for a reply, not for the time.
+    /// When the next queue is to be retried. A queue that is due but was not requested waits for a
+    /// reply, not for a time.
     fn next_due(&self) -> Option<Timestamp> {
         if self.request_max == 0 {
             return None;
@@ -352,7 +353,7 @@ impl Consumer {
         idle.map(|reading| reading.not_before).filter(|due| *due > now).min()
     }
 
-    /// Sends a request for every queue without one in flight.
+    /// Sends a pull for every queue that has none in flight.
     fn start_due(&mut self) {
         if self.request_max == 0 {
             return;
@@ -382,7 +383,7 @@ impl Consumer {
         }
     }
 
-    /// `None`: not now; retry after the next turn.
+    /// Starts a pull. `None`: not possible now; retry after the next turn.
     fn start_pull(&mut self, queue: &QueueRef) -> Result<Option<(Call, String)>, NotStarted> {
         let address = self.address(queue).map_err(|error| (error, None))?;
         let failed = |error| (error, Some(address.clone()));
@@ -487,7 +488,8 @@ impl Consumer {
         self.remote.leave_replica(topic, &queue.broker, address, is_silent)
     }
 
-    /// Every replica serves pulls, so another one is tried soon.
+    /// Schedules a retry: soon if the broker has other replicas, because every replica serves
+    /// pulls.
     fn handle_failure(&mut self, queue: &QueueRef, address: Option<&str>, error: ClientError) {
         let now = self.remote.now();
         let is_elsewhere = error.is_about_replica()

@@ -27,7 +27,7 @@ pub enum ClientError {
     /// Succeeded on some brokers, failed on others.
     #[error("could not {what} on all brokers: done on [{}], failed on {failed}; repeating it is safe", .done.join(", "))]
     Partly { what: String, done: Vec<String>, failed: Attempts },
-    /// The broker's own refusal, without having asked it.
+    /// The refusal that a broker would send; detected before asking one.
     #[error("{0}")]
     TopicExists(Refusal),
     #[error("topic {0} is unknown to the NameServers; create it first")]
@@ -66,19 +66,19 @@ impl ClientError {
         }
     }
 
-    /// Whether another replica of the broker may do it.
+    /// Whether another replica of the broker may execute the request.
     pub(crate) fn is_about_replica(&self) -> bool {
         self.is_about_reaching()
             || matches!(self, Self::Refused { code: SERVICE_NOT_AVAILABLE, .. })
     }
 
-    /// Whether repeating the request at another server may help and is harmless.
+    /// Whether the server could not be reached or did not reply, so that another one may help.
     pub(crate) fn is_about_reaching(&self) -> bool {
         matches!(self, Self::NotReached { .. } | Self::Unanswered { .. })
     }
 }
 
-/// The servers tried, and how each attempt failed.
+/// The servers that were tried, and how each attempt failed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Attempts(pub Vec<(String, String)>);
 

@@ -4,21 +4,21 @@
 //! ```text
 //!              group_consumer
 //!                   │
-//!   producer   consumer   admin   registrar         what one wants to do
+//!   producer   consumer   admin   registrar         what a program wants to do
 //!        └────────┴─────┬────┴────────┘
-//!                    remote                          NameServers, routes, who speaks what
+//!                    remote                          NameServers, routes, header encodings
 //!                   blocking                         sockets and the clock
-//!                    session                         one connection: bytes <-> answers
+//!                    session                         one connection: bytes <-> replies
 //! ```
 //!
-//! Start reading at [`producer`], [`group_consumer`] or [`consumer`] to use it, at [`session`] to
-//! understand it. [`session`], [`route_cache`], [`nameservers`], [`replicas`], the
+//! Start reading at [`producer`], [`group_consumer`] or [`consumer`] to use the client, at
+//! [`session`] to understand it. [`session`], [`route_cache`], [`nameservers`], [`replicas`], the
 //! producer's [`outbox`](producer::outbox) and a group's [`membership`](group_consumer::membership)
 //! do no I/O; only [`blocking`] has sockets, only [`registrar`] has threads. Another runtime needs
 //! another [`blocking`], not another client.
 //!
 //! Servers send requests too: `poll_server_request` of [`session`], [`blocking`] and [`remote`]
-//! returns them, `reply` answers them.
+//! returns them, and `reply` answers them.
 //!
 //! Invariant: every request ends as exactly one of *answered*, *not sent* and *unanswered*, and an
 //! unknown outcome is never reported as success or failure.

@@ -3,10 +3,10 @@
 //! One thread per NameServer, so that a hanging one does not delay the others. Each thread keeps
 //! one connection, registers as soon as it is established, again whenever the tables change, and
 //! every 30 s in between. So a NameServer that restarts, or whose name resolves to a new address,
-//! knows the broker again within seconds. Channels carry orders to the threads and reports back.
+//! knows the broker again within seconds. Channels carry orders to the threads, and reports back.
 //!
 //! Invariants: the tables are stored once ([`tables`]), and a thread that is behind sends whatever
-//! its NameServer lacks, so nothing accumulates while a NameServer is away. It sends the whole
+//! its NameServer is missing, so nothing accumulates while a NameServer is away. It sends the whole
 //! table on every new connection, and only changes after that. Publishing waits only for
 //! NameServers that accepted the last registration.
 
@@ -99,8 +99,8 @@ pub struct Rival {
 }
 
 enum Order {
-    /// The tables have changed. Holds a sender for everyone who waits for the registration: each is
-    /// dropped when it has succeeded or failed.
+    /// The tables have changed. Holds a sender for every waiter; it is dropped when the
+    /// registration has succeeded or failed.
     Register(Vec<Sender<Infallible>>),
     Stop,
 }
@@ -130,7 +130,8 @@ impl Receipt {
         }
     }
 
-    /// Ends the wait. The NameServers it was for are not waited for again until they have answered.
+    /// Ends the wait. The NameServers that it was for are not waited for again until they have
+    /// replied.
     pub fn give_up(self) {
         for delivery in self.0 {
             if !delivery.done.is_disconnected() {
@@ -240,7 +241,7 @@ impl Publisher {
         self.tell()
     }
 
-    /// Registers a shard under another id, because it leads now or does not lead any more. Nothing
+    /// Registers a shard under another id, because it has begun or ceased to lead. Has no effect
     /// before the tables are published.
     pub fn set_role(&self, shard: usize, role: Role) -> Receipt {
         if let Some(table) = newest(&self.tables).get(shard) {
@@ -253,7 +254,7 @@ impl Publisher {
         let tell = |slot: &Slot| {
             let (waiting, done) = flume::bounded(1);
             let is_prompt = slot.is_prompt.clone();
-            // Dropped immediately, so nobody waits for it.
+            // `None` drops the sender immediately, so no one waits for it.
             let waiting = is_prompt.load(Ordering::Relaxed).then_some(waiting);
             slot.order(Order::Register(waiting.into_iter().collect()));
             Delivery { done, is_prompt }
@@ -302,7 +303,7 @@ struct Keeper {
     connections: Connections,
     published: Arc<Mutex<Tables>>,
     tables: Tables,
-    /// How much of each table the NameServer has, as sent over `line`.
+    /// How much of each table the NameServer has received over `line`.
     known: Vec<Option<Position>>,
     waiting: Vec<Sender<Infallible>>,
     /// The connection over which all shards were last registered, while it is open.
@@ -394,12 +395,12 @@ impl Keeper {
         self.tables.iter().map(Table::broker).collect()
     }
 
-    /// What was sent may not have been applied; sends everything again.
+    /// Has everything sent again, because what was sent may not have been applied.
     fn forget_known(&mut self) {
         self.known = vec![None; self.tables.len()];
     }
 
-    /// Checks whether the connection is still open; if not, registers again at once.
+    /// Checks whether the connection is still open; if not, registers again immediately.
     fn watch(&mut self) {
         let now = self.connections.now();
         self.connections.turn(now);
@@ -412,7 +413,8 @@ impl Keeper {
         }
     }
 
-    /// A NameServer that was moved has the same name and another address; the old one may still answer.
+    /// Follows a NameServer that has moved: its name resolves to another address, while the old one
+    /// may still answer.
     fn follow_name(&mut self, now: Timestamp) {
         if self.line.is_none() || now < self.resolve_at {
             return;
@@ -436,7 +438,8 @@ impl Keeper {
                 self.next_at = self.renew_at;
                 let line = self.connections.line_to(&self.address);
                 if self.line.is_some() && self.line != line {
-                    // It may have got a part over a connection on which it had no whole table.
+                    // It may have got a partial table over a connection on which it had no whole
+                    // one.
                     self.forget_known();
                     self.next_at = now;
                 }
@@ -459,7 +462,7 @@ impl Keeper {
     }
 
     fn report(&self, state: State) {
-        // Nobody needs to read them.
+        // Reading the reports is optional.
         let _ = self.reports.try_send(Report { nameserver: self.address.clone(), state });
     }
 
@@ -505,9 +508,9 @@ impl Keeper {
         }
     }
 
-    /// Sends what the NameServer lacks, for all shards at once; the first failure counts. If a
-    /// lease is due and there are no changes, asks whether the table is still known, and sends all
-    /// of it if not.
+    /// Sends what the NameServer is missing, for all shards together; returns the first failure. If
+    /// a lease is due and there are no changes, asks whether the table is still known, and sends
+    /// all of it if not.
     fn register_all(&mut self) -> Result<(), ClientError> {
         let now = self.connections.now();
         let is_due = now >= self.renew_at;
@@ -551,7 +554,7 @@ impl Keeper {
     }
 
     fn sign_off(&mut self, brokers: &[BrokerId]) {
-        // Without a connection, no registration outlives it by much.
+        // Without a connection, the NameServer soon removes the registrations anyway.
         if brokers.is_empty() || self.connections.line_to(&self.address).is_none() {
             return;
         }
@@ -560,7 +563,7 @@ impl Keeper {
         self.ask_all(requests.map(|request| ((), request)), self.options.sign_off_timeout_ms);
     }
 
-    /// Sends as many requests at a time as a connection accepts, and returns their results.
+    /// Sends all requests, as many at a time as a connection accepts, and returns their results.
     fn ask_all<T>(
         &mut self,
         requests: impl Iterator<Item = (T, NameServerRequest)>,
@@ -608,7 +611,7 @@ fn rivals(shards: &[Table], info: &ClusterInfo) -> BTreeSet<Rival> {
         own.iter().map(|shard| (shard.0.name.as_str(), shard)).collect();
     let addresses: BTreeSet<&str> = own.iter().map(|(own, _)| own.address.as_str()).collect();
     let is_rival = |name: &str, id: u64, address: &str| match by_name.get(name) {
-        // The previous leader is at another address.
+        // In a replicated shard, another address is that of the previous leader.
         Some((own, is_replicated)) => !is_replicated && own.id == id && own.address != address,
         None => addresses.contains(address),
     };

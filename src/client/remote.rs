@@ -5,8 +5,8 @@
 //! [`Remote::turn`] handles the replies.
 //!
 //! A client that has its routes keeps working while all NameServers are down. Of a broker with replicas
-//! it asks the one that leads, and another one as soon as that does not answer ([`replicas`]): replicas
-//! answer within [`REPLICA_ANSWER_MS`], or count as hanging.
+//! it asks the leader, and another replica as soon as that one does not reply ([`replicas`]): a
+//! replica that does not reply within [`REPLICA_ANSWER_MS`] counts as hanging.
 //!
 //! [`replicas`]: crate::client::replicas
 
@@ -37,12 +37,12 @@ const SIGN_OFF_TIMEOUT_MS: u64 = 500;
 /// Request timeout, ms, that of stock clients (remoting reference, 1.7 and 6.1).
 pub const CALL_TIMEOUT_MS: u64 = 3_000;
 
-/// A replica that does not answer for this long is left for another one, ms. Brokers write offsets once a
-/// second before they answer.
+/// Time limit for a replica's reply, ms; then another replica is asked. Brokers write offsets once
+/// a second, before they reply.
 const REPLICA_ANSWER_MS: u64 = 2_000;
-/// The same for messages, greetings and probes. An election takes longer.
+/// The same for messages, greetings and probes, ms. An election takes longer.
 const REPLICA_ANSWER_SOON_MS: u64 = 1_000;
-/// How often a replica that holds requests is asked whether it is alive, ms.
+/// How often a replica that holds requests is probed, ms.
 const PROBE_PERIOD_MS: u64 = 1_000;
 /// Pause before the next replica is asked, ms: all of them may refuse while they elect a leader.
 pub const NEXT_REPLICA_MS: u64 = 50;
@@ -58,7 +58,7 @@ pub struct ClientOptions {
 }
 
 impl ClientOptions {
-    /// The time-outs of stock clients (remoting reference, 1.7 and 6.1).
+    /// Uses the timeouts of stock clients (remoting reference, 1.7 and 6.1).
     pub fn new(nameservers: impl Into<String>) -> Self {
         Self {
             nameservers: nameservers.into(),
@@ -74,7 +74,7 @@ fn new_client_id() -> String {
     format!("ringmq@{}#{:016x}", std::process::id(), random())
 }
 
-/// A number that no other client has.
+/// Returns a number that no other client has.
 pub fn random() -> u64 {
     RandomState::new().build_hasher().finish()
 }
@@ -101,11 +101,11 @@ enum Errand {
 /// A broker's state, from its replies to greetings.
 #[derive(Clone, Debug)]
 struct Peer {
-    /// The connection that was greeted; a new connection may lead to another server.
+    /// The connection on which it was greeted; a new connection may lead to another server.
     line: u64,
     greeted_at: Timestamp,
     speaks_fixed: Result<Option<bool>, String>,
-    /// It once did.
+    /// Whether it has supported the fixed header at any time.
     is_ours: bool,
 }
 
@@ -211,7 +211,7 @@ impl Remote {
         route
     }
 
-    /// A broker has contradicted the route of `topic`, or is unreachable.
+    /// Notes that a broker has contradicted the route of `topic`, or is unreachable.
     pub fn doubt_route(&mut self, topic: &str) {
         self.routes.doubt(topic);
     }
@@ -220,13 +220,13 @@ impl Remote {
         self.routes.forget(topic);
     }
 
-    /// The replica of `broker` to ask, the leader if it is known.
+    /// The replica of `broker` to ask: the leader, if it is known.
     pub fn leader<'a>(&self, route: &'a Route, broker: &str) -> Option<&'a str> {
         self.replicas.find(route, broker, self.now())
     }
 
-    /// The replica of `broker` at `address` does not lead or, if it `is_silent`, did not answer. Returns
-    /// whether there is another one to ask.
+    /// Stops asking the replica of `broker` at `address`: it does not lead or, if it `is_silent`,
+    /// did not reply. Returns whether there is another one to ask.
     pub fn leave_replica(
         &mut self,
         topic: &str,
@@ -239,8 +239,8 @@ impl Remote {
         route.is_some_and(|route| self.replicas.leave(&route, broker, address, is_silent, now))
     }
 
-    /// Whether the broker at this address has replicas and recognizes messages that it has stored: it is
-    /// one of ours.
+    /// Whether the broker at this address has replicas and recognizes messages that it has stored,
+    /// which means that it is one of ours.
     pub fn recognizes(&self, address: &str) -> bool {
         self.replicas.are_at(address) && self.peers.get(address).is_some_and(|peer| peer.is_ours)
     }
@@ -250,7 +250,7 @@ impl Remote {
         self.replicas.are_at(address)
     }
 
-    /// How long an answer may take.
+    /// Time limit for a reply, ms.
     fn answer_ms(&self, address: &str) -> u64 {
         match self.replicas.are_at(address) {
             true => self.options.call_timeout_ms.min(REPLICA_ANSWER_MS),
@@ -272,7 +272,7 @@ impl Remote {
         self.start_held(address, encoding, request, 0)
     }
 
-    /// Starts a request that a broker answers at once.
+    /// Starts a request that a broker answers immediately.
     pub fn start_soon(
         &mut self,
         address: &str,
@@ -307,7 +307,7 @@ impl Remote {
         self.connections.has_room(address)
     }
 
-    /// Waits, whatever happens meanwhile.
+    /// Waits for all of `ms`, even if something happens meanwhile.
     pub fn wait_ms(&mut self, ms: u64) {
         self.connections.pause(self.now().plus_ms(ms));
     }
@@ -319,8 +319,8 @@ impl Remote {
         self.connections.turn(next);
     }
 
-    /// A replica that hangs would hold requests until they time out. One probe per connection finds
-    /// that out sooner.
+    /// Sends the probes that are due. A replica that hangs would hold requests until they time out;
+    /// one probe per connection detects that sooner.
     fn probe(&mut self) {
         let now = self.now();
         let due = self.probed.iter().filter(|(_, at)| **at <= now);
@@ -409,7 +409,7 @@ impl Remote {
         self.tell_all(greeted, &request);
     }
 
-    /// Sends a last request to each of these brokers, and waits a moment for their replies.
+    /// Sends a last request to each of these brokers, and waits briefly for their replies.
     pub(super) fn tell_all(&mut self, addresses: Vec<String>, request: &Request) {
         let timeout_ms = SIGN_OFF_TIMEOUT_MS.min(self.options.call_timeout_ms);
         let mut calls = Vec::new();
@@ -485,7 +485,7 @@ impl Remote {
                     let is_guessed = self.replicas.guess_for(&route, now);
                     self.routes.handle_route(&topic, route, now);
                     if is_guessed {
-                        // It does not name the new leader yet.
+                        // The route does not name the new leader yet.
                         self.routes.doubt(&topic);
                     }
                 }

@@ -1,29 +1,30 @@
 //! Which replica of a broker to ask, as far as this client knows.
 //!
 //! The route names the replica that leads, but NameServers learn of a new leader only when it registers,
-//! and clients only when they ask. A client that a replica refuses, or that it cannot reach, asks the
-//! next one at once. A route that names another leader than the one that was left ends that.
+//! and clients only when they ask. A client that is refused by a replica, or cannot reach it, asks
+//! the next one immediately. It keeps asking that one until a route names a leader other than the
+//! one that was abandoned.
 
 use std::collections::{HashMap, HashSet};
 
 use crate::model::Timestamp;
 use crate::model::nameserver::{Route, RouteBroker};
 
-/// After this long, the leader that the route names is tried again, ms.
+/// After this long, ms, the leader that the route names is tried again.
 const GUESS_MAX_MS: u64 = 30_000;
-/// A replica that has not answered is passed over for this long, ms: waiting for it again would take longer
-/// than asking the others.
+/// A replica that has not replied is skipped for this long, ms: waiting for it again would take
+/// longer than asking the others.
 const SILENT_MS: u64 = 2_000;
 /// Maximum number of addresses that are remembered; further ones count as those of single brokers.
 const ADDRESSES_MAX: usize = 10_000;
 
 #[derive(Debug, Default)]
 pub struct Replicas {
-    /// By the name of the broker.
+    /// By broker name.
     guesses: HashMap<String, Guess>,
-    /// Addresses of brokers that have several.
+    /// Addresses of brokers that have more than one.
     addresses: HashSet<String>,
-    /// Those that have not answered, and until when they are passed over.
+    /// Replicas that have not replied, and until when each is skipped.
     silent: HashMap<String, Timestamp>,
 }
 
@@ -31,7 +32,7 @@ pub struct Replicas {
 #[derive(Debug)]
 struct Guess {
     address: String,
-    /// The leader according to the route, when that was found wrong.
+    /// The leader according to the route that was found wrong.
     left: Option<String>,
     until: Timestamp,
 }
@@ -50,7 +51,7 @@ impl Replicas {
         }
     }
 
-    /// Whether another replica than the leader of this route is asked.
+    /// Whether a replica other than the leader of this route is asked.
     pub fn guess_for(&self, route: &Route, now: Timestamp) -> bool {
         let mut guesses = route.brokers.iter().filter_map(|broker| self.guesses.get(&broker.name));
         guesses.any(|guess| now < guess.until)
@@ -61,7 +62,7 @@ impl Replicas {
         self.addresses.contains(address)
     }
 
-    /// The replica to ask: the leader, if it is known. While none is, any may tell who it is.
+    /// The replica to ask: the leader, if it is known, otherwise any replica.
     pub fn find<'a>(&self, route: &'a Route, broker: &str, now: Timestamp) -> Option<&'a str> {
         let broker = route.brokers.iter().find(|known| known.name == broker)?;
         let guess = self.guesses.get(&broker.name).filter(|guess| now < guess.until);
@@ -69,8 +70,8 @@ impl Replicas {
         guessed.or_else(|| broker.master()).or_else(|| addresses(broker).next())
     }
 
-    /// A replica does not lead, or, if it `is_silent`, could not be reached or did not answer. Returns
-    /// whether there is another one to ask.
+    /// Stops asking a replica that does not lead or, if it `is_silent`, could not be reached or did
+    /// not reply. Returns whether there is another one to ask.
     pub fn leave(
         &mut self,
         route: &Route,
@@ -93,7 +94,7 @@ impl Replicas {
             self.silent.insert(address.to_owned(), now.plus_ms(SILENT_MS));
         }
         if self.find(route, broker, now) != Some(address) {
-            // An earlier request has left it.
+            // It has already been abandoned for an earlier request.
             return true;
         }
         let place = all.iter().position(|one| *one == address).unwrap_or(0);

@@ -1,7 +1,7 @@
 //! Cached routes, and when to refresh them.
 //!
-//! An old route is still used: traffic continues while no NameServer answers. One that a broker has
-//! contradicted is due at once.
+//! An old route is still used, so traffic continues while no NameServer answers. A route that a
+//! broker has contradicted is due for a refresh immediately.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -19,7 +19,7 @@ pub const TOPICS_MAX: usize = 10_000;
 #[derive(Debug, Default)]
 pub struct RouteCache {
     routes: HashMap<String, Known>,
-    /// When NameServers were asked about topics that are not known, at most [`TOPICS_MAX`].
+    /// When NameServers were last asked about unknown topics; at most [`TOPICS_MAX`].
     missing: HashMap<String, Timestamp>,
 }
 
@@ -57,7 +57,7 @@ impl RouteCache {
         route
     }
 
-    /// The request returned no route; the cached one stays.
+    /// Notes that a request returned no route; the cached one stays.
     pub fn handle_no_answer(&mut self, topic: &str, now: Timestamp) {
         if let Some(known) = self.routes.get_mut(topic) {
             known.asked_at = now;
@@ -69,7 +69,7 @@ impl RouteCache {
         self.missing.insert(topic.to_owned(), now);
     }
 
-    /// A broker contradicts the cached route, or is unreachable.
+    /// Notes that a broker contradicts the cached route, or is unreachable.
     pub fn doubt(&mut self, topic: &str) {
         if let Some(known) = self.routes.get_mut(topic) {
             known.is_doubtful = true;

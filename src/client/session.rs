@@ -168,7 +168,7 @@ impl Session {
         &self.output[self.output_sent..]
     }
 
-    /// The first `count` bytes of [`poll_bytes`](Self::poll_bytes) have been sent.
+    /// Notes that the first `count` bytes of [`poll_bytes`](Self::poll_bytes) have been sent.
     pub fn handle_sent(&mut self, count: usize) {
         assert!(count <= self.poll_bytes().len());
         self.output_sent += count;
@@ -200,7 +200,7 @@ impl Session {
         self.in_flight.len() < before
     }
 
-    /// The connection has closed; ends all requests in flight.
+    /// Ends all requests in flight, because the connection has closed.
     pub fn handle_closed(&mut self, why: &str) {
         let mut opaques: Vec<Opaque> = self.in_flight.keys().copied().collect();
         opaques.sort_unstable();
@@ -353,7 +353,7 @@ mod tests {
             .collect()
     }
 
-    /// Even while our own request with the same number is in flight.
+    /// Works even while our own request with the same number is in flight.
     #[test]
     fn requests_of_the_server_are_handed_over_and_replied_to() {
         let mut session = Session::default();

@@ -13,7 +13,7 @@ const TEXT_SIZE_MAX: usize = 255;
 /// A stock NameServer never removes a topic because a registration does not list it; a route is
 /// removed by DELETE_TOPIC_IN_NAMESRV (216) or with the whole broker. It has no choice: a 5.x
 /// broker that creates or changes topics sends a registration with only those, and nothing in it
-/// says so: not the count (several topics can be created at once), not the data version (two
+/// says so: not the count (several topics can be created together), not the data version (two
 /// consecutive changes can have the same one). Taking such a part for the whole would remove all
 /// other topics of the broker; taking a whole table for a part keeps a deleted topic in the routes,
 /// and its broker then refuses requests. So a registration counts as the whole table only if that
@@ -44,13 +44,14 @@ pub(super) fn extent(registration: &Registration, is_first: bool) -> Result<Exte
     }
 }
 
-/// Whether an entry is not a topic but the marker of a whole table.
+/// Whether this is not a topic but the marker of a whole table.
 pub(super) fn is_mark(topic: &crate::model::TopicConfig) -> bool {
     topic.name.as_str() == WHOLE_TABLE_MARK && topic.perm & (PERM_READ | PERM_WRITE) == 0
 }
 
-/// Clients receive these strings unchanged, and one client splits routes at commas and colons
-/// (remoting reference, 2.4), so strings that would break it are refused.
+/// Checks the strings of a registration. Clients receive them unchanged, and one client splits
+/// routes at commas and colons (remoting reference, 2.4), so strings that would break it are
+/// refused.
 pub(super) fn check(broker: &BrokerId) -> Result<(), Refusal> {
     check_text("cluster name", &broker.cluster)?;
     check_text("broker name", &broker.name)?;

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   brokers: name ─▶ members (id ─▶ address, lease) and the topics its master registered
-//!   topics:  name ─▶ names of the brokers that have it          (derived; kept in step)
+//!   topics:  name ─▶ names of the brokers that have it          (derived; kept in sync)
 //! ```
 //!
 //! Invariants:
@@ -149,13 +149,13 @@ impl Routes {
         self.remove_members(|_, member| member.lease_ends <= now)
     }
 
-    /// How many members and how many pairs of topic and broker there are.
+    /// Number of members, and number of pairs of topic and broker.
     pub fn counts(&self) -> (usize, usize) {
         (self.member_count(), self.entry_count)
     }
 
-    /// The address of another broker that claims the same name and id as `registration`. One with a newer
-    /// state version does not claim them but succeeds: it has been elected.
+    /// The address of another broker that claims the same name and id as `registration`. Different
+    /// state versions are no contest: the newer one belongs to a broker that has been elected.
     pub fn contested_by(&self, registration: &Registration) -> Option<&str> {
         let Registration { broker, version, .. } = registration;
         let held = self.brokers.get(broker.name.as_str())?.members.get(&broker.id)?;
@@ -182,7 +182,7 @@ impl Routes {
         Ok(NameServerReply::Registered)
     }
 
-    /// Refuses a registration that would confuse two brokers.
+    /// Refuses a registration that would conflate two brokers.
     fn check_identity(&self, registration: &Registration) -> Result<(), Refusal> {
         let id = &registration.broker;
         let Some(broker) = self.brokers.get(id.name.as_str()) else { return Ok(()) };
@@ -209,8 +209,8 @@ impl Routes {
         }
     }
 
-    /// Stores the member: an address counts under one id only, and an id belongs to the latest
-    /// registration (remoting reference, 2.3).
+    /// Stores the member: an address has only one id, and an id belongs to the latest registration
+    /// (remoting reference, 2.3).
     fn admit_member(
         &mut self,
         registration: &Registration,
@@ -350,7 +350,7 @@ impl Routes {
         }
     }
 
-    /// Refuses to delete what a broker would never register again.
+    /// Refuses to delete a topic that no broker would register again.
     fn check_deletable(&self, topic: &str) -> Result<(), Refusal> {
         let mut clusters = self.brokers.values().map(|broker| broker.cluster.as_str());
         let is_reserved = is_built_in(topic)
@@ -374,7 +374,7 @@ impl Routes {
         }
     }
 
-    /// Whether the broker's table has another version than the one known here. An equal version
+    /// Whether the version of the broker's table differs from the one known here. An equal version
     /// renews the lease like a registration.
     fn compare_version(
         &mut self,

@@ -1,4 +1,4 @@
-//! Topics and what a broker tells about itself (remoting reference, 3.12, 3.13).
+//! Topics, and a broker's information about itself (remoting reference, 3.12, 3.13).
 
 use std::borrow::Cow;
 
@@ -12,7 +12,7 @@ use crate::wire::header::head::Fields;
 use crate::wire::json::types::{Entries, ObjectKey};
 use crate::wire::queue::MessageQueue;
 
-/// Named field of ours: the topic must not be there, or not differ. Stock brokers do not read it.
+/// Named field of ours: an existing topic must not differ. Stock brokers ignore it.
 const CREATE_ONLY: &str = "createOnly";
 
 /// UPDATE_AND_CREATE_TOPIC.
@@ -62,7 +62,7 @@ pub fn decode_topic_config(fields: &mut Fields<'_>, _: &Bytes) -> Result<Request
     Ok(Request::TopicConfig { topic: TopicName::new(fields.needed("topic")?)? })
 }
 
-/// `TopicStatsTable` of the reference. The map is keyed by queues as objects: stock tools take
+/// `TopicStatsTable` of the reference. The map is keyed by queues as objects: stock tools accept
 /// nothing else.
 #[derive(Debug, Default, Serialize, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
@@ -114,7 +114,7 @@ pub fn decode_runtime_info(_: &mut Fields<'_>, _: &Bytes) -> Result<Request, Ref
     Ok(Request::RuntimeInfo)
 }
 
-/// `KVTable` of the reference: names and values, every value a text.
+/// `KVTable` of the reference: names and values; every value is a string.
 #[derive(Debug, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct TableBody<'a> {

@@ -1,5 +1,5 @@
 //! Requests from a server to a client (remoting reference, 3.10, 5.7): how each is decoded, and how
-//! requests and replies are encoded. They travel in the opposite direction of all others, with
+//! requests and replies are encoded. They travel in the opposite direction to all others, with
 //! opaque numbers of their own.
 
 use std::borrow::Cow;
@@ -236,7 +236,7 @@ impl<'a> OffsetTable<'a> {
     }
 }
 
-/// The same for clients that cannot parse objects as keys.
+/// The same, for clients that cannot parse objects as keys.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct OffsetList<'a> {
@@ -252,7 +252,7 @@ pub struct ConsumerStatus<'a> {
     message_queue_table: Offsets<'a>,
 }
 
-/// Body of the reply to request 223: the same of several clients.
+/// Body of the reply to request 223: the same, of several clients.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ConsumerStatuses<'a> {

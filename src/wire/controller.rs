@@ -1,5 +1,5 @@
-//! What stock tools ask of replicas and controllers (remoting reference, 8.4; the fields are those of
-//! the 5.x classes that are named).
+//! Requests of stock tools to replicas and controllers (remoting reference, 8.4; the fields are
+//! those of the 5.x classes named below).
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -28,7 +28,7 @@ pub fn decode_metadata(_: &mut Fields<'_>, _: &Bytes) -> Result<Request, Refusal
     Ok(Request::Controller(ControllerRequest::Metadata))
 }
 
-/// CONTROLLER_GET_SYNC_STATE_DATA. The body names the brokers; the answer is about this one.
+/// CONTROLLER_GET_SYNC_STATE_DATA. The body names brokers; the reply is about this one.
 pub fn decode_sync_state(_: &mut Fields<'_>, _: &Bytes) -> Result<Request, Refusal> {
     Ok(Request::Controller(ControllerRequest::SyncState))
 }

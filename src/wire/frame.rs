@@ -47,7 +47,7 @@ pub(crate) const HEADER_SIZE_MAX: usize = 0x00FF_FFFF;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Frame {
     pub encoding: HeaderEncoding,
-    /// Everything after the prefix, if that is bad.
+    /// If the prefix is bad: everything after it.
     pub header: Bytes,
     pub body: Bytes,
     pub bad_prefix: Option<BadPrefix>,
@@ -215,7 +215,7 @@ mod tests {
         }
     }
 
-    /// However the bytes are split, the frames are the same.
+    /// The frames are the same however the bytes are split.
     #[test]
     fn framing_ignores_how_reads_are_cut() {
         let stream = b"\x00\x00\x00\x09\x00\x00\x00\x02hibod\x00\x00\x00\x05\x01\x00\x00\x01h";

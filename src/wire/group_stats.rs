@@ -1,4 +1,5 @@
-//! What operators ask about consumer groups, and resetting their offsets (remoting reference, 3.12, 5.7).
+//! Operators' requests about consumer groups, and resets of their offsets (remoting reference,
+//! 3.12, 5.7).
 
 use std::borrow::Cow;
 use std::net::SocketAddrV4;
@@ -48,7 +49,7 @@ pub fn encode_progress(fields: &mut FieldWriter<'_>, group: &GroupName, topic: O
     fields.optional("topic", topic.map(TopicName::as_str));
 }
 
-/// INVOKE_BROKER_TO_RESET_OFFSET. An offset is only meant together with a queue.
+/// INVOKE_BROKER_TO_RESET_OFFSET. An offset counts only together with a queue.
 pub fn decode_reset(fields: &mut Fields<'_>, _: &Bytes) -> Result<Request, Refusal> {
     let queue: Option<i32> = fields.optional_number("queueId")?;
     let queue = queue.and_then(|queue| u32::try_from(queue).ok()).map(QueueId);
@@ -101,7 +102,7 @@ impl<'a> GroupListBody<'a> {
     }
 }
 
-/// A connection of a member. The last field is ours: two processes have the client id.
+/// A connection of a member. The last field is ours: whether two processes have the client id.
 #[derive(Debug, Default, Serialize, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 struct ConnectionBody<'a> {
@@ -239,8 +240,8 @@ pub struct ProgressBody<'a> {
     last_commit_timestamp: u64,
 }
 
-/// The last two fields are ours: whether there is a committed offset, and when the first message that is not
-/// consumed was stored.
+/// The last two fields are ours: whether there is a committed offset, and when the first message
+/// that has not been consumed was stored.
 #[derive(Debug, Default, Serialize, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 struct ProgressOffset {

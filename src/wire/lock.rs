@@ -14,7 +14,7 @@ use crate::wire::header::head::Fields;
 use crate::wire::json::types::{Element, Limit, List};
 use crate::wire::queue::MessageQueue;
 
-/// Maximum number of queues in a request, which has those of one shard only.
+/// Maximum number of queues in a request, which contains those of one shard only.
 pub const LOCK_QUEUES_MAX: usize = 20_000;
 
 #[derive(Debug)]

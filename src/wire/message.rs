@@ -129,12 +129,12 @@ pub fn decode_send_v2(fields: &mut Fields<'_>, body: &Bytes) -> Result<Request, 
     decode_produce(SendFields::collect(fields, index_of, |index| SEND_FIELDS[index].1), body)
 }
 
-/// SEND_REPLY_MESSAGE: as SEND_MESSAGE.
+/// SEND_REPLY_MESSAGE: like SEND_MESSAGE.
 pub fn decode_reply(fields: &mut Fields<'_>, body: &Bytes) -> Result<Request, Refusal> {
     decode_send(fields, body).map(as_reply)
 }
 
-/// SEND_REPLY_MESSAGE_V2: as SEND_MESSAGE_V2.
+/// SEND_REPLY_MESSAGE_V2: like SEND_MESSAGE_V2.
 pub fn decode_reply_v2(fields: &mut Fields<'_>, body: &Bytes) -> Result<Request, Refusal> {
     decode_send_v2(fields, body).map(as_reply)
 }
@@ -146,7 +146,7 @@ fn as_reply(request: Request) -> Request {
     }
 }
 
-/// A field, not the code, says whether the body is a batch.
+/// Decodes a send request. A field, not the code, says whether the body is a batch.
 fn decode_produce(mut send: SendFields<'_>, body: &Bytes) -> Result<Request, Refusal> {
     Ok(Request::Produce(Produce {
         group: send.needed_text(SendField::Group)?,
@@ -169,7 +169,7 @@ pub fn encode_send(fields: &mut FieldWriter<'_>, produce: &Produce) {
     encode_send_as(fields, produce, |field| SEND_FIELDS[field as usize].1);
 }
 
-/// With the long names.
+/// Encodes a send request with the long names.
 pub fn encode_send_long(fields: &mut FieldWriter<'_>, produce: &Produce) {
     encode_send_as(fields, produce, |field| SEND_FIELDS[field as usize].0);
 }
@@ -210,7 +210,7 @@ pub fn encode_produced(fields: &mut FieldWriter<'_>, produced: &Produced) {
     fields.number("queueOffset", produced.queue_offset.0);
 }
 
-/// The same for a reply to another client's request, which is not stored.
+/// The same for a reply to another client's request; such a reply is not stored.
 pub fn encode_pushed(fields: &mut FieldWriter<'_>, queue: QueueId) {
     fields.text("msgId", "0");
     fields.number("queueId", queue.0);

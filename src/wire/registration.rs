@@ -61,7 +61,7 @@ pub fn decode_register_broker(
     }))
 }
 
-/// The version, the topics, and what was passed over.
+/// The version, the topics, and what was skipped.
 type Topics = (DataVersion, Vec<TopicConfig>, Vec<String>);
 
 /// Topics of one registration.
@@ -195,7 +195,7 @@ fn read_compressed(body: &[u8]) -> Result<Topics, Refusal> {
     Ok((version, topics, skipped))
 }
 
-/// Notes what is passed over; what is beyond the bound is passed over without a word.
+/// Notes a skipped topic; beyond the bound, topics are skipped silently.
 fn skip(skipped: &mut Vec<String>, what: String) {
     if skipped.len() < SKIPPED_MAX {
         skipped.push(what);
@@ -241,8 +241,8 @@ impl Parts<'_> {
     }
 }
 
-/// `name readQueueNums writeQueueNums perm SINGLE_TAG {attributes}`. Nothing when the name is none; an error
-/// is the line that cannot be read.
+/// Decodes `name readQueueNums writeQueueNums perm SINGLE_TAG {attributes}`. `None` if the name is
+/// invalid; an error is the line that cannot be decoded.
 fn read_topic_line(line: &str) -> Result<Option<TopicConfig>, String> {
     let mut words = line.split(' ');
     let name = words.next().unwrap_or_default();
@@ -360,7 +360,7 @@ mod tests {
         encoder.finish().unwrap()
     }
 
-    /// As 4.9 writes it, and as 5.x does with attributes and what follows.
+    /// The form that 4.9 writes, and the form of 5.x with attributes and further parts.
     #[test]
     fn compressed_registration() {
         let version = r#"{"counter":1,"stateVersion":0,"timestamp":1700000000000}"#;

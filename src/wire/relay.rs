@@ -1,5 +1,5 @@
-//! Requests that an operator sends to a broker for one of its consumers, and that the broker sends on to that
-//! consumer with the same code (remoting reference, 3.10, 3.12).
+//! Requests that an operator sends to a broker for one of its consumers, and that the broker passes
+//! on to the consumer with the same code (remoting reference, 3.10, 3.12).
 
 use bytes::Bytes;
 
@@ -14,7 +14,7 @@ pub fn decode_running_info(fields: &mut Fields<'_>, _: &Bytes) -> Result<Request
     running_info(fields).map(Request::RunningInfo)
 }
 
-/// The same as the consumer gets it.
+/// The same request, in the form that the consumer gets.
 pub fn decode_running_info_here(
     fields: &mut Fields<'_>,
     _: &Bytes,
@@ -41,7 +41,7 @@ pub fn decode_consume_directly(fields: &mut Fields<'_>, _: &Bytes) -> Result<Req
     consume_directly(fields).map(Request::ConsumeDirectly)
 }
 
-/// The same as the consumer gets it, with the message.
+/// The same request, in the form that the consumer gets: with the message.
 pub fn decode_consume_directly_here(
     fields: &mut Fields<'_>,
     body: &Bytes,

@@ -1,4 +1,4 @@
-//! What operators ask of the replicas of a shard. A command of ours; other brokers refuse it.
+//! Operators' requests about the replicas of a shard. The command is ours; other brokers refuse it.
 
 use bytes::Bytes;
 

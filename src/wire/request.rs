@@ -1,7 +1,7 @@
 //! Requests of every kind: decoded step by step by servers, encoded by clients.
 //!
 //! ```text
-//!   Head::of(frame), decode_head   who writes, in what form, and the code
+//!   Head::of(frame), decode_head   the sender, its encoding, and the code
 //!   (the server)                   on whose behalf: `model::Principal`
 //!   decode_command                 the command's own fields and body
 //! ```
@@ -64,7 +64,7 @@ pub struct Incoming<R> {
     pub request: Result<R, Refusal>,
 }
 
-/// All steps in one, for a server that treats all senders alike. A reply is refused like an
+/// Does all steps in one, for a server that treats all senders alike. A reply is refused like an
 /// unsupported request. An error concerns only this frame.
 pub fn decode_request<R: DecodeRequest>(frame: &Frame) -> Result<Incoming<R>, FrameError> {
     let mut head = Head::of(frame);

@@ -1,7 +1,8 @@
 //! A reply as our client decodes it.
 //!
 //! The bytes do not say which command a reply answers, so the caller asks for what it expects:
-//! `response.produced()`, `response.route()`. A refusal or an invalid reply gives a [`ReplyError`].
+//! `response.produced()`, `response.route()`. A refusal or an invalid reply becomes a
+//! [`ReplyError`].
 
 use bytes::Bytes;
 use bytestring::ByteString;
@@ -65,7 +66,7 @@ enum Detail {
     Fixed(fixed::DecodedReply),
 }
 
-/// The positions of stored messages.
+/// Where messages were stored.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Stored {
     pub queue: QueueId,
@@ -88,7 +89,7 @@ pub fn decode_reply(frame: &Frame) -> Result<Response, FrameError> {
 }
 
 impl Response {
-    /// The reply with this decoded head.
+    /// The reply in a frame whose head has been decoded.
     pub fn of(head: Head<'_>) -> Result<Self, FrameError> {
         if head.frame.encoding == HeaderEncoding::Fixed {
             return Self::of_fixed(&head);
@@ -267,7 +268,8 @@ impl Response {
         self.json().map(TopicListBody::read)
     }
 
-    /// Whether the sent version differs from the NameServer's, and the NameServer's version.
+    /// Whether the version in the request differs from the NameServer's, and the NameServer's
+    /// version.
     pub fn data_version(&self) -> Result<(bool, Option<DataVersion>), ReplyError> {
         self.done()?;
         let is_changed = self.field("changed").is_none_or(|changed| changed == "true");
@@ -282,7 +284,7 @@ impl Response {
         client::status_offsets(self.json()?).map_err(|error| unreadable(&error.to_string()))
     }
 
-    /// The body as it is, if the request succeeded.
+    /// The body without decoding it, if the request succeeded.
     pub fn relayed(&self) -> Result<Bytes, ReplyError> {
         self.done()?;
         Ok(self.body.clone())

@@ -222,11 +222,11 @@ impl<'a> ClusterBody<'a> {
     }
 }
 
-/// What a NameServer lists fits in one reply.
+/// The topics that a NameServer lists fit in one reply.
 const _: () = assert!(REGISTERED_TOPICS_MAX * (TOPIC_NAME_SIZE_MAX + 3) < TOPIC_LIST_SIZE_MAX);
 const _: () = assert!(TOPIC_LIST_SIZE_MAX + 1024 < FRAME_SIZE_MAX);
 
-/// Maximum number of topics in one reply. A stock NameServer may have more than one of ours.
+/// Maximum number of topics in one reply. A stock NameServer may have more topics than one of ours.
 #[derive(Debug)]
 struct ListedTopics;
 

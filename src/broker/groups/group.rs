@@ -33,7 +33,7 @@ pub struct Group {
 /// A group's subscription to one topic.
 #[derive(Clone, Debug)]
 struct Subscription {
-    /// Or why the group's pulls are refused.
+    /// The filter, or the reason why the group's pulls are refused.
     filter: Result<TagFilter, Refusal>,
     /// The expression, shortened.
     shown: Box<str>,
@@ -59,20 +59,20 @@ impl Subscription {
     }
 }
 
-/// What a member's subscriptions have changed.
+/// The changes made by a member's subscriptions.
 #[derive(Debug, Default)]
 pub struct Changes {
-    /// The group has a topic that it had not, or lacks one that it had.
+    /// A topic was added to the group or removed from it.
     pub of_topics: bool,
     /// Anything at all.
     pub any: bool,
-    /// Another member that subscribes differently, and to what: noted once for each group.
+    /// Another member that subscribes differently, and a topic of it: noted once for each group.
     pub differs: Option<(ClientId, TopicName)>,
 }
 
 impl Group {
-    /// Updates the subscriptions of `client`. A topic that it no longer lists is removed if this
-    /// client, or a member that has left, sent it.
+    /// Updates the subscriptions of `client`. A topic that the client does not list any more is
+    /// removed if its subscription came from this client or from a member that has left.
     pub fn subscribe(
         &mut self,
         client: &ClientId,
@@ -85,7 +85,8 @@ impl Group {
         changes.any = as_before != (self.model, self.consume_type);
         let mut wanted = BTreeMap::new();
         for SubscriptionData { topic, expression, version } in &consumer.subscriptions {
-            // An invalid expression is refused when the group pulls, and must not fail the heartbeat.
+            // An invalid expression is refused when the group pulls; it must not fail the
+            // heartbeat.
             let filter = TagFilter::parse(expression);
             let (version, owner) = (*version, client.clone());
             let shown = excerpt(&expression.text, SHOWN_MAX).into();
@@ -115,7 +116,7 @@ impl Group {
         Ok(changes)
     }
 
-    /// A member that subscribes to other topics or tags than `client` does now.
+    /// A member whose topics or tags differ from those of `client`, and a topic of it.
     fn difference(
         &self,
         client: &ClientId,
@@ -188,7 +189,7 @@ impl Group {
         self.model == MessageModel::Broadcasting
     }
 
-    /// Removes what the group, which has no members left, has in the ledger.
+    /// Removes the group, which has no members left, from the ledger.
     pub fn close(&self, ledger: &mut Ledger) {
         ledger.subscriptions -= self.subscription_count();
         ledger.tags -= self.tag_count();

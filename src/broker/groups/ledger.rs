@@ -1,4 +1,4 @@
-//! What all groups of a shard hold together, and which members belong to which connection.
+//! Totals over all groups of a shard, and which members belong to which connection.
 
 use std::collections::BTreeSet;
 
@@ -6,10 +6,9 @@ use rustc_hash::FxHashMap;
 
 use crate::model::{ClientId, GroupName, Refusal};
 
-/// Maximum number of members of all groups of a shard. A client is a member once for each of its
-/// groups.
+/// Maximum number of members of all groups of a shard. A client counts once for each of its groups.
 pub const MEMBERS_MAX: usize = 100_000;
-/// Maximum number of subscriptions of all groups of a shard, and of their tags.
+/// Maximum number of subscriptions of all groups of a shard; also of their tags.
 pub const SUBSCRIPTIONS_MAX: usize = 100_000;
 pub const TAGS_MAX: usize = 1_000_000;
 
@@ -38,7 +37,7 @@ pub struct Ledger {
 }
 
 impl Ledger {
-    /// The member uses a connection that it did not use before.
+    /// Notes that a member uses a connection that it did not use before.
     pub fn connected(&mut self, connection: u64, membership: Membership) {
         let is_new = self.memberships.entry(connection).or_default().insert(membership);
         assert!(is_new, "a member uses a connection once");

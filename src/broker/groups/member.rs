@@ -1,5 +1,5 @@
-//! A client as a member of a group: its connections to this shard, and the other shards that it is connected
-//! to.
+//! A client as a member of a group: its connections to this shard, and the other shards to which it
+//! is connected.
 
 use smallvec::SmallVec;
 
@@ -19,12 +19,12 @@ pub struct Line {
     pub connection: u64,
     pub seen_at: Moment,
     peer: Peer,
-    /// The client has begun to use a later connection. If it goes on using this one too, a second process
-    /// has the same client id.
+    /// The client has begun to use a later connection. If it keeps using this one as well, a second
+    /// process has the same client id.
     is_superseded: bool,
 }
 
-/// Another shard that the member is connected to.
+/// Another shard to which the member is connected.
 #[derive(Clone, Debug)]
 struct Elsewhere {
     shard: ShardId,
@@ -33,8 +33,8 @@ struct Elsewhere {
 }
 
 impl Member {
-    /// Notes a heartbeat. Returns whether other shards do not know of it: the connection is new, or turns out
-    /// to be that of a second process.
+    /// Notes a heartbeat. Returns whether it is news for the other shards: the connection is new,
+    /// or turns out to belong to a second process.
     pub fn beat(&mut self, connection: u64, peer: Peer, now: Moment) -> bool {
         if let Some(line) = self.lines.iter_mut().find(|line| line.connection == connection) {
             (line.seen_at, line.peer) = (now, peer);
@@ -49,7 +49,7 @@ impl Member {
         &self.lines
     }
 
-    /// Returns whether there was such a connection.
+    /// Removes a connection; returns whether there was one.
     pub fn drop_line(&mut self, connection: u64) -> bool {
         let before = self.lines.len();
         self.lines.retain(|line| line.connection != connection);
@@ -61,8 +61,8 @@ impl Member {
         self.lines.len() < before
     }
 
-    /// The connections that end when the client unregisters over `connection`, or at another shard: all of
-    /// them, unless another process has the same client id, which signs off by itself.
+    /// The connections that end when the client unregisters over `connection`, or at another shard:
+    /// all of them, unless a second process, which unregisters separately, has the same client id.
     pub fn lines_to_end(&self, connection: Option<u64>) -> Vec<u64> {
         let is_it = |line: &&Line| Some(line.connection) == connection;
         let other_count = self.live().filter(|line| !is_it(line)).count();
@@ -74,7 +74,7 @@ impl Member {
         ends.map(|line| line.connection).collect()
     }
 
-    /// Another shard knows the member.
+    /// Notes that another shard knows the member.
     pub fn set_elsewhere(&mut self, shard: ShardId, peers: &[Peer], is_shared: bool) {
         self.drop_elsewhere(shard);
         self.elsewhere.push(Elsewhere { shard, peers: peers.into(), is_shared });
@@ -106,7 +106,7 @@ impl Member {
         self.live().map(|line| line.peer)
     }
 
-    /// Its connections to this shard; if it has none, those to another one.
+    /// The client's ends of its connections to this shard, or to another one if it has none here.
     pub fn peers(&self) -> SmallVec<[Peer; 1]> {
         let elsewhere = || self.elsewhere.first().map(|at| at.peers.clone()).unwrap_or_default();
         let here: SmallVec<[Peer; 1]> = self.peers_here().collect();

@@ -93,7 +93,8 @@ impl Groups {
         }
     }
 
-    /// A member has unregistered, so it leaves the other shards too; their own reports follow a moment later.
+    /// Removes a member that has unregistered from the other shards too; their own reports follow
+    /// shortly.
     pub(super) fn forget_elsewhere(&mut self, membership: &Membership) {
         let Some(member) = self.member(membership) else { return };
         for shard in member.shards().collect::<Vec<_>>() {

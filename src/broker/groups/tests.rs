@@ -120,10 +120,10 @@ fn an_older_member_never_undoes_what_a_newer_one_has_changed() {
         (Beats("old", &[("t", "A", 5)]), (Some(("A", 5)), None)),
         (Beats("new", &[("t", "B", 7), ("u", "B", 7)]), (Some(("B", 7)), Some(("B", 7)))),
         (Beats("old", &[("t", "A", 5)]), (Some(("B", 7)), Some(("B", 7)))),
-        // Its clock went backwards; its change counts anyway.
+        // The member's clock went backwards; its change counts anyway.
         (Beats("new", &[("t", "C", 6), ("u", "B", 7)]), (Some(("C", 6)), Some(("B", 7)))),
         (Beats("old", &[("t", "A", 5)]), (Some(("C", 6)), Some(("B", 7)))),
-        // It drops the second topic, which it had added itself.
+        // The member drops the second topic, which it had added itself.
         (Beats("new", &[("t", "C", 6)]), (Some(("C", 6)), None)),
         (Beats("old", &[("t", "A", 5), ("u", "A", 5)]), (Some(("C", 6)), Some(("A", 5)))),
         (Beats("new", &[("t", "C", 6)]), (Some(("C", 6)), Some(("A", 5)))),
@@ -280,7 +280,7 @@ fn subscriptions_and_their_tags_are_counted() {
     assert_eq!(groups.ledger, Ledger::default());
 }
 
-/// Some shards of a process, whose messages to each other are delivered as the test wants.
+/// Several shards of a process; the test decides when their messages to each other are delivered.
 struct Shards(Vec<Groups>);
 
 impl Shards {
@@ -292,7 +292,7 @@ impl Shards {
         beats(&mut self.0[shard], &heartbeat(client, 1), connection, at).unwrap();
     }
 
-    /// What shard `shard` has not reported yet.
+    /// The changes that shard `shard` has not reported yet.
     fn news(&mut self, shard: usize) -> Vec<Presence> {
         self.0[shard].take_presences(ShardId(shard as u16))
     }
@@ -328,7 +328,7 @@ fn a_heartbeat_to_any_shard_counts_for_all_until_the_last_one_forgets_the_client
     assert_eq!(shards.members(), [["a", "b"]; 3]);
     let filter = shards.0[2].filter(&group(), &topic(), 1);
     assert!(filter.is_ok(), "also their subscriptions");
-    // Its connection to one shard ends: it is still connected to another.
+    // Its connection to one shard ends, but it is still connected to another.
     shards.0[0].connection_closed(1);
     shards.settle();
     assert_eq!(shards.members(), [["a", "b"]; 3]);
@@ -373,7 +373,7 @@ fn only_changes_are_reported_and_late_reports_are_ignored() {
     assert_eq!(of_two(&mut shards.0[1]), (0, 1));
 }
 
-/// Whether the client signs off over a connection, and what remains of two connections with its id.
+/// The client unregisters at one shard, which passes that on if no second process has the id.
 #[test]
 fn signing_off_counts_for_all_shards_unless_a_second_process_has_the_id() {
     let sign_off = |shards: &mut Shards, shard: usize, connection: u64| {
@@ -386,7 +386,7 @@ fn signing_off_counts_for_all_shards_unless_a_second_process_has_the_id() {
         }
         (is_gone, shards.members())
     };
-    // One process that has connected anew to the first shard.
+    // One process that has reconnected to the first shard.
     let mut shards = Shards::new(2);
     for (shard, connection) in [(0, 1), (1, 1), (0, 2)] {
         shards.beat(shard, "a", connection, 0);
@@ -456,8 +456,9 @@ fn members_that_subscribe_differently_are_noted_once_and_each_pulls_on() {
     assert_eq!(groups.take_notes(), [differ(["a", "b"], "t")]);
 }
 
-/// Heartbeats, ends of connections, silence and unregistering, on three shards whose messages arrive in any
-/// order and more than once. In the end all agree, and the members are those that are connected somewhere.
+/// Heartbeats, closed connections, silent clients and unregistrations, on three shards whose
+/// messages arrive late, some of them twice. In the end all shards agree, and the members are the
+/// clients that are connected to any shard.
 #[test]
 fn in_the_end_all_shards_agree() {
     for seed in 0..1_000 {

@@ -12,7 +12,7 @@ use crate::model::{ClientId, GroupConfig, GroupName, Request, Timestamp, TopicNa
 use crate::wire::Response;
 use crate::wire::codes::response::{CONSUMER_NOT_ONLINE, TOPIC_NOT_EXIST};
 
-/// Number of groups asked for at a time.
+/// Number of groups requested at a time.
 const GROUPS_AT_A_TIME: usize = 5_000;
 
 /// A consumer group, over all brokers.
@@ -89,7 +89,7 @@ impl Admin {
         Ok(GroupDescription { group, members, subscriptions, queues, committed_at })
     }
 
-    /// Refused unless a broker has a configuration of the group.
+    /// Fails unless a broker has a configuration of the group.
     fn check_known(&mut self, group: &GroupName) -> Result<(), ClientError> {
         let mut known = Ok(());
         for (name, address) in self.masters(None)? {
@@ -102,7 +102,7 @@ impl Admin {
         known
     }
 
-    /// Has a group go on at other offsets of a topic; gives the new ones.
+    /// Makes a group continue at other offsets of a topic; returns the new offsets.
     pub fn reset_group(
         &mut self,
         reset: &ResetGroup,
@@ -121,7 +121,8 @@ impl Admin {
         Ok(offsets)
     }
 
-    /// Deletes a group with its offsets and its retry topic on all masters. Gives the brokers' names.
+    /// Deletes a group with its offsets and its retry topic on all masters. Returns the brokers'
+    /// names.
     pub fn delete_group(&mut self, group: &GroupName) -> Result<Vec<String>, ClientError> {
         let request = Request::DeleteGroup { group: group.clone(), with_offsets: true };
         let mut outcomes = Outcomes::default();
@@ -134,7 +135,7 @@ impl Admin {
         Ok(brokers)
     }
 
-    /// The members of a group that a broker knows; none if there are none online.
+    /// The members of a group that a broker knows; empty if none is online.
     fn consumers_at(
         &mut self,
         broker: &str,

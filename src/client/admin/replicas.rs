@@ -9,7 +9,7 @@ use crate::model::replicas::{ReplicaOrder, ReplicaSet};
 use crate::wire::Response;
 
 impl Admin {
-    /// How the replicas of a shard are, as the broker at `address` sees them.
+    /// The state of a shard's replicas, as the broker at `address` sees it.
     pub fn replicas(&mut self, address: &str) -> Result<ReplicaSet, ClientError> {
         self.remote.ask(address, &Request::Replicas, Response::replicas)
     }

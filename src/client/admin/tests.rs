@@ -12,7 +12,7 @@ fn lines(told: &Told) -> Vec<String> {
     told.lock().unwrap().clone()
 }
 
-/// A broker that notes orders, and refuses them when `refuses`.
+/// A broker that notes orders, and refuses them if `refuses`.
 fn broker(name: &'static str, refuses: bool) -> (Server, Told) {
     let told = Told::default();
     let noted = told.clone();

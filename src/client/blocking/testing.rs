@@ -21,7 +21,7 @@ use crate::wire::{
     encode_reply, next_frame,
 };
 
-/// A route to brokers with these names and addresses, each with so many queues.
+/// A route to brokers with these names and addresses, each with the same number of queues.
 pub fn route_to<'a>(
     brokers: impl IntoIterator<Item = (String, &'a str)>,
     queue_count: u32,
@@ -272,7 +272,7 @@ fn own_host() -> Ipv4Addr {
     Ipv4Addr::new(127, 9, high, low)
 }
 
-/// An address where nobody listens.
+/// An address at which nothing listens.
 pub fn dead_address() -> String {
     format!("{}:9", own_host())
 }

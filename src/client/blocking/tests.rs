@@ -28,7 +28,7 @@ fn several_requests_to_several_servers_are_under_way_at_once() {
             connections.start(server, JSON, &Request::RuntimeInfo, 5_000).unwrap()
         })
         .collect();
-    // Also those that are not waited for come in.
+    // The replies to the other requests arrive too.
     assert_eq!(connections.wait_for(calls.swap_remove(50)).unwrap().code, 0);
     let mut finished = Vec::new();
     while finished.len() < calls.len() {
@@ -67,7 +67,7 @@ fn a_server_that_hangs_up_leaves_the_outcome_open() {
     assert!(matches!(error, ClientError::Unanswered { .. }), "{error}");
 }
 
-/// Nothing goes out on a connection that the server has closed while it was silent.
+/// Nothing is sent on a connection that the server has closed while it was idle.
 #[test]
 fn a_connection_closed_meanwhile_is_opened_anew() {
     let server = Server::start(|_, _| done());
@@ -92,7 +92,7 @@ fn a_server_that_comes_back_is_reached_again() {
     assert_eq!(ask(&mut connections, &address), Ok(0));
 }
 
-/// Both directions are full at the same time, and nobody waits for the other.
+/// Both directions are full at the same time, and neither side waits for the other.
 #[test]
 fn large_requests_and_answers_pass_each_other() {
     const SIZE: usize = 1 << 20;
@@ -101,7 +101,7 @@ fn large_requests_and_answers_pass_each_other() {
     let server = Server::start(move |request, _| {
         let Request::ProduceRecords(batch) = request else { panic!("{request:?}") };
         count.fetch_add(batch.records.len(), Ordering::SeqCst);
-        // Not the answer to such a request; here only its size counts.
+        // Not a real reply to this request; only its size matters here.
         Scripted::GiveWith(Reply::Done, vec![0; SIZE])
     });
     let records =
@@ -118,7 +118,7 @@ fn large_requests_and_answers_pass_each_other() {
     assert_eq!(received.load(Ordering::SeqCst), 16 * SIZE);
 }
 
-/// A network that swallows everything would otherwise cost a time-out per request for many minutes.
+/// A network that drops everything would otherwise cost a timeout per request for many minutes.
 #[test]
 fn a_connection_that_stays_silent_is_given_up() {
     let server = Server::start(|request, _| match request {
@@ -144,7 +144,7 @@ fn a_connection_that_stays_silent_is_given_up() {
     assert_eq!(response.code, 0);
 }
 
-/// A server that asks before it answers: the client's user sees the request and replies to it.
+/// A server that sends a request before its reply: the caller gets the request and replies to it.
 #[test]
 fn a_request_of_the_server_is_replied_to_over_its_connection() {
     let status = ClientRequest::ConsumerStatus {

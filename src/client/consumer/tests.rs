@@ -5,12 +5,13 @@ use crate::client::blocking::testing::{Scripted, Server, record, route_to};
 use crate::client::remote;
 use crate::model::{NameServerReply, Refusal, Reply};
 
-/// A broker with two queues that hold what `bodies` says, of which the first `gone` are not retained.
+/// A broker with two queues that hold messages with these `bodies`; the first `gone` are not
+/// retained.
 #[derive(Clone, Default)]
 struct Log {
     bodies: Arc<Mutex<Vec<Vec<u8>>>>,
     gone: u64,
-    /// Pulls to be refused first.
+    /// Number of pulls to refuse first.
     busy: Arc<Mutex<usize>>,
     pulls: Arc<Mutex<Vec<HeaderEncoding>>>,
     committed: Arc<Mutex<Option<i64>>>,
@@ -102,7 +103,7 @@ fn queue(number: u32) -> QueueRef {
     QueueRef { topic, broker: "b".to_owned(), queue: QueueId(number) }
 }
 
-/// Fetches until `count` messages are there, as `queue:offset:body`, and what else happened.
+/// Fetches until there are `count` messages. Returns them as `queue:offset:body`, and other events.
 fn read(consumer: &mut Consumer, count: usize) -> (Vec<String>, Vec<String>) {
     let (mut messages, mut others) = (Vec::new(), Vec::new());
     let deadline = consumer.remote.now().plus_ms(20_000);
@@ -191,7 +192,7 @@ fn an_answer_from_before_a_jump_is_dropped() {
     let mut consumer = consumer(&nameserver, 1);
     consumer.assign(queue(0), QueueOffset(0));
     assert_eq!(read(&mut consumer, 1).0, ["0:0:a"]);
-    // A request for offset 1 goes out, and before its answer is taken in the reader jumps.
+    // A request for offset 1 is sent, and the consumer seeks before the reply is handled.
     consumer.start_due();
     consumer.assign(queue(0), QueueOffset(2));
     assert_eq!(read(&mut consumer, 1).0, ["0:2:c"]);

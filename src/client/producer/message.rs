@@ -95,8 +95,8 @@ fn push_property(out: &mut Vec<u8>, name: &str, value: &str) -> Result<(), Clien
     Ok(())
 }
 
-/// The properties of the first message of a batch, by whose unique key brokers recognize the batch if it
-/// is sent again. It gets one if it has none. `producer` tells producers apart.
+/// The properties of the first message of a batch, by whose unique key brokers recognize the batch
+/// if it is resent. A message without one gets one. `producer` tells producers apart.
 fn first_properties(first: &Queued, producer: u64) -> Bytes {
     if property(&first.properties, PROPERTY_UNIQUE_KEY).is_some() {
         return first.properties.clone();
@@ -108,7 +108,7 @@ fn first_properties(first: &Queued, producer: u64) -> Bytes {
     all.into()
 }
 
-/// Where a batch goes, and from whom.
+/// Destination and sender of a batch.
 pub(super) struct Envelope<'a> {
     pub group: &'a GroupName,
     /// Tells producers apart.
@@ -117,7 +117,8 @@ pub(super) struct Envelope<'a> {
     pub queue: QueueId,
 }
 
-/// `messages` as one request in `encoding`. All are for the same queue, and there is at least one.
+/// Encodes `messages` as one request in `encoding`. All are for the same queue; there is at least
+/// one.
 pub(super) fn encode_batch(
     encoding: HeaderEncoding,
     envelope: &Envelope<'_>,
@@ -152,7 +153,7 @@ pub(super) fn encode_batch(
     })
 }
 
-/// Messages and their properties as they are sent.
+/// Messages, and their properties as they are sent.
 fn with_properties<'a>(
     messages: &'a [Queued],
     first: &'a Bytes,

@@ -1,7 +1,7 @@
 //! Sends messages: chooses queues, batches, retries, and reports the outcome of every message.
 //!
-//! Driven by one thread: [`Producer::send`] and [`Producer::poll`] move bytes; nothing happens in
-//! between. Brokers that support the fixed header get batches of finished records, all others
+//! Driven by one thread: [`Producer::send`] and [`Producer::poll`] move bytes; nothing happens
+//! between calls. Brokers that support the fixed header get batches of finished records, all others
 //! RocketMQ's own requests. [`outbox`] decides what is sent when, [`message`] encodes it; this file
 //! adds routes and sockets.
 //!
@@ -66,7 +66,7 @@ pub struct Producer {
     repeat_unknown: bool,
     auto_create: bool,
     outbox: Outbox,
-    /// Batches in flight, and where to.
+    /// Batches in flight, and the address to which each was sent.
     in_flight: HashMap<Call, (Batch, String)>,
     topics: HashMap<TopicName, Spread>,
     /// Brokers to avoid, and until when.
@@ -105,8 +105,8 @@ impl Producer {
         })
     }
 
-    /// Accepts a message for sending. Waits while too many bytes are in flight; does not wait for
-    /// this message. On an error the message was not accepted.
+    /// Accepts a message for sending. Waits while too many bytes are in flight, but does not wait
+    /// for this message. On an error the message was not accepted.
     pub fn send(&mut self, message: Message) -> Result<Ticket, ClientError> {
         let properties = message.checked_properties()?;
         while self.outbox.waiting_bytes() > self.buffer_bytes_max {
@@ -151,7 +151,7 @@ impl Producer {
         self.outbox.take_outcomes()
     }
 
-    /// [`flush`](Self::flush), and unregisters.
+    /// Does a [`flush`](Self::flush), then unregisters.
     pub fn close(mut self) -> Vec<Outcome> {
         let outcomes = self.flush();
         self.remote.sign_off(&self.group);
@@ -276,8 +276,8 @@ impl Producer {
         let topic = self.outbox.key(lane).topic.clone();
         let other = self.next_lane(&topic).unwrap_or(lane);
         let is_elsewhere = self.outbox.key(other).broker != self.outbox.key(lane).broker;
-        // The first time, another queue may take it at once. If that fails too, there is no point
-        // in hurrying.
+        // After the first failure, another queue may accept it immediately. If that fails too,
+        // there is no point in hurrying.
         let not_before =
             if is_elsewhere && batch.attempts() == 1 { now } else { batch.not_before() };
         self.outbox.requeue(batch, other, not_before);
@@ -361,7 +361,7 @@ impl Producer {
             other => other?,
         };
         if writable(&route).next().is_none() {
-            // A route that has just changed may already differ.
+            // If the topic has just changed, its current route may differ.
             self.remote.doubt_route(topic.as_str());
             let topic = topic.to_string();
             return Err(ClientError::NoQueue { topic, used: "written" });

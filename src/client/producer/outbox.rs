@@ -42,7 +42,7 @@ pub struct OutboxOptions {
     pub in_flight_max: usize,
     /// Delivery timeout of a message, ms.
     pub delivery_timeout_ms: u64,
-    /// Number of refusals of a kind that rarely passes after which a batch is given up.
+    /// Number of refusals, of kinds that are rarely temporary, after which a batch is given up.
     pub refusals_max: u32,
     /// First delay before a retry, ms; doubled each time.
     pub backoff_ms: u64,
@@ -157,7 +157,7 @@ impl Batch {
         self.maybe_stored.is_some()
     }
 
-    /// The next attempt is at another replica, at the latest after this long.
+    /// Limits the pause before the next attempt, which is at another replica, ms.
     pub fn hurry(&mut self, pause_max_ms: u64) {
         self.pause_max_ms = pause_max_ms;
     }
@@ -184,7 +184,7 @@ pub enum Attempt {
     },
     /// Not stored.
     Refused { code: Option<i32>, reason: String, retry: Retry },
-    /// Unknown; `is_repeated` says whether to retry and risk storing it twice.
+    /// Unknown; `is_repeated` says whether to retry, at the risk of storing it twice.
     Unknown { reason: String, is_repeated: bool },
 }
 
@@ -231,7 +231,7 @@ struct Lane {
     open: Option<Batch>,
     ready: VecDeque<Batch>,
     in_flight: usize,
-    /// Its broker accepts nothing until something else has happened.
+    /// Nothing can be sent to its broker until [`Outbox::release`].
     is_held: bool,
     due: Option<Timestamp>,
 }
@@ -332,7 +332,7 @@ impl Outbox {
         self.schedule(lane);
     }
 
-    /// From now on batches are sent without waiting for more messages.
+    /// Sets whether batches are sent without waiting for more messages.
     pub fn flush(&mut self, is_flushing: bool) {
         self.is_flushing = is_flushing;
         let open: Vec<usize> =
@@ -342,7 +342,7 @@ impl Outbox {
         }
     }
 
-    /// When [`poll_batch`](Self::poll_batch) has the next one.
+    /// When [`poll_batch`](Self::poll_batch) returns the next batch.
     pub fn poll_timeout(&self) -> Option<Timestamp> {
         self.agenda.first().map(|&(due, _)| due)
     }
@@ -372,7 +372,7 @@ impl Outbox {
         None
     }
 
-    /// The batch cannot be sent yet; its lane waits until [`release`](Self::release).
+    /// Takes back a batch that cannot be sent yet; its lane waits until [`release`](Self::release).
     pub fn hold(&mut self, batch: Batch) {
         let lane = batch.lane;
         let home = &mut self.lanes[lane];
@@ -385,7 +385,7 @@ impl Outbox {
         self.schedule(lane);
     }
 
-    /// The obstacle of held lanes may have gone.
+    /// Lets held lanes send again, because the obstacle may be gone.
     pub fn release(&mut self) {
         for lane in std::mem::take(&mut self.held) {
             self.lanes[lane].is_held = false;

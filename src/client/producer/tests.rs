@@ -8,7 +8,7 @@ use crate::model::record::Host;
 use crate::model::reply::Produced;
 use crate::model::{LogOffset, NameServerReply, NameServerRequest, QueueOffset, Reply, Request};
 
-/// A broker that keeps bodies per queue. `judge` may have another answer than storing; it gets the
+/// A broker that keeps the bodies of each queue. `judge` may reply instead of storing; it gets the
 /// number of the produce request, counted from 0.
 struct Broker {
     server: Server,
@@ -219,7 +219,7 @@ fn a_broker_that_is_gone_is_passed_over() {
     assert_eq!(broker.bodies(), expected_bodies(100));
 }
 
-/// One row: what the broker does, and what the producer says about the message then.
+/// One row: what the broker does, and the outcome that the producer then reports for the message.
 #[test]
 fn the_outcome_is_what_is_known() {
     type Judge = fn(usize) -> Option<Scripted>;
@@ -276,7 +276,7 @@ fn messages_that_nobody_takes_are_given_up_in_time() {
 fn the_loss_of_nameservers_is_survived() {
     let broker = Broker::new(always);
     let nameserver = nameserver("T", &[&broker.server.address]);
-    // One that has just started and knows nothing yet is no better than one that is gone.
+    // A NameServer that has just started and knows nothing yet is no better than one that is gone.
     let empty = self::nameserver("U", &[]);
     let list = format!("{};{};{}", dead_address(), empty.address, nameserver.address);
     let mut producer = Producer::new(producer(&list)).unwrap();
@@ -295,7 +295,7 @@ fn a_topic_that_does_not_exist_is_created_by_sending() {
     let mut producer = Producer::new(options.clone()).unwrap();
     producer.send(message(0)).unwrap();
     assert_eq!(stored_count(&producer.close()), 1);
-    // Only RocketMQ's own request can ask for a topic.
+    // Only RocketMQ's own request can ask for a topic to be created.
     assert_eq!(broker.stored.lock().unwrap().encodings, [HeaderEncoding::Json]);
 
     options.auto_create = false;

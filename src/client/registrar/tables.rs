@@ -1,11 +1,11 @@
 //! The topic tables of a broker's shards, as registered with NameServers.
 //!
-//! A shard submits its changes; each NameServer's thread asks what its NameServer lacks. The cost
-//! of a change does not depend on the size of the table:
+//! A shard submits its changes; each NameServer's thread asks what its NameServer is missing. The
+//! cost of a change does not depend on the size of the table:
 //!
 //! ```text
-//!   shard ── TopicChange ──▶ Table ── News::Part ───▶ one that knew the table before the change
-//!                              └────── News::Whole ──▶ one that does not, or that has to forget topics
+//!   shard ── TopicChange ──▶ Table ── News::Part ───▶ NameServer that had the table before it
+//!                              └────── News::Whole ──▶ one that had not, or must forget topics
 //! ```
 //!
 //! Every table has its own lock, held for a change or for a slice of a copy, so a shard never waits
@@ -22,10 +22,10 @@ use crate::model::{DataVersion, TopicConfig, TopicName};
 /// Number of changes that a table remembers. A NameServer that is further behind gets the whole
 /// table.
 const CHANGES_KEPT_MAX: usize = 1_024;
-/// Number of topics copied while a shard may have to wait.
+/// Number of topics copied at a time; meanwhile a shard may have to wait.
 const COPIED_AT_ONCE: usize = 256;
 
-/// The number of changes that a table has had: a NameServer has the table up to one of these.
+/// A number of changes that a table has had; a NameServer has the table up to such a position.
 pub type Position = u64;
 
 #[derive(Debug)]
@@ -39,28 +39,28 @@ pub struct Table {
 #[derive(Debug)]
 struct State {
     version: DataVersion,
-    /// What this copy of a replicated shard is.
+    /// The role of this replica of the shard, if it has replicas.
     role: Option<Role>,
     topics: BTreeMap<TopicName, TopicConfig>,
     /// Topics of the newest changes, oldest first.
     changed: VecDeque<TopicName>,
     position: Position,
-    /// After the newest removal.
+    /// The position after the newest removal.
     removed_at: Position,
 }
 
-/// What a copy of a replicated shard registers as.
+/// The role in which a replica of a shard registers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
-    /// A NameServer lets a later epoch take the name over from an earlier one, and not the other way
-    /// round (remoting reference, 2.3).
+    /// A NameServer lets a later epoch take over the name from an earlier one, but not vice versa
+    /// (remoting reference, 2.3).
     Leader {
         epoch: i64,
     },
     Follower {
         id: u64,
     },
-    /// Not a copy any more: it is unregistered.
+    /// No longer a replica: it is unregistered.
     Removed {
         id: u64,
     },
@@ -123,7 +123,7 @@ impl Table {
         self.state().version()
     }
 
-    /// Every NameServer gets the whole table again, under the new id.
+    /// Sets the role. Every NameServer gets the whole table again, under the new id.
     pub fn set_role(&self, role: Role) {
         let mut state = self.state();
         state.role = Some(role);
@@ -136,7 +136,7 @@ impl Table {
         self.state().role.is_some()
     }
 
-    /// Whether NameServers are to know it.
+    /// Whether it is to be registered.
     pub fn is_listed(&self) -> bool {
         !matches!(self.state().role, Some(Role::Removed { .. }))
     }
@@ -146,7 +146,8 @@ impl Table {
         BrokerId { id, ..self.broker.clone() }
     }
 
-    /// What to send to one that has the table up to `known`, and up to where it then has it.
+    /// What to send to a NameServer that has the table up to `known`, and up to where it has it
+    /// then.
     pub fn news(&self, known: Option<Position>) -> (News, Position) {
         let state = self.state();
         let position = state.position;
@@ -231,7 +232,7 @@ impl State {
         }
     }
 
-    /// Topics that were set since then; `None` if a partial table would not do.
+    /// Topics that were set after `known`; `None` if a partial table is not enough.
     fn changed_since(&self, known: Position) -> Option<BTreeSet<&TopicName>> {
         let behind = (self.position - known) as usize;
         let is_part = self.removed_at <= known && behind <= self.changed.len();
@@ -311,7 +312,7 @@ mod tests {
         assert_eq!(told(&table.news(Some(newest)).0), "+d");
     }
 
-    /// Who leads is news even if no topic has changed.
+    /// A change of leader is news even if no topic has changed.
     #[test]
     fn a_new_role_is_registered_with_the_whole_table() {
         let table = table(1);

@@ -5,8 +5,8 @@ use crate::client::blocking::testing::{Scripted, Server, dead_address, until};
 use crate::model::nameserver::RouteBroker;
 use crate::model::{NameServerReply, Refusal, TopicConfig, TopicName};
 
-/// What a NameServer was told, in order: `+name:topics`, `-name`, and `?name` when it was asked
-/// whether it knows the table, which it does.
+/// The requests that a NameServer got, in order: `+name:topics`, `-name`, and `?name` when it was
+/// asked whether it knows the table, which it does.
 type Told = Arc<Mutex<Vec<String>>>;
 
 fn note(told: &Told, request: &NameServerRequest) -> Scripted<NameServerReply> {
@@ -108,7 +108,7 @@ fn leases_are_renewed() {
     registrar.stop();
 }
 
-/// However many topics the table has, one that knows it is told of the one that is new.
+/// However many topics the table has, a NameServer that has it is sent only the new one.
 #[test]
 fn a_change_is_all_that_is_told_of() {
     let (server, told) = nameserver();
@@ -132,7 +132,7 @@ fn a_change_is_all_that_is_told_of() {
     registrar.stop();
 }
 
-/// It has let the lease run out, or forgotten a change.
+/// The NameServer has let the lease expire, or lost a change.
 #[test]
 fn one_that_does_not_know_the_table_is_told_all_of_it() {
     let told = Told::default();
@@ -161,7 +161,7 @@ fn a_nameserver_that_comes_back_is_told_at_once() {
     let report = next_report(&registrar);
     assert!(matches!(report.state, State::Failing(_)), "{report:?}");
     let before = lines(&told).len();
-    // What changes meanwhile is known when it is back.
+    // What changes meanwhile is registered once it is back.
     registrar.publisher().publish(vec![shard("s0", &["T"])]);
     let noted = told.clone();
     let _server = Server::start_nameserver_at(&address, move |request| note(&noted, request));
@@ -185,7 +185,7 @@ fn one_nameserver_that_is_gone_does_not_concern_the_others() {
     registrar.stop();
 }
 
-/// Otherwise a broker that starts, and every change of a topic, would wait for the dead.
+/// Otherwise a starting broker, and every topic change, would wait for dead NameServers.
 #[test]
 fn a_receipt_does_not_wait_for_a_nameserver_that_is_gone() {
     let (server, told) = nameserver();
@@ -201,8 +201,8 @@ fn is_delivered(receipt: &Receipt) -> bool {
     receipt.0.iter().all(|delivery| delivery.done.is_disconnected())
 }
 
-/// It accepts connections and swallows what it is told. Otherwise every change of a topic would wait
-/// for it anew.
+/// It accepts connections and requests, and never replies. Otherwise every topic change would wait
+/// for it again.
 #[test]
 fn a_nameserver_that_hangs_is_waited_for_once() {
     let (server, told) = nameserver();
@@ -230,7 +230,7 @@ fn a_nameserver_that_hangs_is_waited_for_once() {
     registrar.stop();
 }
 
-/// Nobody waits either while it is tried again, which may take as long as a call.
+/// A retry, which may take as long as a call, does not make a topic change wait either.
 #[test]
 fn a_nameserver_that_failed_is_not_waited_for_until_it_has_answered() {
     let is_silent = Arc::new(AtomicBool::new(true));
@@ -290,7 +290,7 @@ fn nobody_to_register_is_no_success() {
     registrar.stop();
 }
 
-/// A thread that is behind finds the newest order only, and Stop is the last.
+/// A thread that is behind finds only the newest order, and nothing supersedes Stop.
 #[test]
 fn orders_do_not_pile_up() {
     let (put, take) = flume::bounded(1);
@@ -309,7 +309,8 @@ fn orders_do_not_pile_up() {
     assert!(matches!(take.try_recv(), Ok(Order::Stop)));
 }
 
-/// The NameServer takes each of them in turn, and clients reach now one, now the other.
+/// The NameServer accepts each of them in turn, so clients reach sometimes one, sometimes the
+/// other.
 #[test]
 fn a_broker_of_the_same_name_is_reported_once_while_it_is_there() {
     let registered_at = Arc::new(Mutex::new("10.0.0.2:10911".to_owned()));
@@ -344,8 +345,9 @@ fn a_broker_of_the_same_name_is_reported_once_while_it_is_there() {
     registrar.stop();
 }
 
-/// One under our name at another address takes our route in turn; one under another name at our
-/// address, such as an earlier release of this broker left behind, makes clients read queues twice.
+/// A broker with our name at another address alternates with us in the route; one with another name
+/// at our address, such as one left behind by an earlier release of this broker, makes clients read
+/// queues twice.
 #[test]
 fn rivals_have_our_name_or_our_address() {
     let broker = |name: &str, addresses: &[(u64, &str)]| RouteBroker {

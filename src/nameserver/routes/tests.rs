@@ -405,7 +405,7 @@ fn what_exceeds_a_limit_is_refused_and_the_rest_stays() {
     world.check();
 }
 
-/// Brokers share topics, so the number of different ones counts.
+/// Brokers share topics, so only the number of distinct topics counts.
 #[test]
 fn a_topic_beyond_the_limit_is_refused_from_any_broker() {
     let mut world = World::with(Limits { topics_max: 2, ..Limits::default() });

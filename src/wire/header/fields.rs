@@ -8,8 +8,8 @@ use zerocopy::byteorder::big_endian::{I16, I32};
 use crate::wire::header::head::Language;
 use crate::wire::json::write::{push_number, push_text};
 
-/// Our version number: V5_2_0 (remoting reference, 1.6). It enables SQL92 in Java clients and
-/// nothing that we do not support.
+/// Our version number: V5_2_0 (remoting reference, 1.6). Apart from SQL92 in Java clients, it
+/// enables nothing that we do not support.
 pub const VERSION: i32 = 453;
 
 /// A header without its named fields.

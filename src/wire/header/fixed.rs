@@ -70,7 +70,7 @@ pub struct Fetch {
     pub offset: I64,
     /// 0: the server's default.
     pub bytes_max: U32,
-    /// 0: reply at once.
+    /// 0: reply immediately.
     pub hold_ms: U32,
 }
 
@@ -88,8 +88,8 @@ pub struct ProduceReply {
     pub position: U64,
 }
 
-/// Header of the reply to a fetch request. If the code is 0, the body is `count` records; it is
-/// empty for the codes that only say where to continue; otherwise it is the remark.
+/// Header of the reply to a fetch request. If the code is 0, the body is `count` records; for codes
+/// that only say where to continue, it is empty; otherwise it is the remark.
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
 pub struct FetchReply {
@@ -209,7 +209,8 @@ pub fn encode_reply(out: &mut Vec<u8>, kind: u8, opaque: i32, reply: &Reply, chu
             let start = reply_start(kind, opaque, code);
             push(out, fetch_reply(start, pulled).as_bytes(), b"", chunk_bytes);
         }
-        // A fixed request has no other reply; should there be one, the sender still gets an answer.
+        // A fixed request has no other reply; if there were one, the sender would still get a
+        // reply.
         _ => {
             let start = reply_start(kind, opaque, response::SUCCESS);
             push(out, start.as_bytes(), b"", chunk_bytes);

@@ -11,7 +11,7 @@ use crate::model::excerpt;
 use crate::model::refusal::Refusal;
 use crate::wire::frame::{Frame, HeaderEncoding};
 
-/// This is a reply.
+/// The frame is a reply.
 pub const FLAG_REPLY: i32 = 1;
 /// The sender expects no reply, and none may be sent.
 pub const FLAG_ONE_WAY: i32 = 2;
@@ -21,7 +21,8 @@ pub const FIELD_COUNT_MAX: usize = 128;
 /// Maximum number of characters shown of an invalid value.
 const SHOWN_MAX: usize = 40;
 
-/// The languages of the protocol (remoting reference, 1.2), and the one of senders that give another.
+/// The languages of the protocol (remoting reference, 1.2); senders with any other count as
+/// `Other`.
 macro_rules! languages {
     ($($variant:ident = $number:literal, $name:literal;)*) => {
         /// The sender's language: a name in JSON, a number in binary.
@@ -54,8 +55,9 @@ macro_rules! languages {
     };
 }
 
-// Every server reports the first one. The second expects its own form of the body of request 220 (remoting
-// reference, 3.10). Old servers and tools know these names only, so newer ones are passed on as `OTHER`.
+// Every server reports the first one. The second expects its own form of the body of request 220
+// (remoting reference, 3.10). Old servers and tools know only these names, so newer ones are passed
+// on as `OTHER`.
 languages! {
     Java = 0, "JAVA";
     Cpp = 1, "CPP";

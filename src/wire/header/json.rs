@@ -67,7 +67,8 @@ pub fn find_opaque_and_flag(frame: &Frame) -> Option<(i32, i32)> {
     opaque_and_flag_of_object(frame).or_else(|| opaque_and_flag_in_text(&frame.header))
 }
 
-/// Of a whole object at the front: only the header's size is wrong, or something follows.
+/// Finds them in a whole object at the front: only the header's size is wrong, or something
+/// follows.
 fn opaque_and_flag_of_object(frame: &Frame) -> Option<(i32, i32)> {
     let valid = frame.header.utf8_chunks().next()?.valid();
     let (mut head, mut has_opaque) = (Head::of(frame), false);
@@ -79,7 +80,8 @@ fn opaque_and_flag_of_object(frame: &Frame) -> Option<(i32, i32)> {
     has_opaque.then_some((head.opaque, head.flag))
 }
 
-/// Of text that is no JSON. Named fields of these names hold text and precede the members.
+/// Finds them in text that is not JSON. Named fields with these names have string values, and
+/// precede the members.
 fn opaque_and_flag_in_text(header: &[u8]) -> Option<(i32, i32)> {
     let text = String::from_utf8_lossy(header);
     let number = |key: &str| {

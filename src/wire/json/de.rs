@@ -1,6 +1,6 @@
 //! The lenient reader as a serde deserializer, so that a body is a derived struct.
 //!
-//! It accepts (remoting reference, 3.0): null for an absent member, so `#[serde(default)]` gives
+//! It accepts (remoting reference, 3.0): null for an absent member, so `#[serde(default)]` supplies
 //! its value; null for an empty list or object; numbers and strings for each other; an enum as a
 //! name or as the index of a variant; a string, a number, or an object as a key. A duplicate member
 //! is an error.

@@ -11,9 +11,9 @@ const DEPTH_MAX: usize = 64;
 /// Maximum number of characters shown of an invalid value.
 const SHOWN_MAX: usize = 40;
 
-/// Why the input is not valid, even for a lenient reader, or not the expected value.
+/// Why the input is invalid even for a lenient reader, or is not the expected value.
 ///
-/// A single pointer, because every value is returned in a result with it.
+/// It is a single pointer, because every value is returned in a result with it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{} at byte {}", .0.0, .0.1)]
 pub struct JsonError(Box<(String, usize)>);
@@ -65,8 +65,8 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// Enters an object or array, which `bracket` opens. Null is skipped and gives false, because
-    /// it is empty.
+    /// Enters an object or array, which `bracket` opens. Null counts as empty: it is skipped, and
+    /// the result is false.
     #[inline]
     pub fn enter(&mut self, bracket: u8) -> Result<bool, JsonError> {
         if self.take_null()? {
@@ -220,7 +220,7 @@ impl<'a> Reader<'a> {
         Ok(out)
     }
 
-    /// Skips a null, and returns whether there was one.
+    /// Skips a null; returns whether there was one.
     #[inline]
     pub fn take_null(&mut self) -> Result<bool, JsonError> {
         let is_null = self.peek()? == b'n' && self.text[self.at..].starts_with("null");
@@ -374,7 +374,7 @@ mod tests {
         }
     }
 
-    /// Reads everything as strings, to show the reader's result.
+    /// Reads all values as strings, to compare the result.
     fn flat(text: &str) -> Result<Vec<(String, String)>, JsonError> {
         let mut found = Vec::new();
         let mut reader = Reader::new(text);

@@ -133,7 +133,7 @@ impl<'de, K: Deserialize<'de>, V: Deserialize<'de>, L> Visitor<'de> for EntriesV
 pub struct ObjectKey<T>(pub T);
 
 impl<T: Serialize> Serialize for ObjectKey<T> {
-    /// Encoded as its JSON text, which the key writer recognises.
+    /// Encoded as its JSON text, which the key writer recognizes.
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let mut text = Vec::new();
         push(&mut text, &self.0);
@@ -151,7 +151,7 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for ObjectKey<T> {
 #[derive(Debug)]
 pub enum Element<T> {
     Good(T),
-    /// Skipped, and why it is invalid.
+    /// Skipped; the string says why it is invalid.
     Bad(String),
 }
 

@@ -1,4 +1,4 @@
-//! Requests that servers send to clients, byte by byte as the remoting reference has them (3.10).
+//! Requests that servers send to clients, byte by byte as in the remoting reference (3.10).
 
 use super::*;
 use crate::model::client::{PushedReply, ResetOffsets};
@@ -66,7 +66,7 @@ fn members_changed() {
     assert_eq!(binary.header, unhex(expected));
 }
 
-/// Java and Go read queues as keys; C++ and Python, which is written in it, read a list.
+/// Java and Go read queues as keys; C++ and Python, whose client is written in C++, read a list.
 #[test]
 fn reset_offsets_in_both_forms() {
     let fields = r#""topic":"t","group":"g","timestamp":"1700000000000","isForce":"true""#;
@@ -173,7 +173,7 @@ fn a_pushed_reply_and_its_confirmation() {
     }
 }
 
-/// As the operator's requests, with the same codes, and the reply's body as it is.
+/// Like the operator's requests, with the same codes; the reply's body is passed on unchanged.
 #[test]
 fn questions_of_an_operator() {
     let info = RunningInfo { group: group(), client: "c@1".into(), with_stacks: true };

@@ -1,4 +1,4 @@
-//! Bytes from people who mean harm, and from lines that lose some.
+//! Bytes from attackers, and from connections that lose some.
 
 use proptest::prelude::*;
 
@@ -18,7 +18,7 @@ const SEND: Named<'static> = &[
     ("i", "TAGS\u{1}TagA\u{2}"),
 ];
 
-/// Reads bytes in every way there is. Whatever they are, this returns.
+/// Decodes bytes in every way there is. Whatever they are, this returns.
 fn read_in_every_way(bytes: &[u8]) {
     let mut input = BytesMut::from(bytes);
     while let Ok(Some(frame)) = next_frame(&mut input, FRAME_SIZE_MAX) {
@@ -167,7 +167,7 @@ fn headers_that_close_the_connection() {
     }
 }
 
-/// What is wrong with a request is told by its beginning, in answers and in the log.
+/// Replies and the log show only the beginning of what is wrong with a request.
 #[test]
 fn a_wrong_value_of_any_size_is_shown_by_its_beginning() {
     let long = "\u{1}".repeat(1 << 20);
@@ -245,7 +245,7 @@ proptest! {
         read_in_every_way(&bytes);
     }
 
-    /// Text that looks like JSON reaches deeper than noise does.
+    /// Text that looks like JSON gets further into the decoder than noise.
     #[test]
     fn arbitrary_json_never_panics(text in r#"[{}\[\]:,"\\a-cu0-9 é😀-]{0,80}"#) {
         read_in_every_way(text.as_bytes());
@@ -267,7 +267,7 @@ proptest! {
         read_in_every_way(&bytes[cut.index(bytes.len())..]);
     }
 
-    /// What a name or value may hold comes through escapes unharmed.
+    /// Whatever a name or value contains, escaping preserves it.
     #[test]
     fn any_text_survives_the_json_header(key in "\\PC{1,20}", control in "[\\x00-\\x1f\"\\\\]{0,8}") {
         let text = format!("{key}{control}");

@@ -1,5 +1,5 @@
-//! Suites over whole frames. The bytes are made here by hand or come from the reference, never from
-//! our own encoder, so a mistake shared by both directions shows.
+//! Suites over whole frames. The bytes are written by hand or come from the reference, never from
+//! our own encoder, so a mistake that both directions share shows.
 
 mod clients;
 mod fixed;
@@ -76,12 +76,12 @@ pub fn both(code: i32, fields: Named<'_>, body: &[u8]) -> [Frame; 2] {
     [json_frame(&json_header(code, 0, fields), body), binary_frame(code as i16, 0, fields, body)]
 }
 
-/// What a broker makes of a frame.
+/// Decodes a frame as a broker does.
 pub fn decode_request(frame: &Frame) -> Result<Incoming<Request>, FrameError> {
     crate::wire::decode_request(frame)
 }
 
-/// What a server of any kind makes of a frame.
+/// Decodes a frame as any kind of server does.
 pub fn asked<R: DecodeRequest>(frame: &Frame) -> Result<R, Refusal> {
     crate::wire::decode_request(frame).unwrap().request
 }
@@ -94,14 +94,14 @@ pub fn reply_to(encoding: HeaderEncoding, code: i32) -> ReplyTo {
     ReplyTo { encoding, code, opaque: 7, version: 409 }
 }
 
-/// The answer as bytes.
+/// The reply as bytes.
 pub fn answer<R: EncodeReply>(to: ReplyTo, reply: Result<R, Refusal>) -> Vec<u8> {
     let mut out = Vec::new();
     encode_reply(&mut out, to, &reply, 0);
     out
 }
 
-/// The answer as our client reads it.
+/// The reply as our client decodes it.
 pub fn response<R: EncodeReply>(to: ReplyTo, reply: Result<R, Refusal>) -> Response {
     let response = decode_reply(&frame(&answer(to, reply))).unwrap();
     assert!(response.is_reply);

@@ -1,4 +1,4 @@
-//! Answers, compared whole.
+//! Replies, compared whole.
 
 use std::sync::Arc;
 
@@ -43,7 +43,7 @@ fn pulled(status: PullStatus) -> Reply {
     })
 }
 
-/// Header and body of a JSON answer.
+/// Header and body of a JSON reply.
 fn json_answer<R: EncodeReply>(code: i32, reply: Result<R, Refusal>) -> (String, String) {
     let frame = frame(&answer(reply_to(HeaderEncoding::Json, code), reply));
     assert_eq!(frame.encoding, HeaderEncoding::Json);
@@ -124,7 +124,7 @@ fn route_queues(name: &str, queue_count: u32) -> RouteQueues {
     }
 }
 
-/// Sorted whatever order they are given in, compact, with quoted keys.
+/// Sorted, in whatever order they are given; compact, with quoted keys.
 #[test]
 fn route_as_clients_read_it() {
     let route = Route {
@@ -312,7 +312,7 @@ fn bodies_as_tools_read_them() {
     assert_eq!(json_answer(322, Ok(unknown)).1, "");
 }
 
-/// The binary answers say the same as the JSON ones: read back, all fields are equal.
+/// Binary replies contain the same as JSON replies: once decoded, all fields are equal.
 #[test]
 fn both_encodings_say_the_same() {
     let replies = [
@@ -394,7 +394,7 @@ fn typed_answers() {
     assert_eq!(response(to(322), Ok(reply)).data_version(), Ok((false, known)));
 }
 
-/// Answers of stock servers: old ones do not quote the ids of brokers.
+/// Replies of stock servers: old ones do not quote the ids of brokers.
 #[test]
 fn answers_of_stock_servers() {
     let reply = |code: i32, fields: Named<'_>, body: &[u8]| {
@@ -497,7 +497,7 @@ fn refusals_as_clients_see_them() {
     }
 }
 
-/// A control character takes six bytes in JSON, so an answer that repeated what it refuses would be
+/// A control character takes six bytes in JSON, so a reply that repeated what it refuses would be
 /// larger than any request, and too large for a header.
 #[test]
 fn a_refusal_repeats_only_the_beginning_of_what_it_refuses() {

@@ -346,7 +346,7 @@ fn requests_that_are_not_served_are_refused_by_code() {
     }
 }
 
-/// POP codes lose their upper half in the binary header; they come back whole.
+/// POP codes lose their upper half in the binary header; decoding restores it.
 #[test]
 fn truncated_codes_are_made_whole() {
     for code in [200_050, 200_051, 200_052, 200_053, 200_054, 200_055, 200_056, 200_151] {
@@ -385,7 +385,7 @@ fn a_reply_is_no_request() {
     }
 }
 
-/// C++ and Node clients send numbers and truth values among the fields, in any order of keys.
+/// C++ and Node clients send numbers and booleans among the fields, in any order of keys.
 #[test]
 fn numbers_in_fields_are_read_as_their_text() {
     let header = "{\"language\":\"CPP\",\"version\":333,\"opaque\":7,\"flag\":0,\"code\":310,\n\
@@ -406,7 +406,7 @@ fn texts_and_bodies_point_into_the_frame() {
     assert!(is_inside(&produce.body, &frame.body));
 }
 
-/// A heartbeat as Java sends it, and one as C++ might: numbers for names, nothing optional.
+/// A heartbeat as Java sends it, and one as C++ might: numbers instead of names, nothing optional.
 #[test]
 fn heartbeats_of_different_clients() {
     let java = br#"{"clientID":"10.0.0.9@12345#998877","consumerDataSet":[{"consumeFromWhere":
@@ -457,7 +457,7 @@ fn heartbeats_of_different_clients() {
     assert_heartbeat(b"", Err(Refusal::Malformed(what.to_owned())));
 }
 
-/// One group or subscription that cannot be used does not cost the client the others.
+/// An invalid group or subscription does not affect the client's others.
 #[test]
 fn bad_parts_of_a_heartbeat_are_passed_over_and_told() {
     let body = br#"{"clientID":"c","producerDataSet":[{"groupName":"a b"},{"groupName":"p"},{},7],
@@ -494,7 +494,8 @@ fn bad_parts_of_a_heartbeat_are_passed_over_and_told() {
     }
 }
 
-/// What a server of another kind would read is not read at all: these bodies would be refused.
+/// Requests for another kind of server are not decoded: their bodies, which are invalid, do not
+/// matter.
 #[test]
 fn requests_for_another_kind_of_server_are_refused_unread() {
     fn check<Served: DecodeRequest + Debug, Other: DecodeRequest + Debug>(codes: &[i32]) {

@@ -1,5 +1,5 @@
-//! What our client writes, our server reads as what was meant. The suites beside this one show that
-//! it is also what the protocol means.
+//! Our server decodes what our client encodes to what was meant. The suites beside this one show
+//! that it is also what the protocol means.
 
 use std::fmt::Debug;
 

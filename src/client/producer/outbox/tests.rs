@@ -48,7 +48,7 @@ fn stored(first: u64) -> Attempt {
     Attempt::Stored { first: QueueOffset(first), position: Some(LogOffset(100)), code: 0 }
 }
 
-/// What became of the tickets, as one letter each.
+/// The outcomes of the tickets, one letter each.
 fn fates(outbox: &mut Outbox) -> Vec<(u64, char)> {
     let letter = |delivery: &Delivery| match delivery {
         Delivery::Stored { .. } => 'S',
@@ -146,7 +146,7 @@ fn what_may_go_anywhere_comes_back_for_another_lane() {
     assert!(matches!(delivery, Delivery::Stored { queue: QueueId(1), .. }));
 }
 
-/// One row: attempts in turn, and the fate of the message once it has one.
+/// One row: the attempts in order, and the outcome of the message once it has one.
 #[test]
 fn the_fate_of_a_message_follows_from_all_its_attempts() {
     let unknown = |is_repeated| Attempt::Unknown { reason: "lost".to_owned(), is_repeated };
@@ -207,7 +207,7 @@ fn a_held_lane_waits_until_it_is_released() {
 }
 
 proptest! {
-    /// Whatever happens in whatever order, every message gets one outcome.
+    /// Whatever happens, in whatever order, every message gets one outcome.
     #[test]
     fn every_message_gets_one_outcome(steps in prop::collection::vec((0..6u8, 0..4u32), 1..200)) {
         let mut outbox = Outbox::new(OutboxOptions { in_flight_max: 2, ..options() });
