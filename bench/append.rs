@@ -2,11 +2,11 @@
 //!
 //! The results are ratios:
 //!
-//! - the log's rate to the best raw rate at the same durability, and to the rate of the same writers
-//!   without a log (measured once per case, not before and after it);
-//! - the latency of a single writer to that of a single block;
-//! - the rate of many writers to that of one;
-//! - bytes written to the device to bytes of payload.
+//! - the log's rate over the best raw rate at the same durability, and over the rate of the same
+//!   writers without a log (measured once per case, not before and after it);
+//! - the latency of a single writer over that of writing a single block;
+//! - the rate of many writers over that of one;
+//! - bytes written to the device over bytes of payload.
 //!
 //! Disks vary from minute to minute, so the run has rounds. Each case is measured between two
 //! measurements of its reference, and the table shows the median, minimum and maximum of the rounds'
@@ -225,8 +225,8 @@ struct Load {
     name: &'static str,
     writers: usize,
     payload_size: usize,
-    /// Ends before a flush is due. Shows the cost of the log itself while the device's cache absorbs
-    /// all writes, as for plain writes without flushes.
+    /// The case ends before a flush is due, so it shows the cost of the log itself while the
+    /// device's cache absorbs all writes, as it does for plain writes without flushes.
     is_burst: bool,
 }
 

@@ -1,5 +1,5 @@
-//! A client of one connection that costs little: its requests are encoded beforehand, sent many at a time,
-//! and it waits for all their replies. Other benches include this file as a module.
+//! A cheap client with one connection: it encodes its requests beforehand, sends many at a time,
+//! and waits for all of their replies. Other benches include this file as a module.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -26,7 +26,7 @@ pub struct Client {
     input: BytesMut,
 }
 
-/// A message to send, and where.
+/// A message to send, and its destination.
 #[derive(Clone, Copy)]
 pub struct Message<'a> {
     pub topic: &'a TopicName,
@@ -36,7 +36,7 @@ pub struct Message<'a> {
     pub body: &'a Bytes,
 }
 
-/// A group's place in a queue.
+/// A group's position in a queue.
 #[derive(Clone)]
 pub struct Position {
     pub group: GroupName,
@@ -52,8 +52,8 @@ impl Client {
         Self { stream, input: BytesMut::new() }
     }
 
-    /// Sends encoded messages and waits for all replies. Returns how many are stored; a busy broker refuses
-    /// some.
+    /// Sends encoded messages and waits for all replies. Returns how many were stored; a busy
+    /// broker refuses some.
     pub fn send(&mut self, messages: &[u8], count: usize) -> usize {
         let mut stored = 0;
         self.exchange(messages, count, |frame| {
@@ -97,8 +97,8 @@ impl Client {
         });
     }
 
-    /// Pulls from all positions at once, moves them on, and hands each record to `take`. Returns the number of
-    /// messages.
+    /// Pulls from all positions in one batch of requests, advances them, and passes each record to
+    /// `take`. Returns the number of messages.
     pub fn pull(
         &mut self,
         positions: &mut [Position],
@@ -170,7 +170,7 @@ fn push_pull(
     push_request(out, nth, &Request::Pull(pull));
 }
 
-/// Appends an encoded request, whose reply has its number.
+/// Appends an encoded request with number `nth`, which its reply repeats.
 fn push_request(out: &mut Vec<u8>, nth: usize, request: &Request) {
     encode_request(out, HeaderEncoding::Json, nth as i32, false, request)
         .expect("JSON has a form for it");

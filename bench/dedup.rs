@@ -1,5 +1,5 @@
-//! What it costs to recognize messages that are sent again: nanoseconds per message that is new, and
-//! per one that was sent before; bytes of memory per message that is remembered.
+//! The cost of recognizing messages that are sent again: nanoseconds per new message and per
+//! repeated one, and bytes of memory per remembered message.
 //!
 //! ```text
 //! cargo bench --bench dedup

@@ -1,5 +1,6 @@
-//! What consumer groups, filters and delays cost, each against the same work without them. Runs the release
-//! builds of `ringmq` and `loadgen`, the broker on one core, and clients on another.
+//! The cost of consumer groups, filters and delays, each compared with the same work without them.
+//! Runs the release builds of `ringmq` and `loadgen`, the broker on one core and clients on
+//! another.
 //!
 //! ```text
 //! cargo build --release --workspace && cargo bench --bench features
@@ -42,13 +43,15 @@ use self::usage::cpu;
 
 const QUEUES: u32 = 8;
 const CONNECTIONS: usize = 8;
-/// Messages that a connection has in flight.
+/// Messages in flight on a connection.
 const WINDOW: usize = 64;
 /// How long the broker holds a pull at the tail, ms.
 const HOLD_MS: u64 = 100;
-/// When messages that only have to be pending are due, seconds from now; spread over an hour.
+/// When the messages that only have to stay pending fall due, in seconds from now; spread over an
+/// hour.
 const PENDING_FOR_S: u64 = 10_000;
-/// Sends before the due second, in messages per second of the machine's worst: how early to begin.
+/// Worst-case send rate of this machine, messages per second. Decides how early sending begins
+/// before the due second.
 const SENT_PER_S: u64 = 40_000;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -125,7 +128,7 @@ fn main() {
     }
 }
 
-/// Runs this process on one CPU.
+/// Pins this process to one CPU.
 fn stay_on(cpu: u32) {
     let mut cpus = nix::sched::CpuSet::new();
     cpus.set(cpu as usize).expect("there are not that many CPUs");
@@ -176,7 +179,8 @@ fn delayed(options: &Options, directory: &Path) {
     );
 }
 
-/// Sends `count` messages, or until the time; `deliver_at` says when each is due, ms. Returns how many.
+/// Sends messages until there are `count`, or until the given time. `deliver_at` returns when each
+/// is due, ms. Returns how many were sent.
 fn send_all(
     topic: &TopicName,
     count: u64,
@@ -239,7 +243,7 @@ fn filter(options: &Options, directory: &Path) {
     );
 }
 
-/// Alternating tags, all in one connection's order.
+/// Sends messages with alternating tags, in order over one connection.
 fn send_tagged(topic: &TopicName, count: u64) {
     let body = Bytes::from(vec![b'x'; 1024]);
     let mut client = Client::connect();
@@ -263,7 +267,7 @@ fn positions(topic: &TopicName, group: &str) -> Vec<Position> {
     (0..QUEUES).map(position).collect()
 }
 
-/// Reads `count` messages of a topic, all that there are, and returns how many matched.
+/// Reads a whole topic, which has `count` messages, and returns how many matched.
 fn read_all(topic: &TopicName, filter: &str, count: u64) -> u64 {
     let mut client = Client::connect();
     let mut positions = positions(topic, "reader");
@@ -304,8 +308,8 @@ fn fan_out(options: &Options, directory: &Path) {
     );
 }
 
-/// Groups that read what arrives, for a while from the first message on. Returns how many messages all have
-/// read.
+/// Has groups read what arrives, for `duration` from the first message on. Returns how many
+/// messages all of them together have read.
 fn consume(topic: &TopicName, group_count: usize, duration: Duration) -> u64 {
     let (taken, is_over) = (AtomicU64::new(0), AtomicBool::new(false));
     let (taken, is_over) = (&taken, &is_over);
@@ -400,7 +404,7 @@ fn due(options: &Options, directory: &Path) {
     );
 }
 
-/// p99 of a producer beside what happens after `wait`, ms.
+/// p99 of a producer during what follows `wait`, ms.
 fn p99_ms(options: &Options, directory: &Path, wait: impl FnOnce()) -> f64 {
     let mut load = load(options, directory, "plain", options.seconds + 5, 5_000, 1);
     wait();
@@ -408,7 +412,7 @@ fn p99_ms(options: &Options, directory: &Path, wait: impl FnOnce()) -> f64 {
     Report::take(&directory.join("report")).ms("/send/latency_ns/p99")
 }
 
-/// When messages were delivered, against when they were due, ms.
+/// When messages were delivered, relative to when they were due, ms.
 struct Delivered {
     early: u64,
     /// p50, p99, max.

@@ -2,8 +2,8 @@
 //! segments or taking snapshots blocks the other tasks of the shard.
 //!
 //! Rounds with few and with many queues alternate; the table shows medians. The longest slice is
-//! CPU time of the shard's thread, shown with the minimum of all rounds: other processes can only
-//! slow a slice down.
+//! CPU time of the shard's thread, shown with the minimum of all rounds, because other processes
+//! can only slow a slice down.
 //!
 //! ```text
 //! cargo bench --bench index -- --directory /data/scratch
@@ -231,7 +231,7 @@ async fn maintain(
     Ok(())
 }
 
-/// CPU time of this thread, which excludes time spent waiting for others.
+/// CPU time of this thread, which excludes time spent waiting for other threads.
 fn cpu_time() -> Duration {
     let now = clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID).expect("every thread has this clock");
     now.into()

@@ -1,6 +1,6 @@
-//! How soon a group of very many members has settled after one joins or leaves, and what producers notice. Runs the
-//! release builds of `ringmq` and `loadgen`: four brokers of 16 shards on one core; the NameServer, the
-//! members and the generator on another.
+//! How soon a group of very many members settles after one joins or leaves, and what producers
+//! notice. Runs the release builds of `ringmq` and `loadgen`: four brokers with 16 shards each on
+//! one core; the NameServer, the members and the generator on another.
 //!
 //! ```text
 //! cargo build --release --workspace && cargo bench --bench members
@@ -45,11 +45,11 @@ use self::report::Report;
 const TOPIC: &str = "members";
 /// Where the brokers listen.
 const BROKERS: [&str; 4] = [BROKER, "127.0.0.1:21111", "127.0.0.1:21311", "127.0.0.1:21511"];
-/// Members that join before all of them read their notifications.
+/// How many members join before all of them read their notifications.
 const DRAIN_EVERY: usize = 50;
-/// Pause of the members when none has anything to read.
+/// How long the members pause when none of them has anything to read.
 const PAUSE: Duration = Duration::from_millis(1);
-/// The generator starts, and ends, within this time around its load.
+/// Extra duration of the load, so that the generator starts before and ends after the rounds.
 const MARGIN_S: u64 = 3;
 
 #[derive(Clone, Debug, Parser)]
@@ -88,13 +88,13 @@ fn main() {
     let nameserver = nameserver(options.cpus[1]);
     let brokers: Vec<Server> =
         (0..BROKERS.len()).map(|nth| broker(&options, directory, nth)).collect();
-    // As many queues on each shard as it takes for every member to have one.
+    // Enough queues on each shard for every member to have one.
     let queues = options.members / (BROKERS.len() * options.shards) + 1;
     create_topic(TOPIC, queues as u32);
     let mut group = Group::default();
     for nth in 1..=options.members {
         group.join();
-        // Notifications would pile up.
+        // Otherwise notifications would pile up.
         if nth.is_multiple_of(DRAIN_EVERY) {
             group.work();
         }
@@ -142,7 +142,7 @@ fn broker(options: &Options, directory: &Path, nth: usize) -> Server {
     Server::start(command)
 }
 
-/// p99 of producers beside `work`, and of the generator's lateness, ms.
+/// p99 of producers during `work`, and of the generator's lateness, ms.
 fn producers_p99(
     options: &Options,
     directory: &Path,
@@ -171,11 +171,11 @@ struct Group {
 
 struct Member {
     name: String,
-    /// To each broker.
+    /// One connection to each broker.
     lines: Vec<Line>,
-    /// The members as it knows them, sorted.
+    /// The members that it knows of, sorted.
     list: Vec<String>,
-    /// It waits for the list, and whether it has been notified meanwhile.
+    /// Whether it is waiting for the list, and whether it has been notified since it asked.
     asks: bool,
     asks_again: bool,
 }
@@ -186,7 +186,7 @@ struct Line {
 }
 
 impl Group {
-    /// Another member sends its first heartbeats.
+    /// Adds a member, which sends its first heartbeats.
     fn join(&mut self) {
         let name = format!("10.0.{}.{}@member", self.joined / 250, self.joined % 250);
         self.joined += 1;
@@ -202,7 +202,7 @@ impl Group {
         self.members.push(Member { name, lines, list, asks: false, asks_again: false });
     }
 
-    /// The last member is gone.
+    /// Disconnects the last member.
     fn leave(&mut self) {
         self.members.pop();
     }
@@ -225,7 +225,7 @@ impl Group {
         }
     }
 
-    /// All members read what has arrived. Whether there was anything.
+    /// Has all members read what has arrived. Returns whether there was anything.
     fn work(&mut self) -> bool {
         let mut has_worked = false;
         for (nth, member) in self.members.iter_mut().enumerate() {
@@ -234,7 +234,7 @@ impl Group {
         has_worked
     }
 
-    /// Each of so many queues has one owner.
+    /// Asserts that each of `queue_count` queues has one owner.
     fn check(&self, queue_count: usize) {
         let queues: Vec<usize> = (0..queue_count).collect();
         let mut owners = BTreeMap::<usize, usize>::new();
@@ -248,8 +248,8 @@ impl Group {
 }
 
 impl Member {
-    /// Reads what has arrived, and asks the broker with this number for the members if it was notified. Whether
-    /// there was anything.
+    /// Reads what has arrived, and asks the broker with number `asked` for the members if it was
+    /// notified. Returns whether there was anything.
     fn work(&mut self, asked: usize) -> bool {
         let mut has_read = false;
         let mut chunk = [0; 64 << 10];

@@ -1,6 +1,6 @@
-//! What a broker stores while more is in flight than it can store in time: with few connections and with
-//! thousands, each of which sends its next message as soon as it has a reply. Runs the release builds of
-//! `ringmq` and `loadgen`, the broker on one core and the generator on another.
+//! How much a broker stores while more is in flight than it can store in time: with few connections
+//! and with thousands, each of which sends its next message as soon as it has a reply. Runs the
+//! release builds of `ringmq` and `loadgen`, the broker on one core and the generator on another.
 //!
 //! ```text
 //! cargo build --release --workspace && cargo bench --bench overload

@@ -50,7 +50,7 @@ impl Drop for Server {
     }
 }
 
-/// Creates a topic at the running brokers.
+/// Creates a topic on the running brokers.
 pub fn create_topic(name: &str, queue_count: u32) {
     let queues = queue_count.to_string();
     let args = ["topic", "create", name, "--queues", &queues, "--namesrv", NAMESERVER];
@@ -67,14 +67,14 @@ fn program(name: &str) -> PathBuf {
     program
 }
 
-/// One of our programs, on one CPU.
+/// One of our programs, pinned to one CPU.
 pub fn pinned(cpu: u32, name: &str) -> Command {
     let mut command = Command::new("taskset");
     command.args(["-c", &cpu.to_string()]).arg(program(name));
     command
 }
 
-/// The middle one of several values.
+/// The median of several values.
 pub fn median(values: &mut [f64]) -> f64 {
     values.sort_by(f64::total_cmp);
     values[values.len() / 2]

@@ -1,14 +1,14 @@
-//! What three replicas cost, and what producers notice when one of them is slow or away. Runs the release builds
-//! of `ringmq` and `loadgen`: the leader of one shard on one core; its followers, the NameServer and the
-//! generator share another one.
+//! The cost of three replicas, and what producers notice when one of them is slow or down. Runs the
+//! release builds of `ringmq` and `loadgen`: the leader of one shard on one core; its followers,
+//! the NameServer and the generator share another one.
 //!
 //! ```text
 //! cargo build --release --workspace && cargo bench --bench replicas
 //! cargo bench --bench replicas -- --only catch-up --behind 10
 //! ```
 //!
-//! Rounds with and without alternate; the figures are medians. Two cores cannot run three brokers at full
-//! speed, so costs are processor time of each process.
+//! Rounds of the compared cases alternate; the figures are medians. Two cores cannot run three
+//! brokers at full speed, so costs are the processor time of each process.
 
 #[path = "dev.rs"]
 mod dev;
@@ -50,9 +50,9 @@ const QUEUES: u32 = 8;
 const REPLICAS: [&str; 3] = [BROKER, "127.0.0.1:20921", "127.0.0.1:20931"];
 /// How many times slower the disk of a slow replica is.
 const SLOWER: f64 = 100.0;
-/// A replica that lacks less has caught up, bytes.
+/// A replica whose lag is below this has caught up, bytes.
 const CAUGHT_UP: u64 = 4 << 20;
-/// A copy and all that is sent meanwhile take no longer.
+/// Maximum time for a copy and all that is sent meanwhile.
 const COPY_MAX: Duration = Duration::from_secs(600);
 const BLOCK: usize = 4096;
 const MIB: usize = 1 << 20;
@@ -180,7 +180,8 @@ impl<'a> Set<'a> {
         self.start_with(pinned(cpu, "ringmq"), nth)
     }
 
-    /// Yields to the others on its core, as if it had a machine of its own.
+    /// Starts a replica that yields to the other processes on its core, as if it had its own
+    /// machine.
     fn start_aside(&self, nth: usize) -> Server {
         let command = pinned(self.options.cpus[1], "ringmq");
         let mut nice = Command::new("nice");
@@ -212,7 +213,7 @@ impl<'a> Set<'a> {
         views.filter(ReplicaSet::leads).max_by_key(|set| set.term)
     }
 
-    /// Returns the leader's view that matches.
+    /// Waits until the leader's view matches, and returns it.
     fn wait_for(
         &mut self,
         what: &str,
@@ -229,14 +230,15 @@ impl<'a> Set<'a> {
         }
     }
 
-    /// Kills them: replicas that stop in turn would hand over leadership first.
+    /// Kills the replicas: if they were stopped one after another, each would transfer its
+    /// leadership first.
     fn end(mut self) {
         self.replicas.clear();
         fs::remove_dir_all(&self.directory).ok();
     }
 }
 
-/// What a replica lacks, if it answers the leader.
+/// A replica's lag, if it answers the leader.
 fn lag(set: &ReplicaSet, id: u64) -> Option<ReplicaLag> {
     set.replica(id)?.lag.filter(|lag| lag.is_reachable())
 }
@@ -371,7 +373,7 @@ fn slow(options: &Options, directory: &Path) {
     );
 }
 
-/// Median of a write of one block that returns once it is on stable media, ms.
+/// Median time to write one block to stable media, ms.
 fn device_ms(options: &Options, directory: &Path) -> f64 {
     let device = Device::new(directory, 16 * MIB);
     let count = if options.place.test { 10 } else { 2_000 };
@@ -385,14 +387,14 @@ fn device_ms(options: &Options, directory: &Path) -> f64 {
 
 // ---- a replica that comes back
 
-/// With `kept`, only so many GiB of the log are kept.
+/// With `kept`, retention keeps only that many GiB of the log.
 fn catch_up(options: &Options, directory: &Path, kept: Option<f64>) {
     let name = if kept.is_some() { "copy" } else { "catch-up" };
     let bytes = |gib: f64| (gib * f64::from(1 << 30)) as u64;
     let more = kept.map(|gib| ["--retention-size".to_owned(), bytes(gib).to_string()]);
     let mut set = Set::start(options, directory, more.as_ref().map_or(&[], |more| more));
     set.kill(2);
-    // What a leader deletes only counts once it has deleted the last entry that the replica has.
+    // Deletions matter only once the leader has deleted the last entry that the replica has.
     let deleted = kept.map_or(0, |_| 3 * options.segment * MIB as u64);
     let lacks = bytes(options.behind) + deleted;
     let lag_of = |set: &ReplicaSet| set.replica(3).and_then(|one| one.lag).unwrap_or_default();
@@ -435,7 +437,8 @@ fn catch_up(options: &Options, directory: &Path, kept: Option<f64>) {
     );
 }
 
-/// Bytes per second when a file is copied on this device, four pieces of a MiB at a time, to stable media.
+/// Rate of copying a file on this device to stable media, four chunks of 1 MiB at a time, bytes per
+/// second.
 fn copied_per_s(options: &Options, directory: &Path) -> f64 {
     const LANES: usize = 4;
     let size = if options.place.test { 16 * MIB } else { 1024 * MIB };

@@ -1,4 +1,4 @@
-//! What `loadgen` has found out. Other benches include this file as a module.
+//! The report of a `loadgen` run. Other benches include this file as a module.
 
 use std::fs;
 use std::path::Path;
@@ -8,7 +8,8 @@ use serde_json::Value;
 pub struct Report(Value);
 
 impl Report {
-    /// Reads the report in this directory, and removes it, so that it is not taken for that of the next run.
+    /// Reads the report in this directory and removes it, so that it is not taken for the next
+    /// run's.
     pub fn take(directory: &Path) -> Self {
         let path = directory.join("report.json");
         let report = fs::read(&path).expect("loadgen writes it");
@@ -16,12 +17,12 @@ impl Report {
         Self(serde_json::from_slice(&report).expect("it is JSON"))
     }
 
-    /// A number, by its path in the report.
+    /// Returns a number by its path in the report.
     pub fn number(&self, path: &str) -> f64 {
         self.0.pointer(path).and_then(Value::as_f64).expect("the report has it")
     }
 
-    /// A latency, or how late the generator was, by its path in the report, ms.
+    /// Returns a latency, or the generator's lateness, by its path in the report, ms.
     pub fn ms(&self, path: &str) -> f64 {
         self.number(path) / 1e6
     }

@@ -1,6 +1,6 @@
-//! The cost of very many queues and committed offsets for the producers of a broker, and the time of a
-//! restart after kill -9. Runs the release builds of `ringmq` and `loadgen`, the broker on one core and
-//! the generator on another.
+//! What very many queues and committed offsets cost the producers of a broker, and how long a
+//! restart after kill -9 takes. Runs the release builds of `ringmq` and `loadgen`, the broker on
+//! one core and the generator on another.
 //!
 //! ```text
 //! cargo build --release --workspace && cargo bench --bench scale

@@ -4,19 +4,20 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-/// A control group whose processes write only so often, removed on drop. All that it holds must be
-/// released or have ended by then.
+/// A control group that limits how often its processes write, removed on drop. All processes in it
+/// must have been released or have ended by then.
 pub struct Throttle {
     root: PathBuf,
     group: PathBuf,
 }
 
 impl Throttle {
-    /// For the device of a directory. Needs control groups that can be changed, as root can.
+    /// Creates a group that limits writes to the device of a directory. Needs permission to change
+    /// control groups, as root has.
     pub fn new(directory: &Path, writes_per_s: u64) -> Result<Self, String> {
         let device = fs::metadata(directory).map_err(|error| error.to_string())?.dev();
         let device = format!("{}:{}", nix::sys::stat::major(device), nix::sys::stat::minor(device));
-        // Version 1, then version 2.
+        // Control groups version 1, then version 2.
         let ways = [
             (
                 "/sys/fs/cgroup/blkio",

@@ -1,4 +1,4 @@
-//! What both disks guarantee, and the faults of the simulated one.
+//! What both disks guarantee, and which faults the simulated one injects.
 
 use std::future::Future;
 use std::path::{Path, PathBuf};
@@ -42,8 +42,8 @@ mod real {
         });
     }
 
-    /// No other test would notice that durable writes are not durable: checks the flags of the
-    /// descriptors, for created and for opened files.
+    /// No other test would notice that durable writes are not durable. This one checks the flags of
+    /// the descriptors, for created and for opened files.
     #[test]
     fn files_have_a_plain_and_a_synchronous_descriptor_as_needed() {
         on_executor("flags", |directory| async move {
@@ -259,8 +259,8 @@ fn power_loss_takes_only_unsynced_writes() {
     assert!(kept > 20 && lost > 20 && torn > 20, "kept {kept}, lost {lost}, torn {torn}");
 }
 
-/// A block was written three times since the last sync: any version may be found, including the
-/// synced one.
+/// A block has been written three times since the last sync: any version may be found, including
+/// the synced one.
 #[test]
 fn power_loss_leaves_any_version_of_a_block() {
     let mut found = [0; 4];
@@ -282,7 +282,8 @@ fn power_loss_leaves_any_version_of_a_block() {
     assert!(found.iter().all(|&count| count > 10), "{found:?}");
 }
 
-/// Writes in flight when power was lost had not returned, so they may be there, in part, or not.
+/// Writes in flight when power is lost have not returned, so all, part or none of their data may be
+/// there.
 #[test]
 fn writes_in_flight_may_land_in_part() {
     let (mut all, mut none, mut some) = (0, 0, 0);
@@ -631,8 +632,8 @@ fn the_same_seed_gives_the_same_trace() {
     }
 }
 
-/// Planted mistakes of a tiny log. The simulated power cut must find each of them, or it would not
-/// find them in the real log either.
+/// Mistakes planted in a tiny log. The simulated power cut must find each of them; otherwise it
+/// would not find them in the real log either.
 mod canary {
     use super::*;
 
@@ -664,7 +665,7 @@ mod canary {
     }
 
     /// Appends numbered blocks until power is lost. Returns whether every acknowledged one is found
-    /// again.
+    /// afterwards.
     fn survives(mistake: Mistake, seed: u64) -> bool {
         let mut rng = Rng::from_seed(seed);
         let disk = SimDisk::new(rng.next_u64());
@@ -723,8 +724,8 @@ mod canary {
     }
 }
 
-/// Writers at random places with random durability, cut at a random step: a durable write that
-/// returned is there, unless the same block was written again.
+/// Writers at random offsets with random durability, and a power cut at a random step: a durable
+/// write that returned is there, unless the same block was written again.
 #[test]
 fn random_histories_keep_durable_blocks() {
     for seed in 0..500 {

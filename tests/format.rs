@@ -157,7 +157,7 @@ fn layouts() -> [Layout; 35] {
     ]
 }
 
-/// The rows of the table that ends with `*end of name*`: offset, size, field.
+/// Returns the rows of the table that ends with `*end of name*`: offset, size, field.
 fn table(name: &str) -> Vec<(usize, usize, &'static str)> {
     let end = TEXT.find(&format!("*end of {name}*")).expect("every struct has a table");
     let rows = TEXT[..end].rsplit_once("|---").expect("a table has a head").0;

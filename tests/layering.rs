@@ -43,7 +43,7 @@ fn sources(module: &str) -> Vec<(String, String)> {
     sources_below("src", module)
 }
 
-/// The files of `module`, which is in the directory `crate_root`; all of them for no module.
+/// Returns the files of `module` in the directory `crate_root`, or all files if `module` is empty.
 fn sources_below(crate_root: &str, module: &str) -> Vec<(String, String)> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut found = Vec::new();
@@ -157,10 +157,10 @@ fn only_the_edges_know_the_runtime() {
     assert!(violations.is_empty(), "\n{}", violations.join("\n"));
 }
 
-/// Names of a module, from the crate down: `["storage", "index"]`.
+/// Names of the modules on the path to a module, from the crate down: `["storage", "index"]`.
 type ModulePath = Vec<String>;
 
-/// The module of a file of the crate in `crate_root`.
+/// Returns the module of a file of the crate in `crate_root`.
 fn module_of(crate_root: &str, path: &str) -> ModulePath {
     let path = path.trim_start_matches(crate_root).trim_start_matches('/').trim_end_matches(".rs");
     let path = path.trim_end_matches("/mod");

@@ -1,9 +1,9 @@
-//! Clients: heartbeats, notifications, and requests of the broker to its clients.
+//! Clients: heartbeats, notifications, and requests from the broker to its clients.
 
 use super::*;
 
-/// Remoting reference, 5.23: a newcomer is notified before its reply, the others a moment later. A
-/// change of topics is notified, a change of only tags is not.
+/// Remoting reference, 5.23: a new member is notified before it gets its reply, the others a moment
+/// later. Members are notified of a change of topics, but not of a change of tags only.
 #[test]
 fn members_are_notified_when_their_group_changes() {
     sim::run(async {
@@ -139,7 +139,7 @@ fn a_reply_is_handed_to_the_client_that_waits_for_it() {
     });
 }
 
-/// The next request that expects a reply.
+/// Returns the next request that expects a reply.
 fn next_call(broker: &Broker<SimDisk>) -> Option<Outgoing> {
     std::iter::from_fn(|| broker.take_outgoing()).find(|outgoing| outgoing.call.is_some())
 }
@@ -206,7 +206,7 @@ fn an_operator_asks_the_members_of_a_group() {
     });
 }
 
-/// They are asked at once, and one that does not answer does not keep the others from being heard.
+/// The members are asked concurrently, and one that does not reply does not hold up the others.
 #[test]
 fn members_that_do_not_say_where_they_are_are_left_out() {
     sim::run(async {

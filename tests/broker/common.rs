@@ -115,7 +115,7 @@ pub async fn send_request(
     }
 }
 
-/// The context of requests here: no connection, and cold reads need not wait.
+/// The context of requests here: no connection, and cold reads do not wait.
 pub struct Here;
 
 impl Context for Here {
@@ -132,7 +132,7 @@ impl Context for Here {
     async fn cold_read(&self, _size_max: usize) {}
 }
 
-/// The answer to any request, after all writes, reads and waits that it needs.
+/// Returns the answer to any request, after all writes, reads and waits that it needs.
 pub async fn answer(broker: &Broker<SimDisk>, request: Request) -> Answer {
     answer_to(broker, request, &Here).await
 }
@@ -265,7 +265,7 @@ pub fn heartbeat(client: &str, topics: &[&str]) -> Request {
     })
 }
 
-/// The context of a request from this connection.
+/// The context of requests from this connection.
 pub struct From(pub u64);
 
 impl Context for From {
@@ -282,7 +282,7 @@ impl Context for From {
     async fn cold_read(&self, _size_max: usize) {}
 }
 
-/// The connections that the broker notifies, in order.
+/// Returns the connections that the broker notifies, in order.
 pub fn told(broker: &Broker<SimDisk>) -> Vec<u64> {
     let outgoing = std::iter::from_fn(|| broker.take_outgoing());
     let connection = |one: Outgoing| {

@@ -2,12 +2,12 @@
 
 use super::*;
 
-/// Everything that a run was promised, and everything that it tried.
+/// Everything that was acknowledged to a run, and everything that it tried.
 #[derive(Default)]
 struct Promised {
     /// Acknowledged bodies, by queue and offset.
     messages: BTreeMap<(String, u32, u64), Vec<u8>>,
-    /// The last acknowledged offset, then the ones tried after it.
+    /// The last acknowledged offset, then those tried after it.
     offsets: BTreeMap<(String, u32), Vec<i64>>,
     acknowledged_offsets: BTreeSet<(String, u32)>,
     sent: Vec<Vec<u8>>,
@@ -61,7 +61,7 @@ async fn run_until_power_is_lost(disk: &SimDisk, rng: &mut Rng, promised: &mut P
             promised.messages.insert((name.to_owned(), queue_id, offset), body);
         }
         for (mut operation, name, queue_id, offset) in commits {
-            // An unanswered one is dropped, as when its connection ends.
+            // An operation without a reply is dropped, as when its connection closes.
             if poll_once(&mut operation).await != Some(Ok(Reply::Done)) {
                 continue;
             }
@@ -112,7 +112,7 @@ async fn check(disk: &SimDisk, promised: &Promised, seed: u64) {
     }
 }
 
-/// Three lives, each ended by a power cut at a random step, on a disk with concurrent writes. In
+/// Three lives, each ended by a power cut at a random step, on a disk with concurrent writes. At
 /// the end, everything acknowledged in any of them is in its place, and nothing is there that was
 /// never sent.
 #[test]

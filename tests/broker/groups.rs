@@ -1,4 +1,4 @@
-//! Consumer groups: how they come into being, are configured and deleted.
+//! Consumer groups: how they are created, configured and deleted.
 
 use ringmq::model::GroupConfig;
 use ringmq::model::request::{ResetGroup, ResetTo};
@@ -13,7 +13,7 @@ async fn group_config(broker: &Broker<SimDisk>, group: &GroupName) -> Result<Gro
     }
 }
 
-/// Number of queues of a topic; nothing if it does not exist.
+/// Returns the number of queues of a topic, or `None` if it does not exist.
 async fn queue_count(broker: &Broker<SimDisk>, topic: TopicName) -> Option<usize> {
     match answer(broker, Request::TopicStats { topic }).await.reply {
         Ok(Reply::TopicStats(queues)) => Some(queues.len()),
@@ -26,8 +26,8 @@ async fn done(broker: &Broker<SimDisk>, request: Request) {
     assert_eq!(answer(broker, request).await.reply, Ok(Reply::Done));
 }
 
-/// Remoting reference, 5.23: the group and its retry topic are there before the heartbeat is answered, and
-/// later heartbeats write nothing.
+/// Remoting reference, 5.23: the group and its retry topic exist before the heartbeat gets its
+/// reply, and later heartbeats write nothing.
 #[test]
 fn the_first_heartbeat_creates_the_group_and_its_retry_topic_for_good() {
     sim::run(async {
@@ -71,7 +71,7 @@ fn a_group_with_the_longest_name_has_a_retry_topic_that_can_be_read() {
     });
 }
 
-/// A queue that is no longer written to may hold messages.
+/// A queue that is no longer written to may still hold messages.
 #[test]
 fn fewer_retry_queues_take_no_queue_away_from_consumers() {
     sim::run(async {
@@ -191,7 +191,8 @@ async fn committed(broker: &Broker<SimDisk>) -> Result<Reply, Refusal> {
     answer(broker, request).await.reply
 }
 
-/// Remoting reference, 5.7: a member that goes on where it was is sent back once, and does not undo the reset.
+/// Remoting reference, 5.7: a member that continues from its old offset is sent back once, and does
+/// not undo the reset.
 #[test]
 fn a_reset_holds_online_and_offline_and_after_a_crash() {
     sim::run(async {
@@ -236,7 +237,7 @@ fn a_reset_holds_online_and_offline_and_after_a_crash() {
                 })
                 .collect();
             assert_eq!(sent, [(1, named)]);
-            // The member has not noticed yet.
+            // The member has not noticed the reset yet.
             let commit = Request::CommitOffset { group: group(), queue: queue("t", 0), offset: 5 };
             done(&broker, commit).await;
             assert_eq!(committed(&broker).await, Ok(Reply::Offset(QueueOffset(target))));

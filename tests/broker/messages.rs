@@ -21,7 +21,7 @@ fn messages_come_back_as_they_were_sent_and_only_when_they_are_committed() {
     });
 }
 
-/// Remoting reference, 5.3: the rows of its table, for a queue that holds offsets 0 to 3.
+/// Remoting reference, 5.3: the rows of the table there, for a queue that holds offsets 0 to 3.
 #[test]
 fn pulls_outside_a_queue_learn_its_bounds() {
     sim::run(async {
@@ -80,7 +80,7 @@ fn a_filter_passes_its_tags_and_skips_the_others() {
     });
 }
 
-/// A consumer that pulls by an expression from its heartbeat is told why it gets nothing.
+/// A consumer that pulls with the expression from its heartbeat is told why it gets nothing.
 #[test]
 fn filters_that_are_not_supported_are_refused_wherever_they_come_from() {
     sim::run(async {
@@ -168,7 +168,7 @@ fn invalid_messages_are_refused_and_leave_no_trace() {
     });
 }
 
-/// The broker decides the layout of a record: a client that claims an IPv6 host changes nothing.
+/// The broker determines the layout of a record: a client that claims an IPv6 host changes nothing.
 #[test]
 fn system_flags_of_clients_do_not_change_how_a_record_is_read() {
     sim::run(async {
@@ -195,7 +195,7 @@ enum Fate {
     Refused(u16),
 }
 
-/// A half message of a transaction must not become visible, and a delayed one not yet.
+/// A half message of a transaction must never become visible, and a delayed message not yet.
 #[test]
 fn what_consumers_must_not_see_yet_is_delayed_or_refused() {
     use Fate::{Delayed, Refused, Visible};
@@ -333,7 +333,7 @@ fn a_disk_error_is_not_the_clients_mistake() {
         let store = StoreConfig { tail_cache_bytes: 0, ..store_config() };
         let broker = Broker::open(disk.clone(), store, broker_config(true)).await.unwrap().0;
         send(&broker, produce("t", 0, "A", &[7; 4000])).await.unwrap();
-        // Fails the requested read, and those that check whether it is only one block.
+        // Fails the requested read, and the reads that check whether only one block is bad.
         for skip in 0..1_000 {
             disk.inject(On::nth(Operation::Read, skip), Fault::io_error());
         }
@@ -347,7 +347,7 @@ fn a_disk_error_is_not_the_clients_mistake() {
     });
 }
 
-/// The figures that stock tools request come from the metrics, and include all of them.
+/// The figures that stock tools request come from the metrics and include all of them.
 #[test]
 fn the_work_of_a_shard_is_counted_and_reported() {
     sim::run(async {

@@ -1,4 +1,4 @@
-//! Consume offsets: where groups begin, and how commits are logged.
+//! Consume offsets: where groups start, and how commits are logged.
 
 use super::*;
 
@@ -25,8 +25,8 @@ fn a_new_group_begins_at_the_first_message_and_a_known_one_at_its_offset() {
     });
 }
 
-/// However often groups commit, the log gets one entry per second for that, and waiting commits are
-/// acknowledged with it.
+/// However often groups commit, the log gets one entry per second for it, and waiting commits are
+/// acknowledged with that entry.
 #[test]
 fn commits_of_a_second_share_one_entry() {
     sim::run(async {
@@ -43,7 +43,7 @@ fn commits_of_a_second_share_one_entry() {
             .collect();
         let mut waiting: Vec<_> =
             requests.iter().map(|one| Box::pin(broker.operate(one, &Here))).collect();
-        // The first is written at once, the others with the next entry.
+        // The first is written immediately, the others with the next entry.
         assert!(poll_once(&mut waiting[0]).await.is_none());
         assert_eq!(appends() - before, 1);
         for operation in &mut waiting[1..] {
@@ -65,7 +65,7 @@ fn commits_of_a_second_share_one_entry() {
     });
 }
 
-/// A consumer gets its messages although the offset table is full.
+/// A consumer gets its messages even if the offset table is full.
 #[test]
 fn a_full_offset_table_does_not_keep_messages_from_consumers() {
     sim::run(async {
@@ -89,7 +89,7 @@ fn a_full_offset_table_does_not_keep_messages_from_consumers() {
     });
 }
 
-/// A commit that cannot be written is refused at once, instead of waiting for one that can.
+/// A commit that cannot be written is refused immediately, instead of waiting until it can.
 #[test]
 fn a_commit_that_cannot_be_logged_is_refused() {
     sim::run(async {

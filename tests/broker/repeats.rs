@@ -8,7 +8,7 @@ fn unique(key: &str, body: &[u8]) -> Produce {
     Produce { properties, ..produce("t", 0, "", body) }
 }
 
-/// Two messages, of which the first has the key.
+/// A batch of two messages, of which the first has the key.
 fn batch(key: &str) -> Produce {
     let properties = format!("UNIQ_KEY\x01{key}\x02");
     let mut body = Vec::new();
@@ -50,7 +50,7 @@ fn ask_at(broker: &Broker<SimDisk>, request: &Request, later_ms: u64) -> (LogOff
     }
 }
 
-/// Sends a request twice. Whether the second one was answered like the first, and appended nothing.
+/// Sends a request twice. Returns whether the second one got the same reply and appended nothing.
 async fn is_recognized(broker: &Broker<SimDisk>, requests: [&Request; 2], later_ms: u64) -> bool {
     let (_, first) = ask_at(broker, requests[0], 0);
     let end = broker.store().end();
@@ -106,8 +106,8 @@ fn a_repeated_message_is_stored_once_and_answered_with_its_first_place() {
     });
 }
 
-/// It is derived from the log: known after a start, from a snapshot or from the log after it, and after
-/// a cut; what was cut off is stored again.
+/// What was sent is derived from the log: it is known after a start, from a snapshot or from the
+/// log after it, and after a cut. A message that was cut off is stored again.
 #[test]
 fn a_repeated_message_is_recognized_after_a_start_and_after_a_cut() {
     sim::run(async {

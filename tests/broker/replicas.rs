@@ -1,5 +1,5 @@
-//! Brokers whose log is committed by its owner: cuts, what a start shows, and what operators learn of
-//! replicas and order.
+//! Brokers whose log is committed by its owner: cuts, what is visible after a start, and what
+//! operators learn of replicas and order.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -54,7 +54,7 @@ async fn operate(broker: &Broker<SimDisk>, request: Request) -> Result<Reply, Re
     }
 }
 
-/// Everything that clients can observe.
+/// Returns everything that clients can observe.
 async fn seen(broker: &Broker<SimDisk>) -> Vec<String> {
     let mut seen = Vec::new();
     for config in broker.published_topics().1 {
@@ -82,10 +82,10 @@ fn commit_offset(name: &str, offset: i64) -> Request {
     Request::CommitOffset { group: group(), queue: queue(name, 0), offset }
 }
 
-/// The engine applies what follows that entry, and what is committed never moves back.
+/// The engine applies what follows that entry, and the committed watermark never moves back.
 #[test]
 fn a_start_finds_the_last_committed_entry_however_many_follow_it() {
-    /// More than have their places in memory.
+    /// More entries than have their positions in memory.
     const FOLLOWING: u64 = 20_000;
     sim::run(async {
         let disk = SimDisk::new(1);
@@ -210,7 +210,7 @@ fn an_opened_broker_shows_what_is_committed() {
     });
 }
 
-/// A leadership that the test decides.
+/// A leadership that the test controls.
 struct Decided(Rc<Cell<Standing>>);
 
 impl Leadership for Decided {
@@ -223,7 +223,8 @@ impl Leadership for Decided {
     }
 }
 
-/// A broker with one message, and what it is: a leader at first.
+/// Opens a broker with one message. Returns it and its standing, which is that of a leader at
+/// first.
 async fn open_led() -> (Broker<SimDisk>, Rc<Cell<Standing>>) {
     let broker = open_driven(&SimDisk::new(1)).await;
     put(&broker, "t", 0).await;
@@ -267,7 +268,7 @@ fn only_a_leader_with_a_lease_says_what_is_newest() {
             assert_eq!(at(5), (PullStatus::NothingMatched, 5, 2), "another copy may have it");
         }
         assert_eq!(broker.operate(&max, &Here).await.reply, refused);
-        // It waits for the lease of a leader that was just elected.
+        // The request waits until a leader that was just elected has its lease.
         standing.set(Standing::Elected);
         let mut waiting = pin!(broker.operate(&max, &Here));
         assert!(poll_once(&mut waiting).await.is_none());
@@ -275,7 +276,7 @@ fn only_a_leader_with_a_lease_says_what_is_newest() {
         broker.leadership_moved();
         let answer = poll_once(&mut waiting).await.unwrap();
         assert_eq!(answer.reply, Ok(Reply::Offset(QueueOffset(2))));
-        // What is committed but not visible yet makes it wait as well.
+        // A message that is committed but not visible yet makes it wait as well.
         put(&broker, "t", 0).await;
         write_all(&broker).await;
         broker.store().commit_to(broker.store().end());
@@ -285,7 +286,8 @@ fn only_a_leader_with_a_lease_says_what_is_newest() {
     });
 }
 
-/// A pull is held for what this copy does not have yet, and a lost lease is noticed when it ends.
+/// A pull is held for what this replica does not have yet, and a lost lease is noticed when the
+/// hold ends.
 #[test]
 fn a_held_pull_ends_with_what_the_copy_is_then() {
     sim::run(async {
@@ -335,7 +337,7 @@ fn a_leader_without_a_lease_sends_those_who_wait_elsewhere_after_a_second() {
         hold();
         let elsewhere = (PullStatus::NothingMatched, 1, 2);
         assert_eq!(end(2_200), [elsewhere, elsewhere]);
-        // A client that comes back all the same is not answered at once again.
+        // A client that comes back anyway does not get an immediate reply again.
         hold();
         assert_eq!(end(2_300), []);
         assert_eq!(end(3_200), [elsewhere]);
@@ -389,7 +391,7 @@ fn orders_are_carried_out_one_after_another_and_answered() {
         assert_eq!(broker.operate(&request, &Here).await.reply.unwrap_err().number(), 2001);
         broker.finish_order(Ok(()));
         assert_eq!(poll_once(&mut first).await.unwrap().reply, Ok(Reply::Done));
-        // One whose connection has closed is not in the way of the next.
+        // An order whose connection has closed does not block the next one.
         {
             let mut dropped = pin!(broker.operate(&request, &Here));
             assert!(poll_once(&mut dropped).await.is_none());
@@ -460,7 +462,7 @@ impl Wake for Woken {
     }
 }
 
-/// A leader that did not reach the others for a moment.
+/// A leader could not reach the others for a moment.
 #[test]
 fn what_became_due_while_a_leader_took_no_requests_is_delivered_when_it_does_again() {
     sim::run(async {

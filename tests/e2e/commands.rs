@@ -108,7 +108,7 @@ fn json_as_printed() {
     assert!(server.terminate().success());
 }
 
-/// Nothing listens there, or a registered broker does not answer.
+/// Nothing listens at the NameServer's address, or a registered broker does not answer.
 #[test]
 fn unreachable_servers_have_their_own_exit_code() {
     let scratch = Scratch::new("unreachable");
@@ -129,7 +129,7 @@ fn unreachable_servers_have_their_own_exit_code() {
 
     let nameserver = nameserver(&scratch.0, ports);
     let (data, listen) = (scratch.0.join("data"), ports.broker_address().to_string());
-    // It listens on one address and advertises another.
+    // The broker listens on one address and advertises another.
     let args = ["broker", "--namesrv", &namesrv, "--listen", &listen, "--advertise", "127.0.0.2"];
     let more = ["--auto-create-topics", "--shards", "1", "--data", data.to_str().unwrap()];
     let broker = Server::start(&[&args[..], &more[..]].concat(), &scratch.0.join("broker.log"));
@@ -163,7 +163,7 @@ fn ended(mut child: Child) -> (Option<i32>, String) {
     (output.status.code(), text(&output.stderr))
 }
 
-/// As in `ringmq msg tail T | head -n 1`, with and without further messages.
+/// As in `ringmq msg tail T | head -n 1`, with and without more messages.
 #[test]
 fn a_tail_ends_quietly_when_its_reader_is_gone() {
     let scratch = Scratch::new("pipe");

@@ -1,4 +1,4 @@
-//! What one connection may request at once, and how others are protected from it.
+//! How much one connection may request at a time, and how others are protected from it.
 
 use std::fs;
 use std::io::Write;
@@ -43,7 +43,7 @@ fn has_index_file(data: &Path) -> bool {
     names.any(|name| name.ends_with(".index"))
 }
 
-/// One of them must read an index file before it is held; the other is held at once.
+/// One of the pulls must read an index file before it is held; the other is held immediately.
 #[test]
 fn pulls_held_on_one_connection_get_their_own_replies() {
     let scratch = Scratch::new("own-answers");
@@ -160,7 +160,7 @@ fn unread_replies_do_not_fill_memory() {
     assert!(created.status.success(), "{created:?}");
     let watch = Watch::begin(server, ports);
     let mut stream = connect(ports);
-    // The receive buffer grows for these, and then holds hundreds of small requests at once.
+    // The receive buffer grows for these, and then holds hundreds of small requests.
     for opaque in 0..3 {
         stream.write_all(&frame(&header(28, opaque, 0, ""), &[0; 250 << 10])).unwrap();
         assert!(is_answer_to(&answer(&mut stream), opaque));
@@ -185,7 +185,7 @@ fn a_client_that_does_not_read_causes_no_cold_reads() {
     watch.end(96 * MIB);
 }
 
-/// They stop in the middle of large requests; others can still send large ones.
+/// Some connections stop in the middle of large requests; others can still send large ones.
 #[test]
 fn large_requests_that_never_end_leave_room_for_others() {
     let scratch = Scratch::new("endless");

@@ -1,4 +1,4 @@
-//! Delayed messages over real sockets: none is early, lost or there twice, also across kill -9.
+//! Delayed messages over real sockets: none is early, lost or duplicated, even across kill -9.
 
 use std::collections::BTreeMap;
 use std::time::Instant;
@@ -15,7 +15,7 @@ use crate::server::{PATIENCE, Ports, Scratch, Server, run};
 const LEVELS_MS: [u64; 3] = [200, 1_000, 3_000];
 const COUNT: u64 = 300;
 
-/// Sends messages whose bodies say their number and the least delay, and waits until all of them
+/// Sends messages whose bodies contain their number and minimum delay, and waits until all of them
 /// are acknowledged.
 fn send_all(ports: Ports) {
     let group = GroupName::new("senders").unwrap();

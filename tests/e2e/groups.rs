@@ -36,7 +36,7 @@ impl Client {
         self.ask(shard, &heartbeat(client, group)).done().unwrap();
     }
 
-    /// The members that each shard lists.
+    /// Returns the members that each shard lists.
     fn members(&mut self, group: &GroupName) -> Vec<Vec<String>> {
         let members = |shard| {
             let response = self.ask(shard, &Request::GroupMembers { group: group.clone() });
@@ -53,7 +53,7 @@ impl Client {
         })
     }
 
-    /// The next request of a server that expects a reply.
+    /// Waits for the next request from a server that expects a reply.
     fn await_request(&mut self) -> (Caller, ReplyTo, ClientRequest) {
         let mut asked = None;
         wait_until("a request", Duration::from_millis(1), Duration::from_secs(5), || {
@@ -65,7 +65,7 @@ impl Client {
         asked.unwrap()
     }
 
-    /// Number of notifications of a change that have arrived.
+    /// Returns the number of notifications of a change that have arrived.
     fn told(&mut self) -> usize {
         let told = std::iter::from_fn(|| self.connections.poll_server_request());
         told.filter(|(_, of)| matches!(of.request, ClientRequest::MembersChanged { .. })).count()
@@ -119,8 +119,8 @@ fn a_group_and_its_retry_topic_are_everywhere_before_the_first_heartbeat_is_answ
     assert!(server.terminate().success());
 }
 
-/// A member that is connected to one shard is listed by all, as soon as its heartbeat is answered; the others
-/// hear of it, and of its end, well within a second.
+/// A member that is connected to one shard is listed by all as soon as its heartbeat gets a reply.
+/// The other members are notified when it joins and when it leaves, well within a second.
 #[test]
 fn all_shards_list_the_same_members_at_once() {
     let scratch = Scratch::new("groups-members");
@@ -144,7 +144,7 @@ fn all_shards_list_the_same_members_at_once() {
 
     let address = |shard: u16| format!("127.0.0.1:{}", ports.broker + 4 * shard);
     first.connections.close(&address(2), "one of two");
-    // Only what the other shard knows keeps it in the group.
+    // Only its connection to the other shard keeps the member in the group.
     second.connections.close(&address(1), "its only one");
     let took = first.await_members(&group, &["a@1"]);
     assert!(took < Duration::from_secs(1), "{took:?}");
@@ -175,8 +175,8 @@ fn all_shards_list_the_same_members_at_once() {
     assert!(server.terminate().success());
 }
 
-/// What an operator asks a consumer reaches it over its connection to the same shard, and its answer comes
-/// back as it is.
+/// An operator's query reaches a consumer over its connection to the same shard, and its answer
+/// comes back unchanged.
 #[test]
 fn an_operator_asks_consumers_through_the_broker() {
     let scratch = Scratch::new("groups-asked");

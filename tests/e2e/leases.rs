@@ -1,5 +1,5 @@
-//! Timeouts of two minutes: of leases, and of connections whose client does not read. Not part of a
-//! plain test run, because they take that long.
+//! Timeouts of two minutes: of leases, and of connections whose client does not read. Not part of
+//! an ordinary test run, because they take that long.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
@@ -10,9 +10,9 @@ use nix::sys::signal::Signal;
 use crate::server::{Ports, Scratch, Server, broker, nameserver, run, wait_until};
 use crate::wire::{answer, connect, connect_to, frame, header};
 
-/// Neither a lease nor such a connection ends earlier.
+/// Neither a lease nor such a connection ends before this.
 const LEAST: Duration = Duration::from_secs(115);
-/// Both have ended by then.
+/// Both have ended by this time.
 const PATIENCE: Duration = Duration::from_secs(170);
 
 fn time_until(what: &str, is_so: impl FnMut() -> bool) -> Duration {
@@ -71,7 +71,7 @@ fn a_connection_whose_client_does_not_read_is_closed() {
     assert!(server.terminate().success());
 }
 
-/// Whether the other side has closed it after what it sent.
+/// Whether the other side has closed the connection after what it sent.
 fn ends(stream: &mut TcpStream) -> bool {
     let mut taken = vec![0; 1 << 20];
     stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();

@@ -17,7 +17,7 @@ use nix::sys::statfs::{TMPFS_MAGIC, statfs};
 use crate::server::{PATIENCE, Ports, Scratch, Server, nameserver, run};
 use crate::wire::{answer, connect, frame, header};
 
-/// How long a server is left idle to show what it does by itself.
+/// How long a server is left idle to show what it does on its own.
 const IDLE: Duration = Duration::from_secs(10);
 
 fn at(ports: Ports) -> [String; 2] {
@@ -292,7 +292,7 @@ fn try_answer(stream: &mut TcpStream) -> Option<String> {
     Some(String::from_utf8(rest).unwrap())
 }
 
-/// Every accepted request is replied to before the connection ends: nothing is stored without the
+/// Every accepted request gets a reply before the connection ends: nothing is stored without the
 /// sender's knowledge.
 #[test]
 fn an_orderly_stop_under_load_acknowledges_every_message_that_it_stores() {

@@ -1,5 +1,5 @@
-//! Requests from strangers determine neither how much memory a server uses nor how long others
-//! wait.
+//! Requests from untrusted clients determine neither how much memory a server uses nor how long
+//! others wait.
 //!
 //! Every attack here is a few megabytes of requests that once used a hundred times as much memory,
 //! or seconds, or that would use all memory if repeated.
@@ -166,7 +166,7 @@ fn address(ports: Ports, target: Target) -> SocketAddr {
     }
 }
 
-/// Attacks until the time is over. Returns the number of requests. Small requests are pipelined, as
+/// Attacks until the time is up. Returns the number of requests. Small requests are pipelined, as
 /// from a client that does not wait for replies.
 fn attack(ports: Ports, attack: &Attack) -> usize {
     let begun = Instant::now();

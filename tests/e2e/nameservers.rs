@@ -1,4 +1,4 @@
-//! NameServers that hang, and brokers that conflict there.
+//! NameServers that hang, and brokers whose registrations conflict.
 
 use std::net::{Ipv4Addr, TcpListener};
 use std::time::{Duration, Instant};

@@ -148,7 +148,7 @@ fn a_start_without_lockable_memory_is_refused_with_the_remedy() {
     }
 }
 
-/// A change of this text is a change of the product.
+/// A change to this text is a change to the product.
 #[test]
 fn help_as_printed() {
     let commands = [

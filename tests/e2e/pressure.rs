@@ -1,6 +1,6 @@
 //! A broker with too little time or disk.
 //!
-//! Requests are written by hand, so that no client repeats a refused one.
+//! Requests are written by hand, so that no client retries a refused one.
 
 use std::fs;
 use std::io::Write;
@@ -58,7 +58,7 @@ fn a_request_that_waited_too_long_is_refused_as_busy_and_not_stored() {
     let server = Server::dev_with(&scratch.0.join("data"), ports, 1, &["--append-budget", "1"]);
     create_topic(ports);
     let mut stream = connect(ports);
-    // The broker's receive buffer grows for this, and then holds thousands of small ones at once.
+    // The broker's receive buffer grows for this, and then holds thousands of small requests.
     stream.write_all(&send(0, &[b'x'; 2 << 20])).unwrap();
     assert!(answer(&mut stream).contains(r#""code":0"#));
 
@@ -98,7 +98,7 @@ fn a_request_that_waited_too_long_is_refused_as_busy_and_not_stored() {
     assert!(server.terminate().success());
 }
 
-/// The shard counted the same, and timed each stage.
+/// Checks that the shard counted the same, and timed each stage.
 fn check_metrics(ports: Ports, stored: u64, busy: u64) {
     let mut admin = Admin::new(client(ports, "metrics")).unwrap();
     let table = admin.runtime_info(&ports.broker_address().to_string()).unwrap();
@@ -220,7 +220,7 @@ fn store(stream: &mut TcpStream, number: u64) -> Result<(), String> {
     if header.contains(r#""code":0"#) { Ok(()) } else { Err(header) }
 }
 
-/// The number of messages. They must be numbered 0, 1, 2, …
+/// Returns the number of messages, which must be numbered 0, 1, 2, …
 fn read_all(ports: Ports) -> u64 {
     let mut consumer = Consumer::new(ConsumerOptions::new(client(ports, "auditor"))).unwrap();
     let topic = TopicName::new(TOPIC).unwrap();
@@ -248,9 +248,9 @@ impl Drop for Frozen<'_> {
     }
 }
 
-/// While the device stalls, requests that need no room are replied to after those that wait for
-/// room. Waiting requests are refused in time, although no write completes that would wake them.
-/// Messages accepted earlier are acknowledged when the device resumes.
+/// While the device stalls, requests that need no room get their replies although earlier ones wait
+/// for room. Waiting requests are refused in time, although no write completes that would wake
+/// them. Messages accepted earlier are acknowledged when the device resumes.
 #[test]
 fn a_stalled_device_delays_only_requests_that_must_be_written() {
     const SENT: usize = 100;
@@ -300,7 +300,8 @@ fn a_stalled_device_delays_only_requests_that_must_be_written() {
         for part in ["RINGMQ-2001", "reason=append_queue"] {
             assert!(header.contains(part), "{header} does not say {part}");
         }
-        // One that has waited so long shows that the queue stands; then the limit is lower.
+        // The first request to wait this long shows that the queue is not draining; then the limit
+        // is lower.
         let limit_ms = if refused.is_empty() { 200 } else { 50 };
         assert!(number(&header, "wait_ms").unwrap() >= limit_ms, "{header}");
         refused.push(opaque(&header));
@@ -328,8 +329,8 @@ fn a_stalled_device_delays_only_requests_that_must_be_written() {
     assert!(server.terminate().success());
 }
 
-/// Each of many connections sends its next messages once it has the replies to the last ones, so far more
-/// is always waiting than the log has room for.
+/// Each of many connections sends its next messages once it has the replies to the previous ones,
+/// so far more messages are always waiting than the log has room for.
 #[test]
 fn connections_that_bring_too_much_take_turns() {
     const CONNECTIONS: usize = 100;

@@ -1,4 +1,4 @@
-//! A broker with three replicas: leaders that are killed, hang, or stand alone.
+//! A broker with three replicas: leaders that are killed, hang, or are left alone.
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -18,9 +18,10 @@ use crate::server::{PATIENCE, Ports, Scratch, Server, nameserver, run, wait_unti
 
 const REPLICAS: usize = 3;
 /// How soon another leader must have acknowledged a message. The elections take two seconds; the
-/// rest is for a machine that is busy with other tests.
+/// rest is margin for a machine that is busy with other tests.
 const FAILOVER_MAX: Duration = Duration::from_secs(20);
-/// How soon after an election our own client has found the new leader. The rest is for a busy machine.
+/// How soon after an election our own client must have found the new leader, with margin for a busy
+/// machine.
 const FOLLOWED_MAX: Duration = Duration::from_secs(2);
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 
@@ -31,7 +32,7 @@ struct Cluster {
     replicas: Vec<Option<Server>>,
     nameserver: Server,
     namesrv: String,
-    /// Options of all replicas that differ from the usual ones.
+    /// Options of all replicas that differ from the defaults of these tests.
     options: &'static [(&'static str, &'static str)],
 }
 
@@ -52,7 +53,7 @@ impl Cluster {
         cluster
     }
 
-    /// Starts a replica, by its position.
+    /// Starts the replica at a position.
     fn begin(&mut self, replica: usize) {
         let args = self.args(replica, replica + 1);
         let args: Vec<&str> = args.iter().map(String::as_str).collect();
@@ -60,7 +61,7 @@ impl Cluster {
         self.replicas[replica] = Some(Server::start(&args, &log));
     }
 
-    /// The command line of replica `number` on the directory of another one or its own.
+    /// The command line of replica `number` on its own directory or another one's.
     fn args(&self, directory: usize, number: usize) -> Vec<String> {
         let address = |replica: usize| self.ports[replica].broker_address();
         let all: Vec<String> =
@@ -131,7 +132,7 @@ impl Cluster {
         assert!(output.status.success(), "{output:?}");
     }
 
-    /// Sends a message once. Whether it was acknowledged.
+    /// Sends a message once. Returns whether it was acknowledged.
     fn send(&self, body: &str) -> bool {
         run(&["msg", "send", "orders", body, "--namesrv", &self.namesrv]).status.success()
     }
@@ -249,7 +250,8 @@ fn segments(data: &Path) -> Vec<String> {
     names
 }
 
-/// It misses what retention deletes meanwhile. It is killed once more while the copy arrives.
+/// A replica is down while retention deletes what it is missing. It is killed once more while the
+/// copy arrives.
 #[test]
 fn a_replica_that_missed_more_than_what_is_kept_gets_a_copy() {
     let options = &[("--segment-size", "1MiB"), ("--retention-size", "6MiB")];
@@ -281,7 +283,7 @@ fn a_replica_that_missed_more_than_what_is_kept_gets_a_copy() {
         });
         assert!(ours == theirs, "segment {name} differs");
     }
-    // It can lead with what it has got.
+    // The replica can lead with the log that it got.
     let third = (leader + 2) % REPLICAS;
     cluster.replicas[leader].take().unwrap().kill();
     cluster.successor(leader);
@@ -330,8 +332,8 @@ fn a_leader_that_is_killed_takes_no_acknowledged_message_with_it() {
     cluster.stop();
 }
 
-/// It wakes up after another one was elected: nothing that it has not yet sent to others counts, and
-/// it follows.
+/// The leader resumes after another one was elected: whatever it has not yet sent to the others
+/// does not count, and it follows.
 #[test]
 fn a_leader_that_hangs_is_replaced_and_follows_afterwards() {
     let cluster = Cluster::start("hanging-leader");
@@ -357,7 +359,8 @@ fn a_leader_that_hangs_is_replaced_and_follows_afterwards() {
     cluster.stop();
 }
 
-/// One replica of three may not acknowledge, or two halves of a network could contradict each other.
+/// One replica of three must not acknowledge, or two halves of a network could contradict each
+/// other.
 #[test]
 fn a_replica_that_stands_alone_acknowledges_nothing_until_another_one_is_back() {
     let mut cluster = Cluster::start("lone-replica");
@@ -378,7 +381,7 @@ fn a_replica_that_stands_alone_acknowledges_nothing_until_another_one_is_back() 
     cluster.stop();
 }
 
-/// While it is sent to: an operator moves it, then the machine that leads is stopped.
+/// Under load, an operator moves the leadership; then the machine that leads is stopped.
 #[test]
 fn leadership_moves_without_a_failed_request() {
     let mut cluster = Cluster::start("moved-leader");
@@ -407,8 +410,8 @@ fn leadership_moves_without_a_failed_request() {
     cluster.stop();
 }
 
-/// A lost replica is replaced by one with a new number. Repeating the command changes nothing; what the
-/// others could not survive is refused.
+/// A lost replica is replaced by one with a new number. Repeating the command changes nothing; a
+/// removal that would leave no majority is refused.
 #[test]
 fn a_lost_replica_is_replaced() {
     let mut cluster = Cluster::start("replaced-replica");
@@ -444,7 +447,7 @@ fn a_lost_replica_is_replaced() {
         assert!(output.status.success(), "{output:?}");
     }
     cluster.send_until("with-the-new-one");
-    // Of the three that are left, two can go on.
+    // Of the three replicas that are left, two can continue.
     cluster.replicas[leader].take().unwrap().kill();
     cluster.send_until("without-the-leader");
     let args = ["replica", "remove", "broker-r", "--replica", &(REPLICAS + 1).to_string()];
@@ -459,7 +462,8 @@ fn a_lost_replica_is_replaced() {
     cluster.stop();
 }
 
-/// Clients are not sent to it any more, although it runs. It can be added again, with what it has.
+/// Clients are no longer sent to the removed replica, although it runs. It can be added again, with
+/// the log that it has.
 #[test]
 fn a_removed_replica_is_unregistered_until_it_is_added_again() {
     let cluster = Cluster::start("removed-replica");
@@ -484,7 +488,8 @@ fn a_removed_replica_is_unregistered_until_it_is_added_again() {
     cluster.stop();
 }
 
-/// It has forgotten its votes and what it has acknowledged. The others go on without it.
+/// The replica has forgotten its votes and what it has acknowledged. The others continue without
+/// it.
 #[test]
 fn an_emptied_directory_is_refused() {
     let mut cluster = Cluster::start("emptied-directory");
@@ -513,7 +518,7 @@ fn an_emptied_directory_is_refused() {
 #[derive(Default)]
 struct Traffic {
     is_over: AtomicBool,
-    /// Each with the time of its acknowledgement.
+    /// Bodies, each with the time of its acknowledgement.
     acknowledged: Mutex<Vec<(String, SystemTime)>>,
     consumed: Mutex<Vec<String>>,
 }
@@ -523,7 +528,7 @@ impl Traffic {
         self.acknowledged.lock().unwrap().len()
     }
 
-    /// Sends one message after the other until told to stop. Each must be acknowledged.
+    /// Sends one message after another until told to stop. Each must be acknowledged.
     fn produce(&self, namesrv: &str) {
         let group = GroupName::new("followers").unwrap();
         let options = ProducerOptions::new(ClientOptions::new(namesrv), group);
@@ -563,7 +568,7 @@ fn orders() -> TopicName {
     TopicName::new("orders").unwrap()
 }
 
-/// When a replica last became the leader, as its log says, in seconds of the day.
+/// When a replica last became the leader, according to its log, in seconds of the day.
 fn led_at(log: &str) -> Option<f64> {
     let line = log.lines().rev().find(|line| line.contains(" leads in term "))?;
     let time = line.split_once('T')?.1.split_once('Z')?.0;
@@ -647,7 +652,8 @@ fn our_client_finds_a_new_leader_at_once_and_stores_nothing_twice() {
     cluster.stop();
 }
 
-/// A person who sends a message or changes a topic while a leader dies waits for the next one.
+/// A command that sends a message or changes a topic while the leader dies waits for the next
+/// leader.
 #[test]
 fn what_is_asked_for_while_the_leader_dies_is_done_by_the_next() {
     let mut cluster = Cluster::start("dying-leader");
@@ -661,7 +667,7 @@ fn what_is_asked_for_while_the_leader_dies_is_done_by_the_next() {
     assert_eq!(cluster.bodies(2), ["before", "meanwhile"]);
     cluster.begin(leader);
     cluster.caught_up();
-    // Commands wait as well.
+    // Commands that change topics wait as well.
     let leader = cluster.leader();
     cluster.replicas[leader].take().unwrap().kill();
     let output = run(&["topic", "create", "more", "--namesrv", &cluster.namesrv]);

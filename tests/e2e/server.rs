@@ -1,4 +1,4 @@
-//! Starts and ends `ringmq` as a user would.
+//! Starts and stops `ringmq` as a user would.
 
 use std::io::{BufRead, BufReader, Read};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
@@ -79,7 +79,8 @@ pub fn run(args: &[&str]) -> Output {
     ringmq(args).stdin(Stdio::null()).output().unwrap()
 }
 
-/// Polls every `every` until it holds, for at most `patience`. Returns how long that took.
+/// Polls every `every` until the condition holds, for at most `patience`. Returns how long that
+/// took.
 pub fn wait_until(
     what: &str,
     every: Duration,
@@ -185,7 +186,7 @@ impl Server {
         Self::start(&[&args, more].concat(), &data.with_extension("log"))
     }
 
-    /// Further lines that it has printed, after the one that says that it is ready.
+    /// Returns the next line that the server printed after reporting that it is ready.
     pub fn next_line(&self) -> Option<String> {
         self.lines.recv_timeout(PATIENCE).ok()
     }
@@ -248,7 +249,7 @@ impl Server {
         kill(Pid::from_raw(self.child.id() as i32), signal).unwrap();
     }
 
-    /// Waits until it has ended.
+    /// Waits until the server has ended.
     pub fn ended(mut self) -> ExitStatus {
         let deadline = Instant::now() + PATIENCE;
         loop {

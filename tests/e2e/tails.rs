@@ -1,4 +1,4 @@
-//! `ringmq msg tail --group`: members of a group in processes of their own.
+//! `ringmq msg tail --group`: members of a group, each in its own process.
 
 use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader};
@@ -140,7 +140,7 @@ fn members_of_a_group_share_a_topic_and_nothing_is_missed_when_they_leave() {
     assert!(server.terminate().success());
 }
 
-/// One that is killed has committed nothing of late, so others print some of its messages again.
+/// A killed member has not committed its latest messages, so others print some of them again.
 #[test]
 fn a_killed_member_loses_nothing_and_a_reset_is_followed_at_once() {
     let scratch = Scratch::new("tails-killed");

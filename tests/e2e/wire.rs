@@ -7,7 +7,7 @@ use ringmq::sim::Rng;
 
 use crate::server::{PATIENCE, Ports, Scratch, Server, run};
 
-/// A frame with a JSON header and a body, as the remoting reference draws it.
+/// A frame with a JSON header and a body, as drawn in the remoting reference.
 pub fn frame(header: &str, body: &[u8]) -> Vec<u8> {
     let mut bytes = Vec::new();
     bytes.extend_from_slice(&((4 + header.len() + body.len()) as u32).to_be_bytes());

@@ -12,7 +12,7 @@ use ringmq::model::TopicName;
 
 use super::{MessageKey, body_of};
 
-/// How long the queues may give nothing new before they are read to their end.
+/// How long the queues may return nothing new before they have been read to their end.
 const SILENCE_MAX: Duration = Duration::from_secs(30);
 const FETCH_WAIT_MS: u64 = 200;
 
@@ -23,15 +23,15 @@ type Place = (usize, u32, u64);
 pub struct Findings {
     acknowledged: usize,
     stored: usize,
-    /// Acknowledged, and not there.
+    /// Acknowledged but missing.
     lost: usize,
-    /// Stored more often than once.
+    /// Stored more than once.
     duplicates: usize,
-    /// Acknowledged at another place than where it is.
+    /// Acknowledged at a position where it is not stored.
     misplaced: usize,
-    /// Nobody has sent this.
+    /// Not sent by any sender.
     damaged: usize,
-    /// Examples.
+    /// Keys of some of these messages, as examples.
     keys: Vec<String>,
 }
 

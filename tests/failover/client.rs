@@ -23,9 +23,9 @@ use clap::Parser;
 
 use sender::{Sender, Tally};
 
-/// Each has one message under way, and a queue of its own.
+/// Each sender has one message in flight, and its own queue.
 const SENDERS_PER_SHARD: usize = 4;
-/// Distance of the ports of two shards.
+/// Distance between the ports of two shards.
 const PORTS_PER_SHARD: u16 = 4;
 const BODY_SIZE: usize = 200;
 
@@ -102,7 +102,7 @@ struct MessageKey {
     sequence: u64,
 }
 
-/// Begins with the key and a space.
+/// Returns a body that begins with the key and a space.
 fn body_of(key: &MessageKey) -> String {
     let key = key.to_string();
     let filling = "0123456789abcdef".chars().cycle().take(BODY_SIZE - key.len() - 1);

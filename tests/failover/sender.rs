@@ -1,5 +1,6 @@
-//! Senders that know nothing but the addresses of a shard's replicas. Each has one message under way, and sends
-//! it to one replica after the other, the same bytes every time, until one of them acknowledges it.
+//! Senders that know only the addresses of a shard's replicas. Each has one message in flight, and
+//! sends it to one replica after another, the same bytes every time, until one of them acknowledges
+//! it.
 
 use std::error::Error;
 use std::fs::File;
@@ -23,15 +24,16 @@ const NAME_END: char = '\u{1}';
 const PROPERTY_END: char = '\u{2}';
 const FRAME_SIZE_MAX: usize = 1 << 20;
 
-/// A replica that does not answer for this long is left for the next one. Short, so that the time until another
-/// one acknowledges is the broker's.
+/// If a replica does not reply for this long, the sender tries the next one. Short, so that it adds
+/// little to the time that the broker takes until another replica acknowledges.
 const ANSWER_MAX: Duration = Duration::from_millis(250);
 const CONNECT_MAX: Duration = Duration::from_millis(100);
 /// Pause after a refusal, as during an election.
 const REFUSED_PAUSE: Duration = Duration::from_millis(10);
 /// Pause between messages.
 const PAUSE: Duration = Duration::from_millis(20);
-/// A message that nobody acknowledges is given up. Below the window in which brokers recognize repetitions.
+/// A message that no replica acknowledges is given up after this time, which is shorter than the
+/// window in which brokers recognize repetitions.
 const GIVE_UP: Duration = Duration::from_secs(30);
 
 type Failure = Box<dyn Error + Send + Sync>;
@@ -40,7 +42,8 @@ type Failure = Box<dyn Error + Send + Sync>;
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Tally {
     pub acknowledged: u64,
-    /// Messages that were sent again after an attempt without an answer: they may have been stored already.
+    /// Messages that were sent again after an attempt without a reply: they may have been stored
+    /// already.
     pub repeated: u64,
     pub given_up: u64,
 }
@@ -91,7 +94,7 @@ impl Sender<'_> {
                 }
                 Ok(Answer::Refused) => thread::sleep(REFUSED_PAUSE),
                 Err(_) => {
-                    // A request that was not answered may have been carried out.
+                    // A request that got no reply may have been executed.
                     was_unanswered |= connections[replica].take().is_some();
                 }
             }
@@ -101,8 +104,9 @@ impl Sender<'_> {
         Ok(())
     }
 
-    /// Time in microseconds since 1970, shard, number of the replica, key, queue, offset in the queue, time of the
-    /// first attempt. Replicas that do not lead acknowledge what they know to be stored, but nothing new.
+    /// Writes a line: time in microseconds since 1970, shard, number of the replica, key, queue,
+    /// offset in the queue, time of the first attempt. Replicas that do not lead acknowledge
+    /// messages that they know to be stored, but no new ones.
     fn note(
         &self,
         replica: usize,
@@ -149,7 +153,8 @@ enum Answer {
     Refused,
 }
 
-/// On an error, `connection` is there if the request was sent.
+/// Sends a request and waits for the reply. After an error, `connection` is `Some` if the request
+/// may have been sent.
 fn attempt(
     connection: &mut Option<Connection>,
     address: SocketAddr,

@@ -35,7 +35,7 @@ fn nameserver(scratch: &Scratch, listen: &str) -> Server {
     Server::start(ringmq(&["nameserver", "--listen", listen]), &log)
 }
 
-/// Clients on other machines must be able to reach it, or the operator must be warned.
+/// Checks that clients on other machines can reach the address, or that the operator is warned.
 fn check_reachable(address: SocketAddr, server: &Server) {
     if address.ip().is_loopback() {
         let log = server.log();

@@ -1,4 +1,4 @@
-//! One bad element of a list, and all the others are lost with it.
+//! One bad element of a list causes the loss of all others.
 //!
 //! Kind of report: "consumer never gets messages because another group of the same application has
 //! a dot in its name", "one topic with a broken configuration and the whole broker is not

@@ -20,7 +20,7 @@ fn cut_binary(opaque: i32) -> Vec<u8> {
     bytes
 }
 
-/// A frame whose prefix claims another encoding, or a longer header.
+/// A frame whose prefix claims a different encoding or a longer header.
 fn with_prefix(encoding: u8, header_size: u32, header: &[u8], body: &[u8]) -> Vec<u8> {
     let mut bytes = frame(header, body);
     bytes[4..8].copy_from_slice(&(u32::from(encoding) << 24 | header_size).to_be_bytes());
@@ -34,7 +34,7 @@ fn frames_before_and_after_a_bad_one_are_handled() {
     let server = Server::dev(&scratch, port, &[]);
     let mut client = Client::connect(local(port + 3));
     assert_eq!(client.set_topic("mixed", 1, 6).code, 0);
-    // Bytes, and the opaque of the refusal.
+    // Frame, and the opaque of its refusal.
     let json = |opaque| header(SEND, opaque, &send_fields("mixed", 0));
     let one_way = br#"{"code":310,"flag":2,"opaque":912}"#;
     let bad: [(Vec<u8>, Option<i64>); 18] = [
@@ -93,7 +93,7 @@ fn frames_before_and_after_a_bad_one_are_handled() {
     assert!(server.stop().success());
 }
 
-/// The start of the next frame is unknown then.
+/// Then the start of the next frame is unknown.
 #[test]
 fn a_frame_of_an_impossible_size_closes_the_connection() {
     let scratch = Scratch::new("bad-size");

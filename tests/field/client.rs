@@ -30,7 +30,7 @@ pub struct Client {
     opaque: i32,
 }
 
-/// A frame from the server: the reply to a request, or its own request.
+/// A frame from the server: a reply, or a request of its own.
 #[derive(Debug)]
 pub struct Said {
     pub code: i64,
@@ -64,7 +64,7 @@ impl Client {
         Self { stream, opaque: 0 }
     }
 
-    /// Sends a request and returns its reply. Skips requests of the server that come first.
+    /// Sends a request and returns its reply. Skips requests from the server that arrive first.
     pub fn ask(&mut self, code: i32, fields: &Value, body: &[u8]) -> Said {
         let opaque = self.say(code, fields, body);
         loop {
@@ -87,7 +87,7 @@ impl Client {
         self.stream.write_all(bytes).unwrap();
     }
 
-    /// The next frame from the server.
+    /// Reads the next frame from the server.
     pub fn hear(&mut self) -> Said {
         let mut word = [0; 4];
         self.stream.read_exact(&mut word).unwrap();
@@ -129,7 +129,7 @@ impl Client {
         self.ask(SEND, &send_fields(topic, queue), body)
     }
 
-    /// Pulls up to 32 messages from `offset` on, and lets the broker hold the request for
+    /// Fields of a pull of up to 32 messages from `offset` on, which the broker may hold for
     /// `hold_ms`.
     pub fn pull_fields(topic: &str, queue: u32, offset: i64, hold_ms: u64) -> Value {
         json!({

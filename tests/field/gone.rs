@@ -1,4 +1,4 @@
-//! A wait whose target has gone ends at its deadline, not at once.
+//! A wait whose target is gone ends at its deadline instead of immediately.
 //!
 //! Kind of report: "consumer keeps polling a deleted topic", "pull hangs 15 seconds after
 //! deleteTopic", and offset commits that time out while an operator removes a topic (issues of
@@ -15,7 +15,7 @@ use crate::server::{Scratch, Server, free_ports, local};
 const HOLD_MS: u64 = 20_000;
 
 /// Has a pull held on queue 1 of a topic with two queues, then changes the topic. Returns the
-/// consumer's next frame and how long after it came.
+/// consumer's next frame and how long after the change it came.
 fn heard_after(change: impl Fn(&mut Client)) -> (Said, Duration) {
     let scratch = Scratch::new("gone");
     let port = free_ports();
@@ -35,7 +35,7 @@ fn heard_after(change: impl Fn(&mut Client)) -> (Said, Duration) {
     (said, after)
 }
 
-/// The pull is refused with `code` and `text` long before its deadline.
+/// Checks that the pull is refused with `code` and `text` long before its deadline.
 fn a_change_ends_the_wait(change: impl Fn(&mut Client), code: i64, text: &str) {
     let (said, after) = heard_after(change);
     assert_eq!(said.code, code, "{said:?}");

@@ -8,7 +8,8 @@ use serde_json::{Value, json};
 use crate::client::{Client, PULL, TOPIC_STATS};
 use crate::server::{Scratch, Server, free_ports, local, run, wait_until};
 
-/// The store time of the newest message in the topic's first queue, according to the broker.
+/// Returns the store time of the newest message in the topic's first queue, according to the
+/// broker.
 fn last_update(client: &mut Client, topic: &str) -> i64 {
     let said = client.ask(TOPIC_STATS, &json!({"topic": topic}), b"");
     assert_eq!(said.code, 0, "{said:?}");

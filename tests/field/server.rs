@@ -69,7 +69,7 @@ pub fn run(args: &[&str]) -> Output {
     ringmq(args).output().unwrap()
 }
 
-/// Builds a C library to preload into a server, which changes what the system tells it.
+/// Builds a C library that, when preloaded into a server, changes what the system reports to it.
 pub fn build_library(scratch: &Scratch, name: &str, source: &str) -> String {
     let (file, library) = (scratch.path(&format!("{name}.c")), scratch.path(&format!("{name}.so")));
     std::fs::write(&file, source).unwrap();
@@ -79,7 +79,7 @@ pub fn build_library(scratch: &Scratch, name: &str, source: &str) -> String {
     library
 }
 
-/// Polls until it holds. Returns how long that took.
+/// Polls until the condition holds. Returns how long that took.
 pub fn wait_until(what: &str, mut holds: impl FnMut() -> bool) -> Duration {
     let begin = Instant::now();
     while !holds() {

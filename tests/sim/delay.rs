@@ -1,4 +1,5 @@
-//! Delayed messages across power cuts: each that was acknowledged is delivered, once, and not early.
+//! Delayed messages across power cuts: each acknowledged one is delivered exactly once, and not
+//! early.
 //!
 //! The oracle remembers what was sent and what was acknowledged, and collects what consumers see.
 
@@ -20,28 +21,28 @@ use ringmq::storage::StoreConfig;
 
 use super::shard::{Clock, broker_config, commit, pull};
 
-/// Of each life but the last one.
+/// Number of steps of each life but the last one.
 const STEPS: usize = 50;
 const LIVES: u64 = 3;
-/// Of each of the two tests with many lives.
+/// Number of seeds of each of the two tests with many lives.
 const SEEDS: u64 = 500;
-/// When the last message is due at the latest, in moments of the last life.
+/// Latest time at which any message is due, in moments of the last life.
 const LATEST_MS: u64 = 3_300_000;
 const QUEUES: u32 = 3;
 const LEVELS_MS: [u64; 3] = [100, 1_000, 20_000];
 
-/// What was sent: when it may be seen, and whether it was acknowledged.
+/// A sent message: when it may be seen, and whether it was acknowledged.
 #[derive(Debug)]
 struct Sent {
     due: Timestamp,
     is_acknowledged: bool,
 }
 
-/// What is true whatever happens to the broker.
+/// What outlives every broker: the clock, and the oracle's state.
 struct World {
     now: Clock,
     sent: RefCell<Vec<Sent>>,
-    /// By queue and queue offset: the number of the message.
+    /// The number of the message at each queue and queue offset.
     seen: RefCell<BTreeMap<(u32, u64), usize>>,
     /// Bytes of the log that retention has deleted.
     deleted: Cell<u64>,
@@ -76,11 +77,11 @@ impl World {
 struct Life<'a> {
     world: &'a World,
     broker: &'a Broker<SimDisk>,
-    /// Messages that are not acknowledged yet, by the mark that they wait for.
+    /// Messages that are not acknowledged yet, with the log offset that must be committed first.
     waiting: Vec<(LogOffset, usize)>,
 }
 
-/// Lets other tasks run for a while, and does something each time before they do.
+/// Lets other tasks run for a while, and calls `before_each` before each time.
 async fn let_run(mut before_each: impl FnMut()) {
     for _ in 0..40 {
         before_each();
@@ -89,7 +90,7 @@ async fn let_run(mut before_each: impl FnMut()) {
 }
 
 impl Life<'_> {
-    /// A message's properties, and by how much they delay it.
+    /// A message's properties, and the delay that they request.
     fn properties(rng: &mut Rng, now: Now) -> (String, u64) {
         let level =
             |level: u64| (format!("DELAY\x01{level}\x02"), LEVELS_MS[level.min(3) as usize - 1]);
@@ -165,7 +166,7 @@ impl Life<'_> {
         });
     }
 
-    /// Everything that consumers can see and have not seen yet.
+    /// Pulls everything that consumers can see and have not seen yet.
     async fn pull_all(&self) {
         for queue in 0..QUEUES {
             while self.pull_some(queue).await {}
@@ -222,7 +223,7 @@ impl Life<'_> {
         self.world.deleted.set(begin.max(self.world.deleted.get()));
     }
 
-    /// As a replica would that stops leading, and is elected again before any other.
+    /// Acts as a replica that stops leading and is elected again before any other one.
     fn lead_again(&self) {
         self.broker.follow();
         let leads = |epoch| self.broker.lead(epoch, self.world.now.get()).is_ok();
@@ -234,7 +235,8 @@ impl Life<'_> {
         while self.world.now.get().moment < Moment(LATEST_MS) {
             let now = self.world.now.get();
             let next = self.broker.next_deadline().map_or(0, |at| at.ms_since(now.moment));
-            // The later, the fewer messages are due, and what is late is due as well.
+            // Steps grow over time, because fewer messages are due later, and overdue ones are
+            // still due.
             let least = match self.world.is_complete() {
                 true => LATEST_MS / 8,
                 false => rng.below(1 + now.moment.0),
@@ -242,7 +244,7 @@ impl Life<'_> {
             self.world.now.pass(next.clamp(1, 40_000).max(least));
             self.broker.act(self.world.now.get());
             let_run(|| {
-                // What this interrupts is tried again later.
+                // Deliveries that this interrupts are retried later.
                 if rng.below(60) == 0 && now.moment < Moment(LATEST_MS / 2) {
                     self.lead_again();
                 }
@@ -252,7 +254,7 @@ impl Life<'_> {
         }
         self.acknowledge();
         self.pull_all().await;
-        // What has been interrupted is late.
+        // Interrupted deliveries are late.
         for _ in 0..100 {
             if self.world.is_complete() {
                 return;
@@ -345,7 +347,7 @@ fn lives(seed: u64, config: &StoreConfig) -> Tally {
         cuts += usize::from(!disk.has_power());
         world.check(seed, is_last);
         world.now.pass(rng.below(2_000));
-        // The monotonic clock begins again.
+        // The monotonic clock starts from a new origin.
         world.now.restart(Moment(rng.below(100)));
         disk = disk.after_crash(seed * 3 + life);
     }
@@ -362,7 +364,7 @@ fn delayed_messages_survive_power_cuts_and_are_delivered_once_and_not_early() {
     assert!(tally.seen as u64 > 30 * SEEDS && tally.cuts as u64 > SEEDS / 2, "{tally:?}");
 }
 
-/// Segments go while messages in them are pending; those are carried forward.
+/// Retention deletes segments while messages in them are pending; those are carried forward.
 #[test]
 fn retention_deletes_segments_and_no_pending_message() {
     let (segment_size, retention_bytes) = (16 << 10, 16 << 10);
@@ -372,7 +374,7 @@ fn retention_deletes_segments_and_no_pending_message() {
     assert!(tally.deleted > SEEDS * retention_bytes, "{tally:?}");
 }
 
-/// A record that the broker itself delays, as for a consumer's retry.
+/// A record that the broker itself delays, as it does for a consumer's retry.
 #[test]
 fn a_record_is_scheduled_for_its_own_topic_and_queue() {
     let world = World::new();
@@ -454,7 +456,7 @@ fn a_message_that_is_due_alone_does_not_wait_and_those_that_follow_share_a_deliv
             world.seen.borrow().len()
         };
         let begin = world.now.get().moment;
-        // A millisecond more, so that none is early.
+        // One millisecond more, so that none is early.
         let first = begin.plus_ms(501);
         for (number, delay_ms) in [500, 502, 505].into_iter().enumerate() {
             send(number, delay_ms).await;

@@ -1,5 +1,5 @@
-//! Queue locks: at no time two clients of a group may believe that they own the same queue, whatever
-//! happens to the broker, the requests and the replies.
+//! Queue locks: two clients of a group must never believe at the same time that they own the same
+//! queue, whatever happens to the broker, the requests and the replies.
 
 use std::cell::Cell;
 use std::collections::{BTreeMap, VecDeque};
@@ -22,7 +22,7 @@ use super::shard;
 /// How long a client believes that it owns a queue after a successful lock request, ms (remoting
 /// reference, 5.14).
 const BELIEF_MS: u64 = 30_000;
-/// A client ignores replies that come later, ms.
+/// A client ignores replies that arrive later than this, ms.
 const CALL_TIMEOUT_MS: u64 = 3_000;
 /// A lock may be granted to another client after this time without a renewal, ms.
 const LEASE_MS: u64 = 60_000;
@@ -64,7 +64,7 @@ fn leave_request(client: usize) -> Request {
     Request::Unregister { client, producer: None, consumer: Some(group()) }
 }
 
-/// The time of the world, and of a process in it, whose clock has an origin of its own.
+/// The world's time, and that of a process in it, whose clock has its own origin.
 #[derive(Clone)]
 struct Clock {
     world: Rc<Cell<u64>>,
@@ -135,7 +135,7 @@ impl Process {
         }
     }
 
-    /// The reply to a request that is not disturbed.
+    /// Returns the reply to a request that nothing interrupts.
     async fn answer(&self, connection: u64, request: Request) -> Reply {
         let mut operation = self.begin(connection, request);
         loop {
@@ -146,7 +146,7 @@ impl Process {
         }
     }
 
-    /// The queues that a client owns after it has asked for some.
+    /// Requests locks on `queues` for a client. Returns the queues that it then owns.
     async fn lock(&self, connection: u64, client: usize, queues: &[u32]) -> Vec<u32> {
         let request = Request::LockQueues(lock_request(client, queues));
         locked(&self.answer(connection, request).await)
@@ -174,9 +174,9 @@ async fn poll_once(operation: &mut Operation) -> Option<Answer> {
 
 #[derive(Default)]
 struct Client {
-    /// 0: it must connect first.
+    /// 0: the client must connect first.
     connection: u64,
-    /// Until when it believes that it owns each queue.
+    /// Until when the client believes that it owns each queue.
     believes: BTreeMap<u32, u64>,
     /// The newest request by which it gave up each queue. Replies to earlier ones do not count.
     gave_up: BTreeMap<u32, u64>,
@@ -193,7 +193,7 @@ struct Sent {
     request: Request,
 }
 
-/// Clients, a broker and what is on the way between them.
+/// Clients, a broker, and the requests and replies in transit between them.
 struct World {
     rng: Rng,
     time: Rc<Cell<u64>>,
@@ -205,9 +205,9 @@ struct World {
     lines: BTreeMap<u64, VecDeque<Sent>>,
     executing: Vec<(Sent, Operation)>,
     replies: Vec<(Sent, Answer)>,
-    /// Number of times that a client began to believe.
+    /// How often a client began to believe that it owns a queue.
     beliefs: u64,
-    /// The last client that believed to own each queue, and how often that changed.
+    /// The last client that believed it owned each queue, and how often that changed.
     last_owner: BTreeMap<u32, usize>,
     handovers: u64,
     crashes: u64,
@@ -253,7 +253,7 @@ impl World {
         let number = self.rng.index(CLIENTS);
         let is_new = self.clients[number].connection == 0 || self.rng.chance(1, 10);
         if is_new {
-            // What is on the way on the old connection may still be read.
+            // Requests in transit on the old connection may still be read.
             self.connections += 1;
             self.clients[number].connection = self.connections;
         }
@@ -283,7 +283,7 @@ impl World {
         line.push_back(sent);
     }
 
-    /// The broker reads a request of some connection.
+    /// The broker reads a request from some connection.
     async fn read(&mut self) {
         let lines: Vec<u64> = self.lines.keys().copied().collect();
         if lines.is_empty() {
@@ -317,7 +317,7 @@ impl World {
         }
     }
 
-    /// A client hears a reply, or the reply is lost.
+    /// A client receives a reply, or the reply is lost.
     fn deliver(&mut self) {
         if self.replies.is_empty() {
             return;
@@ -353,7 +353,7 @@ impl World {
         self.process.do_what_is_due();
     }
 
-    /// A producer fills the room in the log, so that requests have to wait.
+    /// A producer takes up the room in the log, so that requests have to wait.
     fn flood(&mut self) {
         let produce = Produce {
             group: "senders".into(),
@@ -382,7 +382,7 @@ impl World {
         self.execute().await;
     }
 
-    /// The process is killed, or the machine loses power; a while later it is back.
+    /// The process is killed, or the machine loses power; some time later it is back.
     async fn crash(&mut self) {
         self.crashes += 1;
         self.executing.clear();
@@ -408,7 +408,7 @@ impl World {
         }
     }
 
-    /// Once nobody renews anything, another client gets all queues.
+    /// Once no client renews its locks, another client gets all queues.
     async fn end(mut self) -> [u64; 3] {
         self.executing.clear();
         self.time.set(self.time.get() + LEASE_MS + 1);
@@ -476,14 +476,14 @@ fn queues_are_free_at_once_when_their_owner_unlocks_them_or_leaves() {
         assert_eq!(process.lock(2, 1, &[0, 1, 2]).await, [0]);
         assert_eq!(process.answer(1, leave_request(0)).await, Reply::Unregistered);
         assert_eq!(process.lock(2, 1, &[0, 1, 2]).await, [0, 1, 2]);
-        // Nobody else can give them up.
+        // No other client can unlock them.
         let unlock = Request::UnlockQueues(lock_request(0, &[0]));
         assert_eq!(process.answer(3, unlock).await, Reply::Done);
         assert_eq!(process.lock(4, 2, &[0]).await, NONE);
     });
 }
 
-/// The client may have renewed the lock just before.
+/// The client may have renewed the lock just before the power cut.
 #[test]
 fn after_a_start_a_lock_counts_as_just_renewed() {
     with_process(async |process, time| {
@@ -518,7 +518,7 @@ fn what_is_not_here_is_not_granted_and_does_not_matter_to_the_rest() {
     });
 }
 
-/// A client of a deleted topic is gone with it, also when the name is used again.
+/// Locks on a deleted topic are gone with it, even when the name is used again.
 #[test]
 fn a_deleted_topic_takes_its_locks_along() {
     with_process(async |process, time| {

@@ -1,6 +1,6 @@
 //! Planted bugs ([`ringmq::planted`]): the simulations find every one of them.
 //!
-//! [`TABLE`] says for each bug what finds it: a seed of a simulation, or a test that makes one
+//! [`TABLE`] lists for each bug what finds it: a seed of a simulation, or a test that makes one
 //! thing go wrong. Seeds change with the code; if the one in the table no longer finds the bug,
 //! another one of the first thousand must, and it is printed. `RINGMQ_BUGS=A,B` plants only these.
 
@@ -18,16 +18,16 @@ enum Finder {
     Test(fn()),
 }
 
-/// A simulation that a seed decides.
+/// A simulation that a seed determines.
 #[derive(Clone, Copy, Debug)]
 enum Simulation {
     /// Three replicas and their clients.
     Cluster,
     /// A log and power cuts.
     PowerCuts,
-    /// The same, while retention recycles its files.
+    /// As [`Self::PowerCuts`], while retention recycles the log's files.
     Recycling,
-    /// The same, with a log whose end is also cut off while it runs.
+    /// As [`Self::PowerCuts`], with a log whose end is also cut off while it runs.
     Cuts,
 }
 
@@ -93,7 +93,7 @@ impl Simulation {
         }
     }
 
-    /// The first seed that finds the bug, of the one that did and all others.
+    /// Returns the first seed that finds the bug, starting with the known one.
     fn find(self, bug: Bug, known: u64) -> Option<u64> {
         let fails = |seed: u64| fails(|| planted::with(bug, || self.run(seed)));
         std::iter::once(known).chain(0..SEEDS_MAX).find(|&seed| fails(seed))

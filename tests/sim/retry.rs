@@ -1,8 +1,8 @@
 //! Messages that fail, across power cuts: none is lost, none is consumed more often than the group allows, and
-//! each that never succeeds is a dead letter in the end.
+//! each that never succeeds ends up as a dead letter.
 //!
 //! The oracle decides beforehand how often each message fails. Without a power cut everything happens exactly
-//! once; a power cut may make a message come back that the consumer has already returned.
+//! once; after a power cut, a message that the consumer has already returned may come back again.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -21,9 +21,9 @@ use super::shard::{Clock, broker_config, commit, pull};
 const LEVELS_MS: [u64; 3] = [10, 100, 1_000];
 const RETRIES: i32 = 2;
 const MESSAGES: usize = 25;
-/// Of each of the two tests.
+/// Number of seeds of each of the two tests.
 const SEEDS: u64 = 500;
-/// More than any topic here has.
+/// More queues than any topic here has.
 const QUEUES: u32 = 4;
 
 fn group() -> GroupName {
@@ -34,19 +34,19 @@ fn orders() -> TopicName {
     TopicName::new("orders").unwrap()
 }
 
-/// A message by the oracle.
+/// A message as the oracle knows it.
 #[derive(Clone, Debug, Default)]
 struct Message {
     /// How many attempts fail.
     fails: i32,
     is_sent: bool,
-    /// Of each delivery the number of its attempt.
+    /// The attempt number of each delivery.
     attempts: Vec<i32>,
     is_done: bool,
     dead: usize,
 }
 
-/// What is true whatever happens to the broker: the oracle, and the consumer with its offsets.
+/// What outlives every broker: the oracle, and the consumer with its offsets.
 struct World {
     now: Clock,
     messages: RefCell<Vec<Message>>,
@@ -85,7 +85,7 @@ struct Life<'a> {
 }
 
 impl Life<'_> {
-    /// The reply; none once the power is gone.
+    /// Returns the reply, or `None` once power is lost.
     async fn ask(&self, request: Request) -> Option<Result<Reply, Refusal>> {
         let (now, origin) = (self.world.now.get(), Origin::default());
         match self.broker.handle(&request, origin, now) {
@@ -148,7 +148,7 @@ impl Life<'_> {
         }
     }
 
-    /// Consumes what there is; false once the power is gone.
+    /// Consumes what there is. Returns false once power is lost.
     async fn consume(&self, rng: &mut Rng) -> bool {
         for topic in [orders(), TopicName::retry_of(&group()), TopicName::dead_letters_of(&group())]
         {
@@ -191,13 +191,13 @@ impl Life<'_> {
         }
     }
 
-    /// Processes a message; one that fails is returned, and acknowledged only after that.
+    /// Processes a message. One that fails is returned, and acknowledged only after that.
     async fn process(&self, record: &RecordView<'_>, rng: &mut Rng) -> Option<()> {
         let number = number_of(record);
         let attempt = record.reconsume_times;
         let fails = {
             let message = &mut self.world.messages.borrow_mut()[number];
-            // What was sent and not acknowledged may be there all the same.
+            // A message that was sent and not acknowledged may be there anyway.
             message.is_sent = true;
             message.attempts.push(attempt);
             message.is_done |= attempt >= message.fails;
@@ -252,7 +252,7 @@ fn number_of(record: &RecordView<'_>) -> usize {
     text.split(' ').next().unwrap().parse().unwrap()
 }
 
-/// A message that came back names its first topic and id; what the producer set is as it was.
+/// A message that came back names its first topic and id; whatever the producer set is unchanged.
 fn check_origin(record: &RecordView<'_>, is_back: bool) {
     let topic = property(record.properties, "RETRY_TOPIC");
     let id = property(record.properties, "ORIGIN_MESSAGE_ID");
@@ -263,7 +263,7 @@ fn check_origin(record: &RecordView<'_>, is_back: bool) {
     assert_eq!(record.flag, 5);
 }
 
-/// The same by sending the message to the retry topic, as clients do when they cannot return it.
+/// A request that sends the message to the retry topic, as clients do when they cannot return it.
 fn by_sending(record: &RecordView<'_>) -> Request {
     let id = property(record.properties, "ORIGIN_MESSAGE_ID").map_or_else(
         || format!("7F00000100002A9F{:016X}", record.physical_offset.0),
@@ -346,7 +346,7 @@ fn lives(seed: u64, cuts: u64) -> (usize, usize) {
         }
         live(seed * 10 + life, &world, is_last);
         world.now.pass(rng.below(2_000));
-        // The monotonic clock begins again.
+        // The monotonic clock starts from a new origin.
         world.now.restart(Moment(rng.below(100)));
         world.disk = world.disk.after_crash(seed * 3 + life);
     }

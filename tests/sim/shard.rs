@@ -1,4 +1,5 @@
-//! What the simulations of a broker share: a configuration, a clock, and a pull of everything.
+//! What the simulations of a broker share: a configuration, a clock, and a pull that matches
+//! everything.
 
 use std::cell::Cell;
 
@@ -46,7 +47,7 @@ pub fn pull(
     })
 }
 
-/// The clocks, which outlast a broker. Requests come from no connection in particular.
+/// The clocks, which outlive a broker. Requests come from no connection in particular.
 pub struct Clock(Cell<Now>);
 
 impl Clock {
@@ -65,7 +66,7 @@ impl Clock {
         self.0.set(Now { wall: wall.plus_ms(ms), moment: moment.plus_ms(ms) });
     }
 
-    /// The next process counts its moments from another origin.
+    /// Starts the moments of the next process at `moment`, because each process has its own origin.
     pub fn restart(&self, moment: Moment) {
         self.0.set(Now { moment, ..self.get() });
     }
@@ -85,7 +86,7 @@ impl Context for Clock {
     async fn cold_read(&self, _size_max: usize) {}
 }
 
-/// One committer.
+/// Runs one committer.
 pub async fn commit(broker: &Broker<SimDisk>) {
     while let Ok(step) = broker.store().commit_step().await {
         broker.advance();

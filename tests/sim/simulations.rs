@@ -1,8 +1,8 @@
 //! Simulations: whole parts of the system in one thread, from one seed, on a disk that fails.
 //!
-//! A package of its own, because it is compiled with optimizations: seeds then take a third of the
+//! A separate package, because it is compiled with optimizations: seeds then take a third of the
 //! time. While you work on a simulation, `--config profile.dev.package.simulations.opt-level=0`
-//! compiles it sooner.
+//! compiles it faster.
 
 #![allow(clippy::unwrap_used)] // Helpers of tests are tests too.
 

@@ -19,8 +19,8 @@ const (
 	failoverConsumeDeadline = 200 * time.Second
 )
 
-// Consumes what another program sends while leaders are killed, until all that is in its manifest when `stop` exists is consumed.
-// Creates `begun` when it has consumed the first.
+// Consumes what another program sends while leaders are killed, until it has consumed everything in that program's manifest at the
+// time when `stop` exists. Creates `begun` when it has consumed the first message.
 func consumeThroughFailovers(t target, stop, begun, manifest string) (string, error) {
 	if err := await(crashDeadline, "a first acknowledgement", func() bool {
 		sent, err := readManifest(manifest)

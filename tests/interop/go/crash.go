@@ -12,7 +12,7 @@ import (
 )
 
 // Members of a group consume until `stop` exists, and each delivery becomes a line of `deliveries`; CrashConsumers.java checks them.
-// Then the process ends as if it was killed: without commits.
+// Then the process ends as if killed: without commits.
 func consumeUntil(t target, topic, group string, members int, deliveries, stop string) error {
 	file, err := os.OpenFile(deliveries, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
 	if err != nil {

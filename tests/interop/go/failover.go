@@ -18,7 +18,7 @@ const (
 	reasonsMax       = 3
 )
 
-// What several senders share: acknowledgements go to the manifest at once, failures are counted.
+// What several senders share: acknowledgements go to the manifest immediately, failures are counted.
 type outcomes struct {
 	sync.Mutex
 	manifest     *os.File

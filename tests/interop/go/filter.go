@@ -13,7 +13,7 @@ import (
 	"github.com/apache/rocketmq-client-go/v2/rlog"
 )
 
-// How soon a consumer must be told that its filter is not supported. This client never asks, and pulls 3 s after an error.
+// How soon a consumer must be told that its filter is not supported. This client never asks, and pulls again 3 s after an error.
 const refusalDeadline = 10 * time.Second
 
 // Keeps what the client logs: a push consumer has no other way to report an error of a pull.
@@ -49,7 +49,7 @@ func (log *keptLog) has(part string) bool {
 	return false
 }
 
-// A consumer with an SQL92 expression gets an error at once, instead of nothing for ever.
+// A consumer with an SQL92 expression gets an error immediately, instead of nothing forever.
 func refuseSQL(t target, topic string) (string, error) {
 	log := &keptLog{}
 	rlog.SetLogger(log)

@@ -35,7 +35,7 @@ type event struct {
 }
 
 // Orderly consumers of a group, of which one leaves and one is killed while messages are sent. Unlike in Ordered.java they do not share
-// the queues for long: this client does not unlock a queue that it has to hand over, so the next owner waits until the lock expires.
+// the queues for long: this client does not unlock a queue that it has to give up, so the next owner waits until the lock expires.
 type orderedRun struct {
 	sync.Mutex
 	target       target
@@ -44,7 +44,7 @@ type orderedRun struct {
 	sent         map[string]int
 }
 
-// The consumer that will be killed: prints what it receives. Ends with its standard input.
+// The consumer that will be killed: prints what it receives. Ends when its standard input does.
 func consumeOrdered(t target, topic, group string) error {
 	run := &orderedRun{target: t, topic: topic, group: group}
 	_, err := run.start("child", func(e event) { fmt.Println("EVENT", e.queue, e.number) })
@@ -172,7 +172,7 @@ func (run *orderedRun) start(name string, received func(event)) (rocketmq.PushCo
 	return c, c.Start()
 }
 
-// A consumer in a process of its own, whose output arrives as events.
+// Starts a consumer in its own process, whose output arrives as events.
 func (run *orderedRun) startChild() (*exec.Cmd, error) {
 	child := exec.Command(os.Args[0], "-namesrv", strings.Join(run.target.namesrv, ";"), "-ordered-consume", run.topic, "-group", run.group)
 	child.Stderr = os.Stderr
@@ -213,7 +213,7 @@ func (run *orderedRun) newest(consumer string) map[string]int {
 	return newest
 }
 
-// Waits until the consumer has received what each queue has got by now.
+// Waits until the consumer has received what each queue contains by now.
 func (run *orderedRun) awaitConsumed(consumer string, limit time.Duration) error {
 	wanted := map[string]int{}
 	run.Lock()
@@ -236,7 +236,7 @@ func (run *orderedRun) awaitConsumed(consumer string, limit time.Duration) error
 	return nil
 }
 
-// What each queue's consumers received, in order of time.
+// Checks what each queue's consumers received, in order of time.
 func (run *orderedRun) requireOrder() (string, error) {
 	run.Lock()
 	defer run.Unlock()
@@ -262,7 +262,7 @@ func (run *orderedRun) requireOrder() (string, error) {
 			}
 			before = e
 		}
-		// More means that two worked on the queue at a time.
+		// More means that two consumed the queue at the same time.
 		if owners > 3 {
 			return "", fmt.Errorf("%s: %d changes of owner", queue, owners)
 		}

@@ -25,7 +25,7 @@ var systemProperties = []string{"UNIQ_KEY", "KEYS", "TAGS", "WAIT", "CLUSTER", "
 func readAll(t target, r *report, own []sentMessage, others string) {
 	for topic, sent := range byTopic(own) {
 		if sent[0].offset < 0 {
-			continue // One-way: no place is known, and this client cannot list a topic without waiting at each queue's end.
+			continue // One-way: no offset is known, and this client cannot list a topic without waiting at each queue's end.
 		}
 		r.check("pulls back "+strings.TrimPrefix(topic, t.prefix+"_"), func() (string, error) { return pullTopic(t, topic, sent) })
 	}
@@ -60,7 +60,7 @@ func byTopic(sent []sentMessage) map[string][]sentMessage {
 	return topics
 }
 
-// Without `assigned` the consumer polls nothing itself: queues are pulled one by one.
+// Without `assigned` the consumer polls nothing on its own: queues are pulled one by one.
 func newConsumer(t target, group, instance, topic string, assigned ...*primitive.MessageQueue) (rocketmq.PullConsumer, []*primitive.MessageQueue, error) {
 	c, err := rocketmq.NewPullConsumer(consumer.WithNameServer(t.namesrv), consumer.WithGroupName(group), consumer.WithInstance(instance))
 	if err != nil {
@@ -170,7 +170,7 @@ func same(wanted sentMessage, found *primitive.MessageExt) error {
 	return nil
 }
 
-// Prints like the sent ones: fmt sorts the names of a map, and no properties are an empty map.
+// The result prints like the sent properties: fmt sorts the names of a map, and no properties are an empty map.
 func userProperties(m *primitive.MessageExt) map[string]string {
 	properties := map[string]string{}
 	for name, value := range m.GetProperties() {

@@ -23,7 +23,7 @@ type sender struct {
 	ordered rocketmq.Producer // picks the queue by sharding key
 }
 
-// Runs the producer's cases; returns what was sent by those that passed.
+// Runs the producer's cases. Returns what the passed ones sent.
 func sendAll(t target, r *report) []sentMessage {
 	s := sender{target: t}
 	var sent []sentMessage

@@ -19,7 +19,7 @@ type sentMessage struct {
 	topic       string
 	broker      string
 	queue       int
-	offset      int64 // -1: a one-way send learns no place
+	offset      int64 // -1: a one-way send learns no offset
 	msgID       string
 	offsetMsgID string
 	tags        string
@@ -36,7 +36,7 @@ func unplaced(m *primitive.Message, properties map[string]string) sentMessage {
 	}
 }
 
-// As a consumer has received it, without properties.
+// A message as a consumer has received it, without properties.
 func delivered(m *primitive.MessageExt) sentMessage {
 	s := unplaced(&m.Message, nil)
 	s.broker, s.queue, s.offset, s.msgID = m.Queue.BrokerName, m.Queue.QueueId, m.QueueOffset, m.MsgId
@@ -54,7 +54,7 @@ func (s sentMessage) placed(result *primitive.SendResult, index int) (sentMessag
 	}
 	s.broker, s.queue = result.MessageQueue.BrokerName, result.MessageQueue.QueueId
 	s.offset, s.offsetMsgID = result.QueueOffset+int64(index), offsetIDs[index]
-	// This client answers a batch with the id of the batch, which no member carries.
+	// This client returns the id of the batch for a batch, which no member carries.
 	if len(offsetIDs) == 1 {
 		s.msgID = result.MsgID
 	}

@@ -12,7 +12,7 @@ from rocketmq.ffi import _CConsumeStatus, dll
 from sent import sha256
 
 CONSUME_DEADLINE_S = 40
-# Members of a group divide the queues again every 10 s, and look for a new group's retries every 30 s.
+# Members of a group rebalance every 10 s, and look for a new group's retries every 30 s.
 REBALANCE_DEADLINE_S = 30
 MEMBERS = 2
 
@@ -186,7 +186,7 @@ def retry(namesrv, group, topic, sent):
         consumer.shutdown()
     if attempts[refused] != [0, 1]:
         raise ValueError(f'attempts at {refused}: {attempts[refused]}')
-    # The messages that the client had handed over with it come again too.
+    # The messages that were delivered together with it are redelivered too.
     return f'{len(attempts)} messages, {sum(max(times) == 1 for times in attempts.values())} came back'
 
 

@@ -9,7 +9,7 @@ from sent import Sent, sha256
 
 KIB = 1024
 BODY_SIZE_MAX = 4 * KIB * KIB - 64 * KIB
-# The client compresses what is larger.
+# The client compresses bodies from this size on.
 COMPRESSED_FROM = 4 * KIB + 1
 SIZES = (1, KIB, COMPRESSED_FROM - 1, COMPRESSED_FROM, 64 * KIB, 1024 * KIB, BODY_SIZE_MAX)
 ASYNC_DEADLINE_S = 30
@@ -30,7 +30,7 @@ def started_producer(namesrv, group):
     producer = Producer(group)
     producer.set_namesrv_addr(namesrv)
     producer.set_timeout(10000)
-    # By default 128 KiB.
+    # The default is 128 KiB.
     producer.set_max_message_size(BODY_SIZE_MAX)
     producer.start()
     return producer

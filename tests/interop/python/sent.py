@@ -13,7 +13,7 @@ class Sent:
     body_sha256: str
     tags: str = ''
     properties: dict = field(default_factory=dict)
-    # A result of this client has no queue, so a message is known by its keys.
+    # A result of this client has no queue, so a message is identified by its keys.
     msg_id: str = ''
 
     def line(self):

@@ -1,5 +1,5 @@
-//! A replica that was away while so much was appended that the leader no longer knows where each entry is, and
-//! reads them from its disk.
+//! A replica that was down while so much was appended that the leader no longer has the position of
+//! each entry in memory, and reads them from its disk.
 
 use std::cell::Cell;
 use std::rc::Rc;
@@ -11,11 +11,11 @@ use super::clients::{QUEUES, produce};
 use super::world::{Crash, IDS, World, store_config};
 use super::{Repeats, begin, end, wait_for};
 
-/// More than those whose places are in memory.
+/// More entries than those whose positions are in memory.
 const ENTRIES: u64 = 20_000;
 const SENDERS: u32 = 4;
 
-/// Sends messages to the leader without a pause until there are enough entries.
+/// Sends messages to the leader without pause until there are enough entries.
 async fn send_many(world: Rc<World>, name: u32, ends: Rc<Cell<bool>>) {
     for number in 0.. {
         if ends.get() {

@@ -1,5 +1,5 @@
-//! Producers and consumers of a cluster. They send to whichever replica they think leads, and go on
-//! with another one when that refuses or does not answer.
+//! Producers and consumers of a cluster. They send to whichever replica they think leads, and
+//! continue with another one when that refuses or does not reply.
 
 use std::cell::Cell;
 use std::rc::Rc;
@@ -27,7 +27,7 @@ pub fn pull_from(group: &str, queue: u32, offset: u64, count_max: u32) -> Reques
     pull(group_name(group), TopicName::new(TOPIC).unwrap(), queue, offset, count_max)
 }
 
-/// A message that its producer recognizes by a name of its own.
+/// A message that carries a name by which a repetition is recognized.
 pub fn produce(queue: u32, name: &str, body: &str) -> Request {
     Request::Produce(Produce {
         group: "senders".into(),
@@ -46,8 +46,8 @@ pub fn produce(queue: u32, name: &str, body: &str) -> Request {
     })
 }
 
-/// Sends messages until it is told to stop. What is not acknowledged is often sent again, to another
-/// replica and sometimes to another queue.
+/// Sends messages until told to stop. Messages that are not acknowledged are often sent again, to
+/// another replica and sometimes to another queue.
 pub async fn produce_all(world: Rc<World>, name: u32, stops: Rc<Cell<bool>>) {
     let mut target = world.pick_id();
     let size_max = [100, 2_000, 12_000][world.below(3) as usize];
@@ -77,7 +77,7 @@ pub async fn produce_all(world: Rc<World>, name: u32, stops: Rc<Cell<bool>>) {
     }
 }
 
-/// Reads all queues from any replica, and commits how far it is to the leader.
+/// Reads all queues from any replica, and commits its offsets to the leader.
 pub async fn consume_all(world: Rc<World>, name: u32, stops: Rc<Cell<bool>>) {
     let group = format!("group-{name}");
     let mut leader = world.pick_id();

@@ -1,4 +1,5 @@
-//! Replicas that were away until the others no longer had what they lack, and get a copy of the log.
+//! Replicas that were down until the others no longer had the entries they are missing, and get a
+//! copy of the log.
 
 use std::rc::Rc;
 
@@ -16,7 +17,7 @@ fn keeps_little() -> StoreConfig {
     StoreConfig { retention_bytes: 192 << 10, ..store_config() }
 }
 
-/// Whether a replica that runs leads and has deleted everything below `place`.
+/// Whether a running replica leads and has deleted everything below `place`.
 fn is_beyond(world: &World, place: u64) -> bool {
     let processes = super::IDS.iter().filter_map(|&id| world.process(id));
     let mut leaders = processes.filter(|process| process.broker.leads());
@@ -27,7 +28,7 @@ fn begin_of(world: &World, id: ReplicaId) -> u64 {
     world.process(id).map_or(0, |process| process.broker.store().begin().0)
 }
 
-/// A replica is away, comes back, and crashes, or the others do, while it gets a copy.
+/// A replica goes down and comes back; it or the others crash while it gets a copy.
 async fn be_away(world: &Rc<World>) {
     world.sleep_ms(300 + world.below(2_000)).await;
     let id = world.pick_id();
@@ -36,7 +37,7 @@ async fn be_away(world: &Rc<World>) {
     wait_for(world, "retention has deleted what a replica lacks", || is_beyond(world, place)).await;
     for _ in 0..world.below(4) {
         world.start(id);
-        // It begins to copy about a second later.
+        // The replica begins to copy about a second later.
         let steps = [30, 300, 1_500][world.below(3) as usize];
         world.crash_after(id, world.below(steps), Crash::Power);
         world.sleep_ms(world.below(2_500)).await;
@@ -74,7 +75,7 @@ fn a_replica_that_was_away_for_too_long_gets_a_copy() {
     }
 }
 
-/// All faults, while retention deletes.
+/// All faults, while retention deletes segments.
 #[test]
 fn retention_loses_nothing_to_faults() {
     for seed in super::seeds(500..506) {

@@ -1,4 +1,4 @@
-//! What happens to the machines of a cluster, by seed, and how it ends.
+//! The faults that a seed injects into the machines of a cluster, and their repair.
 
 use std::rc::Rc;
 
@@ -9,19 +9,19 @@ use ringmq::sim::network::Node;
 
 use super::world::{Crash, IDS, World};
 
-/// How long new faults come, ms.
+/// For how long new faults are injected, ms.
 const STRIKES_MS: u64 = 4_000;
 
 /// Something that can happen to a machine.
 #[derive(Clone, Copy, Debug)]
 enum Fault {
     Crash,
-    /// It and another one lose power, nearly at once.
+    /// The machine and another one lose power, nearly at the same time.
     CrashMost,
     CrashAll,
     Pause,
     CutOff,
-    /// Of its links, some directions only.
+    /// Blocks only some directions of the machine's links.
     CutOffPartly,
     BreakStreams,
     SlowDisk,
@@ -29,7 +29,7 @@ enum Fault {
     Transfer,
 }
 
-/// How likely each is.
+/// The weight of each fault.
 const FAULTS: [(Fault, u64); 10] = [
     (Fault::Crash, 8),
     (Fault::CrashMost, 2),
@@ -45,15 +45,15 @@ const FAULTS: [(Fault, u64); 10] = [
 
 /// One fault of a run.
 struct Strike {
-    /// Time since the one before, ms.
+    /// Time since the previous fault, ms.
     after_ms: u64,
     fault: Fault,
-    /// Decides the rest about it.
+    /// Determines the details of the fault.
     rng: Rng,
 }
 
-/// The faults of a run, decided by its seed before it begins: if some of them are left out, the others stay
-/// as they are.
+/// The faults of a run, determined by its seed before it begins: if some of them are left out, the
+/// others do not change.
 struct Plan(Vec<Strike>);
 
 impl Plan {
@@ -76,13 +76,13 @@ impl Plan {
     }
 }
 
-/// Number of faults of a run.
+/// Returns the number of faults of a run.
 pub fn count(seed: u64) -> usize {
     Plan::of(seed).0.len()
 }
 
-/// Runs differ: one has many faults of a kind and none of another, so that sequences occur which are rare
-/// where everything happens.
+/// Draws a different mix for each run: many faults of one kind and none of another, so that
+/// sequences occur that are rare where everything happens.
 fn draw_mix(rng: &mut Rng) -> Vec<(Fault, u64)> {
     let share = |(fault, share)| (fault, share * rng.pick(&[0, 1, 1, 6]));
     let mix: Vec<_> = FAULTS.into_iter().map(share).collect();
@@ -103,7 +103,8 @@ fn pick(mix: &[(Fault, u64)], rng: &mut Rng) -> Fault {
     unreachable!("it is below the sum");
 }
 
-/// All faults of the run, or those that are chosen. What they have broken is repaired by [`heal`], or before.
+/// Injects all faults of the run, or only the chosen ones. [`heal`] repairs what they have broken,
+/// unless that happens earlier.
 pub async fn strike(world: &Rc<World>) {
     for (nth, strike) in Plan::of(world.seed).0.into_iter().enumerate() {
         world.sleep_ms(strike.after_ms).await;
@@ -152,7 +153,7 @@ fn strike_once(world: &Rc<World>, nth: usize, strike: Strike) {
     }
 }
 
-/// The process ends at one of its next steps, and another one starts later.
+/// Ends the process at one of its next steps, and starts another one later.
 fn crash(world: &Rc<World>, id: ReplicaId, rng: &mut Rng) {
     let how = if rng.chance(1, 3) { Crash::Kill } else { Crash::Power };
     let steps_max = *rng.pick(&[4, 40, 400]);
@@ -169,14 +170,14 @@ fn block(world: &Rc<World>, links: Vec<(ReplicaId, ReplicaId)>, rng: &mut Rng) {
     });
 }
 
-/// The leader gives its place to another replica, which may be unreachable.
+/// Has the leader transfer its leadership to another replica, which may be unreachable.
 fn transfer(world: &Rc<World>, to: ReplicaId, rng: &mut Rng) {
     let Some(leader) = world.leader().filter(|leader| *leader != to) else { return };
     let replica = world.process(leader).and_then(|process| process.replica.borrow().clone());
     let Some(replica) = replica else { return };
     let is_orderly = rng.coin();
     world.tasks.spawn("transfer", async move {
-        // A refusal means that it cannot be done, or that its process has ended.
+        // A refusal means that the transfer is impossible, or that its process has ended.
         match is_orderly {
             true => drop(replica.hand_over(to, HandOver::Ordered).await),
             false => drop(replica.engine().trigger().transfer_leader(to).await),

@@ -1,13 +1,14 @@
-//! Clients that use what is built on messages while leaders change, and what must be true for them:
+//! Clients that use features built on messages while leaders change, and what must hold for them:
 //!
 //! - A delayed message is delivered exactly once, whatever the number of attempts to send it, if it was
-//!   acknowledged; at most once otherwise. It is never early, except by what the wall clocks of two
-//!   leaders differ.
-//! - A message that a consumer has sent back comes again, or is among the dead letters after its last
-//!   attempt, if that was acknowledged.
+//!   acknowledged; at most once otherwise. It is never early by more than the difference between
+//!   the wall clocks of two leaders.
+//! - A message whose return by a consumer was acknowledged is delivered again, or is among the dead
+//!   letters after its last attempt.
 //! - Two clients never own a queue at the same time.
 //!
-//! Replies to requests between clients are not stored: there is nothing to check after a failover.
+//! Replies to requests between clients are not stored, so there is nothing to check after a
+//! failover.
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
@@ -25,11 +26,11 @@ use super::super::shard::pull;
 use super::clients::{QUEUES, group_name};
 use super::world::{DELAY_LEVELS_MS, IDS, SKEW_MAX_MS, World};
 
-/// Where delayed messages go.
+/// Topic of the delayed messages.
 const LATER: &str = "later";
 /// Consumers of this group send messages back.
 const FAILING: &str = "failing";
-/// After so many attempts a message is a dead letter.
+/// Number of attempts after which a message becomes a dead letter.
 const ATTEMPTS: i32 = 2;
 /// Consumers of this group lock queues.
 const ORDERLY: &str = "orderly";
@@ -40,11 +41,12 @@ pub struct Features(RefCell<Known>);
 
 #[derive(Default)]
 struct Known {
-    /// When the first attempt to send each delayed message was made, and whether one was acknowledged.
+    /// When the first attempt to send each delayed message was made, and whether any was
+    /// acknowledged.
     delayed: BTreeMap<String, (Duration, bool)>,
-    /// Keys of messages whose return was acknowledged, and of how many attempts.
+    /// Keys of messages whose return was acknowledged, and after how many attempts.
     returned: BTreeMap<String, i32>,
-    /// Who owns each queue, as its owner knows.
+    /// The client that believes it owns each queue.
     owners: BTreeMap<u32, u32>,
     granted: usize,
 }
@@ -67,7 +69,7 @@ fn produce(topic: &str, key: &str, more: &str) -> Request {
     })
 }
 
-/// Sends delayed messages until it is told to stop, each until it is acknowledged or given up.
+/// Sends delayed messages until told to stop, each until it is acknowledged or given up.
 pub async fn delay_all(world: Rc<World>, stops: Rc<Cell<bool>>) {
     let mut target = world.pick_id();
     for number in 0.. {
@@ -93,7 +95,7 @@ pub async fn delay_all(world: Rc<World>, stops: Rc<Cell<bool>>) {
     }
 }
 
-/// Reads a topic from any replica; passes each message on with the place of its reader.
+/// Reads from a replica at `next`, which it advances, and passes each record to `take`.
 async fn read(
     world: &Rc<World>,
     id: u64,
@@ -121,7 +123,7 @@ fn key_of(record: &RecordView<'_>) -> String {
     String::from_utf8(property(record.properties, "UNIQ_KEY").unwrap().to_vec()).unwrap()
 }
 
-/// Consumes delayed messages: none is early. Sends some of them back.
+/// Consumes delayed messages, checks that none is early, and sends some of them back.
 pub async fn consume_delayed(world: Rc<World>, stops: Rc<Cell<bool>>) {
     let topic = TopicName::new(LATER).unwrap();
     let (mut next, mut leader) = (0, world.pick_id());
@@ -146,7 +148,8 @@ pub async fn consume_delayed(world: Rc<World>, stops: Rc<Cell<bool>>) {
     }
 }
 
-/// A message could not be processed: it is to come again, with all its attempts used up or not.
+/// Returns a message that could not be processed: either it is delivered again, or its attempts are
+/// used up.
 async fn give_back(
     world: &Rc<World>,
     leader: &mut u64,
@@ -173,7 +176,7 @@ async fn give_back(
     }
 }
 
-/// Locks queues and gives them up, until it is told to stop.
+/// Locks and unlocks queues until told to stop.
 pub async fn lock_all(world: Rc<World>, name: u32, stops: Rc<Cell<bool>>) {
     let mut leader = world.pick_id();
     let queue_of = |queue: u32| BrokerQueue {
@@ -216,7 +219,7 @@ pub async fn lock_all(world: Rc<World>, name: u32, stops: Rc<Cell<bool>>) {
     }
 }
 
-/// Starts all these clients.
+/// Starts all of these clients.
 pub fn start(world: &Rc<World>, stops: &Rc<Cell<bool>>) {
     world.tasks.spawn("delaying", delay_all(world.clone(), stops.clone()));
     world.tasks.spawn("returning", consume_delayed(world.clone(), stops.clone()));
@@ -225,7 +228,7 @@ pub fn start(world: &Rc<World>, stops: &Rc<Cell<bool>>) {
     }
 }
 
-/// Waits until everything that is due was delivered on all replicas, and checks it.
+/// Waits until everything that is due has been delivered on all replicas, and checks it.
 pub async fn check(world: &Rc<World>) {
     let later = TopicName::new(LATER).unwrap();
     let group = GroupName::new(FAILING).unwrap();

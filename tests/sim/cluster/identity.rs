@@ -1,4 +1,5 @@
-//! Directories that are not what they were: emptied, of another replica, or older copies.
+//! Directories that have been changed: emptied, swapped with another replica's, or replaced by
+//! older copies.
 
 use std::rc::Rc;
 
@@ -11,7 +12,7 @@ use super::world::{Crash, IDS, World, store_config};
 use super::{Repeats, begin, end, wait_for};
 
 /// Runs a cluster, stops replica `id`, has its directory changed, and starts it again: it must refuse
-/// to run, while the others go on.
+/// to run, while the others continue.
 fn refuses(seed: u64, code: &str, change: impl AsyncFnOnce(&Rc<World>, ReplicaId)) {
     let mut runtime = SimRuntime::from_seed(seed);
     let world = World::new(seed, runtime.tasks(), store_config());
@@ -90,8 +91,8 @@ fn an_older_copy_of_a_directory_is_refused() {
     }
 }
 
-/// A copy from the same life, as of a virtual machine that is set back: the leader has remembered more
-/// than the copy has.
+/// A copy from the same life, as when a virtual machine is reset to a snapshot: the leader
+/// remembers more than the copy has.
 #[test]
 fn an_older_copy_from_the_same_life_is_refused() {
     for seed in super::seeds(31..33) {

@@ -1,5 +1,5 @@
-//! A machine of the cluster: its disk and its connections, both slower than no time, and the fuse
-//! that ends it at a chosen step.
+//! A machine of the cluster: its disk and its connections, whose operations take virtual time, and
+//! the fuse that ends its process at a chosen step.
 
 use std::cell::Cell;
 use std::future::pending;
@@ -23,17 +23,17 @@ use super::world::{Crash, World};
 /// Port of replication.
 pub const PORT: u16 = 10_912;
 
-/// What the parts of one process do between the outside and themselves: they take time, and the
-/// process may end there.
+/// The boundary between one process and the outside: crossing it takes time, and the process may
+/// end there.
 pub struct Edge {
     pub world: Rc<World>,
     pub id: ReplicaId,
-    /// Steps until the process ends, and how; none to go on.
+    /// Steps until the process ends, and how; `None` to let it run.
     pub fuse: Cell<Option<(u64, Crash)>>,
 }
 
 impl Edge {
-    /// A step of the process. It may be the last one.
+    /// Takes a step of the process, which may be its last one.
     async fn step(&self) {
         let Some((left, how)) = self.fuse.get() else { return };
         self.fuse.set(left.checked_sub(1).map(|left| (left, how)));
@@ -43,7 +43,7 @@ impl Edge {
         }
     }
 
-    /// Half the time of an operation of the disk.
+    /// Waits for half the time of a disk operation.
     async fn disk_time(&self) {
         self.step().await;
         let micros = self.world.draw_disk_micros(self.id);
@@ -53,7 +53,7 @@ impl Edge {
     }
 }
 
-/// A disk whose operations take virtual time. They have their effect in the middle of it.
+/// A disk whose operations take virtual time and take effect in the middle of it.
 #[derive(Clone)]
 pub struct TimedDisk {
     pub inner: SimDisk,

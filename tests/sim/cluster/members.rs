@@ -13,7 +13,7 @@ use super::faults::{heal, strike};
 use super::world::{IDS, SimReplica, World, store_config};
 use super::{Repeats, begin, end, wait_for};
 
-/// The replica that leads, and those that count as it sees them.
+/// Returns the leader, and the voters as it sees them.
 fn leader(world: &World) -> Option<(SimReplica, BTreeSet<ReplicaId>)> {
     let leader = world.process(world.leader()?)?;
     let replica = leader.replica.borrow().clone()?;
@@ -27,7 +27,7 @@ async fn add(world: &Rc<World>, id: ReplicaId) -> Option<Result<(), ChangeError>
     Some(replica.add(id, Place::default()).await)
 }
 
-/// Removes replicas and adds them again, until it is told to stop. Counts what succeeds.
+/// Removes replicas and adds them again until told to stop. Counts the changes that succeed.
 async fn change_all(world: Rc<World>, stops: Rc<Cell<bool>>, changes: Rc<Cell<usize>>) {
     while !stops.get() {
         world.sleep_ms(50 + world.below(500)).await;
@@ -70,7 +70,7 @@ fn changes_of_the_members_lose_nothing() {
     assert!(total.get() > 64, "only {} changes", total.get());
 }
 
-/// Two of three cannot go on without one of them.
+/// While one of three replicas is down, removing another one would leave no majority running.
 #[test]
 fn a_removal_that_would_stop_the_others_is_refused() {
     let mut runtime = SimRuntime::from_seed(1);

@@ -2,10 +2,11 @@
 //! thread and in virtual time. Processes are killed and lose power at any of their steps, machines
 //! are paused, links between them are blocked and break, disks are slow.
 //!
-//! [`oracle`] says what must be true, and [`features`] for what is built on messages. One seed decides everything; a failure prints the command that
-//! repeats it. `RINGMQ_SEEDS=A..B` runs other seeds. A seed of [`seeds_keep_every_promise`] that fails is
-//! repeated with as few faults as it needs, and what happens then is printed; `RINGMQ_FAULTS=2,9` carries out
-//! only these of a seed's faults.
+//! [`oracle`] states what must hold, and [`features`] does for what is built on messages. One seed
+//! determines everything; a failure prints the command that repeats it. `RINGMQ_SEEDS=A..B` runs
+//! other seeds. A seed of [`seeds_keep_every_promise`] that fails is repeated with as few faults as
+//! it needs to fail, and the events of that run are printed; `RINGMQ_FAULTS=2,9` injects only these
+//! of a seed's faults.
 
 mod behind;
 mod clients;
@@ -35,23 +36,23 @@ use ringmq::sim::SimRuntime;
 use clients::{QUEUES, consume_all, group_name, produce_all, pull_from, queue_of};
 use world::{Crash, IDS, World, store_config};
 
-/// Within this time after all faults, everything works.
+/// Time after the last fault within which everything works again.
 const REPAIRED_MAX: Duration = Duration::from_secs(30);
 const PRODUCERS: u32 = 3;
 const CONSUMERS: u32 = 2;
 
-/// What a run did.
+/// Counts of what happened in a run, and a hash of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Summary {
     acknowledged: usize,
     leaders: usize,
     crashes: usize,
-    /// Delayed messages, returned ones, and granted locks.
+    /// Numbers of delayed messages, returned ones, and granted locks.
     features: [usize; 3],
     trace: u64,
 }
 
-/// Says how to repeat a run that panics.
+/// Prints how to repeat a run that panics.
 struct Repeats(u64, &'static str);
 
 impl Drop for Repeats {
@@ -80,7 +81,7 @@ pub fn simulate(seed: u64) -> Summary {
     simulate_with(seed, None)
 }
 
-/// Carries out only these of the seed's faults.
+/// Simulates a seed with only these of its faults, or all for `None`.
 fn simulate_with(seed: u64, faults: Option<BTreeSet<usize>>) -> Summary {
     let mut runtime = SimRuntime::from_seed(seed);
     let world = World::with_faults(seed, runtime.tasks(), store_config(), faults);
@@ -95,7 +96,7 @@ fn simulate_with(seed: u64, faults: Option<BTreeSet<usize>>) -> Summary {
     }
 }
 
-/// The same; if it fails, it fails again with as few faults as it needs.
+/// Simulates a seed. If it fails, simulates it again with as few faults as it needs to fail.
 fn simulate_and_shrink(seed: u64) -> Summary {
     if let Some(chosen) = chosen_faults() {
         return simulate_with(seed, Some(chosen));
@@ -116,14 +117,14 @@ fn simulate_and_shrink(seed: u64) -> Summary {
     simulate_with(seed, Some(needed))
 }
 
-/// As few of the faults of a seed that fails as it needs to fail.
+/// Returns as few of a failing seed's faults as it needs to fail.
 fn needed_faults(seed: u64) -> BTreeSet<usize> {
     shrink::shrink(faults::count(seed), |left| {
         shrink::fails(|| simulate_with(seed, Some(left.clone())))
     })
 }
 
-/// What `RINGMQ_FAULTS=2,9` says; nothing between the commas means none.
+/// Parses `RINGMQ_FAULTS=2,9`; an empty value means no faults.
 fn chosen_faults() -> Option<BTreeSet<usize>> {
     let given = std::env::var("RINGMQ_FAULTS").ok()?;
     let numbers = given.split(',').filter(|number| !number.is_empty());
@@ -156,12 +157,12 @@ fn begin(world: &Rc<World>) -> Rc<Cell<bool>> {
 async fn end(world: &Rc<World>, stops: Rc<Cell<bool>>) {
     faults::heal(world).await;
     agree(world).await;
-    // It works again.
+    // The cluster works again.
     let before = world.oracle.acknowledged_count();
     let works = || world.oracle.acknowledged_count() > before;
     wait_for(world, "a message is acknowledged", works).await;
     stops.set(true);
-    // Clients have handles on it until they have stopped.
+    // Clients hold references to it until they have stopped.
     while Rc::strong_count(&stops) > 1 {
         world.sleep_ms(20).await;
     }
@@ -195,7 +196,7 @@ async fn agree(world: &World) {
     wait_for(world, "the replicas agree", is_agreed).await;
 }
 
-/// Waits for what happens once nothing is broken.
+/// Waits for a condition that must hold soon after everything is repaired.
 async fn wait_for(world: &World, what: &str, is_so: impl Fn() -> bool) {
     let deadline = world.clock.now() + REPAIRED_MAX;
     while !is_so() {
@@ -236,7 +237,7 @@ async fn check(world: &Rc<World>) {
         }
         world.oracle.check_all(&queues, &who);
         for group in world.oracle.groups() {
-            // What this replica knows, whether it leads or not.
+            // The offsets that this replica has, whether it leads or not.
             let topic = Some(queue_of(group.1).topic);
             let request = Request::GroupProgress { group: group_name(&group.0), topic };
             let found = match world.ask(id, request).await.map(|answer| answer.reply) {

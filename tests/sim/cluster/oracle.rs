@@ -1,15 +1,15 @@
-//! What must be true of a cluster whatever happens to its machines.
+//! What must hold for a cluster, whatever happens to its machines.
 //!
 //! - Every acknowledged message is readable, with the same bytes, at its queue offset, on every
-//!   replica: checked against all that consumers see, and at the end against all of every replica.
+//!   replica: checked against everything that consumers see, and at the end against every replica.
 //! - Two leaders never acknowledge different messages at one queue offset.
 //! - What a consumer has seen never changes and never disappears. Consumers see no gaps.
-//! - A message is stored at one place only, however often its producer sends it.
-//! - An offset whose commit was acknowledged is never lower later, on any replica; nor is it one
-//!   that nobody has committed.
-//! - Who says that there is nothing new, or what the end of a queue or the offset of a group is, knows of
-//!   everything that was acknowledged before it was asked.
-//! - A term has one leader, and is one run of it.
+//! - A message is stored in one place only, however often its producer sends it.
+//! - A group's offset on any replica is never below one whose commit was acknowledged earlier, and
+//!   never above the highest that was sent to a leader.
+//! - A replica that reports that there is nothing new, or the end of a queue or the offset of a
+//!   group, knows of everything that was acknowledged before it was asked.
+//! - A term has one leader, in one life of its process.
 //! - The n-th entry of the engine is the same on all replicas that count it as committed, and so
 //!   are the bytes of their logs up to it.
 
@@ -30,13 +30,13 @@ pub type Place = (u32, u64);
 /// A consumer group's offset in a queue.
 #[derive(Clone, Copy, Debug, Default)]
 struct Progress {
-    /// The highest that was sent to a leader.
+    /// The highest offset that was sent to a leader.
     asked: u64,
-    /// The highest whose commit was acknowledged.
+    /// The highest offset whose commit was acknowledged.
     acknowledged: u64,
 }
 
-/// What was acknowledged of a queue.
+/// The newest acknowledged state of a queue.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Newest {
     pub end: u64,
@@ -54,7 +54,7 @@ struct Known {
     /// Where each message is, as seen or acknowledged.
     places: BTreeMap<Vec<u8>, Place>,
     progress: BTreeMap<(String, u32), Progress>,
-    /// The machine and the life of it that leads in a term.
+    /// The machine that leads in a term, and the life of its process.
     leaders: BTreeMap<u64, (ReplicaId, u64)>,
     /// The engine's committed entries, by index.
     entries: BTreeMap<u64, RaftPlace>,
@@ -75,7 +75,7 @@ impl Known {
     }
 }
 
-/// The part of a message that tells it from others.
+/// The part of a message that distinguishes it from others.
 fn text(body: &[u8]) -> Cow<'_, str> {
     String::from_utf8_lossy(&body[..body.len().min(12)])
 }
@@ -105,7 +105,7 @@ impl Oracle {
         progress.acknowledged = progress.acknowledged.max(offset);
     }
 
-    /// Where a queue ends at least, and where a group is at least.
+    /// Lower bounds of the end of a queue and of a group's offset in it.
     pub fn known(&self, queue: u32, group: Option<&str>) -> Newest {
         let known = self.0.borrow();
         let last = known.acknowledged.range((queue, 0)..(queue + 1, 0)).next_back();
@@ -126,7 +126,8 @@ impl Oracle {
         assert_eq!(before, place, "{who}: another entry is committed");
     }
 
-    /// `entries` is the log of a replica up to its committed mark.
+    /// Compares the log of a replica with that of others. `entries` is its log up to the committed
+    /// watermark.
     pub fn compare_log(&self, entries: impl Iterator<Item = Sendable>, who: &dyn Display) {
         let known = &mut *self.0.borrow_mut();
         let mut end = None;
@@ -142,7 +143,7 @@ impl Oracle {
         self.0.borrow().progress.keys().cloned().collect()
     }
 
-    /// The offset of a group on a replica that has everything.
+    /// Checks the offset of a group on a replica that has everything.
     pub fn check_progress(&self, group: &(String, u32), found: Option<u64>, who: &dyn Display) {
         let progress = self.0.borrow().progress[group];
         let range = progress.acknowledged..=progress.asked;
@@ -152,8 +153,8 @@ impl Oracle {
         );
     }
 
-    /// `queues` are the offsets of the messages in all queues of a replica that has everything but
-    /// what retention has deleted. They have been passed to [`see`](Self::see).
+    /// Checks a replica that has everything except what retention has deleted. `queues` are the
+    /// offsets of the messages in all of its queues, which have been passed to [`see`](Self::see).
     pub fn check_all(&self, queues: &[Range<u64>], who: &dyn Display) {
         let known = self.0.borrow();
         for place in known.seen.keys().chain(known.acknowledged.keys()) {

@@ -1,5 +1,5 @@
-//! A leader that is replaced returns, while clients send, and each of their requests is answered. One
-//! whose disk is full hands over.
+//! A leader that was replaced returns while clients send, and each of their requests gets a reply.
+//! A leader whose disk is full transfers its leadership.
 
 use std::cell::Cell;
 use std::rc::Rc;
@@ -28,7 +28,7 @@ async fn send_all(world: Rc<World>, name: u32, stops: Rc<Cell<bool>>) {
         let request = produce(0, &name, &name);
         match world.ask(target, request).await.map(|answer| answer.reply) {
             Some(Ok(_)) => world.sleep_ms(20).await,
-            // Until the leader has handed over.
+            // Until the leader has transferred its leadership.
             Some(Err(Refusal::DiskFull)) => world.sleep_ms(20).await,
             Some(Err(Refusal::NotLeader { .. })) => {
                 target = world.leader().unwrap_or(target);
@@ -61,12 +61,12 @@ async fn run(world: Rc<World>) {
     }
     world.start(PREFERRED);
     wait_for(&world, "it leads again", || world.leader() == Some(PREFERRED)).await;
-    // An operator moves it, and it stays.
+    // An operator moves the leadership, and it stays.
     let replica = world.process(PREFERRED).and_then(|process| process.replica.borrow().clone());
     let to = 2 + world.below(2);
     let replica = replica.unwrap();
     while let Err(refusal) = replica.hand_over(to, HandOver::Ordered).await {
-        // It has just become leader.
+        // The replica has just become leader.
         assert!(matches!(refusal, Refusal::NotReady { .. }), "seed {}: {refusal}", world.seed);
         world.sleep_ms(100).await;
     }

@@ -34,7 +34,7 @@ pub fn is_quiet() -> bool {
     IS_QUIET.get()
 }
 
-/// Leaves out ever smaller parts of `count` things, as long as what is left `fails`.
+/// Leaves out ever smaller parts of `count` things if the rest still `fails`. Returns what is left.
 pub fn shrink(count: usize, fails: impl Fn(&BTreeSet<usize>) -> bool) -> BTreeSet<usize> {
     let mut left: BTreeSet<usize> = (0..count).collect();
     let mut runs = 0;
@@ -54,7 +54,7 @@ pub fn shrink(count: usize, fails: impl Fn(&BTreeSet<usize>) -> bool) -> BTreeSe
                 is_smaller = true;
             }
         }
-        // Without one of them, another one may not be needed either.
+        // Once one is left out, another one may become unnecessary.
         part = if part == 1 && is_smaller { 1 } else { part / 2 };
     }
     left
@@ -67,7 +67,7 @@ fn what_a_failure_needs_is_left() {
     assert_eq!(needs(&[3, 11], 14), BTreeSet::from([3, 11]));
     assert_eq!(needs(&[], 9), BTreeSet::new());
     assert_eq!(needs(&[0, 1, 2, 3, 4], 5).len(), 5);
-    // Two of a kind, either of which is enough.
+    // Two alternatives, either of which is enough.
     let either = shrink(6, |left| left.contains(&2) || left.contains(&5));
     assert_eq!(either.len(), 1);
 }

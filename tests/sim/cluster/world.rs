@@ -34,7 +34,7 @@ use super::oracle::{Newest, Oracle};
 
 /// The replicas are on the machines with these numbers.
 pub const IDS: [ReplicaId; 3] = [1, 2, 3];
-/// Time of a usual operation of a disk, and of one on a slow disk, at most, µs.
+/// Maximum time of an operation on a usual disk, and on a slow one, µs.
 const DISK_MICROS: u64 = 300;
 const SLOW_DISK_MICROS: u64 = 60_000;
 /// Size of a disk.
@@ -42,9 +42,9 @@ const CAPACITY: u64 = 1 << 40;
 /// How long a client waits for an answer.
 const ANSWER_MAX: Duration = Duration::from_secs(2);
 pub const DELAY_LEVELS_MS: [u64; 2] = [1_000, 3_000];
-/// How much later the wall clock of the next machine is, ms.
+/// How far each machine's wall clock is ahead of the previous machine's, ms.
 const SKEW_MS: u64 = 700;
-/// By how much the wall clocks of two machines differ at most, ms.
+/// Maximum difference between the wall clocks of two machines, ms.
 pub const SKEW_MAX_MS: u64 = SKEW_MS * 2;
 
 pub type SimReplica = Replica<SimHost, SimRuntime>;
@@ -58,7 +58,7 @@ pub fn store_config() -> StoreConfig {
 pub enum Crash {
     /// Its machine loses power.
     Power,
-    /// It is killed; its machine goes on.
+    /// It is killed; its machine keeps running.
     Kill,
 }
 
@@ -72,14 +72,14 @@ pub struct World {
     pub features: Features,
     pub rng: RefCell<Rng>,
     machines: [Machine; 3],
-    /// How many reasons there are to block a link.
+    /// How many reasons there are to block each link.
     blocks: RefCell<BTreeMap<(ReplicaId, ReplicaId), usize>>,
     pub crashes: Cell<usize>,
     /// Number of faults that will be repaired.
     pub repairs: Cell<usize>,
     /// Replicas that must not run, and why.
     pub refused: RefCell<BTreeMap<ReplicaId, String>>,
-    /// The faults that are carried out, by their numbers; `None`: all.
+    /// The faults to inject, by their numbers; `None`: all.
     pub faults: Option<BTreeSet<usize>>,
     /// What has happened, with the time.
     events: RefCell<Vec<(Duration, String)>>,
@@ -108,10 +108,10 @@ pub struct Process {
     pub life: u64,
     pub broker: Broker<TimedDisk>,
     pub replica: RefCell<Option<SimReplica>>,
-    /// Pulls that wait.
+    /// Held pulls.
     held: RefCell<BTreeMap<u64, <channel::Oneshot as Oneshot>::Sender<Outcome>>>,
     tickets: Cell<u64>,
-    /// The engine's entries below this index are known to the oracle.
+    /// The oracle knows the engine's entries below this index.
     compared: Cell<u64>,
 }
 
@@ -120,7 +120,7 @@ impl World {
         Self::with_faults(seed, tasks, store, None)
     }
 
-    /// Of the run's faults only these are carried out.
+    /// Creates the world of a run in which only these faults are injected.
     pub fn with_faults(
         seed: u64,
         tasks: &Rc<Tasks<'static>>,
@@ -161,24 +161,24 @@ impl World {
         })
     }
 
-    /// Keeps what has happened for the case that the run fails.
+    /// Records an event, to be printed if the run fails.
     pub fn note(&self, event: String) {
         self.events.borrow_mut().push((self.clock.now(), event));
     }
 
-    /// Everything that was noted, a line for each.
+    /// Returns all recorded events, one per line.
     pub fn events(&self) -> String {
         let line =
             |(at, event): &(Duration, String)| format!("{:8.3} s  {event}\n", at.as_secs_f64());
         self.events.borrow().iter().map(line).collect()
     }
 
-    /// Its disk becomes another one. It must not run.
+    /// Replaces a machine's disk. No process may be running on it.
     pub fn swap_disk(&self, id: ReplicaId, disk: SimDisk) -> SimDisk {
         self.machine(id).disk.replace(disk)
     }
 
-    /// What its disk has now. It must not run.
+    /// Returns a copy of a machine's disk. No process may be running on it.
     pub fn copy_of_disk(&self, id: ReplicaId) -> SimDisk {
         let seed = self.rng.borrow_mut().next_u64();
         self.machine(id).disk.borrow().after_kill(seed)
@@ -209,7 +209,8 @@ impl World {
         self.machine(id).is_slow.set(is_slow);
     }
 
-    /// A full disk creates no files, and takes what fits into those it has.
+    /// Makes a disk full, or ends that. A full disk creates no files, and accepts what fits into
+    /// existing ones.
     pub fn set_full(&self, id: ReplicaId, is_full: bool) {
         let capacity = if is_full { 0 } else { CAPACITY };
         self.machine(id).disk.borrow().limit(capacity);
@@ -233,7 +234,7 @@ impl World {
         }
     }
 
-    /// The replica that leads, as it sees it itself: the first, if there are two.
+    /// Returns the replica that leads in its own view: the first, if there are two.
     pub fn leader(&self) -> Option<ReplicaId> {
         let leads = |&id: &ReplicaId| self.process(id).is_some_and(|one| one.broker.leads());
         IDS.into_iter().find(leads)
@@ -248,7 +249,7 @@ impl World {
         self.machine(id).life.borrow().as_ref().and_then(|life| life.process.clone())
     }
 
-    /// The process ends at one of its next steps.
+    /// Ends the process after this many of its steps.
     pub fn crash_after(&self, id: ReplicaId, steps: u64, how: Crash) {
         if let Some(life) = &*self.machine(id).life.borrow() {
             life.edge.fuse.set(Some((steps, how)));
@@ -261,7 +262,7 @@ impl World {
         }
     }
 
-    /// The process ends now, if there is one.
+    /// Ends the process now, if there is one.
     pub fn crash(&self, id: ReplicaId, how: Crash) {
         let machine = self.machine(id);
         let Some(life) = machine.life.take() else { return };
@@ -275,7 +276,7 @@ impl World {
         machine.is_paused.set(false);
         if let Some(process) = &life.process {
             self.compare_log(process);
-            // It has a handle on its process, and both would stay for good.
+            // The replica holds a reference to its process, so neither would ever be freed.
             process.replica.take();
         }
         let seed = self.rng.borrow_mut().next_u64();
@@ -289,7 +290,7 @@ impl World {
         machine.disk.replace(left);
     }
 
-    /// Compares the committed part of a log, as it is on the disk, with that of others.
+    /// Compares the committed part of a replica's log on disk with that of the others.
     pub fn compare_log(&self, process: &Process) {
         let disk = self.machine(process.id).disk.borrow();
         let store = process.broker.store();
@@ -389,8 +390,8 @@ impl World {
         self.refuse(&process, why);
     }
 
-    /// A replica that was told that it is not what it claims to be does nothing any more. Anything else
-    /// is a bug.
+    /// Ends a replica whose identity the others do not accept, and records why. Any other end of
+    /// the engine is a bug.
     fn refuse(&self, process: &Process, why: String) {
         assert!(why.starts_with("RINGMQ-"), "{process}: the engine has ended: {why}");
         self.refused.borrow_mut().insert(process.id, why);
@@ -409,7 +410,7 @@ impl World {
         }
     }
 
-    /// The clocks of machines differ, and moments begin anew in each process.
+    /// The clocks of machines differ, and each process counts its moments from its own origin.
     fn now(&self, id: ReplicaId, life: u64) -> Now {
         let ms = self.clock.now().as_millis() as u64;
         Now {
@@ -418,7 +419,7 @@ impl World {
         }
     }
 
-    /// Asks the process on a machine. None if there is no answer.
+    /// Sends a request to the process on a machine. Returns `None` if there is no answer.
     pub async fn ask(self: &Rc<Self>, id: ReplicaId, request: Request) -> Option<Answer> {
         let (group, process) = {
             let life = self.machine(id).life.borrow();
@@ -436,7 +437,7 @@ impl World {
         }
     }
 
-    /// What a request for what is newest must know of at least.
+    /// The minimum that the reply to a request for the newest state must reflect.
     fn newest(&self, request: &Request) -> Newest {
         match request {
             Request::Pull(pull) => self.oracle.known(pull.queue.queue.0, None),
@@ -448,7 +449,7 @@ impl World {
         }
     }
 
-    /// Depends on everything that has happened.
+    /// A hash that depends on everything that has happened.
     pub fn trace(&self) -> u64 {
         let disks = self.machines.iter().map(|machine| machine.disk.borrow().trace());
         disks.fold(self.tasks.trace(), |trace, disk| trace.rotate_left(9) ^ disk)
@@ -511,7 +512,7 @@ impl Process {
         loop {
             self.world.sleep_ms(100).await;
             match self.broker.maintain(self.now(), false).await {
-                // It is tried again.
+                // It is retried.
                 Err(error) if error.kind == DiskErrorKind::NoSpace => {}
                 Err(error) => panic!("{self}: {error}"),
                 Ok(_) => {}
@@ -536,7 +537,7 @@ impl Process {
 
     fn release(&self, released: Vec<Released>) {
         for Released { origin, outcome } in released {
-            // Its client may have gone.
+            // Its client may be gone.
             if let Some(give) = self.held.borrow_mut().remove(&origin.ticket) {
                 give.send(outcome).ok();
             }
@@ -569,13 +570,13 @@ impl Process {
             };
         };
         self.held.borrow_mut().remove(&ticket);
-        // What is acknowledged is visible.
+        // Acknowledged messages are visible.
         self.handle_commit();
         self.note(&request, &answer, newest);
         answer
     }
 
-    /// What the client is about to learn.
+    /// Tells the oracle what the client is about to learn.
     fn note(&self, request: &Request, answer: &Answer, newest: Newest) {
         let (oracle, who) = (&self.world.oracle, self);
         match (request, &answer.reply) {
@@ -606,7 +607,7 @@ impl Process {
                 match pulled.status {
                     PullStatus::Found => assert_eq!(next, expected, "{who}"),
                     PullStatus::NothingMatched => assert_eq!(next, expected, "{who}"),
-                    // It begins later.
+                    // The queue begins later.
                     PullStatus::OffsetMoved if next > expected => {}
                     PullStatus::NothingNew | PullStatus::OffsetMoved => {
                         assert!(next >= newest.end, "{who}: ends at {next}, but {newest:?}");
@@ -638,7 +639,7 @@ impl Context for Process {
     async fn cold_read(&self, _size_max: usize) {}
 }
 
-/// A process, for its replica.
+/// A process as its replica sees it.
 #[derive(Clone)]
 pub struct SimHost(Rc<Process>);
 

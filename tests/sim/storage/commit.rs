@@ -1,4 +1,4 @@
-//! Logs whose owner advances the committed mark, because other copies also count.
+//! Logs whose owner advances the committed watermark, because other replicas also count.
 
 use ringmq::model::LogOffset;
 use ringmq::sim::{SimDisk, run};

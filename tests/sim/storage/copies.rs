@@ -1,4 +1,5 @@
-//! A log is replaced by a copy of another one, because that one no longer has what is missing here.
+//! A log is replaced by a copy of another replica's log, because that one no longer has the entries
+//! that are missing here.
 
 use std::cell::Cell;
 
@@ -14,7 +15,7 @@ use ringmq::storage::{
 use super::shard::{SEED, Shard, config, key};
 
 const QUEUES: u32 = 3;
-/// Bytes of a file that are sent at once.
+/// Bytes of a file that are sent at a time.
 const PIECE: usize = 2 * BLOCK_SIZE;
 
 fn driven() -> StoreConfig {
@@ -46,7 +47,7 @@ async fn commit(shard: &Shard) {
     shard.store.commit_to(shard.store.end());
 }
 
-/// The log that is sent, and what the receiver has before: an earlier part of it with an
+/// The log that is sent, and what the receiver has beforehand: an earlier part of it with an
 /// uncommitted tail of its own, or nothing.
 struct Pair {
     source: Shard,
@@ -98,7 +99,7 @@ async fn begin(source: &Shard) -> CopySource<SimDisk> {
     source.store.begin_copy(snapshot, source.store.committed()).await.unwrap()
 }
 
-/// Has all files arrive that are missing. Returns how many did.
+/// Receives all files that are missing. Returns how many.
 async fn receive(sending: &mut CopySource<SimDisk>, target: &Shard) -> Result<usize, StagingError> {
     let staging = target.store.staging();
     let missing = staging.begin(sending.copy()).await?;
@@ -118,7 +119,7 @@ fn bounds(shard: &Shard) -> Vec<std::ops::Range<u64>> {
     (0..QUEUES).map(|queue| shard.store.with_index(|index| index.bounds(key(queue)))).collect()
 }
 
-/// `target` is a whole copy that ends at `copy.end`.
+/// Checks that `target` is a whole copy that ends at `copy.end`.
 async fn check(target: &Shard, disk: &SimDisk, copy: &LogCopy, expected: &[Sendable], why: &str) {
     let first = copy.files.iter().find(|file| file.part == CopyPart::Segment).unwrap();
     assert_eq!((target.store.begin(), target.store.end()), (first.place, copy.end), "{why}");
@@ -150,7 +151,7 @@ fn a_copy_replaces_the_log_of_a_running_store() {
             assert_eq!(bounds(&target), bounds(&pair.source), "seed {seed}");
             assert_eq!(target.offsets.get(), pair.source.offsets.get());
             assert!(!target.store.staging().has_any().await.unwrap());
-            // It goes on, and so does a restart.
+            // The target continues, and so does a restart.
             grow(&target, 30, &mut pair.rng).await;
             target.maintain(true).await.unwrap();
             let again = pair.target_disk.after_kill(seed);
@@ -247,13 +248,13 @@ fn what_is_damaged_is_not_taken() {
                 let is_filled = file.part == CopyPart::Segment || file.part == CopyPart::Snapshot;
                 assert!(outcome.is_err() || is_filled, "{file:?} at {at}");
             }
-            // One that is too short.
+            // A file that is too short.
             let short = staging.receive(*file).await.unwrap();
             let damaged = matches!(short.finish().await, Err(StagingError::Damaged { .. }));
             assert!(damaged, "{file:?}");
         });
     }
-    // What fillers cover, and the end of the snapshot's last block, may be anything.
+    // Bytes that fillers cover, and the end of the snapshot's last block, may have any content.
     assert!(refused > 6 * copy.files.len(), "{refused}");
 }
 
@@ -294,7 +295,7 @@ fn a_copy_whose_segments_were_deleted_ends_with_an_error() {
     run(async {
         let source = &pair.source;
         let mut sending = begin(source).await;
-        // As after the longest time that it may hold anything back.
+        // As after the longest time for which a copy may hold back retention.
         drop(begin(source).await);
         let files = sending.copy().files.clone();
         let first = files.iter().position(|file| file.part == CopyPart::Segment).unwrap();

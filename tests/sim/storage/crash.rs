@@ -1,7 +1,7 @@
 //! Power cuts at every step, several in a row, including during recovery.
 //!
-//! Invariants after every crash: everything below the committed mark exists and is readable, and the
-//! log is a prefix of the appended entries.
+//! Invariants after every crash: everything below the committed watermark exists and is readable,
+//! and the log is a prefix of the appended entries.
 
 use ringmq::model::LogOffset;
 use ringmq::sim::{Rng, SimDisk, Tasks, pause, run};
@@ -41,7 +41,7 @@ enum Sizes {
     /// Entries of one or two whole blocks, so that leftovers of an earlier life after a torn tail
     /// begin exactly where the next life's entries end, with the next ordinal.
     Blocks,
-    /// The same, in a log whose end is also cut off while it runs.
+    /// As [`Self::Blocks`], in a log whose end is also cut off while it runs.
     BlocksAndCuts,
 }
 
@@ -76,7 +76,7 @@ async fn live(
                 }
             }
             6 => {
-                // The next appends return any failure.
+                // The next appends return the failure, if any.
                 let force = rng.chance(1, 4);
                 shard.maintain(force).await.ok();
             }
@@ -120,7 +120,7 @@ fn one_life(
     disk.lose_power_after(u64::MAX);
     run(check(&shard, model));
     if config.commit == CommitRule::Driven {
-        // The owner's committed mark survives the process.
+        // The owner's committed watermark survives the process.
         shard.store.commit_to(model.committed.max(shard.store.driven_to()));
     }
     let mut offsets = Vec::new();
@@ -203,7 +203,7 @@ fn lives(seed: u64, config: &StoreConfig, end: End, sizes: Sizes, segment_sizes:
     model.trace ^ disk.trace()
 }
 
-/// For planted bugs, as are the two below: a seed of the tests that follow.
+/// Runs one seed of the tests that follow. For planted bugs, as are the two functions below.
 pub fn power_cuts(seed: u64) {
     lives(seed, &config(), End::PowerCut, Sizes::Any, &[]);
 }
@@ -222,7 +222,7 @@ fn for_seeds(count: u64, config: StoreConfig, end: End) {
     for_seeds_with(count, config, end, Sizes::Any, &[]);
 }
 
-/// Every life uses one of `segment_sizes`, if there are any.
+/// Runs seeds in which every life uses one of `segment_sizes`, if there are any.
 fn for_seeds_with(count: u64, config: StoreConfig, end: End, sizes: Sizes, segment_sizes: &[u64]) {
     for seed in 0..count {
         let outcome = std::panic::catch_unwind(|| lives(seed, &config, end, sizes, segment_sizes));
@@ -264,7 +264,7 @@ fn entries_that_were_cut_never_come_back() {
     for_seeds_with(700, config(), End::Either, Sizes::Blocks, &[]);
 }
 
-/// The same with cuts of the running log, without a new epoch.
+/// As above, with cuts of the running log, without a new epoch.
 #[test]
 fn entries_that_were_cut_at_run_time_never_come_back() {
     let config = StoreConfig { commit: CommitRule::Driven, ..config() };

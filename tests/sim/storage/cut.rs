@@ -60,7 +60,7 @@ fn entries_from(disk: &SimDisk, begin: LogOffset) -> Vec<Sendable> {
     ringmq::sim::copies::entries_from(disk, begin, SEED)
 }
 
-/// A random ordinal after the committed mark to cut to, and its offset.
+/// Chooses a random ordinal after the committed watermark to cut to. Returns it and its offset.
 fn choose(shard: &Shard, entries: &[Sendable], rng: &mut Rng) -> (u64, LogOffset) {
     let committed = shard.store.driven_to();
     let first = entries.partition_point(|entry| entry.end <= committed);
@@ -279,7 +279,7 @@ fn everything_else_continues_or_waits_during_a_cut() {
         let tasks = Tasks::new(seed);
         shard.spawn_committers(&tasks);
         tasks.spawn("appends", async {
-            // Only once the cut holds the log; earlier appends would be cut too.
+            // Appends only once the cut holds the log; earlier appends would be cut too.
             while shard.store.has_room(8) && shard.store.standing().cut_count == 0 {
                 pause().await;
             }
@@ -310,7 +310,7 @@ fn everything_else_continues_or_waits_during_a_cut() {
     }
 }
 
-/// A cut that fails half-way closes the log. A restart finds it cut or whole.
+/// A cut that fails half-way fences the log. A restart finds it cut or whole.
 #[test]
 fn a_cut_that_fails_half_way_fences_the_log() {
     run(async {

@@ -206,7 +206,8 @@ fn background_work_continues_after_a_part_that_fails() {
     }
 }
 
-/// An index file survives a power cut at once, but the messages that it points to only after a flush.
+/// An index file survives a power cut immediately, but the messages that it points to only after a
+/// flush.
 #[test]
 pub fn no_index_file_is_written_before_its_segment_is_on_stable_media() {
     run(async {
@@ -281,7 +282,7 @@ fn below_the_reserve_messages_are_refused_before_the_disk_is_full() {
     });
 }
 
-/// A disk that acknowledges a write but loses or misplaces it. Detectable faults are detected, and
+/// A disk acknowledges a write but loses or misplaces it. Detectable faults are detected, and
 /// wrong bytes are never served.
 #[test]
 fn lost_and_misdirected_writes_never_give_wrong_bytes() {

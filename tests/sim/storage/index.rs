@@ -12,7 +12,7 @@ use ringmq::storage::{Lookup, StoreConfig};
 
 use super::shard::{Shard, config, key};
 
-/// A cache of one index page: each new page evicts the previous one.
+/// A configuration with a cache of one index page: each new page evicts the previous one.
 fn one_page() -> StoreConfig {
     StoreConfig { tail_cache_bytes: 0, index_cache_bytes: 0, ..config() }
 }
@@ -231,7 +231,8 @@ impl World {
         Self { disk: SimDisk::new(seed), config, rng, model: Model::default() }
     }
 
-    /// Some queues get messages all the time, others rarely.
+    /// Sends messages, to some queues all the time and to others rarely, with maintenance, rot and
+    /// checks in between.
     async fn work(&mut self, shard: &Shard, count: usize) {
         for _ in 0..count {
             let range = *self.rng.pick(&[2, 2, 30, 400]);

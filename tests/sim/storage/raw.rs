@@ -1,4 +1,4 @@
-//! Logs that append entries of another copy unchanged.
+//! Logs that append entries of another replica unchanged.
 
 use ringmq::model::LogOffset;
 use ringmq::sim::copies::{Sendable, entries_on};
@@ -193,7 +193,7 @@ fn a_follower_has_the_leaders_bytes_and_survives_power_cuts_with_a_prefix() {
     assert!(resumed > 80, "{resumed}");
 }
 
-/// The copies take turns as leader, each time in a new epoch, and the other one follows.
+/// The replicas take turns as leader, each time in a new epoch, and the other one follows.
 #[test]
 fn copies_take_turns_in_leading() {
     for seed in 0..20 {
@@ -222,8 +222,8 @@ fn copies_take_turns_in_leading() {
     }
 }
 
-/// The leader is ahead when the other copy is elected: it discards the entries that only it has, and
-/// follows.
+/// The leader is ahead when the other replica is elected: it discards the entries that only it has,
+/// and follows.
 #[test]
 fn a_deposed_leader_gives_up_entries_that_only_it_has() {
     let mut given_up = 0;

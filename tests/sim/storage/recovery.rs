@@ -176,8 +176,8 @@ async fn pass_ms(shard: &Shard, ms: u64) {
     }
 }
 
-/// Twenty messages share one group commit and are all acknowledged. After the log was idle, a rotten one
-/// counts as damage, as in the middle of the log, and does not affect the others.
+/// Twenty messages share one group commit and are all acknowledged. Once the log has been idle, a
+/// rotten one counts as damage, as in the middle of the log, and does not affect the others.
 #[test]
 fn rot_in_the_last_group_is_damage_once_the_log_was_idle() {
     for flush in [Flush::Sync, Flush::Async] {
@@ -337,7 +337,7 @@ fn a_log_is_not_opened_with_a_lower_epoch() {
     });
 }
 
-/// All copies of a log have the same segments, so an incomplete file must not become one.
+/// All replicas of a log have the same segments, so an incomplete file must not become one.
 #[test]
 fn an_incomplete_first_segment_is_replaced() {
     run(async {

@@ -47,7 +47,7 @@ fn every_waiting_producer_gets_its_turn() {
 #[test]
 fn a_large_append_is_admitted_under_a_stream_of_small_ones() {
     const SMALL: usize = 200;
-    /// Nothing else fits while it is in flight.
+    /// Nothing else fits while an append of this size is in flight.
     const LARGE: usize = 32_500;
     let disk = SimDisk::new(1);
     disk.slow(6);
@@ -59,7 +59,7 @@ fn a_large_append_is_admitted_under_a_stream_of_small_ones() {
         let (shard, is_over) = (&shard, &is_over);
         tasks.spawn(format!("small {queue}"), async move {
             while !is_over.get() {
-                // It takes no ticket, so it appends whenever there is room for it.
+                // This producer takes no ticket, so it appends whenever there is room.
                 match shard.send(queue, &[500]) {
                     Ok(_) | Err(AppendError::NoRoom) => pause().await,
                     Err(refusal) => panic!("{refusal}"),

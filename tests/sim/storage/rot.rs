@@ -1,5 +1,5 @@
 //! Bit rot anywhere in a log with several lives and failed maintenance. Every message without rot is
-//! readable, at once and after every restart.
+//! readable, immediately and after every restart.
 
 use std::ops::Range;
 
@@ -157,7 +157,7 @@ async fn story(seed: u64) {
         }
         shard = match world.open().await {
             Ok(shard) => shard,
-            // The log was short and nothing of it is left, so nothing was cut.
+            // The log was short and none of it is left, so nothing was cut.
             Err(OpenError::Foreign { .. } | OpenError::Unreadable { .. }) => return,
             Err(other) => panic!("{other}"),
         };

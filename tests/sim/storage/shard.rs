@@ -175,7 +175,7 @@ impl Shard {
         Ok(report)
     }
 
-    /// Replaces the log by a copy of another one that has arrived.
+    /// Replaces the log with a copy of another one that has arrived.
     pub async fn take_over(&self, copy: &LogCopy) -> Result<RecoveryReport, CutError> {
         let mut opening = self.store.take_over(copy).await?;
         let mut offsets = restore(&mut opening);
@@ -189,7 +189,7 @@ impl Shard {
         Ok(report)
     }
 
-    /// Appends entries of another copy of the log.
+    /// Appends entries of another replica's log.
     pub fn take_raw(&self, bytes: &[u8]) -> Result<(), RawError> {
         let (sent, mut offsets) = (&mut *self.sent.borrow_mut(), self.offsets.get());
         self.store.append_raw(bytes, |index, entry| replay(index, &entry, sent, &mut offsets))?;
@@ -276,7 +276,7 @@ impl Shard {
         }
     }
 
-    /// Maintenance, flushes and reads of what is committed, until it is over.
+    /// Spawns maintenance, flushes and reads of committed messages, until `is_over`.
     pub fn spawn_others<'a>(
         &'a self,
         tasks: &Tasks<'a>,
@@ -318,7 +318,7 @@ impl Shard {
     }
 }
 
-/// The state in the snapshot.
+/// Returns the state in the snapshot.
 fn restore(opening: &mut Opening<SimDisk>) -> u64 {
     let Some(state) = opening.snapshot().map(<[u8]>::to_vec) else { return 0 };
     for row in <[QueueRow]>::ref_from_bytes(&state[8..]).unwrap() {

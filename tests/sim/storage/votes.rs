@@ -1,4 +1,4 @@
-//! The vote of a copy: durable once written, at any power cut, and on a full disk.
+//! The vote of a replica: durable once written, at any power cut, and on a full disk.
 
 use ringmq::sim::{Rng, SimDisk, run};
 use ringmq::storage::StoredVote;

@@ -1,8 +1,8 @@
-//! What the audit takes for 100 million messages: processor time per message, and memory.
+//! The cost of auditing 100 million messages: processor time per message, and memory.
 //!
 //! `cargo bench -p loadgen --bench audit` prints one table; `-- --test` runs each case with few
-//! messages. A message is one acknowledgement and its arrival in five groups; 1,000 are lost and
-//! 1,000 come twice in each group, and all of them must be found.
+//! messages. Each message is acknowledged once and arrives in five groups; in each group, 1,000 are
+//! lost and 1,000 arrive twice, and all of them must be found.
 
 #[path = "../tests/support/audit_load.rs"]
 mod audit_load;
@@ -14,7 +14,7 @@ use std::time::Duration;
 use audit_load::Load;
 use nix::time::{ClockId, clock_gettime};
 
-/// Name and gaps.
+/// Name, and one message in how many is never answered.
 const CASES: [(&str, Option<u64>); 2] =
     [("all answered", None), ("1 of 1,000 unanswered", Some(1_000))];
 
@@ -35,7 +35,7 @@ fn main() {
 }
 
 fn run(name: &str, load: &Load) {
-    // Where this is not allowed, the peak is that of all cases so far.
+    // Resets the peak. Where this is not allowed, the peak is that of all cases so far.
     let _ = fs::write("/proc/self/clear_refs", "5");
     let before = cpu_time();
     for found in load.carry_out() {

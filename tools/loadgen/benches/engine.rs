@@ -1,7 +1,7 @@
-//! What the generator itself can do: one thread against a server that acknowledges at once.
+//! The capacity of the generator itself: one thread against a server that acknowledges immediately.
 //!
 //! `cargo bench -p loadgen --bench engine` prints one table; `-- --test` runs each case for
-//! milliseconds. Generator and server are pinned to one core each where there are two.
+//! milliseconds. Generator and server are pinned to one core each if there are two.
 
 #[path = "support/sink.rs"]
 mod sink;
@@ -169,7 +169,7 @@ fn template(encoding: HeaderEncoding, batch: u32) -> Template {
     Template::new(&options).expect("a legal request")
 }
 
-/// What making a request costs, sending left out.
+/// The cost of building a request, without sending it.
 fn encoding_ns(encoding: HeaderEncoding, batch: u32, length: Duration) -> f64 {
     let template = template(encoding, batch);
     let mut out = Vec::with_capacity(template.request_size());
@@ -188,7 +188,8 @@ fn encoding_ns(encoding: HeaderEncoding, batch: u32, length: Duration) -> f64 {
     begin.elapsed().as_nanos() as f64 / messages as f64
 }
 
-/// Best effort: on a machine with one core, or without the right to, nothing is pinned.
+/// Pins this thread to a core. Best effort: does nothing on a machine with one core or without
+/// permission.
 fn pin(core: usize) {
     let mut cores = CpuSet::new();
     if cores.set(core).is_ok() {

@@ -188,7 +188,8 @@ fn a_broker_that_stalls_is_not_taken_for_a_late_generator() {
     }
 }
 
-/// Message 50 is refused in the warm-up, which is audited like the rest but is in no other figure.
+/// Message 50 is refused during the warm-up, which is audited like the rest but counts in no other
+/// figure.
 #[test]
 fn a_warm_up_is_sent_and_audited_and_does_not_count() {
     let out = Scratch::new("warm-up");
@@ -211,9 +212,9 @@ fn a_warm_up_is_sent_and_audited_and_does_not_count() {
     assert!(report["duration_s"].as_f64().unwrap() < 1.5, "{}", report["duration_s"]);
 }
 
-/// The generator is stopped and continued, so messages due meanwhile are sent late by the
-/// generator's fault. The verdict on the broker does not change; only a run that needs valid
-/// latencies fails.
+/// The generator is stopped and continued, so messages that fall due meanwhile are sent late
+/// through the generator's own fault. The verdict on the broker does not change; only a run that
+/// needs valid latencies fails.
 #[test]
 fn a_generator_that_is_late_says_so_and_blames_nobody() {
     const STOP: Duration = Duration::from_millis(800);
@@ -244,7 +245,7 @@ fn a_generator_that_is_late_says_so_and_blames_nobody() {
 }
 
 /// Requests in flight on a lost connection are unknown; the producer continues over a new one. The
-/// NameServer's answer changes during the run, and nothing listens at the broker's old address.
+/// NameServer's reply changes during the run, and nothing listens at the broker's old address.
 #[test]
 fn a_broker_that_comes_back_elsewhere_is_found() {
     let out = Scratch::new("moved");
@@ -320,7 +321,7 @@ fn a_target_that_cannot_be_reached_ends_with_4() {
     assert!(String::from_utf8_lossy(&output.stderr).contains("did not say that it is ready"));
 }
 
-/// Its permission and its queues are not changed.
+/// The topic's permission and queues are not changed.
 #[test]
 fn an_existing_topic_is_used_as_it_is_or_refused() {
     let refused = |address, more, differs: [&str; 2]| {
@@ -417,7 +418,7 @@ fn a_ramp_ends_at_once_when_a_message_is_lost() {
     assert_eq!(loadgen("ramp --rate max").output().unwrap().status.code(), Some(2));
 }
 
-/// Two streams in a file, consumed by two groups. The same file with a mistake is refused with the
+/// Two streams in a file, consumed by two groups. The same file with a mistake is rejected with the
 /// line number, before anything is started.
 #[test]
 fn a_workload_file_is_carried_out_or_refused() {

@@ -100,7 +100,7 @@ fn a_failed_run_beside_a_good_one_has_no_figures() {
     assert!(page.contains("<td class=\"num\">FAILED</td>"));
 }
 
-/// Nothing is written, and the message names the file, what is wrong with it and what to do.
+/// Nothing is written, and the error message names the file, what is wrong with it and what to do.
 #[test]
 fn a_file_that_is_no_whole_report_ends_with_2() {
     let scratch = Scratch::new("compare-wrong");

@@ -2,8 +2,7 @@
 //! are slow or full, the broker's and loadgen's own; and Ctrl-C.
 //!
 //! Every run here uses real servers of this program. None of them requires the verdict PASS: a
-//! fault costs a part of the load, more of it on a busy machine. The assertions hold on any
-//! machine.
+//! fault costs part of the load, more of it on a busy machine. The assertions hold on any machine.
 
 // In a test, a missing value is a failure like any other.
 #![allow(clippy::unwrap_used)]
@@ -45,7 +44,7 @@ fn start(scratch: &Scratch, workload: &str, more: &str) -> Running {
     Running::start(&mut command, &scratch.0)
 }
 
-/// The report of a run that came to its end.
+/// The report of a completed run.
 fn document(scratch: &Scratch, ended: &Ended) -> Document {
     let report = fs::read(scratch.0.join("out/report.json"));
     let report = report.unwrap_or_else(|error| panic!("{error}: {}\n{}", ended.out, ended.errors));
@@ -64,7 +63,7 @@ fn assert_audited(ended: &Ended, document: &Document) {
     assert_eq!(unknown, document.send.unknown, "{said}");
 }
 
-/// The only mark, which must be of a fault that was carried out.
+/// Returns the only mark, which must belong to a fault that was injected.
 fn mark(document: &Document) -> FaultMark {
     let [mark] = &document.detail.faults[..] else { panic!("{:?}", document.detail.faults) };
     assert_eq!(mark.failed, None, "{mark:?}");
@@ -88,8 +87,8 @@ fn a_broker_that_is_killed_and_comes_back_has_lost_nothing() {
     assert!(samples.is_sorted_by_key(|sample| sample.cpu_ns), "values go on: {samples:?}");
 }
 
-/// The broker comes back after the end of sending, and its queues are read to their end
-/// nevertheless: messages that were stored but not answered are found.
+/// The broker comes back only after sending has ended, yet its queues are read to their end:
+/// messages that were stored but not acknowledged are found.
 #[test]
 fn a_broker_that_is_killed_at_the_very_end_is_audited_when_it_is_back() {
     let scratch = Scratch::new("late");
@@ -117,8 +116,8 @@ fn a_frozen_broker_answers_late_and_everything() {
     assert!(document.send.latency_ns.max > 500_000_000, "{:?}", document.send.latency_ns);
 }
 
-/// Three replicas. Whatever happens to the machine that leads, the others go on, and nothing is lost;
-/// the report says for how long nothing was acknowledged.
+/// Three replicas. Whatever happens to the machine that leads, the others continue, and nothing is
+/// lost; the report says for how long nothing was acknowledged.
 #[test]
 fn machines_that_are_taken_away_one_after_another_take_nothing_with_them() {
     let scratch = Scratch::new("machines");
@@ -165,7 +164,7 @@ fn a_shared_disk_is_not_filled() {
     assert!(why.contains("--disk-image"), "{why}");
 }
 
-/// Mounting needs root; without root, the test says so.
+/// Mounting needs root; without it, the test says so.
 #[test]
 fn a_disk_that_is_slow_and_then_full_costs_no_acknowledged_message() {
     let scratch = Scratch::new("disk");
@@ -202,8 +201,8 @@ fn a_broker_that_is_gone_before_the_run_ends_it_at_once() {
     assert!(ended.errors.contains(&nobody.to_string()), "{}", ended.errors);
 }
 
-/// What such a broker has acknowledged cannot be read back, so it is neither lost nor found, and
-/// the run is INCOMPLETE.
+/// Messages that such a broker has acknowledged cannot be read back, so they are neither lost nor
+/// found, and the run is INCOMPLETE.
 #[test]
 fn a_broker_that_is_gone_for_good_ends_the_run_in_bounded_time() {
     let server = Server::start();
@@ -276,7 +275,8 @@ fn assert_all_end(pids: &[u32]) {
 #[test]
 fn an_interrupted_run_leaves_a_marked_report_and_no_process() {
     let scratch = Scratch::new("interrupted");
-    // The broker is frozen when the run is interrupted, and the fault would last much longer.
+    // The broker is frozen when the run is interrupted, and the fault would have lasted much
+    // longer.
     let faults = "  - {at: 1s, kind: freezeBroker, duration: 10m}\n";
     let running = start(&scratch, &workload(900, faults), "--nameservers 2");
     running.wait_for("   2 s");

@@ -46,8 +46,8 @@ fn several_members_of_a_group_receive_everything_together() {
     assert_eq!(members, &json!(4), "{}", report["detail"]["tracks"]);
 }
 
-/// The members leave in the middle of the run and join again, and the broker is killed: the queues change
-/// hands several times.
+/// The members leave in the middle of the run and join again, and the broker is killed, so the
+/// queues change owners several times.
 #[test]
 fn nothing_is_lost_when_members_come_and_go() {
     let scratch = Scratch::new("members-go");

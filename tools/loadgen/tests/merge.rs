@@ -1,5 +1,5 @@
-//! Three processes make up one run: `merge` reports for their parts what one process reports for
-//! the same schedule.
+//! Three processes make up one run: `merge` reports the same for their parts as one process reports
+//! for the same schedule.
 
 // In a test, a missing value is a failure like any other.
 #![allow(clippy::unwrap_used)]
@@ -22,7 +22,7 @@ fn steady(server: &Server, more: &str) -> String {
     )
 }
 
-/// Runs all parts at once, and returns the paths of their reports, separated by spaces.
+/// Runs all parts concurrently, and returns the paths of their reports, separated by spaces.
 fn run_parts(server: &Server, scratch: &Scratch) -> String {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
     let start_at = (now + Duration::from_secs(3)).as_secs();
@@ -44,8 +44,9 @@ fn run_parts(server: &Server, scratch: &Scratch) -> String {
     (1..=PARTS).map(file).collect::<Vec<_>>().join(" ")
 }
 
-/// The merged percentile must lie between those of the parts, whatever the load of the machine. The
-/// distance to the percentile of a separate run is only printed, because it is noise between runs.
+/// The merged percentile must lie between those of the parts, whatever the load on the machine. The
+/// difference from the percentile of a separate run is only printed, because it is noise between
+/// runs.
 fn assert_between(
     what: &str,
     quantile: f64,
@@ -97,7 +98,7 @@ fn the_parts_make_the_whole() {
     }
 }
 
-/// The same part twice, and a missing part.
+/// Neither the same part twice nor a set with a missing part is a whole run.
 #[test]
 fn what_is_no_whole_run_is_not_called_one() {
     let server = Server::start();

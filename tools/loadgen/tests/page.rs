@@ -1,8 +1,9 @@
 //! Pages as a reader sees them: in a real browser, at the widths of a desktop and a phone, in light
 //! and dark mode.
 //!
-//! Without Chromium the tests print that they are skipped, or fail if the environment has REQUIRED.
-//! `tests/browser/install` installs it. With PAGES=DIR, the pages are kept in DIR.
+//! Without Chromium the tests print that they are skipped, or fail if REQUIRED is set in the
+//! environment. `tests/browser/install` installs Chromium. With PAGES=DIR, the pages are kept in
+//! DIR.
 
 // In a test, a missing value is a failure like any other.
 #![allow(clippy::unwrap_used)]
@@ -37,7 +38,7 @@ impl Drop for Scratch {
     }
 }
 
-/// `None` if there is no browser and none is required; prints the reason.
+/// Returns `None` and prints the reason if there is no browser and none is required.
 fn browser() -> Option<Browser> {
     let browser = Browser::find();
     if browser.is_none() {
@@ -47,7 +48,7 @@ fn browser() -> Option<Browser> {
     browser
 }
 
-/// One page of every kind.
+/// Renders one page of every kind.
 fn pages() -> Vec<(&'static str, String)> {
     let (night, failed) = (reports::night(), reports::failed_night());
     let steady = |slow, seed| reports::steady(target(slow), slow, seed);
@@ -89,7 +90,7 @@ fn assert_readable(found: &[Found], console: &[String]) {
     let problems: Vec<String> = found.iter().flat_map::<Vec<String>, _>(say).collect();
     assert!(problems.is_empty(), "{} problems:\n{}", problems.len(), problems.join("\n"));
     assert!(console.is_empty(), "the console is not empty:\n{}", console.join("\n"));
-    // A check that looked at nothing proves nothing.
+    // A check that has examined nothing proves nothing.
     for it in found {
         let is_whole = it.counts.texts > 20 && it.counts.cells > 20 && it.counts.figures > 0;
         let has_plots = it.counts.plots == it.counts.figures;
@@ -124,7 +125,7 @@ fn pages_are_readable_at_night() {
     assert_readable(&seen.found, &seen.console);
 }
 
-/// The text is made from the run's own figures.
+/// The text is generated from the run's own figures.
 #[test]
 fn a_night_is_told_in_words() {
     let page = render(&reports::night());
@@ -152,7 +153,7 @@ fn a_night_is_told_in_words() {
     }
 }
 
-/// The check detects the faults that it is there for.
+/// The check detects the defects that it exists for.
 #[test]
 fn an_ugly_page_is_found_out() {
     let Some(browser) = browser() else { return };

@@ -1,5 +1,6 @@
-//! Does the audit find every fault? A proxy between generator and broker plants 1,000 losses,
-//! duplicates, swaps and flipped bits each in one run, and the report must count exactly that many.
+//! Does the audit find every fault? A proxy between generator and broker plants 1,000 each of
+//! losses, duplicates, swaps and flipped bits in one run, and the report must count exactly that
+//! many.
 
 // In a test, a missing value is a failure like any other.
 #![allow(clippy::unwrap_used)]
@@ -21,8 +22,9 @@ fn plan() -> Vec<Planted> {
     (0..OF_EACH).flat_map(of_round).collect()
 }
 
-/// One queue, so that swapped messages of a producer are in the same queue. At full speed, for a
-/// number of messages that any machine reaches; the proxy reports if it was not enough.
+/// Uses one queue, so that swapped messages of a producer are in the same queue. Runs at full speed
+/// until it has sent a number of messages that any machine reaches; the proxy reports if it was not
+/// enough.
 fn run(header: &str) {
     let server = Server::start();
     let proxy = Proxy::start(server.namesrv, server.broker, plan());

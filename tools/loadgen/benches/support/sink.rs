@@ -1,5 +1,5 @@
-//! A server that acknowledges every produce request at once and keeps nothing: what remains is the
-//! cost of the generator.
+//! A server that acknowledges every produce request immediately and keeps nothing, so that only the
+//! cost of the generator remains.
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
@@ -61,7 +61,7 @@ fn serve(listener: &TcpListener) -> io::Result<()> {
     }
 }
 
-/// Reads what is there and acknowledges every whole request in it.
+/// Reads what has arrived and acknowledges every complete request in it.
 fn answer(connection: &mut Connection) -> io::Result<bool> {
     connection.receive()?;
     let mut out = Vec::new();
@@ -75,7 +75,7 @@ fn answer(connection: &mut Connection) -> io::Result<bool> {
     connection.flush()
 }
 
-/// Code and number of a request, read as a server that does nothing else would.
+/// Code and number of a request, decoded as cheaply as by a server that does nothing else.
 fn request_of(frame: &FrameView<'_>) -> Option<(i32, i32)> {
     match frame.encoding {
         HeaderEncoding::Json => {

@@ -10,7 +10,7 @@ use loadgen::engine::payload::Identity;
 use loadgen::plan::schedule::SplitMix64;
 
 const RUN: u64 = 1;
-/// Consecutive messages of one producer; they are acknowledged in reverse order.
+/// Number of consecutive messages of one producer, which are acknowledged in reverse order.
 const WINDOW: u64 = 64;
 
 pub struct Load {
@@ -72,8 +72,8 @@ impl Load {
         ((window % producers) as u32, window / producers * WINDOW + at)
     }
 
-    /// Planted messages, ascending: one in the given half of each stretch of the run, never one
-    /// that is a gap.
+    /// Planted messages, ascending: one in the given half of each stretch of the run, and never
+    /// a gap.
     fn planted(&self, seed: u32, is_second_half: bool) -> impl Iterator<Item = u64> + use<> {
         let stretch = self.messages / self.planted;
         let half = stretch / 2;
@@ -90,7 +90,7 @@ type Planted = Peekable<Box<dyn Iterator<Item = u64>>>;
 struct Group {
     arrived: Arrived,
     lost: Planted,
-    /// Duplicates, which arrive again later in the run.
+    /// Duplicates, which arrive a second time later in the run.
     repeated: Planted,
 }
 

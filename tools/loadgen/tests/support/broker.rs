@@ -1,5 +1,5 @@
-//! NameServer and broker in one, in memory, on one port: slow, but complete enough for a whole run.
-//! It can break exactly one promise, or refuse to work at all.
+//! A NameServer and broker in one, in memory, on one port: slow, but complete enough for a whole
+//! run. It can break exactly one promise, or refuse to work at all.
 
 use std::collections::HashMap;
 use std::io::{self, Read, Write};
@@ -36,15 +36,15 @@ pub enum Fault {
     Swap,
     /// Its request is refused.
     Refuse,
-    /// Its request is stored, but never answered.
+    /// Its request is stored, but gets no reply.
     Silence,
     /// Its request is stored and the connection closed.
     HangUp,
-    /// The same, and from then on the broker is at its last address.
+    /// As [`Fault::HangUp`], and from then on the broker is at its last address.
     Move,
-    /// Everything stalls for [`STALL`], starting with it.
+    /// Everything stalls for [`STALL`], starting with this message.
     Stall,
-    /// From then on no pull is answered.
+    /// From then on, pulls get no reply.
     NoPulls,
     /// Its topic does not accept messages.
     Closed,
@@ -52,7 +52,7 @@ pub enum Fault {
     RefuseAll,
 }
 
-/// Longer than any generator is late.
+/// Longer than any generator's lateness.
 const STALL: Duration = Duration::from_secs(4);
 
 const FAULTY: u64 = 50;
@@ -74,7 +74,7 @@ pub fn start(fault: Fault) -> SocketAddr {
     start_on([TcpListener::bind("127.0.0.1:0").unwrap()], fault)
 }
 
-/// The same on given sockets; the route names the first one as the broker.
+/// As [`start`], on given sockets; the route names the first one as the broker.
 pub fn start_on<const N: usize>(listeners: [TcpListener; N], fault: Fault) -> SocketAddr {
     let address = listeners[0].local_addr().unwrap();
     let last_address = listeners[N - 1].local_addr().unwrap();
@@ -165,7 +165,7 @@ fn direct(request: &NameServerRequest, state: &Mutex<State>) -> Result<NameServe
 
 type Answer = (Result<Reply, Refusal>, Vec<u8>);
 
-/// `None`: no reply.
+/// Returns `None` if the request gets no reply.
 fn handle(request: &Request, state: &Mutex<State>) -> Option<Answer> {
     let mut locked = state.lock().unwrap();
     let reply = match request {

@@ -1,6 +1,6 @@
 //! A headless browser that lays out pages and reports what is wrong with them.
 //!
-//! All pages are opened at once, each in a frame of a given width, because a headless browser does
+//! All pages are opened together, each in a frame of a given width, because a headless browser does
 //! not make its window as narrow as a phone. `tests/browser/check.js` does the checks.
 
 use std::env;
@@ -29,7 +29,7 @@ pub struct Found {
     pub counts: Counts,
 }
 
-/// Numbers of items that were checked.
+/// How many items of each kind were checked.
 #[derive(Debug, Deserialize)]
 pub struct Counts {
     pub texts: usize,

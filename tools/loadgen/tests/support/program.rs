@@ -113,7 +113,7 @@ pub struct Ended {
 }
 
 impl Running {
-    /// Starts `command`; its output goes to `directory`.
+    /// Starts `command`, with its output in `directory`.
     pub fn start(command: &mut Command, directory: &Path) -> Self {
         let file = |name| fs::File::create(directory.join(name)).unwrap();
         let child = command.stdout(file("stdout")).stderr(file("stderr")).spawn().unwrap();

@@ -1,5 +1,5 @@
-//! A proxy between load generator and broker that breaks promises on purpose: an exact number of
-//! each kind.
+//! A proxy between load generator and broker that breaks promises on purpose, an exact number of
+//! times for each kind.
 //!
 //! It replaces the broker's address in the routes of the NameServer, so that the generator connects
 //! to it. Produce requests are decoded with `ringmq::wire`; all else is forwarded frame by frame.
@@ -63,7 +63,8 @@ impl Proxy {
     }
 }
 
-/// A NameServer that gives `there` as the broker's address, until the process ends.
+/// Starts a NameServer that returns `there` as the broker's address. It serves until the process
+/// ends.
 pub fn start_routes(namesrv: SocketAddr, broker: SocketAddr, there: SocketAddr) -> SocketAddr {
     serve(move |client| {
         let server = TcpStream::connect(namesrv)?;

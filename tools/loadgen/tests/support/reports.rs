@@ -1,8 +1,8 @@
-//! Synthetic reports for tests of everything that is made of reports: a night of a shop with all
-//! features, a steady run, and one that lost messages. The same seed gives the same report.
+//! Synthetic reports for tests of everything that is made from reports: a night in a shop with all
+//! features, a steady run, and one that lost messages. The same seed produces the same report.
 //!
 //! A night is simulated second by second: streams follow a curve, the broker is down for two
-//! seconds, groups receive their backlog at their own rate. So rates, backlogs and audits are
+//! seconds, and groups receive their backlog at their own rates. So rates, backlogs and audits are
 //! consistent, as in the report of a real run.
 
 use std::ops::Range;
@@ -19,7 +19,7 @@ use loadgen::plan::schedule::SplitMix64;
 use serde_json::{Map, Value, json};
 
 const S: u64 = 1_000_000_000;
-/// Streams of the night: name, role, messages per second in base rates.
+/// Streams of the night: name, role, messages per second in multiples of the base rate.
 const STREAMS: [(&str, &str, f64); 6] = [
     ("orders", "what buyers order; the events of one order must stay in their order", 0.3),
     ("payments", "what buyers pay, a wave after the orders", 0.15),
@@ -294,7 +294,7 @@ impl Play {
         received_interval(&mut self.random, taken, 1.0 + behind_s * 1_000.0)
     }
 
-    /// A broker that was killed counts from its restart.
+    /// The totals of a broker that was killed count from its restart.
     fn sample(&mut self, second: u64, stored: u64) {
         if second == AWAY.start {
             self.used.cpu_ns = 0;
@@ -379,7 +379,7 @@ fn due(stream: usize, second: u64) -> f64 {
     factor * BASE * STREAMS[stream].2
 }
 
-/// `acknowledged` of `due` messages, with a tail as of a log that waits for a disk.
+/// `acknowledged` of `due` messages, with the latency tail of a log that waits for a disk.
 fn sent_interval(random: &mut SplitMix64, due: u64, acknowledged: u64, slow: f64) -> Interval {
     let counters = Counters { due, sent: due, acknowledged, ..Counters::default() };
     let mut interval = Interval { counters, ..Interval::default() };
@@ -414,7 +414,7 @@ fn each(random: &mut SplitMix64, count: u64, mut take: impl FnMut(&mut SplitMix6
     }
 }
 
-/// Near `usual_ns` for most, with a heavy tail.
+/// Returns a wait that is usually near `usual_ns`, with a heavy tail.
 fn wait_ns(random: &mut SplitMix64, usual_ns: f64) -> u64 {
     (usual_ns * random.fraction().powf(-0.35)) as u64
 }

@@ -19,7 +19,7 @@ import org.apache.rocketmq.tools.command.message.QueryMsgByIdSubCommand;
 
 /**
  * `mqadmin` as its users run it: the same command lines, all in this JVM. Every command must print what it is
- * asked for. It reports its failures on standard error and ends with status 0 all the same, so that stream
+ * asked for. `mqadmin` reports its failures on standard error and exits with status 0 anyway, so that stream
  * must stay empty.
  */
 final class Admin {
@@ -54,7 +54,7 @@ final class Admin {
         report.check("mqadmin deleteTopic", this::deleteTopic);
     }
 
-    /** Of a broker with three replicas. Its replicas answer what a controller answers elsewhere. */
+    /** Commands for a broker with three replicas, which answer requests that a controller answers elsewhere. */
     void runReplicas(Report report) {
         report.check("mqadmin haStatus", this::haStatus);
         report.check("mqadmin getSyncStateSet", this::syncStateSet);
@@ -84,7 +84,7 @@ final class Admin {
         return "";
     }
 
-    /** The number of another replica is the one under which it is registered. */
+    /** Elects another replica. Replicas other than the leader are registered under their own numbers. */
     private String electMaster() throws Exception {
         var before = master();
         var other = target.onlyBroker().getValue().entrySet().stream().filter(one -> one.getKey() > 0).findFirst().orElseThrow();
@@ -108,7 +108,7 @@ final class Admin {
         for (var address : target.brokerAddresses()) {
             require(rows.stream().anyMatch(row -> row.contains(address)), "no row of %s: %s", address, rows);
         }
-        // Name, number, address, version, and rates at least.
+        // At least name, number, address, version and rates.
         rows.forEach(row -> require(row.split("\\s+").length >= 8, "a short row: %s", row));
         return rows.size() + " broker(s)";
     }
@@ -137,7 +137,7 @@ final class Admin {
     private String topicList() throws Exception {
         var topics = mqadmin("topicList").lines().map(String::trim).toList();
         require(topics.contains(topic), "%s is not in %s", topic, topics);
-        // For every topic of the cluster its consumer groups too.
+        // For every topic of the cluster, also its consumer groups.
         var perCluster = rows(mqadmin("topicList", "-c"), cluster);
         require(perCluster.stream().anyMatch(row -> row.contains(topic)), "%s is not in %s", topic, perCluster);
         return topics.size() + " topics";
@@ -197,7 +197,7 @@ final class Admin {
         return mqadmin("queryMsgById", options.toArray(String[]::new));
     }
 
-    /** Runs one command; what it prints. */
+    /** Runs one command. Returns what it prints. */
     String mqadmin(String command, String... options) throws Exception {
         var line = new ArrayList<>(List.of(command, "-n", target.namesrv));
         line.addAll(Arrays.asList(options));
@@ -217,7 +217,7 @@ final class Admin {
         return out.toString(StandardCharsets.UTF_8);
     }
 
-    /** The lines of a table that begin with `first`. */
+    /** Returns the lines of a table that begin with `first`. */
     private static List<String> rows(String table, String first) {
         return table.lines().map(String::trim).filter(row -> row.startsWith(first + " ") || row.startsWith(first + "\t")).toList();
     }

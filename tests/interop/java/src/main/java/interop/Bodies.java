@@ -3,11 +3,11 @@ package interop;
 import java.nio.charset.StandardCharsets;
 import java.util.Random;
 
-/** Message bodies that depend on nothing but size and seed. */
+/** Message bodies that depend only on size and seed. */
 final class Bodies {
     static final int KIB = 1024;
     static final int MIB = 1024 * KIB;
-    /** What the reference broker takes at most. */
+    /** The largest body that the reference broker accepts. */
     static final int SIZE_MAX = 4 * MIB;
 
     private Bodies() {

@@ -26,8 +26,8 @@ import org.apache.rocketmq.common.message.Message;
 
 /**
  * Sends while the broker is killed, and then checks that no acknowledged message is lost. Each
- * acknowledgement is written to the manifest at once, and each send that failed to a file beside it. Unlike
- * elsewhere, the producer retries, as by default, so there may be more messages than acknowledgements.
+ * acknowledgement is written to the manifest immediately, and each failed send to a file beside it. Unlike
+ * elsewhere, the producer retries, as it does by default, so there may be more messages than acknowledgements.
  */
 final class Crash {
     private static final int THREADS = 4;
@@ -42,12 +42,12 @@ final class Crash {
         this.target = target;
     }
 
-    /** The manifest of sends that failed; their messages may be stored all the same. */
+    /** The manifest of sends that failed; their messages may be stored anyway. */
     static Path unacknowledged(Path manifest) {
         return manifest.resolveSibling(manifest.getFileName() + ".failed");
     }
 
-    /** Sends until `stop` exists, from each thread with a pause after each message. */
+    /** Sends until `stop` exists. Each thread pauses after each message. */
     void send(Path manifest, Path stop, int pauseMs) throws Exception {
         var topic = target.newTopic("crash");
         var producer = target.configured(target.namesrv);
@@ -116,8 +116,8 @@ final class Crash {
     }
 
     /**
-     * Consumes what {@link #send} sends, until all that it has acknowledged when `stop` exists is consumed. Creates
-     * `begun` when it has consumed the first.
+     * Consumes what {@link #send} sends, until it has consumed all messages that are acknowledged when `stop` exists.
+     * Creates `begun` when it has consumed the first one.
      */
     String consume(Path manifest, Path begun, Path stop) throws Exception {
         await(SEND_DEADLINE_S, "a first acknowledgement", () -> Files.exists(manifest) && Files.size(manifest) > 1000);
@@ -150,7 +150,7 @@ final class Crash {
             + TimeUnit.NANOSECONDS.toMillis(gap.get()) + " ms";
     }
 
-    /** Every acknowledged message is intact and at its acknowledged offset; queues have no holes. */
+    /** Checks that every acknowledged message is intact and at its acknowledged offset, and that queues have no gaps. */
     String verify(Path manifest) throws Exception {
         List<Sent> sent = Sent.readManifest(manifest);
         require(!sent.isEmpty(), "nothing was acknowledged");

@@ -68,7 +68,7 @@ final class CrashConsumers {
         }
     }
 
-    /** Everything acknowledged was delivered, nothing else was, and nothing twice that was committed before a kill. */
+    /** Checks that everything acknowledged was delivered, nothing else was, and nothing committed before a kill was delivered twice. */
     String verify(Path manifest, Path deliveries, int kills) throws IOException {
         var acknowledged = Sent.readManifest(manifest);
         var found = new Deliveries(acknowledged, Sent.readManifest(Crash.unacknowledged(manifest)));
@@ -83,7 +83,7 @@ final class CrashConsumers {
             found.keysByPlace.size(), found.twice.get(0), found.twice.subList(1, found.twice.size()));
     }
 
-    /** The file of deliveries, read from its begin. */
+    /** The file of deliveries, read from its beginning. */
     private static final class Deliveries {
         final Map<String, String> keysByPlace = new HashMap<>();
         /** Deliveries of messages that were delivered before: until the first kill, and since each kill. */

@@ -17,10 +17,10 @@ import org.apache.rocketmq.common.message.MessageClientExt;
 import org.apache.rocketmq.common.message.MessageConst;
 import org.apache.rocketmq.common.message.MessageExt;
 
-/** Messages that a push consumer cannot process: their retries, and the dead letters at the end. */
+/** Messages that a push consumer cannot process: their retries, and finally the dead letters. */
 final class DeadLetters {
     private static final int GOOD_MESSAGES = 20;
-    /** As the script starts the broker: the delays before the second and the third attempt. */
+    /** The delays before the second and the third attempt, as the script configures the broker. */
     private static final long LEVEL_3_MS = 1000;
     private static final long LEVEL_4_MS = 2000;
     private static final List<String> POISON = List.of("poison", "delayed");
@@ -71,7 +71,7 @@ final class DeadLetters {
         }
     }
 
-    /** All attempts to consume a message, each after a delay, and none with a property that delays it again. */
+    /** Checks all attempts to consume a message: each after a delay, and none with a property that delays it again. */
     private static void requireAttempts(List<MessageExt> attempts, String topic) {
         var id = ((MessageClientExt) attempts.get(0)).getOffsetMsgId();
         for (var i = 0; i < attempts.size(); i++) {
@@ -86,7 +86,7 @@ final class DeadLetters {
         }
     }
 
-    /** Pull and push consumers and mqadmin read them. Returns how long after the last attempt each was stored. */
+    /** Reads the dead letters by pull and push consumers and mqadmin. Returns how long after the last attempt each was stored. */
     private List<Long> requireDeadLetters(String topic, Push.Consumer consumer) throws Exception {
         var dead = deadLetters(topic, POISON.size());
         require(dead.size() == POISON.size(), "dead letters: %s", dead);
@@ -116,7 +116,7 @@ final class DeadLetters {
         require(letter.getProperty(MessageConst.PROPERTY_DELAY_TIME_LEVEL) == null, "it has a delay: %s", letter);
     }
 
-    /** mqadmin writes the body to a file of its own. */
+    /** mqadmin writes the body to a separate file. */
     private void requireQueried(MessageClientExt letter, String topic) throws Exception {
         var said = admin.queryMsgById(letter.getOffsetMsgId(), topic);
         var rows = List.of("Topic:\\s+" + topic, "Keys:\\s+\\[" + letter.getKeys() + "\\]", "Reconsume Times:\\s+" + (Push.RETRIES + 1),
@@ -131,7 +131,7 @@ final class DeadLetters {
         Files.delete(body);
     }
 
-    /** All messages of a topic that does not exist at first, at least this many. */
+    /** Waits for at least `count` messages of a topic that does not exist at first. Returns all of them. */
     private List<MessageExt> deadLetters(String topic, int count) throws Exception {
         var reader = new DefaultLitePullConsumer(target.unique("dead"));
         reader.setNamesrvAddr(target.namesrv);

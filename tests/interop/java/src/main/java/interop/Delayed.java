@@ -39,7 +39,7 @@ final class Delayed {
         return requireDelayed(topic, sent, LEVEL_1_MS);
     }
 
-    /** The 5.x setters do no more than set these properties; 4.9 has no setters. */
+    /** The 5.x setters only set these properties; 4.9 has no setters. */
     private String timers() throws Exception {
         var topic = target.newTopic("delay_timer");
         var sent = new ArrayList<Sent>();

@@ -20,7 +20,7 @@ import org.apache.rocketmq.common.message.Message;
 /**
  * Sends while one of several machines dies, with a producer's default settings: two retries, 3 s for
  * all attempts, routes requested every 30 s. No send may fail. Each acknowledgement is written to the
- * manifest at once.
+ * manifest immediately.
  *
  * <p>Each thread has its own producer and connections. If one of the threads that share a connection
  * reopens it before the client has noticed that it broke, the client does not fail the requests that
@@ -30,8 +30,8 @@ import org.apache.rocketmq.common.message.Message;
 final class Failover {
     /** A rolling restart waits for its leaders to return, three times. */
     static final int SEND_DEADLINE_S = 200;
-    /** Between two sends of a thread: as fast as they can, producers would keep the brokers of a small machine from
-     * their heartbeats. */
+    /** Pause between two sends of a thread: without it, producers would keep the brokers of a small machine from
+    * sending heartbeats. */
     private static final int PAUSE_MS = 3;
     private static final int REASONS_MAX = 3;
 

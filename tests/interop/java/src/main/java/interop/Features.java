@@ -21,7 +21,7 @@ import org.apache.rocketmq.common.message.Message;
 import org.apache.rocketmq.common.message.MessageAccessor;
 import org.apache.rocketmq.common.message.MessageExt;
 
-/** Push consumers, and what clients build on messages: filters, namespaces, traces, request and reply. */
+/** Push consumers, and features that clients build on messages: filters, namespaces, traces, request and reply. */
 final class Features {
     private static final int RECEIVE_DEADLINE_S = 40;
     private static final int REQUEST_TIMEOUT_MS = 20_000;
@@ -113,7 +113,7 @@ final class Features {
         return "";
     }
 
-    /** 4.9 has a constructor for it, 5.x a setting. */
+    /** Tracing is enabled by a constructor in 4.9 and by a setter in 5.x. */
     private static <T> T traced(Class<T> type, String group) throws ReflectiveOperationException {
         try {
             return type.getConstructor(String.class, boolean.class).newInstance(group, true);
@@ -151,7 +151,7 @@ final class Features {
         return "20 requests";
     }
 
-    /** By a callback, because 5.3.3 ends a synchronous request when the request is stored; the callback gets null then. */
+    /** Uses a callback, because 5.3.3 ends a synchronous request when the request is stored; the callback gets null then. */
     private Message ask(Message question) throws Exception {
         var answered = new CompletableFuture<Message>();
         target.producer.request(question, new RequestCallback() {

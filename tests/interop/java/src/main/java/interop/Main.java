@@ -11,12 +11,12 @@ import org.apache.rocketmq.client.exception.MQClientException;
 import org.apache.rocketmq.common.message.Message;
 
 /**
- * The program's commands, several joined by `+`. Options are `name=value`; `namesrv`, `prefix`, `label`,
- * `brokers` (how many there are) and `auto-create` (yes or no) concern all commands.
+ * The program's commands; several can be joined by `+`. Options are `name=value`; `namesrv`, `prefix`, `label`,
+ * `brokers` (how many there are) and `auto-create` (yes or no) apply to all commands.
  *
  * <pre>
  * suite       all cases of producer and consumer
- * routes      the part of it about routes and topics
+ * routes      those of them about routes and topics
  * admin       mqadmin's commands
  * replicas    those about replicas (5.x only)
  * features    filters, namespaces, traces
@@ -32,14 +32,14 @@ import org.apache.rocketmq.common.message.Message;
  * failover    sends until the file exists; none may fail    topic=NAME producers=N manifest=FILE stop=FILE
  * crash-check every acknowledged message is there           manifest=FILE
  * crash-consume   members of a group, until the file exists topic=NAME group=NAME members=N deliveries=FILE stop=FILE
- * crash-consumed  the group has got what it must            manifest=FILE deliveries=FILE kills=N
+ * crash-consumed  checks what the group consumed            manifest=FILE deliveries=FILE kills=N
  * </pre>
  */
 public final class Main {
     private Main() {
     }
 
-    /** Exits by itself: client threads that are not daemons must not keep a finished program alive. */
+    /** Exits explicitly: client threads that are not daemons must not keep a finished program alive. */
     public static void main(String[] arguments) {
         try {
             System.exit(run(arguments) ? 0 : 1);
@@ -133,7 +133,7 @@ public final class Main {
     }
 
     /**
-     * Asks no NameServer for more than the client does by itself: some may be gone. A 5.x client that
+     * Asks no NameServer for more than the client itself does, because some may be gone. A 5.x client that
      * starts then fails while it happens to try one of those, and finds out within seconds which are up.
      */
     private static String survive(Target target, String topic) throws Exception {

@@ -40,7 +40,7 @@ final class Offsets {
         report.check("pull statuses: found, no new, no match, illegal offset", this::statuses);
     }
 
-    /** `count` numbered messages in batches of 100. */
+    /** Sends `count` numbered messages in batches of 100. */
     private List<Sent> fill(MessageQueue queue, int count) throws Exception {
         var sent = new ArrayList<Sent>();
         for (var first = 0; first < count; first += 100) {
@@ -59,7 +59,7 @@ final class Offsets {
         return target.producer.fetchPublishMessageQueues(target.newTopic(name, 1)).get(0);
     }
 
-    /** One pull after the other: each returns the next messages of the queue. */
+    /** Pulls one after another: each pull returns the next messages of the queue. */
     private String longQueue() throws Exception {
         var queue = newQueue("long");
         var sent = fill(queue, LONG_QUEUE);
@@ -213,7 +213,7 @@ final class Offsets {
         try {
             var sender = new Thread(() -> {
                 try {
-                    TimeUnit.MILLISECONDS.sleep(500); // The pull shall be waiting by then; the time taken is checked below.
+                    TimeUnit.MILLISECONDS.sleep(500); // The pull should be held by then; the time taken is checked below.
                     fill(queue, 1);
                 } catch (Exception e) {
                     throw new IllegalStateException(e);
@@ -297,7 +297,7 @@ final class Offsets {
         return "";
     }
 
-    /** A `next` of -1: anywhere between the requested offset and the end. */
+    /** A `next` of -1 means anywhere between the requested offset and the end. */
     private static void pull(DefaultMQPullConsumer consumer, MessageQueue queue, String expression, long offset, int countMax,
                              PullStatus status, long next, int count) throws Exception {
         var result = consumer.pull(queue, expression, offset, countMax);

@@ -23,16 +23,16 @@ import org.apache.rocketmq.common.message.MessageQueue;
 
 /**
  * A group of orderly consumers, of which one leaves and one is killed while messages are sent: every queue
- * is consumed in order and by one consumer at a time, and goes to another consumer at once if its owner
- * leaves, and when the lock has expired if it dies.
+ * is consumed in order and by one consumer at a time, and goes to another consumer immediately if its owner
+ * leaves, or once the lock has expired if its owner dies.
  *
- * <p>Each queue has messages 0, 1, 2, ... . After a change of owner some may come again, because offsets
- * are committed every 5 s; nothing may be skipped.
+ * <p>Each queue has messages 0, 1, 2, ... . After a change of owner some may be delivered again, because
+ * offsets are committed every 5 s; nothing may be skipped.
  */
 final class Ordered {
     private static final int PAUSE_BETWEEN_SENDS_MS = 50;
     private static final int JOIN_DEADLINE_S = 60;
-    /** It takes a second, because the broker notifies the others; at the latest they ask after 20 s. */
+    /** It usually takes a second, because the broker notifies the others; otherwise they ask within 20 s. */
     private static final int LEAVE_DEADLINE_S = 30;
     /** Locks expire after 60 s, and clients ask every 20 s. */
     private static final int TAKEOVER_DEADLINE_S = 100;
@@ -52,7 +52,7 @@ final class Ordered {
         this.group = group;
     }
 
-    /** The consumer that will be killed: prints what it receives. Ends with its standard input. */
+    /** The consumer that will be killed: prints what it receives. Ends when its standard input does. */
     static void consume(Target target, String topic, String group) throws Exception {
         new Ordered(target, topic, group).start("child", event -> System.out.println("EVENT " + event.queue() + " " + event.number()));
         System.in.read();
@@ -74,8 +74,8 @@ final class Ordered {
             awaitConsumed(queues, sent, JOIN_DEADLINE_S, "first");
 
             var second = start("second", this::note);
-            // Not before it has its share: a client that is shut down while it locks queues may lock one more after it
-            // has left, as its rebalance goes on until the last, and that lock has to expire.
+            // Shuts it down only once it has its share: a client that is shut down while it locks queues may lock one
+            // more after it has left, because its rebalance runs to its end, and that lock has to expire.
             await(JOIN_DEADLINE_S, "the second consumer has half of the queues", () -> queuesOf("second") >= queues.size() / 2);
             var began = System.nanoTime();
             second.shutdown();
@@ -146,7 +146,7 @@ final class Ordered {
         return consumer;
     }
 
-    /** A consumer in a process of its own, whose output arrives as events. */
+    /** Starts a consumer in its own process, whose output arrives as events. */
     private Process startChild() throws Exception {
         var java = new File(System.getProperty("java.home"), "bin/java").getPath();
         var child = new ProcessBuilder(java, "-Xmx256m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1",
@@ -162,7 +162,7 @@ final class Ordered {
                     note(new Event("child", parts[1], Integer.parseInt(parts[2])));
                 });
             } catch (java.io.IOException | java.io.UncheckedIOException killed) {
-                // What it had not written yet is not known.
+                // What the consumer had not written yet is unknown.
             }
         });
         reader.setDaemon(true);
@@ -184,7 +184,7 @@ final class Ordered {
         return newest;
     }
 
-    /** Waits until the consumer has received what each queue has got by now. */
+    /** Waits until the consumer has received what each queue contains by now. */
     private void awaitConsumed(List<MessageQueue> queues, Map<String, Integer> sent, int seconds, String consumer) throws Exception {
         await(JOIN_DEADLINE_S, "a message in every queue", () -> sent.size() == queues.size());
         var wanted = new TreeMap<>(sent);
@@ -198,7 +198,7 @@ final class Ordered {
         }
     }
 
-    /** What each queue's consumers received, in order of time. */
+    /** Checks what each queue's consumers received, in order of time. */
     private synchronized String requireOrder() {
         var byQueue = new TreeMap<String, List<Event>>();
         events.forEach(event -> byQueue.computeIfAbsent(event.queue(), any -> new ArrayList<>()).add(event));
@@ -216,7 +216,7 @@ final class Ordered {
                 newest = Math.max(newest, event.number());
                 before = event;
             }
-            // first, second, first, child, first: more means that two worked on the queue at a time.
+            // first, second, first, child, first: more means that two consumed the queue at the same time.
             require(owners <= 5, "%s: %d changes of owner", queue.getKey(), owners);
         }
         return byQueue.size() + " queues, " + events.size() + " messages, " + repeated + " repeated";

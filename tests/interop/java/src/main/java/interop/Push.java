@@ -81,7 +81,7 @@ final class Push {
             consumer.start();
         }
 
-        /** Queues of the topic that are assigned to it. */
+        /** Number of queues of the topic that are assigned to the consumer. */
         int queueCount(String topic) {
             var queues = consumer.getDefaultMQPushConsumerImpl().getRebalanceImpl().getProcessQueueTable().keySet();
             return (int) queues.stream().filter(queue -> queue.getTopic().equals(topic)).count();
@@ -199,7 +199,7 @@ final class Push {
         }
     }
 
-    /** The bodies that `ringmq msg tail` has printed, which are the keys. */
+    /** Returns the bodies that `ringmq msg tail` has printed, which are the keys. */
     private static Set<String> bodies(Path printed) throws Exception {
         var bodies = new HashSet<String>();
         for (var line : Files.readAllLines(printed)) {
@@ -265,7 +265,7 @@ final class Push {
         return "";
     }
 
-    /** What an operator asks one consumer, which the broker relays. */
+    /** Queries that an operator sends to one consumer, relayed by the broker. */
     private String consumerStatus() throws Exception {
         var topic = target.newTopic(target.unique("status"), Target.QUEUES_PER_BROKER);
         var group = target.unique("status");

@@ -53,8 +53,8 @@ final class Reading {
     }
 
     /**
-     * Everything in the topic, at least `count` messages, each queue in the order of its offsets.
-     * Brokers may acknowledge a little before consumers can see, hence the waiting.
+     * Returns everything in the topic, at least `count` messages, each queue in the order of its offsets.
+     * Waits, because brokers may acknowledge messages a little before consumers can see them.
      */
     static List<MessageExt> readTopic(Target target, String topic, int count) throws Exception {
         var consumer = newConsumer(target, target.unique("reader"));
@@ -115,13 +115,13 @@ final class Reading {
         return read.size() + " messages";
     }
 
-    /** The same; `sent` was sent sequentially. */
+    /** As {@link #requireExactly}, for messages that were sent sequentially. */
     static String requireExactlyInOrder(Target target, List<Sent> sent) throws Exception {
         requireSendOrder(sent);
         return requireExactly(target, sent);
     }
 
-    /** Each sent message is in `read` exactly once, unchanged. There may be others. */
+    /** Requires that each sent message is in `read` exactly once, unchanged. There may be others. */
     static void requireAll(List<Sent> sent, List<MessageExt> read) {
         var byKeys = new HashMap<String, MessageExt>();
         var byPlace = new HashMap<String, MessageExt>();
@@ -172,7 +172,7 @@ final class Reading {
         return properties;
     }
 
-    /** Within each queue the offsets are 0, 1, 2, ... */
+    /** Requires that the offsets within each queue are 0, 1, 2, ... */
     static void requireQueuesWhole(List<MessageExt> read) {
         var next = new HashMap<String, Long>();
         for (var message : read) {
@@ -183,7 +183,7 @@ final class Reading {
         }
     }
 
-    /** Messages that were sent sequentially have ascending offsets in each queue. */
+    /** Requires that messages that were sent sequentially have ascending offsets in each queue. */
     static void requireSendOrder(List<Sent> sent) {
         var last = new HashMap<String, Sent>();
         for (var one : sent) {

@@ -11,7 +11,7 @@ final class Report {
     private static final Duration CASE_DEADLINE = Duration.ofSeconds(45);
 
     interface Case {
-        /** Throws to fail. The text returned is printed behind the name. */
+        /** Throws to fail. The returned text is printed after the name. */
         String run() throws Exception;
     }
 
@@ -80,7 +80,7 @@ final class Report {
         return text.toString().replaceAll("\\s+", " ");
     }
 
-    /** What was found is not what must be. */
+    /** What was found differs from what was expected. */
     static final class Mismatch extends RuntimeException {
         Mismatch(String reason) {
             super(reason);
@@ -101,7 +101,7 @@ final class Report {
         boolean holds() throws Exception;
     }
 
-    /** Asks again and again until the condition holds; fails at the deadline. */
+    /** Polls until the condition holds; fails at the deadline. */
     static void await(int seconds, String what, Condition condition) throws Exception {
         var deadline = System.nanoTime() + TimeUnit.SECONDS.toNanos(seconds);
         while (!condition.holds()) {

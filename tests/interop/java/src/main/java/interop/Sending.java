@@ -19,7 +19,7 @@ import org.apache.rocketmq.client.producer.SendStatus;
 import org.apache.rocketmq.common.message.Message;
 import org.apache.rocketmq.common.message.MessageQueue;
 
-/** Every way in which the Java producer sends; each case reads back its messages. */
+/** Every way in which the Java producer can send; each case reads its messages back. */
 final class Sending {
     static final int RESPONSE_TOPIC_NOT_EXIST = 17;
     static final int RESPONSE_MESSAGE_ILLEGAL = 13;
@@ -170,7 +170,7 @@ final class Sending {
     /**
      * A batch returns the members' own ids. A 5.x client also gives the batch itself an id, in the
      * request's properties; the reference broker appends those to each member's, and parsers use the
-     * last one. Either is correct, a mixture is not.
+     * last one. Either is correct, but a mixture is not.
      */
     private String batchIds() throws Exception {
         var topic = target.newTopic("batchids");
@@ -244,8 +244,8 @@ final class Sending {
     }
 
     /**
-     * `queue` may be null: the client picks one. The message ids are left out: which id the members of
-     * a 5.x client's batch are read back with depends on the broker (see {@link #batchIds}).
+     * `queue` may be null: the client picks one. The message ids are left out, because the broker determines
+     * with which id the members of a 5.x client's batch are read back (see {@link #batchIds}).
      */
     static List<Sent> sendBatch(DefaultMQProducer producer, List<Message> messages, List<Map<String, String>> properties,
                                 MessageQueue queue) throws Exception {

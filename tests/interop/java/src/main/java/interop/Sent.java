@@ -33,7 +33,7 @@ record Sent(String topic, String broker, int queue, long offset, String msgId, S
             new TreeMap<>(properties), message.getBody().length, sha256(message.getBody()));
     }
 
-    /** As a consumer has received it, without properties. */
+    /** A message as a consumer has received it, without properties. */
     static Sent delivered(MessageExt message) {
         return new Sent(message.getTopic(), message.getBrokerName(), message.getQueueId(), message.getQueueOffset(), message.getMsgId(),
             "", text(message.getTags()), text(message.getKeys()), Map.of(), message.getBody().length, sha256(message.getBody()));

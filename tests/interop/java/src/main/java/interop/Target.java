@@ -12,9 +12,9 @@ import org.apache.rocketmq.common.TopicConfig;
 
 /**
  * The servers under test as the cases see them: their NameServers, their expected behaviour, and the
- * administration that cases need (topics exist on every broker and are known to every NameServer).
+ * administration that cases need (topics that exist on every broker and are known to every NameServer).
  *
- * <p>Protocol classes live in other packages in 4.9 than in 5.x, so they are never named here: `var`.
+ * <p>Protocol classes are in different packages in 4.9 and 5.x, so they are never named here: use `var`.
  */
 final class Target implements AutoCloseable {
     static final int ADMIN_TIMEOUT_MS = 5000;
@@ -46,7 +46,7 @@ final class Target implements AutoCloseable {
         return newProducer(namesrv);
     }
 
-    /** Never retries by itself, so every surplus message is a mistake of the server. */
+    /** A producer that never retries, so every surplus message is the server's mistake. */
     private DefaultMQProducer newProducer(String addresses) throws MQClientException {
         var made = configured(addresses);
         made.start();
@@ -67,14 +67,14 @@ final class Target implements AutoCloseable {
         return prefix + "_" + what + "_" + names++;
     }
 
-    /** A topic with the same number of queues on every broker, known to every NameServer. */
+    /** Creates a topic with the same number of queues on every broker, known to every NameServer. */
     String newTopic(String name, int queuesPerBroker) throws Exception {
         var topic = prefix + "_" + name;
         createTopic(topic, queuesPerBroker);
         return topic;
     }
 
-    /** Creates the topic with this very name. */
+    /** Creates the topic with exactly this name. */
     void createTopic(String topic, int queuesPerBroker) throws Exception {
         var config = new TopicConfig(topic);
         config.setReadQueueNums(queuesPerBroker);
@@ -97,7 +97,7 @@ final class Target implements AutoCloseable {
         }
     }
 
-    /** How many brokers the NameServer of `client` has for the topic; 0 if it does not know it. */
+    /** How many brokers the NameServer of `client` has for the topic; 0 if it does not know the topic. */
     private static int routedBrokers(DefaultMQProducer client, String topic) throws Exception {
         try {
             return api(client).getTopicRouteInfoFromNameServer(topic, ADMIN_TIMEOUT_MS).getQueueDatas().size();
@@ -106,12 +106,12 @@ final class Target implements AutoCloseable {
         }
     }
 
-    /** Addresses of all masters, as the first NameServer gives them. */
+    /** Addresses of all masters according to the first NameServer. */
     TreeSet<String> brokerAddresses() throws Exception {
         return brokerAddresses(producer);
     }
 
-    /** The same, from each NameServer. */
+    /** Addresses of all masters according to each NameServer. */
     List<TreeSet<String>> brokerAddressesByNamesrv() throws Exception {
         var found = new ArrayList<TreeSet<String>>();
         for (var client : perNamesrv) {

@@ -75,7 +75,7 @@ final class Topics {
         return "";
     }
 
-    /** The client knows the broker from another topic and is told to use it. */
+    /** The client knows the broker from another topic and is told to send to it. */
     private String unknownToBroker() throws Exception {
         var known = target.producer.fetchPublishMessageQueues(target.newTopic("known")).get(0);
         var unknown = new MessageQueue(target.unique("unknown"), known.getBrokerName(), 0);
