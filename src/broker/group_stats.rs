@@ -120,7 +120,8 @@ impl<D: Disk> Broker<D> {
     }
 
     /// Resets a group's offsets, with or without members online. Members are notified; offsets that they
-    /// commit before they have received the notification are ignored ([`resets`](super::resets)).
+    /// commit before they have noticed are ignored ([`offsets`](super::offsets)). Answers once the log says
+    /// so.
     pub(super) async fn reset_group(
         &self,
         request: &ResetGroup,
@@ -132,16 +133,19 @@ impl<D: Disk> Broker<D> {
         for key in keys {
             targets.push((key, self.target(key, *to, context).await?));
         }
-        self.state.borrow().resets.check_room(targets.len())?;
+        // Reading may have taken a while.
+        if !self.leads() {
+            return Err(Refusal::NotLeader { shard: self.config.shard.0 });
+        }
+        self.state.borrow().durable.offsets.check_resets(targets.len())?;
         let flush = self.begin_flush();
         for (key, target) in &mut targets {
-            let state = &mut *self.state.borrow_mut();
-            let committed = state.durable.offsets.find(group, *key);
+            let offsets = &mut self.state.borrow_mut().durable.offsets;
+            let committed = offsets.find(group, *key);
             if let Some(committed) = committed.filter(|offset| !*is_forced && *offset < *target) {
                 *target = committed;
             }
-            state.durable.offsets.commit(group, *key, *target)?;
-            state.resets.begin(&group.detached(), *key, *target);
+            offsets.reset(group, *key, *target)?;
         }
         let keys: Vec<QueueKey> = targets.iter().map(|(key, _)| *key).collect();
         self.schedule_flush(context.now().moment);

@@ -58,7 +58,6 @@ mod relay;
 mod replica;
 mod replicas;
 mod request_reply;
-mod resets;
 mod retry;
 mod runtime_info;
 pub mod sent;
@@ -81,7 +80,6 @@ use self::groups::Groups;
 use self::held::Held;
 use self::leading::Leading;
 use self::replicas::Replicas;
-use self::resets::Resets;
 use self::state::{Durable, Snapshot};
 use self::upkeep::Flush;
 use crate::model::deadlines::Deadlines;
@@ -238,7 +236,6 @@ struct State {
     /// Changed only by applying facts.
     durable: Durable,
     groups: Groups,
-    resets: Resets,
     held: Held,
     pending: VecDeque<Pending>,
     /// Committed messages below this are visible.

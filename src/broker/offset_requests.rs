@@ -139,13 +139,7 @@ impl<D: Disk> Broker<D> {
         now: Moment,
     ) -> Result<(), Refusal> {
         let Ok(offset) = u64::try_from(offset) else { return Ok(()) };
-        {
-            let state = &mut *self.state.borrow_mut();
-            if state.resets.is_pending(group, queue) {
-                return Ok(());
-            }
-            state.durable.offsets.commit(group, queue, QueueOffset(offset))?;
-        }
+        self.state.borrow_mut().durable.offsets.commit(group, queue, QueueOffset(offset))?;
         self.schedule_flush(now);
         Ok(())
     }

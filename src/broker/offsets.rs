@@ -4,12 +4,19 @@
 //! most one fact a second, however many queues and groups commit (the reference flushes every 5 s;
 //! remoting reference, 5.6). Logged offsets change only in [`apply`](Offsets::apply).
 //!
+//! An operator may reset an offset while the group has members (5.7). A member that has not noticed
+//! goes on where it was, and commits that. So the reset is *pending*, and commits of the pair are
+//! ignored, until a member pulls the queue and is told the new offset. The log says of an offset
+//! that its reset is pending, so a restart or a new leader does not undo it. A crash just after the
+//! pull makes the reset pending again: the group consumes a little twice.
+//!
 //! ```text
 //!   OFFSETS   GroupHead, name, padding, OffsetRow, OffsetRow, …    of one group; as many groups as follow
 //! ```
 //!
-//! Invariants: `count` is the number of rows; a row is in `changed` exactly if its current offset
-//! differs from its logged one. Rows of deleted topics are unreachable, because topic numbers are
+//! Invariants: `count` is the number of rows, and `pending_count` that of the rows whose current
+//! position is a pending reset; a row is in `changed` exactly if its current position differs from
+//! its logged one. Rows of deleted topics are unreachable, because topic numbers are
 //! not reused, and are removed by the next [`sweep`](Offsets::sweep).
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -30,8 +37,8 @@ const GROUPS_MAX: usize = 100_000;
 /// Maximum number of rows per fact.
 pub const ROWS_PER_FACT: usize = 1_000;
 
-/// A row that is not in the log yet.
-const NOT_LOGGED: QueueOffset = QueueOffset(u64::MAX);
+/// Maximum number of (group, queue) pairs with a pending reset.
+const RESETS_MAX: usize = 100_000;
 
 /// What a fact does to a group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,13 +48,15 @@ enum Says {
     Offsets = 1,
     /// The group has been unused for so long that its offsets are deleted.
     Forgotten = 2,
+    /// As `Offsets`, but those in the rows were reset, and no member has noticed.
+    Resets = 3,
 }
 
 /// Precedes a group's rows. Followed by the group's name and zeros up to a multiple of 8 bytes.
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
 pub struct GroupHead {
-    /// 1: committed; 2: forgotten.
+    /// 1: committed; 2: forgotten; 3: reset.
     pub says: u8,
     pub reserved: u8,
     pub name_size: U16,
@@ -73,11 +82,12 @@ const _: () = {
 pub struct Offsets {
     /// Sorted rather than hashed, because clients choose the names and could provoke collisions.
     groups: BTreeMap<GroupName, Group>,
-    /// Rows whose current offset is not in the log.
+    /// Rows whose current position is not in the log.
     changed: BTreeSet<(GroupName, QueueKey)>,
     /// Groups whose use must be recorded in the log.
     touched: BTreeSet<GroupName>,
     count: usize,
+    pending_count: usize,
 }
 
 #[derive(Debug, Default)]
@@ -91,28 +101,94 @@ struct Group {
 
 #[derive(Clone, Copy, Debug)]
 struct Row {
-    /// The current offset, as the group sees it.
-    newest: QueueOffset,
-    /// The logged offset, or [`NOT_LOGGED`].
-    logged: QueueOffset,
+    /// As the group sees it.
+    newest: Position,
+    /// As the log has it, if it does.
+    logged: Option<Position>,
+}
+
+/// Where a group goes on in a queue.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Position {
+    offset: QueueOffset,
+    /// Set by a reset that no member has noticed.
+    is_reset: bool,
+}
+
+impl Row {
+    fn is_changed(&self) -> bool {
+        self.logged != Some(self.newest)
+    }
 }
 
 impl Offsets {
     pub fn find(&self, group: &GroupName, queue: QueueKey) -> Option<QueueOffset> {
-        Some(self.groups.get(group)?.rows.get(&queue)?.newest)
+        Some(self.row(group, queue)?.newest.offset)
     }
 
-    /// Sets `offset`, also to a lower value, because groups may be reset on purpose. Refuses a new
-    /// pair if the table is full.
+    fn row(&self, group: &GroupName, queue: QueueKey) -> Option<&Row> {
+        self.groups.get(group)?.rows.get(&queue)
+    }
+
+    /// Sets `offset`, also to a lower value, because groups may be reset on purpose. Does nothing
+    /// while a reset is pending. Refuses a new pair if the table is full.
     pub fn commit(
         &mut self,
         group: &GroupName,
         queue: QueueKey,
         offset: QueueOffset,
     ) -> Result<(), Refusal> {
+        match self.is_reset(group, queue) {
+            true => Ok(()),
+            false => self.change(group, queue, Position { offset, is_reset: false }),
+        }
+    }
+
+    /// Sets `offset` so that commits do not change it until [`end_reset`](Self::end_reset).
+    pub fn reset(
+        &mut self,
+        group: &GroupName,
+        queue: QueueKey,
+        offset: QueueOffset,
+    ) -> Result<(), Refusal> {
+        self.change(group, queue, Position { offset, is_reset: true })
+    }
+
+    /// Whether a reset of this pair is pending.
+    pub fn is_reset(&self, group: &GroupName, queue: QueueKey) -> bool {
+        // Every pull asks; resets are rare.
+        self.pending_count > 0 && self.row(group, queue).is_some_and(|row| row.newest.is_reset)
+    }
+
+    /// Whether so many more resets fit.
+    pub fn check_resets(&self, count: usize) -> Result<(), Refusal> {
+        match self.pending_count + count <= RESETS_MAX {
+            true => Ok(()),
+            false => Err(Refusal::Full { what: "unnoticed resets", count_max: RESETS_MAX }),
+        }
+    }
+
+    /// A member pulls the queue, and will know where the group goes on: gives that, if a reset was
+    /// pending.
+    pub fn end_reset(&mut self, group: &GroupName, queue: QueueKey) -> Option<QueueOffset> {
+        if !self.is_reset(group, queue) {
+            return None;
+        }
+        let offset = self.find(group, queue)?;
+        let noticed = Position { offset, is_reset: false };
+        self.change(group, queue, noticed).expect("the pair is in the table");
+        Some(offset)
+    }
+
+    fn change(
+        &mut self,
+        group: &GroupName,
+        queue: QueueKey,
+        newest: Position,
+    ) -> Result<(), Refusal> {
         let known = self.groups.get_key_value(group);
         let row = known.and_then(|(_, group)| group.rows.get(&queue)).copied();
-        if row.is_some_and(|row| row.newest == offset) {
+        if row.is_some_and(|row| row.newest == newest) {
             return Ok(());
         }
         if row.is_none() && self.count >= OFFSETS_MAX {
@@ -124,13 +200,7 @@ impl Offsets {
         }
         // The table's copy of the name, so that it is stored once.
         let name = known.map_or_else(|| group.detached(), |(name, _)| name.clone());
-        let logged = row.map_or(NOT_LOGGED, |row| row.logged);
-        self.put(&name, queue, Row { newest: offset, logged });
-        if offset == logged {
-            self.changed.remove(&(name, queue));
-        } else {
-            self.changed.insert((name, queue));
-        }
+        self.put(&name, queue, Row { newest, logged: row.and_then(|row| row.logged) });
         Ok(())
     }
 
@@ -161,10 +231,9 @@ impl Offsets {
         self.groups.iter().filter(move |(_, group)| is_of(group)).map(|(name, _)| name)
     }
 
-    /// Whether the current offset of this pair is not in the log.
+    /// Whether the current position of this pair is not in the log.
     pub fn is_changed(&self, group: &GroupName, queue: QueueKey) -> bool {
-        let row = self.groups.get(group).and_then(|group| group.rows.get(&queue));
-        row.is_some_and(|row| row.newest != row.logged)
+        self.row(group, queue).is_some_and(Row::is_changed)
     }
 
     fn put(&mut self, name: &GroupName, queue: QueueKey, row: Row) {
@@ -172,12 +241,19 @@ impl Offsets {
             Some(group) => group,
             None => self.groups.entry(name.clone()).or_default(),
         };
-        if group.rows.insert(queue, row).is_none() {
-            self.count += 1;
+        self.pending_count += usize::from(row.newest.is_reset);
+        match group.rows.insert(queue, row) {
+            Some(before) => self.pending_count -= usize::from(before.newest.is_reset),
+            None => self.count += 1,
         }
+        let key = (name.clone(), queue);
+        match row.is_changed() {
+            true => self.changed.insert(key),
+            false => self.changed.remove(&key),
+        };
     }
 
-    /// Whether any current offset is not in the log.
+    /// Whether any current position is not in the log.
     pub fn has_changes(&self) -> bool {
         !self.changed.is_empty() || !self.touched.is_empty()
     }
@@ -212,7 +288,11 @@ impl Offsets {
         for (name, group) in groups {
             items += 1 + group.rows.len();
             let before = group.rows.len();
-            group.rows.retain(|queue, _| (rule.has_topic)(queue.topic));
+            group.rows.retain(|queue, row| {
+                let is_kept = (rule.has_topic)(queue.topic);
+                self.pending_count -= usize::from(!is_kept && row.newest.is_reset);
+                is_kept
+            });
             self.count -= before - group.rows.len();
             let unused_ms = rule.now.ms_since(group.used_at);
             if group.rows.is_empty() {
@@ -280,23 +360,35 @@ pub fn add_forgotten(facts: &mut Facts, groups: &[GroupName], now: Timestamp) {
     });
 }
 
+/// Says that a group is in use, and of these rows where it goes on.
 fn write_group(
     out: &mut Vec<u8>,
     name: &GroupName,
     used_at: Timestamp,
-    rows: impl Iterator<Item = (QueueKey, QueueOffset)>,
+    rows: impl Iterator<Item = (QueueKey, Position)>,
 ) {
-    let begin = out.len();
-    write_head(out, name, Says::Offsets, used_at, 0);
-    let mut count = 0;
-    for (queue, offset) in rows {
-        let (topic, queue) = (U32::new(queue.topic), U32::new(queue.queue.0));
-        let row = OffsetRow { topic, queue, offset: U64::new(offset.0) };
-        out.extend_from_slice(row.as_bytes());
-        count += 1;
+    let (resets, committed): (Vec<_>, Vec<_>) = rows.partition(|(_, position)| position.is_reset);
+    if !committed.is_empty() || resets.is_empty() {
+        write_rows(out, name, Says::Offsets, used_at, &committed);
     }
-    let (head, _) = GroupHead::mut_from_prefix(&mut out[begin..]).expect("it was just written");
-    head.row_count.set(count);
+    if !resets.is_empty() {
+        write_rows(out, name, Says::Resets, used_at, &resets);
+    }
+}
+
+fn write_rows(
+    out: &mut Vec<u8>,
+    name: &GroupName,
+    says: Says,
+    used_at: Timestamp,
+    rows: &[(QueueKey, Position)],
+) {
+    write_head(out, name, says, used_at, rows.len() as u32);
+    for (queue, position) in rows {
+        let (topic, queue) = (U32::new(queue.topic), U32::new(queue.queue.0));
+        let row = OffsetRow { topic, queue, offset: U64::new(position.offset.0) };
+        out.extend_from_slice(row.as_bytes());
+    }
 }
 
 fn write_head(out: &mut Vec<u8>, name: &GroupName, says: Says, used_at: Timestamp, rows: u32) {
@@ -328,10 +420,10 @@ impl Offsets {
             let (rows, behind) =
                 <[OffsetRow]>::ref_from_prefix_with_elems(behind, count).map_err(|_| cut())?;
             let name = GroupName::new(name.to_owned()).map_err(|error| error.to_string())?;
+            let used_at = Timestamp(head.used_at_ms.get());
             match head.says {
-                says if says == Says::Offsets as u8 => {
-                    self.apply_committed(name, rows, Timestamp(head.used_at_ms.get()));
-                }
+                says if says == Says::Offsets as u8 => self.apply_rows(name, rows, used_at, false),
+                says if says == Says::Resets as u8 => self.apply_rows(name, rows, used_at, true),
                 says if says == Says::Forgotten as u8 => self.forget(&name),
                 says => return Err(format!("of a group it says {says}")),
             }
@@ -340,20 +432,22 @@ impl Offsets {
         Ok(())
     }
 
-    fn apply_committed(&mut self, name: GroupName, rows: &[OffsetRow], used_at: Timestamp) {
+    fn apply_rows(
+        &mut self,
+        name: GroupName,
+        rows: &[OffsetRow],
+        used_at: Timestamp,
+        is_reset: bool,
+    ) {
         let known = self.groups.get_key_value(&name);
         let name = known.map_or(name, |(known, _)| known.clone());
         for row in rows {
             let queue = QueueKey { topic: row.topic.get(), queue: QueueId(row.queue.get()) };
-            let logged = QueueOffset(row.offset.get());
-            let key = (name.clone(), queue);
-            // What a client has committed meanwhile is not in the log yet, and stays.
-            let newest = self.changed.contains(&key).then(|| self.find(&name, queue)).flatten();
-            let newest = newest.unwrap_or(logged);
-            if newest == logged {
-                self.changed.remove(&key);
-            }
-            self.put(&name, queue, Row { newest, logged });
+            let logged = Position { offset: QueueOffset(row.offset.get()), is_reset };
+            // What has changed meanwhile is not in the log yet, and stays.
+            let newer = self.row(&name, queue).filter(|row| row.is_changed());
+            let newest = newer.map_or(logged, |row| row.newest);
+            self.put(&name, queue, Row { newest, logged: Some(logged) });
         }
         self.touched.remove(&name);
         let group = self.groups.entry(name).or_default();
@@ -367,7 +461,8 @@ impl Offsets {
         let Some(group) = self.groups.remove(name) else { return };
         self.count -= group.rows.len();
         self.touched.remove(name);
-        for (queue, _) in group.rows {
+        for (queue, row) in group.rows {
+            self.pending_count -= usize::from(row.newest.is_reset);
             self.changed.remove(&(name.clone(), queue));
         }
     }
@@ -416,8 +511,8 @@ impl AllOffsets {
                 let (queue, row) = rows.next()?;
                 *left -= 1;
                 from = Bound::Excluded(*queue);
-                if row.logged != NOT_LOGGED {
-                    return Some((*queue, row.logged));
+                if let Some(logged) = row.logged {
+                    return Some((*queue, logged));
                 }
             }
             None
@@ -466,8 +561,10 @@ mod tests {
     fn logged(offsets: &Offsets) -> Vec<(String, u32, u64)> {
         let rows = |(name, group): (&GroupName, &Group)| {
             let name = name.to_string();
-            let rows = group.rows.iter().filter(|(_, row)| row.logged != NOT_LOGGED);
-            rows.map(|(queue, row)| (name.clone(), queue.queue.0, row.logged.0)).collect::<Vec<_>>()
+            let logged = |(queue, row): (&QueueKey, &Row)| {
+                Some((name.clone(), queue.queue.0, row.logged?.offset.0))
+            };
+            group.rows.iter().filter_map(logged).collect::<Vec<_>>()
         };
         offsets.groups.iter().flat_map(rows).collect()
     }
@@ -520,6 +617,74 @@ mod tests {
         assert_eq!(offsets.commit(&group(0), key(more), QueueOffset(2)), Ok(()));
         write(&mut offsets, &forgotten(&[group(1)], Timestamp(1)));
         assert_eq!(offsets.commit(&group(0), key(more + 1), QueueOffset(1)), Ok(()));
+    }
+
+    /// Remoting reference, 5.7.
+    #[test]
+    fn a_reset_holds_against_commits_until_the_first_pull_of_its_queue() {
+        let (mut offsets, group) = (Offsets::default(), name("g"));
+        for queue in [0, 1] {
+            offsets.commit(&group, key(queue), QueueOffset(5)).unwrap();
+            flush(&mut offsets, 1);
+            offsets.reset(&group, key(queue), QueueOffset(5)).unwrap();
+            assert!(offsets.is_changed(&group, key(queue)), "it is to be in the log");
+        }
+        assert_eq!(offsets.end_reset(&name("other"), key(0)), None);
+        for queue in [0, 1] {
+            offsets.commit(&group, key(queue), QueueOffset(9)).unwrap();
+            assert_eq!(offsets.find(&group, key(queue)), Some(QueueOffset(5)));
+        }
+        assert_eq!(offsets.end_reset(&group, key(0)), Some(QueueOffset(5)));
+        assert_eq!(offsets.end_reset(&group, key(0)), None, "once");
+        for (queue, expected) in [(0, 9), (1, 5)] {
+            offsets.commit(&group, key(queue), QueueOffset(9)).unwrap();
+            assert_eq!(offsets.find(&group, key(queue)), Some(QueueOffset(expected)));
+        }
+    }
+
+    /// The state after the facts of `from`, or after its snapshot.
+    fn restored(facts: &[Facts]) -> Offsets {
+        let mut offsets = Offsets::default();
+        facts.iter().for_each(|facts| write(&mut offsets, facts));
+        offsets
+    }
+
+    /// The log and a snapshot say that a reset is pending, until the next fact after it was noticed.
+    #[test]
+    fn a_reset_is_pending_again_after_a_restart_unless_the_log_knows_that_it_was_noticed() {
+        let (mut offsets, group) = (Offsets::default(), name("g"));
+        offsets.commit(&group, key(0), QueueOffset(9)).unwrap();
+        offsets.reset(&group, key(1), QueueOffset(5)).unwrap();
+        let mut log = vec![offsets.next_fact(Timestamp(1))];
+        write(&mut offsets, &log[0]);
+        assert_eq!(offsets.end_reset(&group, key(1)), Some(QueueOffset(5)));
+        let mut snapshot = Facts::default();
+        assert!(!AllOffsets::default().add(&offsets, &mut snapshot));
+        for mut restarted in [restored(&log), restored(&[snapshot])] {
+            assert!(!restarted.has_changes());
+            assert_eq!(logged(&restarted), [("g".into(), 0, 9), ("g".into(), 1, 5)]);
+            assert_eq!(restarted.end_reset(&group, key(0)), None);
+            assert_eq!(restarted.end_reset(&group, key(1)), Some(QueueOffset(5)));
+        }
+        log.push(offsets.next_fact(Timestamp(2)));
+        assert_eq!(restored(&log).end_reset(&group, key(1)), None);
+    }
+
+    #[test]
+    fn pending_resets_are_bounded_and_those_of_what_is_gone_do_not_count() {
+        let mut offsets = Offsets::default();
+        let group = |number: u32| name(&format!("g{}", number % 2));
+        for number in 0..RESETS_MAX as u32 {
+            offsets.check_resets(1).unwrap();
+            offsets.reset(&group(number), key(number), QueueOffset(5)).unwrap();
+        }
+        let full = Err(Refusal::Full { what: "unnoticed resets", count_max: RESETS_MAX });
+        assert_eq!(offsets.check_resets(1), full);
+        write(&mut offsets, &forgotten(&[group(0)], Timestamp(1)));
+        assert_eq!(offsets.check_resets(RESETS_MAX / 2), Ok(()));
+        assert!(offsets.check_resets(RESETS_MAX / 2 + 1).is_err());
+        offsets.end_reset(&group(1), key(1)).unwrap();
+        assert_eq!(offsets.check_resets(RESETS_MAX / 2 + 1), Ok(()));
     }
 
     /// A group's name is stored in memory once, however many of its offsets have changed.
@@ -583,6 +748,7 @@ mod tests {
         }
         assert!(flush(&mut offsets, 1) > 1);
         offsets.commit(&name("g1"), key(0), QueueOffset(2)).unwrap();
+        offsets.reset(&name("g2"), key(0), QueueOffset(2)).unwrap();
         let rule = SweepRule {
             now: Timestamp(1),
             retention_ms: RETENTION_MS,
@@ -592,8 +758,9 @@ mod tests {
         let first = offsets.sweep(None, &rule);
         assert!(first.after.is_some() && offsets.groups.len() >= count / 2);
         sweep(&mut offsets, 1, false);
-        let Offsets { groups, changed, touched, count } = &offsets;
-        assert!(groups.is_empty() && changed.is_empty() && touched.is_empty() && *count == 0);
+        let Offsets { groups, changed, touched, count, pending_count } = &offsets;
+        assert!(groups.is_empty() && changed.is_empty() && touched.is_empty());
+        assert_eq!((*count, *pending_count), (0, 0));
     }
 
     #[test]

@@ -88,7 +88,7 @@ impl<D: Disk> Broker<D> {
         if let (Some(group), Some(offset)) = (&request.group, request.commit) {
             self.commit_on_the_way(group, queue, offset, now);
         }
-        let reset = self.end_reset(request, queue);
+        let reset = self.end_reset(request, queue, now);
         let asked = u64::try_from(request.offset).unwrap_or(0);
         let task = PullTask {
             origin,
@@ -114,14 +114,17 @@ impl<D: Disk> Broker<D> {
     }
 
     /// Where the group must go on instead, if its offset was reset since its last pull of the queue.
-    fn end_reset(&self, request: &Pull, queue: QueueKey) -> Option<QueueOffset> {
-        let resets = &mut self.state.borrow_mut().resets;
-        if resets.is_empty() {
+    /// Only a leader can record that a member has noticed, so no other copy tells it.
+    fn end_reset(&self, request: &Pull, queue: QueueKey, now: Moment) -> Option<QueueOffset> {
+        if !self.leads() {
             return None;
         }
+        let group = request.group.as_ref()?;
+        let offset = self.state.borrow_mut().durable.offsets.end_reset(group, queue)?;
+        self.schedule_flush(now);
         // An offset below all messages is never the one that was asked for.
         let asked = QueueOffset(u64::try_from(request.offset).unwrap_or(u64::MAX));
-        resets.end(request.group.as_ref()?, queue, asked)
+        (offset != asked).then_some(offset)
     }
 
     /// A full offset table must not keep messages from a consumer; an explicit commit reports the

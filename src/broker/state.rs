@@ -334,7 +334,12 @@ mod tests {
                         let topic = rng.below(u64::from(topics.next_number())) as u32;
                         let queue = QueueKey { topic, queue: QueueId(rng.below(50) as u32) };
                         let offset = QueueOffset(rng.below(100));
-                        self.durable.offsets.commit(&group, queue, offset).unwrap();
+                        let offsets = &mut self.durable.offsets;
+                        match rng.below(4) {
+                            0 => offsets.reset(&group, queue, offset).unwrap(),
+                            1 => _ = offsets.end_reset(&group, queue),
+                            _ => offsets.commit(&group, queue, offset).unwrap(),
+                        }
                     }
                     self.durable.offsets.next_fact(now)
                 }
@@ -482,7 +487,9 @@ mod tests {
                     seen.push(format!("{key:?}: next {}", self.index.next_offset(key)));
                     for group in 0..5 {
                         let group = GroupName::new(format!("g{group}")).unwrap();
-                        seen.push(format!("{group} at {:?}", offsets.find(&group, key)));
+                        let (offset, is_reset) =
+                            (offsets.find(&group, key), offsets.is_reset(&group, key));
+                        seen.push(format!("{group} at {offset:?}, {is_reset}"));
                         let owns = |client: &str| locks.is_owner(&group, &client.into(), key);
                         seen.push(format!("owned by {:?}", ["c0", "c1", "c2"].map(owns)));
                     }

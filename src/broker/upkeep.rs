@@ -95,13 +95,7 @@ impl<D: Disk> Broker<D> {
     }
 
     fn forget_clients(&self, now: Moment) {
-        let state = &mut *self.state.borrow_mut();
-        state.groups.expire(now);
-        let (durable, groups) = (&state.durable, &state.groups);
-        state.resets.retain(|group, queue| {
-            durable.topics.topic(queue.topic).is_some()
-                && (durable.offsets.has(group) || groups.has_members(group))
-        });
+        self.state.borrow_mut().groups.expire(now);
     }
 
     fn at(&self, moment: Moment, due: Due) {

@@ -77,6 +77,10 @@ pub fn pull(name: &str, queue_id: u32, offset: i64) -> Pull {
     }
 }
 
+pub fn commit_offset(name: &str, offset: i64) -> Request {
+    Request::CommitOffset { group: group(), queue: queue(name, 0), offset }
+}
+
 pub fn ask(broker: &Broker<SimDisk>, request: Request) -> Outcome {
     broker.handle(&request, Origin::default(), NOW)
 }

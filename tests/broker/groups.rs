@@ -264,6 +264,100 @@ fn a_reset_holds_online_and_offline_and_after_a_crash() {
     });
 }
 
+/// A broker whose group was at offset 5 and has been reset to offset 2, as the log says; a member has
+/// not noticed.
+async fn open_reset(disk: &SimDisk) -> Broker<SimDisk> {
+    let broker = open(disk).await;
+    set_topic(&broker, TopicConfig::new(topic("t"), 1)).await;
+    for number in 0..6 {
+        send(&broker, produce("t", 0, "A", &[number])).await.unwrap();
+    }
+    done(&broker, commit_offset("t", 5)).await;
+    let request = Request::ResetGroup(reset(ResetTo::Offset(QueueOffset(2))));
+    assert!(matches!(answer(&broker, request).await.reply, Ok(Reply::OffsetsReset(_))));
+    broker
+}
+
+/// Status and next offset of a pull.
+async fn pulled_at(broker: &Broker<SimDisk>, offset: i64) -> (PullStatus, u64) {
+    let (pulled, _) = read(broker, pull("t", 0, offset)).await;
+    (pulled.status, pulled.next_offset.0)
+}
+
+/// Remoting reference, 5.7: also if the broker crashes before the member notices.
+#[test]
+fn a_member_that_has_not_noticed_a_reset_is_sent_back_after_a_crash() {
+    sim::run(async {
+        for is_in_snapshot in [false, true] {
+            let disk = SimDisk::new(87);
+            let broker = open_reset(&disk).await;
+            if is_in_snapshot {
+                broker.maintain(NOW, true).await.unwrap();
+            }
+            drop(broker);
+            let disk = disk.after_crash(1);
+            let broker = open(&disk).await;
+            done(&broker, commit_offset("t", 6)).await;
+            assert_eq!(committed(&broker).await, Ok(Reply::Offset(QueueOffset(2))));
+            assert_eq!(pulled_at(&broker, 6).await, (PullStatus::OffsetMoved, 2));
+            // It has noticed, and goes on from there.
+            assert_eq!(pulled_at(&broker, 2).await, (PullStatus::Found, 6));
+            done(&broker, commit_offset("t", 4)).await;
+            drop(broker);
+            let broker = open(&disk.after_crash(2)).await;
+            assert_eq!(committed(&broker).await, Ok(Reply::Offset(QueueOffset(4))));
+            assert_eq!(pulled_at(&broker, 6).await, (PullStatus::NothingNew, 6), "only once");
+        }
+    });
+}
+
+/// The log learns that a member has noticed, also if the member commits nothing.
+#[test]
+fn a_crash_long_after_a_member_has_noticed_a_reset_does_not_send_it_back_again() {
+    sim::run(async {
+        for is_logged in [false, true] {
+            let disk = SimDisk::new(88);
+            let broker = open_reset(&disk).await;
+            assert_eq!(pulled_at(&broker, 5).await, (PullStatus::OffsetMoved, 2));
+            if is_logged {
+                go_on(&broker).await;
+            }
+            drop(broker);
+            let broker = open(&disk.after_crash(1)).await;
+            let expected = match is_logged {
+                true => (PullStatus::Found, 6),
+                false => (PullStatus::OffsetMoved, 2),
+            };
+            assert_eq!(pulled_at(&broker, 4).await, expected);
+        }
+    });
+}
+
+/// A reset that is answered is in the log.
+#[test]
+fn a_reset_is_answered_when_its_fact_is_committed() {
+    sim::run(async {
+        let disk = SimDisk::new(89);
+        let broker = open_reset(&disk).await;
+        let request = Request::ResetGroup(reset(ResetTo::Offset(QueueOffset(2))));
+        assert_eq!(pulled_at(&broker, 5).await, (PullStatus::OffsetMoved, 2));
+        go_on(&broker).await;
+        // The offset is the same as before, but that it was reset is new.
+        let mut operation = pin!(broker.operate(&request, &Here));
+        assert!(poll_once(&mut operation).await.is_none());
+        let end = broker.store().end();
+        let moment = broker.next_deadline().unwrap();
+        broker.act(Now { moment, ..NOW });
+        assert!(broker.store().end() > end);
+        assert!(poll_once(&mut operation).await.is_none(), "it is not committed");
+        commit(&broker).await;
+        assert!(matches!(
+            poll_once(&mut operation).await.unwrap().reply,
+            Ok(Reply::OffsetsReset(_))
+        ));
+    });
+}
+
 #[test]
 fn operators_see_members_and_progress() {
     sim::run(async {

@@ -8,6 +8,9 @@ use std::task::{self, Wake, Waker};
 use ringmq::broker::raft_entries::RaftContent;
 use ringmq::model::replicas::{ReplicaLag, ReplicaOrder, ReplicaSet, ReplicaState};
 
+use ringmq::model::request::{ResetGroup, ResetTo};
+use ringmq::sim::copies::entries_on;
+
 use super::*;
 
 /// Opens a broker whose log is committed by its owner.
@@ -76,10 +79,6 @@ async fn seen(broker: &Broker<SimDisk>) -> Vec<String> {
         }
     }
     seen
-}
-
-fn commit_offset(name: &str, offset: i64) -> Request {
-    Request::CommitOffset { group: group(), queue: queue(name, 0), offset }
 }
 
 /// The engine applies what follows that entry, and the committed watermark never moves back.
@@ -184,6 +183,41 @@ fn after_a_cut_a_broker_has_never_seen_the_cut_entries() {
             broker.advance();
         }
         assert_eq!(seen(&again[0]).await, seen(&again[1]).await);
+    });
+}
+
+/// Whatever a member pulls from a copy that does not lead, the next leader knows of the reset.
+#[test]
+fn a_reset_that_no_member_has_noticed_is_pending_on_the_next_leader() {
+    sim::run(async {
+        let disks = [SimDisk::new(1), SimDisk::new(2)];
+        let [leader, next] = [open_driven(&disks[0]).await, open_driven(&disks[1]).await];
+        next.follow();
+        for _ in 0..6 {
+            put(&leader, "t", 0).await;
+        }
+        assert_eq!(operate(&leader, commit_offset("t", 5)).await, Ok(Reply::Done));
+        let (topic, queue, to) = (topic("t"), Some(QueueId(0)), ResetTo::Offset(QueueOffset(2)));
+        let reset = ResetGroup { group: group(), topic, queue, to, is_forced: true };
+        operate(&leader, Request::ResetGroup(reset)).await.unwrap();
+        leader.end_raft_entry(1, 1, &RaftContent::Group).unwrap();
+        write_all(&leader).await;
+        for entry in entries_on(&disks[0], store_config().checksum_seed) {
+            next.append_raw(&entry.bytes).await.unwrap();
+        }
+        commit_all(&next).await;
+        let pull_at = |offset| pulled(ask(&next, Request::Pull(pull("t", 0, offset)))).0;
+        assert_eq!(pull_at(5), PullStatus::Found, "a follower cannot end the reset");
+        next.lead(2, NOW).unwrap();
+        assert_eq!(operate(&next, commit_offset("t", 6)).await, Ok(Reply::Done));
+        let now_at = Request::CommittedOffset {
+            group: group(),
+            queue: super::queue("t", 0),
+            zero_if_missing: false,
+        };
+        assert_eq!(operate(&next, now_at).await, Ok(Reply::Offset(QueueOffset(2))));
+        assert_eq!(pull_at(5), PullStatus::OffsetMoved);
+        assert_eq!(pull_at(5), PullStatus::Found, "once");
     });
 }
 

@@ -6,6 +6,7 @@
 //! - A message whose return by a consumer was acknowledged is delivered again, or is among the dead
 //!   letters after its last attempt.
 //! - Two clients never own a queue at the same time.
+//! - A group stays where it was reset to, whatever a member commits that has not noticed.
 //!
 //! Replies to requests between clients are not stored, so there is nothing to check after a
 //! failover.
@@ -17,13 +18,15 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use ringmq::model::record::{RecordView, property};
-use ringmq::model::request::{BrokerQueue, LockQueues, Produce, QueueOf, SendBack};
+use ringmq::model::request::{
+    BrokerQueue, LockQueues, Produce, QueueOf, ResetGroup, ResetTo, SendBack,
+};
 use ringmq::model::{
     ClientId, GroupName, LogOffset, QueueId, Reply, Request, Timestamp, TopicName,
 };
 
 use super::super::shard::pull;
-use super::clients::{QUEUES, group_name};
+use super::clients::{QUEUES, group_name, pull_from, queue_of};
 use super::world::{DELAY_LEVELS_MS, IDS, SKEW_MAX_MS, World};
 
 /// Topic of the delayed messages.
@@ -35,6 +38,10 @@ const ATTEMPTS: i32 = 2;
 /// Consumers of this group lock queues.
 const ORDERLY: &str = "orderly";
 const LOCKERS: u32 = 2;
+/// An operator resets this group.
+pub const MOVED: &str = "moved";
+/// A member that has not noticed commits an offset so much higher.
+const BEYOND: u64 = 1_000_000;
 
 #[derive(Default)]
 pub struct Features(RefCell<Known>);
@@ -49,6 +56,7 @@ struct Known {
     /// The client that believes it owns each queue.
     owners: BTreeMap<u32, u32>,
     granted: usize,
+    reset: usize,
 }
 
 fn produce(topic: &str, key: &str, more: &str) -> Request {
@@ -219,10 +227,62 @@ pub async fn lock_all(world: Rc<World>, name: u32, stops: Rc<Cell<bool>>) {
     }
 }
 
+/// Resets a group to offsets of a queue, each of which a member commits over until it notices.
+pub async fn reset_all(world: Rc<World>, stops: Rc<Cell<bool>>) {
+    let (queue, mut leader) = (0, world.pick_id());
+    // Offsets of resets whose outcome is unknown.
+    let mut unsure = BTreeSet::new();
+    while !stops.get() {
+        world.sleep_ms(world.below(100)).await;
+        let end = world.ask(leader, Request::MaxOffset(queue_of(queue))).await;
+        let Some(Ok(Reply::Offset(to))) = end.map(|answer| answer.reply) else {
+            leader = world.pick_id();
+            continue;
+        };
+        // The group exists from its first commit on.
+        let commit = |offset: u64| {
+            let (group, queue) = (group_name(MOVED), queue_of(queue));
+            Request::CommitOffset { group, queue, offset: offset as i64 }
+        };
+        world.ask(leader, commit(to.0)).await;
+        let (topic, of) = (queue_of(queue).topic, Some(QueueId(queue)));
+        let to_offset = ResetTo::Offset(to);
+        let reset = ResetGroup {
+            group: group_name(MOVED),
+            topic,
+            queue: of,
+            to: to_offset,
+            is_forced: true,
+        };
+        if !matches!(world.ask(leader, Request::ResetGroup(reset)).await, Some(answer) if answer.reply.is_ok())
+        {
+            unsure.insert(to.0);
+            leader = world.pick_id();
+            continue;
+        }
+        world.features.0.borrow_mut().reset += 1;
+        for _ in 0..world.below(8) {
+            world.ask(leader, commit(to.0 + BEYOND)).await;
+            world.sleep_ms(world.below(200)).await;
+            leader = world.pick_id();
+            let (group, of) = (group_name(MOVED), queue_of(queue));
+            let asked = Request::CommittedOffset { group, queue: of, zero_if_missing: false };
+            if let Some(Ok(Reply::Offset(found))) =
+                world.ask(leader, asked).await.map(|answer| answer.reply)
+            {
+                let is_there = found == to || unsure.contains(&found.0);
+                assert!(is_there, "seed {}: reset to {to}, is at {found}", world.seed);
+            }
+        }
+        world.ask(leader, pull_from(MOVED, queue, to.0, 1)).await;
+    }
+}
+
 /// Starts all of these clients.
 pub fn start(world: &Rc<World>, stops: &Rc<Cell<bool>>) {
     world.tasks.spawn("delaying", delay_all(world.clone(), stops.clone()));
     world.tasks.spawn("returning", consume_delayed(world.clone(), stops.clone()));
+    world.tasks.spawn("resetting", reset_all(world.clone(), stops.clone()));
     for name in 0..LOCKERS {
         world.tasks.spawn(format!("locker {name}"), lock_all(world.clone(), name, stops.clone()));
     }
@@ -280,9 +340,9 @@ pub async fn check(world: &Rc<World>) {
 }
 
 impl Features {
-    /// Numbers of delayed messages, returned ones and granted locks.
-    pub fn counts(&self) -> [usize; 3] {
+    /// Numbers of delayed messages, returned ones, granted locks and resets.
+    pub fn counts(&self) -> [usize; 4] {
         let known = self.0.borrow();
-        [known.delayed.len(), known.returned.len(), known.granted]
+        [known.delayed.len(), known.returned.len(), known.granted, known.reset]
     }
 }

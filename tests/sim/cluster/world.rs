@@ -28,7 +28,7 @@ use ringmq::storage::{CommitRule, CommitStep, StoreConfig, WRITES_IN_FLIGHT_MAX}
 
 use super::super::shard::broker_config;
 use super::clients::TOPIC;
-use super::features::Features;
+use super::features::{Features, MOVED};
 use super::machine::{Edge, PORT, SimTransport, TimedDisk, halves};
 use super::oracle::{Newest, Oracle};
 
@@ -586,6 +586,8 @@ impl Process {
                 let place = (produced.queue.0, produced.queue_offset.0);
                 oracle.acknowledge(place, &produce.body, who);
             }
+            // Its commits may be ignored.
+            (Request::CommitOffset { group, .. }, Ok(_)) if group.as_str() == MOVED => {}
             (Request::CommitOffset { group, queue, offset }, Ok(_)) => {
                 oracle.acknowledge_commit(group.as_str(), queue.queue.0, *offset as u64);
             }
