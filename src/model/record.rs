@@ -36,6 +36,8 @@ pub const SYSTEM_FLAG_COMPRESSED: i32 = 1;
 /// that distinguish the kinds, the one that plain and committed messages do not have (remoting
 /// reference, 4.3).
 pub const SYSTEM_FLAG_PREPARED: i32 = 4;
+/// Both of them.
+pub const SYSTEM_FLAGS_OF_TRANSACTION: i32 = SYSTEM_FLAG_PREPARED | 8;
 /// Born host has 16 address bytes.
 pub const SYSTEM_FLAG_BORN_HOST_V6: i32 = 16;
 /// Store host has 16 address bytes.
@@ -454,7 +456,7 @@ pub fn handling_of(system_flag: i32, properties: &[u8]) -> Option<Handling> {
     let needed = pairs(properties).find_map(|pair| match pair.first()? {
         b'T' => {
             let is_half =
-                || value_of(pair, "TRAN_MSG")?.eq_ignore_ascii_case(b"true").then_some(());
+                || value_of(pair, PROPERTY_PREPARED)?.eq_ignore_ascii_case(b"true").then_some(());
             match is_half() {
                 Some(()) => Some(Handling::Transaction),
                 None => {
@@ -508,6 +510,9 @@ pub const PROPERTY_TIMER_OUT_MS: &str = "TIMER_OUT_MS";
 /// Names of the properties of a message that returns to its group: its first topic and message id.
 pub const PROPERTY_RETRY_TOPIC: &str = "RETRY_TOPIC";
 pub const PROPERTY_ORIGIN_MESSAGE_ID: &str = "ORIGIN_MESSAGE_ID";
+
+/// Name of the property of a transaction's half message.
+pub const PROPERTY_PREPARED: &str = "TRAN_MSG";
 
 /// Name of the property with the id of the client that waits for a reply.
 pub const PROPERTY_REPLY_TO: &str = "REPLY_TO_CLIENT";

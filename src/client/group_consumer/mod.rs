@@ -3,8 +3,8 @@
 //!
 //! Driven by one thread: [`GroupConsumer::poll`] does all the work, including heartbeats, so it must
 //! be called at least every few seconds. [`membership`] decides, [`assignment`] divides the queues,
-//! [`ledger`] knows what may be committed; a [`Consumer`] reads the queues. This file adds
-//! connections and the clock.
+//! [`ledger`] knows what may be committed, [`returning`] makes copies of messages that are to come again;
+//! a [`Consumer`] reads the queues. This file adds connections and the clock.
 //!
 //! Uses only RocketMQ's own requests and rules, so a group may have stock members too.
 //!
@@ -16,6 +16,7 @@ pub mod assignment;
 mod batch;
 mod ledger;
 pub mod membership;
+mod returning;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -32,20 +33,24 @@ use crate::client::error::ClientError;
 use crate::client::remote::{ClientOptions, NEXT_REPLICA_MS};
 use crate::client::session::{CallResult, ServerRequest};
 use crate::model::client::ResetOffsets;
-use crate::model::nameserver::Route;
+use crate::model::nameserver::{Route, RouteQueues};
 use crate::model::record::RecordView;
 use crate::model::request::{
     Boundary, BrokerQueue, ConsumeType, ConsumerData, Expression, Heartbeat, MessageModel, QueueOf,
     SendBack, SubscriptionData,
 };
+use crate::model::topic::PERM_WRITE;
 use crate::model::{
-    ClientReply, ClientRequest, GroupName, QueueOffset, Refusal, Request, Timestamp, TopicName,
+    ClientReply, ClientRequest, GroupName, QueueId, QueueOffset, Refusal, Request, Timestamp,
+    TopicName,
 };
 use crate::wire::codes::response::{QUERY_NOT_FOUND, SYSTEM_ERROR};
 use crate::wire::{HeaderEncoding, ReplyError, Response};
 
 /// How long [`GroupConsumer::close`] waits for the last commits, ms.
 const CLOSE_TIMEOUT_MS: u64 = 3_000;
+/// How long [`GroupConsumer::send_back`] tries to send a copy of the message, ms.
+const RETURN_MAX_MS: u64 = 5_000;
 /// How often to look for the route of a topic that has none yet, such as a new group's retry topic, ms.
 const ROUTE_PERIOD_MS: u64 = 1_000;
 
@@ -202,6 +207,10 @@ impl GroupConsumer {
     /// Has a message that could not be dealt with come again, after the delay of this level; 0 lets
     /// the broker choose one that grows with each attempt, a negative one makes the message a dead
     /// letter. It can be acknowledged afterwards.
+    ///
+    /// If its broker does not take it back, this sends a copy to the group's retry topic on any broker,
+    /// as stock consumers do (remoting reference, 3.6). So it comes twice if the broker did take it
+    /// back but did not answer.
     pub fn send_back(
         &mut self,
         batch: &Batch,
@@ -211,7 +220,39 @@ impl GroupConsumer {
         let (offset, group) = (message.physical_offset, self.group.clone());
         let back =
             Request::SendBack(SendBack { offset, group, delay_level, retry_count_max: None });
-        self.reader.ask_leader(batch.queue(), &back, Response::done)
+        let returned = self.reader.ask_leader(batch.queue(), &back, Response::done);
+        match returned.is_err() && self.send_copy(&batch.queue().broker, message, delay_level) {
+            true => Ok(()),
+            false => returned,
+        }
+    }
+
+    /// Sends a copy of a message of `broker`, which has not taken it back, to the retry topic. Returns
+    /// whether it is stored.
+    fn send_copy(&mut self, broker: &str, message: &RecordView<'_>, delay_level: i32) -> bool {
+        let topic = TopicName::retry_of(&self.group);
+        let remote = self.reader.remote();
+        let until = remote.now().plus_ms(RETURN_MAX_MS);
+        let Ok(route) = remote.route(topic.as_str()) else { return false };
+        let takes = |of: &&RouteQueues| of.perm & PERM_WRITE != 0 && of.write_queue_count > 0;
+        let mut targets: Vec<&RouteQueues> = route.queues.iter().filter(takes).collect();
+        // It has just failed to do it.
+        targets.sort_by_key(|of| of.broker_name == broker);
+        for RouteQueues { broker_name, write_queue_count, .. } in targets {
+            let Some(address) = remote.leader(&route, broker_name).map(str::to_owned) else {
+                continue;
+            };
+            // Any of them, so that they have about the same number of copies.
+            let queue = QueueId((message.physical_offset.0 % u64::from(*write_queue_count)) as u32);
+            let copy = returning::copy_for(&self.group, message, delay_level, queue);
+            if remote.ask(&address, &Request::Produce(copy), Response::produced).is_ok() {
+                return true;
+            }
+            if remote.now() >= until {
+                break;
+            }
+        }
+        false
     }
 
     /// Limits the number of messages that each further pull requests, for a user with a rate of its own;

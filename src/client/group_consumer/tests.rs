@@ -5,10 +5,10 @@ use std::sync::{Arc, Mutex};
 
 use super::*;
 use crate::client::blocking::testing::{Scripted, Server, record, route_to};
-use crate::model::record::{PROPERTY_RETRY_TOPIC, PROPERTY_TAGS, push_property};
-use crate::model::reply::{MemberList, PullStatus, Pulled};
+use crate::model::record::{Host, PROPERTY_RETRY_TOPIC, PROPERTY_TAGS, push_property};
+use crate::model::reply::{MemberList, Produced, PullStatus, Pulled};
 use crate::model::request::Pull;
-use crate::model::{ClientId, NameServerReply, NameServerRequest, Refusal, Reply};
+use crate::model::{ClientId, LogOffset, NameServerReply, NameServerRequest, Refusal, Reply};
 
 /// What a broker with one queue of topic `T` and one of the retry topic has seen.
 #[derive(Clone, Default)]
@@ -25,6 +25,18 @@ struct State {
     unregistered: bool,
     /// The first offset that is retained.
     begin: u64,
+    /// What it does with messages that are sent back, and with copies of them.
+    on_return: OnReturn,
+    on_copy: OnReturn,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum OnReturn {
+    #[default]
+    Takes,
+    Refuses,
+    /// Takes it, and its reply is lost.
+    TakesInSilence,
 }
 
 fn group() -> GroupName {
@@ -78,9 +90,27 @@ impl State {
                 Reply::Done
             }
             Request::SendBack(back) => {
+                if self.on_return == OnReturn::Refuses {
+                    return Scripted::Give(Err(Refusal::NoMessage(back.offset)));
+                }
                 let (_, body) = &self.messages[back.offset.0 as usize];
                 self.returned.push(body.clone());
+                if self.on_return == OnReturn::TakesInSilence {
+                    return Scripted::HangUp;
+                }
                 Reply::Done
+            }
+            Request::Produce(copy) => {
+                assert_eq!(copy.topic.as_str(), "%RETRY%g");
+                assert_eq!(copy.reconsume_times, 1);
+                if self.on_copy == OnReturn::Refuses {
+                    return Scripted::Give(Err(Refusal::DiskFull));
+                }
+                self.returned.push(String::from_utf8(copy.body.to_vec()).unwrap());
+                let (queue, queue_offset) = (QueueId(0), QueueOffset(0));
+                let store_host = Host { address: [127, 0, 0, 1], port: 1.into() };
+                let positions = smallvec::smallvec![LogOffset(0)];
+                Reply::Produced(Produced { queue, queue_offset, positions, store_host })
             }
             Request::Unregister { consumer, .. } => {
                 self.unregistered |= consumer.as_ref() == Some(&group());
@@ -130,7 +160,11 @@ impl State {
 }
 
 fn nameserver(broker: &str) -> Server {
-    let route = route_to([("b".to_owned(), broker)], 1, 6);
+    nameserver_of([("b".to_owned(), broker)])
+}
+
+fn nameserver_of<'a>(brokers: impl IntoIterator<Item = (String, &'a str)>) -> Server {
+    let route = route_to(brokers, 1, 6);
     Server::start_nameserver(move |request| match request {
         NameServerRequest::Route { topic } if topic == "absent" => {
             Scripted::Give(Err(Refusal::UnknownRoute(topic.to_string())))
@@ -247,6 +281,66 @@ fn a_message_that_is_sent_back_comes_again_with_its_own_topic() {
     assert_eq!(received, ["T:good", "T:poison", "T:poison"]);
     consumer.close().unwrap();
     assert_eq!(broker.0.lock().unwrap().committed["%RETRY%g"], 1);
+}
+
+/// Remoting reference, 3.6: the consumer sends a copy. After a lost reply the message comes twice.
+#[test]
+fn a_message_that_its_broker_does_not_take_back_comes_again_all_the_same() {
+    for (on_return, count) in [(OnReturn::Refuses, 2), (OnReturn::TakesInSilence, 3)] {
+        let broker = Broker::of(&[("x", "poison")]);
+        broker.0.lock().unwrap().on_return = on_return;
+        let server = broker.serve();
+        let nameserver = nameserver(&server.address);
+        let mut consumer = GroupConsumer::join(options(&nameserver, "*")).unwrap();
+        let mut is_first = true;
+        let received = receive(&mut consumer, count, |consumer, batch| {
+            let poison = batch.messages().next().unwrap().unwrap();
+            if std::mem::take(&mut is_first) {
+                consumer.send_back(batch, &poison, 0).unwrap();
+            }
+            consumer.acknowledge(batch);
+        });
+        assert_eq!(received, vec!["T:poison"; count], "{on_return:?}");
+    }
+}
+
+#[test]
+fn a_copy_goes_to_another_broker_first_and_to_its_own_if_no_other_takes_it() {
+    for (on_copy, expected) in [(OnReturn::Takes, [0, 1]), (OnReturn::Refuses, [1, 0])] {
+        let brokers = [Broker::of(&[("x", "poison")]), Broker::of(&[])];
+        brokers[0].0.lock().unwrap().on_return = OnReturn::Refuses;
+        brokers[1].0.lock().unwrap().on_copy = on_copy;
+        let servers = [brokers[0].serve(), brokers[1].serve()];
+        let names = ["a", "b"].map(str::to_owned).into_iter();
+        let nameserver =
+            nameserver_of(names.zip(servers.iter().map(|server| server.address.as_str())));
+        let mut consumer = GroupConsumer::join(options(&nameserver, "*")).unwrap();
+        receive(&mut consumer, 1, |consumer, batch| {
+            let poison = batch.messages().next().unwrap().unwrap();
+            consumer.send_back(batch, &poison, 0).unwrap();
+        });
+        let returned = [0, 1].map(|nth: usize| brokers[nth].0.lock().unwrap().returned.len());
+        assert_eq!(returned, expected, "{on_copy:?}");
+    }
+}
+
+/// The user may not acknowledge the message, and learns why.
+#[test]
+fn a_message_that_no_broker_takes_in_any_way_is_not_sent_back() {
+    let broker = Broker::of(&[("x", "poison")]);
+    {
+        let state = &mut *broker.0.lock().unwrap();
+        (state.on_return, state.on_copy) = (OnReturn::Refuses, OnReturn::Refuses);
+    }
+    let server = broker.serve();
+    let nameserver = nameserver(&server.address);
+    let mut consumer = GroupConsumer::join(options(&nameserver, "*")).unwrap();
+    receive(&mut consumer, 1, |consumer, batch| {
+        let poison = batch.messages().next().unwrap().unwrap();
+        let error = consumer.send_back(batch, &poison, 0).unwrap_err();
+        assert!(matches!(error, ClientError::Refused { code: SYSTEM_ERROR, .. }), "{error:?}");
+    });
+    assert_eq!(broker.0.lock().unwrap().returned.len(), 0);
 }
 
 #[test]
