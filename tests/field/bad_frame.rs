@@ -37,7 +37,7 @@ fn frames_before_and_after_a_bad_one_are_handled() {
     // Frame, and the opaque of its refusal.
     let json = |opaque| header(SEND, opaque, &send_fields("mixed", 0));
     let one_way = br#"{"code":310,"flag":2,"opaque":912}"#;
-    let bad: [(Vec<u8>, Option<i64>); 18] = [
+    let bad: [(Vec<u8>, Option<i64>); 20] = [
         (frame(b"not json", b"body"), None),
         (frame(b"[1]", b""), None),
         (frame(b"", b""), None),
@@ -46,6 +46,12 @@ fn frames_before_and_after_a_bad_one_are_handled() {
         (
             frame(b"{\"code\":310,\"extFields\":{\"b\":\"\xff\"},\"flag\":0,\"opaque\":903}", b""),
             Some(903),
+        ),
+        // A property with that name is not the opaque: it could be that of another request.
+        (frame(br#"{"code":310,"extFields":{"opaque":1},"flag":0,"#, b""), None),
+        (
+            frame(br#"{"opaque":913,"code":310,"extFields":{"opaque":1,"x":"\"opaque\":1"},"#, b""),
+            Some(913),
         ),
         // No client waits for these.
         (frame(br#"{"code":310,"flag":2,"opaque":904,"#, b""), None),
@@ -87,7 +93,7 @@ fn frames_before_and_after_a_bad_one_are_handled() {
     expected.sort_unstable();
     assert_eq!(heard, expected);
     let queue = json!({"topic": "mixed", "queueId": "0"});
-    assert_eq!(client.ask(30, &queue, b"").number("offset"), 19, "all good ones are stored");
+    assert_eq!(client.ask(30, &queue, b"").number("offset"), 21, "all good ones are stored");
     assert_eq!(client.ask(MIN_OFFSET, &queue, b"").number("offset"), 0);
     assert_eq!(server.log().matches("a frame was refused").count(), 1, "it is logged once");
     assert!(server.stop().success());

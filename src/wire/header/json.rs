@@ -80,17 +80,46 @@ fn opaque_and_flag_of_object(frame: &Frame) -> Option<(i32, i32)> {
     has_opaque.then_some((head.opaque, head.flag))
 }
 
-/// Finds them in text that is not JSON. Named fields with these names have string values, and
-/// precede the members.
+/// Finds them in text that is not JSON: numbers among the members of the outermost object. A number
+/// in `extFields` is none of them: it could be the opaque of another request.
 fn opaque_and_flag_in_text(header: &[u8]) -> Option<(i32, i32)> {
     let text = String::from_utf8_lossy(header);
-    let number = |key: &str| {
-        let (_, value) = text.rsplit_once(key)?;
-        let value = value.trim_start().strip_prefix(':')?.trim_start();
-        let end = value.find(|c: char| c != '-' && !c.is_ascii_digit()).unwrap_or(value.len());
-        value[..end].parse().ok()
-    };
-    Some((number("\"opaque\"")?, number("\"flag\"").unwrap_or(0)))
+    let (mut rest, mut depth) = (&*text, 0_usize);
+    let (mut opaque, mut flag) = (None, None);
+    while let Some(at) = rest.find(['{', '}', '"']) {
+        let (mark, behind) = (rest.as_bytes()[at], &rest[at + 1..]);
+        rest = behind;
+        match mark {
+            b'{' => depth += 1,
+            b'}' => depth = depth.saturating_sub(1),
+            _ => {
+                let (string, behind) = behind.split_at_checked(string_size(behind)?)?;
+                rest = &behind[1..];
+                match string {
+                    "opaque" if depth == 1 => opaque = number_behind_colon(rest).or(opaque),
+                    "flag" if depth == 1 => flag = number_behind_colon(rest).or(flag),
+                    _ => {}
+                }
+            }
+        }
+    }
+    Some((opaque?, flag.unwrap_or(0)))
+}
+
+/// The size of a string up to its closing quote, bytes.
+fn string_size(text: &str) -> Option<usize> {
+    let mut is_escaped = false;
+    text.bytes().position(|byte| {
+        let is_end = byte == b'"' && !is_escaped;
+        is_escaped = byte == b'\\' && !is_escaped;
+        is_end
+    })
+}
+
+fn number_behind_colon(text: &str) -> Option<i32> {
+    let value = text.trim_start().strip_prefix(':')?.trim_start();
+    let end = value.find(|c: char| c != '-' && !c.is_ascii_digit()).unwrap_or(value.len());
+    value[..end].parse().ok()
 }
 
 fn unreadable(why: impl ToString) -> FrameError {
