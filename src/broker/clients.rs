@@ -13,6 +13,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use super::Broker;
+use super::groups::Groups;
 use crate::model::deadlines::{DeadlineId, Deadlines};
 use crate::model::{ClientReply, ClientRequest, GroupName, Moment};
 use crate::storage::disk::Disk;
@@ -44,6 +45,8 @@ pub enum CallError {
     Closed,
     #[error("the client refused with code {code}: {remark}")]
     Refused { code: i32, remark: String },
+    #[error("the client left the group, or uses another connection now")]
+    Left,
     #[error("too many requests to clients are in flight")]
     TooMany,
 }
@@ -201,7 +204,19 @@ pub(super) struct PendingCall<'a, D: Disk> {
 
 impl<D: Disk> PendingCall<'_, D> {
     pub async fn reply(self) -> Result<ClientReply, CallError> {
-        let take_ended = || self.broker.state.borrow_mut().clients.take_ended(self.id);
+        self.reply_while(|_| true).await
+    }
+
+    /// Waits for the reply as long as `is_there` is true.
+    pub async fn reply_while(
+        self,
+        is_there: impl Fn(&Groups) -> bool,
+    ) -> Result<ClientReply, CallError> {
+        let take_ended = || {
+            let state = &mut *self.broker.state.borrow_mut();
+            let left = || (!is_there(&state.groups)).then_some(Err(CallError::Left));
+            state.clients.take_ended(self.id).or_else(left)
+        };
         self.broker.replies.wait(take_ended).await
     }
 }

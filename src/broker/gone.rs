@@ -1,13 +1,13 @@
-//! Ends waits whose queue is gone. If a topic change removes a queue, pulls held on it are refused
-//! as soon as the change is committed, not at their deadlines; so are offset commits that wait
-//! there.
+//! Ends waits whose queue or group is gone. If a topic change removes a queue, pulls held on it are
+//! refused as soon as the change is committed, not at their deadlines; so are offset commits that
+//! wait there, and the pulls of a group that is deleted or may no longer consume.
 
-use super::{Answer, Broker, Outcome, Released, State};
-use crate::model::{LogOffset, Refusal, TopicName};
+use super::{Answer, Broker, Outcome, PullTask, Released, State};
+use crate::model::{GroupName, LogOffset, Refusal, TopicName};
 use crate::storage::QueueKey;
 use crate::storage::disk::Disk;
 
-/// A held pull that a change of its topic ends.
+/// A held pull that a change of its topic or group ends.
 #[derive(Debug)]
 pub struct Ended {
     /// The change is committed once the log is, up to here.
@@ -36,12 +36,37 @@ impl State {
                 Err(refusal) => refusal,
             };
             for task in self.held.take_queue(queue, &mut self.deadlines) {
-                self.release(queue);
-                let outcome = Outcome::Now(Answer::refused(refusal.clone()));
-                let released = Released { origin: task.origin, outcome };
-                self.ended.push_back(Ended { mark, released });
+                self.end_hold(&task, refusal.clone(), mark);
             }
         }
+    }
+
+    /// Ends the pulls of groups that an entry, which ends at `mark`, has deleted, or keeps from
+    /// consuming.
+    pub(super) fn end_holds_of_groups(
+        &mut self,
+        is_changed: impl Fn(&GroupName) -> bool,
+        mark: LogOffset,
+    ) {
+        let groups = &self.durable.groups;
+        let refusal_of = |group: &GroupName| match groups.find(group) {
+            None => Some(Refusal::UnknownGroup(group.clone())),
+            Some(_) => groups.check_pull(Some(group)).err(),
+        };
+        let ends = |group: &GroupName| is_changed(group) && refusal_of(group).is_some();
+        let tasks = self.held.take_groups(ends, &mut self.deadlines);
+        let refusals = tasks.iter().map(|task| task.group.as_ref().and_then(refusal_of));
+        let refusals: Vec<_> = refusals.collect();
+        for (task, refusal) in tasks.iter().zip(refusals) {
+            self.end_hold(task, refusal.expect("it ends for a reason"), mark);
+        }
+    }
+
+    fn end_hold(&mut self, task: &PullTask, refusal: Refusal, mark: LogOffset) {
+        self.release(task.queue);
+        let outcome = Outcome::Now(Answer::refused(refusal));
+        let released = Released { origin: task.origin, outcome };
+        self.ended.push_back(Ended { mark, released });
     }
 
     /// Checks that a topic of this name still offers the queue, under the same number.

@@ -72,12 +72,15 @@ impl<D: Disk> Broker<D> {
             (name.clone(), GroupConfig { name, ..config.clone() })
         };
         let configs: BTreeMap<GroupName, GroupConfig> = configs.iter().map(detached).collect();
-        self.transact(|durable| {
+        let set = |durable: &Durable| {
             let mut setting = Setting::begin(durable);
             configs.values().try_for_each(|config| setting.set(config, context.now().wall))?;
             Ok(setting.facts)
-        })
-        .await?;
+        };
+        let mark = self.transact_until(set).await?;
+        let is_changed = |group: &GroupName| configs.contains_key(group);
+        self.state.borrow_mut().end_holds_of_groups(is_changed, mark);
+        self.committed(mark).await?;
         Ok(Reply::Done)
     }
 
@@ -89,17 +92,18 @@ impl<D: Disk> Broker<D> {
         with_offsets: bool,
         context: &impl Context,
     ) -> Result<Reply, Refusal> {
-        self.transact(|durable| {
+        let remove = |durable: &Durable| {
             let (mut facts, now) = (Facts::default(), context.now().wall);
-            if durable.groups.find(group).is_some() {
-                group_configs::add_removed(&mut facts, group, now);
-            }
+            // Also without a configuration: the commit of this fact ends the group's held pulls.
+            group_configs::add_removed(&mut facts, group, now);
             if with_offsets && durable.offsets.has(group) {
                 offsets::add_forgotten(&mut facts, std::slice::from_ref(group), now);
             }
             Ok(facts)
-        })
-        .await?;
+        };
+        let mark = self.transact_until(remove).await?;
+        self.state.borrow_mut().end_holds_of_groups(|changed| changed == group, mark);
+        self.committed(mark).await?;
         Ok(Reply::Done)
     }
 

@@ -11,7 +11,7 @@ use rustc_hash::{FxHashMap, FxHashSet};
 use super::Origin;
 use super::filter::TagFilter;
 use crate::model::deadlines::{DeadlineId, Deadlines};
-use crate::model::{Moment, QueueOffset};
+use crate::model::{GroupName, Moment, QueueOffset};
 use crate::storage::QueueKey;
 
 /// Maximum number of held pulls per shard: queues times groups of all connected consumers.
@@ -24,6 +24,7 @@ const HELD_PER_CONNECTION_MAX: usize = 16_384;
 #[derive(Clone, Debug)]
 pub struct PullTask {
     pub origin: Origin,
+    pub group: Option<GroupName>,
     pub queue: QueueKey,
     /// The offset that the client requested.
     pub asked: QueueOffset,
@@ -79,6 +80,18 @@ impl Held {
     /// The queues of a topic that have held pulls.
     pub fn queues_of(&self, topic: u32) -> Vec<QueueKey> {
         self.by_queue.keys().filter(|queue| queue.topic == topic).copied().collect()
+    }
+
+    /// Removes the pulls whose group matches. Looks at all of them: groups change rarely.
+    pub fn take_groups<T>(
+        &mut self,
+        matches: impl Fn(&GroupName) -> bool,
+        deadlines: &mut Deadlines<T>,
+    ) -> Vec<PullTask> {
+        let is_of = |(task, _): &(PullTask, DeadlineId)| task.group.as_ref().is_some_and(&matches);
+        let found = self.tasks.iter().filter(|(_, task)| is_of(task));
+        let ids: Vec<HeldId> = found.map(|(id, _)| *id).collect();
+        ids.into_iter().filter_map(|id| self.take(id, deadlines)).collect()
     }
 
     /// Removes all pulls of a queue, for retrying, the longest held first.
@@ -178,6 +191,7 @@ mod tests {
 
     fn task(connection: u64, queue: u32, until: u64) -> PullTask {
         PullTask {
+            group: None,
             origin: Origin { connection, ..Origin::default() },
             queue: QueueKey { topic: 0, queue: QueueId(queue) },
             asked: QueueOffset(0),

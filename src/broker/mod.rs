@@ -251,8 +251,8 @@ struct State {
     clients: Clients,
     /// Groups whose members have not been notified of a change yet.
     to_notify: BTreeSet<GroupName>,
-    /// Clients whose invalid list elements have been logged.
-    logged_skipped: BTreeSet<ClientId>,
+    /// Invalid list elements that have been logged, and whose they were.
+    logged_skipped: BTreeSet<(ClientId, String)>,
     /// Clients for which it has been logged that two processes use one client id.
     logged_shared: BTreeSet<ClientId>,
     /// Whether it has been logged that an offset could not be committed because the table is full.
@@ -431,10 +431,12 @@ impl State {
     }
 
     /// Holds a pull, or returns it if its queue is gone.
-    fn hold(&mut self, task: PullTask, until: Moment) -> Result<(), Box<PullTask>> {
+    fn hold(&mut self, mut task: PullTask, until: Moment) -> Result<(), Box<PullTask>> {
         let queue = self.durable.topics.queue_mut(task.queue.topic, task.queue.queue);
         let Some(queue) = queue else { return Err(Box::new(task)) };
         queue.held_count += 1;
+        // So that it does not keep the buffer that was read.
+        task.group = task.group.map(|group| group.detached());
         self.held.hold(task, until, &mut self.deadlines);
         Ok(())
     }

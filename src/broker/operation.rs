@@ -29,8 +29,8 @@ use crate::model::{ClientId, ClientRequest, GroupName, LogOffset, Now, Refusal, 
 use crate::storage::AppendError;
 use crate::storage::disk::Disk;
 
-/// Maximum number of clients logged for invalid list elements, and for shared client ids; further
-/// clients are not logged.
+/// Maximum number of invalid list elements that are logged, and of clients logged for shared client
+/// ids; further ones are not logged.
 const LOGGED_MAX: usize = 1_000;
 
 /// What an operation needs from its caller. There are two implementations: a connection, and the
@@ -201,13 +201,20 @@ impl<D: Disk> Broker<D> {
         taken.map(|()| Reply::HeartbeatTaken)
     }
 
-    /// Logs, once per client, that a list in its request contains invalid elements.
+    /// Logs the invalid elements of a list in a client's request, each once.
     pub(super) fn log_skipped(&self, request: &str, client: &ClientId, skipped: &[String]) {
-        let Some(first) = skipped.first() else { return };
+        if skipped.is_empty() {
+            return;
+        }
         let logged = &mut self.state.borrow_mut().logged_skipped;
-        if logged.len() < LOGGED_MAX && logged.insert(ClientId::from(&**client)) {
-            let shard = self.config.shard.0;
-            tracing::warn!(shard, %client, "skipped invalid elements of {request}: {first}");
+        let mut is_new = |what: &&String| {
+            logged.len() < LOGGED_MAX
+                && logged.insert((ClientId::from(&**client), what.to_string()))
+        };
+        let new: Vec<&str> = skipped.iter().filter(&mut is_new).map(String::as_str).collect();
+        if !new.is_empty() {
+            let (shard, new) = (self.config.shard.0, new.join("; "));
+            tracing::warn!(shard, %client, "skipped invalid elements of {request}: {new}");
         }
     }
 
@@ -259,8 +266,18 @@ impl<D: Disk> Broker<D> {
     /// perhaps not committed yet.
     pub(super) async fn transact(
         &self,
-        mut decide: impl FnMut(&Durable) -> Result<Facts, Refusal>,
+        decide: impl FnMut(&Durable) -> Result<Facts, Refusal>,
     ) -> Result<(), Refusal> {
+        let mark = self.transact_until(decide).await?;
+        self.committed(mark).await
+    }
+
+    /// As [`transact`](Self::transact), but returns as soon as the facts are applied: they are
+    /// committed once the log is, up to the returned offset.
+    pub(super) async fn transact_until(
+        &self,
+        mut decide: impl FnMut(&Durable) -> Result<Facts, Refusal>,
+    ) -> Result<LogOffset, Refusal> {
         let size = Cell::new(0);
         let mut attempt = || {
             let facts = match decide(&self.state.borrow().durable) {
@@ -275,8 +292,7 @@ impl<D: Disk> Broker<D> {
             Err(AppendError::NoRoom) => self.store.with_room(size.get(), attempt).await,
             attempted => attempted,
         };
-        let mark = attempted.map_err(|error| self.refuse_append(error, size.get()))??;
-        self.committed(mark).await
+        attempted.map_err(|error| self.refuse_append(error, size.get()))?
     }
 
     /// Waits until the log is committed up to `mark`.

@@ -92,6 +92,7 @@ impl<D: Disk> Broker<D> {
         let asked = u64::try_from(request.offset).unwrap_or(0);
         let task = PullTask {
             origin,
+            group: request.group.clone(),
             queue,
             asked: QueueOffset(asked),
             from: QueueOffset(asked),

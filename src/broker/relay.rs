@@ -3,6 +3,7 @@
 
 use super::Broker;
 use super::clients::CallError;
+use super::groups::Groups;
 use super::operation::Context;
 use crate::model::record::RECORD_SIZE_MAX;
 use crate::model::request::{BrokerQueue, ConsumeDirectly, RunningInfo};
@@ -27,7 +28,7 @@ impl<D: Disk> Broker<D> {
     ) -> Result<Reply, Refusal> {
         let connection = self.member_connection(&info.group, &info.client)?;
         let request = ClientRequest::RunningInfo(info.clone());
-        self.relay(&info.client, connection, request, context).await
+        self.relay((&info.group, &info.client), connection, request, context).await
     }
 
     pub(super) async fn consume_directly(
@@ -42,29 +43,33 @@ impl<D: Disk> Broker<D> {
         };
         let broker_name = self.config.broker_name.clone();
         let request = ClientRequest::ConsumeDirectly { what: what.clone(), broker_name, record };
-        self.relay(&what.client, connection, request, context).await
+        self.relay((&what.group, &what.client), connection, request, context).await
     }
 
     fn member_connection(&self, group: &GroupName, client: &ClientId) -> Result<u64, Refusal> {
-        let state = self.state.borrow();
-        let member = state.groups.members_here(group).find(|(member, _)| *member == client);
-        member.map(|(_, connection)| connection).ok_or_else(|| Refusal::Unanswered {
+        let connection = connection_of(&self.state.borrow().groups, group, client);
+        connection.ok_or_else(|| Refusal::Unanswered {
             client: client.to_string(),
             why: format!("it is no member of group {group} that is connected to this shard"),
         })
     }
 
-    /// Sends a request to a client and returns its reply without decoding it.
+    /// Sends a request to a member and returns its reply without decoding it.
     async fn relay(
         &self,
-        client: &ClientId,
+        (group, client): (&GroupName, &ClientId),
         connection: u64,
         request: ClientRequest,
         context: &impl Context,
     ) -> Result<Reply, Refusal> {
         let until = context.now().moment.plus_ms(ANSWER_MS_MAX);
+        let is_there = |groups: &Groups| connection_of(groups, group, client) == Some(connection);
         let client = || client.to_string();
-        match self.call_client(connection, request, until).await {
+        let reply = match self.begin_call(connection, request, until) {
+            Ok(call) => call.reply_while(is_there).await,
+            Err(error) => Err(error),
+        };
+        match reply {
             Ok(ClientReply::Relayed(body)) => Ok(Reply::Relayed(body)),
             Ok(other) => unreachable!("{other:?} is no reply to what was asked"),
             Err(CallError::TimedOut) => {
@@ -96,12 +101,15 @@ impl<D: Disk> Broker<D> {
         let until = context.now().moment.plus_ms(STATUS_MS_MAX);
         let request = ClientRequest::ConsumerStatus { topic: topic.clone(), group: group.clone() };
         let call = |(client, connection)| {
-            Some((client, self.begin_call(connection, request.clone(), until).ok()?))
+            Some((client, connection, self.begin_call(connection, request.clone(), until).ok()?))
         };
         let calls: Vec<_> = members.into_iter().filter_map(call).collect();
         let (mut statuses, mut size) = (Vec::new(), 0);
-        for (client, call) in calls {
-            let Ok(ClientReply::ConsumerStatus(offsets)) = call.reply().await else { continue };
+        for (client, connection, call) in calls {
+            let is_there =
+                |groups: &Groups| connection_of(groups, group, &client) == Some(connection);
+            let reply = call.reply_while(is_there).await;
+            let Ok(ClientReply::ConsumerStatus(offsets)) = reply else { continue };
             size += client.len() + offsets.iter().map(size_of_queue).sum::<usize>();
             if size > STATUS_SIZE_MAX {
                 let (what, size_max) = ("status of the group's members", STATUS_SIZE_MAX);
@@ -111,6 +119,12 @@ impl<D: Disk> Broker<D> {
         }
         Ok(Reply::ConsumerStatus(statuses))
     }
+}
+
+/// The connection of a member to this shard.
+fn connection_of(groups: &Groups, group: &GroupName, client: &ClientId) -> Option<u64> {
+    let member = groups.members_here(group).find(|(member, _)| *member == client);
+    member.map(|(_, connection)| connection)
 }
 
 fn size_of_queue((queue, _): &(BrokerQueue, i64)) -> usize {

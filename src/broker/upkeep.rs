@@ -136,6 +136,8 @@ impl<D: Disk> Broker<D> {
     /// Schedules the notification of members of changed groups: together, because many come and go
     /// at once when an application restarts.
     pub(super) fn schedule_notifications(&self, now: Moment) {
+        // Whoever waits for the reply of a member that has left waits no longer.
+        self.replies.notify();
         let state = &mut *self.state.borrow_mut();
         let changed = state.groups.take_changed();
         if !changed.is_empty() && state.to_notify.is_empty() {

@@ -16,11 +16,15 @@ pub const MIN_OFFSET: i32 = 31;
 pub const TOPIC_STATS: i32 = 202;
 pub const HEARTBEAT: i32 = 34;
 pub const MEMBERS: i32 = 38;
+pub const UNREGISTER: i32 = 35;
 pub const LOCK: i32 = 41;
 pub const REGISTER: i32 = 103;
 pub const ROUTE: i32 = 105;
+pub const SET_GROUP: i32 = 200;
+pub const DELETE_GROUP: i32 = 207;
 pub const DELETE_TOPIC: i32 = 215;
 pub const DELETE_ROUTE: i32 = 216;
+pub const RUNNING_INFO: i32 = 307;
 pub const SEND: i32 = 310;
 pub const SEND_BATCH: i32 = 320;
 

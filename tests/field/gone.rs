@@ -8,7 +8,10 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 
-use crate::client::{COMMIT_OFFSET, Client, DELETE_TOPIC, PULL, Said};
+use crate::client::{
+    COMMIT_OFFSET, Client, DELETE_GROUP, DELETE_TOPIC, HEARTBEAT, PULL, RUNNING_INFO, SET_GROUP,
+    Said, UNREGISTER,
+};
 use crate::server::{Scratch, Server, free_ports, local};
 
 /// How long the pulls may be held.
@@ -61,6 +64,57 @@ fn a_held_pull_on_a_removed_queue_ends_at_once() {
 fn a_held_pull_on_a_topic_closed_to_readers_ends_at_once() {
     let close = |operator: &mut Client| assert_eq!(operator.set_topic("t", 2, 2).code, 0);
     a_change_ends_the_wait(close, 16, "RINGMQ-1007");
+}
+
+#[test]
+fn a_held_pull_of_a_deleted_group_ends_at_once() {
+    let delete = |operator: &mut Client| {
+        let fields = json!({"groupName": "field", "removeOffset": "false"});
+        assert_eq!(operator.ask(DELETE_GROUP, &fields, b"").code, 0);
+    };
+    a_change_ends_the_wait(delete, 26, "RINGMQ-3011");
+}
+
+#[test]
+fn a_held_pull_of_a_group_that_may_no_longer_consume_ends_at_once() {
+    let close = |operator: &mut Client| {
+        let config = json!({"groupName": "field", "consumeEnable": false}).to_string();
+        assert_eq!(operator.ask(SET_GROUP, &json!({}), config.as_bytes()).code, 0);
+    };
+    a_change_ends_the_wait(close, 16, "RINGMQ-3009");
+}
+
+/// An operator's request that is passed on to a member, which never replies.
+#[test]
+fn a_request_to_a_member_that_leaves_ends_at_once() {
+    let scratch = Scratch::new("member-gone");
+    let port = free_ports();
+    let server = Server::dev(&scratch, port, &[]);
+    let connect = || Client::connect(local(port + 3));
+    let heartbeat = json!({"clientID": "c@1", "consumerDataSet": [
+        {"groupName": "g", "consumeType": "CONSUME_PASSIVELY", "messageModel": "CLUSTERING",
+            "subscriptionDataSet": [{"topic": "t", "subString": "*", "subVersion": 1}]}]});
+    let heartbeat = heartbeat.to_string();
+    let leave = |member: &mut Client| {
+        member.say(UNREGISTER, &json!({"clientID": "c@1", "consumerGroup": "g"}), b"");
+    };
+    let reconnect = |_: &mut Client| {
+        connect().say(HEARTBEAT, &json!({}), heartbeat.as_bytes());
+    };
+    for change in [&leave as &dyn Fn(&mut Client), &reconnect] {
+        let (mut member, mut operator) = (connect(), connect());
+        member.say(HEARTBEAT, &json!({}), heartbeat.as_bytes());
+        let until = |member: &mut Client, code: i64| while member.hear().code != code {};
+        until(&mut member, 0);
+        let began = Instant::now();
+        operator.say(RUNNING_INFO, &json!({"consumerGroup": "g", "clientId": "c@1"}), b"");
+        until(&mut member, i64::from(RUNNING_INFO));
+        change(&mut member);
+        let said = operator.hear();
+        assert!(said.code == 1 && said.remark.contains("RINGMQ-3015"), "{said:?}");
+        assert!(began.elapsed() < Duration::from_secs(5), "it did not wait for the deadline");
+    }
+    assert!(server.stop().success());
 }
 
 /// A topic that gains a queue keeps its held pulls.
