@@ -10,13 +10,14 @@ use crate::model::record::tag_hash;
 use crate::model::request::{
     ConsumeType, ConsumerData, Expression, Heartbeat, MessageModel, SubscriptionData,
 };
-use crate::model::{ClientId, GroupName, NameError, Refusal, Request, TopicName};
+use crate::model::{ClientId, GroupName, Refusal, Request, TopicName};
 use crate::wire::body;
 use crate::wire::header::fields::FieldWriter;
 use crate::wire::header::head::Fields;
 use crate::wire::json::ser;
 use crate::wire::json::types::{Element, Limit, List};
 use crate::wire::message::{FILTER_ALL, FILTER_KIND_DEFAULT};
+use crate::wire::skipped::{Skipped, named};
 
 /// Field of a heartbeat reply that announces support of the fixed header.
 pub const CAPABILITY_FIXED: &str = "RINGMQ_FIXED";
@@ -25,8 +26,6 @@ pub const CAPABILITY_FIXED: &str = "RINGMQ_FIXED";
 pub const HEARTBEAT_GROUPS_MAX: usize = 1_024;
 /// Maximum number of subscriptions in a heartbeat, over all groups.
 pub const HEARTBEAT_SUBSCRIPTIONS_MAX: usize = 10_000;
-/// Maximum number of skipped elements that are reported per heartbeat.
-const SKIPPED_MAX: usize = 16;
 
 #[derive(Debug)]
 struct Producers;
@@ -108,43 +107,11 @@ pub fn decode_heartbeat(_: &mut Fields<'_>, body: &Bytes) -> Result<Request, Ref
     check_client_id(&body.client_id)?;
     let mut skipped = Skipped::default();
     let producers = skipped.read("producer group", body.producer_data_set.0, |producer, _| {
-        GroupName::new(producer.group_name.into_owned())
+        named(producer.group_name, GroupName::new)
     });
     let consumers = skipped.read("consumer group", body.consumer_data_set.0, ConsumerBody::read);
     let client = body.client_id.into_owned().into();
     Ok(Request::Heartbeat(Heartbeat { client, producers, consumers, skipped: skipped.0 }))
-}
-
-/// What was skipped, and why.
-#[derive(Default)]
-pub struct Skipped(pub Vec<String>);
-
-impl Skipped {
-    /// The valid ones of `elements`.
-    pub fn read<T, U>(
-        &mut self,
-        what: &str,
-        elements: Vec<Element<T>>,
-        read: impl Fn(T, &mut Self) -> Result<U, NameError>,
-    ) -> Vec<U> {
-        let mut good = Vec::new();
-        for element in elements {
-            let why = match element {
-                Element::Good(element) => match read(element, self) {
-                    Ok(element) => {
-                        good.push(element);
-                        continue;
-                    }
-                    Err(error) => error.to_string(),
-                },
-                Element::Bad(why) => why,
-            };
-            if self.0.len() < SKIPPED_MAX {
-                self.0.push(format!("{what}: {why}"));
-            }
-        }
-        good
-    }
 }
 
 impl<'a> HeartbeatBody<'a> {
@@ -173,8 +140,8 @@ impl<'a> ConsumerBody<'a> {
         }
     }
 
-    fn read(self, skipped: &mut Skipped) -> Result<ConsumerData, NameError> {
-        let group = GroupName::new(self.group_name.into_owned())?;
+    fn read(self, skipped: &mut Skipped) -> Result<ConsumerData, String> {
+        let group = named(self.group_name, GroupName::new)?;
         let read = |subscription: SubscriptionBody<'_>, _: &mut Skipped| subscription.read();
         let subscriptions = skipped.read("subscription", self.subscription_data_set.0, read);
         let (consume_type, model) = (self.consume_type, self.message_model);
@@ -207,9 +174,9 @@ impl<'a> SubscriptionBody<'a> {
         Expression { kind, text: or(&self.sub_string, FILTER_ALL) }
     }
 
-    fn read(self) -> Result<SubscriptionData, NameError> {
+    fn read(self) -> Result<SubscriptionData, String> {
         let expression = self.expression();
-        let topic = TopicName::new(self.topic.into_owned())?;
+        let topic = named(self.topic, TopicName::new)?;
         Ok(SubscriptionData { topic, expression, version: self.sub_version })
     }
 }

@@ -9,10 +9,10 @@ use crate::model::ids::check_client_id;
 use crate::model::request::{BrokerQueue, LockQueues};
 use crate::model::{GroupName, Refusal, Request};
 use crate::wire::body;
-use crate::wire::group::Skipped;
 use crate::wire::header::head::Fields;
 use crate::wire::json::types::{Element, Limit, List};
 use crate::wire::queue::MessageQueue;
+use crate::wire::skipped::{Skipped, of_name};
 
 /// Maximum number of queues in a request, which contains those of one shard only.
 pub const LOCK_QUEUES_MAX: usize = 20_000;
@@ -57,7 +57,8 @@ fn decode(command: &str, body: &Bytes) -> Result<LockQueues, Refusal> {
     let group = GroupName::new(body.consumer_group.into_owned())?;
     let mut skipped = Skipped::default();
     let queues = skipped.read("queue", body.mq_set.0, |queue, _| {
-        let (broker_name, queue) = queue.read()?;
+        let topic = queue.topic().to_owned();
+        let (broker_name, queue) = queue.read().map_err(|error| of_name(&topic, &error))?;
         Ok(BrokerQueue { broker_name, queue })
     });
     let client = body.client_id.into_owned().into();

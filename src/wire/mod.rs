@@ -42,6 +42,7 @@ mod reply;
 mod request;
 pub mod response;
 pub mod route;
+mod skipped;
 #[cfg(test)]
 mod tests;
 

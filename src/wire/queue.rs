@@ -24,6 +24,10 @@ impl<'a> MessageQueue<'a> {
         Self { broker_name: broker_name.into(), queue_id: queue.queue.0, topic }
     }
 
+    pub fn topic(&self) -> &str {
+        &self.topic
+    }
+
     /// The broker's name and the queue.
     pub fn read(self) -> Result<(ByteString, QueueOf), NameError> {
         let topic = TopicName::new(self.topic.into_owned())?;

@@ -46,6 +46,15 @@ fn good_groups_of_a_heartbeat_take_effect_and_the_bad_one_is_logged_once() {
         let told = server.log().matches(&format!("client={client_id}\n")).count();
         assert_eq!(told, 1, "{bad}\n{}", server.log());
     }
+    let logged = server.log();
+    for name in ["com.acme.order", "xxxxxx", "a b"] {
+        assert!(logged.contains(&format!("group: \"{name}")), "{name}\n{logged}");
+    }
+    // What is invalid later is logged as well, for a client that is known.
+    let mut client = Client::connect(local(port + 3));
+    let body = json!({"clientID": "client-0", "consumerDataSet": [with("groupName", json!("now.another"))]});
+    assert_eq!(client.ask(HEARTBEAT, &json!({}), body.to_string().as_bytes()).code, 0);
+    assert!(server.log().contains("\"now.another\""), "{}", server.log());
     assert!(server.stop().success());
 }
 

@@ -475,12 +475,12 @@ fn bad_parts_of_a_heartbeat_are_passed_over_and_told() {
             subscriptions: vec![subscription],
         }],
         skipped: [
-            "producer group: the name contains ' '; only letters, digits and % | _ - are allowed",
-            "producer group: the name is empty",
+            "producer group: \"a b\": the name contains ' '; only letters, digits and % | _ - are allowed",
+            "producer group: \"\": the name is empty",
             "producer group: expected '{' at byte 0",
             "consumer group: unknown variant `CONSUME_SIDEWAYS`, expected one of `CONSUME_ACTIVELY`, \
              `CONSUME_PASSIVELY`, `CONSUME_POP` at byte 33",
-            "subscription: the name is empty",
+            "subscription: \"\": the name is empty",
             "subscription: \"new\" is not such a number at byte 26",
         ]
         .map(str::to_owned)
