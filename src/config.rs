@@ -338,7 +338,7 @@ impl FromStr for NameServers {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let addresses = text.split([',', ';']).map(str::trim).filter(|part| !part.is_empty());
+        let addresses = items(text);
         let addresses: Vec<Address> = addresses.map(str::parse).collect::<Result<_, _>>()?;
         if addresses.is_empty() {
             return Err("no address given".into());
@@ -367,7 +367,7 @@ impl FromStr for Replicas {
 
     fn from_str(text: &str) -> Result<Self, String> {
         let mut replicas = BTreeMap::new();
-        for part in text.split(',').map(str::trim).filter(|part| !part.is_empty()) {
+        for part in items(text) {
             let (number, address) =
                 part.split_once('=').ok_or_else(|| format!("{part}: expected N=HOST:PORT"))?;
             let number: u64 =
@@ -458,13 +458,18 @@ impl FromStr for DelayLevels {
                 _ => Err(format!("{part:?} is not between 1ms and 72h")),
             }
         };
-        let parts = text.split([' ', ',']).filter(|part| !part.is_empty());
-        let levels: Vec<u64> = parts.map(level).collect::<Result<_, _>>()?;
+        let levels: Vec<u64> =
+            items(text).flat_map(str::split_whitespace).map(level).collect::<Result<_, _>>()?;
         match levels.len() {
             1..=DELAY_LEVELS_MAX => Ok(Self(levels)),
             count => Err(format!("{count} levels; there must be 1 to {DELAY_LEVELS_MAX}")),
         }
     }
+}
+
+/// The items of a list, which are separated by commas or semicolons.
+fn items(text: &str) -> impl Iterator<Item = &str> {
+    text.split([',', ';']).map(str::trim).filter(|part| !part.is_empty())
 }
 
 fn split_unit(text: &str) -> (&str, &str) {
@@ -482,7 +487,7 @@ impl FromStr for CpuList {
     fn from_str(text: &str) -> Result<Self, String> {
         let bad = |part: &str| format!("{part:?} is not a CPU number or a range such as 2-3");
         let mut cpus = Vec::new();
-        for part in text.split([',', ';']).map(str::trim) {
+        for part in items(text) {
             let (first, last) = part.split_once('-').unwrap_or((part, part));
             let first: usize = first.parse().map_err(|_| bad(part))?;
             let last: usize = last.parse().map_err(|_| bad(part))?;
@@ -490,6 +495,9 @@ impl FromStr for CpuList {
                 return Err(bad(part));
             }
             cpus.extend(first..=last);
+        }
+        if cpus.is_empty() {
+            return Err("no CPU given".into());
         }
         Ok(Self(cpus))
     }
@@ -526,6 +534,7 @@ mod tests {
         let standard = DELAY_LEVELS.parse::<DelayLevels>().unwrap().0;
         assert_eq!((standard.len(), standard[3], standard[17]), (18, 30_000, 7_200_000));
         assert_eq!("100ms,2s 72h".parse(), Ok(DelayLevels(vec![100, 2_000, 259_200_000])));
+        assert_eq!("100ms; 2s;72h".parse(), Ok(DelayLevels(vec![100, 2_000, 259_200_000])));
         for bad in ["", "5", "0s", "73h", "-1s", "1s 1w"] {
             assert!(bad.parse::<DelayLevels>().is_err(), "{bad}");
         }
@@ -534,7 +543,13 @@ mod tests {
     #[test]
     fn lists_are_parsed_or_refused_with_the_part_that_is_wrong() {
         assert_eq!("0,2-3".parse(), Ok(CpuList(vec![0, 2, 3])));
-        assert!("3-2".parse::<CpuList>().is_err());
+        assert_eq!("0; 2-3,".parse(), Ok(CpuList(vec![0, 2, 3])));
+        for bad in ["3-2", "", ",", "a"] {
+            assert!(bad.parse::<CpuList>().is_err(), "{bad}");
+        }
+        let replicas = |text: &str| text.parse::<Replicas>();
+        assert_eq!(replicas("1=a:1;2=b:2; 3=c:3"), replicas("1=a:1, 2=b:2,3=c:3"));
+        assert_eq!(replicas("1=a:1;2=b:2;3=c:3").unwrap().0.len(), 3);
         let rows = [
             ("127.0.0.1:9876; ns-1.svc.local:1,", "127.0.0.1:9876 ns-1.svc.local:1"),
             ("[::1]:9876,localhost:9", "[::1]:9876 localhost:9"),

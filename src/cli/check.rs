@@ -27,6 +27,10 @@ pub struct CheckArgs {
     #[arg(long, env = "RINGMQ_TAIL_CACHE", default_value = TAIL_CACHE, value_name = "SIZE")]
     tail_cache: Size,
 
+    /// Accept a file system without direct I/O, as `broker` does with this option.
+    #[arg(long)]
+    allow_buffered_io: bool,
+
     /// Output format.
     #[arg(short, long, default_value = "table", value_name = "FORMAT")]
     output: Format,
@@ -47,7 +51,7 @@ pub fn run(args: CheckArgs) -> Result<(), Failure> {
         io_memory_bytes: io_memory(args.tail_cache) as u64,
         connections_max: 10_000,
         data_directory: Some(args.data),
-        allow_buffered: false,
+        allow_buffered: args.allow_buffered_io,
     });
     let rows: Vec<Row> = findings
         .iter()

@@ -170,4 +170,42 @@ mod tests {
             }
         }
     }
+
+    /// Commands that the documents show have the options with which they are shown.
+    #[test]
+    fn commands_in_documents_have_the_options_that_they_show() {
+        let documents = [
+            ("README.md", include_str!("../../README.md")),
+            ("docs/operations.md", include_str!("../../docs/operations.md")),
+            ("docs/errors.md", include_str!("../../docs/errors.md")),
+        ];
+        let mut shown = 0;
+        for (file, text) in documents {
+            for line in text.lines() {
+                let begins = line.match_indices("ringmq ").map(|(begin, _)| begin);
+                shown += begins.filter(|begin| check_shown(file, &line[*begin..])).count();
+            }
+        }
+        assert!(shown > 20, "{shown}");
+    }
+
+    /// Checks the options of the command at the front of a line, if it is one. Returns whether it is.
+    fn check_shown(file: &str, line: &str) -> bool {
+        let end = line.find(['`', '|', '&', '#']).unwrap_or(line.len());
+        let mut words = line[..end].split_whitespace().skip(1).peekable();
+        let (root, mut depth) = (command(), 0);
+        let mut at = &root;
+        while let Some(below) = words.peek().and_then(|word| at.find_subcommand(word)) {
+            (at, depth) = (below, depth + 1);
+            words.next();
+        }
+        let options = words.filter_map(|word| word.strip_prefix("--"));
+        for option in options {
+            let name = option.split('=').next().unwrap_or_default();
+            let is_known = |one: &clap::Arg| one.get_long() == Some(name);
+            let is_known = name == "help" || at.get_arguments().any(is_known);
+            assert!(depth == 0 || is_known, "{file}: no --{name} in {line}");
+        }
+        depth > 0
+    }
 }
