@@ -158,6 +158,17 @@ impl<F: DiskFile> LogReader<F> {
         (missing == self.bytes_read).then(|| error.clone())
     }
 
+    /// Whether the reader has the segment at `at`.
+    pub fn has(&self, at: LogOffset) -> bool {
+        self.segment(at).is_some()
+    }
+
+    /// Drops the segments that end at `at` or before, which it keeps open even if they are deleted.
+    pub fn drop_before(&mut self, at: LogOffset) {
+        let passed = self.segments.iter().take_while(|(range, _)| range.end <= at).count();
+        self.segments.drain(..passed);
+    }
+
     fn segment(&self, at: LogOffset) -> Option<&(Range<LogOffset>, F)> {
         let after = self.segments.partition_point(|(range, _)| range.start <= at);
         let found = &self.segments[after.checked_sub(1)?];

@@ -96,15 +96,19 @@ impl<D: Disk> RawReader<D> {
         let ahead = {
             let log = store.0.log.borrow();
             if at < log.begin() {
+                *ahead = None;
                 return Err(ReadError::Gone(at));
             }
             let (written, cut_count) = (log.written(), log.cuts.count());
-            let is_good = |known: &Ahead<_>| at < known.written && known.cut_count == cut_count;
+            let is_good = |known: &Ahead<_>| {
+                at < known.written && known.cut_count == cut_count && known.reader.has(at)
+            };
             match ahead.take().filter(is_good) {
                 Some(known) => ahead.insert(known),
                 None => ahead.insert(Ahead { reader: log.reader(), written, cut_count }),
             }
         };
+        ahead.reader.drop_before(at);
         match ahead.reader.parse_at(at).await? {
             Parsed::Entry(entry) => Ok(entry),
             _ if at < store.begin() => Err(ReadError::Gone(at)),

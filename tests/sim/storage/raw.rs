@@ -3,6 +3,7 @@
 use ringmq::model::LogOffset;
 use ringmq::sim::copies::{Sendable, entries_on};
 use ringmq::sim::{Rng, SimDisk, Tasks, pause, run};
+use ringmq::storage::entry::Entry;
 use ringmq::storage::{
     AppendError, CommitRule, EpochError, Flush, RawError, RawReader, StoreConfig, split_at_segment,
 };
@@ -433,4 +434,35 @@ fn a_copy_that_does_not_lead_appends_nothing_of_its_own() {
     node.tasks.run_until(node.shard.store.drained());
     node.shard.store.set_following(false);
     node.shard.send(0, &[100]).unwrap();
+}
+
+/// A reader lets go of the segments that it has passed, so that deleted ones take no space, and opens
+/// them again if it is asked for what is there.
+#[test]
+fn a_reader_can_be_asked_for_entries_that_it_has_passed() {
+    let (leader, mut rng) = (Node::open(SimDisk::new(1), 1), Rng::from_seed(1));
+    leader.lead(120, &mut rng);
+    let store = leader.shard.store.clone();
+    store.commit_to(store.end());
+    let entries = leader.entries();
+    let ends: Vec<LogOffset> = entries.iter().map(|entry| entry.end).collect();
+    assert!(store.end().0 > 3 * config().segment_size);
+    leader.tasks.run_until(async {
+        let mut reader = RawReader::new(store.clone());
+        let mut read = async |from: LogOffset, to: LogOffset| {
+            let mut walked = Vec::new();
+            let take = |entry: &Entry<'_>| {
+                walked.push(entry.header.end());
+                true
+            };
+            reader.walk(from, to, take).await.unwrap();
+            walked
+        };
+        for _ in 0..3 {
+            assert_eq!(read(LogOffset(0), store.end()).await, ends);
+        }
+        let middle = ends[ends.len() / 2];
+        assert_eq!(read(middle, store.end()).await, ends[ends.len() / 2 + 1..]);
+        assert_eq!(read(LogOffset(0), middle).await, ends[..=ends.len() / 2]);
+    });
 }
