@@ -115,7 +115,10 @@ impl<D: Disk> Broker<D> {
                     Ok(_) => return Ok(false),
                     Err(error) => {
                         let shard = self.config.shard.0;
-                        tracing::warn!(shard, "delayed messages keep an old segment: {error}");
+                        tracing::warn!(
+                            shard,
+                            "an old segment is retained for delayed messages: {error}"
+                        );
                         return Ok(false);
                     }
                 }

@@ -92,17 +92,17 @@ const LEADS: Description =
 const LAG_BYTES: Description = Description {
     name: "ringmq_replica_lag_bytes",
     unit: "bytes",
-    help: "What a replica lacks of the leader's log.",
+    help: "Part of the leader's log that a replica is missing.",
 };
 const LAG: Description = Description {
     name: "ringmq_replica_lag",
     unit: "ns",
-    help: "Age of the oldest part that a replica lacks.",
+    help: "Age of the oldest entry that a replica is missing.",
 };
 const REACHABLE: Description = Description {
     name: "ringmq_replica_reachable",
     unit: "flag",
-    help: "1 while a replica answers the leader.",
+    help: "1 while a replica replies to the leader.",
 };
 
 fn replica_samples(set: &ReplicaSet) -> Vec<Sample> {

@@ -242,8 +242,8 @@ impl<D: Disk> Broker<D> {
             match note {
                 Note::Differ { group, members: [first, second], topic } => tracing::warn!(
                     "members of group {group} subscribe to different topics or tags: {first} \
-                     subscribes to {topic}, {second} does not, or differently; of each topic the \
-                     newest subscription counts for all"
+                     subscribes to {topic}, {second} does not, or differently; for each topic, \
+                     the newest subscription applies to all members"
                 ),
                 Note::Shared { client, peers } => {
                     let logged = &mut state.logged_shared;

@@ -50,7 +50,7 @@ impl<D: Disk> Broker<D> {
         let connection = connection_of(&self.state.borrow().groups, group, client);
         connection.ok_or_else(|| Refusal::Unanswered {
             client: client.to_string(),
-            why: format!("it is no member of group {group} that is connected to this shard"),
+            why: format!("it is not a member of group {group} that is connected to this shard"),
         })
     }
 

@@ -62,7 +62,7 @@ enum ReplicaCommand {
         target: Target,
     },
     /// Removes a replica, which may be lost or running; stop it afterwards. Refused if the others
-    /// could not go on without it. Never use its number again.
+    /// would not have a majority without it. Never use its number again.
     Remove {
         /// Name of the broker, such as `broker-a`.
         name: String,

@@ -421,7 +421,10 @@ impl Keeper {
         }
         self.resolve_at = now.plus_ms(self.options.resolve_ms);
         if self.connections.has_moved(&self.address) {
-            tracing::info!(nameserver = self.address, "its name leads to another address now");
+            tracing::info!(
+                nameserver = self.address,
+                "its name now resolves to a different address"
+            );
             self.connections.close(&self.address, "its name leads elsewhere");
         }
     }

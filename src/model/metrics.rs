@@ -194,9 +194,9 @@ registry! {
     sent_bytes: Counter, "ringmq_sent_bytes_total", "bytes",
         "Bytes that sockets took.";
     nudges: Counter, "ringmq_nudges_total", "nudges",
-        "Times the shard was woken because it seemed to stand still.";
+        "Times the shard was woken because it appeared stalled.";
     strandings: Counter, "ringmq_strandings_total", "strandings",
-        "Nudges after which a silent shard went on at once.";
+        "Nudges after which a silent shard resumed immediately.";
     admission_wait: Stage, "ringmq_admission_wait_ns", "ns",
         "Time that produce requests waited for room in the log, until appended or refused; others are not counted.";
     write: Stage, "ringmq_log_write_ns", "ns",

@@ -86,10 +86,10 @@ pub enum Refusal {
     NotTakenOver { replica: u64, ms: u64 },
     /// It is a member that does not count towards the majority yet; the same request succeeds
     /// later.
-    #[error("replica {replica} is being added and does not count yet: {why}")]
+    #[error("replica {replica} is being added and does not vote yet: {why}")]
     CatchingUp { replica: u64, why: String },
     /// Nothing has changed.
-    #[error("without replica {replica} the others could not go on: {why}")]
+    #[error("without replica {replica} the others would not have a majority: {why}")]
     LosesMajority { replica: u64, why: String },
     /// Nothing has changed.
     #[error(
@@ -100,11 +100,11 @@ pub enum Refusal {
     NoConsumer(GroupName),
     #[error("group {0} has no committed offset for this queue")]
     NoOffset(GroupName),
-    #[error("the reply could not be handed to client {client}: {why}")]
+    #[error("the reply could not be delivered to client {client}: {why}")]
     NoRequester { client: String, why: String },
-    #[error("client {client} did not answer: {why}")]
+    #[error("client {client} did not reply: {why}")]
     Unanswered { client: String, why: String },
-    #[error("client {client} did not answer within {ms} ms")]
+    #[error("client {client} did not reply within {ms} ms")]
     AnswerTimedOut { client: String, ms: u64 },
     #[error("no message at offset {0}")]
     NoMessage(LogOffset),
@@ -120,9 +120,9 @@ pub enum Refusal {
     BadSubscription(String),
     #[error("the broker does not support consumer to filter message by {0}; filter by tags")]
     UnsupportedFilter(String),
-    #[error("group {0} may not consume; its configuration says so")]
+    #[error("group {0} may not consume: its configuration does not allow it")]
     NotConsumable(GroupName),
-    #[error("group {0} may not consume by broadcasting; its configuration says so")]
+    #[error("group {0} may not consume by broadcasting: its configuration does not allow it")]
     NotBroadcast(GroupName),
     #[error("group {0} does not exist on this shard")]
     UnknownGroup(GroupName),

@@ -73,7 +73,7 @@ fn check_text(what: &str, text: &str) -> Result<(), Refusal> {
     } else if text.len() > TEXT_SIZE_MAX {
         format!("has {} bytes, at most {TEXT_SIZE_MAX} are allowed", text.len())
     } else if let Some(c) = text.chars().find(|&c| is_misleading(c)) {
-        format!("holds {c:?}, which clients cannot read")
+        format!("holds {c:?}, which clients cannot parse")
     } else {
         return Ok(());
     };

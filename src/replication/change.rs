@@ -37,7 +37,7 @@ pub enum ChangeError {
     #[error("another change of the members is in progress")]
     InProgress,
     /// It is a member, but does not count yet.
-    #[error("replica {replica} does not count yet: {why}")]
+    #[error("replica {replica} does not vote yet: {why}")]
     CatchingUp { replica: ReplicaId, why: String },
     #[error("{needed} of replicas {rest:?} must run, but {silent:?} do not answer")]
     LosesMajority {
@@ -107,7 +107,7 @@ impl<H: Host, R: Runtime> Replica<H, R> {
         let why = match view.lacks.get(&id) {
             _ if view.silent.contains(&id) => "it does not answer".to_owned(),
             Some(lacks) if *lacks <= LAG_MAX => return Ok(()),
-            Some(lacks) => format!("it lacks {lacks} entries"),
+            Some(lacks) => format!("it is {lacks} entries behind"),
             None => "it has none of it yet".to_owned(),
         };
         Err(ChangeError::CatchingUp { replica: id, why })

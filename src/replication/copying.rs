@@ -85,7 +85,7 @@ impl<H: Host, R: Runtime, T: Transport> CopySender<H, R, T> {
             link::connect(&self.log, &self.transport, identity, &self.target, purpose).await?;
         let offer = Offer { vote, meta: copy.meta, copy: source.copy().clone() };
         let bytes: u64 = offer.copy.files.iter().map(|file| file.size).sum();
-        tracing::info!("replica {target} lacks what was deleted here; it can copy {bytes} bytes");
+        tracing::info!("replica {target} is missing deleted entries; it can copy {bytes} bytes");
         link.sender.send(wire::offer(&offer)).await?;
         loop {
             let frame = link.frame::<R>(FRAME_MAX).await?;
@@ -227,7 +227,7 @@ impl<H: Host, R: Runtime, S: FrameSender, F: FrameReceiver> Session<H, R, S, F> 
             let frame = self.frame().await?;
             let (row, bytes) = frame.piece().map_err(broken)?;
             if (row.file.get(), row.position.get()) != (number as u64, position) {
-                return Err(broken("another piece was asked for").into());
+                return Err(broken("unexpected piece").into());
             }
             let gone = StagingError::Damaged { file: file.name(), at: file.place };
             if outcome.is_ok() {

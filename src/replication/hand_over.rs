@@ -83,10 +83,10 @@ impl<H: Host, R: Runtime> Replica<H, R> {
         }
         if !settled {
             self.log().cancel_hand_over();
-            let why = format!("it did not get what it lacks within {SETTLE_MAX:?}");
+            let why = format!("it did not catch up within {SETTLE_MAX:?}");
             return Err(Refusal::NotReady { replica: to, why });
         }
-        tracing::info!(shard = shard.0, "handing the leadership over to replica {to}");
+        tracing::info!(shard = shard.0, "transferring leadership to replica {to}");
         self.log().give_up_lease();
         let triggered = self.engine().trigger().transfer_leader(to).await;
         match triggered.is_ok() && until::<R>(TAKE_OVER_MAX, || !leads()).await {

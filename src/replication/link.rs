@@ -123,7 +123,7 @@ pub async fn connect<H: Host, R: Runtime, T: Transport>(
     let hello = identity.hello(id, purpose, &own, &known);
     let answer = link.call::<R>(wire::hello(&hello)).await?.hello().map_err(broken)?;
     if !identity.is_from(&answer, id, purpose) {
-        return Err(broken("it is not a copy of this shard"));
+        return Err(broken("it is not a replica of this shard"));
     }
     meet(log, id, &answer).await?;
     Ok(link)
@@ -154,7 +154,7 @@ pub async fn answer_hello<H: Host, R: Runtime>(
     let purpose = Purpose::of(hello.purpose.get()).map_err(broken)?;
     let own = log.own_mark();
     let met = match identity.is_from(hello, from, purpose) {
-        false => Err(broken(format!("replica {from} is not a copy of this shard"))),
+        false => Err(broken(format!("replica {from} is not a replica of this shard"))),
         true => meet(log, from, hello).await,
     };
     // Sent even if the hello is refused, so that the other side learns why.

@@ -319,7 +319,9 @@ impl<H: Host, R: Runtime, T: Transport> RaftNetworkV2<Types<R>> for Peer<H, R, T
             Either::Left((Ok(vote), _)) => Ok(SnapshotResponse::new(vote)),
             Either::Left((Err(error), _)) => {
                 let target = self.target.id;
-                tracing::warn!("replica {target} has not got a copy of the log, and will: {error}");
+                tracing::warn!(
+                    "replica {target} did not get a copy of the log, will retry: {error}"
+                );
                 Err(StreamingError::Unreachable(Unreachable::new(&error)))
             }
             Either::Right((closed, _)) => Err(StreamingError::Closed(closed)),
@@ -386,7 +388,9 @@ async fn serve_stream<H: Host, R: Runtime>(
         while let Ok(frame) = receiver.receive(FRAME_SIZE_MAX).await {
             let mut request = match frame.append::<R>() {
                 Ok(request) => request,
-                Err(error) => return tracing::error!("from another copy: {error}"),
+                Err(error) => {
+                    return tracing::error!("invalid append from another replica: {error}");
+                }
             };
             if planted::is(Bug::AcceptsOldTerms) {
                 let own = metrics.borrow_watched().vote;

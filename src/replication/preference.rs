@@ -59,7 +59,7 @@ pub fn readiness(replica: &ReplicaState) -> Result<(), String> {
     match lag.silent_ms {
         None => Err("it has not answered the leader yet".into()),
         Some(ms) if !lag.is_reachable() => Err(format!("it has not answered for {ms} ms")),
-        _ if lag.bytes > LACK_MAX => Err(format!("it lacks {} bytes of the log", lag.bytes)),
+        _ if lag.bytes > LACK_MAX => Err(format!("it is {} bytes behind", lag.bytes)),
         _ => Ok(()),
     }
 }

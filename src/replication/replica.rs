@@ -220,7 +220,7 @@ impl<H: Host, R: Runtime> Replica<H, R> {
             if let Some((to, reason)) = hand_over
                 && let Err(refusal) = self.hand_over(to, reason).await
             {
-                tracing::warn!("the leadership stays here: {refusal}");
+                tracing::warn!("leadership transfer failed: {refusal}");
             }
         }
     }

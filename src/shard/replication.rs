@@ -163,7 +163,7 @@ impl<D: Disk> Host for ShardHost<D> {
                 let id = self.id;
                 tracing::warn!(
                     shard = shard.0,
-                    "replica {id} was removed from the set: it gets nothing new, and clients are not sent to \
+                    "replica {id} was removed from the set: it receives no new entries, and clients are not sent to \
                      it. Stop it, or add it again with `ringmq replica add`"
                 );
                 self.announcer.set_role(shard, registrar::Role::Removed { id });

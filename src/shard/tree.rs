@@ -271,7 +271,7 @@ impl Member {
             }
             std::thread::sleep(LOOK_EVERY);
         }
-        tracing::warn!("{} does not stop, and is killed", self.process);
+        tracing::warn!("{} did not stop in time; killing it", self.process);
         let _ = child.kill();
         let _ = child.wait();
     }
@@ -303,9 +303,7 @@ impl Tree<'_> {
             let (process, pid) = (member.process, member.pid().unwrap_or_default());
             if let Some(how) = member.ended() {
                 let after = START_AGAIN_AFTER.as_secs();
-                tracing::warn!(
-                    "{process} (process {pid}) has ended: {how}; it is started again in {after} s"
-                );
+                tracing::warn!("{process} (process {pid}) exited: {how}; restarting in {after} s");
                 member.start_again_at = Some(Instant::now() + START_AGAIN_AFTER);
             }
             if member.start_again_at.is_some_and(|at| at <= Instant::now()) {

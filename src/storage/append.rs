@@ -44,7 +44,7 @@ pub enum AppendError {
     #[error("a write has failed; the log is closed")]
     Fenced,
     /// Only the leader among the replicas of a log appends entries of its own.
-    #[error("another copy of the log leads")]
+    #[error("another replica leads")]
     NotLeader,
     #[error("the entry exceeds the size limit")]
     TooLarge,

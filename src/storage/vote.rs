@@ -51,7 +51,7 @@ pub enum VoteError {
     #[error(transparent)]
     Disk(#[from] DiskError),
     #[error(
-        "{0} is damaged: without it, this copy could vote twice. To repair it, replace this copy: \
+        "{0} is damaged: without it, this replica could vote twice. To repair it, replace this replica: \
          remove its data directory and add it to the set under a new number"
     )]
     Damaged(FileName),

@@ -53,7 +53,7 @@ pub fn decode_consume_directly_here(
 
 fn consume_directly(fields: &mut Fields<'_>) -> Result<ConsumeDirectly, Refusal> {
     let message_id = fields.needed("msgId")?;
-    let wrong = || Refusal::Malformed("header field msgId is no message id".into());
+    let wrong = || Refusal::Malformed("header field msgId is not a message id".into());
     Ok(ConsumeDirectly {
         group: GroupName::new(fields.needed("consumerGroup")?)?,
         client: fields.needed("clientId")?,

@@ -215,7 +215,7 @@ fn questions_of_an_operator() {
     assert_eq!(relayed.relayed(), Ok(said));
     let fields: Named<'_> = &[("consumerGroup", "g"), ("clientId", "c"), ("msgId", "x")];
     let refusal = asked::<Request>(&both(309, fields, b"")[0]).unwrap_err();
-    assert_eq!(refusal.to_string(), "header field msgId is no message id");
+    assert_eq!(refusal.to_string(), "header field msgId is not a message id");
 }
 
 #[test]
