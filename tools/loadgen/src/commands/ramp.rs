@@ -11,7 +11,6 @@ use serde::Serialize;
 use serde_json::json;
 
 use crate::commands::run::{RunError, execute, prepare, save};
-use crate::engine::histogram::Percentiles;
 use crate::findings::report::{Report, Row};
 use crate::findings::rows;
 use crate::findings::verdict::Verdict;
@@ -19,7 +18,7 @@ use crate::interrupt::Interrupt;
 use crate::options::{LoadOptions, RampOptions, Rate};
 use crate::plan::scenario::{self, Scenario};
 use crate::target::cluster::Target;
-use crate::units::grouped;
+use crate::units::{grouped, ms};
 
 /// The search ends when the lowest rate that is not sustained is at most this factor above the
 /// highest that is.
@@ -139,8 +138,9 @@ impl Step {
         let counters = &total.counters;
         let done = counters.acknowledged + counters.one_way;
         let acknowledged_per_s = done as f64 / seconds;
-        let p99 = Duration::from_nanos(Percentiles::of(total.waits().all()).p99);
-        let p99_ms = p99.as_secs_f64() * 1e3;
+        // Of few messages, their maximum.
+        let p99 = total.waits().at_any_count(0.99);
+        let p99_ms = ms(p99.ns);
         let backlog = report.consuming().saturating_sub(report.sending());
         let decisive = report.failures().chain(report.gaps()).next();
         let trouble = if decisive.is_some() {
@@ -150,8 +150,8 @@ impl Step {
             Some(format!("only {rate} msg/s were acknowledged"))
         } else if counters.refused + counters.unknown + counters.not_sent > 0 {
             Some("messages were refused or not answered".to_owned())
-        } else if p99 > p99_max {
-            Some(format!("latency p99 {p99_ms:.1} ms"))
+        } else if p99.is_at_least || Duration::from_nanos(p99.ns) > p99_max {
+            Some(format!("latency p99 {}", p99.shown(|ns| format!("{:.1} ms", ms(ns)))))
         } else if backlog > BACKLOG_MAX {
             Some(format!("consuming ended {:.1} s after sending", backlog.as_secs_f64()))
         } else {

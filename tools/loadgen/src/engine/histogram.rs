@@ -108,48 +108,103 @@ impl Percentiles {
     }
 }
 
-/// How long messages waited. Messages that were given up are *censored*: the wait until then is only a
-/// lower bound.
+/// How long messages waited. A message that was given up is *censored*: the wait until then is only
+/// a lower bound, so it ranks behind all measured ones. A percentile is either measured, or falls
+/// among what was given up and is a lower bound. All outputs take their percentiles of latency here.
 pub struct Waits {
+    measured: Histogram<u64>,
+    /// Together with what was given up.
     all: Histogram<u64>,
-    given_up: Histogram<u64>,
 }
 
 /// A percentile of waits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Wait {
     pub ns: u64,
-    /// Messages with shorter waits were given up, so the percentile may be higher.
+    /// It falls among messages that were given up.
     pub is_at_least: bool,
+}
+
+/// Names of the percentiles in files, and the quantiles.
+const QUANTILES: [(&str, f64); 6] =
+    [("p50", 0.5), ("p90", 0.9), ("p99", 0.99), ("p99_9", 0.999), ("p99_99", 0.9999), ("max", 1.0)];
+
+/// Whether `count` values are enough for a percentile: p99.9 of 500 would be their maximum.
+pub fn is_enough(count: u64, quantile: f64) -> bool {
+    let rarer = count as f64 * (1.0 - quantile);
+    count > 0 && (quantile <= 0.5 || quantile >= 1.0 || rarer >= 0.9995)
 }
 
 impl Waits {
     pub fn of(measured: &Histogram<u64>, given_up: &Histogram<u64>) -> Self {
         let mut all = measured.clone();
         merge(&mut all, given_up);
-        Self { all, given_up: given_up.clone() }
+        Self { measured: measured.clone(), all }
     }
 
-    pub fn all(&self) -> &Histogram<u64> {
-        &self.all
+    /// Nothing was given up.
+    pub fn all_measured(measured: &Histogram<u64>) -> Self {
+        Self::of(measured, &empty())
     }
 
-    /// `None` for no waits at all.
+    pub fn measured(&self) -> &Histogram<u64> {
+        &self.measured
+    }
+
+    /// Messages, including those that were given up.
+    pub fn count(&self) -> u64 {
+        self.all.len()
+    }
+
+    /// `None` if there are too few messages for such a percentile.
     pub fn at(&self, quantile: f64) -> Option<Wait> {
-        let ns = self.all.value_at_quantile(quantile).min(self.all.max());
-        let is_at_least = self.given_up.count_between(0, ns) > 0;
-        (!self.all.is_empty()).then_some(Wait { ns, is_at_least })
+        is_enough(self.count(), quantile).then(|| self.at_any_count(quantile))
+    }
+
+    /// As [`at`](Self::at), however few messages there are; 0 for none at all.
+    pub fn at_any_count(&self, quantile: f64) -> Wait {
+        let rank = ((self.count() as f64 * quantile).ceil() as u64).max(1);
+        let (of, quantile) = match self.measured.len() {
+            // Half a rank less than this one, so that rounding does not yield the next.
+            measured if rank <= measured => (&self.measured, (rank as f64 - 0.5) / measured as f64),
+            _ => (&self.all, quantile),
+        };
+        let max = if of.is_empty() { 0 } else { of.max() };
+        let is_at_least = rank > self.measured.len() && !self.all.is_empty();
+        Wait { ns: of.value_at_quantile(quantile).min(max), is_at_least }
+    }
+
+    /// All percentiles, and the names of those that are lower bounds.
+    pub fn percentiles(&self) -> (Percentiles, Vec<String>) {
+        let waits = QUANTILES.map(|(_, quantile)| self.at_any_count(quantile));
+        let [p50, p90, p99, p99_9, p99_99, max] = waits.map(|wait| wait.ns);
+        let names = QUANTILES.iter().zip(waits).filter(|(_, wait)| wait.is_at_least);
+        let names = names.map(|((name, _), _)| (*name).to_owned()).collect();
+        (Percentiles { p50, p90, p99, p99_9, p99_99, max }, names)
+    }
+
+    /// The measured waits in so many steps per halving of the distance to 100 %: the share of all
+    /// messages that took no longer, the wait, the number of messages. Ends below 100 % if some
+    /// were given up.
+    pub fn distribution(&self, steps: u32) -> impl Iterator<Item = (f64, u64, u64)> + '_ {
+        let part = self.measured.len() as f64 / self.count().max(1) as f64;
+        self.measured.iter_quantiles(steps).map(move |step| {
+            let ns = step.value_iterated_to();
+            let count = self.measured.count_between(0, ns);
+            (step.quantile_iterated_to() * part, ns, count.max(step.count_since_last_iteration()))
+        })
     }
 }
 
 impl Wait {
-    /// The time as `format` writes it; whole seconds if it is only a lower bound.
+    /// The time as `format` writes it; seconds, rounded down, if it is a lower bound of seconds.
     pub fn shown(self, format: impl Fn(u64) -> String) -> String {
-        const SECOND_NS: u64 = 1_000_000_000;
-        match self.ns {
-            ns if !self.is_at_least => format(ns),
-            ns if ns >= SECOND_NS => format!("≥ {} s", ns / SECOND_NS),
-            ns => format!("≥ {}", format(ns)),
+        const TENTH_NS: u64 = 100_000_000;
+        match self.ns / TENTH_NS {
+            _ if !self.is_at_least => format(self.ns),
+            0..10 => format!("≥ {}", format(self.ns)),
+            tenths if tenths % 10 == 0 || tenths >= 1_000 => format!("≥ {} s", tenths / 10),
+            tenths => format!("≥ {}.{} s", tenths / 10, tenths % 10),
         }
     }
 }
@@ -169,19 +224,62 @@ mod tests {
         assert!(percentiles.p99_9 == percentiles.max && percentiles.max >= 3_600_000_000_000);
     }
 
+    /// In milliseconds.
+    fn shown(waits: &Waits, quantile: f64) -> String {
+        let wait = waits.at(quantile);
+        wait.map_or("-".to_owned(), |it| it.shown(|ns| format!("{:.1}", ns as f64 / 1e6)))
+    }
+
     #[test]
     fn a_percentile_among_messages_that_were_given_up_is_a_lower_bound() {
         let (mut measured, mut given_up) = (empty(), empty());
         assert_eq!(Waits::of(&measured, &given_up).at(0.5), None);
         record(&mut measured, 2_000_000, 980);
         record(&mut given_up, 3_020_000_000, 20);
-        let shown = |waits: &Waits| {
-            let shown = |q| waits.at(q).unwrap().shown(|ns| format!("{:.1}", ns as f64 / 1e6));
-            [0.5, 0.98, 0.99, 1.0].map(shown)
-        };
-        assert_eq!(shown(&Waits::of(&measured, &given_up)), ["2.0", "2.0", "≥ 3 s", "≥ 3 s"]);
-        // The connection broke immediately, so the latency of its replies is unknown.
+        let waits = Waits::of(&measured, &given_up);
+        assert_eq!(
+            [0.5, 0.98, 0.99, 1.0].map(|q| shown(&waits, q)),
+            ["2.0", "2.0", "≥ 3 s", "≥ 3 s"]
+        );
+        let names = waits.percentiles().1;
+        assert_eq!(names, ["p99", "p99_9", "p99_99", "max"]);
+        // The connection broke at once. It is not faster than what was acknowledged.
         record(&mut given_up, 1_000_000, 1);
-        assert_eq!(shown(&Waits::of(&measured, &given_up))[0], "≥ 2.0");
+        assert_eq!(shown(&Waits::of(&measured, &given_up), 0.5), "2.0");
+    }
+
+    /// Some were measured as slower than others were waited for.
+    #[test]
+    fn what_was_measured_is_shown_beside_what_was_given_up() {
+        let (mut measured, mut given_up) = (empty(), empty());
+        record(&mut measured, 2_000_000, 9_800);
+        record(&mut measured, 3_901_000_000, 196);
+        record(&mut given_up, 3_020_000_000, 4);
+        let waits = Waits::of(&measured, &given_up);
+        let rows = [0.5, 0.99, 0.999, 0.9999, 1.0].map(|q| shown(&waits, q));
+        assert_eq!(rows, ["2.0", "3902.8", "3902.8", "≥ 3.9 s", "≥ 3.9 s"]);
+        let shares: Vec<f64> = waits.distribution(5).map(|step| step.0).collect();
+        assert_eq!(shares.last(), Some(&0.9996));
+    }
+
+    #[test]
+    fn nothing_acknowledged_leaves_only_lower_bounds() {
+        let mut given_up = empty();
+        record(&mut given_up, 12_038_000_000, 1_000);
+        let waits = Waits::of(&empty(), &given_up);
+        assert_eq!([0.5, 0.999, 1.0].map(|q| shown(&waits, q)), ["≥ 12 s"; 3]);
+        assert_eq!(waits.percentiles().1.len(), 6);
+        assert_eq!(waits.distribution(5).count(), 0);
+    }
+
+    #[test]
+    fn a_percentile_needs_enough_messages() {
+        let mut measured = empty();
+        record(&mut measured, 2_000_000, 10);
+        let waits = Waits::of(&measured, &empty());
+        assert_eq!(
+            [0.5, 0.9, 0.99, 0.999, 1.0].map(|q| shown(&waits, q)),
+            ["2.0", "2.0", "-", "-", "2.0"]
+        );
     }
 }

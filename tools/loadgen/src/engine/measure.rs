@@ -23,6 +23,9 @@ pub struct Counters {
     pub acknowledged: u64,
     pub refused: u64,
     pub unknown: u64,
+    /// Of the unknown, those with an answer whose code leaves open whether they are stored.
+    #[serde(default)]
+    pub undecided: u64,
     pub not_sent: u64,
     /// Sent one-way, without a reply.
     pub one_way: u64,
@@ -32,12 +35,24 @@ pub struct Counters {
 }
 
 impl Counters {
+    /// Messages that were given up, by what happened to them.
+    pub fn given_up(&self) -> impl Iterator<Item = (u64, &'static str)> {
+        let silent = self.unknown.saturating_sub(self.undecided);
+        let all = [
+            (self.not_sent, "not sent"),
+            (silent, "without an answer"),
+            (self.undecided, "answered with a code that leaves the outcome open"),
+        ];
+        all.into_iter().filter(|(count, _)| *count > 0)
+    }
+
     pub fn add(&mut self, other: &Self) {
         self.due += other.due;
         self.sent += other.sent;
         self.acknowledged += other.acknowledged;
         self.refused += other.refused;
         self.unknown += other.unknown;
+        self.undecided += other.undecided;
         self.not_sent += other.not_sent;
         self.one_way += other.one_way;
         self.retried += other.retried;

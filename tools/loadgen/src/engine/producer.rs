@@ -505,7 +505,10 @@ impl Producer {
                 stats.recorder.count(track, due_ns, |counters| counters.refused += count);
             }
             Outcome::Unknown(code) => {
-                recorder.count(track, due_ns, |counters| counters.unknown += count);
+                recorder.count(track, due_ns, |counters| {
+                    counters.unknown += count;
+                    counters.undecided += count;
+                });
                 stats.give_up(&self.job, due_ns, now_ns);
                 stats.note(stream, code, answer.reason);
             }

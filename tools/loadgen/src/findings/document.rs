@@ -35,7 +35,7 @@ pub struct Document {
 }
 
 /// Message counts, and durations of the messages sent.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Send {
     pub due: u64,
     pub sent: u64,
@@ -46,10 +46,13 @@ pub struct Send {
     pub one_way: u64,
     pub rate_per_s: f64,
     pub bytes_per_s: f64,
-    /// Messages without a latency: not sent, or never answered. The percentiles count them with the
-    /// time that they had waited, which is a lower bound.
+    /// Messages without a latency: not sent, or without a clear answer. They rank behind all
+    /// acknowledged ones.
     pub censored: u64,
     pub latency_ns: Percentiles,
+    /// Keys of `latency_ns` that fall among the censored messages and are lower bounds.
+    #[serde(default)]
+    pub latency_at_least: Vec<String>,
     pub service_ns: Percentiles,
     pub slip_ns: Percentiles,
     /// From due to each refusal.
@@ -87,6 +90,7 @@ impl Document {
     pub fn of(report: &Report) -> Self {
         let total = report.total();
         let counters = &total.counters;
+        let (latency_ns, latency_at_least) = total.waits().percentiles();
         let audit = report.audit();
         let checked = |count: u64| report.is_audited().then_some(count);
         Self {
@@ -108,7 +112,8 @@ impl Document {
                 rate_per_s: rate(counters.acknowledged, report.sending()),
                 bytes_per_s: report.bytes_per_s(),
                 censored: total.given_up.len(),
-                latency_ns: Percentiles::of(total.waits().all()),
+                latency_ns,
+                latency_at_least,
                 service_ns: Percentiles::of(&total.service),
                 slip_ns: Percentiles::of(&total.lateness),
                 refused_ns: Percentiles::of(&total.refused),

@@ -424,12 +424,8 @@ impl Report {
         let is_delivered = delivered as f64 >= counters.due as f64 * DELIVERED_MIN;
         (!is_delivered && !self.is_overload).then(|| {
             let percent = delivered as f64 / counters.due as f64 * 100.0;
-            let missing = [
-                (counters.refused, "refused"),
-                (counters.not_sent, "not sent"),
-                (counters.unknown, "unanswered"),
-            ];
-            let missing = missing.into_iter().filter(|(count, _)| *count > 0);
+            let refused = (counters.refused > 0).then_some((counters.refused, "refused"));
+            let missing = refused.into_iter().chain(counters.given_up());
             let missing = missing.map(|(count, what)| format!("{} {what}", grouped(count)));
             let missing: Vec<String> = missing.collect();
             format!("{percent:.1} % of the load delivered: {}", missing.join(", "))

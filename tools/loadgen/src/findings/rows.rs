@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use crate::engine::histogram::{self, Percentiles, Wait, Waits};
+use crate::engine::histogram::{Wait, Waits};
 use crate::engine::measure::{Interval, Kind};
 use crate::findings::flow::Flow;
 use crate::findings::report::{Report, Row, rate};
@@ -14,9 +14,6 @@ use crate::options::ReportOptions;
 use crate::plan::scenario::Asked;
 use crate::plan::threshold::{Figure, Threshold};
 use crate::units::grouped;
-
-/// With fewer messages, p99.9 is meaningless.
-const TAIL_COUNT_MIN: u64 = 1_000;
 
 /// The value found and whether it meets the threshold, or why it cannot be judged.
 type Found = Result<(String, bool), String>;
@@ -110,16 +107,19 @@ fn nothing_lost(report: &Report) -> Found {
 }
 
 fn tail_within(report: &Report, phase: usize, beside: usize, factor: f64) -> Found {
-    let (found_ns, beside_ns) = (tail_ns(report, phase)?, tail_ns(report, beside)?);
-    let times = found_ns as f64 / beside_ns.max(1) as f64;
-    Ok((beside_text(found_ns, times), times <= factor))
+    let (found, beside) = (tail(report, phase)?, measured_tail_ns(report, beside)?);
+    if found.is_at_least {
+        return Ok((found.shown(milliseconds), false));
+    }
+    let times = found.ns as f64 / beside.max(1) as f64;
+    Ok((beside_text(found.ns, times), times <= factor))
 }
 
 /// The tail is back in the first whole second after the phase whose p99.9 is low enough. The result
 /// is the number of whole seconds before it.
 fn tail_back(report: &Report, after: usize, beside: usize, factor: f64, within: Duration) -> Found {
     const SECOND_NS: u64 = 1_000_000_000;
-    let beside_ns = tail_ns(report, beside)?.max(1);
+    let beside_ns = measured_tail_ns(report, beside)?.max(1);
     let end_ns = report.phases.get(after).ok_or("there is no such phase")?.end_ns;
     let first = end_ns.div_ceil(SECOND_NS);
     let streams: Vec<usize> = report.streams().map(|(track, ..)| track).collect();
@@ -128,12 +128,14 @@ fn tail_back(report: &Report, after: usize, beside: usize, factor: f64, within: 
         let mut sum = Interval::default();
         let mine = second.tracks.iter().filter(|packed| streams.contains(&packed.track));
         mine.for_each(|packed| sum.add(&packed.unpack()));
-        Some((second.number, sum.waits().at(0.999)?.ns))
+        let waits = sum.waits();
+        (waits.count() > 0).then(|| (second.number, waits.at_any_count(0.999)))
     });
-    let is_back = |tail_ns: u64| tail_ns as f64 <= factor * beside_ns as f64;
+    let is_back = |tail: Wait| !tail.is_at_least && tail.ns as f64 <= factor * beside_ns as f64;
     let mut least_ns = None::<u64>;
-    for (number, tail_ns) in tails {
-        if is_back(tail_ns) {
+    for (number, tail) in tails {
+        let tail_ns = tail.ns;
+        if is_back(tail) {
             let after_s = number - first;
             let text = format!("{} after {after_s} s", milliseconds(tail_ns));
             return Ok((text, Duration::from_secs(after_s) <= within));
@@ -198,7 +200,8 @@ fn refused(report: &Report, part_max: f64) -> Found {
 fn fail_if(report: &Report, threshold: Threshold) -> Found {
     let counters = report.counters();
     let of_waits = |waits: Waits, quantile| {
-        let wait: Wait = waits.at(quantile).ok_or("no message has one")?;
+        let too_few = || format!("too few messages: {}", grouped(waits.count()));
+        let wait: Wait = waits.at(quantile).ok_or_else(too_few)?;
         let is_kept = threshold.is_kept(wait.ns as f64) && !wait.is_at_least;
         Ok((wait.shown(milliseconds), is_kept))
     };
@@ -210,8 +213,7 @@ fn fail_if(report: &Report, threshold: Threshold) -> Found {
     match threshold.figure {
         Figure::Latency(quantile) => of_waits(report.waits(), quantile),
         Figure::EndToEnd(quantile) => {
-            let none = histogram::empty();
-            of_waits(Waits::of(&report.total_of(Kind::EndToEnd), &none), quantile)
+            of_waits(Waits::all_measured(&report.total_of(Kind::EndToEnd)), quantile)
         }
         Figure::Rate => {
             let per_s = rate(counters.acknowledged, report.sending());
@@ -229,12 +231,19 @@ fn of_phase(report: &Report, phase: usize) -> Result<Interval, String> {
 }
 
 /// p99.9 over all streams.
-fn tail_ns(report: &Report, phase: usize) -> Result<u64, String> {
+fn tail(report: &Report, phase: usize) -> Result<Wait, String> {
     let waits = of_phase(report, phase)?.waits();
-    match waits.all().len() {
-        TAIL_COUNT_MIN.. => Ok(Percentiles::of(waits.all()).p99_9),
-        count => Err(format!("{}: {count} messages", phase_name(report, phase))),
-    }
+    waits.at(0.999).ok_or_else(|| {
+        let count = grouped(waits.count());
+        format!("{}: {count} messages", phase_name(report, phase))
+    })
+}
+
+/// As [`tail`], for comparing another one with it.
+fn measured_tail_ns(report: &Report, phase: usize) -> Result<u64, String> {
+    let tail = tail(report, phase)?;
+    let unknown = || format!("{}: {}", phase_name(report, phase), tail.shown(milliseconds));
+    (!tail.is_at_least).then_some(tail.ns).ok_or_else(unknown)
 }
 
 fn phase_name(report: &Report, phase: usize) -> &str {

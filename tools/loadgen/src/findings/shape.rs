@@ -219,19 +219,20 @@ fn counts(report: &Report) -> Checked {
 }
 
 /// Exhaustive, so that a new counter does not compile until it is added here.
-fn of_counters(counters: &Counters) -> [u64; 9] {
+fn of_counters(counters: &Counters) -> [u64; 10] {
     let Counters {
         due,
         sent,
         acknowledged,
         refused,
         unknown,
+        undecided,
         not_sent,
         one_way,
         retried,
         received,
     } = *counters;
-    [due, sent, acknowledged, refused, unknown, not_sent, one_way, retried, received]
+    [due, sent, acknowledged, refused, unknown, undecided, not_sent, one_way, retried, received]
 }
 
 /// Exhaustive, as [`of_counters`].

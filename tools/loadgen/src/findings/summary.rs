@@ -6,7 +6,7 @@
 
 use std::fmt::{self, Display};
 
-use crate::engine::histogram::{self, Percentiles, Wait, Waits};
+use crate::engine::histogram::{self, Wait, Waits};
 use crate::engine::measure::Interval;
 use crate::findings::flow::Flow;
 use crate::findings::report::{FaultMark, Gap, Report, rate};
@@ -109,7 +109,7 @@ impl Report {
             &format!("acknowledged {acknowledged}: lost {lost}, corrupted {corrupted}"),
         ) + &labelled("", &format!("duplicated {duplicated}, out of order {disorder}"))
             + &early_text(self, audit.early)
-            + &labelled("", &format!("unanswered: {present} stored all the same, {absent} not"))
+            + &labelled("", &format!("unknown: {present} stored all the same, {absent} not"))
     }
 
     fn stream_table(&self) -> String {
@@ -167,7 +167,9 @@ impl Report {
                 Some(it) => it.length_s.map_or("never".to_owned(), |s| fitted(s, 11)),
             };
             let p99 = match has_latencies {
-                true => fitted_decimal(ms(Percentiles::of(&total.end_to_end).p99), 2, 11),
+                true => Waits::all_measured(&total.end_to_end)
+                    .at(0.99)
+                    .map_or("-".to_owned(), |p99| fitted_decimal(ms(p99.ns), 2, 11)),
                 false => "-".to_owned(),
             };
             let [received, behind] = [total.counters.received, behind].map(count);
@@ -274,10 +276,9 @@ fn percentiles(total: &Interval, is_valid: bool) -> String {
     let row = |(name, measured, given_up): (&str, _, _)| {
         let waits = Waits::of(measured, given_up);
         let shown = |wait: Wait| wait.shown(|ns| fitted_decimal(ms(ns), 3, 8));
-        let of_quantile = |quantile| waits.at(quantile).map(shown);
-        let texts: Option<Vec<String>> =
-            [0.5, 0.9, 0.99, 0.999, 0.9999, 1.0].into_iter().map(of_quantile).collect();
-        texts.map(|texts| [name.to_owned()].into_iter().chain(texts).collect())
+        let of_quantile = |quantile| waits.at(quantile).map_or("-".to_owned(), shown);
+        let texts = [0.5, 0.9, 0.99, 0.999, 0.9999, 1.0].map(of_quantile);
+        (waits.count() > 0).then(|| [name.to_owned()].into_iter().chain(texts).collect())
     };
     let mut text = String::new();
     if !is_valid {
@@ -286,8 +287,10 @@ fn percentiles(total: &Interval, is_valid: bool) -> String {
     }
     text += &figures(&header, kinds.into_iter().filter_map(row));
     if !total.given_up.is_empty() {
-        let given_up = grouped(total.given_up.len());
-        text += &labelled("given up", &format!("{given_up} without an answer"));
+        let parts = total.counters.given_up();
+        let parts: Vec<String> =
+            parts.map(|(count, what)| format!("{} {what}", grouped(count))).collect();
+        text += &labelled("given up", &parts.join(", "));
     }
     text
 }
@@ -467,6 +470,7 @@ mod tests {
             acknowledged: MOST,
             refused: MOST,
             unknown: MOST,
+            undecided: 0,
             not_sent: MOST,
             one_way: MOST,
             retried: MOST,
@@ -590,6 +594,29 @@ PASS  lost 0 of 199,900 (latencies not valid: see above)
             ),
             "{text}"
         );
+    }
+
+    /// An answer that leaves the outcome open is an answer.
+    #[test]
+    fn what_was_given_up_is_said_with_its_reason() {
+        let mut report = example();
+        let total = &mut report.totals[0][0];
+        total.latency.reset();
+        total.record(Kind::GivenUp, 700_000, 3_905);
+        let counters = &mut total.counters;
+        (counters.acknowledged, counters.refused, counters.not_sent) = (0, 0, 10);
+        (counters.unknown, counters.undecided) = (3_895, 2_895);
+        let text = report.to_string();
+        let wanted = "
+given up   10 not sent, 1,000 without an answer, 2,895 answered with a code that
+           leaves the outcome open
+";
+        assert!(text.contains(wanted), "{text}");
+        let counters = &mut report.totals[0][0].counters;
+        (counters.not_sent, counters.unknown) = (0, counters.undecided);
+        let text = report.to_string();
+        assert!(text.contains("given up   2,895 answered"), "{text}");
+        assert!(!text.contains("without an answer"), "{text}");
     }
 
     #[test]

@@ -5,7 +5,6 @@ use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, UNIX_EPOCH};
 
-use crate::engine::measure::Kind;
 use crate::findings::document::Document;
 use crate::findings::report::Report;
 use crate::show::hdr::{write_distribution, write_interval_log};
@@ -36,10 +35,7 @@ pub fn write_files(report: &Report, directory: &Path) -> Result<(), FileError> {
         };
         write_interval_log(out, begin, &report.subject.load, &names, &report.seconds)
     })?;
-    write(&directory.join("latency.hgrm"), |out| {
-        let given_up = report.total_of(Kind::GivenUp).len();
-        write_distribution(out, &report.total_of(Kind::Latency), given_up)
-    })?;
+    write(&directory.join("latency.hgrm"), |out| write_distribution(out, &report.waits()))?;
     write(&directory.join("report.html"), |out| out.write_all(page::render(report).as_bytes()))
 }
 

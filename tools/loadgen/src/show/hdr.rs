@@ -3,10 +3,10 @@
 use std::io::{self, Write};
 use std::time::{Duration, SystemTime};
 
-use hdrhistogram::Histogram;
 use hdrhistogram::serialization::V2DeflateSerializer;
 use hdrhistogram::serialization::interval_log::{IntervalLogWriterBuilder, Tag};
 
+use crate::engine::histogram::Waits;
 use crate::engine::measure::Second;
 
 /// The formats display milliseconds; the values are nanoseconds.
@@ -47,23 +47,18 @@ pub fn write_interval_log(
 /// Writes the percentile distribution for HdrHistogram's plotters, in milliseconds, with five steps
 /// per halving of the distance to 100 %.
 ///
-/// Messages that were given up have no latency; their number is at the end.
-pub fn write_distribution(
-    out: &mut impl Write,
-    histogram: &Histogram<u64>,
-    given_up: u64,
-) -> io::Result<()> {
+/// Messages that were given up have no latency and rank behind all others, so the last percentile is
+/// below 100 % by their share. Their number is at the end.
+pub fn write_distribution(out: &mut impl Write, waits: &Waits) -> io::Result<()> {
+    let histogram = waits.measured();
     writeln!(
         out,
         "{:>12} {:>14} {:>10} {:>14}\n",
         "Value", "Percentile", "TotalCount", "1/(1-Percentile)"
     )?;
     let shown = |value_ns: u64| value_ns as f64 / NS_PER_SHOWN;
-    for value in histogram.iter_quantiles(5) {
-        let quantile = value.quantile_iterated_to();
-        let count = value.count_since_last_iteration();
-        let total = histogram.count_between(0, value.value_iterated_to()).max(count);
-        write!(out, "{:12.6} {quantile:2.12} {total:10}", shown(value.value_iterated_to()))?;
+    for (quantile, value_ns, total) in waits.distribution(5) {
+        write!(out, "{:12.6} {quantile:2.12} {total:10}", shown(value_ns))?;
         if quantile < 1.0 {
             writeln!(out, " {:14.2}", 1.0 / (1.0 - quantile))?;
         } else {
@@ -76,13 +71,14 @@ pub fn write_distribution(
     writeln!(out, "#[Max     = {:12.6}, Total count    = {:12}]", shown(max), histogram.len())?;
     let buckets = (64 - histogram.high().leading_zeros()).saturating_sub(10).max(1);
     writeln!(out, "#[Buckets = {buckets:12}, SubBuckets     = {:12}]", 2048)?;
-    writeln!(out, "#[Given up = {given_up:11}]")
+    writeln!(out, "#[Given up = {:11}]", waits.count() - histogram.len())
 }
 
 #[cfg(test)]
 mod tests {
     use base64::Engine;
     use base64::engine::general_purpose::STANDARD;
+    use hdrhistogram::Histogram;
     use hdrhistogram::serialization::Deserializer;
     use hdrhistogram::serialization::interval_log::{IntervalLogIterator, LogEntry};
 
@@ -122,13 +118,18 @@ mod tests {
         record(&mut histogram, 1_000_000, 3);
         record(&mut histogram, 2_000_000, 1);
         let mut text = Vec::new();
-        write_distribution(&mut text, &histogram, 7).unwrap();
+        let mut given_up = empty();
+        record(&mut given_up, 3_000_000_000, 4);
+        write_distribution(&mut text, &Waits::of(&histogram, &given_up)).unwrap();
         let text = String::from_utf8(text).unwrap();
         let mut lines = text.lines();
         assert_eq!(lines.next(), Some("       Value     Percentile TotalCount 1/(1-Percentile)"));
         assert_eq!(lines.nth(1), Some("    1.000447 0.000000000000          3           1.00"));
-        assert!(text.contains("\n    2.000895 1.000000000000          4\n"), "{text}");
+        assert!(
+            text.contains("\n    2.000895 0.500000000000          4           2.00\n"),
+            "{text}"
+        );
         assert!(text.contains("Total count    =            4]\n"), "{text}");
-        assert!(text.ends_with("#[Given up =           7]\n"), "{text}");
+        assert!(text.ends_with("#[Given up =           4]\n"), "{text}");
     }
 }

@@ -5,7 +5,6 @@ use std::io::{IsTerminal, Write, stderr};
 
 use indicatif::{ProgressBar, ProgressFinish, ProgressStyle};
 
-use crate::engine::histogram::Percentiles;
 use crate::engine::measure::{Counters, Interval};
 use crate::findings::text::labelled;
 use crate::plan::scenario::{Phase, Scenario};
@@ -121,8 +120,7 @@ impl View {
         let (Counters { due, sent, acknowledged, received, .. }, total) =
             (self.last.counters, &self.total);
         let [due, sent, acknowledged, received] = [due, sent, acknowledged, received].map(grouped);
-        let p = Percentiles::of(&self.last.latency);
-        let [p50, p99, p99_9, max] = [p.p50, p.p99, p.p99_9, p.max].map(milliseconds);
+        let [p50, p99, p99_9, max] = self.latencies([0.5, 0.99, 0.999, 1.0]);
         let rates = format!("due {due}  sent {sent}  acked {acknowledged}  consumed {received}");
         let latencies = format!("p50 {p50}  p99 {p99}  p99.9 {p99_9}  max {max}");
         let errors = [
@@ -154,13 +152,18 @@ impl View {
         backlogs.join("  ")
     }
 
+    /// Percentiles of the last second, in milliseconds.
+    fn latencies<const COUNT: usize>(&self, quantiles: [f64; COUNT]) -> [String; COUNT] {
+        let waits = self.last.waits();
+        quantiles.map(|it| waits.at(it).map_or("-".to_owned(), |wait| wait.shown(milliseconds)))
+    }
+
     /// For outputs that are not terminals.
     fn line(&self) -> String {
         let counters = &self.last.counters;
         let [due, sent, acknowledged, received] =
             [counters.due, counters.sent, counters.acknowledged, counters.received].map(grouped);
-        let p = Percentiles::of(&self.last.latency);
-        let [p50, p99, max] = [p.p50, p.p99, p.max].map(milliseconds);
+        let [p50, p99, max] = self.latencies([0.5, 0.99, 1.0]);
         let phase = match self.phases.len() {
             0 | 1 => String::new(),
             _ => format!("{}  ", self.phase()),
@@ -268,7 +271,7 @@ mod tests {
         let expected = "\
 payment wave
 per s      due 10,000  sent 9,998  acked 9,900  consumed 9,800
-ms         p50 1.00  p99 1.00  p99.9 1.00  max 1.00
+ms         p50 1.00  p99 1.00  p99.9 -  max 1.00
 backlog    logistics 19,700  analytics 14,800  fulfilment 100  cache-1 0
            cache-2 0
 errors     refused 4  unknown 0  not sent 0  retried 0";

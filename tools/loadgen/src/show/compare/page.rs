@@ -1,6 +1,7 @@
 //! A comparison as one HTML page: the same tables and plots for all candidates, on the same scales.
 
-use crate::engine::measure::{Counters, Kind};
+use crate::engine::histogram;
+use crate::engine::measure::{Counters, Interval, Kind};
 use crate::findings::report::Report;
 use crate::findings::verdict::Verdict;
 use crate::show::compare::Comparison;
@@ -127,12 +128,13 @@ impl Comparison {
     fn spectrum(&self) -> String {
         let mut plot = Plot::new("Latency from due to acknowledged", percentile_axis(), ms_axis());
         for (index, candidate) in self.kept() {
-            let mut all = crate::engine::histogram::empty();
+            let mut all = Interval::default();
             for run in candidate.valid() {
-                crate::engine::histogram::merge(&mut all, &run.total_of(Kind::Latency));
+                histogram::merge(&mut all.latency, &run.total_of(Kind::Latency));
+                histogram::merge(&mut all.given_up, &run.total_of(Kind::GivenUp));
             }
-            if !all.is_empty() {
-                plot.lines.push(spectrum_line(&candidate.label, index, &all));
+            if !all.latency.is_empty() {
+                plot.lines.push(spectrum_line(&candidate.label, index, &all.waits()));
             }
         }
         plot.note = "All repeats of a candidate whose latencies are valid, together.".to_owned();
@@ -176,7 +178,7 @@ fn rates(candidate: &Candidate, run: &Report, timeline: &Timeline) -> Plot {
     plot.lines = vec![
         line("due", 7, |counters| counters.due),
         line("acknowledged", 0, |counters| counters.acknowledged),
-        line("refused, unanswered or not sent", 1, |counters| {
+        line("refused, unknown or not sent", 1, |counters| {
             counters.refused + counters.unknown + counters.not_sent
         })
         .sparse(),

@@ -1,6 +1,6 @@
 //! The rows of a comparison.
 
-use crate::engine::histogram::Percentiles;
+use crate::engine::histogram::{Percentiles, Wait, Waits};
 use crate::engine::measure::Kind;
 use crate::findings::report::{Report, rate};
 use crate::findings::verdict::Verdict;
@@ -25,6 +25,9 @@ pub struct Row {
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Cell {
     Value(Value),
+    /// Milliseconds. A percentile among messages that were given up is longer than they had waited,
+    /// so it has no ratio to others.
+    AtLeast(f64),
     /// The candidate has no such figure.
     Absent,
     /// One of its runs broke a promise, so the figure is of no interest.
@@ -46,7 +49,7 @@ impl Cell {
     pub fn value(&self) -> Option<Value> {
         match self {
             Self::Value(value) => Some(*value),
-            Self::Absent | Self::Failed | Self::NotValid => None,
+            Self::AtLeast(_) | Self::Absent | Self::Failed | Self::NotValid => None,
         }
     }
 }
@@ -57,6 +60,10 @@ impl Row {
     pub fn figure(&self, index: usize) -> String {
         match self.cells[index] {
             Cell::Value(value) => number(value.median),
+            Cell::AtLeast(value) => {
+                let wait = Wait { ns: (value * 1e6) as u64, is_at_least: true };
+                wait.shown(|ns| format!("{} ms", number(ms(ns))))
+            }
             Cell::Absent => "–".to_owned(),
             Cell::Failed => "FAILED".to_owned(),
             Cell::NotValid => "not valid".to_owned(),
@@ -112,36 +119,97 @@ enum Of {
     Valid,
 }
 
+/// A figure of one run.
+#[derive(Clone, Copy, Debug)]
+struct Reading {
+    value: f64,
+    /// See [`Cell::AtLeast`].
+    is_at_least: bool,
+}
+
+/// How to read a figure of one run.
+#[derive(Clone, Copy, Debug)]
+enum Source {
+    Number(fn(&Report) -> Option<f64>),
+    /// A quantile of send latency, in milliseconds.
+    Latency(f64),
+}
+
+impl Source {
+    fn read(self, report: &Report) -> Option<Reading> {
+        match self {
+            Self::Number(of) => of(report).map(|value| Reading { value, is_at_least: false }),
+            Self::Latency(quantile) => report.waits().at(quantile).map(Reading::of),
+        }
+    }
+}
+
+impl Reading {
+    fn of(wait: Wait) -> Self {
+        Self { value: ms(wait.ns), is_at_least: wait.is_at_least }
+    }
+}
+
 /// Name, unit, whether more is better, which runs have it, and how to read it.
-type Figure = (&'static str, &'static str, bool, Of, fn(&Report) -> Option<f64>);
+type Figure = (&'static str, &'static str, bool, Of, Source);
+
+use Source::{Latency, Number};
 
 const FIGURES: [Figure; 14] = [
-    ("acknowledged", "msg/s", true, Of::Kept, |it| {
-        Some(rate(it.counters().acknowledged, it.sending()))
-    }),
-    ("acknowledged", "MB/s", true, Of::Kept, |it| Some(it.bytes_per_s() / 1e6)),
-    ("latency p50", "ms", false, Of::Valid, |it| Some(ms(latency(it).p50))),
-    ("latency p99", "ms", false, Of::Valid, |it| Some(ms(latency(it).p99))),
-    ("latency p99.9", "ms", false, Of::Valid, |it| Some(ms(latency(it).p99_9))),
-    ("latency max", "ms", false, Of::Valid, |it| Some(ms(latency(it).max))),
-    ("end to end p50", "ms", false, Of::Valid, |it| end_to_end(it).map(|all| ms(all.p50))),
-    ("end to end p99", "ms", false, Of::Valid, |it| end_to_end(it).map(|all| ms(all.p99))),
-    ("not acknowledged", "%", false, Of::Kept, |it| {
-        let counters = it.counters();
-        let failed = counters.refused + counters.unknown + counters.not_sent;
-        Some(failed as f64 / counters.due.max(1) as f64 * 100.0)
-    }),
-    ("broker CPU", "us/msg", false, Of::Kept, cpu_per_message),
-    ("generator lateness p99", "ms", false, Of::Kept, |it| {
-        Some(ms(Percentiles::of(&it.total_of(Kind::Lateness)).p99))
-    }),
-    ("lost", "msg, max", false, Of::All, |it| it.is_audited().then(|| it.audit().lost as f64)),
-    ("out of order", "msg, max", false, Of::All, |it| {
-        it.is_audited().then(|| it.disorder() as f64)
-    }),
-    ("repeated", "msg, max", false, Of::All, |it| {
-        it.is_audited().then(|| it.audit().duplicated as f64)
-    }),
+    (
+        "acknowledged",
+        "msg/s",
+        true,
+        Of::Kept,
+        Number(|it| Some(rate(it.counters().acknowledged, it.sending()))),
+    ),
+    ("acknowledged", "MB/s", true, Of::Kept, Number(|it| Some(it.bytes_per_s() / 1e6))),
+    ("latency p50", "ms", false, Of::Valid, Latency(0.5)),
+    ("latency p99", "ms", false, Of::Valid, Latency(0.99)),
+    ("latency p99.9", "ms", false, Of::Valid, Latency(0.999)),
+    ("latency max", "ms", false, Of::Valid, Latency(1.0)),
+    ("end to end p50", "ms", false, Of::Valid, Number(|it| end_to_end(it, 0.5))),
+    ("end to end p99", "ms", false, Of::Valid, Number(|it| end_to_end(it, 0.99))),
+    (
+        "not acknowledged",
+        "%",
+        false,
+        Of::Kept,
+        Number(|it| {
+            let counters = it.counters();
+            let failed = counters.refused + counters.unknown + counters.not_sent;
+            Some(failed as f64 / counters.due.max(1) as f64 * 100.0)
+        }),
+    ),
+    ("broker CPU", "us/msg", false, Of::Kept, Number(cpu_per_message)),
+    (
+        "generator lateness p99",
+        "ms",
+        false,
+        Of::Kept,
+        Number(|it| Some(ms(Percentiles::of(&it.total_of(Kind::Lateness)).p99))),
+    ),
+    (
+        "lost",
+        "msg, max",
+        false,
+        Of::All,
+        Number(|it| it.is_audited().then(|| it.audit().lost as f64)),
+    ),
+    (
+        "out of order",
+        "msg, max",
+        false,
+        Of::All,
+        Number(|it| it.is_audited().then(|| it.disorder() as f64)),
+    ),
+    (
+        "repeated",
+        "msg, max",
+        false,
+        Of::All,
+        Number(|it| it.is_audited().then(|| it.audit().duplicated as f64)),
+    ),
 ];
 
 /// All figures, then p99.9 by phase.
@@ -154,7 +222,7 @@ pub fn rows(candidates: &[Candidate]) -> Vec<Row> {
 
 fn of_figure(figure: &Figure, candidates: &[Candidate]) -> Row {
     let &(name, unit, is_more_better, which, of) = figure;
-    row(name.to_owned(), unit, is_more_better, candidates, which, of)
+    row(name.to_owned(), unit, is_more_better, candidates, which, |report| of.read(report))
 }
 
 fn row(
@@ -163,7 +231,7 @@ fn row(
     is_more_better: bool,
     candidates: &[Candidate],
     which: Of,
-    of: impl Fn(&Report) -> Option<f64>,
+    of: impl Fn(&Report) -> Option<Reading>,
 ) -> Row {
     let (cells, values): (Vec<Cell>, Vec<Vec<f64>>) =
         candidates.iter().map(|candidate| cell(candidate, which, &of)).unzip();
@@ -171,33 +239,39 @@ fn row(
     Row { name, unit, is_more_better, cells, ratios }
 }
 
-/// p99.9 of send latency in each phase that all candidates have.
+/// p99.9 of send latency in each phase that counts and that all candidates have.
 fn by_phase(candidates: &[Candidate]) -> Vec<Row> {
     let Some(first) = candidates.first().map(|candidate| &candidate.runs[0]) else {
         return Vec::new();
     };
-    if first.phases.len() < 2 {
+    if first.phases.iter().filter(|phase| phase.counts).count() < 2 {
         return Vec::new();
     }
+    let counted = first.phases.iter().enumerate().filter(|(_, phase)| phase.counts);
     let of_phase = |(index, phase): (usize, &crate::plan::scenario::Phase)| {
         let of = |report: &Report| {
             let known = report.phases.get(index).filter(|it| it.name == phase.name)?;
             let total = report.phase_total(index);
-            let is_known = !total.latency.is_empty() && !known.name.is_empty();
-            is_known.then(|| ms(Percentiles::of(total.waits().all()).p99_9))
+            total.waits().at(0.999).filter(|_| !known.name.is_empty()).map(Reading::of)
         };
         row(format!("p99.9 in {}", phase.name), "ms", false, candidates, Of::Valid, of)
     };
-    first.phases.iter().enumerate().map(of_phase).collect()
+    counted.map(of_phase).collect()
 }
 
 /// The cell, and the values of the repeats behind it. A failed candidate has no figures but those
 /// of its failure. For those, every candidate gets its worst value.
-fn cell(candidate: &Candidate, which: Of, of: impl Fn(&Report) -> Option<f64>) -> (Cell, Vec<f64>) {
-    let values = |runs: &[&Report]| runs.iter().filter_map(|run| of(run)).collect::<Vec<f64>>();
+fn cell(
+    candidate: &Candidate,
+    which: Of,
+    of: impl Fn(&Report) -> Option<Reading>,
+) -> (Cell, Vec<f64>) {
+    let values = |runs: &[&Report]| runs.iter().filter_map(|run| of(run)).collect::<Vec<_>>();
     let none = |cell| (cell, Vec::new());
     let all: Vec<&Report> = candidate.runs.iter().collect();
-    let Some(worst) = values(&all).into_iter().reduce(f64::max) else { return none(Cell::Absent) };
+    let Some(worst) = values(&all).into_iter().map(|it| it.value).reduce(f64::max) else {
+        return none(Cell::Absent);
+    };
     let is_failed = all.iter().any(|run| run.verdict() == Verdict::Failed);
     let values = match which {
         Of::All => return none(Cell::Value(Value { median: worst, interval: None })),
@@ -205,19 +279,26 @@ fn cell(candidate: &Candidate, which: Of, of: impl Fn(&Report) -> Option<f64>) -
         Of::Kept => values(&all),
         Of::Valid => values(&candidate.valid().collect::<Vec<_>>()),
     };
-    if values.is_empty() {
-        return none(Cell::NotValid);
+    if values.is_empty() { none(Cell::NotValid) } else { of_repeats(&values) }
+}
+
+/// The median of the repeats, in which lower bounds rank behind all measured values.
+fn of_repeats(readings: &[Reading]) -> (Cell, Vec<f64>) {
+    let rank = |it: &Reading| if it.is_at_least { f64::INFINITY } else { it.value };
+    let middle = median(&readings.iter().map(rank).collect::<Vec<_>>());
+    let values: Vec<f64> = readings.iter().map(|it| it.value).collect();
+    if middle.is_infinite() {
+        return (Cell::AtLeast(median(&values)), Vec::new());
     }
-    (Cell::Value(Value { median: median(&values), interval: interval(&values) }), values)
+    if readings.iter().any(|it| it.is_at_least) {
+        return (Cell::Value(Value { median: middle, interval: None }), Vec::new());
+    }
+    (Cell::Value(Value { median: middle, interval: interval(&values) }), values)
 }
 
-fn latency(report: &Report) -> Percentiles {
-    Percentiles::of(report.waits().all())
-}
-
-fn end_to_end(report: &Report) -> Option<Percentiles> {
-    let total = report.total_of(Kind::EndToEnd);
-    (!total.is_empty()).then(|| Percentiles::of(&total))
+fn end_to_end(report: &Report, quantile: f64) -> Option<f64> {
+    let total = Waits::all_measured(&report.total_of(Kind::EndToEnd));
+    total.at(quantile).map(|wait| ms(wait.ns))
 }
 
 /// Only for brokers whose process was sampled. A restarted process counts from zero.
@@ -288,6 +369,36 @@ mod tests {
         assert_eq!(found(&none, "latency p99").cells[0], Cell::NotValid);
         assert_eq!(found(&none, "latency p99").figure(0), "not valid");
         assert_eq!(found(&none, "acknowledged").figure(0), "9,995");
+    }
+
+    /// Of a run that gave up waiting after three seconds, only a lower bound is known.
+    #[test]
+    fn what_was_given_up_has_a_lower_bound_and_no_ratio() {
+        let mut some = taking("b", 7);
+        some.totals[0][0].record(Kind::GivenUp, 3_020_000_000, 10_000);
+        let mut all = taking("c", 7);
+        all.totals[0][0].latency.reset();
+        all.totals[0][0].record(Kind::GivenUp, 12_038_000_000, 10_000);
+        let rows = rows(&candidates(vec![taking("a", 4), some, all]));
+        let (p50, p99) = (found(&rows, "latency p50"), found(&rows, "latency p99"));
+        assert_eq!([1, 2].map(|index| p50.figure(index)), ["7.00", "≥ 12 s"]);
+        assert_eq!([1, 2].map(|index| p99.figure(index)), ["≥ 3 s", "≥ 12 s"]);
+        assert_eq!([p99.times(1), p99.times(2), p50.times(2)], [None, None, None]);
+        assert_eq!(p50.times(1), Some("1.75".to_owned()));
+    }
+
+    #[test]
+    fn repeats_that_gave_up_rank_behind_those_that_did_not() {
+        let reading = |value, is_at_least| Reading { value, is_at_least };
+        let rows = [
+            (vec![reading(5.0, false), reading(3_000.0, true), reading(7.0, false)], Some(7.0)),
+            (vec![reading(5.0, false), reading(3_000.0, true)], None),
+        ];
+        for (readings, median) in rows {
+            let (cell, behind) = of_repeats(&readings);
+            assert_eq!(cell.value().map(|value| value.median), median);
+            assert!(behind.is_empty(), "no interval");
+        }
     }
 
     fn failed() -> String {

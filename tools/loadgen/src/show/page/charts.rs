@@ -1,8 +1,6 @@
 //! The plots over the run's time, all on one axis, and the distributions over the whole run.
 
-use hdrhistogram::Histogram;
-
-use crate::engine::histogram::Percentiles;
+use crate::engine::histogram::{Percentiles, Waits};
 use crate::engine::measure::Counters;
 use crate::findings::report::{Report, Sample};
 use crate::show::page::timeline::{Point, ROWS_PER_DECADE, Timeline};
@@ -23,7 +21,7 @@ pub fn rates(report: &Report, timeline: &Timeline) -> Plot {
         of("acknowledged", 0, |counters| counters.acknowledged),
         of("sent, no answer asked", 6, |counters| counters.one_way),
         of("refused", 3, |counters| counters.refused).sparse(),
-        of("no answer", 5, |counters| counters.unknown).sparse(),
+        of("outcome unknown", 5, |counters| counters.unknown).sparse(),
         of("not sent", 1, |counters| counters.not_sent).sparse(),
     ];
     if let Some((track, group, _)) = report.groups().next() {
@@ -50,7 +48,10 @@ pub fn latencies(timeline: &Timeline) -> Plot {
         of("p99.9", 1, |all| all.p99_9),
         of("max", 3, |all| all.max),
     ];
-    plot.note = "By the second of the acknowledgement; a gap is a second without any.".to_owned();
+    plot.note =
+        "By the second of the acknowledgement; a gap is a second without any. Messages that were \
+                 given up have no latency."
+            .to_owned();
     plot
 }
 
@@ -111,14 +112,14 @@ pub fn heat_map(timeline: &Timeline) -> Plot {
 pub fn spectrum(report: &Report) -> Plot {
     let total = report.total();
     let all = [
-        ("latency: from due to acknowledged", &total.latency),
-        ("service time: from sent to acknowledged", &total.service),
-        ("lateness of the generator", &total.lateness),
-        ("end to end: from due to received", &total.end_to_end),
+        ("latency: from due to acknowledged", total.waits()),
+        ("service time: from sent to acknowledged", Waits::all_measured(&total.service)),
+        ("lateness of the generator", Waits::all_measured(&total.lateness)),
+        ("end to end: from due to received", Waits::all_measured(&total.end_to_end)),
     ];
     let mut plot = Plot::new("Percentiles of the whole run", percentile_axis(), ms_axis());
-    let recorded = all.into_iter().enumerate().filter(|(_, (_, all))| !all.is_empty());
-    plot.lines = recorded.map(|(colour, (name, all))| spectrum_line(name, colour, all)).collect();
+    let recorded = all.into_iter().enumerate().filter(|(_, (_, all))| !all.measured().is_empty());
+    plot.lines = recorded.map(|(colour, (name, all))| spectrum_line(name, colour, &all)).collect();
     plot.note = "Where latency lies above service time, messages waited to be sent: a tool that \
                  counts from the send call would not have seen it."
         .to_owned();
@@ -134,11 +135,12 @@ pub fn percentile_axis() -> Axis {
     Axis { marks: Marks::Nines, ..Axis::new("of messages took no longer", Scale::Linear) }
 }
 
-pub fn spectrum_line(name: &str, colour: usize, histogram: &Histogram<u64>) -> Line {
-    let least = 1.0 / histogram.len().max(1) as f64;
-    let values = histogram.iter_quantiles(10).map(|value| {
-        let rarer = (1.0 - value.quantile_iterated_to()).max(least);
-        (-rarer.log10(), Some(ms(value.value_iterated_to())))
+/// Ends where the messages begin that were given up.
+pub fn spectrum_line(name: &str, colour: usize, waits: &Waits) -> Line {
+    let least = 1.0 / waits.count().max(1) as f64;
+    let values = waits.distribution(10).map(|(quantile, ns, _)| {
+        let rarer = (1.0 - quantile).max(least);
+        (-rarer.log10(), Some(ms(ns)))
     });
     Line::new(name, colour, values.collect())
 }
@@ -221,7 +223,7 @@ mod tests {
         let mut histogram = empty();
         record(&mut histogram, 1_000_000, 999);
         record(&mut histogram, 50_000_000, 1);
-        let line = spectrum_line("x", 0, &histogram);
+        let line = spectrum_line("x", 0, &Waits::all_measured(&histogram));
         let last = line.points.last().unwrap();
         assert!((last.0 - 3.0).abs() < 1e-6 && last.1.unwrap() >= 50.0);
     }

@@ -3,7 +3,7 @@
 use crate::findings::report::{Report, rate};
 use crate::findings::verdict::Verdict;
 use crate::show::page::timeline::Timeline;
-use crate::show::page::words::{self, ms, ns_at};
+use crate::show::page::words::{self, ms};
 use crate::show::page::{charts, html};
 use crate::show::plot::Plot;
 use crate::units::grouped;
@@ -22,9 +22,7 @@ fn numbers(report: &Report, has_figures: bool) -> Vec<(String, String)> {
     let per_s = rate(report.counters().acknowledged, report.sending());
     let waits = report.waits();
     let percentile = |name: &str, quantile| {
-        let is_enough = ns_at(waits.all(), quantile).is_some();
-        let wait = waits.at(quantile).filter(|_| is_enough);
-        let shown = wait.map(|wait| wait.shown(|ns| format!("{} ms", ms(ns))));
+        let shown = waits.at(quantile).map(|wait| wait.shown(|ns| format!("{} ms", ms(ns))));
         (name.to_owned(), shown.unwrap_or_else(|| "–".to_owned()))
     };
     let audit = report.audit();

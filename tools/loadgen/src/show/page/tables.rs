@@ -4,7 +4,7 @@ use crate::engine::audit::Audit;
 use crate::engine::measure::{Interval, Kind};
 use crate::findings::report::Report;
 use crate::show::page::html::{Bar, Cell, Table, bars, details, note, number, text, word};
-use crate::show::page::words::{clock, counted, ms, ns_at, percentile, spoken};
+use crate::show::page::words::{clock, counted, ms, percentile, spoken};
 use crate::units::grouped;
 
 /// The thresholds, and the values found.
@@ -69,7 +69,7 @@ pub fn send_percentiles(report: &Report) -> String {
     }
     out.push_str(&note(
         "A dash: fewer messages than such a percentile takes. Messages that were given up have no \
-         latency; where a percentile falls among them, it says how long they had waited at least. Service time counts from the send call, as closed-loop \
+         latency and rank behind all others; where a percentile falls among them, it says how long they had waited at least. Service time counts from the send call, as closed-loop \
          tools do; lateness is that of the generator itself, in sending and in reading replies.",
     ));
     if report.phases.len() > 1 && report.streams().count() > 1 {
@@ -101,13 +101,9 @@ fn send_row(name: &str, interval: &Interval) -> Vec<Cell> {
     };
     let mut cells = vec![word(name), number(grouped(counters.due)), number(acknowledged)];
     let waits = interval.waits();
-    let shown = |quantile: f64| {
-        let is_enough = ns_at(waits.all(), quantile).is_some();
-        let wait = waits.at(quantile).filter(|_| is_enough);
-        number(wait.map_or("–".to_owned(), |wait| wait.shown(ms)))
-    };
-    cells.extend([0.5, 0.9, 0.99, 0.999, 0.9999].map(shown));
-    cells.push(number(waits.at(1.0).map_or("–".to_owned(), |wait| wait.shown(ms))));
+    let shown =
+        |quantile: f64| number(waits.at(quantile).map_or("–".to_owned(), |wait| wait.shown(ms)));
+    cells.extend([0.5, 0.9, 0.99, 0.999, 0.9999, 1.0].map(shown));
     cells
 }
 

@@ -2,6 +2,7 @@
 
 use hdrhistogram::Histogram;
 
+use crate::engine::histogram::is_enough;
 use crate::units::grouped;
 
 /// A duration in milliseconds with three or four significant digits, without the unit.
@@ -58,8 +59,7 @@ pub fn percentile(histogram: &Histogram<u64>, quantile: f64) -> String {
 
 /// As [`percentile`], in nanoseconds.
 pub fn ns_at(histogram: &Histogram<u64>, quantile: f64) -> Option<u64> {
-    let rarer = histogram.len() as f64 * (1.0 - quantile);
-    let is_known = !histogram.is_empty() && (quantile <= 0.5 || rarer >= 0.9995);
+    let is_known = is_enough(histogram.len(), quantile);
     is_known.then(|| histogram.value_at_quantile(quantile).min(histogram.max()))
 }
 
