@@ -287,7 +287,7 @@ pub struct ReportOptions {
     /// given several times. Figures: p50, p90, p99, p99.9, p99.99 and max of latency; the same with
     /// the prefix `e2e-` for the time from due to consumed; rate, the acknowledged messages per
     /// second; refused, not-sent and unanswered, as shares of the messages due. Requires valid
-    /// latencies, as --strict does.
+    /// latencies, as --strict does. A limit that the run cannot be judged by is missed.
     #[arg(long, value_name = "LIMIT", value_parser = Threshold::parse)]
     pub fail_if: Vec<Threshold>,
 }

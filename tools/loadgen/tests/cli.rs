@@ -298,6 +298,7 @@ fn wrong_usage_ends_with_2() {
         "steadily",
         "steady --rate fast",
         "steady --namesrv 127.0.0.1:9876 --shards 2",
+        "steady --namesrv 127.0.0.1:9876 --no-consume --fail-if e2e-p99>1s",
         below_file.as_str(),
     ] {
         let output = loadgen(arguments).output().unwrap();

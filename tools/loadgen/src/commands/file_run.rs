@@ -24,6 +24,7 @@ pub fn run(options: &RunOptions, interrupt: &Interrupt) -> Result<Report, RunErr
         let text = "a part cannot search for a rate alone: give the file a producerRate";
         return Err(RunError::Usage(text.to_owned()));
     }
+    rows::check(&options.report.fail_if, workload.is_consumed()).map_err(RunError::Usage)?;
     let target = options.target.with_faults(workload.faults());
     let mut target = prepare(&target, options.report.out.as_deref(), interrupt)?;
     let mut report = carry_out(&workload, options, &mut target, interrupt)?;

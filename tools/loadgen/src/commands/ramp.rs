@@ -38,6 +38,7 @@ pub fn run(options: &RampOptions, interrupt: &Interrupt) -> Result<Report, RunEr
     if !options.target.faults.is_empty() {
         return Err(RunError::Usage("a ramp has no faults".to_owned()));
     }
+    rows::check(&options.report.fail_if, !options.load.no_consume).map_err(RunError::Usage)?;
     let mut target = prepare(&options.target, options.report.out.as_deref(), interrupt)?;
     let scenario = |rate: f64| {
         scenario::steady(&LoadOptions { rate: Rate::PerSecond(rate), ..options.load.clone() })
@@ -106,6 +107,7 @@ fn conclude(
             wanted: "one".to_owned(),
             found: "none".to_owned(),
             is_met: Some(false),
+            is_required: true,
         });
     }
     let above = steps.iter().filter(|step| step.trouble.is_some());

@@ -9,6 +9,7 @@ use crate::options::SteadyOptions;
 use crate::plan::scenario::{self, Scenario, asked_of_faults};
 
 pub fn run(options: &SteadyOptions, interrupt: &Interrupt) -> Result<Report, RunError> {
+    rows::check(&options.report.fail_if, !options.load.no_consume).map_err(RunError::Usage)?;
     let mut target =
         prepare(&options.target.with_faults(&[]), options.report.out.as_deref(), interrupt)?;
     let start_unix_ns = options.start_at.and_then(unix_ns);

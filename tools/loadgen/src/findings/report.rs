@@ -186,6 +186,9 @@ pub struct Row {
     pub found: String,
     /// `None`: it could not be judged; `found` says why.
     pub is_met: Option<bool>,
+    /// The user asked for it, so it is missed if it cannot be judged.
+    #[serde(default)]
+    pub is_required: bool,
 }
 
 impl Row {
@@ -434,7 +437,11 @@ impl Report {
 
     /// Whether the latencies describe the target or the generator.
     pub fn figures(&self) -> Figures {
-        let late = lateness(&self.total_of(Kind::Lateness), &self.total_of(Kind::Latency));
+        let mut shown = self.total_of(Kind::Latency);
+        if shown.is_empty() {
+            shown = self.total_of(Kind::Refused);
+        }
+        let late = lateness(&self.total_of(Kind::Lateness), &shown);
         let is_busy = |it: &&ThreadCpu| it.must_keep_up && it.share > SENDER_SHARE_MAX;
         let busy = self.threads.iter().filter(is_busy);
         let busy = busy.map(|it| format!("{} used {:.0} % of a core", it.name, it.share * 100.0));
@@ -451,8 +458,19 @@ impl Report {
     /// The thresholds that were missed, in words.
     pub fn missed(&self) -> impl Iterator<Item = String> {
         let verdict = self.verdict();
-        let missed = self.rows.iter().filter(move |row| row.shown(verdict).1 == Some(false));
-        missed.map(|Row { what, wanted, found, .. }| format!("{what}: {found}, not {wanted}"))
+        // Without valid latencies the run has an exit code of its own.
+        let is_valid = self.figures().valid;
+        self.rows.iter().filter_map(move |row| {
+            let Row { what, wanted, found, .. } = row;
+            match row.shown(verdict).1 {
+                Some(true) => None,
+                Some(false) => Some(format!("{what}: {found}, not {wanted}")),
+                None if row.is_required && row.is_met.is_none() && is_valid => {
+                    Some(format!("{what}: not judged: {found}"))
+                }
+                None => None,
+            }
+        })
     }
 
     pub fn exit_code(&self) -> u8 {
@@ -696,6 +714,37 @@ pub mod tests {
         assert_eq!(report.figures().reasons, report.not_valid);
     }
 
+    /// The latencies of refusals are figures too.
+    #[test]
+    fn a_late_generator_is_noticed_if_nothing_was_acknowledged() {
+        let mut report = example();
+        let total = &mut report.totals[0][0];
+        (total.latency, total.lateness) = (histogram::empty(), histogram::empty());
+        total.record(Kind::Refused, 6_000_000, 1_000);
+        total.record(Kind::Lateness, 5_200_000, 1_000);
+        assert!(report.figures().reasons[0].starts_with("lateness 5.2 of 6.0 ms at p50"));
+        report.totals[0][0].refused.reset();
+        assert_eq!(report.figures().reasons, ["100.0 % sent over 5 ms late"]);
+    }
+
+    #[test]
+    fn a_requested_threshold_that_cannot_be_judged_is_missed() {
+        let row = |is_required| Row {
+            what: "e2e-p99".to_owned(),
+            wanted: "<= 1 s".to_owned(),
+            found: "nothing was consumed".to_owned(),
+            is_met: None,
+            is_required,
+        };
+        for (is_required, code) in [(true, 6), (false, 0)] {
+            let report = Report { rows: vec![row(is_required)], ..example() };
+            assert_eq!(report.exit_code(), code);
+        }
+        let text = Report { rows: vec![row(true)], ..example() }.to_string();
+        let reason = "\nreason     threshold missed: e2e-p99: not judged: nothing was consumed\n";
+        assert!(text.contains(reason), "{text}");
+    }
+
     #[test]
     fn a_threshold_that_is_missed_has_an_exit_code_of_its_own() {
         let row = |is_met| Row {
@@ -703,6 +752,7 @@ pub mod tests {
             wanted: "<= 20 ms".to_owned(),
             found: "23.1 ms".to_owned(),
             is_met,
+            is_required: false,
         };
         for (is_met, code) in [(Some(true), 0), (None, 0), (Some(false), 6)] {
             let report = Report { rows: vec![row(Some(true)), row(is_met)], ..example() };

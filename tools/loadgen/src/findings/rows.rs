@@ -18,6 +18,17 @@ use crate::units::grouped;
 /// The value found and whether it meets the threshold, or why it cannot be judged.
 type Found = Result<(String, bool), String>;
 
+/// Checks before a run that the thresholds of the command line can be judged after it.
+pub fn check(fail_if: &[Threshold], is_consumed: bool) -> Result<(), String> {
+    let needs_consumers = |it: &&Threshold| matches!(it.figure, Figure::EndToEnd(_));
+    match fail_if.iter().find(needs_consumers).filter(|_| !is_consumed) {
+        None => Ok(()),
+        Some(Threshold { figure, .. }) => {
+            Err(format!("--fail-if {figure}: a run that consumes nothing cannot be judged by it"))
+        }
+    }
+}
+
 /// Adds the thresholds of the command line to a finished run.
 pub fn ask(report: &mut Report, options: &ReportOptions) {
     report.needs_valid_figures |= options.strict || !options.fail_if.is_empty();
@@ -83,7 +94,8 @@ fn row(asked: &Asked, report: &Report) -> Row {
         Ok((found, is_met)) => (found, Some(is_met)),
         Err(why_not) => (why_not, None),
     };
-    Row { what, wanted, found, is_met }
+    let is_required = matches!(asked, Asked::FailIf(_));
+    Row { what, wanted, found, is_met, is_required }
 }
 
 fn nothing_lost(report: &Report) -> Found {

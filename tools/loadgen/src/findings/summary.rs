@@ -202,6 +202,7 @@ impl Report {
             let met = match is_met {
                 Some(true) => "met",
                 Some(false) => "MISSED",
+                None if row.is_required => "NOT JUDGED",
                 None => "-",
             };
             [&row.what, &row.wanted, found.unwrap_or("-"), met].map(str::to_owned).into()
@@ -218,7 +219,10 @@ impl Report {
     fn verdict_text(&self, judged: &Figures) -> String {
         let audit = self.audit();
         let lost = match self.is_audited() {
-            true => format!("lost {} of {}", audit.lost, fitted(audit.acknowledged, 11)),
+            true => {
+                let [lost, of] = [audit.lost, audit.acknowledged].map(count);
+                format!("lost {lost} of {of}")
+            }
             false => "loss not checked".to_owned(),
         };
         let mut line = format!("{}  {lost}", self.verdict());
@@ -432,6 +436,7 @@ mod tests {
             wanted: "10 x small hours..".to_owned(),
             found: found.to_owned(),
             is_met,
+            is_required: false,
         };
         report.rows = vec![
             row("1.4 x: 86.11 ms", Some(true)),

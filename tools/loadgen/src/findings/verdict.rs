@@ -90,7 +90,9 @@ impl Conclusion {
     }
 }
 
-/// Reasons why the generator's lateness makes the latencies not valid.
+/// Reasons why the generator's lateness makes the latencies not valid. `latency` are those that are
+/// shown: of acknowledgements, or of refusals if there are no others. Without any, every message
+/// that was sent late still counts.
 pub fn lateness(generator: &Histogram<u64>, latency: &Histogram<u64>) -> Vec<String> {
     /// Lateness below this is never a material part of a latency.
     const LATE_NS: u64 = 1_000_000;
@@ -99,14 +101,15 @@ pub fn lateness(generator: &Histogram<u64>, latency: &Histogram<u64>) -> Vec<Str
     /// Messages later than this count as sent late, unless the tail of the latency is long.
     const SENT_LATE_NS: u64 = 5_000_000;
     const SENT_LATE_PART_MAX: f64 = 0.001;
-    // Without latencies, none can be wrong.
-    if generator.is_empty() || latency.is_empty() {
+    if generator.is_empty() {
         return Vec::new();
     }
     let (late, all) = (Percentiles::of(generator), Percentiles::of(latency));
     let rows =
         [("p50", late.p50, all.p50), ("p99", late.p99, all.p99), ("p99.9", late.p99_9, all.p99_9)];
-    let is_material = |(_, late, all): &(&str, u64, u64)| *late > LATE_NS && *late > all / PART_MAX;
+    let is_material = |(_, late, all): &(&str, u64, u64)| {
+        !latency.is_empty() && *late > LATE_NS && *late > all / PART_MAX
+    };
     let reason = |(name, late, all): (&str, u64, u64)| {
         format!("lateness {:.1} of {:.1} ms at {name}", ms(late), ms(all))
     };
@@ -155,8 +158,9 @@ mod tests {
     #[test]
     fn figures_are_not_valid_when_lateness_is_a_material_part_of_them() {
         type Values = &'static [(f64, u64)];
-        let rows: [(Values, Values, &[&str]); 9] = [
-            (&[(9.0, 1_000)], &[], &[]),
+        let rows: [(Values, Values, &[&str]); 10] = [
+            (&[(9.0, 1_000)], &[], &["100.0 % sent over 5 ms late"]),
+            (&[(4.0, 1_000)], &[], &[]),
             (&[(0.02, 1_000)], &[(0.4, 1_000)], &[]),
             // A large share of the latency, but too small to matter.
             (&[(0.9, 1_000)], &[(1.0, 1_000)], &[]),

@@ -93,6 +93,11 @@ impl Workload {
         &self.spec.faults
     }
 
+    /// Whether anything receives what is sent.
+    pub fn is_consumed(&self) -> bool {
+        !self.spec.groups.is_empty()
+    }
+
     /// Whether the highest sustained rate must be searched for, with [`probe`](Self::probe).
     pub fn is_search(&self) -> bool {
         self.spec.streams.iter().any(|stream| stream.load == Load::Searched)

@@ -507,6 +507,7 @@ fn rows() -> Vec<Row> {
         wanted: wanted.to_owned(),
         found: found.to_owned(),
         is_met,
+        is_required: false,
     };
     vec![
         row("nothing lost", "0 lost, in order", "0 of 187,000", Some(true)),

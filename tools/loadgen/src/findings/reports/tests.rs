@@ -136,7 +136,7 @@ fn may_lack(place: &str) -> bool {
     ];
     let (parent, key) = place.rsplit_once('/').unwrap();
     let is_counter = parent.ends_with("counters") || parent.ends_with("send");
-    let is_new = ["latency_at_least", "undecided"].contains(&key);
+    let is_new = ["latency_at_least", "undecided", "is_required"].contains(&key);
     let is_optional = is_new || KEYS.contains(&key) && !is_counter;
     is_optional || parent == "/audit" || parent.ends_with("/histograms")
 }
