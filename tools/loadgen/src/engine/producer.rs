@@ -40,6 +40,7 @@ const LEAVE_MAX_NS: u64 = 200_000_000;
 const RETRY_AFTER_NS: u64 = 50_000_000;
 /// Maximum number of unsent requests in the run: 160 MiB.
 pub const UNSENT_MAX: u32 = 1 << 22;
+const _: () = assert!(UNSENT_MAX as usize * size_of::<Message>() == 160 << 20);
 /// Minimum share of one producer or lane in that.
 const UNSENT_MIN: usize = 16;
 /// Output is flushed when it reaches this size, bytes.
@@ -237,23 +238,30 @@ impl Producer {
         let (track, count) = (self.job.track(), self.job.count());
         stats.recorder.count(track, due_ns, |counters| counters.due += count);
         let message = self.draw(due_ns);
+        self.shed(message.lane, due_ns, stats);
         self.queue_up(message);
-        self.shed(due_ns, stats);
     }
 
-    /// Gives up the oldest unsent requests if there are too many.
-    fn shed(&mut self, now_ns: u64, stats: &mut ProducerStats) {
-        while self.unsent.len() > self.job.unsent_max.max(UNSENT_MIN) {
+    /// Gives up the oldest unsent requests if there is no room for another one of `lane`.
+    fn shed(&mut self, lane: u16, now_ns: u64, stats: &mut ProducerStats) {
+        while self.unsent.len() >= self.unsent_max() {
             let Some(oldest) = self.unsent.pop_front() else { return };
             self.give_up(oldest, now_ns, stats);
         }
-        let of_lane = (self.job.unsent_max / self.lanes.len().max(1)).max(UNSENT_MIN);
-        for lane in &mut self.lanes {
-            while lane.held_back.len() > of_lane {
-                let Some(oldest) = lane.held_back.pop_front() else { return };
-                stats.count_not_sent(&self.job, oldest.due_ns, now_ns);
-            }
+        let of_lane = self.held_back_max();
+        let Some(lane) = self.lanes.get_mut(usize::from(lane)) else { return };
+        while lane.held_back.len() >= of_lane {
+            let Some(oldest) = lane.held_back.pop_front() else { return };
+            stats.count_not_sent(&self.job, oldest.due_ns, now_ns);
         }
+    }
+
+    fn unsent_max(&self) -> usize {
+        self.job.unsent_max.max(UNSENT_MIN)
+    }
+
+    fn held_back_max(&self) -> usize {
+        (self.job.unsent_max / self.lanes.len().max(1)).max(UNSENT_MIN)
     }
 
     /// Gives up a request that waited too long.
@@ -309,22 +317,24 @@ impl Producer {
 
     /// Queues a new request.
     fn queue_up(&mut self, message: Message) {
+        let (unsent_max, of_lane) = (self.unsent_max(), self.held_back_max());
         match self.lanes.get_mut(usize::from(message.lane)) {
-            Some(lane) if lane.is_taken => lane.held_back.push_back(message),
+            Some(lane) if lane.is_taken => push(&mut lane.held_back, message, of_lane),
             Some(lane) => {
                 lane.is_taken = true;
-                self.unsent.push_back(message);
+                push(&mut self.unsent, message, unsent_max);
             }
-            None => self.unsent.push_back(message),
+            None => push(&mut self.unsent, message, unsent_max),
         }
     }
 
     /// A request of this lane has ended: the next one is ready.
     fn release(&mut self, lane: u16, now_ns: u64) {
+        let unsent_max = self.unsent_max();
         if let Some(lane) = self.lanes.get_mut(usize::from(lane)) {
             lane.free_since_ns = now_ns;
             match lane.held_back.pop_front() {
-                Some(next) => self.unsent.push_back(next),
+                Some(next) => push(&mut self.unsent, next, unsent_max),
                 None => lane.is_taken = false,
             }
         }
@@ -531,7 +541,8 @@ impl Producer {
         while let Some(again) = self.again.first_entry().filter(|it| it.key().0 <= now_ns) {
             let message = again.remove();
             stats.recorder.count(track, message.due_ns, |counters| counters.retried += count);
-            self.unsent.push_back(message);
+            let unsent_max = self.unsent_max();
+            push(&mut self.unsent, message, unsent_max);
         }
     }
 
@@ -568,6 +579,17 @@ impl Producer {
         self.expire(u64::MAX, now_ns, stats);
         self.outcomes
     }
+}
+
+/// Appends to a queue that has at most `count_max` elements. A queue that doubles whenever it is full
+/// would end with room for up to twice as many.
+fn push(queue: &mut VecDeque<Message>, message: Message, count_max: usize) {
+    if queue.len() == queue.capacity() {
+        // A retry or the next event of an order may exceed the maximum a little.
+        let room = Some(count_max.saturating_sub(queue.len())).filter(|room| *room > 0);
+        queue.reserve_exact(queue.len().max(UNSENT_MIN).min(room.unwrap_or(UNSENT_MIN)));
+    }
+    queue.push_back(message);
 }
 
 #[cfg(test)]
@@ -792,6 +814,22 @@ mod tests {
         let found =
             [&total.latency, &total.service, &total.lateness].map(|it| it.max() / 1_000_000);
         assert_eq!(found, [3, 3, 52]);
+    }
+
+    /// The memory, not only the requests in it: 160 MiB in the run if every producer has its share.
+    #[test]
+    fn what_waits_takes_no_more_memory_than_is_stated() {
+        for unsent_max in [200, 257, 1_000] {
+            let (mut producer, mut stats) = (producer(false, 4, 0), stats());
+            Arc::get_mut(&mut producer.job).unwrap().unsent_max = unsent_max;
+            (0..10_000).for_each(|due_ns| producer.take_due(due_ns, &mut stats));
+            assert_eq!(producer.unsent.len(), unsent_max);
+            assert_eq!(producer.unsent.capacity(), unsent_max, "no room for more");
+        }
+        let (mut producer, mut stats) = (producer(true, 4, 0), stats());
+        (0..10_000).for_each(|due_ns| producer.take_due(due_ns, &mut stats));
+        let of_lanes = producer.lanes.iter().map(|lane| lane.held_back.capacity()).sum::<usize>();
+        assert_eq!((of_lanes, producer.unsent.capacity()), (200, UNSENT_MIN));
     }
 
     #[test]

@@ -27,7 +27,7 @@ use crate::engine::measure::Recorder;
 use crate::engine::poller::{Interest, Poller, Ready};
 use crate::engine::producer::{PATIENCE, Producer, ProducerStats, Refusal, Sent};
 use crate::last_ack::LastAck;
-use crate::plan::schedule::Schedule;
+use crate::plan::schedule::{Arrival, Schedule};
 use crate::target::routes::Routes;
 
 /// How long to wait for replies after the last message was due, ns.
@@ -39,6 +39,9 @@ const ROUND_NS: u64 = 50_000_000;
 /// Interval of checks for a connection that is being established, ns. Messages may already be due on it,
 /// and their wait for this check counts as the broker's latency.
 const CONNECTION_LOOK_NS: u64 = 500_000;
+/// Maximum number of due requests taken in one turn: about a millisecond. A schedule beyond what the
+/// thread can do must not keep it from reading replies.
+const DUE_PER_TURN_MAX: usize = 4_096;
 /// Minimum sleep without `--spin`, ns. Messages that become due meanwhile share a system call, at the cost
 /// of lateness, which the report shows.
 const SLEEP_MIN_NS: u64 = 50_000;
@@ -183,8 +186,7 @@ impl Worker {
 
     fn take_due(&mut self, now_ns: u64) {
         let Some(schedule) = self.schedule.as_mut().filter(|_| !self.is_stopped) else { return };
-        while schedule.next_due_ns().is_some_and(|due_ns| due_ns <= now_ns) {
-            let Some(arrival) = schedule.next() else { return };
+        for arrival in due_in_turn(schedule, now_ns) {
             let producer = &mut self.producers[arrival.source as usize];
             producer.take_due(arrival.due_ns, &mut self.stats);
             self.ready.add(arrival.source);
@@ -366,6 +368,15 @@ impl Worker {
     }
 }
 
+/// What is due by now, or the part of it that one turn takes.
+fn due_in_turn(schedule: &mut Schedule, now_ns: u64) -> impl Iterator<Item = Arrival> + '_ {
+    let next = move || {
+        schedule.next_due_ns().filter(|due_ns| *due_ns <= now_ns)?;
+        schedule.next()
+    };
+    std::iter::from_fn(next).take(DUE_PER_TURN_MAX)
+}
+
 /// Indexes of producers that may be able to send, each once.
 struct ReadyList {
     indexes: Vec<u32>,
@@ -391,5 +402,29 @@ impl ReadyList {
 
     fn is_empty(&self) -> bool {
         self.indexes.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plan::curve::RateCurve;
+    use crate::plan::schedule::{Arrivals, Source};
+
+    /// After a pause of a second, millions of messages are due. Between two turns, replies are read.
+    #[test]
+    fn a_turn_takes_no_more_than_its_share_of_what_is_due() {
+        const SECOND_NS: u64 = 1_000_000_000;
+        let curve = Arc::new(RateCurve::constant(5e6, Duration::from_secs(2)));
+        let source = Source { number: 0, curve, index: 0, count: 1 };
+        let mut schedule = Schedule::new(Arrivals::Uniform, 1, [source]);
+        let mut turns = 0;
+        while schedule.next_due_ns().is_some_and(|due_ns| due_ns <= SECOND_NS / 100) {
+            let count = due_in_turn(&mut schedule, SECOND_NS / 100).count();
+            assert!(count <= DUE_PER_TURN_MAX);
+            turns += 1;
+        }
+        assert_eq!(turns, 50_000usize.div_ceil(DUE_PER_TURN_MAX));
+        assert_eq!(due_in_turn(&mut schedule, SECOND_NS / 100).count(), 0);
     }
 }
