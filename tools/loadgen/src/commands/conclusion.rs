@@ -19,6 +19,7 @@ use crate::options::{Part, header_name};
 use crate::plan::scenario::{Asked, Group, Scenario, Stream};
 use crate::target::cluster::Target;
 use crate::target::environment;
+use crate::units::grouped;
 
 /// The combined results of all sending threads.
 #[derive(Default)]
@@ -66,7 +67,7 @@ pub fn conclude(ended: Ended<'_>) -> Report {
     let mut report = Report {
         subject: subject(scenario, ended.target),
         started_unix_ns: ended.clock.zero_unix_ns(),
-        sending_ns: ended.sent.last_answer_ns,
+        sending_ns: sending_ns(scenario, ended.sent.last_answer_ns, ended.clock.now_ns()),
         consuming_ns: last_arrival_ns.unwrap_or(0),
         phases: scenario.phases.clone(),
         tracks: tracks(scenario),
@@ -93,6 +94,16 @@ pub fn conclude(ended: Ended<'_>) -> Report {
     report.seconds = ended.collector.seconds;
     report.rows = rows::judge(&scenario.asked, &report);
     report
+}
+
+/// When sending ended: at the last answer. If there was none after the warm-up, when the last message
+/// was due, or the run was cut short.
+fn sending_ns(scenario: &Scenario, answered_ns: u64, now_ns: u64) -> u64 {
+    let counted = scenario.phases.iter().find(|phase| phase.counts);
+    match answered_ns > counted.map_or(0, |phase| phase.start_ns) {
+        true => answered_ns,
+        false => scenario.end_ns().min(now_ns),
+    }
 }
 
 /// A thread that never sleeps, or sends as fast as it can, uses its whole core and need not be
@@ -227,11 +238,13 @@ fn broker_shares(
 /// What a reader should know before relying on the figures.
 fn notes(ended: &Ended<'_>) -> Vec<String> {
     let mut notes = Vec::new();
+    let has_warm_up = ended.scenario.phases.iter().any(|phase| !phase.counts);
     for ((_, code, reason), requests) in &ended.sent.refusals {
-        notes.push(format!("{requests} requests were answered with code {code} {reason}"));
+        notes.push(answered_note(*code, reason, *requests, has_warm_up));
     }
     if ended.sent.disconnects > 0 {
-        notes.push(format!("producers lost their connection {} times", ended.sent.disconnects));
+        let times = grouped(ended.sent.disconnects);
+        notes.push(format!("producers lost their connection {times} times"));
     }
     let brokers = ended.target.brokers.len();
     let used = (0..brokers).filter(|broker| ended.broker_of.values().any(|of| of == broker));
@@ -250,21 +263,69 @@ fn notes(ended: &Ended<'_>) -> Vec<String> {
     notes
 }
 
+/// Answers are counted by request, in the whole run; the figures count messages, without the warm-up.
+fn answered_note(code: i32, reason: &str, requests: u64, has_warm_up: bool) -> String {
+    let requests = grouped(requests);
+    let warm_up = if has_warm_up { ", warm-up included," } else { "" };
+    let colon = if reason.is_empty() { "" } else { ": " };
+    format!("{requests} requests{warm_up} were answered with code {code}{colon}{reason}")
+}
+
 /// If the run has several parts, each sees the messages of the others as foreign. That is not
 /// reported.
 fn group_notes(group: &Group, consumed: &Consumed, is_whole: bool, notes: &mut Vec<String>) {
     let name = &group.name;
     if consumed.disconnects > 0 {
-        notes.push(format!("{name} lost its connection {} times", consumed.disconnects));
+        notes.push(format!("{name} lost its connection {} times", grouped(consumed.disconnects)));
     }
     if let Some((text, count)) = &consumed.refused_pulls {
-        notes.push(format!("{name}: {count} pulls were refused, the last: {text}"));
+        notes.push(format!("{name}: {} pulls were refused, the last: {text}", grouped(*count)));
     }
     let refused: u64 = consumed.audits.values().map(|audit| audit.refused_present).sum();
     if refused > 0 {
-        notes.push(format!("{name}: {refused} messages were refused and arrived all the same"));
+        notes.push(format!(
+            "{name}: {} messages were refused and arrived all the same",
+            grouped(refused)
+        ));
     }
     if consumed.foreign > 0 && is_whole {
-        notes.push(format!("{name}: {} messages of others were left out", consumed.foreign));
+        notes.push(format!(
+            "{name}: {} messages of others were left out",
+            grouped(consumed.foreign)
+        ));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+    use crate::options::{Command, Options};
+    use crate::plan::scenario::steady;
+
+    /// Without an answer the rate is 0 over the time in which messages were due.
+    #[test]
+    fn a_run_without_answers_has_a_length() {
+        const SECOND_NS: u64 = 1_000_000_000;
+        let line = ["loadgen", "steady", "--warmup", "2s", "--duration", "8s"];
+        let Command::Steady(options) = Options::try_parse_from(line).unwrap().command else {
+            unreachable!()
+        };
+        let scenario = steady(&options.load);
+        let rows = [(0, 30, 10), (1, 30, 10), (9, 30, 9), (0, 5, 5), (12, 30, 12)];
+        for (answered_s, now_s, wanted_s) in rows {
+            let ns = sending_ns(&scenario, answered_s * SECOND_NS, now_s * SECOND_NS);
+            assert_eq!(ns, wanted_s * SECOND_NS);
+        }
+    }
+
+    #[test]
+    fn answers_are_counted_in_words() {
+        let note = answered_note(14, "RINGMQ-2009 shard # is a follower here", 49_066, true);
+        let wanted = "49,066 requests, warm-up included, were answered with code 14: \
+                      RINGMQ-2009 shard # is a follower here";
+        assert_eq!(note, wanted);
+        assert_eq!(answered_note(1, "", 7, false), "7 requests were answered with code 1");
     }
 }

@@ -53,7 +53,11 @@ pub struct Reply {
 
 /// Precedes the milliseconds in RingMQ's remarks (docs/errors.md).
 const RETRY_AFTER: &str = "retry_after_ms=";
-/// Begins the remark of a RingMQ replica that does not lead.
+/// Precedes the number of a RingMQ error.
+const CODE_PREFIX: &str = "RINGMQ-";
+/// Maximum number of characters of a reason.
+const REASON_LENGTH_MAX: usize = 200;
+/// RingMQ's remark of a replica that does not lead.
 const NOT_LEADER: &str = "RINGMQ-2009 ";
 
 /// Reads a reply; `None` if the frame is a request by the server, or cannot be decoded.
@@ -85,18 +89,36 @@ pub fn read(frame: &FrameView<'_>) -> io::Result<Option<Reply>> {
 }
 
 /// The part of a remark that similar replies have in common: the text in brackets at its beginning
-/// (remoting reference, 5.1), or its first words with every number replaced by `#`.
+/// (remoting reference, 5.1), or its words with every number replaced by `#`, except in RingMQ's own
+/// codes. The end of a very long one is left out.
 fn reason(remark: &str) -> String {
-    const LENGTH_MAX: usize = 60;
-    if let Some((bracketed, _)) = remark.split_once(']').filter(|_| remark.starts_with('[')) {
-        return format!("{}]", bracketed.chars().take(LENGTH_MAX).collect::<String>());
-    }
+    let bracketed = remark.split_once(']').filter(|_| remark.starts_with('['));
+    let remark = bracketed.map_or(remark, |(inside, _)| &remark[..=inside.len()]);
     let mut out = String::new();
-    for character in remark.chars().take(LENGTH_MAX) {
+    for word in remark.split(|it: char| it.is_whitespace() || it.is_control()) {
+        let word = if bracketed.is_some() { word.to_owned() } else { without_numbers(word) };
+        let length = out.chars().count() + 1 + word.chars().count();
+        if !out.is_empty() && length > REASON_LENGTH_MAX {
+            return out + " ...";
+        }
+        let space = if out.is_empty() || word.is_empty() { "" } else { " " };
+        out.extend([space, word.as_str()]);
+    }
+    // Only a single word can be longer.
+    out.chars().take(REASON_LENGTH_MAX).collect()
+}
+
+fn without_numbers(word: &str) -> String {
+    let code = word.strip_prefix(CODE_PREFIX).map_or(0, |rest| {
+        let digits = rest.find(|it: char| !it.is_ascii_digit()).unwrap_or(rest.len());
+        CODE_PREFIX.len() + digits
+    });
+    let (code, rest) = word.split_at(code);
+    let mut out = code.to_owned();
+    for character in rest.chars() {
         match character {
             digit if digit.is_ascii_digit() && out.ends_with('#') => {}
             digit if digit.is_ascii_digit() => out.push('#'),
-            control if control.is_control() => out.push(' '),
             other => out.push(other),
         }
     }
@@ -136,10 +158,24 @@ mod tests {
         for (remark, wanted) in [
             ("[TIMEOUT_CLEAN_QUEUE]broker busy, 212ms", "[TIMEOUT_CLEAN_QUEUE]"),
             ("waited 212 ms in queue 7", "waited # ms in queue #"),
+            (
+                "RINGMQ-2009 shard 12 is a follower here; refresh the route and send to the leader",
+                "RINGMQ-2009 shard # is a follower here; refresh the route and send to the leader",
+            ),
+            ("RINGMQ-2001: wait_ms=200", "RINGMQ-2001: wait_ms=#"),
+            ("two\nlines", "two lines"),
             ("", ""),
         ] {
             assert_eq!(reason(remark), wanted);
         }
+    }
+
+    #[test]
+    fn a_long_reason_ends_with_a_whole_word() {
+        let long = reason(&"sixteen letters ".repeat(99));
+        assert!(long.ends_with(" sixteen ...") || long.ends_with(" letters ..."), "{long}");
+        assert!((190..=204).contains(&long.len()), "{}", long.len());
+        assert_eq!(reason(&"x".repeat(999)).len(), REASON_LENGTH_MAX);
     }
 
     #[test]
