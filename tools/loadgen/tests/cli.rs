@@ -164,6 +164,13 @@ fn a_broker_that_stops_to_answer_pulls_has_lost_nothing_yet() {
     assert!(reasons.contains("queues not read to their end"), "{reasons}");
 }
 
+/// The answer to one pull of each queue is lost. The broker answers the next ones.
+#[test]
+fn a_pull_whose_answer_is_lost_is_sent_again() {
+    let output = steady(broker::start(Fault::LostPulls), "").output().unwrap();
+    assert_ends(&output, 0, "PASS  lost 0 of ", "lost pulls");
+}
+
 /// The broker stalls for longer than any test is late. The stall shows in the latencies and belongs
 /// to the broker: they stay valid, and a threshold is missed.
 #[test]

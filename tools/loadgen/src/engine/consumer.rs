@@ -54,6 +54,8 @@ pub const GONE_MAX: Duration = Duration::from_secs(30);
 pub const QUIET_COMPLETE_NS: u64 = 300_000_000;
 /// Period of the checks in `round`, ns.
 const ROUND_NS: u64 = 50_000_000;
+/// A pull that has no answer by then is sent again: its answer is lost, and nothing else would tell.
+const LOST_NS: u64 = 2 * HOLD_MS * 1_000_000;
 /// Pause before a failed pull is retried, ns.
 const RETRY_NS: u64 = 100_000_000;
 
@@ -140,10 +142,11 @@ struct Queue {
 enum QueueState {
     /// A pull is due.
     Idle,
-    /// A pull for `count` messages is in flight.
+    /// A pull for `count` messages is in flight since `at_ns`.
     Asked {
         number: i32,
         count: u32,
+        at_ns: u64,
     },
     RetryAt(u64),
 }
@@ -333,8 +336,12 @@ impl Consumer {
             return Ok(());
         }
         for queue in &mut self.queues {
-            if matches!(queue.state, QueueState::RetryAt(at_ns) if at_ns <= now_ns) {
-                queue.state = QueueState::Idle;
+            match queue.state {
+                QueueState::RetryAt(at_ns) if at_ns <= now_ns => queue.state = QueueState::Idle,
+                QueueState::Asked { at_ns, .. } if at_ns + LOST_NS <= now_ns => {
+                    self.stats.unused += queue.forget();
+                }
+                _ => {}
             }
         }
         while let Some((index, connection)) = self.connector.next_made() {
@@ -380,13 +387,13 @@ impl Consumer {
                 continue;
             }
             let Some(count_max) = self.pace.allowance(now_ns) else { return Ok(()) };
-            self.pull(index, count_max.min(COUNT_MAX))?;
+            self.pull(index, count_max.min(COUNT_MAX), now_ns)?;
             self.next_queue = (index + 1) % count;
         }
         Ok(())
     }
 
-    fn pull(&mut self, index: usize, count_max: u32) -> io::Result<()> {
+    fn pull(&mut self, index: usize, count_max: u32, now_ns: u64) -> io::Result<()> {
         let queue_count = self.queues.len() as u32;
         let queue = &mut self.queues[index];
         let Some(connection) = &mut self.brokers[queue.broker].connection else { return Ok(()) };
@@ -397,7 +404,7 @@ impl Consumer {
         let request = pull_request(&self.group, self.encoding, queue, count_max);
         wire::encode_request(connection.output(), self.encoding, number, false, &request)
             .map_err(io::Error::other)?;
-        queue.state = QueueState::Asked { number, count: count_max };
+        queue.state = QueueState::Asked { number, count: count_max, at_ns: now_ns };
         queue.is_asked_at_end = self.is_sending_over;
         self.pace.take(count_max);
         let broker = queue.broker;
@@ -486,7 +493,9 @@ fn take_answer(
     let index = reply.opaque as usize % queues.len();
     let queue = &mut queues[index];
     let asked = match queue.state {
-        QueueState::Asked { number, count } if reply.is_reply && number == reply.opaque => count,
+        QueueState::Asked { number, count, .. } if reply.is_reply && number == reply.opaque => {
+            count
+        }
         _ => return Ok(()),
     };
     stats.unused += i64::from(asked);

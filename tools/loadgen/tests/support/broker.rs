@@ -1,7 +1,7 @@
 //! A NameServer and broker in one, in memory, on one port: slow, but complete enough for a whole
 //! run. It can break exactly one promise, or refuse to work at all.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
@@ -46,6 +46,8 @@ pub enum Fault {
     Stall,
     /// From then on, pulls get no reply.
     NoPulls,
+    /// The next pull of each of eight queues is not answered.
+    LostPulls,
     /// Its topic does not accept messages.
     Closed,
     /// Every request is refused, not only this one.
@@ -67,6 +69,8 @@ struct State {
     /// Records by queue, in the order of consumption.
     queues: HashMap<u32, Vec<Vec<u8>>>,
     held_back: Option<(u32, Vec<u8>)>,
+    /// Queues of which a pull was lost.
+    lost_pulls: HashSet<u32>,
 }
 
 /// Serves on loopback until the process ends.
@@ -78,8 +82,9 @@ pub fn start(fault: Fault) -> SocketAddr {
 pub fn start_on<const N: usize>(listeners: [TcpListener; N], fault: Fault) -> SocketAddr {
     let address = listeners[0].local_addr().unwrap();
     let last_address = listeners[N - 1].local_addr().unwrap();
-    let (count, topics, queues, held_back) = Default::default();
-    let state = State { fault, address, last_address, count, topics, queues, held_back };
+    let (count, topics, queues, held_back, lost_pulls) = Default::default();
+    let state =
+        State { fault, address, last_address, count, topics, queues, held_back, lost_pulls };
     let state = Arc::new(Mutex::new(state));
     for listener in listeners {
         let state = state.clone();
@@ -178,6 +183,7 @@ fn handle(request: &Request, state: &Mutex<State>) -> Option<Answer> {
         Request::Produce(produce) => return locked.produce(produce),
         Request::ProduceRecords(produce) => return locked.produce_records(produce),
         Request::Pull(_) if locked.fault == Fault::NoPulls && locked.count > FAULTY => return None,
+        Request::Pull(pull) if locked.loses(pull) => return None,
         Request::Pull(pull) => {
             let answer = locked.pull(pull);
             drop(locked);
@@ -205,6 +211,11 @@ impl State {
     fn broker(&self) -> RouteBroker {
         let addresses = vec![(0, self.address.to_string())];
         RouteBroker { cluster: "test".to_owned(), name: NAME.to_owned(), addresses }
+    }
+
+    fn loses(&mut self, pull: &Pull) -> bool {
+        let is_faulty = self.fault == Fault::LostPulls && self.count > FAULTY;
+        is_faulty && self.lost_pulls.insert(pull.queue.queue.0)
     }
 
     fn hangs_up(&self) -> bool {
