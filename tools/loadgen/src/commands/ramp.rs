@@ -110,8 +110,9 @@ fn conclude(
             is_required: true,
         });
     }
-    let above = steps.iter().filter(|step| step.trouble.is_some());
-    if let Some(step) = above.min_by(|a, b| a.rate.total_cmp(&b.rate)) {
+    // A rate below was sustained at its second try.
+    let is_above = |step: &&Step| step.trouble.is_some() && step.rate > search.sustained;
+    if let Some(step) = steps.iter().filter(is_above).min_by(|a, b| a.rate.total_cmp(&b.rate)) {
         let trouble = step.trouble.as_deref().unwrap_or_default();
         notes.push(format!("{} msg/s is not: {trouble}", grouped(step.rate as u64)));
     }
@@ -216,6 +217,7 @@ impl Search {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::findings::report::tests::example;
 
     /// However far the limit is from the first rate, the search converges to its precision.
     #[test]
@@ -231,6 +233,30 @@ mod tests {
             let found = search.sustained;
             assert!(found <= limit && limit <= found * PRECISION, "{limit}: {found}");
         }
+    }
+
+    #[test]
+    fn a_lower_rate_that_was_sustained_at_its_second_try_is_not_said_to_be_too_high() {
+        let mut search = Search::starting_at(1_000.0);
+        (search.sustained, search.refused) = (1_915.0, Some(2_000.0));
+        let step = |rate, trouble: Option<&str>| Step {
+            rate,
+            acknowledged_per_s: rate,
+            p99_ms: 1.0,
+            trouble: trouble.map(str::to_owned),
+        };
+        let steps = [
+            step(1_414.0, Some("a pause")),
+            step(1_414.0, None),
+            step(2_000.0, Some("too much")),
+            step(1_915.0, None),
+        ];
+        let report = conclude(Some(example()), None, &search, &steps).unwrap();
+        let wanted = [
+            "1,915 msg/s is the highest rate sustained; this is that run",
+            "2,000 msg/s is not: too much",
+        ];
+        assert_eq!(report.notes[..2], wanted);
     }
 
     #[test]

@@ -32,6 +32,8 @@ const LENGTH_APART: f64 = 0.05;
 pub enum CompareError {
     #[error(transparent)]
     Read(#[from] ReadError),
+    #[error("{file} is given twice: a run is not a repeat of itself")]
+    Twice { file: String },
     #[error("{path}: {cause}")]
     Files { path: String, cause: io::Error },
 }
@@ -48,6 +50,7 @@ const CANDIDATE: &str = "candidate";
 
 /// Compares the runs in `files`, each `FILE` or `NAME=FILE`, and writes `compare.html` to `out`.
 pub fn run(files: &[String], out: Option<&Path>) -> Result<Comparison, CompareError> {
+    distinct(files)?;
     let reports = files.iter().map(|file| named(file)).collect::<Result<Vec<_>, _>>()?;
     let comparison = Comparison::of(reports);
     if let Some(directory) = out {
@@ -59,17 +62,34 @@ pub fn run(files: &[String], out: Option<&Path>) -> Result<Comparison, CompareEr
     Ok(comparison)
 }
 
-/// Reads the report from `FILE` or `NAME=FILE`. An existing file whose path contains `=` takes
-/// precedence.
-fn named(file: &str) -> Result<Report, ReadError> {
-    match file.split_once('=').filter(|_| !Path::new(file).exists()) {
-        None => read(Path::new(file)),
-        Some((name, path)) => {
-            let mut report = read(Path::new(path))?;
-            report.subject.environment.insert(CANDIDATE.to_owned(), name.into());
-            Ok(report)
+/// No file may be given twice, under whatever path and name.
+fn distinct(files: &[String]) -> Result<(), CompareError> {
+    let mut known = BTreeSet::new();
+    for file in files {
+        let path = name_and_path(file).1;
+        // Whether it can be read is checked when it is read.
+        if !known.insert(fs::canonicalize(path).unwrap_or_else(|_| path.to_owned())) {
+            return Err(CompareError::Twice { file: path.display().to_string() });
         }
     }
+    Ok(())
+}
+
+/// `FILE` or `NAME=FILE`. An existing file whose path contains `=` takes precedence.
+fn name_and_path(file: &str) -> (Option<&str>, &Path) {
+    match file.split_once('=').filter(|_| !Path::new(file).exists()) {
+        None => (None, Path::new(file)),
+        Some((name, path)) => (Some(name), Path::new(path)),
+    }
+}
+
+fn named(file: &str) -> Result<Report, ReadError> {
+    let (name, path) = name_and_path(file);
+    let mut report = read(path)?;
+    if let Some(name) = name {
+        report.subject.environment.insert(CANDIDATE.to_owned(), name.into());
+    }
+    Ok(report)
 }
 
 impl Comparison {
@@ -176,6 +196,10 @@ mod tests {
             let error = run(&[path.display().to_string()], None).err().unwrap().to_string();
             assert!(error.contains(wanted), "{error}");
         }
+        let paths =
+            ["a=", "b="].map(|name| format!("{name}{}", directory.join("text.json").display()));
+        let error = run(&paths, None).err().unwrap().to_string();
+        assert!(error.contains("text.json is given twice"), "{error}");
         fs::remove_dir_all(directory).unwrap();
     }
 }

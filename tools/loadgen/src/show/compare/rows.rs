@@ -320,6 +320,7 @@ fn cpu_per_message(report: &Report) -> Option<f64> {
 mod tests {
     use super::*;
     use crate::findings::report::Sample;
+    use crate::plan::scenario::Phase;
     use crate::show::compare::candidates::candidates;
     use crate::show::compare::tests::taking;
 
@@ -385,6 +386,22 @@ mod tests {
         assert_eq!([1, 2].map(|index| p99.figure(index)), ["≥ 3 s", "≥ 12 s"]);
         assert_eq!([p99.times(1), p99.times(2), p50.times(2)], [None, None, None]);
         assert_eq!(p50.times(1), Some("1.75".to_owned()));
+    }
+
+    #[test]
+    fn a_warm_up_has_no_row() {
+        let mut run = taking("a", 4);
+        run.phases = ["warm-up", "one", "two"]
+            .map(|name| Phase {
+                name: name.to_owned(),
+                counts: name != "warm-up",
+                ..run.phases[0].clone()
+            })
+            .into();
+        run.totals = vec![run.totals[0].clone(); 3];
+        let rows = rows(&candidates(vec![run]));
+        let names = rows.iter().filter_map(|row| row.name.strip_prefix("p99.9 in "));
+        assert_eq!(names.collect::<Vec<_>>(), ["one", "two"]);
     }
 
     #[test]
