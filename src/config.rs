@@ -246,7 +246,7 @@ pub struct EngineOptions {
     /// How long messages are kept, in elapsed time: setting the clock deletes nothing. Time while the
     /// broker was stopped counts once it has run for ten minutes.
     #[arg(long, env = "RINGMQ_RETENTION", default_value = "72h", value_name = "DURATION")]
-    pub retention: Age,
+    pub retention: Span,
 
     /// Maximum size of the log per shard; the oldest segments are deleted first. 0: no limit except
     /// age and disk space.
@@ -268,7 +268,7 @@ pub struct EngineOptions {
     /// recognized by its unique key, on the same shard. 0s: it is stored again. Default: 60s for a
     /// broker with replicas, otherwise 0s.
     #[arg(long, env = "RINGMQ_DEDUP_WINDOW", value_name = "DURATION")]
-    pub dedup_window: Option<Age>,
+    pub dedup_window: Option<Span>,
 
     /// Maximum rate, per second, at which each shard sends old parts of its log to replicas that lack
     /// them; not what is still among its newest 16,384 groups of messages. A lower rate disturbs
@@ -412,25 +412,16 @@ impl FromStr for Size {
     }
 }
 
-/// A span of time: `30s`, `15m`, `72h`, `7d`.
+/// A span of time: `500ms`, `30s`, `15m`, `72h`, `1h30m`, `7d`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Age(pub Duration);
+pub struct Span(pub Duration);
 
-impl FromStr for Age {
+impl FromStr for Span {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let (number, unit) = split_unit(text);
-        let seconds = match unit {
-            "s" => 1,
-            "m" | "min" => 60,
-            "h" => 3_600,
-            "d" => 86_400,
-            _ => return Err(format!("{text:?} is not a duration; use s, m, h or d, such as 72h")),
-        };
-        let number: u64 = number.parse().map_err(|_| format!("{text:?} is not a duration"))?;
-        let seconds = number.checked_mul(seconds).ok_or_else(|| format!("{text:?} is too long"))?;
-        Ok(Self(Duration::from_secs(seconds)))
+        let wrong = |_| format!("{text:?} is not a duration, such as 500ms, 90s, 1h30m or 7d");
+        humantime::parse_duration(text).map(Self).map_err(wrong)
     }
 }
 
@@ -447,14 +438,10 @@ impl FromStr for DelayLevels {
 
     fn from_str(text: &str) -> Result<Self, String> {
         let level = |part: &str| {
-            let ms = match part.strip_suffix("ms") {
-                Some(number) => {
-                    number.parse().map_err(|_| format!("{part:?} is not a duration"))?
-                }
-                None => part.parse::<Age>()?.0.as_millis() as u64,
-            };
+            let delay = part.parse::<Span>()?.0;
+            let ms = u64::try_from(delay.as_millis()).unwrap_or(u64::MAX);
             match ms {
-                1..=DELAY_LEVEL_MAX_MS => Ok(ms),
+                1..=DELAY_LEVEL_MAX_MS if Duration::from_millis(ms) == delay => Ok(ms),
                 _ => Err(format!("{part:?} is not between 1ms and 72h")),
             }
         };
@@ -525,8 +512,25 @@ mod tests {
         for (text, expected) in rows {
             assert_eq!(text.parse::<Size>().map(|size| size.0), expected, "{text}");
         }
-        assert_eq!("72h".parse(), Ok(Age(Duration::from_secs(259_200))));
-        assert!("72".parse::<Age>().is_err());
+        let rows = [
+            ("72h", 259_200_000),
+            ("72 h", 259_200_000),
+            ("15min", 900_000),
+            ("7d", 604_800_000),
+            ("0s", 0),
+            ("500ms", 500),
+            ("1h30m", 5_400_000),
+            ("1h 30m", 5_400_000),
+            ("90m", 5_400_000),
+            ("1.5h", 5_400_000),
+        ];
+        for (text, ms) in rows {
+            assert_eq!(text.parse(), Ok(Span(Duration::from_millis(ms))), "{text}");
+        }
+        for text in ["", "72", "s", "-1s", "1 parsec", "99999999999999999999d"] {
+            let error = format!("{text:?} is not a duration, such as 500ms, 90s, 1h30m or 7d");
+            assert_eq!(text.parse::<Span>(), Err(error));
+        }
     }
 
     #[test]
@@ -534,8 +538,7 @@ mod tests {
         let standard = DELAY_LEVELS.parse::<DelayLevels>().unwrap().0;
         assert_eq!((standard.len(), standard[3], standard[17]), (18, 30_000, 7_200_000));
         assert_eq!("100ms,2s 72h".parse(), Ok(DelayLevels(vec![100, 2_000, 259_200_000])));
-        assert_eq!("100ms; 2s;72h".parse(), Ok(DelayLevels(vec![100, 2_000, 259_200_000])));
-        for bad in ["", "5", "0s", "73h", "-1s", "1s 1w"] {
+        for bad in ["", "5", "0s", "73h", "-1s", "1s 1w", "1500us"] {
             assert!(bad.parse::<DelayLevels>().is_err(), "{bad}");
         }
     }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use ringmq::config::Size;
+use ringmq::config::{Size, Span};
 
 /// Bytes: `1024`, `1KiB`, `4MiB`, `1KB`, as in RingMQ's own options.
 pub fn parse_size(text: &str) -> Result<usize, String> {
@@ -10,15 +10,25 @@ pub fn parse_size(text: &str) -> Result<usize, String> {
     usize::try_from(bytes).map_err(|_| format!("{text:?} is too large"))
 }
 
-/// `20s`, `500ms`, `5m`, `1h 30m`.
+/// `20s`, `500ms`, `5m`, `1h30m`, as in RingMQ's own options; not 0.
 pub fn parse_duration(text: &str) -> Result<Duration, String> {
-    let duration = humantime::parse_duration(text).map_err(|error| error.to_string())?;
+    let Span(duration) = text.parse()?;
     if duration.is_zero() { Err("a duration is longer than 0".to_owned()) } else { Ok(duration) }
 }
 
 /// From this rate on, messages per second, a rate means "as fast as possible". OpenMessaging
 /// Benchmark's stock files express it like this, and no generator can keep such a schedule.
 pub const FLAT_OUT: f64 = 10_000_000.0;
+
+/// `max`, and the rate that was asked for if that was taken as `max`.
+pub fn max_rate(instead_of: Option<f64>) -> String {
+    instead_of.map_or("max".to_owned(), |rate| format!("max (for {}/s)", grouped(rate as u64)))
+}
+
+/// Says that a rate was taken as `max`.
+pub fn max_rate_note(what: &str, rate: f64) -> String {
+    format!("{what} {}: taken as `max`, which is what such rates mean", grouped(rate as u64))
+}
 
 /// `50000`, `50k`, `1.5M`: messages per second.
 pub fn parse_rate(text: &str) -> Result<f64, String> {
@@ -34,7 +44,14 @@ pub fn parse_rate(text: &str) -> Result<f64, String> {
 
 /// 12345678 as `12,345,678`.
 pub fn grouped(number: u64) -> String {
-    let digits = number.to_string();
+    grouped_digits(&number.to_string())
+}
+
+/// As [`grouped`] if the text is a whole number; otherwise unchanged.
+pub fn grouped_digits(digits: &str) -> String {
+    if !digits.bytes().all(|it| it.is_ascii_digit()) {
+        return digits.to_owned();
+    }
     let mut out = String::with_capacity(digits.len() + digits.len() / 3);
     for (index, digit) in digits.chars().enumerate() {
         if index > 0 && (digits.len() - index).is_multiple_of(3) {
@@ -83,7 +100,13 @@ mod tests {
         for text in ["", "KiB", "1 parsec", "-1", "99999999999GiB"] {
             assert!(parse_size(text).is_err(), "{text}");
         }
-        for (text, ms) in [("20s", 20_000), ("500ms", 500), ("2m", 120_000), ("1h", 3_600_000)] {
+        for (text, ms) in [
+            ("20s", 20_000),
+            ("500ms", 500),
+            ("2m", 120_000),
+            ("1h", 3_600_000),
+            ("1h30m", 5_400_000),
+        ] {
             assert_eq!(parse_duration(text), Ok(Duration::from_millis(ms)), "{text}");
         }
         for text in ["20", "0s", "", "s", "5 parsec"] {
@@ -127,5 +150,6 @@ mod tests {
         for (number, text) in [(0, "0"), (999, "999"), (1000, "1,000"), (12345678, "12,345,678")] {
             assert_eq!(grouped(number), text);
         }
+        assert_eq!([grouped_digits("10000"), grouped_digits("1000.5")], ["10,000", "1000.5"]);
     }
 }

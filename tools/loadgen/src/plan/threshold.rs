@@ -3,6 +3,7 @@
 
 use std::fmt::{self, Display};
 
+use ringmq::config::Span;
 use serde::{Deserialize, Serialize};
 
 use crate::units::{grouped, parse_rate};
@@ -48,9 +49,7 @@ impl Threshold {
         let figure = Figure::parse(text[..at].trim())?;
         let limit = text[at + 1..].trim();
         let limit = match figure {
-            Figure::Latency(_) | Figure::EndToEnd(_) => humantime::parse_duration(limit)
-                .map(|limit| limit.as_nanos() as f64)
-                .map_err(|_| format!("`{limit}` is no duration, such as 20ms"))?,
+            Figure::Latency(_) | Figure::EndToEnd(_) => limit.parse::<Span>()?.0.as_nanos() as f64,
             Figure::Rate => parse_rate(limit)?,
             Figure::Refused | Figure::NotSent | Figure::Unanswered => {
                 let percent = limit.strip_suffix('%').and_then(|it| it.trim().parse::<f64>().ok());
