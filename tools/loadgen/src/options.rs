@@ -461,7 +461,9 @@ pub struct LoadOptions {
 pub enum Rate {
     /// Messages per second.
     PerSecond(f64),
-    Max,
+    /// As many as the windows allow. `instead_of` is the rate that was asked for, if it was too high
+    /// for a schedule.
+    Max { instead_of: Option<f64> },
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -500,10 +502,10 @@ impl LoadOptions {
     pub fn describe(&self) -> String {
         let rate = match self.rate {
             Rate::PerSecond(rate) => format!("{}/s", grouped(rate as u64)),
-            Rate::Max => "max".to_owned(),
+            Rate::Max { instead_of } => units::max_rate(instead_of),
         };
         let arrivals = match (self.rate, self.arrivals) {
-            (Rate::Max, _) => String::new(),
+            (Rate::Max { .. }, _) => String::new(),
             (_, Arrivals::Poisson) => " poisson".to_owned(),
             (_, Arrivals::Uniform) => " uniform".to_owned(),
             (_, Arrivals::Burst(size)) => format!(" burst:{size}"),
@@ -613,6 +615,17 @@ mod tests {
             "steady --replicas 3 --namesrv a:1",
         ] {
             assert!(Options::try_parse_from(format!("loadgen {wrong}").split(' ')).is_err());
+        }
+    }
+
+    /// The load says so where the report is read first.
+    #[test]
+    fn a_rate_that_is_taken_as_max_is_said_to_be() {
+        for (rate, said) in [("10M", "max (for 10,000,000/s) x "), ("max", "max x ")] {
+            let load = parse(&format!("--rate {rate}")).unwrap();
+            assert!(load.describe().starts_with(said), "{}", load.describe());
+            assert!(load.describe().len() <= 69, "{}", load.describe());
+            assert_eq!(steady(&load).assumptions.len(), usize::from(rate != "max"));
         }
     }
 

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::commands::ramp;
-use crate::commands::run::{RunError, execute, prepare, save};
+use crate::commands::run::{RunError, announce, execute, prepare, save};
 use crate::findings::report::Report;
 use crate::findings::rows;
 use crate::interrupt::Interrupt;
@@ -42,6 +42,7 @@ fn carry_out(
     let brokers = target.brokers.len() as u32;
     if !workload.is_search() {
         let scenario = with_faults(workload.scenario(&options.process, None, brokers), options);
+        announce(&scenario);
         return execute(&scenario, target, interrupt);
     }
     let probe = |rate| workload.probe(&options.process, rate, PROBE, brokers);
@@ -50,6 +51,7 @@ fn carry_out(
     let Some(rate) = found.rate else { return Ok(found.report) };
     let scenario = workload.scenario(&options.process, Some(rate), brokers);
     let scenario = with_faults(scenario, options);
+    announce(&scenario);
     let mut report = execute(&scenario, target, interrupt)?;
     report.notes.insert(0, format!("{} msg/s were found by a search", grouped(rate as u64)));
     Ok(report)

@@ -39,6 +39,7 @@ use crate::engine::template::{Template, TemplateError, TemplateOptions};
 use crate::engine::worker::{Worker, WorkerOptions};
 use crate::findings::merge::MergeError;
 use crate::findings::report::Report;
+use crate::findings::text::labelled;
 use crate::findings::verdict::Verdict;
 use crate::interrupt::Interrupt;
 use crate::last_ack::LastAck;
@@ -113,6 +114,11 @@ pub fn prepare(
         interrupt.take_along(embedded);
     }
     Ok(target)
+}
+
+/// Says on standard error what the run does otherwise than it was asked to.
+pub fn announce(scenario: &Scenario) {
+    scenario.assumptions.iter().for_each(|text| eprintln!("{}", labelled("note", text).trim_end()));
 }
 
 /// Writes the result files, if there is a directory for them. If they cannot be written, prints the

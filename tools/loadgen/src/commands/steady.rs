@@ -1,7 +1,7 @@
 //! `loadgen steady`: one rate for a while.
 
 use crate::clock::unix_ns;
-use crate::commands::run::{RunError, execute, prepare, save};
+use crate::commands::run::{RunError, announce, execute, prepare, save};
 use crate::findings::report::Report;
 use crate::findings::rows;
 use crate::interrupt::Interrupt;
@@ -17,6 +17,7 @@ pub fn run(options: &SteadyOptions, interrupt: &Interrupt) -> Result<Report, Run
     faults.sort_by_key(|fault| fault.at_ns);
     let asked = asked_of_faults(&faults);
     let scenario = Scenario { start_unix_ns, faults, asked, ..scenario::steady(&options.load) };
+    announce(&scenario);
     let mut report = execute(&scenario, &mut target, interrupt)?;
     rows::ask(&mut report, &options.report);
     save(&report, options.report.out.as_deref())?;

@@ -67,10 +67,11 @@ pub fn parse_topic(text: &str) -> Result<TopicName, String> {
 
 pub fn parse_rate(text: &str) -> Result<Rate, String> {
     if text == "max" {
-        return Ok(Rate::Max);
+        return Ok(Rate::Max { instead_of: None });
     }
     let rate = units::parse_rate(text)?;
-    Ok(if rate >= units::FLAT_OUT { Rate::Max } else { Rate::PerSecond(rate) })
+    let max = Rate::Max { instead_of: Some(rate) };
+    Ok(if rate >= units::FLAT_OUT { max } else { Rate::PerSecond(rate) })
 }
 
 /// A rate, where `max` would have no meaning.
@@ -125,8 +126,10 @@ mod tests {
 
     #[test]
     fn a_rate_that_nobody_can_send_means_as_fast_as_possible() {
-        for text in ["max", "10000000", "10M", "1000M"] {
-            assert_eq!(parse_rate(text), Ok(Rate::Max), "{text}");
+        let asked =
+            [("max", None), ("10000000", Some(1e7)), ("10M", Some(1e7)), ("1000M", Some(1e9))];
+        for (text, instead_of) in asked {
+            assert_eq!(parse_rate(text), Ok(Rate::Max { instead_of }), "{text}");
         }
         assert_eq!(parse_rate("9.9M"), Ok(Rate::PerSecond(9_900_000.0)));
     }

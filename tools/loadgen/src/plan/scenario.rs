@@ -23,6 +23,7 @@ use crate::plan::keys::Keys;
 use crate::plan::schedule::Arrivals;
 use crate::plan::sizes::Sizes;
 use crate::plan::threshold::Threshold;
+use crate::units;
 
 /// Maximum number of streams and groups together.
 pub const TRACKS_MAX: usize = 64;
@@ -281,7 +282,7 @@ impl Scenario {
 pub fn steady(load: &LoadOptions) -> Scenario {
     let curve = match load.rate {
         Rate::PerSecond(rate) => Some(RateCurve::constant(rate, load.warm_up() + load.duration)),
-        Rate::Max => None,
+        Rate::Max { .. } => None,
     };
     let stream = Stream {
         name: "load".to_owned(),
@@ -341,7 +342,10 @@ pub fn steady(load: &LoadOptions) -> Scenario {
         start_unix_ns: None,
         threads: load.threads,
         spin: load.spin,
-        assumptions: Vec::new(),
+        assumptions: match load.rate {
+            Rate::Max { instead_of: Some(rate) } => vec![units::max_rate_note("--rate", rate)],
+            _ => Vec::new(),
+        },
         asked: Vec::new(),
         is_overload: false,
     }

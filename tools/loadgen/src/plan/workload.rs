@@ -33,7 +33,7 @@ use crate::plan::scenario::{Asked, Fault, Phase, Scenario, Stream, asked_of_faul
 use crate::plan::workload::spec::Spec;
 use crate::plan::workload::stream::{Load, StreamSpec};
 use crate::plan::workload::tree::Wrong;
-use crate::units::grouped;
+use crate::units::{grouped, max_rate};
 
 /// Maximum size of a file, bytes.
 const FILE_SIZE_MAX: u64 = 1 << 20;
@@ -163,7 +163,7 @@ impl Workload {
                         format!("{}/s", grouped(rate as u64))
                     }
                     (Load::Searched, None) => "the highest rate".to_owned(),
-                    (Load::Max, _) => "max".to_owned(),
+                    (&Load::Max { instead_of }, _) => max_rate(instead_of),
                     (Load::Points(_), _) => "a curve".to_owned(),
                 };
                 let header = header_name(only.header.into());
@@ -215,7 +215,7 @@ impl Workload {
 fn curve(load: &Load, end_ns: u64, found: Option<f64>) -> Option<RateCurve> {
     let constant = |rate| RateCurve::constant(rate, Duration::from_nanos(end_ns));
     match load {
-        Load::Max => None,
+        Load::Max { .. } => None,
         Load::Searched => Some(constant(found.unwrap_or(0.0))),
         Load::Constant(rate) => Some(constant(*rate)),
         Load::Points(points) => Some(RateCurve::through(&until(points, end_ns))),

@@ -18,7 +18,7 @@ use crate::plan::workload::values::{
     LENGTH_MAX, RATE_MAX, boolean, choice, items_of, keys, moment, number, parsed, rate, sizes,
     text, word,
 };
-use crate::units::{FLAT_OUT, grouped, parse_size};
+use crate::units::{FLAT_OUT, grouped, max_rate_note, parse_size};
 
 /// Fields of a stream. At the top level of a file, they describe the only stream, or are defaults
 /// for all.
@@ -249,7 +249,8 @@ fn is_omb(keys: &str) -> bool {
 fn message_size(node: &Node) -> Result<usize, String> {
     let size = parsed(parse_size)(node)?;
     let legal = MESSAGE_SIZE_MIN..=ringmq::model::record::BODY_SIZE_MAX;
-    let wrong = || format!("a message has {} to {} bytes, not {size}", legal.start(), legal.end());
+    let [from, to] = [legal.start(), legal.end()].map(|it| grouped(*it as u64));
+    let wrong = || format!("a message has {from} to {to} bytes, not {}", grouped(size as u64));
     legal.contains(&size).then_some(size).ok_or_else(wrong)
 }
 
@@ -288,7 +289,7 @@ fn load(fields: &Fields<'_>, is_only: bool, notes: &mut Vec<String>) -> Result<L
         return Ok(Load::Points(points));
     }
     let read = |node: &Node| match text(node)?.as_str() {
-        "max" => Ok(Load::Max),
+        "max" => Ok(Load::Max { instead_of: None }),
         zero if zero.parse::<f64>() == Ok(0.0) && is_only => Ok(Load::Searched),
         zero if zero.parse::<f64>() == Ok(0.0) => {
             Err("a rate is searched for only where there are no `streams`".to_owned())
@@ -298,11 +299,8 @@ fn load(fields: &Fields<'_>, is_only: bool, notes: &mut Vec<String>) -> Result<L
     let load = fields.required("producerRate", read)?;
     match load {
         Load::Constant(rate) if rate >= FLAT_OUT => {
-            notes.push(format!(
-                "producerRate {}: taken as `max`, which is what such rates mean",
-                grouped(rate as u64)
-            ));
-            Ok(Load::Max)
+            notes.push(max_rate_note("producerRate", rate));
+            Ok(Load::Max { instead_of: Some(rate) })
         }
         load => Ok(load),
     }

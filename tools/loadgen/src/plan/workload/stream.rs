@@ -31,8 +31,11 @@ pub struct StreamSpec {
 pub enum Load {
     /// To be found by a search.
     Searched,
-    /// As much as the windows allow.
-    Max,
+    /// As much as the windows allow. `instead_of` is the rate that was asked for, if it was too high
+    /// for a schedule.
+    Max {
+        instead_of: Option<f64>,
+    },
     Constant(f64),
     /// Linear interpolation between these points, ns; the last rate holds to the end.
     Points(Vec<(u64, f64)>),

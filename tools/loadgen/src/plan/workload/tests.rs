@@ -17,6 +17,7 @@ fn ten_million_a_second_means_as_fast_as_possible() {
     assert!(scenario.streams[0].curve.is_none());
     let note = "producerRate 10,000,000: taken as `max`, which is what such rates mean";
     assert!(scenario.assumptions.iter().any(|it| it == note), "{:?}", scenario.assumptions);
+    assert!(scenario.text.starts_with("max (for 10,000,000/s) x "), "{}", scenario.text);
     let limit = Asked::FailIf(Threshold::parse("p99>20ms").unwrap());
     assert!(scenario.asked.contains(&limit), "{:?}", scenario.asked);
 }
@@ -204,11 +205,11 @@ fn a_wrong_file_is_refused_with_the_line_and_the_nearest_name() {
         ("prodcerspertopic: 5\n", 3, "did you mean `producersPerTopic`?"),
         ("zzz: 5\n", 3, "`zzz` is no field of a workload; there are name, "),
         ("batch: 5\nbatch: 6\n", 4, "already set on line 3"),
-        ("batch: many\n", 3, "batch: a number from 1 to 10000 is wanted, not `many`"),
-        ("batch: 0\n", 3, "a number from 1 to 10000"),
+        ("batch: many\n", 3, "batch: a number from 1 to 10,000 is wanted, not `many`"),
+        ("batch: 0\n", 3, "a number from 1 to 10,000"),
         ("batch: [1]\n", 3, "not a list"),
         ("batch:\n  a: 1\n", 4, "not a table"),
-        ("topics: 1000000\n", 3, "topics: a number from 1 to 10000"),
+        ("topics: 1000000\n", 3, "topics: a number from 1 to 10,000"),
         ("messageSize: 12\n", 3, "messageSize: a message has 40 to"),
         ("messageSize: 1 parsec\n", 3, "`1 parsec`: \"parsec\" is not a unit of size"),
         ("messageSize: [[100, 1], [200]]\n", 3, "[size, weight] is wanted"),
@@ -400,4 +401,71 @@ fn broken_files_never_panic() {
         }
     }
     assert!((20..580).contains(&accepted), "{accepted} of 600 are still workloads");
+}
+
+/// The limit that an error of the file names.
+fn limit_of(text: &str) -> Option<String> {
+    let wrong = yaml(text).err()?.text;
+    let (_, from) = wrong.split_once("a number from ")?;
+    from.split_once(" is wanted").map(|(limit, _)| limit.to_owned())
+}
+
+const MANUAL: &str = include_str!("../../../workloads/README.md");
+
+/// Whoever writes a file need not try out what it may say.
+#[test]
+fn every_limit_of_a_number_is_in_the_manual() {
+    const HUGE: &str = "99999999999999999999999";
+    let base = ["producerRate: 100", "testDurationMinutes: 1"];
+    let mut count = 0;
+    for field in spec::RUN_FIELDS.iter().chain(spec::STREAM_FIELDS) {
+        let others = base.iter().filter(|line| !line.starts_with(field));
+        let lines: Vec<String> = others.map(|line| (*line).to_owned()).collect();
+        let text = format!("{}\n{field}: {HUGE}\n", lines.join("\n"));
+        let Some(limit) = limit_of(&text) else { continue };
+        let has_name = |line: &&str| {
+            line.split('|').nth(1).is_some_and(|names| names.contains(&format!("`{field}`")))
+        };
+        let row = MANUAL.lines().find(has_name).unwrap_or_else(|| panic!("no row for {field}"));
+        assert!(row.contains(&limit), "{field}: {limit}\n{row}");
+        count += 1;
+    }
+    assert!(count >= 14, "{count} limits");
+    let group = format!("{SIMPLE}groups:\n  - name: a\n    consumers: {HUGE}\n");
+    let fault = |kind: &str, field: &str| {
+        let fault = format!("at: 1s\n    duration: 1s\n    kind: {kind}\n    {field}: {HUGE}");
+        format!("{SIMPLE}faults:\n  - {fault}\n")
+    };
+    for text in [group, fault("killNameServer", "index"), fault("slowDisk", "writesPerSecond")] {
+        let limit = limit_of(&text).unwrap();
+        assert!(MANUAL.contains(&limit), "{limit}");
+    }
+}
+
+/// The limits of what is no single number.
+#[test]
+fn every_other_limit_is_in_the_manual() {
+    let sizes = "[100, 1], ".repeat(65);
+    let tracks = (0..65).map(|it| format!("  - name: g{it}\n")).collect::<String>();
+    let rows = [
+        ("producerRate: 2000M\ntestDuration: 1m".to_owned(), "at most 1,000,000,000"),
+        (format!("{SIMPLE}messageSize: [{sizes}]"), "1 to 64 sizes"),
+        (format!("{SIMPLE}messageSize: 5MiB"), "to 4,194,304 bytes"),
+        (format!("{SIMPLE}messageSize: 1"), &size_min()),
+        (format!("{SIMPLE}topics: 2\nproducersPerTopic: 50000"), "50,000"),
+        (format!("{SIMPLE}groups:\n{tracks}"), "64"),
+        (format!("{SIMPLE}keyDistributor: uniform:20000000"), "2 to 10,000,000"),
+        (format!("{SIMPLE}groups:\n  - name: {}", "x".repeat(41)), "1 to 40 letters"),
+        ("producerRate: 100\ntestDuration: 8d".to_owned(), "at most a week"),
+    ];
+    for (text, limit) in rows {
+        let wrong = yaml(&text).unwrap_err().text;
+        assert!(wrong.contains(limit), "{wrong}");
+        assert!(MANUAL.contains(limit), "{limit}");
+    }
+    assert!(MANUAL.contains("1 MiB") && FILE_SIZE_MAX == 1 << 20);
+}
+
+fn size_min() -> String {
+    format!("{} to", crate::engine::payload::MESSAGE_SIZE_MIN)
 }

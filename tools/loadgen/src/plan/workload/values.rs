@@ -10,7 +10,7 @@ use crate::plan::keys::{KeySpace, Keys};
 use crate::plan::sizes::{CLASSES_MAX, Sizes};
 use crate::plan::workload::fields::did_you_mean;
 use crate::plan::workload::tree::{Node, Value};
-use crate::units;
+use crate::units::{self, grouped, grouped_digits};
 
 /// Maximum length of a run.
 pub const LENGTH_MAX: Duration = Duration::from_secs(7 * 24 * 3600);
@@ -33,7 +33,8 @@ pub fn word(node: &Node) -> Result<String, String> {
     if is_word && (1..=LENGTH_MAX).contains(&text.len()) {
         Ok(text.to_owned())
     } else {
-        Err(format!("a word of letters, digits and `-` is wanted, not {}", node.describe()))
+        let wanted = format!("a word of 1 to {LENGTH_MAX} letters, digits and `-`");
+        Err(format!("{wanted} is wanted, not {}", node.describe()))
     }
 }
 
@@ -51,7 +52,8 @@ where
     T: FromStr + PartialOrd + Display,
 {
     move |node| {
-        let wanted = format!("a number from {} to {}", range.start(), range.end());
+        let [from, to] = [range.start(), range.end()].map(|it| grouped_digits(&it.to_string()));
+        let wanted = format!("a number from {from} to {to}");
         let number = scalar(node, &wanted)?.parse::<T>().ok();
         let legal = number.filter(|number| range.contains(number));
         legal.ok_or_else(|| format!("{wanted} is wanted, not {}", node.describe()))
@@ -79,7 +81,8 @@ pub fn parsed<T>(parse: fn(&str) -> Result<T, String>) -> impl Fn(&Node) -> Resu
 /// Messages per second.
 pub fn rate(node: &Node) -> Result<f64, String> {
     let rate = parsed(units::parse_rate)(node)?;
-    if rate <= RATE_MAX { Ok(rate) } else { Err(format!("{rate} is more than {RATE_MAX}")) }
+    let max = grouped(RATE_MAX as u64);
+    if rate <= RATE_MAX { Ok(rate) } else { Err(format!("a rate is at most {max}")) }
 }
 
 pub fn duration(node: &Node) -> Result<Duration, String> {
@@ -126,7 +129,11 @@ pub fn keys(node: &Node) -> Result<Keys, String> {
     }
     let is_ours = text.contains(':');
     let count = choice(&OMB)(node).map_err(|error| match is_ours {
-        true => "`uniform:1000`, `zipf:1.0:1000` or `hot:1:50%:1000` is wanted".to_owned(),
+        true => {
+            let max = grouped(u64::from(KEYS_MAX));
+            let forms = "`uniform:1000`, `zipf:1.0:1000` or `hot:1:50%:1000`";
+            format!("{forms} is wanted, of 2 to {max} keys")
+        }
         false => error,
     })?;
     let drawn = |count| Keys::Drawn(vec![(0, KeySpace::Uniform { count })]);
