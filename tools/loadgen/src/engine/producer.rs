@@ -143,11 +143,13 @@ pub struct ProducerStats {
     /// Number of requests per reason.
     pub refusals: BTreeMap<Refusal, u64>,
     pub last_answer_ns: u64,
+    /// When the current turn of the thread began, which takes what is due.
+    pub turn_ns: u64,
 }
 
 impl ProducerStats {
     pub fn new(recorder: Recorder) -> Self {
-        Self { recorder, refusals: BTreeMap::new(), last_answer_ns: 0 }
+        Self { recorder, refusals: BTreeMap::new(), last_answer_ns: 0, turn_ns: 0 }
     }
 
     fn note(&mut self, stream: u16, code: i32, reason: String) {
@@ -237,7 +239,9 @@ impl Producer {
     pub fn take_due(&mut self, due_ns: u64, stats: &mut ProducerStats) {
         let (track, count) = (self.job.track(), self.job.count());
         stats.recorder.count(track, due_ns, |counters| counters.due += count);
-        let message = self.draw(due_ns);
+        let mut message = self.draw(due_ns);
+        // A thread that falls behind its schedule is late, whether or not the window is full.
+        message.late_us = micros(stats.turn_ns.saturating_sub(due_ns));
         self.shed(message.lane, due_ns, stats);
         self.queue_up(message);
     }
@@ -395,8 +399,7 @@ impl Producer {
             let lane = self.lanes.get(usize::from(message.lane));
             let turn_ns = lane.map_or(0, |lane| lane.free_since_ns);
             let could_ns = message.due_ns.max(self.open_since_ns).max(turn_ns);
-            let late_us = now_ns.saturating_sub(could_ns) / 1_000;
-            message.late_us = u32::try_from(late_us).unwrap_or(u32::MAX);
+            message.late_us = message.late_us.max(micros(now_ns.saturating_sub(could_ns)));
         }
         let number = match job.is_one_way {
             true => ONE_WAY_NUMBER,
@@ -579,6 +582,10 @@ impl Producer {
         self.expire(u64::MAX, now_ns, stats);
         self.outcomes
     }
+}
+
+fn micros(ns: u64) -> u32 {
+    u32::try_from(ns / 1_000).unwrap_or(u32::MAX)
 }
 
 /// Appends to a queue that has at most `count_max` elements. A queue that doubles whenever it is full
@@ -814,6 +821,17 @@ mod tests {
         let found =
             [&total.latency, &total.service, &total.lateness].map(|it| it.max() / 1_000_000);
         assert_eq!(found, [3, 3, 52]);
+    }
+
+    /// Otherwise the wait would count as the broker's, whose window is full meanwhile.
+    #[test]
+    fn what_is_taken_late_from_the_schedule_is_late() {
+        let (mut producer, mut stats) = (producer(false, 4, 0), stats());
+        for (turn_ns, late_us) in [(0, 0), (1_000_000, 0), (46_000_000, 45_000)] {
+            stats.turn_ns = turn_ns;
+            producer.take_due(1_000_000, &mut stats);
+            assert_eq!(producer.unsent.pop_back().unwrap().late_us, late_us);
+        }
     }
 
     /// The memory, not only the requests in it: 160 MiB in the run if every producer has its share.

@@ -186,6 +186,7 @@ impl Worker {
 
     fn take_due(&mut self, now_ns: u64) {
         let Some(schedule) = self.schedule.as_mut().filter(|_| !self.is_stopped) else { return };
+        self.stats.turn_ns = now_ns;
         for arrival in due_in_turn(schedule, now_ns) {
             let producer = &mut self.producers[arrival.source as usize];
             producer.take_due(arrival.due_ns, &mut self.stats);
