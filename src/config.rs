@@ -538,6 +538,7 @@ mod tests {
         let standard = DELAY_LEVELS.parse::<DelayLevels>().unwrap().0;
         assert_eq!((standard.len(), standard[3], standard[17]), (18, 30_000, 7_200_000));
         assert_eq!("100ms,2s 72h".parse(), Ok(DelayLevels(vec![100, 2_000, 259_200_000])));
+        assert_eq!("100ms; 2s;72h".parse(), Ok(DelayLevels(vec![100, 2_000, 259_200_000])));
         for bad in ["", "5", "0s", "73h", "-1s", "1s 1w", "1500us"] {
             assert!(bad.parse::<DelayLevels>().is_err(), "{bad}");
         }
