@@ -233,7 +233,7 @@ fn a_wrong_file_is_refused_with_the_line_and_the_nearest_name() {
         ("groups: [{role: a}]\n", 3, "`name` is missing"),
         ("groups:\n  - name: a\n    streams: [laod]\n", 5, "did you mean `load`?"),
         ("groups: [{name: a}, {name: a}]\n", 3, "a group `a` already"),
-        ("groups: [{name: a b}]\n", 3, "a word of letters"),
+        ("groups: [{name: a b}]\n", 3, "a word of 1 to 40 letters"),
         ("subscriptionsPerTopic: 64\n", 1, "65 streams and groups are more than 64"),
         ("producersPerTopic: 50000\ntopics: 2\n", 1, "100,000 producers are more than 50,000"),
         ("faults: [{at: 5s, kind: killBrokr, duration: 1s}]\n", 3, "did you mean `killBroker`?"),
