@@ -283,10 +283,8 @@ fn group_notes(group: &Group, consumed: &Consumed, is_whole: bool, notes: &mut V
     }
     let refused: u64 = consumed.audits.values().map(|audit| audit.refused_present).sum();
     if refused > 0 {
-        notes.push(format!(
-            "{name}: {} messages were refused and arrived all the same",
-            grouped(refused)
-        ));
+        notes
+            .push(format!("{name}: {} messages were refused and arrived anyway", grouped(refused)));
     }
     if consumed.foreign > 0 && is_whole {
         notes.push(format!(

@@ -109,7 +109,7 @@ impl Report {
             &format!("acknowledged {acknowledged}: lost {lost}, corrupted {corrupted}"),
         ) + &labelled("", &format!("duplicated {duplicated}, out of order {disorder}"))
             + &early_text(self, audit.early)
-            + &labelled("", &format!("unknown: {present} stored all the same, {absent} not"))
+            + &labelled("", &format!("unknown: {present} stored anyway, {absent} not"))
     }
 
     fn stream_table(&self) -> String {

@@ -57,7 +57,7 @@ fn outcome(report: &Report) -> String {
         grouped(counters.acknowledged)
     )];
     let others = [
-        (counters.one_way, "were sent without asking for an answer"),
+        (counters.one_way, "were sent without requesting a reply"),
         (counters.refused, "were refused, so that the sender knew"),
         (counters.unknown, "were never answered, so nobody knew until they were looked for"),
         (counters.not_sent, "could not be sent in time"),
@@ -180,7 +180,7 @@ pub fn failures(report: &Report) -> Vec<String> {
             ),
             (
                 audit.never_sent > 0,
-                format!("{group} received {never_sent} of {stream} that nobody had sent"),
+                format!("{group} received {never_sent} of {stream} that were never sent"),
             ),
             (
                 audit.early > 0,
@@ -265,7 +265,7 @@ mod tests {
         let said = failures(&report);
         for (said, begin) in said.iter().zip([
             "consumer never received 5 of 199,900 of load",
-            "consumer received 1 message of load that nobody had sent",
+            "consumer received 1 message of load that were never sent",
             "consumer received 2 messages of load after later ones",
             "consumer received 4 messages with a wrong checksum",
         ]) {

@@ -182,7 +182,7 @@ pub fn audit(report: &Report) -> String {
     let odd = [
         (audit.corrupted, "arrived with a wrong checksum"),
         (audit.never_sent, "arrived under a number that was never sent"),
-        (audit.refused_present, "had been refused and arrived all the same"),
+        (audit.refused_present, "had been refused and arrived anyway"),
         (audit.foreign, "of other runs lay in the same topics and were left out"),
     ];
     let odd = odd.into_iter().filter(|(count, _)| *count > 0);
