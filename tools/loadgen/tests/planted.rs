@@ -47,7 +47,7 @@ fn run(header: &str) {
     assert_eq!(count("out_of_order"), OF_EACH);
     let received = report["end_to_end"]["received"].as_u64().unwrap() as usize;
     assert_eq!(received, count("acknowledged") - 2 * OF_EACH + count("unknown_present"));
-    ended.assert(1, "FAILED  lost 2000 of ");
+    ended.assert(1, "FAILED  lost 2,000 of ");
 }
 
 #[test]
