@@ -74,7 +74,7 @@ fn a_tree_goes_on_without_one_of_its_brokers_and_ends_as_one() {
     wait_until("an acknowledgement", LOOK_EVERY, PATIENCE, || tree.send());
     wait_until("a report", LOOK_EVERY, PATIENCE, || {
         let log = tree.server.log();
-        log.contains(&format!("broker-1 (process {killed}) has ended: signal: 9"))
+        log.contains(&format!("broker-1 (process {killed}) exited: signal: 9"))
     });
     let pids: Vec<i32> = tree.processes.iter().map(|(_, pid)| *pid).collect();
     assert!(tree.server.interrupt().success());
