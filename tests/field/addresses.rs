@@ -3,6 +3,8 @@
 //! Kind of report: "clients in other containers connect to 127.0.0.1:10911" (brokerIP1, the most
 //! frequent question about Docker), "namesrvAddr with the name of a Kubernetes service is refused",
 //! "brokers do not come back after the NameServer's pod got another address".
+//!
+//! Source: alibaba/rocketmq issue 287 and apache/rocketmq issue 3405.
 
 use std::net::{Ipv4Addr, SocketAddr};
 

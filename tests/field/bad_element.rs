@@ -3,6 +3,8 @@
 //! Kind of report: "consumer never gets messages because another group of the same application has
 //! a dot in its name", "one topic with a broken configuration and the whole broker is not
 //! registered".
+//!
+//! Source: apache/rocketmq issue 265, of names with a dot.
 
 use serde_json::json;
 

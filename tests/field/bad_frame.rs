@@ -4,6 +4,8 @@
 //!
 //! Kind of report: "connection reset, all in-flight messages fail" after one malformed request
 //! (clients that escape a character wrongly in a property).
+//!
+//! Source: apache/rocketmq issue 10832.
 
 use serde_json::json;
 

@@ -3,6 +3,8 @@
 //! Kind of report: "all messages disappeared after the VM was resumed", "NTP was broken for a
 //! moment and the commit log was cleaned" (issue trackers of brokers that delete by the time of
 //! day).
+//!
+//! Source: apache/rocketmq issue 9455, of another effect of a jump.
 
 use std::path::Path;
 

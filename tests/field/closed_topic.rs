@@ -2,6 +2,8 @@
 //!
 //! Kind of report: "updateTopicPerm fails with 'No topic route info' after the permission was set
 //! to 0" (issues about mqadmin and dashboards).
+//!
+//! Source: apache/rocketmq issues 718 and 7102.
 
 use serde_json::json;
 

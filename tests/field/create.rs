@@ -2,6 +2,8 @@
 //!
 //! Kind of report: "half of the queues are gone after the deployment script ran updateTopic again"
 //! (creating and updating are one command in the stock tools).
+//!
+//! Source: apache/rocketmq issue 7100.
 
 use serde_json::{Value, json};
 

@@ -2,6 +2,8 @@
 //!
 //! Kind of report: "messages are still stored after the topic was set to read-only" (the route
 //! reaches clients half a minute late, and some never ask for it).
+//!
+//! Source: apache/rocketmq issues 4109 and 6706.
 
 use crate::client::{Client, PULL, SEND, SEND_BATCH, batch_item, send_fields};
 use crate::server::{Scratch, Server, free_ports, local};

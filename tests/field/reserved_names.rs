@@ -3,6 +3,8 @@
 //!
 //! Kind of report: "created a topic called DefaultCluster, now updateTopic -c fails", "deleted
 //! TBW102 in the dashboard, automatic creation has stopped".
+//!
+//! Source: alibaba/rocketmq issue 342 and apache/rocketmq pull request 1985.
 
 use serde_json::json;
 

@@ -2,6 +2,8 @@
 //!
 //! Kind of report: "NullPointerException in clusterList" with a broker of the other release line:
 //! 4.x reads `getTransferedTps`, 5.x `getTransferredTps` (mqadmin, exporters).
+//!
+//! Source: apache/rocketmq-exporter issues 111, 127 and 131.
 
 use serde_json::json;
 
