@@ -15,6 +15,7 @@
 //! Hosts are IPv4 in every record we write: two stock clients misparse records with longer ones
 //! (remoting reference, 4.2). The reader also accepts the longer form.
 
+use std::fmt;
 use std::mem::{offset_of, size_of};
 use std::net::{Ipv4Addr, SocketAddrV4};
 
@@ -72,6 +73,12 @@ pub struct Host {
 impl From<SocketAddrV4> for Host {
     fn from(address: SocketAddrV4) -> Self {
         Self { address: address.ip().octets(), port: U32::new(u32::from(address.port())) }
+    }
+}
+
+impl fmt::Display for Host {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        SocketAddrV4::from(*self).fmt(f)
     }
 }
 

@@ -165,7 +165,7 @@ impl<S: Service> Connection<S> {
         };
         match why {
             Closed::ByPeer | Closed::Io(_) => tracing::debug!(id = self.id, "closed: {why}"),
-            _ => tracing::warn!(id = self.id, peer = ?self.peer, "closed: {why}"),
+            _ => tracing::warn!(id = self.id, peer = %self.peer, "closed: {why}"),
         }
         self.close_gracefully().await;
     }
@@ -216,7 +216,7 @@ impl<S: Service> Connection<S> {
         if unsent == 0 {
             return self.stop_reading();
         }
-        tracing::warn!(id = self.id, peer = ?self.peer, "closed: {}", Closed::NotReading { unsent });
+        tracing::warn!(id = self.id, peer = %self.peer, "closed: {}", Closed::NotReading { unsent });
         self.close();
     }
 

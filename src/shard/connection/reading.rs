@@ -117,7 +117,7 @@ impl<S: Service> Connection<S> {
     #[cold]
     fn refuse_unreadable(&self, frame: &Frame, error: &FrameError) {
         if !self.has_unreadable.replace(true) {
-            tracing::warn!(id = self.id, peer = ?self.peer, "a frame was refused: {error}");
+            tracing::warn!(id = self.id, peer = %self.peer, "a frame was refused: {error}");
         }
         let refusal = Refusal::Malformed(error.to_string());
         self.reply(wire::unreadable_reply_to(frame), Answer::refused(refusal));
