@@ -168,7 +168,7 @@ struct Flow<'s, H: Host, R: Runtime, T: Transport, S> {
 
 enum Event<R: Runtime> {
     Request(AppendEntriesRequest<Types<R>>),
-    Answer(Frame),
+    Reply(Frame),
     /// No more requests.
     Ended,
     /// No more requests, and all are answered.
@@ -193,7 +193,7 @@ where
                     self.in_flight.push_back(frame.len());
                     self.link.sender.send(frame).await?;
                 }
-                Event::Answer(frame) => {
+                Event::Reply(frame) => {
                     self.in_flight.pop_front();
                     let (outcome, is_full) = frame.appended::<R>().map_err(broken)?;
                     self.peer.log.note_full(self.peer.target.id, is_full);
@@ -215,7 +215,7 @@ where
         let window = if self.is_behind { OLD_WINDOW_BYTES } else { WINDOW_BYTES };
         let is_full = self.in_flight.iter().sum::<usize>() >= window;
         if self.has_ended || is_full {
-            return self.link.answer::<R>().await.map(Event::Answer);
+            return self.link.answer::<R>().await.map(Event::Reply);
         }
         let next = |request: Option<_>| request.map_or(Event::Ended, Event::Request);
         if self.in_flight.is_empty() {
@@ -223,7 +223,7 @@ where
         }
         let answer = pin!(self.link.answer::<R>());
         match select(answer, self.input.next()).await {
-            Either::Left((answer, _)) => answer.map(Event::Answer),
+            Either::Left((answer, _)) => answer.map(Event::Reply),
             Either::Right((request, _)) => Ok(next(request)),
         }
     }

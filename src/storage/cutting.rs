@@ -110,7 +110,7 @@ impl<D: Disk> Hold<D> {
             };
             let is_place = match after {
                 CutAfter::Ordinal(ordinal) if next > ordinal + 1 => {
-                    return Err(CutError::Committed { ordinal, first: next });
+                    return Err(CutError::AlreadyCommitted { ordinal, first: next });
                 }
                 CutAfter::Ordinal(ordinal) => next == ordinal + 1,
                 CutAfter::Offset(offset) if at > offset => {

@@ -66,7 +66,7 @@ pub struct EpochError {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CutError {
     #[error("cannot cut the log after entry {ordinal}: entry {first} is already committed")]
-    Committed { ordinal: u64, first: u64 },
+    AlreadyCommitted { ordinal: u64, first: u64 },
     #[error("cannot cut the log after entry {ordinal}: it ends with entry {newest}")]
     Beyond { ordinal: u64, newest: u64 },
     #[error("a write has failed; the log is closed")]

@@ -193,7 +193,7 @@ fn committed_entries_are_never_cut_and_a_refusal_changes_nothing() {
         let before = disk.contents(&FileName::Segment(LogOffset(0)).to_string());
         for ordinal in [0, 1] {
             let refused = shard.cut_to(ordinal).await.unwrap_err();
-            assert_eq!(refused, CutError::Committed { ordinal, first: 3 });
+            assert_eq!(refused, CutError::AlreadyCommitted { ordinal, first: 3 });
         }
         for ordinal in [6, u64::MAX] {
             let refused = shard.cut_to(ordinal).await.unwrap_err();
