@@ -12,7 +12,14 @@ use crate::storage::disk::Disk;
 pub struct Ended {
     /// The change is committed once the log is, up to here.
     mark: LogOffset,
-    released: Released,
+    task: PullTask,
+    refusal: Refusal,
+}
+
+impl Ended {
+    pub(super) fn into_task(self) -> PullTask {
+        self.task
+    }
 }
 
 impl<D: Disk> Broker<D> {
@@ -21,7 +28,13 @@ impl<D: Disk> Broker<D> {
         let (committed, is_fenced) = (self.store.committed(), self.store.is_fenced());
         let ended = &mut self.state.borrow_mut().ended;
         let is_over = |ended: &mut Ended| ended.mark <= committed || is_fenced;
-        std::iter::from_fn(|| Some(ended.pop_front_if(is_over)?.released)).collect()
+        let next = || ended.pop_front_if(is_over);
+        std::iter::from_fn(next)
+            .map(|Ended { task, refusal, .. }| {
+                let outcome = Outcome::Now(Answer::refused(refusal));
+                Released { origin: task.origin, outcome }
+            })
+            .collect()
     }
 }
 
@@ -36,7 +49,7 @@ impl State {
                 Err(refusal) => refusal,
             };
             for task in self.held.take_queue(queue, &mut self.deadlines) {
-                self.end_hold(&task, refusal.clone(), mark);
+                self.end_hold(task, refusal.clone(), mark);
             }
         }
     }
@@ -57,16 +70,19 @@ impl State {
         let tasks = self.held.take_groups(ends, &mut self.deadlines);
         let refusals = tasks.iter().map(|task| task.group.as_ref().and_then(refusal_of));
         let refusals: Vec<_> = refusals.collect();
-        for (task, refusal) in tasks.iter().zip(refusals) {
+        for (task, refusal) in tasks.into_iter().zip(refusals) {
             self.end_hold(task, refusal.expect("it ends for a reason"), mark);
         }
     }
 
-    fn end_hold(&mut self, task: &PullTask, refusal: Refusal, mark: LogOffset) {
+    fn end_hold(&mut self, task: PullTask, refusal: Refusal, mark: LogOffset) {
         self.release(task.queue);
-        let outcome = Outcome::Now(Answer::refused(refusal));
-        let released = Released { origin: task.origin, outcome };
-        self.ended.push_back(Ended { mark, released });
+        self.ended.push_back(Ended { mark, task, refusal });
+    }
+
+    /// Takes the pulls that changes end which are not committed, and may never be.
+    pub(super) fn take_unended(&mut self) -> Vec<PullTask> {
+        self.ended.drain(..).map(Ended::into_task).collect()
     }
 
     /// Checks that a topic of this name still offers the queue, under the same number.

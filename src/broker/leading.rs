@@ -9,7 +9,7 @@
 use std::cell::{Cell, OnceCell};
 
 use super::operation::Context;
-use super::{Broker, Released};
+use super::{Broker, Outcome, Released};
 use crate::model::{Moment, Refusal, Request};
 use crate::storage::disk::Disk;
 use crate::storage::signal::Signal;
@@ -75,11 +75,16 @@ impl<D: Disk> Broker<D> {
         if !is_over {
             return Vec::new();
         }
-        let held = {
+        let (held, unended) = {
             let state = &mut *self.state.borrow_mut();
-            state.held.take_all(&mut state.deadlines)
+            (state.held.take_all(&mut state.deadlines), state.take_unended())
         };
-        held.iter().map(|task| self.end(task)).collect()
+        let ended = held.iter().map(|task| self.end(task));
+        let unended = unended.iter().map(|task| {
+            let outcome = Outcome::Now(self.nothing(task));
+            Released { origin: task.origin, outcome }
+        });
+        ended.chain(unended).collect()
     }
 
     /// Whether this replica has everything that is committed. To be called after reading what it

@@ -430,8 +430,11 @@ impl State {
         woken
     }
 
-    /// Holds a pull, or returns it if its queue is gone.
+    /// Holds a pull, or returns it if its queue is gone or its group may no longer consume.
     fn hold(&mut self, mut task: PullTask, until: Moment) -> Result<(), Box<PullTask>> {
+        if self.durable.groups.check_pull(task.group.as_ref()).is_err() {
+            return Err(Box::new(task));
+        }
         let queue = self.durable.topics.queue_mut(task.queue.topic, task.queue.queue);
         let Some(queue) = queue else { return Err(Box::new(task)) };
         queue.held_count += 1;

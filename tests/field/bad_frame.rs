@@ -39,7 +39,7 @@ fn frames_before_and_after_a_bad_one_are_handled() {
     // Frame, and the opaque of its refusal.
     let json = |opaque| header(SEND, opaque, &send_fields("mixed", 0));
     let one_way = br#"{"code":310,"flag":2,"opaque":912}"#;
-    let bad: [(Vec<u8>, Option<i64>); 20] = [
+    let bad: [(Vec<u8>, Option<i64>); 21] = [
         (frame(b"not json", b"body"), None),
         (frame(b"[1]", b""), None),
         (frame(b"", b""), None),
@@ -54,6 +54,11 @@ fn frames_before_and_after_a_bad_one_are_handled() {
         (
             frame(br#"{"opaque":913,"code":310,"extFields":{"opaque":1,"x":"\"opaque\":1"},"#, b""),
             Some(913),
+        ),
+        // It ends within a string.
+        (
+            frame(br#"{"code":310,"flag":0,"opaque":914,"serializeTypeCurrentRPC":"JS"#, b""),
+            Some(914),
         ),
         // No client waits for these.
         (frame(br#"{"code":310,"flag":2,"opaque":904,"#, b""), None),
@@ -95,7 +100,7 @@ fn frames_before_and_after_a_bad_one_are_handled() {
     expected.sort_unstable();
     assert_eq!(heard, expected);
     let queue = json!({"topic": "mixed", "queueId": "0"});
-    assert_eq!(client.ask(30, &queue, b"").number("offset"), 21, "all good ones are stored");
+    assert_eq!(client.ask(30, &queue, b"").number("offset"), 22, "all good ones are stored");
     assert_eq!(client.ask(MIN_OFFSET, &queue, b"").number("offset"), 0);
     assert_eq!(server.log().matches("a frame was refused").count(), 1, "it is logged once");
     assert!(server.stop().success());

@@ -93,7 +93,8 @@ fn opaque_and_flag_in_text(header: &[u8]) -> Option<(i32, i32)> {
             b'{' => depth += 1,
             b'}' => depth = depth.saturating_sub(1),
             _ => {
-                let (string, behind) = behind.split_at_checked(string_size(behind)?)?;
+                let Some(size) = string_size(behind) else { break };
+                let (string, behind) = behind.split_at(size);
                 rest = &behind[1..];
                 match string {
                     "opaque" if depth == 1 => opaque = number_behind_colon(rest).or(opaque),

@@ -54,7 +54,8 @@ pub const GONE_MAX: Duration = Duration::from_secs(30);
 pub const QUIET_COMPLETE_NS: u64 = 300_000_000;
 /// Period of the checks in `round`, ns.
 const ROUND_NS: u64 = 50_000_000;
-/// A pull that has no answer by then is sent again: its answer is lost, and nothing else would tell.
+/// A pull is sent again when its answer is lost: nothing has come for this long, or a pull that was sent this
+/// much later has been answered.
 const LOST_NS: u64 = 2 * HOLD_MS * 1_000_000;
 /// Pause before a failed pull is retried, ns.
 const RETRY_NS: u64 = 100_000_000;
@@ -120,8 +121,21 @@ pub struct Consumer {
 #[derive(Default)]
 struct Broker {
     connection: Option<Connection>,
+    /// When something was received from it.
+    heard_ns: u64,
+    /// When the newest of the pulls was sent that it has answered.
+    answered_ns: u64,
     /// Address of the connection that is being established.
     ordered: Option<SocketAddr>,
+}
+
+impl Broker {
+    /// Whether a pull sent at `asked_ns` gets no reply any more: nothing has come for long, or a pull
+    /// was answered that was sent long after it. A broker that is only slow answers in turn.
+    fn has_lost(&self, asked_ns: u64, now_ns: u64) -> bool {
+        let quiet_from_ns = asked_ns.max(self.heard_ns);
+        quiet_from_ns + LOST_NS <= now_ns || asked_ns + LOST_NS <= self.answered_ns
+    }
 }
 
 struct Queue {
@@ -197,7 +211,8 @@ impl Consumer {
         for index in 0..options.broker_count {
             let connection = Connection::connect(options.routes.address(index), CONNECT_TIMEOUT)?;
             poller.add(&connection, index as u64)?;
-            brokers.push(Broker { connection: Some(connection), ordered: None });
+            let connection = Some(connection);
+            brokers.push(Broker { connection, heard_ns: 0, answered_ns: 0, ordered: None });
         }
         let queue = |start: QueueStart| Queue {
             broker: start.broker,
@@ -338,7 +353,9 @@ impl Consumer {
         for queue in &mut self.queues {
             match queue.state {
                 QueueState::RetryAt(at_ns) if at_ns <= now_ns => queue.state = QueueState::Idle,
-                QueueState::Asked { at_ns, .. } if at_ns + LOST_NS <= now_ns => {
+                QueueState::Asked { at_ns, .. }
+                    if self.brokers[queue.broker].has_lost(at_ns, now_ns) =>
+                {
                     self.stats.unused += queue.forget();
                 }
                 _ => {}
@@ -444,9 +461,14 @@ impl Consumer {
         let Some(connection) = &mut self.brokers[broker].connection else { return Ok(()) };
         let Some(waited_ns) = connection.receive()? else { return Ok(()) };
         let now_ns = self.clock.now_ns().saturating_sub(waited_ns);
+        let mut answered_ns = 0;
         while let Some(frame) = connection.next_frame()? {
-            take_answer(&mut self.queues, &frame, now_ns, &mut self.stats)?;
+            let asked_ns = take_answer(&mut self.queues, &frame, now_ns, &mut self.stats)?;
+            answered_ns = answered_ns.max(asked_ns.unwrap_or(0));
         }
+        let broker = &mut self.brokers[broker];
+        broker.heard_ns = now_ns;
+        broker.answered_ns = broker.answered_ns.max(answered_ns);
         Ok(())
     }
 
@@ -483,22 +505,23 @@ fn pull_request(
     })
 }
 
+/// Returns when the pull that this answers was sent, if there is one.
 fn take_answer(
     queues: &mut [Queue],
     frame: &FrameView<'_>,
     now_ns: u64,
     stats: &mut ConsumerStats,
-) -> io::Result<()> {
+) -> io::Result<Option<u64>> {
     let reply = wire::decode_reply(&frame.header_only()).map_err(io::Error::other)?;
     let index = reply.opaque as usize % queues.len();
     let queue = &mut queues[index];
-    let asked = match queue.state {
-        QueueState::Asked { number, count, .. } if reply.is_reply && number == reply.opaque => {
-            count
+    let (count, asked_ns) = match queue.state {
+        QueueState::Asked { number, count, at_ns } if reply.is_reply && number == reply.opaque => {
+            (count, at_ns)
         }
-        _ => return Ok(()),
+        _ => return Ok(None),
     };
-    stats.unused += i64::from(asked);
+    stats.unused += i64::from(count);
     match reply.pulled() {
         Ok(pulled) => {
             take_records(frame.body, index as u32, now_ns, stats)?;
@@ -513,7 +536,7 @@ fn take_answer(
             queue.state = QueueState::RetryAt(now_ns + RETRY_NS);
         }
     }
-    Ok(())
+    Ok(Some(asked_ns))
 }
 
 fn take_records(
