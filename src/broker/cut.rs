@@ -5,7 +5,6 @@
 //! State that belongs to connections is kept: clients, members of groups, calls. Held pulls are
 //! retried. Consume offsets that were not in the log yet are lost, as after a crash.
 
-use super::gone::Ended;
 use super::held::PullTask;
 use super::open::{OpenError, Restored, restore};
 use super::{Answer, Broker, Outcome, Released, State};
@@ -77,15 +76,17 @@ impl State {
         now: Timestamp,
     ) -> (Vec<PullTask>, Vec<Released>) {
         let Restored { store, durable, unseen, .. } = restored;
+        let unended = self.take_unended();
         let before = std::mem::replace(&mut self.durable, durable);
         let topics = &mut self.durable.topics;
         topics.succeed(&before.topics, now);
         self.durable.locks.succeed(&before.locks);
         self.created.retain(|config| topics.number(&config.name).is_some());
-        let unended = self.ended.drain(..).map(Ended::into_task);
         let held = self.held.take_all(&mut self.deadlines);
-        let (held, gone): (Vec<_>, Vec<_>) =
-            unended.chain(held).partition(|task| topics.topic(task.queue.topic).is_some());
+        let (held, gone): (Vec<_>, Vec<_>) = unended
+            .into_iter()
+            .chain(held)
+            .partition(|task| topics.topic(task.queue.topic).is_some());
         self.see(&store, unseen);
         self.delivery.begin_again();
         let refuse = |task: PullTask| {

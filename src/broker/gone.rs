@@ -16,12 +16,6 @@ pub struct Ended {
     refusal: Refusal,
 }
 
-impl Ended {
-    pub(super) fn into_task(self) -> PullTask {
-        self.task
-    }
-}
-
 impl<D: Disk> Broker<D> {
     /// Takes the pulls ended by changes that are now committed.
     pub(super) fn take_ended(&self) -> Vec<Released> {
@@ -68,10 +62,13 @@ impl State {
         };
         let ends = |group: &GroupName| is_changed(group) && refusal_of(group).is_some();
         let tasks = self.held.take_groups(ends, &mut self.deadlines);
-        let refusals = tasks.iter().map(|task| task.group.as_ref().and_then(refusal_of));
-        let refusals: Vec<_> = refusals.collect();
-        for (task, refusal) in tasks.into_iter().zip(refusals) {
-            self.end_hold(task, refusal.expect("it ends for a reason"), mark);
+        let with_refusal = |task: PullTask| {
+            let refusal = task.group.as_ref().and_then(refusal_of);
+            (task, refusal.expect("it ends for a reason"))
+        };
+        let refused: Vec<_> = tasks.into_iter().map(with_refusal).collect();
+        for (task, refusal) in refused {
+            self.end_hold(task, refusal, mark);
         }
     }
 
@@ -82,7 +79,7 @@ impl State {
 
     /// Takes the pulls that changes end which are not committed, and may never be.
     pub(super) fn take_unended(&mut self) -> Vec<PullTask> {
-        self.ended.drain(..).map(Ended::into_task).collect()
+        self.ended.drain(..).map(|ended| ended.task).collect()
     }
 
     /// Checks that a topic of this name still offers the queue, under the same number.

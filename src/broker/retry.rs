@@ -18,9 +18,8 @@ use super::operation::Context;
 use super::produce::check_sizes;
 use super::{Broker, Origin, Outcome};
 use crate::model::record::{
-    DELAY_PROPERTIES, Host, NewRecord, PROPERTY_ORIGIN_MESSAGE_ID, PROPERTY_RETRY_TOPIC,
-    RecordView, SYSTEM_FLAGS_OF_LAYOUT, property, push_offset_id, push_property, push_without,
-    tag_hash_of,
+    DELAY_PROPERTIES, Host, NewRecord, RecordView, SYSTEM_FLAGS_OF_LAYOUT, push_first_place,
+    push_without, tag_hash_of,
 };
 use crate::model::request::{Produce, SendBack};
 use crate::model::{GroupName, Now, QueueId, Refusal, Reply, TopicConfig, TopicName};
@@ -184,16 +183,7 @@ impl<D: Disk> Broker<D> {
 /// The properties of a message that comes back: its first place is added, an earlier delay removed.
 fn returned_properties(known: &RecordView<'_>) -> Vec<u8> {
     let mut all = without_times(known.properties);
-    if property(known.properties, PROPERTY_RETRY_TOPIC).is_none() {
-        push_property(&mut all, PROPERTY_RETRY_TOPIC, known.topic.as_bytes());
-    }
-    if property(known.properties, PROPERTY_ORIGIN_MESSAGE_ID).is_none()
-        && let Some(host) = known.store_host
-    {
-        let mut id = Vec::with_capacity(32);
-        push_offset_id(&mut id, host, known.physical_offset);
-        push_property(&mut all, PROPERTY_ORIGIN_MESSAGE_ID, &id);
-    }
+    push_first_place(&mut all, known);
     all
 }
 

@@ -375,6 +375,20 @@ impl<'a> Reader<'a> {
     }
 }
 
+/// Adds where a message that comes back was first, unless its properties say so already.
+pub fn push_first_place(out: &mut Vec<u8>, message: &RecordView<'_>) {
+    if property(message.properties, PROPERTY_RETRY_TOPIC).is_none() {
+        push_property(out, PROPERTY_RETRY_TOPIC, message.topic.as_bytes());
+    }
+    if property(message.properties, PROPERTY_ORIGIN_MESSAGE_ID).is_none()
+        && let Some(host) = message.store_host
+    {
+        let mut id = Vec::with_capacity(32);
+        push_offset_id(&mut id, host, message.physical_offset);
+        push_property(out, PROPERTY_ORIGIN_MESSAGE_ID, &id);
+    }
+}
+
 /// The message id that stock tools use: host, port and log offset in upper-case hex (remoting
 /// reference, 4.6).
 pub fn push_offset_id(out: &mut Vec<u8>, host: Host, position: LogOffset) {

@@ -8,9 +8,8 @@
 use bytes::Bytes;
 
 use crate::model::record::{
-    DELAY_PROPERTIES, PROPERTY_DELAY, PROPERTY_ORIGIN_MESSAGE_ID, PROPERTY_PREPARED,
-    PROPERTY_RETRY_TOPIC, RecordView, SYSTEM_FLAGS_OF_LAYOUT, SYSTEM_FLAGS_OF_TRANSACTION,
-    property, push_offset_id, push_property, push_without,
+    DELAY_PROPERTIES, PROPERTY_DELAY, PROPERTY_PREPARED, RecordView, SYSTEM_FLAGS_OF_LAYOUT,
+    SYSTEM_FLAGS_OF_TRANSACTION, push_first_place, push_property, push_without,
 };
 use crate::model::request::Produce;
 use crate::model::topic::AUTO_CREATE_TEMPLATE;
@@ -60,16 +59,7 @@ fn properties(message: &RecordView<'_>, level: i32) -> Bytes {
     let [delay, sec, ms, at] = DELAY_PROPERTIES;
     let mut all = Vec::with_capacity(message.properties.len() + 128);
     push_without(&mut all, message.properties, &[delay, sec, ms, at, PROPERTY_PREPARED]);
-    if property(message.properties, PROPERTY_RETRY_TOPIC).is_none() {
-        push_property(&mut all, PROPERTY_RETRY_TOPIC, message.topic.as_bytes());
-    }
-    if property(message.properties, PROPERTY_ORIGIN_MESSAGE_ID).is_none()
-        && let Some(host) = message.store_host
-    {
-        let mut id = Vec::with_capacity(32);
-        push_offset_id(&mut id, host, message.physical_offset);
-        push_property(&mut all, PROPERTY_ORIGIN_MESSAGE_ID, &id);
-    }
+    push_first_place(&mut all, message);
     if level > 0 {
         push_property(&mut all, PROPERTY_DELAY, level.to_string().as_bytes());
     }
@@ -80,6 +70,7 @@ fn properties(message: &RecordView<'_>, level: i32) -> Bytes {
 mod tests {
     use super::*;
     use crate::client::blocking::testing::record;
+    use crate::model::record::property;
     use crate::model::{QueueOffset, Timestamp};
 
     fn message<'a>(bytes: &'a [u8], topic: &'a str, reconsume_times: i32) -> RecordView<'a> {
