@@ -51,7 +51,7 @@ type PhaseRow = (&'static str, f64, bool, &'static str);
 
 /// Where two waves overlap, the phase has the name of the later one.
 const PHASES: [PhaseRow; 12] = [
-    ("warm-up", START_S, false, "fills caches; left out of the verdict"),
+    ("warm-up", START_S, false, "fills caches; left out of the figures"),
     ("gathering", -300.0, true, "takes a storm of new connections"),
     ("hush", -10.0, true, "people wait on the button"),
     ("step", 0.0, true, "takes twentyfold load within one second and does not collapse"),
