@@ -18,6 +18,7 @@ use std::ops::Range;
 
 use zerocopy::{FromBytes, IntoBytes};
 
+use super::delayed_topics::Settling;
 use super::delays::{
     Amount, Bucket, DUE_MAX_MS, DelayedHead, DelayedItem, Delays, Key, push_state,
 };
@@ -32,8 +33,8 @@ use crate::storage::{AppendError, QueueKey, ReadError, SpaceClass};
 const BATCH_BYTES_MAX: usize = 1 << 20;
 /// Maximum bytes of records in one entry, unless a single one is larger.
 const SLICE_BYTES_MAX: usize = 128 << 10;
-/// Maximum bytes that a copy takes in an entry besides its record.
-const OVERHEAD_MAX: usize = 256;
+/// Maximum bytes that a copy takes in an entry besides its record, among them its topic's row.
+const OVERHEAD_MAX: usize = 512;
 
 /// A pending message of an expired segment.
 struct Found {
@@ -177,6 +178,10 @@ impl Copies {
         let reading = state.delivery.clock().reading(now);
         let bytes = found.clone().map(|found| found.record.len() as u64).sum();
         let moved = Amount { count: found.clone().count() as u64, bytes };
+        let mut of_topics = Settling::begin(&state.durable.delayed_topics);
+        for Found { record, end, .. } in found.clone() {
+            of_topics.carry(record, LogOffset(end.0 - record.len() as u64));
+        }
         let mut facts = Facts::default();
         let mut copies = Self { facts: Facts::default(), records: Vec::new(), first_due_ms: None };
         let mut offsets = rustc_hash::FxHashMap::<QueueKey, QueueOffset>::default();
@@ -204,7 +209,7 @@ impl Copies {
         }
         // Applied after the copies, so it counts them as stored.
         let after = delays.moved(carried_to, moved, reading);
-        push_state(&mut facts, &after);
+        push_state(&mut facts, &after, |out| of_topics.push_rows(out));
         copies.facts = facts;
         copies
     }

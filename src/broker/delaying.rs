@@ -326,6 +326,8 @@ impl<D: Disk> Broker<D> {
         let position = payload_offset.plus(HEADS_SIZE as u64);
         let located = located(due_ms, position, pending.size(), now.wall, entry_offset);
         state.durable.delays.handle_stored(&head);
+        let counted = std::iter::once(pending.properties[0]);
+        state.durable.delayed_topics.add(counted, entry_offset, payload_offset);
         self.store.with_index(|index| index.push(queue, queue_offset, located));
         drop(state);
         self.wake_delivery_at(due_ms);

@@ -2,8 +2,10 @@
 //!
 //! ```text
 //!   DELAYED   DelayedHead, then per message: DelayedItem, its record     they are pending
-//!   DELAYS    DelayState                                                  what is pending no longer
+//!   DELAYS    DelayState, PendingRow, name, padding, …                    what is pending no longer
 //! ```
+//!
+//! [`delayed_topics`](super::delayed_topics) has the rows, which count what is pending of each topic.
 //!
 //! A pending message is in the log and in the index, in a queue that holds what is due in one
 //! second: its *bucket*. A bucket is found like any other queue, in memory or in index files, so
@@ -273,12 +275,13 @@ impl Delays {
         }
     }
 
-    /// Applies [`DELAYED`].
-    pub fn apply_messages(&mut self, index: &mut Index, fact: &Fact<'_>) -> Result<(), String> {
+    /// Applies [`DELAYED`]. Returns false if the state, restored from a snapshot, already reflects it.
+    pub fn apply_messages(&mut self, index: &mut Index, fact: &Fact<'_>) -> Result<bool, String> {
         let (head, _) = DelayedHead::ref_from_prefix(fact.payload)
             .map_err(|_| format!("{} bytes are too few", fact.payload.len()))?;
+        let is_new = head.stored_count.get() > self.stored.count;
         self.handle_stored(head);
-        index_messages(index, fact)
+        index_messages(index, fact).map(|()| is_new)
     }
 
     /// Messages with this head have been stored. Of an entry that a snapshot already reflects, the
@@ -343,12 +346,16 @@ pub fn located(
 pub fn add_to_snapshot(delays: &Delays, facts: &mut Facts) {
     if let Some(now) = delays.clock {
         let state = delays.state_after(delays.cursor, delays.carried_to, Amount::default(), now);
-        push_state(facts, &state);
+        push_state(facts, &state, |_| {});
     }
 }
 
-pub fn push_state(facts: &mut Facts, state: &DelayState) {
-    facts.push(DELAYS, 0, |out| out.extend_from_slice(state.as_bytes()));
+/// Adds a fact with `state`, and behind it the rows that `push_rows` adds.
+pub fn push_state(facts: &mut Facts, state: &DelayState, push_rows: impl FnOnce(&mut Vec<u8>)) {
+    facts.push(DELAYS, 0, |out| {
+        out.extend_from_slice(state.as_bytes());
+        push_rows(out);
+    });
 }
 
 /// The clock by which messages are due: that of the wall when the first delayed message was stored,

@@ -18,14 +18,15 @@ use smallvec::SmallVec;
 use zerocopy::FromBytes;
 
 use super::agenda::{Agenda, Step};
+use super::delayed_topics::{Settling, real_topic};
 use super::delays::{Amount, DelayClock, Delays, Key, push_state};
 use super::facts::{Fact, FactHead, Facts, MESSAGES, SEVERAL};
 use super::operation::Context;
 use super::state::Durable;
 use super::{Broker, Pending, State};
 use crate::model::record::{
-    DELAY_PROPERTIES, NewRecord, PROPERTY_REAL_QUEUE, PROPERTY_REAL_TOPIC, Placement, RecordHead,
-    RecordView, property, push_without,
+    DELAY_PROPERTIES, NewRecord, PROPERTY_REAL_QUEUE, Placement, RecordHead, RecordView, property,
+    push_without,
 };
 use crate::model::{Chunk, LogOffset, Moment, Now, QueueId, QueueOffset, TopicName};
 use crate::storage::disk::Disk;
@@ -43,9 +44,9 @@ const READS_MAX: usize = 4;
 /// Messages of one entry: some hundred microseconds of the shard's time.
 const SLICE_COUNT_MAX: usize = 128;
 const SLICE_BYTES_MAX: usize = 128 << 10;
-/// What a delivered message may need in an entry beyond its pending record: a longer topic name and
-/// the heads of facts, among them that of the state.
-pub const OVERHEAD_MAX: usize = 512;
+/// What a delivered message may need in an entry beyond its pending record: a longer topic name, the
+/// heads of facts, among them that of the state, and its topic's row.
+pub const OVERHEAD_MAX: usize = 1024;
 /// Pause after a failure, for instance on a full disk.
 const RETRY_MS: u64 = 1_000;
 /// Least time between two looks for what is due. So a message that is due alone is delivered at once,
@@ -453,13 +454,15 @@ impl Delivered {
         let (last, ..) = slice.last().expect("a slice is not empty");
         let cursor = Key { due_ms: last.due_ms, offset: last.offset + 1 };
         let mut settled = Amount::default();
-        for (_, located, _) in still_pending(delays, slice) {
+        let mut of_topics = Settling::begin(&state.durable.delayed_topics);
+        for (_, located, chunk) in still_pending(delays, slice) {
             settled = settled.plus(Amount { count: 1, bytes: u64::from(located.size) });
+            of_topics.settle(chunk, located.offset);
         }
         let reading = state.delivery.clock.reading(now);
         let mut facts = Facts::default();
         let after = delays.state_after(cursor, delays.carried_to(), settled, reading);
-        push_state(&mut facts, &after);
+        push_state(&mut facts, &after, |out| of_topics.push_rows(out));
         let (records, next, properties) = Default::default();
         Self { facts, records, next, properties }
     }
@@ -514,7 +517,7 @@ fn still_pending<'a>(
 /// than it had gets it in another one.
 fn destination<'a>(durable: &'a Durable, pending: &RecordView<'_>) -> Option<(QueueKey, &'a str)> {
     let text = |name| std::str::from_utf8(property(pending.properties, name)?).ok();
-    let name = TopicName::new(text(PROPERTY_REAL_TOPIC)?.to_owned()).ok()?;
+    let name = TopicName::new(real_topic(pending.properties)?.to_owned()).ok()?;
     let (number, topic) = durable.topics.find(&name).ok()?;
     let queue: u32 = text(PROPERTY_REAL_QUEUE)?.parse().ok()?;
     let queue = QueueId(queue % topic.config.queue_count().max(1));

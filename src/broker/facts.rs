@@ -50,6 +50,8 @@ pub const RAFT_ENTRY: EntryKind = EntryKind(11);
 pub const LOCKS: EntryKind = EntryKind(12);
 /// Keys of recent messages ([`sent`](super::sent)); only in snapshots.
 pub const SENT: EntryKind = EntryKind(13);
+/// Numbers of delayed messages by topic ([`delayed_topics`](super::delayed_topics)); only in snapshots.
+pub const DELAYED_TOPICS: EntryKind = EntryKind(14);
 
 /// Precedes each of several facts.
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]

@@ -29,6 +29,7 @@ mod carry;
 pub mod clients;
 mod controller;
 mod cut;
+mod delayed_topics;
 mod delaying;
 mod delays;
 mod delivery;
@@ -97,6 +98,7 @@ use crate::storage::{Append, AppendError, Appended, QueueKey, ReadError, SpaceCl
 
 /// The layouts of facts, documented in `docs/format.md`.
 pub mod layout {
+    pub use super::delayed_topics::PendingRow;
     pub use super::delays::{DelayState, DelayedHead, DelayedItem};
     pub use super::facts::FactHead;
     pub use super::group_configs::{GroupRemoved, GroupSet};

@@ -109,7 +109,12 @@ pub async fn restore<D: Disk>(
         .await?;
     match broken {
         Some(error) => Err(error.into()),
-        None => Ok(Restored { store, durable, unseen, recovery }),
+        None => {
+            // What settled messages may have been there.
+            let damage_end = recovery.damaged.iter().map(|hole| hole.end).max();
+            durable.delayed_topics.forget_before(damage_end.unwrap_or_default());
+            Ok(Restored { store, durable, unseen, recovery })
+        }
     }
 }
 

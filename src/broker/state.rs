@@ -9,6 +9,7 @@
 //! [`facts`](super::facts) for why that is sound.
 
 use super::ages::{self, AllAges};
+use super::delayed_topics::{AllDelayedTopics, DelayedTopics};
 use super::delays::{self, Delays};
 use super::facts::{self, Fact, FactError, Facts, unreadable};
 use super::group_configs::{AllGroups, GroupConfigs};
@@ -28,6 +29,7 @@ pub struct Durable {
     pub offsets: Offsets,
     pub groups: GroupConfigs,
     pub delays: Delays,
+    pub delayed_topics: DelayedTopics,
     pub locks: Locks,
     pub raft: RaftEntries,
     /// None if repeated messages are not recognized.
@@ -54,7 +56,7 @@ struct Row {
 type Section = Box<dyn FnMut(&Durable, &Index, &mut Facts) -> bool>;
 
 /// Every kind of fact, in snapshot order.
-const TABLE: [Row; 11] = [
+const TABLE: [Row; 12] = [
     Row {
         kind: facts::TOPIC,
         name: "a topic",
@@ -113,7 +115,10 @@ const TABLE: [Row; 11] = [
     Row {
         kind: facts::DELAYS,
         name: "the state of delayed messages",
-        apply: |durable, index, fact| durable.delays.apply_state(index, fact),
+        apply: |durable, index, fact| {
+            durable.delayed_topics.apply_state(fact)?;
+            durable.delays.apply_state(index, fact)
+        },
         is_indexed: false,
         snapshot: Some(|| {
             Box::new(|durable, _, facts| {
@@ -127,10 +132,23 @@ const TABLE: [Row; 11] = [
         name: "delayed messages",
         apply: |durable, index, fact| {
             durable.note_delayed(fact);
-            durable.delays.apply_messages(index, fact)
+            if durable.delays.apply_messages(index, fact)? {
+                durable.delayed_topics.apply_messages(fact);
+            }
+            Ok(())
         },
         is_indexed: true,
         snapshot: None,
+    },
+    Row {
+        kind: facts::DELAYED_TOPICS,
+        name: "numbers of delayed messages",
+        apply: |durable, _, fact| durable.delayed_topics.apply_snapshot(fact),
+        is_indexed: false,
+        snapshot: Some(|| {
+            let mut all = AllDelayedTopics::default();
+            Box::new(move |durable, _, facts| all.add(&durable.delayed_topics, facts))
+        }),
     },
     Row {
         kind: facts::RAFT_ENTRY,
@@ -217,7 +235,7 @@ impl Durable {
     }
 
     /// Removes everything that belongs to a deleted topic. Its consume offsets and queue locks are
-    /// unreachable, and go with the next sweeps.
+    /// unreachable, and go with the next sweeps; its delayed messages when they are due.
     fn forget_topic(&mut self, index: &mut Index, number: u32) {
         index.remove_topic(number);
     }
@@ -267,6 +285,8 @@ mod tests {
     use zerocopy::IntoBytes;
 
     use super::*;
+    use crate::broker::delayed_topics::Settling;
+    use crate::broker::delayed_topics::testing::of_topic;
     use crate::broker::delays::{Amount, Bucket, ClockReading, DelayedItem, Key};
     use crate::broker::facts::{ITEMS_PER_SLICE, MESSAGES, SLICE_SIZE};
     use crate::broker::locks::Asker;
@@ -399,6 +419,7 @@ mod tests {
             let delays = &self.durable.delays;
             let due_ms = delays.cursor().due_ms + rng.below(5_000_000);
             let host = Host { address: [0; 4], port: 0.into() };
+            let properties = format!("REAL_TOPIC\u{1}t{}\u{2}", rng.below(6));
             let record = NewRecord {
                 topic: "SCHEDULE_TOPIC_XXXX",
                 queue: QueueId(0),
@@ -408,7 +429,7 @@ mod tests {
                 born_host: host,
                 reconsume_times: 0,
                 body: b"x",
-                properties: [b"", b""],
+                properties: [properties.as_bytes(), b""],
             };
             let placement = Placement {
                 queue_offset: self.index.next_offset(Bucket::of(due_ms).queue()),
@@ -429,14 +450,25 @@ mod tests {
 
         /// Time has passed, and what was due has been delivered.
         fn settled(&self, rng: &mut Rng) -> Facts {
-            let delays = &self.durable.delays;
+            let Durable { delays, delayed_topics, .. } = &self.durable;
+            let pending = delays.pending().count;
+            let first = rng.below(6);
+            let topics = (0..6).map(|nth| format!("t{}", (first + nth) % 6));
+            let mut topics = topics.filter(|topic| {
+                delayed_topics.of(topic, pending).expect("all are counted").delayed > 0
+            });
+            let Some(topic) = topics.next() else { return Facts::default() };
             let due_ms = delays.cursor().due_ms + rng.below(700_000);
             let now = ClockReading { clock_ms: due_ms, wall: Timestamp(4) };
             let cursor = Key { due_ms, offset: rng.below(3) };
             let mut facts = Facts::default();
             let settled = Amount { count: 1, bytes: 10 };
             let place = LogOffset(rng.below(1 << 20));
-            delays::push_state(&mut facts, &delays.state_after(cursor, place, settled, now));
+            let state = delays.state_after(cursor, place, settled, now);
+            let record = of_topic(&topic);
+            let mut of_topics = Settling::begin(delayed_topics);
+            of_topics.settle(&record, LogOffset(u64::MAX - 1));
+            delays::push_state(&mut facts, &state, |out| of_topics.push_rows(out));
             facts
         }
 
@@ -470,8 +502,13 @@ mod tests {
 
         /// Everything that requests can observe of the durable state.
         fn seen(&self) -> Vec<String> {
-            let Durable { topics, offsets, groups, delays, locks, .. } = &self.durable;
+            let Durable { topics, offsets, groups, delays, delayed_topics, locks, .. } =
+                &self.durable;
             let mut seen = vec![format!("next topic {}, {delays:?}", topics.next_number())];
+            for topic in ["t0", "t1", "t2", "t3", "t4", "t5"] {
+                let pending = delayed_topics.of(topic, delays.pending().count);
+                seen.push(format!("{:?} are pending", pending.expect("all are counted")));
+            }
             seen.extend(groups.iter().map(|group| format!("{group:?}")));
             let mut from = Bucket::of(0);
             while let Some(bucket) = delays.first_bucket(&self.index, from) {

@@ -4,8 +4,9 @@ use std::ops::Range;
 
 use super::facts::Facts;
 use super::operation::Context;
+use super::state::Durable;
 use super::{Broker, topics};
-use crate::model::reply::QueueStats;
+use crate::model::reply::{QueueStats, TopicStats};
 use crate::model::request::QueueOf;
 use crate::model::topic::DELAY_LEVEL_TOPIC;
 use crate::model::{QueueId, QueueOffset, Refusal, Reply, Timestamp, TopicConfig, TopicName};
@@ -78,7 +79,8 @@ impl<D: Disk> Broker<D> {
         context: &impl Context,
     ) -> Result<Reply, Refusal> {
         if name.as_str() == DELAY_LEVEL_TOPIC {
-            return Ok(Reply::TopicStats(vec![self.delay_stats(name)]));
+            let queues = vec![self.delay_stats(name)];
+            return Ok(Reply::TopicStats(TopicStats { queues, delayed: None }));
         }
         let (number, count) = {
             let state = self.state.borrow();
@@ -99,7 +101,11 @@ impl<D: Disk> Broker<D> {
                 broker_name: self.config.broker_name.clone(),
             });
         }
-        Ok(Reply::TopicStats(stats))
+        let delayed = {
+            let Durable { delays, delayed_topics, .. } = &self.state.borrow().durable;
+            delayed_topics.of(name.as_str(), delays.pending().count)
+        };
+        Ok(Reply::TopicStats(TopicStats { queues: stats, delayed }))
     }
 
     /// Represents the messages of all topics that are not due yet as one queue: its offsets differ

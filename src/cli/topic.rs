@@ -52,10 +52,12 @@ enum TopicCommand {
         #[command(flatten)]
         target: Target,
     },
-    /// Shows the queues of a topic and their offsets.
+    /// Shows the queues of a topic, their offsets, and how many messages are delayed.
     ///
-    /// The topic `SCHEDULE_TOPIC_XXXX` has, on each shard, the messages of all topics that are delayed and not
-    /// due yet.
+    /// The row of each shard's first queue has two more numbers of the topic's messages there, or `-` if the broker
+    /// does not know them. DELAYED messages are not due yet. RETRIES were returned by consumer groups, and wait to be
+    /// delivered to the groups' retry topics. The topic `SCHEDULE_TOPIC_XXXX` has, on each shard, the messages of all
+    /// topics that are not due yet.
     Describe {
         /// Name of the topic.
         name: String,
@@ -122,6 +124,10 @@ struct QueueRow {
     messages: u64,
     /// Milliseconds since 1970; nothing without a message.
     last_stored_at_ms: Option<u64>,
+    /// Messages of the topic on this broker that are not due yet; only in the row of its first queue.
+    delayed: Option<u64>,
+    /// Messages of the topic that groups have returned and that are not due yet; likewise.
+    retries: Option<u64>,
 }
 
 pub fn run(args: TopicArgs) -> Result<(), Failure> {
@@ -171,16 +177,23 @@ fn print_changes(target: &Target, topic: &str, brokers: Vec<String>) -> Result<(
 fn describe(name: &str, target: &Target) -> Result<(), Failure> {
     let topic = parse_name(name)?;
     let description = Admin::new(target.client())?.describe_topic(&topic)?;
-    let row = |queue: &crate::model::reply::QueueStats| QueueRow {
-        broker: queue.broker_name.to_string(),
-        queue: queue.queue.queue.0,
-        min_offset: queue.min_offset.0,
-        max_offset: queue.max_offset.0,
-        messages: queue.max_offset.0 - queue.min_offset.0,
-        last_stored_at_ms: queue.last_stored_at.map(|at| at.0),
+    let mut delayed = description.delayed;
+    let row = |queue: &crate::model::reply::QueueStats| {
+        let counts = delayed.remove(&*queue.broker_name);
+        QueueRow {
+            broker: queue.broker_name.to_string(),
+            queue: queue.queue.queue.0,
+            min_offset: queue.min_offset.0,
+            max_offset: queue.max_offset.0,
+            messages: queue.max_offset.0 - queue.min_offset.0,
+            last_stored_at_ms: queue.last_stored_at.map(|at| at.0),
+            delayed: counts.map(|counts| counts.delayed),
+            retries: counts.map(|counts| counts.retries),
+        }
     };
     let rows: Vec<QueueRow> = description.queues.iter().map(row).collect();
-    let header = ["BROKER", "QUEUE", "MIN", "MAX", "MESSAGES", "LAST STORED (UTC)"];
+    let header =
+        ["BROKER", "QUEUE", "MIN", "MAX", "MESSAGES", "DELAYED", "RETRIES", "LAST STORED (UTC)"];
     output::print(target.output, &rows, &header, |row| {
         vec![
             row.broker.clone(),
@@ -188,6 +201,8 @@ fn describe(name: &str, target: &Target) -> Result<(), Failure> {
             row.min_offset.to_string(),
             row.max_offset.to_string(),
             row.messages.to_string(),
+            row.delayed.map_or("-".to_owned(), |count| count.to_string()),
+            row.retries.map_or("-".to_owned(), |count| count.to_string()),
             row.last_stored_at_ms.map_or("-".to_owned(), output::time_of_day),
         ]
     })

@@ -5,6 +5,7 @@
 //! The master of a broker with replicas is the one that leads; while none leads, or if a new one
 //! has just been elected, a command waits for the leader ([`FOLLOW_MAX_MS`]).
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::str::FromStr;
@@ -16,7 +17,7 @@ use crate::client::error::{Attempts, ClientError};
 use crate::client::remote::{ClientOptions, Remote, master_address, refused};
 use crate::model::nameserver::{ClusterInfo, Route, RouteBroker, RouteQueues};
 use crate::model::record::{RecordError, RecordView, push_offset_id};
-use crate::model::reply::QueueStats;
+use crate::model::reply::{DelayedCounts, QueueStats};
 use crate::model::topic::{PERM_INHERIT, is_built_in, is_reply_topic};
 use crate::model::{
     LogOffset, NameServerRequest, Refusal, Request, Timestamp, TopicConfig, TopicName,
@@ -41,6 +42,8 @@ pub struct TopicDescription {
     pub route: Route,
     /// Sorted by broker, then queue.
     pub queues: Vec<QueueStats>,
+    /// By broker, how many messages are not due yet. Stock brokers do not tell.
+    pub delayed: BTreeMap<String, DelayedCounts>,
 }
 
 /// A message id: where the message is stored (remoting reference, 4.6).
@@ -207,10 +210,13 @@ impl Admin {
     pub fn describe_topic(&mut self, topic: &TopicName) -> Result<TopicDescription, ClientError> {
         let route = Route::clone(&*self.remote.fetch_route(topic.as_str())?);
         let request = Request::TopicStats { topic: topic.clone() };
-        let mut queues = Vec::new();
+        let (mut queues, mut delayed) = (Vec::new(), BTreeMap::new());
         for (name, address) in self.masters_in(&route)? {
             match self.ask_leader(&name, &address, &request, Response::topic_stats) {
-                Ok(of_broker) => queues.extend(of_broker),
+                Ok(of_broker) => {
+                    queues.extend(of_broker.queues);
+                    delayed.extend(of_broker.delayed.map(|counts| (name, counts)));
+                }
                 // The topic was deleted between the two requests.
                 Err(ClientError::Refused { code: TOPIC_NOT_EXIST, .. }) => {}
                 Err(error) => return Err(error),
@@ -219,7 +225,7 @@ impl Admin {
         queues.sort_by(|a, b| {
             (&a.broker_name, a.queue.queue.0).cmp(&(&b.broker_name, b.queue.queue.0))
         });
-        Ok(TopicDescription { route, queues })
+        Ok(TopicDescription { route, queues, delayed })
     }
 
     /// The message with this id.

@@ -67,7 +67,7 @@ pub enum Reply {
     ReplyPushed(QueueId),
     /// The queues that the client owns.
     Locked(Vec<BrokerQueue>),
-    TopicStats(Vec<QueueStats>),
+    TopicStats(TopicStats),
     TopicConfig(TopicConfig),
     /// Names and values, all strings (remoting reference, 3.13).
     RuntimeInfo(Vec<(String, String)>),
@@ -123,6 +123,36 @@ pub enum PullStatus {
     NothingMatched,
     /// The offset was outside the queue.
     OffsetMoved,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct TopicStats {
+    pub queues: Vec<QueueStats>,
+    /// `None` if the broker does not know it.
+    pub delayed: Option<DelayedCounts>,
+}
+
+/// How many messages of a topic are not due yet.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct DelayedCounts {
+    /// Those that will be delivered to the topic.
+    pub delayed: u64,
+    /// Those of the topic that consumer groups have returned. They will be delivered to the groups'
+    /// retry topics.
+    pub retries: u64,
+}
+
+impl DelayedCounts {
+    pub fn plus(self, other: Self) -> Self {
+        Self { delayed: self.delayed + other.delayed, retries: self.retries + other.retries }
+    }
+
+    pub fn minus(self, other: Self) -> Self {
+        Self {
+            delayed: self.delayed.saturating_sub(other.delayed),
+            retries: self.retries.saturating_sub(other.retries),
+        }
+    }
 }
 
 #[derive(Clone, Debug, PartialEq)]

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use crate::model::reply::QueueStats;
+use crate::model::reply::{DelayedCounts, QueueStats, TopicStats};
 use crate::model::{NameError, QueueOffset, Refusal, Request, Timestamp, TopicConfig, TopicName};
 use crate::wire::header::fields::FieldWriter;
 use crate::wire::header::head::Fields;
@@ -70,6 +70,12 @@ pub struct TopicStatsBody<'a> {
     offset_table: Entries<ObjectKey<MessageQueue<'a>>, TopicOffset>,
     #[serde(skip_deserializing)]
     topic_put_tps: f64,
+    /// Ours. Stock tools ignore it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    delayed_count: Option<u64>,
+    /// Ours.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    retry_count: Option<u64>,
 }
 
 #[derive(Debug, Default, Serialize, Deserialize)]
@@ -81,7 +87,7 @@ struct TopicOffset {
 }
 
 impl<'a> TopicStatsBody<'a> {
-    pub fn of(queues: &'a [QueueStats]) -> Self {
+    pub fn of(stats: &'a TopicStats) -> Self {
         let entry = |stats: &'a QueueStats| {
             let offset = TopicOffset {
                 last_update_timestamp: stats.last_stored_at.map_or(0, |at| at.0),
@@ -90,10 +96,16 @@ impl<'a> TopicStatsBody<'a> {
             };
             (ObjectKey(MessageQueue::of(&stats.broker_name, &stats.queue)), offset)
         };
-        Self { offset_table: queues.iter().map(entry).collect(), topic_put_tps: 0.0 }
+        let offset_table = stats.queues.iter().map(entry).collect();
+        Self {
+            offset_table,
+            topic_put_tps: 0.0,
+            delayed_count: stats.delayed.map(|counts| counts.delayed),
+            retry_count: stats.delayed.map(|counts| counts.retries),
+        }
     }
 
-    pub fn read(self) -> Result<Vec<QueueStats>, NameError> {
+    pub fn read(self) -> Result<TopicStats, NameError> {
         let read = |(ObjectKey(queue), offset): (ObjectKey<MessageQueue<'_>>, TopicOffset)| {
             let (broker_name, queue) = queue.read()?;
             let last_stored_at = offset.last_update_timestamp;
@@ -105,7 +117,10 @@ impl<'a> TopicStatsBody<'a> {
                 broker_name,
             })
         };
-        self.offset_table.0.into_iter().map(read).collect()
+        let queues = self.offset_table.0.into_iter().map(read).collect::<Result<_, _>>()?;
+        let retries = self.retry_count.unwrap_or_default();
+        let delayed = self.delayed_count.map(|delayed| DelayedCounts { delayed, retries });
+        Ok(TopicStats { queues, delayed })
     }
 }
 

@@ -216,7 +216,7 @@ impl EncodeReply for Reply {
                 message::encode_pushed(fields, *queue);
             }),
             Reply::Locked(queues) => to.json(&LockedBody::of(queues)),
-            Reply::TopicStats(queues) => to.json(&TopicStatsBody::of(queues)),
+            Reply::TopicStats(stats) => to.json(&TopicStatsBody::of(stats)),
             Reply::TopicConfig(topic) => to.json(&TopicBody::of(topic)),
             Reply::RuntimeInfo(table) => to.json(&TableBody::of(table)),
             Reply::Consumers(group) => to.json(&ConsumersBody::of(group)),

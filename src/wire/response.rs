@@ -12,7 +12,7 @@ use crate::model::batch::Records;
 use crate::model::nameserver::{ClusterInfo, Route};
 use crate::model::record::position_in_id;
 use crate::model::replicas::ReplicaSet;
-use crate::model::reply::{GroupConnections, GroupProgress, MemberConnections, Pulled, QueueStats};
+use crate::model::reply::{GroupConnections, GroupProgress, MemberConnections, Pulled, TopicStats};
 use crate::model::request::BrokerQueue;
 use crate::model::{
     ClientId, DataVersion, GroupConfig, GroupName, LogOffset, QueueId, QueueOffset, Timestamp,
@@ -209,7 +209,7 @@ impl Response {
         self.json().map(MembersBody::read)
     }
 
-    pub fn topic_stats(&self) -> Result<Vec<QueueStats>, ReplyError> {
+    pub fn topic_stats(&self) -> Result<TopicStats, ReplyError> {
         let body: TopicStatsBody<'_> = self.json()?;
         body.read().map_err(|error| unreadable(&error.to_string()))
     }

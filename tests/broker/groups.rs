@@ -16,7 +16,7 @@ async fn group_config(broker: &Broker<SimDisk>, group: &GroupName) -> Result<Gro
 /// Returns the number of queues of a topic, or `None` if it does not exist.
 async fn queue_count(broker: &Broker<SimDisk>, topic: TopicName) -> Option<usize> {
     match answer(broker, Request::TopicStats { topic }).await.reply {
-        Ok(Reply::TopicStats(queues)) => Some(queues.len()),
+        Ok(Reply::TopicStats(stats)) => Some(stats.queues.len()),
         Err(Refusal::UnknownTopic(_)) => None,
         other => panic!("{other:?}"),
     }

@@ -30,7 +30,7 @@ use ringmq::client::session::Session;
 use ringmq::model::batch::BatchItem;
 use ringmq::model::client::ResetOffsets;
 use ringmq::model::record::{NewRecord, RecordView, property};
-use ringmq::model::reply::{PullStatus, Pulled};
+use ringmq::model::reply::{DelayedCounts, PullStatus, Pulled};
 use ringmq::model::request::{
     BrokerQueue, ConsumeDirectly, ConsumeType, ConsumerData, Expression, Heartbeat, MessageModel,
     Produce, ProduceRecords, Pull, QueueOf, RunningInfo, SubscriptionData,

@@ -253,9 +253,57 @@ fn what_consumers_must_not_see_yet_is_delayed_or_refused() {
             panic!()
         };
         let delayed = rows.iter().filter(|row| row.2 == Delayed).count() as u64;
-        assert_eq!((stats[0].min_offset.0, stats[0].max_offset.0), (0, delayed));
+        let [all] = &stats.queues[..] else { panic!("{stats:?}") };
+        assert_eq!((all.min_offset.0, all.max_offset.0), (0, delayed));
+        for (name, expected) in [("t", delayed), ("other", 0)] {
+            let request = Request::TopicStats { topic: topic(name) };
+            set_topic(&broker, TopicConfig::new(topic(name), 4)).await;
+            let Ok(Reply::TopicStats(stats)) = answer(&broker, request).await.reply else {
+                panic!()
+            };
+            let delayed = DelayedCounts { delayed: expected, retries: 0 };
+            assert_eq!(stats.delayed, Some(delayed), "{name}");
+        }
         let recall = Request::Recall { topic: topic("t"), handle: "djEg".into() };
         assert_eq!(answer(&broker, recall).await.reply, Err(Refusal::NoRecall));
+    });
+}
+
+/// The numbers of delayed messages of some topics that exist.
+async fn delayed_counts(broker: &Broker<SimDisk>, names: [&str; 2]) -> [Option<u64>; 2] {
+    let mut counts = [None; 2];
+    for (count, name) in counts.iter_mut().zip(names) {
+        let request = Request::TopicStats { topic: topic(name) };
+        let reply = answer(broker, request).await.reply;
+        let Ok(Reply::TopicStats(stats)) = reply else { panic!("{reply:?}") };
+        *count = stats.delayed.map(|counts| counts.delayed);
+    }
+    counts
+}
+
+/// Messages of a topic that is deleted go to one that is created with its name, and count for it.
+#[test]
+fn the_numbers_of_delayed_messages_survive_a_crash_and_their_topic() {
+    sim::run(async {
+        for is_in_snapshot in [false, true] {
+            let disk = SimDisk::new(24);
+            let broker = open(&disk).await;
+            for name in ["a", "b", "a"] {
+                let properties = Bytes::from_static(b"DELAY\x012\x02");
+                send(&broker, Produce { properties, ..produce(name, 0, "A", b"x") }).await.unwrap();
+            }
+            assert_eq!(delayed_counts(&broker, ["a", "b"]).await, [Some(2), Some(1)]);
+            if is_in_snapshot {
+                broker.maintain(NOW, true).await.unwrap();
+            }
+            drop(broker);
+            let broker = open(&disk.after_crash(1)).await;
+            assert_eq!(delayed_counts(&broker, ["a", "b"]).await, [Some(2), Some(1)]);
+            let deletion = Request::DeleteTopic { topic: topic("a") };
+            assert_eq!(answer(&broker, deletion).await.reply, Ok(Reply::Done));
+            set_topic(&broker, TopicConfig::new(topic("a"), 4)).await;
+            assert_eq!(delayed_counts(&broker, ["a", "b"]).await, [Some(2), Some(1)]);
+        }
     });
 }
 

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use ringmq::broker::{Broker, Delay, Origin, Outcome};
 use ringmq::model::batch::BatchItem;
 use ringmq::model::record::{Host, NewRecord, RecordView, property};
-use ringmq::model::reply::PullStatus;
+use ringmq::model::reply::{PullStatus, TopicStats};
 use ringmq::model::request::Produce;
 use ringmq::model::{
     GroupName, LogOffset, Moment, Now, QueueId, Reply, Request, Timestamp, TopicConfig, TopicName,
@@ -28,6 +28,8 @@ const LIVES: u64 = 3;
 const SEEDS: u64 = 500;
 /// Latest time at which any message is due, in moments of the last life.
 const LATEST_MS: u64 = 3_300_000;
+/// Messages of each topic; their queues are numbered on.
+const TOPICS: [&str; 2] = ["orders", "bills"];
 const QUEUES: u32 = 3;
 const LEVELS_MS: [u64; 3] = [100, 1_000, 20_000];
 
@@ -132,7 +134,7 @@ impl Life<'_> {
         }
         let request = Request::Produce(Produce {
             group: "senders".into(),
-            topic: TopicName::new("orders").unwrap(),
+            topic: TopicName::new(TOPICS[rng.below(2) as usize]).unwrap(),
             default_topic: "TBW102".into(),
             default_queue_count: QUEUES,
             queue: Some(QueueId(rng.below(u64::from(QUEUES)) as u32)),
@@ -168,7 +170,7 @@ impl Life<'_> {
 
     /// Pulls everything that consumers can see and have not seen yet.
     async fn pull_all(&self) {
-        for queue in 0..QUEUES {
+        for queue in 0..QUEUES * TOPICS.len() as u32 {
             while self.pull_some(queue).await {}
         }
     }
@@ -179,9 +181,9 @@ impl Life<'_> {
             let last = seen.range((queue, 0)..(queue + 1, 0)).next_back();
             last.map_or(0, |((_, offset), _)| offset + 1)
         };
-        let (group, topic) = ("readers", "orders");
+        let (group, topic) = ("readers", TOPICS[(queue / QUEUES) as usize]);
         let (group, topic) = (GroupName::new(group).unwrap(), TopicName::new(topic).unwrap());
-        let request = pull(group, topic, queue, offset, 32);
+        let request = pull(group, topic, queue % QUEUES, offset, 32);
         let outcome = match self.broker.handle(&request, Origin::default(), self.world.now.get()) {
             Outcome::Cold(task) => self.broker.pull_cold(task, &self.world.now).await,
             outcome => outcome,
@@ -205,7 +207,9 @@ impl Life<'_> {
         let number: usize = text.split(' ').next().unwrap().parse().unwrap();
         let sent = &self.world.sent.borrow()[number];
         assert!(record.stored_at >= sent.due, "{number} is early: {sent:?}, {record:?}");
-        assert_eq!((record.topic, record.queue, record.flag), ("orders", QueueId(queue), 5));
+        let topic = TOPICS[(queue / QUEUES) as usize];
+        let place = (topic, QueueId(queue % QUEUES));
+        assert_eq!((record.topic, record.queue, record.flag), (place.0, place.1, 5));
         for name in ["DELAY", "TIMER_DELAY_SEC", "TIMER_DELAY_MS"] {
             let value = property(record.properties, name).unwrap_or(b"0");
             assert_eq!(value, b"0", "{name} has had its effect, or had none");
@@ -223,6 +227,48 @@ impl Life<'_> {
         self.world.deleted.set(begin.max(self.world.deleted.get()));
     }
 
+    async fn stats(&self, topic: &str) -> Option<TopicStats> {
+        let request = Request::TopicStats { topic: TopicName::new(topic).unwrap() };
+        match self.broker.operate(&request, &self.world.now).await.reply {
+            Ok(Reply::TopicStats(stats)) => Some(stats),
+            _ => None,
+        }
+    }
+
+    /// The offsets of the messages of all topics that are not due yet.
+    async fn pending(&self) -> Range<u64> {
+        let stats = self.stats("SCHEDULE_TOPIC_XXXX").await.unwrap();
+        stats.queues[0].min_offset.0..stats.queues[0].max_offset.0
+    }
+
+    /// The number of pending messages of each topic. Their sum is that of all topics.
+    async fn pending_of_topics(&self) -> [u64; 2] {
+        loop {
+            let all = self.pending().await;
+            let mut counts = [0; 2];
+            for (count, topic) in counts.iter_mut().zip(TOPICS) {
+                // A topic that does not exist yet has no messages.
+                let Some(stats) = self.stats(topic).await else { continue };
+                match stats.delayed {
+                    Some(counts) => *count = counts.delayed,
+                    None => panic!("{topic}: not all that is pending is counted"),
+                }
+            }
+            // Otherwise some were delivered meanwhile.
+            if self.pending().await == all {
+                assert_eq!(counts.iter().sum::<u64>(), all.end - all.start, "{counts:?}");
+                return counts;
+            }
+        }
+    }
+
+    /// How many messages of each topic consumers have seen.
+    fn seen_of_topics(&self) -> [u64; 2] {
+        let seen = self.world.seen.borrow();
+        let count = |topic: u32| seen.range((topic * QUEUES, 0)..((topic + 1) * QUEUES, 0)).count();
+        [count(0) as u64, count(1) as u64]
+    }
+
     /// Acts as a replica that stops leading and is elected again before any other one.
     fn lead_again(&self) {
         self.broker.follow();
@@ -230,8 +276,14 @@ impl Life<'_> {
         assert!((1..1_000).any(leads), "some epoch is higher than the last");
     }
 
-    /// Lets time pass until nothing can be pending any more.
+    /// Lets time pass until nothing can be pending any more. What was pending is seen then.
     async fn finish(&mut self, rng: &mut Rng) {
+        // No time passes, so what is due at the start is delivered and committed, and nothing else.
+        for _ in 0..20 {
+            let_run(|| {}).await;
+            self.pull_all().await;
+        }
+        let (pending, seen) = (self.pending_of_topics().await, self.seen_of_topics());
         while self.world.now.get().moment < Moment(LATEST_MS) {
             let now = self.world.now.get();
             let next = self.broker.next_deadline().map_or(0, |at| at.ms_since(now.moment));
@@ -251,19 +303,23 @@ impl Life<'_> {
             })
             .await;
             self.maintain(rng.coin()).await;
+            self.pending_of_topics().await;
         }
         self.acknowledge();
         self.pull_all().await;
         // Interrupted deliveries are late.
         for _ in 0..100 {
-            if self.world.is_complete() {
-                return;
+            if self.world.is_complete() && self.pending_of_topics().await == [0; 2] {
+                break;
             }
             self.world.now.pass(1_000);
             self.broker.act(self.world.now.get());
             let_run(|| {}).await;
             self.pull_all().await;
         }
+        assert_eq!(self.pending_of_topics().await, [0; 2]);
+        let [first, second] = self.seen_of_topics();
+        assert_eq!([first - seen[0], second - seen[1]], pending, "what was counted is seen");
     }
 }
 
@@ -289,6 +345,7 @@ fn live(seed: u64, world: &World, disk: &SimDisk, is_last: bool, config: &StoreC
             if !disk.has_power() {
                 return;
             }
+            life.pending_of_topics().await;
             match rng.below(10) {
                 0..5 => life.send(&mut rng),
                 5..7 => {

@@ -12,6 +12,7 @@ use bytes::Bytes;
 use futures_util::future::{Either, select};
 use ringmq::broker::{Broker, Origin, Outcome};
 use ringmq::model::record::{RecordView, property};
+use ringmq::model::reply::{DelayedCounts, TopicStats};
 use ringmq::model::request::{Produce, SendBack};
 use ringmq::model::{GroupConfig, GroupName, Moment, QueueId, Refusal, Reply, Request, TopicName};
 use ringmq::sim::{self, Rng, SimDisk, Tasks, small_store};
@@ -231,6 +232,30 @@ impl Life<'_> {
         self.world.messages.borrow_mut()[number_of(record)].dead += 1;
     }
 
+    async fn stats(&self, topic: TopicName) -> Option<TopicStats> {
+        match self.ask(Request::TopicStats { topic }).await? {
+            Ok(Reply::TopicStats(stats)) => Some(stats),
+            // It does not exist yet.
+            _ => None,
+        }
+    }
+
+    /// All messages that are not due yet are retries of the one topic.
+    async fn check_counts(&self) {
+        let all = TopicName::new("SCHEDULE_TOPIC_XXXX").unwrap();
+        loop {
+            let Some(before) = self.stats(all.clone()).await else { return };
+            let Some(stats) = self.stats(orders()).await else { return };
+            // Otherwise some were delivered meanwhile.
+            if self.stats(all.clone()).await.is_none_or(|after| after == before) {
+                let [all] = &before.queues[..] else { panic!("{before:?}") };
+                let retries = all.max_offset.0 - all.min_offset.0;
+                assert_eq!(stats.delayed, Some(DelayedCounts { delayed: 0, retries }));
+                return;
+            }
+        }
+    }
+
     /// Lets time pass until nothing more happens.
     async fn finish(&self, rng: &mut Rng) {
         for _ in 0..400 {
@@ -321,6 +346,7 @@ fn live(seed: u64, world: &World, is_last: bool) {
             if life.while_power().await.is_none() {
                 return;
             }
+            life.check_counts().await;
         }
         if is_last {
             life.finish(&mut rng).await;

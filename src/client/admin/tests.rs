@@ -3,6 +3,7 @@ use std::sync::{Arc, Mutex};
 use super::*;
 use crate::client::blocking::testing::{Scripted, Server, dead_address, route_to};
 use crate::model::record::{Host, NewRecord, Placement};
+use crate::model::reply::{DelayedCounts, TopicStats};
 use crate::model::request::QueueOf;
 use crate::model::{NameServerReply, QueueId, QueueOffset, Refusal, Reply};
 
@@ -21,7 +22,10 @@ fn broker(name: &'static str, refuses: bool) -> (Server, Told) {
             Request::CreateTopic(topic) => format!("create {}", topic.name),
             Request::DeleteTopic { topic } => format!("delete {topic}"),
             Request::TopicStats { topic } => {
-                return Scripted::Give(Ok(Reply::TopicStats(vec![stats(name, topic)])));
+                return Scripted::Give(Ok(Reply::TopicStats(TopicStats {
+                    queues: vec![stats(name, topic)],
+                    delayed: Some(DelayedCounts { delayed: 3, retries: 1 }),
+                })));
             }
             Request::RuntimeInfo => {
                 let info = vec![("bootTimestamp".to_owned(), "1".to_owned())];
@@ -201,6 +205,8 @@ fn a_cluster_is_described() {
     assert_eq!(admin.topics(), Ok(vec!["A".to_owned(), "T".to_owned()]));
     let described = admin.describe_topic(&topic()).unwrap();
     assert_eq!(described.queues, [stats("b0", &topic())]);
+    let counts = DelayedCounts { delayed: 3, retries: 1 };
+    assert_eq!(described.delayed, [("b0".to_owned(), counts)].into());
     assert_eq!(described.route.brokers[0].name, "b0");
     let info = admin.runtime_info(&b0.address).unwrap();
     assert_eq!(info, [("bootTimestamp".to_owned(), "1".to_owned())]);

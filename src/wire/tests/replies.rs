@@ -243,7 +243,7 @@ fn bodies_as_tools_read_them() {
     let rows = [
         (
             202,
-            Reply::TopicStats(stats),
+            Reply::TopicStats(TopicStats { queues: stats, delayed: None }),
             concat!(
                 r#"{"offsetTable":{{"brokerName":"b","queueId":0,"topic":"T"}:"#,
                 r#"{"lastUpdateTimestamp":1700000000000,"maxOffset":9,"minOffset":1},"#,
@@ -370,8 +370,15 @@ fn typed_answers() {
             Ok(members.clone())
         );
     }
-    let stats = vec![queue_stats(0, Some(7)), queue_stats(1, None)];
-    assert_eq!(response(to(202), Ok(Reply::TopicStats(stats.clone()))).topic_stats(), Ok(stats));
+    for delayed in [None, Some(7)] {
+        let delayed = delayed.map(|delayed| DelayedCounts { delayed, retries: 2 });
+        let queues = vec![queue_stats(0, Some(7)), queue_stats(1, None)];
+        let stats = TopicStats { queues, delayed };
+        assert_eq!(
+            response(to(202), Ok(Reply::TopicStats(stats.clone()))).topic_stats(),
+            Ok(stats)
+        );
+    }
     let table = vec![("a".to_owned(), "1".to_owned())];
     assert_eq!(response(to(28), Ok(Reply::RuntimeInfo(table.clone()))).runtime_info(), Ok(table));
     let route = Route {
