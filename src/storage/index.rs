@@ -148,7 +148,7 @@ impl Index {
         if let Some(queue) = self.queues.get_mut(key)
             && queue.newest.segment == segment.number
         {
-            let run = &mut segment.runs[queue.newest.slot as usize];
+            let run = segment.run_mut(queue.newest.slot);
             if run.end() == offset.0 {
                 run.push(message);
                 queue.next = queue.next.max(offset.0 + 1);
@@ -168,7 +168,7 @@ impl Index {
         let queue = self.queues.slot(key);
         queue.begin_run(first, first + 1);
         queue.newest = newest;
-        segment.runs.last_mut().expect("pushed above")
+        segment.run_mut(newest.slot)
     }
 
     /// Queue offsets of the oldest message and after the newest one. Empty for unknown queues.
@@ -184,9 +184,9 @@ impl Index {
     fn oldest_in_memory_of(&self, queue: &Queue) -> u64 {
         let mut oldest = queue.next;
         let mut id = queue.newest;
-        while let Some((_, run)) = self.run(id) {
+        while let Some((segment, run)) = self.run(id) {
             oldest = run.first;
-            id = run.older;
+            id = segment.head(id.slot).older;
         }
         oldest.max(queue.oldest)
     }
@@ -264,7 +264,7 @@ impl Index {
                 return InMemory::Here(segment, run);
             }
             above = run.first;
-            id = run.older;
+            id = segment.head(id.slot).older;
         }
         InMemory::Older { above }
     }

@@ -56,16 +56,20 @@ impl IndexPlan {
     pub async fn release(self) {
         let Some(mut segment) = Rc::into_inner(self.segment) else { return };
         let mut slices = Slices::default();
-        while !segment.runs.is_empty() {
-            let left = segment.runs.len().saturating_sub(SLICE_ITEMS);
-            let count = segment.runs.len() - left;
-            segment.runs.truncate(left);
+        while segment.run_count() > 0 {
+            let left = segment.run_count().saturating_sub(SLICE_ITEMS);
+            let count = segment.run_count() - left;
+            segment.truncate(left);
             slices.handled(count).await;
         }
     }
 
     fn run(&self, index: usize) -> &MemoryRun {
         self.segment.run(self.order[index])
+    }
+
+    fn key(&self, index: usize) -> QueueKey {
+        self.segment.head(self.order[index]).key
     }
 
     fn head(&self) -> IndexHead {
@@ -130,8 +134,9 @@ impl<D: Disk> Store<D> {
         for slots in plan.order.chunks(SLICE_ITEMS) {
             {
                 let mut index = self.0.index.borrow_mut();
-                for run in slots.iter().map(|&slot| plan.segment.run(slot)) {
-                    index.note_sealed(run.key, &range, run.end());
+                for &slot in slots {
+                    let (run, head) = (plan.segment.run(slot), plan.segment.head(slot));
+                    index.note_sealed(head.key, &range, run.end());
                 }
             }
             yield_now().await;
@@ -192,8 +197,8 @@ impl<'a, L: FnMut(QueueKey, u64) -> Links> BlockWriter<'a, L> {
         let first = (self.number - 1) * FENCES_PER_BLOCK;
         let last = self.layout.run_blocks().min(first + FENCES_PER_BLOCK);
         let fence = |block: usize| {
-            let run = self.plan.run(block * RUNS_PER_BLOCK);
-            IndexFence::new(run.key, run.first)
+            let first = block * RUNS_PER_BLOCK;
+            IndexFence::new(self.plan.key(first), self.plan.run(first).first)
         };
         put(body, (first..last).map(fence));
         last - first
@@ -205,7 +210,8 @@ impl<'a, L: FnMut(QueueKey, u64) -> Links> BlockWriter<'a, L> {
         put(
             body,
             (first..self.next_run).map(|index| {
-                let MemoryRun { key, first, messages, .. } = self.plan.run(index);
+                let key = self.plan.key(index);
+                let MemoryRun { first, messages } = self.plan.run(index);
                 let start = u32::try_from(self.next_slot).expect("a segment has fewer messages");
                 self.next_slot += messages.len();
                 IndexRun {
@@ -214,7 +220,7 @@ impl<'a, L: FnMut(QueueKey, u64) -> Links> BlockWriter<'a, L> {
                     first: U64::new(*first),
                     start: U32::new(start),
                     count: U32::new(messages.len() as u32),
-                    links: encode(&(self.links)(*key, *first), base, *first),
+                    links: encode(&(self.links)(key, *first), base, *first),
                 }
             }),
         );
@@ -274,23 +280,26 @@ type Place = (QueueKey, u64, u32);
 impl ChunkSort {
     /// Returns the number of runs processed; 0 when all are in order.
     fn step(&mut self, segment: &MemorySegment) -> usize {
-        if self.chunked < segment.runs.len() { self.sort_chunk(segment) } else { self.merge() }
+        if self.chunked < segment.run_count() { self.sort_chunk(segment) } else { self.merge() }
     }
 
     fn sort_chunk(&mut self, segment: &MemorySegment) -> usize {
         let first = self.chunked;
-        let runs = &segment.runs[first..segment.runs.len().min(first + SLICE_ITEMS)];
-        self.message_count += runs.iter().map(|run| run.messages.len()).sum::<usize>();
-        let places = runs.iter().zip(first as u32..).map(|(run, slot)| (run.key, run.first, slot));
-        let mut chunk: Vec<Place> = places.collect();
+        let end = segment.run_count().min(first + SLICE_ITEMS);
+        let place = |slot: u32| {
+            let run = segment.run(slot);
+            self.message_count += run.messages.len();
+            (segment.head(slot).key, run.first, slot)
+        };
+        let mut chunk: Vec<Place> = (first as u32..end as u32).map(place).collect();
         chunk.sort_unstable();
         self.next.push(Reverse((chunk[0], self.chunks.len())));
         self.chunks.push((chunk, 1));
-        self.chunked += runs.len();
-        if self.chunked == segment.runs.len() {
+        self.chunked = end;
+        if end == segment.run_count() {
             self.merged.reserve_exact(self.chunked);
         }
-        runs.len()
+        end - first
     }
 
     fn merge(&mut self) -> usize {
@@ -334,7 +343,7 @@ mod tests {
             }
             assert_eq!(steps, 2 * count.div_ceil(SLICE_ITEMS));
             assert_eq!(sort.merged.len(), count);
-            let run = |&slot: &u32| (segment.run(slot).key, segment.run(slot).first);
+            let run = |&slot: &u32| (segment.head(slot).key, segment.run(slot).first);
             assert!(sort.merged.is_sorted_by_key(run));
         }
     }

@@ -14,7 +14,9 @@ pub struct MemorySegment {
     /// 1, 2, 3, … in order of creation.
     pub number: u32,
     /// In order of creation.
-    pub runs: Vec<MemoryRun>,
+    runs: Vec<MemoryRun>,
+    /// What adding messages does not need, for each run.
+    heads: Vec<RunHead>,
     /// Earliest and latest store time.
     pub stored_ms: Option<(u64, u64)>,
 }
@@ -26,13 +28,24 @@ const MESSAGES_INLINE: usize = 2;
 const RUNS_MIN: usize = 16;
 
 /// Messages of one queue with consecutive queue offsets.
+///
+/// One cache line, because with very many queues each message goes to another run, and each line is a
+/// miss.
 #[derive(Debug)]
+#[repr(align(64))]
 pub struct MemoryRun {
-    pub key: QueueKey,
     pub first: u64,
+    pub messages: SmallVec<[IndexMessage; MESSAGES_INLINE]>,
+}
+
+const _: () = assert!(size_of::<MemoryRun>() == 64);
+
+/// The rest of a run.
+#[derive(Clone, Copy, Debug)]
+pub struct RunHead {
+    pub key: QueueKey,
     /// The queue's previous run, whose segment may have left memory.
     pub older: RunId,
-    pub messages: SmallVec<[IndexMessage; MESSAGES_INLINE]>,
 }
 
 /// A run in memory: number of its segment, index in it.
@@ -49,7 +62,7 @@ impl RunId {
 
 impl MemorySegment {
     pub fn new(range: Range<LogOffset>, number: u32) -> Self {
-        Self { range, number, runs: Vec::new(), stored_ms: None }
+        Self { range, number, runs: Vec::new(), heads: Vec::new(), stored_ms: None }
     }
 
     pub fn note_stored(&mut self, stored_ms: u64) {
@@ -62,9 +75,12 @@ impl MemorySegment {
         let slot = u32::try_from(self.runs.len()).expect("a segment has fewer messages");
         if self.runs.len() == self.runs.capacity() {
             // Not doubled: with very many queues this is most of their memory.
-            self.runs.reserve_exact((self.runs.len() / 4).max(RUNS_MIN));
+            let more = (self.runs.len() / 4).max(RUNS_MIN);
+            self.runs.reserve_exact(more);
+            self.heads.reserve_exact(more);
         }
-        self.runs.push(MemoryRun { key, first, older, messages: SmallVec::new() });
+        self.runs.push(MemoryRun { first, messages: SmallVec::new() });
+        self.heads.push(RunHead { key, older });
         RunId { segment: self.number, slot }
     }
 
@@ -72,11 +88,30 @@ impl MemorySegment {
         &self.runs[slot as usize]
     }
 
+    pub fn run_mut(&mut self, slot: u32) -> &mut MemoryRun {
+        &mut self.runs[slot as usize]
+    }
+
+    pub fn head(&self, slot: u32) -> RunHead {
+        self.heads[slot as usize]
+    }
+
+    pub fn run_count(&self) -> usize {
+        self.runs.len()
+    }
+
+    /// Frees the memory of the runs from the one at `slot` on.
+    pub fn truncate(&mut self, slot: usize) {
+        self.runs.truncate(slot);
+    }
+
     /// Memory by capacity, bytes.
     pub fn memory_size(&self) -> usize {
         let spilled = self.runs.iter().filter(|run| run.messages.spilled());
         let messages: usize = spilled.map(|run| run.messages.capacity()).sum();
-        self.runs.capacity() * size_of::<MemoryRun>() + messages * size_of::<IndexMessage>()
+        let runs = self.runs.capacity() * size_of::<MemoryRun>();
+        let heads = self.heads.capacity() * size_of::<RunHead>();
+        runs + heads + messages * size_of::<IndexMessage>()
     }
 }
 
