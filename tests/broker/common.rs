@@ -286,9 +286,27 @@ impl Context for From {
     async fn cold_read(&self, _size_max: usize) {}
 }
 
+/// A context whose clock is set.
+pub struct At(pub Cell<Now>);
+
+impl Context for At {
+    type ColdRead<'a> = ();
+
+    fn origin(&self) -> Origin {
+        Origin::default()
+    }
+
+    fn now(&self) -> Now {
+        self.0.get()
+    }
+
+    async fn cold_read(&self, _size_max: usize) {}
+}
+
 /// Returns the connections that the broker notifies, in order.
 pub fn told(broker: &Broker<SimDisk>) -> Vec<u64> {
-    let outgoing = std::iter::from_fn(|| broker.take_outgoing());
+    let outgoing =
+        std::iter::from_fn(|| broker.take_outgoing().or_else(|| broker.take_notice(NOW.moment)));
     let connection = |one: Outgoing| {
         assert_eq!(one.request, ClientRequest::MembersChanged { group: group() });
         one.connection

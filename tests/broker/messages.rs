@@ -307,6 +307,50 @@ fn the_numbers_of_delayed_messages_survive_a_crash_and_their_topic() {
     });
 }
 
+/// Has the broker deliver what is due `after_ms` after `NOW`.
+async fn deliver(broker: &Broker<SimDisk>, after_ms: u64) {
+    let moment = NOW.moment.plus_ms(after_ms);
+    let context = At(Cell::new(Now { moment, wall: Timestamp(NOW.wall.0 + after_ms) }));
+    let mut delivery = pin!(broker.deliver(&context));
+    broker.act(context.0.get());
+    for _ in 0..50 {
+        assert!(poll_once(&mut delivery).await.is_none());
+        commit(broker).await;
+    }
+}
+
+/// Which messages the damaged part of the log has settled is unknown, so earlier ones are counted no
+/// longer.
+#[test]
+fn after_damage_the_numbers_are_known_when_what_was_pending_is_delivered() {
+    sim::run(async {
+        let disk = SimDisk::new(25);
+        let broker = open(&disk).await;
+        let delayed = |name, body| Produce {
+            properties: Bytes::from_static(b"DELAY\x011\x02"),
+            ..produce(name, 0, "A", body)
+        };
+        for (name, body, due_ms) in [("a", b"first", 3_000), ("b", b"other", 6_000)] {
+            send(&broker, delayed(name, body)).await.unwrap();
+            deliver(&broker, due_ms).await;
+            // Recovery finds the log again at the next block.
+            send(&broker, produce("t", 0, "A", &[7; 9_000])).await.unwrap();
+        }
+        send(&broker, delayed("a", b"third")).await.unwrap();
+        assert_eq!(delayed_counts(&broker, ["a", "b"]).await, [Some(1), Some(0)]);
+        let name = format!("{:020}", 0);
+        let contents = disk.contents(&name).unwrap();
+        let of_first = contents.windows(5).enumerate().filter(|(_, bytes)| bytes == b"first");
+        let [_, (delivered, _)] = of_first.collect::<Vec<_>>()[..] else { panic!("stored twice") };
+        disk.damage(&name, delivered as u64, &[0xFF]);
+        drop(broker);
+        let broker = open(&disk.after_crash(1)).await;
+        assert_eq!(delayed_counts(&broker, ["a", "b"]).await, [None, None]);
+        deliver(&broker, 9_000).await;
+        assert_eq!(delayed_counts(&broker, ["a", "b"]).await, [Some(0), Some(0)]);
+    });
+}
+
 /// A separator is added between a message's own properties and those of its batch.
 #[test]
 fn a_batch_whose_properties_just_do_not_fit_is_refused() {

@@ -469,23 +469,6 @@ fn the_leaders_metrics_say_what_each_replica_lacks() {
     });
 }
 
-/// A context whose clock is set.
-struct At(Cell<Now>);
-
-impl Context for At {
-    type ColdRead<'a> = ();
-
-    fn origin(&self) -> Origin {
-        Origin::default()
-    }
-
-    fn now(&self) -> Now {
-        self.0.get()
-    }
-
-    async fn cold_read(&self, _size_max: usize) {}
-}
-
 /// Whether a task has been woken.
 #[derive(Default)]
 struct Woken(AtomicBool);
