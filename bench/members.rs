@@ -270,6 +270,9 @@ impl Member {
                     self.list = members.iter().map(ToString::to_string).collect();
                     self.list.sort_unstable();
                     self.asks = false;
+                } else if frame.code != 0 {
+                    // That broker does not know the group yet; it notifies its members as soon as it does.
+                    self.asks = false;
                 }
             }
         }

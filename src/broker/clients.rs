@@ -3,6 +3,7 @@
 //!
 //! ```text
 //!   notify, call ─▶ outgoing ─▶ (the shard takes them, each to its connection)
+//!   group changed ─▶ notices ─▶ (likewise, at a limited rate)
 //!        call waits ◀── reply_arrived | deadline | connection_closed
 //! ```
 //!
@@ -14,11 +15,12 @@ use std::collections::{BTreeMap, VecDeque};
 
 use super::Broker;
 use super::groups::Groups;
+use super::notices::Notices;
 use crate::model::deadlines::{DeadlineId, Deadlines};
 use crate::model::{ClientReply, ClientRequest, GroupName, Moment};
 use crate::storage::disk::Disk;
 
-/// Maximum number of requests waiting to be sent: a few notifications of the largest group.
+/// Maximum number of requests waiting to be sent: a reset for every member of the largest group.
 const OUTGOING_MAX: usize = 50_000;
 /// Maximum number of calls in flight per shard.
 const CALLS_MAX: usize = 10_000;
@@ -54,6 +56,7 @@ pub enum CallError {
 #[derive(Debug, Default)]
 pub struct Clients {
     outgoing: VecDeque<Outgoing>,
+    notices: Notices,
     calls: BTreeMap<CallId, Call>,
     next_call: u64,
 }
@@ -136,10 +139,31 @@ impl<D: Disk> Broker<D> {
         self.state.borrow_mut().clients.outgoing.pop_front()
     }
 
+    /// The next notification that can be sent at `now`: a member's group has changed.
+    pub fn take_notice(&self, now: Moment) -> Option<Outgoing> {
+        let (connection, group) = self.state.borrow_mut().clients.notices.take(now)?;
+        Some(Outgoing { connection, request: ClientRequest::MembersChanged { group }, call: None })
+    }
+
+    /// When a notification can be sent; `None` if there is none.
+    pub fn next_notice(&self) -> Option<Moment> {
+        self.state.borrow().clients.notices.next()
+    }
+
+    /// Waits until there is a request to send, or a notification, whether it can be sent already or
+    /// not.
+    pub async fn has_outgoing_or_notice(&self) {
+        let is_there = || self.has_outgoing_now() || self.next_notice().is_some();
+        self.outgoing.wait(|| is_there().then_some(())).await;
+    }
+
     /// Waits until there is a request to send.
     pub async fn has_outgoing(&self) {
-        let is_there = || (!self.state.borrow().clients.outgoing.is_empty()).then_some(());
-        self.outgoing.wait(is_there).await;
+        self.outgoing.wait(|| self.has_outgoing_now().then_some(())).await;
+    }
+
+    fn has_outgoing_now(&self) -> bool {
+        !self.state.borrow().clients.outgoing.is_empty()
     }
 
     /// Sends a one-way request to the client behind `connection`. Returns false if the queue is
@@ -186,13 +210,9 @@ impl<D: Disk> Broker<D> {
     /// 5.23). Clients also check every 20 s on their own, so a missed notification only delays
     /// them.
     pub(super) fn notify_members(&self, group: &GroupName) {
-        let connections = self.state.borrow().groups.connections_to_notify(group);
-        for connection in connections {
-            let request = ClientRequest::MembersChanged { group: group.clone() };
-            if !self.notify_client(connection, request) {
-                return;
-            }
-        }
+        let state = &mut *self.state.borrow_mut();
+        state.clients.notices.add(group, state.groups.connections_to_notify(group));
+        self.outgoing.notify();
     }
 }
 

@@ -48,6 +48,7 @@ mod locks;
 mod lookup;
 mod messages;
 pub mod metrics;
+mod notices;
 mod offset_requests;
 mod offsets;
 mod open;

@@ -395,9 +395,19 @@ impl<D: Disk> Shard<BrokerService<D>> {
 
     /// Sends the broker's requests to clients, until the shard stops.
     pub async fn send_to_clients(self: Rc<Self>) {
+        let broker = &self.service.broker;
         while !self.is_stopping.get() {
-            self.service.broker.has_outgoing().await;
+            match broker.next_notice() {
+                None => broker.has_outgoing_or_notice().await,
+                Some(at) => {
+                    let wait = Duration::from_millis(at.ms_since(clock::moment()));
+                    select(pin!(reactor::sleep(wait)), pin!(broker.has_outgoing())).await;
+                }
+            }
             self.send_requests();
+            while let Some(notice) = broker.take_notice(clock::moment()) {
+                self.send(&notice);
+            }
             reactor::pass().await;
         }
     }

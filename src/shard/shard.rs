@@ -19,7 +19,7 @@ use super::service::Service;
 use super::turn::Turn;
 use super::uncommitted::Uncommitted;
 use crate::broker::Released;
-use crate::broker::clients::CallError;
+use crate::broker::clients::{CallError, Outgoing};
 use crate::model::{Deadlines, LogOffset, Moment, ShardId};
 use crate::reactor;
 use crate::reactor::net::TcpStream;
@@ -159,15 +159,19 @@ impl<S: Service> Shard<S> {
     pub fn send_requests(&self) -> bool {
         for _ in 0..REQUESTS_AT_A_TIME {
             let Some(outgoing) = self.service.take_outgoing() else { return false };
-            let sent = match self.find(outgoing.connection) {
-                Some(connection) => connection.send_request(&outgoing),
-                None => Err((outgoing.call, CallError::Closed)),
-            };
-            if let Err((Some(call), error)) = sent {
-                self.service.reply_arrived(call, Err(error));
-            }
+            self.send(&outgoing);
         }
         true
+    }
+
+    pub fn send(&self, outgoing: &Outgoing) {
+        let sent = match self.find(outgoing.connection) {
+            Some(connection) => connection.send_request(outgoing),
+            None => Err((outgoing.call, CallError::Closed)),
+        };
+        if let Err((Some(call), error)) = sent {
+            self.service.reply_arrived(call, Err(error));
+        }
     }
 
     fn find(&self, connection: u64) -> Option<Rc<Connection<S>>> {
