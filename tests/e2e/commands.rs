@@ -46,7 +46,7 @@ fn json_as_printed() {
     let queue = |nth: usize| {
         let count = u64::from(nth == shard);
         json!({"broker": brokers[nth], "queue": 0, "min_offset": 0, "max_offset": count,
-               "messages": count, "last_stored_at_ms": null})
+               "messages": count, "last_stored_at_ms": null, "delayed": 0, "retries": 0})
     };
     let described = json!([queue(0), queue(1)]);
     for args in [&["topic", "describe", "orders"][..], &["topic", "delete", "orders", "--dry-run"]]
